@@ -41,8 +41,8 @@ from tuneyard.adapters.weighted import (
 from tuneyard.core.documents import read_mapping
 from tuneyard.core.documents.schema_errors import check_file
 from tuneyard.core.errors import ContentError, RequestError, counted, size_words
-from tuneyard.core.files import json_text, read_object
-from tuneyard.core.installation.checkout import ROOT, bundled
+from tuneyard.core.files import bundled, json_text, read_object
+from tuneyard.core.installation.checkout import ROOT
 from tuneyard.core.weights.adapter_files import CONFIG, PAIRS, PREFIX, WEIGHTS, Module
 from tuneyard.core.weights.base_models import Base, open_base
 from tuneyard.core.weights.tensors import (

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tuneyard.core.datasets import DEFAULT_FOLDER, read_registry, stem_of, train_split_of
-from tuneyard.core.records import PLACEHOLDERS, Entry, strings
+from tuneyard.core.files import strings
+from tuneyard.core.records import PLACEHOLDERS, Entry
 
 MODEL, VISION_MODEL = "Qwen/Qwen2.5-1.5B-Instruct", "Qwen/Qwen2.5-VL-3B-Instruct"
 """Models that are proposed unless the user has named one: for texts, and for images, videos and audios."""

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from tuneyard.core.errors import ContentError, RequestError, dangling, nearest_name, one_line, wrong_value
+from tuneyard.core.installation.checkout import ROOT
 
 Fields = dict[str, object]
 """The fields of an object: a row as read, a turn in it, an entry, a configuration."""
@@ -206,6 +207,13 @@ def are_texts(values: Iterable[object]) -> bool:
     return all(isinstance(value, str) for value in values)
 
 
+def strings(value: object) -> dict[str, str]:
+    """Keep the text values of an object; {} for any other value."""
+    if not isinstance(value, dict):
+        return {}
+    return {key: text for key, text in value.items() if isinstance(text, str)}
+
+
 def check_characters(text: str, place: object) -> None:
     """`ContentError` for half a character (a lone surrogate): JSON can have it, no file or tokenizer can."""
     try:
@@ -213,6 +221,14 @@ def check_characters(text: str, place: object) -> None:
     except UnicodeEncodeError as error:
         half = error.object[error.start]
         raise ContentError(f"{place}: half a character ({half!r}): correct the text") from error
+
+
+def bundled(path: Path) -> Path:
+    """Fall back to the bundled file of this name if `path` does not exist."""
+    bundled_path = ROOT / path
+    if not path.exists() and bundled_path.is_file():
+        return bundled_path
+    return path
 
 
 def require(path: Path, description: str) -> Path:

@@ -25,8 +25,7 @@ from tuneyard.core.errors import (
     unexpected,
     wrong_value,
 )
-from tuneyard.core.files import names_folder, read_object, write_json, write_text
-from tuneyard.core.installation.checkout import bundled
+from tuneyard.core.files import bundled, names_folder, read_object, write_json, write_text
 from tuneyard.core.language.number_format import NONE, Table, grid, percent
 from tuneyard.core.language.translation import tr
 from tuneyard.core.training.metrics import ACCURACY, UNKNOWN

@@ -6,7 +6,6 @@ moment. They read an answer in one piece, and compute a removed answer again.
 """
 
 import contextlib
-import hashlib
 import json
 import os
 import re
@@ -94,6 +93,5 @@ def _path(kind: str, depends_on: object) -> Path:
     code = [sha256(path) for path in CODE]
     made_by = [versions("llamafactory", "transformers", "tokenizers"), code]
     text = json.dumps([[kind, depends_on], made_by], sort_keys=True, default=str)
-    digest = hashlib.sha256(text.encode()).hexdigest()
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return cache / "tuneyard" / "inspect" / f"{kind}-{digest}.json"
+    return cache / "tuneyard" / "inspect" / f"{kind}-{text_sha256(text)}.json"

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from tuneyard.core.errors import Problem, counted
 from tuneyard.core.files import existing
-from tuneyard.core.training.training_stage import TRAINING_STAGES, WITHOUT_REFERENCE, TrainingStage
+from tuneyard.core.training.training_stage import TRAINING_STAGES, UNKNOWN_STAGE, WITHOUT_REFERENCE
 from tuneyard.recipes.hardware import GpuModel
 from tuneyard.recipes.recipe import Recipe
 
@@ -184,8 +184,8 @@ class Setup:
     offload_optimizer: bool
     offload_weights: bool
     recompute: bool
-    optimizer_bytes: int
-    trained_bytes: int = FP32  # of a trained weight and of its gradient; 2 with pure_bf16
+    optimizer_bytes: int  # of its state for a trained weight, with DeepSpeed's fp32 master copy
+    trained_bytes: int = FP32  # of a trained weight and of its gradient; 2 if they are in bf16
     reference: bool = False  # a second model in bf16 is read beside the one that is trained
     sequences: int = 1
     learned: float = 1.0
@@ -262,7 +262,7 @@ def _weights(shapes: Shapes, setup: Setup) -> Iterator[Term]:
     if setup.full:
         frozen = float((shapes.parameters - shapes.trainable) * loaded)
     frozen = (frozen + setup.reference * shapes.parameters * loaded) / split
-    trained = shapes.trainable * _trained_bytes(setup) / split
+    trained = shapes.trainable * setup.trained_bytes / split
     if not setup.offload_weights:
         yield Term("weights", frozen, frozen * FROZEN, "frozen parameters and a reference model")
         yield Term("weights", trained, trained * _most(setup), "trained parameters")
@@ -283,9 +283,9 @@ def _state(shapes: Shapes, setup: Setup) -> Iterator[Term]:
     shared = 1  # ranks that share gradients and optimizer
     if setup.stage >= 2:
         shared = setup.ranks
-    gradients = shapes.trainable * _trained_bytes(setup) / shared
+    gradients = shapes.trainable * setup.trained_bytes / shared
     yield Term("gradients", gradients, gradients * _most(setup), "of trained parameters")
-    optimizer = _optimizer_bytes(shapes, setup) / shared
+    optimizer = shapes.trainable * setup.optimizer_bytes / shared
     if not setup.offload_optimizer:
         yield Term("optimizer", optimizer, optimizer * _most(setup), "its state")
 
@@ -295,23 +295,6 @@ def _most(setup: Setup) -> float:
     if setup.full:
         return FULL
     return STATE
-
-
-def _keeps_master_copy(setup: Setup) -> bool:
-    """True if DeepSpeed trains bf16 weights with an fp32 master copy."""
-    return setup.full and setup.stage >= 2
-
-
-def _trained_bytes(setup: Setup) -> float:
-    """Bytes of a trained parameter, and of its gradient."""
-    if _keeps_master_copy(setup):
-        return BF16
-    return setup.trained_bytes
-
-
-def _optimizer_bytes(shapes: Shapes, setup: Setup) -> float:
-    """Bytes of the optimizer's state, with the master copy."""
-    return shapes.trainable * (setup.optimizer_bytes + FP32 * _keeps_master_copy(setup))
 
 
 def _activations(shapes: Shapes, setup: Setup) -> float:
@@ -355,12 +338,12 @@ def checkpoint_bytes(shapes: Shapes, setup: Setup, only_model: bool) -> float:
     An adapter is saved alone. A model is saved in the type of its training: trained parameters in fp32,
     frozen ones in bf16. Under DeepSpeed all are in bf16.
     """
-    weights = shapes.trainable * _trained_bytes(setup)
+    weights: float = shapes.trainable * setup.trained_bytes
     if setup.full:
         weights += (shapes.parameters - shapes.trainable) * BF16
     if only_model:
         return weights
-    return weights + _optimizer_bytes(shapes, setup)
+    return weights + shapes.trainable * setup.optimizer_bytes
 
 
 def flops(shapes: Shapes, setup: Setup, tokens: float, length: float) -> float:
@@ -422,11 +405,15 @@ def setup_of(recipe: Recipe, longest: int, ranks: int) -> Setup:
     """Setup in which a recipe trains rows of at most `longest` tokens over `ranks` processes."""
     settings, zero = recipe.settings, recipe.zero()
     method = recipe.method
-    stage = TRAINING_STAGES.get(recipe.stage, TrainingStage(None))
+    stage = TRAINING_STAGES.get(recipe.stage, UNKNOWN_STAGE)
+    zero_stage = int(str(zero.get("stage", 0)))
     trained = BF16 if settings.get("pure_bf16") is True else FP32
+    optimizer = OPTIMIZERS.get(str(settings.get("optim")), 2 * trained)
     compares = stage.reads_reference is None and settings.get("pref_loss", "sigmoid") not in WITHOUT_REFERENCE
     second = method != "lora" or bool(settings.get("ref_model"))
     is_adapter = method in ("lora", "oft")
+    if not is_adapter and zero_stage >= 2:  # DeepSpeed trains bf16 weights with an fp32 master copy
+        trained, optimizer = BF16, optimizer + FP32
     kept = KEPT_BY_WEIGHTS
     if is_adapter:
         kept = KEPT_WITH_DROPOUT if recipe.number("lora_dropout", 0) and method == "lora" else KEPT_BY_ADAPTER
@@ -442,12 +429,12 @@ def setup_of(recipe: Recipe, longest: int, ranks: int) -> Setup:
         tokens=longest * int(recipe.number("per_device_train_batch_size", 8)) * stage.sides,
         full=not is_adapter,
         bits=bits,
-        stage=int(str(zero.get("stage", 0))),
+        stage=zero_stage,
         ranks=ranks,
         offload_optimizer="offload_optimizer" in zero,
         offload_weights="offload_param" in zero,
         recompute=recompute,
-        optimizer_bytes=OPTIMIZERS.get(str(settings.get("optim")), 2 * trained),
+        optimizer_bytes=optimizer,
         trained_bytes=trained,
         reference=second and (compares or stage.reads_reference is True),
         sequences=stage.sequences,
@@ -464,8 +451,7 @@ def unmodelled(recipe: Recipe, shapes: Shapes, quantised: bool) -> list[str]:
     """List the parts of a recipe and its model (perhaps `quantised`) whose memory is not modelled."""
     settings = recipe.settings
     parts = [key for key in UNMODELLED if settings.get(key)]
-    stage = TRAINING_STAGES.get(recipe.stage)
-    if stage is None or not stage.is_planned:
+    if not TRAINING_STAGES.get(recipe.stage, UNKNOWN_STAGE).is_planned:
         parts.append(f"stage {recipe.stage} (more than one pass, or a second model)")
     if settings.get("ref_model"):
         parts.append("ref_model (taken to be as large as the model)")

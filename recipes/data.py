@@ -24,9 +24,9 @@ from tuneyard.core.datasets import (
 )
 from tuneyard.core.datasets.manifest import manifest_beside
 from tuneyard.core.errors import ContentError, Problem, RequestError, TuneyardError
-from tuneyard.core.files import hub_problem, no_folder, sha256
+from tuneyard.core.files import hub_problem, no_folder, sha256, strings
 from tuneyard.core.installation.checkout import ROOT
-from tuneyard.core.records import BARE, strings
+from tuneyard.core.records import BARE
 from tuneyard.core.training.training_stage import MARKED, rows_of, stage_fits, stage_problem
 from tuneyard.recipes.recipe import MissingDataProblem, Recipe
 from tuneyard.recipes.rows import COUNTED

@@ -37,8 +37,7 @@ class LlamaFactory:
     Each question and each training is a fork of it.
     """
 
-    def __init__(self) -> None:
-        self._is_started = False
+    _is_started = False
 
     def ask(self, question: str, *arguments: Any) -> Any:
         """Result of a function in recipes/inspection.py. `ContentError` if it crashes."""

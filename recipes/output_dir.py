@@ -19,6 +19,7 @@ from tuneyard.core.language.messages import say
 from tuneyard.core.training.training_run import STARTED, TRAINING, model_sha256
 from tuneyard.recipes.data import dataset_dir, locate
 from tuneyard.recipes.recipe import Recipe
+from tuneyard.recipes.starting_weights import check_weights
 
 CHECKPOINT = re.compile(r"checkpoint-(\d+)")
 PACKAGES = (
@@ -67,22 +68,6 @@ def find_flaw(folder: Path) -> str:
     except (OSError, ValueError, TypeError) as error:  # a folder for a file, bytes that are no text
         return f"cannot be read: {error}"
     return ""
-
-
-def check_weights(folder: Path) -> None:
-    """Raise `ContentError` for a weight file that is missing or cut off. Headers and sizes are compared."""
-    from tuneyard.core.weights.tensors import open_weights
-
-    index = folder / "model.safetensors.index.json"
-    paths = set(folder.glob("*model.safetensors")) or {folder / "model.safetensors"}
-    if index.is_file() and not (folder / "model.safetensors").is_file():  # transformers takes that one first
-        weight_map = read_object(index).get("weight_map")
-        if isinstance(weight_map, dict):
-            paths = {folder / str(file) for file in weight_map.values()}
-    for path in sorted(paths):
-        if not path.is_file():
-            raise ContentError(f"{path} is missing")
-        open_weights(path)
 
 
 def _torch_files(folder: Path) -> Iterator[Path]:

@@ -9,8 +9,7 @@ from pathlib import Path
 from tuneyard.core.documents import read_yaml
 from tuneyard.core.documents.schema_errors import is_number
 from tuneyard.core.errors import ContentError, Problem, RequestError, nearest, show_value
-from tuneyard.core.files import read_object, require
-from tuneyard.core.installation.checkout import bundled
+from tuneyard.core.files import bundled, read_object, require
 from tuneyard.core.training.training_run import names_in
 
 

@@ -16,7 +16,8 @@ from typing import Any, TextIO
 
 from tuneyard.core.datasets import read_records
 from tuneyard.core.errors import ContentError, TuneyardError, counted, show_value
-from tuneyard.core.records import ALPACA, PAIR, SHAREGPT_TAGS, RecordFormat, RecordReader, strings
+from tuneyard.core.files import strings
+from tuneyard.core.records import ALPACA, PAIR, SHAREGPT_TAGS, RecordFormat, RecordReader
 from tuneyard.core.records.answers import answer_codes
 from tuneyard.core.training import llamafactory
 from tuneyard.core.training.llamafactory import WHOLE, RecipeData, RetypedColumnError, replaced, times_refused

@@ -15,7 +15,12 @@ from tuneyard.core.files import HUB_ID, existing, near_name, read_object, versio
 from tuneyard.core.installation.packages import install_command
 from tuneyard.core.prompt.token_weights import read_weights, weights_file
 from tuneyard.core.training.metrics import UNKNOWN, direction, metric_of
-from tuneyard.core.training.training_stage import PREFERENCE_STAGES, TRAINING_STAGES, WITHOUT_REFERENCE
+from tuneyard.core.training.training_stage import (
+    PREFERENCE_STAGES,
+    TRAINING_STAGES,
+    UNKNOWN_STAGE,
+    WITHOUT_REFERENCE,
+)
 from tuneyard.recipes.hardware import Gpu, Machine, is_set, world_size
 from tuneyard.recipes.recipe import MachineProblem, Recipe, RunProblem, expanded
 from tuneyard.recipes.schema import known_keys, meant, setting_problems
@@ -164,8 +169,7 @@ def evaluated(recipe: Recipe) -> list[str]:
     if not evaluates(recipe):
         return []
     computed = [*TIMES, "loss"]
-    if stage in TRAINING_STAGES:
-        computed += TRAINING_STAGES[stage].metrics
+    computed += TRAINING_STAGES.get(stage, UNKNOWN_STAGE).metrics
     if stage == "sft" and settings.get("predict_with_generate"):
         computed += GENERATED
     elif stage == "sft" and settings.get("compute_accuracy"):
@@ -179,9 +183,7 @@ def evaluated(recipe: Recipe) -> list[str]:
 
 def measured(recipe: Recipe) -> list[str]:
     """Metrics that a training writes in its evaluations and as it trains."""
-    logged: Sequence[str] = ()
-    if recipe.stage in TRAINING_STAGES:
-        logged = TRAINING_STAGES[recipe.stage].logged
+    logged = TRAINING_STAGES.get(recipe.stage, UNKNOWN_STAGE).logged
     return [*evaluated(recipe), "train_loss", "loss", "grad_norm", "learning_rate", *logged]
 
 
@@ -306,11 +308,9 @@ def _hardware(recipe: Recipe, gpus: Sequence[Gpu]) -> Iterator[Problem]:
 
 def learning_rate(recipe: Recipe) -> Iterator[Problem]:
     """Warn about a learning rate far outside of the published range for the stage."""
-    settings, stage, method = recipe.settings, recipe.stage, recipe.method
-    rates = None
-    if stage in TRAINING_STAGES:
-        is_adapter = method in ("lora", "oft")
-        rates = TRAINING_STAGES[stage].adapter_rates if is_adapter else TRAINING_STAGES[stage].weight_rates
+    settings, method = recipe.settings, recipe.method
+    stage = TRAINING_STAGES.get(recipe.stage, UNKNOWN_STAGE)
+    rates = stage.adapter_rates if method in ("lora", "oft") else stage.weight_rates
     rate = recipe.number("learning_rate", 0)
     uses_other_optimizer = ADAM not in str(settings.get("optim", ADAM)) or any(map(settings.get, OTHER_RATES))
     if rates is None or rate <= 0 or uses_other_optimizer:
@@ -321,7 +321,7 @@ def learning_rate(recipe: Recipe) -> Iterator[Problem]:
     side, effect = "below", "hardly anything is learned"
     if rate > high:
         side, effect = "above", "training may diverge"
-    usual = f"the usual {low:g} to {high:g} of stage {stage} with finetuning_type {method}"
+    usual = f"the usual {low:g} to {high:g} of stage {recipe.stage} with finetuning_type {method}"
     message = f"{rate:g} is far {side} {usual}: {effect}"
     yield recipe.problem("W357", "learning_rate", message)
 

@@ -5,7 +5,6 @@ from pathlib import Path
 
 from tuneyard.core.errors import ContentError, Problem, RequestError, counted, show_value
 from tuneyard.core.files import no_folder, read_object, require
-from tuneyard.recipes.output_dir import check_weights
 from tuneyard.recipes.recipe import Recipe, expanded
 from tuneyard.recipes.rules import means_folder
 
@@ -60,6 +59,22 @@ def _model_problems(recipe: Recipe, key: str, name: str) -> Iterator[Problem]:
             check_weights(model)
     except (ContentError, OSError) as error:
         yield recipe.problem("E306", key, str(error), "`hf download` completes the folder")
+
+
+def check_weights(folder: Path) -> None:
+    """Raise `ContentError` for a weight file that is missing or cut off. Headers and sizes are compared."""
+    from tuneyard.core.weights.tensors import open_weights
+
+    index = folder / "model.safetensors.index.json"
+    paths = set(folder.glob("*model.safetensors")) or {folder / "model.safetensors"}
+    if index.is_file() and not (folder / "model.safetensors").is_file():  # transformers takes that one first
+        weight_map = read_object(index).get("weight_map")
+        if isinstance(weight_map, dict):
+            paths = {folder / str(file) for file in weight_map.values()}
+    for path in sorted(paths):
+        if not path.is_file():
+            raise ContentError(f"{path} is missing")
+        open_weights(path)
 
 
 def _kept_settings(recipe: Recipe) -> Iterator[Problem]:

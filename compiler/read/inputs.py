@@ -23,8 +23,7 @@ from tuneyard.compiler.read.saved import ABOUT_SAVED, saved_files
 from tuneyard.compiler.read.stream import suffix
 from tuneyard.compiler.spec.model import PART, Spec
 from tuneyard.core.errors import ContentError, Problem, RequestError, counted, nearest
-from tuneyard.core.files import HUB_ID, near_name, sha256
-from tuneyard.core.installation.checkout import bundled
+from tuneyard.core.files import HUB_ID, bundled, near_name, sha256
 
 RAW = Path("data/raw")
 NOT_READ = "W224"

@@ -10,14 +10,6 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 """The folder that holds core/, compiler/, recipes/, adapters/ and eval/: the root of a checkout."""
 
 
-def bundled(path: Path) -> Path:
-    """Fall back to the bundled file of this name if `path` does not exist."""
-    bundled_path = ROOT / path
-    if not path.exists() and bundled_path.is_file():
-        return bundled_path
-    return path
-
-
 def python_path() -> str:
     """PYTHONPATH for our subprocesses: the folder of this `tuneyard` first, in a checkout and installed."""
     packages = ROOT

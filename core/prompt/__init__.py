@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from tuneyard.core.errors import ContentError, RequestError, nearest, unexpected
 from tuneyard.core.execution.time_limit import bounded
-from tuneyard.core.files import JsonObject, read_object
+from tuneyard.core.files import JsonObject, read_object, strings
 from tuneyard.core.records import (
     PLACEHOLDERS,
     QUESTIONS,
@@ -19,7 +19,6 @@ from tuneyard.core.records import (
     Record,
     format_of,
     read_example,
-    strings,
 )
 from tuneyard.core.records.calls import (
     RESULTS,

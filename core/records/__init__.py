@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from tuneyard.core.errors import ContentError, counted, show_value, unexpected, wrong_value
-from tuneyard.core.files import are_texts
+from tuneyard.core.files import are_texts, strings
 from tuneyard.core.records.calls import RESULTS, WrongValueError, call_text, parse_calls
 
 ALPACA = {"prompt": "instruction", "query": "input", "response": "output"}
@@ -390,10 +390,3 @@ def _openai_system(system: str, has_tools: bool) -> str:
     if OPENAI_SYSTEM in system or "detailed thinking on" in system:
         return system
     return f"{system}\n{OPENAI_SYSTEM}"
-
-
-def strings(value: object) -> dict[str, str]:
-    """Keep the text values of an object; {} for any other value."""
-    if not isinstance(value, dict):
-        return {}
-    return {key: text for key, text in value.items() if isinstance(text, str)}

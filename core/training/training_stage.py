@@ -7,7 +7,8 @@ the rules on learning rates and metrics, and the reports on bad rows read their 
 from typing import NamedTuple
 
 from tuneyard.core.errors import Problem
-from tuneyard.core.records import MARK, Entry, strings
+from tuneyard.core.files import strings
+from tuneyard.core.records import MARK, Entry
 from tuneyard.core.records.answers import PAIRED
 
 _SIDES = (
@@ -105,6 +106,7 @@ TRAINING_STAGES = {
     ),
     "ppo": TrainingStage(None, logged=("reward",), is_planned=False),
 }
+UNKNOWN_STAGE = TrainingStage(None, is_planned=False)
 PREFERENCE_STAGES = ("dpo", "kto")
 """Stages that train a model on preferences without a reward model."""
 WITHOUT_REFERENCE = ("orpo", "simpo")
@@ -126,7 +128,7 @@ def stage_fits(stage: str, entry: Entry) -> bool:
     Only rm and dpo take pairs. Marked answers go to their own stage, or to ppo, which reads questions alone.
     """
     rows = rows_of(entry)
-    expected = _rows_expected_by(stage)
+    expected = TRAINING_STAGES.get(stage, UNKNOWN_STAGE).rows
     if PAIRS in (rows, expected):
         return rows == expected
     if rows == MARKED:
@@ -138,16 +140,9 @@ def stage_problem(stage: str, name: str, entry: Entry, place: str) -> Problem:
     """E434 for a dataset that the stage cannot train, with the edits that make them fit."""
     rows = rows_of(entry)
     fixes = [rows.edit, "or name another dataset"]
-    if rows == PLAIN and _rows_expected_by(stage) == MARKED:
+    if rows == PLAIN and TRAINING_STAGES.get(stage, UNKNOWN_STAGE).rows == MARKED:
         fixes.insert(1, f'or add "{MARK}": "<column of true and false>" to the entry\'s `columns`')
     if rows != PAIRS and stage in PAIRED:
         fixes.insert(1, 'or write "ranking": true into the entry of a dataset of pairs')
     message = f"found {stage}, and {name} holds {rows.description}"
     return Problem("E434", place, message, "stage", ", ".join(fixes))
-
-
-def _rows_expected_by(stage: str) -> DatasetRows | None:
-    """The rows of a stage, None for a stage that takes several or is not known."""
-    if stage not in TRAINING_STAGES:
-        return None
-    return TRAINING_STAGES[stage].rows

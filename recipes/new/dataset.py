@@ -17,8 +17,8 @@ from tuneyard.core.datasets import (
 )
 from tuneyard.core.datasets.manifest import manifest_beside
 from tuneyard.core.errors import RequestError
-from tuneyard.core.files import files_of
-from tuneyard.core.records import PLACEHOLDERS, strings
+from tuneyard.core.files import files_of, strings
+from tuneyard.core.records import PLACEHOLDERS
 from tuneyard.core.training.training_stage import rows_of
 from tuneyard.recipes.data import locate
 from tuneyard.recipes.new.objectives import OBJECTIVES, objectives_of

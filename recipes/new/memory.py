@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tuneyard.core.errors import RequestError
-from tuneyard.core.files import write_bytes
-from tuneyard.core.installation.checkout import bundled
+from tuneyard.core.files import bundled, write_bytes
 from tuneyard.recipes import costs
 from tuneyard.recipes.recipe import Recipe
 

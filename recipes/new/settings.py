@@ -9,7 +9,8 @@ from typing import NamedTuple
 
 from tuneyard.core.datasets import read_records, stem_of
 from tuneyard.core.errors import RequestError, counted
-from tuneyard.core.records import MARK, strings
+from tuneyard.core.files import strings
+from tuneyard.core.records import MARK
 from tuneyard.core.training.training_stage import PREFERENCE_STAGES
 from tuneyard.recipes.costs import schedule_of
 from tuneyard.recipes.hardware import Machine, cpu_computes_bf16

@@ -32,11 +32,14 @@ def test_trained_weights_and_their_optimizer_are_in_fp32_but_for_pure_bf16():
     assert setup_of(recipe(per_device_train_batch_size=3), 10, 1).tokens == 30
 
 
-def test_what_deepspeed_offloads(tmp_path):
-    def setup(**zero):
+def test_what_deepspeed_keeps_and_offloads(tmp_path):
+    def setup(method="lora", **zero):
         write_json(tmp_path / "ds.json", {"zero_optimization": zero})
-        return setup_of(recipe(deepspeed=str(tmp_path / "ds.json")), 10, 4)
+        return setup_of(recipe(deepspeed=str(tmp_path / "ds.json"), finetuning_type=method), 10, 4)
 
+    full = setup(stage=2, method="full")
+    assert (full.trained_bytes, full.optimizer_bytes) == (2, 12)  # bf16, and a master copy in fp32
+    assert setup(stage=1, method="full").optimizer_bytes == 8
     optimizer = setup(stage=2, offload_optimizer={"device": "cpu"})
     assert (optimizer.stage, optimizer.offload_optimizer, optimizer.offload_weights) == (2, True, False)
     both = setup(stage=3, offload_optimizer={"device": "cpu"}, offload_param={"device": "cpu"})
