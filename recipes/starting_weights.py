@@ -32,12 +32,16 @@ def loaded_problems(recipe: Recipe) -> Iterator[Problem]:
         models.remove("reward_model")
     if reward_type == "lora":
         bases["reward_model"] = "model_name_or_path"
+    damaged: list[str] = []  # no adapter is compared with them
     for key in models:
         for name in recipe.names(key):
-            yield from _model_problems(recipe, key, name)
+            for problem in _model_problems(recipe, key, name):
+                damaged.append(name)
+                yield problem
     for key, base_key in bases.items():
+        base = recipe.settings.get(base_key) or recipe.settings.get("model_name_or_path")
         for name in recipe.names(key):
-            yield from _adapter_problems(recipe, key, name, base_key)
+            yield from _adapter_problems(recipe, key, name, base_key, None if base in damaged else base)
     yield from _kept_settings(recipe)
 
 
@@ -96,7 +100,8 @@ def _kept_settings(recipe: Recipe) -> Iterator[Problem]:
             yield recipe.problem("W338", key, message, "create_new_adapter: true starts a new adapter")
 
 
-def _adapter_problems(recipe: Recipe, key: str, name: str, base_key: str) -> Iterator[Problem]:
+def _adapter_problems(recipe: Recipe, key: str, name: str, base_key: str, base: object) -> Iterator[Problem]:
+    """Yield that an adapter is missing, or does not fit the `base` that `base_key` names, if it is one."""
     folder = expanded(name)
     if is_missing(name):
         yield recipe.problem("E346", key, no_folder(name, NEITHER))
@@ -112,7 +117,6 @@ def _adapter_problems(recipe: Recipe, key: str, name: str, base_key: str) -> Ite
         if not (folder / file).is_file() and not (file == WEIGHTS and is_split_or_pickled):
             yield recipe.problem("E346", key, f"{name}: not an adapter: {file} is missing")
             return
-    base = recipe.settings.get(base_key) or recipe.settings.get("model_name_or_path")
     if not isinstance(base, str) or not base:
         return
     from tuneyard.core.weights.base_models import check_base

@@ -40,6 +40,7 @@ OS_FIXES = {
     errno.EROFS: "write to a folder that is yours",
     errno.EACCES: "name a file or folder that is yours",
     errno.EPERM: "name a file or folder that is yours",
+    errno.ELOOP: "remove these links, or name another path",
 }
 _LINE_ENDS = re.compile("[\x00-\x08\x0a-\x1f\x7f\x85\u2028\u2029]")
 _TERMINAL_CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f]")
@@ -233,8 +234,11 @@ def _exit_code(command: click.Command) -> int:
         say(f"error: {message}", to_stderr=True)
         return 2
     except RuntimeError as error:
+        cause = error.__context__
+        if isinstance(cause, OSError) and cause.errno == errno.ELOOP:  # of Path.resolve
+            raise cause from None
         # Python 3.11 makes one of a signal that comes while it makes a class or starts a thread.
-        if not isinstance(error.__context__, KeyboardInterrupt):
+        if not isinstance(cause, KeyboardInterrupt):
             raise
         return _interrupted()
     except SystemExit:

@@ -155,10 +155,11 @@ def test_weights_of_an_adapter_that_cannot_be_loaded_are_an_error_with_their_fil
     assert code == "E346" and "adapter_model.safetensors is missing" in message
 
 
-def test_a_base_that_was_downloaded_in_part_is_an_error(tmp_path):
+def test_a_base_that_was_downloaded_in_part_is_one_error(tmp_path):
     base = model(tmp_path / "tiny", 1, sharded=True)
+    start = adapter(tmp_path / "rte", base)
     (base / "model-00002-of-00002.safetensors").write_text("version https://git-lfs.github.com/spec/v1\n")
-    assert [code for code, _, _ in found(model_name_or_path=base)] == ["E306"]
+    assert [code for code, _, _ in found(model_name_or_path=base, adapter_name_or_path=start)] == ["E306"]
 
 
 @pytest.mark.parametrize("kind", ["quantised", "pickled", "on the hub", "without weights"])
