@@ -266,9 +266,10 @@ def export(reference: str, target: str, base: Path | None, **options: Any) -> No
             option = name.strip("_").replace("_", "-")
             raise RequestError(f"--{option} belongs to --to {' or '.join(BELONGS[name])}, not to {target}")
     if target != "hub" and options["out"] is None:
-        raise RequestError("no --out: the file to write")
+        example = "lora.gguf" if target == "gguf" else "Modelfile"
+        raise RequestError(f"no --out: the file to write, as in --out {example}")
     if target == "hub" and options["repo"] is None:
-        raise RequestError("no --repo: OWNER/NAME of the repository on the hub")
+        raise RequestError("no --repo: the repository on the hub, as in --repo OWNER/NAME")
     module = importlib.import_module(f"tuneyard.adapters.export.{TARGETS[target]}")
     source = open_source(reference, base)
     getattr(module, f"to_{target}")(source, options)

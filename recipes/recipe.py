@@ -148,7 +148,10 @@ def read_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
 
     path = find_recipe(path)
     if path.is_dir():
+        recipes = [str(file) for file in path.glob("*.y*ml")]
         there = f"name one that is there: ls {shlex.quote(str(path))}"
+        if len(recipes) == 1:
+            there = f"name the one in it: {recipes[0]}"
         raise RequestError(f"{path}: is a folder, expected a recipe (a YAML file); {there}")
     if path.suffix not in {".yaml", ".yml"}:
         raise RequestError(

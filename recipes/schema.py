@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tuneyard.core.documents.schema_errors import violations
-from tuneyard.core.errors import Problem, nearest
+from tuneyard.core.errors import Problem, nearest_name
 from tuneyard.core.files import read_object
 from tuneyard.recipes.recipe import Recipe
 
@@ -19,11 +19,14 @@ LISTS = (  # LLaMA-Factory splits these texts at commas and takes lists as well
     "freeze_extra_modules", "freeze_trainable_modules", "galore_target", "interleave_probs", "lora_target",
     "oft_target",
 )  # fmt: skip
+SHORT = {"rank": "lora_rank", "alpha": "lora_alpha", "lr": "learning_rate", "epochs": "num_train_epochs"}
+"""Names that `recipe sweep` takes as well."""
 OTHER_NAMES = {
+    **SHORT,
     "batch_size": "per_device_train_batch_size", "train_batch_size": "per_device_train_batch_size",
     "micro_batch_size": "per_device_train_batch_size", "per_device_batch_size": "per_device_train_batch_size",
     "gradient_accumulation": "gradient_accumulation_steps",
-    "lr": "learning_rate", "epochs": "num_train_epochs", "num_epochs": "num_train_epochs",
+    "num_epochs": "num_train_epochs",
     "max_seq_length": "cutoff_len", "max_seq_len": "cutoff_len", "sequence_len": "cutoff_len",
     "base_model": "model_name_or_path", "model": "model_name_or_path", "target_modules": "lora_target",
     "adapter": "finetuning_type", "load_in_4bit": "quantization_bit", "load_in_8bit": "quantization_bit",
@@ -62,8 +65,7 @@ def setting_problems(recipe: Recipe) -> Iterator[Problem]:
 
 def meant(name: str, choices: Iterable[str]) -> str:
     """Suggest the choice that another trainer calls `name`, or the nearest one; "" if there is neither."""
-    choices = list(choices)
-    other_name = OTHER_NAMES.get(name, name)
-    if other_name in choices:
-        return f'did you mean "{other_name}"?'
-    return nearest(name, choices)
+    meanings = {choice: choice for choice in choices}
+    meanings |= {other: choice for other, choice in OTHER_NAMES.items() if choice in meanings}
+    near = name if name in meanings else nearest_name(name, meanings)
+    return f'did you mean "{meanings[near]}"?' if near else ""

@@ -9,9 +9,8 @@ from pathlib import Path
 
 from tuneyard.core.errors import RequestError
 from tuneyard.recipes.recipe import Recipe, read_recipe
-from tuneyard.recipes.schema import LISTS
+from tuneyard.recipes.schema import LISTS, SHORT
 
-SHORT = {"rank": "lora_rank", "alpha": "lora_alpha", "lr": "learning_rate", "epochs": "num_train_epochs"}
 LIST = r"\[[^\[\]]*\]"  # one value of several words
 LONGEST_NAME = 120  # bytes of a run's folder; file systems take 255 bytes, and checkpoints lie below it
 RESULTS = "results"  # folder in that of a run, for what its scoring command writes

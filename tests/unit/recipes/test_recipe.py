@@ -54,14 +54,14 @@ def test_requests_that_cannot_be_served(tmp_path):
     with raises(RequestError):
         read_recipe(tmp_path / "none.yaml")
     with raises(RequestError):
-        read_recipe(tmp_path)
-    with raises(RequestError):
         read_recipe(write(tmp_path, "{}", "r.json"))
     with raises(RequestError, "key=value"):
         read_recipe(write(tmp_path, "a: 1\n"), ["lora_rank"])
     for override in ("a=[1", f"a={'9' * 5000}", "a=${"):
         with raises(RequestError, "YAML"):
             read_recipe(write(tmp_path, "a: 1\n"), [override])
+    with raises(RequestError, str(tmp_path / "r.yaml")):
+        read_recipe(tmp_path)
 
 
 def test_missing_output_dir_is_a_problem_of_the_recipe(tmp_path):

@@ -75,7 +75,7 @@ def test_a_refused_value_is_told_what_is_expected(key, value, expected):
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
-        ("learning_rat", "learning_rate"),
+        ("ranks", "lora_rank"),
         ("batch_size", "per_device_train_batch_size"),
         ("lr", "learning_rate"),
         ("model_name", "model_name_or_path"),
