@@ -266,7 +266,7 @@ def export(reference: str, target: str, base: Path | None, **options: Any) -> No
             option = name.strip("_").replace("_", "-")
             raise RequestError(f"--{option} belongs to --to {' or '.join(BELONGS[name])}, not to {target}")
     if target != "hub" and options["out"] is None:
-        example = "lora.gguf" if target == "gguf" else "Modelfile"
+        example = {"gguf": "lora.gguf", "ollama": "Modelfile"}[target]
         raise RequestError(f"no --out: the file to write, as in --out {example}")
     if target == "hub" and options["repo"] is None:
         raise RequestError("no --repo: the repository on the hub, as in --repo OWNER/NAME")

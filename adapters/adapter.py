@@ -338,11 +338,13 @@ def name_of(folder: Path) -> str:
     return folder.name
 
 
-def wrong_numbers(numbers: Mapping[str, object], *, whole: bool) -> Iterator[str]:
+def wrong_numbers(numbers: Mapping[str, Any], *, whole: bool) -> Iterator[str]:
     """Yield the fields whose value is no number, or no `whole` one, above 0 and up to `LARGEST`."""
-    kind, expected = (int, "a whole number") if whole else (int | float, "a number")
+    kinds, expected = [int, float], "a number"
+    if whole:
+        kinds, expected = [int], "a whole number"
     for field, number in numbers.items():
-        if isinstance(number, bool) or not isinstance(number, kind) or not 0 < number <= LARGEST:
+        if type(number) not in kinds or not 0 < number <= LARGEST:
             yield f"{field} {show_value(number)}: expected {expected} above 0 and up to 9e15"
 
 

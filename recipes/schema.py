@@ -3,7 +3,7 @@
 `python -m tools.recipe_schema` writes the schema, which editors read, too.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -63,9 +63,15 @@ def setting_problems(recipe: Recipe) -> Iterator[Problem]:
             yield recipe.setting_problem(code, key, violation.message, hint)
 
 
-def meant(name: str, choices: Iterable[str]) -> str:
+def meant(name: str, choices: Collection[str]) -> str:
     """Suggest the choice that another trainer calls `name`, or the nearest one; "" if there is neither."""
-    meanings = {choice: choice for choice in choices}
-    meanings |= {other: choice for other, choice in OTHER_NAMES.items() if choice in meanings}
-    near = name if name in meanings else nearest_name(name, meanings)
-    return f'did you mean "{meanings[near]}"?' if near else ""
+    meanings = dict(zip(choices, choices, strict=True))
+    for other, choice in OTHER_NAMES.items():
+        if choice in meanings:
+            meanings[other] = choice
+    near = name
+    if name not in meanings:
+        near = nearest_name(name, meanings)
+    if not near:
+        return ""
+    return f'did you mean "{meanings[near]}"?'

@@ -40,8 +40,10 @@ def loaded_problems(recipe: Recipe) -> Iterator[Problem]:
                 yield problem
     for key, base_key in bases.items():
         base = recipe.settings.get(base_key) or recipe.settings.get("model_name_or_path")
+        if base in damaged:
+            base = None
         for name in recipe.names(key):
-            yield from _adapter_problems(recipe, key, name, base_key, None if base in damaged else base)
+            yield from _adapter_problems(recipe, key, name, base_key, base)
     yield from _kept_settings(recipe)
 
 

@@ -97,7 +97,6 @@ REFUSED = {
     "no blocks": ({"oft_block_size": 0}, "r"),
     "no terms": ({**SERIES, "num_cayley_neumann_terms": 0}, "num_cayley_neumann_terms"),
     "no limit": ({"coft": True, "eps": -1}, "eps"),
-    "other field": ({"oft_of_tomorrow": 1}, "oft_of_tomorrow"),
     "another size": ({"oft_block_size": 8}, "8"),
     "shared": ({"block_share": True}, "12 blocks"),
 }

@@ -17,27 +17,21 @@ from tuneyard.adapters.export.gguf_files import to_gguf, write_gguf
 from tuneyard.adapters.export.source import open_source
 from tuneyard.adapters.store import open_adapter
 from tuneyard.core.errors import RequestError
-from tuneyard.core.files import HeldError, staging
+from tuneyard.core.files import HeldError
 
 pytestmark = pytest.mark.usefixtures("two_adapters")
-MERGE = {**dict.fromkeys(("method", "dtype", "base", "same_base")), "out": Path("out")}
-FUSE = {
-    **dict.fromkeys(("same_base", "dtype", "base_as", "max_shard")),
-    "base": Path("base"),
-    "out": Path("out"),
-}
 
 
 def merge(meanwhile, force=False):
     """Merge, with something else happening at the first bytes written."""
-    return merging.merge(
-        merging.plan_merging(merging.merge_request(["rte=1"], MERGE | {"force": force})), meanwhile
-    )
+    request = merging.MergeRequest([("rte", 1.0)], Path("out"), force=force)
+    return merging.merge(merging.plan_merging(request), meanwhile)
 
 
 def fuse(meanwhile, force=False):
     """Fuse, with something else happening at the first bytes written."""
-    return fusing.fuse(fusing.plan_fusing(fusing.fuse_request(["rte"], FUSE | {"force": force})), meanwhile)
+    request = fusing.FuseRequest([("rte", 1.0)], Path("base"), Path("out"), force=force)
+    return fusing.fuse(fusing.plan_fusing(request), meanwhile)
 
 
 def trained(_count):
@@ -169,17 +163,15 @@ COMMANDS = [
 @pytest.mark.parametrize("words", COMMANDS, ids=str)
 def test_what_killed_runs_left_is_removed_and_said(words):
     make_llama()
-    left = [".m.gguf.tuneyard-0123456789abcdef", ".old.tuneyard-fusing", ".x.tuneyard-fedcba9876543210"]
+    left = [".m.gguf.tuneyard-0123456789abcdef", ".old.tuneyard-fusing"]
     for name in left:
         leave(name)
     Path("mine").mkdir()
-    Path(".y.tuneyard-link").symlink_to("mine")
-    with staging(Path("alive").resolve()) as alive:
-        said = call(*words)[1]
-        assert alive.is_dir()
+    Path(".y.tuneyard-old").symlink_to("mine")
+    said = call(*words)[1]
     for name in left:
         assert f"note: removed {name}, 0.00 GB of a killed run\n" in said
-    assert set(names(".")) == {"base", "mine", "model", "saves", "x", ".y.tuneyard-link"}
+    assert set(names(".")) == {"base", "mine", "model", "saves", "x", ".y.tuneyard-old"}
 
 
 def test_what_killed_runs_left_counts_as_free_space(monkeypatch):

@@ -110,12 +110,11 @@ def test_an_interrupt_that_python_makes_another_error_is_one(
 
 
 def test_a_loop_of_links_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    loop = tmp_path / "loop"
-    loop.symlink_to(loop)
+    (tmp_path / "loop").symlink_to("loop")
     with pytest.raises((RuntimeError, OSError)) as caught:
-        loop.resolve().stat()
+        (tmp_path / "loop").resolve().stat()
     assert outcome(caught.value) == 2
-    assert capsys.readouterr().err.startswith(f"error: {loop}: Too many levels")
+    assert "loop: Too many levels" in capsys.readouterr().err
 
 
 def test_a_package_that_is_not_there_is_named_and_a_module_of_ours_is_a_defect(

@@ -132,7 +132,7 @@ def test_a_journal_is_finished_by_the_next_command(tmp_path: Path, old_is_there:
 def test_only_stages_of_the_dead_are_dropped(tmp_path: Path) -> None:
     with files.staging(tmp_path / "alive") as stage:
         dead = ".dead.tuneyard-0123456789abcdef"
-        foreign = {".conf.new", ".notes.tuneyard-backup", ".notes.tuneyard-20261128"}
+        foreign = {".notes.tuneyard-backup", ".notes.tuneyard-20261128"}
         for name in (dead, *foreign):
             (tmp_path / name).mkdir()
         with files.recovered(tmp_path):

@@ -33,7 +33,6 @@ def test_values_and_places(tmp_path):
     ("text", "facts"),
     [
         ("", ""),
-        ("# only a comment\n", ""),
         ("just words\n", "just words"),
         ("a: 1\n b: 2\n", "r.yaml:2; YAML"),
         (f"a: {'9' * 5000}\n", ""),

@@ -75,8 +75,7 @@ def test_a_refused_value_is_told_what_is_expected(key, value, expected):
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
-        ("ranks", "lora_rank"),
-        ("batch_size", "per_device_train_batch_size"),
+        ("learning_rat", "learning_rate"),
         ("lr", "learning_rate"),
         ("model_name", "model_name_or_path"),
         ("colour", ""),

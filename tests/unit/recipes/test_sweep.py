@@ -297,8 +297,7 @@ EVALUATED = ("val_size=0.1", "eval_strategy=steps")
     ("grid", "metric", "facts"),
     [
         (["rank=4,8"], None, "eval_loss; train_loss; out"),
-        (["rank=4,8"], "accuracy", ""),
-        (["lora_ran=4,8"], "train_loss", "E301 lora_ran; lora_rank"),
+        (["ranks=4,8"], "train_loss", "E301 ranks; lora_rank"),
         (
             ["rank=4,8", *EVALUATED, "eval_steps=2"],
             "eval_accuracy",
