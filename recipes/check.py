@@ -199,7 +199,7 @@ def check(llamafactory: LlamaFactory, recipe: Recipe, options: CheckOptions) -> 
             _show(checked.problems, left_to_show)
         problems = [*problems, *checked.problems]
     model_name = model or str(recipe.settings.get("model_name_or_path"))
-    unchecked = [*not_local(checked.datasets), *not_checked(recipe, checked.answer, model_name)]
+    unchecked = list(not_checked(checked, model_name))
     if as_json:
         report = {"recipe": str(recipe.path), "problems": [asdict(problem) for problem in problems]}
         click.echo(
@@ -259,15 +259,6 @@ def noted(problems: list[Problem], target: Machine) -> list[Problem]:
             problem = replace(problem, code=f"N{problem.code[1:]}")
         noted.append(problem)
     return noted
-
-
-def not_local(datasets: list[NamedDataset]) -> list[str]:
-    """Lines for the datasets that are not local and so were not checked."""
-    return [
-        f"{dataset.key} {dataset.name}: no local file ({dataset.elsewhere})"
-        for dataset in datasets
-        if dataset.elsewhere
-    ]
 
 
 def output_problems(recipe: Recipe, world: dict[str, object]) -> Iterator[Problem]:
@@ -389,11 +380,15 @@ def regroups(recipe: Recipe) -> bool:
     return packs(recipe) or str(recipe.settings.get("mix_strategy")).startswith("interleave")
 
 
-def not_checked(recipe: Recipe, answer: Facts, model: str) -> Iterator[str]:
+def not_checked(checked: Checked, model: str) -> Iterator[str]:
     """Report the checks that were not made. If the model is missing, name the way to make them."""
+    answer = checked.answer
+    for dataset in checked.datasets:
+        if dataset.elsewhere:
+            yield f"{dataset.key} {dataset.name}: no local file ({dataset.elsewhere})"
     hint = "" if Path(model).is_dir() else "; give a model folder with --model DIR"
     adapted = "parameters and disk"
-    if recipe.method == "lora":
+    if checked.recipe.method == "lora":
         adapted = "lora_target"
     if answer.template_error:
         yield f"template and cutoff_len ({answer.template_error}){hint}"

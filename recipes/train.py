@@ -190,7 +190,7 @@ def why_not_resumed(recipe: Recipe) -> str:
 def ask_first(llamafactory: LlamaFactory, quick: Checked) -> list[Problem]:
     """Add LLaMA-Factory's findings to a quick check. `ProblemsError` for its errors."""
     checked = ask_check(llamafactory, quick, None)
-    for line in not_checked(quick.recipe, checked.answer, quick.recipe.text("model_name_or_path")):
+    for line in not_checked(checked, quick.recipe.text("model_name_or_path")):
         say(f"not checked: {line}", to_stderr=True)
     return checked.refuse()
 

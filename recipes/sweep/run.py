@@ -67,8 +67,7 @@ def check_first(recipes: Sequence[Recipe], metric: str | None, target: Machine, 
             require_model(recipe)
             answered = ask_check(llamafactory, checked, None)
             problems = [*problems, *answered.refuse()]
-            model = recipe.text("model_name_or_path")
-            unchecked |= dict.fromkeys(not_checked(recipe, answered.answer, model))
+            unchecked |= dict.fromkeys(not_checked(answered, recipe.text("model_name_or_path")))
         never = [problem for problem in problems if problem.field == "eval_steps"]
         if metric in evaluated(recipe) and never:
             raise ContentError(f"{never[0].line()}, so that no run has its {metric}")

@@ -27,7 +27,7 @@ from tests.tiny import (
     write_adapter,
 )
 from tuneyard.core.errors import Problem, TuneyardError
-from tuneyard.recipes.check import ask_check, not_checked, not_local, quick_check
+from tuneyard.recipes.check import ask_check, not_checked, quick_check
 from tuneyard.recipes.hardware import machine
 from tuneyard.recipes.llamafactory_client import LlamaFactory
 from tuneyard.recipes.plan import _lines, make_plan, read_offer
@@ -124,10 +124,7 @@ def outcome(
         "codes": sorted({problem.code for problem in problems if problem.code[0] == "E"}),
         "findings": sorted({problem.code for problem in problems}),
         "lines": [problem.line() for problem in problems],
-        "unchecked": [
-            *not_local(known.datasets),
-            *not_checked(recipe, asked.answer, str(recipe.settings.get("model_name_or_path"))),
-        ],
+        "unchecked": [*not_checked(asked, str(recipe.settings.get("model_name_or_path")))],
         "crashed": None,
     }
 

@@ -194,7 +194,6 @@ def test_adapters(tmp_path):
     [
         (["--to", "ollama"], "as in --out Modelfile"),
         (["--to", "ollama", "--out", "m", "--repo", "a/b"], "--repo belongs to --to hub"),
-        (["--to", "ollama", "--out", "m", "--type", "q8_0"], "--type belongs to --to gguf"),
         (["--to", "ollama", "--out", "m", "--parameter", "top_k"], "expected NAME=VALUE"),
         (["--to", "ollama", "--out", "m", "--parameter", "stop="], "expected NAME=VALUE"),
         (

@@ -165,7 +165,7 @@ def test_what_is_not_checked_is_named_by_the_method():
     answer = record(Facts, {"model": {"error": "none at hand"}})
     for method, what in (("lora", "lora_target"), ("full", "parameters"), ("freeze", "parameters")):
         recipe = Recipe(Path("r.yaml"), {"finetuning_type": method}, {})
-        (line,) = check.not_checked(recipe, answer, "a/b")
+        (line,) = check.not_checked(check.Checked(recipe, check.Machine(()), [], [], answer), "a/b")
         assert line.startswith(what)
 
 
