@@ -1,9 +1,7 @@
 """The labels of a proposed spec: which column has them, and the words that they become."""
 
 import json
-import math
 import re
-from collections import Counter
 from collections.abc import Iterable, Iterator
 from itertools import pairwise
 
@@ -39,7 +37,7 @@ ID = re.compile(r"(^|_)(id|no|number|key|uid)$|^id_|编号$")
 _CHOICES = re.compile(r'\[?\{"choices": ?(\["[^"\\]+"(?:, ?"[^"\\]+")*\])\}\]?')
 _DIGIT = re.compile(r"\d")
 _DATE = re.compile(r"\d{4}-\d\d-\d\d|https?:")
-UNLABELLED = (-1, "-", "")
+UNLABELLED = (-1, "-", "", "nan", "NaN", "null")
 """Values of rows without a label."""
 
 
@@ -73,11 +71,11 @@ def class_leaves(profile: FileProfile, text: Leaf) -> list[Leaf]:
     Where people write to one another, `type` tells a reply from another message, and is no class.
     """
     authors = author_leaves(profile)
-    candidates: list[tuple[bool, bool, float, Leaf]] = []
+    candidates: list[tuple[bool, bool, int, Leaf]] = []
     for leaf in profile.leaves.values():
         is_rating = leaf.is_called("rating")
         if leaf.kind not in ("text", "truth value") and not (
-            leaf.kind == "number" and (is_rating or leaf.names)
+            leaf.kind in ("number", "fraction") and (is_rating or leaf.names)
         ):
             continue
         if leaf is text or (leaf.name == "type" and authors):
@@ -100,9 +98,8 @@ def class_leaves(profile: FileProfile, text: Leaf) -> list[Leaf]:
         are_dates = any(map(_DATE.match, map(str, leaf.values)))
         if not is_named and (not repeats or are_dates or _counts_turns(profile, leaf)):
             continue
-        counts = Counter(map(str, profile.values(leaf)))
-        evenness = -sum(count * math.log(count / counts.total()) for count in counts.values())
-        candidates.append((is_named, is_text, evenness, leaf))
+        most_common = max(profile.rows - leaf.filled, *leaf.values.values())
+        candidates.append((is_named, is_text, -most_common, leaf))
     return [leaf for *_, leaf in sorted(candidates, key=lambda item: item[:3], reverse=True)]
 
 

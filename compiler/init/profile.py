@@ -9,7 +9,7 @@ from itertools import product
 from tuneyard.compiler.problems import Problems
 from tuneyard.compiler.read.remote import SourcePath
 from tuneyard.compiler.rows import Fields, ObjectRows, Prefix, walker
-from tuneyard.compiler.spec.column_meanings import USUAL_NAMES, goes_by, usual_steps
+from tuneyard.compiler.spec.column_meanings import USUAL_NAMES, goes_by, meaning, usual_steps
 from tuneyard.compiler.spec.file import Source
 from tuneyard.core.language.han import HAN
 from tuneyard.core.language.messages import for_reader
@@ -136,6 +136,16 @@ class FileProfile:
     def called(self, *roles: str, kinds: Sequence[str] = ("text",)) -> Leaf | None:
         """The first leaf of these types that has a usual name of the roles."""
         return self.named([name for role in roles for name in USUAL_NAMES[role]], kinds)
+
+    def named_like(self, role: str) -> Leaf | None:
+        """The only prose whose name ends in a usual name of a role, as `customer_question` does, if any."""
+        endings = tuple(f"_{name}" if name.isascii() else name for name in USUAL_NAMES[role] if name != "a")
+        leaves = []
+        for leaf in self.leaves.values():
+            name = f"_{leaf.name.removesuffix('_text')}"
+            if name.endswith(endings) and leaf.length >= PROSE * self.rows and not meaning(leaf.path):
+                leaves.append(leaf)
+        return leaves[0] if len(leaves) == 1 else None
 
     def names_media(self, leaf: Leaf) -> bool:
         """True if the values of a leaf are names of images, videos or audios."""

@@ -137,7 +137,7 @@ def system_column(profile: FileProfile) -> ProposedColumns:
 
 def question_leaf(profile: FileProfile) -> Leaf | None:
     """The question by the user's choice or by its name."""
-    return profile.user_leaf("text") or profile.called("question")
+    return profile.user_leaf("text") or profile.called("question") or profile.named_like("question")
 
 
 def longest_prose(profile: FileProfile, besides: Leaf | None = None) -> Leaf | None:

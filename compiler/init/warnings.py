@@ -145,7 +145,7 @@ def may_matter(profile: FileProfile, proposal: Proposal, leaf: Leaf) -> bool:
 
 
 def _answers_given_away(profile: FileProfile, proposal: Proposal) -> Iterator[str]:
-    """Warn if a text of the prompt contains the answer, or the answer follows from it."""
+    """Warn if a text of the prompt contains the answer."""
     answer_leaf = proposal.answer(profile)
     if answer_leaf is None:
         return
@@ -153,9 +153,8 @@ def _answers_given_away(profile: FileProfile, proposal: Proposal) -> Iterator[st
         is_source = name == "context" or (name == "text" and not proposal.labels)  # a summary is of its text
         if is_source or leaf.kind != "text":
             continue
-        pairs = list(zip(profile.values(leaf), profile.values(answer_leaf), strict=True))
         texts = []
-        for text, answer in pairs:
+        for text, answer in zip(profile.values(leaf), profile.values(answer_leaf), strict=True):
             if isinstance(text, str) and isinstance(answer, str):
                 # Short ones, as yes and 1, are in other texts by chance.
                 longest_by_chance = 1 if CHINESE.search(answer) else 3
@@ -166,24 +165,8 @@ def _answers_given_away(profile: FileProfile, proposal: Proposal) -> Iterator[st
         for text, answer in texts:
             lists_every_choice = 1 < len(answers) <= MOST_VALUES and all(choice in text for choice in answers)
             contained += answer in text and not lists_every_choice
-        share = _share_that_follows(pairs) if proposal.labels else 0.0
         if contained > GIVEN_AWAY * len(texts):
             yield (
                 f"{leaf.path} contains {answer_leaf.path} in {contained} of {len(texts)} rows: "
                 "the model would only copy it; leave the column out, or cut the answer from it"
             )
-        elif share > SAME:
-            yield (
-                f"{leaf.path} takes few values, and {answer_leaf.path} follows from it in "
-                f"{share:.0%} of rows: it may be the label under another name"
-            )
-
-
-def _share_that_follows(pairs: list[tuple[object, object]]) -> float:
-    """The share of rows whose label is the most frequent one of their text; 0 if texts are many."""
-    by_text: dict[str, Counter[str]] = {}
-    for text, answer in pairs:
-        by_text.setdefault(str(text), Counter())[str(answer)] += 1
-    if 2 * len(by_text) > len(pairs):
-        return 0.0
-    return sum(max(counts.values()) for counts in by_text.values()) / len(pairs)

@@ -1,34 +1,56 @@
-"""Two answers in columns of their own, and a column that names the better one."""
+"""Two answers in columns of their own, and a column that names the better one, or a score of each."""
 
+from tuneyard.compiler.check.marks import as_number
 from tuneyard.compiler.rows import Fields, without
+from tuneyard.compiler.spec.column_names import snake_case
 
 FORMS = {
     "response_0": "response_1",  # SafeRLHF
     "response_1": "response_2",
     "response_a": "response_b",
     "answer_a": "answer_b",
+    "answer_0": "answer_1",  # WebGPT
     "conversation_a": "conversation_b",  # Chatbot Arena
     "output_1": "output_2",  # AlpacaFarm
     "human_ref_A": "human_ref_B",  # SHP
 }
 """By the column of one answer: that of the other."""
 BETTER = ("better_response_id", "winner", "preference", "preferred", "labels")
-"""Columns whose value ends as the name of the better answer's column: `a`, `model_a`, `response_a`."""
-SHP = {"1": "A", "0": "B"}
+"""Columns whose value ends as the name of the better answer's column: `A`, `model_a`, `Response A`."""
+SHP = {"1": "a", "0": "b"}
 """The ends by SHP's `labels`."""
+TIES = ("tie", "both", "neither", "equal", "draw", "same", "none")
+"""How a value begins if neither answer is better."""
 
 
 def with_chosen(row: Fields) -> Fields:
-    """Put `chosen` and `rejected` in place of two answers, or `tie` if neither is better."""
+    """Put `chosen` and `rejected` in place of two answers, or `tie` if neither is better.
+
+    A row with any other verdict stays, and its check refuses it.
+    """
     better = next((name for name in BETTER if name in row), "")
     for first, second in FORMS.items():
-        if row.keys() >= {first, second, better}:
-            others = without(row, first, second, better)
-            end = str(row[better]).rpartition("_")[2]
-            if better == "labels":
-                end = SHP.get(end, end)
-            for chosen, rejected in ((first, second), (second, first)):
-                if chosen.endswith(f"_{end}"):
-                    return {"chosen": row[chosen], "rejected": row[rejected], **others}
-            return {"tie": row[better], **others}
+        if not row.keys() >= {first, second}:
+            continue
+        verdict = str(row[better]) if better else _better_by_score(row, first, second)
+        verdict = snake_case(verdict.removesuffix(".0"))
+        others = without(row, first, second, better)
+        end = verdict.rpartition("_")[2]
+        if better == "labels":
+            end = SHP.get(end, end)
+        for chosen, rejected in ((first, second), (second, first)):
+            if chosen.lower().endswith(f"_{end}"):
+                return {"chosen": row[chosen], "rejected": row[rejected], **others}
+        if verdict.startswith(TIES) or (better and not verdict):
+            return {"tie": verdict, **others}
     return row
+
+
+def _better_by_score(row: Fields, first: str, second: str) -> str:
+    """The answer with the higher score, `tie` if they are equal, "" without scores."""
+    scores = [as_number(row.get(f"score_{name[-1]}")) for name in (first, second)]
+    if None in scores:
+        return ""
+    if scores[0] == scores[1]:
+        return TIES[0]
+    return max((scores[0], first), (scores[1], second))[1]

@@ -14,14 +14,18 @@ from tuneyard.compiler.spec.column_names import snake_case
 # By role, in snake case and by preference: if a file has several, the first one is used.
 _USUAL_NAMES = {
     "question": "instruction prompt question query problem task ask q question_title query_text inputs "
-    "question_stem question.stem "
-    "指令 提示 问题 提问 题目 标准问题 用户问题 客户问题 frage pregunta",
+    "question_stem question.stem question.full_text user_input user_prompt user_message customer_message "
+    "inquiry request faq nl "
+    "指令 提示 问题 提问 题目 标准问题 用户问题 客户问题 用户输入 提示词 "
+    "frage pregunta pergunta вопрос 質問 질문",
     "context": "input context contexts instances.input passage event paragraph context_text question_content "
     "support 输入 上下文 背景 补充信息",
     "answer": "output response answer long_answer completion solution response_chosen answers.text chosen a "
     "judgement reply best_answer target targets canonical_solution instances.output answers generation "
-    "输出 回答 答案 标准答案 参考答案 回复 答复 标准回答 客服回复 antwort respuesta",
-    "program": "code",
+    "ground_truth ideal assistant_message "
+    "输出 回答 答案 标准答案 参考答案 回复 答复 标准回答 客服回复 回复内容 "
+    "antwort respuesta réponse resposta ответ 답변",
+    "program": "code sql",
     "text": "text content body document utterance 话语 文本 内容 正文 句子 评论",
     "summary": "summary highlights 摘要",
     "summarized": "article document dialogue text 文章 正文 对话",
@@ -35,7 +39,8 @@ _USUAL_NAMES = {
     "chosen text": "correct_answer correct_option correct_choice",
     "chosen number": "cop correct correct_option label",
     "beginning": "goal sentence startphrase ctx",
-    "rating": "overall_score score rating reward votes pm_score helpfulness quality_score stars "
+    "rating": "overall_score score rating reward votes pm_score helpfulness quality_score stars overall "
+    "star_rating review_score "
     "评分 得分 星级",
     "idx": "idx index id",
     "turns": "conversations messages contents",
@@ -63,6 +68,9 @@ _USUAL_NAMES = {
     "in_response_to_tweet_id in_reply_to_status_id",
     "replies": "replies children comments conversation_parts",
     "message": "role from speaker author_role message_id tweet_id",
+    "turn text": "text content message value utterance body nachricht 内容 消息 文本 发言内容",
+    "turn order": "turn turn_id turn_index turn_number turn_no index position order seq sequence step "
+    "timestamp ts time created_at date start start_time 序号 轮次 时间",
 }
 USUAL_NAMES: Mapping[str, tuple[str, ...]] = {
     role: tuple(names.split()) for role, names in _USUAL_NAMES.items()

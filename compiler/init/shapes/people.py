@@ -8,7 +8,6 @@ from tuneyard.compiler.init.profile import FileProfile, Leaf
 from tuneyard.compiler.init.proposal import Proposal
 from tuneyard.compiler.init.shapes.threads import parent_leaf
 from tuneyard.compiler.init.shapes.turn_rows import (
-    TEXT_COLUMNS,
     conversation_leaf,
     conversation_rows,
     talks_of,
@@ -21,7 +20,7 @@ _DATED = re.compile(rf"\d{{1,4}}[./-]\d{{1,2}}[./-]\d{{1,4}}[T ,].*|{UNIX_SECOND
 
 def chats_of_people(profile: FileProfile) -> Proposal | None:
     """Conversations of the messages of a thread or of a day. The person who answers most is learned."""
-    text = profile.named(TEXT_COLUMNS)
+    text = profile.called("turn text")
     authors = [leaf for leaf in author_leaves(profile) if 1 < len(leaf.hashes) <= leaf.filled / 2]
     if (
         text is None

@@ -131,6 +131,9 @@ def _answer_leaf(profile: FileProfile) -> Leaf | None:
     for leaf in profile.leaves.values():
         if leaf.kind == "texts" and leaf.path.endswith(CHOICES_OF_TASK):
             return leaf
+    named_like = profile.named_like("answer")
+    if named_like is not None:
+        return named_like
     names = _OTHER_ANSWERS
     if profile.called("reasoning") is not None:
         names = (*names, "content")  # as in a turn

@@ -22,15 +22,6 @@ _SPEAKER_COLUMN = re.compile(
     "role|from|speaker|(author|sender)(_role|_type)?|participant|who|direction|absender|autor|auteur|verfasser"
     "|角色|说话人|发言人"
 )
-TEXT_COLUMNS = (
-    "text", "content", "message", "value", "utterance", "body", "nachricht", "内容", "消息", "文本",
-    "发言内容",
-)  # fmt: skip
-ORDER_COLUMNS = (
-    "turn", "turn_id", "turn_index", "turn_number", "turn_no", "index", "position", "order", "seq",
-    "sequence", "step", "timestamp", "ts", "time", "created_at", "date", "start", "start_time",
-    "序号", "轮次", "时间",
-)  # fmt: skip
 _KNOWN_ROLES = {**ROLES, **SPEAKERS, "is_sender": ASSISTANT, "is_from_me": ASSISTANT}
 """Who exports a chat answers in it: `IsSender`."""
 _CONVERSATION = re.compile(
@@ -48,7 +39,7 @@ def turn_rows(profile: FileProfile) -> Proposal | None:
     role, roles = _speaker_leaf(profile)
     if role is None:
         return None
-    text = profile.named(TEXT_COLUMNS) or longest_prose(profile)
+    text = profile.called("turn text") or longest_prose(profile)
     if text is None or text is role:
         return None
     parting, guesses = _parting_columns(profile, role, text, roles)
@@ -161,7 +152,7 @@ def conversation_leaf(profile: FileProfile, *others: Leaf, may_be_id: bool) -> L
     """
     shared = []
     for leaf in profile.leaves.values():
-        is_other = leaf in others or leaf.name in ORDER_COLUMNS or ABOUT_ROW.fullmatch(leaf.name)
+        is_other = leaf in others or leaf.name in USUAL_NAMES["turn order"] or ABOUT_ROW.fullmatch(leaf.name)
         if leaf.kind in ("text", "number") and not is_other and 2 * len(leaf.hashes) <= leaf.filled:
             shared.append(leaf)
     for pattern in (_CONVERSATION, _CASE) if may_be_id else (_CONVERSATION,):
@@ -178,7 +169,7 @@ def _order_leaf(profile: FileProfile, by: Leaf, role: Leaf, text: Leaf) -> tuple
     """
     guesses: list[str] = []
     leaves = {leaf.name: leaf for leaf in profile.leaves.values() if leaf.filled >= MOST * profile.rows}
-    names = [name for name in ORDER_COLUMNS if name in leaves]
+    names = [name for name in USUAL_NAMES["turn order"] if name in leaves]
     names += sorted(leaves, key=lambda name: bool(ID.search(name)))  # ids come last
     conversations = profile.values(by)
     sizes = Counter(map(str, conversations))
@@ -215,7 +206,7 @@ def _order_leaf(profile: FileProfile, by: Leaf, role: Leaf, text: Leaf) -> tuple
 
 def _is_named_for_order(leaf: Leaf) -> bool:
     """True if a column is named as turns or times are. A `response_time` of 5 seconds is no such time."""
-    if leaf.name in ORDER_COLUMNS or leaf.name.endswith("序号"):
+    if leaf.name in USUAL_NAMES["turn order"] or leaf.name.endswith("序号"):
         return True
     return bool(_TIME.search(leaf.name)) and not all(map(_SECONDS.fullmatch, map(str, leaf.values)))
 

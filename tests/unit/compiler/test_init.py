@@ -319,11 +319,10 @@ def test_a_text_that_gives_the_answer_away_is_warned_of(bench):
         rows = []
         for n in range(30):
             label = ("sports", "politics")[n % 2]
-            rows.append({"text": text.format(n=n, label=label, kind=n % 2), "label": label})
+            rows.append({"text": text.format(n=n, label=label), "label": label})
         return propose(bench.rows("news.jsonl", rows))[1]
 
     printed_line(said_of("[{label}] Some news, number {n}."), "warning", "text", "label", "30 of 30")
-    assert "label follows from it in 100% of rows" in said_of("A code of the kind {kind}")
     for honest in ("Some news, number {n}.", "News {n}: sports or politics?"):
         assert "warning" not in said_of(honest)
 
