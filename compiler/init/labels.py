@@ -3,7 +3,6 @@
 import json
 import re
 from collections.abc import Iterable, Iterator
-from itertools import pairwise
 
 from tuneyard.compiler.init.profile import FEWEST_ROWS, MOST_VALUES, FileProfile, Leaf
 from tuneyard.compiler.spec.column_meanings import CLASS_ENDINGS, USUAL_NAMES
@@ -68,6 +67,7 @@ def class_leaves(profile: FileProfile, text: Leaf) -> list[Leaf]:
 
     Those named as classes are; others need each value five times on average, and come by how even they are,
     texts first. A truth value that some rows lack, or that is a part of their metadata, is a mark of them.
+    Numbers under a name of the order of turns are none.
     Where people write to one another, `type` tells a reply from another message, and is no class.
     """
     authors = author_leaves(profile)
@@ -87,7 +87,8 @@ def class_leaves(profile: FileProfile, text: Leaf) -> list[Leaf]:
             continue
         # Words without a digit are no ids, as in `intent_key`.
         is_id = ID.search(leaf.name) and any(map(_DIGIT.search, map(str, leaf.values)))
-        if leaf in authors or is_id:
+        is_number = leaf.name in USUAL_NAMES["turn order"] and all(map(str.isdecimal, map(str, leaf.values)))
+        if leaf in authors or is_id or is_number:
             continue
         is_short = leaf.characters <= LONGEST_CLASS * leaf.filled
         repeats = (
@@ -96,26 +97,11 @@ def class_leaves(profile: FileProfile, text: Leaf) -> list[Leaf]:
         is_class = leaf.name.endswith(CLASS_ENDINGS) or leaf.path.endswith(".value.choices.0")
         is_named = is_class or bool(leaf.names) or (repeats and is_rating)
         are_dates = any(map(_DATE.match, map(str, leaf.values)))
-        if not is_named and (not repeats or are_dates or _counts_turns(profile, leaf)):
+        if not is_named and (not repeats or are_dates):
             continue
         most_common = max(profile.rows - leaf.filled, *leaf.values.values())
         candidates.append((is_named, is_text, -most_common, leaf))
     return [leaf for *_, leaf in sorted(candidates, key=lambda item: item[:3], reverse=True)]
-
-
-def _counts_turns(profile: FileProfile, leaf: Leaf) -> bool:
-    """True if a column counts the rows with the same value of another one, as the number of a turn does."""
-    if len(leaf.values) < 3:  # 0 and 1 may be classes of each pair
-        return False
-    begins = []
-    for before, after in pairwise(map(_whole_number, profile.values(leaf))):
-        if not isinstance(before, int) or not isinstance(after, int):
-            return False
-        begins.append(after != before + 1)
-    for other in profile.leaves.values():
-        if begins == [before != after for before, after in pairwise(profile.values(other))]:
-            return True
-    return False
 
 
 def label_values(leaf: Leaf) -> tuple[list[object], list[object]]:
