@@ -67,16 +67,14 @@ def class_leaves(profile: FileProfile, text: Leaf) -> list[Leaf]:
 
     Those named as classes are; others need each value five times on average, and come by how even they are,
     texts first. A truth value that some rows lack, or that is a part of their metadata, is a mark of them.
-    Numbers under a name of the order of turns are none.
+    Values with digits under a name of ids, or of the order of turns, are none.
     Where people write to one another, `type` tells a reply from another message, and is no class.
     """
     authors = author_leaves(profile)
     candidates: list[tuple[bool, bool, int, Leaf]] = []
     for leaf in profile.leaves.values():
         is_rating = leaf.is_called("rating")
-        if leaf.kind not in ("text", "truth value") and not (
-            leaf.kind in ("number", "fraction") and (is_rating or leaf.names)
-        ):
+        if leaf.kind in ("number", "fraction") and not (is_rating or leaf.names):
             continue
         if leaf is text or (leaf.name == "type" and authors):
             continue
@@ -85,10 +83,9 @@ def class_leaves(profile: FileProfile, text: Leaf) -> list[Leaf]:
         is_text = leaf.kind == "text"
         if leaf.kind == "truth value" and (leaf.filled < profile.rows or METADATA.intersection(leaf.steps)):
             continue
-        # Words without a digit are no ids, as in `intent_key`.
-        is_id = ID.search(leaf.name) and any(map(_DIGIT.search, map(str, leaf.values)))
-        is_number = leaf.name in USUAL_NAMES["turn order"] and all(map(str.isdecimal, map(str, leaf.values)))
-        if leaf in authors or is_id or is_number:
+        # Words without a digit are no ids or numbers, as in `intent_key`.
+        is_id = ID.search(leaf.name) or leaf.name in USUAL_NAMES["turn order"]
+        if leaf in authors or (is_id and any(map(_DIGIT.search, map(str, leaf.values)))):
             continue
         is_short = leaf.characters <= LONGEST_CLASS * leaf.filled
         repeats = (

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from tuneyard.compiler.check.checker import find_source
 from tuneyard.compiler.init.profile import CHINESE, FileProfile
-from tuneyard.compiler.init.proposal import Proposal
+from tuneyard.compiler.init.proposal import Proposal, ProposedColumn
 from tuneyard.compiler.kinds import Column, kinds
 from tuneyard.compiler.rows import Fields
 from tuneyard.compiler.spec.column_meanings import role_of_name
@@ -50,9 +50,12 @@ def _matched(spec: Spec, profile: FileProfile, proposal: Proposal) -> BundledSpe
     paths: dict[str, str] = {}
     changes: Fields = {}
     prompts = {leaf.path for leaf in proposal.prompts(profile).values()}
+    rated = proposal.columns.get("chosen", ProposedColumn("")).settings.get("best")
     for column in spec.columns:
         if column.kind.is_id:
             continue
+        if rated and column.options.get("best", rated) != rated:
+            return None
         path = _source_column(column, profile)
         role = role_of_name(column.names[0])
         proposed = proposal.columns.get(role)

@@ -140,12 +140,9 @@ class FileProfile:
     def named_like(self, role: str) -> Leaf | None:
         """The only prose whose name ends in a usual name of a role, as `customer_question` does, if any."""
         endings = tuple(f"_{name}" if name.isascii() else name for name in USUAL_NAMES[role] if name != "a")
-        leaves = []
-        for leaf in self.leaves.values():
-            name = f"_{leaf.name.removesuffix('_text')}"
-            if name.endswith(endings) and leaf.length >= PROSE * self.rows and not meaning(leaf.path):
-                leaves.append(leaf)
-        return leaves[0] if len(leaves) == 1 else None
+        leaves = [leaf for leaf in self.leaves.values() if leaf.name.endswith(endings)]
+        prose = [leaf for leaf in leaves if leaf.length >= PROSE * self.rows and not meaning(leaf.path)]
+        return prose[0] if len(prose) == 1 else None
 
     def names_media(self, leaf: Leaf) -> bool:
         """True if the values of a leaf are names of images, videos or audios."""

@@ -99,9 +99,13 @@ SPEAKER = re.compile(
 
 Without a colon a heading has one of a few names: `## Answer` is one inside an answer.
 """
-_TRANSCRIPT = re.compile(r"\s*(### Human:.*### Assistant:|Human:.*\n\nAssistant:)", re.DOTALL)
+_TRANSCRIPT = re.compile(
+    r"\s*(?:Human:.*\n\nAssistant:"
+    r"|(?:Below is [^#]*)?### (?:Human|User|Instruction):.*### (?:Assistant|Response):)",
+    re.DOTALL,
+)
 _SPEAKERS = re.compile(r"(?:^|\n\n)(Human|Assistant): ?")
-_GUANACO = re.compile(r"### (Human|Assistant): ?")
+_HEADED = re.compile(r"\s*### (Human|User|Instruction|Assistant|Response):[ \n]?")
 _LINES = re.compile(rf"(?:^|\n\n?){SPEAKER.pattern}\s*", re.I)
 _TEXTS = ("text", "input_text", "output_text")
 _THOUGHTS = {"thinking": "thinking", "reasoning": "value"}
@@ -141,8 +145,8 @@ def common_turns(value: object, roles: Mapping[str, str], *, whole: bool = True)
 
 
 def is_transcript(value: object) -> bool:
-    """True if a value is a dialogue in one text: `Human: …`, a blank line, `Assistant: …`, as HH-RLHF's, or
-    `### Human: …### Assistant: …`, as Guanaco's.
+    """True if a value is a dialogue in one text: `Human: …`, a blank line, `Assistant: …`, as HH-RLHF's,
+    `### Human: …### Assistant: …`, as Guanaco's, or `### Instruction: …### Response: …`, as Alpaca's prompt.
     """
     return isinstance(value, str) and _TRANSCRIPT.match(value) is not None
 
@@ -151,7 +155,7 @@ def _from_text(text: str, *, whole: bool) -> object:
     """The turns in a text, or the text itself, as of examples in a prompt (`Q: … A: … Q: … A:`)."""
     spoken = text.lstrip()
     if is_transcript(text):
-        turns = _spoken(_GUANACO if spoken.startswith("#") else _SPEAKERS, spoken)
+        turns = _spoken(_SPEAKERS if spoken.startswith("Human:") else _HEADED, spoken)
         # The answers to Nectar's prompts are in another column.
         return turns[:-1] if whole and not turns[-1]["content"].strip() else turns
     if whole and (first := SPEAKER.match(spoken)):
@@ -172,9 +176,11 @@ def _from_text(text: str, *, whole: bool) -> object:
 
 
 def _spoken(speakers: re.Pattern[str], text: str) -> list[dict[str, str]]:
-    """The turns of a text that begins with a speaker."""
-    _, *pieces = speakers.split(text)
-    turns = zip(pieces[::2], pieces[1::2], strict=True)
+    """The turns of a text. What comes before the first speaker is a system text."""
+    before, *pieces = speakers.split(text)
+    turns = list(zip(pieces[::2], pieces[1::2], strict=True))
+    if before:
+        turns.insert(0, (SYSTEM, before))
     return [{"role": SPEAKERS[name.lower()], "content": words} for name, words in turns]
 
 

@@ -15,10 +15,8 @@ FORMS = {
     "human_ref_A": "human_ref_B",  # SHP
 }
 """By the column of one answer: that of the other."""
-BETTER = ("better_response_id", "winner", "preference", "preferred", "labels")
+BETTER = ("better_response_id", "winner", "preference", "preferred")
 """Columns whose value ends as the name of the better answer's column: `A`, `model_a`, `Response A`."""
-SHP = {"1": "a", "0": "b"}
-"""The ends by SHP's `labels`."""
 TIES = ("tie", "both", "neither", "equal", "draw", "same", "none")
 """How a value begins if neither answer is better."""
 
@@ -36,8 +34,6 @@ def with_chosen(row: Fields) -> Fields:
         verdict = snake_case(verdict.removesuffix(".0"))
         others = without(row, first, second, better)
         end = verdict.rpartition("_")[2]
-        if better == "labels":
-            end = SHP.get(end, end)
         for chosen, rejected in ((first, second), (second, first)):
             if chosen.lower().endswith(f"_{end}"):
                 return {"chosen": row[chosen], "rejected": row[rejected], **others}

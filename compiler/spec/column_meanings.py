@@ -15,14 +15,14 @@ from tuneyard.compiler.spec.column_names import snake_case
 _USUAL_NAMES = {
     "question": "instruction prompt question query problem task ask q question_title query_text inputs "
     "question_stem question.stem question.full_text user_input user_prompt user_message customer_message "
-    "inquiry request faq nl "
+    "inquiry request faq nl question_text "
     "指令 提示 问题 提问 题目 标准问题 用户问题 客户问题 用户输入 提示词 "
     "frage pregunta pergunta вопрос 質問 질문",
     "context": "input context contexts instances.input passage event paragraph context_text question_content "
     "support 输入 上下文 背景 补充信息",
     "answer": "output response answer long_answer completion solution response_chosen answers.text chosen a "
     "judgement reply best_answer target targets canonical_solution instances.output answers generation "
-    "ground_truth ideal assistant_message "
+    "ground_truth ideal assistant_message answer_text response_text reply_text solution_text "
     "输出 回答 答案 标准答案 参考答案 回复 答复 标准回答 客服回复 回复内容 "
     "antwort respuesta réponse resposta ответ 답변",
     "program": "code sql",

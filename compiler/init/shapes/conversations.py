@@ -32,10 +32,11 @@ from tuneyard.compiler.rows import are_objects, walker
 from tuneyard.compiler.spec.column_meanings import EARLIER_TURNS, USUAL_NAMES, meaning
 from tuneyard.core.errors import ContentError, show_value
 
-COMPLETIONS = ("completion", "response", "answer", "output")
+COMPLETIONS = ("completion", "response", "answer", "output", "ideal")
 """Columns that may answer turns which end with the user."""
 _QUESTION = re.compile(
-    rf"^(?:#+ .*[?？]$|{SPEAKER.pattern}|[\[(]?[qa问答]\d*[\]).、])", re.MULTILINE | re.IGNORECASE
+    rf"^(?:(?:#+ |\*\*).*[?？](?:\*\*)?$|{SPEAKER.pattern}|[\[(]?[qa问答]\d*[\]).、])",
+    re.MULTILINE | re.IGNORECASE,
 )
 _MESSAGE = re.compile(
     r"[\[(]?((\d{1,4}[./-]){2}\d{1,4},? +)?\d{1,2}:\d\d(:\d\d)?( ?[ap]\.?m\.?)?[\])]?( -)? +"

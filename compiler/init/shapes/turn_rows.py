@@ -96,7 +96,7 @@ def _parting_columns(
     may_be_id = is_usual or ROLES.keys().isdisjoint(name.strip().lower() for name in roles)
     by = conversation_leaf(profile, role, text, may_be_id=may_be_id)
     if by is None:
-        if not is_usual:
+        if not is_usual or ("chat",) in profile.source.rows.values():
             return {}, []
         raise ContentError(
             f"{profile.path}: each row is one turn ({role.path}: {', '.join(map(str, role.values))}), and no "
