@@ -5,7 +5,7 @@ import re
 import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import orjson
@@ -24,6 +24,7 @@ from tuneyard.compiler.read.remote import RemoteFile, SourceFile, SourcePath
 from tuneyard.compiler.read.saved import saved_files
 from tuneyard.compiler.read.scan import LOOKED_AT, Steps, are_turns, is_one_row, layout_of, members_of
 from tuneyard.compiler.read.stream import Member, Readable, UnreadableFileError, suffix
+from tuneyard.compiler.read.tables import ASKING
 from tuneyard.compiler.read.zips import members
 from tuneyard.compiler.rows import Fields, are_objects
 from tuneyard.compiler.spec.column_meanings import USUAL_NAMES, role_of_name
@@ -40,6 +41,7 @@ SPLITS = {
 SAMPLE = 20_000
 COMPARED_FILES = 20
 FEWEST_ANSWERS = 5
+_HEADING = re.compile(r"#+ |\*\*")
 SPLIT_NAMES = {name for names in SPLITS.values() for name in names}
 KEPT = 1000
 ONE_LABEL = (".value.choices", "label", "labels", "accept")
@@ -170,11 +172,9 @@ def _refuse_splits_inside(archive: Path, files: Sequence[Member]) -> None:
     """`ContentError` if the files of an archive are named as splits: a spec reads an archive as one."""
     splits = _files_by_split(files)
     if splits:
-        folder = archive.with_suffix("") / PurePosixPath(files[0].path).parent
         raise ContentError(
-            f"{archive}: its files are the splits {', '.join(splits)}, and a spec reads an archive as one; "
-            f"unpack it: unzip {shlex.quote(str(archive))} -d {shlex.quote(str(archive.with_suffix('')))} && "
-            f"tuneyard data init {shlex.quote(str(folder))}"
+            f"{archive}: its files are the splits {', '.join(splits)}, and a spec reads an archive as one: "
+            "unpack it, and name the folder that has these files"
         )
 
 
@@ -281,7 +281,10 @@ def _sources_to_try(
         ]
         speakers = {SPEAKERS[found[1].lower()] for found in map(SPEAKER.match, lines) if found is not None}
         rows: ByPart = {}
-        if {"user", "assistant"} <= speakers and any(map(SPEAKER.match, lines[:2])):  # after a title
+        headings = list(filter(_HEADING.match, lines))
+        is_faq = 2 * sum(map(bool, map(ASKING.fullmatch, headings))) > len(headings)
+        is_talk = {"user", "assistant"} <= speakers and any(map(SPEAKER.match, lines[:3]))  # after a title
+        if is_talk or is_faq:
             rows = {"": ("turns",)}
         elif 2 * sum(map(bool, map(MESSAGE.match, lines))) > len(lines):
             rows = {"": ("chat",)}

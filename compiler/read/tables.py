@@ -25,6 +25,8 @@ from tuneyard.core.errors import Problem, show_value
 BATCH = 1000
 EXCEL = "sep="
 """The beginning of a line above the header that names the delimiter for Excel."""
+ASKING = re.compile(r"(?:#+ |\*\*) *([^*:：]+[?？]) *(?:\*\*)?\s*")
+"""A heading that is a question, as of a FAQ in Markdown."""
 _RULE = re.compile(r"[ \t]*-{3,}")
 Cells = list[str]
 Lines = Iterator[tuple[Sequence[int], list[Cells]]]  # their numbers and fields, some hundreds at a time
@@ -111,7 +113,10 @@ def _dialogues(
     A question begins a dialogue. So does a turn after a line of dashes, a user's after a blank line, and any
     after a blank line if the turn before it followed without one. If blank lines part all turns, a dialogue
     may go on there, and W225 says so.
+
+    If a heading that asks comes first, each such heading is a question, and what is below it the answer.
     """
+    is_faq = is_answer = False
     first = 0
     is_close = False
     turns: list[Fields] = []
@@ -119,6 +124,11 @@ def _dialogues(
     for lines in blocks_of_lines:
         for number, spoken in lines.items():
             moved, last_line = number - last_line, number
+            heading = ASKING.fullmatch(spoken)
+            if heading and (is_faq or not turns):
+                is_faq, is_answer, spoken = True, True, f"Q: {heading[1]}"
+            elif is_answer:
+                is_answer, spoken = False, f"A: {spoken}"
             speaker = SPEAKER.match(spoken)
             if speaker is None:
                 if turns:

@@ -70,7 +70,8 @@ _USUAL_NAMES = {
     "message": "role from speaker author_role message_id tweet_id",
     "turn text": "text content message value utterance body nachricht 内容 消息 文本 发言内容",
     "turn order": "turn turn_id turn_index turn_number turn_no index position order seq sequence step "
-    "timestamp ts time created_at date start start_time part chapter paragraph line page 序号 轮次 时间",
+    "timestamp ts time created_at date start start_time part chapter paragraph line page 序号 轮次 时间 "
+    "消息序号 发言序号 对话序号 轮次序号",
 }
 USUAL_NAMES: Mapping[str, tuple[str, ...]] = {
     role: tuple(names.split()) for role, names in _USUAL_NAMES.items()

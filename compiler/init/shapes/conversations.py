@@ -199,12 +199,7 @@ def _messages_of_people(profile: FileProfile, path: str) -> Iterator[str]:
     count = len(text.splitlines())
     questions = _QUESTION.findall(text)
     speakers = {SPEAKERS.get(name.lower()) for name in questions}
-    most = 0.5 * len(lines)
-    if count > len(lines):  # a document may have some
-        most = 2 * len(lines)
-    elif ASSISTANT in speakers:
-        most = FEW
-    if len(questions) > most:
+    if len(questions) > (FEW if ASSISTANT in speakers else 0.5 * count):
         yield (
             f"{len(questions)} of {count} lines look like questions or turns, and plain text learns "
             "them with their answers as one text. To learn answers, begin the file with the first question, "

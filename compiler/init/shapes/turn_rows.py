@@ -206,7 +206,7 @@ def _order_leaf(profile: FileProfile, by: Leaf, role: Leaf, text: Leaf) -> tuple
 
 def _is_named_for_order(leaf: Leaf) -> bool:
     """True if a column is named as turns or times are. A `response_time` of 5 seconds is no such time."""
-    if leaf.name in USUAL_NAMES["turn order"] or leaf.name.endswith("序号"):
+    if leaf.name in USUAL_NAMES["turn order"]:
         return True
     return bool(_TIME.search(leaf.name)) and not all(map(_SECONDS.fullmatch, map(str, leaf.values)))
 

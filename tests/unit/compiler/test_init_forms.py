@@ -905,10 +905,10 @@ def test_two_texts_may_be_asked_with_an_answer(bench) -> None:
     assert {"Report 0", question(0)} <= {found[0]["instruction"], found[0]["input"]}
 
 
-def test_an_archive_of_splits_is_refused_with_a_command(bench) -> None:
+def test_an_archive_of_splits_is_refused(bench) -> None:
     one = as_csv(FAQ[:1])
     source = bench.write("data.zip", as_zip({"qa/train.csv": one, "qa/test.csv": one}))
-    with pytest.raises(ContentError, match="the splits .* && tuneyard data init .*/data/qa$"):
+    with pytest.raises(ContentError, match="the splits test, train, .*: unpack it"):
         propose(source)
 
 
@@ -1145,12 +1145,10 @@ def test_questions_about_each_text_of_a_list_are_rows(bench) -> None:
 
 
 def test_a_document_of_questions_is_told_how_to_be_read(bench) -> None:
-    parts = [f"## {q}\n\n{a}\n" for q, a in ANSWERED]
     said = "\n\n".join(f"## Prompt:\n{q}\n\n## Response:\n{a}" for q, a in ANSWERED)
-    for text, count in (("\n".join(parts), COUNT), (f"# A chat\n\n{said}", COUNT)):
-        _, report = propose(bench.write("faq.md", text))
-        assert re.search(rf"\b{count} of \d+ lines look like questions or turns", report)
-        assert "write `Q:` before each question" in report
+    _, report = propose(bench.write("faq.md", f"# A chat\n\n{said}"))
+    assert re.search(rf"\b{COUNT} of \d+ lines look like questions or turns", report)
+    assert "write `Q:` before each question" in report
 
 
 def test_classes_have_the_names_that_parquet_keeps_beside_their_numbers(bench) -> None:
