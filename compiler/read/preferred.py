@@ -30,8 +30,10 @@ def with_chosen(row: Fields) -> Fields:
     for first, second in FORMS.items():
         if not row.keys() >= {first, second}:
             continue
-        verdict = str(row[better]) if better else _better_by_score(row, first, second)
-        verdict = snake_case(verdict.removesuffix(".0"))
+        verdict = _better_by_score(row, first, second)
+        if better:
+            verdict = str(row[better]).removesuffix(".0")
+        verdict = snake_case(verdict)
         others = without(row, first, second, better)
         end = verdict.rpartition("_")[2]
         for chosen, rejected in ((first, second), (second, first)):

@@ -199,7 +199,10 @@ def _messages_of_people(profile: FileProfile, path: str) -> Iterator[str]:
     count = len(text.splitlines())
     questions = _QUESTION.findall(text)
     speakers = {SPEAKERS.get(name.lower()) for name in questions}
-    if len(questions) > (FEW if ASSISTANT in speakers else 0.5 * count):
+    most = 0.5 * count
+    if ASSISTANT in speakers:
+        most = FEW
+    if len(questions) > most:
         yield (
             f"{len(questions)} of {count} lines look like questions or turns, and plain text learns "
             "them with their answers as one text. To learn answers, begin the file with the first question, "
