@@ -109,8 +109,10 @@ def command(
             click.echo("\n".join(str(recipe.output_dir) for recipe in recipes))
             next_step(None, command_line("recipe.sweep", ("--dry-run",)))
             return
-        sweep(runs, settings, evaluation, metric, place)
-        following = ["tuneyard", "recipe", "best", str(runs[0][1].output_dir)]
+        best = sweep(runs, settings, evaluation, metric, place)
+        following = ["tuneyard", "recipe", "best", best]
+        if evaluation is None and metric != "eval_loss":
+            following += ["--metric", metric]
         if evaluation is not None and len(runs) > 1:
             following = ["tuneyard", "eval", "compare", str(folder), "--out", str(folder / "verdict")]
             if metric != "accuracy":
@@ -145,10 +147,11 @@ def _run_named(name: str, runs: Sequence[TrainingRun]) -> TrainingRun:
 
 def sweep(
     runs: Sequence[TrainingRun], grid: Grid, evaluation: str | None, metric: str, place: SweepPlace
-) -> None:
+) -> str:
     """Bring every checked run to a finished, scored one; write sweep.json, sweep.md and sweep.png.
 
     One terminal at a time writes them, of every folder that is finished, so that the last one loses nothing.
+    Returns the folder of the best run, the first of the table.
     `ContentError` at the end if runs have failed.
     """
     out = runs[0][1].output_dir.parent
@@ -169,3 +172,5 @@ def sweep(
         names = ", ".join(Path(row["run"]).name for row in failures)
         subject = f"{len(failures)} of {counted(len(runs), 'run')} failed ({names})"
         raise ContentError(f"{subject}; the same command tries them again")
+    best = min(results.rows, key=lambda row: results.meaning.rank(row[metric]))
+    return str(best["run"])

@@ -95,13 +95,13 @@ def _read_metric(results: Mapping[str, object], name: str) -> tuple[object, Metr
 class SweepResults:
     """Results of a grid in the folder `out`: the finished runs, and those that failed.
 
-    `meaning` is that of the metric, None without a finished run. `is_scored`: a command has scored the runs.
+    `meaning` is that of the metric. `is_scored`: a command has scored the runs.
     """
 
     out: Path
     grid: Grid
     metric: str
-    meaning: Metric | None
+    meaning: Metric
     rows: Sequence[Row]
     failures: Sequence[Row]
     is_scored: bool
@@ -136,7 +136,7 @@ def write_report(results: SweepResults) -> None:
     parts = []
     grid, metric, meaning, settings = results.grid, results.metric, results.meaning, results.settings
     has_seeds = len(settings) < len(results.rows)
-    if meaning is not None:
+    if results.rows:
         if has_seeds:
             parts.append(settings_table(settings, list(grid.axes), metric, meaning) + "\n")
         elif len(settings) > 1:
@@ -158,7 +158,7 @@ def write_report(results: SweepResults) -> None:
         parts.append(tr("A verdict needs the examples: score the runs with --eval COMMAND.") + "\n")
     text = "\n".join(part for part in parts if part.strip())
     write_text(results.out / "sweep.md", text)
-    if meaning is not None:
+    if results.rows:
         text = f"{text}\n{direction(metric, meaning)}"
     click.echo(text)
 

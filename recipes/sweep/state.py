@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tuneyard.core.errors import TuneyardError
-from tuneyard.core.training.metrics import Metric
+from tuneyard.core.training.metrics import metric_of
 from tuneyard.recipes.hardware import Machine
 from tuneyard.recipes.sweep.grid import Grid, TrainingRun
 from tuneyard.recipes.sweep.results import SweepResults, score
@@ -28,7 +28,7 @@ def read_results(
     """
     rows: list[Row] = []
     failures: list[Row] = []
-    meaning: Metric | None = None
+    meaning = metric_of(metric)
     for point, recipe in runs:
         folder = recipe.output_dir
         error = errors.get(folder)

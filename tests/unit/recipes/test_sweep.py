@@ -369,11 +369,14 @@ def test_a_refusal_of_the_last_run_comes_before_the_first_is_trained(untrained, 
     assert trained == []
 
 
-def test_a_seed_that_diverged_ends_no_sweep(untrained, monkeypatch, capsys):
-    scores = {"seed-1": 1.0, "seed-2": float("nan"), "seed-3": 3.0}
+def test_a_seed_that_diverged_ends_no_sweep_and_the_best_run_is_next(untrained, monkeypatch, capsys):
+    scores, steps = {"seed-1": 1.0, "seed-2": float("nan"), "seed-3": 3.0}, []
     monkeypatch.setattr(state, "score", lambda folder, *_: (scores[folder.name], UNKNOWN))
+    monkeypatch.setattr(command, "next_step", lambda _place, words: steps.append(words[2:]))
     swept(untrained[0], "seed=1,2,3", metric="train_loss")
-    rows = read_json(untrained[0].parent / "runs/sweep.json")["rows"]
+    runs = untrained[0].parent / "runs"
+    assert steps == [["best", f"{runs}/seed-3", "--metric", "train_loss"]]
+    rows = read_json(runs / "sweep.json")["rows"]
     assert [row["train_loss"] for row in rows] == [1.0, None, 3.0]
     printed_line(capsys.readouterr().out, "2.0000 ± 1.41", "2")
 
