@@ -23,7 +23,6 @@ KINDS = {
     "truncated": (bool, "true or false"),
 }
 """What these fields are. The others are numbers."""
-MOST = 1.1  # of a probability: rounded sums
 
 
 @dataclass(eq=False)
@@ -134,9 +133,7 @@ class Replay(Backend):
         line, place = self._line(row)
         if "too_long" in line:
             return {"too_long": line["too_long"]}
-        logs, mass = label_logs({"place": place, **line}), line.get("label_mass")
-        if not is_number(mass) or mass > MOST:
-            raise unexpected(place, "label_mass", mass, "a probability")
+        logs = label_logs({"place": place, "label_mass": None, **line})
         missing = [label for label in labels if label not in logs]
         if missing:
             raise RequestError(
@@ -144,6 +141,7 @@ class Replay(Backend):
                 "score without --rescore for other labels"
             )
         choices = {label: logs[label] for label in labels}
+        mass = line["label_mass"]
         if len(choices) < len(logs):
             mass = round(sum(map(math.exp, choices.values())), DIGITS)
         return {"model_output": self._answer(row, 0), "choices": choices, "label_mass": mass}

@@ -34,14 +34,16 @@ def short(text: str, most: int = LONGEST_LABEL) -> str:
 def label_logs(prediction: Mapping[str, Any]) -> Mapping[str, float]:
     """Log-probabilities of the labels in a prediction; `ContentError` for other values, such as NaN.
 
-    That of an impossible label is -inf; one label at least is possible.
+    That of an impossible label is -inf; one label at least is possible. `label_mass` may be missing.
     """
     logs: Any = prediction.get("choices")
     values = logs.values() if isinstance(logs, Mapping) else ()
     usable = [log == -math.inf or (is_number(log) and log <= ROUNDED) for log in values]
+    place, mass = prediction.get("place", "choices"), prediction.get("label_mass", 1.0)
     if not all(usable) or max(values, default=-math.inf) == -math.inf:
-        place = prediction.get("place", "choices")
         raise unexpected(place, "choices", logs, "the labels' log-probabilities")
+    if not is_number(mass) or mass > 1 + ROUNDED:
+        raise unexpected(place, "label_mass", mass, "a probability")
     kept_logs: Mapping[str, float] = logs
     return kept_logs
 
