@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from matplotlib.figure import Figure
 
 from tests.cli.scoring import call, predictions
 from tests.fake_runs import write_run
@@ -19,6 +20,7 @@ from tuneyard.eval.nli import cli as nli
 from tuneyard.eval.read.results import PredictionLog
 from tuneyard.eval.scoring.options import ScoringRequest
 from tuneyard.eval.scoring.weights import Axes, weight_axes
+from tuneyard.eval.show.sweep import _heat
 from tuneyard.eval.sweep import Sweep, cli, judge, next_command, read_points, read_reported, write
 
 WORDS = [
@@ -128,6 +130,10 @@ def test_the_half_that_chose_is_drawn_under_the_decision_on_the_other(tmp_path, 
     ((title, choice, _, points, *_),) = drawn
     assert choice.choosing.models[choice.model].value == 1.0 and points[choice.model] == (1.0,)
     assert title.startswith("Keep the base") and text.startswith(title)
+    panel = Figure().add_subplot()
+    _heat(panel, choice, ["a", "b"], {"base": (0.0, 0.0), "r": (1.0, 0.5)}, "base")
+    frames = [frame.get_center() for frame in panel.patches]  # of the best cell and of the base's
+    assert frames == [pytest.approx((1, 1)), pytest.approx((0, 0))]
 
 
 def test_the_baseline_is_that_of_the_half_reported_on_as_compare_has_it(tmp_path, capsys) -> None:

@@ -113,7 +113,6 @@ def test_truncated_predictions_are_refused(two_runs):
     [
         ({"row": 0}, "row 0; predictions.jsonl:3; predictions.jsonl:1"),
         ({"row": True}, ":3; row"),
-        ({"row": math.nan}, ":3; row; NaN"),
         ({"expected_output": None}, ":3; expected_output"),
         ({"predicted_output": 3}, ":3; predicted_output; 3"),
         ({"label_mass": math.nan}, ":3; label_mass; NaN"),
@@ -134,7 +133,6 @@ def test_a_damaged_prediction_is_named(two_runs, fields, facts):
         ("{}", "model"),
         ('{"model": "a", "set": "s", "n": 20, "accuracy": NaN}', "results.json; NaN"),
         ('{"model": "a", "set": "s", "n": 20, "accuracy": "0.75"}', "0.75; results.json"),
-        (json.dumps({"model": "a", "set": "s", "n": 20, "accuracy": 10**400}), "results.json"),
         ('{"model": "a", "set": "s", "n": null, "accuracy": 0.75}', "results.json"),
     ],
 )
