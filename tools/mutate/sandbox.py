@@ -46,6 +46,7 @@ SLOW = {
     ],
     "recipes": ["tests/integration/test_recipes_sweep_pool.py", "tests/integration/test_recipes_examples.py"],
     "adapters": ["tests/integration/test_adapters_peft.py", "tests/integration/test_adapters_oft.py"],
+    "eval": ["tests/integration/test_prove.py"],
 }
 """Of the slow tests, those that say most about an error that the others do not see."""
 HEAVY = ("pytest", "hypothesis", "numpy", "scipy.stats", "pyarrow.parquet", "matplotlib.figure", "torch")
