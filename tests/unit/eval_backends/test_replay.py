@@ -24,15 +24,12 @@ WAYS = {
 @pytest.mark.parametrize(
     ("way", "line", "name", "value"),
     [
-        ("loss", TEXT, "loss", "3.5"),
         ("loss", TEXT, "tokens", True),
         ("loss", TEXT, "truncated", None),
         ("loss", TEXT, "prediction_tokens", [4]),
         ("loss", TEXT, "prediction", 5),
-        ("loss", TEXT, "row", 2),
         ("choice", CHOICE, "row", 0),
         ("choice", CHOICE, "choices", [1]),
-        ("choice", CHOICE, "choices", {"yes": "-1", "no": -1}),
         ("choice", CHOICE, "label_mass", "1"),
         ("chat", CHOICE, "model_output", None),
         ("chat", CHOICE, "transcript", [1]),
@@ -44,3 +41,9 @@ def test_a_value_that_is_not_the_commands_own_is_refused_at_its_row(
     write_lines(tmp_path / PREDICTIONS, [{**line, "row": 0}, {**line, "row": 1, name: value}])
     with raises(ContentError, PREDICTIONS, "row"):
         WAYS[way](Replay(run=tmp_path).for_rows("", 2))
+
+
+def test_a_row_beyond_those_of_the_dataset_is_refused(tmp_path: Path) -> None:
+    write_lines(tmp_path / PREDICTIONS, [{"row": 0}, {"row": 1}])
+    with raises(ContentError, "row 1", "1 examples"):
+        Replay(run=tmp_path).for_rows("", 1)
