@@ -297,9 +297,11 @@ def _parse(path: Path, raw: Any) -> Spec:
     clean = raw.get("clean", ())
     if isinstance(clean, str):
         clean = [clean]
+    split = raw.get("split", {})
     fit = raw.get("fit", {})
     if fit == "near":
         fit = {"near": True}
+    fit = {"group": split.get("group"), **fit}  # rows that a split keeps together depend on each other
     try:
         columns = tuple(_column(name, value, raw) for name, value in raw.get("columns", {}).items())
         spec = filled_in(
@@ -313,7 +315,7 @@ def _parse(path: Path, raw: Any) -> Spec:
             **fit,
             filter=filled_in(Filter, raw.get("filter", {})),
             clean=tuple(clean),
-            split=_split(raw["split"]) if "split" in raw else None,
+            split=_split(split) if split else None,
             mix=None,
             ignore=tuple(name.lower() for name in raw.get("ignore", ())),
             raw=raw,
@@ -423,7 +425,7 @@ def _check_names(spec: Spec) -> None:
         column.kind.check(column, cast("Any", spec))  # mypy has two names of this module, and kinds import it
     uses = [("fit.group", spec.group)]
     if spec.split:
-        uses += [("split.stratify", spec.split.stratify), ("split.group", spec.split.group)]
+        uses = [("split.stratify", spec.split.stratify), ("split.group", spec.split.group), *uses]
     for number, output in enumerate(spec.outputs):
         names = [*output.columns_of(*TEMPLATES), *output.keep]
         uses += [(f"write.{number}", name) for name in names]
