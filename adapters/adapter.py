@@ -19,7 +19,7 @@ from tuneyard.adapters.measures import ModuleStatistics
 from tuneyard.core.documents.schema_errors import LARGEST
 from tuneyard.core.errors import ContentError, show_value
 from tuneyard.core.execution.time_limit import bounded
-from tuneyard.core.files import Fields, check_characters, sha256
+from tuneyard.core.files import Fields, check_characters, sha256, text_sha256
 from tuneyard.core.weights.adapter_files import CONFIG, PREFIX, ChangedModule, open_adapter_weights
 from tuneyard.core.weights.adapter_fit import module_misfits
 from tuneyard.core.weights.base_models import EMBEDDINGS, HEADS, Base
@@ -222,16 +222,12 @@ class Adapter(ABC):
     @cached_property
     def digest(self) -> str:
         """SHA-256 over the SHA-256 of the weights file and of the config, as hex."""
-        parts = self.weights_sha256 + sha256(self.folder / CONFIG)
-        return hashlib.sha256(parts.encode()).hexdigest()
+        return digest_of(self.folder, self.weights_sha256)
 
     @cached_property
     def weights_sha256(self) -> str:
         """SHA-256 of the weights file (of the hashes of several, one after another), as hex."""
-        hashes = [sha256(file) for file in self.files]
-        if len(hashes) == 1:
-            return hashes[0]
-        return hashlib.sha256("".join(hashes).encode()).hexdigest()
+        return sha256_of_weights(self.files)
 
     @property
     def files(self) -> list[Path]:
@@ -328,6 +324,19 @@ def raise_together(problems: Iterable[str], place: object) -> None:
         lines[SHOWN:] = [f"… and {len(lines) - SHOWN} more"]
     if lines:
         raise ContentError("\n".join(lines))
+
+
+def sha256_of_weights(files: Sequence[Path]) -> str:
+    """SHA-256 of a weights file (of the hashes of several, one after another), as hex."""
+    hashes = [sha256(file) for file in files]
+    if len(hashes) == 1:
+        return hashes[0]
+    return hashlib.sha256("".join(hashes).encode()).hexdigest()
+
+
+def digest_of(folder: Path, weights: str) -> str:
+    """SHA-256 over the SHA-256 of the `weights` and of the config of an adapter, as hex."""
+    return text_sha256(weights + sha256(folder / CONFIG))
 
 
 def name_of(folder: Path) -> str:

@@ -17,6 +17,7 @@ from tuneyard.core.files import sha256
 from tuneyard.core.training.training_run import (
     STARTED,
     TRAINING,
+    names_in,
     record_of,
     training_data,
     training_settings,
@@ -59,7 +60,8 @@ def trained_on(
     `fingerprints` are the examples' fingerprints. `at_most` is true if the records name the
     data, but not how much of it the training read. `sources` are the files of these records. `same_name`
     lists the trainings on a dataset `name` whose examples could not be compared. None if no file records a
-    training. An adapter without a record is `not_checked`. `folder` is that of --dataset-dir, for trainings
+    training. An adapter without a record is `not_checked`. `chose` lists the trainings that chose their
+    checkpoint by the loss on a dataset `name`. `folder` is that of --dataset-dir, for trainings
     that name none.
     """
     import numpy as np
@@ -75,6 +77,7 @@ def trained_on(
     certain = [np.zeros(len(fingerprints), bool)]
     same_name: list[str] = []
     not_checked: list[str] = []
+    chose: list[str] = []
     for record in dict.fromkeys(records):  # two candidates may share an adapter
         examples, reasons = _examples(record, folder)
         hits[record.source] = np.isin(fingerprints, examples)
@@ -83,12 +86,16 @@ def trained_on(
         if reasons and any(data["dataset"] == name for data in record.data):
             same_name.append(record.source)
         not_checked += reasons
+        eval_datasets = names_in(record.settings.get("eval_dataset"))
+        if record.settings.get("load_best_model_at_end") and name in eval_datasets:
+            chose.append(record.source)
     count = int(np.any([*hits.values()], axis=0).sum())
     return {
         "examples": count,
         "at_most": int(np.any(certain, axis=0).sum()) < count,
         "sources": [source for source, hit in hits.items() if hit.any()],
         "same_name": same_name,
+        "chose": chose,
         "not_checked": list(dict.fromkeys(not_checked)),
     }
 

@@ -21,8 +21,10 @@ def training_warnings(model: str, n: int, facts: Mapping[str, Any], metric: Metr
     elif training_rows:
         warnings.append(_of_training_split(model, n, training_rows))
     same = "{model} was trained on a dataset of this name ({source})"
+    chose = "{model}: its checkpoint was chosen on these examples ({source}): score others, too"
     unknown = "{model}: training examples not checked: {reason}"
     warnings += [tr(same, model=model, source=source) for source in trained_on.get("same_name", ())]
+    warnings += [tr(chose, model=model, source=source) for source in trained_on.get("chose", ())]
     warnings += [tr(unknown, model=model, reason=reason) for reason in trained_on.get("not_checked", ())]
     return warnings
 

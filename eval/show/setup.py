@@ -2,8 +2,10 @@
 
 import re
 from collections.abc import Sequence
+from pathlib import Path
 
-from tuneyard.core.language.messages import for_reader
+from tuneyard.adapters.adapter import digest_of, sha256_of_weights
+from tuneyard.core.language.messages import for_reader, warn
 from tuneyard.core.language.number_format import NONE, Table
 from tuneyard.core.language.translation import tr
 from tuneyard.eval.judge.ask import ComparedRuns
@@ -106,6 +108,13 @@ def next_command(compared: ComparedRuns) -> list[str]:
     weights = adapter_weights(run)
     if not weights:
         return ["tuneyard", "eval", "chat", "--model", str(run.facts["base"])]
+    digests = part_of(part_of(run.facts, "hashes"), "adapters").values()
+    for place in map(Path, weights):
+        files = sorted(place.glob("adapter_model*.safetensors"))
+        if files and digests and digest_of(place, sha256_of_weights(files)) not in digests:
+            changed = "{place} is not what was scored any more: score it again before you ship it"
+            warn(tr(changed, place=place))
+            return []
     name = re.sub(r"[^\w.-]+", "-", run.model)
     if list(weights.values()) == [1]:
         return ["tuneyard", "adapter", "export", *weights, "--to", "gguf", "--out", f"{name}.gguf"]

@@ -68,8 +68,15 @@ def test_examples_are_found_in_what_run_json_names_and_not_in_its_eval_dataset(f
     unfinished = file == "started.json"
     sources = [f"saves/mine/{file}"]
     assert told == {
-        "examples": 3, "at_most": unfinished, "sources": sources, "same_name": [], "not_checked": []
+        "examples": 3, "at_most": unfinished, "sources": sources, "same_name": [], "chose": [],
+        "not_checked": [],
     }  # fmt: skip
+
+
+def test_a_training_that_chose_its_checkpoint_on_the_examples_is_named() -> None:
+    folder = ran("mine", "one", load_best_model_at_end=True)
+    assert found(folder, name="two")["chose"] == ["saves/mine/training.json"]
+    assert found(folder, name="one")["chose"] == []
 
 
 def test_a_checkpoint_is_told_by_the_run_that_it_lies_in() -> None:

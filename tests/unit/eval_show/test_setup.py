@@ -5,6 +5,8 @@ from pathlib import Path
 import pytest
 
 from tests.fake_runs import write_run
+from tests.tiny import write_adapter
+from tuneyard.adapters.store import open_adapter
 from tuneyard.eval.compare import compare_results
 from tuneyard.eval.read.find import ScoredRunSource
 from tuneyard.eval.show.setup import next_command
@@ -19,11 +21,12 @@ def predicted(correct: int) -> list[str]:
     return GOLD[:correct] + wrong
 
 
-def write(folder: Path, correct: dict[str, int]) -> Path:
+def write(folder: Path, correct: dict[str, int], digest: str = "") -> Path:
     """Runs of the base, an adapter alone and a merge on one dataset, with the places of their parts."""
     weights = {"base": {}, "rte": {"rte": 1, "mnli": 0}, "rte=0.5,mnli=0.5": {"rte": 0.5, "mnli": 0.5}}
     for model, number in correct.items():
-        facts = {"base": "models/b", "adapters": PLACES, "weights": weights[model]}
+        hashes = {"adapters": {"rte": digest}}
+        facts = {"base": "models/b", "adapters": PLACES, "weights": weights[model], "hashes": hashes}
         write_run(folder, model, "s", GOLD, predicted(number), majority=0.5, majority_label="yes", **facts)
     return folder
 
@@ -42,6 +45,13 @@ def write(folder: Path, correct: dict[str, int]) -> Path:
 def test_the_decision_has_a_command(tmp_path: Path, correct: dict[str, int], command: str) -> None:
     compared = compare_results([ScoredRunSource(write(tmp_path / "runs", correct))])
     assert " ".join(next_command(compared)).startswith(command)
+
+
+def test_an_adapter_that_was_trained_again_is_not_shipped(working_folder: Path) -> None:
+    digest = open_adapter(write_adapter(Path(PLACES["rte"]))).digest
+    for scored in (digest, "another"):
+        runs = write(working_folder / scored, {"base": 60, "rte": 115}, scored)
+        assert bool(next_command(compare_results([ScoredRunSource(runs)]))) == (scored == digest)
 
 
 def test_a_model_that_is_not_to_be_shipped_has_no_next_command(tmp_path: Path) -> None:
