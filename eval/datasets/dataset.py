@@ -16,6 +16,8 @@ from tuneyard.core.datasets import Dataset, find_dataset, read_records, registry
 from tuneyard.core.datasets.manifest import EMPTY, MANIFEST, manifest_beside
 from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.core.files import check_characters, free_path, names_folder, require, sha256, text_sha256
+from tuneyard.core.language.messages import warn
+from tuneyard.core.language.translation import tr
 from tuneyard.core.prompt import Conversation, Messages, conversation, refuse_media
 from tuneyard.core.records.row_index import RowIndex, read_row_index, row_index_file
 from tuneyard.eval.datasets.origin import Origin, find_origin
@@ -179,6 +181,8 @@ def make_dataset(dataset: Dataset, cluster: str | None, folder: Path | None, ima
         check_characters(json.dumps(record, ensure_ascii=False), place)
     compiled = manifest_beside(dataset.path)
     manifest = compiled[0] if compiled else EMPTY
+    if compiled and compiled[1].sha256 not in (None, sha256(dataset.path)):
+        warn(tr("{path}: the file has changed since it was compiled", path=dataset.path))
     column, clusters = find_clusters(dataset.path, records, cluster, manifest.cluster)
     origin = find_origin(dataset.path, conversations, folder, is_registered=bool(dataset.entry))
     return EvalDataset(

@@ -66,12 +66,13 @@ def test_a_column_that_is_not_there_is_refused_with_those_that_are(tmp_path) -> 
         read(path)
 
 
-def test_clusters_of_other_records_are_refused(tmp_path) -> None:
+def test_clusters_of_other_records_are_refused(tmp_path, capsys) -> None:
     path = compiled(tmp_path)
     write_json(path, ROWS[::-1])
     with raises(ContentError, "d-eval.examples.npy"):
         read(path)
     assert read(path, "none").clusters is None
+    assert capsys.readouterr().err.count("d-eval.json: the file has changed") == 2
     (tmp_path / "manifest.json").unlink()
     write_json(path, ROWS[:3])
     with raises(ContentError, "d-eval.json", "d-eval.examples.npy"):
