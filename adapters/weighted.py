@@ -53,11 +53,14 @@ def parse_optional_weight(text: str) -> tuple[str, float]:
 def parse_named(text: str) -> tuple[str, list[tuple[str, float]]]:
     """Read an adapter's NAME, PATH or NAME=PATH: the name it goes by, and its references with weights.
 
-    The name of a path is its last part. `NAME=rte:0.5+mnli:0.5` is a weighted sum.
+    The name of a path is its last part. `NAME=rte:0.5+mnli:0.5` is a weighted sum, `rte=0.5` one adapter with
+    its weight, as for a merge.
     """
     name, equals, references = text.partition("=")
     if not equals or Path(text).is_dir():
         return Path(text).name, [(text, 1.0)]
+    if re.fullmatch(r"\d*\.?\d+", references) and not Path(references).is_dir():
+        return Path(text).name, [parse_reference_weight(text)]
     if "+" in references and not Path(references).is_dir():
         return name, [parse_reference_weight(part) for part in references.split("+")]
     return name, [parse_optional_weight(references)]

@@ -318,7 +318,8 @@ def _not_found(text: str) -> str:
     """Message for a source that does not exist, with the way in which it would be read."""
     page = _HUB_PAGE.match(text)
     dataset = page[1] if page else text.removeprefix(HUB)
-    if HUB_ID.fullmatch(dataset) and suffix(Path(text)) not in readers():
+    is_near = Path(text).parent.is_dir()
+    if HUB_ID.fullmatch(dataset) and not is_near and suffix(Path(text)) not in readers():
         return (
             f"{text}: source not found; a dataset of the Hugging Face Hub is compiled by "
             f"`tuneyard data compile SPEC --source hub:{dataset}`"

@@ -68,13 +68,13 @@ def parse_yaml(text: bytes | str, place: str) -> Yaml:
             lines = {key.value: key.start_mark.line + 1 for key in keys}
         value = loader.construct_document(root)
     except UnicodeDecodeError as error:
-        raise ContentError(f"{place}: not UTF-8 at byte {error.start}") from error
+        raise ContentError(f"{place}: not UTF-8 at byte {error.start}: save it as UTF-8") from error
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
-        fix = "; write `key: value`, and put a value with a colon, # or bracket in quotes"
-        if "tab" in str(error.problem):
-            fix = "; indent with spaces"
-        raise ContentError(f"{place}:{line}: not YAML: {error.problem}{fix}") from error
+        raise ContentError(
+            f"{place}:{line}: not YAML: {error.problem}; indent with spaces, write `key: value`, close each "
+            "quote, and put a value with a colon, # or bracket in quotes"
+        ) from error
     except (yaml.YAMLError, ValueError, TypeError, LookupError) as error:  # 5,000 digits, !!bool maybe
         raise ContentError(f"{place}: not YAML: a value that does not fit: {error}") from error
     return Yaml(value, lines)
