@@ -15,7 +15,7 @@ from tuneyard.compiler.spec.column_names import snake_case
 _USUAL_NAMES = {
     "question": "instruction prompt question query problem task ask q question_title query_text inputs "
     "question_stem question.stem question.full_text user_input user_prompt user_message customer_message "
-    "inquiry request faq nl question_text "
+    "inquiry request faq nl question_text source_text "
     "指令 提示 问题 提问 题目 标准问题 用户问题 客户问题 用户输入 提示词 "
     "frage pregunta pergunta вопрос 質問 질문",
     "context": "input context contexts instances.input passage event paragraph context_text question_content "
@@ -23,17 +23,18 @@ _USUAL_NAMES = {
     "answer": "output response answer long_answer completion solution response_chosen answers.text chosen a "
     "judgement reply best_answer target targets canonical_solution instances.output answers generation "
     "ground_truth ideal assistant_message answer_text response_text reply_text solution_text "
+    "target_text "
     "输出 回答 答案 标准答案 参考答案 回复 答复 标准回答 客服回复 回复内容 "
     "antwort respuesta réponse resposta ответ 답변",
     "program": "code sql",
     "text": "text content body document utterance 话语 文本 内容 正文 句子 评论",
     "summary": "summary highlights 摘要",
-    "summarized": "article document dialogue text 文章 正文 对话",
+    "summarized": "article document dialogue text conversation transcript 文章 正文 对话",
     "premise": "premise sentence1 text_a 前提",
     "hypothesis": "hypothesis sentence2 text_b 假设",
     "label": "gold_label label_text label_name label labels final_decision category class target label1 "
     "sentiment class_index quality is_duplicate duplicate paraphrase is_paraphrase intent accept "
-    "标签 标注 类别 分类 意图 关系",
+    "emotion polarity stance 标签 标注 类别 分类 意图 关系 情感 情绪",
     "same meaning": "quality is_duplicate duplicate paraphrase is_paraphrase",
     "chosen letter": "answer answer_key 答案 正确答案",
     "chosen text": "correct_answer correct_option correct_choice",
