@@ -80,7 +80,6 @@ def class_leaves(profile: FileProfile, text: Leaf) -> list[Leaf]:
             continue
         if not 2 <= len(leaf.values) <= MOST_VALUES:
             continue
-        is_text = leaf.kind == "text"
         if leaf.kind == "truth value" and (leaf.filled < profile.rows or METADATA.intersection(leaf.steps)):
             continue
         # Words without a digit are no ids or numbers, as in `intent_key`.
@@ -97,7 +96,7 @@ def class_leaves(profile: FileProfile, text: Leaf) -> list[Leaf]:
         if not is_named and (not repeats or are_dates):
             continue
         most_common = max(profile.rows - leaf.filled, *leaf.values.values())
-        candidates.append((is_named, is_text, -most_common, leaf))
+        candidates.append((is_named, leaf.kind == "text", -most_common, leaf))
     return [leaf for *_, leaf in sorted(candidates, key=lambda item: item[:3], reverse=True)]
 
 

@@ -282,7 +282,7 @@ def _sources_to_try(
         speakers = {SPEAKERS[found[1].lower()] for found in map(SPEAKER.match, lines) if found is not None}
         rows: ByPart = {}
         headings = list(filter(_HEADING.match, lines))
-        is_faq = 2 * sum(map(bool, map(ASKING.fullmatch, headings))) > len(headings)
+        is_faq = 2 * len(list(filter(ASKING.fullmatch, headings))) > len(headings)
         is_talk = {"user", "assistant"} <= speakers and any(map(SPEAKER.match, lines[:3]))  # after a title
         if is_talk or is_faq:
             rows = {"": ("turns",)}

@@ -17,7 +17,7 @@ FORMS = {
 """By the column of one answer: that of the other."""
 BETTER = ("better_response_id", "winner", "preference", "preferred")
 """Columns whose value ends as the name of the better answer's column: `A`, `model_a`, `Response A`."""
-TIES = ("tie", "both", "neither", "equal", "draw", "same", "none")
+TIES = ("tie", "both", "neither", "equal", "draw", "none")
 """How a value begins if neither answer is better."""
 
 

@@ -126,9 +126,11 @@ def _dialogues(
             moved, last_line = number - last_line, number
             heading = ASKING.fullmatch(spoken)
             if heading and (is_faq or not turns):
-                is_faq, is_answer, spoken = True, True, f"Q: {heading[1]}"
+                is_faq = is_answer = True
+                spoken = f"Q: {heading[1]}"
             elif is_answer:
-                is_answer, spoken = False, f"A: {spoken}"
+                is_answer = False
+                spoken = f"A: {spoken}"
             speaker = SPEAKER.match(spoken)
             if speaker is None:
                 if turns:

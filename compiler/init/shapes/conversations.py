@@ -29,7 +29,7 @@ from tuneyard.compiler.kinds.turn_forms import (
 from tuneyard.compiler.read.jsons import AS_JSON
 from tuneyard.compiler.read.scan import AS_JSON_DOCUMENT
 from tuneyard.compiler.rows import are_objects, walker
-from tuneyard.compiler.spec.column_meanings import EARLIER_TURNS, USUAL_NAMES, meaning
+from tuneyard.compiler.spec.column_meanings import USUAL_NAMES
 from tuneyard.core.errors import ContentError, show_value
 
 COMPLETIONS = ("completion", "response", "answer", "output", "ideal")
@@ -55,13 +55,14 @@ _TAGGED = re.compile(r"\S+[ \t](.*[ \t])?(O|[BIESM]-\S+)|-DOCSTART-.*")
 def conversations(profile: FileProfile) -> Proposal | None:
     """Conversations, if a column has turns.
 
-    Turns written as text may be a copy of the others, or the earlier turns of a question.
+    Turns written as text may be a copy of the others, or of a question and its answer, or its earlier turns.
     """
+    is_answered = profile.called("question") and profile.called("answer")
     candidates = []
     for leaf in profile.leaves.values():
         if not _has_turns(profile, leaf) or leaf.is_called("rejected"):
             continue  # of two dialogues the chosen one has the prompt
-        if not leaf.characters or meaning(leaf.path) != EARLIER_TURNS:
+        if not (leaf.characters and is_answered) or leaf.is_called("question"):
             candidates.append(leaf)
     turns = min(candidates, key=lambda leaf: leaf.characters > 0, default=None)  # lists come first
     return _conversations(profile, turns.path) if turns else None
