@@ -23,7 +23,7 @@ _USUAL_NAMES = {
     "answer": "output response answer long_answer completion solution response_chosen answers.text chosen a "
     "judgement reply best_answer target targets canonical_solution instances.output answers generation "
     "ground_truth ideal assistant_message answer_text response_text reply_text solution_text "
-    "target_text "
+    "target_text reference_answer gold_answer golden_answer ideal_answer expected_answer expected_output "
     "输出 回答 答案 标准答案 参考答案 回复 答复 标准回答 客服回复 回复内容 "
     "antwort respuesta réponse resposta ответ 답변",
     "program": "code sql",
