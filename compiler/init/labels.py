@@ -90,8 +90,12 @@ def class_leaves(profile: FileProfile, text: Leaf) -> list[Leaf]:
         repeats = (
             is_short and leaf.filled >= REPEATS * len(leaf.values) and not ABOUT_ROW.fullmatch(leaf.name)
         )
-        is_class = leaf.name.endswith(CLASS_ENDINGS) or leaf.path.endswith(".value.choices.0")
-        is_named = is_class or bool(leaf.names) or (repeats and is_rating)
+        is_named = (
+            leaf.name.endswith(CLASS_ENDINGS)
+            or leaf.path.endswith(".value.choices.0")
+            or bool(leaf.names)
+            or (repeats and is_rating)
+        )
         are_dates = any(map(_DATE.match, map(str, leaf.values)))
         if not is_named and (not repeats or are_dates):
             continue
