@@ -16,7 +16,7 @@ _USUAL_NAMES = {
     "question": "instruction prompt question query problem task ask q question_title query_text inputs "
     "question_stem question.stem question.full_text user_input user_prompt user_message customer_message "
     "inquiry request faq nl question_text source_text "
-    "指令 提示 问题 提问 题目 标准问题 用户问题 客户问题 用户输入 提示词 "
+    "指令 提示 问题 提问 题目 标准问题 用户问题 客户问题 用户输入 提示词 问 "
     "frage pregunta pergunta вопрос 質問 질문",
     "context": "input context contexts instances.input passage event paragraph context_text question_content "
     "support 输入 上下文 背景 补充信息",
@@ -24,7 +24,7 @@ _USUAL_NAMES = {
     "judgement reply best_answer target targets canonical_solution instances.output answers generation "
     "ground_truth ideal assistant_message answer_text response_text reply_text solution_text "
     "target_text reference_answer gold_answer golden_answer ideal_answer expected_answer expected_output "
-    "输出 回答 答案 标准答案 参考答案 回复 答复 标准回答 客服回复 回复内容 "
+    "输出 回答 答案 标准答案 参考答案 回复 答复 标准回答 客服回复 回复内容 答 "
     "antwort respuesta réponse resposta ответ 답변",
     "program": "code sql",
     "text": "text content body document utterance 话语 文本 内容 正文 句子 评论",
