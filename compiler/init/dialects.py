@@ -14,6 +14,7 @@ from tuneyard.core.errors import ContentError
 
 ENCODINGS = ["gb18030", "cp1252", "cp949", "cp932", "big5"]
 """Those of files that a program of Windows wrote: Chinese, Western, Korean, Japanese, Chinese of Taiwan."""
+PAIRED = 0.9
 FEW = 0.01  # of the characters may be broken in a file of UTF-8
 _NUMBER = re.compile(r"-?\d+(\.\d+)?")
 _SENTENCE = re.compile(r"[.?!。？！]$")
@@ -74,8 +75,9 @@ def _has_doubled_quotes(text: str, delimiter: str) -> bool:
     One that is not closed is an error of its line, and no sign that the quotes belong to the text.
     """
     fields = [field for line in text.splitlines()[:-1] for field in line.split(delimiter)]
-    in_quotes = [field for field in fields if field.startswith('"') and field.endswith('"')]
-    return any('""' in field[1:-1] for field in in_quotes)
+    in_quotes = [field for field in fields if field.startswith('"')]
+    paired = [field for field in in_quotes if field.endswith('"') and field.count('"') % 2 == 0]
+    return len(paired) > PAIRED * len(in_quotes) and any('""' in field[1:-1] for field in paired)
 
 
 def _guessed_header(text: str, delimiter: str, quoted: bool) -> tuple[str, ...]:

@@ -96,8 +96,7 @@ def class_leaves(profile: FileProfile, text: Leaf) -> list[Leaf]:
             or bool(leaf.names)
             or (repeats and is_rating)
         )
-        are_dates = any(map(_DATE.match, map(str, leaf.values)))
-        if not is_named and (not repeats or are_dates):
+        if not is_named and (not repeats or any(map(_DATE.match, map(str, leaf.values)))):  # dates
             continue
         most_common = max(profile.rows - leaf.filled, *leaf.values.values())
         candidates.append((is_named, leaf.kind == "text", -most_common, leaf))

@@ -54,7 +54,7 @@ def _matched(spec: Spec, profile: FileProfile, proposal: Proposal) -> BundledSpe
     for column in spec.columns:
         if column.kind.is_id:
             continue
-        if rated and column.options.get("best", rated) != rated:
+        if column.options.get("best", rated) != rated:
             return None
         path = _source_column(column, profile)
         role = role_of_name(column.names[0])

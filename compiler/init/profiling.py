@@ -283,8 +283,7 @@ def _sources_to_try(
         rows: ByPart = {}
         headings = list(filter(_HEADING.match, lines))
         is_faq = 2 * len(list(filter(ASKING.fullmatch, headings))) > len(headings)
-        is_talk = {"user", "assistant"} <= speakers and any(map(SPEAKER.match, lines[:3]))  # after a title
-        if is_talk or is_faq:
+        if is_faq or ({"user", "assistant"} <= speakers and any(map(SPEAKER.match, lines[:3]))):  # or a title
             rows = {"": ("turns",)}
         elif 2 * sum(map(bool, map(MESSAGE.match, lines))) > len(lines):
             rows = {"": ("chat",)}

@@ -35,9 +35,8 @@ def with_chosen(row: Fields) -> Fields:
             verdict = str(row[better]).removesuffix(".0")
         verdict = snake_case(verdict)
         others = without(row, first, second, better)
-        end = verdict.rpartition("_")[2]
         for chosen, rejected in ((first, second), (second, first)):
-            if chosen.lower().endswith(f"_{end}"):
+            if chosen.lower().endswith(f"_{verdict.rpartition('_')[2]}"):
                 return {"chosen": row[chosen], "rejected": row[rejected], **others}
         if verdict.startswith(TIES) or (better and not verdict):
             return {"tie": verdict, **others}
@@ -46,9 +45,9 @@ def with_chosen(row: Fields) -> Fields:
 
 def _better_by_score(row: Fields, first: str, second: str) -> str:
     """The answer with the higher score, `tie` if they are equal, "" without scores."""
-    scores = [as_number(row.get(f"score_{name[-1]}")) for name in (first, second)]
-    if None in scores:
+    name_by_score = {as_number(row.get(f"score_{name[-1]}")): name for name in (first, second)}
+    if None in name_by_score:
         return ""
-    if scores[0] == scores[1]:
+    if len(name_by_score) == 1:
         return TIES[0]
-    return max((scores[0], first), (scores[1], second))[1]
+    return name_by_score[max(name_by_score)]  # type: ignore[type-var]  # None is none of them

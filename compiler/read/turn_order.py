@@ -18,7 +18,7 @@ _DATES = (
 _CLOCKS = ("", " %H:%M", " %H:%M:%S", " %I:%M %p", " %I:%M:%S %p", " %H:%M:%S %z")
 _OTHER_FORM = (ArithmeticError, ValueError, TypeError)  # TypeError: offsets in some times alone
 _SIGN = re.compile(r"(?<=\d)[.-](?=\d)")
-_LAST_ZERO = re.compile(r"(\d+\.)(\d+0)")
+_LAST_ZERO = re.compile(r"\d+\.\d+0")
 _CLOCK = r"\d?\d:\d\d(:\d\d([.,]\d{3})?)?"
 _PARTS = re.compile(rf"\D*\d+|\d+(\.\d+)+|{_CLOCK}|\d{{4}}[-/.年]\d\d?[-/.月]\d\d?日?([T ]{_CLOCK})?")
 """A text that sorts by the numbers in it: `turn 10`, `1.10`, `9:59`, `2024-3-1 9:59`."""
@@ -58,15 +58,10 @@ def _times(form: str, texts: list[str]) -> list[datetime]:
 
 
 def _parts(texts: list[str]) -> list[list[int]]:
-    """The numbers in texts that differ by them alone.
-
-    1.10 is a version if 1.9 is there. 0.5 next to 10.50 may be numbers as well.
-    """
-    if len({re.sub(r"\d+", "", text) for text in texts}) > 1 or not all(map(_PARTS.fullmatch, texts)):
+    """The numbers in texts that differ by them alone. 1.10 may be a version or a number."""
+    are_alike = len({re.sub(r"\d+", "", text) for text in texts}) == 1 and all(map(_PARTS.fullmatch, texts))
+    if not are_alike or any(map(_LAST_ZERO.fullmatch, texts)):
         raise ValueError(texts)
-    for match in filter(None, map(_LAST_ZERO.fullmatch, texts)):
-        if f"{match[1]}{int(match[2]) - 1}" not in texts:
-            raise ValueError(texts)
     return [list(map(int, re.findall(r"\d+", text))) for text in texts]
 
 

@@ -889,7 +889,6 @@ def test_the_type_of_a_message_is_no_class_of_it(bench) -> None:
         ("Fall;Zeit;Absender;Nachricht", "31.12.2024 9:00;Kunde", "1.1.2025 10:00;Support"),
         ("case_id;time;role;content", "3/4/2024 11:59 AM;user", "3/4/2024 1:05 PM;assistant"),
         ("case_id;time;role;content", "2024-03-01T10:00:00+02:00;user", "2024-03-01T08:30:00Z;assistant"),
-        ("case_id;turn;role;content", "1.9;user", "1.10;assistant"),
     ],
 )
 def test_turns_are_ordered_by_their_times(bench, header, user, assistant) -> None:
