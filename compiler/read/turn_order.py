@@ -21,7 +21,7 @@ _SIGN = re.compile(r"(?<=\d)[.-](?=\d)")
 _LAST_ZERO = re.compile(r"\d+\.\d+0")
 _CLOCK = r"\d?\d:\d\d(:\d\d([.,]\d{3})?)?"
 _PARTS = re.compile(rf"\D*\d+|\d+(\.\d+)+|{_CLOCK}|\d{{4}}[-/.年]\d\d?[-/.月]\d\d?日?([T ]{_CLOCK})?")
-"""A text that sorts by the numbers in it: `turn 10`, `1.10`, `9:59`, `2024-3-1 9:59`."""
+"""A text that sorts by the numbers in it: `turn 10`, `1.2.3`, `9:59`, `2024-3-1 9:59`."""
 
 
 def orders_of(talks: list[list[str]]) -> list[list[int]] | None:
