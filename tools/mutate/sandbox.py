@@ -44,7 +44,11 @@ SLOW = {
         "tests/integration/test_verify_recipe.py",
         "tests/integration/test_view.py",
     ],
-    "recipes": ["tests/integration/test_recipes_sweep_pool.py", "tests/integration/test_recipes_examples.py"],
+    "recipes": [
+        "tests/integration/test_recipes_inspection.py",
+        "tests/integration/test_recipes_sweep_pool.py",
+        "tests/integration/test_recipes_examples.py",
+    ],
     "adapters": ["tests/integration/test_adapters_peft.py", "tests/integration/test_adapters_oft.py"],
     "eval": ["tests/integration/test_prove.py"],
 }
