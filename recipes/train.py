@@ -15,6 +15,7 @@ import click
 from tuneyard.core.cli.main import cli_command
 from tuneyard.core.cli.next_step import next_step
 from tuneyard.core.datasets import DEFAULT_FOLDER, read_registry
+from tuneyard.core.datasets.manifest import manifest_beside
 from tuneyard.core.documents import dump_yaml
 from tuneyard.core.errors import ContentError, Problem, resumed_by
 from tuneyard.core.errors.problem_codes import guide
@@ -81,7 +82,7 @@ def after_training(recipe: Recipe) -> list[str]:
             words += [override for override in recipe.overrides if not override.startswith("output_dir=")]
             return [*words, "pissa_convert=true", f"output_dir={weights}-converted"]
         weights = f"{weights}/pissa_converted"
-    score, dataset_words = SCORES.get(recipe.stage), _scored_dataset(recipe)
+    score, dataset_words = _scoring(recipe)
     if score and dataset_words:
         model = ["--model", weights]
         if recipe.method == "lora":
@@ -93,19 +94,33 @@ def after_training(recipe: Recipe) -> list[str]:
     return ["tuneyard", "eval", "chat", "--model", weights]
 
 
-def _scored_dataset(recipe: Recipe) -> list[str]:
-    """Options that name the first evaluation dataset, or the training's eval split; [] without its rows."""
+def _scoring(recipe: Recipe) -> tuple[str, list[str]]:
+    """The command of `eval` for a stage and its data, "" if there is none, and the options of its dataset.
+
+    That is the first evaluation dataset, or the training's eval split; no options without its rows.
+    """
+    score = SCORES.get(recipe.stage, "")
     names = recipe.names("eval_dataset")
     names += [f"{name.removesuffix('_train')}_eval" for name in recipe.names("dataset")]
     dataset = next(iter(names), "")
     folder = Path(dataset_dir(recipe))
     file_name = read_registry(folder).get(dataset, {}).get("file_name")
     if not isinstance(file_name, str) or not (folder / file_name).is_file():
-        return []
+        return score, []
+    if recipe.stage == "sft" and _answers_are_labels(folder / file_name):
+        score = "nli"
     words = ["--dataset", dataset]
     if folder != DEFAULT_FOLDER:
         words += ["--dataset-dir", str(folder)]
-    return words
+    return score, words
+
+
+def _answers_are_labels(path: Path) -> bool:
+    """True if the spec of a compiled file has labels, and writes nothing else as answers."""
+    compiled = manifest_beside(path)
+    definition = compiled[0].definition if compiled else {}
+    outputs = {each.get("output") for each in definition.get("write", [])}
+    return "labels" in definition and outputs == {"{label}"}
 
 
 def train(recipe: Recipe, force: bool = False, ask: bool = True) -> None:

@@ -119,9 +119,9 @@ def test_a_dataset_without_an_eval_split_gets_a_recipe_and_pictures_a_model_that
 @pytest.mark.parametrize(
     ("overrides", "following"),
     [
-        ([], "eval text --model models/demo-base --adapter saves/demo-rte --dataset demo_rte_eval --out"),
+        ([], "eval nli --model models/demo-base --adapter saves/demo-rte --dataset demo_rte_eval --out"),
         (["eval_dataset=demo_mnli_eval"], "adapter show saves/demo-rte"),
-        (["finetuning_type=full"], "eval text --model saves/demo-rte --dataset demo_rte_eval --out"),
+        (["finetuning_type=full"], "eval nli --model saves/demo-rte --dataset demo_rte_eval --out"),
         (["stage=pt"], "eval text --model models/demo-base --adapter saves/demo-rte --dataset demo_rte_eval"),
         (["stage=kto"], "eval preference --model models/demo-base --adapter saves/demo-rte --dataset"),
         (["finetuning_type=full", "stage=ppo"], "eval chat --model saves/demo-rte"),
@@ -135,7 +135,7 @@ def test_a_dataset_without_an_eval_split_gets_a_recipe_and_pictures_a_model_that
         (["pissa_init=true"], "recipe train"),
         (
             ["pissa_init=true", "pissa_convert=true"],
-            "eval text --model models/demo-base --adapter saves/demo-rte/pissa_converted --dataset",
+            "eval nli --model models/demo-base --adapter saves/demo-rte/pissa_converted --dataset",
         ),
     ],
 )
