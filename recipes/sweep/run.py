@@ -1,5 +1,6 @@
 """Checking, training and scoring the points of a grid."""
 
+import re
 import shlex
 import shutil
 import subprocess
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import click
 
-from tuneyard.core.errors import ContentError, RequestError
+from tuneyard.core.errors import ContentError, RequestError, nearest
 from tuneyard.core.execution import Observer, WorkItem, WorkResult
 from tuneyard.core.execution.processes import end_process
 from tuneyard.core.files import HeldError, locked, read_object, reserved, write_json
@@ -38,6 +39,8 @@ from tuneyard.recipes.train import train
 
 SCORED = "judged.json"  # the command that scored a run, written when all its results are there
 SCORE_LOG = "score.log"
+UNKNOWN_PLACEHOLDER = re.compile(r"\S*?(?<!\$)(\{(?!adapter\}|results\})\w+\})\S*")
+"""A word of a scoring command with another placeholder. A word with spaces is code, which has braces."""
 NOT_JUDGED = {"output_dir", "seed", "learning_rate"}  # settings that no answer of LLaMA-Factory depends on
 
 
@@ -179,7 +182,10 @@ class SweepProgress(Observer):
 
 
 def scoring_words(evaluation: str, folder: Path) -> list[str]:
-    """Words of the command that scores a run. `RequestError` if it has an open quote or no program."""
+    """Words of the command that scores a run.
+
+    `RequestError` if it has an open quote, no program or an unknown placeholder.
+    """
     try:
         words = shlex.split(evaluation)
     except ValueError as error:
@@ -192,6 +198,9 @@ def scoring_words(evaluation: str, folder: Path) -> list[str]:
         raise RequestError(
             f"--eval: the program {words[0]!r} was not found; begin with one, as in 'tuneyard eval nli …'"
         )
+    for unknown in filter(None, map(UNKNOWN_PLACEHOLDER.fullmatch, words)):
+        hint = nearest(unknown[1], ["{adapter}", "{results}"], "write one of them")
+        raise RequestError(f"--eval {unknown[0]}: known are {{adapter}} and {{results}}; {hint}")
     results = str(folder / RESULTS)
     return [word.replace("{adapter}", str(folder)).replace("{results}", results) for word in words]
 

@@ -121,7 +121,12 @@ def test_a_grid_over_use_cpu_gives_gpus_to_its_points(four_gpus, tmp_path) -> No
 
 @pytest.mark.parametrize(
     ("judge", "fact"),
-    [("score 'it", "close the quote"), ("", "{adapter}"), ("no-such-program x", "no-such-program")],
+    [
+        ("score 'it", "close the quote"),
+        ("", "{adapter}"),
+        ("no-such-program x", "no-such-program"),
+        ("python run={adaptr}", 'did you mean "{adapter}"?'),
+    ],
 )
 def test_a_scoring_command_that_cannot_run_is_refused_first(tmp_path, judge, fact) -> None:
     with raises(RequestError, "--eval", fact):
