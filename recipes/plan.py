@@ -243,12 +243,15 @@ def make_plan(
         seconds = {name: round(value) for name, value in time._asdict().items()}
         if offer.price is not None:
             cost = {name: round(value / 3600 * offer.price, 2) for name, value in time._asdict().items()}
+    parameters = shapes.parameters
+    if not setup.full:
+        parameters += shapes.trainable  # an adapter's are added to the model's, as in LLaMA-Factory's log
     return TrainingPlan(
         recipe=str(recipe.path), machine=offer.target.name, steps=steps, schedule=line,
         rows=schedule.rows, batch=schedule.batch,
         tokens=round(total), tokens_counted=expected is None and train.rows > 0,
         tokens_expected=expected is not None, tokens_cut=is_cut(recipe, expected), longest=longest,
-        trainable=shapes.trainable, parameters=shapes.parameters,
+        trainable=shapes.trainable, parameters=parameters,
         gpu=gpu_name, gpus=ranks, gpu_bytes=gpu.memory,
         memory=memory,
         seconds=seconds, cost_per_hour=offer.price, cost=cost,

@@ -77,6 +77,7 @@ def test_a_plan_before_there_is_data(make_recipe, laid_out, dataset):
     # 8 rows a step: 125 steps an epoch, 2 epochs, 400 tokens a row
     assert (plan.rows, plan.batch, plan.steps, plan.tokens) == (1000, 8, 250, 800_000)
     assert (plan.longest, plan.tokens_counted, plan.tokens_expected) == (1024, False, True)
+    assert (plan.trainable, plan.parameters) == (10_000_000, 1_010_000_000)  # the adapter's are added
     assert plan.cost["middle"] == pytest.approx(plan.seconds["middle"] / 3600 * 2, abs=0.01)
     lines = _lines(plan)
     assert sum(line.startswith("cost") for line in lines) == 1
