@@ -78,13 +78,11 @@ class Checked:
             return schedule_of(recipe, self.answer.train.rows, world)
         if regroups(recipe):
             return schedule_of(recipe, 0, world)
-        counts = []
-        for dataset in self.datasets:
-            if dataset.key != "dataset":
-                continue
-            rows = dataset.rows
+        counts, rows_of = [], {dataset.name: dataset.rows for dataset in self.datasets}
+        for name in dict.fromkeys(recipe.names("dataset")):
+            rows = rows_of.get(name)
             if rows is None:
-                rows = self.answer.data.get(dataset.name, Rows()).rows
+                rows = self.answer.data.get(name, Rows()).rows
             if not rows:
                 return schedule_of(recipe, 0, world)
             counts.append(rows)
@@ -225,8 +223,8 @@ def quick_check(recipe: Recipe, target: Machine) -> Checked:
     datasets, dataset_problems = read_datasets(recipe)
     problems += dataset_problems
     schedule = Checked(recipe, target, datasets, problems).schedule
-    counted = datasets and all(dataset.rows is not None for dataset in datasets) and not regroups(recipe)
-    if recipe.trains and counted:
+    counted = {dataset.name for dataset in datasets if dataset.rows is not None}
+    if recipe.trains and datasets and counted == set(recipe.datasets) and not regroups(recipe):
         problems += schedule_problems(recipe, schedule)
     if not any(problem.is_error for problem in problems):
         problems += output_problems(recipe, schedule.world if target.here else {})

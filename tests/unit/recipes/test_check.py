@@ -126,7 +126,7 @@ def test_packed_and_interleaved_rows_are_known_from_the_answer_alone():
         recipe = Recipe(Path("r.yaml"), {**settings, "val_size": 0.5, "max_steps": -1}, {})
         assert Checked(recipe, machine("cpu"), datasets, []).schedule.rows == 0
         assert Checked(recipe, machine("cpu"), datasets, [], answer).schedule.rows == 31
-    recipe = Recipe(Path("r.yaml"), {"val_size": 0.5}, {})
+    recipe = Recipe(Path("r.yaml"), {"dataset": "a", "val_size": 0.5}, {})
     assert Checked(recipe, machine("cpu"), datasets, []).schedule.rows == 300
 
 
