@@ -266,8 +266,8 @@ def retained_lines(plan: FusePlan, retained: dict[str, Retained]) -> list[str]:
     ]
     if overall.error > MUCH_LOST and plan.request.dtype != "F32":
         lines.append(
-            f"note: {overall.error:.0%} of ΔW is rounded away: write --dtype fp32, or serve the adapter "
-            "unmerged, which is exact"
+            f"note: rounding changes ΔW by {overall.error:.0%} of its norm: write --dtype fp32, or serve the "
+            "adapter unmerged, which is exact"
         )
     return lines
 
