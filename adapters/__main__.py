@@ -321,6 +321,7 @@ def serve(references: tuple[str, ...], dry_run: bool, **options: Any) -> None:  
         after_engine_setup,
         missing_engine,
         plan_serving,
+        require_startable,
         start,
     )
     from tuneyard.adapters.store import note
@@ -335,6 +336,7 @@ def serve(references: tuple[str, ...], dry_run: bool, **options: Any) -> None:  
             note(absence)
         next_step(None, after_engine_setup(plan, command_line("adapter", ("--dry-run",))))
         return
+    require_startable(plan)  # before gigabytes are written
     plan.write()
 
     def started() -> None:

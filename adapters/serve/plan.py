@@ -244,7 +244,7 @@ def missing_engine(plan: ServingPlan) -> str:
     fix = f"install {LLAMA_CPP}: {RELEASES}"
     if plan.engine == VLLM:
         fix = f"set it up here: {after_vllm_setup('tuneyard adapter serve …')}"
-    return f"{program} is not on PATH; run the command above where it is, or {fix}"
+    return f"{program} is not on PATH; add its folder to PATH, or {fix}"
 
 
 def after_engine_setup(plan: ServingPlan, command: str) -> str:
@@ -254,15 +254,16 @@ def after_engine_setup(plan: ServingPlan, command: str) -> str:
     return command
 
 
-def start(plan: ServingPlan, started: Callable[[], None]) -> None:
-    """Start the server, which ends at Ctrl-C. `started` prints its address.
-
-    `RequestError` if the port is taken, or if no engine is installed here.
-    """
+def require_startable(plan: ServingPlan) -> None:
+    """`RequestError` if the port is taken, or if no engine is installed here."""
     check_port(plan.host, plan.port)
     absence = missing_engine(plan)
     if absence:
         raise RequestError(absence)
+
+
+def start(plan: ServingPlan, started: Callable[[], None]) -> None:
+    """Start the server, which ends at Ctrl-C. `started` prints its address."""
     program = plan.command[0]
     note(f"{program} starts now: the address answers once it has loaded the model")
     started()
