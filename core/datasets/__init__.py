@@ -136,7 +136,8 @@ def not_registered(
     hint = nearest(
         name,
         names if offered is None else offered,
-        f"`tuneyard data list{here}` shows what there is; --dataset-dir names another folder",
+        f"`tuneyard data list{here}` shows what there is; --dataset-dir (in a recipe dataset_dir) names "
+        "another folder",
     )
     other = other_folder(name, folder)
     if other:
