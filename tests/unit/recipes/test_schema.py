@@ -87,9 +87,13 @@ def test_the_key_that_was_meant(name, expected):
 
 @pytest.mark.parametrize(
     ("key", "value", "expected"),
-    [("optim", "adamw", "adamw_torch"), ("flash_attn", "flash_attention_2", "fa2")],
+    [
+        ("optim", "adamw", 'E303 did you mean "adamw_torch"?'),
+        ("flash_attn", "flash_attention_2", 'E303 did you mean "fa2"?'),
+        ("learning_rate", "1,5e-4", "E302 with a dot: 1.5e-4"),
+    ],
 )
 def test_the_value_that_was_meant(tmp_path, key, value, expected):
     (tmp_path / "r.yaml").write_text(f"{key}: {value}\n")
     (problem,) = setting_problems(read_recipe(tmp_path / "r.yaml"))
-    assert (problem.code, problem.hint) == ("E303", f'did you mean "{expected}"?')
+    assert f"{problem.code} {problem.hint}" == expected
