@@ -62,7 +62,7 @@ class LaidOut:
     """The model with its adapter, or the `error` for which its config is not at hand.
 
     - `rejected`: why LLaMA-Factory cannot adapt it or load it. `at_fault`: settings without which it can.
-    - `unfit`: names of modules that no layer has, by setting.
+    - `unfit`: names of modules that no layer has, by setting. `linear`: names of its linear layers.
     - `positions` of the config (None: not limited), which may be scaled.
     - `quantised`: its weights are stored in fewer than 16 bits. `tied`: the head has the embeddings' weights.
     - `experts`: parameters of experts.
@@ -72,6 +72,7 @@ class LaidOut:
     rejected: str = ""
     at_fault: list[str] = field(default_factory=list)
     unfit: dict[str, list[str]] = field(default_factory=dict)
+    linear: list[str] = field(default_factory=list)
     positions: int | None = None
     scaled_positions: bool = False
     quantised: bool = False

@@ -72,21 +72,15 @@ class Checked:
     @property
     def schedule(self) -> Schedule:
         """Schedule over the recipe's rows, which are 0 if not all of them are counted."""
-        recipe = self.recipe
-        world = world_size(recipe, self.target.gpus)
-        if self.answer.train.rows:
-            return schedule_of(recipe, self.answer.train.rows, world)
-        if regroups(recipe):
-            return schedule_of(recipe, 0, world)
-        counts, rows_of = [], {dataset.name: dataset.rows for dataset in self.datasets}
-        for name in dict.fromkeys(recipe.names("dataset")):
-            rows = rows_of.get(name)
-            if rows is None:
-                rows = self.answer.data.get(name, Rows()).rows
-            if not rows:
-                return schedule_of(recipe, 0, world)
-            counts.append(rows)
-        return schedule_of(recipe, training_rows(recipe, counts), world)
+        recipe, rows = self.recipe, self.answer.train.rows
+        if not rows and not regroups(recipe):
+            rows_of = {dataset.name: dataset.rows for dataset in self.datasets}
+            counts = []
+            for name in dict.fromkeys(recipe.names("dataset")):  # a missing one has no rows
+                counts.append(rows_of.get(name) or self.answer.data.get(name, Rows()).rows)
+            if all(counts):
+                rows = training_rows(recipe, counts)
+        return schedule_of(recipe, rows, world_size(recipe, self.target.gpus))
 
     def refuse(self, but: tuple[type[Problem], ...] = ()) -> list[Problem]:
         """Raise `ProblemsError` for errors, except for those of a kind in `but`. Otherwise return all."""
@@ -292,10 +286,13 @@ def answer_problems(recipe: Recipe, answer: Facts, explained: bool) -> Iterator[
     """Report errors of LLaMA-Factory, at the line of the setting at fault, unless our rules explain them."""
     model = answer.model
     for key, names in model.unfit.items():
+        hint = ""
+        if key == "lora_target" and model.linear:
+            hint = f"write all, or some of {', '.join(model.linear[:8])}"
         for name in names:
-            yield recipe.problem("E351", key, f"{name} fits no layer of the model")
+            yield recipe.problem("E351", key, f"{name} fits no layer of the model", hint)
     rejections = [("E350", "LLaMA-Factory refuses it", answer.rejected, answer.at_fault)]
-    if not any(model.unfit.values()):
+    if not model.unfit:
         rejections.append(("E351", "LLaMA-Factory cannot adapt it", model.rejected, model.at_fault))
     for code, verb, words, at_fault in rejections:
         if not words or explained:

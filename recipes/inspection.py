@@ -234,6 +234,7 @@ def _has_tools(reader: RecipeData) -> bool:
 def _model(arguments: RecipeData, tokenizer: Any, launch: Launch, settings: Mapping[str, object]) -> LaidOut:
     """The model from its config alone."""
     import torch
+    from llamafactory.model.model_utils.misc import find_all_linear_modules
     from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText
 
     model_args = arguments.model_args
@@ -266,6 +267,7 @@ def _model(arguments: RecipeData, tokenizer: Any, launch: Launch, settings: Mapp
         scaled_positions=_scales_positions(text),
         quantised=hasattr(config, "quantization_config"),  # GPTQ, AWQ: its weights are no 16 bits
         tied=head is not None and head.weight is model.get_input_embeddings().weight,
+        linear=sorted(find_all_linear_modules(model, arguments.finetuning_args.freeze_vision_tower)),
     )
     facts = _adapted(facts, config, model, model_args, arguments.finetuning_args, embeddings)
     splits_weights = {"zero_3": launch.zero_stage == 3, "fsdp": bool(settings.get("fsdp"))}
@@ -312,11 +314,11 @@ def _adapted(
     modules = [f".{name}" for name, _ in model.named_modules()]
     weights = model.named_parameters(remove_duplicate=False)  # a tied head is a layer of its own
     layers = [f".{name}".removesuffix(".weight") for name, _ in weights]
-    unfit: dict[str, list[str]] = {"lora_target": [], "additional_target": []}
+    unfit: dict[str, list[str]] = {}
     for key, paths in {"lora_target": layers, "additional_target": modules}.items():
         for name in getattr(finetuning_args, key, None) or []:
             if name != "all" and not any(path.endswith(f".{name}") for path in paths):
-                unfit[key].append(name)
+                unfit.setdefault(key, []).append(name)
     experts = sum(parameter.numel() for name, parameter in model.named_parameters() if EXPERTS in name)
     model_args.adapter_name_or_path = None  # which reads weights
     weights_kind = (getattr(config, "quantization_config", None) or {}).get("quant_method")

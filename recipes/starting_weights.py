@@ -87,9 +87,7 @@ def _kept_settings(recipe: Recipe) -> Iterator[Problem]:
     """Yield settings that a continued adapter keeps from its own training."""
     names = recipe.names("adapter_name_or_path")
     file = expanded(names[-1]) / "adapter_config.json" if names else None
-    if file is None or not file.is_file() or recipe.settings.get("create_new_adapter"):
-        return
-    if not recipe.trains:
+    if file is None or not file.is_file() or recipe.settings.get("create_new_adapter") or not recipe.trains:
         return
     try:
         config = read_object(file)

@@ -361,7 +361,7 @@ def test_a_refusal_of_the_last_run_comes_before_the_first_is_trained(untrained, 
 
     def answer(_process, recipe, *_):
         name = recipe.settings["lora_target"]
-        return Facts(model=LaidOut(unfit={"lora_target": [] if name == "q_proj" else [name]}))
+        return Facts(model=LaidOut(unfit={} if name == "q_proj" else {"lora_target": [name]}))
 
     monkeypatch.setattr(check, "ask", answer)
     with raises(ContentError, "E351 lora_target"):
