@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from tuneyard.core.datasets import read_registry, registry_folder
 from tuneyard.core.documents import read_yaml
 from tuneyard.core.documents.schema_errors import is_number
 from tuneyard.core.errors import ContentError, Problem, RequestError, nearest, show_value
@@ -191,6 +192,12 @@ def find_recipe(path: Path) -> Path:
     if path.exists() or path.suffix in {".yaml", ".yml"} or len(path.parts) != 1:  # qwen0.5b-qa has no suffix
         return require(bundled(path), "recipe")
     if not by_name.is_file():
+        folder = registry_folder(name=str(path))
+        if str(path) in read_registry(folder):
+            raise RequestError(
+                f"{path}: a dataset of {folder}/, expected a recipe; write one: "
+                f"tuneyard recipe new --dataset {path} --model DIR --out {path}.yaml"
+            )
         hint = nearest(str(path), sorted(file.stem for file in by_name.parent.glob("*.yaml")))
         raise RequestError(f"recipe not found: {path}; neither is {by_name} {hint}".rstrip())
     return by_name

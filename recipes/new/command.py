@@ -207,7 +207,9 @@ def _model_error(model: str, reason: str) -> RequestError:
     refuse_adapter(Path(model))
     if Path(model).is_dir():
         return RequestError(f"--model {model}: {reason}; {fix}")
-    if "/" not in model or not is_missing(model):  # a hub id, not a path here
+    if "/" not in model:
+        fix += ", or a hub id, which is OWNER/NAME (e.g. Qwen/Qwen2.5-7B)"
+    elif not is_missing(model):  # a hub id, not a path here
         fetch = shlex.join(["hf", "download", model])
         fix = f"{reason}; {fix}, or fetch the model into the hub's cache: {fetch}"
     return RequestError(f"--model {no_folder(model, fix)}")

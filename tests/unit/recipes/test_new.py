@@ -482,6 +482,11 @@ def test_what_cannot_be_made_well_is_refused(
     printed(str(error), *parts)
 
 
+def test_the_name_of_a_dataset_is_no_recipe(with_datasets: Path) -> None:
+    with raises(RequestError, "answers_train: a dataset of data/", "--dataset answers_train"):
+        read_recipe(Path("answers_train"))
+
+
 def test_a_folder_is_never_to_be_downloaded(written: Any) -> None:
     """An adapter's base is named, a folder that is not there is one."""
     Path("saves/a").mkdir(parents=True)
@@ -490,6 +495,7 @@ def test_a_folder_is_never_to_be_downloaded(written: Any) -> None:
         ("saves/a", ["saves/a: an adapter", "its base is me/base"]),
         ("saves", ["--model saves: ", "name a folder with config.json"]),
         ("/not/here/model", ["/not/here/model: no such folder", "name a folder with config.json"]),
+        ("Qwen2.5-7B", ["OWNER/NAME"]),
     ):
         error = written("--model", model, template_error="not on this machine")
         printed(str(error), *parts)
