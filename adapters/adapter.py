@@ -26,6 +26,10 @@ from tuneyard.core.weights.base_models import EMBEDDINGS, HEADS, Base
 from tuneyard.core.weights.tensors import Array, Tensor, Weights
 
 SHOWN = 5  # problems of one file in a message
+MISMATCH = (
+    f"expected {CONFIG} and weights of one training: copy both again, train again, or name one of its "
+    "checkpoint folders, if there are any"
+)
 # Fields that PEFT also accepts as one text (a regular expression), fields that must be lists, and maps.
 TEXT_OR_LIST = ("target_modules", "exclude_modules", "layers_pattern")
 LISTS = ("modules_to_save", "target_parameters")
@@ -179,7 +183,7 @@ class Adapter(ABC):
             adapter = cls(folder, config, weights, modules)
             if not adapter.modules:
                 raise ContentError(f"{weights.path}: no {cls.TENSORS} in it")
-            raise_together([*adapter.mismatches(), *adapter._shared_mismatches()], weights.path)
+            raise_together([*adapter.mismatches(), *adapter._shared_mismatches()], weights.path, MISMATCH)
         return adapter
 
     def check_weight(self, weight: float, *, alone: bool) -> None:  # noqa: B027  # any weight is good
@@ -317,13 +321,13 @@ def _patterns(raw: dict[str, Any]) -> Iterator[tuple[str, str]]:
         yield "layers_pattern", rf".*\.{name}\.(\d+)\."
 
 
-def raise_together(problems: Iterable[str], place: object) -> None:
-    """`ContentError` with all problems of a file, one a line, if there are any."""
+def raise_together(problems: Iterable[str], place: object, fix: str = "") -> None:
+    """`ContentError` with all problems of a file, one a line, if there are any, and the `fix` of them all."""
     lines = [f"{place}: {problem}" for problem in problems]
     if len(lines) > SHOWN:
         lines[SHOWN:] = [f"… and {len(lines) - SHOWN} more"]
     if lines:
-        raise ContentError("\n".join(lines))
+        raise ContentError("\n".join(filter(None, [*lines, fix])))
 
 
 def sha256_of_weights(files: Sequence[Path]) -> str:

@@ -90,7 +90,10 @@ def open_adapter_weights(folder: Path) -> Weights:
         return Weights(index, tensors_of(read_shards(index)))
     pickle = find_pickle(folder)
     if pickle is None:
-        raise ContentError(f"{folder}: {CONFIG} without {WEIGHTS}; training may not have finished")
+        raise ContentError(
+            f"{folder}: {CONFIG} without {WEIGHTS}; training may not have finished: train again, or name one "
+            "of its checkpoint folders, if there are any"
+        )
     source, target = json.dumps(str(pickle)), json.dumps(str(path))
     code = (
         "import torch; from safetensors.torch import save_file; "

@@ -55,7 +55,7 @@ REFUSED_FIELDS = [
     ({"target_modules": ["q_proj", "v_proj", "k_proj"]}, "k_proj"),
     ({"exclude_modules": ["v_proj"]}, "v_proj"),
     ({"layers_to_transform": 0}, "layers.1.self_attn.q_proj"),
-    ({"r": 4}, "8; adapter_config.json; 4"),
+    ({"r": 4}, "8; adapter_config.json; 4; train again"),
     ({"lora_alpha": 1e160}, "lora_alpha"),
     ({"rank_pattern": {"(?i)q_proj": 8}}, "rank_pattern"),
     ({"layers_to_transform": [0, 1], "layers_pattern": ["("]}, "layers_pattern"),
