@@ -153,10 +153,7 @@ def parse_json(text: bytes | str, place: str, line: int = 1, *, unique_keys: boo
     except json.JSONDecodeError as error:
         where = f"{place}:{line + error.lineno - 1}"
         fix = "; correct it there, or make the file again"
-        if error.doc[: error.pos].rstrip().endswith(",") and error.doc[error.pos : error.pos + 1] in (
-            "]",
-            "}",
-        ):
+        if error.doc[: error.pos].rstrip().endswith(",") and error.doc.startswith(("]", "}"), error.pos):
             fix = "; remove the comma before it"
         raise ContentError(f"{where}: not JSON: {error.msg} (column {error.colno}){fix}") from error
     except DuplicateKeyError as error:
@@ -269,10 +266,7 @@ def what_is_in(folder: Path, names: Sequence[str]) -> str:
 
 def is_file(path: Path) -> bool:
     """True for a file. `Path.is_file` raises for a name that is too long, such as a picture in base64."""
-    try:
-        return path.is_file()
-    except OSError:
-        return False
+    return os.path.isfile(path)  # noqa: PTH113
 
 
 def names_folder(name: str) -> bool:
@@ -294,13 +288,11 @@ def no_folder(reference: str, otherwise: str) -> str:
     Without a similar sibling it names those in a folder that the reference names, and `otherwise`.
     """
     path = Path(reference)
-    siblings = []
-    if path.parent.is_dir():
-        siblings = sorted(sibling.name for sibling in path.parent.iterdir() if sibling.is_dir())
+    siblings = sorted(sibling.name for sibling in path.parent.glob("*/"))
     near = nearest_name(path.name, siblings)
     if near:
-        return f'{reference}: no such folder; did you mean "{one_line(str(path.with_name(near)))}"?'
-    if siblings and path.parent != Path():
+        otherwise = f'did you mean "{one_line(str(path.with_name(near)))}"?'
+    elif siblings and path.parent != Path():
         otherwise = f"{what_is_in(path.parent, siblings)}; {otherwise}"
     return f"{reference}: no such folder; {otherwise}"
 
@@ -444,8 +436,9 @@ def reserved(folder: Path) -> Iterator[int]:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            busy = f"{folder}: another command is writing there"
-            raise HeldError(f"{busy}; wait for it, or name another folder") from error
+            raise HeldError(
+                f"{folder}: another command is writing there; wait for it, or name another folder"
+            ) from error
         yield handle
 
 

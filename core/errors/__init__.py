@@ -19,6 +19,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
+from itertools import pairwise
 from operator import methodcaller
 from pathlib import Path
 from types import FrameType
@@ -223,7 +224,7 @@ def _exit_code(command: click.Command) -> int:
         say(message_of_click.getvalue().rstrip("\n") + _hint(error), to_stderr=True)
         return 2
     except TuneyardError as error:
-        say(f"error: {error}", to_stderr=True)
+        say(f"error: {error}{_split_path()}", to_stderr=True)
         return error.exit_code
     except ImportError as error:
         if not error.name or error.name.partition(".")[0] == "tuneyard":
@@ -274,6 +275,14 @@ def _hint(error: click.ClickException) -> str:
 
         own = [line for line in examples_of(error.ctx.command) if f" {error.ctx.info_name} " in line]
         return "".join(f"\nExample: {line}" for line in own[:1])
+    return ""
+
+
+def _split_path() -> str:
+    """A line on a path of the command line that the shell has split at its space, "" if there is none."""
+    for path in map(" ".join, pairwise(sys.argv)):
+        if os.path.exists(path):  # noqa: PTH110  # Path.exists raises for a name that is too long
+            return f'\nput a path with spaces in quotes: "{path}"'
     return ""
 
 

@@ -48,12 +48,12 @@ RECIPE = "model_name_or_path: a/b\nstage: sft\ndataset: x\noutput_dir: out\n"
         (["demo", "--model", "nodata", "--dry-run"], 2, "nodata/config.json: config of the base model"),
         (["recipe", "check", "spec.yaml"], 1, "a data spec, not a recipe: tuneyard data check spec.yaml"),
         (
-            ["data", "init", "z-links"],
+            ["data", "init", "z links"],
             2,
-            "z-links/b.csv: it is a link to /gone.csv, which does not exist: remove it",
+            "z links/b.csv: it is a link to /gone.csv, which does not exist: remove it",
         ),
-        (["data", "init", "z-links/b.csv"], 2, "source not found; it is a link to /gone.csv, "),
-        (["data", "verify", "typo", "--out", "z-links"], 1, "no file_name: rename `file_nam`"),
+        (["data", "init", "z links/b.csv"], 2, "source not found; it is a link to /gone.csv, "),
+        (["data", "verify", "typo", "--out", "z links"], 1, "no file_name: rename `file_nam`"),
         (
             ["data", "verify", "mine.csv"],
             2,
@@ -67,6 +67,7 @@ RECIPE = "model_name_or_path: a/b\nstage: sft\ndataset: x\noutput_dir: out\n"
         (["data", "init", "mine.csv", "--text", "b"], 2, "(columns: a)"),
         (["data", "diff", "./typo.jso", "a"], 2, 'not found; did you mean "typo.json"?'),
         (["recipe", "plan", "nodata"], 2, "name one that is there: ls nodata"),
+        (["adapter", "show", "z", "links"], 2, 'put a path with spaces in quotes: "z links"'),
         (["adapter", "fuse", "--adapter", "a"], 2, "Example: tuneyard adapter fuse demo-rte"),
         (
             ["data", "init", "my", "file.csv"],
@@ -90,9 +91,9 @@ def test_a_mistake_has_a_next_step(
     Path("nodata").mkdir()
     Path("nodata/tab.yml").write_text("about: x\n\tlike: qa\n")
     Path("nodata/empty.yml").touch()
-    Path("z-links").mkdir()
-    Path("z-links/b.csv").symlink_to("/gone.csv")
-    Path("z-links/dataset_info.json").write_text('{"typo": {"file_nam": "a.json"}}')
+    Path("z links").mkdir()
+    Path("z links/b.csv").symlink_to("/gone.csv")
+    Path("z links/dataset_info.json").write_text('{"typo": {"file_nam": "a.json"}}')
     monkeypatch.setattr("sys.argv", ["tuneyard", *words])
     with pytest.raises(SystemExit) as ended:
         run_command(tuneyard)
