@@ -87,8 +87,7 @@ class Defect(Task):
 
     def results(self, job: Job, predictions: list[Prediction]) -> dict[str, object]:
         """Compute the figures; write the guide's two files."""
-        references = self.references[job.dataset.name]
-        figures = report_summary(predictions, [reference.judgement for reference in references])
+        figures = report_summary(predictions)
         write_defects(job.folder, predictions, figures)
         return figures
 

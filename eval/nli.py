@@ -209,7 +209,7 @@ class Nli(Task):
         masses = [line["label_mass"] for line in predictions if "label_mass" in line]
         return {
             "mode": self.mode,
-            **summary(predictions, job.dataset.answers),
+            **summary(predictions),
             "unparsed_rows": unparsed,
             "label_mass": round(sum(masses) / len(masses), DIGITS) if masses else None,
             "labels": self.label_sets[job.dataset.name].labels,

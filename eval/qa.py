@@ -150,7 +150,7 @@ class Qa(Task):
         for number, fields in sorted(job.further.items()):
             answers.append({"prompt": PROMPTS[number], "answer": fields["model_output"]})
         return {
-            **qa_summary(predictions, job.dataset.answers),
+            **qa_summary(predictions),
             "similarity": {"by": self.similarity.name, "above": SIMILAR},
             "generation": answers,
         }

@@ -5,7 +5,7 @@ arguments, number of calls, valid JSON, and no call when none is expected. Write
 OUT/<model>/<set>/{results.json,predictions.jsonl}. docs/eval-tools.md explains them.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -49,11 +49,11 @@ def cli(request: ScoringRequest, datasets: Sequence[EvalDataset]) -> Declared:
     """
     clustered = request.cluster != INDEPENDENT
     turns = [turns_of(dataset, clustered) for dataset in datasets]
-    expected = {dataset.name: expected_calls(dataset) for dataset in turns}
     prompts: list[Messages] = []
     for dataset in turns:
+        check_calls(dataset)
         prompts += [example.messages for example in dataset.conversations[:COMPARED]]
-    return Tools(expected, prompts, request.template), turns
+    return Tools(prompts, request.template), turns
 
 
 def turns_of(dataset: EvalDataset, clustered: bool = True) -> EvalDataset:
@@ -84,10 +84,11 @@ def turns_of(dataset: EvalDataset, clustered: bool = True) -> EvalDataset:
     return replace(by_turn, cluster="conversation", clusters=[str(row) for row in rows])
 
 
-def expected_calls(dataset: EvalDataset) -> list[str]:
-    """The data's calls in each turn, as text; `ContentError` if one is not a valid call."""
+def check_calls(dataset: EvalDataset) -> None:
+    """Raise `ContentError` if a call of the data is not valid."""
     try:
-        return [_judged(example, example.answer)["expected_output"] for example in dataset.conversations]
+        for example in dataset.conversations:
+            _judged(example, example.answer)
     except WrongValueError as error:
         raise ContentError(f"{dataset.path}: {error}; compile it again, which names the place") from error
 
@@ -99,9 +100,8 @@ def _judged(example: Conversation, answer: str) -> Prediction:
 
 @dataclass(frozen=True, slots=True)
 class Tools(Task):
-    """Tool calls: the expected ones of each dataset's turns, and prompts to compare with training's."""
+    """Tool calls: prompts to compare with training's."""
 
-    expected: Mapping[str, Sequence[str]]
     prompts: Sequence[Messages]
     template: str | None
 
@@ -121,9 +121,9 @@ class Tools(Task):
             )
         return line
 
-    def results(self, job: Job, predictions: list[Prediction]) -> dict[str, object]:
+    def results(self, job: Job, predictions: list[Prediction]) -> dict[str, object]:  # noqa: ARG002
         """Figures, overall and by tool."""
-        return tool_summary(predictions, self.expected[job.dataset.name])
+        return tool_summary(predictions)
 
     def line(self, results: Results) -> str:
         """A line for each tool, then all shares."""

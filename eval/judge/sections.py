@@ -386,7 +386,7 @@ def _over_majority(data: Sequence[PairedRows], models: Sequence[str]) -> dict[st
 
 
 def majority_class(run: ScoredRun) -> tuple[float, str]:
-    """Accuracy of always giving the most common answer: on the whole dataset, if the run has it."""
+    """Accuracy of always giving the most common answer, as the run has it recorded."""
     label, count = Counter(run.gold).most_common(1)[0]
     share = run.facts.get("majority")
     if isinstance(share, int | float):

@@ -108,19 +108,18 @@ def parse_counts(texts: Sequence[str], labels: Sequence[str]) -> dict[str, str]:
     return counted_as
 
 
-def summary(predictions: Rows, answers: Sequence[str]) -> dict[str, object]:
+def summary(predictions: Rows) -> dict[str, object]:
     """Accuracy with its uncertainty, the majority-class baseline and the classes of scored rows.
 
-    The baseline is over `answers`, the expected answers of the whole dataset: --limit may have scored only a
-    few of its rows. Rows with a `cluster` are not independent: error and interval are then by cluster.
+    Rows with a `cluster` are not independent: error and interval are then by cluster.
     """
     expected = [line["expected_output"] for line in predictions]
     predicted = [line["predicted_output"] for line in predictions]
-    majority, count = Counter(answers).most_common(1)[0]
+    majority, count = Counter(expected).most_common(1)[0]
     classes = class_scores(expected, predicted)
     return {
         **accuracy_of(hits(predictions), groups_of(predictions)),
-        "majority": count / len(answers),
+        "majority": count / len(expected),
         "majority_label": majority,
         "unparsed": predicted.count(UNKNOWN),
         "macro_f1": sum(one["f1"] for one in classes.values()) / len(classes),

@@ -35,11 +35,11 @@ class Lexical:
         return token_f1(expected, answer)
 
 
-def qa_summary(rows: Rows, answers: Sequence[str]) -> dict[str, object]:
+def qa_summary(rows: Rows) -> dict[str, object]:
     """Figures of scored rows, and under `types` the figures of each type ({} if no row has a type).
 
     `accuracy`, `stderr` and `ci95` are those of the exact match: `tuneyard eval compare` reads them.
-    `majority` is the majority-class baseline over `answers`, the references of the whole dataset.
+    `majority` is the majority-class baseline.
     """
     types: dict[str, list[Row]] = {}
     for row in rows:
@@ -47,7 +47,7 @@ def qa_summary(rows: Rows, answers: Sequence[str]) -> dict[str, object]:
             types.setdefault(row["type"], []).append(row)
     return {
         **accuracy_of(hits(rows), groups_of(rows)),
-        "majority": commonest(answers),
+        "majority": commonest([row["expected_output"] for row in rows]),
         "empty": sum("too_long" not in row and not row["predicted_output"] for row in rows),
         **_figures(rows),
         "types": {name: _figures(of_type) for name, of_type in sorted(types.items())},

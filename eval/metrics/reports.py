@@ -7,7 +7,6 @@ its mark. An answer with no judgement, or with two different ones, does not pars
 
 import re
 import unicodedata
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tuneyard.eval.metrics.answers import cut_thought
@@ -54,14 +53,13 @@ def judge(expected: str, text: str) -> dict[str, object]:
     return {"predicted_output": expected if is_equal else report.judgement, "reason": report.reason}
 
 
-def report_summary(rows: Rows, judgements: Sequence[str]) -> dict[str, object]:
+def report_summary(rows: Rows) -> dict[str, object]:
     """Accuracy of the judgements with its uncertainty: overall, by subtype and by type.
 
-    A row's type is its field `type`, otherwise its reference judgement. `judgements` are those of the whole
-    dataset.
+    A row's type is its field `type`, otherwise its reference judgement.
     """
     return {
-        **summary(rows, judgements),
+        **summary(rows),
         "subtypes": _by([row["subtype"] for row in rows], rows),
         "types": _by([row.get("type", row["expected_output"]) for row in rows], rows),
     }

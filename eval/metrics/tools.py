@@ -110,19 +110,20 @@ def judge(expected: Sequence[Call], text: str, tools: str) -> dict[str, Any]:
     }
 
 
-def tool_summary(rows: Rows, expected: Sequence[str]) -> dict[str, object]:
+def tool_summary(rows: Rows) -> dict[str, object]:
     """Figures of scored turns, and under `tools` the figures of each expected tool.
 
     `accuracy` counts turns with correct calls, arguments included, and turns that correctly have no call.
-    `majority` is the majority-class baseline over `expected`.
+    `majority` is the majority-class baseline.
     """
     with_calls = [row for row in rows if row["functions"]]
     begun = [row for row in rows if "too_long" not in row and row["calls"] != 0]
     none = [row for row in rows if not row["functions"]]
+    expected = Counter(row["expected_output"] for row in rows)
     names = Counter(name for row in with_calls for name in row["functions"])
     return {
         **accuracy_of(hits(rows), groups_of(rows)),
-        "majority": max(Counter(expected).values()) / len(expected),
+        "majority": max(expected.values()) / len(rows),
         **_of_calls(with_calls),
         "valid_json": share_of([row["calls"] is not None for row in begun], begun),
         "no_call": share_of(hits(none), none),

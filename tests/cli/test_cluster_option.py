@@ -87,17 +87,17 @@ def test_compare_pairs_by_cluster_without_the_data(call, tmp_path) -> None:
 
 
 @pytest.mark.usefixtures("without_plots")
-def test_a_limit_leaves_labels_and_the_baseline_to_the_whole_set(call) -> None:
-    """The first three answers are all yes: alone they would be no label set, and always right."""
-    out = call("nli", "--limit", "3")
+def test_a_limit_leaves_labels_to_the_whole_set_and_the_baseline_to_the_scored_rows(call) -> None:
+    """Of the first four answers none is maybe, and three are yes."""
+    out = call("nli", "--limit", "4")
     found = results(out)
     assert found["labels"] == ["判断:maybe", "判断:no", "判断:yes"]
-    assert (found["n"], found["majority"], found["majority_label"]) == (3, 5 / 8, "判断:yes")
+    assert (found["n"], found["majority"], found["majority_label"]) == (4, 3 / 4, "判断:yes")
     assert all(set(row["choices"]) == set(found["labels"]) for row in predictions(out / "base/s"))
     table = compared(out)
-    assert (table["n"], table["majority"], table["majority_label"]) == (3, 5 / 8, "判断:yes")
+    assert (table["n"], table["majority"], table["majority_label"]) == (4, 3 / 4, "判断:yes")
 
 
 @pytest.mark.parametrize("command", ["qa", "defect"])
-def test_other_commands_baselines_are_the_whole_sets_too(call, command) -> None:
-    assert results(call(command, *SHORT, "--limit", "3"))["majority"] == 5 / 8
+def test_other_commands_baselines_are_of_the_scored_rows_too(call, command) -> None:
+    assert results(call(command, *SHORT, "--limit", "4"))["majority"] == 3 / 4

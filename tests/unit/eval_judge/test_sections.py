@@ -116,14 +116,14 @@ def test_a_run_has_one_interval_wherever_it_is_told() -> None:
         for g, p, x in zip(run.gold, run.predicted, groups, strict=True)
     ]  # fmt: skip
     figure = only(judge(run)).figures["base"]
-    told = summary(rows, run.gold)
-    report = report_summary(rows, run.gold)
+    told = summary(rows)
+    report = report_summary(rows)
     chart = kinds_chart([replace(run, kinds={"type": ["t"] * 208})], "type").series["base"][0]
     assert (
         [figure.low, figure.high]
         == told["ci95"]
-        == qa_summary(rows, run.gold)["ci95"]
-        == qa_summary(rows, run.gold)["types"]["t"]["exact_match"]["ci95"]
+        == qa_summary(rows)["ci95"]
+        == qa_summary(rows)["types"]["t"]["exact_match"]["ci95"]
         == report["subtypes"]["k"]["ci95"]
         == report["types"]["t"]["ci95"]
         == pytest.approx(list(wilson(104, 208, float(student_deviate(Z95, np.array(3.0))))))

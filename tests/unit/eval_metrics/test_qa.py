@@ -22,11 +22,10 @@ ROWS = [
     row("4", "", 0.0, type="reasoning"),
     row("北京", "南京", 0.7),  # not above 0.7
 ]
-ANSWERS = ["Paris", "Paris", "4", "北京"]
 
 
 def test_figures_overall_and_by_type() -> None:
-    found = qa_summary(ROWS, ANSWERS)
+    found = qa_summary(ROWS)
     assert (found["accuracy"], found["n"], found["majority"], found["empty"]) == (0.25, 4, 0.5, 1)
     assert found["ci95"] == list(wilson(1, 4)) == found["exact_match"]["ci95"]
     assert (found["partial_match"]["value"], found["partial_match"]["ci95"]) == (0.5, list(wilson(2, 4)))
@@ -37,5 +36,5 @@ def test_figures_overall_and_by_type() -> None:
 
 
 def test_a_prompt_that_was_not_asked_is_wrong_but_no_empty_answer() -> None:
-    found = qa_summary([*ROWS, row("x", "", 0.0, too_long="too long")], ANSWERS)
+    found = qa_summary([*ROWS, row("x", "", 0.0, too_long="too long")])
     assert (found["accuracy"], found["n"], found["empty"]) == (0.2, 5, 1)
