@@ -98,7 +98,8 @@ def compare(
     """Compare all models by a metric. The mean takes the models that have every dataset.
 
     The verdict is on the mean, or on the dataset `decide_on`; the other sections describe. Without a mean
-    every dataset decides. `margin` is a share. `RequestError` if there is no such dataset, a margin and
+    every dataset decides, as it does if only some models have every dataset, and the base is alone there or
+    absent. `margin` is a share. `RequestError` if there is no such dataset, a margin and
     nothing to compare with, or a dataset in which no row has a value of every model.
     """
     if decide_on not in ("", *runs):
@@ -108,7 +109,9 @@ def compare(
         raise RequestError(f"--margin: only {models[0]} was given; expected a model to compare it with")
     rows = {dataset: paired_rows(dataset, by_model, metric) for dataset, by_model in runs.items()}
     everywhere = [model for model in models if all(model in data.values for data in rows.values())]
-    has_mean = has_mean and len(runs) > 1 and bool(everywhere)
+    if everywhere != models and (base not in everywhere or len(everywhere) < 2):
+        has_mean = False
+    has_mean = has_mean and len(runs) > 1
     decided_by = decide_on
     if has_mean and not decide_on:
         decided_by = MEAN

@@ -38,7 +38,14 @@ def decision(section: Section, *, brief: bool = False) -> str:
     their figures.
     """
     if not section.against_base:
-        return tr("Nothing to compare: the base or all other models are missing. Name their results, too.")
+        missing = called(section.base)
+        if section.base in section.figures:
+            missing = tr("another model")
+        text = (
+            "Nothing to compare: only {models} answered these examples. "
+            "Name results of {missing} on them, too."
+        )
+        return tr(text, models=first_few(list(map(called, section.figures))), missing=missing)
     best, base = section.best, section.base
     if best is None:
         return _not_better(section, brief=brief)
