@@ -14,7 +14,7 @@ from tuneyard.core.documents.schema_errors import check_file
 from tuneyard.core.errors import ContentError
 from tuneyard.core.files import read_object
 from tuneyard.core.installation.checkout import ROOT
-from tuneyard.core.language.messages import warn
+from tuneyard.core.language.messages import say, warn
 from tuneyard.core.language.translation import tr
 from tuneyard.eval.read.results import BASE, HELD_OUT, RESULTS, part_of
 from tuneyard.eval.read.scored_run import ScoredRun
@@ -99,6 +99,9 @@ def read_trained_sweep(folder: Path) -> TrainedSweep | None:
         raise ContentError(f"{folder}: no run of this sweep has ended; tuneyard recipe sweep goes on with it")
     sources = [f"{BASE}={path}" for path in base_folders.values()] + sources
     chooses = bool(base_folders) and not replicates and len(runs_of) > 1
+    if chooses:
+        chosen = "its best setting is compared on the half that did not choose it"
+        say(f"note: {folder}: a sweep, {chosen}; table.md has the others", to_stderr=True)
     return TrainedSweep(sources, replicates, chooses)
 
 

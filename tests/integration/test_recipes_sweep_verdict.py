@@ -5,7 +5,7 @@ import pytest
 from tests.cli.scoring import call
 from tests.fake_runs import answers, write_run
 from tests.json_files import read_json, write_json
-from tests.messages import raises
+from tests.messages import printed_line, raises
 from tests.unit.recipes.test_sweep import report_on
 from tuneyard.core.errors import ContentError
 from tuneyard.eval.compare import cli
@@ -47,11 +47,12 @@ def test_seeds_of_a_setting_are_replicates_and_the_verdict_is_that_of_compare(tm
     assert (tmp_path / "sweep.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_one_seed_a_setting_is_chosen_on_one_half_and_reported_on_the_other(tmp_path):
+def test_one_seed_a_setting_is_chosen_on_one_half_and_reported_on_the_other(tmp_path, capsys):
     rows, grid = grid_with_seeds(tmp_path, r4=[100], r8=[84])
     del grid.axes["seed"]
     text, _ = report_on(tmp_path, rows, grid)
     table = verdict(tmp_path)
+    printed_line(capsys.readouterr().err, "note: ", tmp_path, "a sweep, its best setting", "table.md")
     (choice,) = table["choice"]
     assert choice["model"] == "lora_rank r4" and "One seed each" in text
     assert "Ship lora_rank r4" in table["sets"]["s"]["verdict"]
