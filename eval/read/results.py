@@ -7,6 +7,7 @@ batches. A run that was killed and resumed ends with the same bytes as an uninte
 
 import contextlib
 import json
+import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import Any
 from tuneyard.core import version
 from tuneyard.core.documents import json_lines
 from tuneyard.core.errors import ContentError, RequestError, TuneyardError, counted, show_value, unexpected
-from tuneyard.core.files import append_bytes, atomic, read_object, write_bytes, write_json
+from tuneyard.core.files import append_bytes, atomic, existing, read_object, write_bytes, write_json
 from tuneyard.core.prompt.token_losses import TOKEN_LOSSES, TokenLosses, TokenLossFile
 
 RUN = "run.json"
@@ -62,6 +63,7 @@ def check_new(out: Path, command: str, *, resume: bool, force: bool) -> None:
     """
     if resume and force:
         raise RequestError("--resume resumes and --force starts anew: give one of them")
+    _check_writable(out)
     if not out.exists():
         return
     _check_owner(out, command)
@@ -69,10 +71,17 @@ def check_new(out: Path, command: str, *, resume: bool, force: bool) -> None:
         raise RequestError(f"{out} exists: --resume resumes it, --force starts it anew")
 
 
+def _check_writable(out: Path) -> None:
+    """Raise `RequestError` unless OUT, or the nearest of its parents that exists, takes files."""
+    folder = existing(out)
+    if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
+        raise RequestError(f"--out {out}: {folder} is no folder that can be written to; name another folder")
+
+
 def _check_owner(out: Path, command: str) -> None:
     """Raise `RequestError` unless OUT is empty or contains a run of `command`."""
     if not (out / RUN).is_file():
-        if not out.is_dir() or any(not path.name.startswith(f".{RUN}.") for path in out.iterdir()):
+        if any(not path.name.startswith(f".{RUN}.") for path in out.iterdir()):
             raise RequestError(f"{out}: no results folder (it has no {RUN}): choose another --out")
         return
     owner = _owner(out)
@@ -90,12 +99,11 @@ def _check_owner(out: Path, command: str) -> None:
 
 
 def check_files(out: Path, names: Sequence[str], mark: str) -> None:
-    """Raise `RequestError` if OUT is a file, or files of these names in it are not by the same command.
+    """Raise `RequestError` if OUT cannot be written, or files of these names in it are by another command.
 
     The first one is JSON. If the command wrote it, it has the list `mark`.
     """
-    if out.exists() and not out.is_dir():
-        raise RequestError(f"--out {out}: a file; expected a folder")
+    _check_writable(out)
     before = _written_before(out / names[0], mark)
     if before and "steps" not in before:  # which a suite's table has
         return

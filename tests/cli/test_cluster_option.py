@@ -96,8 +96,3 @@ def test_a_limit_leaves_labels_to_the_whole_set_and_the_baseline_to_the_scored_r
     assert all(set(row["choices"]) == set(found["labels"]) for row in predictions(out / "base/s"))
     table = compared(out)
     assert (table["n"], table["majority"], table["majority_label"]) == (4, 3 / 4, "判断:yes")
-
-
-@pytest.mark.parametrize("command", ["qa", "defect"])
-def test_other_commands_baselines_are_of_the_scored_rows_too(call, command) -> None:
-    assert results(call(command, *SHORT, "--limit", "4"))["majority"] == 3 / 4

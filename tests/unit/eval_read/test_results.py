@@ -122,7 +122,7 @@ def test_rows_that_the_set_does_not_have_are_dropped(tmp_path) -> None:
     assert finished(tmp_path) == whole
 
 
-def test_an_existing_folder_needs_a_word(tmp_path):
+def test_an_existing_folder_needs_a_word(tmp_path, monkeypatch):
     begin(tmp_path / "r")
     with raises(RequestError, "--resume", "--force"):
         check_new(tmp_path / "r", "eval.nli", resume=False, force=False)
@@ -130,6 +130,9 @@ def test_an_existing_folder_needs_a_word(tmp_path):
         check_new(tmp_path / "r", "eval.nli", resume=True, force=True)
     check_new(tmp_path / "r", "eval.nli", resume=True, force=False)
     check_new(tmp_path / "new", "eval.nli", resume=True, force=False)
+    monkeypatch.setattr("os.access", lambda path, _: path != tmp_path)
+    with raises(RequestError, f"--out {tmp_path / 'new/v'}: {tmp_path} is no folder that can be written to"):
+        check_new(tmp_path / "new/v", "eval.nli", resume=False, force=False)
 
 
 def test_force_removes_the_commands_own_files_and_those_in_run_json_and_none_elsewhere(tmp_path) -> None:
