@@ -7,6 +7,7 @@ from itertools import chain
 from pathlib import Path
 
 import click
+from tqdm import tqdm
 
 from tuneyard.adapters.store import open_adapter
 from tuneyard.adapters.weighted import (
@@ -148,10 +149,11 @@ def load_candidates(
             request.pipeline_parallel or 1,
         )
     else:
-        if workers:
-            model = open_in_workers(workers, folder, list(adapters), request.dtype, request.quantize)
-        else:
-            model = load_model(folder, request.dtype, request.quantize)
+        with tqdm(desc=f"loading {folder}", bar_format="{desc} …", leave=False):
+            if workers:
+                model = open_in_workers(workers, folder, list(adapters), request.dtype, request.quantize)
+            else:
+                model = load_model(folder, request.dtype, request.quantize)
         for adapter in adapters.values():
             check_fits(model, adapter)
         backend = model

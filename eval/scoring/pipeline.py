@@ -171,13 +171,8 @@ def _progress(job: Job, pending: int) -> "tqdm[NoReturn]":
     from tqdm import tqdm
 
     total = len(job.rows)
-    return tqdm(
-        total=total,
-        initial=total - pending,
-        desc=f"{job.candidate.name} {job.dataset.name}",
-        delay=2,
-        leave=False,
-    )
+    about = f"{job.candidate.name} {job.dataset.name}"
+    return tqdm(total=total, initial=total - pending, desc=about, leave=False)
 
 
 def _origin(job: Job, identity: Identity) -> dict[str, Any]:

@@ -49,7 +49,8 @@ def test_several_models_and_sets_in_one_run(nli, data, tmp_path, capsys) -> None
                        for f in ("predictions.jsonl", "results.json"))]
     )  # fmt: skip
     assert predictions(out) != predictions(out, "one")
-    assert capsys.readouterr().out.count("majority") == 4
+    shown = capsys.readouterr()
+    assert shown.out.count("majority") == 4 and "loading" in shown.err
 
 
 def test_predictions_begin_with_the_documents_six_fields(nli):

@@ -214,9 +214,13 @@ def test_the_log_and_its_last_lines_are_shown_if_a_step_fails(working_folder: Pa
     assert "$ tuneyard data compile absent_name" in demo.LOG.read_text()
 
 
-def test_the_bar_of_a_scoring_is_drawn_into_the_log() -> None:
-    """The log is no terminal, as little as what a test prints to: TQDM_DISABLE alone decides, also here."""
+def test_the_bar_of_a_scoring_is_drawn_into_the_log(capsys: Any) -> None:
+    """It is there before the first batch.
+
+    The log is no terminal, as little as what a test prints to: TQDM_DISABLE alone decides, also here.
+    """
     job: Any = SimpleNamespace(
         rows=range(3), candidate=SimpleNamespace(name="m"), dataset=SimpleNamespace(name="s")
     )
-    assert not _progress(job, 3).disable
+    with _progress(job, 3):
+        assert "m s:   0%" in capsys.readouterr().err
