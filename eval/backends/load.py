@@ -37,6 +37,9 @@ FILES = (WEIGHTS, *OF_TOKENIZER)
 """The files of a model or an adapter that are read."""
 GENERATION = "generation_config.json"
 TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "tokenizer_config.json")
+# in a GGUF, the key general.type: 8 is a text, 7 its length
+GGUF_ADAPTER = b"general.type\x08\0\0\0\x07\0\0\0\0\0\0\0adapter"
+GGUF_HEAD = 4096  # bytes in which the key is found: it follows the architecture
 SHARED, CHANGED = 8, 8  # tokens that both texts begin with, and tokens after them that differ
 EXACT = 1e-3  # in fp32, whose sums differ by some 1e-6
 ROUNDED = 0.2  # where weights or sums are rounded: the experts of a mixture, columns in 8 bits
@@ -234,9 +237,14 @@ def _kind(config: Any) -> Any:
 
 
 def check_gguf(path: Path) -> None:
-    """Raise `RequestError` unless the file begins with GGUF's magic number and the reader is installed."""
-    if not path.is_file() or path.open("rb").read(4) != b"GGUF":
+    """Raise `RequestError` unless the file is the GGUF of a whole model and the reader is installed."""
+    head = path.open("rb").read(GGUF_HEAD) if path.is_file() else b""
+    if not head.startswith(b"GGUF"):
         raise RequestError(f"{path}: no GGUF file; tuneyard adapter export --to gguf writes one")
+    if GGUF_ADAPTER in head:
+        raise RequestError(
+            f"{path}: a LoRA adapter; expected a whole model: tuneyard adapter fuse, then adapter export"
+        )
     if importlib.util.find_spec("gguf") is None:
         raise RequestError(f"reading GGUF: {missing('gguf')}")
 

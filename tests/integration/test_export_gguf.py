@@ -7,10 +7,13 @@ import pytest
 
 from tests.folders import names
 from tests.json_files import read_json, write_json
+from tests.messages import raises
 from tests.tiny import CHATML, SIZES, make_tiny
 from tests.unit.adapters.commands import call
 from tests.unit.adapters.make import delta, factors, gguf_fields, make
 from tuneyard.adapters.export.architecture import _REST, _WORDS, Architecture, reorder
+from tuneyard.core.errors import RequestError
+from tuneyard.eval.backends.load import check_gguf
 
 pytestmark = pytest.mark.slow
 HARD = [
@@ -168,8 +171,11 @@ def test_a_lora_beside_llama_is_the_same_change(models, tmp_path):
     call("export", adapter, "--to", "gguf", "--base", folder, "--out", out)
     reader = GGUFReader(out)
     read = {tensor.name: tensor.data.astype(np.float64) for tensor in reader.tensors}
-    alpha = gguf_fields(out)["adapter.lora.alpha"]
-    assert (gguf_fields(out)["general.type"], gguf_fields(out)["adapter.type"]) == ("adapter", "lora")
+    fields = gguf_fields(out)
+    alpha = fields["adapter.lora.alpha"]
+    assert (fields["general.type"], fields["adapter.type"]) == ("adapter", "lora")
+    with raises(RequestError, "adapter fuse"):  # eval prove --gguf
+        check_gguf(out)
 
     from tuneyard.adapters.store import open_adapter
 
