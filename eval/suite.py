@@ -93,8 +93,6 @@ def cli(suite: Path, skip: tuple[str, ...], **options: Any) -> None:
     with workers_of(request) as workers:
         models = score_steps(request, prepared, workers)
     report_steps(request, prepared, models)
-    following = same_options("--model", "--adapter", "--dataset-dir")
-    next_step(request.out / TABLE, ["tuneyard", "eval", "chat", *following])
 
 
 def score_steps(
@@ -123,9 +121,14 @@ def score_steps(
 
 
 def report_steps(request: ScoringRequest, steps: Mapping[str, PlannedStep], models: Sequence[str]) -> None:
-    """Write table.md and table.json over all steps, and report.html if any step has an accuracy."""
+    """Write table.md and table.json over all steps, and report.html if any step has an accuracy.
+
+    The next command is then that of the comparison, if all steps recommend the same model.
+    """
     from tuneyard.eval.read.find import ScoredRunSource
     from tuneyard.eval.show.html import Page
+    from tuneyard.eval.show.setup import next_command
+    from tuneyard.eval.show.verdict import recommended
 
     figures: Figures = {}
     judged: list[ScoredRunSource] = []
@@ -150,10 +153,16 @@ def report_steps(request: ScoringRequest, steps: Mapping[str, PlannedStep], mode
         title = tr("Suite {name}", name=request.out.name)
         page = Page(title, compare.MOST_ERRORS, module=COMMAND)
         compare.write(compared, request.out, page, facts, force=True)  # the folder is the suite's
+        judgement = compared.comparison
+        words = []
+        if len(set(map(recommended, judgement.deciding))) == 1:
+            words = next_command(replace(compared, comparison=replace(judgement, sets=judgement.sets[:1])))
     else:
+        words = ["tuneyard", "eval", "chat", *same_options("--model", "--adapter", "--dataset-dir")]
         write_text(request.out / TABLE, grid(table) + "\n")
         write_json(request.out / TABLE_JSON, facts)
     click.echo(f"\n{grid(table)}")
+    next_step(request.out / TABLE, words)
 
 
 def figures_of(
