@@ -109,9 +109,7 @@ def compare(
         raise RequestError(f"--margin: only {models[0]} was given; expected a model to compare it with")
     rows = {dataset: paired_rows(dataset, by_model, metric) for dataset, by_model in runs.items()}
     everywhere = [model for model in models if all(model in data.values for data in rows.values())]
-    if everywhere != models and (base not in everywhere or len(everywhere) < 2):
-        has_mean = False
-    has_mean = has_mean and len(runs) > 1
+    has_mean = has_mean and len(runs) > 1 and (everywhere == models or {base} < {*everywhere})
     decided_by = decide_on
     if has_mean and not decide_on:
         decided_by = MEAN

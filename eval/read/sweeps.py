@@ -100,8 +100,11 @@ def read_trained_sweep(folder: Path) -> TrainedSweep | None:
     sources = [f"{BASE}={path}" for path in base_folders.values()] + sources
     chooses = bool(base_folders) and not replicates and len(runs_of) > 1
     if chooses:
-        chosen = "its best setting is compared on the half that did not choose it"
-        say(f"note: {folder}: a sweep, {chosen}; table.md has the others", to_stderr=True)
+        say(
+            f"note: {folder}: a sweep, its best setting is compared on the half that did not choose it; "
+            "table.md has the others",
+            to_stderr=True,
+        )
     return TrainedSweep(sources, replicates, chooses)
 
 

@@ -170,7 +170,7 @@ def _progress(job: Job, pending: int) -> "tqdm[NoReturn]":
     """Progress bar over the rows of a job, of which so many are not scored yet."""
     from tqdm import tqdm
 
-    total = len(job.rows)
+    total = max(len(job.rows), pending)  # which may be further prompts
     about = f"{job.candidate.name} {job.dataset.name}"
     return tqdm(total=total, initial=total - pending, desc=about, leave=False)
 

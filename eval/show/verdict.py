@@ -38,14 +38,10 @@ def decision(section: Section, *, brief: bool = False) -> str:
     their figures.
     """
     if not section.against_base:
-        missing = called(section.base)
-        if section.base in section.figures:
-            missing = tr("another model")
         text = (
-            "Nothing to compare: only {models} answered these examples. "
-            "Name results of {missing} on them, too."
+            "Nothing to compare: only {models} answered these examples. Name the base and another that did."
         )
-        return tr(text, models=first_few(list(map(called, section.figures))), missing=missing)
+        return tr(text, models=first_few(list(map(called, section.figures))))
     best, base = section.best, section.base
     if best is None:
         return _not_better(section, brief=brief)

@@ -222,5 +222,5 @@ def test_the_bar_of_a_scoring_is_drawn_into_the_log(capsys: Any) -> None:
     job: Any = SimpleNamespace(
         rows=range(3), candidate=SimpleNamespace(name="m"), dataset=SimpleNamespace(name="s")
     )
-    with _progress(job, 3):
-        assert "m s:   0%" in capsys.readouterr().err
+    with _progress(job, 5):  # further prompts than rows
+        assert "m s:   0%|          | 0/5" in capsys.readouterr().err
