@@ -211,24 +211,6 @@ def test_a_step_that_cannot_run_is_refused_beforehand(suite_folder: Path) -> Non
         call(suite_folder, suite, "--model", "no/such-model", "--skip", "quiz")
 
 
-def test_a_step_for_another_backend_is_refused_beforehand(suite_folder: Path) -> None:
-    with raises(RequestError, "texts", "--skip"):
-        call(
-            suite_folder,
-            SUITE,
-            "--model",
-            "m",
-            "--backend",
-            "openai",
-            "--url",
-            "http://localhost:1",
-            "--skip",
-            "cmmlu",
-            "--skip",
-            "even",
-        )
-
-
 def test_the_bundled_suite_runs(tmp_path: Path, tiny_model: Path) -> None:
     given = [ROOT / "eval/suites/toolkit.yaml", "--model", tiny_model, "--out", tmp_path / "out"]
     scoring.call(cli, *given, "--skip", "cmmlu", "--limit", "1")
