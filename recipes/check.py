@@ -75,9 +75,8 @@ class Checked:
         recipe, rows = self.recipe, self.answer.train.rows
         if not rows and not regroups(recipe):
             rows_of = {dataset.name: dataset.rows for dataset in self.datasets}
-            counts = []
-            for name in dict.fromkeys(recipe.names("dataset")):  # a missing one has no rows
-                counts.append(rows_of.get(name) or self.answer.data.get(name, Rows()).rows)
+            names = dict.fromkeys(recipe.names("dataset"))  # a missing one has no rows
+            counts = [rows_of.get(name) or self.answer.data.get(name, Rows()).rows for name in names]
             if all(counts):
                 rows = training_rows(recipe, counts)
         return schedule_of(recipe, rows, world_size(recipe, self.target.gpus))

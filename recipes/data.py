@@ -62,12 +62,10 @@ def read_datasets(recipe: Recipe) -> tuple[list[NamedDataset], list[Problem]]:
             try:
                 dataset, dataset_problems = _read_dataset(recipe, key, name)
             except TuneyardError as error:
-                message, hint = str(error), ""
+                hint = ""
                 if isinstance(error, NotRegisteredError) and not other_folder(name, folder):
                     hint = _compile_hint(name, "compile it")
-                if hint and message.endswith("?"):
-                    message, hint = f"{message} Or {hint}", ""
-                problems.append(recipe.problem("E320", key, message, hint, MissingDataProblem))
+                problems.append(recipe.problem("E320", key, str(error), hint, MissingDataProblem))
             else:
                 datasets.append(dataset)
                 problems.extend(dataset_problems)

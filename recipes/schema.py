@@ -3,7 +3,6 @@
 `python -m tools.recipe_schema` writes the schema, which editors read, too.
 """
 
-import re
 from collections.abc import Collection, Iterator
 from functools import cache
 from pathlib import Path
@@ -36,8 +35,6 @@ OTHER_NAMES = {
 """Keys and values of TRL, axolotl and transformers, and what LLaMA-Factory calls the same."""
 CODES = {"type": "E302", "enum": "E303", "anyOf": "E303"}  # by the keyword that a value fails; else E313
 
-DECIMAL_COMMA = re.compile(r"-?\d+,\d+(e-?\d+)?", re.IGNORECASE)
-
 
 @cache
 def known_keys() -> dict[str, dict[str, Any]]:
@@ -58,7 +55,7 @@ def setting_problems(recipe: Recipe) -> Iterator[Problem]:
         violation = next(violations(known_keys()[key], value, exact=True), None)
         if violation is not None:
             code, hint = CODES.get(violation.keyword, "E313"), violation.hint
-            if violation.message.endswith("expected a number") and DECIMAL_COMMA.fullmatch(str(value)):
+            if code == "E302" and "," in str(value):
                 hint = f"with a dot: {str(value).replace(',', '.')}"
             if violation.keyword == "enum":
                 if key == "template":

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import click
 
-from tuneyard.core.errors import ContentError, RequestError, nearest
+from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.core.execution import Observer, WorkItem, WorkResult
 from tuneyard.core.execution.processes import end_process
 from tuneyard.core.files import HeldError, locked, read_object, reserved, write_json
@@ -39,7 +39,7 @@ from tuneyard.recipes.train import train
 
 SCORED = "judged.json"  # the command that scored a run, written when all its results are there
 SCORE_LOG = "score.log"
-UNKNOWN_PLACEHOLDER = re.compile(r"\S*?(?<!\$)(\{(?!adapter\}|results\})\w+\})\S*")
+UNKNOWN_PLACEHOLDER = re.compile(r"\S*?(?<!\$)\{(?!adapter\}|results\})\w+\}\S*")
 """A word of a scoring command with another placeholder. A word with spaces is code, which has braces."""
 NOT_JUDGED = {"output_dir", "seed", "learning_rate"}  # settings that no answer of LLaMA-Factory depends on
 
@@ -199,8 +199,7 @@ def scoring_words(evaluation: str, folder: Path) -> list[str]:
             f"--eval: the program {words[0]!r} was not found; begin with one, as in 'tuneyard eval nli …'"
         )
     for unknown in filter(None, map(UNKNOWN_PLACEHOLDER.fullmatch, words)):
-        hint = nearest(unknown[1], ["{adapter}", "{results}"], "write one of them")
-        raise RequestError(f"--eval {unknown[0]}: known are {{adapter}} and {{results}}; {hint}")
+        raise RequestError(f"--eval {unknown[0]}: known are {{adapter}} and {{results}}")
     results = str(folder / RESULTS)
     return [word.replace("{adapter}", str(folder)).replace("{results}", results) for word in words]
 
