@@ -16,12 +16,10 @@ from tuneyard.core.documents.schema_errors import is_number
 from tuneyard.core.drawing.plots import picture, plotting
 from tuneyard.core.errors import ContentError, RequestError, counted, nearest
 from tuneyard.core.files import read_object, require
-from tuneyard.core.language.messages import say
 from tuneyard.core.language.reader_language import ENGLISH, in_language
 from tuneyard.core.language.translation import tr, tr_counted
 from tuneyard.core.training.metrics import Metric, direction, metric_of
-from tuneyard.core.training.training_run import STARTED, TRAINING
-from tuneyard.recipes.output_dir import checkpoints, find_flaw, is_free
+from tuneyard.recipes.output_dir import checkpoints, find_flaw
 
 
 class DivergedError(ContentError):
@@ -57,6 +55,7 @@ def command(output_dir: Path, metric: str | None, as_json: bool) -> None:
     """Name the best checkpoint of the run in OUTPUT_DIR and say whether it overfits or is cut short."""
     from tuneyard.core.weights.adapter_files import CONFIG
 
+    require(output_dir, "output_dir of a training")
     name = metric or "eval_loss"
     try:
         curve = read_curve(output_dir, name)
@@ -78,8 +77,6 @@ def command(output_dir: Path, metric: str | None, as_json: bool) -> None:
     click.echo(tr("checkpoint: {path}", path=checkpoint))
     click.echo(_advice(curve, best.step))
     click.echo(tr("curve: {path}", path=output_dir / "best.png"))
-    if (output_dir / STARTED).is_file() and not (output_dir / TRAINING).is_file() and is_free(output_dir):
-        say(f"{output_dir} holds this run, cut off; `tuneyard recipe train` resumes it")
     weights = Path(best.checkpoint or output_dir)
     if (weights / CONFIG).is_file():
         next_step(weights, ["tuneyard", "adapter", "show", weights])

@@ -101,8 +101,6 @@ def test_the_command(tmp_path):
     printed(done.output.splitlines()[0], "eval_loss", "nats", "lower is better", "2 at step 20", "3")
     assert (tmp_path / "best.png").stat().st_size > 5000
     assert done.output.endswith(f"next: tuneyard eval chat --model {tmp_path}\n")  # no adapter
-    (tmp_path / "started.json").touch()
-    assert "cut off; `tuneyard recipe train` resumes it" in invoke(command, tmp_path).output
 
 
 def test_without_a_flag_the_highest_accuracy_is_the_best(tmp_path):
