@@ -128,7 +128,6 @@ def report_steps(request: ScoringRequest, steps: Mapping[str, PlannedStep], mode
     from tuneyard.eval.read.find import ScoredRunSource
     from tuneyard.eval.show.html import Page
     from tuneyard.eval.show.setup import next_command
-    from tuneyard.eval.show.verdict import recommended
 
     figures: Figures = {}
     judged: list[ScoredRunSource] = []
@@ -153,10 +152,7 @@ def report_steps(request: ScoringRequest, steps: Mapping[str, PlannedStep], mode
         title = tr("Suite {name}", name=request.out.name)
         page = Page(title, compare.MOST_ERRORS, module=COMMAND)
         compare.write(compared, request.out, page, facts, force=True)  # the folder is the suite's
-        judgement = compared.comparison
-        words = []
-        if len(set(map(recommended, judgement.deciding))) == 1:
-            words = next_command(replace(compared, comparison=replace(judgement, sets=judgement.sets[:1])))
+        words = next_command(compared)
     else:
         words = ["tuneyard", "eval", "chat", *same_options("--model", "--adapter", "--dataset-dir")]
         write_text(request.out / TABLE, grid(table) + "\n")

@@ -55,7 +55,6 @@ def command(output_dir: Path, metric: str | None, as_json: bool) -> None:
     """Name the best checkpoint of the run in OUTPUT_DIR and say whether it overfits or is cut short."""
     from tuneyard.core.weights.adapter_files import CONFIG
 
-    require(output_dir, "output_dir of a training")
     name = metric or "eval_loss"
     try:
         curve = read_curve(output_dir, name)

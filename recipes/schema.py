@@ -56,7 +56,7 @@ def setting_problems(recipe: Recipe) -> Iterator[Problem]:
         if violation is not None:
             code, hint = CODES.get(violation.keyword, "E313"), violation.hint
             if code == "E302" and "," in str(value):
-                hint = f"with a dot: {str(value).replace(',', '.')}"
+                hint = "write a dot, as in 1.5e-4"
             if violation.keyword == "enum":
                 if key == "template":
                     code = "E305"

@@ -15,7 +15,7 @@ import click
 from tuneyard.core.cli.main import cli_command
 from tuneyard.core.cli.next_step import next_step
 from tuneyard.core.datasets import DEFAULT_FOLDER, read_registry
-from tuneyard.core.datasets.manifest import manifest_beside
+from tuneyard.core.datasets.manifest import EMPTY, read_manifest
 from tuneyard.core.documents import dump_yaml
 from tuneyard.core.errors import ContentError, Problem, resumed_by
 from tuneyard.core.errors.problem_codes import guide
@@ -82,43 +82,42 @@ def after_training(recipe: Recipe) -> list[str]:
             words += [override for override in recipe.overrides if not override.startswith("output_dir=")]
             return [*words, "pissa_convert=true", f"output_dir={weights}-converted"]
         weights = f"{weights}/pissa_converted"
-    score, dataset_words = _scoring(recipe)
-    if score and dataset_words:
+    scoring = _scoring(recipe)
+    if scoring:
         model = ["--model", weights]
         if recipe.method == "lora":
             model = ["--model", base, "--adapter", weights]
         out = f"results/{recipe.output_dir.name}"
-        return ["tuneyard", "eval", score, *model, *dataset_words, "--out", out]
+        return ["tuneyard", "eval", scoring[0], *model, *scoring[1:], "--out", out]
     if recipe.method == "lora":
         return ["tuneyard", "adapter", "show", weights]
     return ["tuneyard", "eval", "chat", "--model", weights]
 
 
-def _scoring(recipe: Recipe) -> tuple[str, list[str]]:
-    """The command of `eval` for a stage and its data, "" if there is none, and the options of its dataset.
+def _scoring(recipe: Recipe) -> list[str]:
+    """The command of `eval` for a stage and its data, and the options of its dataset.
 
-    That is the first evaluation dataset, or the training's eval split; no options without its rows.
+    That is the first evaluation dataset, or the training's eval split. [] without its rows, or a command.
     """
-    score = SCORES.get(recipe.stage, "")
+    score = SCORES.get(recipe.stage)
     names = recipe.names("eval_dataset")
     names += [f"{name.removesuffix('_train')}_eval" for name in recipe.names("dataset")]
-    dataset = next(iter(names), "")
+    dataset = names[0]
     folder = Path(dataset_dir(recipe))
-    file_name = read_registry(folder).get(dataset, {}).get("file_name")
-    if not isinstance(file_name, str) or not (folder / file_name).is_file():
-        return score, []
-    if recipe.stage == "sft" and _answers_are_labels(folder / file_name):
+    path = folder / str(read_registry(folder).get(dataset, {}).get("file_name", ""))
+    if not score or not path.is_file():
+        return []
+    if recipe.stage == "sft" and _answers_are_labels(path):
         score = "nli"
-    words = ["--dataset", dataset]
+    words = [score, "--dataset", dataset]
     if folder != DEFAULT_FOLDER:
         words += ["--dataset-dir", str(folder)]
-    return score, words
+    return words
 
 
 def _answers_are_labels(path: Path) -> bool:
     """True if the spec of a compiled file has labels, and writes nothing else as answers."""
-    compiled = manifest_beside(path)
-    definition = compiled[0].definition if compiled else {}
+    definition = (read_manifest(path.parent) or EMPTY).definition
     outputs = {each.get("output") for each in definition.get("write", [])}
     return "labels" in definition and outputs == {"{label}"}
 

@@ -93,13 +93,15 @@ def compared_datasets(runs: RunsByDataset, sections: Sequence[Section]) -> Table
 
 def next_command(compared: ComparedRuns) -> list[str]:
     """Words of the next command: merge the adapters of the best model, export its only adapter, or talk to
-    the base if that is kept. There is none for results of other tools, if several datasets decide, or if no
-    model is recommended.
+    the base if that is kept.
+
+    There is none for results of other tools, if datasets decide on different models, or if none is
+    recommended. Of an adapter that was trained again since it was scored, there is a warning instead.
     """
-    section, *others = compared.comparison.deciding
+    section = compared.comparison.deciding[0]
+    best, *others = set(map(recommended, compared.comparison.deciding))
     if others:
         return []
-    best = recommended(section)
     trainings = section.figures[best].trainings if best in section.figures else ()
     runs = {run.model: run for run in compared.run_list}
     run = runs.get((trainings or [best])[0])

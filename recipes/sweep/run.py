@@ -39,8 +39,8 @@ from tuneyard.recipes.train import train
 
 SCORED = "judged.json"  # the command that scored a run, written when all its results are there
 SCORE_LOG = "score.log"
+# A word of a scoring command with another placeholder. A word with spaces is code, which has braces.
 UNKNOWN_PLACEHOLDER = re.compile(r"\S*?(?<!\$)\{(?!adapter\}|results\})\w+\}\S*")
-"""A word of a scoring command with another placeholder. A word with spaces is code, which has braces."""
 NOT_JUDGED = {"output_dir", "seed", "learning_rate"}  # settings that no answer of LLaMA-Factory depends on
 
 
@@ -198,8 +198,9 @@ def scoring_words(evaluation: str, folder: Path) -> list[str]:
         raise RequestError(
             f"--eval: the program {words[0]!r} was not found; begin with one, as in 'tuneyard eval nli …'"
         )
-    for unknown in filter(None, map(UNKNOWN_PLACEHOLDER.fullmatch, words)):
-        raise RequestError(f"--eval {unknown[0]}: known are {{adapter}} and {{results}}")
+    for word in words:
+        if UNKNOWN_PLACEHOLDER.fullmatch(word):
+            raise RequestError(f"--eval {word}: known are {{adapter}} and {{results}}")
     results = str(folder / RESULTS)
     return [word.replace("{adapter}", str(folder)).replace("{results}", results) for word in words]
 

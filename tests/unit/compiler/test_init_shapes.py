@@ -236,21 +236,6 @@ def test_the_first_of_accepted_answers_is_learned(bench):
     assert {record["output"] for record in records} <= {reply(n) for n in range(ROWS)} and records
 
 
-@pytest.mark.parametrize("rating", ["overall_score", "score", "reward"])
-def test_rated_answers_become_pairs_by_any_usual_name_of_the_rating(bench, rating):
-    columns, _, spec = columns_of(
-        bench,
-        lambda n: {
-            "tags": ["a", "b"],
-            "prompt": ask(n),
-            "responses": [{rating: n % 3, "text": reply(n)}, {rating: 5, "text": reply(n + ROWS)}],
-        },
-    )
-    assert columns == {"question": "prompt", "chosen": "responses", "rejected": "responses"}
-    best = {"by": rating, "take": "text"}
-    assert [spec["columns"][name]["best"] for name in ("chosen", "rejected")] == [best, best]
-
-
 WORDS = ("tin", "zinc", "iron", "lead")
 
 

@@ -72,7 +72,7 @@ def test_clusters_of_other_records_are_refused(tmp_path, capsys) -> None:
     with raises(ContentError, "d-eval.examples.npy"):
         read(path)
     assert read(path, "none").clusters is None
-    assert capsys.readouterr().err.count("d-eval.json: the file has changed") == 2
+    assert "d-eval.json: the file has changed" in capsys.readouterr().err
     (tmp_path / "manifest.json").unlink()
     write_json(path, ROWS[:3])
     with raises(ContentError, "d-eval.json", "d-eval.examples.npy"):

@@ -1,15 +1,12 @@
 """The next command of a comparison carries its decision out."""
 
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import pytest
 
 from tests.fake_runs import write_run
 from tests.tiny import write_adapter
 from tuneyard.adapters.store import open_adapter
-from tuneyard.eval import suite
 from tuneyard.eval.compare import compare_results
 from tuneyard.eval.read.find import ScoredRunSource
 from tuneyard.eval.show.setup import next_command
@@ -45,19 +42,12 @@ def write(folder: Path, correct: dict[str, int], digest: str = "") -> Path:
         ({"base": 60, "rte": 61}, "tuneyard eval chat --model models/b"),
     ],
 )
-@pytest.mark.usefixtures("without_plots")
-def test_the_decision_has_a_command(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, correct: dict[str, int], command: str
-) -> None:
-    """That of a suite, too, whose steps all decide so."""
+def test_the_decision_has_a_command(tmp_path: Path, correct: dict[str, int], command: str) -> None:
+    """So has that of a suite whose steps all decide so."""
     folder = write(tmp_path / "runs", correct)
-    assert " ".join(next_command(compare_results([ScoredRunSource(folder)]))).startswith(command)
-    noted: list[str] = []
-    monkeypatch.setattr(suite, "next_step", lambda _, words: noted.extend(words))
-    step: Any = SimpleNamespace(out=folder), (None, [SimpleNamespace(name="s")])
-    request: Any = SimpleNamespace(out=tmp_path / "suite")
-    suite.report_steps(request, {"a": step, "b": step}, [*correct])
-    assert " ".join(noted).startswith(command)
+    for datasets in (["s"], ["s", "t"]):
+        compared = compare_results([ScoredRunSource(folder, "", name) for name in datasets], has_mean=False)
+        assert " ".join(next_command(compared)).startswith(command)
 
 
 def test_an_adapter_that_was_trained_again_is_not_shipped(working_folder: Path) -> None:
