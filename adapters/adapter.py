@@ -226,7 +226,7 @@ class Adapter(ABC):
     @cached_property
     def digest(self) -> str:
         """SHA-256 over the SHA-256 of the weights file and of the config, as hex."""
-        return digest_of(self.folder, self.weights_sha256)
+        return text_sha256(self.weights_sha256 + sha256(self.folder / CONFIG))
 
     @cached_property
     def weights_sha256(self) -> str:
@@ -338,9 +338,12 @@ def sha256_of_weights(files: Sequence[Path]) -> str:
     return hashlib.sha256("".join(hashes).encode()).hexdigest()
 
 
-def digest_of(folder: Path, weights: str) -> str:
-    """SHA-256 over the SHA-256 of the `weights` and of the config of an adapter, as hex."""
-    return text_sha256(weights + sha256(folder / CONFIG))
+def digest_in(folder: Path) -> str:
+    """The digest of the adapter in a folder, which is not opened or checked; "" without weights."""
+    files = sorted(folder.glob("adapter_model*.safetensors"))
+    if not files:
+        return ""
+    return text_sha256(sha256_of_weights(files) + sha256(folder / CONFIG))
 
 
 def name_of(folder: Path) -> str:

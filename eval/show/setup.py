@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from tuneyard.adapters.adapter import digest_of, sha256_of_weights
+from tuneyard.adapters.adapter import digest_in
 from tuneyard.core.language.messages import for_reader, warn
 from tuneyard.core.language.number_format import NONE, Table
 from tuneyard.core.language.translation import tr
@@ -112,8 +112,8 @@ def next_command(compared: ComparedRuns) -> list[str]:
         return ["tuneyard", "eval", "chat", "--model", str(run.facts["base"])]
     digests = part_of(part_of(run.facts, "hashes"), "adapters").values()
     for place in map(Path, weights):
-        files = sorted(place.glob("adapter_model*.safetensors"))
-        if files and digests and digest_of(place, sha256_of_weights(files)) not in digests:
+        digest = digest_in(place)
+        if digests and digest and digest not in digests:
             changed = "{place} is not what was scored any more: score it again before you ship it"
             warn(tr(changed, place=place))
             return []

@@ -125,7 +125,7 @@ def test_a_grid_over_use_cpu_gives_gpus_to_its_points(four_gpus, tmp_path) -> No
         ("score 'it", "close the quote"),
         ("", "{adapter}"),
         ("no-such-program x", "no-such-program"),
-        ("python run={adaptr}", 'known are {adapter}'),
+        ("python run={adaptr}", "known are {adapter}"),
     ],
 )
 def test_a_scoring_command_that_cannot_run_is_refused_first(tmp_path, judge, fact) -> None:
