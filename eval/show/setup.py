@@ -111,9 +111,8 @@ def next_command(compared: ComparedRuns) -> list[str]:
     if not weights:
         return ["tuneyard", "eval", "chat", "--model", str(run.facts["base"])]
     digests = part_of(part_of(run.facts, "hashes"), "adapters").values()
-    for place in map(Path, weights):
-        digest = digest_in(place)
-        if digests and digest and digest not in digests:
+    for place in map(Path, weights if digests else ()):
+        if digest_in(place) not in {"", *digests}:
             changed = "{place} is not what was scored any more: score it again before you ship it"
             warn(tr(changed, place=place))
             return []
