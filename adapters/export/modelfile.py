@@ -26,7 +26,7 @@ from tuneyard.adapters.store import note
 from tuneyard.core.errors import ContentError, RequestError, show_value
 from tuneyard.core.files import write_text
 from tuneyard.core.language.messages import say
-from tuneyard.core.prompt import Message, Render, chat_renderer, saved_chat_template
+from tuneyard.core.prompt import Message, Render, chat_renderer, find_chat_template
 
 PARAMETERS = {  # the key is generation_config.json's name, the value Ollama's
     "temperature": "temperature", "top_k": "top_k", "top_p": "top_p", "min_p": "min_p",
@@ -153,13 +153,13 @@ def to_ollama(source: ExportSource, options: Mapping[str, Any]) -> None:
     folders = [source.folder]
     if source.base:
         folders.append(source.base)
-    template = None
+    saved = None
     for folder in folders:
-        template = template or saved_chat_template(folder)
-    if template is None:
+        saved = saved or find_chat_template(folder)
+    if saved is None:
         raise ContentError(f"{source.folder}: no chat template in it or in its base (--base)")
     special = special_texts(folders)
-    render = renderer(template, special)
+    render = renderer(saved.text, special)
     wrapping = find_wrapping(render)
     if thinks(render, wrapping):
         note("the chat template removes thoughts from earlier answers, this TEMPLATE keeps them")

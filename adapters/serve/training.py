@@ -169,9 +169,7 @@ def _tokenizer(folder: Path, base: Path) -> Tokenizer:
 def _template(folder: Path, base: Path) -> SavedTemplate | None:
     """Read the chat template that a training saved, otherwise the base's."""
     saved = find_chat_template(folder)
-    if saved is None or not saved.text:
-        return find_chat_template(base)
-    return saved
+    return saved or find_chat_template(base)
 
 
 def _ends(tokenizer: Tokenizer, base: Path) -> list[int]:

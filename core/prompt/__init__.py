@@ -89,13 +89,14 @@ def conversation(record: Record, entry: Entry, place: str, answer: int = 0) -> C
         raise ContentError(f"{place}: {example.fault}")
     if example.system:
         messages.insert(0, {"role": "system", "content": example.system})
-    try:
-        tools = tools_text(example.tools)
-    except WrongValueError as error:
-        column = format_of(record, entry).columns["tools"]
-        raise ContentError(f"{place}: {column}: {error}") from error
-    if tools:
-        messages[0]["tools"] = tools
+    if example.tools:
+        try:
+            tools = tools_text(example.tools)
+        except WrongValueError as error:
+            column = format_of(record, entry).columns["tools"]
+            raise ContentError(f"{place}: {column}: {error}") from error
+        if tools:
+            messages[0]["tools"] = tools
     role, text = "assistant", ""
     if answer < len(example.answers):
         role, text = example.answers[answer]
@@ -132,11 +133,12 @@ def refuse_media(record: Record, entry: Entry, place: str, images: bool = False)
 
 
 def find_chat_template(folder: Path) -> SavedTemplate | None:
-    """Read the chat template saved in a model or adapter folder, None without one."""
+    """Read the chat template saved in a model or adapter folder, None without one or with an empty one."""
     file = folder / "chat_template.jinja"
     if file.is_file():
         try:
-            return SavedTemplate(file, file.read_text(encoding="utf-8"))
+            text = file.read_text(encoding="utf-8")
+            return SavedTemplate(file, text) if text else None
         except UnicodeDecodeError as error:
             raise ContentError(
                 f"{file}: not UTF-8 at byte {error.start}; write the template again"
@@ -145,17 +147,9 @@ def find_chat_template(folder: Path) -> SavedTemplate | None:
     if not config.is_file():
         return None
     template = read_object(config).get("chat_template")
-    if not isinstance(template, str):
+    if not isinstance(template, str) or not template:
         return None
     return SavedTemplate(config, template)
-
-
-def saved_chat_template(folder: Path) -> str | None:
-    """Text of the chat template saved in a model or adapter folder, None without one."""
-    saved = find_chat_template(folder)
-    if saved is None:
-        return None
-    return saved.text
 
 
 def chat_renderer(
@@ -214,20 +208,15 @@ def openai_messages(messages: Messages) -> tuple[list[JsonObject], list[JsonObje
                 plain += [{"role": "tool", "content": result} for result in content.split(RESULTS)]
             else:
                 plain.append({"role": role, "content": content})
-        tools = messages[0].get("tools", "") if messages else ""
-        return plain, wrapped_tools(tools)
+        tools = messages[0].get("tools") if messages else None
+        return plain, wrapped_tools(tools) if tools else []
     except WrongValueError as error:
         raise ContentError(f"a call or the tools of a conversation: {error}") from error
 
 
-def chat_encoder(tokenizer: Tokenizer, template: str | None, think: bool = False) -> Encode:
-    """Encoder by a Jinja chat template: messages → prompt ids, with the generation prompt."""
-    render = chat_renderer(tokenizer, template, think)
-
-    def encode(messages: Messages) -> Ids:
-        return list(tokenizer(render(messages, True), add_special_tokens=False)["input_ids"])
-
-    return encode
+def prompt_ids(tokenizer: Tokenizer, render: Render, messages: Messages) -> Ids:
+    """Ids of a prompt as a `chat_renderer` writes it, up to the begin of the answer."""
+    return list(tokenizer(render(messages, True), add_special_tokens=False)["input_ids"])
 
 
 def llamafactory_encoder(tokenizer: Tokenizer, name: str, think: bool = False) -> Encode:

@@ -54,22 +54,18 @@ class SupervisedText(NamedTuple):
 ToTurns = Callable[[Messages], Turns]  # of messages that end with an answer
 
 
-def chat_turns(tokenizer: Tokenizer, render: Render) -> ToTurns:
-    """Converter by a renderer: messages → turns. `ContentError` if an answer changes its prompt."""
-
-    def turns(messages: Messages) -> Turns:
-        pairs, before = [], ""
-        for place, message in enumerate(messages):
-            if message["role"] in ANSWERS:
-                prompt = render(messages[:place], True)
-                with_answer = render(messages[: place + 1], False)
-                question = tokenizer(_after(before, prompt), add_special_tokens=False)
-                answer = tokenizer(_after(prompt, with_answer), add_special_tokens=False)
-                pairs.append((list(question["input_ids"]), list(answer["input_ids"])))
-                before = with_answer
-        return Turns(pairs)
-
-    return turns
+def chat_turns(tokenizer: Tokenizer, render: Render, messages: Messages) -> Turns:
+    """Turns of messages as a `chat_renderer` writes them. `ContentError` if an answer changes its prompt."""
+    pairs, before = [], ""
+    for place, message in enumerate(messages):
+        if message["role"] in ANSWERS:
+            prompt = render(messages[:place], True)
+            with_answer = render(messages[: place + 1], False)
+            question = tokenizer(_after(before, prompt), add_special_tokens=False)
+            answer = tokenizer(_after(prompt, with_answer), add_special_tokens=False)
+            pairs.append((list(question["input_ids"]), list(answer["input_ids"])))
+            before = with_answer
+    return Turns(pairs)
 
 
 def llamafactory_turns(tokenizer: Tokenizer, name: str, think: bool = False) -> ToTurns:

@@ -181,7 +181,7 @@ def make_dataset(dataset: Dataset, cluster: str | None, folder: Path | None, ima
         check_characters(json.dumps(record, ensure_ascii=False), place)
     compiled = manifest_beside(dataset.path)
     manifest = compiled[0] if compiled else EMPTY
-    if compiled and compiled[1].sha256 not in (None, sha256(dataset.path)):
+    if compiled and compiled[1].sha256 != sha256(dataset.path):
         warn(tr("{path}: the file has changed since it was compiled", path=dataset.path))
     column, clusters = find_clusters(dataset.path, records, cluster, manifest.cluster)
     origin = find_origin(dataset.path, conversations, folder, is_registered=bool(dataset.entry))
@@ -245,7 +245,7 @@ def current_row_index(path: Path) -> RowIndex | None:
     if index is None:
         return None
     compiled = manifest_beside(path)
-    if compiled is not None and compiled[1].sha256 not in (None, sha256(path)):
+    if compiled and compiled[1].sha256 != sha256(path):
         return None
     return index
 

@@ -47,9 +47,7 @@ class Compile:
     held_out_datasets: Sequence[str]
 
     def trained_as(self, file: str) -> str:
-        """The dataset that is trained on for a file of the training split alone, "" for any other file."""
-        if file not in self.training_files:
-            return ""
+        """The dataset that is trained on for one of the `training_files`."""
         of_file = [name for name in self.manifest.entries if self.manifest.file_of(name) == file]
         return [*of_file, *self.training_datasets, file][0]
 
@@ -191,9 +189,9 @@ def find_origin(
             fingerprints = _as_trained(fingerprints, compiles)
         return _compared(fingerprints, compiles)
     compiled, file = written
-    dataset = compiled.trained_as(file)
-    if dataset:
-        return Origin(fingerprints, np.ones(len(fingerprints), bool), [dataset], compiled.held_out_datasets)
+    if file in compiled.training_files:
+        in_training = np.ones(len(fingerprints), bool)
+        return Origin(fingerprints, in_training, [compiled.trained_as(file)], compiled.held_out_datasets)
     return replace(_compared(fingerprints, [compiled]), held_out=())  # these rows are held-out ones
 
 

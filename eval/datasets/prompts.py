@@ -6,6 +6,7 @@ first, then the base tokenizer's, then plain text.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from tuneyard.core.datasets import find_dataset, registry_folder
@@ -16,10 +17,10 @@ from tuneyard.core.prompt import (
     Encode,
     Messages,
     Tokenizer,
-    chat_encoder,
     chat_renderer,
+    find_chat_template,
     llamafactory_encoder,
-    saved_chat_template,
+    prompt_ids,
 )
 from tuneyard.core.prompt.supervision import ToTurns, Turns, chat_turns, llamafactory_turns
 from tuneyard.core.training.training_run import names_in, training_settings
@@ -57,8 +58,8 @@ def choose_prompting(
         turns = llamafactory_turns(tokenizer, template, think)
         return Prompting(encode, turns, f"LLaMA-Factory template {template}", text_sha256(template))
     base_template = tokenizer.chat_template if isinstance(tokenizer.chat_template, str) else None
-    saved_templates = {folder: saved_chat_template(folder) for folder in adapters}
-    if len({saved or base_template for saved in saved_templates.values()}) > 1:
+    saved_templates = {folder: find_chat_template(folder) for folder in adapters}
+    if len({saved.text if saved else base_template for saved in saved_templates.values()}) > 1:
         folders = ", ".join(map(str, adapters))
         raise RequestError(f"{folders} were trained with different chat templates: name one with --template")
     text = base_template
@@ -69,9 +70,10 @@ def choose_prompting(
         source = WITHOUT_BOS if adds_bos else PLAIN
     for folder, saved in saved_templates.items():
         if saved:
-            source, text = f"chat template of {folder}", saved
-    turns = chat_turns(tokenizer, chat_renderer(tokenizer, text, think))
-    prompting = Prompting(chat_encoder(tokenizer, text, think), turns, source, text_sha256(text or ""))
+            source, text = f"chat template of {folder}", saved.text
+    render = chat_renderer(tokenizer, text, think)
+    encode, turns = partial(prompt_ids, tokenizer, render), partial(chat_turns, tokenizer, render)
+    prompting = Prompting(encode, turns, source, text_sha256(text or ""))
     return _after_bos(tokenizer, prompting) if bos and text is None else prompting
 
 

@@ -8,14 +8,7 @@ from tuneyard.adapters.weighted import WeightedAdapter
 from tuneyard.core import version
 from tuneyard.core.errors import RequestError, counted
 from tuneyard.core.files import sha256, versions
-from tuneyard.core.prompt import (
-    Encode,
-    Messages,
-    Tokenizer,
-    chat_encoder,
-    llamafactory_encoder,
-    saved_chat_template,
-)
+from tuneyard.core.prompt import Encode, Messages, Tokenizer, llamafactory_encoder
 from tuneyard.core.weights.adapter_files import CONFIG
 from tuneyard.eval.backends import Backend
 from tuneyard.eval.backends.load import check_gguf, find_model, load_gguf_tokenizer
@@ -23,7 +16,7 @@ from tuneyard.eval.backends.modelfile import ServedModelfile, read_modelfile
 from tuneyard.eval.backends.scorers import prompts_too_long
 from tuneyard.eval.backends.server import Server
 from tuneyard.eval.datasets.dataset import INDEPENDENT, EvalDataset, read_datasets
-from tuneyard.eval.datasets.prompts import trained_template
+from tuneyard.eval.datasets.prompts import choose_prompting, trained_template
 from tuneyard.eval.parity.answers import Reference, prove_files, training_ends
 from tuneyard.eval.parity.proof import FILES, ParityInputs, Proof, Tolerance, prove_prompts
 from tuneyard.eval.parity.servers import connect, prove_servers
@@ -99,14 +92,11 @@ def _prompt_ways(
 
         folder = find_model(str(inputs.fused))
         fused_tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-        encode = chat_encoder(fused_tokenizer, saved_chat_template(inputs.fused))
-        yield f"chat template and tokenizer of {inputs.fused}", encode
+        fused = choose_prompting(fused_tokenizer, [inputs.fused], None)
+        yield f"chat template and tokenizer of {inputs.fused}", fused.encode
     if inputs.gguf:
-        gguf_tokenizer = load_gguf_tokenizer(inputs.gguf)
-        template = gguf_tokenizer.chat_template
-        if not isinstance(template, str):
-            template = None
-        yield f"chat template and tokenizer in {inputs.gguf}", chat_encoder(gguf_tokenizer, template)
+        in_gguf = choose_prompting(load_gguf_tokenizer(inputs.gguf), (), None)
+        yield f"chat template and tokenizer in {inputs.gguf}", in_gguf.encode
     if served:
 
         def as_ollama(messages: Messages) -> list[int]:

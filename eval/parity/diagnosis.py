@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from tuneyard.adapters.kinds.lora import VLLM_RANKS, vllm_rank
 from tuneyard.adapters.weighted import WeightedAdapter
 from tuneyard.core.errors import counted, show_value
-from tuneyard.core.prompt import Tokenizer, saved_chat_template
+from tuneyard.core.prompt import Tokenizer, find_chat_template
 from tuneyard.eval.backends.connection import TOO_LONG
 from tuneyard.eval.backends.generate import LENGTH, STOP
 from tuneyard.eval.backends.scorers import Prompts
@@ -124,7 +124,7 @@ def another_prompt(evidence: Evidence) -> Cause | None:
     """The server's ids are not training's, or it refuses messages because it has no chat template."""
     file = "FILE with training's chat template"
     for part in evidence.parts[:1]:
-        if saved_chat_template(part.adapter.folder) is not None:
+        if find_chat_template(part.adapter.folder):
             file = shlex.quote(str(part.adapter.folder / "chat_template.jinja"))
     fix = "serve with " + evidence.option(f"--jinja --chat-template-file {file}", f"--chat-template {file}")
     if any(NO_TEMPLATE.search(refusal) for refusal in evidence.refusals):

@@ -7,7 +7,7 @@ import pytest
 
 from tests.integration.templates import SMOLLM2, TALKS, TEMPLATES
 from tests.tiny import CHATML
-from tuneyard.core.prompt import chat_encoder, conversation, llamafactory_encoder
+from tuneyard.core.prompt import chat_renderer, conversation, llamafactory_encoder, prompt_ids
 
 pytestmark = pytest.mark.slow  # importing LLaMA-Factory takes 10 s
 YES = {"role": "assistant", "content": "yes"}
@@ -28,10 +28,9 @@ def trained_ids(tokenizer, messages, template, tools=None):
 @pytest.mark.parametrize("talk", TALKS.values(), ids=TALKS)
 @pytest.mark.parametrize("name", TEMPLATES)
 def test_ids_equal_llamafactorys(tokenizer, name, talk) -> None:
-    jinja, named = chat_encoder(tokenizer, TEMPLATES[name])(talk), llamafactory_encoder(tokenizer, name)(talk)
+    jinja = prompt_ids(tokenizer, chat_renderer(tokenizer, TEMPLATES[name]), talk)
     expected, answer = trained_ids(tokenizer, [*talk, YES], name)
-    assert jinja == expected
-    assert named == expected
+    assert jinja == llamafactory_encoder(tokenizer, name)(talk) == expected
     assert answer[: len(answer) - 2] == tokenizer("yes", add_special_tokens=False)["input_ids"]
 
 
@@ -41,7 +40,7 @@ def test_a_recipe_without_template_trains_on_the_tokenizers_own(tokenizer, syste
     own = CHATML.replace("You are a helpful assistant.", system)
     tokenizer.chat_template = own
     expected, _ = trained_ids(tokenizer, [*talk, YES], None)
-    assert chat_encoder(tokenizer, own)(talk) == expected
+    assert prompt_ids(tokenizer, chat_renderer(tokenizer, own), talk) == expected
 
 
 def test_thinking_is_off_in_llamafactorys_reasoning_templates(tokenizer) -> None:
@@ -102,20 +101,19 @@ TOOL_TURNS = [
 @pytest.mark.parametrize("wrapped", [False, True])
 def test_calls_results_and_tools_are_asked_and_taught_as_in_training(tokenizer, system, wrapped) -> None:
     """A chat template with `tools=` beside LLaMA-Factory's template, prompt by prompt and label by label."""
-    from tuneyard.core.prompt import chat_renderer
     from tuneyard.core.prompt.supervision import chat_turns, llamafactory_turns
 
     tools = json.dumps([{"type": "function", "function": ADD} if wrapped else ADD], ensure_ascii=False)
     turns = [{"from": role, "value": text} for role, text in TOOL_TURNS]
     talk = conversation({"conversations": turns, "tools": tools, "system": system}, {}, "x")
     whole = [*talk.messages, {"role": talk.role, "content": talk.answer}]
-    jinja, named = chat_encoder(tokenizer, CALLING), llamafactory_encoder(tokenizer, "qwen")
+    render, named = chat_renderer(tokenizer, CALLING), llamafactory_encoder(tokenizer, "qwen")
     asked = [n for n, turn in enumerate(whole) if turn["role"] in ("assistant", "function")]
     assert len(asked) == 6
     for place in asked:
-        assert jinja(whole[:place]) == named(whole[:place])
+        assert prompt_ids(tokenizer, render, whole[:place]) == named(whole[:place])
     assert named(whole[:-1]) == trained_ids(tokenizer, whole, "qwen", tools)[0]
-    ours = chat_turns(tokenizer, chat_renderer(tokenizer, CALLING))(whole).pairs
+    ours = chat_turns(tokenizer, render, whole).pairs
     theirs = llamafactory_turns(tokenizer, "qwen")(whole).pairs
     joined = [list(chain.from_iterable(x + y for x, y in pairs)) for pairs in (ours, theirs)]
     assert joined[0] == joined[1]

@@ -1,6 +1,7 @@
 """What the loss is measured on is what LLaMA-Factory trains on: ids and labels, cut alike."""
 
 import math
+from functools import partial
 
 import pytest
 from hypothesis import example, given, settings
@@ -40,7 +41,7 @@ def trained(tokenizer, talk, template, cutoff):
 @pytest.mark.parametrize("talk", TALKS.values(), ids=TALKS)
 @pytest.mark.parametrize("name", TEMPLATES)
 def test_ids_and_labels_equal_llamafactorys(tokenizer, name, talk) -> None:
-    by_jinja = chat_turns(tokenizer, chat_renderer(tokenizer, TEMPLATES[name]))
+    by_jinja = partial(chat_turns, tokenizer, chat_renderer(tokenizer, TEMPLATES[name]))
     expected = {cutoff: trained(tokenizer, talk, name, cutoff) for cutoff in (7, 60, 90, 4096)}
     whole_ids, _ = expected[4096]
     for turns in (by_jinja, llamafactory_turns(tokenizer, name)):
@@ -107,4 +108,4 @@ def test_held_out_rows_are_those_of_val_size(count, ratio, seed, tmp_path) -> No
 def test_a_template_that_rewrites_a_turn_is_refused(tokenizer) -> None:
     rewriting = "{% for m in messages %}{{ loop.length }} {{ m['content'] }}\n{% endfor %}"
     with raises(ContentError, "--template NAME"):
-        chat_turns(tokenizer, chat_renderer(tokenizer, rewriting))([*TALKS["plain"], ANSWER])
+        chat_turns(tokenizer, chat_renderer(tokenizer, rewriting), [*TALKS["plain"], ANSWER])

@@ -79,4 +79,4 @@ def test_the_chat_template_alone_says_where_a_text_begins():
         return "".join(message["content"] for message in messages) + ">" * asks
 
     messages = [{"role": "user", "content": "q"}, {"role": "assistant", "content": ">a"}]
-    assert chat_turns(tokenizer, render)(messages).pairs == [([ord("q"), ord(">")], [ord("a")])]
+    assert chat_turns(tokenizer, render, messages).pairs == [([ord("q"), ord(">")], [ord("a")])]

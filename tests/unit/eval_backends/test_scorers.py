@@ -1,12 +1,13 @@
 """Asking: what is refused, what is summed, and what happens when the memory does not hold a batch."""
 
 from dataclasses import replace
+from functools import partial
 
 import pytest
 
 from tests.messages import raises
 from tuneyard.core.errors import ContentError, RequestError
-from tuneyard.core.prompt import chat_encoder
+from tuneyard.core.prompt import chat_renderer, prompt_ids
 from tuneyard.eval.backends.scorers import generating, prompts_too_long, score_in_halves, tokenise
 
 PROMPTS = {0: [5, 6, 7], 1: [5, 6, 7, 8], 2: [9, 9]}
@@ -80,7 +81,7 @@ def test_other_errors_are_not_taken_for_memory() -> None:
 
 def test_greedy_generation_does_not_depend_on_the_batch(model) -> None:
     talks = {row: [{"role": "user", "content": text}] for row, text in enumerate(["yes", "no, maybe", "a"])}
-    encode = chat_encoder(model.tokenizer, None)
+    encode = partial(prompt_ids, model.tokenizer, chat_renderer(model.tokenizer, None))
     together = generating(model, talks, encode, 6).score([0, 1, 2])
     assert together == [generating(model, talks, encode, 6).score([row])[0] for row in talks]
     assert len({fields["model_output"] for fields in together}) > 1
@@ -92,7 +93,5 @@ def test_greedy_generation_does_not_depend_on_the_batch(model) -> None:
 def test_thinking_is_off_unless_asked_for(model, template) -> None:
     template = "{{ messages[0]['content'] }}" + template
     talk = [{"role": "user", "content": "Q"}]
-    off = model.tokenizer.decode(chat_encoder(model.tokenizer, template)(talk))
-    on = model.tokenizer.decode(chat_encoder(model.tokenizer, template, think=True)(talk))
-    assert off.rstrip().endswith("</think>")
-    assert "</think>" not in on
+    assert chat_renderer(model.tokenizer, template)(talk, True).rstrip().endswith("</think>")
+    assert "</think>" not in chat_renderer(model.tokenizer, template, think=True)(talk, True)
