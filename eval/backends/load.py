@@ -25,7 +25,6 @@ from tuneyard.eval.backends.scorers import Batches, Ids, Images, Prompts, Readin
 from tuneyard.eval.backends.vision import open_vision
 
 if TYPE_CHECKING:
-    import torch
     from transformers import GenerationConfig, PreTrainedModel
 
     from tuneyard.adapters.weighted import WeightedAdapter
@@ -334,7 +333,14 @@ def check_causal(net: "PreTrainedModel", folder: Path, *, exact: bool) -> None:
     shared token must be equal but for rounding: `exact` allows that of fp32 alone. The mean difference is
     compared with the spread of the log-probabilities, so that neither depends on the size of the model.
     """
-    first, second = _log_probabilities(net)
+    import torch
+
+    texts = torch.arange(SHARED + 2 * CHANGED) % net.get_input_embeddings().num_embeddings
+    shared, *rests = texts.split([SHARED, CHANGED, CHANGED])
+    ids = torch.stack([torch.cat([shared, rest]) for rest in rests]).to(net.device)
+    with torch.inference_mode():
+        logits = net(input_ids=ids, use_cache=False).logits
+    first, second = logits[:, :SHARED].float().log_softmax(-1)
     difference = (first - second).abs().mean().item()
     spread = first.std(-1).mean().item()
     allowed = EXACT if exact else ROUNDED
@@ -348,19 +354,3 @@ def check_causal(net: "PreTrainedModel", folder: Path, *, exact: bool) -> None:
         "would see the answers that it is scored on. Score another model, or this one with a release of "
         "transformers that masks it"
     )
-
-
-def _log_probabilities(net: "PreTrainedModel") -> tuple["torch.Tensor", "torch.Tensor"]:
-    """Compute fp32 log-probabilities [shared tokens, vocabulary] for two texts with the same beginning."""
-    import torch
-
-    size = net.get_input_embeddings().num_embeddings
-    texts = torch.arange(SHARED + 2 * CHANGED) % size
-    shared, first, second = texts.split([SHARED, CHANGED, CHANGED])
-    log_probabilities = []
-    with torch.inference_mode():
-        for rest in (first, second):
-            ids = torch.cat([shared, rest])[None].to(net.device)
-            logits = net(input_ids=ids, use_cache=False).logits
-            log_probabilities.append(logits[0, :SHARED].float().log_softmax(-1))
-    return log_probabilities[0], log_probabilities[1]

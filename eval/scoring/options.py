@@ -82,11 +82,6 @@ class ScoringRequest:
     by: str = ""
     """The module that the user called, if it is not the scoring command: `eval.suite`."""
 
-    @property
-    def has_workers(self) -> bool:
-        """True if other processes score."""
-        return bool(self.ray) or (self.workers or 1) > 1
-
     def need_probabilities(self) -> None:
         """`RequestError` for a backend that does not give those of a whole text."""
         if self.backend != "hf":
@@ -111,12 +106,6 @@ def take(options: dict[str, Any]) -> ScoringRequest:
             request = replace(request, dtype=dtype_of_run)
     if request.preset and request.backend != "hf":
         raise RequestError(f"--preset reads generation_config.json: leave out --backend {request.backend}")
-    if request.has_workers and request.backend != "hf":
-        flag = "--ray" if request.ray else "--workers"
-        raise RequestError(
-            f"{flag}: --backend {request.backend} answers many rows at once by itself: leave {flag} out "
-            "(for vllm, --tensor-parallel N divides the model among N GPUs)"
-        )
     divides = request.tensor_parallel or request.pipeline_parallel
     if divides and request.backend != "vllm" and not request.rescore:  # which keeps the settings of its run
         raise RequestError(

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from tuneyard.core import version
 from tuneyard.core.cli.main import command_line
+from tuneyard.core.errors import RequestError
 from tuneyard.core.execution import Executor
 from tuneyard.core.execution.options import executor_of
 from tuneyard.core.files import read_object, reserved, sha256, write_json
@@ -60,8 +61,14 @@ ORIGIN = (
 
 def workers_of(request: ScoringRequest) -> contextlib.AbstractContextManager[Executor | None]:
     """The workers of --workers or --ray inside a block. None: this process scores."""
-    if not request.has_workers:
+    if not request.ray and (request.workers or 1) == 1:
         return contextlib.nullcontext()
+    if request.backend != "hf":
+        flag = "--ray" if request.ray else "--workers"
+        raise RequestError(
+            f"{flag}: --backend {request.backend} answers many rows at once by itself: leave {flag} out "
+            "(for vllm, --tensor-parallel N divides the model among N GPUs)"
+        )
     return executor_of(request.workers, request.ray, slots=worker_slots)
 
 
