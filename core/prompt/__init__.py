@@ -215,7 +215,7 @@ def openai_messages(messages: Messages) -> tuple[list[JsonObject], list[JsonObje
 
 
 def prompt_ids(tokenizer: Tokenizer, render: Render, messages: Messages) -> Ids:
-    """Ids of a prompt as a `chat_renderer` writes it, up to the begin of the answer."""
+    """Ids of a prompt as a `chat_renderer` writes it, up to where the answer begins."""
     return list(tokenizer(render(messages, True), add_special_tokens=False)["input_ids"])
 
 

@@ -60,7 +60,10 @@ ORIGIN = (
 
 
 def workers_of(request: ScoringRequest) -> contextlib.AbstractContextManager[Executor | None]:
-    """The workers of --workers or --ray inside a block. None: this process scores."""
+    """The workers of --workers or --ray inside a block. None: this process scores.
+
+    `RequestError` for a backend that answers many rows at once by itself.
+    """
     if not request.ray and (request.workers or 1) == 1:
         return contextlib.nullcontext()
     if request.backend != "hf":
