@@ -120,7 +120,6 @@ def cli(
     """
     from tuneyard.eval.judge.questions.choice import choose_on_half
     from tuneyard.eval.judge.questions.other_metrics import other_metrics
-    from tuneyard.eval.judge.questions.replicates import parse_replicates
     from tuneyard.eval.judge.questions.slices import by_slices
     from tuneyard.eval.read.find import parse_source
     from tuneyard.eval.read.sweeps import read_trained_sweep
@@ -160,6 +159,26 @@ def cli(
     page = Page(title or title_of(sources), errors, next_command=shlex.join(words))
     write(compared, out, page, {}, force=force)
     next_step(None, words)
+
+
+def parse_replicates(texts: Sequence[str]) -> dict[str, list[str]]:
+    """Models of each recipe from `NAME=MODEL,MODEL,…`; `RequestError` for fewer than two."""
+    recipes: dict[str, list[str]] = {}
+    recipe_of: dict[str, str] = {}
+    for text in texts:
+        name, _, listed = text.partition("=")
+        models = [model.strip() for model in listed.split(",") if model.strip()]
+        if not name or name in recipes or len(set(models)) < max(2, len(models)):
+            raise RequestError(
+                f"--replicates {text}: expected NAME=MODEL,MODEL,… with two different models or more, "
+                "each name once"
+            )
+        for model in models:
+            if model in recipe_of:
+                raise RequestError(f"--replicates {name}: {model} is already one of {recipe_of[model]}")
+            recipe_of[model] = name
+        recipes[name] = models
+    return recipes
 
 
 def title_of(sources: "Sequence[ScoredRunSource]") -> str:

@@ -192,9 +192,7 @@ def _report(request: ScoringRequest, sweep: "Sweep") -> None:
 
 def next_command(out: Path, compared: "ComparedRuns") -> list[object]:
     """Merge the chosen weights if the held-out half recommends them, otherwise look at the figures."""
-    from tuneyard.eval.show.verdict import recommended
-
-    if recommended(compared.comparison.deciding[0]) == compared.figures[CHOICES][-1].model:
+    if compared.comparison.deciding[0].recommended == compared.figures[CHOICES][-1].model:
         return ["tuneyard", "adapter", "merge", out / RECIPE, "--out", f"saves/{out.name}-merge"]
     return ["tuneyard", "eval", "compare", out, "--out", out / "verdict"]
 

@@ -64,11 +64,11 @@ def compare_runs(
         warned += check_rows(list(by_model.values()))
     base = BASE
     if base not in models_of(runs):
-        base = models_of(runs)[0]
-        for setting, trainings in recipes.items():
-            if base in trainings:
-                base = setting
-    runs = with_settings(runs, base, recipes)
+        first = models_of(runs)[0]
+        base = next((setting for setting, trainings in recipes.items() if first in trainings), first)
+    if recipes:
+        runs = with_settings(runs, base, recipes)
+        warned += seed_warnings(recipes)
     tables: dict[str, Table] = {}
     figures: dict[str, Any] = {}
     for question in questions:
@@ -78,9 +78,9 @@ def compare_runs(
         figures |= answer.figures
     measured = meaning(metric, runs)
     comparison = compare(runs, base, decide_on, margin, measured, has_mean=has_mean)
-    runs = with_trainings(runs)
+    if recipes:
+        runs = with_trainings(runs)
     warned += _trained_on(runs, measured)
-    warned += seed_warnings(recipes)
     for section in comparison.sections:
         warned += section.cautions
     return ComparedRuns(runs, comparison, tables, figures, warned)

@@ -3,8 +3,10 @@
 Shares are 0-1, differences -1 to 1, limits are at 95 %.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 from tuneyard.core.language.number_format import limits, p_cell
@@ -84,6 +86,14 @@ class Section:
     value of some model. `decided_by` names the section that decides if this one only describes. `margin` is
     the loss (a share) of `--margin`. `cautions` warn of intervals that are too narrow. `datasets` are the
     sections that the mean averages. `elsewhere` are the other datasets if the user chose this one to decide.
+    `has_seeds` is true if a candidate is a setting that was trained with several seeds.
+
+    The conclusions: `ranked` are all models, the best figure first. `better` are the tests of the models that
+    are shown to be better than the base, in this order. `best` is the first of them that is not shown to be
+    worse than the majority class. `recommended` is the best, the base if none is better, otherwise "".
+    `rivals` are the tests of the best model against those that it is not shown to differ from. `against_top`
+    are the tests of every other model against that of the best figure. `within_margin` are the models that
+    are shown to lose no more than the margin to it.
     """
 
     name: str
@@ -103,25 +113,37 @@ class Section:
     datasets: Sequence["Section"] = ()
     elsewhere: Sequence["Section"] = ()
     base: str = BASE
+    has_seeds: bool = False
+    ranked: Sequence[str] = field(init=False)
+    better: Mapping[str, PairedTest] = field(init=False)
+    best: str | None = field(init=False)
+    recommended: str = field(init=False)
+    rivals: Sequence[PairedTest] = field(init=False)
+    against_top: Sequence[PairedTest] = field(init=False)
+    within_margin: Sequence[str] = field(init=False)
 
-    @property
-    def has_seeds(self) -> bool:
-        """True if a candidate is a setting that was trained with several seeds."""
-        return any(score.trainings for score in self.figures.values())
-
-    @property
-    def ranked(self) -> list[str]:
-        """All models, the best figure first."""
-        return sorted(self.figures, key=lambda model: self.metric.rank(self.figures[model].value))
-
-    @property
-    def better(self) -> list[str]:
-        """The models shown to be better than the base, the best figure first."""
-        better = set()
-        for test in self.against_base:
+    def __post_init__(self) -> None:
+        """Conclude once, in the order in which one conclusion rests on another."""
+        conclude = partial(object.__setattr__, self)
+        by_rank = sorted(self.figures, key=lambda model: self.metric.rank(self.figures[model].value))
+        conclude("ranked", by_rank)
+        better = {}
+        for test in sorted(self.against_base, key=lambda test: by_rank.index(test.model)):
             if test.shown and (test.value > 0) == self.metric.higher:
-                better.add(test.model)
-        return [model for model in self.ranked if model in better]
+                better[test.model] = test
+        conclude("better", better)
+        best = next((model for model in better if not self.below_majority(model)), None)
+        conclude("best", best)
+        kept = ""
+        if self.against_base and not better:
+            kept = self.base
+        conclude("recommended", best or kept)
+        conclude("rivals", [test for test in self.tests_of(best) if not test.shown])
+        conclude("against_top", [test.seen_from(test.against) for test in self.tests_of(by_rank[0])])
+        least = math.inf
+        if self.margin is not None:
+            least = -self.margin
+        conclude("within_margin", [test.model for test in self.against_top if test.low > least])
 
     def below_majority(self, model: str) -> list["Section"]:
         """Where a model is shown to be worse than always giving the most common answer: the datasets of a
@@ -136,67 +158,34 @@ class Section:
             return [self]
         return []
 
-    @property
-    def best(self) -> str | None:
-        """The model of the best figure among those shown to be better than the base.
-
-        None if each of them is shown to be worse than the majority class.
-        """
-        return next((model for model in self.better if not self.below_majority(model)), None)
-
     def tests_of(self, model: str | None) -> list[PairedTest]:
         """The tests of a model against each other one, the one of the best figure first; [] for None."""
         every = (*self.against_base, *self.between)
         tests = [test.seen_from(model) for test in every if model in (test.model, test.against)]
         return sorted(tests, key=lambda test: self.ranked.index(test.against))
 
-    @property
-    def rivals(self) -> list[PairedTest]:
-        """The tests of the best model against the models that it is not shown to differ from."""
-        return [test for test in self.tests_of(self.best) if not test.shown]
-
-    @property
-    def against_top(self) -> list[PairedTest]:
-        """The tests of every other model against that of the best figure."""
-        return [test.seen_from(test.against) for test in self.tests_of(self.ranked[0])]
-
-    @property
-    def within_margin(self) -> list[str]:
-        """The models that are shown to lose no more than the margin to the best figure."""
-        margin = self.margin
-        if margin is None:
-            return []
-        return [test.model for test in self.against_top if test.low > -margin]
-
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """All sections of a comparison with `base` by one metric. The mean exists from two datasets on."""
+    """All sections of a comparison with `base` by one metric. The mean exists from two datasets on.
+
+    `deciding` are the sections that the verdict is based on: one, or every dataset if there is no mean.
+    `sections` are all of them in the order of a page: the deciding ones first.
+    """
 
     base: str
     models: Sequence[str]
     sets: Sequence[Section]
     mean: Section | None
     metric: Metric = ACCURACY
+    deciding: Sequence[Section] = field(init=False)
+    sections: Sequence[Section] = field(init=False)
 
-    @property
-    def sections(self) -> list[Section]:
-        """All sections in the order of a page: those that decide first, then the others."""
-        sections = list(self.sets)
-        if self.mean:
-            sections.append(self.mean)
-        return sorted(sections, key=lambda section: bool(section.decided_by))
-
-    @property
-    def ranked(self) -> list[str]:
-        """All models, the best in the deciding section first, those without a figure there last."""
-        ranked = self.deciding[0].ranked
-        return [*ranked, *(model for model in self.models if model not in ranked)]
-
-    @property
-    def deciding(self) -> list[Section]:
-        """The sections that the verdict is based on: one, or every dataset if there is no mean."""
-        return [section for section in self.sections if not section.decided_by]
+    def __post_init__(self) -> None:
+        """Put the sections in order."""
+        every = [*self.sets, *filter(None, [self.mean])]
+        object.__setattr__(self, "deciding", [section for section in every if not section.decided_by])
+        object.__setattr__(self, "sections", sorted(every, key=lambda section: bool(section.decided_by)))
 
 
 def translated(header: Sequence[str]) -> list[str]:

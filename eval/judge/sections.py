@@ -10,7 +10,7 @@ import zlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from itertools import combinations
+from itertools import chain, combinations
 from statistics import stdev
 from typing import Any
 
@@ -149,12 +149,11 @@ def paired_rows(dataset: str, runs: RunsByModel, metric: Metric) -> PairedRows:
         groups = [first.groups[row] for row in kept]
     f1 = None
     if metric is MACRO_F1:
-        if seeds or not has_labels(runs):
+        f1 = f1_of(dataset, runs)
+        if seeds or f1 is None:
             raise RequestError(
                 f"--metric macro_f1: {dataset}: expected 2 to {MOST} labels, and no --replicates"
             )
-        predicted = {model: run.predicted for model, run in runs.items()}
-        f1 = macro_f1s(first.gold, predicted, first.groups, stream=zlib.crc32(dataset.encode()))
     majority, label, baseline = math.nan, "", np.zeros(0)
     if metric.counts_correct:
         majority, label = majority_class(first)
@@ -168,9 +167,13 @@ def _numbers(column: Sequence[float | None], kept: Sequence[int]) -> Floats:
     return np.array([column[row] for row in kept], dtype=float)
 
 
-def has_labels(runs: RunsByModel) -> bool:
-    """True if the expected answers are labels: no free text, and not all the same."""
-    return all(1 < len(set(run.gold)) <= MOST for run in runs.values())
+def f1_of(dataset: str, runs: RunsByModel) -> MacroF1 | None:
+    """Macro-F1 of every run. None if the expected answers are free text or all the same: no labels."""
+    if not all(1 < len(set(run.gold)) <= MOST for run in runs.values()):
+        return None
+    first, *_ = runs.values()
+    predicted = {model: run.predicted for model, run in runs.items()}
+    return macro_f1s(first.gold, predicted, first.groups, stream=zlib.crc32(dataset.encode()))
 
 
 def families(
@@ -198,25 +201,23 @@ def paired_family(pairs: Pairs, data: Sequence[PairedRows], metric: Metric) -> l
     """
     if not pairs:
         return []
-    steps = np.concatenate([steps_of(pairs, rows) for rows in data])
-    tests = paired_tests(pairs, steps, _differences(pairs, data, metric), metric)
-    if metric.counts_correct and data[0].f1 is not None:
-        differences = _differences(pairs, data, MACRO_F1)
-        tests = [replace(test, macro_f1=f1) for test, f1 in zip(tests, differences, strict=True)]
-    return tests
-
-
-def _differences(pairs: Pairs, data: Sequence[PairedRows], metric: Metric) -> list[DifferenceTest]:
-    spread = None
-    if metric is MACRO_F1:
-        f1s = [rows.f1 for rows in data if rows.f1 is not None]
-        spread = mean_f1(f1s, sorted({model for pair in pairs for model in pair})).spread(pairs)
-    differences = estimates(_units(pairs, data, metric), spread)
+    units = _units(pairs, data, metric)
+    f1s = [rows.f1 for rows in data if rows.f1 is not None]
+    of_f1: list[DifferenceTest] = []
+    if f1s:
+        of_f1 = estimates(units, mean_f1(f1s, sorted({*chain(*pairs)})).spread(pairs))
+    differences = of_f1
+    if metric is not MACRO_F1:
+        differences = estimates(units)
     for place, pair in enumerate(pairs):
         seeds = [_mean_seeds(name, data) for name in pair if name in data[0].seeds]
         if seeds:
             differences[place] = over_seeds(differences[place], seeds, len(pairs), metric.largest_difference)
-    return differences
+    steps = np.concatenate([steps_of(pairs, rows) for rows in data])
+    tests = paired_tests(pairs, steps, differences, metric)
+    if metric.counts_correct and of_f1:
+        tests = [replace(test, macro_f1=f1) for test, f1 in zip(tests, of_f1, strict=True)]
+    return tests
 
 
 def paired_tests(
@@ -280,19 +281,21 @@ def _dataset_section(dataset: str, runs: RunsByModel, data: PairedRows, base: st
     if data.groups is not None:
         groups = len(set(data.groups))
     over = _over_majority([data], list(figures))
-    if metric.counts_correct and has_labels(runs) and not data.seeds:
-        data = replace(data, f1=paired_rows(dataset, runs, MACRO_F1).f1)
-        for model, f1 in mean_figures(data, MACRO_F1).items():
-            figures[model] = replace(figures[model], macro_f1=f1.with_limits)
+    if metric.counts_correct and not data.seeds:
+        data = replace(data, f1=f1_of(dataset, runs))
     cautions: list[str] = []
     if data.f1 is not None:
         cautions = _rare_labels(next(iter(runs.values())))
+        if metric.counts_correct:
+            for model, f1 in data.f1.figures().items():
+                figures[model] = replace(figures[model], macro_f1=f1.with_limits)
     elif not metric.counts_correct:
         cautions = _skewed(dataset, data, metric)
     against, between = families([data], list(figures), base, metric)
     return Section(
         dataset, len(data.weights), groups, data.majority, data.majority_label, figures, against, between,
         over_majority=over, left_out=data.left_out, metric=metric, cautions=cautions, base=base,
+        has_seeds=bool(data.seeds),
     )  # fmt: skip
 
 
@@ -371,7 +374,7 @@ def _mean_section(
         MEAN, sum(section.n for section in sections), None, majority, "", figures,
         *families(data, models, base, metric), _over_majority(data, models),
         left_out=sum(section.left_out for section in sections), metric=metric, datasets=list(sections),
-        base=base,
+        base=base, has_seeds=bool(data[0].seeds),
     )  # fmt: skip
 
 

@@ -34,7 +34,7 @@ from tuneyard.eval.show.places import command_line, without_places
 from tuneyard.eval.show.plots import DrawnPlot
 from tuneyard.eval.show.setup import compared_tables
 from tuneyard.eval.show.tables import differences, left_out, method, other_figures, scores
-from tuneyard.eval.show.verdict import decisions, notes, recommended
+from tuneyard.eval.show.verdict import decisions, notes
 
 PAGE = Path(__file__).parent / "page"
 MARK = '<meta name="generator" content="Tuneyard eval compare">'
@@ -75,7 +75,7 @@ def render(compared: ComparedRuns, page: Page, plots: Sequence[DrawnPlot]) -> st
             svg = plot.svg.replace("'DejaVu Sans'", VERDANA).encode()
             data = f"data:image/svg+xml;base64,{base64.b64encode(svg).decode()}"
             pictures.append({"caption": caption, "data": data})
-    best = list(map(recommended, comparison.deciding))
+    best = [section.recommended for section in comparison.deciding]
     models = models_of(compared.runs)
     errors = collect_incorrect(compared.runs, page.errors)
     shown = {**compared.tables, **other_figures(comparison)}

@@ -27,7 +27,7 @@ from tuneyard.core.language.translation import tr, tr_counted
 from tuneyard.eval.judge.conclusions import Comparison, Section, section_name
 from tuneyard.eval.metrics.labels import MOST, short
 from tuneyard.eval.read.scored_run import RunsByDataset, ScoredRun
-from tuneyard.eval.show.verdict import decisions, recommended
+from tuneyard.eval.show.verdict import decisions
 from tuneyard.eval.statistics.rates import rate_of
 
 if TYPE_CHECKING:
@@ -153,16 +153,15 @@ def accuracy_chart(comparison: Comparison, sections: Sequence[Section]) -> Chart
         if any(scores):
             series[model] = [score.with_limits if score else None for score in scores]
     places = [f"{section_name(section.name)}\nn = {section.n:,}" for section in sections]
-    titled = comparison.deciding[0]
     baselines = [section.majority for section in sections]
     if any(math.isnan(baseline) for baseline in baselines):
         baselines = []
     base = ""
     if len(series) > 1:
         base = comparison.base
-    best = ""
-    if len(comparison.deciding) == 1:
-        best = recommended(titled)
+    best, deciding = "", comparison.deciding
+    if len(deciding) == 1:
+        best = deciding[0].recommended
     return Chart(decisions(comparison, brief=True)[0], places, series, baselines, base, best)
 
 

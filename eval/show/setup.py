@@ -14,7 +14,6 @@ from tuneyard.eval.metrics.labels import short
 from tuneyard.eval.read.results import part_of
 from tuneyard.eval.read.scored_run import RunsByDataset, ScoredRun, models_of
 from tuneyard.eval.show.places import without_places
-from tuneyard.eval.show.verdict import recommended
 
 MOST_LABELS = 6
 TESTED = {
@@ -99,7 +98,7 @@ def next_command(compared: ComparedRuns) -> list[str]:
     recommended. Of an adapter that was trained again since it was scored, there is a warning instead.
     """
     section = compared.comparison.deciding[0]
-    best, *others = set(map(recommended, compared.comparison.deciding))
+    best, *others = {section.recommended for section in compared.comparison.deciding}
     if others:
         return []
     trainings = section.figures[best].trainings if best in section.figures else ()

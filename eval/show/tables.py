@@ -1,7 +1,7 @@
 """A comparison as Markdown, which reads well in a terminal too, and as JSON for programs."""
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from typing import Any
 
@@ -35,7 +35,7 @@ from tuneyard.eval.judge.conclusions import (
 )
 from tuneyard.eval.metrics.labels import short
 from tuneyard.eval.show.setup import compared_tables
-from tuneyard.eval.show.verdict import decisions, notes, recommended, verdict
+from tuneyard.eval.show.verdict import decisions, notes, verdict
 
 LEFT_OUT = (
     "The intervals are for these examples and these weights. They leave out what another training seed, "
@@ -54,7 +54,7 @@ MOST_MODELS = 20  # on a screen
 def summary(compared: ComparedRuns) -> str:
     """What the command prints: the decision, and every model's figure, the recommended ones with a mark."""
     comparison = compared.comparison
-    marked = list(map(recommended, comparison.deciding))
+    marked = [section.recommended for section in comparison.deciding]
     parts = [*decisions(comparison), grid(scores(comparison, MOST_MODELS, marked))]
     more = len(comparison.models) - MOST_MODELS
     if more > 0:
@@ -63,9 +63,14 @@ def summary(compared: ComparedRuns) -> str:
 
 
 def scores(comparison: Comparison, most: int | None = None, marked: Collection[str] = ()) -> Table:
-    """Figures of the models, the best first, on every dataset and on average; of accuracy, the majority
-    class's too. `most` models at most."""
-    models = comparison.ranked[:most]
+    """Figures of the models, the best in the deciding section first, on every dataset and on average; of
+    accuracy, the majority class's too. `most` models at most.
+
+    Models are rows and datasets columns; the other way round if there are many datasets.
+    """
+    ranked = comparison.deciding[0].ranked
+    unranked = [model for model in comparison.models if model not in ranked]
+    models = [*ranked, *unranked][:most]
     names = [model + BEST_MARK if model in marked else model for model in models]
     has_majority = any(not math.isnan(section.majority) for section in comparison.sections)
     if has_majority:
@@ -79,7 +84,11 @@ def scores(comparison: Comparison, most: int | None = None, marked: Collection[s
         if has_majority:
             cells.append(_majority(section))
         columns.append([tr("{name}, n = {n:,}", name=section_name(section.name), n=section.n), *cells])
-    return _turned(columns)
+    lines: Iterable[Sequence[str]] = columns
+    if len(columns) <= WIDE:
+        lines = zip(*columns, strict=True)
+    header, *rows = lines
+    return Table(header, rows)
 
 
 def other_figures(comparison: Comparison) -> dict[str, Table]:
@@ -139,15 +148,6 @@ def differences(section: Section) -> dict[str, Table]:
     header = translated(["", "difference of macro-F1, points (95 %)", "p"])
     tables[tr("Differences in macro-F1 on {name}.", name=name)] = Table(header, f1_rows)
     return {caption: table for caption, table in tables.items() if table.rows}
-
-
-def _turned(columns: Sequence[Sequence[str]]) -> Table:
-    """Models as rows and datasets as columns; the other way round if there are many datasets."""
-    lines = list(columns)
-    if len(columns) <= WIDE:
-        lines = list(zip(*columns, strict=True))
-    header, *rows = lines
-    return Table(header, rows)
 
 
 def _majority(section: Section) -> str:

@@ -58,16 +58,6 @@ def decision(section: Section, *, brief: bool = False) -> str:
     return text + _below_elsewhere(section, best)
 
 
-def recommended(section: Section) -> str:
-    """The model that the decision recommends: the best, the base if none is better, "" for none at all.
-
-    Nothing is recommended if nothing was compared.
-    """
-    if section.best is None and section.against_base and not section.better:
-        return section.base
-    return section.best or ""
-
-
 def verdict(section: Section) -> str:
     """The decision from one section with all further sentences, "" if another section decides."""
     if section.decided_by:
@@ -83,7 +73,7 @@ def notes(section: Section) -> str:
     text = ""
     best = section.best
     if best is not None:
-        test = _against_base(section, best)
+        test = section.better[best]
         gain = _interval(section, test)
         text += tr(
             " The difference between {best} and {base} is {gain}, p {p}.",
@@ -94,7 +84,8 @@ def notes(section: Section) -> str:
                 " Choosing the best of {count} overstates its gain; corrected for that, it is {gain}.",
                 count=len(section.against_base), gain=_gain(section, test.shrunk),
             )  # fmt: skip
-    text += _within(section)
+    if section.margin is not None:
+        text += _within(section, section.margin)
     if section.left_out:
         text += tr(" Left out: {rows} without a value.", rows=tr_counted(section.left_out, "row"))
     for model, score in section.figures.items():
@@ -190,10 +181,6 @@ def first_few(names: Sequence[str]) -> str:
     return listed([*names[:MOST_NAMED], tr("{more} more", more=more)])
 
 
-def _against_base(section: Section, model: str) -> PairedTest:
-    return next(test for test in section.against_base if test.model == model)
-
-
 def _values(section: Section, model: str, other: str) -> tuple[str, str]:
     """The figures of two models, with as many digits as show that they differ."""
     return section.metric.distinct_texts(section.figures[model].value, section.figures[other].value)
@@ -211,13 +198,12 @@ def _not_better(section: Section, *, brief: bool) -> str:
     """No model to ship: all are worse, there is no evidence, or the best is below the majority class."""
     base = section.base
     if section.better:
-        best = section.better[0]
+        best, test = next(iter(section.better.items()))
         if brief:
             return tr(
                 "Ship none: the best model, {best}, is worse than always giving the most common answer.",
                 best=called(best),
             ) + tr(WRONG)
-        test = _against_base(section, best)
         value, base_value = _values(section, best, base)
         below = _majority_figures(section.below_majority(best), best, section)
         text = tr(
@@ -289,12 +275,10 @@ def _majority_figures(sections: Sequence[Section], model: str, section: Section)
     return listed(figures)
 
 
-def _within(section: Section) -> str:
-    """For each model: is it shown to be within the margin of the best? "" without a margin."""
-    if section.margin is None:
-        return ""
+def _within(section: Section, margin: float) -> str:
+    """For each model: is it shown to be within the margin of the best?"""
     sentences = []
-    gain = partial(points, border=-section.margin)
+    gain = partial(points, border=-margin)
     for test in section.against_top:
         conclusion = tr("not shown")
         if test.model in section.within_margin:
@@ -303,7 +287,7 @@ def _within(section: Section) -> str:
         sentences.append(
             tr(
                 " {model} is {shown} to be within {margin:g} points of {other}: {gain}.",
-                model=_subject(test.model), other=called(test.against), margin=100 * section.margin,
+                model=_subject(test.model), other=called(test.against), margin=100 * margin,
                 gain=figures, shown=conclusion,
             )
         )  # fmt: skip

@@ -5,9 +5,8 @@ from tuneyard.core.language.translation import tr
 from tuneyard.core.training.metrics import direction
 from tuneyard.eval.judge.conclusions import MEASURED, difference_cells, section_name, translated
 from tuneyard.eval.judge.question import AnsweredQuestion
-from tuneyard.eval.judge.questions.replicates import with_trainings
 from tuneyard.eval.judge.sections import compare, meaning
-from tuneyard.eval.read.scored_run import RunsByDataset
+from tuneyard.eval.read.scored_run import RunsByDataset, ScoredRun
 
 
 def other_metrics(runs: RunsByDataset, base: str) -> AnsweredQuestion:
@@ -15,7 +14,10 @@ def other_metrics(runs: RunsByDataset, base: str) -> AnsweredQuestion:
 
     A row for each metric, dataset and the mean. table.json has the metrics of each model already.
     """
-    every_run = [run for by_model in with_trainings(runs).values() for run in by_model.values()]
+    every_run: list[ScoredRun] = []
+    for by_model in runs.values():
+        for run in by_model.values():
+            every_run += run.trainings or [run]
     names = [name for name in every_run[0].values if all(name in run.values for run in every_run)]
     rows = []
     for metric_name in names:

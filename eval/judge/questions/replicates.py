@@ -12,26 +12,6 @@ Recipes = Mapping[str, Sequence[str]]
 RECOMMENDED = 5  # trainings
 
 
-def parse_replicates(texts: Sequence[str]) -> dict[str, list[str]]:
-    """Models of each recipe from `NAME=MODEL,MODEL,…`; `RequestError` for fewer than two."""
-    recipes: dict[str, list[str]] = {}
-    recipe_of: dict[str, str] = {}
-    for text in texts:
-        name, _, listed = text.partition("=")
-        models = [model.strip() for model in listed.split(",") if model.strip()]
-        if not name or name in recipes or len(set(models)) < max(2, len(models)):
-            raise RequestError(
-                f"--replicates {text}: expected NAME=MODEL,MODEL,… with two different models or more, "
-                "each name once"
-            )
-        for model in models:
-            if model in recipe_of:
-                raise RequestError(f"--replicates {name}: {model} is already one of {recipe_of[model]}")
-            recipe_of[model] = name
-        recipes[name] = models
-    return recipes
-
-
 def with_settings(runs: RunsByDataset, base: str, recipes: Recipes) -> RunsByDataset:
     """Each setting as one run in place of its trainings, where the first of them was.
 

@@ -93,7 +93,7 @@ def below(base_p: float = 0.4) -> Section:
 
 def test_a_model_that_is_worse_than_the_majority_class_is_never_shipped() -> None:
     section = below()
-    assert (section.best, section.better, section.below_majority("a")) == (None, ["a"], [section])
+    assert (section.best, *section.better, section.below_majority("a")) == (None, "a", [section])
     text = verdict(section)
     golden_text(text, "Ship none", "26.7", "10.0", "is better", "50.0", "0.001")
     comparison = Comparison("base", ["base", "a"], [section], None)
@@ -123,7 +123,7 @@ def test_the_mean_ships_no_model_that_is_worse_than_the_majority_class_on_one_da
     """On s, a is at 26.7 % where the majority class is at 50 %. On t and on average it is far above."""
     bad, good = below(), replace(below(), name="t", over_majority={})
     mean = mean_of(bad, good, figures={"base": 0.4, "a": 0.6}, over={})
-    assert (mean.best, mean.better, mean.below_majority("a")) == (None, ["a"], [bad])
+    assert (mean.best, *mean.better, mean.below_majority("a")) == (None, "a", [bad])
     text = verdict(mean)
     golden_text(
         text, "Ship none", "60.0", "40.0", "is better", "50.0", "0.001", "majority-class baseline on s"
@@ -140,7 +140,7 @@ def test_the_mean_ships_no_model_that_is_worse_than_the_majority_class_on_one_da
 
 def test_the_mean_ships_the_best_model_that_is_above_the_majority_class_on_every_dataset() -> None:
     mean = mean_of(below(), figures={"base": 0.4, "a": 0.6, "b": 0.55}, over={})
-    assert (mean.best, mean.better) == ("b", ["a", "b"])
+    assert (mean.best, *mean.better) == ("b", "a", "b")
     text = verdict(mean)
     assert text.startswith("Ship b: 55.0 %, against 40.0 % for the base.")
     assert "a has a better figure" not in text
