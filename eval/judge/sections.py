@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import chain, combinations
-from statistics import stdev
+from statistics import fmean, stdev
 from typing import Any
 
 import numpy as np
@@ -176,24 +176,6 @@ def f1_of(dataset: str, runs: RunsByModel) -> MacroF1 | None:
     return macro_f1s(first.gold, predicted, first.groups, stream=zlib.crc32(dataset.encode()))
 
 
-def families(
-    data: Sequence[PairedRows], models: Sequence[str], base: str, metric: Metric
-) -> tuple[list[PairedTest], list[PairedTest]]:
-    """Tests of every model against the base, and of the others among each other, on the mean of datasets.
-
-    Each family is judged together. Of three or more candidates against the base each value is shrunk, too.
-    """
-    others = [model for model in models if model != base]
-    against: list[PairedTest] = []
-    if base in models:
-        pairs = [(base, model) for model in others]
-        against = paired_family(pairs, data, metric)
-        if len(pairs) >= MANY and metric is not MACRO_F1 and not data[0].seeds:
-            values = shrunk(_units(pairs, data, metric)).tolist()
-            against = [replace(test, shrunk=value) for test, value in zip(against, values, strict=True)]
-    return against, paired_family(list(combinations(others, 2)), data, metric)
-
-
 def paired_family(pairs: Pairs, data: Sequence[PairedRows], metric: Metric) -> list[PairedTest]:
     """Tests of (old, new) models on the mean of datasets, judged together.
 
@@ -224,15 +206,13 @@ def paired_tests(
     pairs: Pairs, steps: Floats, differences: Sequence[DifferenceTest], metric: Metric = ACCURACY
 ) -> list[PairedTest]:
     """Tests of (old, new) models by their differences [rows, pairs] and the mean of each."""
-    gains = steps
-    if not metric.higher:
-        gains = -steps
-    better = (gains > 0).sum(0).tolist()
-    worse = (gains < 0).sum(0).tolist()
     tests = []
-    for place, (old, new) in enumerate(pairs):
-        counts = {"n": len(gains), "better": better[place], "worse": worse[place]}
-        tests.append(PairedTest(**asdict(differences[place]), model=new, against=old, **counts))
+    for (old, new), gains, difference in zip(pairs, steps.T, differences, strict=True):
+        better, worse = int((gains > 0).sum()), int((gains < 0).sum())
+        if not metric.higher:
+            better, worse = worse, better
+        counts: dict[str, Any] = {"n": len(gains), "better": better, "worse": worse}
+        tests.append(PairedTest(**asdict(difference), model=new, against=old, **counts))
     return tests
 
 
@@ -261,16 +241,12 @@ def mean_figures(data: PairedRows, metric: Metric) -> dict[str, Mean]:
         return data.f1.figures()
     figures = {}
     for model in data.values:
-        mean = _mean_figure(data, model, metric)
+        values = data.values[model].tolist()
+        mean = metric_mean(metric, values, data.groups, data.weights.tolist())
         if model in data.seeds:
             mean = figure_over_seeds(metric, mean, data.seeds[model])
         figures[model] = mean
     return figures
-
-
-def _mean_figure(data: PairedRows, model: str, metric: Metric) -> Mean:
-    """A model's figure with its interval over examples."""
-    return metric_mean(metric, data.values[model].tolist(), data.groups, data.weights.tolist())
 
 
 def _dataset_section(dataset: str, runs: RunsByModel, data: PairedRows, base: str, metric: Metric) -> Section:
@@ -280,7 +256,6 @@ def _dataset_section(dataset: str, runs: RunsByModel, data: PairedRows, base: st
     groups = None
     if data.groups is not None:
         groups = len(set(data.groups))
-    over = _over_majority([data], list(figures))
     if metric.counts_correct and not data.seeds:
         data = replace(data, f1=f1_of(dataset, runs))
     cautions: list[str] = []
@@ -291,11 +266,9 @@ def _dataset_section(dataset: str, runs: RunsByModel, data: PairedRows, base: st
                 figures[model] = replace(figures[model], macro_f1=f1.with_limits)
     elif not metric.counts_correct:
         cautions = _skewed(dataset, data, metric)
-    against, between = families([data], list(figures), base, metric)
-    return Section(
-        dataset, len(data.weights), groups, data.majority, data.majority_label, figures, against, between,
-        over_majority=over, left_out=data.left_out, metric=metric, cautions=cautions, base=base,
-        has_seeds=bool(data.seeds),
+    return _section(
+        dataset, [data], figures, base, metric,
+        groups=groups, majority_label=data.majority_label, cautions=cautions,
     )  # fmt: skip
 
 
@@ -359,7 +332,7 @@ def _mean_section(
         mean, deviation = average(scores), 0.0
         if model in data[0].seeds:
             seeds = _mean_seeds(model, data)
-            of_examples = [_mean_figure(rows, model, metric) for rows in data]
+            of_examples = [mean_figures(replace(rows, seeds={}), metric)[model] for rows in data]
             mean = figure_over_seeds(metric, average(of_examples), seeds)
             deviation = stdev(seeds)
         figures[model] = ModelScore(
@@ -369,24 +342,49 @@ def _mean_section(
             trained_on_at_most=any(score.trained_on_at_most for score in scores),
             trainings=scores[0].trainings, seed_deviation=deviation,
         )  # fmt: skip
-    majority = math.fsum(section.majority for section in sections) / len(sections)
+    return _section(MEAN, data, figures, base, metric, groups=None, majority_label="", datasets=sections)
+
+
+def _section(
+    name: str,
+    data: Sequence[PairedRows],
+    figures: Mapping[str, ModelScore],
+    base: str,
+    metric: Metric,
+    **details: Any,
+) -> Section:
+    """A section with its tests, on the mean of the datasets in `data`.
+
+    The tests of every model against the base, and those of the others among each other, are judged together.
+    Of three or more candidates against the base each value is shrunk, too.
+    """
+    others = [model for model in figures if model != base]
+    against: list[PairedTest] = []
+    if base in figures:
+        pairs = [(base, model) for model in others]
+        against = paired_family(pairs, data, metric)
+        if len(pairs) >= MANY and metric is not MACRO_F1 and not data[0].seeds:
+            values = shrunk(_units(pairs, data, metric)).tolist()
+            against = [replace(test, shrunk=value) for test, value in zip(against, values, strict=True)]
+    over_majority: dict[str, PairedTest] = {}
+    if metric.counts_correct:
+        always = [replace(rows, values={**rows.values, "majority": rows.baseline}, f1=None) for rows in data]
+        for model in figures:  # against always giving the most common answer, on the same rows
+            (over_majority[model],) = paired_family([("majority", model)], always, metric)
     return Section(
-        MEAN, sum(section.n for section in sections), None, majority, "", figures,
-        *families(data, models, base, metric), _over_majority(data, models),
-        left_out=sum(section.left_out for section in sections), metric=metric, datasets=list(sections),
-        base=base, has_seeds=bool(data[0].seeds),
-    )  # fmt: skip
-
-
-def _over_majority(data: Sequence[PairedRows], models: Sequence[str]) -> dict[str, PairedTest]:
-    """Each candidate against always giving the most common answer, on the same rows, if it is a baseline."""
-    if math.isnan(data[0].majority):
-        return {}
-    with_baseline = [replace(rows, values={**rows.values, "majority": rows.baseline}) for rows in data]
-    tests = {}
-    for model in models:
-        (tests[model],) = paired_family([("majority", model)], with_baseline, ACCURACY)
-    return tests
+        name,
+        n=sum(len(rows.weights) for rows in data),
+        majority=fmean(rows.majority for rows in data),
+        figures=figures,
+        against_base=against,
+        between=paired_family(list(combinations(others, 2)), data, metric),
+        over_majority=over_majority,
+        left_out=sum(rows.left_out for rows in data),
+        metric=metric,
+        base=base,
+        has_seeds=bool(data[0].seeds),
+        **details,
+    )
 
 
 def majority_class(run: ScoredRun) -> tuple[float, str]:

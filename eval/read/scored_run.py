@@ -205,8 +205,8 @@ def assemble(
     if groups and len(groups) < len(ordered):
         ungrouped = next(row for row in ordered if group_of(row) is None)
         raise ContentError(f"{ungrouped['place']}: no group, but {len(groups)} other rows have one")
-    confidence = [row["confidence"] for row in ordered if row.get("confidence") is not None]
-    if len(confidence) < len(ordered):
+    confidence: list[Any] = [row.get("confidence") for row in ordered]
+    if None in confidence:
         confidence = []
     by_metric = {name: [column[place] for place in order] for name, column in values.items()}
     tokens: list[float] = []
