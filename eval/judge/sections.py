@@ -115,12 +115,15 @@ def compare(
         decided_by = MEAN
     datasets = {}
     for dataset, by_model in runs.items():
-        section = _dataset_section(dataset, by_model, rows[dataset], base, metric)
-        datasets[dataset] = replace(section, margin=margin, decided_by=decided_by)
+        datasets[dataset] = _dataset_section(
+            dataset, by_model, rows[dataset], base, metric, margin=margin, decided_by=decided_by
+        )
     mean = None
     if has_mean:
-        mean = _mean_section(list(datasets.values()), everywhere, list(rows.values()), base, metric)
-        mean = replace(mean, margin=margin, decided_by=decide_on)
+        mean = _mean_section(
+            list(datasets.values()), everywhere, list(rows.values()), base, metric,
+            margin=margin, decided_by=decide_on,
+        )  # fmt: skip
     if decide_on:
         elsewhere = [section for dataset, section in datasets.items() if dataset != decide_on]
         datasets[decide_on] = replace(datasets[decide_on], decided_by="", elsewhere=elsewhere)
@@ -249,7 +252,9 @@ def mean_figures(data: PairedRows, metric: Metric) -> dict[str, Mean]:
     return figures
 
 
-def _dataset_section(dataset: str, runs: RunsByModel, data: PairedRows, base: str, metric: Metric) -> Section:
+def _dataset_section(
+    dataset: str, runs: RunsByModel, data: PairedRows, base: str, metric: Metric, **details: Any
+) -> Section:
     figures = {}
     for name, mean in mean_figures(data, metric).items():
         figures[name] = _score(mean, runs[name], data.seeds.get(name, ()), metric)
@@ -268,7 +273,7 @@ def _dataset_section(dataset: str, runs: RunsByModel, data: PairedRows, base: st
         cautions = _skewed(dataset, data, metric)
     return _section(
         dataset, [data], figures, base, metric,
-        groups=groups, majority_label=data.majority_label, cautions=cautions,
+        groups=groups, majority_label=data.majority_label, cautions=cautions, **details,
     )  # fmt: skip
 
 
@@ -324,6 +329,7 @@ def _mean_section(
     data: Sequence[PairedRows],
     base: str,
     metric: Metric,
+    **details: Any,
 ) -> Section:
     """The section of the mean of datasets, each counting alike."""
     figures = {}
@@ -342,7 +348,9 @@ def _mean_section(
             trained_on_at_most=any(score.trained_on_at_most for score in scores),
             trainings=scores[0].trainings, seed_deviation=deviation,
         )  # fmt: skip
-    return _section(MEAN, data, figures, base, metric, groups=None, majority_label="", datasets=sections)
+    return _section(
+        MEAN, data, figures, base, metric, groups=None, majority_label="", datasets=sections, **details
+    )
 
 
 def _section(

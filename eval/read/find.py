@@ -129,9 +129,7 @@ def find_scored_runs(path: Path) -> tuple[list[Path], list[Path]]:
     places = sorted(folders, key=_order)
     whole = [place for place in places if (place / RESULTS).is_file()]
     if not whole and not logs:
-        patterns: list[str] = []
-        for reader in log_readers().values():
-            patterns += reader.files
+        patterns = sorted(pattern for reader in log_readers().values() for pattern in reader.files)
         names = sorted(each.name for each in path.iterdir())
         fix = "score a model first: tuneyard eval nli --model MODEL --dataset NAME --out results/MODEL"
         runs = [file.parent for level in LEVELS[1:] for file in sorted(Path().glob(level + RUN))]
@@ -140,7 +138,7 @@ def find_scored_runs(path: Path) -> tuple[list[Path], list[Path]]:
             shown_runs = ", ".join(scored_runs[:SHOWN_RUNS])
             fix = f"runs are in {shown_runs}: tuneyard eval compare {shlex.quote(scored_runs[0])} --out OUT"
         raise RequestError(
-            f"{path}: no {RESULTS} here or two levels below, and no {' or '.join(sorted(patterns))}: "
+            f"{path}: no {RESULTS} here or two levels below, and no {' or '.join(patterns)}: "
             f"{what_is_in(path, names)}; {fix}"
         )
     return whole + logs, [place for place in places if place not in whole]

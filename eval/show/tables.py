@@ -72,16 +72,16 @@ def scores(comparison: Comparison, most: int | None = None, marked: Collection[s
     unranked = [model for model in comparison.models if model not in ranked]
     models = [*ranked, *unranked][:most]
     names = [model + BEST_MARK if model in marked else model for model in models]
-    has_majority = any(not math.isnan(section.majority) for section in comparison.sections)
-    if has_majority:
-        names.append(tr("majority-class baseline"))
+    metric = comparison.metric
     heading = tr("accuracy (95 % interval)")
-    if not comparison.metric.counts_correct:
-        heading = tr("{figure}, 95 % interval", figure=direction(comparison.metric.name, comparison.metric))
+    if metric.counts_correct:
+        names.append(tr("majority-class baseline"))
+    else:
+        heading = tr("{figure}, 95 % interval", figure=direction(metric.name, metric))
     columns = [[heading, *names]]
     for section in comparison.sections:
-        cells = [_score(section.figures.get(model), section.metric) for model in models]
-        if has_majority:
+        cells = [_score(section.figures.get(model), metric) for model in models]
+        if metric.counts_correct:
             cells.append(_majority(section))
         columns.append([tr("{name}, n = {n:,}", name=section_name(section.name), n=section.n), *cells])
     lines: Iterable[Sequence[str]] = columns
@@ -151,8 +151,6 @@ def differences(section: Section) -> dict[str, Table]:
 
 
 def _majority(section: Section) -> str:
-    if math.isnan(section.majority):
-        return NONE
     if not section.majority_label:
         return percent(section.majority)
     return f"{percent(section.majority)} ({short(section.majority_label)})"
