@@ -82,7 +82,10 @@ def scores(comparison: Comparison, most: int | None = None, marked: Collection[s
     for section in comparison.sections:
         cells = [_score(section.figures.get(model), metric) for model in models]
         if metric.counts_correct:
-            cells.append(_majority(section))
+            majority = percent(section.majority)
+            if section.majority_label:
+                majority += f" ({short(section.majority_label)})"
+            cells.append(majority)
         columns.append([tr("{name}, n = {n:,}", name=section_name(section.name), n=section.n), *cells])
     lines: Iterable[Sequence[str]] = columns
     if len(columns) <= WIDE:
@@ -148,12 +151,6 @@ def differences(section: Section) -> dict[str, Table]:
     header = translated(["", "difference of macro-F1, points (95 %)", "p"])
     tables[tr("Differences in macro-F1 on {name}.", name=name)] = Table(header, f1_rows)
     return {caption: table for caption, table in tables.items() if table.rows}
-
-
-def _majority(section: Section) -> str:
-    if not section.majority_label:
-        return percent(section.majority)
-    return f"{percent(section.majority)} ({short(section.majority_label)})"
 
 
 def _score(score: ModelScore | None, metric: Metric) -> str:

@@ -45,9 +45,10 @@ def decision(section: Section, *, brief: bool = False) -> str:
     best, base = section.best, section.base
     if best is None:
         return _not_better(section, brief=brief)
-    value, base_value = _values(section, best, base)
-    if not section.metric.in_percent:
-        value = f"{section.metric.name} {value}"
+    figures, metric = section.figures, section.metric
+    value, base_value = metric.distinct_texts(figures[best].value, figures[base].value)
+    if not metric.in_percent:
+        value = f"{metric.name} {value}"
     names = {"best": called(best), "base": called(base)}
     text = tr("Ship {best}: {ours}, against {theirs} for {base}.", ours=value, theirs=base_value, **names)
     text += _alternatives(section, best, brief=brief)
@@ -181,11 +182,6 @@ def first_few(names: Sequence[str]) -> str:
     return listed([*names[:MOST_NAMED], tr("{more} more", more=more)])
 
 
-def _values(section: Section, model: str, other: str) -> tuple[str, str]:
-    """The figures of two models, with as many digits as show that they differ."""
-    return section.metric.distinct_texts(section.figures[model].value, section.figures[other].value)
-
-
 def _gain(section: Section, value: float) -> str:
     return section.metric.signed_text(value) + section.metric.difference_unit
 
@@ -204,7 +200,8 @@ def _not_better(section: Section, *, brief: bool) -> str:
                 "Ship none: the best model, {best}, is worse than always giving the most common answer.",
                 best=called(best),
             ) + tr(WRONG)
-        value, base_value = _values(section, best, base)
+        figures = section.figures
+        value, base_value = section.metric.distinct_texts(figures[best].value, figures[base].value)
         below = _majority_figures(section.below_majority(best), best, section)
         text = tr(
             "Ship none: {best} is better than {base} ({ours}, against {theirs}, {gain}, p {p}), but worse "
