@@ -99,12 +99,11 @@ def next_command(compared: ComparedRuns) -> list[str]:
     """
     section = compared.comparison.deciding[0]
     best, *others = {section.recommended for section in compared.comparison.deciding}
-    if others:
+    if others or not best:
         return []
-    trainings = section.figures[best].trainings if best in section.figures else ()
-    runs = {run.model: run for run in compared.run_list}
-    run = runs.get((trainings or [best])[0])
-    if run is None or "base" not in run.facts:
+    first, *_ = section.figures[best].trainings or [best]
+    run = next(run for run in compared.run_list if run.model == first)
+    if "base" not in run.facts:
         return []
     weights = adapter_weights(run)
     if not weights:
