@@ -12,9 +12,10 @@ from typing import NamedTuple
 import click
 
 from tuneyard.core.cli.main import cli
-from tuneyard.core.errors.problem_codes import explained, explanations
+from tuneyard.core.errors.problem_codes import EXPLANATIONS, guide
 from tuneyard.core.files import write_text
 from tuneyard.core.installation.checkout import ROOT
+from tuneyard.core.language.reader_language import CHINESE, catalogue, in_language
 
 OF_EVERY_COMMAND = {"--help", "--lang", "--quiet"}
 HEAD = """# Commands and options
@@ -121,7 +122,8 @@ def _one_line(text: str) -> str:
 
 def list_of_codes() -> str:
     """The list of all problem codes in Chinese, as Markdown."""
-    lines = [CODES_HEAD, *(f"- {explained(code)}" for code in sorted(explanations()))]
+    with in_language(CHINESE):
+        lines = [CODES_HEAD, *(f"- {line}" for line in guide(catalogue(EXPLANATIONS)))]
     return "\n".join(lines) + "\n"
 
 

@@ -11,6 +11,7 @@ from tuneyard.compiler.read.remote import SourcePath
 from tuneyard.compiler.spec.column_meanings import MEDIA, meaning
 from tuneyard.compiler.spec.file import Raw, Source
 from tuneyard.compiler.spec.model import Output, Spec
+from tuneyard.core.language.messages import for_reader
 
 REPEATED = 0.01
 FEWEST_IDS = 9  # so that a tenth of the rows may be whole groups
@@ -28,7 +29,7 @@ def proposed_spec(
     profile: FileProfile, proposal: Proposal, base: BundledSpec | None, share: float, stem: str
 ) -> Raw:
     """The spec as a mapping in the order of its lines. `stem` begins the names of its dataset."""
-    spec: Raw = {"about": proposal.about}
+    spec: Raw = {"about": for_reader(proposal.about)}
     columns: Raw = {name: column.in_spec() for name, column in proposal.columns.items()}
     column_by_path: dict[str, str] = {}
     if base is not None:

@@ -10,8 +10,8 @@ from tuneyard.core.drawing.page import embedded, fill_page
 from tuneyard.core.installation.checkout import version
 from tuneyard.core.language.messages import for_reader
 from tuneyard.core.language.number_format import percent
-from tuneyard.core.language.reader_language import current
-from tuneyard.core.language.translation import catalogue, joined, tr, tr_counted
+from tuneyard.core.language.reader_language import catalogue, current
+from tuneyard.core.language.translation import joined, tr, tr_counted
 
 PAGE = Path(__file__).parent / "page"
 MARK = '<meta name="generator" content="Tuneyard data view">'

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 from tuneyard.core.errors import RequestError
 from tuneyard.core.files import write_bytes, write_text
 from tuneyard.core.language.messages import warn_once
-from tuneyard.core.language.reader_language import ENGLISH, current, in_language
-from tuneyard.core.language.translation import catalogue, tr
+from tuneyard.core.language.reader_language import ENGLISH, catalogue, current, in_language
+from tuneyard.core.language.translation import tr
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

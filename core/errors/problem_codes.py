@@ -4,21 +4,12 @@ A Chinese reader gets these lines below the problems. Places, codes and values s
 `make reference` writes the list of all, `docs/zh/problems.md` (tools/reference.py).
 """
 
-import functools
-import json
 from collections.abc import Iterable
-from pathlib import Path
 
-from tuneyard.core.language.reader_language import CHINESE, current
+from tuneyard.core.language.reader_language import CHINESE, catalogue, current
 
-_FILE = Path(__file__).with_name("problem_codes_zh.json")
-
-
-@functools.cache
-def explanations() -> dict[str, list[str]]:
-    """Meaning and fix of each code, in Chinese."""
-    texts: dict[str, list[str]] = json.loads(_FILE.read_text(encoding="utf-8"))
-    return texts
+EXPLANATIONS = "problem_codes_zh"
+"""Name of the catalogue with the meaning and the fix of each code, in Chinese."""
 
 
 def guide(codes: Iterable[str]) -> list[str]:
@@ -28,10 +19,5 @@ def guide(codes: Iterable[str]) -> list[str]:
     """
     if current() != CHINESE:
         return []
-    return [explained(code) for code in sorted(explanations().keys() & set(codes))]
-
-
-def explained(code: str) -> str:
-    """A code with its meaning and its fix, on one line."""
-    meaning, fix = explanations()[code]
-    return f"{code}：{meaning}。{fix}"
+    texts = catalogue(EXPLANATIONS)
+    return [f"{code}：{texts[code]}" for code in sorted(texts.keys() & set(codes))]

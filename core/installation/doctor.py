@@ -13,6 +13,7 @@ import click
 
 from tuneyard.core.cli.main import cli_command
 from tuneyard.core.cli.next_step import next_step
+from tuneyard.core.documents import padded
 from tuneyard.core.files import existing, versions
 from tuneyard.core.installation.checkout import ROOT, version
 from tuneyard.core.installation.packages import (
@@ -27,6 +28,7 @@ from tuneyard.core.installation.packages import (
     vllm_set_up,
 )
 from tuneyard.core.language.messages import for_reader, say
+from tuneyard.core.language.translation import tr
 
 NEEDED = ("llamafactory", "torch", "transformers", "peft")
 AGAIN = "rm -f .venv/.core && make setup"  # without rm, make skips what it installed once
@@ -56,8 +58,8 @@ def cli(ctx: click.Context, as_json: bool) -> None:
         click.echo(json.dumps({"ok": healthy, "checks": [finding._asdict() for finding in findings]}))
     else:
         for finding in findings:
-            status, detail = for_reader(finding.status), for_reader(finding.detail)
-            click.echo(f"{status:<8} {finding.name:<13} {detail}")
+            name = padded(tr(finding.name), 13)
+            click.echo(f"{for_reader(finding.status):<8} {name} {for_reader(finding.detail)}")
             if finding.fix:
                 say(f"{'':<22} fix: {finding.fix}")
     if healthy:

@@ -4,17 +4,17 @@ messages_zh.json has whole lines with {fields}, so that the code that makes a li
 """
 
 import functools
-import json
 import re
 from pathlib import Path
 
 import click
 
 from tuneyard.core.language.han import closed_up
-from tuneyard.core.language.reader_language import CHINESE, current
+from tuneyard.core.language.reader_language import CHINESE, catalogue, current
 
-_FILE = Path(__file__).with_name("messages_zh.json")
 _FIELD = re.compile(r"\\\{(\w+)\\\}")
+_CLAUSES = re.compile(r"(\S.*?)([;:] )(.{1,1000})")
+"""The first clause and the rest of a line that is not indented: no longer one, which takes long."""
 _DIGITS = r"(?P<number>[\d,]+)"
 """The field {number}. Any text would fit other lines, and long lines would take minutes."""
 
@@ -23,7 +23,7 @@ _DIGITS = r"(?P<number>[\d,]+)"
 def _lines() -> list[tuple[re.Pattern[str], str]]:
     """The pattern of each English line, and the Chinese one."""
     patterns = []
-    for english, chinese in json.loads(_FILE.read_text(encoding="utf-8")).items():
+    for english, chinese in catalogue("messages_zh").items():
         pattern = re.escape(english).replace(r"\{number\}", _DIGITS)
         patterns.append((re.compile(_FIELD.sub(r"(?P<\1>.+?)", pattern)), chinese))
     return patterns
@@ -73,4 +73,11 @@ def _translated(line: str) -> str:
             for name in values.keys() - {"text"}:  # the user's own, such as a label that is called ok or none
                 values[name] = _translated(values[name])
             return closed_up(chinese, values).format(**values)
-    return line
+    clauses = _CLAUSES.fullmatch(line)
+    if clauses is None:
+        return line
+    first, sign, rest = clauses.groups()
+    translated = _translated(first), _translated(rest)
+    if translated == (first, rest):
+        return line
+    return catalogue(CHINESE)[sign].join(translated)

@@ -1,9 +1,12 @@
-"""The language of the reader: that of `--lang`, otherwise that of the locale."""
+"""The language of the reader: that of `--lang`, otherwise that of the locale; and the texts in it."""
 
 import contextlib
+import functools
+import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextvars import ContextVar
+from pathlib import Path
 
 import click
 
@@ -50,3 +53,13 @@ def current() -> str:
         if locale:
             return CHINESE if locale.lower().startswith("zh") else ENGLISH
     return ENGLISH
+
+
+@functools.cache
+def catalogue(name: str) -> Mapping[str, str]:
+    """Texts of `NAME.json` in this folder by their English, or by their code; {} for English."""
+    if name == ENGLISH:
+        return {}
+    file = Path(__file__).with_name(f"{name}.json")
+    texts: dict[str, str] = json.loads(file.read_text(encoding="utf-8"))
+    return texts

@@ -1,23 +1,10 @@
 """The texts of tables, plots, verdicts and the page in another language (zh.json), by their English."""
 
-import functools
-import json
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 
 from tuneyard.core.errors import counted
 from tuneyard.core.language.han import closed_up
-from tuneyard.core.language.reader_language import ENGLISH, current
-
-
-@functools.cache
-def catalogue(name: str) -> Mapping[str, str]:
-    """Texts of a language by their English; {} for English."""
-    if name == ENGLISH:
-        return {}
-    file = Path(__file__).with_name(f"{name}.json")
-    texts: dict[str, str] = json.loads(file.read_text(encoding="utf-8"))
-    return texts
+from tuneyard.core.language.reader_language import catalogue, current
 
 
 class Translated(str):

@@ -9,8 +9,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from tuneyard.core.language.number_format import MOST_DIGITS, interval, limits, number, percent, points
-from tuneyard.core.language.reader_language import current
-from tuneyard.core.language.translation import catalogue, tr
+from tuneyard.core.language.reader_language import catalogue, current
+from tuneyard.core.language.translation import tr
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,8 +23,8 @@ from tuneyard.core.drawing.plots import NOT_WRITTEN, plot_language
 from tuneyard.core.files import versions
 from tuneyard.core.language.messages import for_reader
 from tuneyard.core.language.number_format import NONE, Table, interval, percent
-from tuneyard.core.language.reader_language import current
-from tuneyard.core.language.translation import catalogue, tr, tr_counted
+from tuneyard.core.language.reader_language import catalogue, current
+from tuneyard.core.language.translation import tr, tr_counted
 from tuneyard.eval.judge.ask import ComparedRuns
 from tuneyard.eval.judge.conclusions import MEAN, Section, section_name
 from tuneyard.eval.metrics.labels import MOST

@@ -42,7 +42,7 @@ from tuneyard.recipes.new.settings import (
     sections,
 )
 from tuneyard.recipes.new.template import TemplateChoice
-from tuneyard.recipes.new.text import paragraphs, recipe_text
+from tuneyard.recipes.new.text import recipe_text
 from tuneyard.recipes.plan import Offer, make_plan, memory_line, time_line, unknown_lines
 from tuneyard.recipes.recipe import Recipe, read_recipe
 from tuneyard.recipes.starting_weights import is_missing
@@ -357,9 +357,9 @@ def _header(request: RecipeRequest, counts: Measured, expected: Sequence[str]) -
         f"{request.machine_words}."
     )
     return [
-        *paragraphs(about),
+        about,
         "",
-        *paragraphs(f"Made by {shlex.join(words)}"),
+        f"Made by {shlex.join(words)}",
         "",
         f"  train      tuneyard recipe train {out}      (checks first; run again, it resumes)",
         f"  or         {plain}",

@@ -2,11 +2,12 @@
 
 import re
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from decimal import Decimal
 from typing import Any
 
 from tuneyard.core.documents import dump_yaml
+from tuneyard.core.language.messages import for_reader
 from tuneyard.recipes.new.settings import Section
 
 WIDTH = 110
@@ -15,20 +16,24 @@ NUMBER = re.compile(r"[-+]?[\d.]+([eE][-+]?\d+)?")
 
 def recipe_text(header: Sequence[str], sections: Sequence[Section]) -> str:
     """A whole recipe: its header as comments, then the sections."""
-    lines = [f"# {line}".rstrip() for line in header]
+    lines: list[str] = []
+    for text in header:
+        lines += _comment(text) or ["#"]
     for title, values in sections:
         lines += ["", f"### {title}"]
         for value in values:
-            lines += [f"# {line}" for line in paragraphs(value.reason)]
+            lines += _comment(value.reason)
             if value.key:
                 lines.append(f"{value.key}: {scalar(value.value)}")
     return "\n".join(lines) + "\n"
 
 
-def paragraphs(*texts: str) -> Iterator[str]:
-    """Lines of a header, each text wrapped."""
-    for text in texts:
-        yield from textwrap.wrap(text, WIDTH - 2, break_long_words=False, break_on_hyphens=False)
+def _comment(text: str) -> list[str]:
+    """A text as comment lines in the language of the reader, [] for ""."""
+    commented = textwrap.indent(for_reader(text), "# ")
+    return textwrap.wrap(
+        commented, WIDTH, subsequent_indent="# ", break_long_words=False, break_on_hyphens=False
+    )
 
 
 def scalar(value: Any) -> str:

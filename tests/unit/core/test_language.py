@@ -39,7 +39,7 @@ def test_the_fields_of_both_languages_are_the_same() -> None:
     for english, chinese in MESSAGES.items():
         fields = {f"{{{name}}}" for _, name, _, _ in Formatter().parse(chinese) if name is not None}
         assert fields <= set(FIELD.findall(english)), english  # other braces would be a traceback
-        assert re.search("[\u4e00-\u9fff]", chinese), english
+        assert re.search("[：\u4e00-\u9fff]", chinese), english
 
 
 def test_every_problem_is_chinese() -> None:
@@ -168,20 +168,30 @@ E107 = "a.jsonl:1: E107 messages (turns):"
          "a.yaml: 2 errors, 0 warnings, 1 note (E320 2, N362 1)\n"
          "base  rte  60.0% [31.3%, 83.2%]  n 10  majority 50.0%  always \"no\"  unparsed 0  label mass 0.39  "
          "4.4 s (2.2 rows/s)\n"
+         "error: --out demo: table.md would be replaced, which is not by this command; choose another folder\n"
+         "error: the weights of each adapter add up to 0, which leaves nothing: change one\n"
+         "error: a/adapter_config.json: r 8.0: expected a whole number above 0 and up to 9e15\n"
+         "error: mine.txt: of a plug-in; choose another folder\n"
+         "every linear layer\n"
          "  answer: ok",
          "提示：秩 32 大于 vLLM 默认的 16：部署时请加 --max-lora-rank 32\n"
-         "错误：mine.yaml：规格中有不认识的键“splitt”；您是指“split”吗？\n"
+         "错误：mine.yaml：规格中有不认识的键“splitt”；你是指“split”吗？\n"
          "mine.csv：E013：没有任何行：数据源是空的\n"
          "……还有 1,200 处 W214（--all 显示全部）\n"
          "a.json：忽略了行列表之后的字段：total\n"
          "错误：base/rte/predictions.jsonl:3：label_mass：为 NaN，应为概率\n"
-         "错误：没有适配器“rtee”（saves/ 下有：rte）；您是指“rte”吗？\n"
+         "错误：没有适配器“rtee”（saves/ 下有：rte）；你是指“rte”吗？\n"
          "错误：--rescore results/b：没有 rte 上的输出；请用 --dataset 指定其中之一：mnli\n"
          "rte 54 → eval 6：相同 0，新增 6，删除 54，更改 0\n"
          "错误：--label 评论：有多于 30 个取值，应为 2 到 30 个；自由文本或列表的列请用 --answer 指定\n"
          "a.yaml：2 个错误，0 个警告，1 条提示（E320 2, N362 1）\n"
          "base  rte  60.0% [31.3%, 83.2%]  共 10 个样本  多数类基线 50.0%  始终回答“no”  无法解析 0  "
          "标签概率 0.39  4.4 秒（2.2 行/秒）\n"
+         "错误：--out demo：会覆盖 table.md，而它不是这条命令写的；请换一个文件夹\n"
+         "错误：每个适配器的权重之和都是 0，什么也不剩：请改动其中一个权重\n"
+         "错误：a/adapter_config.json：r 8.0：应为大于 0、不超过 9e15 的整数\n"
+         "错误：mine.txt：of a plug-in；请换一个文件夹\n"
+         "所有线性层\n"
          "  回答：ok"),
     ],
 )  # fmt: skip
@@ -202,7 +212,7 @@ def test_doctor_is_chinese_in_a_chinese_locale(in_china: Path, monkeypatch: pyte
     )
     monkeypatch.setattr(doctor, "examine", lambda: iter([finding]))
     lines = invoke(doctor.cli).output.splitlines()
-    assert lines[0].split() == ["警告", "memory", "2", "GB，1", "个", "CPU", "核"]
+    assert lines[0].split() == ["警告", "内存", "2", "GB，1", "个", "CPU", "核"]
     assert lines[1].strip() == "解决：请用更小的模型，或内存更大的机器"
     english = invoke(doctor.cli, "--lang", "en").output.splitlines()
     assert english[0].split() == ["warning", "memory", "2", "GB,", "1", "CPU", "cores"]
@@ -223,7 +233,7 @@ def test_refusals_of_own_files_are_chinese(here: Here, in_china: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["data", "compil"], "错误：没有命令“compil”。您是指 `"),
+        (["data", "compil"], "错误：没有命令“compil”。你是指 `"),
         (["data", "compile"], "错误：缺少参数 NAME|SPEC.yaml。"),
         (["data", "compile", "nope"], "错误：没有名为“nope”的数据规格（已有：alpaca, "),
         (["data", "compile", "rte", "--limit", "x"], "错误：--limit 的值无效：“x”不是整数。"),
