@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import click
 import numpy as np
 from numpy.typing import NDArray
 
@@ -33,6 +32,7 @@ from tuneyard.adapters.store import note
 from tuneyard.adapters.weighted import check_fit
 from tuneyard.core.errors import ContentError, RequestError, need
 from tuneyard.core.files import read_object
+from tuneyard.core.language.messages import say
 from tuneyard.core.weights.base_models import Base, open_base
 from tuneyard.core.weights.tensors import STORED, Tensor, blocks_of, require_finite
 
@@ -72,7 +72,7 @@ def to_gguf(source: ExportSource, options: Mapping[str, Any]) -> None:
     with staged_for(check) as folder, tqdm(total=export.bytes, unit="B", unit_scale=True, delay=2) as bar:
         export.write(folder / target.name, bar.update)
     size = target.stat().st_size
-    click.echo(f"{out}  {size / 1e6:,.1f} MB  {time.monotonic() - started:.1f} s")
+    say(f"{out}  {size / 1e6:,.1f} MB  {time.monotonic() - started:.1f} s")
 
 
 def _plan(source: ExportSource, options: Mapping[str, Any]) -> GgufExport:

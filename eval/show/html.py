@@ -138,10 +138,9 @@ def _chart(section: Section) -> dict[str, Any]:
 
 def varied(table: Table) -> tuple[Table, str]:
     """The table without the columns that are the same in every row, and what these are, as a text."""
-    columns = list(zip(*table.rows, strict=True))
-    kept, same = [0], []
-    for place, cells in enumerate(columns[1:], 1):
-        if len(cells) > 1 and len(set(cells)) == 1:
+    kept, same = [], []
+    for place, cells in enumerate(zip(*table.rows, strict=True)):
+        if place and len(cells) > 1 and len(set(cells)) == 1:
             same.append(tr("{name}: {value}", name=table.header[place], value=cells[0]))
         else:
             kept.append(place)

@@ -124,7 +124,8 @@ def _figures_of(score: ModelScore) -> dict[str, str]:
         text = number(value)
         if ci95:
             text = limits(number, (value, *ci95))
-        cells[direction(name, declared_metric(name, figure))] = f"{text}, n = {figure.get('n')}"
+        kind = direction(name, declared_metric(name, figure))
+        cells[kind] = tr("{value}, n = {n}", value=text, n=figure.get("n"))
     return cells
 
 
