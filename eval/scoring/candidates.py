@@ -20,6 +20,7 @@ from tuneyard.core.errors import RequestError, counted, one_line, show_value
 from tuneyard.core.execution import Executor
 from tuneyard.core.files import names_folder, text_sha256
 from tuneyard.core.language.messages import warn, warn_once
+from tuneyard.core.language.translation import tr
 from tuneyard.core.prompt import TALKS, Messages, Tokenizer
 from tuneyard.core.prompt.supervision import Turns
 from tuneyard.core.training.training_run import model_sha256
@@ -149,7 +150,7 @@ def load_candidates(
             request.pipeline_parallel or 1,
         )
     else:
-        with tqdm(desc=f"loading {folder}", bar_format="{desc} …", leave=False):
+        with tqdm(desc=tr("loading {folder}", folder=folder), bar_format="{desc} …", leave=False):
             if workers:
                 model = open_in_workers(workers, folder, list(adapters), request.dtype, request.quantize)
             else:

@@ -17,6 +17,7 @@ from tuneyard.core.datasets import eval_split
 from tuneyard.core.errors import RequestError
 from tuneyard.core.installation.checkout import ROOT
 from tuneyard.core.language.messages import relative_paths
+from tuneyard.core.language.reader_language import in_language
 from tuneyard.core.prompt.template_fit import TemplateFinding
 from tuneyard.core.training.training_stage import TRAINING_STAGES
 from tuneyard.recipes.answer import Facts, LaidOut, Rows
@@ -292,7 +293,9 @@ def test_a_learning_rate_is_a_number_for_every_reader_of_yaml() -> None:
 @pytest.mark.parametrize("name", ["answers_train", "pairs_train", "marked"])
 def test_basic_settings_are_settings_of_llamafactory(with_datasets: Path, method: str, name: str) -> None:
     wanted = request(name, method)
-    text = recipe_text(["A recipe."], [("all", wanted.basic_values())])
+    with in_language("zh"):
+        text = recipe_text(["every linear layer"], [("all", wanted.basic_values())])
+    assert "# 所有线性层\n" in text
     Path("r.yaml").write_text(text)
     recipe = read_recipe(Path("r.yaml"))
     assert recipe.settings == wanted.basic_settings()
