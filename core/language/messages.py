@@ -13,7 +13,10 @@ from tuneyard.core.language.han import closed_up
 from tuneyard.core.language.reader_language import CHINESE, catalogue, current
 
 _FIELD = re.compile(r"\\\{(\w+)\\\}")
-_CLAUSES = re.compile(r"(\S.*?)([;:] )(.{1,1000})")
+_INNER_FIELD = re.compile(rf"{_FIELD.pattern}((?:(?!\\\{{).)+)(?=\\\{{)")
+"""A field and the text up to the next one. It ends where this text first comes: looking further for each of
+several fields would take minutes."""
+_CLAUSES = re.compile(r"(\S.{,300}?)([;:] )(.{1,1000})")
 """The first clause and the rest of a line that is not indented: no longer one, which takes long."""
 _DIGITS = r"(?P<number>[\d,]+)"
 """The field {number}. Any text would fit other lines, and long lines would take minutes."""
@@ -25,6 +28,7 @@ def _lines() -> list[tuple[re.Pattern[str], str]]:
     patterns = []
     for english, chinese in catalogue("messages_zh").items():
         pattern = re.escape(english).replace(r"\{number\}", _DIGITS)
+        pattern = _INNER_FIELD.sub(r"(?>(?P<\1>.+?)\2)", pattern)
         patterns.append((re.compile(_FIELD.sub(r"(?P<\1>.+?)", pattern)), chinese))
     return patterns
 

@@ -288,6 +288,7 @@ def test_a_long_line_takes_no_time_and_words_are_no_count(in_china: Path) -> Non
     names = ", ".join(f"table_{number}" for number in range(500))
     started = time.process_time()
     assert for_reader(f"error: t.db: E007: found the tables {names}, expected one").startswith("错误：t.db")
+    assert for_reader("error: " + "x: " * 120).startswith("错误：x")  # more fields than any line has
     assert time.process_time() - started < 2
     assert for_reader("error: a.json: found totals without rows") == "错误：a.json: found totals without rows"
 
