@@ -198,6 +198,6 @@ def find_recipe(path: Path) -> Path:
                 f"{path}: a dataset of {folder}/, expected a recipe; write one: "
                 f"tuneyard recipe new --dataset {path} --model DIR --out {path}.yaml"
             )
-        hint = nearest(str(path), sorted(file.stem for file in by_name.parent.glob("*.yaml")))
-        raise RequestError(f"recipe not found: {path}; neither is {by_name} {hint}".rstrip())
+        hint = nearest(path.name, sorted(file.stem for file in by_name.parent.glob("*.yaml")))
+        raise RequestError(f"recipe not found: {path}; neither is {by_name}; {hint}".rstrip("; "))
     return by_name

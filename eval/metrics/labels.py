@@ -66,12 +66,12 @@ def find_labels(answers: Sequence[str], place: str) -> list[str]:
 
 
 def check_labels(answers: Sequence[str], labels: Sequence[str], place: str) -> None:
-    """Raise `ContentError` with the first record whose answer is not one of the labels."""
-    wrong = [(number, answer) for number, answer in enumerate(answers, 1) if answer not in labels]
-    if wrong:
-        number, answer = wrong[0]
-        expected = f"expected one of {', '.join(labels)} ({len(wrong)} such records)"
-        raise ContentError(f"{place}: record {number}: answer {answer!r}, {expected}")
+    """Raise `ContentError` with a record whose answer is not one of the labels."""
+    others = sorted({*answers}.difference(labels))
+    if others:
+        record = f"{place}: record {answers.index(others[0]) + 1}: answer {others[0]!r}"
+        choices = ",".join(sorted({*answers})[:MOST])
+        raise ContentError(f"{record}, expected one of {', '.join(labels)}; its answers: --choices {choices}")
 
 
 def spellings(label: str, variants: bool = True) -> list[str]:
@@ -101,10 +101,9 @@ def parse_counts(texts: Sequence[str], labels: Sequence[str]) -> dict[str, str]:
     counted_as = {}
     for text in texts:
         label, _, other = text.partition("=")
-        counted_as[label] = other
-    for label, other in counted_as.items():
         if label not in labels or other not in labels:
-            raise RequestError(f"--count {label}={other}: expected two of the labels {', '.join(labels)}")
+            raise RequestError(f"--count {text}: expected A=B with two of the labels {', '.join(labels)}")
+        counted_as[label] = other
     return counted_as
 
 

@@ -9,7 +9,7 @@ from statistics import fmean
 from typing import Any
 
 from tuneyard.core.documents.schema_errors import check_file
-from tuneyard.core.errors import ContentError, RequestError, show_value, unexpected
+from tuneyard.core.errors import ContentError, RequestError, nearest, show_value, unexpected
 from tuneyard.core.files import check_characters, read_object, require, what_is_in
 from tuneyard.core.installation.checkout import ROOT
 from tuneyard.core.language.messages import say
@@ -211,10 +211,9 @@ def read_scored_run(
     if not path.is_file():
         raise ContentError(f"{path}: not found beside {RESULTS}; score {model} on {dataset} again")
     if metric in OF_ANSWERS and "accuracy" not in facts:
-        fields = ", ".join(list(facts)[:8])
         raise RequestError(
-            f"{place}: no accuracy in {RESULTS} (found {fields}); another figure of each example is compared "
-            f"by tuneyard eval compare --metric: {', '.join(measurable(placed_lines(path)))}"
+            f"{place}: no accuracy in {RESULTS}; another figure of each example is compared by tuneyard"
+            f" eval compare --metric: {', '.join(measurable(placed_lines(path)))}"
         )
     run = _run_of_lines(model, dataset, place, path, facts, metric, by, also)
     if metric in OF_ANSWERS:
@@ -245,8 +244,9 @@ def _run_of_lines(
     tokenizer = str(part_of(facts, "settings").get("tokenizer", CHARACTERS))
     values = {name: values_of(name, records, tokenizer) for name in names}
     if read_row is _measured_row and all(value is None for value in values[metric]):
-        measured = ", ".join(measurable(records)) or "none"
-        raise RequestError(f"{path}: no row has {metric}; its metrics: {measured}")
+        names = [*OF_ANSWERS, *measurable(records)]
+        hint = nearest(metric, names, f"its metrics: {', '.join(names)}")
+        raise RequestError(f"{path}: no row has {metric}; {hint}")
     return assemble(model, dataset, place, list(map(read_row, records)), facts, values, by)
 
 

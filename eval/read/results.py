@@ -117,8 +117,8 @@ def check_files(out: Path, names: Sequence[str], mark: str) -> None:
 def check_table(out: Path) -> None:
     """Raise `RequestError` if OUT is a model's, or a comparison would replace a file that none wrote."""
     check_files(out, COMPARED, PLOTS)
-    if any(out.glob(f"*/{RESULTS}")):
-        raise RequestError(f"--out {out}: the results of a model; choose another folder")
+    if any(out.glob(f"*/{RESULTS}")) or (out / "adapter_config.json").exists():
+        raise RequestError(f"--out {out}: an adapter, or the results of a model; choose another folder")
 
 
 def replaced_files(out: Path, runs: Sequence[str], *, force: bool) -> list[str]:

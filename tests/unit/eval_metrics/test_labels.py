@@ -5,6 +5,7 @@ import pytest
 from tests.messages import raises
 from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.eval.metrics.labels import (
+    check_labels,
     confusion,
     find_labels,
     parse_choices,
@@ -55,6 +56,8 @@ def test_labels_are_found_or_refused() -> None:
     assert find_labels(["yes", "no", "yes"], "f") == ["no", "yes"]
     with raises(ContentError, "21", "`tuneyard eval text`"):
         find_labels([str(i) for i in range(21)], "f")
+    with raises(ContentError, "record 1", "--choices no,yes"):
+        check_labels(["no", "yes"], ["true", "false"], "f")
 
 
 @pytest.mark.parametrize("text", ["yes", "yes,yes", ",", ""])
