@@ -226,12 +226,13 @@ def _changed(name: str, columns: Texts, shares: Texts = (), table: str = "") -> 
         if not spec.split:
             raise RequestError(
                 f"--split {text}: the spec {spec.name} has no `split` of its own to give another share; hold "
-                "rows out in the recipe (`val_size: 0.1`), or write a spec with `split` (docs/compiler.md)"
+                "rows out in the recipe (`val_size: 0.1`), or write a spec with `split`: tuneyard data init "
+                "FILE --split 0.1 --out SPEC.yaml"
             )
         split, _, share = text.partition("=")
         if split not in spec.split.shares or not re.fullmatch(r"0?\.\d*[1-9]\d*", share):
-            splits = ", ".join(spec.split.shares)
-            raise RequestError(f"--split {text}: expected SPLIT=SHARE, as test=0.3, with a SPLIT of {splits}")
+            command = f"tuneyard data compile {name} --split {min(spec.split.shares)}=0.3"
+            raise RequestError(f"--split {text}: expected SPLIT=SHARE, as test=0.3: {command}")
         over.setdefault("split", {})[split] = float(share)
     columns_of_spec = [column.name for column in spec.columns]
     for text in columns:
@@ -431,7 +432,7 @@ def verify_command(
 @_command(
     "init samples/rte/train.jsonl", "init samples/rte/train.jsonl --text premise --label label --split 0.2"
 )
-@click.argument("file", type=click.Path())
+@click.argument("file", type=click.Path(readable=False))
 @click.option(
     "--text",
     "texts",

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field, replace
 from tuneyard.compiler.check.marks import LEARNED_AT, changes_answer
 from tuneyard.compiler.rows import MISSING, Rows, are_objects
 from tuneyard.compiler.spec.column_meanings import (
-    EARLIER_TURNS,
     ONLY_BESIDE_AN_ANSWER,
     SYSTEM_TEXT,
     meaning,
@@ -171,9 +170,7 @@ def _changing(spec: Spec, rows: Rows, name: str, numbers: Sequence[int]) -> list
 def _fix_of_unused(spec: Spec, name: str) -> str:
     """How to use a column, or to leave it out."""
     fix = ""
-    if spec.name == "io" and meaning(name) in (EARLIER_TURNS, SYSTEM_TEXT):
-        fix = "spec alpaca reads it; or "
-    elif not meaning(name):
+    if not meaning(name):
         fix = "LLaMA-Factory learns every row alike: take out the rows that are not to be learned; or "
     ignore = f"`ignore: [{key_in_spec(name)}]`"
     return f"{fix}{where_to_write(spec.name)} map it to a column, or leave it out by {ignore}"

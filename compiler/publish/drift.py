@@ -12,14 +12,10 @@ from tuneyard.core.files import Moved, sha256
 
 def compile_again(manifest: Manifest) -> str:
     """Name the command that compiles a dataset from the same spec and the sources of its options."""
-    has_splits = len({source.split for source in manifest.sources}) > 1
     words = ["tuneyard", "data", "compile", manifest.spec]
     for source in manifest.sources:
         if source.is_named:
-            option = source.path
-            if has_splits:
-                option = f"{source.split}={source.path}"
-            words += ["--source", option]
+            words += ["--source", f"{source.split}={source.path}"]
     return f"`{shlex.join(words)}` writes it again"
 
 

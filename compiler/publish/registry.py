@@ -93,33 +93,41 @@ class Registry:
     def publish(self, staged: Path, name: str, manifest: Manifest) -> list[str]:
         """Move a staged dataset, which has its manifest, to its folder and register it, under one lock.
 
-        Returns a note if it replaces a dataset of other sources, since one spec writes one dataset.
+        Returns a note if it replaces a dataset of other sources or of more rows (`limit`), since one spec
+        writes one dataset.
         """
         target = self.folder / name
         with self._locked():  # others may have published since the registry was opened
             self._refuse_foreign(target, [path.name for path in staged.iterdir()])
             before = with_compiled(self.entries, self.manifests)
             self._refuse_taken(before, name, manifest.entries)
-            old_sources = [source.path for source in self.manifests.get(name, EMPTY).sources]
+            old = self.manifests.get(name, EMPTY)
             self.manifests[name] = manifest
             entries = with_compiled(before, self.manifests, name)
             publish(staged, target)
             self._write(entries)
-        if old_sources and {source.path for source in manifest.sources}.isdisjoint(old_sources):
-            ways = f"another `dataset:` {where_to_write(name)} of another name, or another --out keeps both"
-            replaced = f"replaced what was compiled from {', '.join(old_sources[:3])}"
-            return [f"{target}: {replaced}; {ways}"]
-        return []
+        old_sources = [source.path for source in old.sources]
+        if not old_sources:
+            return []
+        if {source.path for source in manifest.sources}.isdisjoint(old_sources):
+            replaced = f"what was compiled from {', '.join(old_sources[:3])}"
+        elif manifest.made_from["limit"] and not old.made_from.get("limit"):
+            replaced = f"the dataset of {old.counts['kept']} rows, compiled without --limit"
+        else:
+            return []
+        ways = f"another `dataset:` {where_to_write(name)} of another name, or another --out keeps both"
+        return [f"{target}: replaced {replaced}; {ways}"]
 
     def remove(self, name: str) -> list[str]:
         """Unregister a compiled dataset and delete its folder. Returns the names of its datasets."""
         if name not in self.manifests:
-            nowhere = wrong_folder(self.folder)
-            if nowhere:
-                raise RequestError(f"no compiled dataset {name!r}: {nowhere}")
-            near = nearest(name, self.manifests, "`tuneyard data list` shows what there is")
+            hint = nearest(
+                name,
+                self.manifests,
+                wrong_folder(self.folder) or "`tuneyard data list` shows what there is",
+            )
             names = ", ".join(self.manifests) or "none"
-            raise RequestError(f"no compiled dataset {name!r} in {self.folder} (found: {names}); {near}")
+            raise RequestError(f"no compiled dataset {name!r} in {self.folder} (found: {names}); {hint}")
         target = self.folder / name
         self._refuse_foreign(target)
         with self._locked():
@@ -178,12 +186,9 @@ class Registry:
             path.name for path in sorted(target.iterdir()) if path.name not in compiled or path.is_dir()
         ]
         if foreign:
-            listed = ", ".join(foreign[:3])
-            if len(foreign) > 3:
-                listed += " …"
             raise RequestError(
-                f"{target}: holds {len(foreign)} files that compile did not make ({listed}), and compile "
-                "replaces the whole folder: move them, or give another --out"
+                f"{target}: holds {len(foreign)} files that compile did not make, first {foreign[0]}, and "
+                "compile replaces the whole folder: move them, or give another --out"
             )
 
 

@@ -28,6 +28,7 @@ from tuneyard.compiler.read.turn_rows import conversations_of
 from tuneyard.compiler.rows import ObjectRows, Rows, TableRows
 from tuneyard.compiler.spec.file import Source
 from tuneyard.compiler.spec.model import PART
+from tuneyard.core.datasets import REGISTRY
 from tuneyard.core.errors import Problem, RequestError
 from tuneyard.core.files import Moved
 from tuneyard.core.installation.plugins import bundled_with, load
@@ -94,7 +95,7 @@ ABOUT_DATA = ("readme", "license", "licence", "notice", "changelog", "citation",
 def is_no_data(name: str) -> bool:
     """True if a file contains no rows, by its name: README.txt, LICENSE.txt, and hidden ones as .notes.md."""
     stem, _, ending = name.lower().partition(".")
-    return not stem or (stem in ABOUT_DATA and ending in ("", "txt", "md", "rst"))
+    return not stem or name == REGISTRY or (stem in ABOUT_DATA and ending in ("", "txt", "md", "rst"))
 
 
 @cache

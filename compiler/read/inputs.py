@@ -3,6 +3,7 @@
 import contextlib
 import os
 import re
+import shlex
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -22,6 +23,8 @@ from tuneyard.compiler.read.remote import (
 from tuneyard.compiler.read.saved import ABOUT_SAVED, saved_files
 from tuneyard.compiler.read.stream import suffix
 from tuneyard.compiler.spec.model import PART, Spec
+from tuneyard.core.datasets import REGISTRY
+from tuneyard.core.datasets.manifest import MANIFEST
 from tuneyard.core.errors import ContentError, Problem, RequestError, counted, nearest
 from tuneyard.core.files import HUB_ID, bundled, near_name, sha256
 
@@ -36,6 +39,12 @@ _HUB = re.compile(
     r"hub:(?P<path>[^@:]+)"
     r"(?:@(?P<revision>[^:]+))?(?::(?P<name>[^:]*)(?::(?P<split>[^:]+))?)?"
 )
+_OTHER_FOLDERS = {
+    "adapter_config.json": "an adapter: tuneyard adapter show",
+    "tokenizer_config.json": "a model, which other commands take: --model",
+    "run.json": "scored answers: tuneyard eval compare --out build/verdict",
+}
+"""What a folder without rows is, by the name of a file in it, and the command that takes the folder."""
 _HUB_PAGE = re.compile(r"https?://.*/datasets/([\w.-]+/[\w.-]+)")
 
 
@@ -259,13 +268,14 @@ def data_files(path: SourcePath) -> Sequence[SourceFile]:
     except FileNotFoundError as error:  # of a spec: one of --source is asked for before
         hint = f"the spec names it, from the folder in which you are; {near_name(path)}"
         raise RequestError(f"{path}: source not found; {hint}") from error
-    except OSError as error:  # a loop of links, a name too long, no permission
-        raise RequestError(f"{path}: {error.strerror}") from error
     return [path]
 
 
 def _files_of_folder(folder: Path) -> list[Path]:
     """The data files of a folder: as its reader lists them, or all that have a reader."""
+    for name, use in _OTHER_FOLDERS.items():
+        if (folder / name).is_file():
+            raise RequestError(f"{folder}: expected rows, found {use} {shlex.quote(str(folder))}")
     files_by_split = saved_files(folder)
     if not files_by_split:
         # With links that lead nowhere: opening one is an error.
@@ -281,14 +291,14 @@ def _files_of_folder(folder: Path) -> list[Path]:
     )
 
 
-def _data_files_among(folder: Path | RemoteFolder, files: Iterable[F]) -> list[F]:
+def _data_files_among(folder: Path | RemoteFolder, files: Sequence[F]) -> list[F]:
     """The files that have a reader. `RequestError` if there are none."""
     data = readable(files)
     if not data:
-        raise RequestError(
-            f"{folder}: no data files in this folder (known: {known_suffixes()}); name the folder or file "
-            "that has the rows"
-        )
+        fix = "name the folder or file that has the rows"
+        if REGISTRY in [file.name for file in files]:
+            fix = f"its datasets are compiled already: tuneyard data list --out {folder}"
+        raise RequestError(f"{folder}: no data files in this folder (known: {known_suffixes()}); {fix}")
     return without_texts(data)
 
 
@@ -309,8 +319,6 @@ def existing_source(text: str) -> SourcePath:
         path.stat()
     except FileNotFoundError as error:
         raise RequestError(_not_found(text)) from error
-    except OSError:  # `data_files` reports it
-        return path
     return path
 
 
@@ -357,8 +365,8 @@ def not_read(inputs: Sequence[Input]) -> Iterator[Problem]:
     folders_read = {file.parent for file in files_read}
     for parent in dict.fromkeys(item.folder for item in inputs if isinstance(item.folder, Path)):
         for folder in sorted(parent.glob("[!.]*/")):
-            count = sum(file.name not in ABOUT_SAVED for file in readable(folder.glob("*")))
-            if count and folder not in folders_read:
+            count = len(readable(folder.glob("*")))
+            if count and folder not in folders_read and not (folder / MANIFEST).is_file():
                 message = f"{counted(count, 'data file')} not read: a source is one folder"
                 yield Problem(NOT_READ, str(folder), message, "", ADD_FOLDER)
         texts = {file for file in parent.glob("*") if suffix(file) in DOCUMENTS and not is_no_data(file.name)}

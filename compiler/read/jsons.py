@@ -3,7 +3,6 @@
 import io
 import json
 import re
-import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
@@ -42,7 +41,6 @@ from tuneyard.core.files import DuplicateKeyError, unique
 
 BATCH = 1000
 BATCH_BYTES = 1 << 22
-DEEPEST = 1024  # lists and objects in one another that orjson reads
 OVER_LINES = (
     "an object over several lines, where each line is a row: write each object on one line, as `jq -c .` "
     "does, or name the file .json if the object is all of it"
@@ -362,14 +360,12 @@ def _repeated(text: bytes, row: Fields) -> str | None:
     """The first duplicate key in an object of a row, None without one."""
     if have_all_keys(text, [row]):
         return None
-    limit = sys.getrecursionlimit()
-    sys.setrecursionlimit(limit + DEEPEST)
     try:
         _DECODER.decode(text.decode())
     except DuplicateKeyError as error:
         return str(error.args[0])
-    finally:
-        sys.setrecursionlimit(limit)
+    except RecursionError:
+        pass  # no key is looked for so deep inside
     return None
 
 

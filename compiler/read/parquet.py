@@ -8,7 +8,7 @@ from typing import Any, BinaryIO
 
 from tuneyard.compiler.problems import Problems
 from tuneyard.compiler.read import OpenFile, reader, refuse_twice
-from tuneyard.compiler.read.stream import BLOCK, RECORD, UnreadableFileError, seekable, too_long
+from tuneyard.compiler.read.stream import BLOCK, UnreadableFileError, seekable
 from tuneyard.compiler.rows import ROW, Prefix, TableRows
 
 BATCH = 2048
@@ -33,10 +33,6 @@ def read_columns(file: OpenFile, _: Problems) -> Iterator[TableRows]:
         str(schema)  # names inside of columns, too
         refuse_twice(schema.names, file.display_path)
         for batch in batches:
-            if batch.nbytes > RECORD:
-                for row in range(batch.num_rows):
-                    if batch.slice(row, 1).nbytes > RECORD:
-                        raise too_long(f"{file.display_path} row {start + row}")
             lines = range(start, start + batch.num_rows)
             yield TableRows(Prefix(file.display_path, ROW), lines, batch.to_pydict())
             start += batch.num_rows

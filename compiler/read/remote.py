@@ -143,11 +143,9 @@ class _RemoteStream(io.RawIOBase):
 
 def find_remote(address: str) -> RemoteFile | RemoteFolder:
     """Ask the store for a file, or for the files of a folder. `RequestError` if it cannot be read."""
-    scheme, _, path = address.partition("://")
-    if "@" in path.partition("/")[0]:
+    if "@" in address.split("/")[2]:
         raise RequestError(
-            f"an address of {scheme}:// contains a user name or password, which manifests would record: "
-            f"leave it out; {STORES[scheme].access}"
+            "the address contains a user name or password, which manifests would record: leave it out"
         )
     with _asking(address) as filesystem:
         filesystem.invalidate_cache()

@@ -91,7 +91,6 @@ CLASS_ENDINGS = ("type", "class", "category", "类型", "类别", "分类")
 MEDIA = ("images", "videos", "audios")
 _PREFERENCE = "preference data (a chosen answer and a rejected one)"
 SYSTEM_TEXT = "a system text"
-EARLIER_TURNS = "earlier turns"
 REASONING = "reasoning before the answer"
 _MEANING_BY_ROLE = {
     **{role: role for role in MEDIA},
@@ -101,7 +100,7 @@ _MEANING_BY_ROLE = {
     "kto_tag": "feedback (KTO marks a rejected answer so)",
     "choices": "choices of a question",
     "system": SYSTEM_TEXT,
-    "history": EARLIER_TURNS,
+    "history": "earlier turns",
     "tools": "tools or calls of them",
     "reasoning": REASONING,
 }

@@ -1,7 +1,5 @@
 """The YAML file of a spec: finding and reading it, `like`, the JSON Schema, and the source of rows."""
 
-import codecs
-import contextlib
 import json
 import re
 import shlex
@@ -22,8 +20,6 @@ PACKAGE = Path(__file__).parents[1]
 SPECS = PACKAGE / "specs"
 SCHEMAS = PACKAGE / "schemas"
 _NAME = re.compile(r"\w[\w .+-]*")
-# Python's own notations: they read any file, and change its backslashes and letters
-PYTHON_ONLY = ("unicode_escape", "raw_unicode_escape", "idna", "punycode")
 Raw = JsonObject
 ByPart = Mapping[str, tuple[str, ...]]
 """Texts by split, or by part of a mixture."""
@@ -106,18 +102,15 @@ def find_spec(name: str) -> Path:
             )
         return path
     bundled = SPECS / f"{name}.yaml"
-    choices = known_specs()
-    with contextlib.suppress(OSError):  # a name that is too long
-        if _NAME.fullmatch(name) and bundled.is_file():
-            return bundled
-        if Path(name).is_file():
-            file = shlex.quote(name)
-            raise RequestError(
-                f"{name} is a data file, not a spec; `tuneyard data init {file}` proposes one, and "
-                f"`tuneyard data compile SPEC --source {file}` compiles it with a spec that reads it"
-            )
-        choices += map(str, Path(name).parent.glob("*.yaml"))
-    hint = nearest(name, choices, SEE)
+    if _NAME.fullmatch(name) and bundled.is_file():
+        return bundled
+    if Path(name).exists():
+        file = shlex.quote(name)
+        raise RequestError(
+            f"{name} is data, not a spec; `tuneyard data init {file}` proposes one, and "
+            f"`tuneyard data compile SPEC --source {file}` compiles it with a spec that reads it"
+        )
+    hint = nearest(name, [*known_specs(), *map(str, Path(name).parent.glob("*.yaml"))], SEE)
     raise RequestError(f"unknown spec {name!r} (known: {', '.join(known_specs())}); {hint}")
 
 
@@ -206,9 +199,9 @@ def _by_part(raw: Any, default_part: str) -> ByPart:
 
 
 def is_text_encoding(encoding: str) -> bool:
-    """True for an encoding of text files (not hex, unicode_escape)."""
+    """True for an encoding of text files (not hex)."""
     try:
         "".encode(encoding)
     except (LookupError, ValueError):
         return False
-    return codecs.lookup(encoding).name.replace("-", "_") not in PYTHON_ONLY
+    return True

@@ -4,6 +4,7 @@ import base64
 import io
 import warnings
 from collections.abc import Iterable
+from itertools import islice
 from pathlib import Path
 
 from tuneyard.core.files import is_file
@@ -17,15 +18,9 @@ QUALITY = 70
 
 def thumbnails(images: Iterable[object]) -> list[str]:
     """The first pictures of a row, made small. Files that cannot be opened are left out."""
-    uris: list[str] = []
-    for image in images:
-        if len(uris) == MOST:
-            break
-        if isinstance(image, str) and is_file(Path(image)):
-            uri = _thumbnail(Path(image))
-            if uri:
-                uris.append(uri)
-    return uris
+    files = [Path(image) for image in images if isinstance(image, str)]
+    uris = map(_thumbnail, filter(is_file, files))
+    return list(islice(filter(None, uris), MOST))
 
 
 def _thumbnail(path: Path) -> str:

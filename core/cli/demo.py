@@ -24,10 +24,11 @@ from tuneyard.core.cli.main import cli_command
 from tuneyard.core.cli.next_step import next_step, same_options
 from tuneyard.core.documents import padded
 from tuneyard.core.errors import ContentError, RequestError, counted, need, resumed_by
-from tuneyard.core.files import make_folder, require, reserved
+from tuneyard.core.files import make_folder, reserved
 from tuneyard.core.installation.checkout import python_path
 from tuneyard.core.language.messages import say
 from tuneyard.core.language.translation import tr
+from tuneyard.core.weights.base_models import base_config
 
 BASE = Path("models/demo-base")
 RESULTS = Path("results/demo")
@@ -161,7 +162,7 @@ def cli(out: Path, model: str, dry_run: bool) -> None:
     results/demo-steps.
     """
     if model != str(BASE) and Path(model).exists():
-        require(Path(model) / "config.json", "config of the base model (--model)")
+        base_config(Path(model))
         model = str(Path(model).resolve())
     if not out.is_dir():
         if dry_run:

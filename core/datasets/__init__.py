@@ -124,10 +124,6 @@ def not_registered(
         command = "compile" if Path(name).suffix in (".yaml", ".yml") else "init"
         fix = f"tuneyard data {command} {shlex.quote(name)}"
         return NotRegisteredError(f"{name} is a file, expected the name of a dataset; make one of it: {fix}")
-    nowhere = wrong_folder(folder)
-    if nowhere:
-        return NotRegisteredError(f"dataset {name!r} not found: {nowhere}")
-
     names = sorted(entries)
     more = ""
     if len(names) > NAMES:
@@ -136,7 +132,8 @@ def not_registered(
     hint = nearest(
         name,
         names if offered is None else offered,
-        f"`tuneyard data list{here}` shows what there is; --dataset-dir (in a recipe dataset_dir) names "
+        wrong_folder(folder)
+        or f"`tuneyard data list{here}` shows what there is; --dataset-dir (in a recipe dataset_dir) names "
         "another folder",
     )
     other = other_folder(name, folder)
@@ -151,7 +148,7 @@ def not_registered(
 def file_not_found(name: str, path: Path, folder: Path) -> RequestError:
     """Error for a registered dataset without its file; an entry may be compiled or written by hand."""
     fix = f"compile it again, or correct `file_name` in {folder / REGISTRY}"
-    return RequestError(f"{path}: file of dataset {name!r} not found; {near_name(path)}; {fix}")
+    return RequestError(f"{path}: file of dataset {name!r} not found; {fix}; {near_name(path)}")
 
 
 def find_dataset(name: str, folder: Path) -> Dataset:

@@ -45,6 +45,15 @@ OS_FIXES = {
 }
 _LINE_ENDS = re.compile("[\x00-\x08\x0a-\x1f\x7f\x85\u2028\u2029]")
 _TERMINAL_CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+_LLAMAFACTORY_NAMES = {
+    "--model-name-or-path": " Here it is --model.",
+    "--adapter-name-or-path": " Here it is --adapter.",
+    "--eval-dataset": " Here it is --dataset.",
+    "--output-dir": " Here it is --out.",
+    "--learning-rate": " A setting of a recipe has no dashes: learning_rate=1e-4.",
+}
+"""What to type in place of LLaMA-Factory's options."""
+_REPEATABLE = ("--adapter", "--data", "--dataset", "--source")
 _MISSING_PATH = re.compile(r"(?:File|Directory|Path) '(.+)' does not exist\.$")  # of Click
 _terminated = threading.Event()
 _JSON = json.JSONEncoder(ensure_ascii=False)  # `json.dumps` makes one at each call: rows may all be wrong
@@ -119,8 +128,9 @@ class Problem:
     def line(self) -> str:
         """Format as `place: code field: message; hint`, the form of every printed problem."""
         field = f" {self.field}" if self.field else ""
-        hint = f"; {self.hint}" if self.hint else ""
-        return relative_paths(one_line(f"{self.place}: {self.code}{field}: {self.message}{hint}"))
+        joint = " " if self.message.endswith("?") else "; "
+        line = f"{self.place}: {self.code}{field}: {self.message}{joint}{self.hint}"
+        return relative_paths(one_line(line.removesuffix(joint)))
 
 
 class ProblemsError(ContentError):
@@ -221,10 +231,10 @@ def _exit_code(command: click.Command) -> int:
     except click.ClickException as error:
         message_of_click = io.StringIO()
         error.show(message_of_click)
-        say(message_of_click.getvalue().rstrip("\n") + _hint(error), to_stderr=True)
+        say(message_of_click.getvalue().rstrip("\n") + _hint(error) + _slip(), to_stderr=True)
         return 2
     except TuneyardError as error:
-        say(f"error: {error}{_split_path()}", to_stderr=True)
+        say(f"error: {error}{_slip()}", to_stderr=True)
         return error.exit_code
     except ImportError as error:
         if not error.name or error.name.partition(".")[0] == "tuneyard":
@@ -235,11 +245,8 @@ def _exit_code(command: click.Command) -> int:
         say(f"error: {message}", to_stderr=True)
         return 2
     except RuntimeError as error:
-        cause = error.__context__
-        if isinstance(cause, OSError) and cause.errno == errno.ELOOP:  # of Path.resolve
-            raise cause from None
         # Python 3.11 makes one of a signal that comes while it makes a class or starts a thread.
-        if not isinstance(cause, KeyboardInterrupt):
+        if not isinstance(error.__context__, KeyboardInterrupt):
             raise
         return _interrupted()
     except SystemExit:
@@ -263,26 +270,33 @@ def _hint(error: click.ClickException) -> str:
     """The fix that Click's message lacks: a near file, where options belong, an example of the command."""
     if isinstance(error, click.NoSuchOption) and error.ctx and isinstance(error.ctx.command, click.Group):
         return f" Options come after the command: {error.ctx.command_path} COMMAND {error.option_name} …"
+    hint = _LLAMAFACTORY_NAMES.get(getattr(error, "option_name", ""), "")
     if error.message.startswith("Got unexpected extra argument"):
-        return "; run the command for each alone, or put a path with spaces in quotes"
+        hint = "; run the command for each alone, or put a path with spaces in quotes"
     missing_path = _MISSING_PATH.search(error.message)
     if missing_path:
         from tuneyard.core.files import near_name
 
         return f"\n{near_name(Path(missing_path[1]))}"
-    if isinstance(error, click.BadParameter | click.BadOptionUsage | click.NoSuchOption) and error.ctx:
+    if isinstance(error, click.UsageError) and error.ctx:
         from tuneyard.core.cli.main import examples_of
 
-        own = [line for line in examples_of(error.ctx.command) if f" {error.ctx.info_name} " in line]
-        return "".join(f"\nExample: {line}" for line in own[:1])
-    return ""
+        for line in examples_of(error.ctx.command):
+            if f" {error.ctx.info_name} " in line:
+                return f"{hint}\nExample: {line}"
+    return hint
 
 
-def _split_path() -> str:
-    """A line on a path of the command line that the shell has split at its space, "" if there is none."""
-    for path in map(" ".join, pairwise(sys.argv)):
+def _slip() -> str:
+    """A line on a slip in the words of the command line, "" without any."""
+    for word, following in pairwise(sys.argv):
+        path = f"{word} {following}"
         if os.path.exists(path):  # noqa: PTH110  # Path.exists raises for a name that is too long
             return f'\nput a path with spaces in quotes: "{path}"'
+        if not following:
+            return f"\n{word} '': is a variable of your shell empty?"
+        if word in _REPEATABLE and "," in following and "recipe" not in sys.argv:
+            return f"\ngive each a {word} of its own: {word} {following.replace(',', f' {word} ')}"
     return ""
 
 
@@ -374,12 +388,12 @@ def size_words(size: float) -> str:
 def nearest_name(name: str, choices: Iterable[str]) -> str:
     """The choice nearest to `name`, "" if none is similar.
 
-    A choice that goes on where `name` ends (adamw_torch, mine.yaml) is nearer than one of similar letters.
+    A choice that begins with `name` (adamw_torch, mine.yaml, accuracy) is nearer than one of similar letters.
     """
     import difflib
 
     choices = list(choices)
-    close = [choice for choice in choices if choice.startswith((f"{name}_", f"{name}."))]
+    close = [choice for choice in choices if choice.startswith(name) and len(name) > 1]
     if not close:
         close = difflib.get_close_matches(name, choices, n=1, cutoff=0.66)
     return next(iter(close), "")

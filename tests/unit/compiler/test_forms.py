@@ -107,7 +107,7 @@ def test_another_share_by_option(here, bench):
     assert "defect_train 24" in here(*command).stdout, "made again, as the share is another"
     for share in ("test=1.3", "test=0", "test", "test=x"):
         assert "as test=0.3" in here(*command, "--split", share, code=2).stderr
-    assert "with a SPLIT of test" in here(*command, "--split", "tset=0.3", code=2).stderr
+    assert "--split test=0.3" in here(*command, "--split", "tset=0.3", code=2).stderr
     qa = here(cli, "check", "qa", "--source", source, "--split", "test=0.3", code=2)
     assert "the spec qa has no `split` of its own" in qa.stderr and "val_size" in qa.stderr
 

@@ -133,7 +133,7 @@ def test_a_zip_of_texts_alone_is_read_and_one_of_a_readme_alone_is_not(bench):
     assert error_codes(report) == ["E013"]
 
 
-@pytest.mark.parametrize("name", ["README.txt", ".notes.md"])
+@pytest.mark.parametrize("name", ["README.txt", ".notes.md", "dataset_info.json"])
 def test_a_readme_alone_in_a_folder_is_no_data(bench, name):
     bench.write(f"rows/{name}", "no data")
     with raises(RequestError, "no data files"):

@@ -244,7 +244,7 @@ def test_a_file_that_is_not_what_was_compiled_is_seen(bench, change):
     change(bench.out / "rte/alpaca_rte-train.json")
     assert differences(bench) == [("E431", "")]
     (problem,) = changes_of(bench)
-    assert f"tuneyard data compile rte --source {source}" in problem.hint
+    assert f"tuneyard data compile rte --source train={source}" in problem.hint
     printed(listed(bench)[0].rpartition("  ")[2], "changed", "60")
     edit(bench, mine={"file_name": "rte/alpaca_rte-train.json"})
     assert differences(bench, "mine") == [("E431", "")]

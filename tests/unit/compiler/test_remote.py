@@ -152,7 +152,7 @@ def test_a_second_compile_asks_for_the_version_alone(bench, store) -> None:
     assert {method for method, *_ in store.requests} == {"HEAD"}
     assert not any("stale" in line for line in dataset_lines(Registry(bench.out)))
     manifest = read_manifest(bench.out / "qa")
-    assert manifest is not None and f"--source {source}`" in compile_again(manifest)
+    assert manifest is not None and f"={source}`" in compile_again(manifest)
     store.put("again.jsonl", as_lines(QUESTIONS[5:10]))
     (line,) = dataset_lines(Registry(bench.out))
     assert f"source {source} has changed" in line

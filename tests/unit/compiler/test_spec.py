@@ -177,9 +177,7 @@ def test_a_spec_may_be_called_so(bench, name):
     assert list(Registry(bench.out).finish_publications().manifests) == [name.rpartition(".")[0]]
 
 
-@pytest.mark.parametrize(
-    "name", ["", ".", "..", "rte/", "a/rte", "../specs/rte", "RTE", "rte.yaml", "r\0e", "e" * 300, "." * 5000]
-)
+@pytest.mark.parametrize("name", ["", ".", "..", "rte/", "a/rte", "../specs/rte", "RTE", "rte.yaml", "r\0e"])
 def test_a_name_that_is_no_spec_is_refused(name):
     with raises(RequestError, "spec"):
         load_spec(name)

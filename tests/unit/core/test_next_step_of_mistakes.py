@@ -15,7 +15,7 @@ RECIPE = "model_name_or_path: a/b\nstage: sft\ndataset: x\noutput_dir: out\n"
     ("words", "code", "next_step"),
     [
         (["data", "init", "mine.cvs"], 2, 'mine.cvs: source not found; did you mean "mine.csv"?'),
-        (["eval", "compare", "zzz", "--out", "o"], 2, "zzz: results not found; this folder has mine.csv"),
+        (["eval", "compare", "zzz", "--out", "o"], 2, "zzz: results not found; this folder has lora, "),
         (
             ["data", "compile", "mine.yaml"],
             1,
@@ -25,7 +25,6 @@ RECIPE = "model_name_or_path: a/b\nstage: sft\ndataset: x\noutput_dir: out\n"
         (["data", "compile", "spec.yaml"], 2, 'the folder in which you are; did you mean "mine.csv"?'),
         (["data", "--out", "x", "compile"], 2, "Options come after the command: "),
         (["data", "compile", "--limit"], 2, "Example: tuneyard data compile "),
-        (["data", "remove"], 2, "Example: tuneyard data remove "),
         (["data", "view", "x", "--recipe", "mine.yml"], 2, 'did you mean "mine.yaml"?'),
         (["data", "init", "mine.csv", "--out", "spec.csv"], 2, "--out spec.yaml"),
         (["data", "init", "mine.csv", "--out", ""], 2, "a spec is a .yaml file"),
@@ -45,7 +44,18 @@ RECIPE = "model_name_or_path: a/b\nstage: sft\ndataset: x\noutput_dir: out\n"
             2,
             "name a LoRA's output_dir, or ",
         ),
-        (["demo", "--model", "nodata", "--dry-run"], 2, "nodata/config.json: config of the base model"),
+        (
+            ["demo", "--model", "lora", "--dry-run"],
+            2,
+            "lora: an adapter, expected a whole model; its base is b",
+        ),
+        (["data", "init", "lora"], 2, "lora: expected rows, found an adapter: tuneyard adapter show lora"),
+        (["eval", "compare", "mine.csv", "--out", "lora"], 2, "--out lora: an adapter, or "),
+        (["data", "compile", "nodata"], 2, "nodata is data, not a spec; `tuneyard data init nodata`"),
+        (["adapter", "show", "NAME"], 2, "NAME is a placeholder of the help"),
+        (["data", "verify", "x", "--model", ""], 2, "--model '': is a variable of your shell empty?"),
+        (["eval", "nli", "--model", "m", "--out", "o", "--dataset", "a,b"], 2, "--dataset a --dataset b"),
+        (["recipe", "train", "mine.yaml", "--learning_rate", "1"], 2, "no dashes: learning_rate=1e-4"),
         (["recipe", "check", "spec.yaml"], 1, "a data spec, not a recipe: tuneyard data check spec.yaml"),
         (
             ["data", "init", "z links"],
@@ -68,7 +78,6 @@ RECIPE = "model_name_or_path: a/b\nstage: sft\ndataset: x\noutput_dir: out\n"
         (["data", "diff", "./typo.jso", "a"], 2, 'not found; did you mean "typo.json"?'),
         (["recipe", "plan", "nodata"], 2, "name one that is there: ls nodata"),
         (["adapter", "show", "z", "links"], 2, 'put a path with spaces in quotes: "z links"'),
-        (["adapter", "fuse", "--adapter", "a"], 2, "Example: tuneyard adapter fuse demo-rte"),
         (
             ["data", "init", "my", "file.csv"],
             2,
@@ -91,6 +100,8 @@ def test_a_mistake_has_a_next_step(
     Path("nodata").mkdir()
     Path("nodata/tab.yml").write_text("about: x\n\tlike: qa\n")
     Path("nodata/empty.yml").touch()
+    Path("lora").mkdir()
+    Path("lora/adapter_config.json").write_text('{"base_model_name_or_path": "b"}')
     Path("z links").mkdir()
     Path("z links/b.csv").symlink_to("/gone.csv")
     Path("z links/dataset_info.json").write_text('{"typo": {"file_nam": "a.json"}}')
