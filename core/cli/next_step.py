@@ -1,9 +1,9 @@
 """The last two lines of a command: where its result is, and the next command. `-q` leaves them out."""
 
-import re
 import shlex
 from collections.abc import Sequence
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import click
@@ -13,7 +13,7 @@ from click.exceptions import Exit
 from tuneyard.core.language.messages import say
 from tuneyard.core.language.reader_language import LANG
 
-_PLACEHOLDER = re.compile(r"(BASE|DIR|FILE|MODEL|NAME|NAME_OR_DIR|OWNER/NAME|PATH|SPEC)([=.].*)?")
+_PLACEHOLDERS = {"BASE", "DIR", "FILE", "MODEL", "NAME", "NAME_OR_DIR", "OWNER/NAME", "PATH", "SPEC"}
 _OF_COLUMNS = ("--answer", "--by", "--cluster", "--column", "--label", "--text")
 """Options of columns, which a table may call NAME."""
 _IS_QUIET = f"{__name__}.quiet"
@@ -91,7 +91,7 @@ class TuneyardCommand(click.Command):
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Parse the arguments. An error of Click's parser gets the command, for its usage and example."""
         for option, word in pairwise(["", *args]):
-            if _PLACEHOLDER.fullmatch(word) and option not in _OF_COLUMNS:
+            if word in _PLACEHOLDERS and option not in _OF_COLUMNS and not Path(word).exists():
                 raise click.BadParameter(f"{word} is a placeholder of the help: put your own there.", ctx)
         try:
             rest = super().parse_args(ctx, args)

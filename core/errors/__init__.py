@@ -245,8 +245,11 @@ def _exit_code(command: click.Command) -> int:
         say(f"error: {message}", to_stderr=True)
         return 2
     except RuntimeError as error:
+        cause = error.__context__
+        if isinstance(cause, OSError) and cause.errno == errno.ELOOP:  # of Path.resolve
+            raise cause from None
         # Python 3.11 makes one of a signal that comes while it makes a class or starts a thread.
-        if not isinstance(error.__context__, KeyboardInterrupt):
+        if not isinstance(cause, KeyboardInterrupt):
             raise
         return _interrupted()
     except SystemExit:

@@ -11,6 +11,7 @@ import termios
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import click
 import pytest
@@ -106,6 +107,14 @@ def test_an_interrupt_that_python_makes_another_error_is_one(
         interrupted()
     assert outcome(caught.value) == 130
     assert capsys.readouterr().err.endswith("interrupted; the same command starts again\n")
+
+
+def test_a_loop_of_links_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    with pytest.raises((RuntimeError, OSError)) as caught:
+        (tmp_path / "loop").resolve().stat()
+    assert outcome(caught.value) == 2
+    assert "loop: Too many levels" in capsys.readouterr().err
 
 
 def test_a_package_that_is_not_there_is_named_and_a_module_of_ours_is_a_defect(
