@@ -150,9 +150,9 @@ def report_steps(request: ScoringRequest, steps: Mapping[str, PlannedStep], mode
         compared = compare.compare_results(judged, has_mean=False)  # different tasks have no mean
         compared = replace(compared, tables={tr(CAPTION): table})
         title = tr("Suite {name}", name=request.out.name)
-        page = Page(title, compare.MOST_ERRORS, module=COMMAND)
-        compare.write(compared, request.out, page, facts, force=True)  # the folder is the suite's
         words = next_command(compared)
+        page = Page(title, compare.MOST_ERRORS, COMMAND, shlex.join(words))
+        compare.write(compared, request.out, page, facts, force=True)  # the folder is the suite's
     else:
         words = ["tuneyard", "eval", "chat", *same_options("--model", "--adapter", "--dataset-dir")]
         write_text(request.out / TABLE, grid(table) + "\n")

@@ -151,6 +151,7 @@ def varied(table: Table) -> tuple[Table, str]:
 def breakable(text: object) -> Markup:
     """A text whose long names may break after their signs; words, numbers and percentages stay whole."""
     unbroken = str(text).replace(" %", "\N{NO-BREAK SPACE}%")
+    unbroken = unbroken.replace("n = ", "n\N{NO-BREAK SPACE}=\N{NO-BREAK SPACE}")
     unbroken = EXPONENT.sub("-\N{WORD JOINER}", unbroken)
     return Markup(LONG_NAME.sub(lambda name: BREAK.sub("<wbr>", name[0]), str(escape(unbroken))))
 

@@ -41,7 +41,7 @@ BY_KIND = {"type": "type_accuracy_comparison.png", "subtype": "model_comparison.
 CAPTIONS = {
     "type": "Accuracy on {name} by type with 95 % intervals, the most common type first.",
     "subtype": "Accuracy on {name} by subtype with 95 % intervals, the most common subtype first.",
-    "confusion": "Predicted by actual labels on {name}: counts of examples, and their shares of the row.",
+    "confusion": "Predicted by expected labels on {name}: counts of examples, and their shares of the row.",
 }
 HATCHES = (None, "//", "..", "xx")
 WHISKER: dict[str, Any] = {"fmt": "none", "ecolor": "black", "elinewidth": 0.8, "capsize": 1.5}
@@ -51,8 +51,7 @@ STUB = 1.5  # percent: without a bar a model of 0 % would seem to be missing
 PALE = 0.45  # the opacity of the bars beside those of the recommended model
 IN_A_ROW = 4  # matrices
 LONGEST_LABEL, LONGEST_TITLE = 16, 44  # characters
-DARK = 0.7  # a cell of a larger share has white letters
-ON_DARK, ON_LIGHT = "#fafafa", "#111111"  # black and white themselves follow the reader's colours on a page
+DARKEST = 2.1  # where the colour map would end: black letters are readable on 1, also in a dark page's colours
 Share = tuple[float, float, float]  # value, low and high limit
 Draw = Callable[[], "Figure"]
 
@@ -148,7 +147,7 @@ def folder_name(dataset: str) -> str:
 def accuracy_chart(comparison: Comparison, sections: Sequence[Section]) -> Chart:
     """Accuracy by section and model, with the majority class. The title is the decision."""
     series: dict[str, list[Share | None]] = {}
-    for model in comparison.models:
+    for model in comparison.ranked:
         scores = [section.figures.get(model) for section in sections]
         if any(scores):
             series[model] = [score.with_limits if score else None for score in scores]
@@ -254,7 +253,7 @@ def draw_confusion(runs: Sequence[ScoredRun]) -> "Figure":
     predicted = {label for run in runs for label in run.predicted}
     columns = rows + sorted(predicted - set(rows))
     n = len(gold)
-    title = tr("{name}: predicted (columns) by actual (rows); n = {n:,}", name=runs[0].dataset, n=n)
+    title = tr("{name}: predicted (columns) by expected (rows); n = {n:,}", name=runs[0].dataset, n=n)
     panel_width = max(2.6, 0.45 * len(columns)) + 0.5  # inches
     panel_height = max(2.2, 0.4 * len(rows)) + 1.2
     across = min(IN_A_ROW, len(runs))
@@ -279,7 +278,7 @@ def _matrix(axes: "Axes", run: ScoredRun, rows: Sequence[str], columns: Sequence
     for gold in rows:
         cells = [counts[gold, predicted] for predicted in columns]
         shares.append([cell / expected[gold] for cell in cells])
-    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=DARKEST, aspect="auto")
     small = 5
     if len(columns) <= 6:
         small = 8
@@ -290,13 +289,10 @@ def _matrix(axes: "Axes", run: ScoredRun, rows: Sequence[str], columns: Sequence
             if count:
                 share = tr("{figure} %", figure=f"{100 * shares[y][x]:.0f}")
                 text = f"{count:,}\n{share}"
-            colour = ON_LIGHT
-            if shares[y][x] > DARK:
-                colour = ON_DARK
-            axes.text(x, y, text, ha="center", va="center", fontsize=small, color=colour)
+            axes.text(x, y, text, ha="center", va="center", fontsize=small)
     for ticks, labels in ((axes.set_xticks, columns), (axes.set_yticks, rows)):
         ticks(range(len(labels)), [short(label, LONGEST_LABEL) for label in labels], fontsize=small)
-    axes.set(xlabel=tr("predicted"), ylabel=tr("actual (shares are of its row)"))
+    axes.set(xlabel=tr("predicted"), ylabel=tr("expected (shares are of its row)"))
     axes.tick_params(length=0)
     return _commonest_error(counts)
 
@@ -307,4 +303,4 @@ def _commonest_error(counts: Mapping[tuple[str, str], int]) -> str:
     if not errors:
         return tr("no error")
     (gold, predicted), count = max(errors.items(), key=lambda item: item[1])
-    return tr("{said} for {right} {times}", said=predicted, right=gold, times=tr_counted(count, "time"))
+    return tr("{right} answered as {said} {times}", said=predicted, right=gold, times=tr_counted(count, "time"))

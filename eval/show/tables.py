@@ -88,27 +88,25 @@ def scores(comparison: Comparison, most: int | None = None, marked: Collection[s
             cells.append(majority)
         columns.append([tr("{name}, n = {n:,}", name=section_name(section.name), n=section.n), *cells])
     lines: Iterable[Sequence[str]] = columns
-    if len(columns) <= WIDE:
+    if len(columns) <= max(WIDE, len(columns[0])):
         lines = zip(*columns, strict=True)
     header, *rows = lines
     return Table(header, rows)
 
 
 def other_figures(comparison: Comparison) -> dict[str, Table]:
-    """Macro-F1, calibration and the metrics of examples, by caption: a row for each on each dataset."""
+    """Macro-F1, calibration and the metrics of examples, by caption: a row for each model on each dataset."""
     rows = []
     for section in comparison.sets:
-        cells = {model: _figures_of(score) for model, score in section.figures.items()}
-        for name in dict.fromkeys(name for of_model in cells.values() for name in of_model):
-            heading = tr("{name} on {dataset}", name=name, dataset=section.name)
-            rows.append([heading, *(cells.get(model, {}).get(name, NONE) for model in comparison.models)])
-    if not rows:
+        for model in section.ranked:
+            rows.append((model, section.name, _figures_of(section.figures[model])))
+    names = dict.fromkeys(name for *_, figures in rows for name in figures)
+    if not names:
         return {}
-    return {
-        tr("Other figures: macro-F1, calibration (ECE), metrics of examples"): Table(
-            [tr("metric (95 % interval)"), *comparison.models], rows
-        )
-    }
+    header = [tr("model"), tr("dataset"), *names]
+    cells = [[model, name, *(figures.get(each, NONE) for each in names)] for model, name, figures in rows]
+    caption = tr("Other figures with 95 % intervals: macro-F1, calibration (ECE), metrics of examples")
+    return {caption: Table(header, cells)}
 
 
 def _figures_of(score: ModelScore) -> dict[str, str]:

@@ -132,8 +132,9 @@ function draw() {
   const pages = Math.max(1, Math.ceil(found.length / PER_PAGE));
   const shown = found.slice(page * PER_PAGE, (page + 1) * PER_PAGE).map(card);
   list.replaceChildren(...(shown.length ? shown : [element("li", "", tr("No example matches these filters."))]));
-  const figures = { found: found.length, all: data.rows.length, page: page + 1, pages };
-  if (figures.all === 1) count.textContent = tr("{found} of {all} example, page {page} of {pages}", figures);
+  const [matching, all] = [found.length, data.rows.length].map((number) => number.toLocaleString("en"));
+  const figures = { found: matching, all, page: page + 1, pages };
+  if (data.rows.length === 1) count.textContent = tr("{found} of {all} example, page {page} of {pages}", figures);
   else count.textContent = tr("{found} of {all} examples, page {page} of {pages}", figures);
   document.getElementById("previous").disabled = page === 0;
   document.getElementById("next").disabled = page === pages - 1;

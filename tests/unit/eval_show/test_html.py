@@ -93,11 +93,11 @@ def test_the_first_screen_has_verdict_plot_and_command_then_come_table_examples_
     text = re.sub("<.*?>", "", heading[1]).replace("\N{NO-BREAK SPACE}", " ")
     assert text == "Ship mnli: 83.5 %, against 41.7 % for the base."  # one sentence, and no p
     marks = [
-        "<nav", '<section id="verdict">', "<h1>", "<dt>the base</dt>", '<figure class="chart"',
+        "<nav", '<section id="verdict">', "<h1>", "<dt>the base: </dt>", '<figure class="chart"',
         "Next command:", '<section id="accuracy">', "<span>Accuracy of every model", LEFT_OUT,
         '<section id="errors">', '<section id="differences">', "<summary>mean</summary>", "p = 0.004",
         "<summary>demo_mnli_eval</summary>", "<summary>demo_rte_eval</summary>",
-        '<section id="figures">', "<summary>Predicted by actual labels", '<section id="compared">',
+        '<section id="figures">', "<summary>Predicted by expected labels", '<section id="compared">',
         "<span>The models",        '<details id="provenance">',
     ]  # fmt: skip
     places = [body.index(mark) for mark in marks]
@@ -211,7 +211,7 @@ def test_a_term_has_its_meaning_where_it_is_read(page: str) -> None:
     assert terms("maps") == []
     head = page.partition("<h1>")[2].partition("</figure>")[0]
     for term in ("the base", "accuracy", "95 % interval", "mean"):
-        assert f"<dt>{term}</dt> <dd>{GLOSSARY[term]}</dd>" in head
+        assert f"<dt>{breakable(term)}: </dt><dd>{breakable(GLOSSARY[term])}</dd>" in head
 
 
 def test_a_fact_that_runs_share_is_one_row_of_the_provenance() -> None:
@@ -344,7 +344,7 @@ def test_names_of_digits_and_units_of_braces(tmp_path: Path) -> None:
     for name in ("2024", "1"):
         write_run(tmp_path, "{base}", name, gold, answers(gold, 12, 3), metrics=metric)
     page = page_of(compare_results([ScoredRunSource(tmp_path)]), "{x}")
-    assert "brier ({x}, higher is better) on 2024" in page
+    assert "brier ({x}, higher is better)</th>" in page
     assert Outline(page).open == []
 
 
