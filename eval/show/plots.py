@@ -51,7 +51,7 @@ STUB = 1.5  # percent: without a bar a model of 0 % would seem to be missing
 PALE = 0.45  # the opacity of the bars beside those of the recommended model
 IN_A_ROW = 4  # matrices
 LONGEST_LABEL, LONGEST_TITLE = 16, 44  # characters
-DARKEST = 2.1  # where the colour map would end: black letters are readable on 1, also in a dark page's colours
+DARKEST = 2.1  # the share of the map's last colour: letters are readable on 1, on a dark page too
 Share = tuple[float, float, float]  # value, low and high limit
 Draw = Callable[[], "Figure"]
 
@@ -303,4 +303,5 @@ def _commonest_error(counts: Mapping[tuple[str, str], int]) -> str:
     if not errors:
         return tr("no error")
     (gold, predicted), count = max(errors.items(), key=lambda item: item[1])
-    return tr("{right} answered as {said} {times}", said=predicted, right=gold, times=tr_counted(count, "time"))
+    times = tr_counted(count, "time")
+    return tr("{right} answered as {said} {times}", right=gold, said=predicted, times=times)

@@ -96,17 +96,17 @@ def scores(comparison: Comparison, most: int | None = None, marked: Collection[s
 
 def other_figures(comparison: Comparison) -> dict[str, Table]:
     """Macro-F1, calibration and the metrics of examples, by caption: a row for each model on each dataset."""
-    rows = []
+    figures = {}
     for section in comparison.sets:
         for model in section.ranked:
-            rows.append((model, section.name, _figures_of(section.figures[model])))
-    names = dict.fromkeys(name for *_, figures in rows for name in figures)
+            figures[model, section.name] = _figures_of(section.figures[model])
+    names = dict.fromkeys(name for cells in figures.values() for name in cells)
     if not names:
         return {}
     header = [tr("model"), tr("dataset"), *names]
-    cells = [[model, name, *(figures.get(each, NONE) for each in names)] for model, name, figures in rows]
+    rows = [[*place, *(cells.get(name, NONE) for name in names)] for place, cells in figures.items()]
     caption = tr("Other figures with 95 % intervals: macro-F1, calibration (ECE), metrics of examples")
-    return {caption: Table(header, cells)}
+    return {caption: Table(header, rows)}
 
 
 def _figures_of(score: ModelScore) -> dict[str, str]:
