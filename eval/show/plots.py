@@ -191,8 +191,8 @@ def draw_bars(chart: Chart) -> "Figure":
     bars = {name: shares for name, shares in chart.series.items() if name != chart.base}
     count, places = len(bars), len(chart.places)
     figure, axes = new_plot(chart.title, (8.0, 1.8 + places * (0.2 + 0.22 * count)))
-    for index, (name, shares) in enumerate(bars.items()):
-        shift = (index - (count - 1) / 2) * 0.8 / count
+    for index, (name, shares) in enumerate(bars.items(), 1):  # grey, the first colour, is not the best's
+        shift = (index - (count + 1) / 2) * 0.8 / count
         at = [place + shift for place, share in enumerate(shares) if share]
         values, lows, highs = 100 * np.transpose([share for share in shares if share])
         axes.barh(at, np.where(values, values, STUB), 0.75 / count, **_look(index, name, chart.best))

@@ -224,7 +224,8 @@ def test_a_matrix_names_its_axes_and_gives_no_share_to_an_empty_cell() -> None:
     assert [text.get_text() for text in axes.texts] == ["1\n100 %", "0", "1\n50 %", "1\n50 %"]
     assert (axes.get_xlabel(), axes.get_ylabel()) == ("predicted", "expected (shares are of its row)")
     assert axes.images[0].get_clim() == (0, DARKEST)  # so that panels have one scale of colours
-    assert min(axes.images[0].cmap(1 / DARKEST)) > 0.46  # the letters have a contrast of 4.5, also in a dark page's colours
+    # letters have a contrast of 4.5 on the darkest cell, also in a dark page's colours
+    assert min(axes.images[0].cmap(1 / DARKEST)) > 0.46
 
 
 @pytest.mark.parametrize("classes", [2, 20])
