@@ -147,7 +147,8 @@ def folder_name(dataset: str) -> str:
 def accuracy_chart(comparison: Comparison, sections: Sequence[Section]) -> Chart:
     """Accuracy by section and model, with the majority class. The title is the decision."""
     series: dict[str, list[Share | None]] = {}
-    for model in comparison.ranked:
+    deciding = comparison.deciding
+    for model in dict.fromkeys([*deciding[0].ranked, *comparison.models]):  # the best first
         scores = [section.figures.get(model) for section in sections]
         if any(scores):
             series[model] = [score.with_limits if score else None for score in scores]
@@ -156,7 +157,7 @@ def accuracy_chart(comparison: Comparison, sections: Sequence[Section]) -> Chart
     base = ""
     if len(series) > 1:
         base = comparison.base
-    best, deciding = "", comparison.deciding
+    best = ""
     if len(deciding) == 1:
         best = deciding[0].recommended
     return Chart(decisions(comparison, brief=True)[0], places, series, baselines, base, best)
