@@ -22,7 +22,15 @@ from tuneyard.compiler.read.chats import MESSAGE
 from tuneyard.compiler.read.inputs import data_files, readable
 from tuneyard.compiler.read.remote import RemoteFile, SourceFile, SourcePath
 from tuneyard.compiler.read.saved import saved_files
-from tuneyard.compiler.read.scan import LOOKED_AT, Steps, are_turns, is_one_row, layout_of, members_of
+from tuneyard.compiler.read.scan import (
+    LOOKED_AT,
+    Steps,
+    are_rows,
+    are_turns,
+    is_one_row,
+    layout_of,
+    members_of,
+)
 from tuneyard.compiler.read.stream import Member, Readable, UnreadableFileError, suffix
 from tuneyard.compiler.read.tables import ASKING
 from tuneyard.compiler.read.zips import members
@@ -129,7 +137,7 @@ def _without_rows(profile: FileProfile) -> ContentError:
 
 
 def _folders(path: SourcePath) -> Sequence[SourcePath]:
-    """A source. If it is a folder with nothing but documents: each folder in it that has some, too.
+    """A source. If it has no data itself, or nothing but documents: each folder in it that has some, too.
 
     If `save_to_disk` wrote it, with splits of usual names: the folder of each split. Of Slack's export the
     folder of each channel.
@@ -143,9 +151,10 @@ def _folders(path: SourcePath) -> Sequence[SourcePath]:
     if _paths_by_split({str(folder): folder.name for folder in saved}):
         return saved
     files = readable(each for each in path.rglob("*") if "/." not in f"/{each.relative_to(path)}")
-    if not files or not all(suffix(file) in TEXTS for file in files):
-        return [path]
-    return sorted({file.parent for file in files})
+    folders = {file.parent for file in files}
+    if folders and (path not in folders or all(suffix(file) in TEXTS for file in files)):
+        return sorted(folders)
+    return [path]
 
 
 def _files_by_split(files: Sequence[SourceFile | Member]) -> ByPart:
@@ -246,8 +255,13 @@ def _refuse_other_columns(path: SourcePath, files: Sequence[SourceFile]) -> None
 
 
 def _are_answers_by_question(members: Fields) -> bool:
-    """True for {question: answer, …}: an object of texts or answers under questions or many unusual names."""
-    values = members.values()
+    """True for {question: answer, …}: an object of texts or answers under questions or many unusual names.
+
+    Also for several of them under topics. Rows under ids share their keys, questions do not.
+    """
+    values = [value for value in members.values() if value is not None]  # of a text that is cut off
+    if are_objects(values) and len(members) > 1 and not are_rows(members):
+        return all(map(_are_answers_by_question, values))
     are_sentences = all(" " in name or CHINESE.search(name) for name in members)
     is_short = len(members) < FEWEST_ANSWERS and not are_sentences
     if not members or is_short or any(map(role_of_name, members)):

@@ -47,7 +47,7 @@ def warnings_of(profile: FileProfile, proposal: Proposal, left_out: Sequence[Lea
 def _names_of_folders(profile: FileProfile) -> Iterator[str]:
     """Name the folders in a folder: their names may be classes, or splits that are read as one."""
     names = profile.folder_names
-    if names:
+    if len(names) > 1:
         yield (
             f"the names of the folders are left out: {first_names(names)}. If they are classes, write a "
             "table with a text and a class in each row"

@@ -80,7 +80,8 @@ def reader(*suffixes: str, text: bool = True) -> Callable[[ReadRows], Reader]:
     return lambda function: Reader(suffixes, text, function)
 
 
-TEXTS = (".txt", ".md")
+SUBTITLES = (".srt", ".vtt")
+TEXTS = (".txt", ".md", *SUBTITLES)
 F = TypeVar("F", bound=Readable)
 
 

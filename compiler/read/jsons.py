@@ -34,6 +34,7 @@ from tuneyard.compiler.read.stream import (
     whole_lines,
 )
 from tuneyard.compiler.rows import Fields, InDocument, Line, ObjectRows, Place, Prefix, without
+from tuneyard.compiler.spec.column_meanings import role_of_name
 from tuneyard.compiler.spec.column_names import key_in_spec
 from tuneyard.compiler.spec.file import Source
 from tuneyard.core.errors import Problem, show_value, show_values
@@ -222,6 +223,11 @@ class _Walk:
             key = self.scanner.key()
             line, value, wrong = self.scanner.row()
             if self.by_question:
+                if isinstance(value, dict) and not any(map(role_of_name, value)):
+                    for question, answer in value.items():
+                        place = InDocument(line, number, f"key {show_value(key)}, {show_value(question)}")
+                        yield place, {"topic": key, "question": question, "answer": answer}, wrong
+                    continue
                 answer = value if isinstance(value, dict) else {"answer": value}
                 value = {"question": key, **answer}
             if are_turns(value):

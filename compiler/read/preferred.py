@@ -1,8 +1,12 @@
 """Two answers in columns of their own, and a column that names the better one, or a score of each."""
 
+from itertools import chain
+
 from tuneyard.compiler.check.marks import as_number
+from tuneyard.compiler.kinds.turn_forms import common_turns
 from tuneyard.compiler.rows import Fields, without
 from tuneyard.compiler.spec.column_names import snake_case
+from tuneyard.core.records.calls import read_strict
 
 FORMS = {
     "response_0": "response_1",  # SafeRLHF
@@ -16,8 +20,11 @@ FORMS = {
 }
 """By the column of one answer: that of the other."""
 BETTER = ("better_response_id", "winner", "preference", "preferred")
-"""Columns whose value ends as the name of the better answer's column: `A`, `model_a`, `Response A`."""
-TIES = ("tie", "both", "neither", "equal", "draw", "none")
+"""Columns whose value ends as the name of the better answer's column: `A`, `model_a`, `Response A`.
+
+Of columns such as `winner_model_a` and `winner_tie`, the one that is 1 says it.
+"""
+TIES = ("tie", "winner_tie", "both", "neither", "equal", "draw", "none")
 """How a value begins if neither answer is better."""
 
 
@@ -26,21 +33,36 @@ def with_chosen(row: Fields) -> Fields:
 
     A row with any other verdict stays, and its check refuses it.
     """
-    better = next((name for name in BETTER if name in row), "")
+    better = [name for name in row if name in BETTER or name.startswith("winner_")]
     for first, second in FORMS.items():
         if not row.keys() >= {first, second}:
             continue
         verdict = _better_by_score(row, first, second)
-        if better:
-            verdict = str(row[better]).removesuffix(".0")
+        for name in better:
+            if name in BETTER:
+                verdict = str(row[name]).removesuffix(".0")
+            elif as_number(row[name]) == 1:
+                verdict = name
         verdict = snake_case(verdict)
-        others = without(row, first, second, better)
+        row = _with_dialogues(row, first, second)
+        others = without(row, first, second, *better)
         for chosen, rejected in ((first, second), (second, first)):
             if chosen.lower().endswith(f"_{verdict.rpartition('_')[2]}"):
                 return {"chosen": row[chosen], "rejected": row[rejected], **others}
         if verdict.startswith(TIES) or (better and not verdict):
             return {"tie": verdict, **others}
     return row
+
+
+def _with_dialogues(row: Fields, *answers: str) -> Fields:
+    """Join the questions in `prompt` with each list of their answers, if all are lists in JSON (LMSYS)."""
+    try:
+        prompt, *replies = [read_strict(str(row.get(name))) for name in ("prompt", *answers)]
+        dialogues = [[*chain(*zip(prompt, texts, strict=True))] for texts in replies]
+    except (ValueError, TypeError):
+        return row
+    turns = [common_turns(dialogue, {}) for dialogue in dialogues]
+    return {**without(row, "prompt"), **dict(zip(answers, turns, strict=True))}
 
 
 def _better_by_score(row: Fields, first: str, second: str) -> str:

@@ -316,7 +316,7 @@ def _layouts_within(fields: Fields, steps: Steps, fewest: int) -> Iterator[Layou
     """
     lists = [key for key, value in fields.items() if are_objects(value) and not are_turns(value)]
     where = f" under {'.'.join(steps)}" if steps else ""
-    if _are_talks(fields) or (len(fields) >= fewest and _are_rows(fields)):
+    if _are_talks(fields) or (len(fields) >= fewest and are_rows(fields)):
         yield Layout(steps, f"an object whose values are the rows{where}")
         return
     for key in lists:
@@ -327,7 +327,7 @@ def _layouts_within(fields: Fields, steps: Steps, fewest: int) -> Iterator[Layou
                 yield from _layouts_within(value, (*steps, key), fewest)
 
 
-def _are_rows(value: object) -> bool:
+def are_rows(value: object) -> bool:
     """True for rows under ids: they are objects that share a key, as `meta` and `data` do not."""
     if not (isinstance(value, dict) and are_objects([*value.values()])):
         return False
@@ -360,7 +360,7 @@ def _has(row: Fields, column: Column) -> bool:
             value = walker(spelling)(row)
             has_rows = (
                 (are_objects(value) and not are_turns(value))
-                or _are_rows(value)
+                or are_rows(value)
                 or (isinstance(value, dict) and _are_talks(value))
             )
             if value is not MISSING and (column.kind.takes_objects or not has_rows):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from tuneyard.compiler.kinds.turn_forms import QUESTIONS, SPEAKER, SPEAKERS
 from tuneyard.compiler.problems import Problems
-from tuneyard.compiler.read import OpenFile, reader, refuse_twice
+from tuneyard.compiler.read import SUBTITLES, TEXTS, OpenFile, reader, refuse_twice
 from tuneyard.compiler.read.chats import NumberedLines, chat_messages
 from tuneyard.compiler.read.stream import (
     RECORD,
@@ -27,6 +27,12 @@ EXCEL = "sep="
 """The beginning of a line above the header that names the delimiter for Excel."""
 ASKING = re.compile(r"(?:#+ |\*\*) *([^*:：]+[?？]) *(?:\*\*)?\s*")
 """A heading that is a question, as of a FAQ in Markdown."""
+_VOICE = re.compile(r"<v[^ >]* ([^>]+)>")
+_UNSPOKEN = re.compile(
+    r"^(WEBVTT|NOTE|STYLE|REGION)\b.*?(?=\n\n|\Z)|((\A|(?<=\n\n))[^\n]+\n)?^[\d:.,]+ +-->[^\n]*|<[^>]*>",
+    re.MULTILINE | re.DOTALL,
+)
+"""What is no text of subtitles: heads and notes, the name and the times of each, markup."""
 _RULE = re.compile(r"[ \t]*-{3,}")
 Cells = list[str]
 Lines = Iterator[tuple[Sequence[int], list[Cells]]]  # their numbers and fields, some hundreds at a time
@@ -69,11 +75,11 @@ MAY_GO_ON = "the user's turn after a blank line begins a conversation, and may b
 NO_BLANK_LINES = "leave blank lines inside a conversation out"
 
 
-@reader(".txt", ".md")
+@reader(*TEXTS)
 def read_text(file: OpenFile, problems: Problems) -> Iterator[Rows]:
     """Yield lines as rows with the field `text`, without blank ones. Broken UTF-8 is a problem.
 
-    A .md is one row, unless `rows` of its source says that it has turns; of a .txt it says the form, too.
+    A .txt is one row a line, any other file one row, unless `rows` of its source says otherwise.
     """
     form = file.source.steps(file.split)
     prefix = Prefix(file.display_path)
@@ -82,17 +88,20 @@ def read_text(file: OpenFile, problems: Problems) -> Iterator[Rows]:
         yield from _dialogues(blocks_of_lines, prefix, problems)
     elif form == ("chat",):
         yield from chat_messages(blocks_of_lines, prefix)
-    elif file.kind == ".md" or form == ("file",):
-        yield from _document(file.stream, prefix, problems)
+    elif file.kind != ".txt" or form == ("file",):
+        yield from _document(file, prefix, problems)
     else:
         for lines in blocks_of_lines:
             yield TableRows(prefix, list(lines), {"text": list(lines.values())}, typed=False)
 
 
-def _document(stream: io.BufferedReader, prefix: Prefix, problems: Problems) -> Iterator[TableRows]:
-    """Yield one row for a whole file, none for a blank one."""
+def _document(file: OpenFile, prefix: Prefix, problems: Problems) -> Iterator[TableRows]:
+    """Yield one row for a whole file, none for a blank one.
+
+    Of subtitles it has what is spoken, after the speaker's name if a tag has it.
+    """
     place = Place(prefix, 1)
-    data = stream.read(RECORD + 1)
+    data = file.stream.read(RECORD + 1)
     if len(data) > RECORD:
         raise too_long(place)
     problem = undecodable(data, place)
@@ -102,6 +111,9 @@ def _document(stream: io.BufferedReader, prefix: Prefix, problems: Problems) -> 
     text = data.decode()
     if text.strip():
         text = text.replace("\r\n", "\n").replace("\r", "\n").strip("\n")
+        if file.kind in SUBTITLES:
+            lines = _UNSPOKEN.sub("", _VOICE.sub(r"\1: ", text)).splitlines()
+            text = "\n".join(filter(None, lines))
         yield TableRows(prefix, [1], {"text": [text]}, typed=False)
 
 

@@ -20,12 +20,18 @@ MOST_SHOWN = 4  # texts of a conversation
 NEEDED = ("by", "role", "text", "order")
 """The columns without which a row is no turn."""
 JOINED = "rows continue the turn of the same speaker before them"
-UNSPOKEN = "rows have no text, speaker or conversation, and are left out"
+UNSPOKEN = "rows have no text, speaker or conversation, or are notices, and are left out"
 OTHERS = "rows are other answers, or follow one, and are left out"
 UNANSWERED = "conversations have no question with its answer, and are left out"
 SECONDS_OF_A_DAY = 86_400
 UNIX_SECONDS = re.compile(r"\d{9,10}(\.\d+)?")
 _END_OF_DATE = re.compile(r"[T ,]")
+_NOTICE = re.compile(
+    r"\b((channel|group)_?(join|leave|topic|purpose|name|icon|(un)?archive|pinned|follow)|guildmemberjoin"
+    r"|recipient(add|remove)|userpremium|threadcreated|pinned_item|bot_(add|remove)|(service|system)\b)",
+    re.IGNORECASE,
+)
+"""The `type` or `subtype` of what a chat program writes: GuildMemberJoin, channel_topic."""
 
 
 class TurnRow(NamedTuple):
@@ -53,7 +59,8 @@ def conversations_of(batches: Iterable[Rows], turns: Mapping[str, str], problems
     messages of a user or an assistant are one turn, with the other columns of the first.
 
     `assistant` is the person to learn in a chat of people, and all others are the user. There messages
-    without a text or a conversation, and conversations without an answer, are left out and counted.
+    without a text or a conversation, notices of the program, and conversations without an answer, are left
+    out and counted.
 
     A file is held in memory as a whole.
     """
@@ -95,7 +102,8 @@ def _turns(
             row = rows.row(number)
             cells = {key: walk(row) for key, walk in walkers.items()}
             missing = next((key for key in NEEDED if cells.get(key, 0) in (None, "", MISSING)), "")
-            if missing and learned:
+            is_notice = _NOTICE.search(f"{row.get('type')} {row.get('subtype')}")
+            if learned and (missing or is_notice):
                 noted[UNSPOKEN] += 1
                 continue
             if missing or isinstance(cells.get("by"), list | dict):

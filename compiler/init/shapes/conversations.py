@@ -88,6 +88,13 @@ def exchanges(profile: FileProfile) -> Proposal | None:
         if all(map(_are_exchanges, values)):
             proposal = _conversations(profile, name)
             if not are_objects(values[0]):
+                if "question_id" in profile.leaves:
+                    raise ContentError(
+                        f"{profile.path}: each row has a question_id, and the texts of {name} are questions "
+                        "that follow one another (MT-bench), without an answer between them; write each row "
+                        "as a list `messages` of turns with `role` (user or assistant) and `content`, which "
+                        "spec messages compiles"
+                    )
                 proposal.guesses.append(f"the texts of {name} take turns: the first is the user's")
             return proposal
     return None
@@ -154,7 +161,8 @@ def _are_exchanges(value: object) -> bool:
 
 def _has_text_with_call(talk: object) -> bool:
     """True if a turn has both text and a tool call."""
-    return are_objects(talk) and any(turn.get("tool_calls") and turn.get("content") for turn in talk)
+    turns = common_turns(talk, {})
+    return are_objects(turns) and any(turn.get("tool_calls") and turn.get("content") for turn in turns)
 
 
 def plain_text(profile: FileProfile) -> Proposal | None:

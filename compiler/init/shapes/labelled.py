@@ -21,6 +21,7 @@ from tuneyard.compiler.init.proposal import (
     alpaca_output,
     longest_prose,
 )
+from tuneyard.compiler.rows import MISSING
 from tuneyard.compiler.spec.column_meanings import (
     NLI_PAIRS,
     PAIRS,
@@ -164,4 +165,12 @@ def labelled_text(profile: FileProfile) -> Proposal | None:
     columns = {"text": ProposedColumn(text.path), "label": ProposedColumn(label.path)}
     write = alpaca_output("{text}\n\n" + choice_of_words(labels, chinese), columns)
     guesses += label_guesses
+    seconds = profile.values(Leaf(label.path.replace("annotations.0", "annotations.1")))
+    pairs = zip(profile.values(label), seconds, strict=True)
+    count = sum(second not in (MISSING, value) for value, second in pairs)
+    if count:
+        guesses.append(
+            f"{count} of the first {len(seconds)} texts have another label in annotations.1, and the "
+            "model learns the first one: correct them in Label Studio, or export one annotation of each text"
+        )
     return Proposal("Texts with a class", columns, write, labels, guesses)
