@@ -4,13 +4,13 @@ from functools import cache
 from typing import NamedTuple
 
 from tuneyard.compiler.check.checker import find_source
-from tuneyard.compiler.init.profile import CHINESE, FileProfile
+from tuneyard.compiler.init.profile import FileProfile
 from tuneyard.compiler.init.proposal import Proposal, ProposedColumn
 from tuneyard.compiler.kinds import Column, kinds
 from tuneyard.compiler.rows import Fields
 from tuneyard.compiler.spec.column_meanings import role_of_name
 from tuneyard.compiler.spec.file import known_specs
-from tuneyard.compiler.spec.model import UNLABELLED, Spec, load_spec
+from tuneyard.compiler.spec.model import Spec, load_spec
 
 
 class BundledSpec(NamedTuple):
@@ -33,16 +33,21 @@ class BundledSpec(NamedTuple):
 
 
 def find_bundled_spec(profile: FileProfile, proposal: Proposal) -> BundledSpec | None:
-    """The bundled spec that fits best and reads at least the columns of the proposal, if there is one."""
+    """The bundled spec that fits best and reads at least the columns of the proposal, if there is one.
+
+    None for a proposal with labels: it has its own names and its own question for them.
+    """
+    if proposal.labels:
+        return None
     readers = filter(None, [_matched(spec, profile, proposal) for spec in _bundled_specs()])
     return min(readers, key=lambda reader: (reader.rank, reader.spec.name), default=None)
 
 
 @cache
 def _bundled_specs() -> tuple[Spec, ...]:
-    """The bundled specs that read any file, without mixtures and specs of fixed files."""
+    """The bundled specs that read any file, without mixtures, labels and fixed files."""
     specs = map(load_spec, known_specs())
-    return tuple(spec for spec in specs if not spec.mix and not spec.source.files)
+    return tuple(spec for spec in specs if not (spec.mix or spec.labels or spec.source.files))
 
 
 def _matched(spec: Spec, profile: FileProfile, proposal: Proposal) -> BundledSpec | None:
@@ -59,16 +64,13 @@ def _matched(spec: Spec, profile: FileProfile, proposal: Proposal) -> BundledSpe
         path = _source_column(column, profile)
         role = role_of_name(column.names[0])
         proposed = proposal.columns.get(role)
-        usual_kind = "label" if role == "label" else "text"
-        if proposed and (proposed.kind or usual_kind) == column.kind.name:
+        if proposed and (proposed.kind or "text") == column.kind.name:
             settings = {
                 key: value
                 for key, value in proposed.settings.items()
                 if key != "default" and column.options.get(key) != value
             }
             if proposed.path != path or settings:
-                if spec.labels:  # its wording is for its own columns
-                    return None
                 changes[column.name] = [proposed.path]
                 if proposed.kind:
                     changes[column.name] = {"names": [proposed.path], **settings}
@@ -82,13 +84,13 @@ def _matched(spec: Spec, profile: FileProfile, proposal: Proposal) -> BundledSpe
         elif column.required:
             return None
     candidate = BundledSpec(spec, paths, changes)
-    if not _fits(candidate, profile, proposal):
+    if not _fits(candidate, proposal):
         return None
     return candidate
 
 
-def _fits(candidate: BundledSpec, profile: FileProfile, proposal: Proposal) -> bool:
-    """True if the spec reads all columns of the proposal, in its language, and maps just its labels."""
+def _fits(candidate: BundledSpec, proposal: Proposal) -> bool:
+    """True if the spec reads all columns of the proposal, and writes a plain text as it is."""
     spec, paths = candidate.spec, candidate.paths
     if not proposal.columns and len(paths) < 3:
         return False
@@ -98,20 +100,7 @@ def _fits(candidate: BundledSpec, profile: FileProfile, proposal: Proposal) -> b
         if column.kind and kinds()[column.kind].is_conversation and not spec.turns:
             return False
     output = spec.outputs[0]
-    if output.format == "text" and output.templates.get("text") != "{text}":
-        return False
-    if not spec.labels:
-        return not proposal.labels
-    label_of = {str(value): label for label, values in spec.labels.items() for value in values}
-    labels = {label_of.get(str(value)) for value in profile.leaves[paths["label"]].values}
-    if labels | {UNLABELLED} != {*spec.labels, UNLABELLED}:
-        return False
-    for label, raw_labels in proposal.labels.items():
-        if label in spec.labels and any(label_of.get(str(raw), label) != label for raw in raw_labels):
-            return False
-    in_chinese = any(prompt.in_chinese for prompt in proposal.prompts(profile).values())
-    wording = "".join(output.templates.values())
-    return in_chinese == bool(CHINESE.search(wording))
+    return output.format != "text" or output.templates.get("text") == "{text}"
 
 
 def _source_column(column: Column, profile: FileProfile) -> str:

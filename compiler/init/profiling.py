@@ -61,7 +61,7 @@ OF_ONE_ROW = ({"question": "text", "answer": "answer"}, {"turns": "turns"})
 TYPE_NAMES = {str: "text", bool: "truth value", int: "number", float: "fraction"}
 
 
-def profiles(path: SourcePath, table: str = "") -> Iterator[FileProfile]:
+def profiles(path: SourcePath, table: str) -> Iterator[FileProfile]:
     """Read the first 20,000 rows, for each list that may hold them, the outermost first.
 
     It reads one data file of a folder or an archive, the file of train if there is one. Of texts that are

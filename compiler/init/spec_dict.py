@@ -51,7 +51,7 @@ def proposed_spec(
     unseen = _unseen(profile, proposal)
     if unseen:
         spec["ignore"] = unseen
-    if base is None and proposal.labels:
+    if proposal.labels:
         spec["labels"] = proposal.labels
     if split:
         spec["split"] = split

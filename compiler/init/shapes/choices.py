@@ -70,16 +70,13 @@ def choices_in_columns(profile: FileProfile) -> Proposal | None:
 
 def _choice_columns(profile: FileProfile) -> list[Leaf]:
     """The columns with one choice each, in the order of their numbers or letters; [] if the file has none."""
-    letters = list(filter(None, map(profile.named, "abcdefgh")))
-    if len(letters) > 2:
-        return letters
     leaf_by_sign: dict[str, dict[str, Leaf]] = {}
     for leaf in profile.leaves.values():
         match = CHOICE_COLUMN.fullmatch(leaf.name)
         if match and leaf.kind == "text":
             leaf_by_sign.setdefault(match[1], {})[match[2]] = leaf
     for base, leaves in leaf_by_sign.items():
-        fewest = 3 if base == "answer" else 2  # two answers are rather to be compared
+        fewest = 3 if base in ("", "answer", "answer_") else 2  # two answers are rather to be compared
         signs = "".join(sorted(leaves))
         are_consecutive = any(series.startswith(signs) for series in ("0123456789", "123456789", "abcdefgh"))
         if are_consecutive and len(signs) >= fewest:

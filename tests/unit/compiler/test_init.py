@@ -29,7 +29,7 @@ def test_a_labelled_pair_in_every_layout(bench, name):
     text, records = proposed(bench, bench.write(name, layouts(ROWS)[name]))
     assert [record["output"] for record in records] == ["yes", "no", "no"]
     assert records[0]["instruction"].startswith('Does "A "red" fox ran." imply that "An animal ran."?')
-    assert "GLUE numbers them so" in text and yaml.safe_load(text)["like"] == "rte"
+    assert "GLUE numbers them so" in text
 
 
 def test_labels_by_name_and_without_gold(bench):
@@ -290,18 +290,16 @@ def test_rows_that_share_an_id_are_a_group(bench):
     assert "split" not in propose(source, share=0)[0]
 
 
-def test_chinese_pairs_get_a_chinese_prompt_and_the_bundled_spec_is_named(bench):
+def test_chinese_pairs_get_a_chinese_prompt(bench):
     names = ("entailment", "neutral", "contradiction")
     rows = [
         {"sentence1": f"他去了第{n}个商店", "sentence2": "他出门了", "label": names[n % 3]} for n in range(30)
     ]
     source = bench.rows("对.jsonl", rows)
-    text, said = propose(source)
-    assert "This file fits the bundled spec ocnli;" in said and yaml.safe_load(text)["like"] == "ocnli"
-    bench.compile(text)
+    bench.compile(propose(source)[0])
     records = bench.records("*_train.jsonl")
     assert {record["output"] for record in records} == {"是", "否", "可能"}
-    assert "请只用一个词回答：是、否或可能。" in records[0]["instruction"]
+    assert "请只用一个词回答：否、是、可能。" in records[0]["instruction"]
 
 
 @pytest.mark.parametrize(

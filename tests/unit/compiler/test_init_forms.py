@@ -373,10 +373,11 @@ def test_successive_messages_of_one_speaker_are_one_turn(bench) -> None:
 @pytest.mark.parametrize(
     ("name", "text", "fix"),
     [
-        ("a.json", {"question": {"0": "a?", "1": "b?"}, "answer": {"0": "A", "1": "B"}}, "orient='records'"),
+        ("a.json", {"question": {"0": "a?"}, "answer": {"0": "A"}}, "orient='records'"),
         ("a.json", {"text": ["a", "b"], "label": ["x", "y"]}, "jq -c 'to_entries"),
+        ("a.jsonl", {"question_id": 81, "turns": ["a?", "b?"]}, "each row has a question_id"),
         ("a.csv", "Export of May\n\nquestion,answer\na?,b\n", "delete the lines above a table's header"),
-        ("a.json", {"columns": ["question"], "index": [0], "data": [["a?"]]}, "orient='records'"),
+        ("a.json", {"columns": ["question"], "data": [["a?"]]}, "orient='records'"),
         (
             "a.csv",
             "id,talk\n" + "1,\"[{'from': 'human', 'value': 'Hi'}]\"\n" * COUNT,
@@ -629,7 +630,7 @@ def test_the_first_annotation_of_label_studio_is_learned_and_the_others_are_name
     source = bench.write("export.json", json.dumps(rows))
     text, report = propose(source, 0)
     assert "not used: annotations (several objects)" in report
-    assert "1 of 30 rows would be rejected" in report and "--on-error reject" in report
+    assert "1 of 30 rows would be rejected" in report and "10 of the first 30 texts have another" in report
     bench.compile(text, reject=True)
     (path,) = (bench.folder / "out").rglob("export*.jsonl")
     expected = [["pos", "neg"][n % 2] for n in range(COUNT) if n != 9]
