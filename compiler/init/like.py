@@ -33,21 +33,16 @@ class BundledSpec(NamedTuple):
 
 
 def find_bundled_spec(profile: FileProfile, proposal: Proposal) -> BundledSpec | None:
-    """The bundled spec that fits best and reads at least the columns of the proposal, if there is one.
-
-    None for a proposal with labels: it has its own names and its own question for them.
-    """
-    if proposal.labels:
-        return None
+    """The bundled spec that fits best and reads at least the columns of the proposal, if there is one."""
     readers = filter(None, [_matched(spec, profile, proposal) for spec in _bundled_specs()])
     return min(readers, key=lambda reader: (reader.rank, reader.spec.name), default=None)
 
 
 @cache
 def _bundled_specs() -> tuple[Spec, ...]:
-    """The bundled specs that read any file, without mixtures, labels and fixed files."""
+    """The bundled specs that read any file: they have no labels, splits or files of their own."""
     specs = map(load_spec, known_specs())
-    return tuple(spec for spec in specs if not (spec.mix or spec.labels or spec.source.files))
+    return tuple(spec for spec in specs if not (spec.mix or spec.labels or spec.split or spec.source.splits))
 
 
 def _matched(spec: Spec, profile: FileProfile, proposal: Proposal) -> BundledSpec | None:
@@ -57,8 +52,6 @@ def _matched(spec: Spec, profile: FileProfile, proposal: Proposal) -> BundledSpe
     prompts = {leaf.path for leaf in proposal.prompts(profile).values()}
     rated = proposal.columns.get("chosen", ProposedColumn("")).settings.get("best")
     for column in spec.columns:
-        if column.kind.is_id:
-            continue
         if column.options.get("best", rated) != rated:
             return None
         path = _source_column(column, profile)

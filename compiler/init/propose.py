@@ -76,8 +76,6 @@ def propose(
         raise RequestError("--label and --answer: give one; --label is for classes, --answer for free text")
     profile, proposal, base = _guessed(path, table, user_columns)
     _check_split(profile, share)
-    if base is not None and base.spec.split and share is not None and proposal.columns:
-        base = None  # it would split otherwise than requested
     name = stem_of_file(out.with_suffix("") if out else path)
     spec_as_dict = proposed_spec(profile, proposal, base, USUAL_SHARE if share is None else share, name)
     with tempfile.TemporaryDirectory(prefix="tuneyard-init-") as folder:

@@ -36,10 +36,7 @@ def proposed_spec(
         spec["like"] = base.spec.name
         columns = dict(base.changes)
         column_by_path = {path: name for name, path in base.paths.items()}
-    split: Raw = {}
-    group: Raw = {}
-    if base is None or not base.spec.split:
-        split, group = _split(profile, proposal, share, column_by_path)
+    split, group = _split(profile, proposal, share, column_by_path)
     if group:
         columns["group"] = group
     source = _source(str(profile.path), profile.source)
@@ -55,9 +52,8 @@ def proposed_spec(
         spec["labels"] = proposal.labels
     if split:
         spec["split"] = split
-    has_base_splits = base is not None and len(base.spec.splits) > 1
     name = stem
-    if profile.source.splits or split or has_base_splits:
+    if profile.source.splits or split:
         name = f"{stem}_{{split}}"
     output = {"dataset": name, "file": f"{name}.jsonl"}
     spec["write"] = [{**output, **proposal.write}]
