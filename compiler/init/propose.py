@@ -17,7 +17,7 @@ from tuneyard.compiler.init.like import BundledSpec, find_bundled_spec
 from tuneyard.compiler.init.profile import FEWEST_ROWS, FileProfile
 from tuneyard.compiler.init.profiling import profiles
 from tuneyard.compiler.init.proposal import Proposal
-from tuneyard.compiler.init.spec_dict import proposed_spec, stem_of_file, trained_output
+from tuneyard.compiler.init.spec_dict import proposed_spec, stem_of_file
 from tuneyard.compiler.init.warnings import first_names, may_matter, unused_leaves, warnings_of
 from tuneyard.compiler.read.inputs import NOT_READ
 from tuneyard.compiler.read.remote import SourcePath
@@ -184,7 +184,7 @@ def _preview(spec: Spec) -> list[str]:
 def _example(number: int, row: KeptRow) -> Iterator[str]:
     place = row.batch.place(0)
     yield f"example {number}, {place}"
-    output = trained_output(row.spec)
+    (output,) = row.spec.outputs
     record = json.loads(Renderer(row.spec, output).render(row.batch)[0])
     if output.format == "text":
         yield f"  text: {_short(record[output.field])}"
@@ -228,7 +228,7 @@ def _next(
     if folder != DEFAULT_FOLDER:
         to_folder = ["--dataset-dir", str(folder)]
     commands.append(shlex.join(["tuneyard", "data", "compile", str(file), *to_folder, *on_error]))
-    output = trained_output(spec)
+    (output,) = spec.outputs
     dataset = str(output.dataset).format(split=TRAIN_SPLIT if TRAIN_SPLIT in spec.splits else spec.splits[0])
     model = model_for(entry_of(spec, output, output.file))
     recipe = shlex.join(recipe_words(dataset, folder, model))

@@ -10,7 +10,6 @@ from tuneyard.compiler.init.proposal import Proposal
 from tuneyard.compiler.read.remote import SourcePath
 from tuneyard.compiler.spec.column_meanings import MEDIA, meaning
 from tuneyard.compiler.spec.file import Raw, Source
-from tuneyard.compiler.spec.model import Output, Spec
 from tuneyard.core.language.messages import for_reader
 
 REPEATED = 0.01
@@ -56,9 +55,9 @@ def proposed_spec(
     if profile.source.splits or split:
         name = f"{stem}_{{split}}"
     output = {"dataset": name, "file": f"{name}.jsonl"}
-    spec["write"] = [{**output, **proposal.write}]
-    if base is not None:
-        spec["write"] = _renamed_outputs(base.spec, output)
+    if base is None:
+        output |= proposal.write
+    spec["write"] = [output]
     return spec
 
 
@@ -69,24 +68,6 @@ def _unseen(profile: FileProfile, proposal: Proposal) -> list[str]:
     used_paths = {column.path for column in proposal.columns.values()}
     names = profile.filled_columns() - used_paths
     return sorted(name for name in names if meaning(name) in MEDIA)
-
-
-def _renamed_outputs(spec: Spec, names: dict[str, str]) -> list[dict[str, str]]:
-    """New names for the outputs of a bundled spec up to the dataset that is trained.
-
-    An output for other programs keeps its name. Further datasets, which word the same rows otherwise, are
-    left out.
-    """
-    trained = trained_output(spec)
-    outputs: list[dict[str, str]] = []
-    for output in spec.outputs:
-        if output is trained:
-            outputs.append(names)
-        elif output.dataset:
-            break
-        else:
-            outputs.append({})
-    return outputs
 
 
 def _source(path: str, source: Source) -> Raw:
@@ -153,8 +134,3 @@ def _group(profile: FileProfile, proposal: Proposal) -> tuple[str, Leaf | None]:
         if is_complete and profile.rows - distinct > REPEATED * profile.rows:
             return name, leaf
     return "", None
-
-
-def trained_output(spec: Spec) -> Output:
-    """The first output that LLaMA-Factory reads."""
-    return next((output for output in spec.outputs if output.dataset), spec.outputs[0])
