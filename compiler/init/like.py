@@ -7,7 +7,7 @@ from tuneyard.compiler.check.checker import find_source
 from tuneyard.compiler.init.profile import FileProfile
 from tuneyard.compiler.init.proposal import Proposal, ProposedColumn
 from tuneyard.compiler.kinds import Column, kinds
-from tuneyard.compiler.rows import Fields
+from tuneyard.compiler.rows import Fields, without
 from tuneyard.compiler.spec.column_meanings import role_of_name
 from tuneyard.compiler.spec.file import known_specs
 from tuneyard.compiler.spec.model import Spec, load_spec
@@ -55,23 +55,16 @@ def _matched(spec: Spec, profile: FileProfile, proposal: Proposal) -> BundledSpe
         if column.options.get("best", rated) != rated:
             return None
         path = _source_column(column, profile)
-        role = role_of_name(column.names[0])
-        proposed = proposal.columns.get(role)
+        proposed = proposal.columns.get(role_of_name(column.names[0]))
         if proposed and (proposed.kind or "text") == column.kind.name:
-            settings = {
-                key: value
-                for key, value in proposed.settings.items()
-                if key != "default" and column.options.get(key) != value
-            }
+            settings = without(proposed.settings, "default")
             if proposed.path != path or settings:
                 changes[column.name] = [proposed.path]
                 if proposed.kind:
                     changes[column.name] = {"names": [proposed.path], **settings}
             path = proposed.path
-        elif proposed and role == "answer":
-            return None
-        elif path in prompts and not proposed:
-            return None  # it would stand twice in a prompt
+        elif proposed or path in prompts:
+            return None  # of another kind, or it would stand twice in a prompt
         if path:
             paths[column.name] = path
         elif column.required:

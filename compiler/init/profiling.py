@@ -260,8 +260,8 @@ def _are_answers_by_question(members: Fields) -> bool:
     Also for several of them under topics. Rows under ids share their keys, questions do not.
     """
     values = [value for value in members.values() if value is not None]  # of a text that is cut off
-    if are_objects(values) and len(members) > 1 and not are_rows(members):
-        return all(map(_are_answers_by_question, values))
+    if are_objects(values) and not are_rows(members) and all(map(_are_answers_by_question, values)):
+        return True
     are_sentences = all(" " in name or CHINESE.search(name) for name in members)
     is_short = len(members) < FEWEST_ANSWERS and not are_sentences
     if not members or is_short or any(map(role_of_name, members)):

@@ -58,11 +58,10 @@ def _with_dialogues(row: Fields, *answers: str) -> Fields:
     """Join the questions in `prompt` with each list of their answers, if all are lists in JSON (LMSYS)."""
     try:
         prompt, *replies = [read_strict(str(row.get(name))) for name in ("prompt", *answers)]
-        dialogues = [[*chain(*zip(prompt, texts, strict=True))] for texts in replies]
+        dialogues = [common_turns([*chain(*zip(prompt, texts, strict=True))], {}) for texts in replies]
     except (ValueError, TypeError):
         return row
-    turns = [common_turns(dialogue, {}) for dialogue in dialogues]
-    return {**without(row, "prompt"), **dict(zip(answers, turns, strict=True))}
+    return {**without(row, "prompt"), **dict(zip(answers, dialogues, strict=True))}
 
 
 def _better_by_score(row: Fields, first: str, second: str) -> str:

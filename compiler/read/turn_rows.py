@@ -27,9 +27,8 @@ SECONDS_OF_A_DAY = 86_400
 UNIX_SECONDS = re.compile(r"\d{9,10}(\.\d+)?")
 _END_OF_DATE = re.compile(r"[T ,]")
 _NOTICE = re.compile(
-    r"\b((channel|group)_?(join|leave|topic|purpose|name|icon|(un)?archive|pinned|follow)|guildmemberjoin"
-    r"|recipient(add|remove)|userpremium|threadcreated|pinned_item|bot_(add|remove)|(service|system)\b)",
-    re.IGNORECASE,
+    r"(?i)\b((channel|group)_?(join|leave|topic|purpose|name|icon|(un)?archive|pinned|follow)|guildmemberjoin"
+    r"|recipient(add|remove)|userpremium|threadcreated|pinned_item|bot_(add|remove)|(service|system)\b)"
 )
 """The `type` or `subtype` of what a chat program writes: GuildMemberJoin, channel_topic."""
 
@@ -102,8 +101,7 @@ def _turns(
             row = rows.row(number)
             cells = {key: walk(row) for key, walk in walkers.items()}
             missing = next((key for key in NEEDED if cells.get(key, 0) in (None, "", MISSING)), "")
-            is_notice = _NOTICE.search(f"{row.get('type')} {row.get('subtype')}")
-            if learned and (missing or is_notice):
+            if learned and (missing or _NOTICE.search(f"{row.get('type')} {row.get('subtype')}")):
                 noted[UNSPOKEN] += 1
                 continue
             if missing or isinstance(cells.get("by"), list | dict):

@@ -82,7 +82,7 @@ NLI_PAIRS = tuple(zip(USUAL_NAMES["premise"], USUAL_NAMES["hypothesis"], strict=
 PAIRS = (*NLI_PAIRS, ("question", "sentence"), ("claim", "evidence"))
 """Names of two texts that one label judges. Names that differ by their number alone need no entry."""
 CHOICE_COLUMN = re.compile(
-    r"((?:choice|option|opt|op|sol|ending|alternative|answer|选项|选择)_?|(?=\D))([0-9a-h])"
+    r"(choice|option|opt|op|sol|ending|alternative|answer|选项|选择|(?=\D))_?([0-9a-h])"
 )
 """A name, in snake case, of one of several columns of choices, and its number or letter: `option_a`, `a`."""
 WRONG_CHOICE = re.compile(r"(distractor|incorrect_answer|wrong_answer)_?([0-9])")

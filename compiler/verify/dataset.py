@@ -222,7 +222,7 @@ def loaded(
     name: str,
     out: Path,
     settings: Settings,
-    recipe: RecipeFile | None = None,
+    recipe: RecipeFile | None,
     workers: int | None = None,
 ) -> Iterator[LoadedDataset]:
     """Load a registered dataset with LLaMA-Factory. Its rows exist inside the block.

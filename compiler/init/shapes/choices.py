@@ -76,7 +76,7 @@ def _choice_columns(profile: FileProfile) -> list[Leaf]:
         if match and leaf.kind == "text":
             leaf_by_sign.setdefault(match[1], {})[match[2]] = leaf
     for base, leaves in leaf_by_sign.items():
-        fewest = 3 if base in ("", "answer", "answer_") else 2  # two answers are rather to be compared
+        fewest = 3 if base in ("", "answer") else 2  # two answers are rather to be compared
         signs = "".join(sorted(leaves))
         are_consecutive = any(series.startswith(signs) for series in ("0123456789", "123456789", "abcdefgh"))
         if are_consecutive and len(signs) >= fewest:
