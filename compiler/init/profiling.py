@@ -49,6 +49,7 @@ SPLITS = {
 SAMPLE = 20_000
 COMPARED_FILES = 20
 FEWEST_ANSWERS = 5
+_ASKED = re.compile("[?？]")
 _HEADING = re.compile(r"#+ |\*\*")
 SPLIT_NAMES = {name for names in SPLITS.values() for name in names}
 KEPT = 1000
@@ -257,11 +258,11 @@ def _refuse_other_columns(path: SourcePath, files: Sequence[SourceFile]) -> None
 def _are_answers_by_question(members: Fields) -> bool:
     """True for {question: answer, …}: an object of texts or answers under questions or many unusual names.
 
-    Also for several of them under topics. Rows under ids share their keys, questions do not.
+    Also for questions under topics, of which one has a question mark. Rows under ids share their keys.
     """
     values = [value for value in members.values() if value is not None]  # of a text that is cut off
-    if are_objects(values) and not are_rows(members) and all(map(_are_answers_by_question, values)):
-        return True
+    if are_objects(values) and not are_rows(members) and _ASKED.search(str(list(map(list, values)))):
+        return all(map(_are_answers_by_question, values))
     are_sentences = all(" " in name or CHINESE.search(name) for name in members)
     is_short = len(members) < FEWEST_ANSWERS and not are_sentences
     if not members or is_short or any(map(role_of_name, members)):

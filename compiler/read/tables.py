@@ -29,8 +29,9 @@ ASKING = re.compile(r"(?:#+ |\*\*) *([^*:：]+[?？]) *(?:\*\*)?\s*")
 """A heading that is a question, as of a FAQ in Markdown."""
 _VOICE = re.compile(r"<v[^ >]* ([^>]+)>")
 _UNSPOKEN = re.compile(
-    r"^(WEBVTT|NOTE|STYLE|REGION)\b.*?(?=\n\n|\Z)|((\A|(?<=\n\n))[^\n]+\n)?^[\d:.,]+ +-->[^\n]*|<[^>]*>",
-    re.MULTILINE | re.DOTALL,
+    r"(\A|\n+)(WEBVTT|NOTE|STYLE|REGION)\b.*?(?=\n\n|\Z)"
+    r"|((\A|\n\n)[^\n]+)?(\A|\n+)[\d:.,]+ +-->[^\n]*|<[^>]*>",
+    re.DOTALL,
 )
 """What is no text of subtitles: heads and notes, the name and the times of each, markup."""
 _RULE = re.compile(r"[ \t]*-{3,}")
@@ -112,8 +113,7 @@ def _document(file: OpenFile, prefix: Prefix, problems: Problems) -> Iterator[Ta
     if text.strip():
         text = text.replace("\r\n", "\n").replace("\r", "\n").strip("\n")
         if file.kind in SUBTITLES:
-            lines = _UNSPOKEN.sub("", _VOICE.sub(r"\1: ", text)).splitlines()
-            text = "\n".join(filter(None, lines))
+            text = _UNSPOKEN.sub("", _VOICE.sub(r"\1: ", text)).strip()
         yield TableRows(prefix, [1], {"text": [text]}, typed=False)
 
 

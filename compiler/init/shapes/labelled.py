@@ -170,7 +170,7 @@ def labelled_text(profile: FileProfile) -> Proposal | None:
     count = sum(second not in (MISSING, value) for value, second in pairs)
     if count:
         guesses.append(
-            f"{count} of the first {len(seconds)} texts have another label in annotations.1, and the "
+            f"{count} texts have another label in annotations.1, and the "
             "model learns the first one: correct them in Label Studio, or export one annotation of each text"
         )
     return Proposal("Texts with a class", columns, write, labels, guesses)

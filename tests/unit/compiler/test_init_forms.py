@@ -630,7 +630,7 @@ def test_the_first_annotation_of_label_studio_is_learned_and_the_others_are_name
     source = bench.write("export.json", json.dumps(rows))
     text, report = propose(source, 0)
     assert "not used: annotations (several objects)" in report
-    assert "1 of 30 rows would be rejected" in report and "10 of the first 30 texts have another" in report
+    assert "1 of 30 rows would be rejected" in report and "10 texts have another label" in report
     bench.compile(text, reject=True)
     (path,) = (bench.folder / "out").rglob("export*.jsonl")
     expected = [["pos", "neg"][n % 2] for n in range(COUNT) if n != 9]
