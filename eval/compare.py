@@ -153,7 +153,7 @@ def cli(
     check_table(out)
     sources = list(map(parse_source, results))
     compared = compare_results(
-        sources, questions, by, metric=metric, decide_on=decide_on, margin=share, recipes=recipes
+        sources, questions, metric=metric, decide_on=decide_on, margin=share, recipes=recipes
     )
     words = next_command(compared)
     page = Page(title or title_of(sources), errors, next_command=shlex.join(words))
@@ -193,20 +193,16 @@ def title_of(sources: "Sequence[ScoredRunSource]") -> str:
 def compare_results(
     sources: "Sequence[ScoredRunSource]",
     questions: "Sequence[Question]" = (),
-    by: str = "",
     *,
     metric: str = ACCURACY.name,
     **how: Any,
 ) -> "ComparedRuns":
-    """Read the runs of the sources once, with the field `by`, and compare them.
-
-    `how` goes to `compare_runs`.
-    """
+    """Read the runs of the sources once, and compare them. `how` goes to `compare_runs`."""
     from tuneyard.eval.judge.ask import compare_runs
     from tuneyard.eval.read.find import read_scored_runs
     from tuneyard.eval.read.scored_run import by_dataset
 
-    runs, warnings = read_scored_runs(sources, metric, by)
+    runs, warnings = read_scored_runs(sources, metric)
     return compare_runs(by_dataset(runs), questions, warnings, metric, **how)
 
 

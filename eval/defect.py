@@ -110,7 +110,7 @@ def write_defects(folder: Path, predictions: Sequence[Prediction], figures: Resu
         [line["expected_output"] for line in predictions],
         [line["predicted_output"] for line in predictions],
         correct,
-        kinds={"subtype": [line["subtype"] for line in predictions]},
+        records=predictions,
     )
     with plotting():
         title = tr(

@@ -225,12 +225,9 @@ def read_reported(sweep: Sweep) -> "RunsByDataset":
 def _read(sweep: Sweep, folder: Path, models: Sequence[str]) -> "RunsByDataset":
     from tuneyard.eval.read.find import read_scored_run
 
-    also = []
-    if sweep.metric != ACCURACY.name:
-        also = [sweep.metric]
     runs = {}
     for dataset in sweep.rows_to_choose_on:
-        runs[dataset] = {model: read_scored_run(folder / model / dataset, also=also) for model in models}
+        runs[dataset] = {model: read_scored_run(folder / model / dataset) for model in models}
     return runs
 
 

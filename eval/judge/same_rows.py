@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from tuneyard.core.errors import RequestError, counted, show_value
 from tuneyard.core.language.translation import tr
 from tuneyard.eval.read.results import part_of
-from tuneyard.eval.read.scored_run import RunsByDataset, ScoredRun
+from tuneyard.eval.read.scored_run import RunsByDataset, ScoredRun, question_of
 
 MAY_DIFFER = ("model", "batch_tokens")  # settings that may differ, or that change no answer
 FEW_GROUPS = 6  # of fewer clusters the sign test's p is 0.0625 or more, even if all agree
@@ -27,6 +27,7 @@ def check_rows(runs: Sequence[ScoredRun]) -> list[str]:
         )
         warnings.append(tr(warning, dataset=first.dataset, count=count, few=FEW_GROUPS))
     first_settings = _settings(first)
+    questions = [question_of(record) for record in first.records]
     sources_by_difference: dict[str, list[str]] = {}
     for run in others:
         _check_same(run, first)
@@ -37,7 +38,8 @@ def check_rows(runs: Sequence[ScoredRun]) -> list[str]:
                 differing.append(f"{name} {show_value(value)} and {show_value(first_value)}")
         if differing:
             sources_by_difference.setdefault("; ".join(differing), []).append(run.source)
-        for row, text, other in zip(run.rows, run.questions, first.questions, strict=False):
+        for row, record, other in zip(run.rows, run.records, questions, strict=False):
+            text = question_of(record)
             if text not in other and other not in text:  # a tool may record it within its template
                 warning = (
                     "{both} have different questions, first in row {row}; score both on the same questions"

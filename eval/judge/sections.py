@@ -18,13 +18,14 @@ import numpy as np
 
 from tuneyard.core.errors import RequestError
 from tuneyard.core.language.translation import joined, tr
-from tuneyard.core.training.metrics import ACCURACY, METRICS, Metric, declared_metric, metric_of
+from tuneyard.core.training.metrics import ACCURACY, METRICS, Metric, metric_of
 from tuneyard.eval.judge.conclusions import MEAN, Comparison, ModelScore, PairedTest, Section
 from tuneyard.eval.metrics import metrics
 from tuneyard.eval.metrics.calibration import calibration
 from tuneyard.eval.metrics.labels import MOST, UNKNOWN, short
+from tuneyard.eval.read.measured import LOSS
 from tuneyard.eval.read.results import part_of
-from tuneyard.eval.read.scored_run import LOSS, RunsByDataset, RunsByModel, ScoredRun, models_of
+from tuneyard.eval.read.scored_run import RunsByDataset, RunsByModel, ScoredRun, models_of
 from tuneyard.eval.statistics.f1 import RARE, MacroF1, macro_f1s, mean_f1
 from tuneyard.eval.statistics.family import (
     DifferenceTest,
@@ -57,9 +58,8 @@ def meaning(name: str, runs: RunsByDataset) -> Metric:
     meanings = set()
     for by_model in runs.values():
         for run in by_model.values():
-            declared = part_of(run.facts, "metrics")
-            if name in declared:
-                meanings.add(declared_metric(name, declared[name]))
+            if name in run.metrics:
+                meanings.add(run.metrics[name])
     if len(meanings) > 1:
         raise RequestError(f"--metric {name}: the runs' results.json declare different units or directions")
     return replace(next(iter(meanings), metric_of(name)), name=name, in_percent=False)
@@ -140,7 +140,7 @@ def paired_rows(dataset: str, runs: RunsByModel, metric: Metric) -> PairedRows:
         raise RequestError(f"{dataset}: no row has {metric.name} in all of {sources}")
     weights = np.ones(len(kept))
     if metric.name == LOSS:
-        weights = _numbers(first.tokens, kept)
+        weights = np.array([first.records[row]["tokens"] for row in kept], dtype=float)
     values = {model: _numbers(column, kept) for model, column in by_model.items()}
     seeds = {}
     for name, run in runs.items():

@@ -14,15 +14,15 @@ from tuneyard.core.files import check_characters, read_object, require, what_is_
 from tuneyard.core.installation.checkout import ROOT
 from tuneyard.core.language.messages import say
 from tuneyard.core.language.translation import tr
-from tuneyard.core.training.metrics import ACCURACY, METRICS
+from tuneyard.core.training.metrics import ACCURACY
 from tuneyard.eval.metrics.labels import label_logs
-from tuneyard.eval.metrics.text import CHARACTERS
 from tuneyard.eval.read.logs import WITHOUT_NAME, log_readers, logs_in, read_log
 from tuneyard.eval.read.logs.defect import DETAILED
-from tuneyard.eval.read.measured import IDS, measurable, values_of
-from tuneyard.eval.read.results import BASE, PREDICTIONS, RESULTS, RUN, part_of, read_run
+from tuneyard.eval.read.measured import IDS, has_metric, measurable
+from tuneyard.eval.read.results import BASE, PREDICTIONS, RESULTS, RUN, read_run
 from tuneyard.eval.read.scored_run import (
     OF_ANSWERS,
+    Record,
     Row,
     ScoredRun,
     assemble,
@@ -36,9 +36,8 @@ from tuneyard.eval.read.sweeps import SWEEP, has_chosen, held_out_runs
 from tuneyard.eval.read.tables import placed_lines
 
 ANSWERS = ("expected_output", "predicted_output")
-TEXTS = {"gold": ("expected_output", "reference", "gold"), "prediction": ("model_output", "prediction")}
-NOT_COMPARED = {*OF_ANSWERS, "label_mass"}
-"""Figures that are no further metric of a row: of its answer, and of the probability that any label has."""
+TEXTS = ("expected_output", "reference", "gold"), ("model_output", "prediction")
+"""Fields of the expected and the predicted text of a row that need not have either."""
 LEVELS = ("", "*/", "*/*/")
 SHOWN_RUNS = 5
 
@@ -69,11 +68,11 @@ def parse_source(text: str) -> ScoredRunSource:
 
 
 def read_scored_runs(
-    sources: Sequence[ScoredRunSource], metric: str = ACCURACY.name, by: str = ""
+    sources: Sequence[ScoredRunSource], metric: str = ACCURACY.name
 ) -> tuple[list[ScoredRun], list[str]]:
-    """Read every run of the sources, with the field `by` of its rows; the runs, and warnings.
+    """Read every run of the sources; the runs, and warnings.
 
-    With a `metric` that is none of answers, each row's value is read instead of its answer.
+    With a `metric` that is none of answers, a run need not have answers.
 
     Models of one name that answered differently are named with the folder they came from. A run that several
     sources name differently has every one of these names; without names it counts once.
@@ -91,7 +90,7 @@ def read_scored_runs(
         ]
         runs_of_source: list[ScoredRun] = []
         for place in whole:
-            runs_of_source += _read(place, metric, by)
+            runs_of_source += _read(place, metric)
         if reported is not None:
             runs_of_source = [run for run in runs_of_source if run.model in reported]
         runs += [(source, run) for run in _named(runs_of_source, source)]
@@ -102,16 +101,16 @@ def read_scored_runs(
     return _distinct(runs), warnings
 
 
-def _read(place: Path, metric: str, by: str) -> list[ScoredRun]:
+def _read(place: Path, metric: str) -> list[ScoredRun]:
     if place.is_dir():
-        return [read_scored_run(place, metric, by)]
+        return [read_scored_run(place, metric)]
     if metric in OF_ANSWERS:
         return read_log(place)
     if place.suffix not in (".jsonl", ".ndjson"):
         raise RequestError(
             f"{place}: --metric reads fields of our own runs and of JSON Lines, not of this file"
         )
-    return [_run_of_lines(place.stem, WITHOUT_NAME, place, place, {}, metric, by)]
+    return [assemble(place.stem, WITHOUT_NAME, place, _measured_rows(place, metric), {})]
 
 
 def find_scored_runs(path: Path) -> tuple[list[Path], list[Path]]:
@@ -196,10 +195,8 @@ def _distinct(runs: Sequence[tuple[ScoredRunSource, ScoredRun]]) -> list[ScoredR
     return list(distinct.values())
 
 
-def read_scored_run(
-    place: Path, metric: str = ACCURACY.name, by: str = "", also: Sequence[str] = ()
-) -> ScoredRun:
-    """Read one scored run, a folder with results.json and predictions.jsonl, with the metrics `also`.
+def read_scored_run(place: Path, metric: str = ACCURACY.name) -> ScoredRun:
+    """Read one scored run, a folder with results.json and predictions.jsonl.
 
     `ContentError` if its files are damaged or disagree. `RequestError` for a run without an accuracy, if no
     metric is named: only correct and incorrect answers can be compared row by row.
@@ -210,56 +207,38 @@ def read_scored_run(
     model, dataset = (text_field(facts, name, place / RESULTS) for name in ("model", "set"))
     if not path.is_file():
         raise ContentError(f"{path}: not found beside {RESULTS}; score {model} on {dataset} again")
-    if metric in OF_ANSWERS and "accuracy" not in facts:
+    if metric not in OF_ANSWERS:
+        return assemble(model, dataset, place, _measured_rows(path, metric), facts)
+    if "accuracy" not in facts:
         raise RequestError(
             f"{place}: no accuracy in {RESULTS}; another figure of each example is compared by tuneyard"
             f" eval compare --metric: {', '.join(measurable(placed_lines(path)))}"
         )
-    run = _run_of_lines(model, dataset, place, path, facts, metric, by, also)
-    if metric in OF_ANSWERS:
-        _check_totals(run)
+    run = assemble(model, dataset, place, map(_answered_row, placed_lines(path)), facts)
+    _check_totals(run)
     return run
 
 
-def _run_of_lines(
-    model: str,
-    dataset: str,
-    place: Path,
-    path: Path,
-    facts: Mapping[str, object],
-    metric: str,
-    by: str,
-    also: Sequence[str] = (),
-) -> ScoredRun:
-    """The rows of a run with their answers and the metrics that results.json states, or with a metric alone.
-
-    None is the value of a row that has none. `RequestError` if no row has a value of `metric`.
-    """
+def _measured_rows(path: Path, metric: str) -> list[Row]:
+    """The rows of JSON Lines that need no answers. `RequestError` if none has the metric."""
     records = list(placed_lines(path))
-    names, read_row = [metric], _measured_row
-    if metric in OF_ANSWERS:
-        stated = {*METRICS} & facts.keys() | part_of(facts, "metrics").keys()
-        names = [name for name in measurable(records) if name in stated - NOT_COMPARED] + [*also]
-        read_row = _answered_row
-    tokenizer = str(part_of(facts, "settings").get("tokenizer", CHARACTERS))
-    values = {name: values_of(name, records, tokenizer) for name in names}
-    if read_row is _measured_row and all(value is None for value in values[metric]):
+    if not has_metric(records, metric):
         names = [*OF_ANSWERS, *measurable(records)]
         hint = nearest(metric, names, f"its metrics: {', '.join(names)}")
         raise RequestError(f"{path}: no row has {metric}; {hint}")
-    return assemble(model, dataset, place, list(map(read_row, records)), facts, values, by)
+    return list(map(_measured_row, records))
 
 
-def _measured_row(record: Mapping[str, Any]) -> Row:
+def _measured_row(record: Record) -> Row:
     """A row whose answer need not be there. `ContentError` if it has no id to pair it by."""
     row = next((record[name] for name in IDS if isinstance(record.get(name), int | str)), None)
     if row is None:
         raise ContentError(f"{record['place']}: no {', '.join(IDS)}: nothing to pair this row by")
-    texts = {name: first_text(record, names) for name, names in TEXTS.items()}
-    return {**record, **texts, "id": str(row), "correct": False, "confidence": None}
+    gold, prediction = (first_text(record, names) for names in TEXTS)
+    return Row(str(row), gold, prediction, False, None, record)
 
 
-def _answered_row(record: Mapping[str, Any]) -> Row:
+def _answered_row(record: Record) -> Row:
     where, row = record["place"], record.get("row")
     if type(row) is not int:
         raise unexpected(where, "row", row, "a whole number")
@@ -272,14 +251,7 @@ def _answered_row(record: Mapping[str, Any]) -> Row:
     confidence = None
     if isinstance(record.get("choices"), Mapping):
         confidence = confidence_of(list(label_logs(record).values()))
-    return {
-        **record,
-        "id": str(row),
-        "gold": gold,
-        "prediction": predicted,
-        "correct": correct,
-        "confidence": confidence,
-    }
+    return Row(str(row), gold, predicted, correct, confidence, record)
 
 
 def _check_facts(path: Path, facts: Mapping[str, object]) -> None:

@@ -7,9 +7,9 @@ from tuneyard.core.errors import unexpected
 from tuneyard.eval.metrics import is_measurable, metrics
 from tuneyard.eval.metrics.preference import ANSWER, AUC, auc_of
 from tuneyard.eval.metrics.text import CHARACTERS, bleu_parts, rouge
-from tuneyard.eval.read.scored_run import LOSS
 from tuneyard.eval.statistics.rates import Row, Rows
 
+LOSS = "eval_loss"
 IDS = ("row", "id", "doc_id")
 LARGEST = 1e100  # squares of more are beyond what a float holds
 TEXTS = ("reference", "prediction")
@@ -32,6 +32,12 @@ def measurable(records: Iterable[Mapping[str, object]]) -> list[str]:
         name for name, value in record.items() if name not in (*IDS, "idx") and isinstance(value, int | float)
     ]
     return names
+
+
+def has_metric(records: Rows, metric: str) -> bool:
+    """True if a row has the fields of the metric."""
+    fields, _ = functions().get(metric, ((metric,), None))
+    return any(is_measurable(record, fields) for record in records)
 
 
 def functions(tokenizer: str = CHARACTERS) -> dict[str, tuple[Sequence[str], Function]]:

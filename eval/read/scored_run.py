@@ -2,44 +2,56 @@
 
 import math
 import re
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import compress, pairwise
 from pathlib import Path
 from statistics import fmean
-from typing import Any
+from typing import Any, NamedTuple
 
 from tuneyard.core.errors import ContentError, unexpected
 from tuneyard.core.files import check_characters
+from tuneyard.core.training.metrics import METRICS, Metric, declared_metric, metric_of
+from tuneyard.eval.metrics.text import CHARACTERS
+from tuneyard.eval.read.measured import measurable, values_of
+from tuneyard.eval.read.results import part_of
 from tuneyard.eval.statistics.rates import group_of
 
 KINDS = ("type", "subtype")
-LOSS = "eval_loss"
 OF_ANSWERS = ("accuracy", "macro_f1")
 """The metrics that are computed from expected and predicted answers."""
-COLUMNS = ("rows", "gold", "predicted", "correct", "groups", "confidence", "tokens", "questions", "outputs")
+NOT_COMPARED = {*OF_ANSWERS, "label_mass"}
+"""Figures that are no further metric of a row: of its answer, and of the probability that any label has."""
+COLUMNS = ("rows", "gold", "predicted", "correct", "groups", "confidence", "records")
 QUESTIONS = ("instruction", "prompt", "question", "user")
-OUTPUTS = ("model_output", "output", "prediction")
+OUTPUTS = ("model_output", "output")
 """Names of the fields that have the prompt and the answer as the model gave it, for readers of the report."""
 MERGE_PART = re.compile(r"(?P<adapter>[^=,]+)=(?P<weight>-?\d+(?:\.\d+)?)")
 """An adapter and its weight in the name of a merge, e.g. `rte=0.5,mnli=0.5`."""
 FIGURES = ("accuracy", "n", "majority", "majority_label", "metrics")  # of the whole dataset, not of its half
-Row = Mapping[str, Any]
-"""A scored row by the names of columns: `id`, `gold`, `prediction`, `correct`, `place` (its file and line).
-Optional are `cluster` or `group`, `confidence` (of the chosen label), and fields that group the rows."""
-Values = Mapping[str, Sequence[float | None]]
+Record = Mapping[str, Any]
+"""A row as its file has it, with `place`: its file and line. `cluster` or `group` is its group."""
+
+
+class Row(NamedTuple):
+    """A scored row: its id, its answers, the confidence of the chosen label if it has one, its record."""
+
+    id: str
+    gold: str
+    prediction: str
+    correct: bool
+    confidence: float | None
+    record: Record
 
 
 @dataclass(frozen=True, slots=True)
 class ScoredRun:
     """One model's answers to one dataset, row by row, in the same order for all models of the dataset.
 
-    `kinds` are fields that group the rows, e.g. `type`. `confidence` is the share (0-1) of the chosen label
-    among the labels' probabilities. `facts` come from results.json. `values` are figures of each row by
-    metric, None without a figure, `tokens` the weights of a loss. `questions` and `outputs` are the prompts
-    and the raw answers. `trainings` are the runs of a setting that was trained with several seeds; a row's
-    value is then their mean, and all else is that of the first.
+    `confidence` is the share (0-1) of the chosen label among the labels' probabilities. `records` have all
+    fields of the rows. `facts` come from results.json, `metrics` are those of them that the rows have the
+    fields for. `trainings` are the runs of a setting that was trained with several seeds; a row's value is
+    then their mean, and all else is that of the first.
     """
 
     model: str
@@ -50,13 +62,10 @@ class ScoredRun:
     predicted: Sequence[str]
     correct: Sequence[bool]
     groups: Sequence[str] | None = None
-    kinds: Mapping[str, Sequence[str]] = field(default_factory=dict)
     confidence: Sequence[float] | None = None
+    records: Sequence[Record] = ()
     facts: Mapping[str, object] = field(default_factory=dict)
-    values: Values = field(default_factory=dict)
-    tokens: Sequence[float] = ()
-    questions: Sequence[str] = ()
-    outputs: Sequence[str] = ()
+    metrics: Mapping[str, Metric] = field(default_factory=dict)
     trainings: Sequence["ScoredRun"] = ()
 
     def column(self, metric: str) -> Sequence[float | None]:
@@ -66,7 +75,20 @@ class ScoredRun:
             return [_mean(values) for values in zip(*columns, strict=True)]
         if metric in OF_ANSWERS:
             return self.correct
-        return self.values[metric]
+        tokenizer = part_of(self.facts, "settings").get("tokenizer", CHARACTERS)
+        return values_of(metric, self.records, str(tokenizer))
+
+    def kinds(self, name: str) -> list[str]:
+        """The field `name` of each row, e.g. `type`, "" without one. [] if no row has it.
+
+        Rows with a subtype have their gold answer as type.
+        """
+        texts = [optional_text(record, name) for record in self.records]
+        if name == "type" and any(record.get("subtype") is not None for record in self.records):
+            texts = [gold if text is None else text for gold, text in zip(self.gold, texts, strict=True)]
+        if all(text is None for text in texts):
+            return []
+        return [text or "" for text in texts]
 
     def only(self, keep: Sequence[bool]) -> "ScoredRun":
         """The run with some of its rows, and without the figures of all rows."""
@@ -75,8 +97,6 @@ class ScoredRun:
             column = getattr(self, name)
             if column:
                 kept[name] = list(compress(column, keep))
-        kept["kinds"] = {name: list(compress(column, keep)) for name, column in self.kinds.items()}
-        kept["values"] = {name: list(compress(column, keep)) for name, column in self.values.items()}
         kept["facts"] = {name: value for name, value in self.facts.items() if name not in FIGURES}
         kept["trainings"] = [run.only(keep) for run in self.trainings]
         return replace(self, **kept)
@@ -179,78 +199,44 @@ def confidence_of(logs: Sequence[float]) -> float | None:
 
 
 def assemble(
-    model: str,
-    dataset: str,
-    source: Path,
-    rows: Sequence[Row],
-    facts: Mapping[str, object],
-    values: Values,
-    by: str = "",
+    model: str, dataset: str, source: Path, rows: Iterable[Row], facts: Mapping[str, object]
 ) -> ScoredRun:
-    """The run of the rows in the order of their ids, with `values` by metric, grouped by `KINDS` and `by`.
-
-    `ContentError` for doubles or gaps.
-    """
-    if not rows:
+    """The run of the rows in the order of their ids. `ContentError` for doubles or gaps."""
+    ordered = sorted(rows, key=lambda row: (len(row.id), row.id))
+    if not ordered:
         raise ContentError(f"{source}: no rows in it; score {model} on {dataset} again")
-    order = sorted(range(len(rows)), key=lambda place: (len(rows[place]["id"]), rows[place]["id"]))
-    ordered = [rows[place] for place in order]
-    gold = [row["gold"] for row in ordered]
-    predicted = [row["prediction"] for row in ordered]
+    ids, gold, predicted, correct, confidence, records = map(list, zip(*ordered, strict=True))
     check_characters("".join([model, dataset, *gold, *predicted]), source)
     for one, other in pairwise(ordered):
-        if one["id"] == other["id"]:
-            raise ContentError(f"{other['place']}: row {other['id']} is already in {one['place']}")
-    groups = [group for group in map(group_of, ordered) if group is not None]
-    if groups and len(groups) < len(ordered):
-        ungrouped = next(row for row in ordered if group_of(row) is None)
+        if one.id == other.id:
+            raise ContentError(f"{other.record['place']}: row {other.id} is already in {one.record['place']}")
+    groups = [group for group in map(group_of, records) if group is not None]
+    if groups and len(groups) < len(records):
+        ungrouped = next(record for record in records if group_of(record) is None)
         raise ContentError(f"{ungrouped['place']}: no group, but {len(groups)} other rows have one")
-    confidence: list[Any] = [row.get("confidence") for row in ordered]
-    if None in confidence:
-        confidence = []
-    by_metric = {name: [column[place] for place in order] for name, column in values.items()}
-    tokens: list[float] = []
-    if LOSS in by_metric:
-        for row, loss in zip(ordered, by_metric[LOSS], strict=True):
-            tokens.append(0.0 if loss is None else float(row["tokens"]))
+    declared = part_of(facts, "metrics")
+    stated = ({*METRICS} & facts.keys() | declared.keys()) - NOT_COMPARED
+    metrics = {}
+    for name in measurable(records) if stated else ():
+        if name in stated:
+            metrics[name] = declared_metric(name, declared[name]) if name in declared else metric_of(name)
     return ScoredRun(
         model,
         dataset,
         str(source),
-        rows=[row["id"] for row in ordered],
-        gold=gold,
-        predicted=predicted,
-        correct=[row["correct"] for row in ordered],
+        ids,
+        gold,
+        predicted,
+        correct,
         groups=groups or None,
-        kinds=_kinds(ordered, by),
-        confidence=confidence or None,
+        confidence=None if None in confidence else confidence,
+        records=records,
         facts=facts,
-        values=by_metric,
-        tokens=tokens,
-        questions=[_question(row) for row in ordered],
-        outputs=[first_text(row, OUTPUTS) for row in ordered],
+        metrics=metrics,
     )
 
 
-def _kinds(rows: Sequence[Row], by: str) -> dict[str, list[str]]:
-    """The values of `KINDS` and of the field `by` in each row, without those that no row has.
-
-    Rows with a subtype have their gold answer as type. If no row has `by`, a message will name all fields.
-    """
-    kinds = {}
-    names = {*KINDS, by} - {""}
-    if by and all(row.get(by) is None for row in rows):
-        names |= {*rows[0]}
-    for name in sorted(names):
-        texts = [optional_text(row, name) for row in rows]
-        if name == "type" and any(row.get("subtype") is not None for row in rows):
-            texts = [row["gold"] if text is None else text for row, text in zip(rows, texts, strict=True)]
-        if any(text is not None for text in texts):
-            kinds[name] = [text or "" for text in texts]
-    return kinds
-
-
-def _question(row: Row) -> str:
-    """The prompt of a row, and its separate input if there is one. Models share one text in memory."""
-    texts = (first_text(row, QUESTIONS), optional_text(row, "input"))
-    return sys.intern("\n".join(text for text in texts if text))
+def question_of(record: Record) -> str:
+    """The prompt of a row, and its separate input if there is one."""
+    texts = (first_text(record, QUESTIONS), optional_text(record, "input"))
+    return "\n".join(text for text in texts if text)

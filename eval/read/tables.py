@@ -4,6 +4,7 @@ A record has the row's values by column, and `place`: the file and the line or r
 """
 
 import csv
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,13 @@ LONGEST_CELL = 1 << 24  # characters: prompts and answers are longer than the 13
 
 
 def placed_lines(path: Path) -> Records:
-    """The objects of JSON Lines."""
+    """The objects of JSON Lines. Rows share the names of fields in memory, and models the questions."""
     for number, record in json_lines(path):
-        yield {**record, "place": f"{path}:{number}"}
+        shared = {
+            sys.intern(name): sys.intern(value) if isinstance(value, str) else value
+            for name, value in record.items()
+        }
+        yield {**shared, "place": f"{path}:{number}"}
 
 
 def _csv(path: Path) -> Records:

@@ -8,9 +8,12 @@ from typing import Any, TypeVar
 from tuneyard.core.language.translation import tr
 from tuneyard.eval.read.scored_run import (
     KINDS,
+    OUTPUTS,
     RunsByDataset,
     ScoredRun,
+    first_text,
     models_of,
+    question_of,
 )
 
 Item = TypeVar("Item")
@@ -70,16 +73,16 @@ def spread(items: Sequence[Item], count: int) -> list[Item]:
 
 def _rows(runs: Sequence[ScoredRun], models: Sequence[str], places: Sequence[int]) -> list[dict[str, Any]]:
     first = runs[0]
+    kinds = {kind: values for kind in KINDS if (values := first.kinds(kind))}
     rows = []
     for place in places:
         row: dict[str, Any] = {
             "row": first.rows[place],
-            "question": cut(first.questions[place]),
+            "question": cut(question_of(first.records[place])),
             "expected": cut(first.gold[place]),
         }
-        for kind in KINDS:
-            if kind in first.kinds:
-                row[kind] = cut(first.kinds[kind][place])
+        for kind, values in kinds.items():
+            row[kind] = cut(values[place])
         row["answers"] = []
         for run in runs:
             predicted = cut(run.predicted[place])
@@ -87,7 +90,7 @@ def _rows(runs: Sequence[ScoredRun], models: Sequence[str], places: Sequence[int
                 {
                     "model": models.index(run.model),
                     "predicted": predicted,
-                    "output": cut(run.outputs[place]) or predicted,
+                    "output": cut(first_text(run.records[place], OUTPUTS)) or predicted,
                     "right": run.correct[place],
                     "confidence": run.confidence and round(run.confidence[place], 4),
                 }

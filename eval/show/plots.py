@@ -118,7 +118,7 @@ def _plots(comparison: Comparison, runs: RunsByDataset) -> Iterator[tuple[str, s
         if len(comparison.sets) == 1:
             folder = ""
         dataset_runs = list(runs[section.name].values())
-        kinds = [kind for kind in BY_KIND if all(kind in run.kinds for run in dataset_runs)]
+        kinds = [kind for kind in BY_KIND if all(run.kinds(kind) for run in dataset_runs)]
         if kinds:
             overall = accuracy_chart(comparison, [section])
             yield f"{folder}overall_accuracy_comparison.png", "", section.name, partial(draw_bars, overall)
@@ -168,14 +168,14 @@ def kinds_chart(runs: Sequence[ScoredRun], kind: str, most: int = MOST_BARS) -> 
 
     Of more than `most` kinds the rest is one bar.
     """
-    counts = Counter(runs[0].kinds[kind])
+    counts = Counter(runs[0].kinds(kind))
     names = sorted(counts, key=lambda name: (-counts[name], name))
     if len(names) > most:
         names = [*names[: most - 1], OTHERS]
     places: dict[str, str] = {}
     series: dict[str, list[Share | None]] = {}
     for run in runs:
-        bars = [name if name in names else OTHERS for name in run.kinds[kind]]
+        bars = [name if name in names else OTHERS for name in run.kinds(kind)]
         series[run.model] = []
         for name in names:
             part = run.only([bar == name for bar in bars])

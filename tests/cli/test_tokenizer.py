@@ -66,7 +66,7 @@ def test_results_and_screen_name_the_tokenizer_and_a_comparison_uses_it(text, tm
     assert again["tokenizer"].startswith("jieba 0") and again["rouge1"] == pytest.approx(0.4)
     assert "(by jieba 0" in capsys.readouterr().out
     scored = read_scored_run(out / "base/rows", "rouge1")
-    assert scored.values["rouge1"] == [pytest.approx(0.4)] * 3
+    assert scored.column("rouge1") == [pytest.approx(0.4)] * 3
 
 
 def test_without_the_package_the_message_has_the_install_line(text, monkeypatch, tmp_path) -> None:

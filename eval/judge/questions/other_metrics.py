@@ -18,7 +18,7 @@ def other_metrics(runs: RunsByDataset, base: str) -> AnsweredQuestion:
     for by_model in runs.values():
         for run in by_model.values():
             every_run += run.trainings or [run]
-    names = [name for name in every_run[0].values if all(name in run.values for run in every_run)]
+    names = [name for name in every_run[0].metrics if all(name in run.metrics for run in every_run)]
     rows = []
     for metric_name in names:
         for section in compare(runs, base, metric=meaning(metric_name, runs)).sections:

@@ -13,7 +13,7 @@ from tuneyard.eval.judge.conclusions import DIFFERENCES, PairedTest, difference_
 from tuneyard.eval.judge.question import AnsweredQuestion
 from tuneyard.eval.judge.sections import paired_rows, paired_tests, steps_of
 from tuneyard.eval.metrics.labels import MOST
-from tuneyard.eval.read.scored_run import RunsByDataset, RunsByModel
+from tuneyard.eval.read.scored_run import KINDS, RunsByDataset, RunsByModel
 from tuneyard.eval.statistics.family import sliced
 
 
@@ -55,13 +55,14 @@ def compare_slices(runs: RunsByDataset, base: str, by: str) -> list[Slice]:
     """
     slices: list[Slice] = []
     for by_model in runs.values():
-        if base in by_model and any(by_model[base].kinds.get(by, ())):
+        if base in by_model and any(by_model[base].kinds(by)):
             slices += _slices(by_model, base, by)
     if not slices:
         fields: set[str] = set()
         for by_model in runs.values():
             for run in by_model.values():
-                fields.update(name for name, values in run.kinds.items() if len(set(values)) <= MOST)
+                names = {*KINDS, *run.records[0]} - {"place"}
+                fields.update(name for name in names if 1 < len(set(run.kinds(name))) <= MOST)
         listed = f"(fields with groups: {', '.join(sorted(fields)) or 'none'}); {nearest(by, fields)}"
         raise RequestError(f"--by {by}: no dataset has this field {listed}".rstrip("; "))
     return slices
@@ -69,7 +70,7 @@ def compare_slices(runs: RunsByDataset, base: str, by: str) -> list[Slice]:
 
 def _slices(runs: RunsByModel, base: str, by: str) -> list[Slice]:
     base_run = runs[base]
-    labels = list(base_run.kinds[by])
+    labels = base_run.kinds(by)
     values = sorted(set(labels), key=lambda value: (-labels.count(value), value))
     if len(values) > MOST:
         raise RequestError(f"--by {by}: {len(values)} values on {base_run.dataset}, expected at most {MOST}")

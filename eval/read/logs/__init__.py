@@ -102,10 +102,10 @@ def read_log(path: Path) -> list[ScoredRun]:
         rows = [row_of(record, str(path)) for record in records]
         facts: dict[str, object] = {}
         if all(record.get("fingerprint") for record in records):
-            lines = sorted(f"{row['id']} {row['fingerprint']}" for row in rows)
+            lines = sorted(f"{row.id} {row.record['fingerprint']}" for row in rows)
             digest = hashlib.sha256("\n".join(lines).encode(errors="surrogatepass")).hexdigest()
             facts = {"hashes": {"data": f"{reader.name} {digest}"}}
-        runs.append(assemble(model, dataset, path, rows, facts, {}))
+        runs.append(assemble(model, dataset, path, rows, facts))
     return runs
 
 
@@ -122,15 +122,7 @@ def row_of(record: Record, where: str) -> Row:
     correct = record.get("correct", gold == prediction)
     if not isinstance(correct, bool):
         raise unexpected(place, "correct", correct, "true or false")
-    return {
-        **record,
-        "id": row_id,
-        "gold": gold,
-        "prediction": prediction,
-        "correct": correct,
-        "place": place,
-        "confidence": _confidence(record, place),
-    }
+    return Row(row_id, gold, prediction, correct, _confidence(record, place), {**record, "place": place})
 
 
 def _confidence(record: Record, place: str) -> float | None:

@@ -1,13 +1,12 @@
 """The whole promise: p, interval and verdict of a page agree as they are printed, whatever the design."""
 
 import re
-from dataclasses import replace
 
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.fake_runs import compare
+from tests.fake_runs import compare, labelled
 from tuneyard.core.training.metrics import ACCURACY, Metric
 from tuneyard.eval.judge.conclusions import Comparison, PairedTest, Section
 from tuneyard.eval.judge.questions.slices import compare_slices
@@ -25,28 +24,22 @@ METRICS = {
 }
 
 
-def page(
-    generator: np.random.Generator, clusters: int, models: int, metric: str, dataset: str
-) -> list[ScoredRun]:
-    """Runs on clusters of 1 to 60 rows that are answered more or less alike, with values in a metric."""
+def page(generator: np.random.Generator, clusters: int, models: int, dataset: str) -> list[ScoredRun]:
+    """Runs on clusters of 1 to 60 rows that are answered more or less alike, with values in each metric."""
     keys = np.repeat(np.arange(clusters), generator.integers(1, 61, clusters))
     gold = generator.choice(LABELS, len(keys), p=generator.dirichlet([2, 2, 1])).tolist()
     alike = generator.choice([0.0, 0.5, 0.95])
-    runs = []
+    tokens = np.ceil(np.exp(generator.random(len(keys)) * 5))
+    runs: list[ScoredRun] = []
     for name in MODELS[:models]:
         whole = generator.random(clusters)[keys]
         chance = np.where(generator.random(len(keys)) < alike, whole, generator.random(len(keys)))
         said = np.where(chance < generator.random(), gold, generator.choice(LABELS, len(keys))).tolist()
-        values = {
-            "score": chance, "eval_loss": np.exp(2 * chance), "points": 10 * chance - 5, "": chance,
-        }[metric]  # fmt: skip
-        right = [one == other for one, other in zip(said, gold, strict=True)]
-        run = ScoredRun(
-            name, dataset, name, [str(row) for row in range(len(keys))], gold, said, right,
-            [str(key) for key in keys], {"label": gold}, values={metric: values.tolist()},
-            tokens=np.ceil(np.exp(chance * 5)).tolist(),
-        )  # fmt: skip
-        runs.append(replace(run, tokens=runs[0].tokens) if runs else run)
+        loss = np.exp(2 * chance) * tokens
+        columns = {"label": gold, "score": chance, "loss": loss, "tokens": tokens, "points": 10 * chance - 5}
+        records = [dict(zip(columns, cells, strict=True)) for cells in zip(*columns.values(), strict=True)]
+        groups = [str(key) for key in keys]
+        runs.append(labelled(name, gold, said, dataset, groups=groups, records=records))
     return runs
 
 
@@ -128,9 +121,9 @@ def test_p_interval_and_verdict_of_a_page_agree_as_they_are_printed(
     seed: int, clusters: int, models: int, metric: str, several: bool
 ) -> None:
     generator = np.random.default_rng(seed)
-    runs = page(generator, clusters, models, metric, "s")
+    runs = page(generator, clusters, models, "s")
     if several:
-        runs += page(generator, 23 - clusters, models, metric, "t")
+        runs += page(generator, 23 - clusters, models, "t")
     comparison = compare(runs, "base", metric=METRICS.get(metric, ACCURACY))
     for section in comparison.sections:
         check(section)

@@ -93,7 +93,7 @@ def in_halves(runs):
 
 
 def graded(model, values):
-    return replace(fake_run(model, [True] * 12), values={"brier": values})
+    return replace(fake_run(model, [True] * 12), records=[{"loss": value, "tokens": 1} for value in values])
 
 
 def test_the_base_may_be_chosen_where_it_is_a_candidate_and_the_first_of_equals_is():
@@ -115,7 +115,7 @@ def test_a_metric_chooses_in_its_direction_on_the_rows_that_are_named():
             graded("b", [0.4] * 6 + [0.0] * 6),
         ]
     )
-    answer = choose_on_half(runs, "base", "brier", held_out)
+    answer = choose_on_half(runs, "base", "eval_loss", held_out)
     (choice,) = answer.figures["choice"]
     assert choice.model == "a"  # the lowest on the first six rows
     assert choice.choosing.models["a"].value == pytest.approx(0.1)
@@ -123,7 +123,7 @@ def test_a_metric_chooses_in_its_direction_on_the_rows_that_are_named():
     assert answer.runs["s"]["a"].rows == [str(row) for row in range(6, 12)]
     (fields,) = as_json(answer.figures["choice"])
     assert fields["choosing"]["models"]["a"]["value"] == pytest.approx(0.1)
-    assert fields["metric"] == "brier"
+    assert fields["metric"] == "eval_loss"
     cells = [cell for table in answer.tables.values() for row in table.rows for cell in row]
     assert "0.1 (0.1 to 0.1) ←" in cells
     by_accuracy = choose_on_half(runs, "base", held_out=held_out)

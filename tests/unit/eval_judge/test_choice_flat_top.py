@@ -1,9 +1,12 @@
 """How flat the top of a sweep is: who is not shown to be worse than the best on the rows that choose."""
 
+from dataclasses import replace
+
 import pytest
 
+from tests.fake_runs import fake_run
 from tuneyard.eval.judge.questions.choice import choose_on_half
-from tuneyard.eval.read.scored_run import ScoredRun, by_dataset
+from tuneyard.eval.read.scored_run import by_dataset
 from tuneyard.eval.show.tables import as_json
 
 HALVES = [True] * 100 + [False] * 100, [False] * 100 + [True] * 100
@@ -12,9 +15,8 @@ HALVES = [True] * 100 + [False] * 100, [False] * 100 + [True] * 100
 def run(model, correct, dataset="s", values=()):
     """100 rows that choose, `correct` of them correct, and 100 others, on which every answer is wrong."""
     answers = [*[row < correct for row in range(100)], *[False] * 100]
-    predicted = ["yes" if answer else "no" for answer in answers]
-    rows = [str(row) for row in range(200)]
-    return ScoredRun(model, dataset, model, rows, ["yes"] * 200, predicted, answers, values={"brier": values})
+    records = [{"loss": value, "tokens": 1} for value in values]
+    return replace(fake_run(model, answers, dataset), records=records)
 
 
 def answered(runs, metric="accuracy"):
@@ -54,7 +56,7 @@ def test_of_a_metric_whose_lowest_value_is_the_best_larger_is_worse():
     for model, value in (("base", 0.9), ("near", 0.301), ("best", 0.3)):
         runs.append(run(model, 50, values=[value + part for part in noise]))
     runs[1] = run("near", 50, values=[0.301 + part for part in reversed(noise)])
-    top, _ = answered(runs, "brier")
+    top, _ = answered(runs, "eval_loss")
     assert top["best"] == "best" and top["not_shown_worse"] == ["near"]
     assert all(test["value"] > 0 for test in top["comparisons"])
 

@@ -2,6 +2,7 @@
 
 import math
 import random
+from functools import partial
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from tests.messages import printed, printed_line, raises
 from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.core.language.number_format import number
 from tuneyard.eval.compare import cli, compare_results
+from tuneyard.eval.judge.questions.choice import choose_on_half
 from tuneyard.eval.metrics.text import bleu, bleu_parts
 from tuneyard.eval.read.find import ScoredRunSource
 from tuneyard.eval.show.tables import markdown
@@ -248,6 +250,8 @@ def costs(folder, **higher):
 def test_a_field_has_the_direction_that_its_runs_declare(tmp_path):
     _, shown = table(costs(tmp_path / "runs"), "cost", tmp_path / "out")
     assert "cost (dollars, lower is better)" in shown and "Ship cheap" in shown
+    (half,) = compared(tmp_path / "runs", "cost", questions=[partial(choose_on_half, metric="cost")]).sets
+    assert "Ship cheap" in verdict(half)
     with raises(RequestError, "--metric cost"):
         compared(costs(tmp_path / "odd", dear=True), "cost")
 

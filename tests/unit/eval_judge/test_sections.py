@@ -118,7 +118,7 @@ def test_a_run_has_one_interval_wherever_it_is_told() -> None:
     figure = only(judge(run)).figures["base"]
     told = summary(rows)
     report = report_summary(rows)
-    chart = kinds_chart([replace(run, kinds={"type": ["t"] * 208})], "type").series["base"][0]
+    chart = kinds_chart([replace(run, records=rows)], "type").series["base"][0]
     assert (
         [figure.low, figure.high]
         == told["ci95"]
@@ -159,7 +159,7 @@ def test_very_skewed_differences_are_named_in_a_caution(tail: float, warned: boo
     generator = np.random.default_rng(8)
     base = generator.normal(size=100)
     runs = [
-        replace(fake_run(model, [False] * 100), values={"score": values.tolist()})
+        replace(fake_run(model, [False] * 100), records=[{"score": value} for value in values])
         for model, values in (("base", base), ("a", base + np.exp(tail * generator.normal(size=100))))
     ]
     section = only(compare(runs, "base", metric=Metric("points", True, "score")))

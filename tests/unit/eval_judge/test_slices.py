@@ -16,7 +16,7 @@ from tuneyard.eval.statistics.family import estimates, sliced, units_of
 
 
 def run(model, correct, kinds):
-    return replace(fake_run(model, correct), kinds={"kind": kinds})
+    return replace(fake_run(model, correct), records=[{"kind": kind} for kind in kinds])
 
 
 def test_counts_and_accuracies_by_hand():

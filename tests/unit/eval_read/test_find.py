@@ -165,7 +165,7 @@ def test_metrics_are_found_behind_a_prompt_that_was_too_long(tmp_path: Path) -> 
     place = write_run(tmp_path, "a", "s", ["yes", "no"] * 2, ["no"] * 4, metrics={"brier": {"value": 0}})
     change_line(place / "predictions.jsonl", 1, too_long="300 tokens", choices=None)
     ((run,), _) = read_runs(tmp_path)
-    first, *others = run.values["brier"]
+    first, *others = run.column("brier")
     assert first is None and None not in others
     for logs in ({"yes": -(10**400), "no": 0}, {"yes": -math.inf}, {"yes": 0.2}, {"yes": math.nan}):
         change_line(place / "predictions.jsonl", 2, choices=logs)

@@ -183,7 +183,7 @@ def test_plain_lines(tmp_path: Path) -> None:
     (run,) = read_log(path)
     assert (run.model, run.dataset, run.rows) == ("tuned", "rows", ["a", "b"])
     assert (run.gold, run.predicted, run.correct) == (["0", "1"], ["", "1"], [False, True])
-    assert run.groups == ["7", "7"] and run.kinds == {"type": ["主机", "网络"]}
+    assert run.groups == run.kinds("group") == ["7", "7"] and run.kinds("type") == ["主机", "网络"]
 
 
 @pytest.mark.usefixtures("unrendered")

@@ -17,8 +17,7 @@ from tuneyard.eval.show.incorrect import collect_incorrect, fair_shares
 
 
 def test_other_tools_logs_have_their_questions() -> None:
-    folder = ROOT / "tests/golden/compare/harness"
-    judged = compare_results([ScoredRunSource(folder / "base"), ScoredRunSource(folder / "tuned")])
+    judged = compare_results([ScoredRunSource(ROOT / "tests/golden/compare/harness")])
     printed_line("\n".join(judged.warnings), "tuned", "not checked")
     errors = collect_incorrect(judged.runs, 1000)
     nli = next(one for one in errors if one.dataset == "nli3")

@@ -27,7 +27,7 @@ from tuneyard.core.drawing.plots import (
     save,
 )
 from tuneyard.eval.compare import cli
-from tuneyard.eval.read.scored_run import ScoredRun, by_dataset
+from tuneyard.eval.read.scored_run import by_dataset
 from tuneyard.eval.show.plots import (
     DARKEST,
     PALE,
@@ -147,20 +147,17 @@ def test_the_title_of_several_sets_is_on_their_mean() -> None:
     assert [len(shares) for shares in chart.series.values()] == [3, 3, 3] and chart.series["b"][0] is None
 
 
-def typed(model: str, right: list[bool], **kinds: list[str]) -> ScoredRun:
-    return replace(fake_run(model, right), kinds=kinds)
-
-
 def test_kinds_are_counted_the_most_common_first() -> None:
-    kinds = ["b"] * 3 + ["a"] * 5
-    chart = kinds_chart([typed("m", [True] * 7 + [False], subtype=kinds)], "subtype")
+    kinds = [{"subtype": "b"}] * 3 + [{"subtype": "a"}] * 5
+    run = replace(fake_run("m", [True] * 7 + [False]), records=kinds)
+    chart = kinds_chart([run], "subtype")
     assert chart.places == ["a (n = 5)", "b (n = 3)"] and chart.title == "Accuracy by subtype"
     assert chart.series["m"] == [(0.8, *wilson(4, 5)), (1.0, *wilson(3, 3))]
 
 
 def test_beyond_25_kinds_the_rest_is_taken_together() -> None:
-    many = [f"kind {n:02}" for n in range(30) for _ in range(5)]
-    chart = kinds_chart([typed("m", [True] * 150, subtype=many)], "subtype")
+    many = [{"subtype": f"kind {n:02}"} for n in range(30) for _ in range(5)]
+    chart = kinds_chart([replace(fake_run("m", [True] * 150), records=many)], "subtype")
     assert len(chart.places) == 25 and chart.places[-1] == "others (n = 30)"
 
 
@@ -259,10 +256,10 @@ def test_all_plots_have_one_style_whatever_the_readers_matplotlib_is_set_to() ->
 @pytest.mark.usefixtures("unrendered")
 @pytest.mark.parametrize("sets", [["s"], ["s", "../t"]])
 def test_which_plots_are_drawn(sets: list[str]) -> None:
-    kinds = {"type": ["x", "y"] * 10}
+    kinds = [{"type": "x"}, {"type": "y"}] * 10
     gold = ["yes", "no"] * 10
     runs = [
-        labelled(model, gold, said, name, kinds=kinds, confidence=sure)
+        labelled(model, gold, said, name, records=kinds, confidence=sure)
         for name in sets
         for model, said, sure in [("base", ["no"] * 20, None), ("a", gold, [0.9] * 20)]
     ]
