@@ -30,7 +30,7 @@ MERGE_PART = re.compile(r"(?P<adapter>[^=,]+)=(?P<weight>-?\d+(?:\.\d+)?)")
 """An adapter and its weight in the name of a merge, e.g. `rte=0.5,mnli=0.5`."""
 FIGURES = ("accuracy", "n", "majority", "majority_label", "metrics")  # of the whole dataset, not of its half
 Record = Mapping[str, Any]
-"""A row as its file has it, with `place`: its file and line. `cluster` or `group` is its group."""
+"""A row as its file or the reader of its format has it, with `place` (file and line)."""
 
 
 class Row(NamedTuple):

@@ -1,6 +1,9 @@
 """Results of other tools: a file here, or an entry point `tuneyard.logs`, reads one format.
 
-A reader is one function with `@log_reader` that gets a path and yields a `Record` for each scored example.
+A reader is one function with `@log_reader` that gets a path and yields a `Record` for each scored example:
+`id`, `gold` and `prediction`. Optional are `correct` (by default both texts are equal), `model`, `dataset`,
+`cluster`, `type`, `subtype`, `confidence`, `question` and `output` (for people to read on the page), `place`
+(file and line), `fingerprint`, equal for the same example, and any field for `eval compare --by`.
 It names the suffixes that it reads, and the fields by which it recognises the format in the first record.
 `eval compare`, the page and `eval.read.find` know formats from here alone (docs/extending.md).
 """
@@ -13,12 +16,12 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from tuneyard.core.errors import ContentError, show_value, unexpected
 from tuneyard.core.files import read_json
 from tuneyard.core.installation.plugins import Plugin, guarded, registry
-from tuneyard.eval.read.scored_run import Row, ScoredRun, assemble, optional_text
+from tuneyard.eval.read.scored_run import Record, Row, ScoredRun, assemble, optional_text
 from tuneyard.eval.read.tables import TABLES
 
 GROUP: Literal["tuneyard.logs"] = "tuneyard.logs"
@@ -28,10 +31,6 @@ DATE = re.compile(r"_\d{4}-\d\d-\d\dT\d\d-\d\d-\d\d(\.\d+)?$")
 """The time of a run at the end of a file's name: of several logs of one task the newest counts."""
 
 
-Record = Mapping[str, Any]
-"""A scored example by the names of columns: `id`, `gold` and `prediction`. Optional are `correct` (by default
-both texts are equal), `model`, `dataset`, `cluster`, `type`, `subtype`, `confidence`, `question` and `output`
-(for people to read on the page), `place` (file and line), and `fingerprint`, equal for the same example."""
 Rows = Callable[[Path], Iterator[Record]]
 
 

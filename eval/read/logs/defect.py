@@ -5,8 +5,8 @@ from pathlib import Path
 
 from tuneyard.core.errors import ContentError, unexpected
 from tuneyard.core.files import read_object
-from tuneyard.eval.read.logs import Record, log_reader
-from tuneyard.eval.read.scored_run import optional_text
+from tuneyard.eval.read.logs import log_reader
+from tuneyard.eval.read.scored_run import Record, optional_text
 
 DETAILED = "evaluation_results.json"
 TOTALS = (("results",), ("subtype_accuracy",), ("type_accuracy",))

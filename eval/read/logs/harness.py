@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from tuneyard.core.errors import ContentError, show_value, unexpected
-from tuneyard.eval.read.logs import DATE, Record, log_reader
-from tuneyard.eval.read.scored_run import confidence_of, optional_text
+from tuneyard.eval.read.logs import DATE, log_reader
+from tuneyard.eval.read.scored_run import Record, confidence_of, optional_text
 from tuneyard.eval.read.tables import placed_lines
 
 HARNESS = ("doc_id", "target", "filtered_resps")

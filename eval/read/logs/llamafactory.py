@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tuneyard.core.documents import json_lines
-from tuneyard.eval.read.logs import Record, log_reader
-from tuneyard.eval.read.scored_run import text_field
+from tuneyard.eval.read.logs import log_reader
+from tuneyard.eval.read.scored_run import Record, text_field
 
 NAME = "generated_predictions.jsonl"
 

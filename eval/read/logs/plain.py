@@ -7,7 +7,8 @@ that equals `gold`, blanks at both ends aside.
 from collections.abc import Iterator
 from pathlib import Path
 
-from tuneyard.eval.read.logs import FIELDS, Record, log_reader
+from tuneyard.eval.read.logs import FIELDS, log_reader
+from tuneyard.eval.read.scored_run import Record
 from tuneyard.eval.read.tables import TABLES
 
 
