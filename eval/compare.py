@@ -24,10 +24,12 @@ from tuneyard.core.language.translation import joined, tr
 from tuneyard.core.training.metrics import ACCURACY
 from tuneyard.eval.read.results import (
     CHANGED,
+    COMPARED,
     PAGE,
+    PLOTS,
     TABLE,
     TABLE_JSON,
-    check_table,
+    check_files,
     remove_files,
     replaced_files,
 )
@@ -150,7 +152,7 @@ def cli(
     share = None
     if margin is not None:
         share = margin / 100
-    check_table(out)
+    check_files(out, COMPARED, PLOTS)
     sources = list(map(parse_source, results))
     compared = compare_results(
         sources, questions, metric=metric, decide_on=decide_on, margin=share, recipes=recipes

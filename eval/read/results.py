@@ -99,11 +99,14 @@ def _check_owner(out: Path, command: str) -> None:
 
 
 def check_files(out: Path, names: Sequence[str], mark: str) -> None:
-    """Raise `RequestError` if OUT cannot be written, or files of these names in it are by another command.
+    """Raise `RequestError` if OUT cannot be written, is an adapter, or the results of a model.
 
-    The first one is JSON. If the command wrote it, it has the list `mark`.
+    So it does for files of these names by another command. The first name is of JSON, in which the command
+    writes the list `mark`.
     """
     _check_writable(out)
+    if any(out.glob(f"*/{RESULTS}")) or (out / "adapter_config.json").exists():
+        raise RequestError(f"--out {out}: an adapter, or the results of a model; choose another folder")
     before = _written_before(out / names[0], mark)
     if before and "steps" not in before:  # which a suite's table has
         return
@@ -112,13 +115,6 @@ def check_files(out: Path, names: Sequence[str], mark: str) -> None:
             raise RequestError(
                 f"--out {out}: {name} would be replaced, which is not by this command; choose another folder"
             )
-
-
-def check_table(out: Path) -> None:
-    """Raise `RequestError` if OUT is a model's, or a comparison would replace a file that none wrote."""
-    check_files(out, COMPARED, PLOTS)
-    if any(out.glob(f"*/{RESULTS}")) or (out / "adapter_config.json").exists():
-        raise RequestError(f"--out {out}: an adapter, or the results of a model; choose another folder")
 
 
 def replaced_files(out: Path, runs: Sequence[str], *, force: bool) -> list[str]:
