@@ -9,6 +9,7 @@ from tuneyard.compiler.init.profile import CHINESE, PROSE, FileProfile, Leaf
 from tuneyard.compiler.kinds import MARK, Beside, kinds
 from tuneyard.compiler.kinds.turn_forms import ASSISTANT, SYSTEM, USER, common_turns, speaker
 from tuneyard.compiler.rows import Fields, are_objects
+from tuneyard.compiler.spec.column_meanings import MEDIA, usual_name
 from tuneyard.core.records.calls import thought
 
 LOOKED_AT_ROWS = 50
@@ -102,6 +103,8 @@ def columns_beside(profile: FileProfile, *, turns: bool) -> ProposedColumns:
         beside = kind.beside
         if beside is None or not (beside.turns if turns else beside.questions):
             continue
+        if profile.user_columns and kind.name in MEDIA:
+            continue  # the model reads the named columns alone
         source = _source_of(beside, profile)
         if not source:
             continue
@@ -118,12 +121,13 @@ def columns_beside(profile: FileProfile, *, turns: bool) -> ProposedColumns:
 
 def _source_of(beside: Beside, profile: FileProfile) -> str:
     """The source column next to turns or a question that a kind takes, "" if the file has none."""
-    filled_columns = profile.filled_columns()
-    if not filled_columns.issuperset(beside.needs):
+    columns = {usual_name(column): column for column in sorted(profile.filled_columns())}
+    if not columns.keys() >= set(beside.needs):
         return ""
     for name in beside.names:
-        if name in filled_columns and all(beside.accepts(name, row.get(name)) for row in profile.first):
-            return name
+        column = columns.get(name)
+        if column and beside.accepts(name, [row.get(column) for row in profile.first]):
+            return column
     return ""
 
 
@@ -157,6 +161,11 @@ def is_prose(profile: FileProfile, leaf: Leaf) -> bool:
     texts = [value for value in values if isinstance(value, str) and value]
     prose = [text for text in texts if CHINESE.search(text) or (" " in text and not text[:4].isdigit())]
     return 2 * len(prose) > len(texts)
+
+
+def is_free_text(profile: FileProfile, leaf: Leaf) -> bool:
+    """True for prose of which most values differ."""
+    return 2 * len(leaf.hashes) > profile.rows and is_prose(profile, leaf)
 
 
 def context_leaf(profile: FileProfile, *, with_lists: bool) -> Leaf | None:

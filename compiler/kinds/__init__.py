@@ -6,7 +6,7 @@ the compiler asks these objects, and names no kind.
 """
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -69,7 +69,7 @@ class Beside(NamedTuple):
     - `turns`, `questions`: true if it is proposed next to turns, to a question.
     - `needs`: columns that the file must fill, too.
     - `settings`: further keys of the column in the spec.
-    - `accepts`: true for a value of the source column that fits. The first rows must fit.
+    - `accepts`: true if the name and the first values of a source column fit.
     """
 
     names: Names
@@ -77,7 +77,7 @@ class Beside(NamedTuple):
     questions: bool = False
     needs: Names = ()
     settings: Mapping[str, object] = {}
-    accepts: Callable[[str, object], bool] = lambda name, value: True  # noqa: ARG005
+    accepts: Callable[[str, Sequence[object]], bool] = lambda name, values: True  # noqa: ARG005
 
 
 class ColumnReader:

@@ -1,6 +1,7 @@
 """Earlier turns of an alpaca record: pairs of a question and its answer."""
 
 from tuneyard.compiler.kinds import ASKED, Beside, Column, ColumnReader, Kind
+from tuneyard.compiler.spec.column_meanings import USUAL_NAMES
 from tuneyard.compiler.spec.model import Spec
 
 
@@ -37,6 +38,6 @@ HISTORY = HistoryKind(
     default=[],
     part="history",
     compared=ASKED,
-    beside=Beside(("history",), turns=False, questions=True),
+    beside=Beside(USUAL_NAMES["history"], turns=False, questions=True),
     reader=HistoryReader,
 )

@@ -1,6 +1,7 @@
 """Marks of answers as wanted or not, which LLaMA-Factory 0.9.5 reads as `kto_tag` (stage kto)."""
 
 from collections import Counter
+from collections.abc import Sequence
 
 from tuneyard.compiler.check.marks import as_number
 from tuneyard.compiler.kinds import MARK, Beside, ColumnReader, Kind
@@ -20,9 +21,9 @@ class KtoReader(ColumnReader):
                 raise unusable(value, "a number, since the column has `at_least`")
             return bool(value >= at_least)
         number = as_number(value)
-        if number not in (0, 1):
+        if number not in (-1, 0, 1):
             raise unusable(value, "true or false (`at_least` at the column takes ratings)")
-        return bool(number)
+        return number == 1
 
 
 def _judge(values: Counter[object], place: str) -> Problem | str:
@@ -36,9 +37,11 @@ def _judge(values: Counter[object], place: str) -> Problem | str:
     return Problem("E112", place, message, "", "`at_least` at the column says which ratings are wanted")
 
 
-def _is_mark(name: str, value: object) -> bool:
-    """True for true or false. In a `label`, 0 and 1 may be classes, so only truth values count."""
-    return isinstance(value, bool) or (name != "label" and as_number(value) in (0, 1))
+def _are_marks(name: str, values: Sequence[object]) -> bool:
+    """True for two marks, one of them for good answers. In a `label` only true and false are no classes."""
+    if name == "label":
+        return all(isinstance(value, bool) for value in values)
+    return set(map(as_number, values)) in ({0, 1}, {-1, 1})
 
 
 KTO = Kind(
@@ -55,6 +58,8 @@ KTO = Kind(
     last_learned=1,  # data/processor/feedback.py
     compared=MARK,
     judge=_judge,
-    beside=Beside((*USUAL_NAMES["kto_tag"], "label"), questions=True, accepts=_is_mark),
+    beside=Beside(
+        (*USUAL_NAMES["kto_tag"], *USUAL_NAMES["feedback"], "label"), questions=True, accepts=_are_marks
+    ),
     reader=KtoReader,
 )

@@ -14,6 +14,7 @@ from tuneyard.compiler.kinds import ASKED, Beside, ColumnReader, Kind, LoadedRow
 from tuneyard.compiler.kinds.turn_forms import USER
 from tuneyard.compiler.kinds.turns import Talk
 from tuneyard.compiler.rows import Fields
+from tuneyard.compiler.spec.column_meanings import USUAL_NAMES
 from tuneyard.compiler.spec.model import placeholders
 from tuneyard.core.errors import show_value
 from tuneyard.core.files import is_file
@@ -127,7 +128,7 @@ def _kind(name: str) -> MediaKind:
         part=name,
         loaded_columns=(f"_{name}",),
         compared=ASKED,
-        beside=Beside((name, name.removesuffix("s")), settings={"default": []}),
+        beside=Beside(USUAL_NAMES[name], questions=True, settings={"default": []}),
         reader=MediaReader,
     )
 

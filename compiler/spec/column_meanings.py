@@ -19,14 +19,15 @@ _USUAL_NAMES = {
     "指令 提示 问题 提问 题目 标准问题 用户问题 客户问题 用户输入 提示词 问 "
     "frage pregunta pergunta вопрос 質問 질문",
     "context": "input context contexts instances.input passage event paragraph context_text question_content "
-    "support 输入 上下文 背景 补充信息",
+    "support schema 输入 上下文 背景 补充信息",
     "answer": "output response answer long_answer completion solution response_chosen answers.text chosen a "
     "judgement reply best_answer target targets canonical_solution instances.output answers generation "
     "ground_truth ideal assistant_message answer_text response_text reply_text solution_text "
     "target_text reference_answer gold_answer golden_answer ideal_answer expected_answer expected_output "
     "输出 回答 答案 标准答案 参考答案 回复 答复 标准回答 客服回复 回复内容 答 "
     "antwort respuesta réponse resposta ответ 답변",
-    "program": "code sql",
+    # Under these names only sentences are an answer: `query` may ask, `resolution` be "fixed".
+    "prose answer": "code sql query resolution assistant agent bot ai gpt",
     "text": "text content body document utterance 话语 文本 内容 正文 句子 评论",
     "summary": "summary highlights 摘要",
     "summarized": "article document dialogue text conversation transcript 文章 正文 对话",
@@ -47,8 +48,8 @@ _USUAL_NAMES = {
     "turns": "conversations messages contents",
     "exchanges": "conversation conversations messages turns dialogue dialog chat transcript data "
     "对话 聊天记录",
-    "system": "system system_prompt system_message system_instruction",
-    "history": "history",
+    "system": "system system_prompt system_message system_instruction 系统 系统提示 系统提示词 系统指令",
+    "history": "history 历史 对话历史 历史对话 历史记录",
     "tools": "tools functions tool_calls tool_call function_call function_calls",
     "images": "images image image_path image_paths image_url image_urls image_file image_files img imgs "
     "picture pictures photo photos",
@@ -62,9 +63,12 @@ _USUAL_NAMES = {
     "worse_response worse_answer bad_response",
     "ranking": "response_0 response_1 response_a response_b better_response_id winner is_chosen is_rejected",
     "kto_tag": "kto_tag desirable is_desirable kto_label is_preferred thumbs_up thumbs",
+    "feedback": "feedback user_feedback thumb rating user_rating vote 反馈 用户反馈 评价 点赞",
     "choices": "choices options endings option_a option_b option_c option_d A B C D option1 option2 choice1 "
     "choice2 sol1 sol2 opa opb opc opd distractor1 distractor2 distractor3",
-    "reasoning": "reasoning_content reasoning think thinking thought thoughts cot",
+    # `co_t` is CoT.
+    "reasoning": "reasoning_content reasoning think thinking thought thoughts cot co_t complex_cot "
+    "complex_co_t chain_of_thought 思考 思考过程 推理 推理过程",
     "parent message": "parent_id parent_message_id parent reply_to reply_to_id in_reply_to "
     "in_response_to_tweet_id in_reply_to_status_id",
     "replies": "replies children comments conversation_parts",

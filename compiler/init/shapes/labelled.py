@@ -147,7 +147,8 @@ def labelled_text(profile: FileProfile) -> Proposal | None:
     if text is None:
         if not profile.user_columns and profile.filled_columns().intersection(USUAL_NAMES["choices"]):
             return None  # the class would be the letter of a choice
-        text = longest_prose(profile)
+        answer = profile.named_like("answer", "prose answer")
+        text = longest_prose(profile, besides=answer) or longest_prose(profile)
         if text is None:
             return None
         guesses.append(f"{text.path} is used as the text: it is the longest. --text names another")

@@ -16,7 +16,7 @@ from tuneyard.compiler.init.proposal import (
     columns_beside,
     context_column,
     context_leaf,
-    is_prose,
+    is_free_text,
     longest_prose,
     question_leaf,
     question_proposal,
@@ -27,7 +27,7 @@ from tuneyard.compiler.spec.model import TOOLS
 from tuneyard.core.records.calls import WrongValueError, parse_calls
 
 SUMMARIZE = {False: "Summarize this text.\n\n{text}", True: "请概括下面的文字。\n\n{text}"}
-_OTHER_ANSWERS = (*USUAL_NAMES["program"], "label")
+_OTHER_ANSWERS = (*USUAL_NAMES["prose answer"], "label")
 CHOICES_OF_TASK = ".value.choices"
 """The end of the path to Label Studio's choices, which are several if an annotator may choose several."""
 CALLS_AS_ANSWERS = "answers"
@@ -88,11 +88,8 @@ def two_texts(profile: FileProfile) -> Proposal | None:
     """
     if paired_texts(profile) is not None:
         return None
-    texts = []
-    for leaf in profile.leaves.values():
-        hardly_repeats = 2 * len(leaf.hashes) > profile.rows
-        if hardly_repeats and is_prose(profile, leaf) and not leaf.is_called("reasoning"):
-            texts.append(leaf)
+    texts = [leaf for leaf in profile.leaves.values() if is_free_text(profile, leaf)]
+    texts = sorted((leaf for leaf in texts if not leaf.is_called("reasoning")), key=_answers)
     if len(texts) != 2 or texts[1].is_called("question"):
         return None
     question, answer = texts
@@ -103,6 +100,20 @@ def two_texts(profile: FileProfile) -> Proposal | None:
         "--text and --answer name others"
     )
     return proposal
+
+
+def named_answer(profile: FileProfile) -> Proposal | None:
+    """Two texts, of which one is an answer by its name, unless a column is named as a label."""
+    proposal = two_texts(profile)
+    if proposal is None or label_leaf(profile) is not None:
+        return None
+    question, answer = (profile.leaves[proposal.columns[name].path] for name in ("question", "answer"))
+    return proposal if _answers(answer) and not _answers(question) else None
+
+
+def _answers(leaf: Leaf) -> bool:
+    """True if a column is an answer by the end of its name."""
+    return leaf.is_like("answer", "prose answer") and not leaf.is_like("question")
 
 
 def yes_or_no_question(profile: FileProfile, question: Leaf, answer: Leaf) -> Proposal:
@@ -138,7 +149,7 @@ def _answer_leaf(profile: FileProfile) -> Leaf | None:
     if profile.called("reasoning") is not None:
         names = (*names, "content")  # as in a turn
     program = profile.named(names)
-    if program is None or not is_prose(profile, program) or label_leaf(profile) is not None:
+    if program is None or not is_free_text(profile, program) or label_leaf(profile) is not None:
         return None
     return program
 

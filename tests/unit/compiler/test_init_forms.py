@@ -307,7 +307,7 @@ def test_files_of_images_are_no_text_even_if_the_user_names_them(bench, user_col
 
 def test_images_next_to_the_columns_that_the_user_names_are_ignored(bench) -> None:
     source = bench.rows("shop.jsonl", [{**row, "photo": f"{n}.jpg"} for n, row in enumerate(FAQ)])
-    with raises(ContentError, "E108", "--text"):
+    with raises(ContentError, "E110", "media_dir", "--text"):
         propose(source)
     text, said = propose(source, text="question", answer="answer")
     assert "ignore:\n- photo\n" in text and "not used: photo" in said
