@@ -133,10 +133,8 @@ def may_matter(profile: FileProfile, proposal: Proposal, leaf: Leaf) -> bool:
 
     Fractions next to a plain text may be what to answer.
     """
-    if leaf.kind in ("texts", "turns", "several objects"):
+    if leaf.kind in ("texts", "lists", "turns", "several objects"):
         return True
-    if not leaf.filled and leaf.kind != "list":
-        return False
     if any(map(leaf.is_called, _ROLES_TO_REPORT)):
         return True
     is_mark = set(map(as_number, leaf.values)) - {None} == {0, 1}

@@ -39,6 +39,7 @@ SAME = {
     True: "“{premise}”和“{hypothesis}”意思相同吗？",
 }
 JUDGE = "{premise}\n\n{hypothesis}\n\n"
+_MARKS = {0, 1, "0", "1"}
 SAME_LENGTH = 0.8
 """The shorter of two texts that may mean the same has at least this share of the other's characters."""
 _NUMBERED = re.compile(r"(?:^|_)[12ab](?=_|$)|[12]$")
@@ -159,6 +160,14 @@ def labelled_text(profile: FileProfile) -> Proposal | None:
         label, *others = leaves
         also = "".join(f", as {leaf.path} has" for leaf in others)
         guesses.append(f"{label.path} is used as the label: it has few values{also}. --label names another")
+        marks = [leaf.path for leaf in profile.leaves.values() if leaf.values.keys() <= _MARKS]
+        if len(marks) > 1 and label.path in marks:
+            guesses.append(
+                f"{', '.join(marks)} mark classes with 0 and 1, and the model learns {label.path} alone. To "
+                "learn all, name a column of the classes that a text has with --answer: "
+                f"df['classes'] = df[{marks}].astype(int).apply(lambda row: ', '.join(row.index[row == 1]) "
+                "or 'no class', axis=1)"
+            )
     if text is label:
         return None
     chinese = text.in_chinese
