@@ -78,12 +78,6 @@ class Leaf:
         """True if the path ends in one of the usual names of a role."""
         return any(map(self.goes_by, USUAL_NAMES[role]))
 
-    def is_like(self, *roles: str) -> bool:
-        """True if the name ends in a usual name of the roles, as `customer_question` does."""
-        names = [name for role in roles for name in USUAL_NAMES[role] if name != "a"]
-        endings = tuple(f"_{name}" if name.isascii() else name for name in names)
-        return f"_{self.name}".endswith(endings)
-
     @property
     def kind(self) -> str:
         """The type that most of its values have, null left aside."""
@@ -144,8 +138,10 @@ class FileProfile:
         return self.named([name for role in roles for name in USUAL_NAMES[role]], kinds)
 
     def named_like(self, *roles: str) -> Leaf | None:
-        """The only prose that is like the roles by its name, None if there is none or more."""
-        leaves = [leaf for leaf in self.leaves.values() if leaf.is_like(*roles)]
+        """The only prose whose name ends in one of the roles, as `customer_question` does, if any."""
+        names = [name for role in roles for name in USUAL_NAMES[role] if name != "a"]
+        endings = tuple(f"_{name}" if name.isascii() else name for name in names)
+        leaves = [leaf for leaf in self.leaves.values() if f"_{leaf.name}".endswith(endings)]
         prose = [leaf for leaf in leaves if leaf.length >= PROSE * self.rows and not meaning(leaf.path)]
         return prose[0] if len(prose) == 1 else None
 

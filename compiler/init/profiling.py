@@ -401,7 +401,5 @@ def _type_of(value: object) -> str:
     if are_objects(value):
         return "one object" if len(value) == 1 else "several objects"
     if isinstance(value, list):
-        if are_texts(value):
-            return "texts"
-        return "lists" if all(isinstance(item, list) and are_texts(item) for item in value) else "list"
+        return "texts" if are_texts(value) else "list"
     return TYPE_NAMES.get(type(value), type(value).__name__)

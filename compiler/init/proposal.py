@@ -9,7 +9,7 @@ from tuneyard.compiler.init.profile import CHINESE, PROSE, FileProfile, Leaf
 from tuneyard.compiler.kinds import MARK, Beside, kinds
 from tuneyard.compiler.kinds.turn_forms import ASSISTANT, SYSTEM, USER, common_turns, speaker
 from tuneyard.compiler.rows import Fields, are_objects
-from tuneyard.compiler.spec.column_meanings import MEDIA, usual_name
+from tuneyard.compiler.spec.column_meanings import MEDIA, meaning, usual_name
 from tuneyard.core.records.calls import thought
 
 LOOKED_AT_ROWS = 50
@@ -146,8 +146,8 @@ def question_leaf(profile: FileProfile) -> Leaf | None:
 
 def longest_prose(profile: FileProfile, besides: Leaf | None = None) -> Leaf | None:
     """The leaf with the most text, if it is prose and not a word or a number."""
-    texts = [leaf for leaf in profile.leaves.values() if leaf is not besides and is_prose(profile, leaf)]
-    longest = max(texts, key=lambda leaf: leaf.length, default=None)
+    texts = [leaf for leaf in profile.leaves.values() if is_prose(profile, leaf) and not meaning(leaf.path)]
+    longest = max((leaf for leaf in texts if leaf is not besides), key=lambda leaf: leaf.length, default=None)
     if longest is None or longest.length < PROSE * profile.rows:
         return None
     return longest
@@ -168,22 +168,14 @@ def is_free_text(profile: FileProfile, leaf: Leaf) -> bool:
     return 2 * len(leaf.hashes) > profile.rows and is_prose(profile, leaf)
 
 
-def context_leaf(profile: FileProfile, *, with_lists: bool) -> Leaf | None:
-    """The text that a question is about: the user's second one, that of a usual name, or prose."""
-    context = profile.user_leaf("text2") or profile.called("context")
-    if context is None and with_lists:
-        context = profile.called("context", kinds=["texts"])
+def context_leaf(profile: FileProfile) -> Leaf | None:
+    """The text or texts that a question is about: the user's second one, that of a usual name, or prose."""
+    context = profile.user_leaf("text2") or profile.called("context", kinds=("text", "texts"))
     if context is None and not profile.user_columns:
         context = profile.called("text", "summarized")
         if context is not None and context.characters < PROSE * profile.rows:
             return None
     return context
-
-
-def context_column(context: Leaf) -> ProposedColumn:
-    """The column of a context, which is a text or a list of texts."""
-    kind = "list" if context.kind == "texts" else "extra"
-    return ProposedColumn(context.path, kind)
 
 
 def question_proposal(
@@ -193,10 +185,11 @@ def question_proposal(
     columns = dict(columns)
     guesses = []
     has_answer = "answer" in columns
-    context = context_leaf(profile, with_lists=has_answer)
+    context = context_leaf(profile)
     taken = [column.path for column in columns.values()]
     if context is not None and context.path not in taken:
-        columns["context"] = context_column(context)
+        kind = "list" if context.kind == "texts" else "extra"
+        columns["context"] = ProposedColumn(context.path, kind)
         if not context.is_called("context"):
             guesses.append(f"{context.path} is used as the input of {columns['question'].path}")
     if has_answer:

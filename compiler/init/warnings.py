@@ -8,7 +8,7 @@ from itertools import accumulate
 from typing import cast
 
 from tuneyard.compiler.check.marks import as_number
-from tuneyard.compiler.init.profile import CHINESE, MOST_VALUES, FileProfile, Leaf
+from tuneyard.compiler.init.profile import CHINESE, FileProfile, Leaf
 from tuneyard.compiler.init.profiling import split_of_name
 from tuneyard.compiler.init.proposal import Proposal, is_prose
 from tuneyard.compiler.read.turn_rows import MESSAGES
@@ -133,7 +133,7 @@ def may_matter(profile: FileProfile, proposal: Proposal, leaf: Leaf) -> bool:
 
     Fractions next to a plain text may be what to answer.
     """
-    if leaf.kind in ("texts", "lists", "turns", "several objects"):
+    if leaf.kind in ("texts", "list", "turns", "several objects"):
         return True
     if any(map(leaf.is_called, _ROLES_TO_REPORT)):
         return True
@@ -161,7 +161,7 @@ def _answers_given_away(profile: FileProfile, proposal: Proposal) -> Iterator[st
         answers = {answer for _, answer in texts}
         contained = 0
         for text, answer in texts:
-            lists_every_choice = 1 < len(answers) <= MOST_VALUES and all(choice in text for choice in answers)
+            lists_every_choice = len(answers) > 1 and all(choice in text for choice in answers)
             contained += answer in text and not lists_every_choice
         if contained > GIVEN_AWAY * len(texts):
             yield (

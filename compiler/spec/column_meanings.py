@@ -27,7 +27,7 @@ _USUAL_NAMES = {
     "输出 回答 答案 标准答案 参考答案 回复 答复 标准回答 客服回复 回复内容 答 "
     "antwort respuesta réponse resposta ответ 답변",
     # Under these names only sentences are an answer: `query` may ask, `resolution` be "fixed".
-    "prose answer": "code sql query resolution assistant agent bot ai gpt",
+    "prose answer": "code sql query resolution assistant agent bot ai gpt label",
     "text": "text content body document utterance 话语 文本 内容 正文 句子 评论",
     "summary": "summary highlights 摘要",
     "summarized": "article document dialogue text conversation transcript 文章 正文 对话",

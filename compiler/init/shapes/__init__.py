@@ -16,7 +16,6 @@ from tuneyard.compiler.init.shapes.people import chats_of_people
 from tuneyard.compiler.init.shapes.questions import (
     answered_by_calls,
     answered_question,
-    named_answer,
     summarized_text,
     two_texts,
 )
@@ -52,7 +51,6 @@ SHAPES = (
     Shape("trees of messages", refuse_trees),
     Shape("messages of threads", refuse_loose_messages),
     Shape("summary", summarized_text),
-    Shape("two texts", named_answer),
     Shape("labelled text", labelled_text, ({"label"}, {"text"}, {"text", "label"})),
     Shape("plain text", plain_text, ({"text"},)),
     Shape("two texts", two_texts),

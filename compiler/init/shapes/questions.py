@@ -14,8 +14,6 @@ from tuneyard.compiler.init.proposal import (
     ProposedColumn,
     alpaca_output,
     columns_beside,
-    context_column,
-    context_leaf,
     is_free_text,
     longest_prose,
     question_leaf,
@@ -27,7 +25,7 @@ from tuneyard.compiler.spec.model import TOOLS
 from tuneyard.core.records.calls import WrongValueError, parse_calls
 
 SUMMARIZE = {False: "Summarize this text.\n\n{text}", True: "请概括下面的文字。\n\n{text}"}
-_OTHER_ANSWERS = (*USUAL_NAMES["prose answer"], "label")
+_OTHER_ANSWERS = USUAL_NAMES["prose answer"]
 CHOICES_OF_TASK = ".value.choices"
 """The end of the path to Label Studio's choices, which are several if an annotator may choose several."""
 CALLS_AS_ANSWERS = "answers"
@@ -39,25 +37,19 @@ def answered_question(profile: FileProfile) -> Proposal | None:
     answer = profile.user_leaf("answer") or _answer_leaf(profile)
     if answer is None:
         return None
-    question = question_leaf(profile)
-    guesses = []
-    reason = ""
-    is_program = answer.name in _OTHER_ANSWERS and not profile.user_columns
     is_choice = answer.path.endswith(CHOICES_OF_TASK)
-    if question is None and (profile.user_columns or is_program or is_choice):
-        question = profile.called("text")
-    if question is not None and is_program:
-        guesses.append(f"{answer.path} is used as the answer to {question.path}: no column is named as one")
-    if question is None and (is_choice or profile.user_columns):
-        question = longest_prose(profile, besides=answer)
-        reason = "it is the longest text"
-    if question is None:
-        question = profile.called("context")
-        reason = "no column is named as one"
+    named_question = question_leaf(profile)
+    question = named_question or profile.called("context")
+    is_text = is_free_text(profile, answer) and label_leaf(profile) is None
+    if question is None and (profile.user_columns or is_choice or is_text):
+        question = profile.called("text") or longest_prose(profile, besides=answer)
     if question is None or question is answer:
         return None
-    if reason:
-        guesses.append(f"{question.path} is used as the question: {reason}")
+    guesses = []
+    if named_question is None:
+        guesses.append(f"{question.path} is used as the question: no column is named as one")
+    if answer.name in _OTHER_ANSWERS and not profile.user_columns:
+        guesses.append(f"{answer.path} is used as the answer to {question.path}: no column is named as one")
     if answer.kind == "truth value":
         return yes_or_no_question(profile, question, answer)
     kind = "answer" if answer.kind in ("text", "texts") else "any"
@@ -89,7 +81,7 @@ def two_texts(profile: FileProfile) -> Proposal | None:
     if paired_texts(profile) is not None:
         return None
     texts = [leaf for leaf in profile.leaves.values() if is_free_text(profile, leaf)]
-    texts = sorted((leaf for leaf in texts if not leaf.is_called("reasoning")), key=_answers)
+    texts = [leaf for leaf in texts if not leaf.is_called("reasoning")]
     if len(texts) != 2 or texts[1].is_called("question"):
         return None
     question, answer = texts
@@ -102,31 +94,15 @@ def two_texts(profile: FileProfile) -> Proposal | None:
     return proposal
 
 
-def named_answer(profile: FileProfile) -> Proposal | None:
-    """Two texts, of which one is an answer by its name, unless a column is named as a label."""
-    proposal = two_texts(profile)
-    if proposal is None or label_leaf(profile) is not None:
-        return None
-    question, answer = (profile.leaves[proposal.columns[name].path] for name in ("question", "answer"))
-    return proposal if _answers(answer) and not _answers(question) else None
-
-
-def _answers(leaf: Leaf) -> bool:
-    """True if a column is an answer by the end of its name."""
-    return leaf.is_like("answer", "prose answer") and not leaf.is_like("question")
-
-
 def yes_or_no_question(profile: FileProfile, question: Leaf, answer: Leaf) -> Proposal:
     """A question that true and false answer, with the text that it is about (BoolQ)."""
     chinese = question.in_chinese
     labels = named_labels(TRUTH, [], chinese)
-    columns = {"question": ProposedColumn(question.path)}
-    context = context_leaf(profile, with_lists=True)
-    if context is not None and context is not question:
-        columns["context"] = context_column(context)
-    columns["label"] = ProposedColumn(answer.path)
-    write = alpaca_output("{question}\n\n" + choice_of_words(labels, chinese), columns)
-    return Proposal("Yes-no questions", columns, write, labels)
+    columns = {"question": ProposedColumn(question.path), "label": ProposedColumn(answer.path)}
+    prompt = "{question}\n\n" + choice_of_words(labels, chinese)
+    proposal = question_proposal(profile, "Yes-no questions", columns, prompt)
+    proposal.labels = labels
+    return proposal
 
 
 def _answer_leaf(profile: FileProfile) -> Leaf | None:

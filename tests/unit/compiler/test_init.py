@@ -335,7 +335,7 @@ def test_columns_that_the_user_names_are_taken(bench):
     assert spec["about"] == "Texts with a class"
     assert spec["split"] == {"eval": 0.2, "stratify": "label", "seed": 42}
     assert spec["columns"] == {"text": ["remark"], "label": ["kind"]}
-    assert "letter is used as the question: it is the longest text" in propose(source, answer="remark")[0]
+    assert "letter is used as the question: no column is named as one" in propose(source, answer="remark")[0]
     with raises(RequestError, "--label kinds", "columns"):
         propose(source, label="kinds")
     many = bench.rows("many.jsonl", [row | {"kind": f"k{n}"} for n, row in enumerate(rows * 2)])
