@@ -10,7 +10,7 @@ from tuneyard.compiler.check.filters import language_of
 from tuneyard.compiler.commands.dataset_reader import MOST_LABELS, few, label_of, stored_examples
 from tuneyard.compiler.lint.example_keys import keys_of_examples
 from tuneyard.compiler.lint.fingerprints import Fingerprints, quantiles
-from tuneyard.compiler.rows import ROW, Place
+from tuneyard.compiler.rows import Place
 from tuneyard.core.errors import ContentError, RequestError, need
 from tuneyard.core.files import JsonObject, read_object
 from tuneyard.core.language.translation import tr, tr_counted
@@ -57,11 +57,8 @@ class Stats:
         examples = tr_counted(self.examples, "example")
         yield tr(HEADING, name=self.name, examples=examples, duplicates=self.duplicates)
         if self.places:
-            places = self.places[:NAMED]
-            has_lines = places[0][0].prefix.between != ROW
             pairs = []
-            for pair in places:
-                place, before = [tr("line {line}", line=each.line) if has_lines else each for each in pair]
+            for place, before in self.places[:NAMED]:
                 pairs.append(tr("{place} (as {before})", place=place, before=before))
             left = self.duplicates - NAMED
             if left > 0:

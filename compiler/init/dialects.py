@@ -112,7 +112,7 @@ def _begins_with_a_value(cells: Sequence[str]) -> bool:
 
 
 def _names_by_content(columns: Sequence[Sequence[str]]) -> tuple[str, ...]:
-    """Names of columns by their roles: idx, label, and the texts by their number."""
+    """Names of columns by their roles: label, and the texts by their number."""
     letters = ascii_uppercase[: len(columns) - 2]
     has_letters = 1 < len(letters) == len(columns) - 2
     if has_letters and set(columns[-1]) <= set(letters):  # a question, its choices and the right one
@@ -121,13 +121,10 @@ def _names_by_content(columns: Sequence[Sequence[str]]) -> tuple[str, ...]:
     texts: list[int] = []
     label = None
     for number, cells in enumerate(columns):
-        distinct = len(set(cells))
         if sum(map(len, cells)) >= PROSE * len(cells):
             texts.append(number)
-        elif "" not in cells and 2 <= distinct <= min(MOST_VALUES, len(cells) // 2):
+        elif "" not in cells and 2 <= len(set(cells)) <= min(MOST_VALUES, len(cells) // 2):
             label = number
-        elif "idx" not in names and distinct == len(cells) and all(map(_NUMBER.fullmatch, cells)):
-            names[number] = "idx"
     roles: tuple[str, ...] = ("question", "answer")
     if len(texts) == 1:
         roles = ("text",)

@@ -39,8 +39,11 @@ def guess(profile: FileProfile) -> Proposal:
 def fixes_of_notation(profile: FileProfile) -> list[str]:
     """What to do about names of images, and pandas' forms of a table by its columns and of lists in cells."""
     names = profile.leaves.keys()
-    is_by_column = {"columns", "data"} <= names or all(map(str.isdecimal, names))
-    is_by_column = is_by_column or {leaf.kind for leaf in profile.leaves.values()} == {"texts"}
+    is_by_column = (
+        {"columns", "data"} <= names
+        or all(map(str.isdecimal, names))
+        or {leaf.kind for leaf in profile.leaves.values()} == {"texts"}
+    )
     if names and is_by_column and profile.path.name.endswith(".json"):
         return [BY_ROWS]
     fixes = [f"{name} {NAMES_FILES}" for name, leaf in profile.leaves.items() if profile.names_media(leaf)]

@@ -81,8 +81,8 @@ class Leaf:
     @property
     def kind(self) -> str:
         """The type that most of its values have, null left aside."""
-        kinds = [(count, kind) for kind, count in self.kinds.items() if kind != "null"]
-        return max(kinds)[1] if kinds else "null"
+        kinds = [kind for kind in self.kinds if kind != "null"]
+        return max(kinds, key=self.kinds.__getitem__, default="null")
 
 
 @dataclass
@@ -141,8 +141,13 @@ class FileProfile:
         """The only prose whose name ends in one of the roles, as `customer_question` does, if any."""
         names = [name for role in roles for name in USUAL_NAMES[role] if name != "a"]
         endings = tuple(f"_{name}" if name.isascii() else name for name in names)
-        leaves = [leaf for leaf in self.leaves.values() if f"_{leaf.name}".endswith(endings)]
-        prose = [leaf for leaf in leaves if leaf.length >= PROSE * self.rows and not meaning(leaf.path)]
+        prose = [
+            leaf
+            for leaf in self.leaves.values()
+            if f"_{leaf.name}".endswith(endings)
+            and leaf.length >= PROSE * self.rows
+            and not meaning(leaf.path)
+        ]
         return prose[0] if len(prose) == 1 else None
 
     def names_media(self, leaf: Leaf) -> bool:

@@ -10,6 +10,7 @@ from tuneyard.compiler.kinds import MARK, Beside, kinds
 from tuneyard.compiler.kinds.turn_forms import ASSISTANT, SYSTEM, USER, common_turns, speaker
 from tuneyard.compiler.rows import Fields, are_objects
 from tuneyard.compiler.spec.column_meanings import MEDIA, meaning, usual_name
+from tuneyard.core.records import PAIR
 from tuneyard.core.records.calls import thought
 
 LOOKED_AT_ROWS = 50
@@ -98,7 +99,6 @@ def columns_beside(profile: FileProfile, *, turns: bool) -> ProposedColumns:
     """
     columns: ProposedColumns = {}
     marks: ProposedColumns = {}
-    has_pair = False
     for kind in kinds().values():
         beside = kind.beside
         if beside is None or not (beside.turns if turns else beside.questions):
@@ -113,8 +113,7 @@ def columns_beside(profile: FileProfile, *, turns: bool) -> ProposedColumns:
             marks[kind.part] = proposed
             continue
         columns[kind.name] = proposed
-        has_pair = has_pair or kind.is_pair
-    if not has_pair:
+    if PAIR[0] not in columns:
         columns |= marks
     return columns
 
@@ -146,8 +145,12 @@ def question_leaf(profile: FileProfile) -> Leaf | None:
 
 def longest_prose(profile: FileProfile, besides: Leaf | None = None) -> Leaf | None:
     """The leaf with the most text, if it is prose and not a word or a number."""
-    texts = [leaf for leaf in profile.leaves.values() if is_prose(profile, leaf) and not meaning(leaf.path)]
-    longest = max((leaf for leaf in texts if leaf is not besides), key=lambda leaf: leaf.length, default=None)
+    texts = [
+        leaf
+        for leaf in profile.leaves.values()
+        if leaf is not besides and is_prose(profile, leaf) and not meaning(leaf.path)
+    ]
+    longest = max(texts, key=lambda leaf: leaf.length, default=None)
     if longest is None or longest.length < PROSE * profile.rows:
         return None
     return longest
@@ -182,7 +185,6 @@ def question_proposal(
     profile: FileProfile, about: str, columns: ProposedColumns, instruction: str = "{question}"
 ) -> Proposal:
     """A question with an answer or a pair in `columns`. Adds context, system text and the like."""
-    columns = dict(columns)
     guesses = []
     has_answer = "answer" in columns
     context = context_leaf(profile)

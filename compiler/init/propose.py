@@ -221,11 +221,9 @@ def _next(
             words += [f"--{name.removesuffix('2')}", value]
         commands.append(shlex.join(["tuneyard", "data", "init", *words, "--out", str(file)]))
     on_error = ["--on-error", "reject"] if rejecting else []
-    folder = DEFAULT_FOLDER
+    folder, to_folder = DEFAULT_FOLDER, []
     if isinstance(path, Path) and (path.parent / REGISTRY).is_file():
         folder = path.parent  # the dataset is registered next to its file
-    to_folder = []
-    if folder != DEFAULT_FOLDER:
         to_folder = ["--dataset-dir", str(folder)]
     commands.append(shlex.join(["tuneyard", "data", "compile", str(file), *to_folder, *on_error]))
     (output,) = spec.outputs

@@ -135,11 +135,12 @@ def may_matter(profile: FileProfile, proposal: Proposal, leaf: Leaf) -> bool:
     """
     if leaf.kind in ("texts", "list", "turns", "several objects"):
         return True
-    if any(map(leaf.is_called, _ROLES_TO_REPORT)):
-        return True
+    if not leaf.filled:
+        return False
+    is_called_so = any(map(leaf.is_called, _ROLES_TO_REPORT))
     is_mark = set(map(as_number, leaf.values)) - {None} == {0, 1}
     is_score = proposal.columns.keys() == {"text"} and all(map(_FRACTION.fullmatch, map(str, leaf.values)))
-    return is_mark or is_score or profile.names_media(leaf) or is_prose(profile, leaf)
+    return is_called_so or is_mark or is_score or profile.names_media(leaf) or is_prose(profile, leaf)
 
 
 def _answers_given_away(profile: FileProfile, proposal: Proposal) -> Iterator[str]:

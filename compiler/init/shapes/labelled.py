@@ -161,7 +161,7 @@ def labelled_text(profile: FileProfile) -> Proposal | None:
         also = "".join(f", as {leaf.path} has" for leaf in others)
         guesses.append(f"{label.path} is used as the label: it has few values{also}. --label names another")
         marks = [leaf.path for leaf in profile.leaves.values() if leaf.values.keys() <= _MARKS]
-        if len(marks) > 1 and label.path in marks:
+        if {label.path} < set(marks):  # and others
             guesses.append(
                 f"{', '.join(marks)} mark classes with 0 and 1, and the model learns {label.path} alone. To "
                 "learn all, name a column of the classes that a text has with --answer: "

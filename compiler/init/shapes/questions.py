@@ -26,7 +26,7 @@ from tuneyard.core.records.calls import WrongValueError, parse_calls
 
 SUMMARIZE = {False: "Summarize this text.\n\n{text}", True: "请概括下面的文字。\n\n{text}"}
 _OTHER_ANSWERS = USUAL_NAMES["prose answer"]
-CHOICES_OF_TASK = ".value.choices"
+CHOICES_OF_TASK = "value.choices"
 """The end of the path to Label Studio's choices, which are several if an annotator may choose several."""
 CALLS_AS_ANSWERS = "answers"
 """The column of the calls in APIGen's rows, which have a list of tools next to it."""
@@ -80,8 +80,11 @@ def two_texts(profile: FileProfile) -> Proposal | None:
     """
     if paired_texts(profile) is not None:
         return None
-    texts = [leaf for leaf in profile.leaves.values() if is_free_text(profile, leaf)]
-    texts = [leaf for leaf in texts if not leaf.is_called("reasoning")]
+    texts = [
+        leaf
+        for leaf in profile.leaves.values()
+        if is_free_text(profile, leaf) and not leaf.is_called("reasoning")
+    ]
     if len(texts) != 2 or texts[1].is_called("question"):
         return None
     question, answer = texts
@@ -115,12 +118,9 @@ def _answer_leaf(profile: FileProfile) -> Leaf | None:
         answer = profile.called("answer", kinds=[value_type])
         if answer is not None and not (answer.goes_by("target") and answer is label_leaf(profile)):
             return answer
-    for leaf in profile.leaves.values():
-        if leaf.kind == "texts" and leaf.path.endswith(CHOICES_OF_TASK):
-            return leaf
-    named_like = profile.named_like("answer")
-    if named_like is not None:
-        return named_like
+    answer = profile.named([CHOICES_OF_TASK], ["texts"]) or profile.named_like("answer")
+    if answer is not None:
+        return answer
     names = _OTHER_ANSWERS
     if profile.called("reasoning") is not None:
         names = (*names, "content")  # as in a turn

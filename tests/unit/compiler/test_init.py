@@ -355,7 +355,7 @@ def test_a_table_without_a_header_gets_names_by_what_is_in_it(bench):
     names = ("entailment", "not_entailment")
     lines = [f"{n}\tA man number {n} walks his dog.\tSome man is outside.\t{names[n % 2]}" for n in range(30)]
     text, records = proposed(bench, bench.write("pairs.tsv", "\n".join(lines) + "\n"))
-    assert yaml.safe_load(text)["source"]["header"] == ["idx", "premise", "hypothesis", "label"]
+    assert yaml.safe_load(text)["source"]["header"] == ["column_1", "premise", "hypothesis", "label"]
     assert len(records) == 27
     assert records[0]["output"] == "yes" and "A man number 0" in records[0]["instruction"]
     said = [f"What is number {n} in words?;It is the number {n}, as it says." for n in range(30)]
