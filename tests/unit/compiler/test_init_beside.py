@@ -97,7 +97,6 @@ COMPLETED = {"prompt": "Name a river."}
         ([TALK | {"images": ["a.png"]}], "images", "media"),
         ([{"image": "a.png", "conversations": LLAVA}], "images", "media"),
         ([TALK | {"kto_tag": mark} for mark in ("true", "false")], "kto", "kto"),
-        ([TALK | {"kto_tag": mark} for mark in (1, 0)], "kto", "kto"),
         ([COMPLETED | {"completion": f"R{n}.", "label": n > 0} for n in (0, 1)], "kto", ""),
         ([ADDED | {"history": []}, ADDED | {"history": [["1+1?", "2"]]}], "history", "alpaca"),
     ],

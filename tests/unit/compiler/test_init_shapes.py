@@ -197,6 +197,10 @@ def test_a_bundled_spec_with_what_differs(bench, make_row, like, expected):
             lambda n: {"text": story(n), "label": ("spam", "ham", "HAM ")[n % 3]},
             'label: "ham" (10), "HAM " (10) differ only in case or spaces',
         ),
+        (
+            lambda n: {"text": story(n), "toxic": "01"[n % 2], "threat": "0"},
+            "toxic, threat mark classes with 0 and 1, and the model learns toxic alone",
+        ),
     ],
 )
 def test_a_proposal_that_may_be_wrong_warns(bench, make_row, warning):
