@@ -24,7 +24,17 @@ LONGEST = 400  # characters of a list of columns
 _FIELD_SIGNS = ("++$++", "|||", "\t", "|", ";")
 _BELOW = re.compile(r"\n(?:\n+|(?=#|[^\W\d_][\w -]{0,24}[:：](?!//)))(.+)")
 _FRACTION = re.compile(r"-?\d{0,3}\.\d+|[01]|\d(\.\d+)?e-\d+")
-_ROLES_TO_REPORT = ("question", "answer", "text", "summary", "label", "choices", "rating", "context")
+_ROLES_TO_REPORT = (
+    "question",
+    "answer",
+    "text",
+    "summary",
+    "label",
+    "choices",
+    "rating",
+    "feedback",
+    "context",
+)
 
 
 def warnings_of(profile: FileProfile, proposal: Proposal, left_out: Sequence[Leaf]) -> Iterator[str]:
@@ -137,10 +147,15 @@ def may_matter(profile: FileProfile, proposal: Proposal, leaf: Leaf) -> bool:
         return True
     if not leaf.filled:
         return False
-    is_called_so = any(map(leaf.is_called, _ROLES_TO_REPORT))
     is_mark = set(map(as_number, leaf.values)) - {None} == {0, 1}
     is_score = proposal.columns.keys() == {"text"} and all(map(_FRACTION.fullmatch, map(str, leaf.values)))
-    return is_called_so or is_mark or is_score or profile.names_media(leaf) or is_prose(profile, leaf)
+    return (
+        any(map(leaf.is_called, _ROLES_TO_REPORT))
+        or is_mark
+        or is_score
+        or profile.names_media(leaf)
+        or is_prose(profile, leaf)
+    )
 
 
 def _answers_given_away(profile: FileProfile, proposal: Proposal) -> Iterator[str]:
