@@ -14,8 +14,9 @@ import click
 
 from tuneyard.core.errors import RequestError, run_command
 from tuneyard.core.files import read_object, text_sha256, write_json, write_text
-from tuneyard.core.language.number_format import Table, grid, interval, percent
+from tuneyard.core.language.number_format import Table, grid, percent
 from tuneyard.core.prompt import Messages
+from tuneyard.core.training.metrics import ACCURACY
 from tuneyard.eval.datasets.cmmlu import (
     HUB_ID,
     LETTERS,
@@ -169,7 +170,7 @@ def group_table(scores: Scores) -> str:
         shares = []
         for groups_of_model in scores.values():
             accuracy = groups_of_model[group]
-            shares.append(interval((accuracy["accuracy"], *accuracy["ci95"])))
+            shares.append(ACCURACY.interval_text((accuracy["accuracy"], *accuracy["ci95"])))
         rows.append([group, str(score["sets"]), f"{score['n']:,}", percent(score["majority"]), *shares])
     last = first[AVERAGE]
     overall = [percent(groups_of_model[AVERAGE]["over_questions"]) for groups_of_model in scores.values()]

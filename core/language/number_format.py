@@ -17,20 +17,12 @@ def percent(share: float, more_digits: int = 0) -> str:
     return tr("{figure} %", figure=f"{100 * share:.{1 + more_digits}f}")
 
 
-def interval(share: Sequence[float] | None) -> str:
-    """(value, low, high) as `93.3 % (90.1–95.2)`, a dash for None."""
-    if share is None:
-        return NONE
-    value, low, high = share
-    return f"{percent(value)} ({100 * low:.1f}–{100 * high:.1f})"
-
-
-def points(share: float, border: float = 0) -> str:
+def points(share: float, border: float = 0, sign: str = "+") -> str:
     """A difference of shares in percentage points with its sign, `+43.3` or `−1.0`, and 0 without a sign.
 
     A difference near 0 or `border` gets enough digits to be on the correct side, `−0.03`.
     """
-    text = _on_its_side(100 * share, "+", 1, (0, 100 * border))
+    text = _on_its_side(100 * share, sign, 1, (0, 100 * border))
     if float(text) == 0:
         return "0.0"
     return text.replace("-", "−")
@@ -68,22 +60,17 @@ def number(value: float, sign: str = "", more_digits: int = 0) -> str:
     return text.replace("-", "−")
 
 
-def show_p(p: float) -> str:
+def show_p(p: float, equals: str = "= ") -> str:
     """A p as `= 0.032`, or `< 0.001` if it is smaller. Near 0.05 more digits show which side it is on:
-    `= 0.0496`, `= 0.0504`."""
+    `= 0.0496`, `= 0.0504`. The cell of a table has no `equals` ("")."""
     if p < 0.001:
         return "< 0.001"
     if p >= 0.1:
-        return f"= {p:.2f}"
+        return f"{equals}{p:.2f}"
     text = f"{p:.3f}"
     if float(text) == SIGNIFICANT:
         text = _on_its_side(p, "", 4, (SIGNIFICANT,))
-    return f"= {text}"
-
-
-def p_cell(p: float) -> str:
-    """A p as the cell of a table, without `=`."""
-    return show_p(p).removeprefix("= ")
+    return f"{equals}{text}"
 
 
 @dataclass(frozen=True, slots=True)

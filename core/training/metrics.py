@@ -3,12 +3,12 @@
 A figure of a training (`loss`), of an evaluation (`accuracy`) or of a plug-in is a `Metric`.
 """
 
-import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
-from tuneyard.core.language.number_format import MOST_DIGITS, interval, limits, number, percent, points
+from tuneyard.core.language.number_format import MOST_DIGITS, limits, number, percent, points
 from tuneyard.core.language.reader_language import catalogue, current
 from tuneyard.core.language.translation import tr
 
@@ -35,13 +35,6 @@ class Metric:
     def counts_correct(self) -> bool:
         """True for accuracy: a row's answer is correct or not, and one commonest answer is the baseline."""
         return self.name == ACCURACY.name
-
-    @property
-    def largest_difference(self) -> float:
-        """Bound of the difference between two values."""
-        if self.is_share:
-            return 1.0
-        return math.inf
 
     def rank(self, value: float) -> tuple[bool, float]:
         """Sort key for values of this figure: the best first, NaN last."""
@@ -70,26 +63,25 @@ class Metric:
 
     def interval_text(self, value_and_limits: Sequence[float]) -> str:
         """(value, low, high) as `93.3 % (90.1–95.2)` or `1.54 (1.48 to 1.61)`."""
-        if self.in_percent:
-            return interval(value_and_limits)
-        return limits(number, value_and_limits)
+        if not self.in_percent:
+            return limits(number, value_and_limits)
+        value, low, high = value_and_limits
+        return f"{percent(value)} ({100 * low:.1f}–{100 * high:.1f})"
 
-    def signed_text(self, difference: float) -> str:
-        """A difference with its sign, without unit: `+43.3` points or `+0.21`."""
-        if self.in_percent:
-            return points(difference)
-        return number(difference, sign="+")
+    def difference_text(self, *value_and_limits: float, sign: str = "+", in_table: bool = False) -> str:
+        """A difference, `+43.3 points` or `+0.21`; with its limits `+43.3 points (+39.1 to +47.5)`.
 
-    def size_text(self, difference: float) -> str:
-        """A positive difference without sign and unit: `3.2` points or `0.21`."""
-        return self.signed_text(difference).removeprefix("+")
-
-    @property
-    def difference_unit(self) -> str:
-        """The unit that follows a difference in a sentence, with its space."""
+        A size has no `sign` (""). The header of a table has the unit.
+        """
+        show: Callable[[float], str] = partial(number, sign=sign)
+        unit = ""
         if self.in_percent:
-            return tr(" points")
-        return ""
+            show = partial(points, sign=sign)
+            if not in_table:
+                unit = tr(" points")
+        if len(value_and_limits) > 1:
+            return limits(show, value_and_limits, unit)
+        return show(*value_and_limits) + unit
 
 
 _NAMES = {

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
-from tuneyard.core.language.number_format import limits, p_cell
+from tuneyard.core.language.number_format import show_p
 from tuneyard.core.language.translation import tr
 from tuneyard.core.training.metrics import ACCURACY, Metric
 from tuneyard.eval.metrics.calibration import Calibration
@@ -19,8 +19,8 @@ from tuneyard.eval.statistics.rates import Mean
 
 MEAN = "mean"
 BEST_MARK = " ←"
-DIFFERENCES = ("", "difference, points (95 %)", "fixed", "regressed", "p", "minimum detectable effect")
-MEASURED = ("", "difference (95 %)", "better", "worse", "p", "minimum detectable effect")
+DIFFERENCES = ("difference, points (95 %)", "fixed", "regressed", "p", "minimum detectable effect")
+MEASURED = ("difference (95 %)", "better", "worse", "p", "minimum detectable effect")
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,16 +188,11 @@ class Comparison:
         object.__setattr__(self, "sections", sorted(every, key=lambda section: bool(section.decided_by)))
 
 
-def translated(header: Sequence[str]) -> list[str]:
-    """A table's header in the current language."""
-    return [name and tr(name) for name in header]
-
-
-def differences_header(metric: Metric) -> Sequence[str]:
+def differences_header(metric: Metric) -> list[str]:
     """The header of a table of tests: in points, or in the unit of the metric."""
     if metric.in_percent:
-        return DIFFERENCES
-    return MEASURED
+        return ["", *map(tr, DIFFERENCES)]
+    return ["", *map(tr, MEASURED)]
 
 
 def section_name(name: str) -> str:
@@ -208,12 +203,12 @@ def section_name(name: str) -> str:
 
 
 def difference_cells(test: PairedTest, metric: Metric) -> list[str]:
-    """Cells of one test, in the order of `DIFFERENCES` and `MEASURED`."""
+    """Cells of one test, in the order of `differences_header`."""
     return [
         f"{test.model} − {test.against}",
-        limits(metric.signed_text, test.with_limits),
+        metric.difference_text(*test.with_limits, in_table=True),
         f"{test.better:,}",
         f"{test.worse:,}",
-        p_cell(test.p),
-        metric.size_text(test.smallest),
+        show_p(test.p, equals=""),
+        metric.difference_text(test.smallest, sign="", in_table=True),
     ]

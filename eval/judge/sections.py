@@ -141,12 +141,12 @@ def paired_rows(dataset: str, runs: RunsByModel, metric: Metric) -> PairedRows:
     weights = np.ones(len(kept))
     if metric.name == LOSS:
         weights = np.array([first.records[row]["tokens"] for row in kept], dtype=float)
-    values = {model: _numbers(column, kept) for model, column in by_model.items()}
+    values = {model: np.array(column, dtype=float)[kept] for model, column in by_model.items()}
     seeds = {}
     for name, run in runs.items():
         if run.trainings:
-            columns = [_numbers(training.column(metric.name), kept) for training in run.trainings]
-            seeds[name] = [float(np.average(column, weights=weights)) for column in columns]
+            columns = [np.array(training.column(metric.name), dtype=float) for training in run.trainings]
+            seeds[name] = [float(np.average(column[kept], weights=weights)) for column in columns]
     groups = None
     if first.groups is not None:
         groups = [first.groups[row] for row in kept]
@@ -160,14 +160,9 @@ def paired_rows(dataset: str, runs: RunsByModel, metric: Metric) -> PairedRows:
     majority, label, baseline = math.nan, "", np.zeros(0)
     if metric.counts_correct:
         majority, label = majority_class(first)
-        baseline = _numbers([gold == label for gold in first.gold], kept)
+        baseline = np.array([gold == label for gold in first.gold], dtype=float)[kept]
     left_out = len(first.rows) - len(kept)
     return PairedRows(values, weights, groups, left_out, seeds, f1, majority, label, baseline)
-
-
-def _numbers(column: Sequence[float | None], kept: Sequence[int]) -> Floats:
-    """The values of some rows, each of which has one."""
-    return np.array([column[row] for row in kept], dtype=float)
 
 
 def f1_of(dataset: str, runs: RunsByModel) -> MacroF1 | None:
@@ -197,7 +192,7 @@ def paired_family(pairs: Pairs, data: Sequence[PairedRows], metric: Metric) -> l
     for place, pair in enumerate(pairs):
         seeds = [_mean_seeds(name, data) for name in pair if name in data[0].seeds]
         if seeds:
-            differences[place] = over_seeds(differences[place], seeds, len(pairs), metric.largest_difference)
+            differences[place] = over_seeds(differences[place], seeds, len(pairs), units.bound)
     steps = np.concatenate([steps_of(pairs, rows) for rows in data])
     tests = paired_tests(pairs, steps, differences, metric)
     if metric.counts_correct and of_f1:
@@ -222,8 +217,11 @@ def paired_tests(
 def _units(pairs: Pairs, data: Sequence[PairedRows], metric: Metric) -> Units:
     """Units of a family of differences between pairs of models."""
     steps = [steps_of(pairs, rows) for rows in data]
+    largest_difference = math.inf
+    if metric.is_share:
+        largest_difference = 1.0
     return units_of(
-        steps, [rows.groups for rows in data], [rows.weights for rows in data], metric.largest_difference
+        steps, [rows.groups for rows in data], [rows.weights for rows in data], largest_difference
     )
 
 

@@ -22,7 +22,7 @@ from tuneyard.core.drawing.page import embedded, fill_page
 from tuneyard.core.drawing.plots import NOT_WRITTEN, plot_language
 from tuneyard.core.files import versions
 from tuneyard.core.language.messages import for_reader
-from tuneyard.core.language.number_format import NONE, Table, interval, percent
+from tuneyard.core.language.number_format import NONE, Table, percent
 from tuneyard.core.language.reader_language import catalogue, current
 from tuneyard.core.language.translation import tr, tr_counted
 from tuneyard.eval.judge.ask import ComparedRuns
@@ -127,7 +127,7 @@ def _chart(section: Section) -> dict[str, Any]:
     for model, score in scored.items():
         places = [f"{100 * (share - low) / (high - low):.2f}%" for share in score.with_limits]
         drawn = dict(zip(("at", "low", "high"), places, strict=True))
-        rows.append({"model": model, "text": interval(score.with_limits), **drawn})
+        rows.append({"model": model, "text": section.metric.interval_text(score.with_limits), **drawn})
         if model == section.base:
             line = drawn["at"]
     name = tr("Accuracy on {name}, n = {n:,}, with its 95 % interval.", name=section.name, n=section.n)

@@ -18,7 +18,8 @@ from typing import Any
 
 from tuneyard.core.errors import SHOWN, ContentError, RequestError, counted, show_value
 from tuneyard.core.files import read_object, text_sha256
-from tuneyard.core.language.number_format import NONE, Table, grid, interval, p_cell, percent, show_p
+from tuneyard.core.language.number_format import NONE, Table, grid, percent, show_p
+from tuneyard.core.training.metrics import ACCURACY
 from tuneyard.eval.statistics.ratings import (
     CRITERIA,
     OVERALL,
@@ -280,8 +281,12 @@ def tally_json(
 def _row(outcome: Mapping[str, Any]) -> list[str]:
     pair = f"{outcome['model']} − {outcome['against']}"
     counts = [str(outcome[name]) for name in ("wins", "ties", "losses")]
-    p = NONE if outcome["p"] is None else p_cell(outcome["p"])
-    return [pair, outcome["criterion"], *counts, interval(outcome["share"]), p]
+    share, p = NONE, NONE
+    if outcome["share"] is not None:
+        share = ACCURACY.interval_text(outcome["share"])
+    if outcome["p"] is not None:
+        p = show_p(outcome["p"], equals="")
+    return [pair, outcome["criterion"], *counts, share, p]
 
 
 def _number(value: float | None) -> str:

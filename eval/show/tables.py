@@ -11,16 +11,14 @@ from tuneyard.core.language.number_format import (
     NONE,
     Table,
     grid,
-    interval,
     limits,
     number,
-    p_cell,
     percent,
-    points,
+    show_p,
 )
 from tuneyard.core.language.reader_language import ENGLISH, in_language
 from tuneyard.core.language.translation import in_english, tr, tr_counted
-from tuneyard.core.training.metrics import Metric, declared_metric, direction
+from tuneyard.core.training.metrics import ACCURACY, Metric, declared_metric, direction
 from tuneyard.eval.judge.ask import ComparedRuns
 from tuneyard.eval.judge.conclusions import (
     BEST_MARK,
@@ -31,7 +29,6 @@ from tuneyard.eval.judge.conclusions import (
     difference_cells,
     differences_header,
     section_name,
-    translated,
 )
 from tuneyard.eval.metrics.labels import short
 from tuneyard.eval.show.setup import compared_tables
@@ -113,7 +110,7 @@ def _figures_of(score: ModelScore) -> dict[str, str]:
     """A model's figures besides accuracy on a dataset, by name."""
     cells = {}
     if score.macro_f1:
-        cells[tr("macro-F1")] = interval(score.macro_f1)
+        cells[tr("macro-F1")] = ACCURACY.interval_text(score.macro_f1)
     if score.calibration:
         error, chance = 100 * score.calibration.error, 100 * score.calibration.chance
         cells[tr("ECE, points (95th percentile if calibrated)")] = f"{error:.1f} ({chance:.1f})"
@@ -140,14 +137,15 @@ def differences(section: Section) -> dict[str, Table]:
     between = sorted(section.between, key=lambda test: best not in (test.model, test.against))
     tests = [*section.against_base, *(test.seen_from(best) for test in between)]
     rows = [difference_cells(test, section.metric) for test in tests]
-    tables = {tr(caption, name=name): Table(translated(differences_header(section.metric)), rows)}
+    tables = {tr(caption, name=name): Table(differences_header(section.metric), rows)}
     f1_rows = []
     for test in tests:
         f1 = test.macro_f1
         if f1 is not None:
             pair = f"{test.model} − {test.against}"
-            f1_rows.append([pair, limits(points, f1.with_limits), p_cell(f1.p)])
-    header = translated(["", "difference of macro-F1, points (95 %)", "p"])
+            difference = ACCURACY.difference_text(*f1.with_limits, in_table=True)
+            f1_rows.append([pair, difference, show_p(f1.p, equals="")])
+    header = ["", tr("difference of macro-F1, points (95 %)"), tr("p")]
     tables[tr("Differences in macro-F1 on {name}.", name=name)] = Table(header, f1_rows)
     return {caption: table for caption, table in tables.items() if table.rows}
 
@@ -161,7 +159,7 @@ def _score(score: ModelScore | None, metric: Metric) -> str:
     if score.unparsed:
         text += tr(", {count} unparsed", count=score.unparsed)
     if score.trainings:
-        deviation = metric.size_text(score.seed_deviation) + metric.difference_unit
+        deviation = metric.difference_text(score.seed_deviation, sign="")
         count = len(score.trainings)
         text += tr(", {count} seeds, standard deviation {deviation}", count=count, deviation=deviation)
     if score.trained_on and score.trained_on_at_most:

@@ -75,7 +75,7 @@ def notes(section: Section) -> str:
     best = section.best
     if best is not None:
         test = section.better[best]
-        gain = _interval(section, test)
+        gain = section.metric.difference_text(*test.with_limits)
         text += tr(
             " The difference between {best} and {base} is {gain}, p {p}.",
             best=called(best), base=called(section.base), gain=gain, p=show_p(test.p),
@@ -83,7 +83,7 @@ def notes(section: Section) -> str:
         if test.shrunk is not None and best == section.ranked[0]:  # luck lifts the highest figure only
             text += tr(
                 " Choosing the best of {count} overstates its gain; corrected for that, it is {gain}.",
-                count=len(section.against_base), gain=_gain(section, test.shrunk),
+                count=len(section.against_base), gain=section.metric.difference_text(test.shrunk),
             )  # fmt: skip
     if section.margin is not None:
         text += _within(section, section.margin)
@@ -151,7 +151,8 @@ def _alternatives(section: Section, best: str, *, brief: bool) -> str:
         second = beaten[0]
         text = tr(
             " It is better than {model}, the second best ({gain}, p {p}).",
-            model=called(second.against), gain=_gain(section, second.value), p=show_p(second.p),
+            model=called(second.against), gain=section.metric.difference_text(second.value),
+            p=show_p(second.p),
         )  # fmt: skip
     return text
 
@@ -164,7 +165,7 @@ def _rivals(section: Section, tests: Sequence[PairedTest], best: str, *, brief: 
         if test.against in merge_weights(best):
             name = tr("{model} alone", model=name)
         if not brief:
-            gain = _gain(section, test.value)
+            gain = section.metric.difference_text(test.value)
             name = tr("{model} ({gain}, p {p})", model=name, gain=gain, p=show_p(test.p))
         rivals.append(name)
     return first_few(rivals)
@@ -180,14 +181,6 @@ def first_few(names: Sequence[str]) -> str:
     if more <= 0:
         return listed(names)
     return listed([*names[:MOST_NAMED], tr("{more} more", more=more)])
-
-
-def _gain(section: Section, value: float) -> str:
-    return section.metric.signed_text(value) + section.metric.difference_unit
-
-
-def _interval(section: Section, test: PairedTest) -> str:
-    return limits(section.metric.signed_text, test.with_limits, section.metric.difference_unit)
 
 
 def _not_better(section: Section, *, brief: bool) -> str:
@@ -207,7 +200,7 @@ def _not_better(section: Section, *, brief: bool) -> str:
             "Ship none: {best} is better than {base} ({ours}, against {theirs}, {gain}, p {p}), but worse "
             "than {below}.",
             best=called(best), base=called(base), ours=value, theirs=base_value,
-            gain=_interval(section, test), p=show_p(test.p), below=below,
+            gain=section.metric.difference_text(*test.with_limits), p=show_p(test.p), below=below,
         )  # fmt: skip
         return text + tr(WRONG)
     undecided = [test for test in section.against_base if not test.shown]
@@ -217,7 +210,7 @@ def _not_better(section: Section, *, brief: bool) -> str:
     elif brief:
         text = tr("Keep {base}: all others are worse.", base=called(base))
     else:
-        losses = [f"{called(test.model)} {_gain(section, test.value)}" for test in worse]
+        losses = [f"{called(test.model)} {section.metric.difference_text(test.value)}" for test in worse]
         text = tr(
             "Keep {base}: all others are worse ({listed}; p {p}).",
             base=called(base), listed=tr(", ").join(losses), p=show_p(max(test.p for test in worse)),
@@ -227,7 +220,7 @@ def _not_better(section: Section, *, brief: bool) -> str:
     if undecided:
         text += _closest(section, undecided)
         for test in worse:
-            gain = _gain(section, test.value)
+            gain = section.metric.difference_text(test.value)
             text += tr(
                 " {model} is worse ({gain}, p {p}).", model=_subject(test.model), gain=gain, p=show_p(test.p)
             )
@@ -243,8 +236,8 @@ def _closest(section: Section, undecided: Sequence[PairedTest]) -> str:
     best = min(undecided, key=lambda test: metric.rank(test.value))
     return tr(
         " The closest is {model}: {gain}, p {p}; minimum detectable effect at n = {n:,}: {smallest}.",
-        model=called(best.model), gain=_interval(section, best), p=show_p(best.p),
-        n=best.n, smallest=metric.size_text(best.smallest) + metric.difference_unit,
+        model=called(best.model), gain=metric.difference_text(*best.with_limits), p=show_p(best.p),
+        n=best.n, smallest=metric.difference_text(best.smallest, sign=""),
     )  # fmt: skip
 
 

@@ -18,8 +18,8 @@ from pathlib import Path
 
 from tests.conftest import ROOT
 from tuneyard.core.files import write_text
-from tuneyard.core.language.number_format import interval
 from tuneyard.core.prompt.token_losses import TOKEN_LOSSES, TokenLossFile
+from tuneyard.core.training.metrics import ACCURACY
 from tuneyard.eval.statistics.rates import rate_of
 
 FLIPPED = 60
@@ -82,7 +82,7 @@ def report(flipped: Collection[int], top: Collection[int]) -> str:
     found = round(share.value * len(flipped))
     return (
         f"{found} of {len(flipped)} flipped labels are among the {len(top)} rows with the highest loss: "
-        f"{interval(share.with_limits)}; by chance {100 * TOP:.0f} %"
+        f"{ACCURACY.interval_text(share.with_limits)}; by chance {100 * TOP:.0f} %"
     )
 
 

@@ -10,7 +10,7 @@ from statistics import fmean
 from typing import Any
 
 from tuneyard.core.errors import RequestError
-from tuneyard.core.language.number_format import Table, limits, p_cell
+from tuneyard.core.language.number_format import Table, show_p
 from tuneyard.core.language.translation import tr, tr_counted
 from tuneyard.core.training.metrics import ACCURACY, Metric
 from tuneyard.eval.judge.conclusions import (
@@ -18,7 +18,6 @@ from tuneyard.eval.judge.conclusions import (
     MEAN,
     differences_header,
     section_name,
-    translated,
 )
 from tuneyard.eval.judge.question import CHOICES, AnsweredQuestion, Choice, Half
 from tuneyard.eval.judge.sections import mean_figures, meaning, paired_family, paired_rows
@@ -154,7 +153,7 @@ def _tables(choices: Sequence[Choice]) -> dict[str, Table]:
         chosen_rows.append([*cells, f"{choice.held_out.n:,}"])
     return {
         caption: Table([tr("candidate"), *header], rows),
-        tr("The choices on the held-out half"): Table([*translated(CHOICE), "n"], chosen_rows),
+        tr("The choices on the held-out half"): Table([*map(tr, CHOICE), "n"], chosen_rows),
     }
 
 
@@ -177,8 +176,8 @@ def flat_top(
         )  # fmt: skip
     rows = []
     for test in level or tests[:1]:
-        difference = limits(metric.signed_text, test.with_limits)
-        rows.append([test.model, difference, p_cell(test.p)])
-    header = translated(["on the choosing half", differences_header(metric)[1], "p"])
+        difference = metric.difference_text(*test.with_limits, in_table=True)
+        rows.append([test.model, difference, show_p(test.p, equals="")])
+    header = [tr("on the choosing half"), differences_header(metric)[1], tr("p")]
     figures = {"best": best, "not_shown_worse": [test.model for test in level], "comparisons": tests}
     return {caption: Table(header, rows)}, figures

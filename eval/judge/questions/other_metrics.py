@@ -3,7 +3,7 @@
 from tuneyard.core.language.number_format import Table
 from tuneyard.core.language.translation import tr
 from tuneyard.core.training.metrics import direction
-from tuneyard.eval.judge.conclusions import MEASURED, difference_cells, section_name, translated
+from tuneyard.eval.judge.conclusions import MEASURED, difference_cells, section_name
 from tuneyard.eval.judge.question import AnsweredQuestion
 from tuneyard.eval.judge.sections import compare, meaning
 from tuneyard.eval.read.scored_run import RunsByDataset, ScoredRun
@@ -28,4 +28,4 @@ def other_metrics(runs: RunsByDataset, base: str) -> AnsweredQuestion:
     if not rows:
         return AnsweredQuestion(runs, base)
     caption = tr("Differences in the other metrics of the examples; the verdict rests on accuracy")
-    return AnsweredQuestion(runs, base, {caption: Table(translated(["metric", *MEASURED[:5]]), rows)})
+    return AnsweredQuestion(runs, base, {caption: Table([tr("metric"), "", *map(tr, MEASURED[:4])], rows)})

@@ -1,7 +1,5 @@
 """Which value of a figure is its best, for every name that something here or LLaMA-Factory writes."""
 
-import math
-
 import pytest
 
 from tests.messages import printed
@@ -27,9 +25,9 @@ def test_what_nobody_knows_is_said_to_be_unknown():
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "text", "largest"),
-    [("accuracy", 0.9333, "93.3 %", 1.0), ("eval_loss", 1.5432, "1.54", math.inf)],
+    ("name", "value", "text", "difference"),
+    [("accuracy", 0.9333, "93.3 %", "+93.3 points"), ("eval_loss", 1.5432, "1.54", "+1.54")],
 )
-def test_a_value_is_written_in_its_unit_and_a_share_differs_by_one_at_most(name, value, text, largest):
+def test_values_and_differences_are_written_in_their_unit(name, value, text, difference):
     assert metric_of(name).value_text(value) == text
-    assert metric_of(name).largest_difference == largest
+    assert metric_of(name).difference_text(value) == difference
