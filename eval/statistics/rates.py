@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from tuneyard.eval.statistics.spread import Spread
-
     Number = TypeVar("Number", bound=np.generic)
     Cells = NDArray[np.int64]
 
@@ -142,40 +140,23 @@ def rate_of(values: Sequence[float], groups: Groups = None) -> Mean:
     group counts as one row. For values other than flags the interval is conservative: flags have the largest
     variance for a mean.
     """
-    from tuneyard.eval.statistics.spread import student_deviate
+    import numpy as np
+
+    from tuneyard.eval.statistics.spread import spread_of, student_deviate
 
     n = len(values)
-    ones = [1] * n
-    error = _error(_spread(values, ones))
+    column, ones = np.array(values, dtype=float)[:, None], np.ones((n, 1))
+    error = float(np.nan_to_num(spread_of(column, ones).error[0], posinf=0.0))  # of a single row: 0
     effect, reach = 1.0, Z95
     if groups is not None and len(set(groups)) < n:
-        spread = _spread(values, ones, groups)
+        spread = spread_of(column, ones, groups)
         reach = float(student_deviate(Z95, spread.freedom)[0])
         effect = n / len(set(groups))
         if error:
-            effect = max(1.0, (_error(spread) / error) ** 2)
+            effect = max(1.0, float(np.nan_to_num(spread.error[0], posinf=0.0) / error) ** 2)
     mean = sum(values) / n
     low, high = wilson(mean * n / effect, n / effect, reach)
     return Mean(mean, low, high, n, error * math.sqrt(effect))
-
-
-def _spread(tops: Sequence[float], bottoms: Sequence[float], groups: Groups = None) -> "Spread":
-    """Uncertainty of Σtops / Σbottoms over rows that may come in groups."""
-    import numpy as np
-
-    from tuneyard.eval.statistics.spread import spread_of
-
-    above = by_cluster(np.asarray(tops, dtype=float), groups)
-    below = by_cluster(np.asarray(bottoms, dtype=float), groups)
-    return spread_of(above[:, None], below[:, None])
-
-
-def _error(spread: "Spread") -> float:
-    """Standard error of the only mean, 0 for a single group or one that has all the weight."""
-    error = float(spread.error[0])
-    if math.isinf(error):
-        return 0.0
-    return error
 
 
 def share_of(flags: Sequence[bool], rows: Rows) -> dict[str, object] | None:
@@ -198,9 +179,12 @@ def ratio(tops: Sequence[float], bottoms: Sequence[float], groups: Groups = None
     skewed values and for groups of any size (`spread`). A single group, or one that has all the weight, has
     an infinite error.
     """
-    from tuneyard.eval.statistics.spread import student_deviate
+    import numpy as np
 
-    spread = _spread(tops, bottoms, groups)
+    from tuneyard.eval.statistics.spread import spread_of, student_deviate
+
+    sums, sizes = np.array([tops, bottoms], dtype=float)[:, :, None]
+    spread = spread_of(sums, sizes, groups)
     low, high = spread.limits(0, float(student_deviate(Z95, spread.freedom)[0]))
     return Mean(float(spread.value[0]), low, high, len(tops), float(spread.error[0]))
 

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from tuneyard.eval.statistics.rates import Groups, by_cluster
+
 Floats = NDArray[np.float64]
 SMALLEST = 1e-12  # least share of the other units; a single unit has none
 LEAST_SKEW = 1e-6  # less than this makes no difference, and its inverse would lose all digits
@@ -43,12 +45,13 @@ class Spread:
         return value - max(reach, up) * error, value + max(reach, -down) * error
 
 
-def spread_of(sums: Floats, sizes: Floats) -> Spread:
+def spread_of(sums: Floats, sizes: Floats, groups: Groups = None) -> Spread:
     """Uncertainty of Σsums / Σsizes, both [units, means].
 
-    `sums` are sums over the rows of a unit, `sizes` its rows or their weight. A mean of a single unit has an
-    infinite error.
+    `sums` are sums over the rows of a unit, `sizes` its rows or their weight. With `groups` they are values
+    of rows, and a group is a unit. A mean of a single unit has an infinite error.
     """
+    sums, sizes = by_cluster(sums, groups), by_cluster(sizes, groups)
     size = sizes.sum(axis=0)
     value = sums.sum(axis=0) / size
     shares = sizes / size
