@@ -58,41 +58,33 @@ NUMBERED = (
 MISSING_GLYPH = r"Glyph \d+ \("  # matplotlib's warning
 
 
-def font_families() -> list[str]:
-    """Font families of all plots: the Latin one, then the installed CJK ones."""
-    from matplotlib import font_manager
-
-    _register_new_fonts()
-    installed = {font.name for font in font_manager.fontManager.ttflist}
-    return [LATIN, *(family for family in CJK if family in installed)]
-
-
 @functools.cache
-def _register_new_fonts() -> None:
-    """Add fonts that were installed after matplotlib cached its list."""
-    from matplotlib import font_manager
+def fonts(preferred: tuple[str, ...]) -> tuple[list[str], set[int]]:
+    """Font families of all plots, the Latin one and those `preferred` that are installed; the code points of
+    all letters that they have.
 
-    listed = {font.fname for font in font_manager.fontManager.ttflist}
+    Fonts that were installed after matplotlib cached its list are added to it.
+    """
+    from matplotlib import font_manager
+    from matplotlib.ft2font import FT2Font
+
+    manager = font_manager.fontManager
+    listed = {font.fname for font in manager.ttflist}
     for path in sorted(set(font_manager.findSystemFonts()) - listed):
         with contextlib.suppress(OSError, RuntimeError):  # no font that matplotlib can draw with
-            font_manager.fontManager.addfont(path)
+            manager.addfont(path)
+    installed = {font.name for font in manager.ttflist}
+    families = [LATIN, *(family for family in preferred if family in installed)]
+    letters: set[int] = set()
+    for family in families:
+        letters.update(FT2Font(font_manager.findfont(family)).get_charmap())
+    return families, letters
 
 
 def has_font_for(text: str) -> bool:
     """True if the installed fonts have every letter of the text."""
-    return set(map(ord, text)) <= _letters_of(tuple(font_families()))
-
-
-@functools.cache
-def _letters_of(families: tuple[str, ...]) -> set[int]:
-    """The letters, by their code points, that some of these fonts have."""
-    from matplotlib import font_manager
-    from matplotlib.ft2font import FT2Font
-
-    letters: set[int] = set()
-    for family in families:
-        letters.update(FT2Font(font_manager.findfont(family)).get_charmap())
-    return letters
+    _, letters = fonts(CJK)
+    return letters.issuperset(map(ord, text))
 
 
 def plot_language() -> str:
@@ -110,12 +102,13 @@ def plotting() -> Iterator[None]:
     """
     import matplotlib
 
+    families, _ = fonts(CJK)
     language = plot_language()
     if language != current():
         warn_once(tr(NOT_WRITTEN))
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", MISSING_GLYPH)  # those letters are numbered
-        with in_language(language), matplotlib.rc_context({"font.family": font_families()}, STYLE):
+        with in_language(language), matplotlib.rc_context({"font.family": families}, STYLE):
             yield
 
 

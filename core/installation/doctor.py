@@ -185,14 +185,15 @@ def _disk(folder: Path, name: str) -> Finding:
 
 
 def _fonts() -> Finding:
-    from tuneyard.core.drawing.plots import font_families, has_font_for
+    from tuneyard.core.drawing.plots import CJK, fonts, has_font_for
 
     if not has_font_for("中文"):
         fix = "sudo apt-get install fonts-noto-cjk (or another Chinese font)"
         return Finding(
             "fonts", "warning", "no Chinese font: plots show numbers instead of Chinese texts", fix
         )
-    return Finding("fonts", "ok", ", ".join(font_families()[1:]))
+    (_, *families), _ = fonts(CJK)
+    return Finding("fonts", "ok", ", ".join(families))
 
 
 def _hub() -> Finding:

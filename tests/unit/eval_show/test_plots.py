@@ -20,7 +20,7 @@ from tests.fake_runs import NEW, OLD, compare, fake_run, labelled, two_datasets,
 from tuneyard.core.drawing import plots as drawing
 from tuneyard.core.drawing.plots import (
     CJK,
-    font_families,
+    fonts,
     has_font_for,
     number_unreadable,
     plotting,
@@ -92,7 +92,7 @@ def test_a_figure_without_its_letters_has_numbers_in_every_text(monkeypatch: pyt
 def test_an_installed_cjk_font_is_used(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], recwarn: pytest.WarningsRecorder
 ) -> None:
-    latin, *chinese = font_families()
+    (latin, *chinese), _ = fonts(CJK)
     if not has_font_for("网络主机基座"):
         pytest.skip("no CJK font is installed")
     assert latin == "DejaVu Sans" and chinese and set(chinese) <= set(CJK)
@@ -104,7 +104,7 @@ def test_a_font_installed_after_matplotlib_cached_its_list_is_found(tmp_path: Pa
     letters = "\ue5a0\ue5a1"  # for private use: in no other font
     program = (
         f"from tuneyard.core.drawing.plots import *\n"
-        f"print('SimHei' in font_families(), has_font_for({letters!r}))"
+        f"print('SimHei' in fonts(CJK)[0], has_font_for({letters!r}))"
     )
     places = {"XDG_DATA_HOME": str(tmp_path), "MPLCONFIGDIR": str(tmp_path / "cache")}
 
