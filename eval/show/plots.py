@@ -191,18 +191,22 @@ def draw_bars(chart: Chart) -> "Figure":
     """Draw the chart as lying bars with their values, the base and the majority class as lines."""
     bars = {name: shares for name, shares in chart.series.items() if name != chart.base}
     count, places = len(bars), len(chart.places)
+    labels = {model: model for model in chart.series}
+    if chart.best:
+        labels[chart.best] = tr("{model} (recommended)", model=chart.best)
     figure, axes = new_plot(chart.title, (8.0, 1.8 + places * (0.2 + 0.22 * count)))
     for index, (name, shares) in enumerate(bars.items(), 1):  # grey, the first colour, is not the best's
         shift = (index - (count + 1) / 2) * 0.8 / count
         at = [place + shift for place, share in enumerate(shares) if share]
         values, lows, highs = 100 * np.transpose([share for share in shares if share])
-        axes.barh(at, np.where(values, values, STUB), 0.75 / count, **_look(index, name, chart.best))
+        look = _look(index, name, chart.best)
+        axes.barh(at, np.where(values, values, STUB), 0.75 / count, label=labels[name], **look)
         axes.errorbar(values, at, xerr=[values - lows, highs - values], **WHISKER)
         for value, high, place in zip(values, highs, at, strict=True):
             axes.text(high + 1, place, f"{value:.1f}", va="center", fontsize=8)
     for place, share in enumerate(chart.series.get(chart.base, ())):
         if share is not None:
-            _line(axes, place, share[0], "solid", _name(chart.base, chart.best))
+            _line(axes, place, share[0], "solid", labels[chart.base])
     for place, baseline in enumerate(chart.baselines):
         _line(axes, place, baseline, "dashed", tr("majority-class baseline"))
     axes.set_yticks(range(places), chart.places, fontsize=9)
@@ -215,7 +219,6 @@ def draw_bars(chart: Chart) -> "Figure":
 def _look(index: int, name: str, best: str) -> dict[str, Any]:
     """Style of a model's bars; hatches begin when the colours are used up."""
     look: dict[str, Any] = {
-        "label": _name(name, best),
         "color": COLOURS[index % len(COLOURS)],
         "hatch": HATCHES[index // len(COLOURS) % len(HATCHES)],
         "edgecolor": "white",
@@ -225,12 +228,6 @@ def _look(index: int, name: str, best: str) -> dict[str, Any]:
     elif best:
         look["alpha"] = PALE
     return look
-
-
-def _name(model: str, best: str) -> str:
-    if model == best:
-        return tr("{model} (recommended)", model=model)
-    return model
 
 
 def _line(axes: "Axes", place: int, share: float, style: str, name: str) -> None:
