@@ -12,10 +12,9 @@ from typing import Any
 from tuneyard.core.language.number_format import show_p
 from tuneyard.core.language.translation import tr
 from tuneyard.core.training.metrics import ACCURACY, Metric
-from tuneyard.eval.metrics.calibration import Calibration
 from tuneyard.eval.read.results import BASE
 from tuneyard.eval.statistics.family import ALPHA, DifferenceTest
-from tuneyard.eval.statistics.rates import Mean
+from tuneyard.eval.statistics.rates import Calibration, Mean
 
 MEAN = "mean"
 BEST_MARK = " ←"

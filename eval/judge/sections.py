@@ -21,7 +21,6 @@ from tuneyard.core.language.translation import joined, tr
 from tuneyard.core.training.metrics import ACCURACY, METRICS, Metric, metric_of
 from tuneyard.eval.judge.conclusions import MEAN, Comparison, ModelScore, PairedTest, Section
 from tuneyard.eval.metrics import metrics
-from tuneyard.eval.metrics.calibration import calibration
 from tuneyard.eval.metrics.labels import MOST, UNKNOWN, short
 from tuneyard.eval.read.measured import LOSS
 from tuneyard.eval.read.results import part_of
@@ -35,7 +34,7 @@ from tuneyard.eval.statistics.family import (
     shrunk,
     units_of,
 )
-from tuneyard.eval.statistics.rates import Mean, average, metric_mean
+from tuneyard.eval.statistics.rates import Mean, average, calibration, metric_mean
 from tuneyard.eval.statistics.seeds import figure_over_seeds, over_seeds
 from tuneyard.eval.statistics.spread import Floats
 

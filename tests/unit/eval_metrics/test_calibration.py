@@ -4,8 +4,7 @@ import random
 
 import pytest
 
-from tuneyard.eval.metrics.calibration import calibration
-from tuneyard.eval.statistics.rates import wilson
+from tuneyard.eval.statistics.rates import calibration, wilson
 
 
 def test_calibration_by_hand() -> None:
