@@ -22,9 +22,8 @@ from tuneyard.core.training.metrics import ACCURACY, METRICS, Metric, metric_of
 from tuneyard.eval.judge.conclusions import MEAN, Comparison, ModelScore, PairedTest, Section
 from tuneyard.eval.metrics import metrics
 from tuneyard.eval.metrics.labels import MOST, UNKNOWN, short
-from tuneyard.eval.read.measured import LOSS
 from tuneyard.eval.read.results import part_of
-from tuneyard.eval.read.scored_run import RunsByDataset, RunsByModel, ScoredRun, models_of
+from tuneyard.eval.read.scored_run import LOSS, RunsByDataset, RunsByModel, ScoredRun, models_of
 from tuneyard.eval.statistics.f1 import RARE, MacroF1, macro_f1s, mean_f1
 from tuneyard.eval.statistics.family import (
     DifferenceTest,

@@ -18,9 +18,9 @@ from tuneyard.core.training.metrics import ACCURACY
 from tuneyard.eval.metrics.labels import label_logs
 from tuneyard.eval.read.logs import WITHOUT_NAME, log_readers, logs_in, read_log
 from tuneyard.eval.read.logs.defect import DETAILED
-from tuneyard.eval.read.measured import IDS, has_metric, measurable
 from tuneyard.eval.read.results import BASE, PREDICTIONS, RESULTS, RUN, read_run
 from tuneyard.eval.read.scored_run import (
+    IDS,
     OF_ANSWERS,
     Record,
     Row,
@@ -28,6 +28,8 @@ from tuneyard.eval.read.scored_run import (
     assemble,
     confidence_of,
     first_text,
+    has_metric,
+    measurable,
     model_name,
     optional_text,
     text_field,

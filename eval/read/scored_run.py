@@ -1,9 +1,13 @@
-"""One model's answers to one dataset, row by row: a table of columns that every reader of results makes."""
+"""One model's answers to one dataset, row by row: a table of columns that every reader of results makes.
+
+The values of its rows are those of built-in metrics, of plug-ins, and of any field with numbers.
+"""
 
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import compress, pairwise
 from pathlib import Path
 from statistics import fmean
@@ -12,11 +16,17 @@ from typing import Any, NamedTuple
 from tuneyard.core.errors import ContentError, unexpected
 from tuneyard.core.files import check_characters
 from tuneyard.core.training.metrics import METRICS, Metric, declared_metric, metric_of
-from tuneyard.eval.metrics.text import CHARACTERS
-from tuneyard.eval.read.measured import measurable, values_of
+from tuneyard.eval.metrics import is_measurable, metrics
+from tuneyard.eval.metrics.preference import ANSWER, AUC, auc_of
+from tuneyard.eval.metrics.text import CHARACTERS, bleu_parts, rouge
 from tuneyard.eval.read.results import part_of
-from tuneyard.eval.statistics.rates import group_of
+from tuneyard.eval.statistics.rates import Rows, group_of
 
+LOSS = "eval_loss"
+IDS = ("row", "id", "doc_id")
+LARGEST = 1e100  # squares of more are beyond what a float holds
+TEXTS = ("reference", "prediction")
+OVERLAPS = ("bleu", "rouge1", "rouge2", "rougeL")
 KINDS = ("type", "subtype")
 OF_ANSWERS = ("accuracy", "macro_f1")
 """The metrics that are computed from expected and predicted answers."""
@@ -29,6 +39,8 @@ OUTPUTS = ("model_output", "output")
 MERGE_PART = re.compile(r"(?P<adapter>[^=,]+)=(?P<weight>-?\d+(?:\.\d+)?)")
 """An adapter and its weight in the name of a merge, e.g. `rte=0.5,mnli=0.5`."""
 FIGURES = ("accuracy", "n", "majority", "majority_label", "metrics")  # of the whole dataset, not of its half
+Values = Sequence[float | None]
+Function = Callable[[Rows], Values]
 Record = Mapping[str, Any]
 """A row as its file or the reader of its format has it, with `place` (file and line)."""
 
@@ -234,6 +246,88 @@ def assemble(
         facts=facts,
         metrics=metrics,
     )
+
+
+def measurable(records: Iterable[Mapping[str, object]]) -> list[str]:
+    """The metrics that a run has the fields for, by its first scored row.
+
+    A prompt that was too long has no fields of metrics.
+    """
+    record = next((record for record in records if "too_long" not in record), {})
+    names = []
+    for name, (fields, _) in functions().items():
+        if is_measurable(record, fields):
+            names.append(name)
+    names += [
+        name for name, value in record.items() if name not in (*IDS, "idx") and isinstance(value, int | float)
+    ]
+    return names
+
+
+def has_metric(records: Rows, metric: str) -> bool:
+    """True if a row has the fields of the metric."""
+    fields, _ = functions().get(metric, ((metric,), None))
+    return any(is_measurable(record, fields) for record in records)
+
+
+def functions(tokenizer: str = CHARACTERS) -> dict[str, tuple[Sequence[str], Function]]:
+    """Metrics of all examples together, of fields by other names, and of files and plug-ins, by name.
+
+    Each has its fields, and the function that gives the values of rows. `tokenizer` is that of ROUGE and
+    BLEU.
+    """
+    by_name: dict[str, tuple[Sequence[str], Function]] = {
+        LOSS: (("loss", "tokens"), _loss),
+        AUC: ((f"{ANSWER}_logp", f"{ANSWER}_tokens", "expected_output"), auc_of),
+    }
+    for name in OVERLAPS:
+        by_name[name] = TEXTS, partial(_overlap, name, tokenizer=tokenizer)
+    for name, metric in metrics().items():
+        by_name[name] = metric.needs, metric.values
+    return by_name
+
+
+def values_of(metric: str, records: Rows, tokenizer: str) -> list[float | None]:
+    """Value of each row. None for a prompt that was too long, or one without the fields of the metric.
+
+    `tokenizer` is that of ROUGE and BLEU. `ContentError` if a value is not a number.
+    """
+    of_field: tuple[Sequence[str], Function] = (metric,), partial(_field, metric)
+    fields, function = functions(tokenizer).get(metric, of_field)
+    places = [place for place, record in enumerate(records) if is_measurable(record, fields)]
+    values: list[float | None] = [None] * len(records)
+    if places:
+        for place, value in zip(places, function([records[place] for place in places]), strict=True):
+            values[place] = value
+    return values
+
+
+def _field(name: str, records: Rows) -> Values:
+    return [_number(record, name) for record in records]
+
+
+def _loss(records: Rows) -> Values:
+    losses: list[float | None] = []
+    for record in records:
+        loss, tokens = _number(record, "loss"), _number(record, "tokens")
+        losses.append(loss / tokens if tokens else None)
+    return losses
+
+
+def _overlap(metric: str, records: Rows, tokenizer: str) -> Values:
+    references = [str(record["reference"]) for record in records]
+    predictions = [str(record["prediction"]) for record in records]
+    if metric == "bleu":
+        return bleu_parts(references, predictions, tokenizer)
+    return rouge(references, predictions, tokenizer)[metric]
+
+
+def _number(record: Record, name: str) -> float:
+    """A number (a truth value is 0 or 1); `ContentError` with its place for anything else."""
+    value = record[name]
+    if not isinstance(value, int | float) or not abs(value) < LARGEST:
+        raise unexpected(record["place"], name, value, "a number below 1e100")
+    return float(value)
 
 
 def question_of(record: Record) -> str:
