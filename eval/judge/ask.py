@@ -1,10 +1,14 @@
-"""Compare runs, and ask further questions about them, without reading a file or printing."""
+"""Compare runs, and ask further questions about them, without reading a file or printing.
+
+Only runs of the same rows are compared; warnings report other prompts and settings.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
+from tuneyard.core.errors import RequestError, counted, show_value
 from tuneyard.core.language.number_format import Table
 from tuneyard.core.language.translation import joined, tr
 from tuneyard.core.training.metrics import ACCURACY, Metric
@@ -16,11 +20,14 @@ from tuneyard.eval.judge.questions.replicates import (
     with_settings,
     with_trainings,
 )
-from tuneyard.eval.judge.same_rows import check_rows, pairing_warnings
 from tuneyard.eval.judge.sections import compare, meaning
 from tuneyard.eval.read.contamination import training_warnings
 from tuneyard.eval.read.results import BASE, part_of
-from tuneyard.eval.read.scored_run import RunsByDataset, ScoredRun, models_of
+from tuneyard.eval.read.scored_run import RunsByDataset, ScoredRun, models_of, question_of
+
+MAY_DIFFER = ("model", "batch_tokens")  # settings that may differ, or that change no answer
+FEW_GROUPS = 6  # of fewer clusters the sign test's p is 0.0625 or more, even if all agree
+MOST_LISTED = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,3 +112,98 @@ def _trained_on(runs: RunsByDataset, metric: Metric) -> list[str]:
         warning = "training examples not checked: no log says what {models} was trained on"
         warnings.append(tr(warning, models=models))
     return list(dict.fromkeys(warnings))
+
+
+def check_rows(runs: Sequence[ScoredRun]) -> list[str]:
+    """Warnings about how the runs of one dataset were prompted, and with other questions.
+
+    `RequestError` if two runs did not answer the same rows; it names them and the difference.
+    """
+    first, *others = runs
+    warnings = []
+    count = len(set(first.groups or ()))
+    if 0 < count < FEW_GROUPS:
+        warning = (
+            "{dataset}: fewer than {few} clusters ({count} here) cannot show any difference; "
+            "score examples of more"
+        )
+        warnings.append(tr(warning, dataset=first.dataset, count=count, few=FEW_GROUPS))
+    first_settings = _settings(first)
+    questions = [question_of(record) for record in first.records]
+    sources_by_difference: dict[str, list[str]] = {}
+    for run in others:
+        _check_same(run, first)
+        differing = []
+        for name, value in _settings(run).items():
+            first_value = first_settings.get(name, value)
+            if first_value != value:
+                differing.append(f"{name} {show_value(value)} and {show_value(first_value)}")
+        if differing:
+            sources_by_difference.setdefault("; ".join(differing), []).append(run.source)
+        for row, record, other in zip(run.rows, run.records, questions, strict=False):
+            text = question_of(record)
+            if text not in other and other not in text:  # a tool may record it within its template
+                warning = (
+                    "{both} have different questions, first in row {row}; score both on the same questions"
+                )
+                warnings.append(tr(warning, both=f"{run.source} and {first.source}", row=row))
+                break
+    for differing_settings, sources in sources_by_difference.items():
+        both = f"{', '.join(sources)} and {first.source}"
+        warnings.append(
+            tr("{both} have different settings: {differing}", both=both, differing=differing_settings)
+        )
+    return warnings
+
+
+def _check_same(run: ScoredRun, first: ScoredRun) -> None:
+    """`RequestError` if the run has other rows, expected answers or clusters than the first."""
+    both = f"{run.source} and {first.source}"
+    data, other_data = _hash(run, "data"), _hash(first, "data")
+    if data and other_data and data != other_data:
+        raise RequestError(f"{both} were scored on different data ({data[:16]} and {other_data[:16]})")
+    if run.rows != first.rows:
+        only_in_one = sorted(set(first.rows) ^ set(run.rows), key=lambda row: (len(row), row))
+        listed = ", ".join(only_in_one[:MOST_LISTED])
+        if len(only_in_one) > MOST_LISTED:
+            listed += ", …"
+        raise RequestError(
+            f"{both}: {len(run.rows):,} and {counted(len(first.rows), 'row')}; only one has row {listed}; "
+            "score both on the same rows to compare them"
+        )
+    for row, gold, first_gold in zip(run.rows, run.gold, first.gold, strict=True):
+        if gold != first_gold:
+            answers = f"{show_value(gold)} and {show_value(first_gold)}"
+            raise RequestError(f"{both}: row {row} has different expected answers ({answers})")
+    if run.groups != first.groups:
+        raise RequestError(
+            f"{both}: the same rows are in different groups; score both with the same --cluster"
+        )
+
+
+def pairing_warnings(runs: RunsByDataset) -> list[str]:
+    """One warning for all runs that do not name their data: only rows and expected answers pair them."""
+    paired = [run for by_model in runs.values() if len(by_model) > 1 for run in by_model.values()]
+    unnamed = [run for run in paired if not _hash(run, "data")]
+    if not unnamed:
+        return []
+    warning = (
+        "{count} of {total} runs do not name their data (the first: {source}): "
+        "paired by row and expected answer alone"
+    )
+    return [tr(warning, count=len(unnamed), total=len(paired), source=unnamed[0].source)]
+
+
+def _hash(run: ScoredRun, name: str) -> str:
+    return str(part_of(run.facts, "hashes").get(name) or "")
+
+
+def _settings(run: ScoredRun) -> dict[str, object]:
+    """The settings besides the weights that may change an answer."""
+    settings = {key: run.facts[key] for key in ("mode", "device", "dtype") if key in run.facts}
+    recorded = part_of(run.facts, "settings")
+    settings |= {key: value for key, value in recorded.items() if key not in MAY_DIFFER}
+    template = _hash(run, "chat_template")
+    if template:
+        settings["chat template"] = template[:13]
+    return settings

@@ -13,7 +13,7 @@ from tests.json_files import write_lines
 from tests.messages import printed, raises
 from tuneyard.core.errors import ContentError
 from tuneyard.eval.compare import cli
-from tuneyard.eval.judge.same_rows import check_rows
+from tuneyard.eval.judge.ask import check_rows
 from tuneyard.eval.read.find import parse_source, read_scored_runs
 from tuneyard.eval.read.logs import read_log
 from tuneyard.eval.read.logs.harness import HARNESS as HARNESS_FIELDS
