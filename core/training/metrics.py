@@ -47,19 +47,16 @@ class Metric:
         """Best of some values of this figure."""
         return min(values, key=self.rank)
 
-    def value_text(self, value: float, more_digits: int = 0) -> str:
-        """A value, `93.3 %` or `1.54`, with `more_digits` than that."""
-        if self.in_percent:
-            return percent(value, more_digits)
-        return number(value, more_digits=more_digits)
-
     def distinct_texts(self, first: float, second: float) -> tuple[str, str]:
-        """Two values for one sentence, with as many digits as show that they differ."""
+        """Two values for one sentence, `93.3 %` or `1.54`, with as many digits as show that they differ."""
+        show: Callable[..., str] = number
+        if self.in_percent:
+            show = percent
         for more_digits in range(MOST_DIGITS):
-            texts = self.value_text(first, more_digits), self.value_text(second, more_digits)
+            texts = show(first, more_digits=more_digits), show(second, more_digits=more_digits)
             if texts[0] != texts[1]:
                 return texts
-        return self.value_text(first), self.value_text(second)
+        return show(first), show(second)
 
     def interval_text(self, value_and_limits: Sequence[float]) -> str:
         """(value, low, high) as `93.3 % (90.1–95.2)` or `1.54 (1.48 to 1.61)`."""

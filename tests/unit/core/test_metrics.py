@@ -29,5 +29,5 @@ def test_what_nobody_knows_is_said_to_be_unknown():
     [("accuracy", 0.9333, "93.3 %", "+93.3 points"), ("eval_loss", 1.5432, "1.54", "+1.54")],
 )
 def test_values_and_differences_are_written_in_their_unit(name, value, text, difference):
-    assert metric_of(name).value_text(value) == text
+    assert metric_of(name).distinct_texts(value, 2 * value)[0] == text
     assert metric_of(name).difference_text(value) == difference
