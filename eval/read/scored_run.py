@@ -81,14 +81,26 @@ class ScoredRun:
     trainings: Sequence["ScoredRun"] = ()
 
     def column(self, metric: str) -> Sequence[float | None]:
-        """The value of each row in a metric, None without one. Accuracy and macro-F1 count correct rows."""
+        """The value of each row in a metric. Accuracy and macro-F1 count correct rows.
+
+        None for a prompt that was too long, or a row without the fields of the metric. `ContentError` if a
+        value is not a number.
+        """
         if self.trainings:
             columns = [run.column(metric) for run in self.trainings]
             return [_mean(values) for values in zip(*columns, strict=True)]
         if metric in OF_ANSWERS:
             return self.correct
-        tokenizer = part_of(self.facts, "settings").get("tokenizer", CHARACTERS)
-        return values_of(metric, self.records, str(tokenizer))
+        tokenizer = str(part_of(self.facts, "settings").get("tokenizer", CHARACTERS))
+        of_field: tuple[Sequence[str], Function] = (metric,), partial(_field, metric)
+        fields, function = functions(tokenizer).get(metric, of_field)
+        places = [place for place, record in enumerate(self.records) if is_measurable(record, fields)]
+        values: list[float | None] = [None] * len(self.records)
+        if places:
+            measured = function([self.records[place] for place in places])
+            for place, value in zip(places, measured, strict=True):
+                values[place] = value
+        return values
 
     def kinds(self, name: str) -> list[str]:
         """The field `name` of each row, e.g. `type`, "" without one. [] if no row has it.
@@ -285,21 +297,6 @@ def functions(tokenizer: str = CHARACTERS) -> dict[str, tuple[Sequence[str], Fun
     for name, metric in metrics().items():
         by_name[name] = metric.needs, metric.values
     return by_name
-
-
-def values_of(metric: str, records: Rows, tokenizer: str) -> list[float | None]:
-    """Value of each row. None for a prompt that was too long, or one without the fields of the metric.
-
-    `tokenizer` is that of ROUGE and BLEU. `ContentError` if a value is not a number.
-    """
-    of_field: tuple[Sequence[str], Function] = (metric,), partial(_field, metric)
-    fields, function = functions(tokenizer).get(metric, of_field)
-    places = [place for place, record in enumerate(records) if is_measurable(record, fields)]
-    values: list[float | None] = [None] * len(records)
-    if places:
-        for place, value in zip(places, function([records[place] for place in places]), strict=True):
-            values[place] = value
-    return values
 
 
 def _field(name: str, records: Rows) -> Values:
