@@ -8,14 +8,17 @@ from string import ascii_uppercase
 
 from tuneyard.compiler.init.profile import MOST_VALUES, PROSE
 from tuneyard.compiler.read.scan import LOOKED_AT
-from tuneyard.compiler.read.stream import Readable, UnreadableFileError, encoding_hint, opened, suffix
+from tuneyard.compiler.read.stream import RECORD, Readable, UnreadableFileError, encoding_hint, opened, suffix
 from tuneyard.compiler.spec.file import Source
 from tuneyard.core.errors import ContentError
 
-ENCODINGS = ["gb18030", "cp1252", "cp949", "cp932", "big5"]
-"""Those of files that a program of Windows wrote: Chinese, Western, Korean, Japanese, Chinese of Taiwan."""
+UTF_8 = "utf-8"
+ENCODINGS = (UTF_8, "gb18030", "cp1252", "cp949", "cp932", "big5", "cp1251")
+"""Next to UTF-8 those of Windows: Chinese, Western, Korean, Japanese, Chinese of Taiwan, Cyrillic.
+
+Few Western words would also be words in cp1250 or in mac-roman, so that these are not tried.
+"""
 PAIRED = 0.9
-FEW = 0.01  # of the characters may be broken in a file of UTF-8
 _NUMBER = re.compile(r"-?\d+(\.\d+)?")
 _SENTENCE = re.compile(r"[.?!。？！]$")
 
@@ -27,27 +30,31 @@ def head_of(path: Readable, encoding: str) -> bytes:
 
 
 def encoding_of(path: Readable) -> str:
-    """The encoding by the byte-order mark, otherwise utf-8, or another one by the text in it."""
+    """The encoding by the byte-order mark, otherwise utf-8, or another one by the first 16 MiB."""
     try:
         with opened(path, "utf-8") as stream:
-            data = stream.read(LOOKED_AT)
+            data = stream.read(RECORD)
     except UnreadableFileError as error:
         if error.hint != encoding_hint("utf-16"):
             raise
         return "utf-16"  # by its byte-order mark
-    text = codecs.getincrementaldecoder("utf-8")("replace").decode(data)
     if b"\0" in data:
         raise ContentError(f"{path}: not a text file: it contains NUL bytes; is its name right?")
-    if text.count("\ufffd") <= FEW * len(text):  # UTF-8, at most with broken places that compile names
-        return "utf-8"
-    from charset_normalizer import from_bytes
+    text = codecs.getincrementaldecoder("utf-8")("replace").decode(data)
+    foreign = len(text) - len(text.encode("ascii", "ignore"))
+    if 2 * text.count("\ufffd") <= foreign:  # UTF-8, at most with broken places that compile names
+        return UTF_8
+    from chardet import detect
 
     whole_lines = data[: data.rfind(b"\n")].splitlines()  # the last one may be cut inside a character
     foreign_lines = b"\n".join(line for line in whole_lines if not line.isascii())
-    match = from_bytes(foreign_lines or data, cp_isolation=ENCODINGS, enable_fallback=False).best()
-    if match is None:
+    match = detect(
+        foreign_lines or data, include_encodings=ENCODINGS, no_match_encoding=UTF_8, compat_names=False
+    )
+    encoding = str(match["encoding"])
+    if encoding == UTF_8:
         raise ContentError(f"{path}: not UTF-8, and no other encoding can be told: save it as UTF-8")
-    return match.encoding
+    return encoding
 
 
 def dialects(path: Readable, encoding: str) -> Iterator[Source]:

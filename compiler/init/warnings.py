@@ -23,6 +23,7 @@ SHOWN_COLUMNS = 8
 LONGEST = 400  # characters of a list of columns
 _FIELD_SIGNS = ("++$++", "|||", "\t", "|", ";")
 _BELOW = re.compile(r"\n(?:\n+|(?=#|[^\W\d_][\w -]{0,24}[:：](?!//)))(.+)")
+_FOREIGN_WORD = re.compile(r"\S*[^\x00-\x7f]\S*")
 _FRACTION = re.compile(r"-?\d{0,3}\.\d+|[01]|\d(\.\d+)?e-\d+")
 _ROLES_TO_REPORT = (
     "question",
@@ -43,7 +44,12 @@ def warnings_of(profile: FileProfile, proposal: Proposal, left_out: Sequence[Lea
         yield f"the file has no header: the columns {', '.join(profile.source.header)} are named by content"
     encoding = profile.source.encoding
     if encoding != "utf-8":
-        yield f"the file is not UTF-8; by its bytes it is taken as {encoding}: look at the examples"
+        texts = " ".join(str(value) for row in profile.first for value in row.values())
+        words = show_value(" ".join(_FOREIGN_WORD.findall(texts)))
+        yield (
+            f"the file is not UTF-8; by its bytes it is taken as {encoding}, in which its words are "
+            f"{words}: look at the examples"
+        )
     if ("file",) in profile.source.rows.values():
         yield "each file is a row; leave `rows: file` out of the spec if each line is one"
     yield from _names_of_folders(profile)

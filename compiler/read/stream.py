@@ -195,7 +195,8 @@ def undecodable(data: bytes, place: str) -> Problem | None:
         where = f"0x{data[error.start]:02x} at byte {error.start + 1} of the row"
         fix = (
             "correct the row, or name the encoding of the whole file in a spec under `source:`, "
-            "such as `encoding: cp1252` or `encoding: gb18030`: `tuneyard data init` finds which"
+            "such as `encoding: cp1252` or `encoding: gb18030`: `tuneyard data init` looks for it in the "
+            "first 16 MiB"
         )
         return Problem("E001", place, f"not UTF-8: {where}", hint=fix)
     return None

@@ -9,7 +9,7 @@ from pathlib import Path
 from tuneyard.core.installation.checkout import ROOT
 
 CORE = (
-    "charset_normalizer", "click", "datasets", "fsspec", "httpx", "huggingface_hub", "jinja2", "jsonschema",
+    "chardet", "click", "datasets", "fsspec", "httpx", "huggingface_hub", "jinja2", "jsonschema",
     "jsonschema_rs", "lxml", "markupsafe", "matplotlib", "numpy", "omegaconf", "openpyxl", "orjson",
     "packaging", "pyarrow", "rensa", "safetensors", "tqdm", "xxhash", "yaml",
 )  # fmt: skip

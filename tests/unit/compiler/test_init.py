@@ -82,7 +82,34 @@ def test_bytes_of_other_languages_are_no_chinese_and_the_guess_is_said(
     assert f"encoding: {encoding}" in text
     assert [record["instruction"] for record in records] == [row["question"] for row in rows]
     assert [record["output"] for record in records] == [row["answer"] for row in rows]
-    assert f"taken as {encoding}: look" in propose(source)[1]
+    printed(propose(source)[1], f"taken as {encoding}", records[0]["output"].split()[1])
+
+
+@pytest.mark.parametrize("foreign_rows", [1, 8])
+@pytest.mark.parametrize(
+    ("encoding", "words"),
+    [
+        ("cp1252", "Wie groß ist München?"),
+        ("cp1252", "L’été est déjà là, ça coûte 3 €"),
+        ("cp1252", "“It’s” 5–10 £"),
+        ("cp1251", "Спасибо за ответ"),
+        ("gb18030", "谢谢您的来信"),
+        ("cp932", "プリンターの電源を入れてください"),
+        ("big5", "謝謝您的來信"),
+    ],
+)
+def test_a_few_rows_show_the_encoding(bench, encoding, words, foreign_rows) -> None:
+    rows = [{"question": f"Where is part {number}?", "answer": f"In box {number}."} for number in range(15)]
+    for row in rows[-foreign_rows:]:
+        row["question"] = f"{words} ({row['question']})"
+    source = bench.write("qa.csv", as_csv(rows).encode(encoding))
+    _, records = proposed(bench, source)
+    assert [record["instruction"] for record in records] == [row["question"] for row in rows]
+
+
+def test_a_broken_place_among_more_foreign_characters_is_one_of_utf_8(bench) -> None:
+    rows = b"question,answer\nCaf\xc3\xa9?,na\xc3\xafve\nCafe?,na\xefve\n"
+    assert "encoding" not in propose(bench.write("qa.csv", rows))[0]
 
 
 def test_a_folder_in_the_folder_is_named(bench) -> None:
@@ -156,12 +183,7 @@ def test_the_longest_text_with_a_column_of_classes(bench):
         ("scalar.json", "3", ContentError, "E007"),
         ("words.doc", "a", RequestError, "words.doc; .doc"),
         ("photo.csv", "a,b\n\0\0,2\n", ContentError, "photo.csv; NUL"),
-        (
-            "russian.csv",
-            "question,answer\nЧто это такое?,Это дом\n".encode("cp1251"),
-            ContentError,
-            "UTF-8",
-        ),
+        ("bytes.csv", b"question,answer\nwhy?,\x81\xff \x90 \x98\n", ContentError, "UTF-8; no other"),
         ("cut.jsonl.gz", b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\x03\xab", ContentError, "cut.jsonl.gz"),
     ],
 )
