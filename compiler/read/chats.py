@@ -12,6 +12,8 @@ MESSAGE = re.compile(
 """The first line of a message: its time, who sent it, its text. A note of the program has only a time."""
 _ATTACHMENT = re.compile(r"<[^>]*>$|\u200e")
 """The beginning of a text in the place of a picture: `<Media omitted>`."""
+_EDITED = re.compile(r"\s*(?:\u200e<[^<>]+>|<[^<>]*(?:edited|bearbeitet|已编辑)[^<>]*>)$")
+"""What the program adds to a message that was changed: `<This message was edited>`."""
 NumberedLines = dict[int, str]
 """Lines of a text that are not blank, by their numbers."""
 
@@ -23,6 +25,7 @@ def chat_messages(blocks_of_lines: Iterable[NumberedLines], prefix: Prefix) -> I
     last_line = 0
     for texts in blocks_of_lines:
         for number, text in texts.items():
+            text = _EDITED.sub("", text)
             message = MESSAGE.match(text)
             between = "\n" * (number - last_line)
             last_line = number
