@@ -12,7 +12,7 @@ import orjson
 
 from tuneyard.compiler.init.dialects import dialects, encoding_of, head_of
 from tuneyard.compiler.init.labels import ID, VALUE_TYPES
-from tuneyard.compiler.init.profile import CHINESE, MOST_VALUES, FileProfile, Leaf
+from tuneyard.compiler.init.profile import CHINESE, FEWEST_ROWS, MOST_VALUES, FileProfile, Leaf
 from tuneyard.compiler.init.proposal import PROMPTS
 from tuneyard.compiler.kinds import Column, kinds
 from tuneyard.compiler.kinds.turn_forms import SPEAKER, SPEAKERS, is_transcript
@@ -96,7 +96,7 @@ def profiles(path: SourcePath, table: str) -> Iterator[FileProfile]:
             are_texts = len(documents) > 1 and ".txt" in map(suffix, documents)
             for sources in _sources_to_try(first, encoding, table, are_texts):
                 profile = _best_reading(path, first, sources)
-                if profile.rows == 1:
+                if profile.rows < FEWEST_ROWS:
                     documents = [file for file in files_to_read if not isinstance(file, RemoteFile)]
                 for document in documents:
                     if document is not first and profile.rows < SAMPLE:

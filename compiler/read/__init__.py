@@ -15,6 +15,7 @@ from tuneyard.compiler.read.glaive import CHAT, with_turns
 from tuneyard.compiler.read.hermes import TURNS, with_roles
 from tuneyard.compiler.read.labelstudio import ANNOTATIONS, without_cancelled
 from tuneyard.compiler.read.preferred import FORMS, with_chosen
+from tuneyard.compiler.read.slack import TIME, with_plain_text
 from tuneyard.compiler.read.stream import (
     Readable,
     UnreadableFileError,
@@ -38,6 +39,7 @@ EXPORTS = {
     ANNOTATIONS: without_cancelled,
     TREE_ID: with_best_branch,
     PARTS: with_whole_text,
+    TIME: with_plain_text,
     CHAT: with_turns,
     TURNS: with_roles,
     **dict.fromkeys(FORMS, with_chosen),
