@@ -251,14 +251,19 @@ def _refuse_several_results(profile: FileProfile) -> None:
 
 
 def _refuse_rows_in_lines(profile: FileProfile, path: str) -> None:
-    """`ContentError` if a .txt is a list, or has objects, labelled texts (fastText) or tags in its lines."""
+    """`ContentError` if a .txt is a list, or has objects, labelled texts (fastText), tags or Anki's cards."""
     lines = list(map(str.strip, profile.lines(path)))
+    file = shlex.quote(str(profile.path))
+    table = shlex.quote(f"{str(profile.path).removesuffix('.txt')}.tsv")
     if all(line.startswith("__label__") for line in lines):
-        file = shlex.quote(str(profile.path))
-        table = shlex.quote(f"{str(profile.path).removesuffix('.txt')}.tsv")
         raise ContentError(
             f"{profile.path}: each line begins with its label (__label__), expected plain text; write a "
             rf"table: (printf 'label\ttext\n'; sed -E '/^#/d; s/^__label__([^ ]+) +/\1\t/' {file}) > {table}"
+        )
+    if str(profile.first[0].get(path)).startswith("#separator:"):
+        raise ContentError(
+            f"{profile.path}: each line has the fields of one of Anki's cards, expected plain text; write a "
+            f"table: grep -v '^#' {file} > {table}"
         )
     if profile.is_txt and all(map(_TAGGED.fullmatch, lines)):
         raise ContentError(

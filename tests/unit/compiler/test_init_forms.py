@@ -836,13 +836,20 @@ def test_a_text_with_two_lines_in_five_that_somebody_says_is_no_chat(bench, time
     assert "about: Plain text" in text and "and a colon" not in report
 
 
-def test_lines_with_labels_of_fasttext_are_refused_with_a_command_that_works(bench) -> None:
-    lines = [f"__label__{['spam', 'ham'][n % 2]} {answer(n)}\n" for n in range(COUNT)]
-    with pytest.raises(ContentError, match="begins with its label") as refused:
-        propose(bench.write("mails.txt", "".join(["# by Ann\n", *lines])))
+@pytest.mark.parametrize(
+    ("head", "lines", "reason", "answers"),
+    [
+        ("# by Ann", [f"__label__{['spam', 'ham'][n % 2]} {a}" for n, (_, a) in enumerate(ANSWERED)],
+         "begins with its label", ["spam", "ham"]),
+        ("#separator:tab\n#html:true", list(map("\t".join, ANSWERED)), "Anki's cards", dict(ANSWERED).values()),
+    ],
+)  # fmt: skip
+def test_lines_of_a_table_are_refused_with_a_command_that_works(bench, head, lines, reason, answers) -> None:
+    with pytest.raises(ContentError, match=reason) as refused:
+        propose(bench.write("mails.txt", "\n".join([head, *lines, ""])))
     command = str(refused.value).partition("write a table: ")[2]
     subprocess.run(command, shell=True, check=True)
-    assert set(outputs(bench, bench.folder / "mails.tsv")) == {"spam", "ham"}
+    assert set(outputs(bench, bench.folder / "mails.tsv")) == set(answers)
 
 
 def test_lines_of_tokens_and_their_tags_are_refused(bench) -> None:
