@@ -11,6 +11,7 @@ from tuneyard.compiler.check.marks import as_number
 from tuneyard.compiler.init.profile import CHINESE, FileProfile, Leaf
 from tuneyard.compiler.init.profiling import split_of_name
 from tuneyard.compiler.init.proposal import Proposal, is_prose
+from tuneyard.compiler.lint.row_checks import EMPTY, plain_text
 from tuneyard.compiler.read.turn_rows import MESSAGES
 from tuneyard.compiler.rows import Fields
 from tuneyard.compiler.spec.model import Spec
@@ -57,6 +58,7 @@ def warnings_of(profile: FileProfile, proposal: Proposal, left_out: Sequence[Lea
     yield from _fields_in_lines(profile)
     yield from _lines_in_turns(profile)
     yield from _columns_left_out(left_out)
+    yield from _words_for_nothing(profile, proposal)
     yield from _answers_given_away(profile, proposal)
 
 
@@ -162,6 +164,16 @@ def may_matter(profile: FileProfile, proposal: Proposal, leaf: Leaf) -> bool:
         or profile.names_media(leaf)
         or is_prose(profile, leaf)
     )
+
+
+def _words_for_nothing(profile: FileProfile, proposal: Proposal) -> Iterator[str]:
+    """Warn of cells of prompts with a word for nothing. Those of answers are W204."""
+    for leaf in proposal.prompts(profile).values():
+        texts = [str(value) for value in profile.values(leaf) if value]
+        words = Counter(text for text in texts if plain_text(text) in EMPTY)
+        if words:
+            counts = ", ".join(f"{show_value(word)} ({count})" for word, count in words.items())
+            yield f"{leaf.path} has {counts}, which the model reads as text: leave these cells empty"
 
 
 def _answers_given_away(profile: FileProfile, proposal: Proposal) -> Iterator[str]:

@@ -19,8 +19,9 @@ from tuneyard.compiler.spec.model import Spec
 from tuneyard.core.errors import Problem, show_value
 
 LONG = 1_000_000
-EMPTY = {b"", *b"nan nat <na> null none #n/a #ref! #value! #div/0! #name?".split()}
-"""Empty texts, and what pandas and spreadsheets write for an empty cell or an error, in small letters."""
+_EMPTY = "nan nat <na> n/a null none <noinput> 无 暂无 待补充 tbd #n/a #ref! #value! #div/0! #name?"
+EMPTY = {b"", *_EMPTY.encode().split()}
+"""Empty texts, and what people, pandas and spreadsheets write for them or for an error, in small letters."""
 _WORD = 1 << 63
 # The tokens of LLaMA-Factory's templates in this form. Another `<|…|>` is a text's own, as a list's mark.
 _SPECIAL = (

@@ -127,7 +127,8 @@ def find_reader(kind: str, display_path: str) -> Reader:
     fix = "convert it to one of these"
     if kind in (".yaml", ".yml"):
         file = shlex.quote(display_path)
-        fix = f"tuneyard data compile {file} compiles a spec, tuneyard recipe check {file} checks a recipe"
+        fix += f"; if it is a spec: tuneyard data compile {file}"
+        fix += f"; if it is a recipe: tuneyard recipe check {file}"
     raise RequestError(f"{display_path}: unknown kind of file {kind!r} (known: {known_suffixes()}); {fix}")
 
 

@@ -841,7 +841,8 @@ def test_a_text_with_two_lines_in_five_that_somebody_says_is_no_chat(bench, time
     [
         ("# by Ann", [f"__label__{['spam', 'ham'][n % 2]} {a}" for n, (_, a) in enumerate(ANSWERED)],
          "begins with its label", ["spam", "ham"]),
-        ("#separator:tab\n#html:true", list(map("\t".join, ANSWERED)), "Anki's cards", dict(ANSWERED).values()),
+        ("#separator:tab\n#html:true", list(map("\t".join, ANSWERED)), "Anki's cards",
+         dict(ANSWERED).values()),
     ],
 )  # fmt: skip
 def test_lines_of_a_table_are_refused_with_a_command_that_works(bench, head, lines, reason, answers) -> None:

@@ -201,6 +201,10 @@ def test_a_bundled_spec_with_what_differs(bench, make_row, like, expected):
             lambda n: {"text": story(n), "toxic": "01"[n % 2], "threat": "0"},
             "toxic, threat mark classes with 0 and 1, and the model learns toxic alone",
         ),
+        (
+            lambda n: {"instruction": ask(n), "input": ("nan", "N/A", story(n))[n % 3], "output": reply(n)},
+            'input has "nan" (10), "N/A" (10), which the model reads as text',
+        ),
     ],
 )
 def test_a_proposal_that_may_be_wrong_warns(bench, make_row, warning):

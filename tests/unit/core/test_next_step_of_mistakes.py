@@ -29,7 +29,7 @@ RECIPE = "model_name_or_path: a/b\nstage: sft\ndataset: x\noutput_dir: out\n"
         (["data", "init", "mine.csv", "--out", "spec.csv"], 2, "--out spec.yaml"),
         (["data", "init", "mine.csv", "--out", ""], 2, "a spec is a .yaml file"),
         (["data", "init", "mine.csv", "--answer", "a", "--answer", "b"], 2, "2 times, expected one column"),
-        (["data", "init", "mine.yaml"], 2, "tuneyard recipe check mine.yaml checks a recipe"),
+        (["data", "init", "mine.yaml"], 2, "if it is a recipe: tuneyard recipe check mine.yaml"),
         (["data", "init", "nodata"], 2, "name the folder or file that has the rows"),
         (["data", "remove", "nope"], 2, "or name its folder (--dataset-dir; dataset_dir in a recipe)"),
         (["recipe", "check", "mine.csv"], 2, "`tuneyard recipe new --dataset NAME "),
