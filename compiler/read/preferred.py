@@ -14,6 +14,7 @@ FORMS = {
     "response_a": "response_b",
     "answer_a": "answer_b",
     "answer_0": "answer_1",  # WebGPT
+    "answer_1": "answer_2",
     "conversation_a": "conversation_b",  # Chatbot Arena
     "output_1": "output_2",  # AlpacaFarm
     "human_ref_A": "human_ref_B",  # SHP
