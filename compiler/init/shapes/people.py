@@ -28,6 +28,7 @@ def chats_of_people(profile: FileProfile) -> Proposal | None:
         or text.characters > LONGEST_MESSAGE * profile.rows
         or label_leaf(profile)
         or parent_leaf(profile)
+        or profile.named(["title"])
     ):
         return None
     author = min(authors, key=lambda leaf: bool(ID.search(leaf.name)))

@@ -19,7 +19,7 @@ from tuneyard.compiler.spec.column_meanings import USUAL_NAMES
 from tuneyard.core.errors import ContentError, show_value
 
 _SPEAKER_COLUMN = re.compile(
-    "role|from|speaker|(author|sender)(_role|_type)?|participant|who|direction|absender|autor|auteur|verfasser"
+    "role|from|speaker|is_(user|sender|from_me)|(author|sender)(_role|_type)?|participant|who|direction|absender|autor|auteur|verfasser"
     "|角色|说话人|发言人"
 )
 _KNOWN_ROLES = {**ROLES, **SPEAKERS, "is_sender": ASSISTANT, "is_from_me": ASSISTANT}
@@ -153,7 +153,8 @@ def conversation_leaf(profile: FileProfile, *others: Leaf, may_be_id: bool) -> L
     shared = []
     for leaf in profile.leaves.values():
         is_other = leaf in others or leaf.name in USUAL_NAMES["turn order"] or ABOUT_ROW.fullmatch(leaf.name)
-        if leaf.kind in ("text", "number") and not is_other and 2 * len(leaf.hashes) <= leaf.filled:
+        repeats = leaf.filled >= max(2 * len(leaf.hashes), profile.rows / 2)
+        if leaf.kind in ("text", "number") and not is_other and repeats:
             shared.append(leaf)
     for pattern in (_CONVERSATION, _CASE) if may_be_id else (_CONVERSATION,):
         for leaf in shared:

@@ -1204,6 +1204,12 @@ REFUSED = {
         [{"role": ("user", "assistant")[n % 2], "content": question(n)} for n in range(COUNT)],
         "to which conversation it belongs",
     ),
+    "a chat of SillyTavern": (
+        [{"chat_metadata": {}}]
+        + [{"name": "AB"[n % 2], "is_user": not n % 2, "mes": question(n)} for n in range(COUNT)]
+        + [{"name": "B", "is_user": False, "mes": answer(n), "swipe_id": 0} for n in range(2)],
+        "is_user.* to which conversation it belongs",
+    ),
     "premises without labels": ([{"premise": "a", "hypothesis": "b"}], "nothing in it looks like"),
     "pairs without labels": ([{"sentence1": "a", "sentence2": "b"}], "nothing in it looks like"),
     "questions as answers": (

@@ -202,6 +202,16 @@ def test_a_bundled_spec_with_what_differs(bench, make_row, like, expected):
             "toxic, threat mark classes with 0 and 1, and the model learns toxic alone",
         ),
         (
+            lambda n: {
+                "title": ask(n),
+                "body": story(n),
+                "state": ("open", "closed")[n % 2],
+                "user": {"login": "ab"[n % 2]},
+                "created_at": f"2024-01-0{n % 3 + 1}T09:00",
+            },
+            "state is used as the label",
+        ),
+        (
             lambda n: {"instruction": ask(n), "input": ("nan", "N/A", story(n))[n % 3], "output": reply(n)},
             'input has "nan" (10), "N/A" (10), which the model reads as text',
         ),
