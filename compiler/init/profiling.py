@@ -90,17 +90,13 @@ def profiles(path: SourcePath, table: str) -> Iterator[FileProfile]:
             encoding = "utf-8"
             if find_reader(suffix(first), str(first)).text:
                 encoding = encoding_of(first)
-            documents: Sequence[Readable] = ()
-            if all(suffix(file) in TEXTS for file in files_to_read):
-                documents = files_to_read
-            are_texts = len(documents) > 1 and ".txt" in map(suffix, documents)
+            are_texts = len(files_to_read) > 1 and ".txt" in map(suffix, files_to_read)
             for sources in _sources_to_try(first, encoding, table, are_texts):
                 profile = _best_reading(path, first, sources)
                 if profile.rows < FEWEST_ROWS:
-                    documents = [file for file in files_to_read if not isinstance(file, RemoteFile)]
-                for document in documents:
-                    if document is not first and profile.rows < SAMPLE:
-                        _read_rows(profile, document)
+                    for file in files_to_read[1:]:
+                        if not isinstance(file, RemoteFile) and profile.rows < SAMPLE:
+                            _read_rows(profile, file)
                 if not profile.rows:
                     raise _without_rows(profile)
                 profile.source = profile.source._replace(columns=(), **placed)

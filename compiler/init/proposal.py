@@ -205,6 +205,12 @@ def question_proposal(
     return Proposal(about, columns, write, guesses=guesses)
 
 
+def turns_of(talk: object, roles: Mapping[str, str] = {}) -> list[Fields]:
+    """The turns of a conversation, [] for anything else. `roles` maps further names of roles."""
+    turns = common_turns(talk, roles)
+    return turns if are_objects(turns) else []
+
+
 def conversation_proposal(
     path: str,
     talks: Iterable[object],
@@ -219,11 +225,7 @@ def conversation_proposal(
     settings = dict(settings)
     if roles:
         settings["roles"] = roles
-    speakers = []
-    for talk in talks:
-        turns = common_turns(talk, roles)
-        if are_objects(turns):
-            speakers.append([name for name in map(speaker, turns) if name != SYSTEM])
+    speakers = [[name for name in map(speaker, turns_of(talk, roles)) if name != SYSTEM] for talk in talks]
     guesses = []
     for option in options:
         place, role, sentence = ENDS[option]

@@ -14,6 +14,7 @@ from tuneyard.compiler.init.proposal import (
     columns_beside,
     conversation_proposal,
     system_column,
+    turns_of,
 )
 from tuneyard.compiler.init.shapes.pairs import rated_pair
 from tuneyard.compiler.kinds.turn_forms import (
@@ -22,12 +23,9 @@ from tuneyard.compiler.kinds.turn_forms import (
     SPEAKER,
     SPEAKERS,
     USER,
-    common_turns,
     role_and_content,
     speaker,
 )
-from tuneyard.compiler.read.jsons import AS_JSON
-from tuneyard.compiler.read.scan import AS_JSON_DOCUMENT
 from tuneyard.compiler.rows import are_objects, walker
 from tuneyard.compiler.spec.column_meanings import USUAL_NAMES
 from tuneyard.core.errors import ContentError, show_value
@@ -123,8 +121,7 @@ def _roles_of_speakers(talks: Iterable[object]) -> dict[str, str]:
     """The roles of speakers whose names are no roles, such as customer and agent."""
     roles = {}
     for talk in talks:
-        turns = common_turns(talk, {})
-        for turn in turns if are_objects(turns) else ():
+        for turn in turns_of(talk):
             name = str(turn.get(role_and_content(turn)[0]))
             role = SPEAKERS.get(name.lower())
             if role and name.lower() not in ROLES:
@@ -149,20 +146,19 @@ def _is_of_assistant(role: Leaf) -> bool:
 
 def _ends_with_user(talk: object) -> bool:
     """True if the last turn of a conversation is the user's."""
-    turns = common_turns(talk, {})
-    return are_objects(turns) and speaker(turns[-1]) == USER
+    turns = turns_of(talk)
+    return bool(turns) and speaker(turns[-1]) == USER
 
 
 def _are_exchanges(value: object) -> bool:
     """True for a list of questions with their answers, or of texts that take turns."""
-    turns = common_turns(value, {}) if isinstance(value, list) else value
-    return are_objects(turns) and all(map(speaker, turns))
+    turns = turns_of(value) if isinstance(value, list) else []
+    return bool(turns) and all(map(speaker, turns))
 
 
 def _has_text_with_call(talk: object) -> bool:
     """True if a turn has both text and a tool call."""
-    turns = common_turns(talk, {})
-    return are_objects(turns) and any(turn.get("tool_calls") and turn.get("content") for turn in turns)
+    return any(turn.get("tool_calls") and turn.get("content") for turn in turns_of(talk))
 
 
 def plain_text(profile: FileProfile) -> Proposal | None:
@@ -173,7 +169,7 @@ def plain_text(profile: FileProfile) -> Proposal | None:
         text = profile.called("text", "exchanges")
         if text is None:
             return None
-        dialogues = [value for value in profile.values(text) if are_objects(common_turns(value, {}))]
+        dialogues = list(filter(turns_of, profile.values(text)))
         if 2 * len(dialogues) > len(profile.first):
             return _conversations(profile, text.path)
         if profile.called("question") or not text.is_called("text"):
@@ -270,15 +266,9 @@ def _refuse_rows_in_lines(profile: FileProfile, path: str) -> None:
             f"{profile.path}: each line is a token and its tag ({show_value(lines[0])}), expected plain "
             'text; write a JSON line for each sentence: {"question": the sentence, "answer": its entities}'
         )
-    document = "".join(lines[:3])
-    if profile.is_txt and document.startswith(('[{"', "[{'")):
-        fix = "name it .json"
-        if document[2] == "'":
-            fix = f"this is Python's notation, not JSON: {AS_JSON_DOCUMENT}"
-        raise ContentError(f"{profile.path}: one list of objects over its lines, expected plain text; {fix}")
-    if not all(line.startswith("{") and line.endswith("}") for line in lines):
-        return
-    fix = "its lines are JSON: name it .jsonl"
-    if any(line.startswith("{'") for line in lines):
-        fix = f"its lines are in Python's notation; write them as JSON: {AS_JSON}"
-    raise ContentError(f"{profile.path}: each line is an object, expected plain text; {fix}")
+    if profile.is_txt and "".join(lines[:3]).startswith(('[{"', "[{'")):
+        raise ContentError(
+            f"{profile.path}: one list of objects over its lines, expected plain text; name it .json"
+        )
+    if all(line.startswith("{") and line.endswith("}") for line in lines):
+        raise ContentError(f"{profile.path}: each line is an object, expected plain text; name it .jsonl")

@@ -1090,7 +1090,6 @@ def test_an_exported_folder_is_refused_with_the_file_to_give(bench) -> None:
     ("name", "text", "fix"),
     [
         ("a.json", "[{'prompt': 'a', 'completion': 'b'}]", r"ast\.literal_eval.* < OLD > NEW\.json$"),
-        ("a.txt", "[\n {'prompt': 'a', 'completion': 'b'},\n]", "ast.literal_eval"),
         ("a.txt", '[\n {\n  "prompt": "a", "completion": "b"}\n]', "name it .json"),
         ("a.jsonl", '{"prompt": "a", "completion": "b"},\n' * 3, "sed "),
         ("a.jsonl", "{'question': 'why', 'answer': 'so'}\n" * COUNT, "Python's notation"),

@@ -306,7 +306,7 @@ def test_a_long_line_takes_no_time_and_words_are_no_count(in_china: Path) -> Non
             '{"functions": [{"name": "find"}], "question": "Find it", "answer": "Here"}\n',
             "拟定的规格无法编译：",
         ),
-        ("dicts.txt", "{'question': 'a'}\n{'question': 'b'}\n", "各行是 Python 的写法，请转换为 JSON："),
+        ("dicts.txt", "{'question': 'a'}\n{'question': 'b'}\n", "请改名为 .jsonl"),
         (
             "mine.db",
             "question,answer\n1,2\n",
