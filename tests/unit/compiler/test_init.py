@@ -50,49 +50,24 @@ def test_any_sign_in_names_of_files_and_columns_is_quoted(bench, odd):
     assert yaml.safe_load(by_column)["columns"]
 
 
-@pytest.mark.parametrize(
-    ("delimiter", "encoding", "said"),
-    [
-        (";", "utf-8", "delimiter: ;"),
-        (",", "gb18030", "encoding: gb18030"),
-    ],
-)
-def test_the_dialect_is_found_and_said(bench, delimiter, encoding, said):
+def test_the_dialect_is_found_and_said(bench):
     rows = [*QA, {"Question": "肝炎怎么办？", "Answer": "多休息；少饮酒。"}]
-    source = bench.write("qa.csv", as_csv(rows, delimiter=delimiter).encode(encoding))
+    source = bench.write("qa.csv", as_csv(rows, delimiter=";"))
     text, records = proposed(bench, source)
-    assert said in text
+    assert "delimiter: ;" in text
     assert [record["output"] for record in records] == [row["Answer"] for row in rows]
 
 
-@pytest.mark.parametrize(
-    ("encoding", "question", "answer"),
-    [
-        ("cp1252", "Für Müller spät {}?", "größte Mühe – {}"),
-        ("cp1252", "¿Qué dice el informe n° {0} del puerto (§ {0})?", "Dice que eran: «{0}»"),
-        ("cp949", "{}번 제품은 어떻게 초기화하나요?", "전원 버튼을 {}초 동안 누르세요."),
-    ],
-)
-def test_bytes_of_other_languages_are_no_chinese_and_the_guess_is_said(
-    bench, encoding, question, answer
-) -> None:
-    rows = [{"question": question.format(n), "answer": answer.format(n)} for n in range(9)]
-    source = bench.write("qa.csv", as_csv(rows).encode(encoding))
-    text, records = proposed(bench, source)
-    assert f"encoding: {encoding}" in text
-    assert [record["instruction"] for record in records] == [row["question"] for row in rows]
-    assert [record["output"] for record in records] == [row["answer"] for row in rows]
-    printed(propose(source)[1], f"taken as {encoding}", records[0]["output"].split()[1])
-
-
-@pytest.mark.parametrize("foreign_rows", [1, 8])
+@pytest.mark.parametrize("foreign_rows", [1, 8, 15])
 @pytest.mark.parametrize(
     ("encoding", "words"),
     [
         ("cp1252", "Wie groß ist München?"),
         ("cp1252", "L’été est déjà là, ça coûte 3 €"),
         ("cp1252", "“It’s” 5–10 £"),
+        ("cp1252", "¿Qué dice el informe n° 0 del puerto (§ 0)?"),
         ("cp1251", "Спасибо за ответ"),
+        ("cp949", "제품은 어떻게 초기화하나요?"),
         ("gb18030", "谢谢您的来信"),
         ("cp932", "プリンターの電源を入れてください"),
         ("big5", "謝謝您的來信"),
@@ -105,6 +80,8 @@ def test_a_few_rows_show_the_encoding(bench, encoding, words, foreign_rows) -> N
     source = bench.write("qa.csv", as_csv(rows).encode(encoding))
     _, records = proposed(bench, source)
     assert [record["instruction"] for record in records] == [row["question"] for row in rows]
+    foreign_word = next(word for word in words.split() if not word.isascii())
+    assert f'in which its words are "{foreign_word}' in propose(source)[1]
 
 
 def test_a_broken_place_among_more_foreign_characters_is_one_of_utf_8(bench) -> None:

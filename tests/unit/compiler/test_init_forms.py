@@ -677,18 +677,6 @@ def test_several_labels_of_a_text_are_named_as_left_out(bench, label: list, kind
     assert f"warning: not used: label ({kind})" in propose(bench.rows("doccano.jsonl", rows))[1]
 
 
-def test_the_export_of_claude_is_conversations(bench) -> None:
-    def message(sender: str, text: str) -> dict:
-        blocks = [{"type": "text", "text": text, "citations": []}]
-        return {"uuid": text, "text": text, "content": blocks, "sender": sender, "attachments": []}
-
-    rows = [
-        {"uuid": f"u{n}", "chat_messages": [message("human", question(n)), message("assistant", answer(n))]}
-        for n in range(COUNT)
-    ]
-    assert talks(bench, bench.write("conversations.json", json.dumps(rows))) == TALKS
-
-
 @pytest.mark.parametrize("key", ["comments", "conversation_parts"])
 @pytest.mark.parametrize("nested", [True, False])
 def test_tickets_with_their_comments_say_what_to_write(bench, key: str, nested: bool) -> None:
@@ -942,13 +930,6 @@ def test_titles_and_sheets_about_the_table_of_a_workbook_are_passed_over(bench, 
     assert propose(book)[1].count("W224: only the sheet") == (len(sheets) > 1)
 
 
-def test_choices_without_a_header_are_choices(bench) -> None:
-    rows = [f"{question(n)},first {n},second {n},third {n},fourth {n},{'ABCD'[n % 4]}" for n in range(COUNT)]
-    found = records(bench, bench.write("mmlu.csv", "\n".join(rows)))
-    assert [record["output"] for record in found] == ["ABCD"[n % 4] for n in range(COUNT)]
-    assert all(f"fourth {n}" in record["instruction"] for n, record in enumerate(found))
-
-
 def two_texts_a_prompt(n: int) -> str:
     return f"{n // 2},{answer(n)},{['human', 'gpt'][n % 2]}"
 
@@ -1139,16 +1120,6 @@ def test_a_line_that_is_cut_is_not_said_to_end_with_a_comma_too_many(bench) -> N
     lines = [*map(json.dumps, FAQ), '{"question": "Why?",']
     _, report = propose(bench.write("cut.jsonl", "\n".join(lines)))
     assert "E002: broken JSON at column" in report and "sed" not in report
-
-
-def test_questions_about_each_text_of_a_list_are_rows(bench) -> None:
-    texts = [
-        {"context_text": f"Text {n}.", "qas": [{"query_text": q, "answers": [a]}] * 2}
-        for n, (q, a) in enumerate(ANSWERED)
-    ]
-    found = answers(bench, bench.write("cmrc.json", json.dumps(texts)))
-    assert found[::2] == found[1::2] == ANSWERED
-    assert bench.values("mine.jsonl", "input")[2:4] == ["Text 1."] * 2
 
 
 def test_a_document_of_questions_is_told_how_to_be_read(bench) -> None:
