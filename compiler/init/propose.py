@@ -26,7 +26,7 @@ from tuneyard.compiler.request import CompileReport, CompileRequest
 from tuneyard.compiler.spec.model import Spec, load_spec
 from tuneyard.compiler.write.entries import entry_of
 from tuneyard.compiler.write.render import Renderer
-from tuneyard.core.cli.next_step import is_quiet
+from tuneyard.core.cli.next_step import is_quiet, same_options
 from tuneyard.core.datasets import DEFAULT_FOLDER, REGISTRY, TRAIN_SPLIT
 from tuneyard.core.documents import dump_short_yaml
 from tuneyard.core.errors import ContentError, RequestError, counted, one_line
@@ -104,11 +104,6 @@ def propose(
     minor = [leaf.path for leaf in unused if leaf not in important]  # such as ids and dates
     if minor:
         lines.append(f"left out: {_printable(first_names(minor))}")
-    options = dict(user_columns)
-    if table:
-        options["table"] = table
-    if share is not None:
-        options["split"] = f"{share:g}"
     lines += [f"tried on the whole file: {outcome}"]
     for code, (noun, fault) in TOLD.items():
         first = next((problem for problem in report.problems.warnings if problem.code == code), None)
@@ -117,7 +112,7 @@ def propose(
             count = report.problems.counts[code]
             lines.append(f"warning: {count} of {all_of_them} {fault}, first {first.line()}")
     if not is_quiet():
-        lines += _next(path, spec, out, options, report.rejected > 0)
+        lines += _next(path, spec, out, report.rejected > 0)
     return text, "\n".join(lines)
 
 
@@ -207,20 +202,13 @@ def _short(text: str) -> str:
     return text.replace("\n", "\n    ")
 
 
-def _next(
-    path: SourcePath, spec: Spec, out: Path | None, options: dict[str, str], rejecting: bool
-) -> list[str]:
-    """The two commands that follow. The first writes the spec if it was only printed.
-
-    `options` are the options of init by name: without them init would propose another spec.
-    """
+def _next(path: SourcePath, spec: Spec, out: Path | None, rejecting: bool) -> list[str]:
+    """The two commands that follow. The first writes the spec if it was only printed."""
     file = out or free_path(Path(f"{spec.name}.yaml"))
     commands = []
     if not out:
-        words = [str(path)]
-        for name, value in options.items():
-            words += [f"--{name.removesuffix('2')}", value]
-        commands.append(shlex.join(["tuneyard", "data", "init", *words, "--out", str(file)]))
+        options = same_options("--text", "--label", "--answer", "--split", "--table")
+        commands.append(shlex.join(["tuneyard", "data", "init", str(path), *options, "--out", str(file)]))
     on_error = ["--on-error", "reject"] if rejecting else []
     folder, to_folder = DEFAULT_FOLDER, []
     if isinstance(path, Path) and (path.parent / REGISTRY).is_file():

@@ -146,26 +146,21 @@ def read_array(
     if rows:
         yield ObjectRows(Prefix(display_path), lines, rows)
     rows_of_splits = {path[0] for path in source.rows.values()}
-    nested = [key for key in walk.nested if key not in rows_of_splits]
-    for keys, kind in (
-        (walk.late, "fields after the list of rows"),
-        (nested, "lists and objects next to the rows"),
-    ):
-        if keys:
-            names = ", ".join(map(key_in_spec, keys))
-            problems.notes.append(f"{display_path}: {kind} are ignored: {names}")
+    ignored = [key_in_spec(key) for key in walk.ignored if key not in rows_of_splits]
+    if ignored:
+        names = ", ".join(ignored)
+        problems.notes.append(f"{display_path}: ignored next to the rows: {names}")
 
 
 @dataclass
 class _Walk:
-    """The way from the root of a document to its rows. `late` and `nested` are keys that it leaves out."""
+    """The way from the root of a document to its rows. `ignored` are the keys that it leaves out."""
 
     scanner: Scanner
     guessed: bool
     by_question: bool
     last_line: int = -1
-    late: list[str] = field(default_factory=list)
-    nested: list[str] = field(default_factory=list)
+    ignored: list[str] = field(default_factory=list)
 
     def rows(self, steps: Steps | None) -> Iterator[Found]:
         """Yield the rows; `BrokenError` if the rest of the document cannot be read."""
@@ -251,7 +246,7 @@ class _Walk:
             if key == step:
                 yield from self._rows(steps[1:], f"{where}.{key_in_spec(key)}".lstrip("."), outer)
             elif self.scanner.next_sign() in ("[", "{"):
-                self.nested.append(key)
+                self.ignored.append(key)
                 if self.scanner.skip() and self.guessed:
                     raise BrokenError("E007", ambiguous([step, key]))
             else:
@@ -259,7 +254,7 @@ class _Walk:
                 if wrong:
                     raise BrokenError(*wrong)
                 if step in keys:
-                    self.late.append(key)
+                    self.ignored.append(key)
         if step not in keys:
             there = show_values(keys) or "none"
             raise BrokenError("E007", f"{where}: no key {show_value(step)} (keys: {there})".lstrip(": "))

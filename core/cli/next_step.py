@@ -54,8 +54,10 @@ def same_options(*names: str) -> list[str]:
 
     `names` are the long names, e.g. `--dataset-dir`. A switch has its positive name: `--duplicates`.
     """
-    context = click.get_current_context()
+    context = click.get_current_context(silent=True)
     words: list[str] = []
+    if context is None:  # called from Python
+        return words
     for option in context.command.get_params(context):
         spelled = [name for name in names if name in option.opts]
         if not spelled or not isinstance(option, click.Option) or option.name is None:
