@@ -223,16 +223,11 @@ def _complete(run: Run) -> None:
 
 
 def _no_rows(run: Run) -> Problem:
-    """E013 for a compile that keeps no row."""
+    """E013 for a compile that keeps no row. The line of the report says why."""
     report = run.report
     message = "no rows: the source holds none"
     if report.read:
         message = f"no rows left of {report.read}"
-    reasons = [f"{reason} {count}" for reason, count in report.dropped.items()]
-    if report.not_sampled:
-        reasons.append(f"not sampled {report.not_sampled}")
-    if reasons:
-        message += f": {', '.join(reasons)}"
     return Problem("E013", ", ".join(item.display_path for item in run.inputs), message)
 
 

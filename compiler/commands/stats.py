@@ -60,10 +60,7 @@ class Stats:
             pairs = []
             for place, before in self.places[:NAMED]:
                 pairs.append(tr("{place} (as {before})", place=place, before=before))
-            left = self.duplicates - NAMED
-            if left > 0:
-                pairs.append(tr("… and {left} more", left=left))
-            yield tr("duplicates: {places}", places=tr(", ").join(pairs))
+            yield tr("first duplicates: {places}", places=tr(", ").join(pairs))
         yield tr("same prompt, other answer: {count}", count=self.conflicts)
         for title, counts in self.lengths.items():
             values = [f"{tr(name)} {value}" for name, value in quantiles(counts).items()]

@@ -86,15 +86,15 @@ def profiles(path: SourcePath, table: str) -> Iterator[FileProfile]:
     try:
         with contextlib.ExitStack() as stack:
             files_to_read = _files_to_read(files, paths_by_split, stack)
-            first = files_to_read[0]
+            first, *others = files_to_read
             encoding = "utf-8"
             if find_reader(suffix(first), str(first)).text:
                 encoding = encoding_of(first)
-            are_texts = len(files_to_read) > 1 and ".txt" in map(suffix, files_to_read)
+            are_texts = bool(others) and ".txt" in map(suffix, files_to_read)
             for sources in _sources_to_try(first, encoding, table, are_texts):
                 profile = _best_reading(path, first, sources)
                 if profile.rows < FEWEST_ROWS:
-                    for file in files_to_read[1:]:
+                    for file in others:
                         if not isinstance(file, RemoteFile) and profile.rows < SAMPLE:
                             _read_rows(profile, file)
                 if not profile.rows:

@@ -16,7 +16,7 @@ from tuneyard.compiler.read.turn_rows import MESSAGES
 from tuneyard.compiler.rows import Fields
 from tuneyard.compiler.spec.model import Spec
 from tuneyard.core.datasets import TRAIN_SPLIT
-from tuneyard.core.errors import show_value
+from tuneyard.core.errors import show_value, show_values
 
 GIVEN_AWAY = 0.5
 SAME = 0.95
@@ -24,7 +24,7 @@ SHOWN_COLUMNS = 8
 LONGEST = 400  # characters of a list of columns
 _FIELD_SIGNS = ("++$++", "|||", "\t", "|", ";")
 _BELOW = re.compile(r"\n(?:\n+|(?=#|[^\W\d_][\w -]{0,24}[:：](?!//)))(.+)")
-_FOREIGN_WORD = re.compile(r"\S*[^\x00-\x7f]\S*")
+_FOREIGN_WORD = re.compile(r"[^\s'\",:{}\\]*[^\x00-\x7f][^\s'\",:{}\\]*")
 _FRACTION = re.compile(r"-?\d{0,3}\.\d+|[01]|\d(\.\d+)?e-\d+")
 _ROLES_TO_REPORT = (
     "question",
@@ -45,8 +45,7 @@ def warnings_of(profile: FileProfile, proposal: Proposal, left_out: Sequence[Lea
         yield f"the file has no header: the columns {', '.join(profile.source.header)} are named by content"
     encoding = profile.source.encoding
     if encoding != "utf-8":
-        texts = " ".join(str(value) for row in profile.first for value in row.values())
-        words = show_value(" ".join(_FOREIGN_WORD.findall(texts)))
+        words = show_value(" ".join(_FOREIGN_WORD.findall(str(profile.first))))
         yield (
             f"the file is not UTF-8; by its bytes it is taken as {encoding}, in which its words are "
             f"{words}: look at the examples"
@@ -169,11 +168,12 @@ def may_matter(profile: FileProfile, proposal: Proposal, leaf: Leaf) -> bool:
 def _words_for_nothing(profile: FileProfile, proposal: Proposal) -> Iterator[str]:
     """Warn of cells of prompts with a word for nothing. Those of answers are W204."""
     for leaf in proposal.prompts(profile).values():
-        texts = [str(value) for value in profile.values(leaf) if value]
-        words = Counter(text for text in texts if plain_text(text) in EMPTY)
+        words = [value for value in profile.values(leaf) if value and plain_text(str(value)) in EMPTY]
         if words:
-            counts = ", ".join(f"{show_value(word)} ({count})" for word, count in words.items())
-            yield f"{leaf.path} has {counts}, which the model reads as text: leave these cells empty"
+            yield (
+                f"{leaf.path} has {show_values(dict.fromkeys(words))} in {len(words)} rows, which the model "
+                "reads as text: leave these cells empty"
+            )
 
 
 def _answers_given_away(profile: FileProfile, proposal: Proposal) -> Iterator[str]:

@@ -258,15 +258,13 @@ def data_files(path: SourcePath) -> Sequence[SourceFile]:
         return [path]
     if isinstance(path, RemoteFolder):
         return _data_files_among(path, [file for file in path.files if file.name not in ABOUT_SAVED])
-    try:
-        path.stat()
-        if path.is_dir():
-            return _files_of_folder(path)
-        if not path.is_file():
-            raise RequestError(f"{path}: not a file or a folder")
-    except FileNotFoundError as error:  # of a spec: one of --source is asked for before
+    if not path.exists():  # of a spec: one of --source is asked for before
         hint = f"the spec names it, from the folder in which you are; {near_name(path)}"
-        raise RequestError(f"{path}: source not found; {hint}") from error
+        raise RequestError(f"{path}: source not found; {hint}")
+    if path.is_dir():
+        return _files_of_folder(path)
+    if not path.is_file():
+        raise RequestError(f"{path}: not a file or a folder")
     return [path]
 
 
@@ -314,10 +312,8 @@ def existing_source(text: str) -> SourcePath:
     if _is_address(text):
         return find_remote(text)
     path = Path(text)
-    try:
-        path.stat()
-    except FileNotFoundError as error:
-        raise RequestError(_not_found(text)) from error
+    if not path.exists():
+        raise RequestError(_not_found(text))
     return path
 
 

@@ -148,8 +148,7 @@ def read_array(
     rows_of_splits = {path[0] for path in source.rows.values()}
     ignored = [key_in_spec(key) for key in walk.ignored if key not in rows_of_splits]
     if ignored:
-        names = ", ".join(ignored)
-        problems.notes.append(f"{display_path}: ignored next to the rows: {names}")
+        problems.notes.append(f"{display_path}: ignored next to the rows: {', '.join(ignored)}")
 
 
 @dataclass

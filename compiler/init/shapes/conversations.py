@@ -1,7 +1,6 @@
 """Conversations: turns, or questions with their answers. Plain texts."""
 
 import re
-import shlex
 from collections import Counter
 from collections.abc import Iterable, Iterator
 
@@ -249,17 +248,15 @@ def _refuse_several_results(profile: FileProfile) -> None:
 def _refuse_rows_in_lines(profile: FileProfile, path: str) -> None:
     """`ContentError` if a .txt is a list, or has objects, labelled texts (fastText), tags or Anki's cards."""
     lines = list(map(str.strip, profile.lines(path)))
-    file = shlex.quote(str(profile.path))
-    table = shlex.quote(f"{str(profile.path).removesuffix('.txt')}.tsv")
     if all(line.startswith("__label__") for line in lines):
         raise ContentError(
             f"{profile.path}: each line begins with its label (__label__), expected plain text; write a "
-            rf"table: (printf 'label\ttext\n'; sed -E '/^#/d; s/^__label__([^ ]+) +/\1\t/' {file}) > {table}"
+            r"table: (printf 'label\ttext\n'; sed -E '/^#/d; s/^__label__([^ ]+) +/\1\t/' OLD) > NEW.tsv"
         )
     if str(profile.first[0].get(path)).startswith("#separator:"):
         raise ContentError(
             f"{profile.path}: each line has the fields of one of Anki's cards, expected plain text; write a "
-            f"table: grep -v '^#' {file} > {table}"
+            "table: grep -v '^#' OLD > NEW.tsv"
         )
     if profile.is_txt and all(map(_TAGGED.fullmatch, lines)):
         raise ContentError(

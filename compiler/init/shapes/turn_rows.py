@@ -193,15 +193,14 @@ def _order_leaf(profile: FileProfile, by: Leaf, role: Leaf, text: Leaf) -> tuple
             return leaf, [
                 f"{gaps}: rows without it are refused, rows with the same one stay in the order of the file"
             ]
-        if not is_named or all(len(set(each)) < 2 for each in values.values()):
-            continue
-        if order is None:
-            guesses = [
-                f"the turns stay in the order of the file, because {leaf.path} cannot order them "
-                f"({next(iter(leaf.values))}); if that is wrong, write times as 2024-03-01 09:05:00"
-            ]
-        elif not guesses:
-            guesses = [f"the turns stay in the order of the file, because {gaps}"]
+        if is_named and any(len(set(each)) > 1 for each in values.values()):
+            reason = gaps
+            if order is None:
+                reason = (
+                    f"{leaf.path} cannot order them ({next(iter(leaf.values))}); if that is wrong, write "
+                    "times as 2024-03-01 09:05:00"
+                )
+            guesses.append(f"the turns stay in the order of the file, because {reason}")
     return None, guesses
 
 

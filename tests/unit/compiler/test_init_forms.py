@@ -836,9 +836,9 @@ def test_a_text_with_two_lines_in_five_that_somebody_says_is_no_chat(bench, time
 def test_lines_of_a_table_are_refused_with_a_command_that_works(bench, head, lines, reason, answers) -> None:
     with pytest.raises(ContentError, match=reason) as refused:
         propose(bench.write("mails.txt", "\n".join([head, *lines, ""])))
-    command = str(refused.value).partition("write a table: ")[2]
-    subprocess.run(command, shell=True, check=True)
-    assert set(outputs(bench, bench.folder / "mails.tsv")) == set(answers)
+    command = str(refused.value).partition("write a table: ")[2].replace("OLD", "mails.txt")
+    subprocess.run(command, shell=True, check=True, cwd=bench.folder)
+    assert set(outputs(bench, bench.folder / "NEW.tsv")) == set(answers)
 
 
 def test_lines_of_tokens_and_their_tags_are_refused(bench) -> None:
