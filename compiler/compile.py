@@ -211,7 +211,11 @@ def _complete(run: Run) -> None:
             totals[output.file] += file.records
         report.balance(totals)
         if not report.kept:
-            problems.lead([_no_rows(run)])
+            message = "no rows: the source holds none"
+            if report.read:
+                message = f"no rows left of {report.read}"
+            places = ", ".join(item.display_path for item in run.inputs)
+            problems.lead([Problem("E013", places, message)])
     problems.sort_warnings()
     if not report.failed:
         report.datasets = run.records()
@@ -220,15 +224,6 @@ def _complete(run: Run) -> None:
         report.not_written, report.kept = report.kept, 0
     else:
         report.files = run.account()
-
-
-def _no_rows(run: Run) -> Problem:
-    """E013 for a compile that keeps no row. The line of the report says why."""
-    report = run.report
-    message = "no rows: the source holds none"
-    if report.read:
-        message = f"no rows left of {report.read}"
-    return Problem("E013", ", ".join(item.display_path for item in run.inputs), message)
 
 
 def _warn_of_labels(spec: Spec, fit: Mapping[str, Any], problems: Problems) -> None:

@@ -3,6 +3,7 @@
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from itertools import chain
 
 from tuneyard.compiler.init.labels import author_leaves
 from tuneyard.compiler.init.profile import FileProfile, Leaf
@@ -25,7 +26,7 @@ from tuneyard.compiler.kinds.turn_forms import (
     role_and_content,
     speaker,
 )
-from tuneyard.compiler.rows import are_objects, walker
+from tuneyard.compiler.rows import Fields, are_objects, walker
 from tuneyard.compiler.spec.column_meanings import USUAL_NAMES
 from tuneyard.core.errors import ContentError, show_value
 
@@ -100,7 +101,9 @@ def exchanges(profile: FileProfile) -> Proposal | None:
 def _conversations(profile: FileProfile, path: str) -> Proposal:
     """A proposal for the turns under a path, with what the file has next to them."""
     talks = list(map(walker(path), profile.first))
-    settings = {"calls": "text"} if any(map(_has_text_with_call, talks)) else {}
+    turns = list(chain.from_iterable(map(turns_of, talks)))
+    has_text_with_call = any(turn.get("tool_calls") and turn.get("content") for turn in turns)
+    settings = {"calls": "text"} if has_text_with_call else {}
     asks = all(map(_ends_with_user, talks))
     pair = rated_pair(profile) if asks else {}
     beside = columns_beside(profile, turns=True) | pair
@@ -111,20 +114,19 @@ def _conversations(profile: FileProfile, path: str) -> Proposal:
         options = ["unasked"]
     elif pair or profile.called("rejected", kinds=("text", "turns")):
         options = ["unasked"]
-    proposal = conversation_proposal(path, talks, _roles_of_speakers(talks), options, settings)
+    proposal = conversation_proposal(path, talks, _roles_of_speakers(turns), options, settings)
     proposal.columns |= {**system_column(profile), **beside}
     return proposal
 
 
-def _roles_of_speakers(talks: Iterable[object]) -> dict[str, str]:
+def _roles_of_speakers(turns: Iterable[Fields]) -> dict[str, str]:
     """The roles of speakers whose names are no roles, such as customer and agent."""
     roles = {}
-    for talk in talks:
-        for turn in turns_of(talk):
-            name = str(turn.get(role_and_content(turn)[0]))
-            role = SPEAKERS.get(name.lower())
-            if role and name.lower() not in ROLES:
-                roles[name] = role
+    for turn in turns:
+        name = str(turn.get(role_and_content(turn)[0]))
+        role = SPEAKERS.get(name.lower())
+        if role and name.lower() not in ROLES:
+            roles[name] = role
     return roles
 
 
@@ -153,11 +155,6 @@ def _are_exchanges(value: object) -> bool:
     """True for a list of questions with their answers, or of texts that take turns."""
     turns = turns_of(value) if isinstance(value, list) else []
     return bool(turns) and all(map(speaker, turns))
-
-
-def _has_text_with_call(talk: object) -> bool:
-    """True if a turn has both text and a tool call."""
-    return any(turn.get("tool_calls") and turn.get("content") for turn in turns_of(talk))
 
 
 def plain_text(profile: FileProfile) -> Proposal | None:

@@ -4,7 +4,7 @@ import re
 from collections import Counter
 
 from tuneyard.compiler.init.labels import ID, author_leaves, label_leaf
-from tuneyard.compiler.init.profile import FileProfile, Leaf
+from tuneyard.compiler.init.profile import FileProfile
 from tuneyard.compiler.init.proposal import Proposal
 from tuneyard.compiler.init.shapes.threads import parent_leaf
 from tuneyard.compiler.init.shapes.turn_rows import (
@@ -16,6 +16,7 @@ from tuneyard.compiler.read.turn_rows import UNIX_SECONDS
 
 LONGEST_MESSAGE = 400  # characters on average: longer texts are articles
 _DATED = re.compile(rf"\d{{1,4}}[./-]\d{{1,2}}[./-]\d{{1,4}}[T ,].*|{UNIX_SECONDS.pattern}")
+"""A date with a time, or Unix seconds."""
 
 
 def chats_of_people(profile: FileProfile) -> Proposal | None:
@@ -33,7 +34,11 @@ def chats_of_people(profile: FileProfile) -> Proposal | None:
         return None
     author = min(authors, key=lambda leaf: bool(ID.search(leaf.name)))
     thread = conversation_leaf(profile, author, text, may_be_id=False)
-    times = [leaf for leaf in profile.leaves.values() if _is_time(leaf, profile.rows)]
+    times = [
+        leaf
+        for leaf in profile.leaves.values()
+        if leaf.filled == profile.rows and all(map(_DATED.fullmatch, map(str, leaf.values)))
+    ]
     turns = {"role": author.path, "text": text.path}
     if thread is not None and 2 * thread.filled >= profile.rows:
         turns["by"] = thread.path
@@ -58,8 +63,3 @@ def chats_of_people(profile: FileProfile) -> Proposal | None:
         "under `turns` of the spec names another one",
     ]
     return conversation_rows(profile, turns, guesses, {})
-
-
-def _is_time(leaf: Leaf, rows: int) -> bool:
-    """True if a column has a date with a time, or Unix seconds, in each row."""
-    return leaf.filled == rows and all(map(_DATED.fullmatch, map(str, leaf.values)))
