@@ -19,7 +19,7 @@ from tuneyard.compiler.spec.model import Spec
 from tuneyard.core.errors import Problem, show_value
 
 LONG = 1_000_000
-_EMPTY = "nan nat <na> n/a null none <noinput> 无 暂无 待补充 tbd #n/a #ref! #value! #div/0! #name?"
+_EMPTY = "- – — nan nat <na> n/a null none <noinput> 无 暂无 待补充 tbd #n/a #ref! #value! #div/0! #name?"
 EMPTY = {b"", *_EMPTY.encode().split()}
 """Empty texts, and what people, pandas and spreadsheets write for them or for an error, in small letters."""
 _WORD = 1 << 63

@@ -46,6 +46,6 @@ def test_tokens_of_templates_are_those_that_templates_have(bench):
 
 
 def test_answers_of_blanks_and_those_that_pandas_and_spreadsheets_write_for_none_are_empty(bench):
-    texts = ["", " \t\r\n", ".", "\u00a0", "NaN", "Nancy", "#N/A", "None", "None of them.", "无", "N/A"]
+    texts = ["", " \t\r\n", ".", "\u00a0", "NaN", "Nancy", "#N/A", "None", "None of them.", "无", "-", "-5"]
     rows = [{"question": str(n), "answer": text} for n, text in enumerate(texts)]
     assert warned(bench, rows, "W204") == [0, 1, 4, 6, 7, 9, 10]
