@@ -26,7 +26,7 @@ from tuneyard.core.errors import (
     resumed_by,
     summarise,
 )
-from tuneyard.core.execution.options import execution_options, workers_option
+from tuneyard.core.execution.options import ray_option, workers_option
 from tuneyard.core.files import JsonObject
 from tuneyard.core.installation.packages import after_setup
 from tuneyard.core.language.messages import for_reader, say
@@ -122,7 +122,8 @@ def _common(command: Any) -> Any:
             help="For sampling and splitting. Refused if the spec draws no rows with it.",
         ),
         click.option("--strict", is_flag=True, help="Take warnings for errors."),
-        execution_options,
+        workers_option,
+        ray_option,
         _ALL,
         _JSON,
     ):

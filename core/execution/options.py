@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 
@@ -11,7 +11,6 @@ from tuneyard.core.execution import Executor, InThisProcess, Slot
 from tuneyard.core.execution.machine_limits import available_cores
 
 MOST = 8  # processes by default: the one that takes their results keeps hardly more of them busy
-C = TypeVar("C", bound=Callable[..., object])
 
 
 def _one_of_the_two(context: click.Context, _option: click.Parameter, value: Any) -> Any:
@@ -36,11 +35,6 @@ workers_option = click.option(
     callback=_one_of_the_two,
     help="Worker processes on this machine.",
 )
-
-
-def execution_options(function: C) -> C:
-    """Give a command `--workers N` and `--ray ADDRESS`, one of which may be given."""
-    return workers_option(ray_option(function))
 
 
 def default_workers(size: int, several_pay: int) -> int:

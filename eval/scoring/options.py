@@ -16,7 +16,7 @@ from click.core import ParameterSource
 from tuneyard.core.cli.main import command_line
 from tuneyard.core.datasets import registry_folder
 from tuneyard.core.errors import RequestError
-from tuneyard.core.execution.options import execution_options
+from tuneyard.core.execution.options import ray_option, workers_option
 from tuneyard.eval.backends.connection import TIMEOUT
 from tuneyard.eval.backends.generate import PRESET_TOKENS, PRESETS
 from tuneyard.eval.datasets.dataset import find_sets
@@ -340,7 +340,8 @@ shots_options: list[Option] = [
     ),
 ]
 run_options: list[Option] = [
-    execution_options,
+    workers_option,
+    ray_option,
     click.option("--out", cls=RescorableOption, required=True, type=PATH, help="Folder of the results."),
     number("--limit", "The first N examples of each dataset."),
     click.option("--resume", is_flag=True, help="Resume the run in OUT; refused if anything changed."),
