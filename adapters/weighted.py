@@ -13,7 +13,7 @@ from tuneyard.adapters.adapter import Adapter, raise_together
 from tuneyard.adapters.kinds.lora import LoraAdapter
 from tuneyard.adapters.lowrank import WeightedFactors
 from tuneyard.adapters.store import SAVES
-from tuneyard.core.documents.schema_errors import LARGEST
+from tuneyard.core.documents import LARGEST
 from tuneyard.core.errors import ContentError, RequestError, show_value
 from tuneyard.core.weights.adapter_files import Module
 from tuneyard.core.weights.base_models import INDEX, SINGLE, Base, check_base, open_base

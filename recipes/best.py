@@ -12,7 +12,7 @@ import click
 
 from tuneyard.core.cli.main import cli_command
 from tuneyard.core.cli.next_step import next_step
-from tuneyard.core.documents.schema_errors import is_number
+from tuneyard.core.documents import is_number
 from tuneyard.core.drawing.plots import picture, plotting
 from tuneyard.core.errors import ContentError, RequestError, counted, nearest
 from tuneyard.core.files import read_object, require

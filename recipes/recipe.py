@@ -7,8 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tuneyard.core.datasets import read_registry, registry_folder
-from tuneyard.core.documents import read_yaml
-from tuneyard.core.documents.schema_errors import is_number
+from tuneyard.core.documents import is_number, read_yaml
 from tuneyard.core.errors import ContentError, Problem, RequestError, nearest, show_value
 from tuneyard.core.files import bundled, read_object, require
 from tuneyard.core.training.training_run import names_in

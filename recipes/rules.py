@@ -9,7 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from tuneyard.core.documents.schema_errors import is_number
+from tuneyard.core.documents import is_number
 from tuneyard.core.errors import ContentError, Problem, show_value
 from tuneyard.core.files import HUB_ID, existing, near_name, read_object, versions
 from tuneyard.core.installation.packages import install_command

@@ -8,7 +8,7 @@ import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeGuard
 
 from tuneyard.core.errors import ContentError, wrong_value
 from tuneyard.core.files import Fields, parse_json, require
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 MOST_BYTES = 10_000_000  # of a YAML file; ours have a few thousand
 MOST_VALUES = 100_000
 MOST_DEPTH = 100
+LARGEST = 2.0**53  # above it not every whole number is a float; no step, rank or rate is as large
 BOM = b"\xef\xbb\xbf"
 _TAG = "tag:yaml.org,2002:"
 _KEYS = (f"{_TAG}str", f"{_TAG}merge")
@@ -30,6 +31,11 @@ class Yaml(NamedTuple):
 
     value: object
     lines: dict[str, int]
+
+
+def is_number(value: object) -> TypeGuard[float]:
+    """Whether a value is a number to calculate with: no boolean, no NaN, not too large."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= LARGEST
 
 
 def read_yaml(path: Path, description: str) -> Yaml:

@@ -7,11 +7,11 @@ report: jsonschema-rs checks much faster whether a value is valid.
 from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple, TypeGuard
+from typing import Any, NamedTuple
 
+from tuneyard.core.documents import LARGEST, is_number
 from tuneyard.core.errors import ContentError, nearest, show_value
 
-LARGEST = 2.0**53  # above it not every whole number is a float; no step, rank or rate is as large
 _TYPES = {"string": "text", "integer": "a whole number", "number": "a number"}
 _TYPES |= {"array": "a list", "object": "a mapping", "boolean": "true or false"}
 _BOUNDS = {
@@ -43,11 +43,6 @@ class Violation(NamedTuple):
         if self.hint:
             line += f"; {self.hint}"
         return line
-
-
-def is_number(value: object) -> TypeGuard[float]:
-    """Whether a value is a number to calculate with: no boolean, no NaN, not too large."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= LARGEST
 
 
 def check_file(

@@ -5,7 +5,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from tuneyard.core.documents.schema_errors import is_number
+from tuneyard.core.documents import is_number
 from tuneyard.core.errors import ContentError, RequestError, unexpected
 from tuneyard.core.prompt import Encode, Messages
 from tuneyard.core.prompt.supervision import SupervisedText

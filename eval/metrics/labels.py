@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tuneyard.core.documents.schema_errors import is_number
+from tuneyard.core.documents import is_number
 from tuneyard.core.errors import ContentError, RequestError, unexpected
 from tuneyard.eval.statistics.rates import Rows, accuracy_of, groups_of, hits
 
