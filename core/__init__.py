@@ -17,7 +17,12 @@ if sys.version_info < (3, 11):  # noqa: UP036  # an older Python gets a message,
     )
     sys.exit(2)
 
-from tuneyard.core.installation.checkout import version as version
-from tuneyard.core.installation.packages import require_core
+from importlib.util import find_spec
 
-require_core()
+from tuneyard.core.installation.checkout import version as version
+from tuneyard.core.installation.packages import CORE, missing
+
+absent = [name for name in CORE if find_spec(name) is None]
+if absent:
+    sys.stderr.write("error: " + missing(absent[0]) + "\n")
+    sys.exit(2)

@@ -180,10 +180,10 @@ class Ab(Task):
         """The number of answers."""
         return f"n {results['n']}  empty {results['empty']}"
 
-    def finish(self, out: Path, models: Sequence[str]) -> None:
+    def finish(self, out: Path, models: Sequence[str], sets: Sequence[str]) -> None:
         """Write the sheet for the raters, its key, and the answers side by side."""
         prompts: list[Answered] = []
-        for name in self.sets:
+        for name in sets:
             prompts += _answers(out, models, name)
         sheet, answers = make_sheet(prompts, self.seed)
         write_text(out / ANSWERS, side_by_side(prompts))

@@ -104,13 +104,14 @@ class Cmmlu(Nli):
         """Prompt in plain text, without a chat template, unless with --chat."""
         return opened if self.chat else _plain(opened)
 
-    def finish(self, out: Path, models: Sequence[str]) -> None:
+    def finish(self, out: Path, models: Sequence[str], sets: Sequence[str]) -> None:
         """Print and write the table of groups."""
         scores = read_groups(out, models, in_groups(self.label_sets))
         table = group_table(scores)
         write_text(out / TABLE, f"{table}\n")
         write_json(out / SCORES, scores)
         click.echo(f"\n{table}")
+        Nli.finish(self, out, models, sets)
 
 
 def _plain(opened: "Opened") -> "Opened":

@@ -37,12 +37,6 @@ def next_step(place: object, command: Sequence[object] | str = ()) -> None:
     context.meta[_NEXT_STEP] = (line, command)
 
 
-def has_next_step() -> bool:
-    """True if the running command has noted its next step already."""
-    context = click.get_current_context(silent=True)
-    return context is not None and _NEXT_STEP in context.meta
-
-
 def is_quiet() -> bool:
     """True if the running command has `-q`."""
     context = click.get_current_context(silent=True)

@@ -137,11 +137,3 @@ def installer() -> list[str]:
     if shutil.which("uv"):
         return ["uv", "pip", "install", "--python", sys.executable]
     return [sys.executable, "-m", "pip", "install"]
-
-
-def require_core() -> None:
-    """Exit with code 2 and a message if a package is missing that every command needs."""
-    absent = [name for name in CORE if find_spec(name) is None]
-    if absent:
-        print(f"error: {missing(absent[0])}", file=sys.stderr)
-        sys.exit(2)

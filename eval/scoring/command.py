@@ -6,18 +6,16 @@ The declaration lists the command's own options. An option with `cls=RescorableO
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import click
 
 from tuneyard.core.cli.main import examples
-from tuneyard.core.cli.next_step import TuneyardCommand, has_next_step, next_step
+from tuneyard.core.cli.next_step import TuneyardCommand
 from tuneyard.core.errors import CLI, resumed_by
-from tuneyard.core.files import read_object
 from tuneyard.eval.datasets.dataset import EvalDataset, read_datasets
 from tuneyard.eval.datasets.shots import with_shots
-from tuneyard.eval.read.results import RESULTS, check_new, part_of
+from tuneyard.eval.read.results import check_new
 from tuneyard.eval.scoring.options import (
     Option,
     ScoringRequest,
@@ -88,23 +86,7 @@ class ScoringCommand(TuneyardCommand):
             with workers_of(request) as workers:
                 opened = open_models(request, chooses=task.chooses, workers=workers)
                 plan = plan_scoring(request, task, datasets, opened)
-                first = request.out / opened.candidates[0].name / datasets[0].name
                 carry_out(plan)
-        if not has_next_step():
-            next_step(request.out, self.next_words(request.out, first))
-
-    def next_words(self, out: Path, scored: Path) -> list[str]:
-        """Words of the command that reads the results in `out`; `scored` is one model's folder in it."""
-        words = ["tuneyard", "eval", "compare", str(out), "--out", str(out / "verdict")]
-        results = read_object(scored / RESULTS)
-        if "accuracy" in results:
-            return words
-        names = list(part_of(results, "metrics"))
-        if "eval_loss" in results:
-            names.insert(0, "eval_loss")
-        if names:
-            words += ["--metric", names[0]]
-        return words
 
 
 def scoring_command(

@@ -84,7 +84,8 @@ def carry_out(plan: ScoringPlan) -> None:
         )
         with undone_without_predictions(request.out):
             _score(plan)
-    plan.task.finish(request.out, [candidate.name for candidate in plan.opened.candidates])
+    models = [candidate.name for candidate in plan.opened.candidates]
+    plan.task.finish(request.out, models, list(plan.identity["sets"]))
 
 
 def _score(plan: ScoringPlan) -> None:

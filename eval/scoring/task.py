@@ -6,13 +6,15 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tuneyard.core.cli.next_step import next_step
 from tuneyard.core.errors import counted
+from tuneyard.core.files import read_object
 from tuneyard.core.prompt import Messages
 from tuneyard.eval.backends import Backend
 from tuneyard.eval.backends.scorers import Fields, Scorer, generating, score_in_halves
 from tuneyard.eval.datasets.dataset import EvalDataset
 from tuneyard.eval.metrics.labels import UNKNOWN
-from tuneyard.eval.read.results import Prediction, Results
+from tuneyard.eval.read.results import RESULTS, Prediction, Results, part_of
 from tuneyard.eval.scoring.options import ScoringRequest
 
 if TYPE_CHECKING:
@@ -161,8 +163,19 @@ class Task(ABC):
     def check_models(self, opened: "Opened") -> None:  # noqa: B027  most commands take all models
         """Hook: refuse models or their prompts, or warn of them, before anything is planned."""
 
-    def finish(self, out: Path, models: Sequence[str]) -> None:  # noqa: B027  most have nothing to add
-        """Hook: print and write a summary after all models are scored."""
+    def finish(self, out: Path, models: Sequence[str], sets: Sequence[str]) -> None:
+        """Note the next step after all models are scored on these datasets: compare them.
+
+        A command that shows them together writes and prints its summary before that.
+        """
+        results = read_object(out / models[0] / sets[0] / RESULTS)
+        words = ["tuneyard", "eval", "compare", str(out), "--out", str(out / "verdict")]
+        figures = list(part_of(results, "metrics"))
+        if "eval_loss" in results:
+            figures.insert(0, "eval_loss")
+        if figures and "accuracy" not in results:
+            words += ["--metric", figures[0]]
+        next_step(out, words)
 
 
 def share_line(share: Results) -> str:
