@@ -122,8 +122,8 @@ def _common(command: Any) -> Any:
             help="For sampling and splitting. Refused if the spec draws no rows with it.",
         ),
         click.option("--strict", is_flag=True, help="Take warnings for errors."),
-        workers_option,
         ray_option,
+        workers_option,
         _ALL,
         _JSON,
     ):
