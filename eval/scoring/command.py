@@ -12,7 +12,8 @@ import click
 
 from tuneyard.core.cli.main import examples
 from tuneyard.core.cli.next_step import TuneyardCommand
-from tuneyard.core.errors import CLI, resumed_by
+from tuneyard.core.errors import CLI, RequestError, resumed_by
+from tuneyard.eval.backends.generate import PRESET_TOKENS
 from tuneyard.eval.datasets.dataset import EvalDataset, read_datasets
 from tuneyard.eval.datasets.shots import with_shots
 from tuneyard.eval.read.results import check_new
@@ -50,6 +51,9 @@ class ScoringCommand(TuneyardCommand):
     reads_datasets: bool
     takes_images: TakesImages
     has_shots: bool
+    longest: int
+    """The default of --max-new-tokens, 0 if the command does not generate."""
+    has_seed_of_preset: bool
 
     def prepare(self, options: Mapping[str, Any]) -> tuple[ScoringRequest, Declared]:
         """Read datasets, images and shots, and make the task. `options` have Click's names."""
@@ -57,6 +61,13 @@ class ScoringCommand(TuneyardCommand):
 
         own_options = dict(options)
         request = replace(take(own_options), command=self.module)
+        if not request.max_new_tokens:
+            request = replace(request, max_new_tokens=PRESET_TOKENS if request.preset else self.longest)
+        if self.has_seed_of_preset and request.seed is not None and not request.preset:
+            raise RequestError(
+                "--seed: nothing is sampled here: chosen labels and greedy answers are the same with each "
+                "seed; add --preset document (in nli with --mode generate), or leave --seed out"
+            )
         shots, shots_from = 0, ()
         if self.has_shots:
             shots, shots_from = own_options.pop("shots"), own_options.pop("shots_from")
@@ -118,7 +129,8 @@ def scoring_command(
     declared += options
     if longest:
         declared += generate_options(longest)
-    if longest and seeded:
+    has_seed_of_preset = longest > 0 and seeded
+    if has_seed_of_preset:
         declared.append(seed_option)
     declared += run_options
 
@@ -133,6 +145,8 @@ def scoring_command(
         command.reads_datasets = data
         command.takes_images = images
         command.has_shots = shots
+        command.longest = longest
+        command.has_seed_of_preset = has_seed_of_preset
         return command
 
     return declare

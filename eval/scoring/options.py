@@ -18,7 +18,7 @@ from tuneyard.core.datasets import registry_folder
 from tuneyard.core.errors import RequestError
 from tuneyard.core.execution.options import ray_option, workers_option
 from tuneyard.eval.backends.connection import TIMEOUT
-from tuneyard.eval.backends.generate import PRESET_TOKENS, PRESETS
+from tuneyard.eval.backends.generate import PRESETS
 from tuneyard.eval.datasets.dataset import find_sets
 from tuneyard.eval.read.results import MERGED, UNMERGED, read_identity, read_run
 
@@ -347,21 +347,9 @@ run_options: list[Option] = [
     click.option("--resume", is_flag=True, help="Resume the run in OUT; refused if anything changed."),
     click.option("--force", cls=RescorableOption, is_flag=True, help="Start this command's run in OUT anew."),
 ]
-
-
-def _check_seed(context: click.Context, _option: click.Parameter, seed: int | None) -> int | None:
-    if seed is not None and not context.params.get("preset"):
-        raise RequestError(
-            "--seed: nothing is sampled here: chosen labels and greedy answers are the same with each seed; "
-            "add --preset document (in nli with --mode generate), or leave --seed out"
-        )
-    return seed
-
-
 seed_option = click.option(
     "--seed",
     type=click.IntRange(0),
-    callback=_check_seed,
     metavar="N",
     help="--preset: draw other answers.",
 )
@@ -369,24 +357,17 @@ seed_option = click.option(
 
 def generate_options(max_new_tokens: int) -> list[Option]:
     """Options of commands that generate: --max-new-tokens with this default, --preset and --think."""
-
-    def longest() -> int:
-        preset = click.get_current_context().params.get("preset")
-        return PRESET_TOKENS if preset in PRESETS else max_new_tokens
-
     return [
         click.option(
             "--max-new-tokens",
             type=click.IntRange(1),
             metavar="N",
-            default=longest,
             show_default=str(max_new_tokens),
             help="generate: the longest answer, in tokens.",
         ),
         click.option(
             "--preset",
             type=click.Choice(list(PRESETS)),
-            is_eager=True,  # before --max-new-tokens, whose default depends on it
             help="generate: sample as the model's generation_config says, up to 512 tokens.",
         ),
         click.option("--think", is_flag=True, help="generate: let a model think before it answers."),
