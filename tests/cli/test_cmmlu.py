@@ -23,14 +23,14 @@ def question(number: int) -> list[str]:
 
 @pytest.fixture
 def exams(tmp_path: Path) -> Path:
+    folder = tmp_path / "cmmlu"
     for split, count in (("dev", 5), ("test", 6)):
-        (tmp_path / "cmmlu" / split).mkdir(parents=True)
+        (folder / split).mkdir(parents=True)
         for name in SUBJECTS:
-            with (tmp_path / "cmmlu" / split / f"{name}.csv").open("w", encoding="utf-8", newline="") as file:
-                writer = csv.writer(file)
-                writer.writerow(["", "Question", *LETTERS, "Answer"])
-                writer.writerows([n, *question(n + len(name))] for n in range(count))
-    return tmp_path / "cmmlu"
+            with (folder / split / f"{name}.csv").open("w", newline="") as file:
+                questions = ([n, *question(n + len(name))] for n in range(count))
+                csv.writer(file).writerows([["", "Question", *LETTERS, "Answer"], *questions])
+    return folder
 
 
 @pytest.fixture
@@ -103,9 +103,10 @@ def test_the_table_has_groups_and_both_averages(cmmlu, capsys) -> None:
     average = table["average over subjects"]
     assert (average["sets"], average["n"]) == (3, 12)
     assert average["accuracy"] == pytest.approx(sum(accuracy.values()) / 3)
-    text = (out / "cmmlu.md").read_text()
-    assert text in capsys.readouterr().out
-    assert "| all questions as one" in text
+    printed, following = capsys.readouterr()
+    assert (out / "cmmlu.md").read_text() in printed
+    assert "| all questions as one" in printed
+    assert "next: tuneyard eval compare" in following
 
 
 @pytest.mark.parametrize(
