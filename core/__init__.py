@@ -22,7 +22,7 @@ from importlib.util import find_spec
 from tuneyard.core.installation.checkout import version as version
 from tuneyard.core.installation.packages import CORE, missing
 
-absent = [name for name in CORE if find_spec(name) is None]
-if absent:
-    sys.stderr.write("error: " + missing(absent[0]) + "\n")
-    sys.exit(2)
+for package in CORE:
+    if find_spec(package) is None:
+        sys.stderr.write("error: " + missing(package) + "\n")
+        sys.exit(2)
