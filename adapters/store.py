@@ -47,6 +47,8 @@ def _read(reference: str | Path) -> tuple[type[Adapter], Path, dict[str, Any]]:
     path = folder / CONFIG
     if not path.is_file():
         hint = checkpoints_in(folder) or f"; name the output_dir of a LoRA training ({_listing()})"
+        if (folder / "config.json").is_file():
+            hint = f"; it is a whole model: was it meant for --model or --base? Adapters {_listing()}"
         raise RequestError(f"{folder}: not an adapter: {CONFIG} is missing{hint}")
     raw: dict[str, Any] = read_object(path)
     check_characters(json.dumps(raw, ensure_ascii=False), path)

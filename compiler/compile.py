@@ -180,19 +180,14 @@ def _compiled(spec: Spec, request: CompileRequest, inputs: Sequence[Input], fold
         if spec.arranged:
             write_arranged(run, executor)
         else:
-            _write_in_order(run, executor)
+            splits = [split for split in spec.splits if run.inputs_of(split)]
+            with run.reading(splits, executor):
+                for split in splits:  # written while its files are read
+                    fingerprints = run.fingerprints[split] = Fingerprints()
+                    with run.open(split) as files:
+                        run.read_part(split, fingerprints, files)
     _complete(run)
     return report
-
-
-def _write_in_order(run: Run, executor: Executor | None) -> None:
-    """Write each split while its files are read."""
-    splits = [split for split in run.spec.splits if run.inputs_of(split)]
-    with run.reading(splits, executor):
-        for split in splits:
-            fingerprints = run.fingerprints[split] = Fingerprints()
-            with run.open(split) as files:
-                run.read_part(split, fingerprints, files)
 
 
 def _complete(run: Run) -> None:

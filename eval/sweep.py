@@ -115,7 +115,11 @@ def cli(
     if checkpoints:
         axes = checkpoint_axes(request, checkpoints)
     elif grid is not None:
-        axes = weight_axes(request, [parse_weight(part.strip(), "--grid") for part in grid.split(",")])
+        try:
+            weights = [parse_weight(part.strip(), "--grid") for part in grid.split(",")]
+        except RequestError as error:
+            raise RequestError(f"{error}; several have commas between them: --grid 0,0.5,1") from error
+        axes = weight_axes(request, weights)
     else:
         axes = weight_axes(request)
         searching = True

@@ -5,7 +5,6 @@ compares them with the expected ones. Writes
 OUT/<model>/<set>/{metrics.json,predictions.jsonl,results.json}. docs/eval-text.md explains them.
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -276,14 +275,15 @@ class Text(Task):
 
     def line(self, results: Results) -> str:
         """The figures, with the limits of the loss."""
-        limits = results["estimates"]["eval_loss"]["ci95"] or (-math.inf, math.inf)
-        low, high = (f"{limit:.4f}" for limit in limits)
-        loss = f"{results['eval_loss']:.4f}"
+        limits = results["estimates"]["eval_loss"]["ci95"]
+        interval = "too few rows for an interval"
+        if limits:
+            interval = ", ".join(f"{limit:.4f}" for limit in limits)
         noun = "answer"
         if results["scored"] == "texts":
             noun = "text"
         parts = [
-            f"eval_loss {loss} [{low}, {high}]",
+            f"eval_loss {results['eval_loss']:.4f} [{interval}]",
             f"perplexity {results['perplexity']:.4g}",
             f"n {counted(results['n'], noun)} ({counted(results['tokens'], 'token')})",
         ]

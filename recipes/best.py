@@ -118,7 +118,10 @@ def read_curve(output_dir: Path, metric: str) -> list[tuple[int, float]]:
     measured -= {"step", "epoch"}
     hint = nearest(metric, measured) or "name one of these: --metric"
     if not any(name.startswith("eval_") for name in measured):
-        hint = "the recipe has no eval_strategy; write `eval_strategy: steps` and train again"
+        hint = (
+            "the recipe has no eval_strategy; write `eval_strategy: steps`, `eval_steps` and `val_size: 0.1` "
+            "and train again"
+        )
     found = ", ".join(sorted(measured)) or "nothing"
     raise NotMeasuredError(f"{state}: no {metric}; found {found}; {hint}")
 

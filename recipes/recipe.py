@@ -197,6 +197,8 @@ def find_recipe(path: Path) -> Path:
                 f"{path}: a dataset of {folder}/, expected a recipe; write one: "
                 f"tuneyard recipe new --dataset {path} --model DIR --out {path}.yaml"
             )
-        hint = nearest(path.name, sorted(file.stem for file in by_name.parent.glob("*.yaml")))
-        raise RequestError(f"recipe not found: {path}; neither is {by_name}; {hint}".rstrip("; "))
+        hint = nearest(
+            path.name, sorted(file.stem for file in by_name.parent.glob("*.yaml")), "`recipe new` writes one"
+        )
+        raise RequestError(f"recipe not found: {path}, expected FILE.yaml before key=value; {hint}")
     return by_name

@@ -72,7 +72,7 @@ def stored_examples(name: str, folder: Path) -> Iterator[StoredExamples]:
     if not path.is_file():
         if "/" in name:
             raise RequestError(
-                f"{name}: file not found; {near_name(path)}; expected a dataset's name or a file of records"
+                f"{name}: expected the name of a dataset or a file of records; {near_name(path)}"
             )
         dataset = find_dataset(name, folder)
         path, entry = dataset.path, dataset.entry

@@ -9,7 +9,7 @@ from itertools import islice
 from pathlib import Path
 from sys import intern
 
-from tuneyard.compiler.commands.dataset_reader import StoredExamples, few, label_of, stored_examples
+from tuneyard.compiler.commands.dataset_reader import few, label_of, stored_examples
 from tuneyard.compiler.draw import ROW_TYPE
 from tuneyard.compiler.lint.fingerprints import Places
 from tuneyard.compiler.lint.matching import paired
@@ -34,7 +34,10 @@ class Side:
         self.label_counts: Counter[str] = Counter()
         has_labels = True
         for examples in stored_examples(name, folder):
-            self._add_keys(examples)
+            self.places.add(examples.prefix, examples.lines)
+            # prompts are compared as in a compile, contents exactly
+            self.prompts.extend(keys_of_texts(map(plain_text, examples.prompts())))
+            self.contents.extend(keys_of_texts(map(_content, examples.examples)))
             if has_labels:
                 labels = list(map(label_of, examples.examples))
                 self.label_counts.update(labels)
@@ -42,12 +45,6 @@ class Side:
                 has_labels = bool(few(self.label_counts))
         if not has_labels:
             self.labels, self.label_counts = [], Counter()
-
-    def _add_keys(self, examples: StoredExamples) -> None:
-        """Add places and keys: prompts are compared as in a compile, contents exactly."""
-        self.places.add(examples.prefix, examples.lines)
-        self.prompts.extend(keys_of_texts(map(plain_text, examples.prompts())))
-        self.contents.extend(keys_of_texts(map(_content, examples.examples)))
 
 
 def _content(example: Example) -> bytes:

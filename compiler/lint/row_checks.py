@@ -70,7 +70,10 @@ class Lint:
             plain[name], is_column_suspect = plain_texts(column)
             is_suspect = is_suspect or is_column_suspect
         if is_suspect:
-            self._warn_of_contents(batch, texts)
+            for number, row in enumerate(zip(*texts.values(), strict=True)):
+                answers_of_row = [texts[name][number] for name in self.texts.answered]
+                for code, message in text_warnings(row, answers_of_row):
+                    self._warn(code, batch, number, message)
         lengths = array("I", reduce(partial(map, add), (map(len, column) for column in texts.values())))
         self._warn_of_texts(batch, texts, plain, lengths)
         prompts = [plain[name] for name in self.texts.asked]
@@ -106,12 +109,6 @@ class Lint:
             text_by_value = {value: _written(value) for value in set(batch.columns[name])}
             answers.append(list(map(text_by_value.__getitem__, batch.columns[name])))
         return answers
-
-    def _warn_of_contents(self, batch: Batch, texts: Mapping[str, Texts]) -> None:
-        for number, row in enumerate(zip(*texts.values(), strict=True)):
-            answers = [texts[name][number] for name in self.texts.answered]
-            for code, message in text_warnings(row, answers):
-                self._warn(code, batch, number, message)
 
     def _warn_of_texts(
         self,

@@ -104,6 +104,9 @@ def find_spec(name: str) -> Path:
     bundled = SPECS / f"{name}.yaml"
     if _NAME.fullmatch(name) and bundled.is_file():
         return bundled
+    specs = sorted(Path(name).glob("*.yaml"))
+    if specs:
+        raise RequestError(f"{name} is a folder of specs, expected one: tuneyard data compile {specs[0]}")
     if Path(name).exists():
         file = shlex.quote(name)
         raise RequestError(

@@ -351,6 +351,9 @@ def _column(name: str, value: Any, raw: Raw) -> Column:
 def _split(raw: Any) -> Split:
     settings = ("stratify", "group", "by", "seed")
     shares = {name: float(share) for name, share in raw.items() if name not in settings}
+    for name in shares:
+        near = nearest(name, ("stratify", "group"))
+        _refuse(near, f"split: {name} is no name of a split: {near}")
     _refuse(
         not shares or sum(shares.values()) >= 1,
         "split: name at least one part with its share, all together below 1",

@@ -139,7 +139,11 @@ class LoadedDataset:
         comparison.end()
         if loaded.audit:
             verdict.audit = audit
-            _add_findings(verdict, audit, comparison.places)
+            for code, message in AUDIT_MESSAGES.items():
+                rows = audit.findings.get(code, ())
+                graded = code_for(code, len(rows), audit.rows) if code in MESSAGES else code
+                for row in rows:
+                    verdict.add(Problem(graded, comparison.places[row], message), row)
             for problem in _lost_texts(verdict, audit, self.dataset.path):
                 verdict.add(problem)
 
@@ -312,15 +316,6 @@ def load(name: str, folder: Path, settings: Settings, cache: str, workers: int) 
         except expected_errors() as error:
             raise ContentError(f"LLaMA-Factory refuses the settings: {error}") from error
         return data, data.rows(name, split="train", num_samples=None)
-
-
-def _add_findings(verdict: Verdict, audit: Audit, places: Sequence[str]) -> None:
-    """Add the findings of the audit with the places of their records."""
-    for code, message in AUDIT_MESSAGES.items():
-        rows = audit.findings.get(code, ())
-        graded = code_for(code, len(rows), audit.rows) if code in MESSAGES else code
-        for row in rows:
-            verdict.add(Problem(graded, places[row], message), row)
 
 
 def _lost_texts(verdict: Verdict, audit: Audit, path: Path) -> Iterator[Problem]:

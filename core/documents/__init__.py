@@ -202,9 +202,10 @@ def _size(node: "yaml.Node", place: str, sizes: "dict[yaml.Node, int]") -> int:
         for key, value in node.value:
             line = f"{place}:{key.start_mark.line + 1}"
             if key.tag not in _KEYS:
-                raise ContentError(
-                    f'{line}: a key that YAML does not read as text: write it in quotes, as "yes" or "no"'
-                )
+                fix = 'write it in quotes, as "yes" or "no"'
+                if value.value == "":  # {eval: 0,2}
+                    fix = "write a decimal point, not a comma (0.2)"
+                raise ContentError(f"{line}: a key that YAML does not read as text: {fix}")
             if key.value in keys:
                 raise ContentError(f"{line}: duplicate key {key.value!r}: keep one")
             keys.add(key.value)

@@ -50,10 +50,15 @@ _LLAMAFACTORY_NAMES = {
     "--adapter-name-or-path": " Here it is --adapter.",
     "--eval-dataset": " Here it is --dataset.",
     "--output-dir": " Here it is --out.",
+    "--steps": " A setting of a recipe has no dashes: max_steps=20.",
     "--learning-rate": " A setting of a recipe has no dashes: learning_rate=1e-4.",
 }
 """What to type in place of LLaMA-Factory's options."""
 _REPEATABLE = ("--adapter", "--data", "--dataset", "--source")
+_NUMBER_SLIP = re.compile(
+    r"""["'](\d+)(?:,(\d[\de-]*)|%)["'](?:: expected a number|, expected a number| is not a valid float)"""
+)
+"""A number with a decimal comma or with `%`, in a message that expects a number."""
 _MISSING_PATH = re.compile(r"(?:File|Directory|Path) '(.+)' does not exist\.$")  # of Click
 _terminated = threading.Event()
 _JSON = json.JSONEncoder(ensure_ascii=False)  # `json.dumps` makes one at each call: rows may all be wrong
@@ -231,10 +236,10 @@ def _exit_code(command: click.Command) -> int:
     except click.ClickException as error:
         message_of_click = io.StringIO()
         error.show(message_of_click)
-        say(message_of_click.getvalue().rstrip("\n") + _hint(error) + _slip(), to_stderr=True)
+        say(message_of_click.getvalue().rstrip("\n") + _hint(error) + _slip(error.message), to_stderr=True)
         return 2
     except TuneyardError as error:
-        say(f"error: {error}{_slip()}", to_stderr=True)
+        say(f"error: {error}{_slip(str(error))}", to_stderr=True)
         return error.exit_code
     except ImportError as error:
         if not error.name or error.name.partition(".")[0] == "tuneyard":
@@ -275,7 +280,7 @@ def _hint(error: click.ClickException) -> str:
         return f" Options come after the command: {error.ctx.command_path} COMMAND {error.option_name} …"
     hint = _LLAMAFACTORY_NAMES.get(getattr(error, "option_name", ""), "")
     if error.message.startswith("Got unexpected extra argument"):
-        hint = "; run the command for each alone, or put a path with spaces in quotes"
+        hint = "; run the command for each alone, or put its option before it (--dataset, --out, --once)"
     missing_path = _MISSING_PATH.search(error.message)
     if missing_path:
         from tuneyard.core.files import near_name
@@ -290,8 +295,14 @@ def _hint(error: click.ClickException) -> str:
     return hint
 
 
-def _slip() -> str:
-    """A line on a slip in the words of the command line, "" without any."""
+def _slip(message: str) -> str:
+    """A line on a slip in the refused number or in the words of the command line, "" without any."""
+    number = _NUMBER_SLIP.search(message)
+    if number:
+        whole, decimals = number.groups()
+        if decimals:
+            return f"\nwrite a decimal point, not a comma: {whole}.{decimals}"
+        return f"\nwrite the number alone: {whole} (as a share of 1: {int(whole) / 100:g})"
     for word, following in pairwise(sys.argv):
         path = f"{word} {following}"
         if os.path.exists(path):  # noqa: PTH110  # Path.exists raises for a name that is too long

@@ -124,7 +124,11 @@ class RayCluster(Executor):
                     return
                 next_result = order[0].result
                 if not fitting and next_result is None:
-                    raise _no_room(resources)
+                    raise RequestError(
+                        f"--ray: an item takes {resources.cpus:g} CPU, {resources.gpus:g} GPU and "
+                        f"{resources.memory / 1e9:.1f} GB of memory, and no node has that (`ray status` "
+                        "lists them); add a node, or run it on a machine without --ray"
+                    )
                 while waiting and self._idle:
                     actor, drawn = self._idle.pop(), waiting.popleft()
                     running[actor.run_in.remote(*arguments, drawn.item)] = (actor, drawn)
@@ -157,15 +161,6 @@ class RayCluster(Executor):
         finally:
             for actor, _ in running.values():
                 ray.kill(actor)
-
-
-def _no_room(resources: Resources) -> RequestError:
-    """The error for a cluster none of whose nodes can run such an item, or no longer."""
-    return RequestError(
-        f"--ray: an item takes {resources.cpus:g} CPU, {resources.gpus:g} GPU and "
-        f"{resources.memory / 1e9:.1f} GB of memory, and no node has that (`ray status` lists them); "
-        "add a node, or run it on a machine without --ray"
-    )
 
 
 class _Actor(WorkerSide):

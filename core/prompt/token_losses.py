@@ -74,7 +74,8 @@ class TokenLossFile:
             file.seek(offset)
             fields = json.loads(file.readline())
         ids, losses = fields.get("ids"), fields.get("losses")
-        if not (_all_ids(ids) and _all_losses(losses) and len(ids) == len(losses)):
+        is_list = isinstance(ids, list) and all(type(token) is int for token in ids)
+        if not (is_list and _all_losses(losses) and len(ids) == len(losses)):
             raise ContentError(
                 f"{self.path}: row {row}: expected `ids` (whole numbers) and as many `losses` (numbers or "
                 "null). Score the dataset again with --token-losses"
@@ -90,10 +91,6 @@ def _row(line: bytes, path: Path, number: int) -> int:
     if type(row) is not int or row < 1:
         raise unexpected(f"{path}:{number}", "row", row, "a whole number from 1")
     return row
-
-
-def _all_ids(ids: object) -> bool:
-    return isinstance(ids, list) and all(type(token) is int for token in ids)
 
 
 def _all_losses(losses: object) -> bool:

@@ -224,4 +224,7 @@ def refuse_adapter(folder: Path) -> None:
     adapter = folder / "adapter_config.json"
     if adapter.is_file() and not (folder / "config.json").is_file():
         base = read_object(adapter).get("base_model_name_or_path")
-        raise RequestError(f"{folder}: an adapter, expected a whole model; its base is {base}")
+        raise RequestError(
+            f"{folder}: an adapter, expected a whole model: its base is {base}, and both together are what "
+            f"`tuneyard adapter fuse {folder} --base {base} --out DIR` writes"
+        )

@@ -14,11 +14,12 @@ from typing import Any
 
 from tuneyard.core.datasets import Dataset, find_dataset, read_records, registry_folder
 from tuneyard.core.datasets.manifest import EMPTY, MANIFEST, manifest_beside
-from tuneyard.core.errors import ContentError, RequestError
+from tuneyard.core.errors import ContentError, RequestError, nearest_name
 from tuneyard.core.files import check_characters, free_path, names_folder, require, sha256, text_sha256
 from tuneyard.core.language.messages import warn
 from tuneyard.core.language.translation import tr
 from tuneyard.core.prompt import Conversation, Messages, conversation, refuse_media
+from tuneyard.core.records import ALPACA, Entry, format_of
 from tuneyard.core.records.row_index import RowIndex, read_row_index, row_index_file
 from tuneyard.eval.datasets.origin import Origin, find_origin
 
@@ -177,6 +178,7 @@ def make_dataset(dataset: Dataset, cluster: str | None, folder: Path | None, ima
     for number, record in enumerate(records, 1):
         place = f"{dataset.path}: record {number}"
         refuse_media(record, dataset.entry, place, images)
+        _check_names(record, dataset.entry, place)
         conversations.append(conversation(record, dataset.entry, place))
         check_characters(json.dumps(record, ensure_ascii=False), place)
     compiled = manifest_beside(dataset.path)
@@ -196,6 +198,18 @@ def make_dataset(dataset: Dataset, cluster: str | None, folder: Path | None, ima
         cluster=column,
         clusters=clusters,
     )
+
+
+def _check_names(record: Record, entry: Entry, place: str) -> None:
+    """Refuse a question, an input or an answer under a misspelt name: it would be read as an empty text."""
+    columns = format_of(record, entry).columns
+    for part in ALPACA:
+        name, names, where = part, columns.keys() - ALPACA, " in `columns` of its entry"
+        if part in columns:
+            name, names, where = columns[part], record.keys() - columns.values(), ""
+        near = nearest_name(name, names)
+        if near and name not in record:
+            raise ContentError(f"{place}: no {name!r}, found {near!r}{where}: write both alike")
 
 
 def trained_conversations(dataset: Dataset, most: int | None = None) -> Iterator[Conversation]:

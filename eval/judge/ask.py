@@ -69,6 +69,12 @@ def compare_runs(
     warned = [*warnings, *pairing_warnings(runs)]
     for by_model in runs.values():
         warned += check_rows(list(by_model.values()))
+    if len(models_of(runs)) > 1 and all(len(by_model) == 1 for by_model in runs.values()):
+        answered = [f"{dataset} ({joined(list(by_model))})" for dataset, by_model in runs.items()]
+        raise RequestError(
+            f"nothing to compare: a single model answered each of {', '.join(answered)}; score two models or "
+            "more on the same dataset, and name the folders of both"
+        )
     base = BASE
     if base not in models_of(runs):
         first = models_of(runs)[0]

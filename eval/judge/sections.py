@@ -23,7 +23,7 @@ from tuneyard.eval.judge.conclusions import MEAN, Comparison, ModelScore, Paired
 from tuneyard.eval.metrics import metrics
 from tuneyard.eval.metrics.labels import MOST, UNKNOWN, short
 from tuneyard.eval.read.results import part_of
-from tuneyard.eval.read.scored_run import LOSS, RunsByDataset, RunsByModel, ScoredRun, models_of
+from tuneyard.eval.read.scored_run import RunsByDataset, RunsByModel, ScoredRun, models_of
 from tuneyard.eval.statistics.f1 import RARE, MacroF1, macro_f1s, mean_f1
 from tuneyard.eval.statistics.family import (
     DifferenceTest,
@@ -33,7 +33,7 @@ from tuneyard.eval.statistics.family import (
     shrunk,
     units_of,
 )
-from tuneyard.eval.statistics.rates import Mean, average, calibration, metric_mean
+from tuneyard.eval.statistics.rates import LOSS, Mean, average, calibration, metric_mean
 from tuneyard.eval.statistics.seeds import figure_over_seeds, over_seeds
 from tuneyard.eval.statistics.spread import Floats
 

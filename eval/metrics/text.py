@@ -19,6 +19,7 @@ from tuneyard.eval.statistics.rates import (
     Rows,
     by_cluster,
     groups_of,
+    loss_of,
     mean_of,
     rate_of,
     ratio,
@@ -191,7 +192,7 @@ def read_figures(rows: Rows) -> Figures:
 
     `rows` have `loss` (summed), `tokens` and `truncated`.
     """
-    loss = ratio([row["loss"] for row in rows], [row["tokens"] for row in rows], groups_of(rows))
+    loss = loss_of([row["loss"] for row in rows], [row["tokens"] for row in rows], groups_of(rows))
     low, high = map(_exp, loss.ci95)
     perplexity = Mean(_exp(loss.value), low, high, loss.n, _exp(loss.value) * loss.stderr)
     cut = sum(bool(row["truncated"]) for row in rows) / len(rows)

@@ -20,9 +20,8 @@ from tuneyard.eval.metrics import is_measurable, metrics
 from tuneyard.eval.metrics.preference import ANSWER, AUC, auc_of
 from tuneyard.eval.metrics.text import CHARACTERS, bleu_parts, rouge
 from tuneyard.eval.read.results import part_of
-from tuneyard.eval.statistics.rates import Rows, group_of
+from tuneyard.eval.statistics.rates import LOSS, Rows, group_of
 
-LOSS = "eval_loss"
 IDS = ("row", "id", "doc_id")
 LARGEST = 1e100  # squares of more are beyond what a float holds
 TEXTS = ("reference", "prediction")

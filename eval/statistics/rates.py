@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 Groups = Sequence[Hashable] | None
 """The group of each row, such as its cluster. None: all rows are independent."""
+LOSS = "eval_loss"
 DRAWS = 10_000
 BINS = 10  # of confidence
 
@@ -190,6 +191,17 @@ def ratio(tops: Sequence[float], bottoms: Sequence[float], groups: Groups = None
     return Mean(float(spread.value[0]), low, high, len(tops), float(spread.error[0]))
 
 
+def loss_of(losses: Sequence[float], tokens: Sequence[float], groups: Groups = None) -> Mean:
+    """Loss per token, with the error and limits of `ratio`.
+
+    No loss is below 0. If the lower limit is, there are too few rows for an interval: the error is infinite.
+    """
+    loss = ratio(losses, tokens, groups)
+    if loss.low < 0:
+        return Mean(loss.value, -math.inf, math.inf, loss.n, math.inf)
+    return loss
+
+
 def mean_of(values: Sequence[float], groups: Groups = None) -> Mean:
     """Mean of values in any unit, with the error and limits of `ratio`."""
     return ratio(values, [1] * len(values), groups)
@@ -208,6 +220,8 @@ def metric_mean(
     if metric.is_share:
         return rate_of(values, groups)
     weighted = [value * weight for value, weight in zip(values, weights, strict=True)]
+    if metric.name == LOSS:
+        return loss_of(weighted, weights, groups)
     return ratio(weighted, weights, groups)
 
 

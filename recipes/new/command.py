@@ -20,6 +20,7 @@ from tuneyard.core.cli.next_step import next_step
 from tuneyard.core.errors import ContentError, Problem, RequestError, counted, summarise
 from tuneyard.core.files import existing, no_folder, write_text
 from tuneyard.core.language.messages import say
+from tuneyard.core.weights.base_models import refuse_adapter
 from tuneyard.recipes import costs
 from tuneyard.recipes.answer import Facts, LaidOut, Rows
 from tuneyard.recipes.check import Checked, ask_check, quick_check
@@ -92,6 +93,7 @@ def command(
     """Write a commented recipe for a dataset, a model and a machine, and check it."""
     _refuse_out(out)
     target = _target(trains_on)
+    refuse_adapter(Path(model))
     data = training_data(dataset, dataset_dir, stage)
     if not may_be_here(model):
         raise _model_error(model, "its files are not on this machine")
@@ -201,10 +203,7 @@ def _measured(llamafactory: LlamaFactory, request: RecipeRequest) -> tuple[Facts
 
 def _model_error(model: str, reason: str) -> RequestError:
     """The error of a model that cannot be read, with the model to name or to fetch."""
-    from tuneyard.core.weights.base_models import refuse_adapter
-
     fix = "name a folder with config.json and the tokenizer's files"
-    refuse_adapter(Path(model))
     if Path(model).is_dir():
         return RequestError(f"--model {model}: {reason}; {fix}")
     if "/" not in model:

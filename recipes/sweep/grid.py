@@ -38,7 +38,9 @@ def parse_grid(arguments: Sequence[str]) -> Grid:
         key = SHORT.get(written_key, written_key)
         values = _values(key, text)
         if not equals or not values:
-            raise RequestError(f"{argument!r}: expected a setting and its values, as in lora_rank=4,8,16")
+            raise RequestError(
+                f"{argument!r}: expected a setting and its values after the recipe, as in lora_rank=4,8,16"
+            )
         if key == "output_dir":
             raise RequestError(f"{argument!r}: each run has its own folder; name their parent by --out DIR")
         if key in axes or key in fixed:

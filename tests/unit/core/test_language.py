@@ -204,8 +204,8 @@ def test_other_lines_of_the_first_steps(english: str, chinese: str) -> None:
 
 def test_the_steps_of_the_demo_are_chinese_and_their_commands_stand_in_one_column(in_china: Path) -> None:
     steps = invoke(tuneyard, "demo", "--dry-run").stdout.splitlines()
-    assert steps[0].startswith("待做   基座模型           tuneyard recipe base")
-    assert steps[1].startswith("待做   数据集 demo_rte    tuneyard data compile")
+    assert steps[0].startswith("基座模型           tuneyard recipe base")
+    assert steps[1].startswith("数据集 demo_rte    tuneyard data compile")
 
 
 def test_doctor_is_chinese_in_a_chinese_locale(in_china: Path, monkeypatch: pytest.MonkeyPatch) -> None:

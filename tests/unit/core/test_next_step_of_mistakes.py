@@ -47,11 +47,17 @@ RECIPE = "model_name_or_path: a/b\nstage: sft\ndataset: x\noutput_dir: out\n"
         (
             ["demo", "--model", "lora", "--dry-run"],
             2,
-            "lora: an adapter, expected a whole model; its base is b",
+            "`tuneyard adapter fuse lora --base b --out DIR` writes",
         ),
         (["data", "init", "lora"], 2, "lora: expected rows, found an adapter: tuneyard adapter show lora"),
         (["eval", "compare", "mine.csv", "--out", "lora"], 2, "--out lora: an adapter, or "),
         (["data", "compile", "nodata"], 2, "nodata is data, not a spec; `tuneyard data init nodata`"),
+        (["data", "compile", "specs"], 2, "expected one: tuneyard data compile specs/comma.yaml"),
+        (["data", "check", "specs/comma.yaml"], 1, "write a decimal point, not a comma (0.2)"),
+        (["data", "check", "specs/misspelt.yaml"], 1, 'did you mean "stratify"?'),
+        (["adapter", "merge", "a=0,5", "--out", "o"], 2, "write a decimal point, not a comma: 0.5"),
+        (["eval", "compare", "a", "--out", "o", "--margin", "5%"], 2, "write the number alone: 5 "),
+        (["recipe", "train", "lr=1", "mine.yaml"], 2, "expected FILE.yaml before key=value"),
         (["adapter", "show", "NAME"], 2, "NAME is a placeholder of the help"),
         (["data", "verify", "x", "--model", ""], 2, "--model '': is a variable of your shell empty?"),
         (["eval", "nli", "--model", "m", "--out", "o", "--dataset", "a,b"], 2, "--dataset a --dataset b"),
@@ -75,13 +81,13 @@ RECIPE = "model_name_or_path: a/b\nstage: sft\ndataset: x\noutput_dir: out\n"
         (["data", "list", "--out", "nodir"], 2, "`tuneyard data compile` makes one"),
         (["data", "compile", "hub:a/b"], 2, "`tuneyard data compile SPEC --source hub:"),
         (["data", "init", "mine.csv", "--text", "b"], 2, "(columns: a)"),
-        (["data", "diff", "./typo.jso", "a"], 2, 'not found; did you mean "typo.json"?'),
+        (["data", "diff", "./typo.jso", "a"], 2, 'file of records; did you mean "typo.json"?'),
         (["recipe", "plan", "nodata"], 2, "name one that is there: ls nodata"),
         (["adapter", "show", "z", "links"], 2, 'put a path with spaces in quotes: "z links"'),
         (
             ["data", "init", "my", "file.csv"],
             2,
-            "(file.csv); run the command for each alone, or put a path with spaces in quotes",
+            "(file.csv); run the command for each alone, or put its option before it",
         ),
     ],
 )
@@ -98,6 +104,9 @@ def test_a_mistake_has_a_next_step(
     Path("spec.yaml").write_text("like: qa\nsource: {files: mine.cvs}\n")
     Path("typo.json").write_text('[{"question": "a" "answer": "b"}]')
     Path("nodata").mkdir()
+    Path("specs").mkdir()
+    Path("specs/comma.yaml").write_text("like: qa\nsplit: {eval: 0,2}\n")
+    Path("specs/misspelt.yaml").write_text("like: qa\nsplit: {stratfy: 0.2}\n")
     Path("nodata/tab.yml").write_text("about: x\n\tlike: qa\n")
     Path("nodata/empty.yml").touch()
     Path("lora").mkdir()
