@@ -282,6 +282,13 @@ def existing(path: Path) -> Path:
     return path
 
 
+def check_writable(out: Path) -> None:
+    """Raise `RequestError` unless OUT, or the nearest of its parents that exists, is a folder for files."""
+    folder = existing(out)
+    if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
+        raise RequestError(f"--out {out}: {folder} is no folder that can be written to; name another folder")
+
+
 def no_folder(reference: str, otherwise: str) -> str:
     """Message `REFERENCE: no such folder; did you mean …?`.
 

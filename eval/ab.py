@@ -84,7 +84,13 @@ def ask(request: ScoringRequest, datasets: Sequence[EvalDataset], order: int) ->
 
     Prompts need no reference answers: --data also takes a .txt file with one prompt a line.
     """
+    from tuneyard.eval.scoring.candidates import open_adapters
+
     check_unrated(request.out / SHEET)
+    _, models = open_adapters(request)  # before the base is loaded
+    if len(models) < 2:
+        (only,) = models
+        raise RequestError(f"only {only} is prompted: name another model with --adapter NAME[=DIR]")
     return Ab(request, order, [dataset.name for dataset in datasets]), datasets
 
 
@@ -144,10 +150,8 @@ class Ab(Task):
     if_too_long = "left out of the sheet"
 
     def check_models(self, opened: "Opened") -> None:
-        """Check that there are two models or more, and that the key in OUT is of the same sheet."""
+        """Check that the key in OUT is of the same sheet."""
         models = [candidate.name for candidate in opened.candidates]
-        if len(models) < 2:
-            raise RequestError(f"only {models[0]} is prompted: name another model with --adapter NAME[=DIR]")
         if not self.request.force:
             check_key(self.request.out / KEY, self._facts(models))
 

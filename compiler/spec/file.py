@@ -104,14 +104,11 @@ def find_spec(name: str) -> Path:
     bundled = SPECS / f"{name}.yaml"
     if _NAME.fullmatch(name) and bundled.is_file():
         return bundled
-    specs = sorted(Path(name).glob("*.yaml"))
-    if specs:
-        raise RequestError(f"{name} is a folder of specs, expected one: tuneyard data compile {specs[0]}")
     if Path(name).exists():
         file = shlex.quote(name)
         raise RequestError(
-            f"{name} is data, not a spec; `tuneyard data init {file}` proposes one, and "
-            f"`tuneyard data compile SPEC --source {file}` compiles it with a spec that reads it"
+            f"{name} is not a spec, expected FILE.yaml; for data `tuneyard data init {file}` proposes one, "
+            f"and `tuneyard data compile SPEC --source {file}` compiles it with a spec that reads it"
         )
     hint = nearest(name, [*known_specs(), *map(str, Path(name).parent.glob("*.yaml"))], SEE)
     raise RequestError(f"unknown spec {name!r} (known: {', '.join(known_specs())}); {hint}")

@@ -5,12 +5,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tuneyard.compiler.problems import WARNINGS
-from tuneyard.compiler.verify.audit import Audit
 from tuneyard.compiler.verify.comparison import row_bar
 from tuneyard.compiler.verify.dataset import LoadedDataset, loaded
 from tuneyard.compiler.verify.recipe_file import RecipeFile, Settings
 from tuneyard.compiler.verify.report import histogram
-from tuneyard.compiler.verify.verdict import Verdict
 from tuneyard.compiler.view.page_rows import CUT_CODE, DROPPED, PageRows
 from tuneyard.compiler.view.payload import (
     SEED,
@@ -111,23 +109,19 @@ def _payload(loaded_dataset: LoadedDataset, settings: Settings, page_rows: PageR
         payload.model = Path(str(settings["model_name_or_path"])).name
         payload.template = str(settings.get("template") or OWN_TEMPLATE)
         payload.cutoff_len = verdict.cutoff
-        _add_token_counts(payload, verdict.audit, verdict)
+        audit, lengths = verdict.audit, verdict.audit.lengths  # of all rows, in tokens
+        payload.tokens = audit.uncut
+        payload.learned = audit.learned
+        payload.cut = audit.uncut - audit.seen
+        payload.bins = histogram(lengths, BARS)
+        if not (verdict.stage == "pt" and verdict.packing):
+            payload.over_cutoff = sum(rows for length, rows in lengths.items() if length > verdict.cutoff)
     elif loaded_dataset.loader_problem:
         payload.note = loaded_dataset.loader_problem.message
     else:
         payload.note = ". ".join(verdict.not_checked)
     payload.problems = list(_problems(page_rows, payload))
     return payload
-
-
-def _add_token_counts(payload: ViewPayload, audit: Audit, verdict: Verdict) -> None:
-    """Add the counts over the tokens of all rows."""
-    payload.tokens = audit.uncut
-    payload.learned = audit.learned
-    payload.cut = audit.uncut - audit.seen
-    payload.bins = histogram(audit.lengths, BARS)
-    if not (verdict.stage == "pt" and verdict.packing):
-        payload.over_cutoff = sum(rows for length, rows in audit.lengths.items() if length > verdict.cutoff)
 
 
 def _problems(page_rows: PageRows, payload: ViewPayload) -> Iterator[CodeCount]:

@@ -15,7 +15,7 @@ from tuneyard.compiler.view.page import MARK, render_page, sampled_text, sentenc
 from tuneyard.core.cli.next_step import next_step, same_options
 from tuneyard.core.datasets import REGISTRY, find_dataset
 from tuneyard.core.errors import RequestError, counted
-from tuneyard.core.files import write_text
+from tuneyard.core.files import check_writable, write_text
 from tuneyard.core.language.messages import say
 from tuneyard.core.language.translation import tr
 from tuneyard.core.prompt.token_losses import TOKEN_LOSSES, TokenLossFile
@@ -77,11 +77,12 @@ def check_replaceable(out: Path, inputs: Sequence[Path], *, force: bool) -> None
     for path in inputs:
         if out.resolve() == path.resolve():
             raise RequestError(f"--out {out}: this command reads that file. Name another file for the page")
-    if force or not out.exists():
+    if not out.exists():
+        check_writable(out)
         return
     with out.open("rb") as file:
         head = file.read(HEAD)
-    if MARK.encode() not in head:
+    if not force and MARK.encode() not in head:
         raise RequestError(
             f"--out {out}: this file exists and is not a page of `data view`. Name another file, or replace "
             "it with --force"
@@ -99,7 +100,7 @@ def find_losses(results: Path, dataset: str) -> Path:
     if not files:
         raise RequestError(
             f"--results {results}: no {TOKEN_LOSSES} in it. Score the dataset with "
-            f"`tuneyard eval text --dataset {dataset} --token-losses`"
+            f"`tuneyard eval text --model MODEL --dataset {dataset} --token-losses --out OUT`"
         )
     if len(files) > 1:
         folders = ", ".join(str(file.parent) for file in files)

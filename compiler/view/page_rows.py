@@ -58,12 +58,17 @@ class PageRows:
     def choose(self, most: int, seed: int) -> None:
         """Choose the rows of the page, with a sample of at most `most`, of the scored rows with losses."""
         rows: Sequence[int] = range(self.scan.rows)
-        chosen = set()
+        chosen: set[int] = set()
         if self.losses is not None:
             scored = [row for row in rows if row + 1 in self.losses]
             if scored:
                 rows = scored
-                chosen.update(self._rows_of_highest_loss(scored, self.losses))
+                loss_and_row = []  # where labels may be wrong
+                for row in scored:
+                    token_losses = self.losses.read(row + 1)
+                    if token_losses and token_losses.mean is not None:
+                        loss_and_row.append((token_losses.mean, row))
+                chosen.update(row for _, row in heapq.nlargest(FIRST_ROWS, loss_and_row))
         chosen.update(random.Random(seed).sample(rows, min(most, len(rows))))
         for code_rows in self.rows_of_code.values():
             chosen.update(code_rows[:FIRST_ROWS])
@@ -71,15 +76,6 @@ class PageRows:
         for code, code_rows in self.rows_of_code.items():
             for row in chosen.intersection(code_rows):
                 self.codes[row].append(code)
-
-    def _rows_of_highest_loss(self, scored: Sequence[int], losses: "TokenLossFile") -> list[int]:
-        """The rows with the highest mean loss: where labels may be wrong."""
-        loss_and_row = []
-        for row in scored:
-            token_losses = losses.read(row + 1)
-            if token_losses and token_losses.mean is not None:
-                loss_and_row.append((token_losses.mean, row))
-        return [row for _, row in heapq.nlargest(FIRST_ROWS, loss_and_row)]
 
     def read(self, dataset: Dataset) -> Iterator[PageRow]:
         """Yield the chosen rows in their order, as far as the file can be read."""

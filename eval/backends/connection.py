@@ -4,7 +4,7 @@ import os
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import urlsplit
@@ -67,7 +67,8 @@ class Connection:
     """A server's address, which ends before /chat/completions, and the seconds to wait for an answer.
 
     `again` tells the user how to continue after an error. An answer that does not end or cannot be read is
-    asked for `few_tries` times.
+    asked for `few_tries` times. `reached` has the methods that it has answered: a server that answered none
+    is not waited for.
     """
 
     url: str
@@ -75,6 +76,7 @@ class Connection:
     again: str = RESUMED
     at_once: int = AT_ONCE
     few_tries: int = FEW_TRIES
+    reached: set[str] = field(default_factory=set, compare=False)
 
     @property
     def root(self) -> str:
@@ -165,11 +167,15 @@ class Connection:
             except (OSError, HTTPError, InvalidURL, ValueError) as error:
                 failure = error
                 if tries == 1 and isinstance(error, ConnectError):
+                    if not self.reached:
+                        break
                     warn_once(f"{self.url}: {one_line(str(error))}. Trying again for {sum(WAITS):.0f} s …")
                 if tries >= self.few_tries and isinstance(error, TimeoutError | ConnectTimeout | ValueError):
                     break
         problem = one_line(self._problem(failure))
-        message = f"{self.url}: {about}: no answer in {tries} tries ({problem}); {self.again}"
+        again = self.again if self.reached else "start the server, or correct --url"
+        count = "1 try" if tries == 1 else f"{tries} tries"
+        message = f"{self.url}: {about}: no answer in {count} ({problem}); {again}"
         if isinstance(failure, ValueError):
             fix = "Is --url an OpenAI-compatible server's address before /chat/completions?"
             raise UnreadableError(f"{message}. {fix}", problem)
@@ -199,6 +205,7 @@ class Connection:
         """
         method = "GET" if body is None else "POST"
         async with CLIENT.get().stream(method, address, json=body) as response:
+            self.reached.add(method)
             data = bytearray()
             async for piece in response.aiter_raw():
                 data += piece

@@ -7,7 +7,6 @@ batches. A run that was killed and resumed ends with the same bytes as an uninte
 
 import contextlib
 import json
-import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -16,7 +15,7 @@ from typing import Any
 from tuneyard.core import version
 from tuneyard.core.documents import json_lines
 from tuneyard.core.errors import ContentError, RequestError, TuneyardError, counted, show_value, unexpected
-from tuneyard.core.files import append_bytes, atomic, existing, read_object, write_bytes, write_json
+from tuneyard.core.files import append_bytes, atomic, check_writable, read_object, write_bytes, write_json
 from tuneyard.core.prompt.token_losses import TOKEN_LOSSES, TokenLosses, TokenLossFile
 
 RUN = "run.json"
@@ -63,19 +62,12 @@ def check_new(out: Path, command: str, *, resume: bool, force: bool) -> None:
     """
     if resume and force:
         raise RequestError("--resume resumes and --force starts anew: give one of them")
-    _check_writable(out)
+    check_writable(out)
     if not out.exists():
         return
     _check_owner(out, command)
     if not (resume or force):
         raise RequestError(f"{out} exists: --resume resumes it, --force starts it anew")
-
-
-def _check_writable(out: Path) -> None:
-    """Raise `RequestError` unless OUT, or the nearest of its parents that exists, takes files."""
-    folder = existing(out)
-    if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
-        raise RequestError(f"--out {out}: {folder} is no folder that can be written to; name another folder")
 
 
 def _check_owner(out: Path, command: str) -> None:
@@ -104,7 +96,7 @@ def check_files(out: Path, names: Sequence[str], mark: str) -> None:
     So it does for files of these names by another command. The first name is of JSON, in which the command
     writes the list `mark`.
     """
-    _check_writable(out)
+    check_writable(out)
     if any(out.glob(f"*/{RESULTS}")) or (out / "adapter_config.json").exists():
         raise RequestError(f"--out {out}: an adapter, or the results of a model; choose another folder")
     before = _written_before(out / names[0], mark)
@@ -198,7 +190,7 @@ def begin_scoring_run(
         listed = before.get(FILES, ())
         remove_files(out, [*listed, *summaries, *replaced_files(out, [], force=True), f"{HELD_OUT}/{RUN}"])
     else:
-        _check_same(out, before, identity)
+        check_same(out, before, identity)
         identity = {part: {**before[part], **values} for part, values in identity.items()}
     _sweep(out)
     called = {CALLER: caller} if caller else {}
@@ -310,7 +302,7 @@ def _sweep(folder: Path) -> None:
             left.unlink()
 
 
-def _check_same(out: Path, before: Identity, now: Identity) -> None:
+def check_same(out: Path, before: Identity, now: Identity) -> None:
     """Raise `RequestError` if a run has other settings. Models and datasets may be added, not changed."""
     changed = []
     for part, values in now.items():
@@ -324,7 +316,8 @@ def _check_same(out: Path, before: Identity, now: Identity) -> None:
                 changed.append(f"{part} {name}: was {was}, is {now_is}")
     if changed:
         raise RequestError(
-            f"{out}: --resume needs the settings of the run that is there; changed: {'; '.join(changed)}"
+            f"{out}: --resume needs the settings of the run that is there; changed: {'; '.join(changed)}; "
+            "give the same again, or start anew with --force"
         )
 
 

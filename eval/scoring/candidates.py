@@ -21,7 +21,7 @@ from tuneyard.core.execution import Executor
 from tuneyard.core.files import names_folder, text_sha256
 from tuneyard.core.language.messages import warn, warn_once
 from tuneyard.core.language.translation import tr
-from tuneyard.core.prompt import TALKS, Messages, Tokenizer
+from tuneyard.core.prompt import TALKS, Messages, Tokenizer, template_named
 from tuneyard.core.prompt.supervision import Turns
 from tuneyard.core.training.training_run import model_sha256
 from tuneyard.core.weights.adapter_files import CONFIG
@@ -140,6 +140,8 @@ def load_candidates(
         unchecked = check_base(adapter.folder, adapter.config.base, folder, reference, same=request.same_base)
         if unchecked:
             warn(unchecked)
+    if request.template:
+        template_named(request.template, request.think)  # refuses an unknown one before the base is loaded
     backend: Backend
     if request.backend == "vllm":
         backend = load_engine(

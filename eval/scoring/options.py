@@ -20,9 +20,11 @@ from tuneyard.core.execution.options import ray_option, workers_option
 from tuneyard.eval.backends.connection import TIMEOUT
 from tuneyard.eval.backends.generate import PRESETS
 from tuneyard.eval.datasets.dataset import find_sets
-from tuneyard.eval.read.results import MERGED, UNMERGED, read_identity, read_run
+from tuneyard.eval.read.results import MERGED, UNMERGED, check_same, read_identity, read_run
 
 DTYPES = ("fp32", "bf16", "fp16")
+SETTINGS = ("template", "bos", "apply", "quantize", "limit", "think", "cluster", "preset")
+"""The options of every command that --resume refuses to change."""
 Option = Callable[[Callable[..., Any]], Callable[..., Any]]
 """Decorator that adds an option to a command."""
 
@@ -100,10 +102,13 @@ def take(options: dict[str, Any]) -> ScoringRequest:
         options.update(_kept_options(options))
     names = [field.name for field in fields(ScoringRequest) if field.name in options]
     request = ScoringRequest(**{name: options.pop(name) for name in names})
-    if request.resume and request.dtype is None:
-        dtype_of_run = read_run(request.out)["settings"].get("dtype")
-        if dtype_of_run in DTYPES:  # servers have none
-            request = replace(request, dtype=dtype_of_run)
+    if request.resume:
+        run = read_run(request.out)
+        settings = run["settings"]
+        given = {name: getattr(request, name) for name in SETTINGS}
+        check_same(request.out, run, {"settings": {**settings, **given}})  # before a model is loaded
+        if request.dtype is None and settings.get("dtype") in DTYPES:  # servers have none
+            request = replace(request, dtype=settings["dtype"])
     if request.preset and request.backend != "hf":
         raise RequestError(f"--preset reads generation_config.json: leave out --backend {request.backend}")
     divides = request.tensor_parallel or request.pipeline_parallel

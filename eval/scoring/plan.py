@@ -16,10 +16,9 @@ from tuneyard.eval.datasets.dataset import EvalDataset
 from tuneyard.eval.datasets.prompts import WITHOUT_BOS
 from tuneyard.eval.read.results import MERGED, RESULTS, SHOTS_OF, Identity, read_identity, shown_command
 from tuneyard.eval.scoring.candidates import Candidate, Opened
-from tuneyard.eval.scoring.options import ScoringRequest
+from tuneyard.eval.scoring.options import SETTINGS, ScoringRequest
 from tuneyard.eval.scoring.task import Job, Task
 
-SETTINGS = ("template", "bos", "apply", "quantize", "limit", "think", "cluster", "preset")
 PACKAGES = ("torch", "transformers", "tokenizers")
 VERSIONS = (*PACKAGES, "vllm")
 """The settings that are versions. vLLM's is among them if it scored."""

@@ -6,7 +6,6 @@ the memory plan. Each value has its reason above it. The recipe is checked befor
 
 import itertools
 import math
-import os
 import shlex
 import tempfile
 from collections.abc import Sequence
@@ -18,9 +17,8 @@ import click
 from tuneyard.core.cli.main import cli_command
 from tuneyard.core.cli.next_step import next_step
 from tuneyard.core.errors import ContentError, Problem, RequestError, counted, summarise
-from tuneyard.core.files import existing, no_folder, write_text
+from tuneyard.core.files import check_writable, no_folder, write_text
 from tuneyard.core.language.messages import say
-from tuneyard.core.weights.base_models import refuse_adapter
 from tuneyard.recipes import costs
 from tuneyard.recipes.answer import Facts, LaidOut, Rows
 from tuneyard.recipes.check import Checked, ask_check, quick_check
@@ -91,6 +89,8 @@ def command(
     out: Path,
 ) -> None:
     """Write a commented recipe for a dataset, a model and a machine, and check it."""
+    from tuneyard.core.weights.base_models import refuse_adapter
+
     _refuse_out(out)
     target = _target(trains_on)
     refuse_adapter(Path(model))
@@ -116,9 +116,7 @@ def _refuse_out(out: Path) -> None:
         )
     if out.exists() or out.is_symlink():
         raise RequestError(f"--out {out}: exists already; name another file, or delete it")
-    folder = existing(out.parent)
-    if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
-        raise RequestError(f"--out {out}: {folder} is no folder that can be written to; name another folder")
+    check_writable(out)
 
 
 def _target(name: str) -> Machine:

@@ -17,6 +17,7 @@ from tuneyard.core.errors import ContentError, RequestError, counted, nearest, r
 from tuneyard.core.execution.options import ray_option
 from tuneyard.core.execution.ray_cluster import RayCluster
 from tuneyard.core.files import locked, make_folder
+from tuneyard.core.training.metrics import METRICS, UNKNOWN, metric_of
 from tuneyard.recipes.hardware import machine
 from tuneyard.recipes.recipe import Recipe
 from tuneyard.recipes.sweep.grid import Grid, TrainingRun, parse_grid, plan_runs
@@ -79,6 +80,9 @@ def command(
         raise RequestError("--ray trains every run on the cluster; give it without --list and --point")
     settings = parse_grid(grid)
     metric = scored["metric"] or ("accuracy" if evaluation else "eval_loss")
+    near = nearest(metric, METRICS)
+    if evaluation and near and metric_of(metric) == UNKNOWN:
+        raise RequestError(f"--metric {metric}: no figure of a scoring command; {near}")
     folder = out or Path("saves") / f"sweep-{recipe.stem}"
     check_folder(folder)
     runs = plan_runs(recipe, settings, folder)

@@ -153,7 +153,7 @@ def _unknown(path: Path, content: str) -> ContentError:
     readable = "; ".join(reader.expected for reader in log_readers().values())
     return ContentError(
         f"{path}: no results that can be read: found {content}; expected one of: {readable}. "
-        "A plug-in adds another format (docs/extending.md)"
+        "Rename its columns to id, gold and prediction, or write a plug-in (docs/extending.md)"
     )
 
 

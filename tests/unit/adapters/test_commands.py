@@ -104,7 +104,7 @@ REQUESTS = [
     (["fuse", "rte", "--base", "none", "--out", "x"], "none: base model folder not found"),
     (["fuse", "rte", "--base", "org/base", "--out", "x"], "hf download org/base --local-dir models/base"),
     (["fuse", "rte", "--base", "saves", "--out", "x"], "config of a whole model"),
-    (["fuse", "rte", "--base", "saves/rte", "--out", "x"], "an adapter, expected a whole model; its base is"),
+    (["fuse", "rte", "--base", "saves/rte", "--out", "x"], "an adapter, expected a whole model: its base is"),
     (["fuse", "rte", "--base", "base", "--out", "x", "--max-shard-size", "big"], "expected a size"),
     (["show", "a=saves/none"], "'a=saves/none': no such folder"),
     (["merge", "mine=saves/rte", "--out", "x"], "as in saves/rte=0.5"),

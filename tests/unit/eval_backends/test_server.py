@@ -322,6 +322,9 @@ def test_an_address_where_nobody_listens_is_said_at_once_and_only_once(monkeypat
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
     nobody = Connection(f"http://127.0.0.1:{port}/v1", 1.0)
+    with pytest.raises(RequestError, match="no answer in 1 try .*; start the server"):
+        opened(nobody)
+    nobody.reached.add("GET")
     with click.Context(click.Command("eval")):
         for _ in range(2):
             with pytest.raises(RequestError, match="no answer in 3 tries"):

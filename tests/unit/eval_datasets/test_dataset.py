@@ -7,7 +7,7 @@ import pytest
 from tests.json_files import write_json
 from tests.messages import raises
 from tuneyard.core.errors import ContentError, RequestError
-from tuneyard.eval.datasets.dataset import read_datasets
+from tuneyard.eval.datasets.dataset import _check_names, read_datasets
 
 
 def test_a_text_file_has_a_prompt_in_every_line(tmp_path) -> None:
@@ -55,6 +55,15 @@ def test_half_a_character_is_refused_before_anything_is_asked(tmp_path, field) -
     whole = {"instruction": "Q", "output": "A", "idx": ""}
     with raises(ContentError, "record 2", "ud800"):
         read_datasets((), (write(tmp_path / "p.jsonl", whole, {**whole, field: "\ud800"}),))
+
+
+@pytest.mark.parametrize(
+    ("record", "entry"),
+    [({"instruction": "a", "ouput": "b"}, {}), ({"a": "b"}, {"columns": {"prompt": "a", "respnse": "a"}})],
+)
+def test_a_text_under_a_misspelt_name_is_not_taken_for_empty(record, entry) -> None:
+    with raises(ContentError, "found"):
+        _check_names(record, entry, "place")
 
 
 def test_a_row_with_images_is_refused_before_anything_is_asked(tmp_path) -> None:

@@ -135,6 +135,11 @@ def test_replicates_without_the_base_on_their_dataset_are_compared_with_nothing(
     printed(decisions(compare_runs(by_dataset(met), recipes={"r": ["a", "b"]}).comparison)[1], "On t: Keep")
 
 
+def test_models_on_different_datasets_are_not_compared() -> None:
+    with raises(RequestError, "s (base), t (a)"):
+        compare_runs(by_dataset([fake_run("base", [True]), fake_run("a", [True], "t")]))
+
+
 def test_models_beside_settings_are_candidates_too() -> None:
     flags = [True, False] * 10
     own = [fake_run("base", flags), fake_run("a", flags), fake_run("x", flags[::-1]), fake_run("b", flags)]
