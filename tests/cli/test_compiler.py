@@ -94,7 +94,7 @@ def test_wrong_requests_exit_2_in_one_line(here, tmp_path):
             ("compile", "mix-small", "--source", f"orca={GOOD / 'mix-small' / 'orca.jsonl'}"),
             "my_dataset.json",
         ),
-        (("remove", "rte", "--out", tmp_path), "no compiled dataset 'rte'"),
+        (("remove", "rte", "--out", tmp_path), "no dataset_info.json"),
         (("compile", "rte", "--source", GOOD / "rte", "--out", GOOD / "rte/train.tsv"), "train.tsv"),
     ):
         done = here(cli, *args, code=2)
