@@ -111,6 +111,7 @@ def cli(
 
     Prompts must have the same token ids. Answers may differ by --flips and --tolerance.
     """
+    from tuneyard.core.weights.base_models import refuse_adapter
     from tuneyard.eval.backends.open_server import check_url
     from tuneyard.eval.parity.check import prove
     from tuneyard.eval.parity.page import markdown, to_json
@@ -123,6 +124,8 @@ def cli(
         raise RequestError(f"nothing to compare with: name {choices}")
     if served_model and not urls:
         raise RequestError("--served-model: no server to ask; add its --url")
+    if files["fused"]:
+        refuse_adapter(files["fused"])  # before a model is loaded
     addresses = list(dict.fromkeys(check_url(url) for url in urls))
     inputs = ParityInputs(template, **files, urls=addresses, served_model=served_model, timeout=timeout)
     request = ScoringRequest(out=out, **options)

@@ -198,7 +198,9 @@ def find_recipe(path: Path) -> Path:
                 f"tuneyard recipe new --dataset {path} --model DIR --out {path}.yaml"
             )
         hint = nearest(
-            path.name, sorted(file.stem for file in by_name.parent.glob("*.yaml")), "`recipe new` writes one"
+            path.name,
+            sorted(file.stem for file in by_name.parent.glob("*.yaml")),
+            "tuneyard recipe new writes one",
         )
         raise RequestError(f"recipe not found: {path}, expected FILE.yaml before key=value; {hint}")
     return by_name

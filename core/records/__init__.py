@@ -9,7 +9,7 @@ import json
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from tuneyard.core.errors import ContentError, counted, nearest, show_value, unexpected, wrong_value
+from tuneyard.core.errors import ContentError, counted, show_value, unexpected, wrong_value
 from tuneyard.core.files import are_texts, strings
 from tuneyard.core.records.calls import RESULTS, WrongValueError, call_text, parse_calls
 
@@ -195,8 +195,8 @@ class RecordReader:
             if self.format.formatting == "alpaca" and column not in record:
                 names = ", ".join(record) or "none"
                 if column is None:
-                    near = nearest("prompt", self.columns)
-                    raise ContentError(f"`columns` of the entry name no prompt; {near}")
+                    parts = ", ".join(self.columns)
+                    raise ContentError(f"`columns` of the entry name no prompt, found {parts}: add it")
                 raise ContentError(f"no column {column!r} (found: {names})")
             return self.read(record)
         except ContentError as error:

@@ -317,7 +317,7 @@ def check_same(out: Path, before: Identity, now: Identity) -> None:
     if changed:
         raise RequestError(
             f"{out}: --resume needs the settings of the run that is there; changed: {'; '.join(changed)}; "
-            "give the same again, or start anew with --force"
+            "--force starts anew"
         )
 
 
