@@ -280,7 +280,7 @@ def _hint(error: click.ClickException) -> str:
         return f" Options come after the command: {error.ctx.command_path} COMMAND {error.option_name} …"
     hint = _LLAMAFACTORY_NAMES.get(getattr(error, "option_name", ""), "")
     if error.message.startswith("Got unexpected extra argument"):
-        hint = "; run the command for each alone, or put its option before it (--dataset, --out, --once)"
+        hint = "; put a text with spaces in quotes, or name its option before it (--dataset, --out, --once)"
     missing_path = _MISSING_PATH.search(error.message)
     if missing_path:
         from tuneyard.core.files import near_name

@@ -84,7 +84,7 @@ RECIPE = "model_name_or_path: a/b\nstage: sft\ndataset: x\noutput_dir: out\n"
         (
             ["data", "init", "my", "file.csv"],
             2,
-            "(file.csv); run the command for each alone, or put its option before it",
+            "(file.csv); put a text with spaces in quotes, or name its option before it",
         ),
     ],
 )
