@@ -150,7 +150,7 @@ class CompileReport(Counts):
             parts += [f"{name} {rows}" for name, rows in self.datasets.items()]
         if self.up_to_date:
             parts.append(tr("up to date"))
-        return "  ".join([*parts, tr("{seconds:.1f} s", seconds=self.seconds)])
+        return "  ".join([*parts, f"{self.seconds:.1f} s"])
 
     def verdict(self) -> str:
         """Why a compile failed, and how to compile the other rows if only some rows are wrong."""
