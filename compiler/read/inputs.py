@@ -42,6 +42,7 @@ _HUB = re.compile(
 _OTHER_FOLDERS = {
     "adapter_config.json": "an adapter: tuneyard adapter show",
     "tokenizer_config.json": "a model, which other commands take: --model",
+    "run.json": "scored answers: tuneyard eval compare",
 }
 """What a folder without rows is, by the name of a file in it, and the command that takes the folder."""
 _HUB_PAGE = re.compile(r"https?://.*/datasets/([\w.-]+/[\w.-]+)")

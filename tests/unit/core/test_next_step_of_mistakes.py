@@ -48,6 +48,7 @@ RECIPE = "model_name_or_path: a/b\nstage: sft\ndataset: x\noutput_dir: out\n"
             "`tuneyard adapter fuse lora --base b --out DIR` writes",
         ),
         (["data", "init", "lora"], 2, "lora: expected rows, found an adapter: tuneyard adapter show lora"),
+        (["data", "init", "lora/scored"], 2, "found scored answers: tuneyard eval compare lora/scored"),
         (["eval", "compare", "mine.csv", "--out", "lora"], 2, "--out lora: an adapter, or "),
         (["data", "compile", "nodata"], 2, "expected FILE.yaml; for data `tuneyard data init nodata`"),
         (["data", "check", "specs/comma.yaml"], 1, "write a decimal point, not a comma (0.2)"),
@@ -106,7 +107,8 @@ def test_a_mistake_has_a_next_step(
     Path("specs/misspelt.yaml").write_text("like: qa\nsplit: {stratfy: 0.2}\n")
     Path("nodata/tab.yml").write_text("about: x\n\tlike: qa\n")
     Path("nodata/empty.yml").touch()
-    Path("lora").mkdir()
+    Path("lora/scored").mkdir(parents=True)
+    Path("lora/scored/run.json").write_text("{}")
     Path("lora/adapter_config.json").write_text('{"base_model_name_or_path": "b"}')
     Path("z links").mkdir()
     Path("z links/b.csv").symlink_to("/gone.csv")
