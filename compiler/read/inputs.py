@@ -42,7 +42,7 @@ _HUB = re.compile(
 _OTHER_FOLDERS = {
     "adapter_config.json": "an adapter: tuneyard adapter show",
     "tokenizer_config.json": "a model, which other commands take: --model",
-    "run.json": "scored answers: tuneyard eval compare",
+    "run.json": "scored answers: tuneyard eval compare --out DIR",
 }
 """What a folder without rows is, by the name of a file in it, and the command that takes the folder."""
 _HUB_PAGE = re.compile(r"https?://.*/datasets/([\w.-]+/[\w.-]+)")
@@ -312,6 +312,8 @@ def existing_source(text: str) -> SourcePath:
     """
     if _is_address(text):
         return find_remote(text)
+    if not text:  # Path("") is the current folder
+        raise RequestError("the source has no name: expected a file or a folder")
     path = Path(text)
     if not path.exists():
         raise RequestError(_not_found(text))
