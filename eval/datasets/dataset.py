@@ -207,8 +207,10 @@ def _check_names(record: Record, entry: Entry, place: str) -> None:
         name, names, where = part, columns.keys() - ALPACA, " in `columns` of its entry"
         if part in columns:
             name, names, where = columns[part], record.keys() - columns.values(), ""
+        if name in record:
+            continue
         near = nearest_name(name, names)
-        if near and name not in record:
+        if near:
             raise ContentError(f"{place}: no {name!r}, found {near!r}{where}: write both alike")
 
 
