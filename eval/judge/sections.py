@@ -138,7 +138,8 @@ def paired_rows(dataset: str, runs: RunsByModel, metric: Metric) -> PairedRows:
         raise RequestError(f"{dataset}: no row has {metric.name} in all of {sources}")
     weights = np.ones(len(kept))
     if metric.name == LOSS:
-        weights = np.array([first.records[row]["tokens"] for row in kept], dtype=float)
+        tokens = first.column("tokens")  # another tool's row may state a loss without them
+        weights = np.array([tokens[row] or 1 for row in kept], dtype=float)
     values = {model: np.array(column, dtype=float)[kept] for model, column in by_model.items()}
     seeds = {}
     for name, run in runs.items():

@@ -16,7 +16,7 @@ from tuneyard.core.language.messages import say
 from tuneyard.core.language.translation import tr
 from tuneyard.core.training.metrics import ACCURACY
 from tuneyard.eval.metrics.labels import label_logs
-from tuneyard.eval.read.logs import WITHOUT_NAME, log_readers, logs_in, read_log
+from tuneyard.eval.read.logs import by_model_and_dataset, log_readers, logs_in, read_log
 from tuneyard.eval.read.logs.defect import DETAILED
 from tuneyard.eval.read.results import BASE, PREDICTIONS, RESULTS, RUN, read_run
 from tuneyard.eval.read.scored_run import (
@@ -112,7 +112,10 @@ def _read(place: Path, metric: str) -> list[ScoredRun]:
         raise RequestError(
             f"{place}: --metric reads fields of our own runs and of JSON Lines, not of this file"
         )
-    return [assemble(place.stem, WITHOUT_NAME, place, _measured_rows(place, metric), {})]
+    runs = []
+    for (model, dataset), records in by_model_and_dataset(place, placed_lines(place)).items():
+        runs.append(assemble(model, dataset, place, _measured_rows(place, records, metric), {}))
+    return runs
 
 
 def find_scored_runs(path: Path) -> tuple[list[Path], list[Path]]:
@@ -210,7 +213,7 @@ def read_scored_run(place: Path, metric: str = ACCURACY.name) -> ScoredRun:
     if not path.is_file():
         raise ContentError(f"{path}: not found beside {RESULTS}; score {model} on {dataset} again")
     if metric not in OF_ANSWERS:
-        return assemble(model, dataset, place, _measured_rows(path, metric), facts)
+        return assemble(model, dataset, place, _measured_rows(path, list(placed_lines(path)), metric), facts)
     if "accuracy" not in facts:
         raise RequestError(
             f"{place}: no accuracy in {RESULTS}; another figure of each example is compared by tuneyard"
@@ -221,9 +224,8 @@ def read_scored_run(place: Path, metric: str = ACCURACY.name) -> ScoredRun:
     return run
 
 
-def _measured_rows(path: Path, metric: str) -> list[Row]:
-    """The rows of JSON Lines that need no answers. `RequestError` if none has the metric."""
-    records = list(placed_lines(path))
+def _measured_rows(path: Path, records: Sequence[Record], metric: str) -> list[Row]:
+    """The rows of a run that need no answers. `RequestError` if none has the metric."""
     if not has_metric(records, metric):
         names = [*OF_ANSWERS, *measurable(records)]
         hint = nearest(metric, names, f"its metrics: {', '.join(names)}")

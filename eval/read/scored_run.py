@@ -91,8 +91,7 @@ class ScoredRun:
         if metric in OF_ANSWERS:
             return self.correct
         tokenizer = str(part_of(self.facts, "settings").get("tokenizer", CHARACTERS))
-        of_field: tuple[Sequence[str], Function] = (metric,), partial(_field, metric)
-        fields, function = functions(tokenizer).get(metric, of_field)
+        fields, function = measured_by(metric, self.records, tokenizer)
         places = [place for place, record in enumerate(self.records) if is_measurable(record, fields)]
         values: list[float | None] = [None] * len(self.records)
         if places:
@@ -270,15 +269,28 @@ def measurable(records: Iterable[Mapping[str, object]]) -> list[str]:
         if is_measurable(record, fields):
             names.append(name)
     names += [
-        name for name, value in record.items() if name not in (*IDS, "idx") and isinstance(value, int | float)
+        name
+        for name, value in record.items()
+        if name not in (*IDS, "idx", "cluster") and isinstance(value, int | float)
     ]
     return names
 
 
 def has_metric(records: Rows, metric: str) -> bool:
     """True if a row has the fields of the metric."""
-    fields, _ = functions().get(metric, ((metric,), None))
+    fields, _ = measured_by(metric, records)
     return any(is_measurable(record, fields) for record in records)
+
+
+def measured_by(metric: str, records: Rows, tokenizer: str = CHARACTERS) -> tuple[Sequence[str], Function]:
+    """The fields that a metric is measured from, and the function that does it.
+
+    A figure that the rows state, as other tools' rows do, is taken as it is.
+    """
+    stated: tuple[Sequence[str], Function] = (metric,), partial(_field, metric)
+    if any(is_measurable(record, (metric,)) for record in records):
+        return stated
+    return functions(tokenizer).get(metric, stated)
 
 
 def functions(tokenizer: str = CHARACTERS) -> dict[str, tuple[Sequence[str], Function]]:

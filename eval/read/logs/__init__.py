@@ -90,12 +90,7 @@ def read_log(path: Path) -> list[ScoredRun]:
     `ContentError` if no reader recognises the format; it lists the readable formats.
     """
     reader = reader_of(path)
-    records_of: dict[tuple[str, str], list[Record]] = {}
-    for record in reader.records(path):
-        name = str(record.get("model") or path.stem), str(record.get("dataset") or WITHOUT_NAME)
-        records_of.setdefault(name, []).append(record)
-    if not records_of:
-        raise ContentError(f"{path}: found no rows; expected {reader.about}")
+    records_of = by_model_and_dataset(path, reader.records(path))
     runs = []
     for (model, dataset), records in records_of.items():
         rows = [row_of(record, str(path)) for record in records]
@@ -106,6 +101,20 @@ def read_log(path: Path) -> list[ScoredRun]:
             facts = {"hashes": {"data": f"{reader.name} {digest}"}}
         runs.append(assemble(model, dataset, path, rows, facts))
     return runs
+
+
+def by_model_and_dataset(path: Path, records: Iterable[Record]) -> dict[tuple[str, str], list[Record]]:
+    """The records of a file by the model and the dataset that they name: by default the file is the model.
+
+    `ContentError` if it has none.
+    """
+    grouped: dict[tuple[str, str], list[Record]] = {}
+    for record in records:
+        name = str(record.get("model") or path.stem), str(record.get("dataset") or WITHOUT_NAME)
+        grouped.setdefault(name, []).append(record)
+    if not grouped:
+        raise ContentError(f"{path}: found no rows, expected one for each scored example")
+    return grouped
 
 
 def row_of(record: Record, where: str) -> Row:

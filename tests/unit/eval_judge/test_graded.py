@@ -168,6 +168,20 @@ def test_what_cannot_be_paired_or_is_no_number_is_refused(tmp_path, change, erro
         compared(tmp_path, "eval_loss")
 
 
+@pytest.mark.parametrize("metric", ["eval_loss", "rougeL"])
+def test_a_figure_that_another_tools_rows_state_is_taken_as_it_is_for_each_of_its_models(tmp_path, metric):
+    stated = {"base": [0.5, 0.7, 0.9], "mine": [0.25, 0.5, 0.75]}
+    rows = [
+        {"id": place, "model": model, metric: value}
+        for model, values in stated.items()
+        for place, value in enumerate(values)
+    ]
+    write_lines(tmp_path / "log.jsonl", rows)
+    (section,) = compare_results([ScoredRunSource(tmp_path / "log.jsonl")], metric=metric).comparison.sets
+    means = {model: figure.value for model, figure in section.figures.items()}
+    assert means == pytest.approx({"base": 0.7, "mine": 0.5})
+
+
 def test_a_run_without_an_accuracy_is_refused_with_the_metrics_that_it_has(tmp_path):
     run(run(tmp_path / "runs", "base", losses(1)), "mine", losses(2, -0.5))
     runs, out = str(tmp_path / "runs"), ["--out", str(tmp_path / "t")]
