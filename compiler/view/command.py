@@ -64,9 +64,9 @@ def view(
     counts, sampled = sentence(payload), sampled_text(payload)
     say(tr("{dataset}: {counts} {sampled}", dataset=payload.dataset, counts=counts, sampled=sampled))
     given_again = same_options("--recipe", "--model", "--template", "--dataset-dir")
-    next_step(out, ["tuneyard", "data", "verify", dataset, *given_again])
     if payload.note:
         say(payload.note, to_stderr=True)
+    next_step(out, ["tuneyard", "data", "verify", dataset, *given_again])
 
 
 def check_replaceable(out: Path, inputs: Sequence[Path], *, force: bool) -> None:

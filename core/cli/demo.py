@@ -180,7 +180,7 @@ def cli(out: Path, model: str, dry_run: bool) -> None:
             )
             run(model)
         say("\n".join(result_lines(out)))
-        next_step(out / VERDICT / "report.html", ["tuneyard", "data", "init", "FILE"])
+    next_step(out / VERDICT / "report.html", ["tuneyard", "data", "init", "FILE"])
 
 
 def run(model: str) -> None:

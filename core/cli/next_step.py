@@ -4,11 +4,9 @@ import shlex
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import click
 from click.core import ParameterSource
-from click.exceptions import Exit
 
 from tuneyard.core.language.messages import say
 from tuneyard.core.language.reader_language import LANG
@@ -17,24 +15,23 @@ _PLACEHOLDERS = {"BASE", "DIR", "FILE", "MODEL", "NAME", "NAME_OR_DIR", "OWNER/N
 _OF_COLUMNS = ("--answer", "--by", "--cluster", "--column", "--label", "--text")
 """Options of columns, which a table may call NAME."""
 _IS_QUIET = f"{__name__}.quiet"
-_NEXT_STEP = f"{__name__}.next_step"
 
 
 def next_step(place: object, command: Sequence[object] | str = ()) -> None:
-    """Note where the result of the running command is, and the words of the next command.
+    """Print to stderr where the result of the running command is, and the words of the next command.
 
-    They are printed to stderr when the command ends, unless an error stops it, but not with `-q` or
-    `--json`. A `place` of None means that the result is printed, or that the command has named its files.
+    A command calls this at its end. With `-q` or `--json` nothing is printed. A `place` of None means that
+    the result is printed, or that the command has named its files.
     """
     context = click.get_current_context(silent=True)
     if context is None or context.meta.get(_IS_QUIET) or context.params.get("as_json"):
         return
+    if place is not None:
+        say(f"result: {place}", to_stderr=True)
     if not isinstance(command, str):
         command = shlex.join(str(word) for word in command)
-    line = ""
-    if place is not None:
-        line = f"result: {place}"
-    context.meta[_NEXT_STEP] = (line, command)
+    if command:
+        say(f"next: {command}", to_stderr=True)
 
 
 def is_quiet() -> bool:
@@ -75,7 +72,7 @@ QUIET = click.Option(
 
 
 class TuneyardCommand(click.Command):
-    """A command with `--lang` and `-q` that ends with the place of its result and the next command."""
+    """A command with `--lang` and `-q`."""
 
     def get_params(self, ctx: click.Context) -> list[click.Parameter]:
         """The options of the command, `--lang`, `-q`, and `--help`."""
@@ -97,22 +94,3 @@ class TuneyardCommand(click.Command):
         if ctx.params.pop("quiet", False):
             ctx.meta[_IS_QUIET] = True
         return rest
-
-    def invoke(self, ctx: click.Context) -> Any:
-        """Run the command, then print its two last lines."""
-        try:
-            value = super().invoke(ctx)
-        except Exit:
-            print_next_step(ctx)
-            raise
-        print_next_step(ctx)
-        return value
-
-
-def print_next_step(context: click.Context) -> None:
-    """Print the next step of a command: when it ends, or at once if it serves until it is stopped."""
-    line, command = context.meta.pop(_NEXT_STEP, ("", ""))
-    if line:
-        say(line, to_stderr=True)
-    if command:
-        say(f"next: {command}", to_stderr=True)

@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from tuneyard.core.cli.main import examples
-from tuneyard.core.cli.next_step import TuneyardCommand
+from tuneyard.core.cli.next_step import TuneyardCommand, next_step
 from tuneyard.core.errors import CLI, RequestError, resumed_by
 from tuneyard.eval.backends.generate import PRESET_TOKENS
 from tuneyard.eval.datasets.dataset import EvalDataset, read_datasets
@@ -97,7 +97,7 @@ class ScoringCommand(TuneyardCommand):
             with workers_of(request) as workers:
                 opened = open_models(request, chooses=task.chooses, workers=workers)
                 plan = plan_scoring(request, task, datasets, opened)
-                carry_out(plan)
+                next_step(*carry_out(plan))
 
 
 def scoring_command(

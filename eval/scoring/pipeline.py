@@ -35,7 +35,7 @@ from tuneyard.eval.read.results import (
 )
 from tuneyard.eval.scoring.options import ScoringRequest
 from tuneyard.eval.scoring.plan import VERSIONS, ScoringPlan
-from tuneyard.eval.scoring.task import Job
+from tuneyard.eval.scoring.task import Job, NextStep
 from tuneyard.eval.statistics.rates import groups_of
 
 if TYPE_CHECKING:
@@ -75,8 +75,8 @@ def workers_of(request: ScoringRequest) -> contextlib.AbstractContextManager[Exe
     return executor_of(request.workers, request.ray, slots=worker_slots)
 
 
-def carry_out(plan: ScoringPlan) -> None:
-    """Do the jobs of a plan into its run folder."""
+def carry_out(plan: ScoringPlan) -> NextStep:
+    """Do the jobs of a plan into its run folder. The next step is that of a plan that is a whole command."""
     request = plan.request
     with reserved(request.out):
         begin_scoring_run(
@@ -85,7 +85,7 @@ def carry_out(plan: ScoringPlan) -> None:
         with undone_without_predictions(request.out):
             _score(plan)
     models = [candidate.name for candidate in plan.opened.candidates]
-    plan.task.finish(request.out, models, list(plan.identity["sets"]))
+    return plan.task.finish(request.out, models, list(plan.identity["sets"]))
 
 
 def _score(plan: ScoringPlan) -> None:

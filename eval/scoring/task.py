@@ -6,7 +6,6 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tuneyard.core.cli.next_step import next_step
 from tuneyard.core.errors import counted
 from tuneyard.core.files import read_object
 from tuneyard.core.prompt import Messages
@@ -19,6 +18,9 @@ from tuneyard.eval.scoring.options import ScoringRequest
 
 if TYPE_CHECKING:
     from tuneyard.eval.scoring.candidates import Candidate, Opened
+
+NextStep = tuple[Path, Sequence[str]]
+"""Where the result of a scoring command is, and the words of the next command."""
 
 
 class Job:
@@ -163,8 +165,8 @@ class Task(ABC):
     def check_models(self, opened: "Opened") -> None:  # noqa: B027  most commands take all models
         """Hook: refuse models or their prompts, or warn of them, before anything is planned."""
 
-    def finish(self, out: Path, models: Sequence[str], sets: Sequence[str]) -> None:
-        """Note the next step after all models are scored on these datasets: compare them.
+    def finish(self, out: Path, models: Sequence[str], sets: Sequence[str]) -> NextStep:
+        """The next step after all models are scored on these datasets: compare them.
 
         A command that shows them together writes and prints its summary before that.
         """
@@ -175,7 +177,7 @@ class Task(ABC):
             figures.insert(0, "eval_loss")
         if figures and "accuracy" not in results:
             words += ["--metric", figures[0]]
-        next_step(out, words)
+        return out, words
 
 
 def share_line(share: Results) -> str:
