@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tuneyard.adapters.methods import methods, parameters_by_name
-from tuneyard.core.cli.main import LazyGroup, command_line, examples
-from tuneyard.core.cli.next_step import TuneyardCommand, next_step, same_options
+from tuneyard.core.cli.main import LazyGroup, TuneyardCommand, command_line, examples, next_step, same_options
 from tuneyard.core.errors import CLI, RequestError, resumed_by, run_command
 from tuneyard.core.language.messages import for_reader, say
 from tuneyard.core.language.translation import tr

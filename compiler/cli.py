@@ -13,8 +13,7 @@ import click
 from tuneyard.compiler.problems import KEPT, NO_LIMIT
 from tuneyard.compiler.request import SEED, CompileReport, CompileRequest
 from tuneyard.compiler.spec.model import Spec, load_spec
-from tuneyard.core.cli.main import LazyGroup, examples
-from tuneyard.core.cli.next_step import TuneyardCommand, is_quiet, next_step, same_options
+from tuneyard.core.cli.main import LazyGroup, TuneyardCommand, examples, is_quiet, next_step, same_options
 from tuneyard.core.datasets import DEFAULT_FOLDER, read_registry, registry_folder, wrong_folder
 from tuneyard.core.errors import (
     CLI,

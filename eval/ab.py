@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from tuneyard.core.cli.main import LazyGroup, cli_command
-from tuneyard.core.cli.next_step import next_step, same_options
+from tuneyard.core.cli.main import LazyGroup, cli_command, next_step, same_options
 from tuneyard.core.documents import json_lines
 from tuneyard.core.errors import CLI, RequestError, counted, run_command
 from tuneyard.core.files import atomic, require, write_json, write_text

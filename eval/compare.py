@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tuneyard.core.cli.main import cli_command
-from tuneyard.core.cli.next_step import is_quiet, next_step
+from tuneyard.core.cli.main import cli_command, is_quiet, next_step
 from tuneyard.core.drawing.plots import check_replaceable
 from tuneyard.core.errors import RequestError, run_command
 from tuneyard.core.files import json_text, write_bytes

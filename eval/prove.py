@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tuneyard.core.cli.main import cli_command, command_line
-from tuneyard.core.cli.next_step import next_step, same_options
+from tuneyard.core.cli.main import cli_command, command_line, next_step, same_options
 from tuneyard.core.errors import ContentError, RequestError, run_command
 from tuneyard.core.files import write_json, write_text
 from tuneyard.core.language.messages import for_reader

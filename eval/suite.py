@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tuneyard.core.cli.main import cli_command
-from tuneyard.core.cli.next_step import next_step, same_options
+from tuneyard.core.cli.main import cli_command, next_step, same_options
 from tuneyard.core.documents import read_yaml
 from tuneyard.core.errors import (
     ContentError,

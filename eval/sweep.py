@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tuneyard.core.cli.main import cli_command, command_line
-from tuneyard.core.cli.next_step import next_step
+from tuneyard.core.cli.main import cli_command, command_line, next_step
 from tuneyard.core.errors import RequestError, resumed_by, run_command
 from tuneyard.core.files import write_json, write_text
 from tuneyard.core.language.messages import say, warn

@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from tuneyard.core.cli.main import cli_command
-from tuneyard.core.cli.next_step import next_step
+from tuneyard.core.cli.main import cli_command, next_step
 from tuneyard.core.errors import RequestError
 from tuneyard.core.files import publish, recovered, staging, versions, write_json, write_text
 from tuneyard.core.installation.packages import installer

@@ -10,13 +10,12 @@ from pathlib import Path
 
 import click
 
-from tuneyard.core.cli.main import cli_command
-from tuneyard.core.cli.next_step import next_step
+from tuneyard.core.cli.main import cli_command, next_step
 from tuneyard.core.documents import is_number
 from tuneyard.core.drawing.plots import picture, plotting
 from tuneyard.core.errors import ContentError, RequestError, counted, nearest
 from tuneyard.core.files import read_object, require
-from tuneyard.core.language.reader_language import ENGLISH, in_language
+from tuneyard.core.language.messages import ENGLISH, in_language
 from tuneyard.core.language.translation import tr, tr_counted
 from tuneyard.core.training.metrics import Metric, direction, metric_of
 from tuneyard.recipes.output_dir import checkpoints, find_flaw

@@ -16,8 +16,7 @@ from typing import NoReturn
 
 import click
 
-from tuneyard.core.cli.main import cli_command
-from tuneyard.core.cli.next_step import next_step, same_options
+from tuneyard.core.cli.main import cli_command, next_step, same_options
 from tuneyard.core.documents import is_number
 from tuneyard.core.errors import (
     SHOWN,

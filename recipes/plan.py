@@ -8,8 +8,7 @@ from pathlib import Path
 
 import click
 
-from tuneyard.core.cli.main import cli_command
-from tuneyard.core.cli.next_step import next_step, same_options
+from tuneyard.core.cli.main import cli_command, next_step, same_options
 from tuneyard.core.errors import ContentError, ProblemsError, RequestError, counted
 from tuneyard.core.language.messages import say
 from tuneyard.core.language.number_format import Table, grid, limits

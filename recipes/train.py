@@ -12,8 +12,7 @@ from urllib.parse import urlsplit
 
 import click
 
-from tuneyard.core.cli.main import cli_command
-from tuneyard.core.cli.next_step import next_step
+from tuneyard.core.cli.main import cli_command, next_step
 from tuneyard.core.datasets import DEFAULT_FOLDER, read_registry
 from tuneyard.core.datasets.manifest import EMPTY, read_manifest
 from tuneyard.core.documents import dump_yaml

@@ -26,7 +26,7 @@ from tuneyard.compiler.request import CompileReport, CompileRequest
 from tuneyard.compiler.spec.model import Spec, load_spec
 from tuneyard.compiler.write.entries import entry_of
 from tuneyard.compiler.write.render import Renderer
-from tuneyard.core.cli.next_step import is_quiet, same_options
+from tuneyard.core.cli.main import is_quiet, same_options
 from tuneyard.core.datasets import DEFAULT_FOLDER, REGISTRY, TRAIN_SPLIT
 from tuneyard.core.documents import dump_short_yaml
 from tuneyard.core.errors import ContentError, RequestError, counted, one_line

@@ -12,7 +12,7 @@ from tuneyard.compiler.verify.dataset import (
 from tuneyard.compiler.verify.recipe_file import read_settings
 from tuneyard.compiler.view.build import build
 from tuneyard.compiler.view.page import MARK, render_page, sampled_text, sentence
-from tuneyard.core.cli.next_step import next_step, same_options
+from tuneyard.core.cli.main import next_step, same_options
 from tuneyard.core.datasets import REGISTRY, find_dataset
 from tuneyard.core.errors import RequestError, counted
 from tuneyard.core.files import check_writable, write_text

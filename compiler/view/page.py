@@ -8,9 +8,8 @@ from typing import NamedTuple
 from tuneyard.compiler.view.payload import SEED, ViewPayload, json_of
 from tuneyard.core.drawing.page import embedded, fill_page
 from tuneyard.core.installation.checkout import version
-from tuneyard.core.language.messages import for_reader
+from tuneyard.core.language.messages import catalogue, current, for_reader
 from tuneyard.core.language.number_format import percent
-from tuneyard.core.language.reader_language import catalogue, current
 from tuneyard.core.language.translation import joined, tr, tr_counted
 
 PAGE = Path(__file__).parent / "page"

@@ -20,8 +20,7 @@ from typing import NamedTuple
 
 import click
 
-from tuneyard.core.cli.main import cli_command
-from tuneyard.core.cli.next_step import next_step, same_options
+from tuneyard.core.cli.main import cli_command, next_step, same_options
 from tuneyard.core.documents import padded
 from tuneyard.core.errors import ContentError, RequestError, counted, need, resumed_by
 from tuneyard.core.files import make_folder, reserved

@@ -1,5 +1,6 @@
 """`tuneyard GROUP COMMAND`: every command under one name, from any folder, imported when it is called.
 
+What all commands have is here, too: `--lang`, `-q`, examples, and where the result is and the next command.
 `python -m compiler`, `recipes`, `adapters` and `eval.NAME` run the same Click commands, under the same names.
 """
 
@@ -10,19 +11,25 @@ import re
 import shlex
 import sys
 import textwrap
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NoReturn
 
 import click
+from click.core import ParameterSource
 from click.exceptions import NoSuchCommand
 
-from tuneyard.core.cli.next_step import TuneyardCommand
 from tuneyard.core.errors import CLI, run_command
 from tuneyard.core.installation.checkout import ROOT, version
+from tuneyard.core.language.messages import LANG, say
 
 SUMMARY = 1000  # characters: Click cuts a first sentence that is longer
+_PLACEHOLDERS = {"BASE", "DIR", "FILE", "MODEL", "NAME", "NAME_OR_DIR", "OWNER/NAME", "PATH", "SPEC"}
+_OF_COLUMNS = ("--answer", "--by", "--cluster", "--column", "--label", "--text")
+"""Options of columns, which a table may call NAME."""
+_IS_QUIET = f"{__name__}.quiet"
 
 
 class LazyGroup(click.Group):
@@ -94,6 +101,82 @@ def source(module: str) -> Path:
     """File of one of our modules, without importing it."""
     _tuneyard, *parts = module.split(".")
     return ROOT.joinpath(*parts).with_suffix(".py")
+
+
+QUIET = click.Option(
+    ["-q", "--quiet"],
+    is_flag=True,
+    help="Leave out where the result is and the next command.",
+)
+
+
+class TuneyardCommand(click.Command):
+    """A command with `--lang` and `-q`."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.params = [*self.params, LANG, QUIET]
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse the arguments. An error of Click's parser gets the command, for its usage and example."""
+        for option, word in pairwise(["", *args]):
+            if word in _PLACEHOLDERS and option not in _OF_COLUMNS and not Path(word).exists():
+                raise click.BadParameter(f"{word} is a placeholder of the help: put your own there.", ctx)
+        try:
+            rest = super().parse_args(ctx, args)
+        except click.UsageError as error:
+            error.ctx = error.ctx or ctx
+            raise
+        if ctx.params.pop("quiet", False):
+            ctx.meta[_IS_QUIET] = True
+        return rest
+
+
+def next_step(place: object, command: Sequence[object] | str = ()) -> None:
+    """Print to stderr where the result of the running command is, and the words of the next command.
+
+    A command calls this at its end. With `-q` or `--json` nothing is printed. A `place` of None means that
+    the result is printed, or that the command has named its files.
+    """
+    context = click.get_current_context(silent=True)
+    if context is None or context.meta.get(_IS_QUIET) or context.params.get("as_json"):
+        return
+    if place is not None:
+        say(f"result: {place}", to_stderr=True)
+    if not isinstance(command, str):
+        command = shlex.join(str(word) for word in command)
+    if command:
+        say(f"next: {command}", to_stderr=True)
+
+
+def is_quiet() -> bool:
+    """True if the running command has `-q`."""
+    context = click.get_current_context(silent=True)
+    return context is not None and context.meta.get(_IS_QUIET, False)
+
+
+def same_options(*names: str) -> list[str]:
+    """Options of the running command that the user gave, as words for the next command.
+
+    `names` are the long names, e.g. `--dataset-dir`. A switch has its positive name: `--duplicates`.
+    """
+    context = click.get_current_context(silent=True)
+    words: list[str] = []
+    if context is None:  # called from Python
+        return words
+    for option in context.command.get_params(context):
+        spelled = [name for name in names if name in option.opts]
+        if not spelled or not isinstance(option, click.Option) or option.name is None:
+            continue
+        if context.get_parameter_source(option.name) is not ParameterSource.COMMANDLINE:
+            continue
+        value = context.params[option.name]
+        if option.is_flag:
+            words.append(spelled[0] if value else option.secondary_opts[0])
+            continue
+        for part in value if option.multiple else [value]:
+            words += [spelled[0], str(part)]
+    return words
 
 
 def command_line(module: str, without: Collection[str] = (), without_value: Collection[str] = ()) -> str:

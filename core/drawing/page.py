@@ -8,7 +8,7 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
-from tuneyard.core.language.reader_language import current
+from tuneyard.core.language.messages import current
 
 THEME = Path(__file__).with_name("page_theme.css")
 """Colours in light and dark, the font, and the rules that all pages share."""

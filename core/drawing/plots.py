@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING
 
 from tuneyard.core.errors import RequestError
 from tuneyard.core.files import write_bytes, write_text
-from tuneyard.core.language.messages import warn_once
-from tuneyard.core.language.reader_language import ENGLISH, catalogue, current, in_language
+from tuneyard.core.language.messages import ENGLISH, catalogue, current, in_language, warn_once
 from tuneyard.core.language.translation import tr
 
 if TYPE_CHECKING:

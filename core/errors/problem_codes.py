@@ -6,7 +6,7 @@ A Chinese reader gets these lines below the problems. Places, codes and values s
 
 from collections.abc import Iterable
 
-from tuneyard.core.language.reader_language import CHINESE, catalogue, current
+from tuneyard.core.language.messages import CHINESE, catalogue, current
 
 EXPLANATIONS = "problem_codes_zh"
 """Name of the catalogue with the meaning and the fix of each code, in Chinese."""

@@ -11,8 +11,7 @@ from typing import NamedTuple
 
 import click
 
-from tuneyard.core.cli.main import cli_command
-from tuneyard.core.cli.next_step import next_step
+from tuneyard.core.cli.main import cli_command, next_step
 from tuneyard.core.documents import padded
 from tuneyard.core.files import existing, versions
 from tuneyard.core.installation.checkout import ROOT, version

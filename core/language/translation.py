@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from tuneyard.core.errors import counted
 from tuneyard.core.language.han import closed_up
-from tuneyard.core.language.reader_language import catalogue, current
+from tuneyard.core.language.messages import catalogue, current
 
 
 class Translated(str):

@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
+from tuneyard.core.language.messages import catalogue, current
 from tuneyard.core.language.number_format import MOST_DIGITS, limits, number, percent, points
-from tuneyard.core.language.reader_language import catalogue, current
 from tuneyard.core.language.translation import tr
 
 

@@ -10,8 +10,7 @@ from typing import Any
 
 import click
 
-from tuneyard.core.cli.main import examples
-from tuneyard.core.cli.next_step import TuneyardCommand, next_step
+from tuneyard.core.cli.main import TuneyardCommand, examples, next_step
 from tuneyard.core.errors import CLI, RequestError, resumed_by
 from tuneyard.eval.backends.generate import PRESET_TOKENS
 from tuneyard.eval.datasets.dataset import EvalDataset, read_datasets

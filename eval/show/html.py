@@ -21,9 +21,8 @@ from tuneyard.core.cli.main import command_line as made_by
 from tuneyard.core.drawing.page import embedded, fill_page
 from tuneyard.core.drawing.plots import NOT_WRITTEN, plot_language
 from tuneyard.core.files import versions
-from tuneyard.core.language.messages import for_reader
+from tuneyard.core.language.messages import catalogue, current, for_reader
 from tuneyard.core.language.number_format import NONE, Table, percent
-from tuneyard.core.language.reader_language import catalogue, current
 from tuneyard.core.language.translation import tr, tr_counted
 from tuneyard.eval.judge.ask import ComparedRuns
 from tuneyard.eval.judge.conclusions import MEAN, Section, section_name

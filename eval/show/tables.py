@@ -7,6 +7,7 @@ from typing import Any
 
 from tuneyard.core import version
 from tuneyard.core.files import versions
+from tuneyard.core.language.messages import ENGLISH, in_language
 from tuneyard.core.language.number_format import (
     NONE,
     Table,
@@ -16,7 +17,6 @@ from tuneyard.core.language.number_format import (
     percent,
     show_p,
 )
-from tuneyard.core.language.reader_language import ENGLISH, in_language
 from tuneyard.core.language.translation import in_english, tr, tr_counted
 from tuneyard.core.training.metrics import ACCURACY, Metric, declared_metric, direction
 from tuneyard.eval.judge.ask import ComparedRuns

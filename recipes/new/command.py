@@ -14,8 +14,7 @@ from pathlib import Path
 
 import click
 
-from tuneyard.core.cli.main import cli_command
-from tuneyard.core.cli.next_step import next_step
+from tuneyard.core.cli.main import cli_command, next_step
 from tuneyard.core.errors import ContentError, Problem, RequestError, counted, summarise
 from tuneyard.core.files import check_writable, no_folder, write_text
 from tuneyard.core.language.messages import say

@@ -11,8 +11,7 @@ from pathlib import Path
 
 import click
 
-from tuneyard.core.cli.main import cli_command, command_line
-from tuneyard.core.cli.next_step import next_step
+from tuneyard.core.cli.main import cli_command, command_line, next_step
 from tuneyard.core.errors import ContentError, RequestError, counted, nearest, resumed_by
 from tuneyard.core.execution.options import ray_option
 from tuneyard.core.execution.ray_cluster import RayCluster

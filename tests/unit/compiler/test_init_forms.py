@@ -19,8 +19,7 @@ from tuneyard.compiler.commands.dataset_reader import stored_records
 from tuneyard.compiler.init.propose import FailingSpecError, propose
 from tuneyard.compiler.request import CompileReport
 from tuneyard.core.errors import ContentError, TuneyardError
-from tuneyard.core.language.messages import for_reader
-from tuneyard.core.language.reader_language import CHINESE, in_language
+from tuneyard.core.language.messages import CHINESE, for_reader, in_language
 
 COUNT = 30
 EXPORTS = ROOT / "tests/examples/init"

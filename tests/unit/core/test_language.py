@@ -18,8 +18,7 @@ from tuneyard.compiler.spec.file import known_specs
 from tuneyard.compiler.spec.model import load_spec
 from tuneyard.core.cli.main import cli as tuneyard
 from tuneyard.core.installation import doctor
-from tuneyard.core.language.messages import for_reader
-from tuneyard.core.language.reader_language import CHINESE, in_language
+from tuneyard.core.language.messages import CHINESE, for_reader, in_language
 
 MESSAGES = read_json(ROOT / "core/language/messages_zh.json")
 FIELD = re.compile(r"\{\w+\}")

@@ -16,8 +16,7 @@ from tests.json_files import write_json, write_lines
 from tests.unit.adapters.make import base_tensors, factors, make, make_base
 from tools import reference
 from tuneyard.compiler.recipe_command import MODEL, VISION_MODEL, new_recipe
-from tuneyard.core.cli.main import cli
-from tuneyard.core.cli.next_step import TuneyardCommand, next_step, same_options
+from tuneyard.core.cli.main import TuneyardCommand, cli, next_step, same_options
 from tuneyard.core.datasets import DEFAULT_FOLDER, REGISTRY
 from tuneyard.recipes.recipe import read_recipe
 from tuneyard.recipes.train import after_training

@@ -26,7 +26,7 @@ from tuneyard.adapters.plots import draw as draw_adapters
 from tuneyard.core.drawing import plots as drawing
 from tuneyard.core.errors import ContentError, counted
 from tuneyard.core.language import translation as language
-from tuneyard.core.language.reader_language import CHINESE, ENGLISH, catalogue, in_language
+from tuneyard.core.language.messages import CHINESE, ENGLISH, catalogue, in_language
 from tuneyard.core.language.translation import listed, tr, tr_counted
 from tuneyard.core.training import metrics
 from tuneyard.eval import compare, suite

@@ -7,7 +7,7 @@ import pytest
 from tests.fake_runs import NEW, OLD, VALID, compare, fake_run, flags, labelled, table_json
 from tests.messages import golden_text, raises
 from tuneyard.core.errors import RequestError
-from tuneyard.core.language.reader_language import in_language
+from tuneyard.core.language.messages import in_language
 from tuneyard.eval.judge import sections
 from tuneyard.eval.judge.conclusions import (
     Comparison,

@@ -16,8 +16,7 @@ from tuneyard.core.cli.main import cli
 from tuneyard.core.datasets import eval_split
 from tuneyard.core.errors import RequestError
 from tuneyard.core.installation.checkout import ROOT
-from tuneyard.core.language.messages import relative_paths
-from tuneyard.core.language.reader_language import in_language
+from tuneyard.core.language.messages import in_language, relative_paths
 from tuneyard.core.prompt.template_fit import TemplateFinding
 from tuneyard.core.training.training_stage import TRAINING_STAGES
 from tuneyard.recipes.answer import Facts, LaidOut, Rows
