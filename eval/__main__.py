@@ -27,20 +27,6 @@ EXAMPLES = examples(
 )
 
 
-class EvalGroup(LazyGroup):
-    """Our commands and those of plug-ins. Plug-ins are imported only for the list or an unknown name."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        """Names of all commands."""
-        return sorted({*super().list_commands(ctx), *plugin_commands()})
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Import a command; None if no command has this name."""
-        if cmd_name in self.lazy:
-            return super().get_command(ctx, cmd_name)
-        return plugin_commands().get(cmd_name)
-
-
 @functools.cache
 def plugin_commands() -> dict[str, click.Command]:
     """Scoring commands of plug-ins by name. One whose name is taken is left out with a warning."""
@@ -60,7 +46,7 @@ def plugin_commands() -> dict[str, click.Command]:
     return commands
 
 
-@click.group(cls=EvalGroup, lazy=COMMANDS, context_settings=CLI, epilog=EXAMPLES)
+@click.group(cls=LazyGroup, lazy=COMMANDS, plugins=plugin_commands, context_settings=CLI, epilog=EXAMPLES)
 def cli() -> None:
     """Score models, compare their answers, and report the result."""
 

@@ -33,16 +33,20 @@ _IS_QUIET = f"{__name__}.quiet"
 
 
 class LazyGroup(click.Group):
-    """A group that imports a command when it is called: {name: "module:attribute"}; the help imports none."""
+    """A group that imports a command when it is called: {name: "module:attribute"}; the help imports none.
+
+    `plugins` gives the commands of plug-ins by name. They are imported only for the list or an unknown name.
+    """
 
     def __init__(
         self,
         *arguments: Any,
         lazy: Mapping[str, str] = MappingProxyType({}),
+        plugins: Callable[[], Mapping[str, click.Command]] = dict,
         **options: Any,
     ) -> None:
         super().__init__(*arguments, **options)
-        self.lazy = lazy
+        self.lazy, self.plugins = lazy, plugins
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -72,12 +76,12 @@ class LazyGroup(click.Group):
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Names of all commands, imported or not."""
-        return sorted({*self.lazy, *super().list_commands(ctx)})
+        return sorted({*self.lazy, *self.plugins(), *super().list_commands(ctx)})
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Import a command; None if no command has this name."""
         if cmd_name not in self.lazy:
-            return super().get_command(ctx, cmd_name)
+            return super().get_command(ctx, cmd_name) or self.plugins().get(cmd_name)
         module, _, attribute = self.lazy[cmd_name].partition(":")
         command: click.Command = getattr(importlib.import_module(module), attribute)
         return command
@@ -238,20 +242,22 @@ GROUPS = {
     "demo": "tuneyard.core.cli.demo:cli",
     "doctor": "tuneyard.core.installation.doctor:cli",
 }
-EXAMPLES = examples("tuneyard demo --dry-run", "tuneyard data compile demo_rte")
-
-
-@click.group(cls=LazyGroup, lazy=GROUPS, context_settings=CLI, epilog=EXAMPLES)
-@click.option(
-    "--version",
+VERSION = click.Option(
+    ["--version"],
     is_flag=True,
     is_eager=True,
     expose_value=False,
     callback=_print_version,
     help="Print the version and the commit.",
 )
-def cli() -> None:
-    """From a raw file to a decision: which adapter, or which merge of them, do I ship?"""
+cli = LazyGroup(
+    "tuneyard",
+    lazy=GROUPS,
+    params=[VERSION],
+    help="From a raw file to a decision: which adapter, or which merge of them, do I ship?",
+    context_settings=CLI,
+    epilog=examples("tuneyard demo --dry-run", "tuneyard data compile demo_rte"),
+)
 
 
 def main() -> NoReturn:
