@@ -111,7 +111,7 @@ def write_shard(path: Path, shard: Shard, blocks: Callable[[Piece], Blocks]) -> 
             for job, count in copies:
                 job.result()
                 yield count
-        sync(file)
+    sync(path)
 
 
 def write_index(folder: Path, shards: list[Shard]) -> None:

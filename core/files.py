@@ -63,11 +63,11 @@ def atomic(path: Path) -> Iterator[BinaryIO]:
         try:
             with temporary.open("xb") as file:
                 yield file
-                sync(file)
+            sync(temporary)
             temporary.replace(path)
         finally:
             temporary.unlink(missing_ok=True)
-    sync_folder(path.parent)
+    sync(path.parent)
 
 
 @contextlib.contextmanager
@@ -392,10 +392,13 @@ def versions(*packages: str) -> dict[str, str]:
     return installed
 
 
-def sync(file: BinaryIO) -> None:
-    """Flush a file through to the disk."""
-    file.flush()
-    os.fsync(file.fileno())
+def sync(path: Path) -> None:
+    """Make a file that was written, or the renames inside a folder, durable (fsync(2))."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def flush_soon(file: BinaryIO | int, start: int, stop: int) -> None:
@@ -412,12 +415,6 @@ def flush_much(file: BinaryIO, flushed: int) -> int:
         return flushed
     flush_soon(file, flushed, written)
     return written
-
-
-def sync_folder(folder: Path) -> None:
-    """Make renames inside `folder` durable (fsync on the directory itself, see fsync(2))."""
-    with opened(folder) as handle:
-        os.fsync(handle)
 
 
 @contextlib.contextmanager
@@ -478,20 +475,17 @@ def _drop_empty(folders: Sequence[Path]) -> None:
 def publish(staged: Path, target: Path) -> None:
     """Replace `target` by a staged folder or file, synced. The caller holds `locked(target.parent)`."""
     paths = [staged, *staged.rglob("*")]
-    for path in paths:
-        if path.is_file():
-            with named(path), path.open("rb") as file:
-                os.fsync(file.fileno())
     for path in reversed(paths):  # a folder after what is in it
-        if path.is_dir():
-            sync_folder(path)
+        if path.exists():
+            with named(path):
+                sync(path)
     if staged.is_file() or not target.exists():
         staged.replace(target)
     elif not _exchange(staged, target):
         journal = target.with_name(f".{target.name}.{OURS}new")
         staged.rename(journal)
         _finish(journal)
-    sync_folder(target.parent)
+    sync(target.parent)
     if staged.exists():
         shutil.rmtree(staged)
 

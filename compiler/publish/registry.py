@@ -29,7 +29,7 @@ from tuneyard.core.datasets.manifest import (
     read_manifests,
 )
 from tuneyard.core.errors import ContentError, Problem, RequestError, nearest, show_value
-from tuneyard.core.files import OURS, publish, recovered, sync_folder, write_json
+from tuneyard.core.files import OURS, publish, recovered, sync, write_json
 from tuneyard.core.records.row_index import row_index_file
 
 COMPILED_KEYS = ("file_name", "formatting", "ranking", "columns", "tags")
@@ -136,7 +136,7 @@ class Registry:
             self._write({key: entry for key, entry in entries.items() if key not in gone})
             aside = target.with_name(f".{name}.{OURS}old")
             target.rename(aside)
-            sync_folder(self.folder)
+            sync(self.folder)
             shutil.rmtree(aside)
         return gone
 
