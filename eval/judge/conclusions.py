@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
-from tuneyard.core.language.number_format import show_p
+from tuneyard.core.language.number_format import Table, show_p
 from tuneyard.core.language.translation import tr
 from tuneyard.core.training.metrics import ACCURACY, Metric
 from tuneyard.eval.read.results import BASE
@@ -187,13 +187,6 @@ class Comparison:
         object.__setattr__(self, "sections", sorted(every, key=lambda section: bool(section.decided_by)))
 
 
-def differences_header(metric: Metric) -> list[str]:
-    """The header of a table of tests: in points, or in the unit of the metric."""
-    if metric.in_percent:
-        return ["", *map(tr, DIFFERENCES)]
-    return ["", *map(tr, MEASURED)]
-
-
 def section_name(name: str) -> str:
     """A dataset's name, or that of the mean in the current language."""
     if name == MEAN:
@@ -201,13 +194,20 @@ def section_name(name: str) -> str:
     return name
 
 
-def difference_cells(test: PairedTest, metric: Metric) -> list[str]:
-    """Cells of one test, in the order of `differences_header`."""
-    return [
-        f"{test.model} − {test.against}",
-        metric.difference_text(*test.with_limits, in_table=True),
-        f"{test.better:,}",
-        f"{test.worse:,}",
-        show_p(test.p, equals=""),
-        metric.difference_text(test.smallest, sign="", in_table=True),
-    ]
+def difference_table(tests: Sequence[PairedTest], metric: Metric) -> Table:
+    """A row for each test, in points or in the unit of the metric."""
+    header = MEASURED
+    if metric.in_percent:
+        header = DIFFERENCES
+    rows = []
+    for test in tests:
+        cells = [
+            f"{test.model} − {test.against}",
+            metric.difference_text(*test.with_limits, in_table=True),
+            f"{test.better:,}",
+            f"{test.worse:,}",
+            show_p(test.p, equals=""),
+            metric.difference_text(test.smallest, sign="", in_table=True),
+        ]
+        rows.append(cells)
+    return Table(["", *map(tr, header)], rows)

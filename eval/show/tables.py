@@ -26,8 +26,7 @@ from tuneyard.eval.judge.conclusions import (
     Comparison,
     ModelScore,
     Section,
-    difference_cells,
-    differences_header,
+    difference_table,
     section_name,
 )
 from tuneyard.eval.metrics.labels import short
@@ -136,8 +135,7 @@ def differences(section: Section) -> dict[str, Table]:
     best = section.best
     between = sorted(section.between, key=lambda test: best not in (test.model, test.against))
     tests = [*section.against_base, *(test.seen_from(best) for test in between)]
-    rows = [difference_cells(test, section.metric) for test in tests]
-    tables = {tr(caption, name=name): Table(differences_header(section.metric), rows)}
+    tables = {tr(caption, name=name): difference_table(tests, section.metric)}
     f1_rows = []
     for test in tests:
         f1 = test.macro_f1

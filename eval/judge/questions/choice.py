@@ -10,13 +10,13 @@ from statistics import fmean
 from typing import Any
 
 from tuneyard.core.errors import RequestError
-from tuneyard.core.language.number_format import Table, show_p
+from tuneyard.core.language.number_format import Table
 from tuneyard.core.language.translation import tr, tr_counted
 from tuneyard.core.training.metrics import ACCURACY, Metric
 from tuneyard.eval.judge.conclusions import (
     BEST_MARK,
     MEAN,
-    differences_header,
+    difference_table,
     section_name,
 )
 from tuneyard.eval.judge.question import CHOICES, AnsweredQuestion, Choice, Half
@@ -174,10 +174,9 @@ def flat_top(
             "{count} of the {points} other points are not shown to be worse than {best}",
             count=len(level), points=len(tests), best=best,
         )  # fmt: skip
-    rows = []
-    for test in level or tests[:1]:
-        difference = metric.difference_text(*test.with_limits, in_table=True)
-        rows.append([test.model, difference, show_p(test.p, equals="")])
-    header = [tr("on the choosing half"), differences_header(metric)[1], tr("p")]
+    shown = level or tests[:1]
+    table = difference_table(shown, metric)
+    rows = [[test.model, cells[1], cells[4]] for test, cells in zip(shown, table.rows, strict=True)]
+    header = [tr("on the choosing half"), table.header[1], tr("p")]
     figures = {"best": best, "not_shown_worse": [test.model for test in level], "comparisons": tests}
     return {caption: Table(header, rows)}, figures

@@ -3,7 +3,7 @@
 from tuneyard.core.language.number_format import Table
 from tuneyard.core.language.translation import tr
 from tuneyard.core.training.metrics import direction
-from tuneyard.eval.judge.conclusions import MEASURED, difference_cells, section_name
+from tuneyard.eval.judge.conclusions import MEASURED, difference_table, section_name
 from tuneyard.eval.judge.question import AnsweredQuestion
 from tuneyard.eval.judge.sections import compare, meaning
 from tuneyard.eval.read.scored_run import RunsByDataset, ScoredRun
@@ -24,7 +24,8 @@ def other_metrics(runs: RunsByDataset, base: str) -> AnsweredQuestion:
         for section in compare(runs, base, metric=meaning(metric_name, runs)).sections:
             figure = tr("{name} on {dataset}", name=metric_name, dataset=section_name(section.name))
             name = direction(figure, section.metric)
-            rows += [[name, *difference_cells(test, section.metric)[:5]] for test in section.against_base]
+            table = difference_table(section.against_base, section.metric)
+            rows += [[name, *cells[:5]] for cells in table.rows]
     if not rows:
         return AnsweredQuestion(runs, base)
     caption = tr("Differences in the other metrics of the examples; the verdict rests on accuracy")

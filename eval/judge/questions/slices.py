@@ -9,7 +9,7 @@ from tuneyard.core.errors import RequestError, nearest
 from tuneyard.core.language.number_format import Table, percent
 from tuneyard.core.language.translation import tr
 from tuneyard.core.training.metrics import ACCURACY
-from tuneyard.eval.judge.conclusions import PairedTest, difference_cells, differences_header
+from tuneyard.eval.judge.conclusions import PairedTest, difference_table
 from tuneyard.eval.judge.question import AnsweredQuestion
 from tuneyard.eval.judge.sections import paired_rows, paired_tests, steps_of
 from tuneyard.eval.metrics.labels import MOST
@@ -34,15 +34,16 @@ class Slice:
 
 def by_slices(runs: RunsByDataset, base: str, by: str) -> AnsweredQuestion:
     """Compare every model with the base on the rows of each value of the field `by`."""
-    header = [tr("slice"), "", tr("accuracy"), *differences_header(ACCURACY)[1:5]]
+    header = [tr("slice"), "", tr("accuracy"), *difference_table((), ACCURACY).header[1:5]]
     slices = compare_slices(runs, base, by)
     rows = []
     for part in slices:
         name = tr("{value} of {dataset}, n = {n:,}", value=part.value, dataset=part.dataset, n=part.n)
         base_share = percent(part.accuracy[base])
-        for test in part.tests:
+        cells_of_tests = difference_table(part.tests, ACCURACY).rows
+        for test, (models, *cells) in zip(part.tests, cells_of_tests, strict=True):
             shares = f"{percent(part.accuracy[test.model])} − {base_share}"
-            rows.append([name, f"{test.model} − {base}", shares, *difference_cells(test, ACCURACY)[1:5]])
+            rows.append([name, models, shares, *cells[:4]])
     tables = {tr("By {field}", field=by): Table(header, rows)}
     return AnsweredQuestion(runs, base, tables, {"slices": slices})
 
