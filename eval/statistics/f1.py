@@ -7,15 +7,11 @@ bootstrap samples for all models.
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from tuneyard.eval.statistics.rates import SEED, Z95, Groups, Mean, by_cluster, resample, wilson
 from tuneyard.eval.statistics.spread import Floats, Spread, satterthwaite, student_deviate
-
-if TYPE_CHECKING:
-    from tuneyard.eval.statistics.rates import Cells
 
 DRAWS = 2_000
 RARE = 5  # with fewer examples of a label, its F1 is very uncertain
@@ -89,12 +85,14 @@ def macro_f1s(
     counts = by_cluster(np.stack(cells, axis=1).astype(np.int64), groups)  # [units, models, 2, labels]
     shape = counts.shape[1:]
     drawn = resample(counts.reshape(len(counts), -1), DRAWS, SEED + stream).reshape(-1, *shape)
+    whole_and_drawn = np.concatenate([counts.sum(axis=0)[None], drawn])
+    hits, mentions = whole_and_drawn[..., 0, :], whole_and_drawn[..., 1, :]
+    f1 = np.divide(2 * hits, mentions, out=np.zeros(hits.shape), where=mentions > 0)
+    values = f1.sum(axis=-1) / np.maximum(1, (mentions > 0).sum(axis=-1))  # of the labels that are mentioned
     sizes = by_cluster(np.ones(len(gold)), groups)
     rows_of_label = by_cluster(expected.astype(np.int64), groups).sum(axis=0)
     rows = len(labels) ** 2 / float((1 / rows_of_label).sum())
-    return MacroF1(
-        list(predicted), _macro_f1(counts.sum(axis=0)), _macro_f1(drawn), sizes / len(gold), len(gold), rows
-    )
+    return MacroF1(list(predicted), values[0], values[1:], sizes / len(gold), len(gold), rows)
 
 
 def mean_f1(datasets: Sequence[MacroF1], models: Sequence[str]) -> MacroF1:
@@ -104,10 +102,3 @@ def mean_f1(datasets: Sequence[MacroF1], models: Sequence[str]) -> MacroF1:
     drawn = np.mean([one.drawn[:, place] for one, place in zip(datasets, places, strict=True)], axis=0)
     shares = np.concatenate([one.shares / len(datasets) for one in datasets])
     return MacroF1(models, values, drawn, shares, sum(one.n for one in datasets), math.nan)
-
-
-def _macro_f1(cells: "Cells") -> Floats:
-    """Macro-F1 from hits and mentions [..., 2, labels], of the labels that are mentioned."""
-    hits, mentions = cells[..., 0, :], cells[..., 1, :]
-    f1 = np.divide(2 * hits, mentions, out=np.zeros(hits.shape), where=mentions > 0)
-    return np.asarray(f1.sum(axis=-1) / np.maximum(1, (mentions > 0).sum(axis=-1)))

@@ -66,11 +66,6 @@ class Units:
         """Each candidate's mean difference."""
         return np.asarray(self.sums.sum(0) / self.sizes.sum(0))
 
-    @property
-    def power(self) -> Floats:
-        """The root of each candidate's summed squares: its standard error if it does not differ."""
-        return np.asarray(np.sqrt((self.sums**2).sum(0)))
-
 
 def units_of(
     steps: Sequence[Floats],
@@ -116,7 +111,8 @@ def estimates(units: Units, spread: Spread | None = None) -> list[DifferenceTest
     floor = np.zeros(len(p))
     if units.bound == 1:
         floor = np.sqrt(units.squares / len(units.sums))
-    error = np.maximum(units.power, floor) / units.sizes.sum(axis=0)
+    equal = np.sqrt((units.sums**2).sum(axis=0))  # the error of a candidate that does not differ
+    error = np.maximum(equal, floor) / units.sizes.sum(axis=0)
     smallest = np.minimum(units.bound, (reach + Z_POWER) * error)
     smallest = np.where(np.isfinite(spread.error), smallest, units.bound)  # a single unit shows nothing
     differences = []
@@ -184,23 +180,23 @@ def _exact(units: Units) -> tuple[Floats, Floats]:
     The critical value is Student's, or a larger one if the exact test does not reject there. Above Student's
     value the exact test always rejects, because mid-p is the smaller p.
     """
-    nets, power, rows = units.sums[:, 0], float(units.power[0]), len(units.sums)
+    nets, rows = units.sums[:, 0], len(units.sums)
     discordant, net = int(np.abs(nets).sum()), abs(round(float(nets.sum())))
     _, mid = sign_test(discordant)
     largest_accepted = discordant - 2 * int(np.argmax(mid >= ALPHA))
     student = float(student_deviate(Z95, np.array(max(1.0, rows - 1.0))))
-    reach = max(student, _student(largest_accepted + NEAR, power, rows))
+    reach = max(student, _student(largest_accepted + NEAR, float((nets**2).sum()), rows))
     p = 1.0
     if discordant:
         p = float(mid[(discordant - net) // 2])
     return np.array([p]), np.array([reach])
 
 
-def _student(net: float, power: float, rows: int) -> float:
-    """t statistic of `rows` differences of -1, 0 or 1: `net` their sum, `power` the root of their squares."""
-    if not power:
+def _student(net: float, squares: float, rows: int) -> float:
+    """t statistic of `rows` differences of -1, 0 or 1: `net` their sum, `squares` that of their squares."""
+    if not squares:
         return 0.0
-    rest = rows * power**2 - net**2
+    rest = rows * squares - net**2
     if rest <= 0:
         return math.inf
     return abs(net) * math.sqrt((rows - 1) / rest)
