@@ -260,14 +260,10 @@ def _dataset_section(
         groups = len(set(data.groups))
     if metric.counts_correct and not data.seeds:
         data = replace(data, f1=f1_of(dataset, runs))
-    cautions: list[str] = []
-    if data.f1 is not None:
-        cautions = _rare_labels(next(iter(runs.values())))
-        if metric.counts_correct:
+        if data.f1 is not None:
             for model, f1 in data.f1.figures().items():
                 figures[model] = replace(figures[model], macro_f1=f1.with_limits)
-    elif not metric.counts_correct:
-        cautions = _skewed(dataset, data, metric)
+    cautions = _cautions(next(iter(runs.values())), data, metric)
     return _section(
         dataset, [data], figures, base, metric,
         groups=groups, majority_label=data.majority_label, cautions=cautions, **details,
@@ -297,27 +293,26 @@ def _score(mean: Mean, run: ScoredRun, seeds: Sequence[float], metric: Metric) -
     )  # fmt: skip
 
 
-def _rare_labels(run: ScoredRun) -> list[str]:
-    """A warning if a label has few examples: its F1 is very uncertain."""
-    rare = sorted(label for label, count in Counter(run.gold).items() if count < RARE)
-    if not rare:
-        return []
-    warning = "{dataset}: fewer than {count} examples of {labels}: the interval of macro-F1 may be too narrow"
-    labels = joined([short(label) for label in rare])
-    return [tr(warning, dataset=run.dataset, count=RARE, labels=labels)]
+def _cautions(run: ScoredRun, data: PairedRows, metric: Metric) -> list[str]:
+    """A warning if intervals may be too narrow.
 
-
-def _skewed(dataset: str, data: PairedRows, metric: Metric) -> list[str]:
-    """A warning if a few examples decide a difference.
-
-    The interval of the mean of very skewed values is too narrow
-    (`python -m tools.bench.coverage`: lognormal with σ = 2, Pareto with α = 1.5).
+    So is that of macro-F1 if a label has few examples, and that of other means if a few very skewed values
+    decide a difference (`python -m tools.bench.coverage`: lognormal with σ = 2, Pareto with α = 1.5).
     """
+    if data.f1 is not None:
+        rare = sorted(label for label, count in Counter(run.gold).items() if count < RARE)
+        if not rare:
+            return []
+        warning = (
+            "{dataset}: fewer than {count} examples of {labels}: the interval of macro-F1 may be too narrow"
+        )
+        labels = joined([short(label) for label in rare])
+        return [tr(warning, dataset=run.dataset, count=RARE, labels=labels)]
     pairs = list(combinations(data.values, 2))
-    if not pairs or not is_skewed(_units(pairs, [data], metric)):
+    if metric.counts_correct or not pairs or not is_skewed(_units(pairs, [data], metric)):
         return []
     warning = "{dataset}: a few examples decide the difference (very skewed): its interval may be too narrow"
-    return [tr(warning, dataset=dataset)]
+    return [tr(warning, dataset=run.dataset)]
 
 
 def _mean_section(
