@@ -125,14 +125,13 @@ def _plots(comparison: Comparison, runs: RunsByDataset) -> Iterator[tuple[str, s
         for kind in kinds:
             chart = kinds_chart(dataset_runs, kind)
             yield f"{folder}{BY_KIND[kind]}", CAPTIONS[kind], section.name, partial(draw_bars, chart)
-        if len(comparison.sets) <= DETAILED and all(map(_labelled, dataset_runs)):
+        # free text has too many different answers for a matrix
+        are_labels = all(
+            len(set(run.gold)) > 1 and len({*run.gold, *run.predicted}) <= MOST for run in dataset_runs
+        )
+        if are_labels and len(comparison.sets) <= DETAILED:
             draw = partial(draw_confusion, dataset_runs)
             yield f"{folder}confusion.png", CAPTIONS["confusion"], section.name, draw
-
-
-def _labelled(run: ScoredRun) -> bool:
-    """True if the answers are labels that fit a confusion matrix, rather than free text."""
-    return len(set(run.gold)) > 1 and len({*run.gold, *run.predicted}) <= MOST
 
 
 def folder_name(dataset: str) -> str:
@@ -204,11 +203,16 @@ def draw_bars(chart: Chart) -> "Figure":
         axes.errorbar(values, at, xerr=[values - lows, highs - values], **WHISKER)
         for value, high, place in zip(values, highs, at, strict=True):
             axes.text(high + 1, place, f"{value:.1f}", va="center", fontsize=8)
-    for place, share in enumerate(chart.series.get(chart.base, ())):
-        if share is not None:
-            _line(axes, place, share[0], "solid", labels[chart.base])
-    for place, baseline in enumerate(chart.baselines):
-        _line(axes, place, baseline, "dashed", tr("majority-class baseline"))
+    base_shares = [share[0] if share else None for share in chart.series.get(chart.base, ())]
+    for name, style, line in (
+        (labels.get(chart.base, ""), "solid", base_shares),
+        (tr("majority-class baseline"), "dashed", chart.baselines),
+    ):
+        for place, value in enumerate(line):
+            if value is not None:
+                ends = [place - GAP, place + GAP]
+                label = name if place == 0 else ""  # the first has the name of all
+                axes.plot([100 * value] * 2, ends, color="black", linestyle=style, linewidth=1.2, label=label)
     axes.set_yticks(range(places), chart.places, fontsize=9)
     axes.set(xlabel=tr(AXIS), xlim=(0, 108), xticks=range(0, 101, 20), ylim=(places - 0.4, -0.6))
     axes.grid(axis="x")
@@ -228,15 +232,6 @@ def _look(index: int, name: str, best: str) -> dict[str, Any]:
     elif best:
         look["alpha"] = PALE
     return look
-
-
-def _line(axes: "Axes", place: int, share: float, style: str, name: str) -> None:
-    """A line across the bars of a place; the first has the name of all."""
-    label = ""
-    if place == 0:
-        label = name
-    ends = [place - GAP, place + GAP]
-    axes.plot([100 * share] * 2, ends, color="black", linestyle=style, linewidth=1.2, label=label)
 
 
 def draw_confusion(runs: Sequence[ScoredRun]) -> "Figure":
