@@ -201,10 +201,9 @@ def compare_results(
     """Read the runs of the sources once, and compare them. `how` goes to `compare_runs`."""
     from tuneyard.eval.judge.ask import compare_runs
     from tuneyard.eval.read.find import read_scored_runs
-    from tuneyard.eval.read.scored_run import by_dataset
 
     runs, warnings = read_scored_runs(sources, metric)
-    return compare_runs(by_dataset(runs), questions, warnings, metric, **how)
+    return compare_runs(runs, questions, warnings, metric, **how)
 
 
 def write(

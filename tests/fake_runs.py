@@ -4,7 +4,7 @@ import hashlib
 import json
 import math
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from tuneyard.eval.judge import ask, sections
 from tuneyard.eval.judge.ask import ComparedRuns
 from tuneyard.eval.judge.conclusions import Comparison
 from tuneyard.eval.read.find import parse_source, read_scored_runs
-from tuneyard.eval.read.scored_run import ScoredRun, by_dataset
+from tuneyard.eval.read.scored_run import ScoredRun
 from tuneyard.eval.show import plots
 from tuneyard.eval.show.html import Page, render
 from tuneyard.eval.show.tables import document
@@ -101,6 +101,14 @@ def demo(out: Path) -> None:
         write_run(out, model, "demo_mnli_eval", three, answers(three, second, seed + 10))
 
 
+def by_dataset(runs: Iterable[ScoredRun]) -> dict[str, dict[str, ScoredRun]]:
+    """Runs by dataset and model, in their order."""
+    grouped: dict[str, dict[str, ScoredRun]] = {}
+    for run in runs:
+        grouped.setdefault(run.dataset, {})[run.model] = run
+    return grouped
+
+
 def compare(
     runs: Sequence[ScoredRun],
     base: str,
@@ -157,7 +165,8 @@ def two_datasets() -> list[ScoredRun]:
 
 def read_runs(*texts: object) -> tuple[list[ScoredRun], list[str]]:
     """Runs as `compare` reads them, and warnings."""
-    return read_scored_runs([parse_source(str(text)) for text in texts])
+    runs, warnings = read_scored_runs([parse_source(str(text)) for text in texts])
+    return [run for by_model in runs.values() for run in by_model.values()], warnings
 
 
 def change_line(path: Path, number: int, **fields: object) -> None:

@@ -24,6 +24,7 @@ from tuneyard.eval.read.scored_run import (
     OF_ANSWERS,
     Record,
     Row,
+    RunsByDataset,
     ScoredRun,
     assemble,
     confidence_of,
@@ -71,8 +72,8 @@ def parse_source(text: str) -> ScoredRunSource:
 
 def read_scored_runs(
     sources: Sequence[ScoredRunSource], metric: str = ACCURACY.name
-) -> tuple[list[ScoredRun], list[str]]:
-    """Read every run of the sources; the runs, and warnings.
+) -> tuple[RunsByDataset, list[str]]:
+    """Read every run of the sources; the runs by dataset and model, in their order, and warnings.
 
     With a `metric` that is none of answers, a run need not have answers.
 
@@ -171,7 +172,7 @@ def _named(runs: list[ScoredRun], source: ScoredRunSource) -> list[ScoredRun]:
     return named
 
 
-def _distinct(runs: Sequence[tuple[ScoredRunSource, ScoredRun]]) -> list[ScoredRun]:
+def _distinct(runs: Sequence[tuple[ScoredRunSource, ScoredRun]]) -> RunsByDataset:
     """Keep each model and dataset once.
 
     Drop a second run with the same answers. Rename models whose runs differ to SOURCE/model.
@@ -185,19 +186,19 @@ def _distinct(runs: Sequence[tuple[ScoredRunSource, ScoredRun]]) -> list[ScoredR
         kept.append((source, run))
         if twins:
             shared.add(run.model)
-    distinct: dict[tuple[str, str], ScoredRun] = {}
+    distinct: dict[str, dict[str, ScoredRun]] = {}
     for source, run in kept:
         renamed = run
         if run.model in shared:
             origin = source.path.parent if source.path.name == DETAILED else source.path
             renamed = replace(run, model=f"{origin.name}/{run.model}")
-        other = distinct.setdefault((renamed.model, renamed.dataset), renamed)
+        other = distinct.setdefault(renamed.dataset, {}).setdefault(renamed.model, renamed)
         if other is not renamed:
             raise RequestError(
                 f"{other.source} and {renamed.source} are both {renamed.model} on {renamed.dataset}; "
                 f"name them: first={other.source} second={renamed.source}"
             )
-    return list(distinct.values())
+    return distinct
 
 
 def read_scored_run(place: Path, metric: str = ACCURACY.name) -> ScoredRun:

@@ -163,14 +163,6 @@ def model_name(folder: str) -> str:
     return ",".join(parts) or folder
 
 
-def by_dataset(runs: Iterable[ScoredRun]) -> dict[str, dict[str, ScoredRun]]:
-    """Runs by dataset and model, in their order."""
-    grouped: dict[str, dict[str, ScoredRun]] = {}
-    for run in runs:
-        grouped.setdefault(run.dataset, {})[run.model] = run
-    return grouped
-
-
 def models_of(runs: RunsByDataset) -> list[str]:
     """The names of all models, in the order in which the datasets list them first."""
     models: dict[str, None] = {}

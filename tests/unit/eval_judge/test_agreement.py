@@ -6,11 +6,11 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.fake_runs import compare, labelled
+from tests.fake_runs import by_dataset, compare, labelled
 from tuneyard.core.training.metrics import ACCURACY, Metric
 from tuneyard.eval.judge.conclusions import Comparison, PairedTest, Section
 from tuneyard.eval.judge.questions.slices import compare_slices
-from tuneyard.eval.read.scored_run import ScoredRun, by_dataset
+from tuneyard.eval.read.scored_run import ScoredRun
 from tuneyard.eval.show.tables import differences
 from tuneyard.eval.show.verdict import decision, decisions, notes
 from tuneyard.eval.statistics.family import DifferenceTest

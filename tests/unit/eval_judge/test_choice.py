@@ -5,11 +5,10 @@ from dataclasses import replace
 
 import pytest
 
-from tests.fake_runs import compare, fake_run
+from tests.fake_runs import by_dataset, compare, fake_run
 from tests.messages import raises
 from tuneyard.core.errors import RequestError
 from tuneyard.eval.judge.questions.choice import choose_on_half
-from tuneyard.eval.read.scored_run import by_dataset
 from tuneyard.eval.show.tables import as_json
 
 

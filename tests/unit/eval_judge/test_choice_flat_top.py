@@ -4,9 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from tests.fake_runs import fake_run
+from tests.fake_runs import by_dataset, fake_run
 from tuneyard.eval.judge.questions.choice import choose_on_half
-from tuneyard.eval.read.scored_run import by_dataset
 from tuneyard.eval.show.tables import as_json
 
 HALVES = [True] * 100 + [False] * 100, [False] * 100 + [True] * 100

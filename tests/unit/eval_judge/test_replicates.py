@@ -6,7 +6,7 @@ import pytest
 from click.testing import Result
 
 from tests.cli.scoring import call, invoke
-from tests.fake_runs import VALID, answers, fake_run, write_run
+from tests.fake_runs import VALID, answers, by_dataset, fake_run, write_run
 from tests.json_files import read_json
 from tests.messages import printed, raises
 from tuneyard.core.errors import RequestError
@@ -14,7 +14,7 @@ from tuneyard.eval.compare import cli, parse_replicates
 from tuneyard.eval.judge.ask import compare_runs
 from tuneyard.eval.judge.questions.replicates import seed_warnings, with_settings
 from tuneyard.eval.judge.sections import compare
-from tuneyard.eval.read.scored_run import ScoredRun, by_dataset
+from tuneyard.eval.read.scored_run import ScoredRun
 from tuneyard.eval.show.verdict import decisions
 
 GOLD = ["yes", "no"] * 60

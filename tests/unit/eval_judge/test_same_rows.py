@@ -5,12 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.fake_runs import GOLD, change_line, read_runs, write_run
+from tests.fake_runs import GOLD, by_dataset, change_line, read_runs, write_run
 from tests.json_files import read_json, write_json
 from tests.messages import printed, raises
 from tuneyard.core.errors import RequestError
 from tuneyard.eval.judge.ask import check_rows, pairing_warnings
-from tuneyard.eval.read.scored_run import by_dataset
 
 
 def replace_a(folder: Path, gold: list[str], predicted: list[str], **changes: object) -> None:

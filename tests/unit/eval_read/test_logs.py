@@ -9,12 +9,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.conftest import ROOT
+from tests.fake_runs import read_runs
 from tests.json_files import write_lines
 from tests.messages import printed, raises
 from tuneyard.core.errors import ContentError
 from tuneyard.eval.compare import cli
 from tuneyard.eval.judge.ask import check_rows
-from tuneyard.eval.read.find import parse_source, read_scored_runs
 from tuneyard.eval.read.logs import read_log
 from tuneyard.eval.read.logs.harness import HARNESS as HARNESS_FIELDS
 from tuneyard.eval.read.logs.plain import FIELDS as PLAIN
@@ -42,10 +42,11 @@ PLAIN_ROW: dict[str, object] = {"id": 1, "gold": "yes", "prediction": "no"}
 
 
 def test_a_folder_of_the_harness_is_read_whole() -> None:
-    runs, _ = read_scored_runs([parse_source(str(HARNESS))])
+    runs, _ = read_runs(HARNESS)
     assert [(run.model, run.dataset) for run in runs] == [
-        ("base", "gen2,strict"), ("base", "gen2,loose"), ("base", "nli3"),
-        ("tuned", "gen2,strict"), ("tuned", "gen2,loose"), ("tuned", "nli3"),
+        ("base", "gen2,strict"), ("tuned", "gen2,strict"),
+        ("base", "gen2,loose"), ("tuned", "gen2,loose"),
+        ("base", "nli3"), ("tuned", "nli3"),
     ]  # fmt: skip
     for run in runs:
         twin = next(other for other in runs if other.dataset == run.dataset)
@@ -64,7 +65,7 @@ def test_choices_are_read_by_their_text_and_judged_by_the_harness() -> None:
 def test_the_newest_log_of_a_task_counts(tmp_path: Path) -> None:
     write(tmp_path / "samples_t_2026-01-01T10-00-00.000001.jsonl", harness(0, exact_match=0.0))
     write(tmp_path / "samples_t_2026-01-02T10-00-00.000001.jsonl", harness(0))
-    (run,) = read_scored_runs([parse_source(str(tmp_path))])[0]
+    (run,) = read_runs(tmp_path)[0]
     assert run.correct == [True] and (run.model, run.dataset) == (tmp_path.name, "t")
 
 
@@ -94,7 +95,7 @@ def test_the_harness_decides_what_is_right(tmp_path: Path) -> None:
 def test_other_documents_under_the_same_task_are_refused(tmp_path: Path) -> None:
     first = write(tmp_path / "a.jsonl", harness(0, doc_hash="1"))
     second = write(tmp_path / "b.jsonl", harness(0, doc_hash="2"))
-    runs, _ = read_scored_runs([parse_source(f"a/t={first}"), parse_source(f"b/t={second}")])
+    runs, _ = read_runs(f"a/t={first}", f"b/t={second}")
     with pytest.raises(Exception, match="were scored on different data"):
         check_rows(runs)
 

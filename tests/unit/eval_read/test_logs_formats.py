@@ -12,6 +12,7 @@ import pytest
 from pyarrow import parquet
 
 from tests.cli.scoring import call
+from tests.fake_runs import by_dataset, read_runs
 from tests.json_files import read_json, write_json, write_lines
 from tests.messages import raises
 from tests.peers import installed
@@ -22,7 +23,6 @@ from tuneyard.eval.compare import cli as compare
 from tuneyard.eval.read import logs
 from tuneyard.eval.read.find import parse_source, read_scored_runs
 from tuneyard.eval.read.logs import log_readers, read_log
-from tuneyard.eval.read.scored_run import by_dataset
 from tuneyard.eval.show.incorrect import collect_incorrect
 
 ROWS = [
@@ -167,7 +167,7 @@ def test_llamafactorys_predictions_are_found_in_an_output_dir_and_paired_by_line
         ]
         as_lines(tmp_path / name / "generated_predictions.jsonl", rows)
         (tmp_path / name / "all_results.json").write_text('{"predict_loss": 1}')
-    runs, _ = read_scored_runs([parse_source(str(tmp_path / name)) for name in answers])
+    runs, _ = read_runs(*(tmp_path / name for name in answers))
     assert [(run.model, run.correct) for run in runs] == [
         ("before", [False, True, False]),
         ("after", [True, True, False]),

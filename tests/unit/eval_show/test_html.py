@@ -10,7 +10,7 @@ import pytest
 
 from tests.cli.scoring import call
 from tests.conftest import ROOT, render_nothing
-from tests.fake_runs import answers, compare, demo, labelled, page_of, write_run
+from tests.fake_runs import answers, by_dataset, compare, demo, labelled, page_of, write_run
 from tests.messages import printed, raises
 from tuneyard.core import version
 from tuneyard.core.drawing.page import content_policy
@@ -18,7 +18,7 @@ from tuneyard.core.errors import ContentError
 from tuneyard.core.language.number_format import Table
 from tuneyard.eval.compare import cli, compare_results
 from tuneyard.eval.read.find import ScoredRunSource
-from tuneyard.eval.read.scored_run import ScoredRun, by_dataset
+from tuneyard.eval.read.scored_run import ScoredRun
 from tuneyard.eval.show.html import GLOSSARY, breakable, provenance, terms, varied
 from tuneyard.eval.show.plots import draw_plots
 from tuneyard.eval.show.setup import compared_datasets, compared_models

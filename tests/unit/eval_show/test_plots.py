@@ -16,7 +16,7 @@ from matplotlib.text import Text
 
 from tests.cli.scoring import call
 from tests.conftest import ROOT
-from tests.fake_runs import NEW, OLD, compare, fake_run, labelled, two_datasets, write_run
+from tests.fake_runs import NEW, OLD, by_dataset, compare, fake_run, labelled, two_datasets, write_run
 from tuneyard.core.drawing import plots as drawing
 from tuneyard.core.drawing.plots import (
     CJK,
@@ -27,7 +27,6 @@ from tuneyard.core.drawing.plots import (
     save,
 )
 from tuneyard.eval.compare import cli
-from tuneyard.eval.read.scored_run import by_dataset
 from tuneyard.eval.show.plots import (
     DARKEST,
     PALE,

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from tests.fake_runs import NEW, OLD, VALID, compare, fake_run, flags, labelled, table_json
+from tests.fake_runs import NEW, OLD, VALID, by_dataset, compare, fake_run, flags, labelled, table_json
 from tests.messages import golden_text, raises
 from tuneyard.core.errors import RequestError
 from tuneyard.core.language.messages import in_language
@@ -15,7 +15,7 @@ from tuneyard.eval.judge.conclusions import (
     PairedTest,
     Section,
 )
-from tuneyard.eval.read.scored_run import ScoredRun, by_dataset
+from tuneyard.eval.read.scored_run import ScoredRun
 from tuneyard.eval.show.tables import markdown
 from tuneyard.eval.show.verdict import called, decision, decisions, verdict
 
