@@ -184,7 +184,7 @@ def parse_replicates(texts: Sequence[str]) -> dict[str, list[str]]:
 
 def title_of(sources: "Sequence[ScoredRunSource]") -> str:
     """A title of one line: the first models by the names that sources give them, otherwise their places."""
-    from tuneyard.eval.show.places import argument
+    from tuneyard.eval.show.setup import argument
     from tuneyard.eval.show.verdict import first_few
 
     names = [source.model or argument(str(source.path)) for source in sources]

@@ -8,7 +8,7 @@ import base64
 import json
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,22 +16,19 @@ from typing import Any
 
 from markupsafe import Markup, escape
 
-from tuneyard.core import version
 from tuneyard.core.cli.main import command_line as made_by
 from tuneyard.core.drawing.page import embedded, fill_page
 from tuneyard.core.drawing.plots import NOT_WRITTEN, plot_language
-from tuneyard.core.files import versions
-from tuneyard.core.language.messages import catalogue, current, for_reader
-from tuneyard.core.language.number_format import NONE, Table, percent
+from tuneyard.core.language.messages import catalogue, current
+from tuneyard.core.language.number_format import Table, percent
 from tuneyard.core.language.translation import tr, tr_counted
 from tuneyard.eval.judge.ask import ComparedRuns
 from tuneyard.eval.judge.conclusions import MEAN, Section, section_name
 from tuneyard.eval.metrics.labels import MOST
-from tuneyard.eval.read.scored_run import ScoredRun, models_of
+from tuneyard.eval.read.scored_run import models_of
 from tuneyard.eval.show.incorrect import IncorrectExamples, collect_incorrect
-from tuneyard.eval.show.places import command_line, without_places
 from tuneyard.eval.show.plots import DrawnPlot
-from tuneyard.eval.show.setup import compared_tables
+from tuneyard.eval.show.setup import command_line, compared_tables, provenance, without_places
 from tuneyard.eval.show.tables import differences, left_out, method, other_figures, scores
 from tuneyard.eval.show.verdict import decisions, notes
 
@@ -44,11 +41,6 @@ BREAK = re.compile(r"(?<=[,/+_])(?=[^\s_])")
 VERDANA = "'DejaVu Sans', Verdana"  # as wide as matplotlib's own font, and on Windows
 EXPONENT = re.compile(r"(?<=\de)-(?=\d)")
 """The minus of 1e-4, after which browsers break a line."""
-FIGURES = {
-    "accuracy", "stderr", "ci95", "majority", "majority_label", "unparsed", "unparsed_rows", "macro_f1",
-    "classes", "confusion", "metrics", "label_mass", "too_long", "model", "set", "check_generate",
-    "about",
-}  # fmt: skip  # facts that the page's tables show, or that are not worth a line
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,37 +209,3 @@ def terms(text: str) -> list[tuple[str, str]]:
             meanings.append((name, tr(meaning)))
         text = rest  # a longer Chinese term contains shorter ones
     return meanings
-
-
-def provenance(runs: Sequence[ScoredRun], command: str) -> Table:
-    """Facts, their values, and the runs (`MODEL on DATASET`) with that value; `command` made the page."""
-    runs_by_fact: dict[tuple[str, str], list[str]] = {}
-    for run in runs:
-        name = tr("{model} on {dataset}", model=run.model, dataset=run.dataset)
-        for key, value in {"source": run.source, **run.facts}.items():
-            if key not in FIGURES:
-                runs_by_fact.setdefault((key, _fact(key, value)), []).append(name)
-    rows = []
-    for key, value in {"command": command, "tuneyard": version(), **versions("numpy", "matplotlib")}.items():
-        rows.append([key, _fact(key, value), tr("this page")])
-    for (key, fact), names in sorted(runs_by_fact.items(), key=lambda item: item[0][0]):
-        applies_to = tr(", ").join(names)
-        if len(names) == len(runs):
-            applies_to = tr("all")
-        rows.append([key, fact, applies_to])
-    return Table([tr("setting"), tr("value"), tr("applies to")], rows)
-
-
-def _fact(key: str, value: object) -> str:
-    if key == "command":
-        return command_line(str(value))
-    return for_reader(without_places(_plain(value)))
-
-
-def _plain(value: object) -> str:
-    """A fact for readers: an object as `name value` pairs, a text without quotes."""
-    if isinstance(value, Mapping):
-        return "; ".join(f"{key} {_plain(part)}" for key, part in value.items()) or NONE
-    if isinstance(value, str):
-        return value
-    return json.dumps(value, ensure_ascii=False)

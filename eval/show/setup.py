@@ -1,11 +1,18 @@
-"""The models (base and adapters) and datasets (examples and task) of a comparison, and the next command."""
+"""What was compared: the models (base and adapters), datasets (examples and task), settings; what comes next.
 
+A page may leave the machine: a path is relative to the working folder, or its last name alone.
+"""
+
+import json
 import re
-from collections.abc import Sequence
+import shlex
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tuneyard.adapters.adapter import digest_in
-from tuneyard.core.language.messages import for_reader, warn
+from tuneyard.core import version
+from tuneyard.core.files import versions
+from tuneyard.core.language.messages import for_reader, relative_paths, warn
 from tuneyard.core.language.number_format import NONE, Table
 from tuneyard.core.language.translation import tr
 from tuneyard.eval.judge.ask import ComparedRuns
@@ -13,8 +20,8 @@ from tuneyard.eval.judge.conclusions import Section
 from tuneyard.eval.metrics.labels import short
 from tuneyard.eval.read.results import part_of
 from tuneyard.eval.read.scored_run import RunsByDataset, ScoredRun, models_of
-from tuneyard.eval.show.places import without_places
 
+NAME = r"[^\s/'\",;=+]+"  # of a file or folder
 MOST_LABELS = 6
 TESTED = {
     "eval.text": "loss of the expected answers",
@@ -26,6 +33,46 @@ TESTED = {
     "eval.dialogue": "conversations",
 }
 """What the examples of a scoring command test, if their answers are no labels."""
+FIGURES = {
+    "accuracy", "stderr", "ci95", "majority", "majority_label", "unparsed", "unparsed_rows", "macro_f1",
+    "classes", "confusion", "metrics", "label_mass", "too_long", "model", "set", "check_generate",
+    "about",
+}  # fmt: skip  # facts that the page's tables show, or that are not worth a line
+
+
+def without_places(text: str) -> str:
+    """Shorten the absolute paths in a text: below the working folder to relative paths, others to last names.
+
+    The names of the working folder, its parents and the home folder may contain blanks.
+
+    >>> without_places("out=/srv/jane/runs/a was scored by http://localhost:8000/v1")
+    'out=a was scored by http://localhost:8000/v1'
+    """
+    folders = {str(folder) for folder in (*Path.cwd().parents, Path.home()) if folder != folder.parent}
+    known = "|".join(re.escape(folder) for folder in sorted(folders, key=len, reverse=True))
+    absolute = rf"(?<![\w./~<-])(?:{known}|~)?/(?:{NAME}/)*(?P<last>{NAME})/?"
+    return re.sub(absolute, r"\g<last>", relative_paths(text))
+
+
+def argument(text: str) -> str:
+    """Shorten an argument that is a path or NAME=PATH; the path may contain blanks.
+
+    >>> argument("rte=/srv/jane/my runs/a")
+    'rte=a'
+    """
+    name, equals, path = text.rpartition("=")
+    here = relative_paths(path)
+    if Path(here).is_absolute():
+        return f"{name}{equals}{Path(here).name}"
+    return without_places(f"{name}{equals}{here}")
+
+
+def command_line(text: str) -> str:
+    """Shorten the paths in the arguments of a command."""
+    try:
+        return shlex.join(map(argument, shlex.split(text)))
+    except ValueError:  # an open quote: no command of ours
+        return without_places(text)
 
 
 def compared_tables(compared: ComparedRuns) -> dict[str, Table]:
@@ -88,6 +135,40 @@ def compared_datasets(runs: RunsByDataset, sections: Sequence[Section]) -> Table
             tests.append(tr(TESTED[command]))
         rows.append([section.name, f"{section.n:,}", tr("; ").join(tests) or NONE])
     return Table([tr("dataset"), "n", tr("tests")], rows)
+
+
+def provenance(runs: Sequence[ScoredRun], command: str) -> Table:
+    """Facts, their values, and the runs (`MODEL on DATASET`) with that value; `command` made the page."""
+    runs_by_fact: dict[tuple[str, str], list[str]] = {}
+    for run in runs:
+        name = tr("{model} on {dataset}", model=run.model, dataset=run.dataset)
+        for key, value in {"source": run.source, **run.facts}.items():
+            if key not in FIGURES:
+                runs_by_fact.setdefault((key, _fact(key, value)), []).append(name)
+    rows = []
+    for key, value in {"command": command, "tuneyard": version(), **versions("numpy", "matplotlib")}.items():
+        rows.append([key, _fact(key, value), tr("this page")])
+    for (key, fact), names in sorted(runs_by_fact.items(), key=lambda item: item[0][0]):
+        applies_to = tr(", ").join(names)
+        if len(names) == len(runs):
+            applies_to = tr("all")
+        rows.append([key, fact, applies_to])
+    return Table([tr("setting"), tr("value"), tr("applies to")], rows)
+
+
+def _fact(key: str, value: object) -> str:
+    if key == "command":
+        return command_line(str(value))
+    return for_reader(without_places(_plain(value)))
+
+
+def _plain(value: object) -> str:
+    """A fact for readers: an object as `name value` pairs, a text without quotes."""
+    if isinstance(value, Mapping):
+        return "; ".join(f"{key} {_plain(part)}" for key, part in value.items()) or NONE
+    if isinstance(value, str):
+        return value
+    return json.dumps(value, ensure_ascii=False)
 
 
 def next_command(compared: ComparedRuns) -> list[str]:

@@ -19,9 +19,9 @@ from tuneyard.core.language.number_format import Table
 from tuneyard.eval.compare import cli, compare_results
 from tuneyard.eval.read.find import ScoredRunSource
 from tuneyard.eval.read.scored_run import ScoredRun
-from tuneyard.eval.show.html import GLOSSARY, breakable, provenance, terms, varied
+from tuneyard.eval.show.html import GLOSSARY, breakable, terms, varied
 from tuneyard.eval.show.plots import draw_plots
-from tuneyard.eval.show.setup import compared_datasets, compared_models
+from tuneyard.eval.show.setup import compared_datasets, compared_models, provenance
 from tuneyard.eval.show.tables import LEFT_OUT
 
 HOSTILE = [

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tuneyard.eval.show.places import argument, command_line, without_places
+from tuneyard.eval.show.setup import argument, command_line, without_places
 
 
 @pytest.mark.parametrize("folder", ["clone", "a clone/of mine"])
