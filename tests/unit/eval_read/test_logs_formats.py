@@ -23,7 +23,7 @@ from tuneyard.eval.compare import cli as compare
 from tuneyard.eval.read import logs
 from tuneyard.eval.read.find import parse_source, read_scored_runs
 from tuneyard.eval.read.logs import log_readers, read_log
-from tuneyard.eval.show.incorrect import collect_incorrect
+from tuneyard.eval.show.html import collect_incorrect
 
 ROWS = [
     {"id": "b", "gold": "yes", "prediction": "yes", "cluster": "x", "question": "Is 2 even?"},

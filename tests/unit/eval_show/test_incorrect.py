@@ -13,7 +13,7 @@ from tests.fake_runs import page_of, write_run
 from tests.messages import printed_line
 from tuneyard.eval.compare import compare_results
 from tuneyard.eval.read.find import ScoredRunSource
-from tuneyard.eval.show.incorrect import collect_incorrect, fair_shares
+from tuneyard.eval.show.html import collect_incorrect, fair_shares
 
 
 def test_other_tools_logs_have_their_questions() -> None:
@@ -38,7 +38,7 @@ def test_shares_are_fair_and_use_what_there_is(counts: dict[str, int], most: int
 def test_examples_of_too_many_letters_are_thinned_out_and_the_page_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tuneyard.eval.show.incorrect.MOST_LETTERS", 12_000)
+    monkeypatch.setattr("tuneyard.eval.show.html.MOST_LETTERS", 12_000)
     gold = ["yes", "no"] * 50
     write_run(tmp_path, "base", "s", gold, gold[::-1], kinds={"type": gold})
     found = compare_results([ScoredRunSource(tmp_path)])
