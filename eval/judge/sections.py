@@ -180,7 +180,7 @@ def paired_family(pairs: Pairs, data: Sequence[PairedRows], metric: Metric) -> l
     """
     if not pairs:
         return []
-    units = _units(pairs, data, metric)
+    steps, units = differences_of(pairs, data, metric)
     f1s = [rows.f1 for rows in data if rows.f1 is not None]
     of_f1: list[DifferenceTest] = []
     if f1s:
@@ -192,8 +192,7 @@ def paired_family(pairs: Pairs, data: Sequence[PairedRows], metric: Metric) -> l
         seeds = [_mean_seeds(name, data) for name in pair if name in data[0].seeds]
         if seeds:
             differences[place] = over_seeds(differences[place], seeds, len(pairs), units.bound)
-    steps = np.concatenate([steps_of(pairs, rows) for rows in data])
-    tests = paired_tests(pairs, steps, differences, metric)
+    tests = paired_tests(pairs, np.concatenate(steps), differences, metric)
     if metric.counts_correct and of_f1:
         tests = [replace(test, macro_f1=f1) for test, f1 in zip(tests, of_f1, strict=True)]
     return tests
@@ -213,20 +212,16 @@ def paired_tests(
     return tests
 
 
-def _units(pairs: Pairs, data: Sequence[PairedRows], metric: Metric) -> Units:
-    """Units of a family of differences between pairs of models."""
-    steps = [steps_of(pairs, rows) for rows in data]
-    largest_difference = math.inf
+def differences_of(pairs: Pairs, data: Sequence[PairedRows], metric: Metric) -> tuple[list[Floats], Units]:
+    """Differences [rows, pairs] between the values of (old, new) models on each dataset, and their units."""
+    steps = []
+    for rows in data:
+        columns = [rows.values[new] - rows.values[old] for old, new in pairs]
+        steps.append(np.stack(columns, axis=1))
+    largest = math.inf
     if metric.is_share:
-        largest_difference = 1.0
-    return units_of(
-        steps, [rows.groups for rows in data], [rows.weights for rows in data], largest_difference
-    )
-
-
-def steps_of(pairs: Pairs, data: PairedRows) -> Floats:
-    """Differences [rows, pairs] between the values of (old, new) models."""
-    return np.stack([data.values[new] - data.values[old] for old, new in pairs], axis=1)
+        largest = 1.0
+    return steps, units_of(steps, [rows.groups for rows in data], [rows.weights for rows in data], largest)
 
 
 def _mean_seeds(name: str, data: Sequence[PairedRows]) -> list[float]:
@@ -309,7 +304,10 @@ def _cautions(run: ScoredRun, data: PairedRows, metric: Metric) -> list[str]:
         labels = joined([short(label) for label in rare])
         return [tr(warning, dataset=run.dataset, count=RARE, labels=labels)]
     pairs = list(combinations(data.values, 2))
-    if metric.counts_correct or not pairs or not is_skewed(_units(pairs, [data], metric)):
+    if metric.counts_correct or not pairs:
+        return []
+    _, units = differences_of(pairs, [data], metric)
+    if not is_skewed(units):
         return []
     warning = "{dataset}: a few examples decide the difference (very skewed): its interval may be too narrow"
     return [tr(warning, dataset=run.dataset)]
@@ -364,7 +362,8 @@ def _section(
         pairs = [(base, model) for model in others]
         against = paired_family(pairs, data, metric)
         if len(pairs) >= MANY and metric is not MACRO_F1 and not data[0].seeds:
-            values = shrunk(_units(pairs, data, metric)).tolist()
+            _, units = differences_of(pairs, data, metric)
+            values = shrunk(units).tolist()
             against = [replace(test, shrunk=value) for test, value in zip(against, values, strict=True)]
     over_majority: dict[str, PairedTest] = {}
     if metric.counts_correct:

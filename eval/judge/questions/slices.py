@@ -11,7 +11,7 @@ from tuneyard.core.language.translation import tr
 from tuneyard.core.training.metrics import ACCURACY
 from tuneyard.eval.judge.conclusions import PairedTest, difference_table
 from tuneyard.eval.judge.question import AnsweredQuestion
-from tuneyard.eval.judge.sections import paired_rows, paired_tests, steps_of
+from tuneyard.eval.judge.sections import differences_of, paired_rows, paired_tests
 from tuneyard.eval.metrics.labels import MOST
 from tuneyard.eval.read.scored_run import KINDS, RunsByDataset, RunsByModel
 from tuneyard.eval.statistics.family import sliced
@@ -80,7 +80,7 @@ def _slices(runs: RunsByModel, base: str, by: str) -> list[Slice]:
         return []
     data = paired_rows(base_run.dataset, runs, ACCURACY)
     pairs = [(base, model) for model in others]
-    steps = steps_of(pairs, data)
+    (steps,), _ = differences_of(pairs, [data], ACCURACY)
     differences = sliced(steps, labels, data.groups)
     slices = []
     for value in values:
