@@ -198,8 +198,17 @@ def draw_bars(chart: Chart) -> "Figure":
         shift = (index - (count + 1) / 2) * 0.8 / count
         at = [place + shift for place, share in enumerate(shares) if share]
         values, lows, highs = 100 * np.transpose([share for share in shares if share])
-        look = _look(index, name, chart.best)
-        axes.barh(at, np.where(values, values, STUB), 0.75 / count, label=labels[name], **look)
+        is_best = name == chart.best
+        axes.barh(
+            at,
+            np.where(values, values, STUB),
+            0.75 / count,
+            label=labels[name],
+            color=COLOURS[index % len(COLOURS)],
+            hatch=HATCHES[index // len(COLOURS) % len(HATCHES)],  # from when the colours are used up
+            edgecolor="black" if is_best else "white",
+            alpha=PALE if chart.best and not is_best else None,
+        )
         axes.errorbar(values, at, xerr=[values - lows, highs - values], **WHISKER)
         for value, high, place in zip(values, highs, at, strict=True):
             axes.text(high + 1, place, f"{value:.1f}", va="center", fontsize=8)
@@ -218,20 +227,6 @@ def draw_bars(chart: Chart) -> "Figure":
     axes.grid(axis="x")
     axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
     return figure
-
-
-def _look(index: int, name: str, best: str) -> dict[str, Any]:
-    """Style of a model's bars; hatches begin when the colours are used up."""
-    look: dict[str, Any] = {
-        "color": COLOURS[index % len(COLOURS)],
-        "hatch": HATCHES[index // len(COLOURS) % len(HATCHES)],
-        "edgecolor": "white",
-    }
-    if name == best:
-        look["edgecolor"] = "black"
-    elif best:
-        look["alpha"] = PALE
-    return look
 
 
 def draw_confusion(runs: Sequence[ScoredRun]) -> "Figure":
