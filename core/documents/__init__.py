@@ -127,19 +127,14 @@ def dump_short_yaml(value: Fields) -> str:
     return "".join(parts)
 
 
-def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]], *, aligned: bool = False) -> str:
-    """Format a Markdown table. Every `|` in a cell is escaped; `aligned` pads columns for a terminal."""
-    cells = [[text.replace("|", "\\|") for text in line] for line in (header, *rows)]
-    rule = ["---"] * len(header)
-    if aligned:
-        widths = [max(map(text_width, column)) for column in zip(*cells, strict=True)]
-        for line in cells:
-            for number, width in enumerate(widths):
-                line[number] = padded(line[number], width)
-        rule = ["-" * width for width in widths]
-    lines = [f"| {' | '.join(line)} |" for line in cells]
-    rule_line = f"| {' | '.join(rule)} |" if aligned else f"|{'|'.join(rule)}|"
-    return "\n".join([lines[0], rule_line, *lines[1:]])
+def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Format a Markdown table. Every `|` in a cell is escaped."""
+    lines = []
+    for cells in (header, *rows):
+        escaped = [text.replace("|", "\\|") for text in cells]
+        lines.append(f"| {' | '.join(escaped)} |")
+    lines.insert(1, f"|{'---|' * len(header)}")
+    return "\n".join(lines)
 
 
 def text_width(text: str) -> int:
