@@ -1,5 +1,6 @@
 """Location and version of this Tuneyard. Every file that it writes records the version."""
 
+import contextlib
 import functools
 import os
 import subprocess
@@ -19,10 +20,12 @@ def python_path() -> str:
 
 
 @functools.cache  # a process that runs for hours keeps the commit that it started with
-def version() -> Mapping[str, str]:
-    """`{"version": "0.1.0", "commit": "<40 hex digits>"}`, without a commit outside of a checkout."""
-    commit = head(ROOT)
-    declared = ROOT / "pyproject.toml"
+def version(root: Path = ROOT) -> Mapping[str, str]:
+    """`{"version": "0.1.0", "commit": "<40 hex digits>"}` of a checkout.
+
+    Without a commit if it is no repository, or git is missing.
+    """
+    declared = root / "pyproject.toml"
     if declared.is_file():
         import tomllib  # 20 ms that most commands do not need
 
@@ -31,17 +34,10 @@ def version() -> Mapping[str, str]:
         from importlib import metadata  # 30 ms that a checkout does not need
 
         release = metadata.version("tuneyard")
-    if commit is None:
-        return {"version": release}
-    return {"version": release, "commit": commit}
-
-
-def head(root: Path) -> str | None:
-    """Commit that is checked out in `root`, None outside of a repository and without git."""
-    if not (root / ".git").exists():  # a folder above may be a repository of other files
-        return None
-    command = ["git", "-C", str(root), "rev-parse", "--verify", "--quiet", "HEAD"]
-    try:
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return None
+    found = {"version": release}
+    if (root / ".git").exists():  # a folder above may be a repository of other files
+        command = ["git", "-C", str(root), "rev-parse", "--verify", "--quiet", "HEAD"]
+        with contextlib.suppress(OSError, subprocess.CalledProcessError):
+            commit = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+            found["commit"] = commit.strip()
+    return found

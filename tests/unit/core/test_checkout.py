@@ -5,7 +5,7 @@ from pathlib import Path
 
 from tests.conftest import PROJECT
 from tuneyard import core
-from tuneyard.core.installation.checkout import ROOT, head
+from tuneyard.core.installation.checkout import ROOT, version
 
 
 def git(folder: Path, *words: str) -> str:
@@ -16,16 +16,17 @@ def git(folder: Path, *words: str) -> str:
 def test_the_version_is_that_of_pyproject_and_of_git() -> None:
     declared = PROJECT["version"]
     assert core.version()["version"] == declared
-    assert core.version().get("commit") == head(ROOT)
+    assert core.version().get("commit") == git(ROOT, "rev-parse", "HEAD")
 
 
 def test_a_long_run_names_the_commit_that_it_began_with(monkeypatch) -> None:
     began = core.version()
-    monkeypatch.setattr("tuneyard.core.installation.checkout.head", lambda _: "0" * 40)
+    monkeypatch.delattr("subprocess.run")
     assert core.version() == began
 
 
 def test_no_repository_and_one_without_a_commit_have_none(tmp_path: Path) -> None:
-    assert head(tmp_path) is None
-    git(tmp_path, "init", "--quiet")
-    assert head(tmp_path) is None
+    assert "commit" not in version(tmp_path)
+    (tmp_path / "below").mkdir()
+    git(tmp_path / "below", "init", "--quiet")
+    assert "commit" not in version(tmp_path / "below")
