@@ -93,7 +93,12 @@ def read_scored_runs(
         ]
         runs_of_source: list[ScoredRun] = []
         for place in whole:
-            runs_of_source += _read(place, metric)
+            if place.is_dir():
+                runs_of_source.append(read_scored_run(place, metric))
+            elif metric in OF_ANSWERS:
+                runs_of_source += read_log(place)
+            else:
+                runs_of_source += _read_measured(place, metric)
         if reported is not None:
             runs_of_source = [run for run in runs_of_source if run.model in reported]
         runs += [(source, run) for run in _named(runs_of_source, source)]
@@ -104,18 +109,15 @@ def read_scored_runs(
     return _distinct(runs), warnings
 
 
-def _read(place: Path, metric: str) -> list[ScoredRun]:
-    if place.is_dir():
-        return [read_scored_run(place, metric)]
-    if metric in OF_ANSWERS:
-        return read_log(place)
-    if place.suffix not in (".jsonl", ".ndjson"):
+def _read_measured(log: Path, metric: str) -> list[ScoredRun]:
+    """The runs of another tool's rows that have a metric, and need no answers."""
+    if log.suffix not in (".jsonl", ".ndjson"):
         raise RequestError(
-            f"{place}: --metric reads fields of our own runs and of JSON Lines, not of this file"
+            f"{log}: --metric reads fields of our own runs and of JSON Lines, not of this file"
         )
     runs = []
-    for (model, dataset), records in by_model_and_dataset(place, placed_lines(place)).items():
-        runs.append(assemble(model, dataset, place, _measured_rows(place, records, metric), {}))
+    for (model, dataset), records in by_model_and_dataset(log, placed_lines(log)).items():
+        runs.append(assemble(model, dataset, log, _measured_rows(log, records, metric), {}))
     return runs
 
 
