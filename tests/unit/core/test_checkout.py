@@ -25,8 +25,7 @@ def test_a_long_run_names_the_commit_that_it_began_with(monkeypatch) -> None:
     assert core.version() == began
 
 
-def test_no_repository_and_one_without_a_commit_have_none(tmp_path: Path) -> None:
-    assert "commit" not in version(tmp_path)
-    (tmp_path / "below").mkdir()
-    git(tmp_path / "below", "init", "--quiet")
-    assert "commit" not in version(tmp_path / "below")
+def test_a_folder_of_a_repository_and_one_without_a_commit_have_none(tmp_path: Path) -> None:
+    git(tmp_path, "init", "--quiet")
+    for folder in (ROOT / "core", tmp_path):
+        assert "commit" not in version(folder)
