@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tuneyard.adapters.methods import methods, parameters_by_name
-from tuneyard.core.cli.main import LazyGroup, TuneyardCommand, command_line, examples, next_step, same_options
-from tuneyard.core.errors import CLI, RequestError, resumed_by, run_command
+from tuneyard.core.cli.main import LazyGroup, TuneyardCommand, command_line, next_step, same_options
+from tuneyard.core.errors import RequestError, resumed_by, run_command
 from tuneyard.core.language.messages import for_reader, say
 from tuneyard.core.language.translation import tr
 
@@ -39,13 +39,13 @@ SAME_BASE = click.option(
 )
 
 
-EXAMPLES = examples(
+EXAMPLES = (
     "tuneyard adapter show demo-rte",
     "tuneyard adapter merge demo-rte=0.5 demo-mnli=0.5 --out saves/both-halves",
 )
 
 
-@click.group(cls=LazyGroup, context_settings=CLI, epilog=EXAMPLES)
+@click.group(cls=LazyGroup, examples=EXAMPLES)
 def cli() -> None:
     """Merge, fuse, inspect, export and serve LoRA adapters.
 
@@ -55,7 +55,7 @@ def cli() -> None:
 
 def command(*lines: str, kind: type[TuneyardCommand] = TuneyardCommand) -> Decorator:
     """Declare a command. Its `--help` ends with these example lines."""
-    return cli.command(cls=kind, context_settings=CLI, epilog=examples(*lines))
+    return cli.command(cls=kind, examples=lines)
 
 
 class MergeCommand(TuneyardCommand):

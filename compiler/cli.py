@@ -13,10 +13,9 @@ import click
 from tuneyard.compiler.problems import KEPT, NO_LIMIT
 from tuneyard.compiler.request import SEED, CompileReport, CompileRequest
 from tuneyard.compiler.spec.model import Spec, load_spec
-from tuneyard.core.cli.main import LazyGroup, TuneyardCommand, examples, is_quiet, next_step, same_options
+from tuneyard.core.cli.main import LazyGroup, TuneyardCommand, is_quiet, next_step, same_options
 from tuneyard.core.datasets import DEFAULT_FOLDER, read_registry, registry_folder, wrong_folder
 from tuneyard.core.errors import (
-    CLI,
     ContentError,
     RequestError,
     counted,
@@ -84,15 +83,14 @@ _SPEC = click.argument("name", metavar="NAME|SPEC.yaml")
 
 @click.group(
     cls=LazyGroup,
-    context_settings=CLI,
-    epilog=examples("tuneyard data compile demo_rte", "tuneyard data show demo_rte --row 3"),
+    examples=("tuneyard data compile demo_rte", "tuneyard data show demo_rte --row 3"),
 )
 def cli() -> None:
     """Compile raw files into datasets that LLaMA-Factory reads."""
 
 
 def _command(*tried: str) -> Callable[[Callable[..., None]], click.Command]:
-    return cli.command(cls=TuneyardCommand, epilog=examples(*(f"tuneyard data {each}" for each in tried)))
+    return cli.command(cls=TuneyardCommand, examples=[f"tuneyard data {each}" for each in tried])
 
 
 def _print(as_json: bool, report: Callable[[], object], lines: Iterable[str]) -> None:

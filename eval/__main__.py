@@ -11,8 +11,8 @@ from typing import Literal
 
 import click
 
-from tuneyard.core.cli.main import LazyGroup, examples
-from tuneyard.core.errors import CLI, run_command
+from tuneyard.core.cli.main import LazyGroup
+from tuneyard.core.errors import run_command
 from tuneyard.core.installation.plugins import load
 from tuneyard.core.language.messages import warn
 
@@ -21,7 +21,7 @@ FOLDER = Path(__file__).parent
 COMMANDS = {
     path.stem: f"tuneyard.eval.{path.stem}:cli" for path in FOLDER.glob("*.py") if path.stem[0] != "_"
 }
-EXAMPLES = examples(
+EXAMPLES = (
     "tuneyard eval nli --model models/demo-base --dataset demo_mnli_eval --limit 8 --out results/base",
     "tuneyard eval compare results/demo --out build/verdict",
 )
@@ -46,7 +46,7 @@ def plugin_commands() -> dict[str, click.Command]:
     return commands
 
 
-@click.group(cls=LazyGroup, lazy=COMMANDS, plugins=plugin_commands, context_settings=CLI, epilog=EXAMPLES)
+@click.group(cls=LazyGroup, lazy=COMMANDS, plugins=plugin_commands, examples=EXAMPLES)
 def cli() -> None:
     """Score models, compare their answers, and report the result."""
 

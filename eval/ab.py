@@ -15,7 +15,7 @@ import click
 
 from tuneyard.core.cli.main import LazyGroup, cli_command, next_step, same_options
 from tuneyard.core.documents import json_lines
-from tuneyard.core.errors import CLI, RequestError, counted, run_command
+from tuneyard.core.errors import RequestError, counted, run_command
 from tuneyard.core.files import atomic, require, write_json, write_text
 from tuneyard.eval.backends.scorers import Fields
 from tuneyard.eval.datasets.dataset import EvalDataset
@@ -53,7 +53,7 @@ class AskByDefault(LazyGroup):
         return super().parse_args(ctx, args)
 
 
-@click.group(cls=AskByDefault, context_settings=CLI)
+@click.group(cls=AskByDefault)
 def cli() -> None:
     """Let people judge the answers of a base model and adapters without the models' names."""
 
@@ -94,7 +94,7 @@ def ask(request: ScoringRequest, datasets: Sequence[EvalDataset], order: int) ->
 
 
 cli.add_command(ask, "ask")
-cli.epilog = ask.epilog
+cli.examples = ask.examples
 
 
 @cli_command(

@@ -2,10 +2,10 @@
 
 import click
 
-from tuneyard.core.cli.main import LazyGroup, examples
-from tuneyard.core.errors import CLI, run_command
+from tuneyard.core.cli.main import LazyGroup
+from tuneyard.core.errors import run_command
 
-EXAMPLES = examples(
+EXAMPLES = (
     "tuneyard recipe new --dataset demo_rte_train --model models/demo-base --out build/rte.yaml",
     "tuneyard recipe check recipes/demo-rte.yaml",
 )
@@ -16,7 +16,7 @@ COMMANDS = {
 }
 
 
-@click.group(cls=LazyGroup, lazy=COMMANDS, context_settings=CLI, epilog=EXAMPLES)
+@click.group(cls=LazyGroup, lazy=COMMANDS, examples=EXAMPLES)
 def cli() -> None:
     """Write, check, plan and run training recipes (ordinary LLaMA-Factory YAML)."""
 

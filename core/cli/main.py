@@ -7,7 +7,6 @@ What all commands have is here, too: `--lang`, `-q`, examples, and where the res
 import ast
 import difflib
 import importlib
-import re
 import shlex
 import sys
 import textwrap
@@ -32,7 +31,23 @@ _OF_COLUMNS = ("--answer", "--by", "--cluster", "--column", "--label", "--text")
 _IS_QUIET = f"{__name__}.quiet"
 
 
-class LazyGroup(click.Group):
+class WithExamples(click.Command):
+    """A command or a group whose `--help` ends with examples, each a command line. The tests run all."""
+
+    examples: Sequence[str] = ()
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        """Write the examples; long ones are wrapped."""
+        lines = ["\b", "Examples:"]
+        for example in self.examples:
+            wrapped = textwrap.wrap(example, 74, break_long_words=False, break_on_hyphens=False)
+            lines.append("  " + " \\\n      ".join(wrapped))
+        formatter.write_paragraph()
+        with formatter.indentation():
+            formatter.write_text("\n".join(lines))
+
+
+class LazyGroup(WithExamples, click.Group):
     """A group that imports a command when it is called: {name: "module:attribute"}; the help imports none.
 
     `plugins` gives the commands of plug-ins by name. They are imported only for the list or an unknown name.
@@ -40,13 +55,15 @@ class LazyGroup(click.Group):
 
     def __init__(
         self,
-        *arguments: Any,
+        name: str | None,
+        *,
         lazy: Mapping[str, str] = MappingProxyType({}),
         plugins: Callable[[], Mapping[str, click.Command]] = dict,
+        examples: Sequence[str] = (),
         **options: Any,
     ) -> None:
-        super().__init__(*arguments, **options)
-        self.lazy, self.plugins = lazy, plugins
+        super().__init__(name, context_settings=CLI, **options)
+        self.lazy, self.plugins, self.examples = lazy, plugins, examples
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -114,11 +131,12 @@ QUIET = click.Option(
 )
 
 
-class TuneyardCommand(click.Command):
+class TuneyardCommand(WithExamples):
     """A command with `--lang` and `-q`."""
 
-    def __init__(self, *arguments: Any, **options: Any) -> None:
-        super().__init__(*arguments, **options)
+    def __init__(self, name: str | None, *, examples: Sequence[str] = (), **options: Any) -> None:
+        super().__init__(name, context_settings=CLI, **options)
+        self.examples = examples
         self.params = [*self.params, LANG, QUIET]
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
@@ -207,24 +225,9 @@ def command_line(module: str, without: Collection[str] = (), without_value: Coll
     return f"{program} {shlex.join(words)}"
 
 
-def cli_command(name: str, *commands: str) -> Callable[[Callable[..., Any]], click.Command]:
-    """Decorator of a command whose `--help` ends with examples."""
-    return click.command(name, cls=TuneyardCommand, context_settings=CLI, epilog=examples(*commands))
-
-
-def examples(*commands: str) -> str:
-    """Format the examples at the end of a `--help`; long commands are wrapped. The tests run each example."""
-    lines = ["\b", "Examples:"]
-    for command in commands:
-        wrapped = textwrap.wrap(command, 74, break_long_words=False, break_on_hyphens=False)
-        lines.append("  " + " \\\n      ".join(wrapped))
-    return "\n".join(lines)
-
-
-def examples_of(command: click.Command) -> list[str]:
-    """Commands at the end of a `--help`, each as one line."""
-    text = (command.epilog or "").partition("Examples:\n")[2]
-    return [line.strip() for line in re.sub(r" \\\n +", " ", text).splitlines()]
+def cli_command(name: str, *examples: str) -> Callable[[Callable[..., Any]], click.Command]:
+    """Decorator of a command whose `--help` ends with these examples."""
+    return click.command(name, cls=TuneyardCommand, examples=examples)
 
 
 def _print_version(ctx: click.Context, _: click.Parameter, is_set: bool) -> None:
@@ -255,8 +258,7 @@ cli = LazyGroup(
     lazy=GROUPS,
     params=[VERSION],
     help="From a raw file to a decision: which adapter, or which merge of them, do I ship?",
-    context_settings=CLI,
-    epilog=examples("tuneyard demo --dry-run", "tuneyard data compile demo_rte"),
+    examples=("tuneyard demo --dry-run", "tuneyard data compile demo_rte"),
 )
 
 

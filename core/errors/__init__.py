@@ -287,9 +287,7 @@ def _hint(error: click.ClickException) -> str:
 
         return f"\n{near_name(Path(missing_path[1]))}"
     if isinstance(error, click.UsageError) and error.ctx:
-        from tuneyard.core.cli.main import examples_of
-
-        for line in examples_of(error.ctx.command):
+        for line in getattr(error.ctx.command, "examples", ()):
             if f" {error.ctx.info_name} " in line:
                 return f"{hint}\nExample: {line}"
     return hint

@@ -10,8 +10,8 @@ from typing import Any
 
 import click
 
-from tuneyard.core.cli.main import TuneyardCommand, examples, next_step
-from tuneyard.core.errors import CLI, RequestError, resumed_by
+from tuneyard.core.cli.main import TuneyardCommand, next_step
+from tuneyard.core.errors import RequestError, resumed_by
 from tuneyard.eval.backends.generate import PRESET_TOKENS
 from tuneyard.eval.datasets.dataset import EvalDataset, read_datasets
 from tuneyard.eval.datasets.shots import with_shots
@@ -134,9 +134,7 @@ def scoring_command(
     declared += run_options
 
     def declare(make_task: Callable[..., Declared]) -> ScoringCommand:
-        make_command = click.command(
-            name, cls=ScoringCommand, context_settings=CLI, epilog=examples(*example_commands)
-        )
+        make_command = click.command(name, cls=ScoringCommand, examples=example_commands)
         command = make_command(together(declared)(make_task))
         command.callback = command.score
         command.make_task = make_task

@@ -23,7 +23,6 @@ from tests.conftest import REAL, ROOT
 from tests.forks import Forks
 from tests.integration.conftest import Checkout, copy_tracked_files, made_once
 from tools import reference
-from tuneyard.core.cli.main import examples_of
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(2700)]
 DOCS = ROOT / "docs"
@@ -140,5 +139,5 @@ def test_the_examples_of_a_help_run(checkout: Checkout, name: str) -> None:
     if name in NOT_RUN:
         pytest.skip(NOT_RUN[name])
     command = next(found.command for found in reference.commands() if found.command_path == name)
-    for example in examples_of(command):
+    for example in command.examples:
         checkout.shell(f"mkdir -p build; {example}")

@@ -5,7 +5,6 @@ import pytest
 
 from tests.conftest import ROOT
 from tools.reference import commands, reference
-from tuneyard.core.cli.main import examples_of
 
 CONTEXTS = list(commands())
 COMMANDS = {context.command_path: context.command for context in CONTEXTS}
@@ -28,14 +27,14 @@ def test_every_command_is_there() -> None:
 def test_two_examples_end_the_help_of_a_group_and_are_those_of_its_commands(name: str) -> None:
     """So that the tests run them, too."""
     group = GROUPS[name]
-    ran = {example for command in COMMANDS.values() for example in examples_of(command)}
-    assert len(examples_of(group)) == 2 and ran.issuperset(examples_of(group))
+    ran = {example for command in COMMANDS.values() for example in command.examples}
+    assert len(group.examples) == 2 and ran.issuperset(group.examples)
 
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_two_examples_of_its_own_end_the_help(name: str) -> None:
     command = COMMANDS[name]
-    found = examples_of(command)
+    found = command.examples
     assert len(found) == 2 and len(set(found)) == 2
     assert any(line.startswith(name) for line in found) or name == "tuneyard eval ab ask"
     shown = click.Context(command, info_name=name).get_help()
