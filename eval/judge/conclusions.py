@@ -176,15 +176,9 @@ class Comparison:
     models: Sequence[str]
     sets: Sequence[Section]
     mean: Section | None
+    deciding: Sequence[Section]
+    sections: Sequence[Section]
     metric: Metric = ACCURACY
-    deciding: Sequence[Section] = field(init=False)
-    sections: Sequence[Section] = field(init=False)
-
-    def __post_init__(self) -> None:
-        """Put the sections in order."""
-        every = [*self.sets, *filter(None, [self.mean])]
-        object.__setattr__(self, "deciding", [section for section in every if not section.decided_by])
-        object.__setattr__(self, "sections", sorted(every, key=lambda section: bool(section.decided_by)))
 
 
 def section_name(name: str) -> str:

@@ -125,7 +125,10 @@ def compare(
     if decide_on:
         elsewhere = [section for dataset, section in datasets.items() if dataset != decide_on]
         datasets[decide_on] = replace(datasets[decide_on], decided_by="", elsewhere=elsewhere)
-    return Comparison(base, models, list(datasets.values()), mean, metric)
+    sections = [*datasets.values(), *filter(None, [mean])]
+    deciding = [section for section in sections if not section.decided_by]
+    sections.sort(key=lambda section: bool(section.decided_by))
+    return Comparison(base, models, list(datasets.values()), mean, deciding, sections, metric)
 
 
 def paired_rows(dataset: str, runs: RunsByModel, metric: Metric) -> PairedRows:

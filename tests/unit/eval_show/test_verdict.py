@@ -77,7 +77,9 @@ def test_a_model_beats_the_majority_class_only_if_their_paired_test_shows_it(
     section = Section("s", 100, None, 0.6, "yes", figures, [test], [], {"a": over})
     caveat = " But it is not shown to beat the majority-class baseline (60.0 %)."
     assert decision(section).endswith(caveat) == told
-    assert (caveat in markdown(Comparison("base", ["base", "a"], [section], None))) == told
+    assert (
+        caveat in markdown(Comparison("base", ["base", "a"], [section], None, [section], [section]))
+    ) == told
 
 
 def below(base_p: float = 0.4) -> Section:
@@ -96,7 +98,7 @@ def test_a_model_that_is_worse_than_the_majority_class_is_never_shipped() -> Non
     assert (section.best, *section.better, section.below_majority("a")) == (None, "a", [section])
     text = verdict(section)
     golden_text(text, "Ship none", "26.7", "10.0", "is better", "50.0", "0.001")
-    comparison = Comparison("base", ["base", "a"], [section], None)
+    comparison = Comparison("base", ["base", "a"], [section], None, [section], [section])
     golden_text(first_lines(comparison), "Ship none", "is better", "worse than")
     with in_language("zh"):
         assert verdict(section).startswith("都不采用：a") and first_lines(comparison).startswith(
@@ -129,7 +131,7 @@ def test_the_mean_ships_no_model_that_is_worse_than_the_majority_class_on_one_da
         text, "Ship none", "60.0", "40.0", "is better", "50.0", "0.001", "majority-class baseline on s"
     )
     sets = [replace(one, decided_by="mean") for one in (bad, good)]
-    comparison = Comparison("base", ["base", "a"], sets, mean)
+    comparison = Comparison("base", ["base", "a"], sets, mean, [mean], [mean, *sets])
     whole = first_lines(comparison)
     golden_text(whole, "Ship none", "worse than", "majority-class baseline on s")
     both = replace(mean, datasets=(bad, replace(bad, name="t")))
