@@ -12,16 +12,16 @@ import jsonschema_rs
 
 from tests.conftest import ROOT
 from tests.json_files import read_json, write_json, write_lines
-from tuneyard.core.training.metrics import ACCURACY, Metric
 from tuneyard.eval.compare import MOST_ERRORS
 from tuneyard.eval.judge import ask, sections
 from tuneyard.eval.judge.ask import ComparedRuns
-from tuneyard.eval.judge.conclusions import Comparison
+from tuneyard.eval.judge.conclusions import Comparison, Section
 from tuneyard.eval.read.find import parse_source, read_scored_runs
 from tuneyard.eval.read.scored_run import ScoredRun
 from tuneyard.eval.show import plots
 from tuneyard.eval.show.html import Page, render
 from tuneyard.eval.show.tables import document
+from tuneyard.eval.show.verdict import decision, notes
 
 VALID = jsonschema_rs.validator_for(read_json(ROOT / "core/schemas/comparison.json")).is_valid
 VERSION = {"tuneyard": "0.1.0"}
@@ -109,22 +109,20 @@ def by_dataset(runs: Iterable[ScoredRun]) -> dict[str, dict[str, ScoredRun]]:
     return grouped
 
 
-def compare(
-    runs: Sequence[ScoredRun],
-    base: str,
-    decide_on: str = "",
-    margin: float | None = None,
-    metric: Metric = ACCURACY,
-) -> Comparison:
-    """Compare a list of runs with the base."""
-    return sections.compare(by_dataset(runs), base, decide_on, margin, metric)
+def compare(runs: Sequence[ScoredRun], base: str, decide_on: str = "", **how: Any) -> Comparison:
+    """Compare a list of runs with the base; `how` as of `sections.compare`."""
+    return sections.compare(by_dataset(runs), base, decide_on, **how)
+
+
+def verdict(section: Section) -> str:
+    """All sentences on a section."""
+    return decision(section) + notes(section)
 
 
 def table_json(runs: Sequence[ScoredRun], **how: Any) -> dict[str, Any]:
     """table.json of a comparison of these runs, read back; `how` as of `compare_runs`."""
     compared = ask.compare_runs(by_dataset(runs), **how)
-    found: dict[str, Any] = json.loads(json.dumps(document(compared), allow_nan=False))
-    return found
+    return json.loads(json.dumps(document(compared), allow_nan=False))
 
 
 def page_of(compared: ComparedRuns, title: str = "x", errors: int = MOST_ERRORS, **parts: Any) -> str:

@@ -31,7 +31,7 @@ from tuneyard.eval.judge.conclusions import (
 )
 from tuneyard.eval.metrics.labels import short
 from tuneyard.eval.show.setup import compared_tables
-from tuneyard.eval.show.verdict import decisions, notes, verdict
+from tuneyard.eval.show.verdict import decision, decisions, notes
 
 LEFT_OUT = (
     "The intervals are for these examples and these weights. They leave out what another training seed, "
@@ -225,9 +225,7 @@ def method(section: Section) -> str:
 
 def _section(section: Section) -> str:
     """A section's tests. The decision from a deciding section is the first line of the report."""
-    parts = [f"## {section_name(section.name)}"]
-    if not section.decided_by:
-        parts.append(notes(section).strip())
+    parts = [f"## {section_name(section.name)}", notes(section).strip()]
     tables = [grid(table) for table in differences(section).values()]
     if tables:
         parts += [*tables, method(section)]
@@ -303,7 +301,7 @@ def _section_json(section: Section) -> dict[str, object]:
         "tied_with": [test.against for test in section.rivals],
         "comparisons": [*section.against_base, *section.between],
         "models": {model: _score_json(score, section.metric) for model, score in section.figures.items()},
-        "verdict": verdict(section),
+        "verdict": decision(section) + notes(section),
     }
 
 

@@ -35,8 +35,10 @@ def decision(section: Section, *, brief: bool = False) -> str:
     """The decision that one section supports: ship a model, keep the base, or ship none.
 
     With its alternatives, and models that are worse than always giving one answer. `brief`: without tests and
-    their figures.
+    their figures. "" if another section decides.
     """
+    if section.decided_by:
+        return ""
     if not section.against_base:
         text = (
             "Nothing to compare: only {models} answered these examples. Name the base and another that did."
@@ -59,18 +61,13 @@ def decision(section: Section, *, brief: bool = False) -> str:
     return text + _below_elsewhere(section, best)
 
 
-def verdict(section: Section) -> str:
-    """The decision from one section with all further sentences, "" if another section decides."""
-    if section.decided_by:
-        return ""
-    return decision(section) + notes(section)
-
-
 def notes(section: Section) -> str:
     """Sentences that follow the decision from a section: the gain, the margin, rows left out, training rows.
 
-    "" if there are none. Sections that do not decide are shown without them.
+    "" if there are none, or another section decides.
     """
+    if section.decided_by:
+        return ""
     text = ""
     best = section.best
     if best is not None:

@@ -14,9 +14,9 @@ def git(folder: Path, *words: str) -> str:
 
 
 def test_the_version_is_that_of_pyproject_and_of_git() -> None:
-    declared = PROJECT["version"]
-    assert core.version()["version"] == declared
-    assert core.version().get("commit") == git(ROOT, "rev-parse", "HEAD")
+    release = core.version()
+    assert release["version"] == PROJECT["version"]
+    assert ("commit" in release) == (ROOT / ".git").exists()
 
 
 def test_a_long_run_names_the_commit_that_it_began_with(monkeypatch) -> None:

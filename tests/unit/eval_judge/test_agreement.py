@@ -1,18 +1,19 @@
 """The whole promise: p, interval and verdict of a page agree as they are printed, whatever the design."""
 
 import re
+from dataclasses import replace
 
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.fake_runs import by_dataset, compare, labelled
+from tests.fake_runs import by_dataset, compare, labelled, verdict
 from tuneyard.core.training.metrics import ACCURACY, Metric
 from tuneyard.eval.judge.conclusions import Comparison, PairedTest, Section
 from tuneyard.eval.judge.questions.slices import compare_slices
 from tuneyard.eval.read.scored_run import ScoredRun
 from tuneyard.eval.show.tables import differences
-from tuneyard.eval.show.verdict import decision, decisions, notes
+from tuneyard.eval.show.verdict import decisions
 from tuneyard.eval.statistics.family import DifferenceTest
 
 LABELS = ["yes", "no", "maybe"]
@@ -62,7 +63,7 @@ def check(section: Section) -> None:
         for row in table.rows:
             low, high = map(printed_number, re.search(r"\((\S+) to (\S+)\)", row[1]).groups())
             assert (printed_number(row[place]) < 0.05) == (low > 0 or high < 0), row
-    text = decision(section) + notes(section)
+    text = verdict(replace(section, decided_by=""))
     assert "default" not in text
     sign = 1 if section.metric.higher else -1
     better = {test.model for test in section.against_base if test.shown and sign * test.value > 0}

@@ -9,7 +9,7 @@ import pytest
 from scipy.stats import permutation_test
 
 from tests.cli.scoring import invoke
-from tests.fake_runs import VALID
+from tests.fake_runs import VALID, verdict
 from tests.folders import names
 from tests.json_files import read_json, write_json, write_lines
 from tests.messages import printed, printed_line, raises
@@ -20,7 +20,6 @@ from tuneyard.eval.judge.questions.choice import choose_on_half
 from tuneyard.eval.metrics.text import bleu, bleu_parts
 from tuneyard.eval.read.find import ScoredRunSource
 from tuneyard.eval.show.tables import markdown
-from tuneyard.eval.show.verdict import verdict
 from tuneyard.eval.statistics.family import estimates, units_of
 from tuneyard.eval.statistics.rates import ratio
 

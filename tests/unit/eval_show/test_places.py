@@ -23,10 +23,5 @@ def test_only_paths_below_the_working_folder_stay_relative(
     assert argument(f"rte={tmp_path}/my runs/a") == "rte=a"
     command = shlex.join(["tuneyard", "eval", "compare", f"{tmp_path}/results", "--out", f"{here}/o"])
     assert command_line(command) == "tuneyard eval compare results --out o"
-
-
-def test_a_folder_whose_name_begins_like_the_working_folder_is_another(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
     monkeypatch.chdir(tmp_path)
     assert without_places(f"{tmp_path}-2/runs/a") == "a"

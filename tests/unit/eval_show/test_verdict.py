@@ -4,7 +4,18 @@ from dataclasses import replace
 
 import pytest
 
-from tests.fake_runs import NEW, OLD, VALID, by_dataset, compare, fake_run, flags, labelled, table_json
+from tests.fake_runs import (
+    NEW,
+    OLD,
+    VALID,
+    by_dataset,
+    compare,
+    fake_run,
+    flags,
+    labelled,
+    table_json,
+    verdict,
+)
 from tests.messages import golden_text, raises
 from tuneyard.core.errors import RequestError
 from tuneyard.core.language.messages import in_language
@@ -17,7 +28,7 @@ from tuneyard.eval.judge.conclusions import (
 )
 from tuneyard.eval.read.scored_run import ScoredRun
 from tuneyard.eval.show.tables import markdown
-from tuneyard.eval.show.verdict import called, decision, decisions, verdict
+from tuneyard.eval.show.verdict import called, decision, decisions
 
 WEAK, NEARLY = [False] * 60 + [True] * 40, [True] * 58 + [False] * 2 + [True] * 40
 """Answers of a base, and of a model that is not shown to be worse than one with all of them correct."""
@@ -132,12 +143,11 @@ def test_the_mean_ships_no_model_that_is_worse_than_the_majority_class_on_one_da
     )
     sets = [replace(one, decided_by="mean") for one in (bad, good)]
     comparison = Comparison("base", ["base", "a"], sets, mean, [mean], [mean, *sets])
-    whole = first_lines(comparison)
-    golden_text(whole, "Ship none", "worse than", "majority-class baseline on s")
+    golden_text(first_lines(comparison), "Ship none", "worse than", "majority-class baseline on s")
     both = replace(mean, datasets=(bad, replace(bad, name="t")))
     golden_text(verdict(both), "50.0", "0.001", "majority-class baseline on t")
-    whole = first_lines(replace(comparison, mean=both))
-    golden_text(whole, "majority-class baseline on s", "majority-class baseline on t")
+    first_line = first_lines(replace(comparison, deciding=[both]))
+    golden_text(first_line, "majority-class baseline on s", "majority-class baseline on t")
 
 
 def test_the_mean_ships_the_best_model_that_is_above_the_majority_class_on_every_dataset() -> None:
