@@ -15,19 +15,6 @@ from tuneyard.compiler.read import read, readers
 from tuneyard.compiler.read.parquet import BATCH_BYTES
 from tuneyard.compiler.spec.file import Source
 
-PLUGIN = '''
-from tuneyard.compiler.read import OpenFile, reader
-from tuneyard.compiler.rows import ObjectRows, Prefix
-
-
-@reader(".pairs")
-def pairs(file, problems):
-    """Read `sentence1 | sentence2 | label` lines."""
-    lines = [line.decode().split(" | ") for line in file.stream]
-    rows = [{"sentence1": a, "sentence2": b, "label": int(c)} for a, b, c in lines]
-    yield ObjectRows(Prefix(file.display_path), range(1, len(rows) + 1), rows)
-'''
-
 
 @pytest.fixture
 def plugin(tmp_path, monkeypatch):
@@ -39,50 +26,37 @@ def plugin(tmp_path, monkeypatch):
 @pytest.fixture
 def compile_it(here, tmp_path):
     """Compile a source."""
-    return partial(here, cli, "compile", "rte", "--out", tmp_path / "out", "--source")
+    return partial(here, cli, "compile", "qa", "--out", tmp_path / "out", "--source")
 
 
 @pytest.fixture
-def pairs(tmp_path):
-    file = tmp_path / "train.pairs"
-    file.write_text("".join(f"{row['sentence1']} | {row['sentence2']} | {row['label']}\n" for row in ROWS))
+def talk(tmp_path):
+    file = tmp_path / "talk.chatlog"
+    file.write_text("How many? => Three.\nnothing\n")
     return file
 
 
-def test_a_plugin_reads_files_of_its_kind(plugin, compile_it, pairs):
-    plugin("pairs", PLUGIN)
-    assert "read 3  kept 3" in compile_it(f"train={pairs}").stdout
-
-
-def test_the_example_of_the_docs_is_a_reader(plugin, here, tmp_path):
+def test_the_example_of_the_docs_is_a_reader(plugin, compile_it, talk):
     plugin("chatlog", documented("@reader"))
-    file = tmp_path / "talk.chatlog"
-    file.write_text("How many? => Three.\nnothing\n")
-    command = ("compile", "qa", "--source", file, "--out", tmp_path / "out")
-    bad = here(cli, *command, code=1).stderr
-    printed_line(bad, f"{file}:2", "E002", "=>")
-    good = here(cli, *command, "--on-error", "reject").stdout
+    printed_line(compile_it(talk, code=1).stderr, f"{talk}:2", "E002", "=>")
+    good = compile_it(talk, "--on-error", "reject").stdout
     assert "read 2  kept 1  dropped 0  rejected 1" in good
 
 
 @pytest.mark.parametrize(
-    ("code", "said"),
-    [
-        (PLUGIN.replace(".pairs", ".csv"), ".csv has a reader already"),
-        (PLUGIN.replace('@reader(".pairs")\n', ""), "@reader"),
-    ],
+    ("old", "new", "said"),
+    [(".chatlog", ".csv", ".csv has a reader already"), ('@reader(".chatlog")\n', "", "@reader")],
     ids=["csv", "plain"],
 )
-def test_a_plugin_that_is_no_reader_or_takes_a_kind_that_is_taken(plugin, compile_it, pairs, code, said):
-    plugin("pairs", code)
-    printed_line(
-        compile_it(f"train={pairs}", code=1).stderr, "'pairs'", "plug_pairs 1.2", "tuneyard.readers", said
-    )
+def test_a_plugin_that_is_no_reader_or_takes_a_kind_that_is_taken(plugin, compile_it, talk, old, new, said):
+    plugin("chatlog", documented("@reader").replace(old, new))
+    printed_line(compile_it(talk, code=1).stderr, "'chatlog'", "plug_chatlog 1.2", "tuneyard.readers", said)
 
 
 def test_a_plugin_is_not_loaded_for_files_that_have_a_reader(plugin, compile_it, bench):
     plugin("bad", "raise SystemExit('no')")
-    assert compile_it(f"train={bench.rows('train.jsonl', ROWS)}").stderr.startswith("next: ")
+    done = compile_it(bench.rows("train.jsonl", [{"question": "Why?", "answer": "So."}]))
+    assert "plug_bad" not in done.stderr
 
 
 def test_parquet_batches_are_bounded_by_what_rows_take_unpacked(bench):
