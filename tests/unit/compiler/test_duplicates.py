@@ -75,16 +75,6 @@ def compared(monkeypatch) -> list[tuple[str, str]]:
     return pairs
 
 
-def test_only_texts_that_share_a_band_are_compared(compared):
-    pytest.importorskip("rensa")
-    far = [" ".join(WORDS[start : start + 20]) for start in range(0, 200, 20)]
-    texts = [*far, f"{far[3]} more", far[3], *far * 2]
-    found = [(10, 3), *[(row, 10) for row, text in enumerate(texts) if row > 10 and text == far[3]]]
-    assert [(row, twin) for row, twin, _ in near_rows(texts)] == found
-    assert len(compared) == len(found)
-    assert list(near_rows([])) == list(near_rows([], far)) == list(near_rows(far, [])) == []
-
-
 def test_texts_that_share_a_third_are_rarely_compared(compared):
     """Texts with equal bands are compared: about 1 in 6 such pairs. A band has four numbers.
 
@@ -100,14 +90,6 @@ def test_texts_that_share_a_third_are_rarely_compared(compared):
     assert sum(map(similarity, texts, others)) / 300 == pytest.approx(0.32, abs=0.01)
     assert list(near_rows(texts, others)) == []
     assert 0 < len(compared) < 75
-
-
-def test_leaks_name_the_other_rows():
-    pytest.importorskip("rensa")
-    texts = corpus(40)
-    found = list(near_rows(texts[1::2], texts[::2]))
-    assert found and all(row == twin and share >= THRESHOLD for row, twin, share in found)
-    assert list(near_rows(texts[:1], texts[:1])) == []  # wholly the same: W208 says so
 
 
 def test_a_spec_asks_for_it(bench):
@@ -158,3 +140,5 @@ def test_of_several_near_texts_the_first_is_named_once():
     texts = [words(20), words(21), words(22), "another text", words(20)]
     assert [(row, twin) for row, twin, _ in near_rows(texts)] == [(1, 0), (2, 0), (4, 1)]
     assert [(row, twin) for row, twin, _ in near_rows(texts[:1], texts[1:])] == [(0, 0)]
+    for one, other in ((texts[:1], texts[:1]), ([], texts), (texts, [])):  # W208 names equal rows
+        assert list(near_rows(one, other)) == []
