@@ -82,15 +82,6 @@ def test_lines_have_their_numbers_and_blank_ones_none(tmp_path: Path) -> None:
     assert list(json_lines(path)) == []
 
 
-def test_a_last_line_that_was_cut_is_left_out_of_a_file_that_grows(tmp_path: Path) -> None:
-    path = tmp_path / "f.jsonl"
-    path.write_bytes(b'{"a": 1}\n{"a": 2}\n{"a": 3}')
-    assert [n for n, _ in json_lines(path, growing=True)] == [1, 2]
-    assert [n for n, _ in json_lines(path)] == [1, 2, 3]
-    path.write_bytes(b'{"a": 1}\n{"a": \xe4')
-    assert [n for n, _ in json_lines(path, growing=True)] == [1]
-
-
 @pytest.mark.parametrize(
     ("second", "facts"),
     [

@@ -106,16 +106,6 @@ def test_a_published_folder_replaces_the_old_one_whole(
     assert names(tmp_path) == ["set"]
 
 
-def test_a_failed_stage_leaves_nothing(tmp_path: Path) -> None:
-    target = tmp_path / "set"
-    put(target, "old")
-    with pytest.raises(ZeroDivisionError), files.staging(target) as stage:
-        (stage / "a.txt").write_text("half")
-        raise ZeroDivisionError
-    assert names(tmp_path) == ["set"]
-    assert (target / "a.txt").read_text() == "old"
-
-
 @pytest.mark.parametrize("old_is_there", [True, False])
 def test_a_journal_is_finished_by_the_next_command(tmp_path: Path, old_is_there: bool) -> None:
     (tmp_path / ".set.tuneyard-new").mkdir()
