@@ -220,14 +220,6 @@ def test_a_set_whose_registration_was_killed_keeps_its_names(bench, rte_source):
         settled(bench).publish(folder, "other", manifest)
 
 
-def test_removing_a_set_brings_back_the_entries_of_the_others(bench, rte_source):
-    entries = bench.registry()
-    bench.compile_rows("qa", questions(1))
-    (bench.out / "dataset_info.json").unlink()
-    settled(bench).remove("qa")
-    assert bench.registry() == entries
-
-
 def cut(path):
     path.write_bytes(path.read_bytes()[:2000])
 

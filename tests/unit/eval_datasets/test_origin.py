@@ -94,16 +94,6 @@ def records(path: Path) -> list[tuple[str, str]]:
     return texts(read_lines(path))
 
 
-def test_the_held_out_rows_are_those_of_compiles_own_eval_split(tmp_path):
-    folder = compiled(tmp_path)
-    picked = text.held_out(whole(folder), 0.1, 42)
-    rows = texts(picked.records)
-    assert rows == records(folder / "both-eval.jsonl")
-    assert len(rows) == 6
-    assert not set(rows) & set(records(folder / "both-train.jsonl"))
-    assert not picked.origin.in_training.any()
-
-
 def test_a_copy_elsewhere_has_the_held_out_rows_of_its_compile(tmp_path, mixture):
     """Also without the original: the manifest in the registry of the current folder has its hash."""
     copy = tmp_path / "elsewhere/mine.jsonl"
