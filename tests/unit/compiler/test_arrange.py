@@ -135,22 +135,6 @@ def test_duplicates_are_dropped_and_counted(bench):
     assert bench.codes(report) == []
 
 
-def test_filters_count_what_they_drop(bench):
-    spec = bench.write("t.yaml", f"{ONE}filter: {{keywords: [cat, 苹果], min: 9, max: 40}}\n")
-    texts = [
-        "A cat.",
-        "A CAT sat down.",
-        "Catalogue, long.",
-        "两个苹果在桌子上面",
-        "cat " * 20,
-        "a dog barks",
-    ]
-    report = bench.compile_rows(spec, [{"q": text, "a": "x", "kind": "k"} for text in texts])
-    assert report.dropped == {"too short": 1, "too long": 1, "no keyword": 2}
-    kept = bench.values("t.jsonl", "instruction")
-    assert kept == ["A CAT sat down.", "两个苹果在桌子上面"]
-
-
 def test_texts_are_cleaned_only_when_asked(bench):
     row = {"q": " e\u0301 &amp; co ", "a": "b", "kind": "k"}
     plain = bench.write("t.yaml", ONE)

@@ -50,14 +50,6 @@ def test_any_sign_in_names_of_files_and_columns_is_quoted(bench, odd):
     assert yaml.safe_load(by_column)["columns"]
 
 
-def test_the_dialect_is_found_and_said(bench):
-    rows = [*QA, {"Question": "肝炎怎么办？", "Answer": "多休息；少饮酒。"}]
-    source = bench.write("qa.csv", as_csv(rows, delimiter=";"))
-    text, records = proposed(bench, source)
-    assert "delimiter: ;" in text
-    assert [record["output"] for record in records] == [row["Answer"] for row in rows]
-
-
 @pytest.mark.parametrize("foreign_rows", [1, 8, 15])
 @pytest.mark.parametrize(
     ("encoding", "words"),
@@ -202,24 +194,19 @@ def test_rows_under_the_names_of_splits_become_splits(bench, rows):
     assert bench.compile(bench.write("both.yaml", text), source, force=True).datasets == report.datasets
 
 
-def test_squad_is_read_by_question_with_its_context(bench):
-    qas = [{"id": "1", "question": "Who?", "answers": [{"text": "She", "answer_start": 1}]}]
-    article = {"title": "T", "paragraphs": [{"context": "C1", "qas": qas}, {"context": "C2", "qas": qas}]}
-    _, records = proposed(bench, bench.write("s.json", json.dumps({"version": "1.1", "data": [article]})))
-    assert [(r["instruction"], r["input"], r["output"]) for r in records] == [
-        ("Who?", c, "She") for c in ("C1", "C2")
-    ]
-
-
 def test_of_several_marked_answers_the_first_is_learned_and_the_others_are_named(bench):
     answers = [{"text": "She", "answer_start": 1}, {"text": "Her", "answer_start": 5}]
     qas = [{"question": "Who is it?", "answers": answers}, {"question": "What?", "answers": answers[1:]}]
-    document = {"data": [{"paragraphs": [{"context": "C", "qas": qas}]}]}
+    document = {"data": [{"paragraphs": [{"context": context, "qas": qas} for context in "CD"]}]}
     source = bench.write("dev.json", json.dumps(document))
     assert "not used: answers (several objects)" in propose(source)[1]
     _, records = proposed(bench, source)
     outputs = [(record["instruction"], record["input"], record["output"]) for record in records]
-    assert outputs == [("Who is it?", "C", "She"), ("What?", "C", "Her")]
+    assert outputs == [
+        (question, context, answer)
+        for context in "CD"
+        for question, answer in (("Who is it?", "She"), ("What?", "Her"))
+    ]
 
 
 @pytest.mark.parametrize(

@@ -1180,7 +1180,6 @@ REFUSED = {
         "is_user.* to which conversation it belongs",
     ),
     "premises without labels": ([{"premise": "a", "hypothesis": "b"}], "nothing in it looks like"),
-    "pairs without labels": ([{"sentence1": "a", "sentence2": "b"}], "nothing in it looks like"),
     "questions as answers": (
         {f"game {n}": {"passage": answer(n), "qa": {"question": question(n)}} for n in range(COUNT)},
         "nothing in it looks like",
