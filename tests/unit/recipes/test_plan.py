@@ -114,12 +114,10 @@ def test_the_disk_is_that_of_this_machine(make_recipe, laid_out, monkeypatch):
     assert line.endswith("NOT enough disk, 27 GB are free on this machine")
 
 
-def test_more_gpus_take_less_time(make_recipe, laid_out):
-    offers = [read_offer(name) for name in ("A100", "4xA100", "T4")]
-    one, four, slow = make_plans(make_recipe(), offers, None, ExpectedRows(9999, 400))
-    assert slow.seconds["middle"] / one.seconds["middle"] == pytest.approx(4.92, rel=0.01)
-    assert one.seconds["middle"] > 3 * four.seconds["middle"]
-    assert (one.gpus, four.gpus) == (1, 4)
+def test_a_slower_gpu_takes_longer(make_recipe, laid_out):
+    offers = [read_offer("T4"), read_offer("A100")]
+    slow, fast = make_plans(make_recipe(), offers, None, ExpectedRows(9999, 400))
+    assert slow.seconds["middle"] / fast.seconds["middle"] == pytest.approx(4.92, rel=0.01)
 
 
 def test_a_recipe_that_trains_nothing_is_not_planned(make_recipe):
