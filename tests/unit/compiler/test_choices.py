@@ -89,7 +89,7 @@ def test_choices_in_columns_need_a_column_each(bench):
 
 def test_a_letter_needs_choices_and_choices_need_no_letter(bench):
     row = {"question": "q", "choices": CHOICES, "answer": "ten"}
-    with pytest.raises(Exception, match="one column of choices"):
+    with raises(ContentError, "column answer", "is: choices"):
         problems(bench, row, bench.write("s.yaml", "like: choices\ncolumns: {choices: {is: list}}\n"))
     spec = bench.write("s.yaml", "like: choices\ncolumns: {answer: {is: answer}}\n")
     assert compiled(bench, [row], spec) == ["ten"]

@@ -12,7 +12,7 @@ from tests.conftest import ROOT
 from tests.fake_runs import read_runs
 from tests.json_files import write_lines
 from tests.messages import printed, raises
-from tuneyard.core.errors import ContentError
+from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.eval.compare import cli
 from tuneyard.eval.judge.ask import check_rows
 from tuneyard.eval.read.logs import read_log
@@ -96,7 +96,7 @@ def test_other_documents_under_the_same_task_are_refused(tmp_path: Path) -> None
     first = write(tmp_path / "a.jsonl", harness(0, doc_hash="1"))
     second = write(tmp_path / "b.jsonl", harness(0, doc_hash="2"))
     runs, _ = read_runs(f"a/t={first}", f"b/t={second}")
-    with pytest.raises(Exception, match="were scored on different data"):
+    with raises(RequestError, second, first, "harness"):
         check_rows(runs)
 
 

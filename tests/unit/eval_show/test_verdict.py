@@ -211,7 +211,6 @@ def test_a_better_figure_that_is_not_shown_to_be_better_is_named_as_a_rival() ->
     between = [PairedTest(0.013, -0.1, 0.12, 0.8, 0.1, "B", "A", 100, 9, 8)]
     text = verdict(Section("s", 100, None, 0.3, "yes", figures, tests, between))
     golden_text(text, "Ship A", "54.7", "not shown to be better than B", "−1.3")
-    assert "highest" not in text and "better figure" not in text and "overstates" not in text
 
 
 def test_the_first_line_says_what_is_to_be_done_and_names_the_alternative() -> None:
