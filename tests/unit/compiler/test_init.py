@@ -349,13 +349,6 @@ def test_a_table_without_a_header_gets_names_by_what_is_in_it(bench):
     assert "Texts" not in text and "premise" not in text
 
 
-@pytest.mark.parametrize(("name", "sign"), [("plain.tsv", "\t"), ("plain.csv", ",")])
-def test_a_header_is_never_taken_for_a_row(bench, name, sign):
-    rows = [row | {"id": n} for n, row in enumerate(questions(9))]
-    text, records = proposed(bench, bench.write(name, as_csv(rows, delimiter=sign)))
-    assert "header:" not in text and len(records) == 9
-
-
 @pytest.mark.parametrize(
     ("names", "question", "said"),
     [

@@ -33,16 +33,6 @@ def file(tmp_path):
     return path
 
 
-def test_reads_what_the_library_wrote(file):
-    weights = open_weights(file)
-    assert {t.name: (t.dtype, t.shape) for t in weights.tensors.values()} == {
-        "a": ("F32", (2, 3)),
-        "b": ("F16", (4,)),
-    }
-    np.testing.assert_array_equal(weights.read("a"), VALUES)
-    assert weights.read("b").dtype == np.float32
-
-
 def test_library_reads_what_we_wrote(tmp_path):
     path = tmp_path / "y.safetensors"
     specs = [("a", "F32", (2, 3)), ("b", "F16", (2, 3))]
@@ -50,6 +40,7 @@ def test_library_reads_what_we_wrote(tmp_path):
     found = load_file(path)
     np.testing.assert_array_equal(found["a"], VALUES)
     np.testing.assert_array_equal(found["b"], VALUES.astype(np.float16))
+    assert open_weights(path).read("b").dtype == np.float32
     with safe_open(path, "numpy") as opened:
         assert opened.metadata() == {"format": "pt"}
     start = 8 + struct.unpack("<Q", path.read_bytes()[:8])[0]
