@@ -78,5 +78,6 @@ def test_a_program_without_end_is_stopped(program: str, monkeypatch: pytest.Monk
 
 
 def test_a_half_written_file_is_none_of_ours(working_folder: Path) -> None:
+    working_folder.chmod(0o777)  # as root, the program is nobody's
     run_tests("open('left', 'w')", ["True"])
     assert not list(working_folder.iterdir())

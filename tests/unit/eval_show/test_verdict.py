@@ -205,7 +205,7 @@ def test_a_better_figure_that_is_not_shown_to_be_better_is_named_as_a_rival() ->
     means = {"base": 0.41, "A": 0.547, "B": 0.56}
     figures = {model: ModelScore(value, 0.4, 0.6, 100, 0.05) for model, value in means.items()}
     tests = [
-        PairedTest(0.137, 0.1, 0.2, 0.001, 0.1, "A", "base", 100, 20, 3),
+        PairedTest(0.137, 0.1, 0.2, 0.001, 0.1, "A", "base", 100, 20, 3, 0.1),  # B's gain may be luck
         PairedTest(0.15, -0.02, 0.3, 0.09, 0.1, "B", "base", 100, 40, 25),
     ]
     between = [PairedTest(0.013, -0.1, 0.12, 0.8, 0.1, "B", "A", 100, 9, 8)]
