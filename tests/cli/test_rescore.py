@@ -200,15 +200,15 @@ def test_what_outputs_do_not_tell_is_refused(rescore, generated, tmp_path, argum
 
 
 def test_what_is_no_finished_run_of_this_data_and_command_is_refused(rescore, generated, data, tmp_path):
-    with raises(RequestError):
+    with raises(RequestError, "run.json"):
         rescore(tmp_path / "none")
     with raises(RequestError, "eval.nli"):
         rescore(generated, command=qa)
-    with raises(RequestError):
+    with raises(RequestError, "--out"):
         call(nli, "--rescore", generated, "--data", data, "--out", generated, "--force")
     other = tmp_path / "other.json"
     other.write_text(data.read_text())
-    with raises(RequestError):
+    with raises(RequestError, "--dataset"):
         call(nli, "--rescore", generated, "--data", other, "--out", tmp_path / "new")
     write_json(data, [*PAIRS, PAIRS[0]])
     with raises(ContentError, "score without"):

@@ -59,7 +59,6 @@ REFUSED_FIELDS = [
     ({"lora_alpha": 1e160}, "lora_alpha"),
     ({"rank_pattern": {"(?i)q_proj": 8}}, "rank_pattern"),
     ({"layers_to_transform": [0, 1], "layers_pattern": ["("]}, "layers_pattern"),
-    ({"modules_to_save": ["lm_head("]}, "modules_to_save"),
     ({"use_rslora": "false"}, "use_rslora"),
 ]
 

@@ -230,7 +230,7 @@ def test_a_proposal_that_may_be_wrong_warns(bench, make_row, warning):
     ],
 )
 def test_a_shape_that_no_spec_holds_is_refused_with_the_reason(bench, row):
-    with raises(ContentError):
+    with raises(ContentError, *row):
         propose(bench.rows("rows.jsonl", [row] * 3))
 
 

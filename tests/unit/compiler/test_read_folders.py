@@ -54,7 +54,7 @@ def test_a_list_of_splits_that_is_none_is_a_file_as_any_other(bench):
 def test_a_state_that_names_no_file_of_the_folder_is_refused(bench, name):
     folder = save(ROWS, bench.folder / "saved")
     write_json(folder / "state.json", {"_data_files": [{"filename": name}]})
-    with raises(ContentError):
+    with raises(ContentError, "_data_files"):
         bench.compile("qa", folder)
 
 

@@ -72,7 +72,7 @@ def test_datasets_count_alike_and_each_has_its_halves():
     ],
 )
 def test_nothing_to_choose_from_is_refused(models):
-    with raises(RequestError):
+    with raises(RequestError, "--choose-on", *models):
         chosen([fake_run(model, [True] * 9) for model in models])
 
 

@@ -67,7 +67,7 @@ def test_a_run_still_going_is_read_from_its_newest_checkpoint(tmp_path):
 def test_where_there_is_nothing_to_choose_from(tmp_path):
     with raises(RequestError):
         read_curve(tmp_path / "none", "eval_loss")
-    with raises(RequestError):
+    with raises(RequestError, "trainer_state.json"):
         read_curve(tmp_path, "eval_loss")
     run_with(tmp_path, [1.0])
     with raises(ContentError, "eval_acc", "eval_loss"):

@@ -133,7 +133,7 @@ def test_wrong_settings_are_errors_without_data_too(make_recipe, laid_out):
 @pytest.mark.parametrize("words", [["--rows", "5"], ["--tokens", "5"]])
 def test_rows_and_tokens_belong_together(words, tmp_path):
     (tmp_path / "r.yaml").write_text("do_train: true\n", encoding="utf-8")
-    with raises(RequestError):
+    with raises(RequestError, "--rows", "--tokens"):
         call(plan_module.command, tmp_path / "r.yaml", *words)
 
 

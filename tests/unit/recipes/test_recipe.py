@@ -50,7 +50,7 @@ def test_the_home_folder_is_meant_as_transformers_means_it(tmp_path, monkeypatch
 def test_requests_that_cannot_be_served(tmp_path):
     with raises(RequestError):
         read_recipe(tmp_path / "none.yaml")
-    with raises(RequestError):
+    with raises(RequestError, ".yml"):
         read_recipe(write(tmp_path, "{}", "r.json"))
     with raises(RequestError, "key=value"):
         read_recipe(write(tmp_path, "a: 1\n"), ["lora_rank"])
