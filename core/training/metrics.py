@@ -12,6 +12,9 @@ from tuneyard.core.language.messages import catalogue, current
 from tuneyard.core.language.number_format import MOST_DIGITS, limits, number, percent, points
 from tuneyard.core.language.translation import tr
 
+SHARE = "share"
+"""The unit of values from 0 to 1: the interval of their mean is Wilson's, of others' Student's."""
+
 
 @dataclass(frozen=True, slots=True)
 class Metric:
@@ -25,11 +28,6 @@ class Metric:
     higher: bool
     name: str = field(default="", compare=False)
     in_percent: bool = field(default=False, compare=False)
-
-    @property
-    def is_share(self) -> bool:
-        """True if values are 0 to 1: the interval of a mean is then Wilson's, otherwise Student's."""
-        return self.unit == "share"
 
     @property
     def counts_correct(self) -> bool:
@@ -82,13 +80,13 @@ class Metric:
 
 
 _NAMES = {
-    ("share", True): "accuracy overall_accuracy macro_f1 f1 exact_match partial_match token_f1 rouge1 rouge2 "
+    (SHARE, True): "accuracy overall_accuracy macro_f1 f1 exact_match partial_match token_f1 rouge1 rouge2 "
     "rougeL distinct-1 distinct-2 label_mass rewards/accuracies auc",
     ("points", True): "bleu rouge-1 rouge-2 rouge-l bleu-4",  # LLaMA-Factory writes the hyphens
     ("nats", True): "rewards/margins rewards/chosen logps/chosen",
     ("nats", False): "loss kl rewards/rejected logps/rejected",
     ("choices", False): "perplexity ppl",
-    ("share", False): "error empty_rate truncation_rate ece wer cer",
+    (SHARE, False): "error empty_rate truncation_rate ece wer cer",
     ("squared error", False): "brier mse",
     ("rows", False): "unparsed refused",
     ("seconds", False): "runtime",

@@ -18,7 +18,7 @@ import numpy as np
 
 from tuneyard.core.errors import RequestError
 from tuneyard.core.language.translation import joined, tr
-from tuneyard.core.training.metrics import ACCURACY, METRICS, Metric, metric_of
+from tuneyard.core.training.metrics import ACCURACY, METRICS, SHARE, Metric, metric_of
 from tuneyard.eval.judge.conclusions import MEAN, Comparison, ModelScore, PairedTest, Section
 from tuneyard.eval.metrics import metrics
 from tuneyard.eval.metrics.labels import MOST, UNKNOWN, short
@@ -222,7 +222,7 @@ def differences_of(pairs: Pairs, data: Sequence[PairedRows], metric: Metric) -> 
         columns = [rows.values[new] - rows.values[old] for old, new in pairs]
         steps.append(np.stack(columns, axis=1))
     largest = math.inf
-    if metric.is_share:
+    if metric.unit == SHARE:
         largest = 1.0
     return steps, units_of(steps, [rows.groups for rows in data], [rows.weights for rows in data], largest)
 

@@ -16,7 +16,7 @@ from typing import Any, Literal
 from tuneyard.core.errors import RequestError
 from tuneyard.core.installation.plugins import Plugin, PluginError, guarded, registry
 from tuneyard.core.language.messages import warn
-from tuneyard.core.training.metrics import METRICS, Metric
+from tuneyard.core.training.metrics import METRICS, SHARE, Metric
 from tuneyard.eval.statistics.rates import Rows, groups_of, metric_mean
 
 Function = Callable[[Mapping[str, Any]], float]
@@ -42,7 +42,7 @@ class ExampleMetric:
                 value = float(self.function(MappingProxyType(row)))  # others are given the row, too
                 if not math.isfinite(value):
                     raise ValueError(f"{self.name}: found {value}, expected a finite number")
-                if self.meaning.is_share and not 0 <= value <= 1:
+                if self.meaning.unit == SHARE and not 0 <= value <= 1:
                     raise ValueError(f"{self.name}: found {value}, expected a share from 0 to 1")
                 values.append(value)
         return values

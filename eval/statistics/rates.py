@@ -9,7 +9,7 @@ from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from tuneyard.core.training.metrics import Metric
+from tuneyard.core.training.metrics import SHARE, Metric
 
 if TYPE_CHECKING:
     import numpy as np
@@ -217,7 +217,7 @@ def metric_mean(
 
     `weights` is the weight of each row: the number of tokens of its loss.
     """
-    if metric.is_share:
+    if metric.unit == SHARE:
         return rate_of(values, groups)
     weighted = [value * weight for value, weight in zip(values, weights, strict=True)]
     if metric.name == LOSS:

@@ -11,7 +11,7 @@ from statistics import NormalDist, stdev
 
 import numpy as np
 
-from tuneyard.core.training.metrics import Metric
+from tuneyard.core.training.metrics import SHARE, Metric
 from tuneyard.eval.statistics.family import ALPHA, DifferenceTest, agreeing
 from tuneyard.eval.statistics.rates import Z95, Estimate, Mean
 from tuneyard.eval.statistics.spread import student_deviate
@@ -37,7 +37,7 @@ def figure_over_seeds(metric: Metric, mean: Mean, figures: Sequence[float]) -> M
     """A setting's figure over examples and seeds: `figures` are those of its trainings."""
     below, above = _distances(mean, seed_reach(figures))
     low, high = mean.value - below, mean.value + above
-    if metric.is_share:
+    if metric.unit == SHARE:
         low, high = max(0.0, low), min(1.0, high)
     return replace(mean, low=low, high=high, stderr=math.hypot(mean.stderr, seed_error(figures)))
 
