@@ -82,6 +82,8 @@ def label_fields(row: int, labels: Mapping[str, Sequence[tuple[int, ...]]], logs
     They are the most likely label, the log-probability of each label, and the probability of all together.
     `ContentError` for nan or infinity.
     """
+    import numpy as np
+
     for value in logs.values():
         if not math.isfinite(value):
             raise ContentError(
@@ -90,18 +92,13 @@ def label_fields(row: int, labels: Mapping[str, Sequence[tuple[int, ...]]], logs
             )
     sums = {}
     for label, forms in labels.items():
-        sums[label] = log_sum([sum(logs[ids[:end]] for end in range(1, len(ids) + 1)) for ids in forms])
+        by_form = [sum(logs[ids[:end]] for end in range(1, len(ids) + 1)) for ids in forms]
+        sums[label] = float(np.logaddexp.reduce(by_form))
     return {
         "model_output": max(sums, key=sums.__getitem__),
         "choices": {label: round(value, DIGITS) for label, value in sums.items()},
         "label_mass": round(sum(map(math.exp, sums.values())), DIGITS),
     }
-
-
-def log_sum(logs: Sequence[float]) -> float:
-    """log Σ exp."""
-    largest = max(logs)
-    return largest + math.log(math.fsum(math.exp(value - largest) for value in logs))
 
 
 def generating(backend: "Backend", talks: Mapping[int, Messages], encode: Encode, longest: int) -> Scorer:

@@ -10,6 +10,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from tests.cli.scoring import call, even_rows
@@ -21,7 +22,6 @@ from tuneyard.core.errors import TuneyardError
 from tuneyard.eval.backends import connection as connecting
 from tuneyard.eval.backends import server as backend
 from tuneyard.eval.backends.load import open_tokenizer
-from tuneyard.eval.backends.scorers import log_sum
 from tuneyard.eval.nli import cli as nli
 from tuneyard.eval.read.results import PREDICTIONS
 
@@ -47,7 +47,7 @@ def stand_in(tiny_model: Path) -> StandIn:
     def logs(ids: tuple[int, ...]) -> list[float]:
         draw = random.Random(str(ids))
         logits = [draw.gauss(0, 3) for _ in range(len(tokenizer))]
-        total = log_sum(logits)
+        total = np.logaddexp.reduce(logits)
         return [logit - total for logit in logits]
 
     server.logs = lambda ids: logs(tuple(ids))

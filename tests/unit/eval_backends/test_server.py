@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from typing import Any
 
 import click
+import numpy as np
 import pytest
 
 from tests.label_server import VOCABULARY, WORDS, Answer, StandIn, next_logs, started, words_to_ids
@@ -17,7 +18,7 @@ from tuneyard.eval.backends import llama_cpp
 from tuneyard.eval.backends.connection import Connection
 from tuneyard.eval.backends.open_server import open_server
 from tuneyard.eval.backends.openai import OpenAi
-from tuneyard.eval.backends.scorers import Scorer, log_sum
+from tuneyard.eval.backends.scorers import Scorer
 from tuneyard.eval.backends.served import read_models
 from tuneyard.eval.backends.server import UNDERFLOW, Server
 
@@ -38,7 +39,7 @@ def expected_score(prompt: Sequence[int], spellings: Sequence[str]) -> float:
             total += next_logs(ids)[token]
             ids.append(token)
         logs.append(total)
-    return log_sum(logs)
+    return float(np.logaddexp.reduce(logs))
 
 
 Serve = Callable[[str], tuple[StandIn, Connection]]
