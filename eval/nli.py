@@ -11,14 +11,11 @@ from typing import Any
 import click
 
 from tuneyard.core.errors import RequestError, run_command
-from tuneyard.core.language.number_format import percent
-from tuneyard.core.language.translation import tr
 from tuneyard.eval.backends import Backend
 from tuneyard.eval.backends.scorers import DIGITS, Fields, Scorer
 from tuneyard.eval.datasets.dataset import EvalDataset
 from tuneyard.eval.metrics.answers import PARSERS
 from tuneyard.eval.metrics.labels import (
-    LOW_MASS,
     UNKNOWN,
     LabelSet,
     accuracy_line,
@@ -231,14 +228,6 @@ class Nli(Task):
             if check in results:
                 line += f"  {mode} answers agree {results[check]['agree']}/{results[check]['n']}"
         return line
-
-    def warnings(self, results: Results) -> list[str]:
-        """Warn of little label mass and of prompts that did not fit."""
-        mass, warnings = results["label_mass"], []
-        if mass is not None and mass < LOW_MASS:
-            text = "only {share} of the probability is on the labels; the model would often answer otherwise"
-            warnings.append(tr(text, share=percent(mass)))
-        return warnings + Task.warnings(self, results)
 
     def _label(self, job: Job, fields: Fields) -> str:
         """The label of a chosen or generated answer, with --count applied."""

@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING
 
 from tuneyard.core.errors import counted
 from tuneyard.core.files import read_object
+from tuneyard.core.language.number_format import percent
+from tuneyard.core.language.translation import tr
 from tuneyard.core.prompt import Messages
 from tuneyard.eval.backends import Backend
 from tuneyard.eval.backends.scorers import Fields, Scorer, generating, score_in_halves
 from tuneyard.eval.datasets.dataset import EvalDataset
-from tuneyard.eval.metrics.labels import UNKNOWN
+from tuneyard.eval.metrics.labels import LOW_MASS, UNKNOWN
 from tuneyard.eval.read.results import RESULTS, Prediction, Results, part_of
 from tuneyard.eval.scoring.options import ScoringRequest
 
@@ -152,11 +154,15 @@ class Task(ABC):
         """Figures in one line. The screen shows it after model and dataset."""
 
     def warnings(self, results: Results) -> list[str]:
-        """Warnings about these results."""
-        too_long = results["too_long"]
-        if not too_long:
-            return []
-        return [f"{counted(too_long, 'prompt')} too long for the context: {self.if_too_long}"]
+        """Warn of little label mass and of prompts that did not fit."""
+        warnings = []
+        mass, too_long = results.get("label_mass"), results["too_long"]
+        if mass is not None and mass < LOW_MASS:
+            text = "only {share} of the probability is on the labels; the model would often answer otherwise"
+            warnings.append(tr(text, share=percent(mass)))
+        if too_long:
+            warnings.append(f"{counted(too_long, 'prompt')} too long for the context: {self.if_too_long}")
+        return warnings
 
     def fitted(self, opened: "Opened") -> "Opened":
         """The models with this command's prompts. Every worker asks for them, too (--workers)."""
