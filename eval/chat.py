@@ -65,7 +65,7 @@ LOCAL = ("model", "adapters", "same_base", "template", "bos", "dtype", "quantize
 @click.option("--system", metavar="TEXT", help="What the model is told first.  [as it was trained]")
 @dataset_dir
 @click.option("--think", is_flag=True, help="Let a model think, and show it.")
-@number("--max-new-tokens", "The longest answer.", default=512)
+@number("--max-new-tokens", default=512, show_default=True, help="The longest answer.")
 @click.option(
     "--preset",
     type=click.Choice(list(PRESETS)),
@@ -74,7 +74,7 @@ LOCAL = ("model", "adapters", "same_base", "template", "bos", "dtype", "quantize
 @click.option("--temperature", type=Finite(0), help="0: greedy.")
 @click.option("--top-p", type=Finite(0, 1, min_open=True))
 @click.option("--repetition-penalty", type=Finite(0, min_open=True), help="1: none.")
-@number("--no-repeat-ngram-size", "0: off.", least=0)
+@number("--no-repeat-ngram-size", type=click.IntRange(0), help="0: off.")
 @together(loading_options)
 def cli(once: str | None, system: str | None, preset: str | None, **options: Any) -> None:
     """Talk to a model in the terminal, or have it answer one question.

@@ -80,9 +80,9 @@ label_options = [
         *label_options,
         number(
             "--check-generate",
-            "choice: also generate for N of the examples and report how often both agree.",
-            least=0,
+            type=click.IntRange(0),
             default=0,
+            help="choice: also generate for N of the examples and report how often both agree.",
         ),
     ],
     images=lambda options: options["mode"] == "choice" and not options["check_generate"],

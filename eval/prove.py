@@ -76,8 +76,8 @@ if TYPE_CHECKING:
     help="The longest wait for an answer of a server.",
 )
 @together(data_options)
-@number("--limit", "The first N examples of each dataset.", default=100)
-@number("--max-new-tokens", "The longest answer that is generated.", default=16)
+@number("--limit", default=100, show_default=True, help="The first N examples of each dataset.")
+@number("--max-new-tokens", default=16, show_default=True, help="The longest answer that is generated.")
 @dtype
 @click.option(
     "--flips",

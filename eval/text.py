@@ -59,9 +59,9 @@ LONGEST = 2048  # tokens for the loss, unless the context is smaller
     options=[
         number(
             "--max-seq-length",
-            "Cut prompt and answer to this many tokens for the loss, as training's cutoff_len does.  "
+            type=click.IntRange(2),
+            help="Cut prompt and answer to this many tokens for the loss, as training's cutoff_len does.  "
             f"[{LONGEST}, or the model's context if it is smaller]",
-            least=2,
         ),
         click.option(
             "--eval-ratio",
@@ -69,7 +69,11 @@ LONGEST = 2048  # tokens for the loss, unless the context is smaller
             metavar="R",
             help="Only the rows that LLaMA-Factory's val_size (or the compile of a FILE) holds out.  [all]",
         ),
-        number("--seed", "--eval-ratio: the training's seed.  [42] --preset: draw other answers.", least=0),
+        number(
+            "--seed",
+            type=click.IntRange(0),
+            help="--eval-ratio: the training's seed.  [42] --preset: draw other answers.",
+        ),
         click.option(
             "--generate/--no-generate", default=True, help="Whether to generate answers.  [generate]"
         ),

@@ -7,6 +7,7 @@ answer.
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -183,16 +184,8 @@ def together(options: Sequence[Option]) -> Option:
     return declare
 
 
-def number(flag: str, description: str, *, least: int = 1, default: int | None = None) -> Option:
-    """Option of a whole number. Its help shows the default unless it is 0."""
-    return click.option(
-        flag,
-        type=click.IntRange(least),
-        metavar="N",
-        default=default,
-        show_default=bool(default),
-        help=description,
-    )
+number: Callable[..., Option] = partial(click.option, type=click.IntRange(1), metavar="N")
+"""Option of a whole number, from 1 on unless it has another `type`."""
 
 
 def choice(
@@ -282,8 +275,8 @@ model_options: list[Option] = [
         "vllm: vLLM in this process. openai: an OpenAI-compatible server.",
     ),
     *server_options("openai: "),
-    number("--tensor-parallel", "vllm: divide each layer among N GPUs."),
-    number("--pipeline-parallel", "vllm: divide the layers among N groups of GPUs."),
+    number("--tensor-parallel", help="vllm: divide each layer among N GPUs."),
+    number("--pipeline-parallel", help="vllm: divide the layers among N groups of GPUs."),
     *loading_options,
     click.option(
         "--apply",
@@ -292,7 +285,7 @@ model_options: list[Option] = [
         show_default=True,
         help="Add the adapters in separate products (exact), or merge them into the weights (rounded).",
     ),
-    number("--batch-tokens", "Tokens in a batch.  [2048 on CPU, 32768 on GPU]"),
+    number("--batch-tokens", help="Tokens in a batch.  [2048 on CPU, 32768 on GPU]"),
 ]
 dataset_dir = click.option(
     "--dataset-dir",
@@ -333,9 +326,9 @@ set_options = [
 shots_options: list[Option] = [
     number(
         "--shots",
-        "Score the base also after N examples of the training split, as `base (N shots)`.",
-        least=0,
+        type=click.IntRange(0),
         default=0,
+        help="Score the base also after N examples of the training split, as `base (N shots)`.",
     ),
     click.option(
         "--shots-from",
@@ -348,25 +341,18 @@ run_options: list[Option] = [
     workers_option,
     ray_option,
     click.option("--out", cls=RescorableOption, required=True, type=PATH, help="Folder of the results."),
-    number("--limit", "The first N examples of each dataset."),
+    number("--limit", help="The first N examples of each dataset."),
     click.option("--resume", is_flag=True, help="Resume the run in OUT; refused if anything changed."),
     click.option("--force", cls=RescorableOption, is_flag=True, help="Start this command's run in OUT anew."),
 ]
-seed_option = click.option(
-    "--seed",
-    type=click.IntRange(0),
-    metavar="N",
-    help="--preset: draw other answers.",
-)
+seed_option = number("--seed", type=click.IntRange(0), help="--preset: draw other answers.")
 
 
 def generate_options(max_new_tokens: int) -> list[Option]:
     """Options of commands that generate: --max-new-tokens with this default, --preset and --think."""
     return [
-        click.option(
+        number(
             "--max-new-tokens",
-            type=click.IntRange(1),
-            metavar="N",
             show_default=str(max_new_tokens),
             help="generate: the longest answer, in tokens.",
         ),
