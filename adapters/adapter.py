@@ -269,8 +269,14 @@ class Adapter(ABC):
             )
 
 
-def shared_fields(path: Path, raw: dict[str, Any]) -> dict[str, Any]:
-    """The fields of `AdapterConfig`."""
+def checked_fields(
+    path: Path, raw: dict[str, Any], problems: Iterable[str], explained: Set[str], switches: Iterable[str]
+) -> dict[str, Any]:
+    """The fields of `AdapterConfig`; `ContentError` with all `problems` of the kind, and those of any kind.
+
+    The kind explains the fields `explained`. Those of `switches` are true or false.
+    """
+    raise_together([*problems, *_shared_problems(raw, explained, switches)], path)
     return {
         "path": path,
         "raw": raw,
@@ -281,7 +287,7 @@ def shared_fields(path: Path, raw: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def shared_problems(raw: dict[str, Any], explained: Set[str], switches: Iterable[str]) -> Iterator[str]:
+def _shared_problems(raw: dict[str, Any], explained: Set[str], switches: Iterable[str]) -> Iterator[str]:
     """Yield fields that nobody explains, and values of a type or form that PEFT does not read."""
     unknown = [key for key, value in raw.items() if value and key not in explained]
     if unknown:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 
@@ -15,10 +15,8 @@ from tuneyard.adapters import lowrank
 from tuneyard.adapters.adapter import (
     Adapter,
     AdapterConfig,
+    checked_fields,
     layer_of,
-    raise_together,
-    shared_fields,
-    shared_problems,
     span,
     wrong_numbers,
 )
@@ -61,6 +59,7 @@ REFUSED = {
     "trainable_token_indices": "it replaces single rows of the embedding",
     "use_qalora": "QA-LoRA pools its inputs",
 }
+Number = TypeVar("Number", int, float)
 NUMBERS = {"r": "rank_pattern", "lora_alpha": "alpha_pattern"}  # each with its values by module
 SWITCHES = ("use_rslora", "fan_in_fan_out", "use_dora")
 # Limits of vLLM (vllm/config/lora.py, vllm/lora/peft_helper.py).
@@ -78,14 +77,10 @@ class LoraConfig(AdapterConfig):
     ranks: dict[str, int]
     alphas: dict[str, float]
 
-    def rank_of(self, module: str) -> int:
-        """Rank of a module, `rank_pattern` respected."""
-        return self.ranks.get(_pattern(self.ranks, module), self.rank)
-
     def scale_of(self, module: str) -> float:
         """Scale s = α/r (α/√r for rsLoRA) of a module, both patterns respected."""
-        alpha = self.alphas.get(_pattern(self.alphas, module), self.alpha)
-        rank = self.rank_of(module)
+        alpha = _by_pattern(self.alphas, module, self.alpha)
+        rank = _by_pattern(self.ranks, module, self.rank)
         if self.raw.get("use_rslora"):
             return alpha / math.sqrt(rank)
         return alpha / rank
@@ -141,10 +136,9 @@ class LoraAdapter(Adapter):
     @staticmethod
     def read_config(path: Path, raw: dict[str, Any]) -> LoraConfig:
         """See `Adapter`."""
-        explained = KNOWN | REFUSED.keys()
-        raise_together([*_problems(raw, path.parent), *shared_problems(raw, explained, SWITCHES)], path)
+        shared = checked_fields(path, raw, _problems(raw, path.parent), KNOWN | REFUSED.keys(), SWITCHES)
         return LoraConfig(
-            **shared_fields(path, raw),
+            **shared,
             rank=raw["r"],
             alpha=raw["lora_alpha"],
             ranks=raw.get("rank_pattern") or {},
@@ -169,8 +163,9 @@ class LoraAdapter(Adapter):
     def mismatches(self) -> Iterator[str]:
         """See `Adapter`."""
         for path, module in self.modules.items():
-            if self.config.targets(path) and module.rank != self.config.rank_of(path):
-                yield f"{path}: rank {module.rank}, but {CONFIG} gives it {self.config.rank_of(path)}"
+            rank = _by_pattern(self.config.ranks, path, self.config.rank)
+            if self.config.targets(path) and module.rank != rank:
+                yield f"{path}: rank {module.rank}, but {CONFIG} gives it {rank}"
             self.config.scale_of(path)  # matches alpha_pattern too, here where its time is limited
 
     def change(self, weight: float, path: str, source: Tensor, base_as: str | None) -> Change:  # noqa: ARG002
@@ -299,9 +294,9 @@ def _how_to_convert(folder: Path) -> str:
     return f"use {converted} instead, the plain LoRA that LLaMA-Factory converted it to"
 
 
-def _pattern(patterns: dict[str, int] | dict[str, float], module: str) -> str:
-    """The first key that matches the module's end, as in PEFT's get_pattern_key; the module if none does."""
-    for key in patterns:
-        if re.match(rf"(.*\.)?({key})$", module):
-            return key
-    return module
+def _by_pattern(numbers: Mapping[str, Number], module: str, default: Number) -> Number:
+    """The number of the first pattern that matches the module's end, as in PEFT's get_pattern_key."""
+    for pattern, number in numbers.items():
+        if re.match(rf"(.*\.)?({pattern})$", module):
+            return number
+    return numbers.get(module, default)

@@ -17,10 +17,8 @@ from numpy.typing import NDArray
 from tuneyard.adapters.adapter import (
     Adapter,
     AdapterConfig,
+    checked_fields,
     layer_of,
-    raise_together,
-    shared_fields,
-    shared_problems,
     span,
     wrong_numbers,
 )
@@ -119,10 +117,9 @@ class OftAdapter(Adapter):
     @staticmethod
     def read_config(path: Path, raw: dict[str, Any]) -> OftConfig:
         """See `Adapter`."""
-        switches = ("coft", "block_share")
-        raise_together([*_formula_problems(raw), *shared_problems(raw, KNOWN, switches)], path)
+        shared = checked_fields(path, raw, _formula_problems(raw), KNOWN, ("coft", "block_share"))
         return OftConfig(
-            **shared_fields(path, raw),
+            **shared,
             blocks=raw.get("r") or 0,
             block_size=raw["oft_block_size"] or 0,
             terms=raw["num_cayley_neumann_terms"] if raw["use_cayley_neumann"] else 0,
