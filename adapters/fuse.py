@@ -20,13 +20,13 @@ from tuneyard.adapters import output
 from tuneyard.adapters.adapter import Adapter
 from tuneyard.adapters.delta import Retained, apply, summed, total
 from tuneyard.adapters.modules_to_save import FullTensor, plan_full_tensors
-from tuneyard.adapters.provenance import CARD, MERGE, Datasets, card_text, provenance, training_datasets
+from tuneyard.adapters.provenance import CARD, Datasets, card_text, provenance, training_datasets
 from tuneyard.adapters.shards import Piece, Shard, plan_shards, write_index, write_shard
 from tuneyard.adapters.store import open_any
 from tuneyard.adapters.weighted import Weighted, check_inputs, open_weighted, parse_optional_weight
 from tuneyard.core.errors import ContentError, RequestError, need
 from tuneyard.core.files import read_object, write_json, write_text
-from tuneyard.core.training.training_run import training_inputs
+from tuneyard.core.training.training_run import MERGE, training_inputs
 from tuneyard.core.weights.base_models import EMBEDDINGS, HEADS, INDEX, Base, open_base
 from tuneyard.core.weights.tensors import Stored, from_fp32, require_finite, to_fp32
 

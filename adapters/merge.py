@@ -22,7 +22,6 @@ from tuneyard.adapters.modules_to_save import FullTensor, plan_full_tensors
 from tuneyard.adapters.provenance import (
     CARD,
     EXACT_SUM,
-    MERGE,
     Datasets,
     base_name,
     card_text,
@@ -43,6 +42,7 @@ from tuneyard.core.documents.schema_errors import check_file
 from tuneyard.core.errors import ContentError, RequestError, counted, size_words
 from tuneyard.core.files import bundled, json_text, read_object
 from tuneyard.core.installation.checkout import ROOT
+from tuneyard.core.training.training_run import MERGE
 from tuneyard.core.weights.adapter_files import CONFIG, PAIRS, PREFIX, WEIGHTS, Module
 from tuneyard.core.weights.base_models import Base, open_base
 from tuneyard.core.weights.tensors import (

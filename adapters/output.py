@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
-from tuneyard.adapters.provenance import CARD, MERGE, read_provenance
+from tuneyard.adapters.provenance import CARD
 from tuneyard.adapters.store import note
 from tuneyard.core.errors import ContentError, RequestError, TuneyardError, size_words
 from tuneyard.core.files import (
@@ -23,6 +23,7 @@ from tuneyard.core.files import (
     reserved,
     staging,
 )
+from tuneyard.core.training.training_run import MERGE, read_provenance
 from tuneyard.core.weights.adapter_files import CONFIG
 from tuneyard.core.weights.base_models import INDEX
 

@@ -17,20 +17,17 @@ from tuneyard.adapters.kinds.oft import OftAdapter
 from tuneyard.adapters.store import SAVES, open_any
 from tuneyard.adapters.weighted import Weighted
 from tuneyard.core.documents import markdown_table
-from tuneyard.core.documents.schema_errors import check_file
 from tuneyard.core.errors import ContentError, TuneyardError
-from tuneyard.core.files import read_object, versions
-from tuneyard.core.installation.checkout import ROOT, version
-from tuneyard.core.training.training_run import training_data
+from tuneyard.core.files import versions
+from tuneyard.core.installation.checkout import version
+from tuneyard.core.training.training_run import read_provenance, training_data
 from tuneyard.core.weights.adapter_files import WEIGHTS
 from tuneyard.core.weights.base_models import Base
 
-MERGE = "merge.json"
 CARD = "README.md"
 EXACT_SUM = "exact sum"  # in merge.json: the written adapter was compared with the sum itself
 Datasets = list[dict[str, Any]]
 """Training datasets of one adapter: their names, files and hashes, as merge.json lists them."""
-SCHEMA = ROOT / "core/schemas/merge.json"
 HEADER = ["adapter", "weight", "rank", f"SHA-256 of {WEIGHTS}", "digest (weights and config)"]
 SCALES = "Scales and weights are folded into B: alpha equals the rank, so the file's own scale is 1."
 
@@ -84,16 +81,6 @@ def base_name(weighted: Sequence[Weighted[Adapter]], base: Base | None) -> str |
     if base and len(set(names)) > 1:
         return str(base.folder)
     return names[0]
-
-
-def read_provenance(folder: Path) -> dict[str, Any] | None:
-    """Read the merge.json of a folder, None if it has none; `ContentError` if it is damaged."""
-    path = folder / MERGE
-    if not path.is_file():
-        return None
-    record = read_object(path)
-    check_file(path, read_object(SCHEMA), record)
-    return record
 
 
 def open_parts(record: Mapping[str, Any]) -> list[MergePart]:

@@ -11,11 +11,11 @@ from tuneyard.adapters import lowrank
 from tuneyard.adapters.adapter import Adapter, layer_of
 from tuneyard.adapters.kinds.lora import LoraAdapter
 from tuneyard.adapters.measures import AdapterStatistics, Histogram
-from tuneyard.adapters.provenance import read_provenance
 from tuneyard.adapters.store import kind_of
 from tuneyard.core.errors import show_value
 from tuneyard.core.language.number_format import Table, grid
 from tuneyard.core.language.translation import tr, tr_counted
+from tuneyard.core.training.training_run import read_provenance
 from tuneyard.core.weights.tensors import prefetch
 
 BINS = 61

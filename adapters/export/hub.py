@@ -10,7 +10,7 @@ from tuneyard.adapters.adapter import name_of, span
 from tuneyard.adapters.export.source import ExportSource, fused_base, licence_of
 from tuneyard.adapters.kinds.lora import NOT_IN_VLLM, LoraAdapter, vllm_rank
 from tuneyard.adapters.output import TOKENIZER
-from tuneyard.adapters.provenance import CARD, card_body, model_card, open_parts, read_provenance
+from tuneyard.adapters.provenance import CARD, card_body, model_card, open_parts
 from tuneyard.adapters.store import note
 from tuneyard.core.datasets.manifest import MANIFEST, read_manifest
 from tuneyard.core.documents import dump_yaml, markdown_table
@@ -18,7 +18,7 @@ from tuneyard.core.documents.schema_errors import check_file
 from tuneyard.core.errors import RequestError, counted
 from tuneyard.core.files import HUB_ID, read_object, require, sha256
 from tuneyard.core.installation.checkout import ROOT
-from tuneyard.core.training.training_run import training_data, training_inputs
+from tuneyard.core.training.training_run import read_provenance, training_data, training_inputs
 from tuneyard.core.weights.adapter_files import CONFIG, WEIGHTS_INDEX
 from tuneyard.core.weights.base_models import INDEX, open_base
 

@@ -8,14 +8,14 @@ from typing import Any
 
 from tuneyard.adapters.kinds.lora import LoraAdapter
 from tuneyard.adapters.output import check_free, check_outside
-from tuneyard.adapters.provenance import CARD, read_provenance
+from tuneyard.adapters.provenance import CARD
 from tuneyard.adapters.store import checkpoints_in, find_folder, open_adapter
 from tuneyard.core.documents import parse_yaml
 from tuneyard.core.documents.schema_errors import check_file as check_content
 from tuneyard.core.errors import RequestError
 from tuneyard.core.files import check_characters, read_object
 from tuneyard.core.installation.checkout import ROOT
-from tuneyard.core.training.training_run import model_sha256
+from tuneyard.core.training.training_run import model_sha256, read_provenance
 from tuneyard.core.weights.adapter_files import CONFIG
 from tuneyard.core.weights.base_models import base_config
 

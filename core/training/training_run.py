@@ -1,23 +1,28 @@
-"""Records of a training run next to its weights, and the hash of its base model."""
+"""Records next to weights, of the training or the merge that made them, and the hash of a base model."""
 
-import functools
 import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from tuneyard.core.documents import read_yaml
+from tuneyard.core.documents.schema_errors import check_file
 from tuneyard.core.errors import unexpected
 from tuneyard.core.files import JsonObject, are_texts, files_sha256, read_object
+from tuneyard.core.installation.checkout import ROOT
 
 TRAINING = "training.json"  # written last: its existence means that the training is finished
 SETTINGS = (
     "recipe.yaml",
     "training_args.yaml",
 )  # of a training that `recipe train`, or LLaMA-Factory's web page, began
+MERGE = "merge.json"  # the adapters, weights and base of a merge or a fused model
+_MERGE_SCHEMA = ROOT / "core/schemas/merge.json"
 STARTED = "started.json"  # the inputs of the training that writes here, finished or not
 # Of the model card that transformers writes.
 CARD_SENTENCE = re.compile(r"fine-tuned version of .*? on (the .+?) datasets?\.")
+_HASHES: dict[tuple[object, ...], str] = {}
+"""The hashes of files with these sizes and times."""
 OF_A_MODEL = {".json", ".jinja", ".safetensors", ".model", ".txt"}
 
 
@@ -108,6 +113,16 @@ def datasets_in_card(folder: Path) -> list[str]:
     return []
 
 
+def read_provenance(folder: Path) -> JsonObject | None:
+    """Read the merge.json of a folder, None if it has none; `ContentError` if it is damaged."""
+    path = folder / MERGE
+    if not path.is_file():
+        return None
+    record = read_object(path)
+    check_file(path, read_object(_MERGE_SCHEMA), record)
+    return record
+
+
 def names_in(value: object) -> list[str]:
     """Split a setting of names (datasets, modules): a list, or a text with commas. [] if it is unset."""
     items = value if isinstance(value, list) else str(value or "").split(",")
@@ -125,14 +140,8 @@ def read_once_sha256(paths: Iterable[Path]) -> str:
 
     `recipe check --watch` asks after each edit, `eval` for each adapter.
     """
-    states = []
-    for path in paths:
-        state = path.stat()
-        states.append((path, state.st_size, state.st_mtime_ns))
-    return _files_sha256(tuple(states))
-
-
-@functools.cache
-def _files_sha256(states: tuple[tuple[Path, int, int], ...]) -> str:
-    """`files_sha256` of files with these sizes and times."""
-    return files_sha256(path for path, _, _ in states)
+    states = {path: path.stat() for path in paths}
+    known = tuple((path, state.st_size, state.st_mtime_ns) for path, state in states.items())
+    if known not in _HASHES:
+        _HASHES[known] = files_sha256(states)
+    return _HASHES[known]

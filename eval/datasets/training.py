@@ -10,14 +10,16 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tuneyard.adapters.provenance import CARD, MERGE, open_parts, read_provenance
+from tuneyard.adapters.provenance import CARD, open_parts
 from tuneyard.core.datasets import find_dataset, registry_folder
 from tuneyard.core.errors import ContentError, RequestError, TuneyardError
 from tuneyard.core.files import sha256
 from tuneyard.core.training.training_run import (
+    MERGE,
     STARTED,
     TRAINING,
     names_in,
+    read_provenance,
     record_of,
     training_data,
     training_settings,
