@@ -63,8 +63,7 @@ def training_inputs(folder: Path) -> JsonObject:
         if not isinstance(value, kind):
             raise unexpected(record, part, value, f"a {kind.__name__}")
     for entry in inputs.get("data", []):
-        texts = [entry.get("dataset"), entry.get("file", "")] if isinstance(entry, dict) else [entry]
-        if not are_texts(texts):
+        if not isinstance(entry, dict) or not are_texts([entry.get("dataset"), entry.get("file", "")]):
             raise unexpected(record, "data", entry, "a dataset and its file")
     return inputs
 
@@ -75,9 +74,7 @@ def training_settings(folder: Path) -> JsonObject:
     if settings is not None:
         return settings
     path = record_of(folder, SETTINGS)
-    if path is None:
-        return {}
-    content = read_yaml(path, "recipe").value
+    content = read_yaml(path, "recipe").value if path else {}
     return content if isinstance(content, dict) else {}
 
 
@@ -101,15 +98,11 @@ def datasets_in_card(folder: Path) -> list[str]:
     """
     for place in record_folders(folder.resolve()):
         card = place / "README.md"
-        if not card.is_file():
-            continue
-        text = card.read_text(encoding="utf-8", errors="replace")
-        sentence = CARD_SENTENCE.search(" ".join(text.replace("\\_", "_").split()))
-        if sentence is None:
-            continue
-        names = re.findall(r"the (\S+?)(?=,|$| and )", sentence[1])
-        if names:
-            return names
+        if card.is_file():
+            text = card.read_text(encoding="utf-8", errors="replace")
+            sentence = CARD_SENTENCE.search(" ".join(text.replace("\\_", "_").split()))
+            if sentence is not None:
+                return re.findall(r"the (\S+?)(?=,|$| and )", sentence[1])
     return []
 
 
@@ -140,8 +133,8 @@ def read_once_sha256(paths: Iterable[Path]) -> str:
 
     `recipe check --watch` asks after each edit, `eval` for each adapter.
     """
-    states = {path: path.stat() for path in paths}
-    known = tuple((path, state.st_size, state.st_mtime_ns) for path, state in states.items())
-    if known not in _HASHES:
-        _HASHES[known] = files_sha256(states)
-    return _HASHES[known]
+    files = list(paths)
+    states = tuple((file, file.stat().st_size, file.stat().st_mtime_ns) for file in files)
+    if states not in _HASHES:
+        _HASHES[states] = files_sha256(files)
+    return _HASHES[states]

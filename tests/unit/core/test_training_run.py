@@ -13,7 +13,7 @@ from tuneyard.core.training.training_run import model_sha256, training_data
 
 @pytest.mark.parametrize(
     "inputs",
-    [{"settings": []}, {"data": {}}, {"data": [{"dataset": []}]}, {"data": [{"dataset": "a", "file": 3}]}],
+    [{"settings": []}, {"data": {}}, {"data": ["a"]}, {"data": [{"dataset": "a", "file": 3}]}],
 )
 def test_a_part_of_another_type_is_named_with_its_file(tmp_path: Path, inputs: dict) -> None:
     write_json(tmp_path / "training.json", {"inputs": inputs})
