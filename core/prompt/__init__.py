@@ -147,9 +147,7 @@ def find_chat_template(folder: Path) -> SavedTemplate | None:
     if not config.is_file():
         return None
     template = read_object(config).get("chat_template")
-    if not isinstance(template, str) or not template:
-        return None
-    return SavedTemplate(config, template)
+    return SavedTemplate(config, template) if template and isinstance(template, str) else None
 
 
 def chat_renderer(

@@ -88,7 +88,7 @@ class Example(NamedTuple):
     turns: list[Turn]
     answers: list[Turn]
     system: str = ""
-    tools: str = ""
+    tools: str = ""  # as JSON
     media: Mapping[str, list[object]] = {}
     mark: bool | None = None
     fault: str = ""
@@ -123,8 +123,7 @@ def format_of_record(record: Record) -> RecordFormat:
     """Find the format of a record without a registry entry by its keys."""
     columns = {name: name for name in BARE}
     replies = [record.get(part) for part in PAIR]
-    ranking = are_texts(replies)
-    ranking = ranking or all(isinstance(reply, dict) for reply in replies)
+    ranking = are_texts(replies) or all(isinstance(reply, dict) for reply in replies)
     if ranking:
         columns |= {part: part for part in PAIR}
     for name in BARE_MESSAGES:
@@ -180,6 +179,11 @@ class RecordReader:
         mark = self._value(record, MARK)
         if isinstance(mark, bool):
             example = example._replace(mark=mark)
+        tools = self._value(record, "tools")
+        if tools:
+            if not isinstance(tools, str):
+                tools = json.dumps(tools, ensure_ascii=False, default=str)
+            example = example._replace(tools=tools)
         media = self._media(record)
         if media:
             example = example._replace(media=media)
@@ -193,11 +197,10 @@ class RecordReader:
         column = self.columns.get("prompt")
         try:
             if self.format.formatting == "alpaca" and column not in record:
-                names = ", ".join(record) or "none"
                 if column is None:
                     parts = ", ".join(self.columns)
                     raise ContentError(f"`columns` of the entry name no prompt, found {parts}: add it")
-                raise ContentError(f"no column {column!r} (found: {names})")
+                raise ContentError(f"no column {column!r} (found: {', '.join(record) or 'none'})")
             return self.read(record)
         except ContentError as error:
             raise ContentError(f"{place}: {error}") from error
@@ -207,8 +210,7 @@ class RecordReader:
         history = self._value(record, "history")
         if isinstance(history, list):  # LLaMA-Factory ignores any other value
             for pair in history:
-                is_pair = isinstance(pair, list) and len(pair) == 2
-                if not is_pair or not are_texts(pair):
+                if not (isinstance(pair, list) and len(pair) == 2 and are_texts(pair)):
                     raise wrong_value(self.columns["history"], pair, "[question, answer]")
                 turns += [("user", pair[0]), ("assistant", pair[1])]
         prompt = self._text(record, "prompt")
@@ -233,7 +235,7 @@ class RecordReader:
             fault = f"{column}: {state}, expected text: a row without a text to answer is dropped"
             if answer is not None:
                 raise ContentError(fault)
-        return Example(turns, answers, self._text(record, "system"), self._tools(record), fault=fault)
+        return Example(turns, answers, self._text(record, "system"), fault=fault)
 
     def _read_turns(self, record: Record) -> Example:
         column = self.columns.get("messages", "")
@@ -261,12 +263,11 @@ class RecordReader:
         elif not self.format.ranking and turns and turns[-1][0] in ANSWERS:
             answers = [turns[-1]]
             turns = turns[:-1]
-        tools = self._tools(record)
         if self.format.formatting == OPENAI:
-            system = _openai_system(system, bool(tools))
+            system = _openai_system(system, bool(self._value(record, "tools")))
         if fault:
             fault = f"{column}: {fault}"
-        return Example(turns, answers, system, tools, fault=fault)
+        return Example(turns, answers, system, fault=fault)
 
     def _turn(self, message: object, place: str) -> Turn:
         """One turn. `place` is its column, with its number in a list of turns."""
@@ -346,15 +347,6 @@ class RecordReader:
         if not isinstance(value, str):
             raise wrong_value(self.columns[part], value, "text")
         return value
-
-    def _tools(self, record: Record) -> str:
-        """The tools as JSON text."""
-        value = self._value(record, "tools")
-        if not value:
-            return ""
-        if isinstance(value, str):
-            return value
-        return json.dumps(value, ensure_ascii=False, default=str)
 
     def _media(self, record: Record) -> dict[str, list[object]]:
         """The paths in each column of media, which has a list or one path."""
