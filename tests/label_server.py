@@ -31,8 +31,7 @@ def words_to_ids(text: str, add_special_tokens: bool = True) -> dict[str, list[i
 def drawn_logs(ids: tuple[int, ...]) -> list[float]:
     draw = random.Random(str(ids))
     logits = [draw.gauss(0, 3) for _ in range(VOCABULARY)]
-    total = np.logaddexp.reduce(logits)
-    return [logit - total for logit in logits]
+    return (logits - np.logaddexp.reduce(logits)).tolist()
 
 
 def next_logs(ids: Sequence[int]) -> list[float]:

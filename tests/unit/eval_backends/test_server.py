@@ -39,7 +39,7 @@ def expected_score(prompt: Sequence[int], spellings: Sequence[str]) -> float:
             total += next_logs(ids)[token]
             ids.append(token)
         logs.append(total)
-    return float(np.logaddexp.reduce(logs))
+    return np.logaddexp.reduce(logs)
 
 
 Serve = Callable[[str], tuple[StandIn, Connection]]
