@@ -190,38 +190,44 @@ def draw_bars(chart: Chart) -> "Figure":
     """Draw the chart as lying bars with their values, the base and the majority class as lines."""
     bars = {name: shares for name, shares in chart.series.items() if name != chart.base}
     count, places = len(bars), len(chart.places)
-    labels = {model: model for model in chart.series}
-    if chart.best:
-        labels[chart.best] = tr("{model} (recommended)", model=chart.best)
+    recommended = tr("{model} (recommended)", model=chart.best)
     figure, axes = new_plot(chart.title, (8.0, 1.8 + places * (0.2 + 0.22 * count)))
     for index, (name, shares) in enumerate(bars.items(), 1):  # grey, the first colour, is not the best's
         shift = (index - (count + 1) / 2) * 0.8 / count
         at = [place + shift for place, share in enumerate(shares) if share]
         values, lows, highs = 100 * np.transpose([share for share in shares if share])
-        is_best = name == chart.best
+        label, edge, opacity = name, "white", 1.0
+        if name == chart.best:
+            label, edge = recommended, "black"
+        elif chart.best:
+            opacity = PALE
         axes.barh(
             at,
             np.where(values, values, STUB),
             0.75 / count,
-            label=labels[name],
+            label=label,
             color=COLOURS[index % len(COLOURS)],
             hatch=HATCHES[index // len(COLOURS) % len(HATCHES)],  # from when the colours are used up
-            edgecolor="black" if is_best else "white",
-            alpha=PALE if chart.best and not is_best else None,
+            edgecolor=edge,
+            alpha=opacity,
         )
         axes.errorbar(values, at, xerr=[values - lows, highs - values], **WHISKER)
         for value, high, place in zip(values, highs, at, strict=True):
             axes.text(high + 1, place, f"{value:.1f}", va="center", fontsize=8)
-    base_shares = [share[0] if share else None for share in chart.series.get(chart.base, ())]
+    base = chart.base
+    if base == chart.best:
+        base = recommended
     for name, style, line in (
-        (labels.get(chart.base, ""), "solid", base_shares),
-        (tr("majority-class baseline"), "dashed", chart.baselines),
+        (base, "solid", chart.series.get(chart.base, ())),
+        (tr("majority-class baseline"), "dashed", zip(chart.baselines)),  # shares without limits
     ):
-        for place, value in enumerate(line):
-            if value is not None:
-                ends = [place - GAP, place + GAP]
-                label = name if place == 0 else ""  # the first has the name of all
-                axes.plot([100 * value] * 2, ends, color="black", linestyle=style, linewidth=1.2, label=label)
+        for place, share in enumerate(line):
+            if share is not None:
+                label = ""
+                if place == 0:  # the first has the name of all
+                    label = name
+                x, ends = 100 * share[0], [place - GAP, place + GAP]
+                axes.plot([x, x], ends, color="black", linestyle=style, linewidth=1.2, label=label)
     axes.set_yticks(range(places), chart.places, fontsize=9)
     axes.set(xlabel=tr(AXIS), xlim=(0, 108), xticks=range(0, 101, 20), ylim=(places - 0.4, -0.6))
     axes.grid(axis="x")

@@ -165,7 +165,7 @@ def test_the_recommended_model_is_highlighted_and_the_base_is_a_line() -> None:
     (axes,) = draw_bars(accuracy_chart(found, found.sections)).axes
     widths = [round(bar.get_path().get_extents(bar.get_patch_transform()).width, 9) for bar in axes.patches]
     assert widths == [70, STUB]  # a bar of 0 % is seen
-    assert [bar.get_alpha() for bar in axes.patches] == [None, PALE]
+    assert [bar.get_alpha() for bar in axes.patches] == [1, PALE]
     assert any(line.get_label() == "base" and set(np.array(line.get_xdata())) == {45} for line in axes.lines)
     assert [text.get_text() for text in axes.texts] == ["70.0", "0.0"]
     _, labels = axes.get_legend_handles_labels()
