@@ -34,10 +34,10 @@ def version(root: Path = ROOT) -> Mapping[str, str]:
         from importlib import metadata  # 30 ms that a checkout does not need
 
         release = metadata.version("tuneyard")
-    found = {"version": release}
+    facts = {"version": release}
     if (root / ".git").exists():  # a folder above may be a repository of other files
         command = ["git", "-C", str(root), "rev-parse", "--verify", "--quiet", "HEAD"]
         with contextlib.suppress(OSError, subprocess.CalledProcessError):
             commit = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-            found["commit"] = commit.strip()
-    return found
+            facts["commit"] = commit.strip()
+    return facts

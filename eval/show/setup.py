@@ -1,4 +1,4 @@
-"""What was compared: the models (base and adapters), datasets (examples and task), settings; what comes next.
+"""The models (base and adapters), datasets (examples and task), settings of a comparison; the next command.
 
 A page may leave the machine: a path is relative to the working folder, or its last name alone.
 """

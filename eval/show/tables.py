@@ -187,7 +187,7 @@ def markdown(comparison: Comparison, setup: Sequence[str] = (), captioned: Seque
 
     `setup` follows the decision: tables of the models and datasets.
     """
-    described = [section for section in comparison.sections if section.decided_by]
+    described = comparison.sections[len(comparison.deciding) :]
     parts = [*decisions(comparison), *setup, grid(scores(comparison))]
     parts += map(_section, comparison.deciding)
     parts += captioned
@@ -229,7 +229,7 @@ def _section(section: Section) -> str:
     tables = [grid(table) for table in differences(section).values()]
     if tables:
         parts += [*tables, method(section)]
-    return "\n\n".join(part for part in parts if part)
+    return "\n\n".join(filter(None, parts))
 
 
 def document(compared: ComparedRuns, plots: Sequence[str] = ()) -> dict[str, object]:

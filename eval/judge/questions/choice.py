@@ -174,9 +174,9 @@ def flat_top(
             "{count} of the {points} other points are not shown to be worse than {best}",
             count=len(level), points=len(tests), best=best,
         )  # fmt: skip
-    shown = level or tests[:1]
-    table = difference_table(shown, metric)
-    rows = [[test.model, cells[1], cells[4]] for test, cells in zip(shown, table.rows, strict=True)]
+    listed = level or tests[:1]
+    table = difference_table(listed, metric)
+    rows = [[test.model, cells[1], cells[4]] for test, cells in zip(listed, table.rows, strict=True)]
     header = [tr("on the choosing half"), table.header[1], tr("p")]
     figures = {"best": best, "not_shown_worse": [test.model for test in level], "comparisons": tests}
     return {caption: Table(header, rows)}, figures
