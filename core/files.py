@@ -31,6 +31,8 @@ JsonObject = dict[str, Any]
 Moved = Callable[[int], object]
 """Takes the number of bytes that were read, for a progress bar."""
 SHOWN_NAMES = 8
+MODELS = Path("models")
+"""Where the documents put base models: a bare name may mean one of them."""
 HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*", re.ASCII)  # owner/name
 _FLUSHED_AT_ONCE = 1 << 25  # bytes that are written before the disk is told to begin with them
 OURS = "tuneyard-"
@@ -244,7 +246,7 @@ def near_name(path: Path) -> str:
         return f"it is {dangling(path)}: remove it, or bring back what it leads to"
     folder = existing(path)
     if not folder.is_dir():
-        return f"{folder} is a file, expected a folder"
+        return f'{folder} is a file, expected a folder: did you mean "{folder.parent}"?'
     names = sorted(each.name for each in folder.iterdir())
     near = nearest_name(path.name, names) if path.parent.is_dir() else ""
     if nearest_name(path.stem, [Path(near).stem]):  # names with an ending alone in common are not near
@@ -292,15 +294,14 @@ def check_writable(out: Path) -> None:
 def no_folder(reference: str, otherwise: str) -> str:
     """Message `REFERENCE: no such folder; did you mean …?`.
 
-    Without a similar sibling it names those in a folder that the reference names, and `otherwise`.
+    A bare name may be one of models/. Without a similar folder it names those beside it, and `otherwise`.
     """
     path = Path(reference)
-    siblings = sorted(sibling.name for sibling in path.parent.glob("*/"))
-    near = nearest_name(path.name, siblings)
-    if near:
-        otherwise = f'did you mean "{one_line(str(path.with_name(near)))}"?'
-    elif siblings and path.parent != Path():
-        otherwise = f"{what_is_in(path.parent, siblings)}; {otherwise}"
+    if path.parent == Path() and not path.exists():
+        path = MODELS / path
+    if path.parent.is_dir():
+        near = f'did you mean "{path}"?' if path.is_dir() else near_name(path)
+        otherwise = near if near.endswith("?") else f"{near}; {otherwise}"
     return f"{reference}: no such folder; {otherwise}"
 
 

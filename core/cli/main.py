@@ -7,6 +7,8 @@ What all commands have is here, too: `--lang`, `-q`, examples, and where the res
 import ast
 import difflib
 import importlib
+import os
+import re
 import shlex
 import sys
 import textwrap
@@ -77,10 +79,11 @@ class LazyGroup(WithExamples, click.Group):
 
     def _suggestion(self, ctx: click.Context, name: str) -> str:
         similar = difflib.get_close_matches(name, self.list_commands(ctx))
+        root, listing = ctx.find_root(), f"`{ctx.command_path} --help` lists the commands."
+        if not similar and isinstance(root.command, LazyGroup):
+            ctx, similar = root, list(root.command._of_groups(root, name))
         if not similar:
-            similar = list(self._of_groups(ctx, name))
-        if not similar:
-            return f"`{ctx.command_path} --help` lists the commands."
+            return listing
         commands = [f"`{ctx.command_path} {words}`" for words in similar]
         return f"Did you mean {' or '.join(commands)}?"
 
@@ -144,6 +147,8 @@ class TuneyardCommand(WithExamples):
         for option, word in pairwise(["", *args]):
             if word in _PLACEHOLDERS and option not in _OF_COLUMNS and not Path(word).exists():
                 raise click.BadParameter(f"{word} is a placeholder of the help: put your own there.", ctx)
+        home = os.path.expanduser("~/")  # noqa: PTH111  # Path's raises without one
+        args = [re.sub("^~/|(?<==)~/", home, word) for word in args]  # quoted, or after `=`
         try:
             rest = super().parse_args(ctx, args)
         except click.UsageError as error:
@@ -201,10 +206,8 @@ def same_options(*names: str) -> list[str]:
     return words
 
 
-def command_line(module: str, without: Collection[str] = (), without_value: Collection[str] = ()) -> str:
-    """Command line of this process as `tuneyard …`, minus the words in `without`.
-
-    It is also without the options in `without_value` and their values.
+def command_line(module: str, without: Collection[str] = (), pattern: str = "") -> str:
+    """Command line of this process as `tuneyard …`, minus the words in `without` and what fits `pattern`.
 
     `module` (such as `eval.nli`) names the command if the process was not started by a command line.
     """
@@ -212,17 +215,8 @@ def command_line(module: str, without: Collection[str] = (), without_value: Coll
     program = context.find_root().info_name if context else None
     if program is None or not program.startswith("tuneyard"):
         program = f"tuneyard {module.replace('.', ' ')}"
-    words: list[str] = []
-    is_value = False
-    for word in sys.argv[1:]:
-        option, equals, _ = word.partition("=")
-        if is_value:
-            is_value = False
-        elif option in without_value:
-            is_value = not equals
-        elif word not in without:
-            words.append(word)
-    return f"{program} {shlex.join(words)}"
+    words = shlex.join(word for word in sys.argv[1:] if word not in without)
+    return re.sub(pattern, "", f"{program} {words}")
 
 
 def cli_command(name: str, *examples: str) -> Callable[[Callable[..., Any]], click.Command]:

@@ -109,12 +109,11 @@ def _in_words(error: Any) -> Iterator[Violation]:
         if isinstance(value, bool) and "string" in kinds:
             hint = YES_OR_NO
     elif keyword == "enum":
-        choices = []
-        for choice in bound:
-            if isinstance(choice, str):
-                choices.append(choice)
-            elif choice is not None:
-                choices.append(show_value(choice))
+        choices = [
+            choice if isinstance(choice, str) else show_value(choice)
+            for choice in bound
+            if choice is not None
+        ]
         expected = f"one of {', '.join(choices[:20])}"
         if len(choices) > 20:
             expected += ", …"

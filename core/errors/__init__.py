@@ -45,20 +45,40 @@ OS_FIXES = {
 }
 _LINE_ENDS = re.compile("[\x00-\x08\x0a-\x1f\x7f\x85\u2028\u2029]")
 _TERMINAL_CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f]")
-_LLAMAFACTORY_NAMES = {
+_OTHER_TOOLS = {
     "--model-name-or-path": " Here it is --model.",
+    "-m": " Here it is --model.",
+    "--model-args": " Here each is an option: --model DIR --dtype bf16.",
     "--adapter-name-or-path": " Here it is --adapter.",
+    "--peft": " Here it is --adapter.",
     "--eval-dataset": " Here it is --dataset.",
+    "--tasks": " Here it is --dataset.",
+    "--num-fewshot": " Here it is --shots.",
+    "--batch-size": " Here it is --batch-tokens, the tokens in a batch.",
+    "--device": " A GPU is used if there is one; CUDA_VISIBLE_DEVICES chooses it.",
+    "--temperature": " Answers are greedy; --preset document samples them.",
+    "--gpu-memory-utilization": " Add it to the command that --dry-run prints.",
+    "--max-model-len": " Add it to the command that --dry-run prints.",
+    "ollama": " For Ollama: tuneyard adapter export NAME --to ollama.",
+    "bfloat16": " Here it is bf16.",
+    "float16": " Here it is fp16.",
+    "float32": " Here it is fp32.",
+    "--weights": " A weight follows its adapter: demo-rte=0.5.",
     "--output-dir": " Here it is --out.",
+    "--output-path": " Here it is --out.",
     "--steps": " A setting of a recipe has no dashes: max_steps=20.",
     "--learning-rate": " A setting of a recipe has no dashes: learning_rate=1e-4.",
 }
-"""What to type in place of LLaMA-Factory's options."""
+"""What to type in place of the options and values of LLaMA-Factory, lm-evaluation-harness and vLLM."""
 _REPEATABLE = ("--adapter", "--data", "--dataset", "--source")
 _NUMBER_SLIP = re.compile(
     r"""["'](\d+)(?:,(\d[\de-]*)|%)["'](?:: expected a number|, expected a number| is not a valid float)"""
 )
 """A number with a decimal comma or with `%`, in a message that expects a number."""
+_EMPTY = re.compile("|[=:].*|.*=")
+"""A word that an empty variable of the shell leaves: `$A`, `$A=0.5`, `base=$A`."""
+_SEVERAL = re.compile(r"(?:,|(?<=\d)\+)(?=[^\W\d]|[./])")
+"""What stands between several names in one word: `a,b`, `a=0.5,b=0.5`, `a:0.5+b:0.5`."""
 _MISSING_PATH = re.compile(r"(?:File|Directory|Path) '(.+)' does not exist\.$")  # of Click
 _terminated = threading.Event()
 _JSON = json.JSONEncoder(ensure_ascii=False)  # `json.dumps` makes one at each call: rows may all be wrong
@@ -278,9 +298,12 @@ def _hint(error: click.ClickException) -> str:
     """The fix that Click's message lacks: a near file, where options belong, an example of the command."""
     if isinstance(error, click.NoSuchOption) and error.ctx and isinstance(error.ctx.command, click.Group):
         return f" Options come after the command: {error.ctx.command_path} COMMAND {error.option_name} …"
-    hint = _LLAMAFACTORY_NAMES.get(getattr(error, "option_name", ""), "")
+    hint = _OTHER_TOOLS.get("".join(error.message.split("'")[1:2]), "")
     if error.message.startswith("Got unexpected extra argument"):
-        hint = "; put a text with spaces in quotes, or name its option before it (--dataset, --out, --once)"
+        hint = (
+            "; put a text with spaces in quotes, or name its option before it (--dataset, --out, --once), "
+            "with plain dashes"
+        )
     missing_path = _MISSING_PATH.search(error.message)
     if missing_path:
         from tuneyard.core.files import near_name
@@ -300,15 +323,19 @@ def _slip(message: str) -> str:
         whole, decimals = number.groups()
         if decimals:
             return f"\nwrite a decimal point, not a comma: {whole}.{decimals}"
-        return f"\nwrite the number alone: {whole} (as a share of 1: {int(whole) / 100:g})"
+        return f"\nas a share of 1, write {int(whole) / 100:g}; in points, {whole}"
     for word, following in pairwise(sys.argv):
         path = f"{word} {following}"
         if os.path.exists(path):  # noqa: PTH110  # Path.exists raises for a name that is too long
             return f'\nput a path with spaces in quotes: "{path}"'
-        if not following:
-            return f"\n{word} '': is a variable of your shell empty?"
-        if word in _REPEATABLE and "," in following and "recipe" not in sys.argv:
+        if _EMPTY.fullmatch(following):
+            return f"\n{word} {following!r}: is a variable of your shell empty?"
+        if "recipe" in sys.argv:  # whose settings have commas
+            continue
+        if word in _REPEATABLE and "," in following:
             return f"\ngive each a {word} of its own: {word} {following.replace(',', f' {word} ')}"
+        if {word[:1], following[0]}.isdisjoint("-") and _SEVERAL.search(following):
+            return f"\nput a space between them: {_SEVERAL.sub(' ', following)}"
     return ""
 
 

@@ -113,12 +113,12 @@ def _libraries() -> Iterator[Finding]:
             yield Finding(name, "missing", f"not installed (tested: {tested()[name]})", fix)
 
 
-def _as_tested(name: str, installed: str, fix: str, use: str = "") -> Finding:
+def _as_tested(name: str, installed: str, fix: str) -> Finding:
     """Compare an installed version, without its build (`+cu130`), with that of the lock file."""
     pinned = tested()[name]
     if installed.partition("+")[0] != pinned:
         return Finding(name, "warning", f"{installed} (tested: {pinned})", fix)
-    return Finding(name, "ok", f"{installed} (as tested){use}")
+    return Finding(name, "ok", f"{installed} (as tested)")
 
 
 def _gpu() -> Finding:
@@ -163,7 +163,7 @@ def _ray() -> Finding:
     installed = versions(RAY).get(RAY)
     if installed is None:
         return Finding(RAY, "ok", f"none: only --ray needs it ({set_up_command(RAY)})")
-    return _as_tested(RAY, installed, set_up_command(RAY), use=", for --ray")
+    return _as_tested(RAY, installed, set_up_command(RAY))
 
 
 def _memory() -> Finding:

@@ -43,15 +43,13 @@ def _on_its_side(value: float, sign: str, digits: int, borders: Sequence[float])
 def limits(show: Callable[[float], str], figures: Sequence[float], unit: str = "") -> str:
     """(value, low, high) with `show` for each of them, `1.54 (1.48 to 1.61)`, `+43.3 (+39.1 to +47.5)`."""
     value, low, high = map(show, figures)
+    if math.isinf(figures[1]):
+        return tr("{value}{unit} (too few rows for an interval)", value=value, unit=unit)
     return tr("{value}{unit} ({low} to {high})", value=value, unit=unit, low=low, high=high)
 
 
 def number(value: float, sign: str = "", more_digits: int = 0) -> str:
     """A number with three significant digits and `more_digits`, with every digit before the point."""
-    if math.isinf(value):
-        if value > 0:
-            return "∞"
-        return "−∞"
     if value == 0:
         return "0"
     text = f"{value:{sign}.{3 + more_digits}g}"

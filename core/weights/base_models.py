@@ -6,7 +6,7 @@ from functools import cached_property
 from pathlib import Path
 
 from tuneyard.core.errors import ContentError, RequestError, show_value, unexpected
-from tuneyard.core.files import HUB_ID, Fields, read_object, require
+from tuneyard.core.files import HUB_ID, Fields, no_folder, read_object, require
 from tuneyard.core.training.training_run import TRAINING, model_sha256, read_once_sha256, training_inputs
 from tuneyard.core.weights.tensors import Array, Tensors, Weights, open_weights
 
@@ -209,12 +209,11 @@ def open_base(folder: Path) -> Base:
 
 def base_config(folder: Path) -> Path:
     """Path of a base's config.json. `RequestError` if the folder is missing, an adapter, or no model."""
-    if HUB_ID.fullmatch(str(folder)) and not folder.parent.is_dir():
-        raise RequestError(
-            f"{folder}: base model folder not found; if it is on the hub, fetch it: "
-            f"hf download {folder} --local-dir models/{folder.name}"
-        )
-    require(folder, "base model folder")
+    if not folder.is_dir():
+        fix = "name the folder of a whole model"
+        if HUB_ID.fullmatch(str(folder)):
+            fix = f"if it is on the hub: hf download {folder} --local-dir models/{folder.name}"
+        raise RequestError(f"base model {no_folder(str(folder), fix)}")
     refuse_adapter(folder)
     return require(folder / "config.json", "the config of a whole model")
 

@@ -169,7 +169,7 @@ def _finish(job: Job, log: PredictionLog, plan: ScoringPlan, note: str) -> None:
         "settings": plan.identity["settings"],
         "tuneyard": version(),
         "command": command_line(
-            job.request.by or job.request.command, ("--resume", "--force"), ("--workers", "--ray")
+            job.request.by or job.request.command, ("--resume", "--force"), r" --(workers|ray)[ =]\S+"
         ),
         **rescored,
     }

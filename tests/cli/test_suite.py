@@ -128,7 +128,9 @@ def test_each_step_is_what_its_command_alone_finds_and_the_model_is_loaded_once(
 def test_steps_without_right_and_wrong_have_a_table_alone(suite_folder: Path, tiny_model: Path) -> None:
     out = call(suite_folder, {"texts": SUITE["texts"]}, "--model", tiny_model, "--limit", "1")
     assert told(out)["texts"]["bleu"]["base"]["ci95"] is None  # one text says nothing of others
-    printed_line((out / "table.md").read_text(encoding="utf-8"), "texts: perplexity", "(−∞ to ∞)")
+    printed_line(
+        (out / "table.md").read_text(encoding="utf-8"), "texts: perplexity", "(too few rows for an interval)"
+    )
     assert not (out / "report.html").exists()
 
 

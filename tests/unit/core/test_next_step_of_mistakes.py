@@ -15,7 +15,7 @@ RECIPE = "model_name_or_path: a/b\nstage: sft\ndataset: x\noutput_dir: out\n"
     ("words", "code", "next_step"),
     [
         (["data", "init", "mine.cvs"], 2, 'mine.cvs: source not found; did you mean "mine.csv"?'),
-        (["eval", "compare", "zzz", "--out", "o"], 2, "zzz: results not found; this folder has lora, "),
+        (["eval", "compare", "zzz", "--out", "o"], 2, "zzz: results not found; name one that is there: ls "),
         (
             ["data", "compile", "mine.yaml"],
             1,
@@ -55,7 +55,24 @@ RECIPE = "model_name_or_path: a/b\nstage: sft\ndataset: x\noutput_dir: out\n"
         (["data", "check", "specs/comma.yaml"], 1, "write a decimal point, not a comma (0.2)"),
         (["data", "check", "specs/misspelt.yaml"], 1, 'did you mean "stratify"?'),
         (["adapter", "merge", "a=0,5", "--out", "o"], 2, "write a decimal point, not a comma: 0.5"),
-        (["eval", "compare", "a", "--out", "o", "--margin", "5%"], 2, "write the number alone: 5 "),
+        (["eval", "compare", "a", "--out", "o", "--margin", "5%"], 2, "in points, 5"),
+        (["adapter", "merge", "a=50%", "--out", "o"], 2, "as a share of 1, write 0.5"),
+        (["adapter", "merge", "a:0.5+b:0.5", "--out", "o"], 2, "a space between them: a:0.5 b:0.5"),
+        (["adapter", "merge", "=0.5", "--out", "o"], 2, "'=0.5': is a variable of your shell empty?"),
+        (
+            ["adapter", "export", "lora", "--to", "gguf", "--base", "own", "--out", "o"],
+            2,
+            'did you mean "models/own"?',
+        ),
+        (["adapter", "fuse", "a", "--dtype", "float32"], 2, "Here it is fp32."),
+        (["eval", "chat", "--device", "cpu"], 2, "CUDA_VISIBLE_DEVICES chooses it"),
+        (
+            ["eval", "chat", "--model", "own", "--once", "x"],
+            2,
+            'own: no such folder; did you mean "models/own"?',
+        ),
+        (["eval", "view", "x"], 2, "Did you mean `tuneyard data view`?"),
+        (["demo", "--model", "specs/comma.yaml", "--dry-run"], 2, 'a folder: did you mean "specs"?'),
         (["recipe", "train", "lr=1", "mine.yaml"], 2, "expected FILE.yaml before key=value"),
         (["adapter", "show", "NAME"], 2, "NAME is a placeholder of the help"),
         (["data", "verify", "x", "--model", ""], 2, "--model '': is a variable of your shell empty?"),
@@ -109,6 +126,7 @@ def test_a_mistake_has_a_next_step(
     Path("nodata/tab.yml").write_text("about: x\n\tlike: qa\n")
     Path("nodata/empty.yml").touch()
     Path("lora/scored").mkdir(parents=True)
+    Path("models/own").mkdir(parents=True)
     Path("lora/scored/run.json").write_text("{}")
     Path("lora/adapter_config.json").write_text('{"base_model_name_or_path": "b"}')
     Path("z links").mkdir()
