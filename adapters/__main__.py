@@ -126,7 +126,7 @@ def merge(adapters: tuple[str, ...], dry_run: bool, **options: Any) -> None:  # 
 @click.option("--base", type=FOLDER, required=True, help="Base model folder.")
 @click.option("--out", type=FOLDER, required=True, help="Folder of the full model.")
 @click.option(
-    "--dtype", type=click.Choice(["fp32"]), help="Write all tensors in fp32.  [default: the base's dtypes]"
+    "--dtype", type=click.Choice(["fp32", "bf16"]), help="Dtype of all tensors.  [default: the base's]"
 )
 @click.option(
     "--base-as", type=click.Choice(["nf4", "nf4-double"]), help="Fuse into the weights of a QLoRA training."
@@ -197,12 +197,10 @@ def show(adapters: tuple[str, ...], plot: Path | None, as_json: bool) -> None:
     for adapter in opened:
         progress = tqdm(adapter.modules, adapter.name, delay=2, leave=False)
         measured.append(measure(adapter, progress, histograms=histograms))
+    pairs = list(zip(opened, measured, strict=True))
     cosines = []
-    for one, first in zip(opened, measured, strict=True):
-        row = []
-        for other, second in zip(opened, measured, strict=True):
-            row.append(similarity(one, other, (first.norm, second.norm)))
-        cosines.append(row)
+    for one, first in pairs:
+        cosines.append([similarity(one, other, first.norm, second.norm) for other, second in pairs])
     if as_json:
         document = {"adapters": measured, "cosine": cosines}
         click.echo(json.dumps(document, ensure_ascii=False, default=_fields))
@@ -233,7 +231,7 @@ def _fields(statistics: Any) -> dict[str, object]:
     "tuneyard adapter export demo-rte --to hub --repo me/rte-lora --license apache-2.0 --dry-run",
 )
 @click.argument("reference", metavar="NAME_OR_DIR")
-@click.option("--to", "target", type=click.Choice(list(TARGETS)), required=True)
+@click.option("--to", "target", type=click.Choice(list(TARGETS), case_sensitive=False), required=True)
 @click.option("--base", type=FOLDER, help="Base model folder.  [default: the base that the adapter names]")
 @click.option("--out", type=FOLDER, help="gguf, ollama: file to write.")
 @click.option("--force", is_flag=True, help="gguf, ollama: replace a file of the same format.")

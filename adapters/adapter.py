@@ -19,7 +19,7 @@ from tuneyard.adapters.measures import ModuleStatistics
 from tuneyard.core.documents import LARGEST
 from tuneyard.core.errors import ContentError, show_value
 from tuneyard.core.execution.time_limit import bounded
-from tuneyard.core.files import Fields, check_characters, sha256, text_sha256
+from tuneyard.core.files import Fields, are_texts, check_characters, sha256, text_sha256
 from tuneyard.core.weights.adapter_files import CONFIG, PREFIX, ChangedModule, open_adapter_weights
 from tuneyard.core.weights.adapter_fit import module_misfits
 from tuneyard.core.weights.base_models import EMBEDDINGS, HEADS, Base
@@ -95,10 +95,10 @@ class AdapterConfig:
         layers = self.raw.get("layers_to_transform")
         if layers in (None, []):
             return True
-        for pattern in _as_list(self.raw.get("layers_pattern") or r"[^.]*"):
+        for pattern in as_list(self.raw.get("layers_pattern") or r"[^.]*"):
             match = re.match(rf".*\.{pattern}\.(\d+)\.", module)
             if match:
-                return int(match[1]) in _as_list(layers)
+                return int(match[1]) in as_list(layers)
         return False
 
 
@@ -294,7 +294,7 @@ def _shared_problems(raw: dict[str, Any], explained: Set[str], switches: Iterabl
         yield f"{', '.join(unknown)}: unknown fields, which may change the meaning of the weights"
     for field in (*TEXT_OR_LIST, *LISTS):
         value = raw.get(field)
-        is_list = isinstance(value, list) and all(isinstance(item, str) for item in value)
+        is_list = isinstance(value, list) and are_texts(value)
         is_text = isinstance(value, str) and field in TEXT_OR_LIST
         if value is not None and not is_list and not is_text:
             yield f"{field} {show_value(value)}: expected a list of module names"
@@ -323,7 +323,7 @@ def _patterns(raw: dict[str, Any]) -> Iterator[tuple[str, str]]:
         if isinstance(raw.get(field), dict):
             for key in raw[field]:
                 yield field, f"(.*\\.)?({key})$"
-    for name in _as_list(raw.get("layers_pattern") or []):
+    for name in as_list(raw.get("layers_pattern") or []):
         yield "layers_pattern", rf".*\.{name}\.(\d+)\."
 
 
@@ -391,7 +391,8 @@ def ends_with(path: str, name: str) -> bool:
     return path == name or path.endswith(f".{name}")
 
 
-def _as_list(value: object) -> list[Any]:
+def as_list(value: object) -> list[Any]:
+    """A value that may be a list, or one of its items alone."""
     if isinstance(value, list):
         return value
     return [value]

@@ -23,15 +23,23 @@ from tuneyard.adapters.modules_to_save import FullTensor, plan_full_tensors
 from tuneyard.adapters.provenance import CARD, Datasets, card_text, provenance, training_datasets
 from tuneyard.adapters.shards import Piece, Shard, plan_shards, write_index, write_shard
 from tuneyard.adapters.store import open_any
-from tuneyard.adapters.weighted import Weighted, check_inputs, open_weighted, parse_optional_weight
+from tuneyard.adapters.weighted import (
+    Weighted,
+    check_inputs,
+    open_base_of,
+    open_weighted,
+    parse_optional_weight,
+)
 from tuneyard.core.errors import ContentError, RequestError, need
 from tuneyard.core.files import read_object, write_json, write_text
 from tuneyard.core.training.training_run import MERGE, training_inputs
-from tuneyard.core.weights.base_models import EMBEDDINGS, HEADS, INDEX, Base, open_base
+from tuneyard.core.weights.base_models import EMBEDDINGS, HEADS, INDEX, Base
 from tuneyard.core.weights.tensors import Stored, from_fp32, require_finite, to_fp32
 
 MUCH_LOST = 0.1  # of ‖ΔW‖; a smaller rounding error in bf16 hardly changes the adapters' effect
 RECORD = "fuse.json"
+TORCH_DTYPES = {"F32": "float32", "BF16": "bfloat16"}
+"""What --dtype may be, as config.json names it. The range of fp16 is too small for some models."""
 WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".gguf", ".h5", ".msgpack", ".onnx", ".ot")
 
 
@@ -116,7 +124,7 @@ def plan_fusing(request: FuseRequest) -> FusePlan:
     for item in used:
         item.adapter.check_weight(item.weight, alone=len(used) == 1)
     datasets = [training_datasets(item.adapter.folder) for item in used]
-    base = open_base(request.base)
+    base = open_base_of(weighted, request.base)
     inputs = [*(item.adapter.folder for item in weighted), request.base]
 
     check = functools.partial(output.check_output, request.out, inputs, "fuse", force=request.force)
@@ -200,8 +208,8 @@ def _fused_config(request: FuseRequest, base: Base, untied: bool, rows: int | No
     changes: dict[str, object] = {}
     if rows:
         changes["vocab_size"] = rows
-    if request.dtype == "F32":
-        changes |= {"torch_dtype": "float32", "dtype": "float32"}
+    if request.dtype:
+        changes |= dict.fromkeys(("torch_dtype", "dtype"), TORCH_DTYPES[request.dtype])
     if untied:
         changes["tie_word_embeddings"] = False
     config = _changed(base.config, changes)
@@ -276,9 +284,8 @@ def fuse_record(plan: FusePlan, retained: dict[str, Retained]) -> dict[str, obje
     """The content of merge.json."""
     overall = total(retained.values())
     modules = {path: _shares(counts) for path, counts in retained.items()}
-    dtype = "fp32" if plan.request.dtype else None
     details = {
-        "dtype": dtype,
+        "dtype": output.NAMES.get(plan.request.dtype or ""),
         "base_as": plan.request.base_as,
         "result": {**_shares(overall), "modules": modules},
     }

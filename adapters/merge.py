@@ -33,6 +33,7 @@ from tuneyard.adapters.weighted import (
     WeightedAdapter,
     check_inputs,
     factors_of,
+    open_base_of,
     open_weighted,
     parse_reference_weight,
     union,
@@ -44,7 +45,7 @@ from tuneyard.core.files import bundled, json_text, read_object
 from tuneyard.core.installation.checkout import ROOT
 from tuneyard.core.training.training_run import MERGE
 from tuneyard.core.weights.adapter_files import CONFIG, PAIRS, PREFIX, WEIGHTS, Module
-from tuneyard.core.weights.base_models import Base, open_base
+from tuneyard.core.weights.base_models import Base
 from tuneyard.core.weights.tensors import (
     BITS,
     Array,
@@ -202,7 +203,7 @@ def plan_merging(request: MergeRequest) -> MergePlan:
     inputs = [item.adapter.folder for item in weighted]
     base = None
     if request.base:
-        base = open_base(request.base)
+        base = open_base_of(weighted, request.base)
         inputs.append(request.base)
     datasets = [training_datasets(item.adapter.folder) for item in used]
     name_of_base = base_name(used, base)
@@ -360,11 +361,10 @@ def merge_record(plan: MergePlan, norms: Norms) -> dict[str, object]:
     for path, pair in norms.items():
         modules[path] = {"norm": pair[0], "error": _finite(relative([pair]))}
     compared_with = EXACT_SUM if plan.method.exact_sum else "method's result"
-    dtypes = {stored: name for name, stored in output.DTYPES.items()}
     details = {
         "method": plan.method.name,
         "parameters": dict(plan.values),
-        "dtype": dtypes[plan.request.dtype],
+        "dtype": output.NAMES[plan.request.dtype],
         "result": {
             "rank": plan.rank,
             "compared_with": compared_with,

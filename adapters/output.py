@@ -29,6 +29,8 @@ from tuneyard.core.weights.base_models import INDEX
 
 DTYPES = {"fp32": "F32", "fp16": "F16", "bf16": "BF16"}
 """The names of dtypes in safetensors by those of --dtype."""
+NAMES = {stored: name for name, stored in DTYPES.items()}
+"""The names of --dtype by those in safetensors."""
 Check = Callable[[], Path]  # resolves the output; `RequestError` if it may not be written
 Progress = Callable[[int], object]  # called with the number of bytes done
 

@@ -47,10 +47,10 @@ def measure(adapter: Adapter, progress: Iterable[str], *, histograms: bool) -> A
     )
 
 
-def similarity(one: Adapter, other: Adapter, norms: tuple[float | None, float | None]) -> float | None:
+def similarity(one: Adapter, other: Adapter, norm: float | None, other_norm: float | None) -> float | None:
     """Cosine similarity ⟨ΔW₁, ΔW₂⟩ / (‖ΔW₁‖·‖ΔW₂‖) over all modules. None if shapes differ or a norm is 0.
 
-    `norms` are ‖ΔW₁‖ and ‖ΔW₂‖ of the whole adapters: a module of only one adapter counts as zero.
+    The norms are ‖ΔW₁‖ and ‖ΔW₂‖ of the whole adapters: a module of only one adapter counts as zero.
     """
     if not isinstance(one, LoraAdapter) or not isinstance(other, LoraAdapter):
         return None
@@ -62,9 +62,9 @@ def similarity(one: Adapter, other: Adapter, norms: tuple[float | None, float | 
             return None
         scales = one.config.scale_of(path) * other.config.scale_of(path)
         product += scales * lowrank.inner(one.factors(path), other.factors(path))
-    if not (norms[0] and norms[1]):
+    if not (norm and other_norm):
         return None
-    return product / (norms[0] * norms[1])
+    return product / (norm * other_norm)
 
 
 def _histograms(adapter: LoraAdapter) -> list[Histogram]:

@@ -76,7 +76,7 @@ def find_folder(reference: str | Path) -> Path:
     if text.encode(errors="ignore") != os.fsencode(reference):
         raise RequestError(f"adapter {text!r}: its name is not UTF-8, as in README.md: rename it")
     candidates = [path]
-    if isinstance(reference, str) and "/" not in reference and reference not in (".", ".."):
+    if isinstance(reference, str) and "/" not in reference and reference not in ("", ".", ".."):
         candidates = [SAVES / path, path]
     folders = list(filter(Path.is_dir, candidates))
     _name, _equals, named = text.partition("=")

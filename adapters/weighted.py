@@ -5,7 +5,7 @@ import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import permutations
 from pathlib import Path
 from typing import Generic, TypeVar
 
@@ -44,26 +44,29 @@ def parse_reference_weight(text: str) -> tuple[str, float]:
 
 def parse_optional_weight(text: str) -> tuple[str, float]:
     """Like `parse_reference_weight`, but an adapter without a weight, also as NAME=PATH, has the weight 1."""
-    is_folder = Path(text).is_dir() or (SAVES / text).is_dir()
-    if is_folder or not re.search("[=:][^/]*$", text):  # a weight has no slash, as the path of NAME=PATH has
+    # A weight has no slash, as the path of NAME=PATH has.
+    if _is_folder(text) or not re.search("[=:][^/]*$", text):
         return text, 1.0
     return parse_reference_weight(text)
+
+
+def _is_folder(text: str) -> bool:
+    return Path(text).is_dir() or (SAVES / text).is_dir()
 
 
 def parse_named(text: str) -> tuple[str, list[tuple[str, float]]]:
     """Read an adapter's NAME, PATH or NAME=PATH: the name it goes by, and its references with weights.
 
-    The name of a path is its last part. `NAME=rte:0.5+mnli:0.5` is a weighted sum, `rte=0.5` one adapter with
-    its weight, as for a merge.
+    The name of a path is its last part. `NAME=rte:0.5+mnli:0.5` is a weighted sum, `rte=0.5` and
+    `rte:0.5` are one adapter with its weight, as for a merge. A sum without a name goes by its text.
     """
     name, equals, references = text.partition("=")
-    if not equals or Path(text).is_dir():
-        return Path(text).name, [(text, 1.0)]
-    if re.fullmatch(r"\d*\.?\d+", references) and not Path(references).is_dir():
-        return Path(text).name, [parse_reference_weight(text)]
-    if "+" in references and not Path(references).is_dir():
-        return name, [parse_reference_weight(part) for part in references.split("+")]
-    return name, [parse_optional_weight(references)]
+    is_weight = re.fullmatch(r"-?\d*\.?\d+", references) and not Path(references).is_dir()
+    if not equals or is_weight or Path(text).is_dir():
+        references = text
+        name = "+".join(Path(part).name for part in text.split("+"))
+    parts = [references] if _is_folder(references) else references.split("+")
+    return name, [parse_optional_weight(part) for part in parts]
 
 
 def parse_weight(text: str, reference: str) -> float:
@@ -72,7 +75,7 @@ def parse_weight(text: str, reference: str) -> float:
     with contextlib.suppress(ValueError):
         weight = float(text)
     if not abs(weight) <= LARGEST:  # nan, or with larger ones the singular values of ΔW overflow
-        example = text if Path(text).is_dir() else reference  # NAME=PATH without a weight
+        example = text if text and Path(text).is_dir() else reference  # NAME=PATH without a weight
         raise RequestError(
             f"{reference}: weight {show_value(text)}: expected a number up to 9e15, as in {example}=0.5"
         )
@@ -87,6 +90,15 @@ def open_weighted(references: Iterable[tuple[str, float]], open_one: Callable[[s
     if not any(map(sum, _weights_by_folder(weighted).values())):
         raise RequestError("the weights of each adapter add up to 0, which leaves nothing: change one")
     return weighted
+
+
+def open_base_of(weighted: Sequence[Weighted[Adapter]], folder: Path) -> Base:
+    """Open the base in a folder. If it has none, the error names the base of the adapters' training."""
+    try:
+        return open_base(folder)
+    except RequestError as error:
+        adapter = weighted[0].adapter
+        raise RequestError(f"{error}; {adapter.name} was trained on {adapter.config.base}") from error
 
 
 def _weights_by_folder(weighted: Iterable[Weighted[Adapter]]) -> dict[Path, list[float]]:
@@ -134,7 +146,7 @@ def check_fit(adapters: Sequence[LoraAdapter], folder: Path, *, same_base: bool)
 def check_together(weighted: Sequence[Weighted[Adapter]]) -> None:
     """Refuse adapters with different base revisions, shapes or layers."""
     adapters = [item.adapter for item in weighted]
-    for one, other in combinations(adapters, 2):
+    for one, other in permutations(adapters, 2):
         revision = one.config.raw.get("revision") or "main"
         other_revision = other.config.raw.get("revision") or "main"
         if revision != other_revision:
@@ -156,7 +168,6 @@ def check_together(weighted: Sequence[Weighted[Adapter]]) -> None:
                     f"{other_module.sizes} in {other.name}; merge adapters of one base"
                 )
         _check_layers(one, other)
-        _check_layers(other, one)
 
 
 def _check_layers(complete: Adapter, adapter: Adapter) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+from tuneyard.adapters.adapter import as_list
 from tuneyard.adapters.export.source import (
     MODELFILE,
     ExportSource,
@@ -150,12 +151,8 @@ def to_ollama(source: ExportSource, options: Mapping[str, Any]) -> None:
     target = check_file(out, source, MODELFILE, force=options["force"])
     if source.adapter and not options["from_"]:
         raise RequestError("--from is needed for an adapter: its base's name in Ollama, or a .gguf file")
-    folders = [source.folder]
-    if source.base:
-        folders.append(source.base)
-    saved = None
-    for folder in folders:
-        saved = saved or find_chat_template(folder)
+    folders = source.folders
+    saved = next(filter(None, map(find_chat_template, folders)), None)
     if saved is None:
         raise ContentError(f"{source.folder}: no chat template in it or in its base (--base)")
     special = special_texts(folders)
@@ -248,14 +245,12 @@ def _find_stops(
     for pair in wrapping.around.values():
         texts += pair
     ids = first_object(folders, "generation_config.json").get("eos_token_id")
-    if not isinstance(ids, list):
-        ids = [ids]
     stops = set()
     if eos:
         stops.add(eos)
     for token in tokenizer.get("added_tokens") or []:
         is_around = any(token["content"] in text for text in texts)
-        if token.get("special") and (is_around or token["id"] in ids):
+        if token.get("special") and (is_around or token["id"] in as_list(ids)):
             stops.add(token["content"])
     return sorted(stops)
 

@@ -36,6 +36,11 @@ class ExportSource:
     base: Path | None
 
     @property
+    def folders(self) -> list[Path]:
+        """The folder, and the base's if it is here."""
+        return list(filter(None, (self.folder, self.base)))
+
+    @property
     def digest(self) -> str:
         """SHA-256 of the adapter, or of the model's files."""
         if self.adapter:
@@ -81,7 +86,7 @@ def check_file(out: Path, source: ExportSource, beginning: bytes, *, force: bool
 
     `force` replaces a file of the same format, which has the same `beginning`.
     """
-    target = check_outside(out, filter(None, (source.folder, source.base)))
+    target = check_outside(out, source.folders)
     if target.is_dir():
         raise RequestError(f"{out}: a folder; expected the name of a file")
     same_kind = begins_with(target, beginning)
@@ -166,9 +171,7 @@ def licence_of(source: ExportSource) -> tuple[dict[str, str], Path] | None:
     The fields are `license`, and for a licence without an id on the hub (`other`) `license_name` and
     `license_link`.
     """
-    for folder in (source.base, source.folder):
-        if folder is None:
-            continue
+    for folder in reversed(source.folders):
         card = front_matter(folder)
         fields: dict[str, str] = {}
         for key in LICENCE:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tuneyard.adapters.adapter import raise_together, wrong_numbers
+from tuneyard.adapters.adapter import as_list, raise_together, wrong_numbers
 from tuneyard.adapters.export.modelfile import special_texts
 from tuneyard.adapters.export.source import ExportSource, first_object, open_source, read_tokenizer
 from tuneyard.adapters.kinds.lora import LoraAdapter
@@ -179,9 +179,7 @@ def _ends(tokenizer: Tokenizer, base: Path) -> list[int]:
     if eos in tokenizer.ids:
         ends.append(tokenizer.ids[eos])
     listed = first_object([base], "generation_config.json").get("eos_token_id")
-    if not isinstance(listed, list):
-        listed = [listed]
-    ends += [end for end in listed if isinstance(end, int)]
+    ends += [end for end in as_list(listed) if isinstance(end, int)]
     return list(dict.fromkeys(ends))
 
 

@@ -101,12 +101,14 @@ REQUESTS = [
     (["merge", "rte=1", "--out", "saves/mnli"], "already there"),
     (["merge", "rte=1", "--out", "saves/mnli", "--force"], "found a folder without merge.json, expected"),
     (["merge", "rte=1", "--out", "base/config.json/x"], "no folder can be made there"),
-    (["fuse", "rte", "--base", "none", "--out", "x"], "none: base model folder not found"),
+    (["fuse", "rte", "--base", "none", "--out", "x"], "base model none: no such folder"),
     (["fuse", "rte", "--base", "org/base", "--out", "x"], "hf download org/base --local-dir models/base"),
     (["fuse", "rte", "--base", "saves", "--out", "x"], "config of a whole model"),
     (["fuse", "rte", "--base", "saves/rte", "--out", "x"], "an adapter, expected a whole model: its base is"),
     (["fuse", "rte", "--base", "base", "--out", "x", "--max-shard-size", "big"], "expected a size"),
     (["show", "a=saves/none"], "'a=saves/none': no such folder"),
+    (["show", ""], ".: not an adapter"),
+    (["fuse", "rte", "--base", "none", "--out", "x"], "rte was trained on "),
     (["merge", "mine=saves/rte", "--out", "x"], "as in saves/rte=0.5"),
 ]
 

@@ -81,7 +81,7 @@ def test_a_rotation_is_measured_and_shown(tmp_path):
     # each block of R − I has the norm 2·√2·sin(angle / 2)
     assert first.norm == pytest.approx(np.sqrt(12) * 2 * np.sqrt(2) * np.sin(np.radians(ANGLE) / 2), rel=1e-5)
     assert (first.blocks, first.block_size, first.parameters) == (12, 2, 12)
-    assert similarity(adapter, lora, (measured.norm, others.norm)) is None
+    assert similarity(adapter, lora, measured.norm, others.norm) is None
     shown = "\n".join(text([measured, others], [[None, None], [None, 1.0]]))
     printed(shown, "block size", "norm of R − I", "30.0°", "norm of ΔW by layer")
 
