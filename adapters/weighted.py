@@ -65,8 +65,9 @@ def parse_named(text: str) -> tuple[str, list[tuple[str, float]]]:
     if not equals or is_weight or Path(text).is_dir():
         references = text
         name = "+".join(Path(part).name for part in text.split("+"))
-    parts = [references] if _is_folder(references) else references.split("+")
-    return name, [parse_optional_weight(part) for part in parts]
+    if "+" in references and not _is_folder(references):
+        return name, [parse_reference_weight(part) for part in references.split("+")]
+    return name, [parse_optional_weight(references)]
 
 
 def parse_weight(text: str, reference: str) -> float:

@@ -109,19 +109,16 @@ def tally(sheets: tuple[Path, ...], key: Path | None, out: Path | None) -> None:
     """Read filled sheets, one of each rater, and report which model won, by criterion and overall."""
     if out:
         check_files(out, ("tally.json", "tally.md"), "verdicts")
-    stems = Counter(sheet.stem for sheet in sheets)
-    sheet_of = {}
-    for sheet in sheets:  # a rater is named by the path if two sheets have the same name
-        rater = sheet.stem if stems[sheet.stem] == 1 else str(sheet)
-        sheet_of[rater] = require(sheet, "sheet")
-    key_path = key or sheets[0].with_name(KEY)
-    if key is None and not key_path.is_file():
-        raise RequestError(
-            f"{key_path}: no key beside the sheet; name the one that `tuneyard eval ab` wrote: --key PATH"
-        )
-    answer_key = read_key(require(key_path, "key"))
+    files = [sheet / SHEET if sheet.is_dir() else sheet for sheet in sheets]
+    filled = dict.fromkeys(require(file, "sheet") for file in files)
+    stems = Counter(sheet.stem for sheet in filled)
+    key_path = key or next(iter(filled)).with_name(KEY)
+    if not key_path.is_file():
+        raise RequestError(f"{key_path}: no key; name the one that `tuneyard eval ab` wrote: --key PATH")
+    answer_key = read_key(key_path)
     ratings = []
-    for rater, sheet in sheet_of.items():
+    for sheet in filled:  # a rater is named by the path if two sheets have the same name
+        rater = sheet.stem if stems[sheet.stem] == 1 else str(sheet)
         ratings += read_sheet(sheet, answer_key, rater)
     results = tally_json(ratings, answer_key.models, answer_key.clusters)
     text = tally_table(results)

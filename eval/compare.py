@@ -128,12 +128,15 @@ def cli(
     from tuneyard.eval.show.setup import next_command
 
     is_accuracy = metric == ACCURACY.name
+    sources = list(map(parse_source, results))
+    if len(set(sources)) < len(sources):
+        raise RequestError("a result is named twice: name each once, the base and another run")
     trained = None
-    if len(results) == 1:
-        trained = read_trained_sweep(Path(results[0]))
+    if len(sources) == 1:
+        trained = read_trained_sweep(sources[0].path)
     if trained is not None:
-        title = title or tr("Sweep {name}", name=Path(results[0]).name)
-        results, replicates = tuple(trained.sources), (*replicates, *trained.replicates)
+        title = title or tr("Sweep {name}", name=sources[0].path.name)
+        sources, replicates = list(map(parse_source, trained.sources)), (*replicates, *trained.replicates)
         if trained.chooses:
             choose_on = "half"
     recipes = parse_replicates(replicates)
@@ -148,13 +151,14 @@ def cli(
         questions.append(partial(by_slices, by=by))
     if is_accuracy:
         questions.append(other_metrics)
-    share = None
-    if margin is not None:
-        share = margin / 100
     check_files(out, COMPARED, PLOTS)
-    sources = list(map(parse_source, results))
     compared = compare_results(
-        sources, questions, metric=metric, decide_on=decide_on, margin=share, recipes=recipes
+        sources,
+        questions,
+        metric=metric,
+        decide_on=decide_on,
+        margin=margin and margin / 100,
+        recipes=recipes,
     )
     words = next_command(compared)
     page = Page(title or title_of(sources), errors, next_command=shlex.join(words))

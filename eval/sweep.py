@@ -89,7 +89,7 @@ def cli(
     from tuneyard.eval.scoring.weights import checkpoint_axes, weight_axes
     from tuneyard.eval.show.sweep import plot_name
 
-    request = replace(take(options), command=COMMAND)
+    request = take(options, COMMAND)
     if request.backend != "hf":
         raise RequestError(
             f"--backend {request.backend}: a sweep weights adapters, which only hf does: leave it out"

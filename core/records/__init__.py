@@ -200,7 +200,10 @@ class RecordReader:
                 if column is None:
                     parts = ", ".join(self.columns)
                     raise ContentError(f"`columns` of the entry name no prompt, found {parts}: add it")
-                raise ContentError(f"no column {column!r} (found: {', '.join(record) or 'none'})")
+                raise ContentError(
+                    f"no column {column!r} (found: {', '.join(record) or 'none'}): map it in `columns` of the "
+                    "entry, or compile the file: tuneyard data init FILE"
+                )
             return self.read(record)
         except ContentError as error:
             raise ContentError(f"{place}: {error}") from error
@@ -240,7 +243,9 @@ class RecordReader:
     def _read_turns(self, record: Record) -> Example:
         column = self.columns.get("messages", "")
         if not column:
-            raise ContentError("the entry names no column of messages (E402)")
+            raise ContentError(
+                'the entry names no column of messages (E402): add "messages": its column to `columns`'
+            )
         messages = record.get(column)
         if not isinstance(messages, list):
             raise wrong_value(column, messages, "a list of messages")

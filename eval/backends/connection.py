@@ -173,7 +173,7 @@ class Connection:
                 if tries >= self.few_tries and isinstance(error, TimeoutError | ConnectTimeout | ValueError):
                     break
         problem = one_line(self._problem(failure))
-        again = self.again if self.reached else "start the server, or correct --url"
+        again = self.again if self.reached else "start the server (tuneyard adapter serve), or correct --url"
         count = "1 try" if tries == 1 else f"{tries} tries"
         message = f"{self.url}: {about}: no answer in {count} ({problem}); {again}"
         if isinstance(failure, ValueError):

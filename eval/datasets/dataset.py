@@ -139,7 +139,7 @@ def find_sets(datasets: Sequence[str], files: Sequence[Path], folder: Path | Non
 def _data_file(path: Path) -> Path:
     """Check a file of --data; `RequestError` if it is missing, or in a format that must be compiled first."""
     require(path, "data file")
-    if path.suffix.lower() not in RAW_FORMATS:
+    if path.is_file() and path.suffix.lower() not in RAW_FORMATS:
         return path
     spec = str(free_path(Path(f"{path.stem}.yaml")))
     init = shlex.join(["tuneyard", "data", "init", str(path), "--out", spec])

@@ -18,7 +18,7 @@ from tuneyard.core.training.metrics import ACCURACY
 from tuneyard.eval.metrics.labels import label_logs
 from tuneyard.eval.read.logs import by_model_and_dataset, log_readers, logs_in, read_log
 from tuneyard.eval.read.logs.defect import DETAILED
-from tuneyard.eval.read.results import BASE, PREDICTIONS, RESULTS, RUN, read_run
+from tuneyard.eval.read.results import BASE, COMPARED, PREDICTIONS, RESULTS, RUN, read_run
 from tuneyard.eval.read.scored_run import (
     IDS,
     OF_ANSWERS,
@@ -57,15 +57,18 @@ class ScoredRunSource:
 def parse_source(text: str) -> ScoredRunSource:
     """Read `PATH`, `MODEL=PATH` or `MODEL/SET=PATH`. An existing path is never split at its `=`.
 
-    A file of our own run stands for its folder.
+    A file of our own run or comparison stands for its folder.
     """
     name, equals, rest = text.partition("=")
     if not equals or Path(text).exists():
         name, rest = "", text
     path = require(Path(rest), "results")
+    folder = path.parent
     is_ours = path.name == DETAILED or (path.name == PREDICTIONS and "row" in next(placed_lines(path), {}))
-    if is_ours and (path.parent / RESULTS).is_file():
-        path = path.parent
+    if path.name == RESULTS:
+        is_ours = (folder / PREDICTIONS).is_file()
+    if path.name in (RUN, SWEEP, *COMPARED) or (is_ours and (folder / RESULTS).is_file()):
+        path = folder
     model, _, dataset = name.partition("/")
     return ScoredRunSource(path, model, dataset)
 

@@ -13,6 +13,7 @@ from tuneyard.core.documents import json_lines
 from tuneyard.core.errors import ContentError, show_value
 
 Records = Iterator[Mapping[str, Any]]
+DELIMITERS = (",", ";", "\t")  # spreadsheets save the one of their language
 LONGEST_CELL = 1 << 24  # characters: prompts and answers are longer than the 131,072 that csv allows
 
 
@@ -30,14 +31,14 @@ def _csv(path: Path) -> Records:
     """Rows of a CSV."""
     csv.field_size_limit(LONGEST_CELL)  # of the whole process, whatever another reader set
     with path.open(encoding="utf-8-sig", newline="") as file:
-        lines = csv.reader(file, strict=True)
         try:
+            delimiter = max(DELIMITERS, key=file.readline().count)
+            file.seek(0)
+            lines = csv.reader(file, delimiter=delimiter, strict=True)
             header = next(lines, [])
-            if len(set(header)) != len(header):
-                twice = next(name for name in header if header.count(name) > 1)
-                raise ContentError(
-                    f"{path}:1: found the column {show_value(twice)} twice, expected each once"
-                )
+            twice = [name for name in header if header.count(name) > 1]
+            if twice:
+                raise ContentError(f"{path}:1: found the column {show_value(twice[0])} twice: rename one")
             for cells in lines:
                 place = f"{path}:{lines.line_num}"
                 if not cells:
@@ -72,6 +73,7 @@ TABLES: dict[str, Callable[[Path], Records]] = {
     ".jsonl": placed_lines,
     ".ndjson": placed_lines,
     ".csv": _csv,
+    ".tsv": _csv,
     ".parquet": _parquet,
 }
 """The records of a table by the suffix of its file."""

@@ -59,7 +59,7 @@ class ScoringCommand(TuneyardCommand):
         from tuneyard.eval.scoring.images import with_images
 
         own_options = dict(options)
-        request = replace(take(own_options), command=self.module)
+        request = take(own_options, self.module)
         if not request.max_new_tokens:
             request = replace(request, max_new_tokens=PRESET_TOKENS if request.preset else self.longest)
         if self.has_seed_of_preset and request.seed is not None and not request.preset:

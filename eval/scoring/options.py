@@ -21,7 +21,7 @@ from tuneyard.core.execution.options import ray_option, workers_option
 from tuneyard.eval.backends.connection import TIMEOUT
 from tuneyard.eval.backends.generate import PRESETS
 from tuneyard.eval.datasets.dataset import find_sets
-from tuneyard.eval.read.results import MERGED, UNMERGED, check_same, read_identity, read_run
+from tuneyard.eval.read.results import MERGED, UNMERGED, check_same, read_identity, read_run, shown_command
 
 DTYPES = ("fp32", "bf16", "fp16")
 SETTINGS = ("template", "bos", "apply", "quantize", "limit", "think", "cluster", "preset")
@@ -93,16 +93,16 @@ class ScoringRequest:
             )
 
 
-def take(options: dict[str, Any]) -> ScoringRequest:
-    """Move the shared options out of `options` (by Click's names) into a request.
+def take(options: dict[str, Any], command: str = "") -> ScoringRequest:
+    """Move the shared options out of `options` (by Click's names) into a request of the `command`.
 
     With --rescore, options that the command line leaves open come from the kept run. `RequestError` if
     options contradict one another.
     """
     if options.get("rescore"):
-        options.update(_kept_options(options))
+        options.update(_kept_options(options, command))
     names = [field.name for field in fields(ScoringRequest) if field.name in options]
-    request = ScoringRequest(**{name: options.pop(name) for name in names})
+    request = ScoringRequest(command=command, **{name: options.pop(name) for name in names})
     if request.resume:
         run = read_run(request.out)
         settings = run["settings"]
@@ -120,8 +120,11 @@ def take(options: dict[str, Any]) -> ScoringRequest:
     return request
 
 
-def _kept_options(options: dict[str, Any]) -> dict[str, Any]:
-    """Options of the run to score again, for those that the command line leaves open."""
+def _kept_options(options: dict[str, Any], command: str) -> dict[str, Any]:
+    """Options of the run to score again, for those that the command line leaves open.
+
+    `RequestError` for a run of another command.
+    """
     explicit = _explicit_options()
     fixed = [option.opts[0] for option in explicit.values() if not isinstance(option, RescorableOption)]
     if fixed:
@@ -129,7 +132,14 @@ def _kept_options(options: dict[str, Any]) -> dict[str, Any]:
             f"--rescore keeps the model's outputs: {', '.join(fixed)} would change them or has no effect; "
             "leave it out, or score without --rescore"
         )
-    run = read_identity(options["rescore"])
+    source = options["rescore"]
+    run = read_identity(source)
+    scored_by = str(run["settings"].get("command"))
+    if scored_by != command:
+        raise RequestError(
+            f"--rescore {source}: outputs of `{shown_command(scored_by)}`, expected a run of "
+            f"`{shown_command(command)}`; what is there is compared by tuneyard eval compare {source}"
+        )
     open_options = options.keys() - explicit.keys()
     kept: dict[str, Any] = {name: value for name, value in run["settings"].items() if name in open_options}
     kept["model"] = ""
@@ -140,7 +150,6 @@ def _kept_options(options: dict[str, Any]) -> dict[str, Any]:
         try:
             find_sets(kept["datasets"], (), kept.get("dataset_dir", options["dataset_dir"]))
         except RequestError as error:  # run.json does not contain the path of a file
-            source = options["rescore"]
             raise RequestError(
                 f"--rescore {source}: {error}. If it scored a file, add --data FILE"
             ) from error
@@ -213,7 +222,7 @@ rescoring = click.option(
     callback=_without_model,
     type=PATH,
     metavar="RESULTS",
-    help="Score the outputs of an earlier run again, without the model.",
+    help="Score the outputs of an earlier run again, without --model.",
 )
 same_base = click.option(
     "--same-base", is_flag=True, help="The base that an adapter names and --model are the same model."

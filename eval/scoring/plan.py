@@ -14,7 +14,7 @@ from tuneyard.core.language.messages import warn, warn_once
 from tuneyard.eval.backends import Backend
 from tuneyard.eval.datasets.dataset import EvalDataset
 from tuneyard.eval.datasets.prompts import WITHOUT_BOS
-from tuneyard.eval.read.results import MERGED, RESULTS, SHOTS_OF, Identity, read_identity, shown_command
+from tuneyard.eval.read.results import MERGED, RESULTS, SHOTS_OF, Identity, read_identity
 from tuneyard.eval.scoring.candidates import Candidate, Opened
 from tuneyard.eval.scoring.options import SETTINGS, ScoringRequest
 from tuneyard.eval.scoring.task import Job, Task
@@ -149,13 +149,9 @@ def _kept_identity(
 ) -> Identity:
     """The identity of the outputs in `source`, as they are scored again.
 
-    Errors if the outputs are unfinished, or come from another command or other data.
+    Errors if the outputs are unfinished, or come from other data.
     """
     run = read_identity(source)
-    command = run["settings"].get("command")
-    if command != request.command:
-        name = shown_command(str(command))
-        raise RequestError(f"--rescore {source}: its outputs are of {command}: {name} --rescore")
     source_folder, out_folder = source.resolve(), request.out.resolve()
     if source_folder.is_relative_to(out_folder) or out_folder.is_relative_to(source_folder):
         raise RequestError(

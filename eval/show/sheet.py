@@ -20,6 +20,7 @@ from tuneyard.core.errors import SHOWN, ContentError, RequestError, counted, sho
 from tuneyard.core.files import read_object, text_sha256
 from tuneyard.core.language.number_format import NONE, Table, grid, percent, show_p
 from tuneyard.core.training.metrics import ACCURACY
+from tuneyard.eval.read.tables import DELIMITERS
 from tuneyard.eval.statistics.ratings import (
     CRITERIA,
     OVERALL,
@@ -37,7 +38,6 @@ CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 LONGEST = 32_000  # letters in a cell; Excel holds 32,767
 MARK = re.compile(r"[1-5](?:\.0+)?")
 FENCE = re.compile(r"^\s*(`{3,})", re.MULTILINE)
-DELIMITERS = (",", ";", "\t")  # spreadsheets save the one of their language
 
 
 @dataclass(frozen=True, slots=True)

@@ -202,8 +202,14 @@ def test_what_outputs_do_not_tell_is_refused(rescore, generated, tmp_path, argum
 def test_what_is_no_finished_run_of_this_data_and_command_is_refused(rescore, generated, data, tmp_path):
     with raises(RequestError, "run.json"):
         rescore(tmp_path / "none")
-    with raises(RequestError, "eval.nli"):
+    with raises(RequestError, "tuneyard eval nli"):
         rescore(generated, command=qa)
+    run = read_json(generated / "run.json")
+    settings = {**run["settings"], "command": "eval.sweep", "seed": 42}
+    (tmp_path / "sweep").mkdir()
+    write_json(tmp_path / "sweep/run.json", {**run, "settings": settings})
+    with raises(RequestError, "tuneyard eval compare"):
+        rescore(tmp_path / "sweep")
     with raises(RequestError, "--out"):
         call(nli, "--rescore", generated, "--data", data, "--out", generated, "--force")
     other = tmp_path / "other.json"

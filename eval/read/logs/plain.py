@@ -17,6 +17,6 @@ def plain(path: Path) -> Iterator[Record]:
     """Read a table whose columns have the names of a record. An empty cell of a CSV is none."""
     suffix = path.suffix.lower()
     for record in TABLES[suffix](path):
-        if suffix == ".csv":
+        if suffix in (".csv", ".tsv"):
             record = {name: cell for name, cell in record.items() if cell != "" or name in FIELDS}
         yield record

@@ -49,7 +49,12 @@ def agree(one: PairedTest | DifferenceTest) -> bool:
 
 
 def printed_number(text: str) -> float:
-    return float(text.replace("−", "-").replace("∞", "inf").replace(",", "").replace("< ", ""))
+    return float(text.replace("−", "-").replace(",", "").replace("< ", ""))
+
+
+def printed_limits(text: str, then: str = "") -> list[float]:
+    text = text.replace("(too few rows for an interval)", "(-inf to inf)")
+    return [printed_number(limit) for limit in re.search(rf"\((\S+) to (\S+)\){then}", text).groups()]
 
 
 def check(section: Section) -> None:
@@ -61,7 +66,7 @@ def check(section: Section) -> None:
         place = table.header.index("p")
         assert len(table.rows) == len(tests)
         for row in table.rows:
-            low, high = map(printed_number, re.search(r"\((\S+) to (\S+)\)", row[1]).groups())
+            low, high = printed_limits(row[1])
             assert (printed_number(row[place]) < 0.05) == (low > 0 or high < 0), row
     text = verdict(replace(section, decided_by=""))
     assert "default" not in text
@@ -93,7 +98,7 @@ def check_printed(text: str, section: Section) -> None:
         ours, theirs = map(printed_number, pair.groups())
         assert (ours > theirs) == section.metric.higher and ours != theirs
     if not decided:
-        low, high = map(printed_number, re.search(r"\((\S+) to (\S+)\), p", text).groups())
+        low, high = printed_limits(text, ", p")
         assert low <= 0 <= high
     for rivals in re.findall(r"not shown to be better than (.*?)(?:, which|\. |\.$)", text):
         for rival in re.findall(P, rivals):

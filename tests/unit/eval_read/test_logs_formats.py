@@ -37,6 +37,11 @@ def as_csv(path: Path, rows: list[dict[str, str]]) -> Path:
     return path
 
 
+def as_tsv(path: Path, rows: list[dict[str, str]]) -> Path:
+    path.write_text(as_csv(path, rows).read_text(encoding="utf-8").replace(",", "\t"), encoding="utf-8")
+    return path
+
+
 def as_parquet(path: Path, rows: list[dict[str, str]]) -> Path:
     parquet.write_table(pa.Table.from_pylist(rows), path)
     return path
@@ -47,7 +52,7 @@ def as_lines(path: Path, rows: list[dict[str, str]]) -> Path:
     return path
 
 
-WRITERS = {".csv": as_csv, ".parquet": as_parquet, ".jsonl": as_lines}
+WRITERS = {".csv": as_csv, ".tsv": as_tsv, ".parquet": as_parquet, ".jsonl": as_lines}
 
 
 @pytest.mark.parametrize("suffix", WRITERS)
@@ -71,8 +76,8 @@ def test_a_confidence_that_is_no_share_is_refused_at_its_line(tmp_path: Path, va
 @pytest.mark.parametrize("suffix", WRITERS)
 def test_a_row_that_lacks_a_field_is_named_with_its_place(tmp_path: Path, suffix: str) -> None:
     path = WRITERS[suffix](tmp_path / f"x{suffix}", [*ROWS, {**ROWS[0], "id": ""}])
-    place = {".csv": f"{path}:4", ".parquet": f"{path} row 3", ".jsonl": f"{path}:3"}[suffix]
-    with raises(ContentError, place):
+    place = {".parquet": f"{path} row 3", ".jsonl": f"{path}:3"}
+    with raises(ContentError, place.get(suffix, f"{path}:4")):
         read_log(path)
 
 
@@ -80,6 +85,7 @@ def test_a_row_that_lacks_a_field_is_named_with_its_place(tmp_path: Path, suffix
     ("name", "content", "facts"),
     [
         ("x.csv", b"id,gold,prediction\n1,yes\n", "x.csv:2; 2; 3"),
+        ("x.csv", b"id;gold;prediction\n1;yes\n", "x.csv:2; 2; 3"),
         ("x.csv", b"id,gold,gold,prediction\n1,a,b,c\n", "gold; x.csv:1"),
         ("x.csv", b"id,gold,prediction\n1,\xff,yes\n", "CSV; UTF-8"),
         ("x.csv", b'id,gold,prediction\n1,"yes,no\n', "CSV"),
