@@ -86,7 +86,7 @@ def find_folder(reference: str | Path) -> Path:
         note(f"{text} means {SAVES}/{text}; for the folder {text} here, write ./{text}")
     if folders:
         return folders[0]
-    if "/" in text:
+    if path.parent.is_dir() and "/" in text:
         raise RequestError(f"adapter {text!r}: no such folder; {near_name(path)}")
     raise RequestError(
         f"adapter {text!r}: no such folder ({_listing()}); "

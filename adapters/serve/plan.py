@@ -184,6 +184,8 @@ def plan_serving(
     same_base: bool,
 ) -> ServingPlan:
     """Check adapters, base and engine: the options of `serve`. Errors are those of the parts."""
+    if host.count(":") == 1:
+        raise RequestError(f"--host {host}: an address with a port: give the port with --port")
     if engine is None:
         engine = VLLM if shutil.which(vllm_command.PROGRAM) else LLAMA_CPP
     models = open_served(references, base, weights=engine == LLAMA_CPP, same_base=same_base)

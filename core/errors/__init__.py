@@ -75,7 +75,7 @@ _NUMBER_SLIP = re.compile(
     r"""["'](\d+)(?:,(\d[\de-]*)|%)["'](?:: expected a number|, expected a number| is not a valid float)"""
 )
 """A number with a decimal comma or with `%`, in a message that expects a number."""
-_EMPTY = re.compile("|[=:].*|.*=")
+_EMPTY = re.compile("|[=:].+|.+=")
 """A word that an empty variable of the shell leaves: `$A`, `$A=0.5`, `base=$A`."""
 _SEVERAL = re.compile(r"(?:,|(?<=\d)\+)(?=[^\W\d]|[./])")
 """What stands between several names in one word: `a,b`, `a=0.5,b=0.5`, `a:0.5+b:0.5`."""
@@ -301,7 +301,7 @@ def _hint(error: click.ClickException) -> str:
     hint = _OTHER_TOOLS.get("".join(error.message.split("'")[1:2]), "")
     if error.message.startswith("Got unexpected extra argument"):
         hint = (
-            "; put a text with spaces in quotes, or name its option before it (--dataset, --out, --once), "
+            "; put a text with spaces in quotes, or name its option before it (--model, --dataset, --once), "
             "with plain dashes"
         )
     missing_path = _MISSING_PATH.search(error.message)

@@ -25,7 +25,7 @@ from tuneyard.eval.datasets.origin import Origin, find_origin
 
 INDEPENDENT = "none"  # --cluster none
 DEFAULT = "group"  # the cluster column if none is named
-RAW_FORMATS = (".csv", ".tsv", ".xlsx", ".parquet", ".arrow", ".zip", ".gz", ".zst")
+RAW_FORMATS = (".csv", ".tsv", ".xlsx", ".parquet", ".arrow", ".zip", ".gz", ".zst", ".md", ".docx", ".db")
 """Suffixes of files that `tuneyard data` compiles and no command of eval reads."""
 Record = dict[str, Any]
 

@@ -108,6 +108,8 @@ REQUESTS = [
     (["fuse", "rte", "--base", "base", "--out", "x", "--max-shard-size", "big"], "expected a size"),
     (["show", "a=saves/none"], "'a=saves/none': no such folder"),
     (["show", ""], ".: not an adapter"),
+    (["show", "org/rte"], "(under saves/: mnli, rte)"),
+    (["serve", "rte", "--host", "localhost:80", "--dry-run"], "give the port with --port"),
     (["fuse", "rte", "--base", "none", "--out", "x"], "rte was trained on "),
     (["merge", "mine=saves/rte", "--out", "x"], "as in saves/rte=0.5"),
 ]
