@@ -240,23 +240,17 @@ def require(path: Path, description: str) -> Path:
 def near_name(path: Path) -> str:
     """What to name in place of a missing path: a near name in its folder, or what the folder has.
 
-    A dangling link is called one.
+    A dangling link is called one. Of a folder with many names it is the command that lists them.
     """
     if path.is_symlink():
         return f"it is {dangling(path)}: remove it, or bring back what it leads to"
     folder = existing(path)
     if not folder.is_dir():
         return f'{folder} is a file, expected a folder: did you mean "{folder.parent}"?'
-    names = sorted(each.name for each in folder.iterdir())
+    names = sorted(each.name for each in folder.iterdir() if not each.name.startswith("."))
     near = nearest_name(path.name, names) if path.parent.is_dir() else ""
     if nearest_name(path.stem, [Path(near).stem]):  # names with an ending alone in common are not near
         return f'did you mean "{one_line(str(path.with_name(near)))}"?'
-    return what_is_in(folder, names)
-
-
-def what_is_in(folder: Path, names: Sequence[str]) -> str:
-    """Some names in a folder for a message, or the command that lists them if they are many."""
-    names = [name for name in names if not name.startswith(".")]
     is_current = folder == Path.cwd()
     if not names:
         return f"{'this folder' if is_current else folder} is empty"

@@ -10,7 +10,7 @@ from typing import Any
 
 from tuneyard.core.documents.schema_errors import check_file
 from tuneyard.core.errors import ContentError, RequestError, nearest, show_value, unexpected
-from tuneyard.core.files import check_characters, read_object, require, what_is_in
+from tuneyard.core.files import check_characters, near_name, read_object, require
 from tuneyard.core.installation.checkout import ROOT
 from tuneyard.core.language.messages import say
 from tuneyard.core.language.translation import tr
@@ -140,7 +140,6 @@ def find_scored_runs(path: Path) -> tuple[list[Path], list[Path]]:
     whole = [place for place in places if (place / RESULTS).is_file()]
     if not whole and not logs:
         patterns = sorted(pattern for reader in log_readers().values() for pattern in reader.files)
-        names = sorted(each.name for each in path.iterdir())
         fix = "score a model first: tuneyard eval nli --model MODEL --dataset NAME --out results/MODEL"
         runs = [file.parent for level in LEVELS[1:] for file in sorted(Path().glob(level + RUN))]
         scored_runs = [str(run) for run in runs if any(run.glob(f"*/*/{RESULTS}"))]
@@ -149,7 +148,7 @@ def find_scored_runs(path: Path) -> tuple[list[Path], list[Path]]:
             fix = f"runs are in {shown_runs}: tuneyard eval compare {shlex.quote(scored_runs[0])} --out OUT"
         raise RequestError(
             f"{path}: no {RESULTS} here or two levels below, and no {' or '.join(patterns)}: "
-            f"{what_is_in(path, names)}; {fix}"
+            f"{near_name(path / RESULTS)}; {fix}"
         )
     return whole + logs, [place for place in places if place not in whole]
 

@@ -62,7 +62,7 @@ def test_the_title_of_many_results_names_the_first(tmp_path: Path) -> None:
 def test_a_folder_without_runs_is_shown_next_to_the_runs_that_are_here(working_folder: Path) -> None:
     for folder in ("data/mine", "results/begun"):
         Path(folder).mkdir(parents=True)
-    with raises(RequestError, "in data: mine; score a model first", "--out results/MODEL"):
+    with raises(RequestError, "data: mine; score a model first", "--out results/MODEL"):
         call(cli, "data", "--out", "out")
     for folder in ("first", "results/demo"):
         demo(Path(folder))
