@@ -201,8 +201,8 @@ class RecordReader:
                     parts = ", ".join(self.columns)
                     raise ContentError(f"`columns` of the entry name no prompt, found {parts}: add it")
                 raise ContentError(
-                    f"no column {column!r} (found: {', '.join(record) or 'none'}): map it in `columns` of the "
-                    "entry, or compile the file: tuneyard data init FILE"
+                    f"no column {column!r} (found: {', '.join(record) or 'none'}): map it in `columns` of "
+                    "the entry, or compile the file: tuneyard data init FILE"
                 )
             return self.read(record)
         except ContentError as error:
