@@ -21,6 +21,7 @@ from tuneyard.core.datasets import (
     query_fix,
     read_records,
     read_registry,
+    refuse_misspelt,
 )
 from tuneyard.core.datasets.manifest import manifest_beside
 from tuneyard.core.errors import ContentError, Problem, RequestError, TuneyardError
@@ -99,6 +100,7 @@ def locate(name: str, folder: str, key: str = "dataset") -> tuple[dict[str, obje
         ]
         raise not_registered(name, Path(folder), entries, training_entries)
     entry = entries[name]
+    refuse_misspelt(name, Path(folder), entry)
     for source in REMOTE_SOURCES:
         if source in entry:
             return entry, f"{source}: {entry[source]}"

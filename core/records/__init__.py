@@ -200,7 +200,11 @@ class RecordReader:
                 if column is None:
                     parts = ", ".join(self.columns)
                     raise ContentError(f"`columns` of the entry name no prompt, found {parts}: add it")
-                raise ContentError(f"no column {column!r} (found: {', '.join(record) or 'none'})")
+                found = ", ".join(record) or "none"
+                raise ContentError(
+                    f"no column {column!r} (found: {found}); name yours in `columns` of its entry, or let "
+                    "`tuneyard data init FILE` make a dataset of the file"
+                )
             return self.read(record)
         except ContentError as error:
             raise ContentError(f"{place}: {error}") from error
