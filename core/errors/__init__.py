@@ -41,6 +41,7 @@ OS_FIXES = {
     errno.EROFS: "write to a folder that is yours",
     errno.EACCES: "name a file or folder that is yours",
     errno.EPERM: "name a file or folder that is yours",
+    errno.EISDIR: "name a file in it",
     errno.ELOOP: "remove these links, or name another path",
 }
 _LINE_ENDS = re.compile("[\x00-\x08\x0a-\x1f\x7f\x85\u2028\u2029]")
@@ -52,14 +53,24 @@ _LLAMAFACTORY_NAMES = {
     "--output-dir": " Here it is --out.",
     "--steps": " A setting of a recipe has no dashes: max_steps=20.",
     "--learning-rate": " A setting of a recipe has no dashes: learning_rate=1e-4.",
+    "--dry-run": " `data check`, `recipe check` and `recipe plan` only look.",
+    "--device": " A GPU is used if torch finds one; CUDA_VISIBLE_DEVICES= hides it.",
 }
-"""What to type in place of LLaMA-Factory's options."""
+"""What to type in place of options that a command lacks: of LLaMA-Factory, or of another command."""
 _REPEATABLE = ("--adapter", "--data", "--dataset", "--source")
 _NUMBER_SLIP = re.compile(
-    r"""["'](\d+)(?:,(\d[\de-]*)|%)["'](?:: expected a number|, expected a number| is not a valid float)"""
+    r"""["']?(?<![\d.])(\d+)(?:,(\d[\de-]*)|%|\.0)?["']?"""
+    r"(?:: expected a number|, expected (?:a number|.* 1 or less)| is not a valid float"
+    r"| is not in the range 0<.*<=?1\.)"
 )
-"""A number with a decimal comma or with `%`, in a message that expects a number."""
-_MISSING_PATH = re.compile(r"(?:File|Directory|Path) '(.+)' does not exist\.$")  # of Click
+"""A number with a decimal comma, with `%`, or that should be a share, in a message that expects a number."""
+_WHOLE_SLIP = re.compile(r"'(\d+)([kKmM]|[,.]\d{3})' is not a valid integer")
+_ZEROS = {"k": "000", "m": "000000"}
+_TYPOGRAPHIC = re.compile("^[–—−]|(^|=)[“”„«‘’]")
+"""A dash or a quote that a text editor has put in place of the plain one."""
+_MISSING_PATH = re.compile(r"(?:File|Directory|Path) '(.+)' (?:does not exist|is a file)\.$")  # of Click
+_EXTRA = re.compile(r"Got unexpected extra arguments? \((.*)\)", re.DOTALL)  # of Click
+MOST_OPTIONS = 8  # in a message
 _terminated = threading.Event()
 _JSON = json.JSONEncoder(ensure_ascii=False)  # `json.dumps` makes one at each call: rows may all be wrong
 
@@ -156,17 +167,26 @@ def by_code(counts: Mapping[str, int]) -> str:
 def summarise(
     problems: list[Problem], show_all: bool = False, counts: Mapping[str, int] | None = None
 ) -> str:
-    """List problems (20 unless `show_all`, errors first), then the total with counts by code.
+    """List problems, then the total with counts by code.
 
+    Unless `show_all`, errors come first, there are 20 lines at most, and equal messages share one if need be.
     `counts` are given if `problems` is only the beginning of a longer list.
     """
     if counts is None:
         counts = Counter(problem.code for problem in problems)
     if not show_all:
-        problems = sorted(problems, key=lambda problem: not problem.is_error)[:SHOWN]
-    lines = [problem.line() for problem in problems]
-    total = sum(counts.values())
-    rest = total - len(lines)
+        problems = sorted(problems, key=lambda problem: not problem.is_error)
+    groups: dict[object, list[Problem]] = {}
+    for number, problem in enumerate(problems):
+        is_grouped = len(problems) > SHOWN and not show_all
+        alike = (problem.code, problem.field, problem.message) if is_grouped else number
+        groups.setdefault(alike, []).append(problem)
+    total = rest = sum(counts.values())
+    lines = []
+    for first, *others in list(groups.values())[: None if show_all else SHOWN]:
+        more = f" (and {len(others)} more like it)" if others else ""
+        lines.append(first.line() + more)
+        rest -= 1 + len(others)
     if rest:
         lines.append(f"… {rest} more (--all shows every one)")
     lines.append(f"{counted(total, 'problem')} ({by_code(counts)})")
@@ -236,7 +256,8 @@ def _exit_code(command: click.Command) -> int:
     except click.ClickException as error:
         message_of_click = io.StringIO()
         error.show(message_of_click)
-        say(message_of_click.getvalue().rstrip("\n") + _hint(error) + _slip(error.message), to_stderr=True)
+        hint = _slip(error.message) or _hint(error)
+        say(message_of_click.getvalue().rstrip("\n") + hint, to_stderr=True)
         return 2
     except TuneyardError as error:
         say(f"error: {error}{_slip(str(error))}", to_stderr=True)
@@ -279,17 +300,41 @@ def _hint(error: click.ClickException) -> str:
     if isinstance(error, click.NoSuchOption) and error.ctx and isinstance(error.ctx.command, click.Group):
         return f" Options come after the command: {error.ctx.command_path} COMMAND {error.option_name} …"
     hint = _LLAMAFACTORY_NAMES.get(getattr(error, "option_name", ""), "")
-    if error.message.startswith("Got unexpected extra argument"):
-        hint = "; put a text with spaces in quotes, or name its option before it (--dataset, --out, --once)"
     missing_path = _MISSING_PATH.search(error.message)
     if missing_path:
         from tuneyard.core.files import near_name
 
         return f"\n{near_name(Path(missing_path[1]))}"
     if isinstance(error, click.UsageError) and error.ctx:
+        extra = _EXTRA.match(error.message)
+        if extra:
+            hint = _for_extra(extra[1], error.ctx)
         for line in getattr(error.ctx.command, "examples", ()):
             if f" {error.ctx.info_name} " in line:
                 return f"{hint}\nExample: {line}"
+    return hint
+
+
+def _for_extra(words: str, context: click.Context) -> str:
+    """How to give the words that a command does not take: in quotes, or after an option that it has."""
+    options: dict[str, click.Parameter] = {}
+    arguments = []
+    for parameter in context.command.params:
+        if isinstance(parameter, click.Argument):
+            arguments.append(parameter.make_metavar(context))
+        elif not getattr(parameter, "is_flag", False):
+            options |= dict.fromkeys(parameter.opts, parameter)
+    for name, value, extra in zip(sys.argv, sys.argv[1:], sys.argv[2:], strict=False):
+        if name in options and words.startswith(extra):
+            if options[name].multiple:
+                return f"; give each its own {name}: {name} {value} {name} {extra}"
+            return f"; {name} takes one value: words in quotes ('{value} {words}'), numbers with commas"
+    takes = "no argument"
+    if arguments:
+        takes = f"{' '.join(arguments)} (in quotes if it has spaces)"
+    hint = f"; the command takes {takes}"
+    if options:
+        hint += f"; other values come after their options: {', '.join(list(options)[:MOST_OPTIONS])}"
     return hint
 
 
@@ -301,10 +346,18 @@ def _slip(message: str) -> str:
         if decimals:
             return f"\nwrite a decimal point, not a comma: {whole}.{decimals}"
         return f"\nwrite the number alone: {whole} (as a share of 1: {int(whole) / 100:g})"
+    number = _WHOLE_SLIP.search(message)
+    if number:
+        whole, rest = number.groups()
+        return f"\nwrite the digits alone: {whole}{_ZEROS.get(rest.lower(), rest[1:])}"
     for word, following in pairwise(sys.argv):
         path = f"{word} {following}"
         if os.path.exists(path):  # noqa: PTH110  # Path.exists raises for a name that is too long
             return f'\nput a path with spaces in quotes: "{path}"'
+        if "=" in word and word.endswith(","):
+            return f"\nleave the space after the comma out: {word}{following}"
+        if _TYPOGRAPHIC.search(following):
+            return f"\n{following}: a text editor's dash or quote; type two hyphens (--) or a plain quote (')"
         if not following:
             return f"\n{word} '': is a variable of your shell empty?"
         if word in _REPEATABLE and "," in following and "recipe" not in sys.argv:
