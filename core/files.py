@@ -244,7 +244,7 @@ def near_name(path: Path) -> str:
         return f"it is {dangling(path)}: remove it, or bring back what it leads to"
     folder = existing(path)
     if not folder.is_dir():
-        return f"{folder} is a file, expected a folder"
+        return f"{folder} is a file, expected a folder, such as {folder.parent}"
     names = sorted(each.name for each in folder.iterdir())
     near = nearest_name(path.name, names) if path.parent.is_dir() else ""
     if nearest_name(path.stem, [Path(near).stem]):  # names with an ending alone in common are not near

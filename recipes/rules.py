@@ -114,7 +114,10 @@ def _model(recipe: Recipe) -> Iterator[Problem]:
     if folder.is_dir():
         if not (folder / "config.json").is_file():
             yield recipe.setting_problem(
-                "E306", key, f"{name} has no config.json: no model folder; name the folder of a whole model"
+                "E306",
+                key,
+                f"{name} has no config.json: no model folder; name that of a whole model (for an adapter its "
+                "base here, and itself as adapter_name_or_path)",
             )
     elif folder.is_absolute():
         yield recipe.problem("E344", key, f"{name}: no such folder", kind=MachineProblem)

@@ -7,6 +7,7 @@ What all commands have is here, too: `--lang`, `-q`, examples, and where the res
 import ast
 import difflib
 import importlib
+import re
 import shlex
 import sys
 import textwrap
@@ -28,6 +29,7 @@ SUMMARY = 1000  # characters: Click cuts a first sentence that is longer
 _PLACEHOLDERS = {"BASE", "DIR", "FILE", "MODEL", "NAME", "NAME_OR_DIR", "OWNER/NAME", "PATH", "SPEC"}
 _OF_COLUMNS = ("--answer", "--by", "--cluster", "--column", "--label", "--text")
 """Options of columns, which a table may call NAME."""
+_HOME = re.compile("(?:(?<=^)|(?<==))~(?=/|$)")
 _IS_QUIET = f"{__name__}.quiet"
 
 
@@ -140,7 +142,11 @@ class TuneyardCommand(WithExamples):
         self.params = [*self.params, LANG, QUIET]
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Parse the arguments. An error of Click's parser gets the command, for its usage and example."""
+        """Parse the arguments; a `~` that the shell left alone (in quotes, after `=`) is the home folder.
+
+        An error of Click's parser gets the command, for its usage and example.
+        """
+        args = [_HOME.sub(str(Path.home()), word) for word in args]
         for option, word in pairwise(["", *args]):
             if word in _PLACEHOLDERS and option not in _OF_COLUMNS and not Path(word).exists():
                 raise click.BadParameter(f"{word} is a placeholder of the help: put your own there.", ctx)

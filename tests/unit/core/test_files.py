@@ -189,7 +189,7 @@ def test_a_missing_path_names_only_what_is_there(working_folder: Path) -> None:
     assert "did you mean" not in files.near_name(Path("nowhere/x.json"))
     Path("rec.yaml").write_text("")
     assert "did you mean" not in files.near_name(Path("rte_typo.yaml"))
-    assert files.near_name(Path("x.jsonl/foo.yaml")).endswith("x.jsonl is a file, expected a folder")
+    assert files.near_name(Path("x.jsonl/foo.yaml")).endswith(f"expected a folder, such as {Path.cwd()}")
     Path("names").mkdir()
     Path("names/zzy\nerror: forged").write_text("")
     assert "\n" not in files.near_name(Path("names/abc"))
