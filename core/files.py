@@ -295,12 +295,12 @@ def no_folder(reference: str, otherwise: str) -> str:
     Without a similar sibling it names those in a folder that the reference names, and `otherwise`.
     """
     path = Path(reference)
-    siblings = sorted(sibling.name for sibling in path.parent.glob("*/"))
-    near = nearest_name(path.name, siblings)
-    if near:
-        otherwise = f'did you mean "{one_line(str(path.with_name(near)))}"?'
-    elif siblings and path.parent != Path():
-        otherwise = f"{what_is_in(path.parent, siblings)}; {otherwise}"
+    if path.parent.is_dir():
+        near = near_name(path)
+        if near.endswith("?"):
+            otherwise = near
+        elif path.parent != Path():
+            otherwise = f"{near}; {otherwise}"
     return f"{reference}: no such folder; {otherwise}"
 
 

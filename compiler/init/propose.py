@@ -112,7 +112,7 @@ def propose(
             count = report.problems.counts[code]
             lines.append(f"warning: {count} of {all_of_them} {fault}, first {first.line()}")
     if not is_quiet():
-        lines += _next(path, spec, out, report)
+        lines += _next(path, spec, out, 0 < report.rejected <= report.read / 2)
     return text, "\n".join(lines)
 
 
@@ -202,21 +202,14 @@ def _short(text: str) -> str:
     return text.replace("\n", "\n    ")
 
 
-def _next(path: SourcePath, spec: Spec, out: Path | None, report: CompileReport) -> list[str]:
-    """The two commands that follow. The first writes the spec if it was only printed.
-
-    If most rows would be rejected, the first lists what is wrong with them, and there is no second.
-    """
+def _next(path: SourcePath, spec: Spec, out: Path | None, rejecting: bool) -> list[str]:
+    """The two commands that follow. The first writes the spec if it was only printed."""
     file = out or free_path(Path(f"{spec.name}.yaml"))
     commands = []
     if not out:
         options = same_options("--text", "--label", "--answer", "--split", "--table")
         commands.append(shlex.join(["tuneyard", "data", "init", str(path), *options, "--out", str(file)]))
-    place = [f"result: {out}"] if out else []
-    if report.rejected > report.read / 2:
-        commands.append(shlex.join(["tuneyard", "data", "check", str(file)]))
-        return [*place, f"next: {' && '.join(commands)}"]
-    on_error = ["--on-error", "reject"] if report.rejected else []
+    on_error = ["--on-error", "reject"] if rejecting else []
     folder, to_folder = DEFAULT_FOLDER, []
     if isinstance(path, Path) and (path.parent / REGISTRY).is_file():
         folder = path.parent  # the dataset is registered next to its file
@@ -226,6 +219,7 @@ def _next(path: SourcePath, spec: Spec, out: Path | None, report: CompileReport)
     dataset = str(output.dataset).format(split=TRAIN_SPLIT if TRAIN_SPLIT in spec.splits else spec.splits[0])
     model = model_for(entry_of(spec, output, output.file))
     recipe = shlex.join(recipe_words(dataset, folder, model))
+    place = [f"result: {out}"] if out else []
     return [*place, f"next: {' && '.join(commands)}", f"then: {after_setup(recipe, 'llamafactory')}"]
 
 

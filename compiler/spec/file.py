@@ -115,10 +115,9 @@ def find_spec(name: str) -> Path:
 
 
 def place_of(key: str, name: str) -> str:
-    """The line of an outermost key in the file of a spec; its path if the key comes from another one."""
+    """The line of an outermost key in the file of a spec, 1 if the key comes from another one."""
     path = find_spec(name)
-    line = read_yaml(path, "spec").lines.get(key)
-    return f"{path}:{line}" if line else str(path)
+    return f"{path}:{read_yaml(path, 'spec').lines.get(key, 1)}"
 
 
 @cache

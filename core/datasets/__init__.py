@@ -147,8 +147,8 @@ def not_registered(
         or f"`tuneyard data list{here}` shows what there is; --dataset-dir (in a recipe dataset_dir) names "
         "another folder",
     )
-    parts = re.split(r"\s*[;+|\s]\s*", name)
-    if len(parts) > 1 and set(parts) <= set(names):
+    parts = re.split(r"[;+|\s]+", name)
+    if set(parts) <= set(names):
         hint = f"several names have commas between them: {','.join(parts)}"
     other = other_folder(name, folder)
     if other:

@@ -58,14 +58,17 @@ _LLAMAFACTORY_NAMES = {
 }
 """What to type in place of options that a command lacks: of LLaMA-Factory, or of another command."""
 _REPEATABLE = ("--adapter", "--data", "--dataset", "--source")
-_NUMBER_SLIP = re.compile(
-    r"""["']?(?<![\d.])(\d+)(?:,(\d[\de-]*)|%|\.0)?["']?"""
-    r"(?:: expected a number|, expected (?:a number|.* 1 or less)| is not a valid float"
-    r"| is not in the range 0<.*<=?1\.)"
-)
-"""A number with a decimal comma, with `%`, or that should be a share, in a message that expects a number."""
-_WHOLE_SLIP = re.compile(r"'(\d+)([kKmM]|[,.]\d{3})' is not a valid integer")
-_ZEROS = {"k": "000", "m": "000000"}
+_NO_NUMBER = "(?:: expected a number|, expected a number| is not a valid float)"
+_NO_SHARE = r"(?:\.0)?(?:, expected .* 1 or less| is not in the range 0<.*<=?1\.)"
+_SLIPS = {
+    rf"""["'](\d+),(\d[\de-]*)["']{_NO_NUMBER}""": r"write a decimal point, not a comma: \1.\2",
+    rf"""["'](\d)%["']{_NO_NUMBER}""": r"write the number alone: \1 (as a share of 1: 0.0\1)",
+    rf"""["'](\d\d)%["']{_NO_NUMBER}""": r"write the number alone: \1 (as a share of 1: 0.\1)",
+    rf"(?<![\d.])(\d){_NO_SHARE}": r"\1% as a share of 1: 0.0\1",
+    rf"(?<![\d.])(\d\d){_NO_SHARE}": r"\1% as a share of 1: 0.\1",
+    r"'(\d+)(?:[kK]|[,.]000)' is not a valid integer": r"write the digits alone: \g<1>000",
+}
+"""What to write in place of a number, by the message that refuses it."""
 _TYPOGRAPHIC = re.compile("^[–—−]|(^|=)[“”„«‘’]")
 """A dash or a quote that a text editor has put in place of the plain one."""
 _MISSING_PATH = re.compile(r"(?:File|Directory|Path) '(.+)' (?:does not exist|is a file)\.$")  # of Click
@@ -176,11 +179,10 @@ def summarise(
         counts = Counter(problem.code for problem in problems)
     if not show_all:
         problems = sorted(problems, key=lambda problem: not problem.is_error)
+    is_grouped = len(problems) > SHOWN and not show_all
     groups: dict[object, list[Problem]] = {}
     for number, problem in enumerate(problems):
-        is_grouped = len(problems) > SHOWN and not show_all
-        alike = (problem.code, problem.field, problem.message) if is_grouped else number
-        groups.setdefault(alike, []).append(problem)
+        groups.setdefault(problem.message if is_grouped else number, []).append(problem)
     total = rest = sum(counts.values())
     lines = []
     for first, *others in list(groups.values())[: None if show_all else SHOWN]:
@@ -308,48 +310,34 @@ def _hint(error: click.ClickException) -> str:
     if isinstance(error, click.UsageError) and error.ctx:
         extra = _EXTRA.match(error.message)
         if extra:
-            hint = _for_extra(extra[1], error.ctx)
+            hint = _for_extra(extra[1], error.ctx.command)
         for line in getattr(error.ctx.command, "examples", ()):
             if f" {error.ctx.info_name} " in line:
                 return f"{hint}\nExample: {line}"
     return hint
 
 
-def _for_extra(words: str, context: click.Context) -> str:
+def _for_extra(words: str, command: click.Command) -> str:
     """How to give the words that a command does not take: in quotes, or after an option that it has."""
     options: dict[str, click.Parameter] = {}
-    arguments = []
-    for parameter in context.command.params:
-        if isinstance(parameter, click.Argument):
-            arguments.append(parameter.make_metavar(context))
-        elif not getattr(parameter, "is_flag", False):
+    for parameter in command.params:
+        if isinstance(parameter, click.Option) and not parameter.is_flag:
             options |= dict.fromkeys(parameter.opts, parameter)
     for name, value, extra in zip(sys.argv, sys.argv[1:], sys.argv[2:], strict=False):
         if name in options and words.startswith(extra):
             if options[name].multiple:
                 return f"; give each its own {name}: {name} {value} {name} {extra}"
             return f"; {name} takes one value: words in quotes ('{value} {words}'), numbers with commas"
-    takes = "no argument"
-    if arguments:
-        takes = f"{' '.join(arguments)} (in quotes if it has spaces)"
-    hint = f"; the command takes {takes}"
-    if options:
-        hint += f"; other values come after their options: {', '.join(list(options)[:MOST_OPTIONS])}"
-    return hint
+    listed = ", ".join(list(options)[:MOST_OPTIONS]) or "no other option"
+    return f"; put a text with spaces in quotes; a value comes after its option ({listed})"
 
 
 def _slip(message: str) -> str:
     """A line on a slip in the refused number or in the words of the command line, "" without any."""
-    number = _NUMBER_SLIP.search(message)
-    if number:
-        whole, decimals = number.groups()
-        if decimals:
-            return f"\nwrite a decimal point, not a comma: {whole}.{decimals}"
-        return f"\nwrite the number alone: {whole} (as a share of 1: {int(whole) / 100:g})"
-    number = _WHOLE_SLIP.search(message)
-    if number:
-        whole, rest = number.groups()
-        return f"\nwrite the digits alone: {whole}{_ZEROS.get(rest.lower(), rest[1:])}"
+    for pattern, fix in _SLIPS.items():
+        number = re.search(pattern, message)
+        if number:
+            return f"\n{number.expand(fix)}"
     for word, following in pairwise(sys.argv):
         path = f"{word} {following}"
         if os.path.exists(path):  # noqa: PTH110  # Path.exists raises for a name that is too long

@@ -86,11 +86,11 @@ RECIPE = "model_name_or_path: a/b\nstage: sft\ndataset: x\noutput_dir: out\n"
         (
             ["data", "init", "my", "file.csv"],
             2,
-            "the command takes FILE (in quotes if it has spaces); other values come after",
+            "put a text with spaces in quotes; a value comes after its option (--text, --label",
         ),
         (["eval", "chat", "--once", "Who", "is", "it"], 2, "words in quotes ('Who is it'), numbers with "),
         (["data", "check", "io", "--source", "a", "b"], 2, "each its own --source: --source a --source b"),
-        (["data", "list", "io"], 2, "the command takes no argument; other values come after their options: "),
+        (["data", "list", "io"], 2, "a value comes after its option (--out, --dataset-dir)"),
         (
             ["data", "check", "io", "—limit", "2"],
             2,
@@ -100,7 +100,7 @@ RECIPE = "model_name_or_path: a/b\nstage: sft\ndataset: x\noutput_dir: out\n"
         (
             ["data", "init", "mine.csv", "--split", "20"],
             2,
-            "write the number alone: 20 (as a share of 1: 0.2)",
+            "20% as a share of 1: 0.20",
         ),
         (["recipe", "sweep", "mine.yaml", "rank=4,", "8"], 2, "the space after the comma out: rank=4,8"),
         (["recipe", "best", "mine.yaml"], 2, "mine.yaml is a file, expected a folder, such as "),
