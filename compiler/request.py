@@ -165,8 +165,6 @@ class CompileReport(Counts):
         if not errors:
             reason = f"{counted(self.problems.count('W'), 'warning')}, and --strict"
         message = f"{reason}; nothing was written"
-        if self.problems.fatal or not 0 < self.rejected < self.read:
-            return f"{message}. Correct them and compile again"
         of_rows = counted(self.read, "row")
         unknown = self.problems.counts["E104"]
         if unknown > self.read * MOST_UNKNOWN:
@@ -175,6 +173,8 @@ class CompileReport(Counts):
                 f"{message}. {unknown} of {of_rows} have labels that are not in `labels` ({place}): correct "
                 "it there, or take the spec of this file: `tuneyard data init FILE` proposes one"
             )
+        if self.problems.fatal or not 0 < self.rejected < self.read:
+            return f"{message}. Correct them and compile again"
         return (
             f"{message}. Correct {self.rejected} of {of_rows}, or compile the others with "
             f"--on-error reject, which lists the rejected ones in {REJECTED}"

@@ -32,7 +32,6 @@ Moved = Callable[[int], object]
 """Takes the number of bytes that were read, for a progress bar."""
 SHOWN_NAMES = 8
 HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*", re.ASCII)  # owner/name
-_FLUSHED_AT_ONCE = 1 << 25  # bytes that are written before the disk is told to begin with them
 OURS = "tuneyard-"
 _MADE_BY_US = re.compile(rf"\..+\.{OURS}([0-9a-f]{{16}}|fusing|new|old)", re.DOTALL)
 """The hidden names of folders that `recovered` deletes. A user gives no folder such a name."""
@@ -406,15 +405,6 @@ def flush_soon(file: BinaryIO | int, start: int, stop: int) -> None:
     if hasattr(os, "posix_fadvise"):
         handle = file if isinstance(file, int) else file.fileno()
         os.posix_fadvise(handle, start, stop - start, os.POSIX_FADV_DONTNEED)
-
-
-def flush_much(file: BinaryIO, flushed: int) -> int:
-    """`flush_soon` once 32 MB are written beyond `flushed`. Returns up to where Linux was told."""
-    written = file.tell()
-    if written - flushed < _FLUSHED_AT_ONCE:
-        return flushed
-    flush_soon(file, flushed, written)
-    return written
 
 
 @contextlib.contextmanager

@@ -98,8 +98,10 @@ def read_registry(folder: Path) -> dict[str, Fields]:
     path = folder / REGISTRY
     try:
         path.stat()  # unlike `exists`, it raises for a loop of links
-    except (FileNotFoundError, NotADirectoryError):
+    except FileNotFoundError:
         return {}
+    except NotADirectoryError:
+        raise RequestError(near_name(path)) from None
     entries: dict[str, Fields] = {}
     for name, entry in read_object(path, unique_keys=True).items():
         if not isinstance(entry, dict):

@@ -52,6 +52,8 @@ _LLAMAFACTORY_NAMES = {
     "--eval-dataset": " Here it is --dataset.",
     "--output-dir": " Here it is --out.",
     "--steps": " A setting of a recipe has no dashes: max_steps=20.",
+    "--gpus": " Here it is --for 2xA100-80.",
+    "--max-steps": " A setting of a recipe has no dashes: max_steps=20.",
     "--learning-rate": " A setting of a recipe has no dashes: learning_rate=1e-4.",
     "--dry-run": " `data check`, `recipe check` and `recipe plan` only look.",
     "--device": " A GPU is used if torch finds one; CUDA_VISIBLE_DEVICES= hides it.",
@@ -66,6 +68,7 @@ _SLIPS = {
     rf"""["'](\d\d)%["']{_NO_NUMBER}""": r"write the number alone: \1 (as a share of 1: 0.\1)",
     rf"(?<![\d.])(\d){_NO_SHARE}": r"\1% as a share of 1: 0.0\1",
     rf"(?<![\d.])(\d\d){_NO_SHARE}": r"\1% as a share of 1: 0.\1",
+    r"'(\d\d)[/:](\d\d)' is not a valid float": r"write the share alone: 0.\2",
     r"'(\d+)(?:[kK]|[,.]000)' is not a valid integer": r"write the digits alone: \g<1>000",
 }
 """What to write in place of a number, by the message that refuses it."""
@@ -329,7 +332,7 @@ def _for_extra(words: str, command: click.Command) -> str:
                 return f"; give each its own {name}: {name} {value} {name} {extra}"
             return f"; {name} takes one value: words in quotes ('{value} {words}'), numbers with commas"
     listed = ", ".join(list(options)[:MOST_OPTIONS]) or "no other option"
-    return f"; put a text with spaces in quotes; a value comes after its option ({listed})"
+    return f"; see the usage above: a text with spaces is in quotes, a value after its option ({listed})"
 
 
 def _slip(message: str) -> str:
@@ -439,17 +442,18 @@ def size_words(size: float) -> str:
 
 
 def nearest_name(name: str, choices: Iterable[str]) -> str:
-    """The choice nearest to `name`, "" if none is similar.
+    """The choice nearest to `name` in any case, "" if none is similar.
 
     A choice that begins with `name` (adamw_torch, mine.yaml, accuracy) is nearer than one of similar letters.
     """
     import difflib
 
-    choices = list(choices)
-    close = [choice for choice in choices if choice.startswith(name) and len(name) > 1]
+    choice_by_lower = {choice.lower(): choice for choice in choices}
+    name = name.lower()
+    close = [choice for choice in choice_by_lower if choice.startswith(name) and len(name) > 1]
     if not close:
-        close = difflib.get_close_matches(name, choices, n=1, cutoff=0.66)
-    return next(iter(close), "")
+        close = difflib.get_close_matches(name, choice_by_lower, n=1, cutoff=0.66)
+    return choice_by_lower.get(next(iter(close), ""), "")
 
 
 def nearest(name: str, choices: Iterable[str], otherwise: str = "") -> str:

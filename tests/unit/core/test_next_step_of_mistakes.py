@@ -86,11 +86,11 @@ RECIPE = "model_name_or_path: a/b\nstage: sft\ndataset: x\noutput_dir: out\n"
         (
             ["data", "init", "my", "file.csv"],
             2,
-            "put a text with spaces in quotes; a value comes after its option (--text, --label",
+            "a text with spaces is in quotes, a value after its option (--text, --label",
         ),
         (["eval", "chat", "--once", "Who", "is", "it"], 2, "words in quotes ('Who is it'), numbers with "),
         (["data", "check", "io", "--source", "a", "b"], 2, "each its own --source: --source a --source b"),
-        (["data", "list", "io"], 2, "a value comes after its option (--out, --dataset-dir)"),
+        (["data", "list", "io"], 2, "a value after its option (--out, --dataset-dir)"),
         (
             ["data", "check", "io", "—limit", "2"],
             2,
