@@ -331,7 +331,7 @@ def _for_extra(words: str, command: click.Command) -> str:
             if options[name].multiple:
                 return f"; give each its own {name}: {name} {value} {name} {extra}"
             return f"; {name} takes one value: words in quotes ('{value} {words}'), numbers with commas"
-    listed = ", ".join(list(options)[:MOST_OPTIONS]) or "no other option"
+    listed = ", ".join(list(options)[:MOST_OPTIONS]) or "none takes one"
     return f"; see the usage above: a text with spaces is in quotes, a value after its option ({listed})"
 
 
