@@ -14,7 +14,7 @@ from tuneyard.core.cli.main import cli_command, next_step
 from tuneyard.core.documents import is_number
 from tuneyard.core.drawing.plots import picture, plotting
 from tuneyard.core.errors import ContentError, RequestError, counted, nearest
-from tuneyard.core.files import read_object
+from tuneyard.core.files import read_object, require
 from tuneyard.core.language.messages import ENGLISH, in_language
 from tuneyard.core.language.translation import tr, tr_counted
 from tuneyard.core.training.metrics import Metric, direction, metric_of
@@ -47,7 +47,7 @@ class Best:
     "val_size=16 output_dir=saves/steps",
     "tuneyard recipe best saves/steps",
 )
-@click.argument("output_dir", type=click.Path(path_type=Path, exists=True, file_okay=False))
+@click.argument("output_dir", type=click.Path(path_type=Path, file_okay=False))
 @click.option("--metric", help="A number to choose by. Default: eval_loss.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def command(output_dir: Path, metric: str | None, as_json: bool) -> None:
@@ -84,6 +84,7 @@ def command(output_dir: Path, metric: str | None, as_json: bool) -> None:
 
 def read_curve(output_dir: Path, metric: str) -> list[tuple[int, float]]:
     """The (step, value) of every evaluation. `NotMeasuredError` lists the metrics that the run has."""
+    require(output_dir, "output_dir of a training")
     states = [folder / "trainer_state.json" for folder in [output_dir, *checkpoints(output_dir)][:2]]
     saved_states = [path for path in states if path.is_file()]
     if not saved_states:

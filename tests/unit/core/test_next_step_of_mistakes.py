@@ -90,7 +90,7 @@ RECIPE = "model_name_or_path: a/b\nstage: sft\ndataset: x\noutput_dir: out\n"
         ),
         (["eval", "chat", "--once", "Who", "is", "it"], 2, "words in quotes ('Who is it'), numbers with "),
         (["data", "check", "io", "--source", "a", "b"], 2, "each its own --source: --source a --source b"),
-        (["data", "list", "io"], 2, "a value after its option (--out, --dataset-dir)"),
+        (["data", "list", "io"], 2, "a value after its option (--out, --dataset-dir"),
         (
             ["data", "check", "io", "—limit", "2"],
             2,
