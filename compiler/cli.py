@@ -210,7 +210,7 @@ def _report(
         lines += report.result_lines(request.out)
     _print(as_json, report.as_json, lines)
     if report.failed:
-        raise ContentError(f"{report.name}: {report.verdict()}")
+        raise ContentError(f"{report.name}: {report.verdict(spec.given_as)}")
     return spec.name, [output for output in report.datasets if any(each.dataset for each in spec.outputs)]
 
 

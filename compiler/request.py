@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from tuneyard.compiler.check.unused_columns import Unused
 from tuneyard.compiler.problems import KEPT, Problems
-from tuneyard.compiler.spec.file import PACKAGE
+from tuneyard.compiler.spec.file import PACKAGE, place_of
 from tuneyard.compiler.spec.model import REJECTED, Spec
 from tuneyard.core.datasets import DEFAULT_FOLDER, REGISTRY
 from tuneyard.core.datasets.manifest import CompiledFiles
@@ -20,6 +20,9 @@ from tuneyard.core.records.row_index import ROW_INDEX
 
 COUNTED = ("read", "kept", "dropped", "rejected", "not_sampled")
 PACKAGES = ("jsonschema-rs", "lxml", "orjson", "pyarrow")
+MOST_UNKNOWN = (
+    0.05  # of the rows: more of them with unknown labels are a class, which no compile should leave out
+)
 SEED = 42
 """The seed of samples and splits unless the user or the spec names another."""
 Identity = JsonObject
@@ -152,17 +155,28 @@ class CompileReport(Counts):
             parts.append(tr("up to date"))
         return "  ".join([*parts, f"{self.seconds:.1f} s"])
 
-    def verdict(self) -> str:
-        """Why a compile failed, and how to compile the other rows if only some rows are wrong."""
+    def verdict(self, spec: str) -> str:
+        """Why a compile failed, and how to compile the other rows if only some rows are wrong.
+
+        `spec` is its name or path.
+        """
         errors = self.problems.count("E")
         reason = counted(errors, "problem")
         if not errors:
             reason = f"{counted(self.problems.count('W'), 'warning')}, and --strict"
         message = f"{reason}; nothing was written"
+        of_rows = counted(self.read, "row")
+        unknown = self.problems.counts["E104"]
+        if unknown > self.read * MOST_UNKNOWN:
+            place = place_of("labels", spec)
+            return (
+                f"{message}. {unknown} of {of_rows} have labels that are not in `labels` ({place}): correct "
+                "it there, or take the spec of this file: `tuneyard data init FILE` proposes one"
+            )
         if self.problems.fatal or not 0 < self.rejected < self.read:
             return f"{message}. Correct them and compile again"
         return (
-            f"{message}. Correct {self.rejected} of {counted(self.read, 'row')}, or compile the others with "
+            f"{message}. Correct {self.rejected} of {of_rows}, or compile the others with "
             f"--on-error reject, which lists the rejected ones in {REJECTED}"
         )
 

@@ -34,7 +34,6 @@ SHOWN_NAMES = 8
 MODELS = Path("models")
 """Where the documents put base models: a bare name may mean one of them."""
 HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*", re.ASCII)  # owner/name
-_FLUSHED_AT_ONCE = 1 << 25  # bytes that are written before the disk is told to begin with them
 OURS = "tuneyard-"
 _MADE_BY_US = re.compile(rf"\..+\.{OURS}([0-9a-f]{{16}}|fusing|new|old)", re.DOTALL)
 """The hidden names of folders that `recovered` deletes. A user gives no folder such a name."""
@@ -246,7 +245,10 @@ def near_name(path: Path) -> str:
         return f"it is {dangling(path)}: remove it, or bring back what it leads to"
     folder = existing(path)
     if not folder.is_dir():
-        return f'{folder} is a file, expected a folder: did you mean "{folder.parent}"?'
+        near = ""
+        if folder.parent != Path():
+            near = f': did you mean "{folder.parent}"?'
+        return f"{folder} is a file, expected a folder{near}"
     names = sorted(each.name for each in folder.iterdir() if not each.name.startswith("."))
     near = nearest_name(path.name, names) if path.parent.is_dir() else ""
     if nearest_name(path.stem, [Path(near).stem]):  # names with an ending alone in common are not near
@@ -290,12 +292,19 @@ def no_folder(reference: str, otherwise: str) -> str:
 
     A bare name may be one of models/. Without a similar folder it names those beside it, and `otherwise`.
     """
-    path = Path(reference)
-    if path.parent == Path() and not path.exists():
-        path = MODELS / path
-    if path.parent.is_dir():
-        near = f'did you mean "{path}"?' if path.is_dir() else near_name(path)
-        otherwise = near if near.endswith("?") else f"{near}; {otherwise}"
+    places = [Path(reference)]
+    if places[0].parent == Path():
+        places.append(MODELS / reference)
+    for path in places:
+        near = ""
+        if path.is_dir():
+            near = f'did you mean "{path}"?'
+        elif path.parent.is_dir():
+            near = near_name(path)
+        if near.endswith("?"):
+            return f"{reference}: no such folder; {near}"
+    if near:
+        otherwise = f"{near}; {otherwise}"
     return f"{reference}: no such folder; {otherwise}"
 
 
@@ -401,15 +410,6 @@ def flush_soon(file: BinaryIO | int, start: int, stop: int) -> None:
     if hasattr(os, "posix_fadvise"):
         handle = file if isinstance(file, int) else file.fileno()
         os.posix_fadvise(handle, start, stop - start, os.POSIX_FADV_DONTNEED)
-
-
-def flush_much(file: BinaryIO, flushed: int) -> int:
-    """`flush_soon` once 32 MB are written beyond `flushed`. Returns up to where Linux was told."""
-    written = file.tell()
-    if written - flushed < _FLUSHED_AT_ONCE:
-        return flushed
-    flush_soon(file, flushed, written)
-    return written
 
 
 @contextlib.contextmanager

@@ -47,7 +47,7 @@ class Best:
     "val_size=16 output_dir=saves/steps",
     "tuneyard recipe best saves/steps",
 )
-@click.argument("output_dir", type=click.Path(path_type=Path))
+@click.argument("output_dir", type=click.Path(path_type=Path, file_okay=False))
 @click.option("--metric", help="A number to choose by. Default: eval_loss.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def command(output_dir: Path, metric: str | None, as_json: bool) -> None:

@@ -21,6 +21,7 @@ from tuneyard.core.datasets import (
     query_fix,
     read_records,
     read_registry,
+    refuse_misspelt,
 )
 from tuneyard.core.datasets.manifest import manifest_beside
 from tuneyard.core.errors import ContentError, Problem, RequestError, TuneyardError
@@ -92,22 +93,24 @@ def locate(name: str, folder: str, key: str = "dataset") -> tuple[dict[str, obje
     """Find a dataset's entry, and its path or a text with its remote source. `RequestError` if missing."""
     if folder == "ONLINE" or folder.startswith("REMOTE:"):
         return {}, f"dataset_dir: {folder}"
-    entries = read_registry(Path(folder))
+    registry = Path(folder)
+    entries = read_registry(registry)
     if name not in entries:  # a held-out dataset is no suggestion for training
         training_entries = [
             entry for entry in entries if key == "eval_dataset" or not entry.endswith(HELD_OUT)
         ]
-        raise not_registered(name, Path(folder), entries, training_entries)
+        raise not_registered(name, registry, entries, training_entries)
     entry = entries[name]
+    refuse_misspelt(name, registry, entry)
     for source in REMOTE_SOURCES:
         if source in entry:
             return entry, f"{source}: {entry[source]}"
     file_name = entry.get("file_name")
     if not isinstance(file_name, str):
-        raise ContentError(f"{Path(folder) / REGISTRY}: {name}: names no file_name and no other source")
-    path = Path(folder) / file_name
+        raise ContentError(f"{registry / REGISTRY}: {name}: names no file_name and no other source")
+    path = registry / file_name
     if not path.exists():
-        raise file_not_found(name, path, Path(folder))
+        raise file_not_found(name, path, registry)
     return entry, path
 
 

@@ -114,7 +114,10 @@ def _model(recipe: Recipe) -> Iterator[Problem]:
     if folder.is_dir():
         if not (folder / "config.json").is_file():
             yield recipe.setting_problem(
-                "E306", key, f"{name} has no config.json: no model folder; name the folder of a whole model"
+                "E306",
+                key,
+                f"{name} has no config.json: no model folder; name that of a whole model (for an adapter its "
+                "base here, and itself as adapter_name_or_path)",
             )
     elif folder.is_absolute():
         yield recipe.problem("E344", key, f"{name}: no such folder", kind=MachineProblem)
@@ -279,10 +282,6 @@ def _weights(recipe: Recipe) -> Iterator[Problem]:
         yield recipe.problem("E361", key, message, hint)
 
 
-def _lacks_fp8(gpu: Gpu) -> bool:
-    return gpu.generation < HOPPER and not any(mark in gpu.name for mark in ADA)
-
-
 def _hardware(recipe: Recipe, gpus: Sequence[Gpu]) -> Iterator[Problem]:
     on_gpu = bool(gpus) and recipe.settings.get("use_cpu") is not True
     true = {key for key in ("bf16", "fp16", "pure_bf16") if recipe.settings.get(key) is True}
@@ -295,7 +294,8 @@ def _hardware(recipe: Recipe, gpus: Sequence[Gpu]) -> Iterator[Problem]:
     if "bf16" in true and on_gpu and any(gpu.generation < AMPERE for gpu in gpus):
         message = f"{gpus[0].name} has no bfloat16: PyTorch imitates it, many times slower"
         yield recipe.problem("W312", "bf16", message, "bf16=false fp16=true")
-    if recipe.settings.get("fp8") and on_gpu and any(_lacks_fp8(gpu) for gpu in gpus):
+    without_fp8 = [gpu for gpu in gpus if gpu.generation < HOPPER and not any(map(gpu.name.count, ADA))]
+    if recipe.settings.get("fp8") and on_gpu and without_fp8:
         message = f"{gpus[0].name} has no fp8 matrix products in PyTorch: training stops at the first one"
         yield recipe.problem("W312", "fp8", message, "--for 4xH100 if it is to train there, or fp8: false")
     if recipe.settings.get("quantization_bit") and not on_gpu:

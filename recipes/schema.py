@@ -55,8 +55,8 @@ def setting_problems(recipe: Recipe) -> Iterator[Problem]:
         violation = next(violations(known_keys()[key], value, exact=True), None)
         if violation is not None:
             code, hint = CODES.get(violation.keyword, "E313"), violation.hint
-            if code == "E302" and "," in str(value):
-                hint = "write a dot, as in 1.5e-4"
+            if code == "E302" and {",", "%"} & {*str(value)}:
+                hint = "write a number such as 1.5e-4, and 0.1 for 10% (of all steps: warmup_ratio)"
             if violation.keyword == "enum":
                 if key == "template":
                     code = "E305"

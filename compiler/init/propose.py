@@ -112,7 +112,7 @@ def propose(
             count = report.problems.counts[code]
             lines.append(f"warning: {count} of {all_of_them} {fault}, first {first.line()}")
     if not is_quiet():
-        lines += _next(path, spec, out, report.rejected > 0)
+        lines += _next(path, spec, out, 0 < report.rejected <= report.read / 2)
     return text, "\n".join(lines)
 
 
@@ -135,13 +135,13 @@ def _outcome(path: SourcePath, report: CompileReport, text: str, guesses: Sequen
     failure = "does not compile"
     if not report.problems.fatal:
         failure = f"compiles none of {counted(report.read, 'row')}"
+    if errors[0].code in ("E003", "E011", "E014"):
+        raise ContentError(f"{first_error}; no spec can mend that")
     fixes = [
         *guesses,
         "name the columns with --text and --label or --answer, or run it without --out, which prints the "
         "spec: save it, edit it and run `tuneyard data check SPEC.yaml`",
     ]
-    if errors[0].code in ("E003", "E011", "E014"):
-        fixes = ["no spec can mend that"]
     raise FailingSpecError(f"{path}: the proposed spec {failure}: {'; '.join([first_error, *fixes])}", text)
 
 

@@ -171,8 +171,8 @@ def _words_for_nothing(profile: FileProfile, proposal: Proposal) -> Iterator[str
         words = [value for value in profile.values(leaf) if value and plain_text(str(value)) in EMPTY]
         if words:
             yield (
-                f"{leaf.path} has {show_values(dict.fromkeys(words))} in {len(words)} rows, which the model "
-                "reads as text: leave these cells empty"
+                f"{leaf.path} has {show_values(dict.fromkeys(words))} (number of rows: {len(words)}), which "
+                "the model reads as text: leave these cells empty"
             )
 
 

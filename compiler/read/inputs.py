@@ -39,12 +39,13 @@ _HUB = re.compile(
     r"hub:(?P<path>[^@:]+)"
     r"(?:@(?P<revision>[^:]+))?(?::(?P<name>[^:]*)(?::(?P<split>[^:]+))?)?"
 )
-_OTHER_FOLDERS = {
+_NO_ROWS = {
     "adapter_config.json": "an adapter: tuneyard adapter show",
     "tokenizer_config.json": "a model, which other commands take: --model",
     "run.json": "scored answers: tuneyard eval compare --out DIR",
+    REGISTRY: "the list of datasets: tuneyard data list --out",
 }
-"""What a folder without rows is, by the name of a file in it, and the command that takes the folder."""
+"""Files without rows, and the command that takes their folder. Of a folder, one shows what it is."""
 _HUB_PAGE = re.compile(r"https?://.*/datasets/([\w.-]+/[\w.-]+)")
 
 
@@ -262,6 +263,10 @@ def data_files(path: SourcePath) -> Sequence[SourceFile]:
     if not path.exists():  # of a spec: one of --source is asked for before
         hint = f"the spec names it, from the folder in which you are; {near_name(path)}"
         raise RequestError(f"{path}: source not found; {hint}")
+    for name, use in _NO_ROWS.items():
+        if path.name == name or (name != REGISTRY and (path / name).is_file()):
+            folder = path.parent if path.name == name else path
+            raise RequestError(f"{path}: expected rows, found {use} {shlex.quote(str(folder))}")
     if path.is_dir():
         return _files_of_folder(path)
     if not path.is_file():
@@ -271,9 +276,6 @@ def data_files(path: SourcePath) -> Sequence[SourceFile]:
 
 def _files_of_folder(folder: Path) -> list[Path]:
     """The data files of a folder: as its reader lists them, or all that have a reader."""
-    for name, use in _OTHER_FOLDERS.items():
-        if (folder / name).is_file():
-            raise RequestError(f"{folder}: expected rows, found {use} {shlex.quote(str(folder))}")
     files_by_split = saved_files(folder)
     if not files_by_split:
         # With links that lead nowhere: opening one is an error.

@@ -104,7 +104,7 @@ def find_spec(name: str) -> Path:
     bundled = SPECS / f"{name}.yaml"
     if _NAME.fullmatch(name) and bundled.is_file():
         return bundled
-    if Path(name).exists():
+    if name and Path(name).exists():
         file = shlex.quote(name)
         raise RequestError(
             f"{name} is not a spec, expected FILE.yaml; for data `tuneyard data init {file}` proposes one, "
@@ -112,6 +112,12 @@ def find_spec(name: str) -> Path:
         )
     hint = nearest(name, [*known_specs(), *map(str, Path(name).parent.glob("*.yaml"))], SEE)
     raise RequestError(f"unknown spec {name!r} (known: {', '.join(known_specs())}); {hint}")
+
+
+def place_of(key: str, name: str) -> str:
+    """The line of an outermost key in the file of a spec, 1 if the key comes from another one."""
+    path = find_spec(name)
+    return f"{path}:{read_yaml(path, 'spec').lines.get(key, 1)}"
 
 
 @cache

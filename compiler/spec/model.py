@@ -436,8 +436,8 @@ def _check_names(spec: Spec) -> None:
             _check_texts(spec, output, names)
     for where, name in uses:
         if name is not None and name not in columns and not spec.mix:
-            listed = f"(columns: {', '.join(columns)}) {nearest(name, columns)}".rstrip()
-            raise ValueError(f"{where}: no column {name!r} {listed}")
+            hint = nearest(name, columns, "name one of them")
+            raise ValueError(f"{where}: no column {name!r} (columns: {', '.join(columns)}); {hint}")
     _refuse(spec.labels and "label" not in columns, "`labels` needs a column `label`")
     strange = any(name != "label" or not spec.labels for name in spec.named("label"))
     _refuse(strange, "`is: label` is for the column `label`, and needs `labels`")

@@ -234,7 +234,7 @@ def loaded(
     The verdict has the problems of the entry and of the template. `RequestError` if the file is missing, or
     if LLaMA-Factory cannot use the model folder or the template.
     """
-    dataset = find_dataset(name, out)
+    dataset = find_dataset(name, out, lenient=True)
     verdict = Verdict(name)
     record_format = format_of_entry(dataset.entry)
     place = f"{out / REGISTRY}: {name}"

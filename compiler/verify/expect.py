@@ -8,26 +8,23 @@ LLaMA-Factory's own rows can be compared with them.
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from tuneyard.compiler.commands.dataset_reader import single_records
 from tuneyard.compiler.read.stream import HashedFile
 from tuneyard.core.datasets import (
-    REMOTE_SOURCES,
+    FORMATS,
     filled,
     is_input,
     left_out_texts,
     query_fix,
+    unknown_keys,
 )
 from tuneyard.core.documents import BOM
 from tuneyard.core.errors import ContentError, Problem, counted, nearest, show_value, show_values
 from tuneyard.core.records import (
     ALPACA,
     BARE,
-    EXTRAS,
-    OPENAI,
     PAIR,
-    SHAREGPT,
     SHAREGPT_TAGS,
     Entry,
     Example,
@@ -37,12 +34,6 @@ from tuneyard.core.records import (
 )
 
 NOT_NEEDED = ("system_tag", "observation_tag", "function_tag")  # a record with such a turn is E406
-FORMATS = ("alpaca", "sharegpt")
-OPENAI_HINT = "LLaMA-Factory's openai adds words of its own to each system text: use sharegpt with tags"
-KEYS = {
-    "file_name", "formatting", "columns", "tags", "ranking", "subset", "split", "folder", "num_samples",
-    *REMOTE_SOURCES,
-}  # fmt: skip
 Records = Iterator[tuple[str, Record, Example | str]]
 # Of Arrow; null goes with every type.
 TYPES = {bool: "truth values", int: "numbers", float: "numbers", str: "texts", list: "lists", dict: "objects"}
@@ -52,14 +43,9 @@ LEFT_OUT = "and the entry does not name it: LLaMA-Factory leaves it out"
 
 def entry_problems(place: str, entry: Entry, record_format: RecordFormat) -> Iterator[Problem]:
     """Report unknown keys of an entry (E401), and parts and tags that it leaves out (E402)."""
-    yield from _unknown_keys(place, entry, KEYS, "")
-    yield from _unknown_keys(place, entry.get("columns"), {*ALPACA, *SHAREGPT, *EXTRAS}, "columns.")
-    yield from _unknown_keys(place, entry.get("tags"), set(SHAREGPT_TAGS), "tags.")
+    yield from unknown_keys(place, entry)
     formatting = record_format.formatting
     if formatting not in FORMATS:
-        message = f"found {show_value(formatting)}, expected one of {', '.join(FORMATS)}"
-        hint = OPENAI_HINT if formatting == OPENAI else nearest(formatting, FORMATS)
-        yield Problem("E401", place, message, "formatting", hint)
         return
     parts = ["prompt" if formatting == "alpaca" else "messages"]
     if record_format.ranking:
@@ -94,17 +80,6 @@ def column_problems(place: str, record_format: RecordFormat, keys: set[str]) -> 
                 f"columns.{part}",
                 nearest(column, keys, "name a column of the records"),
             )
-
-
-def _unknown_keys(place: str, value: Any, keys: set[str], prefix: str) -> Iterator[Problem]:
-    """Report keys of an object of an entry that LLaMA-Factory does not know. `prefix` is its path."""
-    if value is not None and not isinstance(value, dict):
-        yield Problem("E401", place, f"found {show_value(value)}, expected an object", prefix.rstrip("."))
-        return
-    for key in value or {}:
-        if key not in keys:
-            message = "LLaMA-Factory does not know this key and ignores it"
-            yield Problem("E401", place, message, f"{prefix}{key}", nearest(key, keys))
 
 
 @dataclass

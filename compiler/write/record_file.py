@@ -10,7 +10,7 @@ from os import pread
 from pathlib import Path
 from typing import BinaryIO, Self
 
-from tuneyard.core.files import flush_much, named
+from tuneyard.core.files import named
 
 COPIED = 1 << 20  # bytes at a time
 BLOCK = 1000  # rows that are copied at a time
@@ -39,7 +39,6 @@ class RecordFile:
         if is_part:
             self._head, self._tail = b"", self.between
         self._digest = hashlib.sha256()
-        self._flushed = 0
         self._open_files = ExitStack()
 
     def __enter__(self) -> Self:
@@ -92,10 +91,8 @@ class RecordFile:
             view = memoryview(data)
             while view:
                 view = view[self._file.write(view) :]
-        if self.is_part:
-            return
-        self._digest.update(data)
-        self._flushed = flush_much(self._file, self._flushed)
+        if not self.is_part:
+            self._digest.update(data)
 
 
 def keys_in(path: Path) -> "memoryview[int]":

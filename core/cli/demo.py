@@ -23,7 +23,7 @@ import click
 from tuneyard.core.cli.main import cli_command, next_step, same_options
 from tuneyard.core.documents import padded
 from tuneyard.core.errors import ContentError, RequestError, counted, need, resumed_by
-from tuneyard.core.files import make_folder, reserved
+from tuneyard.core.files import HUB_ID, make_folder, reserved
 from tuneyard.core.installation.checkout import python_path
 from tuneyard.core.language.messages import say
 from tuneyard.core.language.translation import tr
@@ -159,9 +159,12 @@ def cli(out: Path, model: str, dry_run: bool) -> None:
     results are reused. It writes below models/demo-base, dataset_info/demo_*, saves/demo-*, results/demo and
     results/demo-steps.
     """
-    if model != str(BASE) and Path(model).exists():
-        base_config(Path(model))
-        model = str(Path(model).resolve())
+    folder = Path(model)
+    if HUB_ID.fullmatch(model) and not folder.parent.is_dir():
+        say(f"{model}: no folder here, so that the steps fetch it from the Hugging Face Hub", to_stderr=True)
+    elif folder != BASE:
+        base_config(folder)
+        model = str(folder.resolve())
     if dry_run:
         for step in steps(model):
             say(f"{padded(step.name, 18)} {shlex.join(['tuneyard', *step.words])}")

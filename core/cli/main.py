@@ -143,12 +143,15 @@ class TuneyardCommand(WithExamples):
         self.params = [*self.params, LANG, QUIET]
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Parse the arguments. An error of Click's parser gets the command, for its usage and example."""
+        """Parse the arguments; a `~` that the shell left alone (in quotes, after `=`) is the home folder.
+
+        An error of Click's parser gets the command, for its usage and example.
+        """
         for option, word in pairwise(["", *args]):
             if word in _PLACEHOLDERS and option not in _OF_COLUMNS and not Path(word).exists():
                 raise click.BadParameter(f"{word} is a placeholder of the help: put your own there.", ctx)
         home = os.path.expanduser("~/")  # noqa: PTH111  # Path's raises without one
-        args = [re.sub("^~/|(?<==)~/", home, word) for word in args]  # quoted, or after `=`
+        args = [re.sub("^~/|(?<==)~/", home, word) for word in args]
         try:
             rest = super().parse_args(ctx, args)
         except click.UsageError as error:

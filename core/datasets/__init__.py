@@ -4,21 +4,34 @@ import contextlib
 import itertools
 import re
 import shlex
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from tuneyard.core.documents import BOM, json_lines
-from tuneyard.core.errors import ContentError, RequestError, nearest, nearest_name, wrong_value
+from tuneyard.core.errors import (
+    ContentError,
+    Problem,
+    RequestError,
+    nearest,
+    show_value,
+    wrong_value,
+)
 from tuneyard.core.files import Fields, is_file, near_name, read_json, read_object
 from tuneyard.core.language.han import HAN
 from tuneyard.core.language.messages import say
-from tuneyard.core.records import BARE, Record
+from tuneyard.core.records import ALPACA, BARE, EXTRAS, OPENAI, SHAREGPT, SHAREGPT_TAGS, Record
 
 REGISTRY = "dataset_info.json"
 NAMES = 10  # most registered names in a message
 REMOTE_SOURCES = ("hf_hub_url", "ms_hub_url", "om_hub_url", "script_url", "cloud_file_name")
 """Keys of an entry that name where its rows are, other than `file_name`."""
+FORMATS = ("alpaca", "sharegpt")
+OPENAI_HINT = "LLaMA-Factory's openai adds words of its own to each system text: use sharegpt with tags"
+KEYS = {
+    "file_name", "formatting", "columns", "tags", "ranking", "subset", "split", "folder", "num_samples",
+    *REMOTE_SOURCES,
+}  # fmt: skip
 INPUT_NAMES = (
     "input", "inputs", "query", "question", "context", "contexts", "passage", "document", "article",
     "paragraph", "background",
@@ -85,8 +98,10 @@ def read_registry(folder: Path) -> dict[str, Fields]:
     path = folder / REGISTRY
     try:
         path.stat()  # unlike `exists`, it raises for a loop of links
-    except (FileNotFoundError, NotADirectoryError):
+    except FileNotFoundError:
         return {}
+    except NotADirectoryError:
+        raise RequestError(near_name(path)) from None
     entries: dict[str, Fields] = {}
     for name, entry in read_object(path, unique_keys=True).items():
         if not isinstance(entry, dict):
@@ -134,6 +149,9 @@ def not_registered(
         or f"`tuneyard data list{here}` shows what there is; --dataset-dir (in a recipe dataset_dir) names "
         "another folder",
     )
+    parts = re.split(r"[;+|\s]+", name)
+    if set(parts) <= set(names):
+        hint = f"several names have commas between them: {','.join(parts)}"
     other = other_folder(name, folder)
     if other:
         hint = f"it is in {other / REGISTRY}: in a recipe `dataset_dir: {other}`, else --dataset-dir {other}"
@@ -149,16 +167,44 @@ def file_not_found(name: str, path: Path, folder: Path) -> RequestError:
     return RequestError(f"{path}: file of dataset {name!r} not found; {fix}; {near_name(path)}")
 
 
-def find_dataset(name: str, folder: Path) -> Dataset:
-    """Find a registered dataset of records; `RequestError` for a folder, or a missing one."""
+def unknown_keys(place: str, entry: Record) -> Iterator[Problem]:
+    """Report the keys and the `formatting` of an entry that LLaMA-Factory does not know (E401)."""
+    for name, keys in (("", KEYS), ("columns", {*ALPACA, *SHAREGPT, *EXTRAS}), ("tags", {*SHAREGPT_TAGS})):
+        value = entry.get(name) if name else entry
+        if value is not None and not isinstance(value, Mapping):
+            yield Problem("E401", place, f"found {show_value(value)}, expected an object", name)
+            continue
+        for key in value or ():
+            if key not in keys:
+                message = "LLaMA-Factory does not know this key and ignores it"
+                yield Problem("E401", place, message, f"{name}.{key}".lstrip("."), nearest(key, keys))
+    formatting = str(entry.get("formatting", FORMATS[0]))
+    if formatting not in FORMATS:
+        message = f"found {show_value(formatting)}, expected one of {', '.join(FORMATS)}"
+        hint = OPENAI_HINT if formatting == OPENAI else nearest(formatting, FORMATS)
+        yield Problem("E401", place, message, "formatting", hint)
+
+
+def refuse_misspelt(name: str, folder: Path, entry: Record) -> None:
+    """Raise `ContentError` for the first key or `formatting` of an entry that is nearly a known one."""
+    for problem in unknown_keys(f"{folder / REGISTRY}: {name}", entry):
+        if problem.hint.endswith("?"):
+            raise ContentError(problem.line())
+
+
+def find_dataset(name: str, folder: Path, *, lenient: bool = False) -> Dataset:
+    """Find a registered dataset of records; `RequestError` for a folder, or a missing one.
+
+    An entry with a misspelt key is refused, unless `lenient`.
+    """
     entries = read_registry(folder)
     if name not in entries:
         raise not_registered(name, folder, entries)
     file_name = entries[name].get("file_name")
+    if not lenient or file_name is None:
+        refuse_misspelt(name, folder, entries[name])
     if not isinstance(file_name, str):
-        near = nearest_name("file_name", entries[name].keys() - {*REMOTE_SOURCES})
-        fix = f"rename `{near}`" if near else "only local files can be read here"
-        raise ContentError(f"{folder / REGISTRY}: {name}: no file_name: {fix}")
+        raise ContentError(f"{folder / REGISTRY}: {name}: no file_name: only local files can be read here")
     path = folder / file_name
     if not path.exists():
         raise file_not_found(name, path, folder)

@@ -41,6 +41,7 @@ OS_FIXES = {
     errno.EROFS: "write to a folder that is yours",
     errno.EACCES: "name a file or folder that is yours",
     errno.EPERM: "name a file or folder that is yours",
+    errno.EISDIR: "name a file in it",
     errno.ELOOP: "remove these links, or name another path",
 }
 _LINE_ENDS = re.compile("[\x00-\x08\x0a-\x1f\x7f\x85\u2028\u2029]")
@@ -67,19 +68,35 @@ _OTHER_TOOLS = {
     "--output-dir": " Here it is --out.",
     "--output-path": " Here it is --out.",
     "--steps": " A setting of a recipe has no dashes: max_steps=20.",
+    "--gpus": " Here it is --for 2xA100-80.",
+    "--max-steps": " A setting of a recipe has no dashes: max_steps=20.",
     "--learning-rate": " A setting of a recipe has no dashes: learning_rate=1e-4.",
+    "--dry-run": " `data check`, `recipe check` and `recipe plan` only look.",
 }
-"""What to type in place of the options and values of LLaMA-Factory, lm-evaluation-harness and vLLM."""
+"""What to type in place of options and values that a command lacks: of LLaMA-Factory, lm-evaluation-harness
+and vLLM, or of another command."""
 _REPEATABLE = ("--adapter", "--data", "--dataset", "--source")
-_NUMBER_SLIP = re.compile(
-    r"""["'](\d+)(?:,(\d[\de-]*)|%)["'](?:: expected a number|, expected a number| is not a valid float)"""
-)
-"""A number with a decimal comma or with `%`, in a message that expects a number."""
+_NO_NUMBER = "(?:: expected a number|, expected a number| is not a valid float)"
+_NO_SHARE = r"(?:\.0)?(?:, expected .* 1 or less| is not in the range 0<.*<=?1\.)"
+_SLIPS = {
+    rf"""["'](\d+),(\d[\de-]*)["']{_NO_NUMBER}""": r"write a decimal point, not a comma: \1.\2",
+    rf"""["'](\d)%["']{_NO_NUMBER}""": r"as a share of 1, write 0.0\1; in points, \1",
+    rf"""["'](\d\d)%["']{_NO_NUMBER}""": r"as a share of 1, write 0.\1; in points, \1",
+    rf"(?<![\d.])(\d){_NO_SHARE}": r"\1% as a share of 1: 0.0\1",
+    rf"(?<![\d.])(\d\d){_NO_SHARE}": r"\1% as a share of 1: 0.\1",
+    r"'(\d\d)[/:](\d\d)' is not a valid float": r"write the share alone: 0.\2",
+    r"'(\d+)(?:[kK]|[,.]000)' is not a valid integer": r"write the digits alone: \g<1>000",
+}
+"""What to write in place of a number, by the message that refuses it."""
 _EMPTY = re.compile("|[=:].+|.+=")
 """A word that an empty variable of the shell leaves: `$A`, `$A=0.5`, `base=$A`."""
 _SEVERAL = re.compile(r"(?:,|(?<=\d)\+)(?=[^\W\d]|[./])")
 """What stands between several names in one word: `a,b`, `a=0.5,b=0.5`, `a:0.5+b:0.5`."""
-_MISSING_PATH = re.compile(r"(?:File|Directory|Path) '(.+)' does not exist\.$")  # of Click
+_TYPOGRAPHIC = re.compile("^[–—−]|(^|=)[“”„«‘’]")
+"""A dash or a quote that a text editor has put in place of the plain one."""
+_MISSING_PATH = re.compile(r"(?:File|Directory|Path) '(.+)' (?:does not exist|is a file)\.$")  # of Click
+_EXTRA = re.compile(r"Got unexpected extra arguments? \((.*)\)", re.DOTALL)  # of Click
+MOST_OPTIONS = 8  # in a message
 _terminated = threading.Event()
 _JSON = json.JSONEncoder(ensure_ascii=False)  # `json.dumps` makes one at each call: rows may all be wrong
 
@@ -176,17 +193,25 @@ def by_code(counts: Mapping[str, int]) -> str:
 def summarise(
     problems: list[Problem], show_all: bool = False, counts: Mapping[str, int] | None = None
 ) -> str:
-    """List problems (20 unless `show_all`, errors first), then the total with counts by code.
+    """List problems, then the total with counts by code.
 
+    Unless `show_all`, errors come first, there are 20 lines at most, and equal messages share one if need be.
     `counts` are given if `problems` is only the beginning of a longer list.
     """
     if counts is None:
         counts = Counter(problem.code for problem in problems)
     if not show_all:
-        problems = sorted(problems, key=lambda problem: not problem.is_error)[:SHOWN]
-    lines = [problem.line() for problem in problems]
-    total = sum(counts.values())
-    rest = total - len(lines)
+        problems = sorted(problems, key=lambda problem: not problem.is_error)
+    is_grouped = len(problems) > SHOWN and not show_all
+    groups: dict[object, list[Problem]] = {}
+    for number, problem in enumerate(problems):
+        groups.setdefault(problem.message if is_grouped else number, []).append(problem)
+    total = rest = sum(counts.values())
+    lines = []
+    for first, *others in list(groups.values())[: None if show_all else SHOWN]:
+        more = f" (and {len(others)} more like it)" if others else ""
+        lines.append(first.line() + more)
+        rest -= 1 + len(others)
     if rest:
         lines.append(f"… {rest} more (--all shows every one)")
     lines.append(f"{counted(total, 'problem')} ({by_code(counts)})")
@@ -256,7 +281,8 @@ def _exit_code(command: click.Command) -> int:
     except click.ClickException as error:
         message_of_click = io.StringIO()
         error.show(message_of_click)
-        say(message_of_click.getvalue().rstrip("\n") + _hint(error) + _slip(error.message), to_stderr=True)
+        hint = _slip(error.message) or _hint(error)
+        say(message_of_click.getvalue().rstrip("\n") + hint, to_stderr=True)
         return 2
     except TuneyardError as error:
         say(f"error: {error}{_slip(str(error))}", to_stderr=True)
@@ -299,35 +325,50 @@ def _hint(error: click.ClickException) -> str:
     if isinstance(error, click.NoSuchOption) and error.ctx and isinstance(error.ctx.command, click.Group):
         return f" Options come after the command: {error.ctx.command_path} COMMAND {error.option_name} …"
     hint = _OTHER_TOOLS.get("".join(error.message.split("'")[1:2]), "")
-    if error.message.startswith("Got unexpected extra argument"):
-        hint = (
-            "; put a text with spaces in quotes, or name its option before it (--model, --dataset, --once), "
-            "with plain dashes"
-        )
     missing_path = _MISSING_PATH.search(error.message)
     if missing_path:
         from tuneyard.core.files import near_name
 
         return f"\n{near_name(Path(missing_path[1]))}"
     if isinstance(error, click.UsageError) and error.ctx:
+        extra = _EXTRA.match(error.message)
+        if extra:
+            hint = _for_extra(extra[1], error.ctx.command)
         for line in getattr(error.ctx.command, "examples", ()):
             if f" {error.ctx.info_name} " in line:
                 return f"{hint}\nExample: {line}"
     return hint
 
 
+def _for_extra(words: str, command: click.Command) -> str:
+    """How to give the words that a command does not take: in quotes, or after an option that it has."""
+    options: dict[str, click.Parameter] = {}
+    for parameter in command.params:
+        if isinstance(parameter, click.Option) and not parameter.is_flag:
+            options |= dict.fromkeys(parameter.opts, parameter)
+    for name, value, extra in zip(sys.argv, sys.argv[1:], sys.argv[2:], strict=False):
+        if name in options and words.startswith(extra):
+            if options[name].multiple:
+                return f"; give each its own {name}: {name} {value} {name} {extra}"
+            return f"; {name} takes one value: words in quotes ('{value} {words}'), numbers with commas"
+    listed = ", ".join(list(options)[:MOST_OPTIONS]) or "none takes one"
+    return f"; see the usage above: a text with spaces is in quotes, a value after its option ({listed})"
+
+
 def _slip(message: str) -> str:
     """A line on a slip in the refused number or in the words of the command line, "" without any."""
-    number = _NUMBER_SLIP.search(message)
-    if number:
-        whole, decimals = number.groups()
-        if decimals:
-            return f"\nwrite a decimal point, not a comma: {whole}.{decimals}"
-        return f"\nas a share of 1, write {int(whole) / 100:g}; in points, {whole}"
+    for pattern, fix in _SLIPS.items():
+        number = re.search(pattern, message)
+        if number:
+            return f"\n{number.expand(fix)}"
     for word, following in pairwise(sys.argv):
         path = f"{word} {following}"
         if os.path.exists(path):  # noqa: PTH110  # Path.exists raises for a name that is too long
             return f'\nput a path with spaces in quotes: "{path}"'
+        if "=" in word and word.endswith(","):
+            return f"\nleave the space after the comma out: {word}{following}"
+        if _TYPOGRAPHIC.search(following):
+            return f"\n{following}: a text editor's dash or quote; type two hyphens (--) or a plain quote (')"
         if _EMPTY.fullmatch(following):
             return f"\n{word} {following!r}: is a variable of your shell empty?"
         if "recipe" in sys.argv:  # whose settings have commas
@@ -425,17 +466,18 @@ def size_words(size: float) -> str:
 
 
 def nearest_name(name: str, choices: Iterable[str]) -> str:
-    """The choice nearest to `name`, "" if none is similar.
+    """The choice nearest to `name` in any case, "" if none is similar.
 
     A choice that begins with `name` (adamw_torch, mine.yaml, accuracy) is nearer than one of similar letters.
     """
     import difflib
 
-    choices = list(choices)
-    close = [choice for choice in choices if choice.startswith(name) and len(name) > 1]
+    choice_by_lower = {choice.lower(): choice for choice in choices}
+    name = name.lower()
+    close = [choice for choice in choice_by_lower if choice.startswith(name) and len(name) > 1]
     if not close:
-        close = difflib.get_close_matches(name, choices, n=1, cutoff=0.66)
-    return next(iter(close), "")
+        close = difflib.get_close_matches(name, choice_by_lower, n=1, cutoff=0.66)
+    return choice_by_lower.get(next(iter(close), ""), "")
 
 
 def nearest(name: str, choices: Iterable[str], otherwise: str = "") -> str:

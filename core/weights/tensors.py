@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tuneyard.core.errors import ContentError, describe_os_error, unexpected
-from tuneyard.core.files import Fields, flush_much
+from tuneyard.core.files import Fields
 
 BITS = {
     "BOOL": 8, "U8": 8, "I8": 8, "I16": 16, "U16": 16, "I32": 32, "U32": 32, "I64": 64, "U64": 64,
@@ -186,14 +186,12 @@ def write_weights(path: Path, tensors: Sequence[Spec], values: Iterable[Array]) 
     """
     with path.open("xb") as file:
         file.write(header_bytes(tensors))
-        flushed = 0
         for (name, dtype, shape), array in zip(tensors, values, strict=True):
             if array.shape != shape:
                 raise ValueError(f"{name}: array of shape {array.shape}, announced as {shape}")
             stored = from_fp32(array, dtype)
             require_finite(to_fp32(stored, dtype), f"{name}: after rounding to {dtype}")
             file.write(np.ascontiguousarray(stored).data)
-            flushed = flush_much(file, flushed)
 
 
 @contextlib.contextmanager

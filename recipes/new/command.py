@@ -14,7 +14,7 @@ from pathlib import Path
 
 import click
 
-from tuneyard.core.cli.main import cli_command, next_step
+from tuneyard.core.cli.main import cli_command, next_step, same_options
 from tuneyard.core.errors import ContentError, Problem, RequestError, counted, summarise
 from tuneyard.core.files import check_writable, no_folder, write_text
 from tuneyard.core.language.messages import say
@@ -218,7 +218,8 @@ def _untrainable(name: str, rows: Rows) -> str:
         row, reason = rows.problems[0]
         if row:
             reason = f"row {row}: {reason}"
-    return f"{name}: no row can be trained on: {reason or 'it has none'}; tuneyard data verify {name}"
+    verify = shlex.join(["tuneyard", "data", "verify", name, *same_options("--dataset-dir")])
+    return f"{name}: no row can be trained on: {reason or 'it has none'}; {verify}"
 
 
 def _counts(request: RecipeRequest, answer: Facts, template: TemplateChoice | None) -> Measured:

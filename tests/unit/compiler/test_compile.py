@@ -216,10 +216,17 @@ def test_warnings_are_listed_by_file_and_line(bench):
     assert places == sorted(places)
 
 
+def test_labels_that_a_spec_lacks_are_no_rows_to_reject(bench):
+    source = bench.rows("train.jsonl", [ROWS[0] | {"label": "entails" if n else 1} for n in range(30)])
+    verdict = bench.compile("rte", source).verdict("rte")
+    assert "29 of 30 rows have labels that are not in `labels` (" in verdict
+    assert "specs/rte.yaml:11)" in verdict and "--on-error" not in verdict
+
+
 def test_strict_makes_warnings_errors(bench):
     source = bench.rows("train.jsonl", [ROWS[0], ROWS[0] | {"idx": 9}])
     report = bench.compile("rte", source, strict=True)
-    assert report.failed and report.verdict().startswith("1 warning, and --strict")
+    assert report.failed and report.verdict("rte").startswith("1 warning, and --strict")
     assert (report.read, report.kept, report.not_written) == (2, 0, 2)
     assert not bench.out.exists()
     assert not bench.compile("rte", source).failed

@@ -213,7 +213,7 @@ def test_a_bundled_spec_with_what_differs(bench, make_row, like, expected):
         ),
         (
             lambda n: {"instruction": ask(n), "input": ("nan", "N/A", story(n))[n % 3], "output": reply(n)},
-            'input has "nan", "N/A" in 20 rows, which the model reads as text',
+            'input has "nan", "N/A" (number of rows: 20), which the model reads as text',
         ),
     ],
 )

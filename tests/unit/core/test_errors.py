@@ -182,11 +182,22 @@ def test_a_problem_is_one_line() -> None:
 
 
 def test_twenty_problems_are_shown_and_all_are_counted() -> None:
-    problems = [Problem("W1" if n % 2 else "E2", f"a:{n}", "wrong") for n in range(25)]
+    problems = [Problem("W1" if n % 2 else "E2", f"a:{n}", f"wrong {n}") for n in range(25)]
     text = summarise(problems).splitlines()
-    assert text[19:] == ["a:13: W1: wrong", "… 5 more (--all shows every one)", "25 problems (E2 13, W1 12)"]
+    assert text[19:] == [
+        "a:13: W1: wrong 13",
+        "… 5 more (--all shows every one)",
+        "25 problems (E2 13, W1 12)",
+    ]
     assert len(summarise(problems, show_all=True).splitlines()) == 26
     assert str(ProblemsError(problems[:1], "set")).endswith("1 problem (E2 1)")
+
+
+def test_equal_messages_of_many_problems_are_on_one_line() -> None:
+    problems = [Problem("E1", f"a:{n}", "no such label" if n else "empty") for n in range(30)]
+    text = summarise(problems, counts={"E1": 40}).splitlines()
+    assert text[:2] == ["a:0: E1: empty", "a:1: E1: no such label (and 28 more like it)"]
+    assert text[2:] == ["… 10 more (--all shows every one)", "40 problems (E1 40)"]
 
 
 def test_problems_name_their_file_once() -> None:

@@ -89,7 +89,7 @@ RECIPE = "model_name_or_path: a/b\nstage: sft\ndataset: x\noutput_dir: out\n"
             "z links/b.csv: it is a link to /gone.csv, which does not exist: remove it",
         ),
         (["data", "init", "z links/b.csv"], 2, "source not found; it is a link to /gone.csv, "),
-        (["data", "verify", "typo", "--out", "z links"], 1, "no file_name: rename `file_nam`"),
+        (["data", "verify", "typo", "--out", "z links"], 1, 'did you mean "file_name"?'),
         (
             ["data", "verify", "mine.csv"],
             2,
@@ -107,7 +107,31 @@ RECIPE = "model_name_or_path: a/b\nstage: sft\ndataset: x\noutput_dir: out\n"
         (
             ["data", "init", "my", "file.csv"],
             2,
-            "(file.csv); put a text with spaces in quotes, or name its option before it",
+            "a text with spaces is in quotes, a value after its option (--text, --label",
+        ),
+        (["eval", "chat", "--once", "Who", "is", "it"], 2, "words in quotes ('Who is it'), numbers with "),
+        (["data", "check", "io", "--source", "a", "b"], 2, "each its own --source: --source a --source b"),
+        (["data", "list", "io"], 2, "a value after its option (--out, --dataset-dir"),
+        (
+            ["data", "check", "io", "—limit", "2"],
+            2,
+            "—limit: a text editor's dash or quote; type two hyphens",
+        ),
+        (["data", "check", "io", "--limit", "10k"], 2, "write the digits alone: 10000"),
+        (
+            ["data", "init", "mine.csv", "--split", "20"],
+            2,
+            "20% as a share of 1: 0.20",
+        ),
+        (["recipe", "sweep", "mine.yaml", "rank=4,", "8"], 2, "the space after the comma out: rank=4,8"),
+        (["recipe", "best", "mine.yaml"], 2, "mine.yaml is a file, expected a folder"),
+        (["demo", "--model", "lor", "--dry-run"], 2, 'did you mean "lora"?'),
+        (["data", "init", "~/mine.csv"], 2, f"{Path.home()}/mine.csv: source not found"),
+        (["data", "init", "lora/scored/run.json"], 2, "tuneyard eval compare --out DIR lora/scored"),
+        (
+            ["data", "stats", "form", "--out", "z links"],
+            1,
+            'expected one of alpaca, sharegpt; did you mean "a',
         ),
     ],
 )
@@ -135,7 +159,9 @@ def test_a_mistake_has_a_next_step(
     Path("lora/adapter_config.json").write_text('{"base_model_name_or_path": "b"}')
     Path("z links").mkdir()
     Path("z links/b.csv").symlink_to("/gone.csv")
-    Path("z links/dataset_info.json").write_text('{"typo": {"file_nam": "a.json"}}')
+    Path("z links/dataset_info.json").write_text(
+        '{"typo": {"file_nam": "a.json"}, "form": {"file_name": "a.json", "formatting": "alpac"}}'
+    )
     monkeypatch.setattr("sys.argv", ["tuneyard", *words])
     with pytest.raises(SystemExit) as ended:
         run_command(tuneyard)

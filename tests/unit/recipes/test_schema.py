@@ -90,7 +90,11 @@ def test_the_key_that_was_meant(name, expected):
     [
         ("optim", "adamw", 'E303 did you mean "adamw_torch"?'),
         ("flash_attn", "flash_attention_2", 'E303 did you mean "fa2"?'),
-        ("learning_rate", "1,5e-4", "E302 write a dot, as in 1.5e-4"),
+        (
+            "learning_rate",
+            "1,5e-4",
+            "E302 write a number such as 1.5e-4, and 0.1 for 10% (of all steps: warmup_ratio)",
+        ),
     ],
 )
 def test_the_value_that_was_meant(tmp_path, key, value, expected):
