@@ -2,11 +2,11 @@
 
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 from tuneyard.compiler.init.profile import FEWEST_ROWS, MOST_VALUES, FileProfile, Leaf
 from tuneyard.compiler.spec.column_meanings import CLASS_ENDINGS, USUAL_NAMES
-from tuneyard.core.errors import show_value
+from tuneyard.core.errors import show_values
 
 Labels = dict[str, list[object]]
 """The raw labels by the label that a model answers with."""
@@ -124,10 +124,22 @@ def label_map(leaf: Leaf, chinese: bool) -> tuple[Labels, list[str]]:
     real, values = label_values(leaf)
     if leaf.kind == "truth value":
         return named_labels(TRUTH, values, chinese), []
-    labels = named_labels({value: _class_in(leaf.named(value)) for value in real}, values, chinese=False)
+    meanings: dict[object, str] = {}
+    spellings: dict[str, list[str]] = {}
+    for value in sorted(real, key=lambda value: str(value).swapcase()):  # small letters first
+        name = _class_in(leaf.named(value))
+        variants = spellings.setdefault("".join(name.lower().split()), [])
+        variants.append(name)
+        meanings[value] = variants[0].strip()
+    labels = named_labels({value: meanings[value] for value in real}, values, chinese=False)
+    guesses = [
+        f"{leaf.path}: {show_values(variants)} differ only in case or spaces, and are one label"
+        for variants in spellings.values()
+        if len(variants) > 1
+    ]
     numbers = [name for name in labels if re.fullmatch(r"[\d.]+", name)]
     if len(numbers) < len(labels.keys() - {"unlabelled"}):
-        return labels, list(_spelled_alike(leaf))
+        return labels, guesses
     return labels, [
         f"{leaf.path} holds numbers ({', '.join(numbers)}), and the model learns to answer with them: "
         "write words for them under `labels` and in the prompt"
@@ -138,19 +150,6 @@ def _class_in(value: object) -> str:
     """The text of a class: `broken, late` for Label Studio's `[{"choices": ["late", "broken"]}]`."""
     choices = _CHOICES.fullmatch(str(value))
     return ", ".join(sorted(json.loads(choices[1], strict=False))) if choices else str(value)
-
-
-def _spelled_alike(leaf: Leaf) -> Iterator[str]:
-    """Warn of labels that differ only in case or spaces."""
-    spellings: dict[str, list[str]] = {}
-    for value, count in leaf.values.items():
-        spellings.setdefault("".join(str(value).lower().split()), []).append(f"{show_value(value)} ({count})")
-    for variants in spellings.values():
-        if len(variants) > 1:
-            yield (
-                f"{leaf.path}: {', '.join(variants)} differ only in case or spaces, and the model learns "
-                "different labels: list them under one label in `labels` of the spec, and correct the prompt"
-            )
 
 
 def named_labels(meanings: dict[object, str], values: Iterable[object], chinese: bool) -> Labels:

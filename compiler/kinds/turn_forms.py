@@ -56,6 +56,7 @@ EXCHANGES = (
     ("user", "assistant"),
     ("question", "answer"),
     ("prompt", "response"),
+    ("user", "bot"),
 )
 """The keys of a question and its answer in one object of a conversation (Capybara, MOSS)."""
 QUESTIONS = ("问", "问题", "提问", "q", "question", "f", "frage", "pregunta", "instruction")
@@ -200,9 +201,10 @@ def _common(turn: Any, roles: Mapping[str, str]) -> list[Any]:
     exchange = exchange_keys(turn) if name not in turn else None
     if exchange:
         question, answer = exchange
-        rest = without(turn, *exchange)
+        rest = without(turn, *exchange, SYSTEM)
         reply = {"role": ASSISTANT, "content": turn[answer], **rest}
-        return [{"role": USER, "content": turn[question]}, reply]
+        system = [{"role": SYSTEM, "content": turn[SYSTEM]}] if turn.get(SYSTEM) else []  # XTuner
+        return [*system, {"role": USER, "content": turn[question]}, reply]
     if isinstance(turn.get(name), str) and turn[name] in roles:
         turn = {**turn, name: roles[turn[name]]}
     call = turn.get("function_call")

@@ -24,7 +24,7 @@ UNSPOKEN = "rows have no text, speaker or conversation, or are notices, and are 
 OTHERS = "rows are other answers, or follow one, and are left out"
 UNANSWERED = "conversations have no question with its answer, and are left out"
 SECONDS_OF_A_DAY = 86_400
-UNIX_SECONDS = re.compile(r"\d{9,10}(\.\d+)?")
+UNIX_SECONDS = re.compile(r"(\d{9,10})(\.\d+|\d{3})?")
 _END_OF_DATE = re.compile(r"[T ,]")
 _NOTICE = re.compile(
     r"(?i)\b((channel|group)_?(join|leave|topic|purpose|name|icon|(un)?archive|pinned|follow)|guildmemberjoin"
@@ -138,8 +138,8 @@ def _branches(talks: Talks) -> Talks:
 
 def _day(time: str) -> str:
     """The date of a time: `2024-03-01` of `2024-03-01T09:05`, the number of the day of Unix seconds."""
-    if UNIX_SECONDS.fullmatch(time):
-        return str(int(float(time)) // SECONDS_OF_A_DAY)
+    if seconds := UNIX_SECONDS.fullmatch(time):
+        return str(int(seconds[1]) // SECONDS_OF_A_DAY)
     return _END_OF_DATE.split(time, maxsplit=1)[0]
 
 

@@ -19,7 +19,7 @@ from tuneyard.compiler.spec.column_meanings import USUAL_NAMES
 from tuneyard.core.errors import ContentError, show_value
 
 _SPEAKER_COLUMN = re.compile(
-    "role|from|speaker|is_(user|sender|from_me)|(author|sender)(_role|_type)?|participant|who|direction|absender|autor|auteur|verfasser"
+    "role|from|speaker|is_(user|sender|from_me)|(author|sender)(_role|_type)?|participant|who|direction|absender|sprecher|autor|auteur|verfasser"
     "|角色|说话人|发言人"
 )
 _KNOWN_ROLES = {**ROLES, **SPEAKERS, "is_sender": ASSISTANT, "is_from_me": ASSISTANT}
@@ -114,8 +114,8 @@ def _parting_columns(
 def _speaker_leaf(profile: FileProfile) -> tuple[Leaf | None, dict[str, str]]:
     """The column whose values are speakers, a user and an assistant among them, and their roles.
 
-    If it is named for speakers, half of its rows are enough. USER and SYSTEM alone are the speakers of a
-    dialogue system. A label says who wrote a text (human, gpt).
+    If it is named for speakers, half of its rows are enough. Next to a user alone, SYSTEM is a dialogue
+    system, and an unknown speaker the assistant. A label says who wrote a text (human, gpt).
     """
     for leaf in profile.leaves.values():
         if leaf.name in USUAL_NAMES["label"] or profile.rows < 2:
@@ -125,12 +125,14 @@ def _speaker_leaf(profile: FileProfile) -> tuple[Leaf | None, dict[str, str]]:
         if {name.lower() for name in roles} in ({"true", "false"}, {"1", "0"}):
             other = ASSISTANT if speaker == USER else USER
             roles = {name: speaker if name.lower() in ("true", "1") else other for name in roles}
-        if set(roles.values()) == {USER, SYSTEM}:
+        is_usual = bool(_SPEAKER_COLUMN.fullmatch(leaf.name))
+        others = set(roles.values()) - {USER}
+        if len(roles) == 2 and (others == {SYSTEM} or (is_usual and others == {""})):
             roles = {name: USER if role == USER else ASSISTANT for name, role in roles.items()}
         if not {USER, ASSISTANT} <= set(roles.values()):
             continue
         unknown = [value for value in profile.values(leaf) if not roles.get(str(value))]
-        is_named = _SPEAKER_COLUMN.fullmatch(leaf.name) and 2 * len(unknown) <= len(profile.first)
+        is_named = is_usual and 2 * len(unknown) <= len(profile.first)
         if is_named or "" not in roles.values():
             return leaf, roles
     return None, {}
