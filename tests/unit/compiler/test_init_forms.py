@@ -331,10 +331,18 @@ def test_an_example_a_file_is_one_row_whatever_lists_are_in_it(bench) -> None:
     assert answers(bench, bench.folder / "examples") == ANSWERED
 
 
-def test_texts_with_the_tokens_of_a_template_are_told(bench) -> None:
-    rows = [{"text": f"<s>[INST] {q} [/INST] {a} </s>"} for q, a in ANSWERED]
-    said = propose(bench.rows("llama.jsonl", rows))[1]
-    assert f"warning: {COUNT} of {COUNT} examples contain a token of a chat template" in said
+@pytest.mark.parametrize(
+    "text",
+    [
+        "<s>[INST] {} [/INST] {} </s>",
+        "<|im_start|>user\n{}<|im_end|>\n<|im_start|>assistant\n{}<|im_end|>\n",
+        "<|begin_of_text|><|start_header_id|>user<|end_header_id|>\n\n{}<|eot_id|>"
+        "<|start_header_id|>assistant<|end_header_id|>\n\n{}<|eot_id|>",
+    ],
+)
+def test_texts_with_the_tokens_of_a_template_are_conversations(bench, text: str) -> None:
+    found = records(bench, [{"text": text.format(*pair)} for pair in ANSWERED])
+    assert [tuple(turn["value"] for turn in record["conversations"]) for record in found] == ANSWERED
 
 
 def test_names_of_images_beside_a_text_are_not_left_out_in_silence(bench) -> None:
