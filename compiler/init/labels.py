@@ -20,6 +20,8 @@ TRUTH: dict[object, str] = {True: "yes", False: "no"}
 GLUE_ORDER = {2: ("yes", "no"), 3: ("yes", "maybe", "no")}
 IN_CHINESE = {"yes": "是", "no": "否", "maybe": "可能", "unlabelled": "unlabelled"}
 REPEATS = 5
+SAID = 0.9
+"""The share of texts that contain their value of a column, from which on it is hardly a class."""
 LONGEST_CLASS = 30  # characters on average
 ABOUT_ROW = re.compile(
     "source|split|lang(uage)?|licen[cs]e|(data|sub)set|url|domain|date|created(_at)?|version|public|author"
@@ -66,12 +68,14 @@ def class_leaves(profile: FileProfile, text: Leaf) -> list[Leaf]:
     """Columns of short texts or truth values, with 2 to 30 values, that may be classes, the likeliest first.
 
     Those named as classes are; others need each value five times on average, and come by how even they are,
-    texts first. A truth value that some rows lack, or that is a part of their metadata, is a mark of them.
+    texts first, and last what the text says itself, as the name of a product. A truth value that some rows
+    lack, or that is a part of their metadata, is a mark of them.
     Values with digits under a name of ids, or of the order of turns, are none.
     Where people write to one another, `type` tells a reply from another message, and is no class.
     """
     authors = author_leaves(profile)
-    candidates: list[tuple[bool, bool, int, Leaf]] = []
+    texts = list(map(str, profile.values(text)))
+    candidates: list[tuple[bool, bool, bool, int, Leaf]] = []
     for leaf in profile.leaves.values():
         is_rating = leaf.is_called("rating")
         if leaf.kind in ("number", "fraction") and not (is_rating or leaf.names):
@@ -99,8 +103,11 @@ def class_leaves(profile: FileProfile, text: Leaf) -> list[Leaf]:
         if not is_named and (not repeats or any(map(_DATE.match, map(str, leaf.values)))):  # dates
             continue
         most_common = max(profile.rows - leaf.filled, *leaf.values.values())
-        candidates.append((is_named, leaf.kind == "text", -most_common, leaf))
-    return [leaf for *_, leaf in sorted(candidates, key=lambda item: item[:3], reverse=True)]
+        pairs = zip(map(str, profile.values(leaf)), texts, strict=True)
+        repeated = sum(len(value) > 1 and value in text for value, text in pairs)
+        is_new = repeated < SAID * len(texts)
+        candidates.append((is_named, is_new, leaf.kind == "text", -most_common, leaf))
+    return [leaf for *_, leaf in sorted(candidates, key=lambda item: item[:4], reverse=True)]
 
 
 def label_values(leaf: Leaf) -> tuple[list[object], list[object]]:
