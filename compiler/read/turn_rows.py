@@ -53,6 +53,7 @@ def conversations_of(batches: Iterable[Rows], turns: Mapping[str, str], problems
     - `by`: the turns of a conversation have the same value of it, with `per: day` the same day.
     - `id` and `parent`: a turn answers the one with this id. Of several answers the one with the lowest
       `rank` is taken, otherwise the first.
+    - neither: a file is a conversation.
 
     Without `order` the turns stay in the order of the file. The other columns stay in each turn. Successive
     messages of a user or an assistant are one turn, with the other columns of the first.
@@ -84,8 +85,8 @@ def conversations_of(batches: Iterable[Rows], turns: Mapping[str, str], problems
         if "assistant" in turns and len(asked) < 2:
             noted[UNANSWERED] += 1
             continue
-        name = turns.get("id") or turns["by"]
-        yield ObjectRows(prefix, [talk[0].line], [{name: value, MESSAGES: messages}])
+        row = {turns.get("id") or turns.get("by", ""): value, MESSAGES: messages}
+        yield ObjectRows(prefix, [talk[0].line], [without(row, "")])
     problems.notes += [f"{number:,} {what}" for what, number in (+noted).items()]
 
 

@@ -4,11 +4,12 @@ import re
 from collections import Counter
 from collections.abc import Mapping
 from itertools import chain
+from pathlib import Path
 from typing import cast
 
 from tuneyard.compiler.init.labels import ABOUT_ROW, ID
 from tuneyard.compiler.init.profile import CHINESE, FileProfile, Leaf
-from tuneyard.compiler.init.proposal import Proposal, conversation_proposal, longest_prose
+from tuneyard.compiler.init.proposal import ENDS, Proposal, conversation_proposal, longest_prose
 from tuneyard.compiler.init.shapes.threads import message_links, parent_leaf
 from tuneyard.compiler.kinds.turn_forms import ASSISTANT, ROLES, SPEAKERS, SYSTEM, USER
 from tuneyard.compiler.problems import Problems
@@ -43,7 +44,7 @@ def turn_rows(profile: FileProfile) -> Proposal | None:
     if text is None or text is role:
         return None
     parting, guesses = _parting_columns(profile, role, text, roles)
-    if not parting:
+    if not guesses:
         return None
     unknown = ", ".join(show_value(name) for name, to in roles.items() if not to)
     if unknown:
@@ -62,7 +63,8 @@ def conversation_rows(
     talks = talks_of(profile, turns)
     if all(len({turn["role"] for turn in talk}) == 1 for talk in talks):
         return None
-    proposal = conversation_proposal(MESSAGES, talks, roles)
+    always = {} if turns.keys() & {"by", "id"} else dict.fromkeys(ENDS, "drop")
+    proposal = conversation_proposal(MESSAGES, talks, roles, settings=always)
     proposal.guesses = [*guesses, *proposal.guesses]
     proposal.turns = turns
     return proposal
@@ -96,6 +98,13 @@ def _parting_columns(
     may_be_id = is_usual or ROLES.keys().isdisjoint(name.strip().lower() for name in roles)
     by = conversation_leaf(profile, role, text, may_be_id=may_be_id)
     if by is None:
+        if (
+            is_usual
+            and isinstance(profile.path, Path)
+            and profile.path.is_dir()
+            and not profile.source.splits
+        ):
+            return {}, ["each file is one conversation"]
         if not is_usual or ("chat",) in profile.source.rows.values():
             return {}, []
         raise ContentError(
