@@ -55,8 +55,23 @@ def label_leaf(profile: FileProfile) -> Leaf | None:
         if leaf is None or not 2 <= len(leaf.values) <= MOST_VALUES or "" in leaf.values:
             continue
         if profile.rows < FEWEST_ROWS or 2 * len(leaf.values) <= leaf.filled:
-            return leaf
+            return _in_words(profile, leaf)
     return None
+
+
+def _in_words(profile: FileProfile, label: Leaf) -> Leaf:
+    """The column that has a word for each number of a label, otherwise the label itself."""
+    values = list(map(str, profile.values(label)))
+    if all(map(str.isdecimal, values)):
+        for leaf in profile.leaves.values():
+            pairs = set(zip(values, map(str, profile.values(leaf)), strict=True))
+            if (
+                leaf is not label
+                and leaf.kind == "text"
+                and len(pairs) == len(leaf.values) == len(label.values)
+            ):
+                return leaf
+    return label
 
 
 def author_leaves(profile: FileProfile) -> list[Leaf]:
