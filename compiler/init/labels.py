@@ -2,11 +2,11 @@
 
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 from tuneyard.compiler.init.profile import FEWEST_ROWS, MOST_VALUES, FileProfile, Leaf
 from tuneyard.compiler.spec.column_meanings import CLASS_ENDINGS, USUAL_NAMES
-from tuneyard.core.errors import show_value
+from tuneyard.core.errors import show_values
 
 Labels = dict[str, list[object]]
 """The raw labels by the label that a model answers with."""
@@ -20,6 +20,8 @@ TRUTH: dict[object, str] = {True: "yes", False: "no"}
 GLUE_ORDER = {2: ("yes", "no"), 3: ("yes", "maybe", "no")}
 IN_CHINESE = {"yes": "是", "no": "否", "maybe": "可能", "unlabelled": "unlabelled"}
 REPEATS = 5
+SAID = 0.9
+"""The share of texts that contain their value of a column, from which on it is hardly a class."""
 LONGEST_CLASS = 30  # characters on average
 ABOUT_ROW = re.compile(
     "source|split|lang(uage)?|licen[cs]e|(data|sub)set|url|domain|date|created(_at)?|version|public|author"
@@ -53,8 +55,23 @@ def label_leaf(profile: FileProfile) -> Leaf | None:
         if leaf is None or not 2 <= len(leaf.values) <= MOST_VALUES or "" in leaf.values:
             continue
         if profile.rows < FEWEST_ROWS or 2 * len(leaf.values) <= leaf.filled:
-            return leaf
+            return _in_words(profile, leaf)
     return None
+
+
+def _in_words(profile: FileProfile, label: Leaf) -> Leaf:
+    """The column that has a word for each number of a label, otherwise the label itself."""
+    values = list(map(str, profile.values(label)))
+    if all(map(str.isdecimal, values)):
+        for leaf in profile.leaves.values():
+            pairs = set(zip(values, map(str, profile.values(leaf)), strict=True))
+            if (
+                leaf is not label
+                and leaf.kind == "text"
+                and len(pairs) == len(leaf.values) == len(label.values)
+            ):
+                return leaf
+    return label
 
 
 def author_leaves(profile: FileProfile) -> list[Leaf]:
@@ -66,12 +83,14 @@ def class_leaves(profile: FileProfile, text: Leaf) -> list[Leaf]:
     """Columns of short texts or truth values, with 2 to 30 values, that may be classes, the likeliest first.
 
     Those named as classes are; others need each value five times on average, and come by how even they are,
-    texts first. A truth value that some rows lack, or that is a part of their metadata, is a mark of them.
+    texts first, and last what the text says itself, as the name of a product. A truth value that some rows
+    lack, or that is a part of their metadata, is a mark of them.
     Values with digits under a name of ids, or of the order of turns, are none.
     Where people write to one another, `type` tells a reply from another message, and is no class.
     """
     authors = author_leaves(profile)
-    candidates: list[tuple[bool, bool, int, Leaf]] = []
+    texts = list(map(str, profile.values(text)))
+    candidates: list[tuple[bool, bool, bool, int, Leaf]] = []
     for leaf in profile.leaves.values():
         is_rating = leaf.is_called("rating")
         if leaf.kind in ("number", "fraction") and not (is_rating or leaf.names):
@@ -99,8 +118,11 @@ def class_leaves(profile: FileProfile, text: Leaf) -> list[Leaf]:
         if not is_named and (not repeats or any(map(_DATE.match, map(str, leaf.values)))):  # dates
             continue
         most_common = max(profile.rows - leaf.filled, *leaf.values.values())
-        candidates.append((is_named, leaf.kind == "text", -most_common, leaf))
-    return [leaf for *_, leaf in sorted(candidates, key=lambda item: item[:3], reverse=True)]
+        pairs = zip(map(str, profile.values(leaf)), texts, strict=True)
+        repeated = sum(len(value) > 1 and value in text for value, text in pairs)
+        is_new = repeated < SAID * len(texts)
+        candidates.append((is_named, is_new, leaf.kind == "text", -most_common, leaf))
+    return [leaf for *_, leaf in sorted(candidates, key=lambda item: item[:4], reverse=True)]
 
 
 def label_values(leaf: Leaf) -> tuple[list[object], list[object]]:
@@ -124,10 +146,22 @@ def label_map(leaf: Leaf, chinese: bool) -> tuple[Labels, list[str]]:
     real, values = label_values(leaf)
     if leaf.kind == "truth value":
         return named_labels(TRUTH, values, chinese), []
-    labels = named_labels({value: _class_in(leaf.named(value)) for value in real}, values, chinese=False)
+    meanings: dict[object, str] = {}
+    spellings: dict[str, list[str]] = {}
+    for value in sorted(real, key=lambda value: str(value).swapcase()):  # small letters first
+        name = _class_in(leaf.named(value))
+        variants = spellings.setdefault("".join(name.lower().split()), [])
+        variants.append(name)
+        meanings[value] = variants[0].strip()
+    labels = named_labels({value: meanings[value] for value in real}, values, chinese=False)
+    guesses = [
+        f"{leaf.path}: {show_values(variants)} differ only in case or spaces, and are one label"
+        for variants in spellings.values()
+        if len(variants) > 1
+    ]
     numbers = [name for name in labels if re.fullmatch(r"[\d.]+", name)]
     if len(numbers) < len(labels.keys() - {"unlabelled"}):
-        return labels, list(_spelled_alike(leaf))
+        return labels, guesses
     return labels, [
         f"{leaf.path} holds numbers ({', '.join(numbers)}), and the model learns to answer with them: "
         "write words for them under `labels` and in the prompt"
@@ -138,19 +172,6 @@ def _class_in(value: object) -> str:
     """The text of a class: `broken, late` for Label Studio's `[{"choices": ["late", "broken"]}]`."""
     choices = _CHOICES.fullmatch(str(value))
     return ", ".join(sorted(json.loads(choices[1], strict=False))) if choices else str(value)
-
-
-def _spelled_alike(leaf: Leaf) -> Iterator[str]:
-    """Warn of labels that differ only in case or spaces."""
-    spellings: dict[str, list[str]] = {}
-    for value, count in leaf.values.items():
-        spellings.setdefault("".join(str(value).lower().split()), []).append(f"{show_value(value)} ({count})")
-    for variants in spellings.values():
-        if len(variants) > 1:
-            yield (
-                f"{leaf.path}: {', '.join(variants)} differ only in case or spaces, and the model learns "
-                "different labels: list them under one label in `labels` of the spec, and correct the prompt"
-            )
 
 
 def named_labels(meanings: dict[object, str], values: Iterable[object], chinese: bool) -> Labels:

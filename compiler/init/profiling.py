@@ -327,14 +327,15 @@ def _sources_to_try(
     if len(parts) > 1 and SPLIT_NAMES.issuperset(map(str.lower, parts)):
         keys: ByPart = {name: (name,) for name in parts}
         yield [Source(splits=keys, rows=keys, encoding=encoding)]
-    elif len(lists) == 1:
-        for steps in _lists_within(next(iter(lists.values())), tuple(lists)):
-            yield [Source(encoding=encoding, rows={"": steps})]
+    elif lists:
+        for name, items in sorted(lists.items(), key=lambda each: -len(each[1])):
+            for steps in _lists_within(items, (name,)):
+                yield [Source(encoding=encoding, rows={"": steps})]
     else:
         yield [Source(encoding=encoding)]
-        items = members.get("rows")
-        if are_objects(items):  # CMRC: a list of questions in each text of a list
-            for steps in islice(_lists_within(items, ()), 1, None):
+        outermost = members.get("rows")
+        if are_objects(outermost):  # CMRC: a list of questions in each text of a list
+            for steps in islice(_lists_within(outermost, ()), 1, None):
                 yield [Source(encoding=encoding, rows={"": steps})]
 
 
@@ -344,7 +345,7 @@ def _lists_within(items: list[Fields], steps: Steps) -> Iterator[Steps]:
     inner_lists: dict[str, list[Fields]] = {}
     for item in items:
         for name, value in item.items():
-            is_part = name in FIRST_COUNTS or name in USUAL_NAMES["replies"]
+            is_part = name in (*FIRST_COUNTS, *USUAL_NAMES["replies"], *USUAL_NAMES["label"])
             if are_objects(value) and not are_turns(value) and not is_part:
                 inner_lists.setdefault(name, []).extend(value)
     if len(inner_lists) == 1:

@@ -1,14 +1,13 @@
 """Warnings next to a proposal: guesses, columns left out, fields in lines, answers given away."""
 
-import json
 import re
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import accumulate
+from os.path import commonprefix
 from typing import cast
 
 from tuneyard.compiler.check.marks import as_number
-from tuneyard.compiler.init.profile import CHINESE, FileProfile, Leaf
+from tuneyard.compiler.init.profile import FileProfile, Leaf
 from tuneyard.compiler.init.profiling import split_of_name
 from tuneyard.compiler.init.proposal import Proposal, is_prose
 from tuneyard.compiler.lint.row_checks import EMPTY, plain_text
@@ -19,10 +18,9 @@ from tuneyard.core.datasets import TRAIN_SPLIT
 from tuneyard.core.errors import show_value, show_values
 
 GIVEN_AWAY = 0.5
-SAME = 0.95
 SHOWN_COLUMNS = 8
+_SEPARATOR = re.compile(r"\s*(?:#+|[-=]+>|\|)\s*$")
 LONGEST = 400  # characters of a list of columns
-_FIELD_SIGNS = ("++$++", "|||", "\t", "|", ";")
 _BELOW = re.compile(r"\n(?:\n+|(?=#|[^\W\d_][\w -]{0,24}[:：](?!//)))(.+)")
 _FOREIGN_WORD = re.compile(r"[^\s'\",:{}\\]*[^\x00-\x7f][^\s'\",:{}\\]*")
 _FRACTION = re.compile(r"-?\d{0,3}\.\d+|[01]|\d(\.\d+)?e-\d+")
@@ -54,11 +52,11 @@ def warnings_of(profile: FileProfile, proposal: Proposal, left_out: Sequence[Lea
         yield "each file is a row; leave `rows: file` out of the spec if each line is one"
     yield from _names_of_folders(profile)
     yield from proposal.guesses
-    yield from _fields_in_lines(profile)
     yield from _lines_in_turns(profile)
     yield from _columns_left_out(left_out)
     yield from _words_for_nothing(profile, proposal)
     yield from _answers_given_away(profile, proposal)
+    yield from _separators(profile, proposal)
 
 
 def _names_of_folders(profile: FileProfile) -> Iterator[str]:
@@ -75,23 +73,6 @@ def _names_of_folders(profile: FileProfile) -> Iterator[str]:
             f"the files of {', '.join(held_out)} are in {TRAIN_SPLIT}, as all others: list the folders of "
             "each split in the spec, under `files:` and `splits:` of `source:`"
         )
-
-
-def _fields_in_lines(profile: FileProfile) -> Iterator[str]:
-    """Warn of a .txt file whose lines are rows of a table."""
-    if not profile.is_txt:
-        return
-    lines = profile.lines("text")
-    for sign in _FIELD_SIGNS:
-        counts = Counter(line.count(sign) for line in lines)
-        count, lines_with_it = counts.most_common(1)[0]
-        if count and lines_with_it >= SAME * len(lines):
-            yield (
-                f"each line holds {count + 1} fields with {json.dumps(sign)} between them, and the spec "
-                "learns whole lines: rename the file to .csv, without comments (#), or write .jsonl with a "
-                "key for each field"
-            )
-            return
 
 
 def _lines_in_turns(profile: FileProfile) -> Iterator[str]:
@@ -187,11 +168,9 @@ def _answers_given_away(profile: FileProfile, proposal: Proposal) -> Iterator[st
             continue
         texts = []
         for text, answer in zip(profile.values(leaf), profile.values(answer_leaf), strict=True):
-            if isinstance(text, str) and isinstance(answer, str):
-                # Short ones, as yes and 1, are in other texts by chance.
-                longest_by_chance = 1 if CHINESE.search(answer) else 3
-                if len(answer) > longest_by_chance:
-                    texts.append((text.lower(), answer.lower()))
+            # Short ones, as yes and 是, are in other texts by chance.
+            if isinstance(text, str) and isinstance(answer, str) and len(answer.encode()) > 3:
+                texts.append((text.lower(), answer.lower()))
         answers = {answer for _, answer in texts}
         contained = 0
         for text, answer in texts:
@@ -202,3 +181,13 @@ def _answers_given_away(profile: FileProfile, proposal: Proposal) -> Iterator[st
                 f"{leaf.path} contains {answer_leaf.path} in {contained} of {len(texts)} rows: "
                 "the model would only copy it; leave the column out, or cut the answer from it"
             )
+
+
+def _separators(profile: FileProfile, proposal: Proposal) -> Iterator[str]:
+    """Warn of prompts that all end with a separator, such as `###` or `->`, as older models needed it."""
+    for leaf in proposal.prompts(profile).values():
+        texts = [str(value)[::-1] for value in profile.values(leaf)]
+        separator = _SEPARATOR.search(commonprefix(texts)[::-1])  # noqa: RUF071  # of characters
+        if separator:
+            ending = show_value(separator[0])
+            yield f"all texts of {leaf.path} end with {ending}: cut it if it is no part of them"

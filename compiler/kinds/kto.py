@@ -40,7 +40,7 @@ def _judge(values: Counter[object], place: str) -> Problem | str:
 def _are_marks(name: str, values: Sequence[object]) -> bool:
     """True for two marks, one of them for good answers. In a `label` only true and false are no classes."""
     if name == "label":
-        return all(isinstance(value, bool) for value in values)
+        return {str(value).lower() for value in values} <= {"true", "false"}
     return set(map(as_number, values)) in ({0, 1}, {-1, 1})
 
 

@@ -56,6 +56,7 @@ EXCHANGES = (
     ("user", "assistant"),
     ("question", "answer"),
     ("prompt", "response"),
+    ("user", "bot"),
 )
 """The keys of a question and its answer in one object of a conversation (Capybara, MOSS)."""
 QUESTIONS = ("问", "问题", "提问", "q", "question", "f", "frage", "pregunta", "instruction")
@@ -64,7 +65,7 @@ SPEAKERS = {
     **dict.fromkeys(
         (
             *QUESTIONS, "user", "human", "customer", "client", "caller", "visitor", "patient", "student",
-            "inbound", "you", "you said",
+            "inbound", "you", "you said", "inst",
             "用户", "客户", "顾客", "访客", "患者", "学生", "买家",
             "ユーザー", "質問", "顧客", "사용자", "질문", "고객",
             "kunde", "nutzer", "cliente", "usuario", "utilisateur",
@@ -75,7 +76,7 @@ SPEAKERS = {
         (
             "答", "回答", "答案", "a", "answer", "antwort", "respuesta", "réponse", "response",
             "assistant", "ai", "bot", "gpt", "agent", "support",
-            "operator", "advisor", "representative", "doctor", "teacher", "chatbot", "outbound",
+            "operator", "advisor", "representative", "/inst", "doctor", "teacher", "chatbot", "outbound",
             "chatgpt", "chatgpt said",
             "助手", "客服", "坐席", "医生", "老师", "卖家", "机器人",
             "アシスタント", "オペレーター", "어시스턴트", "답변", "상담원",
@@ -104,6 +105,13 @@ _TRANSCRIPT = re.compile(
     r"|(?:Below is [^#]*)?### (?:Human|User|Instruction):.*### (?:Assistant|Response):)",
     re.DOTALL,
 )
+_TOKENS = re.compile(
+    r"\s*(?:<s>|<\|begin_of_text\|>)?"
+    r"(?:<\|(?:im_start\|>|start_header_id\|>|(?=(?:system|user|assistant)\|>))|\[(?=/?INST\]))(/?\w+)"
+    r"(?:\|>|<\|end_header_id\|>|\])?\s*"
+)
+"""The beginning of a turn in the chat templates of ChatML, Llama 2 and 3, and Zephyr."""
+_ENDS = re.compile(r"\s*(?:</s>|<\|(?:im_end|eot_id|end)\|>)\s*")
 _SPEAKERS = re.compile(r"(?:^|\n\n)(Human|Assistant): ?")
 _HEADED = re.compile(r"\s*### (Human|User|Instruction|Assistant|Response):[ \n]?")
 _LINES = re.compile(rf"(?:^|\n\n?){SPEAKER.pattern}\s*", re.I)
@@ -146,16 +154,21 @@ def common_turns(value: object, roles: Mapping[str, str], *, whole: bool = True)
 
 def is_transcript(value: object) -> bool:
     """True if a value is a dialogue in one text: `Human: …`, a blank line, `Assistant: …`, as HH-RLHF's,
-    `### Human: …### Assistant: …`, as Guanaco's, or `### Instruction: …### Response: …`, as Alpaca's prompt.
+    `### Human: …### Assistant: …`, as Guanaco's, `### Instruction: …### Response: …`, as Alpaca's prompt, or
+    with the tokens of a chat template.
     """
-    return isinstance(value, str) and _TRANSCRIPT.match(value) is not None
+    return isinstance(value, str) and bool(_TRANSCRIPT.match(value) or _TOKENS.match(value))
 
 
 def _from_text(text: str, *, whole: bool) -> object:
     """The turns in a text, or the text itself, as of examples in a prompt (`Q: … A: … Q: … A:`)."""
     spoken = text.lstrip()
     if is_transcript(text):
-        turns = _spoken(_SPEAKERS if spoken.startswith("Human:") else _HEADED, spoken)
+        speakers = _SPEAKERS if spoken.startswith("Human:") else _HEADED
+        if _TOKENS.match(spoken):
+            spoken = spoken.replace("[INST] <<SYS>>", "<|system|>").replace("<</SYS>>", "<|user|>")
+            speakers, spoken = _TOKENS, _ENDS.sub("", spoken)
+        turns = _spoken(speakers, spoken)
         # The answers to Nectar's prompts are in another column.
         return turns[:-1] if whole and not turns[-1]["content"].strip() else turns
     if whole and (first := SPEAKER.match(spoken)):
@@ -181,7 +194,7 @@ def _spoken(speakers: re.Pattern[str], text: str) -> list[dict[str, str]]:
     turns = list(zip(pieces[::2], pieces[1::2], strict=True))
     if before:
         turns.insert(0, (SYSTEM, before))
-    return [{"role": SPEAKERS[name.lower()], "content": words} for name, words in turns]
+    return [{"role": SPEAKERS.get(name.lower(), name), "content": words} for name, words in turns]
 
 
 def exchange_keys(item: Fields) -> tuple[str, str] | None:
@@ -200,9 +213,10 @@ def _common(turn: Any, roles: Mapping[str, str]) -> list[Any]:
     exchange = exchange_keys(turn) if name not in turn else None
     if exchange:
         question, answer = exchange
-        rest = without(turn, *exchange)
+        rest = without(turn, *exchange, SYSTEM)
         reply = {"role": ASSISTANT, "content": turn[answer], **rest}
-        return [{"role": USER, "content": turn[question]}, reply]
+        system = [{"role": SYSTEM, "content": turn[SYSTEM]}] if turn.get(SYSTEM) else []  # XTuner
+        return [*system, {"role": USER, "content": turn[question]}, reply]
     if isinstance(turn.get(name), str) and turn[name] in roles:
         turn = {**turn, name: roles[turn[name]]}
     call = turn.get("function_call")

@@ -33,6 +33,7 @@ from tuneyard.compiler.read.stream import (
     undecodable,
     whole_lines,
 )
+from tuneyard.compiler.read.turn_rows import MESSAGES
 from tuneyard.compiler.rows import Fields, InDocument, Line, ObjectRows, Place, Prefix, without
 from tuneyard.compiler.spec.column_meanings import role_of_name
 from tuneyard.compiler.spec.column_names import key_in_spec
@@ -58,6 +59,7 @@ BY_ROWS = (
     "by their class? jq -c 'to_entries[] | {text: .value[], label: .key}' OLD > NEW.jsonl"
 )
 """The commands that write lists of texts under their column or class by rows."""
+IGNORED = "ignored next to the rows"
 Found = tuple[Line, object, Wrong | None]
 """A row: its place, its value, and what is wrong with it besides that it may be no object."""
 _CONSTANT = re.compile("NaN|-?Infinity")
@@ -79,7 +81,9 @@ def read_json(file: OpenFile, problems: Problems) -> Iterator[ObjectRows]:
         if not head:
             return
     whole = chain([head], blocks(stream))
-    in_lines = kind != ".json" and head.lstrip()[:1] != b"[" and not source.answers_by_question
+    in_lines = (
+        kind != ".json" and (head.lstrip()[:1] != b"[" or b"]\n[" in head) and not source.answers_by_question
+    )
     message = ""
     if steps or source.answers_by_question:
         layout = Layout(steps, "")
@@ -127,6 +131,7 @@ def read_array(
         for line, row, wrong in walk.rows(steps):
             count += 1
             since += 1
+            row = as_row(row)
             if isinstance(row, dict) and not wrong:
                 rows.append(row)
                 lines.append(line)
@@ -148,7 +153,7 @@ def read_array(
     rows_of_splits = {path[0] for path in source.rows.values()}
     ignored = [key_in_spec(key) for key in walk.ignored if key not in rows_of_splits]
     if ignored:
-        problems.notes.append(f"{display_path}: ignored next to the rows: {', '.join(ignored)}")
+        problems.notes.append(f"{display_path}: {IGNORED}: {', '.join(ignored)}")
 
 
 @dataclass
@@ -224,8 +229,7 @@ class _Walk:
                     continue
                 answer = value if isinstance(value, dict) else {"answer": value}
                 value = {"question": key, **answer}
-            if are_turns(value):
-                value = {"messages": value}
+            value = as_row(value)
             if not isinstance(value, dict):
                 message = f"key {show_value(key)}: found {show_value(value)}"
                 fix = BY_ROWS if isinstance(value, list) else ""
@@ -277,6 +281,11 @@ def _inside(value: object, steps: Steps, place: Line, outer: Fields) -> Iterator
             yield from _inside(item, steps[1:], text, outer | others)
 
 
+def as_row(value: object) -> object:
+    """A list of turns as a row. Any other value stays."""
+    return {MESSAGES: value} if are_turns(value) else value
+
+
 def no_object(value: object) -> str:
     """The message for a row that is not an object."""
     return f'found {show_value(value)}, expected an object, such as {{"question": "…", "answer": "…"}}'
@@ -321,7 +330,7 @@ def _parse_each(
         place = Place(prefix, number)
         line_text = text.decode(errors="backslashreplace").rstrip("\r\n")
         try:
-            row = orjson.loads(text)
+            row = as_row(orjson.loads(text))
             if not isinstance(row, dict):
                 problems.bad_row([Problem("E005", place, no_object(row))], row)
                 continue

@@ -25,7 +25,7 @@ from tuneyard.core.errors import Problem, show_value
 BATCH = 1000
 EXCEL = "sep="
 """The beginning of a line above the header that names the delimiter for Excel."""
-ASKING = re.compile(r"(?:#+ |\*\*) *([^*:：]+[?？]) *(?:\*\*)?\s*")
+ASKING = re.compile(r"(#+ |\*\*) *([^*:：]+[?？]) *(?:\*\*)?\s*")
 """A heading that is a question, as of a FAQ in Markdown."""
 _VOICE = re.compile(r"<v[^ >]* ([^>]+)>")
 _UNSPOKEN = re.compile(
@@ -126,9 +126,11 @@ def _dialogues(
     after a blank line if the turn before it followed without one. If blank lines part all turns, a dialogue
     may go on there, and W225 says so.
 
-    If a heading that asks comes first, each such heading is a question, and what is below it the answer.
+    If a heading that asks comes first, each such heading, and each of its level, is a question, and what is
+    below it the answer.
     """
-    is_faq = is_answer = False
+    is_answer = False
+    level = ""  # `## ` if questions are headings
     first = 0
     is_close = False
     turns: list[Fields] = []
@@ -137,9 +139,12 @@ def _dialogues(
         for number, spoken in lines.items():
             moved, last_line = number - last_line, number
             heading = ASKING.fullmatch(spoken)
-            if heading and (is_faq or not turns):
-                is_faq = is_answer = True
-                spoken = f"Q: {heading[1]}"
+            if heading and (level or not turns):
+                level = level or heading[1]
+            is_question = level[:1] == "#" and spoken.startswith(level)
+            if level and (heading or is_question):
+                is_answer = True
+                spoken = f"Q: {heading[2] if heading else spoken.removeprefix(level)}"
             elif is_answer:
                 is_answer = False
                 spoken = f"A: {spoken}"

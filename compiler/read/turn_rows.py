@@ -24,7 +24,7 @@ UNSPOKEN = "rows have no text, speaker or conversation, or are notices, and are 
 OTHERS = "rows are other answers, or follow one, and are left out"
 UNANSWERED = "conversations have no question with its answer, and are left out"
 SECONDS_OF_A_DAY = 86_400
-UNIX_SECONDS = re.compile(r"\d{9,10}(\.\d+)?")
+UNIX_SECONDS = re.compile(r"(\d{9,10})(\.\d+|\d{3})?")
 _END_OF_DATE = re.compile(r"[T ,]")
 _NOTICE = re.compile(
     r"(?i)\b((channel|group)_?(join|leave|topic|purpose|name|icon|(un)?archive|pinned|follow)|guildmemberjoin"
@@ -53,6 +53,7 @@ def conversations_of(batches: Iterable[Rows], turns: Mapping[str, str], problems
     - `by`: the turns of a conversation have the same value of it, with `per: day` the same day.
     - `id` and `parent`: a turn answers the one with this id. Of several answers the one with the lowest
       `rank` is taken, otherwise the first.
+    - neither: a file is a conversation.
 
     Without `order` the turns stay in the order of the file. The other columns stay in each turn. Successive
     messages of a user or an assistant are one turn, with the other columns of the first.
@@ -84,8 +85,8 @@ def conversations_of(batches: Iterable[Rows], turns: Mapping[str, str], problems
         if "assistant" in turns and len(asked) < 2:
             noted[UNANSWERED] += 1
             continue
-        name = turns.get("id") or turns["by"]
-        yield ObjectRows(prefix, [talk[0].line], [{name: value, MESSAGES: messages}])
+        row = {turns.get("id") or turns.get("by", ""): value, MESSAGES: messages}
+        yield ObjectRows(prefix, [talk[0].line], [without(row, "")])
     problems.notes += [f"{number:,} {what}" for what, number in (+noted).items()]
 
 
@@ -138,8 +139,8 @@ def _branches(talks: Talks) -> Talks:
 
 def _day(time: str) -> str:
     """The date of a time: `2024-03-01` of `2024-03-01T09:05`, the number of the day of Unix seconds."""
-    if UNIX_SECONDS.fullmatch(time):
-        return str(int(float(time)) // SECONDS_OF_A_DAY)
+    if seconds := UNIX_SECONDS.fullmatch(time):
+        return str(int(seconds[1]) // SECONDS_OF_A_DAY)
     return _END_OF_DATE.split(time, maxsplit=1)[0]
 
 

@@ -19,7 +19,7 @@ _USUAL_NAMES = {
     "指令 提示 问题 提问 题目 标准问题 用户问题 客户问题 用户输入 提示词 问 "
     "frage pregunta pergunta вопрос 質問 질문",
     "context": "input context contexts instances.input passage event paragraph context_text question_content "
-    "support schema 输入 上下文 背景 补充信息",
+    "support schema question_text question_body 输入 上下文 背景 补充信息",
     "answer": "output response answer long_answer completion solution response_chosen answers.text chosen a "
     "judgement reply best_answer target targets canonical_solution instances.output answers generation "
     "ground_truth ideal assistant_message answer_text response_text reply_text solution_text "
@@ -27,7 +27,7 @@ _USUAL_NAMES = {
     "输出 回答 答案 标准答案 参考答案 回复 答复 标准回答 客服回复 回复内容 答 "
     "antwort respuesta réponse resposta ответ 답변",
     # Under these names only sentences are an answer: `query` may ask, `resolution` be "fixed".
-    "prose answer": "code sql query resolution assistant agent bot ai gpt label",
+    "prose answer": "code sql query resolution assistant agent bot ai gpt doctor therapist operator label",
     "text": "text content body document utterance 话语 文本 内容 正文 句子 评论",
     "summary": "summary highlights 摘要",
     "summarized": "article document dialogue text conversation transcript 文章 正文 对话",
@@ -49,7 +49,7 @@ _USUAL_NAMES = {
     "exchanges": "conversation conversations messages turns dialogue dialog chat transcript data "
     "对话 聊天记录",
     "system": "system system_prompt system_message system_instruction 系统 系统提示 系统提示词 系统指令",
-    "history": "history 历史 对话历史 历史对话 历史记录",
+    "history": "history dialog_history dialogue_history chat_history 历史 对话历史 历史对话 历史记录",
     "tools": "tools functions tool_calls tool_call function_call function_calls",
     "images": "images image image_path image_paths image_url image_urls image_file image_files img imgs "
     "picture pictures photo photos",
@@ -57,10 +57,10 @@ _USUAL_NAMES = {
     "audios": "audios audio audio_path audio_paths audio_url audio_urls speech",
     "chosen": "chosen response_chosen chosen_response preferred preferred_output answer_chosen "
     "chosen_messages response_j response_good chosen_answer preferred_response better better_response "
-    "better_answer good_response",
+    "better_answer good_response good_answer",
     "rejected": "rejected response_rejected rejected_response dispreferred non_preferred_output "
     "answer_rejected rejected_messages response_k response_bad rejected_answer dispreferred_response worse "
-    "worse_response worse_answer bad_response",
+    "worse_response worse_answer bad_response bad_answer",
     "ranking": "response_0 response_1 response_a response_b better_response_id winner is_chosen is_rejected",
     "kto_tag": "kto_tag desirable is_desirable kto_label is_preferred thumbs_up thumbs",
     "feedback": "feedback user_feedback thumb rating user_rating vote 反馈 用户反馈 评价 点赞",

@@ -1,5 +1,6 @@
 """Conversations: turns, or questions with their answers. Plain texts."""
 
+import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -32,20 +33,19 @@ from tuneyard.core.errors import ContentError, show_value
 
 COMPLETIONS = ("completion", "response", "answer", "output", "ideal")
 """Columns that may answer turns which end with the user."""
-_QUESTION = re.compile(
-    rf"^(?:(?:#+ |\*\*).*[?？](?:\*\*)?$|{SPEAKER.pattern}|[\[(]?[qa问答]\d*[\]).、])",
+_TURN = re.compile(
+    rf"^(?:(?:#+ |\*\*).*[?？](?:\*\*)?$|{SPEAKER.pattern}|[\[(]?[qa问答]\d*[\]).、]"
+    r"|[^\W\d_][\w .-]{0,24}[ \t]*(?:\([\d:]+\))?[:：](?!//))",
     re.MULTILINE | re.IGNORECASE,
 )
+"""The beginning of a question, of a turn, or of a field with a name: `## Why?`, `Q1.`, `Anna (10:05):`."""
 _MESSAGE = re.compile(
-    r"[\[(]?((\d{1,4}[./-]){2}\d{1,4},? +)?\d{1,2}:\d\d(:\d\d)?( ?[ap]\.?m\.?)?[\])]?( -)? +"
-    r"[^:：]{1,40}([:：] |$)",
-    re.IGNORECASE,
+    r"[\[(]?((\d{1,4}[./-]){2}\d{1,4},? +)?\d{1,2}:\d\d(:\d\d)?( ?[ap]\.?m\.?)?[\])]?\s", re.IGNORECASE
 )
 """A line of an exported chat: `12/03/2024, 21:15 - Anna: text`, `[10:00] Anna: text`, `00:00:10 Anna`."""
-_NAME = re.compile(r"^([^\W\d_][\w .-]{0,24}?)[ \t]*(?:\([\d:]+\))?[:：](?!//)", re.MULTILINE)
-"""The name of a speaker, or of a field, before a colon."""
-MOST_NAMES = 8
 FEW = 3
+SAME = 0.95
+_FIELD_SIGNS = ("++$++", "|||", "\t", "|", ";")
 _TAGGED = re.compile(r"\S+[ \t](.*[ \t])?(O|[BIESM]-\S+)|-DOCSTART-.*")
 """A token and its tag, as in CoNLL's files: `王 B-PER`."""
 
@@ -161,7 +161,6 @@ def plain_text(profile: FileProfile) -> Proposal | None:
     """Texts for pretraining, or dialogues in them. A text next to a question is its answer, so it is none."""
     text = profile.user_leaf("text")
     if text is None:
-        _refuse_several_results(profile)
         text = profile.called("text", "exchanges")
         if text is None:
             return None
@@ -171,7 +170,7 @@ def plain_text(profile: FileProfile) -> Proposal | None:
         if profile.called("question") or not text.is_called("text"):
             return None
         _refuse_answers_alone(profile, text.path)
-    _refuse_rows_in_lines(profile, text.path)
+        _refuse_rows_in_lines(profile, text.path)
     write = {"format": "text", "text": "{text}"}
     return Proposal(
         "Plain text for pretraining",
@@ -198,25 +197,14 @@ def _messages_of_people(profile: FileProfile, path: str) -> Iterator[str]:
         )
     text = "\n".join(lines)
     count = len(text.splitlines())
-    questions = _QUESTION.findall(text)
-    speakers = {SPEAKERS.get(name.lower()) for name in questions}
-    most = 0.5 * count
-    if ASSISTANT in speakers:
-        most = FEW
-    if len(questions) > most:
+    turns = _TURN.findall(text)
+    most = FEW if ASSISTANT in {SPEAKERS.get(name.lower()) for name in turns} else 0.5 * count
+    if len(turns) > most:
         yield (
-            f"{len(questions)} of {count} lines look like questions or turns, and plain text learns "
-            "them with their answers as one text. To learn answers, begin the file with the first question, "
-            "and write `Q:` before each question and `A:` before its answer"
-        )
-        return
-    names = Counter(_NAME.findall(text)).most_common(MOST_NAMES)
-    named = sum(lines_of_name for _, lines_of_name in names)
-    if 2 * named > count and len(names) > 1 < names[1][1]:
-        yield (
-            f"{named} of {count} lines begin with {', '.join(dict(names))} and a colon, and plain text "
-            "learns these names and no answers. Of speakers, write `Assistant:` in place of the one to learn "
-            "and `User:` in place of the others; of fields, write .jsonl with a key for each"
+            f"{len(turns)} of {count} lines look like questions, turns or fields, and plain text learns them "
+            "as one text. To learn answers, begin the file with the first question, and write `Q:` before "
+            "each question and `A:` before its answer, or `User:` and `Assistant:`; of fields, write .jsonl "
+            "with a key for each"
         )
 
 
@@ -228,17 +216,6 @@ def _refuse_answers_alone(profile: FileProfile, path: str) -> None:
             f"{profile.path}: {path} has a model's answers, and no column has what they answer; add it to "
             "each row (the input of a batch has it under the same custom_id), or learn them as plain text: "
             f"--text {path}"
-        )
-
-
-def _refuse_several_results(profile: FileProfile) -> None:
-    """`ContentError` if an export of Label Studio has several labels of a text, as of spans or questions."""
-    results = profile.leaves.get("annotations.0.result")
-    if results is not None and results.kind == "several objects":
-        raise ContentError(
-            f"{profile.path}: {results.path} has several labels of one text, expected one label or plain "
-            "text; export JSON-MIN from Label Studio, which has a column for each question, or learn the "
-            "texts alone: name their column with --text"
         )
 
 
@@ -264,5 +241,13 @@ def _refuse_rows_in_lines(profile: FileProfile, path: str) -> None:
         raise ContentError(
             f"{profile.path}: one list of objects over its lines, expected plain text; name it .json"
         )
+    for sign in _FIELD_SIGNS if profile.is_txt else ():
+        ((count, lines_with_it),) = Counter(line.count(sign) for line in lines).most_common(1)
+        if count and lines_with_it >= SAME * len(lines):
+            raise ContentError(
+                f"{profile.path}: each line has {count + 1} fields with {json.dumps(sign)} between them, "
+                "expected plain text; name it .csv, without comments (#), or write .jsonl with a key for "
+                f"each field. To learn whole lines: --text {path}"
+            )
     if all(line.startswith("{") and line.endswith("}") for line in lines):
         raise ContentError(f"{profile.path}: each line is an object, expected plain text; name it .jsonl")

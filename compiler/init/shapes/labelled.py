@@ -6,7 +6,6 @@ from collections.abc import Collection
 from tuneyard.compiler.init.labels import (
     GLUE_ORDER,
     NLI_MEANINGS,
-    TRUTH,
     Labels,
     class_leaves,
     label_leaf,
@@ -28,6 +27,7 @@ from tuneyard.compiler.spec.column_meanings import (
     USUAL_NAMES,
     meaning,
 )
+from tuneyard.core.errors import ContentError
 
 # The questions in English (False) and Chinese (True).
 IMPLY = {
@@ -108,9 +108,6 @@ def _judgement(label: Leaf, is_nli: bool, chinese: bool, same_length: bool) -> t
                 "equally long (PAWS, MRPC, QQP, AFQMC). Compare some rows: for another question, as whether "
                 "one text implies the other, change `labels` and the prompt"
             )
-    elif is_nli and label.kind == "truth value":
-        meanings = TRUTH
-        guess = "true means yes, the first text implies the second"
     elif is_nli and real == list(range(len(real))) and len(real) in GLUE_ORDER:
         meanings = dict(zip(real, GLUE_ORDER[len(real)], strict=True))
         numbers = ", ".join(f"{number} is {name}" for number, name in meanings.items())
@@ -136,6 +133,8 @@ def choice_of_words(labels: Collection[str], chinese: bool) -> str:
 def labelled_text(profile: FileProfile) -> Proposal | None:
     """A text with a label of few values."""
     label = label_leaf(profile)
+    if label is None and not profile.user_columns:
+        _refuse_labels_in_lists(profile)
     text = profile.user_leaf("text") or profile.called("text")
     if text is None and label is not None:
         # The question that the label decides, even a short one, unless the file has an answer or a context.
@@ -184,3 +183,16 @@ def labelled_text(profile: FileProfile) -> Proposal | None:
             "model learns the first one: correct them in Label Studio, or export one annotation of each text"
         )
     return Proposal("Texts with a class", columns, write, labels, guesses)
+
+
+def _refuse_labels_in_lists(profile: FileProfile) -> None:
+    """`ContentError` if labels are spans, numbers or objects in a list: the texts alone would be learned."""
+    labels = profile.named((*USUAL_NAMES["label"], "annotations.result"), kinds=("list", "several objects"))
+    if labels is not None:
+        raise ContentError(
+            f"{profile.path}: {labels.path} has several labels of one text, as spans, numbers or objects; "
+            "expected one, or a list of classes as texts. From Label Studio export JSON-MIN, which has a "
+            "column for each question; of objects take the names: "
+            f"jq -c '.{labels.path} |= map(.name)' OLD > NEW.jsonl; or name the columns to learn with --text "
+            "and --label or --answer"
+        )

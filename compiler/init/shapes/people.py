@@ -12,6 +12,7 @@ from tuneyard.compiler.init.shapes.turn_rows import (
     conversation_rows,
     talks_of,
 )
+from tuneyard.compiler.read.turn_order import orders_of
 from tuneyard.compiler.read.turn_rows import UNIX_SECONDS
 
 LONGEST_MESSAGE = 400  # characters on average: longer texts are articles
@@ -39,16 +40,21 @@ def chats_of_people(profile: FileProfile) -> Proposal | None:
         for leaf in profile.leaves.values()
         if leaf.filled == profile.rows and all(map(_DATED.fullmatch, map(str, leaf.values)))
     ]
+    time = max(times, key=lambda leaf: len(leaf.hashes), default=None)
     turns = {"role": author.path, "text": text.path}
     if thread is not None and 2 * thread.filled >= profile.rows:
         turns["by"] = thread.path
         guess = f"the messages with the same {thread.path} are one conversation"
-    elif times:
-        time = max(times, key=lambda leaf: len(leaf.hashes))
+    elif time is not None:
         turns |= {"by": time.path, "per": "day"}
         guess = f"the messages of one day ({time.path}) are one conversation"
     else:
         return None
+    if time is not None:
+        orders = orders_of([list(map(str, profile.values(time)))])
+        if orders and orders[0][0]:  # the first message is not the oldest one
+            turns["order"] = time.path
+            guess += f", in the order of {time.path}"
     answers: Counter[object] = Counter()
     talks = talks_of(profile, turns)
     for talk in talks:

@@ -8,7 +8,7 @@ from tuneyard.compiler.init.labels import (
     label_leaf,
     named_labels,
 )
-from tuneyard.compiler.init.profile import MOST_VALUES, FileProfile, Leaf
+from tuneyard.compiler.init.profile import FileProfile, Leaf
 from tuneyard.compiler.init.proposal import (
     Proposal,
     ProposedColumn,
@@ -28,6 +28,8 @@ SUMMARIZE = {False: "Summarize this text.\n\n{text}", True: "请概括下面的�
 _OTHER_ANSWERS = USUAL_NAMES["prose answer"]
 CHOICES_OF_TASK = "value.choices"
 """The end of the path to Label Studio's choices, which are several if an annotator may choose several."""
+TEXTS_OF_TASK = "value.text"
+"""The end of the path to the texts that an annotator wrote."""
 CALLS_AS_ANSWERS = "answers"
 """The column of the calls in APIGen's rows, which have a list of tools next to it."""
 
@@ -38,10 +40,11 @@ def answered_question(profile: FileProfile) -> Proposal | None:
     if answer is None:
         return None
     is_choice = answer.path.endswith(CHOICES_OF_TASK)
+    is_of_task = is_choice or answer.path.endswith(TEXTS_OF_TASK)
     named_question = question_leaf(profile)
     question = named_question or profile.called("context")
     is_text = is_free_text(profile, answer) and label_leaf(profile) is None
-    if question is None and (profile.user_columns or is_choice or is_text):
+    if question is None and (profile.user_columns or is_of_task or is_text):
         question = profile.called("text") or longest_prose(profile, besides=answer)
     if question is None or question is answer:
         return None
@@ -68,8 +71,6 @@ def answered_question(profile: FileProfile) -> Proposal | None:
             f"{answer.path} is a list, of which the first text is learned, as of alternatives; if they are "
             "parts of one answer, write `is: list` for the column, which joins them"
         )
-    if kind == "any" and len(answer.values) <= MOST_VALUES < profile.rows:
-        proposal.guesses.append(f"{answer.path} has few values, all numbers: they may stand for labels")
     return proposal
 
 
@@ -118,7 +119,7 @@ def _answer_leaf(profile: FileProfile) -> Leaf | None:
         answer = profile.called("answer", kinds=[value_type])
         if answer is not None and not (answer.goes_by("target") and answer is label_leaf(profile)):
             return answer
-    answer = profile.named([CHOICES_OF_TASK], ["texts"]) or profile.named_like("answer")
+    answer = profile.named([CHOICES_OF_TASK, TEXTS_OF_TASK], ["texts"]) or profile.named_like("answer")
     if answer is not None:
         return answer
     names = _OTHER_ANSWERS

@@ -4,11 +4,12 @@ import re
 from collections import Counter
 from collections.abc import Mapping
 from itertools import chain
+from pathlib import Path
 from typing import cast
 
 from tuneyard.compiler.init.labels import ABOUT_ROW, ID
 from tuneyard.compiler.init.profile import CHINESE, FileProfile, Leaf
-from tuneyard.compiler.init.proposal import Proposal, conversation_proposal, longest_prose
+from tuneyard.compiler.init.proposal import ENDS, Proposal, conversation_proposal, longest_prose
 from tuneyard.compiler.init.shapes.threads import message_links, parent_leaf
 from tuneyard.compiler.kinds.turn_forms import ASSISTANT, ROLES, SPEAKERS, SYSTEM, USER
 from tuneyard.compiler.problems import Problems
@@ -19,7 +20,7 @@ from tuneyard.compiler.spec.column_meanings import USUAL_NAMES
 from tuneyard.core.errors import ContentError, show_value
 
 _SPEAKER_COLUMN = re.compile(
-    "role|from|speaker|is_(user|sender|from_me)|(author|sender)(_role|_type)?|participant|who|direction|absender|autor|auteur|verfasser"
+    "role|from|speaker|is_(user|sender|from_me)|(author|sender)(_role|_type)?|participant|who|direction|absender|sprecher|autor|auteur|verfasser"
     "|角色|说话人|发言人"
 )
 _KNOWN_ROLES = {**ROLES, **SPEAKERS, "is_sender": ASSISTANT, "is_from_me": ASSISTANT}
@@ -43,7 +44,7 @@ def turn_rows(profile: FileProfile) -> Proposal | None:
     if text is None or text is role:
         return None
     parting, guesses = _parting_columns(profile, role, text, roles)
-    if not parting:
+    if not guesses:
         return None
     unknown = ", ".join(show_value(name) for name, to in roles.items() if not to)
     if unknown:
@@ -62,7 +63,8 @@ def conversation_rows(
     talks = talks_of(profile, turns)
     if all(len({turn["role"] for turn in talk}) == 1 for talk in talks):
         return None
-    proposal = conversation_proposal(MESSAGES, talks, roles)
+    always = {} if turns.keys() & {"by", "id"} else dict.fromkeys(ENDS, "drop")
+    proposal = conversation_proposal(MESSAGES, talks, roles, settings=always)
     proposal.guesses = [*guesses, *proposal.guesses]
     proposal.turns = turns
     return proposal
@@ -96,6 +98,13 @@ def _parting_columns(
     may_be_id = is_usual or ROLES.keys().isdisjoint(name.strip().lower() for name in roles)
     by = conversation_leaf(profile, role, text, may_be_id=may_be_id)
     if by is None:
+        if (
+            is_usual
+            and isinstance(profile.path, Path)
+            and profile.path.is_dir()
+            and not profile.source.splits
+        ):
+            return {}, ["each file is one conversation"]
         if not is_usual or ("chat",) in profile.source.rows.values():
             return {}, []
         raise ContentError(
@@ -114,8 +123,8 @@ def _parting_columns(
 def _speaker_leaf(profile: FileProfile) -> tuple[Leaf | None, dict[str, str]]:
     """The column whose values are speakers, a user and an assistant among them, and their roles.
 
-    If it is named for speakers, half of its rows are enough. USER and SYSTEM alone are the speakers of a
-    dialogue system. A label says who wrote a text (human, gpt).
+    If it is named for speakers, half of its rows are enough. Next to a user alone, SYSTEM is a dialogue
+    system, and an unknown speaker the assistant. A label says who wrote a text (human, gpt).
     """
     for leaf in profile.leaves.values():
         if leaf.name in USUAL_NAMES["label"] or profile.rows < 2:
@@ -125,12 +134,14 @@ def _speaker_leaf(profile: FileProfile) -> tuple[Leaf | None, dict[str, str]]:
         if {name.lower() for name in roles} in ({"true", "false"}, {"1", "0"}):
             other = ASSISTANT if speaker == USER else USER
             roles = {name: speaker if name.lower() in ("true", "1") else other for name in roles}
-        if set(roles.values()) == {USER, SYSTEM}:
+        is_usual = bool(_SPEAKER_COLUMN.fullmatch(leaf.name))
+        others = set(roles.values()) - {USER}
+        if len(roles) == 2 and (others == {SYSTEM} or (is_usual and others == {""})):
             roles = {name: USER if role == USER else ASSISTANT for name, role in roles.items()}
         if not {USER, ASSISTANT} <= set(roles.values()):
             continue
         unknown = [value for value in profile.values(leaf) if not roles.get(str(value))]
-        is_named = _SPEAKER_COLUMN.fullmatch(leaf.name) and 2 * len(unknown) <= len(profile.first)
+        is_named = is_usual and 2 * len(unknown) <= len(profile.first)
         if is_named or "" not in roles.values():
             return leaf, roles
     return None, {}

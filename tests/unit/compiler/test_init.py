@@ -209,16 +209,15 @@ def test_of_several_marked_answers_the_first_is_learned_and_the_others_are_named
     ]
 
 
-@pytest.mark.parametrize(
-    ("name", "content"),
-    [
-        ("a.json", {"one": PAIRS, "two": PAIRS}),
-        ("a.jsonl", {"items": PAIRS}),
-    ],
-)
-def test_the_first_item_of_a_list_of_several_is_never_taken(bench, name, content):
-    with raises(ContentError, name):
-        propose(bench.write(name, json.dumps(content) + "\n"))
+def test_the_first_item_of_a_list_of_several_is_never_taken(bench):
+    with raises(ContentError, "a.jsonl"):
+        propose(bench.write("a.jsonl", json.dumps({"items": PAIRS}) + "\n"))
+
+
+def test_of_several_lists_the_longest_that_fits_is_read_and_the_others_are_named(bench):
+    people = [{"name": f"n{number}"} for number in range(2)]
+    text, report = propose(bench.write("a.json", json.dumps({"users": people, "faq": PAIRS * 3})))
+    assert "rows: faq" in text and "ignored next to the rows: users" in report
 
 
 @pytest.mark.parametrize(

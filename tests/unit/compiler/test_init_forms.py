@@ -331,10 +331,18 @@ def test_an_example_a_file_is_one_row_whatever_lists_are_in_it(bench) -> None:
     assert answers(bench, bench.folder / "examples") == ANSWERED
 
 
-def test_texts_with_the_tokens_of_a_template_are_told(bench) -> None:
-    rows = [{"text": f"<s>[INST] {q} [/INST] {a} </s>"} for q, a in ANSWERED]
-    said = propose(bench.rows("llama.jsonl", rows))[1]
-    assert f"warning: {COUNT} of {COUNT} examples contain a token of a chat template" in said
+@pytest.mark.parametrize(
+    "text",
+    [
+        "<s>[INST] {} [/INST] {} </s>",
+        "<|im_start|>user\n{}<|im_end|>\n<|im_start|>assistant\n{}<|im_end|>\n",
+        "<|begin_of_text|><|start_header_id|>user<|end_header_id|>\n\n{}<|eot_id|>"
+        "<|start_header_id|>assistant<|end_header_id|>\n\n{}<|eot_id|>",
+    ],
+)
+def test_texts_with_the_tokens_of_a_template_are_conversations(bench, text: str) -> None:
+    found = records(bench, [{"text": text.format(*pair)} for pair in ANSWERED])
+    assert [tuple(turn["value"] for turn in record["conversations"]) for record in found] == ANSWERED
 
 
 def test_names_of_images_beside_a_text_are_not_left_out_in_silence(bench) -> None:
@@ -652,12 +660,23 @@ def test_labels_that_their_annotator_cancelled_are_left_out_and_counted(bench) -
     assert compiled.kept == 26 and "was_cancelled (8 of 30)" in line
 
 
-@pytest.mark.parametrize("name", ["text", "review"])
-def test_several_results_of_label_studio_are_no_plain_text(bench, name: str) -> None:
-    spans = [{"value": {"start": n, "end": n + 4, "text": "What", "labels": ["WORD"]}} for n in range(2)]
-    rows = [{"data": {name: question(n)}, "annotations": [{"result": spans}]} for n in range(COUNT)]
-    with pytest.raises(ContentError, match=r"annotations\.0\.result has several labels.* JSON-MIN .*--text"):
-        propose(bench.rows("spans.jsonl", rows))
+SPAN = {"value": {"start": 0, "end": 4, "text": "What", "labels": ["WORD"]}}
+
+
+@pytest.mark.parametrize(
+    ("row", "path"),
+    [
+        (
+            {"data": {"review": "What is it?"}, "annotations": [{"result": [SPAN, SPAN]}]},
+            "annotations.0.result",
+        ),
+        ({"text": "What is it?", "label": [[0, 4, "NAME"], [5, 9, "PLACE"]]}, "label"),
+        ({"body": "What is it?", "state": "open", "labels": [{"name": "bug"}, {"name": "ui"}]}, "labels"),
+    ],
+)
+def test_several_labels_in_a_list_are_no_plain_text(bench, row: dict, path: str) -> None:
+    with raises(ContentError, path, "JSON-MIN", "--text"):
+        propose(bench.rows("spans.jsonl", [row] * COUNT))
 
 
 def test_several_labels_of_a_text_are_an_answer_if_the_user_names_them_or_chose_them(bench) -> None:
@@ -668,12 +687,9 @@ def test_several_labels_of_a_text_are_an_answer_if_the_user_names_them_or_chose_
     assert answers(bench, chosen) == expected
 
 
-@pytest.mark.parametrize(
-    ("label", "kind"), [(["a", "b"], "texts"), ([[0, 4, "NAME"], [5, 9, "PLACE"]], "list")]
-)
-def test_several_labels_of_a_text_are_named_as_left_out(bench, label: list, kind: str) -> None:
-    rows = [{"text": question(n), "label": label[: 1 + n % 2] if n % 5 else []} for n in range(COUNT)]
-    assert f"warning: not used: label ({kind})" in propose(bench.rows("doccano.jsonl", rows))[1]
+def test_several_labels_of_a_text_are_named_as_left_out(bench) -> None:
+    rows = [{"text": question(n), "label": ["a", "b"][: 1 + n % 2] if n % 5 else []} for n in range(COUNT)]
+    assert "warning: not used: label (texts)" in propose(bench.rows("doccano.jsonl", rows))[1]
 
 
 @pytest.mark.parametrize("key", ["comments", "conversation_parts"])
@@ -772,7 +788,6 @@ def test_comments_that_are_public_have_no_class_of_that_name(bench) -> None:
 
 
 LINES = [
-    ("# by Ann\n# in May\n{}\t{}\n", "each line holds 2 fields"),
     ("A line.\nAnother.\nA third one.\nQ: {}\nA: {}\n", "60 of 150 lines look like questions"),
     ("1、{}\n答：{}\n\n", "30 of 60 lines look like questions"),
     ("Q. {}\nA. {}\n", "60 of 60 lines look like questions"),
@@ -782,8 +797,8 @@ LINES = [
     ("00:00:10 Speaker 1\n{}\n\n00:01:10 Speaker 2\n{}\n\n", "each row looks like one message of a chat"),
     ("User: {}\nAgent: {}\nSupervisor: approved.\n\n", "30 lines below a turn follow a blank line"),
     ("Q: {}\nA: {}\n\n# Harbours\n\n", "30 lines below a turn follow a blank line"),
-    ("Ann (10:00): {}\nBen (10:01): {}\n", "60 of 60 lines begin with Ann, Ben and a colon"),
-    ("# by Ann\ntitle: {}\nbody: {}\n\n", "60 of 90 lines begin with title, body and a colon"),
+    ("Ann (10:00): {}\nBen (10:01): {}\n", "60 of 60 lines look like questions"),
+    ("# by Ann\ntitle: {}\nbody: {}\n\n", "60 of 90 lines look like questions"),
 ]
 
 
@@ -838,6 +853,18 @@ def test_lines_of_a_table_are_refused_with_a_command_that_works(bench, head, lin
     command = str(refused.value).partition("write a table: ")[2].replace("OLD", "mails.txt")
     subprocess.run(command, shell=True, check=True, cwd=bench.folder)
     assert set(outputs(bench, bench.folder / "NEW.tsv")) == set(answers)
+
+
+def test_lines_of_fields_are_refused_unless_the_user_wants_whole_lines(bench) -> None:
+    file = bench.write("notes.txt", "# by Ann\n" + "".join(f"{q};{a}\n" for q, a in ANSWERED))
+    with raises(ContentError, "2", "--text text"):
+        propose(file)
+    assert "like: text" in propose(file, text="text")[0]
+
+
+def test_prompts_that_end_with_a_separator_are_told(bench) -> None:
+    rows = [{"prompt": f"{q}\n\n###\n\n", "completion": a} for q, a in ANSWERED]
+    assert r'all texts of prompt end with "\n\n###\n\n"' in propose(bench.rows("old.jsonl", rows))[1]
 
 
 def test_lines_of_tokens_and_their_tags_are_refused(bench) -> None:
@@ -1124,7 +1151,7 @@ def test_a_line_that_is_cut_is_not_said_to_end_with_a_comma_too_many(bench) -> N
 def test_a_document_of_questions_is_told_how_to_be_read(bench) -> None:
     said = "\n\n".join(f"## Prompt:\n{q}\n\n## Response:\n{a}" for q, a in ANSWERED)
     _, report = propose(bench.write("faq.md", f"# A chat\n\n{said}"))
-    assert re.search(rf"\b{COUNT} of \d+ lines look like questions or turns", report)
+    assert re.search(rf"\b{COUNT} of \d+ lines look like questions, turns or fields", report)
     assert "write `Q:` before each question" in report
 
 
