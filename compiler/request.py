@@ -20,9 +20,8 @@ from tuneyard.core.records.row_index import ROW_INDEX
 
 COUNTED = ("read", "kept", "dropped", "rejected", "not_sampled")
 PACKAGES = ("jsonschema-rs", "lxml", "orjson", "pyarrow")
-MOST_UNKNOWN = (
-    0.05  # of the rows: more of them with unknown labels are a class, which no compile should leave out
-)
+MOST_UNKNOWN = 0.05
+"""Of the rows. More of them with unknown labels are a class, which no compile should leave out."""
 SEED = 42
 """The seed of samples and splits unless the user or the spec names another."""
 Identity = JsonObject
@@ -167,7 +166,7 @@ class CompileReport(Counts):
         message = f"{reason}; nothing was written"
         of_rows = counted(self.read, "row")
         unknown = self.problems.counts["E104"]
-        if unknown > self.read * MOST_UNKNOWN:
+        if unknown > max(1, self.read * MOST_UNKNOWN):  # one row is no class
             place = place_of("labels", spec)
             return (
                 f"{message}. {unknown} of {of_rows} have labels that are not in `labels` ({place}): correct "
