@@ -56,7 +56,7 @@ def setting_problems(recipe: Recipe) -> Iterator[Problem]:
         if violation is not None:
             code, hint = CODES.get(violation.keyword, "E313"), violation.hint
             if code == "E302" and {",", "%"} & {*str(value)}:
-                hint = "write a number such as 1.5e-4, and 0.1 for 10% (of all steps: warmup_ratio)"
+                hint = "write a number such as 1.5e-4; 10% is 0.1"
             if violation.keyword == "enum":
                 if key == "template":
                     code = "E305"

@@ -93,7 +93,7 @@ def test_the_key_that_was_meant(name, expected):
         (
             "learning_rate",
             "1,5e-4",
-            "E302 write a number such as 1.5e-4, and 0.1 for 10% (of all steps: warmup_ratio)",
+            "E302 write a number such as 1.5e-4; 10% is 0.1",
         ),
     ],
 )
