@@ -17,7 +17,6 @@ import secrets
 import shlex
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -349,19 +348,15 @@ def hub_problem(error: Exception) -> str:
     return f"no connection ({type(error.__cause__ or error).__name__})"
 
 
-def sha256(path: Path, moved: Moved | None = None) -> str:
-    """SHA-256 of a file's bytes as hex. `moved` gets the number of bytes read, for a progress bar.
+def sha256(path: Path) -> str:
+    """SHA-256 of a file's bytes as hex.
 
     Of a folder it is the hash of its files in the order of their names, as if they were one file.
     """
     digest = hashlib.sha256()
     for each in files_of(path):
         with each.open("rb", buffering=0) as file:
-            # large pieces: a thread waits for the interpreter after each
-            for piece in iter(partial(file.read, 1 << 20), b""):
-                digest.update(piece)
-                if moved:
-                    moved(len(piece))
+            hashlib.file_digest(file, lambda: digest)
     return digest.hexdigest()
 
 

@@ -7,53 +7,47 @@ from pathlib import Path
 from tuneyard.compiler.publish.drift import since_compiled
 from tuneyard.compiler.publish.registry import Registry, compiled_entries
 from tuneyard.compiler.read.remote import RemoteFile, find_remote
-from tuneyard.compiler.read.stream import progress_bar
 from tuneyard.compiler.request import own_hash
 from tuneyard.compiler.spec.model import load_spec
 from tuneyard.core.datasets import REMOTE_SOURCES, Dataset
 from tuneyard.core.datasets.manifest import MANIFEST, CompiledSource, Manifest
 from tuneyard.core.errors import ContentError, RequestError
-from tuneyard.core.files import Moved, sha256
+from tuneyard.core.files import sha256
 
 
 def dataset_lines(registry: Registry) -> Iterator[str]:
     """Yield a line for each dataset: compiled ones with rows, spec, time, stale or changed; then others.
 
-    Sources and compiled files are hashed, with a bar on stderr if that takes over two seconds.
+    Sources and compiled files are hashed.
     """
     others = dict(registry.entries)
-    paths: list[Path] = []
     for name, manifest in registry.manifests.items():
-        paths += [registry.folder / name / file for file in manifest.files]
-        paths += [Path(source.path) for source in manifest.sources]
-    with progress_bar(path for path in paths if path.is_file()) as moved:
-        for name, manifest in registry.manifests.items():
-            made_at = (registry.folder / name / MANIFEST).stat().st_mtime
-            made = datetime.fromtimestamp(made_at).strftime("%Y-%m-%d %H:%M")
-            stale = "a copied folder, not registered"
-            if Path(manifest.spec).stem == name:
-                stale = _stale(manifest, moved)
-            for dataset, rows in manifest.records.items():
-                parts = [dataset, f"{rows} rows", name, made]
-                if stale:
-                    parts.append(f"stale: {stale}")
-                changes = _changes(registry, dataset, name, moved)
-                if changes:
-                    parts.append(f"changed: {'; '.join(changes)}")
-                yield "  ".join(parts)
-                others.pop(dataset, None)
+        made_at = (registry.folder / name / MANIFEST).stat().st_mtime
+        made = datetime.fromtimestamp(made_at).strftime("%Y-%m-%d %H:%M")
+        stale = "a copied folder, not registered"
+        if Path(manifest.spec).stem == name:
+            stale = _stale(manifest)
+        for dataset, rows in manifest.records.items():
+            parts = [dataset, f"{rows} rows", name, made]
+            if stale:
+                parts.append(f"stale: {stale}")
+            changes = _changes(registry, dataset, name)
+            if changes:
+                parts.append(f"changed: {'; '.join(changes)}")
+            yield "  ".join(parts)
+            others.pop(dataset, None)
     for dataset, entry in others.items():
         where = next((entry[key] for key in ("file_name", *REMOTE_SOURCES) if entry.get(key)), "no file")
         yield f"{dataset}  {where}  not compiled here"
 
 
-def _changes(registry: Registry, dataset: str, name: str, moved: Moved | None) -> list[str]:
+def _changes(registry: Registry, dataset: str, name: str) -> list[str]:
     """How the file and the entry of a compiled dataset differ from its manifest in folder `name`."""
     manifest = registry.manifests[name]
     compiled = compiled_entries(name, manifest).get(dataset, {})
     path = registry.folder / str(compiled.get("file_name", f"{name}/{dataset}"))
     entry = registry.entries.get(dataset, compiled)
-    problems = since_compiled(Dataset(dataset, path, entry), registry.folder, {name: manifest}, moved=moved)
+    problems = since_compiled(Dataset(dataset, path, entry), registry.folder, {name: manifest})
     return [": ".join(filter(None, [problem.field, problem.message])) for problem in problems or ()]
 
 
@@ -68,7 +62,7 @@ def _stale_remote(source: CompiledSource) -> str:
     return f"source {source.path} has changed"
 
 
-def _stale(manifest: Manifest, moved: Moved | None) -> str:
+def _stale(manifest: Manifest) -> str:
     """The reason why a compile would make another dataset now, "" if it would not."""
     for source in manifest.sources:
         if not source.is_local:
@@ -80,7 +74,7 @@ def _stale(manifest: Manifest, moved: Moved | None) -> str:
         path = Path(source.path)
         if not path.is_file():
             return f"source {path} is gone"
-        if sha256(path, moved) != source.sha256:
+        if sha256(path) != source.sha256:
             return f"source {path} has changed"
     if manifest.made_from.get("compiler") != own_hash():
         return "the compiler has changed"

@@ -3,7 +3,6 @@
 import codecs
 import contextlib
 import gzip
-import hashlib
 import io
 import shutil
 import sys
@@ -77,23 +76,7 @@ class Member(NamedTuple):
         return PurePosixPath(self.path).name
 
 
-class HashedFile(io.FileIO):
-    """A file that is hashed while it is read in order, buffered. Its own `read` does not count."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__(path)
-        self.digest = hashlib.sha256()
-
-    def __str__(self) -> str:
-        return str(self.name)
-
-    def readinto(self, buffer: Any) -> int:
-        size = super().readinto(buffer)
-        self.digest.update(memoryview(buffer)[:size])
-        return size
-
-
-Readable = Path | RemoteFile | Member | HashedFile
+Readable = Path | RemoteFile | Member
 """A source of bytes."""
 
 
@@ -143,8 +126,6 @@ def opened(
             raw: Any = path.open(in_order=in_order)
         elif isinstance(path, Member):
             raw = path.archive.open(path.path)
-        elif isinstance(path, HashedFile):
-            raw = path
         else:
             raw = path.open("rb", 0)
         stream: io.BufferedReader = io.BufferedReader(stack.enter_context(raw), AHEAD)

@@ -106,7 +106,7 @@ class LoadedDataset:
     def finish(self, siblings: Sequence[str] = ()) -> Verdict:
         """The verdict. `siblings` are datasets of the same compile, of which the recipe may train another."""
         verdict, expected = self.verdict, self.expected
-        changes = since_compiled(self.dataset, self.folder, read_manifests(self.folder), expected.sha256)
+        changes = since_compiled(self.dataset, self.folder, read_manifests(self.folder))
         verdict.is_compiled = changes is not None
         verdict.lead(changes or ())
         if self.recipe:

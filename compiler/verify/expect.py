@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tuneyard.compiler.commands.dataset_reader import single_records
-from tuneyard.compiler.read.stream import HashedFile
 from tuneyard.core.datasets import (
     FORMATS,
     filled,
@@ -96,13 +95,11 @@ class Expected:
     """Reads a file record by record. Notes why the loader would fail on a whole file.
 
     `count` is the number of records read so far. `problems` are each with the number of its record, if any.
-    `sha256` is the hash of the file, "" until it is read to its end.
     """
 
     path: Path
     format: RecordFormat
     count: int = 0
-    sha256: str = ""
     keys: set[str] = field(default_factory=set)
     problems: list[tuple[Problem, int | None]] = field(default_factory=list)
     _left_out: "dict[str, _LeftOut]" = field(default_factory=dict)
@@ -114,18 +111,17 @@ class Expected:
         `ProblemsError` if the file cannot be read to its end; its problems have their places.
         """
         reader = RecordReader(self.format)
-        with HashedFile(self.path) as file:
-            if file.read(3) == BOM:
-                message = "begins with a byte-order mark, which LLaMA-Factory's loader takes for broken JSON"
-                problem = Problem("E404", f"{self.path}:1", message, hint="save it without one")
-                self.problems.append((problem, None))
-            file.seek(0)
-            for place, record in single_records(file, str(self.path)):
-                self._note(record, place)
-                self._find_left_out(record, place)
-                yield place, record, example_or_loss(reader, record)
-                self.count += 1
-        self.sha256 = file.digest.hexdigest()
+        with self.path.open("rb") as file:
+            has_mark = file.read(3) == BOM
+        if has_mark:
+            message = "begins with a byte-order mark, which LLaMA-Factory's loader takes for broken JSON"
+            problem = Problem("E404", f"{self.path}:1", message, hint="save it without one")
+            self.problems.append((problem, None))
+        for place, record in single_records(self.path, str(self.path)):
+            self._note(record, place)
+            self._find_left_out(record, place)
+            yield place, record, example_or_loss(reader, record)
+            self.count += 1
         self.problems += self._left_out_problems()
 
     def _left_out_problems(self) -> Iterator[tuple[Problem, int]]:
