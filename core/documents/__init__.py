@@ -128,13 +128,11 @@ def dump_short_yaml(value: Fields) -> str:
 
 
 def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Format a Markdown table. Every `|` in a cell is escaped."""
-    lines = []
-    for cells in (header, *rows):
-        escaped = [text.replace("|", "\\|") for text in cells]
-        lines.append(f"| {' | '.join(escaped)} |")
-    lines.insert(1, f"|{'---|' * len(header)}")
-    return "\n".join(lines)
+    """A table in Markdown, whose columns are aligned in a terminal too. Every `|` in a cell is escaped."""
+    first, *others = [[cell.replace("|", "\\|") for cell in line] for line in (header, *rows)]
+    widths = [max(map(text_width, column)) for column in zip(first, *others, strict=True)]
+    lines = (first, ["-" * width for width in widths], *others)
+    return "\n".join(f"| {' | '.join(map(padded, line, widths))} |" for line in lines)
 
 
 def text_width(text: str) -> int:

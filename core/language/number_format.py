@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from tuneyard.core.documents import padded, text_width
+from tuneyard.core.documents import markdown_table
 from tuneyard.core.language.translation import tr
 
 NONE = "–"
@@ -80,8 +80,5 @@ class Table:
 
 
 def grid(table: Table) -> str:
-    """A table in Markdown, whose columns are aligned in a terminal too."""
-    header, *rows = [[cell.replace("|", "\\|") for cell in line] for line in (table.header, *table.rows)]
-    widths = [max(map(text_width, column)) for column in zip(header, *rows, strict=True)]
-    lines = (header, ["-" * width for width in widths], *rows)
-    return "\n".join(f"| {' | '.join(map(padded, line, widths))} |" for line in lines)
+    """A table in Markdown."""
+    return markdown_table(table.header, table.rows)

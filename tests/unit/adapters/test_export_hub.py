@@ -81,7 +81,7 @@ def test_the_card_says_what_the_files_beside_it_say():
     assert recipes_of(card) == {"Recipe": {"learning_rate": 0.001, "lora_rank": 8}}
     printed_line(card, "rte (this adapter)", "rte_eval", "277", "71.8%", "66.0%–76.8%", "52.7%")
     for other in ("base", "merged", "half"):
-        printed_line(card, f"| {other} |", "rte_eval", "277")
+        printed_line(card, f"| {other} ", "rte_eval", "277")
     printed_line(notes, "models/base", "base_model_name_or_path")
     assert "not uploaded: optimizer.pt" in notes
     assert "nothing sent (--dry-run)" in said

@@ -93,7 +93,7 @@ def test_seeds_of_a_setting_are_one_row_with_their_deviation(tmp_path):
     ]
     grid = Grid({"lora_rank": list(losses), "seed": ["0", "1"]}, {})
     text, found = report_on(tmp_path, rows, grid, "eval_loss", is_scored=False)
-    assert text.index("| 4 | 1.2000 ± 0.283 | 2 |") < text.index("| 8 | 1.3000") < text.index("| 16 | 3.0500")
+    assert text.index("1.2000 ± 0.283") < text.index("1.3000") < text.index("3.0500")
     assert "--eval" in text and "verdict" not in found
 
 
@@ -149,7 +149,7 @@ def test_a_plug_ins_metric_is_read_and_ranked_as_it_declares(untrained, monkeypa
     monkeypatch.setattr(run, "train", train)
     swept(untrained[0], "rank=4,8", judge="true", metric="surprise")
     out = capsys.readouterr().out
-    assert out.index("| 8 | 0.2500 |") < out.index("| 4 | 0.7500 |")
+    assert out.index("| 0.2500 ") < out.index("| 0.7500 ")
     assert out.endswith("surprise (nats, lower is better)\n")
 
 
@@ -179,7 +179,7 @@ def test_a_run_that_diverged_is_the_last_of_the_table(tmp_path, metric):
     rows = [{"learning_rate": str(n), metric: score, "run": "x"} for n, score in enumerate(scores)]
     axes = {"learning_rate": ["0", "1", "2"]}
     lines = results.table(rows, Grid(axes, {}), metric, metric_of(metric)).splitlines()
-    assert lines[-1] == "| 0 | nan |"
+    assert lines[-1].split() == ["|", "0", "|", "nan", "|"]
     results.plot(rows, axes, metric, metric_of(metric), tmp_path / "sweep.png")
     assert (tmp_path / "sweep.png").is_file()
 
