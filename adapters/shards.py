@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from tuneyard.core.errors import ContentError
-from tuneyard.core.files import flush_soon, sync, write_json
+from tuneyard.core.files import sync, write_json
 from tuneyard.core.weights.base_models import INDEX, SINGLE, Base
 from tuneyard.core.weights.tensors import BITS, STORED, Stored, Tensor, header_bytes, workers
 
@@ -106,7 +106,6 @@ def write_shard(path: Path, shard: Shard, blocks: Callable[[Piece], Blocks]) -> 
                     continue
                 for block in values:
                     file.write(np.ascontiguousarray(block).data)
-                flush_soon(file, first, file.tell())
                 yield piece.bytes
             for job, count in copies:
                 job.result()
@@ -133,5 +132,4 @@ def copy_tensor(tensor: Tensor, out: Path, position: int) -> None:
             done = os.sendfile(target.fileno(), source.fileno(), start, count)
             if not done:
                 raise ContentError(f"{tensor.file}: the file became shorter while it was read")
-            flush_soon(target, position, position + done)
             start, position = start + done, position + done

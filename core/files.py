@@ -400,13 +400,6 @@ def sync(path: Path) -> None:
         os.close(handle)
 
 
-def flush_soon(file: BinaryIO | int, start: int, stop: int) -> None:
-    """Have Linux begin to write these bytes (posix_fadvise(2)), so that a sync at the end waits less."""
-    if hasattr(os, "posix_fadvise"):
-        handle = file if isinstance(file, int) else file.fileno()
-        os.posix_fadvise(handle, start, stop - start, os.POSIX_FADV_DONTNEED)
-
-
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """Hold an exclusive lock on a folder (flock(2) on the directory: no lock file is left behind)."""
