@@ -12,7 +12,6 @@ import zipfile
 import zlib
 from collections.abc import Iterable, Iterator
 from functools import partial
-from itertools import chain
 from pathlib import Path, PurePath, PurePosixPath
 from typing import Any, BinaryIO, NamedTuple, cast
 
@@ -140,19 +139,22 @@ def opened(
             from pyarrow import CompressedInputStream
 
             stream = io.BufferedReader(CompressedInputStream(stream, "zstd"), AHEAD)
-        with _damage():
+        with _damage(), _decoding(encoding):
             start = stream.peek(8)
             for sign, name in NO_TEXT.items():
                 if in_order and start.startswith(sign):
                     fix = "give it the ending of its format, or name a file of rows"
                     raise UnreadableFileError("E001", f"not text: by its first bytes it is {name}", fix)
             if codecs.lookup(encoding).name != "utf-8":
-                stream = io.BufferedReader(_Pieces(_recoded(stream, encoding)), AHEAD)
-            elif start.startswith(codecs.BOM_UTF8):
-                stream.read(len(codecs.BOM_UTF8))
+                from pyarrow import PythonFile, transcoding_input_stream
+
+                recoded = transcoding_input_stream(PythonFile(stream, "r"), encoding, "utf-8")
+                stream = io.BufferedReader(recoded, AHEAD)
             elif start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
                 message = "not UTF-8: its byte-order mark says UTF-16"
                 raise UnreadableFileError("E001", message, encoding_hint("utf-16"))
+            if stream.peek(1).startswith(codecs.BOM_UTF8):
+                stream.read(len(codecs.BOM_UTF8))
             yield stream
 
 
@@ -218,45 +220,16 @@ def _damage() -> Iterator[None]:
         raise UnreadableFileError("E004", message, GET_AGAIN) from error
 
 
-class _Pieces(io.RawIOBase):
-    """A stream of bytes that come in pieces of any size."""
-
-    def __init__(self, pieces: Iterator[bytes]) -> None:
-        self._pieces = filter(None, pieces)
-        self._ready = memoryview(b"")
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        view = memoryview(buffer)
-        if not self._ready:
-            self._ready = memoryview(next(self._pieces, b""))
-        size = min(len(view), len(self._ready))
-        view[:size] = self._ready[:size]
-        self._ready = self._ready[size:]  # of a view: nothing is copied
-        return size
-
-
-def _recoded(source: io.BufferedReader, encoding: str) -> Iterator[bytes]:
-    """Yield a file in another encoding as UTF-8; an error names the first byte that is not in it."""
-    decoder = codecs.getincrementaldecoder(encoding)()
-    offset = 0
-    for chunk in chain(blocks(source), [b""]):
-        undecoded_before = len(decoder.getstate()[0])
-        try:
-            text = decoder.decode(chunk, final=not chunk)
-            if not offset:
-                text = text.removeprefix("\ufeff")
-            ready = text.encode()
-        except UnicodeDecodeError as error:
-            if not chunk:
-                raise UnreadableFileError("E001", CUT_OFF, GET_AGAIN) from error
-            where = offset - undecoded_before + error.start
-            message = f"not {encoding}: byte {where}: {error.reason}"
-            raise UnreadableFileError("E001", message, encoding_hint("utf-8")) from error
-        except UnicodeError as error:  # no byte-order mark; half of a character in UTF-7
-            guess = f"{encoding}-le" if "BOM" in str(error) else "utf-8"
-            raise UnreadableFileError("E001", f"not {encoding}: {error}", encoding_hint(guess)) from error
-        yield ready
-        offset += len(chunk)
+@contextlib.contextmanager
+def _decoding(encoding: str) -> Iterator[None]:
+    """Name the byte that is not in the encoding of a file."""
+    try:
+        yield
+    except UnicodeDecodeError as error:
+        if error.start == 0 and error.end == len(error.object):  # what is left over at the end
+            raise UnreadableFileError("E001", CUT_OFF, GET_AGAIN) from error
+        message = f"not {encoding}: byte 0x{error.object[error.start]:02x}: {error.reason}"
+        raise UnreadableFileError("E001", message, encoding_hint("utf-8")) from error
+    except UnicodeError as error:  # no byte-order mark; half of a character in UTF-7
+        guess = f"{encoding}-le" if "BOM" in str(error) else "utf-8"
+        raise UnreadableFileError("E001", f"not {encoding}: {error}", encoding_hint(guess)) from error
