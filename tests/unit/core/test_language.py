@@ -132,8 +132,8 @@ E107 = "a.jsonl:1: E107 messages (turns):"
     ("english", "chinese"),
     [
         ("demo_rte  2026-11-27 06:56  stale: the compiler has changed", "需重新编译：编译器已更新"),
-        ("error: a.jsonl: E001: not gb18030: byte 8: illegal multibyte sequence; name it in a spec under "
-         "`source:`, such as `encoding: utf-8`", "第 8 字节：有不合法的多字节序列；请在规格的"),
+        ("error: a.jsonl: E001: not gb18030: byte 0xff: illegal multibyte sequence; name it in a spec under "
+         "`source:`, such as `encoding: utf-8`", "字节 0xff：有不合法的多字节序列；请在规格的"),
         ("error: b.csv: it is a link to /gone.csv, which does not exist: remove it, or bring back what it "
          "leads to", "错误：b.csv：它是指向 /gone.csv 的链接"),
         ("a.csv:2: E107 messages (turns): turn 1: found assistant, expected user (turns alternate); the rows "
