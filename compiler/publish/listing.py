@@ -6,11 +6,11 @@ from pathlib import Path
 
 from tuneyard.compiler.publish.drift import since_compiled
 from tuneyard.compiler.publish.registry import Registry, compiled_entries
-from tuneyard.compiler.read.remote import RemoteFile, find_remote
+from tuneyard.compiler.read.remote import find_remote
 from tuneyard.compiler.request import own_hash
 from tuneyard.compiler.spec.model import load_spec
 from tuneyard.core.datasets import REMOTE_SOURCES, Dataset
-from tuneyard.core.datasets.manifest import MANIFEST, CompiledSource, Manifest
+from tuneyard.core.datasets.manifest import MANIFEST, Manifest
 from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.core.files import sha256
 
@@ -51,31 +51,22 @@ def _changes(registry: Registry, dataset: str, name: str) -> list[str]:
     return [": ".join(filter(None, [problem.field, problem.message])) for problem in problems or ()]
 
 
-def _stale_remote(source: CompiledSource) -> str:
-    """The reason why a remote source makes a dataset stale, or why that cannot be told; "" if it does not."""
-    try:
-        source_now = find_remote(source.path)
-    except RequestError as error:
-        return f"unknown: {error}"
-    if isinstance(source_now, RemoteFile) and source_now.version == source.version:
-        return ""
-    return f"source {source.path} has changed"
-
-
 def _stale(manifest: Manifest) -> str:
-    """The reason why a compile would make another dataset now, "" if it would not."""
+    """The reason why a compile would make another dataset now, or why that is unknown; "" if it would not."""
     for source in manifest.sources:
-        if not source.is_local:
-            if source.version:
-                reason = _stale_remote(source)
-                if reason:
-                    return reason
-            continue
         path = Path(source.path)
-        if not path.is_file():
-            return f"source {path} is gone"
-        if sha256(path) != source.sha256:
-            return f"source {path} has changed"
+        is_same = True
+        if source.is_local:
+            if not path.is_file():
+                return f"source {path} is gone"
+            is_same = sha256(path) == source.sha256
+        elif source.version:
+            try:
+                is_same = source.version == getattr(find_remote(source.path), "version", "")
+            except RequestError as error:
+                return f"unknown: {error}"
+        if not is_same:
+            return f"source {source.path} has changed"
     if manifest.made_from.get("compiler") != own_hash():
         return "the compiler has changed"
     try:

@@ -149,9 +149,6 @@ def not_registered(
         or f"`tuneyard data list{here}` shows what there is; --dataset-dir (in a recipe dataset_dir) names "
         "another folder",
     )
-    parts = re.split(r"[;+|\s]+", name)
-    if set(parts) <= set(names):
-        hint = f"several names have commas between them: {','.join(parts)}"
     other = other_folder(name, folder)
     if other:
         hint = f"it is in {other / REGISTRY}: in a recipe `dataset_dir: {other}`, else --dataset-dir {other}"

@@ -197,12 +197,9 @@ class RecordReader:
         column = self.columns.get("prompt")
         try:
             if self.format.formatting == "alpaca" and column not in record:
-                if column is None:
-                    parts = ", ".join(self.columns)
-                    raise ContentError(f"`columns` of the entry name no prompt, found {parts}: add it")
                 raise ContentError(
-                    f"no column {column!r} (found: {', '.join(record) or 'none'}): map it in `columns` of "
-                    "the entry, or compile the file: tuneyard data init FILE"
+                    f"no column {column or 'prompt'!r} (found: {', '.join(record) or 'none'}): map it in "
+                    "`columns` of the entry, or compile the file: tuneyard data init FILE"
                 )
             return self.read(record)
         except ContentError as error:
