@@ -12,8 +12,8 @@ from tuneyard.adapters.adapter import Adapter, layer_of
 from tuneyard.adapters.kinds.lora import LoraAdapter
 from tuneyard.adapters.measures import AdapterStatistics, Histogram
 from tuneyard.adapters.store import kind_of
+from tuneyard.core.documents import markdown_table
 from tuneyard.core.errors import show_value
-from tuneyard.core.language.number_format import Table, grid
 from tuneyard.core.language.translation import tr, tr_counted
 from tuneyard.core.training.training_run import read_provenance
 from tuneyard.core.weights.tensors import prefetch
@@ -98,7 +98,7 @@ def text(measured: list[AdapterStatistics[Any]], cosines: Matrix) -> Iterator[st
         rows = []
         for name, row in zip(names, cosines, strict=True):
             rows.append([name, *map(_number, row)])
-        yield grid(Table(["", *names], rows))
+        yield markdown_table(["", *names], rows)
 
 
 def _adapter_lines(adapter: AdapterStatistics[Any]) -> Iterator[str]:
@@ -147,7 +147,7 @@ def _adapter_lines(adapter: AdapterStatistics[Any]) -> Iterator[str]:
     remark = kind.remark(adapter.modules)
     if remark:
         yield remark
-    yield grid(Table([tr(name) for name in kind.COLUMNS], kind.rows(adapter.modules)))
+    yield markdown_table([tr(name) for name in kind.COLUMNS], kind.rows(adapter.modules))
     norms = {(m.layer, m.target): m.change_norm for m in adapter.modules if m.layer is not None}
     if norms and adapter.norm is not None:
         yield ""
@@ -157,7 +157,7 @@ def _adapter_lines(adapter: AdapterStatistics[Any]) -> Iterator[str]:
         for layer in sorted({layer for layer, _ in norms}):
             cells = [_number(norms.get((layer, target))) for target in targets]
             rows.append([str(layer), *cells])
-        yield grid(Table([tr("layer"), *targets], rows))
+        yield markdown_table([tr("layer"), *targets], rows)
 
 
 def _places(paths: list[str]) -> str:

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from tuneyard.core.documents import markdown_table
 from tuneyard.core.errors import RequestError, run_command
 from tuneyard.core.files import read_object, text_sha256, write_json, write_text
-from tuneyard.core.language.number_format import Table, grid, percent
+from tuneyard.core.language.number_format import percent
 from tuneyard.core.prompt import Messages
 from tuneyard.core.training.metrics import ACCURACY
 from tuneyard.eval.datasets.cmmlu import (
@@ -177,7 +178,7 @@ def group_table(scores: Scores) -> str:
     last = first[AVERAGE]
     overall = [percent(groups_of_model[AVERAGE]["over_questions"]) for groups_of_model in scores.values()]
     rows.append([QUESTIONS, str(last["sets"]), f"{last['n']:,}", "", *overall])
-    return grid(Table(["accuracy (95 % interval)", "subjects", "n", "majority", *scores], rows))
+    return markdown_table(["accuracy (95 % interval)", "subjects", "n", "majority", *scores], rows)
 
 
 if __name__ == "__main__":

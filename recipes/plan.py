@@ -9,9 +9,10 @@ from pathlib import Path
 import click
 
 from tuneyard.core.cli.main import cli_command, next_step, same_options
+from tuneyard.core.documents import markdown_table
 from tuneyard.core.errors import ContentError, ProblemsError, RequestError, counted
 from tuneyard.core.language.messages import say
-from tuneyard.core.language.number_format import Table, grid, limits
+from tuneyard.core.language.number_format import limits
 from tuneyard.core.language.translation import tr
 from tuneyard.recipes import costs
 from tuneyard.recipes.answer import EpochCounts
@@ -399,7 +400,7 @@ def _table_lines(plans: list[TrainingPlan]) -> list[str]:
         f"{first.recipe}: {counts}",
         f"tokens       {_tokens(first)}",
         _parameters(first),
-        grid(Table(header, rows)),
+        markdown_table(header, rows),
         *_lines_below(plans),
     ]
 

@@ -3,9 +3,10 @@
 from collections.abc import Sequence
 from dataclasses import asdict
 
+from tuneyard.core.documents import markdown_table
 from tuneyard.core.errors import counted, one_line, show_value
 from tuneyard.core.language.messages import for_reader
-from tuneyard.core.language.number_format import NONE, Table, grid
+from tuneyard.core.language.number_format import NONE
 from tuneyard.core.language.translation import tr
 from tuneyard.eval.parity.proof import ANSWERS, CHATS, PROMPTS, FirstDifference, Proof, ProofPart, Tolerance
 
@@ -36,7 +37,7 @@ def markdown(proof: Proof) -> str:
         rows = [_cells(one) for one in proof.of(part)]
         if rows:
             header = [*map(tr, (name, "dataset", "examples", *columns, "first"))]
-            parts.append(grid(Table(header, rows)))
+            parts.append(markdown_table(header, rows))
     if proof.causes:
         causes = ["{model}, {dataset}: {sentence}".format_map(cause) for cause in proof.causes]
         parts += ["## Causes", _bullets(causes)]

@@ -16,9 +16,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from tuneyard.core.documents import markdown_table
 from tuneyard.core.errors import SHOWN, ContentError, RequestError, counted, show_value
 from tuneyard.core.files import read_object, text_sha256
-from tuneyard.core.language.number_format import NONE, Table, grid, percent, show_p
+from tuneyard.core.language.number_format import NONE, percent, show_p
 from tuneyard.core.training.metrics import ACCURACY
 from tuneyard.eval.read.tables import DELIMITERS
 from tuneyard.eval.statistics.ratings import (
@@ -236,8 +237,8 @@ METHOD = (
 def tally_table(tally: Mapping[str, Any]) -> str:
     """The tally of `tally_json` as Markdown: verdicts, wins by criterion, mean marks, equal verdicts."""
     rows = [[model, *map(_number, means.values())] for model, means in tally["mean_marks"].items()]
-    wins = grid(Table(HEADER, [_row(outcome) for outcome in tally["outcomes"]]))
-    marks = grid(Table(["mean mark", *CRITERIA], rows))
+    wins = markdown_table(HEADER, [_row(outcome) for outcome in tally["outcomes"]])
+    marks = markdown_table(["mean mark", *CRITERIA], rows)
     parts = [*tally["verdicts"], wins, METHOD, marks]
     if tally["equal_verdicts"] is not None:
         parts.append(f"Two raters gave the same verdict (overall) in {percent(tally['equal_verdicts'])}.")
