@@ -1,4 +1,7 @@
-"""`tuneyard adapter merge|fuse|show|export|serve`: exact arithmetic on adapters, without torch."""
+"""Merge, fuse, inspect, export and serve LoRA adapters.
+
+An adapter is a path with a slash, or a NAME: saves/NAME, otherwise the folder NAME here.
+"""
 
 import functools
 import os
@@ -43,14 +46,7 @@ EXAMPLES = (
     "tuneyard adapter show demo-rte",
     "tuneyard adapter merge demo-rte=0.5 demo-mnli=0.5 --out saves/both-halves",
 )
-
-
-@click.group(cls=LazyGroup, examples=EXAMPLES)
-def cli() -> None:
-    """Merge, fuse, inspect, export and serve LoRA adapters.
-
-    An adapter is a path with a slash, or a NAME: saves/NAME, otherwise the folder NAME here.
-    """
+cli = LazyGroup("adapter", examples=EXAMPLES, help=__doc__)
 
 
 def command(*lines: str, kind: type[TuneyardCommand] = TuneyardCommand) -> Decorator:

@@ -1,4 +1,4 @@
-"""The commands of the compiler: compile, check, list, show, diff, stats, verify, init, remove."""
+"""Compile raw files into datasets that LLaMA-Factory reads."""
 
 import json
 import re
@@ -81,12 +81,9 @@ _JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON, with e
 _SPEC = click.argument("name", metavar="NAME|SPEC.yaml")
 
 
-@click.group(
-    cls=LazyGroup,
-    examples=("tuneyard data compile demo_rte", "tuneyard data show demo_rte --row 3"),
+cli = LazyGroup(
+    "data", examples=("tuneyard data compile demo_rte", "tuneyard data show demo_rte --row 3"), help=__doc__
 )
-def cli() -> None:
-    """Compile raw files into datasets that LLaMA-Factory reads."""
 
 
 def _command(*tried: str) -> Callable[[Callable[..., None]], click.Command]:

@@ -1,9 +1,4 @@
-"""`python -m eval` lists the commands that score models and compare them.
-
-They are the files of this folder.
-
-A package adds scoring commands by the entry point `tuneyard.scoring_commands` (docs/extending.md).
-"""
+"""Score models, compare their answers, and report the result."""
 
 import functools
 from pathlib import Path
@@ -17,10 +12,12 @@ from tuneyard.core.installation.plugins import load
 from tuneyard.core.language.messages import warn
 
 GROUP: Literal["tuneyard.scoring_commands"] = "tuneyard.scoring_commands"
+"""The entry point by which a package adds scoring commands (docs/extending.md)."""
 FOLDER = Path(__file__).parent
 COMMANDS = {
     path.stem: f"tuneyard.eval.{path.stem}:cli" for path in FOLDER.glob("*.py") if path.stem[0] != "_"
 }
+"""The commands are the files of this folder."""
 EXAMPLES = (
     "tuneyard eval nli --model models/demo-base --dataset demo_mnli_eval --limit 8 --out results/base",
     "tuneyard eval compare results/demo --out build/verdict",
@@ -46,10 +43,7 @@ def plugin_commands() -> dict[str, click.Command]:
     return commands
 
 
-@click.group(cls=LazyGroup, lazy=COMMANDS, plugins=plugin_commands, examples=EXAMPLES)
-def cli() -> None:
-    """Score models, compare their answers, and report the result."""
-
+cli = LazyGroup("eval", lazy=COMMANDS, plugins=plugin_commands, examples=EXAMPLES, help=__doc__)
 
 if __name__ == "__main__":
     run_command(cli)

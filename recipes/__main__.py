@@ -1,6 +1,4 @@
-"""tuneyard recipe: write, check, plan, run and compare training recipes."""
-
-import click
+"""Write, check, plan and run training recipes (ordinary LLaMA-Factory YAML)."""
 
 from tuneyard.core.cli.main import LazyGroup
 from tuneyard.core.errors import run_command
@@ -14,12 +12,7 @@ COMMANDS = {
     name: f"tuneyard.recipes.{MODULES.get(name, name)}:command"
     for name in ("new", "check", "plan", "train", "best", "sweep", "base")
 }
-
-
-@click.group(cls=LazyGroup, lazy=COMMANDS, examples=EXAMPLES)
-def cli() -> None:
-    """Write, check, plan and run training recipes (ordinary LLaMA-Factory YAML)."""
-
+cli = LazyGroup("recipe", lazy=COMMANDS, examples=EXAMPLES, help=__doc__)
 
 if __name__ == "__main__":
     run_command(cli)

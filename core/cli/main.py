@@ -118,7 +118,8 @@ class LazyGroup(WithExamples, click.Group):
         module, _, attribute = self.lazy[name].partition(":")
         parsed = ast.parse(source(module).read_text(encoding="utf-8"))
         documented = {n.name: ast.get_docstring(n) for n in parsed.body if isinstance(n, ast.FunctionDef)}
-        return click.Command(name, help=documented.get(attribute)).get_short_help_str(SUMMARY)
+        summary = documented.get(attribute, ast.get_docstring(parsed))  # a group's help is its module's
+        return click.Command(name, help=summary).get_short_help_str(SUMMARY)
 
 
 def source(module: str) -> Path:
