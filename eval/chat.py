@@ -10,6 +10,7 @@ import contextlib
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,7 +33,7 @@ from tuneyard.eval.scoring.options import (
     refuse_explicit,
     server_options,
     take,
-    together,
+    with_options,
 )
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ LOCAL = ("model", "adapters", "same_base", "template", "bos", "dtype", "quantize
 )
 @click.option("--model", metavar="DIR|ID", help="Model or LoRA folder, or hub id.")
 @adapter_option("Talk to this adapter.")
-@together(server_options())
+@partial(with_options, server_options())
 @click.option("--once", metavar="TEXT", help="Answer this and leave.")
 @click.option("--system", metavar="TEXT", help="What the model is told first.  [as it was trained]")
 @dataset_dir
@@ -75,7 +76,7 @@ LOCAL = ("model", "adapters", "same_base", "template", "bos", "dtype", "quantize
 @click.option("--top-p", type=Finite(0, 1, min_open=True))
 @click.option("--repetition-penalty", type=Finite(0, min_open=True), help="1: none.")
 @number("--no-repeat-ngram-size", type=click.IntRange(0), help="0: off.")
-@together(loading_options)
+@partial(with_options, loading_options)
 def cli(once: str | None, system: str | None, preset: str | None, **options: Any) -> None:
     """Talk to a model in the terminal, or have it answer one question.
 

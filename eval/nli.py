@@ -31,7 +31,6 @@ from tuneyard.eval.scoring.command import Declared, scoring_command
 from tuneyard.eval.scoring.options import (
     RescorableOption,
     ScoringRequest,
-    choice,
     number,
     refuse_explicit,
 )
@@ -39,10 +38,12 @@ from tuneyard.eval.scoring.task import Job, Task
 
 CHECKED = 100  # rows that generate mode also answers by choice: one forward pass each
 label_options = [
-    choice(
+    click.option(
         "--variants",
-        ["all", "none"],
-        "choice: sum yes, Yes and both after a space, or take the bare label alone.",
+        type=click.Choice(["all", "none"]),
+        default="all",
+        show_default=True,
+        help="choice: sum yes, Yes and both after a space, or take the bare label alone.",
     ),
     click.option(
         "--choices",
@@ -66,16 +67,20 @@ label_options = [
     "--limit 8 --out results/nli",
     "tuneyard eval nli --model models/demo-base --dataset demo_mnli_eval --limit 8 --out results/base",
     options=[
-        choice(
+        click.option(
             "--mode",
-            ["choice", "generate"],
-            "Compare the labels' probabilities, or generate an answer and parse it.",
+            type=click.Choice(["choice", "generate"]),
+            default="choice",
+            show_default=True,
+            help="Compare the labels' probabilities, or generate an answer and parse it.",
         ),
-        choice(
+        click.option(
             "--parser",
-            PARSERS,
-            "generate: find the label as a word, or search the text as the published script did.",
-            RescorableOption,
+            cls=RescorableOption,
+            type=click.Choice(list(PARSERS)),
+            default="word",
+            show_default=True,
+            help="generate: find the label as a word, or search the text as the published script did.",
         ),
         *label_options,
         number(

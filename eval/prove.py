@@ -9,6 +9,7 @@ servers. Every model reads the same ids. A server also gets the messages alone, 
 """
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +30,7 @@ from tuneyard.eval.scoring.options import (
     dtype,
     number,
     same_base,
-    together,
+    with_options,
 )
 
 if TYPE_CHECKING:
@@ -75,7 +76,7 @@ if TYPE_CHECKING:
     metavar="SECONDS",
     help="The longest wait for an answer of a server.",
 )
-@together(data_options)
+@partial(with_options, data_options)
 @number("--limit", default=100, show_default=True, help="The first N examples of each dataset.")
 @number("--max-new-tokens", default=16, show_default=True, help="The longest answer that is generated.")
 @dtype

@@ -8,6 +8,7 @@ import math
 import shlex
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -47,7 +48,7 @@ from tuneyard.eval.scoring.options import (
     resume_command,
     run_options,
     take,
-    together,
+    with_options,
 )
 
 if TYPE_CHECKING:
@@ -71,10 +72,10 @@ Figures = dict[str, dict[str, dict[str, Mapping[str, Any]]]]
     "--skip cmmlu --skip talks --limit 1 --out results/suite-of-rte",
 )
 @click.argument("suite", type=PATH, metavar="SUITE.yaml")
-@together(model_options)
+@partial(with_options, model_options)
 @dataset_dir
 @click.option("--skip", multiple=True, metavar="STEP", help="Leave this step out. Repeatable.")
-@together(run_options)
+@partial(with_options, run_options)
 @resumed_by(lambda: resume_command(COMMAND))
 def cli(suite: Path, skip: tuple[str, ...], **options: Any) -> None:
     """Score a base model and adapters with all commands that a suite's file names.

@@ -34,7 +34,7 @@ from tuneyard.eval.scoring.options import (
     run_options,
     set_options,
     take,
-    together,
+    with_options,
 )
 from tuneyard.eval.statistics.selection import split_halves
 
@@ -56,7 +56,7 @@ NO_ADAPTER = "No weights have a better figure than {base} on the choosing half: 
     "tuneyard eval sweep --model models/demo-base --checkpoints saves/demo-rte --dataset "
     "demo_rte_eval --dry-run --out results/checkpoints",
 )
-@together(model_options)
+@partial(with_options, model_options)
 @click.option(
     "--checkpoints",
     type=PATH,
@@ -68,13 +68,13 @@ NO_ADAPTER = "No weights have a better figure than {base} on the choosing half: 
     metavar="W,W,…",
     help="Score these weights of each adapter, every one with every other's, instead of searching.",
 )
-@together([*set_options, *label_options])
+@partial(with_options, [*set_options, *label_options])
 @click.option(
     "--seed", type=int, default=42, show_default=True, help="Seed that divides the examples into halves."
 )
 @click.option("--metric", default=ACCURACY.name, show_default=True, metavar="NAME", help="What to choose by.")
 @click.option("--dry-run", is_flag=True, help="Say how many examples would be prompted, and write nothing.")
-@together(run_options)
+@partial(with_options, run_options)
 @resumed_by(lambda: resume_command(COMMAND))
 def cli(
     checkpoints: Path | None, grid: str | None, seed: int, metric: str, dry_run: bool, **options: Any

@@ -34,7 +34,6 @@ from tuneyard.eval.scoring.options import (
     Finite,
     RescorableOption,
     ScoringRequest,
-    choice,
     number,
     refuse_explicit,
 )
@@ -83,11 +82,13 @@ LONGEST = 2048  # tokens for the loss, unless the context is smaller
             is_flag=True,
             help="Compare generated and expected answers: ROUGE-1/2/L and BLEU.",
         ),
-        choice(
+        click.option(
             "--tokenizer",
-            TOKENIZERS,
-            "--rouge: how Chinese is split; jieba (an optional package) splits it into words.",
-            RescorableOption,
+            cls=RescorableOption,
+            type=click.Choice(TOKENIZERS),
+            default=TOKENIZERS[0],
+            show_default=True,
+            help="--rouge: how Chinese is split; jieba (an optional package) splits it into words.",
         ),
         click.option(
             "--token-losses",

@@ -21,6 +21,7 @@ from tuneyard.eval.scoring.options import (
     ScoringRequest,
     generate_options,
     model_options,
+    number,
     rescoring,
     resume_command,
     run_options,
@@ -28,7 +29,7 @@ from tuneyard.eval.scoring.options import (
     set_options,
     shots_options,
     take,
-    together,
+    with_options,
 )
 from tuneyard.eval.scoring.task import Task
 
@@ -127,7 +128,8 @@ def scoring_command(
         declared += shots_options
     declared += options
     if longest:
-        declared += generate_options(longest)
+        about = "generate: the longest answer, in tokens."
+        declared += [number("--max-new-tokens", show_default=str(longest), help=about), *generate_options]
     has_seed_of_preset = longest > 0 and seeded
     if has_seed_of_preset:
         declared.append(seed_option)
@@ -135,7 +137,7 @@ def scoring_command(
 
     def declare(make_task: Callable[..., Declared]) -> ScoringCommand:
         make_command = click.command(name, cls=ScoringCommand, examples=example_commands)
-        command = make_command(together(declared)(make_task))
+        command = make_command(with_options(declared, make_task))
         command.callback = command.score
         command.make_task = make_task
         command.module = f"eval.{name}"

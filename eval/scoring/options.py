@@ -182,29 +182,15 @@ def resume_command(module: str) -> str:
     return f"resume it with: {command_line(module, ('--force', '--resume'))} --resume"
 
 
-def together(options: Sequence[Option]) -> Option:
-    """One decorator that adds these options in their order."""
-
-    def declare(command: Callable[..., Any]) -> Callable[..., Any]:
-        for option in reversed(options):
-            command = option(command)
-        return command
-
-    return declare
+def with_options(options: Sequence[Option], command: Callable[..., Any]) -> Callable[..., Any]:
+    """The function of a command with these options, in their order."""
+    for option in reversed(options):
+        command = option(command)
+    return command
 
 
 number: Callable[..., Option] = partial(click.option, type=click.IntRange(1), metavar="N")
 """Option of a whole number, from 1 on unless it has another `type`."""
-
-
-def choice(
-    flag: str, values: Iterable[str], description: str, cls: type[click.Option] = click.Option
-) -> Option:
-    """Option of one of some values. The first is the default."""
-    choices = list(values)
-    return click.option(
-        flag, cls=cls, type=click.Choice(choices), default=choices[0], show_default=True, help=description
-    )
 
 
 def _without_model(context: click.Context, _option: click.Parameter, run: Path | None) -> Path | None:
@@ -278,10 +264,12 @@ model_options: list[Option] = [
     click.option("--model", required=True, metavar="DIR|ID", help="Model folder or hub id."),
     adapter_option("Score this adapter too."),
     click.option("--no-base", is_flag=True, help="Do not score the base itself."),
-    choice(
+    click.option(
         "--backend",
-        ["hf", "vllm", "openai"],
-        "vllm: vLLM in this process. openai: an OpenAI-compatible server.",
+        type=click.Choice(["hf", "vllm", "openai"]),
+        default="hf",
+        show_default=True,
+        help="vllm: vLLM in this process. openai: an OpenAI-compatible server.",
     ),
     *server_options("openai: "),
     number("--tensor-parallel", help="vllm: divide each layer among N GPUs."),
@@ -357,18 +345,12 @@ run_options: list[Option] = [
 seed_option = number("--seed", type=click.IntRange(0), help="--preset: draw other answers.")
 
 
-def generate_options(max_new_tokens: int) -> list[Option]:
-    """Options of commands that generate: --max-new-tokens with this default, --preset and --think."""
-    return [
-        number(
-            "--max-new-tokens",
-            show_default=str(max_new_tokens),
-            help="generate: the longest answer, in tokens.",
-        ),
-        click.option(
-            "--preset",
-            type=click.Choice(list(PRESETS)),
-            help="generate: sample as the model's generation_config says, up to 512 tokens.",
-        ),
-        click.option("--think", is_flag=True, help="generate: let a model think before it answers."),
-    ]
+generate_options = [
+    click.option(
+        "--preset",
+        type=click.Choice(list(PRESETS)),
+        help="generate: sample as the model's generation_config says, up to 512 tokens.",
+    ),
+    click.option("--think", is_flag=True, help="generate: let a model think before it answers."),
+]
+"""Options of commands that generate, besides --max-new-tokens, whose default is the command's."""
