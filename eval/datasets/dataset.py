@@ -20,7 +20,7 @@ from tuneyard.core.language.messages import warn
 from tuneyard.core.language.translation import tr
 from tuneyard.core.prompt import Conversation, Messages, conversation, refuse_media
 from tuneyard.core.records import ALPACA, Entry, format_of
-from tuneyard.core.records.row_index import RowIndex, read_row_index, row_index_file
+from tuneyard.core.records.row_index import read_row_index, row_index_file
 from tuneyard.eval.datasets.origin import Origin, find_origin
 
 INDEPENDENT = "none"  # --cluster none
@@ -181,12 +181,16 @@ def make_dataset(dataset: Dataset, cluster: str | None, folder: Path | None, ima
         _check_names(record, dataset.entry, place)
         conversations.append(conversation(record, dataset.entry, place))
         check_characters(json.dumps(record, ensure_ascii=False), place)
+    digest = sha256(dataset.path)
     compiled = manifest_beside(dataset.path)
     manifest = compiled[0] if compiled else EMPTY
-    if compiled and compiled[1].sha256 != sha256(dataset.path):
+    has_changed = compiled is not None and compiled[1].sha256 != digest
+    if has_changed:
         warn(tr("{path}: the file has changed since it was compiled", path=dataset.path))
-    column, clusters = find_clusters(dataset.path, records, cluster, manifest.cluster)
-    origin = find_origin(dataset.path, conversations, folder, is_registered=bool(dataset.entry))
+    column, clusters = find_clusters(
+        dataset.path, records, cluster, manifest.cluster, has_changed=has_changed
+    )
+    origin = find_origin(dataset.path, digest, conversations, folder, is_registered=bool(dataset.entry))
     return EvalDataset(
         dataset.name,
         dataset.path,
@@ -221,21 +225,28 @@ def trained_conversations(dataset: Dataset, most: int | None = None) -> Iterator
 
 
 def find_clusters(
-    path: Path, records: Sequence[Record], requested: str | None, compiled: str | None
+    path: Path, records: Sequence[Record], requested: str | None, compiled: str | None, *, has_changed: bool
 ) -> tuple[str | None, list[str] | None]:
     """Find the cluster column and each record's cluster; both None if records are independent.
 
     The column is the `requested` one, otherwise the `compiled` one of the manifest, otherwise `group`.
-    `RequestError` lists the columns there are. `ContentError` if only some records have a cluster.
+    `RequestError` lists the columns there are. `ContentError` if only some records have a cluster, or if the
+    row index is of other records: the file `has_changed` since it was compiled.
     """
     column = requested or compiled
     if not column and any(record.get(DEFAULT) is not None for record in records):
         column = DEFAULT
     if column is None or requested == INDEPENDENT:
         return None, None
-    indexed = _indexed_clusters(path, len(records))
+    index = read_row_index(path)
+    if index is not None and (has_changed or len(index.fingerprints) != len(records)):
+        raise ContentError(
+            f"{path}: changed since it was compiled, {row_index_file(path).name} is of other records: "
+            f"compile it again, or take every example as independent with --cluster {INDEPENDENT}"
+        )
+    indexed = index.clusters if index else {}
     if column in indexed:
-        return column, indexed[column]
+        return column, [str(number) for number in indexed[column]]
     values = [record.get(column) for record in records]
     missing = values.count(None)
     if missing == len(values):
@@ -253,27 +264,3 @@ def find_clusters(
             f"{len(values) - missing} other records have one"
         )
     return column, [str(value) for value in values]
-
-
-def current_row_index(path: Path) -> RowIndex | None:
-    """Row index of a file of records, None if it is missing or the file has changed since the compile."""
-    index = read_row_index(path)
-    if index is None:
-        return None
-    compiled = manifest_beside(path)
-    if compiled and compiled[1].sha256 != sha256(path):
-        return None
-    return index
-
-
-def _indexed_clusters(path: Path, count: int) -> dict[str, list[str]]:
-    """Clusters in a file's row index, by column; `ContentError` if the index is of other records."""
-    if not row_index_file(path).is_file():
-        return {}
-    index = current_row_index(path)
-    if index is None or len(index.fingerprints) != count:
-        raise ContentError(
-            f"{path}: changed since it was compiled, {row_index_file(path).name} is of other records: "
-            f"compile it again, or take every example as independent with --cluster {INDEPENDENT}"
-        )
-    return {name: [str(number) for number in numbers] for name, numbers in index.clusters.items()}

@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING
 from tuneyard.core.datasets import DEFAULT_FOLDER, LLAMAFACTORY_FOLDER, TRAIN_SPLIT
 from tuneyard.core.datasets.manifest import MANIFEST, Manifest, read_manifest
 from tuneyard.core.errors import ContentError, RequestError
-from tuneyard.core.files import sha256
 from tuneyard.core.language.messages import warn_once
 from tuneyard.core.prompt import Conversation
 from tuneyard.core.records.row_index import SEPARATOR, RowIndex, fingerprints, read_row_index
@@ -169,16 +168,16 @@ def unknown_origin(examples: Sequence[Conversation]) -> Origin:
 
 
 def find_origin(
-    path: Path, examples: Sequence[Conversation], folder: Path | None, *, is_registered: bool
+    path: Path, digest: str, examples: Sequence[Conversation], folder: Path | None, *, is_registered: bool
 ) -> Origin:
     """Find the training rows of a file: by the compile that wrote it, else by those with the same prompts.
 
-    `folder` is that of --dataset-dir.
+    `digest` is the file's SHA-256, `folder` that of --dataset-dir.
     """
     import numpy as np
 
     compiles = compiles_for(path, folder)
-    written = _written_by(path, compiles)
+    written = _written_by(path, digest, compiles)
     if written is not None and not is_registered:
         whole = _of_whole_file(path, *written, examples)
         if whole is not None:
@@ -250,11 +249,8 @@ def _compile_in(folder: Path) -> Compile | None:
     return Compile(folder, manifest, names["file"], datasets, held_out)
 
 
-def _written_by(path: Path, compiles: Sequence[Compile]) -> tuple[Compile, str] | None:
+def _written_by(path: Path, digest: str, compiles: Sequence[Compile]) -> tuple[Compile, str] | None:
     """The compile that wrote the bytes of a file, and its name there; None if none of these did."""
-    if not compiles:
-        return None
-    digest = sha256(path)
     for compiled in compiles:
         names = [name for name, file in compiled.manifest.files.items() if file.sha256 == digest]
         if path.name in names:  # several files of a compile may have the same bytes

@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 from tuneyard.adapters.provenance import CARD, open_parts
 from tuneyard.core.datasets import find_dataset, registry_folder
+from tuneyard.core.datasets.manifest import manifest_beside
 from tuneyard.core.errors import ContentError, RequestError, TuneyardError
 from tuneyard.core.files import sha256
+from tuneyard.core.records.row_index import read_row_index
 from tuneyard.core.training.training_run import (
     MERGE,
     STARTED,
@@ -25,7 +27,7 @@ from tuneyard.core.training.training_run import (
     training_settings,
 )
 from tuneyard.core.weights.adapter_files import CONFIG
-from tuneyard.eval.datasets.dataset import current_row_index, trained_conversations
+from tuneyard.eval.datasets.dataset import trained_conversations
 from tuneyard.eval.datasets.origin import fingerprints_of
 from tuneyard.eval.statistics.selection import held_out_rows
 
@@ -184,11 +186,14 @@ def _fingerprints(data: Mapping[str, Any], registry: Path) -> "Fingerprints":
     path = Path(data["file"]) if "file" in data else find_dataset(name, registry).path
     if not path.is_file():
         raise RequestError(f"{path} is not there any more, or a folder")
-    if data.get("sha256") not in (None, sha256(path)):
+    digest = sha256(path)
+    if data.get("sha256") not in (None, digest):
         raise ContentError(f"{path} changed since it was trained on")
-    index = current_row_index(path)
+    index = read_row_index(path)
     if index is not None:
-        return index.fingerprints
+        compiled = manifest_beside(path)
+        if compiled is None or compiled[1].sha256 == digest:
+            return index.fingerprints
     return fingerprints_of(list(trained_conversations(find_dataset(name, registry)._replace(path=path))))
 
 
