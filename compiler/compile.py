@@ -30,7 +30,7 @@ from tuneyard.compiler.run import Run
 from tuneyard.compiler.spec.model import PART, UNLABELLED, Spec
 from tuneyard.compiler.two_passes import write_arranged
 from tuneyard.compiler.write.entries import entries_of
-from tuneyard.core.datasets.manifest import Manifest, write_manifest
+from tuneyard.core.datasets.compiled import Manifest, write_manifest
 from tuneyard.core.errors import Problem
 from tuneyard.core.execution import Executor
 from tuneyard.core.execution.options import default_workers, executor_of

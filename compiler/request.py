@@ -12,11 +12,10 @@ from tuneyard.compiler.problems import KEPT, Problems
 from tuneyard.compiler.spec.file import PACKAGE, place_of
 from tuneyard.compiler.spec.model import REJECTED, Spec
 from tuneyard.core.datasets import DEFAULT_FOLDER, REGISTRY
-from tuneyard.core.datasets.manifest import CompiledFiles
+from tuneyard.core.datasets.compiled import ROW_INDEX, CompiledFiles
 from tuneyard.core.errors import ContentError, counted
 from tuneyard.core.files import JsonObject, files_sha256, versions
 from tuneyard.core.language.translation import tr
-from tuneyard.core.records.row_index import ROW_INDEX
 
 COUNTED = ("read", "kept", "dropped", "rejected", "not_sampled")
 PACKAGES = ("jsonschema-rs", "lxml", "orjson", "pyarrow")

@@ -16,11 +16,10 @@ from tuneyard.compiler.read.stream import stored_size
 from tuneyard.compiler.request import CompileReport, CompileRequest
 from tuneyard.compiler.spec.model import REJECTED, WHOLE, Output, Spec
 from tuneyard.compiler.write.record_file import RecordFile, keys_in
-from tuneyard.core.datasets.manifest import CompiledFile, CompiledFiles
+from tuneyard.core.datasets.compiled import CompiledFile, CompiledFiles, row_index_file, write_row_index
 from tuneyard.core.errors import Problem
 from tuneyard.core.execution import Executor, WorkItem, WorkResult
 from tuneyard.core.files import Moved, sha256
-from tuneyard.core.records.row_index import row_index_file, write_row_index
 
 AHEAD = 2  # files for each worker that it reads, or whose results wait for an earlier one
 

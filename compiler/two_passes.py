@@ -21,9 +21,9 @@ from tuneyard.compiler.lint.matching import matches
 from tuneyard.compiler.run import Run
 from tuneyard.compiler.spec.model import PART, WHOLE, Spec
 from tuneyard.compiler.write.record_file import RecordFile, copy_rows, keys_in
+from tuneyard.core.datasets.compiled import SPLIT, TRAINED
 from tuneyard.core.errors import ContentError, Problem
 from tuneyard.core.execution import Executor
-from tuneyard.core.records.row_index import SPLIT, TRAINED
 
 ROWS = ".rows"
 """The folder of the first pass: a folder with the rows of each source, until they are written."""

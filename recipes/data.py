@@ -23,7 +23,7 @@ from tuneyard.core.datasets import (
     read_registry,
     refuse_misspelt,
 )
-from tuneyard.core.datasets.manifest import manifest_beside
+from tuneyard.core.datasets.compiled import manifest_beside
 from tuneyard.core.errors import ContentError, Problem, RequestError, TuneyardError
 from tuneyard.core.files import hub_problem, no_folder, sha256, strings
 from tuneyard.core.installation.checkout import ROOT

@@ -11,7 +11,7 @@ import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from tuneyard.core.datasets.manifest import MANIFEST
+from tuneyard.core.datasets.compiled import MANIFEST
 from tuneyard.core.errors import ContentError, show_value
 from tuneyard.core.files import HeldError, read_object, reserved, sha256, versions
 from tuneyard.core.installation.checkout import version

@@ -14,7 +14,7 @@ import click
 
 from tuneyard.core.cli.main import cli_command, next_step
 from tuneyard.core.datasets import DEFAULT_FOLDER, read_registry
-from tuneyard.core.datasets.manifest import EMPTY, read_manifest
+from tuneyard.core.datasets.compiled import EMPTY, read_manifest
 from tuneyard.core.documents import dump_yaml
 from tuneyard.core.errors import ContentError, Problem, resumed_by
 from tuneyard.core.errors.problem_codes import guide

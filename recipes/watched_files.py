@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from tuneyard.core.datasets import REGISTRY
-from tuneyard.core.datasets.manifest import MANIFEST
+from tuneyard.core.datasets.compiled import MANIFEST
 from tuneyard.core.errors import TuneyardError
 from tuneyard.core.files import files_of
 from tuneyard.recipes.cache import MODEL_WEIGHTS

@@ -12,7 +12,7 @@ from tuneyard.adapters.kinds.lora import NOT_IN_VLLM, LoraAdapter, vllm_rank
 from tuneyard.adapters.output import TOKENIZER
 from tuneyard.adapters.provenance import CARD, card_body, model_card, open_parts
 from tuneyard.adapters.store import note
-from tuneyard.core.datasets.manifest import MANIFEST, read_manifest
+from tuneyard.core.datasets.compiled import MANIFEST, read_manifest
 from tuneyard.core.documents import dump_yaml, markdown_table
 from tuneyard.core.documents.schema_errors import check_file
 from tuneyard.core.errors import RequestError, counted

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from tuneyard.compiler.publish.registry import changed_entry, compiled_entries
 from tuneyard.core.datasets import REGISTRY, Dataset
-from tuneyard.core.datasets.manifest import Manifest, Manifests
+from tuneyard.core.datasets.compiled import Manifest, Manifests
 from tuneyard.core.errors import Problem
 from tuneyard.core.files import sha256
 

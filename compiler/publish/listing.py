@@ -10,7 +10,7 @@ from tuneyard.compiler.read.remote import find_remote
 from tuneyard.compiler.request import own_hash
 from tuneyard.compiler.spec.model import load_spec
 from tuneyard.core.datasets import REMOTE_SOURCES, Dataset
-from tuneyard.core.datasets.manifest import MANIFEST, Manifest
+from tuneyard.core.datasets.compiled import MANIFEST, Manifest
 from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.core.files import sha256
 

@@ -19,7 +19,7 @@ from tuneyard.compiler.spec.file import where_to_write
 from tuneyard.compiler.spec.model import REJECTED, Spec
 from tuneyard.compiler.write.entries import entries_of
 from tuneyard.core.datasets import REGISTRY, read_registry, wrong_folder
-from tuneyard.core.datasets.manifest import (
+from tuneyard.core.datasets.compiled import (
     EMPTY,
     MANIFEST,
     Entries,
@@ -27,10 +27,10 @@ from tuneyard.core.datasets.manifest import (
     Manifest,
     Manifests,
     read_manifests,
+    row_index_file,
 )
 from tuneyard.core.errors import ContentError, Problem, RequestError, nearest, show_value
 from tuneyard.core.files import OURS, publish, recovered, sync, write_json
-from tuneyard.core.records.row_index import row_index_file
 
 COMPILED_KEYS = ("file_name", "formatting", "ranking", "columns", "tags")
 """The keys of an entry that a compile writes. Any other key was added by hand, and stays as it is."""

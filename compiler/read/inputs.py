@@ -24,7 +24,7 @@ from tuneyard.compiler.read.saved import ABOUT_SAVED, saved_files
 from tuneyard.compiler.read.stream import suffix
 from tuneyard.compiler.spec.model import PART, Spec
 from tuneyard.core.datasets import REGISTRY
-from tuneyard.core.datasets.manifest import MANIFEST
+from tuneyard.core.datasets.compiled import MANIFEST
 from tuneyard.core.errors import ContentError, Problem, RequestError, counted, nearest
 from tuneyard.core.files import HUB_ID, bundled, near_name, sha256
 

@@ -17,9 +17,8 @@ from tuneyard.compiler.spec.file import (
     source_of,
 )
 from tuneyard.core.datasets import TRAIN_SPLIT
-from tuneyard.core.datasets.manifest import MANIFEST
+from tuneyard.core.datasets.compiled import MANIFEST, row_index_file
 from tuneyard.core.errors import ContentError, nearest, show_value
-from tuneyard.core.records.row_index import row_index_file
 
 UNLABELLED = "unlabelled"
 ROW_NUMBER = "row number"
@@ -154,7 +153,7 @@ class Spec(NamedTuple):
         return self.split is not None and not output.dataset and "{split}" not in output.file
 
     def is_indexed(self, output: Output) -> bool:
-        """True if a row index is written beside the file of an output (core/records/row_index.py)."""
+        """True if a row index is written beside the file of an output (core/datasets/compiled.py)."""
         return output.dataset is not None or self.has_all_rows(output)
 
     @property

@@ -31,7 +31,7 @@ from tuneyard.core.datasets import (
     not_registered,
     read_registry,
 )
-from tuneyard.core.datasets.manifest import manifest_beside, read_manifests
+from tuneyard.core.datasets.compiled import manifest_beside, read_manifests
 from tuneyard.core.errors import ContentError, Problem, ProblemsError, RequestError
 from tuneyard.core.execution.options import default_workers
 from tuneyard.core.files import no_folder

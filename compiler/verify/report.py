@@ -9,7 +9,7 @@ from math import ceil
 from tuneyard.compiler.lint.fingerprints import quantiles
 from tuneyard.compiler.verify.audit import Audit
 from tuneyard.compiler.verify.verdict import Verdict
-from tuneyard.core.datasets.manifest import MANIFEST
+from tuneyard.core.datasets.compiled import MANIFEST
 from tuneyard.core.errors import summarise
 from tuneyard.core.files import JsonObject
 

@@ -1,7 +1,7 @@
 """Registry entries of the files that a spec writes, so that LLaMA-Factory reads them rightly."""
 
 from tuneyard.compiler.spec.model import Output, Spec
-from tuneyard.core.datasets.manifest import Entries, Entry
+from tuneyard.core.datasets.compiled import Entries, Entry
 from tuneyard.core.records import ALPACA, OPENAI_TAGS, SHAREGPT_TAGS
 
 

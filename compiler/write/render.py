@@ -15,8 +15,8 @@ from tuneyard.compiler.rows import Batch
 from tuneyard.compiler.spec.model import Output, Spec, placeholders
 from tuneyard.compiler.write.entries import entry_of
 from tuneyard.compiler.write.record_file import LINE
+from tuneyard.core.datasets.compiled import SEPARATOR, fingerprints
 from tuneyard.core.records import ALPACA, PLACEHOLDERS, RecordFormat, format_of_entry
-from tuneyard.core.records.row_index import SEPARATOR, fingerprints
 
 HISTORY = "history"
 Columns = Mapping[str, Sequence[Any]]

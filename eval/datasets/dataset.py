@@ -1,7 +1,7 @@
 """Test datasets: examples of a registered dataset or of a file, as conversations.
 
 Examples that share a cluster (a premise, for instance) are not independent. The cluster is a column of the
-records, or of the row index that compile writes next to them (core/records/row_index.py).
+records, or of the row index that compile writes next to them (core/datasets/compiled.py).
 """
 
 import json
@@ -13,14 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from tuneyard.core.datasets import Dataset, find_dataset, read_records, registry_folder
-from tuneyard.core.datasets.manifest import EMPTY, MANIFEST, manifest_beside
+from tuneyard.core.datasets.compiled import EMPTY, MANIFEST, manifest_beside, read_row_index, row_index_file
 from tuneyard.core.errors import ContentError, RequestError, nearest_name
 from tuneyard.core.files import check_characters, free_path, names_folder, require, sha256, text_sha256
 from tuneyard.core.language.messages import warn
 from tuneyard.core.language.translation import tr
 from tuneyard.core.prompt import Conversation, Messages, conversation, refuse_media
 from tuneyard.core.records import ALPACA, Entry, format_of
-from tuneyard.core.records.row_index import read_row_index, row_index_file
 from tuneyard.eval.datasets.origin import Origin, find_origin
 
 INDEPENDENT = "none"  # --cluster none

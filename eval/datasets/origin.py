@@ -2,7 +2,7 @@
 
 A compile is found by the SHA-256 of the file, so that a copy elsewhere is known too. It is looked up in the
 manifest next to the file, and in those of the registry. Rows of any other file are compared with the training
-rows of all these compiles, by the row index of each training split (core/records/row_index.py).
+rows of all these compiles, by the row index of each training split (core/datasets/compiled.py).
 
 A compile may also write a file of all rows before its split, e.g. mixed_finetune_dataset.jsonl of a mixture.
 Its row index has the split of each row, and the fingerprint of the trained text.
@@ -15,11 +15,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tuneyard.core.datasets import DEFAULT_FOLDER, LLAMAFACTORY_FOLDER, TRAIN_SPLIT
-from tuneyard.core.datasets.manifest import MANIFEST, Manifest, read_manifest
+from tuneyard.core.datasets.compiled import (
+    MANIFEST,
+    SEPARATOR,
+    Manifest,
+    RowIndex,
+    fingerprints,
+    read_manifest,
+    read_row_index,
+)
 from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.core.language.messages import warn_once
 from tuneyard.core.prompt import Conversation
-from tuneyard.core.records.row_index import SEPARATOR, RowIndex, fingerprints, read_row_index
 
 if TYPE_CHECKING:
     import numpy as np

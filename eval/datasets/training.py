@@ -12,10 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from tuneyard.adapters.provenance import CARD, open_parts
 from tuneyard.core.datasets import find_dataset, registry_folder
-from tuneyard.core.datasets.manifest import manifest_beside
+from tuneyard.core.datasets.compiled import manifest_beside, read_row_index
 from tuneyard.core.errors import ContentError, RequestError, TuneyardError
 from tuneyard.core.files import sha256
-from tuneyard.core.records.row_index import read_row_index
 from tuneyard.core.training.training_run import (
     MERGE,
     STARTED,

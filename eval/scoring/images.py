@@ -10,7 +10,7 @@ from itertools import chain
 from pathlib import Path
 
 from tuneyard.core.datasets import REGISTRY
-from tuneyard.core.datasets.manifest import read_manifest
+from tuneyard.core.datasets.compiled import read_manifest
 from tuneyard.core.errors import ContentError, RequestError, show_value
 from tuneyard.core.prompt import Conversation
 from tuneyard.core.records import PLACEHOLDERS

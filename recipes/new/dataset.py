@@ -15,7 +15,7 @@ from tuneyard.core.datasets import (
     registry_folder,
     train_split_of,
 )
-from tuneyard.core.datasets.manifest import manifest_beside
+from tuneyard.core.datasets.compiled import manifest_beside
 from tuneyard.core.errors import RequestError
 from tuneyard.core.files import files_of, strings
 from tuneyard.core.records import PLACEHOLDERS

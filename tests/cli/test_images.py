@@ -17,10 +17,10 @@ from tests.runs_cut import tree
 from tests.tiny import make_seeing, write_adapter
 from tests.workers import ElsewhereWorkers, use_workers
 from tuneyard.compiler.verify.dataset import load
+from tuneyard.core.datasets.compiled import fingerprints
 from tuneyard.core.errors import ContentError, RequestError, TuneyardError
 from tuneyard.core.files import sha256
 from tuneyard.core.prompt import conversation
-from tuneyard.core.records.row_index import fingerprints
 from tuneyard.eval import compare, nli, preference, text
 from tuneyard.eval.backends.vision import PIXELS
 from tuneyard.eval.datasets.origin import fingerprints_of

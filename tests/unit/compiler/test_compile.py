@@ -21,7 +21,7 @@ from tuneyard.compiler.problems import NO_LIMIT
 from tuneyard.compiler.publish.registry import Registry
 from tuneyard.compiler.request import COUNTED, CompileRequest
 from tuneyard.compiler.spec.model import load_spec
-from tuneyard.core.datasets.manifest import Manifest
+from tuneyard.core.datasets.compiled import Manifest
 from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.core.installation.checkout import version
 

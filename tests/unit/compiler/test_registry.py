@@ -16,7 +16,7 @@ from tuneyard.compiler.publish import drift
 from tuneyard.compiler.publish.listing import dataset_lines
 from tuneyard.compiler.publish.registry import Registry
 from tuneyard.core.datasets import find_dataset
-from tuneyard.core.datasets.manifest import read_manifest, read_manifests
+from tuneyard.core.datasets.compiled import read_manifest, read_manifests
 from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.core.files import staging
 

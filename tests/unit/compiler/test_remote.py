@@ -25,7 +25,7 @@ from tuneyard.compiler.publish.registry import Registry
 from tuneyard.compiler.read import jsons, parquet, read, remote, stream
 from tuneyard.compiler.read.remote import RemoteFile, RemoteFolder, find_remote
 from tuneyard.compiler.spec.model import load_spec
-from tuneyard.core.datasets.manifest import read_manifest
+from tuneyard.core.datasets.compiled import read_manifest
 from tuneyard.core.errors import ContentError, RequestError
 
 pytest.importorskip("moto")

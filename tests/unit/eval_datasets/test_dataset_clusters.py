@@ -5,9 +5,9 @@ from pathlib import Path
 
 from tests.json_files import write_json
 from tests.messages import raises
+from tuneyard.core.datasets.compiled import row_index_file, write_row_index
 from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.core.files import sha256
-from tuneyard.core.records.row_index import row_index_file, write_row_index
 from tuneyard.eval.datasets.dataset import EvalDataset, read_datasets
 
 ROWS = [{"instruction": f"Q{n}", "output": "A", "topic": f"t{n % 2}"} for n in range(4)]

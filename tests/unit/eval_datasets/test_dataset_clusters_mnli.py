@@ -7,8 +7,8 @@ import pytest
 from tests.conftest import Run
 from tests.json_files import write_json
 from tests.tiny import write_adapter
+from tuneyard.core.datasets.compiled import read_row_index
 from tuneyard.core.files import sha256
-from tuneyard.core.records.row_index import read_row_index
 from tuneyard.eval.datasets.dataset import EvalDataset, read_datasets
 from tuneyard.eval.datasets.origin import fingerprints_of
 from tuneyard.eval.datasets.training import trained_on

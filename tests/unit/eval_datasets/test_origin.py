@@ -18,8 +18,8 @@ from tests.messages import printed_line, raises
 from tuneyard.compiler.compile import compile_spec
 from tuneyard.compiler.request import CompileRequest
 from tuneyard.compiler.spec.model import load_spec
+from tuneyard.core.datasets.compiled import read_row_index, row_index_file
 from tuneyard.core.errors import RequestError
-from tuneyard.core.records.row_index import read_row_index, row_index_file
 from tuneyard.eval import text
 from tuneyard.eval.datasets.dataset import EvalDataset, read_datasets
 from tuneyard.eval.datasets.origin import fingerprints_of

@@ -11,9 +11,9 @@ from tests.cli.scoring import call
 from tests.json_files import read_json, write_json, write_lines
 from tests.messages import printed
 from tests.tiny import write_adapter
+from tuneyard.core.datasets.compiled import row_index_file, write_row_index
 from tuneyard.core.files import sha256
 from tuneyard.core.prompt import Conversation
-from tuneyard.core.records.row_index import row_index_file, write_row_index
 from tuneyard.eval.datasets.origin import fingerprints_of
 from tuneyard.eval.datasets.training import trained_on
 

@@ -3,7 +3,7 @@
 import pytest
 
 from tests.json_files import read_json, write_json
-from tuneyard.core.datasets.manifest import (
+from tuneyard.core.datasets.compiled import (
     MANIFEST,
     CompiledFile,
     Manifest,

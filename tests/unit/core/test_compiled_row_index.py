@@ -8,8 +8,7 @@ import pytest
 from xxhash import xxh3_64_intdigest
 
 from tests.messages import raises
-from tuneyard.core.errors import ContentError
-from tuneyard.core.records.row_index import (
+from tuneyard.core.datasets.compiled import (
     SPLIT,
     TRAINED,
     fingerprints,
@@ -17,6 +16,7 @@ from tuneyard.core.records.row_index import (
     row_index_file,
     write_row_index,
 )
+from tuneyard.core.errors import ContentError
 
 
 def test_the_split_of_each_row_comes_back_as_it_was_written(tmp_path: Path) -> None:
