@@ -20,9 +20,16 @@ from tuneyard.core.documents import LARGEST
 from tuneyard.core.errors import ContentError, show_value
 from tuneyard.core.execution.time_limit import bounded
 from tuneyard.core.files import Fields, are_texts, check_characters, sha256, text_sha256
-from tuneyard.core.weights.adapter_files import CONFIG, PREFIX, ChangedModule, open_adapter_weights
+from tuneyard.core.weights.adapter_files import (
+    CONFIG,
+    EMBEDDINGS,
+    HEADS,
+    PREFIX,
+    ChangedModule,
+    open_adapter_weights,
+)
 from tuneyard.core.weights.adapter_fit import module_misfits
-from tuneyard.core.weights.base_models import EMBEDDINGS, HEADS, Base
+from tuneyard.core.weights.base_models import Base
 from tuneyard.core.weights.tensors import Array, Tensor, Weights
 
 SHOWN = 5  # problems of one file in a message

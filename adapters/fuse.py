@@ -33,8 +33,9 @@ from tuneyard.adapters.weighted import (
 from tuneyard.core.errors import ContentError, RequestError, need
 from tuneyard.core.files import read_object, write_json, write_text
 from tuneyard.core.training.training_run import MERGE, training_inputs
-from tuneyard.core.weights.base_models import EMBEDDINGS, HEADS, INDEX, Base
-from tuneyard.core.weights.tensors import Stored, from_fp32, require_finite, to_fp32
+from tuneyard.core.weights.adapter_files import EMBEDDINGS, HEADS
+from tuneyard.core.weights.base_models import Base
+from tuneyard.core.weights.tensors import INDEX, Stored, from_fp32, require_finite, to_fp32
 
 MUCH_LOST = 0.1  # of ‖ΔW‖; a smaller rounding error in bf16 hardly changes the adapters' effect
 RECORD = "fuse.json"

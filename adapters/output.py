@@ -25,7 +25,7 @@ from tuneyard.core.files import (
 )
 from tuneyard.core.training.training_run import MERGE, read_provenance
 from tuneyard.core.weights.adapter_files import CONFIG
-from tuneyard.core.weights.base_models import INDEX
+from tuneyard.core.weights.tensors import INDEX
 
 DTYPES = {"fp32": "F32", "fp16": "F16", "bf16": "BF16"}
 """The names of dtypes in safetensors by those of --dtype."""

@@ -14,8 +14,8 @@ import numpy as np
 
 from tuneyard.core.errors import ContentError
 from tuneyard.core.files import sync, write_json
-from tuneyard.core.weights.base_models import INDEX, SINGLE, Base
-from tuneyard.core.weights.tensors import BITS, STORED, Stored, Tensor, header_bytes, workers
+from tuneyard.core.weights.base_models import Base
+from tuneyard.core.weights.tensors import BITS, INDEX, SINGLE, STORED, Stored, Tensor, header_bytes, workers
 
 COPIED_AT_ONCE = 1 << 26
 Shape = tuple[int, ...]

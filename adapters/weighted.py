@@ -15,8 +15,9 @@ from tuneyard.adapters.lowrank import WeightedFactors
 from tuneyard.adapters.store import SAVES
 from tuneyard.core.documents import LARGEST
 from tuneyard.core.errors import ContentError, RequestError, show_value
-from tuneyard.core.weights.adapter_files import Module
-from tuneyard.core.weights.base_models import INDEX, SINGLE, Base, check_base, open_base
+from tuneyard.core.weights.adapter_files import Module, check_base
+from tuneyard.core.weights.base_models import Base, open_base
+from tuneyard.core.weights.tensors import INDEX, SINGLE
 
 A = TypeVar("A", bound=Adapter, covariant=True)
 

@@ -111,7 +111,7 @@ def cli(
 
     Prompts must have the same token ids. Answers may differ by --flips and --tolerance.
     """
-    from tuneyard.core.weights.base_models import refuse_adapter
+    from tuneyard.core.weights.adapter_files import refuse_adapter
     from tuneyard.eval.backends.open_server import check_url
     from tuneyard.eval.parity.check import prove
     from tuneyard.eval.parity.page import markdown, to_json

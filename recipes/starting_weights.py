@@ -119,7 +119,7 @@ def _adapter_problems(recipe: Recipe, key: str, name: str, base_key: str, base: 
             return
     if not isinstance(base, str) or not base:
         return
-    from tuneyard.core.weights.base_models import check_base
+    from tuneyard.core.weights.adapter_files import check_base
 
     base_folder = expanded(base)
     try:
@@ -151,7 +151,7 @@ def _adapter_problems(recipe: Recipe, key: str, name: str, base_key: str, base: 
 def _why_shapes_unknown(adapter: Path, base: Path) -> str:
     """Reason why the shapes of adapter and base cannot be compared, "" if they can."""
     from tuneyard.core.weights.adapter_files import WEIGHTS, WEIGHTS_INDEX
-    from tuneyard.core.weights.base_models import INDEX, SINGLE
+    from tuneyard.core.weights.tensors import INDEX, SINGLE
 
     if not base.is_dir():
         return f"the base {base} is not a folder here"

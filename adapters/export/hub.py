@@ -20,7 +20,8 @@ from tuneyard.core.files import HUB_ID, read_object, require, sha256
 from tuneyard.core.installation.checkout import ROOT
 from tuneyard.core.training.training_run import read_provenance, training_data, training_inputs
 from tuneyard.core.weights.adapter_files import CONFIG, WEIGHTS_INDEX
-from tuneyard.core.weights.base_models import INDEX, open_base
+from tuneyard.core.weights.base_models import open_base
+from tuneyard.core.weights.tensors import INDEX
 
 CARRIED = ("LICENSE", "LICENSE.md", "LICENSE.txt", "NOTICE")
 RESULTS_SCHEMA = ROOT / "core/schemas/results.schema.json"

@@ -1,25 +1,29 @@
-"""The files of an adapter: its weights, the modules that a LoRA changes, and whether weights of a base fit.
+"""The files of an adapter: its weights, the modules that a LoRA changes, and whether a base is its own.
 
-`adapter fuse`, `eval` and `recipe check` refuse an adapter by the same rules (`ChangedModule.misfit` and
-`full_tensor_misfit`). This module reads headers only.
+`adapter fuse`, `eval` and `recipe check` refuse an adapter by the same rules (`check_base`,
+`ChangedModule.misfit` and `full_tensor_misfit`). Of weights this module reads headers only.
 """
 
 import json
+import re
 import shlex
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
-from tuneyard.core.errors import ContentError
-from tuneyard.core.files import Fields
-from tuneyard.core.weights.base_models import EMBEDDINGS, HEADS, read_shards, tensors_of
-from tuneyard.core.weights.tensors import Weights, open_weights
+from tuneyard.core.errors import ContentError, RequestError
+from tuneyard.core.files import Fields, read_object
+from tuneyard.core.training.training_run import TRAINING, model_sha256, read_once_sha256, training_inputs
+from tuneyard.core.weights.tensors import Weights, open_shards, open_weights, read_shards, tensors_of
 
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
 WEIGHTS_INDEX = "adapter_model.safetensors.index.json"
 PICKLES = ("adapter_model.bin", "adapter_model.pt", "pytorch_model.bin")
 PREFIX = "base_model.model."
+EMBEDDINGS = ("embed_tokens.weight", "wte.weight", "word_embeddings.weight")
+HEADS = ("lm_head.weight",)
+SAME_BASE = "where both are the same model, say so with --same-base"
 Shape = Sequence[int]
 """The sizes of a tensor."""
 PAIRS = {  # file suffixes of A and B by kind of module
@@ -175,3 +179,76 @@ def full_tensor_misfit(
         return ""
     rows = f"saved with {shape[0]} rows, {model} has {base_shape[0]}"
     return f"{name}: {rows}: another base, or a larger vocabulary?"
+
+
+def check_base(
+    adapter: Path,
+    trained_on: str | None,
+    folder: Path,
+    reference: str,
+    *,
+    same: bool,
+    fix: str = SAME_BASE,
+) -> str:
+    """Refuse an adapter whose config names another base than `folder`, which the user named `reference`.
+
+    `trained_on` is the base in the adapter's config. If it is a folder here, its weight files decide.
+    Otherwise the model's hash that the training recorded decides. Without a hash the last part of the name
+    decides. The result is then a warning that nothing more could be checked, otherwise "". Nothing is
+    compared if the user states that both are the `same`. A 4-bit copy by Unsloth counts as the model that it
+    was made from. `folder` may be missing for a hub model, of which the name alone counts.
+    """
+    if trained_on is None or trained_on == reference or same:
+        return ""
+    recorded_folder = Path(trained_on)
+    wrong = f"adapter {adapter}: trained on {trained_on}"
+    is_local = folder.is_dir()
+    if is_local and (recorded_folder / "config.json").is_file():
+        is_same_folder = recorded_folder.resolve() == folder.resolve()
+        if not is_same_folder and _weights_sha256(recorded_folder) != _weights_sha256(folder):
+            raise ContentError(
+                f"{wrong}, whose weights are not those of {reference}; name {trained_on} as the base; {fix}"
+            )
+        return ""
+    recorded_hash = training_inputs(adapter).get("model", {}).get("sha256")
+    if is_local and isinstance(recorded_hash, str):
+        if recorded_hash != model_sha256(folder):
+            raise ContentError(
+                f"{wrong}, whose files had another hash ({recorded_hash[:16]}… in {TRAINING}) than those of "
+                f"{reference}; {fix}"
+            )
+        return ""
+    published = folder.resolve()
+    if published.parent.name == "snapshots":  # the hub's cache: models--OWNER--NAME/snapshots/COMMIT
+        published = Path(published.parent.parent.name.rpartition("--")[2])
+    if _plain(trained_on) not in (_plain(reference), _plain(published.name)):
+        absent = trained_on if is_local else reference
+        raise ContentError(
+            f"{wrong}, not on {reference}. {absent} is not a folder on this machine, so that the "
+            f"weights of both cannot be compared; {fix}"
+        )
+    return (
+        f"adapter {adapter}: trained on {trained_on}, which is not here: whether {reference} holds "
+        f"the same weights could not be checked, only its name (no hash of the model in {TRAINING})"
+    )
+
+
+def _plain(name: str) -> str:
+    """Last part of a model's name, without the suffix of Unsloth's 4-bit copies."""
+    return re.sub("(-unsloth)?-bnb-4bit$", "", name.rstrip("/").rpartition("/")[2].casefold())
+
+
+def _weights_sha256(folder: Path) -> str:
+    """One hash over the names and bytes of a model's weight files; `RequestError` if it has none."""
+    return read_once_sha256(folder / name for name in open_shards(folder))
+
+
+def refuse_adapter(folder: Path) -> None:
+    """Raise `RequestError` with the name of the base if the folder of a model has an adapter alone."""
+    adapter = folder / "adapter_config.json"
+    if adapter.is_file() and not (folder / "config.json").is_file():
+        base = read_object(adapter).get("base_model_name_or_path")
+        raise RequestError(
+            f"{folder}: an adapter, expected a whole model: its base is {base}, and both together are what "
+            f"`tuneyard adapter fuse {folder} --base {base} --out DIR` writes"
+        )

@@ -1,19 +1,14 @@
-"""Decide if an adapter was trained on a model, for `adapter fuse`, `eval` and `recipe check` alike."""
+"""A base model: its folder, its weight files, and the names of its tensors in them and in the model."""
 
-import re
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from tuneyard.core.errors import ContentError, RequestError, show_value, unexpected
+from tuneyard.core.errors import RequestError
 from tuneyard.core.files import HUB_ID, Fields, no_folder, read_object, require
-from tuneyard.core.training.training_run import TRAINING, model_sha256, read_once_sha256, training_inputs
-from tuneyard.core.weights.tensors import Array, Tensors, Weights, open_weights
+from tuneyard.core.weights.adapter_files import EMBEDDINGS, HEADS, refuse_adapter
+from tuneyard.core.weights.tensors import Array, Shards, Tensors, Weights, open_shards, tensors_of
 
-SINGLE = "model.safetensors"
-INDEX = "model.safetensors.index.json"
-EMBEDDINGS = ("embed_tokens.weight", "wte.weight", "word_embeddings.weight")
-HEADS = ("lm_head.weight",)
 # Vision-language models whose checkpoints keep other names than their modules have: (module, stored) prefixes
 # by model type. Transformers renames so on loading (conversion_mapping.py; a test holds both equal).
 _LLAVA = (
@@ -33,113 +28,6 @@ STORED_AS = {
          "video_llava", "vipllava"), _LLAVA,
     ),
 }  # fmt: skip
-Shards = dict[str, Weights]
-"""Weight files by their name."""
-SAME_BASE = "where both are the same model, say so with --same-base"
-
-
-def check_base(
-    adapter: Path,
-    trained_on: str | None,
-    folder: Path,
-    reference: str,
-    *,
-    same: bool,
-    fix: str = SAME_BASE,
-) -> str:
-    """Refuse an adapter whose config names another base than `folder`, which the user named `reference`.
-
-    `trained_on` is the base in the adapter's config. If it is a folder here, its weight files decide.
-    Otherwise the model's hash that the training recorded decides. Without a hash the last part of the name
-    decides. The result is then a warning that nothing more could be checked, otherwise "". Nothing is
-    compared if the user states that both are the `same`. A 4-bit copy by Unsloth counts as the model that it
-    was made from. `folder` may be missing for a hub model, of which the name alone counts.
-    """
-    if trained_on is None or trained_on == reference or same:
-        return ""
-    recorded_folder = Path(trained_on)
-    wrong = f"adapter {adapter}: trained on {trained_on}"
-    is_local = folder.is_dir()
-    if is_local and (recorded_folder / "config.json").is_file():
-        is_same_folder = recorded_folder.resolve() == folder.resolve()
-        if not is_same_folder and _weights_sha256(recorded_folder) != _weights_sha256(folder):
-            raise ContentError(
-                f"{wrong}, whose weights are not those of {reference}; name {trained_on} as the base; {fix}"
-            )
-        return ""
-    recorded_hash = training_inputs(adapter).get("model", {}).get("sha256")
-    if is_local and isinstance(recorded_hash, str):
-        if recorded_hash != model_sha256(folder):
-            raise ContentError(
-                f"{wrong}, whose files had another hash ({recorded_hash[:16]}… in {TRAINING}) than those of "
-                f"{reference}; {fix}"
-            )
-        return ""
-    published = folder.resolve()
-    if published.parent.name == "snapshots":  # the hub's cache: models--OWNER--NAME/snapshots/COMMIT
-        published = Path(published.parent.parent.name.rpartition("--")[2])
-    if _plain(trained_on) not in (_plain(reference), _plain(published.name)):
-        absent = trained_on if is_local else reference
-        raise ContentError(
-            f"{wrong}, not on {reference}. {absent} is not a folder on this machine, so that the "
-            f"weights of both cannot be compared; {fix}"
-        )
-    return (
-        f"adapter {adapter}: trained on {trained_on}, which is not here: whether {reference} holds "
-        f"the same weights could not be checked, only its name (no hash of the model in {TRAINING})"
-    )
-
-
-def _plain(name: str) -> str:
-    """Last part of a model's name, without the suffix of Unsloth's 4-bit copies."""
-    return re.sub("(-unsloth)?-bnb-4bit$", "", name.rstrip("/").rpartition("/")[2].casefold())
-
-
-def tensors_of(shards: Shards) -> Tensors:
-    """The tensors of several files by name."""
-    tensors: Tensors = {}
-    for shard in shards.values():
-        tensors |= shard.tensors
-    return tensors
-
-
-def _weights_sha256(folder: Path) -> str:
-    """One hash over the names and bytes of a model's weight files; `RequestError` if it has none."""
-    return read_once_sha256(folder / name for name in open_shards(folder))
-
-
-def open_shards(folder: Path) -> Shards:
-    """Open the weight files of a model folder by name; `RequestError` if it has none in safetensors."""
-    if (folder / INDEX).is_file():
-        return read_shards(folder / INDEX)
-    if (folder / SINGLE).is_file():
-        return {SINGLE: open_weights(folder / SINGLE)}
-    neither = f"{folder}: neither {SINGLE} nor {INDEX}"
-    raise RequestError(f"{neither}; a model in pickle files must be saved as safetensors first")
-
-
-def read_shards(index: Path) -> Shards:
-    """Open the files that a safetensors index names, by name. `ContentError` if index and files disagree."""
-    places = read_object(index).get("weight_map")
-    if not isinstance(places, dict) or not places:
-        raise unexpected(index, "weight_map", places, "names with their files")
-    for place in places.values():
-        if not isinstance(place, str) or Path(place).name != place or not place.endswith(".safetensors"):
-            raise ContentError(
-                f"{index}: file {show_value(place)}: expected a .safetensors name without folders"
-            )
-    shards = {}
-    for file in sorted(set(places.values())):
-        path = index.parent / file
-        if not path.is_file():
-            raise RequestError(f"{index}: it names {path}, which is missing; download or copy it again")
-        shard = shards[file] = open_weights(path)
-        announced = {name for name, place in places.items() if place == file}
-        if announced != shard.tensors.keys():
-            name = min(announced ^ shard.tensors.keys())
-            where = "the index" if name in announced else "the file"
-            raise ContentError(f"{index}: {file}: tensor {name!r} is only in {where}")
-    return shards
 
 
 @dataclass(frozen=True)
@@ -216,14 +104,3 @@ def base_config(folder: Path) -> Path:
         raise RequestError(f"base model {no_folder(str(folder), fix)}")
     refuse_adapter(folder)
     return require(folder / "config.json", "the config of a whole model")
-
-
-def refuse_adapter(folder: Path) -> None:
-    """Raise `RequestError` with the name of the base if the folder of a model has an adapter alone."""
-    adapter = folder / "adapter_config.json"
-    if adapter.is_file() and not (folder / "config.json").is_file():
-        base = read_object(adapter).get("base_model_name_or_path")
-        raise RequestError(
-            f"{folder}: an adapter, expected a whole model: its base is {base}, and both together are what "
-            f"`tuneyard adapter fuse {folder} --base {base} --out DIR` writes"
-        )

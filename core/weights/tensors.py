@@ -17,9 +17,11 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from tuneyard.core.errors import ContentError, describe_os_error, unexpected
-from tuneyard.core.files import Fields
+from tuneyard.core.errors import ContentError, RequestError, describe_os_error, show_value, unexpected
+from tuneyard.core.files import Fields, read_object
 
+SINGLE = "model.safetensors"
+INDEX = "model.safetensors.index.json"
 BITS = {
     "BOOL": 8, "U8": 8, "I8": 8, "I16": 16, "U16": 16, "I32": 32, "U32": 32, "I64": 64, "U64": 64,
     "F4": 4, "F6_E2M3": 6, "F6_E3M2": 6, "F8_E4M3": 8, "F8_E5M2": 8, "F8_E8M0": 8, "F8_E4M3FNUZ": 8,
@@ -122,6 +124,52 @@ def open_weights(path: Path) -> Weights:
         shape = tuple(entry["shape"])
         tensors[name] = Tensor(path, name, entry["dtype"], shape, start + first, start + last)
     return Weights(path, tensors)
+
+
+Shards = dict[str, Weights]
+"""Weight files by their name."""
+
+
+def tensors_of(shards: Shards) -> Tensors:
+    """The tensors of several files by name."""
+    tensors: Tensors = {}
+    for shard in shards.values():
+        tensors |= shard.tensors
+    return tensors
+
+
+def open_shards(folder: Path) -> Shards:
+    """Open the weight files of a model folder by name; `RequestError` if it has none in safetensors."""
+    if (folder / INDEX).is_file():
+        return read_shards(folder / INDEX)
+    if (folder / SINGLE).is_file():
+        return {SINGLE: open_weights(folder / SINGLE)}
+    neither = f"{folder}: neither {SINGLE} nor {INDEX}"
+    raise RequestError(f"{neither}; a model in pickle files must be saved as safetensors first")
+
+
+def read_shards(index: Path) -> Shards:
+    """Open the files that a safetensors index names, by name. `ContentError` if index and files disagree."""
+    places = read_object(index).get("weight_map")
+    if not isinstance(places, dict) or not places:
+        raise unexpected(index, "weight_map", places, "names with their files")
+    for place in places.values():
+        if not isinstance(place, str) or Path(place).name != place or not place.endswith(".safetensors"):
+            raise ContentError(
+                f"{index}: file {show_value(place)}: expected a .safetensors name without folders"
+            )
+    shards = {}
+    for file in sorted(set(places.values())):
+        path = index.parent / file
+        if not path.is_file():
+            raise RequestError(f"{index}: it names {path}, which is missing; download or copy it again")
+        shard = shards[file] = open_weights(path)
+        announced = {name for name, place in places.items() if place == file}
+        if announced != shard.tensors.keys():
+            name = min(announced ^ shard.tensors.keys())
+            where = "the index" if name in announced else "the file"
+            raise ContentError(f"{index}: {file}: tensor {name!r} is only in {where}")
+    return shards
 
 
 def require_finite(values: Array, where: str) -> None:

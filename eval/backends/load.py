@@ -16,7 +16,7 @@ from tuneyard.core.installation.packages import missing
 from tuneyard.core.prompt import Encode, Messages, Tokenizer
 from tuneyard.core.prompt.supervision import SupervisedText
 from tuneyard.core.training.llamafactory import replaced
-from tuneyard.core.weights.base_models import refuse_adapter
+from tuneyard.core.weights.adapter_files import refuse_adapter
 from tuneyard.eval.backends import NO_LIMIT, Backend, Network, loading
 from tuneyard.eval.backends.apply import applied
 from tuneyard.eval.backends.generate import draw, generate

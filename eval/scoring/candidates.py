@@ -24,8 +24,7 @@ from tuneyard.core.language.translation import tr
 from tuneyard.core.prompt import TALKS, Messages, Tokenizer, template_named
 from tuneyard.core.prompt.supervision import Turns
 from tuneyard.core.training.training_run import model_sha256
-from tuneyard.core.weights.adapter_files import CONFIG
-from tuneyard.core.weights.base_models import check_base
+from tuneyard.core.weights.adapter_files import CONFIG, check_base
 from tuneyard.eval.backends import Backend
 from tuneyard.eval.backends.apply import check_fits
 from tuneyard.eval.backends.engine import load_engine

@@ -88,7 +88,7 @@ def command(
     out: Path,
 ) -> None:
     """Write a commented recipe for a dataset, a model and a machine, and check it."""
-    from tuneyard.core.weights.base_models import refuse_adapter
+    from tuneyard.core.weights.adapter_files import refuse_adapter
 
     _refuse_out(out)
     target = _target(trains_on)

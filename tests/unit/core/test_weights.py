@@ -12,13 +12,14 @@ from safetensors.numpy import load_file, save_file
 from tests.json_files import write_json
 from tests.messages import raises
 from tuneyard.core.errors import ContentError, RequestError
-from tuneyard.core.weights.adapter_files import full_tensor_misfit
-from tuneyard.core.weights.base_models import base_config, check_base, read_shards
+from tuneyard.core.weights.adapter_files import check_base, full_tensor_misfit
+from tuneyard.core.weights.base_models import base_config
 from tuneyard.core.weights.tensors import (
     PREFETCHED,
     from_fp32,
     open_weights,
     prefetch,
+    read_shards,
     to_fp32,
     write_weights,
 )
