@@ -17,8 +17,7 @@ from typing import Any, ClassVar, Self
 from tuneyard.adapters.delta import Change
 from tuneyard.adapters.measures import ModuleStatistics
 from tuneyard.core.documents import LARGEST
-from tuneyard.core.errors import ContentError, show_value
-from tuneyard.core.execution.time_limit import bounded
+from tuneyard.core.errors import ContentError, bounded, show_value
 from tuneyard.core.files import Fields, are_texts, check_characters, sha256, text_sha256
 from tuneyard.core.weights.adapter_files import (
     CONFIG,

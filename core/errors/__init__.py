@@ -1,4 +1,4 @@
-"""User-facing errors, and the wrapper that turns them into exit codes.
+"""User-facing errors, the time limit for code from users, and the wrapper that turns errors into exit codes.
 
 Exit codes: 0 clean, 1 wrong content of data, recipe, adapter or registry (or a subprocess failed),
 2 wrong request, 130/143 interrupted, 141 closed pipe.
@@ -32,6 +32,7 @@ from tuneyard.core.installation.packages import missing, set_up_command
 from tuneyard.core.language.messages import relative_paths, say
 
 SHOWN = 20
+TIME_LIMIT = 5.0  # seconds of CPU time for code of a user
 TERMINATED = 128 + signal.SIGTERM  # exit code
 GROUPS_OF_PACKAGES = {"compiler": "data", "recipes": "recipe", "adapters": "adapter", "eval": "eval"}
 """The group of `tuneyard` that a package has: `python -m compiler` is `tuneyard data`."""
@@ -137,6 +138,34 @@ def need(*modules: str) -> None:
 
 class ResumableError(click.Abort):
     """Ctrl-C, or SIGTERM, in a command that can be resumed. `str()` is the sentence on how to resume it."""
+
+
+@contextlib.contextmanager
+def bounded(code: str) -> Iterator[None]:
+    """Stop the block with `TimeLimitError` after `TIME_LIMIT`. The message names the `code`.
+
+    It is code of a user: a regular expression such as `(a+)+b`, or a chat template. Both `re` and Jinja's
+    compiled templates let signals through while they work, so a timer ends either. Blocks are not nested: no
+    code of a user runs inside other code of a user. Only the main thread gets signals: in another one the
+    block runs without a bound.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(_number: int, _frame: FrameType | None) -> None:
+        raise TimeLimitError(
+            f"{code}: stopped after {TIME_LIMIT:g} s of computing; repeats inside repeats, such as (a+)+, "
+            "can take for ever: write it without them"
+        )
+
+    before = signal.signal(signal.SIGVTALRM, stop)
+    signal.setitimer(signal.ITIMER_VIRTUAL, TIME_LIMIT)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+        signal.signal(signal.SIGVTALRM, before)
 
 
 @contextlib.contextmanager

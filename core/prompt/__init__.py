@@ -9,8 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
-from tuneyard.core.errors import ContentError, RequestError, nearest, unexpected
-from tuneyard.core.execution.time_limit import bounded
+from tuneyard.core.errors import ContentError, RequestError, bounded, nearest, unexpected
 from tuneyard.core.files import JsonObject, read_object, strings
 from tuneyard.core.records import (
     PLACEHOLDERS,

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from tuneyard.core.execution.time_limit import bounded
+from tuneyard.core.errors import bounded
 from tuneyard.core.prompt import Ids, Messages
 from tuneyard.core.training.llamafactory import RecipeData, expected_errors
 

@@ -12,8 +12,7 @@ from typing import NamedTuple
 
 from tuneyard.core.documents import read_mapping
 from tuneyard.core.documents.schema_errors import check_file
-from tuneyard.core.errors import ContentError, show_value, unexpected
-from tuneyard.core.execution.time_limit import bounded
+from tuneyard.core.errors import ContentError, bounded, show_value, unexpected
 from tuneyard.core.files import JsonObject, read_object
 from tuneyard.core.installation.checkout import ROOT
 from tuneyard.core.prompt import Ids

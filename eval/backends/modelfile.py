@@ -11,8 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from tuneyard.core.errors import ContentError, show_value
-from tuneyard.core.execution.time_limit import bounded
+from tuneyard.core.errors import ContentError, bounded, show_value
 from tuneyard.core.files import require
 from tuneyard.core.prompt import Messages
 

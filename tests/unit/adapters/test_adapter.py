@@ -153,6 +153,6 @@ FOR_EVER = "(.*.*)*.*.*.*.*.*.*.*x"
     ids=lambda fields: next(iter(fields)),
 )
 def test_an_expression_that_would_take_for_ever_is_stopped(tmp_path, monkeypatch, fields):
-    monkeypatch.setattr("tuneyard.core.execution.time_limit.SECONDS", 0.1)
+    monkeypatch.setattr("tuneyard.core.errors.TIME_LIMIT", 0.1)
     with raises(ContentError, "0.1"):
         open_adapter(make(tmp_path / "a", **fields))

@@ -19,7 +19,7 @@ from tests.unit.adapters.test_export_modelfile import CHATML, THINKS
 from tuneyard.adapters.export.modelfile import renderer
 from tuneyard.adapters.serve import plan
 from tuneyard.adapters.serve.template import PLAIN, TALKS, serving_template
-from tuneyard.core.execution import time_limit
+from tuneyard.core import errors
 from tuneyard.core.installation import packages
 from tuneyard.core.prompt import chat_renderer
 
@@ -261,7 +261,7 @@ def test_a_dry_run_says_what_is_missing_and_names_a_command_that_runs(monkeypatc
     ],
 )
 def test_what_is_wrong_with_a_template_is_said_with_its_file(monkeypatch, template, cause):
-    monkeypatch.setattr(time_limit, "SECONDS", 0.1)
+    monkeypatch.setattr(errors, "TIME_LIMIT", 0.1)
     adapter("a", template=template)
     message = refusal("a", "--engine", "vllm", "--dry-run", code=1)
     assert message.startswith("saves/a/chat_template.jinja: the chat template") and cause in message

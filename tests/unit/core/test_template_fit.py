@@ -7,8 +7,8 @@ import pytest
 from jinja2 import Template
 
 from tests.messages import printed, raises
+from tuneyard.core import errors
 from tuneyard.core.errors import ContentError
-from tuneyard.core.execution import time_limit
 from tuneyard.core.prompt import template_fit
 from tuneyard.core.prompt.template_fit import USER, ChatFormat, template_findings
 
@@ -56,7 +56,7 @@ class Trained:
 
 
 def test_a_chat_template_that_takes_too_long_is_stopped(monkeypatch):
-    monkeypatch.setattr(time_limit, "SECONDS", 0.1)
+    monkeypatch.setattr(errors, "TIME_LIMIT", 0.1)
     slow = "{% for i in range(10**5) %}{% for j in range(500) %}{% endfor %}{% endfor %}"
     with raises(ContentError, "template", "0.1"):
         ChatFormat.of(Tokenizer(slow))

@@ -153,7 +153,7 @@ def test_shipped_weights_belong_to_a_recipe(path):
 
 
 def test_a_rule_that_would_take_for_ever_is_stopped(tmp_path, monkeypatch):
-    monkeypatch.setattr("tuneyard.core.execution.time_limit.SECONDS", 0.1)
+    monkeypatch.setattr("tuneyard.core.errors.TIME_LIMIT", 0.1)
     weights = read(tmp_path, "rules: [{regex: '(a+)+b', weight: 2}]")
     with raises(ContentError, "(a+)+b", "answer", "0.1"):
         weigh(weights, "a" * 60)

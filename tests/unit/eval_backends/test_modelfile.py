@@ -81,6 +81,6 @@ def test_any_template_renders_or_is_refused(parts: list[str]) -> None:
 
 
 def test_a_modelfile_that_would_be_read_for_hours_is_refused(tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr("tuneyard.core.execution.time_limit.SECONDS", 0.1)
+    monkeypatch.setattr("tuneyard.core.errors.TIME_LIMIT", 0.1)
     with raises(ContentError, "0.1"):
         read_modelfile(write(tmp_path / "Modelfile", "TEMPLATE {{" + " " * 20_000 + "x"))

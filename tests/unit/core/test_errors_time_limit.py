@@ -8,9 +8,8 @@ import time
 import pytest
 
 from tests.messages import raises
-from tuneyard.core.errors import ContentError
-from tuneyard.core.execution import time_limit
-from tuneyard.core.execution.time_limit import bounded
+from tuneyard.core import errors
+from tuneyard.core.errors import ContentError, bounded
 
 
 def catastrophic() -> None:
@@ -19,7 +18,7 @@ def catastrophic() -> None:
 
 @pytest.fixture(autouse=True)
 def limit(monkeypatch) -> None:
-    monkeypatch.setattr(time_limit, "SECONDS", 0.1)
+    monkeypatch.setattr(errors, "TIME_LIMIT", 0.1)
 
 
 def test_a_hopeless_expression_ends_with_its_place_and_leaves_no_timer() -> None:
@@ -38,7 +37,7 @@ def test_waiting_is_not_computing() -> None:
 
 
 def test_other_threads_run_on(monkeypatch) -> None:
-    monkeypatch.setattr(time_limit, "SECONDS", 0.001)
+    monkeypatch.setattr(errors, "TIME_LIMIT", 0.001)
     done: list[bool] = []
 
     def work() -> None:
