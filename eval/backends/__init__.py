@@ -8,12 +8,13 @@ Replay gives back the outputs of an earlier run: --rescore is scoring with it. A
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.core.prompt import Tokenizer
-from tuneyard.eval.backends.scorers import Fields, Scorer, label_fields, prompts_too_long, tokenise
+from tuneyard.eval.backends.scorers import Scorer, label_fields, prompts_too_long, tokenise
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -88,11 +89,7 @@ class Backend:
         too_long = prompts_too_long(prompts, max(map(len, tokens)), self.context)
         fitting = {row: ids for row, ids in prompts.items() if row not in too_long}
         batches, read = self.reading(fitting, tokens, images)
-
-        def score(batch: Sequence[int]) -> list[Fields]:
-            return [label_fields(row, labels, logs) for row, logs in zip(batch, read(batch), strict=True)]
-
-        return Scorer(batches, too_long, score)
+        return Scorer(batches, too_long, partial(label_fields, labels, read))
 
     def reading(
         self,

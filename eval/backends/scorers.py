@@ -25,8 +25,10 @@ Plan = tuple[Batches, dict[int, str]]
 """The rows in batches, and by row the reasons why the others cannot be prompted."""
 Logs = dict[tuple[int, ...], float]
 """Log-probability of a token after a prompt, by all tokens from the prompt's end up to it."""
-Reading = tuple[Batches, Callable[[Sequence[int]], Sequence[Logs]]]
-"""The rows in batches, and the function that gives the log-probabilities of a batch's rows."""
+Read = Callable[[Sequence[int]], Sequence[Logs]]
+"""Gives the log-probabilities of a batch's rows."""
+Reading = tuple[Batches, Read]
+"""The rows in batches, and the function that reads a batch."""
 Fields = dict[str, Any]
 """Fields of predictions.jsonl that a scorer gives for a row."""
 DIGITS = 6  # of a log-probability in the files: fp32 has no more
@@ -76,29 +78,35 @@ def next_tokens(spellings: Sequence[Ids]) -> list[tuple[tuple[int, ...], list[in
     return [(begin, list(tokens)) for begin, tokens in following.items()]
 
 
-def label_fields(row: int, labels: Mapping[str, Sequence[tuple[int, ...]]], logs: Logs) -> Fields:
-    """A row's fields from the log-probabilities of the tokens of each label's spellings.
+def label_fields(
+    labels: Mapping[str, Sequence[tuple[int, ...]]], read: Read, batch: Sequence[int]
+) -> list[Fields]:
+    """The fields of a batch's rows from the log-probabilities of the tokens of each label's spellings.
 
     They are the most likely label, the log-probability of each label, and the probability of all together.
     `ContentError` for nan or infinity.
     """
     import numpy as np
 
-    for value in logs.values():
-        if not math.isfinite(value):
-            raise ContentError(
-                f"row {row}: the model gives {value} as a log-probability: its weights or the "
-                "adapter's overflow; try --dtype fp32"
-            )
-    sums = {}
-    for label, forms in labels.items():
-        by_form = [sum(logs[ids[:end]] for end in range(1, len(ids) + 1)) for ids in forms]
-        sums[label] = float(np.logaddexp.reduce(by_form))
-    return {
-        "model_output": max(sums, key=sums.__getitem__),
-        "choices": {label: round(value, DIGITS) for label, value in sums.items()},
-        "label_mass": round(sum(map(math.exp, sums.values())), DIGITS),
-    }
+    fields: list[Fields] = []
+    for row, logs in zip(batch, read(batch), strict=True):
+        for value in logs.values():
+            if not math.isfinite(value):
+                raise ContentError(
+                    f"row {row}: the model gives {value} as a log-probability: its weights or the "
+                    "adapter's overflow; try --dtype fp32"
+                )
+        sums = {}
+        for label, forms in labels.items():
+            by_form = [sum(logs[ids[:end]] for end in range(1, len(ids) + 1)) for ids in forms]
+            sums[label] = float(np.logaddexp.reduce(by_form))
+        row_fields = {
+            "model_output": max(sums, key=sums.__getitem__),
+            "choices": {label: round(value, DIGITS) for label, value in sums.items()},
+            "label_mass": round(sum(map(math.exp, sums.values())), DIGITS),
+        }
+        fields.append(row_fields)
+    return fields
 
 
 def generating(backend: "Backend", talks: Mapping[int, Messages], encode: Encode, longest: int) -> Scorer:
