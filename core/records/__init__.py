@@ -184,7 +184,13 @@ class RecordReader:
             if not isinstance(tools, str):
                 tools = json.dumps(tools, ensure_ascii=False, default=str)
             example = example._replace(tools=tools)
-        media = self._media(record)
+        media: dict[str, list[object]] = {}
+        for kind in PLACEHOLDERS:
+            paths = self._value(record, kind)
+            if isinstance(paths, list):
+                media[kind] = paths
+            elif paths:
+                media[kind] = [paths]
         if media:
             example = example._replace(media=media)
         return example
@@ -349,17 +355,6 @@ class RecordReader:
         if not isinstance(value, str):
             raise wrong_value(self.columns[part], value, "text")
         return value
-
-    def _media(self, record: Record) -> dict[str, list[object]]:
-        """The paths in each column of media, which has a list or one path."""
-        media: dict[str, list[object]] = {}
-        for kind in PLACEHOLDERS:
-            value = self._value(record, kind)
-            if isinstance(value, list):
-                media[kind] = value
-            elif value:
-                media[kind] = [value]
-        return media
 
 
 def _with_joined_results(turns: list[Turn], numbers: list[int]) -> tuple[list[Turn], list[int]]:
