@@ -38,6 +38,8 @@ _MADE_BY_US = re.compile(rf"\..+\.{OURS}([0-9a-f]{{16}}|fusing|new|old)", re.DOT
 """The hidden names of folders that `recovered` deletes. A user gives no folder such a name."""
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
+_HASHES: dict[tuple[object, ...], str] = {}
+"""The hashes of files with these sizes and times."""
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
 
@@ -367,11 +369,18 @@ def text_sha256(text: str) -> str:
 
 
 def files_sha256(paths: Iterable[Path]) -> str:
-    """One hash over the names and bytes of files."""
-    total = hashlib.sha256()
-    for path in paths:
-        total.update(f"{path.name}\0{sha256(path)}\n".encode())
-    return total.hexdigest()
+    """One hash over the names and bytes of files, which a process reads once while they stay as they are.
+
+    `recipe check --watch` asks for a model's after each edit, `eval` for each adapter.
+    """
+    files = list(paths)
+    states = tuple((file, file.stat().st_size, file.stat().st_mtime_ns) for file in files)
+    if states not in _HASHES:
+        total = hashlib.sha256()
+        for file in files:
+            total.update(f"{file.name}\0{sha256(file)}\n".encode())
+        _HASHES[states] = total.hexdigest()
+    return _HASHES[states]
 
 
 def files_of(path: Path) -> list[Path]:

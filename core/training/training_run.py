@@ -21,8 +21,6 @@ _MERGE_SCHEMA = ROOT / "core/schemas/merge.json"
 STARTED = "started.json"  # the inputs of the training that writes here, finished or not
 # Of the model card that transformers writes.
 CARD_SENTENCE = re.compile(r"fine-tuned version of .*? on (the .+?) datasets?\.")
-_HASHES: dict[tuple[object, ...], str] = {}
-"""The hashes of files with these sizes and times."""
 OF_A_MODEL = {".json", ".jinja", ".safetensors", ".model", ".txt"}
 
 
@@ -125,16 +123,4 @@ def names_in(value: object) -> list[str]:
 def model_sha256(folder: Path) -> str:
     """One hash over the names and bytes of a model folder's config, tokenizer and weights."""
     files = [path for path in folder.iterdir() if path.suffix in OF_A_MODEL and path.is_file()]
-    return read_once_sha256(sorted(files))
-
-
-def read_once_sha256(paths: Iterable[Path]) -> str:
-    """`files_sha256` of large files, which a process reads once while they stay as they are.
-
-    `recipe check --watch` asks after each edit, `eval` for each adapter.
-    """
-    files = list(paths)
-    states = tuple((file, file.stat().st_size, file.stat().st_mtime_ns) for file in files)
-    if states not in _HASHES:
-        _HASHES[states] = files_sha256(files)
-    return _HASHES[states]
+    return files_sha256(sorted(files))

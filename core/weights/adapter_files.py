@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from tuneyard.core.errors import ContentError, RequestError
-from tuneyard.core.files import Fields, read_object
-from tuneyard.core.training.training_run import TRAINING, model_sha256, read_once_sha256, training_inputs
+from tuneyard.core.files import Fields, files_sha256, read_object
+from tuneyard.core.training.training_run import TRAINING, model_sha256, training_inputs
 from tuneyard.core.weights.tensors import Weights, open_shards, open_weights, read_shards, tensors_of
 
 CONFIG = "adapter_config.json"
@@ -240,7 +240,7 @@ def _plain(name: str) -> str:
 
 def _weights_sha256(folder: Path) -> str:
     """One hash over the names and bytes of a model's weight files; `RequestError` if it has none."""
-    return read_once_sha256(folder / name for name in open_shards(folder))
+    return files_sha256(folder / name for name in open_shards(folder))
 
 
 def refuse_adapter(folder: Path) -> None:
