@@ -24,6 +24,7 @@ from tuneyard.eval.backends.generate import PRESETS, Sampling, choose_sampling, 
 from tuneyard.eval.datasets.prompts import trained_system
 from tuneyard.eval.metrics.answers import cut_thought
 from tuneyard.eval.scoring.options import (
+    ADAPTERS,
     Finite,
     ScoringRequest,
     adapter_option,
@@ -60,7 +61,7 @@ LOCAL = ("model", "adapters", "same_base", "template", "bos", "dtype", "quantize
     "--max-new-tokens 4",
 )
 @click.option("--model", metavar="DIR|ID", help="Model or LoRA folder, or hub id.")
-@adapter_option("Talk to this adapter.")
+@adapter_option(help=f"Talk to this adapter. {ADAPTERS}")
 @partial(with_options, server_options())
 @click.option("--once", metavar="TEXT", help="Answer this and leave.")
 @click.option("--system", metavar="TEXT", help="What the model is told first.  [as it was trained]")

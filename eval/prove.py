@@ -22,6 +22,7 @@ from tuneyard.core.language.messages import for_reader
 from tuneyard.eval.backends.connection import TIMEOUT
 from tuneyard.eval.read.results import check_files
 from tuneyard.eval.scoring.options import (
+    ADAPTERS,
     PATH,
     Finite,
     ScoringRequest,
@@ -44,7 +45,7 @@ if TYPE_CHECKING:
     "--dataset demo_rte_eval --limit 4 --out results/parity",
 )
 @click.option("--model", required=True, metavar="DIR|ID", help="The base (or a LoRA folder that names it).")
-@adapter_option("The adapters to compare. Files are compared with the first.")
+@adapter_option(help=f"The adapters to compare. Files are compared with the first. {ADAPTERS}")
 @same_base
 @click.option(
     "--template", metavar="NAME", help="LLaMA-Factory's template of the training. [its training.json]"

@@ -249,20 +249,14 @@ def server_options(use: str = "") -> list[Option]:
     ]
 
 
-def adapter_option(use: str) -> Option:
-    """Option of adapters. `use` begins its help."""
-    return click.option(
-        "--adapter",
-        "adapters",
-        multiple=True,
-        metavar="NAME|PATH|NAME=PATH",
-        help=f"{use} NAME is saves/NAME; NAME=a:0.5+b:0.5 is a sum. Repeatable.",
-    )
+adapter_option = partial(click.option, "--adapter", "adapters", multiple=True, metavar="NAME|PATH|NAME=PATH")
+ADAPTERS = "NAME is saves/NAME; NAME=a:0.5+b:0.5 is a sum. Repeatable."
+"""The end of its help."""
 
 
 model_options: list[Option] = [
     click.option("--model", required=True, metavar="DIR|ID", help="Model folder or hub id."),
-    adapter_option("Score this adapter too."),
+    adapter_option(help=f"Score this adapter too. {ADAPTERS}"),
     click.option("--no-base", is_flag=True, help="Do not score the base itself."),
     click.option(
         "--backend",
