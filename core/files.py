@@ -351,14 +351,11 @@ def hub_problem(error: Exception) -> str:
     return f"no connection ({type(error.__cause__ or error).__name__})"
 
 
-def sha256(path: Path) -> str:
-    """SHA-256 of a file's bytes as hex.
-
-    Of a folder it is the hash of its files in the order of their names, as if they were one file.
-    """
+def sha256(*paths: Path) -> str:
+    """SHA-256 of a file's bytes as hex, of several as if they were one file."""
     digest = hashlib.sha256()
-    for each in files_of(path):
-        with each.open("rb", buffering=0) as file:
+    for path in paths:
+        with path.open("rb", buffering=0) as file:
             hashlib.file_digest(file, lambda: digest)
     return digest.hexdigest()
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from tuneyard.core.datasets.compiled import MANIFEST
 from tuneyard.core.errors import ContentError, show_value
-from tuneyard.core.files import HeldError, read_object, reserved, sha256, versions
+from tuneyard.core.files import HeldError, files_of, read_object, reserved, sha256, versions
 from tuneyard.core.installation.checkout import version
 from tuneyard.core.language.messages import say
 from tuneyard.core.training.training_run import STARTED, TRAINING, model_sha256
@@ -192,7 +192,7 @@ def _data(name: str, folder: str) -> dict[str, object]:
     return {
         "dataset": name,
         "file": str(path),
-        "sha256": sha256(path),
+        "sha256": sha256(*files_of(path)),
         "manifest_sha256": sha256(manifest) if manifest.is_file() else None,
     }
 
