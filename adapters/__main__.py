@@ -42,11 +42,14 @@ SAME_BASE = click.option(
 )
 
 
-EXAMPLES = (
-    "tuneyard adapter show demo-rte",
-    "tuneyard adapter merge demo-rte=0.5 demo-mnli=0.5 --out saves/both-halves",
+cli = LazyGroup(
+    "adapter",
+    examples=(
+        "tuneyard adapter show demo-rte",
+        "tuneyard adapter merge demo-rte=0.5 demo-mnli=0.5 --out saves/both-halves",
+    ),
+    help=__doc__,
 )
-cli = LazyGroup("adapter", examples=EXAMPLES, help=__doc__)
 
 
 def command(*lines: str, kind: type[TuneyardCommand] = TuneyardCommand) -> Decorator:

@@ -18,10 +18,6 @@ COMMANDS = {
     path.stem: f"tuneyard.eval.{path.stem}:cli" for path in FOLDER.glob("*.py") if path.stem[0] != "_"
 }
 """The commands are the files of this folder."""
-EXAMPLES = (
-    "tuneyard eval nli --model models/demo-base --dataset demo_mnli_eval --limit 8 --out results/base",
-    "tuneyard eval compare results/demo --out build/verdict",
-)
 
 
 @functools.cache
@@ -43,7 +39,16 @@ def plugin_commands() -> dict[str, click.Command]:
     return commands
 
 
-cli = LazyGroup("eval", lazy=COMMANDS, plugins=plugin_commands, examples=EXAMPLES, help=__doc__)
+cli = LazyGroup(
+    "eval",
+    lazy=COMMANDS,
+    plugins=plugin_commands,
+    examples=(
+        "tuneyard eval nli --model models/demo-base --dataset demo_mnli_eval --limit 8 --out results/base",
+        "tuneyard eval compare results/demo --out build/verdict",
+    ),
+    help=__doc__,
+)
 
 if __name__ == "__main__":
     run_command(cli)

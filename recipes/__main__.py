@@ -3,16 +3,20 @@
 from tuneyard.core.cli.main import LazyGroup
 from tuneyard.core.errors import run_command
 
-EXAMPLES = (
-    "tuneyard recipe new --dataset demo_rte_train --model models/demo-base --out build/rte.yaml",
-    "tuneyard recipe check recipes/demo-rte.yaml",
-)
 MODULES = {"new": "new.command", "sweep": "sweep.command"}
 COMMANDS = {
     name: f"tuneyard.recipes.{MODULES.get(name, name)}:command"
     for name in ("new", "check", "plan", "train", "best", "sweep", "base")
 }
-cli = LazyGroup("recipe", lazy=COMMANDS, examples=EXAMPLES, help=__doc__)
+cli = LazyGroup(
+    "recipe",
+    lazy=COMMANDS,
+    examples=(
+        "tuneyard recipe new --dataset demo_rte_train --model models/demo-base --out build/rte.yaml",
+        "tuneyard recipe check recipes/demo-rte.yaml",
+    ),
+    help=__doc__,
+)
 
 if __name__ == "__main__":
     run_command(cli)
