@@ -6,17 +6,16 @@ probabilities of A, B, C and D after the benchmark's own prompt. docs/eval-cmmlu
 
 import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from tuneyard.core.documents import markdown_table
 from tuneyard.core.errors import RequestError, run_command
-from tuneyard.core.files import read_object, text_sha256, write_json, write_text
+from tuneyard.core.files import read_object, write_json, write_text
 from tuneyard.core.language.number_format import percent
-from tuneyard.core.prompt import Messages
 from tuneyard.core.training.metrics import ACCURACY
 from tuneyard.eval.datasets.cmmlu import (
     HUB_ID,
@@ -33,9 +32,6 @@ from tuneyard.eval.scoring.command import Declared, scoring_command
 from tuneyard.eval.scoring.options import ScoringRequest, dataset_dir
 from tuneyard.eval.scoring.task import NextStep
 from tuneyard.eval.statistics.rates import Mean, average
-
-if TYPE_CHECKING:
-    from tuneyard.eval.scoring.candidates import Opened
 
 AVERAGE = "average over subjects"
 QUESTIONS = "all questions as one"
@@ -91,7 +87,7 @@ def cli(request: ScoringRequest, source: str, subjects: str | None, shots: int, 
         variants="none",
         summaries=(TABLE, SCORES),
         further_settings={"shots": shots, "chat": chat},
-        chat=chat,
+        plain_prompts="" if chat else PLAIN,
     )
     return task, [read_exam(folder, name, chinese, shots) for name, chinese in chosen.items()]
 
@@ -100,11 +96,7 @@ def cli(request: ScoringRequest, source: str, subjects: str | None, shots: int, 
 class Cmmlu(Nli):
     """Choosing between four letters, with the benchmark's plain prompts and its table of groups."""
 
-    chat: bool = False
-
-    def fitted(self, opened: "Opened") -> "Opened":
-        """Prompt in plain text, without a chat template, unless with --chat."""
-        return opened if self.chat else _plain(opened)
+    plain_prompts: str = PLAIN
 
     def finish(self, out: Path, models: Sequence[str], sets: Sequence[str]) -> NextStep:
         """Print and write the table of groups."""
@@ -114,21 +106,6 @@ class Cmmlu(Nli):
         write_json(out / SCORES, scores)
         click.echo(f"\n{table}")
         return Nli.finish(self, out, models, sets)
-
-
-def _plain(opened: "Opened") -> "Opened":
-    """Prompt with the text alone. It begins as the tokenizer begins any text."""
-    tokenizer = opened.backend.tokenizer
-    digest = text_sha256("")
-
-    def encode(messages: Messages) -> list[int]:
-        return list(tokenizer(messages[-1]["content"])["input_ids"])
-
-    candidates = []
-    for candidate in opened.candidates:
-        prompting = replace(candidate.prompting, encode=encode, source=PLAIN, digest=digest)
-        candidates.append(replace(candidate, prompting=prompting))
-    return replace(opened, candidates=candidates)
 
 
 def read_groups(out: Path, models: Sequence[str], groups: Mapping[str, Sequence[str]]) -> Scores:

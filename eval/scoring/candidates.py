@@ -84,6 +84,19 @@ class Opened:
     candidates: list[Candidate]
     workers: Executor | None = None
 
+    def with_plain_prompts(self, source: str) -> "Opened":
+        """Prompt with the text alone, under this name. It begins as the tokenizer begins any text."""
+        tokenizer, digest = self.backend.tokenizer, text_sha256("")
+
+        def encode(messages: Messages) -> list[int]:
+            return list(tokenizer(messages[-1]["content"])["input_ids"])
+
+        candidates = []
+        for candidate in self.candidates:
+            prompting = replace(candidate.prompting, encode=encode, source=source, digest=digest)
+            candidates.append(replace(candidate, prompting=prompting))
+        return replace(self, candidates=candidates)
+
     def with_shots(self, datasets: Sequence[EvalDataset]) -> "Opened":
         """Add the base with the datasets' shots as a candidate, right after the base itself."""
         counts = [len(dataset.shots.rows) for dataset in datasets if dataset.shots]

@@ -88,7 +88,9 @@ def fit(request: ScoringRequest, task: Task, datasets: Sequence[EvalDataset], op
             images = [path for dataset in with_images for path in dataset.images.values()]
             opened.workers.check_paths(inputs=images)
         backend = backend.seeing(request.template or "", request.think, with_images[0].pixels)
-    opened = task.fitted(replace(opened, backend=backend))
+    opened = replace(opened, backend=backend)
+    if task.plain_prompts:
+        opened = opened.with_plain_prompts(task.plain_prompts)
     if any(dataset.shots for dataset in datasets):
         opened = opened.with_shots(datasets)
     return opened

@@ -106,6 +106,8 @@ class Task(ABC):
     """
     summaries: tuple[str, ...] = ()
     """Files that `finish` writes into OUT."""
+    plain_prompts: str = ""
+    """What prompts are called that are the text of the question alone. "": they are as in the training."""
     if_too_long = "counted as incorrect"
     """Effect of prompts that exceed the context, in a warning."""
 
@@ -163,10 +165,6 @@ class Task(ABC):
         if too_long:
             warnings.append(f"{counted(too_long, 'prompt')} too long for the context: {self.if_too_long}")
         return warnings
-
-    def fitted(self, opened: "Opened") -> "Opened":
-        """The models with this command's prompts. Every worker asks for them, too (--workers)."""
-        return opened
 
     def check_models(self, opened: "Opened") -> None:  # noqa: B027  most commands take all models
         """Hook: refuse models or their prompts, or warn of them, before anything is planned."""
