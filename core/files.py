@@ -180,18 +180,10 @@ class DuplicateKeyError(ValueError):
 def unique(pairs: list[tuple[str, object]]) -> Fields:
     """The pairs of a JSON object as its fields; `DuplicateKeyError` for a key that comes again."""
     fields = dict(pairs)
-    key = repeated_key(pairs, fields)
-    if key is not None:
-        raise DuplicateKeyError(key)
+    if len(fields) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise DuplicateKeyError(next(key for key in keys if keys.count(key) > 1))
     return fields
-
-
-def repeated_key(pairs: Sequence[tuple[str, object]], fields: Fields) -> str | None:
-    """The first key that comes again in the pairs of a JSON object, of which `fields` are made, or None."""
-    if len(fields) == len(pairs):
-        return None
-    keys = [key for key, _ in pairs]
-    return next(key for key in keys if keys.count(key) > 1)
 
 
 def read_object(path: Path, *, unique_keys: bool = False) -> Fields:

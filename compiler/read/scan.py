@@ -19,7 +19,7 @@ from tuneyard.compiler.kinds.turn_forms import TURN_KEYS
 from tuneyard.compiler.read.stream import CUT_OFF, RECORD, SHORTEN, TOO_LONG, UnreadableFileError
 from tuneyard.compiler.rows import MISSING, Fields, are_objects, walker
 from tuneyard.core.errors import show_value
-from tuneyard.core.files import repeated_key
+from tuneyard.core.files import DuplicateKeyError, unique
 
 LOOKED_AT = 1 << 20
 WRAPPERS = 8  # objects in one another that are looked into if the document goes on
@@ -247,11 +247,11 @@ class Scanner:
         return self.line
 
     def _pairs(self, pairs: list[tuple[str, object]]) -> Fields:
-        row = dict(pairs)
-        key = repeated_key(pairs, row)
-        if key is not None:
-            self.odd.append(("E006", f"duplicate key {show_value(key)}"))
-        return row
+        try:
+            return unique(pairs)
+        except DuplicateKeyError as error:
+            self.odd.append(("E006", f"duplicate key {show_value(error.args[0])}"))
+            return dict(pairs)
 
     def _constant(self, name: str) -> None:
         self.odd.append(("E002", f"found {name}: not JSON; write null or a number"))
