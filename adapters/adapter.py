@@ -298,16 +298,24 @@ def _shared_problems(raw: dict[str, Any], explained: Set[str], switches: Iterabl
     unknown = [key for key, value in raw.items() if value and key not in explained]
     if unknown:
         yield f"{', '.join(unknown)}: unknown fields, which may change the meaning of the weights"
+    patterns: list[tuple[str, str]] = []
     for field in (*TEXT_OR_LIST, *LISTS):
         value = raw.get(field)
         is_list = isinstance(value, list) and are_texts(value)
         is_text = isinstance(value, str) and field in TEXT_OR_LIST
         if value is not None and not is_list and not is_text:
             yield f"{field} {show_value(value)}: expected a list of module names"
+        if is_text and field != "layers_pattern":
+            patterns.append((field, str(value)))
     for field in MAPS:
-        if not isinstance(raw.get(field) or {}, dict):
-            yield f"{field} {show_value(raw[field])}: expected a map of module patterns"
-    for field, pattern in _patterns(raw):
+        value = raw.get(field) or {}
+        if isinstance(value, dict):
+            patterns += [(field, f"(.*\\.)?({key})$") for key in value]
+        else:
+            yield f"{field} {show_value(value)}: expected a map of module patterns"
+    for name in as_list(raw.get("layers_pattern") or []):
+        patterns.append(("layers_pattern", rf".*\.{name}\.(\d+)\."))
+    for field, pattern in patterns:
         try:
             re.compile(pattern)
         except re.error as error:
@@ -318,19 +326,6 @@ def _shared_problems(raw: dict[str, Any], explained: Set[str], switches: Iterabl
     base = raw.get("base_model_name_or_path")
     if not isinstance(base, str | None):
         yield f"base_model_name_or_path {show_value(base)}: expected a name"
-
-
-def _patterns(raw: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    """Every regular expression in a config, with its field."""
-    for field in ("target_modules", "exclude_modules"):
-        if isinstance(raw.get(field), str):
-            yield field, raw[field]
-    for field in MAPS:
-        if isinstance(raw.get(field), dict):
-            for key in raw[field]:
-                yield field, f"(.*\\.)?({key})$"
-    for name in as_list(raw.get("layers_pattern") or []):
-        yield "layers_pattern", rf".*\.{name}\.(\d+)\."
 
 
 def raise_together(problems: Iterable[str], place: object, fix: str = "") -> None:
