@@ -24,9 +24,15 @@ Undo = Callable[[], object]
 
 def check_fits(model: Network, adapter: LoraAdapter) -> None:
     """Raise `ContentError` unless the model has every module of the adapter, in its shape."""
+    import torch
+
     modules = dict(model.net.named_modules())
     for path, layout in adapter.modules.items():
-        shape = _weight_shape(modules.get(path))
+        module = modules.get(path)
+        weight = getattr(module, "weight", None)
+        shape = None if weight is None else tuple(weight.shape)
+        if isinstance(module, torch.nn.Linear):  # the weight of a quantised module has another shape
+            shape = (module.out_features, module.in_features)
         misfit = layout.misfit(path, shape, "the model")
         if misfit:
             trained_on = adapter.config.base or "a base that its config does not name"
@@ -45,16 +51,6 @@ def check_fits(model: Network, adapter: LoraAdapter) -> None:
                 "If its vocabulary is larger, fuse it: tuneyard adapter fuse makes a model that can be scored"
             )
             raise ContentError(f"adapter {adapter.folder}: {misfit} {fix}")
-
-
-def _weight_shape(module: "Module | None") -> tuple[int, ...] | None:
-    """Shape of a module's weight before any quantisation; None if it has no weight."""
-    import torch
-
-    if isinstance(module, torch.nn.Linear):  # the weight of a quantised module has another shape
-        return module.out_features, module.in_features
-    weight = getattr(module, "weight", None)
-    return None if weight is None else tuple(weight.shape)
 
 
 def applied(model: Network, parts: Sequence[WeightedAdapter], merged: bool = False) -> contextlib.ExitStack:
