@@ -4,6 +4,8 @@ from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 
+from tqdm import tqdm
+
 from tuneyard.compiler.publish.drift import since_compiled
 from tuneyard.compiler.publish.registry import Registry, compiled_entries
 from tuneyard.compiler.read.remote import find_remote
@@ -18,10 +20,10 @@ from tuneyard.core.files import sha256
 def dataset_lines(registry: Registry) -> Iterator[str]:
     """Yield a line for each dataset: compiled ones with rows, spec, time, stale or changed; then others.
 
-    Sources and compiled files are hashed.
+    Sources and compiled files are hashed, with a bar on stderr if that takes over two seconds.
     """
     others = dict(registry.entries)
-    for name, manifest in registry.manifests.items():
+    for name, manifest in tqdm(registry.manifests.items(), "hashing", delay=2, leave=False):
         made_at = (registry.folder / name / MANIFEST).stat().st_mtime
         made = datetime.fromtimestamp(made_at).strftime("%Y-%m-%d %H:%M")
         stale = "a copied folder, not registered"
