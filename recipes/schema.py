@@ -52,7 +52,7 @@ def setting_problems(recipe: Recipe) -> Iterator[Problem]:
             continue
         if value is None:
             continue
-        violation = next(violations(known_keys()[key], value), None)
+        violation = next(violations(known_keys()[key], value, exact=True), None)
         if violation is not None:
             code, hint = CODES.get(violation.keyword, "E313"), violation.hint
             if code == "E302" and {",", "%"} & {*str(value)}:

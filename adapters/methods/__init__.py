@@ -69,7 +69,7 @@ class Parameter:
         if isinstance(value, str):
             with contextlib.suppress(ValueError):
                 number = self.kind(value)
-        messages = [violation.message for violation in violations(self.schema, number)]
+        messages = [violation.message for violation in violations(self.schema, number, exact=True)]
         if messages:
             raise RequestError(f"{place}: {', '.join(messages)}")
         return self.kind(str(number))

@@ -65,8 +65,9 @@ def read_spec(path: Path, over: Raw | None = None) -> Raw:
             f"{path}: a training recipe, not a spec: tuneyard recipe check {shlex.quote(str(path))}"
         )
     if not jsonschema_rs.validator_for(schema).is_valid(raw):
-        check_file(path, schema, raw, "the spec")
-        # jsonschema lets a line break at the end of a name pass (Python's `$`).
+        check_file(path, schema, raw, "the spec", exact=False)
+        check_file(path, schema, raw, "the spec")  # jsonschema takes .nan for a number
+        # It also lets a line break at the end of a name pass (Python's `$`).
         raise ContentError(f"{path}: the spec: found a name with a line break at its end")
     return raw
 

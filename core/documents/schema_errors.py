@@ -45,29 +45,33 @@ class Violation(NamedTuple):
         return line
 
 
-def check_file(path: Path, schema: Mapping[str, Any], value: object, whole: str = "the file") -> None:
+def check_file(
+    path: Path, schema: Mapping[str, Any], value: object, whole: str = "the file", *, exact: bool = True
+) -> None:
     """Validate a file's value. `ContentError` has a line for each violation."""
-    lines = [f"{path}: {violation.line(whole)}" for violation in violations(schema, value)]
+    lines = [f"{path}: {violation.line(whole)}" for violation in violations(schema, value, exact=exact)]
     if lines:
         raise ContentError("\n".join(dict.fromkeys(lines)))
 
 
-def violations(schema: Mapping[str, Any], value: object) -> Iterator[Violation]:
-    """Yield every violation; 8.0 is no integer, and NaN and 1e99 are no numbers.
+def violations(schema: Mapping[str, Any], value: object, *, exact: bool = False) -> Iterator[Violation]:
+    """Yield every violation. If `exact`, 8.0 is no integer, and NaN and 1e99 are no numbers.
 
     Where a value may have several forms, it is the one that jsonschema takes for the best match.
     """
     from jsonschema.exceptions import best_match
 
-    for error in _validator()(schema).iter_errors(value):
+    for error in _validator(exact)(schema).iter_errors(value):
         yield from _in_words(best_match([error]))
 
 
 @cache
-def _validator() -> Any:
+def _validator(exact: bool) -> Any:
     from jsonschema import Draft202012Validator as Validator
     from jsonschema.validators import extend
 
+    if not exact:
+        return Validator
     checks = {
         "integer": lambda _, value: is_number(value) and isinstance(value, int),
         "number": lambda _, value: is_number(value),

@@ -68,7 +68,7 @@ def test_the_schema_of_weights_accepts_what_the_reader_reads(tmp_path, text):
     ],
 )
 def test_a_refused_value_is_told_what_is_expected(key, value, expected):
-    found = next(violations(known_keys()[key], value))
+    found = next(violations(known_keys()[key], value, exact=True))
     assert f", expected {expected}" in found.message
 
 
