@@ -37,7 +37,8 @@ def verdict(folder) -> dict:
 def test_seeds_of_a_setting_are_replicates_and_the_verdict_is_that_of_compare(tmp_path):
     rows, grid = grid_with_seeds(tmp_path, r4=[78, 84, 80, 86, 82], r8=[83, 79, 87, 81, 85])
     text, found = report_on(tmp_path, rows, grid)
-    assert "| r8 | 0.6917 ± 0.0264 | 5 |" in text and "| r8 | 2 | 0.7250 |" in text
+    cells = " ".join(text.split())
+    assert "| r8 | 0.6917 ± 0.0264 | 5 |" in cells and "| r8 | 2 | 0.7250 |" in cells
     assert [setting["seeds"] for setting in found["settings"]] == [5, 5]
     assert found["settings"][1]["mean"] == pytest.approx(83 / 120)
     table = verdict(tmp_path)
@@ -70,7 +71,7 @@ def test_results_without_examples_give_a_table_and_no_verdict(tmp_path):
     rows, grid = grid_with_seeds(tmp_path, r4=[100, 90], r8=[84, 92])
     (tmp_path / "run-2/results/run/s/predictions.jsonl").unlink()
     text, _ = report_on(tmp_path, rows, grid)
-    assert "| r4 |" in text
+    assert "| r4 " in text
     with raises(ContentError, "predictions.jsonl"):
         verdict(tmp_path)
 
