@@ -28,6 +28,8 @@ from tuneyard.eval.read.scored_run import RunsByDataset, ScoredRun, models_of, q
 MAY_DIFFER = ("model", "batch_tokens")  # settings that may differ, or that change no answer
 FEW_GROUPS = 6  # of fewer clusters the sign test's p is 0.0625 or more, even if all agree
 MOST_LISTED = 5
+MOST_LABELS = 20  # of more, expected answers are texts of their own
+NOT_FOUND = "[invalid]"  # what lm-evaluation-harness writes for a text without an answer
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +139,8 @@ def check_rows(runs: Sequence[ScoredRun]) -> list[str]:
     first_settings = _settings(first)
     questions = [question_of(record) for record in first.records]
     sources_by_difference: dict[str, list[str]] = {}
+    for run in runs:
+        warnings += _other_answers(run)
     for run in others:
         _check_same(run, first)
         differing = []
@@ -160,6 +164,23 @@ def check_rows(runs: Sequence[ScoredRun]) -> list[str]:
             tr("{both} have different settings: {differing}", both=both, differing=differing_settings)
         )
     return warnings
+
+
+def _other_answers(run: ScoredRun) -> list[str]:
+    """A warning if most answers are none of the few expected ones: `False.` for `false`."""
+    labels = set(run.gold)
+    rows = zip(run.predicted, run.correct, strict=True)
+    others = [answer for answer, correct in rows if not correct and answer not in {*labels, NOT_FOUND}]
+    if "unparsed" in run.facts or len(labels) > min(MOST_LABELS, len(run.rows) / 2):
+        return []
+    if len(others) <= len(run.rows) / 2:
+        return []
+    warning = (
+        "{model}: {count:,} of {total:,} answers are none of the expected ones ({examples}); "
+        "write them as the expected ones to compare them"
+    )
+    examples = ", ".join(map(show_value, list(dict.fromkeys(others))[:2]))
+    return [tr(warning, model=run.model, count=len(others), total=len(run.rows), examples=examples)]
 
 
 def _check_same(run: ScoredRun, first: ScoredRun) -> None:

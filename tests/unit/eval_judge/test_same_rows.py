@@ -10,6 +10,7 @@ from tests.json_files import read_json, write_json
 from tests.messages import printed, raises
 from tuneyard.core.errors import RequestError
 from tuneyard.eval.judge.ask import check_rows, pairing_warnings
+from tuneyard.eval.read.logs import read_log
 
 
 def replace_a(folder: Path, gold: list[str], predicted: list[str], **changes: object) -> None:
@@ -91,3 +92,12 @@ def test_few_groups_are_warned_of(tmp_path: Path) -> None:
     assert "s: fewer than 6 clusters (5 here)" in warning
     write_run(tmp_path / "six", "base", "s", GOLD, GOLD, groups=(list("abcdef") * 4)[:20])
     assert checked(tmp_path / "six") == []
+
+
+@pytest.mark.parametrize(("wrong", "facts"), [(11, "s; 11 of 20 answers"), (10, "")])
+def test_answers_of_another_tool_that_are_no_labels_are_warned_of(tmp_path, wrong, facts):
+    lines = [f"{row},{gold},{gold}{'.' * (row < wrong)}" for row, gold in enumerate(GOLD)]
+    (tmp_path / "s.csv").write_text("\n".join(["id,gold,prediction", *lines]), encoding="utf-8")
+    warnings = check_rows(read_log(tmp_path / "s.csv"))
+    assert bool(warnings) == bool(facts)
+    printed("".join(warnings), facts)

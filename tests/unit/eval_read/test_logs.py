@@ -50,7 +50,8 @@ def test_a_folder_of_the_harness_is_read_whole() -> None:
     ]  # fmt: skip
     for run in runs:
         twin = next(other for other in runs if other.dataset == run.dataset)
-        assert twin is run or check_rows([twin, run]) == []
+        no_labels = "loose" in run.dataset  # but "lol"
+        assert twin is run or bool(check_rows([twin, run])) == no_labels
 
 
 def test_choices_are_read_by_their_text_and_judged_by_the_harness() -> None:
