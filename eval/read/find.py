@@ -15,6 +15,7 @@ from tuneyard.core.installation.checkout import ROOT
 from tuneyard.core.language.messages import say
 from tuneyard.core.language.translation import tr
 from tuneyard.core.training.metrics import ACCURACY
+from tuneyard.core.weights.adapter_files import CONFIG
 from tuneyard.eval.metrics.labels import label_logs
 from tuneyard.eval.read.logs import by_model_and_dataset, log_readers, logs_in, read_log
 from tuneyard.eval.read.logs.defect import DETAILED
@@ -146,6 +147,13 @@ def find_scored_runs(path: Path) -> tuple[list[Path], list[Path]]:
         if scored_runs:
             shown_runs = ", ".join(scored_runs[:SHOWN_RUNS])
             fix = f"runs are in {shown_runs}: tuneyard eval compare {shlex.quote(scored_runs[0])} --out OUT"
+        if places or (path / RUN).is_file():
+            raise RequestError(f"{path}: unfinished: run the command that wrote it again with --resume")
+        if (path / CONFIG).is_file():
+            score = (
+                f"tuneyard eval nli --model BASE --adapter {shlex.quote(str(path))} --dataset NAME --out OUT"
+            )
+            raise RequestError(f"{path}: an adapter; score it first: {score}")
         raise RequestError(
             f"{path}: no {RESULTS} here or two levels below, and no {' or '.join(patterns)}: "
             f"{near_name(path / RESULTS)}; {fix}"

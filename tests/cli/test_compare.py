@@ -64,6 +64,14 @@ def test_a_folder_without_runs_is_shown_next_to_the_runs_that_are_here(working_f
         Path(folder).mkdir(parents=True)
     with raises(RequestError, "data: mine; score a model first", "--out results/MODEL"):
         call(cli, "data", "--out", "out")
+    for folder, name, fact in [
+        ("begun", "run.json", "--resume"),
+        ("a", "adapter_config.json", "--adapter a"),
+    ]:
+        Path(folder).mkdir()
+        write_json(Path(folder, name), {})
+        with raises(RequestError, fact):
+            call(cli, folder, "--out", "out")
     for folder in ("first", "results/demo"):
         demo(Path(folder))
         write_json(Path(folder, "run.json"), {})
