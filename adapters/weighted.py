@@ -15,11 +15,13 @@ from tuneyard.adapters.lowrank import WeightedFactors
 from tuneyard.adapters.store import SAVES
 from tuneyard.core.documents import LARGEST
 from tuneyard.core.errors import ContentError, RequestError, show_value
+from tuneyard.core.language.messages import warn_once
 from tuneyard.core.weights.adapter_files import Module, check_base
 from tuneyard.core.weights.base_models import Base, open_base
 from tuneyard.core.weights.tensors import INDEX, SINGLE
 
 A = TypeVar("A", bound=Adapter, covariant=True)
+LIKE_PER_CENT = 10  # a weight as large is likelier a share in per cent
 
 
 @dataclass(frozen=True)
@@ -81,6 +83,8 @@ def parse_weight(text: str, reference: str) -> float:
         raise RequestError(
             f"{reference}: weight {show_value(text)}: expected a number up to 9e15, as in {example}=0.5"
         )
+    if abs(weight) >= LIKE_PER_CENT:
+        warn_once(f"{reference}: weight {text}: the adapter {text} times; 50 % is 0.5")
     return weight
 
 

@@ -60,8 +60,10 @@ def test_parts_that_are_no_name_with_a_weight(text):
         parse_reference_weight(text)
 
 
-def test_parts_are_parsed(tmp_path):
+def test_parts_are_parsed(tmp_path, capsys):
     assert parse_reference_weight("a=b=-0.5") == ("a=b", -0.5)
+    assert parse_reference_weight("rte=9") == ("rte", 9.0) and not capsys.readouterr().err
+    assert parse_reference_weight("rte=50") == ("rte", 50.0) and "50 % is 0.5" in capsys.readouterr().err
     assert parse_optional_weight("rte") == ("rte", 1.0)
     assert parse_optional_weight("rte=2") == ("rte", 2.0)
     assert parse_reference_weight("rte:0.5") == parse_optional_weight("rte:0.5") == ("rte", 0.5)
