@@ -69,7 +69,11 @@ def parse_named(text: str) -> tuple[str, list[tuple[str, float]]]:
         references = text
         name = "+".join(Path(part).name for part in text.split("+"))
     if "+" in references and not _is_folder(references):
-        return name, [parse_reference_weight(part) for part in references.split("+")]
+        parts = references.split("+")
+        if not re.search("[=:]", references):
+            example = "+".join(f"{part}:0.5" for part in parts)
+            raise RequestError(f"{text!r}: a sum needs weights, as in both={example}")
+        return name, [parse_reference_weight(part) for part in parts]
     return name, [parse_optional_weight(references)]
 
 

@@ -74,6 +74,8 @@ def test_parts_are_parsed(tmp_path, capsys):
     (tmp_path / "lr=1e-4").mkdir()
     assert parse_optional_weight(str(tmp_path / "lr=1e-4")) == (str(tmp_path / "lr=1e-4"), 1.0)
     assert parse_optional_weight(f"r={tmp_path}") == (f"r={tmp_path}", 1.0)
+    with raises(RequestError, "both=a:0.5+b:0.5"):
+        parse_named("a+b")
     assert parse_named("both=a:0.5+s/b:1") == ("both", [("a", 0.5), ("s/b", 1.0)])
     assert parse_named("a:0.5+s/b=-1") == ("a:0.5+b=-1", [("a", 0.5), ("s/b", -1.0)])
 
