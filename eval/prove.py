@@ -127,6 +127,8 @@ def cli(
         raise RequestError("--served-model: no server to ask; add its --url")
     if files["fused"]:
         refuse_adapter(files["fused"])  # before a model is loaded
+        if files["fused"].resolve() == Path(options["model"]).resolve():
+            raise RequestError("--fused is --model itself: name the folder that tuneyard adapter fuse wrote")
     addresses = list(dict.fromkeys(check_url(url) for url in urls))
     inputs = ParityInputs(template, **files, urls=addresses, served_model=served_model, timeout=timeout)
     request = ScoringRequest(out=out, **options)

@@ -191,6 +191,7 @@ def test_prompts_alone_need_no_answers(own_copy: Path) -> None:
         (["--gguf", "{home}/rows.json"], "rows.json; GGUF"),
         (["--modelfile", "{home}/nowhere"], "nowhere"),
         (["--fused", "{home}/lora"], "an adapter; its base is"),
+        (["--fused", "{home}/base"], "--fused is --model itself"),
         (["--model", "{home}/lora"], "itself; --adapter"),
         (["--template", "qwem"], "LLaMA-Factory; qwem; qwen"),
     ],
