@@ -19,6 +19,7 @@ from tuneyard.core.cli.main import cli_command, is_quiet, next_step
 from tuneyard.core.drawing.plots import check_replaceable
 from tuneyard.core.errors import RequestError, run_command
 from tuneyard.core.files import json_text, write_bytes
+from tuneyard.core.language.messages import warn
 from tuneyard.core.language.translation import joined, tr
 from tuneyard.core.training.metrics import ACCURACY
 from tuneyard.eval.read.results import (
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from tuneyard.eval.show.html import Page
 
 MOST_ERRORS = 2000  # incorrect examples on the page
+SMALL_MARGIN = 0.5  # points: less is likelier meant as a share
 PLOT_SUFFIX = ".png"
 
 
@@ -140,6 +142,8 @@ def cli(
         if trained.chooses:
             choose_on = "half"
     recipes = parse_replicates(replicates)
+    if margin is not None and margin < SMALL_MARGIN:
+        warn(f"--margin is in points: {margin:g} is {margin:g} points, 5 points are --margin 5")
     if not is_accuracy and (by or margin is not None):
         raise RequestError("--margin and --by need accuracy. Leave them out, or leave out --metric")
     if recipes and by:

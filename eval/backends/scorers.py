@@ -184,7 +184,8 @@ def tokenise(
             ids = tuple(tokenizer(text, add_special_tokens=False)["input_ids"])
             if owners.setdefault(ids, label) != label:
                 raise RequestError(
-                    f"{label!r} and {owners[ids]!r} share the spelling {text!r}: --variants none"
+                    f"{label!r} and {owners[ids]!r} share the spelling {text!r}: write "
+                    "them alike in the data if they mean the same, otherwise --variants none"
                 )
     # A spelling is never less likely than a longer one that begins with it.
     # Then each spelling is scored together with the tokens that end an answer.

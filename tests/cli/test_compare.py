@@ -152,7 +152,8 @@ BEFORE, AFTER = [True] * 20 + [False] * 40, [True] * 50 + [False] * 10
 @pytest.mark.usefixtures("unrendered")
 def test_the_guides_own_results_are_compared_row_by_row(here: Here, tmp_path: Path) -> None:
     a, b = guide(tmp_path / "a", BEFORE), guide(tmp_path / "b", AFTER)
-    done = here(cli, a, b, "--out", tmp_path / "ab")
+    done = here(cli, a, b, "--out", tmp_path / "ab", "--margin", 0.05)
+    assert "0.05 is 0.05 points" in done.stderr
     assert "Ship b: 83.3 %, against 33.3 % for a." in done.stdout
     assert "mid-p McNemar" in (tmp_path / "ab/table.md").read_text(encoding="utf-8")
     assert set(PLOTS) - {"confusion.png"} <= {path.name for path in (tmp_path / "ab").iterdir()}
@@ -179,6 +180,7 @@ def test_totals_without_rows_are_refused_with_the_fix(
         ({"results": [{"expected": "x", "is_correct": 7}]}, "json result 0: correct: found 7"),
         ({"results": [7]}, "results: found 7, expected a list of objects"),
         ({"results": 7}, "results: found 7, expected a list of objects"),
+        ({"results": {"rte": {}}}, "--log_samples, and name samples_*.jsonl"),
     ],
 )
 def test_what_the_guides_results_may_not_be(

@@ -30,6 +30,10 @@ def detailed(path: Path) -> Iterator[Record]:
             "again with `tuneyard eval defect`, or keep the guide's `results` in the file: for each report "
             "expected, predicted and is_correct"
         )
+    if isinstance(rows, dict):
+        raise ContentError(
+            f"{path}: lm-evaluation-harness's totals; run it with --log_samples, and name samples_*.jsonl"
+        )
     if not isinstance(rows, list):
         raise unexpected(path, "results", rows, "a list of objects")
     for number, row in enumerate(rows):
