@@ -184,7 +184,7 @@ class SweepProgress(Observer):
 def scoring_words(evaluation: str, folder: Path) -> list[str]:
     """Words of the command that scores a run.
 
-    `RequestError` if it has an open quote, no program or an unknown placeholder.
+    `RequestError` if it has an open quote, no program, no placeholder or an unknown one.
     """
     try:
         words = shlex.split(evaluation)
@@ -202,7 +202,10 @@ def scoring_words(evaluation: str, folder: Path) -> list[str]:
         if UNKNOWN_PLACEHOLDER.fullmatch(word):
             raise RequestError(f"--eval {word}: known are {{adapter}} and {{results}}")
     results = str(folder / RESULTS)
-    return [word.replace("{adapter}", str(folder)).replace("{results}", results) for word in words]
+    filled = [word.replace("{adapter}", str(folder)).replace("{results}", results) for word in words]
+    if filled == words:
+        raise RequestError("--eval names neither {adapter} nor {results}: it would score no run of the sweep")
+    return filled
 
 
 def is_scored(folder: Path, evaluation: str) -> bool:

@@ -126,6 +126,7 @@ def test_a_grid_over_use_cpu_gives_gpus_to_its_points(four_gpus, tmp_path) -> No
         ("", "{adapter}"),
         ("no-such-program x", "no-such-program"),
         ("python run={adaptr}", "known are {adapter}"),
+        ("python run", "neither {adapter} nor {results}"),
     ],
 )
 def test_a_scoring_command_that_cannot_run_is_refused_first(tmp_path, judge, fact) -> None:

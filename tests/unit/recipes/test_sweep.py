@@ -142,12 +142,12 @@ def test_a_plug_ins_metric_is_read_and_ranked_as_it_declares(untrained, monkeypa
         declared = {"surprise": {"value": next(scores), "unit": "nats", "higher_is_better": False}}
         (recipe.output_dir / "results").mkdir(parents=True)
         write_json(recipe.output_dir / "results/results.json", {"metrics": declared})
-        (recipe.output_dir / run.SCORED).write_text('{"command": "true"}')
+        (recipe.output_dir / run.SCORED).write_text('{"command": "true {results}"}')
 
     monkeypatch.setattr(check, "ask", lambda *_: Facts())
     monkeypatch.setattr(run, "require_model", lambda *_: None)
     monkeypatch.setattr(run, "train", train)
-    swept(untrained[0], "rank=4,8", judge="true", metric="surprise")
+    swept(untrained[0], "rank=4,8", judge="true {results}", metric="surprise")
     out = capsys.readouterr().out
     assert out.index("| 0.2500 ") < out.index("| 0.7500 ")
     assert out.endswith("surprise (nats, lower is better)\n")
@@ -155,7 +155,7 @@ def test_a_plug_ins_metric_is_read_and_ranked_as_it_declares(untrained, monkeypa
 
 def test_a_judge_that_fails(tmp_path):
     with raises(ContentError):
-        scored_by(tmp_path, f"{sys.executable} -c 'raise SystemExit(3)'", "accuracy")
+        scored_by(tmp_path, f"{sys.executable} -c 'raise SystemExit(3)' {{results}}", "accuracy")
 
 
 def test_judged_by_its_own_losses(tmp_path):
@@ -350,7 +350,7 @@ def test_llamafactory_is_asked_about_each_run_that_it_may_refuse(untrained):
     )
     assert len(asked) == 1
     assert len(trained) == 4
-    swept(path, "rank=4,8", "dataset=[a],[b]", judge="python -m anything", metric="f1")
+    swept(path, "rank=4,8", "dataset=[a],[b]", judge="python -m anything {results}", metric="f1")
     asked_about = [(settings["dataset"], settings["lora_rank"]) for settings in asked[1:]]
     assert sorted(asked_about) == [("a", 4), ("a", 8), ("b", 4), ("b", 8)]
     assert len(trained) == 8
