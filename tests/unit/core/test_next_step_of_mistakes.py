@@ -73,7 +73,7 @@ RECIPE = "model_name_or_path: a/b\nstage: sft\ndataset: x\noutput_dir: out\n"
         ),
         (["eval", "ab", "tally", "nodata"], 2, "nodata/sheet.csv: sheet not found"),
         (["eval", "compare", "lora/scored", "lora/scored", "--out", "o"], 2, "name each once"),
-        (["eval", "compare", "lora/scored/run.json", "--out", "o"], 2, "lora/scored: no results.json here"),
+        (["eval", "compare", "lora/scored/run.json", "--out", "o"], 2, "lora/scored: unfinished"),
         (["eval", "nli", "--model", "m", "--data", "nodata", "--out", "o"], 2, "tuneyard data init nodata "),
         (["eval", "view", "x"], 2, "Did you mean `tuneyard data view`?"),
         (["demo", "--model", "specs/comma.yaml", "--dry-run"], 2, 'a folder: did you mean "specs"?'),
