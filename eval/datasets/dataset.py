@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from tuneyard.core.datasets import Dataset, find_dataset, read_records, registry_folder
+from tuneyard.core.datasets import Dataset, find_dataset, read_records, read_registry, registry_folder
 from tuneyard.core.datasets.compiled import EMPTY, MANIFEST, manifest_beside, read_row_index, row_index_file
 from tuneyard.core.errors import ContentError, RequestError, nearest_name
 from tuneyard.core.files import check_characters, free_path, names_folder, require, sha256, text_sha256
@@ -121,6 +121,9 @@ def find_sets(datasets: Sequence[str], files: Sequence[Path], folder: Path | Non
 
     `RequestError` for a missing one, for two of the same name, and if there is none.
     """
+    for name in datasets:
+        if Path(name).is_file():
+            _refuse_compiled(Path(name))
     sets = [find_dataset(name, registry_folder(folder, name)) for name in datasets]
     sets += [Dataset(path.stem, _data_file(path), {}) for path in files]
     names = [dataset.name for dataset in sets]
@@ -135,11 +138,23 @@ def find_sets(datasets: Sequence[str], files: Sequence[Path], folder: Path | Non
     return sets
 
 
+def _refuse_compiled(path: Path) -> None:
+    """`RequestError` for a file of registered datasets, or their folder, with their names."""
+    for folder in path.parents:
+        names = []
+        for name, entry in read_registry(folder).items():
+            if (folder / str(entry.get("file_name"))).is_relative_to(path):
+                names.append(name)
+        if names:
+            raise RequestError(f"{path}: compiled already; name it with --dataset {' or '.join(names)}")
+
+
 def _data_file(path: Path) -> Path:
     """Check a file of --data; `RequestError` if it is missing, or in a format that must be compiled first."""
     require(path, "data file")
     if path.is_file() and path.suffix.lower() not in RAW_FORMATS:
         return path
+    _refuse_compiled(path)
     spec = str(free_path(Path(f"{path.stem}.yaml")))
     init = shlex.join(["tuneyard", "data", "init", str(path), "--out", spec])
     compile_spec = shlex.join(["tuneyard", "data", "compile", spec])

@@ -1,6 +1,7 @@
 """Prompts that come without answers: a text file of lines, and records with nothing but a question."""
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -89,3 +90,12 @@ def test_a_dataset_whose_results_would_lie_elsewhere_is_refused(working_folder, 
     write_json(working_folder / "data/dataset_info.json", {name: {"file_name": "q.json"}})
     with raises(RequestError, "dataset", "folder"):
         read_datasets((name,), ())
+
+
+@pytest.mark.parametrize(("names", "files"), [(("data/q/a.json",), ()), ((), (Path("data/q"),))])
+def test_a_compiled_file_or_its_folder_is_answered_with_its_name(working_folder, names, files) -> None:
+    (working_folder / "data/q").mkdir(parents=True)
+    write_json(working_folder / "data/q/a.json", [])
+    write_json(working_folder / "data/dataset_info.json", {"q_eval": {"file_name": "q/a.json"}})
+    with raises(RequestError, "--dataset q_eval"):
+        read_datasets(names, files)
