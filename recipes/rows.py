@@ -7,7 +7,6 @@ import bisect
 import copy
 import functools
 import itertools
-import json
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -17,7 +16,7 @@ from typing import Any, TextIO
 from tuneyard.core.datasets import read_records
 from tuneyard.core.errors import ContentError, TuneyardError, counted, show_value
 from tuneyard.core.files import strings
-from tuneyard.core.records import ALPACA, PAIR, SHAREGPT_TAGS, RecordFormat, RecordReader
+from tuneyard.core.records import PAIR, SHAREGPT_TAGS, RecordFormat, RecordReader, entry_fix
 from tuneyard.core.records.answers import answer_codes
 from tuneyard.core.training import llamafactory
 from tuneyard.core.training.llamafactory import WHOLE, RecipeData, RetypedColumnError, replaced, times_refused
@@ -182,9 +181,9 @@ def _missing_column_fix(error: BaseException, row: Mapping[str, Any]) -> str:
     """How LLaMA-Factory finds the columns of an entry that does not name them, "" if it is not about that."""
     if not isinstance(error, KeyError):
         return ""
-    columns = {part: column for part, column in ALPACA.items() if column in row}
-    if {"prompt", "response"} <= columns.keys():
-        return f'; add "columns": {json.dumps(columns)} to the entry'
+    fix = entry_fix(row)
+    if fix:
+        return f"; {fix}"
     for key, value in row.items():
         if isinstance(value, list) and value and isinstance(value[0], dict):
             return f"; its rows are in {key!r}: write that list alone into the file, or compile it"

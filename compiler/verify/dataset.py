@@ -116,7 +116,7 @@ class LoadedDataset:
         place = f"{self.folder / REGISTRY}: {self.dataset.name}"
         for problem, row in expected.problems:
             verdict.add(problem, row)
-        for problem in column_problems(place, expected.format, expected.keys):
+        for problem in column_problems(place, expected.format, expected.keys, expected.fix):
             verdict.add(problem)
         return verdict
 

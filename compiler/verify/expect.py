@@ -30,6 +30,7 @@ from tuneyard.core.records import (
     Record,
     RecordFormat,
     RecordReader,
+    entry_fix,
 )
 
 NOT_NEEDED = ("system_tag", "observation_tag", "function_tag")  # a record with such a turn is E406
@@ -63,8 +64,13 @@ def entry_problems(place: str, entry: Entry, record_format: RecordFormat) -> Ite
             yield Problem("E402", place, message, "tags", f"add {tag!r}: {usual!r}")
 
 
-def column_problems(place: str, record_format: RecordFormat, keys: set[str]) -> Iterator[Problem]:
-    """Report the columns that an entry names and no record has (E403). `keys` are those of all records."""
+def column_problems(
+    place: str, record_format: RecordFormat, keys: set[str], fix: str = ""
+) -> Iterator[Problem]:
+    """Report the columns that an entry names and no record has (E403). `keys` are those of all records.
+
+    `fix` is the `entry_fix` of the first of them.
+    """
     parts = {"messages", *TEXT_PARTS}
     if record_format.formatting == "alpaca":
         parts = {*ALPACA, "history", *TEXT_PARTS}
@@ -77,7 +83,7 @@ def column_problems(place: str, record_format: RecordFormat, keys: set[str]) -> 
                 place,
                 message,
                 f"columns.{part}",
-                nearest(column, keys, "name a column of the records"),
+                nearest(column, keys, fix or "name a column of the records"),
             )
 
 
@@ -100,6 +106,7 @@ class Expected:
     path: Path
     format: RecordFormat
     count: int = 0
+    fix: str = ""  # of the entry, by the first record
     keys: set[str] = field(default_factory=set)
     problems: list[tuple[Problem, int | None]] = field(default_factory=list)
     _left_out: "dict[str, _LeftOut]" = field(default_factory=dict)
@@ -118,6 +125,8 @@ class Expected:
             problem = Problem("E404", f"{self.path}:1", message, hint="save it without one")
             self.problems.append((problem, None))
         for place, record in single_records(self.path, str(self.path)):
+            if not self.count:
+                self.fix = entry_fix(record)
             self._note(record, place)
             self._find_left_out(record, place)
             yield place, record, example_or_loss(reader, record)

@@ -27,6 +27,8 @@ NAMES = 10  # most registered names in a message
 REMOTE_SOURCES = ("hf_hub_url", "ms_hub_url", "om_hub_url", "script_url", "cloud_file_name")
 """Keys of an entry that name where its rows are, other than `file_name`."""
 FORMATS = ("alpaca", "sharegpt")
+NO_QUOTES = "write it without quotes"
+TAKE_OUT = "take it out of `columns`"
 OPENAI_HINT = "LLaMA-Factory's openai adds words of its own to each system text: use sharegpt with tags"
 KEYS = {
     "file_name", "formatting", "columns", "tags", "ranking", "subset", "split", "folder", "num_samples",
@@ -175,6 +177,14 @@ def unknown_keys(place: str, entry: Record) -> Iterator[Problem]:
             if key not in keys:
                 message = "LLaMA-Factory does not know this key and ignores it"
                 yield Problem("E401", place, message, f"{name}.{key}".lstrip("."), nearest(key, keys))
+    for key in ("ranking", "num_samples"):
+        if isinstance(entry.get(key), str):
+            message = f"found {show_value(entry[key])}, a text"
+            yield Problem("E401", place, message, key, NO_QUOTES)
+    columns = entry.get("columns")
+    if isinstance(columns, dict) and columns.get("query") and columns["query"] == columns.get("prompt"):
+        message = f"{show_value(columns['query'])} is the prompt already: each prompt has its text twice"
+        yield Problem("E401", place, message, "columns.query", TAKE_OUT)
     formatting = str(entry.get("formatting", FORMATS[0]))
     if formatting not in FORMATS:
         message = f"found {show_value(formatting)}, expected one of {', '.join(FORMATS)}"
@@ -185,7 +195,7 @@ def unknown_keys(place: str, entry: Record) -> Iterator[Problem]:
 def refuse_misspelt(name: str, folder: Path, entry: Record) -> None:
     """Raise `ContentError` for the first key or `formatting` of an entry that is nearly a known one."""
     for problem in unknown_keys(f"{folder / REGISTRY}: {name}", entry):
-        if problem.hint.endswith("?"):
+        if problem.hint.endswith(("?", NO_QUOTES, TAKE_OUT)):
             raise ContentError(problem.line())
 
 

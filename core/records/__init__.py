@@ -155,6 +155,18 @@ def read_example(record: Record, entry: Entry, place: str) -> Example:
     return RecordReader(format_of(record, entry)).read_at(record, place)
 
 
+def entry_fix(record: Record) -> str:
+    """How an entry of dataset_info.json names the columns of records, "" if their format is unknown."""
+    record_format = format_of_record(record)
+    columns = {part: column for part, column in record_format.columns.items() if column in record}
+    entry: dict[str, object] = {"columns": columns}
+    if record_format.tags:
+        entry = {"formatting": "sharegpt", **entry, "tags": record_format.tags}
+    elif not {"prompt", "response"} <= columns.keys():
+        return ""
+    return f"add {json.dumps(entry)[1:-1]} to the entry"
+
+
 class RecordReader:
     """Reads the records of one dataset. `ContentError` for values that cannot be read, without a place."""
 
@@ -286,6 +298,9 @@ class RecordReader:
         if not role:
             expected = ", ".join(self.roles)
             tag = show_value(message.get(role_key))
+            if tag == "null" and OPENAI_TAGS["role_tag"] in message:
+                fix = f'add "tags": {json.dumps(OPENAI_TAGS)} to the entry'
+                raise ContentError(f"{place}: no {role_key!r}; {fix}")
             raise ContentError(f"{place}: {role_key} {tag}, expected one of {expected}")
         content_key = self.tags.get("content_tag", "")
         text = message.get(content_key)

@@ -58,6 +58,16 @@ def found(entry, keys=None):
                 ("E402", "columns", "add 'response': its column"),
             ],
         ),
+        (
+            ALPACA | {"columns": {"prompt": "instruction", "query": "instruction", "response": "output"}},
+            None,
+            [("E401", "columns.query", "take it out")],
+        ),
+        (
+            ALPACA | {"ranking": "true", "num_samples": "10"},
+            None,
+            [("E401", "ranking", "without quotes"), ("E401", "num_samples", "without quotes")],
+        ),
         (ALPACA | {"formating": "sharegpt"}, None, [("E401", "formating", 'did you mean "formatting"?')]),
         (ALPACA | {"formatting": "sharegtp"}, None, [("E401", "formatting", 'did you mean "sharegpt"?')]),
         (ALPACA | {"formatting": "openai"}, None, [("E401", "formatting", "use sharegpt with tags")]),

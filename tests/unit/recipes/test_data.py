@@ -71,6 +71,10 @@ def test_a_misspelt_file_name_leads_to_the_file(tmp_path):
     ("row", "facts"),
     [
         ({"instruction": "a", "output": "b"}, ['"columns": {"prompt": "instruction", "response": "output"}']),
+        (
+            {"messages": [{"role": "user", "content": "a"}]},
+            ['"sharegpt"', '{"messages": "messages"}', '"role_tag"'],
+        ),
         ({"data": [{"instruction": "a"}]}, ["'data'", "that list alone"]),
         ({"question": "a"}, [""]),
     ],
