@@ -87,9 +87,11 @@ def machine(name: str) -> Machine:
     parts = re.fullmatch(r"(?:([1-9]\d{0,3})x)?(.+)", "A100-80" if name == "gpu" else name, re.IGNORECASE)
     model = parts[2].upper() if parts else ""
     if parts is None or model not in GPUS:
+        digits = re.sub(r"\D", "", model)
+        near = [known for known in GPUS if digits in known.replace("-", "")]  # an H800 is no H200
         raise RequestError(
             f"{name!r}: expected this, cpu, gpu, or GPUs such as 4xA100-80 (known are {', '.join(GPUS)}); "
-            f"{nearest(model, GPUS, 'for another GPU take one of its memory')}"
+            f"{nearest(model, near, 'for another GPU take one of its memory')}"
         )
     return Machine((Gpu(model, GPUS[model].generation),) * int(parts[1] or 1), name=name)
 

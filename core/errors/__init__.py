@@ -89,6 +89,8 @@ _SLIPS = {
     r"'(\d+)(?:[kK]|[,.]000)' is not a valid integer": r"write the digits alone: \g<1>000",
 }
 """What to write in place of a number, by the message that refuses it."""
+# Click takes "" as the current folder.
+_EMPTY_PATHS = {(word, "") for word in ("--out", "--dataset-dir", "check", "plan", "train")}
 _EMPTY = re.compile("|[=:].+|.+=")
 """A word that an empty variable of the shell leaves: `$A`, `$A=0.5`, `base=$A`."""
 _SEVERAL = re.compile(r"(?:,|(?<=\d)\+)(?=[^\W\d]|[./])")
@@ -302,6 +304,8 @@ def _exit_code(command: click.Command) -> int:
     spec = sys.modules["__main__"].__spec__
     program = None  # Click takes the script's name
     try:
+        if not _EMPTY_PATHS.isdisjoint(pairwise(sys.argv)):
+            raise click.UsageError("a path is empty")
         if spec is not None:
             command, program = _of_module(command, spec.name)
         code = command.main(prog_name=program, standalone_mode=False)

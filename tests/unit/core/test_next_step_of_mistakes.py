@@ -79,6 +79,13 @@ RECIPE = "model_name_or_path: a/b\nstage: sft\ndataset: x\noutput_dir: out\n"
         (["demo", "--model", "specs/comma.yaml", "--dry-run"], 2, 'a folder: did you mean "specs"?'),
         (["recipe", "train", "lr=1", "mine.yaml"], 2, "expected FILE.yaml before key=value"),
         (["adapter", "show", "NAME"], 2, "NAME is a placeholder of the help"),
+        (["data", "compile", "spec.yaml", "--out", ""], 2, "--out '': is a variable of your shell empty?"),
+        (["recipe", "check", ""], 2, "a path is empty\ncheck '': is a variable of your shell empty?"),
+        (
+            ["recipe", "plan", "mine.yaml", "--for", "8xH800"],
+            2,
+            "for another GPU take one of its memory",
+        ),
         (["data", "verify", "x", "--model", ""], 2, "--model '': is a variable of your shell empty?"),
         (["eval", "nli", "--model", "m", "--out", "o", "--dataset", "a,b"], 2, "--dataset a --dataset b"),
         (["recipe", "train", "mine.yaml", "--learning_rate", "1"], 2, "no dashes: learning_rate=1e-4"),
