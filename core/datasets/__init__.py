@@ -17,7 +17,7 @@ from tuneyard.core.errors import (
     show_value,
     wrong_value,
 )
-from tuneyard.core.files import Fields, is_file, near_name, read_json, read_object
+from tuneyard.core.files import Fields, is_file, near_name, read_json, read_object, strings
 from tuneyard.core.language.han import HAN
 from tuneyard.core.language.messages import say
 from tuneyard.core.records import ALPACA, BARE, EXTRAS, OPENAI, SHAREGPT, SHAREGPT_TAGS, Record
@@ -27,8 +27,6 @@ NAMES = 10  # most registered names in a message
 REMOTE_SOURCES = ("hf_hub_url", "ms_hub_url", "om_hub_url", "script_url", "cloud_file_name")
 """Keys of an entry that name where its rows are, other than `file_name`."""
 FORMATS = ("alpaca", "sharegpt")
-NO_QUOTES = "write it without quotes"
-TAKE_OUT = "take it out of `columns`"
 OPENAI_HINT = "LLaMA-Factory's openai adds words of its own to each system text: use sharegpt with tags"
 KEYS = {
     "file_name", "formatting", "columns", "tags", "ranking", "subset", "split", "folder", "num_samples",
@@ -180,11 +178,11 @@ def unknown_keys(place: str, entry: Record) -> Iterator[Problem]:
     for key in ("ranking", "num_samples"):
         if isinstance(entry.get(key), str):
             message = f"found {show_value(entry[key])}, a text"
-            yield Problem("E401", place, message, key, NO_QUOTES)
-    columns = entry.get("columns")
-    if isinstance(columns, dict) and columns.get("query") and columns["query"] == columns.get("prompt"):
-        message = f"{show_value(columns['query'])} is the prompt already: each prompt has its text twice"
-        yield Problem("E401", place, message, "columns.query", TAKE_OUT)
+            yield Problem("E401", place, message, key, "write it without quotes")
+    columns = strings(entry.get("columns"))
+    if "query" in columns and columns["query"] == columns.get("prompt"):
+        message = "found the column of the prompt, which would have its text twice"
+        yield Problem("E401", place, message, "columns.query", "take it out of `columns`")
     formatting = str(entry.get("formatting", FORMATS[0]))
     if formatting not in FORMATS:
         message = f"found {show_value(formatting)}, expected one of {', '.join(FORMATS)}"
@@ -193,9 +191,9 @@ def unknown_keys(place: str, entry: Record) -> Iterator[Problem]:
 
 
 def refuse_misspelt(name: str, folder: Path, entry: Record) -> None:
-    """Raise `ContentError` for the first key or `formatting` of an entry that is nearly a known one."""
+    """Raise `ContentError` for the first mistake in an entry whose fix is known."""
     for problem in unknown_keys(f"{folder / REGISTRY}: {name}", entry):
-        if problem.hint.endswith(("?", NO_QUOTES, TAKE_OUT)):
+        if problem.hint not in ("", OPENAI_HINT):
             raise ContentError(problem.line())
 
 

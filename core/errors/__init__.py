@@ -81,8 +81,8 @@ _NO_NUMBER = "(?:: expected a number|, expected a number| is not a valid float)"
 _NO_SHARE = r"(?:\.0)?(?:, expected .* 1 or less| is not in the range 0<.*<=?1\.)"
 _SLIPS = {
     rf"""["'](\d+),(\d[\de-]*)["']{_NO_NUMBER}""": r"write a decimal point, not a comma: \1.\2",
-    rf"""["'](\d)%["']{_NO_NUMBER}""": r"as a share of 1, write 0.0\1; in points, \1",
-    rf"""["'](\d\d)%["']{_NO_NUMBER}""": r"as a share of 1, write 0.\1; in points, \1",
+    rf"""["'](\d)%["']{_NO_NUMBER}""": r"as a share of 1, write 0.0\1; if it counts in points, \1",
+    rf"""["'](\d\d)%["']{_NO_NUMBER}""": r"as a share of 1, write 0.\1; if it counts in points, \1",
     rf"(?<![\d.])(\d){_NO_SHARE}": r"\1% as a share of 1: 0.0\1",
     rf"(?<![\d.])(\d\d){_NO_SHARE}": r"\1% as a share of 1: 0.\1",
     r"'(\d\d)[/:](\d\d)' is not a valid float": r"write the share alone: 0.\2",

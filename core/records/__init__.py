@@ -299,8 +299,8 @@ class RecordReader:
             expected = ", ".join(self.roles)
             tag = show_value(message.get(role_key))
             if tag == "null" and OPENAI_TAGS["role_tag"] in message:
-                fix = f'add "tags": {json.dumps(OPENAI_TAGS)} to the entry'
-                raise ContentError(f"{place}: no {role_key!r}; {fix}")
+                tags = json.dumps(OPENAI_TAGS)
+                raise ContentError(f'{place}: no {role_key!r}; add "tags": {tags} to the entry')
             raise ContentError(f"{place}: {role_key} {tag}, expected one of {expected}")
         content_key = self.tags.get("content_tag", "")
         text = message.get(content_key)

@@ -163,7 +163,7 @@ def test_numbers_are_clusters_by_their_value(bench):
     spec = bench.write(
         "n.yaml",
         "about: x\ncolumns: {q: [q], doc: {names: [doc], is: any}}\nfit: {group: doc}\n"
-        'write: [{dataset: n, file: n.json, format: alpaca, instruction: "{q}", output: "{q}"}]\n',
+        'write: [{dataset: n, file: n.json, format: alpaca, instruction: "{q}", output: "x"}]\n',
     )
     docs = [-1, -2, 1, True, -1, "1", [1]]
     bench.compile_rows(spec, [{"q": f"{n}", "doc": doc} for n, doc in enumerate(docs)])

@@ -14,14 +14,14 @@ from tuneyard.compiler.write.render import Renderer
 
 ALPACA = """
 about: hostile texts
-columns: {a: [a], b: {names: [b], is: extra}, idx: [idx], other: {names: [other], is: any}}
+columns: {a: [a], c: [c], b: {names: [b], is: extra}, idx: [idx], other: {names: [other], is: any}}
 write:
   - dataset: x
     file: x.json
     format: alpaca
     instruction: '{a}", %s "{b}\\n'
     input: "{b}"
-    output: "{a}"
+    output: "{c}"
     keep: [idx, other]
 """
 TALK = """
@@ -80,7 +80,7 @@ def alpaca(tmp_path_factory):
 @given(st.lists(st.tuples(TEXTS, TEXTS), min_size=3, max_size=3), IDS, st.lists(KEPT, min_size=3, max_size=3))
 def test_alpaca_records_are_what_json_makes_of_them(alpaca, texts, ids, kept):
     ones, others = map(list, zip(*texts, strict=True))
-    batch = Batch(Prefix("f"), range(3), {"a": ones, "b": others, "idx": ids, "other": kept})
+    batch = Batch(Prefix("f"), range(3), {"a": ones, "b": others, "c": ones, "idx": ids, "other": kept})
     wanted = [
         {"instruction": f'{a}", %s "{b}\\n', "input": b, "output": a, "idx": n, "other": k}
         for (a, b), n, k in zip(texts, ids, kept, strict=True)

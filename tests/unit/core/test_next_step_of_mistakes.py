@@ -55,7 +55,7 @@ RECIPE = "model_name_or_path: a/b\nstage: sft\ndataset: x\noutput_dir: out\n"
         (["data", "check", "specs/comma.yaml"], 1, "write a decimal point, not a comma (0.2)"),
         (["data", "check", "specs/misspelt.yaml"], 1, 'did you mean "stratify"?'),
         (["adapter", "merge", "a=0,5", "--out", "o"], 2, "write a decimal point, not a comma: 0.5"),
-        (["eval", "compare", "a", "--out", "o", "--margin", "5%"], 2, "in points, 5"),
+        (["eval", "compare", "a", "--out", "o", "--margin", "5%"], 2, "if it counts in points, 5"),
         (["adapter", "merge", "a=50%", "--out", "o"], 2, "as a share of 1, write 0.5"),
         (["adapter", "merge", "a:0.5+b:0.5", "--out", "o"], 2, "a space between them: a:0.5 b:0.5"),
         (["adapter", "merge", "=0.5", "--out", "o"], 2, "'=0.5': is a variable of your shell empty?"),
