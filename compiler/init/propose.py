@@ -76,6 +76,10 @@ def propose(
     """
     if {"label", "answer"} <= user_columns.keys():
         raise RequestError("--label and --answer: give one; --label is for classes, --answer for free text")
+    if len(set(user_columns.values())) < len(user_columns):
+        raise RequestError(
+            "the options name one column twice: --text is for the prompt, --label or --answer for the answer"
+        )
     profile, proposal, base = _guessed(path, table, user_columns)
     _check_split(profile, share)
     name = stem_of_file(out.with_suffix("") if out else path)

@@ -127,7 +127,8 @@ class Registry:
                 wrong_folder(self.folder) or "`tuneyard data list` shows what there is",
             )
             names = ", ".join(self.manifests) or "none"
-            raise RequestError(f"no compiled dataset {name!r} in {self.folder} (found: {names}); {hint}")
+            found = f"{names}; each goes with all its splits"
+            raise RequestError(f"no compiled dataset {name!r} in {self.folder} (found: {found}); {hint}")
         target = self.folder / name
         self._refuse_foreign(target)
         with self._locked():

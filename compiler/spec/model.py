@@ -465,9 +465,8 @@ def _check_texts(spec: Spec, output: Output, names: Collection[str]) -> None:
             f"nothing says what the text of a record ({output.format}) is; expected {listed}, or a column "
             f"`is: turns`{roles}"
         )
-    answer = "output" if output.format == "alpaca" else "assistant"
     has_answer = output.format == "text" or spec.answered or any(kind.is_pair for kind in spec.kinds.values())
-    _refuse(not has_answer, f"nothing says what the answer is; add `{answer}`")
+    _refuse(not has_answer, "nothing says what the answer is; add `output` (alpaca) or `assistant`")
     answers = output.columns_of("output", "assistant")
     copied = answers and set(answers) <= {*output.columns_of(*text_templates)}
     _refuse(copied, f"the prompt has the answer in it ({', '.join(answers)}): take it out of the prompt")

@@ -131,6 +131,7 @@ RECIPE = "model_name_or_path: a/b\nstage: sft\ndataset: x\noutput_dir: out\n"
             "20% as a share of 1: 0.20",
         ),
         (["recipe", "sweep", "mine.yaml", "rank=4,", "8"], 2, "the space after the comma out: rank=4,8"),
+        (["data", "init", "mine.csv", "--text", "a", "--label", "a"], 2, "name one column twice"),
         (["recipe", "best", "mine.yaml"], 2, "mine.yaml is a file, expected a folder"),
         (["demo", "--model", "lor", "--dry-run"], 2, 'did you mean "lora"?'),
         (["data", "init", "~/mine.csv"], 2, f"{Path.home()}/mine.csv: source not found"),
