@@ -298,7 +298,7 @@ class RecordReader:
         if not role:
             expected = ", ".join(self.roles)
             tag = show_value(message.get(role_key))
-            if tag == "null" and OPENAI_TAGS["role_tag"] in message:
+            if role_key not in message and OPENAI_TAGS["role_tag"] in message:
                 tags = json.dumps(OPENAI_TAGS)
                 raise ContentError(f'{place}: no {role_key!r}; add "tags": {tags} to the entry')
             raise ContentError(f"{place}: {role_key} {tag}, expected one of {expected}")
