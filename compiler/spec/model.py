@@ -467,9 +467,6 @@ def _check_texts(spec: Spec, output: Output, names: Collection[str]) -> None:
         )
     has_answer = output.format == "text" or spec.answered or any(kind.is_pair for kind in spec.kinds.values())
     _refuse(not has_answer, "nothing says what the answer is; add `output` (alpaca) or `assistant`")
-    answers = output.columns_of("output", "assistant")
-    copied = answers and set(answers) <= {*output.columns_of(*text_templates)}
-    _refuse(copied, f"the prompt has the answer in it ({', '.join(answers)}): take it out of the prompt")
 
 
 def _check_files(spec: Spec) -> None:

@@ -90,7 +90,6 @@ TWICE = 'labels: {"yes": [1, true], "no": [false, 1.0]}'
         (("dataset: t", "dataset: 'a,b'"), "without blanks and commas"),
         (("dataset: t", "dataset: 'a_{x}'"), "{split} stands for the split"),
         ((', output: "{answer}"', ""), "nothing says what the answer is; add `output`"),
-        (('"{question}"', '"{question} {answer}"'), "the prompt has the answer in it (answer)"),
         (('instruction: "{question}", output: "{answer}"', ""), "expected `instruction` or `input`"),
         (("format: alpaca", "format: sharegpt"), "(sharegpt) is; expected `user`, or a column `is: turns`"),
         (("}]", "}, {file: u.jsonl, format: messages, like: 0}]"), "(messages) is; expected `user`"),
