@@ -98,8 +98,6 @@ _SEVERAL = re.compile(r"(?:,|(?<=\d)\+)(?=[^\W\d]|[./])")
 _TYPOGRAPHIC = re.compile("^[–—−]|(^|=)[“”„«‘’]")
 """A dash or a quote that a text editor has put in place of the plain one."""
 _MISSING_PATH = re.compile(r"(?:File|Directory|Path) '(.+)' (?:does not exist|is a file)\.$")  # of Click
-_EXTRA = re.compile(r"Got unexpected extra arguments? \((.*)\)", re.DOTALL)  # of Click
-MOST_OPTIONS = 8  # in a message
 _terminated = threading.Event()
 _JSON = json.JSONEncoder(ensure_ascii=False)  # `json.dumps` makes one at each call: rows may all be wrong
 
@@ -358,34 +356,18 @@ def _hint(error: click.ClickException) -> str:
     if isinstance(error, click.NoSuchOption) and error.ctx and isinstance(error.ctx.command, click.Group):
         return f" Options come after the command: {error.ctx.command_path} COMMAND {error.option_name} …"
     hint = _OTHER_TOOLS.get("".join(error.message.split("'")[1:2]), "")
+    if error.message.startswith("Got unexpected extra argument"):
+        hint = "; see the usage above: quote a text with spaces, and give each further value its option again"
     missing_path = _MISSING_PATH.search(error.message)
     if missing_path:
         from tuneyard.core.files import near_name
 
         return f"\n{near_name(Path(missing_path[1]))}"
     if isinstance(error, click.UsageError) and error.ctx:
-        extra = _EXTRA.match(error.message)
-        if extra:
-            hint = _for_extra(extra[1], error.ctx.command)
         for line in getattr(error.ctx.command, "examples", ()):
             if f" {error.ctx.info_name} " in line:
                 return f"{hint}\nExample: {line}"
     return hint
-
-
-def _for_extra(words: str, command: click.Command) -> str:
-    """How to give the words that a command does not take: in quotes, or after an option that it has."""
-    options: dict[str, click.Parameter] = {}
-    for parameter in command.params:
-        if isinstance(parameter, click.Option) and not parameter.is_flag:
-            options |= dict.fromkeys(parameter.opts, parameter)
-    for name, value, extra in zip(sys.argv, sys.argv[1:], sys.argv[2:], strict=False):
-        if name in options and words.startswith(extra):
-            if options[name].multiple:
-                return f"; give each its own {name}: {name} {value} {name} {extra}"
-            return f"; {name} takes one value: words in quotes ('{value} {words}'), numbers with commas"
-    listed = ", ".join(list(options)[:MOST_OPTIONS]) or "none takes one"
-    return f"; see the usage above: a text with spaces is in quotes, a value after its option ({listed})"
 
 
 def _slip(message: str) -> str:

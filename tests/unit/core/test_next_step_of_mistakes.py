@@ -114,11 +114,11 @@ RECIPE = "model_name_or_path: a/b\nstage: sft\ndataset: x\noutput_dir: out\n"
         (
             ["data", "init", "my", "file.csv"],
             2,
-            "a text with spaces is in quotes, a value after its option (--text, --label",
+            "quote a text with spaces, and give each",
         ),
-        (["eval", "chat", "--once", "Who", "is", "it"], 2, "words in quotes ('Who is it'), numbers with "),
-        (["data", "check", "io", "--source", "a", "b"], 2, "each its own --source: --source a --source b"),
-        (["data", "list", "io"], 2, "a value after its option (--out, --dataset-dir"),
+        (["eval", "chat", "--once", "Who", "is", "it"], 2, "quote a text with spaces, and give each"),
+        (["data", "check", "io", "--source", "a", "b"], 2, "quote a text with spaces, and give each"),
+        (["data", "list", "io"], 2, "quote a text with spaces, and give each"),
         (
             ["data", "check", "io", "—limit", "2"],
             2,
