@@ -10,7 +10,8 @@ A model with a chat template counts as an instruct model, one without as a base 
 import json
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from itertools import chain, takewhile
+from operator import eq
 from typing import Any, NamedTuple
 
 from tuneyard.core.errors import bounded
@@ -47,8 +48,7 @@ class Writing:
         return token
 
 
-@dataclass(frozen=True, slots=True)
-class TemplateFinding:
+class TemplateFinding(NamedTuple):
     """Mismatch of template and model: E325, E326, W352 or N352 (docs/recipes.md)."""
 
     code: str
@@ -255,10 +255,8 @@ def _token_slots(template: Any) -> set[str]:
         template.format_user,
         template.format_assistant,
     )
-    tokens: set[str] = set()
-    for formatter in formatters:
-        tokens.update(slot["token"] for slot in formatter.slots if isinstance(slot, dict))
-    return tokens
+    slots = chain.from_iterable(formatter.slots for formatter in formatters)
+    return {slot["token"] for slot in slots if isinstance(slot, dict)}
 
 
 def _template_prompt(
@@ -274,11 +272,9 @@ def _render(tokenizer: Any, messages: Messages, **options: Any) -> str:
 
 def _prompts(tokenizer: Any, messages: Messages, **options: Any) -> list[Ids]:
     """Ids of a prompt as the chat template writes it, with thinking off and on."""
-    prompts = []
-    for thinks in (False, True):
-        text = _render(tokenizer, messages, add_generation_prompt=True, enable_thinking=thinks, **options)
-        prompts.append(_encode(tokenizer, text))
-    return prompts
+    options["add_generation_prompt"] = True
+    texts = [_render(tokenizer, messages, enable_thinking=thinks, **options) for thinks in (False, True)]
+    return [_encode(tokenizer, text) for text in texts]
 
 
 def _optional_prompts(tokenizer: Any, messages: Messages, **options: Any) -> list[Ids]:
@@ -314,7 +310,4 @@ def _difference(prompt: Sequence[int], expected: Sequence[int], tokenizer: Any) 
 
 def _first_difference(prompt: Sequence[int], expected: Sequence[int]) -> int:
     """Number of tokens that two prompts begin with alike."""
-    place = 0
-    while place < min(len(prompt), len(expected)) and prompt[place] == expected[place]:
-        place += 1
-    return place
+    return sum(takewhile(bool, map(eq, prompt, expected)))
