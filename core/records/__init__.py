@@ -175,10 +175,7 @@ class RecordReader:
         self.columns = record_format.columns
         self.tags = record_format.tags
         self.reads_calls = record_format.formatting in (OPENAI, BARE_OPENAI)
-        self.roles: dict[str, str] = {}
-        for role in ROLES:
-            if f"{role}_tag" in self.tags:
-                self.roles[self.tags[f"{role}_tag"]] = role
+        self.roles = {self.tags[tag]: role for role in ROLES if (tag := f"{role}_tag") in self.tags}
         if record_format.formatting == BARE_OPENAI:
             self.roles["tool"] = "observation"
 
@@ -189,13 +186,9 @@ class RecordReader:
         else:
             example = self._read_turns(record)
         mark = self._value(record, MARK)
-        if isinstance(mark, bool):
-            example = example._replace(mark=mark)
-        tools = self._value(record, "tools")
-        if tools:
-            if not isinstance(tools, str):
-                tools = json.dumps(tools, ensure_ascii=False, default=str)
-            example = example._replace(tools=tools)
+        tools = self._value(record, "tools") or ""
+        if not isinstance(tools, str):
+            tools = json.dumps(tools, ensure_ascii=False, default=str)
         media: dict[str, list[object]] = {}
         for kind in PLACEHOLDERS:
             paths = self._value(record, kind)
@@ -203,9 +196,7 @@ class RecordReader:
                 media[kind] = paths
             elif paths:
                 media[kind] = [paths]
-        if media:
-            example = example._replace(media=media)
-        return example
+        return example._replace(mark=mark if isinstance(mark, bool) else None, tools=tools, media=media)
 
     def read_at(self, record: Record, place: str) -> Example:
         """Read one record, of which `ContentError` names the `place`.
