@@ -69,7 +69,6 @@ class StateShare(NamedTuple):
 
 def render_page(payload: ViewPayload) -> str:
     """The page's HTML, in the current language. Lone surrogates in the rows become `?`."""
-    has_tokens = payload.model != ""
     shares = _shares(payload)
     words = json.dumps(catalogue(current()), ensure_ascii=False)
     return fill_page(
@@ -82,7 +81,7 @@ def render_page(payload: ViewPayload) -> str:
         shares=shares,
         shares_text=joined([f"{share.name} {share.figures}" for share in shares]),
         note=for_reader(payload.note),
-        has_tokens=has_tokens,
+        has_tokens=bool(payload.model),
         has_losses=any(row.loss is not None for row in payload.rows),
         bins=_bins(payload),
         cutoff_at=_cutoff_at(payload),
@@ -107,7 +106,7 @@ def percentage(part: int, whole: int) -> str:
 def sentence(payload: ViewPayload) -> str:
     """The counts over all rows, in the language of the reader."""
     rows = tr_counted(payload.all_rows, "row")
-    if payload.model == "":
+    if not payload.model:
         return tr("{rows}, shown without tokens.", rows=rows)
     tokens = tr_counted(payload.tokens, "token")
     share = percentage(payload.learned, payload.tokens)
@@ -117,7 +116,7 @@ def sentence(payload: ViewPayload) -> str:
 def _setup(payload: ViewPayload) -> list[tuple[str, str]]:
     """File, model and the settings that decide which tokens are learned, by their names in a recipe."""
     setup = [(tr("File"), payload.file)]
-    if payload.model != "":
+    if payload.model:
         setup += [
             (tr("Model"), payload.model),
             ("template", tr(payload.template)),
@@ -128,7 +127,7 @@ def _setup(payload: ViewPayload) -> list[tuple[str, str]]:
 
 
 def _shares(payload: ViewPayload) -> list[StateShare]:
-    if payload.model == "" or payload.tokens == 0:
+    if not payload.tokens:
         return []
     masked = payload.tokens - payload.learned - payload.cut
     shares = []
@@ -185,11 +184,16 @@ def _facets(payload: ViewPayload) -> list[Facet]:
     rows = payload.all_rows
     labels = [FilterItem(name, name, count, percentage(count, rows)) for name, count in payload.labels]
     names = {"cut": tr("cut off"), "dropped": tr("dropped")}
-    problems = []
-    for problem in payload.problems:
-        name = names.get(problem.code, problem.code)
-        message = for_reader(problem.message)
-        problems.append(FilterItem(problem.code, name, problem.rows, percentage(problem.rows, rows), message))
+    problems = [
+        FilterItem(
+            problem.code,
+            names.get(problem.code, problem.code),
+            problem.rows,
+            percentage(problem.rows, rows),
+            for_reader(problem.message),
+        )
+        for problem in payload.problems
+    ]
     facets = []
     if labels:
         facets.append(Facet("label", tr("Labels"), labels))
