@@ -175,11 +175,8 @@ def _over(top: Any, under: Any) -> Any:
 
 def filled_in(record: type[T], raw: Raw, /, **others: object) -> T:
     """A record with the values of a valid mapping under the names of its fields, lists as tuples."""
-    values: Raw = {}
-    for name in cast("Any", record)._fields:
-        if name in raw:
-            value = raw[name]
-            values[name] = tuple(value) if isinstance(value, list) else value
+    fields = cast("Any", record)._fields
+    values = {name: tuple(v) if isinstance(v, list) else v for name, v in raw.items() if name in fields}
     return record(**values | others)
 
 
@@ -198,10 +195,7 @@ def _by_part(raw: Any, default_part: str) -> ByPart:
     """Texts by part. Texts without a part belong to `default_part`."""
     if not isinstance(raw, dict):
         raw = {default_part: raw}
-    by_part: dict[str, tuple[str, ...]] = {}
-    for part, texts in raw.items():
-        by_part[part] = (texts,) if isinstance(texts, str) else tuple(texts)
-    return by_part
+    return {part: (texts,) if isinstance(texts, str) else tuple(texts) for part, texts in raw.items()}
 
 
 def is_text_encoding(encoding: str) -> bool:
