@@ -60,11 +60,11 @@ class Run:
         if executor is None:
             yield
             return
-        items = []
-        for part in parts:
-            for number, item in self.inputs_of(part):
-                arguments = (item, self.folder_of(number))
-                items.append(WorkItem(item.display_path, compile_alone, arguments))
+        items = [
+            WorkItem(item.display_path, compile_alone, (item, self.folder_of(number)))
+            for part in parts
+            for number, item in self.inputs_of(part)
+        ]
         settings = (self.spec, self.request)
         results = executor.map(items, common=settings, ahead=AHEAD * executor.workers)
         self.results = results
@@ -160,9 +160,7 @@ class Run:
         """
         for seen in self.fingerprints.values():
             seen.forget("prompts", "answers", "lengths", "labels")
-        files: CompiledFiles = {}
-        for _, _, file in self.written:
-            files[file.path.name] = CompiledFile(file.records, file.sha256)
+        files = {file.path.name: CompiledFile(file.records, file.sha256) for *_, file in self.written}
         group = self.spec.group
         for split, _, file in self.written:
             if file.keys is None:

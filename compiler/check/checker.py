@@ -53,11 +53,11 @@ class Checker:
         self.kept = {name for output in spec.outputs for name in output.keep}
         self.types = types
         self.kinds = spec.kinds
-        self.columns_of_turns = []
-        for column in spec.columns:
-            kind = column.kind  # of rated answers the best is taken, which is no turn
-            if kind.has_turns and kind.option_without_turns not in column.options:
-                self.columns_of_turns.append(column.name)
+        self.columns_of_turns = [
+            column.name
+            for column in spec.columns  # of rated answers the best is taken, which is no turn
+            if column.kind.has_turns and column.kind.option_without_turns not in column.options
+        ]
         self.valid = {name: kind.validators() for name, kind in self.kinds.items()}
         self.number = start
         self.bad = self.unlabelled = 0
@@ -246,11 +246,11 @@ class Checker:
         is_valid, all_are_valid = self.valid[name]
         if types.isdisjoint(refused_types) and _holds(all_are_valid, values):
             return ()
-        wrong = []
-        for number, value in enumerate(values):
-            if not _holds(is_valid, value) or isinstance(value, refused_types):
-                wrong.append(number)
-        return wrong
+        return [
+            number
+            for number, value in enumerate(values)
+            if not _holds(is_valid, value) or isinstance(value, refused_types)
+        ]
 
     def of_one_type(self, batch: Batch, rows: Rows) -> Batch:
         """Refuse rows with a kept value of another type than before: a dataset's column has one type.

@@ -44,10 +44,7 @@ class TextColumns:
             if not self.pair:
                 texts["answered"] = [talk[-1].text for talk in talks]
         names = [*self.asked, *self.answered]
-        for name in names:
-            if name not in texts:
-                texts[name] = as_texts(self.spec, name, batch)
-        return {name: texts[name] for name in names}
+        return {name: texts[name] if name in texts else as_texts(self.spec, name, batch) for name in names}
 
 
 def fallback_columns(spec: Spec) -> dict[str, str]:

@@ -97,12 +97,11 @@ def unused_leaves(profile: FileProfile, proposal: Proposal, spec: Spec) -> list[
     for column in spec.columns:
         names += column.names
     used_paths = set(map(str.lower, names))
-    unused = []
-    for leaf in profile.leaves.values():
-        steps = leaf.path.lower().split(".")
-        if used_paths.isdisjoint(accumulate(steps, "{}.{}".format)):  # a, a.b, a.b.c
-            unused.append(leaf)
-    return unused
+    return [
+        leaf
+        for leaf in profile.leaves.values()
+        if used_paths.isdisjoint(accumulate(leaf.path.lower().split("."), "{}.{}".format))  # a, a.b, a.b.c
+    ]
 
 
 def _columns_left_out(left_out: Sequence[Leaf]) -> Iterator[str]:

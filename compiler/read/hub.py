@@ -30,10 +30,12 @@ def find_files(
     address = " ".join([hub["path"], *(f"{key} {value}" for key, value in options.items())])
     with _named(address, fixes):
         files_by_name = _library().load_dataset_builder(hub["path"], **options).config.data_files or {}
-        inputs = []
-        for name, files in files_by_name.items():
-            if name in splits:
-                inputs += [(splits[name], _file(file, stream=bool(hub.get("stream")))) for file in files]
+        inputs = [
+            (splits[name], _file(file, stream=bool(hub.get("stream"))))
+            for name, files in files_by_name.items()
+            if name in splits
+            for file in files
+        ]
         if not inputs:
             listed = ", ".join(files_by_name) or "none"
             raise RequestError(

@@ -112,10 +112,7 @@ def open_adapter_weights(folder: Path) -> Weights:
 
 def find_pickle(folder: Path) -> Path | None:
     """The adapter's weights as torch once pickled them, None if there are none."""
-    for name in PICKLES:
-        if (folder / name).is_file():
-            return folder / name
-    return None
+    return next(filter(Path.is_file, map(folder.joinpath, PICKLES)), None)
 
 
 def adapted_modules(weights: Weights, config: Fields) -> Iterator[tuple[str, Module]]:

@@ -66,9 +66,8 @@ def stored_shape(base: Base, tensor: str) -> tuple[int, ...] | None:
 def comparable_tensors(base: Base, tensors: Iterable[str]) -> set[str]:
     """Keep the tensors that the base has in some layer: a checkpoint may give others another name."""
     names = {_LAYER_NUMBER.sub("#", base.module_name(tensor)) for tensor in base.tensors}
-    comparable = set()
-    for tensor in tensors:
-        is_in_some_layer = _LAYER_NUMBER.sub("#", tensor) in names
-        if is_in_some_layer or stored_shape(base, tensor) is not None:
-            comparable.add(tensor)
-    return comparable
+    return {
+        tensor
+        for tensor in tensors
+        if _LAYER_NUMBER.sub("#", tensor) in names or stored_shape(base, tensor) is not None
+    }

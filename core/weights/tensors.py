@@ -176,9 +176,9 @@ def require_finite(values: Array, where: str) -> None:
     """Raise `ContentError` naming the first NaN or infinity of an array; `where` opens the message."""
     finite = np.isfinite(values)
     if not finite.all():
-        index = tuple(int(i) for i in np.unravel_index(int(np.argmin(finite)), values.shape))
-        count = values.size - int(np.count_nonzero(finite))
-        raise ContentError(f"{where}: {count} values are NaN or infinite, the first at {list(index)}")
+        index = list(map(int, np.unravel_index(np.argmin(finite), values.shape)))
+        count = values.size - np.count_nonzero(finite)
+        raise ContentError(f"{where}: {count} values are NaN or infinite, the first at {index}")
 
 
 def to_fp32(values: Stored, dtype: str) -> Array:
