@@ -247,7 +247,7 @@ def list_command(out: Path) -> None:
     from tuneyard.compiler.publish.registry import Registry
     from tuneyard.compiler.spec.file import known_specs
 
-    specs = [load_spec(name) for name in known_specs()]
+    specs = list(map(load_spec, known_specs()))
     width = max(len(spec.name) for spec in specs)
     datasets = list(dataset_lines(Registry(out).finish_publications()))
     lines = [f"datasets in {out}", *(f"  {line}" for line in datasets or [wrong_folder(out) or "none"])]

@@ -120,7 +120,7 @@ class Problems:
 
     def sort_warnings(self) -> None:
         """Sort the warnings by file and line, once all of them are here."""
-        files = dict.fromkeys(_file_of(problem) for problem in [*self._errors, *self.warnings])
+        files = dict.fromkeys(map(_file_of, [*self._errors, *self.warnings]))
         order = {file: number for number, file in enumerate(files)}
         self.warnings.sort(key=lambda problem: (order[_file_of(problem)], _number(problem)))
 
@@ -128,7 +128,7 @@ class Problems:
     def again(cls, counts: dict[str, int], first: Sequence[dict[str, str]], notes: list[str]) -> Self:
         """The problems that a manifest records."""
         problems = [Problem(**problem) for problem in first]
-        warnings = [problem for problem in problems if problem.code.startswith("W")]
+        warnings = [problem for problem in problems if not problem.is_error]
         errors = [problem for problem in problems if problem.is_error]
         return cls(warnings=warnings, notes=notes, counts=Counter(counts), _errors=errors)
 

@@ -98,7 +98,7 @@ def _guessed_header(text: str, delimiter: str, quoted: bool) -> tuple[str, ...]:
             return ()
     width = len(rows[0]) if rows else 0
     rows = [row for row in rows if len(row) == width]
-    if width < 2 or len(rows) < 2 or rows[0] == [str(number) for number in range(width)]:
+    if width < 2 or len(rows) < 2 or rows[0] == list(map(str, range(width))):
         return ()
     columns = list(zip(*rows, strict=True))
     if not any(map(_begins_with_a_value, columns)):
@@ -110,7 +110,7 @@ def _begins_with_a_value(cells: Sequence[str]) -> bool:
     """True if the first cell is a number among numbers, a label that comes again, or a sentence."""
     first, others = cells[0], cells[1:]
     if _NUMBER.fullmatch(first):
-        return all(_NUMBER.fullmatch(cell) for cell in others)
+        return all(map(_NUMBER.fullmatch, others))
     if not first:
         return False
     is_label = first in others and len(set(others)) <= MOST_VALUES

@@ -232,7 +232,7 @@ def _common(turn: Any, roles: Mapping[str, str]) -> list[Any]:
         parts = list(map(_gemini_part, parts))
     rest = without(turn, place)
     form = _Parts()
-    if not all(form.add(part) for part in parts):
+    if not all(map(form.add, parts)):
         return [{**rest, content: parts}]
     return form.turns(rest, name, content)
 

@@ -60,7 +60,7 @@ def _rows(sheet: Any, display_path: str, problems: Problems) -> Iterator[ObjectR
     filled_rows = chain(beginning, filled_rows)
     first, cells = next(filled_rows, (1, ()))
     header = ["" if cell is None else str(cell) for cell in cells]
-    refuse_twice([name for name in header if name], Place(prefix, first))
+    refuse_twice(list(filter(None, header)), Place(prefix, first))
     while batch := list(islice(filled_rows, BATCH)):
         rows: dict[Line, Fields] = {}
         for number, cells in batch:

@@ -316,7 +316,7 @@ def _parse(path: Path, raw: Any) -> Spec:
             clean=tuple(clean),
             split=_split(split) if split else None,
             mix=None,
-            ignore=tuple(name.lower() for name in raw.get("ignore", ())),
+            ignore=tuple(map(str.lower, raw.get("ignore", ()))),
             raw=raw,
         )
         if "mix" in raw:

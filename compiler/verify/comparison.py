@@ -94,6 +94,4 @@ def row_bar(label: str, rows: Sized, iterated: Iterable[object] | None = None) -
 def is_dropped(row: Row, stage: str) -> bool:
     """True if LLaMA-Factory's processor skips a loaded row: it is not a question with its answers."""
     answers = ANSWERS_PER_ROW.get(stage)
-    if not answers:
-        return False
-    return len(row["_prompt"]) % 2 != 1 or len(row["_response"]) != answers
+    return bool(answers) and (len(row["_prompt"]) % 2 != 1 or len(row["_response"]) != answers)

@@ -37,7 +37,7 @@ class PageTurns:
         media = [getattr(plugin, f"{kind}_token", None) for kind in ("image", "video", "audio")]
         marks = [re.escape(token) for token in media if token]
         self.media = re.compile(f"(?:{'|'.join(marks)})+") if marks else None
-        first, last = (word.strip() for word in template.thought_words)
+        first, last = map(str.strip, template.thought_words)
         self.thought = None
         if first and last:
             self.thought = re.compile(f"{re.escape(first)}.*?{re.escape(last)}\\s*", re.DOTALL)

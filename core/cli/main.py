@@ -170,12 +170,12 @@ def next_step(place: object, command: Sequence[object] | str = ()) -> None:
     the result is printed, or that the command has named its files.
     """
     context = click.get_current_context(silent=True)
-    if context is None or context.meta.get(_IS_QUIET) or context.params.get("as_json"):
+    if context is None or is_quiet() or context.params.get("as_json"):
         return
     if place is not None:
         say(f"result: {place}", to_stderr=True)
     if not isinstance(command, str):
-        command = shlex.join(str(word) for word in command)
+        command = shlex.join(map(str, command))
     if command:
         say(f"next: {command}", to_stderr=True)
 

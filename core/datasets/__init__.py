@@ -116,7 +116,7 @@ def wrong_folder(folder: Path) -> str:
     It is "" as well if an option names another `folder`.
     """
     usual = (DEFAULT_FOLDER, LLAMAFACTORY_FOLDER)
-    if folder not in usual or any(path.is_dir() for path in usual):
+    if folder not in usual or any(map(Path.is_dir, usual)):
         return ""
     return (
         f"there is no {DEFAULT_FOLDER}/ or {LLAMAFACTORY_FOLDER}/ here: cd to your LLaMA-Factory folder, "

@@ -56,6 +56,6 @@ def _limits(name: str) -> list[int]:
         words = (CGROUP / name).read_text(encoding="utf-8").split()
     except OSError:
         return []
-    if not all(word.isdigit() for word in words):  # "max": no limit
+    if not all(map(str.isdigit, words)):  # "max": no limit
         return []
     return [int(word) for word in words]

@@ -128,7 +128,7 @@ def _gpu() -> Finding:
         return Finding("gpu", "warning", f"not checked: torch: {error}", _again())
     if torch.cuda.is_available():
         count = range(torch.cuda.device_count())
-        cards = [torch.cuda.get_device_properties(index) for index in count]
+        cards = list(map(torch.cuda.get_device_properties, count))
         listed_cards = ", ".join(f"{card.name} {card.total_memory / GB:.0f} GB" for card in cards)
         return Finding("gpu", "ok", f"{listed_cards} (CUDA {torch.version.cuda})")
     if shutil.which("nvidia-smi") is None:

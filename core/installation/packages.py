@@ -108,7 +108,7 @@ def set_up_command(extra: str = TRAIN) -> str:
 
 def after_setup(command: str, *modules: str) -> str:
     """Next command to type, preceded by the set-up command if a package that it needs is missing."""
-    if all(find_spec(module) for module in modules):
+    if all(map(find_spec, modules)):
         return command
     return _set_up_first(set_up_command(), command)
 

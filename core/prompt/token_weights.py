@@ -86,7 +86,7 @@ def read_weights(path: Path) -> TokenWeights:
 def _pattern(rule: JsonObject, place: str) -> re.Pattern[str]:
     if "words" in rule:
         longest_first = sorted(rule["words"], key=len, reverse=True)
-        expression = r"(?<!\w)(?:" + "|".join(re.escape(word) for word in longest_first) + r")(?!\w)"
+        expression = r"(?<!\w)(?:" + "|".join(map(re.escape, longest_first)) + r")(?!\w)"
     else:
         expression = rule["regex"] if "regex" in rule else _in_template(rule["field"], rule["in"], place)
     try:
@@ -101,7 +101,7 @@ def _in_template(field: str, template: str, place: str) -> str:
     parts = re.split(r"\{(\w+)\}", template)  # texts and, between them, the names of fields
     if field not in parts[1::2]:
         raise unexpected(place, "in", template, f"the answer's template with {{{field}}}")
-    pieces = [re.escape(part) for part in parts]
+    pieces = list(map(re.escape, parts))
     pieces[1::2] = ["(?:.*?)"] * (len(parts) // 2)
     pieces[2 * parts[1::2].index(field) + 1] = "(.*?)"
     return "".join(pieces) + "$" * (not parts[-1])

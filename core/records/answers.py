@@ -32,7 +32,7 @@ def answer_codes(
     """
     texts = [answer["content"].strip() for answer in answers]
     codes = set()
-    if any(FORM_FIELD.search(text) for text in texts):
+    if any(map(FORM_FIELD.search, texts)):
         codes.add(UNFILLED)
     if stage in PAIRED:
         if not all(texts):

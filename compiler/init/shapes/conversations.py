@@ -184,7 +184,7 @@ def _messages_of_people(profile: FileProfile, path: str) -> Iterator[str]:
     """Warn of rows that are single messages of a chat, of questions in a text, and of named speakers."""
     authors = author_leaves(profile)
     lines = [str(row.get(path, "")) for row in profile.first]
-    messages = [line for line in lines if _MESSAGE.match(line)]
+    messages = list(filter(_MESSAGE.match, lines))
     sign = ""
     if authors:
         sign = f"{authors[0].path} is its author"
