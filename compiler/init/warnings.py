@@ -3,7 +3,6 @@
 import re
 from collections.abc import Iterator, Sequence
 from itertools import accumulate
-from os.path import commonprefix
 from typing import cast
 
 from tuneyard.compiler.check.marks import as_number
@@ -19,7 +18,6 @@ from tuneyard.core.errors import show_value, show_values
 
 GIVEN_AWAY = 0.5
 SHOWN_COLUMNS = 8
-_SEPARATOR = re.compile(r"\s*(?:#+|[-=]+>|\|)\s*$")
 LONGEST = 400  # characters of a list of columns
 _BELOW = re.compile(r"\n(?:\n+|(?=#|[^\W\d_][\w -]{0,24}[:：](?!//)))(.+)")
 _FOREIGN_WORD = re.compile(r"[^\s'\",:{}\\]*[^\x00-\x7f][^\s'\",:{}\\]*")
@@ -56,7 +54,6 @@ def warnings_of(profile: FileProfile, proposal: Proposal, left_out: Sequence[Lea
     yield from _columns_left_out(left_out)
     yield from _words_for_nothing(profile, proposal)
     yield from _answers_given_away(profile, proposal)
-    yield from _separators(profile, proposal)
 
 
 def _names_of_folders(profile: FileProfile) -> Iterator[str]:
@@ -180,13 +177,3 @@ def _answers_given_away(profile: FileProfile, proposal: Proposal) -> Iterator[st
                 f"{leaf.path} contains {answer_leaf.path} in {contained} of {len(texts)} rows: "
                 "the model would only copy it; leave the column out, or cut the answer from it"
             )
-
-
-def _separators(profile: FileProfile, proposal: Proposal) -> Iterator[str]:
-    """Warn of prompts that all end with a separator, such as `###` or `->`, as older models needed it."""
-    for leaf in proposal.prompts(profile).values():
-        texts = [str(value)[::-1] for value in profile.values(leaf)]
-        separator = _SEPARATOR.search(commonprefix(texts)[::-1])  # noqa: RUF071  # of characters
-        if separator:
-            ending = show_value(separator[0])
-            yield f"all texts of {leaf.path} end with {ending}: cut it if it is no part of them"

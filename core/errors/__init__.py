@@ -81,10 +81,10 @@ _NO_NUMBER = "(?:: expected a number|, expected a number| is not a valid float)"
 _NO_SHARE = r"(?:\.0)?(?:, expected .* 1 or less| is not in the range 0<.*<=?1\.)"
 _SLIPS = {
     rf"""["'](\d+),(\d[\de-]*)["']{_NO_NUMBER}""": r"write a decimal point, not a comma: \1.\2",
-    rf"""["'](\d)%["']{_NO_NUMBER}""": r"as a share of 1, write 0.0\1; if it counts in points, \1",
-    rf"""["'](\d\d)%["']{_NO_NUMBER}""": r"as a share of 1, write 0.\1; if it counts in points, \1",
-    rf"(?<![\d.])(\d){_NO_SHARE}": r"\1% as a share of 1: 0.0\1",
-    rf"(?<![\d.])(\d\d){_NO_SHARE}": r"\1% as a share of 1: 0.\1",
+    rf"""["'](\d+)%["']{_NO_NUMBER}""": (
+        r"write a share of 1, such as 0.5 for 50 %; \1 alone if it counts in points"
+    ),
+    rf"(?<![\d.])\d+{_NO_SHARE}": "write a share of 1, such as 0.5 for 50 %",
     r"'(\d\d)[/:](\d\d)' is not a valid float": r"write the share alone: 0.\2",
     r"'(\d+)(?:[kK]|[,.]000)' is not a valid integer": r"write the digits alone: \g<1>000",
 }
@@ -380,8 +380,6 @@ def _slip(message: str) -> str:
         path = f"{word} {following}"
         if os.path.exists(path):  # noqa: PTH110  # Path.exists raises for a name that is too long
             return f'\nput a path with spaces in quotes: "{path}"'
-        if "=" in word and word.endswith(","):
-            return f"\nleave the space after the comma out: {word}{following}"
         if _TYPOGRAPHIC.search(following):
             return f"\n{following}: a text editor's dash or quote; type two hyphens (--) or a plain quote (')"
         if _EMPTY.fullmatch(following):

@@ -862,11 +862,6 @@ def test_lines_of_fields_are_refused_unless_the_user_wants_whole_lines(bench) ->
     assert "like: text" in propose(file, text="text")[0]
 
 
-def test_prompts_that_end_with_a_separator_are_told(bench) -> None:
-    rows = [{"prompt": f"{q}\n\n###\n\n", "completion": a} for q, a in ANSWERED]
-    assert r'all texts of prompt end with "\n\n###\n\n"' in propose(bench.rows("old.jsonl", rows))[1]
-
-
 def test_lines_of_tokens_and_their_tags_are_refused(bench) -> None:
     sentence = "王 B-PER\n小 I-PER\n明 I-PER\n在 O\n北 B-LOC\n京 I-LOC\n"
     with pytest.raises(ContentError, match=r"a token and its tag .*B-PER"):
