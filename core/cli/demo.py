@@ -160,11 +160,15 @@ def cli(out: Path, model: str, dry_run: bool) -> None:
     results/demo-steps.
     """
     folder = Path(model)
-    if HUB_ID.fullmatch(model) and not folder.parent.is_dir():
-        say(f"{model}: no folder here, so that the steps fetch it from the Hugging Face Hub", to_stderr=True)
-    elif folder != BASE:
-        base_config(folder)
-        model = str(folder.resolve())
+    if folder != BASE:  # which the first step makes
+        if HUB_ID.fullmatch(model) and not folder.parent.is_dir():
+            say(
+                f"{model}: no folder here, so that the steps fetch it from the Hugging Face Hub",
+                to_stderr=True,
+            )
+        else:
+            base_config(folder)
+            model = str(folder.resolve())
     if dry_run:
         for step in steps(model):
             say(f"{padded(step.name, 18)} {shlex.join(['tuneyard', *step.words])}")

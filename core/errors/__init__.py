@@ -63,7 +63,6 @@ _OTHER_TOOLS = {
     "--max-model-len": " Add it to the command that --dry-run prints.",
     "ollama": " For Ollama: tuneyard adapter export NAME --to ollama.",
     "bfloat16": " Here it is bf16.",
-    "float16": " Here it is fp16.",
     "float32": " Here it is fp32.",
     "--weights": " A weight follows its adapter: demo-rte=0.5.",
     "--output-dir": " Here it is --out.",

@@ -10,6 +10,7 @@ A model with a chat template counts as an instruct model, one without as a base 
 import json
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from itertools import chain, takewhile
 from operator import eq
 from typing import Any, NamedTuple
@@ -48,7 +49,8 @@ class Writing:
         return token
 
 
-class TemplateFinding(NamedTuple):
+@dataclass(frozen=True)
+class TemplateFinding:
     """Mismatch of template and model: E325, E326, W352 or N352 (docs/recipes.md)."""
 
     code: str
