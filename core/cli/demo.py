@@ -163,7 +163,7 @@ def cli(out: Path, model: str, dry_run: bool) -> None:
     if folder != BASE:  # which the first step makes
         if HUB_ID.fullmatch(model) and not folder.parent.is_dir():
             say(
-                f"{model}: no folder here, so that the steps fetch it from the Hugging Face Hub",
+                f"{model}: no folder here; the steps fetch it from the Hugging Face Hub",
                 to_stderr=True,
             )
         else:
