@@ -4,11 +4,9 @@
 nearly every one of them in one place or another. Here each is used or stops the command.
 """
 
-import hashlib
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -32,6 +30,8 @@ from tuneyard.core.weights.base_models import Base
 from tuneyard.core.weights.tensors import Array, Tensor, Weights
 
 SHOWN = 5  # problems of one file in a message
+EXPRESSIONS = "its regular expressions (target_modules and the like)"
+"""What `bounded` limits where a config's targets are matched."""
 MISMATCH = (
     f"expected {CONFIG} and weights of one training: copy both again, train again, or name one of its "
     "checkpoint folders, if there are any"
@@ -92,10 +92,6 @@ class AdapterConfig:
         if isinstance(excluded, str):  # a regular expression on whole paths, which only the base has
             return True
         return any(ends_with(target, name) or ends_with(name, target) for name in excluded)
-
-    def bounded(self) -> AbstractContextManager[None]:
-        """Limit the time of a block that matches the config's regular expressions (`ContentError`)."""
-        return bounded(f"{self.path}: its regular expressions (target_modules and the like)")
 
     def _in_layers(self, module: str) -> bool:
         layers = self.raw.get("layers_to_transform")
@@ -184,9 +180,12 @@ class Adapter(ABC):
         config = cls.read_config(folder / CONFIG, raw)
         weights = open_adapter_weights(folder)
         check_characters("\n".join(weights.tensors), weights.path)
-        with config.bounded():
-            modules = dict(sorted(cls.read_modules(weights, raw), key=_layer_order))
-            adapter = cls(folder, config, weights, modules)
+        with bounded(f"{config.path}: {EXPRESSIONS}"):
+            modules = sorted(  # layer 2 before layer 10
+                cls.read_modules(weights, raw),
+                key=lambda item: [part.zfill(8) if part.isdigit() else part for part in item[0].split(".")],
+            )
+            adapter = cls(folder, config, weights, dict(modules))
             if not adapter.modules:
                 raise ContentError(f"{weights.path}: no {cls.TENSORS} in it")
             raise_together([*adapter.mismatches(), *adapter._shared_mismatches()], weights.path, MISMATCH)
@@ -236,8 +235,8 @@ class Adapter(ABC):
 
     @cached_property
     def weights_sha256(self) -> str:
-        """SHA-256 of the weights file (of the hashes of several, one after another), as hex."""
-        return sha256_of_weights(self.files)
+        """SHA-256 of the weights file, of several as if they were one, as hex."""
+        return sha256(*self.files)
 
     @property
     def files(self) -> list[Path]:
@@ -337,20 +336,12 @@ def raise_together(problems: Iterable[str], place: object, fix: str = "") -> Non
         raise ContentError("\n".join(filter(None, [*lines, fix])))
 
 
-def sha256_of_weights(files: Sequence[Path]) -> str:
-    """SHA-256 of a weights file (of the hashes of several, one after another), as hex."""
-    hashes = [sha256(file) for file in files]
-    if len(hashes) == 1:
-        return hashes[0]
-    return hashlib.sha256("".join(hashes).encode()).hexdigest()
-
-
 def digest_in(folder: Path) -> str:
     """The digest of the adapter in a folder, which is not opened or checked; "" without weights."""
     files = sorted(folder.glob("adapter_model*.safetensors"))
     if not files:
         return ""
-    return text_sha256(sha256_of_weights(files) + sha256(folder / CONFIG))
+    return text_sha256(sha256(*files) + sha256(folder / CONFIG))
 
 
 def name_of(folder: Path) -> str:
@@ -405,9 +396,3 @@ def _names(names: object, module: str) -> bool:
     if isinstance(names, list):
         return any(ends_with(module, name) for name in names)
     return False
-
-
-def _layer_order(module: tuple[str, object]) -> list[str]:
-    """Sort key by which layer 2 comes before layer 10."""
-    path, _ = module
-    return [part.zfill(8) if part.isdigit() else part for part in path.split(".")]

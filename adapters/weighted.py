@@ -9,12 +9,12 @@ from itertools import permutations
 from pathlib import Path
 from typing import Generic, TypeVar
 
-from tuneyard.adapters.adapter import Adapter, raise_together
+from tuneyard.adapters.adapter import EXPRESSIONS, Adapter, raise_together
 from tuneyard.adapters.kinds.lora import LoraAdapter
 from tuneyard.adapters.lowrank import WeightedFactors
 from tuneyard.adapters.store import SAVES
 from tuneyard.core.documents import LARGEST
-from tuneyard.core.errors import ContentError, RequestError, show_value
+from tuneyard.core.errors import ContentError, RequestError, bounded, show_value
 from tuneyard.core.language.messages import warn_once
 from tuneyard.core.weights.adapter_files import Module, check_base
 from tuneyard.core.weights.base_models import Base, open_base
@@ -133,7 +133,7 @@ def check_inputs(weighted: Sequence[Weighted[Adapter]], base: Base | None, *, sa
     for item in weighted:
         adapter = item.adapter
         if item.weight:
-            with adapter.config.bounded():
+            with bounded(f"{adapter.config.path}: {EXPRESSIONS}"):
                 raise_together([*adapter.misfits(base), *_missing(adapter, base)], adapter.name)
         unchecked = check_base(
             adapter.folder, adapter.config.base, base.folder, str(base.folder), same=same_base
@@ -182,7 +182,7 @@ def check_together(weighted: Sequence[Weighted[Adapter]]) -> None:
 
 def _check_layers(complete: Adapter, adapter: Adapter) -> None:
     """Refuse an adapter without a module that its config targets and that the `complete` one has."""
-    with adapter.config.bounded():
+    with bounded(f"{adapter.config.path}: {EXPRESSIONS}"):
         for path in complete.modules:
             if path not in adapter.modules and adapter.config.targets(path):
                 raise ContentError(

@@ -129,7 +129,7 @@ def write_text(path: Path, text: str) -> None:
 
 def write_json(path: Path, value: object, *, ascii_only: bool = False) -> None:
     """Write `value` as indented JSON with a last newline, atomically."""
-    write_text(path, json_text(value, ascii_only=ascii_only))
+    write_bytes(path, json_text(value, ascii_only=ascii_only).encode())
 
 
 def json_text(value: object, *, ascii_only: bool = False) -> str:

@@ -82,25 +82,19 @@ def training_data(folder: Path) -> list[JsonObject]:
     Each entry has the name `dataset`. Those of `tuneyard recipe train` also have `file` and `sha256`; the
     model card that plain LLaMA-Factory writes has the names alone.
     """
-    if record_of(folder) is None:
-        return [{"dataset": name} for name in datasets_in_card(folder)]
-    inputs = training_inputs(folder)
-    names = names_in(inputs.get("settings", {}).get("dataset"))  # without those of `eval_dataset`
-    return [entry for entry in inputs.get("data", []) if entry["dataset"] in names]
-
-
-def datasets_in_card(folder: Path) -> list[str]:
-    """Datasets in the model card (README.md) of a plain LLaMA-Factory training.
-
-    Markdown formatters wrap lines and write `\\_` for `_`: the sentence is looked for without either.
-    """
+    if record_of(folder):
+        inputs = training_inputs(folder)
+        names = names_in(inputs.get("settings", {}).get("dataset"))  # without those of `eval_dataset`
+        return [entry for entry in inputs.get("data", []) if entry["dataset"] in names]
     for place in record_folders(folder.resolve()):
         card = place / "README.md"
         if card.is_file():
-            text = card.read_text(encoding="utf-8", errors="replace")
-            sentence = CARD_SENTENCE.search(" ".join(text.replace("\\_", "_").split()))
+            # Markdown formatters wrap lines and write `\_` for `_`.
+            text = card.read_text(encoding="utf-8", errors="replace").replace("\\_", "_")
+            sentence = CARD_SENTENCE.search(" ".join(text.split()))
             if sentence is not None:
-                return re.findall(r"the (\S+?)(?=,|$| and )", sentence[1])
+                names = re.findall(r"the (\S+?)(?=,|$| and )", sentence[1])
+                return [{"dataset": name} for name in names]
     return []
 
 
