@@ -62,7 +62,7 @@ LOCAL = ("model", "adapters", "same_base", "template", "bos", "dtype", "quantize
 )
 @click.option("--model", metavar="DIR|ID", help="Model or LoRA folder, or hub id.")
 @adapter_option(help=f"Talk to this adapter. {ADAPTERS}")
-@partial(with_options, server_options())
+@partial(with_options, server_options)
 @click.option("--once", metavar="TEXT", help="Answer this and leave.")
 @click.option("--system", metavar="TEXT", help="What the model is told first.  [as it was trained]")
 @dataset_dir

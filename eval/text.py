@@ -13,7 +13,6 @@ import click
 
 from tuneyard.core.errors import ContentError, RequestError, counted, need, run_command
 from tuneyard.core.files import write_json
-from tuneyard.core.language.translation import tr, tr_counted
 from tuneyard.core.prompt.supervision import SupervisedText, supervise, supervise_text
 from tuneyard.eval.backends import Backend
 from tuneyard.eval.backends.scorers import Fields, Scorer
@@ -305,19 +304,16 @@ class Text(Task):
         warnings = []
         cut, too_long = round(results["truncation_rate"] * results["n"]), results["too_long"]
         if cut:
-            warning = (
-                "{cut:,} of {rows} cut to --max-seq-length {longest} as training cuts them: their loss is "
+            rows, longest = counted(results["n"], "row"), results["settings"]["max_seq_length"]
+            warnings.append(
+                f"{cut:,} of {rows} cut to --max-seq-length {longest} as training cuts them: their loss is "
                 "that of the remaining tokens"
             )
-            rows = tr_counted(results["n"], "row")
-            warnings.append(tr(warning, cut=cut, rows=rows, longest=results["settings"]["max_seq_length"]))
         if too_long:
-            warning = (
-                "{prompts} too long for the context with --max-new-tokens {tokens}: no answer was generated"
+            prompts, tokens = counted(too_long, "prompt"), results["settings"].get("max_new_tokens")
+            warnings.append(
+                f"{prompts} too long for the context with --max-new-tokens {tokens}: no answer was generated"
             )
-            prompts = tr_counted(too_long, "prompt")
-            tokens = results["settings"].get("max_new_tokens")
-            warnings.append(tr(warning, prompts=prompts, tokens=tokens))
         return warnings
 
 

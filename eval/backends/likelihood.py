@@ -140,11 +140,9 @@ class LogProbabilities:
 @contextlib.contextmanager
 def head_only_at(net: Any, rows: "torch.Tensor", positions: "torch.Tensor") -> Iterator[None]:
     """Apply the head to k states only, [k, hidden], at `rows` and `positions`, which broadcast to k."""
-
-    def pick(_: object, inputs: "tuple[torch.Tensor, ...]") -> "torch.Tensor":
-        return inputs[0][rows, positions].reshape(-1, inputs[0].shape[-1]).contiguous()
-
-    handle = net.get_output_embeddings().register_forward_pre_hook(pick)
+    handle = net.get_output_embeddings().register_forward_pre_hook(
+        lambda _, inputs: inputs[0][rows, positions].reshape(-1, inputs[0].shape[-1]).contiguous()
+    )
     try:
         yield
     finally:

@@ -12,7 +12,7 @@ from tuneyard.core.documents import read_mapping
 from tuneyard.core.errors import ContentError, RequestError, nearest, unexpected
 from tuneyard.core.files import from_hub
 from tuneyard.core.prompt import Conversation
-from tuneyard.eval.datasets.dataset import EvalDataset
+from tuneyard.eval.datasets.dataset import EvalDataset, digest_of
 from tuneyard.eval.datasets.origin import unknown_origin
 from tuneyard.eval.read.tables import TABLES
 
@@ -72,20 +72,20 @@ def read_exam(data: Path, subject: str, chinese: str, shots: int) -> EvalDataset
     """
     path, questions = _read(data, subject, "test")
     before = f"以下是关于{chinese}的单项选择题，请直接给出正确答案的选项。\n\n"
-    other_files: tuple[Path, ...] = ()
+    files = [path]
     if shots:
         dev_path, examples = _read(data, subject, "dev")
         if len(examples) < shots:
             raise RequestError(f"{dev_path}: {len(examples)} questions, too few for --shots {shots}")
         before += "".join(f"{question}{answer}\n\n" for question, answer in examples[:shots])
-        other_files = (dev_path,)
+        files.append(dev_path)
     records: list[dict[str, object]] = [{"instruction": question} for question, _ in questions]
     conversations, alone = [], []
     for question, answer in questions:
         conversations.append(Conversation([{"role": "user", "content": before + question}], answer))
         alone.append(Conversation([{"role": "user", "content": question}], answer))
     origin = unknown_origin(alone)  # a training has the questions without examples
-    return EvalDataset(subject, path, records, conversations, origin, other_files=other_files)
+    return EvalDataset(subject, path, records, conversations, origin, digest_of(*files))
 
 
 def in_groups(subjects: Iterable[str]) -> dict[str, list[str]]:

@@ -49,12 +49,12 @@ class EvalDataset:
     conversations: list[Conversation]
     origin: Origin
     """The rows' fingerprints, and which of them are rows of a training split."""
+    digest: str
+    """SHA-256 of the file, and of other files that the prompts depend on, such as examples and images."""
     entry: Mapping[str, Any] = field(default_factory=dict)
     """The entry of a registered dataset, which names the columns of the records."""
     about: str = ""
     """The description in its spec, of a file that a compile wrote."""
-    other_files: tuple[Path, ...] = ()
-    """Other files that the prompts depend on, such as worked examples and images."""
     cluster: str | None = None
     """The column whose equal values make a cluster, None if rows are independent."""
     clusters: list[str] | None = None
@@ -73,14 +73,6 @@ class EvalDataset:
         """The expected answers, in the order of the rows."""
         return [conversation.answer for conversation in self.conversations]
 
-    @property
-    def digest(self) -> str:
-        """SHA-256 of the file, or of the hashes of all files."""
-        sums = [sha256(path) for path in (self.path, *self.other_files)]
-        if len(sums) == 1:
-            return sums[0]
-        return text_sha256(" ".join(sums))
-
     def place(self, row: int) -> str:
         """A row's place for messages: `FILE: record N`."""
         return f"{self.path}: record {self.record_numbers[row]}"
@@ -98,6 +90,14 @@ class EvalDataset:
             clusters=clusters,
             record_numbers=[self.record_numbers[row] for row in rows],
         )
+
+
+def digest_of(*files: Path) -> str:
+    """SHA-256 of a file, or of the hashes of several."""
+    sums = [sha256(file) for file in files]
+    if len(sums) == 1:
+        return sums[0]
+    return text_sha256(" ".join(sums))
 
 
 def read_datasets(
@@ -211,6 +211,7 @@ def make_dataset(dataset: Dataset, cluster: str | None, folder: Path | None, ima
         records,
         conversations,
         origin,
+        digest,
         dataset.entry,
         manifest.about,
         cluster=column,

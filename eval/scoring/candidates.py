@@ -19,8 +19,7 @@ from tuneyard.adapters.weighted import (
 from tuneyard.core.errors import RequestError, counted, one_line, show_value
 from tuneyard.core.execution import Executor
 from tuneyard.core.files import names_folder, text_sha256
-from tuneyard.core.language.messages import warn, warn_once
-from tuneyard.core.language.translation import tr
+from tuneyard.core.language.messages import for_reader, warn, warn_once
 from tuneyard.core.prompt import TALKS, Messages, Tokenizer, template_named
 from tuneyard.core.prompt.supervision import Turns
 from tuneyard.core.training.training_run import model_sha256
@@ -61,16 +60,6 @@ class Candidate:
             return self.parts[0].adapter.digest
         weighted = "+".join(f"{part.adapter.digest}:{part.weight!r}" for part in self.parts)
         return text_sha256(weighted)
-
-    @property
-    def adapters(self) -> dict[str, WeightedAdapter]:
-        """The adapters by name, or by folder if two have the same name."""
-        names = [part.adapter.name for part in self.parts]
-        adapters = {}
-        for name, part in zip(names, self.parts, strict=True):
-            key = name if names.count(name) == 1 else str(part.adapter.folder)
-            adapters[key] = part
-        return adapters
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +153,7 @@ def load_candidates(
             request.pipeline_parallel or 1,
         )
     else:
-        with tqdm(desc=tr("loading {folder}", folder=folder), bar_format="{desc} …", leave=False):
+        with tqdm(desc=for_reader(f"loading {folder}"), bar_format="{desc} …", leave=False):
             if workers:
                 model = open_in_workers(workers, folder, list(adapters), request.dtype, request.quantize)
             else:

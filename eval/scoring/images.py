@@ -17,7 +17,7 @@ from tuneyard.core.records import PLACEHOLDERS
 from tuneyard.core.records.images import BROKEN_IMAGE
 from tuneyard.core.training.training_run import training_settings
 from tuneyard.eval.backends.vision import PIXELS
-from tuneyard.eval.datasets.dataset import EvalDataset
+from tuneyard.eval.datasets.dataset import EvalDataset, digest_of
 from tuneyard.eval.datasets.prompts import trained_template
 from tuneyard.eval.scoring.candidates import open_adapters
 from tuneyard.eval.scoring.options import ScoringRequest
@@ -91,7 +91,7 @@ def _with_files(dataset: EvalDataset, request: ScoringRequest, media_folders: Se
                 _check_image(file, place)
                 files.append(file)  # links to one file are several in the hash of the data
                 images[path] = file.resolve()  # a worker may run in another folder
-    return replace(dataset, images=images, other_files=(*dataset.other_files, *dict.fromkeys(files)))
+    return replace(dataset, images=images, digest=digest_of(dataset.path, *dict.fromkeys(files)))
 
 
 def _check_row(row: Conversation, place: str) -> None:

@@ -231,22 +231,20 @@ loading_options = [
 ]
 
 
-def server_options(use: str = "") -> list[Option]:
-    """Options of a server. `use` begins their help: when they apply."""
-    return [
-        click.option("--url", metavar="URL", help=f"{use}the server, e.g. http://localhost:8000/v1."),
-        click.option(
-            "--served-model",
-            metavar="NAME",
-            help=f"{use}the model's name there.  [as --model, or its only one]",
-        ),
-        click.option(
-            "--timeout",
-            type=Finite(0, min_open=True),
-            metavar="SECONDS",
-            help=f"{use}the longest wait for an answer.  [{TIMEOUT:g}]",
-        ),
-    ]
+server_options = [
+    click.option("--url", metavar="URL", help="The server, e.g. http://localhost:8000/v1."),
+    click.option(
+        "--served-model",
+        metavar="NAME",
+        help="The model's name on the server.  [as --model, or its only one]",
+    ),
+    click.option(
+        "--timeout",
+        type=Finite(0, min_open=True),
+        metavar="SECONDS",
+        help=f"The longest wait for the server's answer.  [{TIMEOUT:g}]",
+    ),
+]
 
 
 adapter_option = partial(click.option, "--adapter", "adapters", multiple=True, metavar="NAME|PATH|NAME=PATH")
@@ -265,7 +263,7 @@ model_options: list[Option] = [
         show_default=True,
         help="vllm: vLLM in this process. openai: an OpenAI-compatible server.",
     ),
-    *server_options("openai: "),
+    *server_options,
     number("--tensor-parallel", help="vllm: divide each layer among N GPUs."),
     number("--pipeline-parallel", help="vllm: divide the layers among N groups of GPUs."),
     *loading_options,

@@ -8,7 +8,9 @@ import contextlib
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any
+
+from tqdm import tqdm
 
 from tuneyard.core import version
 from tuneyard.core.cli.main import command_line
@@ -17,8 +19,7 @@ from tuneyard.core.execution import Executor
 from tuneyard.core.execution.options import executor_of
 from tuneyard.core.files import read_object, reserved, sha256, write_json
 from tuneyard.core.language.messages import say, warn, warn_once
-from tuneyard.core.language.translation import tr
-from tuneyard.eval.backends.scorers import Fields
+from tuneyard.eval.backends.scorers import Fields, score_in_halves
 from tuneyard.eval.backends.worker_model import worker_slots
 from tuneyard.eval.datasets.training import trained_on
 from tuneyard.eval.metrics import measure
@@ -37,9 +38,6 @@ from tuneyard.eval.scoring.options import ScoringRequest
 from tuneyard.eval.scoring.plan import VERSIONS, ScoringPlan
 from tuneyard.eval.scoring.task import Job, NextStep
 from tuneyard.eval.statistics.rates import groups_of
-
-if TYPE_CHECKING:
-    from tqdm import tqdm
 
 ORIGIN = (
     "generation",
@@ -111,9 +109,14 @@ def _score(plan: ScoringPlan) -> None:
         while plan.jobs:
             job = plan.jobs.pop(0)  # with its prompts and states, which nobody needs any more
             batches, log = pending.pop(job), logs.pop(job, None)
-            with _progress(job, sum(map(len, batches))) as bar:
+            left = sum(map(len, batches))
+            total = max(len(job.rows), left)  # which may be further prompts
+            about = f"{job.candidate.name} {job.dataset.name}"
+            if not workers:
+                job.backend.apply(job.candidate.parts)
+            with tqdm(total=total, initial=total - left, desc=about, leave=False) as bar:
                 for batch in batches:
-                    fields = next(answers) if workers else job.score(batch)
+                    fields = next(answers) if workers else score_in_halves(job.scorer, batch)
                     by_row = dict(zip(batch, fields, strict=True))
                     bar.update(len(batch))
                     if job.main is not None:
@@ -177,15 +180,6 @@ def _finish(job: Job, log: PredictionLog, plan: ScoringPlan, note: str) -> None:
     show(job, results, note)
 
 
-def _progress(job: Job, pending: int) -> "tqdm[NoReturn]":
-    """Progress bar over the rows of a job, of which so many are not scored yet."""
-    from tqdm import tqdm
-
-    total = max(len(job.rows), pending)  # which may be further prompts
-    about = f"{job.candidate.name} {job.dataset.name}"
-    return tqdm(total=total, initial=total - pending, desc=about, leave=False)
-
-
 def _origin(job: Job, identity: Identity) -> dict[str, Any]:
     """Origin of the outputs, under the names of ORIGIN."""
     settings, candidate = identity["settings"], job.candidate
@@ -202,7 +196,11 @@ def _origin(job: Job, identity: Identity) -> dict[str, Any]:
     training_rows = job.dataset.origin.training_rows(count)
     if training_rows:
         origin["training_rows"] = training_rows
-    adapters = candidate.adapters
+    names = [part.adapter.name for part in candidate.parts]
+    adapters = {}
+    for name, part in zip(names, candidate.parts, strict=True):
+        key = name if names.count(name) == 1 else str(part.adapter.folder)
+        adapters[key] = part
     origin |= {
         "base": job.request.model,
         "adapters": {name: str(part.adapter.folder) for name, part in adapters.items()},
@@ -228,6 +226,6 @@ def show(job: Job, results: Results, note: str) -> None:
     name, task = job.candidate.name, job.task
     say(f"{name}  {job.dataset.name}  {task.line(results)}  {note}")
     for warning in task.warnings(results):
-        warn(tr("{model} on {dataset}: {text}", model=name, dataset=job.dataset.name, text=warning))
+        warn(f"{name} on {job.dataset.name}: {warning}")
     for warning in training_warnings(name, len(job.rows), results):
         warn_once(warning)

@@ -15,7 +15,7 @@ from tuneyard.adapters.store import open_adapter
 from tuneyard.adapters.weighted import WeightedAdapter
 from tuneyard.core.errors import ContentError
 from tuneyard.core.execution import Executor, WorkItem, once_per_worker
-from tuneyard.eval.backends.scorers import Fields
+from tuneyard.eval.backends.scorers import Fields, score_in_halves
 from tuneyard.eval.backends.worker_model import resources, worker_model
 from tuneyard.eval.datasets.dataset import EvalDataset
 from tuneyard.eval.scoring.candidates import Opened, choose_candidates
@@ -88,7 +88,9 @@ def score_batch(
 ) -> list[Fields]:
     """Score a batch in this worker, which keeps the planned jobs of one candidate on one dataset."""
     jobs = once_per_worker(_jobs, setup, candidate, dataset)
-    return jobs[0 if is_further else -1].score(batch)
+    job = jobs[0 if is_further else -1]
+    job.backend.apply(job.candidate.parts)
+    return score_in_halves(job.scorer, batch)
 
 
 def _jobs(setup: ScoringSetup, candidate: str, dataset: str) -> list[Job]:

@@ -8,11 +8,9 @@ from typing import TYPE_CHECKING
 
 from tuneyard.core.errors import counted
 from tuneyard.core.files import read_object
-from tuneyard.core.language.number_format import percent
-from tuneyard.core.language.translation import tr
 from tuneyard.core.prompt import Messages
 from tuneyard.eval.backends import Backend
-from tuneyard.eval.backends.scorers import Fields, Scorer, generating, score_in_halves
+from tuneyard.eval.backends.scorers import Fields, Scorer, generating
 from tuneyard.eval.datasets.dataset import EvalDataset
 from tuneyard.eval.metrics.labels import LOW_MASS, UNKNOWN
 from tuneyard.eval.read.results import RESULTS, Prediction, Results, part_of
@@ -26,7 +24,7 @@ NextStep = tuple[Path, Sequence[str]]
 
 
 class Job:
-    """One candidate on one dataset, planned: its prompts are in batches, and `score` answers a batch.
+    """One candidate on one dataset, planned: its prompts are in batches, which `scorer` answers.
 
     - `folder`: OUT/MODEL/DATASET.
     - `rows`: the dataset's examples in its order, up to --limit.
@@ -53,11 +51,6 @@ class Job:
         self.main = main
         self.further: dict[int, Fields] = {}
         self.scorer = scorer or task.scorer(self)
-
-    def score(self, batch: Sequence[int]) -> list[Fields]:
-        """Score a batch in this process, with the candidate's adapters applied."""
-        self.backend.apply(self.candidate.parts)
-        return score_in_halves(self.scorer, batch)
 
     def messages(self, rows: Collection[int] | None = None) -> dict[int, Messages]:
         """Messages by row, of all rows or of some. Shots come after the system message."""
@@ -160,8 +153,10 @@ class Task(ABC):
         warnings = []
         mass, too_long = results.get("label_mass"), results["too_long"]
         if mass is not None and mass < LOW_MASS:
-            text = "only {share} of the probability is on the labels; the model would often answer otherwise"
-            warnings.append(tr(text, share=percent(mass)))
+            share = f"{100 * mass:.1f} %"
+            warnings.append(
+                f"only {share} of the probability is on the labels; the model would often answer otherwise"
+            )
         if too_long:
             warnings.append(f"{counted(too_long, 'prompt')} too long for the context: {self.if_too_long}")
         return warnings

@@ -166,8 +166,10 @@ def test_an_answer_that_nobody_expects_may_count_as_another(nli, tmp_path):
     assert found[0]["model_output"] == said
 
 
-def test_generated_answers_are_compared_with_the_chosen_ones(nli):
+def test_generated_answers_are_compared_with_the_chosen_ones(nli, capsys):
     out = nli("--check-generate", "3", "--max-new-tokens", "4")
+    bars = capsys.readouterr().err  # of the 3 rows that are also generated, then of all 5
+    assert bars.index("base tiny:  40%|") < bars.index("base tiny:   0%|")
     check = results(out)["check_generate"]
     assert check["n"] == 3
     assert check["agree"] == 3 - len(check["differing"])

@@ -97,7 +97,9 @@ def test_held_out_rows_are_those_of_val_size(count, ratio, seed, tmp_path) -> No
 
     rows = [{"n": n} for n in range(count)]
     asked = [Conversation([], str(n)) for n in range(count)]
-    found = held_out(EvalDataset("x", tmp_path / "x.json", rows, asked, unknown_origin(asked)), ratio, seed)
+    found = held_out(
+        EvalDataset("x", tmp_path / "x.json", rows, asked, unknown_origin(asked), ""), ratio, seed
+    )
     assert [int(c.answer) for c in found.conversations] == [r["n"] for r in found.records]
     assert len(found.records) == math.ceil(ratio * count)
     if count > 1:  # one row cannot be parted

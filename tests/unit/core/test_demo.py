@@ -6,8 +6,6 @@ The steps only write their files here; tests/integration/test_demo.py runs them 
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import pytest
 
@@ -17,7 +15,6 @@ from tuneyard.core.cli import demo
 from tuneyard.core.cli.main import cli as tuneyard
 from tuneyard.core.errors import ContentError, RequestError, TuneyardError
 from tuneyard.core.files import HeldError, reserved
-from tuneyard.eval.scoring.pipeline import _progress
 
 Calls = list[list[str]]
 Demo = Callable[..., Calls]
@@ -207,15 +204,3 @@ def test_the_log_and_its_last_lines_are_shown_if_a_step_fails(working_folder: Pa
     with raises(demo.RefusedStepError, str(demo.LOG.resolve()), 2, "absent_name"):
         demo._execute(["data", "compile", "absent_name"], "")
     assert "$ tuneyard data compile absent_name" in demo.LOG.read_text()
-
-
-def test_the_bar_of_a_scoring_is_drawn_into_the_log(capsys: Any) -> None:
-    """It is there before the first batch.
-
-    The log is no terminal, as little as what a test prints to: TQDM_DISABLE alone decides, also here.
-    """
-    job: Any = SimpleNamespace(
-        rows=range(3), candidate=SimpleNamespace(name="m"), dataset=SimpleNamespace(name="s")
-    )
-    with _progress(job, 5):  # further prompts than rows
-        assert "m s:   0%|          | 0/5" in capsys.readouterr().err

@@ -10,6 +10,7 @@ from tests.hub_server import hub_of
 from tests.messages import raises
 from tests.unit.compiler.conftest import as_parquet
 from tuneyard.core.errors import ContentError, RequestError
+from tuneyard.core.files import sha256
 from tuneyard.eval.datasets.cmmlu import REVISION, choose_subjects, fetch, in_groups, read_exam, read_subjects
 from tuneyard.eval.datasets.origin import fingerprints_of
 
@@ -41,7 +42,8 @@ def test_the_prompt_is_the_benchmarks(tmp_path) -> None:
 
 def test_without_shots_the_dev_file_is_not_needed(tmp_path):
     (write_exam(tmp_path) / "dev/logical.csv").unlink()
-    assert read_exam(tmp_path, *LOGICAL, 0).other_files == ()
+    exam = read_exam(tmp_path, *LOGICAL, 0)
+    assert exam.digest == sha256(exam.path)
     with raises(RequestError, "dev/logical.csv"):
         read_exam(tmp_path, *LOGICAL, 5)
 
@@ -97,7 +99,7 @@ def test_real_subjects_are_read(real_data) -> None:
 READ = (
     "from tuneyard.eval.datasets.cmmlu import *;"
     "e = read_exam(fetch('haonan-li/cmmlu', ['logical']), 'logical', '逻辑学', 5);"
-    "print(len(e.records), len(e.other_files), e.path.name)"
+    "print(len(e.records), e.conversations[0].question.count('答案是：'), e.path.name)"
 )
 
 
@@ -106,7 +108,7 @@ def test_the_hubs_files_are_fetched_as_far_as_needed(run, tmp_path) -> None:
     parts = ("logical/dev", "logical/test", "virology/dev", "virology/test")
     files = {f"{part}/0000.parquet": as_parquet([{**row, "Question": part}] * 5) for part in parts}
     with hub_of({"haonan-li/cmmlu": {REVISION: files}}, tmp_path / "home") as hub:
-        assert run("-c", READ, env=hub.env).stdout.split() == ["5", "1", "0000.parquet"]
+        assert run("-c", READ, env=hub.env).stdout.split() == ["5", "6", "0000.parquet"]
     assert sorted(hub.sent) == ["logical/dev/0000.parquet", "logical/test/0000.parquet"]
 
 
