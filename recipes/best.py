@@ -84,7 +84,7 @@ def command(output_dir: Path, metric: str | None, as_json: bool) -> None:
 
 def read_curve(output_dir: Path, metric: str) -> list[tuple[int, float]]:
     """The (step, value) of every evaluation. `NotMeasuredError` lists the metrics that the run has."""
-    require(output_dir, "output_dir of a training")
+    require(output_dir, "folder of a training (as saves/NAME)")
     states = [folder / "trainer_state.json" for folder in [output_dir, *checkpoints(output_dir)][:2]]
     saved_states = [path for path in states if path.is_file()]
     if not saved_states:

@@ -168,7 +168,7 @@ def read_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     for override in overrides:
         key, equals, _ = override.partition("=")
         if not equals or not key.isidentifier():
-            raise RequestError(f"{override!r}: expected key=value, as in learning_rate=1e-4")
+            raise RequestError(f"{override!r}: expected key=value, as in learning_rate=1e-4 (and one recipe)")
         try:
             OmegaConf.from_cli([override])
         except (YAMLError, OmegaConfBaseException, ValueError, RecursionError) as error:

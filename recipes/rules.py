@@ -224,7 +224,10 @@ def _paths(recipe: Recipe) -> Iterator[Problem]:
         value = recipe.settings.get(key)
         if isinstance(value, str) and (len(value.split()) > 1 or "${" in value or not value.isprintable()):
             message = f"found {show_value(value)}, expected no spaces, control characters or ${{…}}"
-            hint = "LLaMA-Factory's launcher splits its arguments at spaces, and fills in no variables"
+            hint = (
+                "LLaMA-Factory's launcher splits its arguments at spaces, and fills in no variables: write "
+                "the path itself"
+            )
             yield recipe.setting_problem("E311", key, message, hint)
     value = recipe.settings.get("resume_from_checkpoint")
     if isinstance(value, str) and not Path(value).is_dir():

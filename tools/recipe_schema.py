@@ -54,6 +54,11 @@ def schema_text() -> str:
     keys["tool_format"]["enum"] = [*sorted(TOOLS), None]
     trackers = sorted({"all", "none", *INTEGRATION_TO_CALLBACK})
     items = {"type": "array", "items": {"enum": trackers}}
+    keys["resume_from_checkpoint"]["type"] = [
+        "boolean",
+        "null",
+        "string",
+    ]  # true: the newest, by transformers
     either = [{"type": ["null", "string"], "enum": [*trackers, None]}, items]
     keys["report_to"] = {"description": "a tracker, or a list of trackers", "anyOf": either}
     for key in LISTS:

@@ -209,7 +209,10 @@ def find_dataset(name: str, folder: Path, *, lenient: bool = False) -> Dataset:
     if not lenient or file_name is None:
         refuse_misspelt(name, folder, entries[name])
     if not isinstance(file_name, str):
-        raise ContentError(f"{folder / REGISTRY}: {name}: no file_name: only local files can be read here")
+        raise ContentError(
+            f"{folder / REGISTRY}: {name}: no file_name: only local files can be read here: "
+            "download it, and register the file"
+        )
     path = folder / file_name
     if not path.exists():
         raise file_not_found(name, path, folder)

@@ -63,7 +63,7 @@ def with_shots(
         if len(fitting) < count:
             raise RequestError(
                 f"--shots {count}: {split.path} has {len(fitting)} fitting examples that are not evaluated "
-                f"among {DRAWN:,} drawn; name another training split with --shots-from"
+                f"among {DRAWN:,} drawn; name its training split with --shots-from"
             )
         with_examples.append(replace(dataset, shots=_shots(split, _in_turn(fitting)[:count])))
     return with_examples

@@ -201,7 +201,9 @@ def _check_same(run: ScoredRun, first: ScoredRun) -> None:
     for row, gold, first_gold in zip(run.rows, run.gold, first.gold, strict=True):
         if gold != first_gold:
             answers = f"{show_value(gold)} and {show_value(first_gold)}"
-            raise RequestError(f"{both}: row {row} has different expected answers ({answers})")
+            raise RequestError(
+                f"{both}: row {row} has different expected answers ({answers}): score both on the same file"
+            )
     if run.groups != first.groups:
         raise RequestError(
             f"{both}: the same rows are in different groups; score both with the same --cluster"

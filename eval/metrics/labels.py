@@ -52,7 +52,9 @@ def find_labels(answers: Sequence[str], place: str) -> list[str]:
     """The labels of a dataset: its different answers, sorted. `ContentError` if they are free text."""
     labels = sorted(set(answers))
     if "" in labels:
-        raise ContentError(f"{place}: record {answers.index('') + 1} has no expected answer")
+        raise ContentError(
+            f"{place}: record {answers.index('') + 1} has no expected answer: give each record one"
+        )
     if len(labels) > MOST:
         raise ContentError(
             f"{place}: {len(labels)} different answers are no label set (at most {MOST}); name it: "

@@ -223,7 +223,9 @@ def assemble(
     check_characters("".join([model, dataset, *gold, *predicted]), source)
     for one, other in pairwise(ordered):
         if one.id == other.id:
-            raise ContentError(f"{other.record['place']}: row {other.id} is already in {one.record['place']}")
+            raise ContentError(
+                f"{other.record['place']}: row {other.id} is already in {one.record['place']}: keep one"
+            )
     groups = [group for group in map(group_of, records) if group is not None]
     if groups and len(groups) < len(records):
         ungrouped = next(record for record in records if group_of(record) is None)

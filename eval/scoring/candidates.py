@@ -302,8 +302,12 @@ def open_adapters(request: ScoringRequest) -> tuple[str, dict[str, Parts]]:
         candidates[adapter.name] = (WeightedAdapter(adapter, 1.0),)
     for text in request.adapters:
         name, references = parse_named(text)
-        if not names_folder(name) or name == BASE or name in candidates:
-            raise RequestError(f"--adapter {text}: expected NAME=PATH with a new NAME that can name a folder")
+        if not names_folder(name) or name == BASE:
+            raise RequestError(f"--adapter {text}: expected NAME=PATH with a NAME that can name a folder")
+        if name in candidates:
+            raise RequestError(
+                f"--adapter {text}: another model is called {name}: give a new NAME, NAME=PATH"
+            )
         opened = open_weighted(references, open_adapter)
         check_together(opened)
         candidates[name] = tuple(opened)

@@ -51,7 +51,7 @@ def parse_grid(arguments: Sequence[str]) -> Grid:
             fixed[key] = values[0]
     if not axes:
         raise RequestError(
-            "no setting has several values; expected an axis, as in lora_rank=4,8 "
+            "no setting has several values; expected an axis with each of its values, as in lora_rank=4,8 "
             "(one training: `tuneyard recipe train`)"
         )
     return Grid(axes, fixed)
