@@ -176,7 +176,8 @@ def _paths_by_split(names: Mapping[str, str]) -> ByPart:
 
 def _refuse_splits_inside(archive: Path, files: Sequence[Member]) -> None:
     """`ContentError` if the files of an archive are named as splits: a spec reads an archive as one."""
-    splits = _files_by_split(files)
+    folders = {str(file): Path(str(file)).parent.name for file in files}
+    splits = _files_by_split(files) or _paths_by_split(folders)
     if splits:
         raise ContentError(
             f"{archive}: its files are the splits {', '.join(splits)}, and a spec reads an archive as one: "

@@ -117,6 +117,8 @@ def propose(
             all_of_them = counted(report.kept + report.not_written, noun)
             count = report.problems.counts[code]
             lines.append(f"warning: {count} of {all_of_them} {fault}, first {first.line()}")
+            if code == EMPTY_ANSWER and not proposal.turns:
+                lines[-1] += f"; in the spec `columns: {{{first.field}: {{is: text}}}}` rejects empty ones"
     if not is_quiet():
         lines += _next(path, spec, out, 0 < report.rejected <= report.read / 2)
     return text, "\n".join(lines)

@@ -111,7 +111,7 @@ def _split(
         else:
             name = names.get(leaf.path, name)
         split["group"] = name
-    elif proposal.labels:
+    elif proposal.labels and share * profile.rows >= len(proposal.labels):  # at least one row of each
         split["stratify"] = "label"
     return {**split, "seed": 42}, column
 

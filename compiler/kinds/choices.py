@@ -39,8 +39,9 @@ class CorrectChoiceReader(ColumnReader):
         """The label of the correct choice, which the answer in `column` names."""
         answer = row[column.name]
         text = str(answer).strip()
-        if text in choices.labels:
-            return text
+        for label in (text, text.upper()):
+            if label in choices.labels:
+                return label
         matches = [number for number, choice in enumerate(choices.texts) if choice.strip() == text]
         if not text.removeprefix("-").isdecimal():
             if len(matches) > 1:

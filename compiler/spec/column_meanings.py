@@ -16,7 +16,7 @@ _USUAL_NAMES = {
     "question": "instruction prompt question query problem task ask q question_title query_text inputs "
     "question_stem question.stem question.full_text user_input user_prompt user_message customer_message "
     "inquiry request faq nl question_text source_text "
-    "指令 提示 问题 提问 题目 标准问题 用户问题 客户问题 用户输入 提示词 问 "
+    "指令 提示 问题 提问 题目 题干 标准问题 用户问题 客户问题 用户输入 提示词 问 "
     "frage pregunta pergunta вопрос 質問 질문",
     "context": "input context contexts instances.input passage event paragraph context_text question_content "
     "support schema question_text question_body 输入 上下文 背景 补充信息",
@@ -65,7 +65,7 @@ _USUAL_NAMES = {
     "kto_tag": "kto_tag desirable is_desirable kto_label is_preferred thumbs_up thumbs",
     "feedback": "feedback user_feedback thumb rating user_rating vote 反馈 用户反馈 评价 点赞",
     "choices": "choices options endings option_a option_b option_c option_d A B C D option1 option2 choice1 "
-    "choice2 sol1 sol2 opa opb opc opd distractor1 distractor2 distractor3",
+    "choice2 sol1 sol2 opa opb opc opd distractor1 distractor2 distractor3 选项a 选项b 选项c 选项d",
     # `co_t` is CoT.
     "reasoning": "reasoning_content reasoning think thinking thought thoughts cot co_t complex_cot "
     "complex_co_t chain_of_thought 思考 思考过程 推理 推理过程",

@@ -91,7 +91,9 @@ def _answer_of(profile: FileProfile, choices: Sequence[Leaf]) -> Leaf | None:
         answer = profile.named([name], ("text", "number"))
         if answer is None or answer in choices:
             continue
-        if _first_number(answer, len(choices)) is not None or letters.issuperset(answer.values):
+        if _first_number(answer, len(choices)) is not None or letters.issuperset(
+            str(value).upper() for value in answer.values
+        ):
             return answer
         rows = zip(profile.values(answer), *map(profile.values, choices), strict=True)
         if all(text in texts for text, *texts in rows):

@@ -320,6 +320,8 @@ def test_columns_that_the_user_names_are_taken(bench):
     assert spec["about"] == "Texts with a class"
     assert spec["split"] == {"eval": 0.2, "stratify": "label", "seed": 42}
     assert spec["columns"] == {"text": ["remark"], "label": ["kind"]}
+    few = yaml.safe_load(propose(source, 0.05, text="remark", label="kind")[0])
+    assert few["split"] == {"eval": 0.05, "seed": 42}  # one row of each class would be more
     assert "letter is used as the question: no column is named as one" in propose(source, answer="remark")[0]
     with raises(RequestError, "--label kinds", "columns"):
         propose(source, label="kinds")

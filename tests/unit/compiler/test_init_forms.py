@@ -922,9 +922,11 @@ def test_two_texts_may_be_asked_with_an_answer(bench) -> None:
     assert {"Report 0", question(0)} <= {found[0]["instruction"], found[0]["input"]}
 
 
-def test_an_archive_of_splits_is_refused(bench) -> None:
-    one = as_csv(FAQ[:1])
-    source = bench.write("data.zip", as_zip({"qa/train.csv": one, "qa/test.csv": one}))
+@pytest.mark.parametrize("name", ["qa/{}.csv", "{}/qa.csv"])
+def test_an_archive_of_splits_is_refused(bench, name) -> None:
+    source = bench.write(
+        "data.zip", as_zip({name.format(split): as_csv(FAQ[:1]) for split in ("train", "test")})
+    )
     with pytest.raises(ContentError, match="the splits test, train, .*: unpack it"):
         propose(source)
 

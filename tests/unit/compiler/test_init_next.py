@@ -182,4 +182,4 @@ def test_some_empty_answers_are_a_warning_with_their_number_and_first_place(tmp_
     file = write_lines(tmp_path / "data.jsonl", rows)
     ended = init(file)
     assert ended.exit_code == 0
-    printed_line(ended.stderr, "warning", "20 of 60", "first data.jsonl:3", "W204")
+    printed_line(ended.stderr, "warning", "20 of 60", "first data.jsonl:3", "W204", "{answer: {is: text}}")

@@ -288,7 +288,7 @@ def choices_by(names, n):
         ),
         (
             lambda n: {
-                "题目": ask(n), **choices_by(("选项A", "选项B", "选项C", "选项D"), n), "答案": "ABCD"[n % 4],
+                "题干": ask(n), **choices_by(("选项A", "选项B", "选项C", "选项D"), n), "答案": "ABcd"[n % 4],
             },
             "ABCD",
         ),
