@@ -243,7 +243,7 @@ def near_name(path: Path) -> str:
             near = f': did you mean "{folder.parent}"?'
         return f"{folder} is a file, expected a folder{near}"
     names = sorted(each.name for each in folder.iterdir() if not each.name.startswith("."))
-    near = nearest_name(path.name, names) if path.parent.is_dir() else ""
+    near = nearest_name(path.name, names) if path.parent.is_dir() and not path.exists() else ""
     if nearest_name(path.stem, [Path(near).stem]):  # names with an ending alone in common are not near
         return f'did you mean "{one_line(str(path.with_name(near)))}"?'
     is_current = folder == Path.cwd()

@@ -307,7 +307,7 @@ class Text(Task):
             rows, longest = counted(results["n"], "row"), results["settings"]["max_seq_length"]
             warnings.append(
                 f"{cut:,} of {rows} cut to --max-seq-length {longest} as training cuts them: their loss is "
-                "that of the remaining tokens"
+                "that of the remaining tokens; a larger one reads more of them"
             )
         if too_long:
             prompts, tokens = counted(too_long, "prompt"), results["settings"].get("max_new_tokens")

@@ -95,7 +95,8 @@ def read_curve(output_dir: Path, metric: str) -> list[tuple[int, float]]:
                 f"tuneyard recipe best {shlex.quote(str(runs[0]))}"
             )
         raise RequestError(
-            f"{output_dir}: no trainer_state.json: no training has saved here yet; name a recipe's output_dir"
+            f"{output_dir}: no trainer_state.json: no training has saved here yet: go on with it "
+            "(tuneyard recipe train), or name another"
         )
     state = saved_states[0]
     history = read_object(state).get("log_history")
@@ -119,7 +120,7 @@ def read_curve(output_dir: Path, metric: str) -> list[tuple[int, float]]:
     if not any(name.startswith("eval_") for name in measured):
         hint = (
             "the recipe has no eval_strategy; write `eval_strategy: steps`, `eval_steps` and `val_size: 0.1` "
-            "and train again"
+            "(for accuracy also `compute_accuracy: true`), and train again"
         )
     found = ", ".join(sorted(measured)) or "nothing"
     raise NotMeasuredError(f"{state}: no {metric}; found {found}; {hint}")

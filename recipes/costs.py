@@ -131,7 +131,7 @@ def schedule_problems(recipe: Recipe, schedule: Schedule) -> Iterator[Problem]:
         message = f"takes every row, found {settings['val_size']}: none is left to train on"
         yield recipe.setting_problem("E307", "val_size", message)
     if schedule.lacks_rows:
-        message = f"a step takes {schedule.batch} rows, the dataset has {schedule.rows}"
+        message = f"a step takes {schedule.batch} rows, the dataset has {schedule.rows}: take less"
         yield recipe.problem("W332", "per_device_train_batch_size", message)
     limit, epochs = recipe.number("max_steps", -1), recipe.number("num_train_epochs", 0)
     ends_early = 0 < limit < epochs * schedule.steps_per_epoch and schedule.rows

@@ -208,7 +208,9 @@ def make_plan(
 ) -> TrainingPlan:
     """The plan in bytes and seconds. `RequestError` if the model's config is not on this machine."""
     if not recipe.trains:
-        raise RequestError(f"{recipe.place('do_train')}: do_train is not true: there is no training to plan")
+        raise RequestError(
+            f"{recipe.place('do_train')}: do_train is not true: nothing to plan; `recipe check` says more"
+        )
     gpu_name = gpu_model(offer.target.gpus[0].name)
     gpu = GPUS[gpu_name]
     if expected is None:

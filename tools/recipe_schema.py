@@ -50,8 +50,8 @@ def schema_text() -> str:
         hints = typing.get_type_hints(arguments)
         fields = arguments.__dataclass_fields__.values()
         keys |= {field.name: _schema_of(hints[field.name]) for field in fields if field.init}
-    keys["template"]["enum"] = [*sorted(TEMPLATES), None]
-    keys["tool_format"]["enum"] = [*sorted(TOOLS), None]
+    keys["template"] = {"enum": [*sorted(TEMPLATES), None]}
+    keys["tool_format"] = {"enum": [*sorted(TOOLS), None]}
     trackers = sorted({"all", "none", *INTEGRATION_TO_CALLBACK})
     items = {"type": "array", "items": {"enum": trackers}}
     keys["resume_from_checkpoint"]["type"] = [
@@ -95,7 +95,7 @@ def _schema_of(hint: object) -> dict[str, Any]:
         return {}
     schema: dict[str, Any] = {"type": sorted(kinds) if len(kinds) > 1 else kinds.pop()}
     if choices and schema["type"] in ("string", ["null", "string"]):
-        schema["enum"] = [*choices, None] if "null" in schema["type"] else choices
+        return {"enum": [*choices, None] if "null" in schema["type"] else choices}
     return schema
 
 

@@ -136,7 +136,9 @@ def _load_tokenizer(folder: Path) -> Any:
     """A folder's fast tokenizer, by the `tokenizers` package alone: no torch, no transformers."""
     path = folder / TOKENIZER
     if not path.is_file():
-        raise RequestError(f"--model {folder}: no {TOKENIZER} in it; name a folder with a fast tokenizer")
+        raise RequestError(
+            f"--model {folder}: no {TOKENIZER} there; name a local folder with a fast tokenizer"
+        )
     need("tokenizers")
     from tokenizers import Tokenizer
 

@@ -57,7 +57,7 @@ def warn_of_duplicates(
         seen.forget("ids")
         same, conflicts = seen.repeats()
         warn("W201", "the same id as in {}", repeated_ids[split], seen, seen)
-        warn("W202", "the same row as in {}", same, seen, seen)
+        warn("W202", "the same row as in {}; `drop_duplicates: true` in the spec drops it", same, seen, seen)
         warn("W203", "the same input as in {}, another answer", conflicts, seen, seen)
         if near:
             warn("W212", "nearly the same as {} ({:.2f})", near_rows(seen.texts), seen, seen)
@@ -67,7 +67,13 @@ def warn_of_duplicates(
             continue
         train = filled_splits[first]
         same_inputs = matches(train.column("prompts"), test.column("prompts"))
-        warn("W208", f"the same input is also in {other} ({{}})", same_inputs, train, test)
+        warn(
+            "W208",
+            f"the same input is also in {other} ({{}}); `drop_leaks: true` in the spec drops it",
+            same_inputs,
+            train,
+            test,
+        )
         if near:
             form = f"nearly the same input is also in {other} ({{}}; {{:.2f}})"
             warn("W213", form, near_rows(train.texts, test.texts), train, test)

@@ -85,8 +85,9 @@ def where_to_write(name: str) -> str:
 
 
 SEE = (
-    "`tuneyard data list` shows them; `tuneyard data init FILE` proposes one for a file, and `tuneyard data "
-    "compile SPEC --source hub:OWNER/NAME` compiles a dataset of the hub"
+    "`tuneyard data list` shows them; `tuneyard data init FILE` proposes one for a file, `tuneyard data "
+    "compile SPEC --source hub:OWNER/NAME` compiles a dataset of the hub, `tuneyard data verify NAME` checks "
+    "a registered dataset"
 )
 
 

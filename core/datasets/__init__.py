@@ -149,6 +149,8 @@ def not_registered(
         or f"`tuneyard data list{here}` shows what there is; --dataset-dir (in a recipe dataset_dir) names "
         "another folder",
     )
+    if " " in name:
+        hint = "separate the names of datasets by commas"
     other = other_folder(name, folder)
     if other:
         hint = f"it is in {other / REGISTRY}: in a recipe `dataset_dir: {other}`, else --dataset-dir {other}"

@@ -119,6 +119,8 @@ def _in_words(error: Any) -> Iterator[Violation]:
             expected += ", …"
         if isinstance(value, str):
             hint = nearest(value, choices)
+        elif value is False and "no" in choices:
+            hint = YES_OR_NO
     elif keyword in _BOUNDS:
         bounds = [keyword]
         if keyword.endswith("imum"):  # a range is reported with both of its ends
