@@ -21,6 +21,7 @@ SHOWN_COLUMNS = 8
 LONGEST = 400  # characters of a list of columns
 _BELOW = re.compile(r"\n(?:\n+|(?=#|[^\W\d_][\w -]{0,24}[:：](?!//)))(.+)")
 _FOREIGN_WORD = re.compile(r"[^\s'\",:{}\\]*[^\x00-\x7f][^\s'\",:{}\\]*")
+_KIND = re.compile(r"(msg|message)?_?type|消息类型|类型", re.IGNORECASE)
 _FRACTION = re.compile(r"-?\d{0,3}\.\d+|[01]|\d(\.\d+)?e-\d+")
 _ROLES_TO_REPORT = (
     "question",
@@ -51,6 +52,8 @@ def warnings_of(profile: FileProfile, proposal: Proposal, left_out: Sequence[Lea
     yield from _names_of_folders(profile)
     yield from proposal.guesses
     yield from _lines_in_turns(profile)
+    if proposal.turns:
+        yield from _kinds_of_messages(profile)
     yield from _columns_left_out(left_out)
     yield from _words_for_nothing(profile, proposal)
     yield from _answers_given_away(profile, proposal)
@@ -86,6 +89,16 @@ def _lines_in_turns(profile: FileProfile) -> Iterator[str]:
             f"the first is {show_value(lines[0])}; they are learned as a part of the turn: delete headings, "
             "notes and further speakers"
         )
+
+
+def _kinds_of_messages(profile: FileProfile) -> Iterator[str]:
+    """Name the column of an export that says which messages are pictures, links or calls."""
+    for leaf in profile.leaves.values():
+        if _KIND.fullmatch(leaf.name) and len(leaf.values) > 1:
+            yield (
+                f"{leaf.path} has the values {show_values(leaf.values)}: messages that are no text, such as "
+                "pictures, are learned as text; take them out of the file"
+            )
 
 
 def unused_leaves(profile: FileProfile, proposal: Proposal, spec: Spec) -> list[Leaf]:

@@ -156,12 +156,14 @@ def test_numbers_that_repeat_in_most_conversations_are_named_unless_another_colu
 )
 def test_speakers_are_known_by_names_and_truth_values(bench, column, user, agent, times) -> None:
     rows = [
-        {"ticket": n, column: author, "body": f"{author} {n}", "created_at": time}
+        {"ticket": n, column: author, "body": f"{author} {n}", "created_at": time, "Type": str(n % 2)}
         for time, author in zip(times, (agent, user), strict=True)
         for n in range(COUNT)
     ]
     expected = [[("user", f"{user} {n}"), ("assistant", f"{agent} {n}")] for n in range(COUNT)]
     assert talks(bench, rows) == expected
+    said = propose(bench.rows("talk.jsonl", rows))[1]
+    assert 'Type has the values "0", "1"' in said  # pictures, for instance
 
 
 @pytest.mark.parametrize(
