@@ -191,9 +191,10 @@ def draw_bars(chart: Chart) -> "Figure":
     bars = {name: shares for name, shares in chart.series.items() if name != chart.base}
     count, places = len(bars), len(chart.places)
     recommended = tr("{model} (recommended)", model=chart.best)
-    figure, axes = new_plot(chart.title, (8.0, 1.8 + places * (0.2 + 0.22 * count)))
-    for index, (name, shares) in enumerate(bars.items(), 1):  # grey, the first colour, is not the best's
-        shift = (index - (count + 1) / 2) * 0.8 / count
+    letters = max(map(len, chart.places)) + max(map(len, bars))  # beside the bars
+    figure, axes = new_plot(chart.title, (5 + 0.09 * letters, 1.8 + places * (0.2 + 0.22 * count)))
+    for index, (name, shares) in enumerate(bars.items()):
+        shift = (index - (count - 1) / 2) * 0.8 / count
         at = [place + shift for place, share in enumerate(shares) if share]
         values, lows, highs = 100 * np.transpose([share for share in shares if share])
         label, edge, opacity = name, "white", 1.0
@@ -206,7 +207,6 @@ def draw_bars(chart: Chart) -> "Figure":
             np.where(values, values, STUB),
             0.75 / count,
             label=label,
-            color=COLOURS[index % len(COLOURS)],
             hatch=HATCHES[index // len(COLOURS) % len(HATCHES)],  # from when the colours are used up
             edgecolor=edge,
             alpha=opacity,
@@ -223,13 +223,11 @@ def draw_bars(chart: Chart) -> "Figure":
     ):
         for place, share in enumerate(line):
             if share is not None:
-                label = ""
-                if place == 0:  # the first has the name of all
-                    label = name
                 x, ends = 100 * share[0], [place - GAP, place + GAP]
-                axes.plot([x, x], ends, color="black", linestyle=style, linewidth=1.2, label=label)
+                axes.plot([x, x], ends, color="black", linestyle=style, linewidth=1.2, label=name)
+                name = ""  # the first line has the name of all
     axes.set_yticks(range(places), chart.places, fontsize=9)
-    axes.set(xlabel=tr(AXIS), xlim=(0, 108), xticks=range(0, 101, 20), ylim=(places - 0.4, -0.6))
+    axes.set(xlabel=tr(AXIS), xlim=(0, 108), ylim=(places - 0.4, -0.6))
     axes.grid(axis="x")
     axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
     return figure
