@@ -91,13 +91,13 @@ def answers(gold: Sequence[str], right: int, seed: int) -> list[str]:
     return [g if i in chosen else labels[(labels.index(g) + 1) % len(labels)] for i, g in enumerate(gold)]
 
 
-def demo(out: Path) -> None:
+def demo(out: Path, **facts: object) -> None:
     """Write the four models and two sets of the demo, with its measured accuracies, n = 300 each."""
     two, three = ["yes", "no"] * 150, ["yes", "no", "maybe"] * 100
     for seed, (model, first, second) in enumerate(
         [("base", 150, 100), ("rte", 300, 148), ("mnli", 206, 295), ("merge", 259, 195)]
     ):
-        write_run(out, model, "demo_rte_eval", two, answers(two, first, seed))
+        write_run(out, model, "demo_rte_eval", two, answers(two, first, seed), **facts)
         write_run(out, model, "demo_mnli_eval", three, answers(three, second, seed + 10))
 
 

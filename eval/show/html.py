@@ -286,10 +286,10 @@ GLOSSARY = {
     "p": "How often chance alone gives a difference as large, in any of the comparisons made together.",
     "minimum detectable effect": "The least difference, in points, that these examples show with 80 % power.",
     "not shown": "No significant difference at 5 % here, which does not show them to be equal.",
+    "95th percentile if calibrated": "The ECE that a perfectly calibrated model exceeds 5 times of 100.",
     "calibration": "How well a model's confidence (the probability of the label that was chosen, out of that "
     "of all labels) agrees with its accuracy.",
     "ECE": "Expected calibration error: the mean distance between confidence and accuracy.",
-    "95th percentile if calibrated": "The ECE that a perfectly calibrated model exceeds 5 times of 100.",
     "unparsed": "Answers in which no label was found; they count as incorrect.",
     "cluster": "Examples that share a text and are not independent; tests keep them together.",
 }

@@ -159,7 +159,7 @@ def provenance(runs: Sequence[ScoredRun], command: str) -> Table:
 def _fact(key: str, value: object) -> str:
     if key == "command":
         return command_line(str(value))
-    return for_reader(without_places(_plain(value)))
+    return without_places(_plain(value))
 
 
 def _plain(value: object) -> str:
@@ -167,7 +167,7 @@ def _plain(value: object) -> str:
     if isinstance(value, Mapping):
         return "; ".join(f"{key} {_plain(part)}" for key, part in value.items()) or NONE
     if isinstance(value, str):
-        return value
+        return for_reader(value)
     return json.dumps(value, ensure_ascii=False)
 
 
