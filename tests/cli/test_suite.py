@@ -154,7 +154,7 @@ def test_a_finished_suite_is_gone_on_with_and_a_changed_one_is_not(suite_folder,
     assert "base  sums  done before" in capsys.readouterr().out
     left = tree(out)
     del left["report.html"]  # it tells how it was made, --resume among it
-    assert b"<code>tuneyard eval chat --model " in whole.pop("report.html") and left == whole
+    assert b"<span>chat</span> <span>--model</span> " in whole.pop("report.html") and left == whole
     with raises(RequestError, "out/even"):
         call(suite_folder, {**parts, "even": {**parts["even"], "variants": "none"}}, *models, "--resume")
 

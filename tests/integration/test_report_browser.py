@@ -137,7 +137,8 @@ def test_a_phone_shows_the_deciding_column_next_to_each_model(decide_on: str, tm
         for model in (long_name, "rte=0.5,mnli=0.5"):
             write_run(tmp_path / "runs", model, dataset, labels, answers(labels, 250, 5))
     page = page_of(
-        compare_results([ScoredRunSource(tmp_path / "runs")], decide_on=decide_on), next_command="a"
+        compare_results([ScoredRunSource(tmp_path / "runs")], decide_on=decide_on),
+        next_command="tuneyard adapter merge saves/demo-rte=1 saves/demo-mnli=0.5 --out saves/rte-1-mnli-0.5",
     )
     script = """
       const head = document.querySelectorAll("#accuracy thead th")[1];
@@ -157,7 +158,9 @@ def test_a_phone_shows_the_deciding_column_next_to_each_model(decide_on: str, tm
       scrollTo(0, 2000);
       const stays = bar.getBoundingClientRect().top === 0 && bar.scrollWidth <= bar.clientWidth;
       const lines = (one) => one.getClientRects().length;
-      const whole = [...document.querySelectorAll("td, .figure")].every((one) => lines(one) === 1);
+      const words = [...document.querySelectorAll(".next span")];
+      const whole = [...document.querySelectorAll("td, .figure")].every((one) => lines(one) === 1)
+        && words.length === 7 && words.every((one) => one.offsetHeight < 30);
       const names = [...document.querySelectorAll("tbody th")];
       const fit = names.every((one) => one.scrollWidth <= one.clientWidth);
       const outcome = form.elements.outcome, room = outcome.offsetWidth;
