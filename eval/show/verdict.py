@@ -5,7 +5,7 @@ from functools import partial
 
 from tuneyard.core.language.number_format import limits, percent, points, show_p
 from tuneyard.core.language.translation import listed, tr, tr_counted
-from tuneyard.eval.judge.conclusions import Comparison, PairedTest, Section
+from tuneyard.eval.judge.conclusions import Comparison, PairedTest, Section, section_name
 from tuneyard.eval.read.contamination import contamination
 from tuneyard.eval.read.results import BASE
 from tuneyard.eval.read.scored_run import merge_weights
@@ -51,8 +51,10 @@ def decision(section: Section, *, brief: bool = False) -> str:
     value, base_value = metric.distinct_texts(figures[best].value, figures[base].value)
     if not metric.in_percent:
         value = f"{metric.name} {value}"
-    names = {"best": called(best), "base": called(base)}
-    text = tr("Ship {best}: {ours}, against {theirs} for {base}.", ours=value, theirs=base_value, **names)
+    text = tr(
+        "Ship {best}: {ours}, against {theirs} for {base}.",
+        best=called(best), ours=value, theirs=base_value, base=called(base),
+    )  # fmt: skip
     text += _alternatives(section, best, brief=brief)
     over = section.over_majority.get(best)
     if over and not (over.shown and over.value > 0):
@@ -142,8 +144,11 @@ def _alternatives(section: Section, best: str, *, brief: bool) -> str:
     if others and not (brief and simpler):
         rivals = _rivals(section, others, best, brief=brief)
         text += tr(" It is not shown to be better than {rivals}.", rivals=rivals)
-    between = [test for test in section.tests_of(best) if test.against != section.base]
-    beaten = [test for test in between if (test.value > 0) == section.metric.higher]
+    beaten = [
+        test
+        for test in section.tests_of(best)
+        if test.against != section.base and (test.value > 0) == section.metric.higher
+    ]
     if not text and beaten and not brief:
         second = beaten[0]
         text = tr(
@@ -185,14 +190,16 @@ def _not_better(section: Section, *, brief: bool) -> str:
     base = section.base
     if section.better:
         best, test = next(iter(section.better.items()))
+        below_majority = section.below_majority(best)
         if brief:
             return tr(
-                "Ship none: the best model, {best}, is worse than always giving the most common answer.",
-                best=called(best),
-            ) + tr(WRONG)
+                "Ship none: the best model, {best}, is worse on {datasets} than always giving the most "
+                "common answer.",
+                best=called(best), datasets=listed([section_name(one.name) for one in below_majority]),
+            ) + tr(WRONG)  # fmt: skip
         figures = section.figures
         value, base_value = section.metric.distinct_texts(figures[best].value, figures[base].value)
-        below = _majority_figures(section.below_majority(best), best, section)
+        below = _majority_figures(below_majority, best, section)
         text = tr(
             "Ship none: {best} is better than {base} ({ours}, against {theirs}, {gain}, p {p}), but worse "
             "than {below}.",
@@ -221,8 +228,9 @@ def _not_better(section: Section, *, brief: bool) -> str:
             text += tr(
                 " {model} is worse ({gain}, p {p}).", model=_subject(test.model), gain=gain, p=show_p(test.p)
             )
-    if section.below_majority(base):
-        below = _majority_figures(section.below_majority(base), base, section)
+    below_majority = section.below_majority(base)
+    if below_majority:
+        below = _majority_figures(below_majority, base, section)
         text += tr(" {base} is worse than {below}.", base=_subject(base), below=below) + tr(WRONG)
     return text + _below_elsewhere(section, base)
 
@@ -257,8 +265,10 @@ def _majority_figures(sections: Sequence[Section], model: str, section: Section)
         baseline = tr("the majority-class baseline")
         if below is not section:
             baseline = tr("the majority-class baseline on {datasets}", datasets=below.name)
-        share, p = percent(below.majority), show_p(below.over_majority[model].p)
-        figures.append(tr("{baseline} ({share}, p {p})", baseline=baseline, share=share, p=p))
+        p = show_p(below.over_majority[model].p)
+        figures.append(
+            tr("{baseline} ({share}, p {p})", baseline=baseline, share=percent(below.majority), p=p)
+        )
     return listed(figures)
 
 
