@@ -46,6 +46,7 @@ class StandIn:
         self.kind = kind
         self.model = "served"
         self.size = 17
+        self.owner: str | None = None
         self.context = 64
         self.logs = next_logs
         self.read = self.prompt_logs
@@ -59,7 +60,8 @@ class StandIn:
 
     def get(self, path: str) -> Answer | None:
         if path == "/v1/models":
-            return {"data": [{"id": self.model, "max_model_len": self.context, "meta": {"size": self.size}}]}
+            entry = {"id": self.model, "owned_by": self.owner, "max_model_len": self.context}
+            return {"data": [{**entry, "meta": {"size": self.size}}]}
         if path == "/props" and self.kind == "llama.cpp":
             return {
                 "default_generation_settings": {"n_ctx": self.context},

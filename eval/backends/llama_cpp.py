@@ -12,7 +12,7 @@ from tuneyard.core.prompt import Messages
 from tuneyard.eval.backends.connection import Result
 from tuneyard.eval.backends.generate import LENGTH, STOP, Generated
 from tuneyard.eval.backends.scorers import Ids, Logs, next_tokens
-from tuneyard.eval.backends.served import writable
+from tuneyard.eval.backends.served import LLAMA_CPP, writable
 from tuneyard.eval.backends.server import (
     UNDERFLOW,
     ReadAnswer,
@@ -40,6 +40,7 @@ class LlamaCpp(Server):
     `whole` is a token of whole characters, which it takes in such a token's place. `checked` sets it.
     """
 
+    ENGINE = LLAMA_CPP
     whole: int = 0
 
     def checked(self, sample: Ids) -> "LlamaCpp":

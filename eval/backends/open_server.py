@@ -7,10 +7,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from tuneyard.core.errors import RequestError
+from tuneyard.core.installation.plugins import bundled_with
 from tuneyard.eval.backends.connection import RESUMED, TIMEOUT, Connection, RefusedError, UnreadableError
-from tuneyard.eval.backends.llama_cpp import LlamaCpp
 from tuneyard.eval.backends.openai import OpenAi
-from tuneyard.eval.backends.served import LLAMA_CPP, ServedModel, choose_model, get, read_models
+from tuneyard.eval.backends.served import ServedModel, choose_model, get, read_models
 from tuneyard.eval.backends.server import QUESTION, SAMPLE, NoLogProbabilitiesError, Server
 
 if TYPE_CHECKING:
@@ -70,7 +70,11 @@ def open_server(offers: Sequence[ServedModel], name: str, is_exact_name: bool) -
     `name` is the model's name there. Unless `is_exact_name`, the server's only model may have another name.
     """
     model = choose_model(offers, name, is_exact_name)
-    return LlamaCpp(model, offers) if model.engine == LLAMA_CPP else OpenAi(model, offers)
+    for dialect in bundled_with("tuneyard.eval.backends", type):
+        if issubclass(dialect, Server) and model.engine == dialect.ENGINE:
+            server: Server = dialect(model, offers)
+            return server
+    return OpenAi(model, offers)
 
 
 def open_served(

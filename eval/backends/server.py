@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from tuneyard.core.errors import ContentError, RequestError, show_value
 from tuneyard.core.files import text_sha256
@@ -75,6 +75,8 @@ class Server(Backend, ABC):
     - `answers_as`: the name of the model in its answers.
     """
 
+    ENGINE: ClassVar[str] = ""
+    """The name of the engine, as `model.engine` has it: `owned_by` in /v1/models. "" for OpenAI's dialect."""
     model: ServedModel
     offers: Sequence[ServedModel]
     gives_labels: bool = False

@@ -4,6 +4,7 @@ import math
 import socket
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import click
@@ -13,6 +14,7 @@ import pytest
 from tests.label_server import VOCABULARY, WORDS, Answer, StandIn, next_logs, started, words_to_ids
 from tests.messages import raises
 from tuneyard.core.errors import ContentError, RequestError
+from tuneyard.eval import backends
 from tuneyard.eval.backends import connection as connecting
 from tuneyard.eval.backends import llama_cpp
 from tuneyard.eval.backends.connection import Connection
@@ -329,3 +331,13 @@ def test_an_address_where_nobody_listens_is_said_at_once_and_only_once(monkeypat
                 opened(nobody)
     warned = [line for line in capsys.readouterr().err.splitlines() if f":{port}" in line]
     assert len(warned) == 1 and "Trying again" in warned[0]
+
+
+def test_a_dialect_is_one_new_file(serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    code = "from tuneyard.eval.backends.openai import OpenAi\n\n\nclass Mine(OpenAi):\n    ENGINE = 'mine'\n"
+    (tmp_path / "my_dialect.py").write_text(code)
+    monkeypatch.setattr(backends, "__path__", [*backends.__path__, str(tmp_path)])
+    stand_in, connection = serve("vllm")
+    stand_in.owner = "mine"
+    offers = read_models(connection, "served")
+    assert type(open_server(offers, "served", True)).__name__ == "Mine"
