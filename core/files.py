@@ -113,13 +113,9 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 
 def append_bytes(path: Path, content: bytes) -> None:
-    """Append to an existing file in a single write, so that several processes can append to it."""
-    handle = os.open(path, os.O_WRONLY | os.O_APPEND)
-    try:
-        while content:
-            content = content[os.write(handle, content) :]
-    finally:
-        os.close(handle)
+    """Append to a file in a single write, so that several processes can append to it."""
+    with path.open("ab") as file:
+        file.write(content)
 
 
 def write_text(path: Path, text: str) -> None:
