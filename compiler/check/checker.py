@@ -48,7 +48,7 @@ class Checker:
         self.lookup = label_keys(spec)
         raw_labels = chain.from_iterable(spec.labels.values())
         self.raw_labels = tuple(dict.fromkeys(map(written_value, raw_labels)))
-        self.file = FileContext(spec, display_path, cleaner(spec.clean), self.sources, self._keys, [])
+        self.file = FileContext(spec, display_path, cleaner(spec.clean), self.sources, [])
         self.readers = [column.kind.reader(column, self.file) for column in spec.columns]
         self.kept = {name for output in spec.outputs for name in output.keep}
         self.types = types
@@ -98,10 +98,6 @@ class Checker:
             keys = TurnKeys(self.spec, source)
             for key, rows in sorted(counts.items()):
                 self.unused.add(f"{source}.{key}", rows, ignored=keys.is_ignored(key))
-
-    def _keys(self, column: str) -> TurnKeys:
-        """The spec's use of the keys of the turns in a column."""
-        return TurnKeys(self.spec, self.sources.get(column, column))
 
     def notes(self) -> list[str]:
         """Notes for people: the source column of each target column that accepts several, and missing ones.

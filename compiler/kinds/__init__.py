@@ -18,7 +18,6 @@ from tuneyard.core.installation.plugins import bundled_with
 from tuneyard.core.records.calls import WrongValueError
 
 if TYPE_CHECKING:
-    from tuneyard.compiler.check.marks import TurnKeys
     from tuneyard.compiler.spec.model import Spec
     from tuneyard.core.records import Example
 
@@ -50,7 +49,6 @@ class FileContext(NamedTuple):
     - `display_path`: its path in messages.
     - `clean`: makes the spec's changes to a text.
     - `sources`: the source column by target column, filled while the file is read.
-    - `keys_of`: how the spec treats the keys of the turns in a column, by the column's name.
     - `warnings`: the code, the message and the fix of each warning about the row that is read.
     """
 
@@ -58,7 +56,6 @@ class FileContext(NamedTuple):
     display_path: str
     clean: Clean
     sources: Mapping[str, str]
-    keys_of: "Callable[[str], TurnKeys]"
     warnings: list[tuple[str, str, str]]
 
 
@@ -97,6 +94,11 @@ class ColumnReader:
         self.spec = file.spec
         self.noted: Counter[Any] = Counter()
         self.prepare()
+
+    @property
+    def source(self) -> str:
+        """The source column, "" if the file has none."""
+        return self.file.sources.get(self.column.name, "")
 
     def prepare(self) -> None:
         """Look at the spec and the column, before the first value."""

@@ -23,7 +23,7 @@ class CompletionReader(ReplyReader):
 
     def read(self, value: object) -> Reply:
         """The answer; it has no text if the file has no such column."""
-        if self.column.name not in self.file.sources:
+        if not self.source:
             return Reply([], "")
         if "tool_calls" in self.column.options:
             if self.without_calls:
@@ -40,7 +40,7 @@ class CompletionReader(ReplyReader):
     def check_row(self, row: Row) -> Fields:
         """The turns with the answer after them."""
         reply: Reply = row[self.column.name]
-        if self.column.name not in self.file.sources:
+        if not self.source:
             return {}
         turns = self.spec.turns
         talk: Talk = row[turns]

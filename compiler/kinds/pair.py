@@ -2,7 +2,7 @@
 
 from typing import Any, NamedTuple
 
-from tuneyard.compiler.check.marks import refuse_masked
+from tuneyard.compiler.check.marks import TurnKeys, refuse_masked
 from tuneyard.compiler.kinds import Beside, Column, ColumnReader, Kind, Row, Values
 from tuneyard.compiler.kinds.best import BY_NUMBER, best_of
 from tuneyard.compiler.kinds.turn_forms import ASSISTANT, common_turns
@@ -45,7 +45,7 @@ class ReplyReader(ColumnReader):
         """The cleaned answer; of rated ones the best, for `rejected` the worst."""
         if "best" in self.column.options:
             return Reply([], best_of(self, value, lowest=self.column.kind is REJECTED, in_pair=True))
-        keys, clean = self.file.keys_of(self.column.name), self.file.clean
+        keys, clean = TurnKeys(self.spec, self.source), self.file.clean
         if isinstance(value, dict):
             value = [value]
         if isinstance(value, list):

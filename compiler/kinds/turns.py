@@ -25,6 +25,7 @@ from tuneyard.compiler.spec.column_meanings import REASONING, meaning
 from tuneyard.compiler.spec.model import Output, Spec
 from tuneyard.core.datasets import filled
 from tuneyard.core.errors import counted, show_value, show_values
+from tuneyard.core.records import PAIR
 from tuneyard.core.records.calls import (
     RESULTS,
     WrongValueError,
@@ -357,7 +358,7 @@ class TurnsReader(ColumnReader):
         """Find out what the outputs leave out."""
         spec = self.spec
         self.keeps_text_with_calls = any(column.options.get("calls") == "text" for column in spec.columns)
-        self.pair = [column for column in spec.columns if column.kind.is_pair]
+        self.pair = spec.named(*PAIR)
         self.without_tools = files_without(spec, CALL, OBSERVATION)
         self.leaving_system_out = ", ".join(
             each.file for each in spec.outputs if not keeps(each, SYSTEM) or spec.has_own_system(each)
@@ -377,7 +378,7 @@ class TurnsReader(ColumnReader):
 
     def read(self, value: list[Fields]) -> Talk:
         """The turns of one row, without the answer that is chosen. `WrongValueError` if a part is lost."""
-        keys = self.file.keys_of(self.column.name)
+        keys = TurnKeys(self.spec, self.source)
         asked = value[:-1] if self._ends_with_chosen() else value
         asks = bool(self.pair) or self._has_completion()
         talk = read_turns(
@@ -409,10 +410,7 @@ class TurnsReader(ColumnReader):
 
     def _ends_with_chosen(self) -> bool:
         """True if the turns are taken from the column of the chosen answer, and end with it."""
-        if not self.pair:
-            return False
-        source = self.file.sources.get(self.column.name)
-        return source is not None and source == self.file.sources.get(self.spec.named("chosen")[0])
+        return bool(self.pair) and self.source == self.file.sources.get(self.pair[0])
 
     def _refuse_masked(self, marked: dict[int, Fields], talk: Talk, keys: TurnKeys) -> None:
         """Refuse a row if an output would teach an answer that is marked as not to be learned."""
