@@ -6,7 +6,7 @@ the compiler asks these objects, and names no kind.
 """
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -139,9 +139,7 @@ class Kind:
     - `is_conversation`: values are conversations, from which the outputs take their texts.
     - `joins_turns`: values become part of the turns.
     - `part`: the key of the column in `columns` of a registry entry. Every record contains such a column.
-    - `entry_keys`: keys of a registry entry with such a column, besides `columns` (`ranking`).
-    - `replaced_parts`: parts of a record that such a column replaces (`response`).
-    - `is_pair`: one of two answers. In a conversation it is a turn.
+    - `is_pair`: one of two answers, in place of `response`. In a conversation it is a turn.
     - `has_answer`: values are answers, or contain them, so that no template needs to write one.
     - `loaded_columns`: the columns of LLaMA-Factory's loaded rows that `loaded_pairs` compares (`_tools`).
     - `compared`: how the lint compares rows by it, as `ASKED` or a `MARK` of the answer.
@@ -170,8 +168,6 @@ class Kind:
     is_conversation: bool = False
     joins_turns: bool = False
     part: str = ""
-    entry_keys: Mapping[str, object] = field(default_factory=dict, repr=False)
-    replaced_parts: Collection[str] = ()
     is_pair: bool = False
     has_answer: bool = False
     loaded_columns: Names = ()

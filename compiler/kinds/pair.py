@@ -118,8 +118,6 @@ def _kind(name: str) -> ReplyKind:
         option_without_turns="best",  # a list of rated answers, of which one is taken
         last_learned=0,  # data/processor/pairwise.py
         part=name,
-        entry_keys={"ranking": True},
-        replaced_parts=("response",),
         is_pair=True,
         shapes=("pair of answers",),
         beside=Beside((name,), needs=PAIR),

@@ -9,16 +9,14 @@ def entry_of(spec: Spec, output: Output, file_name: str) -> Entry:
     """The registry entry of a dataset, with complete `columns` (and `tags`) for LLaMA-Factory."""
     if output.format == "text":
         return {"file_name": file_name, "formatting": "alpaca", "columns": {"prompt": output.field}}
-    entry: Entry = {}
-    recorded_parts: dict[str, str] = {}
-    replaced_parts: set[str] = set()
-    for name, kind in spec.recorded.items():
-        entry.update(kind.entry_keys)
-        recorded_parts[kind.part] = name
-        replaced_parts.update(kind.replaced_parts)
+    recorded_parts = {kind.part: name for name, kind in spec.recorded.items()}
+    has_pair = any(kind.is_pair for kind in spec.recorded.values())
+    entry: Entry = {"ranking": True} if has_pair else {}
     entry["file_name"] = file_name
     if output.format == "alpaca":
-        columns = {part: name for part, name in ALPACA.items() if part not in replaced_parts}
+        columns = dict(ALPACA)
+        if has_pair:
+            del columns["response"]
         if "system" in output.templates:
             columns["system"] = "system"
         if output.turns == "history":

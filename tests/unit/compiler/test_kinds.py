@@ -34,7 +34,7 @@ class SoundsKind(Kind):
 
 SOUNDS = SoundsKind("sounds", {"type": "string", "description": "paths"}, part="audios", compared=ASKED,
                     beside=Beside(("sounds",), questions=True),
-                    entry_keys={"ranking": False}, loaded_columns=("_audios",), reader=SoundsReader)
+                    loaded_columns=("_audios",), reader=SoundsReader)
 """
 SPEC = """
 about: a kind of a new file
@@ -90,7 +90,7 @@ def test_a_new_kind_is_recognised_compiled_registered_and_read_back(bench, with_
     assert bench.compile(text).problems.counts == {}
     assert bench.values("rows.jsonl", "sounds") == [["a.wav", "b.wav"], ["c.wav"]]
     (entry,) = read_registry(bench.out).values()
-    assert (entry["columns"]["audios"], entry["ranking"]) == ("sounds", False)
+    assert entry["columns"]["audios"] == "sounds"
     same = [row | {"sounds": "a.wav"} for row in HEARD]
     conflict = bench.compile_rows(text, same).problems.counts
     assert list(conflict) == ["W203"]
