@@ -52,9 +52,14 @@ class TurnKeys(NamedTuple):
         names = (key, self.source, f"{self.source}.{key}", head)
         return any(name.lower() in self.spec.ignore for name in names)
 
-    def masking(self, turn: Fields) -> Fields:
-        """The marks that keep a turn, or a part of it, out of the loss."""
-        return {key: value for key, value in turn.items() if masks(key, value) and not self.is_ignored(key)}
+    def masking(self, turns: list[Fields]) -> dict[int, Fields]:
+        """The marks that keep turns, or parts of them, out of the loss, by the number of the turn."""
+        marked: dict[int, Fields] = {}
+        for number, turn in enumerate(turns, 1):
+            for key, value in turn.items() if len(turn) > 2 else ():
+                if masks(key, value) and not self.is_ignored(key):
+                    marked.setdefault(number, {})[key] = value
+        return marked
 
 
 def changes_answer(name: str, value: object) -> bool:

@@ -10,7 +10,6 @@ from tuneyard.compiler.kinds.turns import (
     ROLE_NAMES,
     Talk,
     cleaned,
-    masking_marks,
     read_answer,
     read_turns,
     refuse_images,
@@ -49,7 +48,7 @@ class ReplyReader(ColumnReader):
         if isinstance(value, dict):
             value = [value]
         if isinstance(value, list):
-            refuse_masked(masking_marks(value, keys), [len(value)], keys)
+            refuse_masked(keys.masking(value), [len(value)], keys)
         if isinstance(value, str):
             reply = Reply([], value)
         elif len(value) == 1:

@@ -306,16 +306,6 @@ def cleaned(talk: Talk, clean: Clean) -> Talk:
     return cleaned_turns
 
 
-def masking_marks(value: list[Fields], keys: TurnKeys) -> dict[int, Fields]:
-    """The marks that keep turns out of the loss, by the number of the turn."""
-    marked = {}
-    for number, item in enumerate(value, 1):
-        marks = keys.masking(item) if len(item) > 2 else {}
-        if marks:
-            marked[number] = marks
-    return marked
-
-
 def answers_learned(spec: Spec, output: Output, talk: Talk) -> list[int]:
     """The numbers of the turns in a conversation that are learned from one output of a spec.
 
@@ -392,7 +382,7 @@ class TurnsReader(ColumnReader):
         has_system = talk[0].role == SYSTEM
         self.noted[UNASKED] += talk[has_system].number > 1 + has_system
         self.noted[UNANSWERED] += not asks and talk[-1].number < len(asked)
-        marked = masking_marks(asked, keys)
+        marked = keys.masking(asked)
         if marked:
             self._refuse_masked(marked, talk, keys)
         if not self.reads_images:
