@@ -54,7 +54,12 @@ def warnings_of(profile: FileProfile, proposal: Proposal, left_out: Sequence[Lea
     yield from _lines_in_turns(profile)
     if proposal.turns:
         yield from _kinds_of_messages(profile)
-    yield from _columns_left_out(left_out)
+    if left_out:  # prose, lists and known roles
+        yield (
+            f"not used: {first_names([leaf.with_kind for leaf in left_out])}. If the model should read or "
+            "answer with one of them, name it with --text, --label or --answer (also lists), or add it to "
+            "the spec; marks of good and bad answers go there with `is: kto`"
+        )
     yield from _words_for_nothing(profile, proposal)
     yield from _answers_given_away(profile, proposal)
 
@@ -112,16 +117,6 @@ def unused_leaves(profile: FileProfile, proposal: Proposal, spec: Spec) -> list[
         for leaf in profile.leaves.values()
         if used_paths.isdisjoint(accumulate(leaf.path.lower().split("."), "{}.{}".format))  # a, a.b, a.b.c
     ]
-
-
-def _columns_left_out(left_out: Sequence[Leaf]) -> Iterator[str]:
-    """Name the columns that hold prose, lists or a known role and that the spec does not use."""
-    if left_out:
-        yield (
-            f"not used: {first_names([leaf.with_kind for leaf in left_out])}. If the model should read or "
-            "answer with one of them, name it with --text, --label or --answer (also lists), or add it to "
-            "the spec; marks of good and bad answers go there with `is: kto`"
-        )
 
 
 def first_names(names: Sequence[str]) -> str:
