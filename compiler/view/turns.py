@@ -38,9 +38,7 @@ class PageTurns:
         marks = [re.escape(token) for token in media if token]
         self.media = re.compile(f"(?:{'|'.join(marks)})+") if marks else None
         first, last = map(str.strip, template.thought_words)
-        self.thought = None
-        if first and last:
-            self.thought = re.compile(f"{re.escape(first)}.*?{re.escape(last)}\\s*", re.DOTALL)
+        self.thought = re.compile(f"{re.escape(first)}.*?{re.escape(last)}\\s*", re.DOTALL)
         self.writing = Writing()
         self.writing.bos_token_id, self.writing.eos_token_id = tokenizer.bos_token, tokenizer.eos_token
 
@@ -146,7 +144,7 @@ class PageTurns:
         """A message's own text: thoughts, media, and the rest."""
         part = PARTS.get(role, "text")
         others: list[tuple[int, int, str]] = []
-        if self.thought and role in ("assistant", "function"):
+        if role in ("assistant", "function"):
             others += [(*match.span(), "thought") for match in self.thought.finditer(content)]
         if self.media:
             others += [(*match.span(), "image") for match in self.media.finditer(content)]
