@@ -1,5 +1,6 @@
 """The examples of a compiled dataset, or of any file of records, some hundreds at a time."""
 
+import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -11,7 +12,7 @@ from tuneyard.compiler.read.stream import Readable, progress_bar
 from tuneyard.compiler.rows import Fields, Line, Place, Prefix, Rows
 from tuneyard.compiler.spec.file import Source
 from tuneyard.core.datasets import find_dataset
-from tuneyard.core.errors import ProblemsError, RequestError
+from tuneyard.core.errors import ProblemsError, RequestError, show_value
 from tuneyard.core.files import Moved, near_name
 from tuneyard.core.records import Entry, Example, RecordReader, format_of, format_of_entry
 
@@ -109,3 +110,12 @@ def _examples(rows: Rows, entry: Entry) -> StoredExamples:
             reader = RecordReader(format_of(record, entry))
         stored.examples.append(reader.read_at(record, place))
     return stored
+
+
+def raw_text(record: object, indent: int | None = None) -> str:
+    """A record as JSON, on one line without `indent`. Halves of characters stay escaped."""
+    try:
+        text = json.dumps(record, ensure_ascii=False, indent=indent, default=str)
+    except (RecursionError, ValueError):
+        text = show_value(record)
+    return text.encode(errors="backslashreplace").decode()

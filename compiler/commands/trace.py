@@ -8,7 +8,7 @@ from typing import NamedTuple, TypeVar
 from tuneyard.compiler.check.checker import Checker
 from tuneyard.compiler.check.filters import RowFilter
 from tuneyard.compiler.check.unused_columns import Unused
-from tuneyard.compiler.commands.dataset_reader import single_records
+from tuneyard.compiler.commands.dataset_reader import raw_text, single_records
 from tuneyard.compiler.problems import Problems
 from tuneyard.compiler.read import read
 from tuneyard.compiler.read.inputs import find_inputs, with_rivals
@@ -18,7 +18,7 @@ from tuneyard.compiler.spec.model import Spec
 from tuneyard.compiler.write.entries import entry_of
 from tuneyard.compiler.write.render import Renderer
 from tuneyard.core.datasets import find_dataset
-from tuneyard.core.errors import ProblemsError, RequestError, counted, show_value
+from tuneyard.core.errors import ProblemsError, RequestError, counted
 from tuneyard.core.language.translation import tr
 
 T = TypeVar("T")
@@ -43,8 +43,9 @@ def trace(spec: Spec, sources: Sequence[str], row: int, template: str | None) ->
     from tuneyard.compiler.verify.template import seen_by_model
 
     kept_row = _numbered(row, kept_rows(spec, sources), spec.name)
-    yield f"raw row, {kept_row.batch.place(0)}", _pretty(kept_row.raw)
-    yield tr("columns"), _pretty({name: values[0] for name, values in kept_row.batch.columns.items()})
+    yield f"raw row, {kept_row.batch.place(0)}", raw_text(kept_row.raw, 2)
+    columns = {name: values[0] for name, values in kept_row.batch.columns.items()}
+    yield tr("columns"), raw_text(columns, 2)
     for output in kept_row.spec.outputs:
         (rendered,) = Renderer(kept_row.spec, output).render(kept_row.batch)
         record = rendered.decode()
@@ -72,7 +73,7 @@ def registered_row(name: str, folder: Path, row: int, template: str | None) -> I
 
     dataset = find_dataset(name, folder)
     place, record = _numbered(row, single_records(dataset.path, name), name)
-    yield f"record {row}, {place}", _pretty(record)
+    yield f"record {row}, {place}", raw_text(record, 2)
     if template:
         yield SEEN.format(template), seen_by_model(record, dataset.entry, template)
 
@@ -100,10 +101,3 @@ def kept_rows(spec: Spec, sources: Sequence[str]) -> Iterator[KeptRow]:
                 yield KeptRow(part, split, rows.row(lines.index(row.lines[0])), row)
     if problems.errors:
         raise ProblemsError(problems.errors, spec.name)
-
-
-def _pretty(value: object) -> str:
-    try:
-        return json.dumps(value, ensure_ascii=False, indent=2, default=str)
-    except RecursionError:
-        return show_value(value)

@@ -1,13 +1,12 @@
 """The rows of the page: which are sampled, and their tokens, codes, pictures and losses."""
 
 import heapq
-import json
 import random
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from tuneyard.compiler.commands.dataset_reader import label_of, single_records
+from tuneyard.compiler.commands.dataset_reader import label_of, raw_text, single_records
 from tuneyard.compiler.verify.audit import Row
 from tuneyard.compiler.verify.comparison import LEFT_OUT, is_dropped
 from tuneyard.compiler.verify.dataset import LoadedRows
@@ -19,9 +18,9 @@ from tuneyard.compiler.view.scan import Scan
 from tuneyard.compiler.view.thumbnails import thumbnails
 from tuneyard.compiler.view.turns import PageTurns
 from tuneyard.core.datasets import Dataset
-from tuneyard.core.errors import ContentError, ProblemsError, one_line, show_value
+from tuneyard.core.errors import ContentError, ProblemsError, one_line
 from tuneyard.core.language.messages import for_reader
-from tuneyard.core.records import Example, Record, RecordReader, format_of_entry
+from tuneyard.core.records import Example, RecordReader, format_of_entry
 from tuneyard.core.training.llamafactory import expected_errors, quiet
 
 if TYPE_CHECKING:
@@ -113,15 +112,6 @@ class PageRows:
                 page_row.problems.append(CUT_CODE)
         if isinstance(example, str):
             page_row.dropped = for_reader(example)
-
-
-def raw_text(record: Record) -> str:
-    """A record as JSON on one line. Halves of characters, which cannot be written, stay escaped."""
-    try:
-        text = json.dumps(record, ensure_ascii=False, default=str)
-    except (RecursionError, ValueError):
-        text = show_value(record)
-    return text.encode(errors="backslashreplace").decode()
 
 
 class TokenView:

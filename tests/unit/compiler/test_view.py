@@ -9,6 +9,7 @@ import pytest
 
 from tests.json_files import write_lines
 from tests.messages import raises
+from tuneyard.compiler.commands.dataset_reader import raw_text
 from tuneyard.compiler.verify.dataset import LoadedRows
 from tuneyard.compiler.verify.expect import Expected
 from tuneyard.compiler.verify.verdict import Verdict
@@ -16,7 +17,7 @@ from tuneyard.compiler.view import command
 from tuneyard.compiler.view.build import within_limit
 from tuneyard.compiler.view.command import check_replaceable, find_losses
 from tuneyard.compiler.view.encoding import EncodedMessage, Encoding, RowEncoder
-from tuneyard.compiler.view.page_rows import DROPPED, PageRows, raw_text
+from tuneyard.compiler.view.page_rows import DROPPED, PageRows
 from tuneyard.compiler.view.payload import PageRow, PageSide, PageTurn, json_of
 from tuneyard.compiler.view.scan import Scan
 from tuneyard.compiler.view.thumbnails import thumbnails
