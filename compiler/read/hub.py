@@ -5,9 +5,8 @@ and takes the mirror from HF_ENDPOINT; torch is never imported for it. Its own r
 alter cells of text files (007 is 7, NA is null) and may abort Python at its end (huggingface/datasets#7467).
 """
 
-import contextlib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,22 +25,30 @@ def find_files(
     `RequestError` if the hub cannot be reached (`fixes` are added then), or lacks the dataset, revision,
     configuration or split.
     """
+    from httpx import HTTPError
+
     options = {key: hub[key] for key in OPTIONS if key in hub}
     address = " ".join([hub["path"], *(f"{key} {value}" for key, value in options.items())])
-    with _named(address, fixes):
-        files_by_name = _library().load_dataset_builder(hub["path"], **options).config.data_files or {}
+    library = _library()
+    try:
+        files_by_name = library.load_dataset_builder(hub["path"], **options).config.data_files or {}
         inputs = [
             (splits[name], _file(file, stream=bool(hub.get("stream"))))
             for name, files in files_by_name.items()
             if name in splits
             for file in files
         ]
-        if not inputs:
-            listed = ", ".join(files_by_name) or "none"
-            raise RequestError(
-                f"{address}: none of the splits {', '.join(splits)} (found: {listed}); {fixes}"
-            )
-        return inputs
+    except library.exceptions.DatasetNotFoundError as error:
+        raise RequestError(f"{error} {fixes}") from error
+    except (
+        library.exceptions.DatasetsError, HTTPError, OSError, ValueError, RuntimeError, ImportError,
+    ) as error:  # fmt: skip
+        reason = " ".join(str(error.__cause__ or error).split())[:200] or repr(error)
+        raise RequestError(f"{address}: cannot be read from the hub ({reason}); {fixes}") from error
+    if not inputs:
+        listed = ", ".join(files_by_name) or "none"
+        raise RequestError(f"{address}: none of the splits {', '.join(splits)} (found: {listed}); {fixes}")
+    return inputs
 
 
 def _file(address: str, *, stream: bool) -> Path | RemoteFile:
@@ -67,18 +74,3 @@ def _library() -> Any:
 
     datasets.disable_progress_bars()
     return datasets
-
-
-@contextlib.contextmanager
-def _named(address: str, fixes: str) -> Iterator[None]:
-    """Turn errors of the libraries into a `RequestError` with the address, the reason and the fixes."""
-    from httpx import HTTPError
-
-    errors = _library().exceptions
-    try:
-        yield
-    except errors.DatasetNotFoundError as error:
-        raise RequestError(f"{error} {fixes}") from error
-    except (errors.DatasetsError, HTTPError, OSError, ValueError, RuntimeError, ImportError) as error:
-        reason = " ".join(str(error.__cause__ or error).split())[:200] or repr(error)
-        raise RequestError(f"{address}: cannot be read from the hub ({reason}); {fixes}") from error
