@@ -40,6 +40,8 @@ _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
 _HASHES: dict[tuple[object, ...], str] = {}
 """The hashes of files with these sizes and times."""
+AT_ONCE = fcntl.LOCK_EX | fcntl.LOCK_NB
+"""A lock that does not wait for another process."""
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
 
@@ -395,11 +397,17 @@ def sync(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Hold an exclusive lock on a folder (flock(2) on the directory: no lock file is left behind)."""
-    with opened(folder) as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
+def locked(folder: Path, *, how: int = fcntl.LOCK_EX) -> Iterator[int]:
+    """Hold an exclusive lock on a folder (flock(2) on the directory: no lock file is left behind).
+
+    Yields the folder's descriptor. `BlockingIOError` with `AT_ONCE` if another process has the lock.
+    """
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(handle, how)
+        yield handle
+    finally:
+        os.close(handle)
 
 
 class HeldError(RequestError):
@@ -413,9 +421,9 @@ def reserved(folder: Path) -> Iterator[int]:
     A child may inherit that. `HeldError` if another process has the lock.
     """
     make_folder(folder)
-    with opened(folder) as handle:
+    with contextlib.ExitStack() as stack:
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            handle = stack.enter_context(locked(folder, how=AT_ONCE))
         except BlockingIOError as error:
             raise HeldError(
                 f"{folder}: another command is writing there; wait for it, or name another folder"
@@ -439,7 +447,7 @@ def staging(target: Path) -> Iterator[Path]:
             folder = target.with_name(f".{target.name}.{OURS}{secrets.token_hex(8)}")
             folder.mkdir()
             stack.callback(shutil.rmtree, folder, ignore_errors=True)
-            fcntl.flock(stack.enter_context(opened(folder)), fcntl.LOCK_EX)
+            stack.enter_context(locked(folder))
         yield folder
 
 
@@ -491,8 +499,7 @@ def abandoned(parent: Path) -> Iterator[Path]:
     for folder in sorted(parent.glob(f".*.{OURS}*/")):
         if folder.is_symlink() or not _MADE_BY_US.fullmatch(folder.name):  # a link's target would be emptied
             continue
-        with contextlib.suppress(FileNotFoundError, BlockingIOError), opened(folder) as handle:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        with contextlib.suppress(FileNotFoundError, BlockingIOError), locked(folder, how=AT_ONCE):
             yield folder
 
 
@@ -521,16 +528,6 @@ def _exchange(one: Path, other: Path) -> bool:
     if code in (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP):
         return False
     raise OSError(code, os.strerror(code), str(other))
-
-
-@contextlib.contextmanager
-def opened(folder: Path) -> Iterator[int]:
-    """Open a folder; yield its file descriptor."""
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        yield handle
-    finally:
-        os.close(handle)
 
 
 def free_path(path: Path) -> Path:
