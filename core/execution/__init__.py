@@ -177,9 +177,8 @@ class InThisProcess(Executor):
         items: Iterable[WorkItem],
         *,
         common: object = None,
-        resources: Resources = Resources(),  # noqa: ARG002  # all of this process
         observer: Observer = SILENT,
-        ahead: int = AHEAD,  # noqa: ARG002  # none is drawn ahead
+        **_: object,  # it takes all of this process, and draws none ahead
     ) -> Generator[WorkResult]:
         """Run each item when its result is wanted."""
         for item in items:

@@ -22,7 +22,6 @@ from tuneyard.core.execution import (
     DrawnItem,
     Executor,
     Observer,
-    Resources,
     Slot,
     WorkerSide,
     WorkItem,
@@ -49,9 +48,9 @@ class LocalProcesses(Executor):
         items: Iterable[WorkItem],
         *,
         common: object = None,
-        resources: Resources = Resources(),  # noqa: ARG002, B008  # a slot decides
         observer: Observer = SILENT,
         ahead: int = AHEAD,
+        **_: object,  # a slot decides on resources
     ) -> Generator[WorkResult]:
         """Run each item in a worker. If that is lost, the item runs again in its successor, once."""
         if self._running():
