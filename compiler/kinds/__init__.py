@@ -141,7 +141,7 @@ class Kind:
     - `part`: the key of the column in `columns` of a registry entry. Every record contains such a column.
     - `is_pair`: one of two answers, in place of `response`. In a conversation it is a turn.
     - `has_answer`: values are answers, or contain them, so that no template needs to write one.
-    - `loaded_columns`: the columns of LLaMA-Factory's loaded rows that `loaded_pairs` compares (`_tools`).
+    - `loaded_column`: the column of LLaMA-Factory's loaded rows that `loaded_pairs` compares (`_tools`).
     - `compared`: how the lint compares rows by it, as `ASKED` or a `MARK` of the answer.
     - `judge`: judges all kept values of a split together, which are counted for it; `place` is the first file
       of the split. Returns the error of all of them, or a line for people, "" if there is nothing to add.
@@ -170,7 +170,7 @@ class Kind:
     part: str = ""
     is_pair: bool = False
     has_answer: bool = False
-    loaded_columns: Names = ()
+    loaded_column: str = ""
     compared: str = ""
     judge: Callable[[Counter[object], str], Problem | str] | None = None
     shapes: Names = ()
@@ -205,7 +205,7 @@ class Kind:
     def loaded_pairs(self, example: "Example", loaded: LoadedRow) -> Iterable[tuple[object, object]]:
         """Pairs of a value in a record and the value that LLaMA-Factory must have loaded for it.
 
-        `loaded` is the row that LLaMA-Factory has made of the record, with `loaded_columns`.
+        `loaded` is the row that LLaMA-Factory has made of the record, with `loaded_column`.
         """
         del example, loaded
         return ()

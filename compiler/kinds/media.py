@@ -105,16 +105,14 @@ class MediaKind(Kind):
 
     def loaded_pairs(self, example: Example, loaded: LoadedRow) -> Iterator[tuple[object, object]]:
         """Yield the paths that differ. The loader puts media_dir before the paths of files that it finds."""
-        (column,) = self.loaded_columns
         paths = map(str, example.media.get(self.part, ()))
-        for path, loaded_path in zip_longest(paths, loaded[column] or (), fillvalue=""):
+        for path, loaded_path in zip_longest(paths, loaded[self.loaded_column] or (), fillvalue=""):
             if not path or not loaded_path.endswith(path):
                 yield path, loaded_path
 
     def not_found(self, loaded: LoadedRow) -> str:
         """The first path that leads to no file, cut to `LONGEST_PATH`."""
-        (column,) = self.loaded_columns
-        for path in loaded[column] or ():
+        for path in loaded[self.loaded_column] or ():
             if not is_file(Path(path)):
                 return str(path)[:LONGEST_PATH]
         return ""
@@ -126,7 +124,7 @@ def _kind(name: str) -> MediaKind:
         _PATHS,
         code="E110",
         part=name,
-        loaded_columns=(f"_{name}",),
+        loaded_column=f"_{name}",
         compared=ASKED,
         beside=Beside(USUAL_NAMES[name], questions=True, settings={"default": []}),
         reader=MediaReader,

@@ -144,7 +144,7 @@ TOOL_LIST = ToolsKind(
     },
     is_optional=True,
     is_text=True,
-    loaded_columns=("_tools",),
+    loaded_column="_tools",
     beside=Beside((TOOLS, "functions")),
     reader=ToolsReader,
 )

@@ -26,11 +26,9 @@ class RecordComparison:
     def __init__(self, loaded: Any, records: Records, verdict: Verdict) -> None:
         self.places: list[str] = []  # of the records
         self._records, self._verdict = records, verdict
-        self._kinds = [kind for kind in kinds().values() if kind.loaded_columns]
-        names = ["_prompt", "_response", "_system"]
-        for kind in self._kinds:
-            names += kind.loaded_columns
-        self._columns = loaded.select_columns(names)
+        self._kinds = [kind for kind in kinds().values() if kind.loaded_column]
+        columns_of_kinds = [kind.loaded_column for kind in self._kinds]
+        self._columns = loaded.select_columns(["_prompt", "_response", "_system", *columns_of_kinds])
 
     def add(self, start: int, size: int) -> int:
         """Compare the batch of rows that begins here; the number of its rows."""

@@ -34,7 +34,7 @@ class SoundsKind(Kind):
 
 SOUNDS = SoundsKind("sounds", {"type": "string", "description": "paths"}, part="audios", compared=ASKED,
                     beside=Beside(("sounds",), questions=True),
-                    loaded_columns=("_audios",), reader=SoundsReader)
+                    loaded_column="_audios", reader=SoundsReader)
 """
 SPEC = """
 about: a kind of a new file
