@@ -137,10 +137,10 @@ def json_text(value: object, *, ascii_only: bool = False) -> str:
 
 def read_json(path: Path) -> object:
     """Read a JSON file as `parse_json` does."""
-    return parse_json(path.read_bytes(), str(path))
+    return parse_json(path.read_bytes(), path)
 
 
-def parse_json(text: bytes | str, place: str, line: int = 1, *, unique_keys: bool = False) -> object:
+def parse_json(text: bytes | str, place: object, line: int = 1, *, unique_keys: bool = False) -> object:
     """Parse JSON text (UTF-8) that begins at `line` of the file `place`. `ContentError` names the place.
 
     `unique_keys`, for files that are written back, refuses duplicate keys, of which Python's parser keeps
@@ -159,7 +159,7 @@ def parse_json(text: bytes | str, place: str, line: int = 1, *, unique_keys: boo
     except DuplicateKeyError as error:
         raise ContentError(f"{place}: {error}: keep one") from error
     except UnicodeDecodeError as error:
-        where = f"{place}:{line}" if line > 1 else place
+        where = f"{place}:{line}" if line > 1 else f"{place}"
         raise ContentError(f"{where}: not UTF-8 at byte {error.start}: save it as UTF-8") from error
     except RecursionError as error:
         raise ContentError(f"{place}:{line}: nested too deep to be read") from error
@@ -185,7 +185,7 @@ def unique(pairs: list[tuple[str, object]]) -> Fields:
 
 def read_object(path: Path, *, unique_keys: bool = False) -> Fields:
     """Read a JSON file that must be an object; `ContentError` otherwise."""
-    value = parse_json(path.read_bytes(), str(path), unique_keys=unique_keys)
+    value = parse_json(path.read_bytes(), path, unique_keys=unique_keys)
     if not isinstance(value, dict):
         raise wrong_value(path, value, "a JSON object")
     return value

@@ -42,7 +42,7 @@ def read_yaml(path: Path, description: str) -> Yaml:
     """Read a YAML file. `RequestError` with its `description` if missing, `ContentError` if broken."""
     require(path, description)
     with path.open("rb") as file:
-        return parse_yaml(file.read(MOST_BYTES + 1), str(path))
+        return parse_yaml(file.read(MOST_BYTES + 1), path)
 
 
 def read_mapping(path: Path, description: str) -> Fields:
@@ -53,7 +53,7 @@ def read_mapping(path: Path, description: str) -> Fields:
     return value
 
 
-def parse_yaml(text: bytes | str, place: str) -> Yaml:
+def parse_yaml(text: bytes | str, place: object) -> Yaml:
     """Parse YAML (None for an empty text). `ContentError` begins with `place` and the line."""
     import yaml
 
@@ -159,7 +159,7 @@ def _loader() -> "type[yaml.SafeLoader]":
     return Loader
 
 
-def _check_depth(place: str, text: str) -> None:
+def _check_depth(place: object, text: str) -> None:
     """Refuse deep nesting by the parser's events: the C loader's recursion would overflow the stack."""
     import yaml
 
@@ -173,7 +173,7 @@ def _check_depth(place: str, text: str) -> None:
             raise ContentError(f"{place}: more than {MOST_DEPTH} lists and mappings in one another")
 
 
-def _size(node: "yaml.Node", place: str, sizes: "dict[yaml.Node, int]") -> int:
+def _size(node: "yaml.Node", place: object, sizes: "dict[yaml.Node, int]") -> int:
     """How many values a node has, with aliases expanded.
 
     `sizes` has those of the nodes before, 0 of one that is not yet complete. `ContentError` for equal keys
@@ -226,7 +226,7 @@ def json_lines(path: Path, *, growing: bool = False) -> Iterator[tuple[int, Fiel
             text = line.strip()
             if not text or text == BOM or (growing and is_cut_off):
                 continue
-            value = parse_json(text, str(path), number)
+            value = parse_json(text, path, number)
             if not isinstance(value, dict):
                 raise wrong_value(f"{path}:{number}", value, "an object")
             yield number, value

@@ -84,7 +84,7 @@ class TokenLossFile:
 
 
 def _row(line: bytes, path: Path, number: int) -> int:
-    fields = parse_json(line, str(path), number)
+    fields = parse_json(line, path, number)
     row = None
     if isinstance(fields, dict):
         row = fields.get("row")
