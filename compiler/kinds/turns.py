@@ -88,30 +88,29 @@ def read_turns(
     value: list[Fields],
     keys: TurnKeys,
     without_tools: str = "",
-    keeps_text_with_calls: bool = False,
     *,
     asks: bool = False,
-    left_out: Container[str] = (),
+    options: Container[str] = (),
 ) -> Talk:
     """Read the turns of one row in order; `WrongValueError` names the turn that is wrong.
 
     - `keys`: the keys of turns that the spec leaves out on purpose.
     - `without_tools`: the outputs that cannot contain tool calls and their results.
-    - `keeps_text_with_calls`: text next to a call is kept.
     - `asks`: the last turn is the user's, since the answer is in another column.
-    - `left_out`: the ends that are left out, `unasked` and `unanswered`.
+    - `options`: those of the column. `unasked` and `unanswered` are ends that are left out, with `calls` a
+      text next to a call is kept.
 
     Successive results become one turn, and reasoning under its own key becomes a thought before its turn.
     As LLaMA-Factory's converters require, user (or observation) and assistant (or call) alternate after an
     optional system turn, and the assistant has the last turn.
     """
-    turns = [_turn(number, item, keys, keeps_text_with_calls) for number, item in enumerate(value, 1)]
+    turns = [_turn(number, item, keys, "calls" in options) for number, item in enumerate(value, 1)]
     _order_results(value, turns)
     system = [turn for turn in turns[:1] if turn.role == SYSTEM]
     kept = turns[len(system) :]
-    if "unasked" in left_out:
+    if "unasked" in options:
         kept = list(dropwhile(lambda turn: turn.role == ASSISTANT, kept))
-    while "unanswered" in left_out and not asks and kept and kept[-1].role == USER:
+    while "unanswered" in options and not asks and kept and kept[-1].role == USER:
         kept.pop()
     talk: Talk = []
     for turn in kept:
@@ -347,7 +346,6 @@ class TurnsReader(ColumnReader):
     def prepare(self) -> None:
         """Find out what the outputs leave out."""
         spec = self.spec
-        self.keeps_text_with_calls = any(column.options.get("calls") == "text" for column in spec.columns)
         self.pair = spec.named(*PAIR)
         self.without_tools = files_without(spec, CALL, OBSERVATION)
         self.leaving_system_out = ", ".join(
@@ -371,14 +369,7 @@ class TurnsReader(ColumnReader):
         keys = TurnKeys(self.spec, self.source)
         asked = value[:-1] if self._ends_with_chosen() else value
         asks = bool(self.pair) or self._has_completion()
-        talk = read_turns(
-            asked,
-            keys,
-            self.without_tools,
-            self.keeps_text_with_calls,
-            asks=asks,
-            left_out=self.column.options,
-        )
+        talk = read_turns(asked, keys, self.without_tools, asks=asks, options=self.column.options)
         has_system = talk[0].role == SYSTEM
         self.noted[UNASKED] += talk[has_system].number > 1 + has_system
         self.noted[UNANSWERED] += not asks and talk[-1].number < len(asked)
