@@ -25,24 +25,27 @@ def find_files(
     `RequestError` if the hub cannot be reached (`fixes` are added then), or lacks the dataset, revision,
     configuration or split.
     """
+    # Without torch, which `datasets` would load for its own formats, and without its messages.
+    for name, value in (("USE_TORCH", "0"), ("HF_HUB_VERBOSITY", "error"), ("DATASETS_VERBOSITY", "error")):
+        os.environ.setdefault(name, value)
+    import datasets
+    from datasets.exceptions import DatasetNotFoundError, DatasetsError
     from httpx import HTTPError
 
+    datasets.disable_progress_bars()
     options = {key: hub[key] for key in OPTIONS if key in hub}
     address = " ".join([hub["path"], *(f"{key} {value}" for key, value in options.items())])
-    library = _library()
     try:
-        files_by_name = library.load_dataset_builder(hub["path"], **options).config.data_files or {}
+        files_by_name = datasets.load_dataset_builder(hub["path"], **options).config.data_files or {}
         inputs = [
             (splits[name], _file(file, stream=bool(hub.get("stream"))))
             for name, files in files_by_name.items()
             if name in splits
             for file in files
         ]
-    except library.exceptions.DatasetNotFoundError as error:
+    except DatasetNotFoundError as error:
         raise RequestError(f"{error} {fixes}") from error
-    except (
-        library.exceptions.DatasetsError, HTTPError, OSError, ValueError, RuntimeError, ImportError,
-    ) as error:  # fmt: skip
+    except (DatasetsError, HTTPError, OSError, ValueError, RuntimeError, ImportError) as error:
         reason = " ".join(str(error.__cause__ or error).split())[:200] or repr(error)
         raise RequestError(f"{address}: cannot be read from the hub ({reason}); {fixes}") from error
     if not inputs:
@@ -64,13 +67,3 @@ def _file(address: str, *, stream: bool) -> Path | RemoteFile:
     repo, _, rest = address.removeprefix("hf://datasets/").partition("@")
     commit, _, file = rest.partition("/")
     return Path(hf_hub_download(repo, file, repo_type="dataset", revision=commit))
-
-
-def _library() -> Any:
-    """Import `datasets` without torch, which it would load for its own formats, and without its messages."""
-    for name, value in (("USE_TORCH", "0"), ("HF_HUB_VERBOSITY", "error"), ("DATASETS_VERBOSITY", "error")):
-        os.environ.setdefault(name, value)
-    import datasets
-
-    datasets.disable_progress_bars()
-    return datasets
