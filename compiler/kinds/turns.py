@@ -367,7 +367,9 @@ class TurnsReader(ColumnReader):
     def read(self, value: list[Fields]) -> Talk:
         """The turns of one row, without the answer that is chosen. `WrongValueError` if a part is lost."""
         keys = TurnKeys(self.spec, self.source)
-        asked = value[:-1] if self._ends_with_chosen() else value
+        asked = value
+        if self.pair and self.source == self.file.sources.get(self.pair[0]):  # which ends with the answer
+            asked = value[:-1]
         asks = bool(self.pair) or self._has_completion()
         talk = read_turns(asked, keys, self.without_tools, asks=asks, options=self.column.options)
         has_system = talk[0].role == SYSTEM
@@ -388,10 +390,6 @@ class TurnsReader(ColumnReader):
     def _has_completion(self) -> bool:
         """True if the file has the answer in another column."""
         return any(name in self.file.sources for name in self.completions)
-
-    def _ends_with_chosen(self) -> bool:
-        """True if the turns are taken from the column of the chosen answer, and end with it."""
-        return bool(self.pair) and self.source == self.file.sources.get(self.pair[0])
 
     def _refuse_masked(self, marked: dict[int, Fields], talk: Talk, keys: TurnKeys) -> None:
         """Refuse a row if an output would teach an answer that is marked as not to be learned."""

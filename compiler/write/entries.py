@@ -11,7 +11,9 @@ def entry_of(spec: Spec, output: Output, file_name: str) -> Entry:
         return {"file_name": file_name, "formatting": "alpaca", "columns": {"prompt": output.field}}
     recorded_parts = {kind.part: name for name, kind in spec.recorded.items()}
     has_pair = any(kind.is_pair for kind in spec.recorded.values())
-    entry: Entry = {"ranking": True} if has_pair else {}
+    entry: Entry = {}
+    if has_pair:
+        entry["ranking"] = True
     entry["file_name"] = file_name
     if output.format == "alpaca":
         columns = dict(ALPACA)
