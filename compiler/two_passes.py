@@ -119,7 +119,10 @@ def _chosen(run: Run, part: str, rows: Order, expected: int | None) -> Order:
     if expected is not None:
         run.report.problems.notes.append(f"{part}: {len(chosen)} rows of {expected} wanted")
         if len(chosen) < expected:
-            message = f"too few rows for this part: found {len(chosen)}, expected {expected}"
+            message = (
+                f"too few rows for this part: found {len(chosen)}, expected {expected}; a smaller `total` "
+                "keeps the shares"
+            )
             run.report.problems.warn(Problem("W210", part, message))
     return chosen
 

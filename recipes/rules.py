@@ -215,7 +215,12 @@ def _deepspeed(recipe: Recipe) -> Iterator[Problem]:
     except ContentError as error:
         yield recipe.setting_problem("E310", "deepspeed", str(error))
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
-        yield recipe.setting_problem("E310", "deepspeed", f"{name}: file not found", near_name(Path(name)))
+        yield recipe.setting_problem(
+            "E310",
+            "deepspeed",
+            f"{name}: file not found",
+            f"{near_name(Path(name))}; recipes/deepspeed/z3.json and others are bundled",
+        )
 
 
 def _paths(recipe: Recipe) -> Iterator[Problem]:

@@ -4,6 +4,7 @@ YAML 1.1 with text as keys, and without dates (they stay text), equal keys, and 
 endless values.
 """
 
+import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
@@ -76,9 +77,12 @@ def parse_yaml(text: bytes | str, place: object) -> Yaml:
     except UnicodeDecodeError as error:
         raise ContentError(f"{place}: not UTF-8 at byte {error.start}: save it as UTF-8") from error
     except yaml.MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        line, problem = error.problem_mark.line + 1 if error.problem_mark else 1, error.problem
+        joined = re.search(r"^\w+:(?=\S)", str(text), re.MULTILINE)
+        if joined is not None:  # which YAML notices far below
+            line, problem = str(text).count("\n", 0, joined.start()) + 1, f"no blank after {joined[0]}"
         raise ContentError(
-            f"{place}:{line}: not YAML: {error.problem}; indent with spaces, write `key: value`, close each "
+            f"{place}:{line}: not YAML: {problem}; indent with spaces, write `key: value`, close each "
             "quote, and put a value with a colon, # or bracket in quotes"
         ) from error
     except (yaml.YAMLError, ValueError, TypeError, LookupError) as error:  # 5,000 digits, !!bool maybe

@@ -188,6 +188,7 @@ def test_all_commands_take_the_same_folder():
     ("content", "reason"),
     [
         (b"adapters: [rte=0.5\n", "not YAML"),
+        (b"adapters: [rte=0.5]\nmethod:ties\nout: x\n", ":2: not YAML: no blank after method:;"),
         (b"- a\n", 'found ["a"], expected a mapping'),
         (b"adapter: [rte=1]\n", "unknown key 'adapter'; did you mean \"adapters\""),
         (b"adapters: {rte: 0.5}\n", "expected a list (NAME_OR_DIR=WEIGHT, for example [rte=0.5, mnli=0.5])"),
