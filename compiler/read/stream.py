@@ -177,7 +177,7 @@ def undecodable(data: bytes, place: str) -> Problem | None:
             return Problem("E001", place, CUT_OFF, hint=GET_AGAIN)
         where = f"0x{data[error.start]:02x} at byte {error.start + 1} of the row"
         fix = (
-            "correct the row, or name the encoding of the whole file in a spec under `source:`, "
+            "correct the row, save the file as UTF-8, or name the encoding in a spec under `source:`, "
             "such as `encoding: cp1252` or `encoding: gb18030`: `tuneyard data init` looks for it in the "
             "first 16 MiB"
         )
