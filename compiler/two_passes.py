@@ -42,7 +42,7 @@ class FirstPass:
 def write_arranged(run: Run, executor: Executor | None) -> None:
     """Read all sources, and write each split."""
     spec = run.spec
-    parts_of_sources: dict[str, Sequence[str]] = {PART: spec.parts}
+    parts_of_sources = {PART: spec.parts}
     if not (spec.mix or spec.split):
         parts_of_sources = {part: (part,) for part in spec.parts if run.inputs_of(part)}
     with run.reading(list(chain.from_iterable(parts_of_sources.values())), executor):

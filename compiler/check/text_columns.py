@@ -22,7 +22,9 @@ class TextColumns:
         self.label_is_learned = "label" in answered and bool(spec.labels)
         self.asked = output.columns_of("instruction", "input", "system", "user", "text")
         self.answered = [name for name in answered if name != "label" or not spec.labels]
-        self.may_be_blank = [name for name in self.answered if kinds[name].may_be_blank]
+        self.may_be_blank = [
+            name for name in self.answered if kinds[name].may_be_blank or kinds[name].is_text
+        ]
         if self.turns:
             self.asked, self.answered, self.may_be_blank = ["asked"], ["answered"], ["answered"]
         written = spec.written_by(output)

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from tuneyard.compiler.init.profile import FEWEST_ROWS, MOST_VALUES, FileProfile, Leaf
 from tuneyard.compiler.spec.column_meanings import CLASS_ENDINGS, USUAL_NAMES
-from tuneyard.core.errors import show_values
+from tuneyard.core.errors import nearest_name, show_value, show_values
 
 Labels = dict[str, list[object]]
 """The raw labels by the label that a model answers with."""
@@ -90,7 +90,7 @@ def class_leaves(profile: FileProfile, text: Leaf) -> list[Leaf]:
     """
     authors = author_leaves(profile)
     texts = list(map(str, profile.values(text)))
-    candidates: list[tuple[bool, bool, bool, int, Leaf]] = []
+    candidates = []
     for leaf in profile.leaves.values():
         is_rating = leaf.is_called("rating")
         if leaf.kind in ("number", "fraction") and not (is_rating or leaf.names):
@@ -127,12 +127,12 @@ def class_leaves(profile: FileProfile, text: Leaf) -> list[Leaf]:
 
 def label_values(leaf: Leaf) -> tuple[list[object], list[object]]:
     """The distinct values of a label, sorted, and next to them all values, those of unlabelled rows last."""
-    values = dict.fromkeys(map(_whole_number, leaf.values))
-    real: list[object] = sorted((value for value in values if value not in UNLABELLED), key=str)
+    values = dict.fromkeys(map(whole_number, leaf.values))
+    real = sorted((value for value in values if value not in UNLABELLED), key=str)
     return real, list(dict.fromkeys([*real, *values]))
 
 
-def _whole_number(value: object) -> object:
+def whole_number(value: object) -> object:
     """The whole number that digits or 1.0 are: cells of a table hold only text."""
     if isinstance(value, float) and value.is_integer():
         return int(value)
@@ -146,7 +146,7 @@ def label_map(leaf: Leaf, chinese: bool) -> tuple[Labels, list[str]]:
     real, values = label_values(leaf)
     if leaf.kind == "truth value":
         return named_labels(TRUTH, values, chinese), []
-    meanings: dict[object, str] = {}
+    meanings = {}
     spellings: dict[str, list[str]] = {}
     for value in sorted(real, key=lambda value: str(value).swapcase()):  # small letters first
         name = _class_in(leaf.named(value))
@@ -159,6 +159,10 @@ def label_map(leaf: Leaf, chinese: bool) -> tuple[Labels, list[str]]:
         for variants in spellings.values()
         if len(variants) > 1
     ]
+    for name, raw in labels.items():
+        near = nearest_name(name, labels.keys() - {name})
+        if near and sum(map(leaf.values.__getitem__, raw)) == 1:
+            guesses.append(f"{leaf.path}: {show_value(name)} is the class of one row; is {near} meant?")
     numbers = [name for name in labels if re.fullmatch(r"[\d.]+", name)]
     if len(numbers) < len(labels.keys() - {"unlabelled"}):
         return labels, guesses

@@ -187,7 +187,7 @@ def _refuse_splits_inside(archive: Path, files: Sequence[Member]) -> None:
 
 def _best_reading(path: SourcePath, file: Readable, sources: Iterable[Source]) -> FileProfile:
     """Read a file by each source until one has no problem. The source with the fewest problems wins."""
-    readings: list[FileProfile] = []
+    readings = []
     for source in sources:
         profile = FileProfile(path, source)
         readings.append(profile)
@@ -238,7 +238,7 @@ def _refuse_other_columns(path: SourcePath, files: Sequence[SourceFile]) -> None
 
     Ids do not count: the files of an export often share nothing else.
     """
-    columns: dict[str, set[str]] = {}
+    columns = {}
     for file in files[:COMPARED_FILES] if len(files) > 1 else ():
         for rows in islice(read(file, str(file), Source(), Problems()), 1):
             columns[str(file)] = {name for name in rows.names() if not ID.search(name.lower())}
@@ -247,8 +247,8 @@ def _refuse_other_columns(path: SourcePath, files: Sequence[SourceFile]) -> None
         if 2 * len(columns[first] & names) < min(len(columns[first]), len(names)):
             raise ContentError(
                 f"{path}: its files hold different data: {first} has the columns "
-                f"{', '.join(sorted(columns[first]))}, and {other} has {', '.join(sorted(names))}; give one "
-                f"file: tuneyard data init {shlex.quote(first)}"
+                f"{', '.join(sorted(columns[first]))}, and {other} has {', '.join(sorted(names))}; write "
+                f"them alike, or give one file: tuneyard data init {shlex.quote(first)}"
             )
 
 
@@ -278,7 +278,7 @@ def _are_numbered(names: Iterable[str]) -> bool:
 def _has_only_an_answer(fields: object) -> bool:
     """True for a list of answers, or one next to which nothing may be the question: its key is it, no id."""
     if not isinstance(fields, dict):
-        return _type_of(fields) == "texts"
+        return _type_of(fields) in ("text", "texts")
     roles = set(map(role_of_name, fields))
     return "answer" in roles and roles.isdisjoint(PROMPTS)
 
@@ -292,7 +292,7 @@ def _sources_to_try(
             line for line in head_of(path, encoding).decode(errors="replace").splitlines() if line.strip()
         ]
         speakers = {SPEAKERS[found[1].lower()] for found in map(SPEAKER.match, lines) if found is not None}
-        rows: ByPart = {}
+        rows = {}
         headings = list(filter(_HEADING.match, lines))
         is_faq = 2 * len(list(filter(ASKING.fullmatch, headings))) > len(headings)
         if is_faq or ({"user", "assistant"} <= speakers and any(map(SPEAKER.match, lines[:3]))):  # or a title
@@ -326,7 +326,7 @@ def _sources_to_try(
     lists = layout_of(head, len(head) < LOOKED_AT).lists
     parts = lists or members
     if len(parts) > 1 and SPLIT_NAMES.issuperset(map(str.lower, parts)):
-        keys: ByPart = {name: (name,) for name in parts}
+        keys = {name: (name,) for name in parts}
         yield [Source(splits=keys, rows=keys, encoding=encoding)]
     elif lists:
         for name, items in sorted(lists.items(), key=lambda each: -len(each[1])):

@@ -43,7 +43,6 @@ LONGEST = 400  # characters of a text that are shown
 EMPTY_ANSWER = "W204"
 TOLD = {
     EMPTY_ANSWER: ("answer", "are empty, or a word for that"),
-    "W211": ("example", "have a class of their own, perhaps a misspelt one"),
     "W205": ("example", "contain a token of a chat template, learned as text"),
     "W214": ("answer", "contain HTML, which `clean: html` in the spec takes out"),
     "W225": ("example", "begin after a blank line and may go on with the one before"),

@@ -9,6 +9,9 @@ from tuneyard.compiler.spec.column_meanings import USUAL_NAMES
 from tuneyard.core.errors import Problem
 from tuneyard.core.records.calls import unusable
 
+MOSTLY = 0.9
+"""The share of rows that have a mark, from which on the others are rejected ones."""
+
 
 class KtoReader(ColumnReader):
     """Reads marks, and ratings if the column has `at_least`."""
@@ -41,7 +44,8 @@ def _are_marks(name: str, values: Sequence[object]) -> bool:
     """True for two marks, one of them for good answers. In a `label` only true and false are no classes."""
     if name == "label":
         return {str(value).lower() for value in values} <= {"true", "false"}
-    return set(map(as_number, values)) in ({0, 1}, {-1, 1})
+    given = [value for value in values if value not in ("", None)]
+    return set(map(as_number, given)) in ({0, 1}, {-1, 1}) and len(given) > MOSTLY * len(values)
 
 
 KTO = Kind(

@@ -65,7 +65,7 @@ SPEAKERS = {
     **dict.fromkeys(
         (
             *QUESTIONS, "user", "human", "customer", "client", "caller", "visitor", "patient", "student",
-            "inbound", "you", "you said", "inst",
+            "inbound", "you", "you said", "inst", "usr",
             "用户", "客户", "顾客", "访客", "患者", "学生", "买家",
             "ユーザー", "質問", "顧客", "사용자", "질문", "고객",
             "kunde", "nutzer", "cliente", "usuario", "utilisateur",
@@ -84,7 +84,7 @@ SPEAKERS = {
         ),
         "assistant",
     ),
-    **dict.fromkeys(("system", "système", "systeme", "sistema", "系统"), "system"),
+    **dict.fromkeys(("system", "sys", "système", "systeme", "sistema", "系统"), "system"),
 }  # fmt: skip
 """Roles by the names of speakers: turns in a text begin with them, a table has them in a column."""
 _LONGEST_FIRST = "|".join(sorted(SPEAKERS, key=len, reverse=True))

@@ -123,8 +123,8 @@ def read_array(
     other splits. If the keys are `guessed`, a second list of objects next to theirs is a problem.
     """
     walk = _Walk(scanner, guessed, source.answers_by_question)
-    rows: list[Fields] = []
-    lines: list[Line] = []
+    rows = []
+    lines = []
     count = done = 0
     since = 0  # rows, also bad ones, since the last batch
     try:
@@ -240,7 +240,7 @@ class _Walk:
     def _under(self, steps: Steps, where: str, outer: Fields) -> Iterator[Found]:
         """Read the rows under the first key, and skip the other keys."""
         step, outer = steps[0], dict(outer)
-        keys: list[str] = []
+        keys = []
         for _ in self.scanner.items("}"):
             key = self.scanner.key()
             if key in keys:

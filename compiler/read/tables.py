@@ -266,10 +266,10 @@ def _quoted(text: "_Text", delimiter: str) -> Lines:
 
     reader = csv.reader(counted(), delimiter=delimiter, strict=True)
     block_of_rows, line = text.block, 1
-    rows: list[Cells] = []
-    lines: list[int] = []
+    rows = []
+    lines = []
     unclosed = "a field opened with a quote must be closed"
-    failure: UnreadableFileError | None = None
+    failure = None
     try:
         for row in reader:
             rows.append(row)

@@ -30,7 +30,7 @@ _USUAL_NAMES = {
     "prose answer": "code sql query resolution assistant agent bot ai gpt doctor therapist operator label",
     "text": "text content body document utterance 话语 文本 内容 正文 句子 评论",
     "summary": "summary highlights 摘要",
-    "summarized": "article document dialogue text conversation transcript 文章 正文 对话",
+    "summarized": "article document body_text dialogue text conversation transcript 文章 正文 对话",
     "premise": "premise sentence1 text_a 前提",
     "hypothesis": "hypothesis sentence2 text_b 假设",
     "label": "gold_label label_text label_name label labels final_decision category class target label1 "

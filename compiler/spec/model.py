@@ -440,7 +440,7 @@ def _check_names(spec: Spec) -> None:
     _refuse(spec.labels and "label" not in columns, "`labels` needs a column `label`")
     strange = any(name != "label" or not spec.labels for name in spec.named("label"))
     _refuse(strange, "`is: label` is for the column `label`, and needs `labels`")
-    raw_labels: set[tuple[bool, object]] = set()
+    raw_labels = set()
     for raws in spec.labels.values():
         for raw in raws:
             key = (isinstance(raw, bool), raw)
@@ -487,8 +487,8 @@ def _check_files(spec: Spec) -> None:
         spec.sample is not None and (spec.mix or PART not in spec.parts),
         f"`sample` takes rows of the part {PART!r}, and there is none",
     )
-    files: list[str] = []
-    datasets: list[str] = []
+    files = []
+    datasets = []
     for split in (*spec.splits, WHOLE):
         for number, output in spec.outputs_of(split):
             if split != WHOLE and len(spec.splits) > 1:

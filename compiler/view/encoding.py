@@ -225,7 +225,7 @@ def _checked(
     if any(None in segment.ids for segment in segments):
         raise ContentError("the template writes a token that the tokenizer lacks")
     kept_ids: Ids = []
-    states: list[int] = []
+    states = []
     for segment in segments:
         place = len(kept_ids)
         kept_ids += segment.ids[: segment.kept]

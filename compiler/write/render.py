@@ -86,7 +86,7 @@ class Renderer:
 
     def _kept(self, batch: Batch) -> list[Field]:
         """The fields of a record besides its texts: columns as their kinds write them, and kept columns."""
-        fields: list[Field] = []
+        fields = []
         for name, kind in self.beside.items():
             texts = batch.columns[name]
             fields.append((name, _answers(texts, self.output.format) if kind.is_pair else texts))
@@ -137,7 +137,7 @@ class Renderer:
     def _talks(self, batch: Batch) -> Iterator[Talk]:
         """Yield the turns of each row: from its column of turns, or made by the templates."""
         if self.from_turns:
-            talks: list[Talk] = batch.columns[self.spec.turns]
+            talks = batch.columns[self.spec.turns]
             if self.spec.has_own_system(self.output):  # it stands in place of those that the spec ignores
                 talks = [[turn for turn in talk if turn.role != SYSTEM] for talk in talks]
             yield from talks

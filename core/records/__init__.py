@@ -133,7 +133,7 @@ def format_of_record(record: Record) -> RecordFormat:
         return RecordFormat("sharegpt", {**columns, **SHAREGPT}, SHAREGPT_TAGS, ranking)
     if isinstance(record.get("text"), str):
         return RecordFormat("alpaca", {"prompt": "text"}, {})
-    question: Mapping[str, str] = ALPACA
+    question = ALPACA
     if ALPACA["prompt"] not in record:
         answers = {names["response"] for names in (ALPACA, *BARE_QUESTIONS)} & record.keys()
         for names in BARE_QUESTIONS:
@@ -189,7 +189,7 @@ class RecordReader:
         tools = self._value(record, "tools") or ""
         if not isinstance(tools, str):
             tools = json.dumps(tools, ensure_ascii=False, default=str)
-        media: dict[str, list[object]] = {}
+        media = {}
         for kind in PLACEHOLDERS:
             paths = self._value(record, kind)
             if isinstance(paths, list):
@@ -268,7 +268,7 @@ class RecordReader:
         if self.format.formatting == OPENAI and turns and turns[-1][0] == "observation":
             turns = turns[:-1]  # LLaMA-Factory loses results that no turn follows
         fault = self._turns_fault(turns, numbers)
-        answers: list[Turn] = []
+        answers = []
         if self.format.ranking and not fault:
             answers = [self._reply(record, part) for part in PAIR]
         elif not self.format.ranking and turns and turns[-1][0] in ANSWERS:
@@ -369,7 +369,7 @@ def _with_joined_results(turns: list[Turn], numbers: list[int]) -> tuple[list[Tu
     A joined turn keeps the number of its first one.
     """
     joined: list[Turn] = []
-    joined_numbers: list[int] = []
+    joined_numbers = []
     for number, (role, text) in zip(numbers, turns, strict=True):
         if role == "observation" and joined and joined[-1][0] == "observation":
             joined[-1] = (role, f"{joined[-1][1]}{RESULTS}{text}")

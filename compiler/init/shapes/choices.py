@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from string import ascii_lowercase, ascii_uppercase
 
-from tuneyard.compiler.init.labels import label_values
+from tuneyard.compiler.init.labels import label_values, whole_number
 from tuneyard.compiler.init.profile import MOST_VALUES, FileProfile, Leaf
 from tuneyard.compiler.init.proposal import (
     Proposal,
@@ -16,11 +16,16 @@ from tuneyard.compiler.init.proposal import (
 from tuneyard.compiler.rows import Fields
 from tuneyard.compiler.spec.column_meanings import CHOICE_COLUMN, USUAL_NAMES, WRONG_CHOICE
 
+NEARLY_ALL = 0.95
+"""The share of rows with the number of a choice; the compile rejects the others."""
+
 
 def listed_choices(profile: FileProfile) -> Proposal | None:
     """A question or the beginning of a text, a list of choices, and the correct one of them."""
     choices = profile.called("choices", kinds=["texts"])
-    answer = profile.named((*USUAL_NAMES["chosen letter"], "label"), ("text", "number"))
+    answer = profile.named(
+        (*USUAL_NAMES["chosen letter"], *USUAL_NAMES["chosen text"], "label"), ("text", "number")
+    )
     named_question = question_leaf(profile)
     question = named_question or longest_prose(profile)
     if choices is None or answer is None or question is None:
@@ -102,10 +107,11 @@ def _answer_of(profile: FileProfile, choices: Sequence[Leaf]) -> Leaf | None:
 
 
 def _first_number(answer: Leaf, count: int) -> int | None:
-    """The number of the first of `count` choices, 0 or 1, by the numbers of the answers; None for others."""
-    numbers, _ = label_values(answer)
+    """The number of the first of `count` choices, 0 or 1, by nearly all answers; None for others."""
     for first in (0, 1):
-        if numbers and set(range(first, first + count)).issuperset(numbers):
+        numbers = range(first, first + count)
+        rows = sum(rows for value, rows in answer.values.items() if whole_number(value) in numbers)
+        if rows > NEARLY_ALL * answer.filled:
             return first
     return None
 

@@ -249,5 +249,5 @@ def _refuse_rows_in_lines(profile: FileProfile, path: str) -> None:
                 "expected plain text; name it .csv, without comments (#), or write .jsonl with a key for "
                 f"each field. To learn whole lines: --text {path}"
             )
-    if all(line.startswith("{") and line.endswith("}") for line in lines):
+    if sum(line.startswith("{") and line.endswith("}") for line in lines) >= SAME * len(lines):
         raise ContentError(f"{profile.path}: each line is an object, expected plain text; name it .jsonl")

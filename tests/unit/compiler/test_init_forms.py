@@ -295,8 +295,10 @@ def test_a_conversation_a_file_with_fields_beside_it(bench) -> None:
 @pytest.mark.parametrize("mark", [{"thumbs": ("Thumbs up", "bad")}, {"thumbs_up": (True, False)}])
 def test_thumbs_up_or_down_mark_an_answer(bench, mark) -> None:
     ((name, values),) = mark.items()
-    found = records(bench, [row | {name: values[n % 2]} for n, row in enumerate(FAQ)])
+    rows = [row | {name: values[n % 2]} for n, row in enumerate(FAQ)]
+    found = records(bench, rows)
     assert [record["kto_tag"] for record in found] == [True, False] * (COUNT // 2)
+    assert "is: kto" in propose(bench.rows("one_blank.jsonl", [*rows, FAQ[0] | {name: ""}]))[0]
 
 
 @pytest.mark.parametrize("user_columns", [{"text": "image", "answer": "caption"}, {"answer": "caption"}, {}])
@@ -1100,6 +1102,7 @@ def test_an_exported_folder_is_refused_with_the_file_to_give(bench) -> None:
         ("a.jsonl", '{"prompt": "a", "completion": "b"},\n' * 3, "sed "),
         ("a.jsonl", "{'question': 'why', 'answer': 'so'}\n" * COUNT, "Python's notation"),
         ("a.txt", '{"question": "why", "answer": "so"}\n' * COUNT, "name it .jsonl"),
+        ("b.txt", '{"question": "why", "answer": "so"}\n' * COUNT + '{"question": "cut\n', "name it .jsonl"),
     ],
 )
 def test_documents_and_lines_of_objects_that_are_no_json_lines_are_told_the_way(bench, name, text, fix):

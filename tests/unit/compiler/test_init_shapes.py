@@ -197,6 +197,10 @@ def test_a_bundled_spec_with_what_differs(bench, make_row, like, expected):
             'label: "ham", "HAM " differ only in case or spaces, and are one label',
         ),
         (
+            lambda n: {"text": story(n), "label": "spma" if n == 7 else ("spam", "ham")[n % 2]},
+            'label: "spma" is the class of one row; is spam meant?',
+        ),
+        (
             lambda n: {"text": story(n), "toxic": "01"[n % 2], "threat": "0"},
             "toxic, threat mark classes with 0 and 1, and the model learns toxic alone",
         ),

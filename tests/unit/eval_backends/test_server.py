@@ -339,5 +339,4 @@ def test_a_dialect_is_one_new_file(serve: Serve, tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(backends, "__path__", [*backends.__path__, str(tmp_path)])
     stand_in, connection = serve("vllm")
     stand_in.owner = "mine"
-    offers = read_models(connection, "served")
-    assert type(open_server(offers, "served", True)).__name__ == "Mine"
+    assert type(open_server(read_models(connection, "served"), "served", True)).__name__ == "Mine"
