@@ -206,7 +206,8 @@ def _check_base_names(weighted: Sequence[Weighted[Adapter]]) -> None:
         one, other = list(first_by_base.values())[:2]
         raise ContentError(
             f"different base models: {one.name} was trained on {one.config.base}, {other.name} on "
-            f"{other.config.base}; if both are the same model, give it as --base DIR, which decides"
+            f"{other.config.base}; if both are the same model, give it as --base DIR, which decides (with "
+            "--same-base if one is not here)"
         )
 
 

@@ -8,7 +8,9 @@ from tuneyard.adapters.weighted import WeightedAdapter
 from tuneyard.core import version
 from tuneyard.core.errors import RequestError, counted
 from tuneyard.core.files import sha256, versions
+from tuneyard.core.language.messages import warn
 from tuneyard.core.prompt import Encode, Messages, Tokenizer, llamafactory_encoder
+from tuneyard.core.training.training_run import read_provenance
 from tuneyard.core.weights.adapter_files import CONFIG
 from tuneyard.eval.backends import Backend
 from tuneyard.eval.backends.load import check_gguf, find_model, load_gguf_tokenizer
@@ -39,6 +41,10 @@ def prove(request: ScoringRequest, inputs: ParityInputs, tolerance: Tolerance) -
     first = opened.candidates[0]
     if len(opened.candidates) > max(1, len(request.adapters)):
         raise RequestError(f"{request.model} is an adapter itself: leave --adapter out")
+    merge = read_provenance(inputs.fused) if inputs.fused else None
+    digests = {part.adapter.digest for part in first.parts}
+    if merge and {entry["digest"] for entry in merge["adapters"]} != digests:
+        warn(f"{inputs.fused} was fused from other adapters than {first.name}: fuse it, or name --adapter")
     servers = [connect(url, inputs, opened, request.model) for url in inputs.urls]
     ways = {}
     unchecked = []
@@ -55,7 +61,7 @@ def prove(request: ScoringRequest, inputs: ParityInputs, tolerance: Tolerance) -
     facts = _facts(request, inputs, opened, datasets, servers)
     offers = [served.offers for served in servers]
     proof = Proof(next(iter(ways[first.name])), facts, tolerance, offers, unchecked=unchecked)
-    references: dict[str, list[Reference]] = {}
+    references = {}
     for candidate in opened.candidates:
         references[candidate.name] = [
             _prove_ways(request, opened.backend, candidate, dataset, ways[candidate.name], proof)
@@ -183,7 +189,7 @@ def _facts(
 def _plain(served: Server) -> dict[str, object]:
     """A server's description of itself, as prove.json has it, without its long template and settings."""
     model = served.model
-    plain: dict[str, object] = {"url": served.url}
+    plain = {"url": served.url}
     for name in (
         "engine",
         "version",

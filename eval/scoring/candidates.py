@@ -202,7 +202,7 @@ def choose_candidates(
     parts_by_name: Mapping[str, Parts],
 ) -> list[Candidate]:
     """The candidates with the prompts of their adapters' trainings."""
-    promptings: dict[tuple[Path, ...], Prompting] = {}
+    promptings = {}
     candidates = []
     for name, parts in parts_by_name.items():
         folders = tuple(part.adapter.folder for part in parts)

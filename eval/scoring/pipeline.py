@@ -151,7 +151,7 @@ def _finish(job: Job, log: PredictionLog, plan: ScoringPlan, note: str) -> None:
     too_long = [_prediction(job, row, {"too_long": reason}) for row, reason in reasons.items()]
     predictions = log.finish(too_long)
     clusters = groups_of(predictions)
-    rescored: dict[str, Any] = {}
+    rescored = {}
     kept_run = job.backend.run
     if kept_run:
         kept_results, kept = read_object(kept_run / RESULTS), kept_run / PREDICTIONS

@@ -75,7 +75,7 @@ def broken(found: dict) -> tuple[list[str], list[str]]:
     return ways, [Path(one["model"]).name for one in found["answers"] if not one["within"]]
 
 
-def test_all_is_equal(own_copy: Path) -> None:
+def test_all_is_equal(own_copy):
     from gguf import GGUFReader
 
     with patch.object(GGUFReader, "__init__", autospec=True, side_effect=GGUFReader.__init__) as parse:
@@ -95,9 +95,7 @@ def test_all_is_equal(own_copy: Path) -> None:
     assert found["answers"][1]["largest"] is None
 
 
-def test_a_recipe_without_a_template_trained_with_what_llamafactory_reads_of_the_bases(
-    own_copy: Path,
-) -> None:
+def test_a_recipe_without_a_template_trained_with_what_llamafactory_reads_of_the_bases(own_copy):
     write_json(own_copy / "lora" / "training.json", {"inputs": {"settings": {"stage": "sft"}}})
     found = prove(own_copy, "--data", own_copy / "free.json")
     assert found["reference"].startswith("LLaMA-Factory's reading of the base's chat template")
@@ -107,14 +105,17 @@ def test_a_recipe_without_a_template_trained_with_what_llamafactory_reads_of_the
     assert broken(prove(own_copy, holds=False)) == (["chat template of"], [])
 
 
-def test_of_plain_texts_no_template_was_trained(own_copy: Path) -> None:
+def test_of_plain_texts_no_template_was_trained(own_copy, capsys) -> None:
     write_json(own_copy / "lora" / "training.json", {"inputs": {"settings": {"stage": "pt"}}})
+    config = own_copy / "lora" / "adapter_config.json"
+    write_json(config, {**read_json(config), "lora_dropout": 0.5})
     found = prove(own_copy)
+    assert "was fused from other adapters than lora" in capsys.readouterr().err
     assert found["not_checked"][0].startswith("training's template: no recipe")
     assert found["reference"].startswith("chat template of")
 
 
-def test_another_template_beside_the_adapter_is_found(own_copy: Path) -> None:
+def test_another_template_beside_the_adapter_is_found(own_copy):
     template = TEMPLATES["qwen"].replace("created by", "made by")
     (own_copy / "lora" / "chat_template.jinja").write_text(template)
     found = prove(own_copy, holds=False)
@@ -124,12 +125,12 @@ def test_another_template_beside_the_adapter_is_found(own_copy: Path) -> None:
     assert "created"[:2] in first["expected_text"] or "by Al" in first["expected_text"]
 
 
-def test_another_template_of_training_is_found(own_copy: Path) -> None:
+def test_another_template_of_training_is_found(own_copy):
     found = prove(own_copy, "--template", "llama3", holds=False)
     assert broken(found) == (WAYS, []) and found["reference"] == "LLaMA-Factory template llama3"
 
 
-def test_a_wrong_weight_in_the_fused_model_is_found(own_copy: Path) -> None:
+def test_a_wrong_weight_in_the_fused_model_is_found(own_copy):
     from safetensors.numpy import load_file, save_file
 
     path = own_copy / "fused" / "model.safetensors"
@@ -140,7 +141,7 @@ def test_a_wrong_weight_in_the_fused_model_is_found(own_copy: Path) -> None:
     assert broken(prove(own_copy, "--tolerance", 99, "--flips", 8)) == ([], [])
 
 
-def test_another_tokenizer_in_the_fused_model_is_found(own_copy: Path) -> None:
+def test_another_tokenizer_in_the_fused_model_is_found(own_copy):
     path = own_copy / "fused" / "tokenizer.json"
     fields = read_json(path)
     fields["model"]["merges"] = fields["model"]["merges"][:50]
@@ -148,7 +149,7 @@ def test_another_tokenizer_in_the_fused_model_is_found(own_copy: Path) -> None:
     assert broken(prove(own_copy, holds=False)) == (["chat template and tokenizer of"], [])
 
 
-def test_the_gguf_of_another_model_is_found(own_copy: Path) -> None:
+def test_the_gguf_of_another_model_is_found(own_copy):
     assert broken(prove(own_copy, "--gguf", own_copy / "base.gguf", holds=False)) == ([], ["base.gguf"])
 
 
@@ -163,7 +164,7 @@ def test_a_wrong_modelfile_is_found(own_copy: Path, old: str, new: str) -> None:
     assert broken(prove(own_copy, holds=False)) == (["TEMPLATE of"], [])
 
 
-def test_prompts_alone_need_no_answers(own_copy: Path) -> None:
+def test_prompts_alone_need_no_answers(own_copy):
     (own_copy / "lora" / "training.json").unlink()
     words = [
         "--model",

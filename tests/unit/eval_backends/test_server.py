@@ -4,7 +4,6 @@ import math
 import socket
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
-from pathlib import Path
 from typing import Any
 
 import click
@@ -333,7 +332,7 @@ def test_an_address_where_nobody_listens_is_said_at_once_and_only_once(monkeypat
     assert len(warned) == 1 and "Trying again" in warned[0]
 
 
-def test_a_dialect_is_one_new_file(serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_dialect_is_one_new_file(serve, tmp_path, monkeypatch):
     code = "from tuneyard.eval.backends.openai import OpenAi\n\n\nclass Mine(OpenAi):\n    ENGINE = 'mine'\n"
     (tmp_path / "my_dialect.py").write_text(code)
     monkeypatch.setattr(backends, "__path__", [*backends.__path__, str(tmp_path)])
