@@ -154,7 +154,7 @@ def test_numbers_that_repeat_in_most_conversations_are_named_unless_another_colu
         ("IsSender", 0, 1, (1700000060, 1700000000)),
     ],
 )
-def test_speakers_are_known_by_names_and_truth_values(bench, column, user, agent, times) -> None:
+def test_speakers_are_known_by_names_and_truth_values(bench, column, user, agent, times):
     rows = [
         {"ticket": n, column: author, "body": f"{author} {n}", "created_at": time, "Type": str(n % 2)}
         for time, author in zip(times, (agent, user), strict=True)
@@ -293,7 +293,7 @@ def test_a_conversation_a_file_with_fields_beside_it(bench) -> None:
 
 
 @pytest.mark.parametrize("mark", [{"thumbs": ("Thumbs up", "bad")}, {"thumbs_up": (True, False)}])
-def test_thumbs_up_or_down_mark_an_answer(bench, mark) -> None:
+def test_thumbs_up_or_down_mark_an_answer(bench, mark):
     ((name, values),) = mark.items()
     rows = [row | {name: values[n % 2]} for n, row in enumerate(FAQ)]
     found = records(bench, rows)
@@ -927,7 +927,7 @@ def test_two_texts_may_be_asked_with_an_answer(bench) -> None:
 
 
 @pytest.mark.parametrize("name", ["qa/{}.csv", "{}/qa.csv"])
-def test_an_archive_of_splits_is_refused(bench, name) -> None:
+def test_an_archive_of_splits_is_refused(bench, name):
     source = bench.write(
         "data.zip", as_zip({name.format(split): as_csv(FAQ[:1]) for split in ("train", "test")})
     )
