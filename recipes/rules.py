@@ -4,7 +4,7 @@ What the trainer stops at or ignores was read in LLaMA-Factory 0.9.5 and transfo
 
 import contextlib
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -82,7 +82,7 @@ DEEPSPEED_VALUES: dict[tuple[str, ...], tuple[str, object]] = {
 
 def problems_of(recipe: Recipe, machine: Machine) -> list[Problem]:
     """Every problem of a recipe's settings on a machine."""
-    rules: list[Callable[[Recipe], Iterator[Problem]]] = [
+    rules = [
         setting_problems, _missing, _model, _evaluation, _packages, _deepspeed, _paths, _output_dir, _weights,
         _best, learning_rate, packing, ppo, value_head, _stops, _deepspeed_values, _tokens, _no_effect,
     ]  # fmt: skip
@@ -137,9 +137,10 @@ def means_folder(name: str) -> bool:
 def _evaluation(recipe: Recipe) -> Iterator[Problem]:
     settings = recipe.settings
     never = not evaluates(recipe) and not settings.get("do_eval") and not settings.get("do_predict")
-    held_out = next((key for key in ("eval_dataset", "val_size") if settings.get(key)), "")
-    if held_out and never:
-        yield recipe.problem("W307", held_out, "is given but never evaluated", "eval_strategy: steps")
+    keys = ("eval_dataset", "val_size", "load_best_model_at_end", "eval_steps")
+    given = next((key for key in keys if settings.get(key)), "")
+    if given and never:
+        yield recipe.problem("W307", given, "is given, but nothing is evaluated", "eval_strategy: steps")
 
 
 def _best(recipe: Recipe) -> Iterator[Problem]:

@@ -31,8 +31,8 @@ def parse_grid(arguments: Sequence[str]) -> Grid:
     `RequestError` for a key without values, a duplicate key, `output_dir` (each run gets its
     folder), a list without brackets, and a grid in which no setting has several values.
     """
-    axes: dict[str, list[str]] = {}
-    fixed: dict[str, str] = {}
+    axes = {}
+    fixed = {}
     for argument in arguments:
         written_key, equals, text = argument.partition("=")
         key = SHORT.get(written_key, written_key)
@@ -97,7 +97,7 @@ def run_names(axes: dict[str, list[str]]) -> list[str]:
 
     A name that would be too long for a file system ends in a hash of the whole name.
     """
-    by_axis: list[list[str]] = []
+    by_axis = []
     for key, values in axes.items():
         names: list[str] = []
         for value in values:

@@ -57,14 +57,14 @@ def check_then(result: Result) -> Path:
 
 
 @pytest.mark.parametrize("options", [[], ["--split", "0.25"], ["--split", "0"]])
-def test_questions_and_answers(options: list[str]) -> None:
+def test_questions_and_answers(options):
     result = init(write_lines(Path("my questions.jsonl"), PAIRS), *options)
     run_next(result)
     assert check_then(result) == Path("saves/my_questions-lora")
 
 
 @pytest.mark.parametrize("split", ["0", "0.25"])
-def test_a_file_of_llamafactorys_folder_stays_there(split: str) -> None:
+def test_a_file_of_llamafactorys_folder_stays_there(split):
     Path("data").mkdir()
     Path("data/dataset_info.json").write_text("{}")
     result = init(write_lines(Path("data/questions.jsonl"), PAIRS), "--split", split)
@@ -75,7 +75,7 @@ def test_a_file_of_llamafactorys_folder_stays_there(split: str) -> None:
     assert ("questions_eval" in names) is (split != "0")
 
 
-def test_the_options_just_given_are_in_the_next_command(tmp_path: Path) -> None:
+def test_the_options_just_given_are_in_the_next_command(tmp_path):
     source = write_lines(tmp_path / "it's.jsonl", CLASSES)
     result = init(source, "--text", "body", "--label", "kind", "--split", "0.5")
     line = next_line(result)
@@ -91,14 +91,14 @@ def test_the_options_just_given_are_in_the_next_command(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "example", ["tools/a.json", "pairs/a.jsonl", "kto/a.jsonl", "text/a.csv", "messages/a.jsonl", "io"]
 )
-def test_every_kind_of_record_gets_a_recipe_that_fits(example: str) -> None:
+def test_every_kind_of_record_gets_a_recipe_that_fits(example):
     result = init(GOOD / example, "--out", "mine.yaml")
     assert result.exit_code == 0, result.output
     run_next(result)
     check_then(result)
 
 
-def test_some_bad_rows_are_counted_and_rejected_by_the_next_command() -> None:
+def test_some_bad_rows_are_counted_and_rejected_by_the_next_command():
     result = init(
         write_lines(
             Path("rows.jsonl"), [*PAIRS, {"question": "Q?", "answer": 5}, {"question": "Q?", "answer": 6}]
@@ -111,7 +111,7 @@ def test_some_bad_rows_are_counted_and_rejected_by_the_next_command() -> None:
 
 
 @pytest.mark.parametrize("out", [[], ["--out", "mine.yaml"]])
-def test_a_spec_that_compiles_no_row_is_an_error(out: list[str]) -> None:
+def test_a_spec_that_compiles_no_row_is_an_error(out):
     turns = [{"role": "user", "content": "a"}, {"role": "user", "content": "b"}]
     result = init(write_lines(Path("talk.jsonl"), [{"messages": turns}] * 3), *out)
     assert isinstance(result.exception, ContentError)
@@ -120,7 +120,7 @@ def test_a_spec_that_compiles_no_row_is_an_error(out: list[str]) -> None:
     assert ("about: Conversations" in result.stdout) == (not out)
 
 
-def test_a_split_that_cannot_be_made_is_refused() -> None:
+def test_a_split_that_cannot_be_made_is_refused():
     few = write_lines(Path("few.jsonl"), PAIRS[:5])
     Path("parts").mkdir()
     for name in ("train", "dev"):
@@ -134,14 +134,14 @@ def test_a_split_that_cannot_be_made_is_refused() -> None:
 
 
 @pytest.mark.parametrize("share", ["1", "-1", "half", "10%"])
-def test_what_is_no_share_is_refused(share: str) -> None:
+def test_what_is_no_share_is_refused(share):
     result = init(write_lines(Path("rows.jsonl"), PAIRS), f"--split={share}")
     assert result.exit_code == 2
     compiled = invoke(cli, "compile", "defect", "--split", f"test={share}")
     assert isinstance(compiled.exception, RequestError) and "test=0.3" in str(compiled.exception)
 
 
-def test_after_setup_core_the_set_up_command_comes_first(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_after_setup_core_the_set_up_command_comes_first(monkeypatch):
     """The core has no LLaMA-Factory, which the commands after a compile need."""
     monkeypatch.setattr(
         "tuneyard.core.installation.packages.find_spec", lambda name: None if name == "llamafactory" else name
@@ -153,7 +153,7 @@ def test_after_setup_core_the_set_up_command_comes_first(monkeypatch: pytest.Mon
     assert re.search(r"^next: .*make setup\)? && \S* ?data verify ", compiled.stderr, re.M)
 
 
-def test_the_printed_commands_take_a_free_name_for_the_spec() -> None:
+def test_the_printed_commands_take_a_free_name_for_the_spec():
     rows = write_lines(Path("q.jsonl"), PAIRS)
     Path("q.yaml").write_text("mine")
     result = init(rows)

@@ -71,7 +71,7 @@ def scoring(serve: Serve, kind: str) -> tuple[StandIn, Scorer]:
 
 
 @pytest.mark.parametrize("kind", ["llama.cpp", "vllm", "echo"])
-def test_a_label_is_the_sum_of_its_spellings_of_one_token_or_several(serve: Serve, kind: str) -> None:
+def test_a_label_is_the_sum_of_its_spellings_of_one_token_or_several(serve, kind):
     stand_in, scorer = scoring(serve, kind)
     assert [len(batch) for batch in scorer.batches] == [32, 8]
     stand_in.plan = [(200, 0.3)] * 8  # the first ones are held until the others are there
@@ -87,7 +87,7 @@ def test_a_label_is_the_sum_of_its_spellings_of_one_token_or_several(serve: Serv
     assert 2 < stand_in.most_at_once <= (4 if kind == "llama.cpp" else connecting.AT_ONCE)
 
 
-def test_a_row_is_one_request_or_in_llama_cpp_one_for_each_beginning(serve: Serve) -> None:
+def test_a_row_is_one_request_or_in_llama_cpp_one_for_each_beginning(serve):
     for kind, count in (("vllm", 1), ("echo", 1), ("llama.cpp", 4)):  # (), 9, 11 and 11 12
         stand_in, scorer = scoring(serve, kind)
         stand_in.requests.clear()
@@ -95,7 +95,7 @@ def test_a_row_is_one_request_or_in_llama_cpp_one_for_each_beginning(serve: Serv
         assert len(stand_in.requests) == 8 * count
 
 
-def test_tokens_that_llama_cpp_does_not_list_are_forced(serve: Serve, monkeypatch) -> None:
+def test_tokens_that_llama_cpp_does_not_list_are_forced(serve, monkeypatch):
     stand_in, scorer = scoring(serve, "llama.cpp")
     listed = scorer.score(range(2))
     monkeypatch.setattr(llama_cpp, "LISTED", 2)
@@ -104,7 +104,7 @@ def test_tokens_that_llama_cpp_does_not_list_are_forced(serve: Serve, monkeypatc
     assert any(body["n_probs"] == 1 for body in stand_in.requests)
 
 
-def test_llama_cpp_reads_each_row_anew_so_that_other_rows_do_not_change_its_rounding(serve: Serve) -> None:
+def test_llama_cpp_reads_each_row_anew_so_that_other_rows_do_not_change_its_rounding(serve):
     stand_in, scorer = scoring(serve, "llama.cpp")
     stand_in.requests.clear()
     scorer.score([3])
@@ -113,7 +113,7 @@ def test_llama_cpp_reads_each_row_anew_so_that_other_rows_do_not_change_its_roun
     assert others and all(body["cache_prompt"] for body in others)  # they go on after the row's own prompt
 
 
-def test_a_token_that_ends_within_a_character_has_no_probabilities_in_llama_cpp(serve: Serve) -> None:
+def test_a_token_that_ends_within_a_character_has_no_probabilities_in_llama_cpp(serve):
     stand_in, connection = serve("llama.cpp")
     parts = {max(range(VOCABULARY), key=next_logs(PROMPTS[0]).__getitem__), 13}
 
@@ -131,7 +131,7 @@ def test_a_token_that_ends_within_a_character_has_no_probabilities_in_llama_cpp(
 
 
 @pytest.mark.parametrize("lowest", [-3.4028234663852886e38, -9999.0])
-def test_a_probability_of_zero_is_bounded(serve: Serve, lowest: float) -> None:
+def test_a_probability_of_zero_is_bounded(serve, lowest):
     stand_in, connection = serve("llama.cpp")
     scorer = opened(connection).choosing(PROMPTS, {"yes": [" yes"], "no": ["no"]})
 
@@ -147,21 +147,21 @@ def test_a_probability_of_zero_is_bounded(serve: Serve, lowest: float) -> None:
     assert fields["choices"]["yes"] == pytest.approx(UNDERFLOW, abs=1e-5)
 
 
-def test_a_server_without_log_probabilities_is_refused_with_the_reason(serve: Serve) -> None:
+def test_a_server_without_log_probabilities_is_refused_with_the_reason(serve):
     stand_in, connection = serve("plain")
     with raises(RequestError, "prompt_logprobs", "echo", "--mode generate"):
         opened(connection)
     assert len(stand_in.requests) == 2  # each way once
 
 
-def test_a_server_whose_weights_overflow_is_named_when_it_is_opened(serve: Serve) -> None:
+def test_a_server_whose_weights_overflow_is_named_when_it_is_opened(serve):
     stand_in, connection = serve("vllm")
     stand_in.spoil = with_logs(None)
     with raises(ContentError, connection.url, "null"):
         opened(connection)
 
 
-def test_a_reason_for_an_end_that_is_no_text_is_named(serve: Serve, monkeypatch) -> None:
+def test_a_reason_for_an_end_that_is_no_text_is_named(serve, monkeypatch):
     stand_in, connection = serve("llama.cpp")
     server = opened(connection)
     monkeypatch.setattr(stand_in, "llama_cpp", lambda _: {"content": "yes", "stop_type": 0})
@@ -169,7 +169,7 @@ def test_a_reason_for_an_end_that_is_no_text_is_named(serve: Serve, monkeypatch)
         connection.once(lambda: server.greedy([1], 1))
 
 
-def test_timeouts_are_tried_again(serve: Serve) -> None:
+def test_timeouts_are_tried_again(serve):
     stand_in, connection = serve("vllm")
     scorer = opened(Connection(connection.url, 1.0)).choosing(PROMPTS, LABELS)
     whole = scorer.score(range(8))
@@ -177,7 +177,7 @@ def test_timeouts_are_tried_again(serve: Serve) -> None:
     assert scorer.score(range(8)) == whole
 
 
-def test_a_server_that_hangs_is_given_up(serve: Serve, monkeypatch) -> None:
+def test_a_server_that_hangs_is_given_up(serve, monkeypatch):
     stand_in, connection = serve("vllm")
     monkeypatch.setattr(connecting, "WAITS", (0.0,) * 50)
     scorer = opened(Connection(connection.url, 0.2)).choosing(PROMPTS, LABELS)
@@ -195,7 +195,7 @@ def cut(answer: Answer) -> Answer:
     return answer
 
 
-def test_an_echo_of_a_longer_prompt_gives_no_figure(serve: Serve) -> None:
+def test_an_echo_of_a_longer_prompt_gives_no_figure(serve):
     def shift(answer: Answer) -> Answer:
         for choice in answer["choices"]:
             choice["logprobs"]["token_logprobs"][:0] = [-1.0, -1.0]
@@ -222,7 +222,7 @@ def with_logs(value: object) -> Callable[[Answer], Answer]:
     "spoil",
     [cut, with_logs("x"), with_logs(3.0), with_logs(True), lambda _: [1], lambda _: {"choices": []}],
 )
-def test_nonsense_is_tried_again_and_then_named(serve: Serve, spoil: Callable[[Answer], Any]) -> None:
+def test_nonsense_is_tried_again_and_then_named(serve, spoil):
     stand_in, scorer = scoring(serve, "vllm")
     stand_in.requests.clear()
     stand_in.spoil = spoil
@@ -231,16 +231,14 @@ def test_nonsense_is_tried_again_and_then_named(serve: Serve, spoil: Callable[[A
     assert len(stand_in.requests) == 3
 
 
-def test_another_tokenizer_is_refused(serve: Serve) -> None:
+def test_another_tokenizer_is_refused(serve):
     stand_in, connection = serve("vllm")
     stand_in.tokenize = lambda _: [1, 2, 3]
     with raises(RequestError, "another model", [1, 2, 3]):
         opened(connection)
 
 
-def test_without_a_way_to_compare_the_tokenizers_it_warns(
-    serve: Serve, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_without_a_way_to_compare_the_tokenizers_it_warns(serve, capsys):
     stand_in, connection = serve("vllm")
     stand_in.tokenize = None
     opened(connection)
@@ -254,7 +252,7 @@ def answering(stand_in: StandIn, monkeypatch: pytest.MonkeyPatch, answers: dict[
 
 
 @pytest.mark.parametrize("owner", ["llama.cpp", "vLLM"])
-def test_who_owns_a_model_does_not_choose_how_it_is_asked(serve: Serve, monkeypatch, owner: str) -> None:
+def test_who_owns_a_model_does_not_choose_how_it_is_asked(serve, monkeypatch, owner):
     stand_in, connection = serve("echo")
     answering(stand_in, monkeypatch, {"/v1/models": {"data": [{"id": "served", "owned_by": owner}]}})
     server = opened(connection)
@@ -262,7 +260,7 @@ def test_who_owns_a_model_does_not_choose_how_it_is_asked(serve: Serve, monkeypa
     assert server.model.engine == "OpenAI-compatible server"
 
 
-def test_an_adapter_with_the_name_of_its_model_is_asked_for_by_its_number(serve: Serve, monkeypatch) -> None:
+def test_an_adapter_with_the_name_of_its_model_is_asked_for_by_its_number(serve, monkeypatch):
     stand_in, connection = serve("llama.cpp")
     adapters = [{"id": 0, "path": "a/served.gguf", "scale": 0.0}]
     answering(stand_in, monkeypatch, {"/lora-adapters": adapters})
@@ -273,7 +271,7 @@ def test_an_adapter_with_the_name_of_its_model_is_asked_for_by_its_number(serve:
     assert adapter.settings == {"cache_prompt": False, "lora": [{"id": 0, "scale": 1.0}]}
 
 
-def test_two_adapters_of_one_file_name_are_told_by_their_paths(serve: Serve, monkeypatch) -> None:
+def test_two_adapters_of_one_file_name_are_told_by_their_paths(serve, monkeypatch):
     stand_in, connection = serve("llama.cpp")
     paths = ["a/x.gguf", "b/x.gguf", "b/y.gguf"]
     adapters = [{"id": number, "path": path, "scale": 0.0} for number, path in enumerate(paths)]
@@ -283,7 +281,7 @@ def test_two_adapters_of_one_file_name_are_told_by_their_paths(serve: Serve, mon
 
 
 @pytest.mark.parametrize("key", ["id", "scale"])
-def test_a_number_of_an_adapter_that_is_none_is_named(serve: Serve, monkeypatch, key: str) -> None:
+def test_a_number_of_an_adapter_that_is_none_is_named(serve, monkeypatch, key):
     stand_in, connection = serve("llama.cpp")
     huge = {"id": 0, "path": "a/b.gguf", "scale": 0.0} | {key: float("inf") if key == "id" else 10**400}
     answering(stand_in, monkeypatch, {"/lora-adapters": [huge]})
@@ -291,7 +289,7 @@ def test_a_number_of_an_adapter_that_is_none_is_named(serve: Serve, monkeypatch,
         opened(connection)
 
 
-def test_a_model_that_changes_during_the_run_is_noticed(serve: Serve) -> None:
+def test_a_model_that_changes_during_the_run_is_noticed(serve):
     stand_in, scorer = scoring(serve, "vllm")
     stand_in.size = 18
     with raises(RequestError, "changed", "meta", "--resume"):
@@ -302,21 +300,21 @@ def test_a_model_that_changes_during_the_run_is_noticed(serve: Serve) -> None:
         scorer.score([0])
 
 
-def test_a_server_that_cuts_prompts_is_refused(serve: Serve) -> None:
+def test_a_server_that_cuts_prompts_is_refused(serve):
     stand_in, scorer = scoring(serve, "llama.cpp")
     stand_in.spoil = lambda answer: {**answer, "tokens_evaluated": 2}
     with raises(RequestError, "2 tokens", "3", "context"):
         scorer.score([0])
 
 
-def test_prompts_that_exceed_the_servers_context_are_not_sent(serve: Serve) -> None:
+def test_prompts_that_exceed_the_servers_context_are_not_sent(serve):
     _, connection = serve("llama.cpp")
     scorer = opened(connection).choosing({0: [20] * 61, 1: [20] * 62}, LABELS)
     assert scorer.batches == [[0]]
     assert "64" in scorer.too_long[1]
 
 
-def test_an_address_where_nobody_listens_is_said_at_once_and_only_once(monkeypatch, capsys) -> None:
+def test_an_address_where_nobody_listens_is_said_at_once_and_only_once(monkeypatch, capsys):
     monkeypatch.setattr(connecting, "WAITS", (0.01, 0.01))
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]

@@ -144,6 +144,9 @@ def test_a_model_without_a_question_to_llamafactory_is_refused(tmp_path):
     (tmp_path / "r.yaml").write_text(f"output_dir: {tmp_path}\n")
     with raises(RequestError, "--model", "--quick"):
         call(check.command, tmp_path / "r.yaml", "--quick", "--model", "x")
+    write_json(tmp_path / "adapter_config.json", {"base_model_name_or_path": "b"})
+    with raises(RequestError, "an adapter", "its base is b"):
+        call(check.command, tmp_path / "r.yaml", "--model", tmp_path)
 
 
 def test_rows_that_cannot_be_read_are_counted_against_the_file(tmp_path):
