@@ -86,6 +86,8 @@ def find_folder(reference: str | Path) -> Path:
         note(f"{text} means {SAVES}/{text}; for the folder {text} here, write ./{text}")
     if folders:
         return folders[0]
+    if path.is_file() and not path.with_name(CONFIG).is_file():
+        raise RequestError(f"adapter {text!r}: a file, expected the folder of an adapter ({_listing()})")
     if path.parent.is_dir() and "/" in text:
         raise RequestError(f"adapter {text!r}: no such folder; {near_name(path)}")
     raise RequestError(

@@ -107,6 +107,7 @@ REQUESTS = [
     (["fuse", "rte", "--base", "saves/rte", "--out", "x"], "an adapter, expected a whole model: its base is"),
     (["fuse", "rte", "--base", "base", "--out", "x", "--max-shard-size", "big"], "expected a size"),
     (["show", "a=saves/none"], "'a=saves/none': no such folder"),
+    (["show", "base/config.json"], "a file, expected the folder of an adapter"),
     (["show", ""], ".: not an adapter"),
     (["show", "org/rte"], "(under saves/: mnli, rte)"),
     (["serve", "rte", "--host", "localhost:80", "--dry-run"], "give the port with --port"),
