@@ -393,7 +393,7 @@ class TurnsReader(ColumnReader):
 
     def _refuse_masked(self, marked: dict[int, Fields], talk: Talk, keys: TurnKeys) -> None:
         """Refuse a row if an output would teach an answer that is marked as not to be learned."""
-        answers: set[int] = set()
+        answers = set()
         for output in self.spec.outputs:
             answers.update(answers_learned(self.spec, output, talk))
         refuse_masked(marked, sorted(answers), keys)

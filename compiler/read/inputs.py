@@ -95,7 +95,7 @@ def find_inputs(spec: Spec, sources: Sequence[str]) -> list[Input]:
     A mixture needs a source for each part. `--source` and the spec may each name some of them.
     """
     raw_folder = RAW / spec.name
-    inputs: list[Input] = []
+    inputs = []
     for source in sources:
         inputs += _inputs_of_option(spec, source)
     if spec.mix or not inputs:
@@ -227,7 +227,7 @@ def _by_name(spec: Spec, path: SourcePath) -> list[Input]:
 def _saved_inputs(spec: Spec, path: SourcePath, only_split: str = "") -> list[Input]:
     """The files of a folder that names its splits: those of the spec's splits, or of the `only_split` one."""
     accepted = _names_of_splits(spec, only_split)
-    inputs: list[Input] = []
+    inputs = []
     files_by_split = saved_files(path) if isinstance(path, Path) else {}
     for name, files in files_by_split.items():
         if name in accepted:

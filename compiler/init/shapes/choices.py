@@ -96,9 +96,8 @@ def _answer_of(profile: FileProfile, choices: Sequence[Leaf]) -> Leaf | None:
         answer = profile.named([name], ("text", "number"))
         if answer is None or answer in choices:
             continue
-        if _first_number(answer, len(choices)) is not None or letters.issuperset(
-            str(value).upper() for value in answer.values
-        ):
+        lettered = sum(rows for value, rows in answer.values.items() if str(value).upper() in letters)
+        if _first_number(answer, len(choices)) is not None or lettered > NEARLY_ALL * answer.filled:
             return answer
         rows = zip(profile.values(answer), *map(profile.values, choices), strict=True)
         if all(text in texts for text, *texts in rows):

@@ -242,7 +242,8 @@ def _refuse_rows_in_lines(profile: FileProfile, path: str) -> None:
             f"{profile.path}: one list of objects over its lines, expected plain text; name it .json"
         )
     for sign in _FIELD_SIGNS if profile.is_txt else ():
-        ((count, lines_with_it),) = Counter(line.count(sign) for line in lines).most_common(1)
+        counts = Counter(line.count(sign) for line in profile.lines(path))
+        ((count, lines_with_it),) = counts.most_common(1)
         if count and lines_with_it >= SAME * len(lines):
             raise ContentError(
                 f"{profile.path}: each line has {count + 1} fields with {json.dumps(sign)} between them, "

@@ -1103,6 +1103,11 @@ def test_an_exported_folder_is_refused_with_the_file_to_give(bench) -> None:
         ("a.jsonl", "{'question': 'why', 'answer': 'so'}\n" * COUNT, "Python's notation"),
         ("a.txt", '{"question": "why", "answer": "so"}\n' * COUNT, "name it .jsonl"),
         ("b.txt", '{"question": "why", "answer": "so"}\n' * COUNT + '{"question": "cut\n', "name it .jsonl"),
+        (
+            "c.txt",
+            "key\ttext\tnote\n" + "a\tIt is long enough.\t\nb\tIt is short.\tno\n" * COUNT,
+            "name it .csv",
+        ),
     ],
 )
 def test_documents_and_lines_of_objects_that_are_no_json_lines_are_told_the_way(bench, name, text, fix):
