@@ -34,7 +34,6 @@ from tuneyard.core.files import existing
 from tuneyard.core.language.messages import say
 from tuneyard.core.prompt.token_weights import weights_file
 from tuneyard.core.training.training_run import STARTED, TRAINING
-from tuneyard.core.weights.adapter_files import refuse_adapter
 from tuneyard.recipes.answer import Facts, Rows
 from tuneyard.recipes.answer_rules import packs, problems_of_answer
 from tuneyard.recipes.costs import Schedule, disk_of, schedule_of, schedule_problems, setup_of, training_rows
@@ -131,6 +130,8 @@ def command(
         find_recipe(path)
     options = CheckOptions(overrides, model, machine(trains_on), **output)
     if model is not None:
+        from tuneyard.core.weights.adapter_files import refuse_adapter
+
         refuse_adapter(Path(model))
         if options.quick:
             raise RequestError("--model is for LLaMA-Factory, which --quick leaves out: give one of them")
