@@ -208,9 +208,9 @@ def _complete(run: Run) -> None:
         if not report.kept:
             message = "no rows: the source holds none"
             if report.read:
-                message = (
-                    f"no rows left of {report.read}; no label in any? --column label=COLUMN names its column"
-                )
+                message = f"no rows left of {report.read}"
+                if spec.labels:
+                    message += "; no label in any? --column label=COLUMN names its column"
             places = ", ".join(item.display_path for item in run.inputs)
             problems.lead([Problem("E013", places, message)])
     problems.sort_warnings()
