@@ -11,6 +11,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from tuneyard.adapters.methods.exact import exact
 from tuneyard.core.weights.tensors import Array
 
 Matrix = NDArray[np.float64]
@@ -29,11 +30,8 @@ class WeightedFactors:
 
     @cached_property
     def exact(self) -> Pair:
-        """A [Σrᵢ, inputs] fp32 and B [outputs, Σrᵢ] fp64 with B·A = Σ cᵢBᵢAᵢ."""
-        downs, ups = zip(*self.pairs, strict=True)
-        scaled = np.concatenate(ups, axis=1, dtype=np.float64)
-        scaled *= np.repeat(self.weights, [up.shape[1] for up in ups])  # no second copy
-        return np.concatenate(downs), scaled
+        """The factors of the sum itself: what `--method exact` writes and other methods approximate."""
+        return exact.function(self, 0, {})
 
 
 def gram(rows: Factor) -> Matrix:

@@ -18,6 +18,7 @@ import numpy as np
 from tuneyard.adapters import lowrank, output
 from tuneyard.adapters.kinds.lora import vllm_notes
 from tuneyard.adapters.methods import Method, Values, find_method, methods, parameters_by_name
+from tuneyard.adapters.methods.exact import exact
 from tuneyard.adapters.modules_to_save import FullTensor, plan_full_tensors
 from tuneyard.adapters.provenance import (
     CARD,
@@ -419,7 +420,7 @@ def _module(plan: MergePlan, path: str) -> MergedModule:
         if not factor.any() and unrounded.any():
             raise ContentError(f"{place}: too small for it, all of it would become 0")
     reference = a, b
-    if plan.method.exact_sum:
+    if plan.method.exact_sum and plan.method is not exact:
         reference = factors.exact
     rounded = written[0], written[1]
     return rounded, lowrank.norms(reference, rounded)
