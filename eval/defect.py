@@ -120,7 +120,7 @@ def write_defects(folder: Path, predictions: Sequence[Prediction], figures: Resu
             reports=tr_counted(figures["n"], "report"),
             name=name,
         )
-        chart = replace(kinds_chart([scored], "subtype", most=len(predictions)), title=title)
+        chart = replace(kinds_chart([scored], "subtype"), title=title)
         save(draw_bars(chart), folder / PLOT)
     rows = []
     for line, is_correct in zip(predictions, correct, strict=True):

@@ -9,7 +9,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -34,9 +34,10 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-MOST_BARS = 25
+TALLEST = 300  # inches: a PNG holds 65,535 pixels in each direction, and 150 are an inch
+BAR, THINNEST_BAR, BETWEEN_PLACES = 0.22, 0.12, 0.2  # inches
+TWO_AXES = 12  # inches: the percentages of a taller plot are above it, too
 DETAILED = 12  # with more datasets, nobody would look through all matrices
-OTHERS = "others"
 BY_KIND = {"type": "type_accuracy_comparison.png", "subtype": "model_comparison.png"}
 CAPTIONS = {
     "type": "Accuracy on {name} by type with 95 % intervals, the most common type first.",
@@ -50,7 +51,7 @@ GAP = 0.46  # half the length of a baseline's mark; places are 1 apart
 STUB = 1.5  # percent: without a bar a model of 0 % would seem to be missing
 PALE = 0.45  # the opacity of the bars beside those of the recommended model
 IN_A_ROW = 4  # matrices
-LONGEST_LABEL, LONGEST_TITLE = 16, 44  # characters
+LONGEST_LABEL, LONGEST_TITLE, LONGEST_PLACE = 16, 44, 80  # characters
 DARKEST = 2.1  # the share of the map's last colour: letters are readable on 1, on a dark page too
 Share = tuple[float, float, float]  # value, low and high limit
 Draw = Callable[[], "Figure"]
@@ -120,7 +121,7 @@ def _plots(comparison: Comparison, runs: RunsByDataset) -> Iterator[tuple[str, s
         dataset_runs = list(runs[section.name].values())
         kinds = [kind for kind in BY_KIND if all(run.kinds(kind) for run in dataset_runs)]
         if kinds:
-            overall = accuracy_chart(comparison, [section])
+            overall = replace(accuracy_chart(comparison, [section]), base="")  # a bar for each model
             yield f"{folder}overall_accuracy_comparison.png", "", section.name, partial(draw_bars, overall)
         for kind in kinds:
             chart = kinds_chart(dataset_runs, kind)
@@ -162,28 +163,32 @@ def accuracy_chart(comparison: Comparison, sections: Sequence[Section]) -> Chart
     return Chart(decisions(comparison, brief=True)[0], places, series, baselines, base, best)
 
 
-def kinds_chart(runs: Sequence[ScoredRun], kind: str, most: int = MOST_BARS) -> Chart:
+def kinds_chart(runs: Sequence[ScoredRun], kind: str) -> Chart:
     """Each model's accuracy by `kind` (type or subtype), the most common kinds first.
 
-    Of more than `most` kinds the rest is one bar.
+    The rest is one bar if a picture has no room for all kinds: with two models for more than 681.
     """
-    counts = Counter(runs[0].kinds(kind))
+    kind_of_row = runs[0].kinds(kind)  # all runs have the same rows
+    counts = Counter(kind_of_row)
     names = sorted(counts, key=lambda name: (-counts[name], name))
+    most = int(TALLEST / (BETWEEN_PLACES + THINNEST_BAR * len(runs)))
+    groups = [[name] for name in names]
     if len(names) > most:
-        names = [*names[: most - 1], OTHERS]
-    places: dict[str, str] = {}
-    series: dict[str, list[Share | None]] = {}
-    for run in runs:
-        bars = [name if name in names else OTHERS for name in run.kinds(kind)]
-        series[run.model] = []
-        for name in names:
-            part = run.only([bar == name for bar in bars])
+        groups = [*groups[: most - 1], names[most - 1 :]]
+    place_by_name = {name: place for place, group in enumerate(groups) for name in group}
+    labels = []
+    for group in groups:
+        label = short(group[0], LONGEST_PLACE)
+        if len(group) > 1:
+            label = tr("{n:,} others", n=len(group))
+        labels.append(f"{label} (n = {sum(counts[name] for name in group):,})")
+    series: dict[str, list[Share | None]] = {run.model: [] for run in runs}
+    for place in range(len(groups)):
+        is_there = [place_by_name[name] == place for name in kind_of_row]
+        for run in runs:
+            part = run.only(is_there)
             series[run.model].append(rate_of(part.correct, part.groups).with_limits)
-            label = name
-            if name == OTHERS:
-                label = tr(OTHERS)
-            places[name] = f"{label} (n = {len(part.rows):,})"
-    return Chart(tr("Accuracy by {kind}", kind=tr(kind)), list(places.values()), series)
+    return Chart(tr("Accuracy by {kind}", kind=tr(kind)), labels, series)
 
 
 def draw_bars(chart: Chart) -> "Figure":
@@ -192,7 +197,9 @@ def draw_bars(chart: Chart) -> "Figure":
     count, places = len(bars), len(chart.places)
     recommended = tr("{model} (recommended)", model=chart.best)
     letters = max(map(len, chart.places)) + max(map(len, bars))  # beside the bars
-    figure, axes = new_plot(chart.title, (5 + 0.09 * letters, 1.8 + places * (0.2 + 0.22 * count)))
+    thickness = min(BAR, max(THINNEST_BAR, (TALLEST / places - BETWEEN_PLACES) / count))
+    height = 1.8 + places * (BETWEEN_PLACES + thickness * count)
+    figure, axes = new_plot(chart.title, (5 + 0.09 * letters, height))
     for index, (name, shares) in enumerate(bars.items()):
         shift = (index - (count - 1) / 2) * 0.8 / count
         at = [place + shift for place, share in enumerate(shares) if share]
@@ -229,6 +236,8 @@ def draw_bars(chart: Chart) -> "Figure":
     axes.set_yticks(range(places), chart.places, fontsize=9)
     axes.set(xlabel=tr(AXIS), xlim=(0, 108), ylim=(places - 0.4, -0.6))
     axes.grid(axis="x")
+    if height > TWO_AXES:
+        axes.tick_params(axis="x", labeltop=True)
     axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
     return figure
 

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from fontTools.fontBuilder import FontBuilder
 from fontTools.pens.ttGlyphPen import TTGlyphPen
+from matplotlib.container import ErrorbarContainer
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
@@ -34,6 +35,7 @@ from tuneyard.eval.show.plots import (
     Chart,
     _commonest_error,
     _matrix,
+    _plots,
     accuracy_chart,
     draw_bars,
     draw_confusion,
@@ -156,10 +158,42 @@ def test_kinds_are_counted_the_most_common_first() -> None:
     assert chart.series["m"] == [(0.8, *wilson(4, 5)), (1.0, *wilson(3, 3))]
 
 
-def test_beyond_25_kinds_the_rest_is_taken_together() -> None:
-    many = [{"subtype": f"kind {n:02}"} for n in range(30) for _ in range(5)]
-    chart = kinds_chart([replace(fake_run("m", [True] * 150), records=many)], "subtype")
-    assert len(chart.places) == 25 and chart.places[-1] == "others (n = 30)"
+def test_each_of_108_kinds_has_its_bar() -> None:
+    """As many as the subtypes of the defect guide. One of them is called as the rest was called before."""
+    names = ["others", *(f"网络 {number:03}" for number in range(107))]
+    run = replace(fake_run("m", [True, False] * 108), records=[{"subtype": name} for name in names * 2])
+    chart = kinds_chart([run, run], "subtype")
+    assert sorted(chart.places) == sorted(f"{name} (n = 2)" for name in names)
+
+
+@pytest.mark.parametrize(("kinds", "models"), [(937, 1), (938, 1), (2000, 12)])
+def test_a_picture_of_any_number_of_kinds_can_be_written(kinds: int, models: int) -> None:
+    """A PNG holds 65,535 pixels in each direction: 436 inches of 150 pixels."""
+    names = [f"kind {number:04}" + " long name" * 30 for number in range(kinds)]
+    run = replace(fake_run("m", [True] * kinds), records=[{"subtype": name} for name in names])
+    runs = [replace(run, model=f"model {number}") for number in range(models)]
+    chart = kinds_chart(runs, "subtype")
+    with plotting():
+        width, height = draw_bars(chart).get_size_inches()
+    assert height < 302 and width < 16
+    rows = [int(place.rpartition("n = ")[2].rstrip(")").replace(",", "")) for place in chart.places]
+    assert sum(rows) == kinds
+    if kinds == 937:
+        assert set(rows) == {1}
+    if kinds == 938:
+        assert chart.places[-1] == "2 others (n = 2)"
+
+
+def test_the_overall_comparison_of_two_models_has_a_bar_with_an_interval_for_each() -> None:
+    records = [{"type": "x"}, {"type": "y"}] * 50
+    runs = [replace(fake_run(model, right), records=records) for model, right in (("base", OLD), ("a", NEW))]
+    plots = {name: draw for name, _, _, draw in _plots(compare(runs, "base"), by_dataset(runs))}
+    (axes,) = plots["overall_accuracy_comparison.png"]().axes
+    assert [text.get_text() for text in axes.texts] == ["70.0", "45.0"]
+    widths = [round(bar.get_path().get_extents(bar.get_patch_transform()).width, 9) for bar in axes.patches]
+    assert widths == [70, 45]
+    whiskers = [container for container in axes.containers if isinstance(container, ErrorbarContainer)]
+    assert len(whiskers) == 2
 
 
 def test_the_recommended_model_is_highlighted_and_the_base_is_a_line() -> None:
