@@ -108,12 +108,18 @@ class LoadedDataset:
         verdict, expected = self.verdict, self.expected
         changes = since_compiled(self.dataset, self.folder, read_manifests(self.folder))
         verdict.is_compiled = changes is not None
-        verdict.lead(changes or ())
+        place = f"{self.folder / REGISTRY}: {self.dataset.name}"
+        entry = entry_problems(
+            place, self.dataset.entry, expected.format, has_calls=expected.turn_keys.has_calls
+        )
+        of_entry = [each for each in entry if not (verdict.stage == "pt" and each.code == "E402")]
+        verdict.lead([*(changes or ()), *of_entry])
+        verdict.unread_turn_keys = expected.turn_keys.counts()
+        verdict.notes += expected.turn_keys.lines(expected.count)
         if self.recipe:
             recipe_finding = recipe_problem(self.recipe, self.dataset.name, self.folder, siblings)
             if recipe_finding:
                 verdict.add(recipe_finding)
-        place = f"{self.folder / REGISTRY}: {self.dataset.name}"
         for problem, row in expected.problems:
             verdict.add(problem, row)
         for problem in column_problems(place, expected.format, expected.keys, expected.fix):
@@ -231,25 +237,21 @@ def loaded(
 ) -> Iterator[LoadedDataset]:
     """Load a registered dataset with LLaMA-Factory. Its rows exist inside the block.
 
-    The verdict has the problems of the entry and of the template. `RequestError` if the file is missing, or
+    The verdict has the problems of the template. `RequestError` if the file is missing, or
     if LLaMA-Factory cannot use the model folder or the template.
     """
     dataset = find_dataset(name, out, lenient=True)
     verdict = Verdict(name)
     record_format = format_of_entry(dataset.entry)
-    place = f"{out / REGISTRY}: {name}"
     stage = str(settings.get("stage", _stage(dataset, record_format)))
     if not stage_fits(stage, dataset.entry):
         stage_place = recipe.place("stage") if recipe else "stage"
         verdict.add(stage_problem(stage, name, dataset.entry, stage_place))
         verdict.not_checked.append(f"what stage {stage} would learn: the data is for another stage")
         stage = rows_of(dataset.entry).stage
-    for problem in entry_problems(place, dataset.entry, record_format):
-        if not (stage == "pt" and problem.code == "E402"):
-            verdict.add(problem)
     verdict.stage = stage
     workers = workers or default_workers(dataset.path.stat().st_size, SEVERAL_PAY)
-    expected = Expected(dataset.path, record_format)
+    expected = Expected(dataset.path, record_format, bool(settings.get("mask_history")))
     result = LoadedDataset(dataset, out, recipe, verdict, expected, workers)
     settings = {**settings, "stage": stage}
     compiled = manifest_beside(dataset.path)

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tuneyard.compiler.commands.dataset_reader import single_records
+from tuneyard.compiler.verify.turn_keys import UnreadTurnKeys
 from tuneyard.core.datasets import (
     FORMATS,
     filled,
@@ -41,9 +42,14 @@ TEXT_PARTS = ("system", "tools")
 LEFT_OUT = "and the entry does not name it: LLaMA-Factory leaves it out"
 
 
-def entry_problems(place: str, entry: Entry, record_format: RecordFormat) -> Iterator[Problem]:
-    """Report unknown keys of an entry (E401), and parts and tags that it leaves out (E402)."""
-    yield from unknown_keys(place, entry)
+def entry_problems(
+    place: str, entry: Entry, record_format: RecordFormat, *, has_calls: bool = False
+) -> Iterator[Problem]:
+    """Report unknown keys of an entry (E401), and parts and tags that it leaves out (E402).
+
+    `has_calls`: its records have `tool_calls`, which only `formatting: openai` reads.
+    """
+    yield from unknown_keys(place, entry, has_calls=has_calls)
     formatting = record_format.formatting
     if formatting not in FORMATS:
         return
@@ -101,16 +107,22 @@ class Expected:
     """Reads a file record by record. Notes why the loader would fail on a whole file.
 
     `count` is the number of records read so far. `problems` are each with the number of its record, if any.
+    `turn_keys` counts the keys inside turns that the loader does not read.
     """
 
     path: Path
     format: RecordFormat
+    mask_history: bool = False
     count: int = 0
     fix: str = ""  # of the entry, by the first record
     keys: set[str] = field(default_factory=set)
     problems: list[tuple[Problem, int | None]] = field(default_factory=list)
     _left_out: "dict[str, _LeftOut]" = field(default_factory=dict)
     _types: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Begin the count of keys inside turns."""
+        self.turn_keys = UnreadTurnKeys(self.path, self.format, mask_history=self.mask_history)
 
     def records(self) -> Records:
         """Yield place, the raw record, and its example or the reason for its loss.
@@ -129,9 +141,11 @@ class Expected:
                 self.fix = entry_fix(record)
             self._note(record, place)
             self._find_left_out(record, place)
+            self.turn_keys.note(record, place, self.count)
             yield place, record, example_or_loss(reader, record)
             self.count += 1
         self.problems += self._left_out_problems()
+        self.problems += self.turn_keys.problems(self.count)
 
     def _left_out_problems(self) -> Iterator[tuple[Problem, int]]:
         """One problem for each part that the entry does not name, one for all inputs, one for other texts."""

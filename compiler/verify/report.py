@@ -30,6 +30,7 @@ def lines(verdict: Verdict, every: bool) -> Iterator[str]:
             f"{verdict.dataset} was not compiled here (no {MANIFEST} lists it): the hash of its file and its "
             "entry were not compared with a compile's"
         )
+    yield from verdict.notes
     audit = verdict.audit
     if audit and audit.rows:
         lengths = ", ".join(f"{name} {value}" for name, value in quantiles(audit.lengths).items())
@@ -46,6 +47,7 @@ def as_json(verdict: Verdict) -> JsonObject:
     report |= {
         "counts": dict(sorted(verdict.counts.items())),
         "problems": [asdict(problem) for problem in verdict.problems],
+        "unread_turn_keys": dict(verdict.unread_turn_keys),
         "not_checked": verdict.not_checked,
     }
     audit = verdict.audit

@@ -23,6 +23,9 @@ class Verdict:
     `is_compiled` is false if no manifest lists the file or the entry, so that they are compared with none.
 
     `dropped` counts the loaded rows that its processor skips.
+
+    `unread_turn_keys` has the number of records with each key inside turns that is not read and changes no
+    answer. `notes` are lines about the whole dataset.
     """
 
     dataset: str
@@ -40,6 +43,8 @@ class Verdict:
     dropped: int = 0
     no_answer: str = "LLaMA-Factory finds no answer in it"
     is_compiled: bool = True
+    unread_turn_keys: Counter[str] = field(default_factory=Counter)
+    notes: list[str] = field(default_factory=list)
 
     def add(self, problem: Problem, row: int | None = None) -> None:
         """Count a finding, of a `row` if it is about one record; keep it while there are few of its code."""

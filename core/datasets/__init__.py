@@ -28,6 +28,10 @@ REMOTE_SOURCES = ("hf_hub_url", "ms_hub_url", "om_hub_url", "script_url", "cloud
 """Keys of an entry that name where its rows are, other than `file_name`."""
 FORMATS = ("alpaca", "sharegpt")
 OPENAI_HINT = "LLaMA-Factory's openai adds words of its own to each system text: use sharegpt with tags"
+OPENAI_CALLS_HINT = (
+    "LLaMA-Factory's openai adds words of its own to each system text, and no other formatting reads "
+    "tool_calls: compile the file (tuneyard data init FILE), which writes them as turns"
+)
 KEYS = {
     "file_name", "formatting", "columns", "tags", "ranking", "subset", "split", "folder", "num_samples",
     *REMOTE_SOURCES,
@@ -166,8 +170,11 @@ def file_not_found(name: str, path: Path, folder: Path) -> RequestError:
     return RequestError(f"{path}: file of dataset {name!r} not found; {fix}; {near_name(path)}")
 
 
-def unknown_keys(place: str, entry: Record) -> Iterator[Problem]:
-    """Report the keys and the `formatting` of an entry that LLaMA-Factory does not know (E401)."""
+def unknown_keys(place: str, entry: Record, *, has_calls: bool = False) -> Iterator[Problem]:
+    """Report the keys and the `formatting` of an entry that LLaMA-Factory does not know (E401).
+
+    `has_calls`: the turns of its records have `tool_calls`.
+    """
     for name, keys in (("", KEYS), ("columns", {*ALPACA, *SHAREGPT, *EXTRAS}), ("tags", {*SHAREGPT_TAGS})):
         value = entry.get(name) if name else entry
         if value is not None and not isinstance(value, Mapping):
@@ -188,7 +195,9 @@ def unknown_keys(place: str, entry: Record) -> Iterator[Problem]:
     formatting = str(entry.get("formatting", FORMATS[0]))
     if formatting not in FORMATS:
         message = f"found {show_value(formatting)}, expected one of {', '.join(FORMATS)}"
-        hint = OPENAI_HINT if formatting == OPENAI else nearest(formatting, FORMATS)
+        hint = nearest(formatting, FORMATS)
+        if formatting == OPENAI:
+            hint = OPENAI_CALLS_HINT if has_calls else OPENAI_HINT
         yield Problem("E401", place, message, "formatting", hint)
 
 
