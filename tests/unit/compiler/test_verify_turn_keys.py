@@ -62,7 +62,8 @@ def test_a_key_that_changes_an_answer_is_an_error(bench, key, value):
     ("key", "value"),
     [
         ("tool_calls", []), ("tool_calls", None), ("reasoning_content", ""), ("thinking", "\n"),
-        ("weight", 1), ("weight", None), ("loss", True), ("loss", 0.342), ("mask", 0), ("images", []), ("refusal", None),
+        ("weight", 1), ("weight", None), ("loss", True), ("loss", 0.342), ("mask", 0), ("images", []),
+        ("refusal", None),
         ("id", 7), ("name", "Ann"), ("timestamp", "2024-01-01"), ("model", "m"),
     ],
 )  # fmt: skip
