@@ -42,6 +42,7 @@ ROOT = Path(__file__).resolve().parent.parent
 LONGEST_FIRST = (
     "unit/compiler/test_hub.py",
     "integration/test_demo.py",
+    "integration/test_ways.py",
     "integration/test_recipes_examples.py",
     "integration/test_recipes_ranks.py",
     "integration/test_recipes_train.py",

@@ -55,8 +55,15 @@ class Forks:
         self.python = self._program("python", [])
         """Runs a module or a file in a fork, for commands that start a Python by its path."""
         command = self._program("bin/tuneyard", ["-m", "tuneyard"])  # as commands that run in forks find it
+        self._program("checkout/python", [])
+        self._program("checkout/llamafactory-cli", ["-m", "tests.llamafactory_cli"])
+        self.checkout_programs = Path(self.folder.name, "checkout")
+        """What users also type in a checkout: `python -m PACKAGE …` and LLaMA-Factory's own command."""
         programs = (command.parent, Path(sys.executable).parent, os.environ["PATH"])
-        self.env = {**os.environ, "PATH": ":".join(map(str, programs)), **env}
+        self.hub_cache = Path(self.folder.name, "hub")
+        """The hub's cache of all forks, empty at first. huggingface_hub reads its path at its import."""
+        hub = {"HF_HUB_CACHE": str(self.hub_cache)}
+        self.env = {**os.environ, "PATH": ":".join(map(str, programs)), **hub, **env}
         with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listening:
             listening.bind(self.address)
             listening.listen()

@@ -11,7 +11,7 @@ import signal
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,8 @@ class Checkout:
 
     root: Path
     forks: Forks | None = None
+    variables: dict[str, str] = field(default_factory=dict)
+    """Further variables of the environment of its commands."""
 
     def shell(self, command: str) -> str:
         """Run a line of bash at the copy's root; the output of both streams is returned."""
@@ -54,7 +56,7 @@ class Checkout:
     def environment(self) -> dict[str, str]:
         """The environment of a user who has activated .venv and is offline."""
         if self.forks is not None:
-            return self.forks.env
+            return {**self.forks.env, **self.variables}
         return {**os.environ, "PATH": f"{self.root / '.venv/bin'}:{os.environ['PATH']}", **OFFLINE}
 
 

@@ -61,6 +61,25 @@ def test_a_chinese_page_has_the_commands_of_the_english_one(page: Path) -> None:
     assert "tutorials" not in page.parts or len(steps) > 5
 
 
+WAYS = {"rte-mnli"}
+"""The five documents with a page of their own."""
+
+
+def test_the_ways_are_the_pages_of_the_documents_in_two_languages() -> None:
+    names = {f"{way}{language}" for way in WAYS for language in (".md", ".en.md")}
+    assert {path.name for path in (ROOT / "docs/ways").iterdir()} == names
+
+
+@pytest.mark.parametrize("way", sorted(WAYS))
+def test_a_way_has_the_same_commands_and_figures_in_both_languages(way: str) -> None:
+    chinese, english = (ROOT / f"docs/ways/{way}{language}" for language in (".md", ".en.md"))
+    steps = [step._replace(command=step.command.replace(" --lang zh", "")) for step in commands(chinese)]
+    assert steps == commands(english)
+    assert len(steps) > 1
+    figures = [re.findall(r"\d+\.\d+ ?%", page.read_text(encoding="utf-8")) for page in (chinese, english)]
+    assert [each.replace(" ", "") for each in figures[0]] == [each.replace(" ", "") for each in figures[1]]
+
+
 def test_the_chinese_troubleshooting_has_every_symptom_with_its_commands() -> None:
     symptoms = [
         [
