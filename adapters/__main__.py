@@ -28,7 +28,7 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 BELONGS = {  # the targets of each option that not all of them take
     "out": ("gguf", "ollama"), "repo": ("hub",), "results": ("hub",), "license": ("hub",),
-    "private": ("hub",), "dry_run": ("hub",), "type": ("gguf",),
+    "private": ("hub",), "dry_run": ("hub",), "card": ("hub",), "message": ("hub",), "type": ("gguf",),
     "from_": ("ollama",), "gguf": ("ollama",), "system": ("ollama",), "parameter": ("ollama",),
     "force": ("gguf", "ollama"),
 }  # fmt: skip
@@ -249,6 +249,12 @@ def _fields(statistics: Any) -> dict[str, object]:
 @click.option(
     "--results", type=FOLDER, multiple=True, help="hub: folder with results.json files; repeatable."
 )
+@click.option(
+    "--card",
+    type=FOLDER,
+    help="hub: file to upload as README.md.  [default: NAME_OR_DIR's own, or a made one]",
+)
+@click.option("--message", help="hub: message of the commit.")
 @click.option("--dry-run", is_flag=True, help="hub: list the files, print the card, send nothing.")
 def export(reference: str, target: str, base: Path | None, **options: Any) -> None:  # Click's values
     """Upload to the Hugging Face Hub with a card, or write a GGUF file or an Ollama Modelfile."""

@@ -1,12 +1,22 @@
 """Upload to the Hugging Face Hub as one commit. Files that arrived before are not sent twice."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import click
 
 from tuneyard.adapters.adapter import name_of, span
+from tuneyard.adapters.export.readme import (
+    has_body,
+    is_unedited,
+    missing_fields,
+    read_card,
+    refuse_facts,
+    signed,
+    users_card,
+)
 from tuneyard.adapters.export.source import ExportSource, fused_base, licence_of
 from tuneyard.adapters.kinds.lora import NOT_IN_VLLM, LoraAdapter, vllm_rank
 from tuneyard.adapters.output import TOKENIZER
@@ -23,6 +33,8 @@ from tuneyard.core.weights.adapter_files import CONFIG, WEIGHTS_INDEX
 from tuneyard.core.weights.base_models import open_base
 from tuneyard.core.weights.tensors import INDEX
 
+FACTS = {"--results": "results", "--license": "license"}
+"""The options that only a made card can follow, with their names in `options`."""
 CARRIED = ("LICENSE", "LICENSE.md", "LICENSE.txt", "NOTICE")
 RESULTS_SCHEMA = ROOT / "core/schemas/results.schema.json"
 TOKEN_FIX = "export HF_TOKEN=… of an account that may write there, or run `hf auth login`"
@@ -52,7 +64,21 @@ def to_hub(source: ExportSource, options: Mapping[str, Any]) -> None:
     repo, folder, adapter = options["repo"], source.folder, source.adapter
     if not HUB_ID.fullmatch(repo):
         raise RequestError(f"--repo {repo!r}: expected OWNER/NAME")
-    card, notes = make_card(source, repo, options["license"], list(options["results"]))
+    own_card = users_card(folder, options["card"])
+    facts = [name for name, value in FACTS.items() if options[value]]
+    if own_card:
+        refuse_facts(str(own_card), facts)
+        card, notes = read_card(own_card), _notes_on(own_card)
+        if options["card"] is None:
+            notes.append(f"{own_card} is uploaded unchanged, since no program wrote it")
+    else:
+        made, notes = make_card(source, repo, options["license"], list(options["results"]))
+        card = signed(made)
+    message = options["message"]
+    if message is None:
+        message = f"Upload {name_of(folder)} with Tuneyard"
+    elif not message.strip():
+        raise RequestError("--message: found an empty text, expected the message of the commit")
     if adapter:
         names = [CONFIG, *(file.name for file in adapter.files)]
         optional = [WEIGHTS_INDEX]
@@ -65,19 +91,41 @@ def to_hub(source: ExportSource, options: Mapping[str, Any]) -> None:
         note(text)
     for name in names:
         click.echo(f"{(folder / name).stat().st_size:>14,}  {name}")
-    click.echo(f"{len(card.encode()):>14,}  README.md (the card)")
+    click.echo(f"{len(card.encode()):>14,}  {CARD} ({own_card or 'the card'})")
     if left_out:
         note(f"not uploaded: {', '.join(sorted(left_out))}")
     if options["dry_run"]:
         click.echo(f"\n{card}\nnothing sent (--dry-run); would send to {repo}")
     else:
-        click.echo(_send(repo, [folder / name for name in names], card, private=options["private"]))
+        upload = Upload(repo, [folder / name for name in names], card, message, facts, own_card is None)
+        click.echo(_send(upload, private=options["private"]))
 
 
-def _send(repo: str, files: list[Path], card: str, *, private: bool) -> str:
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """What goes to a repository. `facts` are the given options that only a made card can follow."""
+
+    repo: str
+    files: list[Path]
+    card: str
+    message: str
+    facts: list[str]
+    is_card_made: bool
+
+
+def _notes_on(card: Path) -> list[str]:
+    """What the hub's page lacks if the user's card does not state it."""
+    missing = missing_fields(card, ("license", "base_model"))
+    return [
+        f"{card}: no `{field}` in its front matter: the hub's page shows none; add it" for field in missing
+    ]
+
+
+def _send(upload: Upload, *, private: bool) -> str:
     """Upload as one commit, so that the repository has the old files or all new ones; return its address.
 
-    `RequestError` without token, network or permission. Files that arrived before are not sent twice.
+    A made card does not replace one that was edited on the hub. `RequestError` without token, network or
+    permission. Files that arrived before are not sent twice.
     """
     import httpx
     from huggingface_hub import CommitOperationAdd, HfApi, constants, get_token
@@ -87,14 +135,21 @@ def _send(repo: str, files: list[Path], card: str, *, private: bool) -> str:
         raise RequestError("HF_HUB_OFFLINE is set: unset it to upload; --dry-run shows what would be sent")
     if not get_token():
         raise RequestError(f"no token for the hub: {TOKEN_FIX}; --dry-run shows what would be sent")
-    api = HfApi()
-    additions = [CommitOperationAdd(file.name, file) for file in files]
-    additions.append(CommitOperationAdd(CARD, card.encode()))
+    api, repo = HfApi(), upload.repo
+    additions = [CommitOperationAdd(file.name, file) for file in upload.files]
+    title, _, description = upload.message.partition("\n")
     again = "run the command again: what has arrived is not sent twice"
     try:
         api.create_repo(repo, private=private, exist_ok=True)
-        message = f"Upload {files[0].parent.name} with Tuneyard"
-        return str(api.create_commit(repo, additions, commit_message=message).commit_url)
+        if upload.is_card_made and _has_users_card(repo):
+            refuse_facts(f"{repo}/{CARD} on the hub", upload.facts)
+            note(f"{repo}/{CARD} on the hub was written or edited by hand: kept; --card FILE replaces it")
+        else:
+            additions.append(CommitOperationAdd(CARD, upload.card.encode()))
+        commit = api.create_commit(
+            repo, additions, commit_message=title, commit_description=description.strip()
+        )
+        return str(commit.commit_url)
     except HfHubHTTPError as error:
         status = error.response.status_code
         if status in (401, 403):
@@ -106,6 +161,18 @@ def _send(repo: str, files: list[Path], card: str, *, private: bool) -> str:
         raise RequestError(f"{error} ({error.__cause__}); {again}") from error
     except ValueError as error:  # the hub refuses the card's front matter, or a file
         raise RequestError(f"{repo}: the hub refuses it: {error}") from error
+
+
+def _has_users_card(repo: str) -> bool:
+    """True if the repository has a README.md with a text that this command did not write."""
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import RemoteEntryNotFoundError
+
+    try:
+        text = Path(hf_hub_download(repo, CARD)).read_text(encoding="utf-8", errors="replace")
+    except RemoteEntryNotFoundError:
+        return False
+    return has_body(text) and not is_unedited(text)
 
 
 def make_card(

@@ -130,11 +130,16 @@ def front_matter(folder: Path) -> dict[str, object]:
     card = folder / CARD
     if not card.is_file():
         return {}
-    opening, _, rest = card.read_text(encoding="utf-8", errors="replace").partition("---\n")
+    return parse_front_matter(card.read_text(encoding="utf-8", errors="replace"), card)
+
+
+def parse_front_matter(text: str, place: Path) -> dict[str, object]:
+    """The YAML at the top of the text of a card, as `front_matter`."""
+    opening, _, rest = text.partition("---\n")
     if opening:
         return {}
     # The empty line counts for the first `---`, so that errors name the card's own lines.
-    fields = parse_yaml("\n" + rest.partition("\n---")[0], str(card)).value
+    fields = parse_yaml("\n" + rest.partition("\n---")[0], str(place)).value
     if not isinstance(fields, dict):
         return {}
     return fields

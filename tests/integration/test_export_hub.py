@@ -1,6 +1,7 @@
 """Uploads to a stand-in for the hub that speaks its API as huggingface_hub 1.33 calls it."""
 
 import base64
+import hashlib
 import json
 import os
 import signal
@@ -12,6 +13,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from tests.conftest import ROOT
+from tests.messages import printed_line
 from tests.processes import wait_until
 from tests.serving import Quiet, serving
 from tests.unit.adapters.make import base_tensors, factors, make, make_base
@@ -28,6 +30,7 @@ class Hub(ThreadingHTTPServer):
     def __init__(self):
         super().__init__(("127.0.0.1", 0), Handler)
         self.objects, self.commits, self.puts, self.created, self.unknown = {}, [], [], [], []
+        self.readme, self.titles = None, []
         self.hang_over = None  # uploads of more bytes never end
 
     @property
@@ -40,6 +43,18 @@ class Handler(Quiet, BaseHTTPRequestHandler):
 
     def reply(self, value, code=200):
         self.send(json.dumps(value).encode(), code)
+
+    def do_HEAD(self):
+        self.do_GET()
+
+    def do_GET(self):
+        """The README.md of the newest commit; the client's other questions have no answer."""
+        readme = self.server.readme
+        if readme is None or self.path != "/org/name/resolve/main/README.md":
+            self.send(b"", 404, {"X-Error-Code": "EntryNotFound"})
+            return
+        digest = hashlib.sha1(readme).hexdigest()
+        self.send(readme, 200, {"X-Repo-Commit": digest, "ETag": f'"{digest}"'})
 
     def do_POST(self):
         body, hub = self.body(), self.server
@@ -72,6 +87,7 @@ class Handler(Quiet, BaseHTTPRequestHandler):
 
     def committed(self, lines):
         files = {}
+        self.server.titles.append((lines[0]["value"]["summary"], lines[0]["value"]["description"]))
         for line in lines[1:]:
             value = line["value"]
             large = line["key"] == "lfsFile"
@@ -187,3 +203,26 @@ def test_refusals_name_the_way_out(hub, tmp_path):
     assert "refuses the token (401)" in finish(start(hub, adapter, HF_TOKEN="hf_wrong"), 2)
     assert "run the command again" in finish(start(None, adapter), 2)
     assert hub.commits == []
+
+
+def test_a_card_that_was_edited_on_the_hub_is_kept(hub, tmp_path):
+    adapter = make(tmp_path / "rte", factors())
+    home = {"HF_HOME": str(tmp_path / "home")}
+    finish(start(hub, adapter, "--license", "mit", **home), 0)
+    hub.readme = hub.commits[0]["README.md"]
+    finish(start(hub, adapter, "--license", "apache-2.0", "--message", "Second\n\nmore", **home), 0)
+    assert b"license: apache-2.0" in hub.commits[1]["README.md"]
+    hub.readme = hub.commits[1]["README.md"].replace(b"## How to load it", b"## Loading")
+    printed_line(finish(start(hub, adapter, **home), 0), "org/name/README.md", "--card FILE")
+    assert hub.commits[2].keys() == {"adapter_config.json", "adapter_model.safetensors"}
+    printed_line(
+        finish(start(hub, adapter, "--license", "mit", **home), 2), "org/name/README.md", "--license"
+    )
+    (tmp_path / "card.md").write_text("# By hand\n")
+    finish(start(hub, adapter, "--card", tmp_path / "card.md", **home), 0)
+    assert hub.commits[3]["README.md"] == b"# By hand\n"
+    assert hub.titles == [
+        ("Upload rte with Tuneyard", ""),
+        ("Second", "more"),
+        *[("Upload rte with Tuneyard", "")] * 2,
+    ]
