@@ -28,11 +28,11 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 BELONGS = {  # the targets of each option that not all of them take
     "out": ("gguf", "ollama"), "repo": ("hub",), "results": ("hub",), "license": ("hub",),
-    "private": ("hub",), "dry_run": ("hub",), "card": ("hub",), "message": ("hub",), "type": ("gguf",),
-    "from_": ("ollama",), "gguf": ("ollama",), "system": ("ollama",), "parameter": ("ollama",),
-    "force": ("gguf", "ollama"),
+    "private": ("hub",), "dry_run": ("hub",), "card": ("hub",), "message": ("hub",),
+    "type": ("gguf", "ollama"), "from_": ("ollama",), "gguf": ("ollama",), "system": ("ollama",),
+    "parameter": ("ollama",), "force": ("gguf", "ollama"), "same_base": ("ollama",),
 }  # fmt: skip
-TARGETS = {"hub": "hub", "ollama": "modelfile", "gguf": "gguf_files"}  # the module of each target
+TARGETS = {"hub": "hub", "ollama": "ollama", "gguf": "gguf_files"}  # the module of each target
 FOLDER = click.Path(path_type=Path)
 ENGINES = ("vllm", "llama.cpp")
 Decorator = Callable[[Callable[..., Any]], click.Command]
@@ -226,7 +226,7 @@ def _fields(statistics: Any) -> dict[str, object]:
 
 
 @command(
-    "tuneyard adapter export demo-rte --to gguf --base models/demo-base --out build/rte-lora.gguf",
+    "tuneyard adapter export demo-rte --to ollama --out build/ollama/Modelfile",
     "tuneyard adapter export demo-rte --to hub --repo me/rte-lora --license apache-2.0 --dry-run",
 )
 @click.argument("reference", metavar="NAME_OR_DIR")
@@ -234,9 +234,12 @@ def _fields(statistics: Any) -> dict[str, object]:
 @click.option("--base", type=FOLDER, help="Base model folder.  [default: the base that the adapter names]")
 @click.option("--out", type=FOLDER, help="gguf, ollama: file to write.")
 @click.option("--force", is_flag=True, help="gguf, ollama: replace a file of the same format.")
-@click.option("--type", help="gguf: f16, q8_0, q4_0.  [default: f16]")
-@click.option("--from", "from_", help="ollama: name of the adapter's base in Ollama, e.g. qwen2.5:0.5b.")
-@click.option("--gguf", type=FOLDER, help="ollama: file that --to gguf wrote from NAME_OR_DIR.")
+@click.option("--type", help="gguf, ollama: f16, q8_0, q4_0.  [default: f16]")
+@click.option(
+    "--from", "from_", help="ollama: the adapter's base in Ollama, e.g. qwen2.5:0.5b: write a LoRA for it."
+)
+@click.option("--gguf", type=FOLDER, help="ollama: file that --to gguf wrote.  [default: a new one]")
+@click.option("--same-base", is_flag=True, help="ollama: the adapter's base and --base are the same model.")
 @click.option("--system", help="ollama: system text.  [default: from the chat template]")
 @click.option(
     "--parameter",
@@ -262,6 +265,7 @@ def export(reference: str, target: str, base: Path | None, **options: Any) -> No
 
     from tuneyard.adapters.adapter import name_of
     from tuneyard.adapters.export.source import open_source
+    from tuneyard.adapters.store import open_adapter, open_any
 
     for name, value in options.items():
         if value and target not in BELONGS[name]:
@@ -273,7 +277,8 @@ def export(reference: str, target: str, base: Path | None, **options: Any) -> No
     if target == "hub" and options["repo"] is None:
         raise RequestError("no --repo: the repository on the hub, as in --repo OWNER/NAME")
     module = importlib.import_module(f"tuneyard.adapters.export.{TARGETS[target]}")
-    source = open_source(reference, base)
+    is_fused = target == "ollama" and not options["from_"]
+    source = open_source(reference, base, open_any if is_fused else open_adapter)
     getattr(module, f"to_{target}")(source, options)
     out = options["out"]
     if target == "gguf":

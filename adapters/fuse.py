@@ -139,7 +139,7 @@ def plan_fusing(request: FuseRequest) -> FusePlan:
         need("bitsandbytes", "torch")
     notes = check_inputs(weighted, base, same_base=request.same_base)
     for item in used:
-        quantised = _trained_on_nf4(item.adapter.folder)
+        quantised = trained_on_nf4(item.adapter.folder)
         if quantised and quantised != request.base_as:
             notes.append(
                 f"{item.adapter.name} was trained on the base in 4 bits: --base-as {quantised} fuses it into "
@@ -165,7 +165,7 @@ def plan_fusing(request: FuseRequest) -> FusePlan:
     return plan
 
 
-def _trained_on_nf4(folder: Path) -> str:
+def trained_on_nf4(folder: Path) -> str:
     """The `--base-as` of the weights that a QLoRA training of LLaMA-Factory saw; "" for any other adapter."""
     settings: dict[str, Any] = {}
     with contextlib.suppress(ContentError):  # a damaged record does not stop a fusion

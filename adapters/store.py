@@ -30,9 +30,22 @@ def open_adapter(reference: str | Path) -> LoraAdapter:
     needs the base's weights.
     """
     kind, folder, raw = _read(reference)
+    _refuse_unmergeable(kind, folder)
+    return LoraAdapter.open(folder, raw)
+
+
+def plain_lora(adapter: Adapter) -> LoraAdapter:
+    """An opened adapter as a plain LoRA; `ContentError` for a kind that needs the base's weights."""
+    _refuse_unmergeable(type(adapter), adapter.folder)
+    if not isinstance(adapter, LoraAdapter):
+        raise TypeError(f"{type(adapter).__name__}: an adapter that can be merged, and is no LoraAdapter")
+    return adapter
+
+
+def _refuse_unmergeable(kind: type[Adapter], folder: Path) -> None:
+    """Raise `ContentError` for a kind that needs the base's weights."""
     if kind.NOT_MERGED:
         raise ContentError(f"{folder / CONFIG}: {kind.NOT_MERGED}; {HOW_TO_FUSE}")
-    return LoraAdapter.open(folder, raw)
 
 
 def open_any(reference: str | Path) -> Adapter:

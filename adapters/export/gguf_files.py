@@ -27,7 +27,7 @@ from tuneyard.adapters.export.architecture import (
 )
 from tuneyard.adapters.export.source import GGUF, MADE_OF, ExportSource, check_file, licence_of
 from tuneyard.adapters.kinds.lora import LoraAdapter
-from tuneyard.adapters.output import require_space, staged_for
+from tuneyard.adapters.output import Check, require_space, staged_for
 from tuneyard.adapters.store import note
 from tuneyard.adapters.weighted import check_fit
 from tuneyard.core.errors import ContentError, RequestError, need
@@ -60,14 +60,24 @@ def to_gguf(source: ExportSource, options: Mapping[str, Any]) -> None:
 
     Everything that can be checked is checked before the first byte is written.
     """
+    out: Path = options["out"]
+    check = functools.partial(check_file, out, source, GGUF, force=options["force"])
+    check()
+    need("gguf")
+    lora = source.lora
+    if lora:
+        export = _plan_lora(source, lora, options)
+    else:
+        export = plan_model(source, source.folder, gguf_type(options["type"], out))
+    write_export(export, out, check)
+
+
+def write_export(export: GgufExport, out: Path, check: Check) -> None:
+    """Write a planned file, and print its size."""
     from tqdm import tqdm
 
     started = time.monotonic()
-    out: Path = options["out"]
-    check = functools.partial(check_file, out, source, GGUF, force=options["force"])
     target = check()
-    need("gguf")
-    export = _plan(source, options)
     require_space(target, export.bytes)
     with staged_for(check) as folder, tqdm(total=export.bytes, unit="B", unit_scale=True, delay=2) as bar:
         export.write(folder / target.name, bar.update)
@@ -75,16 +85,20 @@ def to_gguf(source: ExportSource, options: Mapping[str, Any]) -> None:
     say(f"{out}  {size / 1e6:,.1f} MB  {time.monotonic() - started:.1f} s")
 
 
-def _plan(source: ExportSource, options: Mapping[str, Any]) -> GgufExport:
-    if source.adapter:
-        return _plan_lora(source, source.adapter, options)
-    kind = (options["type"] or "f16").lower()
+def gguf_type(name: str | None, out: Path) -> str:
+    """The value of --type in lower case; `RequestError` for one that only llama.cpp writes."""
+    kind = (name or "f16").lower()
     if kind not in TYPES:
         raise RequestError(
             f"--type {kind}: the gguf package writes {', '.join(TYPES)}; for other types write f16, and let "
-            f"llama.cpp quantise it: llama-quantize {options['out']} OUT.gguf {kind}"
+            f"llama.cpp quantise it: llama-quantize {out} OUT.gguf {kind}"
         )
-    plan = plan_gguf(open_base(source.folder), kind)
+    return kind
+
+
+def plan_model(source: ExportSource, folder: Path, kind: str) -> GgufExport:
+    """Plan the GGUF of the model in `folder`: that of the source, or its adapter fused into its base."""
+    plan = plan_gguf(open_base(folder), kind)
     if plan.vocabulary.composed:
         note("the tokenizer composes text to NFC first, llama.cpp does not: send it composed text")
     about = {"name": name_of(source.folder), MADE_OF: source.digest}

@@ -61,7 +61,7 @@ $ llamafactory-cli chat {named}
 
 def to_hub(source: ExportSource, options: Mapping[str, Any]) -> None:
     """Upload safetensors, configs, tokenizer and licence texts with a card. `--dry-run` lists them."""
-    repo, folder, adapter = options["repo"], source.folder, source.adapter
+    repo, folder, adapter = options["repo"], source.folder, source.lora
     if not HUB_ID.fullmatch(repo):
         raise RequestError(f"--repo {repo!r}: expected OWNER/NAME")
     own_card = users_card(folder, options["card"])
@@ -183,7 +183,7 @@ def make_card(
     `licence` overrides the files of the base.
     """
     notes: list[str] = []
-    adapter = source.adapter
+    adapter = source.lora
     base = adapter.config.base if adapter else fused_base(source.folder)
     head, terms = _licence(source, licence, notes)
     on_hub = bool(base and HUB_ID.fullmatch(base) and not Path(base).is_dir())
@@ -304,7 +304,8 @@ def _sizes(adapter: LoraAdapter) -> list[list[str]]:
 
 def _usage(source: ExportSource, repo: str, base: str, template: str) -> str:
     """Code and commands that load the model: PEFT or transformers, LLaMA-Factory and vLLM."""
-    if source.adapter is None:
+    adapter = source.lora
+    if adapter is None:
         return USAGE.format(
             peft="",
             model=repo,
@@ -313,9 +314,9 @@ def _usage(source: ExportSource, repo: str, base: str, template: str) -> str:
             named=f"--model_name_or_path {repo}{template}",
             served=f"$ vllm serve {repo}",
         )
-    rank = vllm_rank(source.adapter.largest_rank) or source.adapter.largest_rank
+    rank = vllm_rank(adapter.largest_rank) or adapter.largest_rank
     served = f"$ vllm serve {base} --enable-lora --max-lora-rank {rank} --lora-modules mine={repo}"
-    if source.adapter.full_tensors:
+    if adapter.full_tensors:
         served = f"# {NOT_IN_VLLM}"
     tokenizer = base
     if (source.folder / "tokenizer_config.json").is_file():

@@ -1,4 +1,4 @@
-"""Write Ollama's Modelfile: the files to load, the chat template, stop words and parameters.
+"""The text of Ollama's Modelfile: the files to load, the chat template, stop words and parameters.
 
 Most chat templates only wrap messages: a fixed text before and after each message by its role, an opening for
 the answer, and a default system message. `find_wrapping` renders marked messages to find these texts, and
@@ -6,27 +6,17 @@ checks them on probes. A template that does more (trims texts, numbers turns) is
 """
 
 import itertools
-import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 from tuneyard.adapters.adapter import as_list
-from tuneyard.adapters.export.source import (
-    MODELFILE,
-    ExportSource,
-    check_file,
-    check_gguf,
-    first_object,
-    read_tokenizer,
-)
+from tuneyard.adapters.export.source import ExportSource, first_object, read_tokenizer
 from tuneyard.adapters.store import note
 from tuneyard.core.errors import ContentError, RequestError, show_value
-from tuneyard.core.files import write_text
-from tuneyard.core.language.messages import say
 from tuneyard.core.prompt import Message, Render, chat_renderer, find_chat_template
 
 PARAMETERS = {  # the key is generation_config.json's name, the value Ollama's
@@ -145,12 +135,8 @@ def _conversation(roles: Sequence[str], texts: Sequence[str]) -> list[Message]:
     return [{"role": role, "content": text} for role, text in zip(roles, texts, strict=False)]
 
 
-def to_ollama(source: ExportSource, options: Mapping[str, Any]) -> None:
-    """Write a Modelfile."""
-    out, gguf = options["out"], options["gguf"]
-    target = check_file(out, source, MODELFILE, force=options["force"])
-    if source.adapter and not options["from_"]:
-        raise RequestError("--from is needed for an adapter: its base's name in Ollama, or a .gguf file")
+def modelfile_of(source: ExportSource, options: Mapping[str, Any]) -> Callable[[list[str]], str]:
+    """Check everything that a Modelfile says of the model: a function of its first lines (FROM, ADAPTER)."""
     folders = source.folders
     saved = next(filter(None, map(find_chat_template, folders)), None)
     if saved is None:
@@ -160,31 +146,15 @@ def to_ollama(source: ExportSource, options: Mapping[str, Any]) -> None:
     wrapping = find_wrapping(render)
     if thinks(render, wrapping):
         note("the chat template removes thoughts from earlier answers, this TEMPLATE keeps them")
-    if gguf:
-        check_gguf(gguf, source)
-    if source.adapter and not gguf:  # Ollama reads few safetensors, and only lora_alpha of their config
-        raise RequestError("--gguf is needed for an adapter: write it with --to gguf --base DIR --out FILE")
-    weights = os.path.relpath((gguf or source.folder).resolve(), target.parent)
-    if not weights.startswith(".."):  # Ollama takes a relative path from the Modelfile's folder
-        weights = f"./{weights}"
-    head = [f"FROM {options['from_'] or weights}"]
-    if source.adapter:
-        head.append(f"ADAPTER {weights}")
     system = options["system"]
     if system is None:
         system = wrapping.default
     stops, parameters = _parameters(folders, options["parameter"])
     tokenizer = read_tokenizer(folders)
     stops = [*_find_stops(folders, tokenizer, wrapping, special.get("eos_token")), *stops]
-    text = modelfile_text(
-        head,
-        _without_bos(wrapping, folders, tokenizer, special.get("bos_token")),
-        list(dict.fromkeys(stops)),
-        parameters,
-        system,
-    )
-    write_text(target, text)
-    say(f"{out}  now: ollama create NAME -f {out}")
+    served = _without_bos(wrapping, folders, tokenizer, special.get("bos_token"))
+    distinct_stops = list(dict.fromkeys(stops))
+    return lambda head: modelfile_text(head, served, distinct_stops, parameters, system)
 
 
 def modelfile_text(

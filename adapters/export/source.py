@@ -1,15 +1,16 @@
 """Open the folder to export: an adapter or a full model, its base, and the base's licence."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tuneyard.adapters.adapter import Adapter
 from tuneyard.adapters.kinds.lora import LoraAdapter
 from tuneyard.adapters.output import check_free, check_outside
 from tuneyard.adapters.provenance import CARD
-from tuneyard.adapters.store import checkpoints_in, find_folder, open_adapter
+from tuneyard.adapters.store import checkpoints_in, find_folder, open_adapter, plain_lora
 from tuneyard.core.documents import parse_yaml
 from tuneyard.core.documents.schema_errors import check_file as check_content
 from tuneyard.core.errors import RequestError
@@ -32,8 +33,15 @@ class ExportSource:
     """A checked folder. `adapter` is None for a full model, `base` None if the base is not a local folder."""
 
     folder: Path
-    adapter: LoraAdapter | None
+    adapter: Adapter | None
     base: Path | None
+
+    @property
+    def lora(self) -> LoraAdapter | None:
+        """The adapter as a plain LoRA, None for a full model. `ContentError` if it must be fused first."""
+        if self.adapter is None:
+            return None
+        return plain_lora(self.adapter)
 
     @property
     def folders(self) -> list[Path]:
@@ -48,8 +56,12 @@ class ExportSource:
         return model_sha256(self.folder)
 
 
-def open_source(reference: str | Path, base: Path | None) -> ExportSource:
+def open_source(
+    reference: str | Path, base: Path | None, opening: Callable[[Path], Adapter] = open_adapter
+) -> ExportSource:
     """Open an adapter (a NAME under saves/ or a folder) or a model folder. `base` overrides their own entry.
+
+    `opening` is `open_any` where an adapter of any kind will do, since it is fused.
 
     `RequestError` if the folder is neither; `ContentError` if the adapter is damaged.
     """
@@ -58,7 +70,7 @@ def open_source(reference: str | Path, base: Path | None) -> ExportSource:
         base_config(base)
     adapter = None
     if (folder / CONFIG).is_file():
-        adapter = open_adapter(folder)
+        adapter = opening(folder)
         base_name = adapter.config.base
     elif (folder / "config.json").is_file():
         base_name = fused_base(folder)

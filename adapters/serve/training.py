@@ -73,7 +73,7 @@ def open_served(
     ones and for those that are not merged.
     """
     sources = [open_source(_unweighted(reference), base) for reference in references]
-    adapters = [source.adapter for source in sources if source.adapter]
+    adapters = [adapter for adapter in (source.lora for source in sources) if adapter]
     if len(adapters) < len(sources) and len(sources) > 1:
         model = next(source.folder for source in sources if not source.adapter)
         raise RequestError(f"{model}: a full model is served alone; give adapters, or this model")

@@ -16,6 +16,7 @@ from tuneyard.adapters.export.modelfile import quoted, renderer
 from tuneyard.core.errors import ContentError
 from tuneyard.eval.backends.modelfile import compile_template
 
+OLLAMA = ("--to", "ollama", "--gguf", "model.gguf")
 GOLDEN = ROOT / "tests/golden/adapters/export"
 LLAMA3 = (
     "{{ bos_token }}{% for m in messages %}"
@@ -83,11 +84,12 @@ def make_model(folder, template=CHATML, bos=None):
 
 @pytest.fixture(autouse=True)
 def chatml_model(working_folder):
+    Path("model.gguf").write_bytes(b"GGUF of another program")
     return make_model(working_folder / "model")
 
 
 def test_chatml_is_the_golden_modelfile():
-    call("export", "model", "--to", "ollama", "--out", "served/Modelfile", "--parameter", "num_ctx=4096")
+    call("export", "model", *OLLAMA, "--out", "served/Modelfile", "--parameter", "num_ctx=4096")
     assert Path("served/Modelfile").read_bytes() == (GOLDEN / "Modelfile").read_bytes()
     assert names("served") == ["Modelfile"]
 
@@ -99,7 +101,7 @@ def test_chatml_is_the_golden_modelfile():
 )
 def test_the_template_renders_as_the_chat_template(tmp_path, template, bos):
     make_model(tmp_path / "other", template, bos)
-    call("export", "other", "--to", "ollama", "--out", "Modelfile")
+    call("export", "other", *OLLAMA, "--out", "Modelfile")
     found = parse(Path("Modelfile"))
     render = renderer(template, {"bos_token": "<bos>"})
     for pairs in CONVERSATIONS:
@@ -116,14 +118,14 @@ def test_the_template_renders_as_the_chat_template(tmp_path, template, bos):
 def test_a_thought_that_the_template_opens_is_closed_as_where_the_model_is_scored(tmp_path):
     assert THINKS != CHATML
     make_model(tmp_path / "other", THINKS)
-    call("export", "other", "--to", "ollama", "--out", "Modelfile")
+    call("export", "other", *OLLAMA, "--out", "Modelfile")
     served = serve(parse(Path("Modelfile")), [{"role": "user", "content": "Is it so?"}])
     assert served.endswith("<|im_start|>assistant\n<think>\n\n</think>\n\n")
 
 
 def test_stop_words_are_the_templates_and_the_models(tmp_path):
     make_model(tmp_path / "other", LLAMA3)
-    call("export", "other", "--to", "ollama", "--out", "Modelfile", "--system", 'Say "yes".')
+    call("export", "other", *OLLAMA, "--out", "Modelfile", "--system", 'Say "yes".')
     found = parse(Path("Modelfile"))
     wanted = ["<|endoftext|>", "<|eot_id|>", "<|im_end|>", "<|start_header_id|>"]
     assert sorted(found["PARAMETER stop"]) == wanted
@@ -137,7 +139,7 @@ def test_stop_words_are_the_templates_and_the_models(tmp_path):
 )
 def test_ollamas_own_sampling_is_replaced_by_the_models(generation, temperature):
     write_json(Path("model/generation_config.json"), {"eos_token_id": 2, **generation})
-    call("export", "model", "--to", "ollama", "--out", "Modelfile")
+    call("export", "model", *OLLAMA, "--out", "Modelfile")
     found = parse(Path("Modelfile"))
     assert found["PARAMETER temperature"] == [temperature] and found["PARAMETER repeat_penalty"] == ["1"]
 
@@ -145,7 +147,7 @@ def test_ollamas_own_sampling_is_replaced_by_the_models(generation, temperature)
 def test_every_stop_word_that_is_given_is_kept():
     stops = ["stop=<|im_start|>", "stop=User:", "stop=观察 ："]
     given = [word for stop in stops for word in ("--parameter", stop)]
-    call("export", "model", "--to", "ollama", "--out", "Modelfile", *given, "--parameter", "temperature=0.2")
+    call("export", "model", *OLLAMA, "--out", "Modelfile", *given, "--parameter", "temperature=0.2")
     found = parse(Path("Modelfile"))
     assert found["PARAMETER stop"] == ["<|endoftext|>", "<|im_end|>", "<|im_start|>", "User:", "观察 ："]
     assert found["PARAMETER temperature"] == ["0.2"]
@@ -164,7 +166,7 @@ def test_every_stop_word_that_is_given_is_kept():
 def test_a_template_that_does_more_than_wrap_is_refused(tmp_path, old, new):
     assert old in CHATML
     make_model(tmp_path / "other", CHATML.replace(old, new))
-    _, said = call("export", "other", "--to", "ollama", "--out", "Modelfile", code=1)
+    _, said = call("export", "other", *OLLAMA, "--out", "Modelfile", code=1)
     assert "chat template" in said
     assert not Path("Modelfile").exists()
 
@@ -172,15 +174,14 @@ def test_a_template_that_does_more_than_wrap_is_refused(tmp_path, old, new):
 def test_a_template_that_cuts_thoughts_out_is_named(tmp_path):
     thought = CHATML.replace("m['content'] +", "m['content'].split('</think>')[-1] +")
     make_model(tmp_path / "other", thought)
-    _, said = call("export", "other", "--to", "ollama", "--out", "Modelfile")
+    _, said = call("export", "other", *OLLAMA, "--out", "Modelfile")
     assert "removes thoughts" in said
 
 
-def test_adapters(tmp_path):
+def test_a_lora_for_a_base_that_ollama_has(tmp_path):
     adapter = make(tmp_path / "rte", factors(), base_model_name_or_path="model")
     words = ("export", adapter, "--to", "ollama", "--out", "Modelfile")
-    assert "--from is needed" in call(*words, code=2)[1]
-    assert "--gguf is needed" in call(*words, "--from", "qwen2.5:0.5b", code=2)[1]
+    assert "--from NAME" in call(*words, "--gguf", "model.gguf", code=2)[1]
     Path("rte.gguf").write_bytes(b"nothing")
     assert "no GGUF file" in call(*words, "--from", "qwen2.5:0.5b", "--gguf", "rte.gguf", code=2)[1]
     Path("rte.gguf").write_bytes(b"GGUF...")
@@ -192,15 +193,18 @@ def test_adapters(tmp_path):
 @pytest.mark.parametrize(
     ("words", "reason"),
     [
-        (["--to", "ollama"], "as in --out Modelfile"),
-        (["--to", "ollama", "--out", "m", "--repo", "a/b"], "--repo belongs to --to hub"),
-        (["--to", "ollama", "--out", "m", "--parameter", "top_k"], "expected NAME=VALUE"),
-        (["--to", "ollama", "--out", "m", "--parameter", "stop="], "expected NAME=VALUE"),
+        (OLLAMA, "as in --out Modelfile"),
+        ([*OLLAMA, "--out", "m", "--repo", "a/b"], "--repo belongs to --to hub"),
+        ([*OLLAMA, "--out", "m", "--parameter", "top_k"], "expected NAME=VALUE"),
+        ([*OLLAMA, "--out", "m", "--parameter", "stop="], "expected NAME=VALUE"),
         (
-            ["--to", "ollama", "--out", "m", "--parameter", "top_k=1", "--parameter", "top_k=2"],
+            [*OLLAMA, "--out", "m", "--parameter", "top_k=1", "--parameter", "top_k=2"],
             "'top_k=2': top_k=1 is given, too: keep one",
         ),
-        (["--to", "ollama", "--out", "model/Modelfile"], "over an input"),
+        ([*OLLAMA, "--out", "model/Modelfile"], "over an input"),
+        ([*OLLAMA, "--out", "m", "--type", "q8_0"], "--type: the file of --gguf has its type"),
+        (["--to", "ollama", "--out", "m", "--from", "qwen2.5:0.5b"], "model is a whole model"),
+        (["--to", "ollama", "--out", "m", "--type", "q4_k_m"], "llama-quantize"),
         (["--to", "hub"], "no --repo"),
         (["--to", "gguf", "--out", "."], "a folder"),
     ],
@@ -211,15 +215,15 @@ def test_wrong_requests(words, reason):
 
 def test_no_chat_template(tmp_path):
     (tmp_path / "model/tokenizer_config.json").write_text("{}")
-    assert "no chat template" in call("export", "model", "--to", "ollama", "--out", "m", code=1)[1]
+    assert "no chat template" in call("export", "model", *OLLAMA, "--out", "m", code=1)[1]
     (tmp_path / "model/chat_template.jinja").write_text("{% for m in")
-    assert "damaged" in call("export", "model", "--to", "ollama", "--out", "m", code=1)[1]
+    assert "damaged" in call("export", "model", *OLLAMA, "--out", "m", code=1)[1]
 
 
 def test_a_template_cannot_reach_the_system(tmp_path):
     escape = "{{ ''.__class__.__mro__[1].__subclasses__() }}"
     make_model(tmp_path / "other", escape)
-    assert "chat template" in call("export", "other", "--to", "ollama", "--out", "m", code=1)[1]
+    assert "chat template" in call("export", "other", *OLLAMA, "--out", "m", code=1)[1]
 
 
 def test_three_quotes_have_no_way_into_a_modelfile():

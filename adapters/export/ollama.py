@@ -1,0 +1,124 @@
+"""Write what Ollama loads: a GGUF, and the Modelfile that names it.
+
+An adapter is fused into its base first. With --from it becomes a GGUF LoRA for a base that Ollama has.
+"""
+
+import functools
+import os
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from tuneyard.adapters.adapter import Adapter, name_of
+from tuneyard.adapters.export.gguf_files import gguf_type, plan_gguf, plan_model, to_gguf, write_export
+from tuneyard.adapters.export.modelfile import modelfile_of
+from tuneyard.adapters.export.source import GGUF, MODELFILE, ExportSource, check_file, check_gguf
+from tuneyard.adapters.fuse import FuseRequest, plan_fusing, trained_on_nf4
+from tuneyard.adapters.output import require_space
+from tuneyard.adapters.store import note
+from tuneyard.core.errors import RequestError, need
+from tuneyard.core.files import from_hub, staging, write_text
+from tuneyard.core.weights.adapter_files import CONFIG
+from tuneyard.core.weights.base_models import open_base
+
+BASE_FILES = ("*.json", "*.safetensors", "*.jinja", "*.txt", "*.model", "LICENSE*", "README.md")
+"""What is fetched of a base on the hub."""
+
+
+def to_ollama(source: ExportSource, options: Mapping[str, Any]) -> None:
+    """Write a GGUF next to a Modelfile, or name the one of --gguf in it."""
+    out: Path = options["out"]
+    target = check_file(out, source, MODELFILE, force=options["force"])
+    _check_options(source, options)
+    if source.adapter and source.base is None and options["gguf"] is None:
+        source = replace(source, base=_fetched_base(source.adapter))
+        options = {**options, "same_base": True}  # it is the one that the adapter itself names
+    text = modelfile_of(source, options)
+    gguf = options["gguf"] or _write_weights(source, options)
+    weights = os.path.relpath(gguf.resolve(), target.parent)
+    if not weights.startswith(".."):  # Ollama takes a relative path from the Modelfile's folder
+        weights = f"./{weights}"
+    head = [f"FROM {weights}"]
+    if options["from_"]:
+        head = [f"FROM {options['from_']}", f"ADAPTER {weights}"]
+    write_text(target, text(head))
+
+
+def _check_options(source: ExportSource, options: Mapping[str, Any]) -> None:
+    """`RequestError` for options that have no effect together, or for a --gguf of something else."""
+    gguf, base_in_ollama = options["gguf"], options["from_"]
+    if base_in_ollama and source.adapter is None:
+        raise RequestError(f"--from: {source.folder} is a whole model and needs no base: leave it out")
+    if gguf is None:
+        return
+    if options["type"]:
+        raise RequestError("--type: the file of --gguf has its type: leave one of the two out")
+    check_gguf(gguf, source)
+    if source.adapter and not base_in_ollama:
+        raise RequestError(
+            "--gguf: that of an adapter needs its base in Ollama, too: --from NAME, or a .gguf file. Without "
+            "--gguf the adapter is fused into its base, and the GGUF is made"
+        )
+
+
+def _fetched_base(adapter: Adapter) -> Path:
+    """The base that an adapter names, from the hub or its cache; `RequestError` if it is in neither."""
+    name = adapter.config.base
+    fix = "name its folder with --base DIR --same-base"
+    if not name:
+        raise RequestError(f"{adapter.folder / CONFIG}: names no base model: {fix}")
+    revision = adapter.config.raw.get("revision")
+    return from_hub(name, fix, allow_patterns=list(BASE_FILES), revision=revision)
+
+
+def _write_weights(source: ExportSource, options: Mapping[str, Any]) -> Path:
+    """Write the GGUF next to the Modelfile: of a model, of an adapter in its base, or a LoRA for --from."""
+    out: Path = options["out"]
+    name = name_of(source.folder)
+    if options["from_"]:
+        gguf = out.with_name(f"{name}-lora.gguf")
+        to_gguf(source, {**options, "out": gguf})
+        return gguf
+    gguf = out.with_name(f"{name}-{gguf_type(options['type'], out)}.gguf")
+    if source.adapter:
+        _fuse_into_gguf(source, source.adapter, gguf, options)
+    else:
+        to_gguf(source, {**options, "out": gguf})
+    return gguf
+
+
+def _fuse_into_gguf(source: ExportSource, adapter: Adapter, gguf: Path, options: Mapping[str, Any]) -> None:
+    """Fuse in fp32 next to the GGUF, write it from there, and remove the fused model.
+
+    The base alone is planned first, so that a model which has no GGUF is refused before it is fused.
+    """
+    from tqdm import tqdm
+
+    base = source.base
+    if base is None:
+        raise TypeError(f"{source.folder}: an adapter without the folder of its base")
+    check = functools.partial(check_file, gguf, source, GGUF, force=options["force"])
+    target = check()
+    need("gguf")
+    kind = gguf_type(options["type"], gguf)
+    size = plan_gguf(open_base(base), kind).bytes
+    base_as = trained_on_nf4(adapter.folder) or None
+    with staging(target.with_name(f"{target.name}.fused")) as staged:
+        request = FuseRequest(
+            [(str(source.folder.resolve()), 1.0)],
+            base,
+            staged / "fused" / name_of(source.folder),  # `staged` itself is locked
+            dtype="F32",
+            base_as=base_as,
+            same_base=options["same_base"],
+        )
+        plan = plan_fusing(request)
+        require_space(target, plan.bytes + size)
+        for text in plan.notes:
+            note(text)
+        if base_as:
+            note(f"fused into the base as {base_as} gives it back, on which the adapter was trained")
+        with tqdm(total=plan.bytes, unit="B", unit_scale=True, delay=2) as bar:
+            plan.write(bar.update)
+        write_export(plan_model(source, request.out, kind), gguf, check)
