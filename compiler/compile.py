@@ -20,6 +20,7 @@ from tuneyard.compiler.read.inputs import (
     Input,
     find_inputs,
     not_read,
+    notes_on_splits,
     refuse_changed,
     texts_by_line,
     with_rivals,
@@ -169,6 +170,7 @@ def _compiled(spec: Spec, request: CompileRequest, inputs: Sequence[Input], fold
     report = CompileReport(name=spec.name, problems=request.problems_in(folder))
     for warning in (*texts_by_line(spec, inputs), *not_read(inputs)):
         report.problems.warn(warning)
+    report.problems.notes += notes_on_splits(inputs)
     spec = with_rivals(spec, inputs)
     with (
         executor_for(spec, request, inputs) as executor,

@@ -119,7 +119,9 @@ def compile_file(
     lint = Lint(spec, problems)
     outputs = [(Renderer(spec, output), file) for output, file in zip(spec.outputs, files, strict=True)]
     judged = [column.name for column in spec.columns if column.kind.judge]
-    for rows in read(item.path, item.display_path, spec.source, problems, item.split, moved):
+    for rows in read(
+        item.path, item.display_path, spec.source, problems, item.split, moved, names=item.names
+    ):
         room = most_rows - before.readable - result.readable
         if room < len(rows.lines):
             first_rows = list(map(rows.row, range(room)))
@@ -154,5 +156,7 @@ def numbers_rows(item: Input, spec: Spec) -> bool:
     numbered = [column for column in spec.columns if column.default == ROW_NUMBER]
     rows = None
     if numbered:
-        rows = next(read(item.path, item.display_path, spec.source, Problems(), item.split), None)
+        rows = next(
+            read(item.path, item.display_path, spec.source, Problems(), item.split, names=item.names), None
+        )
     return rows is not None and any(find_source(column, rows.names(), rows) is None for column in numbered)

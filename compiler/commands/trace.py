@@ -90,7 +90,7 @@ def kept_rows(spec: Spec, sources: Sequence[str]) -> Iterator[KeptRow]:
         part = spec.of_part(item.split)
         split = spec.splits[0] if spec.mix or spec.split else item.split
         checker = Checker(part, item.display_path, problems, Unused(), {})
-        for rows in read(item.path, item.display_path, part.source, problems, item.split):
+        for rows in read(item.path, item.display_path, part.source, problems, item.split, names=item.names):
             batch = checker.check(rows)
             if batch is None:
                 raise ProblemsError(problems.errors, spec.name)

@@ -31,6 +31,7 @@ from tuneyard.compiler.read.scan import (
     layout_of,
     members_of,
 )
+from tuneyard.compiler.read.split_names import SPLIT_WORDS, splits_named_in, stem_of_data
 from tuneyard.compiler.read.stream import Member, Readable, UnreadableFileError, suffix
 from tuneyard.compiler.read.tables import ASKING
 from tuneyard.compiler.read.zips import members
@@ -38,20 +39,15 @@ from tuneyard.compiler.rows import Fields, are_objects
 from tuneyard.compiler.spec.column_meanings import USUAL_NAMES, role_of_name
 from tuneyard.compiler.spec.file import ByPart, Source
 from tuneyard.compiler.spec.model import PART
-from tuneyard.core.errors import ContentError
+from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.core.files import are_texts
 
-SPLITS = {
-    "train": ("train", "training", "训练"),
-    "eval": ("eval", "evaluation", "dev", "val", "valid", "validation", "验证"),
-    "test": ("test", "测试"),
-}
 SAMPLE = 20_000
 COMPARED_FILES = 20
 FEWEST_ANSWERS = 5
 _ASKED = re.compile("[?？]")
 _HEADING = re.compile(r"#+ |\*\*")
-SPLIT_NAMES = {name for names in SPLITS.values() for name in names}
+SPLIT_NAMES = {word for words in SPLIT_WORDS.values() for word in words}
 KEPT = 1000
 ONE_LABEL = (".value.choices", "label", "labels", "accept")
 """Ends of paths to the labels of Label Studio, doccano and Prodigy: a list, often of one text."""
@@ -80,7 +76,7 @@ def profiles(path: SourcePath, table: str) -> Iterator[FileProfile]:
     by_split = paths_by_split or _paths_by_split(names_of_folders)
     if by_split:
         placed = {"files": by_split, "splits": {name: (name,) for name in by_split}}
-        folder_names = {name for name in folder_names if not split_of_name(name)}
+        folder_names = {name for name in folder_names if not splits_named_in(name)}
     elif folders != [path]:
         placed = {"files": {PART: tuple(map(str, folders))}}
     try:
@@ -155,23 +151,37 @@ def _folders(path: SourcePath) -> Sequence[SourcePath]:
 
 
 def _files_by_split(files: Sequence[SourceFile | Member]) -> ByPart:
-    """The paths of files by the splits that their names up to the first dot have."""
-    return _paths_by_split({str(file): file.name.split(".")[0] for file in files})
+    """The paths of files by the splits that their names without the suffixes have.
+
+    Next to test.jsonl a file without a split is one of train. Documents are not: they have topics as names.
+    """
+    names = {str(file): stem_of_data(file.name) for file in files}
+    default = "" if any(suffix(file) in TEXTS for file in files) else PART
+    return _paths_by_split(names, default)
 
 
-def split_of_name(name: str) -> str:
-    """The first split among the words of a name, "" if there is none."""
-    words = re.split(r"[\W_\d]+", name.lower())
-    return next((split for split, names in SPLITS.items() if set(names).intersection(words)), "")
+def _paths_by_split(names: Mapping[str, str], default: str = "") -> ByPart:
+    """Paths by split, {} if their names name less than two splits, or a path has none. `default` is one.
 
-
-def _paths_by_split(names: Mapping[str, str]) -> ByPart:
-    """Paths by split, {} unless each one's name has one and there are at least two splits."""
+    `RequestError` if a name names several, next to paths that name others.
+    """
     paths: dict[str, tuple[str, ...]] = {}
+    several = ""
     for path, name in names.items():
-        split = split_of_name(name)
+        splits = splits_named_in(name)
+        if len(splits) > 1:
+            several = path
+        split = splits[0] if splits else default
         paths[split] = (*paths.get(split, ()), path)
-    return paths if len(paths) > 1 and "" not in paths else {}
+    if len(paths) < 2 or "" in paths:
+        return {}
+    if several:
+        splits_in_name = ", ".join(splits_named_in(names[several]))
+        raise RequestError(
+            f"{several}: its name names the splits {splits_in_name}, expected one: rename it, or give each "
+            "file by itself"
+        )
+    return paths
 
 
 def _refuse_splits_inside(archive: Path, files: Sequence[Member]) -> None:

@@ -21,6 +21,7 @@ from tuneyard.compiler.init.spec_dict import proposed_spec, stem_of_file
 from tuneyard.compiler.init.warnings import first_names, may_matter, unused_leaves, warnings_of
 from tuneyard.compiler.read.inputs import NOT_READ
 from tuneyard.compiler.read.jsons import IGNORED
+from tuneyard.compiler.read.placement import NAMED_LIKE
 from tuneyard.compiler.read.remote import SourcePath
 from tuneyard.compiler.recipe_command import model_for, recipe_words
 from tuneyard.compiler.request import CompileReport, CompileRequest
@@ -93,7 +94,7 @@ def propose(
         unused = unused_leaves(profile, proposal, spec)
         important = [leaf for leaf in unused if may_matter(profile, proposal, leaf)]
         warnings = [each.line() for each in report.problems.warnings if each.code == NOT_READ]
-        warnings += [note for note in report.problems.notes if IGNORED in note]
+        warnings += [note for note in report.problems.notes if IGNORED in note or NAMED_LIKE in note]
         warnings += warnings_of(profile, proposal, important)
         warnings = list(dict.fromkeys(map(_printable, warnings)))
         examples = _preview(spec)

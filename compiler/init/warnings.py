@@ -7,9 +7,9 @@ from typing import cast
 
 from tuneyard.compiler.check.marks import as_number
 from tuneyard.compiler.init.profile import FileProfile, Leaf
-from tuneyard.compiler.init.profiling import split_of_name
 from tuneyard.compiler.init.proposal import Proposal, is_prose
 from tuneyard.compiler.lint.row_checks import EMPTY, plain_text
+from tuneyard.compiler.read.split_names import splits_named_in
 from tuneyard.compiler.read.turn_rows import MESSAGES
 from tuneyard.compiler.rows import Fields
 from tuneyard.compiler.spec.model import Spec
@@ -72,7 +72,7 @@ def _names_of_folders(profile: FileProfile) -> Iterator[str]:
             f"the names of the folders are left out: {first_names(names)}. If they are classes, write a "
             "table with a text and a class in each row"
         )
-    held_out = [name for name in names if split_of_name(name) not in ("", TRAIN_SPLIT)]
+    held_out = [name for name in names if set(splits_named_in(name)) - {TRAIN_SPLIT}]
     if held_out:
         yield (
             f"the files of {', '.join(held_out)} are in {TRAIN_SPLIT}, as all others: list the folders of "

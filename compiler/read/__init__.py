@@ -56,6 +56,7 @@ class OpenFile(NamedTuple):
     - `source`: how the file is written, by the spec.
     - `split`: the split to read from a file that has the rows of several (`rows:` of a source).
     - `path`: the file itself, for a reader that must open it by its name.
+    - `names`: the members of an archive, or the sheets of a workbook, to read; () for all.
     """
 
     stream: io.BufferedReader
@@ -64,6 +65,7 @@ class OpenFile(NamedTuple):
     source: Source
     split: str
     path: Readable
+    names: tuple[str, ...] = ()
 
 
 ReadRows = Callable[[OpenFile, Problems], Iterator[Rows]]
@@ -153,13 +155,15 @@ def read(
     split: str = PART,
     moved: Moved | None = None,
     exports: bool = True,
+    names: tuple[str, ...] = (),
 ) -> Iterator[Rows]:
     """Yield the rows of a file in order, some hundreds at a time. Unreadable content becomes a problem.
 
     `split` names the rows to read from a file that has those of several splits (`rows:` of a source).
     `moved` gets the numbers of bytes read. Without `exports` rows stay as they are written, as records that
     LLaMA-Factory reads, too. The bad rows of a batch, and those that the caller finds in it,
-    count once the next batch is asked for.
+    count once the next batch is asked for. `names` are the members of an archive, or the sheets of a
+    workbook, to read; () for all.
     """
     kind = suffix(path)
     file_reader = find_reader(kind, display_path)
@@ -168,7 +172,7 @@ def read(
         with opened(path, encoding, in_order=file_reader.text, moved=moved) as stream:
             if source.table and ".db" not in file_reader.suffixes:
                 raise UnreadableFileError("E007", "`table` names a table of an SQLite database: leave it out")
-            file = OpenFile(stream, display_path, kind, source, split, path)
+            file = OpenFile(stream, display_path, kind, source, split, path, names)
             batches = file_reader.function(file, problems)
             if exports:
                 batches = map(_of_export, batches)

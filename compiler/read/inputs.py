@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from tuneyard.compiler.read import F, is_no_data, known_suffixes, readers, without_texts
 from tuneyard.compiler.read.hub import find_files
+from tuneyard.compiler.read.placement import names_of_splits, note_on_given_split, note_on_name, placements
 from tuneyard.compiler.read.remote import (
     CHANGED,
     STORES,
@@ -21,6 +22,7 @@ from tuneyard.compiler.read.remote import (
     find_remote,
 )
 from tuneyard.compiler.read.saved import ABOUT_SAVED, saved_files
+from tuneyard.compiler.read.split_names import split_of_folder
 from tuneyard.compiler.read.stream import suffix
 from tuneyard.compiler.spec.model import PART, Spec
 from tuneyard.core.datasets import REGISTRY
@@ -52,12 +54,16 @@ _HUB_PAGE = re.compile(r"https?://.*/datasets/([\w.-]+/[\w.-]+)")
 class Input(NamedTuple):
     """One file to read: the split that its rows go to, and its path as the user gave it.
 
-    `folder`: the folder, or the file itself, that the user gave; None for a file of a hub.
+    - `folder`: the folder, or the file itself, that the user gave; None for a file of a hub.
+    - `names`: the members of an archive, or the sheets of a workbook, that have these rows; () for all.
+    - `note`: what its name says about its split, unless the spec's own names decide; "" for nothing.
     """
 
     split: str
     path: SourceFile
     folder: SourcePath | None = None
+    names: tuple[str, ...] = ()
+    note: str = ""
 
     @property
     def display_path(self) -> str:
@@ -71,6 +77,8 @@ class Input(NamedTuple):
         is version enough.
         """
         source = {"split": self.split, "path": self.display_path, "sha256": ""}
+        if self.names:
+            source["names"] = ", ".join(self.names)
         if isinstance(self.path, Path):
             source["sha256"] = sha256(self.path)
         elif not self.path.is_pinned:
@@ -103,7 +111,9 @@ def find_inputs(spec: Spec, sources: Sequence[str]) -> list[Input]:
         for part, paths in spec.source.files.items():
             if part not in filled_parts:
                 for path in paths:
-                    inputs += _inputs(part, find_remote(path) if _is_address(path) else bundled(Path(path)))
+                    inputs += _inputs(
+                        spec, part, find_remote(path) if _is_address(path) else bundled(Path(path))
+                    )
     if spec.mix:
         filled_parts = {item.split for item in inputs}
         hubs = {name: part.source.hub for name, part in spec.mix.parts.items() if name not in filled_parts}
@@ -116,7 +126,7 @@ def find_inputs(spec: Spec, sources: Sequence[str]) -> list[Input]:
     elif not inputs and raw_folder.is_dir():
         inputs = _by_name(spec, raw_folder)
     elif not inputs and spec.source.hub:
-        inputs = _from_hub(spec, spec.source.hub, _names_of_splits(spec))
+        inputs = _from_hub(spec, spec.source.hub, names_of_splits(spec))
     if not inputs:
         fix = f"give one with --source PATH, or put its files into {raw_folder}/"
         raise RequestError(f"no source for {spec.name}: {fix}")
@@ -136,18 +146,6 @@ def _is_address(text: str) -> bool:
     """True for `s3://…` and other addresses that can be read, and for none that is a path."""
     scheme, sign, _ = text.partition("://")
     return bool(sign) and scheme in STORES
-
-
-def _names_of_splits(spec: Spec, only_split: str = "") -> dict[str, str]:
-    """The split, or part, of that name, otherwise the first that accepts it, by the name.
-
-    `only_split`: the only split whose names are needed.
-    """
-    split_by_name = {split: split for split in spec.parts}
-    for split, names in spec.source.splits.items():
-        for name in names:
-            split_by_name.setdefault(name, split)
-    return {name: split for name, split in split_by_name.items() if only_split in ("", split)}
 
 
 def _from_hub(spec: Spec, hub: Mapping[str, object], splits: Mapping[str, str]) -> list[Input]:
@@ -172,8 +170,9 @@ def _named_on_hub(spec: Spec, split: str, source: str) -> list[Input]:
             split = _split_called(spec, name) if spec.source.splits else PART
         splits = {name: split}
     elif not spec.mix:
-        splits = _names_of_splits(spec, split)
-    return _from_hub(spec, hub, splits)
+        splits = names_of_splits(spec, split)
+    note = note_on_name(PART if spec.mix else split, name) if name else ""
+    return [item._replace(note=note) for item in _from_hub(spec, hub, splits)]
 
 
 def _inputs_of_option(spec: Spec, option: str) -> list[Input]:
@@ -190,7 +189,7 @@ def _inputs_of_option(spec: Spec, option: str) -> list[Input]:
     source = existing_source(path)
     if not name:
         return _by_name(spec, source)
-    return _saved_inputs(spec, source, split) or _inputs(split, source)
+    return _saved_inputs(spec, source, split) or _inputs(spec, split, source)
 
 
 def _split_and_path(source: str) -> tuple[str, str]:
@@ -203,7 +202,7 @@ def _split_and_path(source: str) -> tuple[str, str]:
 
 def _split_called(spec: Spec, name: str) -> str:
     """The split that accepts a name."""
-    split = _names_of_splits(spec).get(name)
+    split = names_of_splits(spec).get(name)
     if split is None:
         known = f"(splits: {', '.join(spec.parts)}) {nearest(name, spec.parts)}".rstrip()
         raise RequestError(f"{spec.name} has no split {name!r} {known}")
@@ -211,22 +210,35 @@ def _split_called(spec: Spec, name: str) -> str:
 
 
 def _by_name(spec: Spec, path: SourcePath) -> list[Input]:
-    """Put each file into the split that its name contains, and a file with the rows of several into each."""
-    if not spec.source.splits:
-        return _inputs(PART, path)
-    saved = _saved_inputs(spec, path)
+    """Put each file into the split that it is named like, and a file with the rows of several into each."""
+    saved = _saved_inputs(spec, path) if spec.source.splits else []
     if saved:
         return saved
-    files = data_files(path)
+    files = [file for folder in _folders_of_splits(path) for file in data_files(folder)]
     splits_in_file = [part for part in spec.source.rows if part in spec.splits]
     if splits_in_file:
         return [Input(part, file, path) for file in files for part in splits_in_file]
-    return [Input(_split_in(spec, file), file, path) for file in files]
+    inputs = []
+    for file in files:
+        for split, names, note in placements(spec, file, has_folder=path != RAW / spec.name):
+            inputs.append(Input(split, file, path, names, note))
+    return inputs
+
+
+def _folders_of_splits(path: SourcePath) -> Sequence[SourcePath]:
+    """The folders in a folder that are named like splits if it has no data itself, otherwise the path."""
+    if not isinstance(path, Path) or not path.is_dir() or saved_files(path):
+        return [path]
+    entries = sorted(path.iterdir())
+    folders = [entry for entry in entries if entry.is_dir() and split_of_folder(entry.name)]
+    if readable(entry for entry in entries if not entry.is_dir()):
+        return [path]
+    return [folder for folder in folders if readable(folder.iterdir())] or [path]
 
 
 def _saved_inputs(spec: Spec, path: SourcePath, only_split: str = "") -> list[Input]:
     """The files of a folder that names its splits: those of the spec's splits, or of the `only_split` one."""
-    accepted = _names_of_splits(spec, only_split)
+    accepted = names_of_splits(spec, only_split)
     inputs = []
     files_by_split = saved_files(path) if isinstance(path, Path) else {}
     for name, files in files_by_split.items():
@@ -235,20 +247,14 @@ def _saved_inputs(spec: Spec, path: SourcePath, only_split: str = "") -> list[In
     return inputs
 
 
-def _split_in(spec: Spec, path: SourceFile) -> str:
-    """The split with the longest name in the file name. `RequestError` if the file name contains none."""
-    stem = path.name.split(".")[0].lower()
-    split_by_name = _names_of_splits(spec)
-    for name in sorted(split_by_name, key=len, reverse=True):
-        if re.search(rf"(?:^|[-_ ]){re.escape(name.lower())}(?:$|[-_ \d])", stem):
-            return split_by_name[name]
-    wrong = f"its name contains no split of {spec.name} (splits: {', '.join(spec.splits)})"
-    raise RequestError(f"{path}: {wrong}; give --source SPLIT={path}")
-
-
-def _inputs(split: str, path: SourcePath) -> list[Input]:
-    """The inputs of a split from a file or a folder."""
-    return [Input(split, file, path) for file in data_files(path)]
+def _inputs(spec: Spec, split: str, path: SourcePath) -> list[Input]:
+    """The inputs of a split that the user or the spec gives to a file or a folder."""
+    split_of_rows = PART if spec.mix else split
+    inputs = []
+    for file in data_files(path):
+        note = note_on_given_split(split_of_rows, file)
+        inputs.append(Input(split, file, path, note=note))
+    return inputs
 
 
 def data_files(path: SourcePath) -> Sequence[SourceFile]:
@@ -373,6 +379,21 @@ def not_read(inputs: Sequence[Input]) -> Iterator[Problem]:
         for kind, count in sorted(Counter(map(suffix, texts - files_read)).items()):
             message = f"{counted(count, f'{kind} file')} not read next to the data"
             yield Problem(NOT_READ, str(parent), message, "", ADD_TEXTS)
+
+
+def notes_on_splits(inputs: Sequence[Input]) -> list[str]:
+    """What the names of files say about their splits: the first file of each note, and how many it is of."""
+    files: dict[str, list[str]] = {}
+    for item in inputs:
+        if item.note:
+            files.setdefault(item.note, []).append(item.display_path)
+    notes = []
+    for note, paths in files.items():
+        line = f"{paths[0]}: {note}"
+        if len(paths) > 1:
+            line += f" (and {len(paths) - 1} more like it)"
+        notes.append(line)
+    return notes
 
 
 def with_rivals(spec: Spec, inputs: Sequence[Input]) -> Spec:

@@ -1,5 +1,7 @@
 """Excel workbooks, read by openpyxl: the first sheet with rows. Its header is below its titles."""
 
+import contextlib
+import io
 import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
@@ -8,7 +10,7 @@ from typing import Any
 
 from tuneyard.compiler.problems import Problems
 from tuneyard.compiler.read import OpenFile, reader, refuse_twice
-from tuneyard.compiler.read.stream import UnreadableFileError, seekable
+from tuneyard.compiler.read.stream import Readable, UnreadableFileError, opened, seekable
 from tuneyard.compiler.rows import ROW, Fields, Line, ObjectRows, Place, Prefix
 from tuneyard.core.errors import Problem, show_value
 
@@ -17,19 +19,26 @@ LOOKED_AT = 100  # rows of each sheet
 TITLES = 5  # rows of one cell above the header, at most
 
 
+def sheet_names(path: Readable) -> list[str]:
+    """The names of the sheets of a workbook. `UnreadableFileError` if it cannot be read."""
+    with opened(path, "utf-8", in_order=False) as stream, _damage(str(path)):
+        return [sheet.title for sheet in _workbook(stream).worksheets]
+
+
 @reader(".xlsx", text=False)
 def read_sheet(file: OpenFile, problems: Problems) -> Iterator[ObjectRows]:
     """Yield the rows of a workbook, read row by row."""
-    import openpyxl
-
-    try:
-        book = openpyxl.load_workbook(seekable(file.stream), read_only=True, data_only=True)
-        for sheet in book.worksheets:
+    with _damage(file.display_path):
+        book = _workbook(file.stream)
+        sheets = book.worksheets
+        if file.names:
+            sheets = [book[name] for name in file.names]
+        for sheet in sheets:
             sheet.reset_dimensions()  # some exporters write them wrong, and the rows beyond would be lost
-        first_rows = {sheet.title: list(islice(_filled_rows(sheet), LOOKED_AT)) for sheet in book.worksheets}
-        several_rows = [sheet for sheet in book.worksheets if len(first_rows[sheet.title]) > 1]
+        first_rows = {sheet.title: list(islice(_filled_rows(sheet), LOOKED_AT)) for sheet in sheets}
+        several_rows = [sheet for sheet in sheets if len(first_rows[sheet.title]) > 1]
         # One row is a title, or a header without rows. One column before a longer table is about the table.
-        first = (several_rows or book.worksheets)[0]
+        first = (several_rows or sheets)[0]
         if _is_column(first_rows[first.title]):
             for sheet in several_rows:
                 rows = first_rows[sheet.title]
@@ -42,8 +51,22 @@ def read_sheet(file: OpenFile, problems: Problems) -> Iterator[ObjectRows]:
             hint = "save each sheet as a file of its own"
             problems.warn(Problem("W224", file.display_path, message, "", hint))
         yield from _rows(first, file.display_path, problems)
+
+
+def _workbook(stream: io.BufferedReader) -> Any:
+    """The workbook of openpyxl, whose rows are read one by one."""
+    import openpyxl
+
+    return openpyxl.load_workbook(seekable(stream), read_only=True, data_only=True)
+
+
+@contextlib.contextmanager
+def _damage(display_path: str) -> Iterator[None]:
+    """`UnreadableFileError` for a workbook that openpyxl cannot read."""
+    try:
+        yield
     except (zipfile.BadZipFile, zlib.error, LookupError, ValueError, SyntaxError) as error:
-        message, place = f"the workbook cannot be read: {error}", f"{file.display_path} row 1"
+        message, place = f"the workbook cannot be read: {error}", f"{display_path} row 1"
         raise UnreadableFileError("E012", message, "export the file again", place) from error
 
 

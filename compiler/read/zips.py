@@ -4,14 +4,22 @@ import contextlib
 import zipfile
 import zlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
 from tuneyard.compiler.problems import Problems
 from tuneyard.compiler.read import OpenFile, is_no_data, read, reader, readers, without_texts
 from tuneyard.compiler.read.saved import INDEX, STATE
-from tuneyard.compiler.read.stream import GET_AGAIN, Member, UnreadableFileError, seekable, suffix
+from tuneyard.compiler.read.stream import (
+    GET_AGAIN,
+    Member,
+    Readable,
+    UnreadableFileError,
+    opened,
+    seekable,
+    suffix,
+)
 from tuneyard.compiler.rows import Rows
 
 
@@ -42,17 +50,30 @@ def members(file: Path | BinaryIO) -> Iterator[list[Member]]:
         raise UnreadableFileError("E004", f"the archive cannot be read: {error}", GET_AGAIN) from error
 
 
+def member_paths(path: Readable) -> list[str]:
+    """The paths of the data files of an archive. `UnreadableFileError` if it cannot be read."""
+    with opened(path, "utf-8", in_order=False) as stream, members(seekable(stream)) as data_members:
+        _refuse_saved(data_members)
+        return [member.path for member in data_members]
+
+
+def _refuse_saved(data_members: Sequence[Member]) -> None:
+    """`UnreadableFileError` for an archive of a dataset that `save_to_disk` wrote."""
+    for member in data_members:
+        if member.name in (STATE, INDEX):
+            message = f"the archive contains {member.path}, a dataset that `save_to_disk` wrote"
+            raise UnreadableFileError("E012", message, "unpack the archive and give the folder as --source")
+
+
 @reader(".zip", text=False)
 def read_zip(file: OpenFile, problems: Problems) -> Iterator[Rows]:
-    """Yield the rows of every data file of an archive; places name both files (`a.zip/b.csv:2`)."""
+    """Yield the rows of the data files of an archive; places name both files (`a.zip/b.csv:2`)."""
     with members(seekable(file.stream)) as data_members:
         if not data_members:
             raise UnreadableFileError("E013", "no data file in the archive")
+        _refuse_saved(data_members)
         for member in data_members:
-            if member.name in (STATE, INDEX):
-                message = f"the archive contains {member.path}, a dataset that `save_to_disk` wrote"
-                fix = "unpack the archive and give the folder as --source"
-                raise UnreadableFileError("E012", message, fix)
-        for member in data_members:
+            if file.names and member.path not in file.names:
+                continue
             display_path = f"{file.display_path}/{member.path}"
             yield from read(member, display_path, file.source, problems, file.split)

@@ -323,8 +323,8 @@ def test_a_source_that_changes_while_it_is_read_is_refused(bench, monkeypatch, k
     before = tree(bench.out)
     reader = compile_file.read
 
-    def with_a_writer_in_between(*given):
-        yield from reader(*given)
+    def with_a_writer_in_between(*given, **named):
+        yield from reader(*given, **named)
         time.sleep(0.02)  # a file system's clock ticks in some milliseconds
         change(source)
 

@@ -87,7 +87,9 @@ def test_a_spec_without_splits_takes_the_training_rows_and_init_proposes_every_s
     assert questions(bench) == ["question 0", "question 1", "question 2"]
     ((code, place),) = bench.codes(report)
     assert (code, place) == ("W224", "dict/test")
-    bench.compile("qa", folder / "test", force=True)
+    with raises(RequestError, "test", "--source"):
+        bench.compile("qa", folder / "test", force=True)
+    bench.compile("qa", f"train={folder / 'test'}", force=True)
     assert questions(bench) == ["question 3", "question 4"]
 
 

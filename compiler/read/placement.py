@@ -1,0 +1,225 @@
+"""Which split the rows of a file go to if the user names only the file: the one that it is named like.
+
+The innermost name decides: that of a sheet or of an archive's member, then that of the file, then that of the
+folder around it.
+"""
+
+import re
+import shlex
+from collections.abc import Sequence
+from pathlib import PurePosixPath
+from typing import NamedTuple
+
+from tuneyard.compiler.read.remote import RemoteFile, SourceFile
+from tuneyard.compiler.read.sheets import sheet_names
+from tuneyard.compiler.read.split_names import EVAL, split_of_folder, splits_named_in, stem_of_data
+from tuneyard.compiler.read.stream import UnreadableFileError, suffix
+from tuneyard.compiler.read.zips import member_paths
+from tuneyard.compiler.spec.model import PART, Spec
+from tuneyard.core.errors import RequestError
+
+NAMED_LIKE = "named like"
+"""What notes on names begin with."""
+
+
+class Placement(NamedTuple):
+    """A split, the sheets or members of a file that go there (() for all), and what to tell the user."""
+
+    split: str
+    names: tuple[str, ...] = ()
+    note: str = ""
+
+
+class _Name(NamedTuple):
+    """A name that may name a split, in lower case."""
+
+    text: str
+    is_folder: bool = False
+
+    def splits(self) -> tuple[str, ...]:
+        """The usual splits that it names: train, eval, test."""
+        if self.is_folder:
+            return tuple(filter(None, [split_of_folder(self.text)]))
+        return splits_named_in(self.text)
+
+
+def names_of_splits(spec: Spec, only_split: str = "") -> dict[str, str]:
+    """The split, or part, of that name, otherwise the first that accepts it, by the name.
+
+    `only_split`: the only split whose names are needed.
+    """
+    split_by_name = {split: split for split in spec.parts}
+    for split, names in spec.source.splits.items():
+        for name in names:
+            split_by_name.setdefault(name, split)
+    return {name: split for name, split in split_by_name.items() if only_split in ("", split)}
+
+
+def placements(spec: Spec, file: SourceFile, *, has_folder: bool = True) -> list[Placement]:
+    """The splits of a file's rows, by names. `RequestError` if a name names no split of the spec, or several.
+
+    Without `has_folder` the folder around the file has no say.
+    """
+    outer_names = _names_of_file(file, has_folder=has_folder)
+    if suffix(file) == ".zip":
+        return _placed_members(spec, file, outer_names)
+    if suffix(file) == ".xlsx":
+        return _placed_sheets(spec, file, outer_names)
+    return [_placed(spec, file, str(file), outer_names)]
+
+
+def note_on_given_split(split: str, file: SourceFile) -> str:
+    """What to tell the user of a file whose split the user or the spec gives, "" if its names agree.
+
+    Held-out rows in train, and training rows in another split, are named.
+    """
+    outer_names = _names_of_file(file, has_folder=True)
+    names_of_rows = [outer_names]
+    if suffix(file) == ".zip":
+        names_of_rows = [[*_names_of_member(path), *outer_names] for path in _inside(file)]
+    elif suffix(file) == ".xlsx":
+        first_sheets = _inside(file)[:1]  # the reader reads one
+        names_of_rows = [[_Name(sheet.lower()), *outer_names] for sheet in first_sheets]
+    for names in names_of_rows or [outer_names]:
+        splits = next(filter(None, (name.splits() for name in names)), ())
+        note = _note_on_splits(split, splits)
+        if note:
+            return note
+    return ""
+
+
+def note_on_name(split: str, name: str) -> str:
+    """The note of `note_on_given_split` on the split of a hub that has this name."""
+    return _note_on_splits(split, splits_named_in(name))
+
+
+def _note_on_splits(split: str, named: Sequence[str]) -> str:
+    if any((other == PART) != (split == PART) for other in named):
+        return f"{NAMED_LIKE} {' and '.join(named)}, read as {split}: --source or the spec says so"
+    return ""
+
+
+def _names_of_file(file: SourceFile, *, has_folder: bool) -> list[_Name]:
+    names = [_Name(stem_of_data(file.name).lower())]
+    if has_folder:
+        folder = PurePosixPath(str(file).partition("://")[2] or str(file)).parent
+        is_store = isinstance(file, RemoteFile) and len(folder.parts) < 2  # s3://test/a.jsonl is in a bucket
+        if not is_store:
+            names.append(_Name(folder.name.lower(), is_folder=True))
+    return names
+
+
+def _names_of_member(path: str) -> list[_Name]:
+    member = PurePosixPath(path)
+    return [_Name(stem_of_data(member.name).lower()), _Name(member.parent.name.lower(), is_folder=True)]
+
+
+def _inside(file: SourceFile) -> list[str]:
+    """The members of an archive, or the sheets of a workbook. None of a damaged one: its reader says so."""
+    try:
+        return member_paths(file) if suffix(file) == ".zip" else sheet_names(file)
+    except UnreadableFileError:
+        return []
+
+
+def _placed_members(spec: Spec, file: SourceFile, outer_names: Sequence[_Name]) -> list[Placement]:
+    """One placement for each split of an archive."""
+    members: dict[str, list[str]] = {}
+    notes: dict[str, str] = {}
+    for path in _inside(file):
+        placed = _placed(spec, file, f"{file}/{path}", [*_names_of_member(path), *outer_names])
+        members.setdefault(placed.split, []).append(path)
+        notes.setdefault(placed.split, placed.note)
+    if not members:
+        return [_placed(spec, file, str(file), outer_names)]
+    if len(members) == 1:
+        return [Placement(split, (), note) for split, note in notes.items()]
+    return [Placement(split, tuple(paths), notes[split]) for split, paths in members.items()]
+
+
+def _placed_sheets(spec: Spec, file: SourceFile, outer_names: Sequence[_Name]) -> list[Placement]:
+    """One placement for each sheet that is named like a split, and one for the others.
+
+    The others are read if no sheet is named like train. If one is, they are notes, which the reader reports.
+    """
+    sheets = _inside(file)
+    named = [sheet for sheet in sheets if _Name(sheet.lower()).splits()]
+    if not any(split != PART for sheet in named for split in _Name(sheet.lower()).splits()):
+        return [_placed(spec, file, str(file), outer_names)]
+    placed = []
+    for sheet in named:
+        names_of_sheet = [_Name(sheet.lower()), *outer_names]
+        placement = _placed(spec, file, f"{file}, sheet {sheet}", names_of_sheet)
+        placed.append(placement._replace(names=(sheet,)))
+    others = tuple(sheet for sheet in sheets if sheet not in named)
+    for number, placement in enumerate(placed):
+        if others and placement.split == PART:
+            placed[number] = placement._replace(names=placement.names + others)
+            others = ()
+    if others:
+        placed.append(_placed(spec, file, str(file), outer_names)._replace(names=others))
+    return placed
+
+
+def _placed(spec: Spec, file: SourceFile, display_path: str, names: Sequence[_Name]) -> Placement:
+    """The placement of rows by their names, the innermost first."""
+    for name in names:
+        accepted = _accepted_name(spec, name)
+        if accepted:
+            of_accepted = splits_named_in(accepted)
+            rest = re.sub(_as_word(accepted), " ", name.text)
+            if of_accepted and not name.is_folder:
+                _refuse_several(file, display_path, of_accepted, splits_named_in(rest))
+            return Placement(names_of_splits(spec)[accepted])
+        splits = name.splits()
+        if splits:
+            _refuse_several(file, display_path, splits[:1], splits)
+            return _placed_as(spec, file, display_path, splits[0])
+    if spec.source.splits:
+        message = f"its name contains no split of {spec.name} (splits: {', '.join(spec.splits)})"
+        raise RequestError(f"{display_path}: {message}; give --source SPLIT={file}")
+    return Placement(PART)
+
+
+def _as_word(name: str) -> str:
+    """A regular expression for a name as a whole word, in lower case."""
+    return rf"(?<![^\W\d_]){re.escape(name.lower())}(?![^\W\d_])"
+
+
+def _accepted_name(spec: Spec, name: _Name) -> str:
+    """The longest name of a split of the spec in a name, "" if there is none. A folder is called just so."""
+    for accepted in sorted(names_of_splits(spec), key=len, reverse=True):
+        if name.is_folder and name.text == accepted.lower():
+            return accepted
+        if not name.is_folder and re.search(_as_word(accepted), name.text):
+            return accepted
+    return ""
+
+
+def _refuse_several(
+    file: SourceFile, display_path: str, splits: Sequence[str], others: Sequence[str]
+) -> None:
+    """`RequestError` for a name such as train_test.jsonl, of which only the user knows what it is."""
+    several = list(dict.fromkeys([*splits, *others]))
+    if len(several) > len(splits):
+        raise RequestError(
+            f"{display_path}: its name names the splits {', '.join(several)}, expected one; give --source "
+            f"SPLIT={file}"
+        )
+
+
+def _placed_as(spec: Spec, file: SourceFile, display_path: str, usual: str) -> Placement:
+    """The placement of rows that are named like a usual split: there, or held-out rows in eval."""
+    if usual == PART and spec.parts == (PART,):
+        return Placement(PART)
+    for split in (usual, EVAL):
+        if split in spec.parts and (split == usual or usual != PART):
+            return Placement(split, (), f"{NAMED_LIKE} {usual}, read as {split}")
+    first = spec.parts[0]
+    folder = shlex.quote(str(file).rpartition("/")[0] or ".")
+    splits = f"(splits: {', '.join(spec.parts)})"
+    raise RequestError(
+        f"{display_path}: named like {usual}, and {spec.name} has no such split {splits}; to read it as "
+        f"{first} give --source {first}={file}; for a dataset with this split `tuneyard data init {folder}` "
+        "proposes a spec"
+    )

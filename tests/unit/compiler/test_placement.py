@@ -1,0 +1,207 @@
+"""Files, sheets, archive members and folders that are named like splits: where their rows go."""
+
+import openpyxl
+import pytest
+
+from tests.messages import raises
+from tests.unit.compiler.conftest import Bench, as_zip, json_lines, questions
+from tuneyard.compiler.init.propose import propose
+from tuneyard.compiler.read.split_names import split_of_folder, splits_named_in
+from tuneyard.core.errors import RequestError
+
+THREE = "source: {splits: {train: train, eval: [dev], test: test}}\n"
+TWO = "source: {splits: {train: train, eval: [dev]}}\n"
+WRITE = "write: [{dataset: 'q_{split}', file: 'q-{split}.json'}]\n"
+
+
+def spec_with(splits: str) -> str:
+    return f"about: questions\nlike: qa\n{splits}{WRITE}"
+
+
+@pytest.mark.parametrize(
+    ("name", "splits"),
+    [
+        ("rte-eval", ["eval"]),
+        ("eval_2024", ["eval"]),
+        ("my.test", ["test"]),
+        ("data_test_v2", ["test"]),
+        ("TEST", ["test"]),
+        ("dev2", ["eval"]),
+        ("hold-out", ["eval"]),
+        ("held_out_rows", ["eval"]),
+        ("validationset", ["eval"]),
+        ("测试", ["test"]),
+        ("客服验证集", ["eval"]),
+        ("rte测试数据", ["test"]),
+        ("评估", ["eval"]),
+        ("开发集", ["eval"]),
+        ("训练集_3k", ["train"]),
+        ("train_test", ["train", "test"]),
+        ("eval_train", ["eval", "train"]),
+        *[
+            (name, [])
+            for name in ("contest", "latest", "developers", "attest", "valuation", "devops", "retrain")
+        ],
+        *[(name, []) for name in ("软件测试", "手机评测", "培训", "faq", "")],
+    ],
+)
+def test_a_split_is_a_whole_word_of_a_name(name: str, splits: list[str]) -> None:
+    assert list(splits_named_in(name)) == splits
+
+
+@pytest.mark.parametrize(
+    ("name", "split"),
+    [
+        *[
+            (name, "test")
+            for name in ("test", "Test", "rte-test", "test_data", "test_v2", "test-2024", "测试集")
+        ],
+        *[(name, "eval") for name in ("dev", "my-validation-set", "hold_out")],
+        *[
+            (name, "")
+            for name in ("test-questions", "dev-tools", "tests", "train_test", "test_compiles_rows0")
+        ],
+    ],
+)
+def test_the_last_word_of_a_folder_names_a_split(name: str, split: str) -> None:
+    """`test-questions` is a topic, and test runners make folders such as `test_compiles_rows0`."""
+    assert split_of_folder(name) == split
+
+
+HELD_OUT = [
+    "test.jsonl",
+    "eval_2024.jsonl",
+    "my.dev.jsonl",
+    "qa-验证集.jsonl",
+    "test/0001.jsonl",
+    "HOLDOUT.jsonl",
+]
+
+
+@pytest.mark.parametrize("name", HELD_OUT)
+def test_a_spec_without_splits_refuses_held_out_rows(bench: Bench, name: str) -> None:
+    """They were trained on without a word."""
+    source = bench.rows(name, questions(3))
+    with raises(RequestError, source, f"train={source}", "init"):
+        bench.compile("qa", source)
+    assert not bench.out.exists()
+
+
+@pytest.mark.parametrize("name", HELD_OUT)
+def test_held_out_rows_are_trained_on_if_the_user_says_so(bench: Bench, name: str) -> None:
+    source = bench.rows(name, questions(3))
+    report = bench.compile("qa", f"train={source}")
+    assert report.kept == 3
+    (note,) = [note for note in report.problems.notes if "named like" in note]
+    assert str(source) in note and "train" in note
+
+
+def test_files_of_a_spec_are_obeyed_with_one_note(bench: Bench) -> None:
+    paths = [str(bench.rows(f"rows/{name}.jsonl", questions(2))) for name in ("train", "test1", "test2")]
+    report = bench.compile(f"about: questions\nlike: qa\nsource: {{files: {paths}}}\n")
+    assert report.kept == 6
+    (note,) = [note for note in report.problems.notes if "named like" in note]
+    assert note.startswith(f"{paths[1]}: ") and "1 more" in note
+
+
+@pytest.mark.parametrize(
+    "name", ["contest.jsonl", "latest.jsonl", "developers.jsonl", "a/faq.jsonl", "train_3k.jsonl"]
+)
+def test_other_names_are_trained_on_as_before(bench: Bench, name: str) -> None:
+    report = bench.compile("qa", bench.rows(name, questions(3)))
+    assert report.kept == 3
+    assert not [note for note in report.problems.notes if "named like" in note]
+
+
+@pytest.mark.parametrize(
+    ("splits", "name", "split", "has_note"),
+    [
+        (THREE, "dev.jsonl", "eval", False),
+        (THREE, "my.test.jsonl", "test", False),
+        (THREE, "validation-1.jsonl", "eval", True),
+        (THREE, "test/0001.jsonl", "test", False),
+        (THREE, "dev/train.jsonl", "train", False),
+        (TWO, "test.jsonl", "eval", True),
+        (TWO, "测试集.jsonl", "eval", True),
+        (TWO, "test_data/0001.jsonl", "eval", True),
+    ],
+)
+def test_a_file_goes_to_the_split_that_it_is_named_like(
+    bench: Bench, splits: str, name: str, split: str, has_note: bool
+) -> None:
+    report = bench.compile(spec_with(splits), bench.rows(name, questions(3)))
+    assert report.datasets == {f"q_{split}": 3}
+    assert any("named like" in note for note in report.problems.notes) == has_note
+
+
+@pytest.mark.parametrize(
+    "name", ["train_test.jsonl", "eval_train.jsonl", "dev-and-test.jsonl", "训练集_测试集.jsonl"]
+)
+@pytest.mark.parametrize("spec", ["qa", spec_with(THREE)])
+def test_a_name_of_several_splits_is_refused(bench: Bench, spec: str, name: str) -> None:
+    with raises(RequestError, name, "--source"):
+        bench.compile(spec, bench.rows(name, questions(3)))
+
+
+def test_folders_named_like_splits_are_read(bench: Bench) -> None:
+    for split, count in (("train", 3), ("dev", 2), ("test", 1)):
+        bench.rows(f"all/{split}/0001.jsonl", questions(count))
+    assert bench.compile(spec_with(THREE), bench.folder / "all").datasets == {
+        "q_train": 3,
+        "q_eval": 2,
+        "q_test": 1,
+    }
+    with raises(RequestError, "dev/0001.jsonl"):
+        bench.compile("qa", bench.folder / "all")
+
+
+def test_members_of_an_archive_go_to_their_splits(bench: Bench) -> None:
+    files = {
+        "a/train.jsonl": json_lines(questions(3)).encode(),
+        "test/1.jsonl": json_lines(questions(2)).encode(),
+        "test/2.jsonl": json_lines(questions(1)).encode(),
+    }
+    source = bench.write("rows.zip", as_zip(files))
+    assert bench.compile(spec_with(THREE), source).datasets == {"q_train": 3, "q_test": 3}
+    sources = bench.manifest("spec")["made_from"]["sources"]
+    assert [each.get("names") for each in sources] == ["a/train.jsonl", "test/1.jsonl, test/2.jsonl"]
+    with raises(RequestError, "rows.zip/test/1.jsonl"):
+        bench.compile("qa", source)
+    assert bench.compile("qa", f"train={source}").kept == 6
+
+
+@pytest.mark.parametrize("titles", [("train", "test"), ("test", "train"), ("notes", "测试集", "训练集")])
+def test_sheets_go_to_their_splits(bench: Bench, titles: tuple[str, ...]) -> None:
+    """The first sheet was read, whatever its name."""
+    book = openpyxl.Workbook()
+    book.remove(book.active)
+    for title in titles:
+        sheet = book.create_sheet(title)
+        sheet.append(["question", "answer"])
+        for number in range(4 if title in ("train", "训练集") else 2):
+            sheet.append([f"{title} {number}?", "yes"])
+    source = bench.folder / "rows.xlsx"
+    book.save(source)
+    report = bench.compile(spec_with(TWO), source)
+    assert report.datasets == {"q_train": 4, "q_eval": 2}
+    assert [code for code, _ in bench.codes(report) if code == "W224"] == ["W224"] * ("notes" in titles)
+    with raises(RequestError, "rows.xlsx, sheet"):
+        bench.compile("qa", source)
+
+
+def test_init_takes_files_without_a_split_for_train(bench: Bench) -> None:
+    for name, count in (("questions-1", 3), ("questions-2", 2), ("qa.test", 1)):
+        bench.rows(f"all/{name}.jsonl", questions(count))
+    assert bench.compile(propose(bench.folder / "all")[0]).datasets == {"all_train": 5, "all_test": 1}
+
+
+def test_init_refuses_a_name_of_several_splits_next_to_others(bench: Bench) -> None:
+    for name in ("train_test", "test"):
+        bench.rows(f"all/{name}.jsonl", questions(3))
+    with raises(RequestError, "train_test.jsonl"):
+        propose(bench.folder / "all")
+
+
+def test_init_says_that_a_file_is_named_like_a_held_out_split(bench: Bench) -> None:
+    _, report = propose(bench.rows("test.jsonl", questions(30)))
+    assert "named like test" in report
