@@ -57,7 +57,7 @@ setup-vllm: requirements-vllm.lock ## .venv-vllm for --backend vllm: the build f
 	done
 	@$(VLLM_INSTALL) --no-deps --no-build-isolation -e .
 
-compile: .venv/.core ## compile a dataset: make compile DATA=rte [SOURCE='a.json train=b.json'] [ARGS='--limit 10']
+compile: .venv/.core ## compile datasets: make compile DATA='rte mnli', or one with SOURCE='a.json train=b.json' [ARGS='--limit 10']
 	@$(PY) -m tuneyard data compile $(DATA) \
 		$(foreach source,$(SOURCE),--source $(source)) $(ARGS)
 

@@ -18,6 +18,7 @@ from tuneyard.core.datasets import DEFAULT_FOLDER, read_registry, registry_folde
 from tuneyard.core.errors import (
     ContentError,
     RequestError,
+    TuneyardError,
     counted,
     nearest_name,
     one_line,
@@ -79,6 +80,9 @@ _TABLE = click.option("--table", default="", metavar="NAME", help="The table of 
 _ALL = click.option("--all", "every", is_flag=True, help="Show every problem or place, not the first 20.")
 _JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON, with every problem and place.")
 _SPEC = click.argument("name", metavar="NAME|SPEC.yaml")
+_SPECS = click.argument("names", metavar="NAME|SPEC.yaml…", nargs=-1, required=True)
+_OF_ONE_FILE = ("--source", "--column", "--table", "--split")
+"""Options that describe the files of one dataset."""
 
 
 cli = LazyGroup(
@@ -100,7 +104,7 @@ def _print(as_json: bool, report: Callable[[], object], lines: Iterable[str]) ->
 
 def _common(command: Any) -> Any:
     for option in (
-        _SPEC,
+        _SPECS,
         _SOURCE,
         _OUT,
         _COLUMN,
@@ -136,26 +140,28 @@ def _common(command: Any) -> Any:
 )
 @click.option("--force", is_flag=True, help="Compile even what is up to date.")
 @resumed_by(lambda: "what was compiled before is unchanged, and the same command starts again")
-def compile_command(name: str, on_error: str, **options: Any) -> None:
-    """Compile a dataset and register it in dataset_info.json."""
+def compile_command(names: Texts, on_error: str, **options: Any) -> None:
+    """Compile datasets and register them in dataset_info.json."""
     from tuneyard.compiler.compile import compile_spec
     from tuneyard.compiler.recipe_command import new_recipe
 
-    spec, datasets = _report(compile_spec, name, reject=on_error == "reject", **options)
-    if datasets:
-        verify = ["tuneyard", "data", "verify", spec, *same_options("--dataset-dir")]
-        commands = [verify, new_recipe(datasets, options["out"])]
+    commands = []
+    for spec, datasets in _reports(compile_spec, names, reject=on_error == "reject", **options):
+        if datasets:
+            commands.append(["tuneyard", "data", "verify", spec, *same_options("--dataset-dir")])
+            commands.append(new_recipe(datasets, options["out"]))
+    if commands:
         following = " && ".join(shlex.join(command) for command in commands if command)
         next_step(None, after_setup(following, "llamafactory"))
 
 
 @_command("check demo_rte", "check rte --source train=samples/rte/train.jsonl")
 @_common
-def check_command(name: str, **options: Any) -> None:
+def check_command(names: Texts, **options: Any) -> None:
     """Find every problem that compile would find; nothing is written."""
     from tuneyard.compiler.compile import check_spec
 
-    _report(check_spec, name, **options)
+    _reports(check_spec, names, **options)
     given_again = same_options(
         "--source",
         "--dataset-dir",
@@ -168,7 +174,40 @@ def check_command(name: str, **options: Any) -> None:
         "--workers",
         "--ray",
     )
-    next_step(None, ["tuneyard", "data", "compile", name, *given_again])
+    next_step(None, ["tuneyard", "data", "compile", *names, *given_again])
+
+
+def _reports(run: Run, names: Texts, **options: Any) -> list[tuple[str, list[str]]]:
+    """Compile or check datasets one after the other, and print the report of each.
+
+    A failed dataset does not keep the others from being compiled. `ContentError` at the end names those that
+    failed, or `RequestError` if no file of any was read.
+    """
+    if len(names) == 1:
+        return [_report(run, names[0], **options)]
+    of_one_file = same_options(*_OF_ONE_FILE)
+    if of_one_file:
+        option, value, *_ = of_one_file
+        raise RequestError(
+            f"{option} {value}: it is for one dataset, and {len(names)} are named: {', '.join(names)}; "
+            "give each a command of its own"
+        )
+    for name in names:
+        load_spec(name)  # an unknown name stops the command before the first compile
+    reports: list[tuple[str, list[str]]] = []
+    errors: dict[str, TuneyardError] = {}
+    for name in names:
+        try:
+            reports.append(_report(run, name, **options))
+        except TuneyardError as error:
+            say(f"error: {error}", to_stderr=True)
+            errors[name] = error
+    if errors:
+        message = f"{len(errors)} of {len(names)} datasets failed: {', '.join(errors)}; each error is above"
+        if any(isinstance(error, ContentError) for error in errors.values()):
+            raise ContentError(message)
+        raise RequestError(message)
+    return reports
 
 
 def _report(

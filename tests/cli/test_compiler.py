@@ -38,6 +38,58 @@ def test_compile_list_show_remove(here, tmp_path):
     assert names(out) == ["dataset_info.json"]
 
 
+def test_several_datasets_are_compiled_by_one_command(here, tmp_path):
+    """Each has its rows, and its next commands."""
+    out = tmp_path / "out"
+    done = here(cli, "compile", "demo_rte", "demo_mnli", "--limit", 5, "--out", out)
+    counts = [line.split("  ")[:3] for line in done.stdout.splitlines() if "  read " in line]
+    assert counts == [["demo_rte", "read 10", "kept 10"], ["demo_mnli", "read 10", "kept 10"]]
+    assert names(out) == ["dataset_info.json", "demo_mnli", "demo_rte"]
+    following = done.stderr.splitlines()[-1]
+    for name in ("demo_rte", "demo_mnli"):
+        printed(following, f"tuneyard data verify {name} --dataset-dir {out}")
+    checked = here(cli, "check", "demo_rte", "demo_mnli", "--limit", 5, "--out", out, "--json").stdout
+    assert [json.loads(line)["name"] for line in checked.splitlines()] == ["demo_rte", "demo_mnli"]
+    following = here(cli, "check", "demo_rte", "demo_mnli", "--limit", 5, "--out", out).stderr
+    printed(following, f"tuneyard data compile demo_rte demo_mnli --limit 5 --dataset-dir {out}")
+
+
+def test_a_dataset_that_fails_leaves_the_others_compiled(here, tmp_path, monkeypatch):
+    """Whichever place it has among them. Exit 1 for wrong rows, 2 for a file that is missing."""
+    monkeypatch.chdir(tmp_path)
+    raw = tmp_path / "data/raw"
+    for name, rows in (("qa", [{"question": "Q?", "answer": "A"}]), ("pr", [{"prompt": 7}])):
+        (raw / name).mkdir(parents=True)
+        write_lines(raw / name / "rows.jsonl", rows)
+    for order in (("pr", "qa", "demo_rte"), ("demo_rte", "pr", "qa"), ("qa", "demo_rte", "pr")):
+        out = tmp_path / "-".join(order)
+        done = here(cli, "compile", *order, "--limit", 2, "--out", out, code=1)
+        printed(done.stderr, "error: pr")
+        printed_line(done.stderr, "error: 1 of 3", "pr")
+        assert names(out) == ["dataset_info.json", "demo_rte", "qa"]
+    done = here(cli, "compile", "demo_rte", "io", "--limit", 2, "--out", tmp_path / "out", code=2)
+    printed_line(done.stderr, "error: 1 of 2", "io")
+    done = here(cli, "compile", "io", "pr", "--limit", 2, "--out", tmp_path / "none", code=1)
+    printed_line(done.stderr, "error: 2 of 2", "io, pr")
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [("--source", "a.json"), ("--column", "question=q"), ("--split", "test=0.3"), ("--table", "rows")],
+)
+@pytest.mark.parametrize("command", ["compile", "check"])
+def test_an_option_for_one_file_is_refused_for_several_datasets(here, tmp_path, command, option, value):
+    done = here(cli, command, "qa", "pr", option, value, "--out", tmp_path / "out", code=2)
+    printed_line(done.stderr, "error", f"{option} {value}", "2", "qa, pr")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_wrong_name_among_several_stops_before_the_first_compile(here, tmp_path):
+    done = here(cli, "compile", "demo_rte", "demo_mnil", "--out", tmp_path / "out", code=2)
+    printed_line(done.stderr, "error", "'demo_mnil'", '"demo_mnli"')
+    assert not (tmp_path / "out").exists()
+
+
 def test_bad_rows_exit_1_with_the_place_and_reject_exits_0(here, tmp_path):
     bad = f"train={BAD / 'E104-label.rte.jsonl'}"
     done = here(cli, "compile", "rte", "--source", bad, "--out", tmp_path / "out", code=1)

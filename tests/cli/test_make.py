@@ -65,6 +65,11 @@ def test_what_a_target_lacks_is_said_before_anything_is_installed(tmp_path: Path
     assert not (tmp_path / ".venv").exists()
 
 
+def test_several_datasets_are_words_of_one_command(tmp_path: Path) -> None:
+    made = _make(tmp_path, "exit 0", "--dry-run", "compile", "DATA=rte mnli", "ARGS=--limit 10")
+    assert "-m tuneyard data compile rte mnli" in made.stdout
+
+
 def test_the_demo_is_the_command_of_the_package(tmp_path: Path) -> None:
     words = ("--dry-run", "demo", "MODEL=models/mine", "ARGS=--out there")
     assert "-m tuneyard demo --model models/mine --out there" in _make(tmp_path, "exit 0", *words).stdout

@@ -234,7 +234,7 @@ def test_refusals_of_own_files_are_chinese(here: Here, in_china: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["data", "compile"], "错误：缺少参数 NAME|SPEC.yaml。"),
+        (["data", "compile"], "错误：缺少参数 NAME|SPEC.yaml…。"),
         (["data", "compile", "nope"], "错误：没有名为“nope”的数据规格（已有：alpaca, "),
         (["data", "compile", "rte", "--limit", "x"], "错误：--limit 的值无效：“x”不是整数。"),
     ],
