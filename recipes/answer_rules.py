@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from tuneyard.core.errors import Problem
 from tuneyard.core.records.answers import MESSAGES, code_for
 from tuneyard.recipes.answer import Facts, Rows
+from tuneyard.recipes.costs import packs
 from tuneyard.recipes.data import NamedDataset, dataset_dir, locate
 from tuneyard.recipes.recipe import Recipe
 
@@ -89,15 +90,6 @@ def thought_problems(recipe: Recipe, answer: Facts) -> Iterator[Problem]:
                 f"false removes the thoughts from {thinking} of {rows} answers of {name} before training"
             )
             yield recipe.problem("W355", "enable_thinking", message, "enable_thinking: true trains them")
-
-
-def packs(recipe: Recipe) -> bool:
-    """True if rows are packed into blocks of cutoff_len, the default of stage pt; only pt and sft pack."""
-    stage = recipe.stage
-    packing = recipe.settings.get("packing") or recipe.settings.get("neat_packing")
-    if stage == "pt" and recipe.settings.get("packing") is None:
-        return True
-    return bool(packing) and stage in ("pt", "sft")
 
 
 def cut_problems(recipe: Recipe, answer: Facts) -> Iterator[Problem]:

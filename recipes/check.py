@@ -35,8 +35,16 @@ from tuneyard.core.language.messages import say
 from tuneyard.core.prompt.token_weights import weights_file
 from tuneyard.core.training.training_run import STARTED, TRAINING
 from tuneyard.recipes.answer import Facts, Rows
-from tuneyard.recipes.answer_rules import packs, problems_of_answer
-from tuneyard.recipes.costs import Schedule, disk_of, schedule_of, schedule_problems, setup_of, training_rows
+from tuneyard.recipes.answer_rules import problems_of_answer
+from tuneyard.recipes.costs import (
+    Schedule,
+    disk_of,
+    packs,
+    schedule_of,
+    schedule_problems,
+    setup_of,
+    training_rows,
+)
 from tuneyard.recipes.data import NamedDataset, dataset_dir, fits_stage, locate, read_datasets
 from tuneyard.recipes.hardware import Machine, machine, target_option, world_size
 from tuneyard.recipes.llamafactory_client import LlamaFactory, ask

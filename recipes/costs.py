@@ -57,7 +57,8 @@ LOGITS, LOGITS_WITH_REFERENCE, LOGITS_OF_KTO = 10, 16, 20
 class Schedule:
     """The course of a training: rows and batch of one step, steps of an epoch and in all, warm-up steps.
 
-    Each process puts `accumulated` micro batches into a step.
+    Each process puts `accumulated` micro batches into a step. `unit` is what a row of the training is: with
+    packing a block of several rows of the dataset.
     """
 
     rows: int
@@ -67,6 +68,7 @@ class Schedule:
     steps_per_epoch: int
     steps: int
     warmup: int
+    unit: str = "row"
 
     @property
     def world(self) -> dict[str, object]:
@@ -82,7 +84,7 @@ class Schedule:
         """One line: `1200 rows, batch 16, 75 steps an epoch, 75 in all`."""
         steps = f"{counted(self.steps_per_epoch, 'step')} an epoch, {self.steps:,} in all"
         share = f", warm-up {self.warmup / self.steps:.0%}" if self.steps and self.warmup else ""
-        return f"{counted(self.rows, 'row')}, batch {self.batch}, {steps}{share}"
+        return f"{counted(self.rows, self.unit)}, batch {self.batch}, {steps}{share}"
 
 
 def schedule_of(recipe: Recipe, rows: int, world_size: int) -> Schedule:
@@ -97,20 +99,58 @@ def schedule_of(recipe: Recipe, rows: int, world_size: int) -> Schedule:
     warmup = recipe.number("warmup_steps", 0) or recipe.number("warmup_ratio", 0)
     warmup = math.ceil(steps * warmup) if warmup < 1 else int(warmup)
     batch = each * accumulated * world_size
-    return Schedule(rows, world_size, batch, accumulated, steps_per_epoch, steps, warmup)
+    unit = "packed block" if packs(recipe) else "row"
+    return Schedule(rows, world_size, batch, accumulated, steps_per_epoch, steps, warmup, unit)
+
+
+def packs(recipe: Recipe) -> bool:
+    """True if rows are packed into blocks of cutoff_len, the default of stage pt; only pt and sft pack."""
+    stage = recipe.stage
+    packing = recipe.settings.get("packing") or recipe.settings.get("neat_packing")
+    if stage == "pt" and recipe.settings.get("packing") is None:
+        return True
+    return bool(packing) and stage in ("pt", "sft")
+
+
+def packed_batches(rows: int, workers: int, batch: int) -> list[int]:
+    """The numbers of rows that LLaMA-Factory packs at a time.
+
+    Each of the `workers` gets an equal share of the rows and packs `batch` of them at a time. No block goes
+    over from one batch to the next.
+
+    >>> packed_batches(2500, 2, 1000)
+    [1000, 250, 1000, 250]
+    """
+    workers = max(1, min(workers, rows))
+    sizes = []
+    for worker in range(workers):
+        share = rows // workers
+        if worker < rows % workers:
+            share += 1
+        sizes += [batch] * (share // batch)
+        if share % batch:
+            sizes.append(share % batch)
+    return sizes
 
 
 def training_rows(recipe: Recipe, datasets: Iterable[int]) -> int:
-    """Rows that are trained of datasets with so many rows each.
+    """Rows that are trained of datasets with so many rows each: all but `held_out_rows`."""
+    counts = list(datasets)
+    return max(0, _drawn_rows(recipe, counts) - held_out_rows(recipe, counts))
 
-    `max_samples` is the most of each; `val_size` (a share below 1, or a number) is held out of all.
-    """
-    limit = recipe.number("max_samples", math.inf)
-    rows = int(sum(min(count, limit) for count in datasets))
+
+def held_out_rows(recipe: Recipe, datasets: Iterable[int]) -> int:
+    """Rows that `val_size` (a share below 1, or a number) holds out of datasets with so many rows each."""
     held_out = recipe.number("val_size", 0)
     if held_out < 1:
-        held_out = math.ceil(rows * held_out)
-    return max(0, rows - int(held_out))
+        held_out = math.ceil(_drawn_rows(recipe, datasets) * held_out)
+    return int(held_out)
+
+
+def _drawn_rows(recipe: Recipe, datasets: Iterable[int]) -> int:
+    """Rows of all datasets; `max_samples` is the most of each."""
+    limit = recipe.number("max_samples", math.inf)
+    return int(sum(min(count, limit) for count in datasets))
 
 
 def schedule_problems(recipe: Recipe, schedule: Schedule) -> Iterator[Problem]:
@@ -131,7 +171,9 @@ def schedule_problems(recipe: Recipe, schedule: Schedule) -> Iterator[Problem]:
         message = f"takes every row, found {settings['val_size']}: none is left to train on"
         yield recipe.setting_problem("E307", "val_size", message)
     if schedule.lacks_rows:
-        message = f"a step takes {schedule.batch} rows, the dataset has {schedule.rows}: take less"
+        message = (
+            f"a step takes {schedule.batch} {schedule.unit}s, the dataset has {schedule.rows}: take less"
+        )
         yield recipe.problem("W332", "per_device_train_batch_size", message)
     limit, epochs = recipe.number("max_steps", -1), recipe.number("num_train_epochs", 0)
     ends_early = 0 < limit < epochs * schedule.steps_per_epoch and schedule.rows

@@ -123,9 +123,11 @@ class Inspection:
         datasets = [*self.trained, *self.evaluated]
         data = {name: replace(inspection.rows(name), lengths=[]) for name in datasets}
         if self.trained and all(data[name].tokens.rows for name in self.trained):
-            sets = [inspection.rows(name).lengths for name in self.trained]
+            trained = {name: inspection.rows(name).lengths for name in self.trained}
+            evaluated = {name: inspection.rows(name).lengths for name in self.evaluated}
+            workers = self.settings.get("preprocessing_num_workers")
             try:
-                train = epoch(self.arguments, sets, self.settings.get("preprocessing_num_workers"))
+                train = epoch(self.arguments, trained, evaluated, workers)
             except UntrainableEpochError as error:
                 rejected, keys = str(error), error.keys
         return Facts(rejected, list(keys), findings, template_error, data, train, model)

@@ -16,7 +16,7 @@ from tuneyard.core.language.number_format import limits
 from tuneyard.core.language.translation import tr
 from tuneyard.recipes import costs
 from tuneyard.recipes.answer import EpochCounts
-from tuneyard.recipes.answer_rules import CUTOFF_LEN, packs, problems_of_answer
+from tuneyard.recipes.answer_rules import CUTOFF_LEN, problems_of_answer
 from tuneyard.recipes.check import Checked, answer_problems, ask_check, is_explained, noted, quick_check
 from tuneyard.recipes.hardware import GPUS, Machine, gpu_model, machine
 from tuneyard.recipes.llamafactory_client import LlamaFactory, ask
@@ -282,27 +282,41 @@ def epoch_of(recipe: Recipe, expected: ExpectedRows) -> EpochCounts:
     """Rows or packed blocks of an epoch, the tokens in them, and the longest row.
 
     Rows longer than cutoff_len are cut. The longest row is taken to reach cutoff_len. `RequestError` if the
-    rows do not fill one packed block.
+    rows, or those that `val_size` holds out of them, do not fill one packed block.
     """
     cutoff = int(recipe.number("cutoff_len", CUTOFF_LEN))
     datasets = len(recipe.names("dataset"))  # taken to be of one size
-    rows = costs.training_rows(recipe, [len(range(n, expected.rows, datasets)) for n in range(datasets)])
-    if not packs(recipe):
+    counts = [len(range(n, expected.rows, datasets)) for n in range(datasets)]
+    rows = costs.training_rows(recipe, counts)
+    if not costs.packs(recipe):
         sides = costs.setup_of(recipe, cutoff, 1).sequences
         return EpochCounts(rows, rows * min(expected.tokens, cutoff) * sides, cutoff)
-    if recipe.stage == "pt":
-        blocks = rows * expected.tokens // cutoff  # running text is split anywhere, its rest dropped
-    else:
-        blocks = math.ceil(rows * min(expected.tokens, cutoff) / cutoff)
+    held_out = costs.held_out_rows(recipe, counts)
+    blocks = _expected_blocks(recipe, rows, expected.tokens, cutoff)
+    shortage = ""
     if not blocks:
-        message = f"{rows} rows of {expected.tokens} tokens fill no block of {cutoff} (packing, cutoff_len)"
-        raise RequestError(f"{recipe.path}: {message}")
+        shortage = f"{rows} rows of {expected.tokens} tokens fill no block of {cutoff} (packing, cutoff_len)"
+    elif held_out and not _expected_blocks(recipe, held_out, expected.tokens, cutoff):
+        shortage = (
+            f"{held_out} rows of {expected.tokens} tokens fill no block of {cutoff} (val_size, cutoff_len)"
+        )
+    if shortage:
+        raise RequestError(f"{recipe.path}: {shortage}; more rows, or a smaller cutoff_len")
     return EpochCounts(blocks, blocks * cutoff, cutoff)
+
+
+def _expected_blocks(recipe: Recipe, rows: int, tokens: int, cutoff: int) -> int:
+    """Blocks of `cutoff` tokens into which LLaMA-Factory packs rows of so many tokens."""
+    if recipe.stage != "pt":
+        return math.ceil(rows * min(tokens, cutoff) / cutoff)
+    workers = int(recipe.number("preprocessing_num_workers", 1))
+    batches = costs.packed_batches(rows, workers, int(recipe.number("preprocessing_batch_size", 1000)))
+    return sum(size * tokens // cutoff for size in batches)  # the rest of each batch is dropped
 
 
 def is_cut(recipe: Recipe, expected: ExpectedRows | None) -> bool:
     """True if even a mean row is longer than cutoff_len. Packed running text is split instead of cut."""
-    if expected is None or (packs(recipe) and recipe.stage == "pt"):
+    if expected is None or (costs.packs(recipe) and recipe.stage == "pt"):
         return False
     return expected.tokens > int(recipe.number("cutoff_len", CUTOFF_LEN))
 

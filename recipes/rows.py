@@ -9,7 +9,7 @@ import functools
 import itertools
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -22,10 +22,12 @@ from tuneyard.core.training import llamafactory
 from tuneyard.core.training.llamafactory import WHOLE, RecipeData, RetypedColumnError, replaced, times_refused
 from tuneyard.core.training.training_stage import MARKED, TRAINING_STAGES
 from tuneyard.recipes.answer import AnswerFinding, EpochCounts, Rows, TokenCounts
+from tuneyard.recipes.costs import packed_batches
 from tuneyard.recipes.trained_rows import UntrainableEpochError, mixed_and_split
 
 COUNTED = {".json", ".jsonl"}  # kinds of files that we read as well
 FIRST = 20  # rows that are named for a finding on answers
+SHARES = (0.02, 0.03, 0.05, 0.08, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5)  # of val_size, as a fix
 progress: TextIO = sys.stderr
 Lengths = list[list[int]]  # for each row the tokens of each of its sequences
 
@@ -302,32 +304,106 @@ def _summary(lengths: Lengths, cutoff: int, share: float) -> TokenCounts:
     return TokenCounts(rows, round(seen * share), longest, round(tokens * share), round(cut * share))
 
 
-def epoch(reader: RecipeData, sets: Sequence[Lengths], workers: object) -> EpochCounts:
-    """The rows or packed blocks of an epoch.
+def epoch(
+    reader: RecipeData, trained: Mapping[str, Lengths], evaluated: Mapping[str, Lengths], workers: object
+) -> EpochCounts:
+    """The rows or packed blocks of an epoch over the `trained` datasets.
 
-    `UntrainableEpochError` if LLaMA-Factory rejects the held-out share or the probabilities, or if the packed
-    rows do not fill a block.
+    `UntrainableEpochError` if LLaMA-Factory rejects the held-out share or the probabilities, or if packed
+    rows do not fill a block: those that are trained, that `val_size` holds out, or of the `evaluated`
+    datasets.
     """
+    whole, seed = copy.copy(reader.data_args), reader.training_args.seed
+    if whole.streaming:
+        whole.streaming, workers = False, 1
+    rows = [_as_dataset(lengths) for lengths in trained.values()]
+    parts = mixed_and_split(rows, whole, seed)
+    train, cutoff = parts.trained["lengths"], int(whole.cutoff_len)
+    if not whole.packing:
+        cut = [[min(length, cutoff) for length in row] for row in train]
+        return EpochCounts(len(cut), sum(map(sum, cut)), max(map(max, cut), default=0))
+    packing = Packing(
+        cutoff, reader.stage, workers if isinstance(workers, int) else 1, whole.preprocessing_batch_size
+    )
+    blocks = packing.blocks(train)
+    if not blocks:
+        message = f"{packing.shortage(train)} (packing, cutoff_len)"
+        raise UntrainableEpochError(message, "stage", "packing", "cutoff_len")
+    for held_out in parts.held_out.values():
+        texts = held_out["lengths"]
+        if not packing.blocks(texts):
+            size = _sufficient_val_size(rows, whole, seed, packing)
+            fix = "a smaller cutoff_len, longer texts, or val_size: 0"
+            if size:
+                fix = f"val_size: {size:g} holds out enough, as does a smaller cutoff_len"
+            message = f"val_size {whole.val_size:g} holds out {counted(len(texts), 'row')}: "
+            message += f"{packing.shortage(texts)} (val_size, cutoff_len); {fix}"
+            raise UntrainableEpochError(message, "val_size")
+    evaluations = list(evaluated.values())
+    if not whole.eval_on_each_dataset:
+        evaluations = [list(itertools.chain(*evaluations))]
+    for texts in evaluations:
+        if texts and not packing.blocks(texts):
+            message = f"{packing.shortage(texts)} to evaluate (eval_dataset, cutoff_len); "
+            raise UntrainableEpochError(f"{message}more texts in it, or a smaller cutoff_len", "eval_dataset")
+    return EpochCounts(blocks, blocks * cutoff, cutoff)
+
+
+def _as_dataset(lengths: Lengths) -> Any:
     from datasets import Dataset
 
-    whole, seed = copy.copy(reader.data_args), reader.training_args.seed
-    whole.streaming = False
-    _, train, _ = mixed_and_split([Dataset.from_dict({"lengths": rows}) for rows in sets], whole, seed)
-    cutoff = int(whole.cutoff_len)
-    if not whole.packing:
-        cut = [[min(length, cutoff) for length in row] for row in train["lengths"]]
-        return EpochCounts(len(cut), sum(map(sum, cut)), max(map(max, cut), default=0))
-    count = max(1, min(workers if isinstance(workers, int) else 1, len(train)))
-    blocks = 0
-    for number in range(count):  # each worker packs a share
-        share = train.shard(count, number, contiguous=True)
-        for batch in share.iter(whole.preprocessing_batch_size):
-            blocks += _blocks(list(itertools.chain(*batch["lengths"])), cutoff, reader.stage)
-    if not blocks:
-        total = sum(map(sum, train["lengths"]))
-        message = f"{total} tokens in all fill no block of {cutoff} (packing, cutoff_len)"
-        raise UntrainableEpochError(message, "stage", "packing", "cutoff_len")
-    return EpochCounts(blocks, blocks * cutoff, cutoff)
+    return Dataset.from_dict({"lengths": lengths})
+
+
+@dataclass(frozen=True, slots=True)
+class Packing:
+    """How LLaMA-Factory packs rows: each of the `workers` packs `batch` rows of its share at a time."""
+
+    cutoff: int
+    stage: str
+    workers: int
+    batch: int
+
+    def blocks(self, rows: Sequence[Sequence[int]]) -> int:
+        """Blocks into which rows with these lengths are packed."""
+        blocks, start = 0, 0
+        for size in packed_batches(len(rows), self.workers, self.batch):
+            lengths = list(itertools.chain(*rows[start : start + size]))
+            blocks += _blocks(lengths, self.cutoff, self.stage)
+            start += size
+        return blocks
+
+    def shortage(self, rows: Sequence[Sequence[int]]) -> str:
+        """The tokens of rows that fill no block, and the shares into which they are divided."""
+        tokens = sum(map(sum, rows))
+        batches = packed_batches(len(rows), self.workers, self.batch)
+        text = f"{tokens:,} tokens in all"
+        if tokens >= self.cutoff and len(batches) > 1:
+            text += (
+                f", packed in {len(batches)} batches (preprocessing_num_workers, preprocessing_batch_size),"
+            )
+        return f"{text} fill no block of {self.cutoff}"
+
+
+def _sufficient_val_size(rows: Sequence[Any], data_args: Any, seed: int, packing: Packing) -> float:
+    """A larger val_size with which both sides fill a block, 0 if none of those tried does.
+
+    A share stays a share, and a number of rows a number.
+    """
+    total = sum(map(len, rows))
+    candidates = [share for share in SHARES if share > data_args.val_size]
+    if data_args.val_size >= 1:
+        candidates = [data_args.val_size * 2**power for power in range(1, 20)]
+    for size in candidates:
+        if size >= total / 2 and size >= 1:
+            break
+        changed = copy.copy(data_args)
+        changed.val_size = size
+        parts = mixed_and_split(rows, changed, seed)
+        sides = [parts.trained, *parts.held_out.values()]
+        if all(packing.blocks(side["lengths"]) for side in sides):
+            return float(size)
+    return 0.0
 
 
 def _blocks(lengths: list[int], cutoff: int, stage: str) -> int:

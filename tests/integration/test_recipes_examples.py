@@ -59,6 +59,10 @@ SAID = {
     "E350-deepspeed-apollo": "GaLore and APOLLO are incompatible with DeepSpeed",
     "E350-two-gpus-badam": "E350 use_badam: LLaMA-Factory refuses it",
     "E350-fills-no-block": "refuses it: 17 tokens in all fill no block of 2048 (packing, cutoff_len)",
+    "E350-held-out-fills-no-block": "E350 val_size: LLaMA-Factory refuses it: val_size 0.5 holds out 1 row: "
+    "7 tokens in all fill no block of 8",
+    "E350-evaluated-fills-no-block": "E350 eval_dataset: LLaMA-Factory refuses it: 12 tokens in all fill no "
+    "block of 16",
     "E323-streaming-no-worker": "streaming reads nothing without dataloader_num_workers: 1",
     "E351-one-of-two": "E351 lora_target: z_proj fits no layer of the model",
     "E351-freeze-module": "E351 freeze_trainable_modules: LLaMA-Factory cannot adapt it: Module no_such",

@@ -14,6 +14,7 @@ from tuneyard.recipes.answer import EpochCounts
 from tuneyard.recipes.data import read_datasets
 from tuneyard.recipes.recipe import Recipe
 from tuneyard.recipes.rows import _clashes, _missing_column_fix
+from tuneyard.recipes.trained_rows import Epoch
 
 GOOD = [{"instruction": "a", "input": "", "output": "b"}]
 
@@ -91,10 +92,10 @@ def test_a_column_of_two_kinds_is_named_with_the_first_row_of_another(tmp_path):
 
 
 def test_an_epoch_has_the_tokens_that_cutoff_len_leaves(monkeypatch):
-    monkeypatch.setattr(rows, "mixed_and_split", lambda sets, *_: (None, sets[0], None))
-    settings = SimpleNamespace(cutoff_len=4, packing=False, seed=1)
+    monkeypatch.setattr(rows, "mixed_and_split", lambda sets, *_: Epoch(None, sets[0], {}))
+    settings = SimpleNamespace(cutoff_len=4, packing=False, streaming=False, seed=1)
     reader = SimpleNamespace(data_args=settings, training_args=settings)
-    assert rows.epoch(reader, [[[3], [9, 1]]], None) == EpochCounts(2, 8, 4)
+    assert rows.epoch(reader, {"a": [[3], [9, 1]]}, {}, None) == EpochCounts(2, 8, 4)
 
 
 def test_paths_in_messages_begin_at_the_folder(working_folder):

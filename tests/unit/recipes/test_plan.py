@@ -56,6 +56,8 @@ def laid_out(monkeypatch):
         ({"packing": True}, 400, (391, 400_384)),  # 400,000 / 1,024 = 390.6
         ({"packing": True}, 5000, (1000, 1_024_000)),
         ({"stage": "pt"}, 400, (390, 399_360)),  # the rest is dropped
+        ({"stage": "pt", "preprocessing_num_workers": 4}, 400, (388, 397_312)),  # of each worker, too
+        ({"stage": "pt", "val_size": 0.1}, 400, (351, 359_424)),
         ({"stage": "pt"}, 5000, (4882, 4_999_168)),  # text is split, not cut
         ({"stage": "pt", "packing": False}, 400, (1000, 400_000)),
     ],
@@ -69,6 +71,11 @@ def test_an_epoch_of_expected_rows(make_recipe, changed, tokens, epoch):
 def test_rows_that_fill_no_block(make_recipe):
     with raises(RequestError, "cutoff_len", 1024):
         epoch_of(make_recipe(stage="pt", dataset="a"), ExpectedRows(2, 300))
+    with raises(RequestError, "10 rows of 50 tokens", "val_size", "cutoff_len", 1024):
+        epoch_of(make_recipe(stage="pt", dataset="a", val_size=0.01), ExpectedRows(1000, 50))
+    with raises(RequestError, "60 rows of 50 tokens", "val_size"):  # 15 of each worker
+        few = make_recipe(stage="pt", dataset="a", val_size=60, preprocessing_num_workers=4)
+        epoch_of(few, ExpectedRows(1000, 50))
 
 
 @pytest.mark.parametrize("dataset", [{}, {"dataset": "not_there"}])
