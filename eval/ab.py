@@ -22,7 +22,7 @@ from tuneyard.eval.datasets.dataset import EvalDataset
 from tuneyard.eval.metrics.answers import cut_thought
 from tuneyard.eval.read.results import PREDICTIONS, Prediction, Results, check_files
 from tuneyard.eval.scoring.command import Declared, scoring_command
-from tuneyard.eval.scoring.options import PATH, ScoringRequest
+from tuneyard.eval.scoring.options import PATH, ScoringRequest, number
 from tuneyard.eval.scoring.task import Job, NextStep, Task
 from tuneyard.eval.show.sheet import (
     Answered,
@@ -40,6 +40,7 @@ from tuneyard.eval.statistics.rates import group_of
 if TYPE_CHECKING:
     from tuneyard.eval.scoring.candidates import Opened
 
+SEED = 42  # of the order in the sheet
 SHEET, KEY, ANSWERS = "sheet.csv", "key.json", "answers.md"
 
 
@@ -65,20 +66,18 @@ def cli() -> None:
     "tuneyard eval ab --model models/demo-base --adapter demo-rte --data "
     "eval/suites/toolkit-questions.jsonl --limit 2 --max-new-tokens 4 --out build/asked",
     options=[
-        click.option(
+        number(
             "--seed",
-            "order",
-            default=42,
-            show_default=True,
-            metavar="N",
-            help="Seed of the answers' order in the sheet.",
+            type=click.IntRange(0),
+            help="Seed of the answers' order in the sheet, and of sampled answers.  [42]",
         )
     ],
     rescored=False,
     seeded=False,
+    sampled=True,
     longest=512,
 )
-def ask(request: ScoringRequest, datasets: Sequence[EvalDataset], order: int) -> Declared:
+def ask(request: ScoringRequest, datasets: Sequence[EvalDataset]) -> Declared:
     """Answer every prompt with every model and write the sheet. This is the default command.
 
     Prompts need no reference answers: --data also takes a .txt file with one prompt a line.
@@ -90,6 +89,7 @@ def ask(request: ScoringRequest, datasets: Sequence[EvalDataset], order: int) ->
     if len(models) < 2:
         (only,) = models
         raise RequestError(f"only {only} is prompted: name another model with --adapter NAME[=DIR]")
+    order = SEED if request.seed is None else request.seed
     return Ab(request, order, [dataset.name for dataset in datasets]), datasets
 
 

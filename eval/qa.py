@@ -48,6 +48,7 @@ PROMPTS = (
         ),
     ],
     shots=True,
+    sampled=True,
     longest=256,
 )
 def cli(

@@ -108,10 +108,13 @@ class Engine(Backend):
         return chunks(list(lengths), AT_ONCE)
 
     def chat(self, talks: Mapping[int, Messages], encode: Encode, longest: int) -> list[str]:
-        """Answer each conversation greedily."""
+        """Answer each conversation, greedily or as `sampling` says."""
         from vllm import SamplingParams
 
-        sampling = SamplingParams(temperature=0.0, max_tokens=longest, stop_token_ids=list(self.ends))
+        settings = {"temperature": 0.0, **(self.sampling if self.draws else {})}
+        sampling = SamplingParams(
+            max_tokens=longest, stop_token_ids=list(self.ends), seed=self.seed, **settings
+        )
         answers = self.answers([encode(talk) for talk in talks.values()], [sampling] * len(talks))
         return [answer.text for answer in answers]
 

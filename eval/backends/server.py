@@ -64,6 +64,10 @@ class NoLogProbabilitiesError(RequestError):
     """A server gives no log-probabilities."""
 
 
+OPENAI_SAMPLING = ("temperature", "top_p")
+"""The settings of sampling that OpenAI's interface has."""
+
+
 @dataclass(eq=False)
 class Server(Backend, ABC):
     """A served model. With `gives_labels` its tokenizer is here, and the server gets our token ids.
@@ -137,11 +141,15 @@ class Server(Backend, ABC):
         encode: Encode,  # noqa: ARG002  the server makes the prompt
         longest: int,
     ) -> Sequence[str | TooLong]:
-        """Fetch the greedy answers. Conversations that the server finds too long have none.
+        """Fetch the answers, greedy or as `sampling` says. Conversations that are too long have none.
 
         `RequestError` if the server does not answer, or refuses for another reason.
         """
-        settings = {"max_tokens": longest, "temperature": 0}
+        settings: dict[str, object] = {"max_tokens": longest, "temperature": 0}
+        if self.draws:
+            settings |= {name: self.sampling[name] for name in OPENAI_SAMPLING if name in self.sampling}
+        if self.seed is not None:
+            settings["seed"] = self.seed
         answers: list[str | TooLong] = []
         for answer in self.ask(lambda talk: self.chat_with(talk, settings), [*talks.values()]):
             if isinstance(answer, Generated):

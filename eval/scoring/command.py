@@ -25,6 +25,7 @@ from tuneyard.eval.scoring.options import (
     rescoring,
     resume_command,
     run_options,
+    sampling_options,
     seed_option,
     set_options,
     shots_options,
@@ -53,7 +54,7 @@ class ScoringCommand(TuneyardCommand):
     has_shots: bool
     longest: int
     """The default of --max-new-tokens, 0 if the command does not generate."""
-    has_seed_of_preset: bool
+    has_seed_of_draws: bool
 
     def prepare(self, options: Mapping[str, Any]) -> tuple[ScoringRequest, Declared]:
         """Read datasets, images and shots, and make the task. `options` have Click's names."""
@@ -63,7 +64,7 @@ class ScoringCommand(TuneyardCommand):
         request = take(own_options, self.module)
         if not request.max_new_tokens:
             request = replace(request, max_new_tokens=PRESET_TOKENS if request.preset else self.longest)
-        if self.has_seed_of_preset and request.seed is not None and not request.preset:
+        if self.has_seed_of_draws and request.seed is not None and not request.draws:
             raise RequestError(
                 "--seed: nothing is sampled here: chosen labels and greedy answers are the same with each "
                 "seed; add --preset document (in nli with --mode generate), or leave --seed out"
@@ -109,6 +110,7 @@ def scoring_command(
     shots: bool = False,
     rescored: bool = True,
     seeded: bool = True,
+    sampled: bool = False,
     longest: int = 0,
 ) -> Callable[[Callable[..., Declared]], ScoringCommand]:
     """Declare a scoring command.
@@ -117,7 +119,8 @@ def scoring_command(
     `example_commands`. `longest` is the default of --max-new-tokens (0: the command does not generate).
     `data`: with --dataset, --data and --cluster. Without it the function reads the datasets itself.
     `images`: whether rows with images can be scored with these options. `shots`: with --shots.
-    `rescored`: with --rescore. `seeded`: with a --seed that is for --preset alone.
+    `rescored`: with --rescore. `seeded`: with a --seed that is for sampled answers alone. `sampled`: with
+    --temperature and --top-p.
     """
     declared = [*model_options]
     if rescored:
@@ -130,8 +133,10 @@ def scoring_command(
     if longest:
         about = "generate: the longest answer, in tokens."
         declared += [number("--max-new-tokens", show_default=str(longest), help=about), *generate_options]
-    has_seed_of_preset = longest > 0 and seeded
-    if has_seed_of_preset:
+    if sampled:
+        declared += sampling_options
+    has_seed_of_draws = longest > 0 and seeded
+    if has_seed_of_draws:
         declared.append(seed_option)
     declared += run_options
 
@@ -145,7 +150,7 @@ def scoring_command(
         command.takes_images = images
         command.has_shots = shots
         command.longest = longest
-        command.has_seed_of_preset = has_seed_of_preset
+        command.has_seed_of_draws = has_seed_of_draws
         return command
 
     return declare

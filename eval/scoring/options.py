@@ -71,6 +71,8 @@ class ScoringRequest:
     max_new_tokens: int = 0
     think: bool = False
     preset: str | None = None
+    temperature: float | None = None
+    top_p: float | None = None
     seed: int | None = None
     limit: int | None = None
     no_base: bool = False
@@ -84,6 +86,11 @@ class ScoringRequest:
     """The module of the command that scores, such as `eval.nli`."""
     by: str = ""
     """The module that the user called, if it is not the scoring command: `eval.suite`."""
+
+    @property
+    def draws(self) -> bool:
+        """True if answers are drawn: the same options give greedy ones without them."""
+        return bool(self.preset or self.temperature)
 
     def need_probabilities(self) -> None:
         """`RequestError` for a backend that does not give those of a whole text."""
@@ -112,6 +119,10 @@ def take(options: dict[str, Any], command: str = "") -> ScoringRequest:
             request = replace(request, dtype=settings["dtype"])
     if request.preset and request.backend != "hf":
         raise RequestError(f"--preset reads generation_config.json: leave out --backend {request.backend}")
+    if request.top_p is not None and not request.draws:
+        raise RequestError(
+            f"--top-p {request.top_p:g}: greedy answers have no use for it: add --temperature, e.g. 0.7"
+        )
     divides = request.tensor_parallel or request.pipeline_parallel
     if divides and request.backend != "vllm" and not request.rescore:  # which keeps the settings of its run
         raise RequestError(
@@ -334,7 +345,7 @@ run_options: list[Option] = [
     click.option("--resume", is_flag=True, help="Resume the run in OUT; refused if anything changed."),
     click.option("--force", cls=RescorableOption, is_flag=True, help="Start this command's run in OUT anew."),
 ]
-seed_option = number("--seed", type=click.IntRange(0), help="--preset: draw other answers.")
+seed_option = number("--seed", type=click.IntRange(0), help="Sampled answers: draw others.")
 
 
 generate_options = [
@@ -346,3 +357,13 @@ generate_options = [
     click.option("--think", is_flag=True, help="generate: let a model think before it answers."),
 ]
 """Options of commands that generate, besides --max-new-tokens, whose default is the command's."""
+sampling_options: list[Option] = [
+    click.option("--temperature", type=Finite(0), metavar="T", help="Sample the answers.  [0: greedy]"),
+    click.option(
+        "--top-p",
+        type=Finite(0, 1, min_open=True),
+        metavar="P",
+        help="--temperature: only from the most likely tokens that add up to P.  [1]",
+    ),
+]
+"""Options of commands whose answers may be sampled without a preset. They go before those of --preset."""

@@ -47,7 +47,7 @@ def plan_scoring(
     if kept_run:
         identity = _kept_identity(kept_run, request, task, opened.backend, datasets)
     else:
-        if request.preset and not opened.backend.sampling.get("temperature"):
+        if request.preset and request.temperature is None and not opened.backend.sampling.get("temperature"):
             warn("--preset: the model's generation_config does not sample: answers are greedy")
         _warn_of_prompts(datasets, opened)
         identity = _identity(request, task, opened, datasets)
@@ -80,8 +80,8 @@ def fit(request: ScoringRequest, task: Task, datasets: Sequence[EvalDataset], op
     backend = opened.backend
     if request.apply == MERGED:
         backend = replace(backend, merged=True)
-    if request.preset:
-        backend = replace(backend, draws=True, seed=request.seed)
+    if request.draws:
+        backend = replace(backend, draws=True, sampling=_sampling(request, backend), seed=request.seed)
     with_images = [dataset for dataset in datasets if dataset.images]
     if with_images:
         if opened.workers:
@@ -94,6 +94,18 @@ def fit(request: ScoringRequest, task: Task, datasets: Sequence[EvalDataset], op
     if any(dataset.shots for dataset in datasets):
         opened = opened.with_shots(datasets)
     return opened
+
+
+def _sampling(request: ScoringRequest, backend: Backend) -> dict[str, float]:
+    """How answers are drawn: --temperature and --top-p go before the generation_config of --preset."""
+    sampling: dict[str, float] = {"top_k": 0}  # off: without it transformers takes the 50 most likely tokens
+    if request.preset:
+        sampling = dict(backend.sampling)
+    for name in ("temperature", "top_p"):
+        value = getattr(request, name)
+        if value is not None:
+            sampling[name] = value
+    return sampling
 
 
 def _warn_of_prompts(datasets: Sequence[EvalDataset], opened: Opened) -> None:
@@ -124,7 +136,7 @@ def _identity(
     }
     if request.dataset_dir:
         settings["dataset_dir"] = str(request.dataset_dir)
-    if request.preset:
+    if request.draws:
         settings["sampling"] = dict(opened.backend.sampling)
         if request.seed is not None:
             settings["seed"] = request.seed

@@ -147,3 +147,13 @@ def test_sheets_that_do_not_belong(ab, tmp_path) -> None:
     write_json(tmp_path / "b/key.json", {**key, "answers": {"s0-1": {"prompt": 1, "model": "x"}}})
     with raises(ContentError, "row 2", "a.csv", "key"):
         tally(away)
+
+
+def test_answers_are_sampled_at_a_temperature_and_each_seed_draws_others(ab, tmp_path) -> None:
+    def drawn(*arguments: object) -> list[str]:
+        out = ab("--temperature", 0.7, "--top-p", 0.9, *arguments, "--force")
+        assert read_json(out / "run.json")["settings"]["sampling"]["temperature"] == 0.7
+        return [row["model_output"] for row in scoring.predictions(out / "tuned/prompts")]
+
+    first = drawn()
+    assert first == drawn() != drawn("--seed", 7)

@@ -18,6 +18,7 @@ from tests.serving import Quiet, local_server, serving
 from tuneyard.core.errors import RequestError
 from tuneyard.eval.backends import connection
 from tuneyard.eval.nli import cli
+from tuneyard.eval.qa import cli as qa
 
 ROWS = even_rows(20)
 
@@ -68,6 +69,29 @@ def test_a_server_is_asked_greedily_and_its_answers_parsed(ask, served, monkeypa
         "model": "org/big", "messages": [{"role": "user", "content": "Is 0 even?"}], "max_tokens": 9,
         "temperature": 0, "path": "/v1/chat/completions", "key": "Bearer secret",
     }  # fmt: skip
+
+
+def test_a_server_samples_as_the_options_say(served, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr("tuneyard.eval.qa.PROMPTS", ("Is 0 even?",))
+    write_json(tmp_path / "even.json", ROWS)
+    given = [
+        "--model",
+        "org/big",
+        "--backend",
+        "openai",
+        "--url",
+        served[0],
+        "--data",
+        tmp_path / "even.json",
+    ]
+    scoring.call(qa, *given, "--temperature", 0.7, "--top-p", 0.9, "--seed", 3, "--out", tmp_path / "warm")
+    scoring.call(qa, *given, "--temperature", 1.5, "--out", tmp_path / "hot")
+    sent = [
+        {name: body.get(name) for name in ("temperature", "top_p", "top_k", "seed")} for body in served[2]
+    ]
+    warm = {"temperature": 0.7, "top_p": 0.9, "top_k": None, "seed": 3}
+    hot = {"temperature": 1.5, "top_p": None, "top_k": None, "seed": None}
+    assert [sent.count(warm), sent.count(hot), len(sent)] == [21, 21, 42]
 
 
 def test_stumbles_are_tried_again(ask, served) -> None:

@@ -25,6 +25,7 @@ from tuneyard.eval import cmmlu
 from tuneyard.eval.backends import engine
 from tuneyard.eval.backends.engine import steps_of
 from tuneyard.eval.nli import cli
+from tuneyard.eval.qa import cli as qa
 
 ROWS = even_rows(5)
 TOO_LONG = {"instruction": "dog " * 200, "output": "no"}
@@ -48,6 +49,9 @@ class SamplingParams:
     """The settings that we give, with vLLM's defaults: it samples unless it is told not to."""
 
     temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = 0
+    seed: int | None = None
     max_tokens: int | None = 16
     stop_token_ids: list[int] = field(default_factory=list)
     logprob_token_ids: list[int] | None = None
@@ -201,7 +205,9 @@ def test_the_same_ids_are_asked_greedily_of_the_base_and_of_both_adapters(
     texts = [row["instruction"] for row in ROWS]
     for prompts, sampling, _ in (one, two):
         assert [model.tokenizer.decode(p["prompt_token_ids"]) for p in prompts] == texts
-        assert vars(sampling[0]) == vars(SamplingParams(0.0, 7, [model.tokenizer.eos_token_id]))
+        assert vars(sampling[0]) == vars(
+            SamplingParams(temperature=0.0, max_tokens=7, stop_token_ids=[model.tokenizer.eos_token_id])
+        )
     assert all("<|im_start|>user" in model.tokenizer.decode(p["prompt_token_ids"]) for p in base[0])
     results = read_json(out / "two/even/results.json")
     assert (results["accuracy"], results["too_long"], results["device"]) == (2 / 6, 1, "vllm")
@@ -343,3 +349,17 @@ def test_the_extra_takes_the_vllm_that_was_tested() -> None:
     (wanted,) = map(Requirement, extras["vllm"])
     tried = {version: version in wanted.specifier for version in ("0.1.2", "0.25.0", "0.26.0", "0.32.0")}
     assert list(tried.values()) == [False, False, True, True]
+
+
+def test_a_temperature_goes_to_the_engine_with_its_seed(asked, tmp_path, tiny_model) -> None:
+    write_json(tmp_path / "even.json", ROWS)
+    given = ["--model", tiny_model, "--backend", "vllm", "--data", tmp_path / "even.json"]
+    given += ["--max-new-tokens", 7, "--temperature", 0.7, "--top-p", 0.9, "--seed", 3]
+    call(qa, *given, "--out", tmp_path / "out")
+    (made,) = asked
+    drawn = {
+        (each.temperature, each.top_p, each.top_k, each.seed)
+        for _, params, _ in made.calls
+        for each in params
+    }
+    assert drawn == {(0.7, 0.9, 0, 3)}
