@@ -145,7 +145,9 @@ def compile_file(
         if before.readable + result.readable >= most_rows or kept >= most_written:
             break
     problems.end_batch()
-    result.counts.read = result.readable + problems.bad_rows - checker.bad
+    result.counts.read = result.readable + problems.bad_rows - checker.bad + problems.dropped.total()
+    for reason, number in problems.dropped.items():
+        result.counts.drop(reason, number)
     result.counts.drop("no gold label", checker.unlabelled)
     problems.notes += checker.notes()
     return result

@@ -53,6 +53,7 @@ class Problems:
     - `limit`: the most errors and the most warnings that are kept as text.
     - `notes`: lines for people on layouts and columns.
     - `rejected`: the file of bad rows, or None if bad rows end the compile.
+    - `dropped`: the number of rows that reading drops, by reason.
     """
 
     limit: int = KEPT
@@ -60,6 +61,7 @@ class Problems:
     warnings: list[Problem] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     counts: Counter[str] = field(default_factory=Counter)
+    dropped: Counter[str] = field(default_factory=Counter)
     bad_rows: int = 0
     fatal: bool = False
     _errors: list[Problem] = field(default_factory=list)

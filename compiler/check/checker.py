@@ -16,6 +16,7 @@ from tuneyard.compiler.kinds import CodedError, Column, ColumnReader, FileContex
 from tuneyard.compiler.kinds.turn_forms import SYSTEM
 from tuneyard.compiler.kinds.turns import unread_keys
 from tuneyard.compiler.problems import Problems, some_of
+from tuneyard.compiler.read.forms import form_names
 from tuneyard.compiler.rows import MISSING, Batch, Fields, Place, Rows
 from tuneyard.compiler.spec.column_meanings import other_kind
 from tuneyard.compiler.spec.model import ROW_NUMBER, UNLABELLED, Spec
@@ -198,6 +199,9 @@ class Checker:
         expected = ", and ".join(" or ".join(map(show_value, names)) for names in accepted)
         listed = some_of(tuple(names), accepted[0][0]) or "none at all"
         fix = "`tuneyard data init FILE` proposes a spec for this file"
+        forms = form_names(map(rows.row, range(len(rows.lines))))
+        if forms:
+            fix += f", which is an export: `source: {{form: {' or '.join(forms)}}}`"
         for column in columns:
             near = nearest(column.name, names)
             if near:

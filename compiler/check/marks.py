@@ -25,7 +25,7 @@ _LEARNED_AT_ONE = (
 )
 _LEARNED_AT_ZERO = (
     "mask masked is_masked mask_loss masked_loss no_loss no_train not_train untrainable frozen skip "
-    "skip_loss skip_train ignore ignored ignore_loss exclude excluded "
+    "skip_loss skip_train was_cancelled ignore ignored ignore_loss exclude excluded "
     "is_incorrect is_wrong answer_is_wrong incorrect wrong is_rejected"
 )
 LEARNED_AT = dict.fromkeys(_LEARNED_AT_ONE.split(), 1) | dict.fromkeys(_LEARNED_AT_ZERO.split(), 0)

@@ -89,7 +89,7 @@ def stored_records(path: Readable, name: str, moved: Moved | None = None) -> Ite
     `moved` gets the numbers of bytes read.
     """
     problems = Problems()
-    yield from read(path, str(path), Source(), problems, moved=moved, exports=False)
+    yield from read(path, str(path), Source(), problems, moved=moved)
     if problems.errors:
         raise ProblemsError(problems.errors, name)
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from itertools import product
 
 from tuneyard.compiler.problems import Problems
+from tuneyard.compiler.read.forms import FormCounts
 from tuneyard.compiler.read.remote import SourcePath
 from tuneyard.compiler.rows import Fields, ObjectRows, Prefix, walker
 from tuneyard.compiler.spec.column_meanings import USUAL_NAMES, goes_by, meaning, usual_steps
@@ -90,7 +91,8 @@ class FileProfile:
     """The profile of a file: how to read it, the first rows, the leaves by path, problems.
 
     `user_columns` are the paths that the user named, by role; `first` the first thousand rows, at least one.
-    `folder_names` are those of the folders in a folder, which the spec does not use.
+    `folder_names` are those of the folders in a folder, which the spec does not use. `forms` counts the rows
+    of exports.
     """
 
     path: SourcePath
@@ -101,6 +103,7 @@ class FileProfile:
     user_columns: dict[str, str] = field(default_factory=dict)
     first: list[Fields] = field(default_factory=list)
     folder_names: list[str] = field(default_factory=list)
+    forms: FormCounts = field(default_factory=FormCounts)
 
     @property
     def is_txt(self) -> bool:

@@ -17,8 +17,9 @@ from tuneyard.compiler.init.proposal import PROMPTS
 from tuneyard.compiler.kinds import Column, kinds
 from tuneyard.compiler.kinds.turn_forms import SPEAKER, SPEAKERS, is_transcript
 from tuneyard.compiler.problems import Problems
-from tuneyard.compiler.read import TEXTS, find_reader, known_suffixes, read
+from tuneyard.compiler.read import TEXTS, ai_studio, find_reader, known_suffixes, read
 from tuneyard.compiler.read.chats import MESSAGE
+from tuneyard.compiler.read.forms import AI_STUDIO
 from tuneyard.compiler.read.inputs import data_files, readable
 from tuneyard.compiler.read.remote import RemoteFile, SourceFile, SourcePath
 from tuneyard.compiler.read.saved import saved_files
@@ -89,10 +90,11 @@ def profiles(path: SourcePath, table: str) -> Iterator[FileProfile]:
             are_texts = bool(others) and ".txt" in map(suffix, files_to_read)
             for sources in _sources_to_try(first, encoding, table, are_texts):
                 profile = _best_reading(path, first, sources)
-                if profile.rows < FEWEST_ROWS:
-                    for file in others:
-                        if not isinstance(file, RemoteFile) and profile.rows < SAMPLE:
-                            _read_rows(profile, file)
+                _read_others(profile, others)
+                forms = profile.forms.settings()
+                if forms and not profile.source.form:
+                    profile = _best_reading(path, first, [profile.source._replace(**forms)])
+                    _read_others(profile, others)
                 if not profile.rows:
                     raise _without_rows(profile)
                 profile.source = profile.source._replace(columns=(), **placed)
@@ -117,6 +119,15 @@ def _files_to_read(
         raise ContentError(f"{first}: no data file in the archive (known: {known_suffixes()})")
     _refuse_splits_inside(first, inner_files)
     return inner_files
+
+
+def _read_others(profile: FileProfile, files: Sequence[Readable]) -> None:
+    """Read further files into the profile of a first one with few rows."""
+    if profile.rows >= FEWEST_ROWS:
+        return
+    for file in files:
+        if not isinstance(file, RemoteFile) and profile.rows < SAMPLE:
+            _read_rows(profile, file)
 
 
 def _without_rows(profile: FileProfile) -> ContentError:
@@ -219,6 +230,7 @@ def _read_rows(profile: FileProfile, file: Readable) -> None:
                     _note(profile.leaves, lists_of_objects, "", row)
                 except RecursionError as error:
                     raise ContentError(f"{rows.place(number)}: nested too deep to be read") from error
+                profile.forms.see(row)
                 if len(profile.first) < KEPT:
                     profile.first.append(row)
             if profile.rows >= SAMPLE:
@@ -324,6 +336,9 @@ def _sources_to_try(
     members, _, _ = members_of(text if text.startswith("{") else f'{{"rows": {text}')
     if _are_answers_by_question(members):
         yield [Source(encoding=encoding, answers_by_question=True)]
+        return
+    if ai_studio.has_form(members):
+        yield [Source(encoding=encoding, form=(AI_STUDIO,))]
         return
     if any(map(are_objects, members.values())):
         for kind_by_name in OF_ONE_ROW:

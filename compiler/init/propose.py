@@ -40,6 +40,10 @@ from tuneyard.core.records import PAIR
 
 USUAL_SHARE = 0.1
 SHOWN = 3
+SIGNED_VERDICTS = (
+    "the verdicts are numbers with a sign: below 0 the first answer is taken as better, above 0 the second "
+    "one; if that is wrong, exchange them under `verdict` of `source:`"
+)
 LONGEST = 400  # characters of a text that are shown
 EMPTY_ANSWER = "W204"
 TOLD = {
@@ -246,6 +250,8 @@ def _guessed(
             if user_columns:
                 continue
             proposal = Proposal("", {}, {})  # a bundled spec may read the file all the same (ARC)
+        if profile.source.verdict:
+            proposal.guesses.append(SIGNED_VERDICTS)
         base = find_bundled_spec(profile, proposal)
         if base is not None and not proposal.about:
             proposal.about = base.spec.about

@@ -78,6 +78,8 @@ def _source(path: str, source: Source) -> Raw:
             settings[name] = value
     if source.splits and not source.files:
         settings["files"] = dict.fromkeys(source.splits, (path,))
+    if len(source.form) == 1:
+        settings["form"] = source.form[0]
     if "" in source.rows:
         steps = source.rows[""]
         settings["rows"] = steps[0] if len(steps) == 1 else steps

@@ -11,8 +11,9 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from tuneyard.compiler.check.marks import masks
+from tuneyard.compiler.check.marks import as_number, masks
 from tuneyard.compiler.rows import Fields, are_objects, without
+from tuneyard.compiler.spec.column_names import snake_case
 from tuneyard.core.files import JsonObject, are_texts
 from tuneyard.core.records.calls import read_strict
 
@@ -118,6 +119,9 @@ _LINES = re.compile(rf"(?:^|\n\n?){SPEAKER.pattern}\s*", re.I)
 _TEXTS = ("text", "input_text", "output_text")
 _THOUGHTS = {"thinking": "thinking", "reasoning": "value"}
 """The key of the text in a part of reasoning, by the type of the part."""
+_THOUGHT_MARKS = ("thought", "is_thought")
+"""Keys by which Google's tools mark a part or a turn that is no answer, in snake case."""
+REASONING = "reasoning_content"
 
 
 def role_and_content(turn: Fields) -> tuple[str, str]:
@@ -131,6 +135,17 @@ def role_and_content(turn: Fields) -> tuple[str, str]:
 def speaker(turn: Fields) -> str | None:
     """Who speaks in a turn, None for a role without a meaning."""
     return ROLES.get(str(turn.get(role_and_content(turn)[0])).lower())
+
+
+def marked_thought(fields: Fields) -> bool:
+    """True for a part or a turn that is marked as a thought before the answer: `thought`, `isThought`."""
+    return any(as_number(fields[key]) == 1 for key in thought_marks(fields))
+
+
+def thought_marks(fields: Fields) -> list[str]:
+    """The keys of a part or a turn that mark it as a thought, or as none. A text under them is no mark."""
+    names = [key for key in fields if snake_case(key) in _THOUGHT_MARKS]
+    return [name for name in names if as_number(fields[name]) in (0, 1)]
 
 
 def common_turns(value: object, roles: Mapping[str, str], *, whole: bool = True) -> object:
@@ -149,7 +164,38 @@ def common_turns(value: object, roles: Mapping[str, str], *, whole: bool = True)
     changed = [each for turn in turns for each in _common(turn, roles)]
     if isinstance(value, dict) and len(changed) == 1:
         return changed[0]
-    return changed
+    return _with_thoughts(changed)
+
+
+def _with_thoughts(turns: list[Any]) -> list[Any]:
+    """Put a turn that is marked as a thought before the text of the answer after it, as its reasoning.
+
+    A thought without an answer stays as a turn without a text, and reading it refuses it.
+    """
+    whole: list[Any] = []
+    for turn in turns:
+        before = whole[-1] if whole else None
+        if isinstance(turn, dict) and _is_thought(turn):
+            _, content = role_and_content(turn)
+            turn = {**turn, content: None, REASONING: turn[content]}
+        is_answer = isinstance(turn, dict) and speaker(turn) == ASSISTANT
+        if is_answer and isinstance(before, dict) and _is_open(before):
+            thoughts = [before[REASONING], turn.get(REASONING)]
+            turn = {**turn, REASONING: "\n".join(filter(None, thoughts))}
+            whole.pop()
+        whole.append(turn)
+    return whole
+
+
+def _is_thought(turn: Fields) -> bool:
+    """True for a turn of the assistant that is a thought, with its text."""
+    text = turn.get(role_and_content(turn)[1])
+    return speaker(turn) == ASSISTANT and marked_thought(turn) and isinstance(text, str)
+
+
+def _is_open(turn: Fields) -> bool:
+    """True for a thought that waits for its answer."""
+    return marked_thought(turn) and turn.get(role_and_content(turn)[1], "") is None
 
 
 def is_transcript(value: object) -> bool:
@@ -254,7 +300,10 @@ class _Parts:
         text_key = _THOUGHTS.get(kind, "value" if "value" in part else "text")
         text = part.get(text_key)
         used = {text_key}
-        if kind in _TEXTS and isinstance(text, str):
+        if kind in _TEXTS and isinstance(text, str) and marked_thought(part):
+            self.thoughts.append(text)
+            used.update(thought_marks(part))
+        elif kind in _TEXTS and isinstance(text, str):
             self.texts.append(text)
         elif kind in _THOUGHTS and isinstance(text, str):
             self.thoughts.append(text)
@@ -294,7 +343,7 @@ class _Parts:
         turn = {**self.other_keys, **rest, content: "".join(self.texts)}
         turn |= {key: value for key, value in self.other_keys.items() if masks(key, value)}
         if self.thoughts:
-            key = "thinking" if "reasoning_content" in rest else "reasoning_content"
+            key = "thinking" if REASONING in rest else REASONING
             turn[key] = "\n".join(self.thoughts)
         if self.calls:
             turn["tool_calls"] = self.calls
@@ -345,9 +394,7 @@ def _gemini_part(part: Fields) -> Fields:
     if "type" in part:
         return part
     if isinstance(part.get("text"), str):
-        if part.get("thought") is not True:
-            return {"type": "text", **part}
-        return {"type": "thinking", "thinking": part["text"], **without(part, "text", "thought")}
+        return {"type": "text", **part}
     call = part.get("functionCall") or part.get("function_call")
     if isinstance(call, dict):
         use = {"id": call.get("id"), "name": call.get("name"), "input": call.get("args")}

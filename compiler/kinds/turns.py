@@ -19,6 +19,7 @@ from tuneyard.compiler.kinds.turn_forms import (
     common_turns,
     role_and_content,
     speaker,
+    thought_marks,
 )
 from tuneyard.compiler.rows import Fields, are_objects
 from tuneyard.compiler.spec.column_meanings import REASONING, meaning
@@ -215,7 +216,7 @@ def _read_keys(turn: Fields) -> set[str]:
     if role == OBSERVATION:
         read.add("tool_call_id")
     if role in (ASSISTANT, CALL):
-        read.update(_reasons(turn))
+        read.update(_reasons(turn), thought_marks(turn))
     return read
 
 
@@ -260,8 +261,9 @@ def refuse_images(turns: Iterable[Turn]) -> None:
 def _reasons(item: Fields) -> dict[str, str]:
     """The reasoning next to a turn's text, by its keys: some servers fill two of them with the same text."""
     reasons: dict[str, str] = {}
+    marks = thought_marks(item)
     for key, text in item.items():
-        if isinstance(text, str) and text and meaning(key) == REASONING:
+        if isinstance(text, str) and text and meaning(key) == REASONING and key not in marks:
             first = next(iter(reasons.values()), text)
             if text == first:
                 reasons[key] = text

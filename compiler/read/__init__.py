@@ -10,42 +10,21 @@ from functools import cache
 from typing import NamedTuple, TypeVar
 
 from tuneyard.compiler.problems import Problems
-from tuneyard.compiler.read.chatgpt import TREE, with_shown_branch
-from tuneyard.compiler.read.glaive import CHAT, with_turns
-from tuneyard.compiler.read.hermes import TURNS, with_roles
-from tuneyard.compiler.read.labelstudio import ANNOTATIONS, without_cancelled
-from tuneyard.compiler.read.preferred import FORMS, with_chosen
-from tuneyard.compiler.read.slack import TIME, with_plain_text
+from tuneyard.compiler.read.forms import examples_of
 from tuneyard.compiler.read.stream import (
     Readable,
     UnreadableFileError,
     opened,
     suffix,
 )
-from tuneyard.compiler.read.telegram import PARTS, with_whole_text
-from tuneyard.compiler.read.tickets import THREADS, with_messages
-from tuneyard.compiler.read.trees import TREE_ID, with_best_branch
 from tuneyard.compiler.read.turn_rows import conversations_of
-from tuneyard.compiler.rows import ObjectRows, Rows, TableRows
+from tuneyard.compiler.rows import Rows
 from tuneyard.compiler.spec.file import Source
 from tuneyard.compiler.spec.model import PART
 from tuneyard.core.datasets import REGISTRY
 from tuneyard.core.errors import Problem, RequestError
 from tuneyard.core.files import Moved
 from tuneyard.core.installation.plugins import bundled_with, load
-
-EXPORTS = {
-    TREE: with_shown_branch,
-    ANNOTATIONS: without_cancelled,
-    TREE_ID: with_best_branch,
-    PARTS: with_whole_text,
-    TIME: with_plain_text,
-    CHAT: with_turns,
-    TURNS: with_roles,
-    **dict.fromkeys(FORMS, with_chosen),
-    **dict.fromkeys(THREADS, with_messages),
-}
-"""What changes the rows of an export, by a key that they have."""
 
 
 class OpenFile(NamedTuple):
@@ -154,14 +133,12 @@ def read(
     problems: Problems,
     split: str = PART,
     moved: Moved | None = None,
-    exports: bool = True,
     names: tuple[str, ...] = (),
 ) -> Iterator[Rows]:
     """Yield the rows of a file in order, some hundreds at a time. Unreadable content becomes a problem.
 
     `split` names the rows to read from a file that has those of several splits (`rows:` of a source).
-    `moved` gets the numbers of bytes read. Without `exports` rows stay as they are written, as records that
-    LLaMA-Factory reads, too. The bad rows of a batch, and those that the caller finds in it,
+    `moved` gets the numbers of bytes read. The bad rows of a batch, and those that the caller finds in it,
     count once the next batch is asked for. `names` are the members of an archive, or the sheets of a
     workbook, to read; () for all.
     """
@@ -174,8 +151,8 @@ def read(
                 raise UnreadableFileError("E007", "`table` names a table of an SQLite database: leave it out")
             file = OpenFile(stream, display_path, kind, source, split, path, names)
             batches = file_reader.function(file, problems)
-            if exports:
-                batches = map(_of_export, batches)
+            if source.form:
+                batches = examples_of(batches, source, problems)
             if source.turns:
                 batches = conversations_of(batches, source.turns, problems)
             for rows in batches:
@@ -186,13 +163,3 @@ def read(
         place = error.place or display_path
         problems.bad_file(Problem(error.code, place, str(error), error.field, error.hint))
     problems.end_batch()
-
-
-def _of_export(rows: Rows) -> Rows:
-    """Change the rows of an export into rows of examples. Others stay."""
-    for key, change in EXPORTS.items():
-        first_row = rows.columns if isinstance(rows, TableRows) else next(iter(rows.rows), {})
-        if key in first_row:
-            changed = [change(rows.row(number)) for number in range(len(rows.lines))]
-            rows = ObjectRows(rows.prefix, rows.lines, changed, rows.typed)
-    return rows

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 
-from tuneyard.compiler.read.turn_rows import joined_turns
+from tuneyard.compiler.read.turn_rows import MESSAGES, joined_turns
 from tuneyard.compiler.rows import Fields, walker, without
 
 TREE = "mapping"
@@ -13,17 +13,28 @@ TOOL = "tool"
 """The speaker of messages to and from tools: no turns, but a column, so that they are counted as left out."""
 
 
+def has_form(row: Fields) -> bool:
+    """True for a conversation of ChatGPT: a tree of messages, and the node in it that was shown last."""
+    nodes, name = row.get(TREE), row.get("current_node")
+    return (
+        isinstance(nodes, dict)
+        and isinstance(name, str)
+        and MESSAGES not in row
+        and all(isinstance(node, dict) and "message" in node for node in nodes.values())
+    )
+
+
 def with_shown_branch(row: Fields) -> Fields:
     """Put `messages`, the branch that was shown, in place of a row's tree. A row without one stays."""
-    nodes, name = row.get(TREE), row.get("current_node")
-    if not (isinstance(nodes, dict) and isinstance(name, str)):
+    if not has_form(row):
         return row
+    nodes, name = row[TREE], row["current_node"]
     others = without(row, TREE, "current_node")
     branch = _shown_branch(nodes, name)
     to_tools = [message for message in branch if _speaker(message) == TOOL]
     if to_tools:
         others["tool_messages"] = to_tools
-    return {"messages": _turns(branch), **others}
+    return {MESSAGES: _turns(branch), **others}
 
 
 def _shown_branch(nodes: Mapping[object, object], name: object) -> list[Fields]:

@@ -13,11 +13,22 @@ _TURN = re.compile(rf"{_SPEAKER}\s*(.*?)\s*(?={_SPEAKER}|$)", re.DOTALL)
 _BETWEEN = re.compile(r"\}\s*\{")  # two functions in the system text
 
 
+def has_form(row: Fields) -> bool:
+    """True for a text that begins with `USER: `, next to a system text."""
+    chat = row.get(CHAT)
+    return (
+        isinstance(chat, str)
+        and chat.startswith("USER: ")
+        and isinstance(row.get("system"), str)
+        and TURNS not in row
+    )
+
+
 def with_turns(row: Fields) -> Fields:
     """Put turns in place of a row's text, and `tools` in place of the functions in its system text."""
-    chat, system = row.get(CHAT), row.get("system")
-    if not (isinstance(chat, str) and isinstance(system, str) and chat.startswith("USER: ")):
+    if not has_form(row):
         return row
+    chat, system = row[CHAT], row["system"]
     turns = []
     for speaker, text, _ in _TURN.findall(chat.replace("<|endoftext|>", "")):
         turns.append(without_tags({"from": ROLES[speaker], "value": text}))

@@ -8,20 +8,29 @@ from tuneyard.compiler.rows import Fields, are_objects
 from tuneyard.core.records.calls import RESULTS, read_strict
 
 TURNS = "conversations"  # the key of a row's turns
+TOOLS = "<tools>"
+"""What is before the tools in a system text."""
 _TAGGED = re.compile(
     r"\s*<(?:tool_call|tool_response|functioncall)>\s*(.*?)\s*(?:</tool_\w+>\s*|$)", re.DOTALL
 )
 _ARGUMENTS = re.compile(r"""(?<="arguments": )'(\{.*\})'""", re.DOTALL)  # Glaive's: JSON in single quotes
 
 
+def has_form(row: Fields) -> bool:
+    """True for turns with tools in their system text that have a column, too."""
+    turns = row.get(TURNS)
+    if not (row.get("tools") and are_objects(turns)):
+        return False
+    tools = str(turns[0].get("value")).rpartition(TOOLS)[2]
+    return tools.lstrip().startswith(("[", "{"))
+
+
 def with_roles(row: Fields) -> Fields:
     """Leave tools that have a column, too, out of the system text, and take calls out of their tags."""
+    if not has_form(row):
+        return row
     turns = row[TURNS]
-    if not (row.get("tools") and are_objects(turns)):
-        return row
-    about, _, tools = str(turns[0].get("value")).rpartition("<tools>")
-    if not tools.lstrip().startswith(("[", "{")):
-        return row
+    about = str(turns[0].get("value")).rpartition(TOOLS)[0]
     return {**row, TURNS: [{**turns[0], "value": about.rstrip()}, *map(without_tags, turns[1:])]}
 
 

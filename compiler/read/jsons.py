@@ -11,6 +11,7 @@ import orjson
 
 from tuneyard.compiler.problems import Problems
 from tuneyard.compiler.read import OpenFile, reader
+from tuneyard.compiler.read.forms import AI_STUDIO
 from tuneyard.compiler.read.scan import (
     LINES,
     LOOKED_AT,
@@ -93,6 +94,8 @@ def read_json(file: OpenFile, problems: Problems) -> Iterator[ObjectRows]:
         layout = LINES
     else:
         layout = layout_of(head, len(head) < LOOKED_AT, source.columns)
+        if AI_STUDIO in source.form and head.lstrip()[:1] == b"{":
+            layout = ROW
         if len(layout.lists) > 1:
             message = ambiguous(list(layout.lists))
         elif layout.description:

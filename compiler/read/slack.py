@@ -5,10 +5,23 @@ import re
 
 from tuneyard.compiler.rows import Fields
 
-TIME = "ts"
-"""The key of a message's time."""
-_MARKED = re.compile(r"<(?:[^<>|]*\|)?([^<>|]*)>")  # <address|text>, <@U024BE7LH>, <!here>
+_TIME = re.compile(r"\d{9,10}\.\d{6}")
+_MEMBER = re.compile(r"[UWB][A-Z0-9]+")
+_MARKED = re.compile(r"<(?=[@#!]|[a-z][a-z+.-]*:(?!:))(?:[^<>|]*\|)?([^<>|]*)>")
+"""Slack's marks: `<https://…|text>`, `<@U024BE7LH>`, `<!here>`. It writes any other `<` as `&lt;`."""
 _ADDRESSED = re.compile(r"^(@\w+[ ,:]*)+")
+
+
+def has_form(row: Fields) -> bool:
+    """True for a message of Slack: its type, its time of six decimals and the id of a member or a bot."""
+    member = row.get("user") or row.get("bot_id")
+    return (
+        row.get("type") == "message"
+        and isinstance(row.get("text"), str)
+        and isinstance(member, str)
+        and bool(_MEMBER.fullmatch(member))
+        and bool(_TIME.fullmatch(str(row.get("ts"))))
+    )
 
 
 def with_plain_text(row: Fields) -> Fields:

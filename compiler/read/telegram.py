@@ -2,8 +2,15 @@
 
 from tuneyard.compiler.rows import Fields
 
-PARTS = "text_entities"
-"""The key of the parts of a message's text."""
+
+def has_form(row: Fields) -> bool:
+    """True for a message or a notice of Telegram, with the parts of its text and its date."""
+    return (
+        row.get("type") in ("message", "service")
+        and isinstance(row.get("text_entities"), list)
+        and isinstance(row.get("text"), str | list)
+        and "date" in row
+    )
 
 
 def with_whole_text(row: Fields) -> Fields:

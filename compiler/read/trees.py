@@ -5,17 +5,26 @@ from math import inf
 from tuneyard.compiler.check.marks import as_number
 from tuneyard.compiler.rows import Fields, are_objects, without
 
-TREE_ID = "message_tree_id"
-"""The key of a row that is a tree, whose first message is under `prompt`."""
 OTHER_ANSWERS = "other_answers"
 """The column with the answers that are left out, so that they are counted."""
 
 
+def has_form(row: Fields) -> bool:
+    """True for a tree of OASST: its id, and a first message with its role, its text and its replies."""
+    first = row.get("prompt")
+    return (
+        "message_tree_id" in row
+        and isinstance(first, dict)
+        and {"role", "text", "replies"} <= first.keys()
+        and "messages" not in row
+    )
+
+
 def with_best_branch(row: Fields) -> Fields:
     """Put `messages`, the branch of the answers that are ranked first, in place of a row's tree."""
-    node = row.get("prompt")
-    if not isinstance(node, dict):
+    if not has_form(row):
         return row
+    node = row["prompt"]
     messages = []
     left_out = 0
     while isinstance(node, dict):

@@ -3,10 +3,19 @@
 import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
+from itertools import chain
 from typing import NamedTuple
 
 from tuneyard.compiler.check.marks import changes_answer
-from tuneyard.compiler.kinds.turn_forms import ASSISTANT, CALL, OBSERVATION, ROLES, USER
+from tuneyard.compiler.kinds.turn_forms import (
+    ASSISTANT,
+    CALL,
+    OBSERVATION,
+    ROLES,
+    TURN_KEYS,
+    USER,
+    marked_thought,
+)
 from tuneyard.compiler.problems import Problems
 from tuneyard.compiler.read.stream import UnreadableFileError
 from tuneyard.compiler.read.trees import rank_of
@@ -19,6 +28,9 @@ MESSAGES = "messages"
 MOST_SHOWN = 4  # texts of a conversation
 NEEDED = ("by", "role", "text", "order")
 """The columns without which a row is no turn."""
+OF_A_COLUMN = " (column)"
+"""Ends the key of a column that is called as the speaker or the text of a turn."""
+_NAMES_IN_TURNS = {*chain.from_iterable(TURN_KEYS), "parts"}
 JOINED = "rows continue the turn of the same speaker before them"
 UNSPOKEN = "rows have no text, speaker or conversation, or are notices, and are left out"
 OTHERS = "rows are other answers, or follow one, and are left out"
@@ -115,8 +127,22 @@ def _turns(
             role = str(cells["role"])
             if learned:
                 role = ASSISTANT if role == learned else USER
-            turn = {"role": role, "content": cells["text"], **without(row, *names)}
+            turn = {"role": role, "content": cells["text"], **_other_columns(without(row, *names))}
             yield rows.prefix, TurnRow(turn, line, cells)
+
+
+def _other_columns(fields: Fields) -> Fields:
+    """The columns that `turns` does not name, as further keys of a turn.
+
+    A name that a turn may have for its speaker or its text (`content`, `value`) would hide the named column.
+    It gets a suffix, so that it is counted as a column that is not used.
+    """
+    others = {}
+    for name, value in fields.items():
+        if name in _NAMES_IN_TURNS:
+            name = f"{name}{OF_A_COLUMN}"
+        others[name] = value
+    return others
 
 
 def _branches(talks: Talks) -> Talks:
@@ -174,8 +200,11 @@ def joined_turns(turns: Iterable[Fields]) -> list[Fields]:
 def _is_continued(turn: Fields, following: Fields) -> bool:
     """True if two messages are of one speaker, and texts. Those of tools are results of several calls.
 
-    A message that is marked, or has a part besides its text, stays a turn: the mark is of it alone.
+    A message that is marked, or has a part besides its text, stays a turn: the mark is of it alone. A thought
+    is no part of the answer after it.
     """
+    if marked_thought(turn) != marked_thought(following):
+        return False
     if turn["role"] != following["role"] or ROLES.get(str(turn["role"]).lower()) in (CALL, OBSERVATION):
         return False
     if not isinstance(turn["content"], str) or not isinstance(following["content"], str):

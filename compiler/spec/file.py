@@ -44,6 +44,8 @@ class Source(NamedTuple):
     table: str = ""
     answers_by_question: bool = False
     media_dir: str = ""
+    form: Names = ()
+    verdict: Mapping[str, Any] = {}
     turns: Mapping[str, str] = {}
     columns: tuple[Column, ...] = ()
 
@@ -186,6 +188,7 @@ def source_of(raw: Any) -> Source:
     return filled_in(
         Source,
         raw,
+        form=(raw["form"],) if isinstance(raw.get("form"), str) else tuple(raw.get("form", ())),
         files=_by_part(raw.get("files", {}), TRAIN_SPLIT),
         splits=_by_part(raw.get("splits", {}), TRAIN_SPLIT),
         rows=_by_part(raw.get("rows", {}), ""),

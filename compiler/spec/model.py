@@ -503,11 +503,28 @@ def _check_files(spec: Spec) -> None:
                 files.append(str(row_index_file(Path(file))))
     _refuse_same(files)
     _refuse_same(datasets)
+    _check_verdict(spec.source)
     encoding = spec.source.encoding
     _refuse(
         encoding != "utf-8" and not is_text_encoding(encoding),
         f"source.encoding: unknown encoding {encoding!r}",
     )
+
+
+def _check_verdict(source: Source) -> None:
+    """Refuse a verdict with two meanings, and verdicts that no form reads."""
+    _refuse(
+        source.verdict and "preference" not in source.form,
+        "source.verdict has no effect without `form: preference`",
+    )
+    meanings: dict[tuple[bool, object], str] = {}
+    for meaning, values in source.verdict.items():
+        for value in values:
+            key = (isinstance(value, bool), value)
+            other = meanings.setdefault(key, meaning)
+            _refuse(
+                other != meaning, f"source.verdict: {show_value(value)} stands under {other} and {meaning}"
+            )
 
 
 def _refuse_same(names: list[str]) -> None:

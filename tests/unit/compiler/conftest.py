@@ -32,6 +32,12 @@ def exchange(question: str, answer: str) -> list[dict]:
     return [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
 
 
+def spoken(record: dict) -> list[tuple[str, str]]:
+    """Return the turns of a record as (role, text)."""
+    roles = {"human": "user", "gpt": "assistant"}
+    return [(roles[turn["from"]], turn["value"]) for turn in record["conversations"]]
+
+
 def json_lines(rows: list[dict]) -> str:
     return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
 

@@ -14,7 +14,7 @@ import yaml
 from tests.conftest import ROOT
 from tests.json_files import read_lines, write_json
 from tests.messages import golden_text, message_of, raises
-from tests.unit.compiler.conftest import as_csv, as_zip, exchange, json_lines
+from tests.unit.compiler.conftest import as_csv, as_zip, exchange, json_lines, spoken
 from tuneyard.compiler.commands.dataset_reader import stored_records
 from tuneyard.compiler.init.propose import FailingSpecError, propose
 from tuneyard.compiler.request import CompileReport
@@ -87,12 +87,6 @@ def records(bench, source: Path | list[dict], **settings: str) -> list[dict]:
 def again(bench) -> CompileReport:
     """Compile with the spec that `records` proposed."""
     return bench.compile(bench.folder / "mine.yaml", force=True)
-
-
-def spoken(record: dict) -> list[tuple[str, str]]:
-    """The turns of a record as (role, text)."""
-    roles = {"human": "user", "gpt": "assistant"}
-    return [(roles[turn["from"]], turn["value"]) for turn in record["conversations"]]
 
 
 def talks(bench, source: Path | list[dict]) -> list[list[tuple[str, str]]]:
@@ -661,7 +655,7 @@ def test_labels_that_their_annotator_cancelled_are_left_out_and_counted(bench) -
     assert "wrong" not in text and "4 of 30 rows would be rejected" in report
     compiled = bench.compile(bench.write("mine.yaml", text), reject=True)
     (line,) = compiled.unused.lines(COUNT)
-    assert compiled.kept == 26 and "was_cancelled (8 of 30)" in line
+    assert compiled.kept == 26 and "cancelled_annotations (8 of 30)" in line
 
 
 SPAN = {"value": {"start": 0, "end": 4, "text": "What", "labels": ["WORD"]}}

@@ -168,11 +168,12 @@ def test_ratings_that_make_no_pair_are_named(tmp_path, row, says):
     assert says in report.problems.errors[0].line()
 
 
-def test_a_tie_of_two_answers_is_rejected(tmp_path):
+def test_a_tie_of_two_answers_is_dropped_and_counted(tmp_path):
     row = {"prompt": "2+2?", "response_0": "4", "response_1": "Four."}
-    rows = [row | {"better_response_id": better} for better in (1, None)]
-    report, _ = compiled(tmp_path, rows, "pairs")
-    assert 'chosen: missing; the row has "tie"' in report.problems.errors[0].line()
+    rows = [row | {"better_response_id": better} for better in (1, "tie", "Tie (both bad)")]
+    report, ((record,),) = compiled(tmp_path, rows, "pairs")
+    assert (record["chosen"], record["rejected"]) == ("Four.", "4")
+    assert (report.read, report.kept, report.dropped) == (3, 1, {"tie": 2})
 
 
 def test_answers_of_a_pair_are_cleaned_as_their_prompt_is(tmp_path):
