@@ -91,9 +91,8 @@ def profiles(path: SourcePath, table: str) -> Iterator[FileProfile]:
             for sources in _sources_to_try(first, encoding, table, are_texts):
                 profile = _best_reading(path, first, sources)
                 _read_others(profile, others)
-                forms = profile.forms.settings()
-                if forms and not profile.source.form:
-                    profile = _best_reading(path, first, [profile.source._replace(**forms)])
+                if profile.forms.names() and not profile.source.form:
+                    profile = _best_reading(path, first, [profile.forms.source(profile.source)])
                     _read_others(profile, others)
                 if not profile.rows:
                     raise _without_rows(profile)

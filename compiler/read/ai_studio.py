@@ -2,13 +2,14 @@
 
 import re
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, TypeGuard
 
 from tuneyard.compiler.kinds.turn_forms import ASSISTANT, SYSTEM, USER, speaker
 from tuneyard.compiler.read.turn_rows import MESSAGES, joined_turns
 from tuneyard.compiler.rows import Fields, are_objects, without
 from tuneyard.compiler.spec.column_meanings import USUAL_NAMES
 from tuneyard.compiler.spec.column_names import snake_case
+from tuneyard.core.files import JsonObject
 
 _SETTINGS = re.compile(r"(^|_)(settings?|config|configuration|parameters|generation_config)$")
 _CONVERSATION = re.compile("conv|dialog|thread|session|chat|ticket")
@@ -38,7 +39,7 @@ def with_turns(row: Fields) -> Fields:
     return {MESSAGES: joined_turns(messages), **({SYSTEM: system} if system else {}), **others}
 
 
-def _members(row: Fields) -> Iterator[tuple[str, Any]]:
+def _members(row: JsonObject) -> Iterator[tuple[str, Any]]:
     """Yield the members of a document, and those of the object that has the turns."""
     yield from row.items()
     for (name, *rest), _ in _turn_lists(row):
@@ -54,7 +55,7 @@ def _is_about_chat(member: tuple[str, Any]) -> bool:
     return isinstance(value, dict) and bool(_SETTINGS.search(name))
 
 
-def _turn_lists(row: Fields) -> Iterator[tuple[tuple[str, ...], list[Fields]]]:
+def _turn_lists(row: JsonObject) -> Iterator[tuple[tuple[str, ...], list[Fields]]]:
     """Yield each list of turns of a user and a model in a document, or in an object of it, with its path."""
     for name, value in row.items():
         if _are_turns(value, _OUTERMOST_TEXTS):
@@ -65,7 +66,7 @@ def _turn_lists(row: Fields) -> Iterator[tuple[tuple[str, ...], list[Fields]]]:
                     yield (name, inner_name), inner
 
 
-def _are_turns(value: object, texts: Sequence[str]) -> bool:
+def _are_turns(value: object, texts: Sequence[str]) -> TypeGuard[list[Fields]]:
     """True for the turns of one chat. Turns with a column of conversations are a table of several."""
     if not are_objects(value):
         return False
@@ -86,16 +87,17 @@ def _turn(turn: Fields) -> Fields:
 
 def _text_of(value: object) -> str:
     """The text of a system instruction: a text, an object with it, or its parts; "" for anything else."""
-    if isinstance(value, str):
-        return value
     if isinstance(value, dict):
-        return _text_of(value.get("text") or value.get("parts"))
-    if isinstance(value, list):
-        return "".join(map(_text_of, value))
-    return ""
+        value = value.get("text") or value.get("parts")
+    texts = []
+    for part in value if isinstance(value, list) else [value]:
+        text = part.get("text") if isinstance(part, dict) else part
+        if isinstance(text, str):
+            texts.append(text)
+    return "".join(texts)
 
 
-def _without_path(row: Fields, path: tuple[str, ...]) -> Fields:
+def _without_path(row: JsonObject, path: tuple[str, ...]) -> Fields:
     """A document without the value under a path of one or two keys."""
     if len(path) == 1 or not isinstance(row.get(path[0]), dict):
         return without(row, path[0])

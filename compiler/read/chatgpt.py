@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 
 from tuneyard.compiler.read.turn_rows import MESSAGES, joined_turns
 from tuneyard.compiler.rows import Fields, walker, without
+from tuneyard.core.files import JsonObject
 
 TREE = "mapping"
 """The key of a row's tree."""
@@ -24,7 +25,7 @@ def has_form(row: Fields) -> bool:
     )
 
 
-def with_shown_branch(row: Fields) -> Fields:
+def with_shown_branch(row: JsonObject) -> Fields:
     """Put `messages`, the branch that was shown, in place of a row's tree. A row without one stays."""
     if not has_form(row):
         return row

@@ -5,7 +5,7 @@ without a form.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import NamedTuple
 
@@ -97,14 +97,11 @@ class FormCounts:
                 names.append(name)
         return tuple(names)
 
-    def settings(self) -> Mapping[str, object]:
-        """What a spec says of the file: its forms, and the meaning of signed verdicts; {} without a form."""
+    def source(self, source: Source) -> Source:
+        """A source with the forms of its file, and with the meaning of verdicts that have a sign."""
         names = self.names()
-        settings: dict[str, object] = {"form": names} if names else {}
         verdict = preferred.meaning_of_verdicts(self.verdicts) if PREFERENCE in names else {}
-        if verdict:
-            settings["verdict"] = verdict
-        return settings
+        return source._replace(form=names, verdict=verdict)
 
 
 def examples_of(batches: Iterable[Rows], source: Source, problems: Problems) -> Iterator[Rows]:

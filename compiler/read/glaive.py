@@ -4,6 +4,7 @@ import re
 
 from tuneyard.compiler.read.hermes import TURNS, without_tags
 from tuneyard.compiler.rows import Fields, without
+from tuneyard.core.files import JsonObject
 
 CHAT = "chat"
 """The key of the text."""
@@ -24,7 +25,7 @@ def has_form(row: Fields) -> bool:
     )
 
 
-def with_turns(row: Fields) -> Fields:
+def with_turns(row: JsonObject) -> Fields:
     """Put turns in place of a row's text, and `tools` in place of the functions in its system text."""
     if not has_form(row):
         return row

@@ -5,6 +5,7 @@ import re
 from contextlib import suppress
 
 from tuneyard.compiler.rows import Fields, are_objects
+from tuneyard.core.files import JsonObject
 from tuneyard.core.records.calls import RESULTS, read_strict
 
 TURNS = "conversations"  # the key of a row's turns
@@ -25,7 +26,7 @@ def has_form(row: Fields) -> bool:
     return tools.lstrip().startswith(("[", "{"))
 
 
-def with_roles(row: Fields) -> Fields:
+def with_roles(row: JsonObject) -> Fields:
     """Leave tools that have a column, too, out of the system text, and take calls out of their tags."""
     if not has_form(row):
         return row

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from tuneyard.compiler.kinds.turn_forms import ASSISTANT, USER
 from tuneyard.compiler.read.turn_rows import MESSAGES, joined_turns
 from tuneyard.compiler.rows import Fields, are_objects, walker, without
+from tuneyard.core.files import JsonObject
 
 _PARTS = walker("conversation_parts.conversation_parts")
 _TYPE = walker("author.type")
@@ -20,7 +21,7 @@ def is_of_zendesk(row: Fields) -> bool:
     return all({"author_id", "body"} <= comment.keys() for comment in comments)
 
 
-def with_comments(row: Fields) -> Fields:
+def with_comments(row: JsonObject) -> Fields:
     """Put `messages` in place of a ticket's comments. `internal` counts notes, which are left out."""
     if not is_of_zendesk(row):
         return row
@@ -39,7 +40,7 @@ def is_of_intercom(row: Fields) -> bool:
     )
 
 
-def with_parts(row: Fields) -> Fields:
+def with_parts(row: JsonObject) -> Fields:
     """Put `messages` in place of a first message and its parts. `internal` counts notes and assignments."""
     if not is_of_intercom(row):
         return row
