@@ -57,6 +57,7 @@ from tuneyard.recipes.recipe import (
     find_recipe,
     read_recipe,
 )
+from tuneyard.recipes.resume import resume_problems, step_problems, target_problems
 from tuneyard.recipes.rules import problems_of
 from tuneyard.recipes.schema import known_keys
 from tuneyard.recipes.starting_weights import loaded_problems
@@ -230,6 +231,7 @@ def quick_check(recipe: Recipe, target: Machine) -> Checked:
     counted = {dataset.name for dataset in datasets if dataset.rows is not None}
     if recipe.trains and datasets and counted == set(recipe.datasets) and not regroups(recipe):
         problems += schedule_problems(recipe, schedule)
+    problems += resume_problems(recipe, schedule, schedule.world_size if target.here else None)
     if not any(problem.is_error for problem in problems):
         problems += output_problems(recipe, schedule.world if target.here else {})
     return Checked(recipe, target, datasets, noted(problems, target))
@@ -244,8 +246,9 @@ def ask_check(llamafactory: LlamaFactory, checked: Checked, model: str | None) -
     schedule = replace(checked, answer=answer).schedule
     problems = [*answer_problems(recipe, answer, explained), *data_problems(recipe, answer, checked.datasets)]
     problems += problems_of_answer(recipe, answer, checked.datasets)
+    problems += target_problems(recipe, answer.model.linear)
     if regroups(recipe) and schedule.rows and recipe.trains:
-        problems += schedule_problems(recipe, schedule)
+        problems += [*schedule_problems(recipe, schedule), *step_problems(recipe, schedule)]
     if not explained:  # it reads paths and numbers
         problems += disk_problems(recipe, answer, schedule)
     return replace(checked, answer=answer, problems=noted(problems, target))

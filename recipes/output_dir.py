@@ -22,6 +22,9 @@ from tuneyard.recipes.recipe import Recipe
 from tuneyard.recipes.starting_weights import check_weights
 
 CHECKPOINT = re.compile(r"checkpoint-(\d+)")
+STATE_FILES = ("optimizer.pt", "scheduler.pt")
+PICKLED = ("adapter_model.bin", "pytorch_model.bin", "pytorch_model.bin.index.json")
+"""Weights of a checkpoint in PyTorch's own form, which are not opened."""
 PACKAGES = (
     "llamafactory", "torch", "transformers", "peft", "accelerate", "datasets", "deepspeed", "bitsandbytes",
 )  # fmt: skip
@@ -48,15 +51,23 @@ def checkpoints(output_dir: Path) -> dict[Path, str]:
     return {path: find_flaw(path) for path in newest_first}
 
 
-def find_flaw(folder: Path) -> str:
-    """Reason why training cannot resume from a checkpoint folder, or ""."""
+def find_flaw(folder: Path, *, needs_optimizer: bool = True) -> str:
+    """Reason why training cannot resume from a checkpoint folder, or "".
+
+    transformers resumes without optimizer and scheduler, too, and begins both again. Without
+    `needs_optimizer` that is no flaw.
+    """
     name = CHECKPOINT.fullmatch(folder.name)
     try:
         step = read_object(folder / "trainer_state.json").get("global_step")
         if name and step != int(name[1]):  # training would resume at that step
             return f"trainer_state.json: found global_step {show_value(step)}, expected {name[1]}"
-        check_weights(folder)
+        if not any((folder / weights).is_file() for weights in PICKLED):
+            check_weights(folder)
+        missing = [] if needs_optimizer else missing_state(folder)
         for path in _torch_files(folder):
+            if path.name in missing:
+                continue
             try:  # a zip archive, its directory last; nothing is unpickled
                 zipfile.ZipFile(path).close()
             except zipfile.BadZipFile:
@@ -68,6 +79,11 @@ def find_flaw(folder: Path) -> str:
     except (OSError, ValueError, TypeError) as error:  # a folder for a file, bytes that are no text
         return f"cannot be read: {error}"
     return ""
+
+
+def missing_state(folder: Path) -> list[str]:
+    """Files of optimizer and scheduler that a checkpoint lacks. One of DeepSpeed has them in other files."""
+    return [name for name in STATE_FILES if not (folder / name).exists()]
 
 
 def _torch_files(folder: Path) -> Iterator[Path]:
@@ -84,7 +100,8 @@ def _torch_files(folder: Path) -> Iterator[Path]:
         raise ContentError("latest is missing (DeepSpeed)")
     else:
         yield folder / "optimizer.pt"
-    yield from (*folder.glob("rng_state*.pth"), *folder.glob("scheduler.pt"))
+        yield folder / "scheduler.pt"  # without it, the learning rate starts again
+    yield from folder.glob("rng_state*.pth")
 
 
 def resume_point(output_dir: Path) -> Path | None:

@@ -44,6 +44,12 @@ def loaded_problems(recipe: Recipe) -> Iterator[Problem]:
             base = None
         for name in recipe.names(key):
             yield from _adapter_problems(recipe, key, name, base_key, base)
+    checkpoint = recipe.settings.get("resume_from_checkpoint")
+    if recipe.trains and isinstance(checkpoint, str) and (Path(checkpoint) / "adapter_config.json").is_file():
+        base = recipe.settings.get("model_name_or_path")
+        if base in damaged:
+            base = None
+        yield from _adapter_problems(recipe, "resume_from_checkpoint", checkpoint, "model_name_or_path", base)
     yield from _kept_settings(recipe)
 
 

@@ -23,6 +23,7 @@ from tuneyard.core.language.messages import say
 from tuneyard.core.prompt.token_weights import weights_file
 from tuneyard.core.training.training_run import STARTED, TRAINING
 from tuneyard.recipes.check import Checked, ask_check, not_checked, quick_check
+from tuneyard.recipes.costs import Schedule
 from tuneyard.recipes.data import dataset_dir, require_model
 from tuneyard.recipes.hardware import cpu_computes_bf16, machine, uses_torchrun
 from tuneyard.recipes.launch import launch, torchrun_command
@@ -37,6 +38,7 @@ from tuneyard.recipes.output_dir import (
     training_record,
 )
 from tuneyard.recipes.recipe import Recipe, RunProblem, read_recipe
+from tuneyard.recipes.resume import kept_settings, why_not_resumed
 from tuneyard.recipes.rules import evaluates
 
 SCORES = {"pt": "text", "sft": "text", "dpo": "preference", "kto": "preference"}
@@ -150,7 +152,7 @@ def train(recipe: Recipe, force: bool = False, ask: bool = True) -> None:
             return
         if weights:
             say(f"key-token weights from {weights}")
-        added = _added_settings(recipe, has_gpus=bool(target.gpus))
+        added = _added_settings(recipe, checked.schedule, has_gpus=bool(target.gpus))
         write_json(output_dir / STARTED, {**inputs, **world})
         effective = output_dir / "recipe.yaml"
         write_text(effective, dump_yaml({**recipe.settings, **added}))
@@ -167,7 +169,7 @@ def train(recipe: Recipe, force: bool = False, ask: bool = True) -> None:
     say(f"{output_dir}: trained in {seconds} s")
 
 
-def _added_settings(recipe: Recipe, *, has_gpus: bool) -> dict[str, object]:
+def _added_settings(recipe: Recipe, schedule: Schedule, *, has_gpus: bool) -> dict[str, object]:
     """Settings for a machine without GPUs, for a configured wandb, and to resume the run or start again."""
     added: dict[str, object] = {}
     if not has_gpus and "use_cpu" not in recipe.settings:
@@ -182,22 +184,14 @@ def _added_settings(recipe: Recipe, *, has_gpus: bool) -> dict[str, object]:
     output_dir, restart = recipe.output_dir, why_not_resumed(recipe)
     if not restart:
         newest = resume_point(output_dir)
-        if newest:  # overwrite_output_dir would delete the log of the steps before the checkpoint
+        if newest:
+            _show_warnings(list(kept_settings(recipe, newest, schedule)))
+            # overwrite_output_dir would delete the log of the steps before the checkpoint
             added |= {"resume_from_checkpoint": str(newest), "overwrite_output_dir": False}
     elif checkpoints(output_dir):
         say(f"{output_dir}: starting again, its checkpoints cannot be resumed: {restart}")
         added["overwrite_output_dir"] = True  # otherwise LLaMA-Factory resumes by itself
     return added
-
-
-def why_not_resumed(recipe: Recipe) -> str:
-    """Reason why LLaMA-Factory 0.9.5 cannot resume a training from its checkpoints, "" if it can."""
-    if recipe.stage in ("rm", "ppo"):
-        return "LLaMA-Factory cannot load a checkpoint with a value head"
-    if recipe.settings.get("pissa_convert") is True:
-        # it saves the start of the conversion after it has loaded the checkpoint
-        return "pissa_convert would convert only the steps after the checkpoint"
-    return ""
 
 
 def ask_first(llamafactory: LlamaFactory, quick: Checked) -> list[Problem]:

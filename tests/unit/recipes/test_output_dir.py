@@ -24,9 +24,9 @@ def checkpoint(folder: Path, step: int = 4, *, ranks: int = 1, deepspeed: bool =
     path.mkdir(parents=True)
     write_json(path / "trainer_state.json", {"global_step": step})
     save_file({"w": np.ones((8, 8), np.float32)}, path / "adapter_model.safetensors")
-    names = (
-        ["scheduler.pt"] + [f"rng_state_{r}.pth" for r in range(ranks)] if ranks > 1 else ["rng_state.pth"]
-    )
+    names = ["scheduler.pt", "rng_state.pth"]
+    if ranks > 1:
+        names = ["scheduler.pt", *(f"rng_state_{rank}.pth" for rank in range(ranks))]
     if deepspeed:
         (path / "latest").write_text(f"global_step{step}")
         names += [f"global_step{step}/bf16_zero_pp_rank_{r}_mp_rank_00_optim_states.pt" for r in range(ranks)]
@@ -51,6 +51,7 @@ def test_whole(tmp_path, ranks, deepspeed):
         ("trainer_state.json", "trainer_state.json is missing"),
         ("adapter_model.safetensors", "model.safetensors is missing"),
         ("optimizer.pt", "optimizer.pt is missing"),
+        ("scheduler.pt", "scheduler.pt is missing"),
     ],
 )
 def test_a_file_is_missing_or_a_folder(tmp_path, name, flaw):

@@ -188,3 +188,11 @@ def test_an_adapter_in_several_files_is_compared_as_well(base, tmp_path):
     weights.rename(start / "part-1.safetensors")
     write_json(start / "adapter_model.safetensors.index.json", {"weight_map": places})
     assert [code for code, _, _ in found(model_name_or_path=base, adapter_name_or_path=start)] == ["E345"]
+
+
+def test_a_checkpoint_of_another_base_is_an_error(tmp_path):
+    ours, other = model(tmp_path / "ours", 1), model(tmp_path / "other", 2)
+    settings = {"do_train": True, "resume_from_checkpoint": str(adapter(tmp_path / "checkpoint-2", other))}
+    for base, codes in ((ours, ["E345"]), (other, [])):
+        recipe = Recipe(Path("r.yaml"), {**settings, "model_name_or_path": str(base)}, {})
+        assert [problem.code for problem in loaded_problems(recipe)] == codes

@@ -16,7 +16,8 @@ from tuneyard.recipes.data import require_model
 from tuneyard.recipes.hardware import machine
 from tuneyard.recipes.output_dir import inputs_of
 from tuneyard.recipes.recipe import read_recipe
-from tuneyard.recipes.train import train, why_not_resumed
+from tuneyard.recipes.resume import why_not_resumed
+from tuneyard.recipes.train import train
 
 
 @pytest.fixture

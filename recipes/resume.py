@@ -1,0 +1,290 @@
+"""A checkpoint that a recipe names as `resume_from_checkpoint`, and what a training makes of it.
+
+transformers 5.6 takes the steps of saving, evaluating and logging, the position in the data, the optimizer
+and the scheduler from the checkpoint (`Trainer._init_training_state`, `_load_optimizer_and_scheduler`).
+tests/integration/test_resume_explicit.py trains each case.
+"""
+
+import math
+import pickletools
+import zipfile
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from tuneyard.core.documents import is_number
+from tuneyard.core.errors import ContentError, Problem, show_value
+from tuneyard.core.files import read_object
+from tuneyard.recipes.costs import Schedule
+from tuneyard.recipes.output_dir import CHECKPOINT, find_flaw, missing_state
+from tuneyard.recipes.recipe import Recipe
+
+KEY = "resume_from_checkpoint"
+LEAVE_OUT = f"leave out {KEY}"
+ADAPTER_CONFIG = "adapter_config.json"
+ADAPTERS = {"lora": "LORA", "oft": "OFT"}
+"""PEFT's name of the adapter that a `finetuning_type` trains."""
+LORA_RANK = 8
+"""LLaMA-Factory's default of lora_rank; that of lora_alpha is twice the rank."""
+# Settings that count steps, with the setting that decides whether they count, and its value then.
+COUNTED = {
+    "save_steps": ("save_strategy", "steps"),
+    "eval_steps": ("eval_strategy", "no"),
+    "logging_steps": ("logging_strategy", "steps"),
+}
+LARGEST_STATE = 1 << 20  # bytes of a scheduler's state that are read
+
+
+def why_not_resumed(recipe: Recipe) -> str:
+    """Reason why LLaMA-Factory 0.9.5 cannot resume a training from its checkpoints, "" if it can."""
+    if recipe.stage in ("rm", "ppo"):
+        return "LLaMA-Factory cannot load a checkpoint with a value head"
+    if recipe.settings.get("pissa_convert") is True:
+        # it saves the start of the conversion after it has loaded the checkpoint
+        return "pissa_convert would convert only the steps after the checkpoint"
+    return ""
+
+
+def resume_problems(recipe: Recipe, schedule: Schedule, world_size: int | None) -> Iterator[Problem]:
+    """Yield why a named checkpoint cannot be resumed (E347), and what the training takes from it (W347).
+
+    `world_size` is None if the training runs on another machine.
+    """
+    value = recipe.settings.get(KEY)
+    if not recipe.trains or not value:
+        return
+    reason = why_not_resumed(recipe)
+    if reason:
+        yield recipe.problem("E347", KEY, f"{reason}: training stops, or begins again", LEAVE_OUT)
+        return
+    folder = _named_folder(recipe)
+    if folder is None:
+        if value is True and recipe.names("output_dir"):
+            message = (
+                f"true, and {recipe.output_dir} has no checkpoint: training stops once the model is loaded"
+            )
+            yield recipe.problem("E347", KEY, message, LEAVE_OUT)
+        return
+    flaw = find_flaw(folder, needs_optimizer=False)
+    if flaw and not recipe.settings.get("fsdp"):
+        message = f"{folder}: {flaw}: training stops once the model is loaded"
+        yield recipe.problem("E347", KEY, message, "name another checkpoint")
+        return
+    yield from step_problems(recipe, schedule)
+    yield from _optimizer_problems(recipe, folder)
+    yield from kept_settings(recipe, folder, schedule)
+    processes = max(1, len(list(folder.glob("rng_state_*.pth"))))
+    if world_size is not None and processes != world_size:
+        message = (
+            f"{folder} was saved by {processes} processes, and {world_size} train here: rows are left out or "
+            "trained twice"
+        )
+        yield recipe.problem("W347", KEY, message, "take as many processes as then")
+    yield from _adapter_problems(recipe, folder)
+
+
+def step_problems(recipe: Recipe, schedule: Schedule) -> Iterator[Problem]:
+    """E347 for a checkpoint at the last step or after it. At most one step is trained, with a rate of 0."""
+    folder = _named_folder(recipe)
+    is_known = schedule.rows > 0 or recipe.number("max_steps", -1) > 0
+    if folder is None or not is_known:
+        return
+    step = _state(folder).get("global_step")
+    if not is_number(step) or step < schedule.steps:
+        return
+    message = (
+        f"{folder} is at step {step}, and the training ends after step {schedule.steps}: no step is left"
+    )
+    fix = "raise num_train_epochs or max_steps, or name an earlier checkpoint"
+    yield recipe.problem("E347", KEY, message, fix)
+
+
+def kept_settings(recipe: Recipe, folder: Path, schedule: Schedule) -> Iterator[Problem]:
+    """W347 for settings of which a resumed training takes the value in trainer_state.json, and for the batch.
+
+    The position in the data is counted in batches of the recipe, so another batch leaves out rows.
+    """
+    state = _state(folder)
+    for key, (strategy, default) in COUNTED.items():
+        value, saved = recipe.settings.get(key), state.get(key)
+        if recipe.settings.get(strategy, default) != "steps" or not is_number(value) or not is_number(saved):
+            continue
+        steps: float = value
+        if value < 1:  # a share of all steps
+            steps = math.ceil(schedule.steps * value)
+        if steps != saved:
+            message = f"{show_value(value)} has no effect: the training goes on with {saved}, as in {folder}"
+            yield recipe.problem("W347", key, message, f"{key}: {saved}")
+    key = "per_device_train_batch_size"
+    batch, saved = int(recipe.number(key, 8)), state.get("train_batch_size")
+    if is_number(saved) and saved != batch and not recipe.settings.get("auto_find_batch_size"):
+        message = f"{batch}, and {folder} was trained with {saved}: rows are left out or trained twice"
+        yield recipe.problem("W347", key, message, f"{key}: {saved}")
+
+
+def _state(folder: Path) -> Mapping[str, object]:
+    """The trainer's state, {} if it cannot be read: that is a flaw of the checkpoint."""
+    try:
+        return read_object(folder / "trainer_state.json")
+    except (ContentError, OSError):
+        return {}
+
+
+def target_problems(recipe: Recipe, linear: Sequence[str]) -> Iterator[Problem]:
+    """E347 if `lora_target: all` adapts other layers than the checkpoint. `linear` are the model's."""
+    if "all" in recipe.names("lora_target") or "lora_target" not in recipe.settings:
+        yield from _other_layers(recipe, set(linear))
+
+
+def _named_folder(recipe: Recipe) -> Path | None:
+    """The folder of the checkpoint. With `true` it is the newest one in output_dir, as in transformers.
+
+    None without such a folder, or if nothing is trained.
+    """
+    value = recipe.settings.get(KEY)
+    if not recipe.trains or not value:
+        return None
+    if isinstance(value, str):
+        folder = Path(value)
+        return folder if folder.is_dir() else None  # E311 reports it
+    if not recipe.names("output_dir"):  # E304 reports it
+        return None
+    newest = None
+    newest_step = -1
+    for path in recipe.output_dir.glob("checkpoint-*"):
+        name = CHECKPOINT.fullmatch(path.name)
+        if name and path.is_dir() and int(name[1]) > newest_step:
+            newest, newest_step = path, int(name[1])
+    return newest
+
+
+def _optimizer_problems(recipe: Recipe, folder: Path) -> Iterator[Problem]:
+    """Yield that optimizer and scheduler begin again, or that the checkpoint's learning rate is kept."""
+    saved_by_deepspeed = (folder / "latest").is_file()
+    if recipe.settings.get("deepspeed"):
+        if not saved_by_deepspeed:
+            message = f"{folder} was not saved by DeepSpeed: training stops once the model is loaded"
+            yield recipe.problem("E347", KEY, message, "leave out deepspeed, or name another checkpoint")
+        return
+    missing = missing_state(folder)
+    if missing:
+        message = (
+            f"{folder} has no {' and no '.join(missing)}: optimizer and learning rate start again, at the "
+            "checkpoint's step"
+        )
+        fix = "name a checkpoint that was saved without save_only_model"
+        yield recipe.problem("W347", KEY, message, fix)
+        return
+    rates = saved_rates(folder / "scheduler.pt")
+    rate = recipe.settings.get("learning_rate")
+    if is_number(rate) and rates and not any(math.isclose(rate, saved) for saved in rates):
+        saved = ", ".join(f"{saved:g}" for saved in rates)
+        message = f"{rate:g} has no effect: the training goes on with that of {folder}, {saved}"
+        yield recipe.problem("W347", "learning_rate", message, f"learning_rate: {rates[0]:g}")
+
+
+def saved_rates(scheduler: Path) -> list[float]:
+    """The learning rates in a scheduler's state, [] if there are none. Nothing is unpickled."""
+    rates: list[float] = []
+    with zipfile.ZipFile(scheduler) as archive:
+        names = [name for name in archive.namelist() if name.endswith("data.pkl")]
+        if len(names) != 1 or archive.getinfo(names[0]).file_size > LARGEST_STATE:
+            return []
+        content = archive.read(names[0])
+    is_inside = False
+    try:
+        for opcode, argument, _ in pickletools.genops(content):
+            if argument == "base_lrs":
+                is_inside = True
+            elif is_inside and opcode.name == "BINFLOAT" and isinstance(argument, float):
+                rates.append(argument)
+            elif is_inside and opcode.name in ("APPEND", "APPENDS"):
+                break
+    except ValueError:  # no pickle
+        return []
+    return list(dict.fromkeys(rates))
+
+
+def _adapter_problems(recipe: Recipe, folder: Path) -> Iterator[Problem]:
+    """Yield what differs between the recipe's adapter and that of the checkpoint."""
+    config_path = folder / ADAPTER_CONFIG
+    kind = ADAPTERS.get(recipe.method)
+    if not config_path.is_file():
+        if kind:
+            message = f"{folder} has no adapter: none of its weights are loaded, and training stops"
+            fix = f"finetuning_type: full, or {LEAVE_OUT} and name it as model_name_or_path"
+            yield recipe.problem("E347", KEY, message, fix)
+        return
+    if not kind:
+        message = f"{folder} has an adapter, and finetuning_type is {recipe.method}: training stops"
+        yield recipe.problem("E347", KEY, message, "finetuning_type: lora")
+        return
+    try:
+        config = read_object(config_path)
+    except ContentError as error:
+        yield recipe.problem("E347", KEY, f"{error}: training stops", "name another checkpoint")
+        return
+    saved_kind = config.get("peft_type")
+    if saved_kind != kind:
+        message = f"{folder} has an adapter of type {show_value(saved_kind)}, expected {kind}: training stops"
+        yield recipe.problem("E347", KEY, message, "name a checkpoint of this finetuning_type")
+        return
+    if recipe.method == "lora" and not recipe.names("adapter_name_or_path"):
+        yield from _lora_problems(recipe, folder, config)
+
+
+def _lora_problems(recipe: Recipe, folder: Path, config: Mapping[str, object]) -> Iterator[Problem]:
+    rank = recipe.number("lora_rank", LORA_RANK)
+    for key, name, value in (
+        ("lora_rank", "r", rank),
+        ("use_dora", "use_dora", bool(recipe.settings.get("use_dora"))),
+    ):
+        saved = config.get(name)
+        if saved is not None and saved != value:
+            message = (
+                f"{folder} has {name} {_plain(saved)}, the recipe {_plain(value)}: training stops once the "
+                "model is loaded"
+            )
+            yield recipe.problem("E347", key, message, f"{key}: {_plain(saved)}")
+    for key, name, value in (
+        ("lora_alpha", "lora_alpha", recipe.number("lora_alpha", 2 * rank)),
+        ("use_rslora", "use_rslora", bool(recipe.settings.get("use_rslora"))),
+    ):
+        saved = config.get(name)
+        if saved is not None and saved != value:
+            message = (
+                f"{folder} was trained with {name} {_plain(saved)}, the recipe has {_plain(value)}: the "
+                "adapter is scaled by another factor"
+            )
+            yield recipe.problem("W347", key, message, f"{key}: {_plain(saved)}")
+    names = set(recipe.names("lora_target"))
+    if names and "all" not in names:
+        yield from _other_layers(recipe, names)
+
+
+def _other_layers(recipe: Recipe, names: set[str]) -> Iterator[Problem]:
+    """E347 if the checkpoint's adapter is on other layers than `names`."""
+    folder = _named_folder(recipe)
+    path = folder / ADAPTER_CONFIG if folder else None
+    if path is None or not names or recipe.method != "lora" or recipe.names("adapter_name_or_path"):
+        return
+    try:
+        saved = read_object(path).get("target_modules")
+    except (ContentError, OSError):
+        return
+    if not isinstance(saved, list) or set(map(str, saved)) == names:
+        return  # a text is a pattern of paths
+    layers = ", ".join(sorted(map(str, saved)))
+    message = (
+        f"{folder} adapts {layers}, the recipe {', '.join(sorted(names))}: training stops once the model is "
+        "loaded, or begins the other layers anew"
+    )
+    yield recipe.problem("E347", "lora_target", message, f"lora_target: {layers.replace(' ', '')}")
+
+
+def _plain(value: object) -> str:
+    """A value as YAML has it: `true`, `8`."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if is_number(value):
+        return f"{value:g}"
+    return show_value(value)
