@@ -1,6 +1,5 @@
 """One compile: sources, registry, then read → check → filter → lint → render → write, and publish."""
 
-import tempfile
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -103,11 +102,10 @@ def compile_spec(spec: Spec, request: CompileRequest) -> CompileReport:
 
 
 def check_spec(spec: Spec, request: CompileRequest) -> CompileReport:
-    """Find every problem that a compile would find: it compiles into a temporary folder, which goes."""
+    """Find every problem that a compile would find: each record is rendered and counted, and none written."""
     started = time.perf_counter()
-    with tempfile.TemporaryDirectory(prefix="tuneyard-check-") as folder:
-        report = _compiled(spec, request, find_inputs(spec, request.sources), Path(folder))
-    report.datasets, report.files = {}, {}
+    report = _compiled(spec, request, find_inputs(spec, request.sources), None)
+    report.datasets = {}
     report.seconds = time.perf_counter() - started
     return report
 
@@ -165,8 +163,13 @@ def _publish(
     problems.notes.extend(registry.publish(staged, spec.name, manifest))
 
 
-def _compiled(spec: Spec, request: CompileRequest, inputs: Sequence[Input], folder: Path) -> CompileReport:
-    """Take all rows through the steps of a compile, write the files into a folder, and report on them."""
+def _compiled(
+    spec: Spec, request: CompileRequest, inputs: Sequence[Input], folder: Path | None
+) -> CompileReport:
+    """Take all rows through the steps of a compile, write the files into a folder, and report on them.
+
+    A check has no folder (None).
+    """
     report = CompileReport(name=spec.name, problems=request.problems_in(folder))
     for warning in (*texts_by_line(spec, inputs), *not_read(inputs)):
         report.problems.warn(warning)
@@ -177,7 +180,7 @@ def _compiled(spec: Spec, request: CompileRequest, inputs: Sequence[Input], fold
         progress_bar(item.path for item in inputs) as moved,
     ):
         if executor:
-            executor.check_paths([item.path for item in inputs], [folder])
+            executor.check_paths([item.path for item in inputs], [folder] if folder else [])
         run = Run(spec, request, inputs, folder, report, moved)
         if spec.arranged:
             write_arranged(run, executor)
@@ -221,7 +224,7 @@ def _complete(run: Run) -> None:
     problems.fatal |= run.request.strict and problems.count("W") > 0
     if report.failed:
         report.not_written, report.kept = report.kept, 0
-    else:
+    elif run.staged:
         report.files = run.account()
 
 

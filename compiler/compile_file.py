@@ -24,7 +24,7 @@ from tuneyard.compiler.read.inputs import Input
 from tuneyard.compiler.request import CompileRequest, Counts
 from tuneyard.compiler.rows import ObjectRows
 from tuneyard.compiler.spec.model import ROW_NUMBER, Filter, Spec
-from tuneyard.compiler.write.record_file import RecordFile
+from tuneyard.compiler.write.record_file import CountedRecords, RecordFile
 from tuneyard.compiler.write.render import Renderer
 from tuneyard.core.files import Moved
 
@@ -76,22 +76,29 @@ class Yielded:
         return all(self.types.get(name, kind) == kind for name, kind in alone.types.items())
 
 
-def compile_alone(settings: tuple[Spec, CompileRequest], item: Input, folder: Path) -> Yielded:
-    """Compile a file in a worker, as if it were the first one, into its own folder.
+def compile_alone(settings: tuple[Spec, CompileRequest], item: Input, folder: Path | None) -> Yielded:
+    """Compile a file in a worker, as if it were the first one, into its own folder, or only check it (None).
 
     It leaves the same files if it runs twice.
     """
-    shutil.rmtree(folder, ignore_errors=True)  # of a worker that was lost
-    folder.mkdir()
+    if folder:
+        shutil.rmtree(folder, ignore_errors=True)  # of a worker that was lost
+        folder.mkdir()
     spec, request = settings
     with contextlib.ExitStack() as stack:
         files = [stack.enter_context(file) for file in part_files(spec.of_part(item.split), folder)]
         return compile_file(spec, request, item, Yielded(Problems()), files, folder)
 
 
-def part_files(spec: Spec, folder: Path) -> Iterator[RecordFile]:
-    """The files of all outputs, for the rows of one source file or of several that are to be put in order."""
+def part_files(spec: Spec, folder: Path | None) -> Iterator[RecordFile]:
+    """The files of all outputs, for the rows of one source file or of several that are to be put in order.
+
+    Without a folder, in a check, they only count.
+    """
     for number, output in enumerate(spec.outputs):
+        if folder is None:
+            yield CountedRecords(Path(output.file))
+            continue
         suffix = Path(output.file).suffix
         yield RecordFile(folder / f"{number}{suffix}", has_keys=spec.is_indexed(output), is_part=True)
 
@@ -102,12 +109,13 @@ def compile_file(
     item: Input,
     before: Yielded,
     files: Sequence[RecordFile],
-    folder: Path,
+    folder: Path | None,
     moved: Moved | None = None,
 ) -> Yielded:
     """Read a file, or the rows of it that are wanted, and append the records to the file of each output.
 
-    `before` is what the files of its split before it have yielded. Rejected rows go to a file in `folder`.
+    `before` is what the files of its split before it have yielded. Rejected rows go to a file in `folder`,
+    which a check lacks.
     `moved` gets the numbers of bytes read, for a progress bar.
     """
     most_rows, most_written = request.limit or NO_LIMIT, most_kept(spec, item.split)

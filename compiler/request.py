@@ -61,9 +61,12 @@ class CompileRequest(NamedTuple):
             "versions": {"python": sys.version.split()[0], **versions(*PACKAGES)},
         }
 
-    def problems_in(self, folder: Path) -> Problems:
-        """A collection of problems. Bad rows that do not end the compile go to a file in `folder`."""
-        rejected = folder / REJECTED if self.reject else None
+    def problems_in(self, folder: Path | None) -> Problems:
+        """A collection of problems. Bad rows that do not end the compile go to a file in `folder`.
+
+        A check has no folder, and rejects nothing.
+        """
+        rejected = folder / REJECTED if folder and self.reject else None
         return Problems(self.most_problems, rejected)
 
 

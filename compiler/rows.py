@@ -4,11 +4,12 @@ Rows are consecutive rows of one file, and `prefix` and `line` are the place of 
 values are text cells (csv, tsv), so that "7" may mean 7.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from operator import itemgetter
 from typing import Any, NamedTuple, Self, TypeGuard
 
+from tuneyard.core.datasets import filled
 from tuneyard.core.files import Fields as Fields
 
 
@@ -69,6 +70,18 @@ class _Missing:
 MISSING = _Missing()
 
 
+class Cells(NamedTuple):
+    """Cells of one column: the numbers of their rows, and their values."""
+
+    rows: Sequence[int]
+    values: Sequence[object]
+
+    def filled(self) -> "Cells":
+        """The cells that are not null and no empty text, list or object."""
+        chosen = filled(self.values)
+        return Cells([self.rows[at] for at in chosen], [self.values[at] for at in chosen])
+
+
 @dataclass
 class _Addressed:
     """Rows of one file with their places: `lines` has the line of each row."""
@@ -99,6 +112,22 @@ class ObjectRows(_Addressed):
         except KeyError:
             return list(map(walker(name), self.rows))
 
+    def cells(self, but: Collection[str]) -> "dict[str, Cells]":
+        """The cells of each key `but` these, in one pass: every row may have keys that no other row has."""
+        all_names = self.names()
+        names = [name for name in all_names if name not in but]
+        all_rows_have_all_names = sum(map(len, self.rows)) == len(all_names) * len(self.rows)
+        if all_rows_have_all_names:  # as in most files
+            all_rows = range(len(self.rows))
+            return {name: Cells(all_rows, list(map(itemgetter(name), self.rows))) for name in names}
+        cells: dict[str, tuple[list[int], list[object]]] = {name: ([], []) for name in names}
+        for number, row in enumerate(self.rows):
+            for name in row.keys() & cells.keys():
+                numbers, values = cells[name]
+                numbers.append(number)
+                values.append(row[name])
+        return {name: Cells(numbers, values) for name, (numbers, values) in cells.items()}
+
     def row(self, number: int) -> Fields:
         """One raw row."""
         return self.rows[number]
@@ -123,6 +152,11 @@ class TableRows(_Addressed):
         if head not in self.columns:
             return [MISSING] * len(self.lines)
         return list(map(walker(rest), self.columns[head]))
+
+    def cells(self, but: Collection[str]) -> "dict[str, Cells]":
+        """The cells of each column `but` these."""
+        all_rows = range(len(self.lines))
+        return {name: Cells(all_rows, values) for name, values in self.columns.items() if name not in but}
 
     def row(self, number: int) -> Fields:
         """One raw row."""

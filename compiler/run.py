@@ -15,7 +15,7 @@ from tuneyard.compiler.read.inputs import Input
 from tuneyard.compiler.read.stream import stored_size
 from tuneyard.compiler.request import CompileReport, CompileRequest
 from tuneyard.compiler.spec.model import REJECTED, WHOLE, Output, Spec
-from tuneyard.compiler.write.record_file import RecordFile, keys_in
+from tuneyard.compiler.write.record_file import CountedRecords, RecordFile, keys_in
 from tuneyard.core.datasets.compiled import CompiledFile, CompiledFiles, row_index_file, write_row_index
 from tuneyard.core.errors import Problem
 from tuneyard.core.execution import Executor, WorkItem, WorkResult
@@ -28,7 +28,8 @@ AHEAD = 2  # files for each worker that it reads, or whose results wait for an e
 class Run:
     """One compile: its inputs, its written files, and the `report` of all files so far.
 
-    - `staged`: the folder of the written files. `written`: each of them, with its split and its output.
+    - `staged`: the folder of the written files, None for a check, which writes none. `written`: each of them,
+      with its split and its output.
     - `fingerprints`: the fingerprints of the rows of each split that is written.
     - `drawn`: what became of the rows of the files of all splits.
     - `results`: what workers make of the files, None if this process compiles them.
@@ -38,7 +39,7 @@ class Run:
     spec: Spec
     request: CompileRequest
     inputs: Sequence[Input]
-    staged: Path
+    staged: Path | None
     report: CompileReport
     moved: Moved | None = None
     written: list[tuple[str, Output, RecordFile]] = field(default_factory=list)
@@ -50,9 +51,9 @@ class Run:
         """The numbered source files of a part, in their order."""
         return [(number, item) for number, item in enumerate(self.inputs) if item.split == part]
 
-    def folder_of(self, number: int) -> Path:
-        """The folder to which a worker writes the records of the file with this number."""
-        return self.staged / f".file-{number}"
+    def folder_of(self, number: int) -> Path | None:
+        """The folder to which a worker writes the records of the file with this number, None for a check."""
+        return self.staged / f".file-{number}" if self.staged else None
 
     @contextlib.contextmanager
     def reading(self, parts: Sequence[str], executor: Executor | None) -> Iterator[None]:
@@ -99,18 +100,27 @@ class Run:
         if self.moved:
             self.moved(stored_size(item.path))
         folder = self.folder_of(number)
-        if before.fits(alone):
-            parts = part_files(self.spec.of_part(item.split), folder)
-            for file, part in zip(files, parts, strict=True):
-                file.add_part(part.path)
-            part_of_rejected = folder / REJECTED
-            if part_of_rejected.exists():
-                with part_of_rejected.open("rb") as source, (self.staged / REJECTED).open("ab") as target:
-                    shutil.copyfileobj(source, target)
-        else:
+        if not before.fits(alone):
             alone = compile_file(self.spec, self.request, item, before, files, self.staged)
-        shutil.rmtree(folder)
+        elif folder is None:
+            for file in files:
+                file.records += alone.counts.kept
+        else:
+            self._append(folder, item, files)
+        if folder:
+            shutil.rmtree(folder)
         return alone
+
+    def _append(self, folder: Path, item: Input, files: Sequence[RecordFile]) -> None:
+        """Append the records and the rejected rows that a worker has written to a folder."""
+        parts = part_files(self.spec.of_part(item.split), folder)
+        for file, part in zip(files, parts, strict=True):
+            file.add_part(part.path)
+        rejected = self.request.problems_in(self.staged).rejected
+        part_of_rejected = folder / REJECTED
+        if rejected and part_of_rejected.exists():
+            with part_of_rejected.open("rb") as source, rejected.open("ab") as target:
+                shutil.copyfileobj(source, target)
 
     def _judge(self, part: str, place: str, whole: Yielded, *, is_whole: bool) -> None:
         """Report on all rows of a part together. `is_whole`: reading does not end before its last row."""
@@ -131,10 +141,13 @@ class Run:
     def open(self, split: str) -> Iterator[list[RecordFile]]:
         """Open the files of a split, or of `WHOLE`. Those that get no records do not come to be."""
         outputs = [output for _, output in self.spec.outputs_of(split)]
-        files = [
-            RecordFile(self.staged / output.file.format(split=split), has_keys=self.spec.is_indexed(output))
-            for output in outputs
-        ]
+        files: list[RecordFile] = []
+        for output in outputs:
+            name = output.file.format(split=split)
+            if self.staged:
+                files.append(RecordFile(self.staged / name, has_keys=self.spec.is_indexed(output)))
+            else:
+                files.append(CountedRecords(Path(name)))
         with contextlib.ExitStack() as stack:
             for file in files:
                 stack.enter_context(file)

@@ -1,7 +1,7 @@
 """Compile rows that are sampled, split, mixed or dropped: all are read first, and then written.
 
 The first pass writes the rows of each source into one file for each output. Between the passes memory holds
-numbers of rows, and the keys by which rows are compared.
+numbers of rows, and the keys by which rows are compared. A check needs only these: it writes no rows.
 """
 
 import random
@@ -20,7 +20,7 @@ from tuneyard.compiler.lint.fingerprints import Fingerprints
 from tuneyard.compiler.lint.matching import matches
 from tuneyard.compiler.run import Run
 from tuneyard.compiler.spec.model import PART, WHOLE, Spec
-from tuneyard.compiler.write.record_file import RecordFile, copy_rows, keys_in
+from tuneyard.compiler.write.record_file import RecordFile, keys_in
 from tuneyard.core.datasets.compiled import SPLIT, TRAINED
 from tuneyard.core.errors import ContentError, Problem
 from tuneyard.core.execution import Executor
@@ -67,14 +67,17 @@ def write_arranged(run: Run, executor: Executor | None) -> None:
     if spec.split and spec.outputs_of(WHOLE):
         order, splits = _with_splits(whole, list(orders.values()))
         _write(run, WHOLE, whole, order)
-        run.drawn = {TRAINED: _trained(spec, whole, order), SPLIT: splits}
-    shutil.rmtree(run.staged / ROWS)
+        if run.staged:
+            run.drawn = {TRAINED: _trained(spec, whole, order), SPLIT: splits}
+    if run.staged:
+        shutil.rmtree(run.staged / ROWS)
 
 
 def _read_source(run: Run, name: str, parts: Sequence[str]) -> FirstPass:
     """The first pass over the files of some parts."""
-    folder = run.staged / ROWS / name
-    folder.mkdir(parents=True)
+    folder = run.staged / ROWS / name if run.staged else None
+    if folder:
+        folder.mkdir(parents=True)
     fingerprints = Fingerprints()
     order = array(ROW_TYPE)
     mix = run.spec.mix
@@ -183,4 +186,4 @@ def _write(run: Run, split: str, source: FirstPass, order: Order) -> None:
     with run.open(split) as files:
         for (number, _), file in zip(run.spec.outputs_of(split), files, strict=True):
             if order:
-                copy_rows(source.files[number], order, file)
+                file.add_rows(source.files[number], order)

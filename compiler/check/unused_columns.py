@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from tuneyard.compiler.check.marks import LEARNED_AT, changes_answer
-from tuneyard.compiler.rows import MISSING, Rows, are_objects
+from tuneyard.compiler.rows import MISSING, Cells, Rows, are_objects
 from tuneyard.compiler.spec.column_meanings import (
     ONLY_BESIDE_AN_ANSWER,
     SYSTEM_TEXT,
@@ -43,23 +43,22 @@ class Unused:
     def note(self, spec: Spec, rows: Rows, used: set[str]) -> None:
         """Count the source columns that are not `used`, also inside columns with a used path."""
         heads = {path.partition(".")[0] for path in used}
-        rows_of_column = {}
-        for name in rows.names():
-            if name not in used and name not in heads:
-                rows_of_column[name] = _filled(rows, name)
+        cells_of_column = {}
+        for name, cells in rows.cells(used | heads).items():
+            cells_of_column[name] = cells.filled()
         for head in sorted(heads - used):
-            rows_of_column |= _filled_inside(rows, head, used)
-        for name, numbers in rows_of_column.items():
+            cells_of_column |= _filled_inside(rows, head, used)
+        for name, cells in cells_of_column.items():
             ignored = not {name.lower(), name.partition(".")[0].lower()}.isdisjoint(spec.ignore)
-            changing = [] if ignored else _changing(spec, rows, name, numbers)
-            self.add(name, len(numbers), ignored=ignored, changes=bool(changing))
-            if changing:
+            changing = Cells([], []) if ignored else _changing(spec, name, cells)
+            self.add(name, len(cells.rows), ignored=ignored, changes=bool(changing.rows))
+            if changing.rows:
                 content = meaning(name)
                 if not content:
-                    value = show_value(rows.column(name)[changing[0]])
+                    value = show_value(changing.values[0])
                     content = f"a mark such as {value} (an answer is incorrect, or not to be learned)"
                 message = f"{content}, and the spec uses no such column"
-                self._find(name, rows, changing, message, _fix_of_unused(spec, name))
+                self._find(name, rows, changing.rows, message, _fix_of_unused(spec, name))
 
     def note_lost(
         self, spec: Spec, rows: Rows, sources: Mapping[str, str], lost_in: Mapping[str, Sequence[Output]]
@@ -127,44 +126,48 @@ def _filled(rows: Rows, name: str) -> list[int]:
     return filled([None if value is MISSING else value for value in rows.column(name)])
 
 
-def _filled_inside(rows: Rows, head: str, used: set[str]) -> dict[str, list[int]]:
-    """The numbers of the rows that fill each unused path inside a column, of which other paths are used."""
+def _filled_inside(rows: Rows, head: str, used: set[str]) -> dict[str, Cells]:
+    """The filled cells of each unused path inside a column, of which other paths are used."""
     paths = [path.split(".")[1:] for path in used if path.startswith(f"{head}.")]
     numbers: defaultdict[str, list[int]] = defaultdict(list)
-    for number, value in enumerate(rows.column(head)):
-        for name in _others(value, paths):
+    values: defaultdict[str, list[object]] = defaultdict(list)
+    for number, outer_value in enumerate(rows.column(head)):
+        for name, value in _others(outer_value, paths):
             numbers[f"{head}.{name}"].append(number)
-    return numbers
+            values[f"{head}.{name}"].append(value)
+    return {path: Cells(numbers[path], values[path]) for path in numbers}
 
 
-def _others(value: object, paths: Sequence[Sequence[str]]) -> Iterator[str]:
-    """Yield the paths of filled values that are not on these paths. Of a list it yields the first one."""
+def _others(value: object, paths: Sequence[Sequence[str]]) -> Iterator[tuple[str, object]]:
+    """Yield the filled values that are not on these paths, with their paths. Of a list the first one."""
     if [] in paths or not isinstance(value, dict | list):
         return
     items = value.items() if isinstance(value, dict) else ((str(at), item) for at, item in enumerate(value))
     for key, item in items:
         within = [path[1:] for path in paths if path[0] == key]
         if within:
-            yield from (f"{key}.{name}" for name in _others(item, within))
+            for name, inner_item in _others(item, within):
+                yield f"{key}.{name}", inner_item
         elif filled([item]):
-            yield key
+            yield key, item
             if isinstance(value, list):
                 return
 
 
-def _changing(spec: Spec, rows: Rows, name: str, numbers: Sequence[int]) -> list[int]:
-    """Which of these rows, which fill a column, have a value there that changes the answer."""
+def _changing(spec: Spec, name: str, cells: Cells) -> Cells:
+    """Which filled cells of a column have a value that changes the answer of their row."""
     usual = usual_name(name)
+    nothing = Cells([], [])
     if usual not in LEARNED_AT and not meaning(name):
-        return []
+        return nothing
     answered = spec.answered or any(column.kind.has_answer for column in spec.columns)
     says_nothing = usual in ONLY_BESIDE_AN_ANSWER and not answered
-    values = rows.column(name)
     # The options of Prodigy, which are objects, are the labels of the spec: its prompt lists them.
-    is_label = usual == "label" or (usual == "options" and any(map(are_objects, values)))
+    is_label = usual == "label" or (usual == "options" and any(map(are_objects, cells.values)))
     if says_nothing or (is_label and spec.labels):
-        return []
-    return [number for number in numbers if changes_answer(name, values[number])]
+        return nothing
+    changing = [at for at, value in enumerate(cells.values) if changes_answer(name, value)]
+    return Cells([cells.rows[at] for at in changing], [cells.values[at] for at in changing])
 
 
 def _fix_of_unused(spec: Spec, name: str) -> str:

@@ -51,7 +51,7 @@ def fixes_of_notation(profile: FileProfile) -> list[str]:
         f"{name} holds lists in Python's notation, not JSON; write them as JSON: "
         f"df[{name!r}] = df[{name!r}].map(ast.literal_eval).map(json.dumps)"
         for name, leaf in profile.leaves.items()
-        if leaf.kind == "text" and all(map(_PYTHON.match, map(str, profile.values(leaf))))
+        if leaf.kind == "text" and all(map(_PYTHON.match, map(str, profile.each_value(leaf))))
     ]
 
 

@@ -64,12 +64,10 @@ def _in_words(profile: FileProfile, label: Leaf) -> Leaf:
     values = list(map(str, profile.values(label)))
     if all(map(str.isdecimal, values)):
         for leaf in profile.leaves.values():
+            if leaf is label or leaf.kind != "text" or len(leaf.values) != len(label.values):
+                continue
             pairs = set(zip(values, map(str, profile.values(leaf)), strict=True))
-            if (
-                leaf is not label
-                and leaf.kind == "text"
-                and len(pairs) == len(leaf.values) == len(label.values)
-            ):
+            if len(pairs) == len(label.values):
                 return leaf
     return label
 

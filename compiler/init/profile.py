@@ -2,15 +2,16 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import product
 
 from tuneyard.compiler.problems import Problems
 from tuneyard.compiler.read.forms import FormCounts
 from tuneyard.compiler.read.remote import SourcePath
 from tuneyard.compiler.rows import Fields, ObjectRows, Prefix, walker
-from tuneyard.compiler.spec.column_meanings import USUAL_NAMES, goes_by, meaning, usual_steps
+from tuneyard.compiler.spec.column_meanings import USUAL_NAMES, meaning, usual_steps
 from tuneyard.compiler.spec.file import Source
 from tuneyard.core.language.han import HAN
 from tuneyard.core.language.messages import for_reader
@@ -61,7 +62,7 @@ class Leaf:
         """Its characters, each Chinese one twice: Chinese says as much in half of them."""
         return self.characters + self.chinese
 
-    @property
+    @cached_property
     def steps(self) -> tuple[str, ...]:
         """The steps of the path in the vocabulary's spelling, without positions in lists."""
         return usual_steps(self.path)
@@ -72,8 +73,9 @@ class Leaf:
         return self.steps[-1] if self.steps else ""
 
     def goes_by(self, name: str) -> bool:
-        """True if the path ends in a name of the vocabulary."""
-        return goes_by(self.path, name)
+        """True if the path ends in a name of the vocabulary, which may have several steps."""
+        name_steps = usual_steps(name)
+        return self.steps[-len(name_steps) :] == name_steps
 
     def is_called(self, role: str) -> bool:
         """True if the path ends in one of the usual names of a role."""
@@ -130,9 +132,12 @@ class FileProfile:
 
     def named(self, names: Iterable[str], kinds: Sequence[str] = ("text",)) -> Leaf | None:
         """The first leaf of these types that goes by one of the names, by name and then by type."""
+        leaves_by_kind: dict[str, list[Leaf]] = {kind: [] for kind in kinds}
+        for leaf in self.leaves.values():
+            leaves_by_kind.get(leaf.kind, []).append(leaf)
         for name, kind in product(names, kinds):
-            for leaf in self.leaves.values():
-                if leaf.kind == kind and leaf.goes_by(name):
+            for leaf in leaves_by_kind[kind]:
+                if leaf.goes_by(name):
                     return leaf
         return None
 
@@ -155,8 +160,12 @@ class FileProfile:
 
     def names_media(self, leaf: Leaf) -> bool:
         """True if the values of a leaf are names of images, videos or audios."""
-        return all(isinstance(value, str) and _MEDIA.search(value) for value in self.values(leaf))
+        return all(isinstance(value, str) and _MEDIA.search(value) for value in self.each_value(leaf))
 
     def values(self, leaf: Leaf) -> list[object]:
         """The values of a leaf in the first rows."""
-        return list(map(walker(leaf.path), self.first))
+        return list(self.each_value(leaf))
+
+    def each_value(self, leaf: Leaf) -> Iterator[object]:
+        """Yield the values of a leaf in the first rows, for a question that the first few may answer."""
+        return map(walker(leaf.path), self.first)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import NamedTuple
 
 from tuneyard.compiler.init.labels import Labels
@@ -160,7 +161,7 @@ def is_prose(profile: FileProfile, leaf: Leaf) -> bool:
     """True if most values of a column are sentences, and no words, ids or dates."""
     if leaf.kind != "text" or leaf.length < PROSE * leaf.filled:
         return False
-    values = profile.values(leaf)[:LOOKED_AT_ROWS]
+    values = islice(profile.each_value(leaf), LOOKED_AT_ROWS)
     texts = [value for value in values if isinstance(value, str) and value]
     prose = [text for text in texts if CHINESE.search(text) or (" " in text and not text[:4].isdigit())]
     return 2 * len(prose) > len(texts)

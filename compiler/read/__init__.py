@@ -5,6 +5,7 @@ A reader gets an open file and yields its rows with their places, some hundreds 
 
 import io
 import shlex
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from typing import NamedTuple, TypeVar
@@ -120,8 +121,8 @@ def known_suffixes() -> str:
 
 def refuse_twice(names: Sequence[str], place: str) -> None:
     """Refuse two columns of one name (E009), since only one of them would be read."""
-    for name in names:
-        if names.count(name) > 1:
+    for name, count in Counter(names).items():
+        if count > 1:
             fix = "give each column a name of its own there, or delete the lines above the header"
             raise UnreadableFileError("E009", "the header names it twice", fix, place, name or '""')
 

@@ -79,6 +79,24 @@ class RecordFile:
             with named(self.path):
                 self._keys_file.write(part_keys.read_bytes())
 
+    def add_rows(self, source: "RecordFile", order: Sequence[int]) -> None:
+        """Append lines of a file that `is_part` of this one, and their keys, in this order.
+
+        Memory: 8 bytes a line. Each line is read by a call. In a mapped file, lines in random order would
+        count many pages as our memory.
+        """
+        keys_of_lines = keys_in(source.keys) if source.keys else None
+        with source.path.open("rb") as file:
+            gap = len(source.between)
+            starts = array("Q", accumulate(map(len, file), initial=0))
+            for first in range(0, len(order), BLOCK):
+                rows = order[first : first + BLOCK]
+                lines = [
+                    pread(file.fileno(), starts[row + 1] - starts[row] - gap, starts[row]) for row in rows
+                ]
+                keys = array("Q", map(keys_of_lines.__getitem__, rows)) if keys_of_lines else None
+                self.add(self.between.join([*lines, b""]), keys)
+
     def delete(self) -> None:
         """Delete the file and its keys."""
         self.path.unlink()
@@ -95,6 +113,30 @@ class RecordFile:
             self._digest.update(data)
 
 
+class CountedRecords(RecordFile):
+    """Records of `data check`: rendered and counted, and not written."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+
+    def __enter__(self) -> Self:
+        self._keys_file = None
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        return
+
+    def add_rows(self, _source: RecordFile, order: Sequence[int]) -> None:
+        """Count the rows of an earlier pass."""
+        self.records += len(order)
+
+    def delete(self) -> None:
+        """Nothing was written."""
+
+    def _write(self, *_: object) -> None:
+        return
+
+
 def keys_in(path: Path) -> "memoryview[int]":
     """The keys in a file, in the byte order of this machine, which are read as they are needed.
 
@@ -103,19 +145,3 @@ def keys_in(path: Path) -> "memoryview[int]":
     with path.open("rb") as file:
         mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     return memoryview(mapped).cast("Q")
-
-
-def copy_rows(source: RecordFile, order: Sequence[int], target: RecordFile) -> None:
-    """Copy lines of a file, and their keys, in this order. Memory: 8 bytes a line.
-
-    Each line is read by a call. In a mapped file, lines in random order would count many pages as our memory.
-    """
-    keys_of_lines = keys_in(source.keys) if source.keys else None
-    with source.path.open("rb") as file:
-        gap = len(source.between)
-        starts = array("Q", accumulate(map(len, file), initial=0))
-        for first in range(0, len(order), BLOCK):
-            rows = order[first : first + BLOCK]
-            lines = [pread(file.fileno(), starts[row + 1] - starts[row] - gap, starts[row]) for row in rows]
-            keys = array("Q", map(keys_of_lines.__getitem__, rows)) if keys_of_lines else None
-            target.add(target.between.join([*lines, b""]), keys)

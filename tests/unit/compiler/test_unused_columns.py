@@ -1,11 +1,15 @@
 """Source columns that nothing uses: counted in every layout, refused where an answer depends on them."""
 
+import time
+
 import pytest
 
 from tests.messages import printed
 from tests.unit.compiler.conftest import ROWS, Bench, error_codes, exchange, layouts
+from tuneyard.compiler.compile import check_spec
 from tuneyard.compiler.publish.listing import dataset_lines
 from tuneyard.compiler.publish.registry import Registry
+from tuneyard.compiler.request import CompileRequest
 from tuneyard.compiler.spec.model import load_spec
 from tuneyard.core.datasets import filled
 
@@ -218,6 +222,44 @@ def test_columns_without_end_are_counted_in_bounded_memory(bench):
     report = bench.compile_rows("qa", [*rows, QA | {"images": ["a"]}])
     assert len(report.unused.rows) == 2000 and report.unused.rows["images"] == 1
     assert report.unused.lines(101)[0].count(" of 101)") == 20
+
+
+@pytest.mark.parametrize("outer", [None, "meta"])
+@pytest.mark.parametrize("value", [1, "text", {"deep": 1}])
+def test_a_key_of_its_own_in_each_row_takes_one_look_at_each_row(bench, outer, value):
+    """20,000 rows took 78 s when each name was looked up in each row."""
+    rows = []
+    for number in range(5000):
+        row = {"question": f"Why {number}?", f"key{number}": value}
+        rows.append({"answer": "So."} | (row if outer is None else {outer: row}))
+    source = bench.rows("own.jsonl", rows)
+    text = "like: qa\n"
+    if outer:
+        text += "columns: {question: [meta.question]}\n"
+    spec = load_spec(str(bench.write("own.yaml", text)))
+    began = time.process_time()
+    report = check_spec(spec, CompileRequest(sources=(str(source),)))
+    assert time.process_time() - began < 2
+    names = [name for name in report.unused.rows if "key" in name]
+    assert len(names) >= 1999 and {report.unused.rows[name] for name in names} == {1}
+
+
+def test_rows_with_other_keys_name_the_first_row_of_each_mark(bench):
+    rows = [QA, QA | {"weight": 1}, QA | {"x": 1, "weight": 0}, QA | {"weight": 0, "y": ""}]
+    report = bench.compile("qa", bench.rows("train.jsonl", rows))
+    (problem,) = report.problems.errors
+    assert problem.code == "E108" and problem.place.endswith("train.jsonl:3")
+    assert problem.message.startswith("2 of 4 rows have") and report.unused.rows == {"weight": 3, "x": 1}
+
+
+def test_a_header_of_many_columns_is_looked_at_once(bench):
+    """60,000 names took minutes when each was counted among all."""
+    names = [f"c{number}" for number in range(60_000)]
+    source = bench.write("wide.csv", ",".join([*names, "c59999"]) + "\n" + ",".join("1" * 60_001) + "\n")
+    began = time.process_time()
+    report = bench.compile("qa", source)
+    assert time.process_time() - began < 5
+    assert [(problem.code, problem.field) for problem in report.problems.errors] == [("E009", "c59999")]
 
 
 def test_what_stands_beside_a_path_is_named_and_refused_where_it_has_a_meaning(bench):
