@@ -19,7 +19,8 @@ from tuneyard.compiler.spec.model import load_spec
 BAD = ROOT / "tests/examples/bad"
 GOOD = [name for name in known_specs() if not name.startswith("demo_")]
 BY_SPLIT = """write:
-  - {dataset: "s_{split}", file: "s-{split}.jsonl", format: alpaca, instruction: "{question}", output: "{answer}"}
+  - {dataset: "s_{split}", file: "s-{split}.jsonl", format: alpaca, instruction: "{question}",
+     output: "{answer}"}
 """
 TWO_PASSES = {
     "split": f"split: {{eval: 0.2, test: 0.1}}\n{BY_SPLIT}",
