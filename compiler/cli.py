@@ -143,13 +143,13 @@ def _common(command: Any) -> Any:
 def compile_command(names: Texts, on_error: str, **options: Any) -> None:
     """Compile datasets and register them in dataset_info.json."""
     from tuneyard.compiler.compile import compile_spec
-    from tuneyard.compiler.recipe_command import new_recipe
+    from tuneyard.compiler.recipe_command import next_recipe
 
     commands = []
     for spec, datasets in _reports(compile_spec, names, reject=on_error == "reject", **options):
         if datasets:
             commands.append(["tuneyard", "data", "verify", spec, *same_options("--dataset-dir")])
-            commands.append(new_recipe(datasets, options["out"]))
+            commands.append(next_recipe(datasets, options["out"]))
     if commands:
         following = " && ".join(shlex.join(command) for command in commands if command)
         next_step(None, after_setup(following, "llamafactory"))
@@ -282,19 +282,21 @@ def _changed(name: str, columns: Texts, shares: Texts = (), table: str = "") -> 
 @_REGISTRY
 def list_command(out: Path) -> None:
     """List datasets, compiled ones with their rows and whether they are stale or changed, and specs."""
-    from tuneyard.compiler.publish.listing import dataset_lines
+    from tuneyard.compiler.publish.listing import dataset_lines, registered_files
     from tuneyard.compiler.publish.registry import Registry
     from tuneyard.compiler.spec.file import known_specs
 
     specs = list(map(load_spec, known_specs()))
     width = max(len(spec.name) for spec in specs)
-    datasets = list(dataset_lines(Registry(out).finish_publications()))
+    registry = Registry(out).finish_publications()
+    datasets = list(dataset_lines(registry))
     lines = [f"datasets in {out}", *(f"  {line}" for line in datasets or [wrong_folder(out) or "none"])]
     lines += ["specs", *(f"  {spec.name:{width}}  {for_reader(spec.about)}" for spec in specs)]
     say("\n".join(lines))
     command = ["compile", "demo_rte"]
-    if datasets:
-        command = ["verify", datasets[0].partition("  ")[0]]
+    to_verify = next(iter(registered_files(registry)), "")
+    if to_verify:
+        command = ["verify", to_verify]
     next_step(None, ["tuneyard", "data", *command, *same_options("--dataset-dir")])
 
 
@@ -431,7 +433,7 @@ def verify_command(
 
     Several processes audit 4 MB or more.
     """
-    from tuneyard.compiler.recipe_command import new_recipe
+    from tuneyard.compiler.recipe_command import next_recipe
     from tuneyard.compiler.verify import report
     from tuneyard.compiler.verify.dataset import (
         datasets_of,
@@ -460,7 +462,7 @@ def verify_command(
     if recipe:
         next_step(None, ["tuneyard", "recipe", "check", recipe, *same_options("--model")])
     else:
-        next_step(None, new_recipe(datasets, out, model))
+        next_step(None, next_recipe(datasets, out, model))
 
 
 @_command(

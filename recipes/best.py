@@ -52,7 +52,7 @@ class Best:
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def command(output_dir: Path, metric: str | None, as_json: bool) -> None:
     """Name the best checkpoint of the run in OUTPUT_DIR and say whether it overfits or is cut short."""
-    from tuneyard.core.weights.adapter_files import CONFIG
+    from tuneyard.recipes.after_training import after_best
 
     name = metric or "eval_loss"
     try:
@@ -76,10 +76,7 @@ def command(output_dir: Path, metric: str | None, as_json: bool) -> None:
     click.echo(_advice(curve, best.step))
     click.echo(tr("curve: {path}", path=output_dir / "best.png"))
     weights = Path(best.checkpoint or output_dir)
-    if (weights / CONFIG).is_file():
-        next_step(weights, ["tuneyard", "adapter", "show", weights])
-    else:
-        next_step(weights, ["tuneyard", "eval", "chat", "--model", weights])
+    next_step(weights, after_best(output_dir, weights))
 
 
 def read_curve(output_dir: Path, metric: str) -> list[tuple[int, float]]:

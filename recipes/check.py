@@ -6,6 +6,7 @@ recipes of the command. With --watch the subprocess stays, so that each edit is 
 
 import json
 import re
+import shlex
 import sys
 import time
 from collections import Counter
@@ -45,7 +46,7 @@ from tuneyard.recipes.costs import (
     setup_of,
     training_rows,
 )
-from tuneyard.recipes.data import NamedDataset, dataset_dir, fits_stage, locate, read_datasets
+from tuneyard.recipes.data import NamedDataset, dataset_dir, fits_stage, locate, may_be_here, read_datasets
 from tuneyard.recipes.hardware import Machine, machine, target_option, world_size
 from tuneyard.recipes.llamafactory_client import LlamaFactory, ask
 from tuneyard.recipes.output_dir import MARKS, changed_inputs, changed_world_size, inputs_of
@@ -157,10 +158,20 @@ def command(
             failed += 1
     if failed:
         raise ContentError(f"{failed} of {len(paths)} recipes cannot be trained as they are")
-    following = ["train", paths[0], *overrides]
-    if options.target.gpus:  # plan estimates GPUs
-        following = ["plan", paths[0], *overrides, *same_options("--model", "--for")]
-    next_step(None, ["tuneyard", "recipe", *following])
+    next_step(None, _after_check(paths[0], options))
+
+
+def _after_check(path: Path, options: CheckOptions) -> str:
+    """The next command: a plan for GPUs, or the training. A plan needs the model's config and tokenizer."""
+    words = [str(path), *options.overrides]
+    if not options.target.gpus:  # plan estimates GPUs
+        return shlex.join(["tuneyard", "recipe", "train", *words])
+    plan = shlex.join(["tuneyard", "recipe", "plan", *words, *same_options("--model", "--for")])
+    model = str(read_recipe(path, options.overrides).settings.get("model_name_or_path"))
+    if options.model is None and not may_be_here(model):
+        fetch = shlex.join(["hf", "download", model, "--include", "*.json"])
+        return f"{fetch} && {plan}"
+    return plan
 
 
 def watch_recipes(llamafactory: LlamaFactory, paths: list[Path], options: CheckOptions) -> NoReturn:

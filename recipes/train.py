@@ -13,8 +13,6 @@ from urllib.parse import urlsplit
 import click
 
 from tuneyard.core.cli.main import cli_command, next_step
-from tuneyard.core.datasets import DEFAULT_FOLDER, read_registry
-from tuneyard.core.datasets.compiled import EMPTY, read_manifest
 from tuneyard.core.documents import dump_yaml
 from tuneyard.core.errors import ContentError, Problem, resumed_by
 from tuneyard.core.errors.problem_codes import guide
@@ -22,9 +20,10 @@ from tuneyard.core.files import locked, make_folder, reserved, write_json, write
 from tuneyard.core.language.messages import say
 from tuneyard.core.prompt.token_weights import weights_file
 from tuneyard.core.training.training_run import STARTED, TRAINING
+from tuneyard.recipes.after_training import after_training
 from tuneyard.recipes.check import Checked, ask_check, not_checked, quick_check
 from tuneyard.recipes.costs import Schedule
-from tuneyard.recipes.data import dataset_dir, require_model
+from tuneyard.recipes.data import require_model
 from tuneyard.recipes.hardware import cpu_computes_bf16, machine, uses_torchrun
 from tuneyard.recipes.launch import launch, torchrun_command
 from tuneyard.recipes.llamafactory_client import LlamaFactory
@@ -39,10 +38,6 @@ from tuneyard.recipes.output_dir import (
 )
 from tuneyard.recipes.recipe import Recipe, RunProblem, read_recipe
 from tuneyard.recipes.resume import kept_settings, why_not_resumed
-from tuneyard.recipes.rules import evaluates
-
-SCORES = {"pt": "text", "sft": "text", "dpo": "preference", "kto": "preference"}
-"""The command of `eval` that scores a training of this stage."""
 
 
 @cli_command(
@@ -62,65 +57,6 @@ def command(recipe: Path, overrides: tuple[str, ...], force: bool) -> None:
     training = read_recipe(recipe, overrides)
     train(training, force)
     next_step(training.output_dir, after_training(training))
-
-
-def after_training(recipe: Recipe) -> list[str]:
-    """Words of the command that scores a trained adapter on its evaluation dataset, or that shows it.
-
-    OFT and DoRA are fused first, since their ΔW needs the base. PiSSA has a conversion that can be scored.
-    No command scores a reward model, so that its checkpoints are compared by the trainer's own accuracy.
-    """
-    weights = str(recipe.output_dir)
-    if recipe.stage == "rm" and evaluates(recipe):
-        return ["tuneyard", "recipe", "best", weights, "--metric", "eval_accuracy"]
-    base = recipe.text("model_name_or_path")
-    if recipe.method == "oft" or recipe.settings.get("use_dora") is True:
-        out = f"models/{recipe.output_dir.name}"
-        return ["tuneyard", "adapter", "fuse", weights, "--base", base, "--out", out]
-    if recipe.settings.get("pissa_init") is True:
-        if recipe.settings.get("pissa_convert") is not True:
-            words = ["tuneyard", "recipe", "train", str(recipe.path)]
-            words += [override for override in recipe.overrides if not override.startswith("output_dir=")]
-            return [*words, "pissa_convert=true", f"output_dir={weights}-converted"]
-        weights = f"{weights}/pissa_converted"
-    scoring = _scoring(recipe)
-    if scoring:
-        model = ["--model", weights]
-        if recipe.method == "lora":
-            model = ["--model", base, "--adapter", weights]
-        out = f"results/{recipe.output_dir.name}"
-        return ["tuneyard", "eval", scoring[0], *model, *scoring[1:], "--out", out]
-    if recipe.method == "lora":
-        return ["tuneyard", "adapter", "show", weights]
-    return ["tuneyard", "eval", "chat", "--model", weights]
-
-
-def _scoring(recipe: Recipe) -> list[str]:
-    """The command of `eval` for a stage and its data, and the options of its dataset.
-
-    That is the first evaluation dataset, or the training's eval split. [] without its rows, or a command.
-    """
-    score = SCORES.get(recipe.stage)
-    names = recipe.names("eval_dataset")
-    names += [f"{name.removesuffix('_train')}_eval" for name in recipe.names("dataset")]
-    dataset = names[0]
-    folder = Path(dataset_dir(recipe))
-    path = folder / str(read_registry(folder).get(dataset, {}).get("file_name", ""))
-    if not score or not path.is_file():
-        return []
-    if recipe.stage == "sft" and _answers_are_labels(path):
-        score = "nli"
-    words = [score, "--dataset", dataset]
-    if folder != DEFAULT_FOLDER:
-        words += ["--dataset-dir", str(folder)]
-    return words
-
-
-def _answers_are_labels(path: Path) -> bool:
-    """True if the spec of a compiled file has labels, and writes nothing else as answers."""
-    definition = (read_manifest(path.parent) or EMPTY).definition
-    outputs = {each.get("output") for each in definition.get("write", [])}
-    return "labels" in definition and outputs == {"{label}"}
 
 
 def train(recipe: Recipe, force: bool = False, ask: bool = True) -> None:

@@ -23,10 +23,10 @@ from tuneyard.compiler.read.inputs import NOT_READ
 from tuneyard.compiler.read.jsons import IGNORED
 from tuneyard.compiler.read.placement import NAMED_LIKE
 from tuneyard.compiler.read.remote import SourcePath
-from tuneyard.compiler.recipe_command import model_for, recipe_words
+from tuneyard.compiler.recipe_command import recipe_words
 from tuneyard.compiler.request import CompileReport, CompileRequest
 from tuneyard.compiler.spec.model import Spec, load_spec
-from tuneyard.compiler.write.entries import entry_of
+from tuneyard.compiler.write.entries import entries_of, entry_of
 from tuneyard.compiler.write.render import Renderer
 from tuneyard.core.cli.main import is_quiet, same_options
 from tuneyard.core.datasets import DEFAULT_FOLDER, REGISTRY, TRAIN_SPLIT
@@ -230,8 +230,7 @@ def _next(path: SourcePath, spec: Spec, out: Path | None, rejecting: bool) -> li
     commands.append(shlex.join(["tuneyard", "data", "compile", str(file), *to_folder, *on_error]))
     (output,) = spec.outputs
     dataset = str(output.dataset).format(split=TRAIN_SPLIT if TRAIN_SPLIT in spec.splits else spec.splits[0])
-    model = model_for(entry_of(spec, output, output.file))
-    recipe = shlex.join(recipe_words(dataset, folder, model))
+    recipe = shlex.join(recipe_words(dataset, folder, entries_of(spec)))
     place = [f"result: {out}"] if out else []
     return [*place, f"next: {' && '.join(commands)}", f"then: {after_setup(recipe, 'llamafactory')}"]
 

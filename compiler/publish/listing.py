@@ -43,6 +43,15 @@ def dataset_lines(registry: Registry) -> Iterator[str]:
         yield f"{dataset}  {where}  not compiled here"
 
 
+def registered_files(registry: Registry) -> Iterator[str]:
+    """Yield registered datasets whose file is here, compiled ones first: `data verify` reads them."""
+    names = [dataset for manifest in registry.manifests.values() for dataset in manifest.records]
+    for name in dict.fromkeys([*names, *registry.entries]):
+        file_name = registry.entries.get(name, {}).get("file_name")
+        if isinstance(file_name, str) and (registry.folder / file_name).is_file():
+            yield name
+
+
 def _changes(registry: Registry, dataset: str, name: str) -> list[str]:
     """How the file and the entry of a compiled dataset differ from its manifest in folder `name`."""
     manifest = registry.manifests[name]

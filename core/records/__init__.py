@@ -150,6 +150,11 @@ def format_of(record: Record, entry: Entry) -> RecordFormat:
     return format_of_record(record)
 
 
+def has_media(entry: Entry) -> bool:
+    """True if the rows of a dataset may have images, videos or audios."""
+    return not PLACEHOLDERS.keys().isdisjoint(strings(entry.get("columns")))
+
+
 def read_example(record: Record, entry: Entry, place: str) -> Example:
     """Read a record by its registry entry, or by its own keys if the entry is {}. Errors as of `read_at`."""
     return RecordReader(format_of(record, entry)).read_at(record, place)

@@ -6,13 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from tuneyard.core.datasets.fitting_command import MOST_LABELS
 from tuneyard.core.documents import is_number
 from tuneyard.core.errors import ContentError, RequestError, unexpected
 from tuneyard.eval.statistics.rates import Rows, accuracy_of, groups_of, hits
 
 UNKNOWN = "unknown"
 LOW_MASS = 0.5  # below this the model hardly says any of the labels, and comparing them means little
-MOST = 20  # more different answers than this are free text and no labels
+MOST = MOST_LABELS
 ROUNDED = 0.1  # the log of a probability is at most 0, and rounding may add this
 LONGEST_LABEL = 60  # characters of an expected text that are printed
 

@@ -24,10 +24,9 @@ def test_compile_list_show_remove(here, tmp_path):
     files, registered = where
     printed(files, f"{out}/rte/alpaca_rte-train.json", f"{out}/rte/alpaca_rte-eval.json")
     printed(registered, f"{out}/dataset_info.json", "alpaca_rte_train", "alpaca_rte_eval")
-    verify, new = done.stderr.splitlines()[-1].split(" && ")
+    verify, check = done.stderr.splitlines()[-1].split(" && ")
     assert verify == f"next: tuneyard data verify rte --dataset-dir {out}"
-    assert new.startswith("tuneyard recipe new --dataset alpaca_rte_train --model Qwen/")
-    assert new.endswith(f" --dataset-dir {out} --out alpaca_rte-lora.yaml")
+    assert check == f"tuneyard recipe check recipes/rte.yaml dataset_dir={out}"
     assert "up to date" in here(cli, "compile", "rte", "--source", GOOD / "rte", "--out", out).stdout
     listed = here(cli, "list", "--out", out).stdout
     assert "ocnli" in listed and "alpaca_rte_train  2 rows  rte" in listed

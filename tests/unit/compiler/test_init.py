@@ -262,8 +262,8 @@ def test_a_split_keeps_repeated_questions_on_one_side_and_chinese_headers_are_re
     assert said.count("example ") == 3 and "  user: 第0个问题怎么办？\n  answer: 第0个答案。" in said
     training = said.splitlines()[-1]
     printed_line(said, "next:", f"init '{source}'", "--out '问答.yaml'", "compile '问答.yaml'")
-    words = ("--dataset '问答_train'", "--model Qwen/Qwen2.5-1.5B-Instruct", "--out '问答-lora.yaml'")
-    printed(training, "then", "recipe new", *words)
+    words = ("'dataset=问答_train'", "'eval_dataset=问答_eval'", "val_size=0", "'output_dir=saves/问答'")
+    printed(training, "then", "recipe check recipes/sft-lora.yaml", *words)
 
 
 def test_rows_that_share_an_id_are_a_group(bench):

@@ -73,16 +73,16 @@ def test_of_pairs_both_answers_are_shown_and_the_bundled_spec_of_pairs_is_named(
     said = propose(bench.rows("rows.jsonl", [FORMS[form]]))[1]
     assert "\n  user: Name a river.\n  chosen: The Rhine.\n  rejected: A river.\n" in said
     assert "  answer:" not in said and "This file fits the bundled spec pairs-chat;" in said
-    printed_line(said, "recipe new --dataset rows", "--model Qwen/Qwen2.5-1.5B-Instruct", "rows-lora.yaml")
+    printed_line(said, "recipe check recipes/dpo-lora.yaml dataset=rows output_dir=saves/rows")
 
 
 def test_media_and_plain_text_get_a_model_that_reads_them(bench):
     Image.new("RGB", (8, 8)).save(bench.folder / "a.png")
     said = propose(bench.rows("seen.jsonl", [TALK | {"images": ["a.png"]}]))[1]
     assert "This file fits the bundled spec media;" in said
-    printed_line(said, "recipe new --dataset seen", "--model Qwen/Qwen2.5-VL-3B-Instruct", "seen-lora.yaml")
+    printed_line(said, "recipe check recipes/vl-lora.yaml dataset=seen output_dir=saves/seen")
     said = propose(bench.rows("text.jsonl", [{"text": "The Rhine is a river in Europe."}]))[1]
-    printed_line(said, "recipe new --dataset text", "--model Qwen/Qwen2.5-1.5B-Instruct", "text-lora.yaml")
+    printed_line(said, "recipe check recipes/text-lora.yaml")
 
 
 TALK = {"messages": [*ASK, *GOOD]}

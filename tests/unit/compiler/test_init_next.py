@@ -15,7 +15,8 @@ from tests.unit.compiler.conftest import exchange, questions
 from tuneyard.compiler.cli import cli
 from tuneyard.core.datasets import read_registry
 from tuneyard.core.errors import ContentError, RequestError
-from tuneyard.recipes.new.dataset import training_data
+from tuneyard.recipes.__main__ import cli as recipe_cli
+from tuneyard.recipes.recipe import read_recipe
 
 pytestmark = pytest.mark.usefixtures("working_folder")
 GOOD = ROOT / "tests/examples/good"
@@ -45,22 +46,20 @@ def run_next(result: Result) -> None:
 
 
 def check_then(result: Result) -> Path:
-    """Check the line `then:`: a new recipe for a dataset that is there. The folder of its training."""
+    """Check the line `then:`: a recipe without errors for a dataset that is there. The training's folder."""
     line = result.stderr.splitlines()[-1]
-    words = shlex.split(line.removeprefix("then: "))
-    assert words[:3] == ["tuneyard", "recipe", "new"]
-    options = dict(zip(words[3::2], words[4::2], strict=True))
-    folder = Path(options.get("--dataset-dir", "dataset_info"))
-    assert training_data(options["--dataset"], folder, None).path.exists()
-    assert options["--model"]
-    return Path("saves") / Path(options["--out"]).stem
+    program, group, name, recipe, *overrides = shlex.split(line.removeprefix("then: "))
+    assert (program, group, name) == ("tuneyard", "recipe", "check")
+    checked = invoke(recipe_cli, name, "--quick", recipe, *overrides)
+    assert checked.exit_code == 0, f"{line}\n{checked.output}{checked.exception}"
+    return read_recipe(Path(recipe), overrides).output_dir
 
 
 @pytest.mark.parametrize("options", [[], ["--split", "0.25"], ["--split", "0"]])
 def test_questions_and_answers(options):
     result = init(write_lines(Path("my questions.jsonl"), PAIRS), *options)
     run_next(result)
-    assert check_then(result) == Path("saves/my_questions-lora")
+    assert check_then(result) == Path("saves/my_questions")
 
 
 @pytest.mark.parametrize("split", ["0", "0.25"])
@@ -83,7 +82,7 @@ def test_the_options_just_given_are_in_the_next_command(tmp_path):
     assert words[words.index("--text") + 1] == "body" and words[words.index("--label") + 1] == "kind"
     assert words[words.index("--split") + 1] == "0.5" and source.name in words
     run_next(result)
-    assert check_then(result) == Path("saves/it_s-lora")
+    assert check_then(result) == Path("saves/it_s")
     evaluated = list(Path("dataset_info/it_s").glob("*_eval.jsonl"))
     assert len(evaluated) == 1 and len(evaluated[0].read_text().splitlines()) == 20
 
@@ -147,7 +146,7 @@ def test_after_setup_core_the_set_up_command_comes_first(monkeypatch):
         "tuneyard.core.installation.packages.find_spec", lambda name: None if name == "llamafactory" else name
     )
     result = init(write_lines(Path("rows.jsonl"), PAIRS), "--out", "mine.yaml")
-    assert re.search(r"^then: .*make setup\)? && \S* ?recipe new ", result.stderr, re.M)
+    assert re.search(r"^then: .*make setup\)? && \S* ?recipe check ", result.stderr, re.M)
     assert "make setup" not in next_line(result)
     compiled = invoke(cli, "compile", "mine.yaml")
     assert re.search(r"^next: .*make setup\)? && \S* ?data verify ", compiled.stderr, re.M)

@@ -309,7 +309,7 @@ def test_init_proposes_a_column_of_tools_and_keeps_text_beside_calls(bench, tool
     text, said = propose(bench.rows("t.jsonl", rows), share=0)
     assert "like: messages" in text and ("calls: text" in text) == bool(content)
     printed_line(said, "read 2", "kept 2")
-    assert "recipe new --dataset t " in said
+    assert "recipe check recipes/sft-lora.yaml dataset=t output_dir=saves/t" in said
 
 
 @pytest.mark.parametrize(

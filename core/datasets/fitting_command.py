@@ -1,0 +1,82 @@
+"""The command of `tuneyard eval` that fits a dataset: for the next step after a training, and for `eval nli`.
+
+The whole file decides, not its name or its first rows. A dataset that a user registered by hand gets the same
+command as a compiled one.
+"""
+
+from collections.abc import Sequence
+
+from tuneyard.core.datasets import Dataset, read_records
+from tuneyard.core.datasets.compiled import manifest_beside
+from tuneyard.core.files import Fields, strings
+from tuneyard.core.records import Example, read_example
+from tuneyard.core.training.training_stage import PLAIN, rows_of
+
+MOST_LABELS = 20  # more different answers than this are free text and no labels
+LONGEST_LABEL = 40  # characters
+FEWEST_ROWS_A_LABEL = 1.5
+JUDGEMENT = "判断"
+"""The mark of the judgement in an answer to a defect report."""
+
+
+def fitting_command(dataset: Dataset) -> str:
+    """The scoring command of a dataset: preference, tools, defect, nli or text.
+
+    `ContentError` for records that cannot be read.
+    """
+    if rows_of(dataset.entry) != PLAIN:
+        return "preference"
+    records = read_records(dataset.path)
+    examples = []
+    for number, record in enumerate(records, 1):
+        examples.append(read_example(record, dataset.entry, f"{dataset.path}: record {number}"))
+    if any(_has_tools(example) for example in examples):
+        return "tools"
+    answers = [example.answers[0][1] if example.answers else "" for example in examples]
+    if are_reports(records, answers):
+        return "defect"
+    if answers_are_labels(dataset, answers):
+        return "nli"
+    return "text"
+
+
+def _has_tools(example: Example) -> bool:
+    """True if a conversation declares or calls tools."""
+    roles = {role for role, _ in [*example.turns, *example.answers]}
+    return bool(example.tools) or "function" in roles
+
+
+def are_reports(records: Sequence[Fields], answers: Sequence[str]) -> bool:
+    """True if every record is a defect report: it has a subtype, and its answer a judgement."""
+    for record, answer in zip(records, answers, strict=True):
+        subtype = record.get("subtype")
+        if not isinstance(subtype, str) or not subtype.strip() or JUDGEMENT not in answer:
+            return False
+    return bool(records)
+
+
+def answers_are_labels(dataset: Dataset, answers: Sequence[str]) -> bool:
+    """True if a dataset's answers are labels: its spec writes labels, or a few short answers are repeated."""
+    labels = set(answers)
+    if "" in labels or not 2 <= len(labels) <= MOST_LABELS:
+        return False
+    if writes_labels(dataset):
+        return True
+    if any(len(label) > LONGEST_LABEL or "\n" in label for label in labels):
+        return False
+    return len(answers) >= FEWEST_ROWS_A_LABEL * len(labels)
+
+
+def writes_labels(dataset: Dataset) -> bool:
+    """True if the spec of a compiled dataset has labels and writes nothing else as its answers."""
+    compiled = manifest_beside(dataset.path)
+    if compiled is None:
+        return False
+    definition = compiled[0].definition
+    if "labels" not in definition:
+        return False
+    for output in definition.get("write", []):
+        stem = str(output.get("dataset", "")).partition("{split}")[0]
+        if stem and dataset.name.startswith(stem) and "{label}" in strings(output).values():
+            return True
+    return False
