@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.json_files import write_json
+from tests.json_files import read_json, write_json
 from tests.unit.core.test_next_step import require_accepted
 from tuneyard.core.datasets import REGISTRY
 from tuneyard.recipes.after_training import after_best, after_training
@@ -33,6 +33,7 @@ ANSWERED = {"columns": {"prompt": "instruction", "response": "output"}}
 RANKED = {"ranking": True, "columns": {"prompt": "instruction", "chosen": "chosen", "rejected": "rejected"}}
 KTO = {"columns": {**ANSWERED["columns"], "kto_tag": "kto_tag"}}
 WITH_TOOLS = {"formatting": "sharegpt", "columns": {"messages": "conversations", "tools": "tools"}}
+EVALUATED = {"val_size": 0.1, "eval_strategy": "epoch"}
 TEXT_ALONE = {"columns": {"prompt": "text"}}
 
 
@@ -42,9 +43,7 @@ def register(name: str, rows: list, entry: dict, folder: Path = Path("dataset_in
     registry = folder / REGISTRY
     entries = {}
     if registry.is_file():
-        import json
-
-        entries = json.loads(registry.read_text())
+        entries = read_json(registry)
     write_json(folder / f"{name}.json", rows)
     write_json(registry, {**entries, name: {"file_name": f"{name}.json", **entry}})
 
@@ -103,20 +102,21 @@ def test_all_held_out_datasets_of_one_command_are_scored(working_folder):
         (
             TEXTS,
             ANSWERED,
-            {"val_size": 0.1, "seed": 7, "eval_strategy": "epoch"},
-            "eval text --model b --adapter saves/mine --dataset mine --eval-ratio 0.1 --seed 7 --out results/mine",
+            {**EVALUATED, "seed": 7},
+            "eval text --model b --adapter saves/mine --dataset mine --eval-ratio 0.1 --seed 7 "
+            "--out results/mine",
         ),
         (
             TEXTS,
             ANSWERED,
-            {"val_size": 0.1, "max_samples": 4, "eval_strategy": "epoch"},
+            {**EVALUATED, "max_samples": 4},
             "recipe best saves/mine",
         ),
-        (TEXTS, ANSWERED, {"val_size": 40, "eval_strategy": "epoch"}, "recipe best saves/mine"),
+        (TEXTS, ANSWERED, {**EVALUATED, "val_size": 40}, "recipe best saves/mine"),
         (
             PAIRS,
             RANKED,
-            {"val_size": 0.1, "stage": "dpo", "eval_strategy": "epoch"},
+            {**EVALUATED, "stage": "dpo"},
             "recipe best saves/mine",
         ),
         (TEXTS, ANSWERED, {}, "eval chat --model b --adapter saves/mine"),
