@@ -1,4 +1,4 @@
-"""The command that scores trained weights: the next one after `recipe train` and `recipe best`."""
+"""The command that scores the weights of a training: the next one after `recipe train` and `recipe best`."""
 
 from pathlib import Path
 

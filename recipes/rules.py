@@ -21,7 +21,7 @@ from tuneyard.core.training.training_stage import (
     UNKNOWN_STAGE,
     WITHOUT_REFERENCE,
 )
-from tuneyard.recipes.hardware import Gpu, Machine, is_set, world_size
+from tuneyard.recipes.hardware import Gpu, Machine, cpu_computes_bf16, is_set, world_size
 from tuneyard.recipes.recipe import MachineProblem, Recipe, RunProblem, expanded
 from tuneyard.recipes.schema import known_keys, meant, setting_problems
 
@@ -90,6 +90,7 @@ def problems_of(recipe: Recipe, machine: Machine) -> list[Problem]:
     for rule in rules:
         problems += rule(recipe)
     problems += _hardware(recipe, machine.gpus)
+    problems += _without_gpu(recipe, machine)
     return problems
 
 
@@ -313,6 +314,39 @@ def _hardware(recipe: Recipe, gpus: Sequence[Gpu]) -> Iterator[Problem]:
     if not on_gpu and world_size(recipe, gpus) > 1 and recipe.zero_stage() == 3:
         message = "ZeRO-3 on CPUs takes several processes for one when it loads the model: training stops"
         yield recipe.problem("E337", "deepspeed", message, "deepspeed=recipes/deepspeed/z2.json, or GPUs")
+
+
+def _without_gpu(recipe: Recipe, machine: Machine) -> Iterator[Problem]:
+    """Say what bf16 needs without a GPU: LLaMA-Factory stops there unless use_cpu is true.
+
+    `recipe train` adds the settings itself (`cpu_settings`).
+    """
+    if machine.gpus or recipe.settings.get("bf16") is not True:
+        return
+    if recipe.settings.get("use_cpu") is False:
+        message = "without a GPU LLaMA-Factory stops at it, and use_cpu is false"
+        yield recipe.setting_problem("E312", "bf16", message, "use_cpu: true")
+        return
+    missing = cpu_settings(recipe, computes_bf16=not machine.here or cpu_computes_bf16())
+    if not missing:
+        return
+    settings = " ".join(f"{key}={str(value).lower()}" for key, value in missing.items())
+    if "use_cpu" in missing:
+        message = "without a GPU `llamafactory-cli train` stops at it"
+    else:
+        message = "this CPU has no bfloat16 arithmetic: training takes many times longer"
+    hint = f"`tuneyard recipe train` adds {settings}; for llamafactory-cli add it to the command"
+    yield recipe.problem("N312", "bf16", message, hint, RunProblem)
+
+
+def cpu_settings(recipe: Recipe, *, computes_bf16: bool) -> dict[str, object]:
+    """The settings that a recipe lacks to train on a CPU, which may have bfloat16 arithmetic."""
+    missing: dict[str, object] = {}
+    if "use_cpu" not in recipe.settings:
+        missing["use_cpu"] = True
+    if recipe.settings.get("bf16") is True and not computes_bf16:
+        missing["bf16"] = False
+    return missing
 
 
 def learning_rate(recipe: Recipe) -> Iterator[Problem]:

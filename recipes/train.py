@@ -38,6 +38,7 @@ from tuneyard.recipes.output_dir import (
 )
 from tuneyard.recipes.recipe import Recipe, RunProblem, read_recipe
 from tuneyard.recipes.resume import kept_settings, why_not_resumed
+from tuneyard.recipes.rules import cpu_settings
 
 
 @cli_command(
@@ -108,12 +109,12 @@ def train(recipe: Recipe, force: bool = False, ask: bool = True) -> None:
 def _added_settings(recipe: Recipe, schedule: Schedule, *, has_gpus: bool) -> dict[str, object]:
     """Settings for a machine without GPUs, for a configured wandb, and to resume the run or start again."""
     added: dict[str, object] = {}
-    if not has_gpus and "use_cpu" not in recipe.settings:
+    if not has_gpus or recipe.settings.get("use_cpu") is True:
+        added = cpu_settings(recipe, computes_bf16=cpu_computes_bf16())
+    if "use_cpu" in added:
         say("no GPU here: added use_cpu=true")
-        added["use_cpu"] = True
-        if recipe.settings.get("bf16") is True and not cpu_computes_bf16():
-            say("this CPU has no bfloat16 arithmetic: added bf16=false")
-            added["bf16"] = False
+    if "bf16" in added:
+        say("this CPU has no bfloat16 arithmetic: added bf16=false")
     if "report_to" not in recipe.settings and is_wandb_configured():
         say("wandb is configured: added report_to=wandb (report_to=none leaves it out)")
         added["report_to"] = "wandb"

@@ -8,9 +8,10 @@ import pytest
 
 from tests.conftest import ROOT
 from tests.json_files import write_json
+from tuneyard.recipes import rules
 from tuneyard.recipes.hardware import Gpu, Machine, world_size
 from tuneyard.recipes.recipe import Recipe, read_recipe
-from tuneyard.recipes.rules import measured, problems_of
+from tuneyard.recipes.rules import cpu_settings, measured, problems_of
 
 VOLTA = Gpu("Tesla V100", 7)
 
@@ -173,6 +174,8 @@ def test_what_documents_000_and_002_train_on_is_held_out_and_can_judge_a_sweep(n
 def test_headers_say_how_to_launch_and_what_to_expect(path):
     header = path.read_text(encoding="utf-8").split("\n\n")[0]
     assert all(line.startswith("#") for line in header.splitlines())
+    launches = [line for line in header.splitlines() if line.startswith("#   ")]
+    assert launches[0].startswith(f"#   1 CPU      tuneyard recipe train recipes/{path.name}")
     for words in ("before", "1 GPU", "N GPUs", "N nodes", "watch", "Expect", f"recipes/{path.name}"):
         assert words in header, words
     assert max(map(len, path.read_text(encoding="utf-8").splitlines())) <= 110
@@ -236,3 +239,42 @@ def test_a_misspelt_key_is_not_also_missing():
     settings = {"datset": "a", "outpt_dir": "o", "model_name_or_path": "a/b", "do_train": True}
     found = problems_of(Recipe(Path("r.yaml"), settings, {}), Machine((HOPPER,)))
     assert [problem.code for problem in found] == ["E301", "E301"]
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_each_recipe_names_what_it_needs_without_a_gpu(path, monkeypatch):
+    """LLaMA-Factory stops at `bf16: true` with a traceback: "You need to assign use_cpu"."""
+    recipe = read_recipe(path)
+    assert recipe.settings["bf16"] is True
+    for computes, settings in ((True, "use_cpu=true"), (False, "use_cpu=true bf16=false")):
+        monkeypatch.setattr(rules, "cpu_computes_bf16", lambda computes=computes: computes)
+        (note,) = [p for p in problems_of(recipe, Machine((), here=True)) if p.code == "N312"]
+        assert note.place == f"{path}:{recipe.lines['bf16']}"
+        assert f"adds {settings};" in note.hint and "tuneyard recipe train" in note.hint
+        assert cpu_settings(recipe, computes_bf16=computes) == {
+            "use_cpu": True, **({} if computes else {"bf16": False}),
+        }  # fmt: skip
+
+
+def test_of_another_machine_without_gpus_the_arithmetic_is_not_known(monkeypatch):
+    monkeypatch.setattr(rules, "cpu_computes_bf16", lambda: False)
+    recipe = read_recipe(ROOT / "recipes/rte.yaml")
+    (note,) = [p for p in problems_of(recipe, Machine((), name="cpu")) if p.code == "N312"]
+    assert "use_cpu=true;" in note.hint
+
+
+@pytest.mark.parametrize(
+    ("settings", "computes", "code"),
+    [
+        ({"use_cpu": True}, True, None),
+        ({"use_cpu": True}, False, "N312"),
+        ({"use_cpu": False}, True, "E312"),  # LLaMA-Factory stops as without the setting
+        ({"bf16": False}, False, None),
+        ({"bf16": False, "use_cpu": True}, False, None),
+    ],
+)
+def test_bf16_without_a_gpu(monkeypatch, settings, computes, code):
+    monkeypatch.setattr(rules, "cpu_computes_bf16", lambda: computes)
+    recipe = read_recipe(ROOT / "recipes/rte.yaml").with_settings(settings)
+    problems = [problem.code for problem in problems_of(recipe, Machine((), here=True))]
+    assert [each for each in problems if each[1:] == "312"] == ([code] if code else [])

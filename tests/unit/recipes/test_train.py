@@ -141,3 +141,26 @@ def test_rows_that_llamafactory_drops_are_refused_before_anything_is_written(
     with raises(ProblemsError, "row 1", "a.json", "E323 a", "LLaMA-Factory"):
         train(offline_recipe)
     assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    ("settings", "has_gpus", "computes", "expected"),
+    [
+        ({"bf16": True}, False, True, {"use_cpu": True}),
+        ({"bf16": True}, False, False, {"use_cpu": True, "bf16": False}),
+        ({"bf16": True, "use_cpu": True}, False, False, {"bf16": False}),
+        ({"bf16": True, "use_cpu": True}, True, False, {"bf16": False}),
+        ({"bf16": True}, True, False, {}),
+        ({"fp16": False}, False, False, {"use_cpu": True}),
+    ],
+)
+def test_what_a_training_on_a_cpu_needs_is_added_and_printed(
+    tmp_path, monkeypatch, capsys, settings, has_gpus, computes, expected
+):
+    monkeypatch.setattr(training, "cpu_computes_bf16", lambda: computes)
+    monkeypatch.setattr(training, "is_wandb_configured", lambda: False)
+    recipe = read_recipe(write_recipe(tmp_path, **settings))
+    assert training._added_settings(recipe, has_gpus=has_gpus) == expected
+    printed = capsys.readouterr().out
+    assert ("use_cpu=true" in printed) is ("use_cpu" in expected)
+    assert ("bf16=false" in printed) is ("bf16" in expected)
