@@ -160,7 +160,8 @@ def test_what_a_training_on_a_cpu_needs_is_added_and_printed(
     monkeypatch.setattr(training, "cpu_computes_bf16", lambda: computes)
     monkeypatch.setattr(training, "is_wandb_configured", lambda: False)
     recipe = read_recipe(write_recipe(tmp_path, **settings))
-    assert training._added_settings(recipe, has_gpus=has_gpus) == expected
+    schedule = check.quick_check(recipe, machine("cpu")).schedule
+    assert training._added_settings(recipe, schedule, has_gpus=has_gpus) == expected
     printed = capsys.readouterr().out
     assert ("use_cpu=true" in printed) is ("use_cpu" in expected)
     assert ("bf16=false" in printed) is ("bf16" in expected)
