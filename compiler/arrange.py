@@ -2,6 +2,7 @@
 
 from array import array
 from collections.abc import Iterable, Mapping, Sequence
+from fractions import Fraction
 from itertools import compress
 
 from tuneyard.compiler.draw import IN_REST, ROW_TYPE, draw_sample, draw_splits
@@ -14,8 +15,13 @@ _MIXER = 0x5851F42D  # below 2^31, so that the product with 4 bytes fits into 8
 
 
 def sampled(order: Order, size: float, seed: int) -> Order:
-    """Draw a sample of rows by a seed, in their old order; `size` is a share below 1, or a number of rows."""
-    rows = round(size * len(order)) if isinstance(size, float) else min(size, len(order))
+    """Draw a sample of rows by a seed, in their old order; `size` is a share below 1, or a number of rows.
+
+    A share is taken as it is written: 0.575 of 100 rows is 58, and the float's product is below 57.5.
+    """
+    rows = int(min(size, len(order)))
+    if size < 1:
+        rows = round(Fraction(str(size)) * len(order))
     if rows == len(order):
         return order
     return array(ROW_TYPE, compress(order, draw_sample(len(order), rows, seed)))

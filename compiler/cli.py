@@ -112,6 +112,11 @@ def _common(command: Any) -> Any:
         click.option(
             "--split", "shares", multiple=True, metavar="SPLIT=SHARE", help="Another share, as test=0.3."
         ),
+        click.option(
+            "--sample",
+            metavar="SHARE|N",
+            help="Train on a drawn share of the rows, as 0.1, or on N of them.",
+        ),
         click.option("--limit", type=_COUNT, help="Read only so many rows of each split."),
         click.option(
             "--seed",
@@ -168,6 +173,7 @@ def check_command(names: Texts, **options: Any) -> None:
         "--column",
         "--table",
         "--split",
+        "--sample",
         "--limit",
         "--seed",
         "--strict",
@@ -216,6 +222,7 @@ def _report(
     columns: Texts,
     shares: Texts,
     table: str,
+    sample: str | None,
     seed: int | None,
     every: bool,
     as_json: bool,
@@ -225,7 +232,7 @@ def _report(
 
     Returns the name of the spec and the registered datasets.
     """
-    spec, over = _changed(name, columns, shares, table)
+    spec, over = _changed(name, columns, shares, table, sample)
     request = CompileRequest(**settings, over=over, most_problems=NO_LIMIT if every or as_json else KEPT)
     if seed is not None:
         if not spec.draws_by_seed:
@@ -250,10 +257,37 @@ def _report(
     return spec.name, [output for output in report.datasets if any(each.dataset for each in spec.outputs)]
 
 
-def _changed(name: str, columns: Texts, shares: Texts = (), table: str = "") -> tuple[Spec, JsonObject]:
-    """The spec with the shares, columns and table of the command line, and these changes as a mapping."""
+def _sample(text: str) -> float:
+    """A share (a float below 1) or a number of rows (an int); `RequestError` for any other text."""
+    expected = "expected a share of the rows below 1, as 0.1, or their number, as 2000"
+    if not re.fullmatch(r"[0-9]{0,15}\.?[0-9]{0,15}", text) or not re.search("[1-9]", text):
+        raise RequestError(f"--sample {text}: {expected}")
+    number = float(text)
+    if number < 1:
+        return number
+    if number == 1 and "." in text:
+        raise RequestError(
+            f"--sample {text}: the share of all rows, or 1 row? Leave --sample out to take all rows, or "
+            "write --sample 1 to take one"
+        )
+    if not number.is_integer():
+        raise RequestError(f"--sample {text}: {expected}")
+    return int(number)
+
+
+def _changed(
+    name: str, columns: Texts, shares: Texts = (), table: str = "", sample: str | None = None
+) -> tuple[Spec, JsonObject]:
+    """The spec with what the command line changes (shares, columns, table, sample), and the changes alone."""
     spec = load_spec(name)
     over: JsonObject = {}
+    if sample is not None:
+        if spec.mix:
+            raise RequestError(
+                f"--sample {sample}: the spec {spec.name} is a mixture, which has its number of rows in "
+                f"`total`: write a spec with `like: {spec.name}` and `mix: {{total: N}}`"
+            )
+        over["sample"] = _sample(sample)
     if table:
         over["source"] = {"table": table}
     for text in shares:

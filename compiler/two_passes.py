@@ -119,6 +119,8 @@ def _chosen(run: Run, part: str, rows: Order, expected: int | None) -> Order:
         return rows
     chosen = sampled(rows, size, run.request.seed)
     run.report.not_sampled += len(rows) - len(chosen)
+    if expected is None and size > len(rows):
+        run.report.problems.notes.append(f"sample: all {len(rows)} rows, since there are not {size}")
     if expected is not None:
         run.report.problems.notes.append(f"{part}: {len(chosen)} rows of {expected} wanted")
         if len(chosen) < expected:

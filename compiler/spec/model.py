@@ -316,6 +316,7 @@ def _parse(path: Path, raw: Any) -> Spec:
             clean=tuple(clean),
             split=_split(split) if split else None,
             mix=None,
+            sample=_sample(raw.get("sample")),
             ignore=tuple(map(str.lower, raw.get("ignore", ()))),
             raw=raw,
         )
@@ -326,6 +327,18 @@ def _parse(path: Path, raw: Any) -> Spec:
     except ValueError as error:
         raise ContentError(f"{path}: {error}") from error
     return spec
+
+
+def _sample(value: float | None) -> float | None:
+    """A share of the rows below 1, or a whole number of rows. `ValueError` for 1.0, which may mean either."""
+    if value is None or isinstance(value, int) or value < 1:
+        return value
+    _refuse(
+        value == 1,
+        "sample: found 1.0, which is the share of all rows, or 1 row; leave `sample` out to take all rows, "
+        "or write `sample: 1` to take one",
+    )
+    return int(value)
 
 
 def _refuse(wrong: object, message: str) -> None:

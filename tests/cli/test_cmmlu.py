@@ -94,7 +94,9 @@ def test_the_table_has_groups_and_both_averages(cmmlu, capsys) -> None:
     out = cmmlu("--limit", 4)
     table = read_json(out / "cmmlu.json")["base"]
     accuracy = {name: read(out, name)[0]["accuracy"] for name in SUBJECTS}
-    assert list(table) == ["STEM", "Humanities", "China specific", "average over subjects"]
+    toolkit = [name for name in table if name.startswith("toolkit: ")]
+    assert list(table) == ["STEM", "Humanities", "China specific", *toolkit, "average over subjects"]
+    assert table["toolkit: humanities and social sciences"] == table["Humanities"]
     assert (table["STEM"]["sets"], table["STEM"]["n"]) == (1, 4)
     assert table["Humanities"]["accuracy"] == pytest.approx(
         (accuracy["chinese_history"] + accuracy["logical"]) / 2

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.unit.compiler.conftest import exchange, questions
-from tuneyard.compiler.arrange import split_rows
+from tuneyard.compiler.arrange import sampled, split_rows
 from tuneyard.compiler.lint.fingerprints import Fingerprints
 from tuneyard.compiler.lint.row_checks import keys_of_ids, unit_key
 from tuneyard.compiler.rows import Prefix
@@ -106,7 +106,7 @@ def test_a_split_takes_every_row_once_and_keeps_order(bench):
     assert list(bench.out.rglob("*.rows")) == []
 
 
-@pytest.mark.parametrize(("sample", "kept"), [("0.25", 15), ("7", 7), ("100", 60)])
+@pytest.mark.parametrize(("sample", "kept"), [("0.25", 15), ("7", 7), ("7.0", 7), ("1", 1), ("100", 60)])
 def test_samples_are_seeded_and_keep_the_order(bench, sample, kept):
     spec = bench.write("t.yaml", f"{ONE}sample: {sample}\n")
     report = bench.compile_rows(spec, MANY)
@@ -120,6 +120,22 @@ def test_samples_are_seeded_and_keep_the_order(bench, sample, kept):
     assert (bench.out / "t/t.jsonl").read_bytes() == first
     bench.compile(spec, bench.folder / "train.jsonl", seed=7)
     assert kept == 60 or (bench.out / "t/t.jsonl").read_bytes() != first
+
+
+@pytest.mark.parametrize(
+    ("share", "rows", "kept"),
+    [
+        (0.575, 1000, 575),  # 0.575 * 1000 is 574.9999999999999
+        (0.575, 100, 58),  # 57.5, to the even number
+        (0.145, 100, 14),  # 14.5, to the even number
+        (0.29, 100, 29),
+        (0.1, 10, 1),
+        (1e-5, 100_000, 1),
+        (0.999, 1000, 999),
+    ],
+)
+def test_a_share_is_rounded_as_it_is_written(share, rows, kept):
+    assert len(sampled(range(rows), share, 42)) == kept
 
 
 def test_a_sample_of_no_row_is_said(bench):

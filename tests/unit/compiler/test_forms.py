@@ -95,6 +95,33 @@ def test_what_is_written_in_the_documents_form_compiles_to_itself(bench):
     assert files_of(bench.folder / "b", "defect-split") == first
 
 
+def test_a_sample_by_option(here, bench):
+    rows = [{"question": f"q{n}", "answer": f"a{n}"} for n in range(45)]
+    source = bench.write("raw.json", json.dumps(rows))
+    command = (cli, "compile", "qa", "--source", source, "--out", bench.out)
+
+    def kept(*words):
+        printed = here(*command, *words)
+        assert f"not sampled {45 - len(bench.records('qa.json'))}" in printed.stdout.split("  ")
+        return [int(row["instruction"][1:]) for row in bench.records("qa.json")], printed
+
+    drawn, _ = kept("--sample", "0.1")  # 4.5 rows, to the even number
+    assert len(drawn) == 4 and drawn == sorted(drawn)
+    again, printed = kept("--sample", ".10")
+    assert again == drawn and "up to date" in printed.stdout
+    assert kept("--sample", "0.1", "--seed", "7")[0] != drawn
+    assert [len(kept("--sample", size)[0]) for size in ("1", "2", "2.0", "44", "0.9")] == [1, 2, 2, 44, 40]
+    everything = here(*command, "--sample", "2000")
+    assert "sample: all 45 rows, since there are not 2000" in everything.stderr
+    one = here(*command, "--sample", "1.0", code=2).stderr
+    assert "all rows" in one and "--sample 1 to take one" in one
+    for size in ("1.5", "0", "0.0", "-1", "nan", "inf", "10%", "1e3", "", "1" * 40, "0,1"):
+        assert f"--sample {size}: " in here(*command, "--sample", size, code=2).stderr
+    assert "`total`" in here(cli, "check", "mix-small", "--sample", "0.1", code=2).stderr
+    next_command = here(cli, "check", "qa", "--source", source, "--sample", "3").stderr
+    assert "--sample 3" in next_command
+
+
 def test_another_share_by_option(here, bench):
     """Two classes of 10 and 20 rows: 30 % of each; the share stands in what the set was made from."""
     source = bench.write("raw.json", json.dumps([report(n, "过热" if n % 3 else "断线") for n in range(30)]))

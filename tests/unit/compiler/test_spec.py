@@ -123,6 +123,10 @@ TWICE = 'labels: {"yes": [1, true], "no": [false, 1.0]}'
             "sample: found 1.5, expected more than 0 and less than 1",
         ),
         (
+            ("about: a test\n", "about: a test\nsample: 1.0\n"),
+            "sample: found 1.0, which is the share of all rows",
+        ),
+        (
             ("about: a test\n", "about: a test\nsource: {splits: {dev: d, test: t}}\nsample: 5\n"),
             "`sample` takes rows of the part 'train'",
         ),

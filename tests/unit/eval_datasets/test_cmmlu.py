@@ -17,16 +17,38 @@ from tuneyard.eval.datasets.origin import fingerprints_of
 LOGICAL = ("logical", "逻辑学")
 
 
+TOOLKIT = "toolkit: "
+
+
 def test_there_are_67_subjects_and_the_fifth_group_crosses_the_others() -> None:
     subjects = read_subjects()
-    groups = in_groups(subjects)
+    groups = {name: names for name, names in in_groups(subjects).items() if not name.startswith(TOOLKIT)}
     sizes = {"STEM": 17, "Humanities": 13, "Social Science": 22, "Other": 15, "China specific": 15}
     assert {name: len(members) for name, members in groups.items()} == sizes
     assert len(subjects) == len(set(subjects.values())) == 67
     of_subjects = Counter(name for members in groups.values() for name in members)
     assert Counter(of_subjects.values()) == {1: 52, 2: 15}
-    assert list(in_groups(["chinese_history"])) == ["Humanities", "China specific"]
-    assert in_groups(["virology"]) == {"STEM": ["virology"]}
+    groups_of_history = ["Humanities", "China specific", "toolkit: humanities and social sciences"]
+    assert list(in_groups(["chinese_history"])) == groups_of_history
+    assert in_groups(["virology"]) == {"STEM": ["virology"], "toolkit: natural sciences": ["virology"]}
+
+
+def test_every_subject_is_in_one_of_the_toolkits_four_groups_with_its_examples() -> None:
+    subjects = read_subjects()
+    groups = {name: names for name, names in in_groups(subjects).items() if name.startswith(TOOLKIT)}
+    examples = {  # of the toolkit's page
+        "humanities and social sciences": ["chinese_history", "chinese_literature", "philosophy"],
+        "natural sciences": [
+            "college_mathematics", "conceptual_physics", "high_school_chemistry", "high_school_biology"
+        ],
+        "engineering": ["computer_science", "electrical_engineering"],
+        "medicine and law": ["clinical_knowledge", "college_law", "professional_law"],
+    }  # fmt: skip
+    assert [name.removeprefix(TOOLKIT) for name in groups] == list(examples)
+    for name, names in examples.items():
+        assert {*names} <= {*groups[TOOLKIT + name]}
+    assert [len(names) for names in groups.values()] == [32, 13, 8, 14]
+    assert Counter(name for names in groups.values() for name in names) == Counter(list(subjects))
 
 
 def test_the_prompt_is_the_benchmarks(tmp_path) -> None:
