@@ -7,6 +7,7 @@ import json
 import shlex
 import tempfile
 from collections.abc import Iterator, Sequence
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -26,6 +27,7 @@ from tuneyard.compiler.read.remote import SourcePath
 from tuneyard.compiler.recipe_command import recipe_words
 from tuneyard.compiler.request import CompileReport, CompileRequest
 from tuneyard.compiler.spec.model import Spec, load_spec
+from tuneyard.compiler.spec.paths import path_from, with_paths_changed
 from tuneyard.compiler.write.entries import entries_of, entry_of
 from tuneyard.compiler.write.render import Renderer
 from tuneyard.core.cli.main import is_quiet, same_options
@@ -88,12 +90,14 @@ def propose(
     profile, proposal, base = _guessed(path, table, user_columns)
     _check_split(profile, share)
     name = stem_of_file(out.with_suffix("") if out else path)
+    spec_folder = out.parent if out else Path()
     spec_as_dict = proposed_spec(profile, proposal, base, USUAL_SHARE if share is None else share, name)
+    written = with_paths_changed(spec_as_dict, partial(path_from, spec_folder))
     with tempfile.TemporaryDirectory(prefix="tuneyard-init-") as folder:
         file = Path(folder) / f"{name}.yaml"
-        spec_text = dump_short_yaml(spec_as_dict)
+        spec_text = dump_short_yaml(written)
         file.write_text(spec_text, encoding="utf-8")
-        spec = load_spec(str(file))
+        spec = load_spec(str(file), folder=spec_folder)
         report = check_spec(spec, CompileRequest())
         unused = unused_leaves(profile, proposal, spec)
         important = [leaf for leaf in unused if may_matter(profile, proposal, leaf)]

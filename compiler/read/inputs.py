@@ -1,6 +1,7 @@
 """Which files a compile reads, and into which split each goes."""
 
 import contextlib
+import glob
 import os
 import re
 import shlex
@@ -24,11 +25,13 @@ from tuneyard.compiler.read.remote import (
 from tuneyard.compiler.read.saved import ABOUT_SAVED, saved_files
 from tuneyard.compiler.read.split_names import split_of_folder
 from tuneyard.compiler.read.stream import suffix
+from tuneyard.compiler.spec.file import find_spec
 from tuneyard.compiler.spec.model import PART, Spec
+from tuneyard.compiler.spec.paths import matches, no_match, refuse_path_of_shell
 from tuneyard.core.datasets import REGISTRY
 from tuneyard.core.datasets.compiled import MANIFEST
 from tuneyard.core.errors import ContentError, Problem, RequestError, counted, nearest
-from tuneyard.core.files import HUB_ID, bundled, near_name, sha256
+from tuneyard.core.files import HUB_ID, near_name, sha256
 
 RAW = Path("data/raw")
 NOT_READ = "W224"
@@ -111,9 +114,8 @@ def find_inputs(spec: Spec, sources: Sequence[str]) -> list[Input]:
         for part, paths in spec.source.files.items():
             if part not in filled_parts:
                 for path in paths:
-                    inputs += _inputs(
-                        spec, part, find_remote(path) if _is_address(path) else bundled(Path(path))
-                    )
+                    for file_or_folder in _paths_of_spec(spec, path):
+                        inputs += _inputs(spec, part, file_or_folder)
     if spec.mix:
         filled_parts = {item.split for item in inputs}
         hubs = {name: part.source.hub for name, part in spec.mix.parts.items() if name not in filled_parts}
@@ -131,6 +133,21 @@ def find_inputs(spec: Spec, sources: Sequence[str]) -> list[Input]:
         fix = f"give one with --source PATH, or put its files into {raw_folder}/"
         raise RequestError(f"no source for {spec.name}: {fix}")
     return sorted(inputs, key=lambda item: spec.parts.index(item.split))
+
+
+def _paths_of_spec(spec: Spec, path: str) -> list[SourcePath]:
+    """The files and folders of a path or pattern that the spec names. `RequestError` if there are none."""
+    if _is_address(path):
+        return [find_remote(path)]
+    paths = matches(path)
+    if not paths:
+        refuse_path_of_shell(find_spec(spec.given_as).parent, path)
+        if glob.has_magic(path):
+            raise RequestError(no_match(path))
+        raise RequestError(
+            f"{path}: source not found; the spec {spec.given_as} names it; {near_name(Path(path))}"
+        )
+    return list(paths)
 
 
 def refuse_changed(inputs: Sequence[Input], stamps: Sequence[tuple[int, ...]]) -> None:
@@ -186,10 +203,23 @@ def _inputs_of_option(spec: Spec, option: str) -> list[Input]:
     split = _split_called(spec, name) if name else ""
     if path.startswith(HUB):
         return _named_on_hub(spec, split, path)
-    source = existing_source(path)
-    if not name:
-        return _by_name(spec, source)
-    return _saved_inputs(spec, source, split) or _inputs(spec, split, source)
+    inputs = []
+    for source in _sources_matching(path):
+        if name:
+            inputs += _saved_inputs(spec, source, split) or _inputs(spec, split, source)
+        else:
+            inputs += _by_name(spec, source)
+    return inputs
+
+
+def _sources_matching(text: str) -> list[SourcePath]:
+    """The sources of a path or pattern as a user typed it. `RequestError` if there are none."""
+    if not glob.has_magic(text) or _is_address(text):
+        return [existing_source(text)]
+    paths = matches(text)
+    if not paths:
+        raise RequestError(no_match(text))
+    return list(paths)
 
 
 def _split_and_path(source: str) -> tuple[str, str]:
@@ -266,9 +296,6 @@ def data_files(path: SourcePath) -> Sequence[SourceFile]:
         return [path]
     if isinstance(path, RemoteFolder):
         return _data_files_among(path, [file for file in path.files if file.name not in ABOUT_SAVED])
-    if not path.exists():  # of a spec: one of --source is asked for before
-        hint = f"the spec names it, from the folder in which you are; {near_name(path)}"
-        raise RequestError(f"{path}: source not found; {hint}")
     for name, use in _NO_ROWS.items():
         if path.name == name or (name != REGISTRY and (path / name).is_file()):
             folder = path.parent if path.name == name else path

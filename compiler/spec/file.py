@@ -10,6 +10,8 @@ from typing import Any, NamedTuple, TypeVar, cast
 
 from tuneyard.compiler.kinds import Column, Names, kinds
 from tuneyard.compiler.rows import without
+from tuneyard.compiler.spec.normal_form import normal_form
+from tuneyard.compiler.spec.paths import with_paths_from
 from tuneyard.core.datasets import REGISTRY, TRAIN_SPLIT
 from tuneyard.core.documents import read_yaml
 from tuneyard.core.documents.schema_errors import check_file
@@ -54,11 +56,14 @@ class Source(NamedTuple):
         return self.rows.get(split, self.rows.get("", ()))
 
 
-def read_spec(path: Path, over: Raw | None = None) -> Raw:
-    """Read a spec file, changed by `over` as `like` would. `ContentError` names wrong keys."""
+def read_spec(path: Path, over: Raw | None = None, folder: Path | None = None) -> Raw:
+    """Read a spec file, changed by `over` as `like` would. `ContentError` names wrong keys.
+
+    Its paths are relative to `folder`, by default that of the file, and come out relative to the current one.
+    """
     import jsonschema_rs
 
-    raw = _merged(path, ())
+    raw = _merged(path, (), path.parent if folder is None else folder)
     if over:
         raw = _over(over, raw)
     schema = read_schema("spec")
@@ -71,7 +76,8 @@ def read_spec(path: Path, over: Raw | None = None) -> Raw:
         check_file(path, schema, raw, "the spec")  # jsonschema takes .nan for a number
         # It also lets a line break at the end of a name pass (Python's `$`).
         raise ContentError(f"{path}: the spec: found a name with a line break at its end")
-    return raw
+    normalised: Raw = normal_form(schema, raw, schema)
+    return normalised
 
 
 def known_specs() -> list[str]:
@@ -136,7 +142,7 @@ def read_schema(name: str) -> Raw:
     return schema
 
 
-def _merged(path: Path, seen: tuple[Path, ...]) -> Raw:
+def _merged(path: Path, seen: tuple[Path, ...], folder: Path) -> Raw:
     if path in seen:
         raise ContentError(f"{path}: `like` leads back to itself")
     raw = read_yaml(path, "spec").value
@@ -144,10 +150,12 @@ def _merged(path: Path, seen: tuple[Path, ...]) -> Raw:
         raise wrong_value(
             path, raw, "a mapping with `about` and `write`; `tuneyard data init FILE` proposes one"
         )
+    raw = with_paths_from(folder, raw, is_bundled=path.parent == SPECS)
     base = raw.get("like")
     if not isinstance(base, str):
         return raw
-    under = _merged(find_spec(base), (*seen, path))
+    base_path = find_spec(base)
+    under = _merged(base_path, (*seen, path), base_path.parent)
     source = under.get("source")
     if isinstance(source, dict):  # without the rivals of the keys in `raw`
         source = dict(source)

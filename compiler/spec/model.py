@@ -272,14 +272,16 @@ class Spec(NamedTuple):
         return bool(self.split or self.mix or drops or self.sample is not None)
 
 
-def load_spec(name: str, over: Raw | None = None) -> Spec:
+def load_spec(name: str, over: Raw | None = None, folder: Path | None = None) -> Spec:
     """Load a spec by name or by path (`….yaml`); `RequestError` if unknown, `ContentError` if wrong.
 
-    `over` changes the spec as `like` would. It is not part of `raw`.
+    `over` changes the spec as `like` would. It is not part of `raw`. The paths in the spec are relative to
+    `folder`, by default that of its file.
     """
     path = find_spec(name)
-    raw = read_spec(path)
-    return _parse(path, read_spec(path, over) if over else raw)._replace(raw=raw, given_as=name)
+    raw = read_spec(path, folder=folder)
+    changed = read_spec(path, over, folder) if over else raw
+    return _parse(path, changed)._replace(raw=raw, given_as=name)
 
 
 def placeholders(template: str) -> list[tuple[str, str | None]]:
@@ -378,15 +380,20 @@ def _split(raw: Any) -> Split:
 
 
 def _output(writes: list[Any], number: int) -> Output:
-    raw = writes[number]
-    if "like" in raw:
-        _refuse(raw["like"] >= number, f"write.{number}: `like: {raw['like']}` must name an output above it")
-        like = writes[raw["like"]]
-        raw = without(like, "dataset", "field") | raw
+    raw = _whole_output(writes, number)
     templates = {key: raw[key] for key in TEMPLATES if key in raw}
     key = raw.get("field", FIELDS[raw["format"]])
     roles = raw.get("roles", {})
     return filled_in(Output, raw, templates=templates, field=key, roles=roles)
+
+
+def _whole_output(writes: list[Any], number: int) -> Raw:
+    """An entry of `write`, with what it takes from the one that it is `like`."""
+    raw: Raw = writes[number]
+    if "like" not in raw:
+        return raw
+    _refuse(raw["like"] >= number, f"write.{number}: `like: {raw['like']}` must name an output above it")
+    return without(_whole_output(writes, raw["like"]), "dataset", "field") | raw
 
 
 def _mixed(spec: Spec, whole: Any) -> Spec:
