@@ -16,10 +16,12 @@ from tests.forks import Forks
 from tests.integration.conftest import Checkout
 from tests.integration.test_docs import commands
 from tests.integration.ways import make_ways
+from tests.json_files import read_json
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 WAYS = ROOT / "docs/ways"
 PAGES = sorted(WAYS.glob("*.en.md"))
+RUNS = ("weighted", "plain")
 NEXT = re.compile(r"^next: (.+)$", re.M)
 NOT_RUN: dict[str, str] = {}
 """Patterns of `next:` commands that cannot run here, with the reason."""
@@ -51,3 +53,15 @@ def test_the_commands_of_a_way_and_their_next_commands_run(ways: Checkout, page:
         began = time.monotonic()
         ways.shell(command)
         print(f"{time.monotonic() - began:5.1f} s  next: {command}")
+
+
+def test_full_training_takes_the_key_token_weights_beside_its_recipe(ways: Checkout) -> None:
+    """They change its loss. Without their file the same recipe trains with LLaMA-Factory's own loss."""
+    ways.shell("make compile DATA=defect")
+    printed = ways.shell("tuneyard recipe train recipes/defect-full.yaml output_dir=saves/weighted")
+    assert "key-token weights from recipes/weights/defect-full.yaml" in printed
+    (ways.root / "recipes/weights/defect-full.yaml").unlink()
+    printed = ways.shell("tuneyard recipe train recipes/defect-full.yaml output_dir=saves/plain")
+    assert "key-token weights" not in printed
+    losses = [read_json(ways.root / f"saves/{run}/all_results.json")["train_loss"] for run in RUNS]
+    assert abs(losses[0] - losses[1]) > 1e-3

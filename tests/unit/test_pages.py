@@ -61,7 +61,7 @@ def test_a_chinese_page_has_the_commands_of_the_english_one(page: Path) -> None:
     assert "tutorials" not in page.parts or len(steps) > 5
 
 
-WAYS = {"rte-mnli"}
+WAYS = {"defect-reports", "rte-mnli"}
 """The five documents with a page of their own."""
 
 

@@ -51,8 +51,9 @@ def test_whole_words_the_group_of_a_regex_and_a_field_are_weighed(tmp_path, rule
     assert weigh(read(tmp_path, rules), text) == weighed
 
 
-def test_a_field_of_the_template():
-    weights = read_weights(ROOT / "recipes/weights/defect-lora.yaml")
+@pytest.mark.parametrize("recipe", ["defect-lora", "defect-full"])
+def test_a_field_of_the_template(recipe: str) -> None:
+    weights = read_weights(ROOT / f"recipes/weights/{recipe}.yaml")
     assert weigh(weights, "判断:网络设备\n\n原因：判断:无") == {
         1.0: "判断:\n\n原因：判断:无",
         5.0: "网络设备",
@@ -140,7 +141,8 @@ def test_mistakes_are_named(tmp_path, text, message):
 
 
 def test_found_by_the_recipes_name():
-    assert weights_file(ROOT / "recipes/defect-lora.yaml") == ROOT / "recipes/weights/defect-lora.yaml"
+    for recipe in ("defect-lora", "defect-full"):
+        assert weights_file(ROOT / f"recipes/{recipe}.yaml") == ROOT / f"recipes/weights/{recipe}.yaml"
     assert weights_file(ROOT / "recipes/mnli.yaml") is None
 
 
