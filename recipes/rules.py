@@ -284,8 +284,6 @@ def _weights(recipe: Recipe) -> Iterator[Problem]:
     yield RunProblem("N362", str(path), message, hint="train with `tuneyard recipe train`")
     unweightable = [key for key in UNWEIGHTED if recipe.settings.get(key)]
     unweightable += ["stage"] * (recipe.stage != "sft") + ["USE_RAY"] * is_set("USE_RAY")
-    if recipe.zero_stage() == 3:
-        unweightable.append("deepspeed")
     for key in unweightable:
         message = f"does not go with key-token weights ({path}): not proved"
         hint = f"change it, or train without weights: llamafactory-cli train {recipe.path}"

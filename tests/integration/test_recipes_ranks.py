@@ -109,6 +109,19 @@ def test_two_ranks_with_weights_under_deepspeed_zero_2(trainings, one, in_forks)
     assert trainings.weighted("zero", changed, RANKS | in_forks) == pytest.approx(one, abs=1e-6)
 
 
+def test_weights_under_deepspeed_zero_3_with_all_parameters_trained(trainings, in_forks):
+    """One rank: on CPUs transformers cannot load a model for several (E337).
+
+    Gathering weights over ranks is the trainer's own part, which the ranks of ZeRO-2 show.
+    """
+    full = {"finetuning_type": "full", "learning_rate": 1e-4}
+    one = trainings.weighted("full-one", full, {})
+    assert len(one) == 4
+    changed = {**full, "deepspeed": "recipes/deepspeed/z3.json"}
+    one_rank = {**RANKS, "NPROC_PER_NODE": "1"} | in_forks
+    assert trainings.weighted("full-zero-3", changed, one_rank) == pytest.approx(one, abs=1e-6)
+
+
 def test_two_nodes_by_the_variables_of_torchrun(trainings, in_forks):
     node = {
         "FORCE_TORCHRUN": "1", "NNODES": "2", "NPROC_PER_NODE": "1",

@@ -61,6 +61,25 @@ def test_a_chinese_page_has_the_commands_of_the_english_one(page: Path) -> None:
     assert "tutorials" not in page.parts or len(steps) > 5
 
 
+@pytest.mark.parametrize("page", [ROOT / "CONTRIBUTING.md", *(ROOT / "docs/ways").iterdir()])
+def test_the_files_that_a_table_names_exist(page: Path) -> None:
+    rows = re.findall(r"^\|.*\|$", page.read_text(encoding="utf-8"), re.M)
+    paths = re.findall(r"`((?:adapters|compiler|core|eval|recipes|samples|tests)/[\w./-]+)`", "".join(rows))
+    assert [path for path in paths if "NAME" not in path and not (ROOT / path).exists()] == []
+    assert len(paths) > 5
+
+
+def test_each_plot_is_drawn_by_the_file_that_the_map_names() -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    comparison = re.search(r"^\| plotting of comparisons: (.*) \| `(.*)` \|$", text, re.M)
+    assert comparison
+    named = {name: comparison[2] for name in re.findall(r"`(\w+\.png)`", comparison[1])}
+    named |= dict(re.findall(r"`(\w+\.png)`: `([\w/.]+)`", text))
+    assert len(named) == 8
+    for plot, path in named.items():
+        assert f'{plot}"' in (ROOT / path).read_text(encoding="utf-8"), plot
+
+
 WAYS = {"defect-reports", "rte-mnli"}
 """The five documents with a page of their own."""
 
