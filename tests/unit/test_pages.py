@@ -73,7 +73,7 @@ def test_each_plot_is_drawn_by_the_file_that_the_map_names() -> None:
     text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
     comparison = re.search(r"^\| plotting of comparisons: (.*) \| `(.*)` \|$", text, re.M)
     assert comparison
-    named = {name: comparison[2] for name in re.findall(r"`(\w+\.png)`", comparison[1])}
+    named = dict.fromkeys(re.findall(r"`(\w+\.png)`", comparison[1]), comparison[2])
     named |= dict(re.findall(r"`(\w+\.png)`: `([\w/.]+)`", text))
     assert len(named) == 8
     for plot, path in named.items():
