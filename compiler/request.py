@@ -1,24 +1,22 @@
 """The request and the report of a compile."""
 
-import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
 from tuneyard.compiler.check.unused_columns import Unused
+from tuneyard.compiler.identity import deciding_code
 from tuneyard.compiler.problems import KEPT, Problems
-from tuneyard.compiler.spec.file import PACKAGE, place_of
+from tuneyard.compiler.spec.file import place_of
 from tuneyard.compiler.spec.model import REJECTED, Spec
 from tuneyard.core.datasets import DEFAULT_FOLDER, REGISTRY
 from tuneyard.core.datasets.compiled import ROW_INDEX, CompiledFiles
 from tuneyard.core.errors import ContentError, counted
-from tuneyard.core.files import JsonObject, files_sha256, versions
+from tuneyard.core.files import JsonObject
 from tuneyard.core.language.translation import tr
 
 COUNTED = ("read", "kept", "dropped", "rejected", "not_sampled")
-PACKAGES = ("jsonschema-rs", "lxml", "orjson", "pyarrow")
 MOST_UNKNOWN = 0.05
 """Of the rows. More of them with unknown labels are a class, which no compile should leave out."""
 SEED = 42
@@ -57,8 +55,7 @@ class CompileRequest(NamedTuple):
             "seed": self.seed,
             "on_error": "reject" if self.reject else "fail",
             "sources": sources,
-            "compiler": own_hash(),
-            "versions": {"python": sys.version.split()[0], **versions(*PACKAGES)},
+            **deciding_code(source["path"] for source in sources),
         }
 
     def problems_in(self, folder: Path | None) -> Problems:
@@ -68,12 +65,6 @@ class CompileRequest(NamedTuple):
         """
         rejected = folder / REJECTED if folder and self.reject else None
         return Problems(self.most_problems, rejected)
-
-
-@cache
-def own_hash() -> str:
-    """One hash over the compiler's source code: another compiler makes datasets stale."""
-    return files_sha256(sorted([*PACKAGE.rglob("*.py"), *PACKAGE.glob("schemas/*.json")]))
 
 
 @dataclass

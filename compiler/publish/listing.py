@@ -6,10 +6,10 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from tuneyard.compiler.identity import changed_code
 from tuneyard.compiler.publish.drift import since_compiled
 from tuneyard.compiler.publish.registry import Registry, compiled_entries
 from tuneyard.compiler.read.remote import find_remote
-from tuneyard.compiler.request import own_hash
 from tuneyard.compiler.spec.model import load_spec
 from tuneyard.core.datasets import REMOTE_SOURCES, Dataset
 from tuneyard.core.datasets.compiled import MANIFEST, Manifest
@@ -78,8 +78,12 @@ def _stale(manifest: Manifest) -> str:
                 return f"unknown: {error}"
         if not is_same:
             return f"source {source.path} has changed"
-    if manifest.made_from.get("compiler") != own_hash():
-        return "the compiler has changed"
+    try:
+        code = changed_code(manifest.made_from, [source.path for source in manifest.sources])
+    except ContentError as error:  # a plug-in cannot be loaded
+        return f"unknown: {error}"
+    if code:
+        return code
     try:
         changed = load_spec(manifest.spec).raw != manifest.definition
     except (ContentError, RequestError):  # it is gone

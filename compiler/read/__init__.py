@@ -6,8 +6,9 @@ A reader gets an open file and yields its rows with their places, some hundreds 
 import io
 import shlex
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache
+from pathlib import PurePath
 from typing import NamedTuple, TypeVar
 
 from tuneyard.compiler.problems import Problems
@@ -25,7 +26,7 @@ from tuneyard.compiler.spec.model import PART
 from tuneyard.core.datasets import REGISTRY
 from tuneyard.core.errors import Problem, RequestError
 from tuneyard.core.files import Moved
-from tuneyard.core.installation.plugins import bundled_with, load
+from tuneyard.core.installation.plugins import Plugin, bundled_with, load
 
 
 class OpenFile(NamedTuple):
@@ -64,6 +65,7 @@ def reader(*suffixes: str, text: bool = True) -> Callable[[ReadRows], Reader]:
     return lambda function: Reader(suffixes, text, function)
 
 
+ARCHIVE = ".zip"
 SUBTITLES = (".srt", ".vtt")
 TEXTS = (".txt", ".md", *SUBTITLES)
 F = TypeVar("F", bound=Readable)
@@ -112,6 +114,20 @@ def find_reader(kind: str, display_path: str) -> Reader:
         fix += f"; if it is a spec: tuneyard data compile {file}"
         fix += f"; if it is a recipe: tuneyard recipe check {file}"
     raise RequestError(f"{display_path}: unknown kind of file {kind!r} (known: {known_suffixes()}); {fix}")
+
+
+def plugins_for(paths: Iterable[str]) -> list[Plugin]:
+    """The plug-ins that read files of these names, sorted by name; all of them for an archive, which may
+    hold files of any kind."""
+    suffixes = {suffix(PurePath(path)) for path in paths}
+    if suffixes <= _bundled_readers().keys() - {ARCHIVE}:
+        return []
+    plugins = load("tuneyard.readers", Reader, "reader")
+    return [
+        plugins[name]
+        for name in sorted(plugins)
+        if ARCHIVE in suffixes or not suffixes.isdisjoint(plugins[name].value.suffixes)
+    ]
 
 
 def known_suffixes() -> str:

@@ -19,22 +19,26 @@ def python_path() -> str:
     return f"{packages}{os.pathsep}{os.environ.get('PYTHONPATH', '')}".rstrip(os.pathsep)
 
 
+@functools.cache
+def release(root: Path = ROOT) -> str:
+    """The version, such as `0.1.0`."""
+    declared = root / "pyproject.toml"
+    if declared.is_file():
+        import tomllib  # 20 ms that most commands do not need
+
+        return str(tomllib.loads(declared.read_text(encoding="utf-8"))["project"]["version"])
+    from importlib import metadata  # 30 ms that a checkout does not need
+
+    return metadata.version("tuneyard")
+
+
 @functools.cache  # a process that runs for hours keeps the commit that it started with
 def version(root: Path = ROOT) -> Mapping[str, str]:
     """`{"version": "0.1.0", "commit": "<40 hex digits>"}` of a checkout.
 
     Without a commit if it is no repository, or git is missing.
     """
-    declared = root / "pyproject.toml"
-    if declared.is_file():
-        import tomllib  # 20 ms that most commands do not need
-
-        release = str(tomllib.loads(declared.read_text(encoding="utf-8"))["project"]["version"])
-    else:  # installed
-        from importlib import metadata  # 30 ms that a checkout does not need
-
-        release = metadata.version("tuneyard")
-    facts = {"version": release}
+    facts = {"version": release(root)}
     if (root / ".git").exists():  # a folder above may be a repository of other files
         command = ["git", "-C", str(root), "rev-parse", "--verify", "--quiet", "HEAD"]
         with contextlib.suppress(OSError, subprocess.CalledProcessError):

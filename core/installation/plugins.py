@@ -4,12 +4,14 @@ import contextlib
 import functools
 import importlib
 import pkgutil
+import sys
 from collections.abc import Collection, Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from tuneyard.core.errors import ContentError
-from tuneyard.core.files import JsonObject
+from tuneyard.core.files import JsonObject, files_sha256
 
 Group = Literal[
     "tuneyard.metrics",
@@ -25,12 +27,22 @@ class PluginError(ContentError):
 
 
 class Plugin(NamedTuple):
-    """An imported entry point. `package` is its distribution with the version."""
+    """An imported entry point. `package` is its distribution with the version, `module` has its code."""
 
     group: str
     name: str
     package: str
     value: Any
+    module: str = ""
+
+    def identity(self) -> dict[str, str]:
+        """Name, package with version, and hash of the code: its module, or all modules of its package."""
+        top = sys.modules[self.module.partition(".")[0]]
+        files = {Path(sys.modules[self.module].__file__ or "")}
+        if top.__file__ and hasattr(top, "__path__"):
+            files.update(Path(top.__file__).parent.rglob("*.py"))
+        code = files_sha256(sorted(filter(Path.is_file, files)))
+        return {"name": self.name, "package": self.package, "sha256": code}
 
     @contextlib.contextmanager
     def guarded(self) -> Iterator[None]:
@@ -61,7 +73,7 @@ def load(group: Group, kind: type = object, decorator: str = "") -> dict[str, Pl
     plugins: dict[str, Plugin] = {}
     for entry in metadata.entry_points(group=group):
         package = f"{entry.dist.name} {entry.dist.version}" if entry.dist else "an unknown package"
-        plugin = Plugin(group, entry.name, package, None)
+        plugin = Plugin(group, entry.name, package, None, entry.module)
         with plugin.guarded():
             plugin = plugin._replace(value=entry.load())
             if not isinstance(plugin.value, kind):
