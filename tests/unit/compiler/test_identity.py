@@ -95,9 +95,8 @@ def checkout(tmp_path_factory) -> Path:
 def hash_in(checkout: Path) -> str:
     """The hash in a process of its own: each keeps its own."""
     environment = {**os.environ, "PYTHONPATH": str(checkout)}
-    done = subprocess.run(
-        [sys.executable, "-c", HASH], cwd=checkout, env=environment, capture_output=True, text=True, check=True
-    )
+    command = [sys.executable, "-c", HASH]
+    done = subprocess.run(command, cwd=checkout, env=environment, capture_output=True, text=True, check=True)
     return done.stdout
 
 
