@@ -9,6 +9,7 @@ from string import ascii_uppercase
 from tuneyard.compiler.init.profile import MOST_VALUES, PROSE
 from tuneyard.compiler.read.scan import LOOKED_AT
 from tuneyard.compiler.read.stream import RECORD, Readable, UnreadableFileError, encoding_hint, opened, suffix
+from tuneyard.compiler.read.tables import is_header_again
 from tuneyard.compiler.spec.file import Source
 from tuneyard.core.errors import ContentError
 
@@ -19,6 +20,7 @@ ENCODINGS = (UTF_8, "gb18030", "cp1252", "cp949", "cp932", "big5", "cp1251")
 Few Western words would also be words in cp1250 or in mac-roman, so that these are not tried.
 """
 PAIRED = 0.9
+LONGEST_NAME = 40  # characters of a column's name that ends as a sentence does
 _NUMBER = re.compile(r"-?\d+(\.\d+)?")
 _SENTENCE = re.compile(r"[.?!。？！]$")
 
@@ -101,9 +103,26 @@ def _guessed_header(text: str, delimiter: str, quoted: bool) -> tuple[str, ...]:
     if width < 2 or len(rows) < 2 or rows[0] == list(map(str, range(width))):
         return ()
     columns = list(zip(*rows, strict=True))
-    if not any(map(_begins_with_a_value, columns)):
+    if _is_joined(rows) or not any(map(_begins_with_a_value, columns)):
         return ()
     return _names_by_content(columns)
+
+
+def _is_joined(rows: Sequence[Sequence[str]]) -> bool:
+    """True if the first row is a header that comes again, as in tables that were joined.
+
+    Its cells come again only with it. A row that is there twice has cells that other rows have, a number, or
+    a sentence.
+    """
+    header, *others = rows
+    repeats = sum(is_header_again(row, header) for row in others)
+    if not repeats:
+        return False
+    for number, name in enumerate(header):
+        is_sentence = len(name) > LONGEST_NAME and _SENTENCE.search(name)
+        if is_sentence or _NUMBER.fullmatch(name) or sum(row[number] == name for row in others) > repeats:
+            return False
+    return True
 
 
 def _begins_with_a_value(cells: Sequence[str]) -> bool:
@@ -114,7 +133,7 @@ def _begins_with_a_value(cells: Sequence[str]) -> bool:
     if not first:
         return False
     is_label = first in others and len(set(others)) <= MOST_VALUES
-    is_sentence = len(first) > 40 and bool(_SENTENCE.search(first))
+    is_sentence = len(first) > LONGEST_NAME and bool(_SENTENCE.search(first))
     return is_label or is_sentence
 
 

@@ -11,6 +11,7 @@ from typing import Any
 from tuneyard.compiler.problems import Problems
 from tuneyard.compiler.read import OpenFile, reader, refuse_twice
 from tuneyard.compiler.read.stream import Readable, UnreadableFileError, opened, seekable
+from tuneyard.compiler.read.tables import HEADER_AGAIN, JOINED
 from tuneyard.compiler.rows import ROW, Fields, Line, ObjectRows, Place, Prefix
 from tuneyard.core.errors import Problem, show_value
 
@@ -87,6 +88,9 @@ def _rows(sheet: Any, display_path: str, problems: Problems) -> Iterator[ObjectR
     while batch := list(islice(filled_rows, BATCH)):
         rows: dict[Line, Fields] = {}
         for number, cells in batch:
+            if ["" if cell is None else str(cell) for cell in cells] == header:
+                problems.bad_row([Problem("E010", Place(prefix, number), HEADER_AGAIN, "", JOINED)], header)
+                continue
             named = list(zip_longest(header, map(_json_value, cells)))
             unnamed = [value for name, value in named if not name and value is not None]
             if unnamed:

@@ -35,6 +35,10 @@ _UNSPOKEN = re.compile(
 )
 """What is no text of subtitles: heads and notes, the name and the times of each, markup."""
 _RULE = re.compile(r"[ \t]*-{3,}")
+MARK = "\ufeff"
+"""The byte-order mark, which is inside a file that was joined from several."""
+HEADER_AGAIN = "found the header again, expected a row"
+JOINED = "delete this line: it is the first one of a file that was joined to others"
 Cells = list[str]
 Lines = Iterator[tuple[Sequence[int], list[Cells]]]  # their numbers and fields, some hundreds at a time
 
@@ -64,7 +68,8 @@ def read_table(file: OpenFile, problems: Problems) -> Iterator[TableRows]:
                 problems.bad_file(problem)
                 return
             refuse_twice(header, f"{display_path}:1")
-        if set(map(len, rows)) != {len(header)} or text.undecoded or header in rows:
+        has_header = header in rows or any(row[0][:1] == MARK for row in rows if row)
+        if set(map(len, rows)) != {len(header)} or text.undecoded or has_header:
             lines, rows = _good(header, lines, rows, text, problems)
         columns: dict[str, Sequence[object]] = dict.fromkeys(header, ())
         if rows:
@@ -224,12 +229,23 @@ def _good(
             if len(row) > len(header):
                 fix = "put a field with the delimiter inside into quotes; a tsv needs `quoted: true`, too"
             problems.bad_row([Problem("E008", place, message, hint=fix)], row)
-        elif row == header:
-            problems.bad_row([Problem("E010", place, "found the header again, expected a row")], row)
+        elif is_header_again(row, header):
+            problems.bad_row([Problem("E010", place, HEADER_AGAIN, hint=JOINED)], row)
         else:
             kept_lines.append(line)
             kept_rows.append(row)
     return kept_lines, kept_rows
+
+
+def is_header_again(row: Sequence[str], header: Sequence[str]) -> bool:
+    """True if a row is the header, also after the byte-order mark of a file that was joined.
+
+    Quotes around its first name belong to the name for the reader of a table, since the mark is before them.
+    """
+    if not row or not row[0].startswith(MARK):
+        return list(row) == list(header)
+    first = row[0].removeprefix(MARK)
+    return [first, *row[1:]] == list(header) or [first.strip('"'), *row[1:]] == list(header)
 
 
 def _escaped(row: Cells) -> Cells:
