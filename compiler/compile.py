@@ -1,5 +1,6 @@
 """One compile: sources, registry, then read → check → filter → lint → render → write, and publish."""
 
+import shutil
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -9,8 +10,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from tuneyard.compiler.check.checker import Types
 from tuneyard.compiler.check.unused_columns import Unused
-from tuneyard.compiler.compile_file import most_kept, numbers_rows
+from tuneyard.compiler.compile_file import TypesOfParts, most_kept, numbers_rows
 from tuneyard.compiler.lint.duplicates import imbalance, warn_of_duplicates
 from tuneyard.compiler.lint.fingerprints import Fingerprints
 from tuneyard.compiler.problems import KEPT, NO_LIMIT, Problems
@@ -26,7 +28,7 @@ from tuneyard.compiler.read.inputs import (
 )
 from tuneyard.compiler.read.stream import progress_bar, stored_size
 from tuneyard.compiler.request import COUNTED, CompileReport, CompileRequest, Identity
-from tuneyard.compiler.run import Run
+from tuneyard.compiler.run import Run, TextIdsError
 from tuneyard.compiler.spec.model import PART, UNLABELLED, Spec
 from tuneyard.compiler.two_passes import write_arranged
 from tuneyard.compiler.write.entries import entries_of
@@ -168,8 +170,25 @@ def _compiled(
 ) -> CompileReport:
     """Take all rows through the steps of a compile, write the files into a folder, and report on them.
 
-    A check has no folder (None).
+    A check has no folder (None). The compile begins again if ids of a later file show that those of the files before it are text.
     """
+    types: dict[str, Types] = {}
+    while True:
+        try:
+            return _compiled_with(spec, request, inputs, folder, types)
+        except TextIdsError as error:
+            types.setdefault(error.part, {})[error.column] = "text"
+            for path in folder.iterdir() if folder else ():
+                if path.is_dir():
+                    shutil.rmtree(path)
+                else:
+                    path.unlink()
+
+
+def _compiled_with(
+    spec: Spec, request: CompileRequest, inputs: Sequence[Input], folder: Path | None, types: TypesOfParts
+) -> CompileReport:
+    """Compile once. `types` are those of ids that an earlier run has found."""
     report = CompileReport(name=spec.name, problems=request.problems_in(folder))
     for warning in (*texts_by_line(spec, inputs), *not_read(inputs)):
         report.problems.warn(warning)
@@ -181,7 +200,7 @@ def _compiled(
     ):
         if executor:
             executor.check_paths([item.path for item in inputs], [folder] if folder else [])
-        run = Run(spec, request, inputs, folder, report, moved)
+        run = Run(spec, request, inputs, folder, report, moved, types=types)
         if spec.arranged:
             write_arranged(run, executor)
         else:

@@ -5,14 +5,15 @@ A file goes through all steps by itself, in this process or in a worker, and ret
 """
 
 import contextlib
+import os
 import shutil
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from tuneyard.compiler.check.checker import Checker, Types, find_source
+from tuneyard.compiler.check.checker import Checker, LateColumnError, TextIdError, Types, find_source
 from tuneyard.compiler.check.filters import RowFilter
 from tuneyard.compiler.check.unused_columns import Unused
 from tuneyard.compiler.draw import apportioned
@@ -41,6 +42,10 @@ def most_kept(spec: Spec, part: str) -> int:
     if spec.mix and spec.of_part(part).source.hub.get("stream"):
         return rows_of_parts(spec)[part]
     return NO_LIMIT
+
+
+TypesOfParts = Mapping[str, Types]
+"""The types of columns, by part, that an earlier reading has found in later rows."""
 
 
 @dataclass
@@ -76,7 +81,9 @@ class Yielded:
         return all(self.types.get(name, kind) == kind for name, kind in alone.types.items())
 
 
-def compile_alone(settings: tuple[Spec, CompileRequest], item: Input, folder: Path | None) -> Yielded:
+def compile_alone(
+    settings: tuple[Spec, CompileRequest, TypesOfParts], item: Input, folder: Path | None
+) -> Yielded:
     """Compile a file in a worker, as if it were the first one, into its own folder, or only check it (None).
 
     It leaves the same files if it runs twice.
@@ -84,10 +91,11 @@ def compile_alone(settings: tuple[Spec, CompileRequest], item: Input, folder: Pa
     if folder:
         shutil.rmtree(folder, ignore_errors=True)  # of a worker that was lost
         folder.mkdir()
-    spec, request = settings
+    spec, request, types = settings
     with contextlib.ExitStack() as stack:
         files = [stack.enter_context(file) for file in part_files(spec.of_part(item.split), folder)]
-        return compile_file(spec, request, item, Yielded(Problems()), files, folder)
+        before = Yielded(Problems(), types=dict(types.get(item.split, {})))
+        return compile_file(spec, request, item, before, files, folder)
 
 
 def part_files(spec: Spec, folder: Path | None) -> Iterator[RecordFile]:
@@ -117,12 +125,49 @@ def compile_file(
     `before` is what the files of its split before it have yielded. Rejected rows go to a file in `folder`,
     which a check lacks.
     `moved` gets the numbers of bytes read, for a progress bar.
+
+    The file is read again if a later row shows what its earlier rows are. `TextIdError` if the files before
+    it must be, too.
     """
+    types = dict(before.types)
+    late: dict[str, str] = {}
+    marks = [file.mark() for file in files]
+    rejected = request.problems_in(folder).rejected
+    rejected_size = rejected.stat().st_size if rejected and rejected.exists() else 0
+    while True:
+        try:
+            return _compile_rows(spec, request, item, before, files, folder, moved, types, late)
+        except LateColumnError as error:
+            late |= error.sources
+        except TextIdError as error:
+            if before.types.get(error.column):
+                raise
+            types[error.column] = "text"
+        for file, mark in zip(files, marks, strict=True):
+            file.back_to(mark)
+        if rejected and rejected.exists():
+            os.truncate(rejected, rejected_size)
+
+
+def _compile_rows(
+    spec: Spec,
+    request: CompileRequest,
+    item: Input,
+    before: Yielded,
+    files: Sequence[RecordFile],
+    folder: Path | None,
+    moved: Moved | None,
+    types: Types,
+    late: Mapping[str, str],
+) -> Yielded:
+    """Read a file once. `types` and `late` are what is known of its ids and of its later rows."""
     most_rows, most_written = request.limit or NO_LIMIT, most_kept(spec, item.split)
     spec = spec.of_part(item.split)
     problems = request.problems_in(folder)
-    result = Yielded(problems, types=dict(before.types))
-    checker = Checker(spec, item.display_path, problems, result.unused, result.types, before.counts.read)
+    result = Yielded(problems, types=dict(types))
+    checker = Checker(
+        spec, item.display_path, problems, result.unused, result.types, before.counts.read, late
+    )
     row_filter = None if spec.filter == Filter() else RowFilter(spec, result.counts)
     lint = Lint(spec, problems)
     outputs = [(Renderer(spec, output), file) for output, file in zip(spec.outputs, files, strict=True)]
@@ -146,7 +191,7 @@ def compile_file(
                 result.counts.kept += len(batch)
                 for name in judged:
                     result.values[name].update(batch.columns[name])
-                lint.see(result.fingerprints, batch, "idx" in checker.sources)
+                lint.see(result.fingerprints, batch, "idx" in checker.known)
                 for renderer, file in outputs:
                     file.add(*renderer.block(batch, file.between))
         kept = before.counts.kept + result.counts.kept

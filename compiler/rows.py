@@ -5,7 +5,7 @@ values are text cells (csv, tsv), so that "7" may mean 7.
 """
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from operator import itemgetter
 from typing import Any, NamedTuple, Self, TypeGuard
 
@@ -100,10 +100,13 @@ class ObjectRows(_Addressed):
 
     rows: list[Fields]
     typed: bool = True
+    _names: list[str] = field(default_factory=list, init=False, repr=False, compare=False)
 
     def names(self) -> list[str]:
         """The keys of all rows, those of the first one first."""
-        return [*self.rows[0], *sorted(set().union(*self.rows).difference(self.rows[0]))]
+        if not self._names:
+            self._names = [*self.rows[0], *sorted(set().union(*self.rows).difference(self.rows[0]))]
+        return self._names
 
     def column(self, name: str) -> list[object]:
         """The values of a field (`a.0.b` walks inwards), `MISSING` where it is not there."""

@@ -7,7 +7,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tuneyard.compiler.compile_file import Yielded, compile_alone, compile_file, most_kept, part_files
+from tuneyard.compiler.check.checker import TextIdError
+from tuneyard.compiler.compile_file import (
+    TypesOfParts,
+    Yielded,
+    compile_alone,
+    compile_file,
+    most_kept,
+    part_files,
+)
 from tuneyard.compiler.lint.fingerprints import Fingerprints
 from tuneyard.compiler.lint.matching import numbered
 from tuneyard.compiler.problems import NO_LIMIT, Problems
@@ -24,6 +32,15 @@ from tuneyard.core.files import Moved, sha256
 AHEAD = 2  # files for each worker that it reads, or whose results wait for an earlier one
 
 
+class TextIdsError(Exception):
+    """The ids of a `column` are text in a later file of a `part`: the compile begins again, with text."""
+
+    def __init__(self, part: str, column: str) -> None:
+        super().__init__(part, column)
+        self.part = part
+        self.column = column
+
+
 @dataclass
 class Run:
     """One compile: its inputs, its written files, and the `report` of all files so far.
@@ -34,6 +51,7 @@ class Run:
     - `drawn`: what became of the rows of the files of all splits.
     - `results`: what workers make of the files, None if this process compiles them.
     - `moved`: moves the bar, None without a terminal.
+    - `types`: what an earlier run has found of the ids of each part (`TextIdsError`).
     """
 
     spec: Spec
@@ -46,6 +64,7 @@ class Run:
     fingerprints: dict[str, Fingerprints] = field(default_factory=dict)
     drawn: "dict[str, array[int]]" = field(default_factory=dict)
     results: Iterator[WorkResult] | None = None
+    types: TypesOfParts = field(default_factory=dict)
 
     def inputs_of(self, part: str) -> list[tuple[int, Input]]:
         """The numbered source files of a part, in their order."""
@@ -66,7 +85,7 @@ class Run:
             for part in parts
             for number, item in self.inputs_of(part)
         ]
-        settings = (self.spec, self.request)
+        settings = (self.spec, self.request, self.types)
         results = executor.map(items, common=settings, ahead=AHEAD * executor.workers)
         self.results = results
         with contextlib.closing(results):
@@ -74,13 +93,18 @@ class Run:
 
     def read_part(self, part: str, fingerprints: Fingerprints, files: Sequence[RecordFile]) -> None:
         """Compile the files of a part. `fingerprints` get the fingerprints of its rows."""
-        report, whole = self.report, Yielded(Problems(self.request.most_problems), fingerprints=fingerprints)
+        report = self.report
+        whole = Yielded(Problems(self.request.most_problems), fingerprints=fingerprints)
+        whole.types |= self.types.get(part, {})
         most_rows, most_written = self.request.limit or NO_LIMIT, most_kept(self.spec, part)
         inputs = self.inputs_of(part)
         for number, item in inputs:
             if whole.readable >= most_rows or whole.counts.kept >= most_written:
                 break
-            whole.add(self._compiled(number, item, whole, files))
+            try:
+                whole.add(self._compiled(number, item, whole, files))
+            except TextIdError as error:
+                raise TextIdsError(part, error.column) from error
         report.problems.add(whole.problems)
         report.unused.add_rows(whole.unused)
         report.add(whole.counts)

@@ -1,7 +1,7 @@
 """Rows become checked columns: JSON Schema on every value, labels mapped, bad rows reported."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
 from itertools import chain
 from types import NoneType
@@ -17,9 +17,10 @@ from tuneyard.compiler.kinds.turn_forms import SYSTEM
 from tuneyard.compiler.kinds.turns import unread_keys
 from tuneyard.compiler.problems import Problems, some_of
 from tuneyard.compiler.read.forms import form_names
-from tuneyard.compiler.rows import MISSING, Batch, Fields, Place, Rows
+from tuneyard.compiler.rows import MISSING, Batch, Fields, ObjectRows, Place, Rows, TableRows
 from tuneyard.compiler.spec.column_meanings import other_kind
 from tuneyard.compiler.spec.model import ROW_NUMBER, UNLABELLED, Spec
+from tuneyard.core.datasets import filled
 from tuneyard.core.documents.schema_errors import violations
 from tuneyard.core.errors import Problem, nearest, show_value
 from tuneyard.core.records.calls import WrongValueError
@@ -31,21 +32,54 @@ _TYPES |= {list: "a list", dict: "an object", str: "text"}
 _nearest = lru_cache(1000)(nearest)  # a wrong label often stands in every row, and looking takes 70 µs
 
 
+NO_SOURCES: Mapping[str, str] = {}
+
+
+class LateColumnError(Exception):
+    """Later rows have `sources`, columns that decide what the earlier rows are that lack them.
+
+    The file is read again: a row without a column is wrong if another row has it, and right if none has it.
+    """
+
+    def __init__(self, sources: Mapping[str, str]) -> None:
+        super().__init__(sources)
+        self.sources = sources
+
+
+class TextIdError(Exception):
+    """An id is text, and the ids before it were numbers. They are read again, as text."""
+
+    def __init__(self, column: str) -> None:
+        super().__init__(column)
+        self.column = column
+
+
 class Checker:
     """Checks the rows of one file against a spec, and counts bad rows and rows without a label."""
 
     def __init__(
-        self, spec: Spec, display_path: str, problems: Problems, unused: Unused, types: Types, start: int = 0
+        self,
+        spec: Spec,
+        display_path: str,
+        problems: Problems,
+        unused: Unused,
+        types: Types,
+        start: int = 0,
+        late: Mapping[str, str] = NO_SOURCES,
     ) -> None:
         """`types` are the types of kept columns in earlier rows, also of other files of the split.
 
-        `start` is the number of the first row (from 0).
+        `start` is the number of the first row (from 0). `late` are the source columns, by target column, that
+        only later rows of the file have (`LateColumnError`).
         """
         self.spec, self.display_path, self.problems, self.unused = spec, display_path, problems, unused
         self.fallback_columns = fallback_columns(spec)
         self.lost_in = spec.lost_in
         self.mapped = {*spec.used, *self.lost_in}
         self.sources: dict[str, str] = {}
+        self.known = dict(late)
+        self.absent: set[str] = set()
+        self.rows_by_source: dict[str, Counter[str]] = {column.name: Counter() for column in spec.columns}
         self.lookup = label_keys(spec)
         raw_labels = chain.from_iterable(spec.labels.values())
         self.raw_labels = tuple(dict.fromkeys(map(written_value, raw_labels)))
@@ -65,14 +99,34 @@ class Checker:
         self.failed = False
 
     def check(self, rows: Rows) -> Batch | None:
-        """Validate a batch, and return its good rows as columns. None if a required column is missing."""
-        if not self._resolve(rows):
+        """Validate a batch, and return its good rows as columns. None if a required column is missing.
+
+        Rows that take a column from other names are checked apart, and come back in their order.
+        `LateColumnError` if earlier rows must be checked again, with a column that they lack.
+        """
+        groups = self._groups(rows)
+        if self.failed:
             return None
+        if len(groups) == 1:
+            ((sources, numbers),) = groups
+            batch = self._check_group(rows, sources, numbers)
+        else:
+            batch = together(
+                rows,
+                [self._check_group(taken(rows, numbers), sources, numbers) for sources, numbers in groups],
+            )
+        self.number += len(rows.lines)
+        return batch
+
+    def _check_group(self, rows: Rows, sources: Mapping[str, str], numbers: Sequence[int]) -> Batch:
+        """Validate rows with the same source columns. `numbers` are those of the rows in their batch."""
+        self.sources.clear()
+        self.sources.update(sources)
         mapped_sources = {source for name, source in self.sources.items() if name in self.mapped}
         mapped_sources.update(self.spec.source.turns.values())
         self.unused.note(self.spec, rows, mapped_sources)
         self.unused.note_lost(self.spec, rows, self.sources, self.lost_in)
-        columns = {reader.column.name: self._values(reader, rows) for reader in self.readers}
+        columns = {reader.column.name: self._values(reader, rows, numbers) for reader in self.readers}
         self._count_inside_turns(columns)
         batch = Batch(rows.prefix, rows.lines, columns)
         wrong = {name: self._wrong(name, values) for name, values in columns.items()}
@@ -81,7 +135,6 @@ class Checker:
             wrong[name] = [row for row in wrong[name] if values[row] != "" or not other_values[row]]
         if any(wrong.values()):
             batch = batch.keep(self._sort_out(rows, columns, wrong))
-        self.number += len(rows.lines)
         for reader in self.readers:
             batch = self._shape(reader, batch, rows)
         for reader in self.readers:
@@ -107,11 +160,19 @@ class Checker:
         """
         used = []
         missing = []
+        mixed = []
         for column in self.spec.columns:
             if len(column.names) == 1 or column.kind.is_id:
                 continue
-            source = self.sources.get(column.name)
-            if source is None:
+            counts = self.rows_by_source[column.name]
+            source = max(counts, key=lambda name: bool(counts[name]), default=None)
+            if len(+counts) > 1:
+                of_all = f"of {counts.total()}"
+                columns = [
+                    f"column {show_value(name)} ({number} {of_all})" for name, number in (+counts).items()
+                ]
+                mixed.append(f"using {' and '.join(columns)} as {column.name}")
+            elif source is None:
                 if self.spec.is_generic and column.name != SYSTEM:
                     missing.append(column.name)
             elif self.spec.is_generic or source not in (column.name, column.names[0]):
@@ -122,6 +183,7 @@ class Checker:
             if missing:
                 line += f", no column for {', '.join(missing)}"
             lines.append(line)
+        lines += mixed
         for reader in self.readers:
             lines += reader.notes()
         return [f"{self.display_path}: {line}" for line in dict.fromkeys(lines)]
@@ -175,23 +237,87 @@ class Checker:
             batch.columns[name] = [row[name] for row in changed]
         return batch
 
-    def _resolve(self, rows: Rows) -> bool:
-        """Find source columns for the target columns that have none. False if a required one is missing."""
-        if self.failed:
-            return False
-        absent = [column for column in self.spec.columns if column.name not in self.sources]
-        names = rows.names() if absent else []
+    def _groups(self, rows: Rows) -> list[tuple[Mapping[str, str], Sequence[int]]]:
+        """The numbers of the rows that have the same source columns, with these by target column.
+
+        Records the error (E101) for a required column that the batch lacks, and the file before it.
+        """
+        names = rows.names()
+        sources: dict[str, str] = {}
+        sources_of_rows: dict[str, list[str | None]] = {}
         missing = []
-        for column in absent:
-            source = find_source(column, names, rows)
-            if source is not None:
-                self.sources[column.name] = source
-            elif column.required and not column.kind.is_label:
-                missing.append(column)
-        if missing:
+        for column in self.spec.columns:
+            found = sources_in(column, names, rows)
+            if found:
+                chosen = self._chosen(column, found, rows)
+                if isinstance(chosen, str):
+                    sources[column.name] = chosen
+                else:
+                    sources_of_rows[column.name] = chosen
+            elif column.required or column.kind.is_id:
+                if column.name in self.known:
+                    sources[column.name] = self.known[column.name]
+                    continue
+                self.absent.add(column.name)
+                if column.required and not column.kind.is_label:
+                    missing.append(column)
+        late = {name: source for name, source in self.known.items() if name in self.absent}
+        if late:
+            raise LateColumnError(late)
+        if missing and not self.failed:
             self.failed = True
             self.problems.bad_file(self._missing_columns(missing, names, rows))
-        return not self.failed
+        if not sources_of_rows:
+            return [(sources, range(len(rows.lines)))]
+        groups: dict[tuple[str | None, ...], list[int]] = {}
+        for number, each in enumerate(zip(*sources_of_rows.values(), strict=True)):
+            groups.setdefault(each, []).append(number)
+        return [
+            (
+                sources
+                | {name: source for name, source in zip(sources_of_rows, each, strict=True) if source},
+                numbers,
+            )
+            for each, numbers in groups.items()
+        ]
+
+    def _chosen(self, column: Column, found: Sequence[str], rows: Rows) -> str | list[str | None]:
+        """The source of a column in all rows of a batch, or in each: the first that a row fills.
+
+        A row that fills none takes the first that it has. Next to turns a row may have none.
+        """
+        self.known.setdefault(column.name, found[0])
+        counts = self.rows_by_source[column.name]
+        if len(found) == 1:
+            source = found[0]
+            values = rows.column(source)
+            count = len(values)
+            if not column.required and len(column.names) > 1:
+                count = sum(map(_is_filled, values))
+            counts[source] += count
+            if column.kind.joins_turns and any(value is MISSING for value in values):
+                return [None if value is MISSING else source for value in values]
+            return source
+        values_of_sources = [rows.column(source) for source in found]
+        if _all_are_filled(values_of_sources[0]):
+            counts[found[0]] += len(rows.lines)
+            return found[0]
+        chosen: list[str | None] = []
+        for values_of_row in zip(*values_of_sources, strict=True):
+            source = next(
+                (source for source, value in zip(found, values_of_row, strict=True) if _is_filled(value)), ""
+            )
+            if source:
+                counts[source] += 1
+            else:
+                present = zip(found, values_of_row, strict=True)
+                source = next((source for source, value in present if value is not MISSING), found[0])
+                counts[source] += 0
+            chosen.append(source)
+        first = chosen[0]
+        if first is not None and chosen.count(first) == len(chosen):
+            return first
+        return chosen
 
     def _missing_columns(self, columns: list[Column], names: list[str], rows: Rows) -> Problem:
         """E101 for required columns that the file lacks."""
@@ -213,11 +339,11 @@ class Checker:
         field = ", ".join(column.name for column in columns)
         return Problem("E101", Place(rows.prefix, line), message, field, fix)
 
-    def _values(self, reader: ColumnReader, rows: Rows) -> Values:
+    def _values(self, reader: ColumnReader, rows: Rows, numbers: Sequence[int]) -> Values:
         column = reader.column
         source = self.sources.get(column.name)
         if source is None and column.default == ROW_NUMBER:
-            return list(range(self.number, self.number + len(rows.lines)))
+            return [self.number + number for number in numbers]
         if source is None:
             default = "" if column.default is None else column.default
             return [default] * len(rows.lines)
@@ -252,12 +378,32 @@ class Checker:
             if not _holds(is_valid, value) or isinstance(value, refused_types)
         ]
 
+    def _ids_of_one_type(self, batch: Batch) -> None:
+        """Write the ids of a split as numbers if all are numbers, otherwise all as text.
+
+        `TextIdError` if earlier ids were written as numbers.
+        """
+        for column in self.spec.columns:
+            values = batch.columns[column.name]
+            if not column.kind.is_id or not values:
+                continue
+            before = self.types.get(column.name)
+            if before != _TYPES[str] and set(map(type, values)) == {int}:
+                self.types[column.name] = _TYPES[int]
+                continue
+            if before == _TYPES[int]:
+                raise TextIdError(column.name)
+            self.types[column.name] = _TYPES[str]
+            batch.columns[column.name] = list(map(str, values))
+
     def of_one_type(self, batch: Batch, rows: Rows) -> Batch:
         """Refuse rows with a kept value of another type than before: a dataset's column has one type.
 
-        The type of a column is that of its first row that nothing else refuses or drops.
+        The type of a column is that of its first row that nothing else refuses or drops. Ids are numbers only
+        if all are.
         """
-        names = [name for name in batch.columns if name in self.kept]
+        self._ids_of_one_type(batch)
+        names = [name for name in batch.columns if name in self.kept and not self.kinds[name].is_id]
         types_of_rows = list(zip(*(map(type, batch.columns[name]) for name in names), strict=True))
         changed = {}
         for types in dict.fromkeys(types_of_rows):
@@ -348,16 +494,75 @@ class Checker:
         return batch.keep(kept)
 
 
-def find_source(column: Column, names: list[str], rows: Rows) -> str | None:
-    """The source column of a target column: by its exact names, or in any case. None if there is none."""
-    for name in column.names:
-        if name in names or ("." in name and any(value is not MISSING for value in rows.column(name))):
-            return name
+def sources_in(column: Column, names: Sequence[str], rows: Rows) -> list[str]:
+    """The source columns of a target column in rows, in the order of its names. Exact names come first.
+
+    `names` are those of the rows.
+    """
+    sources = [name for name in column.names if name in names or _is_inside(name, names, rows)]
+    if len(sources) == len(column.names):
+        return sources
     name_by_lower_case = {name.lower(): name for name in reversed(names)}
     for name in column.names:
-        if name.lower() in name_by_lower_case:
-            return name_by_lower_case[name.lower()]
-    return None
+        other = name_by_lower_case.get(name.lower())
+        if other is not None and other not in sources:
+            sources.append(other)
+    return sources
+
+
+def find_source(column: Column, names: Sequence[str], rows: Rows) -> str | None:
+    """The source column that rows fill, otherwise one that they have. None if they have none."""
+    sources = sources_in(column, names, rows)
+    for source in sources:
+        if any(map(_is_filled, rows.column(source))):
+            return source
+    return sources[0] if sources else None
+
+
+def _is_inside(path: str, names: Sequence[str], rows: Rows) -> bool:
+    """True if a row has a value under a path that leads into a column (`answers.text`)."""
+    head, point, _ = path.partition(".")
+    return bool(point) and head in names and any(value is not MISSING for value in rows.column(path))
+
+
+def _is_filled(value: object) -> bool:
+    """True for a value that a row fills: it is neither null nor blank nor empty."""
+    if value is MISSING:
+        return False
+    if isinstance(value, str):
+        return bool(value) and not value.isspace()
+    return bool(filled((value,)))
+
+
+def _all_are_filled(values: Values) -> bool:
+    """True if `_is_filled` is for each value. Texts and numbers are asked in one call each."""
+    types = set(map(type, values))
+    if types <= {int, float, bool}:
+        return True
+    if types == {str}:
+        return all(map(str.strip, values))  # type: ignore[arg-type]  # they are texts
+    return all(map(_is_filled, values))
+
+
+def taken(rows: Rows, numbers: Sequence[int]) -> Rows:
+    """The rows with these numbers."""
+    lines = [rows.lines[number] for number in numbers]
+    if isinstance(rows, ObjectRows):
+        return ObjectRows(rows.prefix, lines, [rows.rows[number] for number in numbers], rows.typed)
+    columns = {name: [values[number] for number in numbers] for name, values in rows.columns.items()}
+    return TableRows(rows.prefix, lines, columns, rows.typed)
+
+
+def together(rows: Rows, batches: Sequence[Batch]) -> Batch:
+    """Batches of rows as one, in the order of the rows."""
+    number_of_line = {line: number for number, line in enumerate(rows.lines)}
+    lines = list(chain.from_iterable(batch.lines for batch in batches))
+    columns = {
+        name: list(chain.from_iterable(batch.columns[name] for batch in batches))
+        for name in batches[0].columns
+    }
+    order = sorted(range(len(lines)), key=lambda position: number_of_line[lines[position]])
+    return Batch(rows.prefix, lines, columns).keep(order)
 
 
 def _holds(valid: Validator, value: object) -> bool:

@@ -1,17 +1,18 @@
 """A kept row on its way: raw → checked columns → records → with a template, the text the model sees."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
-from tuneyard.compiler.check.checker import Checker
+from tuneyard.compiler.check.checker import Checker, LateColumnError, TextIdError, Types
 from tuneyard.compiler.check.filters import RowFilter
 from tuneyard.compiler.check.unused_columns import Unused
 from tuneyard.compiler.commands.dataset_reader import raw_text, single_records
 from tuneyard.compiler.problems import Problems
 from tuneyard.compiler.read import read
-from tuneyard.compiler.read.inputs import find_inputs, with_rivals
+from tuneyard.compiler.read.inputs import Input, find_inputs, with_rivals
 from tuneyard.compiler.request import Counts
 from tuneyard.compiler.rows import Batch
 from tuneyard.compiler.spec.model import Spec
@@ -87,17 +88,42 @@ def kept_rows(spec: Spec, sources: Sequence[str]) -> Iterator[KeptRow]:
     inputs = find_inputs(spec, sources)
     spec = with_rivals(spec, inputs)
     for item in inputs:
-        part = spec.of_part(item.split)
-        split = spec.splits[0] if spec.mix or spec.split else item.split
-        checker = Checker(part, item.display_path, problems, Unused(), {})
-        for rows in read(item.path, item.display_path, part.source, problems, item.split, names=item.names):
-            batch = checker.check(rows)
-            if batch is None:
-                raise ProblemsError(problems.errors, spec.name)
-            batch = checker.of_one_type(RowFilter(part, Counts()).kept(batch), rows)
-            lines = list(rows.lines)
-            for number in range(len(batch)):
-                row = batch.keep([number])
-                yield KeptRow(part, split, rows.row(lines.index(row.lines[0])), row)
+        types: Types = {}
+        late: dict[str, str] = {}
+        shown = 0
+        while True:  # again if a later row shows what the earlier ones are
+            problems_of_file = Problems()
+            try:
+                for row in islice(
+                    _kept_rows_of(spec, item, problems_of_file, dict(types), late), shown, None
+                ):
+                    shown += 1
+                    yield row
+                break
+            except LateColumnError as error:
+                late |= error.sources
+            except TextIdError as error:
+                types[error.column] = "text"
+        if problems_of_file.fatal:
+            raise ProblemsError(problems_of_file.errors, spec.name)
+        problems.add(problems_of_file)
     if problems.errors:
         raise ProblemsError(problems.errors, spec.name)
+
+
+def _kept_rows_of(
+    spec: Spec, item: Input, problems: Problems, types: Types, late: Mapping[str, str]
+) -> Iterator[KeptRow]:
+    """Yield the kept rows of a file, read once. `types` and `late` are those of a `Checker`."""
+    part = spec.of_part(item.split)
+    split = spec.splits[0] if spec.mix or spec.split else item.split
+    checker = Checker(part, item.display_path, problems, Unused(), types, late=late)
+    for rows in read(item.path, item.display_path, part.source, problems, item.split, names=item.names):
+        batch = checker.check(rows)
+        if batch is None:  # a later row may have the column
+            continue
+        batch = checker.of_one_type(RowFilter(part, Counts()).kept(batch), rows)
+        lines = list(rows.lines)
+        for number in range(len(batch)):
+            row = batch.keep([number])
+            yield KeptRow(part, split, rows.row(lines.index(row.lines[0])), row)

@@ -76,8 +76,7 @@ class VerdictError(PairError):
         first, second = names
         super().__init__(
             column,
-            f"found the verdict {show_value(value)}, expected {first} or {second}, their last letter or "
-            "number, or tie",
+            f"found {show_value(value)}, expected {first} or {second}, their last letter or number, or tie",
         )
         self.fix = (
             "say in the spec what each verdict means, as in `source: {form: preference, verdict: {first: "

@@ -8,13 +8,22 @@ from contextlib import ExitStack
 from itertools import accumulate
 from os import pread
 from pathlib import Path
-from typing import BinaryIO, Self
+from typing import BinaryIO, NamedTuple, Self
 
 from tuneyard.core.files import named
 
 COPIED = 1 << 20  # bytes at a time
 BLOCK = 1000  # rows that are copied at a time
 LINE = b"\n"
+
+
+class Mark(NamedTuple):
+    """How much of a file and of its keys is written, its number of records, and their hash."""
+
+    size: int
+    keys_size: int
+    records: int
+    digest: "hashlib._Hash"
 
 
 class RecordFile:
@@ -97,6 +106,22 @@ class RecordFile:
                 keys = array("Q", map(keys_of_lines.__getitem__, rows)) if keys_of_lines else None
                 self.add(self.between.join([*lines, b""]), keys)
 
+    def mark(self) -> Mark:
+        """What is written so far, to go `back_to`."""
+        keys_size = self._keys_file.tell() if self._keys_file else 0
+        return Mark(self._file.tell(), keys_size, self.records, self._digest.copy())
+
+    def back_to(self, mark: Mark) -> None:
+        """Take back all that was written after a mark."""
+        with named(self.path):
+            self._file.seek(mark.size)
+            self._file.truncate()
+            if self._keys_file is not None:
+                self._keys_file.seek(mark.keys_size)
+                self._keys_file.truncate()
+        self.records = mark.records
+        self._digest = mark.digest.copy()
+
     def delete(self) -> None:
         """Delete the file and its keys."""
         self.path.unlink()
@@ -129,6 +154,14 @@ class CountedRecords(RecordFile):
     def add_rows(self, _source: RecordFile, order: Sequence[int]) -> None:
         """Count the rows of an earlier pass."""
         self.records += len(order)
+
+    def mark(self) -> Mark:
+        """The records that are counted so far."""
+        return Mark(0, 0, self.records, self._digest)
+
+    def back_to(self, mark: Mark) -> None:
+        """Count from a mark again."""
+        self.records = mark.records
 
     def delete(self) -> None:
         """Nothing was written."""

@@ -5,7 +5,7 @@ import random
 
 import pytest
 
-from tests.messages import printed, raises
+from tests.messages import raises
 from tests.unit.compiler.conftest import ROWS, as_csv, as_parquet, json_lines
 from tuneyard.compiler.compile import check_spec
 from tuneyard.compiler.init.propose import propose
@@ -122,28 +122,6 @@ def test_ids_of_a_table_are_numbers_where_all_fit_json_and_texts_otherwise(bench
     bench.compile(spec(bench), bench.write(name, cells))
     fits = -(2**63) <= number < 2**64
     assert bench.values("t.jsonl", "idx") == ([1, number] if fits else ["1", str(number)])
-
-
-LATE = "write all of them as text"
-LATE_IN_A_TABLE = "in a spec, `is: extra` keeps all of them as text"
-
-
-@pytest.mark.parametrize(("name", "fix"), [("t.csv", LATE_IN_A_TABLE), ("t.jsonl", LATE)])
-def test_ids_that_change_from_numbers_to_texts_would_break_the_dataset(bench, name, fix):
-    rows = [{"q": f"x{n}", "a": "y", "idx": n if n < 9000 else f"A{n}"} for n in range(9002)]
-    file = bench.write(name, as_csv(rows)) if name == "t.csv" else bench.rows(name, rows)
-    errors = bench.compile(spec(bench), file).problems.errors
-    assert len(errors) == 2
-    assert fix in errors[0].line()
-    printed(errors[0].line(), name, '"A9000"')
-
-
-def test_the_type_of_ids_holds_over_all_files_of_a_split(bench):
-    cells = [bench.write(f"{n}.csv", f"q,a,idx\nx{n},y,{idx}\n") for n, idx in enumerate(["A1", "2"])]
-    bench.compile(spec(bench), *cells)
-    assert bench.values("t.jsonl", "idx") == ["A1", "2"]
-    report = bench.compile(spec(bench), *reversed(cells))
-    assert bench.codes(report) == [("E105", "0.csv:2")]
 
 
 @pytest.mark.parametrize("number", ["18446744073709551616", '[1, {"k": -99999999999999999999}]', "1e22"])
