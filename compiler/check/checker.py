@@ -549,7 +549,9 @@ def taken(rows: Rows, numbers: Sequence[int]) -> Rows:
     lines = [rows.lines[number] for number in numbers]
     if isinstance(rows, ObjectRows):
         return ObjectRows(rows.prefix, lines, [rows.rows[number] for number in numbers], rows.typed)
-    columns = {name: [values[number] for number in numbers] for name, values in rows.columns.items()}
+    columns: dict[str, Sequence[object]] = {}
+    for name, values in rows.columns.items():
+        columns[name] = [values[number] for number in numbers]
     return TableRows(rows.prefix, lines, columns, rows.typed)
 
 
