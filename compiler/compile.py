@@ -170,7 +170,8 @@ def _compiled(
 ) -> CompileReport:
     """Take all rows through the steps of a compile, write the files into a folder, and report on them.
 
-    A check has no folder (None). The compile begins again if ids of a later file show that those of the files before it are text.
+    A check has no folder (None). The compile begins again if ids of a later file show that those of the files
+    before it are text.
     """
     types: dict[str, Types] = {}
     while True:
