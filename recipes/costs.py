@@ -10,10 +10,11 @@ import math
 import shutil
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple
 
-from tuneyard.core.errors import Problem, counted
-from tuneyard.core.files import existing
+from tuneyard.core.errors import ContentError, Problem, counted
+from tuneyard.core.files import existing, read_object
 from tuneyard.core.training.training_stage import TRAINING_STAGES, UNKNOWN_STAGE, WITHOUT_REFERENCE
 from tuneyard.recipes.hardware import GpuModel
 from tuneyard.recipes.recipe import Recipe
@@ -90,7 +91,12 @@ class Schedule:
 def schedule_of(recipe: Recipe, rows: int, world_size: int) -> Schedule:
     """Schedule of transformers' Trainer on `rows` rows or packed blocks."""
     each = int(recipe.number("per_device_train_batch_size", 8))
-    batches = math.ceil(rows / max(1, each * world_size))
+    together = each * world_size
+    if splits_batches(recipe):
+        together = each
+    batches = math.ceil(rows / max(1, together))
+    if recipe.settings.get("dataloader_drop_last") is True:
+        batches = rows // max(1, together)
     accumulated = int(recipe.number("gradient_accumulation_steps", 1))
     steps_per_epoch = max(1, math.ceil(batches / max(1, accumulated)))
     limit = int(recipe.number("max_steps", -1))
@@ -98,9 +104,23 @@ def schedule_of(recipe: Recipe, rows: int, world_size: int) -> Schedule:
     steps = limit if limit > 0 else math.ceil(epochs * steps_per_epoch)
     warmup = recipe.number("warmup_steps", 0) or recipe.number("warmup_ratio", 0)
     warmup = math.ceil(steps * warmup) if warmup < 1 else int(warmup)
-    batch = each * accumulated * world_size
+    batch = together * accumulated
     unit = "packed block" if packs(recipe) else "row"
     return Schedule(rows, world_size, batch, accumulated, steps_per_epoch, steps, warmup, unit)
+
+
+def splits_batches(recipe: Recipe) -> bool:
+    """True if all processes share a batch of `per_device_train_batch_size` (accelerate's `split_batches`).
+
+    `accelerator_config` is an object, or the path of a JSON file.
+    """
+    config = recipe.settings.get("accelerator_config")
+    if isinstance(config, str):
+        try:
+            config = read_object(Path(config))
+        except (ContentError, OSError):
+            return False
+    return isinstance(config, dict) and config.get("split_batches") is True
 
 
 def packs(recipe: Recipe) -> bool:
@@ -181,6 +201,11 @@ def schedule_problems(recipe: Recipe, schedule: Schedule) -> Iterator[Problem]:
         share = limit / schedule.steps_per_epoch
         message = f"ends the training after {share:.2g} of num_train_epochs: {epochs:g} epochs"
         yield recipe.problem("N330", "max_steps", message)
+    each, processes = int(recipe.number("per_device_train_batch_size", 8)), schedule.world_size
+    if splits_batches(recipe) and each % processes:
+        message = f"{each} cannot be split among {processes} processes (split_batches): training stops"
+        fix = f"a multiple of {processes}"
+        yield recipe.problem("E337", "per_device_train_batch_size", message, fix)
     if "warmup_ratio" in settings:
         hint = f"warmup_steps: {settings['warmup_ratio']} (a share below 1 is taken too)"
         yield recipe.problem("W333", "warmup_ratio", "is deprecated in transformers 5", hint)
@@ -465,10 +490,14 @@ def setup_of(recipe: Recipe, longest: int, ranks: int) -> Setup:
     elif compares:
         logits = LOGITS_WITH_REFERENCE
     recompute = settings.get("disable_gradient_checkpointing") is not True
+    recompute = recompute or settings.get("gradient_checkpointing") is True
     bits = int(recipe.number("quantization_bit", 16))
     needs_logits = recipe.stage not in ("pt", "sft") or any(map(settings.get, OWN_LOSSES))
+    batch = int(recipe.number("per_device_train_batch_size", 8))
+    if splits_batches(recipe):
+        batch = math.ceil(batch / ranks)
     return Setup(
-        tokens=longest * int(recipe.number("per_device_train_batch_size", 8)) * stage.sides,
+        tokens=longest * batch * stage.sides,
         full=not is_adapter,
         bits=bits,
         stage=zero_stage,

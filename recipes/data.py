@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -72,6 +73,7 @@ def read_datasets(recipe: Recipe) -> tuple[list[NamedDataset], list[Problem]]:
                 problems.extend(dataset_problems)
     problems.extend(evaluated_on_training_rows(recipe))
     problems.extend(_unmixed(recipe, datasets))
+    problems.extend(_never_drawn(recipe, datasets))
     return datasets, problems
 
 
@@ -229,6 +231,51 @@ def _unmixed(recipe: Recipe, datasets: Sequence[NamedDataset]) -> Iterator[Probl
         return
     message = "streaming trains one dataset after the other; only the rows in its buffer are mixed"
     yield recipe.problem("W329", "dataset", message, "mix_strategy: interleave_under")
+
+
+def _never_drawn(recipe: Recipe, datasets: Sequence[NamedDataset]) -> Iterator[Problem]:
+    """N329 for the rows that `interleave_under` leaves out: it ends with the first dataset that is used up.
+
+    With `interleave_probs` it draws the datasets at random, so that the numbers are about these.
+    """
+    key, limit = "mix_strategy", recipe.number("max_samples", math.inf)
+    counts = {
+        dataset.name: min(dataset.rows, limit)
+        for dataset in datasets
+        if dataset.key == "dataset" and dataset.rows is not None
+    }
+    names = list(dict.fromkeys(recipe.names("dataset")))
+    if recipe.settings.get(key) != "interleave_under" or len(names) < 2 or counts.keys() != set(names):
+        return
+    shares, about = [1.0] * len(names), ""
+    if recipe.settings.get("interleave_probs"):
+        shares, about = _draw_shares(recipe, len(names)), "about "
+    draws = [(counts[name] / share, name) for name, share in zip(names, shares, strict=False) if share]
+    if not draws:  # E350 reports probabilities that cannot be used
+        return
+    end, first = min(draws)
+    for name, share in zip(names, shares, strict=True):
+        left_out = int(counts[name] - math.floor(end * share + 1e-9))
+        if left_out > 0 and name != first:
+            message = (
+                f"interleave_under ends with the {int(counts[first])} rows of {first}: {about}{left_out} of "
+                f"{int(counts[name])} rows of {name} are never trained"
+            )
+            yield recipe.problem("N329", key, message, "mix_strategy: concat trains every row once")
+
+
+def _draw_shares(recipe: Recipe, datasets: int) -> list[float]:
+    """The probabilities of `interleave_probs`, [] if they are none for so many datasets."""
+    shares = []
+    for text in recipe.names("interleave_probs"):
+        try:
+            share = float(text)
+        except ValueError:
+            return []
+        shares.append(share)
+    is_usable = len(shares) == datasets and all(0 <= share <= 1 for share in shares)
+    is_usable = is_usable and math.isclose(sum(shares), 1)
+    return shares if is_usable else []
 
 
 def evaluated_on_training_rows(recipe: Recipe) -> Iterator[Problem]:

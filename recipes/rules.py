@@ -2,7 +2,6 @@
 
 What the trainer stops at or ignores was read in LLaMA-Factory 0.9.5 and transformers 5.6."""
 
-import contextlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.util import find_spec
@@ -75,16 +74,32 @@ DEEPSPEED_VALUES: dict[tuple[str, ...], tuple[str, object]] = {
     ("optimizer", "params", "lr"): ("learning_rate", 5e-5),
     ("optimizer", "params", "eps"): ("adam_epsilon", 1e-8),
     ("optimizer", "params", "weight_decay"): ("weight_decay", 0.0),
+    ("scheduler", "params", "warmup_max_lr"): ("learning_rate", 5e-5),
     ("fp16", "enabled"): ("fp16", False),
     ("bf16", "enabled"): ("bf16", False),
 }
+# Schedulers of a DeepSpeed file, and the values of lr_scheduler_type that mean the same.
+DEEPSPEED_SCHEDULERS = {
+    "WarmupLR": ("constant_with_warmup",),
+    "WarmupDecayLR": ("linear",),
+    "WarmupCosineLR": ("cosine",),
+}
+# Its optimizers, and the values of optim that mean the same.
+ADAMW = ("adamw_torch", "adamw_torch_fused", "adamw_hf", "adamw_apex_fused")
+DEEPSPEED_OPTIMIZERS = {"Adam": ADAMW, "AdamW": ADAMW, "Lion": ("lion_32bit",), "SGD": ("sgd",)}
+# The section of a DeepSpeed file, the setting that it replaces, the default, and what means the same.
+DEEPSPEED_SECTIONS: tuple[tuple[str, str, str, Mapping[str, tuple[str, ...]]], ...] = (
+    ("optimizer", "optim", "adamw_torch", DEEPSPEED_OPTIMIZERS),
+    ("scheduler", "lr_scheduler_type", "linear", DEEPSPEED_SCHEDULERS),
+)
 
 
 def problems_of(recipe: Recipe, machine: Machine) -> list[Problem]:
     """Every problem of a recipe's settings on a machine."""
     rules = [
         setting_problems, _missing, _model, _evaluation, _packages, _deepspeed, _paths, _output_dir, _weights,
-        _best, learning_rate, packing, ppo, value_head, _stops, _deepspeed_values, _tokens, _no_effect,
+        _best, learning_rate, packing, ppo, value_head, _stops, _deepspeed_values, _deepspeed_replaces,
+        _tokens, _no_effect,
     ]  # fmt: skip
     problems: list[Problem] = []
     for rule in rules:
@@ -443,21 +458,69 @@ def _stops(recipe: Recipe) -> Iterator[Problem]:
 
 def _deepspeed_values(recipe: Recipe) -> Iterator[Problem]:
     """Refuse numbers in a DeepSpeed file that differ from the recipe's; transformers stops at them."""
-    name = recipe.settings.get("deepspeed")
-    if not isinstance(name, str) or not recipe.trains:
-        return
-    content: Mapping[str, Any] = {}
-    with contextlib.suppress(ContentError, OSError):  # E310 reports the file
-        content = read_object(Path(name))
+    name, content = _deepspeed_file(recipe)
     for path, (key, default) in DEEPSPEED_VALUES.items():
-        value: Any = content
-        for part in path:
-            value = value.get(part) if isinstance(value, Mapping) else None
+        value = _value_at(content, path)
         expected = recipe.settings.get(key, default)
         is_fixed = isinstance(value, bool) or is_number(value)
         if is_fixed and value != expected:
             message = f"{name}: {'.'.join(path)} is {show_value(value)}, {key} is {show_value(expected)}"
             yield recipe.setting_problem("E310", "deepspeed", message, f'write "auto" for {path[-1]}')
+
+
+def _deepspeed_file(recipe: Recipe) -> tuple[str, Mapping[str, Any]]:
+    """Name and content of the DeepSpeed file of a training, {} without a file that can be read."""
+    name = recipe.settings.get("deepspeed")
+    if not isinstance(name, str) or not recipe.trains:
+        return "", {}
+    try:
+        return name, read_object(Path(name))
+    except (ContentError, OSError):  # E310 reports the file
+        return name, {}
+
+
+def _deepspeed_replaces(recipe: Recipe) -> Iterator[Problem]:
+    """Warn about an optimizer or scheduler in a DeepSpeed file: transformers takes it, not the recipe's.
+
+    Source: `deepspeed_optim_sched` in transformers/integrations/deepspeed.py.
+    """
+    name, content = _deepspeed_file(recipe)
+    for section, key, default, equal in DEEPSPEED_SECTIONS:
+        if section not in content:
+            continue
+        value = content[section]
+        kind = value.get("type") if isinstance(value, Mapping) else None
+        same = equal.get(str(kind), ())
+        replaced = f"has no effect: {name} has the {section} {show_value(kind)}"
+        fix = f'take "{section}" out of {name}'
+        if section == "optimizer":
+            for other in OTHER_RATES:
+                if recipe.settings.get(other):
+                    yield recipe.problem("W338", other, replaced, fix)
+        if same:
+            fix += f", or write `{key}: {same[0]}`"
+        setting = recipe.settings.get(key)
+        if not isinstance(setting, str):
+            if default not in same:
+                yield recipe.problem("W338", key, f"is not given, and its default {default} {replaced}", fix)
+        elif setting not in same:
+            yield recipe.problem("W338", key, f"{setting} {replaced}", fix)
+    steps = _value_at(content, ("scheduler", "params", "warmup_num_steps"))
+    warmup = recipe.number("warmup_steps", 0) or recipe.number("warmup_ratio", 0)
+    if steps == "auto" and not warmup:
+        message = (
+            f"{name} has the scheduler's warmup_num_steps from the recipe, which has no warm-up: training "
+        )
+        message += "stops once the model is loaded"
+        yield recipe.problem("E337", "deepspeed", message, "write `warmup_steps: 0.03`")
+
+
+def _value_at(content: object, path: Sequence[str]) -> object:
+    """The value below these keys of nested objects, None without one."""
+    value = content
+    for part in path:
+        value = value.get(part) if isinstance(value, Mapping) else None
+    return value
 
 
 def _tokens(recipe: Recipe) -> Iterator[Problem]:
@@ -480,6 +543,16 @@ def _no_effect(recipe: Recipe) -> Iterator[Problem]:
     loss = settings.get("pref_loss")
     if settings.get("ref_model") and stage == "dpo" and loss in WITHOUT_REFERENCE:
         yield recipe.problem("W338", "ref_model", f"has no effect: {loss} has no reference", "leave it out")
+    checkpoints, disables = "gradient_checkpointing", "disable_gradient_checkpointing"
+    if recipe.trains and settings.get(checkpoints) is False and settings.get(disables) is not True:
+        message = "false has no effect: LLaMA-Factory switches it on"
+        yield recipe.problem("W338", checkpoints, message, f"{disables}: true")
+    if recipe.trains and settings.get(checkpoints) is True and settings.get(disables) is True:
+        message = f"true has no effect: {checkpoints}: true switches it on again"
+        yield recipe.problem("W338", disables, message, f"leave out {checkpoints}")
+    if settings.get("remove_unused_columns") is True:
+        message = "true has no effect: LLaMA-Factory sets it to false"
+        yield recipe.problem("W338", "remove_unused_columns", message, "leave it out")
     for key in ("dataset", "eval_dataset"):
         names = recipe.names(key)
         repeated = [name for name in dict.fromkeys(names) if names.count(name) > 1]

@@ -27,6 +27,11 @@ def schedule(rows, world=1, **settings):
         (100, 1, {EACH: 10, "val_size": 0.1, "num_train_epochs": 1}, 10, 9, 9),
         (100, 1, {EACH: 10, "val_size": 25, "num_train_epochs": 1}, 10, 8, 8),
         (5, 1, {}, 8, 1, 3),
+        # trained by two processes with LLaMA-Factory: 5 steps
+        (40, 2, {EACH: 8, "num_train_epochs": 1, "accelerator_config": {"split_batches": True}}, 8, 5, 5),
+        (40, 2, {EACH: 8, "num_train_epochs": 1, "accelerator_config": {"split_batches": False}}, 16, 3, 3),
+        (45, 2, {EACH: 4, "num_train_epochs": 1, "dataloader_drop_last": True}, 8, 5, 5),
+        (45, 2, {EACH: 4, "num_train_epochs": 1, "accelerator_config": {"split_batches": True}}, 4, 12, 12),
     ],
 )  # fmt: skip
 def test_steps(rows, world, settings, batch, per_epoch, steps):
@@ -57,3 +62,19 @@ def test_a_number_that_is_none_does_not_stop_the_check(key, value):
 def test_an_evaluation_by_logging_steps_and_an_override_that_ends_early_are_no_problem(settings, overrides):
     recipe = Recipe(Path("r.yaml"), settings, {}, overrides)
     assert not list(schedule_problems(recipe, schedule_of(recipe, 80, 1)))
+
+
+@pytest.mark.parametrize(("each", "codes"), [(8, []), (5, ["E337"])])
+def test_a_batch_that_is_split_is_a_multiple_of_the_processes(tmp_path, each, codes):
+    file = tmp_path / "accelerate.json"
+    file.write_text('{"split_batches": true}')
+    recipe = Recipe(Path("r.yaml"), {EACH: each, "accelerator_config": str(file)}, {})
+    schedule = schedule_of(recipe, 80, 2)
+    assert schedule.batch == each
+    assert [problem.code for problem in schedule_problems(recipe, schedule)] == codes
+
+
+@pytest.mark.parametrize("config", ["gone.json", "r.yaml", [], {"split_batches": "true"}, None])
+def test_an_odd_accelerator_config_splits_nothing(config):
+    recipe = Recipe(Path("r.yaml"), {EACH: 8, "accelerator_config": config}, {})
+    assert schedule_of(recipe, 80, 2).batch == 16

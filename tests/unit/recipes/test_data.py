@@ -164,3 +164,49 @@ def test_two_inputs_are_one_finding_with_one_fix(tmp_path):
     assert problem.code == "E327"
     assert "'input' is filled in 3 of 3" in problem.message and "'context' is filled in 3" in problem.message
     assert '"query": "input" or "query": "context"' in problem.hint and "compile them into it" in problem.hint
+
+
+def interleaved(folder: Path, sizes: list[int], **settings) -> list[str]:
+    """The notes on rows that are never drawn from datasets a, b, … of these sizes."""
+    registry = {}
+    for name, size in zip("abc", sizes, strict=False):
+        write_json(folder / f"{name}.json", GOOD * size)
+        registry[name] = {"file_name": f"{name}.json"}
+    write_json(folder / "dataset_info.json", registry)
+    _, problems = read(folder, dataset=",".join(registry), mix_strategy="interleave_under", **settings)
+    return [problem.message for problem in problems if problem.field == "mix_strategy"]
+
+
+@pytest.mark.parametrize("sizes", [(6, 20), (20, 6), (6, 20, 9), (7, 7)])
+def test_rows_that_interleaving_never_draws_are_counted_as_datasets_draws_them(tmp_path, sizes):
+    from datasets import Dataset, interleave_datasets
+
+    sets = [Dataset.from_dict({"row": [f"{name}{n}" for n in range(size)]}) for name, size in
+            zip("abc", sizes, strict=False)]  # fmt: skip
+    drawn = set(interleave_datasets(sets, stopping_strategy="first_exhausted")["row"])
+    messages = interleaved(tmp_path, list(sizes))
+    expected = {}
+    for name, size in zip("abc", sizes, strict=False):
+        left_out = size - sum(row.startswith(name) for row in drawn)
+        if left_out:
+            expected[name] = f"{left_out} of {size} rows of {name} are never trained"
+    assert len(messages) == len(expected)
+    assert all(any(message.endswith(text) for message in messages) for text in expected.values())
+
+
+def test_probabilities_and_max_samples_decide_what_is_drawn(tmp_path):
+    (message,) = interleaved(tmp_path, [60, 400], interleave_probs="0.25,0.75")
+    assert "about 220 of 400 rows of b" in message  # 60 / 0.25 draws, three quarters of them of b
+    (message,) = interleaved(tmp_path, [60, 400], max_samples=100)
+    assert "60 rows of a: 40 of 100 rows of b" in message
+    assert interleaved(tmp_path, [60, 400], max_samples=50) == []
+
+
+@pytest.mark.parametrize("probabilities", ["0.5", "a,b", "2,3", "0,0", "0.9,0.9", "0.2,0.3,0.5"])
+def test_probabilities_that_llamafactory_refuses_give_no_numbers(tmp_path, probabilities):
+    assert interleaved(tmp_path, [6, 20], interleave_probs=probabilities) == []
+
+
+def test_a_dataset_with_the_probability_0_is_never_drawn(tmp_path):
+    (message,) = interleaved(tmp_path, [6, 20], interleave_probs="0,1")
+    assert "20 rows of b: about 6 of 6 rows of a" in message

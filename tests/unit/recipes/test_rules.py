@@ -278,3 +278,56 @@ def test_bf16_without_a_gpu(monkeypatch, settings, computes, code):
     recipe = read_recipe(ROOT / "recipes/rte.yaml").with_settings(settings)
     problems = [problem.code for problem in problems_of(recipe, Machine((), here=True))]
     assert [each for each in problems if each[1:] == "312"] == ([code] if code else [])
+ADAMW = {"type": "AdamW", "params": {"lr": "auto"}}
+WARMUP = {"type": "WarmupLR", "params": {"warmup_num_steps": "auto"}}
+
+
+@pytest.mark.parametrize(
+    ("sections", "settings", "expected"),
+    [
+        ({}, {"optim": "sgd", "lr_scheduler_type": "cosine"}, []),
+        ({"optimizer": ADAMW}, {}, []),
+        ({"optimizer": ADAMW}, {"optim": "adamw_torch_fused"}, []),
+        ({"optimizer": ADAMW}, {"optim": "sgd"}, [("W338", "optim")]),
+        ({"optimizer": ADAMW}, {"optim": "lion_32bit"}, [("W338", "optim")]),
+        ({"optimizer": ADAMW}, {"optim": "adafactor"}, [("W338", "optim")]),
+        ({"optimizer": ADAMW}, {"loraplus_lr_ratio": 16}, [("W338", "loraplus_lr_ratio")]),
+        ({"optimizer": {"type": "Lion"}}, {}, [("W338", "optim")]),
+        ({"optimizer": {"type": "Lion"}}, {"optim": "lion_32bit"}, []),
+        ({"optimizer": "AdamW"}, {}, [("W338", "optim")]),
+        ({"scheduler": WARMUP}, {"warmup_steps": 5}, [("W338", "lr_scheduler_type")]),
+        ({"scheduler": WARMUP}, {"warmup_steps": 5, "lr_scheduler_type": "constant_with_warmup"}, []),
+        ({"scheduler": WARMUP}, {"warmup_ratio": 0.1, "lr_scheduler_type": "cosine"},
+         [("W338", "lr_scheduler_type")]),
+        ({"scheduler": WARMUP}, {"lr_scheduler_type": "constant_with_warmup"}, [("E337", "deepspeed")]),
+        ({"scheduler": {"type": "WarmupDecayLR", "params": {"warmup_num_steps": 3}}}, {}, []),
+        ({"scheduler": {"type": "WarmupCosineLR"}}, {"lr_scheduler_type": "cosine"}, []),
+        ({"scheduler": {"type": "OneCycle"}}, {}, [("W338", "lr_scheduler_type")]),
+        ({"scheduler": {"type": "WarmupDecayLR", "params": {"warmup_max_lr": 1e-3}}}, {},
+         [("E310", "deepspeed")]),
+        ({"scheduler": []}, {"do_train": False, "do_eval": True}, []),
+    ],
+)  # fmt: skip
+def test_what_a_deepspeed_file_replaces(tmp_path, sections, settings, expected):
+    path = tmp_path / "z.json"
+    write_json(path, {"zero_optimization": {"stage": 2}, **sections})
+    problems = codes((HOPPER,), deepspeed=str(path), **settings)
+    assert [each for each in problems if each[0] in ("W338", "E337", "E310")] == expected
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({"gradient_checkpointing": False}, [("W338", "gradient_checkpointing")]),
+        ({"gradient_checkpointing": False, "disable_gradient_checkpointing": True}, []),
+        ({"gradient_checkpointing": True}, []),
+        (
+            {"gradient_checkpointing": True, "disable_gradient_checkpointing": True},
+            [("W338", "disable_gradient_checkpointing")],
+        ),
+        ({"remove_unused_columns": True}, [("W338", "remove_unused_columns")]),
+        ({"remove_unused_columns": False}, []),
+    ],
+)
+def test_what_llamafactory_sets_itself(settings, expected):
+    assert codes(**settings) == expected
