@@ -278,6 +278,8 @@ def test_bf16_without_a_gpu(monkeypatch, settings, computes, code):
     recipe = read_recipe(ROOT / "recipes/rte.yaml").with_settings(settings)
     problems = [problem.code for problem in problems_of(recipe, Machine((), here=True))]
     assert [each for each in problems if each[1:] == "312"] == ([code] if code else [])
+
+
 ADAMW = {"type": "AdamW", "params": {"lr": "auto"}}
 WARMUP = {"type": "WarmupLR", "params": {"warmup_num_steps": "auto"}}
 
