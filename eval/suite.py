@@ -55,7 +55,7 @@ if TYPE_CHECKING:
     from tuneyard.core.execution import Executor
     from tuneyard.eval.scoring.candidates import Opened
 
-ALONE = ("--rescore", "--shots", "--think")  # they change which models are opened, and how
+ALONE = ("--repeat", "--rescore", "--shots", "--think")  # they change which models are opened, and how
 COMMAND = "eval.suite"
 CONTEXT = click.Context(eval_commands)
 CAPTION = "All steps"

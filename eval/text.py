@@ -35,6 +35,7 @@ from tuneyard.eval.scoring.options import (
     ScoringRequest,
     number,
     refuse_explicit,
+    repeat_option,
 )
 from tuneyard.eval.scoring.task import Job, Task
 from tuneyard.eval.statistics.rates import Mean
@@ -72,6 +73,7 @@ LONGEST = 2048  # tokens for the loss, unless the context is smaller
             type=click.IntRange(0),
             help="--eval-ratio: the training's seed.  [42] --preset: draw other answers.",
         ),
+        repeat_option,
         click.option(
             "--generate/--no-generate", default=True, help="Whether to generate answers.  [generate]"
         ),

@@ -19,7 +19,7 @@ from tuneyard.core.weights.adapter_files import CONFIG
 from tuneyard.eval.metrics.labels import label_logs
 from tuneyard.eval.read.logs import by_model_and_dataset, log_readers, logs_in, read_log
 from tuneyard.eval.read.logs.defect import DETAILED
-from tuneyard.eval.read.results import BASE, COMPARED, PREDICTIONS, RESULTS, RUN, read_run
+from tuneyard.eval.read.results import BASE, COMPARED, PREDICTIONS, REPEATS, RESULTS, RUN, read_run
 from tuneyard.eval.read.scored_run import (
     IDS,
     OF_ANSWERS,
@@ -147,6 +147,12 @@ def find_scored_runs(path: Path) -> tuple[list[Path], list[Path]]:
         if scored_runs:
             shown_runs = ", ".join(scored_runs[:SHOWN_RUNS])
             fix = f"runs are in {shown_runs}: tuneyard eval compare {shlex.quote(scored_runs[0])} --out OUT"
+        if (path / REPEATS).is_file():
+            draw = shlex.quote(str(path / "draw-1"))
+            raise RequestError(
+                f"{path}: the draws of --repeat, with their mean in {REPEATS}; compare the models of one: "
+                f"tuneyard eval compare {draw} --out OUT"
+            )
         if places or (path / RUN).is_file():
             raise RequestError(f"{path}: unfinished: run the command that wrote it again with --resume")
         if (path / CONFIG).is_file():

@@ -22,6 +22,8 @@ RUN = "run.json"
 PREDICTIONS = "predictions.jsonl"
 RESULTS = "results.json"
 CALLER = "by"  # in run.json: the module that called the scoring command, if one did
+REPEATS = "repeats.json"  # mean and spread of repeated draws
+STEPS = "steps"  # in run.json: the folders of a suite's steps, or of repeated draws
 FILES = "files"  # in run.json: those that the command writes into OUT, next to the models' folders
 METRICS = "metrics.json"  # of eval.text alone: the figures by the names that others know
 TABLE_JSON, TABLE, CHANGED, PAGE = "table.json", "table.md", "changed.jsonl", "report.html"
@@ -202,7 +204,7 @@ def begin_scoring_run(
 
 def begin_suite_run(out: Path, command: str, steps: Sequence[str]) -> None:
     """Mark OUT as the folder of `command`, which runs one scoring command below it for each step."""
-    write_json(out / RUN, {CALLER: command, "steps": list(steps), "tuneyard": version()})
+    write_json(out / RUN, {CALLER: command, STEPS: list(steps), "tuneyard": version()})
 
 
 @contextlib.contextmanager

@@ -22,6 +22,7 @@ from tuneyard.eval.scoring.options import (
     generate_options,
     model_options,
     number,
+    repeat_option,
     rescoring,
     resume_command,
     run_options,
@@ -69,6 +70,11 @@ class ScoringCommand(TuneyardCommand):
                 "--seed: nothing is sampled here: chosen labels and greedy answers are the same with each "
                 "seed; add --preset document (in nli with --mode generate), or leave --seed out"
             )
+        if request.repeat and not request.draws:
+            raise RequestError(
+                "--repeat: nothing is sampled here: chosen labels and greedy answers are the same each time; "
+                "add --preset document (in nli with --mode generate), or leave --repeat out"
+            )
         shots, shots_from = 0, ()
         if self.has_shots:
             shots, shots_from = own_options.pop("shots"), own_options.pop("shots_from")
@@ -91,14 +97,20 @@ class ScoringCommand(TuneyardCommand):
         from tuneyard.eval.scoring.candidates import open_models
         from tuneyard.eval.scoring.pipeline import carry_out, workers_of
         from tuneyard.eval.scoring.plan import plan_scoring
+        from tuneyard.eval.scoring.repeats import check_draws, score_draws
 
-        check_new(options["out"], self.module, resume=options["resume"], force=options["force"])
+        resume, force = options["resume"], options["force"]
+        check_new(options["out"], self.module, resume=resume, force=force)
+        check_draws(options["out"], options.get("repeat"), self.module, resume=resume, force=force)
         with resumed_by(lambda: resume_command(self.module)):
             request, (task, datasets) = self.prepare(options)
             with workers_of(request) as workers:
                 opened = open_models(request, chooses=task.chooses, workers=workers)
-                plan = plan_scoring(request, task, datasets, opened)
-                next_step(*carry_out(plan))
+                if request.repeat:
+                    next_step(*score_draws(request, task, datasets, opened))
+                else:
+                    plan = plan_scoring(request, task, datasets, opened)
+                    next_step(*carry_out(plan))
 
 
 def scoring_command(
@@ -119,8 +131,8 @@ def scoring_command(
     `example_commands`. `longest` is the default of --max-new-tokens (0: the command does not generate).
     `data`: with --dataset, --data and --cluster. Without it the function reads the datasets itself.
     `images`: whether rows with images can be scored with these options. `shots`: with --shots.
-    `rescored`: with --rescore. `seeded`: with a --seed that is for sampled answers alone. `sampled`: with
-    --temperature and --top-p.
+    `rescored`: with --rescore. `seeded`: with --repeat, and a --seed that is for sampled answers alone.
+    `sampled`: with --temperature and --top-p.
     """
     declared = [*model_options]
     if rescored:
@@ -137,7 +149,7 @@ def scoring_command(
         declared += sampling_options
     has_seed_of_draws = longest > 0 and seeded
     if has_seed_of_draws:
-        declared.append(seed_option)
+        declared += [seed_option, repeat_option]
     declared += run_options
 
     def declare(make_task: Callable[..., Declared]) -> ScoringCommand:

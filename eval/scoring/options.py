@@ -74,6 +74,7 @@ class ScoringRequest:
     temperature: float | None = None
     top_p: float | None = None
     seed: int | None = None
+    repeat: int | None = None
     limit: int | None = None
     no_base: bool = False
     same_base: bool = False
@@ -345,6 +346,11 @@ run_options: list[Option] = [
     click.option("--resume", is_flag=True, help="Resume the run in OUT; refused if anything changed."),
     click.option("--force", cls=RescorableOption, is_flag=True, help="Start this command's run in OUT anew."),
 ]
+repeat_option = number(
+    "--repeat",
+    type=click.IntRange(2),
+    help="Sampled answers: draw them N times, and report mean and spread.",
+)
 seed_option = number("--seed", type=click.IntRange(0), help="Sampled answers: draw others.")
 
 

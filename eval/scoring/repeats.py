@@ -1,0 +1,195 @@
+"""--repeat N: sampled answers drawn N times, with the mean and the spread of their figures.
+
+Each draw is a run of its own in OUT/draw-1, OUT/draw-2, …, with seeds that follow one another. OUT/repeats.md
+and repeats.json have each figure's mean over the draws. A row counts by its own mean over the draws, so that
+the interval is for other rows and other draws. The standard deviation is that of the draws' figures.
+"""
+
+import math
+import shutil
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from statistics import stdev
+from typing import Any, TypedDict
+
+from tuneyard.core.errors import RequestError
+from tuneyard.core.files import read_object, write_json, write_text
+from tuneyard.core.language.messages import say
+from tuneyard.core.language.number_format import NONE, Table, grid, number, percent
+from tuneyard.core.language.translation import tr
+from tuneyard.core.training.metrics import ACCURACY, SHARE, Metric
+from tuneyard.eval.datasets.dataset import EvalDataset
+from tuneyard.eval.read.find import read_scored_run
+from tuneyard.eval.read.results import (
+    PREDICTIONS,
+    REPEATS,
+    RESULTS,
+    RUN,
+    STEPS,
+    begin_suite_run,
+    check_new,
+    read_lines,
+    read_run,
+    undone_without_predictions,
+)
+from tuneyard.eval.read.scored_run import ScoredRun, measurable
+from tuneyard.eval.scoring.candidates import Opened
+from tuneyard.eval.scoring.options import ScoringRequest
+from tuneyard.eval.scoring.pipeline import carry_out
+from tuneyard.eval.scoring.plan import plan_scoring
+from tuneyard.eval.scoring.task import NextStep, Task
+from tuneyard.eval.statistics.rates import Mean, metric_mean
+
+FIRST_SEED = 1
+TABLE = "repeats.md"
+
+
+class RepeatedFigure(TypedDict):
+    """A figure of one model on one dataset over all draws. Shares are 0 to 1.
+
+    `ci95` and `stderr` are those of the mean. `sd` is the standard deviation of `values`, one for each draw.
+    """
+
+    value: float
+    n: int
+    stderr: float | None
+    ci95: list[float] | None
+    sd: float
+    values: list[float]
+    majority: float | None
+
+
+Repeats = dict[str, dict[str, dict[str, RepeatedFigure]]]
+"""Figures by model, dataset and name."""
+
+
+def draw_folders(out: Path, count: int) -> list[Path]:
+    """The folder of each draw."""
+    return [out / f"draw-{draw}" for draw in range(1, count + 1)]
+
+
+def check_draws(out: Path, count: int | None, command: str, *, resume: bool, force: bool) -> None:
+    """Refuse an OUT that has draws if `count` is None, or a single run if it is not. `RequestError`."""
+    has_run, has_draws = bool(read_run(out)["settings"]), STEPS in read_run(out)
+    if count is None and has_draws:
+        raise RequestError(f"{out}: has the draws of --repeat: repeat that option, or choose another --out")
+    if count is not None and has_run:
+        raise RequestError(f"{out}: has a run without --repeat: leave --repeat out, or choose another --out")
+    for folder in draw_folders(out, count or 0):
+        check_new(folder, command, resume=resume, force=force)
+
+
+def score_draws(
+    request: ScoringRequest, task: Task, datasets: Sequence[EvalDataset], opened: Opened
+) -> NextStep:
+    """Score each draw, and print and write their mean and spread. The next step is that of the first draw.
+
+    `RequestError` if the model samples nothing: all draws would be the same.
+    """
+    folders = draw_folders(request.out, request.repeat or 1)
+    first_seed = FIRST_SEED if request.seed is None else request.seed
+    seeds = [first_seed + draw for draw in range(len(folders))]
+    next_steps: list[NextStep] = []
+    for folder, seed in zip(folders, seeds, strict=True):
+        plan = plan_scoring(replace(request, out=folder, seed=seed), task, datasets, opened)
+        if not plan.opened.backend.sampling.get("temperature"):
+            raise RequestError(
+                "--repeat: the model's generation_config does not sample: all draws would be the same; leave "
+                "--repeat out, or set do_sample and temperature in generation_config.json"
+            )
+        if not next_steps:
+            _begin(request, folders)
+        say(f"\n{folder.name}: seed {seed}")
+        with undone_without_predictions(request.out):
+            next_steps.append(carry_out(plan))
+    models = [candidate.name for candidate in opened.candidates]
+    repeats: Repeats = {}
+    for model in models:
+        repeats[model] = {}
+        for dataset in datasets:
+            repeats[model][dataset.name] = repeated([folder / model / dataset.name for folder in folders])
+    table = grid(repeats_table(repeats))
+    write_json(request.out / REPEATS, {"seeds": seeds, "figures": repeats})
+    write_text(request.out / TABLE, f"{table}\n")
+    say(f"\n{table}")
+    _, words = next_steps[0]
+    return request.out / TABLE, words
+
+
+def _begin(request: ScoringRequest, folders: Sequence[Path]) -> None:
+    """Mark OUT as the folder of these draws. --force deletes further draws that were there."""
+    if request.force:
+        for name in read_run(request.out).get(STEPS, ()):
+            folder = request.out / str(name)
+            if folder not in folders and folder.parent == request.out and (folder / RUN).is_file():
+                shutil.rmtree(folder)
+    begin_suite_run(request.out, request.command, [folder.name for folder in folders])
+
+
+def repeated(folders: Sequence[Path]) -> dict[str, RepeatedFigure]:
+    """Accuracy and the other shares of the rows, over the draws in these folders (OUT/DRAW/MODEL/DATASET)."""
+    majority = read_object(folders[0] / RESULTS).get("majority")
+    runs = _read_runs(folders)
+    metrics: dict[str, Metric] = {}
+    if "accuracy" in runs[0].facts:
+        metrics[ACCURACY.name] = ACCURACY
+    metrics |= {name: metric for name, metric in runs[0].metrics.items() if metric.unit == SHARE}
+    figures = {}
+    for name, metric in metrics.items():
+        values = [_mean(run, metric).value for run in runs]
+        mean = _mean(replace(runs[0], trainings=runs), metric)
+        has_interval = math.isfinite(mean.stderr)
+        figures[name] = RepeatedFigure(
+            value=mean.value,
+            n=mean.n,
+            stderr=mean.stderr if has_interval else None,
+            ci95=[mean.low, mean.high] if has_interval else None,
+            sd=stdev(values),
+            values=values,
+            majority=majority if metric is ACCURACY and isinstance(majority, float) else None,
+        )
+    return figures
+
+
+def _read_runs(folders: Sequence[Path]) -> list[ScoredRun]:
+    """The run in each folder, by accuracy or another figure that its rows have."""
+    metric = ACCURACY.name
+    if "accuracy" not in read_object(folders[0] / RESULTS):
+        rows = read_lines(folders[0] / PREDICTIONS).values()
+        metric = next(iter(measurable(rows)), metric)
+    return [read_scored_run(folder, metric) for folder in folders]
+
+
+def _mean(run: ScoredRun, metric: Metric) -> Mean:
+    """Mean of a run over the rows that have the metric."""
+    values, groups = [], []
+    for place, value in enumerate(run.column(metric.name)):
+        if value is not None:
+            values.append(float(value))
+            groups.append(run.groups[place] if run.groups else str(place))
+    return metric_mean(metric, values, groups, [1.0] * len(values))
+
+
+def repeats_table(repeats: Repeats) -> Table:
+    """Table with a row for each model, dataset and figure, and each dataset's majority-class baseline."""
+    rows = []
+    majorities: dict[str, RepeatedFigure] = {}
+    for model, by_dataset in repeats.items():
+        for dataset, figures in by_dataset.items():
+            for name, figure in figures.items():
+                show: Any = percent if name == ACCURACY.name else number
+                mean = show(figure["value"])
+                if figure["ci95"]:
+                    metric = Metric(SHARE, higher=True, in_percent=name == ACCURACY.name)
+                    mean = metric.interval_text((figure["value"], *figure["ci95"]))
+                draws = ", ".join(map(show, figure["values"]))
+                rows.append([model, dataset, name, str(figure["n"]), mean, show(figure["sd"]), draws])
+                if figure["majority"] is not None:
+                    majorities.setdefault(dataset, figure)
+    for dataset, figure in majorities.items():
+        share = percent(figure["majority"] or 0.0)
+        baseline = tr("majority-class baseline")
+        rows.append([baseline, dataset, ACCURACY.name, str(figure["n"]), share, NONE, NONE])
+    header = ("model", "dataset", "figure", "n", "mean (95 % interval)", "standard deviation", "draws")
+    return Table([tr(column) for column in header], rows)
