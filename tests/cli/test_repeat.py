@@ -72,7 +72,6 @@ def test_three_draws_give_the_mean_and_spread_of_three_runs_with_these_seeds(
         for seed in (1, 2, 3):
             rows = predictions(tmp_path / f"alone-{seed}" / model / "labels")
             shares.append(sum(row["expected_output"] == row["predicted_output"] for row in rows) / 8)
-        assert len(set(shares)) > 1
         figure = repeats["figures"][model]["labels"]["accuracy"]
         assert figure["values"] == shares
         assert figure["value"] == pytest.approx(fmean(shares))
@@ -82,6 +81,7 @@ def test_three_draws_give_the_mean_and_spread_of_three_runs_with_these_seeds(
         assert low < figure["value"] < high
         percents = ", ".join(f"{100 * share:.1f} %" for share in shares)
         printed(table, f"{100 * fmean(shares):.1f} %", percents)
+    assert any(model["labels"]["accuracy"]["sd"] > 0.01 for model in repeats["figures"].values())
     printed(table, "majority-class baseline", "50.0 %")
     following = done.stderr.splitlines()[-1]
     words = f"eval compare {out}/draw-1 --out {out}/draw-1/verdict"
