@@ -70,16 +70,14 @@ label_options = [
         click.option(
             "--mode",
             type=click.Choice(["choice", "generate"]),
-            default="choice",
-            show_default=True,
+            show_default="choice, with --preset generate",
             help="Compare the labels' probabilities, or generate an answer and parse it.",
         ),
         click.option(
             "--parser",
             cls=RescorableOption,
             type=click.Choice(list(PARSERS)),
-            default="word",
-            show_default=True,
+            show_default="word, with --preset substring",
             help="generate: find the label as a word, or search the text as the published script did.",
         ),
         *label_options,
@@ -90,15 +88,21 @@ label_options = [
             help="choice: also generate for N of the examples and report how often both agree.",
         ),
     ],
-    images=lambda options: options["mode"] == "choice" and not options["check_generate"],
+    images=lambda options: (
+        mode_of(options["mode"], options["preset"]) == "choice" and not options["check_generate"]
+    ),
     shots=True,
     longest=64,
+    bare=True,
 )
 def cli(request: ScoringRequest, datasets: Sequence[EvalDataset], **options: Any) -> Declared:
     """Score yes/no/maybe questions (or any labels) with a base model and adapters on it.
 
     Each accuracy comes with its n, 95 % interval and the share of the most common answer.
     """
+    options["mode"] = mode_of(options["mode"], request.preset)
+    if options["parser"] is None:
+        options["parser"] = "substring" if request.preset else "word"
     if options["mode"] == "choice":
         if request.think:
             raise RequestError("--think needs --mode generate: a thought would come before the labels")
@@ -111,6 +115,13 @@ def cli(request: ScoringRequest, datasets: Sequence[EvalDataset], **options: Any
         reason = "it is for --mode choice: here every answer is generated"
         refuse_explicit(("check_generate", "variants"), reason)
     return Nli(label_sets(datasets, options), **options), datasets
+
+
+def mode_of(mode: str | None, preset: str | None) -> str:
+    """The mode of the options: the published script, which `--preset document` repeats, generates."""
+    if mode is not None:
+        return mode
+    return "generate" if preset else "choice"
 
 
 def label_sets(datasets: Sequence[EvalDataset], options: Mapping[str, Any]) -> dict[str, LabelSet]:

@@ -6,6 +6,7 @@ The declaration lists the command's own options. An option with `cls=RescorableO
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import click
@@ -37,6 +38,12 @@ from tuneyard.eval.scoring.task import Task
 
 Declared = tuple[Task, Sequence[EvalDataset]]
 """Result of a command's function: the task, and the datasets to score. No model is loaded yet."""
+CHOSEN_HERE = {
+    "model": "the base of the adapters in saves/",
+    "datasets": "held-out rows with labels",
+    "out": "results/nli",
+}
+"""Defaults of a bare command, for its help."""
 TakesImages = Callable[[Mapping[str, Any]], bool]
 """Decides by the command's own options whether rows with images can be scored."""
 
@@ -56,6 +63,8 @@ class ScoringCommand(TuneyardCommand):
     longest: int
     """The default of --max-new-tokens, 0 if the command does not generate."""
     has_seed_of_draws: bool
+    is_bare: bool
+    """True if it completes missing options by what is in the current folder."""
 
     def prepare(self, options: Mapping[str, Any]) -> tuple[ScoringRequest, Declared]:
         """Read datasets, images and shots, and make the task. `options` have Click's names."""
@@ -68,18 +77,18 @@ class ScoringCommand(TuneyardCommand):
         if self.has_seed_of_draws and request.seed is not None and not request.draws:
             raise RequestError(
                 "--seed: nothing is sampled here: chosen labels and greedy answers are the same with each "
-                "seed; add --preset document (in nli with --mode generate), or leave --seed out"
+                "seed; add --preset document, or leave --seed out"
             )
         if request.repeat and not request.draws:
             raise RequestError(
                 "--repeat: nothing is sampled here: chosen labels and greedy answers are the same each time; "
-                "add --preset document (in nli with --mode generate), or leave --repeat out"
+                "add --preset document, or leave --repeat out"
             )
         shots, shots_from = 0, ()
         if self.has_shots:
             shots, shots_from = own_options.pop("shots"), own_options.pop("shots_from")
         if self.reads_datasets:
-            images = self.takes_images(own_options)
+            images = self.takes_images({**own_options, "preset": request.preset})
             datasets = read_datasets(
                 request.datasets, request.data, request.cluster, images=images, folder=request.dataset_dir
             )
@@ -99,9 +108,15 @@ class ScoringCommand(TuneyardCommand):
         from tuneyard.eval.scoring.plan import plan_scoring
         from tuneyard.eval.scoring.repeats import check_draws, score_draws
 
+        out = self._out(options)
         resume, force = options["resume"], options["force"]
-        check_new(options["out"], self.module, resume=resume, force=force)
-        check_draws(options["out"], options.get("repeat"), self.module, resume=resume, force=force)
+        check_new(out, self.module, resume=resume, force=force)
+        check_draws(out, options.get("repeat"), self.module, resume=resume, force=force)
+        if self.is_bare and not options["rescore"]:
+            from tuneyard.eval.scoring.found_here import found_here
+
+            options |= found_here(self.module, options, out)
+        options["out"] = out
         with resumed_by(lambda: resume_command(self.module)):
             request, (task, datasets) = self.prepare(options)
             with workers_of(request) as workers:
@@ -111,6 +126,16 @@ class ScoringCommand(TuneyardCommand):
                 else:
                     plan = plan_scoring(request, task, datasets, opened)
                     next_step(*carry_out(plan))
+
+    def _out(self, options: Mapping[str, Any]) -> Path:
+        """The folder of the results. Kept outputs and servers do not tell the options of a bare command."""
+        for name in ("model", "out"):
+            is_needed = options["rescore"] or options["backend"] == "openai"
+            if options[name] is None and self.is_bare and is_needed:
+                parameter = next(each for each in self.params if each.name == name)
+                raise click.MissingParameter(ctx=click.get_current_context(), param=parameter)
+        out: Path | None = options["out"]
+        return out or Path("results") / str(self.name)
 
 
 def scoring_command(
@@ -124,6 +149,7 @@ def scoring_command(
     seeded: bool = True,
     sampled: bool = False,
     longest: int = 0,
+    bare: bool = False,
 ) -> Callable[[Callable[..., Declared]], ScoringCommand]:
     """Declare a scoring command.
 
@@ -132,7 +158,8 @@ def scoring_command(
     `data`: with --dataset, --data and --cluster. Without it the function reads the datasets itself.
     `images`: whether rows with images can be scored with these options. `shots`: with --shots.
     `rescored`: with --rescore. `seeded`: with --repeat, and a --seed that is for sampled answers alone.
-    `sampled`: with --temperature and --top-p.
+    `sampled`: with --temperature and --top-p. `bare`: options that are missing are chosen from the current
+    folder (eval/scoring/found_here.py).
     """
     declared = [*model_options]
     if rescored:
@@ -163,6 +190,11 @@ def scoring_command(
         command.has_shots = shots
         command.longest = longest
         command.has_seed_of_draws = has_seed_of_draws
+        command.is_bare = bare
+        for parameter in command.params:
+            if bare and isinstance(parameter, click.Option) and parameter.name in CHOSEN_HERE:
+                parameter.required = False
+                parameter.help = f"{parameter.help}  [{CHOSEN_HERE[parameter.name]}]"
         return command
 
     return declare

@@ -6,11 +6,12 @@ import pytest
 
 from tests.conftest import ROOT
 from tests.json_files import write_json
-from tuneyard.compiler.recipe_command import bundled_recipes, find_recipe, next_recipe, recipe_words
+from tuneyard.compiler.recipe_command import next_recipe, recipe_words
 from tuneyard.compiler.spec.file import known_specs
 from tuneyard.compiler.spec.model import load_spec
 from tuneyard.compiler.write.entries import entries_of
 from tuneyard.core.datasets import DEFAULT_FOLDER, REGISTRY
+from tuneyard.core.datasets.bundled_recipes import bundled_recipes, find_recipe
 from tuneyard.recipes.recipe import read_recipe
 
 OWN = {
