@@ -129,12 +129,14 @@ class ScoringCommand(TuneyardCommand):
 
     def _out(self, options: Mapping[str, Any]) -> Path:
         """The folder of the results. Kept outputs and servers do not tell the options of a bare command."""
+        out: Path | None = options["out"]
+        if not self.is_bare and out is not None:
+            return out
         for name in ("model", "out"):
             is_needed = options["rescore"] or options["backend"] == "openai"
-            if options[name] is None and self.is_bare and is_needed:
+            if options[name] is None and is_needed:
                 parameter = next(each for each in self.params if each.name == name)
                 raise click.MissingParameter(ctx=click.get_current_context(), param=parameter)
-        out: Path | None = options["out"]
         return out or Path("results") / str(self.name)
 
 

@@ -87,7 +87,7 @@ def found_here(command: str, options: Mapping[str, Any], out: Path) -> dict[str,
     if options["out"] is None:
         added += ["--out", str(out)]
     for line in found.left_out:
-        say(f"left out: {line}", to_stderr=True)
+        say(f"not scored: {line}", to_stderr=True)
     if found.model or found.datasets:
         say(f"chosen here: {command_line(command)} {shlex.join(added)}", to_stderr=True)
     return {
@@ -114,7 +114,7 @@ def _choose_datasets(found: FoundHere, option: Path | None) -> None:
         return
     found.missing.append(
         f"a dataset: {folder / 'dataset_info.json'} registers no held-out rows whose answers are labels, "
-        "such as alpaca_rte_eval"
+        "such as alpaca_rte_eval; name yours with --dataset NAME or --data FILE"
     )
     found.fixes.append(f"tuneyard data compile {_dataset_to_compile()}")
 
@@ -260,7 +260,7 @@ def _message(command: str, found: FoundHere, named_model: str | None) -> str:
     """All that is missing, one a line, and one command line that works here."""
     lines = ["nothing was scored; missing here:"]
     lines += [f"  {line}" for line in found.missing]
-    lines += [f"  left out: {line}" for line in found.left_out]
+    lines += [f"  not scored: {line}" for line in found.left_out]
     if named_model is not None:
         lines.append(f"this works here: {' && '.join([*found.fixes, command_line(command)])}")
         return "\n".join(lines)

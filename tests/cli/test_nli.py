@@ -338,6 +338,7 @@ def test_bad_requests_are_refused_before_anything_is_written(
     score, data, tmp_path, monkeypatch, arguments, error, facts
 ):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.chdir(tmp_path)
     before = tree(tmp_path)
     with raises(error, facts):
         score(cli, *[str(data) if a == "DATA" else a for a in arguments])

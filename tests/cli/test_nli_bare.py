@@ -62,7 +62,7 @@ def test_bare_it_scores_the_base_and_the_adapters_of_the_datasets_that_are_here(
     assert scored() == (["base", "mnli", "rte"], ["alpaca_mnli_eval", "alpaca_rte_eval"])
     assert read_json(Path("results/nli/run.json"))["settings"]["mode"] == "choice"
     error = capsys.readouterr().err
-    printed_line(error, "left out", "saves/qa", "qa_train")
+    printed_line(error, "not scored", "saves/qa", "qa_train")
     line = printed_line(error, "chosen here")
     words = shlex.split(line)
     assert [words[n + 1] for n, word in enumerate(words) if word == "--adapter"] == ["mnli", "rte"]
@@ -174,7 +174,7 @@ def test_a_broken_dataset_is_left_out_with_its_reason(base, capsys):
     adapter("rte", base)
     call(cli)
     assert scored()[1] == ["alpaca_rte_eval"]
-    printed_line(capsys.readouterr().err, "left out", "other_eval.json")
+    printed_line(capsys.readouterr().err, "not scored", "other_eval.json")
 
 
 @pytest.mark.parametrize(

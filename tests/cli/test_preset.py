@@ -76,7 +76,7 @@ def test_a_model_that_does_not_sample_is_told(tiny_model: Path, asked: Path, tmp
 @pytest.mark.parametrize(
     ("arguments", "facts"),
     [
-        ([], "--preset; --mode"),
+        (["--mode", "choice"], "--preset; --mode"),
         (["--backend", "openai", "--mode", "generate"], "--backend"),
     ],
 )

@@ -236,6 +236,6 @@ def test_a_run_that_names_folders_elsewhere_is_refused(rescore, generated):
         rescore(generated)
 
 
-def test_without_rescore_a_model_is_required(data, tmp_path) -> None:
-    with raises(click.MissingParameter, "--model"):
+def test_without_rescore_a_model_is_required(data, tmp_path, working_folder) -> None:
+    with raises(RequestError, "adapter", "saves/"):
         call(nli, "--data", data, "--out", tmp_path / "new")
