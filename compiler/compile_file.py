@@ -178,7 +178,7 @@ def _compile_rows(
         room = most_rows - before.readable - result.readable
         if room < len(rows.lines):
             first_rows = list(map(rows.row, range(room)))
-            rows = ObjectRows(rows.prefix, rows.lines[:room], first_rows, rows.typed)
+            rows = ObjectRows(rows.prefix, rows.lines[:room], first_rows, rows.typed, rows.empty_cells)
         result.readable += len(rows.lines)
         batch = checker.check(rows)
         if batch is None:  # reading goes on, for the counts

@@ -94,12 +94,20 @@ class _Addressed:
         return Place(self.prefix, self.lines[number])
 
 
+class EmptyCell(NamedTuple):
+    """Why a cell of a sheet is empty although it looks filled, and how to fill it."""
+
+    cause: str
+    fix: str
+
+
 @dataclass
 class ObjectRows(_Addressed):
-    """JSON objects as read."""
+    """JSON objects as read. `empty_cells` are those of a sheet with a cause, by line and column."""
 
     rows: list[Fields]
     typed: bool = True
+    empty_cells: "dict[tuple[Line, str], EmptyCell]" = field(default_factory=dict)
     _names: list[str] = field(default_factory=list, init=False, repr=False, compare=False)
 
     def names(self) -> list[str]:
@@ -142,6 +150,7 @@ class TableRows(_Addressed):
 
     columns: dict[str, Sequence[object]]
     typed: bool = True
+    empty_cells: "dict[tuple[Line, str], EmptyCell]" = field(default_factory=dict)
 
     def names(self) -> list[str]:
         """The names of the columns."""

@@ -133,6 +133,10 @@ class Checker:
         for name, other in self.fallback_columns.items():
             values, other_values = columns[name], columns[other]
             wrong[name] = [row for row in wrong[name] if values[row] != "" or not other_values[row]]
+        if rows.empty_cells:
+            for name, source in self.sources.items():
+                empty = [n for n, line in enumerate(rows.lines) if (line, source) in rows.empty_cells]
+                wrong[name] = sorted({*wrong[name], *empty})
         if any(wrong.values()):
             batch = batch.keep(self._sort_out(rows, columns, wrong))
         for reader in self.readers:
@@ -451,6 +455,10 @@ class Checker:
 
     def _explain(self, name: str, value: object, place: str, rows: Rows, number: int) -> Problem:
         kind, field = self.kinds[name], self._field(name)
+        empty_cell = rows.empty_cells.get((rows.lines[number], self.sources.get(name, "")))
+        if empty_cell:
+            message = f"found {empty_cell.cause}, expected {kind.schema['description']}"
+            return Problem("E103", place, message, field, empty_cell.fix)
         if value is MISSING:
             row = rows.row(number)
             keys = some_of(tuple(row), field.partition(" ")[0])
@@ -548,7 +556,8 @@ def taken(rows: Rows, numbers: Sequence[int]) -> Rows:
     """The rows with these numbers."""
     lines = [rows.lines[number] for number in numbers]
     if isinstance(rows, ObjectRows):
-        return ObjectRows(rows.prefix, lines, [rows.rows[number] for number in numbers], rows.typed)
+        objects = [rows.rows[number] for number in numbers]
+        return ObjectRows(rows.prefix, lines, objects, rows.typed, rows.empty_cells)
     columns: dict[str, Sequence[object]] = {}
     for name, values in rows.columns.items():
         columns[name] = [values[number] for number in numbers]

@@ -5,14 +5,17 @@ import io
 import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
+from datetime import date, time, timedelta
 from itertools import chain, islice, takewhile, zip_longest
 from typing import Any
+from xml.parsers.expat import ExpatError
 
 from tuneyard.compiler.problems import Problems
 from tuneyard.compiler.read import OpenFile, reader, refuse_twice
+from tuneyard.compiler.read.cells import EmptyCells, text_of_time
 from tuneyard.compiler.read.stream import Readable, UnreadableFileError, opened, seekable
 from tuneyard.compiler.read.tables import HEADER_AGAIN, JOINED
-from tuneyard.compiler.rows import ROW, Fields, Line, ObjectRows, Place, Prefix
+from tuneyard.compiler.rows import ROW, EmptyCell, Fields, Line, ObjectRows, Place, Prefix
 from tuneyard.core.errors import Problem, show_value
 
 BATCH = 1000
@@ -66,7 +69,7 @@ def _damage(display_path: str) -> Iterator[None]:
     """`UnreadableFileError` for a workbook that openpyxl cannot read."""
     try:
         yield
-    except (zipfile.BadZipFile, zlib.error, LookupError, ValueError, SyntaxError) as error:
+    except (zipfile.BadZipFile, zlib.error, LookupError, ValueError, SyntaxError, ExpatError) as error:
         message, place = f"the workbook cannot be read: {error}", f"{display_path} row 1"
         raise UnreadableFileError("E012", message, "export the file again", place) from error
 
@@ -84,31 +87,38 @@ def _rows(sheet: Any, display_path: str, problems: Problems) -> Iterator[ObjectR
     filled_rows = chain(beginning, filled_rows)
     first, cells = next(filled_rows, (1, ()))
     header = ["" if cell is None else str(cell) for cell in cells]
+    empty_cells = EmptyCells(sheet)
     refuse_twice(list(filter(None, header)), Place(prefix, first))
     while batch := list(islice(filled_rows, BATCH)):
         rows: dict[Line, Fields] = {}
+        causes: dict[tuple[Line, str], EmptyCell] = {}
         for number, cells in batch:
             if ["" if cell is None else str(cell) for cell in cells] == header:
                 problems.bad_row([Problem("E010", Place(prefix, number), HEADER_AGAIN, "", JOINED)], header)
                 continue
-            named = list(zip_longest(header, map(_json_value, cells)))
+            named = list(zip_longest(header, cells))
             unnamed = [value for name, value in named if not name and value is not None]
             if unnamed:
                 message = f"found {show_value(unnamed[0])} in a column that the header does not name"
                 fix = "name each column in the first row, and delete the rows above it"
                 values = [value for _, value in named]
                 problems.bad_row([Problem("E008", Place(prefix, number), message, "", fix)], values)
-            else:
-                rows[number] = {name: value for name, value in named if name}
+                continue
+            for column, (name, value) in enumerate(named, 1):
+                cause = empty_cells.cause(number, column) if name and value is None else None
+                if cause:
+                    causes[number, name] = cause
+            rows[number] = {name: value for name, value in named if name}
         if rows:
-            yield ObjectRows(prefix, list(rows), list(rows.values()))
+            yield ObjectRows(prefix, list(rows), list(rows.values()), empty_cells=causes)
 
 
 def _filled_rows(sheet: Any) -> Iterator[tuple[int, Any]]:
     """The number and the cells of each row that has a value."""
-    for number, cells in enumerate(sheet.iter_rows(values_only=True), 1):
-        if _filled(cells):
-            yield number, cells
+    for number, cells in enumerate(sheet.iter_rows(), 1):
+        values = list(map(_json_value, cells))
+        if _filled(values):
+            yield number, values
 
 
 def _is_column(rows: Sequence[tuple[int, Sequence[object]]]) -> bool:
@@ -119,10 +129,13 @@ def _filled(cells: Sequence[object]) -> int:
     return sum(cell is not None for cell in cells)
 
 
-def _json_value(cell: object) -> object:
-    """A cell as a JSON value: dates as text, whole numbers without a fraction."""
-    if isinstance(cell, float) and cell.is_integer():
-        return int(cell)
-    if cell is None or isinstance(cell, str | int | float):
-        return cell
-    return str(cell)
+def _json_value(cell: Any) -> object:
+    """A cell as a JSON value: dates as texts, whole numbers without a fraction."""
+    value = cell.value
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    if value is None or isinstance(value, str | int | float):
+        return value
+    if isinstance(value, date | time | timedelta):
+        return text_of_time(value, cell.number_format or "")
+    return str(value)
