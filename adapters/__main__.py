@@ -217,7 +217,8 @@ def show(adapters: tuple[str, ...], plot: Path | None, as_json: bool) -> None:
         weighted = [f"{reference}={1 / len(adapters):.2g}" for reference in adapters]
         next_step(plot, ["tuneyard", "adapter", "merge", *weighted, "--out", "saves/merge"])
     else:
-        next_step(plot, ["tuneyard", "adapter", "export", adapters[0], "--to", "gguf", "--out", "lora.gguf"])
+        modelfile = Path("ollama", opened[0].name, "Modelfile")
+        next_step(plot, ["tuneyard", "adapter", "export", adapters[0], "--to", "ollama", "--out", modelfile])
 
 
 def _fields(statistics: Any) -> dict[str, object]:

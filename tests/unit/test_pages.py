@@ -80,7 +80,7 @@ def test_each_plot_is_drawn_by_the_file_that_the_map_names() -> None:
         assert f'{plot}"' in (ROOT / path).read_text(encoding="utf-8"), plot
 
 
-WAYS = {"defect-reports", "rte-mnli"}
+WAYS = {"defect-reports", "lora-handbook", "qlora-7b", "rte-mnli", "toolkit-0.5b"}
 """The five documents with a page of their own."""
 
 
