@@ -161,6 +161,9 @@ class TableRows(_Addressed):
         if name in self.columns:
             return list(self.columns[name])
         head, _, rest = name.partition(".")
+        list_name, _, position = name.rpartition(".")
+        if list_name in self.columns and position.isdecimal():
+            head, rest = list_name, position
         if head not in self.columns:
             return [MISSING] * len(self.lines)
         return list(map(walker(rest), self.columns[head]))
@@ -205,12 +208,21 @@ def without(fields: Mapping[str, object], *keys: str) -> Fields:
 
 
 def walker(path: str) -> Callable[[object], object]:
-    """A function that follows a path such as `instruction.0.subtype` into a value."""
+    """A function that follows a path such as `instruction.0.subtype` into a value.
+
+    The name of a column may have dots, also before a position: `label.responses.0`.
+    """
     steps = path.split(".")
+    list_name, _, position = path.rpartition(".")
+    is_position = "." in list_name and position.isdecimal()
 
     def walk(value: object) -> object:
         if isinstance(value, dict) and path in value:
             return value[path]
+        if is_position and isinstance(value, dict) and list_name in value:
+            items = value[list_name]
+            is_inside = isinstance(items, list) and int(position) < len(items)
+            return items[int(position)] if is_inside else MISSING
         for step in steps:
             if isinstance(value, dict) and step in value:
                 value = value[step]

@@ -21,7 +21,7 @@ _LEARNED_AT_ONE = (
     "should_train trainable is_trainable learn learned learnable token_weight sample_weight "
     "example_weight row_weight is_correct is_right answer_is_correct is_answer_correct correct "
     "kto_tag desirable is_desirable kto_label is_preferred is_chosen thumbs_up thumbs label status "
-    "answer"
+    "answer responses"
 )
 _LEARNED_AT_ZERO = (
     "mask masked is_masked mask_loss masked_loss no_loss no_train not_train untrainable frozen skip "
@@ -32,6 +32,8 @@ LEARNED_AT = dict.fromkeys(_LEARNED_AT_ONE.split(), 1) | dict.fromkeys(_LEARNED_
 """The value with which an answer is correct and learned, by the name of the mark."""
 _WITH_OTHER_CONTENTS = frozenset(("loss", "label", "correct", "incorrect", "wrong"))
 """Names of other numbers, too (`loss: 0.342` is measured): as marks they are only 0 or 1."""
+_VERDICTS = ("status", "answer", "responses")
+"""Marks of Argilla and Prodigy, which a list or objects may have. The status of a ticket says nothing."""
 _TRUE = "true t yes y on up thumbs-up 👍 like liked good right correct approved accepted 是 对 正确 赞 通过"
 _FALSE = (
     "false f no n off down thumbs-down 👎 dislike disliked bad wrong incorrect rejected "
@@ -83,8 +85,8 @@ def masks(name: str, value: object) -> bool:
     learned_at = LEARNED_AT.get(mark)
     if learned_at is None:
         return False
-    if mark in ("status", "answer"):  # of Argilla and Prodigy; the status of a ticket says nothing
-        return str(value).lower() in ("discarded", "reject", "ignore")
+    if mark in _VERDICTS:
+        return _is_discarded(value)
     if isinstance(value, list):  # of single tokens or parts of the text
         numbers = {as_number(part) for part in value if part is not None}
         return mark not in _WITH_OTHER_CONTENTS and not numbers <= {learned_at}
@@ -92,6 +94,15 @@ def masks(name: str, value: object) -> bool:
     if number is None or (mark in _WITH_OTHER_CONTENTS and number not in (0, 1)):
         return False
     return number != learned_at
+
+
+def _is_discarded(value: object) -> bool:
+    """True for a status that takes a row out. Of several people's responses the first one is learned."""
+    if isinstance(value, list):
+        return bool(value) and _is_discarded(value[0])
+    if isinstance(value, dict):
+        return _is_discarded(value.get("status"))
+    return str(value).lower() in ("discarded", "reject", "ignore")
 
 
 def as_number(value: object) -> float | None:

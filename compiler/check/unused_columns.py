@@ -43,6 +43,10 @@ class Unused:
     def note(self, spec: Spec, rows: Rows, used: set[str]) -> None:
         """Count the source columns that are not `used`, also inside columns with a used path."""
         heads = {path.partition(".")[0] for path in used}
+        for path in used:  # the name of a list may have dots: `label.responses.0`
+            list_name, _, position = path.rpartition(".")
+            if position.isdecimal():
+                heads.add(list_name)
         cells_of_column = {}
         for name, cells in rows.cells(used | heads).items():
             cells_of_column[name] = cells.filled()
@@ -128,7 +132,8 @@ def _filled(rows: Rows, name: str) -> list[int]:
 
 def _filled_inside(rows: Rows, head: str, used: set[str]) -> dict[str, Cells]:
     """The filled cells of each unused path inside a column, of which other paths are used."""
-    paths = [path.split(".")[1:] for path in used if path.startswith(f"{head}.")]
+    within = f"{head}."
+    paths = [path.removeprefix(within).split(".") for path in used if path.startswith(within)]
     numbers: defaultdict[str, list[int]] = defaultdict(list)
     values: defaultdict[str, list[object]] = defaultdict(list)
     for number, outer_value in enumerate(rows.column(head)):

@@ -36,6 +36,7 @@ METADATA = {"meta", "metadata"}
 ID = re.compile(r"(^|_)(id|no|number|key|uid)$|^id_|编号$")
 """Names of columns that say which row it is, or to what it belongs."""
 _CHOICES = re.compile(r'\[?\{"choices": ?(\["[^"\\]+"(?:, ?"[^"\\]+")*\])\}\]?')
+_SUGGESTION = re.compile(r"(^|_)suggestions?$")
 _DIGIT = re.compile(r"\d")
 _DATE = re.compile(r"\d{4}-\d\d-\d\d|https?:")
 UNLABELLED = (-1, "-", "", "nan", "NaN", "null")
@@ -52,11 +53,19 @@ def label_leaf(profile: FileProfile) -> Leaf | None:
         return user_leaf
     for name in USUAL_NAMES["label"]:
         leaf = profile.named([name], VALUE_TYPES)
+        if leaf is not None and is_overruled(profile, leaf):
+            continue
         if leaf is None or not 2 <= len(leaf.values) <= MOST_VALUES or "" in leaf.values:
             continue
         if profile.rows < FEWEST_ROWS or 2 * len(leaf.values) <= leaf.filled:
             return _in_words(profile, leaf)
     return None
+
+
+def is_overruled(profile: FileProfile, leaf: Leaf) -> bool:
+    """True for a suggestion of a model, next to which people have responded (Argilla)."""
+    is_suggestion = any(_SUGGESTION.search(step) for step in leaf.steps)
+    return is_suggestion and any("responses" in other.steps for other in profile.leaves.values())
 
 
 def _in_words(profile: FileProfile, label: Leaf) -> Leaf:
@@ -93,7 +102,7 @@ def class_leaves(profile: FileProfile, text: Leaf) -> list[Leaf]:
         is_rating = leaf.is_called("rating")
         if leaf.kind in ("number", "fraction") and not (is_rating or leaf.names):
             continue
-        if leaf is text or (leaf.name == "type" and authors):
+        if leaf is text or is_overruled(profile, leaf) or (leaf.name == "type" and authors):
             continue
         if not 2 <= len(leaf.values) <= MOST_VALUES:
             continue

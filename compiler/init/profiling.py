@@ -50,8 +50,8 @@ _ASKED = re.compile("[?？]")
 _HEADING = re.compile(r"#+ |\*\*")
 SPLIT_NAMES = {word for words in SPLIT_WORDS.values() for word in words}
 KEPT = 1000
-ONE_LABEL = (".value.choices", "label", "labels", "accept")
-"""Ends of paths to the labels of Label Studio, doccano and Prodigy: a list, often of one text."""
+ONE_LABEL = (".value.choices", "label", "labels", "accept", ".responses")
+"""Ends of paths to the labels of Label Studio, doccano, Prodigy and Argilla: a list, often of one text."""
 FIRST_COUNTS = {"annotations": "result", "answers": "answer_start"}
 """Lists whose first object counts, by a key in it: Label Studio's first annotator, SQuAD's first answer."""
 OF_ONE_ROW = ({"question": "text", "answer": "answer"}, {"turns": "turns"})

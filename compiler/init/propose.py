@@ -19,7 +19,7 @@ from tuneyard.compiler.init.profile import FEWEST_ROWS, FileProfile
 from tuneyard.compiler.init.profiling import profiles
 from tuneyard.compiler.init.proposal import Proposal
 from tuneyard.compiler.init.spec_dict import proposed_spec, stem_of_file
-from tuneyard.compiler.init.warnings import first_names, may_matter, unused_leaves, warnings_of
+from tuneyard.compiler.init.warnings import first_names, lost_prompt, may_matter, unused_leaves, warnings_of
 from tuneyard.compiler.read.inputs import NOT_READ
 from tuneyard.compiler.read.jsons import IGNORED
 from tuneyard.compiler.read.placement import NAMED_LIKE
@@ -101,6 +101,15 @@ def propose(
         report = check_spec(spec, CompileRequest())
         unused = unused_leaves(profile, proposal, spec)
         important = [leaf for leaf in unused if may_matter(profile, proposal, leaf)]
+        if not user_columns:
+            lost = lost_prompt(profile, spec, unused)
+            if lost is not None:
+                raise FailingSpecError(
+                    f"{path}: the proposal leaves out {lost.path}, which the model should read by its name; "
+                    f"name the columns, as in --text {shlex.quote(lost.path)} --answer COLUMN, or correct "
+                    "the spec",
+                    spec_text,
+                )
         warnings = [each.line() for each in report.problems.warnings if each.code == NOT_READ]
         warnings += [note for note in report.problems.notes if IGNORED in note or NAMED_LIKE in note]
         warnings += warnings_of(profile, proposal, important)

@@ -1,5 +1,6 @@
 """Warnings next to a proposal: guesses, columns left out, fields in lines, answers given away."""
 
+import json
 import re
 from collections.abc import Iterator, Sequence
 from itertools import accumulate
@@ -11,11 +12,12 @@ from tuneyard.compiler.init.proposal import Proposal, is_prose
 from tuneyard.compiler.lint.row_checks import EMPTY, plain_text
 from tuneyard.compiler.read.split_names import splits_named_in
 from tuneyard.compiler.read.turn_rows import MESSAGES
-from tuneyard.compiler.rows import Fields
+from tuneyard.compiler.rows import Fields, walker
 from tuneyard.compiler.spec.model import Spec
 from tuneyard.core.datasets import TRAIN_SPLIT
 from tuneyard.core.errors import show_value, show_values
 
+_PROMPT_NAMES = {"prompt", "question", "提示", "提示词", "问题"}
 GIVEN_AWAY = 0.5
 SHOWN_COLUMNS = 8
 LONGEST = 400  # characters of a list of columns
@@ -117,6 +119,29 @@ def unused_leaves(profile: FileProfile, proposal: Proposal, spec: Spec) -> list[
         for leaf in profile.leaves.values()
         if used_paths.isdisjoint(accumulate(leaf.path.lower().split("."), "{}.{}".format))  # a, a.b, a.b.c
     ]
+
+
+def lost_prompt(profile: FileProfile, spec: Spec, unused: Sequence[Leaf]) -> Leaf | None:
+    """The column called prompt or question that the spec leaves out, unless what it uses has the same text.
+
+    The first message of a conversation is often in a column of its own.
+    """
+    used_paths = [name for column in spec.columns for name in column.names]
+    for leaf in unused:
+        if leaf.kind != "text" or leaf.name not in _PROMPT_NAMES:
+            continue
+        rows_without = 0
+        rows = 0
+        for row, text in zip(profile.first, profile.each_value(leaf), strict=True):
+            if not isinstance(text, str) or not text.strip():
+                continue
+            rows += 1
+            used_values = [walker(path)(row) for path in used_paths]
+            used_text = json.dumps(used_values, ensure_ascii=False, default=str)
+            rows_without += json.dumps(text.strip(), ensure_ascii=False)[1:-1] not in used_text
+        if 2 * rows_without > rows:
+            return leaf
+    return None
 
 
 def first_names(names: Sequence[str]) -> str:

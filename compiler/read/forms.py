@@ -53,7 +53,7 @@ FORMS = {
     "glaive": Form(glaive.has_form, glaive.with_turns),
     "hermes": Form(hermes.has_form, hermes.with_roles, by_one_row=True),
     "intercom": Form(tickets.is_of_intercom, tickets.with_parts),
-    "label_studio": Form(labelstudio.has_form, labelstudio.without_cancelled),
+    "label_studio": Form(labelstudio.has_form, labelstudio.as_example),
     "oasst": Form(trees.has_form, trees.with_best_branch),
     PREFERENCE: Form(preferred.has_form, preferred.with_chosen),
     "slack": Form(slack.has_form, slack.with_plain_text),

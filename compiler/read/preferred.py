@@ -21,18 +21,24 @@ ANSWERS = {
     "answer_a": "answer_b",
     "answer_0": "answer_1",  # WebGPT
     "answer_1": "answer_2",
+    "answer1": "answer2",  # Label Studio's pairwise choice
+    "response1": "response2",
+    "output1": "output2",
     "conversation_a": "conversation_b",  # Chatbot Arena
     "output_1": "output_2",  # AlpacaFarm
     "human_ref_A": "human_ref_B",  # SHP
 }
 """By the column of one answer: that of the other."""
-BETTER = ("better_response_id", "winner", "preference", "preferred", "overall_preference")
+SELECTED = "selected"
+BETTER = ("better_response_id", "winner", "preference", "preferred", "overall_preference", SELECTED)
 """Columns whose value is the name of the better answer's column, or its end: `A`, `model_a`, `Response A`."""
 ONE_HOT = "winner_"
 """The beginning of columns of which one is 1: `winner_model_a`, `winner_tie`."""
 TIES = ("tie", "winner_tie", "both", "neither", "equal", "draw", "none")
 """How a verdict begins if neither answer is better."""
 FIRST, SECOND, TIE = "first", "second", "tie"
+_SIDES = {"left": FIRST, "right": SECOND}
+"""Verdicts of answers that stood side by side."""
 """The meanings of a verdict, as the `verdict` of a source lists them."""
 _WORDS = {"answer", "assistant", "better", "conversation", "human", "model", "option", "output", "ref"}
 _WORDS |= {"response", "winner"}
@@ -87,6 +93,7 @@ class VerdictError(PairError):
 
 def has_form(row: Fields) -> bool:
     """True for a row with two answers, and with a verdict or a score of each."""
+    row = _with_selection(row)
     names = _answers_in(row)
     return names is not None and bool(_verdict_columns(row) or _scores(row, names))
 
@@ -98,6 +105,7 @@ def with_chosen(row: Fields, verdict: Mapping[str, object] | None = None) -> Fie
     neither answer is better, `VerdictError` if the verdict is another one, and `MissingError` for a row with
     one answer, or without a verdict.
     """
+    row = _with_selection(row)
     names = _answers_in(row)
     if names is None:
         missing = _missing_answer(row)
@@ -152,6 +160,14 @@ def _answers_in(row: Fields) -> tuple[str, str] | None:
     return None
 
 
+def _with_selection(row: Fields) -> Fields:
+    """Put `selected` in place of Label Studio's `{"selected": "left"}` under the name of its control."""
+    for name, value in row.items():
+        if isinstance(value, dict) and value.keys() == {SELECTED} and _answers_in(row):
+            return {**without(row, name), SELECTED: value[SELECTED]}
+    return row
+
+
 def _missing_answer(row: Fields) -> str:
     """The column of the answer that a row with another one lacks, or with a verdict; "" for other rows."""
     if not row.keys().isdisjoint(PAIR):
@@ -186,6 +202,9 @@ def _better_by_verdict(
             return meaning
     if verdict:
         raise VerdictError(column, value, names)
+    side = _SIDES.get(str(_key(value)))
+    if side:
+        return side
     for meaning, name in zip((FIRST, SECOND), names, strict=True):
         if _names_answer(value, name):
             return meaning

@@ -1,5 +1,6 @@
 """Questions with an answer: text, a number, yes or no, calls of tools. Texts with a summary."""
 
+from collections import Counter
 from collections.abc import Sequence
 
 from tuneyard.compiler.init.labels import (
@@ -20,7 +21,7 @@ from tuneyard.compiler.init.proposal import (
     question_proposal,
 )
 from tuneyard.compiler.init.shapes.labelled import choice_of_words, paired_texts
-from tuneyard.compiler.spec.column_meanings import USUAL_NAMES
+from tuneyard.compiler.spec.column_meanings import USUAL_NAMES, goes_by
 from tuneyard.compiler.spec.model import TOOLS
 from tuneyard.core.records.calls import WrongValueError, parse_calls
 
@@ -30,6 +31,8 @@ CHOICES_OF_TASK = "value.choices"
 """The end of the path to Label Studio's choices, which are several if an annotator may choose several."""
 TEXTS_OF_TASK = "value.text"
 """The end of the path to the texts that an annotator wrote."""
+_ENVELOPE = {*USUAL_NAMES["text"], "answer", "response", "output", "message", "value", "completion", "reply"}
+"""Names of the text in an object that wraps an answer: `response.content`, `answers.text`."""
 CALLS_AS_ANSWERS = "answers"
 """The column of the calls in APIGen's rows, which have a list of tools next to it."""
 
@@ -37,6 +40,8 @@ CALLS_AS_ANSWERS = "answers"
 def answered_question(profile: FileProfile) -> Proposal | None:
     """A question and its answer: text, a list of accepted texts, a number, or true and false."""
     answer = profile.user_leaf("answer") or _answer_leaf(profile)
+    answer_object = None if profile.user_columns else _answer_object(profile, answer)
+    answer = answer_object or answer
     if answer is None:
         return None
     is_choice = answer.path.endswith(CHOICES_OF_TASK)
@@ -44,11 +49,17 @@ def answered_question(profile: FileProfile) -> Proposal | None:
     named_question = question_leaf(profile)
     question = named_question or profile.called("context")
     is_text = is_free_text(profile, answer) and label_leaf(profile) is None
+    is_text = is_text or answer is answer_object
     if question is None and (profile.user_columns or is_of_task or is_text):
         question = profile.called("text") or longest_prose(profile, besides=answer)
     if question is None or question is answer:
         return None
     guesses = []
+    if answer is answer_object:
+        profile.leaves[answer.path] = answer
+        guesses.append(
+            f"{answer.path} is an object, which is learned as JSON text; --answer names a part of it instead"
+        )
     if named_question is None:
         guesses.append(f"{question.path} is used as the question: no column is named as one")
     if answer.name in _OTHER_ANSWERS and not profile.user_columns:
@@ -129,6 +140,38 @@ def _answer_leaf(profile: FileProfile) -> Leaf | None:
     if program is None or not is_free_text(profile, program) or label_leaf(profile) is not None:
         return None
     return program
+
+
+def _answer_object(profile: FileProfile, part: Leaf | None) -> Leaf | None:
+    """A column called as answers are that holds an object of several values, None if there is none.
+
+    `part` is the answer by its name alone: `output.kpi.a` is a number of a report, `output.judgement` an
+    answer. An object around a text, such as `response.content`, is none of its own.
+    """
+    if part is not None and ("." not in part.path or _is_named_text(part)):
+        return None
+    for name in dict.fromkeys(name for row in profile.first for name in row):
+        values = [row[name] for row in profile.first if row.get(name) not in (None, "")]
+        if not all(isinstance(value, dict) for value in values) or not goes_by_answer(name):
+            continue
+        inner_leaves = [leaf for leaf in profile.leaves.values() if leaf.path.startswith(f"{name}.")]
+        texts = [leaf for leaf in inner_leaves if leaf.kind in ("text", "texts")]
+        is_envelope = (
+            any(leaf.name in _ENVELOPE for leaf in texts) or texts == inner_leaves[:1] == inner_leaves
+        )
+        if inner_leaves and not is_envelope:
+            return Leaf(name, kinds=Counter({"object": len(values)}), filled=len(values))
+    return None
+
+
+def _is_named_text(leaf: Leaf) -> bool:
+    """True for texts under a name of answers. One letter is no name: `a` is next to `b`."""
+    return leaf.kind in ("text", "texts") and len(leaf.name) > 1
+
+
+def goes_by_answer(name: str) -> bool:
+    """True for a column that is called as answers are."""
+    return any(goes_by(name, usual) for usual in USUAL_NAMES["answer"])
 
 
 def summarized_text(profile: FileProfile) -> Proposal | None:

@@ -369,14 +369,8 @@ def test_a_short_question_beside_a_label_is_the_text(bench, names, question, sai
     assert bench.first("*_train.jsonl")["instruction"] == f"{question.format(0)}\n\n{said}"
 
 
-@pytest.mark.parametrize(
-    "rows",
-    [
-        [{"task": "Judge the tone.", "remark": f"It is number {n} of the remarks."} for n in range(20)],
-        [{"question": f"Is {n}?", "passage": f"Much is said about number {n} here."} for n in range(20)],
-    ],
-)
-def test_a_question_that_does_not_decide_a_label_alone_is_not_the_text(bench, rows):
+def test_a_task_that_does_not_decide_a_label_alone_is_not_the_text(bench):
+    rows = [{"task": "Judge the tone.", "remark": f"It is number {n} of the remarks."} for n in range(20)]
     source = bench.rows("set.jsonl", [row | {"label": "ab"[n % 2]} for n, row in enumerate(rows)])
     assert "it is the longest" in propose(source)[0]
 
