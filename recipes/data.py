@@ -25,6 +25,7 @@ from tuneyard.core.datasets import (
     refuse_misspelt,
 )
 from tuneyard.core.datasets.compiled import manifest_beside
+from tuneyard.core.datasets.split import rows_of_split, split_problem
 from tuneyard.core.errors import ContentError, Problem, RequestError, TuneyardError
 from tuneyard.core.files import hub_problem, no_folder, sha256, strings
 from tuneyard.core.installation.checkout import ROOT
@@ -113,6 +114,9 @@ def locate(name: str, folder: str, key: str = "dataset") -> tuple[dict[str, obje
     path = registry / file_name
     if not path.exists():
         raise file_not_found(name, path, registry)
+    problem = split_problem(f"{registry / REGISTRY}: {name}", entry)
+    if problem:
+        raise ContentError(problem.line())
     return entry, path
 
 
@@ -126,14 +130,18 @@ def _read_dataset(recipe: Recipe, key: str, name: str) -> tuple[NamedDataset, li
     if not _is_counted(path):
         return NamedDataset(key, name, None), problems
     records, sampled = read_records(path), entry.get("num_samples")
+    rows = rows_of_split(entry, len(records))
     if not records:
         problems.append(recipe.problem("E321", key, f"{path}: has no records"))
+    elif not rows:
+        message = f"{name}: `split` of its entry takes none of the {len(records)} records"
+        problems.append(recipe.problem("E321", key, message, "take it out"))
     columns = entry.get("columns")
     mapped = columns.values() if isinstance(columns, dict) else ()
     problems.extend(_unread_answers(recipe, key, name, entry, records))
-    limit = recipe.number("max_samples", len(records))
-    if key == "dataset" and limit < len(records) and not recipe.is_overridden("max_samples"):
-        message = f"trains on the first {int(limit)} of {len(records)} rows of {name}"
+    limit = recipe.number("max_samples", math.inf)
+    if key == "dataset" and rows and limit < rows and not recipe.is_overridden("max_samples"):
+        message = f"trains on the first {int(limit)} of {rows} rows of {name}"
         problems.append(recipe.problem("N329", "max_samples", message))
     for part in BARE:
         if part in mapped or recipe.stage == "pt":
@@ -150,7 +158,9 @@ def _read_dataset(recipe: Recipe, key: str, name: str) -> tuple[NamedDataset, li
     if compiled is not None and compiled[1].sha256 != sha256(path):
         hint = _compile_hint(name, "compile it again") or "compile it again"
         problems.append(recipe.problem("W322", key, f"{path}: changed since it was compiled", hint))
-    return NamedDataset(key, name, sampled if isinstance(sampled, int) else len(records)), problems
+    if isinstance(sampled, int):
+        rows = sampled
+    return NamedDataset(key, name, rows), problems
 
 
 def fits_stage(recipe: Recipe, name: str, entry: Mapping[str, object]) -> bool:

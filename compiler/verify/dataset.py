@@ -32,7 +32,9 @@ from tuneyard.core.datasets import (
     read_registry,
 )
 from tuneyard.core.datasets.compiled import manifest_beside, read_manifests
-from tuneyard.core.errors import ContentError, Problem, ProblemsError, RequestError
+from tuneyard.core.datasets.split import rows_of_split, split_problem
+from tuneyard.core.documents import is_number
+from tuneyard.core.errors import ContentError, Problem, ProblemsError, RequestError, show_value
 from tuneyard.core.execution.options import default_workers
 from tuneyard.core.files import no_folder
 from tuneyard.core.prompt import template_named
@@ -112,10 +114,12 @@ class LoadedDataset:
         entry = entry_problems(
             place, self.dataset.entry, expected.format, has_calls=expected.turn_keys.has_calls
         )
+        entry = [*entry, *self._split_problems(place)]
         of_entry = [each for each in entry if not (verdict.stage == "pt" and each.code == "E402")]
         verdict.lead([*(changes or ()), *of_entry])
         verdict.unread_turn_keys = expected.turn_keys.counts()
         verdict.notes += expected.turn_keys.lines(expected.count)
+        verdict.trained = self._trained_rows()
         if self.recipe:
             recipe_finding = recipe_problem(self.recipe, self.dataset.name, self.folder, siblings)
             if recipe_finding:
@@ -125,6 +129,24 @@ class LoadedDataset:
         for problem in column_problems(place, expected.format, expected.keys, expected.fix):
             verdict.add(problem)
         return verdict
+
+    def _trained_rows(self) -> int | None:
+        """How many rows a training draws: a part by `split`, so many by `num_samples`. None if it stops."""
+        rows = rows_of_split(self.dataset.entry, self.expected.count)
+        sampled = self.dataset.entry.get("num_samples")
+        if rows and is_number(sampled):
+            return int(sampled)
+        return rows
+
+    def _split_problems(self, place: str) -> Iterator[Problem]:
+        """E405 for a `split` at which LLaMA-Factory stops: of another name, or of no record."""
+        entry, records = self.dataset.entry, self.expected.count
+        problem = split_problem(place, entry)
+        if problem:
+            yield problem
+        elif records and not rows_of_split(entry, records):
+            message = f"found {show_value(entry['split'])}, which takes none of the {records} records"
+            yield Problem("E405", place, message, "split", "take it out")
 
     def _compare_rows(self, loaded: LoadedRows, records: Records) -> None:
         verdict = self.verdict

@@ -25,6 +25,11 @@ def lines(verdict: Verdict, every: bool) -> Iterator[str]:
         f"{verdict.dataset}: {verdict.records} records in the file, {verdict.loaded} rows from "
         f"LLaMA-Factory's loader, {verdict.same} with the same turns and text"
     )
+    if verdict.trained not in (None, verdict.records):
+        yield (
+            f"{verdict.dataset}: `split` and `num_samples` of its entry draw {verdict.trained} rows of these "
+            f"{verdict.records} records for a training"
+        )
     if not verdict.is_compiled:
         yield (
             f"{verdict.dataset} was not compiled here (no {MANIFEST} lists it): the hash of its file and its "
@@ -47,6 +52,7 @@ def as_json(verdict: Verdict) -> JsonObject:
     report |= {
         "counts": dict(sorted(verdict.counts.items())),
         "problems": [asdict(problem) for problem in verdict.problems],
+        "trained": verdict.trained,
         "unread_turn_keys": dict(verdict.unread_turn_keys),
         "not_checked": verdict.not_checked,
     }

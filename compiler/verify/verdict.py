@@ -26,6 +26,8 @@ class Verdict:
 
     `unread_turn_keys` has the number of records with each key inside turns that is not read and changes no
     answer. `notes` are lines about the whole dataset.
+
+    `trained` is the number of rows that a training draws by the entry's `split` and `num_samples`.
     """
 
     dataset: str
@@ -45,6 +47,7 @@ class Verdict:
     is_compiled: bool = True
     unread_turn_keys: Counter[str] = field(default_factory=Counter)
     notes: list[str] = field(default_factory=list)
+    trained: int | None = None
 
     def add(self, problem: Problem, row: int | None = None) -> None:
         """Count a finding, of a `row` if it is about one record; keep it while there are few of its code."""

@@ -211,12 +211,21 @@ def refuse_misspelt(name: str, folder: Path, entry: Record) -> None:
 def find_dataset(name: str, folder: Path, *, lenient: bool = False) -> Dataset:
     """Find a registered dataset of records; `RequestError` for a folder, or a missing one.
 
-    An entry with a misspelt key is refused, unless `lenient`.
+    An entry with a misspelt key is refused, unless `lenient`. One that also names a hub is always refused:
+    LLaMA-Factory trains the rows of the hub, and figures of the file would be of other rows.
     """
     entries = read_registry(folder)
     if name not in entries:
         raise not_registered(name, folder, entries)
     file_name = entries[name].get("file_name")
+    source = next((source for source in REMOTE_SOURCES if source in entries[name]), "")
+    if source and file_name is not None:
+        place = f"{folder / REGISTRY}: {name}"
+        value = show_value(entries[name][source])
+        raise ContentError(
+            f"{place}: found {source} {value} next to file_name: LLaMA-Factory takes the rows from it, and "
+            f"never reads {file_name}; take {source} out of the entry to train the file"
+        )
     if not lenient or file_name is None:
         refuse_misspelt(name, folder, entries[name])
     if not isinstance(file_name, str):

@@ -19,7 +19,7 @@ from tuneyard.compiler.request import CompileRequest
 from tuneyard.compiler.spec.file import known_specs
 from tuneyard.compiler.spec.model import load_spec
 from tuneyard.compiler.verify import dataset, learned
-from tuneyard.compiler.verify.dataset import verify
+from tuneyard.compiler.verify.dataset import load, verify
 from tuneyard.compiler.verify.recipe_file import read_settings
 from tuneyard.compiler.verify.report import as_json, lines
 from tuneyard.compiler.verify.template import seen_by_model
@@ -145,6 +145,27 @@ def test_answers_that_are_all_dates_are_one_finding_that_names_the_cause(sets):
 def test_one_number_among_texts(sets):
     verdict = sets.verify(changed(3, output=7))
     assert ("E404", "a.jsonl:4") in found(verdict) and "E405" in verdict.counts
+
+
+@pytest.mark.parametrize(
+    ("split", "rows"), [("train", 10), ("train[:50%]", 5), ("train[-3:]", 3), ("train[:2]+train[-2:]", 4)]
+)
+def test_the_rows_of_a_part_are_those_that_llamafactory_loads(sets, tmp_path, split, rows):
+    entry = {"file_name": "a.jsonl", "columns": COLUMNS, "split": split}
+    verdict = sets.verify(ROWS[:1] * 10, entry=entry)
+    assert (verdict.records, verdict.trained, found(verdict)) == (10, rows, [])
+    data, _ = load("mine", sets.folder, {"stage": "sft"}, str(tmp_path / "cache"), 1)
+    assert len(data.rows("mine")) == rows
+
+
+@pytest.mark.parametrize("split", ["test", "validation", "train[:0]", None])
+def test_a_split_at_which_llamafactory_stops(sets, tmp_path, split):
+    entry = {"file_name": "a.jsonl", "columns": COLUMNS, "split": split}
+    verdict = sets.verify(ROWS[:1] * 10, entry=entry)
+    assert [problem.code for problem in verdict.problems] == ["E405"]
+    data, _ = load("mine", sets.folder, {"stage": "sft"}, str(tmp_path / "cache"), 1)
+    with pytest.raises((ValueError, AttributeError, KeyError, TypeError)):
+        data.rows("mine")
 
 
 def test_a_truncated_array(sets):

@@ -210,3 +210,19 @@ def test_probabilities_that_llamafactory_refuses_give_no_numbers(tmp_path, proba
 def test_a_dataset_with_the_probability_0_is_never_drawn(tmp_path):
     (message,) = interleaved(tmp_path, [6, 20], interleave_probs="0,1")
     assert "20 rows of b: about 6 of 6 rows of a" in message
+
+
+@pytest.mark.parametrize(
+    ("split", "rows", "codes"),
+    [("train", 20, []), ("train[:50%]", 10, []), ("train[-3:]", 3, []), ("train[:0]", 0, ["E321"])],
+)
+def test_a_part_of_a_file_has_its_rows(tmp_path, split, rows, codes):
+    register(tmp_path, GOOD * 20, {"split": split})
+    datasets, problem_codes, _ = look(tmp_path)
+    assert ([dataset.rows for dataset in datasets], problem_codes) == ([rows], codes)
+
+
+@pytest.mark.parametrize("split", ["test", "validation[:5]", None])
+def test_another_split_of_a_file_is_refused(tmp_path, split):
+    register(tmp_path, GOOD, {"split": split})
+    assert look(tmp_path)[1] == ["E320"]
