@@ -111,12 +111,11 @@ class LoadedDataset:
         changes = since_compiled(self.dataset, self.folder, read_manifests(self.folder))
         verdict.is_compiled = changes is not None
         place = f"{self.folder / REGISTRY}: {self.dataset.name}"
-        entry = entry_problems(
-            place, self.dataset.entry, expected.format, has_calls=expected.turn_keys.has_calls
-        )
-        entry = [*entry, *self._split_problems(place)]
-        of_entry = [each for each in entry if not (verdict.stage == "pt" and each.code == "E402")]
-        verdict.lead([*(changes or ()), *of_entry])
+        has_calls = expected.turn_keys.has_calls
+        of_entry = [*entry_problems(place, self.dataset.entry, expected.format, has_calls=has_calls)]
+        if verdict.stage == "pt":
+            of_entry = [problem for problem in of_entry if problem.code != "E402"]
+        verdict.lead([*(changes or ()), *of_entry, *self._split_problems(place)])
         verdict.unread_turn_keys = expected.turn_keys.counts()
         verdict.notes += expected.turn_keys.lines(expected.count)
         verdict.trained = self._trained_rows()
