@@ -42,6 +42,7 @@ WARNINGS = {  # docs/problems.md tells of every code
     "W221": "a folder of .txt files, each line of which is a row",
     "W224": "a folder, sheet or text that is not read",
     "W225": "a conversation that may go on after a blank line",
+    "W226": "a picture, video or audio named in a text",
     "W222": "labels far out of balance",
 }
 

@@ -52,6 +52,7 @@ TOLD = {
     EMPTY_ANSWER: ("answer", "are empty, or a word for that"),
     "W205": ("example", "contain a token of a chat template, learned as text"),
     "W214": ("answer", "contain HTML, which `clean: html` in the spec takes out"),
+    "W226": ("example", "name a picture, video or audio in a text, which is learned as text"),
     "W225": ("example", "begin after a blank line and may go on with the one before"),
 }
 """Warnings of the try on all rows whose first one is shown: the compile accepts such examples."""

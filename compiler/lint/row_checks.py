@@ -2,7 +2,7 @@
 
 import re
 from array import array
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from functools import partial, reduce
 from hashlib import blake2b
 from operator import add
@@ -17,6 +17,7 @@ from tuneyard.compiler.problems import Problems
 from tuneyard.compiler.rows import Batch
 from tuneyard.compiler.spec.model import Spec
 from tuneyard.core.errors import Problem, show_value
+from tuneyard.core.records import PLACEHOLDERS
 
 LONG = 1_000_000
 _EMPTY = "- – — nan nat <na> n/a null none <noinput> 无 暂无 待补充 tbd #n/a #ref! #value! #div/0! #name?"
@@ -40,6 +41,13 @@ MARKUP = re.compile(
     r"|\bweb ?(?:page|site|app|form)|网页|标签",
     re.IGNORECASE,
 )
+# Pictures of Qwen-VL, of Phi, numbered ones, of LLaVA, and tags of a web page.
+PICTURE = re.compile(
+    r"<img>[^<>]{1,500}</img>|<(?:image|video|audio|img)(?:[ _-]?\d{1,4})?>|"
+    r"<\|(?:image|video|audio)_\d{1,4}\|>|<image_?(?:placeholder|here|token)>|"
+    r"<img\s[^<>]{0,500}\bsrc\b[^<>]{0,500}>",
+    re.IGNORECASE,
+)
 CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 
 # Letters of ASCII become small, and each control character becomes NUL. Blanks are left out.
@@ -60,6 +68,7 @@ class Lint:
         self.marks = [column.name for column in spec.columns if column.kind.compared == MARK]
         if self.texts.label_is_learned:
             self.marks.insert(0, "label")
+        self.placeholders = [mark for kind, mark in PLACEHOLDERS.items() if spec.named(kind)]
 
     def see(self, seen: Fingerprints, batch: Batch, numbered: bool) -> None:
         """Check a batch. `numbered`: its ids come from the file, so that they should differ."""
@@ -72,7 +81,7 @@ class Lint:
         if is_suspect:
             for number, row in enumerate(zip(*texts.values(), strict=True)):
                 answers_of_row = [texts[name][number] for name in self.texts.answered]
-                for code, message in text_warnings(row, answers_of_row):
+                for code, message in text_warnings(row, answers_of_row, self.placeholders):
                     self._warn(code, batch, number, message)
         lengths = array("I", reduce(partial(map, add), (map(len, column) for column in texts.values())))
         self._warn_of_texts(batch, texts, plain, lengths)
@@ -150,8 +159,13 @@ def plain_texts(texts: Texts) -> tuple[list[bytes], bool]:
     return plain, b"\0" in joined or b"<" in joined or (b"]" in joined and b"inst]" in joined)
 
 
-def text_warnings(texts: Sequence[str], answers: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """Yield code and message for a row's texts by themselves. `texts` has the answers too."""
+def text_warnings(
+    texts: Sequence[str], answers: Sequence[str], read: Collection[str] = ()
+) -> Iterator[tuple[str, str]]:
+    """Yield code and message for a row's texts by themselves. `texts` has the answers too.
+
+    `read` are the placeholders for which the row has files, such as `<image>`.
+    """
     control = _first_match(CONTROL, texts)
     if control:
         yield "W206", f"a control character: {control}"
@@ -159,8 +173,21 @@ def text_warnings(texts: Sequence[str], answers: Sequence[str]) -> Iterator[tupl
     if token:
         yield "W205", f"a token of a chat template inside the text: {token}"
     tag = _first_match(HTML, [text for text in answers if "<" in text])
-    if tag and not any(map(MARKUP.search, texts)):
-        yield "W214", f"HTML in an answer: {tag}"
+    picture = _lost_picture(texts, read)
+    if (tag or picture) and not any(map(MARKUP.search, texts)):
+        if tag:
+            yield "W214", f"HTML in an answer: {tag}"
+        if picture:
+            yield "W226", f"a picture, video or audio named in a text, which is learned as text: {picture}"
+
+
+def _lost_picture(texts: Sequence[str], read: Collection[str]) -> str:
+    """The first picture, video or audio in the texts that the model would get as its name, "" without one."""
+    for text in texts:
+        for match in PICTURE.finditer(text) if "<" in text else ():
+            if match[0] not in read:
+                return show_value(match[0])
+    return ""
 
 
 def _first_match(pattern: re.Pattern[str], texts: Iterable[str]) -> str:

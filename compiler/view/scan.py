@@ -13,7 +13,7 @@ from tuneyard.compiler.lint.fingerprints import Fingerprints
 from tuneyard.compiler.lint.row_checks import text_warnings
 from tuneyard.compiler.rows import Prefix
 from tuneyard.compiler.verify.expect import Records
-from tuneyard.core.records import Example
+from tuneyard.core.records import PLACEHOLDERS, Example
 
 
 class Scan:
@@ -47,7 +47,8 @@ class Scan:
         else:
             answers = [text for _, text in example.answers]
             texts = [example.system, *(text for _, text in example.turns), *answers]
-            for code, _ in text_warnings(texts, answers):
+            placeholders = [PLACEHOLDERS[kind] for kind in example.media]
+            for code, _ in text_warnings(texts, answers, placeholders):
                 self._add(code, [row])
         for column, keys in keys_of_examples([example]).items():
             self._keys[column].extend(keys)
