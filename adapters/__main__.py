@@ -118,11 +118,11 @@ def merge(adapters: tuple[str, ...], dry_run: bool, **options: Any) -> None:  # 
 
 
 @command(
-    "tuneyard adapter fuse demo-rte --base models/demo-base --out models/rte",
+    "tuneyard adapter fuse demo-rte --out models/rte",
     "tuneyard adapter fuse demo-rte=0.5 demo-mnli=1 --base models/demo-base --out models/both",
 )
 @click.argument("adapters", nargs=-1, required=True, metavar="NAME_OR_DIR[=WEIGHT]…")
-@click.option("--base", type=FOLDER, required=True, help="Base model folder.")
+@click.option("--base", type=FOLDER, help="Base model folder.  [default: the base that the adapters name]")
 @click.option("--out", type=FOLDER, required=True, help="Folder of the full model.")
 @click.option(
     "--dtype", type=click.Choice(["fp32", "bf16"]), help="Dtype of all tensors.  [default: the base's]"

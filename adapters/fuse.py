@@ -22,9 +22,10 @@ from tuneyard.adapters.delta import Retained, apply, summed, total
 from tuneyard.adapters.modules_to_save import FullTensor, plan_full_tensors
 from tuneyard.adapters.provenance import CARD, Datasets, card_text, provenance, training_datasets
 from tuneyard.adapters.shards import Piece, Shard, plan_shards, write_index, write_shard
-from tuneyard.adapters.store import open_any
+from tuneyard.adapters.store import fetched_base, open_any
 from tuneyard.adapters.weighted import (
     Weighted,
+    check_base_names,
     check_inputs,
     open_base_of,
     open_weighted,
@@ -104,7 +105,24 @@ def fuse_request(texts: Sequence[str], options: Mapping[str, Any]) -> FuseReques
     fields["dtype"] = output.DTYPES.get(options["dtype"])
     if options["max_shard"]:
         fields["max_shard"] = parse_size(options["max_shard"])
-    return FuseRequest([parse_optional_weight(text) for text in texts], **fields)
+    adapters = [parse_optional_weight(text) for text in texts]
+    if options["base"] is None:
+        fields["base"], fetched = named_base(adapters)
+        fields["same_base"] = fetched or options["same_base"]
+    return FuseRequest(adapters, **fields)
+
+
+def named_base(adapters: Sequence[tuple[str, float]]) -> tuple[Path, bool]:
+    """The base that all adapters name, and True if it is from the hub, where its folder has another name.
+
+    `ContentError` if they name different ones, `RequestError` if it is neither here nor on the hub.
+    """
+    weighted = open_weighted(adapters, open_any)
+    check_base_names(weighted)
+    adapter = weighted[0].adapter
+    if adapter.config.base and Path(adapter.config.base, "config.json").is_file():
+        return Path(adapter.config.base), False
+    return fetched_base(adapter), True
 
 
 def parse_size(text: str) -> int:

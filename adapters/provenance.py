@@ -160,6 +160,8 @@ def card_body(record: Mapping[str, Any]) -> str:
         paragraphs = _merge_result(record["method"], result)
     else:
         base = Path(record["base"]["folder"]).resolve().name
+        if re.fullmatch("[0-9a-f]{40}", base) and record["base"]["name"]:
+            base = record["base"]["name"]  # the hub's cache names folders after commits
         title = f"{base} with {' and '.join(weights)}"
         quantised = ""
         if record["base_as"]:

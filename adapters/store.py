@@ -14,12 +14,14 @@ from tuneyard.adapters.kinds.dora import DoraAdapter
 from tuneyard.adapters.kinds.lora import LoraAdapter
 from tuneyard.adapters.kinds.oft import OftAdapter
 from tuneyard.core.errors import ContentError, RequestError, nearest, show_value
-from tuneyard.core.files import check_characters, near_name, read_object
+from tuneyard.core.files import check_characters, from_hub, near_name, read_object
 from tuneyard.core.language.messages import say
 from tuneyard.core.weights.adapter_files import CONFIG
 
 KINDS: tuple[type[Adapter], ...] = (LoraAdapter, DoraAdapter, OftAdapter)
 SAVES = Path("saves")
+BASE_FILES = ("*.json", "*.safetensors", "*.jinja", "*.txt", "*.model", "LICENSE*", "README.md")
+"""What is fetched of a base on the hub."""
 HOW_TO_FUSE = "fuse it into its base, which is exact: `tuneyard adapter fuse NAME --base DIR --out DIR`"
 
 
@@ -107,6 +109,16 @@ def find_folder(reference: str | Path) -> Path:
         f"adapter {text!r}: no such folder ({_listing()}); "
         + nearest(text, _saved(), "name one of saves/, or a path with a slash")
     )
+
+
+def fetched_base(adapter: Adapter) -> Path:
+    """The base that an adapter names, from the hub or its cache; `RequestError` if it is in neither."""
+    name = adapter.config.base
+    fix = "name its folder with --base DIR --same-base"
+    if not name:
+        raise RequestError(f"{adapter.folder / CONFIG}: names no base model: {fix}")
+    revision = adapter.config.raw.get("revision")
+    return from_hub(name, fix, allow_patterns=list(BASE_FILES), revision=revision)
 
 
 def _saved() -> list[str]:

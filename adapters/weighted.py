@@ -128,7 +128,7 @@ def check_inputs(weighted: Sequence[Weighted[Adapter]], base: Base | None, *, sa
     check_together(weighted)
     notes = list(_notes(weighted))
     if base is None:
-        _check_base_names(weighted)
+        check_base_names(weighted)
         return notes
     for item in weighted:
         adapter = item.adapter
@@ -191,7 +191,7 @@ def _check_layers(complete: Adapter, adapter: Adapter) -> None:
                 )
 
 
-def _check_base_names(weighted: Sequence[Weighted[Adapter]]) -> None:
+def check_base_names(weighted: Sequence[Weighted[Adapter]]) -> None:
     """Refuse adapters whose configs name different bases, since no base is given to compare them with."""
     first_by_base: dict[str, Adapter] = {}
     for item in weighted:

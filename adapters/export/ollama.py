@@ -16,14 +16,10 @@ from tuneyard.adapters.export.modelfile import modelfile_of
 from tuneyard.adapters.export.source import GGUF, MODELFILE, ExportSource, check_file, check_gguf
 from tuneyard.adapters.fuse import FuseRequest, plan_fusing, trained_on_nf4
 from tuneyard.adapters.output import require_space
-from tuneyard.adapters.store import note
+from tuneyard.adapters.store import fetched_base, note
 from tuneyard.core.errors import RequestError, need
-from tuneyard.core.files import from_hub, staging, write_text
-from tuneyard.core.weights.adapter_files import CONFIG
+from tuneyard.core.files import staging, write_text
 from tuneyard.core.weights.base_models import open_base
-
-BASE_FILES = ("*.json", "*.safetensors", "*.jinja", "*.txt", "*.model", "LICENSE*", "README.md")
-"""What is fetched of a base on the hub."""
 
 
 def to_ollama(source: ExportSource, options: Mapping[str, Any]) -> None:
@@ -32,7 +28,7 @@ def to_ollama(source: ExportSource, options: Mapping[str, Any]) -> None:
     target = check_file(out, source, MODELFILE, force=options["force"])
     _check_options(source, options)
     if source.adapter and source.base is None and options["gguf"] is None:
-        source = replace(source, base=_fetched_base(source.adapter))
+        source = replace(source, base=fetched_base(source.adapter))
         options = {**options, "same_base": True}  # it is the one that the adapter itself names
     text = modelfile_of(source, options)
     gguf = options["gguf"] or _write_weights(source, options)
@@ -60,16 +56,6 @@ def _check_options(source: ExportSource, options: Mapping[str, Any]) -> None:
             "--gguf: that of an adapter needs its base in Ollama, too: --from NAME, or a .gguf file. Without "
             "--gguf the adapter is fused into its base, and the GGUF is made"
         )
-
-
-def _fetched_base(adapter: Adapter) -> Path:
-    """The base that an adapter names, from the hub or its cache; `RequestError` if it is in neither."""
-    name = adapter.config.base
-    fix = "name its folder with --base DIR --same-base"
-    if not name:
-        raise RequestError(f"{adapter.folder / CONFIG}: names no base model: {fix}")
-    revision = adapter.config.raw.get("revision")
-    return from_hub(name, fix, allow_patterns=list(BASE_FILES), revision=revision)
 
 
 def _write_weights(source: ExportSource, options: Mapping[str, Any]) -> Path:

@@ -113,8 +113,14 @@ def test_the_base_is_the_one_that_the_adapter_names(rte, monkeypatch, tmp_path):
     cached("org/base")
     call("export", "rte", *OLLAMA, "--force")
     assert Path("out/rte-f16.gguf").read_bytes() == given
+    call("fuse", "rte", "--dtype", "fp32", "--out", "models/rte")
+    assert Path("models/rte/README.md").read_text().partition("\n# ")[2].startswith("org/base with rte (1)\n")
+    call("export", "models/rte", "--to", "gguf", "--out", "by-hand.gguf")
+    by_hand = {name: data.tobytes() for name, data in tensors("by-hand.gguf").items()}
+    assert by_hand == {name: data.tobytes() for name, data in tensors("out/rte-f16.gguf").items()}
     write_json(Path("saves/rte/adapter_config.json"), {**config, "base_model_name_or_path": None})
-    printed_line(call("export", "rte", *OLLAMA, "--force", code=2)[1], "adapter_config.json", "--base DIR")
+    for words in (("export", "rte", *OLLAMA, "--force"), ("fuse", "rte", "--out", "models/other")):
+        printed_line(call(*words, code=2)[1], "adapter_config.json", "--base DIR")
 
 
 def test_what_has_no_gguf_is_refused_before_it_is_fused(rte):
@@ -127,3 +133,15 @@ def test_what_has_no_gguf_is_refused_before_it_is_fused(rte):
     Path("model/chat_template.jinja").write_text(CHATML)
     assert "shape" in call("export", "other", *OLLAMA, code=1)[1]
     assert not Path("out").exists()
+
+
+def test_fuse_takes_the_folder_that_all_adapters_name(rte):
+    make("saves/mnli", factors(2, layers=1, shapes={"q_proj": (8, 8)}), target_modules=["q_proj"],
+         base_model_name_or_path="model")  # fmt: skip
+    call("fuse", "rte=0.5", "mnli=0.5", "--out", "models/named")
+    call("fuse", "rte=0.5", "mnli=0.5", "--base", "model", "--out", "models/given")
+    named, given = (Path("models", name, "model.safetensors").read_bytes() for name in ("named", "given"))
+    assert named == given
+    config = read_json(Path("saves/mnli/adapter_config.json"))
+    write_json(Path("saves/mnli/adapter_config.json"), {**config, "base_model_name_or_path": "other"})
+    printed_line(call("fuse", "rte", "mnli", "--out", "models/x", code=1)[1], "model", "other", "--base DIR")
