@@ -70,7 +70,7 @@ def profiles(path: SourcePath, table: str) -> Iterator[FileProfile]:
     files = [file for folder in folders for file in data_files(folder)]
     paths_by_split = _files_by_split(files)
     names_of_folders = {str(folder): str(folder).removeprefix(str(path)) for folder in folders}
-    if not paths_by_split:
+    if not all(splits_named_in(stem_of_data(file.name)) for file in files) or not paths_by_split:
         _refuse_other_columns(path, files)
     folder_names = {*"/".join(names_of_folders.values()).split("/")} - {""}
     placed: dict[str, Any] = {}  # what the source of a spec says of the files

@@ -7,7 +7,7 @@ from tests.messages import raises
 from tests.unit.compiler.conftest import Bench, as_zip, json_lines, questions
 from tuneyard.compiler.init.propose import propose
 from tuneyard.compiler.read.split_names import split_of_folder, splits_named_in
-from tuneyard.core.errors import RequestError
+from tuneyard.core.errors import ContentError, RequestError
 
 THREE = "source: {splits: {train: train, eval: [dev], test: test}}\n"
 TWO = "source: {splits: {train: train, eval: [dev]}}\n"
@@ -205,3 +205,11 @@ def test_init_refuses_a_name_of_several_splits_next_to_others(bench: Bench) -> N
 def test_init_says_that_a_file_is_named_like_a_held_out_split(bench: Bench) -> None:
     _, report = propose(bench.rows("test.jsonl", questions(30)))
     assert "named like test" in report
+
+
+def test_init_compares_files_without_a_split_with_the_others(bench: Bench) -> None:
+    """Files of other data next to `rows_test.jsonl` are no rows of train."""
+    bench.rows("all/rows_test.jsonl", questions(3))
+    bench.rows("all/people.jsonl", [{"name": "Ann", "town": "Bonn"}])
+    with raises(ContentError, "people.jsonl", "rows_test.jsonl"):
+        propose(bench.folder / "all")
