@@ -106,11 +106,12 @@ def _method_options() -> list[click.Option]:
 @click.option("--force", is_flag=True, help="Replace --out if merge wrote it.")
 def merge(adapters: tuple[str, ...], dry_run: bool, **options: Any) -> None:  # Click's values
     """Write the weighted sum of adapters as one plain adapter."""
+    from tuneyard.adapters.after_merge import after_merge
     from tuneyard.adapters.merge import merge_request, plan_merging
 
     plan = plan_merging(merge_request(adapters, options))
     out = plan.request.out
-    command = ["tuneyard", "adapter", "show", out]
+    command = after_merge(plan) or ["tuneyard", "adapter", "show", out]
     if options["base"]:
         model = f"models/{out.name}"
         command = ["tuneyard", "adapter", "fuse", out, "--base", options["base"], "--out", model]

@@ -4,13 +4,11 @@ from pathlib import Path
 
 from tuneyard.core.datasets import (
     DEFAULT_FOLDER,
-    Dataset,
     eval_split,
-    find_dataset,
     read_registry,
     registry_folder,
 )
-from tuneyard.core.datasets.fitting_command import fitting_command
+from tuneyard.core.datasets.fitting_command import scoring_options
 from tuneyard.core.documents import is_number
 from tuneyard.core.errors import TuneyardError
 from tuneyard.core.files import read_object
@@ -128,31 +126,10 @@ def held_out_options(recipe: Recipe) -> list[str]:
         names = recipe.names("eval_dataset")
         for name in recipe.names("dataset"):
             names.append(eval_split(name, registered))
-        commands: dict[str, str] = {}
-        for name in dict.fromkeys(names):
-            if name in registered:
-                commands[name] = command_for(recipe, find_dataset(name, folder, lenient=True))
-        options = _of_held_out_share(recipe, folder)
+        options = scoring_options(names, folder, is_running_text=recipe.stage == "pt")
+        return options or _of_held_out_share(recipe, folder)
     except TuneyardError:  # a hint is no place for an error of a file that the next command reads itself
         return []
-    if commands:
-        command = next(iter(commands.values()))
-        options = [command]
-        for name in commands:
-            if commands[name] == command:
-                options += ["--dataset", name]
-        if command == "text" and any(has_media(registered[name]) for name in commands):
-            options.append("--no-generate")
-    if options and folder != DEFAULT_FOLDER:
-        options += ["--dataset-dir", str(folder)]
-    return options
-
-
-def command_for(recipe: Recipe, dataset: Dataset) -> str:
-    """The scoring command of a dataset. Stage pt learns the whole text, whatever its answers are."""
-    if recipe.stage == "pt":
-        return "text"
-    return fitting_command(dataset)
 
 
 def _of_held_out_share(recipe: Recipe, folder: Path) -> list[str]:
@@ -170,4 +147,6 @@ def _of_held_out_share(recipe: Recipe, folder: Path) -> list[str]:
     options += ["--seed", str(recipe.settings.get("seed", 42))]
     if has_media(entry):
         options.append("--no-generate")
+    if folder != DEFAULT_FOLDER:
+        options += ["--dataset-dir", str(folder)]
     return options

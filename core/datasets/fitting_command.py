@@ -4,12 +4,13 @@ The whole file decides, not its name or its first rows. A dataset that a user re
 command as a compiled one.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 
-from tuneyard.core.datasets import Dataset, read_records
+from tuneyard.core.datasets import DEFAULT_FOLDER, Dataset, find_dataset, read_records, read_registry
 from tuneyard.core.datasets.compiled import manifest_beside
 from tuneyard.core.files import Fields, strings
-from tuneyard.core.records import Example, read_example
+from tuneyard.core.records import Example, has_media, read_example
 from tuneyard.core.training.training_stage import PLAIN, rows_of
 
 MOST_LABELS = 20  # more different answers than this are free text and no labels
@@ -38,6 +39,33 @@ def fitting_command(dataset: Dataset) -> str:
     if answers_are_labels(dataset, answers):
         return "nli"
     return "text"
+
+
+def scoring_options(names: Iterable[str], folder: Path, *, is_running_text: bool = False) -> list[str]:
+    """The scoring command for datasets, and options that name those that it fits. [] if none is registered.
+
+    The first dataset decides. Of running text the whole is scored, whatever its answers are.
+    """
+    registered = read_registry(folder)
+    commands: dict[str, str] = {}
+    for name in dict.fromkeys(names):
+        if name not in registered:
+            continue
+        commands[name] = "text"
+        if not is_running_text:
+            commands[name] = fitting_command(find_dataset(name, folder, lenient=True))
+    if not commands:
+        return []
+    command = next(iter(commands.values()))
+    options = [command]
+    for name in commands:
+        if commands[name] == command:
+            options += ["--dataset", name]
+    if command == "text" and any(has_media(registered[name]) for name in commands):
+        options.append("--no-generate")
+    if folder != DEFAULT_FOLDER:
+        options += ["--dataset-dir", str(folder)]
+    return options
 
 
 def _has_tools(example: Example) -> bool:

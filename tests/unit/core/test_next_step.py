@@ -11,6 +11,7 @@ import pytest
 from click.testing import Result
 
 from tests.cli.scoring import invoke
+from tests.conftest import ROOT
 from tests.fake_runs import demo as write_demo_runs
 from tests.json_files import write_json, write_lines
 from tests.unit.adapters.make import base_tensors, factors, make, make_base
@@ -226,3 +227,28 @@ def test_paths_below_the_folder_are_written_from_it(working_folder):
     )
     assert result.exit_code == 0 and str(working_folder) not in result.output
     assert "rows.jsonl: using column" in result.stderr and "files: new/qa/qa.json" in result.output
+
+
+def test_a_merge_is_scored_with_its_adapters_on_what_they_were_trained_for(with_demo_rte):
+    for name in ("a", "b"):
+        folder = make(f"saves/{name}", factors(1), base_model_name_or_path="models/base")
+        card = "This model is a fine-tuned version of [m](m) on the demo_rte_train dataset."
+        (folder / "README.md").write_text(card)
+    result = tuneyard("adapter", "merge", "a=0.5", "b=0.5", "--out", "saves/m")
+    assert last_lines(result) == (
+        "saves/m",
+        "tuneyard eval nli --model models/base --adapter a --adapter b --adapter saves/m "
+        "--dataset demo_rte_eval --out results/m",
+    )
+
+
+def test_the_list_proposes_a_dataset_that_is_registered(working_folder):
+    """`defect` also writes train.jsonl in the document's own form, which is no dataset of LLaMA-Factory's."""
+    tuneyard("data", "compile", "defect", "--source", ROOT / "tests/examples/good/defect")
+    listed = tuneyard("data", "list")
+    assert last_lines(listed)[1] == "tuneyard data verify defect_train"
+    Path("other").mkdir()
+    entries = {"far": {"hf_hub_url": "a/b"}, "gone": {"file_name": "x.json"}}
+    write_json(Path("other") / REGISTRY, entries)
+    listed = tuneyard("data", "list", "--out", "other")
+    assert last_lines(listed)[1] == "tuneyard data compile demo_rte --dataset-dir other"

@@ -1,0 +1,35 @@
+"""The command that scores a merge next to its adapters and their base: the next one after `adapter merge`."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tuneyard.core.datasets import eval_split, read_registry, registry_folder
+from tuneyard.core.datasets.fitting_command import scoring_options
+from tuneyard.core.errors import TuneyardError
+
+if TYPE_CHECKING:
+    from tuneyard.adapters.merge import MergePlan
+
+
+def after_merge(plan: "MergePlan") -> list[str]:
+    """Words of the command, on the held-out rows of the adapters' training datasets. [] without any."""
+    bases = {weighted.adapter.config.base for weighted in plan.weighted}
+    base = bases.pop() if len(bases) == 1 else None
+    out = plan.request.out
+    if base is None:
+        return []
+    try:
+        folder = registry_folder()
+        registered = read_registry(folder)
+        names: list[str] = []
+        for datasets in plan.datasets:
+            names += [eval_split(str(entry["dataset"]), registered) for entry in datasets]
+        options = scoring_options(names, folder)
+    except TuneyardError:  # a hint is no place for an error of a file that the next command reads itself
+        return []
+    if not options:
+        return []
+    words = ["tuneyard", "eval", options[0], "--model", base]
+    for reference, _weight in plan.request.adapters:
+        words += ["--adapter", str(reference)]
+    return [*words, "--adapter", str(out), *options[1:], "--out", f"results/{Path(out).name}"]
