@@ -111,7 +111,7 @@ def merge(adapters: tuple[str, ...], dry_run: bool, **options: Any) -> None:  # 
 
     plan = plan_merging(merge_request(adapters, options))
     out = plan.request.out
-    command = after_merge(plan) or ["tuneyard", "adapter", "show", out]
+    command: list[object] = [*after_merge(plan)] or ["tuneyard", "adapter", "show", out]
     if options["base"]:
         model = f"models/{out.name}"
         command = ["tuneyard", "adapter", "fuse", out, "--base", options["base"], "--out", model]

@@ -159,7 +159,7 @@ def test_after_a_pissa_training_without_conversion_comes_one_with_it() -> None:
         ("data remove demo_rte", "", "data list"),
         (f"recipe check --quick --for cpu {RECIPE}", "", "recipe train"),
         ("adapter show saves/a saves/b", "", "adapter merge saves/a=0.5 saves/b=0.5 --out"),
-        ("adapter show saves/a", "", "adapter export saves/a --to gguf"),
+        ("adapter show saves/a", "", "adapter export saves/a --to ollama"),
         ("adapter merge saves/a=1 saves/b=1 --out saves/m", "saves/m", "adapter show saves/m"),
         (
             "adapter merge a=1 b=1 --out saves/n --base B --same-base",
