@@ -28,7 +28,7 @@ from tuneyard.core.errors import (
 from tuneyard.core.execution.options import ray_option, workers_option
 from tuneyard.core.files import JsonObject
 from tuneyard.core.installation.packages import after_setup
-from tuneyard.core.language.messages import for_reader, say
+from tuneyard.core.language.messages import as_is, for_reader, say
 
 Texts = tuple[str, ...]
 Run = Callable[[Spec, CompileRequest], CompileReport]
@@ -325,7 +325,7 @@ def list_command(out: Path) -> None:
     registry = Registry(out).finish_publications()
     datasets = list(dataset_lines(registry))
     lines = [f"datasets in {out}", *(f"  {line}" for line in datasets or [wrong_folder(out) or "none"])]
-    lines += ["specs", *(f"  {spec.name:{width}}  {for_reader(spec.about)}" for spec in specs)]
+    lines += ["specs", *(f"  {spec.name:{width}}  {as_is(for_reader(spec.about))}" for spec in specs)]
     say("\n".join(lines))
     command = ["compile", "demo_rte"]
     to_verify = next(iter(registered_files(registry)), "")

@@ -16,6 +16,7 @@ from tuneyard.compiler.lint.matching import paired
 from tuneyard.compiler.lint.row_checks import keys_of_texts, plain_text
 from tuneyard.core.errors import counted
 from tuneyard.core.files import JsonObject
+from tuneyard.core.language.messages import as_is
 from tuneyard.core.records import Example
 
 SHOWN = 20
@@ -114,12 +115,13 @@ class Difference:
         yield from _listed("changed  ", map(_change_line, self.changed()), len(self.pairs[0]), every)
         shifts = Counter((old, new) for _, _, old, new in self.changed() if old != new)
         for (old, new), count in shifts.items():
-            yield f"shift    {old} → {new}: {counted(count, 'example')}"
+            yield f"shift    {as_is(old)} → {as_is(new)}: {counted(count, 'example')}"
         for name in sorted(before.label_counts | after.label_counts):
-            yield f"label    {name}: {before.label_counts[name]} → {after.label_counts[name]}"
+            yield f"label    {as_is(name)}: {before.label_counts[name]} → {after.label_counts[name]}"
         yield (
-            f"{before.name} {before.places.rows} → {after.name} {after.places.rows}: same {self.same}, "
-            f"added {len(self.added_rows)}, removed {len(self.removed_rows)}, changed {len(self.pairs[0])}"
+            f"{as_is(before.name)} {before.places.rows} → {as_is(after.name)} {after.places.rows}: "
+            f"same {self.same}, added {len(self.added_rows)}, "
+            f"removed {len(self.removed_rows)}, changed {len(self.pairs[0])}"
         )
 
 
@@ -163,5 +165,5 @@ def _listed(title: str, lines: Iterator[str], count: int, every: bool) -> Iterat
 
 def _change_line(change: Change) -> str:
     place, other_place, old, new = change
-    shift = f": {old} → {new}" if old != new else ""
+    shift = f": {as_is(old)} → {as_is(new)}" if old != new else ""
     return f"{place} → {other_place}{shift}"

@@ -13,6 +13,7 @@ from tuneyard.compiler.lint.fingerprints import Fingerprints, quantiles
 from tuneyard.compiler.rows import Place
 from tuneyard.core.errors import ContentError, RequestError, need
 from tuneyard.core.files import JsonObject, read_object
+from tuneyard.core.language.messages import as_is
 from tuneyard.core.language.translation import tr, tr_counted
 
 NAMED = 3  # duplicates for people, of the first that --json names
@@ -55,7 +56,7 @@ class Stats:
     def lines(self) -> Iterator[str]:
         """Yield the lines for people."""
         examples = tr_counted(self.examples, "example")
-        yield tr(HEADING, name=self.name, examples=examples, duplicates=self.duplicates)
+        yield tr(HEADING, name=as_is(self.name), examples=examples, duplicates=self.duplicates)
         if self.places:
             pairs = []
             for place, before in self.places[:NAMED]:
@@ -70,7 +71,7 @@ class Stats:
         for title, counter in (("labels", self.labels), ("languages by script", self.languages)):
             shares = []
             for name, count in counter.most_common():
-                label = name
+                label = as_is(name)
                 if counter is self.languages:
                     label = tr(name)
                 shares.append(f"{label} {count} ({count / self.examples:.1%})")

@@ -36,7 +36,7 @@ from tuneyard.core.documents import dump_short_yaml
 from tuneyard.core.errors import ContentError, RequestError, counted, one_line
 from tuneyard.core.files import free_path
 from tuneyard.core.installation.packages import after_setup
-from tuneyard.core.language.messages import for_reader
+from tuneyard.core.language.messages import as_is, for_reader
 from tuneyard.core.prompt import conversation
 from tuneyard.core.records import PAIR
 
@@ -128,7 +128,7 @@ def propose(
         )
     minor = [leaf.path for leaf in unused if leaf not in important]  # such as ids and dates
     if minor:
-        lines.append(f"left out: {_printable(first_names(minor))}")
+        lines.append(f"left out: {as_is(_printable(first_names(minor)))}")
     lines += [f"tried on the whole file: {outcome}"]
     for code, (noun, fault) in TOLD.items():
         first = next((problem for problem in report.problems.warnings if problem.code == code), None)
@@ -226,7 +226,7 @@ def _example(number: int, row: KeptRow) -> Iterator[str]:
 def _short(text: str) -> str:
     if len(text) > LONGEST:
         text = f"{text[:LONGEST]}… ({len(text)} characters)"
-    return text.replace("\n", "\n    ")
+    return as_is(text.replace("\n", "\n    "))
 
 
 def _next(path: SourcePath, spec: Spec, out: Path | None, rejecting: bool) -> list[str]:

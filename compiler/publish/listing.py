@@ -15,6 +15,7 @@ from tuneyard.core.datasets import REMOTE_SOURCES, Dataset
 from tuneyard.core.datasets.compiled import MANIFEST, Manifest
 from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.core.files import sha256
+from tuneyard.core.language.messages import as_is
 
 
 def dataset_lines(registry: Registry) -> Iterator[str]:
@@ -30,7 +31,7 @@ def dataset_lines(registry: Registry) -> Iterator[str]:
         if Path(manifest.spec).stem == name:
             stale = _stale(manifest)
         for dataset, rows in manifest.records.items():
-            parts = [dataset, f"{rows} rows", name, made]
+            parts = [as_is(dataset), f"{rows} rows", as_is(name), made]
             if stale:
                 parts.append(f"stale: {stale}")
             changes = _changes(registry, dataset, name)
@@ -39,8 +40,9 @@ def dataset_lines(registry: Registry) -> Iterator[str]:
             yield "  ".join(parts)
             others.pop(dataset, None)
     for dataset, entry in others.items():
-        where = next((entry[key] for key in ("file_name", *REMOTE_SOURCES) if entry.get(key)), "no file")
-        yield f"{dataset}  {where}  not compiled here"
+        sources = [as_is(str(entry[key])) for key in ("file_name", *REMOTE_SOURCES) if entry.get(key)]
+        where = next(iter(sources), "no file")
+        yield f"{as_is(dataset)}  {where}  not compiled here"
 
 
 def registered_files(registry: Registry) -> Iterator[str]:

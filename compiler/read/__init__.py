@@ -8,7 +8,7 @@ import shlex
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache
-from pathlib import PurePath
+from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 from tuneyard.compiler.problems import Problems
@@ -119,7 +119,7 @@ def find_reader(kind: str, display_path: str) -> Reader:
 def plugins_for(paths: Iterable[str]) -> list[Plugin]:
     """The plug-ins that read files of these names, sorted by name; all of them for an archive, which may
     hold files of any kind."""
-    suffixes = {suffix(PurePath(path)) for path in paths}
+    suffixes = {suffix(Path(path)) for path in paths}
     if suffixes <= _bundled_readers().keys() - {ARCHIVE}:
         return []
     plugins = load("tuneyard.readers", Reader, "reader")

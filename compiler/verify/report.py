@@ -12,6 +12,7 @@ from tuneyard.compiler.verify.verdict import Verdict
 from tuneyard.core.datasets.compiled import MANIFEST
 from tuneyard.core.errors import summarise
 from tuneyard.core.files import JsonObject
+from tuneyard.core.language.messages import as_is
 
 BARS = 8
 REPEATED = re.compile(r"(<\|[^|<>]+\|>)\1{3,}")
@@ -104,10 +105,10 @@ def _learned(audit: Audit) -> Iterator[str]:
         example = ""
         for text, learned in audit.example:
             example += f"⟦{text}⟧" if learned else text
-        yield REPEATED.sub(_with_count, example)
+        yield as_is(REPEATED.sub(_with_count, example))
     if audit.rejected:
         yield "rejected, after the same prompt:"
-        yield "".join(f"⟦{text}⟧" for text in audit.rejected)
+        yield as_is("".join(f"⟦{text}⟧" for text in audit.rejected))
 
 
 def _with_count(match: re.Match[str]) -> str:

@@ -16,7 +16,7 @@ from tuneyard.core.cli.main import next_step, same_options
 from tuneyard.core.datasets import REGISTRY, find_dataset
 from tuneyard.core.errors import RequestError, counted
 from tuneyard.core.files import check_writable, write_text
-from tuneyard.core.language.messages import say
+from tuneyard.core.language.messages import as_is, say
 from tuneyard.core.language.translation import tr
 from tuneyard.core.prompt.token_losses import TOKEN_LOSSES, TokenLossFile
 
@@ -62,7 +62,7 @@ def view(
             f"{name} has {len(datasets)} datasets. This page has {dataset}; view the others by name: {others}"
         )
     counts, sampled = sentence(payload), sampled_text(payload)
-    say(tr("{dataset}: {counts} {sampled}", dataset=payload.dataset, counts=counts, sampled=sampled))
+    say(tr("{dataset}: {counts} {sampled}", dataset=as_is(payload.dataset), counts=counts, sampled=sampled))
     given_again = same_options("--recipe", "--model", "--template", "--dataset-dir")
     if payload.note:
         say(payload.note, to_stderr=True)

@@ -24,7 +24,7 @@ from click.exceptions import NoSuchCommand
 
 from tuneyard.core.errors import CLI, run_command
 from tuneyard.core.installation.checkout import ROOT, version
-from tuneyard.core.language.messages import LANG, say
+from tuneyard.core.language.messages import LANG, as_is, relative_paths, say
 
 SUMMARY = 1000  # characters: Click cuts a first sentence that is longer
 _PLACEHOLDERS = {"BASE", "DIR", "FILE", "MODEL", "NAME", "NAME_OR_DIR", "OWNER/NAME", "PATH", "SPEC"}
@@ -173,7 +173,7 @@ def next_step(place: object, command: Sequence[object] | str = ()) -> None:
     if context is None or is_quiet() or context.params.get("as_json"):
         return
     if place is not None:
-        say(f"result: {place}", to_stderr=True)
+        say(f"result: {as_is(relative_paths(str(place)))}", to_stderr=True)
     if not isinstance(command, str):
         command = shlex.join(map(str, command))
     if command:

@@ -26,6 +26,10 @@ _CLAUSES = re.compile(r"(\S.{,300}?)([;:] )(.{1,1000})")
 """The first clause and the rest of a line that is not indented: no longer one, which takes long."""
 _DIGITS = r"(?P<number>[\d,]+)"
 """The field {number}. Any text would fit other lines, and long lines would take minutes."""
+_START, _END = "\ufdd0", "\ufdd1"  # Unicode reserves them for a program's own use
+_AS_IS = re.compile(f"{_START}(.*?){_END}", re.DOTALL)
+_PLACE = re.compile(rf"{_START}(\d+){_END}")
+_QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"')
 
 
 @contextlib.contextmanager
@@ -90,6 +94,14 @@ def _lines() -> list[tuple[re.Pattern[str], str]]:
     return patterns
 
 
+def as_is(text: str) -> str:
+    """Mark a text of the user's data (a label, an answer, a name) inside a line for `say` or `for_reader`.
+
+    It is printed as it is, also where it looks like a line of ours: `result: 42`, `3 rows`.
+    """
+    return f"{_START}{text.replace(_START, chr(0xFFFD)).replace(_END, chr(0xFFFD))}{_END}"
+
+
 def say(text: str, *, to_stderr: bool = False) -> None:
     """Print lines for people: in their language, with paths from the current folder on."""
     click.echo(for_reader(relative_paths(text)), err=to_stderr)
@@ -116,29 +128,57 @@ def relative_paths(text: str) -> str:
     folder = str(Path.cwd())
     if len(folder) == 1:
         return text
-    return re.sub(rf"(?<![\w./~-]){re.escape(folder)}/", "", text)
+    own_folder = re.compile(rf"(?<![\w./~-]){re.escape(folder)}/")
+    pieces = _AS_IS.split(text)  # every second one is the user's
+    for number in range(0, len(pieces), 2):
+        pieces[number] = own_folder.sub("", pieces[number])
+    for number in range(1, len(pieces), 2):
+        pieces[number] = f"{_START}{pieces[number]}{_END}"
+    return "".join(pieces)
 
 
 def for_reader(text: str) -> str:
     """A printed text, line by line in Chinese for a Chinese reader. Lines that have no Chinese stay."""
-    if current() != CHINESE:
-        return text
-    return "\n".join(map(_translated, text.split("\n")))
+    kept: list[str] = []
+    text = _taken_out(_AS_IS, 1, text, kept)
+    if current() == CHINESE:
+        text = "\n".join(_translated(line, kept) for line in text.split("\n"))
+    return _put_back(text, kept)
 
 
-def _translated(line: str) -> str:
+def _taken_out(pattern: re.Pattern[str], group: int, text: str, kept: list[str]) -> str:
+    """A text with places in it where `kept` has what matched."""
+
+    def take(match: re.Match[str]) -> str:
+        kept.append(match[group])
+        return f"{_START}{len(kept) - 1}{_END}"
+
+    return pattern.sub(take, text)
+
+
+def _put_back(text: str, kept: list[str]) -> str:
+    """The text with what was taken out of it. A value in quotes may hold a text that is kept as it is."""
+    places = 1
+    while places:
+        text, places = _PLACE.subn(lambda place: kept[int(place[1])], text)
+    return text
+
+
+def _translated(line: str, kept: list[str]) -> str:
+    """A line in Chinese. Values in quotes are the user's, and stay."""
     for pattern, chinese in _lines():
         fields = pattern.fullmatch(line)
         if fields is not None:
             values = fields.groupdict()
             for name in values.keys() - {"text"}:  # the user's own, such as a label that is called ok or none
-                values[name] = _translated(values[name])
+                values[name] = _translated(_taken_out(_QUOTED, 0, values[name], kept), kept)
+            values = {name: _put_back(value, kept) for name, value in values.items()}
             return closed_up(chinese, values).format(**values)
-    clauses = _CLAUSES.fullmatch(line)
+    clauses = _CLAUSES.fullmatch(_taken_out(_QUOTED, 0, line, kept))
     if clauses is None:
         return line
     first, sign, rest = clauses.groups()
-    translated = _translated(first), _translated(rest)
+    translated = _translated(first, kept), _translated(rest, kept)
     if translated == (first, rest):
         return line
     return catalogue(CHINESE)[sign].join(translated)

@@ -18,7 +18,7 @@ from tuneyard.core.errors import RequestError
 from tuneyard.core.execution import Executor
 from tuneyard.core.execution.options import executor_of
 from tuneyard.core.files import read_object, reserved, sha256, write_json
-from tuneyard.core.language.messages import say, warn, warn_once
+from tuneyard.core.language.messages import as_is, say, warn, warn_once
 from tuneyard.eval.backends.scorers import Fields, score_in_halves
 from tuneyard.eval.backends.worker_model import worker_slots
 from tuneyard.eval.datasets.training import trained_on
@@ -90,7 +90,7 @@ def _score(plan: ScoringPlan) -> None:
     """Score all jobs, here or in workers, and write the files of each as soon as its rows are there."""
     workers = plan.opened.workers
     for model, dataset in plan.finished:
-        say(f"{model}  {dataset}  done before")
+        say(f"{as_is(model)}  {as_is(dataset)}  done before")
     logs: dict[Job, PredictionLog] = {}
     pending = {job: job.scorer.batches for job in plan.jobs}
     for job in plan.jobs:
@@ -224,8 +224,8 @@ def _origin(job: Job, identity: Identity) -> dict[str, Any]:
 def show(job: Job, results: Results, note: str) -> None:
     """Print a job's figures in a line that ends with `note`, and its warnings."""
     name, task = job.candidate.name, job.task
-    say(f"{name}  {job.dataset.name}  {task.line(results)}  {note}")
+    say(f"{as_is(name)}  {as_is(job.dataset.name)}  {task.line(results)}  {note}")
     for warning in task.warnings(results):
-        warn(f"{name} on {job.dataset.name}: {warning}")
+        warn(f"{as_is(name)} on {as_is(job.dataset.name)}: {warning}")
     for warning in training_warnings(name, len(job.rows), results):
         warn_once(warning)
