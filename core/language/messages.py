@@ -8,7 +8,7 @@ import functools
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from contextvars import ContextVar
 from pathlib import Path
 
@@ -28,8 +28,9 @@ _DIGITS = r"(?P<number>[\d,]+)"
 """The field {number}. Any text would fit other lines, and long lines would take minutes."""
 _START, _END = "\ufdd0", "\ufdd1"  # Unicode reserves them for a program's own use
 _AS_IS = re.compile(f"{_START}(.*?){_END}", re.DOTALL)
+_WITH_ENDS = re.compile(f"(){_AS_IS.pattern}()", re.DOTALL)
 _PLACE = re.compile(rf"{_START}(\d+){_END}")
-_QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"')
+_QUOTED = re.compile(r'(")((?:[^"\\]|\\.)*)(")')
 
 
 @contextlib.contextmanager
@@ -140,20 +141,29 @@ def relative_paths(text: str) -> str:
 def for_reader(text: str) -> str:
     """A printed text, line by line in Chinese for a Chinese reader. Lines that have no Chinese stay."""
     kept: list[str] = []
-    text = _taken_out(_AS_IS, 1, text, kept)
+    text = _taken_out(_WITH_ENDS, text, kept)
     if current() == CHINESE:
         text = "\n".join(_translated(line, kept) for line in text.split("\n"))
     return _put_back(text, kept)
 
 
-def _taken_out(pattern: re.Pattern[str], group: int, text: str, kept: list[str]) -> str:
-    """A text with places in it where `kept` has what matched."""
+def _taken_out(pattern: re.Pattern[str], text: str, kept: list[str]) -> str:
+    """A text with places in it for what `kept` has: the second group of a match, between the two others."""
 
     def take(match: re.Match[str]) -> str:
-        kept.append(match[group])
-        return f"{_START}{len(kept) - 1}{_END}"
+        before, value, after = match.groups()
+        if before and value in _own_quoted():
+            return match[0]
+        kept.append(value)
+        return f"{before}{_START}{len(kept) - 1}{_END}{after}"
 
     return pattern.sub(take, text)
+
+
+@functools.cache
+def _own_quoted() -> Set[str]:
+    """What lines of ours have in quotes, such as the keys of a registry: no values of the user."""
+    return {quoted for line in catalogue("messages_zh") for _, quoted, _ in _QUOTED.findall(line)}
 
 
 def _put_back(text: str, kept: list[str]) -> str:
@@ -171,10 +181,10 @@ def _translated(line: str, kept: list[str]) -> str:
         if fields is not None:
             values = fields.groupdict()
             for name in values.keys() - {"text"}:  # the user's own, such as a label that is called ok or none
-                values[name] = _translated(_taken_out(_QUOTED, 0, values[name], kept), kept)
+                values[name] = _translated(_taken_out(_QUOTED, values[name], kept), kept)
             values = {name: _put_back(value, kept) for name, value in values.items()}
             return closed_up(chinese, values).format(**values)
-    clauses = _CLAUSES.fullmatch(_taken_out(_QUOTED, 0, line, kept))
+    clauses = _CLAUSES.fullmatch(_taken_out(_QUOTED, line, kept))
     if clauses is None:
         return line
     first, sign, rest = clauses.groups()
