@@ -12,6 +12,7 @@ from tests.messages import printed, printed_line, raises
 from tests.unit.compiler.conftest import ROWS, as_csv, layouts, questions
 from tuneyard.compiler.init.propose import propose
 from tuneyard.core.errors import ContentError, RequestError
+from tuneyard.core.language.messages import for_reader
 
 NLI = [{"premise": "P.", "hypothesis": "H.", "label": name} for name in ("entailment", "neutral", "-")]
 QA = [{"Question": "Why?", "Answer": "So, and so."}, {"Question": "Who?", "Answer": 'A "she".'}]
@@ -259,7 +260,9 @@ def test_a_split_keeps_repeated_questions_on_one_side_and_chinese_headers_are_re
         {r["instruction"] for r in bench.records(f"*_{part}.jsonl")} for part in ("train", "eval")
     )
     assert not train & other
-    assert said.count("example ") == 3 and "  user: 第0个问题怎么办？\n  answer: 第0个答案。" in said
+    assert said.count("example ") == 3 and "  user: 第0个问题怎么办？\n  answer: 第0个答案。" in for_reader(
+        said
+    )
     training = said.splitlines()[-1]
     printed_line(said, "next:", f"init '{source}'", "--out '问答.yaml'", "compile '问答.yaml'")
     words = ("'dataset=问答_train'", "'eval_dataset=问答_eval'", "val_size=0", "'output_dir=saves/问答'")
