@@ -144,7 +144,7 @@ def _publish(
     registry: Registry, staged: Path, spec: Spec, report: CompileReport, made_from: Identity
 ) -> None:
     """Publish a staged dataset. `_report_if_up_to_date` makes the report again from its manifest."""
-    entries = entries_of(spec)
+    entries = entries_of(spec, spec.splits)
     problems = report.problems
     manifest = Manifest(
         about=spec.about,
@@ -193,7 +193,7 @@ def _compiled_with(
     report = CompileReport(name=spec.name, problems=request.problems_in(folder))
     for warning in (*texts_by_line(spec, inputs), *not_read(inputs)):
         report.problems.warn(warning)
-    report.problems.notes += notes_on_splits(inputs)
+    report.problems.notes += notes_on_splits(spec, inputs)
     spec = with_rivals(spec, inputs)
     with (
         executor_for(spec, request, inputs) as executor,

@@ -167,7 +167,7 @@ class Run:
         outputs = [output for _, output in self.spec.outputs_of(split)]
         files: list[RecordFile] = []
         for output in outputs:
-            name = output.file.format(split=split)
+            name = output.file_of(split)
             if self.staged:
                 files.append(RecordFile(self.staged / name, has_keys=self.spec.is_indexed(output)))
             else:
@@ -186,7 +186,7 @@ class Run:
         """The number of records of each dataset, and of each other file by its name."""
         records = {}
         for split, output, file in self.written:
-            name = output.dataset.format(split=split) if output.dataset else file.path.name
+            name = output.dataset_of(split) or file.path.name
             records[name] = file.records
         return records
 

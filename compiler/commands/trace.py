@@ -50,7 +50,7 @@ def trace(spec: Spec, sources: Sequence[str], row: int, template: str | None) ->
     for output in kept_row.spec.outputs:
         (rendered,) = Renderer(kept_row.spec, output).render(kept_row.batch)
         record = rendered.decode()
-        yield f"record in {output.file.format(split=kept_row.split)}", record
+        yield f"record in {output.file_of(kept_row.split)}", record
         if template and output.dataset:
             entry = entry_of(kept_row.spec, output, output.file)
             yield SEEN.format(template), seen_by_model(json.loads(record), entry, template)

@@ -243,7 +243,7 @@ def _next(path: SourcePath, spec: Spec, out: Path | None, rejecting: bool) -> li
         to_folder = ["--dataset-dir", str(folder)]
     commands.append(shlex.join(["tuneyard", "data", "compile", str(file), *to_folder, *on_error]))
     (output,) = spec.outputs
-    dataset = str(output.dataset).format(split=TRAIN_SPLIT if TRAIN_SPLIT in spec.splits else spec.splits[0])
+    dataset = output.dataset_of(TRAIN_SPLIT if TRAIN_SPLIT in spec.splits else spec.splits[0])
     recipe = shlex.join(recipe_words(dataset, folder, entries_of(spec)))
     place = [f"result: {out}"] if out else []
     return [*place, f"next: {' && '.join(commands)}", f"then: {after_setup(recipe, 'llamafactory')}"]

@@ -63,7 +63,8 @@ class Registry:
         A split that has no source any more is deleted only with `force`.
         """
         target = self.folder / spec.name
-        entries = entries_of(spec)
+        splits_with_source = {item.split for item in inputs}
+        entries = entries_of(spec, spec.splits)
         real_target = os.path.realpath(target)  # Path.resolve raises at a loop of links
         for item in inputs:
             if isinstance(item.path, Path) and Path(os.path.realpath(item.path)).is_relative_to(real_target):
@@ -74,14 +75,16 @@ class Registry:
             written += [file.name, row_index_file(file).name]
         self._refuse_foreign(target, written)
         if not (force or spec.split or spec.mix):
-            self._refuse_lost_splits(spec, {item.split for item in inputs})
+            self._refuse_lost_splits(spec, splits_with_source)
+        if spec.source.held_out:
+            entries = entries_of(spec, splits_with_source)
         self._refuse_taken(self.entries, spec.name, entries)
 
     def _refuse_lost_splits(self, spec: Spec, splits_with_source: Collection[str]) -> None:
         """Refuse to delete the files of a split that has no source any more."""
         files = self.manifests.get(spec.name, EMPTY).files
         for split in spec.splits:
-            names = [output.file.format(split=split) for output in spec.outputs]
+            names = [output.file_of(split) for output in spec.outputs]
             lost = [name for name in names if name in files]
             if lost and split not in splits_with_source:
                 raise RequestError(

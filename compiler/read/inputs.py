@@ -12,7 +12,13 @@ from typing import NamedTuple
 
 from tuneyard.compiler.read import F, is_no_data, known_suffixes, readers, without_texts
 from tuneyard.compiler.read.hub import find_files
-from tuneyard.compiler.read.placement import names_of_splits, note_on_given_split, note_on_name, placements
+from tuneyard.compiler.read.placement import (
+    NAMED_LIKE,
+    names_of_splits,
+    note_on_given_split,
+    note_on_name,
+    placements,
+)
 from tuneyard.compiler.read.remote import (
     CHANGED,
     STORES,
@@ -184,11 +190,15 @@ def _named_on_hub(spec: Spec, split: str, source: str) -> list[Input]:
     splits = {PART: split}
     if name:
         if not split:
-            split = _split_called(spec, name) if spec.source.splits else PART
+            split = names_of_splits(spec).get(name, PART)
+            if spec.source.splits:
+                split = _split_called(spec, name)
         splits = {name: split}
     elif not spec.mix:
         splits = names_of_splits(spec, split)
     note = note_on_name(PART if spec.mix else split, name) if name else ""
+    if name and not note and split in spec.source.held_out:
+        note = f"{NAMED_LIKE} {split}, read as {split}"
     return [item._replace(note=note) for item in _from_hub(spec, hub, splits)]
 
 
@@ -241,9 +251,10 @@ def _split_called(spec: Spec, name: str) -> str:
 
 def _by_name(spec: Spec, path: SourcePath) -> list[Input]:
     """Put each file into the split that it is named like, and a file with the rows of several into each."""
-    saved = _saved_inputs(spec, path) if spec.source.splits else []
-    if saved:
-        return saved
+    if spec.source.splits or spec.source.held_out:
+        saved = _saved_inputs(spec, path)
+        if saved:
+            return saved
     files = [file for folder in _folders_of_splits(path) for file in data_files(folder)]
     splits_in_file = [part for part in spec.source.rows if part in spec.splits]
     if splits_in_file:
@@ -408,8 +419,11 @@ def not_read(inputs: Sequence[Input]) -> Iterator[Problem]:
             yield Problem(NOT_READ, str(parent), message, "", ADD_TEXTS)
 
 
-def notes_on_splits(inputs: Sequence[Input]) -> list[str]:
-    """What the names of files say about their splits: the first file of each note, and how many it is of."""
+def notes_on_splits(spec: Spec, inputs: Sequence[Input]) -> list[str]:
+    """What the names of files say about their splits: the first file of each note, and how many it is of.
+
+    If a spec for files of any origin gets no rows to train on, that is a note, too.
+    """
     files: dict[str, list[str]] = {}
     for item in inputs:
         if item.note:
@@ -420,6 +434,9 @@ def notes_on_splits(inputs: Sequence[Input]) -> list[str]:
         if len(paths) > 1:
             line += f" (and {len(paths) - 1} more like it)"
         notes.append(line)
+    if spec.source.held_out and all(item.split != PART for item in inputs):
+        path = inputs[0].display_path
+        notes.append(f"{path}: no source has rows of {PART}; to train on them give --source {PART}={path}")
     return notes
 
 

@@ -12,7 +12,13 @@ from typing import NamedTuple
 
 from tuneyard.compiler.read.remote import RemoteFile, SourceFile
 from tuneyard.compiler.read.sheets import sheet_names
-from tuneyard.compiler.read.split_names import EVAL, split_of_folder, splits_named_in, stem_of_data
+from tuneyard.compiler.read.split_names import (
+    EVAL,
+    SPLIT_WORDS,
+    split_of_folder,
+    splits_named_in,
+    stem_of_data,
+)
 from tuneyard.compiler.read.stream import UnreadableFileError, suffix
 from tuneyard.compiler.read.zips import member_paths
 from tuneyard.compiler.spec.model import PART, Spec
@@ -51,6 +57,9 @@ def names_of_splits(spec: Spec, only_split: str = "") -> dict[str, str]:
     split_by_name = {split: split for split in spec.parts}
     for split, names in spec.source.splits.items():
         for name in names:
+            split_by_name.setdefault(name, split)
+    for split in spec.source.held_out:
+        for name in SPLIT_WORDS[split]:
             split_by_name.setdefault(name, split)
     return {name: split for name, split in split_by_name.items() if only_split in ("", split)}
 
@@ -188,6 +197,8 @@ def _as_word(name: str) -> str:
 
 def _accepted_name(spec: Spec, name: _Name) -> str:
     """The longest name of a split of the spec in a name, "" if there is none. A folder is called just so."""
+    if spec.source.held_out:  # files of any origin, whose usual names are noted
+        return ""
     for accepted in sorted(names_of_splits(spec), key=len, reverse=True):
         if name.is_folder and name.text == accepted.lower():
             return accepted
@@ -210,7 +221,7 @@ def _refuse_several(
 
 def _placed_as(spec: Spec, file: SourceFile, display_path: str, usual: str) -> Placement:
     """The placement of rows that are named like a usual split: there, or held-out rows in eval."""
-    if usual == PART and spec.parts == (PART,):
+    if usual == PART and not spec.source.splits:
         return Placement(PART)
     for split in (usual, EVAL):
         if split in spec.parts and (split == usual or usual != PART):

@@ -32,12 +32,14 @@ T = TypeVar("T")
 class Source(NamedTuple):
     """Where rows come from without --source, and how their files are written.
 
-    `columns` are those of the spec, by which a row is recognised.
+    `held_out` are splits that a source may have: a file that is named like one goes there, and any other to
+    train. `columns` are those of the spec, by which a row is recognised.
     """
 
     files: ByPart = NO_PARTS
     hub: Mapping[str, Any] = {}
     splits: ByPart = NO_PARTS
+    held_out: Names = ()
     rows: ByPart = NO_PARTS
     encoding: str = "utf-8"
     delimiter: str | None = None
@@ -65,7 +67,7 @@ def read_spec(path: Path, over: Raw | None = None, folder: Path | None = None) -
 
     raw = _merged(path, (), path.parent if folder is None else folder)
     if over:
-        raw = _over(over, raw)
+        raw = changed_by(over, raw)
     schema = read_schema("spec")
     if "model_name_or_path" in raw:
         raise ContentError(
@@ -156,16 +158,25 @@ def _merged(path: Path, seen: tuple[Path, ...], folder: Path) -> Raw:
         return raw
     base_path = find_spec(base)
     under = _merged(base_path, (*seen, path), base_path.parent)
+    return changed_by(without(raw, "like"), under)
+
+
+def changed_by(raw: Raw, under: Raw) -> Raw:
+    """One spec over another, whose source loses the rivals of the keys in `raw`."""
     source = under.get("source")
-    if isinstance(source, dict):  # without the rivals of the keys in `raw`
+    if isinstance(source, dict):
         source = dict(source)
         source_over = raw.get("source")
-        if isinstance(source_over, dict) and "files" in source_over:
+        if not isinstance(source_over, dict):
+            source_over = {}
+        if "files" in source_over:
             source.pop("hub", None)
         if "split" in raw:
             source.pop("splits", None)
+        if "split" in raw or "mix" in raw or "splits" in source_over:
+            source.pop("held_out", None)
         under = {**under, "source": source}
-    merged: Raw = _over(without(raw, "like"), under)
+    merged: Raw = _over(raw, under)
     return merged
 
 

@@ -52,6 +52,24 @@ class Output(NamedTuple):
     turns: str = "first"
     wrap_input: str = "{}"
 
+    def file_of(self, split: str) -> str:
+        """The name of the file with the rows of a split.
+
+        `qa.json` has the rows of train, and `qa-eval.json` those of a split that a source need not have.
+        """
+        if _needs_no_suffix(self.file, split):
+            return self.file.format(split=split)
+        stem, dot, form = self.file.rpartition(".")
+        return f"{stem}-{split}{dot}{form}"
+
+    def dataset_of(self, split: str) -> str:
+        """The name under which the rows of a split are registered, "" if they are not: `qa`, `qa_eval`."""
+        if not self.dataset:
+            return ""
+        if _needs_no_suffix(self.dataset, split):
+            return self.dataset.format(split=split)
+        return f"{self.dataset}_{split}"
+
     def columns_of(self, *fields: str) -> list[str]:
         """The columns that the templates of these record fields name, each once."""
         columns: dict[str, None] = {}
@@ -127,7 +145,7 @@ class Spec(NamedTuple):
         """The names that --source accepts: the splits of the source, or the parts of the mixture."""
         if self.mix:
             return tuple(self.mix.parts)
-        return tuple(self.source.splits) or (PART,)
+        return tuple(self.source.splits) or (PART, *self.source.held_out)
 
     @property
     def splits(self) -> Names:
@@ -284,6 +302,10 @@ def load_spec(name: str, over: Raw | None = None, folder: Path | None = None) ->
     return _parse(path, changed)._replace(raw=raw, given_as=name)
 
 
+def _needs_no_suffix(name: str, split: str) -> bool:
+    return "{split}" in name or split in (PART, WHOLE)
+
+
 def placeholders(template: str) -> list[tuple[str, str | None]]:
     """The pieces of a template, (literal, column name or None). `{{` and `}}` are literal braces."""
     pieces = []
@@ -426,7 +448,9 @@ def _mixed(spec: Spec, whole: Any) -> Spec:
         source = source_of(part.raw.get("source", {}) | about.get("source", {}))
         parts[name] = part._replace(
             name=spec.name,
-            source=source._replace(files={}, hub=source_of_part.hub, splits={}, columns=part.columns),
+            source=source._replace(
+                files={}, hub=source_of_part.hub, splits={}, held_out=(), columns=part.columns
+            ),
             outputs=tuple(outputs),
             filter=filled_in(Filter, part.raw.get("filter", {}) | about.get("filter", {})),
             group=None,
@@ -495,6 +519,10 @@ def _check_files(spec: Spec) -> None:
         spec.split and spec.source.splits,
         "`split` and `source.splits` do not go together: the source has its own splits",
     )
+    _refuse(
+        spec.source.held_out and (spec.split or spec.source.splits),
+        "`source.held_out` goes with neither `split` nor `source.splits`: these name all splits",
+    )
     for key, by_part in (("rows", spec.source.rows), ("files", spec.source.files)):
         strange = [part for part in by_part if part and part not in spec.parts]
         splits = f"splits: {', '.join(spec.parts)}; `source.splits` names others"
@@ -511,14 +539,14 @@ def _check_files(spec: Spec) -> None:
     datasets = []
     for split in (*spec.splits, WHOLE):
         for number, output in spec.outputs_of(split):
-            if split != WHOLE and len(spec.splits) > 1:
+            if split != WHOLE and len(spec.splits) > 1 and not spec.source.held_out:
                 for text in (output.file, output.dataset or "{split}"):
                     fix = f"write.{number}: {text!r} must hold {{split}}: {', '.join(spec.splits)}"
                     _refuse("{split}" not in text, fix)
-            file = output.file.format(split=split)
+            file = output.file_of(split)
             files.append(file)
             if output.dataset:
-                datasets.append(output.dataset.format(split=split))
+                datasets.append(output.dataset_of(split))
             if spec.is_indexed(output):
                 files.append(str(row_index_file(Path(file))))
     _refuse_same(files)

@@ -1,5 +1,7 @@
 """Registry entries of the files that a spec writes, so that LLaMA-Factory reads them rightly."""
 
+from collections.abc import Collection
+
 from tuneyard.compiler.spec.model import Output, Spec
 from tuneyard.core.datasets.compiled import Entries, Entry
 from tuneyard.core.records import ALPACA, OPENAI_TAGS, SHAREGPT_TAGS
@@ -34,12 +36,20 @@ def entry_of(spec: Spec, output: Output, file_name: str) -> Entry:
     return {**entry, "formatting": "sharegpt", "tags": tags, "columns": columns | recorded_parts}
 
 
-def entries_of(spec: Spec) -> Entries:
-    """The registry entries of a spec, by dataset name."""
+def entries_of(spec: Spec, splits: Collection[str] | None = None) -> Entries:
+    """The registry entries of a spec by dataset name: those of some `splits`.
+
+    By default it is every split of the spec's own, without those that a source may have.
+    """
+    if splits is None:
+        optional = set(spec.source.held_out).difference(spec.source.files)
+        splits = [split for split in spec.splits if split not in optional]
     entries = {}
     for split in spec.splits:
+        if split not in splits:
+            continue
         for output in spec.outputs:
             if output.dataset:
-                file_name = f"{spec.name}/{output.file.format(split=split)}"
-                entries[output.dataset.format(split=split)] = entry_of(spec, output, file_name)
+                file_name = f"{spec.name}/{output.file_of(split)}"
+                entries[output.dataset_of(split)] = entry_of(spec, output, file_name)
     return entries

@@ -312,7 +312,7 @@ def test_show_writes_what_a_tokenizer_would_give_back(sets, template, monkeypatc
 
 
 SPECS = {
-    output.dataset.format(split=split): spec
+    output.dataset_of(split): spec
     for spec in map(load_spec, known_specs())
     for output in spec.outputs
     if output.dataset

@@ -210,19 +210,22 @@ def test_rows_of_a_stream_have_places(check):
 
 
 @pytest.mark.parametrize(
-    ("source", "asked"),
+    ("source", "file", "asked"),
     [
-        ("hub:our/pairs", "default train?"),
-        ("hub:our/pairs:zh", "zh train?"),
-        ("train=hub:our/pairs:zh:validation", "zh validation?"),
-        ("hub:our/pairs::validation", "default validation?"),
-        (f"hub:our/pairs@{commit('our/pairs', MAIN)}:zh:train", "zh train?"),
-        (f"hub:our/own@{OLD}", "Old?"),
+        ("hub:our/pairs", "qa.json", "default train?"),
+        ("hub:our/pairs", "qa-eval.json", "default validation?"),
+        ("hub:our/pairs:zh", "qa.json", "zh train?"),
+        ("hub:our/pairs:zh", "qa-eval.json", "zh validation?"),
+        ("train=hub:our/pairs:zh:validation", "qa.json", "zh validation?"),
+        ("eval=hub:our/pairs:zh:train", "qa-eval.json", "zh train?"),
+        ("hub:our/pairs::validation", "qa-eval.json", "default validation?"),
+        (f"hub:our/pairs@{commit('our/pairs', MAIN)}:zh:train", "qa.json", "zh train?"),
+        (f"hub:our/own@{OLD}", "qa.json", "Old?"),
     ],
 )
-def test_a_dataset_of_the_hub_for_any_spec(read, tmp_path, source, asked):
+def test_a_dataset_of_the_hub_for_any_spec(read, tmp_path, source, file, asked):
     read("compile", "qa", "--source", source, "--out", tmp_path / "o")
-    (record,) = read_records(tmp_path / "o/qa/qa.json")
+    (record,) = read_records(tmp_path / f"o/qa/{file}")
     assert record["instruction"] == asked
 
 

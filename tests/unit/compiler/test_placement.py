@@ -1,16 +1,26 @@
 """Files, sheets, archive members and folders that are named like splits: where their rows go."""
 
+import shutil
+
 import openpyxl
 import pytest
 
+from tests.conftest import ROOT
 from tests.messages import raises
 from tests.unit.compiler.conftest import Bench, as_zip, json_lines, questions
 from tuneyard.compiler.init.propose import propose
 from tuneyard.compiler.read.split_names import split_of_folder, splits_named_in
+from tuneyard.compiler.spec.file import known_specs
+from tuneyard.compiler.spec.model import load_spec
 from tuneyard.core.errors import ContentError, RequestError
 
 THREE = "source: {splits: {train: train, eval: [dev], test: test}}\n"
 TWO = "source: {splits: {train: train, eval: [dev]}}\n"
+PLAIN = (
+    "about: questions\ncolumns: {question: [question], answer: [answer]}\n"
+    "write: [{dataset: q, file: q.json, format: alpaca, instruction: '{question}', output: '{answer}'}]\n"
+)
+"""A spec without splits."""
 WRITE = "write: [{dataset: 'q_{split}', file: 'q-{split}.json'}]\n"
 
 
@@ -83,7 +93,7 @@ def test_a_spec_without_splits_refuses_held_out_rows(bench: Bench, name: str) ->
     """They were trained on without a word."""
     source = bench.rows(name, questions(3))
     with raises(RequestError, source, f"train={source}", "init"):
-        bench.compile("qa", source)
+        bench.compile(PLAIN, source)
     assert not bench.out.exists()
 
 
@@ -152,7 +162,7 @@ def test_folders_named_like_splits_are_read(bench: Bench) -> None:
         "q_test": 1,
     }
     with raises(RequestError, "dev/0001.jsonl"):
-        bench.compile("qa", bench.folder / "all")
+        bench.compile(PLAIN, bench.folder / "all")
 
 
 def test_members_of_an_archive_go_to_their_splits(bench: Bench) -> None:
@@ -166,8 +176,8 @@ def test_members_of_an_archive_go_to_their_splits(bench: Bench) -> None:
     sources = bench.manifest("spec")["made_from"]["sources"]
     assert [each.get("names") for each in sources] == ["a/train.jsonl", "test/1.jsonl, test/2.jsonl"]
     with raises(RequestError, "rows.zip/test/1.jsonl"):
-        bench.compile("qa", source)
-    assert bench.compile("qa", f"train={source}").kept == 6
+        bench.compile(PLAIN, source)
+    assert bench.compile(PLAIN, f"train={source}", force=True).kept == 6
 
 
 @pytest.mark.parametrize("titles", [("train", "test"), ("test", "train"), ("notes", "测试集", "训练集")])
@@ -186,7 +196,92 @@ def test_sheets_go_to_their_splits(bench: Bench, titles: tuple[str, ...]) -> Non
     assert report.datasets == {"q_train": 4, "q_eval": 2}
     assert [code for code, _ in bench.codes(report) if code == "W224"] == ["W224"] * ("notes" in titles)
     with raises(RequestError, "rows.xlsx, sheet"):
-        bench.compile("qa", source)
+        bench.compile(PLAIN, source)
+
+
+@pytest.mark.parametrize("name", HELD_OUT)
+def test_a_bundled_spec_writes_held_out_rows_beside_those_to_train_on(bench: Bench, name: str) -> None:
+    """`text`, `qa`, `alpaca` and others trained on a dataset's own validation rows."""
+    held_out = bench.rows(name, questions(3))
+    report = bench.compile("qa", bench.rows("mine.jsonl", questions(5)), held_out)
+    (split,) = {"eval", "test"} & set(split_of_name(name))
+    assert report.datasets == {"qa": 5, f"qa_{split}": 3}
+    assert any(str(held_out) in note and f"read as {split}" in note for note in report.problems.notes)
+    assert len(bench.records("qa.json")) == 5 and len(bench.records(f"qa-{split}.json")) == 3
+    assert bench.registry().keys() == {"qa", f"qa_{split}"}
+
+
+def split_of_name(name: str) -> tuple[str, ...]:
+    """The splits in the name of a file, or of the folder around it."""
+    return splits_named_in(name) or splits_named_in(name.partition("/")[0])
+
+
+def generic_specs() -> list[str]:
+    """The bundled specs for files of any origin that divide no rows themselves."""
+    specs = [load_spec(name) for name in known_specs()]
+    return [
+        spec.name for spec in specs if not (spec.split or spec.mix or spec.source.splits or spec.source.files)
+    ]
+
+
+@pytest.mark.parametrize("name", generic_specs())
+def test_every_bundled_spec_has_the_splits_that_a_source_may_have(bench: Bench, name: str) -> None:
+    """A second copy of its example, in a folder called validation."""
+    spec = load_spec(name)
+    assert spec.parts == ("train", "eval", "test")
+    example = ROOT / "tests/examples/good" / name
+    for split in ("train", "validation"):
+        shutil.copytree(example, bench.folder / "all" / split)
+    report = bench.compile(name, bench.folder / "all")
+    plain = bench.compile(name, example, out=bench.folder / "plain", force=True)
+    files = {split: [output.file_of(split) for output in spec.outputs] for split in ("train", "eval")}
+    for train, held_out in zip(files["train"], files["eval"], strict=True):
+        assert train == spec.outputs[files["train"].index(train)].file
+        records = bench.records(train)
+        assert records == bench.records(held_out)
+    names = [output.dataset for output in spec.outputs if output.dataset]
+    assert report.datasets == {
+        **{dataset: plain.datasets[dataset] for dataset in names},
+        **{f"{dataset}_eval": plain.datasets[dataset] for dataset in names},
+    }
+
+
+def test_a_bundled_spec_without_rows_to_train_on_says_so(bench: Bench) -> None:
+    source = bench.rows("validation.jsonl", questions(3))
+    report = bench.compile("qa", source)
+    assert report.datasets == {"qa_eval": 3}
+    assert any(f"--source train={source}" in note for note in report.problems.notes)
+
+
+def test_a_split_that_no_source_has_any_more_is_not_deleted(bench: Bench) -> None:
+    rows, held_out = bench.rows("mine.jsonl", questions(5)), bench.rows("dev.jsonl", questions(3))
+    bench.compile("qa", rows, held_out)
+    with raises(RequestError, "qa-eval.json", "--source eval=PATH", "--force"):
+        bench.compile("qa", rows)
+    assert len(bench.records("qa-eval.json")) == 3
+
+
+def test_another_dataset_may_have_the_name_of_a_split_that_is_not_written(bench: Bench) -> None:
+    other = "about: q\nlike: qa\nwrite: [{dataset: qa_eval, file: q.json}]\n"
+    bench.compile(other, bench.rows("other.jsonl", questions(2)))
+    bench.compile("qa", bench.rows("mine.jsonl", questions(5)))
+    assert bench.registry().keys() == {"qa_eval", "qa"}
+    with raises(ContentError, "qa_eval"):
+        bench.compile("qa", bench.rows("mine.jsonl", questions(5)), bench.rows("dev.jsonl", questions(3)))
+
+
+@pytest.mark.parametrize("keys", ["split: {eval: 0.2}\n", "source: {splits: {train: train, eval: dev}}\n"])
+def test_a_spec_with_its_own_splits_has_no_others(bench: Bench, keys: str) -> None:
+    source = bench.rows("mine.jsonl", questions(20))
+    report = bench.compile(f"about: q\nlike: qa\n{keys}{WRITE}", f"train={source}")
+    assert report.datasets.keys() <= {"q_train", "q_eval"}
+
+
+def test_shares_and_splits_that_a_source_may_have_exclude_each_other(bench: Bench) -> None:
+    source = bench.rows("mine.jsonl", questions(20))
+    keys = "source: {held_out: [eval]}\nsplit: {eval: 0.2}\n"
+    with raises(ContentError, "source.held_out", "split"):
+        bench.compile(PLAIN + keys, source)
 
 
 def test_init_takes_files_without_a_split_for_train(bench: Bench) -> None:

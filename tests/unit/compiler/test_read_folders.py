@@ -80,17 +80,20 @@ def test_the_splits_of_a_dictionary_go_to_those_of_the_spec(bench):
     ]
 
 
-def test_a_spec_without_splits_takes_the_training_rows_and_init_proposes_every_split(bench):
+def test_a_bundled_spec_and_init_take_every_split_of_a_dictionary(bench):
     folder = save_dict({"train": ROWS[:3], "test": ROWS[3:]}, bench.folder / "dict")
     assert bench.compile(propose(folder)[0]).datasets == {"dict_train": 3, "dict_test": 2}
-    report = bench.compile("qa", folder)
-    assert questions(bench) == ["question 0", "question 1", "question 2"]
-    ((code, place),) = bench.codes(report)
-    assert (code, place) == ("W224", "dict/test")
-    with raises(RequestError, "test", "--source"):
-        bench.compile("qa", folder / "test", force=True)
+    assert bench.compile("qa", folder).datasets == {"qa": 3, "qa_test": 2}
     bench.compile("qa", f"train={folder / 'test'}", force=True)
     assert questions(bench) == ["question 3", "question 4"]
+
+
+def test_a_split_of_a_dictionary_that_a_spec_does_not_have_is_named(bench):
+    folder = save_dict({"train": ROWS[:3], "extra": ROWS[3:]}, bench.folder / "dict")
+    report = bench.compile("qa", folder)
+    assert report.datasets == {"qa": 3}
+    ((code, place),) = bench.codes(report)
+    assert (code, place) == ("W224", "dict/extra")
 
 
 def test_a_dictionary_without_training_rows_asks_for_a_split(bench):
