@@ -13,9 +13,14 @@ from tuneyard.core.files import sha256
 def compile_again(manifest: Manifest) -> str:
     """Name the command that compiles a dataset from the same spec and the sources of its options."""
     words = ["tuneyard", "data", "compile", manifest.spec]
-    for source in manifest.sources:
-        if source.is_named:
-            words += ["--source", f"{source.split}={source.path}"]
+    # The members and sheets of one file went to their splits by their names.
+    sources = [
+        source.path if source.names else f"{source.split}={source.path}"
+        for source in manifest.sources
+        if source.is_named
+    ]
+    for text in dict.fromkeys(sources):
+        words += ["--source", text]
     return f"`{shlex.join(words)}` writes it again"
 
 

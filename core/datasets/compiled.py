@@ -53,13 +53,15 @@ CompiledFiles = dict[str, CompiledFile]
 class CompiledSource(NamedTuple):
     """A file that a compile read for a split, by its path or by its address.
 
-    A local file has a hash. A remote one has a version, unless its address has the commit.
+    A local file has a hash. A remote one has a version, unless its address has the commit. `names` are those
+    of its members or sheets that were read, "" for the whole file.
     """
 
     split: str
     path: str
     sha256: str
     version: str = ""
+    names: str = ""
 
     @property
     def is_local(self) -> bool:

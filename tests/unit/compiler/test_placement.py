@@ -9,9 +9,11 @@ from tests.conftest import ROOT
 from tests.messages import raises
 from tests.unit.compiler.conftest import Bench, as_zip, json_lines, questions
 from tuneyard.compiler.init.propose import propose
+from tuneyard.compiler.publish.drift import compile_again
 from tuneyard.compiler.read.split_names import split_of_folder, splits_named_in
 from tuneyard.compiler.spec.file import known_specs
 from tuneyard.compiler.spec.model import load_spec
+from tuneyard.core.datasets.compiled import read_manifest
 from tuneyard.core.errors import ContentError, RequestError
 
 THREE = "source: {splits: {train: train, eval: [dev], test: test}}\n"
@@ -175,6 +177,10 @@ def test_members_of_an_archive_go_to_their_splits(bench: Bench) -> None:
     assert bench.compile(spec_with(THREE), source).datasets == {"q_train": 3, "q_test": 3}
     sources = bench.manifest("spec")["made_from"]["sources"]
     assert [each.get("names") for each in sources] == ["a/train.jsonl", "test/1.jsonl, test/2.jsonl"]
+    manifest = read_manifest(bench.out / "spec")
+    assert manifest is not None
+    command = compile_again(manifest)
+    assert f"--source {source}`" in command and command.count("--source") == 1
     with raises(RequestError, "rows.zip/test/1.jsonl"):
         bench.compile(PLAIN, source)
     assert bench.compile(PLAIN, f"train={source}", force=True).kept == 6
