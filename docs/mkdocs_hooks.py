@@ -30,4 +30,4 @@ def on_page_markdown(markdown: str, page: Page, **_: object) -> str:
         path = STARTS.get(target) or posixpath.relpath(target, "docs")
         return f"]({posixpath.relpath(path, posixpath.dirname(here) or '.')}{link['anchor'] or ''})"
 
-    return re.sub(r"^```console (?:gpu|lf)$", "```console", LINK.sub(follow, markdown), flags=re.M)
+    return re.sub(r"^```console (?:gpu|lf|way)$", "```console", LINK.sub(follow, markdown), flags=re.M)

@@ -7,11 +7,11 @@ the interval is for other rows and other draws. The standard deviation is that o
 
 import math
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from statistics import stdev
-from typing import Any, TypedDict
+from statistics import fmean, stdev
+from typing import TypedDict
 
 from tuneyard.core.errors import RequestError
 from tuneyard.core.files import read_object, write_json, write_text
@@ -39,7 +39,7 @@ from tuneyard.eval.scoring.options import ScoringRequest
 from tuneyard.eval.scoring.pipeline import carry_out
 from tuneyard.eval.scoring.plan import plan_scoring
 from tuneyard.eval.scoring.task import NextStep, Task
-from tuneyard.eval.statistics.rates import Mean, metric_mean
+from tuneyard.eval.statistics.rates import Mean, average, metric_mean
 
 FIRST_SEED = 1
 TABLE = "repeats.md"
@@ -103,14 +103,18 @@ def score_draws(
         say(f"\n{folder.name}: seed {seed}")
         with undone_without_predictions(request.out):
             next_steps.append(carry_out(plan))
-    models = [candidate.name for candidate in opened.candidates]
     repeats: Repeats = {}
-    for model in models:
+    means: dict[str, RepeatedFigure] = {}
+    for candidate in opened.candidates:
+        model = candidate.name
         repeats[model] = {}
         for dataset in datasets:
             repeats[model][dataset.name] = repeated([folder / model / dataset.name for folder in folders])
-    table = grid(repeats_table(repeats))
-    write_json(request.out / REPEATS, {"seeds": seeds, "figures": repeats})
+        accuracies = [each[ACCURACY.name] for each in repeats[model].values() if ACCURACY.name in each]
+        if len(accuracies) > 1:
+            means[model] = mean_of_datasets(accuracies)
+    table = grid(repeats_table(repeats, means))
+    write_json(request.out / REPEATS, {"seeds": seeds, "figures": repeats, "mean": means})
     write_text(request.out / TABLE, f"{table}\n")
     say(f"\n{table}")
     _, words = next_steps[0]
@@ -139,17 +143,34 @@ def repeated(folders: Sequence[Path]) -> dict[str, RepeatedFigure]:
     for name, metric in metrics.items():
         values = [_mean(run, metric).value for run in runs]
         mean = _mean(replace(runs[0], trainings=runs), metric)
-        has_interval = math.isfinite(mean.stderr)
-        figures[name] = RepeatedFigure(
-            value=mean.value,
-            n=mean.n,
-            stderr=mean.stderr if has_interval else None,
-            ci95=[mean.low, mean.high] if has_interval else None,
-            sd=stdev(values),
-            values=values,
-            majority=majority if metric is ACCURACY and isinstance(majority, float) else None,
-        )
+        has_majority = metric is ACCURACY and isinstance(majority, float)
+        figures[name] = _figure(mean, values, majority if has_majority else None)
     return figures
+
+
+def mean_of_datasets(accuracies: Sequence[RepeatedFigure]) -> RepeatedFigure:
+    """The unweighted mean of the accuracies on several datasets, over all draws and in each draw."""
+    figures = []
+    for each in accuracies:
+        low, high = each["ci95"] or (-math.inf, math.inf)
+        figures.append(Mean(each["value"], low, high, each["n"], each["stderr"] or math.inf))
+    mean = average(figures)
+    draws = zip(*(each["values"] for each in accuracies), strict=True)
+    return _figure(mean, [fmean(values) for values in draws], None)
+
+
+def _figure(mean: Mean, values: list[float], majority: float | None) -> RepeatedFigure:
+    """A figure from its mean over the draws and its values in each of them."""
+    has_interval = math.isfinite(mean.low)
+    return RepeatedFigure(
+        value=mean.value,
+        n=mean.n,
+        stderr=mean.stderr if has_interval else None,
+        ci95=[mean.low, mean.high] if has_interval else None,
+        sd=stdev(values),
+        values=values,
+        majority=majority,
+    )
 
 
 def _read_runs(folders: Sequence[Path]) -> list[ScoredRun]:
@@ -171,25 +192,36 @@ def _mean(run: ScoredRun, metric: Metric) -> Mean:
     return metric_mean(metric, values, groups, [1.0] * len(values))
 
 
-def repeats_table(repeats: Repeats) -> Table:
-    """Table with a row for each model, dataset and figure, and each dataset's majority-class baseline."""
+def repeats_table(repeats: Repeats, means: Mapping[str, RepeatedFigure]) -> Table:
+    """Table with a row for each model, dataset and figure, and each dataset's majority-class baseline.
+
+    `means` are the accuracies over all datasets by model.
+    """
     rows = []
     majorities: dict[str, RepeatedFigure] = {}
     for model, by_dataset in repeats.items():
         for dataset, figures in by_dataset.items():
             for name, figure in figures.items():
-                show: Any = percent if name == ACCURACY.name else number
-                mean = show(figure["value"])
-                if figure["ci95"]:
-                    metric = Metric(SHARE, higher=True, in_percent=name == ACCURACY.name)
-                    mean = metric.interval_text((figure["value"], *figure["ci95"]))
-                draws = ", ".join(map(show, figure["values"]))
-                rows.append([model, dataset, name, str(figure["n"]), mean, show(figure["sd"]), draws])
+                rows.append(_row(model, dataset, name, figure))
                 if figure["majority"] is not None:
                     majorities.setdefault(dataset, figure)
+        if model in means:
+            rows.append(_row(model, tr("mean"), ACCURACY.name, means[model]))
     for dataset, figure in majorities.items():
         share = percent(figure["majority"] or 0.0)
         baseline = tr("majority-class baseline")
         rows.append([baseline, dataset, ACCURACY.name, str(figure["n"]), share, NONE, NONE])
     header = ("model", "dataset", "figure", "n", "mean (95 % interval)", "standard deviation", "draws")
     return Table([tr(column) for column in header], rows)
+
+
+def _row(model: str, dataset: str, name: str, figure: RepeatedFigure) -> list[str]:
+    """Cells of a figure: accuracies in percent, other shares as numbers."""
+    is_accuracy = name == ACCURACY.name
+    show = percent if is_accuracy else number
+    mean = show(figure["value"])
+    if figure["ci95"]:
+        metric = Metric(SHARE, higher=True, in_percent=is_accuracy)
+        mean = metric.interval_text((figure["value"], *figure["ci95"]))
+    draws = ", ".join(show(value) for value in figure["values"])
+    return [model, dataset, name, str(figure["n"]), mean, show(figure["sd"]), draws]

@@ -18,7 +18,7 @@ from tuneyard.eval.compare import cli as compare
 from tuneyard.eval.defect import cli as defect
 from tuneyard.eval.nli import cli as nli
 from tuneyard.eval.qa import cli as qa
-from tuneyard.eval.scoring.repeats import repeated
+from tuneyard.eval.scoring.repeats import RepeatedFigure, mean_of_datasets, repeated
 from tuneyard.eval.suite import cli as suite
 from tuneyard.eval.text import cli as text
 
@@ -113,6 +113,19 @@ def test_rows_of_a_cluster_widen_the_interval_of_the_mean(tmp_path: Path) -> Non
         low, high = repeated(folders)["accuracy"]["ci95"] or (0, 0)
         widths.append(high - low)
     assert widths[1] > 1.2 * widths[0]
+
+
+def test_the_mean_of_two_datasets_is_that_of_their_means_in_each_draw() -> None:
+    """The limits by hand: Zou, Huang and Zhang's, hypot(0.1, 0.2) / 2 on each side."""
+    rest = {"stderr": 0.05, "sd": 0.0, "majority": 0.5}
+    figures = [
+        {"value": 0.6, "n": 20, "ci95": [0.5, 0.7], "values": [0.5, 0.7], **rest},
+        {"value": 0.8, "n": 80, "ci95": [0.6, 1.0], "values": [0.9, 0.7], **rest},
+    ]
+    mean = mean_of_datasets([RepeatedFigure(**figure) for figure in figures])
+    assert (mean["value"], mean["n"], mean["values"]) == (pytest.approx(0.7), 100, [0.7, 0.7])
+    assert mean["ci95"] == pytest.approx([0.588197, 0.811803], abs=1e-6)
+    assert (mean["sd"], mean["majority"]) == (0, None)
 
 
 def test_a_killed_repetition_resumes_to_the_same_bytes_and_takes_more_draws(

@@ -8,7 +8,8 @@ Blocks fenced as ```console hold commands behind `$ `; a command may hold a text
 below a command must be in what it says, line by line. `cd` holds to the end of the page. Blocks marked
 ```console gpu need hardware or a hub that CI has not: of them the recipes that they name are put through
 `tuneyard recipe check`. Blocks marked ```console lf run in a
-folder of LLaMA-Factory's own files, where that is here.
+folder of LLaMA-Factory's own files, where that is here. Blocks marked ```console way are those of a published
+document: test_ways.py runs them.
 """
 
 import re
@@ -30,7 +31,7 @@ PAGES = [ROOT / "README.md", ROOT / "recipes/README.md", *sorted(DOCS.rglob("*.m
 # A page and its translation have the same commands (tests/unit/test_pages.py): one of the two runs.
 PAGES = [page for page in PAGES if DOCS / "zh" not in page.parents]
 PAGES = [page for page in PAGES if DOCS / "ways" not in page.parents]  # they are test_ways.py's
-BLOCK = re.compile(r"^```console(?P<where> gpu| lf)?\n(?P<body>.*?)^```$", re.M | re.S)
+BLOCK = re.compile(r"^```console(?P<where> gpu| lf| way)?\n(?P<body>.*?)^```$", re.M | re.S)
 COMMAND = re.compile(r"^\$ (?P<line>(?:.*\\\n)*.*)\n(?P<below>(?:(?!\$ ).*\n)*)", re.M)
 ALREADY_RUN = re.compile(r"^make (test|test-slow|lint|setup|setup-core|clean|bench|demo)\b|^git clone")
 
