@@ -79,6 +79,20 @@ def test_the_commands_of_a_way_and_their_next_commands_run(ways: Checkout, page:
         run_next(following)
 
 
+def test_the_four_commands_of_the_readme_run(ways: Checkout) -> None:
+    """Next to them: the other dataset and the other training, which the first page of docs/ways has."""
+    for folder in ("saves", "results"):
+        shutil.rmtree(ways.root / folder, ignore_errors=True)
+    ways.shell("make compile DATA=mnli")
+    ways.shell("llamafactory-cli train recipes/rte.yaml")
+    typed = [step.command for step in commands(ROOT / "README.md") if step.where == "way"]
+    assert len(typed) == 4
+    for command in typed:
+        ways.shell(command)
+    scored = {path.parent.name for path in (ways.root / "results/nli").glob("*/alpaca_mnli_eval")}
+    assert scored == {"base", "rte", "mnli", "merged"}
+
+
 def test_full_training_takes_the_key_token_weights_beside_its_recipe(ways: Checkout) -> None:
     """They change its loss. Without their file the same recipe trains with LLaMA-Factory's own loss."""
     ways.shell("make compile DATA=defect")
