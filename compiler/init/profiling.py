@@ -33,7 +33,7 @@ from tuneyard.compiler.read.scan import (
     members_of,
 )
 from tuneyard.compiler.read.split_names import SPLIT_WORDS, splits_named_in, stem_of_data
-from tuneyard.compiler.read.stream import Member, Readable, UnreadableFileError, suffix
+from tuneyard.compiler.read.stream import RECORD, Member, Readable, UnreadableFileError, opened, suffix
 from tuneyard.compiler.read.tables import ASKING
 from tuneyard.compiler.read.zips import members
 from tuneyard.compiler.rows import Fields, are_objects
@@ -336,7 +336,7 @@ def _sources_to_try(
     if _are_answers_by_question(members):
         yield [Source(encoding=encoding, answers_by_question=True)]
         return
-    if ai_studio.has_form(members):
+    if ai_studio.is_document(_whole(path, encoding, head) or members):
         yield [Source(encoding=encoding, form=(AI_STUDIO,))]
         return
     if any(map(are_objects, members.values())):
@@ -362,6 +362,17 @@ def _sources_to_try(
         if are_objects(outermost):  # CMRC: a list of questions in each text of a list
             for steps in islice(_lists_within(outermost, ()), 1, None):
                 yield [Source(encoding=encoding, rows={"": steps})]
+
+
+def _whole(path: Readable, encoding: str, head: bytes) -> Fields:
+    """An object that goes on after the first bytes of a file. {} for other values, and for a larger one."""
+    if len(head) < LOOKED_AT or head.lstrip()[:1] != b"{":
+        return {}
+    with opened(path, encoding) as stream, contextlib.suppress(orjson.JSONDecodeError):
+        value = orjson.loads(stream.read(RECORD))
+        if isinstance(value, dict):
+            return value
+    return {}
 
 
 def _lists_within(items: list[Fields], steps: Steps) -> Iterator[Steps]:

@@ -15,6 +15,8 @@ from tuneyard.core.records import PAIR
 from tuneyard.core.records.calls import thought
 
 LOOKED_AT_ROWS = 50
+NEARLY_ALL = 0.9
+"""The share of rows that decides what a file is. The compile rejects the others."""
 PROMPTS = ("question", "context", "premise", "hypothesis", "text")
 """The target columns with texts that the model reads."""
 ANSWERS = ("answer", "label")
@@ -126,7 +128,13 @@ def _source_of(beside: Beside, profile: FileProfile) -> str:
         return ""
     for name in beside.names:
         column = columns.get(name)
-        if column and beside.accepts(name, [row.get(column) for row in profile.first]):
+        if not column:
+            continue
+        values = [row.get(column) for row in profile.first]
+        other_values = [value for value in values if value is not None]
+        if len(other_values) >= NEARLY_ALL * len(values):  # an odd row is the compile's to reject
+            values = other_values
+        if beside.accepts(name, values):
             return column
     return ""
 

@@ -177,14 +177,18 @@ def _with_thoughts(turns: list[Any]) -> list[Any]:
         before = whole[-1] if whole else None
         if isinstance(turn, dict) and _is_thought(turn):
             _, content = role_and_content(turn)
-            turn = {**turn, content: None, REASONING: turn[content]}
+            turn = {**turn, content: None, REASONING: _joined_thoughts(turn.get(REASONING), turn[content])}
         is_answer = isinstance(turn, dict) and speaker(turn) == ASSISTANT
         if is_answer and isinstance(before, dict) and _is_open(before):
-            thoughts = [before[REASONING], turn.get(REASONING)]
-            turn = {**turn, REASONING: "\n".join(filter(None, thoughts))}
+            turn = {**turn, REASONING: _joined_thoughts(before[REASONING], turn.get(REASONING))}
             whole.pop()
         whole.append(turn)
     return whole
+
+
+def _joined_thoughts(*thoughts: object) -> str:
+    """Texts of reasoning as one."""
+    return "\n".join(thought for thought in thoughts if isinstance(thought, str) and thought)
 
 
 def _is_thought(turn: Fields) -> bool:
@@ -194,8 +198,11 @@ def _is_thought(turn: Fields) -> bool:
 
 
 def _is_open(turn: Fields) -> bool:
-    """True for a thought that waits for its answer."""
-    return marked_thought(turn) and turn.get(role_and_content(turn)[1], "") is None
+    """True for a turn of thoughts alone, which waits for its answer."""
+    if turn.get(role_and_content(turn)[1], "") not in (None, "") or turn.get("tool_calls"):
+        return False
+    thoughts = turn.get(REASONING)
+    return speaker(turn) == ASSISTANT and isinstance(thoughts, str) and thoughts != ""
 
 
 def is_transcript(value: object) -> bool:

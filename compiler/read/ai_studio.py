@@ -4,102 +4,139 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Any, TypeGuard
 
-from tuneyard.compiler.kinds.turn_forms import ASSISTANT, SYSTEM, USER, speaker
+from tuneyard.compiler.kinds.turn_forms import (
+    ASSISTANT,
+    SYSTEM,
+    USER,
+    common_turns,
+    role_and_content,
+    speaker,
+)
 from tuneyard.compiler.read.turn_rows import MESSAGES, joined_turns
 from tuneyard.compiler.rows import Fields, are_objects, without
 from tuneyard.compiler.spec.column_meanings import USUAL_NAMES
 from tuneyard.compiler.spec.column_names import snake_case
 from tuneyard.core.files import JsonObject
 
-_SETTINGS = re.compile(r"(^|_)(settings?|config|configuration|parameters|generation_config)$")
+Keys = tuple[str, ...]
+"""The keys that lead to a value of a document."""
+MOST_LEVELS = 3
+"""Objects in one another that are looked into for the turns."""
+_SETTINGS = re.compile(r"(^|_)(settings?|config|configuration|parameters)$")
 _CONVERSATION = re.compile("conv|dialog|thread|session|chat|ticket")
 _TEXTS = ("parts", "text", "content")
 """The keys of a turn's text. Parts come first: a text next to them is all of them joined."""
-_OUTERMOST_TEXTS = ("text",)
-"""The same for turns that are a column of the row: under the other keys the column itself is read."""
 
 
 def has_form(row: Fields) -> bool:
-    """True for a document with one list of turns, and with settings or a system text next to it."""
-    return len(list(_turn_lists(row))) == 1 and any(map(_is_about_chat, _members(row)))
+    """True for a document with one list of turns, and with settings or a system text next to it.
+
+    Turns with `content` or parts that are a column of a row have no form: that column is read.
+    """
+    return _is_chat(row) and not any(
+        len(path) == 1 and "text" not in turns[0] for path, turns in _turn_lists(row)
+    )
+
+
+def is_document(document: Fields) -> bool:
+    """The same for a whole document, whose turns may be under any name but those that every spec reads."""
+    names = [path[0] for path, turns in _turn_lists(document) if len(path) == 1 and "text" not in turns[0]]
+    return _is_chat(document) and not any(snake_case(name) in USUAL_NAMES["turns"] for name in names)
 
 
 def with_turns(row: Fields) -> Fields:
     """Put `messages` and `system` in place of the turns and the system text of a document."""
-    if not has_form(row):
+    if not _is_chat(row):
         return row
     ((path, turns),) = _turn_lists(row)
     others = _without_path(row, path)
     system = ""
-    for name, value in list(_members(row)):
-        if snake_case(name) in USUAL_NAMES[SYSTEM] and (text := _text_of(value)):
+    for system_path, value in _members(row, path):
+        text = _text_of(value)
+        if snake_case(system_path[-1]) in USUAL_NAMES[SYSTEM] and text:
             system = text
-            others = _without_path(others, (name,) if name in row else (path[0], name))
-    messages = [_turn(turn) for turn in turns]
-    return {MESSAGES: joined_turns(messages), **({SYSTEM: system} if system else {}), **others}
+            others = _without_path(others, system_path)
+    messages = common_turns(list(map(_turn, turns)), {})
+    changed: Fields = {MESSAGES: joined_turns(messages) if are_objects(messages) else messages}
+    if system:
+        changed[SYSTEM] = system
+    return {**changed, **others}
 
 
-def _members(row: JsonObject) -> Iterator[tuple[str, Any]]:
-    """Yield the members of a document, and those of the object that has the turns."""
-    yield from row.items()
-    for (name, *rest), _ in _turn_lists(row):
-        if rest:
-            yield from row[name].items()
+def _is_chat(row: Fields) -> bool:
+    """True for one list of turns, with settings or a system text next to it."""
+    paths = [path for path, _ in _turn_lists(row)]
+    return len(paths) == 1 and any(map(_is_about_chat, _members(row, paths[0])))
 
 
-def _is_about_chat(member: tuple[str, Any]) -> bool:
+def _members(row: JsonObject, path: Keys) -> Iterator[tuple[Keys, Any]]:
+    """Yield the members of a document and of the objects that lead to its turns, with their paths."""
+    inner: Any = row
+    for level, key in enumerate(path):
+        for name, value in inner.items():
+            yield (*path[:level], name), value
+        inner = inner[key]
+
+
+def _is_about_chat(member: tuple[Keys, Any]) -> bool:
     """True for settings, and for a system text."""
-    name, value = snake_case(member[0]), member[1]
+    name, value = snake_case(member[0][-1]), member[1]
     if name in USUAL_NAMES[SYSTEM]:
         return isinstance(value, dict) or bool(_text_of(value))
     return isinstance(value, dict) and bool(_SETTINGS.search(name))
 
 
-def _turn_lists(row: JsonObject) -> Iterator[tuple[tuple[str, ...], list[Fields]]]:
+def _turn_lists(row: JsonObject, before: Keys = ()) -> Iterator[tuple[Keys, list[Fields]]]:
     """Yield each list of turns of a user and a model in a document, or in an object of it, with its path."""
     for name, value in row.items():
-        if _are_turns(value, _OUTERMOST_TEXTS):
-            yield (name,), value
-        elif isinstance(value, dict):
-            for inner_name, inner in value.items():
-                if _are_turns(inner, _TEXTS):
-                    yield (name, inner_name), inner
+        path = (*before, name)
+        if _are_turns(value):
+            yield path, value
+        elif isinstance(value, dict) and len(path) < MOST_LEVELS:
+            yield from _turn_lists(value, path)
 
 
-def _are_turns(value: object, texts: Sequence[str]) -> TypeGuard[list[Fields]]:
+def _are_turns(value: object) -> TypeGuard[list[Fields]]:
     """True for the turns of one chat. Turns with a column of conversations are a table of several."""
     if not are_objects(value):
         return False
     keys = set().union(*value)
-    if any(_CONVERSATION.search(snake_case(key)) for key in keys):
+    if any(_CONVERSATION.search(snake_case(key)) for key in keys) or keys.isdisjoint(_TEXTS):
         return False
-    speakers = {speaker({"role": turn.get("role"), "content": ""}) for turn in value}
-    return {USER, ASSISTANT} <= speakers <= {USER, ASSISTANT, SYSTEM} and not keys.isdisjoint(texts)
+    speakers = {speaker({"role": turn.get(_role_key(turn)), "content": ""}) for turn in value}
+    return {USER, ASSISTANT} <= speakers <= {USER, ASSISTANT, SYSTEM}
+
+
+def _role_key(turn: Fields) -> str:
+    """The key of a turn's speaker."""
+    return "role" if "role" in turn else role_and_content(turn)[0]
 
 
 def _turn(turn: Fields) -> Fields:
     """A turn with its text under `content`, or with its parts."""
     key = next((name for name in _TEXTS if turn.get(name)), "text")
     name = "parts" if key == "parts" and are_objects(turn[key]) else "content"
-    rest = without(turn, "role", *_TEXTS)
-    return {"role": turn["role"], name: turn.get(key), **rest}
+    role = _role_key(turn)
+    return {"role": turn[role], name: turn.get(key), **without(turn, role, *_TEXTS)}
 
 
 def _text_of(value: object) -> str:
     """The text of a system instruction: a text, an object with it, or its parts; "" for anything else."""
     if isinstance(value, dict):
         value = value.get("text") or value.get("parts")
+    parts: Sequence[object] = value if isinstance(value, list) else [value]
     texts = []
-    for part in value if isinstance(value, list) else [value]:
+    for part in parts:
         text = part.get("text") if isinstance(part, dict) else part
         if isinstance(text, str):
             texts.append(text)
     return "".join(texts)
 
 
-def _without_path(row: JsonObject, path: tuple[str, ...]) -> Fields:
-    """A document without the value under a path of one or two keys."""
-    if len(path) == 1 or not isinstance(row.get(path[0]), dict):
-        return without(row, path[0])
-    inner = without(row[path[0]], path[1])
-    return {**row, path[0]: inner} if inner else without(row, path[0])
+def _without_path(row: JsonObject, path: Keys) -> Fields:
+    """A document without the value under a path, and without objects that are empty then."""
+    first, *rest = path
+    if not rest:
+        return without(row, first)
+    inner = _without_path(row[first], tuple(rest))
+    return {**row, first: inner} if inner else without(row, first)

@@ -1,7 +1,13 @@
 """Preference pairs: two answers to a question, or answers with ratings. Two dialogues are conversations."""
 
 from tuneyard.compiler.init.profile import FileProfile
-from tuneyard.compiler.init.proposal import Proposal, ProposedColumn, question_leaf, question_proposal
+from tuneyard.compiler.init.proposal import (
+    NEARLY_ALL,
+    Proposal,
+    ProposedColumn,
+    question_leaf,
+    question_proposal,
+)
 from tuneyard.compiler.rows import are_objects
 from tuneyard.compiler.spec.column_meanings import USUAL_NAMES
 from tuneyard.core.records import PAIR
@@ -25,10 +31,11 @@ def pair_of_answers(profile: FileProfile) -> Proposal | None:
 
 def rated_pair(profile: FileProfile) -> dict[str, ProposedColumn]:
     """The best and the worst of the rated answers in a list, {} if no column has such lists."""
-    for column, value in profile.first[0].items():
-        best = _rating_keys(value)
-        if best and all(_rating_keys(row.get(column)) for row in profile.first):
-            return {answer: ProposedColumn(column, answer, {"best": best}) for answer in PAIR}
+    for column in profile.first_rows.names():
+        keys_of_rows = [_rating_keys(row.get(column)) for row in profile.first]
+        rated = [keys for keys in keys_of_rows if keys]
+        if rated and len(rated) >= NEARLY_ALL * len(keys_of_rows):
+            return {answer: ProposedColumn(column, answer, {"best": rated[0]}) for answer in PAIR}
     return {}
 
 

@@ -269,6 +269,11 @@ DOCUMENTS = [
     {"settings": SETTINGS, "system_instruction": "Be brief.", "history": CHUNKS},
     {"config": {"seed": 1}, "prompt": {"system": "Be brief.", "turns": CHUNKS}},
     {"systemInstruction": {"parts": [{"text": "Be brief."}]}, "turns": CHUNKS},
+    {"generationConfig": {"seed": 1}, "systemInstruction": {"parts": [{"text": "Be brief."}]},
+     "history": [{"role": chunk["role"], "parts": [{**chunk}]} for chunk in CHUNKS]},
+    {"parameters": {"seed": 1}, "system": "Be brief.",
+     "dialogue": [{"speaker": chunk["role"], **chunk, "role": chunk["role"]} for chunk in CHUNKS]},
+    {"settings": {"padding": "x" * 2_000_000}, "system": "Be brief.", "talk": {"items": {"turns": CHUNKS}}},
 ]  # fmt: skip
 
 
@@ -361,3 +366,24 @@ def test_thoughts_in_a_table_of_turns(bench: Bench) -> None:
     ]
     bench.compile(TABLE, bench.write("t.csv", as_csv(rows)))
     assert spoken(bench.first("messages.jsonl"))[1] == ("assistant", "<think>\nHm.\n</think>\n\nA.")
+
+
+@pytest.mark.parametrize("odd", [{"note": "x"}, {"question": None, "answers": None}, {"question": "Q?"}])
+@pytest.mark.parametrize("place", [0, 7])
+def test_an_odd_row_does_not_decide_what_rated_answers_are(bench: Bench, odd: dict, place: int) -> None:
+    rated = [{"text": "good", "rating": 5}, {"text": "bad", "rating": 1}]
+    rows: list[dict] = [{"question": f"Q{n}?", "answers": rated} for n in range(COUNT)]
+    rows.insert(place, odd)
+    text, said = propose(bench.rows("rated.jsonl", rows), 0)
+    assert "about: Preference pairs" in text and f"1 of {COUNT + 1} rows would be rejected" in said
+    assert bench.compile(text, reject=True).kept == COUNT
+
+
+def test_reasoning_of_a_thought_stays(bench: Bench) -> None:
+    question, answer = exchange("Why?", "So.")
+    thought = {**answer, "content": "Hm.", "thought": True, "reasoning_content": "Oh."}
+    bench.compile_rows("messages", [{"messages": [question, thought, answer | {"reasoning_content": "Ah."}]}])
+    assert spoken(bench.first("messages.jsonl"))[1] == (
+        "assistant",
+        "<think>\nOh.\nHm.\nAh.\n</think>\n\nSo.",
+    )
