@@ -1,5 +1,6 @@
 """Rows become checked columns: JSON Schema on every value, labels mapped, bad rows reported."""
 
+import shlex
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
@@ -331,7 +332,8 @@ class Checker:
         fix = "`tuneyard data init FILE` proposes a spec for this file"
         forms = form_names(map(rows.row, range(len(rows.lines))))
         if forms:
-            fix += f", which is an export: `source: {{form: {' or '.join(forms)}}}`"
+            command = f"tuneyard data init {shlex.quote(self.display_path)}"
+            fix = f"`{command}` proposes a spec for this export (`source: {{form: {' or '.join(forms)}}}`)"
         for column in columns:
             near = nearest(column.name, names)
             if near:
