@@ -4,7 +4,7 @@ jsonschema reports each failed keyword with its place and the schema around it. 
 report: jsonschema-rs checks much faster whether a value is valid.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -61,8 +61,36 @@ def violations(schema: Mapping[str, Any], value: object, *, exact: bool = False)
     """
     from jsonschema.exceptions import best_match
 
-    for error in _validator(exact)(schema).iter_errors(value):
+    errors = _in_order(value, _validator(exact)(schema).iter_errors(value))
+    for error in errors:
         yield from _in_words(best_match([error]))
+
+
+def _in_order(value: object, errors: Iterable[Any]) -> list[Any]:
+    """Errors in the order of the document, those inside an error as well.
+
+    jsonschema finds some of them by sets of keys, whose order is another one in each process.
+    """
+
+    numbers_of_keys: dict[int, dict[object, int]] = {}
+
+    def position(error: Any) -> tuple[list[int], str, str]:
+        inner: Any = value
+        numbers = []
+        for step in error.absolute_path:
+            number = step
+            if isinstance(inner, dict):
+                if id(inner) not in numbers_of_keys:
+                    numbers_of_keys[id(inner)] = {key: at for at, key in enumerate(inner)}
+                number = numbers_of_keys[id(inner)][step]
+            numbers.append(number)
+            inner = inner[step]
+        return numbers, str(error.validator), error.message
+
+    errors = sorted(errors, key=position)
+    for error in errors:
+        error.context = _in_order(value, error.context)
+    return errors
 
 
 @cache
