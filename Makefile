@@ -1,7 +1,7 @@
 # Thin lines over `tuneyard …`: the logic and the exit codes live there.
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
-.PHONY: help setup setup-core setup-vllm setup-wandb demo chat ask test test-slow stages compile bench mutate fuzz lint reference pictures site lock clean
+.PHONY: help setup setup-core setup-ray setup-s3 setup-vllm setup-wandb demo chat ask test test-slow stages compile bench mutate fuzz lint reference pictures site lock clean
 .DEFAULT_GOAL := help
 
 PYTHON ?= python3
@@ -15,7 +15,7 @@ $(if $(filter compile,$(MAKECMDGOALS)),$(if $(DATA),,$(error say which: make com
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-setup: .venv/.all ## install everything into .venv (several GB: torch, LLaMA-Factory)
+setup: .venv/.all ## install what training and evaluation need into .venv (several GB: torch, LLaMA-Factory)
 setup-core: .venv/.core ## install what compile, merge and compare need, in seconds
 
 # Too old a Python is named before anything is created, and a .venv that could not be finished does not stay.
@@ -35,6 +35,18 @@ $(PY):
 	@echo "installing requirements.lock (the first time this takes minutes)"
 	@$(INSTALL) -r $<
 	@touch $@
+
+# What the tests and the tools for developers need besides: an S3 server, Ray, mkdocs, statsmodels.
+.venv/.dev: requirements-dev.lock .venv/.all
+	@echo "installing requirements-dev.lock"
+	@$(INSTALL) -r $<
+	@touch $@
+
+setup-ray: .venv/.all requirements-dev.lock ## add Ray, for --ray
+	@$(INSTALL) -c requirements-dev.lock ray
+
+setup-s3: .venv/.all requirements-dev.lock ## add s3fs, for s3:// sources
+	@$(INSTALL) -c requirements-dev.lock s3fs
 
 setup-wandb: .venv/.all requirements-wandb.lock ## add Weights & Biases, for recipes that say report_to: wandb
 	@$(INSTALL) -r requirements-wandb.lock
@@ -79,41 +91,43 @@ chat: $(BASE) .venv/.all ## talk to a model in the terminal: make chat [MODEL=�
 ask: $(BASE) .venv/.all ## one answer: make ask [TEXT='…'] [MODEL=…] [ADAPTER=…] [ARGS=…]
 	@$(PY) -m tuneyard eval chat --model $(MODEL) $(if $(ADAPTER),--adapter $(ADAPTER)) --preset document --once "$${TEXT:-Explain in two sentences what LoRA fine-tuning is.}" $(ARGS)
 
-test: .venv/.all ## unit and command line tests (about 3 minutes on 2 cores)
+test: .venv/.dev ## unit and command line tests (about 3 minutes on 2 cores)
 	OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 -m "not slow and not gpu and not peer"
 
-test-slow: .venv/.all ## every recipe, the docs, kill and peer tests (about 15 minutes on 2 cores)
+test-slow: .venv/.dev ## every recipe, the docs, kill and peer tests (about 15 minutes on 2 cores)
 	OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 -m "(slow or peer) and not gpu"
 
-stages: .venv/.all ## every stage with every method, for the table in docs/recipes.md: make stages [ARGS='--only dpo/lora']
+stages: .venv/.dev ## every stage with every method, for the table in docs/recipes.md: make stages [ARGS='--only dpo/lora']
 	$(PY) -m tools.stages $(ARGS)
 
-lint: .venv/.all ## ruff and mypy --strict
+lint: .venv/.dev ## ruff and mypy --strict
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy --strict tuneyard samples/generate.py tools
 
-bench: .venv/.all ## ratios against the plain way, measured in one run on this machine
+bench: .venv/.dev ## ratios against the plain way, measured in one run on this machine
 	$(PY) -m tools.bench
 
-mutate: .venv/.all ## put 60 seeded errors into each package, one by one; tests must see 90 % of them (some hours)
+mutate: .venv/.dev ## put 60 seeded errors into each package, one by one; tests must see 90 % of them (some hours)
 	$(PY) -m tools.mutate $(ARGS)
 
-fuzz: .venv/.all ## mutated and random files through the compiler: make fuzz MINUTES=10 [SEED=1]
+fuzz: .venv/.dev ## mutated and random files through the compiler: make fuzz MINUTES=10 [SEED=1]
 	$(PY) -m tools.fuzz --minutes $(or $(MINUTES),1) --seed $(or $(SEED),0)
 
-reference: .venv/.all ## write docs/reference.md from the commands, and docs/zh/problems.md from the codes
+reference: .venv/.dev ## write docs/reference.md from the commands, and docs/zh/problems.md from the codes
 	@$(PY) -m tools.reference
 
-pictures: .venv/.all ## pictures, table and verdict of README: of the demo that is here (needs Chromium, after make demo)
+pictures: .venv/.dev ## pictures, table and verdict of README: of the demo that is here (needs Chromium, after make demo)
 	@$(PY) -m tools.pictures
 
-site: .venv/.all ## build the documents as a site into build/site; links and anchors are checked
+site: .venv/.dev ## build the documents as a site into build/site; links and anchors are checked
 	$(PY) -m mkdocs build --strict --quiet
 
 lock: ## resolve pyproject.toml into the lock files (needs uv)
 	UV_CUSTOM_COMPILE_COMMAND="make lock" uv pip compile pyproject.toml --extra train --extra ray --extra s3 --extra dev \
-		--universal --python-version 3.11 --no-annotate --quiet -o requirements.lock
+		--universal --python-version 3.11 --no-annotate --quiet -o requirements-dev.lock
+	UV_CUSTOM_COMPILE_COMMAND="make lock" uv pip compile pyproject.toml --extra train \
+		--universal --python-version 3.11 --no-annotate --quiet -c requirements-dev.lock -o requirements.lock
 	UV_CUSTOM_COMPILE_COMMAND="make lock" uv pip compile pyproject.toml --extra build \
 		--universal --python-version 3.11 --no-annotate --quiet -c requirements.lock -o requirements-core.lock
 	UV_CUSTOM_COMPILE_COMMAND="make lock" uv pip compile pyproject.toml --extra wandb \

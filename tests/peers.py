@@ -21,7 +21,7 @@ def installed(name: str, *requirements: str, alone: bool = False) -> Path:
     if not (folder / ".done").is_file():
         pip = [BASE_PYTHON, "-m", "pip", "--python", sys.executable]
         command = [*pip, "install", "--quiet", "--no-compile", "--disable-pip-version-check"]
-        constraint = [] if alone else ["--constraint", str(ROOT / "requirements.lock")]
+        constraint = [] if alone else ["--constraint", str(ROOT / "requirements-dev.lock")]
         target = ["--target", str(folder), "--upgrade"]
         done = subprocess.run([*command, *constraint, *target, *requirements], capture_output=True, text=True)
         if done.returncode:

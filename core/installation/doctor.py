@@ -86,8 +86,8 @@ def examine() -> Iterator[Finding]:
 
 
 def tested() -> dict[str, str]:
-    """Versions in the lock file, which the tests use, by distribution."""
-    lock = (ROOT / "requirements.lock").read_text(encoding="utf-8")
+    """Versions in the lock file of the tests, which has those of users and Ray, by distribution."""
+    lock = (ROOT / "requirements-dev.lock").read_text(encoding="utf-8")
     return dict(re.findall(r"^([\w.-]+)==([^\s;]+)", lock, re.MULTILINE))
 
 

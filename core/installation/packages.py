@@ -21,9 +21,9 @@ OLDEST_VLLM = "0.26"
 TRAIN = "train"
 """The extra of pyproject.toml for training and evaluation; in a checkout, `make setup` installs it."""
 RAY = "ray"
-"""The extra for `--ray`; in a checkout, `make setup` installs it, too."""
+"""The extra for `--ray`; in a checkout, `make setup-ray` installs it."""
 S3 = "s3"
-"""The extra for `s3://` sources; in a checkout, `make setup` installs it, too."""
+"""The extra for `s3://` sources; in a checkout, `make setup-s3` installs it."""
 EXTRAS = {RAY: RAY, "s3fs": S3}
 """The extra that has a package, for those that the extra `train` lacks."""
 OF_EXTRAS = {TRAIN: ("bitsandbytes", "deepspeed"), "wandb": ("wandb",)}
@@ -59,6 +59,8 @@ def _fix(name: str) -> str:
     if has_environment and Path(sys.prefix).resolve() != environment.resolve():
         return f'run "{in_checkout("source .venv/bin/activate")}"'
     setup = '"make setup"'
+    if name in EXTRAS:
+        setup = f'"make setup-{EXTRAS[name]}"'
     if name in CORE:
         setup = '"make setup-core" (or "make setup" for training and evaluation)'
     return f'run {setup}, then "source .venv/bin/activate"'
@@ -98,10 +100,10 @@ def in_checkout(command: str) -> str:
 
 
 def set_up_command(extra: str = TRAIN) -> str:
-    """Command that installs an extra here: `make setup` in a checkout, otherwise uv or pip."""
+    """Command that installs an extra here: `make setup[-EXTRA]` in a checkout, otherwise uv or pip."""
     if not is_checkout():
         return _pip_install(f"tuneyard[{extra}]")
-    if extra in (TRAIN, RAY, S3):
+    if extra == TRAIN:
         return in_checkout("make setup")
     return in_checkout(f"make setup-{extra}")
 

@@ -15,7 +15,13 @@ from tuneyard.eval.chat import cli as chat
 
 def _make(folder: Path, python: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run make in a folder that holds our Makefile, with a stand-in for Python written in sh."""
-    for name in ("Makefile", "pyproject.toml", "requirements-core.lock", "requirements.lock"):
+    for name in (
+        "Makefile",
+        "pyproject.toml",
+        "requirements-core.lock",
+        "requirements.lock",
+        "requirements-dev.lock",
+    ):
         shutil.copy2(ROOT / name, folder)  # as old as it is: a newer lock would install again
     stub = folder / "python-stub"
     stub.write_text(f"#!/bin/sh\n{python}\n")

@@ -84,7 +84,7 @@ def copy_tracked_files(root: Path) -> Checkout:
             (root / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, root / name, follow_symlinks=False)  # tuneyard/core is a link to core
     (root / ".venv").symlink_to(ROOT / ".venv")
-    for name in ("pyproject.toml", "requirements-core.lock", "requirements.lock"):
+    for name in ("pyproject.toml", "requirements-core.lock", "requirements.lock", "requirements-dev.lock"):
         # If they were newer than .venv, make would install the copy into the linked .venv.
         os.utime(root / name, (1e9, 1e9))
     return Checkout(root)
