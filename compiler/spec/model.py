@@ -355,14 +355,12 @@ def _parse(path: Path, raw: Any) -> Spec:
 
 def _sample(value: float | None) -> float | None:
     """A share of the rows below 1, or a whole number of rows. `ValueError` for 1.0, which may mean either."""
-    if value is None or isinstance(value, int) or value < 1:
-        return value
     _refuse(
-        value == 1,
+        isinstance(value, float) and value == 1,
         "sample: found 1.0, which is the share of all rows, or 1 row; leave `sample` out to take all rows, "
         "or write `sample: 1` to take one",
     )
-    return int(value)
+    return value
 
 
 def _refuse(wrong: object, message: str) -> None:

@@ -21,7 +21,11 @@ def normal_form(schema: JsonObject, value: Any, root: JsonObject) -> Any:
     is_whole = isinstance(value, float) and value.is_integer()
     if is_whole and (schema.get("type") == "integer" or value in schema.get("enum", ())):
         return int(value)
-    for branch in schema.get("oneOf", ()):
+    branches = schema.get("oneOf", ())
+    may_be_share = any(branch.get("type") == "number" for branch in branches)
+    if may_be_share and is_whole and value == 1:
+        return value  # `1.0` is a share of all rows, or one row: only the user knows
+    for branch in branches:
         value = normal_form(branch, value, root)
     if isinstance(value, list) and "items" in schema:
         return [normal_form(schema["items"], item, root) for item in value]
