@@ -52,7 +52,7 @@ def users_card(folder: Path, chosen: Path | None) -> Path | None:
     path = folder / CARD
     if not path.is_file():
         return None
-    text = read_card(path)
+    text = read_card(path).replace("\r\n", "\n")
     if not has_body(text) or is_unedited(text) or any(mark in text for mark in GENERATED):
         return None
     record = read_provenance(folder)
@@ -62,23 +62,23 @@ def users_card(folder: Path, chosen: Path | None) -> Path | None:
 
 
 def read_card(path: Path) -> str:
-    """Text of a card; `ContentError` if it is not UTF-8, too large, or its front matter is not YAML."""
+    """Text of a card as it is; `ContentError` if it is not UTF-8, too large, or has broken front matter."""
     size = path.stat().st_size
     if size > LARGEST:
         raise ContentError(
             f"{path}: {size:,} bytes, expected a card of at most {LARGEST:,}: name another file"
         )
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_bytes().decode()
     except UnicodeDecodeError as error:
         raise ContentError(f"{path}: not UTF-8 at byte {error.start}: save it as UTF-8") from error
-    parse_front_matter(text, path)
+    parse_front_matter(text.replace("\r\n", "\n"), path)
     return text
 
 
 def missing_fields(path: Path, fields: Sequence[str]) -> list[str]:
     """Those of these fields that the front matter of a card does not have."""
-    front = parse_front_matter(read_card(path), path)
+    front = parse_front_matter(read_card(path).replace("\r\n", "\n"), path)
     return [field for field in fields if not front.get(field)]
 
 

@@ -13,6 +13,7 @@ from tests.messages import printed_line
 from tests.tiny import SHAPES, write_adapter
 from tests.unit.adapters.commands import call
 from tests.unit.adapters.make import base_tensors, factors, make, make_base
+from tuneyard.adapters.export.readme import read_card
 from tuneyard.adapters.store import open_adapter
 
 HUB = ("--to", "hub", "--repo", "org/rte-lora", "--dry-run")
@@ -275,6 +276,16 @@ def test_cards_of_programs_are_made_anew_and_edited_ones_kept():
     ):
         Path("saves/rte/checkpoint-50/README.md").write_text(generated)
         assert call("export", "saves/rte/checkpoint-50", *HUB)[0] == made["saves/rte/checkpoint-50"]
+
+
+def test_a_card_of_windows_keeps_its_line_ends():
+    path = Path("saves/rte/checkpoint-50/README.md")
+    path.write_bytes(b"---\r\nlicense: mit\r\n---\r\n# Mine\r\n")
+    assert read_card(path).encode() == path.read_bytes()
+    notes = call("export", path.parent, *HUB)[1]
+    assert "no `license`" not in notes and "no `base_model`" in notes
+    path.write_bytes(b"---\r\nlicense: mit\r\n---\r\n")
+    assert "unchanged" not in call("export", path.parent, *HUB)[1]  # nothing but front matter
 
 
 def test_cards_and_messages_that_cannot_be_uploaded():
