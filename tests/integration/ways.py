@@ -213,14 +213,16 @@ def make_ways(root: Path, forks: Forks) -> Checkout:
 
 
 def shorten(recipe: Path) -> None:
-    """Give a recipe the settings of `SHORT`."""
-    settings = yaml.safe_load(recipe.read_text(encoding="utf-8"))
+    """Give a recipe the settings of `SHORT`. Its header stays: it names the datasets that it is for."""
+    text = recipe.read_text(encoding="utf-8")
+    header = text.partition("\n\n")[0]
+    settings = yaml.safe_load(text)
     for key, value in SHORT.items():
         if key in settings or key in ALWAYS:
             settings[key] = value
     for key in ON_GPUS:
         settings.pop(key, None)
-    recipe.write_text(yaml.safe_dump(settings, sort_keys=False), encoding="utf-8")
+    recipe.write_text(f"{header}\n\n{yaml.safe_dump(settings, sort_keys=False)}", encoding="utf-8")
 
 
 def fill_hub_cache(cache: Path) -> None:
