@@ -45,7 +45,7 @@ MARKUP = re.compile(
 PICTURE = re.compile(
     r"<img>[^<>]{1,500}</img>|<(?:image|video|audio|img)(?:[ _-]?\d{1,4})?>|"
     r"<\|(?:image|video|audio)_\d{1,4}\|>|<image_?(?:placeholder|here|token)>|"
-    r"<img\s[^<>]{0,500}\bsrc\b[^<>]{0,500}>",
+    r"<img\s[^<>]{1,1000}>",
     re.IGNORECASE,
 )
 CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
@@ -185,7 +185,8 @@ def _lost_picture(texts: Sequence[str], read: Collection[str]) -> str:
     """The first picture, video or audio in the texts that the model would get as its name, "" without one."""
     for text in texts:
         for match in PICTURE.finditer(text) if "<" in text else ():
-            if match[0] not in read:
+            is_tag_without_file = match[0][4:5].isspace() and "src" not in match[0].lower()
+            if match[0] not in read and not is_tag_without_file:
                 return show_value(match[0])
     return ""
 
