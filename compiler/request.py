@@ -161,10 +161,10 @@ class CompileReport(Counts):
         unknown = self.problems.counts["E104"]
         if unknown > max(1, self.read * MOST_UNKNOWN):  # one row is no class
             place = place_of("labels", spec)
-            return (
-                f"{message}. {unknown} of {of_rows} have labels that are not in `labels` ({place}): correct "
-                "it there, or take the spec of this file: `tuneyard data init FILE` proposes one"
-            )
+            fix = "correct it there"
+            if not spec.endswith((".yaml", ".yml")):  # a spec of the user's own may be what init has proposed
+                fix += ", or take the spec of this file: `tuneyard data init FILE` proposes one"
+            return f"{message}. {unknown} of {of_rows} have labels that are not in `labels` ({place}): {fix}"
         if self.problems.fatal or not 0 < self.rejected < self.read:
             return f"{message}. Correct them and compile again"
         return (

@@ -11,6 +11,7 @@ from tuneyard.core.documents import is_number, read_yaml
 from tuneyard.core.errors import ContentError, Problem, RequestError, nearest, show_value
 from tuneyard.core.files import bundled, read_object, require
 from tuneyard.core.training.training_run import names_in
+from tuneyard.recipes.other_files import refuse_other_file
 
 
 class SettingProblem(Problem):
@@ -165,6 +166,7 @@ def read_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
         raise ContentError(f"{path}: {fault}, {expected}")
     if "write" in parsed.value or "like" in parsed.value:
         raise ContentError(f"{path}: a data spec, not a recipe: tuneyard data check {shlex.quote(str(path))}")
+    refuse_other_file(path, parsed.value)
     for override in overrides:
         key, equals, _ = override.partition("=")
         if not equals or not key.isidentifier():

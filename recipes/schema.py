@@ -8,9 +8,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from tuneyard.core.datasets import KEYS
 from tuneyard.core.documents.schema_errors import violations
 from tuneyard.core.errors import Problem, nearest_name
 from tuneyard.core.files import read_object
+from tuneyard.core.records import ALPACA, EXTRAS, SHAREGPT, SHAREGPT_TAGS
 from tuneyard.recipes.recipe import Recipe
 
 SCHEMA = Path(__file__).with_name("schema.json")
@@ -33,6 +35,8 @@ OTHER_NAMES = {
     "flash_attention_2": "fa2", "flash_attention_3": "fa3", "eager": "disabled",
 }  # fmt: skip
 """Keys and values of TRL, axolotl and transformers, and what LLaMA-Factory calls the same."""
+KEYS_OF_ENTRIES = {*KEYS, *ALPACA, *SHAREGPT, *EXTRAS, *SHAREGPT_TAGS}
+"""What an entry of dataset_info.json may have, in `columns` and `tags`, too."""
 CODES = {"type": "E302", "enum": "E303", "anyOf": "E303"}  # by the keyword that a value fails; else E313
 
 
@@ -48,6 +52,8 @@ def setting_problems(recipe: Recipe) -> Iterator[Problem]:
     for key, value in recipe.settings.items():
         if key not in known_keys():
             hint = meant(key, known_keys()) or "LLaMA-Factory has no such setting"
+            if key in KEYS_OF_ENTRIES:
+                hint = "a key of a dataset's entry in dataset_info.json: write it there"
             yield recipe.setting_problem("E301", key, "unknown key", hint)
             continue
         if value is None:

@@ -467,6 +467,12 @@ class Checker:
             return Problem("E102", place, f"missing; the row has {keys}", field)
         if kind.is_label:
             near = _nearest(value, self.raw_labels) if isinstance(value, str) else ""
+            if isinstance(value, str) and not value.strip():
+                near = f"`unlabelled: [{show_value(value)}]` under `labels` in a spec drops such rows"
+            elif value is None:
+                near = "fill it, or delete the row"
+            elif isinstance(value, dict | list):
+                near = f"--column label={self.sources.get(name, name)}.KEY names the label inside it"
             message = f"found {show_value(value)}, expected one of {', '.join(self.raw_labels)}"
             return Problem("E104", place, message, field, near)
         schema = kind.schema

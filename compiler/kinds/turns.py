@@ -59,6 +59,11 @@ CALL_MARKUP = re.compile(r"tool_call|<function|python_tag|^Action:", re.IGNORECA
 """Markup of tool calls in the text of an answer."""
 
 
+_REASONING_PART = re.compile("reason|think|thought", re.IGNORECASE)
+_PICTURE_PART = re.compile("image|picture|photo|video|audio|sound", re.IGNORECASE)
+"""What a part of a turn is, by its type or its key."""
+
+
 class Turn(NamedTuple):
     """One turn: the speaker (user, assistant, system, call, observation), the text, the number in the row.
 
@@ -278,7 +283,11 @@ def _content(content: object, key: str, called: bool) -> str:
         return ""
     if are_objects(content):
         types = ", ".join(dict.fromkeys(str(part.get("type") or next(iter(part), "")) for part in content))
-        fix = 'write a picture as {"type": "image", "image": PATH} (spec media), or leave its row out'
+        fix = 'write its text as {"type": "text", "text": …}, or leave its row out'
+        if _REASONING_PART.search(types):
+            fix = "write the reasoning under `reasoning_content` next to the text, or leave that part out"
+        elif _PICTURE_PART.search(types):
+            fix = 'write a picture as {"type": "image", "image": PATH} (spec media), or leave its row out'
         raise WrongValueError(f"found parts ({types}), expected text in {key!r}; {fix}")
     raise unusable(content, f"text in {key!r}")
 

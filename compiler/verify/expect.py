@@ -24,6 +24,7 @@ from tuneyard.core.errors import ContentError, Problem, counted, nearest, show_v
 from tuneyard.core.records import (
     ALPACA,
     BARE,
+    OPENAI_TAGS,
     PAIR,
     SHAREGPT_TAGS,
     Entry,
@@ -65,6 +66,8 @@ def entry_problems(
     if formatting == "alpaca":
         return
     for tag, usual in SHAREGPT_TAGS.items():
+        if record_format.tags.get("role_tag") == OPENAI_TAGS["role_tag"]:
+            usual = OPENAI_TAGS[tag]
         if tag not in NOT_NEEDED and tag not in record_format.tags:
             message = f"{tag!r} is not named: naming `tags` makes every tag that is not named None"
             yield Problem("E402", place, message, "tags", f"add {tag!r}: {usual!r}")

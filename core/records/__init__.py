@@ -297,7 +297,12 @@ class RecordReader:
             if role_key not in message and OPENAI_TAGS["role_tag"] in message:
                 tags = json.dumps(OPENAI_TAGS)
                 raise ContentError(f'{place}: no {role_key!r}; add "tags": {tags} to the entry')
-            raise ContentError(f"{place}: {role_key} {tag}, expected one of {expected}")
+            fix = ""
+            for usual_tags in (OPENAI_TAGS, SHAREGPT_TAGS):
+                for name, value in usual_tags.items():
+                    if value == message.get(role_key) and name not in ("role_tag", "content_tag"):
+                        fix = f'; add "{name}": {json.dumps(value)} to `tags` of the entry'
+            raise ContentError(f"{place}: {role_key} {tag}, expected one of {expected}{fix}")
         content_key = self.tags.get("content_tag", "")
         text = message.get(content_key)
         if self.reads_calls and role in ANSWERS and message.get("tool_calls"):

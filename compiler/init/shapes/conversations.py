@@ -251,4 +251,9 @@ def _refuse_rows_in_lines(profile: FileProfile, path: str) -> None:
                 f"each field. To learn whole lines: --text {path}"
             )
     if sum(line.startswith("{") and line.endswith("}") for line in lines) >= SAME * len(lines):
-        raise ContentError(f"{profile.path}: each line is an object, expected plain text; name it .jsonl")
+        if profile.is_txt:
+            raise ContentError(f"{profile.path}: each line is an object, expected plain text; name it .jsonl")
+        raise ContentError(
+            f"{profile.path}: {path} has an object as JSON text in each row, expected plain text; write the "
+            f"objects as rows: jq -c '.{path} | fromjson' OLD > NEW.jsonl"
+        )

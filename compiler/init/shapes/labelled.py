@@ -189,10 +189,16 @@ def _refuse_labels_in_lists(profile: FileProfile) -> None:
     """`ContentError` if labels are spans, numbers or objects in a list: the texts alone would be learned."""
     labels = profile.named((*USUAL_NAMES["label"], "annotations.result"), kinds=("list", "several objects"))
     if labels is not None:
+        command = f"jq -c '.{labels.path} |= map(.name)' OLD > NEW.jsonl"
+        if not any(kind in profile.path.name for kind in (".json", ".ndjson")):  # jq reads JSON alone
+            steps = "".join(f"[{step!r}]" for step in labels.path.split("."))
+            command = (
+                f"df{steps} = df{steps}.map(lambda labels: [label['name'] for label in labels]) in pandas"
+            )
         raise ContentError(
             f"{profile.path}: {labels.path} has several labels of one text, as spans, numbers or objects; "
             "expected one, or a list of classes as texts. From Label Studio export JSON-MIN, which has a "
             "column for each question; of objects take the names: "
-            f"jq -c '.{labels.path} |= map(.name)' OLD > NEW.jsonl; or name the columns to learn with --text "
+            f"{command}; or name the columns to learn with --text "
             "and --label or --answer"
         )

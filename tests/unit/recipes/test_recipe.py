@@ -6,6 +6,7 @@ import pytest
 
 from tests.messages import raises
 from tuneyard.core.errors import ContentError, RequestError
+from tuneyard.core.language.messages import for_reader, in_language
 from tuneyard.recipes.recipe import read_recipe
 
 
@@ -73,3 +74,34 @@ def test_a_bare_name_is_a_recipe_of_ours(working_folder):
     assert read_recipe(Path("qwen0.5b-qa")).path.name == "qwen0.5b-qa.yaml"
     with raises(RequestError, "demo-rte"):
         read_recipe(Path("demo-rta"))
+
+
+OTHERS = {
+    "board": ("top.booster: auto\ntop.model_name: Qwen\ntrain.batch_size: 2\n", "LLaMA Board"),
+    "board of another tab": ("train.dataset: [a]\ntrain.cutoff_len: 512\n", "LLaMA Board"),
+    "export": ("model_name_or_path: m\ntemplate: qwen\nexport_dir: out\nexport_size: 5\n", "cli export"),
+    "export of an adapter": ("model_name_or_path: m\nadapter_name_or_path: a\nexport_dir: o\n", "cli export"),
+    "chat": ("model_name_or_path: m\ntemplate: qwen\ninfer_backend: vllm\n", "llamafactory-cli chat"),
+    "eval": ("model_name_or_path: m\ntask: mmlu_test\nn_shot: 5\nsave_dir: s\n", "llamafactory-cli eval"),
+    "v1": ("model: m\ntrain_dataset: d\n", "LLaMA-Factory v1"),
+    "v1 with a config": ("model: m\npeft_config: {name: lora, r: 16}\n", "LLaMA-Factory v1"),
+    "axolotl": ("base_model: m\ndatasets: [{path: d, type: alpaca}]\nsequence_len: 512\n", "axolotl"),
+    "mergekit": ("merge_method: ties\nmodels: [{model: a}]\n", "mergekit"),
+}
+
+
+@pytest.mark.parametrize(("text", "name"), OTHERS.values(), ids=OTHERS)
+def test_a_file_of_another_command_is_named_with_its_command(tmp_path, text, name):
+    path = write(tmp_path, text)
+    with pytest.raises(ContentError) as error:
+        read_recipe(path)
+    message = str(error.value)
+    assert message.startswith(f"{path}: ") and name in message and "\n" not in message
+    assert "llamafactory-cli" in message or "tuneyard" in message
+    with in_language("zh"):
+        assert "不是训练配方" in for_reader(f"error: {message}")
+
+
+def test_a_recipe_with_such_keys_is_a_recipe(tmp_path):
+    text = "model_name_or_path: m\ndataset: d\nstage: sft\nexport_dir: o\ninfer_backend: vllm\n"
+    assert read_recipe(write(tmp_path, text)).settings["export_dir"] == "o"

@@ -101,3 +101,11 @@ def test_the_value_that_was_meant(tmp_path, key, value, expected):
     (tmp_path / "r.yaml").write_text(f"{key}: {value}\n")
     (problem,) = setting_problems(read_recipe(tmp_path / "r.yaml"))
     assert f"{problem.code} {problem.hint}" == expected
+
+
+@pytest.mark.parametrize("key", ["formatting", "file_name", "columns", "ranking", "kto_tag", "user_tag"])
+def test_a_key_of_a_datasets_entry_is_named_as_one(tmp_path, key):
+    path = tmp_path / "r.yaml"
+    path.write_text(f"model_name_or_path: m\ndataset: d\n{key}: x\n")
+    (problem,) = [each for each in setting_problems(read_recipe(path)) if each.code == "E301"]
+    assert problem.place == f"{path}:3" and "dataset_info.json" in problem.hint

@@ -1,0 +1,90 @@
+"""YAML files of other commands and programs, which a user may take for a recipe."""
+
+import shlex
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from tuneyard.core.errors import ContentError
+
+TRAINED = ("dataset", "do_train", "stage")
+"""Keys of which a recipe of a training has at least one."""
+NEW = "tuneyard recipe new --dataset NAME --model MODEL --out R.yaml"
+
+
+class OtherFile(NamedTuple):
+    """A kind of file: what it is, how its keys show it, and what to do. `{path}` is the file."""
+
+    name: str
+    shows: Callable[[Mapping[str, Any]], bool]
+    fix: str
+
+
+def _of_board(settings: Mapping[str, Any]) -> bool:
+    return any(key.startswith(("top.", "train.")) for key in settings)
+
+
+def _of_export(settings: Mapping[str, Any]) -> bool:
+    return "export_dir" in settings and not any(key in settings for key in TRAINED)
+
+
+def _of_chat(settings: Mapping[str, Any]) -> bool:
+    return "infer_backend" in settings and not any(key in settings for key in TRAINED)
+
+
+def _of_eval(settings: Mapping[str, Any]) -> bool:
+    return {"task", "n_shot"} <= settings.keys() or {"task", "save_dir"} <= settings.keys()
+
+
+def _of_v1(settings: Mapping[str, Any]) -> bool:
+    configs = ("peft_config", "quant_config", "dist_config", "kernel_config", "init_config", "optim_config")
+    has_config = any(isinstance(settings.get(key), Mapping) for key in configs)
+    return "model" in settings and (has_config or "train_dataset" in settings)
+
+
+def _of_axolotl(settings: Mapping[str, Any]) -> bool:
+    return "base_model" in settings and isinstance(settings.get("datasets"), list)
+
+
+def _of_mergekit(settings: Mapping[str, Any]) -> bool:
+    return "merge_method" in settings and ("models" in settings or "slices" in settings)
+
+
+OTHER_FILES = (
+    OtherFile(
+        "settings that LLaMA Board saved",
+        _of_board,
+        f'its button "Preview command" shows the recipe to save as YAML, or {NEW}',
+    ),
+    OtherFile(
+        "a file of llamafactory-cli export",
+        _of_export,
+        "run llamafactory-cli export {path}, or tuneyard adapter fuse ADAPTER --base BASE --out DIR",
+    ),
+    OtherFile(
+        "a file of llamafactory-cli chat",
+        _of_chat,
+        "run llamafactory-cli chat {path}, or tuneyard eval chat --model MODEL",
+    ),
+    OtherFile(
+        "a file of llamafactory-cli eval",
+        _of_eval,
+        "run llamafactory-cli eval {path}, or tuneyard eval cmmlu --model MODEL --out DIR",
+    ),
+    OtherFile(
+        "a recipe of LLaMA-Factory v1",
+        _of_v1,
+        f"this LLaMA-Factory trains recipes with model_name_or_path and dataset: {NEW}",
+    ),
+    OtherFile("a file of axolotl", _of_axolotl, f"a recipe of LLaMA-Factory has other keys: {NEW}"),
+    OtherFile("a file of mergekit", _of_mergekit, "adapters are merged by tuneyard adapter merge"),
+)
+
+
+def refuse_other_file(path: Path, settings: Mapping[Any, Any]) -> None:
+    """`ContentError` names the kind of a file that is no recipe, and its command."""
+    by_text = {str(key): value for key, value in settings.items()}
+    for other in OTHER_FILES:
+        if other.shows(by_text):
+            fix = other.fix.format(path=shlex.quote(str(path)))
+            raise ContentError(f"{path}: {other.name}, not a recipe of a training: {fix}")

@@ -1,0 +1,77 @@
+"""Fixes that messages name: each leads on, and none names what the user has just done."""
+
+import json
+
+import pytest
+
+from tests.unit.compiler.conftest import ROWS
+from tuneyard.compiler.cli import cli
+from tuneyard.compiler.init.propose import propose
+from tuneyard.core.errors import ContentError
+from tuneyard.core.records import read_example
+
+
+@pytest.mark.parametrize(
+    ("value", "hint"),
+    [
+        ("", 'unlabelled: [""]'),
+        ("  ", 'unlabelled: ["  "]'),
+        (None, "fill it"),
+        ({"name": "yes"}, "label=label.KEY"),
+        ([{"name": "yes"}], "label=label.KEY"),
+    ],
+)
+def test_a_label_that_is_none_gets_a_fix_of_its_own(bench, value, hint):
+    report = bench.compile_rows("rte", [*ROWS, ROWS[0] | {"label": value, "idx": 7}])
+    (problem,) = report.problems.errors
+    assert problem.code == "E104" and hint in problem.hint
+
+
+def test_a_spec_of_the_users_own_is_not_sent_to_init(here, bench):
+    rows = [ROWS[0] | {"label": label} for label in ("a", "b", "c")]
+    source = bench.rows("train.jsonl", rows)
+    own = bench.write("own.yaml", "like: rte\n")
+    assert "data init" in here(cli, "check", "rte", "--source", source, code=1).stderr
+    assert "data init" not in here(cli, "check", own, "--source", source, code=1).stderr
+
+
+@pytest.mark.parametrize(
+    ("parts", "fix"),
+    [
+        ([{"type": "reasoningContent", "x": "hm"}, {"text": "a"}], "reasoning_content"),
+        ([{"reasoningContent": {"text": "hm"}}, {"text": "a"}], "reasoning_content"),
+        ([{"type": "redacted_thinking", "data": "x"}, {"type": "text", "text": "a"}], "reasoning_content"),
+        ([{"type": "picture", "src": "x"}], "write a picture"),
+        ([{"type": "document", "source": "x"}], '{"type": "text"'),
+    ],
+)
+def test_a_part_of_a_turn_is_named_as_what_it_is(bench, parts, fix):
+    turns = [{"role": "user", "content": "q"}, {"role": "assistant", "content": parts}]
+    report = bench.compile_rows("messages", [{"messages": turns}])
+    messages = [f"{problem.message} {problem.hint}" for problem in report.problems.errors]
+    assert messages and all(fix in message for message in messages)
+    others = {"reasoning_content", "write a picture", '{"type": "text"'} - {fix}
+    assert not any(other in message for other in others for message in messages)
+
+
+@pytest.mark.parametrize(
+    ("role", "tag"), [("user", "user_tag"), ("function_call", "function_tag"), ("gpt", "assistant_tag")]
+)
+def test_a_role_without_its_tag_names_the_tag_to_write(role, tag):
+    tags = {"role_tag": "role", "content_tag": "content", "assistant_tag": "bot"}
+    entry = {"formatting": "sharegpt", "columns": {"messages": "m"}, "tags": tags}
+    record = {"m": [{"role": role, "content": "q"}, {"role": "bot", "content": "a"}]}
+    with pytest.raises(ContentError) as error:
+        read_example(record, entry, "f:1")
+    assert f'add "{tag}": "{role}" to `tags`' in str(error.value)
+
+
+def test_objects_in_the_texts_of_a_jsonl_are_not_told_to_be_named_jsonl(bench):
+    rows = [{"text": json.dumps({"a": f"It is number {number}.", "b": 1})} for number in range(30)]
+    with pytest.raises(ContentError) as error:
+        propose(bench.rows("t.jsonl", rows))
+    assert "fromjson" in str(error.value) and "name it .jsonl" not in str(error.value)
+    lines = "".join(f"{json.dumps({'a': f'It is {number}.'})}\n" for number in range(30))
+    with pytest.raises(ContentError) as error:
+        propose(bench.write("t.txt", lines))
+    assert "name it .jsonl" in str(error.value)
