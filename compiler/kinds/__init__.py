@@ -210,6 +210,11 @@ class Kind:
         del example, loaded
         return ()
 
+    def unusable(self, loaded: LoadedRow) -> str:
+        """A value of a loaded row at which LLaMA-Factory's processor stops, with the expected one, or ""."""
+        del loaded
+        return ""
+
     def not_found(self, loaded: LoadedRow) -> str:
         """A file of a loaded row that a training would not find, "" if it would find all."""
         del loaded

@@ -101,21 +101,84 @@ _PATHS = {
 
 
 class MediaKind(Kind):
-    """Files that LLaMA-Factory reads next to turns."""
+    """Files that LLaMA-Factory reads next to turns.
+
+    Beside paths it takes what other tools write: an image as `{"bytes": …, "path": …}`, as `datasets` stores
+    it, and a video as the list of its frames (data/mm_plugin.py).
+    """
 
     def loaded_pairs(self, example: Example, loaded: LoadedRow) -> Iterator[tuple[object, object]]:
-        """Yield the paths that differ. The loader puts media_dir before the paths of files that it finds."""
-        paths = map(str, example.media.get(self.part, ()))
-        for path, loaded_path in zip_longest(paths, loaded[self.loaded_column] or (), fillvalue=""):
-            if not path or not loaded_path.endswith(path):
-                yield path, loaded_path
+        """Yield the media that differ. The loader puts media_dir before the paths of files that it finds."""
+        of_file = example.media.get(self.part, ())
+        for medium, loaded_medium in zip_longest(of_file, loaded[self.loaded_column] or (), fillvalue=""):
+            if not _is_same(medium, loaded_medium):
+                yield medium, loaded_medium
+
+    def unusable(self, loaded: LoadedRow) -> str:
+        """The first medium that is neither a path nor in another form that LLaMA-Factory opens."""
+        for medium in loaded[self.loaded_column] or ():
+            if self.part == "videos" and isinstance(medium, list):
+                fault = next(filter(None, map(_image_fault, medium)), "")
+            elif self.part == "images":
+                fault = _image_fault(medium)
+            elif isinstance(medium, str):
+                fault = ""
+            else:
+                expected = "a path, or a list of frames" if self.part == "videos" else "a path"
+                fault = f"found {show_value(medium)}, expected {expected}"
+            if fault:
+                return fault
+        return ""
 
     def not_found(self, loaded: LoadedRow) -> str:
         """The first path that leads to no file, cut to `LONGEST_PATH`."""
-        for path in loaded[self.loaded_column] or ():
-            if not is_file(Path(path)):
-                return str(path)[:LONGEST_PATH]
+        for medium in loaded[self.loaded_column] or ():
+            for path in _paths_of(medium):
+                if not is_file(Path(path)):
+                    return path[:LONGEST_PATH]
         return ""
+
+
+def _is_same(medium: object, loaded: object) -> bool:
+    """True if LLaMA-Factory loaded a medium of a record: the path may have media_dir before it."""
+    if isinstance(medium, str) and isinstance(loaded, str):
+        return bool(medium) and loaded.endswith(medium)
+    if isinstance(medium, list) and isinstance(loaded, list):
+        return len(medium) == len(loaded) and all(map(_is_same, medium, loaded))
+    if isinstance(medium, dict) and isinstance(loaded, dict):  # with the keys of all rows
+        keys = {key for key, value in [*medium.items(), *loaded.items()] if value is not None}
+        return all(medium.get(key) == loaded.get(key) for key in keys)
+    if isinstance(medium, dict) and hasattr(loaded, "getpixel"):  # decoded by `datasets`
+        return True
+    return medium == loaded
+
+
+def _image_fault(image: object) -> str:
+    """Why LLaMA-Factory cannot open an image, "" if it tries to."""
+    if isinstance(image, str | bytes) or hasattr(image, "getpixel"):
+        return ""
+    expected = 'expected a path, or an object with "bytes" (null) and "path"'
+    if not isinstance(image, dict):
+        return f"found {show_value(image)}, {expected}"
+    content = image.get("bytes")
+    if "bytes" not in image:
+        return f'found {show_value(image)} without "bytes", {expected}'
+    if content is None and not isinstance(image.get("path"), str):
+        return f"found {show_value(image)} without a path, {expected}"
+    if content is not None and not isinstance(content, bytes):
+        return f"found {show_value(content)} as bytes, which are none in JSON, {expected}"
+    return ""
+
+
+def _paths_of(medium: object) -> Iterator[str]:
+    """Yield the paths that LLaMA-Factory opens of a medium: its own, or those of its frames."""
+    if isinstance(medium, str):
+        yield medium
+    elif isinstance(medium, list):
+        for frame in medium:
+            yield from _paths_of(frame)
+    elif isinstance(medium, dict) and medium.get("bytes") is None and isinstance(medium.get("path"), str):
+        yield medium["path"]
 
 
 def _kind(name: str) -> MediaKind:

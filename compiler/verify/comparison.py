@@ -75,6 +75,9 @@ class RecordComparison:
                 return Problem("E407", place, message)
         verdict.same += 1
         for kind in self._kinds:
+            unusable = kind.unusable(row)
+            if unusable:
+                return Problem("E408", place, f"{unusable}: LLaMA-Factory stops at it", kind.name)
             path = kind.not_found(row)
             if path:
                 message = f"LLaMA-Factory does not find {path}: a recipe names the folder as media_dir"

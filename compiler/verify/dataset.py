@@ -396,9 +396,15 @@ def _auditor(
     verdict.cutoff, verdict.packing = data.data_args.cutoff_len, bool(data.data_args.packing)
     if verdict.stage == "pt":
         return data, PretrainingAuditor(data).audit
-    if all(getattr(rows.features[name], "dtype", "") == "null" for name in MEDIA):
-        data.module["processor"] = None
-    elif data.module["processor"] is None:
+    fault = data.processor_fault()
+    if fault:
+        used = f"template {name}" if name else "its template"
+        message = f"{used} needs a processor of its model, and LLaMA-Factory stops at every row: {fault}"
+        fix = "name the folder of the whole model, with its processor's files, or a template for texts"
+        verdict.add(Problem("E423", str(model), message, "template", fix))
+        return data, None
+    has_media = any(getattr(rows.features[name], "dtype", "") != "null" for name in MEDIA)
+    if has_media and data.module["processor"] is None:
         verdict.not_checked.append(f"what is learned of rows with media: {model} has no processor for them")
         return data, None
-    return data, AnswersAuditor(data).audit
+    return data, AnswersAuditor(data, has_media=has_media).audit

@@ -21,7 +21,7 @@ PAIRED = ("chosen_", "rejected_")
 class AnswersAuditor:
     """Audits the loss tokens of answers (each stage but pt). Each side of a pair counts its own tokens."""
 
-    def __init__(self, data: RecipeData) -> None:
+    def __init__(self, data: RecipeData, *, has_media: bool) -> None:
         from llamafactory.data.template import ReasoningTemplate
 
         self.args, self.template, self.tokenizer = data.data_args, data.template, data.module["tokenizer"]
@@ -31,7 +31,7 @@ class AnswersAuditor:
         self.sides: tuple[str, ...] = ("",)
         if data.stage == "rm":
             self.sides = PAIRED
-        self.counts_turns = supervised and data.module["processor"] is None
+        self.counts_turns = supervised and not has_media
         self.whole = data.encoder(**WHOLE)
         self.cut = data.encoder(**UNPACKED)
         self.reasons = isinstance(self.template, ReasoningTemplate)
@@ -48,8 +48,7 @@ class AnswersAuditor:
         if whole is None:  # LLaMA-Factory stops at one of the rows
             stopped = [number for number in numbers if self._encoded(_some(rows, [number])) is None]
             for number in stopped:
-                media = any(rows[f"_{kind}"][number] for kind in PLACEHOLDERS)
-                audit.find("E423" if media else "E420", start + number)
+                audit.find("E423" if _has_media(rows, number) else "E420", start + number)
             numbers = [number for number in numbers if number not in stopped]
             whole = self._encoded(_some(rows, numbers))
         if not numbers or whole is None:
@@ -159,6 +158,14 @@ class PretrainingAuditor:
             if length > self.args.cutoff_len and not self.args.packing:
                 audit.find("W419", start + number)
         return audit
+
+
+def _has_media(rows: Row, number: int) -> bool:
+    """True if a row has media, or a placeholder of one in a text."""
+    if any(rows[f"_{kind}"][number] for kind in PLACEHOLDERS):
+        return True
+    texts = [message["content"] for message in rows["_prompt"][number] + rows["_response"][number]]
+    return any(placeholder in text for text in texts for placeholder in PLACEHOLDERS.values())
 
 
 def _some(rows: Row, numbers: Sequence[int]) -> Row:

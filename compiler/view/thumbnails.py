@@ -18,7 +18,12 @@ QUALITY = 70
 
 def thumbnails(images: Iterable[object]) -> list[str]:
     """The first pictures of a row, made small. Files that cannot be opened are left out."""
-    files = [Path(image) for image in images if isinstance(image, str)]
+    files = []
+    for image in images:
+        if isinstance(image, dict) and image.get("bytes") is None:  # as `datasets` stores it
+            image = image.get("path")
+        if isinstance(image, str):
+            files.append(Path(image))
     uris = map(_thumbnail, filter(is_file, files))
     return list(islice(filter(None, uris), MOST))
 

@@ -198,6 +198,7 @@ class RecordReader:
         for kind in PLACEHOLDERS:
             paths = self._value(record, kind)
             if isinstance(paths, list):
+                _refuse_mixed_media(self.columns[kind], paths)
                 media[kind] = paths
             elif paths:
                 media[kind] = [paths]
@@ -371,6 +372,23 @@ class RecordReader:
         if not isinstance(value, str):
             raise wrong_value(self.columns[part], value, "text")
         return value
+
+
+def _refuse_mixed_media(column: str, media: list[object]) -> None:
+    """Raise `ContentError` for media at which LLaMA-Factory's converter stops.
+
+    It puts media_dir before all of them if the first one is a path or a list of frames
+    (`_find_medias` in data/converter.py).
+    """
+    first = media[0] if media else None
+    if isinstance(first, str):
+        for path in media:
+            if not isinstance(path, str):
+                raise wrong_value(column, path, "a path, as the first one is")
+    elif isinstance(first, list):
+        for frames in media:
+            if not (isinstance(frames, list) and are_texts(frames)):
+                raise wrong_value(column, frames, "a list of the paths of frames")
 
 
 def _with_joined_results(turns: list[Turn], numbers: list[int]) -> tuple[list[Turn], list[int]]:

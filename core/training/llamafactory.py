@@ -85,6 +85,19 @@ class RecipeData:
             template = templates.get_template_and_fix_tokenizer(self.module["tokenizer"], self.data_args)
         return replace(self, template=template)
 
+    def processor_fault(self) -> str:
+        """Why LLaMA-Factory stops at every row: the template is for media, and the model's processor is not.
+
+        "" if it does not stop. The template and the tokenizer must be loaded.
+        """
+        plugin, processor = self.template.mm_plugin, self.module["processor"]
+        probe = [{"role": "user", "content": "Is 12 even?"}, {"role": "assistant", "content": "yes"}]
+        try:
+            plugin.process_messages(probe, [], [], [], processor)
+        except expected_errors() as error:
+            return str(error)
+        return ""
+
     def encoder(self, *, generates: bool = False, **changes: object) -> Any:
         """Processor that turns rows into ids and labels. `changes` replace data arguments."""
         from llamafactory.data.loader import _get_dataset_processor

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from tests.conftest import ROOT
 from tests.json_files import write_json
@@ -453,6 +454,58 @@ def test_images_go_through_the_models_own_processor(tmp_path):
     (folder / "images/red.png").write_bytes(b"no image")
     broken = verify("media", tmp_path / "out", settings)
     assert [code for code, _ in found(broken)] == ["E423", "E423"] and broken.audit.rows == 1
+
+
+@pytest.fixture(scope="module")
+def seeing_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_seeing(tmp_path_factory.mktemp("seeing") / "model")
+
+
+@pytest.mark.parametrize(
+    ("kind", "media", "is_trained"),
+    [
+        ("images", ["a.png"], True),
+        ("images", [{"bytes": None, "path": "PICTURE"}], True),
+        ("images", {"bytes": None, "path": "PICTURE"}, True),
+        ("images", [{"path": "PICTURE"}], False),
+        ("images", [{"bytes": "aGVsbG8=", "path": None}], False),
+        ("images", [["a.png"]], False),
+        ("images", [5], False),
+        ("videos", [["a.png", "a.png"]], True),
+        ("videos", [["a.png", "gone.png"]], False),
+        ("videos", [{"path": "a.mp4"}], False),
+    ],
+)
+def test_media_that_are_no_paths_are_judged_as_llamafactory_judges_them(
+    sets, seeing_model, kind, media, is_trained
+):
+    """E423 is LLaMA-Factory's own processor, E408 what is found without a model."""
+    Image.new("RGB", (32, 32), "red").save(sets.folder / "a.png")
+    media = json.loads(json.dumps(media).replace("PICTURE", str(sets.folder / "a.png")))
+    row = {"instruction": f"<{kind.removesuffix('s')}>q", "input": "", "output": "a", kind: media}
+    entry = {"file_name": "a.jsonl", "columns": {**COLUMNS, kind: kind}}
+    settings = {"template": "qwen2_vl", "media_dir": str(sets.folder)}
+    without = sets.verify([row], entry=entry, **settings)
+    verdict = sets.verify([row], entry=entry, model_name_or_path=str(seeing_model), **settings)
+    assert [problem.code for problem in without.problems] == ([] if is_trained else ["E408"])
+    assert {code for code, _ in found(verdict)} == (set() if is_trained else {"E408", "E423"})
+
+
+@pytest.mark.parametrize("template", ["qwen2_vl", "qwen3_5", "gemma3"])
+def test_a_missing_processor_is_named_as_the_cause(sets, template):
+    """LLaMA-Factory: "Processor was not found". The rows have neither media nor tools."""
+    verdict = sets.audit(ROWS, template=template)
+    (problem,) = [
+        problem for problem in verdict.problems if problem.code[0] == "E" and problem.code != "E325"
+    ]
+    assert (problem.code, problem.field) == ("E423", "template")
+    assert template in problem.message and "Processor was not found" in problem.message
+
+
+def test_texts_of_a_model_that_sees_are_learned(sets, seeing_model):
+    verdict = sets.audit(ROWS, template="qwen2_vl", model_name_or_path=str(seeing_model))
+    assert (found(verdict), verdict.audit.rows) == ([], len(ROWS))
+    assert verdict.audit.turns["assistant"] == len(ROWS)
 
 
 PAIRS = {

@@ -6,12 +6,14 @@ import pytest
 from PIL import Image
 
 from tests.json_files import read_json, write_lines
+from tests.messages import raises
 from tuneyard.compiler.compile import compile_spec
-from tuneyard.compiler.kinds.media import IMAGES, LONGEST_PATH
+from tuneyard.compiler.kinds.media import AUDIOS, IMAGES, LONGEST_PATH, VIDEOS
 from tuneyard.compiler.request import CompileRequest
 from tuneyard.compiler.spec.model import load_spec
 from tuneyard.compiler.write.entries import entries_of
-from tuneyard.core.records import read_example
+from tuneyard.core.errors import ContentError
+from tuneyard.core.records import Example, read_example
 
 ALPACA = """
 about: Questions about pictures
@@ -107,3 +109,63 @@ def test_what_is_no_path_is_named_in_short(path, said, pictures):
 def test_a_picture_in_base64_is_no_file_and_its_message_is_short(pictures):
     images = [str(pictures / "pictures/a.png"), "A" * 5000]
     assert IMAGES.not_found({"_images": images}) == "A" * LONGEST_PATH
+
+
+@pytest.mark.parametrize(
+    ("kind", "medium", "is_usable"),
+    [
+        (IMAGES, "a.png", True),
+        (IMAGES, b"\x89PNG", True),
+        (IMAGES, {"bytes": None, "path": "a.png"}, True),
+        (IMAGES, {"bytes": b"\x89PNG", "path": None}, True),
+        (IMAGES, {"path": "a.png"}, False),
+        (IMAGES, {"bytes": "iVBORw0KGgo=", "path": None}, False),
+        (IMAGES, {"bytes": None, "path": None}, False),
+        (IMAGES, ["a.png"], False),
+        (IMAGES, None, False),
+        (IMAGES, 5, False),
+        (VIDEOS, ["a.png", "b.png"], True),
+        (VIDEOS, [{"bytes": None, "path": "a.png"}], True),
+        (VIDEOS, ["a.png", None], False),
+        (VIDEOS, {"path": "a.mp4"}, False),
+        (AUDIOS, "a.wav", True),
+        (AUDIOS, {"bytes": None, "path": "a.wav"}, False),
+        (AUDIOS, [0.1, 0.2], False),
+    ],
+)
+def test_media_that_are_no_paths(kind, medium, is_usable):
+    assert (kind.unusable({kind.loaded_column: [medium]}) == "") == is_usable
+
+
+@pytest.mark.parametrize(
+    ("medium", "loaded", "differs"),
+    [
+        ("a.png", "media/a.png", False),
+        (["a.png", "b.png"], ["media/a.png", "media/b.png"], False),
+        (["a.png", "b.png"], ["media/a.png"], True),
+        ({"path": "a.png"}, {"bytes": None, "path": "a.png"}, False),
+        ({"path": "a.png"}, {"bytes": None, "path": "b.png"}, True),
+        (None, None, False),
+        ("a.png", None, True),
+        ("", "", True),
+    ],
+)
+def test_media_of_a_file_and_of_the_loader(medium, loaded, differs):
+    example = Example([], [], media={"images": [medium]})
+    pairs = list(IMAGES.loaded_pairs(example, {"_images": [loaded]}))
+    assert pairs == ([(medium, loaded)] if differs else [])
+
+
+def test_frames_are_looked_for(pictures):
+    there = str(pictures / "pictures/a.png")
+    assert VIDEOS.not_found({"_videos": [[there, there]]}) == ""
+    assert VIDEOS.not_found({"_videos": [[there, "gone.png"]]}) == "gone.png"
+    assert IMAGES.not_found({"_images": [{"bytes": None, "path": "gone.png"}]}) == "gone.png"
+    assert IMAGES.not_found({"_images": [{"bytes": b"x", "path": "gone.png"}]}) == ""
+
+
+@pytest.mark.parametrize("paths", [["a.png", None], ["a.png", 5], [["a.png"], None], [["a.png", None]]])
+def test_media_at_which_the_loader_stops(paths):
+    entry = {"columns": {"prompt": "q", "response": "a", "images": "i"}}
+    with raises(ContentError, "row 1", "i"):
+        read_example({"q": "<image>", "a": "b", "i": paths}, entry, "row 1")
