@@ -152,7 +152,7 @@ def _merged(path: Path, seen: tuple[Path, ...], folder: Path) -> Raw:
         raise wrong_value(
             path, raw, "a mapping with `about` and `write`; `tuneyard data init FILE` proposes one"
         )
-    raw = with_paths_from(folder, raw, is_bundled=path.parent == SPECS)
+    raw = with_paths_from(folder, raw, is_bundled=path.parent.samefile(SPECS))
     base = raw.get("like")
     if not isinstance(base, str):
         return raw

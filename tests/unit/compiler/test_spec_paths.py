@@ -7,6 +7,7 @@ import pytest
 from tests.messages import raises
 from tests.unit.compiler.conftest import Bench, questions
 from tuneyard.compiler.init.propose import propose
+from tuneyard.compiler.spec.file import SPECS
 from tuneyard.compiler.spec.model import load_spec
 from tuneyard.core.errors import ContentError, RequestError
 
@@ -67,6 +68,13 @@ def test_a_bundled_spec_and_those_like_it_find_the_packaged_files(shell: Bench) 
         "specs/mine.yaml", "like: demo_rte\nwrite: [{dataset: 'm_{split}', file: 'm_{split}.json'}]\n"
     )
     assert shell.compile("specs/mine.yaml").kept > 100
+
+
+def test_a_bundled_spec_by_its_path_is_the_same(shell: Bench) -> None:
+    assert load_spec(str(SPECS / "demo_rte.yaml")).source == load_spec("demo_rte").source
+    link = shell.folder / "specs-of-tuneyard"
+    link.symlink_to(SPECS)
+    assert load_spec("specs-of-tuneyard/demo_rte.yaml").source == load_spec("demo_rte").source
 
 
 def test_a_mixture_takes_files_and_specs_from_its_folder(shell: Bench) -> None:
