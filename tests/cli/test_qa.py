@@ -1,6 +1,7 @@
 """python -m eval.qa against a server that says known things, and on a tiny model, in this process."""
 
 import json
+import re
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
@@ -70,10 +71,13 @@ def test_answers_are_held_against_references(qa_rows, tmp_path, capsys) -> None:
         "factual": 0.5,
         "reasoning": 0.0,
     }
-    assert found["similarity"] == {"by": "lexical: token F1", "above": 0.7}
+    similarity = found["similarity"]
+    assert (similarity["above"], similarity["lexical"]) == (0.7, 2)  # the Chinese one and the number
+    semantic = r"semantic: cosine by all-MiniLM-L6-v2 \([0-9a-f]{16}\) for Latin script"
+    assert re.fullmatch(f"{semantic}, lexical: token F1 for others", similarity["by"])
     assert [one["prompt"] for one in found["generation"]] == list(PROMPTS)
     said = capsys.readouterr().out
-    assert "partial (lexical) 50.0%" in said
+    assert "partial (semantic and lexical) 50.0%" in said and "2 of 4 answers; --embedding-model" in said
     assert f"{PROMPTS[0]} → said of {PROMPTS[0]}" in said and "exact 25.0%" in said
 
 

