@@ -27,8 +27,9 @@ class Hub(ThreadingHTTPServer):
 
     daemon_threads = True
 
-    def __init__(self):
+    def __init__(self, repo="org/name"):
         super().__init__(("127.0.0.1", 0), Handler)
+        self.repo = repo
         self.objects, self.commits, self.puts, self.created, self.unknown = {}, [], [], [], []
         self.readme, self.titles = None, []
         self.hang_over = None  # uploads of more bytes never end
@@ -50,7 +51,7 @@ class Handler(Quiet, BaseHTTPRequestHandler):
     def do_GET(self):
         """The README.md of the newest commit; the client's other questions have no answer."""
         readme = self.server.readme
-        if readme is None or self.path != "/org/name/resolve/main/README.md":
+        if readme is None or self.path != f"/{self.server.repo}/resolve/main/README.md":
             self.send(b"", 404, {"X-Error-Code": "EntryNotFound"})
             return
         digest = hashlib.sha1(readme).hexdigest()
@@ -62,16 +63,18 @@ class Handler(Quiet, BaseHTTPRequestHandler):
             self.reply({"error": "Invalid credentials"}, 401)
         elif self.path == "/api/repos/create":
             hub.created.append(json.loads(body))
-            self.reply({"url": f"{hub.url}/org/name", "name": "org/name"})
+            self.reply({"url": f"{hub.url}/{hub.repo}", "name": hub.repo})
         elif self.path == "/api/validate-yaml":
             self.reply({"warnings": [], "errors": []})
-        elif self.path == "/api/models/org/name/preupload/main":
+        elif self.path == f"/api/models/{hub.repo}/preupload/main":
             self.reply({"files": [self.mode(file) for file in json.loads(body)["files"]]})
-        elif self.path == "/org/name.git/info/lfs/objects/batch":
+        elif self.path == f"/{hub.repo}.git/info/lfs/objects/batch":
             self.reply({"objects": [self.action(item) for item in json.loads(body)["objects"]]})
-        elif self.path == "/api/models/org/name/commit/main":
+        elif self.path == f"/api/models/{hub.repo}/commit/main":
             hub.commits.append(self.committed([json.loads(line) for line in body.splitlines()]))
-            self.reply({"commitUrl": f"{hub.url}/org/name/commit/1", "commitOid": "1" * 40, "success": True})
+            self.reply(
+                {"commitUrl": f"{hub.url}/{hub.repo}/commit/1", "commitOid": "1" * 40, "success": True}
+            )
         else:
             hub.unknown.append(self.path)
             self.reply({"error": "unknown"}, 404)
@@ -125,16 +128,19 @@ def fused_model(tmp_path):
     return folder
 
 
-def start(hub, *words, **env):
-    """Begin an export to the stand-in."""
-    wanted = {
+def variables(hub):
+    """The environment of a user of the stand-in; None: of a hub that does not answer."""
+    return {
         "HF_ENDPOINT": hub.url if hub else "http://127.0.0.1:9",
         "HF_TOKEN": TOKEN,
         "HF_HUB_OFFLINE": "0",
         "HF_HUB_DISABLE_XET": "1",
         "NO_PROXY": "127.0.0.1",
-        **env,
     }
+
+
+def start(hub, *words, **env):
+    """Begin an export to the stand-in."""
     command = [
         sys.executable,
         "-m",
@@ -149,7 +155,7 @@ def start(hub, *words, **env):
     return subprocess.Popen(
         command,
         cwd=ROOT,
-        env={**os.environ, **wanted},
+        env={**os.environ, **variables(hub), **env},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
