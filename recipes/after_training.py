@@ -81,7 +81,7 @@ def _scoring(recipe: Recipe, weights: Path) -> list[str]:
         return []
     model = ["--model", str(weights)]
     if recipe.method == "lora":
-        model = ["--model", str(base), "--adapter", _named(weights)]
+        model = ["--model", str(base), *_quantize(recipe), "--adapter", _named(weights)]
     return ["tuneyard", "eval", options[0], *model, *options[1:], "--out", f"results/{_name_of(weights)}"]
 
 
@@ -91,8 +91,15 @@ def _inspecting(recipe: Recipe, weights: Path) -> list[str]:
     if recipe.stage == "rm":
         return ["tuneyard", "adapter", "show", str(weights)]
     if recipe.method == "lora" and base:
-        return ["tuneyard", "eval", "chat", "--model", str(base), "--adapter", _named(weights)]
+        model = ["--model", str(base), *_quantize(recipe), "--adapter", _named(weights)]
+        return ["tuneyard", "eval", "chat", *model]
     return ["tuneyard", "eval", "chat", "--model", str(weights)]
+
+
+def _quantize(recipe: Recipe) -> list[str]:
+    """The option that loads the base as its training did: a GPU for 4 bits may be too small for 16."""
+    bits = recipe.settings.get("quantization_bit")
+    return ["--quantize", str(bits)] if bits in (4, 8) else []
 
 
 def _name_of(weights: Path) -> str:

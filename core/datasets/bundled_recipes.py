@@ -67,6 +67,8 @@ def read_bundled(name: Path) -> BundledRecipe:
     """Read a recipe by its name in recipes/. `ContentError` for one that is no YAML."""
     path = bundled(name)
     settings = read_yaml(path, "recipe").value
-    header = path.read_text(encoding="utf-8-sig").partition("\n\n")[0]
-    names = OTHER_DATASET.findall(header)
+    names: list[str] = []
+    for file in dict.fromkeys([path, ROOT / name]):  # an edited copy may have lost its comments
+        header = file.read_text(encoding="utf-8-sig").partition("\n\n")[0]
+        names += OTHER_DATASET.findall(header)
     return BundledRecipe(path, settings if isinstance(settings, dict) else {}, names)

@@ -78,5 +78,8 @@ def test_a_recipe_for_a_new_dataset_is_found_without_a_list(working_folder: Path
     recipe = find_recipe("reviews_train")
     assert recipe is not None and recipe.path == recipes / "rte.yaml"
     assert "mnli.yaml" not in [recipe.path.name for recipe in bundled_recipes()]
+    (recipes / "qwen7b-qlora.yaml").write_text("dataset: mix_small_train\n")  # its header is gone
+    large = find_recipe("mix_large_train")
+    assert large is not None and large.path == recipes / "qwen7b-qlora.yaml"
     other = find_recipe("alpaca_rte_train")  # in a recipe for RTE and MNLI together
     assert other is not None and other.path.name == "qwen3-4b-nli.yaml"

@@ -130,6 +130,17 @@ def test_without_a_held_out_dataset_the_share_that_the_training_held_out_is_scor
     assert words(trained(dataset="mine", **settings)) == expected
 
 
+@pytest.mark.parametrize(
+    ("bits", "option"), [(4, "--quantize 4 "), (8, "--quantize 8 "), (None, ""), (3, "")]
+)
+def test_a_quantised_base_is_loaded_as_in_its_training(working_folder, bits, option):
+    register("mine_train", TEXTS, ANSWERED)
+    recipe = trained(quantization_bit=bits)
+    assert words(recipe) == f"eval chat --model b {option}--adapter saves/mine"
+    register("mine_eval", TEXTS, ANSWERED)
+    assert words(recipe).startswith(f"eval text --model b {option}--adapter saves/mine --dataset mine_eval")
+
+
 def test_a_broken_dataset_does_not_fail_a_finished_training(working_folder):
     register("mine_train", TEXTS, ANSWERED)
     register("mine_eval", TEXTS, ANSWERED)
