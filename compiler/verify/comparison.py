@@ -77,7 +77,8 @@ class RecordComparison:
         for kind in self._kinds:
             unusable = kind.unusable(row)
             if unusable:
-                return Problem("E408", place, f"{unusable}: LLaMA-Factory stops at it", kind.name)
+                fix = "save it as a file, and write its path"
+                return Problem("E408", place, f"{unusable}: LLaMA-Factory stops at it", kind.name, fix)
             path = kind.not_found(row)
             if path:
                 message = f"LLaMA-Factory does not find {path}: a recipe names the folder as media_dir"
