@@ -55,6 +55,12 @@ def write_arranged(run: Run, executor: Executor | None) -> None:
         whole = sources[PART]
         orders = split_rows(spec.split, whole.fingerprints, whole.order, run.request.seed)
         sources = dict.fromkeys(orders, whole)
+        if whole.order and not orders[PART]:
+            message = f"none of the {len(whole.order)} rows is drawn into {PART}, so it is not written"
+            fix = (
+                "rows with the same prompt stay on one side: take `split` out of the spec, or add other rows"
+            )
+            run.report.problems.warn(Problem("W209", spec.name, message, "", fix))
         if spec.split.stratify:
             _warn_of_lone_classes(run, whole, spec.split.stratify, next(iter(spec.split.shares)))
         whole.fingerprints.forget("units", "stable", "classes")

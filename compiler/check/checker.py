@@ -486,6 +486,8 @@ class Checker:
             wrong = next(violations(schema, value))
             return Problem("E105", place, wrong.message, f"{field} {wrong.place}".rstrip())
         fix = other_kind(value) if kind.is_cleaned else ""
+        if kind.is_id and isinstance(value, float) and value.is_integer():
+            fix = f"write it as {int(value)} (pandas: df[{field.partition(' ')[0]!r}].astype('Int64'))"
         message = f"found {value_text} ({_type(type(value))}), expected {expected}"
         return Problem("E105", place, message, field, fix)
 

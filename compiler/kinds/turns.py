@@ -159,6 +159,8 @@ def _refuse_order(turn: Turn, before: Talk) -> None:
     last = before[-1] if before else None
     if turn.role not in expected:
         fix = "turns alternate"
+        if last and last.role == turn.role:
+            fix = "turns alternate: join both turns into one, or leave one out"
         if not before and turn.role == ASSISTANT:
             fix = "`unasked: drop` at the column leaves out what comes before the user"
         raise WrongValueError(f"turn {turn.number}: found {turn.role}, expected {expected[0]} ({fix})")

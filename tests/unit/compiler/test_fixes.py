@@ -75,3 +75,46 @@ def test_objects_in_the_texts_of_a_jsonl_are_not_told_to_be_named_jsonl(bench):
     with pytest.raises(ContentError) as error:
         propose(bench.write("t.txt", lines))
     assert "name it .jsonl" in str(error.value)
+
+
+EQUAL = {
+    "all": [{"question": "What is it?", "answer": "It is this thing."}] * 60,
+    "prompts": [{"question": "What is it?", "answer": f"It is thing {n}."} for n in range(60)],
+    "conversations": [
+        {"messages": [{"role": "user", "content": "q?"}, {"role": "assistant", "content": "This one."}]}
+    ]
+    * 60,
+}
+
+
+@pytest.mark.parametrize("rows", EQUAL.values(), ids=EQUAL)
+def test_init_proposes_no_split_of_rows_that_stay_on_one_side(bench, rows):
+    text, report = propose(bench.rows("equal.jsonl", rows))
+    assert "\nsplit:" not in text and "dataset=equal " in report
+    assert bench.compile(text).kept == 60
+
+
+def test_a_split_that_leaves_train_empty_is_a_warning(bench):
+    spec = """
+about: a split
+columns: {question: [question], answer: [answer]}
+split: {eval: 0.1, group: question, seed: 42}
+write:
+  - {dataset: "s_{split}", file: "s_{split}.jsonl", format: alpaca, instruction: "{question}",
+     output: "{answer}"}
+"""
+    report = bench.compile(spec, bench.rows("equal.jsonl", EQUAL["prompts"]))
+    assert report.datasets == {"s_eval": 60} and report.problems.counts["W209"] == 1
+
+
+@pytest.mark.parametrize("roles", [["user", "user", "assistant"], ["user", "assistant", "assistant"]])
+def test_two_turns_of_one_side_in_a_row_are_to_be_joined(bench, roles):
+    turns = [{"role": role, "content": "text"} for role in roles]
+    (problem,) = bench.compile_rows("messages", [{"messages": turns}]).problems.errors
+    assert problem.code == "E107" and "join both turns" in problem.message
+
+
+@pytest.mark.parametrize("value", [3.0, 0.0, -7.0])
+def test_an_id_with_a_fraction_of_zero_gets_its_whole_number(bench, value):
+    (problem,) = bench.compile_rows("rte", [ROWS[0] | {"idx": value}]).problems.errors
+    assert problem.code == "E105" and f"write it as {int(value)} " in problem.hint
