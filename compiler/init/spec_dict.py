@@ -106,7 +106,7 @@ def _split(
     split: Raw = {"eval": float(f"{share:g}")}
     column: Raw = {}
     name, leaf = _group(profile, proposal)
-    if len({repr(row) for row in profile.first}) == 1 or (leaf is not None and len(leaf.hashes) == 1):
+    if len({repr(row) for row in profile.first}) == 1:
         return {}, {}  # equal rows are drawn into one split: the other one would be empty
     if leaf is not None:
         if name == "group":
