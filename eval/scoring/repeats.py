@@ -143,8 +143,10 @@ def repeated(folders: Sequence[Path]) -> dict[str, RepeatedFigure]:
     for name, metric in metrics.items():
         values = [_mean(run, metric).value for run in runs]
         mean = _mean(replace(runs[0], trainings=runs), metric)
-        has_majority = metric is ACCURACY and isinstance(majority, float)
-        figures[name] = _figure(mean, values, majority if has_majority else None)
+        baseline = None
+        if metric is ACCURACY and isinstance(majority, float):
+            baseline = majority
+        figures[name] = _figure(mean, values, baseline)
     return figures
 
 
