@@ -104,7 +104,7 @@ def note_on_name(split: str, name: str) -> str:
 
 def _note_on_splits(split: str, named: Sequence[str]) -> str:
     if any((other == PART) != (split == PART) for other in named):
-        return f"{NAMED_LIKE} {' and '.join(named)}, read as {split}: --source or the spec says so"
+        return f"{NAMED_LIKE} {' and '.join(named)} and read as {split}, as --source or the spec says"
     return ""
 
 

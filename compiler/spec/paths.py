@@ -118,7 +118,7 @@ def refuse_path_of_shell(folder: Path, path: str) -> None:
     if matches(str(path_of_shell)):
         raise RequestError(
             f"{path}: not found; {path_of_shell} is in the current folder, and paths in a spec are relative "
-            f"to its folder {folder}: write {path_from(folder, str(path_of_shell))}"
+            f"to its own folder: write {path_from(folder, str(path_of_shell))}"
         )
 
 
