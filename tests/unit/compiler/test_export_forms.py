@@ -387,3 +387,20 @@ def test_reasoning_of_a_thought_stays(bench: Bench) -> None:
         "assistant",
         "<think>\nOh.\nHm.\nAh.\n</think>\n\nSo.",
     )
+
+
+@pytest.mark.parametrize(
+    ("text", "plain"),
+    [
+        ("<@U02> see <https://a.b/c|this> &amp; <mailto:a@b.c>", "see this & mailto:a@b.c"),
+        (
+            "<!here> vector<int>, <T> and <std::string> in <#C01|general>",
+            "!here vector<int>, <T> and <std::string> in general",
+        ),
+        ("a &lt;b&gt; <https://a.b>", "a <b> https://a.b"),
+    ],
+)
+def test_the_form_of_slack_reads_its_marks_alone(bench: Bench, text: str, plain: str) -> None:
+    message = {"type": "message", "user": "U01", "ts": "1700000000.000100", "text": text}
+    bench.compile("like: text\nsource: {form: slack}\n", bench.rows("log.jsonl", [message]))
+    assert bench.values("text.jsonl", "text") == [plain]

@@ -11,7 +11,7 @@ from tuneyard.compiler.request import CompileReport
 from tuneyard.compiler.spec.model import load_spec
 
 COUNT = 2500
-"""Rows of several batches, of which one has at most 1,024."""
+"""Rows of several batches: of a .json one has 1,000."""
 PLACES = [0, 10, 1200, COUNT - 1]
 
 
@@ -230,3 +230,16 @@ def test_workers_write_the_same_bytes(bench: Bench) -> None:
     one, two = (compiled_with(bench, rows, workers) for workers in (1, 2))
     assert one[1] == two[1] and one[0].kept == two[0].kept == 5200
     assert one[0].problems.notes == two[0].problems.notes
+
+
+def test_rows_rejected_before_a_file_is_read_again_are_listed_once(bench: Bench) -> None:
+    rows = with_ids([*range(COUNT), "A"])
+    rows[3]["q"] = ""
+    first = bench.rows("a.jsonl", [*with_ids([1]), {"q": "x", "a": "", "idx": 2}])
+    later = table(bench, rows, "json", "b")  # of which a batch is 1,000 rows
+    report = bench.compile(IDS, first, later, reject=True)
+    assert (report.read, report.kept, report.rejected) == (COUNT + 3, COUNT + 1, 2)
+    assert len((bench.out / "spec/rejected.jsonl").read_text().splitlines()) == 2
+    alone = bench.compile(IDS, later, reject=True, force=True)
+    assert (alone.kept, alone.rejected) == (COUNT, 1)
+    assert len((bench.out / "spec/rejected.jsonl").read_text().splitlines()) == 1
