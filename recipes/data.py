@@ -4,6 +4,7 @@ import hashlib
 import json
 import math
 import os
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -127,6 +128,8 @@ def _read_dataset(recipe: Recipe, key: str, name: str) -> tuple[NamedDataset, li
         problems.append(stage_problem(recipe.stage, name, entry, recipe.place("stage")))
     if isinstance(path, str):
         return NamedDataset(key, name, None, path), problems
+    if path.is_dir():
+        problems.extend(_files_of_other_types(recipe, key, path))
     if not _is_counted(path):
         return NamedDataset(key, name, None), problems
     records, sampled = read_records(path), entry.get("num_samples")
@@ -161,6 +164,28 @@ def _read_dataset(recipe: Recipe, key: str, name: str) -> tuple[NamedDataset, li
     if isinstance(sampled, int):
         rows = sampled
     return NamedDataset(key, name, rows), problems
+
+
+LOADED_TYPES = {"json": "json", "jsonl": "json", "txt": "text"}
+LOADED_TYPES |= {kind: kind for kind in ("csv", "parquet", "arrow")}
+"""The type as which LLaMA-Factory 0.9.5 loads files of a folder, by the end of their names."""
+MOST_NAMED = 5  # files in a message
+
+
+def _files_of_other_types(recipe: Recipe, key: str, folder: Path) -> list[Problem]:
+    """The files of a folder that LLaMA-Factory cannot load with the first one: it loads all, or stops."""
+    names = sorted(path.name for path in folder.iterdir())  # hidden ones, too
+    types = {name: LOADED_TYPES.get(Path(name).suffix[1:]) for name in names}
+    known_types = Counter(kind for kind in types.values() if kind)
+    if not known_types:
+        return []
+    ((usual, _),) = known_types.most_common(1)
+    others = [name for name in names if types[name] != usual]
+    if not others:
+        return []
+    listed = ", ".join(others[:MOST_NAMED]) + (", …" if len(others) > MOST_NAMED else "")
+    message = f"{folder}: LLaMA-Factory loads every file of a folder as one type ({usual}), not {listed}"
+    return [recipe.problem("E321", key, message, "move them out of the folder")]
 
 
 def fits_stage(recipe: Recipe, name: str, entry: Mapping[str, object]) -> bool:

@@ -6,8 +6,9 @@ Each refusal names the file to write instead.
 from tuneyard.compiler.init.labels import VALUE_TYPES
 from tuneyard.compiler.init.profile import FileProfile, Leaf
 from tuneyard.compiler.spec.column_meanings import USUAL_NAMES
-from tuneyard.core.errors import ContentError
+from tuneyard.core.errors import ContentError, show_value
 
+MOST_ROLES = 10  # different speakers in a column of roles
 REPLIES = set(USUAL_NAMES["replies"])
 WRITE_THREADS = (
     "Write each path from a first message to a last answer as one line: "
@@ -36,6 +37,19 @@ def refuse_loose_messages(profile: FileProfile) -> None:
     text = profile.called("text")
     if parent is None or text is None or not (is_message or message_links(profile)):
         return
+    role, message_id = profile.called("message", kinds=VALUE_TYPES), profile.called("idx", kinds=VALUE_TYPES)
+    if role is not None and message_id is not None and len(role.values) <= MOST_ROLES:
+        ids = set(map(str, profile.values(message_id)))
+        parents = [value for value in profile.values(parent) if value not in (None, "")]
+        missing = [value for value in parents if str(value) not in ids]
+        if missing and len(missing) < len(parents):
+            turns = f"id: {message_id.path}, parent: {parent.path}, role: {role.path}, text: {text.path}"
+            raise ContentError(
+                f"{profile.path}: {len(missing)} of {len(parents)} values of {parent.path} name no row, such "
+                f"as {show_value(missing[0])}; add these rows, or begin a conversation after them: a spec "
+                f"that has `source: {{turns: {{{turns}}}}}` and `unasked: drop` at its column of turns reads "
+                "the file"
+            )
     raise ContentError(
         f"{profile.path}: each row is one message of a thread ({parent.path} names the message before it), "
         "so no row is an example; expected one row for each conversation. "

@@ -118,3 +118,25 @@ def test_two_turns_of_one_side_in_a_row_are_to_be_joined(bench, roles):
 def test_an_id_with_a_fraction_of_zero_gets_its_whole_number(bench, value):
     (problem,) = bench.compile_rows("rte", [ROWS[0] | {"idx": value}]).problems.errors
     assert problem.code == "E105" and f"write it as {int(value)} " in problem.hint
+
+
+def test_a_thread_with_a_missing_parent_is_not_to_be_written_anew(bench):
+    rows = []
+    for number in range(60):
+        parent = f"m{number - 1}" if number % 3 else None
+        role = "assistant" if number % 3 == 1 else "user"
+        text = f"message number {number} is this one"
+        rows.append({"id": f"m{number}", "parent_id": parent, "role": role, "text": text})
+    rows[4]["parent_id"] = "gone"
+    with pytest.raises(ContentError) as error:
+        propose(bench.rows("thread.jsonl", rows))
+    message = str(error.value)
+    assert '1 of 40 values of parent_id name no row, such as "gone"' in message
+    spec = """
+about: a thread
+source: {turns: {id: id, parent: parent_id, role: role, text: text}}
+columns: {turns: {names: [messages], is: turns, unasked: drop, unanswered: drop}}
+write: [{dataset: th, file: th.jsonl, format: sharegpt}]
+"""
+    assert "{turns: {id: id, parent: parent_id, role: role, text: text}}" in message
+    assert bench.compile(spec, bench.folder / "thread.jsonl", reject=True).kept > 15

@@ -11,8 +11,8 @@ from tests.messages import printed
 from tuneyard.core.language.messages import relative_paths
 from tuneyard.recipes import rows
 from tuneyard.recipes.answer import EpochCounts
-from tuneyard.recipes.data import read_datasets
-from tuneyard.recipes.recipe import Recipe
+from tuneyard.recipes.data import _files_of_other_types, read_datasets
+from tuneyard.recipes.recipe import Recipe, read_recipe
 from tuneyard.recipes.rows import _clashes, _missing_column_fix
 from tuneyard.recipes.trained_rows import Epoch
 
@@ -226,3 +226,28 @@ def test_a_part_of_a_file_has_its_rows(tmp_path, split, rows, codes):
 def test_another_split_of_a_file_is_refused(tmp_path, split):
     register(tmp_path, GOOD, {"split": split})
     assert look(tmp_path)[1] == ["E320"]
+
+
+@pytest.mark.parametrize(
+    ("names", "others"),
+    [
+        (["a.json", "b.jsonl"], []),
+        (["a.json", "b.json", "c.csv"], ["c.csv"]),
+        (["a.csv", "README.md"], ["README.md"]),
+        (["a.parquet", ".gitattributes", "b.parquet"], [".gitattributes"]),
+        (["a.txt", "b.JSON", "c.txt"], ["b.JSON"]),
+        ([], []),
+    ],
+)
+def test_the_files_of_a_folder_that_are_of_another_type_are_named(tmp_path, names, others):
+    """LLaMA-Factory says "File types should be identical", of no file."""
+    folder = tmp_path / "data"
+    folder.mkdir()
+    for name in names:
+        (folder / name).touch()
+    path = tmp_path / "r.yaml"
+    path.write_text("model_name_or_path: m\ndataset: d\n")
+    problems = _files_of_other_types(read_recipe(path), "dataset", folder)
+    assert [problem.code for problem in problems] == ["E321"] * bool(others)
+    for problem in problems:
+        assert problem.message.endswith(f"not {', '.join(others)}") and problem.place == f"{path}:2"
