@@ -6,6 +6,7 @@ the interval is for other rows and other draws. The standard deviation is that o
 """
 
 import math
+import re
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -43,6 +44,7 @@ from tuneyard.eval.statistics.rates import Mean, average, metric_mean
 
 FIRST_SEED = 1
 TABLE = "repeats.md"
+DRAW = re.compile(r"draw-[1-9]\d*")
 
 
 class RepeatedFigure(TypedDict):
@@ -122,11 +124,14 @@ def score_draws(
 
 
 def _begin(request: ScoringRequest, folders: Sequence[Path]) -> None:
-    """Mark OUT as the folder of these draws. --force deletes further draws that were there."""
+    """Mark OUT as the folder of these draws. --force deletes further draws that were there.
+
+    Folders are found by their names, not by those in run.json, which may be anybody's.
+    """
     if request.force:
-        for name in read_run(request.out).get(STEPS, ()):
-            folder = request.out / str(name)
-            if folder not in folders and folder.parent == request.out and (folder / RUN).is_file():
+        for folder in sorted(request.out.glob("draw-*")):
+            is_draw = DRAW.fullmatch(folder.name) and (folder / RUN).is_file() and not folder.is_symlink()
+            if is_draw and folder not in folders:
                 shutil.rmtree(folder)
     begin_suite_run(request.out, request.command, [folder.name for folder in folders])
 

@@ -146,8 +146,13 @@ def test_a_killed_repetition_resumes_to_the_same_bytes_and_takes_more_draws(
         assert (killed / name).read_bytes() == (whole / name).read_bytes(), name
     figures = read_json(whole / "repeats.json")["figures"]["base"]["asked"]
     assert {"accuracy", "token_f1"} <= figures.keys()
+    for folder in (tmp_path, whole / "draw-other"):  # of somebody else
+        folder.mkdir(exist_ok=True)
+        write_json(folder / "run.json", {})
+    write_json(whole / "run.json", {**read_json(whole / "run.json"), "steps": ["..", "draw-3/..", 7]})
     run(*given, "--repeat", 2, "--seed", 7, "--out", whole, "--force")
-    assert names(whole) == ["draw-1", "draw-2", "repeats.json", "repeats.md", "run.json"]
+    assert names(whole) == ["draw-1", "draw-2", "draw-other", "repeats.json", "repeats.md", "run.json"]
+    assert killed.is_dir()
     assert read_json(whole / "repeats.json")["seeds"] == [7, 8]
 
 
