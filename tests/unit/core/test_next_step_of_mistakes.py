@@ -21,7 +21,7 @@ RECIPE = "model_name_or_path: a/b\nstage: sft\ndataset: x\noutput_dir: out\n"
             1,
             "a training recipe, not a spec: tuneyard recipe check mine.yaml",
         ),
-        (["data", "compile", "spec.yaml"], 2, 'the folder in which you are; did you mean "mine.csv"?'),
+        (["data", "compile", "spec.yaml"], 2, 'the spec spec.yaml names it; did you mean "mine.csv"?'),
         (["data", "--out", "x", "compile"], 2, "Options come after the command: "),
         (["data", "compile", "--limit"], 2, "Example: tuneyard data compile "),
         (["data", "view", "x", "--recipe", "mine.yml"], 2, 'did you mean "mine.yaml"?'),
