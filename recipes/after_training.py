@@ -15,7 +15,6 @@ from tuneyard.core.files import read_object
 from tuneyard.core.records import has_media
 from tuneyard.core.training.training_run import training_data, training_settings
 from tuneyard.core.training.training_stage import PLAIN, rows_of
-from tuneyard.core.weights.adapter_files import CONFIG
 from tuneyard.recipes.data import dataset_dir
 from tuneyard.recipes.recipe import Recipe
 from tuneyard.recipes.rules import evaluates
@@ -56,6 +55,8 @@ def after_best(output_dir: Path, weights: Path) -> list[str]:
 
 def trained_recipe(output_dir: Path) -> Recipe:
     """The training in a folder. Plain LLaMA-Factory records only its datasets and its base."""
+    from tuneyard.core.weights.adapter_files import CONFIG  # it imports numpy
+
     settings = dict(training_settings(output_dir))
     if not settings:
         settings["dataset"] = [data["dataset"] for data in training_data(output_dir)]

@@ -4,7 +4,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 from itertools import product
 
 from tuneyard.compiler.problems import Problems
@@ -25,6 +25,12 @@ _MEDIA = re.compile(r"\.(png|jpe?g|gif|webp|bmp|mp4|wav|mp3)$", re.IGNORECASE)
 FEWEST_ROWS = 20
 """Rows that are worth a split, or prove that a label repeats."""
 CHINESE = re.compile(f"[{HAN}]")
+
+
+@cache
+def _last_steps(role: str) -> frozenset[str]:
+    """The last steps of the usual names of a role."""
+    return frozenset(usual_steps(name)[-1] for name in USUAL_NAMES[role])
 
 
 @dataclass
@@ -79,7 +85,7 @@ class Leaf:
 
     def is_called(self, role: str) -> bool:
         """True if the path ends in one of the usual names of a role."""
-        return any(map(self.goes_by, USUAL_NAMES[role]))
+        return self.name in _last_steps(role) and any(map(self.goes_by, USUAL_NAMES[role]))
 
     @property
     def kind(self) -> str:
@@ -132,14 +138,19 @@ class FileProfile:
 
     def named(self, names: Iterable[str], kinds: Sequence[str] = ("text",)) -> Leaf | None:
         """The first leaf of these types that goes by one of the names, by name and then by type."""
-        leaves_by_kind: dict[str, list[Leaf]] = {kind: [] for kind in kinds}
-        for leaf in self.leaves.values():
-            leaves_by_kind.get(leaf.kind, []).append(leaf)
         for name, kind in product(names, kinds):
-            for leaf in leaves_by_kind[kind]:
-                if leaf.goes_by(name):
+            for leaf in self._leaves_by_last_step.get(usual_steps(name)[-1], ()):
+                if leaf.kind == kind and leaf.goes_by(name):
                     return leaf
         return None
+
+    @cached_property
+    def _leaves_by_last_step(self) -> dict[str, list[Leaf]]:
+        """The leaves by the last step of their paths: a file may have one key of its own in each row."""
+        leaves: dict[str, list[Leaf]] = {}
+        for leaf in self.leaves.values():
+            leaves.setdefault(leaf.name, []).append(leaf)
+        return leaves
 
     def called(self, *roles: str, kinds: Sequence[str] = ("text",)) -> Leaf | None:
         """The first leaf of these types that has a usual name of the roles."""

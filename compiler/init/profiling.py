@@ -201,7 +201,8 @@ def _refuse_splits_inside(archive: Path, files: Sequence[Member]) -> None:
     if splits:
         raise ContentError(
             f"{archive}: its files are the splits {', '.join(splits)}, and a spec reads an archive as one: "
-            "unpack it, and name the folder that has these files"
+            "unpack it, and name the folder that has these files; a bundled spec takes them by their names: "
+            f"tuneyard data compile qa --source {shlex.quote(str(archive))}"
         )
 
 

@@ -49,6 +49,10 @@ TURN_KEYS = (
     ("speaker", "text"),
     ("from", "message"),
     ("speaker", "utterance"),
+    ("role", "msg"),
+    ("speaker", "msg"),
+    ("sender", "msg"),
+    ("from", "msg"),
 )
 """The keys of a turn's speaker and of its text."""
 EXCHANGES = (

@@ -21,6 +21,11 @@ from tuneyard.core.errors import Problem, show_value
 BATCH = 1000
 LOOKED_AT = 100  # rows of each sheet
 TITLES = 5  # rows of one cell above the header, at most
+CORRECT = "correct its formula, or write the value into the cell"
+
+
+class _ErrorValue(str):
+    """What a sheet shows for a formula that failed: `#N/A`. As a header or a title it is text."""
 
 
 def sheet_names(path: Readable) -> list[str]:
@@ -104,11 +109,17 @@ def _rows(sheet: Any, display_path: str, problems: Problems) -> Iterator[ObjectR
                 values = [value for _, value in named]
                 problems.bad_row([Problem("E008", Place(prefix, number), message, "", fix)], values)
                 continue
+            rows[number] = {}
             for column, (name, value) in enumerate(named, 1):
-                cause = empty_cells.cause(number, column) if name and value is None else None
+                if not name:
+                    continue
+                cause = empty_cells.cause(number, column) if value is None else None
+                if isinstance(value, _ErrorValue):
+                    cause = EmptyCell(f"the error value {value}", CORRECT)
+                    value = None
                 if cause:
                     causes[number, name] = cause
-            rows[number] = {name: value for name, value in named if name}
+                rows[number][name] = value
         if rows:
             yield ObjectRows(prefix, list(rows), list(rows.values()), empty_cells=causes)
 
@@ -132,6 +143,8 @@ def _filled(cells: Sequence[object]) -> int:
 def _json_value(cell: Any) -> object:
     """A cell as a JSON value: dates as texts, whole numbers without a fraction."""
     value = cell.value
+    if cell.data_type == "e":
+        return _ErrorValue(value)
     if isinstance(value, float) and value.is_integer():
         return int(value)
     if value is None or isinstance(value, str | int | float):

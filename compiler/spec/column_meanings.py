@@ -73,7 +73,8 @@ _USUAL_NAMES = {
     "in_response_to_tweet_id in_reply_to_status_id",
     "replies": "replies children comments conversation_parts",
     "message": "role from speaker author_role message_id tweet_id",
-    "turn text": "text content message value utterance body nachricht 内容 消息 文本 发言内容",
+    "turn text": "text content message value utterance body nachricht msg str_content "
+    "内容 消息 文本 发言内容 消息内容 聊天内容",
     "turn order": "turn turn_id turn_index turn_number turn_no index position order seq sequence step "
     "timestamp ts time created_at date start start_time part chapter paragraph line page 序号 轮次 时间 "
     "消息序号 发言序号 对话序号 轮次序号",

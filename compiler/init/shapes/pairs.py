@@ -8,7 +8,7 @@ from tuneyard.compiler.init.proposal import (
     question_leaf,
     question_proposal,
 )
-from tuneyard.compiler.rows import are_objects
+from tuneyard.compiler.rows import Fields, are_objects
 from tuneyard.compiler.spec.column_meanings import USUAL_NAMES
 from tuneyard.core.records import PAIR
 
@@ -31,18 +31,20 @@ def pair_of_answers(profile: FileProfile) -> Proposal | None:
 
 def rated_pair(profile: FileProfile) -> dict[str, ProposedColumn]:
     """The best and the worst of the rated answers in a list, {} if no column has such lists."""
-    for column in profile.first_rows.names():
-        keys_of_rows = [_rating_keys(row.get(column)) for row in profile.first]
-        rated = [keys for keys in keys_of_rows if keys]
-        if rated and len(rated) >= NEARLY_ALL * len(keys_of_rows):
+    lists_by_column: dict[str, list[list[Fields]]] = {}
+    for row in profile.first:
+        for column, value in row.items():
+            if are_objects(value):
+                lists_by_column.setdefault(column, []).append(value)
+    for column, lists in lists_by_column.items():
+        rated = list(filter(None, map(_rating_keys, lists)))
+        if rated and len(rated) >= NEARLY_ALL * len(profile.first):
             return {answer: ProposedColumn(column, answer, {"best": rated[0]}) for answer in PAIR}
     return {}
 
 
-def _rating_keys(value: object) -> dict[str, str]:
-    """The keys of the rating and of the text in a list of rated answers, {} for anything else."""
-    if not are_objects(value):
-        return {}
+def _rating_keys(value: list[Fields]) -> dict[str, str]:
+    """The keys of the rating and of the text in a list of rated answers, {} for other objects."""
     for by in (*USUAL_NAMES["rating"], "rank"):
         if not all(type(item.get(by)) in (int, float) for item in value):
             continue

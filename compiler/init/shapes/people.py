@@ -1,6 +1,5 @@
 """Chats of people with names, as Slack, Discord, Telegram and WhatsApp export them."""
 
-import re
 from collections import Counter
 
 from tuneyard.compiler.init.labels import ID, author_leaves, label_leaf
@@ -8,16 +7,14 @@ from tuneyard.compiler.init.profile import FileProfile
 from tuneyard.compiler.init.proposal import Proposal
 from tuneyard.compiler.init.shapes.threads import parent_leaf
 from tuneyard.compiler.init.shapes.turn_rows import (
+    DATED,
     conversation_leaf,
     conversation_rows,
     talks_of,
 )
 from tuneyard.compiler.read.turn_order import orders_of
-from tuneyard.compiler.read.turn_rows import UNIX_SECONDS
 
 LONGEST_MESSAGE = 400  # characters on average: longer texts are articles
-_DATED = re.compile(rf"\d{{1,4}}[./-]\d{{1,2}}[./-]\d{{1,4}}[T ,].*|{UNIX_SECONDS.pattern}")
-"""A date with a time, or Unix seconds."""
 
 
 def chats_of_people(profile: FileProfile) -> Proposal | None:
@@ -38,7 +35,7 @@ def chats_of_people(profile: FileProfile) -> Proposal | None:
     times = [
         leaf
         for leaf in profile.leaves.values()
-        if leaf.filled == profile.rows and all(map(_DATED.fullmatch, map(str, leaf.values)))
+        if leaf.filled == profile.rows and all(map(DATED.fullmatch, map(str, leaf.values)))
     ]
     time = max(times, key=lambda leaf: len(leaf.hashes), default=None)
     turns = {"role": author.path, "text": text.path}

@@ -14,7 +14,7 @@ from tuneyard.compiler.init.shapes.threads import message_links, parent_leaf
 from tuneyard.compiler.kinds.turn_forms import ASSISTANT, ROLES, SPEAKERS, SYSTEM, USER
 from tuneyard.compiler.problems import Problems
 from tuneyard.compiler.read.turn_order import orders_of
-from tuneyard.compiler.read.turn_rows import MESSAGES, conversations_of
+from tuneyard.compiler.read.turn_rows import MESSAGES, UNIX_SECONDS, conversations_of
 from tuneyard.compiler.rows import Fields
 from tuneyard.compiler.spec.column_meanings import USUAL_NAMES
 from tuneyard.core.errors import ContentError, show_value
@@ -23,13 +23,27 @@ _SPEAKER_COLUMN = re.compile(
     "role|from|speaker|is_(user|sender|from_me)|(author|sender)(_role|_type)?|participant|who|direction|absender|sprecher|autor|auteur|verfasser"
     "|角色|说话人|发言人"
 )
-_KNOWN_ROLES = {**ROLES, **SPEAKERS, "is_sender": ASSISTANT, "is_from_me": ASSISTANT}
+_EXPORTER_MARKS = ("is_sender", "is_from_me")
+_KNOWN_ROLES = {**ROLES, **SPEAKERS, **dict.fromkeys(_EXPORTER_MARKS, ASSISTANT)}
 """Who exports a chat answers in it: `IsSender`."""
 _CONVERSATION = re.compile(
     r"(^|_)(conv|dialog|thread|session|chat|ticket|call|vorgang|gespr|hilo|fil(_|$))|会话|对话|工单"
 )
+_PARTNER_COLUMNS = (
+    "room_name",
+    "str_talker",
+    "talker_id",
+    "talker",
+    "wxid",
+    "remark",
+    "nick_name",
+    "nickname",
+)
+"""With whom the exporter of a chat speaks, by preference: `StrTalker` next to `IsSender` (WeChat)."""
 _CASE = re.compile(rf"(^|_)(case|fall)|{ID.pattern}")
 _TIME = re.compile(r"(^|_)(time|timestamp|ts|date|datetime|when|sent|start|datum)$|_at$|zeit|时间|日期")
+DATED = re.compile(rf"\d{{1,4}}[./-]\d{{1,2}}[./-]\d{{1,4}}[T ,].*|{UNIX_SECONDS.pattern}")
+"""A date with a time, or Unix seconds."""
 _SECONDS = re.compile(r"\d{1,8}(\.\d+)?")
 MOST = 0.9
 """The share of conversations whose turns a column orders, at least: an export may repeat or lose a value."""
@@ -97,6 +111,12 @@ def _parting_columns(
     # A customer and an agent speak with each other. Human and gpt may both have written about one prompt.
     may_be_id = is_usual or ROLES.keys().isdisjoint(name.strip().lower() for name in roles)
     by = conversation_leaf(profile, role, text, may_be_id=may_be_id)
+    if role.name in _EXPORTER_MARKS:
+        by = by or _partner_leaf(profile, role)
+        day = _day_leaf(profile)
+        if day is not None and (by is None or len(by.values) == 1):
+            guess = f"the messages of one day ({day.path}) are one conversation, in the order of {day.path}"
+            return {"by": day.path, "per": "day", "order": day.path}, [guess]
     if by is None:
         if (
             is_usual
@@ -118,6 +138,34 @@ def _parting_columns(
         columns["order"] = order.path
         guess += f", in the order of {order.path}"
     return columns, [guess, *guesses]
+
+
+def _partner_leaf(profile: FileProfile, role: Leaf) -> Leaf | None:
+    """The column of the people with whom the exporter speaks, of which most speak, too.
+
+    `talker` names the one or the other where `room_name` names the conversation.
+    """
+    for name in _PARTNER_COLUMNS:
+        for leaf in profile.leaves.values():
+            if leaf.name != name or leaf.filled < MOST * profile.rows:
+                continue
+            marks: dict[object, set[object]] = {}
+            for partner, mark in zip(profile.values(leaf), profile.values(role), strict=True):
+                marks.setdefault(partner, set()).add(mark)
+            if 2 * sum(len(each) > 1 for each in marks.values()) > len(marks):
+                return leaf
+    return None
+
+
+def _day_leaf(profile: FileProfile) -> Leaf | None:
+    """The column of the times of all messages, by which those of a day are one conversation."""
+    for leaf in profile.leaves.values():
+        is_time = bool(_TIME.search(leaf.name)) and leaf.filled == profile.rows
+        if is_time and all(map(DATED.fullmatch, map(str, leaf.values))):
+            values = list(map(str, profile.values(leaf)))
+            if orders_of([values]) is not None:
+                return leaf
+    return None
 
 
 def _speaker_leaf(profile: FileProfile) -> tuple[Leaf | None, dict[str, str]]:

@@ -91,6 +91,29 @@ def test_a_cell_that_looks_filled_is_refused_with_its_cause(bench, column, field
     assert ("unmerge" if cause == "merged" else "Excel or LibreOffice") in problem.hint
 
 
+@pytest.mark.parametrize("error", ["#N/A", "#REF!", "#DIV/0!", "#NAME?", "#VALUE!"])
+@pytest.mark.parametrize(("column", "field"), [("A", "q (question)"), ("B", "a (answer)"), ("C", "when")])
+def test_an_error_value_is_no_text(bench, error, column, field):
+    def change(sheet) -> None:
+        sheet[f"{column}4"] = error  # openpyxl takes the names of errors for errors
+        sheet["D3"] = error  # nothing uses this one
+
+    report = bench.compile(SPEC, workbook(bench, change))
+    (problem,) = report.problems.errors
+    assert (problem.code, problem.field) == ("E103", field) and problem.place.endswith("t.xlsx row 4")
+    assert f"the error value {error}" in problem.message and "correct its formula" in problem.hint
+
+
+def test_the_name_of_an_error_as_a_text_stays(bench):
+    def change(sheet) -> None:
+        sheet["B4"] = "#N/A"
+        sheet["B4"].data_type = "s"
+
+    report = bench.compile(SPEC, workbook(bench, change))
+    assert not report.problems.errors
+    assert bench.values("s.jsonl", "output") == ["A2.", "A3.", "#N/A", "A5."]
+
+
 def test_rows_and_columns_of_a_merged_cell_are_all_named(bench):
     report = bench.compile(SPEC, workbook(bench, lambda sheet: sheet.merge_cells("B2:C5")))
     fields = [(problem.place.rpartition(" ")[2], problem.field) for problem in report.problems.errors]

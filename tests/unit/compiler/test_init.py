@@ -2,6 +2,7 @@
 
 import json
 import re
+import time
 
 import pytest
 import yaml
@@ -399,3 +400,20 @@ def test_a_parent_beside_a_question_and_its_answer_is_no_thread(bench):
     rows = [row | {"parent_id": n, "role": "x"} for n, row in enumerate(QA)]
     text, _ = propose(bench.rows("qa.jsonl", rows))
     assert "Questions and answers" in text
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_a_key_of_its_own_in_each_row_takes_no_time_for_each(bench, nested):
+    """The time for one column more is that of one row more: it does not depend on the columns."""
+    seconds = {}
+    for count in (1_000, 8_000):
+        rows = []
+        for number in range(count):
+            key: dict[str, object] = {f"key_{number}": number}
+            rows.append({"question": f"What is {number}?", "answer": f"It is the number {number}."})
+            rows[-1].update({"meta": key} if nested else key)
+        source = bench.rows(f"keys{count}.jsonl", rows)
+        began = time.process_time()
+        propose(source)
+        seconds[count] = time.process_time() - began
+    assert seconds[8_000] < 20 * max(seconds[1_000], 0.1)

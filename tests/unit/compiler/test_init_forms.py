@@ -160,8 +160,54 @@ def test_speakers_are_known_by_names_and_truth_values(bench, column, user, agent
     assert 'Type has the values "0", "1"' in said  # pictures, for instance
 
 
+WECHAT = [("你好，请问支持降噪吗？", "支持的。"), ("多少钱一副？", "三百九十九元。"), ("谢谢", "不客气")]
+"""Questions and answers that repeat in each conversation, so that no column but its name shows the text."""
+
+
+def wechat_rows(partner: str, speaker: str, text: str, day: int) -> list[dict[str, object]]:
+    """The messages of one conversation, as the tools for WeChat export them, on a day of its own."""
+    rows: list[dict[str, object]] = []
+    for pair in WECHAT:
+        for is_sender, words in enumerate(pair):
+            rows.append(
+                {
+                    "MsgSvrID": f"{day}{len(rows)}",
+                    "Type": 1,
+                    speaker: is_sender,
+                    "talker": ("wxid_" + partner, "我")[is_sender],
+                    "room_name": "wxid_" + partner,
+                    "StrTalker": "wxid_" + partner,
+                    text: words,
+                    "CreateTime": 1_700_000_000 + 86_400 * day + len(rows),
+                }
+            )
+    return rows
+
+
 @pytest.mark.parametrize(
-    "keys", ["role content", "speaker text", "from value", "from message", "speaker utterance"]
+    ("speaker", "text"), [("IsSender", "StrContent"), ("is_sender", "msg"), ("isSender", "消息内容")]
+)
+@pytest.mark.parametrize("partner", ["room_name", "StrTalker", ""])
+def test_a_chat_of_wechat_is_parted_by_its_partner_or_its_days(bench, speaker, text, partner) -> None:
+    """Without a column of the partner, or with one partner, the messages of a day are a conversation."""
+    rows = []
+    for number in range(COUNT):
+        name = str(number) if partner else "0"
+        for row in wechat_rows(name, speaker, text, number):
+            kept = {key: value for key, value in row.items() if key not in ("room_name", "StrTalker")}
+            rows.append(kept | ({partner: row[partner]} if partner else {}))
+    turns = [
+        (role, words) for pair in WECHAT for role, words in zip(("user", "assistant"), pair, strict=True)
+    ]
+    assert talks(bench, bench.rows("chat.jsonl", rows)) == [turns] * COUNT
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        *("role content", "speaker text", "from value", "from message", "speaker utterance"),
+        *("role msg", "sender msg", "speaker msg", "from msg"),
+    ],
 )
 @pytest.mark.parametrize(
     ("user", "agent"), [("顧客", "オペレーター"), ("user", "assistant"), ("客户", "客服")]
@@ -925,8 +971,11 @@ def test_an_archive_of_splits_is_refused(bench, name):
     source = bench.write(
         "data.zip", as_zip({name.format(split): as_csv(FAQ[:1]) for split in ("train", "test")})
     )
-    with pytest.raises(ContentError, match="the splits test, train, .*: unpack it"):
+    command = rf"tuneyard data compile qa --source {source}"
+    with pytest.raises(ContentError, match=f"the splits test, train, .*: unpack it.*{command}"):
         propose(source)
+    bench.compile("qa", source)
+    assert {"qa", "qa_test"} <= bench.registry().keys()
 
 
 @pytest.mark.parametrize(
