@@ -21,9 +21,10 @@ from tuneyard.eval.judge.questions.replicates import (
     with_trainings,
 )
 from tuneyard.eval.judge.sections import compare, meaning
+from tuneyard.eval.metrics.labels import short
 from tuneyard.eval.read.contamination import training_warnings
 from tuneyard.eval.read.results import BASE, part_of
-from tuneyard.eval.read.scored_run import RunsByDataset, ScoredRun, models_of, question_of
+from tuneyard.eval.read.scored_run import OF_ANSWERS, RunsByDataset, ScoredRun, models_of, question_of
 
 MAY_DIFFER = ("model", "batch_tokens")  # settings that may differ, or that change no answer
 FEW_GROUPS = 6  # of fewer clusters the sign test's p is 0.0625 or more, even if all agree
@@ -71,6 +72,9 @@ def compare_runs(
     warned = [*warnings, *pairing_warnings(runs)]
     for by_model in runs.values():
         warned += check_rows(list(by_model.values()))
+        if metric in OF_ANSWERS:
+            for run in by_model.values():
+                warned += answer_warnings(run)
     if len(models_of(runs)) > 1 and all(len(by_model) == 1 for by_model in runs.values()):
         answered = [f"{dataset} ({joined(list(by_model))})" for dataset, by_model in runs.items()]
         raise RequestError(
@@ -139,8 +143,6 @@ def check_rows(runs: Sequence[ScoredRun]) -> list[str]:
     first_settings = _settings(first)
     questions = [question_of(record) for record in first.records]
     sources_by_difference: dict[str, list[str]] = {}
-    for run in runs:
-        warnings += _other_answers(run)
     for run in others:
         _check_same(run, first)
         differing = []
@@ -166,8 +168,21 @@ def check_rows(runs: Sequence[ScoredRun]) -> list[str]:
     return warnings
 
 
-def _other_answers(run: ScoredRun) -> list[str]:
-    """A warning if most answers are none of the few expected ones: `False.` for `false`."""
+def answer_warnings(run: ScoredRun) -> list[str]:
+    """A warning if no answer is correct, or if most answers are none of the few expected ones."""
+    if not any(run.correct):
+        warning = (
+            "{model}: none of {total:,} answers to {dataset} is correct (expected {expected}, found "
+            "{predicted}); read some of them: the form of the answers, the labels or the template may be "
+            "wrong"
+        )
+        expected, predicted = show_value(short(run.gold[0])), show_value(short(run.predicted[0]))
+        return [
+            tr(
+                warning, model=run.model, total=len(run.rows), dataset=run.dataset,
+                expected=expected, predicted=predicted,
+            )
+        ]  # fmt: skip
     labels = set(run.gold)
     rows = zip(run.predicted, run.correct, strict=True)
     others = [answer for answer, correct in rows if not correct and answer not in {*labels, NOT_FOUND}]

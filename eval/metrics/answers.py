@@ -5,7 +5,7 @@ are no `no`. The substring parser takes the first label that occurs anywhere; re
 """
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from tuneyard.eval.metrics.labels import UNKNOWN
@@ -13,7 +13,15 @@ from tuneyard.eval.metrics.labels import UNKNOWN
 Parse = Callable[[str, Sequence[str]], str]
 
 SEED_ORDER = ("yes", "no", "maybe")
-THOUGHT = re.compile(r"\A.*</think>|<think>.*\Z", re.DOTALL)  # its beginning may stand in the prompt
+THOUGHT_WORDS = (
+    ("<think>", "</think>"),
+    ("<seed:think>", "</seed:think>"),
+    ("◁think▷", "◁/think▷"),
+    ("[THINK]", "[/THINK]"),
+    ("<|channel>thought\n", "<channel|>"),
+    ("<|channel|>analysis<|message|>", "<|channel|>final<|message|>"),
+)
+"""Begin and end of a thought: those of LLaMA-Factory's templates (`thought_words`), and Mistral's."""
 HAN = re.compile(r"[㐀-鿿]")
 ZH_LEAD = "|".join(
     f"(?<={lead})"
@@ -33,8 +41,20 @@ REFUSAL = re.compile(
 )
 
 
+def _any_of(words: Iterable[str]) -> str:
+    return "|".join(map(re.escape, words))
+
+
+BEGINS, ENDS = (_any_of(words) for words in zip(*THOUGHT_WORDS, strict=True))
+THOUGHT = re.compile(rf"\A.*(?:{ENDS})|(?:{BEGINS}).*\Z", re.DOTALL)  # the prompt may have its beginning
+
+
 def cut_thought(text: str) -> str:
-    """Cut the <think> part out of an answer. An unfinished thought leaves an empty answer."""
+    """Cut the thought out of an answer. An unfinished thought leaves an empty answer.
+
+    >>> cut_thought("<think>2 is even.</think> Yes")
+    'Yes'
+    """
     return THOUGHT.sub("", text).strip()
 
 

@@ -13,6 +13,7 @@ from importlib import metadata
 from types import SimpleNamespace
 
 from tuneyard.core.language.han import HAN
+from tuneyard.eval.metrics.answers import cut_thought
 from tuneyard.eval.statistics.rates import (
     Groups,
     Mean,
@@ -223,6 +224,7 @@ def generated_figures(rows: Rows, overlap: bool, tokenizer: str = CHARACTERS) ->
     }
     signature = None
     if overlap:
+        references = list(map(cut_thought, references))
         for name, scores in rouge(references, predictions, tokenizer).items():
             figures[name] = mean_of(scores, groups)
         figures["bleu"], signature = bleu(references, predictions, groups, tokenizer)

@@ -17,6 +17,7 @@ from tuneyard.core.errors import ContentError, unexpected
 from tuneyard.core.files import check_characters
 from tuneyard.core.training.metrics import METRICS, Metric, declared_metric, metric_of
 from tuneyard.eval.metrics import is_measurable, metrics
+from tuneyard.eval.metrics.answers import cut_thought
 from tuneyard.eval.metrics.preference import ANSWER, AUC, auc_of
 from tuneyard.eval.metrics.text import CHARACTERS, bleu_parts, rouge
 from tuneyard.eval.read.results import part_of
@@ -317,8 +318,8 @@ def _loss(records: Rows) -> Values:
 
 
 def _overlap(metric: str, records: Rows, tokenizer: str) -> Values:
-    references = [str(record["reference"]) for record in records]
-    predictions = [str(record["prediction"]) for record in records]
+    references = [cut_thought(str(record["reference"])) for record in records]
+    predictions = [cut_thought(str(record["prediction"])) for record in records]
     if metric == "bleu":
         return bleu_parts(references, predictions, tokenizer)
     return rouge(references, predictions, tokenizer)[metric]

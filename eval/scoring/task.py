@@ -13,7 +13,7 @@ from tuneyard.eval.backends import Backend
 from tuneyard.eval.backends.scorers import Fields, Scorer, generating
 from tuneyard.eval.datasets.dataset import EvalDataset
 from tuneyard.eval.metrics.labels import LOW_MASS, UNKNOWN
-from tuneyard.eval.read.results import RESULTS, Prediction, Results, part_of
+from tuneyard.eval.read.results import PREDICTIONS, RESULTS, Prediction, Results, part_of
 from tuneyard.eval.scoring.options import ScoringRequest
 
 if TYPE_CHECKING:
@@ -149,8 +149,13 @@ class Task(ABC):
         """Figures in one line. The screen shows it after model and dataset."""
 
     def warnings(self, results: Results) -> list[str]:
-        """Warn of little label mass and of prompts that did not fit."""
+        """Warn if no answer is correct, of little label mass, and of prompts that did not fit."""
         warnings = []
+        if results.get("accuracy") == 0:
+            warnings.append(
+                f"none of {results['n']} answers is correct; read some of them in {PREDICTIONS}, since the "
+                "labels, the parser or the template may be wrong"
+            )
         mass, too_long = results.get("label_mass"), results["too_long"]
         if mass is not None and mass < LOW_MASS:
             share = f"{100 * mass:.1f} %"

@@ -1,8 +1,9 @@
 """Results of other tools: a file here, or an entry point `tuneyard.logs`, reads one format.
 
 A reader is one function with `@log_reader` that gets a path and yields a `Record` for each scored example:
-`id`, `gold` and `prediction`. Optional are `correct` (by default both texts are equal), `model`, `dataset`,
-`cluster`, `type`, `subtype`, `confidence`, `question` and `output` (for people to read on the page), `place`
+`id`, `gold` and `prediction`. Thoughts are cut out of both answers here, for all formats. Optional are
+`correct` (by default both answers are equal), `model`, `dataset`, `cluster`, `type`, `subtype`, `confidence`,
+`question` and `output` (for people to read on the page, by default the prediction with its thought), `place`
 (file and line), `fingerprint`, equal for the same example, and any field for `eval compare --by`.
 It names the suffixes that it reads, and the fields by which it recognises the format in the first record.
 `eval compare`, the page and `eval.read.find` know formats from here alone (docs/extending.md).
@@ -21,6 +22,7 @@ from typing import Literal
 from tuneyard.core.errors import ContentError, show_value, unexpected
 from tuneyard.core.files import read_json
 from tuneyard.core.installation.plugins import Plugin, guarded, registry
+from tuneyard.eval.metrics.answers import cut_thought
 from tuneyard.eval.read.scored_run import Record, Row, ScoredRun, assemble, optional_text
 from tuneyard.eval.read.tables import TABLES
 
@@ -126,11 +128,13 @@ def row_of(record: Record, where: str) -> Row:
             name for name, value in record.items() if value not in (None, "") and name != "place"
         )
         raise ContentError(f"{place}: expected {', '.join(FIELDS)} in every row, found {fields or 'none'}")
-    gold, prediction = gold.strip(), (prediction or "").strip()
+    output = prediction or ""
+    gold, prediction = cut_thought(gold), cut_thought(output)
     correct = record.get("correct", gold == prediction)
     if not isinstance(correct, bool):
         raise unexpected(place, "correct", correct, "true or false")
-    return Row(row_id, gold, prediction, correct, _confidence(record, place), {**record, "place": place})
+    kept = {"output": output, **record, "place": place}
+    return Row(row_id, gold, prediction, correct, _confidence(record, place), kept)
 
 
 def _confidence(record: Record, place: str) -> float | None:

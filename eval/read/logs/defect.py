@@ -39,15 +39,17 @@ def detailed(path: Path) -> Iterator[Record]:
     for number, row in enumerate(rows):
         if not isinstance(row, dict):
             raise unexpected(path, "results", row, "a list of objects")
-        predicted = optional_text(row, "predicted")
         question = optional_text(row, "user")
+        judged = {}
+        if "is_correct" in row:
+            judged = {"correct": row["is_correct"]}
         yield {
             **row,
             **names,
             "id": number,
             "gold": row.get("expected"),
-            "prediction": predicted,
-            "correct": row.get("is_correct", optional_text(row, "expected") == predicted),
+            "prediction": optional_text(row, "predicted"),
+            **judged,
             "question": question,
             "fingerprint": question and f"user {question}",
             "place": f"{path} result {number}",

@@ -1,7 +1,7 @@
 """LLaMA-Factory's generated_predictions.jsonl, of a recipe with do_predict and predict_with_generate.
 
 Its lines have `prompt`, `predict` and `label` and no id: examples are paired by their line, which is the
-order of the dataset. An answer is correct that equals the label, blanks at both ends aside.
+order of the dataset. An answer is correct that equals the label, without thoughts and blanks at both ends.
 """
 
 from collections.abc import Iterator

@@ -1,7 +1,7 @@
 """Tables with `id`, `gold` and `prediction` for each example: JSON Lines, CSV and Parquet.
 
 Optional columns: `cluster` (or `group`), `type`, `subtype`, and `question` for the page. An answer is correct
-that equals `gold`, blanks at both ends aside.
+that equals `gold`, without thoughts and blanks at both ends.
 """
 
 from collections.abc import Iterator

@@ -9,7 +9,8 @@ from tests.fake_runs import GOLD, by_dataset, change_line, read_runs, write_run
 from tests.json_files import read_json, write_json
 from tests.messages import printed, raises
 from tuneyard.core.errors import RequestError
-from tuneyard.eval.judge.ask import check_rows, pairing_warnings
+from tuneyard.eval.judge.ask import answer_warnings, check_rows, compare_runs, pairing_warnings
+from tuneyard.eval.read.find import parse_source, read_scored_runs
 from tuneyard.eval.read.logs import read_log
 
 
@@ -98,6 +99,26 @@ def test_few_groups_are_warned_of(tmp_path: Path) -> None:
 def test_answers_of_another_tool_that_are_no_labels_are_warned_of(tmp_path, wrong, facts):
     lines = [f"{row},{gold},{gold}{'.' * (row < wrong)}" for row, gold in enumerate(GOLD)]
     (tmp_path / "s.csv").write_text("\n".join(["id,gold,prediction", *lines]), encoding="utf-8")
-    warnings = check_rows(read_log(tmp_path / "s.csv"))
+    (run,) = read_log(tmp_path / "s.csv")
+    warnings = answer_warnings(run)
     assert bool(warnings) == bool(facts)
     printed("".join(warnings), facts)
+
+
+@pytest.mark.parametrize("predicted", ["no", "unknown", "", "yes!"])
+def test_a_run_without_a_correct_answer_is_warned_of(tmp_path, predicted):
+    labels = ["yes"] * 15 + ["maybe"] * 5
+    write_run(tmp_path, "base", "s", labels, labels)
+    write_run(tmp_path, "a", "s", labels, [predicted] * 20)
+    runs, _ = read_scored_runs([parse_source(str(tmp_path))])
+    (warning,) = [line for line in compare_runs(runs).warnings if "none of" in line]
+    printed(warning, "a: none of 20 answers to s", 'expected "yes"', f'found "{predicted}"')
+
+
+def test_a_metric_without_answers_is_not_warned_of(tmp_path):
+    for model in ("base", "a"):
+        folder = write_run(tmp_path, model, "s", GOLD, GOLD[::-1])
+        for row in range(len(GOLD)):
+            change_line(folder / "predictions.jsonl", row, score=row)
+    runs, _ = read_scored_runs([parse_source(str(tmp_path))], "score")
+    assert not [line for line in compare_runs(runs, metric="score").warnings if "none of" in line]

@@ -99,5 +99,33 @@ def test_substring_parser_searches_as_the_published_script(text, label) -> None:
     assert parse_substring(text, ["maybe", "no", "yes"]) == label
 
 
+@pytest.mark.parametrize(
+    "output",
+    [
+        "<think>no, since 3 is odd</think>yes",
+        "no, since 3 is odd\n</think>\n\nyes",  # the prompt has its beginning
+        "<think>\n\n</think>\n\nyes",
+        "<seed:think>no?</seed:think>yes",
+        "◁think▷no?◁/think▷yes",
+        "[THINK]no?[/THINK]yes",
+        "<|channel>thought\nno?<channel|>yes",
+        "<|channel|>analysis<|message|>no?<|end|><|start|>assistant<|channel|>final<|message|>yes",
+    ],
+)
+def test_the_thoughts_of_every_template_are_cut(output: str) -> None:
+    assert cut_thought(output) == "yes"
+    assert parse_word(output, ["yes", "no"]) == "yes"
+
+
+def test_each_thought_of_a_template_of_llamafactory_is_cut() -> None:
+    from llamafactory.data.template import TEMPLATES
+
+    words = {template.thought_words for template in TEMPLATES.values()}
+    assert len(words) > 3
+    for begins, ends in words:
+        assert cut_thought(f"{begins}no?{ends}yes") == "yes"
+        assert cut_thought(f"{begins}no?") == ""
+
+
 def test_a_thought_is_cut() -> None:
     assert cut_thought("<think>\nlong\n</think>\n\nno") == "no"

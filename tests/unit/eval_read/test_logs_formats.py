@@ -66,6 +66,41 @@ def test_a_table_is_the_same_run_in_each_format(tmp_path: Path, suffix: str) -> 
     assert [row["question"] for row in incorrect.rows] == ["Is 1 even?"]
 
 
+@pytest.mark.parametrize("suffix", WRITERS)
+def test_a_table_is_read_without_thoughts(tmp_path: Path, suffix: str) -> None:
+    outputs = ["<think>\nno?\n</think>\n\nyes", "is it?</think> no", "<think>no or no", "yes"]
+    rows = [{"id": str(n), "gold": "yes", "prediction": text} for n, text in enumerate(outputs)]
+    rows[3]["gold"] = "<think>\n\n</think>\n\nyes"  # as an answer of a thinking dataset is labelled
+    (run,) = read_log(WRITERS[suffix](tmp_path / f"tuned{suffix}", rows))
+    assert run.predicted == ["yes", "no", "", "yes"]
+    assert run.correct == [True, False, False, True]
+    (incorrect,) = collect_incorrect(by_dataset([run]), 10)
+    assert [row["answers"][0]["output"] for row in incorrect.rows] == outputs[1:3]
+
+
+def test_thoughts_in_llamafactorys_predictions_do_not_turn_the_verdict_round(tmp_path: Path) -> None:
+    """The base thinks, and answers 9 of 12 right; the tuned model answers 7 of 12."""
+    for model, thought, right in (("base", "<think>\nno?\n</think>\n\n", 9), ("tuned", "", 7)):
+        lines = [
+            {"prompt": f"q{n}", "predict": thought + ("no", "yes")[n < right], "label": "yes"}
+            for n in range(12)
+        ]
+        (tmp_path / model).mkdir()
+        write_lines(tmp_path / model / "generated_predictions.jsonl", lines)
+    runs, _ = read_runs(tmp_path)
+    assert {run.model: sum(run.correct) for run in runs} == {"base": 9, "tuned": 7}
+
+
+def test_thoughts_in_results_of_the_guide_are_cut(tmp_path: Path) -> None:
+    results = [
+        {"expected": "yes", "predicted": "<think>no?</think>yes"},
+        {"expected": "yes", "predicted": "<think>no?</think>yes", "is_correct": False},
+    ]
+    write_json(tmp_path / "evaluation_results.json", {"results": results})
+    (run,) = read_log(tmp_path / "evaluation_results.json")
+    assert (run.predicted, run.correct) == (["yes", "yes"], [True, False])
+
+
 @pytest.mark.parametrize("value", ["high", 87, True, "nan", [0.5]])
 def test_a_confidence_that_is_no_share_is_refused_at_its_line(tmp_path: Path, value: object) -> None:
     path = as_lines(tmp_path / "tuned.jsonl", [{**ROWS[0], "confidence": value}])
