@@ -196,7 +196,7 @@ def _reports(run: Run, names: Texts, **options: Any) -> list[tuple[str, list[str
         option, value, *_ = of_one_file
         raise RequestError(
             f"{option} {value}: it is for one dataset, and {len(names)} are named: {', '.join(names)}; "
-            "give each a command of its own"
+            "quote a path with spaces, or give each dataset a command of its own"
         )
     for name in names:
         load_spec(name)  # an unknown name stops the command before the first compile

@@ -78,7 +78,14 @@ LOCAL = ("model", "adapters", "same_base", "template", "bos", "dtype", "quantize
 @click.option("--repetition-penalty", type=Finite(0, min_open=True), help="1: none.")
 @number("--no-repeat-ngram-size", type=click.IntRange(0), help="0: off.")
 @partial(with_options, loading_options)
-def cli(once: str | None, system: str | None, preset: str | None, **options: Any) -> None:
+def cli(
+    once: str | None,
+    system: str | None,
+    preset: str | None,
+    temperature: float | None,
+    top_p: float | None,
+    **options: Any,
+) -> None:
     """Talk to a model in the terminal, or have it answer one question.
 
     It answers as its generation_config says, greedily where that says nothing; the options go before it.
@@ -88,6 +95,8 @@ def cli(once: str | None, system: str | None, preset: str | None, **options: Any
         raise RequestError("--once: found an empty text, expected a question")
     options["out"] = Path()
     request = take(options)
+    # A chat samples by the model's generation_config: there these two go alone, too.
+    options |= {"temperature": temperature, "top_p": top_p}
     if request.url:
         served, reply = _open_served(request, options)
         messages: Messages = [{"role": "system", "content": system}] if system else []

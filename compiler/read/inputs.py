@@ -33,7 +33,7 @@ from tuneyard.compiler.read.split_names import split_of_folder
 from tuneyard.compiler.read.stream import suffix
 from tuneyard.compiler.spec.file import find_spec
 from tuneyard.compiler.spec.model import PART, Spec
-from tuneyard.compiler.spec.paths import matches, no_match, refuse_path_of_shell
+from tuneyard.compiler.spec.paths import ADDRESS, matches, no_match, refuse_path_of_shell
 from tuneyard.core.datasets import REGISTRY
 from tuneyard.core.datasets.compiled import MANIFEST
 from tuneyard.core.errors import ContentError, Problem, RequestError, counted, nearest
@@ -224,7 +224,7 @@ def _inputs_of_option(spec: Spec, option: str) -> list[Input]:
 
 def _sources_matching(text: str) -> list[SourcePath]:
     """The sources of a path or pattern as a user typed it. `RequestError` if there are none."""
-    if not glob.has_magic(text) or _is_address(text):
+    if not glob.has_magic(text) or ADDRESS in text:
         return [existing_source(text)]
     paths = matches(text)
     if not paths:

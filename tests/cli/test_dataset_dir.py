@@ -103,6 +103,6 @@ def test_a_training_on_another_folder_is_scored_with_it(registry: Path, working_
         f"dataset_dir: '{registry}', output_dir: saves/pairs}}"
     )
     words = after_training(read_recipe(recipe, []))
-    assert words[2] == "text"  # no spec says that its answers are labels
+    assert words[2] == "nli"  # no spec: the answers of the whole file are two labels
     assert words[words.index("--dataset-dir") + 1] == str(registry)
     assert words[words.index("--dataset") + 1] == "pairs_eval"

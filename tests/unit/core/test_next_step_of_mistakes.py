@@ -117,7 +117,7 @@ RECIPE = "model_name_or_path: a/b\nstage: sft\ndataset: x\noutput_dir: out\n"
             "quote a text with spaces, and give each",
         ),
         (["eval", "chat", "--once", "Who", "is", "it"], 2, "quote a text with spaces, and give each"),
-        (["data", "check", "io", "--source", "a", "b"], 2, "quote a text with spaces, and give each"),
+        (["data", "check", "io", "--source", "a", "b"], 2, "quote a path with spaces"),
         (["data", "list", "io"], 2, "quote a text with spaces, and give each"),
         (
             ["data", "check", "io", "—limit", "2"],
