@@ -59,7 +59,7 @@ from tuneyard.recipes.recipe import (
     read_recipe,
 )
 from tuneyard.recipes.resume import resume_problems, step_problems, target_problems
-from tuneyard.recipes.rules import problems_of
+from tuneyard.recipes.rules import deepspeed_steps, problems_of
 from tuneyard.recipes.schema import known_keys
 from tuneyard.recipes.starting_weights import loaded_problems
 from tuneyard.recipes.watched_files import FileStates, states_of, watched_files
@@ -242,6 +242,7 @@ def quick_check(recipe: Recipe, target: Machine) -> Checked:
     counted = {dataset.name for dataset in datasets if dataset.rows is not None}
     if recipe.trains and datasets and counted == set(recipe.datasets) and not regroups(recipe):
         problems += schedule_problems(recipe, schedule)
+    problems += deepspeed_steps(recipe, schedule)
     problems += resume_problems(recipe, schedule, schedule.world_size if target.here else None)
     if not any(problem.is_error for problem in problems):
         problems += output_problems(recipe, schedule.world if target.here else {})

@@ -10,11 +10,10 @@ import math
 import shutil
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import NamedTuple
 
 from tuneyard.core.errors import ContentError, Problem, counted
-from tuneyard.core.files import existing, read_object
+from tuneyard.core.files import existing
 from tuneyard.core.training.training_stage import TRAINING_STAGES, UNKNOWN_STAGE, WITHOUT_REFERENCE
 from tuneyard.recipes.hardware import GpuModel
 from tuneyard.recipes.recipe import Recipe
@@ -114,13 +113,11 @@ def splits_batches(recipe: Recipe) -> bool:
 
     `accelerator_config` is an object, or the path of a JSON file.
     """
-    config = recipe.settings.get("accelerator_config")
-    if isinstance(config, str):
-        try:
-            config = read_object(Path(config))
-        except (ContentError, OSError):
-            return False
-    return isinstance(config, dict) and config.get("split_batches") is True
+    try:
+        config = recipe.json_setting("accelerator_config")
+    except (ContentError, OSError):
+        return False
+    return config.get("split_batches") is True
 
 
 def packs(recipe: Recipe) -> bool:

@@ -10,9 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tuneyard.core.datasets import (
+    FORMATS,
     HELD_OUT,
     REGISTRY,
     REMOTE_SOURCES,
+    Dataset,
     NotRegisteredError,
     file_not_found,
     filled,
@@ -27,10 +29,11 @@ from tuneyard.core.datasets import (
 )
 from tuneyard.core.datasets.compiled import manifest_beside
 from tuneyard.core.datasets.split import rows_of_split, split_problem
+from tuneyard.core.datasets.unread_keys import UnreadKeys
 from tuneyard.core.errors import ContentError, Problem, RequestError, TuneyardError
 from tuneyard.core.files import hub_problem, no_folder, sha256, strings
 from tuneyard.core.installation.checkout import ROOT
-from tuneyard.core.records import BARE
+from tuneyard.core.records import BARE, OPENAI, format_of_entry
 from tuneyard.core.training.training_stage import MARKED, rows_of, stage_fits, stage_problem
 from tuneyard.recipes.recipe import MissingDataProblem, Recipe
 from tuneyard.recipes.rows import COUNTED
@@ -157,6 +160,7 @@ def _read_dataset(recipe: Recipe, key: str, name: str) -> tuple[NamedDataset, li
             hint = f'LLaMA-Factory leaves it out; add "{part}": "{part}" to the entry\'s `columns`'
             problems.append(recipe.problem(code, key, f"{message}, and the entry does not name it", hint))
     problems.extend(_text_problems(recipe, key, name, entry, records))
+    problems.extend(_unread_keys(recipe, key, Dataset(name, path, entry), records))
     compiled = manifest_beside(path)
     if compiled is not None and compiled[1].sha256 != sha256(path):
         hint = _compile_hint(name, "compile it again") or "compile it again"
@@ -225,6 +229,24 @@ def _text_problems(
         unmapped = _unmapped(texts, places, len(records))
         message = f"{name}: {unmapped}: LLaMA-Factory leaves this text out"
         yield recipe.problem("W327", key, message, f"if the prompt needs it, {query_fix([*inputs, *texts])}")
+
+
+def _unread_keys(
+    recipe: Recipe, key: str, dataset: Dataset, records: list[dict[str, object]]
+) -> Iterator[Problem]:
+    """Yield the keys of records and turns that LLaMA-Factory does not read, as `data verify` does.
+
+    E410 changes an answer, W409 may.
+    """
+    if recipe.stage == "pt" or dataset.entry.get("formatting", "alpaca") not in (*FORMATS, OPENAI):
+        return
+    mask_history = recipe.settings.get("mask_history") is True
+    unread = UnreadKeys(dataset.path, format_of_entry(dataset.entry), mask_history=mask_history)
+    for number, record in enumerate(records):
+        unread.note(record, "", number)
+    for problem in unread.problems(len(records)):
+        message = f"{dataset.name}, row {problem.row + 1}: {problem.name}: {problem.message}"
+        yield recipe.problem(problem.code, key, message, problem.fix)
 
 
 def _unmapped(columns: Sequence[str], places: Mapping[str, list[int]], total: int) -> str:

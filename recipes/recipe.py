@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tuneyard.core.datasets import read_registry, registry_folder
-from tuneyard.core.documents import is_number, read_yaml
-from tuneyard.core.errors import ContentError, Problem, RequestError, nearest, show_value
-from tuneyard.core.files import bundled, read_object, require
+from tuneyard.core.documents import BOM, is_number, read_yaml
+from tuneyard.core.errors import ContentError, Problem, RequestError, nearest, show_value, wrong_value
+from tuneyard.core.files import bundled, parse_json, read_object, require
 from tuneyard.core.training.training_run import names_in
 from tuneyard.recipes.other_files import refuse_other_file
 
@@ -115,15 +115,46 @@ class Recipe:
         """A problem of the value of `key` itself."""
         return self.problem(code, key, message, hint, SettingProblem)
 
+    def json_setting(self, key: str) -> dict[str, object]:
+        """A setting that is an object, or JSON text of one, or names a file of one; {} without it.
+
+        transformers reads the file as plain UTF-8. `ContentError` for a file that it cannot read, `OSError`
+        without one.
+        """
+        value = self.settings.get(key)
+        if isinstance(value, dict):
+            return value
+        if not isinstance(value, str) or not value:
+            return {}
+        if value.startswith("{"):
+            parsed = parse_json(value, key)
+            if not isinstance(parsed, dict):
+                raise wrong_value(key, parsed, "a JSON object")
+            return parsed
+        path = Path(value)
+        content = read_object(path)
+        with path.open("rb") as file:
+            has_mark = file.read(len(BOM)) == BOM
+        if has_mark:
+            raise ContentError(
+                f"{path}: begins with a byte-order mark, which transformers takes for broken JSON: save it "
+                "without one"
+            )
+        return content
+
     def zero(self) -> dict[str, object]:
-        """ZeRO settings in the DeepSpeed file, {} without a file. `ContentError` for an invalid stage."""
-        name = self.settings.get("deepspeed")
-        zero = read_object(Path(name)).get("zero_optimization", {}) if isinstance(name, str) else {}
+        """ZeRO settings of DeepSpeed, {} without any. Errors as of `json_setting`, also for a wrong stage."""
+        zero = self.json_setting("deepspeed").get("zero_optimization", {})
         stage = zero.get("stage", 0) if isinstance(zero, dict) else zero
         if not isinstance(zero, dict) or stage not in (0, 1, 2, 3):
             message = f"found stage {show_value(stage)}, expected 0, 1, 2 or 3"
-            raise ContentError(f"{name}: zero_optimization: {message}")
+            raise ContentError(f"{self.object_name('deepspeed')}: zero_optimization: {message}")
         return zero
+
+    def object_name(self, key: str) -> str:
+        """How messages call the object of a setting: its file, or the setting if it has the object itself."""
+        value = self.settings.get(key)
+        return value if isinstance(value, str) and not value.startswith("{") else f"`{key}`"
 
     def zero_stage(self) -> int:
         """Stage of ZeRO; 0 without a DeepSpeed file, or with a wrong one (E310)."""

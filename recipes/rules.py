@@ -8,9 +8,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from tuneyard.core.documents import is_number
-from tuneyard.core.errors import ContentError, Problem, show_value
-from tuneyard.core.files import HUB_ID, existing, near_name, read_object, versions
+from tuneyard.core.errors import ContentError, Problem, nearest, show_value
+from tuneyard.core.files import HUB_ID, existing, near_name, versions
 from tuneyard.core.installation.packages import install_command
 from tuneyard.core.prompt.token_weights import read_weights, weights_file
 from tuneyard.core.training.metrics import UNKNOWN, direction, metric_of
@@ -20,6 +19,7 @@ from tuneyard.core.training.training_stage import (
     UNKNOWN_STAGE,
     WITHOUT_REFERENCE,
 )
+from tuneyard.recipes.costs import Schedule
 from tuneyard.recipes.hardware import Gpu, Machine, cpu_computes_bf16, is_set, world_size
 from tuneyard.recipes.recipe import MachineProblem, Recipe, RunProblem, expanded
 from tuneyard.recipes.schema import known_keys, meant, setting_problems
@@ -78,6 +78,11 @@ DEEPSPEED_VALUES: dict[tuple[str, ...], tuple[str, object]] = {
     ("fp16", "enabled"): ("fp16", False),
     ("bf16", "enabled"): ("bf16", False),
 }
+JSON_SETTINGS = ("deepspeed", "fsdp_config", "accelerator_config")
+"""Settings that are objects or files of objects."""
+FSDP_OPTIONS = (
+    "full_shard", "shard_grad_op", "no_shard", "hybrid_shard", "hybrid_shard_zero2", "offload", "auto_wrap",
+)  # fmt: skip
 # Schedulers of a DeepSpeed file, and the values of lr_scheduler_type that mean the same.
 DEEPSPEED_SCHEDULERS = {
     "WarmupLR": ("constant_with_warmup",),
@@ -97,9 +102,9 @@ DEEPSPEED_SECTIONS: tuple[tuple[str, str, str, Mapping[str, tuple[str, ...]]], .
 def problems_of(recipe: Recipe, machine: Machine) -> list[Problem]:
     """Every problem of a recipe's settings on a machine."""
     rules = [
-        setting_problems, _missing, _model, _evaluation, _packages, _deepspeed, _paths, _output_dir, _weights,
-        _best, learning_rate, packing, ppo, value_head, _stops, _deepspeed_values, _deepspeed_replaces,
-        _tokens, _no_effect,
+        setting_problems, _missing, _model, _evaluation, _packages, _deepspeed, _fsdp, _paths, _output_dir,
+        _weights, _best, learning_rate, packing, ppo, value_head, _stops, _deepspeed_values,
+        _deepspeed_replaces, _tokens, _no_effect,
     ]  # fmt: skip
     problems: list[Problem] = []
     for rule in rules:
@@ -226,18 +231,39 @@ def _packages(recipe: Recipe) -> Iterator[Problem]:
 
 
 def _deepspeed(recipe: Recipe) -> Iterator[Problem]:
-    name = str(recipe.settings.get("deepspeed"))
-    try:
-        recipe.zero()
-    except ContentError as error:
-        yield recipe.setting_problem("E310", "deepspeed", str(error))
-    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
-        yield recipe.setting_problem(
-            "E310",
-            "deepspeed",
-            f"{name}: file not found",
-            f"{near_name(Path(name))}; recipes/deepspeed/z3.json and others are bundled",
-        )
+    """E310 for the files of JSON objects that are missing, or that transformers cannot read."""
+    for key in JSON_SETTINGS:
+        name = str(recipe.settings.get(key))
+        try:
+            recipe.json_setting(key)
+            if key == "deepspeed":
+                recipe.zero()
+        except ContentError as error:
+            yield recipe.setting_problem("E310", key, str(error))
+        except OSError:
+            bundled_files = "; recipes/deepspeed/z3.json and others are bundled" if key == "deepspeed" else ""
+            hint = f"{near_name(Path(name))}{bundled_files}"
+            yield recipe.setting_problem("E310", key, f"{name}: file not found", hint)
+
+
+def _fsdp(recipe: Recipe) -> Iterator[Problem]:
+    """Refuse what transformers refuses in `fsdp` (`TrainingArguments._process_fsdp_args`)."""
+    value = recipe.settings.get("fsdp")
+    options = value.split() if isinstance(value, str) else value
+    if not isinstance(options, list):
+        return
+    unknown = [option for option in options if option not in FSDP_OPTIONS]
+    if unknown:
+        message = f"found {show_value(unknown[0])}, expected some of {', '.join(FSDP_OPTIONS)}"
+        hint = nearest(str(unknown[0]), FSDP_OPTIONS)
+        if "," in str(unknown[0]):
+            hint = "separate them by spaces"
+        yield recipe.setting_problem("E303", "fsdp", message, hint)
+    elif set(options) == {"offload"}:
+        message = "offload works only next to full_shard or shard_grad_op"
+        yield recipe.setting_problem("E303", "fsdp", message, "fsdp: full_shard offload")
+    elif {"full_shard", "shard_grad_op"} <= set(options):
+        yield recipe.setting_problem("E303", "fsdp", "full_shard and shard_grad_op: choose one")
 
 
 def _paths(recipe: Recipe) -> Iterator[Problem]:
@@ -457,24 +483,52 @@ def _stops(recipe: Recipe) -> Iterator[Problem]:
 
 
 def _deepspeed_values(recipe: Recipe) -> Iterator[Problem]:
-    """Refuse numbers in a DeepSpeed file that differ from the recipe's; transformers stops at them."""
+    """Refuse values of a DeepSpeed file that differ from the recipe's; transformers stops at them."""
     name, content = _deepspeed_file(recipe)
     for path, (key, default) in DEEPSPEED_VALUES.items():
-        value = _value_at(content, path)
-        expected = recipe.settings.get(key, default)
-        is_fixed = isinstance(value, bool) or is_number(value)
-        if is_fixed and value != expected:
-            message = f"{name}: {'.'.join(path)} is {show_value(value)}, {key} is {show_value(expected)}"
-            yield recipe.setting_problem("E310", "deepspeed", message, f'write "auto" for {path[-1]}')
+        yield from _contradiction(recipe, name, content, path, recipe.settings.get(key, default), key)
+    path = ("optimizer", "params", "betas")
+    betas = [recipe.number(key, default) for key, default in (("adam_beta1", 0.9), ("adam_beta2", 0.999))]
+    yield from _contradiction(recipe, name, content, path, betas, "adam_beta1, adam_beta2")
+
+
+def deepspeed_steps(recipe: Recipe, schedule: Schedule) -> Iterator[Problem]:
+    """Refuse steps and the batch of a DeepSpeed file that differ from those of the training.
+
+    Source: `trainer_config_finalize` in transformers/integrations/deepspeed.py.
+    """
+    name, content = _deepspeed_file(recipe)
+    world_size = f"of {schedule.world_size} processes"
+    each = int(recipe.number("per_device_train_batch_size", 8))
+    batch = each * schedule.world_size * schedule.accumulated
+    yield from _contradiction(recipe, name, content, ("train_batch_size",), batch, f"a step {world_size}")
+    if not schedule.rows and recipe.number("max_steps", -1) <= 0:
+        return
+    for key, steps, label in (
+        ("total_num_steps", schedule.steps, f"the training {world_size}"),
+        ("warmup_num_steps", schedule.warmup, "its warm-up"),
+    ):
+        yield from _contradiction(recipe, name, content, ("scheduler", "params", key), steps, label)
+
+
+def _contradiction(
+    recipe: Recipe, name: str, content: Mapping[str, Any], path: Sequence[str], expected: object, label: str
+) -> Iterator[Problem]:
+    """E310 for a value of a DeepSpeed file that is not what transformers expects there (`label`)."""
+    value = _value_at(content, path)
+    if value is None or value == "auto" or value == expected:
+        return
+    message = f"{name}: {'.'.join(path)} is {show_value(value)}, {label} is {show_value(expected)}"
+    yield recipe.setting_problem("E310", "deepspeed", message, f'write "auto" for {path[-1]}')
 
 
 def _deepspeed_file(recipe: Recipe) -> tuple[str, Mapping[str, Any]]:
-    """Name and content of the DeepSpeed file of a training, {} without a file that can be read."""
-    name = recipe.settings.get("deepspeed")
-    if not isinstance(name, str) or not recipe.trains:
-        return "", {}
+    """Name and content of the DeepSpeed file of a training, {} without one that can be read."""
+    name = recipe.object_name("deepspeed")
+    if not recipe.trains:
+        return name, {}
     try:
-        return name, read_object(Path(name))
+        return name, recipe.json_setting("deepspeed")
     except (ContentError, OSError):  # E310 reports the file
         return name, {}
 
@@ -507,11 +561,11 @@ def _deepspeed_replaces(recipe: Recipe) -> Iterator[Problem]:
             yield recipe.problem("W338", key, f"{setting} {replaced}", fix)
     steps = _value_at(content, ("scheduler", "params", "warmup_num_steps"))
     warmup = recipe.number("warmup_steps", 0) or recipe.number("warmup_ratio", 0)
-    if steps == "auto" and not warmup:
+    if steps in ("auto", 0) and not warmup:
         message = (
             f"{name} has the scheduler's warmup_num_steps from the recipe, which has no warm-up: training "
+            "stops once the model is loaded"
         )
-        message += "stops once the model is loaded"
         yield recipe.problem("E337", "deepspeed", message, "write `warmup_steps: 0.03`")
 
 

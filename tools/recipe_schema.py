@@ -59,6 +59,7 @@ def schema_text() -> str:
         "null",
         "string",
     ]  # true: the newest, by transformers
+    keys["fsdp"]["type"] = ["array", "boolean", "null", "string"]  # true: full_shard, by transformers
     either = [{"type": ["null", "string"], "enum": [*trackers, None]}, items]
     keys["report_to"] = {"description": "a tracker, or a list of trackers", "anyOf": either}
     for key in LISTS:

@@ -11,7 +11,7 @@ from typing import Any
 from tuneyard.compiler.check.cleaning import cleaner, wrapped
 from tuneyard.compiler.check.json_values import numbers_in
 from tuneyard.compiler.check.marks import TurnKeys
-from tuneyard.compiler.check.text_columns import fallback_columns, written_value
+from tuneyard.compiler.check.text_columns import fallback_columns, other_kind, written_value
 from tuneyard.compiler.check.unused_columns import Unused
 from tuneyard.compiler.kinds import CodedError, Column, ColumnReader, FileContext, Validator, Values
 from tuneyard.compiler.kinds.turn_forms import SYSTEM
@@ -19,7 +19,6 @@ from tuneyard.compiler.kinds.turns import unread_keys
 from tuneyard.compiler.problems import Problems, some_of
 from tuneyard.compiler.read.forms import form_names
 from tuneyard.compiler.rows import MISSING, Batch, Fields, ObjectRows, Place, Rows, TableRows
-from tuneyard.compiler.spec.column_meanings import other_kind
 from tuneyard.compiler.spec.model import ROW_NUMBER, UNLABELLED, Spec
 from tuneyard.core.datasets import filled
 from tuneyard.core.documents.schema_errors import violations

@@ -4,7 +4,7 @@ import orjson
 
 from tuneyard.compiler.kinds import ASKED
 from tuneyard.compiler.kinds.turns import Talk
-from tuneyard.compiler.rows import Batch
+from tuneyard.compiler.rows import Batch, are_objects
 from tuneyard.compiler.spec.model import TOOLS, Spec
 
 Texts = list[str]
@@ -83,3 +83,14 @@ def written_value(value: object) -> str:
     if text[0] == '"':  # a date
         return str(orjson.loads(text))
     return text
+
+
+def other_kind(value: object) -> str:
+    """Suggest how to read a value that should be text and is a number, or turns (TRL's prompt)."""
+    if isinstance(value, int | float):
+        return "in a spec, `is: any` writes it as JSON has it, and `labels` maps it"
+    if are_objects(value) and all(len(item) > 1 for item in value):
+        return "in a spec, `is: turns` reads turns"
+    if isinstance(value, list):
+        return "write a text in each row; in a spec, `is: list` joins the texts of a list"
+    return ""

@@ -4,18 +4,18 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from tuneyard.compiler.check.marks import LEARNED_AT, changes_answer
 from tuneyard.compiler.rows import MISSING, Cells, Rows, are_objects
-from tuneyard.compiler.spec.column_meanings import (
+from tuneyard.compiler.spec.column_names import key_in_spec
+from tuneyard.compiler.spec.file import where_to_write
+from tuneyard.compiler.spec.model import Output, Spec
+from tuneyard.core.datasets import filled
+from tuneyard.core.datasets.answer_marks import LEARNED_AT, changes_answer
+from tuneyard.core.datasets.column_meanings import (
     ONLY_BESIDE_AN_ANSWER,
     SYSTEM_TEXT,
     meaning,
     usual_name,
 )
-from tuneyard.compiler.spec.column_names import key_in_spec
-from tuneyard.compiler.spec.file import where_to_write
-from tuneyard.compiler.spec.model import Output, Spec
-from tuneyard.core.datasets import filled
 from tuneyard.core.errors import Problem, show_value
 from tuneyard.core.language.translation import tr
 

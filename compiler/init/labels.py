@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterable
 
 from tuneyard.compiler.init.profile import FEWEST_ROWS, MOST_VALUES, FileProfile, Leaf
-from tuneyard.compiler.spec.column_meanings import CLASS_ENDINGS, USUAL_NAMES
+from tuneyard.core.datasets.column_meanings import CLASS_ENDINGS, USUAL_NAMES
 from tuneyard.core.errors import nearest_name, show_value, show_values
 
 Labels = dict[str, list[object]]

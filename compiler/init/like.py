@@ -8,9 +8,9 @@ from tuneyard.compiler.init.profile import FileProfile
 from tuneyard.compiler.init.proposal import Proposal, ProposedColumn
 from tuneyard.compiler.kinds import Column, kinds
 from tuneyard.compiler.rows import Fields, without
-from tuneyard.compiler.spec.column_meanings import role_of_name
 from tuneyard.compiler.spec.file import known_specs
 from tuneyard.compiler.spec.model import Spec, load_spec
+from tuneyard.core.datasets.column_meanings import role_of_name
 
 
 class BundledSpec(NamedTuple):

@@ -11,8 +11,8 @@ from tuneyard.compiler.problems import Problems
 from tuneyard.compiler.read.forms import FormCounts
 from tuneyard.compiler.read.remote import SourcePath
 from tuneyard.compiler.rows import Fields, ObjectRows, Prefix, walker
-from tuneyard.compiler.spec.column_meanings import USUAL_NAMES, meaning, usual_steps
 from tuneyard.compiler.spec.file import Source
+from tuneyard.core.datasets.column_meanings import USUAL_NAMES, meaning, usual_steps
 from tuneyard.core.language.han import HAN
 from tuneyard.core.language.messages import for_reader
 from tuneyard.core.language.translation import tr

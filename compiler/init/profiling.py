@@ -37,9 +37,9 @@ from tuneyard.compiler.read.stream import RECORD, Member, Readable, UnreadableFi
 from tuneyard.compiler.read.tables import ASKING
 from tuneyard.compiler.read.zips import members
 from tuneyard.compiler.rows import Fields, are_objects
-from tuneyard.compiler.spec.column_meanings import USUAL_NAMES, role_of_name
 from tuneyard.compiler.spec.file import ByPart, Source
 from tuneyard.compiler.spec.model import PART
+from tuneyard.core.datasets.column_meanings import USUAL_NAMES, role_of_name
 from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.core.files import are_texts
 

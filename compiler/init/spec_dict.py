@@ -8,8 +8,8 @@ from tuneyard.compiler.init.like import BundledSpec
 from tuneyard.compiler.init.profile import FEWEST_ROWS, MOST_VALUES, FileProfile, Leaf
 from tuneyard.compiler.init.proposal import Proposal
 from tuneyard.compiler.read.remote import SourcePath
-from tuneyard.compiler.spec.column_meanings import MEDIA, meaning
 from tuneyard.compiler.spec.file import Raw, Source
+from tuneyard.core.datasets.column_meanings import MEDIA, meaning
 from tuneyard.core.language.messages import for_reader
 
 REPEATED = 0.01

@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 from itertools import accumulate
 from typing import cast
 
-from tuneyard.compiler.check.marks import as_number
 from tuneyard.compiler.init.profile import FileProfile, Leaf
 from tuneyard.compiler.init.proposal import Proposal, is_prose
 from tuneyard.compiler.lint.row_checks import EMPTY, plain_text
@@ -15,6 +14,7 @@ from tuneyard.compiler.read.turn_rows import MESSAGES
 from tuneyard.compiler.rows import Fields, walker
 from tuneyard.compiler.spec.model import Spec
 from tuneyard.core.datasets import TRAIN_SPLIT
+from tuneyard.core.datasets.answer_marks import as_number
 from tuneyard.core.errors import show_value, show_values
 
 _PROMPT_NAMES = {"prompt", "question", "提示", "提示词", "问题"}

@@ -216,7 +216,7 @@ class Kind:
         return ""
 
     def not_found(self, loaded: LoadedRow) -> str:
-        """A file of a loaded row that a training would not find, "" if it would find all."""
+        """A message on a file of a loaded row that a training would not find, "" if it would find all."""
         del loaded
         return ""
 

@@ -1,8 +1,8 @@
 """Earlier turns of an alpaca record: pairs of a question and its answer."""
 
 from tuneyard.compiler.kinds import ASKED, Beside, Column, ColumnReader, Kind
-from tuneyard.compiler.spec.column_meanings import USUAL_NAMES
 from tuneyard.compiler.spec.model import Spec
+from tuneyard.core.datasets.column_meanings import USUAL_NAMES
 
 
 class HistoryReader(ColumnReader):

@@ -3,9 +3,9 @@
 from collections import Counter
 from collections.abc import Sequence
 
-from tuneyard.compiler.check.marks import as_number
 from tuneyard.compiler.kinds import MARK, Beside, ColumnReader, Kind
-from tuneyard.compiler.spec.column_meanings import USUAL_NAMES
+from tuneyard.core.datasets.answer_marks import as_number
+from tuneyard.core.datasets.column_meanings import USUAL_NAMES
 from tuneyard.core.errors import Problem
 from tuneyard.core.records.calls import unusable
 

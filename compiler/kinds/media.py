@@ -14,8 +14,8 @@ from tuneyard.compiler.kinds import ASKED, Beside, ColumnReader, Kind, LoadedRow
 from tuneyard.compiler.kinds.turn_forms import USER
 from tuneyard.compiler.kinds.turns import Talk
 from tuneyard.compiler.rows import Fields
-from tuneyard.compiler.spec.column_meanings import USUAL_NAMES
 from tuneyard.compiler.spec.model import placeholders
+from tuneyard.core.datasets.column_meanings import USUAL_NAMES
 from tuneyard.core.errors import show_value
 from tuneyard.core.files import is_file
 from tuneyard.core.records import PLACEHOLDERS, Example
@@ -131,11 +131,20 @@ class MediaKind(Kind):
         return ""
 
     def not_found(self, loaded: LoadedRow) -> str:
-        """The first path that leads to no file, cut to `LONGEST_PATH`."""
+        """The first path that leads to no file, cut to `LONGEST_PATH`, with the fix.
+
+        LLaMA-Factory puts media_dir before plain paths and frames, and not before the path in an object.
+        """
         for medium in loaded[self.loaded_column] or ():
+            fix = "a recipe names the folder as media_dir"
+            if isinstance(medium, dict):
+                fix = (
+                    "it puts no media_dir before the path of an object; write the plain path in its place, "
+                    "or one from the folder in which the training starts"
+                )
             for path in _paths_of(medium):
                 if not is_file(Path(path)):
-                    return path[:LONGEST_PATH]
+                    return f"LLaMA-Factory does not find {path[:LONGEST_PATH]}: {fix}"
         return ""
 
 

@@ -11,9 +11,9 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from tuneyard.compiler.check.marks import as_number, masks
 from tuneyard.compiler.rows import Fields, are_objects, without
-from tuneyard.compiler.spec.column_names import snake_case
+from tuneyard.core.datasets.answer_marks import as_number, masks
+from tuneyard.core.datasets.column_meanings import snake_case
 from tuneyard.core.files import JsonObject, are_texts
 from tuneyard.core.records.calls import read_strict
 

@@ -6,7 +6,7 @@ from collections.abc import Container, Iterable
 from itertools import dropwhile, takewhile
 from typing import NamedTuple, cast
 
-from tuneyard.compiler.check.marks import TurnKeys, adds_content, refuse_masked
+from tuneyard.compiler.check.marks import TurnKeys, refuse_masked
 from tuneyard.compiler.kinds import Clean, ColumnReader, Kind, Row, Schema, Values
 from tuneyard.compiler.kinds.turn_forms import (
     ASSISTANT,
@@ -22,9 +22,10 @@ from tuneyard.compiler.kinds.turn_forms import (
     thought_marks,
 )
 from tuneyard.compiler.rows import Fields, are_objects
-from tuneyard.compiler.spec.column_meanings import REASONING, meaning
 from tuneyard.compiler.spec.model import Output, Spec
 from tuneyard.core.datasets import filled
+from tuneyard.core.datasets.answer_marks import adds_content
+from tuneyard.core.datasets.column_meanings import REASONING, meaning
 from tuneyard.core.errors import counted, show_value, show_values
 from tuneyard.core.records import PAIR
 from tuneyard.core.records.calls import (

@@ -14,8 +14,7 @@ from tuneyard.compiler.kinds.turn_forms import (
 )
 from tuneyard.compiler.read.turn_rows import MESSAGES, joined_turns
 from tuneyard.compiler.rows import Fields, are_objects, without
-from tuneyard.compiler.spec.column_meanings import USUAL_NAMES
-from tuneyard.compiler.spec.column_names import snake_case
+from tuneyard.core.datasets.column_meanings import USUAL_NAMES, snake_case
 from tuneyard.core.files import JsonObject
 
 Keys = tuple[str, ...]

@@ -36,9 +36,9 @@ from tuneyard.compiler.read.stream import (
 )
 from tuneyard.compiler.read.turn_rows import MESSAGES
 from tuneyard.compiler.rows import Fields, InDocument, Line, ObjectRows, Place, Prefix, without
-from tuneyard.compiler.spec.column_meanings import role_of_name
 from tuneyard.compiler.spec.column_names import key_in_spec
 from tuneyard.compiler.spec.file import Source
+from tuneyard.core.datasets.column_meanings import role_of_name
 from tuneyard.core.errors import Problem, show_value, show_values
 from tuneyard.core.files import DuplicateKeyError, unique
 

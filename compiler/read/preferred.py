@@ -5,11 +5,11 @@ from collections.abc import Iterable, Mapping
 from itertools import chain
 from math import isfinite
 
-from tuneyard.compiler.check.marks import as_number
 from tuneyard.compiler.kinds.turn_forms import common_turns
 from tuneyard.compiler.problems import some_of
 from tuneyard.compiler.rows import Fields, without
-from tuneyard.compiler.spec.column_names import snake_case
+from tuneyard.core.datasets.answer_marks import as_number
+from tuneyard.core.datasets.column_meanings import snake_case
 from tuneyard.core.errors import show_value
 from tuneyard.core.records import PAIR
 from tuneyard.core.records.calls import WrongValueError, read_strict

@@ -2,8 +2,8 @@
 
 from math import inf
 
-from tuneyard.compiler.check.marks import as_number
 from tuneyard.compiler.rows import Fields, are_objects, without
+from tuneyard.core.datasets.answer_marks import as_number
 
 OTHER_ANSWERS = "other_answers"
 """The column with the answers that are left out, so that they are counted."""

@@ -6,7 +6,6 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from itertools import chain
 from typing import NamedTuple
 
-from tuneyard.compiler.check.marks import changes_answer
 from tuneyard.compiler.kinds.turn_forms import (
     ASSISTANT,
     CALL,
@@ -21,6 +20,7 @@ from tuneyard.compiler.read.stream import UnreadableFileError
 from tuneyard.compiler.read.trees import rank_of
 from tuneyard.compiler.read.turn_order import orders_of
 from tuneyard.compiler.rows import MISSING, Fields, Line, ObjectRows, Prefix, Rows, walker, without
+from tuneyard.core.datasets.answer_marks import changes_answer
 from tuneyard.core.errors import Problem, show_value, show_values
 
 MESSAGES = "messages"

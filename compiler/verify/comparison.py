@@ -79,10 +79,9 @@ class RecordComparison:
             if unusable:
                 fix = "save it as a file, and write its path"
                 return Problem("E408", place, f"{unusable}: LLaMA-Factory stops at it", kind.name, fix)
-            path = kind.not_found(row)
-            if path:
-                message = f"LLaMA-Factory does not find {path}: a recipe names the folder as media_dir"
-                return Problem("E408", place, message)
+            missing = kind.not_found(row)
+            if missing:
+                return Problem("E408", place, missing)
         return None
 
 

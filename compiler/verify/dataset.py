@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from tuneyard.compiler.check.unused_columns import Unused
 from tuneyard.compiler.publish.drift import since_compiled
 from tuneyard.compiler.verify.audit import (
     AUDIT_MESSAGES,
@@ -111,13 +112,13 @@ class LoadedDataset:
         changes = since_compiled(self.dataset, self.folder, read_manifests(self.folder))
         verdict.is_compiled = changes is not None
         place = f"{self.folder / REGISTRY}: {self.dataset.name}"
-        has_calls = expected.turn_keys.has_calls
+        has_calls = expected.unread_keys.has_calls
         of_entry = [*entry_problems(place, self.dataset.entry, expected.format, has_calls=has_calls)]
         if verdict.stage == "pt":
             of_entry = [problem for problem in of_entry if problem.code != "E402"]
         verdict.lead([*(changes or ()), *of_entry, *self._split_problems(place)])
-        verdict.unread_turn_keys = expected.turn_keys.counts()
-        verdict.notes += expected.turn_keys.lines(expected.count)
+        verdict.unread_turn_keys = expected.unread_keys.neutral
+        verdict.notes += Unused(expected.unread_keys.neutral).lines(expected.count)
         verdict.trained = self._trained_rows()
         if self.recipe:
             recipe_finding = recipe_problem(self.recipe, self.dataset.name, self.folder, siblings)

@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tuneyard.compiler.commands.dataset_reader import single_records
-from tuneyard.compiler.verify.turn_keys import UnreadTurnKeys
 from tuneyard.core.datasets import (
     FORMATS,
     filled,
@@ -19,6 +18,7 @@ from tuneyard.core.datasets import (
     query_fix,
     unknown_keys,
 )
+from tuneyard.core.datasets.unread_keys import UnreadKeys
 from tuneyard.core.documents import BOM
 from tuneyard.core.errors import ContentError, Problem, counted, nearest, show_value, show_values
 from tuneyard.core.records import (
@@ -110,7 +110,7 @@ class Expected:
     """Reads a file record by record. Notes why the loader would fail on a whole file.
 
     `count` is the number of records read so far. `problems` are each with the number of its record, if any.
-    `turn_keys` counts the keys inside turns that the loader does not read.
+    `unread_keys` counts the keys of records and turns that the loader does not read.
     """
 
     path: Path
@@ -124,8 +124,8 @@ class Expected:
     _types: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Begin the count of keys inside turns."""
-        self.turn_keys = UnreadTurnKeys(self.path, self.format, mask_history=self.mask_history)
+        """Begin the count of unread keys."""
+        self.unread_keys = UnreadKeys(self.path, self.format, mask_history=self.mask_history)
 
     def records(self) -> Records:
         """Yield place, the raw record, and its example or the reason for its loss.
@@ -144,11 +144,12 @@ class Expected:
                 self.fix = entry_fix(record)
             self._note(record, place)
             self._find_left_out(record, place)
-            self.turn_keys.note(record, place, self.count)
+            self.unread_keys.note(record, place, self.count)
             yield place, record, example_or_loss(reader, record)
             self.count += 1
         self.problems += self._left_out_problems()
-        self.problems += self.turn_keys.problems(self.count)
+        for key in self.unread_keys.problems(self.count):
+            self.problems.append((Problem(key.code, key.place, key.message, key.name, key.fix), key.row))
 
     def _left_out_problems(self) -> Iterator[tuple[Problem, int]]:
         """One problem for each part that the entry does not name, one for all inputs, one for other texts."""

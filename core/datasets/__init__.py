@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from tuneyard.core.datasets.column_meanings import CHOICES, meaning
 from tuneyard.core.documents import BOM, json_lines
 from tuneyard.core.errors import (
     ContentError,
@@ -307,6 +308,8 @@ def left_out_texts(record: Record, columns: Mapping[str, str], formatting: objec
             continue
         if is_input(name):
             left_out.append(name)
+            continue
+        if meaning(name) not in ("", CHOICES):  # core/datasets/unread_keys.py reports it
             continue
         repeats_answer = any(text in answer for answer in answers)
         is_whole_example = (

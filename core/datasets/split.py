@@ -12,7 +12,7 @@ from tuneyard.core.datasets import REMOTE_SOURCES
 from tuneyard.core.errors import Problem, show_value
 from tuneyard.core.records import Entry
 
-WHOLE = "train"
+WHOLE, ALL = "train", "all"
 _PART = re.compile(
     r"(?P<split>\w+(?:\.\w+)*)"
     r"(?:\[(?:(?P<start>-?[0-9_]{1,20})(?P<start_percent>%)?)?:(?:(?P<end>-?[0-9_]{1,20})(?P<end_percent>%)?)?\])?"
@@ -29,8 +29,13 @@ class _Part(NamedTuple):
     rounding: str | None
 
     def rows(self, records: int) -> int:
-        """How many of so many records it takes."""
+        """How many of so many records it takes.
+
+        A part that ends one record before its start goes on to the last one (`take` of -1 in `datasets`).
+        """
         start, end = self._boundary(self.start, 0, records), self._boundary(self.end, records, records)
+        if end - start == -1:
+            end = records
         return max(0, end - start)
 
     def _boundary(self, boundary: int | None, default: int, records: int) -> int:
@@ -72,8 +77,13 @@ def split_problem(place: str, entry: Entry) -> Problem | None:
 def _parts(split: object) -> list[_Part] | None:
     if not isinstance(split, str):
         return None
+    if split == ALL:
+        split = WHOLE
     parts = []
-    for text in re.split(r"\s*\+\s*", split):
+    texts = split.split("+")
+    for number, text in enumerate(texts, 1):
+        if "[" in text and number < len(texts):  # only there `datasets` takes blanks before a +
+            text = text.rstrip()
         match = _PART.fullmatch(text)
         if match is None or match["split"] != WHOLE or match["rounding"] not in _ROUNDINGS:
             return None

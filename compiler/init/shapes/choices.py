@@ -14,7 +14,7 @@ from tuneyard.compiler.init.proposal import (
     question_proposal,
 )
 from tuneyard.compiler.rows import Fields
-from tuneyard.compiler.spec.column_meanings import CHOICE_COLUMN, USUAL_NAMES, WRONG_CHOICE
+from tuneyard.core.datasets.column_meanings import CHOICE_COLUMN, USUAL_NAMES, WRONG_CHOICE
 
 NEARLY_ALL = 0.95
 """The share of rows with the number of a choice; the compile rejects the others."""

@@ -28,7 +28,7 @@ from tuneyard.compiler.kinds.turn_forms import (
     speaker,
 )
 from tuneyard.compiler.rows import Fields, are_objects, walker
-from tuneyard.compiler.spec.column_meanings import USUAL_NAMES
+from tuneyard.core.datasets.column_meanings import USUAL_NAMES
 from tuneyard.core.errors import ContentError, show_value
 
 COMPLETIONS = ("completion", "response", "answer", "output", "ideal")

@@ -21,7 +21,7 @@ from tuneyard.compiler.init.proposal import (
     longest_prose,
 )
 from tuneyard.compiler.rows import MISSING
-from tuneyard.compiler.spec.column_meanings import (
+from tuneyard.core.datasets.column_meanings import (
     NLI_PAIRS,
     PAIRS,
     USUAL_NAMES,

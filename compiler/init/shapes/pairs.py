@@ -9,7 +9,7 @@ from tuneyard.compiler.init.proposal import (
     question_proposal,
 )
 from tuneyard.compiler.rows import Fields, are_objects
-from tuneyard.compiler.spec.column_meanings import USUAL_NAMES
+from tuneyard.core.datasets.column_meanings import USUAL_NAMES
 from tuneyard.core.records import PAIR
 
 

@@ -21,8 +21,8 @@ from tuneyard.compiler.init.proposal import (
     question_proposal,
 )
 from tuneyard.compiler.init.shapes.labelled import choice_of_words, paired_texts
-from tuneyard.compiler.spec.column_meanings import USUAL_NAMES, goes_by
 from tuneyard.compiler.spec.model import TOOLS
+from tuneyard.core.datasets.column_meanings import USUAL_NAMES, goes_by
 from tuneyard.core.records.calls import WrongValueError, parse_calls
 
 SUMMARIZE = {False: "Summarize this text.\n\n{text}", True: "请概括下面的文字。\n\n{text}"}

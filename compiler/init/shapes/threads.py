@@ -5,7 +5,7 @@ Each refusal names the file to write instead.
 
 from tuneyard.compiler.init.labels import VALUE_TYPES
 from tuneyard.compiler.init.profile import FileProfile, Leaf
-from tuneyard.compiler.spec.column_meanings import USUAL_NAMES
+from tuneyard.core.datasets.column_meanings import USUAL_NAMES
 from tuneyard.core.errors import ContentError, show_value
 
 MOST_ROLES = 10  # different speakers in a column of roles

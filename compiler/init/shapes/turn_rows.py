@@ -16,7 +16,7 @@ from tuneyard.compiler.problems import Problems
 from tuneyard.compiler.read.turn_order import orders_of
 from tuneyard.compiler.read.turn_rows import MESSAGES, UNIX_SECONDS, conversations_of
 from tuneyard.compiler.rows import Fields
-from tuneyard.compiler.spec.column_meanings import USUAL_NAMES
+from tuneyard.core.datasets.column_meanings import USUAL_NAMES
 from tuneyard.core.errors import ContentError, show_value
 
 _SPEAKER_COLUMN = re.compile(

@@ -251,3 +251,45 @@ def test_the_files_of_a_folder_that_are_of_another_type_are_named(tmp_path, name
     assert [problem.code for problem in problems] == ["E321"] * bool(others)
     for problem in problems:
         assert problem.message.endswith(f"not {', '.join(others)}") and problem.place == f"{path}:2"
+
+
+TURN_TAGS = {
+    "role_tag": "role", "content_tag": "content", "user_tag": "user", "assistant_tag": "assistant",
+}  # fmt: skip
+CHAT = {"formatting": "sharegpt", "columns": {"messages": "messages"}, "tags": TURN_TAGS}
+
+
+def chat(**keys: object) -> dict:
+    answer = {"role": "assistant", "content": "b", **keys}
+    return {"messages": [{"role": "user", "content": "a"}, answer]}
+
+
+@pytest.mark.parametrize(
+    ("records", "entry", "expected"),
+    [
+        ([chat(), chat(weight=0)], CHAT, ["E410"]),
+        ([chat(reasoning_content="because")] * 2, CHAT, ["E410"]),
+        ([chat(id="x", weight=1)], CHAT, []),
+        ([*GOOD, {**GOOD[0], "loss": False}], {}, ["E410"]),
+        ([{**GOOD[0], "cot": "because"}], {}, ["W409"]),
+        ([{**GOOD[0], "id": 3, "label": 0}], {}, []),
+    ],
+)
+def test_keys_that_llamafactory_does_not_read_are_named_as_by_verify(tmp_path, records, entry, expected):
+    register(tmp_path, records, entry)
+    _, problems = read(tmp_path)
+    assert [problem.code for problem in problems] == expected
+    assert all((problem.place, problem.field) == ("r.yaml:3", "dataset") for problem in problems)
+
+
+def test_the_first_row_with_an_unread_key_is_named_with_the_count(tmp_path):
+    register(tmp_path, [chat(), chat(), chat(weight=0), chat(weight=0.5)], CHAT)
+    _, (problem,) = read(tmp_path)
+    printed(problem.line(), "set, row 3", "messages.weight", "turn 2", "2 of 4 records")
+
+
+def test_a_mark_in_an_earlier_answer_is_none_with_mask_history(tmp_path):
+    turns = [*chat(weight=0)["messages"], *chat()["messages"]]
+    register(tmp_path, [{"messages": turns}], CHAT)
+    assert look(tmp_path)[1] == ["E410"]
+    assert look(tmp_path, mask_history=True)[1] == []

@@ -1,5 +1,6 @@
 """Every rule about settings fires on what it is for and on nothing else."""
 
+import json
 import re
 import sys
 from pathlib import Path
@@ -8,8 +9,11 @@ import pytest
 
 from tests.conftest import ROOT
 from tests.json_files import write_json
+from tests.unit.recipes.make import write_recipe
 from tuneyard.recipes import rules
-from tuneyard.recipes.hardware import Gpu, Machine, world_size
+from tuneyard.recipes.check import quick_check
+from tuneyard.recipes.costs import splits_batches
+from tuneyard.recipes.hardware import Gpu, Machine, machine, world_size
 from tuneyard.recipes.recipe import Recipe, read_recipe
 from tuneyard.recipes.rules import cpu_settings, measured, problems_of
 
@@ -333,3 +337,88 @@ def test_what_a_deepspeed_file_replaces(tmp_path, sections, settings, expected):
 )
 def test_what_llamafactory_sets_itself(settings, expected):
     assert codes(**settings) == expected
+
+
+ZERO_2 = {"zero_optimization": {"stage": 2}}
+
+
+@pytest.mark.parametrize(
+    ("content", "is_read"),
+    [
+        (b"", True),
+        (b"\xef\xbb\xbf", False),  # as the Windows editor saves it
+        (b"// ZeRO\n", False),
+        (b"\xff\xfe", False),
+    ],
+)
+@pytest.mark.parametrize("key", ["deepspeed", "fsdp_config", "accelerator_config"])
+def test_a_file_of_an_object_is_read_as_transformers_reads_it(tmp_path, key, content, is_read):
+    path = tmp_path / "z.json"
+    path.write_bytes(content + json.dumps({}).encode())
+    problems = [each for each in codes((HOPPER,), **{key: str(path)}) if each[0] == "E310"]
+    assert problems == ([] if is_read else [("E310", key)])
+
+
+@pytest.mark.parametrize("as_text", [False, True])
+def test_an_object_in_the_recipe_is_checked_like_a_file(as_text):
+    content = {**ZERO_2, "train_micro_batch_size_per_gpu": 3, "optimizer": {"type": "Lion"}}
+    value = json.dumps(content) if as_text else content
+    problems = codes((HOPPER,), deepspeed=value, per_device_train_batch_size=2)
+    assert {("E310", "deepspeed"), ("W338", "optim")} <= set(problems)
+    recipe = Recipe(Path("r.yaml"), {"deepspeed": value, "accelerator_config": '{"split_batches": true}'}, {})
+    assert (recipe.zero_stage(), splits_batches(recipe)) == (2, True)
+    problems = codes((HOPPER,), deepspeed={"zero_optimization": {"stage": 7}})
+    assert ("E310", "deepspeed") in problems
+
+
+@pytest.mark.parametrize(
+    ("fsdp", "is_refused"),
+    [
+        ("full_shard auto_wrap", False),
+        (["full_shard", "offload"], False),
+        ("", False),
+        (True, False),
+        ("full_shard,auto_wrap", True),
+        ("fullshard", True),
+        ("offload", True),
+        ("full_shard shard_grad_op", True),
+        ({"fsdp_version": 2}, True),
+    ],
+)
+def test_fsdp_is_refused_where_transformers_refuses_it(fsdp, is_refused):
+    problems = [each for each in codes((HOPPER, HOPPER), fsdp=fsdp) if each[1] == "fsdp"]
+    assert bool(problems) == is_refused
+
+
+# 40 rows, 2 a process and 4 of these a step, 3 epochs: 5 steps an epoch, 15 in all; a tenth of them is 2.
+@pytest.mark.parametrize(
+    ("content", "settings", "stops"),
+    [
+        ({"train_batch_size": 8}, {}, False),
+        ({"train_batch_size": 16}, {}, True),
+        ({"train_batch_size": "auto"}, {}, False),
+        ({"optimizer": {"type": "AdamW", "params": {"betas": [0.9, 0.999]}}}, {}, False),
+        ({"optimizer": {"type": "AdamW", "params": {"betas": [0.9, 0.95]}}}, {}, True),
+        ({"optimizer": {"type": "AdamW", "params": {"betas": [0.9, 0.95]}}}, {"adam_beta2": 0.95}, False),
+        ({"optimizer": {"type": "AdamW", "params": {"lr": "5e-5"}}}, {}, True),
+        ({"scheduler": {"params": {"warmup_num_steps": 2, "total_num_steps": 15}}}, {}, False),
+        ({"scheduler": {"params": {"warmup_num_steps": 100}}}, {}, True),
+        ({"scheduler": {"params": {"total_num_steps": 1000}}}, {}, True),
+        ({"scheduler": {"params": {"total_num_steps": "15"}}}, {}, True),
+        ({"scheduler": {"params": {"total_num_steps": 7, "warmup_num_steps": 5}}},
+         {"max_steps": 7, "warmup_steps": 5}, False),
+        ({"scheduler": {"params": {"total_num_steps": 15}}}, {"max_steps": 7}, True),
+    ],
+)  # fmt: skip
+def test_steps_of_a_deepspeed_file_are_those_of_the_training(tmp_path, monkeypatch, content, settings, stops):
+    monkeypatch.delenv("NPROC_PER_NODE", raising=False)
+    (tmp_path / "z.json").write_text(json.dumps({**ZERO_2, **content}))
+    path = write_recipe(
+        tmp_path,
+        **{
+            "deepspeed": str(tmp_path / "z.json"), "per_device_train_batch_size": 2, "use_cpu": True,
+            "gradient_accumulation_steps": 4, "warmup_steps": 0.1, **settings,
+        },
+    )  # fmt: skip
+    problems = quick_check(read_recipe(path), machine("cpu")).problems
+    assert [problem.field for problem in problems if problem.code == "E310"] == ["deepspeed"] * stops

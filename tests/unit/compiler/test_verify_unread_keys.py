@@ -100,7 +100,7 @@ def test_records_are_counted_and_the_first_one_is_named(bench):
     assert (row, problem.place.rsplit("/", 1)[-1]) == (2, "s.jsonl:3")
     assert "turn 2" in problem.message
     assert "2 of 5 records" in problem.message
-    assert expected.turn_keys.lines(5) == ['not used: "messages.id" (3 of 5)']
+    assert expected.unread_keys.neutral == {"messages.id": 3}
 
 
 def test_openai_reads_calls_and_loses_the_text_next_to_them(bench):
@@ -119,7 +119,7 @@ def test_no_set_with_calls_is_told_to_become_sharegpt(bench):
     hints = []
     for turn in (answer("", tool_calls=CALLS), answer()):
         expected = read(bench, [{"messages": [ASKED, turn]}], openai)
-        (problem,) = entry_problems("p", openai, expected.format, has_calls=expected.turn_keys.has_calls)
+        (problem,) = entry_problems("p", openai, expected.format, has_calls=expected.unread_keys.has_calls)
         assert (problem.code, problem.field) == ("E401", "formatting")
         hints.append(problem.hint)
     assert "sharegpt" not in hints[0]
@@ -140,6 +140,76 @@ def test_llamafactorys_converters_read_what_we_take_for_read(formatting):
     text = json.dumps(row)
     assert not any(lost in text for lost in ("REASON", "weight", "PICTURE"))
     assert ("arguments" in text, "TEXT" in text) == (formatting == "openai", formatting == "sharegpt")
+
+
+PAIR_ENTRY = {"columns": {"prompt": "q", "response": "a"}}
+DPO = {"ranking": True, "columns": {"prompt": "q", "chosen": "a", "rejected": "b"}}
+KTO = {"columns": {"prompt": "q", "response": "a", "kto_tag": "good"}}
+ROW = {"q": "How many?", "a": "Two."}
+
+
+@pytest.mark.parametrize(
+    ("columns", "entry", "expected"),
+    [
+        ({"weight": 0}, PAIR_ENTRY, "E410"),
+        ({"weight": 0.5}, DPO, "E410"),
+        ({"loss": False}, PAIR_ENTRY, "E410"),
+        ({"loss_mask": 0}, PAIR_ENTRY, "E410"),
+        ({"train": "no"}, PAIR_ENTRY, "E410"),
+        ({"is_correct": False}, PAIR_ENTRY, "E410"),
+        ({"label": False}, PAIR_ENTRY, "E410"),
+        ({"rejected": True}, PAIR_ENTRY, "E410"),
+        ({"chosen": False}, PAIR_ENTRY, "E410"),
+        ({"status": "discarded"}, PAIR_ENTRY, "E410"),
+        ({"status": [{"status": "discarded"}]}, PAIR_ENTRY, "E410"),
+        ({"rejected": "Three."}, PAIR_ENTRY, "W409"),
+        ({"rejected_response": "Three."}, PAIR_ENTRY, "W409"),
+        ({"reasoning": "I count."}, PAIR_ENTRY, "W409"),
+        ({"思考过程": "数一数"}, PAIR_ENTRY, "W409"),
+        ({"system_prompt": "Be brief."}, PAIR_ENTRY, "W409"),
+        ({"image_path": "a.png"}, PAIR_ENTRY, "W409"),
+        ({"weight": 1}, PAIR_ENTRY, ""),
+        ({"weight": 70}, PAIR_ENTRY, ""),
+        ({"loss": 0.342}, PAIR_ENTRY, ""),
+        ({"label": 0}, PAIR_ENTRY, ""),
+        ({"label": "negative"}, PAIR_ENTRY, ""),
+        ({"rejected": None, "tools": []}, PAIR_ENTRY, ""),
+        ({"rejected": False, "chosen": True}, PAIR_ENTRY, ""),
+        ({"options": ["One.", "Two."]}, PAIR_ENTRY, ""),
+        ({"reasoning": "Two"}, PAIR_ENTRY, ""),  # the answer has it
+        ({"rejected_score": 0.1, "source": "web", "id": 0}, PAIR_ENTRY, ""),
+        ({"b": "Three.", "winner": "model_a"}, DPO, ""),
+        ({"good": False, "thumbs_up": False}, KTO, ""),
+        ({"good": True, "rejected": "Three."}, KTO, ""),
+    ],
+)
+def test_columns_that_the_entry_does_not_name(bench, columns, entry, expected):
+    plain = {**ROW, "b": "Three.", "good": True}
+    records = [plain, {**plain, **columns}, plain, {**plain, **columns}]
+    problems = [problem for problem, _ in read(bench, records, entry).problems]
+    assert [(problem.code, problem.field) for problem in problems] == (
+        [(expected, next(iter(columns)))] if expected else []
+    )
+    for problem in problems:
+        assert problem.place.endswith("s.jsonl:2")
+        assert "2 of 4 records" in problem.message
+
+
+def test_a_position_called_correct_is_no_mark(bench):
+    """The whole file decides: 0 alone would say that the answer is incorrect."""
+    records = [{**ROW, "correct": number} for number in (0, 1, 3)]
+    assert read(bench, records, PAIR_ENTRY).problems == []
+    assert [problem.code for problem, _ in read(bench, records[:2], PAIR_ENTRY).problems] == ["E410"]
+
+
+def test_columns_of_conversations_are_looked_at(bench):
+    record = {"messages": [ASKED, answer()], "weight": 0}
+    assert [problem.code for problem, _ in read(bench, [record]).problems] == ["E410"]
+    record = {
+        "messages": [{"role": "system", "content": "Be brief."}, ASKED, answer()],
+        "system_prompt": "Be brief.",
+    }
+    assert read(bench, [record]).problems == []
 
 
 def test_many_keys_stay_bounded(tmp_path: Path, bench):

@@ -8,9 +8,8 @@ import re
 from collections.abc import Mapping
 from functools import lru_cache
 
-from tuneyard.compiler.rows import are_objects
-from tuneyard.compiler.spec.column_names import snake_case
-
+_HUMP = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
+_SIGNS = re.compile(r"[\W_]+")
 # By role, in snake case and by preference: if a file has several, the first one is used.
 _USUAL_NAMES = {
     "question": "instruction prompt question query problem task ask q question_title query_text inputs "
@@ -111,11 +110,24 @@ _MEANING_BY_ROLE = {
     "tools": "tools or calls of them",
     "reasoning": REASONING,
 }
+PART_OF_MEANING = {_MEANING_BY_ROLE[role]: role for role in (*MEDIA, "system", "history", "tools")}
+"""The part of an entry's `columns` that takes a column of this meaning."""
+PREFERENCES = {_MEANING_BY_ROLE[role] for role in ("chosen", "ranking")}
+"""Meanings of answers beside the one that is learned."""
+CHOICES = _MEANING_BY_ROLE["choices"]
+"""The meaning of columns that a prompt has in words of its own."""
 MEANINGS = {name: meaning for role, meaning in _MEANING_BY_ROLE.items() for name in USUAL_NAMES[role]}
 MEANINGS["label"] = "a label beside the answer (KTO marks a rejected one so)"
 """What a filled column of this name says about an answer."""
 ONLY_BESIDE_AN_ANSWER = frozenset((*USUAL_NAMES["choices"], "label"))
 """Names that say nothing about a row without an answer."""
+
+
+@lru_cache(1000)
+def snake_case(step: str) -> str:
+    """A name, one step of a path, in snake case: `systemPrompt` is `system_prompt`."""
+    words = step if step.isupper() else _HUMP.sub("_", step)
+    return _SIGNS.sub("_", words.lower()).strip("_")
 
 
 def meaning(name: str) -> str:
@@ -152,15 +164,4 @@ def role_of_name(path: str) -> str:
     for role, usual_names in USUAL_NAMES.items():
         if any(goes_by(path, name) for name in usual_names):
             return role
-    return ""
-
-
-def other_kind(value: object) -> str:
-    """Suggest how to read a value that should be text and is a number, or turns (TRL's prompt)."""
-    if isinstance(value, int | float):
-        return "in a spec, `is: any` writes it as JSON has it, and `labels` maps it"
-    if are_objects(value) and all(len(item) > 1 for item in value):
-        return "in a spec, `is: turns` reads turns"
-    if isinstance(value, list):
-        return "write a text in each row; in a spec, `is: list` joins the texts of a list"
     return ""

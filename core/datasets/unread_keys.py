@@ -1,0 +1,266 @@
+"""Keys of records and of their turns that LLaMA-Factory 0.9.5 does not read (data/converter.py).
+
+Its converters take the columns that an entry names, the role and the text of a turn, and those of
+`formatting: openai` its `tool_calls` as well. `data compile` counts the other keys or refuses them, so
+`data verify` and `recipe check` do the same for a file that was registered by hand.
+"""
+
+import shlex
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from tuneyard.core.datasets import filled
+from tuneyard.core.datasets.answer_marks import adds_content, changes_answer, is_measure, masks
+from tuneyard.core.datasets.column_meanings import (
+    CHOICES,
+    MEDIA,
+    PART_OF_MEANING,
+    PREFERENCES,
+    REASONING,
+    meaning,
+    usual_name,
+)
+from tuneyard.core.errors import show_value
+from tuneyard.core.files import Fields
+from tuneyard.core.records import ANSWERS, BARE, MARK, OPENAI, PAIR, PLACEHOLDERS, Record, RecordFormat
+
+CALLS = "tool_calls"
+REFUSAL = "refusal"
+LABEL = "label"
+MOST = 2000
+"""Keys that are counted: bounded, whatever keys the records have."""
+NOT_LEARNED = "a mark that the answer is incorrect or not to be learned"
+
+
+class UnreadKey(NamedTuple):
+    """A problem of a key, at the first of its records: E410 if it changes an answer, W409 if it may.
+
+    `row` is the number of that record from 0.
+    """
+
+    code: str
+    place: str
+    row: int
+    name: str
+    message: str
+    fix: str
+
+
+@dataclass
+class _Finding:
+    """A key that changes answers: the first record and turn with it, and in how many records it does.
+
+    `turn` is "" for a column of the record. `row` and `last_row` are numbers of records from 0.
+    """
+
+    key: str
+    place: str
+    turn: str
+    value: object
+    is_mark: bool
+    row: int
+    last_row: int
+    records: int = 1
+
+
+class UnreadKeys:
+    """Counts the keys of a dataset's records, and of their turns, that LLaMA-Factory does not read.
+
+    A mark (`weight: 0`) counts only at an answer that is learned. With the recipe's `mask_history: true` that
+    is the last one of a conversation.
+    """
+
+    def __init__(self, path: Path, record_format: RecordFormat, *, mask_history: bool) -> None:
+        self.path = path
+        self.format = record_format
+        self.mask_history = mask_history
+        self.has_calls = False
+        tags = record_format.tags
+        self._read = {tags.get("role_tag", ""), tags.get("content_tag", "")}
+        self._answer_roles = {tags[f"{role}_tag"] for role in ANSWERS if f"{role}_tag" in tags}
+        self._columns = {*record_format.columns.values(), *BARE}
+        self._findings: dict[str, _Finding] = {}
+        self._measures: set[str] = set()
+        self.neutral: Counter[str] = Counter()
+        """The number of records that fill each key of a turn which changes no answer."""
+
+    def note(self, record: Record, place: str, row: int) -> None:
+        """Count the keys in one record, whose number from 0 is `row`."""
+        self._note_columns(record, place, row)
+        if self.format.formatting == "alpaca":
+            return
+        neutral: set[str] = set()
+        for column, number, turn, is_learned in self._turns(record):
+            turn_place = f"turn {number}" if number else "the answer"
+            for key in self._unread_keys(turn):
+                name = f"{column}.{key}"
+                value = turn[key]
+                is_mark = masks(key, value)
+                if self._changes_answer(key, value, is_mark=is_mark, is_learned=is_learned):
+                    self._find(name, _Finding(key, place, turn_place, value, is_mark, row, row))
+                else:
+                    neutral.add(name)
+        for name in sorted(neutral):
+            if name in self.neutral or len(self.neutral) < MOST:
+                self.neutral[name] += 1
+
+    def _note_columns(self, record: Record, place: str, row: int) -> None:
+        """Count the columns that the entry does not name, and whose value changes the answer or may."""
+        for name, value in record.items():
+            if name in self._columns:
+                continue
+            if is_measure(name, value):
+                self._measures.add(name)
+            if not changes_answer(name, value):
+                continue
+            is_mark = masks(name, value)
+            if is_mark:
+                counts = self._is_mark_of_answer(name, value, record)
+            else:
+                counts = self._may_be_missed(name, value, record)
+            if counts:
+                self._find(name, _Finding(name, place, "", value, is_mark, row, row))
+
+    def _is_mark_of_answer(self, name: str, value: object, record: Record) -> bool:
+        """False for a class that is called `label`, and for a mark that the entry's `kto_tag` repeats."""
+        if usual_name(name) == LABEL and not isinstance(value, bool):
+            return False
+        tag = record.get(self.format.columns.get(MARK, ""))
+        return tag is not False
+
+    def _may_be_missed(self, name: str, value: object, record: Record) -> bool:
+        """False for a content that the entry has in another column, or that a text of the record has."""
+        content = meaning(name)
+        is_preference = content in PREFERENCES
+        part = PART_OF_MEANING.get(content, "")
+        if content == CHOICES or self.format.text_only or part in self.format.columns:
+            return False
+        if is_preference and (self.format.ranking or MARK in self.format.columns):
+            return False
+        return is_preference or not (isinstance(value, str) and self._is_in_texts(value.strip(), record))
+
+    def _is_in_texts(self, text: str, record: Record) -> bool:
+        """True if a text is a part of what LLaMA-Factory reads of a record."""
+        for column in self.format.columns.values():
+            value = record.get(column)
+            turns = value if isinstance(value, list) else [value]
+            for turn in turns:
+                texts = turn.values() if isinstance(turn, dict) else [turn]
+                if any(isinstance(candidate, str) and text in candidate for candidate in texts):
+                    return True
+        return False
+
+    def _find(self, name: str, finding: _Finding) -> None:
+        """Count a record with a key that changes an answer, once. At most `MOST` keys are counted."""
+        first = self._findings.get(name)
+        if first is None:
+            if len(self._findings) < MOST:
+                self._findings[name] = finding
+        elif first.last_row != finding.row:
+            first.last_row = finding.row
+            first.records += 1
+
+    def _changes_answer(self, key: str, value: object, *, is_mark: bool, is_learned: bool) -> bool:
+        if is_mark:
+            return is_learned
+        return key in self._read or key == REFUSAL or adds_content(key, value)
+
+    def problems(self, records: int) -> Iterator[UnreadKey]:
+        """The problem of each key, at the first of its records."""
+        for name, finding in self._findings.items():
+            if name in self._measures:
+                continue
+            if finding.turn or finding.is_mark:
+                code, message = "E410", self._message(finding, records)
+            else:
+                code = "W409"
+                message = (
+                    f"filled in {finding.records} of {records:,} records: {meaning(name)}, and the entry "
+                    "does not name it: LLaMA-Factory leaves it out"
+                )
+            yield UnreadKey(code, finding.place, finding.row, name, message, self._fix(finding))
+
+    def _message(self, finding: _Finding, records: int) -> str:
+        content, effect = meaning(finding.key), "LLaMA-Factory leaves it out"
+        if finding.is_mark:
+            content, effect = NOT_LEARNED, "LLaMA-Factory learns the whole answer"
+        elif finding.key in self._read:
+            content = "a text next to tool_calls"
+        elif finding.key == REFUSAL:
+            content = "a refusal"
+        return (
+            f"{finding.turn or 'the record'} has {show_value(finding.value)}: {content}, in "
+            f"{finding.records} of {records:,} records; {effect}"
+        )
+
+    def _fix(self, finding: _Finding) -> str:
+        """The edit of the file, or the command that reads such turns."""
+        init = f"`tuneyard data init {shlex.quote(str(self.path))}`"
+        if finding.is_mark:
+            return f"take these answers out of the file, or compile it: {init}"
+        content = meaning(finding.key)
+        if content == REASONING:
+            return f"write it into the text as <think>…</think>, or compile the file: {init}"
+        if not finding.turn:
+            part = PART_OF_MEANING.get(content, "")
+            if part:
+                return f'add "{part}": "{finding.key}" to the entry\'s `columns`, or take it out of the file'
+            return f"take it out of the file, or compile the file, which makes pairs of it: {init}"
+        if content in MEDIA:
+            return (
+                f'name the files in a column of the record, add "{content}": "<column>" to the entry\'s '
+                f"`columns`, and write one {PLACEHOLDERS[content]} for each into the text"
+            )
+        return f"compile the file, which writes it as a turn or refuses it: {init}"
+
+    def _turns(self, record: Record) -> Iterator[tuple[str, int, Fields, bool]]:
+        """Yield column, number (0 for a single turn), turn, and whether its answer is learned."""
+        columns = self.format.columns
+        column = columns.get("messages", "")
+        messages = record.get(column)
+        turns = messages if isinstance(messages, list) else []
+        learned = self._learned(record, turns)
+        for number, turn in enumerate(turns, 1):
+            if isinstance(turn, dict):
+                if self._reads_calls(turn):
+                    self.has_calls = True
+                yield column, number, turn, number in learned
+        if not self.format.ranking:
+            return
+        for part in PAIR:
+            turn = record.get(columns.get(part, ""))
+            if isinstance(turn, dict):
+                yield columns[part], 0, turn, True
+
+    def _learned(self, record: Record, turns: list[object]) -> list[int]:
+        """Numbers of the turns that are learned as answers (data/processor/)."""
+        if self.format.ranking:
+            return []
+        role_key = self.format.tags.get("role_tag", "")
+        answers = []
+        for number, turn in enumerate(turns, 1):
+            if isinstance(turn, dict) and turn.get(role_key) in self._answer_roles:
+                answers.append(number)
+        is_marked = isinstance(record.get(self.format.columns.get(MARK, "")), bool)
+        if self.mask_history or is_marked:
+            return answers[-1:]
+        return answers
+
+    def _reads_calls(self, turn: Fields) -> bool:
+        """True if LLaMA-Factory writes a turn's `tool_calls` in place of its text."""
+        role = turn.get(self.format.tags.get("role_tag", ""))
+        is_answer = role in self._answer_roles
+        return self.format.formatting == OPENAI and is_answer and bool(turn.get(CALLS))
+
+    def _unread_keys(self, turn: Fields) -> Iterator[str]:
+        """Yield the keys with a value that LLaMA-Factory does not read."""
+        read = self._read
+        if self._reads_calls(turn):
+            read = {self.format.tags.get("role_tag", ""), CALLS}
+        for key, value in turn.items():
+            is_blank_text = isinstance(value, str) and not value.strip()
+            if key not in read and not is_blank_text and (filled([value]) or masks(key, value)):
+                yield key
