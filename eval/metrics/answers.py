@@ -5,6 +5,7 @@ are no `no`. The substring parser takes the first label that occurs anywhere; re
 """
 
 import re
+import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
@@ -22,6 +23,7 @@ THOUGHT_WORDS = (
     ("<|channel|>analysis<|message|>", "<|channel|>final<|message|>"),
 )
 """Begin and end of a thought: those of LLaMA-Factory's templates (`thought_words`), and Mistral's."""
+WHOLE_NUMBER = re.compile(r"[+-]?\d+\.0")
 HAN = re.compile(r"[㐀-鿿]")
 ZH_LEAD = "|".join(
     f"(?<={lead})"
@@ -56,6 +58,23 @@ def cut_thought(text: str) -> str:
     'Yes'
     """
     return THOUGHT.sub("", text).strip()
+
+
+def answer_key(answer: str) -> str:
+    """A text that equal answers of a log share: NFC, trimmed, case-folded, without one final dot.
+
+    An integer equals itself with `.0`; other numbers are texts: 1.10 is not 1.1.
+
+    >>> answer_key(" Yes."), answer_key("3.0"), answer_key("1.10")
+    ('yes', '3', '1.10')
+    """
+    folded = unicodedata.normalize("NFC", answer).strip().casefold()
+    key = unicodedata.normalize("NFC", folded)
+    if len(key) > 1 and key[-1] in ".。":
+        key = key[:-1].rstrip()
+    if WHOLE_NUMBER.fullmatch(key):
+        key = key.removesuffix(".0")
+    return key
 
 
 def parse_word(text: str, labels: Sequence[str]) -> str:

@@ -16,8 +16,9 @@ from tuneyard.core.language.messages import say
 from tuneyard.core.language.translation import tr
 from tuneyard.core.training.metrics import ACCURACY
 from tuneyard.core.weights.adapter_files import CONFIG
+from tuneyard.eval.metrics.answers import answer_key
 from tuneyard.eval.metrics.labels import label_logs
-from tuneyard.eval.read.logs import by_model_and_dataset, log_readers, logs_in, read_log
+from tuneyard.eval.read.logs import by_model_and_dataset, log_readers, logs_in, named_records, read_log
 from tuneyard.eval.read.logs.defect import DETAILED
 from tuneyard.eval.read.results import BASE, COMPARED, PREDICTIONS, REPEATS, RESULTS, RUN, read_run
 from tuneyard.eval.read.scored_run import (
@@ -26,6 +27,7 @@ from tuneyard.eval.read.scored_run import (
     Record,
     Row,
     RunsByDataset,
+    RunsByModel,
     ScoredRun,
     assemble,
     confidence_of,
@@ -110,7 +112,7 @@ def read_scored_runs(
     if chosen:
         lucky = "{places}: a sweep chose on these rows, so its best is partly lucky; compare its held-out/"
         warnings.append(tr(lucky, places=", ".join(chosen)))
-    return _distinct(runs), warnings
+    return _distinct(runs, metric), warnings
 
 
 def _read_measured(log: Path, metric: str) -> list[ScoredRun]:
@@ -120,7 +122,7 @@ def _read_measured(log: Path, metric: str) -> list[ScoredRun]:
             f"{log}: --metric reads fields of our own runs and of JSON Lines, not of this file"
         )
     runs = []
-    for (model, dataset), records in by_model_and_dataset(log, placed_lines(log)).items():
+    for (model, dataset), records in by_model_and_dataset(log, named_records(log)).items():
         runs.append(assemble(model, dataset, log, _measured_rows(log, records, metric), {}))
     return runs
 
@@ -190,16 +192,17 @@ def _named(runs: list[ScoredRun], source: ScoredRunSource) -> list[ScoredRun]:
     return named
 
 
-def _distinct(runs: Sequence[tuple[ScoredRunSource, ScoredRun]]) -> RunsByDataset:
+def _distinct(runs: Sequence[tuple[ScoredRunSource, ScoredRun]], metric: str) -> RunsByDataset:
     """Keep each model and dataset once.
 
-    Drop a second run with the same answers. Rename models whose runs differ to SOURCE/model.
+    Drop a second run with the same answers and the same values of the metric. Rename models whose runs
+    differ to SOURCE/model.
     """
     kept: list[tuple[ScoredRunSource, ScoredRun]] = []
     shared: set[str] = set()
     for source, run in runs:
         twins = [twin for _, twin in kept if (twin.model, twin.dataset) == (run.model, run.dataset)]
-        if any((twin.rows, twin.predicted) == (run.rows, run.predicted) for twin in twins):
+        if any(_equal(twin, run, metric) for twin in twins):
             continue
         kept.append((source, run))
         if twins:
@@ -216,7 +219,36 @@ def _distinct(runs: Sequence[tuple[ScoredRunSource, ScoredRun]]) -> RunsByDatase
                 f"{other.source} and {renamed.source} are both {renamed.model} on {renamed.dataset}; "
                 f"name them: first={other.source} second={renamed.source}"
             )
-    return distinct
+    return {dataset: _spelled_alike(by_model) for dataset, by_model in distinct.items()}
+
+
+def _spelled_alike(runs: RunsByModel) -> RunsByModel:
+    """The runs of a dataset; expected answers of logs that are equal are spelled alike in all of them."""
+    spellings: dict[str, str] = {}
+    for run in runs.values():
+        if _is_ours(run):
+            spellings.update((answer_key(gold), gold) for gold in run.gold)
+    alike = {}
+    for model, run in runs.items():
+        if _is_ours(run):
+            alike[model] = run
+            continue
+        spelled = {gold: spellings.setdefault(answer_key(gold), gold) for gold in set(run.gold)}
+        gold = [spelled[answer] for answer in run.gold]
+        predicted = [spelled.get(answer, answer) for answer in run.predicted]
+        alike[model] = replace(run, gold=gold, predicted=predicted)
+    return alike
+
+
+def _is_ours(run: ScoredRun) -> bool:
+    return "model" in run.facts
+
+
+def _equal(run: ScoredRun, other: ScoredRun, metric: str) -> bool:
+    """True if two runs have the same rows with the same answers and values of the metric."""
+    if (run.rows, run.predicted) != (other.rows, other.predicted):
+        return False
+    return run.column(metric) == other.column(metric)
 
 
 def read_scored_run(place: Path, metric: str = ACCURACY.name) -> ScoredRun:

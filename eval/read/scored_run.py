@@ -3,6 +3,7 @@
 The values of its rows are those of built-in metrics, of plug-ins, and of any field with numbers.
 """
 
+import json
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -183,6 +184,7 @@ def text_field(record: Mapping[str, object], name: str, where: object) -> str:
 def optional_text(record: Mapping[str, object], name: str) -> str | None:
     """A field as text (a number as its digits), None if it is missing or null.
 
+    A list or an object is JSON text with sorted keys, so that equal ones are equal texts.
     1.0 is the text of 1: a table writes whole numbers as floats once a row of their column is empty.
     """
     value = record.get(name)
@@ -190,6 +192,8 @@ def optional_text(record: Mapping[str, object], name: str) -> str | None:
         return str(int(value))
     if value is None:
         return None
+    if isinstance(value, list | dict):
+        return json.dumps(value, ensure_ascii=False, sort_keys=True, default=str)
     return str(value)
 
 

@@ -2,9 +2,10 @@
 
 A reader is one function with `@log_reader` that gets a path and yields a `Record` for each scored example:
 `id`, `gold` and `prediction`. Thoughts are cut out of both answers here, for all formats. Optional are
-`correct` (by default both answers are equal), `model`, `dataset`, `cluster`, `type`, `subtype`, `confidence`,
-`question` and `output` (for people to read on the page, by default the prediction with its thought), `place`
-(file and line), `fingerprint`, equal for the same example, and any field for `eval compare --by`.
+`correct` (by default both answers have one `answer_key`), `model`, `dataset`, `cluster`, `type`, `subtype`,
+`confidence`, `question` and `output` (for people to read on the page, by default the prediction with its
+thought), `place` (file and line), `fingerprint`, equal for the same example, and any field for
+`eval compare --by`.
 It names the suffixes that it reads, and the fields by which it recognises the format in the first record.
 `eval compare`, the page and `eval.read.find` know formats from here alone (docs/extending.md).
 """
@@ -14,7 +15,7 @@ import functools
 import hashlib
 import math
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -22,9 +23,9 @@ from typing import Literal
 from tuneyard.core.errors import ContentError, show_value, unexpected
 from tuneyard.core.files import read_json
 from tuneyard.core.installation.plugins import Plugin, guarded, registry
-from tuneyard.eval.metrics.answers import cut_thought
+from tuneyard.eval.metrics.answers import answer_key, cut_thought
 from tuneyard.eval.read.scored_run import Record, Row, ScoredRun, assemble, optional_text
-from tuneyard.eval.read.tables import TABLES
+from tuneyard.eval.read.tables import TABLES, placed_lines
 
 GROUP: Literal["tuneyard.logs"] = "tuneyard.logs"
 FIELDS = ("id", "gold", "prediction")
@@ -34,13 +35,15 @@ DATE = re.compile(r"_\d{4}-\d\d-\d\dT\d\d-\d\d-\d\d(\.\d+)?$")
 
 
 Rows = Callable[[Path], Iterator[Record]]
+Names = Callable[[Path, Record], Record]
 
 
 @dataclass(frozen=True, slots=True)
 class LogReader:
     """A format: `about` names it for people, `fields` are the sets of fields of which one must be there.
 
-    `files` are the names under which its tool writes logs into folders, as glob patterns.
+    `files` are the names under which its tool writes logs into folders, as glob patterns. `names` returns
+    the model and the dataset of a record by its file: rows that need no answers are read without `function`.
     """
 
     name: str
@@ -49,6 +52,7 @@ class LogReader:
     fields: tuple[tuple[str, ...], ...]
     function: Rows
     files: tuple[str, ...] = ()
+    names: Names | None = None
     plugin: Plugin | None = None
 
     def recognised(self, path: Path, fields: Iterable[str]) -> int:
@@ -74,10 +78,15 @@ class LogReader:
 
 
 def log_reader(
-    name: str, about: str, *suffixes: str, fields: tuple[tuple[str, ...], ...], files: tuple[str, ...] = ()
+    name: str,
+    about: str,
+    *suffixes: str,
+    fields: tuple[tuple[str, ...], ...],
+    files: tuple[str, ...] = (),
+    names: Names | None = None,
 ) -> Callable[[Rows], LogReader]:
     """Declare a function as the reader of a format; for the arguments see `LogReader`."""
-    return lambda function: LogReader(name, about, suffixes, fields, function, files)
+    return lambda function: LogReader(name, about, suffixes, fields, function, files, names)
 
 
 @functools.cache
@@ -95,7 +104,7 @@ def read_log(path: Path) -> list[ScoredRun]:
     records_of = by_model_and_dataset(path, reader.records(path))
     runs = []
     for (model, dataset), records in records_of.items():
-        rows = [row_of(record, str(path)) for record in records]
+        rows = with_one_spelling([row_of(record, str(path)) for record in records])
         facts: dict[str, object] = {}
         if all(record.get("fingerprint") for record in records):
             lines = sorted(f"{row.id} {row.record['fingerprint']}" for row in rows)
@@ -130,11 +139,29 @@ def row_of(record: Record, where: str) -> Row:
         raise ContentError(f"{place}: expected {', '.join(FIELDS)} in every row, found {fields or 'none'}")
     output = prediction or ""
     gold, prediction = cut_thought(gold), cut_thought(output)
-    correct = record.get("correct", gold == prediction)
+    correct = record.get("correct", answer_key(gold) == answer_key(prediction))
     if not isinstance(correct, bool):
         raise unexpected(place, "correct", correct, "true or false")
     kept = {"output": output, **record, "place": place}
     return Row(row_id, gold, prediction, correct, _confidence(record, place), kept)
+
+
+def with_one_spelling(rows: Sequence[Row]) -> list[Row]:
+    """The rows with equal answers spelled as the first expected one of them: `Yes.` as `yes`.
+
+    A prediction that its tool has judged stays as it is.
+    """
+    spellings: dict[str, str] = {}
+    for row in rows:
+        spellings.setdefault(answer_key(row.gold), row.gold)
+    respelled = []
+    for row in rows:
+        prediction = row.prediction
+        if "correct" not in row.record:
+            prediction = spellings.get(answer_key(prediction), prediction)
+        gold = spellings[answer_key(row.gold)]
+        respelled.append(row._replace(gold=gold, prediction=prediction))
+    return respelled
 
 
 def _confidence(record: Record, place: str) -> float | None:
@@ -152,13 +179,30 @@ def _confidence(record: Record, place: str) -> float | None:
     return number
 
 
+def named_records(path: Path) -> Iterator[Record]:
+    """The lines of a log with the model and the dataset that its format names, of any format."""
+    reader = _recognised(path, _first_fields(path))
+    for record in placed_lines(path):
+        if reader is not None and reader.names is not None:
+            yield {**record, **reader.names(path, record)}
+        else:
+            yield record
+
+
 def reader_of(path: Path) -> LogReader:
     """Find the reader that recognises a file by the most fields of its first record."""
     fields = _first_fields(path)
+    reader = _recognised(path, fields)
+    if reader is None:
+        raise _unknown(path, f"the fields {', '.join(fields[:8]) or 'none'}")
+    return reader
+
+
+def _recognised(path: Path, fields: Sequence[str]) -> LogReader | None:
     best = max(log_readers().values(), key=lambda reader: reader.recognised(path, fields))
-    if best.recognised(path, fields):
-        return best
-    raise _unknown(path, f"the fields {', '.join(fields[:8]) or 'none'}")
+    if not best.recognised(path, fields):
+        return None
+    return best
 
 
 def _unknown(path: Path, content: str) -> ContentError:

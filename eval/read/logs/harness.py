@@ -15,8 +15,23 @@ HARNESS = ("doc_id", "target", "filtered_resps")
 JUDGED_BY = ("acc", "exact_match")
 
 
+def names(path: Path, record: Record) -> Record:
+    """The model is the folder, the dataset is the task; a filter of several has a dataset of its own."""
+    task = DATE.sub("", path.stem).removeprefix("samples_")
+    applied = optional_text(record, "filter") or "none"
+    return {
+        "model": path.absolute().parent.name,
+        "dataset": task if applied == "none" else f"{task},{applied}",
+    }
+
+
 @log_reader(
-    "harness", "lm-evaluation-harness's samples", ".jsonl", fields=(HARNESS,), files=("samples_*.jsonl",)
+    "harness",
+    "lm-evaluation-harness's samples",
+    ".jsonl",
+    fields=(HARNESS,),
+    files=("samples_*.jsonl",),
+    names=names,
 )
 def harness(path: Path) -> Iterator[Record]:
     """Read one task; the harness logs every row once for each filter, and each filter is a dataset."""
@@ -26,16 +41,13 @@ def harness(path: Path) -> Iterator[Record]:
         if missing:
             raise ContentError(f"{record['place']}: no {missing[0]}, as the rows before it have")
         by_filter[optional_text(record, "filter") or "none"].append(record)
-    task = DATE.sub("", path.stem).removeprefix("samples_")
-    for name, records in by_filter.items():
-        dataset = task if name == "none" else f"{task},{name}"
+    for records in by_filter.values():
         metric = _metric(records)
         fixed = len({tuple(_choices(record)) for record in records}) == 1
         for record in records:
             doc_hash = record.get("doc_hash")
             yield {
-                "model": path.parent.name,
-                "dataset": dataset,
+                **names(path, record),
                 "question": next((str(pair.get("arg_0", "")) for pair in _arguments(record)), ""),
                 "place": record["place"],
                 "fingerprint": doc_hash and f"doc_hash {doc_hash}",
@@ -44,12 +56,22 @@ def harness(path: Path) -> Iterator[Record]:
 
 
 def _arguments(record: Mapping[str, object]) -> list[Mapping[str, object]]:
-    """What the model was given: the prompt (`arg_0`) with each choice (`arg_1`)."""
+    """The prompt (`arg_0`) with each choice (`arg_1`). Older versions log lists without these keys."""
     arguments = record.get("arguments")
-    if not isinstance(arguments, dict):
+    values: list[object] = []
+    if isinstance(arguments, dict):
+        values = list(arguments.values())
+    elif isinstance(arguments, list):
+        values = arguments
+    pairs: list[Mapping[str, object]] = []
+    for value in values:
+        if isinstance(value, list):
+            pairs.append({f"arg_{place}": argument for place, argument in enumerate(value)})
+        elif isinstance(value, dict):
+            pairs.append(value)
+    if len(pairs) < len(values):
         return []
-    pairs = list(arguments.values())
-    return pairs if all(isinstance(pair, dict) for pair in pairs) else []
+    return pairs
 
 
 def _metric(records: Sequence[Record]) -> str:
@@ -69,11 +91,13 @@ def _metric(records: Sequence[Record]) -> str:
 
 def _sample(record: Record, metric: str, fixed: bool) -> Record:
     """Convert a row of the harness. Labels are the texts of `fixed` choices, otherwise their places."""
-    responses, choices, target = record["filtered_resps"], _choices(record), str(record["target"])
+    responses, choices = record["filtered_resps"], _choices(record)
+    target = optional_text(record, "target") or ""
     where = record["place"]
     if not isinstance(responses, list) or len(responses) < max(1, len(choices)):
         raise unexpected(where, "filtered_resps", responses, "an answer or more")
-    gold, predicted, sure = target, str(_first(responses)), None
+    gold, sure = target, None
+    predicted = optional_text({"response": _first(responses)}, "response") or ""
     if choices:
         scores = [_score(where, response) for response in responses[: len(choices)]]
         names = choices if fixed else [str(place) for place in range(len(choices))]

@@ -1,7 +1,7 @@
 """LLaMA-Factory's generated_predictions.jsonl, of a recipe with do_predict and predict_with_generate.
 
 Its lines have `prompt`, `predict` and `label` and no id: examples are paired by their line, which is the
-order of the dataset. An answer is correct that equals the label, without thoughts and blanks at both ends.
+order of the dataset. An answer is correct that equals the label by `answer_key`, without thoughts.
 """
 
 from collections.abc import Iterator
@@ -14,16 +14,24 @@ from tuneyard.eval.read.scored_run import Record, text_field
 NAME = "generated_predictions.jsonl"
 
 
+def names(path: Path, _: Record) -> Record:
+    """The model is called as the output_dir."""
+    model = path.stem
+    if path.name == NAME:
+        model = path.absolute().parent.name
+    return {"model": model}
+
+
 @log_reader(
     "llamafactory",
     "LLaMA-Factory's generated_predictions",
     ".jsonl",
     fields=(("predict", "label"),),
     files=(NAME,),
+    names=names,
 )
 def generated_predictions(path: Path) -> Iterator[Record]:
-    """Read the predictions of one run; its model is called as the output_dir."""
-    model = path.absolute().parent.name if path.name == NAME else path.stem
+    """Read the predictions of one run."""
     for number, record in json_lines(path):
         place = f"{path}:{number}"
         predicted, gold = (text_field(record, name, place) for name in ("predict", "label"))
@@ -32,7 +40,7 @@ def generated_predictions(path: Path) -> Iterator[Record]:
             "gold": gold,
             "prediction": predicted,
             "output": predicted,
-            "model": model,
+            **names(path, record),
             "question": record.get("prompt"),
             "place": place,
         }

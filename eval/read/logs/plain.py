@@ -1,7 +1,7 @@
 """Tables with `id`, `gold` and `prediction` for each example: JSON Lines, CSV and Parquet.
 
 Optional columns: `cluster` (or `group`), `type`, `subtype`, and `question` for the page. An answer is correct
-that equals `gold`, without thoughts and blanks at both ends.
+that equals `gold` by `answer_key`, without thoughts.
 """
 
 from collections.abc import Iterator

@@ -97,7 +97,7 @@ def test_few_groups_are_warned_of(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("wrong", "facts"), [(11, "s; 11 of 20 answers"), (10, "")])
 def test_answers_of_another_tool_that_are_no_labels_are_warned_of(tmp_path, wrong, facts):
-    lines = [f"{row},{gold},{gold}{'.' * (row < wrong)}" for row, gold in enumerate(GOLD)]
+    lines = [f"{row},{gold},{gold}{'!' * (row < wrong)}" for row, gold in enumerate(GOLD)]
     (tmp_path / "s.csv").write_text("\n".join(["id,gold,prediction", *lines]), encoding="utf-8")
     (run,) = read_log(tmp_path / "s.csv")
     warnings = answer_warnings(run)

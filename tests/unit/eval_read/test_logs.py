@@ -14,7 +14,8 @@ from tests.json_files import write_lines
 from tests.messages import printed, raises
 from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.eval.compare import cli
-from tuneyard.eval.judge.ask import answer_warnings, check_rows
+from tuneyard.eval.judge.ask import answer_warnings, check_rows, compare_runs
+from tuneyard.eval.read.find import parse_source, read_scored_runs
 from tuneyard.eval.read.logs import read_log
 from tuneyard.eval.read.logs.harness import HARNESS as HARNESS_FIELDS
 from tuneyard.eval.read.logs.plain import FIELDS as PLAIN
@@ -84,6 +85,137 @@ def test_choices_that_differ_by_row_are_told_by_their_place(tmp_path: Path) -> N
     )
     (run,) = read_log(path)
     assert (run.gold, run.predicted) == (["0", "1"], ["0", "1"])
+
+
+@pytest.mark.parametrize("as_lists", [True, False])
+def test_arguments_of_old_versions_are_lists(tmp_path: Path, as_lists: bool) -> None:
+    """Older versions log [prompt, choice]: 9 rows, 3 labels, `no` is always chosen."""
+    labels = ["yes", "maybe", "no"]
+    rows = []
+    for row in range(9):
+        arguments: object = [["q", f" {label}"] for label in labels]
+        if not as_lists:
+            arguments = {
+                f"gen_args_{n}": {"arg_0": "q", "arg_1": f" {text}"} for n, text in enumerate(labels)
+            }
+        scores = [["-2.5", "False"], ["-3.0", "False"], ["-0.5", "True"]]
+        right = float(row % 3 == 2)
+        rows.append(
+            harness(row, target=str(row % 3), arguments=arguments, filtered_resps=scores, acc=right)
+            | {"metrics": ["acc"]}
+        )
+    (run,) = read_log(write(tmp_path / "samples_t.jsonl", *rows))
+    assert run.gold == labels * 3
+    assert run.predicted == ["no"] * 9
+    assert sum(run.correct) == 3
+    assert run.confidence is not None
+
+
+def test_lists_of_arguments_give_the_f1_of_scikit_learn(tmp_path: Path) -> None:
+    from sklearn.metrics import f1_score
+
+    target, chosen = [0, 1, 2, 0, 1, 2], [0, 1, 1, 2, 1, 0]
+    for model, choice in (("base", [0, 0, 0, 0, 0, 0]), ("tuned", chosen)):
+        rows = []
+        for row, (expected, place) in enumerate(zip(target, choice, strict=True)):
+            scores = [["-9.0", "False"]] * 3
+            scores[place] = ["-0.1", "True"]
+            row_of = harness(row, target=expected, filtered_resps=scores, acc=float(expected == place))
+            rows.append(row_of | {"arguments": [["q", " a"], ["q", " b"], ["q", " c"]], "metrics": ["acc"]})
+        (tmp_path / model).mkdir()
+        write(tmp_path / model / "samples_t_2026-01-01T10-00-00.1.jsonl", *rows)
+    compared = compare_runs(read_scored_runs([parse_source(str(tmp_path))])[0])
+    macro_f1 = compared.comparison.sections[0].figures["tuned"].macro_f1
+    assert macro_f1 is not None
+    assert macro_f1[0] == pytest.approx(f1_score(target, chosen, average="macro"))
+
+
+def test_a_metric_of_logs_of_one_name_keeps_both_models(tmp_path: Path) -> None:
+    for model, value in (("base", 0.25), ("tuned", 0.75)):
+        (tmp_path / model).mkdir()
+        for task in ("s", "t"):
+            rows = [harness(row, f1=value, metrics=["f1"]) for row in range(3)]
+            write(tmp_path / model / f"samples_{task}_2026-01-01T10-00-00.1.jsonl", *rows)
+    runs, _ = read_scored_runs([parse_source(str(tmp_path))], "f1")
+    assert {dataset: list(by_model) for dataset, by_model in runs.items()} == {
+        "s": ["base", "tuned"], "t": ["base", "tuned"],
+    }  # fmt: skip
+    assert runs["t"]["tuned"].column("f1") == [0.75] * 3
+
+
+def test_a_metric_of_a_harness_log_with_two_filters_is_two_datasets(tmp_path: Path) -> None:
+    rows = [harness(row, f1=0.5, filter=name) for row in range(2) for name in ("strict", "loose")]
+    path = write(tmp_path / "samples_t.jsonl", *rows)
+    runs, _ = read_scored_runs([parse_source(str(path))], "f1")
+    assert list(runs) == ["t,strict", "t,loose"]
+
+
+def test_other_files_of_one_name_with_other_values_are_not_dropped(tmp_path: Path) -> None:
+    paths = []
+    for folder, value in (("a", 1.0), ("b", 2.0)):
+        (tmp_path / folder).mkdir()
+        paths.append(write(tmp_path / folder / "rows.jsonl", {"id": 1, "loss": value}))
+    with raises(RequestError, "first=", "second="):
+        read_scored_runs([parse_source(str(path)) for path in paths], "loss")
+    runs, _ = read_scored_runs([parse_source(f"m{n}={path}") for n, path in enumerate(paths)], "loss")
+    assert list(runs["rows"]) == ["m0", "m1"]
+
+
+@pytest.mark.parametrize(
+    ("gold", "prediction", "correct"),
+    [
+        (True, "true", True),
+        ("true", True, True),
+        (False, "False.", True),
+        (1, "1.0", True),
+        ("1.0", 1, True),
+        ("-2", "-2.0", True),
+        ("1.1", "1.10", False),
+        ("1.5", "1.50", False),
+        ("10", "1.0", False),
+        ("yes", "Yes.", True),
+        ("是", " 是。", True),
+        ("yes", "yes!", False),
+        ("yes", "yes..", False),
+        ("caf\u00e9", "cafe\u0301", True),
+        ("STRASSE", "straße", True),
+        (".", "", False),
+        (["a", "b"], ["a", "b"], True),
+        (["a", "b"], '["a", "b"]', True),
+        (["a", "b"], ["b", "a"], False),
+        ({"b": 1, "a": [True, None]}, {"a": [True, None], "b": 1}, True),
+        ({"a": 1}, {"a": 2}, False),
+    ],
+)
+def test_one_rule_says_which_answers_are_equal(
+    tmp_path: Path, gold: object, prediction: object, correct: bool
+) -> None:
+    rows = [{"id": 1, "gold": gold, "prediction": prediction}, {"id": 2, "gold": "z", "prediction": "z"}]
+    (run,) = read_log(write(tmp_path / "x.jsonl", *rows))
+    assert run.correct == [correct, True]
+    assert (run.gold[0] == run.predicted[0]) == correct  # macro-F1 is that of the spelling
+
+
+def test_lists_and_objects_are_json_text(tmp_path: Path) -> None:
+    row = {"id": 1, "gold": [{"text": "网络"}, True, None], "prediction": {"b": "x", "a": 1}}
+    (run,) = read_log(write(tmp_path / "x.jsonl", row))
+    assert run.gold == ['[{"text": "网络"}, true, null]']
+    assert run.predicted == ['{"a": 1, "b": "x"}']
+    harnesses = harness(0, target=["a", "b"], filtered_resps=[{"x": True}])
+    (run,) = read_log(write(tmp_path / "samples_t.jsonl", harnesses))
+    assert (run.gold, run.predicted) == (['["a", "b"]'], ['{"x": true}'])
+
+
+def test_equal_expected_answers_of_two_logs_are_spelled_alike(tmp_path: Path) -> None:
+    first = write(tmp_path / "a.jsonl", *({"id": n, "gold": n < 2, "prediction": "true"} for n in range(4)))
+    second = write(
+        tmp_path / "b.jsonl",
+        *({"id": n, "gold": ["true", "false."][n >= 2], "prediction": "False"} for n in range(4)),
+    )
+    runs, _ = read_runs(first, second)
+    assert check_rows(runs) == []
+    assert runs[0].gold == runs[1].gold == ["True", "True", "False", "False"]
+    assert runs[1].predicted == ["False"] * 4
 
 
 def test_the_harness_decides_what_is_right(tmp_path: Path) -> None:
