@@ -23,6 +23,7 @@ from tuneyard.compiler.read.inputs import (
     not_read,
     notes_on_splits,
     refuse_changed,
+    spec_for,
     texts_by_line,
     with_rivals,
 )
@@ -33,7 +34,7 @@ from tuneyard.compiler.spec.model import PART, UNLABELLED, Spec
 from tuneyard.compiler.two_passes import write_arranged
 from tuneyard.compiler.write.entries import entries_of
 from tuneyard.core.datasets.compiled import Manifest, write_manifest
-from tuneyard.core.errors import Problem
+from tuneyard.core.errors import Problem, RequestError
 from tuneyard.core.execution import Executor
 from tuneyard.core.execution.options import default_workers, executor_of
 from tuneyard.core.files import sha256, staging
@@ -84,7 +85,7 @@ def compile_spec(spec: Spec, request: CompileRequest) -> CompileReport:
     other compiles into the same folder go on meanwhile.
     """
     started = time.perf_counter()
-    inputs = find_inputs(spec, request.sources)
+    spec, inputs = _sources(spec, request)
     registry = Registry(request.out)
     registry.check(spec, inputs, force=request.force)
     stamps = [item.stamp() for item in inputs]
@@ -106,10 +107,26 @@ def compile_spec(spec: Spec, request: CompileRequest) -> CompileReport:
 def check_spec(spec: Spec, request: CompileRequest) -> CompileReport:
     """Find every problem that a compile would find: each record is rendered and counted, and none written."""
     started = time.perf_counter()
-    report = _compiled(spec, request, find_inputs(spec, request.sources), None)
+    spec, inputs = _sources(spec, request)
+    report = _compiled(spec, request, inputs, None)
     report.datasets = {}
     report.seconds = time.perf_counter() - started
     return report
+
+
+def _sources(spec: Spec, request: CompileRequest) -> tuple[Spec, list[Input]]:
+    """The files to read, and the spec with which they are read. `RequestError` for a share without effect."""
+    inputs = find_inputs(spec, request.sources)
+    spec = spec_for(spec, inputs)
+    shares = request.over.get("split")
+    if spec.split and spec.split.is_given and isinstance(shares, dict):
+        option = " ".join(f"--split {split}={share:g}" for split, share in shares.items())
+        item = next(item for item in inputs if item.split != PART)
+        raise RequestError(
+            f"{option} has no effect: {item.display_path} has the rows of {item.split}, so that none are "
+            f"drawn; leave {option} out, or give only the files to draw from, as --source {PART}=PATH"
+        )
+    return spec, inputs
 
 
 def _report_if_up_to_date(
@@ -224,7 +241,8 @@ def _complete(run: Run) -> None:
     if not report.failed:
         report.fit = warn_of_duplicates(run.fingerprints, spec.group, problems, near=spec.near)
         _warn_of_labels(spec, report.fit, problems)
-        if spec.split and not spec.split.group and problems.counts["W202"]:
+        is_drawn = spec.split and not spec.split.is_given
+        if is_drawn and not spec.split.group and problems.counts["W202"]:
             problems.notes.append(f"{spec.name}: equal rows were drawn into one split (W202 counts them)")
         totals = dict.fromkeys([output.file for output in spec.outputs], 0)
         for _, output, file in run.written:

@@ -32,11 +32,15 @@ LEAKED = 255  # in place of a split's number: the row is in none
 
 @dataclass
 class FirstPass:
-    """The rows of the first pass: their files and fingerprints, and the numbers of those to write."""
+    """The rows of the first pass: their files and fingerprints, and the numbers of those to write.
+
+    `order_of_part` has these numbers for each part.
+    """
 
     files: list[RecordFile]
     fingerprints: Fingerprints
     order: Order
+    order_of_part: dict[str, Order]
 
 
 def write_arranged(run: Run, executor: Executor | None) -> None:
@@ -53,15 +57,18 @@ def write_arranged(run: Run, executor: Executor | None) -> None:
         return
     if spec.split:
         whole = sources[PART]
-        orders = split_rows(spec.split, whole.fingerprints, whole.order, run.request.seed)
+        if spec.split.is_given:
+            orders = whole.order_of_part
+        else:
+            orders = split_rows(spec.split, whole.fingerprints, whole.order, run.request.seed)
         sources = dict.fromkeys(orders, whole)
-        if whole.order and not orders[PART]:
+        if whole.order and not orders[PART] and not spec.split.is_given:
             message = f"none of the {len(whole.order)} rows is drawn into {PART}, so it is not written"
             fix = (
                 "rows with the same prompt stay on one side: take `split` out of the spec, or add other rows"
             )
             run.report.problems.warn(Problem("W209", spec.name, message, "", fix))
-        if spec.split.stratify:
+        if spec.split.stratify and not spec.split.is_given:
             _warn_of_lone_classes(run, whole, spec.split.stratify, next(iter(spec.split.shares)))
         whole.fingerprints.forget("units", "stable", "classes")
     run.fingerprints = {split: sources[split].fingerprints.take(order) for split, order in orders.items()}
@@ -86,6 +93,7 @@ def _read_source(run: Run, name: str, parts: Sequence[str]) -> FirstPass:
         folder.mkdir(parents=True)
     fingerprints = Fingerprints()
     order = array(ROW_TYPE)
+    order_of_part: dict[str, Order] = {}
     mix = run.spec.mix
     rows_by_part = rows_of_parts(run.spec)
     with ExitStack() as stack:
@@ -99,11 +107,12 @@ def _read_source(run: Run, name: str, parts: Sequence[str]) -> FirstPass:
                     run, part, _without_duplicates(run, fingerprints, rows), rows_by_part.get(part)
                 )
             order.extend(rows)
+            order_of_part[part] = rows
     if mix and mix.shuffle is not None:
         random.Random(mix.shuffle).shuffle(order)
     elif len(order) == fingerprints.rows:
-        return FirstPass(files, fingerprints, range(fingerprints.rows))
-    return FirstPass(files, fingerprints, order)
+        return FirstPass(files, fingerprints, range(fingerprints.rows), order_of_part)
+    return FirstPass(files, fingerprints, order, order_of_part)
 
 
 def _without_duplicates(run: Run, fingerprints: Fingerprints, rows: Order) -> Order:

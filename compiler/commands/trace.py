@@ -12,7 +12,7 @@ from tuneyard.compiler.check.unused_columns import Unused
 from tuneyard.compiler.commands.dataset_reader import raw_text, single_records
 from tuneyard.compiler.problems import Problems
 from tuneyard.compiler.read import read
-from tuneyard.compiler.read.inputs import Input, find_inputs, with_rivals
+from tuneyard.compiler.read.inputs import Input, find_inputs, spec_for, with_rivals
 from tuneyard.compiler.request import Counts
 from tuneyard.compiler.rows import Batch
 from tuneyard.compiler.spec.model import Spec
@@ -86,7 +86,7 @@ def kept_rows(spec: Spec, sources: Sequence[str]) -> Iterator[KeptRow]:
     """
     problems = Problems()
     inputs = find_inputs(spec, sources)
-    spec = with_rivals(spec, inputs)
+    spec = with_rivals(spec_for(spec, inputs), inputs)
     for item in inputs:
         types: Types = {}
         late: dict[str, str] = {}
@@ -116,7 +116,9 @@ def _kept_rows_of(
 ) -> Iterator[KeptRow]:
     """Yield the kept rows of a file, read once. `types` and `late` are those of a `Checker`."""
     part = spec.of_part(item.split)
-    split = spec.splits[0] if spec.mix or spec.split else item.split
+    split = item.split
+    if spec.mix or (spec.split and not spec.split.is_given):
+        split = spec.splits[0]
     checker = Checker(part, item.display_path, problems, Unused(), types, late=late)
     for rows in read(item.path, item.display_path, part.source, problems, item.split, names=item.names):
         batch = checker.check(rows)

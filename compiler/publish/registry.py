@@ -74,7 +74,8 @@ class Registry:
             file = Path(str(entry["file_name"]))
             written += [file.name, row_index_file(file).name]
         self._refuse_foreign(target, written)
-        if not (force or spec.split or spec.mix):
+        draws = spec.split and not spec.split.is_given
+        if not (force or draws or spec.mix):
             self._refuse_lost_splits(spec, splits_with_source)
         if spec.source.held_out:
             entries = entries_of(spec, splits_with_source)

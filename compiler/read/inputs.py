@@ -18,6 +18,7 @@ from tuneyard.compiler.read.placement import (
     note_on_given_split,
     note_on_name,
     placements,
+    with_given_splits,
 )
 from tuneyard.compiler.read.remote import (
     CHANGED,
@@ -110,11 +111,13 @@ def find_inputs(spec: Spec, sources: Sequence[str]) -> list[Input]:
     """The files to read: those of `--source`, or of the spec, or of data/raw/NAME. `RequestError` if none.
 
     A mixture needs a source for each part. `--source` and the spec may each name some of them.
+    The splits are those of `spec_for` these files.
     """
     raw_folder = RAW / spec.name
+    with_splits = with_given_splits(spec)
     inputs = []
     for source in sources:
-        inputs += _inputs_of_option(spec, source)
+        inputs += _inputs_of_option(with_splits, source)
     if spec.mix or not inputs:
         filled_parts = {item.split for item in inputs}
         for part, paths in spec.source.files.items():
@@ -132,13 +135,20 @@ def find_inputs(spec: Spec, sources: Sequence[str]) -> list[Input]:
         for name, hub in hubs.items():
             inputs += _from_hub(spec, hub, {PART: name})
     elif not inputs and raw_folder.is_dir():
-        inputs = _by_name(spec, raw_folder)
+        inputs = _by_name(with_splits, raw_folder)
     elif not inputs and spec.source.hub:
         inputs = _from_hub(spec, spec.source.hub, names_of_splits(spec))
     if not inputs:
         fix = f"give one with --source PATH, or put its files into {raw_folder}/"
         raise RequestError(f"no source for {spec.name}: {fix}")
-    return sorted(inputs, key=lambda item: spec.parts.index(item.split))
+    return sorted(inputs, key=lambda item: with_splits.parts.index(item.split))
+
+
+def spec_for(spec: Spec, inputs: Sequence[Input]) -> Spec:
+    """The spec with which these files are read: files that hold rows out replace its draw."""
+    if spec.split and any(item.split != PART for item in inputs):
+        return with_given_splits(spec)
+    return spec
 
 
 def _paths_of_spec(spec: Spec, path: str) -> list[SourcePath]:
@@ -434,7 +444,13 @@ def notes_on_splits(spec: Spec, inputs: Sequence[Input]) -> list[str]:
         if len(paths) > 1:
             line += f" (and {len(paths) - 1} more like it)"
         notes.append(line)
-    if spec.source.held_out and all(item.split != PART for item in inputs):
+    splits_with_rows = {item.split for item in inputs}
+    if spec.split and spec.split.is_given and PART in splits_with_rows:
+        held_out = next(item for item in inputs if item.split != PART)
+        notes.append(
+            f"{held_out.display_path}: held-out rows, so that {spec.name} draws none from those to train on"
+        )
+    if spec.source.held_out and PART not in splits_with_rows:
         path = inputs[0].display_path
         notes.append(f"{path}: no source has rows of {PART}; to train on them give --source {PART}={path}")
     return notes

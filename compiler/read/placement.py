@@ -15,6 +15,7 @@ from tuneyard.compiler.read.sheets import sheet_names
 from tuneyard.compiler.read.split_names import (
     EVAL,
     SPLIT_WORDS,
+    TEST,
     split_of_folder,
     splits_named_in,
     stem_of_data,
@@ -59,9 +60,23 @@ def names_of_splits(spec: Spec, only_split: str = "") -> dict[str, str]:
         for name in names:
             split_by_name.setdefault(name, split)
     for split in spec.source.held_out:
-        for name in SPLIT_WORDS[split]:
+        for name in SPLIT_WORDS.get(_usual_split(split), ()):
             split_by_name.setdefault(name, split)
     return {name: split for name, split in split_by_name.items() if only_split in ("", split)}
+
+
+def with_given_splits(spec: Spec) -> Spec:
+    """A spec that draws rows to hold out, for a source that holds rows out itself: its files decide.
+
+    The splits are those of the draw, and the usual ones that none of these stands for.
+    """
+    if spec.split is None:
+        return spec
+    held_out = list(spec.split.shares)
+    usual_splits = {_usual_split(split) for split in held_out}
+    held_out += [split for split in (EVAL, TEST) if split not in usual_splits]
+    split = spec.split._replace(shares=dict.fromkeys(held_out, 0.0), is_given=True)
+    return spec._replace(split=split, source=spec.source._replace(held_out=tuple(held_out)))
 
 
 def placements(spec: Spec, file: SourceFile, *, has_folder: bool = True) -> list[Placement]:
@@ -190,6 +205,11 @@ def _placed(spec: Spec, file: SourceFile, display_path: str, names: Sequence[_Na
     return Placement(PART)
 
 
+def _usual_split(name: str) -> str:
+    """The usual split that the name of a spec's split stands for, "" if none: `dev` is eval."""
+    return next(iter(splits_named_in(name)), "")
+
+
 def _as_word(name: str) -> str:
     """A regular expression for a name as a whole word, in lower case."""
     return rf"(?<![^\W\d_]){re.escape(name.lower())}(?![^\W\d_])"
@@ -224,8 +244,9 @@ def _placed_as(spec: Spec, file: SourceFile, display_path: str, usual: str) -> P
     if usual == PART and not spec.source.splits:
         return Placement(PART)
     for split in (usual, EVAL):
-        if split in spec.parts and (split == usual or usual != PART):
-            return Placement(split, (), f"{NAMED_LIKE} {usual}, read as {split}")
+        for part in spec.parts:
+            if split in (part, _usual_split(part)) and (split == usual or usual != PART):
+                return Placement(part, (), f"{NAMED_LIKE} {usual}, read as {part}")
     first = spec.parts[0]
     folder = shlex.quote(str(file).rpartition("/")[0] or ".")
     splits = f"(splits: {', '.join(spec.parts)})"

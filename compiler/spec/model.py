@@ -96,13 +96,17 @@ class Filter(NamedTuple):
 
 
 class Split(NamedTuple):
-    """How rows are split: shares by split name. `train` gets the rest."""
+    """How rows are split: shares by split name. `train` gets the rest.
+
+    If it `is_given`, each split has the rows of its own files, and nothing is drawn.
+    """
 
     shares: dict[str, float]
     stratify: str | None = None
     group: str | None = None
     by_hash: bool = False
     seed: int | None = None
+    is_given: bool = False
 
 
 class Mix(NamedTuple):

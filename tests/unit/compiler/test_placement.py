@@ -7,10 +7,12 @@ import pytest
 
 from tests.conftest import ROOT
 from tests.messages import raises
-from tests.unit.compiler.conftest import Bench, as_zip, json_lines, questions
+from tests.unit.compiler.conftest import Bench, as_zip, exchange, json_lines, questions
+from tuneyard.compiler.compile import compile_spec
 from tuneyard.compiler.init.propose import propose
 from tuneyard.compiler.publish.drift import compile_again
 from tuneyard.compiler.read.split_names import split_of_folder, splits_named_in
+from tuneyard.compiler.request import CompileRequest
 from tuneyard.compiler.spec.file import known_specs
 from tuneyard.compiler.spec.model import load_spec
 from tuneyard.core.datasets.compiled import read_manifest
@@ -314,3 +316,63 @@ def test_init_compares_files_without_a_split_with_the_others(bench: Bench) -> No
     bench.rows("all/people.jsonl", [{"name": "Ann", "town": "Bonn"}])
     with raises(ContentError, "people.jsonl", "rows_test.jsonl"):
         propose(bench.folder / "all")
+
+
+def texts_of_defects(count: int, first: int = 0) -> list[dict]:
+    return [
+        {"text": exchange(f"event {number}", f"reason {number}"), "subtype": f"type {number % 3}"}
+        for number in range(first, first + count)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "split"),
+    [
+        ("test.jsonl", "test"),
+        ("报告_测试集.jsonl", "test"),
+        ("dev/0001.jsonl", "eval"),
+        ("validation.jsonl", "eval"),
+    ],
+)
+def test_a_spec_that_draws_rows_draws_none_from_a_source_that_holds_some_out(
+    bench: Bench, name: str, split: str
+) -> None:
+    """The files of all rows have those of both splits."""
+    held_out = bench.rows(name, texts_of_defects(4, first=20))
+    report = bench.compile("defect-text", bench.rows("mine.jsonl", texts_of_defects(20)), held_out)
+    assert report.datasets == {
+        "train.jsonl": 20,
+        "defect_train": 20,
+        f"{split}.jsonl": 4,
+        f"defect_{split}": 4,
+        "converted_data.jsonl": 24,
+    }
+    assert any("draws none" in note and str(held_out) in note for note in report.problems.notes)
+    assert bench.registry().keys() == {"defect_train", f"defect_{split}"}
+    turns = [record["text"][0]["content"] for record in bench.records(f"{split}.jsonl")]
+    assert turns == [f"event {number}" for number in range(20, 24)]
+
+
+def test_each_share_of_a_spec_stands_for_the_usual_split_of_its_name(bench: Bench) -> None:
+    spec = f"about: questions\nlike: qa\nsplit: {{dev: 0.2, probe: 0.1}}\n{WRITE}"
+    rows, held_out = bench.rows("mine.jsonl", questions(8)), bench.rows("validation.jsonl", questions(3))
+    assert bench.compile(spec, rows, held_out).datasets == {"q_train": 8, "q_dev": 3}
+    assert bench.compile(spec, rows, f"probe={held_out}", force=True).datasets == {"q_train": 8, "q_probe": 3}
+
+
+def test_files_that_hold_no_rows_out_are_drawn_from_as_before(bench: Bench) -> None:
+    """A draw has 2 of 10 rows. A split without a source is not deleted in silence."""
+    rows = bench.rows("train.jsonl", texts_of_defects(10))
+    report = bench.compile("defect-text", rows)
+    assert report.datasets["defect_test"] == 3  # one of each subtype
+    bench.compile("defect-text", rows, bench.rows("test.jsonl", texts_of_defects(4, first=10)))
+    with raises(RequestError, "defect-train.jsonl"):
+        bench.compile("defect-text", bench.folder / "test.jsonl")
+
+
+def test_a_share_of_the_command_line_is_refused_for_held_out_files(bench: Bench) -> None:
+    rows, held_out = bench.rows("a.jsonl", texts_of_defects(5)), bench.rows("dev.jsonl", texts_of_defects(4))
+    spec = load_spec("defect-text", {"split": {"test": 0.5}})
+    request = CompileRequest(sources=(str(rows), str(held_out)), out=bench.out, over={"split": {"test": 0.5}})
+    with raises(RequestError, "--split test=0.5", str(held_out)):
+        compile_spec(spec, request)
