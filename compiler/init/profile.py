@@ -10,7 +10,7 @@ from itertools import product
 from tuneyard.compiler.problems import Problems
 from tuneyard.compiler.read.forms import FormCounts
 from tuneyard.compiler.read.remote import SourcePath
-from tuneyard.compiler.rows import Fields, ObjectRows, Prefix, walker
+from tuneyard.compiler.rows import MISSING, Fields, ObjectRows, Prefix, walker
 from tuneyard.compiler.spec.file import Source
 from tuneyard.core.datasets.column_meanings import USUAL_NAMES, meaning, usual_steps
 from tuneyard.core.language.han import HAN
@@ -178,5 +178,9 @@ class FileProfile:
         return list(self.each_value(leaf))
 
     def each_value(self, leaf: Leaf) -> Iterator[object]:
-        """Yield the values of a leaf in the first rows, for a question that the first few may answer."""
-        return map(walker(leaf.path), self.first)
+        """Yield the values of a leaf in the first rows, for a question that the first few may answer.
+
+        A row without the leaf has null.
+        """
+        for value in map(walker(leaf.path), self.first):
+            yield None if value is MISSING else value

@@ -13,6 +13,8 @@ from tuneyard.core.datasets.column_meanings import MEDIA, meaning
 from tuneyard.core.language.messages import for_reader
 
 REPEATED = 0.01
+MOST_WITHOUT = 0.01
+"""The share of rows that may have no id of their group."""
 FEWEST_IDS = 9  # so that a tenth of the rows may be whole groups
 ENDINGS = re.compile(
     r"(?i)(\.(json|jsonl|ndjson|csv|tsv|parquet|txt|md|arrow|xlsx|zip|db|sqlite3?))?(\.(gz|zst))?$"
@@ -134,7 +136,10 @@ def _group(profile: FileProfile, proposal: Proposal) -> tuple[str, Leaf | None]:
     for name, leaf in candidates:
         distinct = len(leaf.hashes)
         fewest = FEWEST_IDS if name == "group" else MOST_VALUES
-        is_complete = leaf.filled == profile.rows and distinct > fewest
+        rows_without = profile.rows - leaf.filled  # they stay together, too
+        is_complete = rows_without <= max(1, MOST_WITHOUT * profile.rows) and distinct > fewest
+        if leaf.kind == "number" and leaf.kinds.total() < profile.rows:
+            is_complete = False  # a row may have null as its number, and must have the column
         if is_complete and profile.rows - distinct > REPEATED * profile.rows:
             return name, leaf
     return "", None

@@ -1,4 +1,7 @@
-"""One chat as a document of several objects, as Google AI Studio saves it: settings, system text, turns."""
+"""One chat as a document of several values, as Google AI Studio saves it: settings, system text, turns.
+
+Other programs save a title in place of the settings.
+"""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -23,17 +26,27 @@ MOST_LEVELS = 3
 """Objects in one another that are looked into for the turns."""
 _SETTINGS = re.compile(r"(^|_)(settings?|config|configuration|parameters)$")
 _CONVERSATION = re.compile("conv|dialog|thread|session|chat|ticket")
-_TEXTS = ("parts", "text", "content")
+_TITLE = re.compile("title|name|subject|topic|headline|id|uuid|.*_id|标题|主题|名称|话题|题目|编号")
+"""Names of a text that belongs to one chat as a whole."""
+_TABLE = re.compile(
+    "rows?|data|dataset|items?|records?|examples?|samples?|entries|lines?|train|test|eval|数据|样本"
+)
+"""Names of lists of rows: with a title alone next to them, their turns may be those of several chats."""
+_TEXTS = ("parts", "text", "content", "value", "message", "utterance")
 """The keys of a turn's text. Parts come first: a text next to them is all of them joined."""
+_MEDIUM = re.compile(
+    "(drive|inline)_(image|picture|video|audio|document|file|data)|you_tube_video|youtube_video"
+)
+"""Keys of a turn that is a file, in snake case."""
 
 
 def has_form(row: Fields) -> bool:
-    """True for a document with one list of turns, and with settings or a system text next to it.
+    """True for a document with one list of turns, and with settings, a system text or a title next to it.
 
-    Turns with `content` or parts that are a column of a row have no form: that column is read.
+    Turns in a usual form that are a column of a row have no form: that column is read.
     """
     return _is_chat(row) and not any(
-        len(path) == 1 and "text" not in turns[0] for path, turns in _turn_lists(row)
+        len(path) == 1 and _is_usual(turns[0]) for path, turns in _turn_lists(row)
     )
 
 
@@ -62,10 +75,28 @@ def with_turns(row: Fields) -> Fields:
     return {**changed, **others}
 
 
+def _is_usual(turn: Fields) -> bool:
+    """True for a turn whose keys every column of turns reads."""
+    keys = role_and_content(turn)
+    return "text" not in turn or turn.keys() >= set(keys)
+
+
 def _is_chat(row: Fields) -> bool:
-    """True for one list of turns, with settings or a system text next to it."""
+    """True for one list of turns, with settings, a system text or a title next to it."""
     paths = [path for path, _ in _turn_lists(row)]
-    return len(paths) == 1 and any(map(_is_about_chat, _members(row, paths[0])))
+    if len(paths) != 1:
+        return False
+    members = list(_members(row, paths[0]))
+    if any(map(_is_about_chat, members)):
+        return True
+    is_table = any(_TABLE.fullmatch(snake_case(key)) for key in paths[0][-1:])
+    return not is_table and any(map(_is_title, members))
+
+
+def _is_title(member: tuple[Keys, Any]) -> bool:
+    """True for the title or the id of a chat."""
+    value = member[1]
+    return bool(_TITLE.fullmatch(snake_case(member[0][-1]))) and isinstance(value, str | int) and value != ""
 
 
 def _members(row: JsonObject, path: Keys) -> Iterator[tuple[Keys, Any]]:
@@ -116,7 +147,12 @@ def _turn(turn: Fields) -> Fields:
     key = next((name for name in _TEXTS if turn.get(name)), "text")
     name = "parts" if key == "parts" and are_objects(turn[key]) else "content"
     role = _role_key(turn)
-    return {"role": turn[role], name: turn.get(key), **without(turn, role, *_TEXTS)}
+    content = turn.get(key)
+    media = [medium for medium in turn if _MEDIUM.fullmatch(snake_case(medium)) and turn[medium]]
+    if media and name == "content":  # parts of a type that is none of a text: reading them names it
+        texts = [{"type": "text", "text": content}] if isinstance(content, str) and content else []
+        content = [*texts, *({"type": medium} for medium in media)]
+    return {"role": turn[role], name: content, **without(turn, role, *_TEXTS, *media)}
 
 
 def _text_of(value: object) -> str:

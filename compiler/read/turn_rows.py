@@ -53,8 +53,12 @@ class TurnRow(NamedTuple):
     cells: Fields
 
 
-Talks = dict[tuple[Prefix, object], list[TurnRow]]
-"""The turns of each conversation, by the file and the value that parts it from others."""
+class Talk(NamedTuple):
+    """The turns of a conversation, its file, and the value that parts it from others."""
+
+    prefix: Prefix
+    value: object
+    turns: list[TurnRow]
 
 
 def conversations_of(batches: Iterable[Rows], turns: Mapping[str, str], problems: Problems) -> Iterator[Rows]:
@@ -77,20 +81,21 @@ def conversations_of(batches: Iterable[Rows], turns: Mapping[str, str], problems
     A file is held in memory as a whole.
     """
     noted: Counter[str] = Counter()
-    talks: Talks = {}
+    turns_by_talk: dict[tuple[Prefix, object], list[TurnRow]] = {}
     for prefix, turn in _turns(batches, turns, problems, noted):
-        talks.setdefault((prefix, turn.cells.get("by")), []).append(turn)
+        turns_by_talk.setdefault((prefix, turn.cells.get("by")), []).append(turn)
     if "order" in turns:
-        _sort(talks.values(), turns["order"])
-    rows_read = sum(map(len, talks.values()))
+        _sort(turns_by_talk.values(), turns["order"])
+    talks = [Talk(prefix, value, talk) for (prefix, value), talk in turns_by_talk.items()]
+    rows_read = sum(len(talk.turns) for talk in talks)
     if "parent" in turns:
-        talks = _branches(talks)
-    count = sum(map(len, talks.values()))
+        talks = [branch for talk in talks for branch in _branches(talk)]
+    count = sum(len(talk.turns) for talk in talks)
     noted[OTHERS] = rows_read - count
     if talks:
-        prefix, _ = next(iter(talks))
+        prefix = talks[0].prefix
         problems.notes.append(f"{prefix.file}: {count:,} rows are the turns of {len(talks):,} conversations")
-    for (prefix, value), talk in talks.items():
+    for prefix, value, talk in talks:
         messages = joined_turns(turn.fields for turn in talk)
         noted[JOINED] += len(talk) - len(messages)
         asked = messages[messages[0]["role"] == ASSISTANT :]
@@ -145,22 +150,32 @@ def _other_columns(fields: Fields) -> Fields:
     return others
 
 
-def _branches(talks: Talks) -> Talks:
-    """The turns from each first message to a last one, by the answers that are ranked first."""
-    branches: Talks = {}
-    for (prefix, _), talk in talks.items():
-        ids = {str(turn.cells["id"]) for turn in talk}
-        answers: dict[str, list[TurnRow]] = {}
-        for turn in talk:
-            answers.setdefault(str(turn.cells["parent"]), []).append(turn)
-        for first in talk:
-            if str(first.cells["parent"]) in ids:
-                continue
-            branch = [first]
-            while following := answers.pop(str(branch[-1].cells["id"]), []):
-                branch.append(min(following, key=lambda turn: rank_of(turn.cells)))
-            branches[prefix, str(first.cells["id"])] = branch
+def _branches(talk: Talk) -> list[Talk]:
+    """The turns from each first message to a last one, by the answers that are ranked first.
+
+    A message without an id has no answers, and one without a parent, or with one that is not there, is a
+    first one.
+    """
+    ids = {_id_in(turn, "id") for turn in talk.turns} - {""}
+    answers: dict[str, list[TurnRow]] = {}
+    for turn in talk.turns:
+        answers.setdefault(_id_in(turn, "parent"), []).append(turn)
+    answers.pop("", None)
+    branches = []
+    for first in talk.turns:
+        if _id_in(first, "parent") in ids:
+            continue
+        branch = [first]
+        while following := answers.pop(_id_in(branch[-1], "id"), []):
+            branch.append(min(following, key=lambda turn: rank_of(turn.cells)))
+        branches.append(Talk(talk.prefix, _id_in(first, "id"), branch))
     return branches
+
+
+def _id_in(turn: TurnRow, key: str) -> str:
+    """The id of a message, or of the one before it, as text; "" if it has none."""
+    value = turn.cells[key]
+    return "" if value in (None, MISSING) else str(value)
 
 
 def _day(time: str) -> str:

@@ -74,7 +74,7 @@ def _has_turns(profile: FileProfile, leaf: Leaf) -> bool:
     is_question = leaf.is_called("question")
     if leaf.kind != "turns" and not is_question:
         return False
-    if not all(map(_ends_with_user, profile.values(leaf))):
+    if not _mostly_end_with_user(profile.values(leaf)):
         return leaf.kind == "turns"
     return is_question or any(map(leaf.is_called, ("turns", "exchanges"))) or bool(_completion_path(profile))
 
@@ -83,9 +83,10 @@ def exchanges(profile: FileProfile) -> Proposal | None:
     """Conversations, if a column has lists of questions with their answers (Capybara), or of texts (LIMA)."""
     for name in USUAL_NAMES["exchanges"]:
         values = [row.get(name) for row in profile.first]
-        if all(map(_are_exchanges, values)):
+        talks = list(filter(_are_exchanges, values))
+        if 2 * len(talks) > len(values):
             proposal = _conversations(profile, name)
-            if not are_objects(values[0]):
+            if not are_objects(talks[0]):
                 if "question_id" in profile.leaves:
                     raise ContentError(
                         f"{profile.path}: each row has a question_id, and the texts of {name} are questions "
@@ -104,7 +105,7 @@ def _conversations(profile: FileProfile, path: str) -> Proposal:
     turns = list(chain.from_iterable(map(turns_of, talks)))
     has_text_with_call = any(turn.get("tool_calls") and turn.get("content") for turn in turns)
     settings = {"calls": "text"} if has_text_with_call else {}
-    asks = all(map(_ends_with_user, talks))
+    asks = _mostly_end_with_user(talks)
     pair = rated_pair(profile) if asks else {}
     beside = columns_beside(profile, turns=True) | pair
     completion = _completion_path(profile)
@@ -143,6 +144,12 @@ def _completion_path(profile: FileProfile) -> str:
 def _is_of_assistant(role: Leaf) -> bool:
     """True if a column of roles has the assistant alone, under any of its names."""
     return {ROLES.get(str(value)) for value in role.values} == {ASSISTANT}
+
+
+def _mostly_end_with_user(talks: Iterable[object]) -> bool:
+    """True if the last turn of most conversations is the user's. Values that are none do not count."""
+    conversations = list(filter(turns_of, talks))
+    return bool(conversations) and 2 * len(list(filter(_ends_with_user, conversations))) > len(conversations)
 
 
 def _ends_with_user(talk: object) -> bool:

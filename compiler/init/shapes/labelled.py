@@ -20,7 +20,6 @@ from tuneyard.compiler.init.proposal import (
     alpaca_output,
     longest_prose,
 )
-from tuneyard.compiler.rows import MISSING
 from tuneyard.core.datasets.column_meanings import (
     NLI_PAIRS,
     PAIRS,
@@ -176,7 +175,7 @@ def labelled_text(profile: FileProfile) -> Proposal | None:
     guesses += label_guesses
     seconds = profile.values(Leaf(label.path.replace("annotations.0", "annotations.1")))
     pairs = zip(profile.values(label), seconds, strict=True)
-    count = sum(second not in (MISSING, value) for value, second in pairs)
+    count = sum(second not in (None, value) for value, second in pairs)
     if count:
         guesses.append(
             f"{count} texts have another label in annotations.1, and the "

@@ -3,12 +3,16 @@
 Each refusal names the file to write instead.
 """
 
+from collections.abc import Mapping
+
 from tuneyard.compiler.init.labels import VALUE_TYPES
 from tuneyard.compiler.init.profile import FileProfile, Leaf
 from tuneyard.core.datasets.column_meanings import USUAL_NAMES
 from tuneyard.core.errors import ContentError, show_value
 
 MOST_ROLES = 10  # different speakers in a column of roles
+MOST_IDS = 0.9
+"""The share of different values in a column of ids, at least: a row may be there twice."""
 REPLIES = set(USUAL_NAMES["replies"])
 WRITE_THREADS = (
     "Write each path from a first message to a last answer as one line: "
@@ -39,9 +43,8 @@ def refuse_loose_messages(profile: FileProfile) -> None:
         return
     role, message_id = profile.called("message", kinds=VALUE_TYPES), profile.called("idx", kinds=VALUE_TYPES)
     if role is not None and message_id is not None and len(role.values) <= MOST_ROLES:
-        ids = set(map(str, profile.values(message_id)))
-        parents = [value for value in profile.values(parent) if value not in (None, "")]
-        missing = [value for value in parents if str(value) not in ids]
+        parents = _filled_texts(profile, parent)
+        missing = _without_row(profile, parent, message_id)
         if missing and len(missing) < len(parents):
             turns = f"id: {message_id.path}, parent: {parent.path}, role: {role.path}, text: {text.path}"
             raise ContentError(
@@ -64,16 +67,47 @@ def parent_leaf(profile: FileProfile) -> Leaf | None:
 
 
 def message_links(profile: FileProfile) -> dict[str, str]:
-    """The columns of a message's id, of the message before it, and of its rank; {} if they name no rows."""
+    """The columns of a message's id, of the message before it, and of its rank; {} if they name no rows.
+
+    Most parents must name a row. An export may lack some messages. The id of a thread is none of a message.
+    """
     parent = parent_leaf(profile)
     if parent is None:
         return {}
-    ids = {str(value) for value in profile.values(parent) if value not in (None, "")}
-    for leaf in profile.leaves.values():
-        if leaf is not parent and ids and ids.issubset(map(str, profile.values(leaf))):
-            links = {"id": leaf.path, "parent": parent.path}
-            rank = profile.named(["rank"], VALUE_TYPES)
-            if rank is not None:
-                links["rank"] = rank.path
-            return links
-    return {}
+    others = [
+        leaf
+        for leaf in profile.leaves.values()
+        if leaf is not parent and leaf.kind in VALUE_TYPES and len(leaf.hashes) >= MOST_IDS * leaf.filled
+    ]
+    leaf = min(others, key=lambda leaf: len(_without_row(profile, parent, leaf)), default=None)
+    if leaf is None or 2 * len(_without_row(profile, parent, leaf)) >= len(_filled_texts(profile, parent)):
+        return {}
+    links = {"id": leaf.path, "parent": parent.path}
+    rank = profile.named(["rank"], VALUE_TYPES)
+    if rank is not None:
+        links["rank"] = rank.path
+    return links
+
+
+def lost_parents(profile: FileProfile, links: Mapping[str, str]) -> str:
+    """What to look at if some parents name no row, "" if all do."""
+    parent, message_id = profile.leaves[links["parent"]], profile.leaves[links["id"]]
+    missing = _without_row(profile, parent, message_id)
+    if not missing:
+        return ""
+    count = len(_filled_texts(profile, parent))
+    return (
+        f"{len(missing)} of {count} values of {parent.path} name no row, such as {show_value(missing[0])}: a "
+        "conversation begins after them"
+    )
+
+
+def _without_row(profile: FileProfile, parent: Leaf, message_id: Leaf) -> list[str]:
+    """The values of a column of parents that are no ids of messages."""
+    ids = set(_filled_texts(profile, message_id))
+    return [value for value in _filled_texts(profile, parent) if value not in ids]
+
+
+def _filled_texts(profile: FileProfile, leaf: Leaf) -> list[str]:
+    """The values of a column as texts, without those of rows that have none."""
+    return [str(value) for value in profile.each_value(leaf) if value not in (None, "")]

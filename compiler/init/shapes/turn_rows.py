@@ -10,7 +10,7 @@ from typing import cast
 from tuneyard.compiler.init.labels import ABOUT_ROW, ID
 from tuneyard.compiler.init.profile import CHINESE, FileProfile, Leaf
 from tuneyard.compiler.init.proposal import ENDS, Proposal, conversation_proposal, longest_prose
-from tuneyard.compiler.init.shapes.threads import message_links, parent_leaf
+from tuneyard.compiler.init.shapes.threads import lost_parents, message_links, parent_leaf
 from tuneyard.compiler.kinds.turn_forms import ASSISTANT, ROLES, SPEAKERS, SYSTEM, USER
 from tuneyard.compiler.problems import Problems
 from tuneyard.compiler.read.turn_order import orders_of
@@ -101,10 +101,11 @@ def _parting_columns(
     links = message_links(profile)
     if links:
         first = f"of the lowest {links['rank']}" if "rank" in links else "that comes first"
-        return links, [
+        order_of_answers = (
             f"{links['parent']} names the message that a row answers; of several answers the one {first} "
             "is learned"
-        ]
+        )
+        return links, list(filter(None, [order_of_answers, lost_parents(profile, links)]))
     if parent_leaf(profile):
         return {}, []
     is_usual = bool(_SPEAKER_COLUMN.fullmatch(role.name))

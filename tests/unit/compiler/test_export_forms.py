@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from tests.messages import raises
 from tests.unit.compiler.conftest import Bench, as_csv, error_codes, exchange, json_lines, questions, spoken
 from tuneyard.compiler.init.propose import FailingSpecError, propose
 from tuneyard.compiler.read.forms import FORMS
@@ -294,6 +295,59 @@ def test_a_folder_of_chats_has_a_conversation_in_each_file(bench: Bench) -> None
         bench.write(f"chats/{n}.json", json.dumps(DOCUMENTS[0], indent=1))
     bench.compile(propose(bench.folder / "chats")[0])
     assert [spoken(record) for record in bench.records("chats.jsonl")] == [TURNS] * 3
+
+
+TITLED = [
+    {"title": "Lakes", "turns": CHUNKS},
+    {"title": "Lakes", "chunkedPrompt": {"chunks": CHUNKS}},
+    {"id": 7, "create_time": "2026-01-05", "messages": CHUNKS},
+    {"标题": "湖", "对话": CHUNKS},
+    {"conversation_id": "a-1", "data": {"messages": CHUNKS}},
+    {"topic": "Lakes", "chat": [{"from": chunk["role"], "value": chunk["text"], **{k: v for k, v in chunk.items()
+     if k == "isThought"}} for chunk in CHUNKS]},
+    {"uuid": "1", "name": "Lakes", "chat_messages": [{"sender": chunk["role"], **chunk} for chunk in CHUNKS]},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("document", TITLED, ids=range(len(TITLED)))
+def test_a_document_with_only_a_title_is_one_conversation(bench: Bench, document: dict) -> None:
+    source = bench.write("chat.json", json.dumps(document, indent=1))
+    assert bench.compile(propose(source)[0]).read == 1
+    (record,) = bench.records("chat.jsonl")
+    assert spoken(record) == TURNS
+
+
+def test_rows_of_turns_under_a_title_may_be_several_chats(bench: Bench) -> None:
+    document = {"title": "Talks", "rows": [turn for _ in range(9) for turn in CHUNKS[::2]]}
+    with raises(ContentError, "conversation"):
+        propose(bench.write("talks.json", json.dumps(document)))
+
+
+def test_each_row_with_a_title_and_turns_is_a_conversation(bench: Bench) -> None:
+    rows = [{"title": f"talk {n}", "turns": CHUNKS} for n in range(5)]
+    assert bench.compile(propose(bench.rows("chats.jsonl", rows))[0]).read == 5
+    assert [spoken(record) for record in bench.records("chats.jsonl")] == [TURNS] * 5
+
+
+@pytest.mark.parametrize(
+    ("key", "fix"),
+    [
+        ("driveImage", "spec media"),
+        ("inlineImage", "spec media"),
+        ("driveVideo", "spec media"),
+        ("driveDocument", "write its text"),
+    ],
+)
+@pytest.mark.parametrize("text", [None, "See this:"])
+def test_a_turn_that_is_a_file_is_named(bench: Bench, key: str, fix: str, text: str | None) -> None:
+    turn = {"role": "user", key: {"id": "1a"}}
+    if text:
+        turn["text"] = text
+    chunks = [turn, {"role": "user", "text": "What is it?"}, CHUNKS[2]]
+    source = bench.rows("chats.jsonl", [{"runSettings": SETTINGS, "chunkedPrompt": {"chunks": chunks}}])
+    report = bench.compile("like: messages\nsource: {form: ai_studio}\n", source)
+    (problem,) = report.problems.errors
+    assert problem.code == "E107" and key in problem.line() and fix in problem.line()
 
 
 def test_a_table_of_turns_in_a_document_is_no_chat(bench: Bench) -> None:

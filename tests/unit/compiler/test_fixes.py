@@ -120,23 +120,32 @@ def test_an_id_with_a_fraction_of_zero_gets_its_whole_number(bench, value):
     assert problem.code == "E105" and f"write it as {int(value)} " in problem.hint
 
 
-def test_a_thread_with_a_missing_parent_is_not_to_be_written_anew(bench):
+def thread(lost: int) -> list[dict]:
+    """Threads of three messages. The parents of the first `lost` answers are gone."""
     rows = []
     for number in range(60):
         parent = f"m{number - 1}" if number % 3 else None
+        if number % 3 == 1 and number < 3 * lost:
+            parent = f"gone {number}"
         role = "assistant" if number % 3 == 1 else "user"
         text = f"message number {number} is this one"
         rows.append({"id": f"m{number}", "parent_id": parent, "role": role, "text": text})
-    rows[4]["parent_id"] = "gone"
+    return rows
+
+
+@pytest.mark.parametrize("lost", [1, 8])
+def test_a_thread_with_missing_parents_is_read(bench, lost):
+    """init refused the whole file for one parent."""
+    text, report = propose(bench.rows("thread.jsonl", thread(lost)))
+    assert f'{lost} of 40 values of parent_id name no row, such as "gone 1"' in report
+    assert "turns: {id: id, parent: parent_id, role: role, text: text}" in text
+    assert bench.compile(text, reject=True).kept == 20 - lost
+
+
+def test_a_thread_with_most_parents_missing_is_refused_with_the_spec_that_reads_it(bench):
+    questions_and_answers = [row for number, row in enumerate(thread(15)) if number % 3 < 2]
     with pytest.raises(ContentError) as error:
-        propose(bench.rows("thread.jsonl", rows))
+        propose(bench.rows("thread.jsonl", questions_and_answers))
     message = str(error.value)
-    assert '1 of 40 values of parent_id name no row, such as "gone"' in message
-    spec = """
-about: a thread
-source: {turns: {id: id, parent: parent_id, role: role, text: text}}
-columns: {turns: {names: [messages], is: turns, unasked: drop, unanswered: drop}}
-write: [{dataset: th, file: th.jsonl, format: sharegpt}]
-"""
+    assert '15 of 20 values of parent_id name no row, such as "gone 1"' in message
     assert "{turns: {id: id, parent: parent_id, role: role, text: text}}" in message
-    assert bench.compile(spec, bench.folder / "thread.jsonl", reject=True).kept > 15
