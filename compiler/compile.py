@@ -241,8 +241,8 @@ def _complete(run: Run) -> None:
     if not report.failed:
         report.fit = warn_of_duplicates(run.fingerprints, spec.group, problems, near=spec.near)
         _warn_of_labels(spec, report.fit, problems)
-        is_drawn = spec.split and not spec.split.is_given
-        if is_drawn and not spec.split.group and problems.counts["W202"]:
+        is_drawn = spec.split and not (spec.split.is_given or spec.split.group)
+        if is_drawn and problems.counts["W202"]:
             problems.notes.append(f"{spec.name}: equal rows were drawn into one split (W202 counts them)")
         totals = dict.fromkeys([output.file for output in spec.outputs], 0)
         for _, output, file in run.written:

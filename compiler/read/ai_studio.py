@@ -34,9 +34,7 @@ _TABLE = re.compile(
 """Names of lists of rows: with a title alone next to them, their turns may be those of several chats."""
 _TEXTS = ("parts", "text", "content", "value", "message", "utterance")
 """The keys of a turn's text. Parts come first: a text next to them is all of them joined."""
-_MEDIUM = re.compile(
-    "(drive|inline)_(image|picture|video|audio|document|file|data)|you_tube_video|youtube_video"
-)
+_MEDIUM = re.compile("(drive|inline)_(image|picture|video|audio|document|file|data)|you_?tube_video")
 """Keys of a turn that is a file, in snake case."""
 
 

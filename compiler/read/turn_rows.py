@@ -53,7 +53,7 @@ class TurnRow(NamedTuple):
     cells: Fields
 
 
-class Talk(NamedTuple):
+class TalkRows(NamedTuple):
     """The turns of a conversation, its file, and the value that parts it from others."""
 
     prefix: Prefix
@@ -86,7 +86,7 @@ def conversations_of(batches: Iterable[Rows], turns: Mapping[str, str], problems
         turns_by_talk.setdefault((prefix, turn.cells.get("by")), []).append(turn)
     if "order" in turns:
         _sort(turns_by_talk.values(), turns["order"])
-    talks = [Talk(prefix, value, talk) for (prefix, value), talk in turns_by_talk.items()]
+    talks = [TalkRows(prefix, value, talk) for (prefix, value), talk in turns_by_talk.items()]
     rows_read = sum(len(talk.turns) for talk in talks)
     if "parent" in turns:
         talks = [branch for talk in talks for branch in _branches(talk)]
@@ -150,7 +150,7 @@ def _other_columns(fields: Fields) -> Fields:
     return others
 
 
-def _branches(talk: Talk) -> list[Talk]:
+def _branches(talk: TalkRows) -> list[TalkRows]:
     """The turns from each first message to a last one, by the answers that are ranked first.
 
     A message without an id has no answers, and one without a parent, or with one that is not there, is a
@@ -168,7 +168,7 @@ def _branches(talk: Talk) -> list[Talk]:
         branch = [first]
         while following := answers.pop(_id_in(branch[-1], "id"), []):
             branch.append(min(following, key=lambda turn: rank_of(turn.cells)))
-        branches.append(Talk(talk.prefix, _id_in(first, "id"), branch))
+        branches.append(TalkRows(talk.prefix, _id_in(first, "id"), branch))
     return branches
 
 

@@ -303,8 +303,8 @@ TITLED = [
     {"id": 7, "create_time": "2026-01-05", "messages": CHUNKS},
     {"标题": "湖", "对话": CHUNKS},
     {"conversation_id": "a-1", "data": {"messages": CHUNKS}},
-    {"topic": "Lakes", "chat": [{"from": chunk["role"], "value": chunk["text"], **{k: v for k, v in chunk.items()
-     if k == "isThought"}} for chunk in CHUNKS]},
+    {"topic": "Lakes", "chat": [{"from": chunk["role"], "value": chunk["text"],
+                                 "isThought": chunk.get("isThought", False)} for chunk in CHUNKS]},
     {"uuid": "1", "name": "Lakes", "chat_messages": [{"sender": chunk["role"], **chunk} for chunk in CHUNKS]},
 ]  # fmt: skip
 

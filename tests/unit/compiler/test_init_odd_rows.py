@@ -1,4 +1,4 @@
-"""`data init` with one odd row among many: the proposal is that of the other rows, which the odd one is not."""
+"""`data init` with one odd row among many: the proposal is that of the other rows."""
 
 import pytest
 
