@@ -118,7 +118,8 @@ def cli(
     while name is not None:
         candidate = candidates[name]
         messages = [*_begin(candidate, system, request.dataset_dir), *turns]
-        reply = local_reply(request, model, candidate.prompting.encode, sampling)
+        trained = model.as_trained(candidate.prompting.tokenizer, candidate.prompting.ends)
+        reply = local_reply(request, in_this_process(trained), candidate.prompting.encode, sampling)
         chat = Chat(reply, request.think, messages)
         opened.backend.apply(candidate.parts)
         name = _talk(chat, once, name, list(candidates))

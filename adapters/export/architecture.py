@@ -15,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tuneyard.adapters.adapter import raise_together, wrong_numbers
-from tuneyard.adapters.export.source import TOKENIZER_JSON, read_tokenizer
 from tuneyard.core.errors import ContentError, show_value
 from tuneyard.core.files import require
+from tuneyard.core.prompt.tokenizer_files import TOKENIZER_JSON, read_tokenizer
 
 if TYPE_CHECKING:
     from gguf import GGUFWriter, TensorNameMap

@@ -14,16 +14,16 @@ from types import SimpleNamespace
 from typing import Any
 
 from tuneyard.adapters.adapter import as_list
-from tuneyard.adapters.export.source import ExportSource, first_object, read_tokenizer
+from tuneyard.adapters.export.source import ExportSource
 from tuneyard.adapters.store import note
 from tuneyard.core.errors import ContentError, RequestError, show_value
 from tuneyard.core.prompt import Message, Render, chat_renderer, find_chat_template
+from tuneyard.core.prompt.tokenizer_files import first_object, read_tokenizer, special_texts
 
 PARAMETERS = {  # the key is generation_config.json's name, the value Ollama's
     "temperature": "temperature", "top_k": "top_k", "top_p": "top_p", "min_p": "min_p",
     "repetition_penalty": "repeat_penalty",
 }  # fmt: skip
-SPECIAL = ("bos_token", "eos_token", "unk_token", "pad_token")
 MARK = "\u2042{}\u2042"  # a text that is in no template
 TEXTS = ("yes", " two \n\nlines \n", "<b>{{ x }}</b> \"q\" 'a' 文本", "7")
 
@@ -242,19 +242,6 @@ def _without_bos(
     before, after = wrapping.around["system"]
     around = {**wrapping.around, "system": (before.removeprefix(bos), after)}
     return replace(wrapping, start=wrapping.start.removeprefix(bos), around=around)
-
-
-def special_texts(folders: list[Path]) -> dict[str, str]:
-    """The texts of bos_token and other special tokens, which chat templates may use."""
-    fields = first_object(folders, "tokenizer_config.json")
-    texts = {}
-    for name in SPECIAL:
-        value = fields.get(name)
-        if isinstance(value, dict):
-            value = value.get("content")
-        if value and isinstance(value, str):
-            texts[name] = value
-    return texts
 
 
 def _parameters(folders: list[Path], texts: tuple[str, ...]) -> tuple[list[str], dict[str, str]]:

@@ -1,10 +1,8 @@
 """Open the folder to export: an adapter or a full model, its base, and the base's licence."""
 
-import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from tuneyard.adapters.adapter import Adapter
 from tuneyard.adapters.kinds.lora import LoraAdapter
@@ -12,16 +10,12 @@ from tuneyard.adapters.output import check_free, check_outside
 from tuneyard.adapters.provenance import CARD
 from tuneyard.adapters.store import checkpoints_in, find_folder, open_adapter, plain_lora
 from tuneyard.core.documents import parse_yaml
-from tuneyard.core.documents.schema_errors import check_file as check_content
 from tuneyard.core.errors import RequestError
-from tuneyard.core.files import check_characters, read_object
-from tuneyard.core.installation.checkout import ROOT
+from tuneyard.core.files import read_object
 from tuneyard.core.training.training_run import model_sha256, read_provenance
 from tuneyard.core.weights.adapter_files import CONFIG
 from tuneyard.core.weights.base_models import base_config
 
-TOKENIZER_JSON = "tokenizer.json"
-TOKENIZER_SCHEMA = ROOT / "core/schemas/tokenizer.json"
 ORIGIN = "origin.json"  # `tuneyard recipe base` writes it next to the embedded model
 GGUF, MODELFILE = b"GGUF", b"FROM "  # the first bytes of the written files
 MADE_OF = "source.sha256"  # general.…, a field in the first 4 kB of the GGUF files that are written
@@ -155,31 +149,6 @@ def parse_front_matter(text: str, place: Path) -> dict[str, object]:
     if not isinstance(fields, dict):
         return {}
     return fields
-
-
-def first_object(folders: Iterable[Path], name: str) -> dict[str, Any]:
-    """Read the first file with this name, {} if no folder has it."""
-    for folder in folders:
-        if (folder / name).is_file():
-            return read_object(folder / name)
-    return {}
-
-
-def read_tokenizer(folders: Iterable[Path]) -> dict[str, Any]:
-    """Read the first tokenizer.json, {} if no folder has it. `ContentError` names a part of another form."""
-    import jsonschema_rs
-
-    for folder in folders:
-        path = folder / TOKENIZER_JSON
-        if not path.is_file():
-            continue
-        fields: dict[str, Any] = read_object(path)
-        check_characters(json.dumps(fields, ensure_ascii=False), path)
-        schema = read_object(TOKENIZER_SCHEMA)
-        if not jsonschema_rs.validator_for(schema).is_valid(fields):  # jsonschema takes seconds
-            check_content(path, schema, fields, exact=False)
-        return fields
-    return {}
 
 
 def licence_of(source: ExportSource) -> tuple[dict[str, str], Path] | None:

@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from tuneyard.adapters.adapter import as_list, raise_together, wrong_numbers
-from tuneyard.adapters.export.modelfile import special_texts
-from tuneyard.adapters.export.source import ExportSource, first_object, open_source, read_tokenizer
+from tuneyard.adapters.export.source import ExportSource, open_source
 from tuneyard.adapters.kinds.lora import LoraAdapter
 from tuneyard.adapters.provenance import open_parts
 from tuneyard.adapters.weighted import check_fit, parse_optional_weight
 from tuneyard.core.errors import ContentError, RequestError, show_value
 from tuneyard.core.files import from_hub, read_object
 from tuneyard.core.prompt import SavedTemplate, find_chat_template
+from tuneyard.core.prompt.tokenizer_files import first_object, read_tokenizer, special_texts
 from tuneyard.core.training.training_run import read_provenance, training_settings
 
 CUTOFF_LEN, MAX_NEW_TOKENS = 2048, 1024  # LLaMA-Factory's defaults of both settings

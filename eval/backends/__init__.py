@@ -7,7 +7,7 @@ Replay gives back the outputs of an earlier run: --rescore is scoring with it. A
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -67,6 +67,12 @@ class Backend:
     def for_rows(self, name: str, count: int) -> "Backend":
         """The backend for the first `count` rows of a dataset. `name` is MODEL/DATASET, as in a run."""
         return self
+
+    def as_trained(self, tokenizer: "Tokenizer | None", ends: Sequence[int] | None) -> "Backend":
+        """The same model with the tokenizer and the end tokens of a training, None for its own."""
+        if tokenizer is None or ends is None:
+            return self
+        return replace(self, tokenizer=tokenizer, ends=ends)
 
     def seeing(self, template: str, think: bool, pixels: Mapping[str, int]) -> "Backend":
         """The backend for rows with images of these sizes."""

@@ -113,10 +113,22 @@ class Engine(Backend):
 
         settings = {"temperature": 0.0, **(self.sampling if self.draws else {})}
         sampling = SamplingParams(
-            max_tokens=longest, stop_token_ids=list(self.ends), seed=self.seed, **settings
+            max_tokens=longest,
+            stop_token_ids=list(self.ends),
+            seed=self.seed,
+            detokenize=False,  # vLLM has the base's tokenizer
+            **settings,
         )
         answers = self.answers([encode(talk) for talk in talks.values()], [sampling] * len(talks))
-        return [answer.text for answer in answers]
+        return [self._text(answer.token_ids) for answer in answers]
+
+    def _text(self, tokens: Sequence[int]) -> str:
+        """The text of an answer, without the token that ends it."""
+        kept = list(tokens)
+        if kept and kept[-1] in self.ends:
+            kept.pop()
+        text: str = self.tokenizer.decode(kept, skip_special_tokens=True)
+        return text
 
 
 def steps_of(spellings: Sequence[Ids]) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:

@@ -80,15 +80,11 @@ def generate(
     prompts: Sequence[Sequence[int]],
     max_new_tokens: int,
     sampling: Sampling | None = None,
-    other_ends: Sequence[int] = (),
 ) -> list[Generated]:
-    """Answer prompts (ids) in one batch, padded left. Greedy without `sampling`; `ContentError` for nan.
-
-    `other_ends` end an answer, as the model's own end tokens do.
-    """
+    """Answer prompts (ids) in one batch, padded left. Greedy without `sampling`; `ContentError` for nan."""
     import torch
 
-    ends = sorted({*model.ends, *other_ends})
+    ends = list(model.ends)
 
     def check(_: "torch.Tensor", logits: "torch.Tensor") -> "torch.Tensor":
         if logits.isnan().any():
@@ -146,6 +142,7 @@ def stream(
                 attention_mask=torch.ones_like(ids),
                 streamer=Pieces(model.tokenizer, skip_prompt=True, skip_special_tokens=True),
                 max_new_tokens=max_new_tokens,
+                eos_token_id=list(model.ends),
                 **drawing(sampling),
             )
     except torch.OutOfMemoryError as error:

@@ -5,7 +5,7 @@ first, then the base tokenizer's, then plain text.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -23,6 +23,7 @@ from tuneyard.core.prompt import (
     prompt_ids,
 )
 from tuneyard.core.prompt.supervision import ToTurns, Turns, chat_turns, llamafactory_turns
+from tuneyard.core.prompt.trained_tokenizer import open_trained
 from tuneyard.core.training.training_run import names_in, training_settings
 from tuneyard.eval.datasets.dataset import trained_conversations
 
@@ -30,16 +31,30 @@ PLAIN = "plain text (no chat template)"
 WITHOUT_BOS = f"{PLAIN} without the tokenizer's BOS"
 AFTER_BOS = f"{PLAIN} after BOS"
 SAMPLED = 1000
+ANSWERED = [{"role": "user", "content": "?"}, {"role": "assistant", "content": "!"}]
 
 
 @dataclass(frozen=True, slots=True)
 class Prompting:
-    """Converters of messages to prompt ids and to training turns, their origin, and a hash of it."""
+    """Converters of messages to prompt ids and to training turns, their origin, and a hash of it.
+
+    `tokenizer` is that of the training, None if the prompts are made elsewhere. `ends` are the tokens that
+    end an answer, None for the model's own.
+    """
 
     encode: Encode
     turns: ToTurns
     source: str
     digest: str
+    tokenizer: "Tokenizer | None" = None
+    ends: tuple[int, ...] | None = None
+
+    @property
+    def identity(self) -> str:
+        """Key of prompts and end tokens that must be the same in a resumed run."""
+        if self.ends is None:
+            return self.digest
+        return text_sha256(f"{self.digest} {self.ends}")
 
 
 def choose_prompting(
@@ -51,12 +66,41 @@ def choose_prompting(
 ) -> Prompting:
     """Choose the prompting of a candidate with these adapter folders (`bos`: plain text begins with BOS).
 
-    `RequestError` if the adapters have different chat templates.
+    `tokenizer` is that of the base. `RequestError` if the adapters have different chat templates or tokens.
     """
+    if not adapters:
+        return _prompting(tokenizer, (), template, think, bos)
+    trained_tokenizer, ends = open_trained(adapters, tokenizer)
+    prompting = _prompting(trained_tokenizer, adapters, template, think, bos)
+    after_answer = end_after_answer(prompting.turns, trained_tokenizer)
+    return replace(prompting, ends=tuple(sorted({*ends, *after_answer})))
+
+
+def end_after_answer(turns: ToTurns, tokenizer: Tokenizer) -> list[int]:
+    """The special token that follows an answer in training, otherwise the tokenizer's end token."""
+    try:
+        written = turns(ANSWERED)
+    except ContentError:  # a template that writes an answered turn otherwise
+        written = Turns([])
+    following = []
+    if written.pairs:
+        following = [*written.pairs[-1][1], written.stop]
+    special_ids = {*tokenizer.all_special_ids, *tokenizer.added_tokens_decoder}
+    for token in [*following, tokenizer.eos_token_id]:
+        if token in special_ids:
+            return [token]
+    return []
+
+
+def _prompting(
+    tokenizer: Tokenizer, adapters: Sequence[Path], template: str | None, think: bool, bos: bool
+) -> Prompting:
+    """The prompting with the tokenizer of the training, without its end tokens."""
     if template:
         encode = llamafactory_encoder(tokenizer, template, think)
         turns = llamafactory_turns(tokenizer, template, think)
-        return Prompting(encode, turns, f"LLaMA-Factory template {template}", text_sha256(template))
+        source = f"LLaMA-Factory template {template}"
+        return Prompting(encode, turns, source, text_sha256(template), tokenizer)
     base_template = tokenizer.chat_template if isinstance(tokenizer.chat_template, str) else None
     saved_templates = {folder: find_chat_template(folder) for folder in adapters}
     if len({saved.text if saved else base_template for saved in saved_templates.values()}) > 1:
@@ -73,7 +117,7 @@ def choose_prompting(
             source, text = f"chat template of {folder}", saved.text
     render = chat_renderer(tokenizer, text, think)
     encode, turns = partial(prompt_ids, tokenizer, render), partial(chat_turns, tokenizer, render)
-    prompting = Prompting(encode, turns, source, text_sha256(text or ""))
+    prompting = Prompting(encode, turns, source, text_sha256(text or ""), tokenizer)
     return _after_bos(tokenizer, prompting) if bos and text is None else prompting
 
 
@@ -88,7 +132,7 @@ def _after_bos(tokenizer: Tokenizer, plain: Prompting) -> Prompting:
         return plain_turns._replace(pairs=[([bos, *source], target), *others])
 
     digest = text_sha256(str(tokenizer.bos_token))
-    return Prompting(lambda messages: [bos, *plain.encode(messages)], turns, AFTER_BOS, digest)
+    return Prompting(lambda messages: [bos, *plain.encode(messages)], turns, AFTER_BOS, digest, tokenizer)
 
 
 def other_prompt(

@@ -4,7 +4,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from tuneyard.adapters.weighted import WeightedAdapter
-from tuneyard.core.errors import ContentError
 from tuneyard.core.prompt import Tokenizer
 from tuneyard.eval.backends import Backend
 from tuneyard.eval.backends.generate import generate
@@ -15,8 +14,6 @@ from tuneyard.eval.metrics.labels import MOST, spellings
 from tuneyard.eval.parity.proof import Answers, Labels, ParityInputs, ProofPart, Texts, prove_answers
 from tuneyard.eval.scoring.candidates import Candidate
 from tuneyard.eval.scoring.options import ScoringRequest
-
-TALK = [{"role": "user", "content": "?"}, {"role": "assistant", "content": "!"}]
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +50,7 @@ def prove_files(references: Sequence[Reference], inputs: ParityInputs) -> Iterat
     expected_answers = [reference.answers() for reference in references]
     for path in models:
         base = in_this_process(references[0].backend)
+        # a GGUF is scored with the end tokens of the training, a fused model with its own
         model = load_gguf(path, base) if path == inputs.gguf else load_model(path, base.dtype)
         model.budget = base.budget
         for reference, expected in zip(references, expected_answers, strict=True):
@@ -62,17 +60,14 @@ def prove_files(references: Sequence[Reference], inputs: ParityInputs) -> Iterat
 
 
 def answer_rows(reference: Reference) -> Answers:
-    """Let the model answer the rows, and score the labels if the dataset has a set of labels.
-
-    The `ends` end an answer in addition to the model's own end tokens.
-    """
+    """Let the model answer the rows, and score the labels if the dataset has a set of labels."""
     model = in_this_process(reference.backend)
     longest = reference.request.max_new_tokens
     prompts = {row: reference.scored_ids[row] for row in reference.rows}
 
     def score(batch: Sequence[int]) -> list[Fields]:
         batch_prompts = [prompts[row] for row in batch]
-        answers = generate(model, batch_prompts, longest, other_ends=reference.ends)
+        answers = generate(model, batch_prompts, longest)
         return [{"answer": answer} for answer in answers]
 
     lengths = {row: len(ids) + longest for row, ids in prompts.items()}
@@ -104,19 +99,3 @@ def tokens_of(texts: Texts, tokenizer: Tokenizer) -> dict[int, Ids]:
         return {}
     ids = tokenizer([answer.text for answer in texts.values()], add_special_tokens=False)["input_ids"]
     return dict(zip(texts, ids, strict=True))
-
-
-def training_ends(candidate: Candidate, tokenizer: Tokenizer) -> list[int]:
-    """The special token that follows an answer in training, otherwise the tokenizer's end token."""
-    try:
-        turns = candidate.prompting.turns(TALK)
-    except ContentError:  # a template that writes an answered turn otherwise
-        turns = None
-    special_ids = {*tokenizer.all_special_ids, *tokenizer.added_tokens_decoder}
-    following = []
-    if turns and turns.pairs:
-        following = [*turns.pairs[-1][1], turns.stop]
-    for token in [*following, tokenizer.eos_token_id]:
-        if token in special_ids:
-            return [token]
-    return []

@@ -18,8 +18,8 @@ from tuneyard.eval.backends.modelfile import ServedModelfile, read_modelfile
 from tuneyard.eval.backends.scorers import prompts_too_long
 from tuneyard.eval.backends.server import Server
 from tuneyard.eval.datasets.dataset import INDEPENDENT, EvalDataset, read_datasets
-from tuneyard.eval.datasets.prompts import choose_prompting, trained_template
-from tuneyard.eval.parity.answers import Reference, prove_files, training_ends
+from tuneyard.eval.datasets.prompts import choose_prompting, end_after_answer, trained_template
+from tuneyard.eval.parity.answers import Reference, prove_files
 from tuneyard.eval.parity.proof import FILES, ParityInputs, Proof, Tolerance, prove_prompts
 from tuneyard.eval.parity.servers import connect, prove_servers
 from tuneyard.eval.scoring.candidates import Candidate, Opened, open_models
@@ -57,7 +57,8 @@ def prove(request: ScoringRequest, inputs: ParityInputs, tolerance: Tolerance) -
             )
         others = replace(inputs, template=template) if candidate is first else ParityInputs(template)
         served = modelfile if candidate is first else None
-        ways[candidate.name] = dict(_prompt_ways(others, candidate, opened.backend.tokenizer, served))
+        tokenizer = candidate.prompting.tokenizer or opened.backend.tokenizer
+        ways[candidate.name] = dict(_prompt_ways(others, candidate, tokenizer, served))
     facts = _facts(request, inputs, opened, datasets, servers)
     offers = [served.offers for served in servers]
     proof = Proof(next(iter(ways[first.name])), facts, tolerance, offers, unchecked=unchecked)
@@ -135,6 +136,7 @@ def _prove_ways(
 ) -> Reference:
     """Compare the ways of making prompts on a dataset with the first one, which is the training's."""
     conversations = [example.messages for example in dataset.conversations[: request.limit]]
+    backend = backend.as_trained(candidate.prompting.tokenizer, candidate.prompting.ends)
     tokenizer = backend.tokenizer
     ids_by_way = {way: dict(enumerate(map(encode, conversations))) for way, encode in encoders.items()}
     trained_way = next(iter(ids_by_way))
@@ -148,7 +150,7 @@ def _prove_ways(
         rows = counted(len(too_long), "row")
         proof.unchecked.append(f"answers to {rows} of {dataset.name}: too long for the context")
     fitting = [row for row in scored_ids if row not in too_long]
-    ends = training_ends(candidate, tokenizer)
+    ends = end_after_answer(candidate.prompting.turns, tokenizer)
     return Reference(request, backend, candidate, dataset, trained_ids, scored_ids, fitting, ends)
 
 

@@ -3,6 +3,7 @@
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import chain
 from pathlib import Path
 
@@ -75,13 +76,11 @@ class Opened:
 
     def with_plain_prompts(self, source: str) -> "Opened":
         """Prompt with the text alone, under this name. It begins as the tokenizer begins any text."""
-        tokenizer, digest = self.backend.tokenizer, text_sha256("")
-
-        def encode(messages: Messages) -> list[int]:
-            return list(tokenizer(messages[-1]["content"])["input_ids"])
-
+        digest = text_sha256("")
         candidates = []
         for candidate in self.candidates:
+            tokenizer = candidate.prompting.tokenizer or self.backend.tokenizer
+            encode = partial(_text_ids, tokenizer)
             prompting = replace(candidate.prompting, encode=encode, source=source, digest=digest)
             candidates.append(replace(candidate, prompting=prompting))
         return replace(self, candidates=candidates)
@@ -97,6 +96,10 @@ class Opened:
         place = self.candidates.index(base) + 1
         few_shot = replace(base, name=name, shots=counts[0])
         return replace(self, candidates=[*self.candidates[:place], few_shot, *self.candidates[place:]])
+
+
+def _text_ids(tokenizer: Tokenizer, messages: Messages) -> list[int]:
+    return list(tokenizer(messages[-1]["content"])["input_ids"])
 
 
 def open_models(request: ScoringRequest, *, chooses: bool = False, workers: Executor | None = None) -> Opened:
@@ -206,8 +209,6 @@ def choose_candidates(
     candidates = []
     for name, parts in parts_by_name.items():
         folders = tuple(part.adapter.folder for part in parts)
-        if request.template:  # the same for all adapters
-            folders = ()
         if folders not in promptings:
             promptings[folders] = choose_prompting(
                 tokenizer, folders, request.template, request.think, request.bos

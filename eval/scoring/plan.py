@@ -153,7 +153,7 @@ def _identity(
     return {
         "settings": settings,
         "models": {candidate.name: candidate.identity for candidate in opened.candidates},
-        "prompts": {candidate.name: candidate.prompting.digest for candidate in opened.candidates},
+        "prompts": {candidate.name: candidate.prompting.identity for candidate in opened.candidates},
         "sets": {dataset.name: dataset.digest for dataset in datasets},
     }
 

@@ -46,7 +46,8 @@ class Job:
         self.candidate, self.dataset, self.task = candidate, dataset, task
         self.folder = request.out / candidate.name / dataset.name
         self.rows = dataset.conversations[: request.limit]
-        self.backend = backend.for_rows(f"{candidate.name}/{dataset.name}", len(self.rows))
+        of_rows = backend.for_rows(f"{candidate.name}/{dataset.name}", len(self.rows))
+        self.backend = of_rows.as_trained(candidate.prompting.tokenizer, candidate.prompting.ends)
         self.shots = dataset.shots if candidate.shots else None
         self.main = main
         self.further: dict[int, Fields] = {}

@@ -85,12 +85,13 @@ class LLM:
     context = 100
 
     def __init__(self, model: str, **options: object) -> None:
-        from transformers import AutoModelForCausalLM
+        from transformers import AutoModelForCausalLM, AutoTokenizer
 
         assert set(options) <= OPTIONS and options["dtype"] in DTYPES
         assert options.get("max_lora_rank", 16) in LORA_RANKS
         self.model, self.options, self.calls = model, options, []
         self.net = AutoModelForCausalLM.from_pretrained(model).eval()
+        self.tokenizer = AutoTokenizer.from_pretrained(model)
         self.llm_engine = SimpleNamespace(model_config=SimpleNamespace(max_model_len=self.context))
         self.cached = False
         self.made.append(self)
@@ -119,8 +120,9 @@ class LLM:
             logs = (logits * (1 + (lora.lora_int_id if lora else 0))).log_softmax(-1)
             listed = [*sampling.logprob_token_ids, int(logs.argmax())]  # the sampled token, too
             logprobs = [{token: SimpleNamespace(logprob=float(logs[token])) for token in listed}]
-        text = "No." if lora else "Yes."
-        return SimpleNamespace(outputs=[SimpleNamespace(text=text, logprobs=logprobs)])
+        ids = self.tokenizer("No." if lora else "Yes.")["input_ids"]
+        output = SimpleNamespace(token_ids=[*ids, *sampling.stop_token_ids[:1]], logprobs=logprobs)
+        return SimpleNamespace(outputs=[output])
 
 
 @pytest.fixture
@@ -206,7 +208,9 @@ def test_the_same_ids_are_asked_greedily_of_the_base_and_of_both_adapters(
     for prompts, sampling, _ in (one, two):
         assert [model.tokenizer.decode(p["prompt_token_ids"]) for p in prompts] == texts
         assert vars(sampling[0]) == vars(
-            SamplingParams(temperature=0.0, max_tokens=7, stop_token_ids=[model.tokenizer.eos_token_id])
+            SamplingParams(
+                temperature=0.0, max_tokens=7, stop_token_ids=[model.tokenizer.eos_token_id], detokenize=False
+            )
         )
     assert all("<|im_start|>user" in model.tokenizer.decode(p["prompt_token_ids"]) for p in base[0])
     results = read_json(out / "two/even/results.json")

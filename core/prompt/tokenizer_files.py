@@ -1,0 +1,53 @@
+"""The files of the tokenizer of a model or an adapter, read without transformers."""
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from tuneyard.core.documents.schema_errors import check_file
+from tuneyard.core.files import check_characters, read_object
+from tuneyard.core.installation.checkout import ROOT
+
+TOKENIZER_JSON, TOKENIZER_CONFIG = "tokenizer.json", "tokenizer_config.json"
+GENERATION = "generation_config.json"
+SCHEMA = ROOT / "core/schemas/tokenizer.json"
+SPECIAL = ("bos_token", "eos_token", "unk_token", "pad_token")
+
+
+def first_object(folders: Iterable[Path], name: str) -> dict[str, Any]:
+    """Read the first file with this name, {} if no folder has it."""
+    for folder in folders:
+        if (folder / name).is_file():
+            return read_object(folder / name)
+    return {}
+
+
+def read_tokenizer(folders: Iterable[Path]) -> dict[str, Any]:
+    """Read the first tokenizer.json, {} if no folder has it. `ContentError` names a part of another form."""
+    import jsonschema_rs
+
+    for folder in folders:
+        path = folder / TOKENIZER_JSON
+        if not path.is_file():
+            continue
+        fields: dict[str, Any] = read_object(path)
+        check_characters(json.dumps(fields, ensure_ascii=False), path)
+        schema = read_object(SCHEMA)
+        if not jsonschema_rs.validator_for(schema).is_valid(fields):  # jsonschema takes seconds
+            check_file(path, schema, fields, exact=False)
+        return fields
+    return {}
+
+
+def special_texts(folders: Iterable[Path]) -> dict[str, str]:
+    """The texts of bos_token and other special tokens, which chat templates may use."""
+    fields = first_object(folders, TOKENIZER_CONFIG)
+    texts = {}
+    for name in SPECIAL:
+        value = fields.get(name)
+        if isinstance(value, dict):
+            value = value.get("content")
+        if value and isinstance(value, str):
+            texts[name] = value
+    return texts
