@@ -33,6 +33,7 @@ from tuneyard.adapters.weighted import (
 )
 from tuneyard.core.errors import ContentError, RequestError, need
 from tuneyard.core.files import read_object, write_json, write_text
+from tuneyard.core.prompt.tokenizer_files import GENERATION, first_object, listed_ends, trained_ends
 from tuneyard.core.training.training_run import MERGE, training_inputs
 from tuneyard.core.weights.adapter_files import EMBEDDINGS, HEADS
 from tuneyard.core.weights.base_models import Base
@@ -276,12 +277,25 @@ def fuse(plan: FusePlan, progress: output.Progress) -> dict[str, Retained]:
                 shutil.copyfile(file, folder / file.name)
         adapters = [item.adapter.folder for item in plan.weighted]
         output.carry_tokenizer(adapters, folder, "the base's files are used")
+        _write_ends(adapters, plan.base.folder, folder)
         write_index(folder, plan.shards)
         provenance_record = fuse_record(plan, retained)
         write_json(folder / MERGE, provenance_record)
         write_text(folder / CARD, card_text(provenance_record))
         write_json(folder / "config.json", plan.config)
     return retained
+
+
+def _write_ends(adapters: Sequence[Path], base: Path, folder: Path) -> None:
+    """Add the end tokens of the adapters' trainings to generation_config.json, if the base lists others."""
+    listed = listed_ends(base)
+    ends = list(listed)
+    for adapter in adapters:
+        ends += trained_ends(adapter, base)
+    distinct_ends = list(dict.fromkeys(ends))
+    if distinct_ends != listed:
+        fields = first_object([folder], GENERATION)
+        write_json(folder / GENERATION, {**fields, "eos_token_id": distinct_ends})
 
 
 def retained_lines(plan: FusePlan, retained: dict[str, Retained]) -> list[str]:

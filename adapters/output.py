@@ -23,6 +23,7 @@ from tuneyard.core.files import (
     reserved,
     staging,
 )
+from tuneyard.core.prompt.tokenizer_files import GENERATION
 from tuneyard.core.training.training_run import MERGE, read_provenance
 from tuneyard.core.weights.adapter_files import CONFIG
 from tuneyard.core.weights.tensors import INDEX
@@ -99,7 +100,7 @@ def _foreign(target: Path, command: str, sources: Iterable[Path]) -> str:
     if record["command"] != command:
         return f"the output of `tuneyard adapter {record['command']}`"
     config = CONFIG if command == "merge" else "config.json"
-    expected = {MERGE, CARD, INDEX, config, *TOKENIZER}
+    expected = {MERGE, CARD, INDEX, config, GENERATION, *TOKENIZER}
     for source in sources:
         if source.is_dir():
             expected.update(path.name for path in source.iterdir())

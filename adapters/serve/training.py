@@ -14,7 +14,7 @@ from tuneyard.adapters.weighted import check_fit, parse_optional_weight
 from tuneyard.core.errors import ContentError, RequestError, show_value
 from tuneyard.core.files import from_hub, read_object
 from tuneyard.core.prompt import SavedTemplate, find_chat_template
-from tuneyard.core.prompt.tokenizer_files import first_object, read_tokenizer, special_texts
+from tuneyard.core.prompt.tokenizer_files import first_object, read_tokenizer, special_texts, token_ids
 from tuneyard.core.training.training_run import read_provenance, training_settings
 
 CUTOFF_LEN, MAX_NEW_TOKENS = 2048, 1024  # LLaMA-Factory's defaults of both settings
@@ -156,14 +156,7 @@ def _tokenizer(folder: Path, base: Path) -> Tokenizer:
     place = base
     if (folder / "tokenizer_config.json").is_file():
         place = folder
-    fields = read_tokenizer([place])
-    ids: dict[str, int] = {}
-    vocabulary = (fields.get("model") or {}).get("vocab")
-    if isinstance(vocabulary, dict):  # other kinds of tokenizers list their tokens
-        ids.update(vocabulary)
-    for token in fields.get("added_tokens") or []:
-        ids[token["content"]] = token["id"]
-    return Tokenizer(place, ids, special_texts([place]))
+    return Tokenizer(place, token_ids(read_tokenizer([place])), special_texts([place]))
 
 
 def _template(folder: Path, base: Path) -> SavedTemplate | None:

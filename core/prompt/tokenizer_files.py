@@ -1,7 +1,7 @@
 """The files of the tokenizer of a model or an adapter, read without transformers."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -51,3 +51,38 @@ def special_texts(folders: Iterable[Path]) -> dict[str, str]:
         if value and isinstance(value, str):
             texts[name] = value
     return texts
+
+
+def listed_ends(folder: Path) -> list[int]:
+    """The end tokens that a model folder lists: in generation_config.json, without one in config.json."""
+    name = "config.json"
+    if (folder / GENERATION).is_file():
+        name = GENERATION
+    listed = first_object([folder], name).get("eos_token_id")
+    if not isinstance(listed, list):
+        listed = [listed]
+    return [end for end in listed if isinstance(end, int)]
+
+
+def trained_ends(adapter: Path, base: Path) -> list[int]:
+    """The end tokens of an adapter: that of its tokenizer, otherwise the base's, and those the base lists.
+
+    An end token without an id in tokenizer.json (a tokenizer of another kind) is left out.
+    """
+    ends = []
+    eos = special_texts([adapter, base]).get("eos_token", "")
+    ids = token_ids(read_tokenizer([adapter, base]))
+    if eos in ids:
+        ends.append(ids[eos])
+    return list(dict.fromkeys([*ends, *listed_ends(base)]))
+
+
+def token_ids(tokenizer: Mapping[str, Any]) -> dict[str, int]:
+    """The ids of tokens by the content of tokenizer.json."""
+    ids: dict[str, int] = {}
+    vocabulary = (tokenizer.get("model") or {}).get("vocab")
+    if isinstance(vocabulary, dict):  # other kinds of tokenizers list their tokens
+        ids.update(vocabulary)
+    for token in tokenizer.get("added_tokens") or []:
+        ids[token["content"]] = token["id"]
+    return ids

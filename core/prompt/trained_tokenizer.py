@@ -14,10 +14,9 @@ from tuneyard.core.errors import ContentError, RequestError, show_value
 from tuneyard.core.files import read_object
 from tuneyard.core.prompt import Tokenizer
 from tuneyard.core.prompt.tokenizer_files import (
-    GENERATION,
     TOKENIZER_CONFIG,
     TOKENIZER_JSON,
-    first_object,
+    listed_ends,
     read_tokenizer,
     special_texts,
 )
@@ -28,17 +27,6 @@ VOCABULARIES = (TOKENIZER_JSON, "tokenizer.model", "vocab.json")
 def has_tokenizer(folder: Path) -> bool:
     """True if a folder has a whole tokenizer, and not the settings of one alone."""
     return any((folder / name).is_file() for name in VOCABULARIES)
-
-
-def listed_ends(folder: Path) -> list[int]:
-    """The end tokens that a model folder lists: in generation_config.json, without one in config.json."""
-    name = "config.json"
-    if (folder / GENERATION).is_file():
-        name = GENERATION
-    listed = first_object([folder], name).get("eos_token_id")
-    if not isinstance(listed, list):
-        listed = [listed]
-    return [end for end in listed if isinstance(end, int)]
 
 
 def open_trained(folders: Sequence[Path], base: Tokenizer) -> tuple[Tokenizer, list[int]]:

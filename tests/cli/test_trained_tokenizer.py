@@ -9,7 +9,7 @@ import pytest
 
 from tests.cli.scoring import call, invoke, predictions
 from tests.json_files import read_json, write_json, write_lines
-from tests.tiny import make_tiny, write_adapter
+from tests.tiny import SHAPES, make_tiny, write_adapter
 from tuneyard.adapters.__main__ import cli as adapters
 from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.eval.chat import cli as chat
@@ -45,7 +45,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A LoRA without a tokenizer."""
-    return write_adapter(tmp_path_factory.mktemp("saves") / "lora", seed=1)
+    return write_adapter(tmp_path_factory.mktemp("saves") / "lora", seed=1, target_modules=sorted(SHAPES))
 
 
 def trained_model(base: Path, adapter: Path) -> Any:
@@ -160,6 +160,35 @@ def test_a_merged_adapter_ends_its_answers_as_its_parts(score, base, weights, tr
         model=base,
     )
     assert predictions(out / "one" / "asked")[0]["model_output"] == training.text
+
+
+@pytest.mark.parametrize("without", ["", "generation_config.json"])
+@pytest.mark.parametrize("note", [{}, {"padding_side": "left"}])
+def test_a_fused_model_ends_its_answers_by_itself(base, weights, training, tmp_path, without, note) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    own_base = tmp_path / "base"
+    shutil.copytree(base, own_base, ignore=shutil.ignore_patterns(without))
+    parts = []
+    for name in ("a", "b"):
+        shutil.copytree(weights, tmp_path / name)
+        parts.append(f"{save_tokenizer(base, tmp_path / name, eos_token=training.end)}=0.5")
+    fields = read_json(tmp_path / "b/tokenizer_config.json")
+    write_json(tmp_path / "b/tokenizer_config.json", {**fields, **note})  # which fuse does not carry then
+    out = tmp_path / "fused"
+    for more in ((), ("--force",)):
+        call(adapters, "fuse", *parts, "--base", own_base, "--out", out, "--same-base", *more)
+    model = AutoModelForCausalLM.from_pretrained(out)
+    prompt = prompt_of(AutoTokenizer.from_pretrained(out))
+    tensor = torch.tensor([prompt])
+    options = {"attention_mask": torch.ones_like(tensor), "do_sample": False, "pad_token_id": 0}
+    ids = model.generate(tensor, max_new_tokens=LONGEST, **options)[0].tolist()
+    assert ids[len(prompt) :] == training.answer[: training.place + 1]
+    listed = read_json(out / "generation_config.json")
+    assert listed["eos_token_id"] == [0, training.answer[training.place]]
+    before = {} if without else read_json(base / "generation_config.json")
+    assert {**before, "eos_token_id": 0} == {**listed, "eos_token_id": 0}
 
 
 def test_labels_of_which_one_begins_another_are_scored_with_the_end_of_the_training(
