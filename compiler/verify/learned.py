@@ -136,7 +136,7 @@ class AnswersAuditor:
         for learned, pairs in groupby(zip(ids, labels, strict=True), key=lambda pair: pair[1] != IGNORED):
             # None is a token of another model's template
             piece_ids = [token for token, _ in pairs if token is not None]
-            pieces.append((self.tokenizer.decode(piece_ids), learned))
+            pieces.append((self.tokenizer.decode(piece_ids, clean_up_tokenization_spaces=False), learned))
         return pieces
 
 

@@ -305,8 +305,8 @@ def _difference(prompt: Sequence[int], expected: Sequence[int], tokenizer: Any) 
     """Describe the first difference of two prompts with the text around it."""
     place = _first_difference(prompt, expected)
     around = slice(max(0, place - 3), place + 8)
-    trained_text = tokenizer.decode(prompt[around])
-    model_text = tokenizer.decode(expected[around])
+    trained_text = tokenizer.decode(prompt[around], clean_up_tokenization_spaces=False)
+    model_text = tokenizer.decode(expected[around], clean_up_tokenization_spaces=False)
     return f"at token {place + 1} it trains {trained_text!r}, the model's own has {model_text!r}"
 
 

@@ -24,6 +24,8 @@ PRESETS = {
 `document`: the guide of the 7B QLoRA recipe for a chat, that of RTE and MNLI for scoring.
 """
 PRESET_TOKENS = 512  # the longest answer with a preset
+DECODING = {"skip_special_tokens": True, "clean_up_tokenization_spaces": False}
+"""Answers have their own spaces: the clean-up of some tokenizers turns `a != b` into `a!= b`."""
 THOUGHT = re.compile(r"<think>.*?(?:</think>|\Z)", re.DOTALL)
 STOP, LENGTH = "stop", "length"
 BEGUN = re.compile(r"<(?:t(?:h(?:i(?:nk?)?)?)?)?\Z")  # a part of <think> at the end
@@ -112,7 +114,7 @@ def generate(
         finish = LENGTH
         if end_places:
             finish, tokens = STOP, tokens[: end_places[0]]
-        answers.append(Generated(model.tokenizer.decode(tokens, skip_special_tokens=True), finish))
+        answers.append(Generated(model.tokenizer.decode(tokens, **DECODING), finish))
     return answers
 
 
@@ -140,7 +142,7 @@ def stream(
             model.net.generate(
                 input_ids=ids,
                 attention_mask=torch.ones_like(ids),
-                streamer=Pieces(model.tokenizer, skip_prompt=True, skip_special_tokens=True),
+                streamer=Pieces(model.tokenizer, skip_prompt=True, **DECODING),
                 max_new_tokens=max_new_tokens,
                 eos_token_id=list(model.ends),
                 **drawing(sampling),

@@ -1,12 +1,15 @@
 """Metrics of generated texts (length, variety, ROUGE, BLEU) and of losses, with confidence limits.
 
-metrics.json and results.json of `eval text` contain them. Texts are compared by words in lower case, Chinese
-and Japanese texts by characters. ROUGE and BLEU can use the words of jieba instead, as the 0.5B toolkit does.
+metrics.json and results.json of `eval text` contain them. Texts are compared in NFC by words in lower case,
+and by characters in scripts without spaces between words: Chinese, Japanese, Thai, Lao, Khmer, Burmese. ROUGE
+and BLEU can use the words of jieba instead, as the 0.5B toolkit does.
 """
 
+import functools
 import logging
 import math
 import re
+import unicodedata
 import warnings
 from collections.abc import Callable, Sequence
 from importlib import metadata
@@ -30,18 +33,32 @@ from tuneyard.eval.statistics.rates import (
 CHARACTERS, JIEBA = "characters", "jieba"
 TOKENIZERS = (CHARACTERS, JIEBA)
 """Units of a Chinese text for ROUGE and BLEU."""
-UNSPACED = f"{HAN}\u3041-\u30ff"  # and kana
+KANA = "\u3041-\u30ff\uff66-\uff9d"
+THAI_LAO = "\u0e01-\u0e30\u0e32\u0e33\u0e40-\u0e46\u0e81-\u0eb0\u0eb2\u0eb3\u0ebd\u0ec0-\u0ec6\u0edc-\u0edf"
+KHMER_BURMESE = "\u1780-\u17b3\u1000-\u102a\u103f\u1050-\u1055"
+BY_CHARACTER = f"{KANA}{THAI_LAO}{KHMER_BURMESE}"
+"""Letters of scripts without spaces between words, which no tokenizer of sacrebleu's core separates."""
+UNSPACED = f"{HAN}{BY_CHARACTER}"
+JOINERS = "\u200c\u200d"  # inside of words in Persian and in Indic scripts
+LAST_MARKS = "\U000e0100-\U000e01ef"  # variation selectors, the only marks after the first two planes
 PARTS = 1_000_000
-WORD = re.compile(f"[{UNSPACED}]|[^\\W_{UNSPACED}]+")
+
+
+@functools.cache
+def _word_pattern() -> re.Pattern[str]:
+    """A word with its combining marks, as Unicode's word boundaries keep them together (UAX 29, WB4)."""
+    marks = "".join(chr(code) for code in range(0x300, 0x20000) if unicodedata.category(chr(code))[0] == "M")
+    extend = f"[{marks}{LAST_MARKS}{JOINERS}]*"
+    return re.compile(f"[{UNSPACED}]{extend}|(?:[^\\W_{UNSPACED}]{extend})+")
 
 
 def words(text: str) -> list[str]:
-    """Split a text into words in lower case. Each Chinese or Japanese character is a word.
+    """Split a text into words in lower case. Each character is a word in scripts without spaces.
 
     >>> words("LoRA适配器, rank 8")
     ['lora', '适', '配', '器', 'rank', '8']
     """
-    return WORD.findall(text.lower())
+    return _word_pattern().findall(_nfc(text.lower()))
 
 
 def jieba_tokens(text: str) -> list[str]:
@@ -56,7 +73,7 @@ def jieba_tokens(text: str) -> list[str]:
 
 def jieba_words(text: str) -> list[str]:
     """Split a text into words in lower case by jieba's dictionary, without punctuation."""
-    return [token for token in jieba_tokens(text.lower()) if WORD.search(token)]
+    return [token for token in jieba_tokens(_nfc(text.lower())) if _word_pattern().search(token)]
 
 
 def tokenizer_name(tokenizer: str) -> str:
@@ -105,8 +122,9 @@ def bleu(
 ) -> tuple[Mean, str]:
     """Corpus BLEU (0-100) with its bootstrap limits by group, infinite for one, and sacrebleu's signature.
 
-    The tokenizer is `zh` if a reference has a Chinese character, otherwise `13a`. With jieba it is `none`,
-    because jieba has split the texts.
+    The tokenizer is `char` if most letters of the references are kana, Thai, Lao, Khmer or Burmese, otherwise
+    `zh` if a reference has a Chinese character, otherwise `13a`. With jieba it is `none`, because jieba has
+    split the texts.
     """
     import numpy as np
     from sacrebleu.metrics import BLEU
@@ -151,10 +169,18 @@ def bleu_parts(
 def _tokenized(tokenizer: str, references: Sequence[str]) -> tuple[Callable[[str], str], str]:
     """A function that prepares each text for sacrebleu's tokenizer, and the name of that tokenizer."""
     if tokenizer == JIEBA:
-        return lambda text: " ".join(jieba_tokens(text)), "none"
-    if re.search(f"[{HAN}]", "".join(references)):
-        return str, "zh"
-    return str, "13a"
+        return lambda text: " ".join(jieba_tokens(_nfc(text))), "none"
+    expected = _nfc("".join(references))
+    letters = len(re.findall(r"[^\W\d_]", expected))
+    if 2 * len(re.findall(f"[{BY_CHARACTER}]", expected)) > letters:
+        return _nfc, "char"
+    if re.search(f"[{HAN}]", expected):
+        return _nfc, "zh"
+    return _nfc, "13a"
+
+
+def _nfc(text: str) -> str:
+    return unicodedata.normalize("NFC", text)
 
 
 def _counts(references: Sequence[str], predictions: Sequence[str], tokenizer: str) -> list[list[int]]:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.json_files import write_json
+from tests.json_files import read_json, write_json
 from tests.messages import raises
 from tuneyard.core.errors import ContentError
 from tuneyard.eval.backends.generate import choose_sampling, draw, drawing, generate, stream, without_thoughts
@@ -95,6 +95,38 @@ def test_the_pieces_are_the_answer(model) -> None:
     pieces = []
     stream(model, prompt, 8, GREEDY, pieces.append)
     assert "".join(pieces) == generate(model, [prompt], 8)[0].text
+
+
+@pytest.mark.parametrize(
+    "code", ["if a != b :\n    x = [1 , 2]", 'print("it \'s" , x . y)', "do n't ! ? .", "f( a ) ; g ' m"]
+)
+def test_answers_keep_their_spaces_whatever_the_tokenizer_cleans_up(
+    tiny_model, monkeypatch, tmp_path, code
+) -> None:
+    import torch
+
+    folder = shutil.copytree(tiny_model, tmp_path / "cleaning")
+    path = folder / "tokenizer_config.json"
+    write_json(path, read_json(path) | {"clean_up_tokenization_spaces": True})
+    model = load_model(folder, "fp32")
+    assert model.tokenizer.clean_up_tokenization_spaces
+    prompt = model.tokenizer("Write code.")["input_ids"]
+    answer = torch.tensor([model.tokenizer.encode(code, add_special_tokens=False)])
+
+    def answering(input_ids: torch.Tensor, streamer: object = None, **_: object) -> torch.Tensor:
+        """Give these tokens to both ways, as a model would that wrote them."""
+        if streamer is not None:
+            streamer.put(input_ids)
+            for token in answer[0]:
+                streamer.put(token[None])
+            streamer.end()
+        return torch.cat([input_ids, answer], dim=1)
+
+    monkeypatch.setattr(model.net, "generate", answering)
+    assert generate(model, [prompt], 64)[0].text == code
+    pieces: list[str] = []
+    stream(model, prompt, 64, GREEDY, pieces.append)
+    assert "".join(pieces) == code
 
 
 def test_sampling_reaches_the_model(model) -> None:

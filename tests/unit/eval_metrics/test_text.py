@@ -24,6 +24,15 @@ HEARD = ["The cat is on the mat.", "It's raining outside today."]
         ("안녕 세상", ["안녕", "세상"]),
         ("𠀀𠀁!?，。", ["𠀀", "𠀁"]),
         (" \n", []),
+        ("हिन्दी भाषा", ["हिन्दी", "भाषा"]),
+        ("किताब कीमत", ["किताब", "कीमत"]),
+        ("தமிழ் மொழி", ["தமிழ்", "மொழி"]),
+        ("שָׁלוֹם", ["ש\u05b8\u05c1לו\u05b9ם"]),
+        ("cafe\u0301", ["caf\u00e9"]),
+        ("می\u200cروم", ["می\u200cروم"]),
+        ("ภาษาไทย", [*"ภาษาไทย"]),
+        ("น้ำ ที่", ["น้", "ำ", "ที่"]),
+        ("👍\ufe0f", []),
     ],
 )
 def test_words_are_words_and_chinese_characters(text, expected) -> None:
@@ -57,6 +66,11 @@ class TestRouge:
             expected = {name: score.fmeasure for name, score in own.score(*pair).items()}
             assert {name: values[row] for name, values in found.items()} == expected
 
+    def test_words_that_differ_by_a_mark_differ(self) -> None:
+        pairs = [("की", "को"), ("मैं", "में"), ("שָׁם", "שֵׁם")]  # two words each
+        assert rouge(*map(list, zip(*pairs, strict=True)))["rouge1"] == [0, 0, 0]
+        assert rouge(["e\u0301te\u0301"], ["\u00e9t\u00e9"])["rougeL"] == [1]
+
     def test_chinese_is_not_dropped(self) -> None:
         assert min(rouge(CHINESE, SAID)["rougeL"]) > 0.3
         assert rouge(CHINESE, CHINESE)["rouge2"] == [1, 1]
@@ -70,6 +84,42 @@ def test_bleu_takes_the_tokenizer_of_the_language_and_says_so(texts, said, token
     assert bleu(texts, texts, range(2))[0].value == pytest.approx(100)
     low, high = found.ci95
     assert low <= found.value <= high
+
+
+@pytest.mark.parametrize(
+    ("expected", "predicted"),
+    [
+        (["ありがとうございます"], ["ありがとうございました"]),
+        (["สวัสดีครับผม"], ["สวัสดีค่ะฉัน"]),
+        (["ສະບາຍດີທ່ານ"], ["ສະບາຍດີເຈົ້າ"]),
+        (["ကျေးဇူးတင်ပါတယ်"], ["ကျေးဇူးတင်ပါသည်"]),
+    ],
+)
+def test_bleu_of_scripts_without_spaces_is_sacrebleus_by_characters(expected, predicted) -> None:
+    from sacrebleu.metrics import BLEU
+
+    figure, signature = bleu(expected, predicted, range(1))
+    own = BLEU(tokenize="char").corpus_score(predicted, [expected]).score
+    assert own > 20
+    assert figure.value == pytest.approx(own)
+    assert "tok:char" in signature
+
+
+def test_one_foreign_word_does_not_change_the_tokenizer_of_bleu() -> None:
+    for texts, tokenizer in ((ENGLISH, "13a"), (CHINESE, "zh")):
+        _, signature = bleu([*texts, "ไทย の"], [*texts, "ไทย の"], range(3))
+        assert f"tok:{tokenizer}" in signature
+
+
+def test_composed_and_decomposed_texts_are_equal() -> None:
+    from unicodedata import normalize
+
+    for text in ("Ça a été déjà réglé ici", "Tiếng Việt rất là đẹp", "한국어 문장 하나 더 있다"):
+        decomposed = normalize("NFD", text)
+        assert decomposed != text
+        assert words(decomposed) == words(text)
+        assert distinct([text, decomposed], 1) == 0.5
+        assert bleu([text], [decomposed], range(1))[0].value == pytest.approx(100)
 
 
 @pytest.mark.slow  # so does nltk itself
