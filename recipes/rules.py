@@ -486,7 +486,10 @@ def _deepspeed_values(recipe: Recipe) -> Iterator[Problem]:
     """Refuse values of a DeepSpeed file that differ from the recipe's; transformers stops at them."""
     name, content = _deepspeed_file(recipe)
     for path, (key, default) in DEEPSPEED_VALUES.items():
-        yield from _contradiction(recipe, name, content, path, recipe.settings.get(key, default), key)
+        expected = recipe.settings.get(key, default)
+        if recipe.settings.get(f"{key}_full_eval") is True:  # of fp16 and bf16
+            expected = True
+        yield from _contradiction(recipe, name, content, path, expected, key)
     path = ("optimizer", "params", "betas")
     betas = [recipe.number(key, default) for key, default in (("adam_beta1", 0.9), ("adam_beta2", 0.999))]
     yield from _contradiction(recipe, name, content, path, betas, "adam_beta1, adam_beta2")
@@ -498,7 +501,9 @@ def deepspeed_steps(recipe: Recipe, schedule: Schedule) -> Iterator[Problem]:
     Source: `trainer_config_finalize` in transformers/integrations/deepspeed.py.
     """
     name, content = _deepspeed_file(recipe)
-    world_size = f"of {schedule.world_size} processes"
+    world_size = "of 1 process"
+    if schedule.world_size != 1:
+        world_size = f"of {schedule.world_size} processes"
     each = int(recipe.number("per_device_train_batch_size", 8))
     batch = each * schedule.world_size * schedule.accumulated
     yield from _contradiction(recipe, name, content, ("train_batch_size",), batch, f"a step {world_size}")

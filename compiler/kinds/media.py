@@ -22,6 +22,7 @@ from tuneyard.core.records import PLACEHOLDERS, Example
 from tuneyard.core.records.calls import WrongValueError
 from tuneyard.core.records.images import BROKEN_IMAGE
 
+BLANK = '""'
 LONGEST_PATH = 200  # characters of a path in a message: it may be a whole picture in base64
 
 
@@ -136,16 +137,25 @@ class MediaKind(Kind):
         LLaMA-Factory puts media_dir before plain paths and frames, and not before the path in an object.
         """
         for medium in loaded[self.loaded_column] or ():
-            fix = "a recipe names the folder as media_dir"
-            if isinstance(medium, dict):
-                fix = (
-                    "it puts no media_dir before the path of an object; write the plain path in its place, "
-                    "or one from the folder in which the training starts"
-                )
             for path in _paths_of(medium):
                 if not is_file(Path(path)):
-                    return f"LLaMA-Factory does not find {path[:LONGEST_PATH]}: {fix}"
+                    fix = _fix_of_missing(path, is_in_object=isinstance(medium, dict))
+                    return f"LLaMA-Factory does not find {path[:LONGEST_PATH] or BLANK}: {fix}"
         return ""
+
+
+def _fix_of_missing(path: str, *, is_in_object: bool) -> str:
+    """What to do about a path without a file."""
+    if not path:
+        return "write null, or no medium"
+    if "://" in path or path.startswith("data:"):
+        return "it opens files alone; download or save it, and write the path of the file"
+    if is_in_object:
+        return (
+            "it puts no media_dir before the path of an object; write the plain path in its place, or one "
+            "from the folder in which the training starts"
+        )
+    return "a recipe names the folder as media_dir"
 
 
 def _is_same(medium: object, loaded: object) -> bool:

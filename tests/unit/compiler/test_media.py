@@ -171,6 +171,20 @@ def test_frames_are_looked_for(pictures):
     assert IMAGES.not_found({"_images": [{"bytes": b"x", "path": "gone.png"}]}) == ""
 
 
+@pytest.mark.parametrize(
+    ("path", "fix"),
+    [
+        ("gone.png", "a recipe names the folder as media_dir"),
+        ("https://example.org/a.png", "write the path of the file"),
+        ("s3://bucket/a.png", "write the path of the file"),
+        ("data:image/png;base64,iVBORw0KGgo=", "write the path of the file"),
+        ("", "write null"),
+    ],
+)
+def test_the_fix_of_a_missing_file_fits_its_path(path, fix):
+    assert fix in IMAGES.not_found({"_images": [path]})
+
+
 @pytest.mark.parametrize("paths", [["a.png", None], ["a.png", 5], [["a.png"], None], [["a.png", None]]])
 def test_media_at_which_the_loader_stops(paths):
     entry = {"columns": {"prompt": "q", "response": "a", "images": "i"}}
