@@ -10,6 +10,7 @@ import pickletools
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from tuneyard.core.documents import is_number
 from tuneyard.core.errors import ContentError, Problem, show_value
@@ -17,6 +18,7 @@ from tuneyard.core.files import read_object
 from tuneyard.recipes.costs import Schedule
 from tuneyard.recipes.output_dir import CHECKPOINT, find_flaw, missing_state
 from tuneyard.recipes.recipe import Recipe
+from tuneyard.recipes.starting_weights import RESIZING
 
 KEY = "resume_from_checkpoint"
 LEAVE_OUT = f"leave out {KEY}"
@@ -31,6 +33,18 @@ COUNTED = {
     "eval_steps": ("eval_strategy", "no"),
     "logging_steps": ("logging_strategy", "steps"),
 }
+# Parts of the names of optimizers, and a setting that such an optimizer has for each group of parameters.
+OPTIMIZER_KEYS = {"adamw": "betas", "sgd": "momentum", "adafactor": "beta1"}
+# Settings whose value a resumed training takes from the optimizer's state: the key there, and the position.
+KEPT_BY_OPTIMIZER = {
+    "weight_decay": ("weight_decay", 0),
+    "adam_beta1": ("betas", 0),
+    "adam_beta2": ("betas", 1),
+    "adam_epsilon": ("eps", 0),
+}
+PLAIN_GROUPS, LORAPLUS_GROUPS = 2, 4
+"""Groups of parameters: with and without weight decay; LoRA+ has A, B and embeddings apart."""
+OTHER_OPTIMIZERS = ("use_galore", "use_apollo", "use_badam", "use_adam_mini", "use_muon")
 LARGEST_STATE = 1 << 20  # bytes of a scheduler's state that are read
 
 
@@ -180,16 +194,78 @@ def _optimizer_problems(recipe: Recipe, folder: Path) -> Iterator[Problem]:
         saved = ", ".join(f"{saved:g}" for saved in rates)
         message = f"{rate:g} has no effect: the training goes on with that of {folder}, {saved}"
         yield recipe.problem("W347", "learning_rate", message, f"learning_rate: {rates[0]:g}")
+    yield from _other_optimizer(recipe, folder, saved_group(folder / "optimizer.pt"))
+
+
+def _other_optimizer(recipe: Recipe, folder: Path, saved: "OptimizerGroup | None") -> Iterator[Problem]:
+    """E347 for another optimizer than the checkpoint's, W347 for values that it keeps from there."""
+    if saved is None or any(recipe.settings.get(key) for key in OTHER_OPTIMIZERS):
+        return
+    optimizer = str(recipe.settings.get("optim", "adamw"))
+    for name, key in OPTIMIZER_KEYS.items():
+        if name in optimizer and key not in saved.values:
+            message = f"{optimizer}, and {folder} has the state of another optimizer: training stops"
+            yield recipe.problem("E347", "optim", message, f"take that of the checkpoint, or {LEAVE_OUT}")
+            return
+    ratio = "loraplus_lr_ratio"
+    groups = LORAPLUS_GROUPS if recipe.settings.get(ratio) else PLAIN_GROUPS
+    if saved.count in (LORAPLUS_GROUPS, PLAIN_GROUPS) and saved.count != groups:
+        state = "without" if recipe.settings.get(ratio) else "with"
+        message = f"{folder} was trained {state} {ratio}: training stops once the model is loaded"
+        yield recipe.problem("E347", ratio, message, LEAVE_OUT)
+    for setting, (key, position) in KEPT_BY_OPTIMIZER.items():
+        value, values = recipe.settings.get(setting), saved.values.get(key, ())
+        if is_number(value) and len(values) > position and not math.isclose(value, values[position]):
+            message = (
+                f"{value:g} has no effect: the training goes on with that of {folder}, {values[position]:g}"
+            )
+            yield recipe.problem("W347", setting, message, f"{setting}: {values[position]:g}")
+
+
+class OptimizerGroup(NamedTuple):
+    """The numbers of an optimizer's first group of parameters by their keys, and how many groups it has."""
+
+    values: Mapping[str, Sequence[float]]
+    count: int
+
+
+def saved_group(optimizer: Path) -> OptimizerGroup | None:
+    """The settings in an optimizer's state, None if they are not found. Nothing is unpickled."""
+    content = _pickle_of(optimizer)
+    values: dict[str, list[float]] = {}
+    texts: dict[int, str] = {}  # by their number in the pickle, by which they come again
+    numbers: list[float] = []
+    last_text = ""
+    count = 0
+    is_inside = False
+    try:
+        for opcode, argument, _ in pickletools.genops(content):
+            text = ""
+            if opcode.name in ("BINUNICODE", "SHORT_BINUNICODE"):
+                text = last_text = str(argument)
+            elif opcode.name in ("BINPUT", "LONG_BINPUT") and last_text:
+                texts[int(argument or 0)], last_text = last_text, ""
+            elif opcode.name in ("BINGET", "LONG_BINGET"):
+                text = texts.get(int(argument or 0), "")
+            elif opcode.name in ("BINFLOAT", "BININT", "BININT1", "BININT2") and is_inside:
+                numbers.append(float(argument or 0))
+            else:
+                last_text = ""
+            if text == "param_groups":
+                is_inside = True
+            elif text and is_inside:
+                count += text == "params"
+                numbers = []
+                values.setdefault(text, numbers)
+    except ValueError:  # no pickle
+        return None
+    return OptimizerGroup(values, count) if count else None
 
 
 def saved_rates(scheduler: Path) -> list[float]:
     """The learning rates in a scheduler's state, [] if there are none. Nothing is unpickled."""
     rates: list[float] = []
-    with zipfile.ZipFile(scheduler) as archive:
-        names = [name for name in archive.namelist() if name.endswith("data.pkl")]
-        if len(names) != 1 or archive.getinfo(names[0]).file_size > LARGEST_STATE:
-            return []
-        content = archive.read(names[0])
+    content = _pickle_of(scheduler)
     is_inside = False
     try:
         for opcode, argument, _ in pickletools.genops(content):
@@ -202,6 +278,17 @@ def saved_rates(scheduler: Path) -> list[float]:
     except ValueError:  # no pickle
         return []
     return list(dict.fromkeys(rates))
+
+
+def _pickle_of(state: Path) -> bytes:
+    """The pickle in a file of torch, b"" without one, or if it is too large to be read."""
+    if not zipfile.is_zipfile(state):
+        return b""
+    with zipfile.ZipFile(state) as archive:
+        names = [name for name in archive.namelist() if name.endswith("data.pkl")]
+        if len(names) != 1 or archive.getinfo(names[0]).file_size > LARGEST_STATE:
+            return b""
+        return archive.read(names[0])
 
 
 def _adapter_problems(recipe: Recipe, folder: Path) -> Iterator[Problem]:
@@ -256,6 +343,18 @@ def _lora_problems(recipe: Recipe, folder: Path, config: Mapping[str, object]) -
                 "adapter is scaled by another factor"
             )
             yield recipe.problem("W347", key, message, f"{key}: {_plain(saved)}")
+    modules: set[str] = set(recipe.names("additional_target"))
+    listed = config.get("modules_to_save")
+    saved_modules = listed if isinstance(listed, list) else []
+    may_add_modules = any(recipe.settings.get(key) for key in RESIZING)  # LLaMA-Factory then adds embeddings
+    if (modules or not may_add_modules) and modules != set(map(str, saved_modules)):
+        saved_text = ",".join(sorted(map(str, saved_modules)))
+        message = (
+            f"{folder} trains {saved_text or 'no further modules'}, the recipe "
+            f"{','.join(sorted(modules)) or 'none'}: training stops once the model is loaded"
+        )
+        fix = f"additional_target: {saved_text}" if saved_text else "leave out additional_target"
+        yield recipe.problem("E347", "additional_target", message, fix)
     names = set(recipe.names("lora_target"))
     if names and "all" not in names:
         yield from _other_layers(recipe, names)

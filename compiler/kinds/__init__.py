@@ -215,6 +215,11 @@ class Kind:
         del loaded
         return ""
 
+    def miscounted(self, loaded: LoadedRow) -> str:
+        """A message on a loaded row whose texts have places for more or fewer values, or ""."""
+        del loaded
+        return ""
+
     def not_found(self, loaded: LoadedRow) -> str:
         """A message on a file of a loaded row that a training would not find, "" if it would find all."""
         del loaded

@@ -131,6 +131,23 @@ class MediaKind(Kind):
                 return fault
         return ""
 
+    def miscounted(self, loaded: LoadedRow) -> str:
+        """Media that are more or fewer than their placeholders (`_validate_messages` in data/mm_plugin.py).
+
+        Without media a placeholder is left to the template: for a model of texts it is a text.
+        """
+        media = loaded[self.loaded_column] or ()
+        placeholder = PLACEHOLDERS[self.part]
+        count = 0
+        for message in [*loaded["_prompt"], *loaded["_response"][:1]]:
+            count += str(message["content"]).count(placeholder)
+        if not media or count == len(media):
+            return ""
+        return (
+            f"{count} of {placeholder} in the texts, and {len(media)} {self.name}: LLaMA-Factory stops at "
+            "it, expected one for each"
+        )
+
     def not_found(self, loaded: LoadedRow) -> str:
         """The first path that leads to no file, cut to `LONGEST_PATH`, with the fix.
 

@@ -79,9 +79,9 @@ class RecordComparison:
             if unusable:
                 fix = "save it as a file, and write its path"
                 return Problem("E408", place, f"{unusable}: LLaMA-Factory stops at it", kind.name, fix)
-            missing = kind.not_found(row)
-            if missing:
-                return Problem("E408", place, missing)
+            fault = kind.miscounted(row) or kind.not_found(row)
+            if fault:
+                return Problem("E408", place, fault)
         return None
 
 

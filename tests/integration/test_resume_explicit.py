@@ -45,8 +45,17 @@ CASES = {
     "no state": {KEY: "no-state/checkpoint-2"},
     "whole model": {KEY: "whole/checkpoint-2"},
     "true": {KEY: True},
+    "decay": {"weight_decay": 0.5},
+    "beta": {"adam_beta2": 0.95},
+    "sgd": {"optim": "sgd"},
+    "adafactor": {"optim": "adafactor"},
+    "module": {"additional_target": "embed_tokens"},
+    "lora+": {"loraplus_lr_ratio": 16},
 }
-STOPS = ("rank", "all", "fewer", "dora", "full", "no state", "whole model", "true")
+STOPS = (
+    "rank", "all", "fewer", "dora", "full", "no state", "whole model", "true", "sgd", "adafactor", "module",
+    "lora+",
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module")

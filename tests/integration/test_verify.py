@@ -465,6 +465,7 @@ def seeing_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ("kind", "media", "is_trained"),
     [
         ("images", ["a.png"], True),
+        ("images", ["a.png", "a.png"], False),
         ("images", [{"bytes": None, "path": "PICTURE"}], True),
         ("images", {"bytes": None, "path": "PICTURE"}, True),
         ("images", [{"path": "PICTURE"}], False),

@@ -190,3 +190,21 @@ def test_media_at_which_the_loader_stops(paths):
     entry = {"columns": {"prompt": "q", "response": "a", "images": "i"}}
     with raises(ContentError, "row 1", "i"):
         read_example({"q": "<image>", "a": "b", "i": paths}, entry, "row 1")
+
+
+@pytest.mark.parametrize(
+    ("question", "answer", "images", "is_refused"),
+    [
+        ("<image>q", "a", ["a.png"], False),
+        ("<image>q<image>", "a", ["a.png", "b.png"], False),
+        ("q", "<image>", ["a.png"], False),
+        ("<image>q", "a", ["a.png", "b.png"], True),
+        ("<image><image>q", "a", ["a.png"], True),
+        ("q", "a", ["a.png"], True),
+        ("<image>q", "a", None, False),
+    ],
+)
+def test_media_are_counted_as_llamafactory_counts_them(question, answer, images, is_refused):
+    turns = [{"role": "user", "content": question}], [{"role": "assistant", "content": answer}]
+    loaded = {"_prompt": turns[0], "_response": turns[1], "_images": images}
+    assert bool(IMAGES.miscounted(loaded)) == is_refused

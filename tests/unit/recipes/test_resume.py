@@ -158,3 +158,53 @@ def test_an_odd_config_is_no_traceback(saved, value):
     config = read_json(saved / "adapter_config.json")
     write_json(saved / "adapter_config.json", {**config, "r": value, "target_modules": value})
     assert {code for code, _ in found(saved)} <= {"E347"}
+
+
+ADAMW_GROUP = {"weight_decay": 0.01, "lr": 0.0, "betas": (0.9, 0.999), "eps": 1e-8, "initial_lr": 1e-4}
+
+
+def write_optimizer(path: Path, groups: list[dict]) -> None:
+    """As torch.save writes it, without tensors."""
+    groups = [{**group, "params": [number]} for number, group in enumerate(groups)]
+    state = {"state": {0: {"step": 4.0, "weight_decay": 7.0}}, "param_groups": groups}
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("optimizer/data.pkl", pickle.dumps(state, 2))
+
+
+@pytest.mark.parametrize(
+    ("groups", "settings", "expected"),
+    [
+        ([ADAMW_GROUP] * 2, {}, []),
+        ([ADAMW_GROUP] * 2, {"weight_decay": 0.01, "adam_beta1": 0.9, "adam_epsilon": 1e-8}, []),
+        ([ADAMW_GROUP] * 2, {"weight_decay": 0.1}, [("W347", "weight_decay")]),
+        ([ADAMW_GROUP, {**ADAMW_GROUP, "weight_decay": 0.1}], {"weight_decay": 0.1},
+         [("W347", "weight_decay")]),
+        ([ADAMW_GROUP] * 2, {"adam_beta2": 0.95}, [("W347", "adam_beta2")]),
+        ([ADAMW_GROUP] * 2, {"optim": "adamw_8bit"}, []),
+        ([ADAMW_GROUP] * 2, {"optim": "sgd"}, [("E347", "optim")]),
+        ([{"momentum": 0.0, "weight_decay": 0.0}] * 2, {"optim": "sgd"}, []),
+        ([{"momentum": 0.0, "weight_decay": 0.0}] * 2, {}, [("E347", "optim")]),
+        ([ADAMW_GROUP] * 2, {"loraplus_lr_ratio": 16}, [("E347", "loraplus_lr_ratio")]),
+        ([ADAMW_GROUP] * 4, {"loraplus_lr_ratio": 16}, []),
+        ([ADAMW_GROUP] * 4, {}, [("E347", "loraplus_lr_ratio")]),
+    ],
+)  # fmt: skip
+def test_the_optimizer_of_the_checkpoint(saved, groups, settings, expected):
+    write_optimizer(saved / "optimizer.pt", groups)
+    assert found(saved, **settings) == expected
+
+
+@pytest.mark.parametrize(
+    ("modules", "settings", "expected"),
+    [
+        (None, {}, []),
+        (["embed_tokens"], {"additional_target": "embed_tokens"}, []),
+        (["embed_tokens", "lm_head"], {"additional_target": "lm_head,embed_tokens"}, []),
+        (None, {"additional_target": "embed_tokens"}, [("E347", "additional_target")]),
+        (["embed_tokens"], {}, [("E347", "additional_target")]),
+        (["embed_tokens", "lm_head"], {"resize_vocab": True, "add_tokens": "<a>"}, []),
+    ],
+)
+def test_the_further_modules_of_the_checkpoint(saved, modules, settings, expected):
+    write_json(saved / "adapter_config.json", {**CONFIG, "modules_to_save": modules})
+    assert found(saved, **settings) == expected
