@@ -209,7 +209,7 @@ def _other_optimizer(recipe: Recipe, folder: Path, saved: "OptimizerGroup | None
             return
     ratio = "loraplus_lr_ratio"
     groups = LORAPLUS_GROUPS if recipe.settings.get(ratio) else PLAIN_GROUPS
-    if saved.count in (LORAPLUS_GROUPS, PLAIN_GROUPS) and saved.count != groups:
+    if saved.groups in (LORAPLUS_GROUPS, PLAIN_GROUPS) and saved.groups != groups:
         state = "without" if recipe.settings.get(ratio) else "with"
         message = f"{folder} was trained {state} {ratio}: training stops once the model is loaded"
         yield recipe.problem("E347", ratio, message, LEAVE_OUT)
@@ -226,7 +226,7 @@ class OptimizerGroup(NamedTuple):
     """The numbers of an optimizer's first group of parameters by their keys, and how many groups it has."""
 
     values: Mapping[str, Sequence[float]]
-    count: int
+    groups: int
 
 
 def saved_group(optimizer: Path) -> OptimizerGroup | None:
