@@ -49,7 +49,14 @@ from tuneyard.recipes.costs import (
 from tuneyard.recipes.data import NamedDataset, dataset_dir, fits_stage, locate, may_be_here, read_datasets
 from tuneyard.recipes.hardware import Machine, machine, target_option, world_size
 from tuneyard.recipes.llamafactory_client import LlamaFactory, ask
-from tuneyard.recipes.output_dir import MARKS, changed_inputs, changed_world_size, inputs_of
+from tuneyard.recipes.output_dir import (
+    FOREIGN,
+    MARKS,
+    changed_inputs,
+    changed_world_size,
+    command_to_resume,
+    inputs_of,
+)
 from tuneyard.recipes.recipe import (
     MachineProblem,
     Recipe,
@@ -289,6 +296,9 @@ def output_problems(recipe: Recipe, world: dict[str, object]) -> Iterator[Proble
     if differs:
         code, message = "E340", f"{folder} holds another run ({differs})"
         hint = "another output_dir, or overwrite_output_dir: true to set the old one aside"
+        command = command_to_resume(recipe) if differs == FOREIGN else ""
+        if command:
+            hint = f"`{command}` continues it; {hint}"
         if recipe.settings.get("overwrite_output_dir") is True:
             code, hint = "W340", "`tuneyard recipe train` sets it aside"
     elif grown:

@@ -7,6 +7,7 @@ Two runs are the same if the `inputs` in training.json are equal. Versions, time
 import itertools
 import platform
 import re
+import shlex
 import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -36,6 +37,7 @@ INCIDENTAL = {
     "preprocessing_num_workers", "preprocessing_batch_size", "project", "report_to", "resume_from_checkpoint",
     "run_name", "save_steps", "save_total_limit", "use_cpu",
 }  # fmt: skip
+FOREIGN = "not started by `tuneyard recipe train`"
 MARKS = ("checkpoint-*", "*.safetensors", "*.bin", "trainer_*.json*", STARTED, TRAINING)
 """Names in a folder that a training wrote to, as glob patterns."""
 
@@ -118,6 +120,18 @@ def resume_point(output_dir: Path) -> Path | None:
     return newest
 
 
+def command_to_resume(recipe: Recipe) -> str:
+    """The command that continues a run of `llamafactory-cli train`, "" if no checkpoint of it is complete.
+
+    What it was trained on is not recorded, so `tuneyard recipe train` does not take it for its own.
+    """
+    for path, flaw in checkpoints(recipe.output_dir).items():
+        if not flaw:
+            options = [*recipe.overrides, "overwrite_output_dir=false", f"resume_from_checkpoint={path}"]
+            return shlex.join(["llamafactory-cli", "train", str(recipe.path), *options])
+    return ""
+
+
 def set_aside(path: Path, name: str = "") -> Path:
     """Rename a folder to `name`, or to the first free `NAME.1`, `NAME.2`, …, and return the new path."""
     target = path.with_name(name or path.name)
@@ -134,7 +148,7 @@ def changed_inputs(output_dir: Path, inputs: dict[str, object]) -> str:
     if not any(any(output_dir.glob(mark)) for mark in MARKS):
         return ""
     if not (output_dir / STARTED).is_file():
-        return "not started by `tuneyard recipe train`"
+        return FOREIGN
     try:
         started = read_object(output_dir / STARTED)
     except ContentError as error:

@@ -28,9 +28,11 @@ from tuneyard.recipes.hardware import cpu_computes_bf16, machine, uses_torchrun
 from tuneyard.recipes.launch import launch, torchrun_command
 from tuneyard.recipes.llamafactory_client import LlamaFactory
 from tuneyard.recipes.output_dir import (
+    FOREIGN,
     changed_inputs,
     changed_world_size,
     checkpoints,
+    command_to_resume,
     inputs_of,
     resume_point,
     set_aside,
@@ -166,6 +168,9 @@ def _reserve(
                 raise ContentError(f"{message}; take as many processes as then, or {again}")
             if differs and recipe.settings.get("overwrite_output_dir") is not True:
                 mend = "give another output_dir=…, or overwrite_output_dir=true to set the old one aside"
+                command = command_to_resume(recipe) if differs == FOREIGN else ""
+                if command:
+                    mend = f"`{command}` continues it; {mend}"
                 raise ContentError(f"{output_dir} holds another run ({differs}); {mend}")
             difference = differs or grown
             if difference:

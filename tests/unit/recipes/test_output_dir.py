@@ -1,5 +1,6 @@
 """Whole and broken checkpoints told apart, runs told apart, folders set aside and reserved."""
 
+import shlex
 import zipfile
 from pathlib import Path
 
@@ -143,6 +144,21 @@ def test_runs_told_apart(tmp_path):
     moved = inputs()
     moved["data"][0]["file"] = "elsewhere"
     assert output_dir.changed_inputs(tmp_path, moved) == ""
+
+
+def test_the_command_that_continues_a_run_of_llamafactory_names_its_newest_complete_checkpoint(tmp_path):
+    file = tmp_path / "a recipe.yaml"
+    file.write_text("output_dir: other\n")
+    recipe = read_recipe(file, [f"output_dir={tmp_path / 'saves'}", "lora_rank=4"])
+    assert output_dir.command_to_resume(recipe) == ""
+    (tmp_path / "saves").mkdir()
+    for step in (100, 12):
+        checkpoint(tmp_path / "saves", step)
+    (tmp_path / "saves/checkpoint-100/trainer_state.json").unlink()
+    assert shlex.split(output_dir.command_to_resume(recipe)) == [
+        *("llamafactory-cli", "train", str(file), f"output_dir={tmp_path}/saves", "lora_rank=4"),
+        *("overwrite_output_dir=false", f"resume_from_checkpoint={tmp_path}/saves/checkpoint-12"),
+    ]
 
 
 @pytest.mark.parametrize("text", ["{", "[]"])
