@@ -30,6 +30,11 @@ _START, _END = "\ufdd0", "\ufdd1"  # Unicode reserves them for a program's own u
 _AS_IS = re.compile(f"{_START}(.*?){_END}", re.DOTALL)
 _WITH_ENDS = re.compile(f"(){_AS_IS.pattern}()", re.DOTALL)
 _PLACE = re.compile(rf"{_START}(\d+){_END}")
+_NAMES = {
+    *("adapter", "base", "model", "dataset", "folder", "path", "name", "key", "label", "column", "context"),
+    *("question", "author", "parent"),
+}
+"""Fields of lines that have names of the user's. A field that may have words of ours has another name."""
 _QUOTED = re.compile(r'(")((?:[^"\\]|\\.)*)(")')
 
 
@@ -174,6 +179,14 @@ def _put_back(text: str, kept: list[str]) -> str:
     return text
 
 
+def _is_users_name(field: str, value: str, *, is_first: bool) -> bool:
+    """True if a field has a name of the user's, such as an adapter that is called none.
+
+    The first field may begin with what goes before a line of ours (`error: `).
+    """
+    return field in _NAMES and not (is_first and ": " in value)
+
+
 def _translated(line: str, kept: list[str]) -> str:
     """A line in Chinese. Values in quotes are the user's, and stay."""
     for pattern, chinese in _lines():
@@ -181,6 +194,8 @@ def _translated(line: str, kept: list[str]) -> str:
         if fields is not None:
             values = fields.groupdict()
             for name in values.keys() - {"text"}:  # the user's own, such as a label that is called ok or none
+                if _is_users_name(name, values[name], is_first=fields.start(name) == 0):
+                    continue
                 values[name] = _translated(_taken_out(_QUOTED, values[name], kept), kept)
             values = {name: _put_back(value, kept) for name, value in values.items()}
             return closed_up(chinese, values).format(**values)

@@ -121,3 +121,23 @@ def test_a_quoted_value_is_no_line_of_ours():
         assert for_reader('a.jsonl:3: E104 label: found "3 rows", expected one of yes, no') == (
             'a.jsonl:3：E104 label：为 "3 rows"，应为 yes, no 之一'
         )
+
+
+@pytest.mark.parametrize("name", ["none", "ok", "error", "text", "3 rows", "result: 42"])
+def test_a_name_inside_a_line_of_ours_is_printed_as_it_is(name):
+    """Adapters, models and columns may be called as words of ours are."""
+    bases = (
+        f"error: different base models: a was trained on b, {name} on {name}; if both are the same model, "
+    )
+    bases += "give it as --base DIR, which decides (with --same-base if one is not here)"
+    with in_language("zh"):
+        assert f"b 上训练，{name} 在 {name} 上训练" in for_reader(bases)
+
+
+@pytest.mark.parametrize("name", ["none", "ok", "error", "text", "3 rows"])
+def test_a_name_at_the_beginning_of_a_line_is_printed_as_it_is(name):
+    with in_language("zh"):
+        assert (
+            for_reader(f"warning: {name} is used as the input of question")
+            == f"警告：{name} 用作 question 的输入"
+        )
