@@ -33,6 +33,7 @@ from tuneyard.adapters.weighted import (
 )
 from tuneyard.core.errors import ContentError, RequestError, need
 from tuneyard.core.files import read_object, write_json, write_text
+from tuneyard.core.prompt import CHAT_TEMPLATE, find_chat_template
 from tuneyard.core.prompt.tokenizer_files import GENERATION, first_object, listed_ends, trained_ends
 from tuneyard.core.training.training_run import MERGE, training_inputs
 from tuneyard.core.weights.adapter_files import EMBEDDINGS, HEADS
@@ -64,6 +65,7 @@ class FuseRequest:
 class FusePlan:
     """A checked fusion. `modules` and `full_tensors` name the change of each changed tensor.
 
+    `template` is the chat template of the trainings.
     `weighted` has no adapters with weight 0. `datasets` lists the training datasets of each adapter.
     """
 
@@ -75,6 +77,7 @@ class FusePlan:
     modules: dict[str, str]
     full_tensors: dict[str, FullTensor]
     config: dict[str, object]
+    template: str | None
     notes: list[str]
     check: output.Check
 
@@ -179,7 +182,10 @@ def plan_fusing(request: FuseRequest) -> FusePlan:
     shapes = {name: tensor.shape for name, tensor in full_tensors.items()}
     shards = plan_shards(base, request.dtype, copies, shapes, request.max_shard)
     config = _fused_config(request, base, untied, _vocabulary(shards))
-    plan = FusePlan(request, used, datasets, base, shards, modules, full_tensors, config, notes, check)
+    template = trained_template([item.adapter.folder for item in used])
+    plan = FusePlan(
+        request, used, datasets, base, shards, modules, full_tensors, config, template, notes, check
+    )
     output.require_space(request.out.resolve(), plan.bytes)
     return plan
 
@@ -277,6 +283,7 @@ def fuse(plan: FusePlan, progress: output.Progress) -> dict[str, Retained]:
                 shutil.copyfile(file, folder / file.name)
         adapters = [item.adapter.folder for item in plan.weighted]
         output.carry_tokenizer(adapters, folder, "the base's files are used")
+        _write_template(plan.template, folder)
         _write_ends(adapters, plan.base.folder, folder)
         write_index(folder, plan.shards)
         provenance_record = fuse_record(plan, retained)
@@ -284,6 +291,21 @@ def fuse(plan: FusePlan, progress: output.Progress) -> dict[str, Retained]:
         write_text(folder / CARD, card_text(provenance_record))
         write_json(folder / "config.json", plan.config)
     return retained
+
+
+def trained_template(adapters: Sequence[Path]) -> str | None:
+    """The chat template on which all adapters that have one agree, None otherwise."""
+    texts = {saved.text for saved in map(find_chat_template, adapters) if saved}
+    return texts.pop() if len(texts) == 1 else None
+
+
+def _write_template(template: str | None, folder: Path) -> None:
+    """Write the training's template if a file of the base would go before it."""
+    saved = None
+    with contextlib.suppress(ContentError):  # several in the base, none of them `default`
+        saved = find_chat_template(folder)
+    if template is not None and (saved is None or saved.text != template):
+        write_text(folder / CHAT_TEMPLATE, template)
 
 
 def _write_ends(adapters: Sequence[Path], base: Path, folder: Path) -> None:

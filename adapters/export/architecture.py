@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from tuneyard.adapters.adapter import raise_together, wrong_numbers
 from tuneyard.core.errors import ContentError, show_value
 from tuneyard.core.files import require
+from tuneyard.core.prompt import SavedTemplate, find_chat_template
 from tuneyard.core.prompt.tokenizer_files import TOKENIZER_JSON, read_tokenizer
 
 if TYPE_CHECKING:
@@ -146,6 +147,7 @@ class Vocabulary:
     types: list[int]
     pre: str
     composed: bool
+    template: SavedTemplate | None
 
     def write(self, writer: "GGUFWriter", ends: Mapping[str, int] | None = None) -> None:
         """Add all of `tokenizer.*` to a GGUF, including the chat template; `ends` as in `write_gguf`."""
@@ -153,6 +155,8 @@ class Vocabulary:
 
         logging.getLogger("gguf.vocab").setLevel(logging.ERROR)
         special = SpecialVocab(self.folder, load_merges=True, n_vocab=len(self.tokens))
+        # gguf prefers an older template in tokenizer_config.json to chat_template.jinja
+        special.chat_template = self.template.text if self.template else None
         special.add_special_token.setdefault("bos", False)  # otherwise llama.cpp guesses
         if ends:
             special.special_token_ids.update(ends)
@@ -195,7 +199,7 @@ def read_vocabulary(folder: Path, size: int) -> Vocabulary:
     if set(kinds) - {"NFC"}:
         raise ContentError(f"{path}: normalizer {', '.join(map(str, kinds))}: llama.cpp has no such step")
     tokens, types = [token for token, _ in every], [kind for _, kind in every]
-    return Vocabulary(folder, tokens, types, PRE_TOKENIZERS[steps], bool(kinds))
+    return Vocabulary(folder, tokens, types, PRE_TOKENIZERS[steps], bool(kinds), find_chat_template(folder))
 
 
 def _step(path: Path, step: dict[str, Any]) -> str:

@@ -4,7 +4,7 @@ tests/integration/test_prompt.py compares the ids with those of LLaMA-Factory 0.
 """
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
@@ -39,6 +39,7 @@ Ids = list[int]
 """The tokens of a text by their numbers."""
 Encode = Callable[[Messages], Ids]
 Render = Callable[[Messages, bool], str]  # of messages, whether an answer is asked for
+CHAT_TEMPLATE, DEFAULT_TEMPLATE = "chat_template.jinja", "default"
 _QUESTION = {"role": "user", "content": "Is it?"}
 TALKS: tuple[Messages, ...] = (
     [_QUESTION],
@@ -132,21 +133,48 @@ def refuse_media(record: Record, entry: Entry, place: str, images: bool = False)
 
 
 def find_chat_template(folder: Path) -> SavedTemplate | None:
-    """Read the chat template saved in a model or adapter folder, None without one or with an empty one."""
-    file = folder / "chat_template.jinja"
+    """Read the chat template saved in a model or adapter folder, None without one or with an empty one.
+
+    Of several templates it is `default`; `ContentError` without one.
+    """
+    file = folder / CHAT_TEMPLATE
     if file.is_file():
-        try:
-            text = file.read_text(encoding="utf-8")
-            return SavedTemplate(file, text) if text else None
-        except UnicodeDecodeError as error:
-            raise ContentError(
-                f"{file}: not UTF-8 at byte {error.start}; write the template again"
-            ) from error
+        return _read_template(file)
+    more = folder / "additional_chat_templates"
+    files = {path.stem: path for path in sorted(more.glob("*.jinja"))}
+    if files:
+        return _read_template(files[default_name(files, more)])
     config = folder / "tokenizer_config.json"
     if not config.is_file():
         return None
     template = read_object(config).get("chat_template")
+    if isinstance(template, list):
+        texts = {}
+        for item in template:
+            if isinstance(item, dict) and isinstance(item.get("template"), str):
+                texts[str(item.get("name"))] = item["template"]
+        if template:
+            template = texts[default_name(texts, config)]
     return SavedTemplate(config, template) if template and isinstance(template, str) else None
+
+
+def default_name(names: Collection[str], place: object) -> str:
+    """The name of the chat template of a conversation among several; `ContentError` if it is missing."""
+    if DEFAULT_TEMPLATE not in names:
+        raise ContentError(
+            f"{place}: several chat templates ({', '.join(names)}), expected one with the name "
+            f"{DEFAULT_TEMPLATE}; write the template of the training into chat_template.jinja, or name "
+            "LLaMA-Factory's with --template NAME"
+        )
+    return DEFAULT_TEMPLATE
+
+
+def _read_template(file: Path) -> SavedTemplate | None:
+    try:
+        text = file.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ContentError(f"{file}: not UTF-8 at byte {error.start}; write the template again") from error
+    return SavedTemplate(file, text) if text else None
 
 
 def chat_renderer(

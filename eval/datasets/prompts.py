@@ -18,6 +18,7 @@ from tuneyard.core.prompt import (
     Messages,
     Tokenizer,
     chat_renderer,
+    default_name,
     find_chat_template,
     llamafactory_encoder,
     prompt_ids,
@@ -101,8 +102,10 @@ def _prompting(
         turns = llamafactory_turns(tokenizer, template, think)
         source = f"LLaMA-Factory template {template}"
         return Prompting(encode, turns, source, text_sha256(template), tokenizer)
-    base_template = tokenizer.chat_template if isinstance(tokenizer.chat_template, str) else None
     saved_templates = {folder: find_chat_template(folder) for folder in adapters}
+    base_template = None
+    if not adapters or not all(saved_templates.values()):
+        base_template = _template_of(tokenizer)
     if len({saved.text if saved else base_template for saved in saved_templates.values()}) > 1:
         folders = ", ".join(map(str, adapters))
         raise RequestError(f"{folders} were trained with different chat templates: name one with --template")
@@ -119,6 +122,14 @@ def _prompting(
     encode, turns = partial(prompt_ids, tokenizer, render), partial(chat_turns, tokenizer, render)
     prompting = Prompting(encode, turns, source, text_sha256(text or ""), tokenizer)
     return _after_bos(tokenizer, prompting) if bos and text is None else prompting
+
+
+def _template_of(tokenizer: Tokenizer) -> str | None:
+    """The tokenizer's chat template, None without one. Of several it is `default`."""
+    templates = tokenizer.chat_template
+    if isinstance(templates, dict):
+        templates = templates[default_name(templates, tokenizer.name_or_path)]
+    return templates if isinstance(templates, str) else None
 
 
 def _after_bos(tokenizer: Tokenizer, plain: Prompting) -> Prompting:

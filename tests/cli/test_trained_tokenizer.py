@@ -12,6 +12,7 @@ from tests.json_files import read_json, write_json, write_lines
 from tests.tiny import SHAPES, make_tiny, write_adapter
 from tuneyard.adapters.__main__ import cli as adapters
 from tuneyard.core.errors import ContentError, RequestError
+from tuneyard.core.prompt import find_chat_template
 from tuneyard.eval.chat import cli as chat
 from tuneyard.eval.nli import cli as nli
 from tuneyard.eval.qa import cli as qa
@@ -189,6 +190,15 @@ def test_a_fused_model_ends_its_answers_by_itself(base, weights, training, tmp_p
     assert listed["eos_token_id"] == [0, training.answer[training.place]]
     before = {} if without else read_json(base / "generation_config.json")
     assert {**before, "eos_token_id": 0} == {**listed, "eos_token_id": 0}
+
+
+def test_a_fused_model_has_the_chat_template_of_the_training(base, weights, tmp_path) -> None:
+    adapter = tmp_path / "saved"
+    shutil.copytree(weights, adapter)
+    write_json(adapter / "tokenizer_config.json", {"chat_template": "trained"})  # of an older LLaMA-Factory
+    assert (base / "chat_template.jinja").is_file()  # which goes before tokenizer_config.json
+    call(adapters, "fuse", adapter, "--base", base, "--out", tmp_path / "fused", "--same-base")
+    assert find_chat_template(tmp_path / "fused").text == "trained"
 
 
 def test_labels_of_which_one_begins_another_are_scored_with_the_end_of_the_training(

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from tests.folders import names
+from tests.json_files import read_json, write_json
 from tests.messages import printed
 from tests.tiny import CHATML
 from tests.unit.adapters.commands import call
@@ -43,6 +44,28 @@ def test_the_sizes_of_the_config_are_in_the_file():
         "attention.head_count": 2, "attention.head_count_kv": 1, "rope.freq_base": 5000.0, "vocab_size": 8,
         "rope.dimension_count": 4, "attention.key_length": 4, "attention.value_length": 4,
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("where", ["jinja beside an old one", "list", "folder"])
+def test_the_chat_template_in_the_file_is_the_one_that_scoring_takes(where):
+    make_llama()
+    config = Path("model/tokenizer_config.json")
+    fields = read_json(config) if config.is_file() else {}
+    templates = [{"name": "tool_use", "template": "T"}, {"name": "default", "template": "D"}]
+    if where == "list":
+        write_json(config, {**fields, "chat_template": templates})
+    elif where == "folder":
+        Path("model/additional_chat_templates").mkdir()
+        for item in templates:
+            Path(f"model/additional_chat_templates/{item['name']}.jinja").write_text(item["template"])
+    else:
+        write_json(config, {**fields, "chat_template": "old"})
+        Path("model/chat_template.jinja").write_text("D")
+    call("export", "model", *GGUF)
+    written = {
+        name: value for name, value in gguf_fields("out/model.gguf").items() if "chat_template" in name
+    }
+    assert written == {"tokenizer.chat_template": "D"}
 
 
 def test_four_bits_are_llama_cpps_blocks_and_tables_keep_eight():
