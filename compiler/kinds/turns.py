@@ -17,6 +17,7 @@ from tuneyard.compiler.kinds.turn_forms import (
     SYSTEM,
     USER,
     common_turns,
+    marked_thought,
     role_and_content,
     speaker,
     thought_marks,
@@ -225,6 +226,8 @@ def _read_keys(turn: Fields) -> set[str]:
         read.add("tool_call_id")
     if role in (ASSISTANT, CALL):
         read.update(_reasons(turn), thought_marks(turn))
+    elif not marked_thought(turn):  # `thought: false` in each row of a table
+        read.update(thought_marks(turn))
     return read
 
 

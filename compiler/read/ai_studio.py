@@ -156,7 +156,7 @@ def _turn(turn: Fields) -> Fields:
 def _text_of(value: object) -> str:
     """The text of a system instruction: a text, an object with it, or its parts; "" for anything else."""
     if isinstance(value, dict):
-        value = value.get("text") or value.get("parts")
+        value = next((value[key] for key in ("text", "content", "parts", "value") if value.get(key)), None)
     parts: Sequence[object] = value if isinstance(value, list) else [value]
     texts = []
     for part in parts:

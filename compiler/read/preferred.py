@@ -37,8 +37,8 @@ ONE_HOT = "winner_"
 TIES = ("tie", "winner_tie", "both", "neither", "equal", "draw", "none")
 """How a verdict begins if neither answer is better."""
 FIRST, SECOND, TIE = "first", "second", "tie"
-_SIDES = {"left": FIRST, "right": SECOND}
-"""Verdicts of answers that stood side by side."""
+_SIDES = {"left": FIRST, "right": SECOND, "左": FIRST, "右": SECOND, FIRST: FIRST, SECOND: SECOND}
+"""Verdicts of answers that stood side by side, or one after the other."""
 """The meanings of a verdict, as the `verdict` of a source lists them."""
 _WORDS = {"answer", "assistant", "better", "conversation", "human", "model", "option", "output", "ref"}
 _WORDS |= {"response", "winner"}
@@ -84,11 +84,14 @@ class VerdictError(PairError):
             column,
             f"found {show_value(value)}, expected {first} or {second}, their last letter or number, or tie",
         )
-        self.fix = (
-            "say in the spec what each verdict means, as in `source: {form: preference, verdict: {first: "
-            f"[-3, -2, -1], second: [1, 2, 3], tie: [0]}}}}`; first is {first}, second is {second}"
-        )
         self.is_in_doubt = isinstance(_key(value), float)
+        verdict = "{first: [A], second: [B], tie: [C]}"
+        if self.is_in_doubt:
+            verdict = "{first: [-3, -2, -1], second: [1, 2, 3], tie: [0]}"
+        self.fix = (
+            "say in the spec what each verdict means, as in `source: {form: preference, verdict: "
+            f"{verdict}}}`; first is {first}, second is {second}"
+        )
 
 
 def has_form(row: Fields) -> bool:

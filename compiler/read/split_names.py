@@ -21,6 +21,8 @@ SPLIT_WORDS = {
 """The words for each split, in lower case."""
 _SPLIT_OF_WORD = {word: split for split, words in SPLIT_WORDS.items() for word in words}
 _DATA = "set|data|dataset|split"
+_TESTING = "testing"
+"""The word next to `training`. In a longer name it is a topic: software-testing."""
 _LATIN_WORD = re.compile(rf"({'|'.join(word for word in _SPLIT_OF_WORD if word.isascii())})({_DATA})?")
 _HAN = "|".join(word for word in _SPLIT_OF_WORD if not word.isascii())
 _HAN_WORD = re.compile(rf"({_HAN})(集合|数据|样本)?|.*?({_HAN}|开发|留出)(数据)?集")
@@ -45,7 +47,10 @@ _GENERIC = {
 def splits_named_in(name: str) -> tuple[str, ...]:
     """The splits (train, eval, test) that the words of a name name, each once: `data_test_v2` → (test,)."""
     splits = {}
-    for word in re.findall(_WORDS, _HELD_OUT.sub(r"\1out", name.lower())):
+    words = re.findall(_WORDS, _HELD_OUT.sub(r"\1out", name.lower()))
+    if _TESTING in words and _GENERIC.issuperset(set(words) - {_TESTING, "v"}):
+        return (TEST,)
+    for word in words:
         split = _split_of_word(word)
         if split:
             splits[split] = True

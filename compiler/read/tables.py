@@ -240,12 +240,21 @@ def _good(
 def is_header_again(row: Sequence[str], header: Sequence[str]) -> bool:
     """True if a row is the header, also after the byte-order mark of a file that was joined.
 
-    Quotes around its first name belong to the name for the reader of a table, since the mark is before them.
+    Files that were joined may write the same names with other capitals, blanks or quotes. In a table of one
+    column such a row may be a text.
     """
-    if not row or not row[0].startswith(MARK):
-        return list(row) == list(header)
-    first = row[0].removeprefix(MARK)
-    return [first, *row[1:]] == list(header) or [first.strip('"'), *row[1:]] == list(header)
+    if len(row) != len(header) or not row:
+        return False
+    if len(row) == 1:
+        return row[0].removeprefix(MARK) == header[0]
+    if _plain_name(row[0]) != _plain_name(header[0]):  # as of nearly all rows
+        return False
+    return list(map(_plain_name, row)) == list(map(_plain_name, header))
+
+
+def _plain_name(name: str) -> str:
+    """The name of a column without its mark, quotes, blanks around it and capitals."""
+    return name.removeprefix(MARK).strip().strip('"').strip().casefold()
 
 
 def _escaped(row: Cells) -> Cells:

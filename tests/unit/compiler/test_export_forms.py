@@ -373,6 +373,30 @@ def test_a_thought_is_never_joined_to_the_answer(bench: Bench, mark: dict, place
     assert spoken(bench.first("messages.jsonl"))[1] == ("assistant", "<think>\nHm.\n</think>\n\nSo.")
 
 
+@pytest.mark.parametrize("mark", [False, "false", 0, "0", "no", ""])
+def test_a_mark_that_is_false_in_each_turn_of_a_table_is_none(bench: Bench, mark: object) -> None:
+    turns = [
+        {"talk": 1, "who": turn["role"], "said": turn["content"], "thought": mark}
+        for turn in exchange("Q", "A")
+    ]
+    assert bench.compile(f"about: t{TABLE}", bench.rows("t.jsonl", turns)).kept == 1
+
+
+@pytest.mark.parametrize("value", [["first", "second"], ["左", "右"], ["Left", "RIGHT"]])
+def test_a_side_or_a_place_is_a_verdict(bench: Bench, value: list) -> None:
+    rows = [{"prompt": f"q {n}", "response_a": "x", "response_b": "y", "winner": value[n]} for n in range(2)]
+    bench.compile("pairs", bench.rows("p.jsonl", rows))
+    assert [record["chosen"] for record in bench.records("pairs.json")] == ["x", "y"]
+
+
+@pytest.mark.parametrize("key", ["text", "content", "parts", "value"])
+def test_a_system_text_in_an_object(bench: Bench, key: str) -> None:
+    system = [{"text": "Be brief."}] if key == "parts" else "Be brief."
+    document = {"settings": SETTINGS, "system": {key: system}, "turns": CHUNKS}
+    bench.compile(propose(bench.write("chat.json", json.dumps(document)))[0])
+    assert bench.first("chat.jsonl")["system"] == "Be brief."
+
+
 def test_a_thought_without_an_answer_is_refused_and_a_mark_that_is_false_is_none(bench: Bench) -> None:
     question, answer = exchange("Why?", "So.")
     alone = [question, {**answer, "isThought": True}]

@@ -58,6 +58,24 @@ def test_a_row_that_is_there_twice_is_no_header(bench: Bench) -> None:
         assert bench.compile(spec).kept == 61
 
 
+@pytest.mark.parametrize(
+    "again", ["Question,ANSWER", '"question","answer"', " question , answer", "question,answer"]
+)
+@pytest.mark.parametrize("first", ["question,answer", '"question","answer"', "Question,Answer"])
+def test_a_header_that_is_written_otherwise_is_one(bench: Bench, first: str, again: str) -> None:
+    rows = [f"What is {n}?,It is {n}." for n in range(30)]
+    source = bench.write("faq.csv", "\n".join([first, *rows[:15], again, *rows[15:]]) + "\n")
+    spec, _ = propose(source, 0)
+    assert "quoted:" not in spec and "header:" not in spec
+    report = bench.compile(spec, reject=True)
+    assert (report.kept, report.problems.counts["E010"]) == (30, 1)
+
+
+def test_a_text_that_is_called_as_its_column_is_no_header(bench: Bench) -> None:
+    report = bench.compile("text", bench.write("notes.csv", "text\nA line.\nText\nAnother line.\n"))
+    assert report.kept == 3
+
+
 @pytest.mark.parametrize("name", ["rows.csv", "rows.tsv", "rows.xlsx"])
 def test_a_header_among_the_rows_is_never_learned(bench: Bench, name: str) -> None:
     """In a workbook, and after a byte-order mark, it was a row."""

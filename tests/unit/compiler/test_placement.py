@@ -50,6 +50,9 @@ def spec_with(splits: str) -> str:
         ("评估", ["eval"]),
         ("开发集", ["eval"]),
         ("训练集_3k", ["train"]),
+        ("testing", ["test"]),
+        ("Testing_Data_v2", ["test"]),
+        ("software-testing", []),
         ("train_test", ["train", "test"]),
         ("eval_train", ["eval", "train"]),
         *[
