@@ -37,6 +37,8 @@ _UNSPOKEN = re.compile(
 _RULE = re.compile(r"[ \t]*-{3,}")
 MARK = "\ufeff"
 """The byte-order mark, which is inside a file that was joined from several."""
+MOST_AROUND = 8
+"""Blanks, quotes and a mark around the name of a column, which a row that is the header again may have."""
 HEADER_AGAIN = "found the header again, expected a row"
 JOINED = "delete this line: it is the first one of a file that was joined to others"
 Cells = list[str]
@@ -68,7 +70,10 @@ def read_table(file: OpenFile, problems: Problems) -> Iterator[TableRows]:
                 problems.bad_file(problem)
                 return
             refuse_twice(header, f"{display_path}:1")
-        has_header = header in rows or any(row[0][:1] == MARK for row in rows if row)
+        first_cell = header[0] if header else ""
+        first_name = _plain_name(first_cell)
+        longest = len(first_cell) + MOST_AROUND
+        has_header = any(len(row[0]) <= longest and _plain_name(row[0]) == first_name for row in rows if row)
         if set(map(len, rows)) != {len(header)} or text.undecoded or has_header:
             lines, rows = _good(header, lines, rows, text, problems)
         columns: dict[str, Sequence[object]] = dict.fromkeys(header, ())
