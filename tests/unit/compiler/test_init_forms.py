@@ -8,6 +8,7 @@ import zipfile
 from collections.abc import Iterable
 from pathlib import Path
 
+import pyarrow.parquet
 import pytest
 import yaml
 
@@ -1206,8 +1207,6 @@ def test_a_document_of_questions_is_told_how_to_be_read(bench) -> None:
 
 
 def test_classes_have_the_names_that_parquet_keeps_beside_their_numbers(bench) -> None:
-    import pyarrow
-    import pyarrow.parquet
 
     def file(name: str, columns: dict, **names: list[str]) -> Path:
         features = {key: {"names": each, "_type": "ClassLabel"} for key, each in names.items()}
@@ -1280,3 +1279,23 @@ REFUSED = {
 def test_what_is_learned_from_only_with_more_is_refused(bench, document, message) -> None:
     with pytest.raises(ContentError, match=message):
         propose(bench.write("a.json", json.dumps(document)))
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "parquet"])
+def test_names_of_labels_in_objects_have_a_command_for_the_type_of_the_file(bench, suffix) -> None:
+    """jq reads no Parquet: there pandas takes the names."""
+    rows = [
+        {
+            "text": f"Text number {n} about a thing.",
+            "labels": [{"name": "a", "id": n}, {"name": "b", "id": n}],
+        }
+        for n in range(COUNT)
+    ]
+    source = bench.rows("labels.jsonl", rows)
+    if suffix == "parquet":
+        source = bench.folder / "labels.parquet"
+        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), source)
+    with pytest.raises(ContentError) as error:
+        propose(source)
+    assert ("jq -c" in str(error.value)) == (suffix == "jsonl")
+    assert ("df['labels'].map(" in str(error.value)) == (suffix == "parquet")
