@@ -72,7 +72,8 @@ class Backend:
         """The same model with the tokenizer and the end tokens of a training, None for its own."""
         if tokenizer is None or ends is None:
             return self
-        return replace(self, tokenizer=tokenizer, ends=ends)
+        possible_ends = [end for end in ends if end < self.vocabulary]  # others were never trained
+        return replace(self, tokenizer=tokenizer, ends=possible_ends)
 
     def seeing(self, template: str, think: bool, pixels: Mapping[str, int]) -> "Backend":
         """The backend for rows with images of these sizes."""

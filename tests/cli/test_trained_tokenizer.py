@@ -235,6 +235,11 @@ def test_labels_of_which_one_begins_another_are_scored_with_the_end_of_the_train
         assert predictions(out / "one" / "labels")[0]["choices"][label] == pytest.approx(expected, abs=2e-4)
 
 
+def test_an_end_token_without_a_row_in_the_embedding_ends_nothing(model) -> None:
+    trained = model.as_trained(model.tokenizer, (2, model.vocabulary, model.vocabulary + 7))
+    assert trained.ends == [2] and trained.net is model.net
+
+
 def test_added_tokens_in_spare_rows_are_read_as_in_training(score, base, weights, tmp_path) -> None:
     from transformers import AutoTokenizer
 
