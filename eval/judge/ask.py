@@ -172,14 +172,14 @@ def answer_warnings(run: ScoredRun) -> list[str]:
     """A warning if no answer is correct, or if most answers are none of the few expected ones."""
     if not any(run.correct):
         warning = (
-            "{model}: none of {total:,} answers to {dataset} is correct (expected {expected}, found "
+            "{model}: no answer to {dataset} is correct (expected {expected}, found "
             "{predicted}); read some of them: the form of the answers, the labels or the template may be "
             "wrong"
         )
         expected, predicted = show_value(short(run.gold[0])), show_value(short(run.predicted[0]))
         return [
             tr(
-                warning, model=run.model, total=len(run.rows), dataset=run.dataset,
+                warning, model=run.model, dataset=run.dataset,
                 expected=expected, predicted=predicted,
             )
         ]  # fmt: skip

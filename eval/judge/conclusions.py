@@ -81,7 +81,9 @@ class Section:
     """Figures and tests of one dataset, or of the mean of datasets, and the conclusions from them.
 
     `over_majority` tests each model against always giving the most common answer, whose accuracy is
-    `majority`. Other metrics than accuracy have neither (`majority` is nan). `left_out` counts rows without a
+    `majority`. Other metrics than accuracy, and datasets with one expected answer, have neither (`majority`
+    is nan). `same_answer` is the one expected answer of a log of another tool: always giving it is correct,
+    so that accuracy supports no verdict. `left_out` counts rows without a
     value of some model. `decided_by` names the section that decides if this one only describes. `margin` is
     the loss (a share) of `--margin`. `cautions` warn of intervals that are too narrow. `datasets` are the
     sections that the mean averages. `elsewhere` are the other datasets if the user chose this one to decide.
@@ -113,6 +115,7 @@ class Section:
     elsewhere: Sequence["Section"] = ()
     base: str = BASE
     has_seeds: bool = False
+    same_answer: str | None = None
     ranked: Sequence[str] = field(init=False)
     better: Mapping[str, PairedTest] = field(init=False)
     best: str | None = field(init=False)
@@ -126,15 +129,17 @@ class Section:
         conclude = partial(object.__setattr__, self)
         by_rank = sorted(self.figures, key=lambda model: self.metric.rank(self.figures[model].value))
         conclude("ranked", by_rank)
-        better = {}
+        better: dict[str, PairedTest] = {}
         for test in sorted(self.against_base, key=lambda test: by_rank.index(test.model)):
             if test.shown and (test.value > 0) == self.metric.higher:
                 better[test.model] = test
+        if self.same_answer is not None:
+            better.clear()
         conclude("better", better)
         best = next((model for model in better if not self.below_majority(model)), None)
         conclude("best", best)
         kept = ""
-        if self.against_base and not better:
+        if self.against_base and not better and self.same_answer is None:
             kept = self.base
         conclude("recommended", best or kept)
         conclude("rivals", [test for test in self.tests_of(best) if not test.shown])

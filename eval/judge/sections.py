@@ -70,7 +70,7 @@ class PairedRows:
     The values of a setting are means over its trainings; `seeds` has the figure of each training, by setting.
     With `f1` the values are accuracies: macro-F1 is the metric, or is tested beside accuracy. `baseline` is 1
     for each row whose answer is the most common one, `majority_label`; `majority` is its accuracy. Of a
-    metric but accuracy they are empty and nan.
+    metric but accuracy, and if all expected answers are the same, they are empty and nan.
     """
 
     values: Mapping[str, Floats]
@@ -161,8 +161,10 @@ def paired_rows(dataset: str, runs: RunsByModel, metric: Metric) -> PairedRows:
             )
     majority, label, baseline = math.nan, "", np.zeros(0)
     if metric.counts_correct:
-        majority, label = majority_class(first)
-        baseline = np.array([gold == label for gold in first.gold], dtype=float)[kept]
+        share, most_common = majority_class(first)
+        if share < 1:
+            majority, label = share, most_common
+            baseline = np.array([gold == label for gold in first.gold], dtype=float)[kept]
     left_out = len(first.rows) - len(kept)
     return PairedRows(values, weights, groups, left_out, seeds, f1, majority, label, baseline)
 
@@ -262,9 +264,14 @@ def _dataset_section(
             for model, f1 in data.f1.figures().items():
                 figures[model] = replace(figures[model], macro_f1=f1.with_limits)
     cautions = _cautions(next(iter(runs.values())), data, metric)
+    first = next(iter(runs.values()))
+    same_answer = None
+    if metric.counts_correct and "log" in first.facts and len(set(first.gold)) == 1:
+        same_answer = first.gold[0]
     return _section(
         dataset, [data], figures, base, metric,
-        groups=groups, majority_label=data.majority_label, cautions=cautions, **details,
+        same_answer=same_answer, groups=groups, majority_label=data.majority_label, cautions=cautions,
+        **details,
     )  # fmt: skip
 
 
@@ -369,7 +376,7 @@ def _section(
             values = shrunk(units).tolist()
             against = [replace(test, shrunk=value) for test, value in zip(against, values, strict=True)]
     over_majority: dict[str, PairedTest] = {}
-    if metric.counts_correct:
+    if metric.counts_correct and not any(math.isnan(rows.majority) for rows in data):
         always = [replace(rows, values={**rows.values, "majority": rows.baseline}, f1=None) for rows in data]
         for model in figures:  # against always giving the most common answer, on the same rows
             (over_majority[model],) = paired_family([("majority", model)], always, metric)

@@ -154,7 +154,7 @@ class Task(ABC):
         warnings = []
         if results.get("accuracy") == 0:
             warnings.append(
-                f"none of {results['n']} answers is correct; read some of them in {PREDICTIONS}, since the "
+                f"no answer is correct; read some of them in {PREDICTIONS}, since the "
                 "labels, the parser or the template may be wrong"
             )
         mass, too_long = results.get("label_mass"), results["too_long"]

@@ -154,6 +154,8 @@ def accuracy_chart(comparison: Comparison, sections: Sequence[Section]) -> Chart
             series[model] = [score.with_limits if score else None for score in scores]
     places = [f"{section_name(section.name)}\nn = {section.n:,}" for section in sections]
     baselines = [section.majority for section in sections]
+    if any(map(math.isnan, baselines)):
+        baselines = []
     base = ""
     if len(series) > 1:
         base = comparison.base

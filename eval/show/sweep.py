@@ -3,6 +3,7 @@
 The plot is a heat map over two weights, or a curve over one weight or the steps of a run.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -92,7 +93,7 @@ def _curve(axes: "Axes", choice: Choice, name: str, points: Mapping[str, Point])
     highs = [scale * figures[model].high for model in models]
     axes.fill_between(places, lows, highs, color=COLOURS[1], alpha=0.2, label=tr("95 % interval"))
     axes.plot(places, values, color=COLOURS[1], marker="o")
-    if choice.metric.counts_correct:
+    if choice.metric.counts_correct and not math.isnan(choice.choosing.majority):
         majority, label = 100 * choice.choosing.majority, tr("majority-class baseline")
         axes.axhline(majority, color="black", linestyle="dashed", linewidth=1.2, label=label)
     at = ([points[choice.model][0]], [scale * figures[choice.model].value])

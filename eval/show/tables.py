@@ -78,7 +78,9 @@ def scores(comparison: Comparison, most: int | None = None, marked: Collection[s
     for section in comparison.sections:
         cells = [_score(section.figures.get(model), metric) for model in models]
         if metric.counts_correct:
-            majority = percent(section.majority)
+            majority = tr("none")
+            if not math.isnan(section.majority):
+                majority = percent(section.majority)
             if section.majority_label:
                 majority += f" ({short(section.majority_label)})"
             cells.append(majority)

@@ -3,9 +3,11 @@
 from collections.abc import Sequence
 from functools import partial
 
+from tuneyard.core.errors import show_value
 from tuneyard.core.language.number_format import limits, percent, points, show_p
 from tuneyard.core.language.translation import listed, tr, tr_counted
 from tuneyard.eval.judge.conclusions import Comparison, PairedTest, Section, section_name
+from tuneyard.eval.metrics.labels import short
 from tuneyard.eval.read.contamination import contamination
 from tuneyard.eval.read.results import BASE
 from tuneyard.eval.read.scored_run import merge_weights
@@ -44,6 +46,12 @@ def decision(section: Section, *, brief: bool = False) -> str:
             "Nothing to compare: only {models} answered these examples. Name the base and another that did."
         )
         return tr(text, models=first_few(list(map(called, section.figures))))
+    if section.same_answer is not None:
+        return tr(
+            "No verdict on accuracy: every expected answer is {answer}. Compare a figure of the rows by its "
+            "name: --metric NAME.",
+            answer=show_value(short(section.same_answer)),
+        )
     best, base = section.best, section.base
     if best is None:
         return _not_better(section, brief=brief)

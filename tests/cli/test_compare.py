@@ -129,10 +129,11 @@ def test_expected_texts_of_many_words_are_cut_in_table_and_warnings(
 def guide(folder: Path, right: list[bool], **changes: object) -> Path:
     """An evaluation_results.json as the defect guide's program writes it, in `folder`."""
     kinds = ["网卡故障", "主板故障"] * (len(right) // 2)
+    labels = ["网络", "主机"] * (len(right) // 2)
     results = [
-        {"subtype": kind, "type": "硬件", "user": f"报告{n}", "expected": "主机", "is_correct": good,
-         "predicted": "主机" if good else "网络", "model_output": "判断"}
-        for n, (kind, good) in enumerate(zip(kinds, right, strict=True))
+        {"subtype": kind, "type": "硬件", "user": f"报告{n}", "expected": label, "is_correct": good,
+         "predicted": label if good else "无", "model_output": "判断"}
+        for n, (kind, label, good) in enumerate(zip(kinds, labels, right, strict=True))
     ]  # fmt: skip
     shares = {
         kind: {"correct": sum(g for k, g in zip(kinds, right, strict=True) if k == kind),

@@ -105,11 +105,11 @@ def read_log(path: Path) -> list[ScoredRun]:
     runs = []
     for (model, dataset), records in records_of.items():
         rows = with_one_spelling([row_of(record, str(path)) for record in records])
-        facts: dict[str, object] = {}
+        facts: dict[str, object] = {"log": reader.name}
         if all(record.get("fingerprint") for record in records):
             lines = sorted(f"{row.id} {row.record['fingerprint']}" for row in rows)
             digest = hashlib.sha256("\n".join(lines).encode(errors="surrogatepass")).hexdigest()
-            facts = {"hashes": {"data": f"{reader.name} {digest}"}}
+            facts["hashes"] = {"data": f"{reader.name} {digest}"}
         runs.append(assemble(model, dataset, path, rows, facts))
     return runs
 

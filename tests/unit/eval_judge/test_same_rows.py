@@ -1,17 +1,20 @@
 """Runs of one dataset are compared if they have the same rows. Other questions have a warning."""
 
+import math
 import shutil
 from pathlib import Path
 
 import pytest
 
 from tests.fake_runs import GOLD, by_dataset, change_line, read_runs, write_run
-from tests.json_files import read_json, write_json
+from tests.json_files import read_json, write_json, write_lines
 from tests.messages import printed, raises
 from tuneyard.core.errors import RequestError
 from tuneyard.eval.judge.ask import answer_warnings, check_rows, compare_runs, pairing_warnings
 from tuneyard.eval.read.find import parse_source, read_scored_runs
 from tuneyard.eval.read.logs import read_log
+from tuneyard.eval.show.tables import scores
+from tuneyard.eval.show.verdict import decision
 
 
 def replace_a(folder: Path, gold: list[str], predicted: list[str], **changes: object) -> None:
@@ -111,8 +114,8 @@ def test_a_run_without_a_correct_answer_is_warned_of(tmp_path, predicted):
     write_run(tmp_path, "base", "s", labels, labels)
     write_run(tmp_path, "a", "s", labels, [predicted] * 20)
     runs, _ = read_scored_runs([parse_source(str(tmp_path))])
-    (warning,) = [line for line in compare_runs(runs).warnings if "none of" in line]
-    printed(warning, "a: none of 20 answers to s", 'expected "yes"', f'found "{predicted}"')
+    (warning,) = [line for line in compare_runs(runs).warnings if "no answer to" in line]
+    printed(warning, "a: no answer to s", 'expected "yes"', f'found "{predicted}"')
 
 
 def test_a_metric_without_answers_is_not_warned_of(tmp_path):
@@ -121,4 +124,35 @@ def test_a_metric_without_answers_is_not_warned_of(tmp_path):
         for row in range(len(GOLD)):
             change_line(folder / "predictions.jsonl", row, score=row)
     runs, _ = read_scored_runs([parse_source(str(tmp_path))], "score")
-    assert not [line for line in compare_runs(runs, metric="score").warnings if "none of" in line]
+    assert not [line for line in compare_runs(runs, metric="score").warnings if "no answer to" in line]
+
+
+@pytest.mark.parametrize("answer", ["yes", "", "0"])
+def test_a_log_with_one_expected_answer_has_no_baseline_and_no_verdict(tmp_path, answer):
+    for model, right in (("base", 2), ("tuned", 18)):
+        rows = [{"id": n, "gold": answer, "prediction": (answer, "x")[n >= right]} for n in range(20)]
+        write_lines(tmp_path / f"{model}.jsonl", rows)
+    sources = [parse_source(f"{model}={tmp_path / model}.jsonl") for model in ("base", "tuned")]
+    comparison = compare_runs(read_scored_runs(sources)[0]).comparison
+    (section,) = comparison.sections
+    assert math.isnan(section.majority)
+    assert (section.majority_label, section.over_majority) == ("", {})
+    assert (section.best, section.recommended) == (None, "")
+    assert section.figures["tuned"].value == 0.9
+    printed(decision(section), "No verdict on accuracy", f'"{answer}"', "--metric")
+    printed("\n".join(scores(comparison).rows[-1]), "none")
+
+
+def test_tools_that_judge_have_a_verdict_on_their_own_figure(tmp_path):
+    """As ifeval of lm-evaluation-harness: no expected answer, and a judgement of each instruction."""
+    for model, right in (("base", 2), ("tuned", 18)):
+        rows = [
+            {"doc_id": n, "target": "", "filtered_resps": ["x"], "metrics": ["strict"], "strict": n < right}
+            for n in range(20)
+        ]
+        (tmp_path / model).mkdir()
+        write_lines(tmp_path / model / "samples_ifeval.jsonl", rows)
+    source = parse_source(str(tmp_path))
+    printed(decision(compare_runs(read_scored_runs([source])[0]).comparison.sections[0]), "No verdict")
+    of_strict = compare_runs(read_scored_runs([source], "strict")[0], metric="strict")
+    printed(decision(of_strict.comparison.sections[0]), "Ship tuned")
