@@ -20,6 +20,7 @@ from tuneyard.compiler.publish.registry import Registry
 from tuneyard.compiler.read.inputs import (
     Input,
     find_inputs,
+    members_not_read,
     not_read,
     notes_on_splits,
     refuse_changed,
@@ -208,7 +209,7 @@ def _compiled_with(
 ) -> CompileReport:
     """Compile once. `types` are those of ids that an earlier run has found."""
     report = CompileReport(name=spec.name, problems=request.problems_in(folder))
-    for warning in (*texts_by_line(spec, inputs), *not_read(inputs)):
+    for warning in (*texts_by_line(spec, inputs), *not_read(inputs), *members_not_read(inputs)):
         report.problems.warn(warning)
     report.problems.notes += notes_on_splits(spec, inputs)
     spec = with_rivals(spec, inputs)

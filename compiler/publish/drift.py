@@ -13,12 +13,15 @@ from tuneyard.core.files import sha256
 def compile_again(manifest: Manifest) -> str:
     """Name the command that compiles a dataset from the same spec and the sources of its options."""
     words = ["tuneyard", "data", "compile", manifest.spec]
-    # The members and sheets of one file went to their splits by their names.
-    sources = [
-        source.path if source.names else f"{source.split}={source.path}"
-        for source in manifest.sources
-        if source.is_named
-    ]
+    splits_of_members: dict[str, set[str]] = {}
+    for source in manifest.sources:
+        if source.names:
+            splits_of_members.setdefault(source.path, set()).add(source.split)
+    sources = []
+    for source in manifest.sources:
+        if source.is_named:
+            is_of_several = len(splits_of_members.get(source.path, ())) > 1  # members go by their names
+            sources.append(source.path if is_of_several else f"{source.split}={source.path}")
     for text in dict.fromkeys(sources):
         words += ["--source", text]
     return f"`{shlex.join(words)}` writes it again"

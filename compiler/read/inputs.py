@@ -14,10 +14,13 @@ from tuneyard.compiler.read import F, is_no_data, known_suffixes, readers, witho
 from tuneyard.compiler.read.hub import find_files
 from tuneyard.compiler.read.placement import (
     NAMED_LIKE,
+    inside,
+    members_of_split,
     names_of_splits,
-    note_on_given_split,
     note_on_name,
     placements,
+    placements_in_split,
+    refuse_other_splits,
     with_given_splits,
 )
 from tuneyard.compiler.read.remote import (
@@ -43,6 +46,7 @@ from tuneyard.core.files import HUB_ID, near_name, sha256
 RAW = Path("data/raw")
 NOT_READ = "W224"
 ADD_FOLDER = "add it as a further one, or, for a split, write what `tuneyard data init FOLDER` proposes"
+ADD_SPLIT = "without SPLIT= before its path each goes to the split that it is named like"
 ADD_TEXTS = "to learn from it, write it as rows of a .jsonl"
 DOCUMENTS = (".txt", ".md", ".pdf", ".docx", ".xls", ".html", ".xml")
 """Kinds of files that hold texts and are not read next to data."""
@@ -79,6 +83,15 @@ class Input(NamedTuple):
     def display_path(self) -> str:
         """The path in messages; bytes that are not text are escaped."""
         return os.fsencode(str(self.path)).decode(errors="backslashreplace")
+
+    @property
+    def place_of_rows(self) -> str:
+        """The path, with the first member or sheet if not all are read."""
+        if not self.names:
+            return self.display_path
+        if suffix(self.path) == ".zip":
+            return f"{self.display_path}/{self.names[0]}"
+        return f"{self.display_path}, sheet {self.names[0]}"
 
     def identity(self) -> dict[str, str]:
         """The input in `sources` of a manifest: split, path and hash.
@@ -299,13 +312,41 @@ def _saved_inputs(spec: Spec, path: SourcePath, only_split: str = "") -> list[In
 
 
 def _inputs(spec: Spec, split: str, path: SourcePath) -> list[Input]:
-    """The inputs of a split that the user or the spec gives to a file or a folder."""
-    split_of_rows = PART if spec.mix else split
+    """The inputs of a split that the user or the spec gives to a file, or to a folder with its files.
+
+    Of a folder whose files, or folders, are named like splits those of this split are read, and those without
+    a split's name. `RequestError` if all are of other splits.
+    """
     inputs = []
-    for file in data_files(path):
-        note = note_on_given_split(split_of_rows, file)
-        inputs.append(Input(split, file, path, note=note))
+    files = _files_of_split(spec, split, path)
+    for file, is_named in files.items():
+        for _, names, note in placements_in_split(spec, split, file, is_named=is_named):
+            inputs.append(Input(split, file, path, names, note))
     return inputs
+
+
+def _files_of_split(spec: Spec, split: str, path: SourcePath) -> dict[SourceFile, bool]:
+    """The files of a source that belong to a split, and if the name of one in a folder says so."""
+    files_by_split = saved_files(path) if isinstance(path, Path) else {}
+    if isinstance(path, RemoteFile) or (isinstance(path, Path) and not path.is_dir()):
+        return dict.fromkeys(data_files(path), False)
+    if PART in files_by_split or (files_by_split and len(files_by_split) != 1):
+        return dict.fromkeys(data_files(path), False)
+    files: list[SourceFile] = []
+    names: list[tuple[str, bool]] = []
+    for folder in _folders_of_splits(path):
+        for file in data_files(folder):
+            files.append(file)
+            names.append((str(folder).rpartition("/")[2], True) if folder != path else (file.name, False))
+    if files_by_split:
+        names = [(name, False) for name in files_by_split for _ in files]
+    is_of_split = members_of_split(spec, split, names)
+    if set(is_of_split) == {False}:
+        members = list(dict.fromkeys(name for name, _ in names))
+        refuse_other_splits(split, str(path), members)
+    return {
+        file: bool(is_its) for file, is_its in zip(files, is_of_split, strict=True) if is_its is not False
+    }
 
 
 def data_files(path: SourcePath) -> Sequence[SourceFile]:
@@ -424,9 +465,34 @@ def not_read(inputs: Sequence[Input]) -> Iterator[Problem]:
                 message = f"{counted(count, 'data file')} not read: a source is one folder"
                 yield Problem(NOT_READ, str(folder), message, "", ADD_FOLDER)
         texts = {file for file in parent.glob("*") if suffix(file) in DOCUMENTS and not is_no_data(file.name)}
+        other_splits = []
+        if parent.is_dir() and not saved_files(parent):
+            other_splits = [file for file in readable(sorted(parent.glob("*"))) if file not in files_read]
+        if other_splits:
+            first, *_ = other_splits
+            message = (
+                f"{counted(len(other_splits), 'data file')} of other splits not read, first {first.name}"
+            )
+            yield Problem(NOT_READ, str(parent), message, "", ADD_SPLIT)
         for kind, count in sorted(Counter(map(suffix, texts - files_read)).items()):
             message = f"{counted(count, f'{kind} file')} not read next to the data"
             yield Problem(NOT_READ, str(parent), message, "", ADD_TEXTS)
+
+
+def members_not_read(inputs: Sequence[Input]) -> Iterator[Problem]:
+    """Warn of the members of an archive, and the sheets of a workbook, whose splits nothing reads."""
+    names_read: dict[SourceFile, set[str]] = {}
+    for item in inputs:
+        if item.names:
+            names_read.setdefault(item.path, set()).update(item.names)
+    for item in inputs:
+        if item.path not in names_read:
+            continue
+        other_splits = [name for name in inside(item.path) if name not in names_read[item.path]]
+        del names_read[item.path]
+        if other_splits:
+            message = f"{', '.join(other_splits)}: named like other splits, not read"
+            yield Problem(NOT_READ, item.display_path, message, "", ADD_SPLIT)
 
 
 def notes_on_splits(spec: Spec, inputs: Sequence[Input]) -> list[str]:
@@ -437,7 +503,7 @@ def notes_on_splits(spec: Spec, inputs: Sequence[Input]) -> list[str]:
     files: dict[str, list[str]] = {}
     for item in inputs:
         if item.note:
-            files.setdefault(item.note, []).append(item.display_path)
+            files.setdefault(item.note, []).append(item.place_of_rows)
     notes = []
     for note, paths in files.items():
         line = f"{paths[0]}: {note}"

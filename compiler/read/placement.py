@@ -8,7 +8,7 @@ import re
 import shlex
 from collections.abc import Sequence
 from pathlib import PurePosixPath
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 
 from tuneyard.compiler.read.remote import RemoteFile, SourceFile
 from tuneyard.compiler.read.sheets import sheet_names
@@ -27,6 +27,7 @@ from tuneyard.core.errors import RequestError
 
 NAMED_LIKE = "named like"
 """What notes on names begin with."""
+SHOWN_MEMBERS = 3
 
 
 class Placement(NamedTuple):
@@ -38,7 +39,7 @@ class Placement(NamedTuple):
 
 
 class _Name(NamedTuple):
-    """A name that may name a split, in lower case."""
+    """A name that may name a split."""
 
     text: str
     is_folder: bool = False
@@ -92,28 +93,75 @@ def placements(spec: Spec, file: SourceFile, *, has_folder: bool = True) -> list
     return [_placed(spec, file, str(file), outer_names)]
 
 
-def note_on_given_split(split: str, file: SourceFile) -> str:
-    """What to tell the user of a file whose split the user or the spec gives, "" if its names agree.
+def placements_in_split(
+    spec: Spec, split: str, file: SourceFile, *, is_named: bool = False
+) -> list[Placement]:
+    """The rows of a file that the user or the spec gives to a split: of an archive or a workbook, its own.
 
-    Held-out rows in train, and training rows in another split, are named.
+    Members and sheets without a split's name go with it. `RequestError` if all are of other splits. A file
+    named like another split is obeyed, with a note, unless `is_named`: what is in it says that it is right.
     """
-    outer_names = _names_of_file(file, has_folder=True)
-    names_of_rows = [outer_names]
+    notes = [Placement(split, (), "" if is_named else _note_on_file(spec, split, file))]
+    names_inside: dict[str, list[_Name]] = {}
     if suffix(file) == ".zip":
-        names_of_rows = [[*_names_of_member(path), *outer_names] for path in _inside(file)]
+        names_inside = {path: _names_of_member(path) for path in inside(file)}
     elif suffix(file) == ".xlsx":
-        first_sheets = _inside(file)[:1]  # the reader reads one
-        names_of_rows = [[_Name(sheet.lower()), *outer_names] for sheet in first_sheets]
-    for names in names_of_rows or [outer_names]:
-        splits = next(filter(None, (name.splits() for name in names)), ())
-        note = _note_on_splits(split, splits)
-        if note:
-            return note
-    return ""
+        names_inside = {sheet: [_Name(sheet)] for sheet in inside(file)}
+    is_of_split = {inside: _is_of_split(spec, split, names) for inside, names in names_inside.items()}
+    if set(is_of_split.values()) <= {None}:
+        return notes
+    named = tuple(inside for inside, is_its in is_of_split.items() if is_its)
+    unnamed = tuple(inside for inside, is_its in is_of_split.items() if is_its is None)
+    if not named and not unnamed:
+        refuse_other_splits(split, str(file), list(is_of_split))
+    if suffix(file) == ".zip" or not named:
+        return [Placement(split, tuple(inside for inside in is_of_split if is_of_split[inside] is not False))]
+    first, *others = named  # the reader reads one sheet of a placement, and reports the others
+    return [Placement(split, (first, *unnamed)), *(Placement(split, (sheet,)) for sheet in others)]
+
+
+def members_of_split(spec: Spec, split: str, members: Sequence[tuple[str, bool]]) -> list[bool | None]:
+    """For each file or folder, its name and if it is a folder: does it name this split? None for no split."""
+    return [
+        _is_of_split(spec, split, [_Name(name if is_folder else stem_of_data(name), is_folder)])
+        for name, is_folder in members
+    ]
+
+
+def refuse_other_splits(split: str, container: str, members: Sequence[str]) -> NoReturn:
+    """`RequestError` for a folder, an archive or a workbook that has nothing of the split given."""
+    several = ", ".join(members[:SHOWN_MEMBERS])
+    if len(members) > SHOWN_MEMBERS:
+        several += f" and {len(members) - SHOWN_MEMBERS} more"
+    raise RequestError(
+        f"{container}: its parts are named like other splits than {split}: {several}; to read one as {split} "
+        f"give its file, --source {split}=FILE; to read them by their names give --source {container}"
+    )
+
+
+def _is_of_split(spec: Spec, split: str, names: Sequence[_Name]) -> bool | None:
+    """True if the innermost name that names a split names this one, None if no name names a split."""
+    usual = PART if spec.mix else _usual_split(split)
+    for name in names:
+        accepted = "" if spec.mix else _accepted_name(spec, name)
+        if accepted:
+            return names_of_splits(spec)[accepted] == split
+        splits = name.splits()
+        if splits and usual:
+            has_such_split = any(_usual_split(part) in splits for part in spec.parts)
+            return usual in splits or (usual == EVAL and PART not in splits and not has_such_split)
+    return None
+
+
+def _note_on_file(spec: Spec, split: str, file: SourceFile) -> str:
+    """Held-out rows in train, and training rows in another split, are named. "" if the names agree."""
+    names = _names_of_file(file, has_folder=True)
+    splits = next(filter(None, (name.splits() for name in names)), ())
+    return _note_on_splits(PART if spec.mix else split, splits)
 
 
 def note_on_name(split: str, name: str) -> str:
-    """The note of `note_on_given_split` on the split of a hub that has this name."""
+    """The note of `placements_in_split` on the split of a hub that has this name."""
     return _note_on_splits(split, splits_named_in(name))
 
 
@@ -124,21 +172,21 @@ def _note_on_splits(split: str, named: Sequence[str]) -> str:
 
 
 def _names_of_file(file: SourceFile, *, has_folder: bool) -> list[_Name]:
-    names = [_Name(stem_of_data(file.name).lower())]
+    names = [_Name(stem_of_data(file.name))]
     if has_folder:
         folder = PurePosixPath(str(file).partition("://")[2] or str(file)).parent
         is_store = isinstance(file, RemoteFile) and len(folder.parts) < 2  # s3://test/a.jsonl is in a bucket
         if not is_store:
-            names.append(_Name(folder.name.lower(), is_folder=True))
+            names.append(_Name(folder.name, is_folder=True))
     return names
 
 
 def _names_of_member(path: str) -> list[_Name]:
     member = PurePosixPath(path)
-    return [_Name(stem_of_data(member.name).lower()), _Name(member.parent.name.lower(), is_folder=True)]
+    return [_Name(stem_of_data(member.name)), _Name(member.parent.name, is_folder=True)]
 
 
-def _inside(file: SourceFile) -> list[str]:
+def inside(file: SourceFile) -> list[str]:
     """The members of an archive, or the sheets of a workbook. None of a damaged one: its reader says so."""
     try:
         return member_paths(file) if suffix(file) == ".zip" else sheet_names(file)
@@ -150,7 +198,7 @@ def _placed_members(spec: Spec, file: SourceFile, outer_names: Sequence[_Name]) 
     """One placement for each split of an archive."""
     members: dict[str, list[str]] = {}
     notes: dict[str, str] = {}
-    for path in _inside(file):
+    for path in inside(file):
         placed = _placed(spec, file, f"{file}/{path}", [*_names_of_member(path), *outer_names])
         members.setdefault(placed.split, []).append(path)
         notes.setdefault(placed.split, placed.note)
@@ -166,13 +214,13 @@ def _placed_sheets(spec: Spec, file: SourceFile, outer_names: Sequence[_Name]) -
 
     The others are read if no sheet is named like train. If one is, they are notes, which the reader reports.
     """
-    sheets = _inside(file)
-    named = [sheet for sheet in sheets if _Name(sheet.lower()).splits()]
-    if not any(split != PART for sheet in named for split in _Name(sheet.lower()).splits()):
+    sheets = inside(file)
+    named = [sheet for sheet in sheets if _Name(sheet).splits()]
+    if not any(split != PART for sheet in named for split in _Name(sheet).splits()):
         return [_placed(spec, file, str(file), outer_names)]
     placed = []
     for sheet in named:
-        names_of_sheet = [_Name(sheet.lower()), *outer_names]
+        names_of_sheet = [_Name(sheet), *outer_names]
         placement = _placed(spec, file, f"{file}, sheet {sheet}", names_of_sheet)
         placed.append(placement._replace(names=(sheet,)))
     others = tuple(sheet for sheet in sheets if sheet not in named)
@@ -191,7 +239,7 @@ def _placed(spec: Spec, file: SourceFile, display_path: str, names: Sequence[_Na
         accepted = _accepted_name(spec, name)
         if accepted:
             of_accepted = splits_named_in(accepted)
-            rest = re.sub(_as_word(accepted), " ", name.text)
+            rest = re.sub(_as_word(accepted), " ", name.text, flags=re.IGNORECASE)
             if of_accepted and not name.is_folder:
                 _refuse_several(file, display_path, of_accepted, splits_named_in(rest))
             return Placement(names_of_splits(spec)[accepted])
@@ -220,9 +268,9 @@ def _accepted_name(spec: Spec, name: _Name) -> str:
     if spec.source.held_out:  # files of any origin, whose usual names are noted
         return ""
     for accepted in sorted(names_of_splits(spec), key=len, reverse=True):
-        if name.is_folder and name.text == accepted.lower():
+        if name.is_folder and name.text.lower() == accepted.lower():
             return accepted
-        if not name.is_folder and re.search(_as_word(accepted), name.text):
+        if not name.is_folder and re.search(_as_word(accepted), name.text.lower()):
             return accepted
     return ""
 

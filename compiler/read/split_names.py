@@ -13,8 +13,8 @@ EVAL, TEST = "eval", "test"
 SPLIT_WORDS = {
     TRAIN_SPLIT: ("train", "training", "训练"),
     EVAL: (
-        *("eval", "evaluation", "dev", "val", "valid", "validation", "holdout", "heldout"),
-        *("验证", "评估", "评测"),
+        *("eval", "evaluation", "dev", "val", "valid", "validation", "validate", "validations"),
+        *("holdout", "heldout", "验证", "校验", "评估", "评测", "测评"),
     ),
     TEST: ("test", "测试"),
 }
@@ -23,12 +23,16 @@ _SPLIT_OF_WORD = {word: split for split, words in SPLIT_WORDS.items() for word i
 _DATA = "set|data|dataset|split"
 _TESTING = "testing"
 """The word next to `training`. In a longer name it is a topic: software-testing."""
-_LATIN_WORD = re.compile(rf"({'|'.join(word for word in _SPLIT_OF_WORD if word.isascii())})({_DATA})?")
+_LATIN = "|".join(sorted((word for word in _SPLIT_OF_WORD if word.isascii()), key=len, reverse=True))
+_LATIN_WORD = re.compile(rf"({_LATIN})({_DATA})?")
+_JOINED_WORDS = re.compile(rf"(?:{_LATIN}){{2,}}(?:{_DATA})?")
+"""`trainval`: the rows of several splits."""
+_CAMEL_CASE = re.compile(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 _HAN = "|".join(word for word in _SPLIT_OF_WORD if not word.isascii())
 _HAN_WORD = re.compile(rf"({_HAN})(集合|数据|样本)?|.*?({_HAN}|开发|留出)(数据)?集")
 """测试 alone or with a word for data. In a longer word only 测试集: 软件测试 is a topic."""
 _WORDS = rf"[{HAN}]+|[^\W\d_{HAN}]+"  # a text: with these classes it is slow to compile
-_HELD_OUT = re.compile(r"(?<![^\W\d_])(hold|held)[\W_]out(?![^\W\d_])")
+_HELD_OUT = re.compile(r"(?<![^\W\d_])(hold|held)[\W_]out(?![^\W\d_])", re.IGNORECASE)
 _VERSION = re.compile(r"v?\d+")
 _GENERIC = {
     *_DATA.split("|"),
@@ -46,14 +50,13 @@ _GENERIC = {
 
 def splits_named_in(name: str) -> tuple[str, ...]:
     """The splits (train, eval, test) that the words of a name name, each once: `data_test_v2` → (test,)."""
-    splits = {}
-    words = re.findall(_WORDS, _HELD_OUT.sub(r"\1out", name.lower()))
-    if _TESTING in words and _GENERIC.issuperset(set(words) - {_TESTING, "v"}):
+    splits: dict[str, bool] = {}
+    words = re.findall(_WORDS, _HELD_OUT.sub(r"\1out", name))
+    lower_words = set(map(str.lower, words))
+    if _TESTING in lower_words and _GENERIC.issuperset(lower_words - {_TESTING, "v"}):
         return (TEST,)
     for word in words:
-        split = _split_of_word(word)
-        if split:
-            splits[split] = True
+        splits |= dict.fromkeys(_splits_of_word(word), True)
     return tuple(splits)
 
 
@@ -63,13 +66,15 @@ def split_of_folder(name: str) -> str:
     Only the last word counts, next to words for data and versions. Folders have topics and projects as names:
     `test-questions` and `dev-tools` are none.
     """
-    words = re.split(r"[\W_]+", _HELD_OUT.sub(r"\1out", name.lower()))
-    words = [word for word in words if word and not _VERSION.fullmatch(word)]
-    splits = {_split_of_word(word) for word in words} - {""}
+    words = re.split(r"[\W_]+", _HELD_OUT.sub(r"\1out", name))
+    words = [word for word in words if word and not _VERSION.fullmatch(word.lower())]
+    splits = {split for word in words for split in _splits_of_word(word)}
     if len(splits) != 1:
         return ""
-    words_of_topic = [word for word in words if word not in _GENERIC]
-    return _split_of_word(words_of_topic[-1]) if words_of_topic else ""
+    words_of_topic = [word for word in words if word.lower() not in _GENERIC]
+    if not words_of_topic:
+        return ""
+    return next(iter(_splits_of_word(words_of_topic[-1])), "")
 
 
 def stem_of_data(name: str) -> str:
@@ -80,12 +85,23 @@ def stem_of_data(name: str) -> str:
     return path.stem
 
 
-def _split_of_word(word: str) -> str:
-    """The split of a whole word, "" if it names none."""
-    match = _LATIN_WORD.fullmatch(word)
+def _splits_of_word(word: str) -> tuple[str, ...]:
+    """The splits of a whole word, () if it names none. `dataValidation` ends in one, `DevOps` does not."""
+    lower_word = word.lower()
+    match = _LATIN_WORD.fullmatch(lower_word)
     if match:
-        return _SPLIT_OF_WORD[match[1]]
-    match = _HAN_WORD.fullmatch(word)
+        return (_SPLIT_OF_WORD[match[1]],)
+    match = _HAN_WORD.fullmatch(lower_word)
     if match:
-        return _SPLIT_OF_WORD.get(match[1] or match[3], EVAL)
-    return ""
+        return (_SPLIT_OF_WORD.get(match[1] or match[3], EVAL),)
+    if _JOINED_WORDS.fullmatch(lower_word):
+        return tuple(dict.fromkeys(_SPLIT_OF_WORD[each] for each in re.findall(_LATIN, lower_word)))
+    parts = [part.lower() for part in _CAMEL_CASE.split(word)]
+    while len(parts) > 1 and parts[-1] in _GENERIC:
+        parts.pop()
+    if len(parts) == 1 and parts[0] == lower_word:
+        return ()
+    if not _splits_of_word(parts[-1]):
+        return ()
+    splits = [split for part in parts for split in _splits_of_word(part)]
+    return tuple(dict.fromkeys(splits))

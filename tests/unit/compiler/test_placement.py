@@ -1,6 +1,7 @@
 """Files, sheets, archive members and folders that are named like splits: where their rows go."""
 
 import shutil
+from pathlib import Path
 
 import openpyxl
 import pytest
@@ -54,10 +55,28 @@ def spec_with(splits: str) -> str:
         ("Testing_Data_v2", ["test"]),
         ("software-testing", []),
         ("train_test", ["train", "test"]),
+        ("trainval", ["train", "eval"]),
+        ("TrainTest_v2", ["train", "test"]),
+        ("校验集", ["eval"]),
+        ("客服测评集", ["eval"]),
+        ("dataValidation", ["eval"]),
+        ("rteTestSet", ["test"]),
+        ("validate", ["eval"]),
+        ("validations_2024", ["eval"]),
         ("eval_train", ["eval", "train"]),
         *[
             (name, [])
-            for name in ("contest", "latest", "developers", "attest", "valuation", "devops", "retrain")
+            for name in (
+                "contest",
+                "latest",
+                "developers",
+                "attest",
+                "valuation",
+                "devops",
+                "retrain",
+                "DevOps",
+                "TestFlight",
+            )
         ],
         *[(name, []) for name in ("软件测试", "手机评测", "培训", "faq", "")],
     ],
@@ -188,7 +207,7 @@ def test_members_of_an_archive_go_to_their_splits(bench: Bench) -> None:
     assert f"--source {source}`" in command and command.count("--source") == 1
     with raises(RequestError, "rows.zip/test/1.jsonl"):
         bench.compile(PLAIN, source)
-    assert bench.compile(PLAIN, f"train={source}", force=True).kept == 6
+    assert bench.compile(PLAIN, f"train={source}", force=True).kept == 3
 
 
 @pytest.mark.parametrize("titles", [("train", "test"), ("test", "train"), ("notes", "测试集", "训练集")])
@@ -379,3 +398,75 @@ def test_a_share_of_the_command_line_is_refused_for_held_out_files(bench: Bench)
     request = CompileRequest(sources=(str(rows), str(held_out)), out=bench.out, over={"split": {"test": 0.5}})
     with raises(RequestError, "--split test=0.5", str(held_out)):
         compile_spec(spec, request)
+
+
+def with_sheets(bench: Bench, name: str, **rows_by_title: int) -> Path:
+    """Write a workbook with a sheet of so many questions for each title."""
+    book = openpyxl.Workbook()
+    book.remove(book.active)
+    for title, count in rows_by_title.items():
+        sheet = book.create_sheet(title)
+        sheet.append(["question", "answer"])
+        for row in questions(count):
+            sheet.append([row["question"], row["answer"]])
+    path = bench.folder / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    book.save(path)
+    return path
+
+
+def container(bench: Bench, kind: str, **rows_by_name: int) -> Path:
+    """A folder, a folder of folders, an archive or a workbook with so many questions under each name."""
+    if kind == "xlsx":
+        return with_sheets(bench, "rows.xlsx", **rows_by_name)
+    files = {f"{name}.jsonl": json_lines(questions(count)) for name, count in rows_by_name.items()}
+    if kind == "folders":
+        files = {name.replace(".jsonl", "/0001.jsonl"): text for name, text in files.items()}
+    if kind == "zip":
+        return bench.write("rows.zip", as_zip({name: text.encode() for name, text in files.items()}))
+    for name, text in files.items():
+        bench.write(f"rows/{name}", text)
+    return bench.folder / "rows"
+
+
+CONTAINERS = ("folder", "folders", "zip", "xlsx")
+
+
+@pytest.mark.parametrize("kind", CONTAINERS)
+@pytest.mark.parametrize(
+    ("train", "held_out"), [("train", "validation"), ("训练集", "校验集"), ("trainData", "dev")]
+)
+def test_a_split_given_to_a_container_takes_its_own_rows(
+    bench: Bench, kind: str, train: str, held_out: str
+) -> None:
+    source = container(bench, kind, **{held_out: 2, train: 5})
+    report = bench.compile(spec_with(TWO), f"train={source}")
+    assert report.datasets == {"q_train": 5}
+    assert "W224" in [problem.code for problem in report.problems.warnings]
+    report = bench.compile(spec_with(TWO), f"train={source}", f"eval={source}", force=True)
+    assert report.datasets == {"q_train": 5, "q_eval": 2}
+    assert "W224" not in [problem.code for problem in report.problems.warnings]
+
+
+@pytest.mark.parametrize("kind", CONTAINERS)
+@pytest.mark.parametrize(
+    ("split", "other"), [("train", "validation"), ("eval", "train"), ("train", "测评集")]
+)
+def test_a_container_of_other_splits_is_refused(bench: Bench, kind: str, split: str, other: str) -> None:
+    source = container(bench, kind, **{other: 2})
+    with raises(RequestError, f"--source {split}=FILE"):
+        bench.compile(spec_with(TWO), f"{split}={source}")
+
+
+@pytest.mark.parametrize("kind", ["folder", "zip"])
+def test_members_without_a_split_go_with_the_split_given(bench: Bench, kind: str) -> None:
+    source = container(bench, kind, faq=3, validation=2)
+    assert bench.compile(spec_with(TWO), f"train={source}").datasets == {"q_train": 3}
+
+
+def test_a_workbook_of_one_split_is_compiled_again_as_that_split(bench: Bench) -> None:
+    source = container(bench, "xlsx", validation=2, train=5)
+    bench.compile(spec_with(TWO), f"train={source}")
+    manifest = read_manifest(bench.out / "spec")
+    assert manifest is not None
+    assert f"--source train={source}" in compile_again(manifest)
