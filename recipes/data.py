@@ -9,6 +9,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import yaml
+
 from tuneyard.core.datasets import (
     FORMATS,
     HELD_OUT,
@@ -88,7 +90,12 @@ def _compile_hint(name: str, action: str) -> str:
     specs = {path.stem.replace("-", "_"): path.stem for path in (ROOT / "compiler/specs").glob("*.yaml")}
     if stem not in specs:
         return ""
-    return f"{action}: tuneyard data compile {specs[stem]}"
+    command = f"tuneyard data compile {specs[stem]}"
+    spec = yaml.safe_load((ROOT / f"compiler/specs/{specs[stem]}.yaml").read_text(encoding="utf-8"))
+    names_files = "mix" in spec or {"files", "hub"} & set(spec.get("source", {}))
+    if not names_files and not Path("data/raw", specs[stem]).is_dir():
+        command += " --source FILE"
+    return f"{action}: {command}"
 
 
 def dataset_dir(recipe: Recipe) -> str:

@@ -118,6 +118,22 @@ def test_a_misspelt_name_never_stands_for_a_set_held_out(tmp_path):
     )
 
 
+@pytest.mark.parametrize(
+    ("dataset", "command"),
+    [
+        ("alpaca_rte_train", "tuneyard data compile rte"),  # from a hub
+        ("demo_rte_train", "tuneyard data compile demo_rte"),  # of the samples
+        ("mix_small_train", "tuneyard data compile mix-small"),
+        ("pairs", "tuneyard data compile pairs --source FILE"),
+        ("qa", "tuneyard data compile qa --source FILE"),
+    ],
+)
+def test_the_command_that_compiles_a_dataset_names_a_file_if_its_spec_names_none(tmp_path, dataset, command):
+    register(tmp_path, GOOD)
+    _, (problem,) = read(tmp_path, dataset=dataset)
+    assert (problem.code, problem.hint) == ("E320", f"compile it: {command}")
+
+
 def test_a_folder_of_files_and_samples_of_a_set(tmp_path):
     register(tmp_path, GOOD, {"file_name": "set"})
     datasets, codes, _ = look(tmp_path)
