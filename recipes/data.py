@@ -12,12 +12,14 @@ from pathlib import Path
 import yaml
 
 from tuneyard.core.datasets import (
+    CHOOSING,
     FORMATS,
     HELD_OUT,
     REGISTRY,
     REMOTE_SOURCES,
     Dataset,
     NotRegisteredError,
+    eval_split,
     file_not_found,
     filled,
     is_input,
@@ -79,6 +81,7 @@ def read_datasets(recipe: Recipe) -> tuple[list[NamedDataset], list[Problem]]:
                 datasets.append(dataset)
                 problems.extend(dataset_problems)
     problems.extend(evaluated_on_training_rows(recipe))
+    problems.extend(_held_out_rows_left_out(recipe))
     problems.extend(_unmixed(recipe, datasets))
     problems.extend(_never_drawn(recipe, datasets))
     return datasets, problems
@@ -360,6 +363,30 @@ def evaluated_on_training_rows(recipe: Recipe) -> Iterator[Problem]:
             message = f"{message}, and load_best_model_at_end keeps the checkpoint that memorised most"
             code = "E328"
         yield recipe.problem(code, "eval_dataset", message, hint)
+
+
+def _held_out_rows_left_out(recipe: Recipe) -> Iterator[Problem]:
+    """Yield that a recipe holds out training rows, although its datasets have rows for that.
+
+    `text_eval` stands beside `text` after a compile with a file of validation rows. Rows of `test` choose no
+    checkpoint.
+    """
+    folder = dataset_dir(recipe)
+    if not recipe.trains or not recipe.settings.get("val_size") or recipe.names("eval_dataset"):
+        return
+    try:
+        entries = read_registry(Path(folder))
+    except (TuneyardError, OSError):  # E320 reports it
+        return
+    names = []
+    for dataset in recipe.names("dataset"):
+        name = eval_split(dataset, entries, CHOOSING)
+        if name and name not in recipe.names("dataset") and fits_stage(recipe, name, entries[name]):
+            names.append(name)
+    if names:
+        listed = ",".join(dict.fromkeys(names))
+        message = f"holds out training rows, and the held-out rows of {listed} are never evaluated"
+        yield recipe.problem("W307", "val_size", message, f"eval_dataset={listed} val_size=0")
 
 
 def _shared_rows(recipe: Recipe, name: str) -> Iterator[Problem]:

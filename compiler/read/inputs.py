@@ -517,9 +517,21 @@ def notes_on_splits(spec: Spec, inputs: Sequence[Input]) -> list[str]:
             f"{held_out.display_path}: held-out rows, so that {spec.name} draws none from those to train on"
         )
     if spec.source.held_out and PART not in splits_with_rows:
-        path = inputs[0].display_path
-        notes.append(f"{path}: no source has rows of {PART}; to train on them give --source {PART}={path}")
+        notes.append(_without_training_rows(spec, inputs))
     return notes
+
+
+def _without_training_rows(spec: Spec, inputs: Sequence[Input]) -> str:
+    """The note that all rows are held out, with the command that also gives rows to train on."""
+    words = ["tuneyard", "data", "compile", spec.name, "--source", f"{PART}=TRAINING_ROWS"]
+    for item in {item.display_path: item for item in inputs}.values():
+        words += ["--source", f"{item.split}={item.display_path}"]
+    path = inputs[0].display_path
+    return (
+        f"{path}: no source has rows of {PART}; to train on others and evaluate on these: "
+        f"{shlex.join(words)}; "
+        f"to train on these give --source {PART}={path}"
+    )
 
 
 def with_rivals(spec: Spec, inputs: Sequence[Input]) -> Spec:

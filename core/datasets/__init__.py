@@ -46,7 +46,9 @@ RUNNING_WORDS = 5
 RUNNING_IDEOGRAPHS = 10
 # A table has the texts in place of the other values.
 _BLANK: tuple[object, ...] = ("", None, "[]", "{}", "null", [], {})
-HELD_OUT = ("eval", "validation", "val", "dev", "test")
+CHOOSING = ("eval", "validation", "val", "dev")
+"""Ends of the names of held-out splits that may choose a checkpoint."""
+HELD_OUT = (*CHOOSING, "test")
 """Ends of the names of held-out splits. Those that choose come before `test`, which reports."""
 TRAIN_SPLIT = "train"
 SEPARATORS = ("_", "-")
@@ -252,13 +254,21 @@ def stem_of(name: str) -> str:
     return name
 
 
-def eval_split(name: str, registered: Collection[str]) -> str:
-    """Name of the held-out rows that are registered for a training dataset, "" without any."""
-    for split, separator in itertools.product(HELD_OUT, SEPARATORS):
+def eval_split(name: str, registered: Collection[str], splits: Sequence[str] = HELD_OUT) -> str:
+    """Name of the held-out rows, of these splits, that are registered for a training dataset; "" if none."""
+    for split, separator in itertools.product(splits, SEPARATORS):
         candidate = f"{stem_of(name)}{separator}{split}"
         if candidate in registered and candidate != name:
             return candidate
     return ""
+
+
+def is_named_held_out(name: str) -> bool:
+    """True for a name with a held-out split at its end: qa_eval, qa-test."""
+    for split, separator in itertools.product(HELD_OUT, SEPARATORS):
+        if name.endswith(f"{separator}{split}"):
+            return True
+    return False
 
 
 def train_split_of(name: str, registered: Collection[str]) -> str:

@@ -280,7 +280,9 @@ def test_a_bundled_spec_without_rows_to_train_on_says_so(bench: Bench) -> None:
     source = bench.rows("validation.jsonl", questions(3))
     report = bench.compile("qa", source)
     assert report.datasets == {"qa_eval": 3}
-    assert any(f"--source train={source}" in note for note in report.problems.notes)
+    command = f"tuneyard data compile qa --source train=TRAINING_ROWS --source eval={source}"
+    (note,) = [note for note in report.problems.notes if command in note]
+    assert f"--source train={source}" in note
 
 
 def test_a_split_that_no_source_has_any_more_is_not_deleted(bench: Bench) -> None:

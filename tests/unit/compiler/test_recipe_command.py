@@ -59,6 +59,48 @@ def test_the_recipe_for_each_bundled_spec_trains_its_dataset(spec: str) -> None:
     assert names == [next(iter(entries_of(load_spec(spec))))]
 
 
+HELD_OUT_OWN = ["qa", "pr", "io", "text", "pairs", "kto", "media"]
+"""Datasets whose recipes hold out a share of their rows, if a compile has no others."""
+
+
+@pytest.mark.parametrize("split", ["eval", "validation", "dev"])
+@pytest.mark.parametrize("spec", HELD_OUT_OWN)
+def test_the_own_recipe_evaluates_on_the_held_out_rows_of_a_compile(spec: str, split: str) -> None:
+    """`text` with a validation file trained with `val_size: 0.1`, and evaluated `text_eval` never."""
+    entries = entries_of(load_spec(spec), ("train",))
+    (dataset,) = entries
+    entries[f"{dataset}_{split}"] = entries[dataset]
+    words = recipe_words(dataset, DEFAULT_FOLDER, entries)
+    assert words[3:] == [f"recipes/{OWN[spec]}.yaml", f"eval_dataset={dataset}_{split}", "val_size=0"]
+
+
+def test_rows_of_test_choose_no_checkpoint() -> None:
+    entry = {"file_name": "qa/qa.json"}
+    for dataset in ("qa", "mine"):
+        words = recipe_words(dataset, DEFAULT_FOLDER, {dataset: entry, f"{dataset}_test": entry})
+        assert not any(word.startswith(("eval_dataset", "val_size")) for word in words)
+
+
+def test_a_recipe_that_names_held_out_rows_that_were_not_compiled_holds_out_a_share() -> None:
+    entries = {"tools_train": {"file_name": "tools/train.json"}}
+    words = recipe_words("tools_train", DEFAULT_FOLDER, entries)
+    assert words[3:] == ["recipes/tools-lora.yaml", "eval_dataset=null", "val_size=0.1"]
+
+
+def test_no_training_on_held_out_rows_is_proposed(working_folder: Path) -> None:
+    folder = Path("dataset_info")
+    folder.mkdir()
+    names = ["text_eval", "qa-test", "eval_rows", "my_eval"]
+    entries = {name: {"file_name": f"{name}/rows.json"} for name in names}
+    write_json(folder / REGISTRY, entries)
+    manifest = {"made_from": {"sources": []}, "files": {"rows.json": {"rows": 1, "sha256": "a" * 64}}}
+    for name, split in {"eval_rows": "eval", "my_eval": "train"}.items():
+        (folder / name).mkdir()
+        write_json(folder / name / "manifest.json", {**manifest, "fit": {split: {"rows": 1}}})
+    assert [name for name in names if next_recipe([name], folder)] == ["my_eval"]
+    assert not next_recipe(["text_eval"], folder, "models/base")
+
+
 def test_another_folder_of_datasets_and_a_folder_of_images_are_settings(working_folder: Path) -> None:
     Path("other").mkdir()
     media = {"file_name": "seen.json", "columns": {"messages": "messages", "images": "images"}}

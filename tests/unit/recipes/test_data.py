@@ -309,3 +309,29 @@ def test_a_mark_in_an_earlier_answer_is_none_with_mask_history(tmp_path):
     register(tmp_path, [{"messages": turns}], CHAT)
     assert look(tmp_path)[1] == ["E410"]
     assert look(tmp_path, mask_history=True)[1] == []
+
+
+@pytest.mark.parametrize(
+    ("registered", "settings", "hint"),
+    [
+        ("set_eval", {"val_size": 0.1}, "eval_dataset=set_eval val_size=0"),
+        ("set-dev", {"val_size": 4}, "eval_dataset=set-dev val_size=0"),
+        ("set_test", {"val_size": 0.1}, ""),  # which choose no checkpoint
+        ("other_eval", {"val_size": 0.1}, ""),
+        ("set_eval", {}, ""),
+        ("set_eval", {"val_size": 0}, ""),
+        ("set_eval", {"eval_dataset": "set_eval", "val_size": 0}, ""),
+        ("set_eval", {"val_size": 0.1, "stage": "rm"}, ""),  # rows that the stage cannot evaluate
+    ],
+)
+def test_held_out_rows_beside_a_share_of_the_training_rows(tmp_path, registered, settings, hint):
+    entry = {"file_name": "set/set.json"}
+    path = register(tmp_path, GOOD)
+    held_out = path.with_name("held-out.json")
+    write_json(held_out, [{"instruction": "c", "input": "", "output": "d"}])
+    entries = {"set": entry, registered: {"file_name": "set/held-out.json"}}
+    write_json(tmp_path / "dataset_info.json", entries)
+    _, problems = read(tmp_path, **{"do_train": True, "stage": "sft", **settings})
+    hints = [problem.hint for problem in problems if problem.code == "W307"]
+    assert hints == ([hint] if hint else [])
+    assert all(registered in problem.message for problem in problems if problem.code == "W307")
