@@ -28,7 +28,12 @@ from tuneyard.core.documents.schema_errors import check_file
 from tuneyard.core.errors import RequestError, counted
 from tuneyard.core.files import HUB_ID, read_object, require, sha256
 from tuneyard.core.installation.checkout import ROOT
-from tuneyard.core.training.training_run import read_provenance, training_data, training_inputs
+from tuneyard.core.training.training_run import (
+    card_hyperparameters,
+    read_provenance,
+    training_data,
+    training_inputs,
+)
 from tuneyard.core.weights.adapter_files import CONFIG, WEIGHTS_INDEX
 from tuneyard.core.weights.base_models import open_base
 from tuneyard.core.weights.tensors import INDEX
@@ -206,8 +211,13 @@ def make_card(
         datasets += inputs.get("data", [])
         if inputs.get("settings"):
             recipes[adapter_name] = inputs["settings"]
+    listed: dict[str, str] = {}
     if not recipes:
-        notes.append("recipe not recorded next to the weights (training.json of `tuneyard recipe train`)")
+        listed = card_hyperparameters(source.folder)
+        note_on_recipe = "recipe not recorded next to the weights (training.json of `tuneyard recipe train`)"
+        if listed:
+            note_on_recipe += f"; the card has the hyperparameters that LLaMA-Factory's {CARD} lists"
+        notes.append(note_on_recipe)
     facts = [["base", base or "not recorded"], ["licence of the base", terms]]
     if adapter:
         head |= {"library_name": "peft", "pipeline_tag": "text-generation", "tags": ["lora", "tuneyard"]}
@@ -235,6 +245,12 @@ def make_card(
         if len(inputs_by_name) > 1:
             title = f"Recipe of {adapter_name}"
         sections.append(f"## {title}\n\n```yaml\n{dump_yaml(settings)}```")
+    if listed:
+        lines = [[name, value.replace("|", "\\|")] for name, value in listed.items()]
+        table = markdown_table(["hyperparameter", "value"], lines)
+        sections.append(
+            f"## Training\n\nAs LLaMA-Factory's {CARD} lists it; its recipe is not recorded.\n\n{table}"
+        )
     sections.append(_results(adapter, results, notes))
     record = read_provenance(source.folder)
     if record:

@@ -1,7 +1,7 @@
 """Records next to weights, of the training or the merge that made them, and the hash of a base model."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,10 @@ _MERGE_SCHEMA = ROOT / "core/schemas/merge.json"
 STARTED = "started.json"  # the inputs of the training that writes here, finished or not
 # Of the model card that transformers writes.
 CARD_SENTENCE = re.compile(r"fine-tuned version of .*? on (the .+?) datasets?\.")
+_CARD_HYPERPARAMETERS = "The following hyperparameters were used during training:"
+_CARD_HYPERPARAMETER = re.compile(r"[-*] (\w{1,60}): (.{1,300})")
+_MOST_HYPERPARAMETERS = 50  # the card has about ten
+_LARGEST_CARD = 1 << 20  # bytes
 OF_A_MODEL = {".json", ".jinja", ".safetensors", ".model", ".txt"}
 
 
@@ -86,16 +90,42 @@ def training_data(folder: Path) -> list[JsonObject]:
         inputs = training_inputs(folder)
         names = names_in(inputs.get("settings", {}).get("dataset"))  # without those of `eval_dataset`
         return [entry for entry in inputs.get("data", []) if entry["dataset"] in names]
+    for text in _card_texts(folder):
+        sentence = CARD_SENTENCE.search(" ".join(text.split()))
+        if sentence is not None:
+            names = re.findall(r"the (\S+?)(?=,|$| and )", sentence[1])
+            return [{"dataset": name} for name in names]
+    return []
+
+
+def card_hyperparameters(folder: Path) -> dict[str, str]:
+    """The hyperparameters that the model card of plain LLaMA-Factory lists, as it writes them. {} without any.
+
+    These are the trainer's words (`train_batch_size`), and no settings of a recipe.
+    """
+    for text in _card_texts(folder):
+        _, heading, rest = text.partition(_CARD_HYPERPARAMETERS)
+        if not heading:
+            continue
+        hyperparameters: dict[str, str] = {}
+        for line in rest.strip().splitlines()[:_MOST_HYPERPARAMETERS]:
+            item = _CARD_HYPERPARAMETER.fullmatch(line.strip())
+            if item is None:
+                break
+            hyperparameters[item[1]] = item[2]
+        return hyperparameters
+    return {}
+
+
+def _card_texts(folder: Path) -> Iterator[str]:
+    """Yield the README.md of a folder, then that of a checkpoint's output_dir, as far as they are cards."""
     for place in record_folders(folder.resolve()):
         card = place / "README.md"
         if card.is_file():
+            with card.open("rb") as file:
+                content = file.read(_LARGEST_CARD)
             # Markdown formatters wrap lines and write `\_` for `_`.
-            text = card.read_text(encoding="utf-8", errors="replace").replace("\\_", "_")
-            sentence = CARD_SENTENCE.search(" ".join(text.split()))
-            if sentence is not None:
-                names = re.findall(r"the (\S+?)(?=,|$| and )", sentence[1])
-                return [{"dataset": name} for name in names]
-    return []
+            yield content.decode(errors="replace").replace("\\_", "_")
 
 
 def read_provenance(folder: Path) -> JsonObject | None:

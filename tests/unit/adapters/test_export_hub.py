@@ -120,6 +120,59 @@ def test_the_card_of_a_plain_training_names_its_datasets():
     assert "trained on faq_train" in parts(call("export", "saves/plain/checkpoint-7", *HUB)[0])[1]
 
 
+LISTED = """
+### Training hyperparameters
+
+The following hyperparameters were used during training:
+- learning_rate: 0.0002
+- train_batch_size: 4
+- optimizer: Use OptimizerNames.ADAMW_TORCH with betas=(0.9,0.999) and epsilon=1e-08
+- lr_scheduler_warmup_steps: 0.03
+
+### Framework versions
+
+- PEFT 0.18.1
+- Transformers: 5.6.0
+"""
+
+
+def test_the_card_of_a_plain_training_has_the_hyperparameters_of_llamafactorys():
+    folder = make("saves/plain", factors(), base_model_name_or_path="org/elsewhere")
+    Path("saves/plain/README.md").write_text(f"{TRAINERS}{LISTED}")
+    said, notes = call("export", "plain", *HUB)
+    _, card = parts(said)
+    printed_line(card, "LLaMA-Factory's README.md", "recipe is not recorded")
+    printed_line(card, "| learning_rate", "0.0002 ")
+    printed_line(card, "| optimizer", "betas=(0.9,0.999) and epsilon=1e-08")
+    printed_line(card, "| lr_scheduler_warmup_steps", "0.03 ")
+    assert "Transformers: 5.6.0" not in card and recipes_of(card) == {}
+    printed_line(notes, "recipe not recorded", "README.md")
+    shutil.copytree(folder, "saves/plain/checkpoint-7", ignore=shutil.ignore_patterns("README.md"))
+    printed_line(parts(call("export", "saves/plain/checkpoint-7", *HUB)[0])[1], "| train_batch_size", "4 ")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "The following hyperparameters were used during training:\n\nMore information needed\n",
+        "The following hyperparameters were used during training:",
+        f"The following hyperparameters were used during training:\n- rate: {'9' * 5000}\n",
+    ],
+)
+def test_a_card_of_a_trainer_without_hyperparameters_adds_none(text):
+    make("saves/plain", factors(), base_model_name_or_path="org/elsewhere")
+    Path("saves/plain/README.md").write_text(f"{TRAINERS}\n{text}")
+    said, notes = call("export", "plain", *HUB)
+    assert "## Training" not in parts(said)[1]
+    assert printed_line(notes, "recipe not recorded").endswith("`tuneyard recipe train`)")
+
+
+def test_a_recorded_recipe_takes_the_place_of_the_listed_hyperparameters():
+    Path("saves/rte/README.md").write_text(f"{TRAINERS}{LISTED}")
+    card = parts(call("export", "saves/rte/checkpoint-50", *HUB)[0])[1]
+    assert "## Recipe" in card and "train_batch_size" not in card
+
+
 def test_the_licence_that_llamafactory_writes_is_not_the_bases():
     make("saves/plain", factors(), base_model_name_or_path="org/elsewhere")
     Path("saves/plain/README.md").write_text("---\nlibrary_name: peft\nlicense: other\n---\n")
