@@ -9,8 +9,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import yaml
-
 from tuneyard.core.datasets import (
     CHOOSING,
     FORMATS,
@@ -34,6 +32,7 @@ from tuneyard.core.datasets import (
 from tuneyard.core.datasets.compiled import manifest_beside
 from tuneyard.core.datasets.split import rows_of_split, split_problem
 from tuneyard.core.datasets.unread_keys import UnreadKeys
+from tuneyard.core.documents import read_mapping
 from tuneyard.core.errors import ContentError, Problem, RequestError, TuneyardError
 from tuneyard.core.files import hub_problem, no_folder, sha256, strings
 from tuneyard.core.installation.checkout import ROOT
@@ -94,8 +93,9 @@ def _compile_hint(name: str, action: str) -> str:
     if stem not in specs:
         return ""
     command = f"tuneyard data compile {specs[stem]}"
-    spec = yaml.safe_load((ROOT / f"compiler/specs/{specs[stem]}.yaml").read_text(encoding="utf-8"))
-    names_files = "mix" in spec or {"files", "hub"} & set(spec.get("source", {}))
+    spec = read_mapping(ROOT / f"compiler/specs/{specs[stem]}.yaml", "spec")
+    source = spec.get("source")
+    names_files = "mix" in spec or (isinstance(source, dict) and {"files", "hub"} & source.keys())
     if not names_files and not Path("data/raw", specs[stem]).is_dir():
         command += " --source FILE"
     return f"{action}: {command}"

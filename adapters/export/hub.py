@@ -246,11 +246,9 @@ def make_card(
             title = f"Recipe of {adapter_name}"
         sections.append(f"## {title}\n\n```yaml\n{dump_yaml(settings)}```")
     if listed:
-        lines = [[name, value.replace("|", "\\|")] for name, value in listed.items()]
-        table = markdown_table(["hyperparameter", "value"], lines)
-        sections.append(
-            f"## Training\n\nAs LLaMA-Factory's {CARD} lists it; its recipe is not recorded.\n\n{table}"
-        )
+        table = markdown_table(["hyperparameter", "value"], [[*pair] for pair in listed.items()])
+        origin = f"As LLaMA-Factory's {CARD} lists it; its recipe is not recorded."
+        sections.append(f"## Training\n\n{origin}\n\n{table}")
     sections.append(_results(adapter, results, notes))
     record = read_provenance(source.folder)
     if record:

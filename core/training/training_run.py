@@ -22,7 +22,8 @@ STARTED = "started.json"  # the inputs of the training that writes here, finishe
 # Of the model card that transformers writes.
 CARD_SENTENCE = re.compile(r"fine-tuned version of .*? on (the .+?) datasets?\.")
 _CARD_HYPERPARAMETERS = "The following hyperparameters were used during training:"
-_CARD_HYPERPARAMETER = re.compile(r"[-*] (\w{1,60}): (.{1,300})")
+_LONGEST_VALUE = 1000  # characters
+_CARD_HYPERPARAMETER = re.compile(rf"[-*] (\w{{1,60}}): (.{{1,{_LONGEST_VALUE}}})")
 _MOST_HYPERPARAMETERS = 50  # the card has about ten
 _LARGEST_CARD = 1 << 20  # bytes
 OF_A_MODEL = {".json", ".jinja", ".safetensors", ".model", ".txt"}
@@ -99,20 +100,26 @@ def training_data(folder: Path) -> list[JsonObject]:
 
 
 def card_hyperparameters(folder: Path) -> dict[str, str]:
-    """The hyperparameters that the model card of plain LLaMA-Factory lists, as it writes them. {} without any.
+    """The hyperparameters that the model card of plain LLaMA-Factory lists, in its words. {} without any.
 
-    These are the trainer's words (`train_batch_size`), and no settings of a recipe.
+    They have the trainer's names (`train_batch_size`), and are no settings of a recipe. Arguments of an
+    optimizer may be in a line of their own.
     """
     for text in _card_texts(folder):
         _, heading, rest = text.partition(_CARD_HYPERPARAMETERS)
         if not heading:
             continue
         hyperparameters: dict[str, str] = {}
+        name = ""
         for line in rest.strip().splitlines()[:_MOST_HYPERPARAMETERS]:
             item = _CARD_HYPERPARAMETER.fullmatch(line.strip())
-            if item is None:
+            if item is not None:
+                name = item[1]
+                hyperparameters[name] = item[2]
+            elif name and line.strip() and not line.startswith(("#", "- ")):
+                hyperparameters[name] += f" {line.strip()[:_LONGEST_VALUE]}"
+            else:
                 break
-            hyperparameters[item[1]] = item[2]
         return hyperparameters
     return {}
 

@@ -126,7 +126,8 @@ LISTED = """
 The following hyperparameters were used during training:
 - learning_rate: 0.0002
 - train_batch_size: 4
-- optimizer: Use OptimizerNames.ADAMW_TORCH with betas=(0.9,0.999) and epsilon=1e-08
+- optimizer: Use OptimizerNames.ADAMW_TORCH and the args are:
+betas=(0.9,0.999) and epsilon=1e-08
 - lr_scheduler_warmup_steps: 0.03
 
 ### Framework versions
