@@ -24,7 +24,7 @@ from tuneyard.compiler.read import read
 from tuneyard.compiler.read.inputs import Input
 from tuneyard.compiler.request import CompileRequest, Counts
 from tuneyard.compiler.rows import ObjectRows
-from tuneyard.compiler.spec.model import ROW_NUMBER, Filter, Spec
+from tuneyard.compiler.spec.model import PART, ROW_NUMBER, Filter, Spec
 from tuneyard.compiler.write.record_file import CountedRecords, RecordFile
 from tuneyard.compiler.write.render import Renderer
 from tuneyard.core.files import Moved
@@ -161,6 +161,7 @@ def _compile_rows(
     late: Mapping[str, str],
 ) -> Yielded:
     """Read a file once. `types` and `late` are what is known of its ids and of its later rows."""
+    split_of_rows = PART if spec.mix else item.split
     most_rows, most_written = request.limit or NO_LIMIT, most_kept(spec, item.split)
     spec = spec.of_part(item.split)
     problems = request.problems_in(folder)
@@ -203,6 +204,7 @@ def _compile_rows(
         result.counts.drop(reason, number)
     result.counts.drop("no gold label", checker.unlabelled)
     problems.notes += checker.notes()
+    problems.notes += result.unused.notes_on_splits(item.display_path, split_of_rows)
     return result
 
 

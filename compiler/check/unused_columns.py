@@ -4,10 +4,11 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from tuneyard.compiler.read.split_names import splits_named_in
 from tuneyard.compiler.rows import MISSING, Cells, Rows, are_objects
 from tuneyard.compiler.spec.column_names import key_in_spec
 from tuneyard.compiler.spec.file import where_to_write
-from tuneyard.compiler.spec.model import Output, Spec
+from tuneyard.compiler.spec.model import PART, Output, Spec
 from tuneyard.core.datasets import filled
 from tuneyard.core.datasets.answer_marks import LEARNED_AT, changes_answer
 from tuneyard.core.datasets.column_meanings import (
@@ -21,6 +22,19 @@ from tuneyard.core.language.translation import tr
 
 MOST = 2000  # names of columns that change no answer: bounded, whatever keys the rows have
 SHOWN = 20
+SAYS = "by its column"
+"""What notes on columns of splits contain."""
+SPLIT_COLUMNS = {
+    "split",
+    "splits",
+    "data_split",
+    "dataset_split",
+    "subset",
+    "partition",
+    "set",
+    "fold",
+    "划分",
+}
 
 
 @dataclass
@@ -29,6 +43,8 @@ class Unused:
 
     - `rows`: the number of rows that fill a column which the spec does not name.
     - `ignored`: the same for the columns that it lists under `ignore`.
+    - `splits`: the number of rows of one file by the split that a column such as `split` names, by the name
+      of the column; "" for other values.
     - `changing`: the number of rows whose value changes the answer, of the columns in `findings`, which have
       the error of the first of these rows.
 
@@ -39,6 +55,7 @@ class Unused:
     ignored: Counter[str] = field(default_factory=Counter)
     changing: Counter[str] = field(default_factory=Counter)
     findings: dict[str, Problem] = field(default_factory=dict)
+    splits: dict[str, Counter[str]] = field(default_factory=dict)
 
     def note(self, spec: Spec, rows: Rows, used: set[str]) -> None:
         """Count the source columns that are not `used`, also inside columns with a used path."""
@@ -56,6 +73,8 @@ class Unused:
             ignored = not {name.lower(), name.partition(".")[0].lower()}.isdisjoint(spec.ignore)
             changing = Cells([], []) if ignored else _changing(spec, name, cells)
             self.add(name, len(cells.rows), ignored=ignored, changes=bool(changing.rows))
+            if not ignored and name.rpartition(".")[2].lower() in SPLIT_COLUMNS:
+                self._count_splits(name, cells)
             if changing.rows:
                 content = meaning(name)
                 if not content:
@@ -89,6 +108,31 @@ class Unused:
         self.changing[name] += len(numbers)
         problem = Problem("E108", rows.place(numbers[0]), message, key_in_spec(name), fix)
         self.findings.setdefault(name, problem)
+
+    def _count_splits(self, name: str, cells: Cells) -> None:
+        counts = self.splits.setdefault(name, Counter())
+        for value in cells.values:
+            splits = splits_named_in(value) if isinstance(value, str) else ()
+            counts[splits[0] if len(splits) == 1 else ""] += 1
+
+    def notes_on_splits(self, display_path: str, split: str) -> list[str]:
+        """What to tell the user of a file with held-out rows among those to train on, or the reverse.
+
+        A column counts if each of its values names a split.
+        """
+        notes = []
+        for name, counts in self.splits.items():
+            others = {other: rows for other, rows in counts.items() if (other == PART) != (split == PART)}
+            if others and "" not in counts:
+                of_others = (
+                    f"{sum(others.values())} of {counts.total()} rows are of {', '.join(sorted(others))}"
+                )
+                notes.append(
+                    f"{display_path}: {of_others} {SAYS} {key_in_spec(name)}, and all are read as "
+                    f"{split}: write the rows of each split into a file that is named like it, or list the "
+                    "column under `ignore`"
+                )
+        return notes
 
     def add_rows(self, other: "Unused") -> None:
         """Add the columns of further rows."""

@@ -11,6 +11,7 @@ from functools import partial
 from itertools import islice
 from pathlib import Path
 
+from tuneyard.compiler.check.unused_columns import SAYS
 from tuneyard.compiler.commands.trace import KeptRow, kept_rows
 from tuneyard.compiler.compile import check_spec
 from tuneyard.compiler.init.guess import fixes_of_notation, guess
@@ -112,7 +113,8 @@ def propose(
                     spec_text,
                 )
         warnings = [each.line() for each in report.problems.warnings if each.code == NOT_READ]
-        warnings += [note for note in report.problems.notes if IGNORED in note or NAMED_LIKE in note]
+        notes_to_show = (IGNORED, NAMED_LIKE, SAYS)
+        warnings += [note for note in report.problems.notes if any(part in note for part in notes_to_show)]
         warnings += warnings_of(profile, proposal, important)
         warnings = list(dict.fromkeys(map(_printable, warnings)))
         examples = _preview(spec)

@@ -33,7 +33,7 @@ from tuneyard.compiler.read.remote import (
     find_remote,
 )
 from tuneyard.compiler.read.saved import ABOUT_SAVED, saved_files
-from tuneyard.compiler.read.split_names import split_of_folder
+from tuneyard.compiler.read.split_names import split_of_folder, splits_named_in
 from tuneyard.compiler.read.stream import suffix
 from tuneyard.compiler.spec.file import find_spec
 from tuneyard.compiler.spec.model import PART, Spec
@@ -264,11 +264,17 @@ def _split_and_path(source: str) -> tuple[str, str]:
 
 
 def _split_called(spec: Spec, name: str) -> str:
-    """The split that accepts a name."""
+    """The split that accepts a name, otherwise the one that its words name: `Validation`, `验证集`."""
     split = names_of_splits(spec).get(name)
+    usual_splits = () if spec.mix else splits_named_in(name)
+    if split is None and len(usual_splits) == 1:
+        split = next((part for part in spec.parts if splits_named_in(part) == usual_splits), None)
     if split is None:
-        known = f"(splits: {', '.join(spec.parts)}) {nearest(name, spec.parts)}".rstrip()
-        raise RequestError(f"{spec.name} has no split {name!r} {known}")
+        splits = f"(splits: {', '.join(spec.parts)})"
+        correction = nearest(name, spec.parts)
+        if correction:
+            splits += f"; {correction}"
+        raise RequestError(f"{spec.name} has no split {name!r} {splits}")
     return split
 
 

@@ -472,3 +472,47 @@ def test_a_workbook_of_one_split_is_compiled_again_as_that_split(bench: Bench) -
     manifest = read_manifest(bench.out / "spec")
     assert manifest is not None
     assert f"--source train={source}" in compile_again(manifest)
+
+
+COLUMN_SAYS = "by its column"
+
+
+@pytest.mark.parametrize(
+    ("column", "held_out"),
+    [("split", "validation"), ("Subset", "test"), ("partition", "dev"), ("划分", "验证集")],
+)
+def test_a_column_of_splits_that_is_not_read_is_named(bench: Bench, column: str, held_out: str) -> None:
+    rows = [{**row, column: held_out if n < 3 else "train"} for n, row in enumerate(questions(26))]
+    source = bench.rows("rows.jsonl", rows)
+    (note,) = [note for note in bench.compile("qa", source).problems.notes if COLUMN_SAYS in note]
+    assert "3 of 26 rows" in note and column in note
+    assert COLUMN_SAYS in propose(source)[1]
+    ignoring = f"about: questions\nlike: qa\nignore: [{column}]\nwrite: [{{dataset: q, file: q.json}}]\n"
+    assert not [note for note in bench.compile(ignoring, source).problems.notes if COLUMN_SAYS in note]
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [("train.jsonl", ["train"]), ("validation.jsonl", ["val", "dev"]), ("rows.jsonl", ["easy", "test"])],
+)
+def test_a_column_that_agrees_with_its_file_or_has_other_values_is_not_named(
+    bench: Bench, name: str, values: list[str]
+) -> None:
+    rows = [{**row, "split": values[n % len(values)]} for n, row in enumerate(questions(6))]
+    report = bench.compile("qa", bench.rows(name, rows))
+    assert not [note for note in report.problems.notes if COLUMN_SAYS in note]
+
+
+@pytest.mark.parametrize("name", ["Validation", "VAL", "验证集", "dev", "evalSet"])
+def test_a_split_may_be_given_by_any_of_its_names(bench: Bench, name: str) -> None:
+    rows = bench.rows("train.jsonl", questions(4))
+    held_out = bench.rows("more.jsonl", questions(3))
+    sources = [f"train={rows}", f"{name}={held_out}"]
+    assert bench.compile(spec_with(THREE), *sources).datasets == {"q_train": 4, "q_eval": 3}
+    assert bench.compile("qa", *sources, force=True).datasets == {"qa": 4, "qa_eval": 3}
+
+
+@pytest.mark.parametrize("name", ["trainval", "contest", "tran"])
+def test_a_name_of_no_split_or_of_several_is_no_split_of_a_source(bench: Bench, name: str) -> None:
+    with raises(RequestError, name, "(splits: train, eval, test)"):
+        bench.compile(spec_with(THREE), f"{name}={bench.rows('train.jsonl', questions(4))}")
