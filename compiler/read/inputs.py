@@ -307,13 +307,22 @@ def _folders_of_splits(path: SourcePath) -> Sequence[SourcePath]:
 
 
 def _saved_inputs(spec: Spec, path: SourcePath, only_split: str = "") -> list[Input]:
-    """The files of a folder that names its splits: those of the spec's splits, or of the `only_split` one."""
+    """The files of a folder that names its splits: those of the spec's splits, or of the `only_split` one.
+
+    If none is called train, those without a split's name are to train on: `all` next to `holdout`.
+    """
     accepted = names_of_splits(spec, only_split)
     inputs = []
     files_by_split = saved_files(path) if isinstance(path, Path) else {}
     for name, files in files_by_split.items():
         if name in accepted:
             inputs += [Input(accepted[name], file, path) for file in files]
+    has_rows_to_train_on = any(item.split == PART for item in inputs)
+    if only_split not in ("", PART) or PART not in spec.parts or has_rows_to_train_on:
+        return inputs
+    for name, files in files_by_split.items():
+        if name not in accepted and not splits_named_in(name):
+            inputs += [Input(PART, file, path) for file in files]
     return inputs
 
 
@@ -466,7 +475,7 @@ def not_read(inputs: Sequence[Input]) -> Iterator[Problem]:
     folders_read = {file.parent for file in files_read}
     for parent in dict.fromkeys(item.folder for item in inputs if isinstance(item.folder, Path)):
         for folder in sorted(parent.glob("[!.]*/")):
-            count = len(readable(folder.glob("*")))
+            count = len(readable(file for file in folder.glob("*") if file.name not in ABOUT_SAVED))
             if count and folder not in folders_read and not (folder / MANIFEST).is_file():
                 message = f"{counted(count, 'data file')} not read: a source is one folder"
                 yield Problem(NOT_READ, str(folder), message, "", ADD_FOLDER)

@@ -69,9 +69,10 @@ def names_of_splits(spec: Spec, only_split: str = "") -> dict[str, str]:
 def with_given_splits(spec: Spec) -> Spec:
     """A spec that draws rows to hold out, for a source that holds rows out itself: its files decide.
 
-    The splits are those of the draw, and the usual ones that none of these stands for.
+    The splits are those of the draw, and the usual ones that none of these stands for. A mixture
+    always draws: its files have its parts as names, which are no splits.
     """
-    if spec.split is None:
+    if spec.split is None or spec.mix:
         return spec
     held_out = list(spec.split.shares)
     usual_splits = {_usual_split(split) for split in held_out}

@@ -516,3 +516,18 @@ def test_a_split_may_be_given_by_any_of_its_names(bench: Bench, name: str) -> No
 def test_a_name_of_no_split_or_of_several_is_no_split_of_a_source(bench: Bench, name: str) -> None:
     with raises(RequestError, name, "(splits: train, eval, test)"):
         bench.compile(spec_with(THREE), f"{name}={bench.rows('train.jsonl', questions(4))}")
+
+
+@pytest.mark.parametrize("name", ["all", "rows_2024", "全部"])
+def test_a_saved_split_of_no_name_next_to_held_out_rows_is_trained_on(bench: Bench, name: str) -> None:
+    import datasets
+
+    splits = {name: questions(5), "holdout": questions(7)[5:]}
+    saved = datasets.DatasetDict({split: datasets.Dataset.from_list(rows) for split, rows in splits.items()})
+    saved.save_to_disk(bench.folder / "saved")
+    source = bench.folder / "saved"
+    assert bench.compile("qa", source).datasets == {"qa": 5, "qa_eval": 2}
+    report = bench.compile("qa", f"train={source}", out=bench.folder / "other")
+    assert report.datasets == {"qa": 5}
+    (warning,) = [problem for problem in report.problems.warnings if problem.code == "W224"]
+    assert warning.place == f"{source}/holdout" and "1 data file " in warning.message
