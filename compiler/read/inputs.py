@@ -309,20 +309,24 @@ def _folders_of_splits(path: SourcePath) -> Sequence[SourcePath]:
 def _saved_inputs(spec: Spec, path: SourcePath, only_split: str = "") -> list[Input]:
     """The files of a folder that names its splits: those of the spec's splits, or of the `only_split` one.
 
-    If none is called train, those without a split's name are to train on: `all` next to `holdout`.
+    If none is called train, the only one without a split's name is to train on: `all` next to `holdout`.
     """
     accepted = names_of_splits(spec, only_split)
     inputs = []
     files_by_split = saved_files(path) if isinstance(path, Path) else {}
     for name, files in files_by_split.items():
         if name in accepted:
-            inputs += [Input(accepted[name], file, path) for file in files]
+            split = accepted[name]
+            note = ""
+            if split in spec.source.held_out and not only_split:
+                note = f"{NAMED_LIKE} {split}, read as {split}"
+            inputs += [Input(split, file, path, note=note) for file in files]
     has_rows_to_train_on = any(item.split == PART for item in inputs)
     if only_split not in ("", PART) or PART not in spec.parts or has_rows_to_train_on:
         return inputs
-    for name, files in files_by_split.items():
-        if name not in accepted and not splits_named_in(name):
-            inputs += [Input(PART, file, path) for file in files]
+    unnamed = [name for name in files_by_split if name not in accepted and not splits_named_in(name)]
+    if len(unnamed) == 1:
+        inputs += [Input(PART, file, path) for file in files_by_split[unnamed[0]]]
     return inputs
 
 

@@ -526,7 +526,9 @@ def test_a_saved_split_of_no_name_next_to_held_out_rows_is_trained_on(bench: Ben
     saved = datasets.DatasetDict({split: datasets.Dataset.from_list(rows) for split, rows in splits.items()})
     saved.save_to_disk(bench.folder / "saved")
     source = bench.folder / "saved"
-    assert bench.compile("qa", source).datasets == {"qa": 5, "qa_eval": 2}
+    report = bench.compile("qa", source)
+    assert report.datasets == {"qa": 5, "qa_eval": 2}
+    assert [note for note in report.problems.notes if "holdout/" in note and "read as eval" in note]
     report = bench.compile("qa", f"train={source}", out=bench.folder / "other")
     assert report.datasets == {"qa": 5}
     (warning,) = [problem for problem in report.problems.warnings if problem.code == "W224"]
