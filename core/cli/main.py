@@ -220,7 +220,7 @@ def command_line(module: str, without: Collection[str] = (), pattern: str = "") 
     if program is None or not program.startswith("tuneyard"):
         program = f"tuneyard {module.replace('.', ' ')}"
     words = shlex.join(word for word in sys.argv[1:] if word not in without)
-    return re.sub(pattern, "", f"{program} {words}")
+    return re.sub(pattern, "", f"{program} {words}".rstrip())
 
 
 def cli_command(name: str, *examples: str) -> Callable[[Callable[..., Any]], click.Command]:

@@ -7,12 +7,14 @@ batches. A run that was killed and resumed ends with the same bytes as an uninte
 
 import contextlib
 import json
+import shlex
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from tuneyard.core import version
+from tuneyard.core.cli.main import command_line
 from tuneyard.core.documents import json_lines
 from tuneyard.core.errors import ContentError, RequestError, TuneyardError, counted, show_value, unexpected
 from tuneyard.core.files import append_bytes, atomic, check_writable, read_object, write_bytes, write_json
@@ -36,6 +38,8 @@ SHOTS_OF = "shots of "  # a setting of one dataset, which may be added with it
 BASE = "base"  # the name of the model without adapters
 HELD_OUT = "held-out"
 """Folder in that of a sweep: the scoring run on the halves that do not choose."""
+OUT_OPTION = r" --out[ =]('[^']*'|\S+)"
+"""--out in a command line, as a regular expression."""
 UNMERGED, MERGED = "unmerged", "merged"
 Prediction = dict[str, Any]
 Results = Mapping[str, Any]
@@ -56,11 +60,19 @@ def shown_command(module: str) -> str:
     return f"tuneyard {module.replace('.', ' ')}"
 
 
-def check_new(out: Path, command: str, *, resume: bool, force: bool) -> None:
+def check_new(
+    out: Path,
+    command: str,
+    *,
+    resume: bool,
+    force: bool,
+    options: Mapping[str, object] | None = None,
+) -> None:
     """Refuse a folder OUT that `command` (a module such as `eval.nli`) must not write into.
 
     Raises `RequestError` if OUT contains anything but a run of the same command, because scoring would
-    delete it. A run of the same command needs `resume` or `force`.
+    delete it. A run of the same command needs `resume` or `force`. `options`, by the names of the settings in
+    run.json, tell that a run is of other settings, which --resume does not take.
     """
     if resume and force:
         raise RequestError("--resume resumes and --force starts anew: give one of them")
@@ -68,8 +80,43 @@ def check_new(out: Path, command: str, *, resume: bool, force: bool) -> None:
     if not out.exists():
         return
     _check_owner(out, command)
-    if not (resume or force):
-        raise RequestError(f"{out} exists: --resume resumes it, --force starts it anew")
+    if resume or force:
+        return
+    options = options or {}
+    settings = read_run(out)["settings"]
+    changed = []
+    for name, value in options.items():
+        if name in settings and settings[name] != value:
+            changed.append(f"{name} was {show_value(settings[name])}, is {show_value(value)}")
+    other = _free_folder(out, str(options.get("preset") or ""))
+    line = f"{command_line(command, pattern=OUT_OPTION)} --out {shlex.quote(str(other))}"
+    way = f"--force starts it anew, and `{line}` keeps it"
+    if _is_finished(out):
+        way = f"`tuneyard eval compare {shlex.quote(str(out))}` compares its models, {way}"
+        if changed:
+            raise RequestError(f"{out}: a finished run of other settings ({'; '.join(changed)}): {way}")
+        raise RequestError(f"{out}: a finished run: {way}; --resume adds models and datasets")
+    if changed:
+        raise RequestError(f"{out}: an unfinished run of other settings ({'; '.join(changed)}): {way}")
+    raise RequestError(f"{out}: an unfinished run: --resume resumes it, {way}")
+
+
+def _is_finished(out: Path) -> bool:
+    """True if each model of a run was scored on each of its datasets."""
+    folders = _own_folders(out, read_run(out))
+    return bool(folders) and all((folder / RESULTS).is_file() for folder in folders)
+
+
+def _free_folder(out: Path, word: str) -> Path:
+    """A folder that does not exist yet: results/nli-document for the word "document", or results/nli-2."""
+    if word and not out.name.endswith(f"-{word}"):
+        folder = out.with_name(f"{out.name}-{word}")
+        if not folder.exists():
+            return folder
+    number = 2
+    while out.with_name(f"{out.name}-{number}").exists():
+        number += 1
+    return out.with_name(f"{out.name}-{number}")
 
 
 def _check_owner(out: Path, command: str) -> None:

@@ -18,6 +18,7 @@ from tuneyard.eval.datasets.dataset import EvalDataset, read_datasets
 from tuneyard.eval.datasets.shots import with_shots
 from tuneyard.eval.read.results import check_new
 from tuneyard.eval.scoring.options import (
+    SETTINGS,
     Option,
     ScoringRequest,
     generate_options,
@@ -110,7 +111,12 @@ class ScoringCommand(TuneyardCommand):
 
         out = self._out(options)
         resume, force = options["resume"], options["force"]
-        check_new(out, self.module, resume=resume, force=force)
+        compared = {}
+        if not options.get("rescore"):  # which takes over the settings of the outputs
+            compared = {name: options[name] for name in SETTINGS if name != "cluster" and name in options}
+            if options.get("mode") is not None:
+                compared["mode"] = options["mode"]
+        check_new(out, self.module, resume=resume, force=force, options=compared)
         check_draws(out, options.get("repeat"), self.module, resume=resume, force=force)
         if self.is_bare and not options["rescore"]:
             from tuneyard.eval.scoring.found_here import found_here

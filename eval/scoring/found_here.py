@@ -11,7 +11,7 @@ An option that is given stays. `RequestError` names all that is missing, and a c
 """
 
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,9 @@ from tuneyard.adapters.store import SAVES, open_adapter
 from tuneyard.adapters.weighted import parse_named
 from tuneyard.core.cli.main import command_line
 from tuneyard.core.datasets import (
+    DEFAULT_FOLDER,
     HELD_OUT,
+    REGISTRY,
     SEPARATORS,
     TRAIN_SPLIT,
     find_dataset,
@@ -37,12 +39,15 @@ from tuneyard.core.installation.checkout import ROOT
 from tuneyard.core.language.messages import say
 from tuneyard.core.weights.adapter_files import CONFIG
 from tuneyard.eval.backends.load import find_model
+from tuneyard.eval.scoring.trainings_here import try_reason, unfinished_line, unfinished_trainings
 
 DEEPEST = 3
 """Levels of folders below saves/: LLaMA-Factory's own examples write to saves/MODEL/lora/sft."""
 RAW = Path("data/raw")
 MODELS = Path("models")
 DEMO_BASE = MODELS / "demo-base"
+TUTORIAL = ("rte", "mnli")
+"""Datasets of the RTE/MNLI tutorial (docs/ways/rte-mnli.md)."""
 
 
 @dataclass(slots=True)
@@ -66,7 +71,7 @@ def found_here(command: str, options: Mapping[str, Any], out: Path) -> dict[str,
     found = FoundHere()
     names = [Path(path).stem for path in options["data"]] + list(options["datasets"])
     if not names:
-        _choose_datasets(found, options["dataset_dir"])
+        _choose_datasets(found, command, options["dataset_dir"])
         names = found.datasets
     model, adapters = options["model"], list(options["adapters"])
     if model is None and not adapters:
@@ -97,26 +102,59 @@ def found_here(command: str, options: Mapping[str, Any], out: Path) -> dict[str,
     }
 
 
-def _choose_datasets(found: FoundHere, option: Path | None) -> None:
-    """Choose the held-out rows of each dataset whose answers are labels; `eval` comes before `test`."""
+def _choose_datasets(found: FoundHere, command: str, option: Path | None) -> None:
+    """Choose the held-out rows of each dataset whose answers are labels; `eval` comes before `test`.
+
+    `RequestError` in a folder of a checkout that is not its root.
+    """
     folder = registry_folder(option)
     registered = read_registry(folder)
     for name in _held_out_names(list(registered)):
         try:
             dataset = find_dataset(name, folder)
-            command = fitting_command(dataset)
+            fitting = fitting_command(dataset)
         except TuneyardError as error:
             found.left_out.append(str(error))
             continue
-        if command == "nli":
+        if fitting == "nli":
             found.datasets.append(name)
     if found.datasets:
         return
-    found.missing.append(
-        f"a dataset: {folder / 'dataset_info.json'} registers no held-out rows whose answers are labels, "
-        "such as alpaca_rte_eval; name yours with --dataset NAME or --data FILE"
-    )
+    registry = folder / REGISTRY
+    if registry.exists():
+        reason = (
+            f"{registry} registers no held-out rows whose answers are labels, "
+            "such as alpaca_rte_eval; name yours with --dataset NAME or --data FILE"
+        )
+    else:
+        root = _root_above()
+        if root is not None:
+            raise RequestError(
+                f"nothing was scored: there is no {registry} here; run the command at the root of the "
+                f"checkout: cd {shlex.quote(str(root))} && {command_line(command)}"
+            )
+        reason = f"there is no {registry} here"
+        if not _is_root(Path()):
+            reason += "; run the command at the root of the checkout"
+    if _is_root(Path()):
+        reason += f"; `make compile DATA='{' '.join(TUTORIAL)}'` makes those of the RTE/MNLI tutorial"
+    found.missing.append(f"a dataset: {reason}")
     found.fixes.append(f"tuneyard data compile {_dataset_to_compile()}")
+
+
+def _root_above() -> Path | None:
+    """The nearest folder above with datasets, or that is the root of a checkout. None if this one is such."""
+    here = Path.cwd()
+    for folder in (here, *here.parents):
+        if (folder / DEFAULT_FOLDER).is_dir() or _is_root(folder):
+            return None if folder == here else folder
+    return None
+
+
+def _is_root(folder: Path) -> bool:
+    """True for the root of a checkout with the specs of the tutorial."""
+    specs = folder / "compiler/specs"
+    return (folder / "Makefile").is_file() and all((specs / f"{name}.yaml").is_file() for name in TUTORIAL)
 
 
 def _held_out_names(registered: Sequence[str]) -> Iterator[str]:
@@ -155,14 +193,21 @@ def _choose_adapters(found: FoundHere, datasets: Sequence[str]) -> None:
     for folder in adapter_folders():
         try:
             open_adapter(folder)
+            reason = try_reason(folder)
         except TuneyardError as error:
             found.left_out.append(str(error))
             continue
-        trained = [entry["dataset"] for entry in training_datasets(folder)]
-        if stems and trained and stems.isdisjoint(map(stem_of, trained)):
-            found.left_out.append(f"{folder}: trained on {', '.join(trained)}")
-            continue
-        found.adapters.append(_adapter_option(folder))
+        option = _adapter_option(folder)
+        others = _other_datasets(folder, stems)
+        if others:
+            found.left_out.append(f"{folder}: trained on {others}")
+        elif reason:
+            found.left_out.append(f"{folder}: a try ({reason}); --adapter {option} scores it")
+        else:
+            found.adapters.append(option)
+    for folder in unfinished_trainings(DEEPEST):
+        if not _other_datasets(folder, stems) and not try_reason(folder):
+            found.left_out.append(unfinished_line(folder))
     if found.adapters:
         return
     for_datasets = f" for {', '.join(datasets)}" if datasets else ""
@@ -175,6 +220,14 @@ def _choose_adapters(found: FoundHere, datasets: Sequence[str]) -> None:
             reason += f"; `tuneyard recipe train recipes/{recipe.path.name}` trains one"
             break
     found.missing.append(reason)
+
+
+def _other_datasets(folder: Path, stems: Collection[str]) -> str:
+    """The datasets that a folder was trained on, "" if none is recorded or one of them is of `stems`."""
+    trained = [entry["dataset"] for entry in training_datasets(folder)]
+    if not stems or any(stem_of(name) in stems for name in trained):
+        return ""
+    return ", ".join(trained)
 
 
 def adapter_folders() -> list[Path]:

@@ -5,10 +5,11 @@ import shutil
 from pathlib import Path
 
 import pytest
+import yaml
 
 from tests.cli.scoring import PAIRS, call, even_rows, invoke
 from tests.json_files import read_json, write_json
-from tests.messages import printed, printed_line, raises
+from tests.messages import ROOT, printed, printed_line, raises
 from tests.tiny import write_adapter
 from tuneyard.core.cli.main import cli as tuneyard
 from tuneyard.core.errors import RequestError
@@ -131,7 +132,7 @@ def test_one_error_names_all_that_is_missing_and_a_command(monkeypatch):
 
 
 def test_the_command_of_the_error_runs_here(base):
-    with raises(RequestError, "alpaca_rte_eval") as refused:
+    with raises(RequestError, "dataset_info/dataset_info.json") as refused:
         call(cli)
     line = str(refused.value).splitlines()[-1].partition(": ")[2]
     compile_words, score_words = [shlex.split(command) for command in line.split(" && ")]
@@ -165,7 +166,7 @@ def test_a_base_that_is_not_here_is_missing(base, monkeypatch, with_dataset):
     adapter("rte", "nobody/nothing")
     with raises(RequestError, "nobody/nothing") as refused:
         call(cli)
-    assert ("alpaca_rte_eval" in str(refused.value)) is not with_dataset
+    assert ("dataset_info.json" in str(refused.value)) is not with_dataset
     printed(str(refused.value).splitlines()[-1], "--model models/base")
 
 
@@ -207,3 +208,124 @@ def test_the_documents_scoring_is_one_word(sampling_model, tmp_path):
     assert read_json(Path("three/base/rows/results.json"))["settings"]["parser"] == "word"
     with raises(RequestError, "--preset", "--mode"):
         call(cli, *given, "--mode", "choice", "--out", "four")
+
+
+def cut_off(name: str, *checkpoints: int, **started: object) -> Path:
+    """A training in saves/ without a final adapter, of `recipe train` if it has settings."""
+    folder = Path("saves") / name
+    folder.mkdir(parents=True)
+    for step in checkpoints:
+        write_adapter(folder / f"checkpoint-{step}")
+    if started:
+        data = [{"dataset": started["dataset"]}]
+        write_json(folder / "started.json", {"settings": started, "data": data})
+    return folder
+
+
+def bundled_settings(name: str) -> dict:
+    """What started.json has of a bundled recipe."""
+    settings = yaml.safe_load((ROOT / "recipes" / name).read_text())
+    del settings["output_dir"], settings["overwrite_output_dir"]
+    return settings
+
+
+@pytest.mark.parametrize("with_another", [True, False])
+def test_an_unfinished_training_is_named_with_the_command_that_resumes_it(base, capsys, with_another):
+    register(alpaca_rte_train=even_rows(4), alpaca_rte_eval=even_rows(4), alpaca_mnli_eval=PAIRS)
+    cut_off("mnli", 9, 100, **bundled_settings("mnli.yaml"))
+    cut_off("rte", 20)  # by llamafactory-cli
+    cut_off("deep/er", 7, **{**bundled_settings("mnli.yaml"), "lora_rank": 4})
+    cut_off("none", **bundled_settings("rte.yaml"))
+    cut_off("qa", 5, dataset="qa_train")  # of other data
+    whole = Path("saves/whole/checkpoint-3")  # a whole model is no adapter
+    whole.mkdir(parents=True)
+    (whole / "model.safetensors").touch()
+    if with_another:
+        adapter("other", base)
+        call(cli)
+        assert scored()[0] == ["base", "other"]
+        text = capsys.readouterr().err
+    else:
+        with raises(RequestError, "saves/") as refused:
+            call(cli)
+        text = str(refused.value)
+    line = printed_line(text, "saves/mnli", "checkpoint-100")
+    assert line.endswith("`tuneyard recipe train recipes/mnli.yaml` resumes it")
+    line = printed_line(text, "saves/rte", "checkpoint-20", "llamafactory-cli train", "recipes/rte.yaml")
+    assert "overwrite_output_dir=false resume_from_checkpoint=saves/rte/checkpoint-20" in line
+    line = printed_line(text, "saves/deep/er", "checkpoint-7")
+    assert "recipes/mnli.yaml lora_rank=4 output_dir=saves/deep/er" in line
+    printed_line(text, "saves/none", "no checkpoint", "output_dir=saves/none")
+    assert "saves/qa" not in text
+    assert "saves/whole" not in text
+
+
+@pytest.mark.parametrize(
+    ("name", "overrides", "reason"),
+    [
+        ("try", ["max_steps=3", "output_dir=saves/try"], "max_steps=3"),
+        ("try_mnli", None, "by its name"),
+        ("short", ["max_samples=50", "max_steps=-1"], "max_samples=50"),
+        ("deep/try-2", [], "by its name"),
+        ("trying", ["lora_rank=4", "max_steps=-1"], ""),
+        ("retry", None, ""),
+    ],
+)
+def test_a_try_is_left_out(base, capsys, name, overrides, reason):
+    register(alpaca_rte_eval=even_rows(4))
+    adapter("rte", base)
+    adapter(name, base, seed=1)
+    if overrides is not None:
+        record = {"overrides": overrides, "inputs": {"settings": {"max_steps": 3}}}
+        write_json(Path("saves") / name / "training.json", record)
+    call(cli)
+    assert len(scored()[0]) == (2 if reason else 3)
+    if reason:
+        printed_line(capsys.readouterr().err, "not scored", f"saves/{name}: a try", reason)
+
+
+def test_a_finished_run_is_compared_and_the_command_for_another_runs(base, monkeypatch):
+    register(alpaca_rte_eval=even_rows(4))
+    monkeypatch.setattr("sys.argv", ["tuneyard", "eval", "nli", "--limit", "2"])
+    adapter("rte", base)
+    call(cli)
+    with raises(RequestError, "results/nli", "finished", "tuneyard eval compare results/nli") as refused:
+        raise invoke(tuneyard, "eval", "nli", "--limit", "2").exception
+    command = str(refused.value).rpartition("`")[0].rpartition("`")[2]
+    assert command == "tuneyard eval nli --limit 2 --out results/nli-2"
+    assert invoke(tuneyard, *shlex.split(command)[1:]).exit_code == 0
+    Path("results/nli/rte/alpaca_rte_eval/results.json").unlink()
+    with raises(RequestError, "results/nli", "unfinished", "--resume", "--out results/nli-3") as refused:
+        call(cli)
+    assert "eval compare" not in str(refused.value)
+
+
+def test_a_run_of_other_settings_is_not_resumed(base):
+    register(alpaca_rte_eval=even_rows(4))
+    adapter("rte", base)
+    call(cli)
+    with raises(RequestError, "results/nli", "other settings", "preset", "--out results/nli-document"):
+        call(cli, "--preset", "document")
+
+
+def test_below_the_root_of_a_checkout_the_root_is_named(base, monkeypatch):
+    register(alpaca_rte_eval=even_rows(4))
+    root = Path.cwd()
+    for folder in ("eval", "recipes/weights"):
+        Path(folder).mkdir(parents=True)
+        monkeypatch.chdir(folder)
+        with raises(RequestError, "dataset_info/dataset_info.json", f"cd {root}") as refused:
+            call(cli)
+        assert "registers" not in str(refused.value)
+        monkeypatch.chdir(root)
+
+
+def test_in_a_checkout_the_tutorials_datasets_are_named(base):
+    Path("compiler/specs").mkdir(parents=True)
+    for name in ("Makefile", "compiler/specs/rte.yaml", "compiler/specs/mnli.yaml"):
+        Path(name).touch()
+    with raises(RequestError, "make compile DATA='rte mnli'", "tuneyard data compile demo_rte"):
+        call(cli)
+    register(qa_train=TEXTS)
+    with raises(RequestError, "make compile DATA='rte mnli'", "registers"):
+        call(cli)

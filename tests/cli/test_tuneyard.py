@@ -300,6 +300,16 @@ def test_a_recorded_command_can_be_typed_again(
         assert command_line("eval.nli", ("--resume",)) == "tuneyard eval nli --out 'a b'"
 
 
+def test_a_command_without_options_ends_with_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is added to it comes after one space."""
+    from tuneyard.core.cli.main import command_line
+
+    monkeypatch.setattr(sys, "argv", ["nli"])
+    assert command_line("eval.nli") == "tuneyard eval nli"
+    monkeypatch.setattr(sys, "argv", ["nli", "--resume"])
+    assert command_line("eval.nli", ("--resume",)) == "tuneyard eval nli"
+
+
 @pytest.mark.parametrize(
     ("typed", "offered"),
     [("tuneyard da", "data"), ("tuneyard data co", "compile"), ("tuneyard eval nli --adap", "--adapter")],
