@@ -13,7 +13,7 @@ from pathlib import Path
 from tuneyard.adapters.store import SAVES
 from tuneyard.core.datasets.bundled_recipes import BundledRecipe, bundled_recipes, find_recipe
 from tuneyard.core.errors import ContentError
-from tuneyard.core.files import JsonObject, are_texts, read_object
+from tuneyard.core.files import JsonObject, read_object
 from tuneyard.core.training.training_run import (
     STARTED,
     TRAINING,
@@ -42,8 +42,10 @@ def try_reason(folder: Path) -> str:
     cuts: list[str] = []
     record = folder / TRAINING
     if record.is_file():
-        overrides = read_object(record).get("overrides")
-        for override in overrides if are_texts(overrides) else ():
+        overrides: object = read_object(record).get("overrides")
+        if not isinstance(overrides, list):
+            overrides = []
+        for override in overrides:
             key, _, value = str(override).partition("=")
             if key in CUTS and value.isdecimal() and value.strip("0"):
                 cuts.append(f"{key}={value}")

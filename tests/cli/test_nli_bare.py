@@ -269,6 +269,8 @@ def test_an_unfinished_training_is_named_with_the_command_that_resumes_it(base, 
         ("deep/try-2", [], "by its name"),
         ("trying", ["lora_rank=4", "max_steps=-1"], ""),
         ("retry", None, ""),
+        ("damaged", "max_steps=3", ""),
+        ("long", [f"max_steps={'9' * 5000}", 3, None], "max_steps"),
     ],
 )
 def test_a_try_is_left_out(base, capsys, name, overrides, reason):
@@ -281,7 +283,9 @@ def test_a_try_is_left_out(base, capsys, name, overrides, reason):
     call(cli)
     assert len(scored()[0]) == (2 if reason else 3)
     if reason:
-        printed_line(capsys.readouterr().err, "not scored", f"saves/{name}: a try", reason)
+        captured = capsys.readouterr().err
+        printed_line(captured, "not scored", f"saves/{name}: a try")
+        assert reason in captured
 
 
 def test_a_finished_run_is_compared_and_the_command_for_another_runs(base, monkeypatch):
