@@ -135,7 +135,8 @@ def _choose_datasets(found: FoundHere, command: str, option: Path | None) -> Non
             )
         reason = f"there is no {registry} here"
         if not _is_root(Path()):
-            reason += "; run the command at the root of the checkout, or name rows with --dataset NAME or --data FILE"
+            reason += "; run the command at the root of the checkout"
+            reason += ", or name rows with --dataset NAME or --data FILE"
     if _is_root(Path()):
         reason += f"; `make compile DATA='{' '.join(TUTORIAL)}'` makes those of the RTE/MNLI tutorial"
     found.missing.append(f"a dataset: {reason}")
