@@ -39,7 +39,7 @@ from tuneyard.core.installation.checkout import ROOT
 from tuneyard.core.language.messages import say
 from tuneyard.core.weights.adapter_files import CONFIG
 from tuneyard.eval.backends.load import find_model
-from tuneyard.eval.scoring.trainings_here import try_reason, unfinished_line, unfinished_trainings
+from tuneyard.eval.scoring.trainings_here import is_try, unfinished_line, unfinished_trainings
 
 DEEPEST = 3
 """Levels of folders below saves/: LLaMA-Factory's own examples write to saves/MODEL/lora/sft."""
@@ -194,7 +194,6 @@ def _choose_adapters(found: FoundHere, datasets: Sequence[str]) -> None:
     for folder in adapter_folders():
         try:
             open_adapter(folder)
-            reason = try_reason(folder)
         except TuneyardError as error:
             found.left_out.append(str(error))
             continue
@@ -202,12 +201,12 @@ def _choose_adapters(found: FoundHere, datasets: Sequence[str]) -> None:
         others = _other_datasets(folder, stems)
         if others:
             found.left_out.append(f"{folder}: trained on {others}")
-        elif reason:
-            found.left_out.append(f"{folder}: a try ({reason}); --adapter {option} scores it")
+        elif is_try(folder):
+            found.left_out.append(f"{folder}: a try (by its name); --adapter {option} scores it")
         else:
             found.adapters.append(option)
     for folder in unfinished_trainings(DEEPEST):
-        if not _other_datasets(folder, stems) and not try_reason(folder):
+        if not _other_datasets(folder, stems) and not is_try(folder):
             found.left_out.append(unfinished_line(folder))
     if found.adapters:
         return

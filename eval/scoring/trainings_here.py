@@ -13,7 +13,7 @@ from pathlib import Path
 from tuneyard.adapters.store import SAVES
 from tuneyard.core.datasets.bundled_recipes import BundledRecipe, bundled_recipes, find_recipe
 from tuneyard.core.errors import ContentError
-from tuneyard.core.files import JsonObject, read_object
+from tuneyard.core.files import JsonObject
 from tuneyard.core.training.training_run import (
     STARTED,
     TRAINING,
@@ -28,32 +28,16 @@ LOG = "trainer_log.jsonl"
 """LLaMA-Factory writes it from the first logged step on."""
 TRY = re.compile(r"try(?![a-z])", re.IGNORECASE)
 """Begins the name of a try's folder: try, try-2, try_mnli, and try.1 that was set aside."""
-CUTS = ("max_steps", "max_samples")
-"""Settings that shorten a training if they are given after the recipe."""
 OTHER_WEIGHTS = ("config.json", "*.safetensors", "*.bin")
 """In the output_dir of a finished training that makes no adapter."""
 
 
-def try_reason(folder: Path) -> str:
-    """Why the training in a folder is a try: "max_steps=3", or its name. "" if it is none.
+def is_try(folder: Path) -> bool:
+    """True for a folder in saves/ that is named as the recipes' headers name a try.
 
-    `ContentError` if training.json is damaged.
+    A `max_steps` of the user's own makes no try of a training.
     """
-    cuts: list[str] = []
-    record = folder / TRAINING
-    if record.is_file():
-        overrides: object = read_object(record).get("overrides")
-        if not isinstance(overrides, list):
-            overrides = []
-        for override in overrides:
-            key, _, value = str(override).partition("=")
-            if key in CUTS and value.isdecimal() and value.strip("0"):
-                cuts.append(f"{key}={value}")
-    if cuts:
-        return ", ".join(cuts)
-    if any(TRY.match(part) for part in folder.relative_to(SAVES).parts):
-        return "by its name"
-    return ""
+    return any(TRY.match(part) for part in folder.relative_to(SAVES).parts)
 
 
 def unfinished_trainings(depth: int) -> Iterator[Path]:

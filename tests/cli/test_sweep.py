@@ -137,15 +137,15 @@ def test_the_half_that_chose_is_drawn_under_the_decision_on_the_other(tmp_path, 
 
 
 def test_the_baseline_is_that_of_the_half_reported_on_as_compare_has_it(tmp_path, capsys) -> None:
-    """4 of 10 answers are `no`: 4 of the 5 that are chosen on, none of the 5 that are reported on."""
-    gold = ["no"] * 4 + ["yes"] * 6
+    """6 of 10 answers are `no`: 4 of the 5 that are chosen on, 2 of the 5 that are reported on."""
+    gold = ["no"] * 4 + ["yes"] * 4 + ["no"] * 2
     sweep = scored(tmp_path, gold, {"base": gold, "r": gold}, [*range(5)])
     text = write(sweep, judge(sweep, read_points(sweep), read_reported(sweep)))
-    assert "| majority-class baseline  | 100.0 % (yes)" in text
+    assert "| majority-class baseline  | 60.0 % (yes)" in text
     (choice,) = read_json(tmp_path / "sweep.json")["choice"]
-    assert (choice["choosing"]["majority"], choice["held_out"]["majority"]) == (0.8, 1.0)
+    assert (choice["choosing"]["majority"], choice["held_out"]["majority"]) == (0.8, 0.6)
     call(compare, tmp_path, "--out", tmp_path / "verdict")
-    printed_line(capsys.readouterr().out, "| majority-class baseline", "100.0 % (yes)")
+    printed_line(capsys.readouterr().out, "| majority-class baseline", "60.0 % (yes)")
 
 
 @pytest.mark.parametrize(
