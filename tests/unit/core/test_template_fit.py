@@ -32,7 +32,7 @@ class Tokenizer:
     def encode(self, text: str, **_: object) -> list[int]:
         return [ord(letter) for letter in text]
 
-    def decode(self, ids: list[int]) -> str:
+    def decode(self, ids: list[int], **_: object) -> str:
         return "".join(map(chr, ids))
 
     def convert_ids_to_tokens(self, number: int) -> str:
