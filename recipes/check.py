@@ -47,6 +47,7 @@ from tuneyard.recipes.costs import (
     training_rows,
 )
 from tuneyard.recipes.data import NamedDataset, dataset_dir, fits_stage, locate, may_be_here, read_datasets
+from tuneyard.recipes.deepspeed_file import deepspeed_steps
 from tuneyard.recipes.hardware import Machine, machine, target_option, world_size
 from tuneyard.recipes.llamafactory_client import LlamaFactory, ask
 from tuneyard.recipes.output_dir import (
@@ -66,7 +67,7 @@ from tuneyard.recipes.recipe import (
     read_recipe,
 )
 from tuneyard.recipes.resume import resume_problems, step_problems, target_problems
-from tuneyard.recipes.rules import deepspeed_steps, problems_of
+from tuneyard.recipes.rules import problems_of
 from tuneyard.recipes.schema import known_keys
 from tuneyard.recipes.starting_weights import loaded_problems
 from tuneyard.recipes.watched_files import FileStates, states_of, watched_files

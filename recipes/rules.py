@@ -3,10 +3,9 @@
 What the trainer stops at or ignores was read in LLaMA-Factory 0.9.5 and transformers 5.6."""
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 from tuneyard.core.errors import ContentError, Problem, nearest, show_value
 from tuneyard.core.files import HUB_ID, existing, near_name, versions
@@ -19,7 +18,7 @@ from tuneyard.core.training.training_stage import (
     UNKNOWN_STAGE,
     WITHOUT_REFERENCE,
 )
-from tuneyard.recipes.costs import Schedule
+from tuneyard.recipes.deepspeed_file import OTHER_RATES, deepspeed_replaces, deepspeed_values
 from tuneyard.recipes.hardware import Gpu, Machine, cpu_computes_bf16, is_set, world_size
 from tuneyard.recipes.recipe import MachineProblem, Recipe, RunProblem, expanded
 from tuneyard.recipes.schema import known_keys, meant, setting_problems
@@ -55,7 +54,6 @@ CHOOSE = "choose another output_dir"
 KEPT = ("model_name_or_path", "adapter_name_or_path", "dataset_dir")
 FAR = 10
 """A learning rate is far outside a range if it is so many times below or above it, or more."""
-OTHER_RATES = ("use_galore", "use_apollo", "use_badam", "use_adam_mini", "use_muon", "loraplus_lr_ratio")
 ADAM = "adam"
 VALUE_HEADS = ("value_head.safetensors", "value_head.bin")  # of LLaMA-Factory's reward models
 PPO_TRL = "0.8.6", "0.9.6"
@@ -66,45 +64,19 @@ SCHEDULERS = {
     "cosine_warmup_with_min_lr": ("min_lr", "min_lr_rate"),
     "warmup_stable_decay": ("num_decay_steps",),
 }
-# Values of a DeepSpeed file that transformers compares, with the setting and its default.
-DEEPSPEED_VALUES: dict[tuple[str, ...], tuple[str, object]] = {
-    ("train_micro_batch_size_per_gpu",): ("per_device_train_batch_size", 8),
-    ("gradient_accumulation_steps",): ("gradient_accumulation_steps", 1),
-    ("gradient_clipping",): ("max_grad_norm", 1.0),
-    ("optimizer", "params", "lr"): ("learning_rate", 5e-5),
-    ("optimizer", "params", "eps"): ("adam_epsilon", 1e-8),
-    ("optimizer", "params", "weight_decay"): ("weight_decay", 0.0),
-    ("scheduler", "params", "warmup_max_lr"): ("learning_rate", 5e-5),
-    ("fp16", "enabled"): ("fp16", False),
-    ("bf16", "enabled"): ("bf16", False),
-}
 JSON_SETTINGS = ("deepspeed", "fsdp_config", "accelerator_config")
 """Settings that are objects or files of objects."""
 FSDP_OPTIONS = (
     "full_shard", "shard_grad_op", "no_shard", "hybrid_shard", "hybrid_shard_zero2", "offload", "auto_wrap",
 )  # fmt: skip
-# Schedulers of a DeepSpeed file, and the values of lr_scheduler_type that mean the same.
-DEEPSPEED_SCHEDULERS = {
-    "WarmupLR": ("constant_with_warmup",),
-    "WarmupDecayLR": ("linear",),
-    "WarmupCosineLR": ("cosine",),
-}
-# Its optimizers, and the values of optim that mean the same.
-ADAMW = ("adamw_torch", "adamw_torch_fused", "adamw_hf", "adamw_apex_fused")
-DEEPSPEED_OPTIMIZERS = {"Adam": ADAMW, "AdamW": ADAMW, "Lion": ("lion_32bit",), "SGD": ("sgd",)}
-# The section of a DeepSpeed file, the setting that it replaces, the default, and what means the same.
-DEEPSPEED_SECTIONS: tuple[tuple[str, str, str, Mapping[str, tuple[str, ...]]], ...] = (
-    ("optimizer", "optim", "adamw_torch", DEEPSPEED_OPTIMIZERS),
-    ("scheduler", "lr_scheduler_type", "linear", DEEPSPEED_SCHEDULERS),
-)
 
 
 def problems_of(recipe: Recipe, machine: Machine) -> list[Problem]:
     """Every problem of a recipe's settings on a machine."""
     rules = [
         setting_problems, _missing, _model, _evaluation, _packages, _deepspeed, _fsdp, _paths, _output_dir,
-        _weights, _best, learning_rate, packing, ppo, value_head, _stops, _deepspeed_values,
-        _deepspeed_replaces, _tokens, _no_effect,
+        _weights, _best, learning_rate, packing, ppo, value_head, _stops, deepspeed_values,
+        deepspeed_replaces, _tokens, _no_effect,
     ]  # fmt: skip
     problems: list[Problem] = []
     for rule in rules:
@@ -480,106 +452,6 @@ def _stops(recipe: Recipe) -> Iterator[Problem]:
     if needed and not any(name in named for name in needed):
         message = f"{scheduler} needs {' or '.join(needed)}: training stops once the model is loaded"
         yield recipe.problem("E337", "lr_scheduler_type", message, f"lr_scheduler_kwargs: {{{needed[0]}: …}}")
-
-
-def _deepspeed_values(recipe: Recipe) -> Iterator[Problem]:
-    """Refuse values of a DeepSpeed file that differ from the recipe's; transformers stops at them."""
-    name, content = _deepspeed_file(recipe)
-    for path, (key, default) in DEEPSPEED_VALUES.items():
-        expected = recipe.settings.get(key, default)
-        if recipe.settings.get(f"{key}_full_eval") is True:  # of fp16 and bf16
-            expected = True
-        yield from _contradiction(recipe, name, content, path, expected, key)
-    path = ("optimizer", "params", "betas")
-    betas = [recipe.number(key, default) for key, default in (("adam_beta1", 0.9), ("adam_beta2", 0.999))]
-    yield from _contradiction(recipe, name, content, path, betas, "adam_beta1, adam_beta2")
-
-
-def deepspeed_steps(recipe: Recipe, schedule: Schedule) -> Iterator[Problem]:
-    """Refuse steps and the batch of a DeepSpeed file that differ from those of the training.
-
-    Source: `trainer_config_finalize` in transformers/integrations/deepspeed.py.
-    """
-    name, content = _deepspeed_file(recipe)
-    world_size = "of 1 process"
-    if schedule.world_size != 1:
-        world_size = f"of {schedule.world_size} processes"
-    each = int(recipe.number("per_device_train_batch_size", 8))
-    batch = each * schedule.world_size * schedule.accumulated
-    yield from _contradiction(recipe, name, content, ("train_batch_size",), batch, f"a step {world_size}")
-    if not schedule.rows and recipe.number("max_steps", -1) <= 0:
-        return
-    for key, steps, label in (
-        ("total_num_steps", schedule.steps, f"the training {world_size}"),
-        ("warmup_num_steps", schedule.warmup, "its warm-up"),
-    ):
-        yield from _contradiction(recipe, name, content, ("scheduler", "params", key), steps, label)
-
-
-def _contradiction(
-    recipe: Recipe, name: str, content: Mapping[str, Any], path: Sequence[str], expected: object, label: str
-) -> Iterator[Problem]:
-    """E310 for a value of a DeepSpeed file that is not what transformers expects there (`label`)."""
-    value = _value_at(content, path)
-    if value is None or value == "auto" or value == expected:
-        return
-    message = f"{name}: {'.'.join(path)} is {show_value(value)}, {label} is {show_value(expected)}"
-    yield recipe.setting_problem("E310", "deepspeed", message, f'write "auto" for {path[-1]}')
-
-
-def _deepspeed_file(recipe: Recipe) -> tuple[str, Mapping[str, Any]]:
-    """Name and content of the DeepSpeed file of a training, {} without one that can be read."""
-    name = recipe.object_name("deepspeed")
-    if not recipe.trains:
-        return name, {}
-    try:
-        return name, recipe.json_setting("deepspeed")
-    except (ContentError, OSError):  # E310 reports the file
-        return name, {}
-
-
-def _deepspeed_replaces(recipe: Recipe) -> Iterator[Problem]:
-    """Warn about an optimizer or scheduler in a DeepSpeed file: transformers takes it, not the recipe's.
-
-    Source: `deepspeed_optim_sched` in transformers/integrations/deepspeed.py.
-    """
-    name, content = _deepspeed_file(recipe)
-    for section, key, default, equal in DEEPSPEED_SECTIONS:
-        if section not in content:
-            continue
-        value = content[section]
-        kind = value.get("type") if isinstance(value, Mapping) else None
-        same = equal.get(str(kind), ())
-        replaced = f"has no effect: {name} has the {section} {show_value(kind)}"
-        fix = f'take "{section}" out of {name}'
-        if section == "optimizer":
-            for other in OTHER_RATES:
-                if recipe.settings.get(other):
-                    yield recipe.problem("W338", other, replaced, fix)
-        if same:
-            fix += f", or write `{key}: {same[0]}`"
-        setting = recipe.settings.get(key)
-        if not isinstance(setting, str):
-            if default not in same:
-                yield recipe.problem("W338", key, f"is not given, and its default {default} {replaced}", fix)
-        elif setting not in same:
-            yield recipe.problem("W338", key, f"{setting} {replaced}", fix)
-    steps = _value_at(content, ("scheduler", "params", "warmup_num_steps"))
-    warmup = recipe.number("warmup_steps", 0) or recipe.number("warmup_ratio", 0)
-    if steps in ("auto", 0) and not warmup:
-        message = (
-            f"{name} has the scheduler's warmup_num_steps from the recipe, which has no warm-up: training "
-            "stops once the model is loaded"
-        )
-        yield recipe.problem("E337", "deepspeed", message, "write `warmup_steps: 0.03`")
-
-
-def _value_at(content: object, path: Sequence[str]) -> object:
-    """The value below these keys of nested objects, None without one."""
-    value = content
-    for part in path:
-        value = value.get(part) if isinstance(value, Mapping) else None
-    return value
 
 
 def _tokens(recipe: Recipe) -> Iterator[Problem]:
