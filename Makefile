@@ -124,9 +124,9 @@ site: .venv/.dev ## build the documents as a site into build/site; links and anc
 	$(PY) -m mkdocs build --strict --quiet
 
 lock: ## resolve pyproject.toml into the lock files (needs uv)
-	UV_CUSTOM_COMPILE_COMMAND="make lock" uv pip compile pyproject.toml --extra train --extra ray --extra s3 --extra dev \
+	UV_CUSTOM_COMPILE_COMMAND="make lock" uv pip compile pyproject.toml --extra train --extra lint --extra ray --extra s3 --extra dev \
 		--universal --python-version 3.11 --no-annotate --quiet -o requirements-dev.lock
-	UV_CUSTOM_COMPILE_COMMAND="make lock" uv pip compile pyproject.toml --extra train \
+	UV_CUSTOM_COMPILE_COMMAND="make lock" uv pip compile pyproject.toml --extra train --extra lint \
 		--universal --python-version 3.11 --no-annotate --quiet -c requirements-dev.lock -o requirements.lock
 	UV_CUSTOM_COMPILE_COMMAND="make lock" uv pip compile pyproject.toml --extra build \
 		--universal --python-version 3.11 --no-annotate --quiet -c requirements.lock -o requirements-core.lock

@@ -26,6 +26,7 @@ from tuneyard.compiler.verify.report import as_json, lines
 from tuneyard.compiler.verify.template import seen_by_model
 from tuneyard.compiler.verify.verdict import Verdict
 from tuneyard.core.errors import ContentError
+from tuneyard.core.language.messages import for_reader
 
 pytestmark = pytest.mark.slow
 COLUMNS = {"prompt": "instruction", "query": "input", "response": "output"}
@@ -313,7 +314,7 @@ def test_show_writes_what_a_tokenizer_would_give_back(sets, template, monkeypatc
 
 
 SPECS = {
-    output.dataset_of(split): spec
+    output.dataset_of(split): spec.name
     for spec in map(load_spec, known_specs())
     for output in spec.outputs
     if output.dataset
@@ -331,7 +332,7 @@ def test_what_our_recipes_train_on(recipe, tiny_model, tmp_path):
     if settings.get("packing"):
         settings["cutoff_len"] = 16  # the examples are a few short texts, which fill no block of 1,024
     for name in str(settings["dataset"]).split(","):
-        spec = SPECS[name]
+        spec = load_spec(SPECS[name])  # here: its paths are found from the current folder
         files = sorted((ROOT / "tests/examples/good" / spec.name).glob("*"))  # none: bundled samples
         sources = tuple(f"{file.stem}={file}" if spec.mix else str(file) for file in files)
         report = compile_spec(spec, CompileRequest(sources=sources, out=tmp_path))
@@ -538,7 +539,8 @@ def test_what_is_learned_of_both_sides_of_a_pair(sets, stage):
     assert verdict.audit.lengths == {asked + max(answers): 1}
     assert not verdict.counts and not verdict.not_checked
     assert verdict.audit.example[1] == ("No.<|im_end|>\n", True)
-    assert list(lines(verdict, every=False))[-1] == "⟦Yes, of course it is.<|im_end|>\n⟧"
+    shown = list(lines(verdict, every=False))[-1]
+    assert for_reader(shown) == "⟦Yes, of course it is.<|im_end|>\n⟧"
     assert as_json(verdict)["rejected"] == ["Yes, of course it is.<|im_end|>\n"]
 
 
