@@ -41,9 +41,11 @@ def _imported() -> set[str]:
 
 
 def _declared() -> set[str]:
-    """What pyproject.toml declares for users (dev is for the tests), by the names of its modules."""
-    extras = [names for extra, names in PROJECT["optional-dependencies"].items() if extra != "dev"]
-    every = [*PROJECT["dependencies"], *(name for names in extras for name in names)]
+    """What pyproject.toml declares for users, by the names of its modules. dev and lint are for the code."""
+    every = [*PROJECT["dependencies"]]
+    for extra, names in PROJECT["optional-dependencies"].items():
+        if extra not in ("dev", "lint"):
+            every += names
     names = {re.split(r"[<>=!~ \[]", name)[0] for name in every}
     return {IMPORTED_AS.get(name, name).replace("-", "_") for name in names}
 
