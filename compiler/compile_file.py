@@ -13,8 +13,9 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from tuneyard.compiler.check.checker import Checker, LateColumnError, TextIdError, Types, find_source
+from tuneyard.compiler.check.checker import Checker, LateColumnError, TextIdError, Types
 from tuneyard.compiler.check.filters import RowFilter
+from tuneyard.compiler.check.sources import find_source
 from tuneyard.compiler.check.unused_columns import Unused
 from tuneyard.compiler.draw import apportioned
 from tuneyard.compiler.lint.fingerprints import Fingerprints

@@ -11,6 +11,7 @@ from typing import Any
 from tuneyard.compiler.check.cleaning import cleaner, wrapped
 from tuneyard.compiler.check.json_values import numbers_in
 from tuneyard.compiler.check.marks import TurnKeys
+from tuneyard.compiler.check.sources import all_are_filled, is_filled, sources_in
 from tuneyard.compiler.check.text_columns import fallback_columns, other_kind, written_value
 from tuneyard.compiler.check.unused_columns import Unused
 from tuneyard.compiler.kinds import CodedError, Column, ColumnReader, FileContext, Validator, Values
@@ -20,7 +21,6 @@ from tuneyard.compiler.problems import Problems, some_of
 from tuneyard.compiler.read.forms import form_names
 from tuneyard.compiler.rows import MISSING, Batch, Fields, ObjectRows, Place, Rows, TableRows
 from tuneyard.compiler.spec.model import ROW_NUMBER, UNLABELLED, Spec
-from tuneyard.core.datasets import filled
 from tuneyard.core.documents.schema_errors import violations
 from tuneyard.core.errors import Problem, nearest, show_value
 from tuneyard.core.records.calls import WrongValueError
@@ -297,19 +297,19 @@ class Checker:
             values = rows.column(source)
             count = len(values)
             if not column.required and len(column.names) > 1:
-                count = sum(map(_is_filled, values))
+                count = sum(map(is_filled, values))
             counts[source] += count
             if column.kind.joins_turns and any(value is MISSING for value in values):
                 return [None if value is MISSING else source for value in values]
             return source
         values_of_sources = [rows.column(source) for source in found]
-        if _all_are_filled(values_of_sources[0]):
+        if all_are_filled(values_of_sources[0]):
             counts[found[0]] += len(rows.lines)
             return found[0]
         chosen: list[str | None] = []
         for values_of_row in zip(*values_of_sources, strict=True):
             source = next(
-                (source for source, value in zip(found, values_of_row, strict=True) if _is_filled(value)), ""
+                (source for source, value in zip(found, values_of_row, strict=True) if is_filled(value)), ""
             )
             if source:
                 counts[source] += 1
@@ -509,58 +509,6 @@ class Checker:
         kept = [number for number, label in enumerate(labels) if label != UNLABELLED]
         self.unlabelled += len(batch) - len(kept)
         return batch.keep(kept)
-
-
-def sources_in(column: Column, names: Sequence[str], rows: Rows) -> list[str]:
-    """The source columns of a target column in rows, in the order of its names. Exact names come first.
-
-    `names` are those of the rows.
-    """
-    sources = [name for name in column.names if name in names or _is_inside(name, names, rows)]
-    if len(sources) == len(column.names):
-        return sources
-    name_by_lower_case = {name.lower(): name for name in reversed(names)}
-    for name in column.names:
-        other = name_by_lower_case.get(name.lower())
-        if other is not None and other not in sources:
-            sources.append(other)
-    return sources
-
-
-def find_source(column: Column, names: Sequence[str], rows: Rows) -> str | None:
-    """The source column that rows fill, otherwise one that they have. None if they have none."""
-    sources = sources_in(column, names, rows)
-    for source in sources:
-        if any(map(_is_filled, rows.column(source))):
-            return source
-    return sources[0] if sources else None
-
-
-def _is_inside(path: str, names: Sequence[str], rows: Rows) -> bool:
-    """True if a row has a value under a path into a column (`answers.text`, `label.responses.0`)."""
-    head, point, _ = path.partition(".")
-    if not point or (head not in names and path.rpartition(".")[0] not in names):
-        return False
-    return any(value is not MISSING for value in rows.column(path))
-
-
-def _is_filled(value: object) -> bool:
-    """True for a value that a row fills: it is neither null nor blank nor empty."""
-    if value is MISSING:
-        return False
-    if isinstance(value, str):
-        return bool(value) and not value.isspace()
-    return bool(filled((value,)))
-
-
-def _all_are_filled(values: Values) -> bool:
-    """True if `_is_filled` is for each value. Texts and numbers are asked in one call each."""
-    types = set(map(type, values))
-    if types <= {int, float, bool}:
-        return True
-    if types == {str}:
-        return all(map(str.strip, values))  # type: ignore[arg-type]  # they are texts
-    return all(map(_is_filled, values))
 
 
 def taken(rows: Rows, numbers: Sequence[int]) -> Rows:

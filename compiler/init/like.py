@@ -3,7 +3,7 @@
 from functools import cache
 from typing import NamedTuple
 
-from tuneyard.compiler.check.checker import find_source
+from tuneyard.compiler.check.sources import find_source
 from tuneyard.compiler.init.profile import FileProfile
 from tuneyard.compiler.init.proposal import Proposal, ProposedColumn
 from tuneyard.compiler.kinds import Column, kinds
