@@ -321,28 +321,26 @@ def _adapter_problems(recipe: Recipe, folder: Path) -> Iterator[Problem]:
 
 def _lora_problems(recipe: Recipe, folder: Path, config: Mapping[str, object]) -> Iterator[Problem]:
     rank = recipe.number("lora_rank", LORA_RANK)
-    for key, name, value in (
-        ("lora_rank", "r", rank),
-        ("use_dora", "use_dora", bool(recipe.settings.get("use_dora"))),
+    for code, key, name, value in (
+        ("E347", "lora_rank", "r", rank),
+        ("E347", "use_dora", "use_dora", bool(recipe.settings.get("use_dora"))),
+        ("W347", "lora_alpha", "lora_alpha", recipe.number("lora_alpha", 2 * rank)),
+        ("W347", "use_rslora", "use_rslora", bool(recipe.settings.get("use_rslora"))),
     ):
         saved = config.get(name)
-        if saved is not None and saved != value:
+        if saved is None or saved == value:
+            continue
+        if code == "E347":
             message = (
                 f"{folder} has {name} {_plain(saved)}, the recipe {_plain(value)}: training stops once the "
                 "model is loaded"
             )
-            yield recipe.problem("E347", key, message, f"{key}: {_plain(saved)}")
-    for key, name, value in (
-        ("lora_alpha", "lora_alpha", recipe.number("lora_alpha", 2 * rank)),
-        ("use_rslora", "use_rslora", bool(recipe.settings.get("use_rslora"))),
-    ):
-        saved = config.get(name)
-        if saved is not None and saved != value:
+        else:
             message = (
                 f"{folder} was trained with {name} {_plain(saved)}, the recipe has {_plain(value)}: the "
                 "adapter is scaled by another factor"
             )
-            yield recipe.problem("W347", key, message, f"{key}: {_plain(saved)}")
+        yield recipe.problem(code, key, message, f"{key}: {_plain(saved)}")
     modules: set[str] = set(recipe.names("additional_target"))
     listed = config.get("modules_to_save")
     saved_modules = listed if isinstance(listed, list) else []
