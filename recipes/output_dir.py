@@ -6,7 +6,6 @@ Two runs are the same if the `inputs` in training.json are equal. Versions, time
 
 import itertools
 import platform
-import re
 import shlex
 import zipfile
 from collections.abc import Iterator, Mapping
@@ -17,12 +16,17 @@ from tuneyard.core.errors import ContentError, show_value
 from tuneyard.core.files import HeldError, files_of, read_object, reserved, sha256, versions
 from tuneyard.core.installation.checkout import version
 from tuneyard.core.language.messages import say
-from tuneyard.core.training.training_run import STARTED, TRAINING, model_sha256
+from tuneyard.core.training.training_run import (
+    CHECKPOINT,
+    STARTED,
+    TRAINING,
+    checkpoint_folders,
+    model_sha256,
+)
 from tuneyard.recipes.data import dataset_dir, locate
 from tuneyard.recipes.recipe import Recipe
 from tuneyard.recipes.starting_weights import check_weights
 
-CHECKPOINT = re.compile(r"checkpoint-(\d+)")
 STATE_FILES = ("optimizer.pt", "scheduler.pt")
 PICKLED = ("adapter_model.bin", "pytorch_model.bin", "pytorch_model.bin.index.json")
 """Weights of a checkpoint in PyTorch's own form, which are not opened."""
@@ -44,13 +48,7 @@ MARKS = ("checkpoint-*", "*.safetensors", "*.bin", "trainer_*.json*", STARTED, T
 
 def checkpoints(output_dir: Path) -> dict[Path, str]:
     """Reason why each folder `checkpoint-STEP` cannot be resumed from, or "", the newest first."""
-    steps = {}
-    for path in output_dir.glob("checkpoint-*"):
-        name = CHECKPOINT.fullmatch(path.name)
-        if name and path.is_dir():
-            steps[path] = int(name[1])
-    newest_first = sorted(steps, key=lambda path: -steps[path])
-    return {path: find_flaw(path) for path in newest_first}
+    return {path: find_flaw(path) for path in checkpoint_folders(output_dir)}
 
 
 def find_flaw(folder: Path, *, needs_optimizer: bool = True) -> str:

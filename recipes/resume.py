@@ -15,8 +15,9 @@ from typing import NamedTuple
 from tuneyard.core.documents import is_number
 from tuneyard.core.errors import ContentError, Problem, show_value
 from tuneyard.core.files import read_object
+from tuneyard.core.training.training_run import checkpoint_folders
 from tuneyard.recipes.costs import Schedule
-from tuneyard.recipes.output_dir import CHECKPOINT, find_flaw, missing_state
+from tuneyard.recipes.output_dir import find_flaw, missing_state
 from tuneyard.recipes.recipe import Recipe
 from tuneyard.recipes.starting_weights import RESIZING
 
@@ -162,13 +163,7 @@ def _named_folder(recipe: Recipe) -> Path | None:
         return folder if folder.is_dir() else None  # E311 reports it
     if not recipe.names("output_dir"):  # E304 reports it
         return None
-    newest = None
-    newest_step = -1
-    for path in recipe.output_dir.glob("checkpoint-*"):
-        name = CHECKPOINT.fullmatch(path.name)
-        if name and path.is_dir() and int(name[1]) > newest_step:
-            newest, newest_step = path, int(name[1])
-    return newest
+    return next(iter(checkpoint_folders(recipe.output_dir)), None)
 
 
 def _optimizer_problems(recipe: Recipe, folder: Path) -> Iterator[Problem]:

@@ -18,6 +18,8 @@ SETTINGS = (
 )  # of a training that `recipe train`, or LLaMA-Factory's web page, began
 MERGE = "merge.json"  # the adapters, weights and base of a merge or a fused model
 _MERGE_SCHEMA = ROOT / "core/schemas/merge.json"
+CHECKPOINT = re.compile(r"checkpoint-(\d+)")
+"""The name of a checkpoint's folder, with its step."""
 STARTED = "started.json"  # the inputs of the training that writes here, finished or not
 # Of the model card that transformers writes.
 CARD_SENTENCE = re.compile(r"fine-tuned version of .*? on (the .+?) datasets?\.")
@@ -27,6 +29,16 @@ _CARD_HYPERPARAMETER = re.compile(rf"[-*] (\w{{1,60}}): (.{{1,{_LONGEST_VALUE}}}
 _MOST_HYPERPARAMETERS = 50  # the card has about ten
 _LARGEST_CARD = 1 << 20  # bytes
 OF_A_MODEL = {".json", ".jinja", ".safetensors", ".model", ".txt"}
+
+
+def checkpoint_folders(output_dir: Path) -> list[Path]:
+    """The folders `checkpoint-STEP` of a training, complete or not, that of the highest step first."""
+    steps = {}
+    for path in output_dir.glob("checkpoint-*"):
+        name = CHECKPOINT.fullmatch(path.name)
+        if name and path.is_dir():
+            steps[path] = int(name[1])
+    return sorted(steps, key=lambda path: -steps[path])
 
 
 def record_folders(folder: Path) -> list[Path]:

@@ -15,15 +15,16 @@ from tuneyard.core.datasets.bundled_recipes import BundledRecipe, bundled_recipe
 from tuneyard.core.errors import ContentError
 from tuneyard.core.files import JsonObject
 from tuneyard.core.training.training_run import (
+    CHECKPOINT,
     STARTED,
     TRAINING,
+    checkpoint_folders,
     names_in,
     training_inputs,
     training_settings,
 )
 from tuneyard.core.weights.adapter_files import CONFIG
 
-CHECKPOINT = re.compile(r"checkpoint-(\d+)")
 LOG = "trainer_log.jsonl"
 """LLaMA-Factory writes it from the first logged step on."""
 TRY = re.compile(r"try(?![a-z])", re.IGNORECASE)
@@ -74,14 +75,7 @@ def _trains_an_adapter(folder: Path) -> bool:
 
 def newest_checkpoint(folder: Path) -> Path | None:
     """The checkpoint of the highest step, None without any."""
-    steps: dict[int, Path] = {}
-    for path in folder.glob("checkpoint-*"):
-        name = CHECKPOINT.fullmatch(path.name)
-        if name and path.is_dir():
-            steps[int(name[1])] = path
-    if not steps:
-        return None
-    return steps[max(steps)]
+    return next(iter(checkpoint_folders(folder)), None)
 
 
 def unfinished_line(folder: Path) -> str:
