@@ -88,7 +88,7 @@ class Facts:
     """LLaMA-Factory's answer: `rejected` says why it refuses the settings, `at_fault` which of them.
 
     `template` are findings on template and model, or `template_error` why there are none. `train` counts the
-    rows that are trained: merged, split and packed.
+    rows that are trained: merged, split and packed. `has_code`: the model's files name Python of their own.
     """
 
     rejected: str = ""
@@ -98,3 +98,4 @@ class Facts:
     data: dict[str, Rows] = field(default_factory=dict)
     train: EpochCounts = EpochCounts()
     model: LaidOut = field(default_factory=LaidOut)
+    has_code: bool = False

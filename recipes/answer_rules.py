@@ -29,6 +29,7 @@ def problems_of_answer(recipe: Recipe, answer: Facts, datasets: list[NamedDatase
     yield from new_token_problems(recipe, answer)
     yield from expert_problems(recipe, answer)
     yield from reward_problems(recipe, answer)
+    yield from code_problems(recipe, answer)
 
 
 def template_problems(recipe: Recipe, answer: Facts) -> Iterator[Problem]:
@@ -169,3 +170,12 @@ def reward_problems(recipe: Recipe, answer: Facts) -> Iterator[Problem]:
         )
         hint = "finetuning_type: lora, or a model without tied embeddings"
         yield recipe.problem("E315", "finetuning_type", message, hint)
+
+
+def code_problems(recipe: Recipe, answer: Facts) -> Iterator[Problem]:
+    """Yield that the training runs Python files of the model, which a check does not."""
+    key = "trust_remote_code"
+    if answer.has_code and recipe.settings.get(key):
+        model = recipe.settings.get("model_name_or_path")
+        message = f"the training runs the Python files of {model}"
+        yield recipe.problem("N363", key, message, "read them first, or remove this setting")

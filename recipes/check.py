@@ -49,7 +49,7 @@ from tuneyard.recipes.costs import (
 from tuneyard.recipes.data import NamedDataset, dataset_dir, fits_stage, locate, may_be_here, read_datasets
 from tuneyard.recipes.deepspeed_file import deepspeed_steps
 from tuneyard.recipes.hardware import Machine, machine, target_option, world_size
-from tuneyard.recipes.llamafactory_client import LlamaFactory, ask
+from tuneyard.recipes.llamafactory_client import LlamaFactory, ask, code_option
 from tuneyard.recipes.output_dir import (
     FOREIGN,
     MARKS,
@@ -126,6 +126,7 @@ class CheckOptions:
 @click.argument("arguments", nargs=-1, required=True, metavar="RECIPE... [KEY=VALUE]...")
 @click.option("--model", help="Take tokenizer and config from this model folder (for a hub id, offline).")
 @target_option("Target machine. Problems of this machine are notes, unless you choose `this`.")
+@code_option
 @click.option("--quick", is_flag=True, help="Only what is found at once, without asking LLaMA-Factory.")
 @click.option("--watch", is_flag=True, help="Check again after every edit, until Ctrl-C.")
 @click.option("--all", "show_all", is_flag=True, help="Show every problem, not the first 20.")
@@ -134,6 +135,7 @@ def command(
     arguments: tuple[str, ...],
     model: str | None,
     trains_on: str,
+    runs_model_code: bool,
     watch: bool,
     **output: bool,
 ) -> None:
@@ -153,7 +155,7 @@ def command(
         refuse_adapter(Path(model))
         if options.quick:
             raise RequestError("--model is for LLaMA-Factory, which --quick leaves out: give one of them")
-    llamafactory = LlamaFactory()
+    llamafactory = LlamaFactory(runs_model_code=runs_model_code)
     if watch:
         watch_recipes(llamafactory, paths, options)
     failed = 0
@@ -174,7 +176,8 @@ def _after_check(path: Path, options: CheckOptions) -> str:
     words = [str(path), *options.overrides]
     if not options.target.gpus:  # plan estimates GPUs
         return shlex.join(["tuneyard", "recipe", "train", *words])
-    plan = shlex.join(["tuneyard", "recipe", "plan", *words, *same_options("--model", "--for")])
+    options_of_plan = same_options("--model", "--for", "--trust-remote-code")
+    plan = shlex.join(["tuneyard", "recipe", "plan", *words, *options_of_plan])
     model = str(read_recipe(path, options.overrides).settings.get("model_name_or_path"))
     if options.model is None and not may_be_here(model):
         fetch = shlex.join(["hf", "download", model, "--include", "*.json"])

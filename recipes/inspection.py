@@ -13,7 +13,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from tuneyard.core.files import files_of, sha256
+from tuneyard.core.files import files_of, read_object, sha256
 from tuneyard.core.prompt.template_fit import TemplateFinding, with_fitted_template
 from tuneyard.core.records import PLACEHOLDERS
 from tuneyard.core.training.llamafactory import Launch, RecipeData, read_arguments, replaced
@@ -35,6 +35,10 @@ OF_EPOCH = (
 )  # fmt: skip
 # Kinds of quantised weights that LLaMA-Factory loads as 16 bits.
 LOADED_WHOLE = ("mxfp4", "fp8")
+FILES_THAT_NAME_CODE = (
+    "config.json", "tokenizer_config.json", "processor_config.json", "preprocessor_config.json",
+    "video_preprocessor_config.json",
+)  # fmt: skip
 EXPERTS = ".experts."  # in the names of parameters; shared experts are Linear layers of their own
 
 
@@ -79,6 +83,17 @@ def measure(
         return Facts(template_error=words(error)), None
     data = {name: inspection.rows(name) for name in names}
     return Facts(data=data, model=inspection.layout()), template
+
+
+def names_code(model: str) -> bool:
+    """True if a model's files name Python classes of their own (`auto_map`), which a training may run."""
+    from transformers.utils import cached_file
+
+    for name in FILES_THAT_NAME_CODE:
+        path = cached_file(model, name, local_files_only=True, _raise_exceptions_for_missing_entries=False)
+        if path is not None and "auto_map" in read_object(Path(path)):
+            return True
+    return False
 
 
 def at_fault(settings: Mapping[str, object], launch: Launch, message: str) -> list[str]:
@@ -130,7 +145,8 @@ class Inspection:
                 train = epoch(self.arguments, trained, evaluated, workers)
             except UntrainableEpochError as error:
                 rejected, keys = str(error), error.keys
-        return Facts(rejected, list(keys), findings, template_error, data, train, model)
+        has_code = names_code(str(self.arguments.model_args.model_name_or_path))
+        return Facts(rejected, list(keys), findings, template_error, data, train, model, has_code)
 
     @property
     def trained(self) -> list[str]:
@@ -240,12 +256,14 @@ def _model(arguments: RecipeData, tokenizer: Any, launch: Launch, settings: Mapp
     from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText
 
     model_args = arguments.model_args
-    config = AutoConfig.from_pretrained(model_args.model_name_or_path, trust_remote_code=False)
+    config = AutoConfig.from_pretrained(
+        model_args.model_name_or_path, trust_remote_code=model_args.trust_remote_code
+    )
     auto_model = AutoModelForCausalLM
     if type(config) in AutoModelForImageTextToText._model_mapping:
         auto_model = AutoModelForImageTextToText
     with torch.device("meta"):
-        model = auto_model.from_config(config)
+        model = auto_model.from_config(config, trust_remote_code=model_args.trust_remote_code)
         vocabulary = len(model.get_input_embeddings().weight)
         if model_args.resize_vocab and tokenizer and len(tokenizer) > vocabulary:
             model.resize_token_embeddings(len(tokenizer), pad_to_multiple_of=64, mean_resizing=False)

@@ -7,6 +7,8 @@ from multiprocessing import forkserver, get_context, reduction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import click
+
 from tuneyard.core.errors import ContentError, TuneyardError, need
 from tuneyard.core.execution.processes import GRACE
 from tuneyard.core.files import files_of, sha256
@@ -30,14 +32,25 @@ if TYPE_CHECKING:
 PRELOADED = ["tuneyard.recipes.llamafactory_preload"]
 CONTEXT: Any = get_context("forkserver")
 
+code_option = click.option(
+    "--trust-remote-code",
+    "runs_model_code",
+    is_flag=True,
+    help="Let LLaMA-Factory run the Python files of the model.",
+)
+"""A recipe's own `trust_remote_code` is for its training: looking at a mailed recipe runs no code."""
+
 
 class LlamaFactory:
     """The forkserver of the standard library, which imports LLaMA-Factory's libraries first.
 
-    Each question and each training is a fork of it.
+    Each question and each training is a fork of it. `runs_model_code`: its answers may run the Python files
+    of a model folder (--trust-remote-code).
     """
 
-    _is_started = False
+    def __init__(self, *, runs_model_code: bool = False) -> None:
+        self.runs_model_code = runs_model_code
+        self._is_started = False
 
     def ask(self, question: str, *arguments: Any) -> Any:
         """Result of a function in recipes/inspection.py. `ContentError` if it crashes."""
@@ -116,7 +129,7 @@ def ask(llamafactory: LlamaFactory, recipe: Recipe, model: str, gpus: Sequence[G
     keys = known_keys().keys() - {"learning_rate"}
     settings = {key: value for key, value in recipe.settings.items() if key in keys}
     settings["model_name_or_path"] = model
-    launch = _launch(recipe, gpus)
+    launch = _launch(llamafactory, recipe, gpus)
     answer: Callable[[], Facts] = partial(llamafactory.ask, "inspect", settings, launch)
     data = _data(recipe)
     if data is None:
@@ -128,12 +141,13 @@ def ask_measures(
     llamafactory: LlamaFactory, recipe: Recipe, gpus: Sequence[Gpu], rows: dict[str, bool]
 ) -> "tuple[Facts, TemplateChoice | None]":
     """Measure data and model for a new recipe; `rows` describes them (inspection.measure)."""
-    answer, template = llamafactory.ask("measure", recipe.settings, _launch(recipe, gpus), rows)
+    answer, template = llamafactory.ask("measure", recipe.settings, _launch(llamafactory, recipe, gpus), rows)
     return answer, template
 
 
-def _launch(recipe: Recipe, gpus: Sequence[Gpu]) -> Launch:
-    return Launch(uses_torchrun(recipe, gpus) or is_set("USE_RAY"), recipe.zero_stage())
+def _launch(llamafactory: LlamaFactory, recipe: Recipe, gpus: Sequence[Gpu]) -> Launch:
+    is_distributed = uses_torchrun(recipe, gpus) or is_set("USE_RAY")
+    return Launch(is_distributed, recipe.zero_stage(), llamafactory.runs_model_code)
 
 
 def _data(recipe: Recipe) -> dict[str, object] | None:

@@ -19,7 +19,7 @@ from tuneyard.recipes.answer import EpochCounts
 from tuneyard.recipes.answer_rules import CUTOFF_LEN, problems_of_answer
 from tuneyard.recipes.check import Checked, answer_problems, ask_check, is_explained, noted, quick_check
 from tuneyard.recipes.hardware import GPUS, Machine, gpu_model, machine
-from tuneyard.recipes.llamafactory_client import LlamaFactory, ask
+from tuneyard.recipes.llamafactory_client import LlamaFactory, ask, code_option
 from tuneyard.recipes.recipe import MachineProblem, MissingDataProblem, Recipe, RunProblem, read_recipe
 from tuneyard.recipes.rules import problems_of
 from tuneyard.recipes.starting_weights import loaded_problems
@@ -131,6 +131,7 @@ class ExpectedRows:
     help="Mean tokens of one of these rows: prompt and answer, or one side of a pair.",
 )
 @click.option("--model", help="Take tokenizer and config from this model folder (for a hub id, offline).")
+@code_option
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object for each machine.")
 def command(
     recipe: Path,
@@ -139,6 +140,7 @@ def command(
     rows: int | None,
     tokens: int | None,
     model: str | None,
+    runs_model_code: bool,
     as_json: bool,
 ) -> None:
     """Estimate steps, tokens, memory, time, cost and disk of a training."""
@@ -149,7 +151,9 @@ def command(
         raise RequestError("--rows and --tokens belong together: --rows 50000 --tokens 400 (tokens of a row)")
     offers = [read_offer(text) for text in machines]
     try:
-        plans = make_plans(read_recipe(recipe, overrides), offers, model, expected)
+        plans = make_plans(
+            read_recipe(recipe, overrides), offers, model, expected, runs_model_code=runs_model_code
+        )
     except ProblemsError as error:
         if expected is None and all(isinstance(each, MissingDataProblem) for each in error.problems):
             hint = "to plan before there is data, add --rows N --tokens N (mean tokens of a row)"
@@ -164,7 +168,7 @@ def command(
         say("\n".join(_table_lines(plans)))
     following = ["train", recipe, *overrides]
     if expected is not None:  # check names the datasets that are missing
-        following = ["check", recipe, *overrides, *same_options("--model")]
+        following = ["check", recipe, *overrides, *same_options("--model", "--trust-remote-code")]
     next_step(None, ["tuneyard", "recipe", *following])
 
 
@@ -192,10 +196,15 @@ def read_offer(text: str) -> Offer:
 
 
 def make_plans(
-    recipe: Recipe, offers: Sequence[Offer], model: str | None, expected: ExpectedRows | None = None
+    recipe: Recipe,
+    offers: Sequence[Offer],
+    model: str | None,
+    expected: ExpectedRows | None = None,
+    *,
+    runs_model_code: bool = False,
 ) -> list[TrainingPlan]:
     """Plan a training for each machine. LLaMA-Factory is imported once."""
-    llamafactory = LlamaFactory()
+    llamafactory = LlamaFactory(runs_model_code=runs_model_code)
     return [make_plan(llamafactory, recipe, offer, model, expected) for offer in offers]
 
 

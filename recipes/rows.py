@@ -49,6 +49,8 @@ def words(error: BaseException) -> str:
         return "it has no rows"
     if isinstance(error, LocalEntryNotFoundError | HFValidationError):  # their words are about downloading
         return "its files are not on this machine"
+    if llamafactory.needs_code(error):
+        return f"{llamafactory.NEEDS_CODE} (--trust-remote-code)"
     text = " ".join((str(error) or type(error).__name__).split())[:300]
     return f"there is no {text}" if isinstance(error, KeyError) else text
 

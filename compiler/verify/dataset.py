@@ -43,10 +43,12 @@ from tuneyard.core.prompt.template_fit import with_fitted_template
 from tuneyard.core.records import PLACEHOLDERS, RecordFormat, format_of_entry
 from tuneyard.core.records.answers import MESSAGES, code_for
 from tuneyard.core.training.llamafactory import (
+    NEEDS_CODE,
     RecipeData,
     RetypedColumnError,
     expected_errors,
     import_offline,
+    needs_code,
     quiet,
     read_arguments,
 )
@@ -387,6 +389,9 @@ def _auditor(
         with quiet():
             data, template = with_fitted_template(data, has_tools)
     except expected_errors() as error:
+        if needs_code(error):
+            fix = "without --model and --recipe the rows are checked"
+            raise RequestError(f"{Path(str(model))}: {NEEDS_CODE}; {fix}") from error
         message = (
             f"{Path(str(model))}: LLaMA-Factory cannot use this tokenizer or template "
             f"(--model, --template): {error}"

@@ -110,10 +110,14 @@ class RecipeData:
 
 @dataclass(frozen=True, slots=True)
 class Launch:
-    """How a training is launched: `distributed` (torchrun, Ray), and the ZeRO stage of its DeepSpeed file."""
+    """How a training is launched: `distributed` (torchrun, Ray), and the ZeRO stage of its DeepSpeed file.
+
+    `runs_model_code`: the user's command line lets LLaMA-Factory run the Python files of the model folder.
+    """
 
     distributed: bool = False
     zero_stage: int = 0
+    runs_model_code: bool = False
 
 
 def read_arguments(
@@ -125,12 +129,16 @@ def read_arguments(
 
     DeepSpeed itself would start process groups. LLaMA-Factory's own checks get the facts that they look at
     instead: the file's name, ZeRO-3 or not, several processes or not.
+
+    A recipe and a model folder may come by mail: whatever the recipe's `trust_remote_code` is, the model's
+    Python files run only if `launch` lets them.
     """
     from llamafactory.hparams import parser
     from llamafactory.hparams.training_args import TrainingArguments
     from transformers.training_args import ParallelMode
 
     plain = {**settings, "use_cpu": True, "report_to": "none", "preprocessing_num_workers": None, **changes}
+    plain["trust_remote_code"] = launch.runs_model_code
     deepspeed = plain.pop("deepspeed", None)
     parse_plain = parser._parse_train_args
 
@@ -153,6 +161,19 @@ def read_arguments(
         replaced(TrainingArguments, parallel_mode=mode),
     ):
         return RecipeData(*parser.get_train_args({**plain, "output_dir": folder})[:4])
+
+
+NEEDS_CODE = "the model needs its own code, which runs only if you allow it"
+
+
+def needs_code(error: BaseException) -> bool:
+    """True if transformers refused to run the Python files of a model. Its message names its argument."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if "trust_remote_code=True" in str(cause):
+            return True
+        cause = cause.__cause__
+    return False
 
 
 class RetypedColumnError(ContentError):

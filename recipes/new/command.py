@@ -23,7 +23,7 @@ from tuneyard.recipes.answer import Facts, LaidOut, Rows
 from tuneyard.recipes.check import Checked, ask_check, quick_check
 from tuneyard.recipes.data import may_be_here
 from tuneyard.recipes.hardware import GPUS, GpuModel, Machine, gpu_model, machine, target_option
-from tuneyard.recipes.llamafactory_client import LlamaFactory, ask_measures
+from tuneyard.recipes.llamafactory_client import LlamaFactory, ask_measures, code_option
 from tuneyard.recipes.new.dataset import STAGES, training_data
 from tuneyard.recipes.new.memory import GpuFit, gpu_fit, write_zero_file, zero_setting
 from tuneyard.recipes.new.objectives import OBJECTIVES
@@ -77,6 +77,7 @@ class NewRecipe:
 @click.option("--stage", type=click.Choice(STAGES), help="What to learn.  [default: by the rows; pairs: dpo]")
 @target_option("Target machine, an A100-80 for `gpu`.")
 @click.option("--method", type=click.Choice(list(METHODS)), default="lora", show_default=True)
+@code_option
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="The recipe (FILE.yaml).")
 def command(
     dataset: str,
@@ -85,6 +86,7 @@ def command(
     stage: str | None,
     trains_on: str,
     method: str,
+    runs_model_code: bool,
     out: Path,
 ) -> None:
     """Write a commented recipe for a dataset, a model and a machine, and check it."""
@@ -96,8 +98,8 @@ def command(
     data = training_data(dataset, dataset_dir, stage)
     if not may_be_here(model):
         raise _model_error(model, "its files are not on this machine")
-    request = RecipeRequest(data, model, method, target, out)
-    recipe = new_recipe(LlamaFactory(), request)
+    request = RecipeRequest(data, model, method, target, out, runs_model_code)
+    recipe = new_recipe(LlamaFactory(runs_model_code=runs_model_code), request)
     write_zero_file(recipe.deepspeed, out)
     write_text(out, recipe.text)
     for problem in recipe.problems:
@@ -340,6 +342,8 @@ def _header(request: RecipeRequest, counts: Measured, expected: Sequence[str]) -
     words = ["tuneyard", "recipe", "new", "--dataset", data.name, "--model", request.model]
     words += ["--dataset-dir", str(data.folder), "--stage", data.objective, "--for", request.machine.name]
     words += ["--method", request.method, "--out", str(request.out)]
+    if request.runs_model_code:
+        words.append("--trust-remote-code")
     best = ["tuneyard", "recipe", "best", request.output_dir]
     if data.objective == "rm":
         best += ["--metric", "eval_accuracy"]

@@ -115,6 +115,7 @@ class RecipeRequest:
     method: str
     machine: Machine
     out: Path
+    runs_model_code: bool = False
 
     @property
     def ranks(self) -> int:
@@ -146,7 +147,10 @@ class RecipeRequest:
     def model_values(self) -> list[Value]:
         """The model, and its quantisation."""
         quantised = [value for value in METHODS[self.method].values if value.key in OF_MODEL]
-        return [Value("model_name_or_path", self.model), *quantised]
+        code = []
+        if self.runs_model_code:
+            code.append(Value("trust_remote_code", True, "LLaMA-Factory runs the Python files of the model"))
+        return [Value("model_name_or_path", self.model), *code, *quantised]
 
     def method_values(self) -> list[Value]:
         """Stage and method, and the settings of a preference loss."""

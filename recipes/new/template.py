@@ -101,7 +101,8 @@ def likeliest_first(names: Sequence[str], model_args: Any) -> list[str]:
     from transformers import AutoConfig
 
     model = str(model_args.model_name_or_path)
-    model_type = str(AutoConfig.from_pretrained(model, trust_remote_code=False).model_type)
+    config = AutoConfig.from_pretrained(model, trust_remote_code=model_args.trust_remote_code)
+    model_type = str(config.model_type)
     usual = usual_template(model)
 
     def unlikeness(name: str) -> tuple[bool, float]:

@@ -42,7 +42,7 @@ class Questions:
             raise ValueError("odd")
         if stage == "die":
             os.kill(os.getpid(), signal.SIGKILL)
-        launched = [launch.distributed, launch.zero_stage]
+        launched = [launch.distributed, launch.zero_stage, launch.runs_model_code]
         return Facts(json.dumps({"pid": os.getpid(), "settings": settings, "launch": launched}))
 
     @property
@@ -135,10 +135,14 @@ def test_llamafactory_learns_how_the_training_is_launched(questions, tmp_path):
     (tmp_path / "z3.json").write_text('{"zero_optimization": {"stage": 3}}')
     one, two = (Gpu("A100-80", 8),), (Gpu("A100-80", 8),) * 2
     llamafactory = LlamaFactory()
-    for gpus, launch in {(): [False, 0], one: [False, 0], two: [True, 0]}.items():
+    for gpus, launch in {(): [False, 0, False], one: [False, 0, False], two: [True, 0, False]}.items():
         assert asked(llamafactory, recipe(tmp_path), "a/b", gpus)["launch"] == launch
     deepspeed = recipe(tmp_path, deepspeed=str(tmp_path / "z3.json"))
-    assert asked(llamafactory, deepspeed, "a/b", one)["launch"] == [True, 3]
+    assert asked(llamafactory, deepspeed, "a/b", one)["launch"] == [True, 3, False]
+    trusting = recipe(tmp_path, trust_remote_code=True)
+    assert asked(llamafactory, trusting, "a/b", ())["launch"] == [False, 0, False]
+    allowed = LlamaFactory(runs_model_code=True)
+    assert asked(allowed, trusting, "a/b", ())["launch"] == [False, 0, True]
 
 
 def test_the_code_of_a_training_is_its_own_under_a_scheduler_that_ignores_child_signals():

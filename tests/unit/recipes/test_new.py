@@ -305,6 +305,8 @@ MODEL = LaidOut(QWEN_7B, positions=32_768)
 class Measures:
     """Stands for LLaMA-Factory's subprocess: it answers with the same measures, and no recipe has errors."""
 
+    runs_model_code = False
+
     def __init__(self, **changed: Any) -> None:
         self.changed = {"template": QWEN, "lengths": LENGTHS, "model": MODEL} | changed
 
