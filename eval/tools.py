@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from tuneyard.core.errors import ContentError, run_command
-from tuneyard.core.prompt import Conversation, Messages
+from tuneyard.core.prompt import Conversation, Messages, tool_format
 from tuneyard.core.records import ANSWERS
 from tuneyard.core.records.calls import WrongValueError, calls_of
 from tuneyard.eval.backends.scorers import Fields
@@ -53,7 +53,10 @@ def cli(request: ScoringRequest, datasets: Sequence[EvalDataset]) -> Declared:
     for dataset in turns:
         check_calls(dataset)
         prompts += [example.messages for example in dataset.conversations[:COMPARED]]
-    return Tools(prompts, request.template), turns
+    chosen_format = None
+    if request.template and request.backend != "openai":  # a server's template is its own
+        chosen_format = tool_format(request.template)
+    return Tools(prompts, request.template, chosen_format), turns
 
 
 def turns_of(dataset: EvalDataset, clustered: bool = True) -> EvalDataset:
@@ -93,17 +96,19 @@ def check_calls(dataset: EvalDataset) -> None:
         raise ContentError(f"{dataset.path}: {error}; compile it again, which names the place") from error
 
 
-def _judged(example: Conversation, answer: str) -> Prediction:
+def _judged(example: Conversation, answer: str, chosen_format: str | None = None) -> Prediction:
     calls = calls_of(example.answer) if example.role == "function" else []
-    return judge(calls, answer, example.messages[0].get("tools", ""))
+    return judge(calls, answer, example.messages[0].get("tools", ""), chosen_format)
 
 
 @dataclass(frozen=True, slots=True)
 class Tools(Task):
-    """Tool calls: prompts to compare with training's."""
+    """Tool calls: prompts to compare with training's, and the form that --template gives to calls."""
 
+    special_tokens = True
     prompts: Sequence[Messages]
     template: str | None
+    tool_format: str | None = None
 
     def check_models(self, opened: "Opened") -> None:
         """Warn if an adapter was trained on other token ids than these prompts have."""
@@ -114,7 +119,7 @@ class Tools(Task):
     def prediction(self, job: Job, row: int, fields: Fields) -> Prediction:
         """The raw answer, its calls and the expected ones. Nothing is right in a prompt that was too long."""
         line = line_of(job, row, fields)
-        line.update(_judged(job.rows[row], str(line["model_output"])))
+        line.update(_judged(job.rows[row], str(line["model_output"]), self.tool_format))
         if "too_long" in fields:
             line.update(
                 {"predicted_output": UNKNOWN, "calls": None, "right_function": False, "right_number": False}

@@ -298,3 +298,9 @@ def template_named(name: str, think: bool) -> "Template":
     if isinstance(template, ReasoningTemplate):
         template.enable_thinking = think
     return template
+
+
+def tool_format(template: str) -> str:
+    """The form in which LLaMA-Factory's template writes tool calls, a key of its `TOOLS`."""
+    form: str = template_named(template, think=False).format_function.tool_format
+    return form

@@ -61,6 +61,8 @@ class Backend:
     seed: int | None = None
     merged: bool = False
     """True if adapters are merged into the weights."""
+    special_tokens: bool = False
+    """True if answers keep special tokens. Some models mark tool calls with them."""
     vision: "Vision | None" = None
     run: Path | None = None
 

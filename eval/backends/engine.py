@@ -17,6 +17,7 @@ from tuneyard.core.errors import RequestError
 from tuneyard.core.installation.packages import missing
 from tuneyard.core.prompt import Encode, Messages
 from tuneyard.eval.backends import Backend, loading
+from tuneyard.eval.backends.generate import decode_answer
 from tuneyard.eval.backends.load import DTYPES, open_tokenizer
 from tuneyard.eval.backends.scorers import Batches, Ids, Images, Logs, Prompts, Reading, chunks, next_tokens
 
@@ -127,8 +128,7 @@ class Engine(Backend):
         kept = list(tokens)
         if kept and kept[-1] in self.ends:
             kept.pop()
-        text: str = self.tokenizer.decode(kept, skip_special_tokens=True)
-        return text
+        return decode_answer(self, kept)
 
 
 def steps_of(spellings: Sequence[Ids]) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from tuneyard.core.errors import ContentError, RequestError
-from tuneyard.eval.backends import Network
+from tuneyard.eval.backends import Backend, Network
 
 if TYPE_CHECKING:
     import torch
@@ -26,6 +26,7 @@ PRESETS = {
 PRESET_TOKENS = 512  # the longest answer with a preset
 DECODING = {"skip_special_tokens": True, "clean_up_tokenization_spaces": False}
 """Answers have their own spaces: the clean-up of some tokenizers turns `a != b` into `a!= b`."""
+WITH_SPECIAL_TOKENS = {**DECODING, "skip_special_tokens": False}
 THOUGHT = re.compile(r"<think>.*?(?:</think>|\Z)", re.DOTALL)
 STOP, LENGTH = "stop", "length"
 BEGUN = re.compile(r"<(?:t(?:h(?:i(?:nk?)?)?)?)?\Z")  # a part of <think> at the end
@@ -114,8 +115,15 @@ def generate(
         finish = LENGTH
         if end_places:
             finish, tokens = STOP, tokens[: end_places[0]]
-        answers.append(Generated(model.tokenizer.decode(tokens, **DECODING), finish))
+        answers.append(Generated(decode_answer(model, tokens), finish))
     return answers
+
+
+def decode_answer(backend: Backend, tokens: Sequence[int]) -> str:
+    """The text of an answer's tokens, without the token that ends it."""
+    decoding = WITH_SPECIAL_TOKENS if backend.special_tokens else DECODING
+    text: str = backend.tokenizer.decode(tokens, **decoding)
+    return text
 
 
 def stream(

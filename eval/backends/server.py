@@ -29,7 +29,7 @@ from tuneyard.eval.backends.scorers import (
     TooLong,
     chunks,
 )
-from tuneyard.eval.backends.served import LLAMA_CPP, ServedModel, json_object, read_models, writable
+from tuneyard.eval.backends.served import LLAMA_CPP, VLLM, ServedModel, json_object, read_models, writable
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -150,6 +150,8 @@ class Server(Backend, ABC):
             settings |= {name: self.sampling[name] for name in OPENAI_SAMPLING if name in self.sampling}
         if self.seed is not None:
             settings["seed"] = self.seed
+        if self.special_tokens and self.model.engine == VLLM:
+            settings["skip_special_tokens"] = False
         answers: list[str | TooLong] = []
         for answer in self.ask(lambda talk: self.chat_with(talk, settings), [*talks.values()]):
             if isinstance(answer, Generated):

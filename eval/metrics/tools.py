@@ -1,71 +1,16 @@
-"""Tool calls: parse them from generated answers, and compare them with the expected calls.
-
-The parser reads <tool_call> … </tool_call> (Qwen, Hermes), `Action:` and `Action Input:` (LLaMA-Factory),
-<function=name> … </function> (Llama 3.1), and answers that consist of the JSON of calls.
-"""
+"""Tool calls: compare those of generated answers with the expected ones, and count."""
 
 import json
-import re
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
-from tuneyard.core.records.calls import OPEN, Call, WrongValueError, declared, parse_calls
-from tuneyard.eval.metrics.answers import cut_thought
+from tuneyard.core.records.calls import Call, declared
+from tuneyard.eval.metrics.call_forms import read_answer
 from tuneyard.eval.metrics.labels import UNKNOWN
 from tuneyard.eval.statistics.rates import Rows, accuracy_of, groups_of, hits, share_of
 
 NONE = "no call"
-_BLOCK = re.compile(rf"{OPEN}(.*?)(?:</tool_call>|\Z)", re.DOTALL)
-_NAMED = re.compile(
-    r"^Action:[ \t]*(\S+)\s*Action Input:\s*(.*?)(?=^Action:|\Z)|<function=([^>\s]+)>(.*?)(?:</function>|\Z)",
-    re.DOTALL | re.MULTILINE,
-)
-_MARK = re.compile(r"\A\s*(?:\[TOOL_CALLS\]|<\|python_tag\|>|functools)\s*")
-_BEGUN = re.compile(r'\A\s*\[?\s*\{\s*"name"\s*:')
-
-
-class Answer(NamedTuple):
-    """The calls in an answer ([] for none). `valid` is False if a call begins but cannot be parsed."""
-
-    calls: list[Call]
-    valid: bool
-
-
-def read_answer(text: str) -> Answer:
-    """Parse the calls in an answer, without its thought and the text around the calls."""
-    answer = cut_thought(text)
-    bodies: list[object] = list(_BLOCK.findall(answer))
-    if not bodies:
-        for action, action_input, function, arguments in _NAMED.findall(answer):
-            bodies.append({"name": action or function, "arguments": action_input or arguments})
-    bare = _MARK.sub("", answer)
-    if not bodies and (_BEGUN.match(bare) or bare != answer):
-        bodies = [bare]
-    calls: list[Call] = []
-    try:
-        for body in bodies:
-            calls += parse_calls(_with_arguments(body))
-    except WrongValueError:
-        return Answer([], False)
-    return Answer(calls, True)
-
-
-def _with_arguments(body: object) -> object:
-    """Rename `parameters`, as Llama 3 writes them, to `arguments` in the JSON of calls."""
-    if isinstance(body, str):
-        try:
-            body = json.loads(body)
-        except (ValueError, RecursionError):
-            return body
-    calls = body if isinstance(body, list) else [body]
-    renamed: list[object] = []
-    for call in calls:
-        if isinstance(call, dict) and "parameters" in call and "arguments" not in call:
-            renamed.append({"name": call.get("name"), "arguments": call["parameters"]})
-        else:
-            renamed.append(call)
-    return renamed
 
 
 def written(calls: Sequence[Call], tools: str) -> str:
@@ -95,9 +40,12 @@ def _plain(value: Any) -> Any:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-def judge(expected: Sequence[Call], text: str, tools: str) -> dict[str, Any]:
-    """Judge a prediction: expected and predicted calls as texts, and whether functions and number match."""
-    answer = read_answer(text)
+def judge(expected: Sequence[Call], text: str, tools: str, tool_format: str | None = None) -> dict[str, Any]:
+    """Judge a prediction: expected and predicted calls as texts, and whether functions and number match.
+
+    `tool_format` is that of LLaMA-Factory's template, None to read calls of every form.
+    """
+    answer = read_answer(text, tools, expected, tool_format)
     names = [call.name for call in expected]
     called = [call.name for call in answer.calls]
     return {

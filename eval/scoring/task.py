@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from array import array
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -47,7 +48,8 @@ class Job:
         self.folder = request.out / candidate.name / dataset.name
         self.rows = dataset.conversations[: request.limit]
         of_rows = backend.for_rows(f"{candidate.name}/{dataset.name}", len(self.rows))
-        self.backend = of_rows.as_trained(candidate.prompting.tokenizer, candidate.prompting.ends)
+        trained = of_rows.as_trained(candidate.prompting.tokenizer, candidate.prompting.ends)
+        self.backend = replace(trained, special_tokens=True) if task.special_tokens else trained
         self.shots = dataset.shots if candidate.shots else None
         self.main = main
         self.further: dict[int, Fields] = {}
@@ -104,6 +106,9 @@ class Task(ABC):
     """What prompts are called that are the text of the question alone. "": they are as in the training."""
     if_too_long = "counted as incorrect"
     """Effect of prompts that exceed the context, in a warning."""
+
+    special_tokens: bool = False
+    """True if answers keep their special tokens."""
 
     token_losses: bool = False
     """True if token_losses.jsonl is written, too, from the fields `ids` and `token_losses`."""

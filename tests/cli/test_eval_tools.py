@@ -8,9 +8,11 @@ import pytest
 
 from tests.cli import scoring
 from tests.cli.scoring import call, predictions, results
-from tests.json_files import read_json, write_json, write_lines
+from tests.json_files import read_json, read_lines, write_json, write_lines
 from tests.messages import raises
+from tests.tool_formats import TOOL_FORMATS, format_calls
 from tuneyard.core.errors import ContentError
+from tuneyard.core.records.calls import Call
 from tuneyard.eval.datasets.dataset import read_datasets
 from tuneyard.eval.datasets.origin import fingerprints_of
 from tuneyard.eval.tools import cli, turns_of
@@ -59,6 +61,41 @@ def test_every_turn_of_the_models_is_an_example_and_conversations_are_clusters(t
     assert (found["accuracy"], found["no_call"]["value"], found["function"]["value"]) == (2 / 3, 0.5, 1)
     assert "add  right function 100.0%" in capsys.readouterr().out
     assert ask(talks, tmp_path / "apart", "--cluster", "none")[1]["clusters"] is None
+
+
+@pytest.mark.parametrize("form", TOOL_FORMATS)
+def test_correct_calls_are_correct_in_every_form_of_llamafactory(form, talks, tmp_path):
+    right = format_calls(form, [Call("add", {"a": 1})])
+    scoring.ask(cli, {**SAID, "Add 1.": right}.get, "--data", talks, "--out", tmp_path / "out")
+    assert results(tmp_path / "out/m/talks")["arguments"]["value"] == 1
+
+
+@pytest.mark.parametrize(
+    ("template", "form"),
+    [
+        ("qwen3_5", "qwen3_5"), ("qwen3_6", "qwen3_5"), ("gemma4n", "gemma4"), ("glmz1", "glm4"),
+        ("lfm2_vl", "lfm2"), ("bailing_v2", "ling"), ("mistral_small", "mistral"), ("llama4", "llama3"),
+        ("minimax2", "minimax2"), ("seed_oss", "seed_oss"), ("glm4_7", "glm4_moe"), ("phi4", "default"),
+    ],
+)  # fmt: skip
+def test_a_template_names_the_form_of_its_calls(template, form, talks, tmp_path):
+    words = ["--model", "m", "--data", str(talks), "--out", str(tmp_path / "out"), "--template", template]
+    with cli.make_context("tools", words) as context:
+        _, (task, _) = cli.prepare(context.params)
+    assert task.tool_format == form and task.special_tokens
+
+
+def test_kept_answers_are_read_in_the_form_of_the_template(talks, tmp_path, tiny_model):
+    words = ["--model", tiny_model, "--data", talks, "--template", "seed_oss", "--out", tmp_path / "a"]
+    call(cli, *words, "--max-new-tokens", "2", "--limit", "3")
+    path = tmp_path / "a/base/talks/predictions.jsonl"
+    lines = read_lines(path)
+    lines[0]["model_output"] = format_calls("seed_oss", [Call("add", {"a": 1})])
+    lines[1]["model_output"] = format_calls("qwen", [Call("add", {"a": 1})])
+    write_lines(path, lines)
+    call(cli, "--rescore", tmp_path / "a", "--data", talks, "--out", tmp_path / "b")
+    rescored = predictions(tmp_path / "b/base/talks")
+    assert [line["predicted_output"] for line in rescored[:2]] == ['add {"a": 1}', "unknown"]
 
 
 def test_a_training_on_a_conversation_has_read_every_turn_of_it(talks) -> None:

@@ -2,6 +2,7 @@
 
 import itertools
 import shutil
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -10,7 +11,15 @@ from hypothesis import strategies as st
 from tests.json_files import read_json, write_json
 from tests.messages import raises
 from tuneyard.core.errors import ContentError
-from tuneyard.eval.backends.generate import choose_sampling, draw, drawing, generate, stream, without_thoughts
+from tuneyard.eval.backends.generate import (
+    choose_sampling,
+    decode_answer,
+    draw,
+    drawing,
+    generate,
+    stream,
+    without_thoughts,
+)
 from tuneyard.eval.backends.load import load_model
 from tuneyard.eval.metrics.answers import cut_thought
 
@@ -161,3 +170,11 @@ def test_answers_are_drawn_as_the_model_ships_and_alike_in_every_run(shipped) ->
     assert [draw(hot, p, 12, {**hot.sampling, "temperature": 1e-4}) for p in prompts] == [
         generate(hot, [p], 12)[0].text for p in prompts
     ]
+
+
+def test_marks_of_calls_that_are_special_tokens_stay_in_answers_with_tools(tiny_model) -> None:
+    model = load_model(tiny_model, "fp32")
+    model.tokenizer.add_special_tokens({"additional_special_tokens": ["<|tool_call_start|>"]})
+    ids = model.tokenizer("<|tool_call_start|>[f()]", add_special_tokens=False)["input_ids"]
+    assert decode_answer(model, ids) == "[f()]"
+    assert decode_answer(replace(model, special_tokens=True), ids) == "<|tool_call_start|>[f()]"

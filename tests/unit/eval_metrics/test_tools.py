@@ -5,7 +5,8 @@ import json
 import pytest
 
 from tuneyard.core.records.calls import Call
-from tuneyard.eval.metrics.tools import NONE, judge, read_answer, tool_summary, written
+from tuneyard.eval.metrics.call_forms import read_answer
+from tuneyard.eval.metrics.tools import NONE, judge, tool_summary, written
 from tuneyard.eval.statistics.rates import wilson
 
 ADD, SUB = Call("add", {"a": 1}), Call("sub", {})
