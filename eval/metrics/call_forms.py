@@ -95,7 +95,7 @@ def read_answer(
     other notations are not valid, otherwise every notation is read.
     """
     notation = NOTATIONS[tool_format] if tool_format else None
-    return AnswerReader(text, tools, expected, notation).answer()
+    return CallScanner(text, tools, expected, notation).answer()
 
 
 def with_arguments(value: object) -> object:
@@ -117,7 +117,7 @@ def _refuse_constant(name: str) -> None:
 DECODER = json.JSONDecoder(object_pairs_hook=unique, parse_constant=_refuse_constant)
 
 
-class AnswerReader:
+class CallScanner:
     """Reads one answer from its beginning to its end. Each reader gets the place of a mark of `STARTS`."""
 
     def __init__(self, text: str, tools: str, expected: Sequence[Call], notation: str | None) -> None:
@@ -488,19 +488,19 @@ def _checked(value: object) -> list[Call]:
         raise UnreadableCallError from error
 
 
-STARTS: dict[str, Callable[[AnswerReader, int], CallsAt]] = {
-    OPEN: AnswerReader.read_tool_call,
-    "<function=": AnswerReader.read_function,
-    "<seed:tool_call>": AnswerReader.read_seed,
-    "<tool_calls>": AnswerReader.read_lines,
-    "<minimax:tool_call>": AnswerReader.read_invokes,
-    '<invoke name="': AnswerReader.read_invokes,
-    "<|tool_call>call:": AnswerReader.read_gemma,
-    "<|tool_call_start|>": AnswerReader.read_python,
-    "[TOOL_CALLS]": AnswerReader.read_marked,
-    "<|python_tag|>": AnswerReader.read_marked,
-    "functools[": AnswerReader.read_marked,
-    "Action:": AnswerReader.read_action,
+STARTS: dict[str, Callable[[CallScanner, int], CallsAt]] = {
+    OPEN: CallScanner.read_tool_call,
+    "<function=": CallScanner.read_function,
+    "<seed:tool_call>": CallScanner.read_seed,
+    "<tool_calls>": CallScanner.read_lines,
+    "<minimax:tool_call>": CallScanner.read_invokes,
+    '<invoke name="': CallScanner.read_invokes,
+    "<|tool_call>call:": CallScanner.read_gemma,
+    "<|tool_call_start|>": CallScanner.read_python,
+    "[TOOL_CALLS]": CallScanner.read_marked,
+    "<|python_tag|>": CallScanner.read_marked,
+    "functools[": CallScanner.read_marked,
+    "Action:": CallScanner.read_action,
 }
 """The mark that begins a call, and its reader."""
 MARKS = re.compile(
