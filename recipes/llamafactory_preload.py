@@ -13,7 +13,6 @@ import os
 NOTHING = os.open(os.devnull, os.O_RDWR)
 for stream in (1, 2):
     os.dup2(NOTHING, stream)
-os.environ.pop("PYTHONSAFEPATH", None)  # it was for this process alone
 for library in ("datasets", "peft"):
     importlib.import_module(library)
 gc.freeze()  # forks need no copy of what the collector would touch

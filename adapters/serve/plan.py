@@ -29,6 +29,7 @@ from tuneyard.adapters.store import note
 from tuneyard.core.datasets import DEFAULT_FOLDER, LLAMAFACTORY_FOLDER, eval_split, read_registry
 from tuneyard.core.errors import ContentError, RequestError, show_value
 from tuneyard.core.files import read_object, write_json, write_text
+from tuneyard.core.installation.checkout import SAFE_PATH
 from tuneyard.core.installation.packages import after_vllm_setup
 from tuneyard.core.language.messages import warn
 from tuneyard.core.training.training_run import names_in
@@ -269,7 +270,7 @@ def start(plan: ServingPlan, started: Callable[[], None]) -> None:
     program = plan.command[0]
     note(f"{program} starts now: the address answers once it has loaded the model")
     started()
-    os.execvp(program, plan.command)
+    os.execvpe(program, plan.command, {**os.environ, SAFE_PATH: "1"})  # vLLM starts Python again
 
 
 def check_port(host: str, port: int) -> None:

@@ -24,7 +24,7 @@ from tuneyard.core.cli.main import cli_command, next_step, same_options
 from tuneyard.core.documents import padded
 from tuneyard.core.errors import ContentError, RequestError, counted, need, resumed_by
 from tuneyard.core.files import HUB_ID, make_folder, reserved
-from tuneyard.core.installation.checkout import python_path
+from tuneyard.core.installation.checkout import python_variables
 from tuneyard.core.language.messages import say
 from tuneyard.core.language.translation import tr
 from tuneyard.core.weights.base_models import base_config
@@ -231,10 +231,10 @@ def _sweep(words: Sequence[str], title: str) -> None:
 def _execute(words: Sequence[str], title: str) -> None:
     """Run a command of `tuneyard` with its output in the log; it ends when this process ends."""
     command_line = shlex.join(["tuneyard", *words])
-    python = [sys.executable, "-P", "-m"]
+    python = [sys.executable, "-m"]
     command = [*python, "tuneyard.recipes.launch", str(os.getpid()), *python, "tuneyard", *words]
     environment = {"GLIBC_TUNABLES": KEEP_MEMORY, **os.environ}
-    environment |= {"PYTHONPATH": python_path(), "PYTHONUNBUFFERED": "1"}
+    environment |= {**python_variables(), "PYTHONUNBUFFERED": "1"}
     if sys.stdout.isatty():
         environment["TQDM_DISABLE"] = ""  # its bar in the log is the last line, which is shown here
     with LOG.open("ab") as log:

@@ -29,6 +29,7 @@ from tuneyard.core.execution import (
     once_per_worker,
 )
 from tuneyard.core.execution.processes import GRACE, end_left_behind, end_with, leave_on_sigterm
+from tuneyard.core.installation.checkout import environment_set, python_variables
 
 _SIGNALS = {signal.SIGINT, signal.SIGTERM}
 
@@ -127,11 +128,12 @@ class _Worker:
         # A new process or thread gets no signals; those of the process wait until it has its handlers.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
         try:
-            if self._pool is None:
-                self._pool = ProcessPoolExecutor(
-                    1, self._context, _begin, (os.getpid(), self._slot.environment)
-                )
-            self.future = self._pool.submit(_run, item, pickled)
+            with environment_set(python_variables()):  # for the worker, and for multiprocessing's own process
+                if self._pool is None:
+                    self._pool = ProcessPoolExecutor(
+                        1, self._context, _begin, (os.getpid(), self._slot.environment)
+                    )
+                self.future = self._pool.submit(_run, item, pickled)
             (self._process,) = self._pool._processes.values()
             # Only the process writes results: half of one ends when it is killed, and is not waited for.
             self._pool._result_queue._writer.close()

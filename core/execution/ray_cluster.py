@@ -4,6 +4,7 @@ This process is a driver on one of the nodes. Its workers are actors, which Ray 
 worker that began with the GPU of another. They keep what `once_per_worker` has loaded.
 """
 
+import contextlib
 import functools
 import os
 import platform
@@ -28,7 +29,7 @@ from tuneyard.core.execution import (
     WorkResult,
 )
 from tuneyard.core.files import JsonObject, existing, files_sha256
-from tuneyard.core.installation.checkout import ROOT, python_path, version
+from tuneyard.core.installation.checkout import ROOT, packages_folder, python_variables, version
 
 ANSWERS_WITHIN = 5.0  # seconds in which the head must answer; Ray would wait for two minutes
 _LOOK_EVERY = 1.0  # seconds between two looks for nodes that have joined
@@ -195,11 +196,12 @@ def _connect(address: str) -> None:
     import ray
 
     handler = signal.getsignal(signal.SIGTERM)
-    variables = {"PYTHONPATH": python_path(), "TQDM_DISABLE": "1"}
+    variables = {**python_variables(), "TQDM_DISABLE": "1"}
     try:
         if address != "auto":
             socket.create_connection((host, int(port)), ANSWERS_WITHIN).close()
-        ray.init(address, log_to_driver=False, logging_level="ERROR", runtime_env={"env_vars": variables})
+        with contextlib.chdir(packages_folder()):  # Ray adds the driver's current folder to module paths
+            ray.init(address, log_to_driver=False, logging_level="ERROR", runtime_env={"env_vars": variables})
     except (OSError, RuntimeError, ValueError, OverflowError) as error:
         raise RequestError(
             f"--ray {address}: no cluster to join: {_last_line(error)}; `ray start --head` starts one, and "

@@ -4,19 +4,46 @@ import contextlib
 import functools
 import os
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 """The folder that holds core/, compiler/, recipes/, adapters/ and eval/: the root of a checkout."""
 
 
-def python_path() -> str:
-    """PYTHONPATH for our subprocesses: the folder of this `tuneyard` first, in a checkout and installed."""
-    packages = ROOT
-    if not (ROOT / "tuneyard").is_dir():  # installed: our packages are in site-packages/tuneyard
-        packages = ROOT.parent
-    return f"{packages}{os.pathsep}{os.environ.get('PYTHONPATH', '')}".rstrip(os.pathsep)
+SAFE_PATH = "PYTHONSAFEPATH"
+"""With this variable Python leaves the current folder, where mailed files lie, out of its module paths."""
+
+
+def packages_folder() -> Path:
+    """The folder that holds this `tuneyard`: a checkout, or site-packages."""
+    if (ROOT / "tuneyard").is_dir():
+        return ROOT
+    return ROOT.parent  # installed: our packages are in site-packages/tuneyard
+
+
+def python_variables() -> dict[str, str]:
+    """Environment variables of every Python that we start, also through a library.
+
+    It imports modules from the folder of this `tuneyard` first, and none from the current folder: a
+    `socket.py` beside a dataset would run there. An empty entry of PYTHONPATH means the current folder.
+    """
+    entries = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    users_folders = [entry for entry in entries if entry and Path(entry) != Path()]
+    paths = os.pathsep.join([str(packages_folder()), *users_folders])
+    return {"PYTHONPATH": paths, SAFE_PATH: "1"}
+
+
+@contextlib.contextmanager
+def environment_set(variables: Mapping[str, str]) -> Iterator[None]:
+    """Set variables of this process inside the block, for libraries that start processes without a choice."""
+    before = dict(os.environ)
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
 
 
 @functools.cache

@@ -14,6 +14,7 @@ from typing import Any
 from tuneyard.adapters.kinds.lora import VLLM_RANKS, LoraAdapter, vllm_rank
 from tuneyard.adapters.weighted import WeightedAdapter
 from tuneyard.core.errors import RequestError
+from tuneyard.core.installation.checkout import SAFE_PATH
 from tuneyard.core.installation.packages import missing
 from tuneyard.core.prompt import Encode, Messages
 from tuneyard.eval.backends import Backend, loading
@@ -28,8 +29,9 @@ VARIABLES = {
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # the order of its batches does not depend on time
     "VLLM_WORKER_MULTIPROC_METHOD": "spawn",  # a fork after a look at CUDA fails
     "VLLM_LOGGING_LEVEL": "ERROR",
+    SAFE_PATH: "1",
 }
-"""Environment variables that vLLM reads when it is imported. The user's own values stay."""
+"""Environment variables that vLLM reads when it is imported, or its processes. The user's own values stay."""
 
 
 @dataclass(eq=False)

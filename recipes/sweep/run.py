@@ -22,7 +22,7 @@ from tuneyard.recipes.check import ask_check, not_checked, quick_check
 from tuneyard.recipes.costs import schedule_of
 from tuneyard.recipes.data import require_model
 from tuneyard.recipes.hardware import Machine, world_size
-from tuneyard.recipes.launch import environment, supervised
+from tuneyard.recipes.launch import environment, supervised, users_environment
 from tuneyard.recipes.llamafactory_client import LlamaFactory
 from tuneyard.recipes.output_dir import (
     changed_inputs,
@@ -241,7 +241,7 @@ def evaluate(folder: Path, evaluation: str, has_log: bool) -> None:
 def _run_supervised(words: list[str], lock: int, output: int) -> int:
     """Run a command that ends with this process, and return its exit code. It inherits the lock."""
     options = {"stdout": output, "stderr": subprocess.STDOUT, "pass_fds": (lock,)}
-    process = supervised(words, env=environment(), **options)
+    process = supervised(words, env=users_environment(words), **options)
     try:
         return process.wait()
     finally:

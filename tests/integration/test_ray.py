@@ -87,6 +87,22 @@ def test_errors_of_items_and_what_is_kept_in_a_worker(executor) -> None:
     assert {result.record_or_raise() for result in used} == {("A", 1)}  # workers stay for the next task
 
 
+def test_workers_import_nothing_from_the_drivers_current_folder(nodes, tmp_path, monkeypatch) -> None:
+    """Ray adds that folder to the module paths of its workers; a mailed `statistics.py` would run."""
+    (tmp_path / "statistics.py").write_text("raise SystemExit('a mailed file ran')\n")
+    monkeypatch.chdir(tmp_path)
+    with RayCluster(nodes.address) as executor:
+        (result,) = executor.map([WorkItem("x", import_statistics)])
+    assert result.record_or_raise() == (str(tmp_path), True)
+
+
+def import_statistics() -> tuple[str, bool]:
+    """The current folder of this worker, and whether a module is that of Python."""
+    import statistics
+
+    return str(Path.cwd()), hasattr(statistics, "fmean")
+
+
 def test_an_item_that_is_lost_twice_is_an_error(executor) -> None:
     (always,) = executor.map([WorkItem("always", fail, ("kill",))])
     with pytest.raises(ContentError, match="^always: its process was lost with its worker or node"):

@@ -89,7 +89,7 @@ def engines(monkeypatch):
         program.parent.mkdir(exist_ok=True)
         program.write_text("#!/bin/sh\n")
         program.chmod(0o755)
-    monkeypatch.setattr(os, "execvp", lambda _, words: commands.append(words))
+    monkeypatch.setattr(os, "execvpe", lambda _, words, __: commands.append(words))
     return commands
 
 
