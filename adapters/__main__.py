@@ -181,8 +181,10 @@ def show(adapters: tuple[str, ...], plot: Path | None, as_json: bool) -> None:
 
     from tqdm import tqdm
 
+    from tuneyard.adapters.parents import find_missing_parents
     from tuneyard.adapters.statistics import measure, similarity, text
-    from tuneyard.adapters.store import open_any
+    from tuneyard.adapters.store import note, open_any
+    from tuneyard.adapters.weighted import Weighted
 
     if plot:
         from tuneyard.adapters.plots import check_folder
@@ -212,7 +214,11 @@ def show(adapters: tuple[str, ...], plot: Path | None, as_json: bool) -> None:
         for path in draw(plot, measured, cosines):
             click.echo(tr("wrote {path}", path=path), err=True)
     needing_base = [adapter for adapter in opened if adapter.NOT_MERGED or adapter.full_tensors]
-    if needing_base:
+    missing_parents = find_missing_parents([Weighted(adapter, 1.0) for adapter in opened], None)
+    if missing_parents:
+        note(missing_parents.message)
+        next_step(plot, missing_parents.command)
+    elif needing_base:
         next_step(plot, needing_base[0].fuse_words(needing_base[0].config.base or "BASE"))
     elif len(adapters) > 1:
         weighted = [f"{reference}={1 / len(adapters):.2g}" for reference in adapters]

@@ -142,7 +142,7 @@ def parse_size(text: str) -> int:
 
 def plan_fusing(request: FuseRequest) -> FusePlan:
     """Open everything that a request names, check it once, and plan."""
-    weighted = open_weighted(request.adapters, open_any)
+    weighted = open_weighted(request.adapters, open_any, request.base)
     used = [item for item in weighted if item.weight]
     for item in used:
         item.adapter.check_weight(item.weight, alone=len(used) == 1)

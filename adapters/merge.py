@@ -199,7 +199,7 @@ def plan_merging(request: MergeRequest) -> MergePlan:
     """
     method = find_method(request.method)
     values = method.values(request.parameters)
-    weighted = open_weighted(request.adapters, open_adapter)
+    weighted = open_weighted(request.adapters, open_adapter, request.base)
     used = [item for item in weighted if item.weight]  # only they contribute to the rank
     inputs = [item.adapter.folder for item in weighted]
     base = None

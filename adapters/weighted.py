@@ -12,6 +12,7 @@ from typing import Generic, TypeVar
 from tuneyard.adapters.adapter import EXPRESSIONS, Adapter, raise_together
 from tuneyard.adapters.kinds.lora import LoraAdapter
 from tuneyard.adapters.lowrank import WeightedFactors
+from tuneyard.adapters.parents import require_parents
 from tuneyard.adapters.store import SAVES
 from tuneyard.core.documents import LARGEST
 from tuneyard.core.errors import ContentError, RequestError, bounded, show_value
@@ -92,13 +93,27 @@ def parse_weight(text: str, reference: str) -> float:
     return weight
 
 
-def open_weighted(references: Iterable[tuple[str, float]], open_one: Callable[[str], A]) -> list[Weighted[A]]:
-    """Open each adapter by `open_adapter` or `open_any`. `check_inputs` checks that they can be added."""
+def open_alone(reference: str | Path, open_one: Callable[[str | Path], A], base: Path | None) -> A:
+    """Open one adapter that a command uses without others, as `open_weighted`."""
+    adapter = open_one(reference)
+    require_parents([Weighted(adapter, 1.0)], base)
+    return adapter
+
+
+def open_weighted(
+    references: Iterable[tuple[str, float]], open_one: Callable[[str], A], base: Path | None = None
+) -> list[Weighted[A]]:
+    """Open each adapter by `open_adapter` or `open_any`, for a sum that is added to `base`.
+
+    `ContentError` if one was trained on an adapter that the sum lacks. `check_inputs` checks that they can be
+    added.
+    """
     weighted = [Weighted(open_one(reference), weight) for reference, weight in references]
     if not weighted:
         raise RequestError("no adapters given; expected NAME_OR_DIR=WEIGHT …")
     if not any(map(sum, _weights_by_folder(weighted).values())):
         raise RequestError("the weights of each adapter add up to 0, which leaves nothing: change one")
+    require_parents(weighted, base)
     return weighted
 
 

@@ -13,7 +13,18 @@ from tuneyard.core.documents import is_number
 from tuneyard.core.errors import TuneyardError
 from tuneyard.core.files import read_object
 from tuneyard.core.records import has_media
-from tuneyard.core.training.training_run import training_data, training_settings
+from tuneyard.core.training.parent_adapters import (
+    fuse_commands,
+    merged_before_training,
+    path_word,
+    sum_command,
+)
+from tuneyard.core.training.training_run import (
+    PISSA_CONVERTED,
+    names_in,
+    training_data,
+    training_settings,
+)
 from tuneyard.core.training.training_stage import PLAIN, rows_of
 from tuneyard.recipes.data import dataset_dir
 from tuneyard.recipes.recipe import Recipe
@@ -21,8 +32,6 @@ from tuneyard.recipes.rules import evaluates
 
 SCORED_STAGES = ("pt", "sft", "dpo", "kto")
 """Stages whose models a command of `eval` scores. A reward model and PPO have none."""
-
-PISSA_CONVERTED = "pissa_converted"
 
 
 def after_training(recipe: Recipe) -> list[str]:
@@ -41,6 +50,9 @@ def after_training(recipe: Recipe) -> list[str]:
             words += [override for override in recipe.overrides if not override.startswith("output_dir=")]
             return [*words, "pissa_convert=true", f"output_dir={folder}-converted"]
         weights = folder / PISSA_CONVERTED
+    summing = _summing(recipe, weights)
+    if summing:
+        return summing
     scoring = _scoring(recipe, weights)
     if not scoring and evaluates(recipe):
         return ["tuneyard", "recipe", "best", str(folder)]
@@ -50,7 +62,7 @@ def after_training(recipe: Recipe) -> list[str]:
 def after_best(output_dir: Path, weights: Path) -> list[str]:
     """Words of the command that scores the best checkpoint of a training, by the records in its folder."""
     recipe = trained_recipe(output_dir)
-    return _scoring(recipe, weights) or _inspecting(recipe, weights)
+    return _summing(recipe, weights) or _scoring(recipe, weights) or _inspecting(recipe, weights)
 
 
 def trained_recipe(output_dir: Path) -> Recipe:
@@ -69,6 +81,28 @@ def trained_recipe(output_dir: Path) -> Recipe:
         settings["model_name_or_path"] = read_object(configs[0]).get("base_model_name_or_path")
     settings["output_dir"] = str(output_dir)
     return Recipe(output_dir, settings, {})
+
+
+def _summing(recipe: Recipe, weights: Path) -> list[str]:
+    """Words that add the adapters below the weights, which alone are not what was trained. [] without any."""
+    parents = merged_before_training(recipe.settings, recipe.path)
+    if not parents:
+        return []
+    adapters = [path_word(name) for name in [*parents, str(weights)]]
+    base = str(recipe.settings.get("model_name_or_path"))
+    *kept_by_parents, kept = [_modules_to_save(Path(adapter)) for adapter in adapters]
+    kept_below = set().union(*kept_by_parents)
+    if recipe.method == "oft" or recipe.settings.get("use_dora") is True or kept & kept_below:
+        return fuse_commands(adapters, _name_of(weights), base)[0]
+    return sum_command(adapters, _name_of(weights), base if kept or kept_below else None)
+
+
+def _modules_to_save(adapter: Path) -> set[str]:
+    """Modules that an adapter saves in full, by its config. Nothing for an adapter that is not here."""
+    config = adapter / "adapter_config.json"
+    if not config.is_file():
+        return set()
+    return set(names_in(read_object(config).get("modules_to_save")))
 
 
 def _scoring(recipe: Recipe, weights: Path) -> list[str]:

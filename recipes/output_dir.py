@@ -16,6 +16,7 @@ from tuneyard.core.errors import ContentError, show_value
 from tuneyard.core.files import HeldError, files_of, read_object, reserved, sha256, versions
 from tuneyard.core.installation.checkout import version
 from tuneyard.core.language.messages import say
+from tuneyard.core.training.parent_adapters import ADAPTERS, adapter_hashes
 from tuneyard.core.training.training_run import (
     CHECKPOINT,
     STARTED,
@@ -156,7 +157,9 @@ def changed_inputs(output_dir: Path, inputs: dict[str, object]) -> str:
     if isinstance(before, dict) and isinstance(after, dict):
         changed = [key for key in sorted(before | after) if before.get(key) != after.get(key)]
         differences = [f"{key} {before.get(key, 'unset')} → {after.get(key, 'unset')}" for key in changed]
-    parts = ("data", "model", "weights")
+    parts = ["data", "model", "weights"]
+    if ADAPTERS in started and ADAPTERS in inputs:  # earlier versions did not record them
+        parts.append(ADAPTERS)
     differences += [part for part in parts if _hashes(started.get(part)) != _hashes(inputs.get(part))]
     text = ", ".join(differences[:3])
     if len(differences) > 3:
@@ -205,12 +208,16 @@ def inputs_of(recipe: Recipe, weights: Path | None) -> dict[str, object]:
     model_hash = None  # for a hub id
     if Path(model).is_dir():
         model_hash = model_sha256(Path(model))
-    return {
+    inputs: dict[str, object] = {
         "settings": {key: recipe.settings[key] for key in sorted(recipe.settings) if key not in INCIDENTAL},
         "data": [_data(name, dataset_dir(recipe)) for name in recipe.datasets],
         "model": {"name": model, "sha256": model_hash},
         "weights": None if weights is None else {"file": str(weights), "sha256": sha256(weights)},
     }
+    adapters = adapter_hashes(recipe.settings)
+    if adapters:
+        inputs[ADAPTERS] = adapters
+    return inputs
 
 
 def _data(name: str, folder: str) -> dict[str, object]:

@@ -9,6 +9,7 @@ from tuneyard.adapters.kinds.lora import LoraAdapter
 from tuneyard.adapters.output import check_free, check_outside
 from tuneyard.adapters.provenance import CARD
 from tuneyard.adapters.store import checkpoints_in, find_folder, open_adapter, plain_lora
+from tuneyard.adapters.weighted import open_alone
 from tuneyard.core.documents import parse_yaml
 from tuneyard.core.errors import RequestError
 from tuneyard.core.files import read_object
@@ -51,7 +52,7 @@ class ExportSource:
 
 
 def open_source(
-    reference: str | Path, base: Path | None, opening: Callable[[Path], Adapter] = open_adapter
+    reference: str | Path, base: Path | None, opening: Callable[[str | Path], Adapter] = open_adapter
 ) -> ExportSource:
     """Open an adapter (a NAME under saves/ or a folder) or a model folder. `base` overrides their own entry.
 
@@ -64,7 +65,7 @@ def open_source(
         base_config(base)
     adapter = None
     if (folder / CONFIG).is_file():
-        adapter = opening(folder)
+        adapter = open_alone(folder, opening, base)
         base_name = adapter.config.base
     elif (folder / "config.json").is_file():
         base_name = fused_base(folder)

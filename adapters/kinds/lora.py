@@ -24,6 +24,7 @@ from tuneyard.adapters.delta import Change, Product
 from tuneyard.adapters.measures import ModuleStatistics
 from tuneyard.core.errors import show_value
 from tuneyard.core.language.translation import tr
+from tuneyard.core.training.training_run import PISSA_CONVERTED
 from tuneyard.core.weights.adapter_files import CONFIG, PAIRS, PREFIX, Module, adapted_modules
 from tuneyard.core.weights.tensors import Array, Tensor
 
@@ -34,7 +35,6 @@ CHANGED_STARTS = (*CONVERTED, "loftq", "lora_ga")
 CONVERT_WITH_PEFT = (
     "save it again with PEFT's save_pretrained(DIR, path_initial_model_for_weight_conversion=INITIAL)"
 )
-PISSA_CONVERTED = "pissa_converted"  # the folder in output_dir that pissa_convert writes
 # pissa_convert leaves these next to the converted adapter, marked as if they began from the published base.
 PISSA_LEFTOVERS = ("pissa_init", "pissa_backup")
 KNOWN = {

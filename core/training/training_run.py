@@ -20,6 +20,7 @@ MERGE = "merge.json"  # the adapters, weights and base of a merge or a fused mod
 _MERGE_SCHEMA = ROOT / "core/schemas/merge.json"
 CHECKPOINT = re.compile(r"checkpoint-(\d+)")
 """The name of a checkpoint's folder, with its step."""
+PISSA_CONVERTED = "pissa_converted"  # the folder in output_dir that pissa_convert writes
 STARTED = "started.json"  # the inputs of the training that writes here, finished or not
 # Of the model card that transformers writes.
 CARD_SENTENCE = re.compile(r"fine-tuned version of .*? on (the .+?) datasets?\.")
@@ -42,8 +43,11 @@ def checkpoint_folders(output_dir: Path) -> list[Path]:
 
 
 def record_folders(folder: Path) -> list[Path]:
-    """Folders that may contain the records: that of the weights, and the output_dir of a checkpoint."""
-    if folder.name.startswith("checkpoint-"):
+    """Folders that may contain the records: that of the weights, and the output_dir above it.
+
+    Checkpoints and the conversion of PiSSA are in the output_dir.
+    """
+    if folder.name.startswith("checkpoint-") or folder.name == PISSA_CONVERTED:
         return [folder, folder.parent]
     return [folder]
 
@@ -63,7 +67,8 @@ def record_of(folder: Path, names: Iterable[str] = (TRAINING, STARTED)) -> Path 
 def training_inputs(folder: Path) -> JsonObject:
     """Inputs in the record of a training run, {} without a record.
 
-    `ContentError` if the settings or the model are no mapping, or the data is no list of named datasets.
+    `ContentError` if the settings or the model are no mapping, or if data and adapters are no lists of named
+    entries.
     """
     record = record_of(folder)
     if record is None:
@@ -73,13 +78,16 @@ def training_inputs(folder: Path) -> JsonObject:
         inputs = inputs.get("inputs")
     if not isinstance(inputs, dict):
         return {}
-    for part, kind in (("settings", dict), ("model", dict), ("data", list)):
+    for part, kind in (("settings", dict), ("model", dict), ("data", list), ("adapters", list)):
         value = inputs.get(part, kind())
         if not isinstance(value, kind):
             raise unexpected(record, part, value, f"a {kind.__name__}")
     for entry in inputs.get("data", []):
         if not isinstance(entry, dict) or not are_texts([entry.get("dataset"), entry.get("file", "")]):
             raise unexpected(record, "data", entry, "a dataset and its file")
+    for entry in inputs.get("adapters", []):
+        if not isinstance(entry, dict) or not are_texts([entry.get("name"), entry.get("sha256") or ""]):
+            raise unexpected(record, "adapters", entry, "the name of an adapter and its hash")
     return inputs
 
 

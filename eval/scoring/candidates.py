@@ -14,6 +14,7 @@ from tuneyard.adapters.store import open_adapter
 from tuneyard.adapters.weighted import (
     WeightedAdapter,
     check_together,
+    open_alone,
     open_weighted,
     parse_named,
 )
@@ -294,7 +295,7 @@ def open_adapters(request: ScoringRequest) -> tuple[str, dict[str, Parts]]:
     candidates: dict[str, Parts] = {} if request.no_base else {BASE: ()}
     reference = request.model
     if (Path(reference) / CONFIG).is_file():
-        adapter = open_adapter(Path(reference))
+        adapter = open_alone(Path(reference), open_adapter, None)
         if adapter.config.base is None:
             raise RequestError(
                 f"{reference}: its config names no base: --model BASE --adapter {adapter.name}={reference}"
@@ -309,7 +310,7 @@ def open_adapters(request: ScoringRequest) -> tuple[str, dict[str, Parts]]:
             raise RequestError(
                 f"--adapter {text}: another model is called {name}: give a new NAME, NAME=PATH"
             )
-        opened = open_weighted(references, open_adapter)
+        opened = open_weighted(references, open_adapter, Path(reference))
         check_together(opened)
         candidates[name] = tuple(opened)
     if not candidates:

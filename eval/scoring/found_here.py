@@ -18,7 +18,7 @@ from typing import Any
 
 from tuneyard.adapters.provenance import training_datasets
 from tuneyard.adapters.store import SAVES, open_adapter
-from tuneyard.adapters.weighted import parse_named
+from tuneyard.adapters.weighted import open_alone, parse_named
 from tuneyard.core.cli.main import command_line
 from tuneyard.core.datasets import (
     DEFAULT_FOLDER,
@@ -193,7 +193,7 @@ def _choose_adapters(found: FoundHere, datasets: Sequence[str]) -> None:
     stems = {held_out_stem(name) or stem_of(name) for name in datasets}
     for folder in adapter_folders():
         try:
-            open_adapter(folder)
+            open_alone(folder, open_adapter, None)
         except TuneyardError as error:
             found.left_out.append(str(error))
             continue

@@ -173,3 +173,43 @@ def test_the_best_checkpoint_is_scored_whatever_recorded_the_training(working_fo
         "tuneyard eval nli --model b --adapter mine-checkpoint-20=saves/mine/checkpoint-20 "
         "--dataset mine_eval --out results/mine-checkpoint-20"
     )
+
+
+@pytest.mark.parametrize(
+    ("settings", "command"),
+    [
+        ({}, "adapter merge saves/first=1 saves/mine=1 --out saves/mine-sum"),
+        (
+            {"adapter_name_or_path": "x,saves/y"},
+            "adapter merge ./x=1 saves/y=1 saves/mine=1 --out saves/mine-sum",
+        ),
+        (
+            {"additional_target": "lm_head"},
+            "adapter merge saves/first=1 saves/mine=1 --base b --out saves/mine-sum",
+        ),
+        (
+            {"use_dora": True},
+            "adapter fuse saves/first --base b --dtype fp32 --out models/below-mine",
+        ),
+        (
+            {"finetuning_type": "oft"},
+            "adapter fuse saves/first --base b --dtype fp32 --out models/below-mine",
+        ),
+    ],
+)
+def test_a_training_on_top_of_adapters_ends_with_their_sum(working_folder, settings, command):
+    recipe = trained(**{"adapter_name_or_path": "saves/first", "create_new_adapter": True, **settings})
+    recipe.output_dir.mkdir(parents=True)
+    kept = settings.get("additional_target")
+    write_json(recipe.output_dir / "adapter_config.json", {"modules_to_save": [kept] if kept else None})
+    assert words(recipe) == command
+    write_json(recipe.output_dir / "training.json", {"inputs": {"settings": dict(recipe.settings)}})
+    (recipe.output_dir / "checkpoint-50").mkdir()
+    best = shlex.join(after_best(recipe.output_dir, recipe.output_dir / "checkpoint-50"))
+    assert ("mine/checkpoint-50=1" in best) == ("merge" in command)
+
+
+def test_a_continued_adapter_is_scored_as_it_is(working_folder):
+    register("mine_eval", LABELS, ANSWERED)
+    recipe = trained(adapter_name_or_path="saves/first")
+    assert words(recipe).startswith("eval nli --model b --adapter saves/mine --dataset mine_eval")

@@ -1,5 +1,6 @@
 """Whole and broken checkpoints told apart, runs told apart, folders set aside and reserved."""
 
+import hashlib
 import shlex
 import zipfile
 from pathlib import Path
@@ -221,3 +222,26 @@ def test_what_decides_a_run(recorded_recipe, tmp_path):
     assert inputs_of(read_recipe(recorded_recipe), None)["model"] != before["model"]
     (tmp_path / "a.json").write_text("[]")
     assert inputs_of(read_recipe(recorded_recipe), None)["data"] != before["data"]
+
+
+def test_the_adapters_that_a_training_begins_with_are_recorded(recorded_recipe, tmp_path):
+    adapter = tmp_path / "first"
+    adapter.mkdir()
+    save_file({"w": np.ones((8, 8), np.float32)}, adapter / "adapter_model.safetensors")
+    overrides = [f"adapter_name_or_path={adapter},org/second", "create_new_adapter=true"]
+    recorded = inputs_of(read_recipe(recorded_recipe, overrides), None)
+    digest = hashlib.sha256((adapter / "adapter_model.safetensors").read_bytes()).hexdigest()
+    assert recorded["adapters"] == [
+        {"name": str(adapter), "sha256": digest},
+        {"name": "org/second", "sha256": None},
+    ]
+    schema = read_json(ROOT / "core/schemas/training.json")["properties"]["inputs"]
+    Draft202012Validator({**schema, "$defs": {"sha256": {"type": "string"}}}).validate(recorded)
+    checkpoint(tmp_path / "run")
+    write_json(tmp_path / "run" / output_dir.STARTED, recorded)
+    save_file({"w": np.zeros((8, 8), np.float32)}, adapter / "adapter_model.safetensors")
+    now = inputs_of(read_recipe(recorded_recipe, overrides), None)
+    assert output_dir.changed_inputs(tmp_path / "run", now) == "adapters"
+    before = {key: value for key, value in recorded.items() if key != "adapters"}
+    write_json(tmp_path / "run" / output_dir.STARTED, before)  # of an earlier version
+    assert output_dir.changed_inputs(tmp_path / "run", now) == ""

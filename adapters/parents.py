@@ -1,0 +1,187 @@
+"""Refuse an adapter that was trained on other adapters and comes without them.
+
+Its ΔW alone is not what was trained (`core.training.parent_adapters`). The sum of it and its parents is, and
+so is the adapter on a base into which `adapter fuse` has written the parents.
+"""
+
+import shlex
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from tuneyard.adapters.adapter import Adapter, name_of
+from tuneyard.adapters.store import open_any
+from tuneyard.core.errors import ContentError, TuneyardError
+from tuneyard.core.language.messages import warn_once
+from tuneyard.core.training.parent_adapters import (
+    KEY,
+    ParentAdapter,
+    fuse_commands,
+    last_parts,
+    parent_adapters,
+    path_word,
+    sum_command,
+    weights_hash,
+)
+from tuneyard.core.training.training_run import read_provenance
+from tuneyard.core.weights.adapter_files import unwrapped_tensor
+
+if TYPE_CHECKING:
+    from tuneyard.adapters.weighted import Weighted
+
+
+class MissingParents(NamedTuple):
+    """The message on an adapter without its parents, and the first command of its fix."""
+
+    message: str
+    command: list[str]
+
+
+def require_parents(weighted: "Sequence[Weighted[Adapter]]", base: Path | None) -> None:
+    """`ContentError` if `find_missing_parents` finds any."""
+    missing = find_missing_parents(weighted, base)
+    if missing:
+        raise ContentError(missing.message)
+
+
+def find_missing_parents(weighted: "Sequence[Weighted[Adapter]]", base: Path | None) -> MissingParents | None:
+    """Find an adapter of a sum that was trained on adapters which neither the sum nor `base` has.
+
+    The parents of an adapter that is itself a parent here do not count: the training above it decided what
+    was below. `base` is the folder to which the sum is added, if it is known. `ContentError` if a parent has
+    changed since.
+    """
+    adapters = [item.adapter for item in weighted if item.weight]
+    parents_by_adapter = [(adapter, _parents_of(adapter)) for adapter in adapters]
+    below: set[Path] = set()
+    for adapter, parents in parents_by_adapter:
+        for other in adapters:
+            if other is not adapter and any(_is(other, parent) for parent in parents):
+                below.add(other.folder.resolve())
+    fused = list(_fused_into(base))
+    for adapter, parents in parents_by_adapter:
+        remaining = [parent for parent in parents if not _is_fused(parent, fused)]
+        if adapter.folder.resolve() in below or not remaining:
+            continue
+        for parent in remaining:
+            _refuse_changed(adapter, parent)
+        missing = [parent for parent in remaining if not any(_is(other, parent) for other in adapters)]
+        opened = list(filter(None, (_opened(parent, adapters) for parent in remaining)))
+        reason = _not_a_sum(adapter, opened)
+        if missing or reason:
+            return _refusal(adapter, remaining, missing, opened, reason)
+    return None
+
+
+def _parents_of(adapter: Adapter) -> list[ParentAdapter]:
+    """The parents by the record of the training. A damaged record gets a warning, and names none."""
+    try:
+        return parent_adapters(adapter.folder)
+    except ContentError as error:
+        warn_once(f"{error}; whether {adapter.folder} was trained on top of other adapters is not known")
+        return []
+
+
+def _is(adapter: Adapter, parent: ParentAdapter) -> bool:
+    """True if an adapter is this parent: by its hash, by its folder, or by its name if that moved."""
+    if parent.weights_sha256:
+        return adapter.weights_sha256 == parent.weights_sha256
+    if parent.folder is not None and parent.folder.resolve() == adapter.folder.resolve():
+        return True
+    moved = parent.folder is None or not Path(parent.name).exists()
+    return moved and last_parts(str(adapter.folder.resolve())) == last_parts(parent.name)
+
+
+def _fused_into(base: Path | None) -> Iterator[dict[str, Any]]:
+    """Yield the entries of the adapters that `adapter fuse` wrote into a base with the weight 1."""
+    record = read_provenance(base) if base else None
+    if record is None or record["command"] != "fuse":
+        return
+    for entry in record["adapters"]:
+        if entry["weight"] == 1:
+            yield entry
+
+
+def _is_fused(parent: ParentAdapter, entries: Sequence[dict[str, Any]]) -> bool:
+    expected = parent.weights_sha256
+    if not expected and parent.folder is not None:
+        expected = weights_hash(parent.folder)
+    if expected:
+        return any(entry["weights_sha256"] == expected for entry in entries)
+    return any(last_parts(entry["folder"]) == last_parts(parent.name) for entry in entries)
+
+
+def _refuse_changed(adapter: Adapter, parent: ParentAdapter) -> None:
+    """`ContentError` if the parent's folder has other weights than those of the training."""
+    if parent.folder is None or not parent.weights_sha256:
+        return
+    if weights_hash(parent.folder) != parent.weights_sha256:
+        raise ContentError(
+            f"{parent.folder}: its weights are not those that {adapter.folder} was trained on (hash "
+            f"{parent.weights_sha256[:16]}… in {parent.record}); bring those back, or train {adapter.folder} "
+            "again"
+        )
+
+
+def _opened(parent: ParentAdapter, adapters: Sequence[Adapter]) -> Adapter | None:
+    """A parent as an adapter: one of the sum, or its folder. None if it is in neither, or damaged."""
+    for adapter in adapters:
+        if _is(adapter, parent):
+            return adapter
+    if parent.folder is None:
+        return None
+    try:
+        return open_any(parent.folder)
+    except TuneyardError:  # the next command names the damage
+        return None
+
+
+def _not_a_sum(adapter: Adapter, parents: Sequence[Adapter]) -> str:
+    """Reason why base + parents + adapter is no sum that can be written, "" if it is one."""
+    if adapter.NOT_MERGED:
+        return "its ΔW depends on the base with them"
+    for parent in parents:
+        if parent.NOT_MERGED:
+            return f"the ΔW of {parent.folder} depends on the base"
+    changed = _changed_tensors(adapter)
+    saved = {unwrapped_tensor(name) for name in adapter.full_tensors}
+    for parent in parents:
+        both = saved & _changed_tensors(parent)
+        both |= changed & {unwrapped_tensor(name) for name in parent.full_tensors}
+        for name in sorted(both):
+            return f"both change {name}, which one of them saves in full"
+    return ""
+
+
+def _changed_tensors(adapter: Adapter) -> set[str]:
+    names = {f"{path}.weight" for path in adapter.modules}
+    names.update(unwrapped_tensor(name) for name in adapter.full_tensors)
+    return names
+
+
+def _refusal(
+    adapter: Adapter,
+    parents: Sequence[ParentAdapter],
+    missing: Sequence[ParentAdapter],
+    opened: Sequence[Adapter],
+    reason: str,
+) -> MissingParents:
+    """The refusal of an adapter without its parents, with the command of the exact sum."""
+    names = ", ".join(parent.name for parent in parents)
+    text = (
+        f"{adapter.folder}: trained on top of {names} ({KEY} in {parents[0].record}): its ΔW alone is not "
+        "what was trained"
+    )
+    moved = [parent.name for parent in missing if parent.folder is None]
+    if moved:
+        text += f"; not here: {', '.join(moved)}: bring it back, or name its new folder in the command"
+    words = [*(path_word(str(parent.folder or parent.name)) for parent in parents), adapter.word]
+    name = name_of(adapter.folder)
+    base = adapter.config.base or "BASE"
+    if reason:
+        first, second = fuse_commands(words, name, base)
+        fix = f"{reason}; expected two steps: {shlex.join(first)} && {shlex.join(second)}"
+        return MissingParents(f"{text}; {fix}", first)
+    saves_in_full = any(part.full_tensors for part in (adapter, *opened))
+    command = sum_command(words, name, base if saves_in_full else None)
+    return MissingParents(f"{text}; expected all of them in one sum: {shlex.join(command)}", command)
