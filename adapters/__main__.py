@@ -184,7 +184,6 @@ def show(adapters: tuple[str, ...], plot: Path | None, as_json: bool) -> None:
     from tuneyard.adapters.parents import find_missing_parents
     from tuneyard.adapters.statistics import measure, similarity, text
     from tuneyard.adapters.store import note, open_any
-    from tuneyard.adapters.weighted import Weighted
 
     if plot:
         from tuneyard.adapters.plots import check_folder
@@ -214,7 +213,7 @@ def show(adapters: tuple[str, ...], plot: Path | None, as_json: bool) -> None:
         for path in draw(plot, measured, cosines):
             click.echo(tr("wrote {path}", path=path), err=True)
     needing_base = [adapter for adapter in opened if adapter.NOT_MERGED or adapter.full_tensors]
-    missing_parents = find_missing_parents([Weighted(adapter, 1.0) for adapter in opened], None)
+    missing_parents = find_missing_parents(opened, None)
     if missing_parents:
         note(missing_parents.message)
         next_step(plot, missing_parents.command)

@@ -7,7 +7,7 @@ so is the adapter on a base into which `adapter fuse` has written the parents.
 import shlex
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from tuneyard.adapters.adapter import Adapter, name_of
 from tuneyard.adapters.store import open_any
@@ -26,9 +26,6 @@ from tuneyard.core.training.parent_adapters import (
 from tuneyard.core.training.training_run import read_provenance
 from tuneyard.core.weights.adapter_files import unwrapped_tensor
 
-if TYPE_CHECKING:
-    from tuneyard.adapters.weighted import Weighted
-
 
 class MissingParents(NamedTuple):
     """The message on an adapter without its parents, and the first command of its fix."""
@@ -37,21 +34,20 @@ class MissingParents(NamedTuple):
     command: list[str]
 
 
-def require_parents(weighted: "Sequence[Weighted[Adapter]]", base: Path | None) -> None:
+def require_parents(adapters: Sequence[Adapter], base: Path | None) -> None:
     """`ContentError` if `find_missing_parents` finds any."""
-    missing = find_missing_parents(weighted, base)
+    missing = find_missing_parents(adapters, base)
     if missing:
         raise ContentError(missing.message)
 
 
-def find_missing_parents(weighted: "Sequence[Weighted[Adapter]]", base: Path | None) -> MissingParents | None:
+def find_missing_parents(adapters: Sequence[Adapter], base: Path | None) -> MissingParents | None:
     """Find an adapter of a sum that was trained on adapters which neither the sum nor `base` has.
 
     The parents of an adapter that is itself a parent here do not count: the training above it decided what
     was below. `base` is the folder to which the sum is added, if it is known. `ContentError` if a parent has
     changed since.
     """
-    adapters = [item.adapter for item in weighted if item.weight]
     parents_by_adapter = [(adapter, _parents_of(adapter)) for adapter in adapters]
     below: set[Path] = set()
     for adapter, parents in parents_by_adapter:

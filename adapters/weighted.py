@@ -96,7 +96,7 @@ def parse_weight(text: str, reference: str) -> float:
 def open_alone(reference: str | Path, open_one: Callable[[str | Path], A], base: Path | None) -> A:
     """Open one adapter that a command uses without others, as `open_weighted`."""
     adapter = open_one(reference)
-    require_parents([Weighted(adapter, 1.0)], base)
+    require_parents([adapter], base)
     return adapter
 
 
@@ -113,7 +113,7 @@ def open_weighted(
         raise RequestError("no adapters given; expected NAME_OR_DIR=WEIGHT …")
     if not any(map(sum, _weights_by_folder(weighted).values())):
         raise RequestError("the weights of each adapter add up to 0, which leaves nothing: change one")
-    require_parents(weighted, base)
+    require_parents([item.adapter for item in weighted if item.weight], base)
     return weighted
 
 
