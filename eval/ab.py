@@ -19,7 +19,7 @@ from tuneyard.core.errors import RequestError, counted, run_command
 from tuneyard.core.files import atomic, require, write_json, write_text
 from tuneyard.eval.backends.scorers import Fields
 from tuneyard.eval.datasets.dataset import EvalDataset
-from tuneyard.eval.metrics.answers import cut_thought
+from tuneyard.eval.metrics.answers import cut_thought, is_answered
 from tuneyard.eval.read.results import PREDICTIONS, Prediction, Results, check_files
 from tuneyard.eval.scoring.command import Declared, scoring_command
 from tuneyard.eval.scoring.options import PATH, ScoringRequest, number
@@ -199,11 +199,11 @@ class Ab(Task):
 
 
 def _answers(out: Path, models: Sequence[str], name: str) -> list[Answered]:
-    """Prompts of a dataset with all answers. A prompt that was too long for a model is left out."""
+    """Prompts of a dataset with all answers. A prompt that a model has no answer to is left out."""
     logs = [[line for _, line in json_lines(out / model / name / PREDICTIONS)] for model in models]
     answered = []
     for lines in zip(*logs, strict=True):
-        if any("too_long" in line for line in lines):
+        if not all(map(is_answered, lines)):
             continue
         answers = {}
         for model, line in zip(models, lines, strict=True):

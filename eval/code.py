@@ -168,7 +168,11 @@ class Code(Task):
         """Task, reference, answer, the program in it, and the reason why it fails, or ""."""
         tests = job.dataset.records[row]["tests"]  # a list: check_tests
         program = program_of(str(fields.get("model_output", "")))
-        failure = str(fields.get("too_long", "")) or run_tests(program, tests)
+        failure = str(fields.get("too_long", ""))
+        if "refused" in fields:
+            failure = f"refused: {fields['refused']}"
+        if not failure:
+            failure = run_tests(program, tests)
         return {
             **line_of(job, row, fields),
             "predicted_output": program,

@@ -16,14 +16,14 @@ from tuneyard.core.errors import ContentError, counted, run_command
 from tuneyard.core.language.han import HAN
 from tuneyard.core.prompt import Conversation, Encode, Messages
 from tuneyard.eval.backends import Backend
-from tuneyard.eval.backends.scorers import Fields, Scorer, TooLong, plan_answers
+from tuneyard.eval.backends.scorers import Fields, Refused, Scorer, TooLong, plan_answers
 from tuneyard.eval.datasets.dataset import EvalDataset
-from tuneyard.eval.metrics.answers import cut_thought
+from tuneyard.eval.metrics.answers import cut_thought, is_answered
 from tuneyard.eval.metrics.text import ngrams, words
 from tuneyard.eval.read.results import Prediction, Results
 from tuneyard.eval.scoring.command import Declared, scoring_command
 from tuneyard.eval.scoring.options import ScoringRequest
-from tuneyard.eval.scoring.task import Job, Task
+from tuneyard.eval.scoring.task import Job, Task, refused_warnings
 from tuneyard.eval.statistics.rates import Mean, groups_of, mean_of
 
 FIGURES = ("carry_over", "chance", "repetition")
@@ -117,7 +117,7 @@ class Dialogue(Task):
 
     def results(self, job: Job, predictions: list[Prediction]) -> dict[str, object]:
         """Both figures of the model and of the data's own answers, as means over conversations."""
-        played = [line for line in predictions if "too_long" not in line]
+        played = [line for line in predictions if is_answered(line)]
         talks = [_talk(line["transcript"]) for line in played]
         references = [_reference(job.rows[line["row"]]) for line in played]
         groups = groups_of(played) or range(len(played))
@@ -149,7 +149,7 @@ class Dialogue(Task):
             "too_long": ("conversation", "too long for the context: left out"),
             "cut_short": ("conversation", "ended early, when the context was full"),
         }
-        warnings = []
+        warnings = refused_warnings(results, "left out")
         for name, (noun, reason) in reasons.items():
             if results[name]:
                 warnings.append(f"{counted(results[name], noun)} {reason}")
@@ -164,6 +164,7 @@ class Play:
     transcript: Messages = field(default_factory=list)
     cut_short: bool = False
     refusal: str = ""
+    refused: str = ""
 
 
 def conversing(
@@ -192,14 +193,18 @@ def conversing(
             answers = backend.chat(asked, encode, max_new_tokens)
             for (row, messages), answer in zip(asked.items(), answers, strict=True):
                 play = plays[row]
-                if isinstance(answer, TooLong):
+                if isinstance(answer, Refused):
+                    play.cut_short, play.refused = True, answer.reason
+                elif isinstance(answer, TooLong):
                     play.cut_short, play.refusal = True, answer.reason
                 else:
                     play.transcript = [*messages, {"role": "assistant", "content": cut_thought(answer)}]
                     del play.questions[0]
         fields: list[Fields] = []
         for play in plays.values():
-            if play.transcript:
+            if play.refused:  # also in a later turn: its figures would be those of the first ones
+                fields.append({"refused": play.refused})
+            elif play.transcript:
                 fields.append({"transcript": play.transcript, "cut_short": play.cut_short})
             else:
                 fields.append({"too_long": play.refusal})

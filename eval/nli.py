@@ -14,7 +14,7 @@ from tuneyard.core.errors import RequestError, run_command
 from tuneyard.eval.backends import Backend
 from tuneyard.eval.backends.scorers import DIGITS, Fields, Scorer
 from tuneyard.eval.datasets.dataset import EvalDataset
-from tuneyard.eval.metrics.answers import PARSERS
+from tuneyard.eval.metrics.answers import PARSERS, is_answered
 from tuneyard.eval.metrics.labels import (
     UNKNOWN,
     LabelSet,
@@ -248,7 +248,7 @@ class Nli(Task):
     def _label(self, job: Job, fields: Fields) -> str:
         """The label of a chosen or generated answer, with --count applied."""
         labels = self.label_sets[job.dataset.name]
-        if "too_long" in fields:
+        if not is_answered(fields):
             return UNKNOWN
         output, choices = str(fields["model_output"]), fields.get("choices")
         if choices:  # rounded: of equal ones the answer is the likeliest

@@ -15,6 +15,7 @@ from tuneyard.core.records import ANSWERS
 from tuneyard.core.records.calls import WrongValueError, calls_of
 from tuneyard.eval.backends.scorers import Fields
 from tuneyard.eval.datasets.dataset import INDEPENDENT, EvalDataset
+from tuneyard.eval.metrics.answers import is_answered
 from tuneyard.eval.metrics.labels import UNKNOWN, accuracy_line
 from tuneyard.eval.metrics.tools import judge, tool_summary
 from tuneyard.eval.read.results import Prediction, Results
@@ -117,10 +118,10 @@ class Tools(Task):
         warn_of_other_prompts(opened.backend.tokenizer, opened.candidates, self.template, self.prompts)
 
     def prediction(self, job: Job, row: int, fields: Fields) -> Prediction:
-        """The raw answer, its calls and the expected ones. Nothing is right in a prompt that was too long."""
+        """The raw answer, its calls and the expected ones. Nothing is right without an answer."""
         line = line_of(job, row, fields)
         line.update(_judged(job.rows[row], str(line["model_output"]), self.tool_format))
-        if "too_long" in fields:
+        if not is_answered(fields):
             line.update(
                 {"predicted_output": UNKNOWN, "calls": None, "right_function": False, "right_number": False}
             )

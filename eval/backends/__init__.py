@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from tuneyard.adapters.weighted import WeightedAdapter
     from tuneyard.core.prompt import Encode, Messages
     from tuneyard.core.prompt.supervision import SupervisedText
-    from tuneyard.eval.backends.scorers import Batches, Ids, Images, Prompts, Reading, TooLong
+    from tuneyard.eval.backends.scorers import Batches, Ids, Images, Prompts, Reading, Refused, TooLong
     from tuneyard.eval.backends.vision import Vision
 
 NO_LIMIT = 1 << 30  # tokens
@@ -127,10 +127,11 @@ class Backend:
 
     def chat(
         self, talks: "Mapping[int, Messages]", encode: "Encode", longest: int
-    ) -> "Sequence[str | TooLong]":
+    ) -> "Sequence[str | TooLong | Refused]":
         """Answer the conversation of each row. The last turn of each is the user's.
 
-        A conversation that is too long for a server's context has the reason in place of an answer.
+        A conversation that is too long for a server's context, or that it refuses, has the reason in place of
+        an answer.
         """
         raise self.needs_model()
 

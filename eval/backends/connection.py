@@ -24,6 +24,8 @@ AT_ONCE = 16  # requests in flight, unless the server names its own number
 PASSING = {429, *range(500, 1000)} - {501}  # statuses after which another try may succeed
 MOST_BYTES = 1 << 24  # of an answer
 SHOWN_BYTES = 200  # of the answer to a refused request, and of an address
+OF_EVERY_ROW = {404, 405, 501}
+"""Statuses of a path or a method that the server does not have."""
 KEY, NO_KEY = "OPENAI_API_KEY", "none"
 TOO_LONG = re.compile(
     r"exceeds the available context size|maximum context length|longer than the maximum model length", re.I
@@ -52,6 +54,15 @@ class RefusedError(RequestError):
     def is_too_long(self) -> bool:
         """True if the prompt and its answer do not fit the server's context."""
         return self.status == HTTPStatus.BAD_REQUEST and bool(TOO_LONG.search(self.problem))
+
+    @property
+    def is_of_row(self) -> bool:
+        """True if other rows may be answered: the server refuses the content, not its address or its use."""
+        return self.status not in OF_EVERY_ROW
+
+
+class NoAnswerError(Exception):
+    """The server sends no answer to a request that it accepts, such as one of a content filter."""
 
 
 class UnreadableError(RequestError):

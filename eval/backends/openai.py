@@ -18,6 +18,7 @@ from tuneyard.eval.backends.server import (
     NoLogProbabilitiesError,
     Server,
     chat_request,
+    choices_of,
     generated,
     log_of,
     read_ids,
@@ -55,7 +56,7 @@ class OpenAi(Server):
             usage = answer.get("usage")
             if isinstance(usage, dict):
                 self.check_length(usage.get("prompt_tokens", len(ids)), len(ids))
-            choice = answer["choices"][0]
+            choice = choices_of(answer)[0]
             return generated(choice["text"], choice)
 
         body = {"prompt": list(ids), "max_tokens": longest, "temperature": 0}
@@ -84,7 +85,7 @@ class OpenAi(Server):
             usage, sent = answer.get("usage"), sum(map(len, prompts))
             if isinstance(usage, dict):
                 self.check_length(usage.get("prompt_tokens", sent), sent)
-            choices = sorted(answer["choices"], key=lambda choice: choice.get("index", 0))
+            choices = sorted(choices_of(answer), key=lambda choice: choice.get("index", 0))
             if len(choices) != len(prompts):
                 raise ValueError(f"{len(choices)} of `choices`, {len(prompts)} prompts were sent")
             logs: Logs = {}

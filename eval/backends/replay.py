@@ -10,7 +10,7 @@ from tuneyard.core.errors import ContentError, RequestError, unexpected
 from tuneyard.core.prompt import Encode, Messages
 from tuneyard.core.prompt.supervision import SupervisedText
 from tuneyard.eval.backends import Backend
-from tuneyard.eval.backends.scorers import DIGITS, Batches, Fields, Images, Prompts, Scorer, TooLong
+from tuneyard.eval.backends.scorers import DIGITS, Batches, Fields, Images, Prompts, Refused, Scorer, TooLong
 from tuneyard.eval.metrics.labels import label_logs
 from tuneyard.eval.read.results import PREDICTIONS, RESULTS, Prediction, read_lines
 
@@ -79,7 +79,7 @@ class Replay(Backend):
         talks: Mapping[int, Messages],
         encode: Encode,  # noqa: ARG002
         longest: int,  # noqa: ARG002
-    ) -> list[str | TooLong]:
+    ) -> list[str | TooLong | Refused]:
         """The kept answer to each conversation; of a transcript, the turn that follows."""
         return [self._answer(row, len(talk)) for row, talk in talks.items()]
 
@@ -110,7 +110,7 @@ class Replay(Backend):
                 raise unexpected(place, name, value, expected)
         return {name: value for name, value in line.items() if name != "cluster"}
 
-    def _answer(self, row: int, turn: int) -> str | TooLong:
+    def _answer(self, row: int, turn: int) -> str | TooLong | Refused:
         """The answer in a row's line. Of a conversation, the one after so many messages."""
         line, place = self._line(row)
         answer, refusal = line.get("model_output"), line.get("too_long")
@@ -124,6 +124,8 @@ class Replay(Backend):
                 refusal = "cut short"
         if refusal is not None:
             return TooLong(refusal)
+        if "refused" in line:
+            return Refused(str(line["refused"]))
         if not isinstance(answer, str):
             raise unexpected(place, "model_output", answer, "a text")
         return answer
@@ -131,8 +133,9 @@ class Replay(Backend):
     def _choice(self, row: int, labels: Collection[str]) -> Fields:
         """A row's fields, reduced to the labels of this run."""
         line, place = self._line(row)
-        if "too_long" in line:
-            return {"too_long": line["too_long"]}
+        for name in ("too_long", "refused"):
+            if name in line:
+                return {name: line[name]}
         logs = label_logs({"place": place, "label_mass": None, **line})
         missing = [label for label in labels if label not in logs]
         if missing:

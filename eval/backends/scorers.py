@@ -25,10 +25,6 @@ Plan = tuple[Batches, dict[int, str]]
 """The rows in batches, and by row the reasons why the others cannot be prompted."""
 Logs = dict[tuple[int, ...], float]
 """Log-probability of a token after a prompt, by all tokens from the prompt's end up to it."""
-Read = Callable[[Sequence[int]], Sequence[Logs]]
-"""Gives the log-probabilities of a batch's rows."""
-Reading = tuple[Batches, Read]
-"""The rows in batches, and the function that reads a batch."""
 Fields = dict[str, Any]
 """Fields of predictions.jsonl that a scorer gives for a row."""
 DIGITS = 6  # of a log-probability in the files: fp32 has no more
@@ -38,6 +34,18 @@ class TooLong(NamedTuple):
     """The reason why a conversation has no answer: it does not fit the model's context."""
 
     reason: str
+
+
+class Refused(NamedTuple):
+    """The reason why a row has no answer: the server refused it."""
+
+    reason: str
+
+
+Read = Callable[[Sequence[int]], Sequence[Logs | Refused]]
+"""Gives the log-probabilities of a batch's rows."""
+Reading = tuple[Batches, Read]
+"""The rows in batches, and the function that reads a batch."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +98,9 @@ def label_fields(
 
     fields: list[Fields] = []
     for row, logs in zip(batch, read(batch), strict=True):
+        if isinstance(logs, Refused):
+            fields.append({"refused": logs.reason})
+            continue
         for value in logs.values():
             if not math.isfinite(value):
                 raise ContentError(
@@ -117,6 +128,8 @@ def generating(backend: "Backend", talks: Mapping[int, Messages], encode: Encode
         for answer in backend.chat({row: talks[row] for row in batch}, encode, longest):
             if isinstance(answer, TooLong):
                 fields.append({"too_long": answer.reason})
+            elif isinstance(answer, Refused):
+                fields.append({"refused": answer.reason})
             else:
                 fields.append({"model_output": answer})
         return fields

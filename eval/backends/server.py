@@ -9,6 +9,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -17,7 +18,14 @@ from tuneyard.core.files import text_sha256
 from tuneyard.core.language.messages import warn, warn_once
 from tuneyard.core.prompt import Encode, Messages, openai_messages
 from tuneyard.eval.backends import NO_LIMIT, Backend
-from tuneyard.eval.backends.connection import Connection, Item, NoAccessError, RefusedError, Result
+from tuneyard.eval.backends.connection import (
+    Connection,
+    Item,
+    NoAccessError,
+    NoAnswerError,
+    RefusedError,
+    Result,
+)
 from tuneyard.eval.backends.generate import Generated
 from tuneyard.eval.backends.scorers import (
     Batches,
@@ -26,6 +34,7 @@ from tuneyard.eval.backends.scorers import (
     Logs,
     Prompts,
     Reading,
+    Refused,
     TooLong,
     chunks,
 )
@@ -39,6 +48,8 @@ IMPOSSIBLE = -9000.0  # below it are the numbers for a probability of 0: -9999, 
 UNDERFLOW = math.log(2.0**-149)  # the value for those: the least probability in fp32
 LARGEST = 0.01  # of a log-probability: rounded sums
 LARGEST_ID = 1 << 31
+CONTENT_FILTER = "content_filter"
+"""OpenAI's word for the end of an answer that was taken away or cut."""
 SHOWN = 60  # bytes of an answer that is not what it should be
 SAMPLE = "Is the answer yes or no? It may be."
 """A text to compare tokenizers by."""
@@ -123,10 +134,12 @@ class Server(Backend, ABC):
     ) -> Reading:
         """Ask for the log-probabilities of the spellings' tokens, some rows at a time in the data's order."""
 
-        async def read_row(row: int) -> Logs:
+        async def read_row(row: int) -> Logs | Refused:
             try:
                 return await self.logs(prompts[row], spellings)
             except RefusedError as error:
+                if error.is_of_row and not error.is_too_long:
+                    return Refused(error.problem)
                 raise RequestError(f"{self.url}: row {row}: {error.problem}") from error
 
         return chunks(list(prompts), ROWS), lambda batch: self.each(read_row, batch)
@@ -140,10 +153,10 @@ class Server(Backend, ABC):
         talks: Mapping[int, Messages],
         encode: Encode,  # noqa: ARG002  the server makes the prompt
         longest: int,
-    ) -> Sequence[str | TooLong]:
-        """Fetch the answers, greedy or as `sampling` says. Conversations that are too long have none.
+    ) -> Sequence[str | TooLong | Refused]:
+        """Fetch the answers, greedy or as `sampling` says. The server refuses some, e.g. those too long.
 
-        `RequestError` if the server does not answer, or refuses for another reason.
+        `RequestError` if the server does not answer, or would refuse every conversation.
         """
         settings: dict[str, object] = {"max_tokens": longest, "temperature": 0}
         if self.draws:
@@ -152,12 +165,14 @@ class Server(Backend, ABC):
             settings["seed"] = self.seed
         if self.special_tokens and self.model.engine == VLLM:
             settings["skip_special_tokens"] = False
-        answers: list[str | TooLong] = []
+        answers: list[str | TooLong | Refused] = []
         for answer in self.ask(lambda talk: self.chat_with(talk, settings), [*talks.values()]):
             if isinstance(answer, Generated):
                 answers.append(answer.text)
             elif answer.is_too_long:
                 answers.append(TooLong(answer.problem))
+            elif answer.is_of_row:
+                answers.append(Refused(answer.problem))
             else:
                 raise answer
         return answers
@@ -240,6 +255,8 @@ class Server(Backend, ABC):
             self._check_model(text_in(answer.get("model"), "model"))
             try:
                 return read(answer)
+            except NoAnswerError as error:
+                raise RefusedError(self.url, HTTPStatus.OK, f"HTTP 200 {error}") from error
             except ContentError as error:
                 raise ContentError(f"{self.url}: {error}") from error
             except (LookupError, TypeError, AttributeError, OverflowError) as error:
@@ -331,12 +348,22 @@ def chat_request(talk: Messages) -> dict[str, object]:
     return request
 
 
+def choices_of(answer: dict[str, Any]) -> Any:
+    """The choices of a completion; `NoAnswerError` if the list is empty, as some content filters leave it."""
+    choices = answer["choices"]
+    if choices == []:
+        raise NoAnswerError("`choices` is empty")
+    return choices
+
+
 def chat_answer(answer: Any) -> Generated:
     """Read a chat completion, with thoughts in <think> before the text and tool calls after it.
 
-    The errors of reading mean that it is none.
+    `NoAnswerError` if a content filter took the answer away. Other errors of reading mean that it is none.
     """
-    choice = answer["choices"][0]
+    choice = choices_of(answer)[0]
+    if choice.get("finish_reason") == CONTENT_FILTER:
+        raise NoAnswerError(f"finish_reason {CONTENT_FILTER}")
     message = choice["message"]
     thought = text_in(message.get("reasoning_content"), "reasoning_content")
     text = text_in(message["content"], "content")

@@ -72,6 +72,8 @@ def compare_runs(
     warned = [*warnings, *pairing_warnings(runs)]
     for by_model in runs.values():
         warned += check_rows(list(by_model.values()))
+        for run in by_model.values():
+            warned += refusal_warnings(run)
         if metric in OF_ANSWERS:
             for run in by_model.values():
                 warned += answer_warnings(run)
@@ -166,6 +168,25 @@ def check_rows(runs: Sequence[ScoredRun]) -> list[str]:
             tr("{both} have different settings: {differing}", both=both, differing=differing_settings)
         )
     return warnings
+
+
+def refusal_warnings(run: ScoredRun) -> list[str]:
+    """A warning of rows that a server refused, if there are any."""
+    refused = [row for row, record in zip(run.rows, run.records, strict=False) if "refused" in record]
+    if not refused:
+        return []
+    listed = ", ".join(refused[:MOST_LISTED])
+    if len(refused) > MOST_LISTED:
+        listed += ", …"
+    warning = (
+        "{model}: the server refused {count:,} of {total:,} rows of {dataset}, counted as unanswered ({rows})"
+    )
+    return [
+        tr(
+            warning, model=run.model, count=len(refused), total=len(run.rows), dataset=run.dataset,
+            rows=listed,
+        )
+    ]  # fmt: skip
 
 
 def answer_warnings(run: ScoredRun) -> list[str]:

@@ -17,6 +17,7 @@ from tuneyard.core.errors import RequestError
 from tuneyard.core.installation.plugins import Plugin, PluginError, guarded, registry
 from tuneyard.core.language.messages import warn
 from tuneyard.core.training.metrics import METRICS, SHARE, Metric
+from tuneyard.eval.metrics.answers import is_answered
 from tuneyard.eval.statistics.rates import Rows, groups_of, metric_mean
 
 Function = Callable[[Mapping[str, Any]], float]
@@ -62,8 +63,8 @@ class ExampleMetric:
 
 
 def is_measurable(row: Mapping[str, Any], needs: Sequence[str]) -> bool:
-    """True if a prediction has the fields that a metric needs. One that did not fit the context has none."""
-    return "too_long" not in row and all(row.get(name) is not None for name in needs)
+    """True if a prediction has the fields that a metric needs. One without an answer has none."""
+    return is_answered(row) and all(row.get(name) is not None for name in needs)
 
 
 def metric(

@@ -6,7 +6,7 @@ are no `no`. The substring parser takes the first label that occurs anywhere; re
 
 import re
 import unicodedata
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from tuneyard.eval.metrics.labels import UNKNOWN
@@ -58,6 +58,11 @@ def cut_thought(text: str) -> str:
     'Yes'
     """
     return THOUGHT.sub("", text).strip()
+
+
+def is_answered(row: Mapping[str, object]) -> bool:
+    """False for a row whose prompt did not fit the context, or that the server refused."""
+    return "too_long" not in row and "refused" not in row
 
 
 def answer_key(answer: str) -> str:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from tuneyard.eval.metrics.answers import is_answered
 from tuneyard.eval.statistics.rates import Row, Rows, accuracy_of, groups_of, hits, mean_of, share_of
 
 AUC = "auc"
@@ -101,7 +102,7 @@ def _area(rows: Rows, scores: Sequence[float]) -> dict[str, object] | None:
 
 
 def _scored(rows: Rows) -> list[Row]:
-    return [row for row in rows if "too_long" not in row]
+    return [row for row in rows if is_answered(row)]
 
 
 def _per_token(row: Row, side: str) -> float:

@@ -19,6 +19,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from tuneyard.core.language.han import HAN
+from tuneyard.eval.metrics.answers import is_answered
 from tuneyard.eval.statistics.rates import Row, Rows, accuracy_of, groups_of, hits, rate_of
 
 LEXICAL = "lexical"  # begins the name of a similarity that sees no meaning
@@ -48,7 +49,7 @@ def qa_summary(rows: Rows) -> dict[str, object]:
     return {
         **accuracy_of(hits(rows), groups_of(rows)),
         "majority": commonest([row["expected_output"] for row in rows]),
-        "empty": sum("too_long" not in row and not row["predicted_output"] for row in rows),
+        "empty": sum(is_answered(row) and not row["predicted_output"] for row in rows),
         **_figures(rows),
         "types": {name: _figures(of_type) for name, of_type in sorted(types.items())},
     }

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from tuneyard.core.records.calls import Call, declared
+from tuneyard.eval.metrics.answers import is_answered
 from tuneyard.eval.metrics.call_forms import read_answer
 from tuneyard.eval.metrics.labels import UNKNOWN
 from tuneyard.eval.statistics.rates import Rows, accuracy_of, groups_of, hits, share_of
@@ -65,7 +66,7 @@ def tool_summary(rows: Rows) -> dict[str, object]:
     `majority` is the majority-class baseline.
     """
     with_calls = [row for row in rows if row["functions"]]
-    begun = [row for row in rows if "too_long" not in row and row["calls"] != 0]
+    begun = [row for row in rows if is_answered(row) and row["calls"] != 0]
     none = [row for row in rows if not row["functions"]]
     expected = Counter(row["expected_output"] for row in rows)
     names = Counter(name for row in with_calls for name in row["functions"])

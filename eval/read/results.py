@@ -298,6 +298,8 @@ class PredictionLog:
             rows = {row for row, number in enumerate(record_numbers) if number in with_losses}
             measured = [batch for batch in batches if rows.issuperset(batch)]
         kept = _whole_batches(self.path, measured)
+        self.refused = {row: str(line["refused"]) for row, line in kept.items() if "refused" in line}
+        """Why the server refused a row, by row."""
         self.pending = [list(batch) for batch in batches if not all(row in kept for row in batch)]
         with atomic(self.path) as file:
             file.writelines(map(_line, kept.values()))
@@ -315,6 +317,9 @@ class PredictionLog:
                 lines.append(losses.line())
             append_bytes(self.token_losses, b"".join(lines))
         append_bytes(self.path, b"".join(map(_line, predictions)))
+        for row, fields in fields_by_row.items():
+            if "refused" in fields:
+                self.refused[row] = fields["refused"]
 
     def finish(self, others: Iterable[Prediction]) -> list[Prediction]:
         """Sort the predictions and `others` by row, and write them."""

@@ -18,7 +18,7 @@ from tuneyard.core.errors import ContentError, unexpected
 from tuneyard.core.files import check_characters
 from tuneyard.core.training.metrics import METRICS, Metric, declared_metric, metric_of
 from tuneyard.eval.metrics import is_measurable, metrics
-from tuneyard.eval.metrics.answers import cut_thought
+from tuneyard.eval.metrics.answers import cut_thought, is_answered
 from tuneyard.eval.metrics.preference import ANSWER, AUC, auc_of
 from tuneyard.eval.metrics.text import CHARACTERS, bleu_parts, rouge
 from tuneyard.eval.read.results import part_of
@@ -84,7 +84,7 @@ class ScoredRun:
     def column(self, metric: str) -> Sequence[float | None]:
         """The value of each row in a metric. Accuracy and macro-F1 count correct rows.
 
-        None for a prompt that was too long, or a row without the fields of the metric. `ContentError` if a
+        None for a row without an answer, or without the fields of the metric. `ContentError` if a
         value is not a number.
         """
         if self.trainings:
@@ -260,9 +260,9 @@ def assemble(
 def measurable(records: Iterable[Mapping[str, object]]) -> list[str]:
     """The metrics that a run has the fields for, by its first scored row.
 
-    A prompt that was too long has no fields of metrics.
+    A row without an answer has no fields of metrics.
     """
-    record = next((record for record in records if "too_long" not in record), {})
+    record = next(filter(is_answered, records), {})
     names = []
     for name, (fields, _) in functions().items():
         if is_measurable(record, fields):

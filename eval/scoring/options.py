@@ -71,6 +71,7 @@ class ScoringRequest:
     max_new_tokens: int = 0
     think: bool = False
     preset: str | None = None
+    max_refused: int = 0
     temperature: float | None = None
     top_p: float | None = None
     seed: int | None = None
@@ -123,6 +124,11 @@ def take(options: dict[str, Any], command: str = "") -> ScoringRequest:
     if request.top_p is not None and not request.draws:
         raise RequestError(
             f"--top-p {request.top_p:g}: greedy answers have no use for it: add --temperature, e.g. 0.7"
+        )
+    if request.max_refused and request.backend != "openai":
+        raise RequestError(
+            f"--max-refused {request.max_refused}: only servers refuse rows; add --backend openai, or leave "
+            "it out"
         )
     divides = request.tensor_parallel or request.pipeline_parallel
     if divides and request.backend != "vllm" and not request.rescore:  # which keeps the settings of its run
@@ -276,6 +282,13 @@ model_options: list[Option] = [
         help="vllm: vLLM in this process. openai: an OpenAI-compatible server.",
     ),
     *server_options,
+    number(
+        "--max-refused",
+        type=click.IntRange(0),
+        default=0,
+        show_default=True,
+        help="Rows of a dataset that the server may refuse. They count as unanswered.",
+    ),
     number("--tensor-parallel", help="vllm: divide each layer among N GPUs."),
     number("--pipeline-parallel", help="vllm: divide the layers among N groups of GPUs."),
     *loading_options,

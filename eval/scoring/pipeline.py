@@ -6,7 +6,7 @@ docs/eval-nli.md describes the files.
 
 import contextlib
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from tuneyard.core import version
 from tuneyard.core.cli.main import command_line
-from tuneyard.core.errors import RequestError
+from tuneyard.core.errors import RequestError, counted
 from tuneyard.core.execution import Executor
 from tuneyard.core.execution.options import executor_of
 from tuneyard.core.files import read_object, reserved, sha256, write_json
@@ -23,6 +23,7 @@ from tuneyard.eval.backends.scorers import Fields, score_in_halves
 from tuneyard.eval.backends.worker_model import worker_slots
 from tuneyard.eval.datasets.training import trained_on
 from tuneyard.eval.metrics import measure
+from tuneyard.eval.metrics.answers import is_answered
 from tuneyard.eval.read.contamination import training_warnings
 from tuneyard.eval.read.results import (
     PREDICTIONS,
@@ -39,6 +40,7 @@ from tuneyard.eval.scoring.plan import VERSIONS, ScoringPlan
 from tuneyard.eval.scoring.task import Job, NextStep
 from tuneyard.eval.statistics.rates import groups_of
 
+SHOWN_REFUSED = 5  # rows in a message
 ORIGIN = (
     "generation",
     "about",
@@ -109,6 +111,8 @@ def _score(plan: ScoringPlan) -> None:
         while plan.jobs:
             job = plan.jobs.pop(0)  # with its prompts and states, which nobody needs any more
             batches, log = pending.pop(job), logs.pop(job, None)
+            if log is not None:
+                check_refused(job, log.refused)  # of an interrupted run
             left = sum(map(len, batches))
             total = max(len(job.rows), left)  # which may be further prompts
             about = f"{job.candidate.name} {job.dataset.name}"
@@ -120,18 +124,56 @@ def _score(plan: ScoringPlan) -> None:
                     by_row = dict(zip(batch, fields, strict=True))
                     bar.update(len(batch))
                     if job.main is not None:
-                        job.main.further |= {
-                            row: each for row, each in by_row.items() if "too_long" not in each
-                        }
+                        job.main.further |= {row: each for row, each in by_row.items() if is_answered(each)}
+                        _warn_of_refused_prompts(job, by_row)
                     if log is None:
                         continue
                     log.append([_prediction(job, row, each) for row, each in by_row.items()], by_row)
+                    check_refused(job, log.refused)
                     scored += len(batch)
             if log is not None:
                 seconds = time.monotonic() - began
                 _finish(job, log, plan, f"{seconds:.1f} s ({scored / seconds:.1f} rows/s)")
                 if not workers:  # whose jobs run side by side
                     began, scored = time.monotonic(), 0
+
+
+def check_refused(job: Job, refused: Mapping[int, str]) -> None:
+    """Raise `RequestError` if the server refused more of a job's rows than --max-refused allows."""
+    if job.backend.run or len(refused) <= job.request.max_refused:
+        return
+    rows = [f"{job.dataset.place(row)} ({reason})" for row, reason in sorted(refused.items())]
+    listed = "; ".join(rows[:SHOWN_REFUSED])
+    if len(rows) > SHOWN_REFUSED:
+        listed += f"; and {len(rows) - SHOWN_REFUSED} more"
+    command = command_line(
+        job.request.by or job.request.command, ("--resume", "--force"), r" --max-refused[ =]\S+"
+    )
+    raise RequestError(
+        f"{job.candidate.name} on {job.dataset.name}: the server refused {counted(len(rows), 'row')}, "
+        f"expected at most {job.request.max_refused} (--max-refused): {listed}. What was answered is kept; "
+        f"`{command} --resume --max-refused {len(rows)}` resumes and counts them as unanswered"
+    )
+
+
+def _check_answered(job: Job, refused: Mapping[int, str], predictions: Sequence[Prediction]) -> None:
+    """Raise `RequestError` if the server refused rows, and no other row has an answer."""
+    if not refused or any(map(is_answered, predictions)):
+        return
+    row, reason = next(iter(refused.items()))
+    raise RequestError(
+        f"{job.candidate.name} on {job.dataset.name}: no row has an answer, the server refused "
+        f"{counted(len(refused), 'row')} ({job.dataset.place(row)}: {reason}). Correct the request or the "
+        "server, then start anew with --force"
+    )
+
+
+def _warn_of_refused_prompts(job: Job, fields_by_row: Mapping[int, Fields]) -> None:
+    """Warn of further prompts, which are no rows of the results, that the server refused."""
+    for fields in fields_by_row.values():
+        if "refused" in fields:
+            name, dataset = as_is(job.candidate.name), as_is(job.dataset.name)
+            warn(f"{name} on {dataset}: the server refused a further prompt: {fields['refused']}")
 
 
 def _prediction(job: Job, row: int, fields: Fields) -> Prediction:
@@ -150,6 +192,7 @@ def _finish(job: Job, log: PredictionLog, plan: ScoringPlan, note: str) -> None:
     reasons = job.scorer.too_long
     too_long = [_prediction(job, row, {"too_long": reason}) for row, reason in reasons.items()]
     predictions = log.finish(too_long)
+    _check_answered(job, log.refused, predictions)
     clusters = groups_of(predictions)
     rescored = {}
     kept_run = job.backend.run
@@ -166,6 +209,7 @@ def _finish(job: Job, log: PredictionLog, plan: ScoringPlan, note: str) -> None:
         **job.task.results(job, predictions),
         "metrics": measure(predictions),
         "too_long": sum("too_long" in prediction for prediction in predictions),
+        **({"refused": len(log.refused)} if log.refused else {}),
         "cluster": job.dataset.cluster,
         "clusters": None if clusters is None else len(set(clusters)),
         **origin,

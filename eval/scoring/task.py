@@ -105,7 +105,7 @@ class Task(ABC):
     plain_prompts: str = ""
     """What prompts are called that are the text of the question alone. "": they are as in the training."""
     if_too_long = "counted as incorrect"
-    """Effect of prompts that exceed the context, in a warning."""
+    """Effect of prompts without an answer (too long, or refused by the server), in a warning."""
 
     special_tokens: bool = False
     """True if answers keep their special tokens."""
@@ -141,7 +141,10 @@ class Task(ABC):
 
     @abstractmethod
     def prediction(self, job: Job, row: int, fields: Fields) -> Prediction:
-        """Make a line of predictions.jsonl from a scorer's fields: `too_long` alone if it did not fit."""
+        """Make a line of predictions.jsonl from a scorer's fields.
+
+        They are `too_long` alone if the prompt did not fit, `refused` alone if the server refused it.
+        """
 
     @abstractmethod
     def results(self, job: Job, predictions: list[Prediction]) -> dict[str, object]:
@@ -170,7 +173,7 @@ class Task(ABC):
             )
         if too_long:
             warnings.append(f"{counted(too_long, 'prompt')} too long for the context: {self.if_too_long}")
-        return warnings
+        return [*warnings, *refused_warnings(results, self.if_too_long)]
 
     def check_models(self, opened: "Opened") -> None:  # noqa: B027  most commands take all models
         """Hook: refuse models or their prompts, or warn of them, before anything is planned."""
@@ -188,6 +191,15 @@ class Task(ABC):
         if figures and "accuracy" not in results:
             words += ["--metric", figures[0]]
         return out, words
+
+
+def refused_warnings(results: Results, effect: str) -> list[str]:
+    """A warning of rows that the server refused, if there are any."""
+    refused = results.get("refused", 0)
+    if not refused:
+        return []
+    rows = counted(refused, "row")
+    return [f"{rows} refused by the server: {effect}; the reasons are in {PREDICTIONS}, under `refused`"]
 
 
 def share_line(share: Results) -> str:
@@ -217,6 +229,7 @@ def line_of(job: Job, row: int, fields: Fields) -> Prediction:
         "idx": job.dataset.records[row].get("idx", -1),
         "row": row,
     }
-    if "too_long" in fields:
-        line["too_long"] = fields["too_long"]
+    for name in ("too_long", "refused"):
+        if name in fields:
+            line[name] = fields[name]
     return line

@@ -1,5 +1,6 @@
 """eval nli --backend openai --mode choice gives what the same model in this process gives."""
 
+import itertools
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -135,3 +136,21 @@ def test_a_server_that_lists_no_models_is_known_by_its_address(
     (folder / RESULTS).unlink()
     with started(server) as other, raises(RequestError, "--resume"):
         score_walks("run", "--served-model", "model", "--resume", "--url", other)
+
+
+def test_a_row_whose_labels_the_server_refuses_counts_as_unanswered(
+    score_walks: Score, stand_in: tuple[StandIn, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers = itertools.count()
+
+    def spoil(answer: dict) -> dict:
+        return {**answer, "choices": []} if next(answers) == 5 else answer
+
+    monkeypatch.setattr(stand_in[0], "spoil", spoil)
+    folder = score_walks("filtered", "--max-refused", "1")
+    refused = [line for line in lines(folder) if "refused" in line]
+    assert [line["predicted_output"] for line in refused] == ["unknown"]
+    assert (read_json(folder / RESULTS)["refused"], read_json(folder / RESULTS)["unparsed"]) == (1, 1)
+    answers = itertools.count()
+    with raises(RequestError, "--max-refused", "1"):
+        score_walks("stopped")

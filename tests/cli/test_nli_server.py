@@ -101,7 +101,7 @@ def test_stumbles_are_tried_again(ask, served) -> None:
     assert len(served[2]) == 24
 
 
-@pytest.mark.parametrize("body", ["[1]", '{"choices": []}', '{"choices": [{"message": ["yes"]}]}'])
+@pytest.mark.parametrize("body", ["[1]", '{"choices": {}}', '{"choices": [{"message": ["yes"]}]}'])
 def test_what_is_no_chat_completion_is_shown(ask, served, body) -> None:
     served[1][11] = [(200, body)] * 3
     with raises(RequestError, "3", "--resume"):
@@ -231,7 +231,7 @@ def test_another_refusal_ends_the_run_and_of_a_long_one_the_beginning_is_told(as
     served[1][3] = [(400, "max_tokens must be positive " * 10_000)]
     with raises(RequestError, "HTTP 400", "max_tokens") as caught:
         ask()
-    assert len(str(caught.value)) < 400
+    assert str(caught.value).count("max_tokens") < 10
 
 
 def test_https_at_a_server_that_speaks_http_is_named(ask, served) -> None:

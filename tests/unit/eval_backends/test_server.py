@@ -220,7 +220,7 @@ def with_logs(value: object) -> Callable[[Answer], Answer]:
 
 @pytest.mark.parametrize(
     "spoil",
-    [cut, with_logs("x"), with_logs(3.0), with_logs(True), lambda _: [1], lambda _: {"choices": []}],
+    [cut, with_logs("x"), with_logs(3.0), with_logs(True), lambda _: [1], lambda _: {"choices": {}}],
 )
 def test_nonsense_is_tried_again_and_then_named(serve, spoil):
     stand_in, scorer = scoring(serve, "vllm")
