@@ -76,12 +76,13 @@ def _method_options() -> list[click.Option]:
     bundled = ", ".join(name for name, method in methods().items() if method.plugin is None)
     options = [click.Option(["--method"], help=f"{bundled}, or the name of a plug-in.  [default: exact]")]
     for name, declarations in parameters_by_name().items():
-        sentences = []
+        names_by_sentence: dict[str, list[str]] = {}
         for method, parameter in declarations:
-            sentence = f"{method.name}: {parameter.help}"
+            sentence = parameter.help
             if parameter.default is not None:
                 sentence += f"  [default: {parameter.default:g}]"
-            sentences.append(sentence)
+            names_by_sentence.setdefault(sentence, []).append(method.name)
+        sentences = [f"{', '.join(names)}: {sentence}" for sentence, names in names_by_sentence.items()]
         parameter = declarations[0][1]
         metavar = "INTEGER" if parameter.kind is int else "FLOAT"
         options.append(click.Option([parameter.option, name], metavar=metavar, help=" ".join(sentences)))

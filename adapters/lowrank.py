@@ -5,6 +5,7 @@ the singular values of BA are the square roots of the eigenvalues of S·AAᵀ·S
 in fp64 keep singular values down to 1e-8 of the largest.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -17,21 +18,46 @@ from tuneyard.core.weights.tensors import Array
 Matrix = NDArray[np.float64]
 Factor = Array | Matrix
 Pair = tuple[Factor, Factor]  # A [r, inputs], B [outputs, r]
+Delta = Factor
+"""A dense ΔW [outputs, inputs]."""
 TINY, HUGE = 1e-8, 1e8  # root mean squares of B between which fp32 holds the squares of its rounding errors
 NEGLIGIBLE = 1e-8  # of the largest singular value: fp64 Gram matrices cannot resolve smaller ones
 
 
 @dataclass(frozen=True)
 class WeightedFactors:
-    """One module's ΔW = Σ cᵢBᵢAᵢ: `pairs` (Aᵢ [rᵢ, inputs], Bᵢ [outputs, rᵢ]), `weights` cᵢ = wᵢ·sᵢ."""
+    """One module's ΔW = Σ wᵢ·sᵢ·BᵢAᵢ of the adapters that have it.
 
+    `pairs` are Aᵢ [rᵢ, inputs] and Bᵢ [outputs, rᵢ], `scales` the sᵢ, `adapter_weights` the wᵢ.
+    `total_weight` also counts the weights of adapters that do not have the module.
+    """
+
+    module: str
     pairs: list[tuple[Array, Array]]
-    weights: list[float]
+    scales: list[float]
+    adapter_weights: list[float]
+    total_weight: float
+
+    @property
+    def weights(self) -> list[float]:
+        """The factors wᵢ·sᵢ of the products BᵢAᵢ."""
+        return [weight * scale for weight, scale in zip(self.adapter_weights, self.scales, strict=True)]
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Outputs and inputs of the module."""
+        down, up = self.pairs[0]
+        return up.shape[0], down.shape[1]
 
     @cached_property
     def exact(self) -> Pair:
         """The factors of the sum itself: what `--method exact` writes and other methods approximate."""
-        return exact.function(self, 0, {})
+        return exact.combine(self, 0, {})
+
+    def deltas(self) -> Iterator[Array]:
+        """Yield each adapter's own ΔWᵢ = sᵢ·BᵢAᵢ [outputs, inputs] as fp32."""
+        for (down, up), scale in zip(self.pairs, self.scales, strict=True):
+            yield np.multiply(up, scale, dtype=np.float32) @ down
 
 
 def gram(rows: Factor) -> Matrix:
@@ -104,6 +130,33 @@ def truncate(a: Factor, b: Factor, rank: int) -> tuple[Matrix, Matrix]:
     weight = np.divide(1.0, sigma, out=np.zeros_like(sigma), where=keep)
     left = gram_a @ right
     return (right * np.sqrt(weight)).T @ a, b @ (left * weight**1.5)
+
+
+def nearest(matrix: Delta, rank: int) -> Pair:
+    """A [≤ rank, inputs] and B [outputs, ≤ rank] whose product is nearest to a dense matrix (Eckart–Young).
+
+    The rows of A, or the columns of B, are the leading eigenvectors of the smaller Gram matrix of the two.
+    """
+    wide = matrix.astype(np.float64, copy=False)
+    if len(matrix) < matrix.shape[1]:
+        left = _leading(wide @ wide.T, rank)
+        return left.T @ wide, left
+    right = _leading(wide.T @ wide, rank)
+    return right.T, wide @ right
+
+
+def _leading(square: Matrix, rank: int) -> Matrix:
+    """The eigenvectors [n, ≤ rank] of the largest eigenvalues of a symmetric matrix."""
+    _, vectors = np.linalg.eigh(square)
+    return np.asarray(vectors[:, ::-1][:, :rank])
+
+
+def matrix_norms(matrix: Delta, pair: Pair) -> tuple[float, float]:
+    """‖M‖ and ‖M − B·A‖ (Frobenius) for a dense M [outputs, inputs] and a pair (A, B)."""
+    a, b = pair
+    difference = b.astype(np.float64, copy=False) @ a.astype(np.float64, copy=False)
+    np.subtract(matrix, difference, out=difference)
+    return float(np.linalg.norm(matrix.astype(np.float64, copy=False))), float(np.linalg.norm(difference))
 
 
 def rank_for(values: Matrix, energy: float) -> int:

@@ -23,6 +23,7 @@ from tuneyard.adapters.modules_to_save import FullTensor, plan_full_tensors
 from tuneyard.adapters.provenance import (
     CARD,
     EXACT_SUM,
+    FULL_RANK,
     Datasets,
     base_name,
     card_text,
@@ -36,9 +37,10 @@ from tuneyard.adapters.weighted import (
     factors_of,
     open_base_of,
     open_weighted,
-    parse_reference_weight,
+    parse_merged,
     union,
 )
+from tuneyard.adapters.weights import Weight, weight_text
 from tuneyard.core.documents import read_mapping
 from tuneyard.core.documents.schema_errors import check_file
 from tuneyard.core.errors import ContentError, RequestError, counted, size_words
@@ -71,7 +73,7 @@ SCHEMA = ROOT / "recipes/merge/schema.json"
 class MergeRequest:
     """A `merge` command: `parameters` of the method are not checked yet; `dtype` is e.g. F32."""
 
-    adapters: list[tuple[str, float]]
+    adapters: list[tuple[str, Weight]]
     out: Path
     base: Path | None = None
     method: str = "exact"
@@ -106,7 +108,9 @@ class MergePlan:
 
     def lines(self) -> list[str]:
         """One line on the whole merge, and one for each tensor."""
-        weights = "  ".join(f"{reference}={weight:g}" for reference, weight in self.request.adapters)
+        weights = "  ".join(
+            f"{reference}={weight_text(weight)}" for reference, weight in self.request.adapters
+        )
         lines = [
             f"{self.request.method}  {weights}  modules {len(self.modules)}  tensors {len(self.specs)}  "
             f"rank {self.rank}  {self.bytes / 1e6:.1f} MB"
@@ -161,7 +165,7 @@ def merge_request(texts: Sequence[str], options: Mapping[str, Any]) -> MergeRequ
         raise RequestError("no --out: the folder of the merged adapter, as in --out saves/merged")
     base = fields.pop("base", None)
     return MergeRequest(
-        [parse_reference_weight(text) for text in fields.pop("adapters")],
+        [parse_merged(text) for text in fields.pop("adapters")],
         out=Path(os.path.expanduser(fields.pop("out"))),  # noqa: PTH111  # ~ of a recipe, which no shell reads
         base=Path(base) if base else None,
         parameters={name: value for name, value in parameters.items() if value is not None},
@@ -182,9 +186,11 @@ def _read_recipe(path: Path) -> dict[str, Any]:
     # Editors read the file in recipes/merge, which has neither plug-ins nor the parameters of methods.
     schema["additionalProperties"] = False
     for name, declarations in parameters_by_name().items():
-        schemas = [parameter.schema for _, parameter in declarations]
-        for each in schemas:
-            each["type"] = [each["type"], "null"]
+        schemas: list[dict[str, Any]] = []
+        for _, parameter in declarations:
+            with_null = {**parameter.schema, "type": [parameter.schema["type"], "null"]}
+            if with_null not in schemas:
+                schemas.append(with_null)
         schema["properties"][name] = {"anyOf": schemas} if len(schemas) > 1 else schemas[0]
     if "method" in fields:
         schema["properties"]["method"] = {"enum": list(methods())}
@@ -201,6 +207,9 @@ def plan_merging(request: MergeRequest) -> MergePlan:
     values = method.values(request.parameters)
     weighted = open_weighted(request.adapters, open_adapter, request.base)
     used = [item for item in weighted if item.weight]  # only they contribute to the rank
+    method.check_weights(
+        [weight for item in used for weight in item.weights], [item.adapter.name for item in used]
+    )
     inputs = [item.adapter.folder for item in weighted]
     base = None
     if request.base:
@@ -212,6 +221,7 @@ def plan_merging(request: MergeRequest) -> MergePlan:
     check = functools.partial(output.check_output, request.out, inputs, "merge", force=request.force)
     check()
     notes = check_inputs(weighted, base, same_base=request.same_base)
+    notes += _sign_notes(method, used)
 
     full_tensors = plan_full_tensors(used, base, request.dtype)
     rank, modules = _plan_modules(method, values, used)
@@ -247,19 +257,45 @@ def _plan_modules(
     if method.rank == "sum":
         rank = full_rank
     elif method.rank == "equal":
-        ranks: set[int] = set()
-        for item in weighted:
-            ranks.update(module.rank for module in item.adapter.modules.values())
-        if len(ranks) > 1:
-            raise ContentError(
-                f"method {method.name}: ranks {sorted(ranks)} differ, and matrices of different size have no "
-                "average"
-            )
-        rank = ranks.pop()
+        rank = max(_equal_rank(method, weighted, path) for path in modules)
+    elif method.rank == "parameter":
+        smaller_sides = [min(module.outputs, module.inputs) for module in modules.values()]
+        rank = min(int(values["rank"] or full_rank), max(smaller_sides))
     else:
         factors = (factors_of(weighted, path) for path in modules)
         rank = min(method.choose_rank(values, factors), full_rank)
     return rank, {path: module._replace(rank=rank) for path, module in modules.items()}
+
+
+def _equal_rank(method: Method, weighted: list[WeightedAdapter], path: str) -> int:
+    """The rank of a module that is the same in all adapters; `ContentError` if it is not."""
+    ranks = {}
+    for item in weighted:
+        if path in item.adapter.modules and item.at(path):
+            ranks[item.adapter.name] = item.adapter.modules[path].rank
+    if len(set(ranks.values())) > 1:
+        on_delta = f"{method.name}_svd"
+        if on_delta not in methods():
+            on_delta = "svd"
+        listed = ", ".join(f"{rank} ({name})" for name, rank in ranks.items())
+        raise ContentError(
+            f"{path}: ranks {listed}: method {method.name} needs equal ranks, since it averages A and B; use "
+            f"--method {on_delta}, which works on ΔW"
+        )
+    return next(iter(ranks.values()))
+
+
+def _sign_notes(method: Method, weighted: list[WeightedAdapter]) -> Iterator[str]:
+    """Notes on negative weights of a method that gives A and B the same sign."""
+    if method.signs:
+        return
+    for item in weighted:
+        negative = [weight for weight in item.weights if weight < 0]
+        if negative:
+            yield (
+                f"{item.adapter.name}: weight {negative[0]:g}: as in PEFT, {method.name} multiplies A and B "
+                "by −√|weight|, which adds ΔW; --method exact subtracts it"
+            )
 
 
 def _specs(modules: dict[str, Module], dtype: str, full_tensors: list[FullTensor]) -> list[Spec]:
@@ -290,7 +326,7 @@ def _merged_config(
         modules_to_save.update(lora.modules_to_save)
         targets = lora.raw.get("target_modules")
         narrowed = lora.raw.get("exclude_modules") or lora.raw.get("layers_to_transform") not in (None, [])
-        if isinstance(targets, list) and not narrowed:
+        if isinstance(targets, list) and not narrowed and item.layers is None:
             names.update(targets)
         else:
             names_are_enough = False
@@ -353,6 +389,8 @@ def error_sentence(method: Method, norms: Norms) -> str:
     line = f"Merged with a relative Frobenius error of {overall:.1e}, at most {errors[worst]:.1e} ({worst})"
     if method.exact_sum:
         return line
+    if method.matrix:
+        return f"{line}, which the rank cuts off the result of {method.name}, which is not the weighted sum"
     return f"{line}, from rounding the result of {method.name}, which is not the weighted sum"
 
 
@@ -361,7 +399,11 @@ def merge_record(plan: MergePlan, norms: Norms) -> dict[str, object]:
     modules = {}
     for path, pair in norms.items():
         modules[path] = {"norm": pair[0], "error": _finite(relative([pair]))}
-    compared_with = EXACT_SUM if plan.method.exact_sum else "method's result"
+    compared_with = "method's result"
+    if plan.method.exact_sum:
+        compared_with = EXACT_SUM
+    elif plan.method.matrix:
+        compared_with = FULL_RANK
     details = {
         "method": plan.method.name,
         "parameters": dict(plan.values),
@@ -407,7 +449,12 @@ def _tensors(
 def _module(plan: MergePlan, path: str) -> MergedModule:
     """Merge one module."""
     factors = factors_of(plan.weighted, path)
-    a, b = plan.method.combine(factors, plan.rank, plan.values)
+    matrix = None
+    if plan.method.matrix:
+        matrix = plan.method.combine_matrix(factors, plan.values)
+        a, b = lowrank.nearest(matrix, plan.rank)
+    else:
+        a, b = plan.method.combine(factors, plan.rank, plan.values)
     dtype = plan.request.dtype
     written = []
     for unrounded, side in ((a, "A"), (b, "B")):
@@ -419,8 +466,10 @@ def _module(plan: MergePlan, path: str) -> MergedModule:
         require_finite(factor, f"{place}: too large for it")
         if not factor.any() and unrounded.any():
             raise ContentError(f"{place}: too small for it, all of it would become 0")
+    rounded = written[0], written[1]
+    if matrix is not None:
+        return rounded, lowrank.matrix_norms(matrix, rounded)
     reference = a, b
     if plan.method.exact_sum and plan.method is not exact:
         reference = factors.exact
-    rounded = written[0], written[1]
     return rounded, lowrank.norms(reference, rounded)

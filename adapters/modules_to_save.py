@@ -42,7 +42,8 @@ class FullTensor:
         start = np.pad(start, [(0, self.shape[0] - start.shape[0]), *[(0, 0)] * (start.ndim - 1)])
         total = start.astype(np.float64)
         for item in self.weighted:
-            total += item.weight * np.subtract(item.adapter.full_tensor(self.name), start, dtype=np.float64)
+            change = np.subtract(item.adapter.full_tensor(self.name), start, dtype=np.float64)
+            total += item.at(self.name) * change
         return to_fp32(total, "F64")
 
 
@@ -119,7 +120,7 @@ def _merged(
                 "one shape in all adapters"
             )
     shape = shapes[0]
-    if is_enlarged_table(name, shape, base_shape) and math.fsum(item.weight for item in holders) != 1:
+    if is_enlarged_table(name, shape, base_shape) and math.fsum(item.at(name) for item in holders) != 1:
         raise ContentError(
             f"{name}: {shape[0]} rows, {base_shape[0]} in {base.folder}: nobody recorded the values with "
             "which training began in the new rows, so the weights of the adapters must add up to 1"

@@ -16,6 +16,7 @@ from tuneyard.adapters.kinds.lora import LoraAdapter
 from tuneyard.adapters.kinds.oft import OftAdapter
 from tuneyard.adapters.store import SAVES, open_any
 from tuneyard.adapters.weighted import Weighted
+from tuneyard.adapters.weights import weight_text
 from tuneyard.core.documents import markdown_table
 from tuneyard.core.errors import ContentError, TuneyardError
 from tuneyard.core.files import versions
@@ -26,6 +27,7 @@ from tuneyard.core.weights.base_models import Base
 
 CARD = "README.md"
 EXACT_SUM = "exact sum"  # in merge.json: the written adapter was compared with the sum itself
+FULL_RANK = "method's result of full rank"  # in merge.json: the error is what the rank cuts off
 Datasets = list[dict[str, Any]]
 """Training datasets of one adapter: their names, files and hashes, as merge.json lists them."""
 HEADER = ["adapter", "weight", "rank", f"SHA-256 of {WEIGHTS}", "digest (weights and config)"]
@@ -56,7 +58,7 @@ def provenance(
             {
                 "name": adapter.name,
                 "folder": str(adapter.folder),
-                "weight": item.weight,
+                "weight": str(item.layers) if item.layers else item.weight,
                 "rank": adapter.config.rank,
                 "weights_sha256": adapter.weights_sha256,
                 "digest": adapter.digest,
@@ -142,12 +144,12 @@ def fused_kind(record: Mapping[str, Any]) -> type[Adapter]:
 
 def card_body(record: Mapping[str, Any]) -> str:
     """The card from its title on, without the `#` of the heading."""
-    weights = [f"{entry['name']} ({entry['weight']:g})" for entry in record["adapters"]]
+    weights = [f"{entry['name']} ({weight_text(entry['weight'])})" for entry in record["adapters"]]
     packages = [f"{name} {version}" for name, version in record["versions"].items()]
     written_by = f"written by Tuneyard with {', '.join(packages)}"
     adapters = []
     for entry in record["adapters"]:
-        weight, rank = f"{entry['weight']:g}", str(entry["rank"] or "–")
+        weight, rank = weight_text(entry["weight"]), str(entry["rank"] or "–")
         hashes = f"`{entry['weights_sha256']}`", f"`{entry['digest']}`"
         adapters.append([entry["name"], weight, rank, *hashes])
     result = record["result"]
@@ -179,7 +181,7 @@ def _merge_result(method: str, result: Mapping[str, Any]) -> list[str]:
     if result["compared_with"] != EXACT_SUM:
         sentence = (
             f"`{method}` is not the weighted sum. Relative Frobenius error of the written file "
-            f"against the method's result (rounding): {error} in all."
+            f"against the {result['compared_with']}: {error} in all."
         )
     rows = []
     for path, module in result["modules"].items():
@@ -226,7 +228,7 @@ def recipe_text(record: Mapping[str, Any]) -> str:
             reference = entry["name"]
         elif "/" not in reference:  # a bare name would be looked for under saves/
             reference = f"./{reference}"
-        item = f"{reference}={entry['weight']!r}"
+        item = f"{reference}={entry['weight']}"
         lines.append(f"  - {_yaml_text(item)}")
     return "\n".join(lines) + "\n"
 

@@ -12,6 +12,7 @@ from tuneyard.adapters.adapter import Adapter, layer_of
 from tuneyard.adapters.kinds.lora import LoraAdapter
 from tuneyard.adapters.measures import AdapterStatistics, Histogram
 from tuneyard.adapters.store import kind_of
+from tuneyard.adapters.weights import weight_text
 from tuneyard.core.documents import markdown_table
 from tuneyard.core.errors import show_value
 from tuneyard.core.language.translation import tr, tr_counted
@@ -138,7 +139,7 @@ def _adapter_lines(adapter: AdapterStatistics[Any]) -> Iterator[str]:
         for name, value in adapter.made_of["parameters"].items():
             if value is not None:
                 method += f" {name} {value:g}"
-        parts = [f"{entry['name']} ({entry['weight']:g})" for entry in adapter.made_of["adapters"]]
+        parts = [f"{entry['name']} ({weight_text(entry['weight'])})" for entry in adapter.made_of["adapters"]]
         yield tr("merged by {method} from {parts}", method=method, parts=tr(", ").join(parts))
     if adapter.full_tensors:
         sentence = "saved in full (modules_to_save, bias): {names}"

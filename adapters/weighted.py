@@ -1,7 +1,5 @@
 """Adapters with their weights: parsed, opened, checked that they can be added, and read module by module."""
 
-import contextlib
-import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -14,23 +12,34 @@ from tuneyard.adapters.kinds.lora import LoraAdapter
 from tuneyard.adapters.lowrank import WeightedFactors
 from tuneyard.adapters.parents import require_parents
 from tuneyard.adapters.store import SAVES
-from tuneyard.core.documents import LARGEST
-from tuneyard.core.errors import ContentError, RequestError, bounded, show_value
-from tuneyard.core.language.messages import warn_once
+from tuneyard.adapters.weights import LayerWeights, Weight, layer_notes, parse_merge_weight, parse_weight
+from tuneyard.core.errors import ContentError, RequestError, bounded
 from tuneyard.core.weights.adapter_files import Module, check_base
 from tuneyard.core.weights.base_models import Base, open_base
 from tuneyard.core.weights.tensors import INDEX, SINGLE
 
 A = TypeVar("A", bound=Adapter, covariant=True)
-LIKE_PER_CENT = 10  # a weight as large is likelier a share in per cent
 
 
 @dataclass(frozen=True)
 class Weighted(Generic[A]):
-    """An adapter and the weight of its ΔW in a sum."""
+    """An adapter and the weight of its ΔW in a sum. With weights by layer, `weight` is their largest."""
 
     adapter: A
     weight: float
+    layers: LayerWeights | None = None
+
+    def at(self, path: str) -> float:
+        """The weight of one module, or of one tensor that is saved in full."""
+        if self.layers is None:
+            return self.weight
+        return self.layers.at(path)
+
+    @property
+    def weights(self) -> list[float]:
+        """Every weight other than 0 that a module has."""
+        weights = {self.at(path) for path in (*self.adapter.modules, *self.adapter.full_tensors)}
+        return sorted(weights - {0.0})
 
 
 WeightedAdapter = Weighted[LoraAdapter]
@@ -38,12 +47,23 @@ WeightedAdapter = Weighted[LoraAdapter]
 
 
 def parse_reference_weight(text: str) -> tuple[str, float]:
-    """Split `REFERENCE=WEIGHT` or `REFERENCE:WEIGHT`; `RequestError` for any other text."""
+    """Read `REFERENCE=WEIGHT` or `REFERENCE:WEIGHT`; `RequestError` for any other text."""
+    reference, weight = _split_weight(text)
+    return reference, parse_weight(weight, reference)
+
+
+def parse_merged(text: str) -> tuple[str, Weight]:
+    """Like `parse_reference_weight`, but the weight may be one by layer: `rte=0.5@0-11,0.2@12-23`."""
+    reference, weight = _split_weight(text)
+    return reference, parse_merge_weight(weight, reference)
+
+
+def _split_weight(text: str) -> tuple[str, str]:
     match = re.fullmatch(r"(.+)[=:](.*)", text, re.DOTALL)
     if match is None:
         name = re.split("[=:,]", text)[0] or "rte"
         raise RequestError(f"{text!r}: expected NAME_OR_DIR=WEIGHT or NAME_OR_DIR:WEIGHT, e.g. {name}=0.5")
-    return match[1], parse_weight(match[2], match[1])
+    return match[1], match[2]
 
 
 def parse_optional_weight(text: str) -> tuple[str, float]:
@@ -78,21 +98,6 @@ def parse_named(text: str) -> tuple[str, list[tuple[str, float]]]:
     return name, [parse_optional_weight(references)]
 
 
-def parse_weight(text: str, reference: str) -> float:
-    """Read a weight up to `LARGEST`; the `RequestError` for any other text names the adapter."""
-    weight = math.nan
-    with contextlib.suppress(ValueError):
-        weight = float(text)
-    if not abs(weight) <= LARGEST:  # nan, or with larger ones the singular values of ΔW overflow
-        example = text if text and Path(text).is_dir() else reference  # NAME=PATH without a weight
-        raise RequestError(
-            f"{reference}: weight {show_value(text)}: expected a number up to 9e15, as in {example}=0.5"
-        )
-    if abs(weight) >= LIKE_PER_CENT:
-        warn_once(f"{reference}: weight {text}: the adapter {text} times; 50 % is 0.5")
-    return weight
-
-
 def open_alone(reference: str | Path, open_one: Callable[[str | Path], A], base: Path | None) -> A:
     """Open one adapter that a command uses without others, as `open_weighted`."""
     adapter = open_one(reference)
@@ -101,17 +106,23 @@ def open_alone(reference: str | Path, open_one: Callable[[str | Path], A], base:
 
 
 def open_weighted(
-    references: Iterable[tuple[str, float]], open_one: Callable[[str], A], base: Path | None = None
+    references: Iterable[tuple[str, Weight]], open_one: Callable[[str], A], base: Path | None = None
 ) -> list[Weighted[A]]:
     """Open each adapter by `open_adapter` or `open_any`, for a sum that is added to `base`.
 
     `ContentError` if one was trained on an adapter that the sum lacks. `check_inputs` checks that they can be
     added.
     """
-    weighted = [Weighted(open_one(reference), weight) for reference, weight in references]
+    weighted = []
+    for reference, weight in references:
+        if isinstance(weight, LayerWeights):
+            weighted.append(Weighted(open_one(reference), weight.largest, weight))
+        else:
+            weighted.append(Weighted(open_one(reference), weight))
     if not weighted:
         raise RequestError("no adapters given; expected NAME_OR_DIR=WEIGHT …")
-    if not any(map(sum, _weights_by_folder(weighted).values())):
+    by_layer = any(item.layers and item.weight for item in weighted)
+    if not by_layer and not any(map(sum, _weights_by_folder(weighted).values())):
         raise RequestError("the weights of each adapter add up to 0, which leaves nothing: change one")
     require_parents([item.adapter for item in weighted if item.weight], base)
     return weighted
@@ -127,10 +138,10 @@ def open_base_of(weighted: Sequence[Weighted[Adapter]], folder: Path) -> Base:
 
 
 def _weights_by_folder(weighted: Iterable[Weighted[Adapter]]) -> dict[Path, list[float]]:
-    """The weights other than 0 of each folder, which may be given several times."""
+    """The weights other than 0 of each folder, which may be given several times, without those by layer."""
     weights: dict[Path, list[float]] = {}
     for item in weighted:
-        if item.weight:
+        if item.weight and item.layers is None:
             weights.setdefault(item.adapter.folder.resolve(), []).append(item.weight)
     return weights
 
@@ -251,6 +262,8 @@ def _notes(weighted: Sequence[Weighted[Adapter]]) -> Iterator[str]:
         if len(shares) > 1:
             yield f"{folder.name} is given {len(shares)} times: its weights add up to {sum(shares):g}"
     for item in used:
+        if item.layers:
+            yield from layer_notes(item.adapter, item.layers)
         for head in sorted(item.adapter.folder.glob("value_head.*")):
             yield f"left out: {head}, the value head of a reward model"
     unused = [item.adapter.name for item in weighted if not item.weight]
@@ -259,10 +272,12 @@ def _notes(weighted: Sequence[Weighted[Adapter]]) -> Iterator[str]:
 
 
 def union(weighted: Iterable[WeightedAdapter]) -> dict[str, Module]:
-    """Every module of some adapter, in the order of first occurrence; its rank is the sum of theirs."""
+    """Every module with a weight, in the order of first occurrence; its rank is the sum of theirs."""
     modules: dict[str, Module] = {}
     for item in weighted:
         for path, module in item.adapter.modules.items():
+            if not item.at(path):
+                continue
             if path in modules:
                 modules[path] = module._replace(rank=modules[path].rank + module.rank)
             else:
@@ -271,11 +286,14 @@ def union(weighted: Iterable[WeightedAdapter]) -> dict[str, Module]:
 
 
 def factors_of(weighted: Iterable[WeightedAdapter], path: str) -> WeightedFactors:
-    """Read the factors of one module from every adapter that has it, each with weight times scale."""
-    pairs, weights = [], []
+    """Read the factors of one module from every adapter that has it with a weight."""
+    pairs, scales, weights = [], [], []
+    total = 0.0
     for item in weighted:
-        adapter = item.adapter
-        if path in adapter.modules:
+        adapter, weight = item.adapter, item.at(path)
+        total += weight
+        if path in adapter.modules and weight:
             pairs.append(adapter.factors(path))
-            weights.append(item.weight * adapter.config.scale_of(path))
-    return WeightedFactors(pairs, weights)
+            scales.append(adapter.config.scale_of(path))
+            weights.append(weight)
+    return WeightedFactors(path, pairs, scales, weights, total)

@@ -84,7 +84,7 @@ def cli(
     It scores the weights 0, 0.5 and 1, then those 0.25 around the best: at most 25 points. The choice is made
     on one half of the rows; its score on the other half is the one to believe.
     """
-    from tuneyard.adapters.weighted import parse_weight
+    from tuneyard.adapters.weights import parse_weight
     from tuneyard.eval.scoring.pipeline import workers_of
     from tuneyard.eval.scoring.weights import checkpoint_axes, weight_axes
     from tuneyard.eval.show.sweep import plot_name

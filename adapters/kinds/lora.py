@@ -174,7 +174,8 @@ class LoraAdapter(Adapter):
 
     def product(self, weight: float, path: str) -> Product:
         """`weight` · s·B·A of a module, as its stored weight changes."""
-        a, b = lowrank.WeightedFactors([self.factors(path)], [weight * self.config.scale_of(path)]).exact
+        scale = self.config.scale_of(path)
+        a, b = lowrank.WeightedFactors(path, [self.factors(path)], [scale], [weight], weight).exact
         if self.modules[path].transposed:
             return Product(a.T, b.T)
         return Product(b, a)

@@ -1,13 +1,14 @@
 """Merge methods: one function with `@method` in a file here, or at an entry point `tuneyard.merge_methods`.
 
 The function gets one module's factors and weights, the rank of the result and the method's parameters, and
-returns the merged (A, B). The options of `merge`, the keys of its YAML file and of merge.json, and the checks
-of their values come from the parameters that a method declares.
+returns the merged (A, B). A function with `@matrix_method` returns the merged ΔW itself. The options of
+`merge`, the keys of its YAML file and of merge.json, and the checks of their values come from the parameters
+that a method declares.
 """
 
 import contextlib
 import functools
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -16,13 +17,14 @@ from tuneyard.core.errors import RequestError
 from tuneyard.core.installation.plugins import Plugin, registry
 
 if TYPE_CHECKING:
-    from tuneyard.adapters.lowrank import Pair, WeightedFactors
+    from tuneyard.adapters.lowrank import Delta, Pair, WeightedFactors
 
 Values = Mapping[str, float | None]
 """The parameters of a method by name; None for a parameter without value and default."""
 Combine = Callable[["WeightedFactors", int, Values], "Pair"]
+CombineMatrix = Callable[["WeightedFactors", Values], "Delta"]
 ChooseRank = Callable[[Values, "Iterable[WeightedFactors]"], int]
-Rank = Literal["sum", "equal"] | ChooseRank
+Rank = Literal["sum", "equal", "parameter"] | ChooseRank
 GROUP: Literal["tuneyard.merge_methods"] = "tuneyard.merge_methods"
 TAKEN = {
     "adapters", "base", "dry_run", "dtype", "force", "help", "method", "out", "same_base",
@@ -35,7 +37,8 @@ class Parameter:
     """A number that a merge method takes: an option of `merge`, a key of its YAML file and of merge.json.
 
     `--help` prints `help` after the method's name. The value may be `minimum` and `maximum`, but must be
-    greater than `above`. Without a `default` the value is None if the user gives none.
+    greater than `above`. Without a `default` the value is None if the user gives none. A `required` parameter
+    has no default.
     """
 
     name: str
@@ -45,6 +48,7 @@ class Parameter:
     minimum: float | None = None
     above: float | None = None
     maximum: float | None = None
+    required: bool = False
 
     def __post_init__(self) -> None:
         if self.name in TAKEN or not self.name.isidentifier():
@@ -80,16 +84,26 @@ class Method:
     """A merge method by the name of `--method`. `plugin` is its package, None for a method of Tuneyard.
 
     `rank` is the rank of the result: the "sum" of the adapters' ranks, their common rank if all must be
-    "equal", or a function that chooses it from the parameters and the factors of every module. `exact_sum` is
-    True for methods that approximate the weighted sum: `merge` reports their error against the sum. For any
-    other method `merge` reports the rounding of the method's own result.
+    "equal", the "parameter" of that name (without a value the sum), or a function that chooses it from the
+    parameters and the factors of every module. `exact_sum` is True for methods that approximate the weighted
+    sum: `merge` reports their error against the sum. For any other method `merge` reports the error of the
+    file against the method's own result.
+
+    A method has a `function`, which returns A and B, or a `matrix`, which returns ΔW [outputs, inputs].
+    `merge` writes the nearest product of the result's rank. `adapters` are the smallest and the largest
+    number of adapters. `min_weight` is the smallest weight, None if any will do. `signs` is False if a
+    negative weight adds ΔW, since A and B both get its sign.
     """
 
     name: str
     rank: Rank
-    function: Combine
+    function: Combine | None = None
+    matrix: CombineMatrix | None = None
     parameters: tuple[Parameter, ...] = ()
     exact_sum: bool = False
+    adapters: tuple[int, int | None] = (1, None)
+    min_weight: float | None = None
+    signs: bool = True
     plugin: Plugin | None = None
 
     def values(self, parameters: Mapping[str, object]) -> dict[str, float | None]:
@@ -107,7 +121,29 @@ class Method:
             values[name] = parameter.default
             if name in parameters:
                 values[name] = parameter.check(parameters[name], parameter.option)
+            elif parameter.required:
+                raise RequestError(f"method {self.name}: no {parameter.option}: {parameter.help}")
         return values
+
+    def check_weights(self, weights: Sequence[float], names: Sequence[str]) -> None:
+        """`RequestError` if the method does not take so many adapters, or one of their weights.
+
+        `weights` are all weights other than 0, `names` the names of their adapters.
+        """
+        least, most = self.adapters
+        if len(names) < least or (most is not None and len(names) > most):
+            expected = f"{least}" if most == least else f"{least} or more"
+            listed = ", ".join(names)
+            raise RequestError(
+                f"method {self.name}: adapters with a weight other than 0: {len(names)} ({listed}), "
+                f"expected {expected}; --method exact takes any number"
+            )
+        for weight in weights:
+            if self.min_weight is not None and weight < self.min_weight:
+                raise RequestError(
+                    f"method {self.name}: weight {weight:g}: expected {self.min_weight:g} or more; "
+                    "--method exact takes any weight"
+                )
 
     def choose_rank(self, values: Values, modules: "Iterable[WeightedFactors]") -> int:
         """Call the method's own `rank` function; `PluginError` of a plug-in."""
@@ -120,11 +156,13 @@ class Method:
 
     def combine(self, factors: "WeightedFactors", rank: int, values: Values) -> "Pair":
         """Merge one module: A [≤ rank, inputs] and B [outputs, ≤ rank]; `PluginError` of a plug-in."""
+        if self.function is None:
+            raise TypeError(f"method {self.name} returns no factors")
         if self.plugin is None:
             return self.function(factors, rank, values)
         import numpy as np  # imported here, since `--help` lists the methods without it
 
-        inputs, outputs = factors.pairs[0][0].shape[1], factors.pairs[0][1].shape[0]
+        outputs, inputs = factors.shape
         with self.plugin.guarded():
             a, b = self.function(factors, rank, values)
             if (a.shape[1:], b.shape[:1]) != ((inputs,), (outputs,)) or a.shape[0] != b.shape[-1]:
@@ -136,12 +174,39 @@ class Method:
                 raise ValueError("A or B contains NaN or infinity")
         return a, b
 
+    def combine_matrix(self, factors: "WeightedFactors", values: Values) -> "Delta":
+        """The merged ΔW [outputs, inputs] of one module; `PluginError` of a plug-in."""
+        if self.matrix is None:
+            raise TypeError(f"method {self.name} returns no matrix")
+        if self.plugin is None:
+            return self.matrix(factors, values)
+        import numpy as np
+
+        with self.plugin.guarded():
+            merged = self.matrix(factors, values)
+            if merged.shape != factors.shape:
+                raise ValueError(f"ΔW {list(merged.shape)} is no matrix of {list(factors.shape)}")
+            if not np.isfinite(merged).all():
+                raise ValueError("ΔW contains NaN or infinity")
+        return merged
+
 
 def method(
-    name: str, *, rank: Rank, parameters: Iterable[Parameter] = (), exact_sum: bool = False
+    name: str, *, rank: Rank, parameters: Iterable[Parameter] = (), **fields: Any
 ) -> Callable[[Combine], Method]:
     """Declare a function as the merge method `name`; the fields are those of `Method`."""
-    return lambda function: Method(name, rank, function, tuple(parameters), exact_sum)
+    return lambda function: Method(name, rank, function, parameters=tuple(parameters), **fields)
+
+
+RANK = Parameter("rank", int, "rank of the result.  [default: the sum of the ranks]", minimum=1)
+
+
+def matrix_method(
+    name: str, *, parameters: Iterable[Parameter] = (), **fields: Any
+) -> Callable[[CombineMatrix], Method]:
+    """Declare a function that returns ΔW as the merge method `name`. It gets the parameter `rank`."""
+    declared = (RANK, *parameters)
+    return lambda function: Method(name, "parameter", matrix=function, parameters=declared, **fields)
 
 
 @functools.cache

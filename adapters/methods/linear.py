@@ -9,19 +9,20 @@ if TYPE_CHECKING:
     from tuneyard.adapters.lowrank import Pair, WeightedFactors
 
 
-@method("linear", rank="equal")
-def linear(factors: "WeightedFactors", rank: int, _values: Values) -> "Pair":
-    """Σ dᵢAᵢ [rank, inputs] and Σ dᵢBᵢ [outputs, rank] with dᵢ = sign(cᵢ)·√|cᵢ| on both sides.
+@method("linear", rank="equal", signs=False)
+def linear(factors: "WeightedFactors", _rank: int, _values: Values) -> "Pair":
+    """Σ dᵢAᵢ [r, inputs] and Σ dᵢBᵢ [outputs, r] with dᵢ = sign(cᵢ)·√|cᵢ| on both sides.
 
     Source: `_generalized_task_arithmetic_weighted_adapter` of PEFT 0.18.1. The product contains
     cross terms dᵢdⱼBᵢAⱼ, and a negative weight loses its sign.
     """
-    import numpy as np
+    from tuneyard.adapters.pruning import weighted_sum
 
-    a = np.zeros((rank, factors.pairs[0][0].shape[1]))
-    b = np.zeros((factors.pairs[0][1].shape[0], rank))
-    for (down, up), weight in zip(factors.pairs, factors.weights, strict=True):
-        share = math.copysign(math.sqrt(abs(weight)), weight)
-        a += np.multiply(share, down, dtype=np.float64)
-        b += np.multiply(share, up, dtype=np.float64)
-    return a, b
+    roots = signed_roots(factors)
+    downs, ups = zip(*factors.pairs, strict=True)
+    return weighted_sum(downs, roots), weighted_sum(ups, roots)
+
+
+def signed_roots(factors: "WeightedFactors") -> list[float]:
+    """The weights dᵢ of A and of B, as PEFT has them."""
+    return [math.copysign(math.sqrt(abs(weight)), weight) for weight in factors.weights]

@@ -34,7 +34,7 @@ def test_the_factors_of_a_sum_are_in_memory_once():
     pairs = [(np.ones((8, 4), np.float32), np.ones((10_000, 8), np.float32)) for _ in range(3)]
     tracemalloc.start()
     try:
-        _, b = lowrank.WeightedFactors(pairs, [0.5, -1.0, 2.0]).exact
+        _, b = lowrank.WeightedFactors("m", pairs, [1.0, 1.0, 1.0], [0.5, -1.0, 2.0], 1.5).exact
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()

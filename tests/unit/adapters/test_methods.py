@@ -33,47 +33,40 @@ def test_the_files_of_the_folder_are_the_methods():
     assert list(methods.methods()) == files
 
 
-def by_hand(matrices, shares, count):
-    """TIES of matrices [rows, columns], element by element."""
-    kept = []
-    for matrix in matrices:
-        limit = np.sort(np.abs(matrix), axis=None)[-count]
-        kept.append(np.where(np.abs(matrix) >= limit, matrix, 0))
-    result = np.zeros(matrices[0].shape)
-    for place in np.ndindex(result.shape):
-        values = [one[place] for one in kept]
-        sign = 1 if sum(values) >= 0 else -1
-        agreeing = [share * value for share, value in zip(shares, values, strict=True) if value * sign > 0]
-        result[place] = sum(agreeing) / max(len(agreeing), 1)
-    return result
+def by_hand(matrix, share):
+    """A matrix without this share of its elements, the largest ones, by sorting."""
+    places = sorted(range(matrix.size), key=lambda place: abs(matrix.flat[place]))
+    kept = np.zeros(matrix.shape)
+    for place in places[: round((1 - share) * matrix.size)]:
+        kept.flat[place] = matrix.flat[place]
+    return kept
 
 
 def test_a_plug_in_with_a_parameter_is_one_file(install):
-    """TIES of docs/extending.md: option, YAML key, checks and merge.json come from its declaration."""
-    install(
-        "trimmed", documented("import math").replace("ties", "trimmed")
-    )  # a file of ours may be called ties
-    words = ("merge", "./a=0.5", "./b=-0.5", "--method", "trimmed")
-    out, _ = call(*words, "--density", "0.5", "--out", "out")
-    assert out.startswith("trimmed  ./a=0.5  ./b=-0.5") and "which is not the weighted sum" in out
-    result, first, second = open_adapter("./out"), factors(1), factors(2)
-    shares = [1, -1]  # √(weight · scale) with its sign
-    for module, (a, b) in first.items():
-        other_a, other_b = second[module]
-        expected_a = by_hand([a, 3 * other_a], shares, a.size // 2)
-        expected_b = by_hand([b, other_b], shares, b.size // 2)
-        np.testing.assert_allclose(delta(result, module), expected_b @ expected_a, rtol=0, atol=1e-4)
+    """Breadcrumbs of docs/extending.md: option, YAML key, checks and merge.json come from its declaration."""
+    install("breadcrumbs", documented("matrix_method"))
+    words = ("merge", "./a=0.5", "./b=-0.5", "--method", "breadcrumbs", "--rank", "24")
+    out, _ = call(*words, "--outliers", "0.25", "--out", "out")
+    assert out.startswith("breadcrumbs  ./a=0.5  ./b=-0.5") and "which is not the weighted sum" in out
+    result = open_adapter("./out")
+    first, second = open_adapter("./a"), open_adapter("./b")
+    for module in first.modules:
+        one, other = delta(first, module), delta(second, module)
+        expected = 0.5 * by_hand(one, 0.25) - 0.5 * by_hand(other, 0.25)
+        np.testing.assert_allclose(delta(result, module), expected, rtol=0, atol=1e-4)
     record = read_json(Path("out/merge.json"))
-    assert (record["method"], record["parameters"]) == ("trimmed", {"density": 0.5})
-    assert record["result"]["compared_with"] == "method's result"
-    printed_line(call("show", "./out")[0], "trimmed", "density 0.5", "a (0.5)", "b (-0.5)")
+    assert (record["method"], record["parameters"]) == ("breadcrumbs", {"rank": 24, "outliers": 0.25})
+    assert record["result"]["compared_with"] == "method's result of full rank"
+    printed_line(call("show", "./out")[0], "breadcrumbs", "outliers 0.25", "a (0.5)", "b (-0.5)")
     options = call("merge", "--help")[0]
-    assert "--density FLOAT" in options and "trimmed: share of the elements" in options
-    Path("r.yaml").write_text("adapters: [./a=0.5, ./b=-0.5]\nmethod: trimmed\ndensity: 0.5\nout: again\n")
+    assert "--outliers FLOAT" in options and "breadcrumbs: share of elements to drop" in options
+    Path("r.yaml").write_text(
+        "adapters: [./a=0.5, ./b=-0.5]\nmethod: breadcrumbs\noutliers: 0.25\nrank: 24\nout: again\n"
+    )
     call("merge", "r.yaml")
     assert Path("again/merge.json").read_bytes() == Path("out/merge.json").read_bytes()
     call(*words, "--out", "default")
-    assert read_json(Path("default/merge.json"))["parameters"] == {"density": 0.2}
+    assert read_json(Path("default/merge.json"))["parameters"] == {"rank": 24, "outliers": 0.01}
 
 
 def test_a_declared_parameter_is_checked(install):
@@ -120,6 +113,24 @@ def test_a_method_that_fails_is_named_with_its_package_and_leaves_nothing(instal
     install("bad", f"{HEAD}@method('bad', rank='sum')\ndef bad(factors, rank, values):\n    {body}\n")
     _, error = call("merge", "./a=0.5", "./b=0.5", "--out", "out", "--method", "bad", code=1)
     assert re.search(said, error)
+    printed(error, "'bad'", "plug_bad 1.2", "tuneyard.merge_methods")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ("return 1 / 0", "ZeroDivisionError"),
+        ("return factors.exact", "AttributeError"),
+        ("return np.zeros((24, 23))", r"\[24, 23\] is no matrix of \[24, 24\]"),
+        ("return np.full(factors.shape, np.inf)", "NaN or infinity"),
+    ],
+)
+def test_a_method_on_delta_that_fails_is_named_with_its_package(install, tmp_path, body, message):
+    code = f"{HEAD}from tuneyard.adapters.methods import matrix_method\n"
+    install("bad", f"{code}@matrix_method('bad')\ndef bad(factors, values):\n    {body}\n")
+    _, error = call("merge", "./a=0.5", "./b=0.5", "--out", "out", "--method", "bad", code=1)
+    assert re.search(message, error)
     printed(error, "'bad'", "plug_bad 1.2", "tuneyard.merge_methods")
     assert not (tmp_path / "out").exists()
 

@@ -1,0 +1,134 @@
+"""The weight of an adapter in a sum: a number, or numbers by layer such as `0.5@0-11,0.2@12-23`."""
+
+import contextlib
+import math
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+from tuneyard.adapters.adapter import Adapter, layer_of
+from tuneyard.core.documents import LARGEST
+from tuneyard.core.errors import RequestError, show_value
+from tuneyard.core.language.messages import warn_once
+
+LIKE_PER_CENT = 10  # a weight as large is likelier a share in per cent
+
+
+@dataclass(frozen=True, slots=True)
+class LayerRange:
+    """One weight for the layers from `first` to `last`, both included."""
+
+    weight: float
+    first: int
+    last: int
+
+    def __str__(self) -> str:
+        """As a command line has it, e.g. `0.5@0-11`."""
+        return f"{self.weight!r}@{self.first}-{self.last}"
+
+
+@dataclass(frozen=True, slots=True)
+class LayerWeights:
+    """Weights by layer. Modules outside the ranges, and modules without a layer, have the weight 0."""
+
+    ranges: tuple[LayerRange, ...]
+
+    def __str__(self) -> str:
+        """As a command line has it, e.g. `0.5@0-11,0.2@12-23`."""
+        return ",".join(map(str, self.ranges))
+
+    @property
+    def largest(self) -> float:
+        """The weight of the largest magnitude, 0 if all are 0."""
+        return max((each.weight for each in self.ranges), key=abs)
+
+    def at(self, path: str) -> float:
+        """The weight of a module, or of a tensor that is saved in full."""
+        layer = layer_of(path)
+        for each in self.ranges:
+            if layer is not None and each.first <= layer <= each.last:
+                return each.weight
+        return 0.0
+
+
+Weight = float | LayerWeights
+
+
+def weight_text(weight: Weight | str) -> str:
+    """A weight in a table or a plan, where six digits are enough for a number."""
+    if isinstance(weight, float | int):
+        return f"{weight:g}"
+    return str(weight)
+
+
+def parse_weight(text: str, reference: str) -> float:
+    """Read a weight up to `LARGEST`; the `RequestError` for any other text names the adapter."""
+    if "@" in text:
+        raise RequestError(
+            f"{reference}: weight {show_value(text)}: only `tuneyard adapter merge` takes weights by layer; "
+            "merge first, and use the merged adapter here"
+        )
+    weight = math.nan
+    with contextlib.suppress(ValueError):
+        weight = float(text)
+    if not abs(weight) <= LARGEST:  # nan, or with larger ones the singular values of ΔW overflow
+        example = text if text and Path(text).is_dir() else reference  # NAME=PATH without a weight
+        raise RequestError(
+            f"{reference}: weight {show_value(text)}: expected a number up to 9e15, as in {example}=0.5"
+        )
+    if abs(weight) >= LIKE_PER_CENT:
+        warn_once(f"{reference}: weight {text}: the adapter {text} times; 50 % is 0.5")
+    return weight
+
+
+def parse_merge_weight(text: str, reference: str) -> Weight:
+    """Read a number, or `WEIGHT@FIRST-LAST,…`; `RequestError` for other texts and for overlapping layers."""
+    if "@" not in text:
+        return parse_weight(text, reference)
+    ranges = []
+    for part in text.split(","):
+        match = re.fullmatch(r"([^@]*)@([0-9]{1,6})(?:-([0-9]{1,6}))?", part.strip())
+        if match is None:
+            raise RequestError(
+                f"{reference}: weight {show_value(part)}: expected WEIGHT@FIRST-LAST, as in "
+                f"{reference}=0.5@0-11,0.2@12-23"
+            )
+        first = int(match[2])
+        last = int(match[3] or first)
+        if last < first:
+            raise RequestError(
+                f"{reference}: weight {show_value(part)}: layer {first} comes after {last}; write "
+                f"{match[1]}@{last}-{first}"
+            )
+        ranges.append(LayerRange(parse_weight(match[1], reference), first, last))
+    for one, other in pairwise(sorted(ranges, key=lambda each: each.first)):
+        if other.first <= one.last:
+            raise RequestError(
+                f"{reference}: layer {other.first} has two weights, {one} and {other}; expected one for each "
+                "layer"
+            )
+    return LayerWeights(tuple(ranges))
+
+
+def layer_notes(adapter: Adapter, weights: LayerWeights) -> Iterator[str]:
+    """Check weights by layer against an adapter's modules, and yield notes on those with the weight 0.
+
+    `RequestError` if a range names no layer of the adapter.
+    """
+    layers = sorted(_layers(adapter.modules))
+    for each in weights.ranges:
+        if not any(each.first <= layer <= each.last for layer in layers):
+            spans = f"{layers[0]}–{layers[-1]}" if layers else "none"
+            raise RequestError(f"{adapter.name}: weight {each}: the layers of the adapter are {spans}")
+        if each.last > layers[-1]:
+            yield f"{adapter.name}: weight {each}: the last layer of the adapter is {layers[-1]}"
+    outside = [path for path in adapter.modules if not weights.at(path)]
+    if outside:
+        yield f"{adapter.name}: {len(outside)} of {len(adapter.modules)} modules have the weight 0"
+
+
+def _layers(paths: Iterable[str]) -> set[int]:
+    numbers = {layer_of(path) for path in paths}
+    return {number for number in numbers if number is not None}
