@@ -262,7 +262,7 @@ def _notes(weighted: Sequence[Weighted[Adapter]]) -> Iterator[str]:
         if len(shares) > 1:
             yield f"{folder.name} is given {len(shares)} times: its weights add up to {sum(shares):g}"
     for item in used:
-        if item.layers:
+        if item.layers is not None:
             yield from layer_notes(item.adapter, item.layers)
         for head in sorted(item.adapter.folder.glob("value_head.*")):
             yield f"left out: {head}, the value head of a reward model"

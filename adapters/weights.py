@@ -39,6 +39,10 @@ class LayerWeights:
         """As a command line has it, e.g. `0.5@0-11,0.2@12-23`."""
         return ",".join(map(str, self.ranges))
 
+    def __bool__(self) -> bool:
+        """False if all weights are 0."""
+        return bool(self.largest)
+
     @property
     def largest(self) -> float:
         """The weight of the largest magnitude, 0 if all are 0."""
