@@ -20,7 +20,7 @@ from tuneyard.core.errors import show_value
 from tuneyard.core.files import is_file
 from tuneyard.core.records import PLACEHOLDERS, Example
 from tuneyard.core.records.calls import WrongValueError
-from tuneyard.core.records.images import BROKEN_IMAGE
+from tuneyard.core.records.images import BROKEN_IMAGE, FORMAT_NAMES, open_image
 
 BLANK = '""'
 LONGEST_PATH = 200  # characters of a path in a message: it may be a whole picture in base64
@@ -246,13 +246,15 @@ def refuse_unusable(path: Path, image: bool) -> None:
     from PIL import Image
 
     try:
-        with Image.open(path) as opened:
+        with open_image(path) as opened:
             if opened.format == "PNG":
                 opened.verify()
             else:
                 opened.draft("RGB", (1, 1))
                 opened.load()
     except BROKEN_IMAGE as error:
-        raise WrongValueError(f"{path}: the image is broken, cut off, or none that can be opened") from error
+        raise WrongValueError(
+            f"{path}: the image is broken, cut off, or not {FORMAT_NAMES}: save it as one of these"
+        ) from error
     except Image.DecompressionBombError as error:
         raise WrongValueError(f"{path}: {error}") from error

@@ -8,7 +8,7 @@ from itertools import islice
 from pathlib import Path
 
 from tuneyard.core.files import is_file
-from tuneyard.core.records.images import BROKEN_IMAGE
+from tuneyard.core.records.images import BROKEN_IMAGE, open_image
 
 SIDE = 160  # pixels
 MOST = 4
@@ -24,17 +24,18 @@ def thumbnails(images: Iterable[object]) -> list[str]:
             image = image.get("path")
         if isinstance(image, str):
             files.append(Path(image))
-    uris = map(_thumbnail, filter(is_file, files))
+    uris = map(thumbnail_of, filter(is_file, files))
     return list(islice(filter(None, uris), MOST))
 
 
-def _thumbnail(path: Path) -> str:
+def thumbnail_of(path: Path) -> str:
+    """A small JPEG as a data: URI, "" for a file that is no image in a known format."""
     from PIL import Image
 
     with warnings.catch_warnings():
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         try:
-            with Image.open(path) as opened:
+            with open_image(path) as opened:
                 opened.draft("RGB", (SIDE, SIDE))  # a JPEG is decoded small
                 small = opened.convert("RGB")
         except (*BROKEN_IMAGE, Image.DecompressionBombError, Image.DecompressionBombWarning):

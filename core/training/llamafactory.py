@@ -12,6 +12,7 @@ from typing import Any, Self
 
 from tuneyard.core.errors import ContentError, TuneyardError, show_value
 from tuneyard.core.files import JsonObject
+from tuneyard.core.records.images import limit_formats
 
 TEXT_PARTS = (
     "prompt", "query", "response", "history", "messages", "system", "tools", "chosen", "rejected",
@@ -139,6 +140,7 @@ def read_arguments(
 
     plain = {**settings, "use_cpu": True, "report_to": "none", "preprocessing_num_workers": None, **changes}
     plain["trust_remote_code"] = launch.runs_model_code
+    limit_formats()
     deepspeed = plain.pop("deepspeed", None)
     parse_plain = parser._parse_train_args
 

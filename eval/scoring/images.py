@@ -14,7 +14,7 @@ from tuneyard.core.datasets.compiled import read_manifest
 from tuneyard.core.errors import ContentError, RequestError, show_value
 from tuneyard.core.prompt import Conversation
 from tuneyard.core.records import PLACEHOLDERS
-from tuneyard.core.records.images import BROKEN_IMAGE
+from tuneyard.core.records.images import BROKEN_IMAGE, FORMAT_NAMES, open_image
 from tuneyard.core.training.training_run import training_settings
 from tuneyard.eval.backends.vision import PIXELS
 from tuneyard.eval.datasets.dataset import EvalDataset, digest_of
@@ -139,7 +139,9 @@ def _check_image(path: Path, place: str) -> None:
     from PIL import Image
 
     try:
-        with Image.open(path) as opened:
+        with open_image(path) as opened:
             opened.load()
     except (*BROKEN_IMAGE, Image.DecompressionBombError) as error:
-        raise ContentError(f"{place}: {path}: not an image that can be opened: {error}") from error
+        raise ContentError(
+            f"{place}: {path}: not an image that can be opened: {error}; expected {FORMAT_NAMES}"
+        ) from error

@@ -3,10 +3,12 @@
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from tests.json_files import read_json, write_json
 from tests.messages import printed
 from tests.tiny import make_weightless
+from tuneyard.core.records.images import FORMATS
 from tuneyard.core.training.llamafactory import Launch, needs_code
 from tuneyard.recipes.answer import Facts
 from tuneyard.recipes.answer_rules import code_problems
@@ -73,6 +75,12 @@ def test_the_option_of_the_command_line_runs_it(mailed: Path) -> None:
     name_code(mailed / "model", "config.json")
     inspect(settings(mailed, False), Launch(runs_model_code=True))
     assert (mailed / "ran").exists()
+
+
+@pytest.mark.slow
+def test_llamafactory_opens_pictures_in_the_six_formats_alone(mailed: Path) -> None:
+    inspect(settings(mailed, False), Launch())
+    assert list(Image.ID) == list(FORMATS)
 
 
 @pytest.mark.parametrize(
