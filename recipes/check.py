@@ -34,6 +34,7 @@ from tuneyard.core.errors.problem_codes import guide
 from tuneyard.core.files import existing
 from tuneyard.core.language.messages import say
 from tuneyard.core.prompt.token_weights import weights_file
+from tuneyard.core.secrets import public_words
 from tuneyard.core.training.training_run import STARTED, TRAINING
 from tuneyard.recipes.answer import Facts, Rows
 from tuneyard.recipes.answer_rules import problems_of_answer
@@ -173,7 +174,7 @@ def command(
 
 def _after_check(path: Path, options: CheckOptions) -> str:
     """The next command: a plan for GPUs, or the training. A plan needs the model's config and tokenizer."""
-    words = [str(path), *options.overrides]
+    words = [str(path), *public_words(options.overrides)]
     if not options.target.gpus:  # plan estimates GPUs
         return shlex.join(["tuneyard", "recipe", "train", *words])
     options_of_plan = same_options("--model", "--for", "--trust-remote-code")

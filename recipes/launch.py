@@ -61,10 +61,11 @@ def torchrun_command(weights: Path | None) -> list[str]:
     return [sys.executable, *ranks, "-m", "tuneyard.recipes.token_weights", str(weights)]
 
 
-def launch(command: list[str], output_dir: Path, lock: int) -> None:
+def launch(command: list[str], output_dir: Path, lock: int, **variables: str) -> None:
     """Run a torchrun training to its end; `ContentError` with the reason's last lines if it fails.
 
-    It inherits the descriptor `lock`. Whatever ends this process (even kill -9) ends it with all its workers.
+    It inherits the descriptor `lock`, and gets further environment variables. Whatever ends this process
+    (even kill -9) ends it with all its workers.
     """
     training_log = TrainingLog(output_dir)
     with (output_dir / LOG).open("ab") as log:
@@ -72,7 +73,7 @@ def launch(command: list[str], output_dir: Path, lock: int) -> None:
             command,
             stdout=log,
             stderr=subprocess.STDOUT,
-            env=environment() | {"FORCE_TORCHRUN": "1"},
+            env=environment() | {"FORCE_TORCHRUN": "1", **variables},
             pass_fds=(lock,),
         )
     training_log.follow(process.poll, partial(end_process, process))

@@ -71,14 +71,18 @@ class LlamaFactory:
             raise ContentError(f"LLaMA-Factory could not be asked: {answer}")
         return answer
 
-    def train(self, recipe: Path, weights: Path | None, output_dir: Path, lock: int) -> None:
+    def train(
+        self, recipe: Path, weights: Path | None, output_dir: Path, lock: int, **variables: str
+    ) -> None:
         """Train a recipe file to its end; `ContentError` with the last lines of the log if it fails.
 
-        The trainer holds the descriptor `lock` open.
+        The trainer holds the descriptor `lock` open, and gets further environment variables.
         """
         training_log = TrainingLog(output_dir)
         shared_lock = reduction.DupFd(lock)
-        process = self._start(llamafactory_server.train, str(recipe), weights, training_log.log, shared_lock)
+        process = self._start(
+            llamafactory_server.train, str(recipe), weights, training_log.log, shared_lock, variables
+        )
         training_log.follow(lambda: process.exitcode, partial(_end, process))
 
     def _start(self, work: Callable[..., None], *arguments: Any) -> "BaseProcess":

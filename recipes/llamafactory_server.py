@@ -72,8 +72,12 @@ def _report_crash(
         reply.send(f"{kind.__name__}: {error}")
 
 
-def train(recipe: str, weights: Path | None, log: Path, lock: Any) -> None:
-    """Train a recipe with LLaMA-Factory, everything printed to `log`; `lock` stays open until the end."""
+def train(recipe: str, weights: Path | None, log: Path, lock: Any, variables: dict[str, str]) -> None:
+    """Train a recipe with LLaMA-Factory, everything printed to `log`; `lock` stays open until the end.
+
+    `variables` are those of the environment that hold the recipe's secrets.
+    """
+    os.environ.update(variables)
     os.set_inheritable(lock.detach(), True)
     _redirect(os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666))
     try:

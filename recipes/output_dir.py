@@ -16,6 +16,7 @@ from tuneyard.core.errors import ContentError, show_value
 from tuneyard.core.files import HeldError, files_of, read_object, reserved, sha256, versions
 from tuneyard.core.installation.checkout import version
 from tuneyard.core.language.messages import say
+from tuneyard.core.secrets import public_settings
 from tuneyard.core.training.parent_adapters import ADAPTERS, adapter_hashes
 from tuneyard.core.training.training_run import (
     CHECKPOINT,
@@ -155,6 +156,7 @@ def changed_inputs(output_dir: Path, inputs: dict[str, object]) -> str:
     differences = []
     before, after = started.get("settings"), inputs.get("settings")
     if isinstance(before, dict) and isinstance(after, dict):
+        before = public_settings(before)  # an older record may have secrets
         changed = [key for key in sorted(before | after) if before.get(key) != after.get(key)]
         differences = [f"{key} {before.get(key, 'unset')} → {after.get(key, 'unset')}" for key in changed]
     parts = ["data", "model", "weights"]

@@ -1,15 +1,17 @@
 """A recipe as LLaMA-Factory reads it: a YAML file, `key=value` over it, and the line of each key."""
 
 import os
+import re
 import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from tuneyard.core.datasets import read_registry, registry_folder
 from tuneyard.core.documents import BOM, is_number, read_yaml
 from tuneyard.core.errors import ContentError, Problem, RequestError, nearest, show_value, wrong_value
 from tuneyard.core.files import bundled, parse_json, read_object, require
+from tuneyard.core.secrets import HIDDEN, VARIABLES, is_secret, public_settings, public_words
 from tuneyard.core.training.training_run import names_in
 from tuneyard.recipes.other_files import refuse_other_file
 
@@ -45,12 +47,17 @@ def expanded(name: str) -> Path:
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """The settings of one training: the file, the settings after its overrides, and the line of each key."""
+    """The settings of one training: the file, the settings after its overrides, and the line of each key.
+
+    `settings` and `overrides` are written into files and printed, so that neither has settings with secrets:
+    `secrets` has their values.
+    """
 
     path: Path
     settings: dict[str, object]
     lines: dict[str, int]
     overrides: tuple[str, ...] = ()
+    secrets: dict[str, str] = field(default_factory=dict, repr=False)
 
     @property
     def output_dir(self) -> Path:
@@ -76,6 +83,14 @@ class Recipe:
     def datasets(self) -> list[str]:
         """Names of the datasets that are trained and evaluated on."""
         return [*self.names("dataset"), *self.names("eval_dataset")]
+
+    def secret_variables(self) -> dict[str, str]:
+        """The environment variables from which the training reads its secrets."""
+        variables = {}
+        for key, variable in VARIABLES.items():
+            if key in self.secrets:
+                variables[variable] = self.secrets[key]
+        return variables
 
     def text(self, key: str) -> str:
         """Read a setting as text. `ContentError` if it is missing or not a text."""
@@ -200,22 +215,33 @@ def read_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     refuse_other_file(path, parsed.value)
     for override in overrides:
         key, equals, _ = override.partition("=")
+        first_word = re.match(r"\w*", override)
+        shown = override
+        if first_word and is_secret(first_word[0]):
+            shown = f"{first_word[0]}…"
         if not equals or not key.isidentifier():
-            raise RequestError(f"{override!r}: expected key=value, as in learning_rate=1e-4 (and one recipe)")
+            raise RequestError(f"{shown!r}: expected key=value, as in learning_rate=1e-4 (and one recipe)")
         try:
             OmegaConf.from_cli([override])
         except (YAMLError, OmegaConfBaseException, ValueError, RecursionError) as error:
-            raise RequestError(f"{override!r}: the value is not YAML") from error
+            raise RequestError(f"{shown!r}: the value is not YAML") from error
     try:
         base, over = OmegaConf.create(path.read_text(encoding="utf-8")), OmegaConf.from_cli(list(overrides))
         settings = OmegaConf.to_container(OmegaConf.merge(base, over), resolve=False)
     except (OmegaConfBaseException, YAMLError, ValueError) as error:
-        raise ContentError(f"{path}: {str(error).splitlines()[0]}") from error
+        reason = str(error).splitlines()[0]
+        for key, value in parsed.value.items():
+            if is_secret(str(key)) and value:
+                reason = reason.replace(str(value), HIDDEN)
+        raise ContentError(f"{path}: {reason}") from error
     if not isinstance(settings, dict) or not settings:
         raise ContentError(f"{path}: found no settings, {expected}")
     if isinstance(settings.get("deepspeed"), str):
         settings["deepspeed"] = str(bundled(Path(settings["deepspeed"])))
-    return Recipe(path, {str(key): value for key, value in settings.items()}, parsed.lines, tuple(overrides))
+    named = {str(key): value for key, value in settings.items()}
+    public = public_settings(named)
+    secrets = {key: str(named[key]) for key in named if key not in public}
+    return Recipe(path, public, parsed.lines, tuple(public_words(overrides)), secrets)
 
 
 def find_recipe(path: Path) -> Path:

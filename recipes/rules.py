@@ -11,6 +11,7 @@ from tuneyard.core.errors import ContentError, Problem, nearest, show_value
 from tuneyard.core.files import HUB_ID, existing, near_name, versions
 from tuneyard.core.installation.packages import install_command
 from tuneyard.core.prompt.token_weights import read_weights, weights_file
+from tuneyard.core.secrets import VARIABLES
 from tuneyard.core.training.metrics import UNKNOWN, direction, metric_of
 from tuneyard.core.training.training_stage import (
     PREFERENCE_STAGES,
@@ -76,7 +77,7 @@ def problems_of(recipe: Recipe, machine: Machine) -> list[Problem]:
     rules = [
         setting_problems, _missing, _model, _evaluation, _packages, _deepspeed, _fsdp, _paths, _output_dir,
         _weights, _best, learning_rate, packing, ppo, value_head, _stops, deepspeed_values,
-        deepspeed_replaces, _tokens, _no_effect,
+        deepspeed_replaces, _tokens, _no_effect, _secrets,
     ]  # fmt: skip
     problems: list[Problem] = []
     for rule in rules:
@@ -97,6 +98,21 @@ def _missing(recipe: Recipe) -> Iterator[Problem]:
         yield recipe.setting_problem(
             "E304", "do_train", "is not true, so nothing would be trained", "do_train: true"
         )
+
+
+def _secrets(recipe: Recipe) -> Iterator[Problem]:
+    """Yield the settings that hold secrets: LLaMA-Factory alone copies them into the files of a training."""
+    for key in recipe.secrets:
+        place = f"{recipe.path}:{recipe.lines[key]}" if key in recipe.lines else f"{recipe.path} (override)"
+        variable = VARIABLES.get(key)
+        message = (
+            "a secret, which a training copies into its files: `tuneyard recipe train` writes it nowhere"
+        )
+        hint = "take it out, and log in with the service's own program: the training does not get it"
+        if variable:
+            message += f", and hands it to the training as {variable}"
+            hint = f"take it out, and set it in the environment: export {variable}=…"
+        yield Problem("W364", place, message, key, hint)
 
 
 def _model(recipe: Recipe) -> Iterator[Problem]:

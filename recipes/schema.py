@@ -49,12 +49,12 @@ def known_keys() -> dict[str, dict[str, Any]]:
 
 def setting_problems(recipe: Recipe) -> Iterator[Problem]:
     """Yield the keys that LLaMA-Factory does not know, and the values that its schema refuses."""
+    for key in recipe.secrets:
+        if key not in known_keys():
+            yield _unknown(recipe, key)
     for key, value in recipe.settings.items():
         if key not in known_keys():
-            hint = meant(key, known_keys()) or "LLaMA-Factory has no such setting"
-            if key in KEYS_OF_ENTRIES:
-                hint = "a key of a dataset's entry in dataset_info.json: write it there"
-            yield recipe.setting_problem("E301", key, "unknown key", hint)
+            yield _unknown(recipe, key)
             continue
         if value is None:
             continue
@@ -69,6 +69,13 @@ def setting_problems(recipe: Recipe) -> Iterator[Problem]:
                 if value in OTHER_NAMES:
                     hint = meant(str(value), [OTHER_NAMES[str(value)]])
             yield recipe.setting_problem(code, key, violation.message, hint)
+
+
+def _unknown(recipe: Recipe, key: str) -> Problem:
+    hint = meant(key, known_keys()) or "LLaMA-Factory has no such setting"
+    if key in KEYS_OF_ENTRIES:
+        hint = "a key of a dataset's entry in dataset_info.json: write it there"
+    return recipe.setting_problem("E301", key, "unknown key", hint)
 
 
 def meant(name: str, choices: Collection[str]) -> str:

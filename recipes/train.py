@@ -97,9 +97,9 @@ def train(recipe: Recipe, force: bool = False, ask: bool = True) -> None:
         write_text(effective, dump_yaml({**recipe.settings, **added}))
         started, clock = datetime.now(UTC), time.monotonic()
         if ranks:
-            launch([*command, str(effective)], output_dir, lock)
+            launch([*command, str(effective)], output_dir, lock, **recipe.secret_variables())
         else:
-            llamafactory.train(effective, weights, output_dir, lock)
+            llamafactory.train(effective, weights, output_dir, lock, **recipe.secret_variables())
         seconds = round(time.monotonic() - clock, 1)
         facts = {"hardware": f"{len(target.gpus)} × {target.gpus[0].name}" if target.gpus else "CPU"}
         facts |= {"started": started.isoformat(timespec="seconds")}

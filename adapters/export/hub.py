@@ -28,6 +28,7 @@ from tuneyard.core.documents.schema_errors import check_file
 from tuneyard.core.errors import RequestError, counted
 from tuneyard.core.files import HUB_ID, read_object, require, sha256
 from tuneyard.core.installation.checkout import ROOT
+from tuneyard.core.secrets import hide_secrets
 from tuneyard.core.training.training_run import (
     card_hyperparameters,
     read_provenance,
@@ -254,7 +255,7 @@ def make_card(
     if record:
         sections.append(f"## {card_body(record).strip()}")
     body = "\n\n".join(section for section in sections if section)
-    return model_card(head, f"{body}\n"), notes
+    return hide_secrets(model_card(head, f"{body}\n")), notes
 
 
 def _licence(source: ExportSource, stated: str | None, notes: list[str]) -> tuple[dict[str, object], str]:

@@ -25,6 +25,7 @@ from click.exceptions import NoSuchCommand
 from tuneyard.core.errors import CLI, run_command
 from tuneyard.core.installation.checkout import ROOT, version
 from tuneyard.core.language.messages import LANG, as_is, relative_paths, say
+from tuneyard.core.secrets import public_words
 
 SUMMARY = 1000  # characters: Click cuts a first sentence that is longer
 _PLACEHOLDERS = {"BASE", "DIR", "FILE", "MODEL", "NAME", "NAME_OR_DIR", "OWNER/NAME", "PATH", "SPEC"}
@@ -175,7 +176,7 @@ def next_step(place: object, command: Sequence[object] | str = ()) -> None:
     if place is not None:
         say(f"result: {as_is(relative_paths(str(place)))}", to_stderr=True)
     if not isinstance(command, str):
-        command = shlex.join(map(str, command))
+        command = shlex.join(public_words(map(str, command)))
     if command:
         say(f"next: {command}", to_stderr=True)
 
@@ -219,7 +220,7 @@ def command_line(module: str, without: Collection[str] = (), pattern: str = "") 
     program = context.find_root().info_name if context else None
     if program is None or not program.startswith("tuneyard"):
         program = f"tuneyard {module.replace('.', ' ')}"
-    words = shlex.join(word for word in sys.argv[1:] if word not in without)
+    words = shlex.join(word for word in public_words(sys.argv[1:]) if word not in without)
     return re.sub(pattern, "", f"{program} {words}".rstrip())
 
 

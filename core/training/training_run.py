@@ -10,6 +10,7 @@ from tuneyard.core.documents.schema_errors import check_file
 from tuneyard.core.errors import unexpected
 from tuneyard.core.files import JsonObject, are_texts, files_sha256, read_object
 from tuneyard.core.installation.checkout import ROOT
+from tuneyard.core.secrets import public_settings
 
 TRAINING = "training.json"  # written last: its existence means that the training is finished
 SETTINGS = (
@@ -67,8 +68,8 @@ def record_of(folder: Path, names: Iterable[str] = (TRAINING, STARTED)) -> Path 
 def training_inputs(folder: Path) -> JsonObject:
     """Inputs in the record of a training run, {} without a record.
 
-    `ContentError` if the settings or the model are no mapping, or if data and adapters are no lists of named
-    entries.
+    Secrets that an older record has among its settings are left out. `ContentError` if the settings or the
+    model are no mapping, or if data and adapters are no lists of named entries.
     """
     record = record_of(folder)
     if record is None:
@@ -88,6 +89,8 @@ def training_inputs(folder: Path) -> JsonObject:
     for entry in inputs.get("adapters", []):
         if not isinstance(entry, dict) or not are_texts([entry.get("name"), entry.get("sha256") or ""]):
             raise unexpected(record, "adapters", entry, "the name of an adapter and its hash")
+    if "settings" in inputs:
+        return {**inputs, "settings": public_settings(inputs["settings"])}
     return inputs
 
 
@@ -98,7 +101,7 @@ def training_settings(folder: Path) -> JsonObject:
         return settings
     path = record_of(folder, SETTINGS)
     content = read_yaml(path, "recipe").value if path else {}
-    return content if isinstance(content, dict) else {}
+    return public_settings(content) if isinstance(content, dict) else {}
 
 
 def training_data(folder: Path) -> list[JsonObject]:

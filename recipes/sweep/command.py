@@ -16,6 +16,7 @@ from tuneyard.core.errors import ContentError, RequestError, counted, nearest, r
 from tuneyard.core.execution.options import ray_option
 from tuneyard.core.execution.ray_cluster import RayCluster
 from tuneyard.core.files import locked, make_folder
+from tuneyard.core.secrets import public_words
 from tuneyard.core.training.metrics import METRICS, UNKNOWN, metric_of
 from tuneyard.recipes.hardware import machine
 from tuneyard.recipes.recipe import Recipe
@@ -98,7 +99,7 @@ def command(
     if lists:
         target = machine(f"{gpus_each}xA100-80")  # a listed command runs elsewhere
         check_first(recipes, trained_metric, target, quick=not dry_run)
-        words = ["tuneyard", "recipe", "sweep", str(recipe), *grid, "--out", str(folder)]
+        words = ["tuneyard", "recipe", "sweep", str(recipe), *public_words(grid), "--out", str(folder)]
         if evaluation is not None:
             words += ["--eval", evaluation]
         for line in commands(recipes, words, evaluation, target):

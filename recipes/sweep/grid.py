@@ -4,10 +4,11 @@ import hashlib
 import itertools
 import re
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from tuneyard.core.errors import RequestError
+from tuneyard.core.secrets import is_secret
 from tuneyard.recipes.recipe import Recipe, read_recipe
 from tuneyard.recipes.schema import LISTS, SHORT
 
@@ -19,10 +20,14 @@ TrainingRun = tuple[dict[str, str], Recipe]  # a point of the grid, and its reci
 
 @dataclass(frozen=True, slots=True)
 class Grid:
-    """Settings of a sweep: `axes` have several values each, `fixed` settings are the same in every run."""
+    """Settings of a sweep: `axes` have several values each, `fixed` settings are the same in every run.
+
+    So are `secrets`, which no file and no printed command has.
+    """
 
     axes: dict[str, list[str]]
     fixed: dict[str, str]
+    secrets: dict[str, str] = field(default_factory=dict, repr=False)
 
 
 def parse_grid(arguments: Sequence[str]) -> Grid:
@@ -33,9 +38,13 @@ def parse_grid(arguments: Sequence[str]) -> Grid:
     """
     axes = {}
     fixed = {}
+    secrets = {}
     for argument in arguments:
         written_key, equals, text = argument.partition("=")
         key = SHORT.get(written_key, written_key)
+        if equals and is_secret(key):
+            secrets[key] = text
+            continue
         values = _values(key, text)
         if not equals or not values:
             raise RequestError(
@@ -54,7 +63,7 @@ def parse_grid(arguments: Sequence[str]) -> Grid:
             "no setting has several values; expected an axis with each of its values, as in lora_rank=4,8 "
             "(one training: `tuneyard recipe train`)"
         )
-    return Grid(axes, fixed)
+    return Grid(axes, fixed, secrets)
 
 
 def _values(key: str, text: str) -> list[str]:
@@ -83,7 +92,7 @@ def _values(key: str, text: str) -> list[str]:
 
 def plan_runs(path: Path, grid: Grid, out: Path) -> list[TrainingRun]:
     """Combine each point of the grid with its recipe, whose output_dir is a new folder in `out`."""
-    fixed = [f"{key}={value}" for key, value in grid.fixed.items()]
+    fixed = [f"{key}={value}" for key, value in [*grid.fixed.items(), *grid.secrets.items()]]
     runs = []
     for name, values in zip(run_names(grid.axes), itertools.product(*grid.axes.values()), strict=True):
         point = dict(zip(grid.axes, values, strict=True))

@@ -23,9 +23,16 @@ CLASSES = {
 """Files of a model folder, and what each may name as `auto_map`."""
 CODE = """
 open({marker!r}, "a").write("ran")
-from transformers import PreTrainedTokenizerFast as MailedTokenizer
-from transformers import ProcessorMixin as MailedProcessor
-from transformers import Qwen2Config as MailedConfig
+from transformers import PreTrainedTokenizerFast, ProcessorMixin, Qwen2Config
+
+class MailedTokenizer(PreTrainedTokenizerFast):
+    pass
+
+class MailedProcessor(ProcessorMixin):
+    pass
+
+class MailedConfig(Qwen2Config):
+    pass
 """
 
 

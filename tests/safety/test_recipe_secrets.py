@@ -1,0 +1,167 @@
+"""A token in a recipe leaves it in no file and no printed line: SECURITY.md, "Secrets"."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.cli.scoring import invoke
+from tests.json_files import write_json
+from tests.messages import printed, printed_line
+from tests.tiny import make_tiny
+from tests.unit.adapters.commands import call
+from tests.unit.adapters.make import base_tensors, factors, make, make_base
+from tests.unit.recipes.make import write_recipe
+from tuneyard.core.errors import RequestError
+from tuneyard.core.secrets import is_secret, public_words
+from tuneyard.core.training.metrics import metric_of
+from tuneyard.core.training.training_run import training_settings
+from tuneyard.recipes.__main__ import cli
+from tuneyard.recipes.hardware import Machine
+from tuneyard.recipes.launch import LOG, launch
+from tuneyard.recipes.output_dir import changed_inputs, inputs_of, training_record
+from tuneyard.recipes.recipe import read_recipe
+from tuneyard.recipes.rules import problems_of
+from tuneyard.recipes.sweep.grid import parse_grid, plan_runs
+from tuneyard.recipes.sweep.results import SweepResults, write_summary
+from tuneyard.recipes.sweep.run import commands
+
+KEYS = (
+    "hf_hub_token", "hub_token", "ms_hub_token", "om_hub_token", "swanlab_api_key", "swanlab_lark_secret",
+    "swanlab_lark_webhook_url", "openai_key", "MY_API_KEY",
+)  # fmt: skip
+"""Settings of LLaMA-Factory that hold secrets, and two that somebody may write."""
+SECRET = "hf_xSECRETx"
+PLAIN = {"skip_special_tokens": True, "include_num_input_tokens_seen": True, "hub_token": None}
+
+
+@pytest.mark.parametrize("key", KEYS)
+@pytest.mark.parametrize("is_override", [False, True])
+def test_no_record_of_a_training_has_a_secret(tmp_path: Path, key: str, is_override: bool) -> None:
+    changed = {} if is_override else {key: SECRET}
+    overrides = [f"{key}={SECRET}", "lora_rank=4"] if is_override else ["lora_rank=4"]
+    recipe = read_recipe(write_recipe(tmp_path, **changed), overrides)
+    assert recipe.secrets == {key: SECRET}
+    record = training_record(recipe, inputs_of(recipe, None), {})
+    assert SECRET not in json.dumps(record) + repr(recipe)
+    assert recipe.settings["lora_rank"] == 4 and record["overrides"] == ["lora_rank=4"]
+    problems = problems_of(recipe, Machine(()))
+    (problem,) = [each for each in problems if each.code == "W364"]
+    where = "(override)" if is_override else f":{recipe.lines[key]}"
+    assert problem.place.endswith(where) and problem.field == key
+    assert SECRET not in "\n".join(each.line() for each in problems)
+
+
+def test_settings_of_other_kinds_stay(tmp_path: Path) -> None:
+    path = write_recipe(tmp_path)
+    path.write_text(path.read_text() + "\n" + yaml.safe_dump(PLAIN))
+    recipe = read_recipe(path)
+    assert recipe.secrets == {} and recipe.settings.items() >= PLAIN.items()
+
+
+def test_an_unknown_key_of_a_secret_is_still_unknown(tmp_path: Path) -> None:
+    recipe = read_recipe(write_recipe(tmp_path, hf_token=SECRET))
+    assert [each.field for each in problems_of(recipe, Machine(())) if each.code == "E301"] == ["hf_token"]
+
+
+@pytest.mark.parametrize("words", [["--quick"], ["--quick", "lora_rank=4"]])
+def test_printed_commands_have_no_secret(tmp_path: Path, words: list[str]) -> None:
+    path = write_recipe(tmp_path)
+    text = invoke(cli, "check", "--for", "cpu", path, *words, f"hub_token={SECRET}").output
+    assert SECRET not in text
+    printed(text, "W364 hub_token", "HF_TOKEN", "export HF_TOKEN=…")
+
+
+@pytest.mark.parametrize("word", [f"hub_token=[{SECRET}", f"hub_token={{{SECRET}", f"hub_token: {SECRET}='"])
+def test_an_error_shows_no_secret(tmp_path: Path, word: str) -> None:
+    with pytest.raises(RequestError) as refusal:
+        read_recipe(write_recipe(tmp_path), [word])
+    text = str(refusal.value)
+    assert SECRET not in text and "hub_token" in text
+
+
+def test_a_sweep_keeps_none(tmp_path: Path) -> None:
+    path = write_recipe(tmp_path)
+    grid = parse_grid(["lora_rank=4,8", f"hub_token={SECRET}"])
+    runs = plan_runs(path, grid, tmp_path / "runs")
+    recipes = [recipe for _, recipe in runs]
+    assert [recipe.secrets for recipe in recipes] == [{"hub_token": SECRET}] * 2
+    (tmp_path / "runs").mkdir()
+    rows = [{"lora_rank": "4", "eval_loss": 1.0, "run": "a"}]
+    meaning = metric_of("eval_loss")
+    write_summary(SweepResults(tmp_path / "runs", grid, "eval_loss", meaning, rows, [], False))
+    lines = commands(recipes, ["tuneyard", "recipe", "sweep"], None, Machine(()))
+    written = (tmp_path / "runs/sweep.json").read_text()
+    assert SECRET not in written + "\n".join(lines) + repr(grid) + repr(recipes)
+    assert len(lines) == 2
+
+
+def test_a_record_of_today_is_read_without_it(tmp_path: Path) -> None:
+    settings = {"lora_rank": 4, "hf_hub_token": SECRET, "other": {"api_key": SECRET, "rank": 2}}
+    inputs = {"settings": settings, "data": [], "model": {}}
+    write_json(tmp_path / "training.json", {"inputs": inputs})
+    write_json(tmp_path / "started.json", inputs)
+    assert training_settings(tmp_path) == {"lora_rank": 4, "other": {"rank": 2}}
+    difference = changed_inputs(tmp_path, {**inputs, "settings": {"lora_rank": 8, "other": {"rank": 2}}})
+    assert difference == "lora_rank 4 → 8"
+
+
+def test_the_recipe_beside_weights_is_read_without_it(tmp_path: Path) -> None:
+    (tmp_path / "recipe.yaml").write_text(f"lora_rank: 4\nhub_token: {SECRET}\n")
+    assert training_settings(tmp_path) == {"lora_rank": 4}
+
+
+def test_a_model_card_has_none(working_folder: Path) -> None:
+    make_base("models/base", base_tensors(), model_type="qwen2")
+    make("saves/rte", factors(), base_model_name_or_path="models/base")
+    settings = {"learning_rate": 0.001, **dict.fromkeys(KEYS, SECRET)}
+    write_json(Path("saves/rte/training.json"), {"inputs": {"settings": settings, "data": []}})
+    card = call("export", "saves/rte", "--to", "hub", "--repo", "org/rte", "--dry-run")[0]
+    assert SECRET not in card
+    printed_line(card, "learning_rate:", "0.001")
+
+
+def test_the_training_gets_it_from_its_environment(tmp_path: Path) -> None:
+    recipe = read_recipe(write_recipe(tmp_path, hf_hub_token="hf_read", hub_token=SECRET))
+    program = (
+        f"import os, pathlib; pathlib.Path({str(tmp_path / 'token')!r}).write_text(os.environ['HF_TOKEN'])"
+    )
+    with (tmp_path / "lock").open("w") as lock:
+        launch([sys.executable, "-c", program], tmp_path, lock.fileno(), **recipe.secret_variables())
+    assert (tmp_path / "token").read_text() == SECRET  # which may write, too
+    assert SECRET not in (tmp_path / LOG).read_text()
+
+
+@pytest.mark.parametrize(
+    ("name", "holds_one"),
+    [
+        ("hf_hub_token", True), ("WANDB_API_KEY", True), ("password", True), ("client_secret", True),
+        ("skip_special_tokens", False), ("max_new_tokens", False), ("monkey", False), ("key_tokens", False),
+    ],
+)  # fmt: skip
+def test_names_of_secrets(name: str, holds_one: bool) -> None:
+    assert is_secret(name) == holds_one
+    assert public_words(["r.yaml", f"{name}=1"]) == (["r.yaml"] if holds_one else ["r.yaml", f"{name}=1"])
+
+
+@pytest.mark.slow
+def test_no_file_of_a_real_training_has_one(tmp_path: Path) -> None:
+    """Not training_args.bin either, the trainer's own, in the folder and in each checkpoint."""
+    make_tiny(tmp_path / "model")
+    path = write_recipe(
+        tmp_path, model_name_or_path="model", dataset="a", dataset_dir=".", output_dir="out", max_steps=2,
+        save_steps=1, template="qwen", hf_hub_token=SECRET, bf16=False, report_to="none",
+    )  # fmt: skip
+    rows = [{"instruction": f"Is {number} even?", "input": "", "output": "yes"} for number in range(8)]
+    write_json(tmp_path / "a.json", rows)
+    command = [Path(sys.executable).with_name("tuneyard"), "recipe", "train", path, f"hub_token={SECRET}"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert SECRET not in done.stdout + done.stderr
+    path.unlink()
+    files = [file for file in tmp_path.rglob("*") if file.is_file()]
+    assert (tmp_path / "out/checkpoint-1/training_args.bin") in files
+    assert [file for file in files if SECRET.encode() in file.read_bytes()] == []
