@@ -34,7 +34,8 @@ from tuneyard.adapters.weighted import (
 from tuneyard.core.errors import ContentError, RequestError, need
 from tuneyard.core.files import read_object, write_json, write_text
 from tuneyard.core.prompt import CHAT_TEMPLATE, find_chat_template
-from tuneyard.core.prompt.tokenizer_files import GENERATION, first_object, listed_ends, trained_ends
+from tuneyard.core.prompt.tokenizer_files import GENERATION, first_object, listed_ends
+from tuneyard.core.prompt.trained_files import read_trained
 from tuneyard.core.training.training_run import MERGE, training_inputs
 from tuneyard.core.weights.adapter_files import EMBEDDINGS, HEADS
 from tuneyard.core.weights.base_models import Base
@@ -313,7 +314,7 @@ def _write_ends(adapters: Sequence[Path], base: Path, folder: Path) -> None:
     listed = listed_ends(base)
     ends = list(listed)
     for adapter in adapters:
-        ends += trained_ends(adapter, base)
+        ends += read_trained(adapter, base).ends
     distinct_ends = list(dict.fromkeys(ends))
     if distinct_ends != listed:
         fields = first_object([folder], GENERATION)

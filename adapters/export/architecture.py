@@ -6,7 +6,6 @@ expression would split text differently than in training, and is refused.
 
 import functools
 import logging
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -17,8 +16,9 @@ from numpy.typing import NDArray
 from tuneyard.adapters.adapter import raise_together, wrong_numbers
 from tuneyard.core.errors import ContentError, show_value
 from tuneyard.core.files import require
-from tuneyard.core.prompt import SavedTemplate, find_chat_template
+from tuneyard.core.prompt import SavedTemplate
 from tuneyard.core.prompt.tokenizer_files import TOKENIZER_JSON, read_tokenizer
+from tuneyard.core.prompt.trained_files import TrainedFiles
 
 if TYPE_CHECKING:
     from gguf import GGUFWriter, TensorNameMap
@@ -36,6 +36,14 @@ PRE_TOKENIZERS = {  # the steps of tokenizer.json: llama.cpp's name (llama-vocab
     ("words and bytes",): "gpt-2",
 }
 NORMAL, CONTROL, USER_DEFINED, UNUSED = 1, 3, 4, 5  # gguf.TokenType
+END_NAMES = ("eos", "eot", "eom")  # a GGUF has these places for end tokens
+ENDS_BY_NAME = frozenset({
+    "<|endoftext|>", "<|im_end|>", "<|eot_id|>", "<|return|>", "<|call|>", "<|flush|>", "<|calls|>",
+    "<end_of_turn>", "<|eom_id|>", "<EOT>", "_<EOT>", "[EOT]", "[EOS]", "<|end_of_text|>",
+    "<end_of_utterance>", "<eos>", "<turn|>", "</s>", "<｜end▁of▁sentence｜>", "[e~[", "<|end|>",
+})  # fmt: skip
+"""Control tokens at which llama.cpp ends an answer by their names alone, as its log lists them (xllamacpp
+2026.10.11549: "EOG token")."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +148,10 @@ def reorder(rows: NDArray[Value], heads: int) -> NDArray[Value]:
 
 @dataclass(frozen=True, slots=True)
 class Vocabulary:
-    """Tokens by id with their types, and the name of the pre-tokenizer. `composed` normalises text to NFC."""
+    """Tokens by id with their types, and the name of the pre-tokenizer. `composed` normalises text to NFC.
+
+    `ends` are the ids of end tokens by `END_NAMES`; those without a place are `further_ends`.
+    """
 
     folder: Path
     tokens: list[str]
@@ -148,9 +159,11 @@ class Vocabulary:
     pre: str
     composed: bool
     template: SavedTemplate | None
+    ends: dict[str, int]
+    further_ends: list[int]
 
-    def write(self, writer: "GGUFWriter", ends: Mapping[str, int] | None = None) -> None:
-        """Add all of `tokenizer.*` to a GGUF, including the chat template; `ends` as in `write_gguf`."""
+    def write(self, writer: "GGUFWriter", *, for_chats: bool) -> None:
+        """Add all of `tokenizer.*` to a GGUF, including the chat template; `for_chats` as in `write_gguf`."""
         from gguf import SpecialVocab
 
         logging.getLogger("gguf.vocab").setLevel(logging.ERROR)
@@ -158,8 +171,8 @@ class Vocabulary:
         # gguf prefers an older template in tokenizer_config.json to chat_template.jinja
         special.chat_template = self.template.text if self.template else None
         special.add_special_token.setdefault("bos", False)  # otherwise llama.cpp guesses
-        if ends:
-            special.special_token_ids.update(ends)
+        special.special_token_ids.update(self.ends)
+        if for_chats:
             special.add_special_token.update(bos=False, eos=False)  # the chat template writes them itself
         writer.add_tokenizer_model("gpt2")
         writer.add_tokenizer_pre(self.pre)
@@ -168,11 +181,12 @@ class Vocabulary:
         special.add_to_gguf(writer)
 
 
-def read_vocabulary(folder: Path, size: int) -> Vocabulary:
-    """Read tokenizer.json, padded to `size` tokens, the embedding's number of rows.
+def read_vocabulary(trained: TrainedFiles, size: int) -> Vocabulary:
+    """Read the tokenizer.json of a training, padded to `size` tokens, the embedding's number of rows.
 
     `ContentError` if it is not byte-level BPE, or splits text in a way that llama.cpp has no name for.
     """
+    folder = trained.folder
     path = require(folder / TOKENIZER_JSON, "tokenizer")
     fields = read_tokenizer([folder])
     model = fields.get("model") or {}
@@ -199,7 +213,17 @@ def read_vocabulary(folder: Path, size: int) -> Vocabulary:
     if set(kinds) - {"NFC"}:
         raise ContentError(f"{path}: normalizer {', '.join(map(str, kinds))}: llama.cpp has no such step")
     tokens, types = [token for token, _ in every], [kind for _, kind in every]
-    return Vocabulary(folder, tokens, types, PRE_TOKENIZERS[steps], bool(kinds), find_chat_template(folder))
+    ends = [end for end in trained.ends if end < size]  # others were never trained
+    return Vocabulary(
+        folder,
+        tokens,
+        types,
+        PRE_TOKENIZERS[steps],
+        bool(kinds),
+        trained.template,
+        dict(zip(END_NAMES, ends, strict=False)),
+        ends[len(END_NAMES) :],
+    )
 
 
 def _step(path: Path, step: dict[str, Any]) -> str:

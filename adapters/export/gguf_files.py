@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from tuneyard.adapters.adapter import name_of
 from tuneyard.adapters.export.architecture import (
+    END_NAMES,
     Architecture,
     Vocabulary,
     read_architecture,
@@ -33,6 +34,7 @@ from tuneyard.adapters.weighted import check_fit
 from tuneyard.core.errors import ContentError, RequestError, need
 from tuneyard.core.files import read_object
 from tuneyard.core.language.messages import say
+from tuneyard.core.prompt.trained_files import TrainedFiles, read_trained
 from tuneyard.core.weights.base_models import Base, open_base
 from tuneyard.core.weights.tensors import STORED, Tensor, blocks_of, require_finite
 
@@ -101,12 +103,20 @@ def plan_model(source: ExportSource, folder: Path, kind: str) -> GgufExport:
     plan = plan_gguf(open_base(folder), kind)
     if plan.vocabulary.composed:
         note("the tokenizer composes text to NFC first, llama.cpp does not: send it composed text")
+    note_further_ends(plan)
     about = {"name": name_of(source.folder), MADE_OF: source.digest}
     licence = licence_of(source)
     if licence:
         fields, _ = licence
         about["license"] = fields.get("license_name", fields["license"])
     return GgufExport(plan.bytes, functools.partial(write_gguf, plan, about))
+
+
+def note_further_ends(plan: "GgufPlan") -> None:
+    """Name the end tokens for which a GGUF has no place."""
+    if plan.vocabulary.further_ends:
+        rest = ", ".join(map(str, plan.vocabulary.further_ends))
+        note(f"a GGUF has places for {len(END_NAMES)} end tokens: left out are the ids {rest}")
 
 
 def _plan_lora(source: ExportSource, adapter: LoraAdapter, options: Mapping[str, Any]) -> GgufExport:
@@ -199,10 +209,10 @@ class GgufPlan:
         return sum(entry.bytes for entry in self.entries)
 
 
-def plan_gguf(base: Base, kind: str, tokenizer: Path | None = None) -> GgufPlan:
+def plan_gguf(base: Base, kind: str, trained: TrainedFiles | None = None) -> GgufPlan:
     """Check that every tensor has its place in a GGUF of type `kind`.
 
-    `tokenizer` is the folder of the tokenizer, by default the model's.
+    Tokenizer, chat template and end tokens are those of `trained`, by default the model's.
     """
     architecture = read_architecture(base.folder / "config.json", base.config)
     layers, tensors = architecture.count("num_hidden_layers"), len(base.tensors)
@@ -228,7 +238,7 @@ def plan_gguf(base: Base, kind: str, tokenizer: Path | None = None) -> GgufPlan:
                 f"{entry.source.file}: tensor {entry.source.name!r}: shape {list(entry.source.shape)}, but "
                 f"{architecture.path} makes it {list(expected_shape)}"
             )
-    vocabulary = read_vocabulary(tokenizer or base.folder, table[0])
+    vocabulary = read_vocabulary(trained or read_trained(base.folder), table[0])
     names = {entry.name for entry in entries}
     if base.tied:
         names.add("output.weight")
@@ -268,12 +278,13 @@ def write_gguf(
     about: dict[str, str],
     path: Path,
     progress: Callable[[int], object],
-    ends: Mapping[str, int] | None = None,
+    *,
+    for_chats: bool = False,
 ) -> None:
     """Write the file at `path`. `about` has name and licence; `progress` is called with bytes.
 
-    `ends` are the end tokens of a file whose prompts all come from a chat template, by llama.cpp's names
-    (eos, eot, eom). Without them the tokenizer's own is the end, and it decides if a text begins with BOS.
+    `for_chats`: all prompts come from a chat template, which writes BOS itself. Otherwise the tokenizer
+    decides if a text begins with it.
     """
     from gguf import GGML_QUANT_VERSION, GGUFType, GGUFWriter, LlamaFileType
 
@@ -284,7 +295,7 @@ def write_gguf(
         writer.add_file_type(LlamaFileType[f"MOSTLY_{plan.type.upper()}"])
         writer.add_quantization_version(GGML_QUANT_VERSION)
         plan.architecture.write(writer)
-        plan.vocabulary.write(writer, ends)
+        plan.vocabulary.write(writer, for_chats=for_chats)
         fp32 = np.dtype(np.float32)
         for entry in plan.entries:
             shape, kind = entry.source.shape, entry.kind

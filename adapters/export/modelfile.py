@@ -10,15 +10,15 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
-from tuneyard.adapters.adapter import as_list
 from tuneyard.adapters.export.source import ExportSource
 from tuneyard.adapters.store import note
 from tuneyard.core.errors import ContentError, RequestError, show_value
-from tuneyard.core.prompt import Message, Render, chat_renderer, find_chat_template
-from tuneyard.core.prompt.tokenizer_files import first_object, read_tokenizer, special_texts
+from tuneyard.core.prompt import Message, Render
+from tuneyard.core.prompt.rendering import template_renderer
+from tuneyard.core.prompt.tokenizer_files import first_object, read_tokenizer
+from tuneyard.core.prompt.trained_files import TrainedFiles, read_trained
 
 PARAMETERS = {  # the key is generation_config.json's name, the value Ollama's
     "temperature": "temperature", "top_k": "top_k", "top_p": "top_p", "min_p": "min_p",
@@ -49,31 +49,6 @@ class Wrapping:
             before, after = self.around[message["role"]]
             text += f"{before}{message['content']}{after}"
         return text + self.answer
-
-
-def renderer(template: str, special: dict[str, str], think: bool = False) -> Render:
-    """Compile a Jinja template in a sandbox with the settings of transformers, to render as `eval` does.
-
-    `special` has the texts of `bos_token` and other special tokens. Many folders have no tokenizer to load.
-    """
-    from jinja2 import TemplateError, TemplateSyntaxError
-    from jinja2.ext import loopcontrols
-    from jinja2.sandbox import ImmutableSandboxedEnvironment as Environment
-
-    def refuse(message: str) -> None:
-        raise TemplateError(message)
-
-    environment = Environment(trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols])
-    environment.globals["raise_exception"] = refuse
-    try:
-        compiled = environment.from_string(template)
-    except TemplateSyntaxError as error:
-        raise ContentError(f"the chat template is damaged: line {error.lineno}: {error.message}") from error
-
-    def apply(messages: list[Message], **names: Any) -> str:
-        return compiled.render({"tools": None, "documents": None, **special, **names}, messages=messages)
-
-    return chat_renderer(SimpleNamespace(apply_chat_template=apply), template, think)
 
 
 def find_wrapping(render: Render) -> Wrapping:
@@ -138,11 +113,10 @@ def _conversation(roles: Sequence[str], texts: Sequence[str]) -> list[Message]:
 def modelfile_of(source: ExportSource, options: Mapping[str, Any]) -> Callable[[list[str]], str]:
     """Check everything that a Modelfile says of the model: a function of its first lines (FROM, ADAPTER)."""
     folders = source.folders
-    saved = next(filter(None, map(find_chat_template, folders)), None)
-    if saved is None:
+    trained = read_trained(source.folder, source.base)
+    if trained.template is None:
         raise ContentError(f"{source.folder}: no chat template in it or in its base (--base)")
-    special = special_texts(folders)
-    render = renderer(saved.text, special)
+    render = template_renderer(trained.template.text, trained.special)
     wrapping = find_wrapping(render)
     if thinks(render, wrapping):
         note("the chat template removes thoughts from earlier answers, this TEMPLATE keeps them")
@@ -150,9 +124,9 @@ def modelfile_of(source: ExportSource, options: Mapping[str, Any]) -> Callable[[
     if system is None:
         system = wrapping.default
     stops, parameters = _parameters(folders, options["parameter"])
-    tokenizer = read_tokenizer(folders)
-    stops = [*_find_stops(folders, tokenizer, wrapping, special.get("eos_token")), *stops]
-    served = _without_bos(wrapping, folders, tokenizer, special.get("bos_token"))
+    tokenizer = read_tokenizer([trained.folder])
+    stops = [*_find_stops(trained, tokenizer, wrapping), *stops]
+    served = _without_bos(wrapping, trained, tokenizer)
     distinct_stops = list(dict.fromkeys(stops))
     return lambda head: modelfile_text(head, served, distinct_stops, parameters, system)
 
@@ -207,31 +181,27 @@ def quoted(text: str) -> str:
     return f'"""{text}"""'
 
 
-def _find_stops(
-    folders: list[Path], tokenizer: Mapping[str, Any], wrapping: Wrapping, eos: str | None
-) -> list[str]:
-    """The special tokens in the texts around messages, and the model's ends of text, sorted."""
+def _find_stops(trained: TrainedFiles, tokenizer: Mapping[str, Any], wrapping: Wrapping) -> list[str]:
+    """The special tokens in the texts around messages, and the end tokens of the training, sorted."""
     texts = [wrapping.answer]
     for pair in wrapping.around.values():
         texts += pair
-    ids = first_object(folders, "generation_config.json").get("eos_token_id")
-    stops = set()
+    stops = {text for text, index in trained.ids.items() if index in trained.ends}
+    eos = trained.special.get("eos_token")
     if eos:
         stops.add(eos)
     for token in tokenizer.get("added_tokens") or []:
-        is_around = any(token["content"] in text for text in texts)
-        if token.get("special") and (is_around or token["id"] in as_list(ids)):
+        if token.get("special") and any(token["content"] in text for text in texts):
             stops.add(token["content"])
     return sorted(stops)
 
 
-def _without_bos(
-    wrapping: Wrapping, folders: list[Path], tokenizer: Mapping[str, Any], bos: str | None
-) -> Wrapping:
+def _without_bos(wrapping: Wrapping, trained: TrainedFiles, tokenizer: Mapping[str, Any]) -> Wrapping:
     """Remove the beginning-of-text token if the tokenizer, and so Ollama, adds it."""
+    bos = trained.special.get("bos_token")
     if not bos:
         return wrapping
-    added = first_object(folders, "tokenizer_config.json").get("add_bos_token") is True
+    added = first_object([trained.folder], "tokenizer_config.json").get("add_bos_token") is True
     processor = tokenizer.get("post_processor") or {}
     for step in processor.get("processors", [processor]):
         if step.get("type") == "TemplateProcessing" and step.get("single"):

@@ -1,16 +1,16 @@
 """A llama.cpp server: the words of `llama-server`, and the GGUF files that it loads."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from tuneyard.adapters.adapter import name_of
 from tuneyard.adapters.export.architecture import Architecture
-from tuneyard.adapters.export.gguf_files import check_lora, plan_gguf, write_gguf
+from tuneyard.adapters.export.gguf_files import check_lora, note_further_ends, plan_gguf, write_gguf
 from tuneyard.adapters.kinds.lora import LoraAdapter
 from tuneyard.adapters.output import require_space
 from tuneyard.adapters.serve.files import place
 from tuneyard.adapters.serve.training import ServedModels
-from tuneyard.adapters.store import note
 from tuneyard.core.errors import RequestError, need
 from tuneyard.core.weights.base_models import open_base
 
@@ -18,7 +18,6 @@ PROGRAM = "llama-server"
 PORT = 8080
 SLOTS = 4  # requests that the server computes at the same time, each with the whole context
 TYPE = "f16"  # quantised weights flip answers (docs/export.md)
-END_NAMES = ("eos", "eot", "eom")  # a GGUF has these places for end tokens
 
 
 def words(models: ServedModels, base: Path, adapters: Sequence[Path], template: Path) -> list[str]:
@@ -41,7 +40,7 @@ def words(models: ServedModels, base: Path, adapters: Sequence[Path], template: 
 def check_llama_cpp(models: ServedModels, out: Path) -> dict[str, Architecture]:
     """Architecture of each adapter's GGUF by name. `ContentError` for a model that llama.cpp cannot serve."""
     need("gguf")
-    plan_gguf(open_base(models.folder), TYPE, models.tokenizer.folder)
+    plan_gguf(open_base(models.folder), TYPE, models.trained)
     for adapter in models.adapters:
         file = out / f"{adapter.name}.gguf"
         if set(",:") & set(str(file)):
@@ -54,11 +53,11 @@ def base_file(models: ServedModels, out: Path, *settings: object) -> Path:
     base = open_base(models.folder)
     files = [models.folder / "config.json", *(shard.path for shard in base.shards.values())]
     for name in ("tokenizer.json", "tokenizer_config.json"):
-        file = models.tokenizer.folder / name
+        file = models.trained.folder / name
         if file.is_file():
             files.append(file)
     name = f"{name_of(models.folder)}-{TYPE}"
-    return place(out, name, files, *settings) / f"{name}.gguf"
+    return place(out, name, files, models.trained.ends, *settings) / f"{name}.gguf"
 
 
 def adapter_file(adapter: LoraAdapter, out: Path) -> Path:
@@ -70,11 +69,8 @@ def write_base(models: ServedModels, ends: Sequence[int], path: Path) -> None:
     """Write the base's GGUF, whose end tokens are those of the training."""
     from tqdm import tqdm
 
-    plan = plan_gguf(open_base(models.folder), TYPE, models.tokenizer.folder)
+    plan = plan_gguf(open_base(models.folder), TYPE, replace(models.trained, ends=tuple(ends)))
     require_space(path, plan.bytes)
-    if len(ends) > len(END_NAMES):
-        rest = ", ".join(map(str, ends[len(END_NAMES) :]))
-        note(f"a GGUF has places for {len(END_NAMES)} end tokens: left out are the ids {rest}")
-    by_name = dict(zip(END_NAMES, ends, strict=False))
+    note_further_ends(plan)
     with tqdm(total=plan.bytes, desc=path.name, unit="B", unit_scale=True, delay=2) as bar:
-        write_gguf(plan, {"name": name_of(models.folder)}, path, bar.update, by_name)
+        write_gguf(plan, {"name": name_of(models.folder)}, path, bar.update, for_chats=True)

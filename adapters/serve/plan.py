@@ -32,6 +32,7 @@ from tuneyard.core.files import read_object, write_json, write_text
 from tuneyard.core.installation.checkout import SAFE_PATH
 from tuneyard.core.installation.packages import after_vllm_setup
 from tuneyard.core.language.messages import warn
+from tuneyard.core.prompt.trained_files import ends_with
 from tuneyard.core.training.training_run import names_in
 
 VLLM, LLAMA_CPP = "vllm", "llama.cpp"
@@ -59,7 +60,7 @@ class ServingPlan:
     @property
     def prompt_folder(self) -> Path:
         """Folder of the chat template, and of the generation config, which has the end tokens."""
-        settings = self.template, self.trainings, self.think, self.models.ends
+        settings = self.template, self.trainings, self.think, self.models.trained.ends
         return place(self.out, self.name, [], *settings)
 
     @property
@@ -78,7 +79,7 @@ class ServingPlan:
     @property
     def base_gguf(self) -> Path:
         """The file of the base for llama.cpp."""
-        return llama_cpp.base_file(self.models, self.out, self.trainings, self.models.ends)
+        return llama_cpp.base_file(self.models, self.out, self.trainings)
 
     @property
     def command(self) -> list[str]:
@@ -140,8 +141,9 @@ class ServingPlan:
         write_once(folder, self._write_prompt)
         if (folder / CHAT_TEMPLATE).read_text(encoding="utf-8") != self.template:
             saved = "no chat template is saved, and joined texts have"
-            if self.models.template is not None:
-                saved = f"{self.models.template.file}: this chat template gives"
+            template = self.models.trained.template
+            if template is not None:
+                saved = f"{template.file}: this chat template gives"
             warn(
                 f"{saved} other token ids than the training had; served is the template of the training, "
                 f"{folder / CHAT_TEMPLATE}"
@@ -157,18 +159,17 @@ class ServingPlan:
 
     def _write_prompt(self, folder: Path) -> None:
         """Write the chat template of the training, and its end tokens."""
-        texts, more_ends = {self.template}, set()
+        texts = {self.template}
         if self.trainings:
             texts.clear()
-        for trained in self.trainings:
-            text, ends = trained_template(self.models.tokenizer.folder, trained, self.template, self.think)
-            texts.add(text)
-            more_ends.update(ends)
+        for settings in self.trainings:
+            texts.add(trained_template(self.models.trained.folder, settings, self.template, self.think))
         if len(texts) > 1:
             raise RequestError("the adapters were trained with different templates: serve each on its own")
-        more = sorted(more_ends - set(self.models.ends))
-        write_text(folder / CHAT_TEMPLATE, texts.pop())
-        write_json(folder / GENERATION, {"eos_token_id": [*self.models.ends, *more]})
+        text = texts.pop()
+        ends = ends_with(text, self.models.trained)
+        write_text(folder / CHAT_TEMPLATE, text)
+        write_json(folder / GENERATION, {"eos_token_id": ends})
 
     def _write_adapter(self, adapter: LoraAdapter, name: str, folder: Path) -> None:
         write_lora(adapter, self.architectures[adapter.name], folder / name)
@@ -213,13 +214,13 @@ def plan_serving(
 
 def _template_of(models: ServedModels, think: bool) -> str:
     """The saved chat template for a server. A `ContentError` begins with the template's file."""
-    special = models.tokenizer.special
-    if models.template is None:
-        return serving_template(None, special, think)
+    trained = models.trained
+    if trained.template is None:
+        return serving_template(None, trained.special, think)
     try:
-        return serving_template(models.template.text, special, think)
+        return serving_template(trained.template.text, trained.special, think)
     except ContentError as error:
-        raise ContentError(f"{models.template.file}: {error}") from error
+        raise ContentError(f"{trained.template.file}: {error}") from error
 
 
 def _dataset_dir(settings: Settings) -> str:

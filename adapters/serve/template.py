@@ -10,7 +10,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tuneyard.adapters.export.modelfile import renderer
 from tuneyard.core.errors import ContentError, TimeLimitError
 from tuneyard.core.prompt import (
     TALKS,
@@ -19,6 +18,7 @@ from tuneyard.core.prompt import (
     llamafactory_messages,
     llamafactory_template,
 )
+from tuneyard.core.prompt.rendering import template_renderer
 from tuneyard.core.training.llamafactory import quiet
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def serving_template(saved: str | None, special: Mapping[str, str], think: bool)
     served = saved
     if "enable_thinking" in saved:
         served = f"{{% set enable_thinking = {str(think).lower()} %}}\n{saved}"
-    scored = renderer(saved, dict(special), think)
+    scored = template_renderer(saved, special, think)
     ending = _missing_end(served, special, scored)
     if ending:
         served += f"{{% if add_generation_prompt %}}{{{{ {json.dumps(ending)} }}}}{{% endif %}}"
@@ -58,7 +58,7 @@ def _missing_end(served: str, special: Mapping[str, str], scored: Render) -> str
 
     The `ContentError` of a template that refuses every conversation is that of the first.
     """
-    plain = renderer(served, dict(special), think=True)  # which adds nothing after the template
+    plain = template_renderer(served, special, think=True)  # which adds nothing after the template
     endings = set()
     refusals = []
     for talk in TALKS:
@@ -92,8 +92,8 @@ def trained_with(settings: Mapping[str, Any]) -> tuple[str, str | None]:
 
 def trained_template(
     tokenizer_folder: Path, trained: tuple[str, str | None], served: str, think: bool
-) -> tuple[str, list[int]]:
-    """Choose the template that gives the token ids of LLaMA-Factory's, and list its end tokens.
+) -> str:
+    """Choose the template that gives the token ids of LLaMA-Factory's.
 
     The first that does is taken: `served`, then the template that LLaMA-Factory writes in Jinja. The import
     takes about 10 s. `ContentError` if neither gives the ids.
@@ -116,11 +116,9 @@ def trained_template(
         turns, system, tools = llamafactory_messages(talk)
         answer = {"role": "assistant", "content": ""}
         expected.append(list(template.encode_oneturn(adapted, [*turns, answer], system, tools)[0]))
-    # Without resize_vocab, a stop word that the tokenizer lacked was never trained.
-    ends = [end for end in template.get_stop_token_ids(adapted) if end < len(tokenizer)]
     for candidate in _candidates(served, template, adapted, think):
         if _writes(tokenizer, candidate, expected):
-            return candidate, ends
+            return candidate
     written = f"template {name}" if name else "LLaMA-Factory's reading of the chat template"
     raise ContentError(
         f"{tokenizer_folder}: neither its chat template nor LLaMA-Factory's own Jinja form writes the "

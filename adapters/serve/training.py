@@ -6,15 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tuneyard.adapters.adapter import as_list, raise_together, wrong_numbers
+from tuneyard.adapters.adapter import raise_together, wrong_numbers
 from tuneyard.adapters.export.source import ExportSource, open_source
 from tuneyard.adapters.kinds.lora import LoraAdapter
 from tuneyard.adapters.provenance import open_parts
 from tuneyard.adapters.weighted import check_fit, parse_optional_weight
 from tuneyard.core.errors import ContentError, RequestError, show_value
 from tuneyard.core.files import from_hub, read_object
-from tuneyard.core.prompt import SavedTemplate, find_chat_template
-from tuneyard.core.prompt.tokenizer_files import first_object, read_tokenizer, special_texts, token_ids
+from tuneyard.core.prompt.trained_files import TrainedFiles, read_trained
 from tuneyard.core.training.training_run import read_provenance, training_settings
 
 CUTOFF_LEN, MAX_NEW_TOKENS = 2048, 1024  # LLaMA-Factory's defaults of both settings
@@ -23,30 +22,18 @@ Settings = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Tokenizer:
-    """The tokenizer of a training: its folder, ids by token, and texts of special tokens (`eos_token`)."""
-
-    folder: Path
-    ids: Mapping[str, int]
-    special: Mapping[str, str]
-
-
-@dataclass(frozen=True, slots=True)
 class ServedModels:
     """The base of a server, as `name` and as a folder here, with adapters that share prompt and tokens.
 
-    Without adapters the base is a full model. `template` is the saved chat template, None if no file has
-    one. `ends` are ids of end tokens, the tokenizer's first. `trainings` are the settings of the trainings.
-    `length` is the longest sequence of the trainings in tokens, `new_tokens` the answer after it: None
-    without records. `limit` is the base's.
+    Without adapters the base is a full model. `trained` has tokenizer, chat template and end tokens.
+    `trainings` are the settings of the trainings. `length` is the longest sequence of the trainings in
+    tokens, `new_tokens` the answer after it: None without records. `limit` is the base's.
     """
 
     name: str
     folder: Path
     adapters: Sequence[LoraAdapter]
-    tokenizer: Tokenizer
-    template: SavedTemplate | None
-    ends: Sequence[int]
+    trained: TrainedFiles
     trainings: Sequence[Settings]
     length: int | None
     new_tokens: int
@@ -84,14 +71,7 @@ def open_served(
     name, folder = _base_of(sources, weights=weights)
     # Without --base, the base is the one that the adapter itself names.
     notes = check_fit(adapters, folder, same_base=same_base or base is None)
-    tokenizers = [_tokenizer(source.folder, folder) for source in sources]
-    templates = [_template(source.folder, folder) for source in sources]
-    texts = [template.text if template else None for template in templates]
-    for source, tokenizer, text in zip(sources, tokenizers, texts, strict=True):
-        if (tokenizer.ids, tokenizer.special) != (tokenizers[0].ids, tokenizers[0].special):
-            raise _differs(sources[0], source, "tokenizers")
-        if text != texts[0]:
-            raise _differs(sources[0], source, "chat templates")
+    trained = _trained(sources, folder)
     trainings, lengths, answers = [], [], []
     for source in sources:
         for settings in _trainings(source.folder, notes):
@@ -105,15 +85,25 @@ def open_served(
         name=name,
         folder=folder,
         adapters=adapters,
-        tokenizer=tokenizers[0],
-        template=templates[0],
-        ends=_ends(tokenizers[0], folder),
+        trained=trained,
         trainings=trainings,
         length=max(lengths, default=None),
         new_tokens=max(answers, default=MAX_NEW_TOKENS),
         limit=_limit(folder),
         notes=notes,
     )
+
+
+def _trained(sources: Sequence[ExportSource], base: Path) -> TrainedFiles:
+    """Tokenizer, chat template and end tokens of all sources; `RequestError` if they differ."""
+    trained = [read_trained(source.folder, base if source.adapter else None) for source in sources]
+    first = trained[0]
+    for source, other in zip(sources, trained, strict=True):
+        if (other.ids, other.special) != (first.ids, first.special):
+            raise _differs(sources[0], source, "tokenizers")
+        if other.template_text != first.template_text:
+            raise _differs(sources[0], source, "chat templates")
+    return first
 
 
 def _unweighted(text: str) -> str:
@@ -149,31 +139,6 @@ def _base_of(sources: Sequence[ExportSource], *, weights: bool) -> tuple[str, Pa
         patterns = [*SMALL_FILES, "*.safetensors"] if weights else SMALL_FILES
         folder = from_hub(name, "name the base's folder with --base DIR", allow_patterns=patterns)
     return name, folder
-
-
-def _tokenizer(folder: Path, base: Path) -> Tokenizer:
-    """Read the tokenizer that a training saved, otherwise the base's."""
-    place = base
-    if (folder / "tokenizer_config.json").is_file():
-        place = folder
-    return Tokenizer(place, token_ids(read_tokenizer([place])), special_texts([place]))
-
-
-def _template(folder: Path, base: Path) -> SavedTemplate | None:
-    """Read the chat template that a training saved, otherwise the base's."""
-    saved = find_chat_template(folder)
-    return saved or find_chat_template(base)
-
-
-def _ends(tokenizer: Tokenizer, base: Path) -> list[int]:
-    """Ids of the tokenizer's end token and of the ends in the base's generation_config.json."""
-    ends = []
-    eos = tokenizer.special.get("eos_token", "")
-    if eos in tokenizer.ids:
-        ends.append(tokenizer.ids[eos])
-    listed = first_object([base], "generation_config.json").get("eos_token_id")
-    ends += [end for end in as_list(listed) if isinstance(end, int)]
-    return list(dict.fromkeys(ends))
 
 
 def _trainings(folder: Path, notes: list[str]) -> Iterator[Settings]:

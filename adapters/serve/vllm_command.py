@@ -43,8 +43,8 @@ def check_vllm(models: ServedModels) -> None:
 def vllm_words(models: ServedModels, template: Path, generation_config: Path) -> list[str]:
     """The command line. `generation_config` is a folder; its file has the end tokens and no sampling."""
     words = [PROGRAM, "serve", models.name]
-    if models.tokenizer.folder != models.folder:
-        words += ["--tokenizer", str(models.tokenizer.folder)]
+    if models.trained.folder != models.folder:
+        words += ["--tokenizer", str(models.trained.folder)]
     words += ["--chat-template", str(template), "--generation-config", str(generation_config)]
     words += ["--override-generation-config", json.dumps({"temperature": 0})]
     if models.context is not None:

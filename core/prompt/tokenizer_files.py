@@ -64,17 +64,11 @@ def listed_ends(folder: Path) -> list[int]:
     return [end for end in listed if isinstance(end, int)]
 
 
-def trained_ends(adapter: Path, base: Path) -> list[int]:
-    """The end tokens of an adapter: that of its tokenizer, otherwise the base's, and those the base lists.
-
-    An end token without an id in tokenizer.json (a tokenizer of another kind) is left out.
-    """
-    ends = []
-    eos = special_texts([adapter, base]).get("eos_token", "")
-    ids = token_ids(read_tokenizer([adapter, base]))
-    if eos in ids:
-        ends.append(ids[eos])
-    return list(dict.fromkeys([*ends, *listed_ends(base)]))
+def added_tokens(folder: Path) -> set[str]:
+    """The texts of tokens that no merge makes: those of tokenizer.json, and of tokenizer_config.json."""
+    texts = {token["content"] for token in read_tokenizer([folder]).get("added_tokens") or []}
+    texts.update(special_texts([folder]).values())
+    return texts
 
 
 def token_ids(tokenizer: Mapping[str, Any]) -> dict[str, int]:

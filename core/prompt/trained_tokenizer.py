@@ -1,9 +1,4 @@
-"""The tokenizer and the end tokens of a training: those saved beside the adapter, otherwise the base's.
-
-LLaMA-Factory adds its template's tokens to the base's tokenizer, replaces its end token ("Replace eos token:
-<|im_end|>") and saves it beside the adapter. An answer ends in training at this token, which the base may not
-know as an end.
-"""
+"""The tokenizer of a training, loaded by transformers as `read_trained` finds it, and its end tokens."""
 
 import copy
 from collections.abc import Sequence
@@ -13,20 +8,8 @@ from typing import Any
 from tuneyard.core.errors import ContentError, RequestError, show_value
 from tuneyard.core.files import read_object
 from tuneyard.core.prompt import Tokenizer
-from tuneyard.core.prompt.tokenizer_files import (
-    TOKENIZER_CONFIG,
-    TOKENIZER_JSON,
-    listed_ends,
-    read_tokenizer,
-    special_texts,
-)
-
-VOCABULARIES = (TOKENIZER_JSON, "tokenizer.model", "vocab.json")
-
-
-def has_tokenizer(folder: Path) -> bool:
-    """True if a folder has a whole tokenizer, and not the settings of one alone."""
-    return any((folder / name).is_file() for name in VOCABULARIES)
+from tuneyard.core.prompt.tokenizer_files import TOKENIZER_CONFIG, read_tokenizer
+from tuneyard.core.prompt.trained_files import read_trained, tokenizer_folder, trained_special
 
 
 def open_trained(folders: Sequence[Path], base: Tokenizer) -> tuple[Tokenizer, list[int]]:
@@ -37,32 +20,29 @@ def open_trained(folders: Sequence[Path], base: Tokenizer) -> tuple[Tokenizer, l
     """
     if not folders:
         raise ValueError("no adapter, whose tokenizer is to be opened")
-    tokenizers = [_open(folder, base) for folder in folders]
-    ends = set(listed_ends(Path(base.name_or_path)))
-    for folder, tokenizer in zip(folders, tokenizers, strict=True):
-        _check_equal(folders[0], tokenizers[0], folder, tokenizer)
-        ends.add(tokenizer.eos_token_id)
-    return tokenizers[0], sorted(ends - {None})
+    base_folder = Path(base.name_or_path)
+    tokenizers: list[Tokenizer] = []
+    ends: set[int] = set()
+    for folder in folders:
+        tokenizer = _open(folder, base)
+        if tokenizers:
+            _check_equal(folders[0], tokenizers[0], folder, tokenizer)
+        tokenizers.append(tokenizer)
+        ends.update(read_trained(folder, base_folder).ends)
+        if tokenizer.eos_token_id is not None:  # of a vocabulary that transformers alone reads
+            ends.add(tokenizer.eos_token_id)
+    return tokenizers[0], sorted(ends)
 
 
 def _open(folder: Path, base: Tokenizer) -> Tokenizer:
-    """Open the tokenizer in an adapter's folder.
-
-    Without a vocabulary of its own it is the base's, with the special tokens of the adapter's settings.
-    """
-    if has_tokenizer(folder):
-        return _load(folder, Path(base.name_or_path))
-    special = special_texts([folder])
+    """Load the tokenizer of an adapter's training: its own, or the base's with its special tokens."""
+    base_folder = Path(base.name_or_path)
+    if tokenizer_folder(folder, base_folder) == folder:
+        return _load(folder, base_folder)
+    special = trained_special(folder, base_folder, base.get_vocab())
     changed = {name: text for name, text in special.items() if text != getattr(base, name)}
     if not changed:
         return base
-    vocabulary = base.get_vocab()
-    for name, text in changed.items():
-        if text not in vocabulary:
-            raise ContentError(
-                f"{folder / TOKENIZER_CONFIG}: {name} is {show_value(text)}, expected a token of the "
-                f"base's vocabulary; copy the training's {TOKENIZER_JSON} into {folder}"
-            )
     tokenizer = copy.deepcopy(base)
     tokenizer.add_special_tokens(changed)
     return tokenizer

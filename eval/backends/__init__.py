@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.core.prompt import Tokenizer
@@ -70,7 +70,7 @@ class Backend:
         """The backend for the first `count` rows of a dataset. `name` is MODEL/DATASET, as in a run."""
         return self
 
-    def as_trained(self, tokenizer: "Tokenizer | None", ends: Sequence[int] | None) -> "Backend":
+    def as_trained(self, tokenizer: "Tokenizer | None", ends: Sequence[int] | None) -> Self:
         """The same model with the tokenizer and the end tokens of a training, None for its own."""
         if tokenizer is None or ends is None:
             return self

@@ -20,6 +20,7 @@ from tuneyard.core.weights.adapter_files import refuse_adapter
 from tuneyard.eval.backends import NO_LIMIT, Backend, Network, loading
 from tuneyard.eval.backends.apply import applied
 from tuneyard.eval.backends.generate import draw, generate
+from tuneyard.eval.backends.gguf_tokens import read_tokens
 from tuneyard.eval.backends.likelihood import LogProbabilities, token_losses
 from tuneyard.eval.backends.scorers import Batches, Ids, Images, Prompts, Reading, plan_batches
 from tuneyard.eval.backends.vision import open_vision
@@ -249,25 +250,39 @@ def check_gguf(path: Path) -> None:
 
 
 def load_gguf(path: Path, like: Model) -> Model:
-    """Load a GGUF with dtype, device and tokenizer of `like`. `ContentError` if transformers cannot."""
+    """Load a GGUF with dtype, device and tokenizer of `like`, and the end tokens of the file.
+
+    `ContentError` if transformers cannot.
+    """
     import torch
     from transformers import AutoModelForCausalLM
 
     options = {"gguf_file": path.name, "dtype": getattr(torch, DTYPES[like.dtype])}
     with loading(path, "transformers cannot read it"), _parsed_once():
         net = AutoModelForCausalLM.from_pretrained(path.parent, trust_remote_code=False, **options)
+        ends = read_tokens(path).ends
     net = net.to(like.device).eval().requires_grad_(False)
     check_causal(net, path, exact=like.dtype == "fp32")
     net.generation_config = like.net.generation_config
-    return replace(like, net=net, applied=Applied())
+    return replace(like, net=net, ends=ends, applied=Applied())
 
 
 def load_gguf_tokenizer(path: Path) -> Tokenizer:
-    """Load the tokenizer and chat template in a GGUF. `ContentError` if transformers cannot."""
-    from transformers import AutoTokenizer
+    """Load the tokenizer and chat template in a GGUF. `ContentError` if transformers cannot.
+
+    transformers 5.6 leaves the file's own special tokens in pieces, except a few of each architecture.
+    """
+    from transformers import AddedToken, AutoTokenizer
 
     with loading(path, "transformers cannot read its tokenizer"), _parsed_once():
-        return AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name, trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name, trust_remote_code=False)
+        whole = read_tokens(path).whole
+    missing_tokens = []
+    for number, (text, is_special) in whole.items():
+        if number not in tokenizer.added_tokens_decoder:
+            missing_tokens.append(AddedToken(text, special=is_special, normalized=False))
+    tokenizer.add_tokens(missing_tokens)
+    return tokenizer
 
 
 @cache  # `eval prove` loads the tokenizer of a GGUF in one block and the model in another

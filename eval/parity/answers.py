@@ -50,7 +50,6 @@ def prove_files(references: Sequence[Reference], inputs: ParityInputs) -> Iterat
     expected_answers = [reference.answers() for reference in references]
     for path in models:
         base = in_this_process(references[0].backend)
-        # a GGUF is scored with the end tokens of the training, a fused model with its own
         model = load_gguf(path, base) if path == inputs.gguf else load_model(path, base.dtype)
         model.budget = base.budget
         for reference, expected in zip(references, expected_answers, strict=True):
@@ -74,8 +73,9 @@ def answer_rows(reference: Reference) -> Answers:
     scorer = Scorer(plan_batches(lengths, model.budget), {}, score)
     texts = {row: fields["answer"] for row, fields in score_all(scorer, "generating").items()}
     labels, forms = None, label_forms(reference.dataset)
-    if forms:
-        labels = score_labels(model, prompts, forms)
+    if forms:  # texts end where the file says; a label means the same text in all of them
+        with_training_ends = model.as_trained(model.tokenizer, reference.candidate.prompting.ends)
+        labels = score_labels(with_training_ends, prompts, forms)
     return Answers(tokens_of(texts, model.tokenizer), labels, texts)
 
 

@@ -155,7 +155,8 @@ def prove_served(pairing: Pairing, reference: Reference, expected: Answers, proo
     """Compare everything that a served model offers on a dataset, and name the causes of differences."""
     title = pairing.title
     dataset, tokenizer = reference.dataset.name, reference.backend.tokenizer
-    evidence = ask(pairing.served, reference, expected, proof.tolerance)
+    server = pairing.served.as_trained(tokenizer, reference.backend.ends)
+    evidence = ask(server, reference, expected, proof.tolerance)
     comparisons = []
     if evidence.served_ids is not None:
         ids = evidence.served_ids

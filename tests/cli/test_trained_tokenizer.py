@@ -187,7 +187,8 @@ def test_a_fused_model_ends_its_answers_by_itself(base, weights, training, tmp_p
     ids = model.generate(tensor, max_new_tokens=LONGEST, **options)[0].tolist()
     assert ids[len(prompt) :] == training.answer[: training.place + 1]
     listed = read_json(out / "generation_config.json")
-    assert listed["eos_token_id"] == [0, training.answer[training.place]]
+    # the base's end, the training's, and <|im_end|>, which follows an answer in the chat template
+    assert listed["eos_token_id"] == [0, training.answer[training.place], 2]
     before = {} if without else read_json(base / "generation_config.json")
     assert {**before, "eos_token_id": 0} == {**listed, "eos_token_id": 0}
 

@@ -20,8 +20,9 @@ from tests.unit.adapters.test_export_modelfile import (
     THINKS,
 )
 from tests.unit.eval_backends.test_modelfile import PARTS
-from tuneyard.adapters.export.modelfile import find_wrapping, go_template, renderer
+from tuneyard.adapters.export.modelfile import find_wrapping, go_template
 from tuneyard.core.errors import ContentError
+from tuneyard.core.prompt.rendering import template_renderer
 from tuneyard.eval.backends.modelfile import compile_template
 
 pytestmark = [
@@ -60,7 +61,7 @@ RANDOM = 20_000
 
 
 def test_templates_render_as_by_go(tmp_path: Path) -> None:
-    wrappings = [find_wrapping(renderer(text, {"bos_token": "<bos>"})) for text in CHAT_TEMPLATES]
+    wrappings = [find_wrapping(template_renderer(text, {"bos_token": "<bos>"})) for text in CHAT_TEMPLATES]
     dice = random.Random(0)
     drawn = [" ".join(dice.choices(PARTS, k=dice.randint(1, 7))) for _ in range(RANDOM)]
     cases, expected = [], []

@@ -1,5 +1,6 @@
 """What --to gguf refuses, by name, leaving nothing behind; tests/integration reads back what it writes."""
 
+import re
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -66,6 +67,23 @@ def test_the_chat_template_in_the_file_is_the_one_that_scoring_takes(where):
         name: value for name, value in gguf_fields("out/model.gguf").items() if "chat_template" in name
     }
     assert written == {"tokenizer.chat_template": "D"}
+
+
+def test_the_end_tokens_in_the_file_are_those_of_scoring():
+    make_llama()
+    write_json(Path("model/tokenizer_config.json"), {"eos_token": "<s>"})
+    write_json(Path("model/generation_config.json"), {"eos_token_id": [2, 3, 1]})
+    template = "{% for m in messages %}{{ m['content'] }}x{% endfor %}"
+    Path("model/chat_template.jinja").write_text(template)
+    _, notes = call("export", "model", *GGUF)
+    fields = gguf_fields("out/model.gguf")
+    ends = [fields[f"tokenizer.ggml.{name}_token_id"] for name in ("eos", "eot", "eom")]
+    assert ends == [3, 4, 2]
+    printed(notes, "3 end tokens", "ids 1")
+    words = ("--to", "ollama", "--gguf", "out/model.gguf", "--out", "Modelfile", "--system", "s")
+    call("export", "model", *words)
+    stops = re.findall('^PARAMETER stop "(.*)"$', Path("Modelfile").read_text(), re.MULTILINE)
+    assert stops == ["<s>", "ab", "b", "x"]
 
 
 def test_four_bits_are_llama_cpps_blocks_and_tables_keep_eight():

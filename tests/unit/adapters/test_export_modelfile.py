@@ -12,8 +12,9 @@ from tests.messages import raises
 from tests.tiny import CHATML
 from tests.unit.adapters.commands import call
 from tests.unit.adapters.make import base_tensors, factors, make, make_base
-from tuneyard.adapters.export.modelfile import quoted, renderer
+from tuneyard.adapters.export.modelfile import quoted
 from tuneyard.core.errors import ContentError
+from tuneyard.core.prompt.rendering import template_renderer
 from tuneyard.eval.backends.modelfile import compile_template
 
 OLLAMA = ("--to", "ollama", "--gguf", "model.gguf")
@@ -103,7 +104,7 @@ def test_the_template_renders_as_the_chat_template(tmp_path, template, bos):
     make_model(tmp_path / "other", template, bos)
     call("export", "other", *OLLAMA, "--out", "Modelfile")
     found = parse(Path("Modelfile"))
-    render = renderer(template, {"bos_token": "<bos>"})
+    render = template_renderer(template, {"bos_token": "<bos>"})
     for pairs in CONVERSATIONS:
         messages = [{"role": role, "content": text} for role, text in pairs]
         wanted = render(messages, True)
@@ -238,4 +239,4 @@ def test_three_quotes_have_no_way_into_a_modelfile():
 )
 def test_a_template_whose_code_fails_is_refused(template):
     with raises(ContentError, "user"):
-        renderer(template, {})([{"role": "user", "content": "x"}], True)
+        template_renderer(template, {})([{"role": "user", "content": "x"}], True)

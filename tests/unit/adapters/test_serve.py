@@ -16,12 +16,12 @@ from tests.unit.adapters.commands import call
 from tests.unit.adapters.llama import TOKENIZER, make_llama
 from tests.unit.adapters.make import factors, gguf_fields, make, tensors_of
 from tests.unit.adapters.test_export_modelfile import CHATML, THINKS
-from tuneyard.adapters.export.modelfile import renderer
 from tuneyard.adapters.serve import plan
 from tuneyard.adapters.serve.template import PLAIN, TALKS, serving_template
 from tuneyard.core import errors
 from tuneyard.core.installation import packages
 from tuneyard.core.prompt import chat_renderer
+from tuneyard.core.prompt.rendering import template_renderer
 
 pytest.importorskip("gguf")
 GOLDEN = ROOT / "tests/golden/adapters/serve"
@@ -142,6 +142,27 @@ def test_the_files_are_written_once_and_again_only_after_a_change(engines, port)
     call("serve", *words)
     assert [name for name in names if served(name) != files[name][0]] == ["b.gguf"]
     assert f"{served('b.gguf')}:0" in engines[-1]
+
+
+def test_settings_without_a_vocabulary_change_the_end_of_the_bases_tokenizer(engines, port):
+    Path("saves/a/tokenizer.json").unlink()
+    Path("models/base/generation_config.json").unlink()
+    write_json(
+        Path("models/base/config.json"), {**read_json(Path("models/base/config.json")), "eos_token_id": 2}
+    )
+    call("serve", "a", "--engine", "llama.cpp", "--port", port)
+    fields = gguf_fields(served("base-f16.gguf"))
+    assert fields["tokenizer.ggml.eos_token_id"] == 3 and fields["tokenizer.ggml.eot_token_id"] == 2
+    out, _ = call("serve", "a", "--engine", "vllm", "--port", port, "--dry-run")
+    assert "--tokenizer" not in out
+
+
+def test_the_token_after_an_answer_is_an_end(engines, port):
+    Path("saves/a/chat_template.jinja").write_text("{% for m in messages %}{{ m['content'] }}x{% endfor %}")
+    call("serve", "a", "--engine", "llama.cpp", "--port", port)
+    fields = gguf_fields(served("base-f16.gguf"))
+    ends = [fields[f"tokenizer.ggml.{name}_token_id"] for name in ("eos", "eot", "eom")]
+    assert ends == [3, 4, 2]
 
 
 def test_vllm_gets_the_end_tokens_and_no_sampling(engines, port):
@@ -280,7 +301,7 @@ def test_a_template_that_is_not_text_is_refused():
 def test_a_template_other_than_the_trainings_is_warned_of_and_not_served(monkeypatch, engines, port):
     monkeypatch.setattr(plan, "has_llamafactory", lambda: True)
     templates = [QWEN3]
-    monkeypatch.setattr(plan, "trained_template", lambda *_: (templates[0], [2]))
+    monkeypatch.setattr(plan, "trained_template", lambda *_: templates[0])
     words = ("a", "--engine", "vllm", "--port", port)
     for _ in range(2):  # the second time the file is there
         err = said(*words)
@@ -370,8 +391,8 @@ def test_names_with_signs_of_a_command_line_go_as_json_or_are_refused():
 @pytest.mark.parametrize("think", [True, False])
 def test_the_file_renders_without_options_as_the_scoring_does(template, think):
     special = {"eos_token": "<|im_end|>"}
-    scored = renderer(template, special, think)
-    plain = renderer(serving_template(template, special, think), special, think=True)
+    scored = template_renderer(template, special, think)
+    plain = template_renderer(serving_template(template, special, think), special, think=True)
     for talk in TALKS:
         assert plain(talk, True) == scored(talk, True)
 
@@ -379,4 +400,4 @@ def test_the_file_renders_without_options_as_the_scoring_does(template, think):
 def test_without_a_chat_template_the_texts_are_joined():
     plain = chat_renderer(None, None)
     for talk in TALKS:
-        assert renderer(PLAIN, {}, think=True)(talk, True) == plain(talk, True)
+        assert template_renderer(PLAIN, {}, think=True)(talk, True) == plain(talk, True)
