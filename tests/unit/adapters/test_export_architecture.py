@@ -8,6 +8,7 @@ import pytest
 from tests.unit.adapters.commands import call
 from tests.unit.adapters.llama import GGUF, TOKENIZER, make_llama
 from tuneyard.adapters.export.architecture import _REST, _WORDS, read_vocabulary, reorder
+from tuneyard.core.prompt.trained_files import read_trained
 
 pytestmark = pytest.mark.usefixtures("llama")
 
@@ -25,7 +26,7 @@ def test_halves_of_heads_are_interleaved_by_hand():
 
 
 def test_vocabulary_by_hand():
-    found = read_vocabulary(Path("model"), 6)
+    found = read_vocabulary(read_trained(Path("model")), 6)
     assert found.tokens == ["a", "b", "ab", "<s>", "x", "[PAD5]"]
     assert found.types == [1, 1, 1, 3, 4, 5]
     assert (found.pre, found.composed) == ("gpt-2", False)
@@ -47,7 +48,7 @@ def test_vocabulary_by_hand():
 )
 def test_pre_tokenizers_are_known_by_what_they_do(step, name):
     make_llama(tokenizer={**TOKENIZER, "pre_tokenizer": step})
-    assert read_vocabulary(Path("model"), 8).pre == name
+    assert read_vocabulary(read_trained(Path("model")), 8).pre == name
 
 
 @pytest.mark.parametrize(
