@@ -18,7 +18,14 @@ from tuneyard.core.training.metrics import ACCURACY
 from tuneyard.core.weights.adapter_files import CONFIG
 from tuneyard.eval.metrics.answers import answer_key
 from tuneyard.eval.metrics.labels import label_logs
-from tuneyard.eval.read.logs import by_model_and_dataset, log_readers, logs_in, named_records, read_log
+from tuneyard.eval.read.logs import (
+    by_model_and_dataset,
+    has_figures,
+    log_readers,
+    logs_in,
+    measured_records,
+    read_log,
+)
 from tuneyard.eval.read.logs.defect import DETAILED
 from tuneyard.eval.read.results import BASE, COMPARED, PREDICTIONS, REPEATS, RESULTS, RUN, read_run
 from tuneyard.eval.read.scored_run import (
@@ -117,12 +124,13 @@ def read_scored_runs(
 
 def _read_measured(log: Path, metric: str) -> list[ScoredRun]:
     """The runs of another tool's rows that have a metric, and need no answers."""
-    if log.suffix not in (".jsonl", ".ndjson"):
+    if not has_figures(log):
         raise RequestError(
-            f"{log}: --metric reads fields of our own runs and of JSON Lines, not of this file"
+            f"{log}: --metric reads fields of our own runs and of JSON Lines, and scores in other tools' "
+            "logs, not of this file"
         )
     runs = []
-    for (model, dataset), records in by_model_and_dataset(log, named_records(log)).items():
+    for (model, dataset), records in by_model_and_dataset(log, measured_records(log)).items():
         runs.append(assemble(model, dataset, log, _measured_rows(log, records, metric), {}))
     return runs
 

@@ -5,7 +5,7 @@ A record has the row's values by column, and `place`: the file and the line or r
 
 import csv
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from tuneyard.core.errors import ContentError, show_value
 
 Records = Iterator[Mapping[str, Any]]
 DELIMITERS = (",", ";", "\t")  # spreadsheets save the one of their language
+BATCH = 1024  # rows of Parquet in memory at once
 LONGEST_CELL = 1 << 24  # characters: prompts and answers are longer than the 131,072 that csv allows
 
 
@@ -52,14 +53,14 @@ def _csv(path: Path) -> Records:
             raise ContentError(f"{path}:{lines.line_num}: not CSV in UTF-8: {error}") from error
 
 
-def _parquet(path: Path) -> Records:
-    """Rows of Parquet, a batch at a time."""
+def parquet_rows(path: Path, columns: Sequence[str] | None = None) -> Records:
+    """Rows of Parquet, a batch at a time, with some `columns` (`doc.id` inside of `doc`) or all of them."""
     import pyarrow as pa
     from pyarrow import parquet
 
     number = 0
     try:
-        for batch in parquet.ParquetFile(path).iter_batches():
+        for batch in parquet.ParquetFile(path).iter_batches(batch_size=BATCH, columns=columns):
             for record in batch.to_pylist():
                 number += 1
                 yield {**record, "place": f"{path} row {number}"}
@@ -74,6 +75,6 @@ TABLES: dict[str, Callable[[Path], Records]] = {
     ".ndjson": placed_lines,
     ".csv": _csv,
     ".tsv": _csv,
-    ".parquet": _parquet,
+    ".parquet": parquet_rows,
 }
 """The records of a table by the suffix of its file."""

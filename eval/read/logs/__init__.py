@@ -2,15 +2,17 @@
 
 A reader is one function with `@log_reader` that gets a path and yields a `Record` for each scored example:
 `id`, `gold` and `prediction`. Thoughts are cut out of both answers here, for all formats. Optional are
-`correct` (by default both answers have one `answer_key`), `model`, `dataset`, `cluster`, `type`, `subtype`,
-`confidence`, `question` and `output` (for people to read on the page, by default the prediction with its
-thought), `place` (file and line), `fingerprint`, equal for the same example, and any field for
-`eval compare --by`.
+`correct` (by default both answers have one `answer_key`), `scores`, `model`, `dataset`, `cluster`, `type`,
+`subtype`, `confidence`, `question` and `output` (for people to read on the page, by default the prediction
+with its thought), `place` (file and line), `fingerprint`, equal for the same example, and any field for
+`eval compare --by`. `scores` are the tool's own figures by name: the first one, 0 or 1 in every row, says
+which answers are correct, and `eval compare --metric` compares any of them.
 It names the suffixes that it reads, and the fields by which it recognises the format in the first record.
 `eval compare`, the page and `eval.read.find` know formats from here alone (docs/extending.md).
 """
 
 import contextlib
+import fnmatch
 import functools
 import hashlib
 import math
@@ -23,15 +25,22 @@ from typing import Literal
 from tuneyard.core.errors import ContentError, show_value, unexpected
 from tuneyard.core.files import read_json
 from tuneyard.core.installation.plugins import Plugin, guarded, registry
+from tuneyard.core.language.messages import say
 from tuneyard.eval.metrics.answers import answer_key, cut_thought
+from tuneyard.eval.read.archives import member_names
+from tuneyard.eval.read.other_tools import other_file, recognised_other, refuse_other_table
 from tuneyard.eval.read.scored_run import Record, Row, ScoredRun, assemble, optional_text
+from tuneyard.eval.read.scores import judged_by_a_score, score_names, with_scores_as_fields
 from tuneyard.eval.read.tables import TABLES, placed_lines
 
 GROUP: Literal["tuneyard.logs"] = "tuneyard.logs"
 FIELDS = ("id", "gold", "prediction")
+LINES = (".jsonl", ".ndjson")
 WITHOUT_NAME = "rows"  # the dataset of a log that does not name one
 DATE = re.compile(r"_\d{4}-\d\d-\d\dT\d\d-\d\d-\d\d(\.\d+)?$")
 """The time of a run at the end of a file's name: of several logs of one task the newest counts."""
+DATE_BEFORE = re.compile(r"^\d{4}-\d\d-\d\dT\d\d-\d\d-\d\d[-+]\d\d-?\d\d_")
+"""The time of a run at the beginning of a file's name, as inspect writes it."""
 
 
 Rows = Callable[[Path], Iterator[Record]]
@@ -43,7 +52,8 @@ class LogReader:
     """A format: `about` names it for people, `fields` are the sets of fields of which one must be there.
 
     `files` are the names under which its tool writes logs into folders, as glob patterns. `names` returns
-    the model and the dataset of a record by its file: rows that need no answers are read without `function`.
+    the model and the dataset of a record by its file: rows that need no answers are read without `function`,
+    unless its records have `scores`. `belongs` keeps only some of the `files` in a folder.
     """
 
     name: str
@@ -53,6 +63,8 @@ class LogReader:
     function: Rows
     files: tuple[str, ...] = ()
     names: Names | None = None
+    scores: bool = False
+    belongs: Callable[[Path], bool] | None = None
     plugin: Plugin | None = None
 
     def recognised(self, path: Path, fields: Iterable[str]) -> int:
@@ -84,9 +96,11 @@ def log_reader(
     fields: tuple[tuple[str, ...], ...],
     files: tuple[str, ...] = (),
     names: Names | None = None,
+    scores: bool = False,
+    belongs: Callable[[Path], bool] | None = None,
 ) -> Callable[[Rows], LogReader]:
     """Declare a function as the reader of a format; for the arguments see `LogReader`."""
-    return lambda function: LogReader(name, about, suffixes, fields, function, files, names)
+    return lambda function: LogReader(name, about, suffixes, fields, function, files, names, scores, belongs)
 
 
 @functools.cache
@@ -103,14 +117,26 @@ def read_log(path: Path) -> list[ScoredRun]:
     reader = reader_of(path)
     records_of = by_model_and_dataset(path, reader.records(path))
     runs = []
+    notes = set()
     for (model, dataset), records in records_of.items():
-        rows = with_one_spelling([row_of(record, str(path)) for record in records])
         facts: dict[str, object] = {"log": reader.name}
+        if reader.scores:
+            score, others = score_names(records)
+            records = judged_by_a_score(records, score, others)
+            facts["settings"] = {"score": score}
+            if others:
+                notes.add(
+                    f"note: {path}: the score {score} says which answers are correct; --metric compares "
+                    f"{', '.join(others)}"
+                )
+        rows = with_one_spelling([row_of(record, str(path)) for record in records])
         if all(record.get("fingerprint") for record in records):
             lines = sorted(f"{row.id} {row.record['fingerprint']}" for row in rows)
             digest = hashlib.sha256("\n".join(lines).encode(errors="surrogatepass")).hexdigest()
             facts["hashes"] = {"data": f"{reader.name} {digest}"}
         runs.append(assemble(model, dataset, path, rows, facts))
+    for note in sorted(notes):
+        say(note, to_stderr=True)
     return runs
 
 
@@ -179,9 +205,24 @@ def _confidence(record: Record, place: str) -> float | None:
     return number
 
 
-def named_records(path: Path) -> Iterator[Record]:
-    """The lines of a log with the model and the dataset that its format names, of any format."""
+def has_figures(path: Path) -> bool:
+    """True if `--metric` can read figures of the file's rows: scores of its tool, or fields of JSON Lines.
+
+    `ContentError` for a file of another tool that has no judged rows.
+    """
+    fields = _first_fields(path)
+    reader = _recognised(path, fields)
+    _refuse_other(path, fields, reader)
+    return path.suffix in LINES or (reader is not None and reader.scores)
+
+
+def measured_records(path: Path) -> Iterator[Record]:
+    """The rows of a log that `has_figures`, with model and dataset, and the scores of its tool as fields."""
     reader = _recognised(path, _first_fields(path))
+    if reader is not None and reader.scores:
+        for record in reader.records(path):
+            yield with_scores_as_fields(record)
+        return
     for record in placed_lines(path):
         if reader is not None and reader.names is not None:
             yield {**record, **reader.names(path, record)}
@@ -190,12 +231,23 @@ def named_records(path: Path) -> Iterator[Record]:
 
 
 def reader_of(path: Path) -> LogReader:
-    """Find the reader that recognises a file by the most fields of its first record."""
+    """Find the reader that recognises a file by the most fields of its first record.
+
+    `ContentError` for a file of another tool that has no judged rows, and for an unknown one.
+    """
     fields = _first_fields(path)
     reader = _recognised(path, fields)
+    _refuse_other(path, fields, reader)
     if reader is None:
         raise _unknown(path, f"the fields {', '.join(fields[:8]) or 'none'}")
     return reader
+
+
+def _refuse_other(path: Path, fields: Sequence[str], reader: LogReader | None) -> None:
+    """`ContentError` if a file has more fields of another tool's kind than of the reader's format."""
+    other = recognised_other(path, fields)
+    if other is not None and (reader is None or len(other.fields) > reader.recognised(path, fields)):
+        raise other_file(path, other)
 
 
 def _recognised(path: Path, fields: Sequence[str]) -> LogReader | None:
@@ -215,24 +267,48 @@ def _unknown(path: Path, content: str) -> ContentError:
 
 
 def logs_in(folder: Path, levels: Iterable[str]) -> list[Path]:
-    """Find the logs of other tools in a folder, at glob prefixes `levels`; the newest of each name."""
-    logs: list[Path] = []
+    """Find the logs of other tools in a folder, at glob prefixes `levels`; the newest of each name.
+
+    A pattern with folders is also found inside of them: `reviews/*/*.jsonl` in OUT, OUT/reviews and below.
+    """
+    logs: set[Path] = set()
     for reader in log_readers().values():
         for pattern in reader.files:
-            for level in levels:
-                logs += folder.glob(level + pattern)
+            for inner in _patterns_inside(folder, pattern):
+                for level in levels:
+                    matches = folder.glob(level + inner)
+                    logs.update(log for log in matches if reader.belongs is None or reader.belongs(log))
     newest: dict[tuple[Path, str], Path] = {}
     for log in sorted(logs):  # dates in names sort as they follow one another
-        newest[log.parent, DATE.sub("", log.stem)] = log
+        parent = log.parent
+        if not DATE.sub("", f"_{parent.name}"):
+            parent = parent.parent
+        newest[parent, DATE_BEFORE.sub("", DATE.sub("", log.stem))] = log
     return list(newest.values())
+
+
+def _patterns_inside(folder: Path, pattern: str) -> Iterator[str]:
+    """The pattern, and what is left of it in a folder whose path ends as the pattern begins."""
+    yield pattern
+    parts = pattern.split("/")
+    names = folder.absolute().parts
+    for count in range(1, len(parts)):
+        pairs = zip(names[-count:], parts[:count], strict=False)
+        if len(names) > count and all(fnmatch.fnmatchcase(name, part) for name, part in pairs):
+            yield "/".join(parts[count:])
 
 
 def _first_fields(path: Path) -> list[str]:
     """Fields of the first record: columns of a table, keys of a JSON object or of the first line.
 
+    Those of an archive are its outermost files and folders.
+
     `ContentError` if a table has no record, or a JSON document is not an object.
     """
+    refuse_other_table(path)
     suffix = path.suffix.lower()
+    if suffix == ".eval":
+        return list(dict.fromkeys(name.partition("/")[0] for name in member_names(path)))
     if suffix in TABLES:
         first = next(iter(TABLES[suffix](path)), None)
         if first is None:
@@ -243,6 +319,10 @@ def _first_fields(path: Path) -> list[str]:
             document = read_json(path)
         except ContentError as error:
             raise ContentError(f"{error}; if it has one object a line, name it {path.stem}.jsonl") from error
+        if isinstance(document, list) and document and isinstance(document[0], Mapping):
+            other = recognised_other(path, document[0])
+            if other is not None:
+                raise other_file(path, other)
         if not isinstance(document, Mapping):
             raise _unknown(
                 path, f"the JSON {show_value(document)} (write a list as JSON Lines: one object a line)"

@@ -1,4 +1,4 @@
-"""Results of other tools: CSV, Parquet, LLaMA-Factory, and inspect_ai by the plug-in of the docs."""
+"""Results of other tools: CSV, Parquet, LLaMA-Factory, and OpenAI's evals by the plug-in of the docs."""
 
 import subprocess
 import sys
@@ -229,45 +229,42 @@ def example() -> str:
 def plug_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], None]]:
     """Install the worked example, or other code, as a package with an entry point."""
     with installing(tmp_path / "site", "tuneyard.logs", monkeypatch, log_readers) as lay:
-        yield partial(lay, "inspect_ai")
+        yield partial(lay, "openai_evals")
 
 
-def inspect_log(path: Path, values: list[str], **fields: object) -> Path:
-    samples = [
-        {
-            "id": f"q{n}", "epoch": 1, "input": f"Is {n} even?", "target": "yes",
-            "output": {"completion": "yes, it is"}, "scores": {"match": {"value": value, "answer": "yes"}},
-        }
-        for n, value in enumerate(values)
-    ]  # fmt: skip
-    log = {
-        "status": "success",
-        "results": {"total_samples": len(values)},
-        "eval": {"task": "even", "model": f"org/{path.stem}"},
-        "samples": samples,
-    }
-    write_json(path, log | fields)
+def openai_log(path: Path, picked: list[str | None]) -> Path:
+    """A log as OpenAI's evals writes it (evals/record.py of version 3): a line for each event."""
+    spec = {"completion_fns": [path.stem], "base_eval": "even", "split": "dev", "run_id": "r"}
+    lines: list[dict[str, object]] = [{"spec": spec}]
+    for n, answer in enumerate(picked):
+        sampled = answer or "I do not know."
+        asked = {"prompt": f"Is {n} even?", "sampled": [sampled]}
+        match = {"correct": answer == "yes", "expected": "yes", "picked": answer, "sampled": sampled}
+        for kind, data in (("sampling", asked), ("match", match)):
+            event = {"run_id": "r", "event_id": len(lines), "sample_id": f"even.dev.{n}", "type": kind}
+            lines.append({**event, "data": data, "created_by": "", "created_at": ""})
+    write_lines(path, [*lines, {"final_report": {"accuracy": 0.5}}])
     return path
 
 
-def test_the_worked_example_reads_inspect_ai(
+def test_the_worked_example_reads_openai_evals(
     plug_in: Callable[[str], None], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     plug_in(example())
-    before = inspect_log(tmp_path / "before.json", ["I", "C", "I"])
-    after = inspect_log(tmp_path / "after.json", ["C", "C", "I"])
+    before = openai_log(tmp_path / "before.jsonl", ["no", "yes", None])
+    after = openai_log(tmp_path / "after.jsonl", ["yes", "yes", None])
     (run,) = read_log(after)
-    assert (run.model, run.dataset, run.rows) == ("org-after", "even", ["q0", "q1", "q2"])
+    assert (run.model, run.dataset, run.rows) == ("after", "even", ["even.dev.0", "even.dev.1", "even.dev.2"])
     assert run.correct == [True, True, False]
     call(compare, before, after, "--out", tmp_path / "out")
-    assert read_json(tmp_path / "out/table.json")["base"] == "org-before"
+    assert read_json(tmp_path / "out/table.json")["base"] == "before"
     assert "even, n = 3" in capsys.readouterr().out
     (incorrect,) = collect_incorrect(by_dataset([run]), 10)
-    assert incorrect.rows[0]["answers"][0]["output"] == "yes, it is"
-    with raises(ContentError):
-        read_log(inspect_log(tmp_path / "failed.json", ["C"], status="error"))
-    with raises(ContentError, "P"):
-        read_log(inspect_log(tmp_path / "partial.json", ["P"]))
+    assert incorrect.rows[0]["answers"][0]["output"] == "I do not know."
+    broken = openai_log(tmp_path / "broken.jsonl", ["yes"])
+    broken.write_text(broken.read_text().replace("expected", "wanted"))
+    with raises(ContentError, "broken.jsonl:3", "expected"):
+        read_log(broken)
 
 
 @pytest.mark.parametrize("body", ["raise KeyError('samples')", "yield 3"])
@@ -275,14 +272,14 @@ def test_a_plug_in_that_fails_is_named(plug_in: Callable[[str], None], tmp_path:
     code = f"""
         from tuneyard.eval.read.logs import log_reader
 
-        @log_reader("inspect_ai", "logs", ".json", fields=(("eval", "samples"),))
-        def inspect_ai(path):
+        @log_reader("openai_evals", "logs", ".jsonl", fields=(("spec",),))
+        def openai_evals(path):
             {body}
             yield
     """
     plug_in(dedent(code))
-    with raises(plugins.PluginError, "inspect_ai", "plug_inspect_ai 1.2"):
-        read_log(inspect_log(tmp_path / "x.json", ["C"]))
+    with raises(plugins.PluginError, "openai_evals", "plug_openai_evals 1.2"):
+        read_log(openai_log(tmp_path / "x.jsonl", ["yes"]))
 
 
 REAL = """
@@ -307,26 +304,24 @@ from inspect_ai.solver import generate
 samples = [Sample(id=f"q{n}", input=f"Is {n} even?", target="no" if n % 2 else "yes") for n in range(4)]
 outputs = [ModelOutput.from_content("mockllm/model", "yes")] * 4
 task = Task(name="even", dataset=samples, solver=generate(), scorer=match(location="exact"))
-eval(task, model=get_model("mockllm/model", custom_outputs=outputs), log_dir=sys.argv[1], log_format="json",
-     display="none")
+model = get_model("mockllm/model", custom_outputs=outputs)
+eval(task, model=model, log_dir=sys.argv[1], log_format=sys.argv[2], display="none")
 """
 
 
 @pytest.mark.peer
-def test_the_worked_example_reads_what_inspect_ai_writes(
-    plug_in: Callable[[str], None], tmp_path: Path
-) -> None:
+@pytest.mark.parametrize("form", ["eval", "json"])
+def test_both_forms_of_a_log_are_read_as_inspect_ai_writes_them(tmp_path: Path, form: str) -> None:
     folder = installed("inspect", "inspect_ai==0.3.285", alone=True)
     (tmp_path / "task.py").write_text(REAL)
     done = subprocess.run(
-        [sys.executable, tmp_path / "task.py", tmp_path / "logs"],
+        [sys.executable, tmp_path / "task.py", tmp_path / "logs", form],
         env={"PYTHONPATH": str(folder), "PATH": "/usr/bin:/bin", "HOME": str(tmp_path)},
         capture_output=True,
         text=True,
     )
-    (log,) = (tmp_path / "logs").glob("*.json")
+    (log,) = (tmp_path / "logs").glob(f"*.{form}")
     assert done.returncode == 0, done.stderr[-2000:]
-    plug_in(example())
     (run,) = read_log(log)
     assert (run.model, run.dataset) == ("mockllm-model", "even")
     assert run.gold == ["yes", "no", "yes", "no"] and run.correct == [True, False, True, False]

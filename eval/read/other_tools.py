@@ -1,0 +1,113 @@
+"""Files of other tools without judged answers: each is called by its name, with the file to take instead.
+
+A comparison pairs examples, so that totals, answers without a judgement, and tables for people are refused.
+"""
+
+from collections.abc import Collection
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import NamedTuple
+
+from tuneyard.core.errors import ContentError
+
+RENAME = "write its rows with the columns id, gold and prediction, or write a plug-in (docs/extending.md)"
+HEAD = 1 << 16  # bytes in which a file that is no table shows its tool
+
+
+class OtherFile(NamedTuple):
+    """A kind of file: what it is, what to do, the fields that it has, and the names that it may have."""
+
+    about: str
+    fix: str
+    fields: tuple[str, ...]
+    names: str = "*"
+
+
+OTHER_FILES = (
+    OtherFile(
+        "lighteval's totals",
+        "run lighteval with --save-details, and name details_*.parquet or its folder",
+        ("config_general", "results", "summary_tasks"),
+    ),
+    OtherFile(
+        "details of an old lighteval",
+        "run lighteval 0.11 or later with --save-details",
+        ("example", "full_prompt", "metrics", "predictions"),
+    ),
+    OtherFile(
+        "EvalScope's report",
+        "name reviews/MODEL/DATASET_SUBSET.jsonl of the same run, or its folder",
+        ("dataset_name", "model_name", "metrics"),
+    ),
+    OtherFile(
+        "EvalScope's predictions, which are not judged",
+        "name reviews/MODEL/DATASET_SUBSET.jsonl of the same run, or its folder",
+        ("index", "model_output", "messages"),
+    ),
+    OtherFile(
+        "OpenCompass's predictions, which are not judged",
+        "run OpenCompass with --dump-eval-details, and name results/MODEL/DATASET.json",
+        ("0",),
+        "*/predictions/*/*.json",
+    ),
+    OtherFile(
+        "HELM's statistics or predictions",
+        RENAME,
+        ("instance_id", "train_trial_index"),
+    ),
+    OtherFile(
+        "AlpacaEval's annotations",
+        "use `tuneyard eval ab` for preferences",
+        ("instruction", "output_1", "output_2", "preference"),
+    ),
+    OtherFile("MT-Bench's answers", RENAME, ("question_id", "model_id", "choices")),
+    OtherFile("MT-Bench's judgements", RENAME, ("question_id", "judge", "score")),
+    OtherFile("SWE-bench's predictions", RENAME, ("instance_id", "model_name_or_path", "model_patch")),
+    OtherFile("IFEval's own results", RENAME, ("follow_all_instructions", "follow_instruction_list")),
+    OtherFile("OpenAI evals' log", RENAME, ("spec",)),
+    OtherFile("Ragas's results", RENAME, ("user_input", "response", "retrieved_contexts")),
+    OtherFile("DeepEval's results", RENAME, ("testCases", "metricsScores")),
+    OtherFile(
+        "LLaMA-Factory's totals",
+        "name generated_predictions.jsonl of the same folder",
+        ("predict_runtime", "predict_samples_per_second"),
+    ),
+)
+PROMPTFOO_TABLE = "promptfoo's table"
+PROMPTFOO_FIX = "run `promptfoo eval -o NAME.json`, or `promptfoo export eval ID -o NAME.json`"
+PROMPTFOO_SIGNS = {
+    ".csv": b"Grader Reason,",
+    ".yaml": b"evalId: ",
+    ".yml": b"evalId: ",
+    ".html": b"promptfoo",
+}
+"""What shows that a file is promptfoo's: columns of each provider, the first key, the title."""
+
+
+def refuse_other_table(path: Path) -> None:
+    """`ContentError` for promptfoo's formats for people, which are no records."""
+    sign = PROMPTFOO_SIGNS.get(path.suffix.lower())
+    if sign is None:
+        return
+    with path.open("rb") as file:
+        head = file.read(HEAD)
+    if sign in head:
+        raise other_file(path, OtherFile(PROMPTFOO_TABLE, PROMPTFOO_FIX, ()))
+
+
+def recognised_other(path: Path, fields: Collection[str]) -> OtherFile | None:
+    """The kind of another tool's file by the most of its fields, None if it is of no kind."""
+    best = None
+    for kind in OTHER_FILES:
+        if not all(name in fields for name in kind.fields):
+            continue
+        if not fnmatchcase(path.absolute().as_posix(), kind.names):
+            continue
+        if best is None or len(kind.fields) > len(best.fields):
+            best = kind
+    return best
+
+
+def other_file(path: Path, kind: OtherFile) -> ContentError:
+    """The error for a file of another tool without judged rows."""
+    return ContentError(f"{path}: {kind.about}, expected a judged answer for each example; {kind.fix}")
