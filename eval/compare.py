@@ -115,9 +115,8 @@ def cli(
     """Compare models on the examples that all of them answered; write tables, plots and an HTML page.
 
     RESULTS is a folder that `tuneyard eval nli` or another scoring command wrote (OUT, OUT/MODEL or
-    OUT/MODEL/SET), or results of another tool: LLaMA-Factory's generated_predictions.jsonl,
-    lm-evaluation-harness's samples_*.jsonl, JSON Lines, CSV or Parquet with id, gold and prediction, or an
-    evaluation_results.json.
+    OUT/MODEL/SET), or results of another tool: LLaMA-Factory, lm-evaluation-harness, inspect, lighteval,
+    EvalScope, OpenCompass, promptfoo, or JSON Lines, CSV or Parquet with id, gold and prediction.
     The folder of a `tuneyard recipe sweep --eval` is compared by its settings, whose seeds are replicates.
     NAME is MODEL or MODEL/SET, for results without a name. The base is the model `base`, otherwise the first.
     """

@@ -14,7 +14,7 @@ RENAME = "write its rows with the columns id, gold and prediction, or write a pl
 HEAD = 1 << 16  # bytes in which a file that is no table shows its tool
 
 
-class OtherFile(NamedTuple):
+class UnjudgedFile(NamedTuple):
     """A kind of file: what it is, what to do, the fields that it has, and the names that it may have."""
 
     about: str
@@ -23,51 +23,51 @@ class OtherFile(NamedTuple):
     names: str = "*"
 
 
-OTHER_FILES = (
-    OtherFile(
+UNJUDGED_FILES = (
+    UnjudgedFile(
         "lighteval's totals",
         "run lighteval with --save-details, and name details_*.parquet or its folder",
         ("config_general", "results", "summary_tasks"),
     ),
-    OtherFile(
+    UnjudgedFile(
         "details of an old lighteval",
         "run lighteval 0.11 or later with --save-details",
         ("example", "full_prompt", "metrics", "predictions"),
     ),
-    OtherFile(
+    UnjudgedFile(
         "EvalScope's report",
         "name reviews/MODEL/DATASET_SUBSET.jsonl of the same run, or its folder",
         ("dataset_name", "model_name", "metrics"),
     ),
-    OtherFile(
+    UnjudgedFile(
         "EvalScope's predictions, which are not judged",
         "name reviews/MODEL/DATASET_SUBSET.jsonl of the same run, or its folder",
         ("index", "model_output", "messages"),
     ),
-    OtherFile(
+    UnjudgedFile(
         "OpenCompass's predictions, which are not judged",
         "run OpenCompass with --dump-eval-details, and name results/MODEL/DATASET.json",
         ("0",),
         "*/predictions/*/*.json",
     ),
-    OtherFile(
+    UnjudgedFile(
         "HELM's statistics or predictions",
         RENAME,
         ("instance_id", "train_trial_index"),
     ),
-    OtherFile(
+    UnjudgedFile(
         "AlpacaEval's annotations",
         "use `tuneyard eval ab` for preferences",
         ("instruction", "output_1", "output_2", "preference"),
     ),
-    OtherFile("MT-Bench's answers", RENAME, ("question_id", "model_id", "choices")),
-    OtherFile("MT-Bench's judgements", RENAME, ("question_id", "judge", "score")),
-    OtherFile("SWE-bench's predictions", RENAME, ("instance_id", "model_name_or_path", "model_patch")),
-    OtherFile("IFEval's own results", RENAME, ("follow_all_instructions", "follow_instruction_list")),
-    OtherFile("OpenAI evals' log", RENAME, ("spec",)),
-    OtherFile("Ragas's results", RENAME, ("user_input", "response", "retrieved_contexts")),
-    OtherFile("DeepEval's results", RENAME, ("testCases", "metricsScores")),
-    OtherFile(
+    UnjudgedFile("MT-Bench's answers", RENAME, ("question_id", "model_id", "choices")),
+    UnjudgedFile("MT-Bench's judgements", RENAME, ("question_id", "judge", "score")),
+    UnjudgedFile("SWE-bench's predictions", RENAME, ("instance_id", "model_name_or_path", "model_patch")),
+    UnjudgedFile("IFEval's own results", RENAME, ("follow_all_instructions", "follow_instruction_list")),
+    UnjudgedFile("OpenAI evals' log", RENAME, ("spec",)),
+    UnjudgedFile("Ragas's results", RENAME, ("user_input", "response", "retrieved_contexts")),
+    UnjudgedFile("DeepEval's results", RENAME, ("testCases", "metricsScores")),
+    UnjudgedFile(
         "LLaMA-Factory's totals",
         "name generated_predictions.jsonl of the same folder",
         ("predict_runtime", "predict_samples_per_second"),
@@ -92,13 +92,13 @@ def refuse_other_table(path: Path) -> None:
     with path.open("rb") as file:
         head = file.read(HEAD)
     if sign in head:
-        raise other_file(path, OtherFile(PROMPTFOO_TABLE, PROMPTFOO_FIX, ()))
+        raise other_file(path, UnjudgedFile(PROMPTFOO_TABLE, PROMPTFOO_FIX, ()))
 
 
-def recognised_other(path: Path, fields: Collection[str]) -> OtherFile | None:
+def recognised_other(path: Path, fields: Collection[str]) -> UnjudgedFile | None:
     """The kind of another tool's file by the most of its fields, None if it is of no kind."""
     best = None
-    for kind in OTHER_FILES:
+    for kind in UNJUDGED_FILES:
         if not all(name in fields for name in kind.fields):
             continue
         if not fnmatchcase(path.absolute().as_posix(), kind.names):
@@ -108,6 +108,6 @@ def recognised_other(path: Path, fields: Collection[str]) -> OtherFile | None:
     return best
 
 
-def other_file(path: Path, kind: OtherFile) -> ContentError:
+def other_file(path: Path, kind: UnjudgedFile) -> ContentError:
     """The error for a file of another tool without judged rows."""
     return ContentError(f"{path}: {kind.about}, expected a judged answer for each example; {kind.fix}")
