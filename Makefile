@@ -1,7 +1,7 @@
 # Thin lines over `tuneyard …`: the logic and the exit codes live there.
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
-.PHONY: help setup setup-core setup-ray setup-s3 setup-vllm setup-wandb demo chat ask test test-slow stages compile bench mutate fuzz lint reference pictures site lock clean
+.PHONY: help setup setup-core setup-ray setup-s3 setup-search setup-vllm setup-wandb demo chat ask test test-slow stages compile bench mutate fuzz lint reference pictures site lock clean
 .DEFAULT_GOAL := help
 
 PYTHON ?= python3
@@ -47,6 +47,9 @@ setup-ray: .venv/.all requirements-dev.lock ## add Ray, for --ray
 
 setup-s3: .venv/.all requirements-dev.lock ## add s3fs, for s3:// sources
 	@$(INSTALL) -c requirements-dev.lock s3fs
+
+setup-search: .venv/.all requirements-dev.lock ## add Optuna, for eval sweep --search
+	@$(INSTALL) -c requirements-dev.lock optuna
 
 setup-wandb: .venv/.all requirements-wandb.lock ## add Weights & Biases, for recipes that say report_to: wandb
 	@$(INSTALL) -r requirements-wandb.lock
@@ -124,7 +127,7 @@ site: .venv/.dev ## build the documents as a site into build/site; links and anc
 	$(PY) -m mkdocs build --strict --quiet
 
 lock: ## resolve pyproject.toml into the lock files (needs uv)
-	UV_CUSTOM_COMPILE_COMMAND="make lock" uv pip compile pyproject.toml --extra train --extra lint --extra ray --extra s3 --extra dev \
+	UV_CUSTOM_COMPILE_COMMAND="make lock" uv pip compile pyproject.toml --extra train --extra lint --extra ray --extra s3 --extra search --extra dev \
 		--universal --python-version 3.11 --no-annotate --quiet -o requirements-dev.lock
 	UV_CUSTOM_COMPILE_COMMAND="make lock" uv pip compile pyproject.toml --extra train --extra lint \
 		--universal --python-version 3.11 --no-annotate --quiet -c requirements-dev.lock -o requirements.lock

@@ -82,11 +82,24 @@ def _method_options() -> list[click.Option]:
             if parameter.default is not None:
                 sentence += f"  [default: {parameter.default:g}]"
             names_by_sentence.setdefault(sentence, []).append(method.name)
-        sentences = [f"{', '.join(names)}: {sentence}" for sentence, names in names_by_sentence.items()]
+        sentences = [f"{_short(names)}: {sentence}" for sentence, names in names_by_sentence.items()]
         parameter = declarations[0][1]
         metavar = "INTEGER" if parameter.kind is int else "FLOAT"
         options.append(click.Option([parameter.option, name], metavar=metavar, help=" ".join(sentences)))
     return options
+
+
+def _short(names: Sequence[str]) -> str:
+    """Names of methods: `ties[_svd]` for `ties, ties_svd`, and `…_svd` for several that all end so."""
+    words = []
+    for name in names:
+        if f"{name}_svd" in names:
+            words.append(f"{name}[_svd]")
+        elif not name.endswith("_svd") or name.removesuffix("_svd") not in names:
+            words.append(name)
+    if len(words) > 1 and all(word.endswith("_svd") for word in words):
+        return "…_svd"
+    return ", ".join(words)
 
 
 @command(

@@ -6,7 +6,8 @@ the files.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -68,25 +69,33 @@ NO_ADAPTER = "No weights have a better figure than {base} on the choosing half: 
     metavar="W,W,…",
     help="Score these weights of each adapter, every one with every other's, instead of searching.",
 )
-@partial(with_options, [*set_options, *label_options])
 @click.option(
-    "--seed", type=int, default=42, show_default=True, help="Seed that divides the examples into halves."
+    "--search",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Search the weights of three or more adapters by Optuna: N points in all.",
 )
+@partial(with_options, [*set_options, *label_options])
+@click.option("--seed", type=int, default=42, show_default=True, help="Seed of the halves and of --search.")
 @click.option("--metric", default=ACCURACY.name, show_default=True, metavar="NAME", help="What to choose by.")
 @click.option("--dry-run", is_flag=True, help="Say how many examples would be prompted, and write nothing.")
 @partial(with_options, run_options)
 @resumed_by(lambda: resume_command(COMMAND))
 def cli(
-    checkpoints: Path | None, grid: str | None, seed: int, metric: str, dry_run: bool, **options: Any
+    checkpoints: Path | None,
+    grid: str | None,
+    search: int | None,
+    seed: int,
+    metric: str,
+    dry_run: bool,
+    **options: Any,
 ) -> None:
-    """Find the best merge weights of one or two adapters, or the best checkpoint of a run.
+    """Find the best merge weights of adapters, or the best checkpoint of a run.
 
-    It scores the weights 0, 0.5 and 1, then those 0.25 around the best: at most 25 points. The choice is made
-    on one half of the rows; its score on the other half is the one to believe.
+    For one or two adapters it scores the weights 0, 0.5 and 1, then those 0.25 around the best: at most 25
+    points. The choice is made on one half of the rows; its score on the other half is the one to believe.
     """
-    from tuneyard.adapters.weights import parse_weight
     from tuneyard.eval.scoring.pipeline import workers_of
-    from tuneyard.eval.scoring.weights import checkpoint_axes, weight_axes
     from tuneyard.eval.show.sweep import plot_name
 
     request = take(options, COMMAND)
@@ -110,26 +119,64 @@ def cli(
         rows_to_choose_on[dataset.name] = rows[0]
         for half, rows_of_half in zip(halves, rows, strict=True):
             half.append(dataset.take(rows_of_half))
-    searching = False
+    steps = _first_points(request, checkpoints, grid, search, seed)
+    if dry_run:
+        say(_forecast(request, steps, halves))
+        next_step(None, command_line(COMMAND, ("--dry-run",)))
+        return
+    sweep = Sweep(request.out, steps.axes, rows_to_choose_on, metric)
+    with workers_of(request) as workers:
+        sweep = _score(request, task, halves, sweep, steps.extend, workers)
+    _report(request, sweep)
+
+
+Extend = Callable[["Axes", Mapping[str, float]], "Axes"]
+"""Adds points to axes by the ranks of their models (the smallest best), until there are no more to add."""
+
+
+@dataclass(frozen=True, slots=True)
+class Steps:
+    """The first points of a sweep, how it goes on, and how many points there are at most."""
+
+    axes: "Axes"
+    extend: Extend
+    most_points: int
+
+
+def _first_points(
+    request: ScoringRequest, checkpoints: Path | None, grid: str | None, search: int | None, seed: int
+) -> Steps:
+    """The points that are scored first; `RequestError` for options that exclude each other."""
+    from tuneyard.adapters.weights import parse_weight
+    from tuneyard.eval.scoring.search import WeightSearch
+    from tuneyard.eval.scoring.weights import MOST_POINTS, adapter_axes, checkpoint_axes, weight_axes
+
+    if search is not None:
+        if grid is not None or checkpoints:
+            other = "--grid" if grid is not None else "--checkpoints"
+            raise RequestError(f"--search and {other}: both say what to score; leave one out")
+        weight_search = WeightSearch(adapter_axes(request), search, seed)
+        return Steps(weight_search.first, weight_search.extended, search)
     if checkpoints:
         axes = checkpoint_axes(request, checkpoints)
-    elif grid is not None:
+        return Steps(axes, _no_more, len(axes.models))
+    if grid is not None:
         try:
             weights = [parse_weight(part.strip(), "--grid") for part in grid.split(",")]
         except RequestError as error:
             raise RequestError(f"{error}; several have commas between them: --grid 0,0.5,1") from error
         axes = weight_axes(request, weights)
-    else:
-        axes = weight_axes(request)
-        searching = True
-    if dry_run:
-        say(_forecast(request, axes, halves, searching=searching))
-        next_step(None, command_line(COMMAND, ("--dry-run",)))
-        return
-    sweep = Sweep(request.out, axes, rows_to_choose_on, metric)
-    with workers_of(request) as workers:
-        sweep = _score(request, task, halves, sweep, workers, searching=searching)
-    _report(request, sweep)
+        return Steps(axes, _no_more, len(axes.models))
+    return Steps(weight_axes(request), _around_the_best, MOST_POINTS)
+
+
+def _no_more(axes: "Axes", _ranks: Mapping[str, float]) -> "Axes":
+    return axes
+
+
+def _around_the_best(axes: "Axes", ranks: Mapping[str, float]) -> "Axes":
+    """The axes with the points around the best one, of equal ones the first."""
+    return axes.refined(min(ranks, key=lambda model: (math.isnan(ranks[model]), ranks[model])))
 
 
 def _score(
@@ -137,16 +184,15 @@ def _score(
     task: Nli,
     halves: tuple[Sequence[EvalDataset], Sequence[EvalDataset]],
     sweep: "Sweep",
+    extend: Extend,
     workers: "Executor | None",
-    *,
-    searching: bool,
 ) -> "Sweep":
-    """Score all points on the half that chooses and, `searching`, further ones around the best.
+    """Score all points on the half that chooses, and those by which `extend` adds to them.
 
     Score the base, each adapter alone and the best point on the other half. Return the sweep with all points
     and these models.
     """
-    from tuneyard.eval.judge.questions.choice import best_point
+    from tuneyard.eval.judge.questions.choice import best_point, point_ranks
     from tuneyard.eval.scoring.candidates import choose_candidates, load_candidates
     from tuneyard.eval.scoring.pipeline import carry_out
     from tuneyard.eval.scoring.plan import plan_scoring
@@ -157,15 +203,15 @@ def _score(
     carry_out(plan_scoring(request, task, choosing, opened))
     request = replace(request, force=False)
     while True:
-        best = best_point(read_points(sweep), sweep.metric)
-        refined = axes.refined(best) if searching else axes
-        added = refined.without(axes)
+        extended = extend(axes, point_ranks(read_points(sweep), sweep.metric))
+        added = extended.without(axes)
         if not added:
             break
         candidates = choose_candidates(request, opened.backend.tokenizer, added)
         carry_out(plan_scoring(request, task, choosing, replace(opened, candidates=candidates)))
-        axes = refined
+        axes = extended
         sweep = replace(sweep, axes=axes)
+    best = best_point(read_points(sweep), sweep.metric)
     reported = {**axes.alone(), best: axes.models[best]}
     click.echo(tr("the half that does not choose:"))
     request = replace(request, out=request.out / HELD_OUT)
@@ -281,20 +327,16 @@ def _prompts(dataset: EvalDataset) -> list[str]:
 
 def _forecast(
     request: ScoringRequest,
-    axes: "Axes",
+    steps: Steps,
     halves: tuple[Sequence[EvalDataset], Sequence[EvalDataset]],
-    *,
-    searching: bool,
 ) -> str:
     """Sentence on how many examples the models will answer, and how many an earlier run has answered."""
-    from tuneyard.eval.scoring.weights import MOST_POINTS
-
+    axes, most = steps.axes, steps.most_points
+    searching = steps.extend is not _no_more
     counts, held_out = ({dataset.name: len(dataset.records) for dataset in half} for half in halves)
     listed = " + ".join(f"{dataset} {count}" for dataset, count in counts.items())
-    most = len(axes.models)
-    models = str(most)
-    if searching:
-        most = MOST_POINTS
+    models = str(len(axes.models))
+    if most > len(axes.models):
         models = f"{models} to {most}"
     reported = len(axes.alone()) + 1  # the best point may be one of them
     others = sum(held_out.values())

@@ -1,4 +1,4 @@
-"""The points of a sweep: merge weights of one or two adapters, or the checkpoints of a run.
+"""The points of a sweep: merge weights of adapters, or the checkpoints of a run.
 
 Without given weights a sweep searches them: `COARSE` weights first, then steps of `FINE` around the best.
 """
@@ -96,18 +96,29 @@ def _around(point: Point) -> Iterator[Point]:
 
 
 def weight_axes(request: ScoringRequest, weights: Iterable[float] = COARSE) -> Axes:
-    """The base, and every combination of the weights: one axis for each adapter."""
+    """The base, and every combination of the weights: one axis for each of one or two adapters."""
+    axes = adapter_axes(request)
+    count = len(axes.adapters)
+    if count > 2:
+        raise RequestError(
+            f"{count} adapters: a grid takes one or two --adapter; search the weights of more with --search "
+            "N, as in --search 30"
+        )
+    if count == 0:
+        raise RequestError("0 adapters: expected one or two --adapter, or --checkpoints DIR")
+    points = set(itertools.product(weights, repeat=count))
+    points.discard((0.0,) * count)
+    return axes.with_points(points)
+
+
+def adapter_axes(request: ScoringRequest) -> Axes:
+    """One axis for each adapter, with the base as the only point, or none if it is not scored."""
     reference, candidates = open_adapters(replace(request, no_base=False))
     adapters = {name: parts for name, parts in candidates.items() if parts}
-    if not 1 <= len(adapters) <= 2:
-        raise RequestError(f"{len(adapters)} adapters: expected one or two --adapter, or --checkpoints DIR")
-    points = set(itertools.product(weights, repeat=len(adapters)))
-    base = (0.0,) * len(adapters)
+    axes = Axes(reference, list(adapters), {}, {}, adapters)
     if request.no_base:
-        points.discard(base)
-    else:
-        points.add(base)
-    return Axes(reference, list(adapters), {}, {}, adapters).with_points(points)
+        return axes
+    return axes.with_points([(0.0,) * len(adapters)])
 
 
 def checkpoint_axes(request: ScoringRequest, folder: Path) -> Axes:

@@ -1,6 +1,7 @@
 """Plot of a sweep for each dataset: every point's figure on the half of the rows that chose.
 
-The plot is a heat map over two weights, or a curve over one weight or the steps of a run.
+The plot is a heat map over two weights, or a curve over one weight or the steps of a run. Of three and more
+weights it has the best points, one a line.
 """
 
 import math
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 Point = tuple[float, ...]
+LISTED = 25
+"""The most points of a plot that has one a line."""
 DRAWN = "accuracy on the half that was chosen on, %"
 
 
@@ -30,7 +33,7 @@ def plot_name(dataset: str) -> str:
 def draw(
     title: str, choice: Choice, names: Sequence[str], points: Mapping[str, Point], ship: str, path: Path
 ) -> None:
-    """Write the plot of a dataset: two axes as a heat map, one as a curve with its 95 % band.
+    """Write the plot of a dataset: two axes as a heat map, one as a curve with its 95 % band, more as a list.
 
     `title` is the decision, `names` are the axes, `points` those of the models, `ship` is the model that was
     chosen on all datasets.
@@ -38,9 +41,13 @@ def draw(
     height = 4.4
     if len(names) == 2:
         height = 5.4
+    elif len(names) > 2:
+        height = 2.0 + 0.25 * min(len(points), LISTED)
     with plotting(), plot(title, (7.0, height), path) as axes:
         if len(names) == 2:
             _heat(axes, choice, names, points, ship)
+        elif len(names) > 2:
+            _list(axes, choice)
         else:
             _curve(axes, choice, names[0], points)
 
@@ -105,6 +112,26 @@ def _curve(axes: "Axes", choice: Choice, name: str, points: Mapping[str, Point])
         label = tr(STEP)
     axes.set(xlabel=label, ylabel=_label(choice.metric))
     legend_below(axes, 3)
+
+
+def _list(axes: "Axes", choice: Choice) -> None:
+    """Draw the best points one a line, the best at the top, each with its interval."""
+    figures, scale, rank = choice.choosing.models, _scale(choice.metric), choice.metric.rank
+    models = sorted(figures, key=lambda model: rank(figures[model].value))[:LISTED]
+    places = range(len(models))
+    values = [scale * figures[model].value for model in models]
+    below = [scale * (figures[model].value - figures[model].low) for model in models]
+    above = [scale * (figures[model].high - figures[model].value) for model in models]
+    label = tr("95 % interval")
+    axes.errorbar(values, places, xerr=(below, above), color=COLOURS[1], fmt="o", capsize=2, label=label)
+    chosen = models.index(choice.model)
+    axes.scatter(
+        values[chosen], chosen, s=170, facecolors="none", edgecolors=COLOURS[6], label=tr("chosen"), zorder=3
+    )
+    axes.set_yticks(places, models)
+    axes.invert_yaxis()
+    axes.set(xlabel=_label(choice.metric))
+    legend_below(axes, 2)
 
 
 def _scale(metric: Metric) -> float:

@@ -106,8 +106,22 @@ def _best(half: Half, metric: Metric) -> str:
 def best_point(runs: RunsByDataset, metric: str) -> str:
     """The best model on the choosing half, of equal ones the first. `runs` are on this half alone."""
     chosen_by = meaning(metric, runs)
-    halves = [_half(dataset, by_model, list(by_model), chosen_by) for dataset, by_model in runs.items()]
-    return _best(_mean_half(halves), chosen_by)
+    return _best(_choosing_half(runs, chosen_by), chosen_by)
+
+
+def point_ranks(runs: RunsByDataset, metric: str) -> dict[str, float]:
+    """The figure of every model on the choosing half, the smallest best (NaN if it has none)."""
+    chosen_by = meaning(metric, runs)
+    ranks = {}
+    for model, figure in _choosing_half(runs, chosen_by).models.items():
+        ranks[model] = chosen_by.rank(figure.value)[1]
+    return ranks
+
+
+def _choosing_half(runs: RunsByDataset, metric: Metric) -> Half:
+    return _mean_half(
+        [_half(dataset, by_model, list(by_model), metric) for dataset, by_model in runs.items()]
+    )
 
 
 def halves(runs: RunsByDataset) -> tuple[RunsByDataset, RunsByDataset]:
