@@ -241,7 +241,8 @@ def _report(request: ScoringRequest, sweep: "Sweep") -> None:
 
 def next_command(out: Path, compared: "ComparedRuns") -> list[object]:
     """Merge the chosen weights if the held-out half recommends them, otherwise look at the figures."""
-    if compared.comparison.deciding[0].recommended == compared.figures[CHOICES][-1].model:
+    recommended = compared.comparison.deciding[0].recommended
+    if recommended == compared.figures[CHOICES][-1].model and (out / RECIPE).is_file():
         return ["tuneyard", "adapter", "merge", out / RECIPE, "--out", f"saves/{out.name}-merge"]
     return ["tuneyard", "eval", "compare", out, "--out", out / "verdict"]
 

@@ -148,6 +148,15 @@ def test_the_baseline_is_that_of_the_half_reported_on_as_compare_has_it(tmp_path
     printed_line(capsys.readouterr().out, "| majority-class baseline", "60.0 % (yes)")
 
 
+def test_after_a_sweep_that_keeps_the_base_nothing_is_merged(tmp_path) -> None:
+    """The next command merged OUT/merge.yaml, which a sweep without weights to ship does not write."""
+    gold = ["yes", "no"] * 12
+    sweep = scored(tmp_path, gold, {"base": gold, "r": gold[::-1]}, [*range(12)])
+    compared = judge(sweep, read_points(sweep), read_reported(sweep))
+    assert compared.comparison.deciding[0].recommended == "base"
+    assert "merge" not in next_command(tmp_path, compared)
+
+
 @pytest.mark.parametrize(
     ("grid", "sentence"),
     [
