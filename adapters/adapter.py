@@ -156,6 +156,10 @@ class Adapter(ABC):
         """Yield why modules of the base cannot be changed by this adapter."""
         return module_misfits(base, self.modules)
 
+    def on_base(self, base: Base) -> Self:  # noqa: ARG002  # of kinds whose files do not say it
+        """The adapter with its modules as the base's class stores their weights."""
+        return self
+
     @abstractmethod
     def change(self, weight: float, path: str, source: Tensor, base_as: str | None) -> Change:
         """`weight` · ΔW of a module whose weight is `source`. `base_as` as in `adapters.delta.apply`."""

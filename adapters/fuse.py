@@ -32,13 +32,13 @@ from tuneyard.adapters.weighted import (
     parse_optional_weight,
 )
 from tuneyard.core.errors import ContentError, RequestError, need
-from tuneyard.core.files import read_object, write_json, write_text
+from tuneyard.core.files import Fields, read_object, write_json, write_text
 from tuneyard.core.prompt import CHAT_TEMPLATE, find_chat_template
 from tuneyard.core.prompt.tokenizer_files import GENERATION, first_object, listed_ends
 from tuneyard.core.prompt.trained_files import read_trained
 from tuneyard.core.training.training_run import MERGE, training_inputs
-from tuneyard.core.weights.adapter_files import EMBEDDINGS, HEADS
 from tuneyard.core.weights.base_models import Base
+from tuneyard.core.weights.class_defaults import text_config, text_key, untied, with_vocabulary
 from tuneyard.core.weights.tensors import INDEX, Stored, from_fp32, require_finite, to_fp32
 
 MUCH_LOST = 0.1  # of ‖ΔW‖; a smaller rounding error in bf16 hardly changes the adapters' effect
@@ -144,11 +144,12 @@ def parse_size(text: str) -> int:
 def plan_fusing(request: FuseRequest) -> FusePlan:
     """Open everything that a request names, check it once, and plan."""
     weighted = open_weighted(request.adapters, open_any, request.base)
+    base = open_base_of(weighted, request.base)
+    weighted = [Weighted(item.adapter.on_base(base), item.weight) for item in weighted]
     used = [item for item in weighted if item.weight]
     for item in used:
         item.adapter.check_weight(item.weight, alone=len(used) == 1)
     datasets = [training_datasets(item.adapter.folder) for item in used]
-    base = open_base_of(weighted, request.base)
     inputs = [*(item.adapter.folder for item in weighted), request.base]
 
     check = functools.partial(output.check_output, request.out, inputs, "fuse", force=request.force)
@@ -175,14 +176,15 @@ def plan_fusing(request: FuseRequest) -> FusePlan:
     for tensor in plan_full_tensors(used, base, "F32"):
         if tensor.base:  # copies of the base are in the base
             full_tensors[base.stored_name(tensor.name.replace(".base_layer.", "."))] = tensor
-    targets = [*modules, *full_tensors]
-    untied = base.tied and any(name.endswith((*EMBEDDINGS, *HEADS)) for name in targets)
-    copies = _untied_head(base, targets) if untied else {}
-    for head in copies:
-        notes.append(f"tied embeddings: {head} written as a tensor of its own, tying switched off")
+    changed = {*modules, *full_tensors}
+    base.require_tying(changed)
+    split = {head: table for head, table in base.ties.items() if changed & {head, table}}
+    copies = _copies(base, split)
+    for name in copies:
+        notes.append(f"tied embeddings: {name} written as a tensor of its own, tying switched off")
     shapes = {name: tensor.shape for name, tensor in full_tensors.items()}
     shards = plan_shards(base, request.dtype, copies, shapes, request.max_shard)
-    config = _fused_config(request, base, untied, _vocabulary(shards))
+    config = _fused_config(request, base, bool(split), _vocabulary(base, shards))
     template = trained_template([item.adapter.folder for item in used])
     plan = FusePlan(
         request, used, datasets, base, shards, modules, full_tensors, config, template, notes, check
@@ -206,20 +208,21 @@ def trained_on_nf4(folder: Path) -> str:
     return "nf4-double"
 
 
-def _untied_head(base: Base, targets: list[str]) -> dict[str, str]:
-    """{head: embedding} if the base has no tensor for the head and a target changes one of the two."""
-    heads = [name for name in targets if name.endswith(HEADS)]
-    head = heads[0] if heads else HEADS[0]
-    for name in base.tensors:
-        if name.endswith(EMBEDDINGS) and head not in base.tensors and (heads or name in targets):
-            return {head: name}
-    return {}
+def _copies(base: Base, ties: Mapping[str, str]) -> dict[str, str]:
+    """{missing tensor: its source} of tied pairs {head: embedding}, of which the checkpoint may have one."""
+    copies = {}
+    for head, table in ties.items():
+        if head not in base.tensors:
+            copies[head] = table
+        elif table not in base.tensors:
+            copies[table] = head
+    return copies
 
 
-def _vocabulary(shards: list[Shard]) -> int | None:
+def _vocabulary(base: Base, shards: list[Shard]) -> int | None:
     """The new number of rows of embedding and head, None if it stays. Both must have the same number."""
     pieces = [piece for shard in shards for piece in shard.pieces]
-    tables = [piece for piece in pieces if piece.name.endswith((*EMBEDDINGS, *HEADS))]
+    tables = [piece for piece in pieces if piece.name in base.tables]
     if all(piece.shape == piece.source.shape for piece in tables):
         return None
     if len({piece.shape[0] for piece in tables}) > 1:
@@ -230,25 +233,23 @@ def _vocabulary(shards: list[Shard]) -> int | None:
     return tables[0].shape[0]
 
 
-def _fused_config(request: FuseRequest, base: Base, untied: bool, rows: int | None) -> dict[str, object]:
+def _fused_config(request: FuseRequest, base: Base, split: bool, rows: int | None) -> dict[str, Any]:
     """The base's config.json with the changed dtype, number of rows and tying."""
-    changes: dict[str, object] = {}
-    if rows:
-        changes["vocab_size"] = rows
+    config: dict[str, Any] = dict(base.config)
     if request.dtype:
-        changes |= dict.fromkeys(("torch_dtype", "dtype"), TORCH_DTYPES[request.dtype])
-    if untied:
-        changes["tie_word_embeddings"] = False
-    config = _changed(base.config, changes)
-    text_config = config.get("text_config")
-    if isinstance(text_config, dict):
-        config["text_config"] = _changed(text_config, changes)
-    if untied:
-        config["tie_word_embeddings"] = False
+        dtypes = dict.fromkeys(("torch_dtype", "dtype"), TORCH_DTYPES[request.dtype])
+        config = _changed(config, dtypes)
+        nested = text_config(config)
+        if nested is not None:
+            config[text_key(config)] = _changed(nested, dtypes)
+    if rows:
+        config = with_vocabulary(config, rows)
+    if split:
+        config = untied(config)
     return config
 
 
-def _changed(config: dict[str, object], changes: dict[str, object]) -> dict[str, object]:
+def _changed(config: Fields, changes: Mapping[str, object]) -> dict[str, object]:
     """Change fields that a config has; its other fields stay."""
     return {field: changes.get(field, value) for field, value in config.items()}
 
@@ -391,7 +392,7 @@ def _blocks(plan: FusePlan, sums: dict[str, list[Retained]], piece: Piece) -> It
     # bitsandbytes quantises linear layers except the head
     is_matrix = piece.name.endswith(".weight") and len(piece.source.shape) == 2
     base_as = None
-    if is_matrix and not piece.name.endswith((*EMBEDDINGS, *HEADS)):
+    if is_matrix and piece.name not in plan.base.tables:
         base_as = plan.request.base_as
     if piece.name in plan.modules:
         path = plan.modules[piece.name]

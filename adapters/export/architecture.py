@@ -19,6 +19,7 @@ from tuneyard.core.files import require
 from tuneyard.core.prompt import SavedTemplate
 from tuneyard.core.prompt.tokenizer_files import TOKENIZER_JSON, read_tokenizer
 from tuneyard.core.prompt.trained_files import TrainedFiles
+from tuneyard.core.weights.class_defaults import with_defaults
 
 if TYPE_CHECKING:
     from gguf import GGUFWriter, TensorNameMap
@@ -105,14 +106,18 @@ class Architecture:
 
 
 def read_architecture(path: Path, fields: dict[str, Any]) -> Architecture:
-    """Check that a config.json can be exported; `ContentError` names the field that cannot."""
+    """Check that a config.json can be exported; `ContentError` names the field that cannot.
+
+    Missing fields have the defaults of the model type's class.
+    """
+    fields = with_defaults(fields)
     kind, rope = fields.get("model_type"), _rope(fields)
     if kind not in KNOWN:
         raise ContentError(
             f"{path}: model_type {show_value(kind)}: only {', '.join(KNOWN)} are written here; {OTHERS}"
         )
     scaling = rope.get("rope_type") or rope.get("type") or "default"
-    activation = fields.get("hidden_act", "silu")
+    activation = fields.get("hidden_act")
     refused = {
         f"rope_type {show_value(scaling)}": scaling != "default",
         "use_sliding_window": fields.get("use_sliding_window"),
@@ -137,7 +142,7 @@ def _rope(fields: dict[str, Any]) -> dict[str, Any]:
     settings = fields.get("rope_parameters") or fields.get("rope_scaling") or {}
     if not isinstance(settings, dict):
         raise ContentError(f"rope_parameters {show_value(settings)}: expected a map of settings")
-    return {"rope_theta": fields.get("rope_theta", 10000.0)} | settings
+    return {"rope_theta": fields.get("rope_theta")} | settings
 
 
 def reorder(rows: NDArray[Value], heads: int) -> NDArray[Value]:

@@ -4,10 +4,10 @@ import math
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, Self, TypeVar
 
 import numpy as np
 
@@ -26,6 +26,8 @@ from tuneyard.core.errors import show_value
 from tuneyard.core.language.translation import tr
 from tuneyard.core.training.training_run import PISSA_CONVERTED
 from tuneyard.core.weights.adapter_files import CONFIG, PAIRS, PREFIX, Module, adapted_modules
+from tuneyard.core.weights.adapter_fit import as_stored
+from tuneyard.core.weights.base_models import Base
 from tuneyard.core.weights.tensors import Array, Tensor
 
 # Starts that leave the base model as it was (BA = 0, or the usual zero B).
@@ -159,6 +161,11 @@ class LoraAdapter(Adapter):
         """A [rank, inputs] and B [outputs, rank] as fp32, unscaled; NaN is a `ContentError`."""
         down, up = PAIRS[self.modules[module].kind]
         return self.weights.read(f"{PREFIX}{module}{down}"), self.weights.read(f"{PREFIX}{module}{up}")
+
+    def on_base(self, base: Base) -> Self:
+        """See `Adapter`. PEFT records one `fan_in_fan_out`, though a head is stored otherwise than Conv1D."""
+        modules = {path: as_stored(base, path, module) for path, module in self.modules.items()}
+        return replace(self, modules=modules)
 
     def mismatches(self) -> Iterator[str]:
         """See `Adapter`."""

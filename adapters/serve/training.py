@@ -15,6 +15,7 @@ from tuneyard.core.errors import ContentError, RequestError, show_value
 from tuneyard.core.files import from_hub, read_object
 from tuneyard.core.prompt.trained_files import TrainedFiles, read_trained
 from tuneyard.core.training.training_run import read_provenance, training_settings
+from tuneyard.core.weights.class_defaults import longest_sequence
 
 CUTOFF_LEN, MAX_NEW_TOKENS = 2048, 1024  # LLaMA-Factory's defaults of both settings
 SMALL_FILES = ["*.json", "*.jinja", "*.model", "*.txt"]  # of a model on the hub, without its weights
@@ -180,13 +181,8 @@ def _whole(settings: Settings, name: str, default: int, folder: Path) -> int:
 
 
 def _limit(base: Path) -> int | None:
-    """The base's longest sequence by its config.json, None without an entry."""
-    config = read_object(base / "config.json")
-    for fields in (config, config.get("text_config")):
-        limit = fields.get("max_position_embeddings") if isinstance(fields, dict) else None
-        if isinstance(limit, int):
-            return limit
-    return None
+    """The base's longest sequence by its config.json or its class, None if both have no limit."""
+    return longest_sequence(read_object(base / "config.json"))
 
 
 def _differs(one: ExportSource, other: ExportSource, parts: str) -> RequestError:

@@ -21,8 +21,8 @@ WEIGHTS = "adapter_model.safetensors"
 WEIGHTS_INDEX = "adapter_model.safetensors.index.json"
 PICKLES = ("adapter_model.bin", "adapter_model.pt", "pytorch_model.bin")
 PREFIX = "base_model.model."
-EMBEDDINGS = ("embed_tokens.weight", "wte.weight", "word_embeddings.weight")
-HEADS = ("lm_head.weight",)
+EMBEDDINGS = ("embed_tokens.weight", "wte.weight", "word_embeddings.weight", "embed_in.weight")
+HEADS = ("lm_head.weight", "embed_out.weight", "output_projection.weight")
 SAME_BASE = "where both are the same model, say so with --same-base"
 Shape = Sequence[int]
 """The sizes of a tensor."""

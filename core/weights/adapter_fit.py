@@ -9,6 +9,7 @@ from tuneyard.core.weights.adapter_files import (
     CONFIG,
     PREFIX,
     ChangedModule,
+    Module,
     adapted_modules,
     full_tensor_misfit,
     open_adapter_weights,
@@ -23,9 +24,19 @@ _LAYER_NUMBER = re.compile(r"(?<=\.)\d+(?=\.)")
 def module_misfits(base: Base, modules: Mapping[str, ChangedModule]) -> Iterator[str]:
     """Yield why weights of the base cannot be changed by an adapter."""
     for path, module in modules.items():
+        if isinstance(module, Module):
+            module = as_stored(base, path, module)
         misfit = module.misfit(path, stored_shape(base, f"{path}.weight"), base.folder)
         if misfit:
             yield misfit
+
+
+def as_stored(base: Base, path: str, module: Module) -> Module:
+    """A LoRA's module, transposed if the base's class stores the weight so."""
+    transposed = base.is_transposed(path)
+    if module.kind == "embedding" or transposed is None:
+        return module
+    return module._replace(transposed=transposed)
 
 
 def adapter_misfits(adapter: Path, base_folder: Path, *, may_grow: bool) -> list[str]:

@@ -33,6 +33,7 @@ Array = NDArray[np.float32]
 Stored = NDArray[np.float64] | NDArray[np.float32] | NDArray[np.float16] | NDArray[np.uint16]
 Spec = tuple[str, str, tuple[int, ...]]  # name, dtype, shape
 THREADS = 2
+COMPARED_AT_ONCE = 1 << 24  # bytes
 PREFETCHED = 3  # results in memory that are not used yet; each may have some tens of MB
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -101,6 +102,22 @@ def _read(tensor: Tensor, first: int, count: int, where: str) -> Stored:
         if file.readinto(flat.data) != flat.nbytes:
             raise ContentError(f"{where}: the file became shorter while it was read")
     return flat
+
+
+def have_equal_bytes(one: Tensor, other: Tensor) -> bool:
+    """True if two tensors have the same dtype, shape and bytes, which are read a piece at a time."""
+    if (one.dtype, one.shape) != (other.dtype, other.shape):
+        return False
+    remaining = one.stop - one.start
+    with one.file.open("rb") as first, other.file.open("rb") as second:
+        first.seek(one.start)
+        second.seek(other.start)
+        while remaining > 0:
+            count = min(remaining, COMPARED_AT_ONCE)
+            if first.read(count) != second.read(count):
+                return False
+            remaining -= count
+    return True
 
 
 def open_weights(path: Path) -> Weights:

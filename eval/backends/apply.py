@@ -94,17 +94,22 @@ def _hook(model: Network, parts: Sequence[WeightedAdapter], path: str) -> Undo:
 
 
 def _merge(model: Network, parts: Sequence[WeightedAdapter], path: str) -> Undo:
-    """Add the adapters' ΔW to a module's weight, rounded to its dtype. Call the result to undo it."""
-    import torch
+    """Add the adapters' ΔW to a module's weight, rounded to its dtype. Call the result to undo it.
 
-    weight = model.net.get_submodule(path).weight
-    kept = weight.clone()
+    The module gets a weight of its own: one that is tied to it keeps its values, as in training.
+    """
+    import torch
+    from transformers.pytorch_utils import Conv1D
+
+    module = model.net.get_submodule(path)
+    kept = module.weight
     a, b = (torch.from_numpy(one).float().to(model.device) for one in factors_of(parts, path).exact)
     change = b @ a
-    if parts[0].adapter.modules[path].transposed:
+    if parts[0].adapter.modules[path].kind == "embedding" or isinstance(module, Conv1D):
         change = change.T
-    weight.copy_(weight.float() + change)
-    return lambda: weight.copy_(kept)
+    changed = (kept.float() + change).to(kept.dtype)
+    module.weight = torch.nn.Parameter(changed, requires_grad=False)
+    return lambda: setattr(module, "weight", kept)
 
 
 def _replace(model: Network, parts: Sequence[WeightedAdapter], name: str) -> Undo:

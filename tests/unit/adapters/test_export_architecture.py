@@ -4,9 +4,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from gguf import GGUFReader
 
+from tests.json_files import write_json
 from tests.unit.adapters.commands import call
-from tests.unit.adapters.llama import GGUF, TOKENIZER, make_llama
+from tests.unit.adapters.llama import CONFIG, GGUF, TOKENIZER, llama_tensors, make_llama
+from tests.unit.adapters.make import gguf_fields, make_base
 from tuneyard.adapters.export.architecture import _REST, _WORDS, read_vocabulary, reorder
 from tuneyard.core.prompt.trained_files import read_trained
 
@@ -23,6 +26,32 @@ def test_halves_of_heads_are_interleaved_by_hand():
     rows = np.array([[0], [1], [2], [3], [4], [5], [6], [7]])
     assert reorder(rows, 2).ravel().tolist() == [0, 2, 1, 3, 4, 6, 5, 7]
     assert reorder(rows.ravel(), 1).tolist() == [0, 4, 1, 5, 2, 6, 3, 7]
+
+
+def test_a_qwen3_without_head_dim_has_the_heads_of_its_class():
+    """128 wide by default, whatever hidden_size is; also key heads, epsilon and rope's base are left out."""
+    values = llama_tensors(keys=32 * 128)
+    values["model.layers.0.self_attn.q_proj.weight"] = np.ones((32 * 128, 8))
+    values["model.layers.0.self_attn.o_proj.weight"] = np.ones((8, 32 * 128))
+    sizes = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "tie_word_embeddings")
+    config = {"model_type": "qwen3", **{field: CONFIG[field] for field in sizes}}
+    make_base("model", values, "F32", **config)
+    write_json(Path("model/tokenizer.json"), TOKENIZER)
+    call("export", "model", *GGUF)
+    fields = gguf_fields(Path("out/model.gguf"))
+    assert fields["qwen3.attention.key_length"] == fields["qwen3.attention.value_length"] == 128
+    assert fields["qwen3.attention.head_count"] == fields["qwen3.attention.head_count_kv"] == 32
+    assert fields["qwen3.context_length"] == 32768
+    assert fields["qwen3.rope.freq_base"] == 10000
+    assert fields["qwen3.attention.layer_norm_rms_epsilon"] == pytest.approx(1e-6)
+
+
+def test_a_head_of_its_own_is_written_though_the_config_ties():
+    """transformers does not tie two stored tables of different values."""
+    values = llama_tensors()
+    make_llama(values={**values, "lm_head.weight": values["model.embed_tokens.weight"] + 1})
+    call("export", "model", *GGUF)
+    assert "output.weight" in {tensor.name for tensor in GGUFReader("out/model.gguf").tensors}
 
 
 def test_vocabulary_by_hand():

@@ -59,6 +59,29 @@ def test_adapters_answer_as_the_dense_sum_by_weight_and_leave_no_trace(model, tm
     assert all(torch.equal(weights[k], v) for k, v in model.net.state_dict().items())
 
 
+@pytest.mark.parametrize("merged", [False, True])
+def test_a_tied_head_keeps_its_weight_as_in_training(model, tmp_path, merged) -> None:
+    import copy
+
+    import peft
+    import torch
+
+    tied = model.net
+    assert tied.lm_head.weight is tied.model.embed_tokens.weight
+    before = logits(model)
+    config = peft.LoraConfig(r=4, target_modules=["embed_tokens", "q_proj"], init_lora_weights=False)
+    live = peft.get_peft_model(copy.deepcopy(tied), config).eval()
+    live.save_pretrained(tmp_path / "a", save_embedding_layers=False)
+    with torch.inference_mode():
+        expected = live(torch.tensor(IDS)).logits
+    adapter = open_adapter(tmp_path / "a")
+    with applied(model, [WeightedAdapter(adapter, 1.0)], merged=merged):
+        torch_close(logits(model), expected)
+    assert (expected - before).abs().max() > 0.1
+    assert torch.equal(logits(model), before)
+    assert tied.lm_head.weight is tied.model.embed_tokens.weight
+
+
 def test_wholes_are_weighed_by_their_change_from_the_base(model, tmp_path) -> None:
     head = model.net.lm_head.weight.detach().clone()
     parts = []
