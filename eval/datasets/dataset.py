@@ -21,6 +21,7 @@ from tuneyard.core.language.translation import tr
 from tuneyard.core.prompt import Conversation, Messages, conversation, refuse_media
 from tuneyard.core.records import ALPACA, Entry, format_of
 from tuneyard.eval.datasets.origin import Origin, find_origin
+from tuneyard.eval.datasets.scalar_answers import with_text_answers
 
 INDEPENDENT = "none"  # --cluster none
 DEFAULT = "group"  # the cluster column if none is named
@@ -188,6 +189,8 @@ def make_dataset(dataset: Dataset, cluster: str | None, folder: Path | None, ima
     `folder` is that of --dataset-dir.
     """
     records = read_rows(dataset.path)
+    if not dataset.entry:
+        records = [with_text_answers(record) for record in records]
     conversations = []
     for number, record in enumerate(records, 1):
         place = f"{dataset.path}: record {number}"

@@ -14,6 +14,7 @@ from tuneyard.core.files import text_sha256
 from tuneyard.core.prompt import Conversation, Messages, conversation, refuse_media
 from tuneyard.eval.datasets.dataset import EvalDataset, Shots
 from tuneyard.eval.datasets.origin import fingerprints_of
+from tuneyard.eval.datasets.scalar_answers import with_text_answers
 
 SEED = 42
 DRAWN = 1000  # rows drawn to choose from: a training split may have hundreds of thousands
@@ -51,6 +52,8 @@ def with_shots(
         split = _training_split(dataset.name, source_of.get(dataset.name) or source_of.get(""), folder)
         allowed = labels[dataset.name] if labels else None
         records = read_records(split.path)
+        if not split.entry:
+            records = [with_text_answers(record) for record in records]
         drawn_rows = random.Random(SEED).sample(range(len(records)), min(DRAWN, len(records)))
         fitting: list[Drawn] = []
         for row in drawn_rows:
