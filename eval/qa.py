@@ -242,9 +242,10 @@ class Qa(Task):
             lines.append(
                 f"compared by letters: {lexical} of {n} answers; --embedding-model compares meanings"
             )
-        lines.append(
-            f"{_figures(results, kind)}  majority {results['majority']:.1%}  empty {results['empty']}"
-        )
+        majority = f"{results['majority']:.1%}"
+        if results["majority"] == 1:  # no baseline: it is the only expected answer
+            majority = "none"
+        lines.append(f"{_figures(results, kind)}  majority {majority}  empty {results['empty']}")
         return "\n  ".join(lines)
 
 

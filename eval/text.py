@@ -27,7 +27,7 @@ from tuneyard.eval.metrics.text import (
     read_figures,
     tokenizer_name,
 )
-from tuneyard.eval.read.results import METRICS, Prediction, Results
+from tuneyard.eval.read.results import METRICS, PREDICTIONS, Prediction, Results
 from tuneyard.eval.scoring.command import Declared, scoring_command
 from tuneyard.eval.scoring.options import (
     Finite,
@@ -304,6 +304,11 @@ class Text(Task):
     def warnings(self, results: Results) -> list[str]:
         """Warn of rows that were cut, and of prompts that exceed the context."""
         warnings = []
+        if results["generated"] and results.get("rouge1") == 0:
+            warnings.append(
+                f"no answer has a word of its reference; read some of them in {PREDICTIONS}, since the "
+                "template or the end tokens may be wrong"
+            )
         cut, too_long = round(results["truncation_rate"] * results["n"]), results["too_long"]
         if cut:
             rows, longest = counted(results["n"], "row"), results["settings"]["max_seq_length"]

@@ -18,7 +18,7 @@ from tuneyard.eval.datasets.dataset import INDEPENDENT, EvalDataset
 from tuneyard.eval.metrics.answers import is_answered
 from tuneyard.eval.metrics.labels import UNKNOWN, accuracy_line
 from tuneyard.eval.metrics.tools import judge, tool_summary
-from tuneyard.eval.read.results import Prediction, Results
+from tuneyard.eval.read.results import PREDICTIONS, Prediction, Results
 from tuneyard.eval.scoring.command import Declared, scoring_command
 from tuneyard.eval.scoring.options import ScoringRequest
 from tuneyard.eval.scoring.task import Job, Task, labelled_shares, line_of
@@ -130,6 +130,17 @@ class Tools(Task):
     def results(self, job: Job, predictions: list[Prediction]) -> dict[str, object]:  # noqa: ARG002
         """Figures, overall and by tool."""
         return tool_summary(predictions)
+
+    def warnings(self, results: Results) -> list[str]:
+        """Also warn if no call is correct, since turns without a call may be."""
+        warnings = Task.warnings(self, results)
+        arguments = results["arguments"]
+        if arguments and arguments["value"] == 0 and results["accuracy"] > 0:
+            warnings.append(
+                f"no call is correct; read some answers in {PREDICTIONS}, since their form or the template "
+                "may be wrong"
+            )
+        return warnings
 
     def line(self, results: Results) -> str:
         """A line for each tool, then all shares."""

@@ -11,7 +11,7 @@ from typing import Any
 from tuneyard.core.errors import RequestError, counted, show_value
 from tuneyard.core.language.number_format import Table
 from tuneyard.core.language.translation import joined, tr
-from tuneyard.core.training.metrics import ACCURACY, Metric
+from tuneyard.core.training.metrics import ACCURACY, SHARE, Metric
 from tuneyard.eval.judge.conclusions import Comparison
 from tuneyard.eval.judge.question import Question
 from tuneyard.eval.judge.questions.replicates import (
@@ -28,6 +28,8 @@ from tuneyard.eval.read.scored_run import OF_ANSWERS, RunsByDataset, ScoredRun, 
 
 MAY_DIFFER = ("model", "batch_tokens")  # settings that may differ, or that change no answer
 FEW_GROUPS = 6  # of fewer clusters the sign test's p is 0.0625 or more, even if all agree
+WITH_A_WORST = {SHARE: 1.0, "points": 100.0}
+"""Units with a highest value, which is the worst if lower is better. The lowest is 0."""
 MOST_LISTED = 5
 MOST_LABELS = 20  # of more, expected answers are texts of their own
 NOT_FOUND = "[invalid]"  # what lm-evaluation-harness writes for a text without an answer
@@ -98,6 +100,9 @@ def compare_runs(
         tables |= answer.tables
         figures |= answer.figures
     measured = meaning(metric, runs)
+    for by_model in runs.values():
+        for run in by_model.values():
+            warned += worst_warnings(run, measured)
     comparison = compare(runs, base, decide_on, margin, measured, has_mean=has_mean)
     if recipes:
         runs = with_trainings(runs)
@@ -168,6 +173,21 @@ def check_rows(runs: Sequence[ScoredRun]) -> list[str]:
             tr("{both} have different settings: {differing}", both=both, differing=differing_settings)
         )
     return warnings
+
+
+def worst_warnings(run: ScoredRun, metric: Metric) -> list[str]:
+    """A warning if every row has the worst value of a metric but accuracy, such as ROUGE-L 0."""
+    if metric.name in OF_ANSWERS or metric.unit not in WITH_A_WORST:
+        return []
+    worst = 0.0 if metric.higher else WITH_A_WORST[metric.unit]
+    values = [value for value in run.column(metric.name) if value is not None]
+    if not values or any(value != worst for value in values):
+        return []
+    warning = (
+        "{model}: {metric} is {value:g} for every row of {dataset}; read some answers: their form, the "
+        "labels or the template may be wrong"
+    )
+    return [tr(warning, model=run.model, metric=metric.name, value=worst, dataset=run.dataset)]
 
 
 def refusal_warnings(run: ScoredRun) -> list[str]:

@@ -82,11 +82,11 @@ class Section:
 
     `over_majority` tests each model against always giving the most common answer, whose accuracy is
     `majority`. Other metrics than accuracy, and datasets with one expected answer, have neither (`majority`
-    is nan). `same_answer` is the one expected answer of a log of another tool: always giving it is correct,
-    so that accuracy supports no verdict. `left_out` counts rows without a
-    value of some model. `decided_by` names the section that decides if this one only describes. `margin` is
-    the loss (a share) of `--margin`. `cautions` warn of intervals that are too narrow. `datasets` are the
-    sections that the mean averages. `elsewhere` are the other datasets if the user chose this one to decide.
+    is nan). `same_answer` is the one expected answer: always giving it is correct, so that accuracy supports
+    no verdict. `left_out` counts rows without a value of some model. `decided_by` names the section that
+    decides if this one only describes. `margin` is the loss (a share) of `--margin`. `cautions` warn of
+    intervals that are too narrow. `datasets` are the sections that the mean averages. `elsewhere` are the
+    other datasets if the user chose this one to decide.
     `has_seeds` is true if a candidate is a setting that was trained with several seeds.
 
     The conclusions: `ranked` are all models, the best figure first. `better` are the tests of the models that

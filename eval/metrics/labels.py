@@ -133,10 +133,10 @@ def summary(predictions: Rows) -> dict[str, object]:
 def accuracy_line(results: Mapping[str, Any]) -> str:
     """Format accuracy, 95 % interval, n and the share of the most common answer, as commands print them."""
     low, high = results["ci95"]
-    return (
-        f"{results['accuracy']:.1%} [{low:.1%}, {high:.1%}]  n {results['n']}  "
-        f"majority {results['majority']:.1%}"
-    )
+    majority = f"{results['majority']:.1%}"
+    if results["majority"] == 1:  # no baseline: it is the only expected answer
+        majority = "none"
+    return f"{results['accuracy']:.1%} [{low:.1%}, {high:.1%}]  n {results['n']}  majority {majority}"
 
 
 def class_scores(expected: Sequence[str], predicted: Sequence[str]) -> dict[str, dict[str, float]]:

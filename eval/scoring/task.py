@@ -158,12 +158,16 @@ class Task(ABC):
         """Figures in one line. The screen shows it after model and dataset."""
 
     def warnings(self, results: Results) -> list[str]:
-        """Warn if no answer is correct, of little label mass, and of prompts that did not fit."""
+        """Warn if accuracy says little, of little label mass, and of prompts without an answer."""
         warnings = []
         if results.get("accuracy") == 0:
             warnings.append(
                 f"no answer is correct; read some of them in {PREDICTIONS}, since the "
                 "labels, the parser or the template may be wrong"
+            )
+        if results.get("majority") == 1 and results["n"] > 1:
+            warnings.append(
+                "all expected answers are the same: accuracy has no majority baseline and supports no verdict"
             )
         mass, too_long = results.get("label_mass"), results["too_long"]
         if mass is not None and mass < LOW_MASS:
