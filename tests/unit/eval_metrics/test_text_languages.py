@@ -1,4 +1,4 @@
-"""Words of many scripts: ROUGE against rouge-score's count of words between spaces, BLEU against sacrebleu."""
+"""Words of many scripts: ROUGE against rouge-score's count of words by spaces, BLEU against sacrebleu."""
 
 import unicodedata
 from types import SimpleNamespace
