@@ -42,6 +42,7 @@ class Rows:
     - `problems`: (row in the file or 0, reason). `error`: why the rows are not checked.
     - `lengths`: for each drawn row the tokens of each of its sequences; only within LLaMA-Factory's process.
     - `answers`: findings on answers by code.
+    - `template`: findings on turns that are served after other texts than in training.
     - `marks`: wanted and unwanted answers of a KTO set. `thoughts`: answers with and without a thought, for a
       template that writes thoughts.
     """
@@ -52,6 +53,7 @@ class Rows:
     tokens: TokenCounts = TokenCounts()
     lengths: list[list[int]] = field(default_factory=list)
     answers: dict[str, AnswerFinding] = field(default_factory=dict)
+    template: list[TemplateFinding] = field(default_factory=list)
     marks: list[int] = field(default_factory=list)
     thoughts: list[int] = field(default_factory=list)
     error: str = ""

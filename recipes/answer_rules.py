@@ -33,8 +33,15 @@ def problems_of_answer(recipe: Recipe, answer: Facts, datasets: list[NamedDatase
 
 
 def template_problems(recipe: Recipe, answer: Facts) -> Iterator[Problem]:
-    """Report the problems that core/prompt/template_fit.py found."""
-    for finding in answer.template:
+    """Report the problems that core/prompt/template_fit.py and history_findings.py found.
+
+    With wrong tokens (an error) every later turn differs, which is said once.
+    """
+    findings = list(answer.template)
+    if not any(finding.code.startswith("E") for finding in findings):
+        for name in dict.fromkeys(recipe.names("dataset")):
+            findings += answer.data.get(name, Rows()).template
+    for finding in findings:
         yield recipe.problem(finding.code, "template", finding.message, finding.hint)
 
 

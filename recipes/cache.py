@@ -24,7 +24,8 @@ A = TypeVar("A", Facts, Rows)
 CODE = (
     *(Path(__file__).with_name(f"{name}.py") for name in ("answer", "data", "inspection", "layout", "rows")),
     ROOT / "core/training/llamafactory.py",
-    ROOT / "core/prompt/template_fit.py",
+    *(ROOT / f"core/prompt/{name}.py" for name in ("template_fit", "history_fit", "history_findings")),
+    ROOT / "core/prompt/served_template.py",
     ROOT / "core/records/answers.py",
 )
 """Answers of an older version of these files are not used again."""

@@ -16,6 +16,8 @@ from typing import Any, TextIO
 from tuneyard.core.datasets import read_records
 from tuneyard.core.errors import ContentError, TuneyardError, counted, show_value
 from tuneyard.core.files import strings
+from tuneyard.core.prompt.history_findings import history_findings
+from tuneyard.core.prompt.template_fit import TemplateFinding
 from tuneyard.core.records import PAIR, SHAREGPT_TAGS, RecordFormat, RecordReader, entry_fix
 from tuneyard.core.records.answers import answer_codes
 from tuneyard.core.training import llamafactory
@@ -84,7 +86,10 @@ def look(reader: RecipeData, name: str) -> Rows:
         return about
     again = -(-drawn // max(1, len(lengths)))
     tokens = _summary(lengths, reader.data_args.cutoff_len, drawn / max(1, len(rows)))
-    return replace(about, tokens=tokens, lengths=(lengths * again)[:drawn])
+    template: list[TemplateFinding] = []
+    if not _generates(reader, name):
+        template = history_findings(reader, rows, name)
+    return replace(about, tokens=tokens, lengths=(lengths * again)[:drawn], template=template)
 
 
 def _answer_findings(reader: RecipeData, rows: Any, name: str) -> dict[str, AnswerFinding]:

@@ -39,6 +39,7 @@ from tuneyard.core.errors import ContentError, Problem, ProblemsError, RequestEr
 from tuneyard.core.execution.options import default_workers
 from tuneyard.core.files import no_folder
 from tuneyard.core.prompt import template_named
+from tuneyard.core.prompt.history_findings import history_findings
 from tuneyard.core.prompt.template_fit import with_fitted_template
 from tuneyard.core.records import PLACEHOLDERS, RecordFormat, format_of_entry
 from tuneyard.core.records.answers import MESSAGES, code_for
@@ -397,6 +398,8 @@ def _auditor(
             f"(--model, --template): {error}"
         )
         raise RequestError(message) from error
+    if not any(finding.code.startswith("E") for finding in template):
+        template += history_findings(data, rows, verdict.dataset)
     for finding in template:
         verdict.add(Problem(finding.code, str(model), finding.message, "template", finding.hint))
     verdict.cutoff, verdict.packing = data.data_args.cutoff_len, bool(data.data_args.packing)

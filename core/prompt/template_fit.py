@@ -11,12 +11,12 @@ import json
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain, takewhile
-from operator import eq
+from itertools import chain
 from typing import Any, NamedTuple
 
 from tuneyard.core.errors import bounded
-from tuneyard.core.prompt import Ids, Messages
+from tuneyard.core.prompt import Ids, Message, Messages
+from tuneyard.core.prompt.history_fit import decoded, equal_length, is_continued
 from tuneyard.core.training.llamafactory import RecipeData, expected_errors
 
 USER = {"role": "user", "content": "Is 12 even?"}
@@ -51,7 +51,7 @@ class Writing:
 
 @dataclass(frozen=True)
 class TemplateFinding:
-    """Mismatch of template and model: E325, E326, W352 or N352 (docs/recipes.md)."""
+    """Mismatch of template and model: E325, E326, W352, N352, W354 or N354 (docs/recipes.md)."""
 
     code: str
     message: str
@@ -171,18 +171,17 @@ def ending_of(template: Any, tokenizer: Any) -> Ids:
 def _layout(template: Any, called: str, tokenizer: Any, chat: ChatFormat) -> Iterator[TemplateFinding]:
     """Compare the prompt that the template writes with that of an instruct model's chat template."""
     prompt = _template_prompt(template, tokenizer)
-    if prompt in chat.prompts:
-        if not chat.tool_prompts:  # the data has no tools
-            return
-        prompt = _template_prompt(template, tokenizer, tools=json.dumps([TOOL]))
-        if prompt not in chat.tool_prompts:
+    if is_served(template, tokenizer, chat.prompts):
+        tools = json.dumps([TOOL])
+        if chat.tool_prompts and not is_served(template, tokenizer, chat.tool_prompts, tools=tools):
+            prompt = _template_prompt(template, tokenizer, tools=tools)
             difference = _difference(prompt, chat.tool_prompts[0], tokenizer)
             message = f"with tools and no system text {called} writes another prompt: {difference}"
             hint = "give every row a system text, or score with --template, too"
             yield TemplateFinding("W352", message, hint)
         return
     difference = _difference(prompt, chat.prompts[0], tokenizer)
-    if _template_prompt(template, tokenizer, SYSTEM_TEXT) in chat.system_prompts:
+    if is_served(template, tokenizer, chat.system_prompts, SYSTEM_TEXT):
         message = f"the default system text is not the model's: in a probe without one, {difference}"
         yield TemplateFinding("N352", message, "leave `template` out, or set default_system")
         return
@@ -216,15 +215,23 @@ def templates_like(tokenizer: Any, chat: ChatFormat) -> tuple[list[str], list[st
     for name, template in sorted(TEMPLATES.items(), key=lambda item: reads_media(item[1])):
         try:
             prompt = _template_prompt(template, tokenizer)
-            system_prompt = _template_prompt(template, tokenizer, SYSTEM_TEXT)
+            is_same = is_served(template, tokenizer, chat.prompts)
+            is_same_with_system = is_served(template, tokenizer, chat.system_prompts, SYSTEM_TEXT)
         except expected_errors():  # a template that writes tokens which this tokenizer has no ids for
             continue
-        common_tokens[name] = _first_difference(prompt, chat.prompts[0])
-        if prompt in chat.prompts:
+        common_tokens[name] = equal_length(prompt, chat.prompts[0])
+        if is_same:
             same_prompt.append(name)
-        elif system_prompt in chat.system_prompts:
+        elif is_same_with_system:
             same_with_system.append(name)
     return same_prompt, same_with_system, max(common_tokens, key=lambda name: common_tokens[name])
+
+
+def has_own_thoughts(template: Any) -> bool:
+    """True if a template adds thoughts to answers, or takes them away, as the settings of a recipe say."""
+    from llamafactory.data.template import ReasoningTemplate
+
+    return isinstance(template, ReasoningTemplate)
 
 
 def reads_media(template: Any) -> bool:
@@ -259,6 +266,28 @@ def _token_slots(template: Any) -> set[str]:
     )
     slots = chain.from_iterable(formatter.slots for formatter in formatters)
     return {slot["token"] for slot in slots if isinstance(slot, dict)}
+
+
+def probe_answers(template: Any) -> list[Message]:
+    """An answer without a thought, and one with a thought in the words of the template."""
+    return [ANSWER, {**ANSWER, "content": template.add_thought("so") + ANSWER["content"]}]
+
+
+def is_served(
+    template: Any,
+    tokenizer: Any,
+    served_prompts: Sequence[Ids],
+    system: str | None = None,
+    tools: str | None = None,
+) -> bool:
+    """True if a chat template writes the prompt of a template, and perhaps the beginning of its answer."""
+    served_texts = [decoded(tokenizer, ids) for ids in served_prompts]
+    for message in probe_answers(template):
+        prompt, answer = template.encode_oneturn(tokenizer, [USER, message], system, tools)
+        prompt_text, answer_text = decoded(tokenizer, prompt), decoded(tokenizer, answer)
+        if any(is_continued(prompt_text, answer_text, text) for text in served_texts):
+            return True
+    return False
 
 
 def _template_prompt(
@@ -303,13 +332,8 @@ def _encode(tokenizer: Any, text: str) -> Ids:
 
 def _difference(prompt: Sequence[int], expected: Sequence[int], tokenizer: Any) -> str:
     """Describe the first difference of two prompts with the text around it."""
-    place = _first_difference(prompt, expected)
+    place = equal_length(prompt, expected)
     around = slice(max(0, place - 3), place + 8)
     trained_text = tokenizer.decode(prompt[around], clean_up_tokenization_spaces=False)
     model_text = tokenizer.decode(expected[around], clean_up_tokenization_spaces=False)
     return f"at token {place + 1} it trains {trained_text!r}, the model's own has {model_text!r}"
-
-
-def _first_difference(prompt: Sequence[int], expected: Sequence[int]) -> int:
-    """Number of tokens that two prompts begin with alike."""
-    return sum(takewhile(bool, map(eq, prompt, expected)))

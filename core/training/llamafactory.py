@@ -12,6 +12,7 @@ from typing import Any, Self
 
 from tuneyard.core.errors import ContentError, TuneyardError, show_value
 from tuneyard.core.files import JsonObject
+from tuneyard.core.prompt.served_template import ServedTemplate
 from tuneyard.core.records.images import limit_formats
 
 TEXT_PARTS = (
@@ -35,6 +36,7 @@ class RecipeData:
     finetuning_args: Any
     template: Any = None
     module: JsonObject = field(default_factory=dict)  # `tokenizer` and `processor`
+    served: ServedTemplate | None = None  # the model's own, set with the template
 
     @property
     def stage(self) -> str:
@@ -81,10 +83,11 @@ class RecipeData:
         """
         from llamafactory.data import template as templates
 
+        served = self.served or ServedTemplate.of(self.module["tokenizer"])
         copies = {name: copy(template) for name, template in templates.TEMPLATES.items()}
         with replaced(templates, TEMPLATES=copies):
             template = templates.get_template_and_fix_tokenizer(self.module["tokenizer"], self.data_args)
-        return replace(self, template=template)
+        return replace(self, template=template, served=served)
 
     def processor_fault(self) -> str:
         """Why LLaMA-Factory stops at every row: the template is for media, and the model's processor is not.

@@ -50,6 +50,9 @@ class Trained:
     efficient_eos = True
     format_prefix = format_system = format_user = format_assistant = Formatter
 
+    def add_thought(self, thought: str) -> str:
+        return f"<{thought}>"
+
     def encode_oneturn(self, tokenizer: Tokenizer, talk: list[dict], *others: str | None) -> object:
         tools = others[1] if len(others) > 1 else None
         return tokenizer.encode(f"{'TOOLS ' if tools else ''}{talk[0]['content']}"), []
@@ -149,12 +152,12 @@ def test_the_hint_names_the_templates_that_write_the_models_own_prompt(monkeypat
     monkeypatch.setattr(template_fit, "expected_errors", lambda: (ValueError,))
     prompts = {"system": [[3], [2]], "no": [[3], [3]]}
 
-    def written(template: Trained, _: object, *system: str) -> list[int]:
+    def encoded(template: Trained, _: object, __: list[dict], *others: str | None) -> object:
         if template.name == "broken":
             raise ValueError
-        return prompts.get(template.name, [[1], [3]])[bool(system)]
+        return prompts.get(template.name, [[1], [3]])[bool(others[0])], []
 
-    monkeypatch.setattr(template_fit, "_template_prompt", written)
+    monkeypatch.setattr(Trained, "encode_oneturn", encoded)
     chat = ChatFormat(frozenset(), prompts=[[1]], system_prompts=[[2]])
     hint = template_fit._fitting_hint(Tokenizer(None), chat)
     printed(hint, "one or two or three")
