@@ -120,7 +120,7 @@ def cli(
         messages = [*_begin(candidate, system, request.dataset_dir), *turns]
         trained = model.as_trained(candidate.prompting.tokenizer, candidate.prompting.ends)
         reply = local_reply(request, in_this_process(trained), candidate.prompting.encode, sampling)
-        chat = Chat(reply, request.think, messages)
+        chat = Chat(reply, request.think, messages, candidate.prompting.keeps_thoughts)
         opened.backend.apply(candidate.parts)
         name = _talk(chat, once, name, list(candidates))
         turns = [message for message in chat.messages if message["role"] != "system"]
@@ -195,14 +195,18 @@ def _begin(candidate: "Candidate", system: str | None, dataset_dir: Path | None)
 
 @dataclass(slots=True)
 class Chat:
-    """A conversation: how it is answered, and the messages so far, the system text first."""
+    """A conversation: how it is answered, and the messages so far, the system text first.
+
+    `keeps_thoughts`: earlier answers have their thoughts, as in the training.
+    """
 
     reply: Reply
     think: bool = False
     messages: Messages = field(default_factory=list)
+    keeps_thoughts: bool = False
 
     def answer(self, text: str) -> None:
-        """Print the answer to a text and remember both, the answer without its thought.
+        """Print the answer to a text and remember both.
 
         `RequestError` if there is none: the text is too long for the context, or a server refuses it.
         """
@@ -230,7 +234,8 @@ class Chat:
         finally:
             show("", ended=True)
             answer = cut_thought(generated)
-            self.messages.append({"role": "assistant", "content": answer})
+            content = generated if self.keeps_thoughts else answer
+            self.messages.append({"role": "assistant", "content": content})
         if not answer:
             say(NO_ANSWER, to_stderr=True)
 

@@ -109,7 +109,9 @@ class Dialogue(Task):
     def scorer(self, job: Job) -> Scorer:
         """Play every conversation with several questions. The others are left out."""
         talks = {row: talk.messages for row, talk in enumerate(job.rows) if _several_questions(talk)}
-        return conversing(job.backend, talks, job.candidate.prompting.encode, job.request.max_new_tokens)
+        prompting = job.candidate.prompting
+        longest = job.request.max_new_tokens
+        return conversing(job.backend, talks, prompting.encode, longest, prompting.keeps_thoughts)
 
     def prediction(self, job: Job, row: int, fields: Fields) -> Prediction:
         """The data's own answers, the row's number, and the transcript or the reason why it is missing."""
@@ -158,9 +160,13 @@ class Dialogue(Task):
 
 @dataclass(slots=True)
 class Play:
-    """A conversation that is played: the messages before each answer to come, and all turns so far."""
+    """A conversation that is played: the messages before each answer to come, and all turns so far.
+
+    `prompted` are these turns in the next prompt, where answers may have their thoughts.
+    """
 
     questions: list[Messages]
+    prompted: Messages = field(default_factory=list)
     transcript: Messages = field(default_factory=list)
     cut_short: bool = False
     refusal: str = ""
@@ -168,12 +174,17 @@ class Play:
 
 
 def conversing(
-    backend: Backend, talks: Mapping[int, Messages], encode: Encode, max_new_tokens: int
+    backend: Backend,
+    talks: Mapping[int, Messages],
+    encode: Encode,
+    max_new_tokens: int,
+    keeps_thoughts: bool = False,
 ) -> Scorer:
     """Scorer that answers conversations turn after turn, each turn after all turns before it.
 
     Conversations, by row, end with a user's turn. Each stops when the context is full. A row's fields are the
-    `transcript`, without thoughts, and `cut_short`.
+    `transcript`, without thoughts, and `cut_short`. `keeps_thoughts`: the prompts have the thoughts of
+    earlier answers, as in the training.
     """
 
     def score(batch: Sequence[int]) -> list[Fields]:
@@ -183,7 +194,7 @@ def conversing(
             for row, play in plays.items():
                 if not play.questions or play.cut_short:
                     continue
-                messages = [*play.transcript, *play.questions[0]]
+                messages = [*play.prompted, *play.questions[0]]
                 if len(encode(messages)) <= backend.context - max_new_tokens:
                     asked[row] = messages
                 else:
@@ -198,7 +209,10 @@ def conversing(
                 elif isinstance(answer, TooLong):
                     play.cut_short, play.refusal = True, answer.reason
                 else:
-                    play.transcript = [*messages, {"role": "assistant", "content": cut_thought(answer)}]
+                    visible = {"role": "assistant", "content": cut_thought(answer)}
+                    play.transcript += [*play.questions[0], visible]
+                    content = answer if keeps_thoughts else cut_thought(answer)
+                    play.prompted = [*messages, {"role": "assistant", "content": content}]
                     del play.questions[0]
         fields: list[Fields] = []
         for play in plays.values():

@@ -4,10 +4,10 @@ tests/integration/test_prompt.py compares the ids with those of LLaMA-Factory 0.
 """
 
 import copy
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from tuneyard.core.errors import ContentError, RequestError, bounded, nearest, unexpected
 from tuneyard.core.files import JsonObject, read_object, strings
@@ -244,14 +244,73 @@ def prompt_ids(tokenizer: Tokenizer, render: Render, messages: Messages) -> Ids:
     return list(tokenizer(render(messages, True), add_special_tokens=False)["input_ids"])
 
 
-def llamafactory_encoder(tokenizer: Tokenizer, name: str, think: bool = False) -> Encode:
-    """Encoder by `llamafactory_template`: messages → prompt ids. The import takes about 10 s."""
+class TrainedHistory(NamedTuple):
+    """How a training writes the turns before the last one, by the settings of its recipe.
+
+    LLaMA-Factory keeps the thoughts of earlier answers in stage sft, and puts empty ones before answers
+    without. With `mask_history`, and in stages of preferences, it takes them away.
+    """
+
+    enable_thinking: bool | None = True
+    preserve_thinking: bool = False
+    mask_history: bool = False
+    stage: str = "sft"
+
+    @classmethod
+    def of(cls, settings: Mapping[str, Any]) -> "TrainedHistory | None":
+        """Read the settings of a recipe. None if they are not known: {}."""
+        if not settings:
+            return None
+        enables = settings.get("enable_thinking", True)
+        return cls(
+            enable_thinking=None if enables is None else bool(enables),
+            preserve_thinking=bool(settings.get("preserve_thinking")),
+            mask_history=bool(settings.get("mask_history")),
+            stage=str(settings.get("stage") or "sft"),
+        )
+
+    @property
+    def keeps_thoughts(self) -> bool:
+        """True if the thoughts of earlier answers are trained before the last one."""
+        if self.stage == "sft" and not self.mask_history:
+            return self.enable_thinking is not False
+        return self.preserve_thinking
+
+    def pairs(self, template: "Template", tokenizer: Tokenizer, messages: Messages) -> list[tuple[Ids, Ids]]:
+        """Prompt and answer of each turn, the last one as the `template` writes it, those before as trained.
+
+        `messages` end with an answer.
+        """
+        turns, system, tools = llamafactory_messages(messages)
+        if self.stage != "sft":
+            written = copy.copy(template)
+            written.preserve_thinking = self.preserve_thinking
+            return [written.encode_oneturn(tokenizer, turns, system, tools)]
+        trained = copy.copy(template)
+        trained.enable_thinking = self.enable_thinking
+        discards = self.mask_history and not self.preserve_thinking
+        history = trained.encode_multiturn(tokenizer, turns, system, tools, discards)
+        last = template.encode_multiturn(tokenizer, turns, system, tools, discards)[-1]
+        return [*history[:-1], last]
+
+
+def llamafactory_encoder(
+    tokenizer: Tokenizer, name: str, think: bool = False, history: TrainedHistory | None = None
+) -> Encode:
+    """Encoder by `llamafactory_template`: messages → prompt ids. The import takes about 10 s.
+
+    Earlier turns are written as in the training with this `history`, otherwise as LLaMA-Factory chats.
+    """
     template, adapted_tokenizer = llamafactory_template(tokenizer, name, think)
 
     def encode(messages: Messages) -> Ids:
-        turns, system, tools = llamafactory_messages(messages)
-        answer = {"role": "assistant", "content": ""}
-        return list(template.encode_oneturn(adapted_tokenizer, [*turns, answer], system, tools)[0])
+        answered = [*messages, {"role": "assistant", "content": ""}]
+        if history is None:
+            turns, system, tools = llamafactory_messages(answered)
+            return list(template.encode_oneturn(adapted_tokenizer, turns, system, tools)[0])
+        *earlier, (prompt, _) = history.pairs(template, adapted_tokenizer, answered)
+        ids = [token for question, answer in earlier for token in (*question, *answer)]
+        return [*ids, *prompt]
 
     return encode
 

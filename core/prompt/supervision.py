@@ -14,6 +14,7 @@ from tuneyard.core.prompt import (
     Messages,
     Render,
     Tokenizer,
+    TrainedHistory,
     llamafactory_messages,
     llamafactory_template,
 )
@@ -68,13 +69,20 @@ def chat_turns(tokenizer: Tokenizer, render: Render, messages: Messages) -> Turn
     return Turns(pairs)
 
 
-def llamafactory_turns(tokenizer: Tokenizer, name: str, think: bool = False) -> ToTurns:
-    """Converter by LLaMA-Factory's template `name`: messages → turns. The import takes about 10 s."""
+def llamafactory_turns(
+    tokenizer: Tokenizer, name: str, think: bool = False, history: TrainedHistory | None = None
+) -> ToTurns:
+    """Converter by LLaMA-Factory's template `name`: messages → turns. The import takes about 10 s.
+
+    Earlier turns are written as in the training with this `history`, otherwise as the last one.
+    """
     template, adapted_tokenizer = llamafactory_template(tokenizer, name, think)
 
     def turns(messages: Messages) -> Turns:
         turn_messages, system, tools = llamafactory_messages(messages)
         stop = adapted_tokenizer.eos_token_id if template.efficient_eos else None
+        if history is not None:
+            return Turns(history.pairs(template, adapted_tokenizer, messages), stop)
         return Turns(template.encode_multiturn(adapted_tokenizer, turn_messages, system, tools), stop)
 
     return turns

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 from tuneyard.core.datasets import find_dataset, registry_folder
 from tuneyard.core.errors import ContentError, RequestError
@@ -15,16 +16,20 @@ from tuneyard.core.files import text_sha256
 from tuneyard.core.prompt import (
     TALKS,
     Encode,
+    Ids,
     Messages,
     Tokenizer,
+    TrainedHistory,
     chat_renderer,
     default_name,
     find_chat_template,
     llamafactory_encoder,
     prompt_ids,
 )
+from tuneyard.core.prompt.history_fit import equal_length
 from tuneyard.core.prompt.supervision import ToTurns, Turns, chat_turns, llamafactory_turns
 from tuneyard.core.prompt.trained_tokenizer import open_trained
+from tuneyard.core.records import QUESTIONS
 from tuneyard.core.training.training_run import names_in, training_settings
 from tuneyard.eval.datasets.dataset import trained_conversations
 
@@ -32,7 +37,19 @@ PLAIN = "plain text (no chat template)"
 WITHOUT_BOS = f"{PLAIN} without the tokenizer's BOS"
 AFTER_BOS = f"{PLAIN} after BOS"
 SAMPLED = 1000
+SHOWN = 24
+"""Tokens around the first difference of two prompts that are printed."""
+ONE_TURN = TALKS[:2]
+"""Conversations of one question. Others are compared if the data has some."""
 ANSWERED = [{"role": "user", "content": "?"}, {"role": "assistant", "content": "!"}]
+
+
+class OtherTurn(NamedTuple):
+    """A turn, counted from 1, that is trained and prompted after other ids: those around the difference."""
+
+    turn: int
+    trained: Ids
+    prompted: Ids
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +57,8 @@ class Prompting:
     """Converters of messages to prompt ids and to training turns, their origin, and a hash of it.
 
     `tokenizer` is that of the training, None if the prompts are made elsewhere. `ends` are the tokens that
-    end an answer, None for the model's own.
+    end an answer, None for the model's own. `keeps_thoughts`: earlier answers have their thoughts, as in the
+    training.
     """
 
     encode: Encode
@@ -49,6 +67,7 @@ class Prompting:
     digest: str
     tokenizer: "Tokenizer | None" = None
     ends: tuple[int, ...] | None = None
+    keeps_thoughts: bool = False
 
     @property
     def identity(self) -> str:
@@ -98,10 +117,13 @@ def _prompting(
 ) -> Prompting:
     """The prompting with the tokenizer of the training, without its end tokens."""
     if template:
-        encode = llamafactory_encoder(tokenizer, template, think)
-        turns = llamafactory_turns(tokenizer, template, think)
+        history = trained_history(adapters, template)
+        encode = llamafactory_encoder(tokenizer, template, think, history)
+        turns = llamafactory_turns(tokenizer, template, think, history)
         source = f"LLaMA-Factory template {template}"
-        return Prompting(encode, turns, source, text_sha256(template), tokenizer)
+        digest = text_sha256(template if history is None else f"{template} {tuple(history)}")
+        keeps_thoughts = history is not None and history.keeps_thoughts
+        return Prompting(encode, turns, source, digest, tokenizer, keeps_thoughts=keeps_thoughts)
     saved_templates = {folder: find_chat_template(folder) for folder in adapters}
     base_template = None
     if not adapters or not all(saved_templates.values()):
@@ -151,7 +173,7 @@ def other_prompt(
     folder: Path,
     prompting: Prompting,
     template: str | None,
-    talks: Sequence[Messages] = TALKS,
+    talks: Sequence[Messages] = ONE_TURN,
 ) -> str | None:
     """Warning if an adapter was trained with other prompts than it now gets, otherwise None.
 
@@ -164,14 +186,46 @@ def other_prompt(
         return None
     try:
         chosen = choose_prompting(tokenizer, [folder], str(trained or ""))
-        same = all(chosen.encode(talk) == prompting.encode(talk) for talk in talks)
+        differing = next((talk for talk in talks if chosen.encode(talk) != prompting.encode(talk)), None)
     except RequestError as error:
         return f"{folder} was trained with template {trained}; its prompts were not compared: {error}"
-    if same:
+    if differing is None:
         return None
     fix = f"--template {trained} prompts with it" if trained else "leave --template out to prompt with it"
     name = trained or "its own chat template"
+    difference = first_other_turn(differing, chosen.encode, prompting.encode)
+    if difference.turn > 1:
+        decode = (prompting.tokenizer or tokenizer).decode
+        trained_text, text = (repr(decode(ids)) for ids in (difference.trained, difference.prompted))
+        fix = f"turn {difference.turn} was trained after {trained_text}, and is prompted after {text}: {fix}"
     return f"{folder} was trained with {name}, and is prompted with {prompting.source}: {fix}"
+
+
+def first_other_turn(talk: Messages, trained: Encode, prompted: Encode) -> OtherTurn:
+    """The first turn of a conversation before which two encoders write other ids. It must have one."""
+    turn = 0
+    for place, message in enumerate(talk):
+        if message["role"] not in QUESTIONS:
+            continue
+        turn += 1
+        trained_ids, ids = trained(talk[: place + 1]), prompted(talk[: place + 1])
+        if trained_ids != ids:
+            begin = max(0, equal_length(trained_ids, ids) - 3)
+            return OtherTurn(turn, trained_ids[begin : begin + SHOWN], ids[begin : begin + SHOWN])
+    raise ValueError("both encoders write the same ids")
+
+
+def trained_history(folders: Sequence[Path], template: str) -> TrainedHistory | None:
+    """How trainings with this template wrote earlier turns. None if that is not known, or if they differ."""
+    histories = set()
+    for folder in folders:
+        settings = training_settings(folder)
+        if str(settings.get("template") or "") != template or settings.get("stage") == "pt":
+            return None
+        histories.add(TrainedHistory.of(settings))
+    if len(histories) != 1:
+        return None
+    return histories.pop()
 
 
 def trained_template(folder: Path) -> str | None:

@@ -1,7 +1,7 @@
 """Carry out a parity check: open the models and servers, compare prompts, then answers."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from tuneyard.adapters.weighted import WeightedAdapter
@@ -9,7 +9,7 @@ from tuneyard.core import version
 from tuneyard.core.errors import RequestError, counted
 from tuneyard.core.files import sha256, versions
 from tuneyard.core.language.messages import warn
-from tuneyard.core.prompt import Encode, Messages, Tokenizer, llamafactory_encoder
+from tuneyard.core.prompt import Encode, Messages, Tokenizer, TrainedHistory, llamafactory_encoder
 from tuneyard.core.training.training_run import read_provenance
 from tuneyard.core.weights.adapter_files import CONFIG
 from tuneyard.eval.backends import Backend
@@ -18,8 +18,14 @@ from tuneyard.eval.backends.modelfile import ServedModelfile, read_modelfile
 from tuneyard.eval.backends.scorers import prompts_too_long
 from tuneyard.eval.backends.server import Server
 from tuneyard.eval.datasets.dataset import INDEPENDENT, EvalDataset, read_datasets
-from tuneyard.eval.datasets.prompts import choose_prompting, end_after_answer, trained_template
+from tuneyard.eval.datasets.prompts import (
+    choose_prompting,
+    end_after_answer,
+    trained_history,
+    trained_template,
+)
 from tuneyard.eval.parity.answers import Reference, prove_files
+from tuneyard.eval.parity.histories import PromptWays
 from tuneyard.eval.parity.proof import FILES, ParityInputs, Proof, Tolerance, prove_prompts
 from tuneyard.eval.parity.servers import connect, prove_servers
 from tuneyard.eval.scoring.candidates import Candidate, Opened, open_models
@@ -58,10 +64,14 @@ def prove(request: ScoringRequest, inputs: ParityInputs, tolerance: Tolerance) -
         others = replace(inputs, template=template) if candidate is first else ParityInputs(template)
         served = modelfile if candidate is first else None
         tokenizer = candidate.prompting.tokenizer or opened.backend.tokenizer
-        ways[candidate.name] = dict(_prompt_ways(others, candidate, tokenizer, served))
+        history = None
+        if template is not None:
+            history = trained_history(_folders(candidate, request.model), template)
+        encoders = dict(_prompt_ways(others, candidate, history, tokenizer, served))
+        ways[candidate.name] = PromptWays(encoders, tokenizer, template, history)
     facts = _facts(request, inputs, opened, datasets, servers)
     offers = [served.offers for served in servers]
-    proof = Proof(next(iter(ways[first.name])), facts, tolerance, offers, unchecked=unchecked)
+    proof = Proof(ways[first.name].trained_way, facts, tolerance, offers, unchecked=unchecked)
     references = {}
     for candidate in opened.candidates:
         references[candidate.name] = [
@@ -84,6 +94,7 @@ def prove(request: ScoringRequest, inputs: ParityInputs, tolerance: Tolerance) -
 def _prompt_ways(
     inputs: ParityInputs,
     candidate: Candidate,
+    history: TrainedHistory | None,
     tokenizer: Tokenizer,
     served: ServedModelfile | None,
 ) -> Iterator[tuple[str, Encode]]:
@@ -92,7 +103,7 @@ def _prompt_ways(
         way = f"LLaMA-Factory template {inputs.template}"
         if not inputs.template:
             way = "LLaMA-Factory's reading of the base's chat template (the recipe names no template)"
-        yield way, llamafactory_encoder(tokenizer, inputs.template)
+        yield way, llamafactory_encoder(tokenizer, inputs.template, history=history)
     yield candidate.prompting.source, candidate.prompting.encode
     if inputs.fused:
         from transformers import AutoTokenizer
@@ -113,14 +124,17 @@ def _prompt_ways(
         yield f"TEMPLATE of {inputs.modelfile}", as_ollama
 
 
+def _folders(candidate: Candidate, model: str) -> list[Path]:
+    """The folders of the trainings: of all parts, or of the model without adapters."""
+    return [part.adapter.folder for part in candidate.parts] or [Path(model)]
+
+
 def _common_template(candidate: Candidate, model: str) -> str | None:
     """The template that the recipes of all parts name, or that of the model without adapters.
 
     None without a recipe, or if they differ.
     """
-    templates = {trained_template(part.adapter.folder) for part in candidate.parts}
-    if not candidate.parts:
-        templates = {trained_template(Path(model))}
+    templates = {trained_template(folder) for folder in _folders(candidate, model)}
     if len(templates) != 1:
         return None
     return templates.pop()
@@ -131,19 +145,27 @@ def _prove_ways(
     backend: Backend,
     candidate: Candidate,
     dataset: EvalDataset,
-    encoders: Mapping[str, Encode],
+    prompt_ways: PromptWays,
     proof: Proof,
 ) -> Reference:
     """Compare the ways of making prompts on a dataset with the first one, which is the training's."""
     conversations = [example.messages for example in dataset.conversations[: request.limit]]
     backend = backend.as_trained(candidate.prompting.tokenizer, candidate.prompting.ends)
     tokenizer = backend.tokenizer
-    ids_by_way = {way: dict(enumerate(map(encode, conversations))) for way, encode in encoders.items()}
-    trained_way = next(iter(ids_by_way))
+    ids_by_way = {}
+    for way, encode in prompt_ways.encoders.items():
+        ids_by_way[way] = dict(enumerate(map(encode, conversations)))
+    trained_way = prompt_ways.trained_way
     trained_ids = ids_by_way[trained_way]
     for way, ids in ids_by_way.items():
-        if way != trained_way:
-            proof.comparisons.append(prove_prompts(way, dataset.name, trained_ids, ids, tokenizer.decode))
+        if way == trained_way:
+            continue
+        comparison = prove_prompts(way, dataset.name, trained_ids, ids, tokenizer.decode)
+        proof.comparisons.append(comparison)
+        if comparison.flips:
+            cause = prompt_ways.cause(way, conversations, comparison.flips, tokenizer.decode)
+            if cause:
+                proof.causes.append({"model": way, "dataset": dataset.name, **asdict(cause)})
     scored_ids = ids_by_way[candidate.prompting.source]
     too_long = prompts_too_long(scored_ids, request.max_new_tokens, backend.context)
     if too_long:

@@ -22,7 +22,7 @@ from tuneyard.core.errors import RequestError, counted, one_line, show_value
 from tuneyard.core.execution import Executor
 from tuneyard.core.files import names_folder, text_sha256
 from tuneyard.core.language.messages import for_reader, warn, warn_once
-from tuneyard.core.prompt import TALKS, Messages, Tokenizer, template_named
+from tuneyard.core.prompt import Messages, Tokenizer, template_named
 from tuneyard.core.prompt.supervision import Turns
 from tuneyard.core.training.training_run import model_sha256
 from tuneyard.core.weights.adapter_files import CONFIG, check_base
@@ -35,7 +35,13 @@ from tuneyard.eval.backends.replay import Replay
 from tuneyard.eval.backends.server import Server
 from tuneyard.eval.backends.worker_model import open_in_workers
 from tuneyard.eval.datasets.dataset import EvalDataset
-from tuneyard.eval.datasets.prompts import AFTER_BOS, Prompting, choose_prompting, other_prompt
+from tuneyard.eval.datasets.prompts import (
+    AFTER_BOS,
+    ONE_TURN,
+    Prompting,
+    choose_prompting,
+    other_prompt,
+)
 from tuneyard.eval.read.results import BASE, MERGED, read_identity
 from tuneyard.eval.scoring.options import ScoringRequest
 
@@ -182,7 +188,7 @@ def warn_of_other_prompts(
     tokenizer: Tokenizer,
     candidates: Sequence[Candidate],
     template: str | None,
-    talks: Sequence[Messages] = TALKS,
+    talks: Sequence[Messages] = ONE_TURN,
 ) -> None:
     """Warn of each adapter that was trained with other prompts for these talks than it now gets."""
     promptings: dict[Path, Prompting] = {}

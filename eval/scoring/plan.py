@@ -11,17 +11,23 @@ from pathlib import Path
 from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.core.files import versions
 from tuneyard.core.language.messages import warn, warn_once
+from tuneyard.core.prompt import Messages
+from tuneyard.core.records import ANSWERS
 from tuneyard.eval.backends import Backend
 from tuneyard.eval.datasets.dataset import EvalDataset
 from tuneyard.eval.datasets.prompts import WITHOUT_BOS
 from tuneyard.eval.read.results import MERGED, RESULTS, SHOTS_OF, Identity, read_identity
-from tuneyard.eval.scoring.candidates import Candidate, Opened
+from tuneyard.eval.scoring.candidates import Candidate, Opened, warn_of_other_prompts
 from tuneyard.eval.scoring.options import SETTINGS, ScoringRequest
 from tuneyard.eval.scoring.task import Job, Task
 
 PACKAGES = ("torch", "transformers", "tokenizers")
 VERSIONS = (*PACKAGES, "vllm")
 """The settings that are versions. vLLM's is among them if it scored."""
+
+
+COMPARED = 16
+"""Conversations with earlier answers whose prompts are compared with those of the training."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +56,8 @@ def plan_scoring(
         if request.preset and request.temperature is None and not opened.backend.sampling.get("temperature"):
             warn("--preset: the model's generation_config does not sample: answers are greedy")
         _warn_of_prompts(datasets, opened)
+        if not (request.think or task.plain_prompts):
+            _warn_of_histories(request, datasets, opened)
         identity = _identity(request, task, opened, datasets)
     jobs: list[Job] = []
     finished = []
@@ -59,6 +67,20 @@ def plan_scoring(
             continue
         jobs += plan_jobs(request, task, dataset, opened.backend, candidate)
     return ScoringPlan(request, task, opened, identity, jobs, finished)
+
+
+def _warn_of_histories(request: ScoringRequest, datasets: Sequence[EvalDataset], opened: Opened) -> None:
+    """Warn of each adapter that was trained after other texts of earlier turns than it is now prompted with.
+
+    The first conversations with an earlier answer are compared.
+    """
+    talks: list[Messages] = []
+    for dataset in datasets:
+        for conversation in dataset.conversations[: request.limit]:
+            if len(talks) < COMPARED and any(each["role"] in ANSWERS for each in conversation.messages):
+                talks.append(conversation.messages)
+    if talks:
+        warn_of_other_prompts(opened.backend.tokenizer, opened.candidates, request.template, talks)
 
 
 def plan_jobs(
