@@ -247,6 +247,21 @@ def _fields(statistics: Any) -> dict[str, object]:
 
 
 @command(
+    "tuneyard adapter rename saves/rte --out saves/rte-renamed",
+    "tuneyard adapter rename saves/rte --base models/qwen2.5-vl --out saves/rte-renamed",
+)
+@click.argument("adapter", metavar="NAME_OR_DIR")
+@click.option("--base", type=FOLDER, help="Base model folder whose names of modules the copy gets.")
+@click.option("--out", type=FOLDER, required=True, help="Folder of the renamed copy.")
+def rename(adapter: str, base: Path | None, out: Path) -> None:
+    """Write a copy of an adapter with the names that PEFT, or a base, reads."""
+    from tuneyard.adapters.rename import plan_renaming, write
+
+    say(write(plan_renaming(adapter, base, out)))
+    next_step(out, ["tuneyard", "adapter", "show", out])
+
+
+@command(
     "tuneyard adapter export demo-rte --to ollama --out build/ollama/Modelfile",
     "tuneyard adapter export demo-rte --to hub --repo me/rte-lora --license apache-2.0 --dry-run",
 )

@@ -16,12 +16,13 @@ from tuneyard.adapters.kinds.oft import OftAdapter
 from tuneyard.core.errors import ContentError, RequestError, nearest, show_value
 from tuneyard.core.files import check_characters, from_hub, near_name, read_object
 from tuneyard.core.language.messages import say
-from tuneyard.core.weights.adapter_files import CONFIG
+from tuneyard.core.weights.adapter_files import CONFIG, check_here
 
 KINDS: tuple[type[Adapter], ...] = (LoraAdapter, DoraAdapter, OftAdapter)
 SAVES = Path("saves")
 BASE_FILES = ("*.json", "*.safetensors", "*.jinja", "*.txt", "*.model", "LICENSE*", "README.md")
 """What is fetched of a base on the hub."""
+SHOWN_ADAPTERS = 5  # names in a message
 HOW_TO_FUSE = "fuse it into its base, which is exact: `tuneyard adapter fuse NAME --base DIR --out DIR`"
 
 
@@ -59,15 +60,21 @@ def open_any(reference: str | Path) -> Adapter:
 def _read(reference: str | Path) -> tuple[type[Adapter], Path, dict[str, Any]]:
     """The kind of an adapter, its folder, and the fields of its adapter_config.json."""
     folder = find_folder(reference)
-    path = folder / CONFIG
-    if not path.is_file():
-        hint = checkpoints_in(folder) or f"; name the output_dir of a LoRA training ({_listing()})"
-        if (folder / "config.json").is_file():
-            hint = f"; it is a whole model: was it meant for --model or --base? Adapters {_listing()}"
-        raise RequestError(f"{folder}: not an adapter: {CONFIG} is missing{hint}")
+    path = require_config(folder)
     raw: dict[str, Any] = read_object(path)
     check_characters(json.dumps(raw, ensure_ascii=False), path)
     return kind_of(raw, path), folder, raw
+
+
+def require_config(folder: Path) -> Path:
+    """The adapter_config.json of a folder. A `RequestError` names what the folder has in its place."""
+    path = folder / CONFIG
+    if not path.is_file():
+        hint = adapters_in(folder) or f"; name the output_dir of a LoRA training ({_listing()})"
+        if (folder / "config.json").is_file():
+            hint = f"; it is a whole model: was it meant for --model or --base? Adapters {_listing()}"
+        raise RequestError(f"{folder}: not an adapter: {CONFIG} is missing{hint}")
+    return path
 
 
 def kind_of(raw: Mapping[str, Any], place: object) -> type[Adapter]:
@@ -117,6 +124,7 @@ def fetched_base(adapter: Adapter) -> Path:
     fix = "name its folder with --base DIR --same-base"
     if not name:
         raise RequestError(f"{adapter.folder / CONFIG}: names no base model: {fix}")
+    check_here(adapter.config.path, name, "--base")
     revision = adapter.config.raw.get("revision")
     return from_hub(name, fix, allow_patterns=list(BASE_FILES), revision=revision)
 
@@ -131,12 +139,21 @@ def _listing() -> str:
     return f"under {SAVES}/: {names or 'none'}"
 
 
-def checkpoints_in(folder: Path) -> str:
-    """Hint at the checkpoints in a folder that is not an adapter itself, or ""."""
+def adapters_in(folder: Path) -> str:
+    """Hint at the adapters in a folder that is not one itself, or "".
+
+    They are the checkpoints of a training, and adapters that PEFT saved under their names (DIR/sft).
+    """
     checkpoints = sorted(path.parent.name for path in folder.glob(f"checkpoint-*/{CONFIG}"))
-    if not checkpoints:
+    if checkpoints:
+        return f" (but it contains {', '.join(checkpoints)})"
+    named = sorted(str(path.parent) for path in folder.glob(f"*/{CONFIG}"))
+    if not named:
         return ""
-    return f" (but it contains {', '.join(checkpoints)})"
+    listing = ", ".join(named[:SHOWN_ADAPTERS])
+    if len(named) > SHOWN_ADAPTERS:
+        listing += f" and {len(named) - SHOWN_ADAPTERS} more"
+    return f"; PEFT saves an adapter under its name in the folder: name {listing}"
 
 
 def note(text: str) -> None:

@@ -1,20 +1,23 @@
 """Adapters with their weights: parsed, opened, checked that they can be added, and read module by module."""
 
 import re
+import shlex
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import permutations
+from itertools import combinations, permutations
 from pathlib import Path
 from typing import Generic, TypeVar
 
-from tuneyard.adapters.adapter import EXPRESSIONS, Adapter, raise_together
+from tuneyard.adapters.adapter import EXPRESSIONS, Adapter, check_task, raise_together
 from tuneyard.adapters.kinds.lora import LoraAdapter
 from tuneyard.adapters.lowrank import WeightedFactors
 from tuneyard.adapters.parents import require_parents
 from tuneyard.adapters.store import SAVES
 from tuneyard.adapters.weights import LayerWeights, Weight, layer_notes, parse_merge_weight, parse_weight
 from tuneyard.core.errors import ContentError, RequestError, bounded
-from tuneyard.core.weights.adapter_files import Module, check_base
+from tuneyard.core.weights.adapter_files import Module, check_base, is_same_name
+from tuneyard.core.weights.adapter_fit import shapes_of
+from tuneyard.core.weights.adapter_names import core_of, misnaming, rename_command
 from tuneyard.core.weights.base_models import Base, open_base
 from tuneyard.core.weights.tensors import INDEX, SINGLE
 
@@ -101,6 +104,7 @@ def parse_named(text: str) -> tuple[str, list[tuple[str, float]]]:
 def open_alone(reference: str | Path, open_one: Callable[[str | Path], A], base: Path | None) -> A:
     """Open one adapter that a command uses without others, as `open_weighted`."""
     adapter = open_one(reference)
+    check_task(adapter)
     require_parents([adapter], base)
     return adapter
 
@@ -124,6 +128,8 @@ def open_weighted(
     by_layer = any(item.layers and item.weight for item in weighted)
     if not by_layer and not any(map(sum, _weights_by_folder(weighted).values())):
         raise RequestError("the weights of each adapter add up to 0, which leaves nothing: change one")
+    for item in weighted:
+        check_task(item.adapter)
     require_parents([item.adapter for item in weighted if item.weight], base)
     return weighted
 
@@ -154,11 +160,11 @@ def check_inputs(weighted: Sequence[Weighted[Adapter]], base: Base | None, *, sa
     check_together(weighted)
     notes = list(_notes(weighted))
     if base is None:
-        check_base_names(weighted)
-        return notes
+        return [*notes, *check_base_names(weighted)]
     for item in weighted:
         adapter = item.adapter
         if item.weight:
+            _check_names(adapter, base)
             with bounded(f"{adapter.config.path}: {EXPRESSIONS}"):
                 raise_together([*adapter.misfits(base), *_missing(adapter, base)], adapter.name)
         unchecked = check_base(
@@ -167,6 +173,14 @@ def check_inputs(weighted: Sequence[Weighted[Adapter]], base: Base | None, *, sa
         if unchecked:
             notes.append(unchecked)
     return notes
+
+
+def _check_names(adapter: Adapter, base: Base) -> None:
+    """`ContentError` if the base has the adapter's modules under other names."""
+    missing = {path: module for path, module in adapter.modules.items() if not base.find(f"{path}.weight")}
+    renaming = misnaming(adapter.folder, missing, shapes_of(base), base.folder)
+    if renaming:
+        raise ContentError(f"{adapter.name}: {renaming}")
 
 
 def check_fit(adapters: Sequence[LoraAdapter], folder: Path, *, same_base: bool) -> list[str]:
@@ -203,7 +217,21 @@ def check_together(weighted: Sequence[Weighted[Adapter]]) -> None:
                     f"different base models: {path} is {module.sizes} in {one.name}, "
                     f"{other_module.sizes} in {other.name}; merge adapters of one base"
                 )
+        _check_fronts(one, other)
         _check_layers(one, other)
+
+
+def _check_fronts(one: Adapter, other: Adapter) -> None:
+    """Refuse two adapters that have the same modules under names of two classes of a model."""
+    paths_by_core = {core_of(path): path for path in other.modules}
+    for path in one.modules:
+        other_path = paths_by_core.get(core_of(path), path)
+        if other_path != path and path not in other.modules:
+            command = shlex.join(rename_command(one.folder, one.config.base or "BASE"))
+            raise ContentError(
+                f"different classes of the base model: {path} in {one.name} is {other_path} in {other.name}; "
+                f"expected the names of one base: {command}"
+            )
 
 
 def _check_layers(complete: Adapter, adapter: Adapter) -> None:
@@ -217,24 +245,37 @@ def _check_layers(complete: Adapter, adapter: Adapter) -> None:
                 )
 
 
-def check_base_names(weighted: Sequence[Weighted[Adapter]]) -> None:
-    """Refuse adapters whose configs name different bases, since no base is given to compare them with."""
-    first_by_base: dict[str, Adapter] = {}
-    for item in weighted:
-        name = item.adapter.config.base
-        if not name:
+def check_base_names(weighted: Sequence[Weighted[Adapter]]) -> list[str]:
+    """Refuse adapters whose configs name different bases, since no base is given to compare them with.
+
+    The result has notes on names of which only the last part is the same.
+    """
+    named = [item.adapter for item in weighted if item.adapter.config.base]
+    notes: dict[str, None] = {}
+    for one, other in combinations(named, 2):
+        base, other_base = str(one.config.base), str(other.config.base)
+        if _same_place(base) == _same_place(other_base):
             continue
-        base = name.rstrip("/")
-        if Path(name).exists():
-            base = str(Path(name).resolve())
-        first_by_base.setdefault(base, item.adapter)
-    if len(first_by_base) > 1:
-        one, other = list(first_by_base.values())[:2]
-        raise ContentError(
-            f"different base models: {one.name} was trained on {one.config.base}, {other.name} on "
-            f"{other.config.base}; if both are the same model, give it as --base DIR, which decides (with "
-            "--same-base if one is not here)"
+        are_here = Path(base).exists() and Path(other_base).exists()
+        if are_here or not is_same_name(base, other_base):
+            raise ContentError(
+                f"different base models: {one.name} was trained on {base}, {other.name} on {other_base}; if "
+                "both are the same model, give it as --base DIR, which decides (with --same-base if one is "
+                "not here)"
+            )
+        note = (
+            f"{one.name} was trained on {base}, {other.name} on {other_base}: taken for one model by the "
+            "last part of the name; --base DIR compares"
         )
+        notes[note] = None
+    return list(notes)
+
+
+def _same_place(base: str) -> str:
+    """One spelling of a base's folder or name."""
+    if Path(base).exists():
+        return str(Path(base).resolve())
+    return base.rstrip("/")
 
 
 def _missing(adapter: Adapter, base: Base) -> Iterator[str]:

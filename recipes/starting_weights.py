@@ -109,6 +109,8 @@ def _kept_settings(recipe: Recipe) -> Iterator[Problem]:
 def _adapter_problems(recipe: Recipe, key: str, name: str, base_key: str, base: object) -> Iterator[Problem]:
     """Yield that an adapter is missing, or does not fit the `base` that `base_key` names, if it is one."""
     folder = expanded(name)
+    if key != "resume_from_checkpoint":
+        folder /= str(recipe.settings.get("adapter_folder") or "")
     if is_missing(name):
         yield recipe.problem("E346", key, no_folder(name, NEITHER))
         return
@@ -121,7 +123,9 @@ def _adapter_problems(recipe: Recipe, key: str, name: str, base_key: str, base: 
     is_split_or_pickled = (folder / WEIGHTS_INDEX).is_file() or find_pickle(folder) is not None
     for file in (CONFIG, WEIGHTS):
         if not (folder / file).is_file() and not (file == WEIGHTS and is_split_or_pickled):
-            yield recipe.problem("E346", key, f"{name}: not an adapter: {file} is missing")
+            yield recipe.problem(
+                "E346", key, f"{name}: not an adapter: {file} is missing", _subfolder(folder)
+            )
             return
     if not isinstance(base, str) or not base:
         return
@@ -152,6 +156,15 @@ def _adapter_problems(recipe: Recipe, key: str, name: str, base_key: str, base: 
             yield recipe.problem("E345", key, message, fix)
     except (ContentError, RequestError) as error:
         yield recipe.problem("E345", key, str(error))
+
+
+def _subfolder(folder: Path) -> str:
+    """The fix for a folder in which PEFT saved an adapter under its name, "" for any other."""
+    for config in sorted(folder.glob("*/adapter_config.json")):
+        if not config.parent.name.startswith("checkpoint-"):
+            name = config.parent.name
+            return f"PEFT saved it under its name: add adapter_folder: {name}, or name {config.parent}"
+    return ""
 
 
 def _why_shapes_unknown(adapter: Path, base: Path) -> str:

@@ -8,7 +8,7 @@ from tuneyard.adapters.adapter import Adapter
 from tuneyard.adapters.kinds.lora import LoraAdapter
 from tuneyard.adapters.output import check_free, check_outside
 from tuneyard.adapters.provenance import CARD
-from tuneyard.adapters.store import checkpoints_in, find_folder, open_adapter, plain_lora
+from tuneyard.adapters.store import adapters_in, find_folder, open_adapter, plain_lora
 from tuneyard.adapters.weighted import open_alone
 from tuneyard.core.documents import parse_yaml
 from tuneyard.core.errors import RequestError
@@ -70,7 +70,7 @@ def open_source(
     elif (folder / "config.json").is_file():
         base_name = fused_base(folder)
     else:
-        hint = checkpoints_in(folder) or "; name a LoRA's output_dir, or what `tuneyard adapter fuse` wrote"
+        hint = adapters_in(folder) or "; name a LoRA's output_dir, or what `tuneyard adapter fuse` wrote"
         raise RequestError(f"{folder}: not an adapter or a model: no {CONFIG} and no config.json{hint}")
     if base is None and base_name and (Path(base_name) / "config.json").is_file():
         base = Path(base_name)

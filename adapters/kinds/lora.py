@@ -81,11 +81,18 @@ class LoraConfig(AdapterConfig):
 
     def scale_of(self, module: str) -> float:
         """Scale s = α/r (α/√r for rsLoRA) of a module, both patterns respected."""
-        alpha = _by_pattern(self.alphas, module, self.alpha)
-        rank = _by_pattern(self.ranks, module, self.rank)
+        alpha, rank = self.alpha_of(module), self.rank_of(module)
         if self.raw.get("use_rslora"):
             return alpha / math.sqrt(rank)
         return alpha / rank
+
+    def alpha_of(self, module: str) -> float:
+        """α of a module."""
+        return _by_pattern(self.alphas, module, self.alpha)
+
+    def rank_of(self, module: str) -> int:
+        """r of a module by the config."""
+        return _by_pattern(self.ranks, module, self.rank)
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,7 +177,7 @@ class LoraAdapter(Adapter):
     def mismatches(self) -> Iterator[str]:
         """See `Adapter`."""
         for path, module in self.modules.items():
-            rank = _by_pattern(self.config.ranks, path, self.config.rank)
+            rank = self.config.rank_of(path)
             if self.config.targets(path) and module.rank != rank:
                 yield f"{path}: rank {module.rank}, but {CONFIG} gives it {rank}"
             self.config.scale_of(path)  # matches alpha_pattern too, here where its time is limited

@@ -15,6 +15,7 @@ from tuneyard.core.errors import ContentError, RequestError, show_value
 from tuneyard.core.files import from_hub, read_object
 from tuneyard.core.prompt.trained_files import TrainedFiles, read_trained
 from tuneyard.core.training.training_run import read_provenance, training_settings
+from tuneyard.core.weights.adapter_files import check_here
 from tuneyard.core.weights.class_defaults import longest_sequence
 
 CUTOFF_LEN, MAX_NEW_TOKENS = 2048, 1024  # LLaMA-Factory's defaults of both settings
@@ -128,6 +129,7 @@ def _base_of(sources: Sequence[ExportSource], *, weights: bool) -> tuple[str, Pa
         elif source.adapter.config.base is None:
             raise RequestError(f"{source.folder}: names no base model; give it with --base DIR")
         else:
+            check_here(source.adapter.config.path, source.adapter.config.base, "--base")
             bases[source.adapter.config.base] = source.adapter.config.base, None
     if len(bases) > 1:
         names = ", ".join(name for name, _ in bases.values())

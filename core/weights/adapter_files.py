@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from tuneyard.core.errors import ContentError, RequestError
-from tuneyard.core.files import Fields, files_sha256, read_object
+from tuneyard.core.files import HUB_ID, Fields, files_sha256, read_object
 from tuneyard.core.training.training_run import TRAINING, model_sha256, training_inputs
 from tuneyard.core.weights.tensors import Weights, open_shards, open_weights, read_shards, tensors_of
 
@@ -24,6 +24,11 @@ PREFIX = "base_model.model."
 EMBEDDINGS = ("embed_tokens.weight", "wte.weight", "word_embeddings.weight", "embed_in.weight")
 HEADS = ("lm_head.weight", "embed_out.weight", "output_projection.weight")
 SAME_BASE = "where both are the same model, say so with --same-base"
+GATHER = (
+    "DeepSpeed ZeRO-3 saved it without gathering the values of all processes; expected its values: set "
+    '"stage3_gather_16bit_weights_on_model_save": true in the DeepSpeed file, and train again'
+)
+"""Cause and fix of tensors that are empty."""
 Shape = Sequence[int]
 """The sizes of a tensor."""
 PAIRS = {  # file suffixes of A and B by kind of module
@@ -85,13 +90,22 @@ def no_module(path: str, model: object) -> str:
     return f"{path}: {model} has no such module: another base? Name its own"
 
 
-def open_adapter_weights(folder: Path) -> Weights:
-    """Open an adapter's weights; `ContentError` without any, for damaged ones and for pickles."""
+def open_weight_files(folder: Path) -> Weights:
+    """Open an adapter's weights, whatever the names.
+
+    `ContentError` without any, for damaged or empty ones, and for pickles.
+    """
     path, index = folder / WEIGHTS, folder / WEIGHTS_INDEX
+    weights = None
     if path.is_file():
-        return open_weights(path)
-    if index.is_file():
-        return Weights(index, tensors_of(read_shards(index)))
+        weights = open_weights(path)
+    elif index.is_file():
+        weights = Weights(index, tensors_of(read_shards(index)))
+    if weights is not None:
+        for name, tensor in weights.tensors.items():
+            if 0 in tensor.shape:
+                raise ContentError(f"{weights.path}: {name}: shape {list(tensor.shape)} is empty: {GATHER}")
+        return weights
     pickle = find_pickle(folder)
     if pickle is None:
         raise ContentError(
@@ -131,15 +145,11 @@ def adapted_modules(weights: Weights, config: Fields) -> Iterator[tuple[str, Mod
             stem = key.removesuffix(down)
             if stem + up not in tensors:
                 raise ContentError(f"{where}: its B is missing")
-            if not key.startswith(PREFIX):
-                raise ContentError(f"{where}: expected names that begin with {PREFIX!r}")
             a, b = tensors[key].shape, tensors[stem + up].shape
             if len(a) != 2 or len(b) != 2:
                 raise ContentError(f"{where}: shape {list(a)}, expected a matrix (no convolutions)")
             if a[0] != b[1]:
                 raise ContentError(f"{where}: A {list(a)} and B {list(b)} do not fit together")
-            if 0 in a + b:
-                raise ContentError(f"{where}: A {list(a)} and B {list(b)} are empty (sharded ZeRO-3 save?)")
             transposed = kind == "embedding" or config.get("fan_in_fan_out") is True
             yield stem.removeprefix(PREFIX), Module(kind, b[0], a[1], a[0], transposed)
 
@@ -215,10 +225,7 @@ def check_base(
                 f"{reference}; {fix}"
             )
         return ""
-    published = folder.resolve()
-    if published.parent.name == "snapshots":  # the hub's cache: models--OWNER--NAME/snapshots/COMMIT
-        published = Path(published.parent.parent.name.rpartition("--")[2])
-    if _plain(trained_on) not in (_plain(reference), _plain(published.name)):
+    if _plain(trained_on) not in (_plain(reference), _plain(str(folder.resolve()))):
         absent = trained_on if is_local else reference
         raise ContentError(
             f"{wrong}, not on {reference}. {absent} is not a folder on this machine, so that the "
@@ -230,9 +237,57 @@ def check_base(
     )
 
 
+def is_same_name(one: str, other: str) -> bool:
+    """True if two names may mean one base: their last parts are equal, and the owners of two hub ids."""
+    owners = {name.partition("/")[0].casefold() for name in (one, other) if HUB_ID.fullmatch(name)}
+    are_ids = HUB_ID.fullmatch(one) and HUB_ID.fullmatch(other)
+    return _plain(one) == _plain(other) and not (are_ids and len(owners) > 1)
+
+
 def _plain(name: str) -> str:
-    """Last part of a model's name, without the suffix of Unsloth's 4-bit copies."""
-    return re.sub("(-unsloth)?-bnb-4bit$", "", name.rstrip("/").rpartition("/")[2].casefold())
+    """Last part of a model's published name, without the suffix of Unsloth's 4-bit copies."""
+    last_part = published_name(name).rpartition("/")[2]
+    return re.sub("(-unsloth)?-bnb-4bit$", "", last_part.casefold())
+
+
+def published_name(name: str) -> str:
+    """The hub's OWNER/NAME in the name of a base, or NAME alone if a path of another machine has no owner.
+
+    >>> published_name("/root/.cache/huggingface/hub/models--Qwen--Qwen2.5-0.5B/snapshots/0605/")
+    'Qwen/Qwen2.5-0.5B'
+    >>> published_name("/root/.cache/modelscope/hub/models/Qwen/Qwen2___5-0___5B")
+    'Qwen/Qwen2.5-0.5B'
+    >>> published_name("C:\\models\\Qwen2.5-0.5B")
+    'Qwen2.5-0.5B'
+    """
+    parts = [part for part in re.split(r"[/\\]", name) if part not in ("", ".")]
+    if not parts:
+        return name
+    if len(parts) > 2 and parts[-2] == "snapshots" and parts[-3].startswith("models--"):
+        return parts[-3].removeprefix("models--").replace("--", "/", 1)
+    if len(parts) > 1 and "___" in parts[-1]:  # ModelScope writes ___ for each dot of a name
+        return "/".join(parts[-2:]).replace("___", ".")
+    if HUB_ID.fullmatch(name):
+        return name
+    return parts[-1]
+
+
+def check_here(place: Path, base: str, option: str) -> None:
+    """`RequestError` if the base that the config `place` names is a path of another machine.
+
+    `option` is the one that names a base.
+    """
+    if HUB_ID.fullmatch(base) and "___" not in base:
+        return
+    if (Path(base) / "config.json").is_file():
+        return
+    published = published_name(base)
+    fix = f"name its folder with {option} DIR"
+    if "/" in published:
+        folder = f"models/{published.rpartition('/')[2]}"
+        fix = f"it is {published} of the hub: hf download {published} --local-dir {folder}"
+        fix += f"; then add {option} {folder}"
+    raise RequestError(f"{place}: names the base {base}, which is not here; {fix}")
 
 
 def _weights_sha256(folder: Path) -> str:

@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
+from tuneyard.core.errors import ContentError
 from tuneyard.core.files import read_object
 from tuneyard.core.weights.adapter_files import (
     CONFIG,
@@ -12,9 +13,9 @@ from tuneyard.core.weights.adapter_files import (
     Module,
     adapted_modules,
     full_tensor_misfit,
-    open_adapter_weights,
     unwrapped_tensor,
 )
+from tuneyard.core.weights.adapter_names import misnaming, open_adapter_weights
 from tuneyard.core.weights.base_models import Base, open_base
 from tuneyard.core.weights.oft_rotations import rotated_modules
 
@@ -39,16 +40,30 @@ def as_stored(base: Base, path: str, module: Module) -> Module:
     return module._replace(transposed=transposed)
 
 
+def shapes_of(base: Base) -> dict[str, tuple[int, ...]]:
+    """Shapes of the weights of a base by module, under the names of the live model."""
+    shapes = {}
+    for name, tensor in base.tensors.items():
+        path, _, leaf = base.module_name(name).rpartition(".")
+        if leaf == "weight":
+            shapes[path] = tensor.shape
+    return shapes
+
+
 def adapter_misfits(adapter: Path, base_folder: Path, *, may_grow: bool) -> list[str]:
     """Every module and full tensor of the adapter that does not fit the base's shapes.
 
     `may_grow`: embeddings and heads that the adapter saves in full may have more rows than the base's.
+    `ContentError` if the base has its modules under other names.
     """
     config = read_object(adapter / CONFIG)
     base = open_base(base_folder)
     weights = open_adapter_weights(adapter)
     modules: dict[str, ChangedModule] = dict(adapted_modules(weights, config))
     modules.update(rotated_modules(weights, config))
+    renaming = misnaming(adapter, modules, shapes_of(base), base_folder)
+    if renaming:
+        raise ContentError(f"adapter {adapter}: {renaming}")
     known = comparable_tensors(base, [f"{path}.weight" for path in modules])
     misfits = [*module_misfits(base, {path: modules[path] for path in modules if f"{path}.weight" in known})]
     names_in_base = {key: unwrapped_tensor(key.removeprefix(PREFIX)) for key in weights.tensors}

@@ -47,9 +47,7 @@ def rotated_modules(weights: Weights, config: Fields) -> Iterator[tuple[str, Rot
         if not key.endswith(ROTATION):
             continue
         where = f"{weights.path}: {key}"
-        if not key.startswith(PREFIX):
-            raise ContentError(f"{where}: expected names that begin with {PREFIX!r}")
-        if len(tensor.shape) != 2 or 0 in tensor.shape:
+        if len(tensor.shape) != 2:
             raise ContentError(f"{where}: shape {list(tensor.shape)}, expected [blocks, elements]")
         blocks, elements = tensor.shape
         size = (1 + math.isqrt(1 + 8 * elements)) // 2

@@ -12,6 +12,7 @@ from tuneyard.adapters.kinds.lora import LoraAdapter
 from tuneyard.adapters.weighted import WeightedAdapter, factors_of
 from tuneyard.core.errors import ContentError
 from tuneyard.core.weights.adapter_files import PREFIX, full_tensor_misfit
+from tuneyard.core.weights.adapter_names import misnaming
 from tuneyard.eval.backends import Network
 
 if TYPE_CHECKING:
@@ -26,14 +27,18 @@ def check_fits(model: Network, adapter: LoraAdapter) -> None:
     """Raise `ContentError` unless the model has every module of the adapter, in its shape."""
     import torch
 
-    modules = dict(model.net.named_modules())
-    for path, layout in adapter.modules.items():
-        module = modules.get(path)
+    shapes: dict[str, tuple[int, ...]] = {}
+    for path, module in model.net.named_modules():
         weight = getattr(module, "weight", None)
-        shape = None if weight is None else tuple(weight.shape)
         if isinstance(module, torch.nn.Linear):  # the weight of a quantised module has another shape
-            shape = (module.out_features, module.in_features)
-        misfit = layout.misfit(path, shape, "the model")
+            shapes[path] = (module.out_features, module.in_features)
+        elif weight is not None:
+            shapes[path] = tuple(weight.shape)
+    renaming = misnaming(adapter.folder, adapter.modules, shapes, model.folder)
+    if renaming:
+        raise ContentError(f"adapter {adapter.name}: {renaming}")
+    for path, layout in adapter.modules.items():
+        misfit = layout.misfit(path, shapes.get(path), "the model")
         if misfit:
             trained_on = adapter.config.base or "a base that its config does not name"
             raise ContentError(f"adapter {adapter.folder}: {misfit} It was trained on {trained_on}")

@@ -25,7 +25,7 @@ from tuneyard.core.language.messages import for_reader, warn, warn_once
 from tuneyard.core.prompt import Messages, Tokenizer, template_named
 from tuneyard.core.prompt.supervision import Turns
 from tuneyard.core.training.training_run import model_sha256
-from tuneyard.core.weights.adapter_files import CONFIG, check_base
+from tuneyard.core.weights.adapter_files import CONFIG, check_base, check_here
 from tuneyard.eval.backends import Backend
 from tuneyard.eval.backends.apply import check_fits
 from tuneyard.eval.backends.engine import load_engine
@@ -306,6 +306,7 @@ def open_adapters(request: ScoringRequest) -> tuple[str, dict[str, Parts]]:
             raise RequestError(
                 f"{reference}: its config names no base: --model BASE --adapter {adapter.name}={reference}"
             )
+        check_here(adapter.config.path, adapter.config.base, f"--adapter {reference} --model")
         reference = adapter.config.base
         candidates[adapter.name] = (WeightedAdapter(adapter, 1.0),)
     for text in request.adapters:

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from tests.integration.peft_oracle import save_adapter
-from tests.tiny import make_seeing
+from tests.tiny import make_seeing, write_adapter
 from tests.unit.adapters.commands import call
 from tuneyard.core.weights.base_models import STORED_AS, Base
 from tuneyard.core.weights.tensors import Tensor, Weights
@@ -68,3 +68,23 @@ def test_changes_of_both_parts_are_fused_as_peft_merges_them(tmp_path):
     for name, value in theirs.items():
         torch.testing.assert_close(ours[name], value, atol=1e-6, rtol=1e-6)
         assert torch.equal(ours[name], before[name]) == (name not in changed)
+
+
+@pytest.mark.slow
+def test_an_adapter_of_the_text_model_is_renamed_for_the_model_with_images(tmp_path):
+    import peft
+    from transformers import Qwen2_5_VLForConditionalGeneration as Model
+
+    folder = make_seeing(tmp_path / "base", weights=True)
+    base = Model.from_pretrained(folder, dtype=torch.float32)
+    text = {"model.layers.0.self_attn.q_proj": (64, 64), "model.layers.1.mlp.up_proj": (128, 64)}
+    write_adapter(tmp_path / "text", text, base_model_name_or_path=str(folder), task_type="CAUSAL_LM")
+    call("rename", tmp_path / "text", "--base", folder, "--out", tmp_path / "renamed")
+    call("fuse", tmp_path / "renamed", "--base", folder, "--out", tmp_path / "fused")
+    before = {name: value.clone() for name, value in base.state_dict().items()}
+    theirs = peft.PeftModel.from_pretrained(base, tmp_path / "renamed").merge_and_unload().state_dict()
+    ours = Model.from_pretrained(tmp_path / "fused", dtype=torch.float32).state_dict()
+    changed = {name for name in before if not torch.equal(theirs[name], before[name])}
+    assert changed == {f"{path.replace('model.', 'model.language_model.')}.weight" for path in text}
+    for name, value in theirs.items():
+        torch.testing.assert_close(ours[name], value, atol=1e-5, rtol=1e-5)

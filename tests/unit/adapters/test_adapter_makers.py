@@ -11,7 +11,6 @@ from tests.messages import printed, printed_line
 from tests.unit.adapters.commands import call
 from tests.unit.adapters.make import (
     dense,
-    factors,
     make,
     make_base,
     write_file,
@@ -115,9 +114,3 @@ def test_modules_of_vision_language_models_are_found_by_their_older_names(kind, 
     )
     said = call("fuse", "a", "--base", "full/base", "--out", "y", code=1)[1]
     printed(said, "layers.0.self_attn.q_proj", "missing")
-
-
-def test_names_of_a_vision_language_model_mean_nothing_in_a_text_model():
-    pairs = {m.replace("model.", "model.language_model."): pair for m, pair in factors(1).items()}
-    make("saves/a", pairs)
-    assert "no such module: another base?" in call("fuse", "a", "--base", "base", "--out", "x", code=1)[1]

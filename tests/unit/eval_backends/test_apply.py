@@ -6,6 +6,7 @@ from safetensors.numpy import load_file, save_file
 
 from tests.messages import raises
 from tests.tiny import SHAPES, write_adapter
+from tuneyard.adapters.rename import plan_renaming, write
 from tuneyard.adapters.store import open_adapter
 from tuneyard.adapters.weighted import WeightedAdapter
 from tuneyard.core.errors import ContentError
@@ -136,3 +137,41 @@ def test_live_equals_peft(model, tmp_path) -> None:
     theirs = peft.PeftModel.from_pretrained(copy.deepcopy(model.net), str(folder)).eval()
     with torch.inference_mode(), applied(model, [WeightedAdapter(open_adapter(folder), 1.0)]):
         torch.testing.assert_close(logits(model), theirs(torch.tensor(IDS)).logits, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("front", ["model.language_model.", "language_model.model.", "", "thinker.model."])
+def test_an_adapter_of_another_class_of_the_model_is_refused_and_renamed(model, tmp_path, front) -> None:
+    names = {path: front + path.removeprefix("model.") for path in SHAPES}
+    plain = write_adapter(tmp_path / "plain")
+    folder = write_adapter(tmp_path / "a", {names[path]: shape for path, shape in SHAPES.items()})
+    with raises(ContentError, f"tuneyard adapter rename {folder} --base {model.folder}"):
+        check_fits(model, open_adapter(folder))
+    write(plan_renaming(str(folder), model.folder, tmp_path / "renamed"))
+    renamed = open_adapter(tmp_path / "renamed")
+    check_fits(model, renamed)
+    with applied(model, [WeightedAdapter(open_adapter(plain), 1.0)]):
+        expected = logits(model)
+    with applied(model, [WeightedAdapter(renamed, 1.0)]):
+        torch_close(logits(model), expected)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("front", ["_orig_mod.", "module."])
+def test_a_renamed_adapter_is_what_peft_has_in_its_live_model(model, tmp_path, front) -> None:
+    """PEFT reads nothing under the names of a wrapped model, and all of it in the renamed copy."""
+    peft = pytest.importorskip("peft")
+    import copy
+
+    import torch
+
+    folder = write_adapter(tmp_path / "a", {front + path: shape for path, shape in SHAPES.items()})
+    write(plan_renaming(str(folder), None, tmp_path / "renamed"))
+    answers = {}
+    for name in ("a", "renamed"):
+        theirs = peft.PeftModel.from_pretrained(copy.deepcopy(model.net), str(tmp_path / name)).eval()
+        with torch.inference_mode():
+            answers[name] = theirs(torch.tensor(IDS)).logits
+    torch_close(answers["a"], logits(model))
+    with applied(model, [WeightedAdapter(open_adapter(tmp_path / "renamed"), 1.0)]):
+        torch_close(answers["renamed"], logits(model))
+    assert (answers["renamed"] - answers["a"]).abs().max() > 0.1

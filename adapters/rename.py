@@ -1,0 +1,183 @@
+"""Rename the tensors of an adapter: a copy with the names that PEFT reads, or with those of a base.
+
+The values keep their bytes. The config is written for the new names, and the other small files are copied.
+"""
+
+import functools
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tuneyard.adapters import output
+from tuneyard.adapters.kinds.lora import LoraConfig
+from tuneyard.adapters.store import find_folder, kind_of, require_config
+from tuneyard.core.errors import ContentError, RequestError, counted
+from tuneyard.core.files import json_text, read_object
+from tuneyard.core.training.training_run import SETTINGS, STARTED, TRAINING, record_folders
+from tuneyard.core.weights.adapter_files import CONFIG, PREFIX, WEIGHTS, WEIGHTS_INDEX, open_weight_files
+from tuneyard.core.weights.adapter_fit import shapes_of
+from tuneyard.core.weights.adapter_names import core_of, paths_in_base, peft_name
+from tuneyard.core.weights.base_models import open_base
+from tuneyard.core.weights.tensors import Tensor, header_bytes
+
+COPIED = (".json", ".jinja", ".md", ".model", ".txt", ".yaml")
+"""Suffixes of the files next to the weights that are copied."""
+LARGEST = 64 * 2**20  # bytes of such a file: tokenizer.json has some 30 MB
+BLOCK = 2**22
+NARROWING = ("exclude_modules", "layers_to_transform", "layers_pattern")
+
+
+@dataclass(frozen=True, slots=True)
+class RenamePlan:
+    """A checked renaming: each tensor with its new name, in the order of writing.
+
+    `for_base`: the names are those of a base. It may have further modules that names of the config fit.
+    """
+
+    folder: Path
+    out: Path
+    tensors: Mapping[str, Tensor]
+    config: Mapping[str, Any]
+    renamed: int
+    for_base: bool
+    check: output.Check
+
+
+def plan_renaming(reference: str, base: Path | None, out: Path) -> RenamePlan:
+    """Open an adapter and give each tensor its new name.
+
+    Without `base` the names are those of PEFT. With it the parts in front of the layers are the base's.
+    `RequestError` if there is nothing to rename, `ContentError` if two tensors would have one name.
+    """
+    folder = find_folder(reference)
+    config = read_object(require_config(folder))
+    weights = open_weight_files(folder)
+    names = {name: peft_name(name) for name in weights.tensors}
+    paths = {name: _path_of(plain) for name, plain in names.items()}
+    if base:
+        in_base = _paths_in(base, set(paths.values()), folder)
+        for name, path in paths.items():
+            rest = names[name].removeprefix(PREFIX + path)
+            names[name] = PREFIX + in_base.get(path, path) + rest
+    tensors: dict[str, Tensor] = {}
+    for name, new_name in names.items():
+        if new_name in tensors:
+            raise ContentError(
+                f"{weights.path}: {tensors[new_name].name} and {name} would both be {new_name}: several "
+                "adapters in one file; save each on its own with PEFT's save_pretrained"
+            )
+        tensors[new_name] = weights.tensors[name]
+    renamed = sum(name != new_name for name, new_name in names.items())
+    if not renamed:
+        fix = "" if base else "; give --base DIR for the names of another class of the model"
+        raise RequestError(f"{folder}: its names are right already{fix}")
+    check = functools.partial(output.check_output, out, [folder], "rename", force=False)
+    check()
+    plan = RenamePlan(folder, out, dict(sorted(tensors.items())), config, renamed, base is not None, check)
+    size = sum(tensor.stop - tensor.start for tensor in tensors.values())
+    output.require_space(out.resolve(), size)
+    return plan
+
+
+def _paths_in(base: Path, paths: set[str], folder: Path) -> Mapping[str, str]:
+    """The path in the base of each module; `ContentError` if the base lacks one under any name."""
+    model = open_base(base)
+    base_paths = shapes_of(model).keys()
+    in_base = paths_in_base(paths, base_paths)
+    if in_base or paths <= base_paths:
+        return in_base
+    cores = {core_of(path) for path in base_paths}
+    for path in sorted(paths):
+        if core_of(path) not in cores:
+            raise ContentError(
+                f"{folder}: {path}: {base} has no such module under any name: another base? Name its own"
+            )
+    raise ContentError(
+        f"{folder}: {base} has several modules of these names, with other parts in front: name them by hand"
+    )
+
+
+def _path_of(name: str) -> str:
+    """The module of a tensor of an adapter: its name without PEFT's prefix and its last parts."""
+    path = name.removeprefix(PREFIX)
+    for part in (".lora_", ".oft_", ".base_layer.", ".modules_to_save.", ".original_module."):
+        path = path.partition(part)[0]
+    if path == name.removeprefix(PREFIX):
+        return path.rpartition(".")[0]
+    return path
+
+
+def write(plan: RenamePlan) -> str:
+    """Write the copy. The result says how many tensors have another name."""
+    with output.staged_for(plan.check) as staged:
+        specs = [(name, tensor.dtype, tensor.shape) for name, tensor in plan.tensors.items()]
+        with (staged / WEIGHTS).open("xb") as file:
+            file.write(header_bytes(specs))
+            for tensor in plan.tensors.values():
+                for block in _blocks(tensor):
+                    file.write(block)
+        for source in _small_files(plan.folder):
+            (staged / source.name).write_bytes(source.read_bytes())
+        (staged / CONFIG).write_text(json_text(_renamed_config(plan)), encoding="utf-8")
+        _check(staged, plan)
+    return f"{counted(plan.renamed, 'tensor')} of {len(plan.tensors)} renamed"
+
+
+def _check(staged: Path, plan: RenamePlan) -> None:
+    """Open the copy as every command does. A `ContentError` names the adapter that was given."""
+    try:
+        kind_of(plan.config, plan.folder / CONFIG).open(staged, read_object(staged / CONFIG))
+    except ContentError as error:
+        raise ContentError(str(error).replace(str(staged), str(plan.folder))) from error
+
+
+def _blocks(tensor: Tensor) -> Iterator[bytes]:
+    """Yield the bytes of a tensor, some at a time."""
+    remaining = tensor.stop - tensor.start
+    with tensor.file.open("rb") as file:
+        file.seek(tensor.start)
+        while remaining:
+            block = file.read(min(BLOCK, remaining))
+            if not block:
+                raise ContentError(f"{tensor.file}: the file became shorter while it was read")
+            remaining -= len(block)
+            yield block
+
+
+def _small_files(folder: Path) -> Iterator[Path]:
+    """Yield the files to copy: tokenizer, template, card, and the records of the training.
+
+    A checkpoint has the records in the folder above. The copy is no checkpoint, so it gets them.
+    """
+    names = set()
+    for path in sorted(folder.iterdir()):
+        is_small = path.is_file() and path.stat().st_size <= LARGEST
+        if is_small and path.suffix in COPIED and path.name not in (CONFIG, WEIGHTS_INDEX):
+            names.add(path.name)
+            yield path
+    for record_folder in record_folders(folder.resolve())[1:]:
+        for name in (TRAINING, STARTED, *SETTINGS):
+            if name not in names and (record_folder / name).is_file():
+                yield record_folder / name
+
+
+def _renamed_config(plan: RenamePlan) -> dict[str, Any]:
+    """The config for the new names. Patterns on paths are replaced by what they mean for each module."""
+    config = dict(plan.config)
+    checked = kind_of(config, plan.folder / CONFIG).read_config(plan.folder / CONFIG, config)
+    old_paths = {}
+    for name, tensor in plan.tensors.items():
+        if any(part in name for part in (".lora_", ".oft_")):
+            old_paths[_path_of(name)] = _path_of(peft_name(tensor.name))
+    targets = config.get("target_modules")
+    is_narrowed = any(config.get(field) for field in NARROWING)
+    are_names = isinstance(targets, list) and not is_narrowed and not plan.for_base
+    if not are_names or any(not checked.targets(path) for path in old_paths):
+        config["target_modules"] = sorted(old_paths)
+        config.update(dict.fromkeys(NARROWING))
+    if isinstance(checked, LoraConfig):
+        for field, of_module in (("rank_pattern", checked.rank_of), ("alpha_pattern", checked.alpha_of)):
+            if config.get(field):
+                config[field] = {path: of_module(old_path) for path, old_path in old_paths.items()}
+    return config
