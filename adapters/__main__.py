@@ -251,7 +251,7 @@ def _fields(statistics: Any) -> dict[str, object]:
     "tuneyard adapter rename saves/rte --base models/qwen2.5-vl --out saves/rte-renamed",
 )
 @click.argument("adapter", metavar="NAME_OR_DIR")
-@click.option("--base", type=FOLDER, help="Base model folder whose names of modules the copy gets.")
+@click.option("--base", type=FOLDER, help="Base model folder: give the copy its names of modules.")
 @click.option("--out", type=FOLDER, required=True, help="Folder of the renamed copy.")
 def rename(adapter: str, base: Path | None, out: Path) -> None:
     """Write a copy of an adapter with the names that PEFT, or a base, reads."""

@@ -106,7 +106,7 @@ BROKEN_TENSORS = [
     (lambda t: t.pop(A0), "its A is missing"),
     (lambda t: [t.pop(k) for k in list(t)], "no LoRA factors"),
     (lambda t: t.update({A0: t[A0][:4]}), ""),
-    (lambda t: t.update({A0: t[A0][:0], B0: t[B0][:, :0]}), "are empty"),
+    (lambda t: t.update({A0: t[A0][:0], B0: t[B0][:, :0]}), "is empty"),
     (lambda t: t.update({A0: t[A0][..., None]}), ""),
     (lambda t: t.update({"extra.weight": t[A0]}), "base_model.model"),
     (lambda t: t.update({f"{PREFIX}lm_tail.weight": t[A0]}), ""),
