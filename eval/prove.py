@@ -9,6 +9,7 @@ servers. Every model reads the same ids. A server also gets the messages alone, 
 """
 
 from collections.abc import Sequence
+from datetime import date
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -131,7 +132,7 @@ def cli(
             raise RequestError("--fused is --model itself: name the folder that tuneyard adapter fuse wrote")
     addresses = list(dict.fromkeys(check_url(url) for url in urls))
     inputs = ParityInputs(template, **files, urls=addresses, served_model=served_model, timeout=timeout)
-    request = ScoringRequest(out=out, **options)
+    request = ScoringRequest(out=out, day=date.today(), **options)
     proof = prove(request, inputs, Tolerance(flips, tolerance))
     page = for_reader(markdown(proof))
     write_json(out / "prove.json", to_json(proof, command_line("eval.prove")))

@@ -109,6 +109,7 @@ def score_steps(
         chooses = request.backend == "openai" and task.chooses  # a server gets token ids then
         if chooses not in opened_by_use:
             opened_by_use[chooses] = open_models(request, chooses=chooses, workers=workers)
+        step_request = replace(step_request, day=request.day)  # of the prompts that all steps share
         plans[name] = plan_scoring(step_request, task, datasets, opened_by_use[chooses])
     (opened, *_) = opened_by_use.values()  # the candidates have the same names
     begin_suite_run(request.out, COMMAND, [*plans])

@@ -5,6 +5,7 @@ the answer, and a default system message. `find_wrapping` renders marked message
 checks them on probes. A template that does more (trims texts, numbers turns) is refused.
 """
 
+import datetime
 import itertools
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -15,7 +16,7 @@ from typing import Any
 from tuneyard.adapters.export.source import ExportSource
 from tuneyard.adapters.store import note
 from tuneyard.core.errors import ContentError, RequestError, show_value
-from tuneyard.core.prompt import Message, Render
+from tuneyard.core.prompt import TODAY, Message, Render
 from tuneyard.core.prompt.rendering import template_renderer
 from tuneyard.core.prompt.tokenizer_files import first_object, read_tokenizer
 from tuneyard.core.prompt.trained_files import TrainedFiles, read_trained
@@ -120,6 +121,11 @@ def modelfile_of(source: ExportSource, options: Mapping[str, Any]) -> Callable[[
     wrapping = find_wrapping(render)
     if thinks(render, wrapping):
         note("the chat template removes thoughts from earlier answers, this TEMPLATE keeps them")
+    if TODAY in trained.template.text:
+        day = datetime.date.today()
+        note(
+            f"the chat template writes today's date, this TEMPLATE has {day}: export it again when it is old"
+        )
     system = options["system"]
     if system is None:
         system = wrapping.default

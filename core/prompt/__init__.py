@@ -4,6 +4,7 @@ tests/integration/test_prompt.py compares the ids with those of LLaMA-Factory 0.
 """
 
 import copy
+import datetime
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from types import SimpleNamespace
@@ -40,6 +41,8 @@ Ids = list[int]
 Encode = Callable[[Messages], Ids]
 Render = Callable[[Messages, bool], str]  # of messages, whether an answer is asked for
 CHAT_TEMPLATE, DEFAULT_TEMPLATE = "chat_template.jinja", "default"
+TODAY = "strftime_now"
+"""The function by which a chat template writes today's date."""
 _QUESTION = {"role": "user", "content": "Is it?"}
 TALKS: tuple[Messages, ...] = (
     [_QUESTION],
@@ -178,14 +181,20 @@ def _read_template(file: Path) -> SavedTemplate | None:
 
 
 def chat_renderer(
-    tokenizer: "PreTrainedTokenizerBase | SimpleNamespace", template: str | None, think: bool = False
+    tokenizer: "PreTrainedTokenizerBase | SimpleNamespace",
+    template: str | None,
+    think: bool = False,
+    day: datetime.date | None = None,
 ) -> Render:
     """Renderer by a Jinja chat template: messages → text, up to the begin of an answer if `ask`.
 
     Without a template the texts are joined by line breaks, as LLaMA-Factory's `empty` does for one turn.
-    Models that can think get an empty thought unless `think`.
+    Models that can think get an empty thought unless `think`. A template that writes the date writes `day`,
+    by default the day on which the renderer is made.
     """
     from jinja2 import TemplateError
+
+    midnight = datetime.datetime.combine(day or datetime.date.today(), datetime.time.min)
 
     def render(messages: Messages, ask: bool) -> str:
         if template is None:
@@ -199,6 +208,8 @@ def chat_renderer(
                 options: JsonObject = {"add_generation_prompt": ask, "enable_thinking": think}
                 if tools:
                     options["tools"] = tools
+                if TODAY in template:
+                    options[TODAY] = midnight.strftime
                 text: str = tokenizer.apply_chat_template(
                     plain, chat_template=template, tokenize=False, **options
                 )

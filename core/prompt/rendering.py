@@ -1,5 +1,6 @@
 """Render a chat template without a tokenizer to load, as transformers does."""
 
+import datetime
 import json
 from collections.abc import Mapping
 from types import SimpleNamespace
@@ -9,10 +10,13 @@ from tuneyard.core.errors import ContentError
 from tuneyard.core.prompt import Message, Render, chat_renderer
 
 
-def template_renderer(template: str, special: Mapping[str, str], think: bool = False) -> Render:
+def template_renderer(
+    template: str, special: Mapping[str, str], think: bool = False, day: datetime.date | None = None
+) -> Render:
     """Compile a Jinja template in a sandbox with the settings of transformers, to render as `eval` does.
 
     `special` has the texts of `bos_token` and other special tokens. Many folders have no tokenizer to load.
+    `day` is that of `chat_renderer`.
     """
     from jinja2 import TemplateError, TemplateSyntaxError, nodes
     from jinja2.ext import Extension, loopcontrols
@@ -45,4 +49,4 @@ def template_renderer(template: str, special: Mapping[str, str], think: bool = F
     def apply(messages: list[Message], **names: Any) -> str:
         return compiled.render({"tools": None, "documents": None, **special, **names}, messages=messages)
 
-    return chat_renderer(SimpleNamespace(apply_chat_template=apply), template, think)
+    return chat_renderer(SimpleNamespace(apply_chat_template=apply), template, think, day)

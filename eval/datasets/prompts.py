@@ -6,6 +6,7 @@ first, then the base tokenizer's, then plain text.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from datetime import date
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -15,6 +16,7 @@ from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.core.files import text_sha256
 from tuneyard.core.prompt import (
     TALKS,
+    TODAY,
     Encode,
     Ids,
     Messages,
@@ -58,7 +60,7 @@ class Prompting:
 
     `tokenizer` is that of the training, None if the prompts are made elsewhere. `ends` are the tokens that
     end an answer, None for the model's own. `keeps_thoughts`: earlier answers have their thoughts, as in the
-    training.
+    training. `day` is the date in the prompts, None if they have none.
     """
 
     encode: Encode
@@ -68,6 +70,7 @@ class Prompting:
     tokenizer: "Tokenizer | None" = None
     ends: tuple[int, ...] | None = None
     keeps_thoughts: bool = False
+    day: date | None = None
 
     @property
     def identity(self) -> str:
@@ -83,15 +86,18 @@ def choose_prompting(
     template: str | None,
     think: bool = False,
     bos: bool = False,
+    day: date | None = None,
 ) -> Prompting:
     """Choose the prompting of a candidate with these adapter folders (`bos`: plain text begins with BOS).
 
-    `tokenizer` is that of the base. `RequestError` if the adapters have different chat templates or tokens.
+    `tokenizer` is that of the base. A template that writes the date writes `day`, by default today.
+    `RequestError` if the adapters have different chat templates or tokens.
     """
+    day = day or date.today()
     if not adapters:
-        return _prompting(tokenizer, (), template, think, bos)
+        return _prompting(tokenizer, (), template, think, bos, day)
     trained_tokenizer, ends = open_trained(adapters, tokenizer)
-    prompting = _prompting(trained_tokenizer, adapters, template, think, bos)
+    prompting = _prompting(trained_tokenizer, adapters, template, think, bos, day)
     after_answer = end_after_answer(prompting.turns, trained_tokenizer)
     return replace(prompting, ends=tuple(sorted({*ends, *after_answer})))
 
@@ -113,7 +119,7 @@ def end_after_answer(turns: ToTurns, tokenizer: Tokenizer) -> list[int]:
 
 
 def _prompting(
-    tokenizer: Tokenizer, adapters: Sequence[Path], template: str | None, think: bool, bos: bool
+    tokenizer: Tokenizer, adapters: Sequence[Path], template: str | None, think: bool, bos: bool, day: date
 ) -> Prompting:
     """The prompting with the tokenizer of the training, without its end tokens."""
     if template:
@@ -140,9 +146,10 @@ def _prompting(
     for folder, saved in saved_templates.items():
         if saved:
             source, text = f"chat template of {folder}", saved.text
-    render = chat_renderer(tokenizer, text, think)
+    render = chat_renderer(tokenizer, text, think, day)
     encode, turns = partial(prompt_ids, tokenizer, render), partial(chat_turns, tokenizer, render)
-    prompting = Prompting(encode, turns, source, text_sha256(text or ""), tokenizer)
+    written_day = day if TODAY in (text or "") else None
+    prompting = Prompting(encode, turns, source, text_sha256(text or ""), tokenizer, day=written_day)
     return _after_bos(tokenizer, prompting) if bos and text is None else prompting
 
 
@@ -185,7 +192,7 @@ def other_prompt(
     if not settings or trained == template:
         return None
     try:
-        chosen = choose_prompting(tokenizer, [folder], str(trained or ""))
+        chosen = choose_prompting(tokenizer, [folder], str(trained or ""), day=prompting.day)
         differing = next((talk for talk in talks if chosen.encode(talk) != prompting.encode(talk)), None)
     except RequestError as error:
         return f"{folder} was trained with template {trained}; its prompts were not compared: {error}"

@@ -110,10 +110,11 @@ def _prompt_ways(
 
         folder = find_model(str(inputs.fused))
         fused_tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-        fused = choose_prompting(fused_tokenizer, [inputs.fused], None)
+        fused = choose_prompting(fused_tokenizer, [inputs.fused], None, day=candidate.prompting.day)
         yield f"chat template and tokenizer of {inputs.fused}", fused.encode
     if inputs.gguf:
-        in_gguf = choose_prompting(load_gguf_tokenizer(inputs.gguf), (), None)
+        gguf_tokenizer = load_gguf_tokenizer(inputs.gguf)
+        in_gguf = choose_prompting(gguf_tokenizer, (), None, day=candidate.prompting.day)
         yield f"chat template and tokenizer in {inputs.gguf}", in_gguf.encode
     if served:
 
@@ -196,9 +197,12 @@ def _facts(
             hashes[name] = sha256(path)
     for dataset in datasets:
         hashes[f"set {dataset.name}"] = dataset.digest
+    days = {candidate.prompting.day for candidate in opened.candidates} - {None}
+    dated = {"date": str(request.day)} if days else {}
     return {
         "model": request.model,
         "adapters": adapters,
+        **dated,
         "dtype": opened.backend.dtype,
         "device": opened.backend.device,
         "servers": [_plain(served) for served in servers],

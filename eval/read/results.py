@@ -10,6 +10,7 @@ import json
 import shlex
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,7 @@ PLOTS = "plots"  # in table.json: the names of the plots
 PARTS = ("settings", "models", "sets")  # in every run.json
 PROMPTS = "prompts"  # in some of them
 SHOTS_OF = "shots of "  # a setting of one dataset, which may be added with it
+DAY = "date"  # the setting of prompts that contain a date, which may be added with a model
 BASE = "base"  # the name of the model without adapters
 HELD_OUT = "held-out"
 """Folder in that of a sweep: the scoring run on the halves that do not choose."""
@@ -363,7 +365,7 @@ def check_same(out: Path, before: Identity, now: Identity) -> None:
         kept = before[part]
         names = [name for name in values if name in kept]
         if part == "settings" and kept:
-            names = [name for name in kept | values if name in names or not name.startswith(SHOTS_OF)]
+            names = [name for name in kept | values if name in names or not _is_added(name)]
         for name in names:
             if kept.get(name) != values.get(name):
                 was, now_is = show_value(kept.get(name)), show_value(values.get(name))
@@ -373,6 +375,27 @@ def check_same(out: Path, before: Identity, now: Identity) -> None:
             f"{out}: --resume needs the settings of the run that is there; changed: {'; '.join(changed)}; "
             "--force starts anew"
         )
+
+
+def _is_added(setting: str) -> bool:
+    """True for a setting that comes with a dataset or a model which is added to a run."""
+    return setting == DAY or setting.startswith(SHOTS_OF)
+
+
+def kept_day(out: Path) -> date | None:
+    """The date in the prompts of a run, or of the steps of a suite; None if they have none.
+
+    `ContentError` for one that is no date.
+    """
+    for file in (out / RUN, *sorted(out.glob(f"*/{RUN}"))):
+        text = read_run(file.parent)["settings"].get(DAY)
+        if text is None:
+            continue
+        try:
+            return date.fromisoformat(text)
+        except (TypeError, ValueError) as error:
+            raise unexpected(str(file), DAY, text, "a date such as 2026-01-31") from error
+    return None
 
 
 def _written_before(path: Path, mark: str) -> dict[str, Any]:

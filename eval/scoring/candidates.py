@@ -218,7 +218,7 @@ def choose_candidates(
         folders = tuple(part.adapter.folder for part in parts)
         if folders not in promptings:
             promptings[folders] = choose_prompting(
-                tokenizer, folders, request.template, request.think, request.bos
+                tokenizer, folders, request.template, request.think, request.bos, request.day
             )
         candidates.append(Candidate(name, parts, promptings[folders]))
     return candidates
@@ -256,7 +256,7 @@ def _open_server(request: ScoringRequest, chooses: bool) -> Opened:
         raise RequestError(f"{option} {name!r}: expected a name that can name a folder")
     if chooses:
         tokenizer, ends = open_tokenizer(request.model)
-        prompting = choose_prompting(tokenizer, (), request.template, request.think, request.bos)
+        prompting = choose_prompting(tokenizer, (), request.template, request.think, request.bos, request.day)
         if request.bos:
             _check_bos([prompting])
     elif request.bos:

@@ -7,6 +7,7 @@ answer.
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields, replace
+from datetime import date
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,15 @@ from tuneyard.core.execution.options import ray_option, workers_option
 from tuneyard.eval.backends.connection import TIMEOUT
 from tuneyard.eval.backends.generate import PRESETS
 from tuneyard.eval.datasets.dataset import find_sets
-from tuneyard.eval.read.results import MERGED, UNMERGED, check_same, read_identity, read_run, shown_command
+from tuneyard.eval.read.results import (
+    MERGED,
+    UNMERGED,
+    check_same,
+    kept_day,
+    read_identity,
+    read_run,
+    shown_command,
+)
 
 DTYPES = ("fp32", "bf16", "fp16")
 SETTINGS = ("template", "bos", "apply", "quantize", "limit", "think", "cluster", "preset")
@@ -84,6 +93,8 @@ class ScoringRequest:
     resume: bool = False
     force: bool = False
     rescore: Path | None = None
+    day: date | None = None
+    """The date in prompts whose chat template writes one."""
     command: str = ""
     """The module of the command that scores, such as `eval.nli`."""
     by: str = ""
@@ -112,8 +123,10 @@ def take(options: dict[str, Any], command: str = "") -> ScoringRequest:
         options.update(_kept_options(options, command))
     names = [field.name for field in fields(ScoringRequest) if field.name in options]
     request = ScoringRequest(command=command, **{name: options.pop(name) for name in names})
+    request = replace(request, day=date.today())
     if request.resume:
         run = read_run(request.out)
+        request = replace(request, day=kept_day(request.out) or request.day)
         settings = run["settings"]
         given = {name: getattr(request, name) for name in SETTINGS}
         check_same(request.out, run, {"settings": {**settings, **given}})  # before a model is loaded

@@ -16,7 +16,7 @@ from tuneyard.core.records import ANSWERS
 from tuneyard.eval.backends import Backend
 from tuneyard.eval.datasets.dataset import EvalDataset
 from tuneyard.eval.datasets.prompts import WITHOUT_BOS
-from tuneyard.eval.read.results import MERGED, RESULTS, SHOTS_OF, Identity, read_identity
+from tuneyard.eval.read.results import DAY, MERGED, RESULTS, SHOTS_OF, Identity, read_identity
 from tuneyard.eval.scoring.candidates import Candidate, Opened, warn_of_other_prompts
 from tuneyard.eval.scoring.options import SETTINGS, ScoringRequest
 from tuneyard.eval.scoring.task import Job, Task
@@ -168,6 +168,9 @@ def _identity(
         "batch_tokens": opened.backend.budget,
         **opened.backend.settings,
     }
+    for candidate in opened.candidates:
+        if candidate.prompting.day is not None:
+            settings[DAY] = candidate.prompting.day.isoformat()
     for dataset in datasets:
         if dataset.shots:
             settings[f"{SHOTS_OF}{dataset.name}"] = dataset.shots.digest

@@ -1,5 +1,6 @@
 """Modelfiles: the TEMPLATE that is written renders as the chat template does, and what is refused."""
 
+import datetime
 import re
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import pytest
 from tests.conftest import ROOT
 from tests.folders import names
 from tests.json_files import write_json
-from tests.messages import raises
+from tests.messages import printed, raises
 from tests.tiny import CHATML
 from tests.unit.adapters.commands import call
 from tests.unit.adapters.make import base_tensors, factors, make, make_base
@@ -50,6 +51,17 @@ CONVERSATIONS = [
         ("user", "d"),
     ],
 ]
+
+
+def test_a_date_in_the_template_stays_that_of_the_export(tmp_path, working_folder):
+    make_base("model", base_tensors())
+    template = CHATML.replace("You are a helpful assistant.", "It is ' + strftime_now('%Y') + '.")
+    Path("model/chat_template.jinja").write_text(template)
+    Path("model.gguf").write_bytes(b"GGUF")
+    _, notes = call("export", "model", *OLLAMA, "--out", "Modelfile")
+    today = datetime.date.today()
+    printed(notes, "date", "TEMPLATE", today)
+    assert parse(Path("Modelfile"))["SYSTEM"] == [f"It is {today.year}."]
 
 
 def parse(path):
