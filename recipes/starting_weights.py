@@ -5,6 +5,7 @@ from pathlib import Path
 
 from tuneyard.core.errors import ContentError, Problem, RequestError, counted, show_value
 from tuneyard.core.files import no_folder, read_object, require
+from tuneyard.core.training.parent_adapters import last_parts, parent_adapters
 from tuneyard.recipes.recipe import Recipe, expanded
 from tuneyard.recipes.rules import means_folder
 
@@ -44,6 +45,7 @@ def loaded_problems(recipe: Recipe) -> Iterator[Problem]:
             base = None
         for name in recipe.names(key):
             yield from _adapter_problems(recipe, key, name, base_key, base)
+        yield from _left_out_parents(recipe, key)
     checkpoint = recipe.settings.get("resume_from_checkpoint")
     if recipe.trains and isinstance(checkpoint, str) and (Path(checkpoint) / "adapter_config.json").is_file():
         base = recipe.settings.get("model_name_or_path")
@@ -156,6 +158,25 @@ def _adapter_problems(recipe: Recipe, key: str, name: str, base_key: str, base: 
             yield recipe.problem("E345", key, message, fix)
     except (ContentError, RequestError) as error:
         yield recipe.problem("E345", key, str(error))
+
+
+def _left_out_parents(recipe: Recipe, key: str) -> Iterator[Problem]:
+    """Yield adapters that were trained on top of others which the setting does not name before them.
+
+    LLaMA-Factory merges the names in their order, and looks at no record of their trainings.
+    """
+    names = recipe.names(key)
+    for position, name in enumerate(names):
+        try:
+            parents = [parent.name for parent in parent_adapters(expanded(name))]
+        except ContentError:  # a damaged record names none; the commands that use the adapter warn
+            continue
+        before = {last_parts(other) for other in names[:position]}
+        missing = [parent for parent in parents if last_parts(parent) not in before]
+        if missing:
+            message = f"{name} was trained on top of {', '.join(missing)}, and the base here is without"
+            complete = ",".join([*names[:position], *missing, *names[position:]])
+            yield recipe.problem("W345", key, message, f"{key}: {complete}")
 
 
 def _subfolder(folder: Path) -> str:

@@ -196,3 +196,30 @@ def test_a_checkpoint_of_another_base_is_an_error(tmp_path):
     for base, codes in ((ours, ["E345"]), (other, [])):
         recipe = Recipe(Path("r.yaml"), {**settings, "model_name_or_path": str(base)}, {})
         assert [problem.code for problem in loaded_problems(recipe)] == codes
+
+
+def test_an_adapter_on_top_of_others_needs_them_before_it(tmp_path, base):
+    first, second = adapter(tmp_path / "first", base), adapter(tmp_path / "second", base)
+    settings = {"adapter_name_or_path": str(first), "create_new_adapter": True}
+    write_json(Path(second) / "training_args.yaml", settings)
+    ((code, key, message),) = found(model_name_or_path=base, adapter_name_or_path=second)
+    assert (code, key) == ("W345", "adapter_name_or_path")
+    assert f"{second} was trained on top of {first}" in message
+    assert found(model_name_or_path=base, adapter_name_or_path=f"{first},{second}") == []
+    codes = [code for code, _, _ in found(model_name_or_path=base, adapter_name_or_path=f"{second},{first}")]
+    assert codes == ["W345"]
+    write_json(Path(second) / "training_args.yaml", {**settings, "create_new_adapter": False})
+    assert found(model_name_or_path=base, adapter_name_or_path=second) == []
+    (Path(second) / "training_args.yaml").write_text("[")
+    assert found(model_name_or_path=base, adapter_name_or_path=second) == []
+
+
+def test_an_adapter_saved_under_its_name_is_named_in_the_fix(tmp_path, base):
+    adapter(tmp_path / "run" / "sft", base)
+    recipe = Recipe(
+        Path("r.yaml"), {"model_name_or_path": str(base), "adapter_name_or_path": f"{tmp_path}/run"}, {}
+    )
+    (problem,) = loaded_problems(recipe)
+    assert problem.code == "E346"
+    assert "adapter_folder: sft" in problem.line() and f"{tmp_path}/run/sft" in problem.line()
+    assert found(**recipe.settings, adapter_folder="sft") == []
