@@ -1,4 +1,4 @@
-"""Merge, fuse, inspect, export and serve LoRA adapters.
+"""Merge, fuse, inspect, extract, export and serve LoRA adapters.
 
 An adapter is a path with a slash, or a NAME: saves/NAME, otherwise the folder NAME here.
 """
@@ -20,6 +20,7 @@ from tuneyard.core.language.messages import for_reader, say
 from tuneyard.core.language.translation import tr
 
 if TYPE_CHECKING:
+    from tuneyard.adapters.extract import ExtractPlan
     from tuneyard.adapters.fuse import FusePlan
     from tuneyard.adapters.merge import MergePlan
 
@@ -160,7 +161,27 @@ def fuse(adapters: tuple[str, ...], dry_run: bool, **options: Any) -> None:  # C
     _run(plan, dry_run, ["tuneyard", "eval", "chat", "--model", plan.request.out])
 
 
-def _run(plan: "MergePlan | FusePlan", dry_run: bool, command: Sequence[object]) -> None:
+@command(
+    "tuneyard adapter extract models/demo-fused --base models/demo-base --rank 16 --out saves/extracted",
+    "tuneyard adapter extract models/tuned --base models/base --rank 64 --dtype bf16 --out saves/tuned "
+    "--dry-run",
+)
+@click.argument("model", type=FOLDER)
+@click.option("--base", type=FOLDER, required=True, help="Folder of the model that was fine-tuned.")
+@click.option("--rank", type=click.IntRange(min=1), required=True, help="Rank of the LoRA.")
+@click.option("--out", type=FOLDER, required=True, help="Folder of the adapter.")
+@click.option("--dtype", type=click.Choice(["fp32", "fp16", "bf16"]), default="fp32", show_default=True)
+@DRY_RUN
+def extract(model: Path, base: Path, rank: int, out: Path, dtype: str, dry_run: bool) -> None:
+    """Make a LoRA of a full fine-tune, and say what the rank loses."""
+    from tuneyard.adapters.extract import ExtractRequest, plan_extraction
+    from tuneyard.adapters.output import DTYPES
+
+    plan = plan_extraction(ExtractRequest(model, base, rank, out, DTYPES[dtype]))
+    _run(plan, dry_run, ["tuneyard", "adapter", "show", out])
+
+
+def _run(plan: "MergePlan | FusePlan | ExtractPlan", dry_run: bool, command: Sequence[object]) -> None:
     """Write a plan, or print it and write nothing (`--dry-run`). `command` comes after it."""
     from tqdm import tqdm
 

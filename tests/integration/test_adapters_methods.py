@@ -103,3 +103,24 @@ def test_the_scale_is_applied_once(base, make, tmp_path, method):
     twice = [(folder, weight / scale) for (folder, weight), scale in zip(pairs, scales, strict=True)]
     assert error(merged, peft_merge(base, twice, name, density=0.5, **WHOLE)) < 2e-6
     assert error(merged, peft_merge(base, pairs, name, density=0.5, **WHOLE)) > 0.1
+
+
+def test_a_lora_that_was_merged_into_its_base_is_extracted_again(base, make, tmp_path):
+    """PEFT merges it, transformers saves the model; the extracted LoRA has PEFT's ΔW and its logits."""
+    import copy
+
+    import torch
+
+    from tests.integration.peft_oracle import IDS
+    from tuneyard.adapters.extract import ExtractRequest, extract, plan_extraction
+
+    ((folder, _),) = make((1.0,), [{"target_modules": "all-linear"}])
+    merged = load(base, folder).merge_and_unload()
+    merged.save_pretrained(tmp_path / "tuned")
+    copy.deepcopy(base).save_pretrained(tmp_path / "base")
+    request = ExtractRequest(tmp_path / "tuned", tmp_path / "base", 4, tmp_path / "out")
+    extract(plan_extraction(request), lambda _: None)
+    model = load(base, tmp_path / "out")
+    assert error(deltas(model), deltas(load(base, folder))) < 1e-5
+    with torch.no_grad():
+        torch.testing.assert_close(model(IDS).logits, merged(IDS).logits, atol=1e-4, rtol=0)

@@ -1,0 +1,383 @@
+"""Extract a LoRA from a full fine-tune: each ΔW = W(model) − W(base), cut to a rank.
+
+`plan_extraction` opens both models, checks them and plans. `extract` writes the plan, one matrix at a time.
+Matrices of layers become LoRA modules. Embeddings, the head, norms and biases do not: the result names those
+that changed, and says how much of the change is in them.
+"""
+
+import contextlib
+import functools
+import math
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from tqdm import tqdm
+
+from tuneyard.adapters import lowrank, output
+from tuneyard.adapters.adapter import layer_of
+from tuneyard.adapters.kinds.lora import vllm_notes
+from tuneyard.adapters.merge import MergedModule, Norms, relative
+from tuneyard.adapters.provenance import CARD, model_card, scientific
+from tuneyard.core.documents import markdown_table
+from tuneyard.core.errors import ContentError, counted, size_words
+from tuneyard.core.files import json_text
+from tuneyard.core.weights.adapter_files import (
+    CONFIG,
+    EMBEDDINGS,
+    HEADS,
+    PAIRS,
+    PREFIX,
+    WEIGHTS,
+    Module,
+    is_enlarged_table,
+)
+from tuneyard.core.weights.base_models import Base, open_base
+from tuneyard.core.weights.tensors import (
+    BITS,
+    Array,
+    Spec,
+    Tensor,
+    blocks_of,
+    from_fp32,
+    prefetch,
+    require_finite,
+    to_fp32,
+    write_weights,
+)
+
+BLOCK = 1 << 22  # elements of a tensor in memory when two models are compared
+CONV1D = ("decision_transformer", "gpt2", "imagegpt", "openai-gpt")
+"""Model types whose layers store the transposed weight (transformers' Conv1D)."""
+NOT_LINEAR = re.compile(r"\.experts\.|\.(gate|router)\.weight$")
+"""Experts and routers of mixtures: parameters, which PEFT's LoRA modules do not replace."""
+BUFFER = re.compile(r"\.rotary_emb\.inv_freq$|\.attn\.(masked_)?bias$")
+"""Constants of a layer, which are not trained."""
+SHOWN = 3  # names in a line
+
+
+@dataclass(frozen=True, slots=True)
+class ExtractRequest:
+    """An `extract` command; `dtype` is e.g. F32."""
+
+    model: Path
+    base: Path
+    rank: int
+    out: Path
+    dtype: str = "F32"
+
+
+@dataclass(frozen=True, slots=True)
+class TensorPair:
+    """A tensor of the fine-tune and the same one of the base."""
+
+    model: Tensor
+    base: Tensor
+
+    def differences(self) -> Iterator[Array]:
+        """Yield the change by blocks of rows as fp32; `ContentError` for NaN or infinity."""
+        blocks = zip(blocks_of(self.model, BLOCK), blocks_of(self.base, BLOCK), strict=True)
+        for (_, values), (_, start) in blocks:
+            yield values - start
+
+    @property
+    def is_changed(self) -> bool:
+        """True if an element differs; it stops at the first block with one."""
+        return any(difference.any() for difference in self.differences())
+
+    @property
+    def norm(self) -> float:
+        """‖W(model) − W(base)‖ (Frobenius)."""
+        squares = 0.0
+        for difference in self.differences():
+            wide = difference.astype(np.float64).reshape(-1)
+            squares += float(wide @ wide)
+        return math.sqrt(squares)
+
+    def delta(self) -> Array:
+        """The whole change of a matrix as fp32, as it is stored."""
+        delta = np.empty(self.model.shape, np.float32)
+        first = 0
+        for difference in self.differences():
+            delta[first : first + len(difference)] = difference
+            first += len(difference)
+        return delta
+
+
+class Losses(NamedTuple):
+    """The error of each module, and the norm of the changes in tensors without a LoRA."""
+
+    norms: Norms
+    left_out: float
+
+
+@dataclass(frozen=True, slots=True)
+class ExtractPlan:
+    """A checked extraction: the LoRA modules, and the changed tensors that are left out.
+
+    `pairs` has the tensors of each module, `left_out` those of tensors without a LoRA, both by their names in
+    the model.
+    """
+
+    request: ExtractRequest
+    rank: int
+    modules: dict[str, Module]
+    pairs: dict[str, TensorPair]
+    left_out: dict[str, TensorPair]
+    specs: list[Spec]
+    bytes: int
+    config: dict[str, object]
+    notes: list[str]
+    check: output.Check
+
+    def lines(self) -> list[str]:
+        """One line on the whole adapter, and one for each tensor."""
+        request = self.request
+        lines = [
+            f"extract  {request.model}  from {request.base}  modules {len(self.modules)}  "
+            f"tensors {len(self.specs)}  rank {self.rank}  {self.bytes / 1e6:.1f} MB"
+        ]
+        for name, dtype, shape in self.specs:
+            lines.append(f"  {name}  {'×'.join(map(str, shape))}  {dtype}")
+        return lines
+
+    def write(self, progress: output.Progress) -> list[str]:
+        """Write the adapter and report what the rank loses, and what is not in a LoRA."""
+        losses = extract(self, progress)
+        return [_rank_sentence(self, losses.norms), *_left_out_sentences(self, losses)]
+
+
+def plan_extraction(request: ExtractRequest) -> ExtractPlan:
+    """Open both models, check that they belong together, and find the tensors that changed.
+
+    `ContentError` if they have other tensors or shapes, or if no matrix of a layer changed.
+    """
+    model, base = open_base(request.model), open_base(request.base)
+    check = functools.partial(_check_output, request)
+    check()
+    for each in (model, base):
+        if each.config.get("quantization_config"):
+            raise ContentError(f"{each.folder}: its weights are quantised; expected the unquantised model")
+    types = [str(each.config.get("model_type")) for each in (model, base)]
+    if types[0] != types[1]:
+        raise ContentError(
+            f"{request.model} is a {types[0]} model, {request.base} a {types[1]} model; expected the base "
+            "that was fine-tuned"
+        )
+    pairs, notes = _pair_tensors(model, base)
+    is_transposed = types[0] in CONV1D
+    modules: dict[str, Module] = {}
+    changed: dict[str, TensorPair] = {}
+    left_out: dict[str, TensorPair] = {}
+    for name, pair in tqdm(pairs.items(), "comparing", delay=2, leave=False):
+        if not pair.is_changed:
+            continue
+        if _is_layer_matrix(name, pair):
+            path = name.removesuffix(".weight")
+            sizes = pair.model.shape[::-1] if is_transposed else pair.model.shape
+            modules[path] = Module("linear", sizes[0], sizes[1], request.rank, is_transposed)
+            changed[path] = pair
+        else:
+            left_out[name] = pair
+    if not modules:
+        reason = "their weights are equal" if not left_out else f"only {_listing(left_out)} differ"
+        raise ContentError(
+            f"{request.model} and {request.base}: {reason}, so that there is no LoRA to extract; expected a "
+            "full fine-tune and its base"
+        )
+    rank = min(request.rank, max(min(module.outputs, module.inputs) for module in modules.values()))
+    modules = {path: module._replace(rank=rank) for path, module in modules.items()}
+    dtypes = sorted({tensor.dtype for pair in pairs.values() for tensor in (pair.model, pair.base)})
+    if len(dtypes) > 1:
+        notes.append(f"the weights are {' and '.join(dtypes)}: rounding to another dtype counts as a change")
+    notes += vllm_notes(rank, full_tensors=False)
+    specs = _specs(modules, request.dtype)
+    size = sum(math.prod(shape) * BITS[dtype] // 8 for _, dtype, shape in specs)
+    output.require_space(request.out.resolve(), size)
+    config = _config(request, rank, modules, base, is_transposed)
+    return ExtractPlan(request, rank, modules, changed, left_out, specs, size, config, notes, check)
+
+
+def _check_output(request: ExtractRequest) -> Path:
+    """Resolve the output; `RequestError` if it exists, or lies in one of the models."""
+    target = output.check_outside(request.out, [request.model, request.base])
+    output.check_free(request.out, force=False, replaceable=False)
+    return target
+
+
+def _pair_tensors(model: Base, base: Base) -> tuple[dict[str, TensorPair], list[str]]:
+    """The tensors of both models by their name in the model, and notes on those that only one of them has."""
+    notes = []
+    names, base_names = _names(model), _names(base)
+    pairs: dict[str, TensorPair] = {}
+    for name, stored in names.items():
+        base_stored = base_names.get(name) or base.find(name)
+        if base_stored is None:
+            raise ContentError(f"{model.folder}: {base.folder} has no tensor {name}; expected its own base")
+        tensor, start = model.tensors[stored], base.tensors[base_stored]
+        if tensor.shape == start.shape:
+            pairs[name] = TensorPair(tensor, start)
+        elif is_enlarged_table(name, tensor.shape, start.shape):
+            rows = tensor.shape[0] - start.shape[0]
+            notes.append(f"{name}: {rows} rows more than in the base, and the LoRA has no rows of its own")
+        else:
+            raise ContentError(
+                f"{model.folder}: {name} has the shape {list(tensor.shape)}, {list(start.shape)} in "
+                f"{base.folder}; expected its own base"
+            )
+    for name, base_stored in base_names.items():
+        if name in names:
+            continue
+        tied = model.find(name)  # a head that is tied in the fine-tune alone
+        if tied is None:
+            raise ContentError(
+                f"{model.folder}: no tensor {name}, which {base.folder} has; expected its own base"
+            )
+        pairs[name] = TensorPair(model.tensors[tied], base.tensors[base_stored])
+    return pairs, notes
+
+
+def _names(model: Base) -> dict[str, str]:
+    """The stored name of each tensor by its name in the model, without buffers that older versions saved."""
+    names = {}
+    for stored in model.tensors:
+        if not BUFFER.search(stored):
+            names[model.module_name(stored)] = stored
+    return names
+
+
+def _is_layer_matrix(name: str, pair: TensorPair) -> bool:
+    """True for the weight of a linear layer, the kind of module that PEFT adapts with A and B."""
+    is_matrix = name.endswith(".weight") and len(pair.model.shape) == 2
+    is_table = name.endswith((*EMBEDDINGS, *HEADS))
+    return is_matrix and not is_table and layer_of(name) is not None and not NOT_LINEAR.search(name)
+
+
+def _specs(modules: dict[str, Module], dtype: str) -> list[Spec]:
+    """Name, dtype and shape of each tensor, in the order of writing."""
+    specs: list[Spec] = []
+    for path, module in modules.items():
+        down, up = PAIRS[module.kind]
+        specs.append((f"{PREFIX}{path}{down}", dtype, (module.rank, module.inputs)))
+        specs.append((f"{PREFIX}{path}{up}", dtype, (module.outputs, module.rank)))
+    return specs
+
+
+def _config(
+    request: ExtractRequest, rank: int, modules: dict[str, Module], base: Base, is_transposed: bool
+) -> dict[str, object]:
+    """The content of adapter_config.json: one rank, alpha = rank."""
+    targets = {path.rpartition(".")[2] for path in modules}
+    for stored in base.tensors:
+        path = base.module_name(stored).removesuffix(".weight")
+        if path.rpartition(".")[2] in targets and path not in modules:
+            targets = set(modules)  # the last parts of the names would mean other modules, too
+            break
+    return {
+        "base_model_name_or_path": str(request.base),
+        "bias": "none",
+        "fan_in_fan_out": is_transposed,
+        "inference_mode": True,
+        "init_lora_weights": True,
+        "lora_alpha": rank,
+        "lora_dropout": 0.0,
+        "modules_to_save": None,
+        "peft_type": "LORA",
+        "r": rank,
+        "revision": None,
+        "target_modules": sorted(targets),
+        "task_type": "CAUSAL_LM",
+        "use_dora": False,
+        "use_rslora": False,
+    }
+
+
+def extract(plan: ExtractPlan, progress: output.Progress) -> Losses:
+    """Write a planned extraction as one folder, and measure what it loses."""
+    norms: Norms = {}
+    left_out = math.hypot(*(pair.norm for pair in plan.left_out.values()))
+    losses = Losses(norms, left_out)
+    with output.staged_for(plan.check) as staged:
+        with contextlib.closing(prefetch(functools.partial(_module, plan), plan.modules)) as modules:
+            write_weights(staged / WEIGHTS, plan.specs, _tensors(plan, modules, norms, progress))
+        output.carry_tokenizer([plan.request.model], staged, "not carried")
+        (staged / CARD).write_text(_card(plan, losses), encoding="utf-8")
+        (staged / CONFIG).write_text(json_text(plan.config), encoding="utf-8")
+    return losses
+
+
+def _module(plan: ExtractPlan, path: str) -> MergedModule:
+    """A and B of one module as the file will contain them, and ‖ΔW‖ and the norm of what they lack."""
+    delta = plan.pairs[path].delta()
+    if plan.modules[path].transposed:
+        delta = delta.T
+    a, b = lowrank.nearest(delta, plan.rank)
+    written = []
+    for factor in (a, b):
+        rounded = to_fp32(from_fp32(to_fp32(factor, "F64"), plan.request.dtype), plan.request.dtype)
+        require_finite(rounded, f"{path}: ΔW in {plan.request.dtype}")
+        written.append(rounded)
+    pair = written[0], written[1]
+    return pair, lowrank.matrix_norms(delta, pair)
+
+
+def _tensors(
+    plan: ExtractPlan, modules: Iterable[MergedModule], norms: Norms, progress: output.Progress
+) -> Iterator[Array]:
+    """Yield the tensors in the order of the plan, and fill `norms` by module."""
+    for path, ((a, b), pair) in zip(plan.modules, modules, strict=True):
+        norms[path] = pair
+        missing = plan.rank - len(a)
+        for factor, padding in ((a, [(0, missing), (0, 0)]), (b, [(0, 0), (0, missing)])):
+            yield np.pad(factor, padding)
+            progress(factor.nbytes)
+
+
+def _rank_sentence(plan: ExtractPlan, norms: Norms) -> str:
+    """What the rank loses, in all and in the worst module."""
+    errors = {path: relative([pair]) for path, pair in norms.items()}
+    worst = max(errors, key=lambda path: errors[path])
+    size = f"{counted(len(norms), 'module')}, rank {plan.rank}, {size_words(plan.bytes)}"
+    return (
+        f"Extracted with a relative Frobenius error of {relative(norms.values()):.1e}, at most "
+        f"{errors[worst]:.1e} ({worst}): {size}."
+    )
+
+
+def _left_out_sentences(plan: ExtractPlan, losses: Losses) -> list[str]:
+    """The changed tensors without a LoRA, their share of the change, and the error with them."""
+    if not plan.left_out:
+        return []
+    changed = math.hypot(*(norm for norm, _ in losses.norms.values()), losses.left_out)
+    lost = math.hypot(*(difference for _, difference in losses.norms.values()), losses.left_out)
+    return [
+        f"Not in the LoRA: {_listing(plan.left_out)}, {losses.left_out / changed:.1%} of the norm of all "
+        f"changes. With these the error is {lost / changed:.1e}."
+    ]
+
+
+def _listing(names: Iterable[str]) -> str:
+    listed = list(names)
+    text = ", ".join(listed[:SHOWN])
+    if len(listed) > SHOWN:
+        text += f" and {len(listed) - SHOWN} more"
+    return text
+
+
+def _card(plan: ExtractPlan, losses: Losses) -> str:
+    """README.md: what the adapter was made of, and what each module lost."""
+    front = {"base_model": str(plan.request.base), "library_name": "peft", "tags": ["lora"]}
+    rows = []
+    for path, pair in losses.norms.items():
+        rows.append([path, f"{pair[0]:.4g}", scientific(relative([pair]))])
+    paragraphs = [
+        f"# LoRA of {plan.request.model.resolve().name}",
+        f"ΔW of a full fine-tune ({plan.request.model}) against its base, cut to rank {plan.rank}.",
+        _rank_sentence(plan, losses.norms),
+        *_left_out_sentences(plan, losses),
+        markdown_table(["module", "norm of ΔW", "relative error"], rows),
+    ]
+    return model_card(front, "\n\n".join(paragraphs) + "\n")
