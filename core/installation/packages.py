@@ -25,7 +25,7 @@ RAY = "ray"
 S3 = "s3"
 """The extra for `s3://` sources; in a checkout, `make setup-s3` installs it."""
 SEARCH = "search"
-"""The extra for `eval sweep --search`; in a checkout, `make setup-search` installs it."""
+"""The extra for `tuneyard eval sweep --search`; in a checkout, `make setup-search` installs it."""
 EXTRAS = {RAY: RAY, "s3fs": S3, "optuna": SEARCH}
 """The extra that has a package, for those that the extra `train` lacks."""
 OF_EXTRAS = {TRAIN: ("bitsandbytes", "deepspeed"), "wandb": ("wandb",)}
