@@ -48,6 +48,8 @@ IMPOSSIBLE = -9000.0  # below it are the numbers for a probability of 0: -9999, 
 UNDERFLOW = math.log(2.0**-149)  # the value for those: the least probability in fp32
 LARGEST = 0.01  # of a log-probability: rounded sums
 LARGEST_ID = 1 << 31
+REFUSING = {400, 403, 413, 422, 451}
+"""Codes of an error in an answer of status 200, by which some routers pass on a refusal of the content."""
 CONTENT_FILTER = "content_filter"
 """OpenAI's word for the end of an answer that was taken away or cut."""
 SHOWN = 60  # bytes of an answer that is not what it should be
@@ -349,9 +351,17 @@ def chat_request(talk: Messages) -> dict[str, object]:
 
 
 def choices_of(answer: dict[str, Any]) -> Any:
-    """The choices of a completion; `NoAnswerError` if the list is empty, as some content filters leave it."""
+    """The choices of a completion.
+
+    `NoAnswerError` if there are none, as some content filters leave it, or an error in their place that
+    another try would not change.
+    """
+    error = answer.get("error")
+    code = error.get("code") if isinstance(error, dict) else None
+    if not answer.get("choices") and isinstance(code, int) and code in REFUSING:
+        raise NoAnswerError(show_value(error))
     choices = answer["choices"]
-    if choices == []:
+    if choices in ([], None):
         raise NoAnswerError("`choices` is empty")
     return choices
 
@@ -362,11 +372,12 @@ def chat_answer(answer: Any) -> Generated:
     `NoAnswerError` if a content filter took the answer away. Other errors of reading mean that it is none.
     """
     choice = choices_of(answer)[0]
-    if choice.get("finish_reason") == CONTENT_FILTER:
-        raise NoAnswerError(f"finish_reason {CONTENT_FILTER}")
+    finish = choice.get("finish_reason")
+    if isinstance(finish, str) and finish.lower().startswith(CONTENT_FILTER):
+        raise NoAnswerError(f"finish_reason {finish}")
     message = choice["message"]
     thought = text_in(message.get("reasoning_content"), "reasoning_content")
-    text = text_in(message["content"], "content")
+    text = text_in(message["content"], "content") or text_in(message.get("refusal"), "refusal")
     if thought:
         text = "<think>" + thought + "</think>" + text
     for call in message.get("tool_calls") or ():

@@ -59,11 +59,13 @@ INVOKE_VALUE_END = re.compile(r'</parameter>(?=\s*(?:<parameter name="|</invoke>
 PAIRS_OPEN = re.compile(rf"\s*([^\n<>{{}}\[\]]{{1,{LONGEST_NAME}}}?)\s*(?=<arg_key>|{OPEN}|</tool_call>|\Z)")
 PAIRS_KEY = re.compile(r"\s*<arg_key>([^<\n]+)</arg_key>\s*<arg_value>")
 PAIRS_VALUE_END = re.compile("</arg_value>")
-ACTION = re.compile(rf"Action:[ \t]*(\S[^\n]{{0,{LONGEST_NAME}}}?)\s*Action Input:\s*")
-PYTHON_CALL = re.compile(rf"\s*([^\s(),=\[\]<>]{{1,{LONGEST_NAME}}})\(\s*")
-PYTHON_KEY = re.compile(r"\s*([^=,()\n\"']+)=\s*")
+WRAPPING = re.compile(r"\s*(?:```(?:json)?|\")?\s*")
+"""What models write around the input of an action, as LLaMA-Factory's prompt does."""
+ACTION = re.compile(rf"Action:\s*(\S[^\n]{{0,{LONGEST_NAME}}}?)\s*Action Input:\s*")
+PYTHON_CALL = re.compile(rf"\s*([^\s(),=\[\]<>]{{1,{LONGEST_NAME}}})\s*\(\s*")
+PYTHON_KEY = re.compile(r"\s*([^=,()\"']+)=\s*")
 PYTHON_TEXT_END = re.compile(
-    r"\"(?=\s*(?:,[^=,()\n\"']+=|\)\s*(?:,\s*[^\s(),=]+\(|\]?\s*(?:<\|tool_call_end\|>|\Z))))"
+    r"\"(?=\s*(?:,[^=,()\"']+=|\)\s*(?:,\s*[^\s(),=]+\(|\]?\s*(?:<\|tool_call_end\|>|\Z))))"
 )
 GEMMA_NAME = re.compile(rf"([^{{\s]{{1,{LONGEST_NAME}}})\{{")
 BEGUN = re.compile(r'\s*\[?\s*\{\s*"name"\s*:')
@@ -237,13 +239,10 @@ class CallScanner:
         if opening is None:
             raise UnreadableCallError
         arguments: object = ""
-        end = place = self._after_space(opening.end())
+        end = place = self._after(WRAPPING, opening.end())
         if place < len(self.text) and not ACTION.match(self.text, place):
             arguments, end = self._json(place)
-        after = SPACE.match(self.text, end)
-        rest = after.end() if after else end
-        if self.text.startswith("```", rest):
-            rest = self._after_space(rest + len("```"))
+        rest = self._after(WRAPPING, end)
         if rest < len(self.text) and not ACTION.match(self.text, rest):
             raise UnreadableCallError
         return CallsAt(_checked([{"name": opening[1], "arguments": arguments}]), rest, "action")
@@ -387,6 +386,8 @@ class CallScanner:
             raw, place = self._text_until(tool, name, opening.end(), value_end)
             if name in arguments:
                 raise UnreadableCallError
+            if key is LINES_KEY and raw not in self.expected.get((tool, name), ()):
+                raw = raw.strip()  # as LLaMA-Factory's extractor of qwen3_5
             arguments[name] = self._typed(tool, name, raw)
         return arguments, place
 

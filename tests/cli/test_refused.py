@@ -26,6 +26,9 @@ REFUSALS = {
     "HTTP 413": (413, "too large"),
     "no choices": (200, '{"choices": []}'),
     "cut by a filter": (200, CUT),
+    "choices that are null": (200, '{"choices": null}'),
+    "an error with status 200": (200, '{"error": {"code": 403, "message": "flagged"}}'),
+    "another word of a filter": (200, CUT.replace("content_filter", "CONTENT_FILTER: safety")),
     "filtered without a message": (200, WITHOUT_MESSAGE),
 }
 Refused = dict[str, tuple[int, str]]
@@ -110,6 +113,12 @@ def test_a_run_without_any_answer_is_no_result(ask, served, tmp_path, limit) -> 
     assert not list(tmp_path.rglob("results.json"))
     with raises(RequestError, "20", "HTTP 400"):
         ask("--max-refused", str(limit), "--resume")
+
+
+def test_a_models_own_refusal_is_its_answer(ask, served) -> None:
+    message = {"content": None, "refusal": "I cannot say yes."}
+    served[1]["7"] = (200, json.dumps({"choices": [{"message": message}]}))
+    assert predictions(ask())[7]["model_output"] == "I cannot say yes."
 
 
 @pytest.mark.parametrize("status", [404, 405, 501])

@@ -24,6 +24,7 @@ from tuneyard.core.errors import ContentError, RequestError, ResumableError
 from tuneyard.eval import cmmlu
 from tuneyard.eval.backends import engine
 from tuneyard.eval.backends.engine import steps_of
+from tuneyard.eval.backends.load import load_model
 from tuneyard.eval.nli import cli
 from tuneyard.eval.qa import cli as qa
 
@@ -367,3 +368,11 @@ def test_a_temperature_goes_to_the_engine_with_its_seed(asked, tmp_path, tiny_mo
         for each in params
     }
     assert drawn == {(0.7, 0.9, 0, 3)}
+
+
+def test_answers_keep_the_spaces_of_their_tokens(tiny_model: Path) -> None:
+    tokenizer = load_model(tiny_model, "fp32").tokenizer
+    tokenizer.clean_up_tokenization_spaces = True  # transformers' default of some models: `a!= b`
+    ids = tokenizer("a != b , c . Do n't", add_special_tokens=False)["input_ids"]
+    model = engine.Engine(llm=None, adapters=[], tokenizer=tokenizer, ends=[tokenizer.eos_token_id])
+    assert model._text([*ids, tokenizer.eos_token_id]) == "a != b , c . Do n't"

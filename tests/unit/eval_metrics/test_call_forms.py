@@ -145,6 +145,38 @@ def test_a_template_chooses_the_form(tool_format):
     assert read_answer(qwen, TOOLS, tool_format="ling").calls == [Call("add", {"a": 1})]
 
 
+@pytest.mark.parametrize(
+    "written",
+    [
+        '```{"a": 1}```', '```json\n{"a": 1}\n```', '"{"a": 1}"', ' {"a": 1}\n\n', '{"a": 1}\n```',
+    ],
+)  # fmt: skip
+def test_signs_around_the_input_of_an_action_are_no_part_of_it(written):
+    answer = f"I add.\nAction: add\nAction Input: {written}"
+    assert read_answer(answer, TOOLS) == ([Call("add", {"a": 1})], True)
+    if "json" not in written:
+        assert extract_calls("default", answer) == [Call("add", {"a": 1})]
+
+
+OFFICIAL = [
+    "<tool_call>add\n<arg_key>a</arg_key>\n<arg_value>1</arg_value>\n</tool_call>",
+    '<minimax:tool_call>\n<invoke name="add">\n<parameter name="a">1</parameter>\n</invoke>\n'
+    "</minimax:tool_call>",
+    "<seed:tool_call>\n<function=add>\n<parameter=a>1</parameter>\n</function>\n</seed:tool_call>",
+    "<tool_call>\n<function=add>\n<parameter=a>\n1\n</parameter>\n</function>\n</tool_call>",
+    "<|tool_call>call:add{a:1}<tool_call|>",
+    "<|tool_call_start|>[add(a=1)]<|tool_call_end|>",
+    '<tool_call>\n{"name": "add", "arguments": {"a": 1}}\n</tool_call>',
+    '<|python_tag|>{"name": "add", "parameters": {"a": 1}}',
+]
+
+
+@pytest.mark.parametrize("answer", OFFICIAL)
+@pytest.mark.parametrize("after", ["", "\n", "\nDone."])
+def test_calls_as_the_models_own_templates_write_them_are_read(answer, after):
+    assert read_answer(f"Let me add.\n{answer}{after}", TOOLS) == ([Call("add", {"a": 1})], True)
+
+
 def test_xml_values_are_texts_if_the_schema_says_so():
     properties = {"zip": {"type": "string"}, "count": {"type": "integer"}}
     tools = json.dumps([{"name": "find", "parameters": {"properties": properties}}])
