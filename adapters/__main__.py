@@ -321,8 +321,10 @@ def export(reference: str, target: str, base: Path | None, **options: Any) -> No
     import importlib
 
     from tuneyard.adapters.adapter import name_of
-    from tuneyard.adapters.export.source import open_source
+    from tuneyard.adapters.export.source import PUBLISHED, open_source
+    from tuneyard.adapters.output import TOKENIZER
     from tuneyard.adapters.store import open_adapter, open_any
+    from tuneyard.core.links import check_own_files
 
     for name, value in options.items():
         if value and target not in BELONGS[name]:
@@ -336,6 +338,9 @@ def export(reference: str, target: str, base: Path | None, **options: Any) -> No
     module = importlib.import_module(f"tuneyard.adapters.export.{TARGETS[target]}")
     is_fused = target == "ollama" and not options["from_"]
     source = open_source(reference, base, open_any if is_fused else open_adapter)
+    check_own_files(source.folder, PUBLISHED)
+    if target != "hub" and source.base is not None:
+        check_own_files(source.base, TOKENIZER)
     getattr(module, f"to_{target}")(source, options)
     out = options["out"]
     if target == "gguf":

@@ -33,19 +33,19 @@ from tuneyard.adapters.weighted import (
 )
 from tuneyard.core.errors import ContentError, RequestError, need
 from tuneyard.core.files import Fields, read_object, write_json, write_text
+from tuneyard.core.links import check_own_files
 from tuneyard.core.prompt import CHAT_TEMPLATE, find_chat_template
 from tuneyard.core.prompt.tokenizer_files import GENERATION, first_object, listed_ends
 from tuneyard.core.prompt.trained_files import read_trained
 from tuneyard.core.training.training_run import MERGE, training_inputs
 from tuneyard.core.weights.base_models import Base
 from tuneyard.core.weights.class_defaults import text_config, text_key, untied, with_vocabulary
-from tuneyard.core.weights.tensors import INDEX, Stored, from_fp32, require_finite, to_fp32
+from tuneyard.core.weights.tensors import Stored, from_fp32, require_finite, to_fp32
 
 MUCH_LOST = 0.1  # of ‖ΔW‖; a smaller rounding error in bf16 hardly changes the adapters' effect
 RECORD = "fuse.json"
 TORCH_DTYPES = {"F32": "float32", "BF16": "bfloat16"}
 """What --dtype may be, as config.json names it. The range of fp16 is too small for some models."""
-WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".gguf", ".h5", ".msgpack", ".onnx", ".ot")
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +154,9 @@ def plan_fusing(request: FuseRequest) -> FusePlan:
 
     check = functools.partial(output.check_output, request.out, inputs, "fuse", force=request.force)
     check()
+    output.companions(request.base)  # before the weights are written, which takes long
+    for item in weighted:
+        check_own_files(item.adapter.folder, output.TOKENIZER)
     if base.config.get("quantization_config"):
         raise ContentError(
             f"{base.folder}: its weights are quantised; fuse into the unquantised model "
@@ -279,10 +282,8 @@ def fuse(plan: FusePlan, progress: output.Progress) -> dict[str, Retained]:
         for modules in record["shards"].values():
             for module, counts in modules.items():
                 retained[module] = Retained(*counts)
-        for file in sorted(plan.base.folder.iterdir()):
-            left_out = file.suffix in WEIGHT_SUFFIXES or file.name in (CARD, MERGE, "config.json", INDEX)
-            if file.is_file() and not file.name.startswith(".") and not left_out:
-                shutil.copyfile(file, folder / file.name)
+        for file in output.companions(plan.base.folder):
+            shutil.copyfile(file, folder / file.name)
         adapters = [item.adapter.folder for item in plan.weighted]
         output.carry_tokenizer(adapters, folder, "the base's files are used")
         _write_template(plan.template, folder)

@@ -46,6 +46,7 @@ from tuneyard.core.documents.schema_errors import check_file
 from tuneyard.core.errors import ContentError, RequestError, counted, size_words
 from tuneyard.core.files import bundled, json_text, read_object
 from tuneyard.core.installation.checkout import ROOT
+from tuneyard.core.links import check_own_files
 from tuneyard.core.training.training_run import MERGE
 from tuneyard.core.weights.adapter_files import CONFIG, PAIRS, PREFIX, WEIGHTS, Module
 from tuneyard.core.weights.base_models import Base
@@ -220,6 +221,8 @@ def plan_merging(request: MergeRequest) -> MergePlan:
 
     check = functools.partial(output.check_output, request.out, inputs, "merge", force=request.force)
     check()
+    for item in weighted:
+        check_own_files(item.adapter.folder, output.TOKENIZER)
     notes = check_inputs(weighted, base, same_base=request.same_base)
     notes += _sign_notes(method, used)
 

@@ -23,6 +23,7 @@ from tuneyard.core.files import (
     reserved,
     staging,
 )
+from tuneyard.core.links import own_file
 from tuneyard.core.prompt.tokenizer_files import GENERATION
 from tuneyard.core.training.training_run import MERGE, read_provenance
 from tuneyard.core.weights.adapter_files import CONFIG
@@ -40,6 +41,7 @@ TOKENIZER = (
     "added_tokens.json", "chat_template.jinja", "merges.txt", "special_tokens_map.json", "tokenizer.json",
     "tokenizer.model", "tokenizer_config.json", "vocab.json",
 )  # fmt: skip
+WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".gguf", ".h5", ".msgpack", ".onnx", ".ot")
 _SHARD = re.compile(r"(adapter_)?model(-\d+-of-\d+)?\.safetensors")
 
 
@@ -185,6 +187,19 @@ def _clean_up(parent: Path) -> None:
             note(f"removed {parent / name}, {size / 1e9:.2f} GB of a killed run")
 
 
+def companions(base: Path) -> list[Path]:
+    """The files of a base that a fused model has, too: all but weights, config, card and hidden files.
+
+    `ContentError` for a link out of the folder.
+    """
+    files = []
+    for file in sorted(base.iterdir()):
+        is_written = file.suffix in WEIGHT_SUFFIXES or file.name in (CARD, MERGE, "config.json", INDEX)
+        if not is_written and not file.name.startswith(".") and not file.is_dir():
+            files.append(own_file(file))
+    return files
+
+
 def carry_tokenizer(sources: list[Path], staged: Path, otherwise: str) -> None:
     """Copy the files of tokenizer and chat template on which all `sources` that have them agree.
 
@@ -192,7 +207,7 @@ def carry_tokenizer(sources: list[Path], staged: Path, otherwise: str) -> None:
     """
     differing = []
     for name in TOKENIZER:
-        files = [folder / name for folder in sources if (folder / name).is_file()]
+        files = [own_file(folder / name) for folder in sources if (folder / name).is_file()]
         contents = {file.read_bytes() for file in files}
         if len(contents) > 1:
             differing.append(name)

@@ -552,7 +552,7 @@ def init_command(
             click.echo(error.spec, nl=False)
         raise
     if out:
-        write_text(out, spec)
+        write_text(out, spec, follows_link=True)
     else:
         click.echo(spec, nl=False)
     say(report, to_stderr=True)

@@ -22,6 +22,7 @@ from typing import Any, BinaryIO
 
 from tuneyard.core.errors import ContentError, RequestError, dangling, nearest_name, one_line, wrong_value
 from tuneyard.core.installation.checkout import ROOT
+from tuneyard.core.links import refuse_written_link
 
 Fields = dict[str, object]
 """The fields of an object: a row as read, a turn in it, an entry, a configuration."""
@@ -57,9 +58,14 @@ def make_folder(folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def atomic(path: Path) -> Iterator[BinaryIO]:
-    """Open a temporary file that replaces `path`, or the target of a link, on success. It is synced first."""
-    if path.is_symlink():
+def atomic(path: Path, *, follows_link: bool = False) -> Iterator[BinaryIO]:
+    """Open a temporary file that replaces `path` on success. It is synced first.
+
+    `RequestError` for a link, unless the user named this very path: then `follows_link` replaces its target.
+    """
+    if not follows_link:
+        refuse_written_link(path)
+    elif path.is_symlink():
         path = Path(os.path.realpath(path))  # Path.resolve fails at a loop of links
     make_folder(path.parent)
     with named(path):
@@ -108,26 +114,27 @@ def _final_path(file: str, target: Path) -> Path | None:
     return target.joinpath(*inside) if name.startswith(f".{target.name}.") else None
 
 
-def write_bytes(path: Path, content: bytes) -> None:
-    """Write `content`, atomically."""
-    with atomic(path) as file:
+def write_bytes(path: Path, content: bytes, *, follows_link: bool = False) -> None:
+    """Write `content`, atomically; into a link as `atomic`."""
+    with atomic(path, follows_link=follows_link) as file:
         file.write(content)
 
 
 def append_bytes(path: Path, content: bytes) -> None:
-    """Append to a file in a single write, so that several processes can append to it."""
+    """Append to a file in a single write, so that several processes can append to it. Not into a link."""
+    refuse_written_link(path)
     with path.open("ab") as file:
         file.write(content)
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write `text` as UTF-8, atomically."""
-    write_bytes(path, text.encode())
+def write_text(path: Path, text: str, *, follows_link: bool = False) -> None:
+    """Write `text` as UTF-8, atomically; into a link as `atomic`."""
+    write_bytes(path, text.encode(), follows_link=follows_link)
 
 
-def write_json(path: Path, value: object, *, ascii_only: bool = False) -> None:
-    """Write `value` as indented JSON with a last newline, atomically."""
-    write_bytes(path, json_text(value, ascii_only=ascii_only).encode())
+def write_json(path: Path, value: object, *, ascii_only: bool = False, follows_link: bool = False) -> None:
+    """Write `value` as indented JSON with a last newline, atomically; into a link as `atomic`."""
+    write_bytes(path, json_text(value, ascii_only=ascii_only).encode(), follows_link=follows_link)
 
 
 def json_text(value: object, *, ascii_only: bool = False) -> str:
@@ -137,7 +144,14 @@ def json_text(value: object, *, ascii_only: bool = False) -> str:
 
 def read_json(path: Path) -> object:
     """Read a JSON file as `parse_json` does."""
-    return parse_json(path.read_bytes(), path)
+    return parse_json(read_regular(path), path)
+
+
+def read_regular(path: Path) -> bytes:
+    """The bytes of a file. `ContentError` for a named pipe or a device, whose reading may never end."""
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise ContentError(f"{path}: found a pipe or a device, expected a file")
+    return path.read_bytes()
 
 
 def parse_json(text: bytes | str, place: object, line: int = 1, *, unique_keys: bool = False) -> object:
@@ -185,7 +199,7 @@ def unique(pairs: list[tuple[str, object]]) -> Fields:
 
 def read_object(path: Path, *, unique_keys: bool = False) -> Fields:
     """Read a JSON file that must be an object; `ContentError` otherwise."""
-    value = parse_json(path.read_bytes(), path, unique_keys=unique_keys)
+    value = parse_json(read_regular(path), path, unique_keys=unique_keys)
     if not isinstance(value, dict):
         raise wrong_value(path, value, "a JSON object")
     return value

@@ -21,6 +21,7 @@ from tuneyard.core.errors import RequestError, run_command
 from tuneyard.core.files import json_text, write_bytes
 from tuneyard.core.language.messages import warn
 from tuneyard.core.language.translation import joined, tr
+from tuneyard.core.links import refuse_written_link
 from tuneyard.core.training.metrics import ACCURACY
 from tuneyard.eval.read.results import (
     CHANGED,
@@ -233,6 +234,7 @@ def write(
     files_before = replaced_files(out, [run.source for run in compared.run_list], force=force)
     files = lay_out(compared, page, facts)
     for name in files:
+        refuse_written_link(out / name)
         if name.endswith(PLOT_SUFFIX):
             check_replaceable(out / name)
     for name, content in files.items():

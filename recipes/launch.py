@@ -24,6 +24,7 @@ from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.core.execution.processes import GRACE, end_process, end_with, leave_on_sigterm
 from tuneyard.core.installation.checkout import SAFE_PATH, python_variables
 from tuneyard.core.installation.packages import set_up_command
+from tuneyard.core.links import refuse_written_link
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -68,6 +69,7 @@ def launch(command: list[str], output_dir: Path, lock: int, **variables: str) ->
     (even kill -9) ends it with all its workers.
     """
     training_log = TrainingLog(output_dir)
+    refuse_written_link(output_dir / LOG)
     with (output_dir / LOG).open("ab") as log:
         process = supervised(
             command,

@@ -18,6 +18,7 @@ from tuneyard.core.errors import ContentError, Problem, resumed_by
 from tuneyard.core.errors.problem_codes import guide
 from tuneyard.core.files import locked, make_folder, reserved, write_json, write_text
 from tuneyard.core.language.messages import say
+from tuneyard.core.links import refuse_links_in
 from tuneyard.core.prompt.token_weights import weights_file
 from tuneyard.core.training.training_run import STARTED, TRAINING
 from tuneyard.recipes.after_training import after_training
@@ -86,6 +87,7 @@ def train(recipe: Recipe, force: bool = False, ask: bool = True) -> None:
             if ask:
                 _show_warnings(ask_first(llamafactory, checked))
         lock = _reserve(recipe, inputs, world, force, stack)
+        refuse_links_in(output_dir)
         if (output_dir / TRAINING).is_file():
             say(f"{output_dir}: up to date")
             return

@@ -17,7 +17,7 @@ from tuneyard.adapters.export.readme import (
     signed,
     users_card,
 )
-from tuneyard.adapters.export.source import ExportSource, fused_base, licence_of
+from tuneyard.adapters.export.source import CARRIED, ExportSource, fused_base, licence_of
 from tuneyard.adapters.kinds.lora import NOT_IN_VLLM, LoraAdapter, vllm_rank
 from tuneyard.adapters.output import TOKENIZER
 from tuneyard.adapters.provenance import CARD, card_body, model_card, open_parts
@@ -28,6 +28,7 @@ from tuneyard.core.documents.schema_errors import check_file
 from tuneyard.core.errors import RequestError, counted
 from tuneyard.core.files import HUB_ID, read_object, require, sha256
 from tuneyard.core.installation.checkout import ROOT
+from tuneyard.core.links import check_own_files
 from tuneyard.core.secrets import hide_secrets
 from tuneyard.core.training.training_run import (
     card_hyperparameters,
@@ -41,7 +42,6 @@ from tuneyard.core.weights.tensors import INDEX
 
 FACTS = {"--results": "results", "--license": "license"}
 """The options that only a made card can follow, with their names in `options`."""
-CARRIED = ("LICENSE", "LICENSE.md", "LICENSE.txt", "NOTICE")
 RESULTS_SCHEMA = ROOT / "core/schemas/results.schema.json"
 TOKEN_FIX = "export HF_TOKEN=… of an account that may write there, or run `hf auth login`"
 USAGE = """## How to load it
@@ -92,6 +92,7 @@ def to_hub(source: ExportSource, options: Mapping[str, Any]) -> None:
         names = ["config.json", *open_base(folder).shards]
         optional = ["generation_config.json", INDEX]
     names += [name for name in (*optional, *TOKENIZER, *CARRIED) if (folder / name).is_file()]
+    check_own_files(folder, names)
     left_out = {path.name for path in folder.iterdir()} - {*names, CARD}
     for text in notes:
         note(text)

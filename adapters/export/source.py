@@ -6,20 +6,29 @@ from pathlib import Path
 
 from tuneyard.adapters.adapter import Adapter
 from tuneyard.adapters.kinds.lora import LoraAdapter
-from tuneyard.adapters.output import check_free, check_outside
+from tuneyard.adapters.output import TOKENIZER, check_free, check_outside
 from tuneyard.adapters.provenance import CARD
 from tuneyard.adapters.store import adapters_in, find_folder, open_adapter, plain_lora
 from tuneyard.adapters.weighted import open_alone
 from tuneyard.core.documents import parse_yaml
 from tuneyard.core.errors import RequestError
 from tuneyard.core.files import read_object
+from tuneyard.core.prompt.tokenizer_files import GENERATION
 from tuneyard.core.training.training_run import model_sha256, read_provenance
-from tuneyard.core.weights.adapter_files import CONFIG
+from tuneyard.core.weights.adapter_files import CONFIG, WEIGHTS, WEIGHTS_INDEX
 from tuneyard.core.weights.base_models import base_config
+from tuneyard.core.weights.tensors import INDEX, SINGLE
 
 ORIGIN = "origin.json"  # `tuneyard recipe base` writes it next to the embedded model
 GGUF, MODELFILE = b"GGUF", b"FROM "  # the first bytes of the written files
 MADE_OF = "source.sha256"  # general.…, a field in the first 4 kB of the GGUF files that are written
+CARRIED = ("LICENSE", "LICENSE.md", "LICENSE.txt", "NOTICE")
+"""Texts about a model that go to the hub with it."""
+PUBLISHED = (
+    *TOKENIZER, *CARRIED, CARD, CONFIG, WEIGHTS, WEIGHTS_INDEX, "config.json", GENERATION, SINGLE, INDEX,
+    ORIGIN,
+)  # fmt: skip
+"""Files of a folder whose content an export publishes. Parts of weights are checked as they are listed."""
 LICENCE = ("license", "license_name", "license_link")  # of a hub card
 
 

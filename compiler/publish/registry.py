@@ -31,6 +31,7 @@ from tuneyard.core.datasets.compiled import (
 )
 from tuneyard.core.errors import ContentError, Problem, RequestError, nearest, show_value
 from tuneyard.core.files import OURS, publish, recovered, sync, write_json
+from tuneyard.core.language.messages import say
 
 COMPILED_KEYS = ("file_name", "formatting", "ranking", "columns", "tags")
 """The keys of an entry that a compile writes. Any other key was added by hand, and stays as it is."""
@@ -155,7 +156,10 @@ class Registry:
 
     def _write(self, entries: Entries) -> None:
         if entries != self.entries:
-            write_json(self.folder / REGISTRY, entries, ascii_only=True)
+            path = self.folder / REGISTRY
+            if path.is_symlink():  # to a registry, which was read
+                say(f"{path}: a link; {os.path.realpath(path)} is updated")
+            write_json(path, entries, ascii_only=True, follows_link=True)
         self.entries = entries
 
     def _refuse_taken(self, entries: Entries, folder: str, datasets: Iterable[str]) -> None:

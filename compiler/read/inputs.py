@@ -42,6 +42,7 @@ from tuneyard.core.datasets import REGISTRY
 from tuneyard.core.datasets.compiled import MANIFEST
 from tuneyard.core.errors import ContentError, Problem, RequestError, counted, nearest
 from tuneyard.core.files import HUB_ID, near_name, sha256
+from tuneyard.core.links import own_file
 
 RAW = Path("data/raw")
 NOT_READ = "W224"
@@ -303,7 +304,7 @@ def _folders_of_splits(path: SourcePath) -> Sequence[SourcePath]:
     folders = [entry for entry in entries if entry.is_dir() and split_of_folder(entry.name)]
     if readable(entry for entry in entries if not entry.is_dir()):
         return [path]
-    return [folder for folder in folders if readable(folder.iterdir())] or [path]
+    return [own_file(folder) for folder in folders if readable(folder.iterdir())] or [path]
 
 
 def _saved_inputs(spec: Spec, path: SourcePath, only_split: str = "") -> list[Input]:
@@ -393,7 +394,8 @@ def _files_of_folder(folder: Path) -> list[Path]:
     files_by_split = saved_files(folder)
     if not files_by_split:
         # With links that lead nowhere: opening one is an error.
-        return _data_files_among(folder, [entry for entry in sorted(folder.iterdir()) if not entry.is_dir()])
+        files = _data_files_among(folder, [entry for entry in sorted(folder.iterdir()) if not entry.is_dir()])
+        return [own_file(file) for file in files]
     if PART in files_by_split:
         return files_by_split[PART]
     if len(files_by_split) == 1:

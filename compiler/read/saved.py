@@ -4,6 +4,7 @@ from pathlib import Path
 
 from tuneyard.core.errors import ContentError, show_value
 from tuneyard.core.files import names_folder, read_object
+from tuneyard.core.links import own_file
 
 STATE, INDEX = "state.json", "dataset_dict.json"
 FILES = "_data_files"
@@ -24,7 +25,9 @@ def saved_files(folder: Path) -> dict[str, list[Path]]:
         return {}
     files_by_split: dict[str, list[Path]] = {}
     for name in names:
-        files = _arrow_files(folder / name) if isinstance(name, str) and names_folder(name) else None
+        files = (
+            _arrow_files(own_file(folder / name)) if isinstance(name, str) and names_folder(name) else None
+        )
         if files is None:
             raise ContentError(
                 f"{folder / INDEX}: names the split {show_value(name)}, of which there is no saved dataset: "
@@ -48,5 +51,5 @@ def _arrow_files(folder: Path) -> list[Path] | None:
                 f"{state}: {FILES} has {show_value(entry)}, expected the name of a file in this folder: copy "
                 "the whole folder, or save the dataset again"
             )
-        paths.append(folder / name)
+        paths.append(own_file(folder / name))
     return paths

@@ -14,6 +14,7 @@ from typing import Any
 from tuneyard.core.errors import RequestError
 from tuneyard.core.files import JsonObject, near_name
 from tuneyard.core.installation.checkout import ROOT
+from tuneyard.core.links import own_file
 
 YAML = (".yaml", ".yml")
 ADDRESS = "://"
@@ -148,7 +149,7 @@ def matches(pattern: str) -> list[Path]:
         depth += 1
     rest = str(Path(*parts[depth:]))
     names = glob.glob(rest, root_dir=folder, recursive=True)  # noqa: PTH207  # Path.glob raises for `**a`
-    paths = sorted(folder / name for name in names)
+    paths = [own_file(path) for path in sorted(folder / name for name in names)]
     return [path for path in paths if not path.is_dir()] or paths
 
 

@@ -55,7 +55,7 @@ def view(
     payload = build(dataset, folder, settings, recipe_file, rows, losses=losses)
     if not payload.model:
         payload.note = f"no tokens on the page: {payload.note}"
-    write_text(out, render_page(payload))
+    write_text(out, render_page(payload), follows_link=True)
     if len(datasets) > 1:
         others = ", ".join(datasets[1:])
         click.echo(

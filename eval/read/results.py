@@ -19,6 +19,7 @@ from tuneyard.core.cli.main import command_line
 from tuneyard.core.documents import json_lines
 from tuneyard.core.errors import ContentError, RequestError, TuneyardError, counted, show_value, unexpected
 from tuneyard.core.files import append_bytes, atomic, check_writable, read_object, write_bytes, write_json
+from tuneyard.core.links import refuse_written_link
 from tuneyard.core.prompt.token_losses import TOKEN_LOSSES, TokenLosses, TokenLossFile
 
 RUN = "run.json"
@@ -243,6 +244,10 @@ def begin_scoring_run(
     else:
         check_same(out, before, identity)
         identity = {part: {**before[part], **values} for part, values in identity.items()}
+    for model in identity["models"]:
+        refuse_written_link(out / model)
+        for dataset in identity["sets"]:
+            refuse_written_link(out / model / dataset)
     _sweep(out)
     called = {CALLER: caller} if caller else {}
     run: dict[str, object] = {**called, **identity}

@@ -16,6 +16,7 @@ from tuneyard.core.execution import Observer, WorkItem, WorkResult
 from tuneyard.core.execution.processes import end_process
 from tuneyard.core.files import HeldError, locked, read_object, reserved, write_json
 from tuneyard.core.language.messages import say
+from tuneyard.core.links import refuse_written_link
 from tuneyard.core.prompt.token_weights import weights_file
 from tuneyard.core.training.training_run import TRAINING
 from tuneyard.recipes.check import ask_check, not_checked, quick_check
@@ -228,6 +229,7 @@ def evaluate(folder: Path, evaluation: str, has_log: bool) -> None:
             click.echo(f"{results}: cut off, or of another command; it is now {set_aside(results)}", err=True)
         failed = f"{folder}: the command that scores it failed: {shlex.join(words)}"
         if has_log:
+            refuse_written_link(folder / SCORE_LOG)
             with (folder / SCORE_LOG).open("wb") as log:
                 code = _run_supervised(words, lock, log.fileno())
             failed += f"; its output is in {folder / SCORE_LOG}{_last_line(folder / SCORE_LOG)}"
