@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tuneyard.core.cli.main import cli_command
-from tuneyard.core.errors import RequestError, TuneyardError, for_terminal, run_command, show_value
+from tuneyard.core.errors import RequestError, TuneyardError, run_command, show_value
 from tuneyard.core.language.messages import say
 from tuneyard.core.prompt import Encode, Messages
 from tuneyard.eval.backends.generate import PRESETS, Sampling, choose_sampling, stream, without_thoughts
@@ -222,12 +222,12 @@ class Chat:
             """Print the part of the answer that is not on the screen yet."""
             nonlocal generated, printed
             generated += piece
-            visible = generated
+            answer = generated
             if not self.think:
-                visible = without_thoughts(generated, ended)
-            unprinted = visible[len(printed) :]
-            printed = visible
-            click.echo(for_terminal(unprinted), nl=ended)
+                answer = without_thoughts(generated, ended)
+            unprinted = answer[len(printed) :]
+            printed = answer
+            click.echo(visible(unprinted), nl=ended)
 
         try:
             speak(show)

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from tuneyard.core.execution.processes import end_with
+from tuneyard.core.terminal import guard
 from tuneyard.recipes.launch import leads_family
 
 
@@ -61,6 +62,7 @@ def answer(reply: connection.Connection, errors: Any, question: str, *arguments:
         datasets.disable_progress_bars()
         os.environ.update(CUDA_VISIBLE_DEVICES="", LLAMAFACTORY_VERBOSITY="ERROR")
         rows.progress = stack.enter_context(os.fdopen(errors.detach(), "w"))
+        guard(rows.progress)
         reply.send(getattr(inspection, question)(*arguments))
 
 

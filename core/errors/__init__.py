@@ -30,6 +30,7 @@ import click
 from tuneyard.core.errors.problem_codes import guide
 from tuneyard.core.installation.packages import missing, set_up_command
 from tuneyard.core.language.messages import relative_paths, say
+from tuneyard.core.terminal import guarded_output
 
 SHOWN = 20
 TIME_LIMIT = 5.0  # seconds of CPU time for code of a user
@@ -46,7 +47,6 @@ OS_FIXES = {
     errno.ELOOP: "remove these links, or name another path",
 }
 _LINE_ENDS = re.compile("[\x00-\x08\x0a-\x1f\x7f\x85\u2028\u2029]")
-_TERMINAL_CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 _OTHER_TOOLS = {
     "--model-name-or-path": " Here it is --model.",
     "-m": " Here it is --model.",
@@ -257,6 +257,11 @@ CLI: dict[str, object] = {
 
 def run_command(command: click.Command) -> NoReturn:
     """Run a Click command and exit with its code. A user's mistake prints one message, no traceback."""
+    with guarded_output():
+        _run(command)
+
+
+def _run(command: click.Command) -> NoReturn:
     signal.signal(signal.SIGTERM, _terminate)
     # No bars in files and pipes. tqdm reads it at import, also in subprocesses. A closed stream is None.
     if sys.stderr is None or not sys.stderr.isatty():
@@ -450,11 +455,6 @@ def unexpected(place: object, field: str, value: object, expected: str) -> Conte
 def one_line(text: str) -> str:
     """Escape line breaks and control characters, which a file name may contain."""
     return _LINE_ENDS.sub(_escaped, text)
-
-
-def for_terminal(text: str) -> str:
-    """Escape the control characters with which a dataset's text could drive a terminal. Line breaks stay."""
-    return _TERMINAL_CONTROLS.sub(_escaped, text)
 
 
 def _escaped(character: re.Match[str]) -> str:

@@ -298,7 +298,7 @@ def test_a_served_model_answers_each_text_after_those_before(talk_to_server) -> 
     done = talk_to_server(
         lambda text: f"<think>hm</think>{text}!\x1b[2J", "a\nb\nquit\n", "--system", "Be brief.", heard=heard
     )
-    assert (done.exit_code, done.stdout) == (0, "a!\\x1b[2J\nb!\\x1b[2J\n")
+    assert (done.exit_code, done.stdout) == (0, "a!\\u001b[2J\nb!\\u001b[2J\n")
     first = [{"role": "system", "content": "Be brief."}, user("a")]
     assert heard == [first, [*first, said("a!\x1b[2J"), user("b")]]
     once = talk_to_server(lambda text: f"<think>hm</think>{text}!", "", "--once", "a", "--think")

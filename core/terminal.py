@@ -1,0 +1,57 @@
+"""Control characters of users' texts never reach a terminal: every stream of a command writes through here.
+
+A dataset's text, a file's name or a server's answer could otherwise move the cursor, set the title or the
+clipboard, or hide what was printed before. Calls of `print` need not know which text is whose.
+"""
+
+import contextlib
+import re
+import sys
+from collections.abc import Callable, Iterator
+from typing import TextIO
+
+_CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+"""All but the tab and the line feed."""
+_OF_BARS = re.compile(r"\r(?:\x1b\[K)?(?=[^\n]*\Z)|(?:\n*(?:\x1b\[A)+)\Z")
+"""What our progress bars begin a line with (and tqdm's move to the line above): such a write ends no line."""
+
+
+def visible(text: str) -> str:
+    r"""A text with its control characters written out, as JSON has them: ESC is `\u001b`.
+
+    So JSON on stdout keeps its meaning.
+    """
+    return _CONTROLS.sub(lambda control: f"\\u{ord(control[0]):04x}", text)
+
+
+def written(text: str) -> str:
+    """One write to a stream. The beginning of a progress bar stays."""
+    bar = _OF_BARS.match(text)
+    if bar is None:
+        return visible(text)
+    return bar[0] + visible(text[bar.end() :])
+
+
+def guard(stream: TextIO) -> None:
+    """Let a stream write through `written` from now on."""
+    write = stream.write
+
+    def write_visible(text: str) -> int:
+        write(written(text))
+        return len(text)
+
+    stream.write = write_visible  # type: ignore[method-assign]  # logging and tqdm keep the stream itself
+
+
+@contextlib.contextmanager
+def guarded_output() -> Iterator[None]:
+    """Guard stdout and stderr inside the block."""
+    streams = [stream for stream in (sys.stdout, sys.stderr) if stream is not None]  # closed by the parent
+    before: list[Callable[[str], int]] = [stream.write for stream in streams]
+    for stream in streams:
+        guard(stream)
+    try:
+        yield
+    finally:
+        for stream, write in zip(streams, before, strict=True):
+            stream.write = write  # type: ignore[method-assign]
