@@ -31,7 +31,7 @@ from tuneyard.core.prompt import (
 from tuneyard.core.prompt.history_fit import equal_length
 from tuneyard.core.prompt.supervision import ToTurns, Turns, chat_turns, llamafactory_turns
 from tuneyard.core.prompt.trained_tokenizer import open_trained
-from tuneyard.core.records import QUESTIONS
+from tuneyard.core.records import ANSWERS, QUESTIONS
 from tuneyard.core.training.training_run import names_in, training_settings
 from tuneyard.eval.datasets.dataset import trained_conversations
 
@@ -52,6 +52,11 @@ class OtherTurn(NamedTuple):
     turn: int
     trained: Ids
     prompted: Ids
+
+    def words(self, tokenizer: Tokenizer) -> str:
+        """Say it in words, with both texts."""
+        trained, prompted = (repr(tokenizer.decode(ids)) for ids in (self.trained, self.prompted))
+        return f"turn {self.turn} was trained after {trained}, and is prompted after {prompted}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,7 +194,11 @@ def other_prompt(
     """
     settings = training_settings(folder)
     trained = settings.get("template")
-    if not settings or trained == template:
+    if not settings:
+        return None
+    if not (trained or template):
+        return _other_reading(tokenizer, folder, prompting, talks)
+    if trained == template:
         return None
     try:
         chosen = choose_prompting(tokenizer, [folder], str(trained or ""), day=prompting.day)
@@ -202,10 +211,34 @@ def other_prompt(
     name = trained or "its own chat template"
     difference = first_other_turn(differing, chosen.encode, prompting.encode)
     if difference.turn > 1:
-        decode = (prompting.tokenizer or tokenizer).decode
-        trained_text, text = (repr(decode(ids)) for ids in (difference.trained, difference.prompted))
-        fix = f"turn {difference.turn} was trained after {trained_text}, and is prompted after {text}: {fix}"
+        fix = f"{difference.words(prompting.tokenizer or tokenizer)}: {fix}"
     return f"{folder} was trained with {name}, and is prompted with {prompting.source}: {fix}"
+
+
+def _other_reading(
+    tokenizer: Tokenizer, folder: Path, prompting: Prompting, talks: Sequence[Messages]
+) -> str | None:
+    """Warning if LLaMA-Factory read the chat template otherwise for earlier turns, when none was named.
+
+    It takes the question's part of the chat template from the first one, which may have the begin of the
+    text or a system text, and writes that before each question.
+    """
+    with_history = [talk for talk in talks if any(message["role"] in ANSWERS for message in talk)]
+    history = trained_history([folder], "")
+    if not with_history or history is None:
+        return None
+    trained_tokenizer = prompting.tokenizer or tokenizer
+    encode = llamafactory_encoder(trained_tokenizer, "", history=history)
+    for talk in with_history:
+        if encode(talk) == prompting.encode(talk):
+            continue
+        difference = first_other_turn(talk, encode, prompting.encode)
+        if difference.turn > 1:
+            return (
+                f"{folder} was trained without a template, and {difference.words(trained_tokenizer)}: "
+                "no option prompts so; train with LLaMA-Factory's template of this model"
+            )
+    return None
 
 
 def first_other_turn(talk: Messages, trained: Encode, prompted: Encode) -> OtherTurn:

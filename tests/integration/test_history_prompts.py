@@ -85,6 +85,21 @@ def test_an_adapter_that_was_trained_after_other_turns_is_named_with_the_turn(to
 
 
 @pytest.mark.parametrize(
+    ("chat", "turn"), [("LLAMA31", "turn 2"), ("GLM4", "turn 2"), ("LLAMA3", "turn 2"), ("HERMES", "")]
+)
+def test_a_training_without_a_template_is_compared_by_llamafactorys_reading(tokenizer, tmp_path, chat, turn):
+    """LLaMA-Factory writes the begin of the text before each question, if the chat template has one."""
+    folder = adapter(tmp_path / "run", tokenizer)
+    (folder / "chat_template.jinja").write_text(getattr(chat_templates, chat))
+    prompting = choose_prompting(tokenizer, [folder], None)
+    assert other_prompt(tokenizer, folder, prompting, None, [messages("one turn")]) is None
+    warning = other_prompt(tokenizer, folder, prompting, None, [messages("two turns")])
+    assert bool(warning) == bool(turn)
+    if warning:
+        printed(warning, folder, turn)
+
+
+@pytest.mark.parametrize(
     ("talks", "settings", "fix"),
     [
         (["thoughts", "two turns"], {}, "Both are equal after a training with mask_history: true."),
