@@ -4,7 +4,6 @@
 nearly every one of them in one place or another. Here each is used or stops the command.
 """
 
-import json
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
@@ -33,16 +32,6 @@ from tuneyard.core.weights.tensors import Array, Tensor, Weights
 SHOWN = 5  # problems of one file in a message
 EXPRESSIONS = "its regular expressions (target_modules and the like)"
 """What `bounded` limits where a config's targets are matched."""
-# Tasks of PEFT whose models have a head of their own, which is saved in the adapter.
-OTHER_HEADS = {
-    "SEQ_CLS": "the classification of texts", "TOKEN_CLS": "the classification of tokens",
-    "QUESTION_ANS": "spans in texts",
-}  # fmt: skip
-PEFT_CLASSES = {
-    "SEQ_CLS": "AutoPeftModelForSequenceClassification", "TOKEN_CLS": "AutoPeftModelForTokenClassification",
-    "QUESTION_ANS": "AutoPeftModelForQuestionAnswering",
-}  # fmt: skip
-LANGUAGE_TASKS = ("CAUSAL_LM", "SEQ_2_SEQ_LM", "FEATURE_EXTRACTION")
 MISMATCH = (
     f"expected {CONFIG} and weights of one training: copy both again, train again, or name one of its "
     "checkpoint folders, if there are any"
@@ -287,22 +276,6 @@ class Adapter(ABC):
                 "bias 'lora_only', but no bias was saved (PEFT never writes those of lora_only): its "
                 "training cannot be reproduced"
             )
-
-
-def check_task(adapter: Adapter) -> None:
-    """`ContentError` for an adapter of a model with another head than that of a language model."""
-    task = adapter.config.raw.get("task_type")
-    if task in OTHER_HEADS:
-        raise ContentError(
-            f"{adapter.config.path}: task_type {task}: trained for {OTHER_HEADS[task]}, with a head that no "
-            "language model has; expected CAUSAL_LM, which LLaMA-Factory trains: load this one with PEFT's "
-            f"{PEFT_CLASSES[task]}.from_pretrained({json.dumps(str(adapter.folder))})"
-        )
-    if task is not None and task not in LANGUAGE_TASKS:
-        raise ContentError(
-            f"{adapter.config.path}: task_type {show_value(task)}: unknown; expected "
-            f"{', '.join(LANGUAGE_TASKS)}: name the one of its training"
-        )
 
 
 def checked_fields(

@@ -4,6 +4,7 @@ Its ΔW alone is not what was trained (`core.training.parent_adapters`). The sum
 so is the adapter on a base into which `adapter fuse` has written the parents.
 """
 
+import math
 import shlex
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -67,6 +68,21 @@ def find_missing_parents(adapters: Sequence[Adapter], base: Path | None) -> Miss
         if missing or reason:
             return _refusal(adapter, remaining, missing, opened, reason)
     return None
+
+
+def parent_weight_notes(weights: Sequence[tuple[Adapter, float]]) -> Iterator[str]:
+    """Yield notes on parents with another weight than the adapter on top: the training added both alike."""
+    for adapter, weight in weights:
+        parents = _parents_of(adapter)
+        for parent in dict.fromkeys(parents):
+            expected = parents.count(parent) * weight
+            shares = [share for other, share in weights if other is not adapter and _is(other, parent)]
+            total = math.fsum(shares)
+            if shares and total != expected:
+                yield (
+                    f"{adapter.name} was trained on top of {parent.name}: the trained model has it with "
+                    f"weight {expected:g}, this sum with {total:g}"
+                )
 
 
 def _parents_of(adapter: Adapter) -> list[ParentAdapter]:

@@ -151,8 +151,12 @@ def _small_files(folder: Path) -> Iterator[Path]:
     A checkpoint has the records in the folder above. The copy is no checkpoint, so it gets them.
     """
     names = set()
+    root = folder.resolve()
+    if root.parent.name == "snapshots":  # the hub's cache, whose files are links
+        root = root.parent.parent
     for path in sorted(folder.iterdir()):
-        is_small = path.is_file() and path.stat().st_size <= LARGEST
+        is_here = path.resolve().is_relative_to(root)  # no link to a file of this machine
+        is_small = is_here and path.is_file() and path.stat().st_size <= LARGEST
         if is_small and path.suffix in COPIED and path.name not in (CONFIG, WEIGHTS_INDEX):
             names.add(path.name)
             yield path

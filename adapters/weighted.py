@@ -8,14 +8,14 @@ from itertools import combinations, permutations
 from pathlib import Path
 from typing import Generic, TypeVar
 
-from tuneyard.adapters.adapter import EXPRESSIONS, Adapter, check_task, raise_together
+from tuneyard.adapters.adapter import EXPRESSIONS, Adapter, raise_together
 from tuneyard.adapters.kinds.lora import LoraAdapter
 from tuneyard.adapters.lowrank import WeightedFactors
-from tuneyard.adapters.parents import require_parents
+from tuneyard.adapters.parents import parent_weight_notes, require_parents
 from tuneyard.adapters.store import SAVES
 from tuneyard.adapters.weights import LayerWeights, Weight, layer_notes, parse_merge_weight, parse_weight
 from tuneyard.core.errors import ContentError, RequestError, bounded
-from tuneyard.core.weights.adapter_files import Module, check_base, is_same_name
+from tuneyard.core.weights.adapter_files import Module, check_base, check_task, is_same_name
 from tuneyard.core.weights.adapter_fit import shapes_of
 from tuneyard.core.weights.adapter_names import core_of, misnaming, rename_command
 from tuneyard.core.weights.base_models import Base, open_base
@@ -104,7 +104,7 @@ def parse_named(text: str) -> tuple[str, list[tuple[str, float]]]:
 def open_alone(reference: str | Path, open_one: Callable[[str | Path], A], base: Path | None) -> A:
     """Open one adapter that a command uses without others, as `open_weighted`."""
     adapter = open_one(reference)
-    check_task(adapter)
+    check_task(adapter.config.path, adapter.config.raw)
     require_parents([adapter], base)
     return adapter
 
@@ -129,7 +129,7 @@ def open_weighted(
     if not by_layer and not any(map(sum, _weights_by_folder(weighted).values())):
         raise RequestError("the weights of each adapter add up to 0, which leaves nothing: change one")
     for item in weighted:
-        check_task(item.adapter)
+        check_task(item.adapter.config.path, item.adapter.config.raw)
     require_parents([item.adapter for item in weighted if item.weight], base)
     return weighted
 
@@ -299,6 +299,7 @@ def _notes(weighted: Sequence[Weighted[Adapter]]) -> Iterator[str]:
     if unnamed and len(weighted) > 1:
         yield f"not checked: {', '.join(unnamed)} names no base model"
     used = [item for item in weighted if item.weight]
+    yield from parent_weight_notes([(item.adapter, item.weight) for item in used])
     for folder, shares in _weights_by_folder(weighted).items():
         if len(shares) > 1:
             yield f"{folder.name} is given {len(shares)} times: its weights add up to {sum(shares):g}"

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
-from tuneyard.core.errors import ContentError, RequestError
+from tuneyard.core.errors import ContentError, RequestError, show_value
 from tuneyard.core.files import HUB_ID, Fields, files_sha256, read_object
 from tuneyard.core.training.training_run import TRAINING, model_sha256, training_inputs
 from tuneyard.core.weights.tensors import Weights, open_shards, open_weights, read_shards, tensors_of
@@ -24,6 +24,16 @@ PREFIX = "base_model.model."
 EMBEDDINGS = ("embed_tokens.weight", "wte.weight", "word_embeddings.weight", "embed_in.weight")
 HEADS = ("lm_head.weight", "embed_out.weight", "output_projection.weight")
 SAME_BASE = "where both are the same model, say so with --same-base"
+# Tasks of PEFT whose models have a head of their own, which is saved in the adapter.
+OTHER_HEADS = {
+    "SEQ_CLS": "the classification of texts", "TOKEN_CLS": "the classification of tokens",
+    "QUESTION_ANS": "spans in texts",
+}  # fmt: skip
+PEFT_CLASSES = {
+    "SEQ_CLS": "AutoPeftModelForSequenceClassification", "TOKEN_CLS": "AutoPeftModelForTokenClassification",
+    "QUESTION_ANS": "AutoPeftModelForQuestionAnswering",
+}  # fmt: skip
+LANGUAGE_TASKS = ("CAUSAL_LM", "SEQ_2_SEQ_LM", "FEATURE_EXTRACTION")
 GATHER = (
     "DeepSpeed ZeRO-3 saved it without gathering the values of all processes; expected its values: set "
     '"stage3_gather_16bit_weights_on_model_save": true in the DeepSpeed file, and train again'
@@ -186,6 +196,25 @@ def full_tensor_misfit(
         return ""
     rows = f"saved with {shape[0]} rows, {model} has {base_shape[0]}"
     return f"{name}: {rows}: another base, or a larger vocabulary?"
+
+
+def check_task(place: Path, config: Fields) -> None:
+    """`ContentError` for an adapter of a model with another head than that of a language model.
+
+    `config` is the content of its adapter_config.json, `place`.
+    """
+    task = config.get("task_type")
+    if isinstance(task, str) and task in OTHER_HEADS:
+        raise ContentError(
+            f"{place}: task_type {task}: trained for {OTHER_HEADS[task]}, with a head that no language model "
+            "has; expected CAUSAL_LM, which LLaMA-Factory trains: load this one with PEFT's "
+            f"{PEFT_CLASSES[task]}.from_pretrained({json.dumps(str(place.parent))})"
+        )
+    if task is not None and task not in LANGUAGE_TASKS:
+        raise ContentError(
+            f"{place}: task_type {show_value(task)}: unknown; expected {', '.join(LANGUAGE_TASKS)}: name the "
+            "one of its training"
+        )
 
 
 def check_base(

@@ -12,6 +12,7 @@ from tuneyard.core.weights.adapter_files import (
     ChangedModule,
     Module,
     adapted_modules,
+    check_task,
     full_tensor_misfit,
     unwrapped_tensor,
 )
@@ -54,9 +55,10 @@ def adapter_misfits(adapter: Path, base_folder: Path, *, may_grow: bool) -> list
     """Every module and full tensor of the adapter that does not fit the base's shapes.
 
     `may_grow`: embeddings and heads that the adapter saves in full may have more rows than the base's.
-    `ContentError` if the base has its modules under other names.
+    `ContentError` if the base has its modules under other names, and for other tasks (`check_task`).
     """
     config = read_object(adapter / CONFIG)
+    check_task(adapter / CONFIG, config)
     base = open_base(base_folder)
     weights = open_adapter_weights(adapter)
     modules: dict[str, ChangedModule] = dict(adapted_modules(weights, config))

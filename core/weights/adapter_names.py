@@ -13,14 +13,14 @@ from tuneyard.core.errors import ContentError
 from tuneyard.core.weights.adapter_files import PREFIX, ChangedModule, Shape, open_weight_files
 from tuneyard.core.weights.tensors import Weights
 
-# Parts of names that wrappers of a model add. DDP's and DeepSpeed's is the first part of a name.
+# Parts of names that wrappers of a model add, anywhere and as the first part.
 WRAPPERS = {
     "_orig_mod": "torch.compile",
     "_fsdp_wrapped_module": "FSDP",
     "_checkpoint_wrapped_module": "gradient checkpointing",
     "_forward_module": "Lightning",
 }
-FIRST_WRAPPER = "module"
+FIRST_WRAPPERS = {"module": "DDP or DeepSpeed", "pretrained_model": "TRL's value head"}
 # In a live model the name of the adapter is a part: lora_A.default.weight. PEFT saves lora_A.weight.
 ADAPTER_NAMES = (
     (re.compile(r"\.(lora_[AB]|oft_R)\.[^.]+\.weight$"), r".\1.weight"),
@@ -44,14 +44,11 @@ def open_adapter_weights(folder: Path) -> Weights:
 def peft_name(name: str) -> str:
     """The name under which PEFT reads a tensor of an adapter; most often `name` itself."""
     parts = [part for part in name.split(".") if part not in WRAPPERS]
-    while parts[:1] == [FIRST_WRAPPER]:
-        del parts[0]
-    front = PREFIX.removesuffix(".").split(".")
-    while parts[: len(front)] == front:
-        del parts[: len(front)]
-        while parts[:1] == [FIRST_WRAPPER]:
-            del parts[0]
-    plain = PREFIX + ".".join(parts)
+    plain = ".".join(parts)
+    plain = plain[plain.rfind(PREFIX) :].removeprefix(PREFIX) if PREFIX in plain else plain
+    while plain.partition(".")[0] in FIRST_WRAPPERS:
+        plain = plain.partition(".")[2]
+    plain = PREFIX + plain
     for pattern, replacement in ADAPTER_NAMES:
         plain = pattern.sub(replacement, plain)
     return plain
@@ -63,12 +60,10 @@ def check_names(path: Path, names: Iterable[str]) -> None:
         plain = peft_name(name)
         if plain == name:
             continue
-        causes = [tool for part, tool in WRAPPERS.items() if part in name.split(".")]
+        tools = [tool for part, tool in (WRAPPERS | FIRST_WRAPPERS).items() if part in name.split(".")]
         cause = "the name is of another program"
-        if causes:
-            cause = f"the name has a part of {causes[0]}"
-        elif FIRST_WRAPPER in name.split("."):
-            cause = "the name has a part of DDP or DeepSpeed"
+        if tools:
+            cause = f"the name has a part of {tools[0]}"
         elif not name.startswith(PREFIX):
             cause = f"expected names that begin with {PREFIX!r}"
         elif name.startswith(PREFIX * 2):

@@ -275,3 +275,28 @@ def test_a_record_with_no_adapters_changes_nothing():
         write_json(Path("saves/a/training.json"), {"inputs": {"settings": settings}})
         call("merge", "a=1", "--out", f"x{len(json.dumps(settings))}")
     assert CONFIG["peft_type"] == "LORA"
+
+
+@pytest.mark.parametrize(
+    ("weights", "note"),
+    [
+        (("a=1", "b=1"), ""),
+        (("a=0.5", "b=0.5"), ""),
+        (("a=0.5", "a=0.5", "b=1"), ""),
+        (("a=0.5", "b=1"), "1; 0.5"),
+        (("a=1", "b=-2"), "-2; 1"),
+    ],
+)
+def test_a_sum_that_is_not_the_trained_model_has_a_note(weights, note):
+    notes = call("merge", *weights, "--out", "x")[1]
+    lines = [line for line in notes.splitlines() if "was trained on top of" in line]
+    assert len(lines) == bool(note)
+    for line in lines:
+        printed(line, "note", "saves/a", note)
+
+
+def test_an_adapter_that_was_merged_twice_counts_twice():
+    trained_on("saves/b", "saves/a,saves/a", 6, fields={"base_model_name_or_path": "base"}, **NEW)
+    printed(call("merge", "b=1", "--out", "x", code=1)[1], "saves/a=1 saves/a=1 saves/b=1")
+    assert "on top of" not in call("merge", "a=1", "a=1", "b=1", "--out", "x")[1]
+    printed(call("merge", "a=1", "b=1", "--out", "y")[1], "with weight 2", "with 1")

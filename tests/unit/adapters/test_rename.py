@@ -39,6 +39,8 @@ NAMES = {
     "checkpointing": (lambda name: name.replace(".0.", ".0._checkpoint_wrapped_module."), "checkpointing"),
     "live": (lambda name: name.replace(".weight", ".default.weight"), "adapter's own name"),
     "live sft": (lambda name: name.replace(".weight", ".sft.weight"), "adapter's own name"),
+    "value head": (lambda name: f"pretrained_model.{name}", "TRL"),
+    "lightning": (lambda name: f"model.{name}", "base_model.model."),
     "bare": (lambda name: name.removeprefix(PREFIX), "base_model.model."),
     "twice": (lambda name: PREFIX + name, "twice"),
 }
@@ -165,6 +167,7 @@ def test_the_records_of_a_training_go_with_the_copy():
     write_json(Path("saves/run/training.json"), {"inputs": {"settings": {"template": "qwen"}}})
     (folder / "chat_template.jinja").write_text("T")
     (folder / "optimizer.pt").write_bytes(b"x")
+    (folder / "secret.txt").symlink_to("/etc/hostname")
     call("rename", folder, "--out", "saves/b")
     assert read_json(Path("saves/b/training.json"))["inputs"]["settings"] == {"template": "qwen"}
     assert {path.name for path in Path("saves/b").iterdir()} == {
@@ -241,6 +244,8 @@ def test_adapters_with_another_head_are_refused_by_all_commands_that_use_them(ta
         ("serve", "a", "--engine", "llama.cpp", "--dry-run"),
     ):
         printed(call(*words, code=1)[1], "saves/a/adapter_config.json", "task_type", task, "CAUSAL_LM")
+    with raises(ContentError, "task_type", task):
+        adapter_misfits(Path("saves/a"), Path("base"), may_grow=False)  # of `recipe check`
     call("show", "a")
 
 
