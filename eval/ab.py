@@ -23,7 +23,7 @@ from tuneyard.eval.metrics.answers import cut_thought, is_answered
 from tuneyard.eval.read.results import PREDICTIONS, Prediction, Results, check_files
 from tuneyard.eval.scoring.command import Declared, scoring_command
 from tuneyard.eval.scoring.options import PATH, ScoringRequest, number
-from tuneyard.eval.scoring.task import Job, NextStep, Task
+from tuneyard.eval.scoring.task import NO_TEXT, Job, NextStep, Task
 from tuneyard.eval.show.sheet import (
     Answered,
     check_key,
@@ -175,6 +175,13 @@ class Ab(Task):
             "n": len(predictions),
             "empty": sum(not cut_thought(line["model_output"]) for line in predictions),
         }
+
+    def warnings(self, results: Results) -> list[str]:
+        """Also warn if all answers are empty."""
+        warnings = Task.warnings(self, results)
+        if results["empty"] == results["n"]:
+            warnings.append(NO_TEXT)
+        return warnings
 
     def line(self, results: Results) -> str:
         """The number of answers."""

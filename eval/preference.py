@@ -170,6 +170,17 @@ class Marked(Task):
         """Figures, also against the base if it was scored before."""
         return marked_summary(predictions, _base_rows(job))
 
+    def warnings(self, results: Results) -> list[str]:
+        """Also warn if every undesirable answer is more likely than every desirable one."""
+        warnings = Task.warnings(self, results)
+        area = results[AUC]
+        if area and area["value"] == 0:
+            warnings.append(
+                "every undesirable answer is more likely than every desirable one: the marks may be the "
+                "wrong way round, or the template may be wrong"
+            )
+        return warnings
+
     def line(self, results: Results) -> str:
         """The AUCs that could be measured, and the number of rows with each mark."""
         parts = []

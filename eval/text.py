@@ -37,7 +37,7 @@ from tuneyard.eval.scoring.options import (
     refuse_explicit,
     repeat_option,
 )
-from tuneyard.eval.scoring.task import Job, Task
+from tuneyard.eval.scoring.task import NO_TEXT, Job, Task
 from tuneyard.eval.statistics.rates import Mean
 from tuneyard.eval.statistics.selection import held_out_rows
 
@@ -304,7 +304,9 @@ class Text(Task):
     def warnings(self, results: Results) -> list[str]:
         """Warn of rows that were cut, and of prompts that exceed the context."""
         warnings = []
-        if results["generated"] and results.get("rouge1") == 0:
+        if results["generated"] and results["empty_rate"] == 1:
+            warnings.append(NO_TEXT)
+        elif results["generated"] and results.get("rouge1") == 0:
             warnings.append(
                 f"no answer has a word of its reference; read some of them in {PREDICTIONS}, since the "
                 "template or the end tokens may be wrong"

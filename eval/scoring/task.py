@@ -24,6 +24,10 @@ NextStep = tuple[Path, Sequence[str]]
 """Where the result of a scoring command is, and the words of the next command."""
 
 
+NO_TEXT = "no answer has a text; the template, the end tokens or --max-new-tokens may be wrong"
+"""The warning of a run in which all answers are empty."""
+
+
 class Job:
     """One candidate on one dataset, planned: its prompts are in batches, which `scorer` answers.
 

@@ -113,7 +113,7 @@ def test_figures_by_hand():
     ("row", "facts"),
     [
         ({"instruction": "a", "chosen": "b"}, "record 1; rejected"),
-        ({"instruction": "a", "chosen": 1, "rejected": "c"}, "record 1; chosen; 1"),
+        ({"instruction": "a", "chosen": [1], "rejected": "c"}, "record 1; chosen; [1]"),
         ({"instruction": "a", "chosen": "b", "rejected": "b"}, "record 1"),
     ],
 )
