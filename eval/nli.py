@@ -10,11 +10,12 @@ from typing import Any
 
 import click
 
-from tuneyard.core.errors import RequestError, run_command
+from tuneyard.core.errors import RequestError, run_command, show_value, show_values
+from tuneyard.core.language.messages import say
 from tuneyard.eval.backends import Backend
 from tuneyard.eval.backends.scorers import DIGITS, Fields, Scorer
 from tuneyard.eval.datasets.dataset import EvalDataset
-from tuneyard.eval.metrics.answers import PARSERS, is_answered
+from tuneyard.eval.metrics.answers import PARSERS, is_answered, one_spelling
 from tuneyard.eval.metrics.labels import (
     UNKNOWN,
     LabelSet,
@@ -131,16 +132,27 @@ def label_sets(datasets: Sequence[EvalDataset], options: Mapping[str, Any]) -> d
     """
     label_sets = {}
     for dataset in datasets:
-        answers, place = dataset.answers, str(dataset.path)
-        if options["choices"] is None:
-            labels = find_labels(answers, place)
-        else:
-            labels = parse_choices(options["choices"])
+        place, choices = str(dataset.path), []
+        if options["choices"] is not None:
+            choices = parse_choices(options["choices"])
+        label_of = one_spelling(dataset.answers, choices)
+        answers = [label_of[answer] for answer in dataset.answers]
+        labels = choices or find_labels(answers, place)
+        if choices:
             check_labels(answers, labels, place)
+        _say_spellings(place, label_of)
         counts = parse_counts(options["count"], labels)
         counts = {label: other for label, other in counts.items() if label not in answers}
-        label_sets[dataset.name] = LabelSet(labels, counts)
+        label_sets[dataset.name] = LabelSet(labels, counts, label_of)
     return label_sets
+
+
+def _say_spellings(place: str, label_of: Mapping[str, str]) -> None:
+    """Note expected answers that count as a label of another spelling."""
+    for label in dict.fromkeys(label_of.values()):
+        others = [answer for answer, its_label in label_of.items() if its_label == label != answer]
+        if others:
+            say(f"note: {place}: label {show_value(label)}, also for {show_values(others)}", to_stderr=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,8 +177,8 @@ class Nli(Task):
 
     @property
     def shot_answers(self) -> Mapping[str, Sequence[str]]:
-        """An example before a question has one of the dataset's labels as its answer."""
-        return {name: label_set.labels for name, label_set in self.label_sets.items()}
+        """An example before a question has one of the dataset's labels as its answer, in any spelling."""
+        return {name: [*each.labels, *each.label_of] for name, each in self.label_sets.items()}
 
     def settings(self, request: ScoringRequest, backend: Backend) -> dict[str, object]:
         """Options that change an answer, or the label that it counts as."""
@@ -205,10 +217,11 @@ class Nli(Task):
     def prediction(self, job: Job, row: int, fields: Fields) -> Prediction:
         """The six fields of the published script, the row's number, and the scorer's other fields."""
         record, example = job.dataset.records[row], job.rows[row]
+        label_of = self.label_sets[job.dataset.name].label_of
         return {
             "instruction": record.get("instruction", example.question),
             "input": record.get("input", ""),
-            "expected_output": example.answer,
+            "expected_output": label_of.get(example.answer, example.answer),
             "model_output": str(fields.get("model_output", "")),
             "predicted_output": self._label(job, fields),
             "idx": record.get("idx", -1),

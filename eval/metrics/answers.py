@@ -6,6 +6,7 @@ are no `no`. The substring parser takes the first label that occurs anywhere; re
 
 import re
 import unicodedata
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
@@ -47,8 +48,11 @@ def _any_of(words: Iterable[str]) -> str:
     return "|".join(map(re.escape, words))
 
 
-BEGINS, ENDS = (_any_of(words) for words in zip(*THOUGHT_WORDS, strict=True))
-THOUGHT = re.compile(rf"\A.*(?:{ENDS})|(?:{BEGINS}).*\Z", re.DOTALL)  # the prompt may have its beginning
+BEGINS = _any_of(begin.rstrip() for begin, _ in THOUGHT_WORDS)  # also of an answer that was trimmed there
+ENDS = _any_of(end for _, end in THOUGHT_WORDS)
+WITHOUT_MARKS = "analysis.*assistantfinal"  # gpt-oss, decoded without special tokens as do_predict does
+THOUGHT = re.compile(rf"\A.*(?:{ENDS})|\A{WITHOUT_MARKS}|(?:{BEGINS}).*\Z", re.DOTALL)
+"""The prompt may have the beginning of a thought."""
 
 
 def cut_thought(text: str) -> str:
@@ -80,6 +84,19 @@ def answer_key(answer: str) -> str:
     if WHOLE_NUMBER.fullmatch(key):
         key = key.removesuffix(".0")
     return key
+
+
+def one_spelling(answers: Sequence[str], labels: Sequence[str] = ()) -> dict[str, str]:
+    """Each answer with the label that it equals by `answer_key`: one of `labels`, or its usual spelling.
+
+    >>> one_spelling(["yes", "Yes.", "yes", "no"])
+    {'yes': 'yes', 'Yes.': 'yes', 'no': 'no'}
+    """
+    spellings: dict[str, str] = {}
+    common_first = [answer for answer, _ in Counter(answers).most_common()]
+    for text in (*labels, *common_first):
+        spellings.setdefault(answer_key(text), text)
+    return {answer: spellings[answer_key(answer)] for answer in dict.fromkeys(answers)}
 
 
 def parse_word(text: str, labels: Sequence[str]) -> str:

@@ -3,7 +3,7 @@
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from tuneyard.core.datasets.fitting_command import MOST_LABELS
@@ -20,10 +20,14 @@ LONGEST_LABEL = 60  # characters of an expected text that are printed
 
 @dataclass(frozen=True, slots=True)
 class LabelSet:
-    """The labels of a dataset, and which labels that no example expects count as which other."""
+    """The labels of a dataset, and which labels that no example expects count as which other.
+
+    `label_of` has the label of each expected answer, which may be spelled differently.
+    """
 
     labels: list[str]
     counts: Mapping[str, str]
+    label_of: Mapping[str, str] = field(default_factory=dict)
 
 
 def short(text: str, most: int = LONGEST_LABEL) -> str:

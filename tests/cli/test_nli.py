@@ -63,6 +63,41 @@ def test_predictions_begin_with_the_documents_six_fields(nli):
         assert set(row["choices"]) == {"yes", "no", "maybe"}
 
 
+SPELLED = {
+    "yes": ["yes", "Yes.", " YES", "yes", "cafe\u0301", "caf\u00e9"],
+    "true": ["True", "true", "TRUE.", "true", "no", "False"],
+    "1": ["1", "1", "1.0", "1.0 ", "2", "2.0"],
+    "是": ["是", "是。", "是", "是", "否", "否。"],
+}
+
+
+@pytest.mark.parametrize("label", SPELLED)
+def test_equal_expected_answers_are_one_label(nli, tmp_path, capsys, label: str) -> None:
+    rows = [
+        {"instruction": f"Is {n} even?", "input": "", "output": answer}
+        for n, answer in enumerate(SPELLED[label])
+    ]
+    write_lines(tmp_path / "mine.jsonl", rows)
+    out = nli("--data", tmp_path / "mine.jsonl")
+    expected = [row["expected_output"] for row in predictions(out, name="mine")]
+    labels = results(out, name="mine")["labels"]
+    assert expected[:4] == [label] * 4 or expected[:3] == [label] * 3
+    assert set(expected) == set(labels) and len(labels) == len(set(map(str.casefold, labels)))
+    assert "label" in capsys.readouterr().err
+
+
+def test_answers_equal_the_choices_that_are_named(nli, tmp_path) -> None:
+    rows = [
+        {"instruction": f"q{n}", "input": "", "output": text} for n, text in enumerate(["Yes.", "NO", "no"])
+    ]
+    write_lines(tmp_path / "mine.jsonl", rows)
+    out = nli("--data", tmp_path / "mine.jsonl", "--choices", "yes,no,maybe")
+    assert [row["expected_output"] for row in predictions(out, name="mine")] == ["yes", "no", "no"]
+    write_lines(tmp_path / "other.jsonl", [*rows, {"instruction": "q", "input": "", "output": "1.10"}])
+    with raises(ContentError, "record 4", "1.10"):
+        nli("--data", tmp_path / "other.jsonl", "--choices", "yes,no,1.1", "--force")
+
+
 def test_results_keep_the_schema_and_say_what_was_scored(nli, tmp_path):
     jsonschema = pytest.importorskip("jsonschema")
     schema = read_json(ROOT / "core/schemas/results.schema.json")

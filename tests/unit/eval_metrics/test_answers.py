@@ -127,5 +127,15 @@ def test_each_thought_of_a_template_of_llamafactory_is_cut() -> None:
         assert cut_thought(f"{begins}no?") == ""
 
 
+@pytest.mark.parametrize("begins", ["<think>", "<|channel>thought", "◁think▷", "[THINK]", "<seed:think>"])
+def test_a_thought_that_ends_with_its_mark_is_an_empty_answer(begins: str) -> None:
+    assert cut_thought(begins) == cut_thought(f"{begins}\n") == ""
+
+
+def test_a_thought_of_gpt_oss_is_cut_where_special_tokens_are_left_out() -> None:
+    assert cut_thought("analysisNo, or yes?assistantfinalyes") == "yes"
+    assert cut_thought("The analysis is no assistantfinal.") == "The analysis is no assistantfinal."
+
+
 def test_a_thought_is_cut() -> None:
     assert cut_thought("<think>\nlong\n</think>\n\nno") == "no"
