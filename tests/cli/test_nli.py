@@ -65,8 +65,8 @@ def test_predictions_begin_with_the_documents_six_fields(nli):
 
 SPELLED = {
     "yes": ["yes", "Yes.", " YES", "yes", "cafe\u0301", "caf\u00e9"],
-    "true": ["True", "true", "TRUE.", "true", "no", "False"],
-    "1": ["1", "1", "1.0", "1.0 ", "2", "2.0"],
+    "true": [True, "true", "TRUE.", "true", "no", False],
+    "1": [1, "1", 1.0, "1.0", "2", 2.0],
     "是": ["是", "是。", "是", "是", "否", "否。"],
 }
 
