@@ -164,7 +164,7 @@ def check_inputs(weighted: Sequence[Weighted[Adapter]], base: Base | None, *, sa
     for item in weighted:
         adapter = item.adapter
         if item.weight:
-            _check_names(adapter, base)
+            check_names_in(adapter, base)
             with bounded(f"{adapter.config.path}: {EXPRESSIONS}"):
                 raise_together([*adapter.misfits(base), *_missing(adapter, base)], adapter.name)
         unchecked = check_base(
@@ -175,7 +175,7 @@ def check_inputs(weighted: Sequence[Weighted[Adapter]], base: Base | None, *, sa
     return notes
 
 
-def _check_names(adapter: Adapter, base: Base) -> None:
+def check_names_in(adapter: Adapter, base: Base) -> None:
     """`ContentError` if the base has the adapter's modules under other names."""
     missing = {path: module for path, module in adapter.modules.items() if not base.find(f"{path}.weight")}
     renaming = misnaming(adapter.folder, missing, shapes_of(base), base.folder)
@@ -183,10 +183,15 @@ def _check_names(adapter: Adapter, base: Base) -> None:
         raise ContentError(f"{adapter.name}: {renaming}")
 
 
+def has_weights(folder: Path) -> bool:
+    """True if a base has weights in safetensors to compare an adapter with."""
+    return any((folder / file).is_file() for file in (SINGLE, INDEX))
+
+
 def check_fit(adapters: Sequence[LoraAdapter], folder: Path, *, same_base: bool) -> list[str]:
     """`check_inputs` for adapters each alone, if the base has weights in safetensors to compare with."""
     notes: list[str] = []
-    if adapters and any((folder / file).is_file() for file in (SINGLE, INDEX)):
+    if adapters and has_weights(folder):
         base = open_base(folder)
         for adapter in adapters:
             notes += check_inputs([WeightedAdapter(adapter, 1.0)], base, same_base=same_base)

@@ -9,14 +9,14 @@ from tuneyard.adapters.kinds.lora import LoraAdapter
 from tuneyard.adapters.output import TOKENIZER, check_free, check_outside
 from tuneyard.adapters.provenance import CARD
 from tuneyard.adapters.store import adapters_in, find_folder, open_adapter, plain_lora
-from tuneyard.adapters.weighted import open_alone
+from tuneyard.adapters.weighted import check_names_in, has_weights, open_alone
 from tuneyard.core.documents import parse_yaml
 from tuneyard.core.errors import RequestError
 from tuneyard.core.files import read_object
 from tuneyard.core.prompt.tokenizer_files import GENERATION
 from tuneyard.core.training.training_run import model_sha256, read_provenance
 from tuneyard.core.weights.adapter_files import CONFIG, WEIGHTS, WEIGHTS_INDEX
-from tuneyard.core.weights.base_models import base_config
+from tuneyard.core.weights.base_models import base_config, open_base
 from tuneyard.core.weights.tensors import INDEX, SINGLE
 
 ORIGIN = "origin.json"  # `tuneyard recipe base` writes it next to the embedded model
@@ -83,6 +83,8 @@ def open_source(
         raise RequestError(f"{folder}: not an adapter or a model: no {CONFIG} and no config.json{hint}")
     if base is None and base_name and (Path(base_name) / "config.json").is_file():
         base = Path(base_name)
+    if adapter and base and has_weights(base):
+        check_names_in(adapter, open_base(base))
     return ExportSource(folder, adapter, base)
 
 

@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tuneyard.adapters.store import SAVES
+from tuneyard.adapters.store import SAVES, adapters_in
 from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.core.files import from_hub, read_object
 from tuneyard.core.installation.packages import missing
@@ -125,8 +125,9 @@ def find_model(reference: str) -> Path:
         folder = from_hub(reference, "give a local model folder", allow_patterns=list(FILES))
     refuse_adapter(folder)
     if not (folder / "config.json").is_file():
+        hint = adapters_in(folder)
         raise RequestError(
-            f"{folder}: no config.json: not a model folder; name one, or OWNER/NAME on the hub"
+            f"{folder}: no config.json: not a model folder; name one, or OWNER/NAME on the hub{hint}"
         )
     if not any(folder.glob(WEIGHTS)):
         raise ContentError(f"{folder}: no {WEIGHTS}: only safetensors weights are read, convert the model")

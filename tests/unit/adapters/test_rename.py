@@ -105,6 +105,9 @@ def test_names_of_another_class_of_the_model_are_renamed_to_those_of_the_base(na
     printed(message, "tuneyard adapter rename saves/a --base base --out saves/a-renamed")
     with raises(ContentError, "tuneyard adapter rename"):
         adapter_misfits(Path("saves/a"), Path("base"), may_grow=False)
+    for target in (("gguf", "--out", "x"), ("ollama", "--out", "x"), ("hub", "--repo", "o/n", "--dry-run")):
+        message = call("export", "a", "--base", "base", "--to", *target, code=1)[1]
+        printed(message, "tuneyard adapter rename saves/a --base base --out saves/a-renamed")
     call("rename", "a", "--base", "base", "--out", "saves/a-renamed")
     call("fuse", "a-renamed", "--base", "base", "--dtype", "fp32", "--out", "fused")
     fused, before = (open_weights(Path(folder, "model.safetensors")) for folder in ("fused", "base"))
@@ -232,6 +235,10 @@ def test_an_adapter_saved_under_its_name_is_found():
     make("saves/run/dpo")
     for words in (("merge", "run=1", "--out", "x"), ("export", "run", "--to", "gguf", "--out", "x")):
         printed(call(*words, code=2)[1], "saves/run/dpo, saves/run/sft")
+    from tuneyard.eval.backends.load import find_model
+
+    with raises(RequestError, "saves/run/dpo, saves/run/sft"):
+        find_model("saves/run")
 
 
 @pytest.mark.parametrize("task", ["SEQ_CLS", "TOKEN_CLS", "QUESTION_ANS", "CLS", 5])
