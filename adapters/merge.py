@@ -227,6 +227,8 @@ def plan_merging(request: MergeRequest) -> MergePlan:
     notes += _sign_notes(method, used)
 
     full_tensors = plan_full_tensors(used, base, request.dtype)
+    if not method.full_tensors:
+        _refuse_full_tensors(method, full_tensors)
     rank, modules = _plan_modules(method, values, used)
     notes += vllm_notes(rank, any(tensor.base for tensor in full_tensors))
     config = _merged_config(used, name_of_base, rank, modules, full_tensors)
@@ -286,6 +288,16 @@ def _equal_rank(method: Method, weighted: list[WeightedAdapter], path: str) -> i
             f"--method {on_delta}, which works on ΔW"
         )
     return next(iter(ranks.values()))
+
+
+def _refuse_full_tensors(method: Method, full_tensors: list[FullTensor]) -> None:
+    """`ContentError` if there are tensors to merge that are saved in full. Copies of the base's are none."""
+    names = [tensor.name for tensor in full_tensors if tensor.base]
+    if names:
+        raise ContentError(
+            f"{names[0]}: saved in full (modules_to_save or bias): method {method.name} merges A and B "
+            "alone, as PEFT does; --method exact merges it too"
+        )
 
 
 def _sign_notes(method: Method, weighted: list[WeightedAdapter]) -> Iterator[str]:

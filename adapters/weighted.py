@@ -65,6 +65,11 @@ def _split_weight(text: str) -> tuple[str, str]:
     match = re.fullmatch(r"(.+)[=:](.*)", text, re.DOTALL)
     if match is None:
         name = re.split("[=:,]", text)[0] or "rte"
+        if re.fullmatch(r"[^=:]*@[0-9-]+", text):
+            raise RequestError(
+                f"{text!r}: weights by layer without an adapter; in a YAML list they need quotes, as in "
+                '"rte=0.5@0-11,0.2@12-23"'
+            )
         raise RequestError(f"{text!r}: expected NAME_OR_DIR=WEIGHT or NAME_OR_DIR:WEIGHT, e.g. {name}=0.5")
     return match[1], match[2]
 

@@ -92,7 +92,8 @@ class Method:
     A method has a `function`, which returns A and B, or a `matrix`, which returns ΔW [outputs, inputs].
     `merge` writes the nearest product of the result's rank. `adapters` are the smallest and the largest
     number of adapters. `min_weight` is the smallest weight, None if any will do. `signs` is False if a
-    negative weight adds ΔW, since A and B both get its sign.
+    negative weight adds ΔW, since A and B both get its sign. `full_tensors` is False if the method has no
+    meaning for tensors that are saved in full.
     """
 
     name: str
@@ -104,6 +105,7 @@ class Method:
     adapters: tuple[int, int | None] = (1, None)
     min_weight: float | None = None
     signs: bool = True
+    full_tensors: bool = True
     plugin: Plugin | None = None
 
     def values(self, parameters: Mapping[str, object]) -> dict[str, float | None]:

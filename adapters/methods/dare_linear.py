@@ -10,7 +10,14 @@ if TYPE_CHECKING:
     from tuneyard.adapters.lowrank import Pair, WeightedFactors
 
 
-@method("dare_linear", rank="equal", parameters=[DENSITY, SEED], adapters=(2, None), signs=False)
+@method(
+    "dare_linear",
+    rank="equal",
+    parameters=[DENSITY, SEED],
+    adapters=(2, None),
+    signs=False,
+    full_tensors=False,
+)
 def dare_linear(factors: "WeightedFactors", _rank: int, values: Values) -> "Pair":
     """Drop elements by chance and add the others: A [r, inputs], B [outputs, r].
 

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from tuneyard.adapters.lowrank import Delta, WeightedFactors
 
 
-@matrix_method("dare_linear_svd", parameters=[DENSITY, SEED], adapters=(2, None))
+@matrix_method("dare_linear_svd", parameters=[DENSITY, SEED], adapters=(2, None), full_tensors=False)
 def dare_linear_svd(factors: "WeightedFactors", values: Values) -> "Delta":
     """Drop elements by chance and add the others: ΔW [outputs, inputs].
 

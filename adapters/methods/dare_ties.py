@@ -10,7 +10,9 @@ if TYPE_CHECKING:
     from tuneyard.adapters.lowrank import Pair, WeightedFactors
 
 
-@method("dare_ties", rank="equal", parameters=[DENSITY, SEED], adapters=(2, None), signs=False)
+@method(
+    "dare_ties", rank="equal", parameters=[DENSITY, SEED], adapters=(2, None), signs=False, full_tensors=False
+)
 def dare_ties(factors: "WeightedFactors", _rank: int, values: Values) -> "Pair":
     """Drop, elect a sign, and average the adapters that agree: A [r, inputs], B [outputs, r].
 

@@ -10,7 +10,9 @@ if TYPE_CHECKING:
     from tuneyard.adapters.lowrank import Pair, WeightedFactors
 
 
-@method("magnitude_prune", rank="equal", parameters=[DENSITY], adapters=(2, None), signs=False)
+@method(
+    "magnitude_prune", rank="equal", parameters=[DENSITY], adapters=(2, None), signs=False, full_tensors=False
+)
 def magnitude_prune(factors: "WeightedFactors", _rank: int, values: Values) -> "Pair":
     """Keep the largest elements and add them: A [r, inputs], B [outputs, r].
 

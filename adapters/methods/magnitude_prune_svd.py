@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from tuneyard.adapters.lowrank import Delta, WeightedFactors
 
 
-@matrix_method("magnitude_prune_svd", parameters=[DENSITY], adapters=(2, None))
+@matrix_method("magnitude_prune_svd", parameters=[DENSITY], adapters=(2, None), full_tensors=False)
 def magnitude_prune_svd(factors: "WeightedFactors", values: Values) -> "Delta":
     """Keep the largest elements and add them: ΔW [outputs, inputs].
 

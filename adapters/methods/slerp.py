@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 PARALLEL = 1e-6  # of sin θ: below it, the two coefficients differ from 1 − t and t by less than 1e-12
 
 
-@method("slerp", rank="sum", adapters=(2, 2), min_weight=0)
+@method("slerp", rank="sum", adapters=(2, 2), min_weight=0, full_tensors=False)
 def slerp(factors: "WeightedFactors", _rank: int, _values: Values) -> "Pair":
     """sin((1−t)θ)/sin θ · ΔW₁ + sin(tθ)/sin θ · ΔW₂ with t = w₂/(w₁+w₂), in rank r₁ + r₂.
 

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from tuneyard.adapters.lowrank import Pair, WeightedFactors
 
 
-@method("ties", rank="equal", parameters=[DENSITY], adapters=(2, None), signs=False)
+@method("ties", rank="equal", parameters=[DENSITY], adapters=(2, None), signs=False, full_tensors=False)
 def ties(factors: "WeightedFactors", _rank: int, values: Values) -> "Pair":
     """Trim, elect a sign, and average the adapters that agree: A [r, inputs], B [outputs, r].
 

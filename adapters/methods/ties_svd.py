@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from tuneyard.adapters.lowrank import Delta, WeightedFactors
 
 
-@matrix_method("ties_svd", parameters=[DENSITY], adapters=(2, None))
+@matrix_method("ties_svd", parameters=[DENSITY], adapters=(2, None), full_tensors=False)
 def ties_svd(factors: "WeightedFactors", values: Values) -> "Delta":
     """Keep the largest elements, elect a sign, and average the adapters that agree: ΔW [outputs, inputs].
 

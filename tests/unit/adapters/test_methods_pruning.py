@@ -10,7 +10,7 @@ import pytest
 from tests.json_files import read_json
 from tests.messages import printed, raises
 from tests.unit.adapters.commands import call
-from tests.unit.adapters.make import delta, dense, factors, make
+from tests.unit.adapters.make import base_tensors, delta, dense, factors, make, make_base
 from tuneyard.adapters.methods import methods
 from tuneyard.adapters.store import open_adapter
 from tuneyard.core.errors import RequestError
@@ -268,6 +268,22 @@ def test_slerp_takes_two_adapters_with_positive_weights(three):
     for words in (("a=1",), ("a=1", "b=0"), ("a=1", "b=-1"), ("a=1", "b=1", "c=1")):
         _, error = call("merge", *words, "--method", "slerp", "--out", "x", code=2)
         printed(error, "slerp", "expected", "--method exact")
+
+
+@pytest.mark.parametrize("method", [*PLAIN, *(f"{name}_svd" for name in PLAIN), "slerp"])
+def test_tensors_saved_in_full_are_refused_as_peft_refuses_them(working_folder, method):
+    """A weighted sum of them, next to averaged or normalised ΔW, would be another mixture."""
+    base = base_tensors()
+    make_base("base", base, dtype="F32")
+    name = "model.layers.0.norm.weight"
+    for seed, folder in enumerate("ab"):
+        extra = {f"base_model.model.{name}": base[name] + 1}
+        make(f"saves/{folder}", factors(seed), extra=extra, modules_to_save=["layers.0.norm"])
+    words = ["merge", "a=1", "b=1", "--base", "base", "--same-base", "--method", method, "--out", "x"]
+    if method != "slerp":
+        words += ["--density", "0.5"]
+    printed(call(*words, code=1)[1], name, method, "--method exact")
+    assert not Path("x").exists()
 
 
 @pytest.mark.parametrize("method", ["ties", "dare_ties", "magnitude_prune_svd", "dare_linear_svd", "slerp"])

@@ -154,6 +154,12 @@ def test_weights_that_name_no_layers_are_refused(two, word, facts):
     assert not Path("x").exists()
 
 
+def test_a_yaml_list_that_splits_the_ranges_names_the_quotes(two):
+    Path("r.yaml").write_text("adapters: [a=0.5@0-1,0.2@2-3, b=1]\nout: x\n")
+    _, error = call("merge", "r.yaml", code=2)
+    printed(error, "'0.2@2-3'", "quotes", "YAML")
+
+
 def test_adapters_whose_layers_are_all_0_leave_nothing(two):
     call("merge", "a=0@0-3", "--out", "x", code=2)
     call("merge", "a=1@0-3", "b=0@1-2", "--out", "saves/out")
