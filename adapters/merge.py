@@ -47,6 +47,7 @@ from tuneyard.core.errors import ContentError, RequestError, counted, size_words
 from tuneyard.core.files import bundled, json_text, read_object
 from tuneyard.core.installation.checkout import ROOT
 from tuneyard.core.links import check_own_files
+from tuneyard.core.quoting import shell
 from tuneyard.core.training.training_run import MERGE
 from tuneyard.core.weights.adapter_files import CONFIG, PAIRS, PREFIX, WEIGHTS, Module
 from tuneyard.core.weights.base_models import Base
@@ -180,8 +181,8 @@ def _read_recipe(path: Path) -> dict[str, Any]:
     fields = read_mapping(path, "merge recipe")
     if "model_name_or_path" in fields:
         raise ContentError(
-            f"{path} is a training recipe, expected a merge recipe. `tuneyard recipe train {path}` trains an "
-            "adapter into its output_dir; merge that, as in saves/NAME=0.5"
+            f"{path} is a training recipe, expected a merge recipe. `tuneyard recipe train {shell(path)}` "
+            "trains an adapter into its output_dir; merge that, as in saves/NAME=0.5"
         )
     schema: dict[str, Any] = read_object(SCHEMA)
     # Editors read the file in recipes/merge, which has neither plug-ins nor the parameters of methods.

@@ -21,6 +21,7 @@ from tuneyard.core.documents import markdown_table
 from tuneyard.core.errors import ContentError, TuneyardError
 from tuneyard.core.files import versions
 from tuneyard.core.installation.checkout import version
+from tuneyard.core.quoting import markdown_text
 from tuneyard.core.training.training_run import read_provenance, training_data
 from tuneyard.core.weights.adapter_files import WEIGHTS
 from tuneyard.core.weights.base_models import Base
@@ -144,14 +145,16 @@ def fused_kind(record: Mapping[str, Any]) -> type[Adapter]:
 
 def card_body(record: Mapping[str, Any]) -> str:
     """The card from its title on, without the `#` of the heading."""
-    weights = [f"{entry['name']} ({weight_text(entry['weight'])})" for entry in record["adapters"]]
+    weights = [
+        f"{markdown_text(entry['name'])} ({weight_text(entry['weight'])})" for entry in record["adapters"]
+    ]
     packages = [f"{name} {version}" for name, version in record["versions"].items()]
     written_by = f"written by Tuneyard with {', '.join(packages)}"
     adapters = []
     for entry in record["adapters"]:
         weight, rank = weight_text(entry["weight"]), str(entry["rank"] or "–")
         hashes = f"`{entry['weights_sha256']}`", f"`{entry['digest']}`"
-        adapters.append([entry["name"], weight, rank, *hashes])
+        adapters.append([markdown_text(entry["name"]), weight, rank, *hashes])
     result = record["result"]
     if record["command"] == "merge":
         title = f"Merge of {' and '.join(weights)}"
@@ -164,7 +167,7 @@ def card_body(record: Mapping[str, Any]) -> str:
         base = Path(record["base"]["folder"]).resolve().name
         if re.fullmatch("[0-9a-f]{40}", base) and record["base"]["name"]:
             base = record["base"]["name"]  # the hub's cache names folders after commits
-        title = f"{base} with {' and '.join(weights)}"
+        title = f"{markdown_text(base)} with {' and '.join(weights)}"
         quantised = ""
         if record["base_as"]:
             quantised = f" as {record['base_as']} gives it back"
@@ -185,7 +188,7 @@ def _merge_result(method: str, result: Mapping[str, Any]) -> list[str]:
         )
     rows = []
     for path, module in result["modules"].items():
-        rows.append([path, f"{module['norm']:.4g}", scientific(module["error"])])
+        rows.append([markdown_text(path), f"{module['norm']:.4g}", scientific(module["error"])])
     return [sentence, markdown_table(["module", "norm of ΔW", "relative error"], rows)]
 
 
@@ -197,7 +200,9 @@ def _fuse_result(result: Mapping[str, Any]) -> list[str]:
     rows = []
     for path, module in result["modules"].items():
         unchanged = f"{module['unchanged']:.1%}"
-        rows.append([path, f"{module['retained']:.1%}", scientific(module["error"]), unchanged])
+        rows.append(
+            [markdown_text(path), f"{module['retained']:.1%}", scientific(module["error"]), unchanged]
+        )
     header = ["module", "retained fraction of ΔW", "relative error", "unchanged"]
     return [sentence, markdown_table(header, rows)]
 

@@ -29,6 +29,7 @@ from tuneyard.core.execution.options import ray_option, workers_option
 from tuneyard.core.files import JsonObject
 from tuneyard.core.installation.packages import after_setup
 from tuneyard.core.language.messages import as_is, for_reader, say
+from tuneyard.core.quoting import shell
 
 Texts = tuple[str, ...]
 Run = Callable[[Spec, CompileRequest], CompileReport]
@@ -299,7 +300,7 @@ def _changed(
             )
         split, _, share = text.partition("=")
         if split not in spec.split.shares or not re.fullmatch(r"0?\.\d*[1-9]\d*", share):
-            command = f"tuneyard data compile {name} --split {min(spec.split.shares)}=0.3"
+            command = f"tuneyard data compile {shell(name)} --split {shell(min(spec.split.shares))}=0.3"
             raise RequestError(f"--split {text}: expected SPLIT=SHARE, as test=0.3: {command}")
         over.setdefault("split", {})[split] = float(share)
     columns_of_spec = [column.name for column in spec.columns]

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from tuneyard.core.errors import ContentError, RequestError
+from tuneyard.core.quoting import shell
 
 
 def own_file(path: Path) -> Path:
@@ -23,7 +24,7 @@ def own_file(path: Path) -> Path:
     if path.is_symlink() and not _is_inside(target, path.parent):
         raise ContentError(
             f"{path}: a link to {target}, expected a file of this folder; if it belongs there, copy it: "
-            f"cp --remove-destination {target} {path}"
+            f"cp --remove-destination {shell(target)} {shell(path)}"
         )
     if not stat.S_ISREG(target.stat().st_mode) and not target.is_dir():
         raise ContentError(f"{path}: found a pipe or a device, expected a file; remove it from the folder")

@@ -11,6 +11,7 @@ from tuneyard.core.datasets import read_registry, registry_folder
 from tuneyard.core.documents import BOM, is_number, read_yaml
 from tuneyard.core.errors import ContentError, Problem, RequestError, nearest, show_value, wrong_value
 from tuneyard.core.files import bundled, parse_json, read_object, require
+from tuneyard.core.quoting import shell
 from tuneyard.core.secrets import HIDDEN, VARIABLES, is_secret, public_settings, public_words
 from tuneyard.core.training.training_run import names_in
 from tuneyard.recipes.other_files import refuse_other_file
@@ -254,7 +255,7 @@ def find_recipe(path: Path) -> Path:
         if str(path) in read_registry(folder):
             raise RequestError(
                 f"{path}: a dataset of {folder}/, expected a recipe; write one: "
-                f"tuneyard recipe new --dataset {path} --model DIR --out {path}.yaml"
+                f"tuneyard recipe new --dataset {shell(path)} --model DIR --out {shell(path)}.yaml"
             )
         hint = nearest(
             path.name,

@@ -11,6 +11,7 @@ from tuneyard.core.errors import ContentError, Problem, nearest, show_value
 from tuneyard.core.files import HUB_ID, existing, near_name, versions
 from tuneyard.core.installation.packages import install_command
 from tuneyard.core.prompt.token_weights import read_weights, weights_file
+from tuneyard.core.quoting import shell
 from tuneyard.core.secrets import VARIABLES
 from tuneyard.core.training.metrics import UNKNOWN, direction, metric_of
 from tuneyard.core.training.training_stage import (
@@ -315,7 +316,7 @@ def _weights(recipe: Recipe) -> Iterator[Problem]:
     unweightable += ["stage"] * (recipe.stage != "sft") + ["USE_RAY"] * is_set("USE_RAY")
     for key in unweightable:
         message = f"does not go with key-token weights ({path}): not proved"
-        hint = f"change it, or train without weights: llamafactory-cli train {recipe.path}"
+        hint = f"change it, or train without weights: llamafactory-cli train {shell(recipe.path)}"
         yield recipe.problem("E361", key, message, hint)
 
 

@@ -35,6 +35,7 @@ from tuneyard.core.errors import ContentError, RequestError, need
 from tuneyard.core.files import read_object
 from tuneyard.core.language.messages import say
 from tuneyard.core.prompt.trained_files import TrainedFiles, read_trained
+from tuneyard.core.quoting import shell
 from tuneyard.core.weights.base_models import Base, open_base
 from tuneyard.core.weights.tensors import STORED, Tensor, blocks_of, require_finite
 
@@ -125,8 +126,8 @@ def _plan_lora(source: ExportSource, adapter: LoraAdapter, options: Mapping[str,
     if source.base is None:
         raise RequestError(
             f"{source.folder}: an adapter alone cannot become a GGUF model. Fuse it with its base first: "
-            f"tuneyard adapter fuse {source.folder} --base BASE --out DIR, and export that; or give --base "
-            "BASE here for a GGUF LoRA that is loaded beside the base's GGUF"
+            f"tuneyard adapter fuse {shell(source.folder)} --base BASE --out DIR, and export that; or give "
+            "--base BASE here for a GGUF LoRA that is loaded beside the base's GGUF"
         )
     architecture = check_lora(adapter, source.base)
     # The file has nothing of the base but its shapes.

@@ -1,9 +1,11 @@
 """Upload to the Hugging Face Hub as one commit. Files that arrived before are not sent twice."""
 
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import click
 
@@ -25,10 +27,11 @@ from tuneyard.adapters.store import note
 from tuneyard.core.datasets.compiled import MANIFEST, read_manifest
 from tuneyard.core.documents import dump_yaml, markdown_table
 from tuneyard.core.documents.schema_errors import check_file
-from tuneyard.core.errors import RequestError, counted
+from tuneyard.core.errors import RequestError, counted, one_line
 from tuneyard.core.files import HUB_ID, read_object, require, sha256
 from tuneyard.core.installation.checkout import ROOT
 from tuneyard.core.links import check_own_files
+from tuneyard.core.quoting import markdown_text, python_text
 from tuneyard.core.secrets import hide_secrets
 from tuneyard.core.training.training_run import (
     card_hyperparameters,
@@ -49,8 +52,8 @@ USAGE = """## How to load it
 ```python
 {peft}from transformers import AutoModelForCausalLM, AutoTokenizer
 
-model = AutoModelForCausalLM.from_pretrained("{model}", dtype="auto")
-{adapted}tokenizer = AutoTokenizer.from_pretrained("{tokenizer}")
+model = AutoModelForCausalLM.from_pretrained({model}, dtype="auto")
+{adapted}tokenizer = AutoTokenizer.from_pretrained({tokenizer})
 messages = [{{"role": "user", "content": "…"}}]
 prompt = tokenizer.apply_chat_template(
     messages, add_generation_prompt=True, return_tensors="pt", return_dict=True
@@ -196,14 +199,14 @@ def make_card(
     on_hub = bool(base and HUB_ID.fullmatch(base) and not Path(base).is_dir())
     if on_hub:
         page = head.get("license_link", f"https://huggingface.co/{base}")
-        terms += f", [stated there]({page})"
+        terms += f", [stated there](<{quote(page, safe=':/?&=#%+,;@~.')}>)"
         head["base_model"] = base
     else:
         message = f"the base is named {base or 'nowhere'}, no hub id: nobody can download it by this name"
         if adapter:
             message += f"; set base_model_name_or_path in {CONFIG}"
         notes.append(message)
-    base_label = base or "BASE"
+    base_label = one_line(base or "BASE")
     if Path(base_label).is_absolute():
         base_label = Path(base_label).name
     inputs_by_name = _training_inputs(source.folder, name_of(source.folder), notes)
@@ -220,21 +223,21 @@ def make_card(
         if listed:
             note_on_recipe += f"; the card has the hyperparameters that LLaMA-Factory's {CARD} lists"
         notes.append(note_on_recipe)
-    facts = [["base", base or "not recorded"], ["licence of the base", terms]]
+    facts = [["base", markdown_text(base or "not recorded")], ["licence of the base", terms]]
     if adapter:
         head |= {"library_name": "peft", "pipeline_tag": "text-generation", "tags": ["lora", "tuneyard"]}
-        sentence = f"A LoRA adapter for {base_label}"
+        sentence = f"A LoRA adapter for {markdown_text(base_label)}"
         facts += _sizes(adapter)
     else:
         head |= {"library_name": "transformers", "pipeline_tag": "text-generation", "tags": ["tuneyard"]}
-        sentence = f"A full model: adapters fused into {base_label}"
+        sentence = f"A full model: adapters fused into {markdown_text(base_label)}"
     if datasets:
         names = dict.fromkeys(str(entry["dataset"]) for entry in datasets)
-        sentence += f", trained on {', '.join(names)}"
-    template = ""
+        sentence += f", trained on {', '.join(map(markdown_text, names))}"
+    template: list[str] = []
     first_recipe: dict[str, Any] = next(iter(recipes.values()), {})
     if first_recipe.get("template"):
-        template = f" --template {first_recipe['template']}"
+        template = ["--template", one_line(str(first_recipe["template"]))]
     sections = [
         f"# {name.rpartition('/')[2]}",
         f"{sentence}.",
@@ -245,10 +248,12 @@ def make_card(
     for adapter_name, settings in recipes.items():
         title = "Recipe"
         if len(inputs_by_name) > 1:
-            title = f"Recipe of {adapter_name}"
+            title = f"Recipe of {markdown_text(adapter_name)}"
         sections.append(f"## {title}\n\n```yaml\n{dump_yaml(settings)}```")
     if listed:
-        table = markdown_table(["hyperparameter", "value"], [[*pair] for pair in listed.items()])
+        table = markdown_table(
+            ["hyperparameter", "value"], [[*map(markdown_text, pair)] for pair in listed.items()]
+        )
         origin = f"As LLaMA-Factory's {CARD} lists it; its recipe is not recorded."
         sections.append(f"## Training\n\n{origin}\n\n{table}")
     sections.append(_results(adapter, results, notes))
@@ -262,7 +267,7 @@ def make_card(
 def _licence(source: ExportSource, stated: str | None, notes: list[str]) -> tuple[dict[str, object], str]:
     """The fields of the base's licence for the front matter, and a sentence with its origin."""
     if stated:
-        return {"license": stated}, f"{stated} (as stated at export)"
+        return {"license": stated}, f"{markdown_text(stated)} (as stated at export)"
     licence = licence_of(source)
     if licence is None:
         notes.append("licence of the base unknown: state it with --license ID, e.g. apache-2.0")
@@ -272,7 +277,7 @@ def _licence(source: ExportSource, stated: str | None, notes: list[str]) -> tupl
     if file.parent == source.base:
         owner = "the base's"
     name = fields.get("license_name", fields["license"])
-    return dict(fields), f"{name} (from {owner} {file.name})"
+    return dict(fields), f"{markdown_text(name)} (from {owner} {file.name})"
 
 
 def _training_inputs(folder: Path, name: str, notes: list[str]) -> dict[str, dict[str, Any]]:
@@ -309,7 +314,7 @@ def _training_inputs(folder: Path, name: str, notes: list[str]) -> dict[str, dic
 
 def _sizes(adapter: LoraAdapter) -> list[list[str]]:
     layout = adapter.modules
-    targets = sorted({module.rpartition(".")[2] for module in layout})
+    targets = sorted({markdown_text(module.rpartition(".")[2]) for module in layout})
     rank = span([module.rank for module in layout.values()])
     return [
         ["adapter", f"LoRA of rank {rank}, alpha {adapter.config.alpha:g}, on {', '.join(targets)}"],
@@ -318,20 +323,21 @@ def _sizes(adapter: LoraAdapter) -> list[list[str]]:
     ]
 
 
-def _usage(source: ExportSource, repo: str, base: str, template: str) -> str:
+def _usage(source: ExportSource, repo: str, base: str, template: list[str]) -> str:
     """Code and commands that load the model: PEFT or transformers, LLaMA-Factory and vLLM."""
     adapter = source.lora
     if adapter is None:
         return USAGE.format(
             peft="",
-            model=repo,
+            model=python_text(repo),
             adapted="",
-            tokenizer=repo,
-            named=f"--model_name_or_path {repo}{template}",
-            served=f"$ vllm serve {repo}",
+            tokenizer=python_text(repo),
+            named=shlex.join(["--model_name_or_path", repo, *template]),
+            served=f"$ {shlex.join(['vllm', 'serve', repo])}",
         )
     rank = vllm_rank(adapter.largest_rank) or adapter.largest_rank
-    served = f"$ vllm serve {base} --enable-lora --max-lora-rank {rank} --lora-modules mine={repo}"
+    words = ["vllm", "serve", base, "--enable-lora", "--max-lora-rank", str(rank)]
+    served = f"$ {shlex.join([*words, '--lora-modules', f'mine={repo}'])}"
     if adapter.full_tensors:
         served = f"# {NOT_IN_VLLM}"
     tokenizer = base
@@ -339,10 +345,10 @@ def _usage(source: ExportSource, repo: str, base: str, template: str) -> str:
         tokenizer = repo
     return USAGE.format(
         peft="from peft import PeftModel\n",
-        model=base,
-        adapted=f'model = PeftModel.from_pretrained(model, "{repo}")\n',
-        tokenizer=tokenizer,
-        named=f"--model_name_or_path {base} --adapter_name_or_path {repo}{template}",
+        model=python_text(base),
+        adapted=f"model = PeftModel.from_pretrained(model, {python_text(repo)})\n",
+        tokenizer=python_text(tokenizer),
+        named=shlex.join(["--model_name_or_path", base, "--adapter_name_or_path", repo, *template]),
         served=served,
     )
 
@@ -355,8 +361,8 @@ def _data(datasets: list[dict[str, Any]], notes: list[str]) -> str:
     for entry in {entry["dataset"]: entry for entry in datasets}.values():
         digest = "not recorded"
         if entry.get("sha256"):
-            digest = f"`{entry['sha256']}`"
-        rows.append([entry["dataset"], _about(entry), digest])
+            digest = f"`{one_line(entry['sha256']).replace('`', '')}`"
+        rows.append([markdown_text(entry["dataset"]), markdown_text(_about(entry)), digest])
     return "## Data\n\n" + markdown_table(["dataset", "description", "SHA-256"], rows)
 
 
@@ -403,7 +409,7 @@ def _results(adapter: LoraAdapter | None, places: list[Path], notes: list[str]) 
             is_of_adapter = True
         low, high = fields["ci95"]
         shares = f"{fields['accuracy']:.1%}", f"{low:.1%}–{high:.1%}", f"{fields['majority']:.1%}"
-        rows.append([model, fields["set"], f"{fields['n']:,}", *shares])
+        rows.append([markdown_text(model), markdown_text(fields["set"]), f"{fields['n']:,}", *shares])
     if adapter and not is_of_adapter:
         notes.append("none of the results is of this adapter: their hashes are of other weights")
     header = ["model", "set", "examples", "accuracy", "95 % interval", "majority-class baseline"]

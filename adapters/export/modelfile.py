@@ -7,6 +7,7 @@ checks them on probes. A template that does more (trims texts, numbers turns) is
 
 import datetime
 import itertools
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -15,10 +16,11 @@ from typing import Any
 
 from tuneyard.adapters.export.source import ExportSource
 from tuneyard.adapters.store import note
-from tuneyard.core.errors import ContentError, RequestError, show_value
+from tuneyard.core.documents import is_number
+from tuneyard.core.errors import ContentError, RequestError, show_value, unexpected
 from tuneyard.core.prompt import TODAY, Message, Render
 from tuneyard.core.prompt.rendering import template_renderer
-from tuneyard.core.prompt.tokenizer_files import first_object, read_tokenizer
+from tuneyard.core.prompt.tokenizer_files import GENERATION, first_object, read_tokenizer
 from tuneyard.core.prompt.trained_files import TrainedFiles, read_trained
 
 PARAMETERS = {  # the key is generation_config.json's name, the value Ollama's
@@ -141,6 +143,12 @@ def modelfile_text(
     head: list[str], wrapping: Wrapping, stops: list[str], parameters: dict[str, str], system: str | None
 ) -> str:
     """The content of a Modelfile; `head` has its first lines (FROM, ADAPTER)."""
+    for line in head:
+        if not line.isprintable():
+            raise ContentError(
+                f"{show_value(line)}: a line break or a control character in a line of a Modelfile; rename "
+                "the folder or the file without it"
+            )
     lines = [*head, f"TEMPLATE {quoted(go_template(wrapping))}"]
     if system is not None:
         lines.append(f"SYSTEM {quoted(system)}")
@@ -180,7 +188,7 @@ def _literal(text: str) -> str:
 
 def quoted(text: str) -> str:
     """Quote a Modelfile string with one or three quotes; `ContentError` if neither is possible."""
-    if "\n" not in text and '"' not in text:
+    if text.isprintable() and '"' not in text:
         return f'"{text}"'
     if '"""' in text or text.endswith('"'):
         raise ContentError(f'{show_value(text)}: a Modelfile has no way to write a text with """ in it')
@@ -225,8 +233,13 @@ def _parameters(folders: list[Path], texts: tuple[str, ...]) -> tuple[list[str],
     fields = first_object(folders, "generation_config.json")
     parameters = {}
     for name, ollama_name in PARAMETERS.items():
-        if fields.get(name) is not None:
-            parameters[ollama_name] = str(fields[name])
+        value = fields.get(name)
+        if value is None:
+            continue
+        if not is_number(value) or not math.isfinite(value):
+            place = next(folder for folder in folders if (folder / GENERATION).is_file()) / GENERATION
+            raise unexpected(place, name, value, "a number")
+        parameters[ollama_name] = str(value)
     if fields.get("do_sample") is False:
         parameters["temperature"] = "0"
     # Otherwise Ollama takes a temperature of 0.8 and a penalty of 1.1.

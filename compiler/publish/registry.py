@@ -32,6 +32,7 @@ from tuneyard.core.datasets.compiled import (
 from tuneyard.core.errors import ContentError, Problem, RequestError, nearest, show_value
 from tuneyard.core.files import OURS, publish, recovered, sync, write_json
 from tuneyard.core.language.messages import say
+from tuneyard.core.quoting import shell
 
 COMPILED_KEYS = ("file_name", "formatting", "ranking", "columns", "tags")
 """The keys of an entry that a compile writes. Any other key was added by hand, and stays as it is."""
@@ -173,7 +174,7 @@ class Registry:
                 continue
             fix = "rename one of the two"
             if other in self.manifests:
-                fix = f"`tuneyard data remove {other}` first, or give another --out"
+                fix = f"`tuneyard data remove {shell(other)}` first, or give another --out"
             taken = f"the dataset name {dataset!r} is taken by {registered.get('file_name')!r}"
             raise ContentError(f"{self.folder / REGISTRY}: {taken}: {fix}")
 

@@ -27,6 +27,7 @@ from tuneyard.core.datasets import REGISTRY
 from tuneyard.core.errors import Problem, RequestError
 from tuneyard.core.files import Moved
 from tuneyard.core.installation.plugins import Plugin, bundled_with, load
+from tuneyard.core.quoting import shell
 
 
 class OpenFile(NamedTuple):
@@ -111,8 +112,8 @@ def find_reader(kind: str, display_path: str) -> Reader:
     fix = "convert it to one of these"
     if kind in (".yaml", ".yml"):
         file = shlex.quote(display_path)
-        fix += f"; if it is a spec: tuneyard data compile {file}"
-        fix += f"; if it is a recipe: tuneyard recipe check {file}"
+        fix += f"; if it is a spec: tuneyard data compile {shell(file)}"
+        fix += f"; if it is a recipe: tuneyard recipe check {shell(file)}"
     raise RequestError(f"{display_path}: unknown kind of file {kind!r} (known: {known_suffixes()}); {fix}")
 
 

@@ -43,6 +43,7 @@ from tuneyard.core.datasets.compiled import MANIFEST
 from tuneyard.core.errors import ContentError, Problem, RequestError, counted, nearest
 from tuneyard.core.files import HUB_ID, near_name, sha256
 from tuneyard.core.links import own_file
+from tuneyard.core.quoting import shell
 
 RAW = Path("data/raw")
 NOT_READ = "W224"
@@ -413,7 +414,7 @@ def _data_files_among(folder: Path | RemoteFolder, files: Sequence[F]) -> list[F
     if not data:
         fix = "name the folder or file that has the rows"
         if REGISTRY in [file.name for file in files]:
-            fix = f"its datasets are compiled already: tuneyard data list --out {folder}"
+            fix = f"its datasets are compiled already: tuneyard data list --out {shell(folder)}"
         raise RequestError(f"{folder}: no data files in this folder (known: {known_suffixes()}); {fix}")
     return without_texts(data)
 
@@ -446,7 +447,7 @@ def _not_found(text: str) -> str:
     if HUB_ID.fullmatch(dataset) and not is_near and suffix(Path(text)) not in readers():
         return (
             f"{text}: source not found; a dataset of the Hugging Face Hub is compiled by "
-            f"`tuneyard data compile SPEC --source hub:{dataset}`"
+            f"`tuneyard data compile SPEC --source hub:{shell(dataset)}`"
         )
     if "://" in text:
         return (

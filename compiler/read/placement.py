@@ -24,6 +24,7 @@ from tuneyard.compiler.read.stream import UnreadableFileError, suffix
 from tuneyard.compiler.read.zips import member_paths
 from tuneyard.compiler.spec.model import PART, Spec
 from tuneyard.core.errors import RequestError
+from tuneyard.core.quoting import shell
 
 NAMED_LIKE = "named like"
 """What notes on names begin with."""
@@ -301,6 +302,6 @@ def _placed_as(spec: Spec, file: SourceFile, display_path: str, usual: str) -> P
     splits = f"(splits: {', '.join(spec.parts)})"
     raise RequestError(
         f"{display_path}: named like {usual}, and {spec.name} has no such split {splits}; to read it as "
-        f"{first} give --source {first}={file}; for a dataset with this split `tuneyard data init {folder}` "
-        "proposes a spec"
+        f"{first} give --source {first}={file}; for a dataset with this split `tuneyard data init "
+        f"{shell(folder)}` proposes a spec"
     )

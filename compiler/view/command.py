@@ -19,6 +19,7 @@ from tuneyard.core.files import check_writable, write_text
 from tuneyard.core.language.messages import as_is, say
 from tuneyard.core.language.translation import tr
 from tuneyard.core.prompt.token_losses import TOKEN_LOSSES, TokenLossFile
+from tuneyard.core.quoting import shell
 
 HEAD = 4096
 """Bytes of a file in which the mark of a page is looked for."""
@@ -100,7 +101,7 @@ def find_losses(results: Path, dataset: str) -> Path:
     if not files:
         raise RequestError(
             f"--results {results}: no {TOKEN_LOSSES} in it. Score the dataset with "
-            f"`tuneyard eval text --model MODEL --dataset {dataset} --token-losses --out OUT`"
+            f"`tuneyard eval text --model MODEL --dataset {shell(dataset)} --token-losses --out OUT`"
         )
     if len(files) > 1:
         folders = ", ".join(str(file.parent) for file in files)

@@ -131,9 +131,13 @@ def dump_short_yaml(value: Fields) -> str:
     return "".join(parts)
 
 
+_PIPE = re.compile(r"(?<!\\)\|")
+"""A pipe that is not escaped yet."""
+
+
 def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """A table in Markdown, whose columns are aligned in a terminal too. Every `|` in a cell is escaped."""
-    first, *others = [[cell.replace("|", "\\|") for cell in line] for line in (header, *rows)]
+    first, *others = [[_PIPE.sub(r"\\|", cell) for cell in line] for line in (header, *rows)]
     widths = [max(map(text_width, column)) for column in zip(first, *others, strict=True)]
     lines = (first, ["-" * width for width in widths], *others)
     return "\n".join(f"| {' | '.join(map(padded, line, widths))} |" for line in lines)

@@ -13,6 +13,7 @@ from typing import NamedTuple, Protocol
 
 from tuneyard.core.errors import ContentError, RequestError, show_value
 from tuneyard.core.files import HUB_ID, Fields, files_sha256, read_object
+from tuneyard.core.quoting import shell
 from tuneyard.core.training.training_run import TRAINING, model_sha256, training_inputs
 from tuneyard.core.weights.tensors import Weights, open_shards, open_weights, read_shards, tensors_of
 
@@ -314,7 +315,7 @@ def check_here(place: Path, base: str, option: str) -> None:
     fix = f"name its folder with {option} DIR"
     if "/" in published:
         folder = f"models/{published.rpartition('/')[2]}"
-        fix = f"it is {published} of the hub: hf download {published} --local-dir {folder}"
+        fix = f"it is {published} of the hub: hf download {shell(published)} --local-dir {shell(folder)}"
         fix += f"; then add {option} {folder}"
     raise RequestError(f"{place}: names the base {base}, which is not here; {fix}")
 
@@ -331,5 +332,5 @@ def refuse_adapter(folder: Path) -> None:
         base = read_object(adapter).get("base_model_name_or_path")
         raise RequestError(
             f"{folder}: an adapter, expected a whole model: its base is {base}, and both together are what "
-            f"`tuneyard adapter fuse {folder} --base {base} --out DIR` writes"
+            f"`tuneyard adapter fuse {shell(folder)} --base {shell(base)} --out DIR` writes"
         )

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from tuneyard.core.errors import ContentError, RequestError, show_value
 from tuneyard.core.files import HUB_ID, Fields, no_folder, read_object, require
+from tuneyard.core.quoting import shell
 from tuneyard.core.weights.adapter_files import EMBEDDINGS, HEADS, refuse_adapter
 from tuneyard.core.weights.class_defaults import TIE, class_entry, is_conv1d, is_tied, tied_names
 from tuneyard.core.weights.tensors import (
@@ -183,7 +184,7 @@ def base_config(folder: Path) -> Path:
     if not folder.is_dir():
         fix = "name the folder of a whole model"
         if HUB_ID.fullmatch(str(folder)):
-            fix = f"if it is on the hub: hf download {folder} --local-dir models/{folder.name}"
+            fix = f"if it is on the hub: hf download {shell(folder)} --local-dir models/{shell(folder.name)}"
         raise RequestError(f"base model {no_folder(str(folder), fix)}")
     refuse_adapter(folder)
     return require(folder / "config.json", "the config of a whole model")

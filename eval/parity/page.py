@@ -4,10 +4,11 @@ from collections.abc import Sequence
 from dataclasses import asdict
 
 from tuneyard.core.documents import markdown_table
-from tuneyard.core.errors import counted, one_line, show_value
+from tuneyard.core.errors import counted, show_value
 from tuneyard.core.language.messages import for_reader
 from tuneyard.core.language.number_format import NONE
 from tuneyard.core.language.translation import tr
+from tuneyard.core.quoting import markdown_text
 from tuneyard.eval.parity.proof import ANSWERS, CHATS, PROMPTS, FirstDifference, Proof, ProofPart, Tolerance
 
 HEADERS = {
@@ -29,12 +30,13 @@ def markdown(proof: Proof) -> str:
     tolerance = proof.tolerance
     parts = [
         "# Parity of training, scoring and serving",
-        one_line(proof.verdict()),
-        f"Reference of the prompts: {proof.reference}. Reference of the answers: {proof.answering}. "
+        markdown_text(proof.verdict()),
+        f"Reference of the prompts: {markdown_text(proof.reference)}. "
+        f"Reference of the answers: {markdown_text(proof.answering)}. "
         f"Allowed: {counted(tolerance.flips, 'flip')}, {tolerance.nats:g} nats.",
     ]
     for part, (name, *columns) in HEADERS.items():
-        rows = [_cells(one) for one in proof.of(part)]
+        rows = [[*map(markdown_text, _cells(one))] for one in proof.of(part)]
         if rows:
             header = [*map(tr, (name, "dataset", "examples", *columns, "first"))]
             parts.append(markdown_table(header, rows))
@@ -48,7 +50,7 @@ def markdown(proof: Proof) -> str:
 
 def _bullets(texts: Sequence[str]) -> str:
     """A list in Markdown. Names and answers of servers may contain control characters, which are escaped."""
-    return "\n".join(f"- {one_line(text)}" for text in texts)
+    return "\n".join(f"- {markdown_text(text)}" for text in texts)
 
 
 def _cells(one: ProofPart) -> list[str]:

@@ -14,6 +14,7 @@ from tuneyard.core.files import check_characters, near_name, read_object, requir
 from tuneyard.core.installation.checkout import ROOT
 from tuneyard.core.language.messages import say
 from tuneyard.core.language.translation import tr
+from tuneyard.core.quoting import shell
 from tuneyard.core.training.metrics import ACCURACY
 from tuneyard.core.weights.adapter_files import CONFIG
 from tuneyard.eval.metrics.answers import answer_key
@@ -161,7 +162,7 @@ def find_scored_runs(path: Path) -> tuple[list[Path], list[Path]]:
             draw = shlex.quote(str(path / "draw-1"))
             raise RequestError(
                 f"{path}: the draws of --repeat, with their mean in {REPEATS}; compare the models of one: "
-                f"tuneyard eval compare {draw} --out OUT"
+                f"tuneyard eval compare {shell(draw)} --out OUT"
             )
         if places or (path / RUN).is_file():
             raise RequestError(f"{path}: unfinished: run the command that wrote it again with --resume")

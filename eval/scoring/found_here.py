@@ -37,6 +37,7 @@ from tuneyard.core.documents import read_mapping
 from tuneyard.core.errors import RequestError, TuneyardError
 from tuneyard.core.installation.checkout import ROOT
 from tuneyard.core.language.messages import say
+from tuneyard.core.quoting import shell
 from tuneyard.core.weights.adapter_files import CONFIG
 from tuneyard.eval.backends.load import find_model
 from tuneyard.eval.scoring.trainings_here import is_try, unfinished_line, unfinished_trainings
@@ -140,7 +141,7 @@ def _choose_datasets(found: FoundHere, command: str, option: Path | None) -> Non
     if _is_root(Path()):
         reason += f"; `make compile DATA='{' '.join(TUTORIAL)}'` makes those of the RTE/MNLI tutorial"
     found.missing.append(f"a dataset: {reason}")
-    found.fixes.append(f"tuneyard data compile {_dataset_to_compile()}")
+    found.fixes.append(f"tuneyard data compile {shell(_dataset_to_compile())}")
 
 
 def _root_above() -> Path | None:
@@ -217,7 +218,7 @@ def _choose_adapters(found: FoundHere, datasets: Sequence[str]) -> None:
     for stem in sorted(stems):
         recipe = find_recipe(f"{stem}_{TRAIN_SPLIT}")
         if recipe is not None:
-            reason += f"; `tuneyard recipe train recipes/{recipe.path.name}` trains one"
+            reason += f"; `tuneyard recipe train recipes/{shell(recipe.path.name)}` trains one"
             break
     found.missing.append(reason)
 

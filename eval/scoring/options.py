@@ -19,6 +19,7 @@ from tuneyard.core.cli.main import command_line
 from tuneyard.core.datasets import registry_folder
 from tuneyard.core.errors import RequestError
 from tuneyard.core.execution.options import ray_option, workers_option
+from tuneyard.core.quoting import shell
 from tuneyard.eval.backends.connection import TIMEOUT
 from tuneyard.eval.backends.generate import PRESETS
 from tuneyard.eval.datasets.dataset import find_sets
@@ -169,7 +170,7 @@ def _kept_options(options: dict[str, Any], command: str) -> dict[str, Any]:
     if scored_by != command:
         raise RequestError(
             f"--rescore {source}: outputs of `{shown_command(scored_by)}`, expected a run of "
-            f"`{shown_command(command)}`; what is there is compared by tuneyard eval compare {source}"
+            f"`{shown_command(command)}`; what is there is compared by tuneyard eval compare {shell(source)}"
         )
     open_options = options.keys() - explicit.keys()
     kept: dict[str, Any] = {name: value for name, value in run["settings"].items() if name in open_options}

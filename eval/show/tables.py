@@ -18,6 +18,7 @@ from tuneyard.core.language.number_format import (
     show_p,
 )
 from tuneyard.core.language.translation import in_english, tr, tr_counted
+from tuneyard.core.quoting import markdown_text
 from tuneyard.core.training.metrics import ACCURACY, Metric, declared_metric, direction
 from tuneyard.eval.judge.ask import ComparedRuns
 from tuneyard.eval.judge.conclusions import (
@@ -178,9 +179,11 @@ def left_out(comparison: Comparison) -> str:
 
 def text_of(compared: ComparedRuns, title: str = "") -> str:
     """Text of table.md: the decision, models and datasets, then the comparison with its questions' tables."""
-    setup = [f"## {title or tr('What was compared')}"]
+    setup = [f"## {markdown_text(title or tr('What was compared'))}"]
     setup += [grid(table) for table in compared_tables(compared).values()]
-    captioned = [f"## {caption}\n\n{grid(table)}" for caption, table in compared.tables.items()]
+    captioned = []
+    for caption, table in compared.tables.items():
+        captioned.append(f"## {markdown_text(caption)}\n\n{grid(table)}")
     return markdown(compared.comparison, setup, captioned)
 
 
@@ -190,7 +193,7 @@ def markdown(comparison: Comparison, setup: Sequence[str] = (), captioned: Seque
     `setup` follows the decision: tables of the models and datasets.
     """
     described = comparison.sections[len(comparison.deciding) :]
-    parts = [*decisions(comparison), *setup, grid(scores(comparison))]
+    parts = [*map(markdown_text, decisions(comparison)), *setup, grid(scores(comparison))]
     parts += map(_section, comparison.deciding)
     parts += captioned
     parts += map(_section, described)
@@ -227,7 +230,7 @@ def method(section: Section) -> str:
 
 def _section(section: Section) -> str:
     """A section's tests. The decision from a deciding section is the first line of the report."""
-    parts = [f"## {section_name(section.name)}", notes(section).strip()]
+    parts = [f"## {markdown_text(section_name(section.name))}", notes(section).strip()]
     tables = [grid(table) for table in differences(section).values()]
     if tables:
         parts += [*tables, method(section)]

@@ -70,7 +70,7 @@ def test_the_recipe_in_the_card_makes_the_merge_again(how):
     make(odd, factors(3))
     call("merge", "rte=0.3", f"{odd}=-0.7", *how, "--out", "x")
     card = Path("x/README.md").read_text()
-    printed_line(card, "rte (0.3)", "#1: $x_{$-checkpoint-5 (-0.7)")
+    printed_line(card, "rte (0.3)", "#1: $x\\_{$-checkpoint-5 (-0.7)")
     for name in ("rte", odd):
         assert open_adapter(name).digest in card
     assert "base_model: org/base" in card
