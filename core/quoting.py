@@ -6,7 +6,7 @@ import shlex
 
 from tuneyard.core.errors import one_line
 
-_MARKUP = re.compile(r"[\\`*|]|<(?=[\w/!?])|\](?=[(\[])|(?<!\w)_|_(?!\w)|~(?=~)|&(?=#?\w+;)")
+_MARKUP = re.compile(r"[\\`*|]|<(?=[A-Za-z/!?])|\](?=[(\[])|(?<!\w)_|_(?!\w)|~(?=~)|&(?=#?\w+;)")
 """What has a meaning inside a line of Markdown. `< 0.001`, `[0, 1]` and an underscore in a word have none."""
 _BLOCK = re.compile(r"(?=[#+-](?: |\Z)|>|\[[^\]]*\]:)")
 """What begins a heading, a list, a quotation or a definition at the beginning of a paragraph."""

@@ -199,7 +199,7 @@ def make_card(
     on_hub = bool(base and HUB_ID.fullmatch(base) and not Path(base).is_dir())
     if on_hub:
         page = head.get("license_link", f"https://huggingface.co/{base}")
-        terms += f", [stated there](<{quote(page, safe=':/?&=#%+,;@~.')}>)"
+        terms += f", [stated there](<{quote(str(page), safe=':/?&=#%+,;@~.')}>)"
         head["base_model"] = base
     else:
         message = f"the base is named {base or 'nowhere'}, no hub id: nobody can download it by this name"
