@@ -98,18 +98,21 @@ def _with_fitting_system(
 ) -> list[TrainedConversation]:
     """Add a system text where another finding already says that a prompt differs without one.
 
-    No conversations if prompts differ with a system text as well.
+    No conversations if prompts differ with a system text as well. That tools are written otherwise (W352) is
+    said once.
     """
     tools = next((each.tools for each in conversations if each.tools), "")
     fits_plain, fits_with_tools = _fits(data), not tools or _fits(data, tools=tools)
     if not fits_plain and not _fits(data, system=SYSTEM_TEXT):
         return []
+    is_said = fits_plain and not fits_with_tools and not _fits(data, system=SYSTEM_TEXT, tools=tools)
     compared = []
     for conversation in conversations:
         fits = fits_with_tools if conversation.tools else fits_plain
-        if not conversation.system and not fits:
-            conversation = conversation._replace(system=SYSTEM_TEXT)
-        compared.append(conversation)
+        if conversation.system or fits:
+            compared.append(conversation)
+        elif not (conversation.tools and is_said):
+            compared.append(conversation._replace(system=SYSTEM_TEXT))
     return compared
 
 

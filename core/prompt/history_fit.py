@@ -159,7 +159,8 @@ def conversations_of(data: RecipeData, rows: Any, dataset: str) -> list[TrainedC
     for start in range(0, len(rows), BATCH):
         batch = rows[start : start + BATCH]
         for number in range(len(batch["_prompt"])):
-            conversation = _conversation(batch, number, f"row {start + number + 1} of {dataset}")
+            place = f"row {start + number + 1} of {dataset}"
+            conversation = _conversation(batch, number, place, has_answers=data.stage != "ppo")
             if conversation is None:
                 continue
             kind = [bool(conversation.system), bool(conversation.tools)]
@@ -172,9 +173,13 @@ def conversations_of(data: RecipeData, rows: Any, dataset: str) -> list[TrainedC
     return list(conversations.values())
 
 
-def _conversation(batch: Mapping[str, Any], number: int, place: str) -> TrainedConversation | None:
+def _conversation(
+    batch: Mapping[str, Any], number: int, place: str, *, has_answers: bool
+) -> TrainedConversation | None:
     """A row's first turns, None if LLaMA-Factory drops the row or it has media."""
     prompt, answers = batch["_prompt"][number], batch["_response"][number]
+    if has_answers and (not answers or any(not isinstance(each["content"], str) for each in answers)):
+        return None
     if len(prompt) % 2 != 1 or any(batch[kind][number] for kind in MEDIA):
         return None
     chosen = [answer for answer in answers if answer["content"]][:1]  # KTO: an empty one is beside it

@@ -71,6 +71,7 @@ class ChatFormat(NamedTuple):
     prompts: Sequence[Ids] = ()
     system_prompts: Sequence[Ids] = ()
     tool_prompts: Sequence[Ids] = ()
+    system_tool_prompts: Sequence[Ids] = ()
 
     @classmethod
     def of(cls, tokenizer: Any, has_tools: bool = False) -> "ChatFormat":
@@ -89,6 +90,7 @@ class ChatFormat(NamedTuple):
             prompts,
             system_prompts,
             _optional_prompts(tokenizer, [USER], tools=[TOOL]) if has_tools else [],
+            _optional_prompts(tokenizer, [SYSTEM, USER], tools=[TOOL]) if has_tools else [],
         )
 
     @property
@@ -177,7 +179,9 @@ def _layout(template: Any, called: str, tokenizer: Any, chat: ChatFormat) -> Ite
             prompt = _template_prompt(template, tokenizer, tools=tools)
             difference = _difference(prompt, chat.tool_prompts[0], tokenizer)
             message = f"with tools and no system text {called} writes another prompt: {difference}"
-            hint = "give every row a system text, or score with --template, too"
+            hint = "score with --template, too"
+            if is_served(template, tokenizer, chat.system_tool_prompts, SYSTEM_TEXT, tools):
+                hint = f"give every row a system text, or {hint}"
             yield TemplateFinding("W352", message, hint)
         return
     difference = _difference(prompt, chat.prompts[0], tokenizer)

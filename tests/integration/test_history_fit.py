@@ -231,3 +231,23 @@ def test_a_made_up_second_turn_is_a_note(tokenizer):
     assert finding.code == "N354" and "turn 2" in finding.message
     data = opened(tokenizer, chat_templates.QWEN3, "qwen3_nothink", "sft")
     assert history_findings(data, loaded([TALKS["one turn"]], "", ""), "talks") == []
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"_response": []}, {"_response": [{"role": "assistant", "content": None}]}, {"_prompt": []}],
+)
+def test_rows_that_llamafactory_drops_are_not_compared(tokenizer, change):
+    """They have findings of their own."""
+    data = opened(tokenizer, chat_templates.QWEN3, "qwen3", "sft")
+    (row,) = loaded([TALKS["thoughts"]], "", "")
+    assert history_findings(data, Dataset.from_list([{**row, **change}]), "talks") == []
+    assert len(history_findings(data, Dataset.from_list([{**row, **change}, row]), "talks")) == 1
+
+
+@pytest.mark.parametrize(("system", "codes"), [("", []), ("Be terse.", ["W354"])])
+def test_tools_that_the_chat_template_leaves_out_are_said_once(tokenizer, system, codes):
+    """Without a system text W352 says it, by the template alone."""
+    data = opened(tokenizer, chat_templates.HERMES, "chatml", "sft")
+    findings = history_findings(data, loaded([TALKS["a call"]], system, TOOLS), "talks")
+    assert [finding.code for finding in findings] == codes

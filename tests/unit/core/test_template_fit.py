@@ -100,6 +100,16 @@ def test_prompts_with_tools_are_compared_if_the_data_has_some(chat_template, has
     assert all("with tools and no system text" in finding.message for finding in findings)
 
 
+def test_a_system_text_is_a_fix_of_tools_only_if_the_prompts_are_equal_with_it():
+    system = (
+        "{% if messages[0].role == 'system' %}{{ 'TOOLS Is 12 even?' }}{% else %}{{ messages[0].content }}"
+    )
+    for chat_template, is_fix in ((f"{system}{{% endif %}}", True), ("{{ messages[-1].content }}", False)):
+        tokenizer = Tokenizer(chat_template)
+        (finding,) = template_findings(Trained(), "mine", tokenizer, ChatFormat.of(tokenizer, has_tools=True))
+        assert ("system text" in finding.hint) == is_fix
+
+
 def test_a_chat_template_is_asked_with_thinking_off_and_on() -> None:
     written = ChatFormat.of(
         Tokenizer("{{ messages[0].content }}{% if enable_thinking %}T{% else %}F{% endif %}")
