@@ -322,7 +322,7 @@ def export(reference: str, target: str, base: Path | None, **options: Any) -> No
 
     from tuneyard.adapters.adapter import name_of
     from tuneyard.adapters.export.source import PUBLISHED, open_source
-    from tuneyard.adapters.output import TOKENIZER
+    from tuneyard.adapters.carried_tokenizer import PROMPT_FILES
     from tuneyard.adapters.store import open_adapter, open_any
     from tuneyard.core.links import check_own_files
 
@@ -340,7 +340,7 @@ def export(reference: str, target: str, base: Path | None, **options: Any) -> No
     source = open_source(reference, base, open_any if is_fused else open_adapter)
     check_own_files(source.folder, PUBLISHED)
     if target != "hub" and source.base is not None:
-        check_own_files(source.base, TOKENIZER)
+        check_own_files(source.base, PROMPT_FILES)
     getattr(module, f"to_{target}")(source, options)
     out = options["out"]
     if target == "gguf":

@@ -18,6 +18,7 @@ import numpy as np
 
 from tuneyard.adapters import output
 from tuneyard.adapters.adapter import Adapter
+from tuneyard.adapters.carried_tokenizer import PROMPT_FILES, carry_tokenizer, write_ends
 from tuneyard.adapters.delta import Retained, apply, summed, total
 from tuneyard.adapters.modules_to_save import FullTensor, plan_full_tensors
 from tuneyard.adapters.provenance import CARD, Datasets, card_text, provenance, training_datasets
@@ -34,8 +35,6 @@ from tuneyard.adapters.weighted import (
 from tuneyard.core.errors import ContentError, RequestError, need
 from tuneyard.core.files import Fields, read_object, write_json, write_text
 from tuneyard.core.links import check_own_files
-from tuneyard.core.prompt import CHAT_TEMPLATE, find_chat_template
-from tuneyard.core.prompt.tokenizer_files import GENERATION, first_object, listed_ends
 from tuneyard.core.prompt.trained_files import read_trained
 from tuneyard.core.training.training_run import MERGE, training_inputs
 from tuneyard.core.weights.base_models import Base
@@ -66,7 +65,6 @@ class FuseRequest:
 class FusePlan:
     """A checked fusion. `modules` and `full_tensors` name the change of each changed tensor.
 
-    `template` is the chat template of the trainings.
     `weighted` has no adapters with weight 0. `datasets` lists the training datasets of each adapter.
     """
 
@@ -78,7 +76,6 @@ class FusePlan:
     modules: dict[str, str]
     full_tensors: dict[str, FullTensor]
     config: dict[str, object]
-    template: str | None
     notes: list[str]
     check: output.Check
 
@@ -156,7 +153,7 @@ def plan_fusing(request: FuseRequest) -> FusePlan:
     check()
     output.companions(request.base)  # before the weights are written, which takes long
     for item in weighted:
-        check_own_files(item.adapter.folder, output.TOKENIZER)
+        check_own_files(item.adapter.folder, PROMPT_FILES)
     if base.config.get("quantization_config"):
         raise ContentError(
             f"{base.folder}: its weights are quantised; fuse into the unquantised model "
@@ -188,10 +185,9 @@ def plan_fusing(request: FuseRequest) -> FusePlan:
     shapes = {name: tensor.shape for name, tensor in full_tensors.items()}
     shards = plan_shards(base, request.dtype, copies, shapes, request.max_shard)
     config = _fused_config(request, base, bool(split), _vocabulary(base, shards))
-    template = trained_template([item.adapter.folder for item in used])
-    plan = FusePlan(
-        request, used, datasets, base, shards, modules, full_tensors, config, template, notes, check
-    )
+    for item in used:
+        read_trained(item.adapter.folder, base.folder)  # damaged files are refused before anything is written
+    plan = FusePlan(request, used, datasets, base, shards, modules, full_tensors, config, notes, check)
     output.require_space(request.out.resolve(), plan.bytes)
     return plan
 
@@ -285,42 +281,14 @@ def fuse(plan: FusePlan, progress: output.Progress) -> dict[str, Retained]:
         for file in output.companions(plan.base.folder):
             shutil.copyfile(file, folder / file.name)
         adapters = [item.adapter.folder for item in plan.weighted]
-        output.carry_tokenizer(adapters, folder, "the base's files are used")
-        _write_template(plan.template, folder)
-        _write_ends(adapters, plan.base.folder, folder)
+        carry_tokenizer(adapters, folder, "the base's files are used")
+        write_ends(adapters, folder, plan.base.folder)
         write_index(folder, plan.shards)
         provenance_record = fuse_record(plan, retained)
         write_json(folder / MERGE, provenance_record)
         write_text(folder / CARD, card_text(provenance_record))
         write_json(folder / "config.json", plan.config)
     return retained
-
-
-def trained_template(adapters: Sequence[Path]) -> str | None:
-    """The chat template on which all adapters that have one agree, None otherwise."""
-    texts = {saved.text for saved in map(find_chat_template, adapters) if saved}
-    return texts.pop() if len(texts) == 1 else None
-
-
-def _write_template(template: str | None, folder: Path) -> None:
-    """Write the training's template if a file of the base would go before it."""
-    saved = None
-    with contextlib.suppress(ContentError):  # several in the base, none of them `default`
-        saved = find_chat_template(folder)
-    if template is not None and (saved is None or saved.text != template):
-        write_text(folder / CHAT_TEMPLATE, template)
-
-
-def _write_ends(adapters: Sequence[Path], base: Path, folder: Path) -> None:
-    """Add the end tokens of the adapters' trainings to generation_config.json, if the base lists others."""
-    listed = listed_ends(base)
-    ends = list(listed)
-    for adapter in adapters:
-        ends += read_trained(adapter, base).ends
-    distinct_ends = list(dict.fromkeys(ends))
-    if distinct_ends != listed:
-        fields = first_object([folder], GENERATION)
-        write_json(folder / GENERATION, {**fields, "eos_token_id": distinct_ends})
 
 
 def retained_lines(plan: FusePlan, retained: dict[str, Retained]) -> list[str]:

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from tuneyard.adapters import lowrank, output
+from tuneyard.adapters.carried_tokenizer import PROMPT_FILES, carry_tokenizer, write_ends
 from tuneyard.adapters.kinds.lora import vllm_notes
 from tuneyard.adapters.methods import Method, Values, find_method, methods, parameters_by_name
 from tuneyard.adapters.methods.exact import exact
@@ -30,7 +31,7 @@ from tuneyard.adapters.provenance import (
     provenance,
     training_datasets,
 )
-from tuneyard.adapters.store import open_adapter
+from tuneyard.adapters.store import note, open_adapter
 from tuneyard.adapters.weighted import (
     WeightedAdapter,
     check_inputs,
@@ -223,7 +224,7 @@ def plan_merging(request: MergeRequest) -> MergePlan:
     check = functools.partial(output.check_output, request.out, inputs, "merge", force=request.force)
     check()
     for item in weighted:
-        check_own_files(item.adapter.folder, output.TOKENIZER)
+        check_own_files(item.adapter.folder, PROMPT_FILES)
     notes = check_inputs(weighted, base, same_base=request.same_base)
     notes += _sign_notes(method, used)
 
@@ -382,7 +383,12 @@ def merge(plan: MergePlan, progress: output.Progress) -> Norms:
         with contextlib.closing(prefetch(functools.partial(_module, plan), plan.modules)) as modules:
             tensors = _tensors(plan, modules, norms, progress)
             write_weights(staged / WEIGHTS, plan.specs, tensors)
-        output.carry_tokenizer([item.adapter.folder for item in plan.weighted], staged, "not carried")
+        adapters = [item.adapter.folder for item in plan.weighted]
+        carry_tokenizer(adapters, staged, "not carried")
+        try:
+            write_ends(adapters, staged)
+        except ContentError as error:  # which `eval` refuses
+            note(str(error))
         record = merge_record(plan, norms)
         texts = {MERGE: json_text(record), CARD: card_text(record), CONFIG: json_text(plan.config)}
         for name, text in texts.items():

@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
+from tuneyard.adapters.carried_tokenizer import TOKENIZER
 from tuneyard.adapters.provenance import CARD
 from tuneyard.adapters.store import note
 from tuneyard.core.errors import ContentError, RequestError, TuneyardError, size_words
@@ -24,6 +25,7 @@ from tuneyard.core.files import (
     staging,
 )
 from tuneyard.core.links import own_file
+from tuneyard.core.prompt import CHAT_TEMPLATE
 from tuneyard.core.prompt.tokenizer_files import GENERATION
 from tuneyard.core.training.training_run import MERGE, read_provenance
 from tuneyard.core.weights.adapter_files import CONFIG
@@ -36,11 +38,6 @@ NAMES = {stored: name for name, stored in DTYPES.items()}
 Check = Callable[[], Path]  # resolves the output; `RequestError` if it may not be written
 Progress = Callable[[int], object]  # called with the number of bytes done
 
-# LLaMA-Factory writes them next to an adapter: the prompt of its training.
-TOKENIZER = (
-    "added_tokens.json", "chat_template.jinja", "merges.txt", "special_tokens_map.json", "tokenizer.json",
-    "tokenizer.model", "tokenizer_config.json", "vocab.json",
-)  # fmt: skip
 WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".gguf", ".h5", ".msgpack", ".onnx", ".ot")
 _SHARD = re.compile(r"(adapter_)?model(-\d+-of-\d+)?\.safetensors")
 
@@ -102,7 +99,7 @@ def _foreign(target: Path, command: str, sources: Iterable[Path]) -> str:
     if record["command"] != command:
         return f"the output of `tuneyard adapter {record['command']}`"
     config = CONFIG if command == "merge" else "config.json"
-    expected = {MERGE, CARD, INDEX, config, GENERATION, *TOKENIZER}
+    expected = {MERGE, CARD, INDEX, config, GENERATION, CHAT_TEMPLATE, *TOKENIZER}
     for source in sources:
         if source.is_dir():
             expected.update(path.name for path in source.iterdir())
@@ -198,20 +195,3 @@ def companions(base: Path) -> list[Path]:
         if not is_written and not file.name.startswith(".") and not file.is_dir():
             files.append(own_file(file))
     return files
-
-
-def carry_tokenizer(sources: list[Path], staged: Path, otherwise: str) -> None:
-    """Copy the files of tokenizer and chat template on which all `sources` that have them agree.
-
-    A note lists the differing files and ends with `otherwise`.
-    """
-    differing = []
-    for name in TOKENIZER:
-        files = [own_file(folder / name) for folder in sources if (folder / name).is_file()]
-        contents = {file.read_bytes() for file in files}
-        if len(contents) > 1:
-            differing.append(name)
-        elif contents:
-            (staged / name).write_bytes(contents.pop())
-    if differing:
-        note(f"{otherwise}, since the adapters differ in them: {', '.join(differing)}")

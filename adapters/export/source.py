@@ -6,7 +6,8 @@ from pathlib import Path
 
 from tuneyard.adapters.adapter import Adapter
 from tuneyard.adapters.kinds.lora import LoraAdapter
-from tuneyard.adapters.output import TOKENIZER, check_free, check_outside
+from tuneyard.adapters.carried_tokenizer import PROMPT_FILES
+from tuneyard.adapters.output import check_free, check_outside
 from tuneyard.adapters.provenance import CARD
 from tuneyard.adapters.store import adapters_in, find_folder, open_adapter, plain_lora
 from tuneyard.adapters.weighted import check_names_in, has_weights, open_alone
@@ -25,7 +26,7 @@ MADE_OF = "source.sha256"  # general.…, a field in the first 4 kB of the GGUF 
 CARRIED = ("LICENSE", "LICENSE.md", "LICENSE.txt", "NOTICE")
 """Texts about a model that go to the hub with it."""
 PUBLISHED = (
-    *TOKENIZER, *CARRIED, CARD, CONFIG, WEIGHTS, WEIGHTS_INDEX, "config.json", GENERATION, SINGLE, INDEX,
+    *PROMPT_FILES, *CARRIED, CARD, CONFIG, WEIGHTS, WEIGHTS_INDEX, "config.json", GENERATION, SINGLE, INDEX,
     ORIGIN,
 )  # fmt: skip
 """Files of a folder whose content an export publishes. Parts of weights are checked as they are listed."""
