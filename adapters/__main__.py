@@ -321,8 +321,8 @@ def export(reference: str, target: str, base: Path | None, **options: Any) -> No
     import importlib
 
     from tuneyard.adapters.adapter import name_of
-    from tuneyard.adapters.export.source import PUBLISHED, open_source
     from tuneyard.adapters.carried_tokenizer import PROMPT_FILES
+    from tuneyard.adapters.export.source import PUBLISHED, open_source
     from tuneyard.adapters.store import open_adapter, open_any
     from tuneyard.core.links import check_own_files
 

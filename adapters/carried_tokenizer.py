@@ -30,6 +30,8 @@ TOKENIZER = (
     "added_tokens.json", "merges.txt", "special_tokens_map.json", TOKENIZER_JSON, "tokenizer.model",
     TOKENIZER_CONFIG, "vocab.json",
 )  # fmt: skip
+PROMPT_FILES = (*TOKENIZER, CHAT_TEMPLATE, GENERATION)
+"""The files of tokenizer, chat template and end tokens."""
 TEMPLATE = "chat_template"  # a field of tokenizer_config.json
 
 

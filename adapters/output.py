@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
-from tuneyard.adapters.carried_tokenizer import TOKENIZER
+from tuneyard.adapters.carried_tokenizer import PROMPT_FILES
 from tuneyard.adapters.provenance import CARD
 from tuneyard.adapters.store import note
 from tuneyard.core.errors import ContentError, RequestError, TuneyardError, size_words
@@ -25,8 +25,6 @@ from tuneyard.core.files import (
     staging,
 )
 from tuneyard.core.links import own_file
-from tuneyard.core.prompt import CHAT_TEMPLATE
-from tuneyard.core.prompt.tokenizer_files import GENERATION
 from tuneyard.core.training.training_run import MERGE, read_provenance
 from tuneyard.core.weights.adapter_files import CONFIG
 from tuneyard.core.weights.tensors import INDEX
@@ -99,7 +97,7 @@ def _foreign(target: Path, command: str, sources: Iterable[Path]) -> str:
     if record["command"] != command:
         return f"the output of `tuneyard adapter {record['command']}`"
     config = CONFIG if command == "merge" else "config.json"
-    expected = {MERGE, CARD, INDEX, config, GENERATION, CHAT_TEMPLATE, *TOKENIZER}
+    expected = {MERGE, CARD, INDEX, config, *PROMPT_FILES}
     for source in sources:
         if source.is_dir():
             expected.update(path.name for path in source.iterdir())

@@ -10,6 +10,7 @@ from urllib.parse import quote
 import click
 
 from tuneyard.adapters.adapter import name_of, span
+from tuneyard.adapters.carried_tokenizer import PROMPT_FILES
 from tuneyard.adapters.export.readme import (
     has_body,
     is_unedited,
@@ -21,7 +22,6 @@ from tuneyard.adapters.export.readme import (
 )
 from tuneyard.adapters.export.source import CARRIED, ExportSource, fused_base, licence_of
 from tuneyard.adapters.kinds.lora import NOT_IN_VLLM, LoraAdapter, vllm_rank
-from tuneyard.adapters.output import TOKENIZER
 from tuneyard.adapters.provenance import CARD, card_body, model_card, open_parts
 from tuneyard.adapters.store import note
 from tuneyard.core.datasets.compiled import MANIFEST, read_manifest
@@ -93,8 +93,8 @@ def to_hub(source: ExportSource, options: Mapping[str, Any]) -> None:
         optional = [WEIGHTS_INDEX]
     else:
         names = ["config.json", *open_base(folder).shards]
-        optional = ["generation_config.json", INDEX]
-    names += [name for name in (*optional, *TOKENIZER, *CARRIED) if (folder / name).is_file()]
+        optional = [INDEX]
+    names += [name for name in (*optional, *PROMPT_FILES, *CARRIED) if (folder / name).is_file()]
     check_own_files(folder, names)
     left_out = {path.name for path in folder.iterdir()} - {*names, CARD}
     for text in notes:

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tuneyard.adapters.adapter import Adapter
-from tuneyard.adapters.kinds.lora import LoraAdapter
 from tuneyard.adapters.carried_tokenizer import PROMPT_FILES
+from tuneyard.adapters.kinds.lora import LoraAdapter
 from tuneyard.adapters.output import check_free, check_outside
 from tuneyard.adapters.provenance import CARD
 from tuneyard.adapters.store import adapters_in, find_folder, open_adapter, plain_lora
@@ -14,7 +14,6 @@ from tuneyard.adapters.weighted import check_names_in, has_weights, open_alone
 from tuneyard.core.documents import parse_yaml
 from tuneyard.core.errors import RequestError
 from tuneyard.core.files import read_object
-from tuneyard.core.prompt.tokenizer_files import GENERATION
 from tuneyard.core.training.training_run import model_sha256, read_provenance
 from tuneyard.core.weights.adapter_files import CONFIG, WEIGHTS, WEIGHTS_INDEX
 from tuneyard.core.weights.base_models import base_config, open_base
@@ -26,7 +25,7 @@ MADE_OF = "source.sha256"  # general.…, a field in the first 4 kB of the GGUF 
 CARRIED = ("LICENSE", "LICENSE.md", "LICENSE.txt", "NOTICE")
 """Texts about a model that go to the hub with it."""
 PUBLISHED = (
-    *PROMPT_FILES, *CARRIED, CARD, CONFIG, WEIGHTS, WEIGHTS_INDEX, "config.json", GENERATION, SINGLE, INDEX,
+    *PROMPT_FILES, *CARRIED, CARD, CONFIG, WEIGHTS, WEIGHTS_INDEX, "config.json", SINGLE, INDEX,
     ORIGIN,
 )  # fmt: skip
 """Files of a folder whose content an export publishes. Parts of weights are checked as they are listed."""
