@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from tuneyard.adapters import lowrank, output
 from tuneyard.adapters.adapter import layer_of
+from tuneyard.adapters.carried_tokenizer import carry_tokenizer, write_ends
 from tuneyard.adapters.kinds.lora import vllm_notes
 from tuneyard.adapters.merge import MergedModule, Norms, relative
 from tuneyard.adapters.provenance import CARD, model_card, scientific
@@ -303,7 +304,8 @@ def extract(plan: ExtractPlan, progress: output.Progress) -> Losses:
     with output.staged_for(plan.check) as staged:
         with contextlib.closing(prefetch(functools.partial(_module, plan), plan.modules)) as modules:
             write_weights(staged / WEIGHTS, plan.specs, _tensors(plan, modules, norms, progress))
-        output.carry_tokenizer([plan.request.model], staged, "not carried")
+        carry_tokenizer([plan.request.model], staged, "not carried")
+        write_ends([plan.request.model], staged)
         (staged / CARD).write_text(_card(plan, losses), encoding="utf-8")
         (staged / CONFIG).write_text(json_text(plan.config), encoding="utf-8")
     return losses
