@@ -73,6 +73,14 @@ def write_ends(adapters: Sequence[Path], folder: Path, base: Path | None = None)
         write_json(folder / GENERATION, {**fields, "eos_token_id": distinct_ends})
 
 
+def carry_ends(adapters: Sequence[Path], folder: Path) -> None:
+    """`write_ends` for a new adapter. Files that `eval` refuses by name get a note: the weights are right."""
+    try:
+        write_ends(adapters, folder)
+    except ContentError as error:
+        note(str(error))
+
+
 def _templates(folders: Sequence[Path]) -> set[str]:
     """The chat templates in folders. `eval` refuses several in one without a default by name."""
     texts = set()

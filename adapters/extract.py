@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from tuneyard.adapters import lowrank, output
 from tuneyard.adapters.adapter import layer_of
-from tuneyard.adapters.carried_tokenizer import carry_tokenizer, write_ends
+from tuneyard.adapters.carried_tokenizer import carry_ends, carry_tokenizer
 from tuneyard.adapters.kinds.lora import vllm_notes
 from tuneyard.adapters.merge import MergedModule, Norms, relative
 from tuneyard.adapters.provenance import CARD, model_card, scientific
@@ -305,7 +305,7 @@ def extract(plan: ExtractPlan, progress: output.Progress) -> Losses:
         with contextlib.closing(prefetch(functools.partial(_module, plan), plan.modules)) as modules:
             write_weights(staged / WEIGHTS, plan.specs, _tensors(plan, modules, norms, progress))
         carry_tokenizer([plan.request.model], staged, "not carried")
-        write_ends([plan.request.model], staged)
+        carry_ends([plan.request.model], staged)
         (staged / CARD).write_text(_card(plan, losses), encoding="utf-8")
         (staged / CONFIG).write_text(json_text(plan.config), encoding="utf-8")
     return losses

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from tuneyard.adapters import lowrank, output
-from tuneyard.adapters.carried_tokenizer import PROMPT_FILES, carry_tokenizer, write_ends
+from tuneyard.adapters.carried_tokenizer import PROMPT_FILES, carry_ends, carry_tokenizer
 from tuneyard.adapters.kinds.lora import vllm_notes
 from tuneyard.adapters.methods import Method, Values, find_method, methods, parameters_by_name
 from tuneyard.adapters.methods.exact import exact
@@ -31,7 +31,7 @@ from tuneyard.adapters.provenance import (
     provenance,
     training_datasets,
 )
-from tuneyard.adapters.store import note, open_adapter
+from tuneyard.adapters.store import open_adapter
 from tuneyard.adapters.weighted import (
     WeightedAdapter,
     check_inputs,
@@ -385,10 +385,7 @@ def merge(plan: MergePlan, progress: output.Progress) -> Norms:
             write_weights(staged / WEIGHTS, plan.specs, tensors)
         adapters = [item.adapter.folder for item in plan.weighted]
         carry_tokenizer(adapters, staged, "not carried")
-        try:
-            write_ends(adapters, staged)
-        except ContentError as error:  # which `eval` refuses
-            note(str(error))
+        carry_ends(adapters, staged)
         record = merge_record(plan, norms)
         texts = {MERGE: json_text(record), CARD: card_text(record), CONFIG: json_text(plan.config)}
         for name, text in texts.items():
