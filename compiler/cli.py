@@ -385,14 +385,22 @@ def show_command(name: str, sources: Texts, columns: Texts, row: int, template: 
     type=click.Path(path_type=Path, exists=True),
     help="Colour tokens by their loss: results of `tuneyard eval text --token-losses` for this dataset.",
 )
+@click.option("--media-dir", type=_FOLDER, help="Folder of the pictures on the page.")
 @click.option("--force", is_flag=True, help="Replace a file that is not a page of this command.")
 def view_command(
-    name: str, model_name_or_path: str | None, template: str | None, folder: Path, **options: Any
+    name: str,
+    model_name_or_path: str | None,
+    template: str | None,
+    media_dir: Path | None,
+    folder: Path,
+    **options: Any,
 ) -> None:
     """Write a page that shows which tokens of each example are learned, masked or cut."""
     from tuneyard.compiler.view.command import view
 
     token_options = {"model_name_or_path": model_name_or_path, "template": template}
+    if media_dir is not None:
+        token_options["media_dir"] = str(media_dir)
     view(name, folder, token_options, **options)
 
 

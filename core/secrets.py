@@ -23,7 +23,7 @@ _NAME = re.compile(
 """Names of settings that hold a secret: hf_hub_token, swanlab_api_key, … but not skip_special_tokens."""
 _URL_PASSWORD = re.compile(r"(?<=://)[^/?#\s@'\"]*@")
 _URL_ARGUMENT = re.compile(
-    r"(?<=[?&;])([\w.-]*(?:token|key|secret|password|passwd|signature|sig|auth)[\w.-]*=)[^&;#\s'\"]+",
+    r"(?<=[?&;])([\w.-]*(?:token|key|secret|password|passwd|signature|sig|auth)=)[^&;#\s'\"]+",
     re.IGNORECASE,
 )
 _SHORTEST = 6

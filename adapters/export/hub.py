@@ -164,11 +164,13 @@ def _send(upload: Upload, *, private: bool) -> str:
         status = error.response.status_code
         if status in (401, 403):
             raise RequestError(f"{repo}: the hub refuses the token ({status}): {TOKEN_FIX}") from error
-        raise RequestError(f"{repo}: the hub answers {status}: {str(error).strip()}") from error
+        message = f"{repo}: the hub answers {status}: {str(error).strip()}"
+        raise RequestError(hide_secrets(message)) from error
     except (httpx.TransportError, OSError) as error:
-        raise RequestError(f"{api.endpoint}: cannot be reached ({error}); {again}") from error
+        message = f"{api.endpoint}: cannot be reached ({error}); {again}"
+        raise RequestError(hide_secrets(message)) from error
     except RuntimeError as error:  # one file's upload failed; the cause says why
-        raise RequestError(f"{error} ({error.__cause__}); {again}") from error
+        raise RequestError(hide_secrets(f"{error} ({error.__cause__}); {again}")) from error
     except ValueError as error:  # the hub refuses the card's front matter, or a file
         raise RequestError(f"{repo}: the hub refuses it: {error}") from error
 

@@ -6,12 +6,14 @@ alter cells of text files (007 is 7, NA is null) and may abort Python at its end
 """
 
 import os
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from tuneyard.compiler.read.remote import RemoteFile, find_remote
-from tuneyard.core.errors import RequestError
+from tuneyard.core.errors import ContentError, RequestError, show_value
+from tuneyard.core.files import HUB_ID
+from tuneyard.core.secrets import hide_secrets
 
 OPTIONS = ("name", "revision", "data_files")  # of a `source.hub`, beside its path
 
@@ -33,6 +35,7 @@ def find_files(
     from httpx import HTTPError
 
     datasets.disable_progress_bars()
+    refuse_other_places(hub)
     options = {key: hub[key] for key in OPTIONS if key in hub}
     address = " ".join([hub["path"], *(f"{key} {value}" for key, value in options.items())])
     try:
@@ -46,12 +49,42 @@ def find_files(
     except DatasetNotFoundError as error:
         raise RequestError(f"{error} {fixes}") from error
     except (DatasetsError, HTTPError, OSError, ValueError, RuntimeError, ImportError) as error:
-        reason = " ".join(str(error.__cause__ or error).split())[:200] or repr(error)
+        reason = " ".join(hide_secrets(str(error.__cause__ or error)).split())[:200] or repr(error)
         raise RequestError(f"{address}: cannot be read from the hub ({reason}); {fixes}") from error
     if not inputs:
         listed = ", ".join(files_by_name) or "none"
         raise RequestError(f"{address}: none of the splits {', '.join(splits)} (found: {listed}); {fixes}")
     return inputs
+
+
+def refuse_other_places(hub: Mapping[str, Any]) -> None:
+    """`ContentError` for a `source.hub` that names no dataset of the hub.
+
+    `datasets` takes the name of a format (json) with addresses of any server, and files of this machine.
+    """
+    path = hub["path"]
+    if not HUB_ID.fullmatch(path):
+        raise ContentError(
+            f"source.hub: path: found {show_value(path)}, expected a hub id, which is OWNER/NAME"
+        )
+    patterns = hub.get("data_files", ())
+    for pattern in texts_in(patterns):
+        if "://" in pattern or pattern.startswith(("/", "~")) or ".." in PurePosixPath(pattern).parts:
+            raise ContentError(
+                f"source.hub: data_files: found {show_value(pattern)}, expected a path in the dataset {path}"
+            )
+
+
+def texts_in(patterns: object) -> Iterator[str]:
+    """The patterns of `data_files`: one, a list, or such by split."""
+    if isinstance(patterns, str):
+        yield patterns
+    elif isinstance(patterns, Mapping):
+        for part in patterns.values():
+            yield from texts_in(part)
+    elif isinstance(patterns, Iterable):
+        for part in patterns:
+            yield from texts_in(part)
 
 
 def _file(address: str, *, stream: bool) -> Path | RemoteFile:

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.core.files import JsonObject
 from tuneyard.core.installation.packages import missing
+from tuneyard.core.secrets import hide_secrets
 
 BLOCK = 1 << 20  # bytes of one request
 KEPT = 128  # blocks of a file that is not read in order: a wide Parquet file needs one for each column
@@ -186,7 +187,7 @@ def _asking(address: str) -> Iterator[Any]:
     except (OSError, ValueError, LookupError, *map(resolve_name, errors)) as error:
         if "FileExpired" in type(error).__name__:  # fsspec asks for the version that it has opened
             raise ContentError(f"{address}: {CHANGED}") from error
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        reason = " ".join(hide_secrets(str(error)).split())[:200] or type(error).__name__
         raise RequestError(f"{address}: cannot be read: {reason}; {access}") from error
 
 

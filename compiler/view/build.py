@@ -1,6 +1,6 @@
 """The payload of a dataset's page: `verify` reads and audits all rows, a sample of them is shown in full."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -64,12 +64,14 @@ def build(
     recipe: RecipeFile | None = None,
     rows: int = ROWS,
     losses: "TokenLossFile | None" = None,
+    media_folders: Sequence[Path] = (),
 ) -> ViewPayload:
     """Everything that the page of a dataset shows: a sample of so many `rows`, and counts over all of them.
 
     It verifies and counts all records, then reads those of the page again.
 
     `settings` are those of a recipe or of options. Without a model among them the rows have no tokens.
+    Pictures of the dataset's folders and of `media_folders` are on the page.
     `RequestError` if the dataset is not registered, if its file is missing, or if the model or the template
     cannot be used. If LLaMA-Factory cannot load the file, the rows have no tokens and `note` has the reason.
     """
@@ -80,6 +82,7 @@ def build(
         if dataset.rows is None:  # why LLaMA-Factory cannot load the file, at the record
             dataset.finish()
         page_rows = PageRows(scan, dataset.verdict, dataset.rows, losses)
+        page_rows.picture_folders = [folder, dataset.dataset.path.parent, *media_folders]
         if recipe is not None and page_rows.tokens and name in names_in(settings.get("dataset")):
             weights = weights_file(recipe.path)
             if weights:

@@ -36,10 +36,10 @@ def view(
     results: Path | None,
     force: bool,
 ) -> None:
-    """Write the page of a dataset, and print its counts. `token_options` are --model and --template.
+    """Write the page of a dataset, and print its counts.
 
-    Without a model the page has rows without tokens. `RequestError` if an option or a recipe names a template
-    or a model that cannot be used, or if `out` exists and is no page of this command.
+    `token_options` are --model, --template and --media-dir. Without a model the page has rows without
+    tokens. `RequestError` if an option or a recipe names a template or a model that cannot be used, or if `out` exists and is no page of this command.
     """
     datasets = datasets_of(name, folder)
     dataset = datasets[0]
@@ -48,12 +48,18 @@ def view(
     if recipe:
         inputs.append(recipe)
     check_replaceable(out, inputs, force=force)
-    settings, recipe_file = read_settings(recipe, token_options)
-    require_tokenizer(settings, token_options)
+    options = dict(token_options)
+    media_dir = options.pop("media_dir", None)
+    settings, recipe_file = read_settings(recipe, options)
+    require_tokenizer(settings, options)
     losses = None
     if results:
         losses = TokenLossFile(find_losses(results, dataset))
-    payload = build(dataset, folder, settings, recipe_file, rows, losses=losses)
+    media_folders = []
+    if media_dir is not None:
+        settings["media_dir"] = media_dir
+        media_folders.append(Path(media_dir))
+    payload = build(dataset, folder, settings, recipe_file, rows, losses, media_folders)
     if not payload.model:
         payload.note = f"no tokens on the page: {payload.note}"
     write_text(out, render_page(payload), follows_link=True)

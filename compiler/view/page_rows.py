@@ -4,6 +4,7 @@ import heapq
 import random
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tuneyard.compiler.commands.dataset_reader import label_of, raw_text, single_records
@@ -50,6 +51,7 @@ class PageRows:
         self.scan, self.verdict, self.loaded, self.losses = scan, verdict, loaded, losses
         self.rows_of_code = scan.rows_of_code | verdict.rows_of_code
         self.codes: dict[int, list[str]] = {}
+        self.picture_folders: Sequence[Path] = ()
         self.tokens = None
         if loaded and loaded.audit:
             self.tokens = TokenView(loaded, losses)
@@ -105,9 +107,14 @@ class PageRows:
             page_row.dropped = self.verdict.no_answer
             page_row.problems.append(DROPPED)
         else:
-            page_row.images = thumbnails(values["_images"] or ())
+            page_row.images, outside = thumbnails(values["_images"] or (), self.picture_folders)
             if self.tokens:
                 self.tokens.add(page_row, values)
+            if outside and not page_row.note:
+                page_row.note = (
+                    f"{outside} is not shown: it lies outside of the dataset's folders; --media-dir DIR "
+                    "names the folder of its pictures"
+                )
             if page_row.cut:
                 page_row.problems.append(CUT_CODE)
         if isinstance(example, str):

@@ -2,8 +2,9 @@
 
 import base64
 import io
+import os
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import islice
 from pathlib import Path
 
@@ -16,16 +17,27 @@ MOST = 4
 QUALITY = 70
 
 
-def thumbnails(images: Iterable[object]) -> list[str]:
-    """The first pictures of a row, made small. Files that cannot be opened are left out."""
+def thumbnails(images: Iterable[object], folders: Sequence[Path]) -> tuple[list[str], str]:
+    """The first pictures of a row, made small, and the first path that leads out of the `folders`, or "".
+
+    The page is made to be sent, and a mailed dataset may name any picture of its reader: only those in the
+    folders are shown. Files that cannot be opened are left out.
+    """
+    roots = [Path(os.path.realpath(folder)) for folder in folders]
     files = []
+    outside = ""
     for image in images:
         if isinstance(image, dict) and image.get("bytes") is None:  # as `datasets` stores it
             image = image.get("path")
-        if isinstance(image, str):
-            files.append(Path(image))
-    uris = map(thumbnail_of, filter(is_file, files))
-    return list(islice(filter(None, uris), MOST))
+        if not isinstance(image, str) or not is_file(Path(image)):
+            continue
+        target = Path(os.path.realpath(image))
+        if any(target.is_relative_to(root) for root in roots):
+            files.append(target)
+        else:
+            outside = outside or image
+    uris = map(thumbnail_of, files)
+    return list(islice(filter(None, uris), MOST)), outside
 
 
 def thumbnail_of(path: Path) -> str:

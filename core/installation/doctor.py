@@ -28,6 +28,7 @@ from tuneyard.core.installation.packages import (
 )
 from tuneyard.core.language.messages import for_reader, say
 from tuneyard.core.language.translation import tr
+from tuneyard.core.secrets import hide_secrets
 
 NEEDED = ("llamafactory", "torch", "transformers", "peft")
 AGAIN = "rm -f .venv/.core && make setup"  # without rm, make skips what it installed once
@@ -200,10 +201,10 @@ def _hub() -> Finding:
 
     endpoint = os.environ.get("HF_ENDPOINT", HUB)
     if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"):
-        return Finding("hub", "ok", f"{endpoint} not asked: HF_HUB_OFFLINE is set")
+        return Finding("hub", "ok", f"{hide_secrets(endpoint)} not asked: HF_HUB_OFFLINE is set")
     try:
         httpx.head(endpoint, timeout=TIMEOUT)
     except (httpx.HTTPError, httpx.InvalidURL, ValueError, OSError) as error:  # ValueError: of a proxy
         fix = "set HTTPS_PROXY, or HF_ENDPOINT to a mirror; without the hub, name folders and files"
-        return Finding("hub", "warning", f"cannot reach {endpoint}: {error}", fix)
-    return Finding("hub", "ok", f"{endpoint} answers")
+        return Finding("hub", "warning", hide_secrets(f"cannot reach {endpoint}: {error}"), fix)
+    return Finding("hub", "ok", hide_secrets(f"{endpoint} answers"))

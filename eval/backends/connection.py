@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 from tuneyard.core.errors import RequestError, one_line
 from tuneyard.core.language.messages import warn_once
+from tuneyard.core.secrets import HIDDEN, hide_secrets
 
 if TYPE_CHECKING:
     import httpx
@@ -24,6 +25,7 @@ AT_ONCE = 16  # requests in flight, unless the server names its own number
 PASSING = {429, *range(500, 1000)} - {501}  # statuses after which another try may succeed
 MOST_BYTES = 1 << 24  # of an answer
 SHOWN_BYTES = 200  # of the answer to a refused request, and of an address
+READ_OF_REFUSED = 1 << 16  # bytes: a key in the part that is shown is whole
 OF_EVERY_ROW = {404, 405, 501}
 """Statuses of a path or a method that the server does not have."""
 KEY, NO_KEY = "OPENAI_API_KEY", "none"
@@ -147,7 +149,8 @@ class Connection:
                 verify=authorities, proxy=proxy, trust_env=False, timeout=limit, headers=headers
             )
         except (ImportError, ValueError, httpx.InvalidURL) as error:
-            raise RequestError(f"{self.url}: {parts.scheme}_proxy={proxy}: {error}") from error
+            message = f"{self.url}: {parts.scheme}_proxy={proxy}: {error}"
+            raise RequestError(hide_secrets(message)) from error
 
     async def request(
         self,
@@ -180,10 +183,11 @@ class Connection:
                 if tries == 1 and isinstance(error, ConnectError):
                     if not self.reached:
                         break
-                    warn_once(f"{self.url}: {one_line(str(error))}. Trying again for {sum(WAITS):.0f} s …")
+                    reason = one_line(hide_secrets(str(error)))
+                    warn_once(f"{self.url}: {reason}. Trying again for {sum(WAITS):.0f} s …")
                 if tries >= self.few_tries and isinstance(error, TimeoutError | ConnectTimeout | ValueError):
                     break
-        problem = one_line(self._problem(failure))
+        problem = one_line(hide_secrets(self._problem(failure)))
         again = self.again if self.reached else "start the server (tuneyard adapter serve), or correct --url"
         count = "1 try" if tries == 1 else f"{tries} tries"
         message = f"{self.url}: {about}: no answer in {count} ({problem}); {again}"
@@ -220,25 +224,31 @@ class Connection:
             data = bytearray()
             async for piece in response.aiter_raw():
                 data += piece
-                if not response.is_success and len(data) > SHOWN_BYTES:  # it may be endless
+                if not response.is_success and len(data) > READ_OF_REFUSED:  # it may be endless
                     break
                 if len(data) > MOST_BYTES:
                     raise ValueError(f"an answer of more than {MOST_BYTES >> 20} MiB")
         if response.is_success:
-            return bytes(data)
-        beginning = data[:SHOWN_BYTES].decode(errors="replace")
-        if api_key() != NO_KEY:  # some proxies return the headers of a request
-            beginning = beginning.replace(api_key(), "(the key)")
+            return without_key(bytes(data))
+        # Some proxies return the headers of a request: the key is hidden before the answer is cut.
+        beginning = hide_secrets(data.decode(errors="replace"))[:SHOWN_BYTES]
         status = response.status_code
         problem = one_line(f"HTTP {status} {beginning}".strip())
         elsewhere = response.next_request
         if elsewhere:
-            problem = f"HTTP {status}: it sends elsewhere, {str(elsewhere.url)[:SHOWN_BYTES]!r}"
+            problem = f"HTTP {status}: it sends elsewhere, {hide_secrets(str(elsewhere.url))[:SHOWN_BYTES]!r}"
         if elsewhere or status == HTTPStatus.NOT_FOUND:
             problem += " (--url is the address before /chat/completions, such as http://localhost:8000/v1)"
         if status < HTTPStatus.BAD_REQUEST or status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
             raise NoAccessError(f"{self.url}: {problem}")
         raise RefusedError(self.url, status, problem)
+
+
+def without_key(data: bytes) -> bytes:
+    """An answer without the key: a proxy may return it, and errors quote parts of answers."""
+    if api_key() == NO_KEY:
+        return data
+    return data.replace(api_key().encode(), HIDDEN.encode())
 
 
 def api_key() -> str:

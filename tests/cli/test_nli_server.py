@@ -174,7 +174,7 @@ def test_a_row_that_the_server_finds_too_long_counts_as_incorrect(ask, served, t
 def test_a_key_with_a_line_end_is_sent_and_never_printed(ask, served, monkeypatch, key) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", key)
     served[1][0] = [(403, "Authorization: Bearer secret is not for this model")]
-    with raises(RequestError, "HTTP 403", "Bearer (the key)") as caught:
+    with raises(RequestError, "HTTP 403", "Bearer (hidden)") as caught:
         ask()
     assert "secret" not in str(caught.value)
     assert {body["key"] for body in served[2] if body["messages"]} == {"Bearer secret"}

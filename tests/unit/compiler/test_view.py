@@ -212,5 +212,6 @@ def test_pictures_that_cannot_be_opened_are_left_out(tmp_path):
     Image.new("RGB", (900, 500), "blue").save(tmp_path / "blue.png")
     (tmp_path / "broken.png").write_bytes(b"\x89PNG no")
     images = [tmp_path / "broken.png", tmp_path / "none.png", "A" * 5000, *[tmp_path / "blue.png"] * 6, 3]
-    uris = thumbnails(map(str, images))
+    uris, outside = thumbnails(map(str, images), [tmp_path])
+    assert outside == ""
     assert len(uris) == 4 and all(uri.startswith("data:image/jpeg;base64,") for uri in uris)
