@@ -39,7 +39,8 @@ def view(
     """Write the page of a dataset, and print its counts.
 
     `token_options` are --model, --template and --media-dir. Without a model the page has rows without
-    tokens. `RequestError` if an option or a recipe names a template or a model that cannot be used, or if `out` exists and is no page of this command.
+    tokens. `RequestError` if an option or a recipe names a template or a model that cannot be used, or if
+    `out` exists and is no page of this command.
     """
     datasets = datasets_of(name, folder)
     dataset = datasets[0]
