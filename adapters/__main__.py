@@ -219,6 +219,7 @@ def show(adapters: tuple[str, ...], plot: Path | None, as_json: bool) -> None:
     from tuneyard.adapters.parents import find_missing_parents
     from tuneyard.adapters.statistics import measure, similarity, text
     from tuneyard.adapters.store import note, open_any
+    from tuneyard.adapters.unlearned import unlearned_notes
 
     if plot:
         from tuneyard.adapters.plots import check_folder
@@ -247,6 +248,8 @@ def show(adapters: tuple[str, ...], plot: Path | None, as_json: bool) -> None:
 
         for path in draw(plot, measured, cosines):
             click.echo(tr("wrote {path}", path=path), err=True)
+    for unlearned in unlearned_notes(opened):
+        note(unlearned)
     needing_base = [adapter for adapter in opened if adapter.NOT_MERGED or adapter.full_tensors]
     missing_parents = find_missing_parents(opened, None)
     if missing_parents:

@@ -120,6 +120,8 @@ class Adapter(ABC):
     """Why ΔW cannot be added without the base's weights: only `fuse` and `show` open such an adapter."""
     NOT_DRAWN: ClassVar[str] = ""
     """Why `show --plot` cannot draw such an adapter."""
+    HAS_MAGNITUDES: ClassVar[bool] = False
+    """True if magnitudes change a weight, which only the base's weights show."""
     TENSORS: ClassVar[str]
     """What the kind's own tensors are called."""
     SUFFIXES: ClassVar[tuple[str, ...]]
@@ -163,6 +165,10 @@ class Adapter(ABC):
     @abstractmethod
     def change(self, weight: float, path: str, source: Tensor, base_as: str | None) -> Change:
         """`weight` · ΔW of a module whose weight is `source`. `base_as` as in `adapters.delta.apply`."""
+
+    @abstractmethod
+    def is_zero(self, path: str, base: Base | None) -> bool:
+        """True if the module changes nothing, by the file alone or by the `base` too."""
 
     @abstractmethod
     def measure(self, path: str) -> ModuleStatistics:

@@ -24,6 +24,7 @@ from tuneyard.adapters.modules_to_save import FullTensor, plan_full_tensors
 from tuneyard.adapters.provenance import CARD, Datasets, card_text, provenance, training_datasets
 from tuneyard.adapters.shards import Piece, Shard, plan_shards, write_index, write_shard
 from tuneyard.adapters.store import fetched_base, open_any
+from tuneyard.adapters.unlearned import unlearned_modules, unlearned_note
 from tuneyard.adapters.weighted import (
     Weighted,
     check_base_names,
@@ -32,7 +33,7 @@ from tuneyard.adapters.weighted import (
     open_weighted,
     parse_optional_weight,
 )
-from tuneyard.core.errors import ContentError, RequestError, need
+from tuneyard.core.errors import ContentError, RequestError, counted, need
 from tuneyard.core.files import Fields, read_object, write_json, write_text
 from tuneyard.core.links import check_own_files
 from tuneyard.core.prompt.trained_files import read_trained
@@ -65,6 +66,7 @@ class FuseRequest:
 class FusePlan:
     """A checked fusion. `modules` and `full_tensors` name the change of each changed tensor.
 
+    `is_unlearned`: ΔW is 0 in all modules.
     `weighted` has no adapters with weight 0. `datasets` lists the training datasets of each adapter.
     """
 
@@ -76,6 +78,7 @@ class FusePlan:
     modules: dict[str, str]
     full_tensors: dict[str, FullTensor]
     config: dict[str, object]
+    is_unlearned: bool
     notes: list[str]
     check: output.Check
 
@@ -162,6 +165,12 @@ def plan_fusing(request: FuseRequest) -> FusePlan:
     if request.base_as:
         need("bitsandbytes", "torch")
     notes = check_inputs(weighted, base, same_base=request.same_base)
+    is_unlearned = True
+    for item in used:
+        zeros = unlearned_modules(item.adapter, base)
+        is_unlearned = is_unlearned and len(zeros) == len(item.adapter.modules)
+        if zeros:
+            notes.append(unlearned_note(item.adapter, zeros, base))
     for item in used:
         quantised = trained_on_nf4(item.adapter.folder)
         if quantised and quantised != request.base_as:
@@ -187,7 +196,9 @@ def plan_fusing(request: FuseRequest) -> FusePlan:
     config = _fused_config(request, base, bool(split), _vocabulary(base, shards))
     for item in used:
         read_trained(item.adapter.folder, base.folder)  # damaged files are refused before anything is written
-    plan = FusePlan(request, used, datasets, base, shards, modules, full_tensors, config, notes, check)
+    plan = FusePlan(
+        request, used, datasets, base, shards, modules, full_tensors, config, is_unlearned, notes, check
+    )
     output.require_space(request.out.resolve(), plan.bytes)
     return plan
 
@@ -294,6 +305,8 @@ def fuse(plan: FusePlan, progress: output.Progress) -> dict[str, Retained]:
 def retained_lines(plan: FusePlan, retained: dict[str, Retained]) -> list[str]:
     """Report the retained fraction of ΔW over all modules, with advice if much is lost."""
     overall = total(retained.values())
+    if not overall.squares or plan.is_unlearned:  # of an untrained DoRA rounding remains
+        return [f"ΔW = 0 in all {counted(len(retained), 'module')}: their weights are the base's"]
     lines = [
         f"retained fraction of ΔW {overall.fraction:.1%}, relative Frobenius error {overall.error:.1e}, "
         f"{overall.unchanged_share:.1%} of the elements unchanged (by module in README.md)"

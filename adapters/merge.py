@@ -32,6 +32,7 @@ from tuneyard.adapters.provenance import (
     training_datasets,
 )
 from tuneyard.adapters.store import open_adapter
+from tuneyard.adapters.unlearned import unlearned_notes
 from tuneyard.adapters.weighted import (
     WeightedAdapter,
     check_inputs,
@@ -202,10 +203,7 @@ def _read_recipe(path: Path) -> dict[str, Any]:
 
 
 def plan_merging(request: MergeRequest) -> MergePlan:
-    """Open everything that a request names, check it once, and plan.
-
-    Tensors are not read, unless the method chooses its rank from them.
-    """
+    """Open everything that a request names, check it once, and plan."""
     method = find_method(request.method)
     values = method.values(request.parameters)
     weighted = open_weighted(request.adapters, open_adapter, request.base)
@@ -226,6 +224,7 @@ def plan_merging(request: MergeRequest) -> MergePlan:
     for item in weighted:
         check_own_files(item.adapter.folder, PROMPT_FILES)
     notes = check_inputs(weighted, base, same_base=request.same_base)
+    notes += unlearned_notes([item.adapter for item in used])
     notes += _sign_notes(method, used)
 
     full_tensors = plan_full_tensors(used, base, request.dtype)
@@ -400,6 +399,8 @@ def error_sentence(method: Method, norms: Norms) -> str:
     """
     errors = {module: relative([pair]) for module, pair in norms.items()}
     worst = max(errors, key=lambda module: errors[module])
+    if not any(norm for norm, _ in norms.values()):
+        return f"Merged by {method.name}, and ΔW = 0 in every module"
     if errors[worst] < EXACT:
         if method.exact_sum:
             return "Merged exactly"

@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -120,7 +120,7 @@ def _adapter_lines(adapter: AdapterStatistics[Any]) -> Iterator[str]:
     if adapter.norm is not None:
         totals += f"  {tr('norm of ΔW')} {adapter.norm:.4g}"
     yield totals
-    yield _places([module.path for module in adapter.modules])
+    yield places([module.path for module in adapter.modules])
     kind = kind_of(adapter.config, adapter.name)
     settings = []
     for name, key in kind.SETTINGS:
@@ -129,7 +129,7 @@ def _adapter_lines(adapter: AdapterStatistics[Any]) -> Iterator[str]:
         if isinstance(value, list):
             value_text = " ".join(map(str, value))
             if any(layer_of(f".{path}") is not None for path in value):
-                value_text = _places(value)
+                value_text = places(value)
         elif value is None:
             value_text = tr("not given")
         settings.append(f"{tr(name)} {value_text}")
@@ -161,7 +161,7 @@ def _adapter_lines(adapter: AdapterStatistics[Any]) -> Iterator[str]:
         yield markdown_table([tr("layer"), *targets], rows)
 
 
-def _places(paths: list[str]) -> str:
+def places(paths: Sequence[str]) -> str:
     """Targets and layers of modules, as `down, up, q, v of layers 20–29`."""
     names = {path.rpartition(".")[2].removesuffix("_proj") for path in paths}
     targets = tr(", ").join(sorted(names))

@@ -17,8 +17,10 @@ from tuneyard.adapters.lowrank import Matrix
 from tuneyard.core.errors import ContentError
 from tuneyard.core.language.translation import tr
 from tuneyard.core.weights.adapter_files import CONFIG, PREFIX
+from tuneyard.core.weights.base_models import Base
 from tuneyard.core.weights.tensors import Array, Tensor
 
+BF16_ROUNDING = 2.0**-7  # of a magnitude that was computed and saved in bf16
 MAGNITUDE = ".lora_magnitude_vector"  # m [outputs], one for each module
 
 
@@ -38,6 +40,7 @@ class DoraAdapter(LoraAdapter):
 
     NOT_MERGED = "use_dora true: DoRA rescales the base weights, so its change is not a sum of B·A"
 
+    HAS_MAGNITUDES = True
     SUFFIXES = (*LoraAdapter.SUFFIXES, MAGNITUDE)
 
     @staticmethod
@@ -60,19 +63,26 @@ class DoraAdapter(LoraAdapter):
             elif magnitude.shape != (module.outputs,):
                 yield f"{name}: shape {list(magnitude.shape)}, expected [{module.outputs}]"
 
+    def is_zero(self, path: str, base: Base | None) -> bool:
+        """See `Adapter`. Magnitudes start as the norms of the base's rows, rounded to bf16 at most.
+
+        Without the base only B·A is checked.
+        """
+        if not super().is_zero(path, base):
+            return False
+        stored = base.find(f"{path}.weight") if base else None
+        if base is None or stored is None:
+            return True
+        norms = np.sqrt(self._squares(path, base.tensors[stored], None))
+        return np.allclose(self.magnitude(path), norms, rtol=BF16_ROUNDING, atol=0)
+
     def change(self, weight: float, path: str, source: Tensor, base_as: str | None) -> Change:
         """See `Adapter`. The gains come from the base's tensor, a block of rows at a time, in fp64.
 
         `ContentError` if a row of W + s·B·A is zero, which no magnitude can rescale.
         """
         product, module = self.product(1.0, path), self.modules[path]
-        squares = np.zeros(module.outputs)
-        for first, base in base_blocks(source, base_as):
-            total = base + product.rows(first, base, "float64")
-            if module.transposed:
-                squares += np.einsum("ij,ij->j", total, total)
-            else:
-                squares[first : first + len(base)] = np.einsum("ij,ij->i", total, total)
+        squares = self._squares(path, source, base_as)
         if not squares.all():
             number = int(np.argmin(squares))
             raise ContentError(
@@ -83,6 +93,18 @@ class DoraAdapter(LoraAdapter):
         if module.transposed:
             return Rescaled(product, gains[None, :], weight)
         return Rescaled(product, gains[:, None], weight)
+
+    def _squares(self, path: str, source: Tensor, base_as: str | None) -> Matrix:
+        """‖W + s·B·A‖² of each output's row [outputs], in fp64."""
+        product, module = self.product(1.0, path), self.modules[path]
+        squares = np.zeros(module.outputs)
+        for first, base in base_blocks(source, base_as):
+            total = base + product.rows(first, base, "float64")
+            if module.transposed:
+                squares += np.einsum("ij,ij->j", total, total)
+            else:
+                squares[first : first + len(base)] = np.einsum("ij,ij->i", total, total)
+        return squares
 
     def measure(self, path: str) -> DoraStatistics:
         """See `Adapter`."""

@@ -194,6 +194,11 @@ class LoraAdapter(Adapter):
             return Product(a.T, b.T)
         return Product(b, a)
 
+    def is_zero(self, path: str, base: Base | None) -> bool:  # noqa: ARG002  # DoRA needs the base
+        """See `Adapter`. B is 0 at the start, A in other tools, and both may cancel."""
+        down, up = self.factors(path)
+        return not up.any() or not down.any() or lowrank.product_norm(down, up) == 0
+
     def measure(self, path: str) -> FactorStatistics:
         """See `Adapter`."""
         module, scale = self.modules[path], self.config.scale_of(path)

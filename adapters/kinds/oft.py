@@ -196,6 +196,10 @@ class OftAdapter(Adapter):
             skew *= np.divide(limit, norms, out=np.ones_like(norms), where=norms > limit)
         return np.asarray(skew)
 
+    def is_zero(self, path: str, base: Base | None) -> bool:  # noqa: ARG002  # the same on any base
+        """See `Adapter`."""
+        return not self.weights.read(f"{PREFIX}{path}{ROTATION}").any()
+
     def measure(self, path: str) -> RotationStatistics:
         """See `Adapter`."""
         rotation = self.modules[path]

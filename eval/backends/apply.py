@@ -26,18 +26,22 @@ Undo = Callable[[], object]
 def check_fits(model: Network, adapter: LoraAdapter) -> None:
     """Raise `ContentError` unless the model has every module of the adapter, in its shape."""
     import torch
+    from transformers.pytorch_utils import Conv1D
 
     shapes: dict[str, tuple[int, ...]] = {}
+    layouts = dict(adapter.modules)
     for path, module in model.net.named_modules():
         weight = getattr(module, "weight", None)
         if isinstance(module, torch.nn.Linear):  # the weight of a quantised module has another shape
             shapes[path] = (module.out_features, module.in_features)
         elif weight is not None:
             shapes[path] = tuple(weight.shape)
-    renaming = misnaming(adapter.folder, adapter.modules, shapes, model.folder)
+        if path in layouts and layouts[path].kind == "linear":  # the class decides, as in PEFT
+            layouts[path] = layouts[path]._replace(transposed=isinstance(module, Conv1D))
+    renaming = misnaming(adapter.folder, layouts, shapes, model.folder)
     if renaming:
         raise ContentError(f"adapter {adapter.name}: {renaming}")
-    for path, layout in adapter.modules.items():
+    for path, layout in layouts.items():
         misfit = layout.misfit(path, shapes.get(path), "the model")
         if misfit:
             trained_on = adapter.config.base or "a base that its config does not name"

@@ -13,6 +13,7 @@ from tuneyard.core.language.number_format import Table
 from tuneyard.core.language.translation import joined, tr
 from tuneyard.core.training.metrics import ACCURACY, SHARE, Metric
 from tuneyard.eval.judge.conclusions import Comparison
+from tuneyard.eval.judge.equal_runs import equal_warnings
 from tuneyard.eval.judge.question import Question
 from tuneyard.eval.judge.questions.replicates import (
     Recipes,
@@ -74,6 +75,7 @@ def compare_runs(
     warned = [*warnings, *pairing_warnings(runs)]
     for by_model in runs.values():
         warned += check_rows(list(by_model.values()))
+        warned += equal_warnings(list(by_model.values()))
         for run in by_model.values():
             warned += refusal_warnings(run)
         if metric in OF_ANSWERS:

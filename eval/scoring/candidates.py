@@ -11,6 +11,7 @@ import click
 from tqdm import tqdm
 
 from tuneyard.adapters.store import open_adapter
+from tuneyard.adapters.unlearned import unlearned_notes
 from tuneyard.adapters.weighted import (
     WeightedAdapter,
     check_together,
@@ -151,6 +152,8 @@ def load_candidates(
         unchecked = check_base(adapter.folder, adapter.config.base, folder, reference, same=request.same_base)
         if unchecked:
             warn(unchecked)
+    for unlearned in unlearned_notes(adapters.values()):
+        warn_once(unlearned)
     if request.template:
         template_named(request.template, request.think)  # refuses an unknown one before the base is loaded
     backend: Backend
