@@ -39,7 +39,7 @@ from tuneyard.core.training.training_run import (
     training_data,
     training_inputs,
 )
-from tuneyard.core.weights.adapter_files import CONFIG, WEIGHTS_INDEX
+from tuneyard.core.weights.adapter_files import CONFIG, WEIGHTS_INDEX, published_name
 from tuneyard.core.weights.base_models import open_base
 from tuneyard.core.weights.tensors import INDEX
 
@@ -209,8 +209,8 @@ def make_card(
             message += f"; set base_model_name_or_path in {CONFIG}"
         notes.append(message)
     base_label = one_line(base or "BASE")
-    if Path(base_label).is_absolute():
-        base_label = Path(base_label).name
+    if Path(base_label).is_absolute() or "\\" in base_label:
+        base_label = published_name(base_label)
     inputs_by_name = _training_inputs(source.folder, name_of(source.folder), notes)
     datasets = []
     recipes: dict[str, dict[str, Any]] = {}

@@ -38,7 +38,7 @@ from tuneyard.core.errors import RequestError, TuneyardError
 from tuneyard.core.installation.checkout import ROOT
 from tuneyard.core.language.messages import say
 from tuneyard.core.quoting import shell
-from tuneyard.core.weights.adapter_files import CONFIG
+from tuneyard.core.weights.adapter_files import CONFIG, check_here
 from tuneyard.eval.backends.load import find_model
 from tuneyard.eval.scoring.trainings_here import is_try, unfinished_line, unfinished_trainings
 
@@ -263,6 +263,7 @@ def _base_of(command: str, adapters: Sequence[str]) -> str:
                     f"{adapter.folder}: its config names no base: name it with --model, as in "
                     f"{command_line(command)} --model DIR"
                 )
+            check_here(adapter.config.path, base, "--model")
             options_by_base.setdefault(_same_base(base), []).append(option)
     if len(options_by_base) == 1:
         return next(iter(options_by_base))

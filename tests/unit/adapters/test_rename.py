@@ -363,3 +363,14 @@ def test_the_parts_in_front_of_the_layers_depend_on_the_class(path, core):
 )
 def test_names_that_peft_writes_stay(name):
     assert peft_name(name) == name
+
+
+@pytest.mark.parametrize(
+    ("name", "label"),
+    [(SNAPSHOT, "Qwen/Qwen2.5-0.5B"), ("C:\\Users\\me\\Qwen2.5-0.5B", "Qwen2.5-0.5B")],
+)
+def test_a_card_names_the_base_by_its_published_name(name, label):
+    make("saves/a", base_model_name_or_path=name)
+    card, notes = call("export", "a", "--to", "hub", "--repo", "o/n", "--dry-run")
+    printed(card, f"A LoRA adapter for {label}", f"--model_name_or_path {label} --adapter_name_or_path o/n")
+    printed(notes, "note", name)
