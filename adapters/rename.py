@@ -14,6 +14,7 @@ from tuneyard.adapters.kinds.lora import LoraConfig
 from tuneyard.adapters.store import find_folder, kind_of, require_config
 from tuneyard.core.errors import ContentError, RequestError, counted
 from tuneyard.core.files import json_text, read_object
+from tuneyard.core.links import check_own_files, own_file
 from tuneyard.core.training.training_run import SETTINGS, STARTED, TRAINING, record_folders
 from tuneyard.core.weights.adapter_files import CONFIG, PREFIX, WEIGHTS, WEIGHTS_INDEX, open_weight_files
 from tuneyard.core.weights.adapter_fit import shapes_of
@@ -53,6 +54,8 @@ def plan_renaming(reference: str, base: Path | None, out: Path) -> RenamePlan:
     folder = find_folder(reference)
     config = read_object(require_config(folder))
     weights = open_weight_files(folder)
+    files = {tensor.file.name for tensor in weights.tensors.values()}
+    check_own_files(folder, [CONFIG, *sorted(files)])
     names = {name: peft_name(name) for name in weights.tensors}
     paths = {name: _path_of(plain) for name, plain in names.items()}
     if base:
@@ -74,6 +77,7 @@ def plan_renaming(reference: str, base: Path | None, out: Path) -> RenamePlan:
         raise RequestError(f"{folder}: its names are right already{fix}")
     check = functools.partial(output.check_output, out, [folder], "rename", force=False)
     check()
+    list(_small_files(folder))  # refuses links before anything is written
     plan = RenamePlan(folder, out, dict(sorted(tensors.items())), config, renamed, base is not None, check)
     size = sum(tensor.stop - tensor.start for tensor in tensors.values())
     output.require_space(out.resolve(), size)
@@ -148,16 +152,14 @@ def _blocks(tensor: Tensor) -> Iterator[bytes]:
 def _small_files(folder: Path) -> Iterator[Path]:
     """Yield the files to copy: tokenizer, template, card, and the records of the training.
 
-    A checkpoint has the records in the folder above. The copy is no checkpoint, so it gets them.
+    `ContentError` for a link out of the folder. A checkpoint has the records in the folder above. The copy is
+    no checkpoint, so it gets them.
     """
     names = set()
-    root = folder.resolve()
-    if root.parent.name == "snapshots":  # the hub's cache, whose files are links
-        root = root.parent.parent
     for path in sorted(folder.iterdir()):
-        is_here = path.resolve().is_relative_to(root)  # no link to a file of this machine
-        is_small = is_here and path.is_file() and path.stat().st_size <= LARGEST
-        if is_small and path.suffix in COPIED and path.name not in (CONFIG, WEIGHTS_INDEX):
+        if path.suffix not in COPIED or path.name in (CONFIG, WEIGHTS_INDEX):
+            continue
+        if own_file(path).is_file() and path.stat().st_size <= LARGEST:
             names.add(path.name)
             yield path
     for record_folder in record_folders(folder.resolve())[1:]:

@@ -170,7 +170,6 @@ def test_the_records_of_a_training_go_with_the_copy():
     write_json(Path("saves/run/training.json"), {"inputs": {"settings": {"template": "qwen"}}})
     (folder / "chat_template.jinja").write_text("T")
     (folder / "optimizer.pt").write_bytes(b"x")
-    (folder / "secret.txt").symlink_to("/etc/hostname")
     call("rename", folder, "--out", "saves/b")
     assert read_json(Path("saves/b/training.json"))["inputs"]["settings"] == {"template": "qwen"}
     assert {path.name for path in Path("saves/b").iterdir()} == {
@@ -374,3 +373,10 @@ def test_a_card_names_the_base_by_its_published_name(name, label):
     card, notes = call("export", "a", "--to", "hub", "--repo", "o/n", "--dry-run")
     printed(card, f"A LoRA adapter for {label}", f"--model_name_or_path {label} --adapter_name_or_path o/n")
     printed(notes, "note", name)
+
+
+def test_a_link_out_of_the_folder_is_refused():
+    folder = renamed("saves/a", NAMES["ddp"][0])
+    (folder / "secret.txt").symlink_to("/etc/hostname")
+    printed(call("rename", "a", "--out", "x", code=1)[1], "saves/a/secret.txt", "/etc/hostname")
+    assert not Path("x").exists()
