@@ -35,8 +35,8 @@ NOT_COMPARED = {*OF_ANSWERS, "label_mass"}
 """Figures that are no further metric of a row: of its answer, and of the probability that any label has."""
 COLUMNS = ("rows", "gold", "predicted", "correct", "groups", "confidence", "records")
 QUESTIONS = ("instruction", "prompt", "question", "user")
-OUTPUTS = ("model_output", "output", "refused", "too_long")
-"""Names of the fields that have the prompt, and the answer as the model gave it or why there is none."""
+OUTPUTS = ("model_output", "output")
+"""Names of the fields that have the prompt and the answer as the model gave it, for readers of the report."""
 MERGE_PART = re.compile(r"(?P<adapter>[^=,]+)=(?P<weight>-?\d+(?:\.\d+)?)")
 """An adapter and its weight in the name of a merge, e.g. `rte=0.5,mnli=0.5`."""
 FIGURES = ("accuracy", "n", "majority", "majority_label", "metrics")  # of the whole dataset, not of its half

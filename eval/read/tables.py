@@ -14,7 +14,8 @@ from tuneyard.core.errors import ContentError, show_value
 
 Records = Iterator[Mapping[str, Any]]
 DELIMITERS = (",", ";", "\t")  # spreadsheets save the one of their language
-BATCH = 1024  # rows of Parquet in memory at once
+BATCH = 64  # rows of Parquet in memory at once, each with cells as long as LONGEST_CELL
+LARGEST_TABLE = 1 << 32  # bytes that a Parquet unpacks to: a file of 1 MB may have one text in a million rows
 LONGEST_CELL = 1 << 24  # characters: prompts and answers are longer than the 131,072 that csv allows
 
 
@@ -58,9 +59,18 @@ def parquet_rows(path: Path, columns: Sequence[str] | None = None) -> Records:
     import pyarrow as pa
     from pyarrow import parquet
 
-    number = 0
+    number = total = 0
     try:
         for batch in parquet.ParquetFile(path).iter_batches(batch_size=BATCH, columns=columns):
+            for column in batch.columns:
+                if pa.types.is_dictionary(column.type):
+                    column = column.dictionary_decode()
+                total += column.nbytes
+            if total > LARGEST_TABLE:
+                raise ContentError(
+                    f"{path}: more than {LARGEST_TABLE >> 30} GiB after row {number}, expected less; "
+                    "leave out long columns"
+                )
             for record in batch.to_pylist():
                 number += 1
                 yield {**record, "place": f"{path} row {number}"}

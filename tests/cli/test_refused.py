@@ -151,8 +151,7 @@ def test_a_comparison_and_its_page_name_the_refused_rows(ask, served, tmp_path, 
     call(compare.cli, *runs, "--out", tmp_path / "verdict")
     notice = "tuned: the server refused 2 of 20 rows of asked, counted as unanswered (3, 4)"
     assert notice in capsys.readouterr().err
-    page = (tmp_path / "verdict/report.html").read_text()
-    assert notice in page and "HTTP 422 unprocessable" in page
+    assert notice in (tmp_path / "verdict/report.html").read_text()
     assert read_json(tmp_path / "verdict/table.json")["warnings"][0] == notice
 
 

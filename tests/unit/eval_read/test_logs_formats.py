@@ -20,7 +20,7 @@ from tests.plug_ins import documented, installing
 from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.core.installation import plugins
 from tuneyard.eval.compare import cli as compare
-from tuneyard.eval.read import logs
+from tuneyard.eval.read import logs, tables
 from tuneyard.eval.read.find import parse_source, read_scored_runs
 from tuneyard.eval.read.logs import log_readers, read_log
 from tuneyard.eval.show.html import collect_incorrect
@@ -158,6 +158,22 @@ def test_a_cell_that_python_cannot_hold_is_an_error_with_its_place(
 ) -> None:
     parquet.write_table(table(), tmp_path / "x.parquet")
     with raises(ContentError, "row 0", "x.parquet"):
+        read_log(tmp_path / "x.parquet")
+
+
+@pytest.mark.parametrize("as_dictionary", [True, False])
+def test_a_parquet_that_unpacks_beyond_its_bound_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, as_dictionary: bool
+) -> None:
+    monkeypatch.setattr(tables, "LARGEST_TABLE", 1 << 24)
+    text = pa.array(["x" * (1 << 20)])
+    column = pa.DictionaryArray.from_arrays(pa.array([0] * 40, pa.int32()), text)
+    if not as_dictionary:
+        column = column.dictionary_decode()
+    table = pa.table({"id": range(40), "gold": column, "prediction": column})
+    parquet.write_table(table, tmp_path / "x.parquet")
+    assert (tmp_path / "x.parquet").stat().st_size < 1 << 20
+    with raises(ContentError, "x.parquet", "GiB"):
         read_log(tmp_path / "x.parquet")
 
 

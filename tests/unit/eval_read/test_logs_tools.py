@@ -3,7 +3,9 @@
 Of six questions `base` answers yes to all and is right in the 1st, 3rd and 5th. `tuned` is wrong in the 6th.
 """
 
+import copy
 import json
+import random
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,8 +21,9 @@ from tests.json_files import read_json, write_json, write_lines
 from tests.messages import raises
 from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.eval.compare import cli as compare
+from tuneyard.eval.read.archives import json_members, member_names
 from tuneyard.eval.read.find import parse_source, read_scored_runs
-from tuneyard.eval.read.logs import read_log
+from tuneyard.eval.read.logs import inspect_ai, read_log
 
 TOOLS = ROOT / "tests/golden/compare/tools"
 RIGHT = {"base": [True, False] * 3, "tuned": [True] * 5 + [False]}
@@ -438,3 +441,85 @@ def test_a_file_of_another_tool_is_called_by_its_name(
 def test_a_file_that_a_tool_wrote_beside_its_log_is_called_by_its_name(pattern: str, tool: str) -> None:
     with raises(ContentError, TOOLS / pattern, tool):
         read_log(TOOLS / pattern)
+
+
+JUNK: list[Any] = [
+    None, 1, -1, 0.5, "x", "", [], {}, True, float("nan"), 10**400, ["a"], {"a": 1}, [[]], [None], "\ud800",
+    {"a": {"b": None}}, [{"a": 1}], "1", "C",
+]  # fmt: skip
+DOCUMENTS = [
+    *("opencompass/results/tuned/even.json", "opencompass/results/tuned/even_twice.json"),
+    *("opencompass/results/tuned/even_choices.json", "opencompass/results/tuned/even_plain.json"),
+    *("promptfoo/prompts_results.json", "promptfoo/even.jsonl"),
+    *("evalscope/reviews/tuned/general_mcq_even.jsonl", "inspect_ai/*_graded_*.eval"),
+    "lighteval/details/made-up/tuned/*/details_even|0_*.parquet",
+    "lighteval/details/made-up/tuned/*/details_even_choices|0_*.parquet",
+]
+
+
+def document(path: Path) -> Any:
+    """The values of a log: of an archive as one JSON document, of rows as a list."""
+    if path.suffix == ".eval":
+        names = [name for name in member_names(path) if name.startswith("samples/")]
+        values = [value for _, value in json_members(path, ["header.json", *names])]
+        kept = [{name: sample[name] for name in inspect_ai.FIELDS if name in sample} for sample in values[1:]]
+        return {**values[0], "samples": kept}
+    if path.suffix == ".parquet":
+        return parquet.read_table(path).to_pylist()[:2]
+    if path.suffix == ".jsonl":
+        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()[:2]]
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def paths_in(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    """The paths to all values inside of a value."""
+    inner = list(value.items()) if isinstance(value, dict) else []
+    if isinstance(value, list):
+        inner = list(enumerate(value))
+    paths = [path] if path else []
+    for key, each in inner:
+        paths += paths_in(each, (*path, key))
+    return paths
+
+
+def written(path: Path, log: Any) -> Path:
+    """Write the values of a log; its form follows the suffix."""
+    if path.suffix == ".parquet":
+        parquet.write_table(pa.Table.from_pylist(log), path)
+    elif path.suffix == ".jsonl":
+        path.write_text("".join(json.dumps(row) + "\n" for row in log))
+    else:
+        path.write_text(json.dumps(log))
+    return path
+
+
+@pytest.mark.parametrize("pattern", DOCUMENTS)
+def test_whatever_is_in_a_field_it_is_read_or_refused_in_words(tmp_path: Path, pattern: str) -> None:
+    (source,) = logs(pattern)
+    original = document(source)
+    log = tmp_path / f"x{source.suffix.replace('.eval', '.json')}"
+    generator = random.Random(72)
+    read = refused = 0
+    for _ in range(150):
+        changed = copy.deepcopy(original)
+        inside = [path for path in paths_in(changed) if len(path) > 1 or source.suffix != ".parquet"]
+        *outer, last = generator.choice(inside)
+        holder = changed
+        for key in outer:
+            holder = holder[key]
+        if generator.random() < 0.3:
+            del holder[last]
+        else:
+            holder[last] = copy.deepcopy(generator.choice(JUNK))
+        try:
+            written(log, changed)
+        except (pa.ArrowException, UnicodeError, OverflowError):
+            continue  # no such Parquet can be written
+        for metric in ("accuracy", "score", "grade"):
+            try:
+                read_scored_runs([parse_source(str(log))], metric)
+                read += 1
+            except (ContentError, RequestError) as error:
+                assert log.name in str(error)
+                refused += 1
+    assert read and refused
