@@ -1,6 +1,7 @@
 """python -m eval.tools against a server that calls known tools, and on a tiny model, in this process."""
 
 import json
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -10,6 +11,7 @@ from tests.cli import scoring
 from tests.cli.scoring import call, predictions, results
 from tests.json_files import read_json, read_lines, write_json, write_lines
 from tests.messages import raises
+from tests.serving import Quiet, local_server, serving
 from tests.tool_formats import TOOL_FORMATS, format_calls
 from tuneyard.core.errors import ContentError
 from tuneyard.core.records.calls import Call
@@ -96,6 +98,24 @@ def test_kept_answers_are_read_in_the_form_of_the_template(talks, tmp_path, tiny
     call(cli, "--rescore", tmp_path / "a", "--data", talks, "--out", tmp_path / "b")
     rescored = predictions(tmp_path / "b/base/talks")
     assert [line["predicted_output"] for line in rescored[:2]] == ['add {"a": 1}', "unknown"]
+
+
+@pytest.mark.parametrize(("owner", "kept"), [("vllm", {False}), ("llamacpp", {None}), ("x", {None})])
+def test_vllm_is_asked_to_keep_the_special_tokens_that_mark_calls(owner, kept, talks, tmp_path):
+    asked = []
+
+    class Handler(Quiet, BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send(json.dumps({"data": [{"id": "m", "owned_by": owner}]}).encode())
+
+        def do_POST(self) -> None:
+            asked.append(json.loads(self.body()))
+            self.send(json.dumps({"choices": [{"message": {"content": "La."}}]}).encode())
+
+    with serving(local_server(Handler)) as url:
+        words = ["--model", "m", "--backend", "openai", "--url", f"{url}/v1", "--data", talks]
+        call(cli, *words, "--out", tmp_path / "out")
+    assert {body.get("skip_special_tokens") for body in asked} == kept
 
 
 def test_a_training_on_a_conversation_has_read_every_turn_of_it(talks) -> None:
