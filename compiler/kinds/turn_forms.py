@@ -112,10 +112,16 @@ _TRANSCRIPT = re.compile(
 )
 _TOKENS = re.compile(
     r"\s*(?:<s>|<\|begin_of_text\|>)?"
-    r"(?:<\|(?:im_start\|>|start_header_id\|>|(?=(?:system|user|assistant)\|>))|\[(?=/?INST\]))(/?\w+)"
+    r"(?:<\|im_start\|>(?=\w+[ \t]*(?:\r?\n|\Z))"
+    r"|<\|(?=(?:system|user|assistant)\|>[ \t]*(?:\r?\n|\Z))"
+    r"|<\|start_header_id\|>(?=\w+<\|end_header_id\|>)"
+    r"|\[(?=/?INST\]))(/?\w+)"
     r"(?:\|>|<\|end_header_id\|>|\])?\s*"
 )
-"""The beginning of a turn in the chat templates of ChatML, Llama 2 and 3, and Zephyr."""
+"""The beginning of a turn in the chat templates of ChatML, Zephyr, Llama 3 and 2.
+
+The role of the first two ends with a line feed. `<|im_start|>assistant is the marker of ChatML.` is a text.
+"""
 _ENDS = re.compile(r"\s*(?:</s>|<\|(?:im_end|eot_id|end)\|>)\s*")
 _SPEAKERS = re.compile(r"(?:^|\n\n)(Human|Assistant): ?")
 _HEADED = re.compile(r"\s*### (Human|User|Instruction|Assistant|Response):[ \n]?")
@@ -223,7 +229,7 @@ def _from_text(text: str, *, whole: bool) -> object:
     if is_transcript(text):
         speakers = _SPEAKERS if spoken.startswith("Human:") else _HEADED
         if _TOKENS.match(spoken):
-            spoken = spoken.replace("[INST] <<SYS>>", "<|system|>").replace("<</SYS>>", "<|user|>")
+            spoken = spoken.replace("[INST] <<SYS>>", "<|system|>\n").replace("<</SYS>>", "<|user|>\n")
             speakers, spoken = _TOKENS, _ENDS.sub("", spoken)
         turns = _spoken(speakers, spoken)
         # The answers to Nectar's prompts are in another column.

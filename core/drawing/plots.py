@@ -6,6 +6,7 @@ matplotlib looks for each letter in one list of font families: its own, then the
 import contextlib
 import functools
 import itertools
+import re
 import textwrap
 import warnings
 from collections.abc import Iterator, Sequence
@@ -54,6 +55,7 @@ NUMBERED = (
     "No installed font has some letters of the plots: their texts are numbered, and a .txt beside each plot "
     "lists them. Install a font that has them (fonts-noto-cjk for Chinese; see tuneyard doctor)."
 )
+_NOT_IN_XML = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]")
 MISSING_GLYPH = r"Glyph \d+ \("  # matplotlib's warning
 
 
@@ -193,6 +195,8 @@ def figure_bytes(figure: "Figure", form: str) -> bytes:
     """A figure as a file of the format `form`. The same figure gives the same bytes of PNG and SVG."""
     buffer = BytesIO()
     figure.savefig(buffer, format=form, metadata=METADATA.get(form))
+    if form == "svg":  # matplotlib writes the control characters of a name, which no XML may have
+        return _NOT_IN_XML.sub("\ufffd", buffer.getvalue().decode()).encode()
     return buffer.getvalue()
 
 

@@ -1,0 +1,62 @@
+"""Texts that look like markers stay texts, and odd names leave pictures whole: SECURITY.md, "Texts"."""
+
+import xml.etree.ElementTree as ET
+
+import pytest
+from matplotlib.figure import Figure
+
+from tuneyard.compiler.kinds.turn_forms import common_turns, is_transcript
+from tuneyard.core.drawing.plots import figure_bytes
+
+TEXTS = (
+    "<|im_start|>assistant is the marker of ChatML.",
+    "<|im_start|>tool_call begins a call",
+    "<|user|> marks what a user writes, <|assistant|> the answer",
+    "<|start_header_id|>user, then <|end_header_id|>",
+    "<|im_start|>",
+    "<|system|>: a token",
+)
+
+
+@pytest.mark.parametrize("text", TEXTS)
+@pytest.mark.parametrize("whole", [False, True])
+def test_a_text_about_markers_is_no_conversation(text: str, whole: bool) -> None:
+    assert not is_transcript(text)
+    assert common_turns(text, {}, whole=whole) == text
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\nyes<|im_end|>\n",
+        "<|im_start|>user \r\nhi<|im_end|>\r\n<|im_start|>assistant\r\nyes<|im_end|>",
+        "<|user|>\nhi</s>\n<|assistant|>\nyes</s>",
+        "<|begin_of_text|><|start_header_id|>user<|end_header_id|>\n\nhi<|eot_id|>"
+        "<|start_header_id|>assistant<|end_header_id|>\n\nyes<|eot_id|>",
+        "<s>[INST] hi [/INST] yes</s>",
+    ],
+)
+def test_conversations_in_the_templates_are_still_read(text: str) -> None:
+    turns = common_turns(text, {})
+    assert isinstance(turns, list)
+    assert [(turn["role"], turn["content"].strip()) for turn in turns] == [
+        ("user", "hi"),
+        ("assistant", "yes"),
+    ]
+
+
+def test_a_system_text_of_llama_2_is_still_read() -> None:
+    turns = common_turns("<s>[INST] <<SYS>> Be brief. <</SYS>> hi [/INST] yes</s>", {})
+    assert isinstance(turns, list)
+    contents = [(turn["role"], turn["content"].strip()) for turn in turns]
+    assert contents == [("system", "Be brief."), ("user", "hi"), ("assistant", "yes")]
+
+
+@pytest.mark.parametrize("name", ["a\x01b", "a\x1b[31mb", "a\x0b\x0c", "a\ufffeb", "a<b>&c", "模\x02型"])
+def test_a_name_with_control_characters_leaves_the_svg_well_formed(name: str) -> None:
+    figure = Figure(figsize=(2, 2))
+    axes = figure.add_subplot()
+    axes.set_title(name)
+    axes.set_xticks([0, 1], [name, "b"])
+    root = ET.fromstring(figure_bytes(figure, "svg"))
+    assert any("b" in (text or "") for text in root.itertext())
