@@ -389,7 +389,6 @@ FILES = {
         '[{"question": "a", "output": "yes"}]',
         "instruction; record 1",
     ),
-    "a number as answer": ('[{"instruction": "a", "output": 1}]', "record 1; output; 1"),
     "no answer": (
         '[{"instruction": "a", "output": "yes"}, {"instruction": "b"}]',
         "record 2",

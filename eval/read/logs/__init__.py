@@ -129,6 +129,8 @@ def read_log(path: Path) -> list[ScoredRun]:
                     f"note: {path}: the score {score} says which answers are correct; --metric compares "
                     f"{', '.join(others)}"
                 )
+        elif records[0].get("deciding_score"):
+            facts["settings"] = {"score": records[0]["deciding_score"]}
         rows = with_one_spelling([row_of(record, str(path)) for record in records])
         if all(record.get("fingerprint") for record in records):
             lines = sorted(f"{row.id} {row.record['fingerprint']}" for row in rows)

@@ -51,6 +51,7 @@ def harness(path: Path) -> Iterator[Record]:
                 "question": next((str(pair.get("arg_0", "")) for pair in _arguments(record)), ""),
                 "place": record["place"],
                 "fingerprint": doc_hash and f"doc_hash {doc_hash}",
+                "deciding_score": metric,
                 **_sample(record, metric, fixed),
             }
 

@@ -224,6 +224,23 @@ def test_the_harness_decides_what_is_right(tmp_path: Path) -> None:
     assert read_log(path)[0].correct == [True, False]
 
 
+def test_models_that_other_metrics_judged_get_a_warning(tmp_path: Path) -> None:
+    """f1 is 0 or 1 in each row of the first model by chance, and em judges the second."""
+    rows = {
+        "base": [{"f1": 0.0, "em": 0.0}, {"f1": 1.0, "em": 0.0}],
+        "tuned": [{"f1": 0.5, "em": 0.0}, {"f1": 1.0, "em": 1.0}],
+    }
+    for model, scores in rows.items():
+        (tmp_path / model).mkdir()
+        records = [
+            harness(n, metrics=["f1", "em"], exact_match=None, **figures) for n, figures in enumerate(scores)
+        ]
+        write(tmp_path / model / "samples_t.jsonl", *records)
+    runs, _ = read_scored_runs([parse_source(str(tmp_path))])
+    (warning,) = [warning for warning in compare_runs(runs).warnings if "score" in warning]
+    printed(warning, "f1", "em")
+
+
 def test_other_documents_under_the_same_task_are_refused(tmp_path: Path) -> None:
     first = write(tmp_path / "a.jsonl", harness(0, doc_hash="1"))
     second = write(tmp_path / "b.jsonl", harness(0, doc_hash="2"))
