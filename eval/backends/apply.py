@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from tuneyard.adapters.kinds.lora import LoraAdapter
 from tuneyard.adapters.weighted import WeightedAdapter, factors_of
 from tuneyard.core.errors import ContentError
-from tuneyard.core.weights.adapter_files import PREFIX, full_tensor_misfit
+from tuneyard.core.weights.adapter_files import PREFIX, full_tensor_misfit, unwrapped_tensor
 from tuneyard.core.weights.adapter_names import misnaming
 from tuneyard.eval.backends import Network
 
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 
 Undo = Callable[[], object]
+COPY = ".base_layer.weight"
+"""How the names of PEFT's copies of the base's embedding and head end, next to their factors."""
 
 
 def check_fits(model: Network, adapter: LoraAdapter) -> None:
@@ -51,8 +53,9 @@ def check_fits(model: Network, adapter: LoraAdapter) -> None:
     tensors.update(model.net.named_buffers(remove_duplicate=False))
     for name in adapter.full_tensors:
         model_shape = None
-        if name in tensors:
-            model_shape = tuple(tensors[name].shape)
+        in_model = unwrapped_tensor(name)  # PEFT wraps adapted modules
+        if in_model in tensors:
+            model_shape = tuple(tensors[in_model].shape)
         saved_shape = adapter.weights.tensors[PREFIX + name].shape
         misfit = full_tensor_misfit(name, saved_shape, model_shape, "the model", may_grow=False)
         if misfit:
@@ -72,6 +75,8 @@ def applied(model: Network, parts: Sequence[WeightedAdapter], merged: bool = Fal
     parts_by_module: dict[str, list[WeightedAdapter]] = {}
     for part in parts:
         for name in part.adapter.full_tensors:
+            if name.endswith(COPY):
+                continue
             parts_by_tensor.setdefault(name, []).append(part)
         for path in part.adapter.modules:
             parts_by_module.setdefault(path, []).append(part)
@@ -128,7 +133,7 @@ def _replace(model: Network, parts: Sequence[WeightedAdapter], name: str) -> Und
     """
     import torch
 
-    owner, _, leaf = name.rpartition(".")
+    owner, _, leaf = unwrapped_tensor(name).rpartition(".")
     module = model.net.get_submodule(owner)
     kept = getattr(module, leaf)
     tensors = [torch.from_numpy(part.adapter.full_tensor(name)) for part in parts]
