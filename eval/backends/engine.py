@@ -14,10 +14,11 @@ from typing import Any
 from tuneyard.adapters.kinds.lora import VLLM_RANKS, LoraAdapter, vllm_rank
 from tuneyard.adapters.weighted import WeightedAdapter
 from tuneyard.core.errors import RequestError
+from tuneyard.core.files import read_object
 from tuneyard.core.installation.checkout import SAFE_PATH
 from tuneyard.core.installation.packages import missing
 from tuneyard.core.prompt import Encode, Messages
-from tuneyard.eval.backends import Backend, loading
+from tuneyard.eval.backends import NO_LIMIT, Backend, loading
 from tuneyard.eval.backends.generate import decode_answer
 from tuneyard.eval.backends.load import DTYPES, open_tokenizer
 from tuneyard.eval.backends.scorers import Batches, Ids, Images, Logs, Prompts, Reading, chunks, next_tokens
@@ -197,10 +198,21 @@ def load_engine(
         tokenizer=tokenizer,
         ends=ends,
         context=llm.llm_engine.model_config.max_model_len,
+        vocabulary=_vocabulary(folder),
         dtype=dtype,
         device="vllm",
         settings=settings,
     )
+
+
+def _vocabulary(folder: Path) -> int:
+    """The number of tokens that a model embeds: vLLM refuses a request that names one beyond them."""
+    config = read_object(folder / "config.json")
+    for fields in (config, config.get("text_config")):
+        size = fields.get("vocab_size") if isinstance(fields, dict) else None
+        if isinstance(size, int):
+            return size
+    return NO_LIMIT
 
 
 def _plain_adapters(candidates: Iterable[Sequence[WeightedAdapter]]) -> list[LoraAdapter]:

@@ -193,6 +193,28 @@ def lines_of(out: Path, candidate: str) -> list[dict]:
     return read_lines(out / candidate / "even/predictions.jsonl")
 
 
+@pytest.mark.parametrize("end", ["<|endoftext|>", "a", "<|beyond|>"])
+def test_an_adapter_gets_the_tokens_and_the_ends_of_its_training(asked, nli, tiny_model, tmp_path, end):
+    from transformers import AutoTokenizer
+
+    adapter = write_adapter(tmp_path / "one")
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model)
+    base_end = tokenizer.eos_token_id
+    tokenizer.add_special_tokens({"eos_token": end})
+    tokenizer.save_pretrained(adapter)
+    (adapter / "chat_template.jinja").write_text("{{ messages[-1]['content'] }}")
+    rows = read_json(tiny_model / "config.json")["vocab_size"]
+    expected = sorted({base_end, *(number for number in [tokenizer.eos_token_id] if number < rows)})
+    assert (len(expected) == 1) == (end == "<|beyond|>")
+    nli("--mode", "generate", "--adapter", f"one={adapter}")
+    (made,) = asked
+    base, one = (sampling[0] for _, sampling, _ in (made.calls[1], made.calls[3]))
+    assert (base.stop_token_ids, one.stop_token_ids) == ([base_end], expected)
+    for _, sampling, _ in made.calls:
+        for settings in sampling:
+            assert all(token < rows for token in settings.logprob_token_ids or ())
+
+
 def test_the_same_ids_are_asked_greedily_of_the_base_and_of_both_adapters(
     asked, nli, tmp_path, model
 ) -> None:
