@@ -207,7 +207,7 @@ def _from_hub(spec: Spec, hub: Mapping[str, object], splits: Mapping[str, str]) 
 def _named_on_hub(spec: Spec, split: str, source: str) -> list[Input]:
     """The files of a hub's dataset, for a split or part of the spec, or for all splits ("")."""
     match = _HUB.fullmatch(source)
-    if match is None:
+    if match is None or not HUB_ID.fullmatch(match["path"]):
         raise RequestError(f"--source {source}: expected hub:owner/name[@revision][:config][:split]")
     hub = {"stream": spec.of_part(split).source.hub.get("stream", False)}
     hub |= {key: match[key] for key in ("path", "revision", "name") if match[key]}

@@ -193,7 +193,7 @@ def test_a_name_with_control_characters_is_escaped_on_the_page(home: Home) -> No
     home.models[name] = home.models["base"]
     home.prove("--url", home.serve("llama.cpp", name), code=1)
     page = (home.folder / "proof/prove.md").read_text()
-    assert "\x1b" not in page and "\n# Equal" not in page and "bad\\x1b[2J\\n# Equal at " in page
+    assert "\x1b" not in page and "\n# Equal" not in page and "bad\\\\x1b[2J\\\\n# Equal at " in page
 
 
 def test_no_file_of_somebody_else_is_replaced(tmp_path):
