@@ -23,6 +23,7 @@ def test_the_script_makes_the_same_bytes(tmp_path: Path) -> None:
         for part in ("train", "eval"):
             made = (tmp_path / name / f"{part}.jsonl").read_bytes()
             assert made == (SAMPLES / name / f"{part}.jsonl").read_bytes()
+    assert (tmp_path / "tickets.csv").read_bytes() == (SAMPLES / "tickets.csv").read_bytes()
 
 
 @pytest.mark.parametrize(("name", "labels"), [("rte", 2), ("mnli", 3)])
