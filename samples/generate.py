@@ -2,10 +2,10 @@
 
 tickets.csv has the 240 messages of customers of docs/tutorials/own-csv.md.
 
-rte/ and mnli/ are two small inference sets written for this project. Each kind of inference is a function that
-gives a premise and a hypothesis for one label; the kinds are parted between the two sets, so
-that an adapter trained on one set knows something that the other does not. Labels and kinds are
-balanced, and no sentence of train stands in eval.
+rte/ and mnli/ are two small inference sets written for this project. Each kind of inference is a function
+that gives a premise and a hypothesis for one label; the kinds are parted between the two sets, so that an
+adapter trained on one set knows something that the other does not. Labels and kinds are balanced, and no
+sentence of train stands in eval.
 """
 
 import csv
