@@ -37,6 +37,7 @@ from tuneyard.core.weights.adapter_files import (
     is_enlarged_table,
 )
 from tuneyard.core.weights.base_models import Base, open_base
+from tuneyard.core.weights.class_defaults import is_conv1d
 from tuneyard.core.weights.tensors import (
     BITS,
     Array,
@@ -51,8 +52,6 @@ from tuneyard.core.weights.tensors import (
 )
 
 BLOCK = 1 << 22  # elements of a tensor in memory when two models are compared
-CONV1D = ("decision_transformer", "gpt2", "imagegpt", "openai-gpt")
-"""Model types whose layers store the transposed weight (transformers' Conv1D)."""
 NOT_LINEAR = re.compile(r"\.experts\.|\.(gate|router)\.weight$")
 """Experts and routers of mixtures: parameters, which PEFT's LoRA modules do not replace."""
 BUFFER = re.compile(r"\.rotary_emb\.inv_freq$|\.attn\.(masked_)?bias$")
@@ -169,7 +168,7 @@ def plan_extraction(request: ExtractRequest) -> ExtractPlan:
             "that was fine-tuned"
         )
     pairs, notes = _pair_tensors(model, base)
-    is_transposed = types[0] in CONV1D
+    is_transposed = is_conv1d(model.config)
     modules: dict[str, Module] = {}
     changed: dict[str, TensorPair] = {}
     left_out: dict[str, TensorPair] = {}
