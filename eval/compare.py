@@ -18,11 +18,11 @@ import click
 from tuneyard.core.cli.main import cli_command, is_quiet, next_step
 from tuneyard.core.drawing.plots import check_replaceable
 from tuneyard.core.errors import RequestError, run_command
-from tuneyard.core.files import json_text, write_bytes
+from tuneyard.core.files import json_text
 from tuneyard.core.language.messages import warn
 from tuneyard.core.language.translation import joined, tr
-from tuneyard.core.links import refuse_written_link
 from tuneyard.core.training.metrics import ACCURACY
+from tuneyard.eval.read.comparison_folder import finish_comparison, publish_comparison, refuse_links
 from tuneyard.eval.read.results import (
     CHANGED,
     COMPARED,
@@ -31,7 +31,6 @@ from tuneyard.eval.read.results import (
     TABLE,
     TABLE_JSON,
     check_files,
-    remove_files,
     replaced_files,
 )
 
@@ -155,6 +154,7 @@ def cli(
         questions.append(partial(by_slices, by=by))
     if is_accuracy:
         questions.append(other_metrics)
+    finish_comparison(out)
     check_files(out, COMPARED, PLOTS)
     compared = compare_results(
         sources,
@@ -222,8 +222,7 @@ def write(
     *,
     force: bool = False,
 ) -> None:
-    """Write table.md and, last, table.json (with `facts`) into `out`, and print the decision, one table, the
-    warnings.
+    """Publish table.md and table.json (with `facts`) in `out`; print the decision, one table, the warnings.
 
     A comparison of accuracies also gets plots, changed.jsonl and the page. A comparison of the same runs in
     `out` is replaced with its plots, one of other runs if `force`. `RequestError` before the first file if a
@@ -231,15 +230,13 @@ def write(
     """
     from tuneyard.eval.show.tables import summary
 
-    files_before = replaced_files(out, [run.source for run in compared.run_list], force=force)
+    replaced_files(out, [run.source for run in compared.run_list], force=force)
     files = lay_out(compared, page, facts)
+    refuse_links(out, files)
     for name in files:
-        refuse_written_link(out / name)
         if name.endswith(PLOT_SUFFIX):
             check_replaceable(out / name)
-    for name, content in files.items():
-        write_bytes(out / name, content)
-    remove_files(out, {*files_before} - files.keys())
+    publish_comparison(out, files)
     click.echo(summary(compared))
     for warning in compared.warnings:
         click.echo(tr("warning: {what}", what=warning), err=True)
@@ -248,10 +245,7 @@ def write(
 
 
 def lay_out(compared: "ComparedRuns", page: "Page", facts: Mapping[str, object]) -> dict[str, bytes]:
-    """Every file of a comparison by its path below OUT, in the order of writing.
-
-    table.json is the last one: a folder without it is incomplete.
-    """
+    """Every file of a comparison by its path below OUT."""
     from tuneyard.core.drawing.plots import list_of
     from tuneyard.eval.show.html import render
     from tuneyard.eval.show.plots import draw_plots

@@ -31,6 +31,9 @@ STEPS = "steps"  # in run.json: the folders of a suite's steps, or of repeated d
 FILES = "files"  # in run.json: those that the command writes into OUT, next to the models' folders
 METRICS = "metrics.json"  # of eval.text alone: the figures by the names that others know
 TABLE_JSON, TABLE, CHANGED, PAGE = "table.json", "table.md", "changed.jsonl", "report.html"
+PAGE_MARK = '<meta name="generator" content="Tuneyard eval compare">'
+"""In the head of each report: a page without it is the user's."""
+PAGE_HEAD = 1000  # bytes of a page, which have the mark
 COMPARED = (TABLE_JSON, TABLE, CHANGED, PAGE)
 """The files of `tuneyard eval compare`, next to its plots."""
 PLOTS = "plots"  # in table.json: the names of the plots
@@ -146,7 +149,7 @@ def check_files(out: Path, names: Sequence[str], mark: str) -> None:
     """Raise `RequestError` if OUT cannot be written, is an adapter, or the results of a model.
 
     So it does for files of these names by another command. The first name is of JSON, in which the command
-    writes the list `mark`.
+    writes the list `mark`. A comparison that was interrupted before its table.json is replaced.
     """
     check_writable(out)
     if any(out.glob(f"*/{RESULTS}")) or (out / "adapter_config.json").exists():
@@ -154,11 +157,22 @@ def check_files(out: Path, names: Sequence[str], mark: str) -> None:
     before = _written_before(out / names[0], mark)
     if before and "steps" not in before:  # which a suite's table has
         return
+    if PAGE in names and is_unfinished_comparison(out):
+        return
     for name in names:
         if (out / name).exists():
             raise RequestError(
                 f"--out {out}: {name} would be replaced, which is not by this command; choose another folder"
             )
+
+
+def is_unfinished_comparison(out: Path) -> bool:
+    """True for a report of `eval compare` without table.json, which comes last, unless OUT is a suite's."""
+    page = out / PAGE
+    if (out / TABLE_JSON).exists() or page.is_symlink() or not page.is_file() or STEPS in read_run(out):
+        return False
+    with page.open("rb") as file:
+        return PAGE_MARK.encode() in file.read(PAGE_HEAD)
 
 
 def replaced_files(out: Path, runs: Sequence[str], *, force: bool) -> list[str]:

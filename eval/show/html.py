@@ -25,6 +25,7 @@ from tuneyard.core.language.translation import tr, tr_counted
 from tuneyard.eval.judge.ask import ComparedRuns
 from tuneyard.eval.judge.conclusions import MEAN, Section, section_name
 from tuneyard.eval.metrics.labels import MOST
+from tuneyard.eval.read.results import PAGE_MARK
 from tuneyard.eval.read.scored_run import (
     KINDS,
     OUTPUTS,
@@ -40,7 +41,6 @@ from tuneyard.eval.show.tables import differences, left_out, method, other_figur
 from tuneyard.eval.show.verdict import decisions, notes
 
 PAGE = Path(__file__).parent / "page"
-MARK = '<meta name="generator" content="Tuneyard eval compare">'
 STATIC = 10  # examples that are there without JavaScript
 FEW = 4  # plots of no more models are unfolded
 LONG_NAME = re.compile(r"[!-~]{12,}")  # a shorter one fits into a table's first column on a phone
@@ -104,7 +104,7 @@ def render(compared: ComparedRuns, page: Page, plots: Sequence[DrawnPlot]) -> st
         best=best,
         models=models,
         sections=comparison.sections,
-        mark=MARK,
+        mark=PAGE_MARK,
         headlines=decisions(comparison, brief=True),
         charts=list(map(_chart, comparison.deciding)),
         decisions=decisions(comparison),
