@@ -10,11 +10,21 @@ _MARKUP = re.compile(r"[\\`*|]|<(?=[A-Za-z/!?])|\](?=[(\[])|(?<!\w)_|_(?!\w)|~(?
 """What has a meaning inside a line of Markdown. `< 0.001`, `[0, 1]` and an underscore in a word have none."""
 _BLOCK = re.compile(r"(?=[#+-](?: |\Z)|>|\[[^\]]*\]:)")
 """What begins a heading, a list, a quotation or a definition at the beginning of a paragraph."""
+_UNSEEN = re.compile("[\x01-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
+"""Characters that a terminal or an editor does not show, or shows elsewhere."""
 
 
 def shell(value: object) -> str:
-    """A path or a name as one word of a shell command."""
-    return shlex.quote(str(value))
+    r"""A path or a name as one word of a shell command. What nobody sees is written out: `$'a\u202e'`."""
+    text = str(value)
+    if not _UNSEEN.search(text):
+        return shlex.quote(text)
+    escaped = text.replace("\\", "\\\\").replace("'", "\\'")
+    return "$'" + _UNSEEN.sub(_written_out, escaped) + "'"
+
+
+def _written_out(character: re.Match[str]) -> str:
+    return f"\\u{ord(character[0]):04x}"
 
 
 def python_text(text: str) -> str:

@@ -18,41 +18,81 @@ VARIABLES = {
 }
 """The environment variable from which the libraries of a training read such a setting."""
 _NAME = re.compile(
-    r"(?:^|_)(?:token|key|apikey|secret|password|passwd|credentials?|webhook_url|webhook)$", re.IGNORECASE
+    r"(?:^|_)(?:token|key|apikey|api_keys|secrets?|passwords?|passwd|pwd|passphrase|credentials?|auth|bearer"
+    r"|authorization|webhook_url|webhook|(?:api|hub|hf|auth|access)_tokens)$"
 )
 """Names of settings that hold a secret: hf_hub_token, swanlab_api_key, … but not skip_special_tokens."""
+_NEW_WORD = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|[-.\s]+")
+"""Where a word begins in apiKey and api-key."""
 _URL_PASSWORD = re.compile(r"(?<=://)[^/?#\s@'\"]*@")
 _URL_ARGUMENT = re.compile(
     r"(?<=[?&;])([\w.-]*(?:token|key|secret|password|passwd|signature|sig|auth)=)[^&;#\s'\"]+",
     re.IGNORECASE,
 )
+_FIELD = re.compile(
+    r"((?:api[_-]?key|(?:hub|hf|auth|access)[_-]?token|secret|password|authorization)[\"']?\s*[:=]\s*[\"']?"
+    r"(?:(?:bearer|basic)\s+)?)(?!\(hidden\)|bearer\b|basic\b)[^\s\"',;&}]{6,}",
+    re.IGNORECASE,
+)
+"""A header or a field of JSON, YAML or a command line, up to its value."""
+_KNOWN_FORM = re.compile(
+    r"(?<!\w)(?:hf_[A-Za-z0-9]{20,}|sk-[\w-]{20,}|gh[oprsu]_\w{30,}|github_pat_\w{30,}|glpat-[\w-]{20,}"
+    r"|xox[abprs]-[\w-]{10,}|AKIA[A-Z0-9]{16}|eyJ[\w-]{10,}\.[\w-]{10,}\.[\w-]{10,})(?![\w-])"
+)
+"""Keys of Hugging Face, OpenAI, GitHub, GitLab, Slack and AWS, and web tokens: they show what they are."""
 _SHORTEST = 6
 """Characters of the shortest value of a variable that is hidden: shorter ones are parts of many words."""
 
 
 def is_secret(name: str) -> bool:
     """True if a setting or a variable of this name holds a secret."""
-    return _NAME.search(name) is not None
+    return _NAME.search(_NEW_WORD.sub("_", name).lower()) is not None
 
 
 def public_settings(settings: Mapping[str, object]) -> dict[str, object]:
     """Settings without those that hold secrets, at any depth. Records of older trainings have them."""
     public: dict[str, object] = {}
     for key, value in settings.items():
-        if isinstance(value, Mapping):
-            public[key] = public_settings(value)
-        elif value is None or not is_secret(key):
-            public[key] = value
+        if value is None or not is_secret(str(key)):
+            public[key] = _public_value(value)
     return public
 
 
+def _public_value(value: object) -> object:
+    if isinstance(value, Mapping):
+        return public_settings(value)
+    if isinstance(value, list):
+        return [_public_value(each) for each in value]
+    if isinstance(value, str):
+        return _hide_forms(value)
+    return value
+
+
+def secrets_inside(value: object, place: str) -> list[str]:
+    """Places of secrets inside a setting: `deepspeed.wandb.api_key`, or `model` for `https://me:word@host`."""
+    places: list[str] = []
+    if isinstance(value, Mapping):
+        for key, part in value.items():
+            inner = f"{place}.{key}"
+            if part is not None and is_secret(str(key)):
+                places.append(inner)
+            else:
+                places += secrets_inside(part, inner)
+    elif isinstance(value, list):
+        for number, part in enumerate(value):
+            places += secrets_inside(part, f"{place}[{number}]")
+    elif isinstance(value, str) and _hide_forms(value) != value:
+        places.append(place)
+    return places
+
+
 def public_words(words: Iterable[str]) -> list[str]:
-    """Words of a command without those that set a secret, as in `hub_token=hf_…`."""
+    """Words of a command without those that set a secret, as in `hub_token=hf_…`, and without passwords."""
     public = []
     for word in words:
         key, equals, _ = word.partition("=")
         if not equals or not is_secret(key):
-            public.append(word)
+            public.append(_hide_forms(word))
     return public
 
 
@@ -61,11 +101,18 @@ def hide_secrets(text: str) -> str:
 
     Call it on the whole text before it is cut: half a key is a secret, too.
     """
-    text = _URL_PASSWORD.sub(f"{HIDDEN}@", text)
-    text = _URL_ARGUMENT.sub(rf"\1{HIDDEN}", text)
+    text = _hide_forms(text)
     for secret in _secrets_of_environment():
         text = text.replace(secret, HIDDEN)
     return text
+
+
+def _hide_forms(text: str) -> str:
+    """A text without the secrets that their form shows, whatever the environment."""
+    text = _URL_PASSWORD.sub(f"{HIDDEN}@", text)
+    text = _URL_ARGUMENT.sub(rf"\1{HIDDEN}", text)
+    text = _FIELD.sub(rf"\1{HIDDEN}", text)
+    return _KNOWN_FORM.sub(HIDDEN, text)
 
 
 def _secrets_of_environment() -> list[str]:

@@ -12,7 +12,7 @@ from tuneyard.core.documents import BOM, is_number, read_yaml
 from tuneyard.core.errors import ContentError, Problem, RequestError, nearest, show_value, wrong_value
 from tuneyard.core.files import bundled, parse_json, read_object, require
 from tuneyard.core.quoting import shell
-from tuneyard.core.secrets import HIDDEN, VARIABLES, is_secret, public_settings, public_words
+from tuneyard.core.secrets import HIDDEN, VARIABLES, is_secret, public_settings, public_words, secrets_inside
 from tuneyard.core.training.training_run import names_in
 from tuneyard.recipes.other_files import refuse_other_file
 
@@ -240,6 +240,15 @@ def read_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     if isinstance(settings.get("deepspeed"), str):
         settings["deepspeed"] = str(bundled(Path(settings["deepspeed"])))
     named = {str(key): value for key, value in settings.items()}
+    for key, value in named.items():
+        places = [] if is_secret(key) else secrets_inside(value, key)
+        if places:
+            line = f":{parsed.lines[key]}" if key in parsed.lines else ""
+            raise ContentError(
+                f"{path}{line}: {places[0]}: found a password or a token, which the files of the training "
+                "would record; leave it out, and set the variable from which its library reads it: export "
+                "HF_TOKEN=…"
+            )
     public = public_settings(named)
     secrets = {key: str(named[key]) for key in named if key not in public}
     return Recipe(path, public, parsed.lines, tuple(public_words(overrides)), secrets)

@@ -46,7 +46,7 @@ OS_FIXES = {
     errno.EISDIR: "name a file in it",
     errno.ELOOP: "remove these links, or name another path",
 }
-_LINE_ENDS = re.compile("[\x00-\x08\x0a-\x1f\x7f\x85\u2028\u2029]")
+_LINE_ENDS = re.compile("[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
 _OTHER_TOOLS = {
     "--model-name-or-path": " Here it is --model.",
     "-m": " Here it is --model.",

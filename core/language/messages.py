@@ -15,6 +15,7 @@ from pathlib import Path
 import click
 
 from tuneyard.core.language.han import closed_up
+from tuneyard.core.secrets import hide_secrets
 
 ENGLISH, CHINESE = "en", "zh"
 _of_the_option: ContextVar[str | None] = ContextVar("language", default=None)
@@ -109,8 +110,8 @@ def as_is(text: str) -> str:
 
 
 def say(text: str, *, to_stderr: bool = False) -> None:
-    """Print lines for people: in their language, with paths from the current folder on."""
-    click.echo(for_reader(relative_paths(text)), err=to_stderr)
+    """Print lines for people: in their language, without secrets, with paths from the current folder on."""
+    click.echo(for_reader(relative_paths(hide_secrets(text))), err=to_stderr)
 
 
 def warn(text: str) -> None:

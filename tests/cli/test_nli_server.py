@@ -59,15 +59,15 @@ def ask(tmp_path: Path, served):
 
 
 def test_a_server_is_asked_greedily_and_its_answers_parsed(ask, served, monkeypatch) -> None:
-    monkeypatch.setenv("OPENAI_API_KEY", "secret")
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-9f8e7d6c")
     folder = ask("--max-new-tokens", "9")
     results = read_json(folder / "results.json")
     assert (results["accuracy"], results["n"], results["dtype"]) == (1.0, 20, "server")
-    assert "secret" not in (folder / "results.json").read_text()
+    assert "sk-9f8e7d6c" not in (folder / "results.json").read_text()
     first = min(served[2], key=lambda body: int(body["messages"][0]["content"].split()[1]))
     assert first == {
         "model": "org/big", "messages": [{"role": "user", "content": "Is 0 even?"}], "max_tokens": 9,
-        "temperature": 0, "path": "/v1/chat/completions", "key": "Bearer secret",
+        "temperature": 0, "path": "/v1/chat/completions", "key": "Bearer sk-9f8e7d6c",
     }  # fmt: skip
 
 
@@ -170,14 +170,14 @@ def test_a_row_that_the_server_finds_too_long_counts_as_incorrect(ask, served, t
     assert (folder / "predictions.jsonl").read_bytes() == whole
 
 
-@pytest.mark.parametrize("key", ["secret", "secret\r", " secret "])
+@pytest.mark.parametrize("key", ["sk-9f8e7d6c", "sk-9f8e7d6c\r", " sk-9f8e7d6c "])
 def test_a_key_with_a_line_end_is_sent_and_never_printed(ask, served, monkeypatch, key) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", key)
-    served[1][0] = [(403, "Authorization: Bearer secret is not for this model")]
+    served[1][0] = [(403, "Authorization: Bearer sk-9f8e7d6c is not for this model")]
     with raises(RequestError, "HTTP 403", "Bearer (hidden)") as caught:
         ask()
-    assert "secret" not in str(caught.value)
-    assert {body["key"] for body in served[2] if body["messages"]} == {"Bearer secret"}
+    assert "sk-9f8e7d6c" not in str(caught.value)
+    assert {body["key"] for body in served[2] if body["messages"]} == {"Bearer sk-9f8e7d6c"}
 
 
 @pytest.mark.parametrize("key", ["sec\nret", "gehe\u00efm"])
@@ -190,13 +190,13 @@ def test_a_key_that_no_header_can_have_is_refused_and_not_printed(ask, served, m
 
 def test_a_password_in_the_address_is_refused_and_not_printed(ask, tmp_path) -> None:
     with raises(RequestError, "--url", "OPENAI_API_KEY") as caught:
-        ask(url="http://me:secret@localhost:8000/v1")
-    assert "secret" not in str(caught.value) and not (tmp_path / "out").exists()
+        ask(url="http://me:sk-9f8e7d6c@localhost:8000/v1")
+    assert "sk-9f8e7d6c" not in str(caught.value) and not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("status", [302, 307])
 def test_the_key_does_not_follow_a_redirect(ask, served, monkeypatch, status) -> None:
-    monkeypatch.setenv("OPENAI_API_KEY", "secret")
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-9f8e7d6c")
     heard = []
 
     class Other(Quiet, BaseHTTPRequestHandler):

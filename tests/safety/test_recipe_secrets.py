@@ -15,7 +15,7 @@ from tests.tiny import make_tiny
 from tests.unit.adapters.commands import call
 from tests.unit.adapters.make import base_tensors, factors, make, make_base
 from tests.unit.recipes.make import write_recipe
-from tuneyard.core.errors import RequestError
+from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.core.secrets import is_secret, public_words
 from tuneyard.core.training.metrics import metric_of
 from tuneyard.core.training.training_run import training_settings
@@ -35,6 +35,19 @@ KEYS = (
 )  # fmt: skip
 """Settings of LLaMA-Factory that hold secrets, and two that somebody may write."""
 SECRET = "hf_xSECRETx"
+WITHIN: dict[str, tuple[dict[str, object], str]] = {
+    "a list of objects": ({"report_to": [{"api_key": SECRET}]}, "report_to[0].api_key"),
+    "an object": ({"deepspeed": {"wandb": {"apiKey": SECRET}}}, "deepspeed.wandb.apiKey"),
+    "a text of JSON": ({"lr_scheduler_kwargs": json.dumps({"hf_token": SECRET})}, "lr_scheduler_kwargs"),
+    "arguments in a text": ({"optim_args": f"api_key={SECRET},fused=true"}, "optim_args"),
+    "a header": ({"run_name": f"Authorization: Bearer {SECRET}"}, "run_name"),
+    "an address of a model": ({"model_name_or_path": f"https://me:{SECRET}@host/m"}, "model_name_or_path"),
+    "an address of a store": ({"ray_storage_path": f"s3://me:{SECRET}@bucket"}, "ray_storage_path"),
+    "an argument of an address": ({"media_dir": f"https://host/x?token={SECRET}"}, "media_dir"),
+    "a dataset": ({"dataset": f"https://me:{SECRET}@host/a"}, "dataset"),
+    "a token among names": ({"run_name": f"mine-{SECRET}{'0' * 20}"}, "run_name"),
+}
+"""Secrets inside settings of other names, and the place that the refusal names."""
 PLAIN = {"skip_special_tokens": True, "include_num_input_tokens_seen": True, "hub_token": None}
 
 
@@ -65,6 +78,20 @@ def test_settings_of_other_kinds_stay(tmp_path: Path) -> None:
 def test_an_unknown_key_of_a_secret_is_still_unknown(tmp_path: Path) -> None:
     recipe = read_recipe(write_recipe(tmp_path, hf_token=SECRET))
     assert [each.field for each in problems_of(recipe, Machine(())) if each.code == "E301"] == ["hf_token"]
+
+
+@pytest.mark.parametrize("form", WITHIN)
+@pytest.mark.parametrize("command", ["check", "plan", "train"])
+def test_a_secret_inside_another_setting_is_refused(tmp_path: Path, form: str, command: str) -> None:
+    """The training needs the setting, and would record it: neither is decided silently."""
+    changed, place = WITHIN[form]
+    path = write_recipe(tmp_path, **changed)
+    done = invoke(cli, command, path, standalone_mode=False)
+    assert isinstance(done.exception, ContentError), done.output
+    line = [text.partition(":")[0] for text in path.read_text().splitlines()].index(next(iter(changed))) + 1
+    output = done.output + str(done.exception)
+    assert f"{path}:{line}: {place}: " in output and "xSECRETx" not in output
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("words", [["--quick"], ["--quick", "lora_rank=4"]])
@@ -100,12 +127,15 @@ def test_a_sweep_keeps_none(tmp_path: Path) -> None:
 
 
 def test_a_record_of_today_is_read_without_it(tmp_path: Path) -> None:
-    settings = {"lora_rank": 4, "hf_hub_token": SECRET, "other": {"api_key": SECRET, "rank": 2}}
+    nested = {"api_key": SECRET, "rank": 2, "in": [{"token": SECRET}]}
+    settings = {"lora_rank": 4, "hf_hub_token": SECRET, "other": nested}
     inputs = {"settings": settings, "data": [], "model": {}}
     write_json(tmp_path / "training.json", {"inputs": inputs})
     write_json(tmp_path / "started.json", inputs)
-    assert training_settings(tmp_path) == {"lora_rank": 4, "other": {"rank": 2}}
-    difference = changed_inputs(tmp_path, {**inputs, "settings": {"lora_rank": 8, "other": {"rank": 2}}})
+    assert training_settings(tmp_path) == {"lora_rank": 4, "other": {"rank": 2, "in": [{}]}}
+    difference = changed_inputs(
+        tmp_path, {**inputs, "settings": {"lora_rank": 8, "other": {"rank": 2, "in": [{}]}}}
+    )
     assert difference == "lora_rank 4 → 8"
 
 
@@ -139,6 +169,9 @@ def test_the_training_gets_it_from_its_environment(tmp_path: Path) -> None:
     ("name", "holds_one"),
     [
         ("hf_hub_token", True), ("WANDB_API_KEY", True), ("password", True), ("client_secret", True),
+        ("apiKey", True), ("hf-token", True), ("Authorization", True), ("db.passwd", True),
+        ("api_keys", True),
+        ("hub_tokens", True), ("PWD", True), ("accessToken", True), ("author", False), ("add_tokens", False),
         ("skip_special_tokens", False), ("max_new_tokens", False), ("monkey", False), ("key_tokens", False),
     ],
 )  # fmt: skip

@@ -1,7 +1,13 @@
 """A key or a password in a server's answer or in an address is never printed: SECURITY.md, "Secrets"."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
+from tests.conftest import ROOT
 from tuneyard.core.secrets import HIDDEN, hide_secrets
 from tuneyard.eval.backends.connection import SHOWN_BYTES, without_key
 
@@ -15,6 +21,9 @@ KEY = "sk-0123456789abcdefghij"
         "https://host/x?api_key=hunter22&a=1", "https://host/?X-Amz-Signature=hunter22",
         "?access_token=hunter22",
         "http://a:p%40hunter22@host and ftp://b:hunter22@host",
+        "Authorization: Bearer hunter22", "{'Proxy-Authorization': 'Basic hunter22=='}", "api-key: hunter22",
+        '{"api_key": "hunter22", "model": "m"}', "--password=hunter22", "hf_token: hunter22",
+        "no access for hf_hunter22hunter22hunter22", "sk-proj-hunter22hunter22hunter22 is no key",
     ],
 )  # fmt: skip
 def test_passwords_of_addresses_are_hidden(text: str) -> None:
@@ -22,7 +31,24 @@ def test_passwords_of_addresses_are_hidden(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["http://localhost:8000/v1", "me@example.com", "https://hf.co/a/b?tokens=3", "a@b"]
+    "text",
+    [
+        "http://localhost:8000/v1",
+        "me@example.com",
+        "https://hf.co/a/b?tokens=3",
+        "a@b",
+        "max_new_tokens: 4096000",
+        "the token: unexpected",
+        "hf_hub_download",
+        "sk-learn",
+        '{"token": "unlikely"}',
+        "a secret of the house",
+        "password: …",
+        "Basic arithmetics",
+        "an API key is missing: export OPENAI_API_KEY=…",
+        "keys: premise, hypothesis",
+        "sk_learn_models_for_text_classification",
+    ],
 )
 def test_other_addresses_stay(text: str) -> None:
     assert hide_secrets(text) == text
@@ -49,3 +75,44 @@ def test_an_answer_has_no_key(monkeypatch: pytest.MonkeyPatch) -> None:
     assert without_key(f'{{"error": "Bearer {KEY}"}}'.encode()) == b'{"error": "Bearer (hidden)"}'
     monkeypatch.delenv("OPENAI_API_KEY")
     assert without_key(KEY.encode()) == KEY.encode()
+
+
+AWAY = {"HF_ENDPOINT": "http://me:hunter22@127.0.0.1:9", "HF_TOKEN": "hf_hunter22"}
+PROXY = {"https_proxy": "http://me:hunter22@127.0.0.1:9", "HF_TOKEN": "hf_hunter22"}
+
+
+def command(folder: Path, *words: str, **variables: str) -> str:
+    """What a command prints and writes, with its own variables."""
+    folder.mkdir(exist_ok=True)
+    program = "from tuneyard.core.cli.main import main; main()"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), **variables}
+    command = [sys.executable, "-c", program, *words]
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode in (0, 1, 2) and "Traceback" not in done.stderr, done.stderr
+    files = [path.read_text() for path in folder.rglob("*") if path.is_file()]
+    return "\n".join([done.stdout, done.stderr, *files])
+
+
+@pytest.mark.parametrize(
+    ("words", "variables"),
+    [
+        (["doctor"], AWAY),
+        pytest.param(["data", "check", "rte"], AWAY, marks=pytest.mark.slow),
+        (["data", "check", "qa", "--source", "hf://datasets/a/b/c.jsonl"], AWAY),
+        pytest.param(["data", "check", "rte"], PROXY, marks=pytest.mark.slow),
+        (["data", "check", "qa", "--source", "https://me:hunter22@127.0.0.1:9/a.jsonl"], {}),
+        (["data", "check", "qa", "--source", "s3://me:hunter22@bucket/a.jsonl"], {}),
+        (["eval", "qa", "--model", "https://me:hunter22@host/m", "--data", "a.jsonl", "--out", "o"], {}),
+        (["eval", "chat", "--url", "http://me:hunter22@127.0.0.1:9/v1"], {}),
+        (["eval", "chat", "--url", "http://127.0.0.1:9/v1"], {"http_proxy": "nonsense://me:hunter22@x"}),
+        (["adapter", "show", "https://me:hunter22@host/m"], {}),
+        (["recipe", "check", "r.yaml", "model_name_or_path=https://me:hunter22@host/m"], {}),
+        (["recipe", "check", "hub_token=hunter22"], {}),
+    ],
+)  # fmt: skip
+def test_no_command_prints_a_password_of_an_address(
+    tmp_path: Path, words: list[str], variables: dict[str, str]
+) -> None:
+    """Nothing listens at port 9: the command names the address or the proxy that it cannot reach."""
+    shown = command(tmp_path / "here", *words, **variables)
+    assert shown.strip() and "hunter22" not in shown

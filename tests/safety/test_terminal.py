@@ -14,8 +14,10 @@ from tests.json_files import write_json, write_lines
 from tests.unit.recipes.make import write_recipe
 from tuneyard.core.terminal import visible, written
 
-BAD = "a\x1b]0;owned\x07b\x9bc\x7fd\re\x85f"
-CONTROLS = {*map(chr, range(32)), *map(chr, range(0x7F, 0xA0))} - {"\n", "\t"}
+BAD = "a\x1b]0;owned\x07b\x9bc\x7fd\re\x85f\u202eg\u2066h"
+TURNS = {*map(chr, range(0x202A, 0x202F)), *map(chr, range(0x2066, 0x206A))}
+"""Characters that turn the direction of what follows."""
+CONTROLS = {*map(chr, range(32)), *map(chr, range(0x7F, 0xA0)), *TURNS} - {"\n", "\t"}
 PROGRAM = "from tuneyard.core.cli.main import main; main()"
 
 

@@ -2,8 +2,10 @@
 
 import ast
 import json
+import os
 import re
 import shlex
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -30,7 +32,10 @@ HOSTILE = (
     "a | b",
     "a\\|b",
     "# heading",
+    "a\u202egpj.exe",
+    "it's \x1b[31m\\n",
 )
+UNSEEN = {*map(chr, range(32)), *map(chr, range(0x7F, 0xA0)), "\u202e", "\u2066"}
 COMMAND = re.compile(
     r"(?:\btuneyard (?:data|recipe|adapter|eval|new|run)\b|llamafactory-cli \w+|\bhf download\b"
     r"|\bvllm serve\b|\bollama \w+|\bcp \S+|\brm \S+)(?:(?!`|; |\. |: |, ).)*\Z",
@@ -82,7 +87,10 @@ def test_the_scan_finds_an_unquoted_name() -> None:
 @pytest.mark.parametrize("text", HOSTILE)
 def test_each_form_gives_the_text_back(text: str) -> None:
     assert ast.literal_eval(python_text(text)) == text
-    assert shlex.split(f"echo {shell(text)}") == ["echo", text]
+    command = ["bash", "-c", f"printf %s {shell(text)}"]
+    done = subprocess.run(command, capture_output=True, env={**os.environ, "LC_ALL": "C.UTF-8"})
+    assert done.stdout.decode() == text
+    assert UNSEEN.isdisjoint(shell(text) + python_text(text) + markdown_text(text))
     assert "\n" not in markdown_text(text)
 
 
