@@ -162,7 +162,7 @@ def fuse(adapters: tuple[str, ...], dry_run: bool, **options: Any) -> None:  # C
 
 
 @command(
-    "tuneyard adapter extract models/demo-fused --base models/demo-base --rank 16 --out saves/extracted",
+    "tuneyard adapter extract models/demo-fused --base models/demo-base --rank 16 --out build/extracted",
     "tuneyard adapter extract models/tuned --base models/base --rank 64 --dtype bf16 --out saves/tuned "
     "--dry-run",
 )

@@ -86,11 +86,17 @@ def measure(
 
 
 def names_code(model: str) -> bool:
-    """True if a model's files name Python classes of their own (`auto_map`), which a training may run."""
+    """True if a model's files name Python classes of their own (`auto_map`), which a training may run.
+
+    A model that is not here names none; the check says elsewhere that it is missing.
+    """
     from transformers.utils import cached_file
 
     for name in FILES_THAT_NAME_CODE:
-        path = cached_file(model, name, local_files_only=True, _raise_exceptions_for_missing_entries=False)
+        try:
+            path = cached_file(model, name, local_files_only=True, _raise_exceptions_for_missing_entries=False)
+        except OSError:
+            return False
         if path is not None and "auto_map" in read_object(Path(path)):
             return True
     return False

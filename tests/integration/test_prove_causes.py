@@ -23,6 +23,7 @@ from tests.json_files import read_json, write_json
 from tests.llama_server import llama_server
 from tests.unit.adapters.commands import call
 from tuneyard.core.errors import ContentError
+from tuneyard.core.quoting import markdown_text
 from tuneyard.eval.prove import cli
 
 pytest.importorskip("xllamacpp")
@@ -163,7 +164,7 @@ def test_a_cause_is_the_only_one_named(world, tmp_path, case: str) -> None:
     assert name == case.partition(":")[0], sentence
     for fact in facts:
         assert fact in sentence
-    assert sentence in (tmp_path / "prove.md").read_text()
+    assert markdown_text(sentence) in (tmp_path / "prove.md").read_text()
 
 
 def test_a_context_that_cuts_prompts(world, tmp_path) -> None:
