@@ -40,6 +40,8 @@ _KNOWN_FORM = re.compile(
     r"|xox[abprs]-[\w-]{10,}|AKIA[A-Z0-9]{16}|eyJ[\w-]{10,}\.[\w-]{10,}\.[\w-]{10,})(?![\w-])"
 )
 """Keys of Hugging Face, OpenAI, GitHub, GitLab, Slack and AWS, and web tokens: they show what they are."""
+_CURRENT_FOLDER = "PWD"
+"""A variable of every shell, whose name looks like that of a password."""
 _SHORTEST = 6
 """Characters of the shortest value of a variable that is hidden: shorter ones are parts of many words."""
 
@@ -120,6 +122,6 @@ def _secrets_of_environment() -> list[str]:
     secrets = set()
     for name, value in os.environ.items():
         secret = value.strip()
-        if is_secret(name) and len(secret) >= _SHORTEST:
+        if is_secret(name) and name != _CURRENT_FOLDER and len(secret) >= _SHORTEST:
             secrets.add(secret)
     return sorted(secrets, key=len, reverse=True)

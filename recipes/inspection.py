@@ -94,7 +94,9 @@ def names_code(model: str) -> bool:
 
     for name in FILES_THAT_NAME_CODE:
         try:
-            path = cached_file(model, name, local_files_only=True, _raise_exceptions_for_missing_entries=False)
+            path = cached_file(
+                model, name, local_files_only=True, _raise_exceptions_for_missing_entries=False
+            )
         except OSError:
             return False
         if path is not None and "auto_map" in read_object(Path(path)):

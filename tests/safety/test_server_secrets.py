@@ -116,3 +116,8 @@ def test_no_command_prints_a_password_of_an_address(
     """Nothing listens at port 9: the command names the address or the proxy that it cannot reach."""
     shown = command(tmp_path / "here", *words, **variables)
     assert shown.strip() and "hunter22" not in shown
+
+
+def test_the_path_of_the_current_folder_is_no_secret(monkeypatch):
+    monkeypatch.setenv("PWD", "/home/ann/tickets")
+    assert hide_secrets("/home/ann/tickets-2/a.csv: not found") == "/home/ann/tickets-2/a.csv: not found"
