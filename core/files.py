@@ -148,10 +148,15 @@ def read_json(path: Path) -> object:
 
 
 def read_regular(path: Path) -> bytes:
-    """The bytes of a file. `ContentError` for a named pipe or a device, whose reading may never end."""
+    """The bytes of a file. `ContentError` for a named pipe or a device."""
+    refuse_pipe(path)
+    return path.read_bytes()
+
+
+def refuse_pipe(path: Path) -> None:
+    """`ContentError` for a named pipe or a device, whose reading may never end."""
     if path.exists() and not path.is_file() and not path.is_dir():
         raise ContentError(f"{path}: found a pipe or a device, expected a file")
-    return path.read_bytes()
 
 
 def parse_json(text: bytes | str, place: object, line: int = 1, *, unique_keys: bool = False) -> object:

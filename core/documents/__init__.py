@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, TypeGuard
 
 from tuneyard.core.errors import ContentError, wrong_value
-from tuneyard.core.files import Fields, parse_json, require
+from tuneyard.core.files import Fields, parse_json, refuse_pipe, require
 
 if TYPE_CHECKING:
     import yaml
@@ -42,6 +42,7 @@ def is_number(value: object) -> TypeGuard[float]:
 def read_yaml(path: Path, description: str) -> Yaml:
     """Read a YAML file. `RequestError` with its `description` if missing, `ContentError` if broken."""
     require(path, description)
+    refuse_pipe(path)
     with path.open("rb") as file:
         return parse_yaml(file.read(MOST_BYTES + 1), path)
 

@@ -21,6 +21,7 @@ from tuneyard.core.files import write_json as write_atomic
 from tuneyard.core.links import own_file, refuse_links_in
 from tuneyard.eval import compare
 from tuneyard.eval.read.results import begin_scoring_run
+from tuneyard.recipes.__main__ import cli as recipe_cli
 from tuneyard.recipes.recipe import read_recipe
 from tuneyard.recipes.sweep.run import evaluate
 from tuneyard.recipes.train import train
@@ -159,6 +160,23 @@ def test_json_is_read_from_files_alone(tmp_path: Path) -> None:
     for read in (parse_file, read_object):
         with raises(ContentError, str(tmp_path / "config.json")):
             read(tmp_path / "config.json")
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("command", ["check", "train"])
+def test_a_recipe_that_is_a_pipe_is_refused(working_folder: Path, command: str) -> None:
+    os.mkfifo("r.yaml")
+    done = invoke(recipe_cli, command, "r.yaml", standalone_mode=False)
+    assert isinstance(done.exception, ContentError)
+    assert "r.yaml: found a pipe" in done.output + str(done.exception)
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("command", ["check", "compile", "show"])
+def test_a_spec_that_is_a_pipe_is_refused(working_folder: Path, command: str) -> None:
+    os.mkfifo("s.yaml")
+    done = invoke(data, command, "s.yaml", standalone_mode=False)
+    assert isinstance(done.exception, ContentError) and "s.yaml: found a pipe" in str(done.exception)
 
 
 # What is written
