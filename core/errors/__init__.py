@@ -90,6 +90,7 @@ _SLIPS = {
 """What to write in place of a number, by the message that refuses it."""
 # Click takes "" as the current folder.
 _EMPTY_PATHS = {(word, "") for word in ("--out", "--dataset-dir", "check", "plan", "train")}
+_OF_HELP = {"-h", "--help", "--version"}
 _EMPTY = re.compile("|[=:].+|.+=")
 """A word that an empty variable of the shell leaves: `$A`, `$A=0.5`, `base=$A`."""
 _SEVERAL = re.compile(r"(?:,|(?<=\d)\+)(?=[^\W\d]|[./])")
@@ -280,6 +281,19 @@ def _run(command: click.Command) -> NoReturn:
     sys.exit(code)
 
 
+def _check_current_folder() -> None:
+    """`RequestError` if the current folder was deleted: all relative paths need it. Help needs no folder."""
+    if not _OF_HELP.isdisjoint(sys.argv):
+        return
+    try:
+        Path.cwd()
+    except FileNotFoundError:
+        folder = os.environ.get("PWD", ".")
+        raise RequestError(
+            f"{folder}: the current folder was deleted; go to one that exists: cd FOLDER"
+        ) from None
+
+
 def _terminate(_number: int, _frame: FrameType | None) -> NoReturn:
     _terminated.set()
     raise KeyboardInterrupt
@@ -306,6 +320,7 @@ def _exit_code(command: click.Command) -> int:
     spec = sys.modules["__main__"].__spec__
     program = None  # Click takes the script's name
     try:
+        _check_current_folder()
         if not _EMPTY_PATHS.isdisjoint(pairwise(sys.argv)):
             raise click.UsageError("a path is empty")
         if spec is not None:

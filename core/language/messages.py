@@ -132,7 +132,10 @@ def warn_once(text: str) -> None:
 
 def relative_paths(text: str) -> str:
     """Write the paths below the current folder in a message from that folder on."""
-    folder = str(Path.cwd())
+    try:
+        folder = str(Path.cwd())
+    except FileNotFoundError:  # deleted, maybe while the command ran
+        return text
     if len(folder) == 1:
         return text
     own_folder = re.compile(rf"(?<![\w./~-]){re.escape(folder)}/")
