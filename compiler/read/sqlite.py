@@ -2,7 +2,6 @@
 
 import shutil
 import sqlite3
-import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from pathlib import Path
@@ -12,6 +11,7 @@ from tuneyard.compiler.problems import Problems
 from tuneyard.compiler.read import OpenFile, reader
 from tuneyard.compiler.read.stream import UnreadableFileError
 from tuneyard.compiler.rows import ROW, Prefix, TableRows
+from tuneyard.core.scratch import scratch_folder
 
 BATCH = 1000
 TABLES = """
@@ -34,10 +34,9 @@ def read_sqlite(file: OpenFile, _: Problems) -> Iterator[TableRows]:
         if isinstance(file.path, Path) and file.path.suffix.lower() == file.kind:
             path = file.path
         else:  # packed or remote
-            copy = stack.enter_context(tempfile.NamedTemporaryFile(suffix=file.kind))
-            shutil.copyfileobj(file.stream, copy)
-            copy.flush()
-            path = Path(copy.name)
+            path = stack.enter_context(scratch_folder()) / f"copy{file.kind}"
+            with path.open("wb") as copy:
+                shutil.copyfileobj(file.stream, copy)
         try:
             address = f"file:{quote(str(path.absolute()))}?mode=ro"
             database = stack.enter_context(closing(sqlite3.connect(address, uri=True)))

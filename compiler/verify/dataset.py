@@ -1,6 +1,5 @@
 """Verify a dataset: compare its entry and the loader's rows with the file, and audit the labels."""
 
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -43,6 +42,7 @@ from tuneyard.core.prompt.history_findings import history_findings
 from tuneyard.core.prompt.template_fit import with_fitted_template
 from tuneyard.core.records import PLACEHOLDERS, RecordFormat, format_of_entry
 from tuneyard.core.records.answers import MESSAGES, code_for
+from tuneyard.core.scratch import scratch_folder
 from tuneyard.core.training.llamafactory import (
     NEEDS_CODE,
     RecipeData,
@@ -282,8 +282,8 @@ def loaded(
     compiled = manifest_beside(dataset.path)
     if compiled and not recipe and compiled[0].media_folders:
         settings.setdefault("media_dir", str(compiled[0].media_folders[0]))
-    with tempfile.TemporaryDirectory(prefix="tuneyard-verify-") as cache:
-        _load(result, settings, cache)
+    with scratch_folder() as cache:
+        _load(result, settings, str(cache))
         yield result
 
 

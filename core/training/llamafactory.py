@@ -3,7 +3,6 @@
 import contextlib
 import io
 import os
-import tempfile
 from collections.abc import Iterator
 from copy import copy
 from dataclasses import dataclass, field, replace
@@ -14,6 +13,7 @@ from tuneyard.core.errors import ContentError, TuneyardError, show_value
 from tuneyard.core.files import JsonObject
 from tuneyard.core.prompt.served_template import ServedTemplate
 from tuneyard.core.records.images import limit_formats
+from tuneyard.core.scratch import scratch_folder
 
 TEXT_PARTS = (
     "prompt", "query", "response", "history", "messages", "system", "tools", "chosen", "rejected",
@@ -160,12 +160,12 @@ def read_arguments(
     }
     mode = ParallelMode.DISTRIBUTED if launch.distributed else ParallelMode.NOT_PARALLEL
     with (
-        tempfile.TemporaryDirectory() as folder,  # LLaMA-Factory looks for checkpoints there
+        scratch_folder() as folder,  # LLaMA-Factory looks for checkpoints there
         replaced(parser, **able),
         replaced(parser.HfArgumentParser, _add_dataclass_arguments=lambda *_: None),  # of a command line
         replaced(TrainingArguments, parallel_mode=mode),
     ):
-        return RecipeData(*parser.get_train_args({**plain, "output_dir": folder})[:4])
+        return RecipeData(*parser.get_train_args({**plain, "output_dir": str(folder)})[:4])
 
 
 NEEDS_CODE = "the model needs its own code, which runs only if you allow it"

@@ -7,7 +7,6 @@ the memory plan. Each value has its reason above it. The recipe is checked befor
 import itertools
 import math
 import shlex
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,6 +17,7 @@ from tuneyard.core.cli.main import cli_command, next_step, same_options
 from tuneyard.core.errors import ContentError, Problem, RequestError, counted, summarise
 from tuneyard.core.files import check_writable, no_folder, write_text
 from tuneyard.core.language.messages import say
+from tuneyard.core.scratch import scratch_folder
 from tuneyard.recipes import costs
 from tuneyard.recipes.answer import Facts, LaidOut, Rows
 from tuneyard.recipes.check import Checked, ask_check, quick_check
@@ -295,8 +295,8 @@ def _fit(request: RecipeRequest, model: LaidOut, rows: int, cutoff: Cutoff, long
 
 def _as_recipe(text: str, out: Path) -> Recipe:
     """Read the text of a recipe as if it were in `out`, which is not written yet."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / out.name
+    with scratch_folder() as folder:
+        path = folder / out.name
         path.write_text(text, encoding="utf-8")
         return replace(read_recipe(path), path=out)
 
