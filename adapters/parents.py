@@ -1,7 +1,7 @@
 """Refuse an adapter that was trained on other adapters and comes without them.
 
 Its ΔW alone is not what was trained (`core.training.parent_adapters`). The sum of it and its parents is, and
-so is the adapter on a base into which `adapter fuse` has written the parents.
+so is the adapter on a base into which `adapter fuse` or another program has merged the parents.
 """
 
 import math
@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tuneyard.adapters.adapter import Adapter, name_of
+from tuneyard.adapters.merged_parents import merged_into
 from tuneyard.adapters.store import open_any
 from tuneyard.core.errors import ContentError, TuneyardError
 from tuneyard.core.language.messages import warn_once
@@ -62,9 +63,10 @@ def find_missing_parents(adapters: Sequence[Adapter], base: Path | None) -> Miss
             continue
         for parent in remaining:
             _refuse_changed(adapter, parent)
-        missing = [parent for parent in remaining if not any(_is(other, parent) for other in adapters)]
-        opened = list(filter(None, (_opened(parent, adapters) for parent in remaining)))
-        reason = _not_a_sum(adapter, opened)
+        unmerged = _without_merged(adapter, remaining, base)
+        missing = [parent for parent in unmerged if not any(_is(other, parent) for other in adapters)]
+        opened = list(filter(None, (_opened(parent, adapters) for parent in unmerged)))
+        reason = _not_a_sum(adapter, opened) if unmerged else ""
         if missing or reason:
             return _refusal(adapter, remaining, missing, opened, reason)
     return None
@@ -121,6 +123,21 @@ def _is_fused(parent: ParentAdapter, entries: Sequence[dict[str, Any]]) -> bool:
     if expected:
         return any(entry["weights_sha256"] == expected for entry in entries)
     return any(last_parts(entry["folder"]) == last_parts(parent.name) for entry in entries)
+
+
+def _without_merged(
+    adapter: Adapter, parents: Sequence[ParentAdapter], base: Path | None
+) -> Sequence[ParentAdapter]:
+    """The parents that are not in the weights of `base`, compared with the base of the training."""
+    trained_on = Path(adapter.config.base or "")
+    if base is None or not adapter.config.base or not trained_on.is_dir():
+        return parents
+    if not base.is_dir() or base.resolve() == trained_on.resolve():
+        return parents
+    opened = [_opened(parent, []) for parent in parents]
+    merged = merged_into(base, trained_on, [parent for parent in opened if parent is not None])
+    folders = {parent.folder for parent in merged}
+    return [parent for parent in parents if parent.folder not in folders]
 
 
 def _refuse_changed(adapter: Adapter, parent: ParentAdapter) -> None:

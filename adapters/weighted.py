@@ -18,8 +18,7 @@ from tuneyard.core.errors import ContentError, RequestError, bounded
 from tuneyard.core.weights.adapter_files import Module, check_base, check_task, is_same_name
 from tuneyard.core.weights.adapter_fit import shapes_of
 from tuneyard.core.weights.adapter_names import core_of, misnaming, rename_command
-from tuneyard.core.weights.base_models import Base, open_base
-from tuneyard.core.weights.tensors import INDEX, SINGLE
+from tuneyard.core.weights.base_models import Base, has_weights, open_base
 
 A = TypeVar("A", bound=Adapter, covariant=True)
 
@@ -186,11 +185,6 @@ def check_names_in(adapter: Adapter, base: Base) -> None:
     renaming = misnaming(adapter.folder, missing, shapes_of(base), base.folder)
     if renaming:
         raise ContentError(f"{adapter.name}: {renaming}")
-
-
-def has_weights(folder: Path) -> bool:
-    """True if a base has weights in safetensors to compare an adapter with."""
-    return any((folder / file).is_file() for file in (SINGLE, INDEX))
 
 
 def check_fit(adapters: Sequence[LoraAdapter], folder: Path, *, same_base: bool) -> list[str]:

@@ -10,13 +10,13 @@ from tuneyard.adapters.kinds.lora import LoraAdapter
 from tuneyard.adapters.output import check_free, check_outside
 from tuneyard.adapters.provenance import CARD
 from tuneyard.adapters.store import adapters_in, find_folder, open_adapter, plain_lora
-from tuneyard.adapters.weighted import check_names_in, has_weights, open_alone
+from tuneyard.adapters.weighted import check_names_in, open_alone
 from tuneyard.core.documents import parse_yaml
 from tuneyard.core.errors import RequestError
 from tuneyard.core.files import read_object
 from tuneyard.core.training.training_run import model_sha256, read_provenance
 from tuneyard.core.weights.adapter_files import CONFIG, WEIGHTS, WEIGHTS_INDEX
-from tuneyard.core.weights.base_models import base_config, open_base
+from tuneyard.core.weights.base_models import base_config, has_weights, open_base
 from tuneyard.core.weights.tensors import INDEX, SINGLE
 
 ORIGIN = "origin.json"  # `tuneyard recipe base` writes it next to the embedded model

@@ -11,6 +11,8 @@ from tuneyard.core.quoting import shell
 from tuneyard.core.weights.adapter_files import EMBEDDINGS, HEADS, refuse_adapter
 from tuneyard.core.weights.class_defaults import TIE, class_entry, is_conv1d, is_tied, tied_names
 from tuneyard.core.weights.tensors import (
+    INDEX,
+    SINGLE,
     Array,
     Shards,
     Tensors,
@@ -177,6 +179,11 @@ def open_base(folder: Path) -> Base:
     """Open a model folder and check every shard's header. `ContentError` names a damaged file."""
     config = read_object(base_config(folder))
     return Base(folder, config, open_shards(folder))
+
+
+def has_weights(folder: Path) -> bool:
+    """True if a base has weights in safetensors."""
+    return any((folder / file).is_file() for file in (SINGLE, INDEX))
 
 
 def base_config(folder: Path) -> Path:

@@ -247,6 +247,43 @@ def test_a_base_with_those_below_is_enough():
     call("fuse", "b", "--base", "half-a", "--same-base", "--out", "y", code=1)
 
 
+def merged_elsewhere(folder, *parts, dtype="F32"):
+    """The base with weight · ΔW of adapters of these seeds, as a program leaves it that writes no record."""
+    tensors = base_tensors()
+    for seed, weight in parts:
+        for module, change in dense(factors(seed)).items():
+            tensors[f"{module}.weight"] = tensors[f"{module}.weight"] + weight * change
+    make_base(folder, tensors, dtype)
+
+
+@pytest.mark.parametrize("dtype", ["F32", "F16", "BF16"])
+def test_a_base_into_which_another_program_merged_those_below_is_enough(dtype):
+    merged_elsewhere("exported", (5, 1), dtype=dtype)
+    call("fuse", "b", "--base", "exported", "--same-base", "--out", "x")
+    assert list(opened("exported", ["b"])[1]) == ["base", "b"]
+    Path("saves/b/training.json").rename("saves/b/started.json")
+    recorded("saves/b", "saves/a", "training_args.yaml", **NEW)
+    call("fuse", "b", "--base", "exported", "--same-base", "--out", "y")
+
+
+@pytest.mark.parametrize("parts", [[], [(5, 0.4)], [(5, -1)], [(7, 1)], [(5, 2)]], ids=str)
+def test_a_base_with_something_else_does_not_have_those_below(parts):
+    merged_elsewhere("exported", *parts)
+    message = call("fuse", "b", "--base", "exported", "--same-base", "--out", "x", code=1)[1]
+    assert "saves/a=1 saves/b=1" in message
+
+
+def test_of_two_below_a_base_may_have_one():
+    make("saves/c", factors(7), base_model_name_or_path="base")
+    trained_on("saves/top", "saves/a,saves/c", 8, fields={"base_model_name_or_path": "base"}, **NEW)
+    merged_elsewhere("exported", (5, 1))
+    message = call("fuse", "top", "--base", "exported", "--same-base", "--out", "x", code=1)[1]
+    assert "saves/a=1 saves/c=1 saves/top=1" in message
+    call("fuse", "c", "top", "--base", "exported", "--same-base", "--out", "y")
+    merged_elsewhere("exported", (5, 1), (7, 1))
+    call("fuse", "top", "--base", "exported", "--same-base", "--out", "z")
+
+
 @pytest.mark.parametrize("content", ["{", "[]", '{"inputs": {"settings": {"adapter_name_or_path": 5}}}'])
 def test_a_damaged_record_stops_nothing_and_is_named(content):
     Path("saves/b/training.json").write_text(content)
