@@ -28,6 +28,8 @@ SHOWN_BYTES = 200  # of the answer to a refused request, and of an address
 READ_OF_REFUSED = 1 << 16  # bytes: a key in the part that is shown is whole
 OF_EVERY_ROW = {404, 405, 501}
 """Statuses of a path or a method that the server does not have."""
+MODERATED = re.compile(r"moderat|content.?(?:filter|policy|management)|\bflagged|\bunsafe", re.I)
+"""What routers answer with status 403 to a prompt whose content they do not pass on."""
 KEY, NO_KEY = "OPENAI_API_KEY", "none"
 TOO_LONG = re.compile(
     r"exceeds the available context size|maximum context length|longer than the maximum model length", re.I
@@ -239,7 +241,9 @@ class Connection:
             problem = f"HTTP {status}: it sends elsewhere, {hide_secrets(str(elsewhere.url))[:SHOWN_BYTES]!r}"
         if elsewhere or status == HTTPStatus.NOT_FOUND:
             problem += " (--url is the address before /chat/completions, such as http://localhost:8000/v1)"
-        if status < HTTPStatus.BAD_REQUEST or status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
+        of_content = status == HTTPStatus.FORBIDDEN and MODERATED.search(beginning)
+        no_access = status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN) and not of_content
+        if status < HTTPStatus.BAD_REQUEST or no_access:
             raise NoAccessError(f"{self.url}: {problem}")
         raise RefusedError(self.url, status, problem)
 

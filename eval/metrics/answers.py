@@ -4,6 +4,7 @@ The word parser takes the one label that the text gives as an answer, see `parse
 are no `no`. The substring parser takes the first label that occurs anywhere; results were published with it.
 """
 
+import json
 import re
 import unicodedata
 from collections import Counter
@@ -20,11 +21,20 @@ THOUGHT_WORDS = (
     ("<seed:think>", "</seed:think>"),
     ("◁think▷", "◁/think▷"),
     ("[THINK]", "[/THINK]"),
+    ("<thought>", "</thought>"),
+    ("<thinking>", "</thinking>"),
+    ("<|START_THINKING|>", "<|END_THINKING|>"),
+    ("<|begin_of_thought|>", "<|end_of_thought|>"),
     ("<|channel>thought\n", "<channel|>"),
     ("<|channel|>analysis<|message|>", "<|channel|>final<|message|>"),
 )
-"""Begin and end of a thought: those of LLaMA-Factory's templates (`thought_words`), and Mistral's."""
+"""Begin and end of a thought: those of LLaMA-Factory's templates (`thought_words`), and of other models.
+
+These are Magistral, EXAONE Deep, Claude, Command A and OpenThinker.
+"""
 WHOLE_NUMBER = re.compile(r"[+-]?\d+\.0")
+LARGEST_EXACT = 1 << 53
+"""Below it every whole number is a float of its own."""
 HAN = re.compile(r"[㐀-鿿]")
 ZH_LEAD = "|".join(
     f"(?<={lead})"
@@ -53,15 +63,21 @@ ENDS = _any_of(end for _, end in THOUGHT_WORDS)
 WITHOUT_MARKS = "analysis.*assistantfinal"  # gpt-oss, decoded without special tokens as do_predict does
 THOUGHT = re.compile(rf"\A.*(?:{ENDS})|\A{WITHOUT_MARKS}|(?:{BEGINS}).*\Z", re.DOTALL)
 """The prompt may have the beginning of a thought."""
+ANSWER_MARKS = re.compile(r"<\|(?:START|END)_RESPONSE\|>|<\|(?:begin|end)_of_solution\|>")
+"""Marks around the answer after a thought: Command A's and OpenThinker's."""
 
 
 def cut_thought(text: str) -> str:
     """Cut the thought out of an answer. An unfinished thought leaves an empty answer.
 
+    Marks inside of a JSON object or list belong to its texts.
+
     >>> cut_thought("<think>2 is even.</think> Yes")
     'Yes'
     """
-    return THOUGHT.sub("", text).strip()
+    if THOUGHT.search(text) and _json_key(text.strip()) is not None:
+        return text.strip()
+    return ANSWER_MARKS.sub("", THOUGHT.sub("", text)).strip()
 
 
 def is_answered(row: Mapping[str, object]) -> bool:
@@ -72,18 +88,41 @@ def is_answered(row: Mapping[str, object]) -> bool:
 def answer_key(answer: str) -> str:
     """A text that equal answers of a log share: NFC, trimmed, case-folded, without one final dot.
 
-    An integer equals itself with `.0`; other numbers are texts: 1.10 is not 1.1.
+    An integer equals itself with `.0`; other numbers are texts: 1.10 is not 1.1. JSON objects and lists are
+    equal by their values.
 
-    >>> answer_key(" Yes."), answer_key("3.0"), answer_key("1.10")
-    ('yes', '3', '1.10')
+    >>> answer_key(" Yes."), answer_key("3.0"), answer_key("1.10"), answer_key('{"b":2.0,"a":1}')
+    ('yes', '3', '1.10', '{"a": 1, "b": 2}')
     """
-    folded = unicodedata.normalize("NFC", answer).strip().casefold()
+    text = unicodedata.normalize("NFC", answer).strip()
+    json_text = _json_key(text)
+    if json_text is not None:
+        text = json_text
+    folded = text.casefold()
     key = unicodedata.normalize("NFC", folded)
     if len(key) > 1 and key[-1] in ".。":
         key = key[:-1].rstrip()
     if WHOLE_NUMBER.fullmatch(key):
         key = key.removesuffix(".0")
     return key
+
+
+def _json_key(text: str) -> str | None:
+    """A JSON object or list with sorted keys and one spelling of spaces and numbers, None for other texts."""
+    if text[:1] not in ("{", "["):
+        return None
+    try:
+        value = json.loads(text, parse_float=_whole_or_float)
+        return json.dumps(value, ensure_ascii=False, sort_keys=True)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _whole_or_float(digits: str) -> int | float:
+    number = float(digits)
+    if number.is_integer() and abs(number) < LARGEST_EXACT:
+        return int(number)
+    return number
 
 
 def one_spelling(answers: Sequence[str], labels: Sequence[str] = ()) -> dict[str, str]:

@@ -11,6 +11,7 @@ from typing import NamedTuple
 from tuneyard.core.errors import ContentError
 
 RENAME = "write its rows with the columns id, gold and prediction, or write a plug-in (docs/extending.md)"
+OPENCOMPASS_DETAILS = "run OpenCompass with --dump-eval-details, and name results/MODEL/DATASET.json"
 HEAD = 1 << 16  # bytes in which a file that is no table shows its tool
 
 
@@ -46,9 +47,18 @@ UNJUDGED_FILES = (
     ),
     UnjudgedFile(
         "OpenCompass's predictions, which are not judged",
-        "run OpenCompass with --dump-eval-details, and name results/MODEL/DATASET.json",
+        OPENCOMPASS_DETAILS,
         ("0",),
         "*/predictions/*/*.json",
+    ),
+    UnjudgedFile(
+        "reviews of an old EvalScope",
+        "run EvalScope 1.0 or later",
+        ("index", "choices", "reviewed"),
+    ),
+    *(
+        UnjudgedFile("OpenCompass's totals", OPENCOMPASS_DETAILS, (total,), "*/results/*/*.json")
+        for total in ("accuracy", "score", "error")
     ),
     UnjudgedFile(
         "HELM's statistics or predictions",

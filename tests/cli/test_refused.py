@@ -24,6 +24,7 @@ REFUSALS = {
     "HTTP 422": (422, "unprocessable"),
     "HTTP 451": (451, "legal reasons"),
     "HTTP 413": (413, "too large"),
+    "HTTP 403 of a moderation": (403, '{"error": {"message": "Your input was flagged by moderation"}}'),
     "no choices": (200, '{"choices": []}'),
     "cut by a filter": (200, CUT),
     "choices that are null": (200, '{"choices": null}'),

@@ -6,6 +6,7 @@ from pathlib import Path
 from tuneyard.core.errors import ContentError, unexpected
 from tuneyard.core.files import read_object
 from tuneyard.eval.read.logs import log_reader
+from tuneyard.eval.read.other_tools import PROMPTFOO_FIX, UnjudgedFile, other_file
 from tuneyard.eval.read.scored_run import Record, optional_text
 
 DETAILED = "evaluation_results.json"
@@ -30,6 +31,8 @@ def detailed(path: Path) -> Iterator[Record]:
             "again with `tuneyard eval defect`, or keep the guide's `results` in the file: for each report "
             "expected, predicted and is_correct"
         )
+    if isinstance(rows, dict) and "version" in rows:
+        raise other_file(path, UnjudgedFile("results of an old promptfoo", PROMPTFOO_FIX, ()))
     if isinstance(rows, dict):
         raise ContentError(
             f"{path}: lm-evaluation-harness's totals; run it with --log_samples, and name samples_*.jsonl"

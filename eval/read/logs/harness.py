@@ -72,6 +72,9 @@ def _arguments(record: Mapping[str, object]) -> list[Mapping[str, object]]:
             pairs.append(value)
     if len(pairs) < len(values):
         return []
+    with_context = [pair for pair in pairs if pair.get("arg_0") != ""]
+    if len(with_context) * 2 == len(pairs):  # acc_mutual_info also asks for each choice without the question
+        return with_context
     return pairs
 
 
@@ -105,6 +108,9 @@ def _sample(record: Record, metric: str, fixed: bool) -> Record:
         predicted, sure = names[scores.index(max(scores))], confidence_of(scores)
         place = int(target) if target.isdecimal() and len(target) < 9 else -1
         gold = dict(enumerate(names)).get(place, target)
+    if len(choices) == 1:  # one expected continuation: the metric says if it is the likeliest
+        gold = choices[0]
+        predicted, sure = (gold if record[metric] == 1 else ""), None
     answer = {"id": record["doc_id"], "gold": gold, "prediction": predicted}
     return {**answer, "correct": record[metric] == 1, "confidence": sure}
 

@@ -115,7 +115,7 @@ def _record(place: str, sample: Mapping[str, object], judged: set[str]) -> Recor
     row = optional_text(sample, "id") or ""
     if epoch not in (None, 1):
         row = f"{row}, epoch {show_value(epoch)}"
-    by_scorer = part_of(sample, "scores")
+    by_scorer = _scores(sample)
     numbers: Scores = {}
     answers: dict[str, str] = {}
     for scorer, score in by_scorer.items():
@@ -145,6 +145,13 @@ def _record(place: str, sample: Mapping[str, object], judged: set[str]) -> Recor
     }
 
 
+def _scores(sample: Mapping[str, object]) -> Mapping[str, object]:
+    """The scores of a sample by scorer. The first versions of inspect had a single `score`."""
+    if sample.get("score") is not None:
+        return {"score": sample["score"]}
+    return part_of(sample, "scores")
+
+
 def _values(scorer: str, value: object) -> list[tuple[str, object]]:
     """The values of a score by name: `scorer` for one, `scorer.key` for each of several."""
     if isinstance(value, Mapping):
@@ -172,7 +179,7 @@ def _judged_by_letters(samples: Samples) -> set[str]:
     """Names of the scores that are letters in some sample. They decide before numbers."""
     names: set[str] = set()
     for _, sample in samples:
-        for scorer, score in part_of(sample, "scores").items():
+        for scorer, score in _scores(sample).items():
             if isinstance(score, Mapping):
                 values = _values(scorer, score.get("value"))
                 names.update(name for name, value in values if isinstance(value, str) and value in LETTERS)

@@ -7,7 +7,7 @@ same variables, as `--repeat` makes them, are a cluster.
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from tuneyard.core.errors import unexpected
+from tuneyard.core.errors import ContentError, unexpected
 from tuneyard.core.files import read_object
 from tuneyard.eval.read.logs import log_reader
 from tuneyard.eval.read.results import part_of
@@ -25,7 +25,11 @@ TEXT_ASSERTIONS = ("equals", "contains", "icontains", "starts-with", "similar", 
     "promptfoo's results",
     ".json",
     ".jsonl",
-    fields=(("evalId", "results", "config"), ("promptIdx", "testIdx", "success")),
+    fields=(
+        ("evalId", "results", "config"),
+        ("results", "config", "shareableUrl"),
+        ("promptIdx", "testIdx", "success"),
+    ),
     scores=True,
 )
 def promptfoo(path: Path) -> Iterator[Record]:
@@ -41,7 +45,12 @@ def promptfoo(path: Path) -> Iterator[Record]:
     for row in sorted(rows, key=_column):
         prompt = optional_text(row, "promptId") or optional_text(part_of(row, "prompt"), "label") or ""
         number = prompts.setdefault(prompt, len(prompts) + 1)
-        test = optional_text(row, "testIdx") or ""
+        test = optional_text(row, "testIdx")
+        if test is None:
+            raise ContentError(
+                f"{row['place']}: testIdx is missing, expected the number of the test: results of an old "
+                "promptfoo; evaluate again with a version that writes it (results.version 3)"
+            )
         question = optional_text(row, "vars") or optional_text(part_of(row, "prompt"), "raw")
         first_test = questions.setdefault((prompt, question), test)
         records.append(

@@ -108,6 +108,11 @@ def test_substring_parser_searches_as_the_published_script(text, label) -> None:
         "<seed:think>no?</seed:think>yes",
         "◁think▷no?◁/think▷yes",
         "[THINK]no?[/THINK]yes",
+        "<thought>\nno?\n</thought>\n\nyes",
+        "<thinking>no?</thinking>yes",
+        "no?</thought>yes",
+        "<|START_THINKING|>no?<|END_THINKING|><|START_RESPONSE|>yes<|END_RESPONSE|>",
+        "<|begin_of_thought|>no?<|end_of_thought|>\n<|begin_of_solution|>yes<|end_of_solution|>",
         "<|channel>thought\nno?<channel|>yes",
         "<|channel|>analysis<|message|>no?<|end|><|start|>assistant<|channel|>final<|message|>yes",
     ],
@@ -135,6 +140,14 @@ def test_a_thought_that_ends_with_its_mark_is_an_empty_answer(begins: str) -> No
 def test_a_thought_of_gpt_oss_is_cut_where_special_tokens_are_left_out() -> None:
     assert cut_thought("analysisNo, or yes?assistantfinalyes") == "yes"
     assert cut_thought("The analysis is no assistantfinal.") == "The analysis is no assistantfinal."
+
+
+@pytest.mark.parametrize(
+    "text", ['{"text": "<think>no</think> yes"}', '["</think>"]', '{"a": {"b": "[THINK] is a mark"}}']
+)
+def test_marks_inside_of_json_are_no_thought(text: str) -> None:
+    assert cut_thought(f" {text}\n") == text
+    assert cut_thought(f"<think>no</think>{text[0]}") == text[0]
 
 
 def test_a_thought_is_cut() -> None:

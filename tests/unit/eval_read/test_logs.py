@@ -185,6 +185,11 @@ def test_other_files_of_one_name_with_other_values_are_not_dropped(tmp_path: Pat
         (["a", "b"], ["b", "a"], False),
         ({"b": 1, "a": [True, None]}, {"a": [True, None], "b": 1}, True),
         ({"a": 1}, {"a": 2}, False),
+        ({"a": 1, "b": 2}, ' {"b":2,"a":1.0}', True),
+        ([1.0, "x"], '[1,"x"]', True),
+        ([1], ["1"], False),
+        ("[yes", "[yes.", True),
+        (["a"], "a", False),
     ],
 )
 def test_one_rule_says_which_answers_are_equal(
@@ -204,6 +209,34 @@ def test_lists_and_objects_are_json_text(tmp_path: Path) -> None:
     harnesses = harness(0, target=["a", "b"], filtered_resps=[{"x": True}])
     (run,) = read_log(write(tmp_path / "samples_t.jsonl", harnesses))
     assert (run.gold, run.predicted) == (['["a", "b"]'], ['{"x": true}'])
+
+
+def of_choices(
+    number: int, arguments: list[list[str]], logs: list[float], **fields: object
+) -> dict[str, object]:
+    """A row whose choices have these log-probabilities."""
+    responses = [[str(log), "False"] for log in logs]
+    row = harness(number, arguments=arguments, filtered_resps=responses, metrics=["acc"], **fields)
+    del row["exact_match"]
+    return row
+
+
+def test_choices_that_the_harness_also_asked_without_the_question_are_no_further_choices(
+    tmp_path: Path,
+) -> None:
+    arguments = [["q", " yes"], ["q", " no"], ["", " yes"], ["", " no"]]  # acc_mutual_info
+    rows = [
+        of_choices(0, arguments, [-1, -2, -0.9, -0.1], target=0, acc=1.0),
+        of_choices(1, arguments, [-1, -2, -0.9, -0.1], target=1, acc=0.0),
+    ]
+    (run,) = read_log(write(tmp_path / "samples_t.jsonl", *rows))
+    assert (run.gold, run.predicted, run.correct) == (["yes", "no"], ["yes", "yes"], [True, False])
+
+
+def test_the_only_continuation_of_a_row_is_its_answer_if_it_was_the_likeliest(tmp_path: Path) -> None:
+    rows = [of_choices(n, [["q", f" w{n}"]], [-1], target=f"w{n}", acc=float(n)) for n in range(2)]  # LAMBADA
+    (run,) = read_log(write(tmp_path / "samples_t.jsonl", *rows))
+    assert (run.gold, run.predicted, run.correct) == (["w0", "w1"], ["", "w1"], [False, True])
 
 
 def test_equal_expected_answers_of_two_logs_are_spelled_alike(tmp_path: Path) -> None:

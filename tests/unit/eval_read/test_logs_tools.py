@@ -218,6 +218,27 @@ def test_logs_that_other_scores_judged_get_a_warning(tmp_path: Path) -> None:
     assert any("acc_relaxed" in warning for warning in compare_runs(runs).warnings)
 
 
+def test_results_of_promptfoo_before_it_numbered_tests_are_refused_with_their_version(tmp_path: Path) -> None:
+    row = {"provider": {"id": "m"}, "prompt": {"raw": "q"}, "success": True, "response": {"output": "yes"}}
+    log = {"results": {"version": 2, "results": [row]}, "config": {}, "shareableUrl": None}
+    write_json(tmp_path / "x.json", log)
+    with raises(ContentError, "x.json result 0", "testIdx", "promptfoo", "3"):
+        read_log(tmp_path / "x.json")
+    write_json(tmp_path / "x.json", {"results": {"version": 1, "results": [row], "table": {}}, "config": {}})
+    with raises(ContentError, "x.json", "promptfoo", "-o NAME.json"):
+        read_log(tmp_path / "x.json")
+
+
+def test_the_single_score_of_the_first_versions_of_inspect_is_read(tmp_path: Path) -> None:
+    rows = []
+    for number, letter in enumerate("CIC"):
+        row = sample(number, letter)
+        row["score"] = row.pop("scores")["match"]
+        rows.append(row)
+    (run,) = read_log(inspect_log(tmp_path / "x.json", rows))
+    assert run.correct == [True, False, True]
+
+
 def inspect_log(path: Path, listed: list[dict[str, Any]], **header: Any) -> Path:
     """A log as one JSON document, of samples with a score."""
     spec = {"task": "t", "model": "org/m"}
@@ -410,6 +431,9 @@ def test_an_answer_of_promptfoo_that_failed_is_no_wrong_answer(tmp_path: Path) -
         ("x.json", [{"instance_id": "a", "train_trial_index": 0}], "HELM"),
         ("x.json", [{"instruction": "", "output_1": "", "output_2": "", "preference": 1}], "AlpacaEval"),
         ("x.jsonl", {"index": 0, "model_output": {}, "messages": []}, "EvalScope; reviews"),
+        ("x.jsonl", {"index": 0, "choices": [{"review": {}}], "reviewed": True}, "old; EvalScope; 1.0"),
+        ("results/m/x.json", {"accuracy": 50.0}, "OpenCompass; --dump-eval-details"),
+        ("results/m/x.json", {"error": "of another length"}, "OpenCompass; --dump-eval-details"),
         ("x.jsonl", {"spec": {"base_eval": "x"}}, "OpenAI"),
         ("x.jsonl", {"question_id": 1, "model_id": "m", "choices": []}, "MT-Bench"),
         ("x.jsonl", {"follow_all_instructions": True, "follow_instruction_list": []}, "IFEval"),
