@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tuneyard.adapters.store import note
+from tuneyard.core.bounded_reading import read_regular
 from tuneyard.core.errors import ContentError, show_value
 from tuneyard.core.files import read_object, write_json, write_text
 from tuneyard.core.prompt import CHAT_TEMPLATE, find_chat_template
@@ -129,7 +130,7 @@ def _copy(adapter: Path, folder: Path) -> None:
             del fields[TEMPLATE]
             write_json(folder / name, fields)
         else:
-            (folder / name).write_bytes((adapter / name).read_bytes())
+            (folder / name).write_bytes(read_regular(adapter / name))
 
 
 def _note_differences(first: Path, other: Path) -> None:
@@ -156,4 +157,4 @@ def _differing_fields(fields: Mapping[str, Any], others: Mapping[str, Any]) -> l
 
 
 def _content(file: Path) -> bytes | None:
-    return file.read_bytes() if file.is_file() else None
+    return read_regular(file) if file.is_file() else None

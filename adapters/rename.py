@@ -12,6 +12,7 @@ from typing import Any
 from tuneyard.adapters import output
 from tuneyard.adapters.kinds.lora import LoraConfig
 from tuneyard.adapters.store import find_folder, kind_of, require_config
+from tuneyard.core.bounded_reading import read_regular
 from tuneyard.core.errors import ContentError, RequestError, counted
 from tuneyard.core.files import json_text, read_object
 from tuneyard.core.links import check_own_files, own_file
@@ -122,7 +123,7 @@ def write(plan: RenamePlan) -> str:
                 for block in _blocks(tensor):
                     file.write(block)
         for source in _small_files(plan.folder):
-            (staged / source.name).write_bytes(source.read_bytes())
+            (staged / source.name).write_bytes(read_regular(source))
         (staged / CONFIG).write_text(json_text(_renamed_config(plan)), encoding="utf-8")
         _check(staged, plan)
     return f"{counted(plan.renamed, 'tensor')} of {len(plan.tensors)} renamed"

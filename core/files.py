@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from tuneyard.core.bounded_reading import read_regular
 from tuneyard.core.errors import ContentError, RequestError, dangling, nearest_name, one_line, wrong_value
 from tuneyard.core.installation.checkout import ROOT
 from tuneyard.core.links import refuse_written_link
@@ -147,20 +148,12 @@ def read_json(path: Path) -> object:
     return parse_json(read_regular(path), path)
 
 
-def read_regular(path: Path) -> bytes:
-    """The bytes of a file. `ContentError` for a named pipe or a device."""
-    refuse_pipe(path)
-    return path.read_bytes()
+def parse_json(
+    text: bytes | str, place: object, line: int = 1, *, column: int = 0, unique_keys: bool = False
+) -> object:
+    """Parse JSON text (UTF-8) that begins at `line` of the file `place`, after so many characters of it.
 
-
-def refuse_pipe(path: Path) -> None:
-    """`ContentError` for a named pipe or a device, whose reading may never end."""
-    if path.exists() and not path.is_file() and not path.is_dir():
-        raise ContentError(f"{path}: found a pipe or a device, expected a file")
-
-
-def parse_json(text: bytes | str, place: object, line: int = 1, *, unique_keys: bool = False) -> object:
-    """Parse JSON text (UTF-8) that begins at `line` of the file `place`. `ContentError` names the place.
+    `ContentError` names the place.
 
     `unique_keys`, for files that are written back, refuses duplicate keys, of which Python's parser keeps
     only the last.
@@ -174,7 +167,8 @@ def parse_json(text: bytes | str, place: object, line: int = 1, *, unique_keys: 
         fix = "; correct it there, or make the file again"
         if error.doc[: error.pos].rstrip().endswith(",") and error.doc.startswith(("]", "}"), error.pos):
             fix = "; remove the comma before it"
-        raise ContentError(f"{where}: not JSON: {error.msg} (column {error.colno}){fix}") from error
+        in_line = error.colno + (column if error.lineno == 1 else 0)
+        raise ContentError(f"{where}: not JSON: {error.msg} (column {in_line}){fix}") from error
     except DuplicateKeyError as error:
         raise ContentError(f"{place}: {error}: keep one") from error
     except UnicodeDecodeError as error:
@@ -197,9 +191,18 @@ def unique(pairs: list[tuple[str, object]]) -> Fields:
     """The pairs of a JSON object as its fields; `DuplicateKeyError` for a key that comes again."""
     fields = dict(pairs)
     if len(fields) < len(pairs):
-        keys = [key for key, _ in pairs]
-        raise DuplicateKeyError(next(key for key in keys if keys.count(key) > 1))
+        raise DuplicateKeyError(first_repeated(key for key, _ in pairs))
     return fields
+
+
+def first_repeated(names: Iterable[str]) -> str | None:
+    """The first name that was there before, None if each is there once. A file may have a million."""
+    before = set()
+    for name in names:
+        if name in before:
+            return name
+        before.add(name)
+    return None
 
 
 def read_object(path: Path, *, unique_keys: bool = False) -> Fields:

@@ -20,6 +20,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tuneyard.core.bounded_reading import LARGEST_RECORD, read_end
 from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.core.execution.processes import GRACE, end_process, end_with, leave_on_sigterm
 from tuneyard.core.installation.checkout import SAFE_PATH, python_variables
@@ -128,7 +129,7 @@ class TrainingLog:
             if os.fstat(file.fileno()).st_size < self._position:  # LLaMA-Factory has begun the file anew
                 self._position = 0
             file.seek(self._position)
-            for line in itertools.takewhile(lambda line: line.endswith(b"\n"), file):
+            while (line := file.readline(LARGEST_RECORD)).endswith(b"\n"):
                 self._position += len(line)
                 with contextlib.suppress(ValueError, TypeError, AttributeError):
                     row = json.loads(line)
@@ -157,7 +158,7 @@ def users_environment(words: Sequence[str]) -> dict[str, str]:
 
 def failure(code: int, log: Path, start: int = 0) -> str:
     """Explain why a training failed: the last errors in its log from byte `start`, or the signal."""
-    text = log.read_bytes()[start:].decode("utf-8", errors="replace").replace("\r", "\n")
+    text = read_end(log, start).replace("\r", "\n")
     lines = [line for line in text.splitlines() if line.strip()]
     reasons = []
     for line, next_line in itertools.zip_longest(lines, lines[1:], fillvalue=""):

@@ -11,6 +11,7 @@ import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from tuneyard.core.bounded_reading import read_text
 from tuneyard.core.datasets.compiled import MANIFEST
 from tuneyard.core.errors import ContentError, show_value
 from tuneyard.core.files import HeldError, files_of, read_object, reserved, sha256, versions
@@ -92,7 +93,7 @@ def _torch_files(folder: Path) -> Iterator[Path]:
     """Yield the torch.save files that a training resumes from. `ContentError` if a rank has none."""
     latest = folder / "latest"
     if latest.is_file():
-        states = folder / latest.read_text(encoding="utf-8").strip()
+        states = folder / read_text(latest).strip()
         ranks = max(1, len(list(folder.glob("rng_state_*.pth"))))
         count = len(list(states.glob("*_optim_states.pt")))
         if count != ranks:

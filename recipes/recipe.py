@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from tuneyard.core.bounded_reading import read_text
 from tuneyard.core.datasets import read_registry, registry_folder
 from tuneyard.core.documents import BOM, is_number, read_yaml
 from tuneyard.core.errors import ContentError, Problem, RequestError, nearest, show_value, wrong_value
@@ -227,7 +228,7 @@ def read_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
         except (YAMLError, OmegaConfBaseException, ValueError, RecursionError) as error:
             raise RequestError(f"{shown!r}: the value is not YAML") from error
     try:
-        base, over = OmegaConf.create(path.read_text(encoding="utf-8")), OmegaConf.from_cli(list(overrides))
+        base, over = OmegaConf.create(read_text(path)), OmegaConf.from_cli(list(overrides))
         settings = OmegaConf.to_container(OmegaConf.merge(base, over), resolve=False)
     except (OmegaConfBaseException, YAMLError, ValueError) as error:
         reason = str(error).splitlines()[0]

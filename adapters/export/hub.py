@@ -24,6 +24,7 @@ from tuneyard.adapters.export.source import CARRIED, ExportSource, fused_base, l
 from tuneyard.adapters.kinds.lora import NOT_IN_VLLM, LoraAdapter, vllm_rank
 from tuneyard.adapters.provenance import CARD, card_body, model_card, open_parts
 from tuneyard.adapters.store import note
+from tuneyard.core.bounded_reading import read_text
 from tuneyard.core.datasets.compiled import MANIFEST, read_manifest
 from tuneyard.core.documents import dump_yaml, markdown_table
 from tuneyard.core.documents.schema_errors import check_file
@@ -181,7 +182,7 @@ def _has_users_card(repo: str) -> bool:
     from huggingface_hub.errors import RemoteEntryNotFoundError
 
     try:
-        text = Path(hf_hub_download(repo, CARD)).read_text(encoding="utf-8", errors="replace")
+        text = read_text(Path(hf_hub_download(repo, CARD)), "replace")
     except RemoteEntryNotFoundError:
         return False
     return has_body(text) and not is_unedited(text)

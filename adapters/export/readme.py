@@ -10,6 +10,7 @@ from pathlib import Path
 
 from tuneyard.adapters.export.source import parse_front_matter
 from tuneyard.adapters.provenance import CARD, card_text
+from tuneyard.core.bounded_reading import read_regular
 from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.core.files import require, text_sha256
 from tuneyard.core.training.training_run import read_provenance
@@ -69,7 +70,7 @@ def read_card(path: Path) -> str:
             f"{path}: {size:,} bytes, expected a card of at most {LARGEST:,}: name another file"
         )
     try:
-        text = path.read_bytes().decode()
+        text = read_regular(path).decode()
     except UnicodeDecodeError as error:
         raise ContentError(f"{path}: not UTF-8 at byte {error.start}: save it as UTF-8") from error
     parse_front_matter(text.replace("\r\n", "\n"), path)

@@ -11,6 +11,7 @@ from tuneyard.adapters.output import check_free, check_outside
 from tuneyard.adapters.provenance import CARD
 from tuneyard.adapters.store import adapters_in, find_folder, open_adapter, plain_lora
 from tuneyard.adapters.weighted import check_names_in, open_alone
+from tuneyard.core.bounded_reading import read_text
 from tuneyard.core.documents import parse_yaml
 from tuneyard.core.errors import RequestError
 from tuneyard.core.files import read_object
@@ -148,7 +149,7 @@ def front_matter(folder: Path) -> dict[str, object]:
     card = folder / CARD
     if not card.is_file():
         return {}
-    return parse_front_matter(card.read_text(encoding="utf-8", errors="replace"), card)
+    return parse_front_matter(read_text(card, "replace"), card)
 
 
 def parse_front_matter(text: str, place: Path) -> dict[str, object]:

@@ -26,6 +26,7 @@ from tuneyard.adapters.serve.template import (
 )
 from tuneyard.adapters.serve.training import ServedModels, Settings, open_served
 from tuneyard.adapters.store import note
+from tuneyard.core.bounded_reading import read_text
 from tuneyard.core.datasets import DEFAULT_FOLDER, LLAMAFACTORY_FOLDER, eval_split, read_registry
 from tuneyard.core.errors import ContentError, RequestError, show_value
 from tuneyard.core.files import read_object, write_json, write_text
@@ -139,7 +140,7 @@ class ServingPlan:
             note("LLaMA-Factory is not installed: the chat template was not compared with the training's")
         folder = self.prompt_folder
         write_once(folder, self._write_prompt)
-        if (folder / CHAT_TEMPLATE).read_text(encoding="utf-8") != self.template:
+        if read_text(folder / CHAT_TEMPLATE) != self.template:
             saved = "no chat template is saved, and joined texts have"
             template = self.models.trained.template
             if template is not None:

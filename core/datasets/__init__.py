@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tuneyard.core.datasets.column_meanings import CHOICES, meaning
-from tuneyard.core.documents import BOM, json_lines
+from tuneyard.core.documents import BOM, json_items, json_lines
 from tuneyard.core.errors import (
     ContentError,
     Problem,
@@ -287,15 +287,18 @@ def read_records(path: Path) -> list[Fields]:
     """Read the records of a JSON array or a JSON Lines file. The content decides, not the file name."""
     with path.open("rb") as file:
         begin = file.read(1 << 16).removeprefix(BOM).lstrip()
-    is_whole = begin.startswith((b"[", b"{\n"))  # no JSON Lines
-    rows: object = read_json(path) if is_whole else [record for _, record in json_lines(path)]
-    if not isinstance(rows, list):
+    if begin.startswith(b"{\n"):  # no JSON Lines
+        document = read_json(path)
         raise wrong_value(
-            path, rows, "a list of records, or one in each line (`tuneyard data init` reads more)"
+            path, document, "a list of records, or one in each line (`tuneyard data init` reads more)"
         )
-    for number, row in enumerate(rows, 1):
+    if not begin.startswith(b"["):
+        return [record for _, record in json_lines(path)]
+    rows = []
+    for number, row in enumerate(json_items(path), 1):
         if not isinstance(row, dict):
             raise wrong_value(f"{path}: record {number}", row, "an object")
+        rows.append(row)
     return rows
 
 

@@ -11,8 +11,9 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, TypeGuard
 
+from tuneyard.core.bounded_reading import BrokenListError, JsonListReader, lines_of, refuse_pipe
 from tuneyard.core.errors import ContentError, wrong_value
-from tuneyard.core.files import Fields, parse_json, refuse_pipe, require
+from tuneyard.core.files import Fields, parse_json, require
 
 if TYPE_CHECKING:
     import yaml
@@ -229,13 +230,21 @@ def json_lines(path: Path, *, growing: bool = False) -> Iterator[tuple[int, Fiel
 
     If the file is still `growing`, a last line without line break is skipped: its writer was killed.
     """
-    with path.open("rb") as file:
-        for number, line in enumerate(file, 1):
-            is_cut_off = not line.endswith(b"\n")
-            text = line.strip()
-            if not text or text == BOM or (growing and is_cut_off):
-                continue
-            value = parse_json(text, path, number)
-            if not isinstance(value, dict):
-                raise wrong_value(f"{path}:{number}", value, "an object")
-            yield number, value
+    for number, line in lines_of(path):
+        is_cut_off = not line.endswith(b"\n")
+        text = line.strip()
+        if not text or text == BOM or (growing and is_cut_off):
+            continue
+        value = parse_json(text, path, number)
+        if not isinstance(value, dict):
+            raise wrong_value(f"{path}:{number}", value, "an object")
+        yield number, value
+
+
+def json_items(path: Path) -> Iterator[object]:
+    """Yield the items of a JSON list. One at a time is in memory; `ContentError` names `path:line`."""
+    try:
+        yield from JsonListReader(path).items()
+    except BrokenListError as error:
+        parse_json(error.text, path, error.line, column=error.column)
+        raise

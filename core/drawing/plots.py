@@ -14,6 +14,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tuneyard.core.bounded_reading import read_regular
 from tuneyard.core.errors import RequestError
 from tuneyard.core.files import write_bytes, write_text
 from tuneyard.core.language.messages import ENGLISH, catalogue, current, in_language, warn_once
@@ -205,7 +206,7 @@ def check_replaceable(path: Path) -> None:
     if not path.is_file():
         return
     mark = MARKS.get(path.suffix[1:].lower())
-    if mark is None or mark not in path.read_bytes():
+    if mark is None or mark not in read_regular(path):
         raise RequestError(
             f"{path}: a plot would replace this file, which Tuneyard did not draw; rename the file, or "
             "choose another folder"

@@ -10,6 +10,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
+from tuneyard.core.bounded_reading import read_text
 from tuneyard.core.errors import ContentError, RequestError, bounded, nearest, unexpected
 from tuneyard.core.files import JsonObject, read_object, strings
 from tuneyard.core.records import (
@@ -174,7 +175,7 @@ def default_name(names: Collection[str], place: object) -> str:
 
 def _read_template(file: Path) -> SavedTemplate | None:
     try:
-        text = file.read_text(encoding="utf-8")
+        text = read_text(file)
     except UnicodeDecodeError as error:
         raise ContentError(f"{file}: not UTF-8 at byte {error.start}; write the template again") from error
     return SavedTemplate(file, text) if text else None

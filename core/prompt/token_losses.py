@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from tuneyard.core.bounded_reading import LARGEST_RECORD, lines_of
 from tuneyard.core.errors import ContentError, unexpected
 from tuneyard.core.files import parse_json, require
 
@@ -50,11 +51,10 @@ class TokenLossFile:
         self.path = path
         self._offsets: dict[int, int] = {}
         offset = 0
-        with path.open("rb") as file:
-            for number, line in enumerate(file, 1):
-                if not (growing and not line.endswith(b"\n")):
-                    self._offsets[_row(line, path, number)] = offset
-                offset += len(line)
+        for number, line in lines_of(path):
+            if not (growing and not line.endswith(b"\n")):
+                self._offsets[_row(line, path, number)] = offset
+            offset += len(line)
 
     @property
     def rows(self) -> list[int]:
@@ -72,7 +72,7 @@ class TokenLossFile:
             return None
         with self.path.open("rb") as file:
             file.seek(offset)
-            fields = json.loads(file.readline())
+            fields = json.loads(file.readline(LARGEST_RECORD))
         ids, losses = fields.get("ids"), fields.get("losses")
         is_list = isinstance(ids, list) and all(type(token) is int for token in ids)
         if not (is_list and _all_losses(losses) and len(ids) == len(losses)):

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from tuneyard.core.bounded_reading import read_text
 from tuneyard.core.errors import ContentError, bounded, show_value
 from tuneyard.core.files import require
 from tuneyard.core.prompt import Messages
@@ -50,7 +51,7 @@ class ServedModelfile:
 
 def read_modelfile(path: Path) -> ServedModelfile:
     """Read a Modelfile. `ContentError` if its TEMPLATE is missing or cannot be rendered here."""
-    text = require(path, "Modelfile").read_text(encoding="utf-8", errors="replace")
+    text = read_text(require(path, "Modelfile"), "replace")
     try:
         with bounded("reading it"):
             instructions = {word.upper(): _unquoted(value) for word, value in INSTRUCTION.findall(text)}

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from tuneyard.core.bounded_reading import text_lines
 from tuneyard.core.datasets import Dataset, find_dataset, read_records, read_registry, registry_folder
 from tuneyard.core.datasets.compiled import EMPTY, MANIFEST, manifest_beside, read_row_index, row_index_file
 from tuneyard.core.errors import ContentError, RequestError, nearest_name
@@ -169,11 +170,11 @@ def read_rows(path: Path) -> list[Record]:
     """Read a file's records, or the prompts in the lines of a .txt; `ContentError` if there are none."""
     records: list[Record]
     if path.suffix == ".txt":
-        try:
-            lines = path.read_text(encoding="utf-8-sig").split("\n")
-        except UnicodeDecodeError as error:
-            raise ContentError(f"{path}: not UTF-8 at byte {error.start}") from error
-        records = [{"instruction": line.strip()} for line in lines if line.strip()]
+        records = []
+        for _, line in text_lines(path):
+            for prompt in line.split("\r"):
+                if prompt.strip():
+                    records.append({"instruction": prompt.strip()})
     else:
         records = read_records(path)
     if not records:

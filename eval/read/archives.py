@@ -11,10 +11,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+from tuneyard.core.bounded_reading import LARGEST_FILE
 from tuneyard.core.errors import ContentError
 from tuneyard.core.files import parse_json
 
-LARGEST_MEMBER = 1 << 27  # bytes: a sample with all of its messages and events
+LARGEST_MEMBER = LARGEST_FILE  # bytes: a sample with all of its messages and events
 LARGEST_TOTAL = 1 << 32
 ZSTANDARD = 93
 LOCAL_HEADER = struct.Struct("<26xHH")  # the lengths of name and extra field, before the bytes of a member

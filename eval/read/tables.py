@@ -4,19 +4,22 @@ A record has the row's values by column, and `place`: the file and the line or r
 """
 
 import csv
+import itertools
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from tuneyard.core.bounded_reading import LARGEST_RECORD, text_lines, too_large
 from tuneyard.core.documents import json_lines
 from tuneyard.core.errors import ContentError, show_value
+from tuneyard.core.files import first_repeated
 
 Records = Iterator[Mapping[str, Any]]
 DELIMITERS = (",", ";", "\t")  # spreadsheets save the one of their language
 BATCH = 64  # rows of Parquet in memory at once, each with cells as long as LONGEST_CELL
 LARGEST_TABLE = 1 << 32  # bytes that a Parquet unpacks to: a file of 1 MB may have one text in a million rows
-LONGEST_CELL = 1 << 24  # characters: prompts and answers are longer than the 131,072 that csv allows
+LONGEST_CELL = LARGEST_RECORD  # characters: prompts and answers are longer than the 131,072 that csv allows
 
 
 def placed_lines(path: Path) -> Records:
@@ -29,29 +32,58 @@ def placed_lines(path: Path) -> Records:
         yield {**shared, "place": f"{path}:{number}"}
 
 
+class _RowText:
+    """The lines of a CSV for `csv.reader`, of which one row has `LARGEST_RECORD` characters at most."""
+
+    def __init__(self, path: Path, lines: Iterator[tuple[int, str]]) -> None:
+        self.path = path
+        self.in_row = 0
+        """Characters since the last row; whoever takes a row sets it to 0."""
+        self._lines = lines
+
+    def __iter__(self) -> Iterator[str]:
+        """Yield the lines. `ContentError` for a row that goes on."""
+        for number, line in self._lines:
+            self.in_row += len(line)
+            if self.in_row > LARGEST_RECORD:
+                raise too_large(f"{self.path}:{number}", "row")
+            yield line
+
+
+def csv_rows(
+    path: Path, errors: str = "strict", *, longest_cell: int = LONGEST_CELL
+) -> Iterator[tuple[int, list[str]]]:
+    """Yield (number of its last line, cells) of each row, the header first; the header shows the delimiter.
+
+    `errors` is what to do about bytes that are not UTF-8.
+    """
+    csv.field_size_limit(longest_cell)  # of the whole process, whatever another reader set
+    lines = text_lines(path, errors)
+    number, first_line = next(lines, (1, ""))
+    text = _RowText(path, itertools.chain([(number, first_line)], lines))
+    reader = csv.reader(text, delimiter=max(DELIMITERS, key=first_line.count), strict=errors == "strict")
+    try:
+        for cells in reader:
+            text.in_row = 0
+            yield reader.line_num, cells
+    except csv.Error as error:
+        raise ContentError(f"{path}:{reader.line_num}: not CSV in UTF-8: {error}") from error
+
+
 def _csv(path: Path) -> Records:
     """Rows of a CSV."""
-    csv.field_size_limit(LONGEST_CELL)  # of the whole process, whatever another reader set
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        try:
-            delimiter = max(DELIMITERS, key=file.readline().count)
-            file.seek(0)
-            lines = csv.reader(file, delimiter=delimiter, strict=True)
-            header = next(lines, [])
-            twice = [name for name in header if header.count(name) > 1]
-            if twice:
-                raise ContentError(f"{path}:1: found the column {show_value(twice[0])} twice: rename one")
-            for cells in lines:
-                place = f"{path}:{lines.line_num}"
-                if not cells:
-                    continue
-                if len(cells) != len(header):
-                    raise ContentError(f"{place}: found {len(cells)} cells, expected {len(header)}")
-                yield {"place": place, **dict(zip(header, cells, strict=True))}
-        except UnicodeDecodeError as error:  # the file is decoded in blocks: the line is not known
-            raise ContentError(f"{path}: not CSV in UTF-8: {error}") from error
-        except csv.Error as error:
-            raise ContentError(f"{path}:{lines.line_num}: not CSV in UTF-8: {error}") from error
+    rows = csv_rows(path)
+    _, header = next(rows, (1, []))
+    twice = first_repeated(header)
+    if twice is not None:
+        raise ContentError(f"{path}:1: found the column {show_value(twice)} twice: rename one")
+    for number, cells in rows:
+        place = f"{path}:{number}"
+        if not cells:
+            continue
+        if len(cells) != len(header):
+            raise ContentError(f"{place}: found {len(cells)} cells, expected {len(header)}")
+        yield {"place": place, **dict(zip(header, cells, strict=True))}
 
 
 def parquet_rows(path: Path, columns: Sequence[str] | None = None) -> Records:

@@ -21,7 +21,7 @@ from tuneyard.core.errors import SHOWN, ContentError, RequestError, counted, sho
 from tuneyard.core.files import read_object, text_sha256
 from tuneyard.core.language.number_format import NONE, percent, show_p
 from tuneyard.core.training.metrics import ACCURACY
-from tuneyard.eval.read.tables import DELIMITERS
+from tuneyard.eval.read.tables import csv_rows
 from tuneyard.eval.statistics.ratings import (
     CRITERIA,
     OVERALL,
@@ -36,6 +36,7 @@ COLUMNS = ("id", "prompt", "reference", "answer", *CRITERIA, "comment")
 # OWASP's list of what begins a formula, full-width forms included: East Asian spreadsheets take them too.
 FORMULA = re.compile(r"[\s\"']*[=+\-@＝＋－＠]|\s*\t")
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+HEAD = 1 << 16  # bytes that show whether a file is text
 LONGEST = 32_000  # letters in a cell; Excel holds 32,767
 MARK = re.compile(r"[1-5](?:\.0+)?")
 FENCE = re.compile(r"^\s*(`{3,})", re.MULTILINE)
@@ -184,24 +185,20 @@ def read_rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
 
     The encoding does not matter: callers use only ids and marks, which are ASCII.
     """
-    data = path.read_bytes()
-    if data.startswith(b"PK") or b"\0" in data:
+    with path.open("rb") as file:
+        head = file.read(HEAD)
+    if head.startswith(b"PK") or b"\0" in head:
         raise ContentError(f"{path}: not CSV: save the sheet as CSV (UTF-8)")
-    text = data.decode("utf-8-sig", errors="replace")
-    delimiter = max(DELIMITERS, key=text.partition("\n")[0].count)
-    csv.field_size_limit(4 * LONGEST)  # of the whole process; another reader may have changed it
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
-    try:
-        names = [name.strip().lower() for name in next(reader, [])]
-        missing = [name for name in ("id", *CRITERIA) if name not in names]
-        if missing:
-            raise ContentError(f"{path} row 1: no column {', '.join(missing)}: keep the heading as it was")
-        for number, cells in enumerate(reader, 2):
-            plain = [unicodedata.normalize("NFKC", cell).strip() for cell in cells]
-            if any(plain):
-                yield number, dict.fromkeys((*names, "comment"), "") | dict(zip(names, plain, strict=False))
-    except csv.Error as error:
-        raise ContentError(f"{path}: line {reader.line_num}: not CSV: {error}") from error
+    rows = csv_rows(path, "replace", longest_cell=4 * LONGEST)
+    _, header = next(rows, (1, []))
+    names = [name.strip().lower() for name in header]
+    missing = [name for name in ("id", *CRITERIA) if name not in names]
+    if missing:
+        raise ContentError(f"{path} row 1: no column {', '.join(missing)}: keep the heading as it was")
+    for number, (_, cells) in enumerate(rows, 2):
+        plain = [unicodedata.normalize("NFKC", cell).strip() for cell in cells]
+        if any(plain):
+            yield number, dict.fromkeys((*names, "comment"), "") | dict(zip(names, plain, strict=False))
 
 
 def side_by_side(prompts: Sequence[Answered]) -> str:

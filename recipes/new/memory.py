@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from tuneyard.core.bounded_reading import read_regular
 from tuneyard.core.errors import RequestError
 from tuneyard.core.files import bundled, write_bytes
 from tuneyard.recipes import costs
@@ -60,10 +61,10 @@ def write_zero_file(deepspeed: str, out: Path) -> None:
     """
     if not Path(deepspeed).is_absolute():
         return
-    copy, content = out.with_name(Path(deepspeed).name), Path(deepspeed).read_bytes()
+    copy, content = out.with_name(Path(deepspeed).name), read_regular(Path(deepspeed))
     if not copy.exists() and not copy.is_symlink():
         write_bytes(copy, content)
-    elif not copy.is_file() or copy.read_bytes() != content:
+    elif not copy.is_file() or read_regular(copy) != content:
         raise RequestError(
             f"{copy}: is another file than the ZeRO file {copy.name}, which the recipe needs "
             "beside it; rename that file, or write the recipe into another folder (--out)"

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import click
 
+from tuneyard.core.bounded_reading import read_end
 from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.core.execution import Observer, WorkItem, WorkResult
 from tuneyard.core.execution.processes import end_process
@@ -251,7 +252,7 @@ def _run_supervised(words: list[str], lock: int, output: int) -> int:
 
 
 def _last_line(log: Path) -> str:
-    last = log.read_text(encoding="utf-8", errors="replace").rstrip().rpartition("\n")[2]
+    last = read_end(log).rstrip().rpartition("\n")[2]
     if not last:
         return ""
     return f"\n{last}"

@@ -122,7 +122,7 @@ def test_a_row_that_lacks_a_field_is_named_with_its_place(tmp_path: Path, suffix
         ("x.csv", b"id,gold,prediction\n1,yes\n", "x.csv:2; 2; 3"),
         ("x.csv", b"id;gold;prediction\n1;yes\n", "x.csv:2; 2; 3"),
         ("x.csv", b"id,gold,gold,prediction\n1,a,b,c\n", "gold; x.csv:1"),
-        ("x.csv", b"id,gold,prediction\n1,\xff,yes\n", "CSV; UTF-8"),
+        ("x.csv", b"id,gold,prediction\n1,\xff,yes\n", "x.csv:2; UTF-8; byte 2"),
         ("x.csv", b'id,gold,prediction\n1,"yes,no\n', "CSV"),
         ("x.csv", b"", ""),
         ("x.csv", b"id,gold,prediction\n", ""),

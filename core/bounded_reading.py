@@ -1,0 +1,209 @@
+"""The one way to read a file that may be mailed: in bounded memory, whatever its size says.
+
+A sparse file of 5 GB takes no disk, and would take all memory. A document is read whole up to `LARGEST_FILE`.
+JSON Lines, CSV and JSON lists are read by record, so that no data is refused for its size.
+"""
+
+import codecs
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from tuneyard.core.errors import ContentError
+
+LARGEST_FILE = 64 << 20  # bytes; the largest tokenizer.json of a hub model has 40 MB
+LARGEST_RECORD = 16 << 20  # bytes of a line, of a CSV row, of an item of a JSON list; as in the compiler
+BLOCK = 1 << 20
+_BLANKS = (" ", "\n", "\t", "\r")
+_CUT = 16  # characters: the longest token that a cut splits (a pair of \uXXXX escapes)
+
+
+def read_regular(path: Path) -> bytes:
+    """The bytes of a file, `LARGEST_FILE` at most. `ContentError` for more, and for a pipe or a device."""
+    refuse_pipe(path)
+    with path.open("rb") as file:
+        content = file.read(LARGEST_FILE + 1)
+    if len(content) > LARGEST_FILE:
+        size = path.stat().st_size
+        raise ContentError(
+            f"{path}: found {size:,} bytes, expected at most {LARGEST_FILE:,}: no file of this kind is as "
+            "large; make it again, or write rows as JSON Lines (.jsonl)"
+        )
+    return content
+
+
+def refuse_pipe(path: Path) -> None:
+    """`ContentError` for a named pipe or a device, whose reading may never end."""
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise ContentError(f"{path}: found a pipe or a device, expected a file")
+
+
+def read_text(path: Path, errors: str = "strict") -> str:
+    """The text of a file in UTF-8, as `read_regular`. Line breaks become line feeds."""
+    return read_regular(path).decode("utf-8", errors).replace("\r\n", "\n").replace("\r", "\n")
+
+
+def read_end(path: Path, start: int = 0) -> str:
+    """The text of a log from byte `start`, of which the last `LARGEST_RECORD` bytes at most."""
+    with path.open("rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        file.seek(max(start, size - LARGEST_RECORD))
+        return file.read(LARGEST_RECORD).decode("utf-8", errors="replace")
+
+
+def lines_of(path: Path) -> Iterator[tuple[int, bytes]]:
+    """Yield (line number from 1, line with its break); `ContentError` for one above `LARGEST_RECORD`."""
+    number = 0
+    with path.open("rb") as file:
+        while line := file.readline(LARGEST_RECORD + 1):
+            number += 1
+            if len(line) > LARGEST_RECORD:
+                raise too_large(f"{path}:{number}", "line")
+            yield number, line
+
+
+def text_lines(path: Path, errors: str = "strict") -> Iterator[tuple[int, str]]:
+    """`lines_of` as text in UTF-8. `ContentError` for a line in another encoding."""
+    for number, line in lines_of(path):
+        if number == 1:
+            line = line.removeprefix(codecs.BOM_UTF8)
+        try:
+            yield number, line.decode("utf-8", errors)
+        except UnicodeDecodeError as error:
+            raise ContentError(
+                f"{path}:{number}: not UTF-8 at byte {error.start} of the line: save it as UTF-8"
+            ) from error
+
+
+def too_large(place: str, description: str) -> ContentError:
+    """The error for a record beyond `LARGEST_RECORD`."""
+    return ContentError(
+        f"{place}: found a {description} of more than {LARGEST_RECORD >> 20} MiB, expected at most "
+        f"{LARGEST_RECORD >> 20} MiB: shorten it"
+    )
+
+
+class BrokenListError(ValueError):
+    """A JSON list is broken: `text` begins before the error, at `line` and `column` (from 0) of the file."""
+
+    def __init__(self, text: str, line: int, column: int) -> None:
+        """`text` is a JSON list that has the error, without the items that were read."""
+        super().__init__(text, line, column)
+        self.text = text
+        self.line = line
+        self.column = column
+
+
+class JsonListReader:
+    """Reads a JSON list item by item. It keeps the text of one item in memory."""
+
+    def __init__(self, path: Path) -> None:
+        """Begin at the start of the file."""
+        self.path = path
+        self._decoder = codecs.getincrementaldecoder("utf-8")()
+        self._text = ""
+        self._at = 0
+        """Where the rest of the text begins: a separator and an item."""
+        self._line = 1
+        self._column = 0
+        self._bytes = 0
+        self._ended = False
+        self._count = 0
+
+    def items(self) -> Iterator[object]:
+        """Yield the items. `BrokenListError` for other than a list, `ContentError` for too large an item."""
+        decoder = json.JSONDecoder()
+        with self.path.open("rb") as self._file:
+            self._read_more()
+            self._text = self._text.removeprefix("\ufeff")
+            while True:
+                begin = self._item_begin()
+                if begin is None:
+                    return
+                yield self._item(decoder, begin)
+
+    def _item_begin(self) -> int | None:
+        """Where the next item begins, after `[` or a comma; None at the end of the list."""
+        position = self._after_blanks(self._at)
+        letter = self._text[position : position + 1]
+        if letter == "]" and self._count:
+            self._check_end(position)
+            return None
+        if letter != ("," if self._count else "["):
+            raise self._broken()
+        position = self._after_blanks(position + 1)
+        if self._text[position : position + 1] == "]" and not self._count:
+            self._check_end(position)
+            return None
+        return position
+
+    def _check_end(self, position: int) -> None:
+        """Nothing but blanks may follow the bracket at this position."""
+        self._advance(position + 1)
+        if self._after_blanks(self._at) < len(self._text):
+            raise BrokenListError("[]" + self._text[self._at :], self._line, self._column - 2)
+
+    def _after_blanks(self, position: int) -> int:
+        """The next position without a blank; more is read as needed, and blanks are dropped."""
+        while True:
+            while self._text.startswith(_BLANKS, position):
+                position += 1
+            if position < len(self._text) or self._ended:
+                return position
+            if position - self._at > LARGEST_RECORD:
+                raise too_large(f"{self.path}:{self._line}", "gap")
+            self._read_more()
+
+    def _item(self, decoder: json.JSONDecoder, begin: int) -> object:
+        """The item that begins there; more is read until it has ended."""
+        while True:
+            try:
+                value, end = decoder.raw_decode(self._text, begin)
+            except json.JSONDecodeError as error:
+                is_cut = error.msg.startswith("Unterminated string") or error.pos > len(self._text) - _CUT
+                if self._ended or not is_cut:
+                    raise self._broken() from error
+            except (RecursionError, ValueError) as error:  # a number of too many digits
+                raise self._broken() from error
+            else:
+                if end - begin > LARGEST_RECORD:
+                    raise too_large(f"{self.path}:{self._line}", f"record {self._count + 1}")
+                if end < len(self._text) or self._ended:
+                    self._advance(end)
+                    self._count += 1
+                    return value
+            if len(self._text) - begin > LARGEST_RECORD:
+                raise too_large(f"{self.path}:{self._line}", f"record {self._count + 1}")
+            self._read_more(len(self._text) - begin)
+
+    def _advance(self, end: int) -> None:
+        """Go to `end`, and forget the text before once it is a block."""
+        passed = self._text[self._at : end]
+        breaks = passed.count("\n")
+        self._line += breaks
+        self._column = len(passed) - passed.rfind("\n") - 1 if breaks else self._column + len(passed)
+        self._at = end
+        if end > BLOCK:
+            self._text = self._text[end:]
+            self._at = 0
+
+    def _read_more(self, count: int = 0) -> None:
+        """Append at least a block: as much as there is makes the time linear in the length of an item."""
+        block = self._file.read(max(count, BLOCK))
+        self._ended = not block
+        try:
+            self._text += self._decoder.decode(block, self._ended)
+        except UnicodeDecodeError as error:
+            begin = self._bytes + len(block) - len(error.object)
+            raise ContentError(
+                f"{self.path}: not UTF-8 at byte {begin + error.start}: save it as UTF-8"
+            ) from error
+        self._bytes += len(block)
+
+    def _broken(self) -> BrokenListError:
+        """The rest as a list that is broken in the same place: `[0` stands for the items before."""
+        rest = self._text[self._at :]
+        if not self._count:
+            return BrokenListError(rest, self._line, self._column)
+        return BrokenListError("[0" + rest, self._line, self._column - 2)
