@@ -1,4 +1,4 @@
-"""What an interrupted command left, and folders that are deleted under a command."""
+"""Deleted folders under a command, and what an interrupted one left. SECURITY.md, "Interruptions"."""
 
 import os
 import subprocess
