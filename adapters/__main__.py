@@ -163,8 +163,8 @@ def fuse(adapters: tuple[str, ...], dry_run: bool, **options: Any) -> None:  # C
 
 @command(
     "tuneyard adapter extract models/demo-fused --base models/demo-base --rank 16 --out build/extracted",
-    "tuneyard adapter extract models/tuned --base models/base --rank 64 --dtype bf16 --out saves/tuned "
-    "--dry-run",
+    "tuneyard adapter extract models/demo-fused --base models/demo-base --rank 64 --dtype bf16 "
+    "--out build/extracted64 --dry-run",
 )
 @click.argument("model", type=FOLDER)
 @click.option("--base", type=FOLDER, required=True, help="Folder of the model that was fine-tuned.")
