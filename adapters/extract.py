@@ -39,11 +39,11 @@ from tuneyard.core.weights.adapter_files import (
 from tuneyard.core.weights.base_models import Base, open_base
 from tuneyard.core.weights.class_defaults import is_conv1d
 from tuneyard.core.weights.tensors import (
-    BITS,
     Array,
     Spec,
     Tensor,
     blocks_of,
+    data_bytes,
     from_fp32,
     prefetch,
     require_finite,
@@ -136,13 +136,11 @@ class ExtractPlan:
     def lines(self) -> list[str]:
         """One line on the whole adapter, and one for each tensor."""
         request = self.request
-        lines = [
+        heading = (
             f"extract  {request.model}  from {request.base}  modules {len(self.modules)}  "
             f"tensors {len(self.specs)}  rank {self.rank}  {self.bytes / 1e6:.1f} MB"
-        ]
-        for name, dtype, shape in self.specs:
-            lines.append(f"  {name}  {'×'.join(map(str, shape))}  {dtype}")
-        return lines
+        )
+        return [heading, *output.tensor_lines(self.specs)]
 
     def write(self, progress: output.Progress) -> list[str]:
         """Write the adapter and report what the rank loses, and what is not in a LoRA."""
@@ -195,7 +193,7 @@ def plan_extraction(request: ExtractRequest) -> ExtractPlan:
         notes.append(f"the weights are {' and '.join(dtypes)}: rounding to another dtype counts as a change")
     notes += vllm_notes(rank, full_tensors=False)
     specs = _specs(modules, request.dtype)
-    size = sum(math.prod(shape) * BITS[dtype] // 8 for _, dtype, shape in specs)
+    size = sum(data_bytes(dtype, shape) for _, dtype, shape in specs)
     output.require_space(request.out.resolve(), size)
     config = _config(request, rank, modules, base, is_transposed)
     return ExtractPlan(request, rank, modules, changed, left_out, specs, size, config, notes, check)

@@ -54,9 +54,9 @@ from tuneyard.core.training.training_run import MERGE
 from tuneyard.core.weights.adapter_files import CONFIG, PAIRS, PREFIX, WEIGHTS, Module
 from tuneyard.core.weights.base_models import Base
 from tuneyard.core.weights.tensors import (
-    BITS,
     Array,
     Spec,
+    data_bytes,
     from_fp32,
     prefetch,
     require_finite,
@@ -115,13 +115,11 @@ class MergePlan:
         weights = "  ".join(
             f"{reference}={weight_text(weight)}" for reference, weight in self.request.adapters
         )
-        lines = [
+        heading = (
             f"{self.request.method}  {weights}  modules {len(self.modules)}  tensors {len(self.specs)}  "
             f"rank {self.rank}  {self.bytes / 1e6:.1f} MB"
-        ]
-        for name, dtype, shape in self.specs:
-            lines.append(f"  {name}  {'×'.join(map(str, shape))}  {dtype}")
-        return lines
+        )
+        return [heading, *output.tensor_lines(self.specs)]
 
     def write(self, progress: output.Progress) -> list[str]:
         """Write the merge and report its size, and its error if it has one."""
@@ -234,7 +232,7 @@ def plan_merging(request: MergeRequest) -> MergePlan:
     notes += vllm_notes(rank, any(tensor.base for tensor in full_tensors))
     config = _merged_config(used, name_of_base, rank, modules, full_tensors)
     specs = _specs(modules, request.dtype, full_tensors)
-    size = sum(math.prod(shape) * BITS[dtype] // 8 for _, dtype, shape in specs)
+    size = sum(data_bytes(dtype, shape) for _, dtype, shape in specs)
     output.require_space(request.out.resolve(), size)
     return MergePlan(
         request,

@@ -27,7 +27,7 @@ from tuneyard.core.files import (
 from tuneyard.core.links import own_file
 from tuneyard.core.training.training_run import MERGE, read_provenance
 from tuneyard.core.weights.adapter_files import CONFIG
-from tuneyard.core.weights.tensors import INDEX
+from tuneyard.core.weights.tensors import INDEX, Spec
 
 DTYPES = {"fp32": "F32", "fp16": "F16", "bf16": "BF16"}
 """The names of dtypes in safetensors by those of --dtype."""
@@ -162,6 +162,11 @@ def _put(staged: Path, target: Path, check: Check) -> None:
                 f"{error}; it appeared while this command ran. The result of the command is kept as {kept}"
             ) from error
         publish(staged, target)
+
+
+def tensor_lines(specs: Iterable[Spec]) -> list[str]:
+    """One line of a plan for each tensor that will be written."""
+    return [f"  {name}  {'×'.join(map(str, shape))}  {dtype}" for name, dtype, shape in specs]
 
 
 def require_space(target: Path, needed: int) -> None:

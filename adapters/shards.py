@@ -3,7 +3,6 @@
 The kernel copies unchanged tensors from file to file (sendfile(2)). Only changed tensors are in memory.
 """
 
-import math
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
@@ -15,7 +14,16 @@ import numpy as np
 from tuneyard.core.errors import ContentError
 from tuneyard.core.files import sync, write_json
 from tuneyard.core.weights.base_models import Base
-from tuneyard.core.weights.tensors import BITS, INDEX, SINGLE, STORED, Stored, Tensor, header_bytes, workers
+from tuneyard.core.weights.tensors import (
+    INDEX,
+    SINGLE,
+    STORED,
+    Stored,
+    Tensor,
+    data_bytes,
+    header_bytes,
+    workers,
+)
 
 COPIED_AT_ONCE = 1 << 26
 Shape = tuple[int, ...]
@@ -34,7 +42,7 @@ class Piece:
     @property
     def bytes(self) -> int:
         """Size in the written file."""
-        return math.prod(self.shape) * BITS[self.dtype] // 8
+        return data_bytes(self.dtype, self.shape)
 
 
 @dataclass(frozen=True, slots=True)

@@ -227,6 +227,11 @@ def from_fp32(values: Array, dtype: str) -> Stored:
     return stored
 
 
+def data_bytes(dtype: str, shape: Sequence[int]) -> int:
+    """The bytes of a tensor's elements."""
+    return math.prod(shape) * BITS[dtype] // 8
+
+
 def header_bytes(tensors: Iterable[Spec]) -> bytes:
     """Header of a safetensors file with these tensors in this order, padded to 8 bytes.
 
@@ -235,7 +240,7 @@ def header_bytes(tensors: Iterable[Spec]) -> bytes:
     header: Fields = {"__metadata__": {"format": "pt"}}
     position = 0
     for name, dtype, shape in tensors:
-        stop = position + math.prod(shape) * BITS[dtype] // 8
+        stop = position + data_bytes(dtype, shape)
         header[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [position, stop]}
         position = stop
     text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
