@@ -283,9 +283,9 @@ def _plain(name: str) -> str:
 def published_name(name: str) -> str:
     """The hub's OWNER/NAME in the name of a base, or NAME alone if a path of another machine has no owner.
 
-    >>> published_name("/root/.cache/huggingface/hub/models--Qwen--Qwen2.5-0.5B/snapshots/0605/")
+    >>> published_name("/home/ann/.cache/huggingface/hub/models--Qwen--Qwen2.5-0.5B/snapshots/0605/")
     'Qwen/Qwen2.5-0.5B'
-    >>> published_name("/root/.cache/modelscope/hub/models/Qwen/Qwen2___5-0___5B")
+    >>> published_name("/home/ann/.cache/modelscope/hub/models/Qwen/Qwen2___5-0___5B")
     'Qwen/Qwen2.5-0.5B'
     >>> published_name("C:\\models\\Qwen2.5-0.5B")
     'Qwen2.5-0.5B'

@@ -261,7 +261,7 @@ def test_tasks_without_a_head_of_their_own_are_merged(task):
     call("merge", "a=1", "--out", "x")
 
 
-SNAPSHOT = "/root/.cache/huggingface/hub/models--Qwen--Qwen2.5-0.5B/snapshots/060db6499f32"
+SNAPSHOT = "/home/ann/.cache/huggingface/hub/models--Qwen--Qwen2.5-0.5B/snapshots/060db6499f32"
 BASES = {
     SNAPSHOT: "Qwen/Qwen2.5-0.5B",
     SNAPSHOT.replace("/", "\\") + "\\": "Qwen/Qwen2.5-0.5B",
