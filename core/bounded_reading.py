@@ -13,7 +13,7 @@ from pathlib import Path
 from tuneyard.core.errors import ContentError
 
 LARGEST_FILE = 64 << 20  # bytes; the largest tokenizer.json of a hub model has 40 MB
-LARGEST_RECORD = 16 << 20  # bytes of a line, of a CSV row, of an item of a JSON list; as in the compiler
+LARGEST_RECORD = 16 << 20  # bytes of a line, of a CSV row, of an item of a JSON list, in all commands
 BLOCK = 1 << 20
 _BLANKS = (" ", "\n", "\t", "\r")
 _CUT = 16  # characters: the longest token that a cut splits (a pair of \uXXXX escapes)

@@ -8,9 +8,10 @@ from string import ascii_uppercase
 
 from tuneyard.compiler.init.profile import MOST_VALUES, PROSE
 from tuneyard.compiler.read.scan import LOOKED_AT
-from tuneyard.compiler.read.stream import RECORD, Readable, UnreadableFileError, encoding_hint, opened, suffix
+from tuneyard.compiler.read.stream import Readable, UnreadableFileError, encoding_hint, opened, suffix
 from tuneyard.compiler.read.tables import is_header_again
 from tuneyard.compiler.spec.file import Source
+from tuneyard.core.bounded_reading import LARGEST_RECORD
 from tuneyard.core.errors import ContentError
 
 UTF_8 = "utf-8"
@@ -35,7 +36,7 @@ def encoding_of(path: Readable) -> str:
     """The encoding by the byte-order mark, otherwise utf-8, or another one by the first 16 MiB."""
     try:
         with opened(path, "utf-8") as stream:
-            data = stream.read(RECORD)
+            data = stream.read(LARGEST_RECORD)
     except UnreadableFileError as error:
         if error.hint != encoding_hint("utf-16"):
             raise

@@ -33,12 +33,13 @@ from tuneyard.compiler.read.scan import (
     members_of,
 )
 from tuneyard.compiler.read.split_names import SPLIT_WORDS, splits_named_in, stem_of_data
-from tuneyard.compiler.read.stream import RECORD, Member, Readable, UnreadableFileError, opened, suffix
+from tuneyard.compiler.read.stream import Member, Readable, UnreadableFileError, opened, suffix
 from tuneyard.compiler.read.tables import ASKING
 from tuneyard.compiler.read.zips import members
 from tuneyard.compiler.rows import Fields, are_objects
 from tuneyard.compiler.spec.file import ByPart, Source
 from tuneyard.compiler.spec.model import PART
+from tuneyard.core.bounded_reading import LARGEST_RECORD
 from tuneyard.core.datasets.column_meanings import USUAL_NAMES, role_of_name
 from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.core.files import are_texts
@@ -370,7 +371,7 @@ def _whole(path: Readable, encoding: str, head: bytes) -> Fields:
     if len(head) < LOOKED_AT or head.lstrip()[:1] != b"{":
         return {}
     with opened(path, encoding) as stream, contextlib.suppress(orjson.JSONDecodeError):
-        value = orjson.loads(stream.read(RECORD))
+        value = orjson.loads(stream.read(LARGEST_RECORD))
         if isinstance(value, dict):
             return value
     return {}

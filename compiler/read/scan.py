@@ -16,8 +16,9 @@ import orjson
 
 from tuneyard.compiler.kinds import Column
 from tuneyard.compiler.kinds.turn_forms import TURN_KEYS
-from tuneyard.compiler.read.stream import CUT_OFF, RECORD, SHORTEN, TOO_LONG, UnreadableFileError
+from tuneyard.compiler.read.stream import CUT_OFF, SHORTEN, TOO_LONG, UnreadableFileError
 from tuneyard.compiler.rows import MISSING, Fields, are_objects, walker
+from tuneyard.core.bounded_reading import LARGEST_RECORD
 from tuneyard.core.errors import show_value
 from tuneyard.core.files import DuplicateKeyError, unique
 
@@ -139,7 +140,7 @@ class Scanner:
             self.odd.clear()
             try:
                 value, end = self.decoder.raw_decode(self.text, self.at)
-                if (end < len(self.text) or self.ended) and end - self.at <= RECORD:
+                if (end < len(self.text) or self.ended) and end - self.at <= LARGEST_RECORD:
                     self.value_start = self.at
                     self.at = end
                     return value
@@ -148,7 +149,7 @@ class Scanner:
                     self._fail(error)
             except RecursionError as error:
                 raise BrokenError("E003", TOO_DEEP) from error
-            if len(self.text) - self.at > RECORD:
+            if len(self.text) - self.at > LARGEST_RECORD:
                 raise BrokenError("E014", TOO_LONG, SHORTEN)
             self._more()
 

@@ -16,6 +16,7 @@ from pathlib import Path, PurePath, PurePosixPath
 from typing import Any, BinaryIO, NamedTuple, cast
 
 from tuneyard.compiler.read.remote import RemoteFile
+from tuneyard.core.bounded_reading import LARGEST_RECORD
 from tuneyard.core.errors import Problem
 from tuneyard.core.files import Moved
 
@@ -31,14 +32,14 @@ NO_TEXT = {
 """Formats that are no text, by the first bytes of their files."""
 BLOCK = 1 << 17
 AHEAD = 1 << 20  # bytes: each read gives up the interpreter lock, and waits for it where rows are written
-RECORD = 1 << 24
 BAR_AFTER = 2.0  # seconds
-TOO_LONG = f"found a record of more than {RECORD >> 20} MiB, expected {RECORD >> 20} MiB at most"
+MOST_MIB = LARGEST_RECORD >> 20
+TOO_LONG = f"found a record of more than {MOST_MIB} MiB, expected {MOST_MIB} MiB at most"
 SHORTEN = "shorten it, or take it out"
 
 
 class TooLongError(Exception):
-    """A line of more than `RECORD` bytes."""
+    """A line of more than `LARGEST_RECORD` bytes."""
 
 
 GET_AGAIN = "get the file again"
@@ -186,7 +187,7 @@ def undecodable(data: bytes, place: str) -> Problem | None:
 
 
 def too_long(place: str, hint: str = SHORTEN) -> UnreadableFileError:
-    """E014 for a record of more than `RECORD` bytes."""
+    """E014 for a record of more than `LARGEST_RECORD` bytes."""
     return UnreadableFileError("E014", TOO_LONG, hint, place)
 
 
@@ -196,11 +197,11 @@ def blocks(stream: io.BufferedReader) -> Iterator[bytes]:
 
 
 def whole_lines(chunks: Iterable[bytes]) -> Iterator[bytes]:
-    """Yield the same bytes, cut where lines end; `TooLongError` at a line of more than `RECORD` bytes."""
+    """Yield the same bytes, cut where lines end; `TooLongError` at one above `LARGEST_RECORD`."""
     rest = b""
     for chunk in chunks:
         cut = chunk.rfind(b"\n") + 1
-        if len(rest) + (chunk.find(b"\n") if cut else len(chunk)) > RECORD:
+        if len(rest) + (chunk.find(b"\n") if cut else len(chunk)) > LARGEST_RECORD:
             raise TooLongError
         if cut:
             yield rest + chunk[:cut]

@@ -11,7 +11,6 @@ from tuneyard.compiler.problems import Problems
 from tuneyard.compiler.read import SUBTITLES, TEXTS, OpenFile, reader, refuse_twice
 from tuneyard.compiler.read.chats import NumberedLines, chat_messages
 from tuneyard.compiler.read.stream import (
-    RECORD,
     TooLongError,
     UnreadableFileError,
     blocks,
@@ -20,6 +19,7 @@ from tuneyard.compiler.read.stream import (
     whole_lines,
 )
 from tuneyard.compiler.rows import Fields, ObjectRows, Place, Prefix, Rows, TableRows
+from tuneyard.core.bounded_reading import LARGEST_RECORD
 from tuneyard.core.errors import Problem, show_value
 
 BATCH = 1000
@@ -112,8 +112,8 @@ def _document(file: OpenFile, prefix: Prefix, problems: Problems) -> Iterator[Ta
     Of subtitles it has what is spoken, after the speaker's name if a tag has it.
     """
     place = Place(prefix, 1)
-    data = file.stream.read(RECORD + 1)
-    if len(data) > RECORD:
+    data = file.stream.read(LARGEST_RECORD + 1)
+    if len(data) > LARGEST_RECORD:
         raise too_long(place)
     problem = undecodable(data, place)
     if problem:
@@ -282,7 +282,7 @@ def _unquoted(text: "_Text", delimiter: str) -> Lines:
 
 
 def _quoted(text: "_Text", delimiter: str) -> Lines:
-    csv.field_size_limit(2 * RECORD)  # never reached: the lines of a row are counted
+    csv.field_size_limit(2 * LARGEST_RECORD)  # never reached: the lines of a row are counted
     size = 0  # characters of the row that is read
 
     def counted() -> Iterator[str]:
@@ -290,7 +290,7 @@ def _quoted(text: "_Text", delimiter: str) -> Lines:
         for block in text.blocks():
             for ended in io.StringIO(block, newline="\n"):
                 size += len(ended)
-                if size > RECORD:
+                if size > LARGEST_RECORD:
                     raise TooLongError
                 yield ended
 

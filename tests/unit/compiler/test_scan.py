@@ -13,8 +13,8 @@ from tests.unit.compiler.conftest import as_csv, as_parquet, as_zst, error_codes
 from tuneyard.compiler.problems import Problems
 from tuneyard.compiler.read.jsons import read_array
 from tuneyard.compiler.read.scan import LINES, Layout, Scanner, layout_of
-from tuneyard.compiler.read.stream import RECORD
 from tuneyard.compiler.spec.file import Source
+from tuneyard.core.bounded_reading import LARGEST_RECORD
 
 COLUMNS = 'columns: {q: [question], a: [answer, "answers.0.text"], t: {names: [title], is: extra}}'
 WRITE = 'write: [{file: t.jsonl, format: alpaca, instruction: "{q}", input: "{t}", output: "{a}"}]\n'
@@ -161,8 +161,8 @@ UNCLOSED = 'question,answer\n"never closed,b\n' + "a line of some words,b\n" * 2
 LARGE = {
     "object.json": lambda: "{" + ",".join(f'"{n}":{ROW}' for n in range(MANY)) + "}",
     "wrapped.json": lambda: '{"data":[' + ",".join([ROW] * MANY) + '],"version":1}',
-    "bomb.jsonl.gz": lambda: gzip.compress(b'{"question": "' + b"a" * (3 * RECORD), 1),
-    "bomb.json.zst": lambda: as_zst(b'[{"question": "' + b"a" * (20 * RECORD)),
+    "bomb.jsonl.gz": lambda: gzip.compress(b'{"question": "' + b"a" * (3 * LARGEST_RECORD), 1),
+    "bomb.json.zst": lambda: as_zst(b'[{"question": "' + b"a" * (20 * LARGEST_RECORD)),
     "unclosed.csv": lambda: UNCLOSED,
     "wide.csv": lambda: "question,answer\n" + f"{'w' * 100_000},b\n" * 400,
     "long.parquet": lambda: as_parquet(
@@ -355,14 +355,14 @@ def test_lists_of_the_objects_around_a_row_are_kept_or_named(bench):
 
 def test_a_record_is_measured_from_where_it_begins(monkeypatch):
     """What was walked over before it, in the same piece of the file, does not count."""
-    monkeypatch.setattr("tuneyard.compiler.read.scan.RECORD", 130)
+    monkeypatch.setattr("tuneyard.compiler.read.scan.LARGEST_RECORD", 130)
     scanner = Scanner([b'["' + b"a" * 100 + b'","' + b"b" * 60, b'"]'], 1)
     scanner.next_sign()
     assert [len(str(scanner.value())) for _ in scanner.items("]")] == [100, 60]
 
 
 def test_a_row_of_many_short_fields_ends_at_the_limit(bench, monkeypatch):
-    monkeypatch.setattr("tuneyard.compiler.read.tables.RECORD", 200)
+    monkeypatch.setattr("tuneyard.compiler.read.tables.LARGEST_RECORD", 200)
     text = "question,answer\n" + '"a\n",' * 100
     report = bench.compile("qa", bench.write("t.csv", text))
     assert bench.codes(report) == [("E014", "t.csv:2")]
@@ -370,7 +370,7 @@ def test_a_row_of_many_short_fields_ends_at_the_limit(bench, monkeypatch):
 
 def test_a_line_beyond_the_limit_in_a_tsv_is_named_and_nothing_is_published(bench, monkeypatch):
     """A .tsv is read without quotes, line by line."""
-    monkeypatch.setattr("tuneyard.compiler.read.stream.RECORD", 200)
+    monkeypatch.setattr("tuneyard.compiler.read.stream.LARGEST_RECORD", 200)
     monkeypatch.setattr("tuneyard.compiler.read.stream.BLOCK", 50)
     rows = ["question\tanswer", "Why?\tSo.", f"How {'long ' * 60}?\tThus.", "When?\tNow."]
     report = bench.compile("qa", bench.write("t.tsv", "\n".join(rows) + "\n"))
