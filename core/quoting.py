@@ -5,12 +5,13 @@ import re
 import shlex
 
 from tuneyard.core.errors import one_line
+from tuneyard.core.terminal import UNSEEN
 
 _MARKUP = re.compile(r"[\\`*|]|<(?=[A-Za-z/!?])|\](?=[(\[])|(?<!\w)_|_(?!\w)|~(?=~)|&(?=#?\w+;)")
 """What has a meaning inside a line of Markdown. `< 0.001`, `[0, 1]` and an underscore in a word have none."""
 _BLOCK = re.compile(r"(?=[#+-](?: |\Z)|>|\[[^\]]*\]:)")
 """What begins a heading, a list, a quotation or a definition at the beginning of a paragraph."""
-_UNSEEN = re.compile("[\x01-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
+_UNSEEN = re.compile(f"[\x01-\x1f\u2028\u2029{UNSEEN}]")
 """Characters that a terminal or an editor does not show, or shows elsewhere."""
 
 

@@ -10,8 +10,10 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import TextIO
 
-_CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
-"""All but the tab and the line feed. U+202E and its kind turn a line around: `gpj.exe` reads `exe.jpg`."""
+UNSEEN = "\x7f-\x9f\u202a-\u202e\u2066-\u2069"
+"""For patterns: controls above ASCII, and what turns a line around (`gpj.exe` reads `exe.jpg`)."""
+_CONTROLS = re.compile(f"[\x00-\x08\x0b-\x1f{UNSEEN}]")
+"""All but the tab and the line feed."""
 _OF_BARS = re.compile(r"\r(?:\x1b\[K)?(?=[^\n]*\Z)|(?:\n*(?:\x1b\[A)+)\Z")
 """What our progress bars begin a line with (and tqdm's move to the line above): such a write ends no line."""
 

@@ -30,7 +30,7 @@ import click
 from tuneyard.core.errors.problem_codes import guide
 from tuneyard.core.installation.packages import missing, set_up_command
 from tuneyard.core.language.messages import relative_paths, say
-from tuneyard.core.terminal import guarded_output
+from tuneyard.core.terminal import UNSEEN, guarded_output
 
 SHOWN = 20
 TIME_LIMIT = 5.0  # seconds of CPU time for code of a user
@@ -46,7 +46,7 @@ OS_FIXES = {
     errno.EISDIR: "name a file in it",
     errno.ELOOP: "remove these links, or name another path",
 }
-_LINE_ENDS = re.compile("[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
+_LINE_ENDS = re.compile(f"[\x00-\x08\x0a-\x1f\u2028\u2029{UNSEEN}]")
 _OTHER_TOOLS = {
     "--model-name-or-path": " Here it is --model.",
     "-m": " Here it is --model.",
