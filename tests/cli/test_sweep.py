@@ -12,12 +12,11 @@ from tests.cli.scoring import call, predictions
 from tests.fake_runs import write_run
 from tests.json_files import read_json, write_json
 from tests.messages import printed_line
-from tests.runs_cut import tree
+from tests.runs_cut import Killed, kill_while_scoring, tree
 from tests.tiny import write_adapter
 from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.eval.compare import cli as compare
 from tuneyard.eval.nli import cli as nli
-from tuneyard.eval.read.results import PredictionLog
 from tuneyard.eval.scoring.options import ScoringRequest
 from tuneyard.eval.scoring.weights import Axes, weight_axes
 from tuneyard.eval.show.sweep import _heat
@@ -207,15 +206,7 @@ def test_a_search_that_was_killed_ends_with_the_same_bytes(folders, tmp_path, mo
     short = [*folders[:6], *folders[-2:], "--limit", "12"]
     call(cli, *short, "--out", whole)
     assert len(read_json(whole / "sweep.json")["points"]) > 9
-    write = PredictionLog.append
-    scored = itertools.count()
-
-    def append(log, predictions, token_losses=()):
-        if next(scored) in (4, 10):
-            raise Killed
-        write(log, predictions, token_losses)
-
-    monkeypatch.setattr(PredictionLog, "append", append)
+    kill_while_scoring(monkeypatch, (4, 10))
     for options in ([], ["--resume"]):
         with pytest.raises(Killed):
             call(cli, *short, "--out", cut, *options)
@@ -225,10 +216,6 @@ def test_a_search_that_was_killed_ends_with_the_same_bytes(folders, tmp_path, mo
     for name, content in tree(whole).items():
         assert resumed.pop(name) == content.replace(str(whole).encode(), str(cut).encode()), name
     assert not resumed
-
-
-class Killed(BaseException):
-    """The end of a process that nothing in it notices."""
 
 
 POINTS = [

@@ -10,11 +10,10 @@ import yaml
 from tests.cli.scoring import call
 from tests.json_files import read_json, write_json
 from tests.messages import raises
-from tests.runs_cut import tree
+from tests.runs_cut import Killed, kill_while_scoring, tree
 from tests.tiny import write_adapter
 from tuneyard.core.errors import RequestError
 from tuneyard.eval.compare import cli as compare
-from tuneyard.eval.read.results import PredictionLog
 from tuneyard.eval.sweep import cli
 
 pytestmark = pytest.mark.usefixtures("one_thread", "unrendered")
@@ -82,15 +81,7 @@ def test_a_search_that_was_killed_ends_with_the_same_bytes_and_can_be_extended(w
     """Killed in one of the first points, then in one that was proposed: a batch is a point here."""
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     call(cli, *words, "--search", "8", "--out", whole)
-    write = PredictionLog.append
-    scored = itertools.count()
-
-    def append(log, predictions, token_losses=()):
-        if next(scored) in (3, 8):
-            raise Killed
-        write(log, predictions, token_losses)
-
-    monkeypatch.setattr(PredictionLog, "append", append)
+    kill_while_scoring(monkeypatch, (3, 8))
     for options in ([], ["--resume"]):
         with pytest.raises(Killed):
             call(cli, *words, "--search", "8", "--out", cut, *options)
@@ -103,10 +94,6 @@ def test_a_search_that_was_killed_ends_with_the_same_bytes_and_can_be_extended(w
     call(cli, *words, "--search", "10", "--out", cut, "--resume")
     longer = points_of(cut)
     assert len(longer) == 10 and set(points_of(whole)) < set(longer)
-
-
-class Killed(BaseException):
-    """The end of a process that nothing in it notices."""
 
 
 def test_without_the_base_it_is_no_point_and_two_adapters_can_be_searched(words, tmp_path):
