@@ -11,12 +11,9 @@ from tuneyard.adapters.provenance import CARD
 from tuneyard.adapters.store import note
 from tuneyard.core.errors import ContentError, RequestError, TuneyardError, size_words
 from tuneyard.core.files import (
-    OURS,
-    abandoned,
+    RECOVERABLE,
     existing,
-    folder_size,
     free_path,
-    locked,
     make_folder,
     named,
     publish,
@@ -25,6 +22,7 @@ from tuneyard.core.files import (
     staging,
 )
 from tuneyard.core.links import own_file
+from tuneyard.core.temporaries import OURS, abandoned, locked, size_of
 from tuneyard.core.training.training_run import MERGE, read_provenance
 from tuneyard.core.weights.adapter_files import CONFIG
 from tuneyard.core.weights.tensors import INDEX, Spec
@@ -172,7 +170,7 @@ def tensor_lines(specs: Iterable[Spec]) -> list[str]:
 def require_space(target: Path, needed: int) -> None:
     """`RequestError` if less than `needed` bytes are free. The folders of killed runs count as free."""
     there = existing(target.parent)
-    free = shutil.disk_usage(there).free + sum(map(folder_size, abandoned(target.parent)))
+    free = shutil.disk_usage(there).free + sum(map(size_of, abandoned(target.parent, RECOVERABLE)))
     if free < needed:
         raise RequestError(
             f"{target}: needs {size_words(needed)}, but {there} has {size_words(free)} free: free some "

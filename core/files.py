@@ -1,19 +1,17 @@
-"""Atomic writes, locks, staged folders and hashes.
+"""Atomic writes, staged folders and hashes.
 
-A staged folder lies next to its target as `.NAME.tuneyard-` and 16 hex digits, locked while its writer lives.
-`publish` exchanges the two (RENAME_EXCHANGE, renameat2(2)). On a file system that cannot, it renames twice,
-and `.NAME.tuneyard-new` is the journal that `recovered` finishes.
+Files and folders are written as temporaries (core/temporaries.py). `publish` exchanges a staged folder with
+its target (RENAME_EXCHANGE, renameat2(2)). On a file system that cannot, it renames twice, and
+`.NAME.tuneyard-new` is the journal that `recovered` finishes.
 """
 
 import contextlib
 import ctypes
 import errno
-import fcntl
 import hashlib
 import json
 import os
 import re
-import secrets
 import shlex
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -24,6 +22,17 @@ from tuneyard.core.bounded_reading import read_regular
 from tuneyard.core.errors import ContentError, RequestError, dangling, nearest_name, one_line, wrong_value
 from tuneyard.core.installation.checkout import ROOT
 from tuneyard.core.links import refuse_written_link
+from tuneyard.core.temporaries import (
+    AT_ONCE,
+    OURS,
+    TEMPORARY,
+    locked,
+    remove_folder,
+    sweep,
+    temporary_file,
+    temporary_folder,
+    temporary_prefix,
+)
 
 Fields = dict[str, object]
 """The fields of an object: a row as read, a turn in it, an entry, a configuration."""
@@ -35,16 +44,14 @@ SHOWN_NAMES = 8
 MODELS = Path("models")
 """Where the documents put base models: a bare name may mean one of them."""
 HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*", re.ASCII)  # owner/name
-OURS = "tuneyard-"
-_MADE_BY_US = re.compile(rf"\..+\.{OURS}([0-9a-f]{{16}}|fusing|new|old)", re.DOTALL)
-"""The hidden names of folders that `recovered` deletes. A user gives no folder such a name."""
+RECOVERABLE = re.compile(rf"{TEMPORARY.pattern}|\..+\.{OURS}(fusing|new|old)", re.DOTALL)
+"""The hidden names that `recovered` removes: it holds the lock of the folder that they are in."""
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
 _HASHES: dict[tuple[object, ...], str] = {}
 """The hashes of files with these sizes and times."""
-AT_ONCE = fcntl.LOCK_EX | fcntl.LOCK_NB
-"""A lock that does not wait for another process."""
-_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+_DISK = (*DISK_FULL, errno.EFBIG, errno.EIO)
 
 
 def make_folder(folder: Path) -> None:
@@ -62,22 +69,20 @@ def make_folder(folder: Path) -> None:
 def atomic(path: Path, *, follows_link: bool = False) -> Iterator[BinaryIO]:
     """Open a temporary file that replaces `path` on success. It is synced first.
 
-    `RequestError` for a link, unless the user named this very path: then `follows_link` replaces its target.
+    Temporaries of killed commands in its folder are removed. `RequestError` for a link, unless the user named
+    this very path: then `follows_link` replaces its target.
     """
     if not follows_link:
         refuse_written_link(path)
     elif path.is_symlink():
         path = Path(os.path.realpath(path))  # Path.resolve fails at a loop of links
     make_folder(path.parent)
-    with named(path):
-        temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-        try:
-            with temporary.open("xb") as file:
-                yield file
-            sync(temporary)
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
+    sweep(path.parent)
+    with named(path), temporary_file(path) as (temporary, file):
+        yield file
+        file.flush()
+        os.fsync(file.fileno())
+        temporary.replace(path)
     sync(path.parent)
 
 
@@ -112,7 +117,7 @@ def _final_path(file: str, target: Path) -> Path | None:
     if not temporary.is_relative_to(folder) or temporary == folder:
         return None
     name, *inside = temporary.relative_to(folder).parts
-    return target.joinpath(*inside) if name.startswith(f".{target.name}.") else None
+    return target.joinpath(*inside) if name.startswith(temporary_prefix(target)) else None
 
 
 def write_bytes(path: Path, content: bytes, *, follows_link: bool = False) -> None:
@@ -418,20 +423,6 @@ def sync(path: Path) -> None:
         os.close(handle)
 
 
-@contextlib.contextmanager
-def locked(folder: Path, *, how: int = fcntl.LOCK_EX) -> Iterator[int]:
-    """Hold an exclusive lock on a folder (flock(2) on the directory: no lock file is left behind).
-
-    Yields the folder's descriptor. `BlockingIOError` with `AT_ONCE` if another process has the lock.
-    """
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        fcntl.flock(handle, how)
-        yield handle
-    finally:
-        os.close(handle)
-
-
 class HeldError(RequestError):
     """Another process works in the same folder."""
 
@@ -450,6 +441,7 @@ def reserved(folder: Path) -> Iterator[int]:
             raise HeldError(
                 f"{folder}: another command is writing there; wait for it, or name another folder"
             ) from error
+        sweep(folder)
         yield handle
 
 
@@ -457,20 +449,15 @@ def reserved(folder: Path) -> Iterator[int]:
 def staging(target: Path) -> Iterator[Path]:
     """Yield a new locked folder next to `target` to write into. It is removed unless published.
 
-    Parents that were made for it are removed as well. The caller must not hold `locked(target.parent)`: the
-    folder is made under this lock, so that no other process removes it as abandoned.
+    Parents that were made for it are removed as well, and before, what killed commands left beside it.
     """
     made = [folder for folder in target.parents if not folder.exists()]
     with named(target), contextlib.ExitStack() as stack:
         if made:
             stack.callback(_drop_empty, made)
         make_folder(target.parent)
-        with locked(target.parent):
-            folder = target.with_name(f".{target.name}.{OURS}{secrets.token_hex(8)}")
-            folder.mkdir()
-            stack.callback(shutil.rmtree, folder, ignore_errors=True)
-            stack.enter_context(locked(folder))
-        yield folder
+        sweep(target.parent)
+        yield stack.enter_context(temporary_folder(target))
 
 
 def _drop_empty(folders: Sequence[Path]) -> None:
@@ -493,41 +480,23 @@ def publish(staged: Path, target: Path) -> None:
         staged.rename(journal)
         _finish(journal)
     sync(target.parent)
-    if staged.exists():
-        shutil.rmtree(staged)
+    remove_folder(staged)
 
 
 @contextlib.contextmanager
 def recovered(parent: Path) -> Iterator[dict[str, int]]:
     """Lock a folder and finish its interrupted publications. A missing folder has none.
 
-    Yields the removed folders of dead writers as {name: bytes}.
+    Yields what killed commands left there and is removed now, as {name: bytes}.
     """
     if not parent.is_dir():
         yield {}
         return
     with locked(parent):
         for journal in parent.glob(f".*.{OURS}new"):
-            _finish(journal)
-        dropped = {}
-        for folder in abandoned(parent):
-            dropped[folder.name] = folder_size(folder)
-            shutil.rmtree(folder)
-        yield dropped
-
-
-def abandoned(parent: Path) -> Iterator[Path]:
-    """Yield the staged folders in `parent` without a living writer. Each stays locked during its turn."""
-    for folder in sorted(parent.glob(f".*.{OURS}*/")):
-        if folder.is_symlink() or not _MADE_BY_US.fullmatch(folder.name):  # a link's target would be emptied
-            continue
-        with contextlib.suppress(FileNotFoundError, BlockingIOError), locked(folder, how=AT_ONCE):
-            yield folder
-
-
-def folder_size(folder: Path) -> int:
-    """Size of all files in a folder, in bytes."""
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+            if journal.is_dir() and not journal.is_symlink():
+                _finish(journal)
+        yield sweep(parent, RECOVERABLE)
 
 
 def _finish(journal: Path) -> None:

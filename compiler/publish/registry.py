@@ -9,7 +9,6 @@ stay. Every other entry was written by hand and stays unchanged.
 
 import contextlib
 import os
-import shutil
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Self
@@ -30,9 +29,10 @@ from tuneyard.core.datasets.compiled import (
     row_index_file,
 )
 from tuneyard.core.errors import ContentError, Problem, RequestError, nearest, show_value
-from tuneyard.core.files import OURS, publish, recovered, sync, write_json
+from tuneyard.core.files import DISK_FULL, publish, recovered, sync, write_json
 from tuneyard.core.language.messages import say
 from tuneyard.core.quoting import shell
+from tuneyard.core.temporaries import OURS, remove_folder
 
 COMPILED_KEYS = ("file_name", "formatting", "ranking", "columns", "tags")
 """The keys of an entry that a compile writes. Any other key was added by hand, and stays as it is."""
@@ -125,7 +125,11 @@ class Registry:
         return [f"{target}: replaced {replaced}; {ways}"]
 
     def remove(self, name: str) -> list[str]:
-        """Unregister a compiled dataset and delete its folder. Returns the names of its datasets."""
+        """Unregister a compiled dataset and delete its folder. Returns the names of its datasets.
+
+        On a full disk its records go first: the registry is written anew beside the old one. A kill between
+        the two leaves the manifest, by which the same command removes the rest.
+        """
         if name not in self.manifests:
             hint = nearest(
                 name,
@@ -140,11 +144,20 @@ class Registry:
         with self._locked():
             gone = list(compiled_entries(name, self.manifests[name]))
             entries = with_compiled(self.entries, self.manifests)
-            self._write({key: entry for key, entry in entries.items() if key not in gone})
+            left = {key: entry for key, entry in entries.items() if key not in gone}
+            try:
+                self._write(left)
+            except OSError as error:
+                if error.errno not in DISK_FULL:
+                    raise
+                for path in target.iterdir():
+                    if path.name != MANIFEST:
+                        path.unlink()
+                self._write(left)
             aside = target.with_name(f".{name}.{OURS}old")
             target.rename(aside)
             sync(self.folder)
-            shutil.rmtree(aside)
+            remove_folder(aside)
         return gone
 
     @contextlib.contextmanager

@@ -21,6 +21,7 @@ from tuneyard.core.errors import ContentError, RequestError, TuneyardError, coun
 from tuneyard.core.files import append_bytes, atomic, check_writable, read_object, write_bytes, write_json
 from tuneyard.core.links import refuse_written_link
 from tuneyard.core.prompt.token_losses import TOKEN_LOSSES, TokenLosses, TokenLossFile
+from tuneyard.core.temporaries import TEMPORARY, sweep
 
 RUN = "run.json"
 PREDICTIONS = "predictions.jsonl"
@@ -128,7 +129,7 @@ def _free_folder(out: Path, word: str) -> Path:
 def _check_owner(out: Path, command: str) -> None:
     """Raise `RequestError` unless OUT is empty or contains a run of `command`."""
     if not (out / RUN).is_file():
-        if any(not path.name.startswith(f".{RUN}.") for path in out.iterdir()):
+        if any(not TEMPORARY.fullmatch(path.name) for path in out.iterdir()):
             raise RequestError(f"{out}: no results folder (it has no {RUN}): choose another --out")
         return
     owner = _owner(out)
@@ -262,7 +263,7 @@ def begin_scoring_run(
         refuse_written_link(out / model)
         for dataset in identity["sets"]:
             refuse_written_link(out / model / dataset)
-    _sweep(out)
+            sweep(out / model / dataset)
     called = {CALLER: caller} if caller else {}
     run: dict[str, object] = {**called, **identity}
     if summaries:
@@ -312,7 +313,6 @@ class PredictionLog:
         self.path = folder / PREDICTIONS
         self.batches, self.record_numbers = batches, record_numbers
         self.token_losses = folder / TOKEN_LOSSES if record_numbers else None
-        _sweep(folder)
         measured = batches
         if self.token_losses is not None:
             with_losses = _sort_losses(self.token_losses)
@@ -368,13 +368,6 @@ def _sort_losses(path: Path) -> set[int]:
             if losses:
                 file.write(losses.line())
     return set(written.rows)
-
-
-def _sweep(folder: Path) -> None:
-    """Delete the temporary files of a killed write."""
-    for name in (RUN, PREDICTIONS, TOKEN_LOSSES, METRICS, RESULTS):
-        for left in folder.glob(f".{name}.*"):
-            left.unlink()
 
 
 def check_same(out: Path, before: Identity, now: Identity) -> None:

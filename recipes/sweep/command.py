@@ -15,8 +15,9 @@ from tuneyard.core.cli.main import cli_command, command_line, next_step
 from tuneyard.core.errors import ContentError, RequestError, counted, nearest, resumed_by
 from tuneyard.core.execution.options import ray_option
 from tuneyard.core.execution.ray_cluster import RayCluster
-from tuneyard.core.files import locked, make_folder
+from tuneyard.core.files import make_folder
 from tuneyard.core.secrets import public_words
+from tuneyard.core.temporaries import locked
 from tuneyard.core.training.metrics import METRICS, UNKNOWN, metric_of
 from tuneyard.recipes.hardware import machine
 from tuneyard.recipes.recipe import Recipe

@@ -15,10 +15,11 @@ from tuneyard.core.bounded_reading import read_end
 from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.core.execution import Observer, WorkItem, WorkResult
 from tuneyard.core.execution.processes import end_process
-from tuneyard.core.files import HeldError, locked, read_object, reserved, write_json
+from tuneyard.core.files import HeldError, read_object, reserved, write_json
 from tuneyard.core.language.messages import say
 from tuneyard.core.links import refuse_written_link
 from tuneyard.core.prompt.token_weights import weights_file
+from tuneyard.core.temporaries import locked
 from tuneyard.core.training.training_run import TRAINING
 from tuneyard.recipes.check import ask_check, not_checked, quick_check
 from tuneyard.recipes.costs import schedule_of

@@ -9,7 +9,6 @@ import pytest
 
 from tests.folders import names
 from tests.kills import killed_at
-from tuneyard.core import scratch
 from tuneyard.core.scratch import scratch_folder
 
 ABANDONED = "tuneyard-0123456789abcdef"
@@ -70,18 +69,3 @@ def test_the_folder_of_another_user_stays(temporary) -> None:
     os.chown(temporary / ABANDONED, 12345, 12345)
     write_files()
     assert names(temporary) == [ABANDONED]
-
-
-def test_a_folder_that_is_removed_before_its_lock_is_made_again(temporary, monkeypatch) -> None:
-    lock, folders = scratch.locked, []
-
-    def late(folder: Path, **options: int):
-        folders.append(folder)
-        if len(folders) == 1:
-            folder.rmdir()  # as another command does that finds it unlocked
-        return lock(folder, **options)
-
-    monkeypatch.setattr(scratch, "locked", late)
-    with scratch_folder() as folder:
-        assert folder.is_dir() and folder == folders[1] != folders[0]
-    assert names(temporary) == []
