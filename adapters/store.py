@@ -131,7 +131,7 @@ def fetched_base(adapter: Adapter) -> Path:
 
 def _saved() -> list[str]:
     """The names of the adapters in saves/."""
-    return sorted(config.parent.name for config in SAVES.glob(f"*/{CONFIG}"))
+    return sorted(config.parent.name for config in SAVES.glob(f"[!.]*/{CONFIG}"))
 
 
 def _listing() -> str:
@@ -147,7 +147,7 @@ def adapters_in(folder: Path) -> str:
     checkpoints = sorted(path.parent.name for path in folder.glob(f"checkpoint-*/{CONFIG}"))
     if checkpoints:
         return f" (but it contains {', '.join(checkpoints)})"
-    named = sorted(str(path.parent) for path in folder.glob(f"*/{CONFIG}"))
+    named = sorted(str(path.parent) for path in folder.glob(f"[!.]*/{CONFIG}"))
     if not named:
         return ""
     listing = ", ".join(named[:SHOWN_ADAPTERS])

@@ -449,7 +449,7 @@ def remove_command(name: str, out: Path) -> None:
     """Unregister a compiled dataset and delete the files that compile made."""
     from tuneyard.compiler.publish.registry import Registry
 
-    say(f"removed {name}: {', '.join(Registry(out).finish_publications().remove(name))}")
+    say(f"removed {name}: {', '.join(Registry(out).remove(name))}")
     next_step(None, ["tuneyard", "data", "list", *same_options("--dataset-dir")])
 
 

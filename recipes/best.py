@@ -85,7 +85,7 @@ def read_curve(output_dir: Path, metric: str) -> list[tuple[int, float]]:
     states = [folder / "trainer_state.json" for folder in [output_dir, *checkpoints(output_dir)][:2]]
     saved_states = [path for path in states if path.is_file()]
     if not saved_states:
-        runs = sorted(path.parent for path in output_dir.glob("*/trainer_state.json"))
+        runs = sorted(path.parent for path in output_dir.glob("[!.]*/trainer_state.json"))
         if runs:
             raise RequestError(
                 f"{output_dir}: no training of its own, found {counted(len(runs), 'run')} in it; name one: "

@@ -181,7 +181,7 @@ def _left_out_parents(recipe: Recipe, key: str) -> Iterator[Problem]:
 
 def _subfolder(folder: Path) -> str:
     """The fix for a folder in which PEFT saved an adapter under its name, "" for any other."""
-    for config in sorted(folder.glob("*/adapter_config.json")):
+    for config in sorted(folder.glob("[!.]*/adapter_config.json")):
         if not config.parent.name.startswith("checkpoint-"):
             name = config.parent.name
             return f"PEFT saved it under its name: add adapter_folder: {name}, or name {config.parent}"

@@ -130,18 +130,10 @@ class Registry:
         On a full disk its records go first: the registry is written anew beside the old one. A kill between
         the two leaves the manifest, by which the same command removes the rest.
         """
-        if name not in self.manifests:
-            hint = nearest(
-                name,
-                self.manifests,
-                wrong_folder(self.folder) or "`tuneyard data list` shows what there is",
-            )
-            names = ", ".join(self.manifests) or "none"
-            found = f"{names}; each goes with all its splits"
-            raise RequestError(f"no compiled dataset {name!r} in {self.folder} (found: {found}); {hint}")
-        target = self.folder / name
-        self._refuse_foreign(target)
         with self._locked():
+            self._require_compiled(name)
+            target = self.folder / name
+            self._refuse_foreign(target)
             gone = list(compiled_entries(name, self.manifests[name]))
             entries = with_compiled(self.entries, self.manifests)
             left = {key: entry for key, entry in entries.items() if key not in gone}
@@ -159,6 +151,16 @@ class Registry:
             sync(self.folder)
             remove_folder(aside)
         return gone
+
+    def _require_compiled(self, name: str) -> None:
+        """`RequestError` with the compiled datasets if none has this name."""
+        if name in self.manifests:
+            return
+        no_folder = wrong_folder(self.folder) or "`tuneyard data list` shows what there is"
+        hint = nearest(name, self.manifests, no_folder)
+        names = ", ".join(self.manifests) or "none"
+        found = f"{names}; each goes with all its splits"
+        raise RequestError(f"no compiled dataset {name!r} in {self.folder} (found: {found}); {hint}")
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:

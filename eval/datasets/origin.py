@@ -227,7 +227,7 @@ def compiles_for(path: Path, folder: Path | None) -> list[Compile]:
     """The compile in the folder of a file, then those of --dataset-dir, or of the current folder."""
     files = [path.with_name(MANIFEST), path.resolve().with_name(MANIFEST)]
     for registry in [folder] if folder else [DEFAULT_FOLDER, LLAMAFACTORY_FOLDER]:
-        files += sorted(registry.glob(f"*/{MANIFEST}"))
+        files += sorted(registry.glob(f"[!.]*/{MANIFEST}"))
     compiles: dict[Path, Compile] = {}
     for file in files:
         compiled = _compile_in(file.parent)

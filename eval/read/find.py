@@ -52,7 +52,7 @@ from tuneyard.eval.read.tables import placed_lines
 ANSWERS = ("expected_output", "predicted_output")
 TEXTS = ("expected_output", "reference", "gold"), ("model_output", "prediction")
 """Fields of the expected and the predicted text of a row that need not have either."""
-LEVELS = ("", "*/", "*/*/")
+LEVELS = ("", "[!.]*/", "[!.]*/[!.]*/")
 SHOWN_RUNS = 5
 
 

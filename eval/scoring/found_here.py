@@ -235,7 +235,7 @@ def adapter_folders() -> list[Path]:
     """Folders of adapters below saves/, without checkpoints and what lies in another adapter's folder."""
     folders: list[Path] = []
     for depth in range(1, DEEPEST + 1):
-        for config in sorted(SAVES.glob("/".join(["*"] * depth) + f"/{CONFIG}")):
+        for config in sorted(SAVES.glob("/".join(["[!.]*"] * depth) + f"/{CONFIG}")):
             folder = config.parent
             is_checkpoint = any(part.startswith("checkpoint-") for part in folder.parts)
             if not is_checkpoint and not any(folder.is_relative_to(other) for other in folders):
@@ -331,7 +331,7 @@ def _message(command: str, found: FoundHere, named_model: str | None) -> str:
 
 def _model_here() -> Path | None:
     """A model folder below models/, None without any."""
-    for config in sorted(MODELS.glob("*/config.json")):
+    for config in sorted(MODELS.glob("[!.]*/config.json")):
         if any(config.parent.glob("*.safetensors")) and not (config.parent / CONFIG).is_file():
             return config.parent
     return None

@@ -44,7 +44,7 @@ def is_try(folder: Path) -> bool:
 def unfinished_trainings(depth: int) -> Iterator[Path]:
     """Yield the folders of unfinished trainings of adapters, up to `depth` levels below saves/."""
     for level in range(1, depth + 1):
-        for folder in sorted(SAVES.glob("/".join(["*"] * level))):
+        for folder in sorted(SAVES.glob("/".join(["[!.]*"] * level))):
             in_checkpoint = any(CHECKPOINT.fullmatch(part) for part in folder.parts)
             if folder.is_dir() and not in_checkpoint and _is_unfinished(folder):
                 yield folder

@@ -8,7 +8,17 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ROOT
+from tests.folders import names
+from tuneyard.adapters.store import adapters_in, open_adapter
+from tuneyard.core.datasets.compiled import MANIFEST, read_manifests
+from tuneyard.core.errors import TuneyardError
 from tuneyard.core.language.messages import relative_paths
+from tuneyard.eval.datasets.origin import compiles_for
+from tuneyard.eval.read.find import find_scored_runs
+from tuneyard.eval.read.results import PredictionLog, begin_scoring_run
+from tuneyard.eval.scoring import found_here
+from tuneyard.eval.scoring.found_here import adapter_folders
+from tuneyard.recipes.best import read_curve
 
 
 @pytest.mark.parametrize(
@@ -43,3 +53,51 @@ def test_a_message_is_printed_after_the_current_folder_was_deleted(tmp_path, mon
     monkeypatch.chdir(folder)
     folder.rmdir()
     assert relative_paths(f"{folder}/a: missing") == f"{folder}/a: missing"
+
+
+KILLED = ".rte.tuneyard-0123456789abcdef"
+"""What a killed command staged. It may have every file but the last, or half of one."""
+
+
+def test_nobody_reads_what_a_killed_command_staged(working_folder: Path) -> None:
+    for file in (
+        f"dataset_info/{KILLED}/{MANIFEST}",
+        f"saves/{KILLED}/adapter_config.json",
+        f"saves/run/{KILLED}/adapter_config.json",
+        f"saves/{KILLED}/trainer_state.json",
+        f"models/{KILLED}/config.json",
+        f"models/{KILLED}/model.safetensors",
+        f"results/{KILLED}/results.json",
+        f"results/model/{KILLED}/results.json",
+    ):
+        Path(file).parent.mkdir(parents=True, exist_ok=True)
+        Path(file).write_text('{"half')
+    assert read_manifests(Path("dataset_info")) == {} and compiles_for(Path("x.json"), None) == []
+    assert adapters_in(Path("saves")) == adapters_in(Path("saves/run")) == "" and adapter_folders() == []
+    assert found_here._model_here() is None
+    for read in (
+        lambda: open_adapter("nope"),
+        lambda: read_curve(Path("saves"), "eval_loss"),
+        lambda: find_scored_runs(Path("results")),
+    ):
+        with pytest.raises(TuneyardError) as refused:
+            read()
+        assert KILLED not in str(refused.value)
+
+
+def test_a_users_swap_file_beside_results_stays(tmp_path: Path) -> None:
+    """`.run.json.*` was deleted: vim has the unsaved text of run.json in .run.json.swp."""
+    out = tmp_path / "out"
+    (out / "base/rte").mkdir(parents=True)
+    mine = {out / ".run.json.swp", out / "base/rte/.results.json.swp", out / "base/rte/.predictions.jsonl.1"}
+    left = {
+        out / ".run.json.tuneyard-0123456789abcdef",
+        out / "base/rte/.metrics.json.tuneyard-00000000000000ff",
+    }
+    for path in mine | left:
+        path.write_text("x")
+    identity = {"settings": {"command": "eval.nli"}, "models": {"base": "1"}, "sets": {"rte": "1"}}
+    begin_scoring_run(out, identity, force=False)
+    PredictionLog(out / "base/rte", [[0]])
+    assert names(out) == [".run.json.swp", "base", "run.json"]
+    assert names(out / "base/rte") == [".predictions.jsonl.1", ".results.json.swp", "predictions.jsonl"]

@@ -88,7 +88,7 @@ def test_a_removed_set_is_unregistered_and_its_new_name_synced_before_it_is_dele
     monkeypatch.setattr(
         files.shutil, "rmtree", lambda path: (events.append(("delete", Path(path).name)), rmtree(path))
     )
-    Registry(bench.out).finish_publications().remove("rte")
+    Registry(bench.out).remove("rte")
     gone = ".rte.tuneyard-old"
     assert before(events, ("name", "dataset_info.json"), ("name", gone), ("sync", "out"), ("delete", gone))
 

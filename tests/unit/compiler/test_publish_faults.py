@@ -1,5 +1,7 @@
 """Killed, crowded, full: a compile leaves the old set or the new, never a mix, never a broken registry."""
 
+import contextlib
+import itertools
 import json
 import os
 import random
@@ -7,13 +9,16 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
 from tests.conftest import ROOT
 from tests.folders import names
 from tests.held import Held
+from tests.kills import killed_at
 from tests.unit.compiler.conftest import ROWS
+from tuneyard.compiler.publish.registry import Registry
 from tuneyard.core.datasets import read_registry
 
 ADD = "tuneyard.compiler.write.record_file.RecordFile.add"
@@ -149,3 +154,58 @@ def test_a_line_of_fifteen_megabytes_and_a_deep_one(bench):
     deep = "[" * 100_000
     report = bench.compile("rte", bench.write("train.jsonl", f"{long}\n{deep}\n"))
     assert bench.codes(report)[0] == ("E002", "train.jsonl:2")
+
+
+@pytest.fixture
+def small_disk(bench):
+    """The folder of the bench's output, on a disk of 1 MB."""
+    bench.out.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", bench.out]
+    if os.geteuid() or subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("no disk can be mounted here")
+    yield bench.out
+    subprocess.run(["umount", bench.out], check=True)
+
+
+def fill(folder: Path) -> None:
+    """Write into `ballast` until the disk takes no more byte, and no other file that has one."""
+    with (folder / "ballast").open("wb", buffering=0) as file, contextlib.suppress(OSError):
+        while True:
+            file.write(b"x" * 4096)
+    with pytest.raises(OSError, match="No space left"):
+        (folder / "more").write_bytes(b"x")
+    (folder / "more").unlink()
+
+
+@pytest.mark.parametrize("is_registered", [True, False])
+def test_a_full_disk_is_freed_by_removing_a_dataset(bench, small_disk, is_registered):
+    bench.compile_rows("rte", many(1000, "large"))
+    bench.compile_rows("mnli", many(3, "x"))
+    if not is_registered:  # the compile filled the disk, and could not write its entry
+        (small_disk / "dataset_info.json").write_text("{}")
+    fill(small_disk)
+    free = os.statvfs(small_disk).f_bavail
+    command = [sys.executable, "-m", "compiler", "remove", "rte", "--out", str(small_disk)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert names(small_disk) == ["ballast", "dataset_info.json", "mnli"]
+    assert set(read_registry(small_disk)) == {"alpaca_mnli_train"}
+    assert os.statvfs(small_disk).f_bavail > free
+
+
+def test_a_removal_on_a_full_disk_that_was_killed_is_finished_by_the_same_command(bench, small_disk):
+    source = bench.rows("rte.jsonl", many(1000, "large"))
+    states = set()
+    for step in itertools.count(1):
+        bench.compile("rte", f"train={source}", force=True)
+        fill(small_disk)
+        is_killed = killed_at(step, small_disk, lambda: Registry(small_disk).remove("rte"))
+        states.add(" ".join(names(small_disk / "rte")) if (small_disk / "rte").is_dir() else "gone")
+        if "rte" in Registry(small_disk).manifests:
+            Registry(small_disk).remove("rte")
+        Registry(small_disk).finish_publications()
+        assert names(small_disk) == ["ballast", "dataset_info.json"] and read_registry(small_disk) == {}
+        (small_disk / "ballast").unlink()
+        if not is_killed:
+            break
+    assert {"manifest.json", "gone"} < states
