@@ -323,7 +323,7 @@ def list_command(out: Path) -> None:
 
     specs = list(map(load_spec, known_specs()))
     width = max(len(spec.name) for spec in specs)
-    registry = Registry(out).finish_publications()
+    registry = Registry(out)
     datasets = list(dataset_lines(registry))
     lines = [f"datasets in {out}", *(f"  {line}" for line in datasets or [wrong_folder(out) or "none"])]
     lines += ["specs", *(f"  {spec.name:{width}}  {as_is(for_reader(spec.about))}" for spec in specs)]

@@ -11,7 +11,7 @@ from tuneyard.compiler.publish.drift import since_compiled
 from tuneyard.compiler.publish.registry import Registry, compiled_entries
 from tuneyard.compiler.read.remote import find_remote
 from tuneyard.compiler.spec.model import load_spec
-from tuneyard.core.datasets import REMOTE_SOURCES, Dataset
+from tuneyard.core.datasets import REGISTRY, REMOTE_SOURCES, Dataset
 from tuneyard.core.datasets.compiled import MANIFEST, Manifest
 from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.core.files import sha256
@@ -34,6 +34,8 @@ def dataset_lines(registry: Registry) -> Iterator[str]:
             parts = [as_is(dataset), f"{rows} rows", as_is(name), made]
             if stale:
                 parts.append(f"stale: {stale}")
+            elif dataset not in registry.entries:  # a compile was killed before it registered the dataset
+                parts.append(f"stale: {REGISTRY} lacks its entry")
             changes = _changes(registry, dataset, name)
             if changes:
                 parts.append(f"changed: {'; '.join(changes)}")

@@ -7,9 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from tests.cli.scoring import invoke
 from tests.conftest import ROOT
 from tests.folders import names
+from tests.json_files import write_lines
 from tuneyard.adapters.store import adapters_in, open_adapter
+from tuneyard.compiler.cli import cli
 from tuneyard.core.datasets.compiled import MANIFEST, read_manifests
 from tuneyard.core.errors import TuneyardError
 from tuneyard.core.language.messages import relative_paths
@@ -101,3 +104,20 @@ def test_a_users_swap_file_beside_results_stays(tmp_path: Path) -> None:
     PredictionLog(out / "base/rte", [[0]])
     assert names(out) == [".run.json.swp", "base", "run.json"]
     assert names(out / "base/rte") == [".predictions.jsonl.1", ".results.json.swp", "predictions.jsonl"]
+
+
+def test_a_list_of_datasets_changes_nothing_in_a_mailed_folder(working_folder: Path) -> None:
+    rows = [{"sentence1": f"{n}", "sentence2": "b", "label": n % 2, "idx": n} for n in range(4)]
+    write_lines(Path("rte.jsonl"), rows)
+    words = ["compile", "rte", "--source", "train=rte.jsonl", "--out", "mailed"]
+    assert invoke(cli, *words).exit_code == 0
+    Path("mailed/dataset_info.json").write_text("{}")
+    for name in (KILLED, ".y.tuneyard-old"):
+        Path("mailed", name).mkdir()
+    before = names("mailed")
+    listed = invoke(cli, "list", "--out", "mailed")
+    assert "4 rows  rte" in listed.stdout and "stale: dataset_info.json lacks its entry" in listed.stdout
+    assert names("mailed") == before and Path("mailed/dataset_info.json").read_text() == "{}"
+    assert invoke(cli, *words).exit_code == 0
+    assert names("mailed") == ["dataset_info.json", "rte"]
+    assert "stale" not in invoke(cli, "list", "--out", "mailed").stdout

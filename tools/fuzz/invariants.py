@@ -15,7 +15,7 @@ from tools.fuzz.execute import Outcome
 def leftovers(out: Path, outcome: Outcome) -> list[str]:
     """Return what is wrong with the output folder: half of something, or anything after a failure."""
     paths = [path.relative_to(out) for path in sorted(out.rglob("*"))] if out.exists() else []
-    hidden = [f"left behind: {path}" for path in paths if path.name.startswith(".") and path.name != ".lock"]
+    hidden = [f"left behind: {path}" for path in paths if path.name.startswith(".")]
     if outcome.code == 0:
         return hidden
     return hidden + [f"written by a compile that failed: {path}" for path in paths if path.suffix]
