@@ -34,7 +34,7 @@ def dataset_lines(registry: Registry) -> Iterator[str]:
             parts = [as_is(dataset), f"{rows} rows", as_is(name), made]
             if stale:
                 parts.append(f"stale: {stale}")
-            elif dataset not in registry.entries:  # a compile was killed before it registered the dataset
+            elif dataset in manifest.entries and dataset not in registry.entries:  # a killed compile
                 parts.append(f"stale: {REGISTRY} lacks its entry")
             changes = _changes(registry, dataset, name)
             if changes:
