@@ -26,6 +26,7 @@ from tuneyard.adapters.provenance import CARD, model_card, scientific
 from tuneyard.core.documents import markdown_table
 from tuneyard.core.errors import ContentError, counted, size_words
 from tuneyard.core.files import json_text
+from tuneyard.core.quoting import markdown_text
 from tuneyard.core.weights.adapter_files import (
     CONFIG,
     EMBEDDINGS,
@@ -373,10 +374,12 @@ def _card(plan: ExtractPlan, losses: Losses) -> str:
     for path, pair in losses.norms.items():
         rows.append([path, f"{pair[0]:.4g}", scientific(relative([pair]))])
     paragraphs = [
-        f"# LoRA of {plan.request.model.resolve().name}",
-        f"ΔW of a full fine-tune ({plan.request.model}) against its base, cut to rank {plan.rank}.",
-        _rank_sentence(plan, losses.norms),
-        *_left_out_sentences(plan, losses),
+        f"# LoRA of {markdown_text(plan.request.model.resolve().name)}",
+        markdown_text(
+            f"ΔW of a full fine-tune ({plan.request.model}) against its base, cut to rank {plan.rank}."
+        ),
+        markdown_text(_rank_sentence(plan, losses.norms)),
+        *map(markdown_text, _left_out_sentences(plan, losses)),
         markdown_table(["module", "norm of ΔW", "relative error"], rows),
     ]
     return model_card(front, "\n\n".join(paragraphs) + "\n")

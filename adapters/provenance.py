@@ -21,7 +21,7 @@ from tuneyard.core.documents import markdown_table
 from tuneyard.core.errors import ContentError, TuneyardError
 from tuneyard.core.files import versions
 from tuneyard.core.installation.checkout import version
-from tuneyard.core.quoting import markdown_text
+from tuneyard.core.quoting import markdown_block, markdown_code, markdown_text
 from tuneyard.core.training.training_run import read_provenance, training_data
 from tuneyard.core.weights.adapter_files import WEIGHTS
 from tuneyard.core.weights.base_models import Base
@@ -146,22 +146,23 @@ def fused_kind(record: Mapping[str, Any]) -> type[Adapter]:
 def card_body(record: Mapping[str, Any]) -> str:
     """The card from its title on, without the `#` of the heading."""
     weights = [
-        f"{markdown_text(entry['name'])} ({weight_text(entry['weight'])})" for entry in record["adapters"]
+        markdown_text(f"{entry['name']} ({weight_text(entry['weight'])})") for entry in record["adapters"]
     ]
     packages = [f"{name} {version}" for name, version in record["versions"].items()]
-    written_by = f"written by Tuneyard with {', '.join(packages)}"
+    written_by = f"written by Tuneyard with {markdown_text(', '.join(packages))}"
     adapters = []
     for entry in record["adapters"]:
         weight, rank = weight_text(entry["weight"]), str(entry["rank"] or "–")
-        hashes = f"`{entry['weights_sha256']}`", f"`{entry['digest']}`"
-        adapters.append([markdown_text(entry["name"]), weight, rank, *hashes])
+        hashes = markdown_code(entry["weights_sha256"]), markdown_code(entry["digest"])
+        adapters.append([entry["name"], weight, rank, *hashes])
     result = record["result"]
     if record["command"] == "merge":
         title = f"Merge of {' and '.join(weights)}"
         formula = "ΔW = Σ weight · scale · B·A, method"
         if result["compared_with"] != EXACT_SUM:
             formula = "Merged by method"
-        introduction = f"{formula} `{record['method']}`, rank {result['rank']}, {written_by}.\n{SCALES}"
+        method = markdown_code(record["method"])
+        introduction = f"{formula} {method}, rank {result['rank']}, {written_by}.\n{SCALES}"
         paragraphs = _merge_result(record["method"], result)
     else:
         base = Path(record["base"]["folder"]).resolve().name
@@ -170,11 +171,11 @@ def card_body(record: Mapping[str, Any]) -> str:
         title = f"{markdown_text(base)} with {' and '.join(weights)}"
         quantised = ""
         if record["base_as"]:
-            quantised = f" as {record['base_as']} gives it back"
+            quantised = f" as {markdown_text(record['base_as'])} gives it back"
         change = fused_kind(record).CHANGE
         introduction = f"The base{quantised} {change}, rounded once, {written_by}."
         paragraphs = _fuse_result(result)
-    recipe = f"```yaml\n{recipe_text(record)}```"
+    recipe = markdown_block(recipe_text(record), "yaml")
     return "\n\n".join([title, introduction, recipe, markdown_table(HEADER, adapters), *paragraphs]) + "\n"
 
 
@@ -183,12 +184,12 @@ def _merge_result(method: str, result: Mapping[str, Any]) -> list[str]:
     sentence = f"Relative Frobenius error against the exact sum: {error} in all."
     if result["compared_with"] != EXACT_SUM:
         sentence = (
-            f"`{method}` is not the weighted sum. Relative Frobenius error of the written file "
+            f"{markdown_code(method)} is not the weighted sum. Relative Frobenius error of the written file "
             f"against the {result['compared_with']}: {error} in all."
         )
     rows = []
     for path, module in result["modules"].items():
-        rows.append([markdown_text(path), f"{module['norm']:.4g}", scientific(module["error"])])
+        rows.append([path, f"{module['norm']:.4g}", scientific(module["error"])])
     return [sentence, markdown_table(["module", "norm of ΔW", "relative error"], rows)]
 
 
@@ -200,9 +201,7 @@ def _fuse_result(result: Mapping[str, Any]) -> list[str]:
     rows = []
     for path, module in result["modules"].items():
         unchanged = f"{module['unchanged']:.1%}"
-        rows.append(
-            [markdown_text(path), f"{module['retained']:.1%}", scientific(module["error"]), unchanged]
-        )
+        rows.append([path, f"{module['retained']:.1%}", scientific(module["error"]), unchanged])
     header = ["module", "retained fraction of ΔW", "relative error", "unchanged"]
     return [sentence, markdown_table(header, rows)]
 
@@ -218,12 +217,12 @@ def recipe_text(record: Mapping[str, Any]) -> str:
     """The merge as a YAML file for `tuneyard adapter merge`. For fuse it lists the adapters."""
     lines = []
     if record["command"] == "merge":
-        lines.append(f"method: {record['method']}")
+        lines.append(f"method: {_yaml_text(record['method'])}")
         for name, value in record["parameters"].items():
             if value is not None:
-                lines.append(f"{name}: {value!r}")
+                lines.append(f"{_yaml_text(name)}: {value!r}")
         if record["dtype"] != "fp32":
-            lines.append(f"dtype: {record['dtype']}")
+            lines.append(f"dtype: {_yaml_text(str(record['dtype']))}")
         if record["base"]["folder"] is not None:
             lines.append(f"base: {json.dumps(record['base']['folder'])}")
     lines.append("adapters:")
@@ -242,4 +241,4 @@ def _yaml_text(text: str) -> str:
     """Write a text in YAML, in quotes if one of its characters may be syntax."""
     if re.fullmatch(r"[\w./][\w./=+-]*", text):
         return text
-    return json.dumps(text, ensure_ascii=False)
+    return json.dumps(text, ensure_ascii=not text.isprintable())

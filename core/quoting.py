@@ -7,10 +7,13 @@ import shlex
 from tuneyard.core.errors import one_line
 from tuneyard.core.terminal import UNSEEN
 
-_MARKUP = re.compile(r"[\\`*|]|<(?=[A-Za-z/!?])|\](?=[(\[])|(?<!\w)_|_(?!\w)|~(?=~)|&(?=#?\w+;)")
+_MARKUP = re.compile(r"[\\`*|]|<(?=[A-Za-z/!?])|\](?=[(\[])|(?<![^\W_])_|_(?![^\W_])|~(?=~)|&(?=#?\w+;)")
 """What has a meaning inside a line of Markdown. `< 0.001`, `[0, 1]` and an underscore in a word have none."""
-_BLOCK = re.compile(r"(?=[#+-](?: |\Z)|>|\[[^\]]*\]:)")
-"""What begins a heading, a list, a quotation or a definition at the beginning of a paragraph."""
+_BLOCK = re.compile(r"\s*(?=(?:#{1,6}|[+-])(?:\s|\Z)|-[\s-]*\Z|=+\s*\Z|>|\[[^\]]*\]:)")
+"""What begins a heading, a list, a rule, a quotation or a definition at the beginning of a paragraph."""
+_NUMBERED = re.compile(r"\s*\d{1,9}(?=[.)](?:\s|\Z))")
+"""The number of a numbered list at the beginning of a paragraph."""
+_BACKTICKS = re.compile("`+")
 _UNSEEN = re.compile(f"[\x01-\x1f\u2028\u2029{UNSEEN}]")
 """Characters that a terminal or an editor does not show, or shows elsewhere."""
 
@@ -33,9 +36,38 @@ def python_text(text: str) -> str:
     return json.dumps(text)
 
 
-def markdown_text(text: str) -> str:
+class Markdown(str):
+    """A text that is Markdown already: `markdown_text` and the cells of a table take it as it is."""
+
+    __slots__ = ()
+
+
+def markdown_text(text: str) -> Markdown:
     """A text as it is, in one line of Markdown: a sentence, a heading, a cell."""
-    escaped = _MARKUP.sub(lambda mark: f"\\{mark[0]}", one_line(text))
-    if _BLOCK.match(escaped):
-        escaped = f"\\{escaped}"
-    return escaped
+    if isinstance(text, Markdown):
+        return text
+    escaped = _MARKUP.sub(lambda mark: f"\\{mark[0]}", one_line(text).strip())
+    for sign in (_BLOCK, _NUMBERED):
+        begin = sign.match(escaped)
+        if begin is not None:
+            escaped = f"{escaped[: begin.end()]}\\{escaped[begin.end() :]}"
+    return Markdown(escaped)
+
+
+def markdown_code(text: str) -> Markdown:
+    """A text as code within a line of Markdown, as hashes and names of methods are written."""
+    line = one_line(text)
+    ticks = "`" * (longest_backticks(line) + 1)
+    blank = " " if "`" in line else ""
+    return Markdown(f"{ticks}{blank}{line}{blank}{ticks}")
+
+
+def markdown_block(text: str, language: str) -> Markdown:
+    """Lines in a fence that is longer than each row of backticks in them."""
+    fence = "`" * max(3, longest_backticks(text) + 1)
+    return Markdown(f"{fence}{language}\n{text.rstrip(chr(10))}\n{fence}")
+
+
+def longest_backticks(text: str) -> int:
+    """Length of the longest row of backticks."""
+    return max(map(len, _BACKTICKS.findall(text)), default=0)

@@ -32,7 +32,7 @@ from tuneyard.core.errors import RequestError, counted, one_line
 from tuneyard.core.files import HUB_ID, read_object, require, sha256
 from tuneyard.core.installation.checkout import ROOT
 from tuneyard.core.links import check_own_files
-from tuneyard.core.quoting import markdown_text, python_text
+from tuneyard.core.quoting import Markdown, markdown_block, markdown_code, markdown_text, python_text
 from tuneyard.core.secrets import hide_secrets
 from tuneyard.core.training.training_run import (
     card_hyperparameters,
@@ -226,7 +226,7 @@ def make_card(
         if listed:
             note_on_recipe += f"; the card has the hyperparameters that LLaMA-Factory's {CARD} lists"
         notes.append(note_on_recipe)
-    facts = [["base", markdown_text(base or "not recorded")], ["licence of the base", terms]]
+    facts: list[list[str]] = [["base", base or "not recorded"], ["licence of the base", Markdown(terms)]]
     if adapter:
         head |= {"library_name": "peft", "pipeline_tag": "text-generation", "tags": ["lora", "tuneyard"]}
         sentence = f"A LoRA adapter for {markdown_text(base_label)}"
@@ -242,7 +242,7 @@ def make_card(
     if first_recipe.get("template"):
         template = ["--template", one_line(str(first_recipe["template"]))]
     sections = [
-        f"# {name.rpartition('/')[2]}",
+        f"# {markdown_text(name.rpartition('/')[2])}",
         f"{sentence}.",
         markdown_table(["", ""], facts),
         _usage(source, name, base_label, template),
@@ -252,11 +252,9 @@ def make_card(
         title = "Recipe"
         if len(inputs_by_name) > 1:
             title = f"Recipe of {markdown_text(adapter_name)}"
-        sections.append(f"## {title}\n\n```yaml\n{dump_yaml(settings)}```")
+        sections.append(f"## {title}\n\n{markdown_block(dump_yaml(settings), 'yaml')}")
     if listed:
-        table = markdown_table(
-            ["hyperparameter", "value"], [[*map(markdown_text, pair)] for pair in listed.items()]
-        )
+        table = markdown_table(["hyperparameter", "value"], list(listed.items()))
         origin = f"As LLaMA-Factory's {CARD} lists it; its recipe is not recorded."
         sections.append(f"## Training\n\n{origin}\n\n{table}")
     sections.append(_results(adapter, results, notes))
@@ -317,12 +315,12 @@ def _training_inputs(folder: Path, name: str, notes: list[str]) -> dict[str, dic
 
 def _sizes(adapter: LoraAdapter) -> list[list[str]]:
     layout = adapter.modules
-    targets = sorted({markdown_text(module.rpartition(".")[2]) for module in layout})
+    targets = sorted({module.rpartition(".")[2] for module in layout})
     rank = span([module.rank for module in layout.values()])
     return [
         ["adapter", f"LoRA of rank {rank}, alpha {adapter.config.alpha:g}, on {', '.join(targets)}"],
         ["parameters", f"{adapter.parameters:,} in {len(layout)} modules"],
-        ["SHA-256 of the weights", f"`{adapter.weights_sha256}`"],
+        ["SHA-256 of the weights", markdown_code(adapter.weights_sha256)],
     ]
 
 
@@ -364,8 +362,8 @@ def _data(datasets: list[dict[str, Any]], notes: list[str]) -> str:
     for entry in {entry["dataset"]: entry for entry in datasets}.values():
         digest = "not recorded"
         if entry.get("sha256"):
-            digest = f"`{one_line(entry['sha256']).replace('`', '')}`"
-        rows.append([markdown_text(entry["dataset"]), markdown_text(_about(entry)), digest])
+            digest = markdown_code(str(entry["sha256"]))
+        rows.append([entry["dataset"], _about(entry), digest])
     return "## Data\n\n" + markdown_table(["dataset", "description", "SHA-256"], rows)
 
 
@@ -412,7 +410,7 @@ def _results(adapter: LoraAdapter | None, places: list[Path], notes: list[str]) 
             is_of_adapter = True
         low, high = fields["ci95"]
         shares = f"{fields['accuracy']:.1%}", f"{low:.1%}–{high:.1%}", f"{fields['majority']:.1%}"
-        rows.append([markdown_text(model), markdown_text(fields["set"]), f"{fields['n']:,}", *shares])
+        rows.append([model, fields["set"], f"{fields['n']:,}", *shares])
     if adapter and not is_of_adapter:
         notes.append("none of the results is of this adapter: their hashes are of other weights")
     header = ["model", "set", "examples", "accuracy", "95 % interval", "majority-class baseline"]

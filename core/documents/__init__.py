@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeGuard
 from tuneyard.core.bounded_reading import BrokenListError, JsonListReader, lines_of, refuse_pipe
 from tuneyard.core.errors import ContentError, wrong_value
 from tuneyard.core.files import Fields, parse_json, require
+from tuneyard.core.quoting import markdown_text
 
 if TYPE_CHECKING:
     import yaml
@@ -133,13 +134,12 @@ def dump_short_yaml(value: Fields) -> str:
     return "".join(parts)
 
 
-_PIPE = re.compile(r"(?<!\\)\|")
-"""A pipe that is not escaped yet."""
-
-
 def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table in Markdown, whose columns are aligned in a terminal too. Every `|` in a cell is escaped."""
-    first, *others = [[_PIPE.sub(r"\\|", cell) for cell in line] for line in (header, *rows)]
+    """A table in Markdown, whose columns are aligned in a terminal too.
+
+    The cells are texts: a name is no markup. A cell with markup of ours is `Markdown`.
+    """
+    first, *others = [[*map(markdown_text, line)] for line in (header, *rows)]
     widths = [max(map(text_width, column)) for column in zip(first, *others, strict=True)]
     lines = (first, ["-" * width for width in widths], *others)
     return "\n".join(f"| {' | '.join(map(padded, line, widths))} |" for line in lines)

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 from tuneyard.core.documents import markdown_table
 from tuneyard.core.language.translation import tr
-from tuneyard.core.quoting import markdown_text
 
 NONE = "–"
 SIGNIFICANT = 0.05  # a p is printed with as many digits as show its side of this
@@ -81,7 +80,5 @@ class Table:
 
 
 def grid(table: Table) -> str:
-    """A table in Markdown. The cells are texts: a model's name is no markup."""
-    header = [markdown_text(cell) for cell in table.header]
-    rows = [[markdown_text(cell) for cell in row] for row in table.rows]
-    return markdown_table(header, rows)
+    """A table in Markdown."""
+    return markdown_table(table.header, table.rows)

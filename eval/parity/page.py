@@ -36,7 +36,7 @@ def markdown(proof: Proof) -> str:
         f"Allowed: {counted(tolerance.flips, 'flip')}, {tolerance.nats:g} nats.",
     ]
     for part, (name, *columns) in HEADERS.items():
-        rows = [[*map(markdown_text, _cells(one))] for one in proof.of(part)]
+        rows = [_cells(one) for one in proof.of(part)]
         if rows:
             header = [*map(tr, (name, "dataset", "examples", *columns, "first"))]
             parts.append(markdown_table(header, rows))

@@ -20,6 +20,7 @@ from tuneyard.core.documents import markdown_table
 from tuneyard.core.errors import SHOWN, ContentError, RequestError, counted, show_value
 from tuneyard.core.files import read_object, text_sha256
 from tuneyard.core.language.number_format import NONE, percent, show_p
+from tuneyard.core.quoting import markdown_block, markdown_text
 from tuneyard.core.training.metrics import ACCURACY
 from tuneyard.eval.read.tables import csv_rows
 from tuneyard.eval.statistics.ratings import (
@@ -39,7 +40,6 @@ CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 HEAD = 1 << 16  # bytes that show whether a file is text
 LONGEST = 32_000  # letters in a cell; Excel holds 32,767
 MARK = re.compile(r"[1-5](?:\.0+)?")
-FENCE = re.compile(r"^\s*(`{3,})", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,15 +212,9 @@ def side_by_side(prompts: Sequence[Answered]) -> str:
         if not answered.reference:
             del texts["Reference"]
         parts.append(f"## {number}")
-        parts += [f"**{name}**\n\n{_fenced(text)}" for name, text in texts.items()]
+        for name, text in texts.items():
+            parts += [f"**{markdown_text(name)}**", markdown_block(text, "text")]
     return "\n\n".join(parts) + "\n"
-
-
-def _fenced(text: str) -> str:
-    """A text in a fence that is longer than every fence in it."""
-    longest = max((len(ticks) for ticks in FENCE.findall(text)), default=2)
-    fence = "`" * (longest + 1)
-    return f"{fence}text\n{text}\n{fence}"
 
 
 HEADER = ["", "criterion", "won", "tied", "lost", "won of the decided (95 %)", "p"]
@@ -236,7 +230,7 @@ def tally_table(tally: Mapping[str, Any]) -> str:
     rows = [[model, *map(_number, means.values())] for model, means in tally["mean_marks"].items()]
     wins = markdown_table(HEADER, [_row(outcome) for outcome in tally["outcomes"]])
     marks = markdown_table(["mean mark", *CRITERIA], rows)
-    parts = [*tally["verdicts"], wins, METHOD, marks]
+    parts = [*map(markdown_text, tally["verdicts"]), wins, METHOD, marks]
     if tally["equal_verdicts"] is not None:
         parts.append(f"Two raters gave the same verdict (overall) in {percent(tally['equal_verdicts'])}.")
     return "\n\n".join(parts) + "\n"

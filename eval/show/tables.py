@@ -198,7 +198,7 @@ def markdown(comparison: Comparison, setup: Sequence[str] = (), captioned: Seque
     parts += captioned
     parts += map(_section, described)
     for caption, table in other_figures(comparison).items():
-        parts += [f"## {caption}", grid(table)]
+        parts += [f"## {markdown_text(caption)}", grid(table)]
     return "\n\n".join([*parts, tr(left_out(comparison))]) + "\n"
 
 
@@ -230,7 +230,7 @@ def method(section: Section) -> str:
 
 def _section(section: Section) -> str:
     """A section's tests. The decision from a deciding section is the first line of the report."""
-    parts = [f"## {markdown_text(section_name(section.name))}", notes(section).strip()]
+    parts = [f"## {markdown_text(section_name(section.name))}", markdown_text(notes(section))]
     tables = [grid(table) for table in differences(section).values()]
     if tables:
         parts += [*tables, method(section)]

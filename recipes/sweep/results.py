@@ -14,6 +14,7 @@ from tuneyard.core.drawing.plots import check_replaceable, picture, plotting
 from tuneyard.core.errors import ContentError, RequestError, show_value
 from tuneyard.core.files import read_object, write_json, write_text
 from tuneyard.core.language.translation import tr
+from tuneyard.core.quoting import markdown_text
 from tuneyard.core.training.metrics import Metric, declared_metric, direction, metric_of
 from tuneyard.core.training.training_run import TRAINING
 from tuneyard.recipes.best import DivergedError, read_curve
@@ -152,7 +153,8 @@ def write_report(results: SweepResults) -> None:
         lines = []
         for row in results.failures:
             reason = row["error"].splitlines()[0]
-            lines.append(f"- {tr('failed: {run}: {reason}', run=row['run'], reason=reason)}\n")
+            line = tr("failed: {run}: {reason}", run=row["run"], reason=reason)
+            lines.append(f"- {markdown_text(line)}\n")
         parts.append("".join(lines))
     if not results.is_scored:
         parts.append(tr("A verdict needs the examples: score the runs with --eval COMMAND.") + "\n")
@@ -174,7 +176,7 @@ def table(rows: Sequence[Row], grid: Grid, metric: str, meaning: Metric) -> str:
     lines = [markdown_table([*axes, metric], cells)]
     if grid.fixed:
         settings = ", ".join(f"{key}={value}" for key, value in grid.fixed.items())
-        lines.append("\n" + tr("the same in every run: {settings}", settings=settings))
+        lines.append("\n" + markdown_text(tr("the same in every run: {settings}", settings=settings)))
     return "\n".join(lines) + "\n"
 
 
