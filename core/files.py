@@ -285,9 +285,20 @@ def is_file(path: Path) -> bool:
     return os.path.isfile(path)  # noqa: PTH113
 
 
+_HALVES = re.compile("[\ud800-\udfff]")
+LONGEST_FOLDER = 200
+"""Bytes of a folder's name. File systems take 255, and hidden files beside it have longer names."""
+
+
 def names_folder(name: str) -> bool:
-    """True if a name can be that of a folder: one part of a path, and not hidden."""
-    return bool(name) and Path(name).name == name and not name.startswith(".")
+    """True if a name can be that of a folder: one part of a path, visible, no option (`-rf`), not too long.
+
+    A name in JSON may have a NUL, which no path has, a line break, or half a character.
+    """
+    if not name or name.startswith((".", "-")) or "\t" in name or one_line(name) != name:
+        return False
+    size = len(name.encode(errors="surrogatepass"))
+    return Path(name).name == name and size <= LONGEST_FOLDER and not _HALVES.search(name)
 
 
 def existing(path: Path) -> Path:

@@ -97,7 +97,7 @@ def dump_yaml(value: Fields) -> str:
     """Serialise a mapping as YAML. Keys keep their order, and letters outside of ASCII are not escaped."""
     import yaml
 
-    return yaml.safe_dump(dict(value), sort_keys=False, allow_unicode=True)
+    return yaml.dump(dict(value), Dumper=_dumper(), sort_keys=False, allow_unicode=True)
 
 
 def dump_short_yaml(value: Fields) -> str:
@@ -107,8 +107,30 @@ def dump_short_yaml(value: Fields) -> str:
     """
     import yaml
 
-    class ShortDumper(yaml.SafeDumper):
-        """Writes a text with line breaks or control characters in double quotes, which escape them."""
+    parts = []
+    for key, inner in value.items():
+        flow_style = None if isinstance(inner, dict) else False  # None: only the innermost are on one line
+        part = yaml.dump(
+            {key: inner},
+            Dumper=_dumper(),
+            sort_keys=False,
+            allow_unicode=True,
+            default_flow_style=flow_style,
+            width=100_000,
+        )
+        parts.append(part)
+    return "".join(parts)
+
+
+@cache
+def _dumper() -> "type[yaml.SafeDumper]":
+    import yaml
+
+    class Dumper(yaml.SafeDumper):
+        """Writes a text with line breaks or control characters in double quotes, which escape them.
+
+        PyYAML writes U+0085 and U+2028 as they are in single quotes, where every reader takes them as blanks.
+        """
 
         def ignore_aliases(self, _data: object) -> bool:
             """Write equal values each in full, without references."""
@@ -118,20 +140,8 @@ def dump_short_yaml(value: Fields) -> str:
         style = None if text.isprintable() else '"'
         return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
 
-    ShortDumper.add_representer(str, represent_text)
-    parts = []
-    for key, inner in value.items():
-        flow_style = None if isinstance(inner, dict) else False  # None: only the innermost are on one line
-        part = yaml.dump(
-            {key: inner},
-            Dumper=ShortDumper,
-            sort_keys=False,
-            allow_unicode=True,
-            default_flow_style=flow_style,
-            width=100_000,
-        )
-        parts.append(part)
-    return "".join(parts)
+    Dumper.add_representer(str, represent_text)
+    return Dumper
 
 
 def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

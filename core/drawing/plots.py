@@ -9,7 +9,7 @@ import itertools
 import re
 import textwrap
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -57,6 +57,8 @@ NUMBERED = (
     "lists them. Install a font that has them (fonts-noto-cjk for Chinese; see tuneyard doctor)."
 )
 _NOT_IN_XML = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]")
+LONGEST = 600
+"""Characters of a text on a plot: laying out a name of 100,000 takes minutes."""
 MISSING_GLYPH = r"Glyph \d+ \("  # matplotlib's warning
 
 
@@ -161,8 +163,6 @@ def number_unreadable(figure: "Figure") -> list[str]:
 
     A picture never has boxes in place of letters.
     """
-    from matplotlib.text import Text
-
     number_by_text: dict[str, int] = {}
 
     def readable(text: str) -> str:
@@ -174,17 +174,24 @@ def number_unreadable(figure: "Figure") -> list[str]:
             pieces.append(piece)
         return "".join(pieces)
 
-    for axes in figure.axes:
-        for axis in (axes.xaxis, axes.yaxis):
-            labels = [label.get_text() for label in axis.get_ticklabels()]
-            if not has_font_for("".join(labels).replace("\n", "")):
-                axis.set_ticks(axis.get_ticklocs(), list(map(readable, labels)))
-    for text in figure.findobj(Text):
-        if isinstance(text, Text) and not has_font_for(text.get_text().replace("\n", "")):
-            text.set_text(readable(text.get_text()))
+    _replace_texts(figure, lambda text: not has_font_for(text.replace("\n", "")), readable)
     if number_by_text:
         warn_once(tr(NUMBERED))
     return list(number_by_text)
+
+
+def _replace_texts(figure: "Figure", is_wrong: Callable[[str], bool], mended: Callable[[str], str]) -> None:
+    """Mend the wrong texts of a figure. Labels of ticks are made again at each drawing, from their axis."""
+    from matplotlib.text import Text
+
+    for axes in figure.axes:
+        for axis in (axes.xaxis, axes.yaxis):
+            labels = [label.get_text() for label in axis.get_ticklabels()]
+            if any(map(is_wrong, labels)):
+                axis.set_ticks(axis.get_ticklocs(), list(map(mended, labels)))
+    for text in figure.findobj(Text):
+        if isinstance(text, Text) and is_wrong(text.get_text()):
+            text.set_text(mended(text.get_text()))
 
 
 def list_of(texts: Sequence[str]) -> str:
@@ -194,6 +201,7 @@ def list_of(texts: Sequence[str]) -> str:
 
 def figure_bytes(figure: "Figure", form: str) -> bytes:
     """A figure as a file of the format `form`. The same figure gives the same bytes of PNG and SVG."""
+    _replace_texts(figure, lambda text: len(text) > LONGEST, lambda text: f"{text[:LONGEST]}…")
     buffer = BytesIO()
     figure.savefig(buffer, format=form, metadata=METADATA.get(form))
     if form == "svg":  # matplotlib writes the control characters of a name, which no XML may have

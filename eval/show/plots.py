@@ -8,7 +8,7 @@ subtype) model_comparison.png.
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -23,9 +23,11 @@ from tuneyard.core.drawing.plots import (
     plotting,
     wrapped,
 )
+from tuneyard.core.files import text_sha256
 from tuneyard.core.language.translation import tr, tr_counted
 from tuneyard.eval.judge.conclusions import Comparison, Section, section_name
 from tuneyard.eval.metrics.labels import MOST, short
+from tuneyard.eval.read.results import COMPARED, RUN
 from tuneyard.eval.read.scored_run import RunsByDataset, ScoredRun
 from tuneyard.eval.show.verdict import decisions
 from tuneyard.eval.statistics.rates import rate_of
@@ -38,6 +40,7 @@ TALLEST = 300  # inches: a PNG holds 65,535 pixels in each direction, and 150 ar
 BAR, THINNEST_BAR, BETWEEN_PLACES = 0.22, 0.12, 0.2  # inches
 TWO_AXES = 12  # inches: the percentages of a taller plot are above it, too
 DETAILED = 12  # with more datasets, nobody would look through all matrices
+ACCURACY_PLOT = "accuracy.png"
 BY_KIND = {"type": "type_accuracy_comparison.png", "subtype": "model_comparison.png"}
 CAPTIONS = {
     "type": "Accuracy on {name} by type with 95 % intervals, the most common type first.",
@@ -51,6 +54,7 @@ GAP = 0.46  # half the length of a baseline's mark; places are 1 apart
 STUB = 1.5  # percent: without a bar a model of 0 % would seem to be missing
 PALE = 0.45  # the opacity of the bars beside those of the recommended model
 IN_A_ROW = 4  # matrices
+LONGEST_NAME = 120  # bytes of a folder; file systems take 255
 LONGEST_LABEL, LONGEST_TITLE, LONGEST_PLACE = 16, 44, 80  # characters
 DARKEST = 2.1  # the share of the map's last colour: letters are readable on 1, on a dark page too
 Share = tuple[float, float, float]  # value, low and high limit
@@ -113,9 +117,10 @@ def _plots(comparison: Comparison, runs: RunsByDataset) -> Iterator[tuple[str, s
 
     Each of several datasets has a folder. The plots that the page draws itself have no caption.
     """
-    yield "accuracy.png", "", "", partial(draw_bars, accuracy_chart(comparison, comparison.sections))
+    yield ACCURACY_PLOT, "", "", partial(draw_bars, accuracy_chart(comparison, comparison.sections))
+    names = folder_names(section.name for section in comparison.sets)
     for section in comparison.sets:
-        folder = f"{folder_name(section.name)}/"
+        folder = f"{names[section.name]}/"
         if len(comparison.sets) == 1:
             folder = ""
         dataset_runs = list(runs[section.name].values())
@@ -135,13 +140,26 @@ def _plots(comparison: Comparison, runs: RunsByDataset) -> Iterator[tuple[str, s
             yield f"{folder}confusion.png", CAPTIONS["confusion"], section.name, draw
 
 
-def folder_name(dataset: str) -> str:
-    """Name of a dataset's folder: every character that is unsafe in a path becomes `_`.
+def folder_names(datasets: Iterable[str]) -> dict[str, str]:
+    """A folder name for each dataset, all different: every character that is unsafe in a path becomes `_`.
 
-    >>> folder_name("../mmlu/law")
-    '_mmlu_law'
+    A name of a file beside it, and a long one, end in a hash of the dataset's name.
+
+    >>> folder_names(["../mmlu/law", "mmlu law"])
+    {'../mmlu/law': '_mmlu_law', 'mmlu law': 'mmlu_law'}
     """
-    return re.sub(r"[^\w.,=+-]+", "_", dataset).lstrip(".") or "set"
+    names: dict[str, str] = {}
+    for dataset in datasets:
+        name = re.sub(r"[^\w.,=+-]+", "_", dataset).lstrip(".-") or "set"
+        if (
+            name in (*COMPARED, RUN, ACCURACY_PLOT)
+            or name in names.values()
+            or len(name.encode()) > LONGEST_NAME
+        ):
+            beginning = name.encode()[:LONGEST_NAME].decode(errors="ignore")  # without half a character
+            name = f"{beginning}-{text_sha256(dataset)[:8]}"
+        names[dataset] = name
+    return names
 
 
 def accuracy_chart(comparison: Comparison, sections: Sequence[Section]) -> Chart:

@@ -9,6 +9,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import yaml
 
 from tests.conftest import ROOT
 from tests.json_files import read_json, write_json
@@ -20,6 +21,8 @@ from tuneyard.adapters.export.modelfile import Wrapping, modelfile_text, quoted
 from tuneyard.core.errors import ContentError
 from tuneyard.core.language.number_format import Table, grid
 from tuneyard.core.quoting import markdown_text, python_text, shell
+from tuneyard.recipes.new.settings import Value
+from tuneyard.recipes.new.text import recipe_text
 
 HOSTILE = (
     'x"); __import__("os").system("id"); ("',
@@ -171,3 +174,13 @@ def test_a_merge_names_adapters_as_texts(working_folder: Path) -> None:
     call("merge", "saves/a_<b>`c`=1", "--out", "merged")
     card = Path("merged/README.md").read_text()
     assert "# Merge of a\\_\\<b>\\`c\\` (1)" in card or "# Merge of a_\\<b>\\`c\\` (1)" in card
+
+
+# A recipe
+
+
+@pytest.mark.parametrize("end", ["\n", "\r", "\x85", "\u2028", "\x0b", "\x1c", "\x1b"])
+def test_a_name_in_a_comment_of_a_recipe_sets_nothing(end: str) -> None:
+    name = f"a{end}trust_remote_code: true"
+    text = recipe_text([f"Trains {name}"], [("Data", [Value("dataset", name, f"because of {name}")])])
+    assert yaml.safe_load(text) == {"dataset": name}

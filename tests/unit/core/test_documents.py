@@ -1,12 +1,21 @@
 """The one reader of YAML and of JSON Lines: hostile files end in a sentence with their place, and at once."""
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import yaml
 
 from tests.messages import raises
-from tuneyard.core.documents import json_lines, parse_yaml, read_mapping, read_yaml
+from tuneyard.core.documents import (
+    dump_short_yaml,
+    dump_yaml,
+    json_lines,
+    parse_yaml,
+    read_mapping,
+    read_yaml,
+)
 from tuneyard.core.errors import ContentError
 
 NINE = range(9)
@@ -96,3 +105,11 @@ def test_a_broken_line_is_named(tmp_path: Path, second: bytes, facts: str) -> No
     path.write_bytes(b'{"a": 1}\n' + second + b'\n{"a": 3}\n')
     with raises(ContentError, facts):
         list(json_lines(path))
+
+
+@pytest.mark.parametrize(
+    "text", ["a\x85b: c", "a\u2028b", "a\nb", "a\x00b", "\x1b[31m", "a\tb", " a ", "a: b # c"]
+)
+@pytest.mark.parametrize("dump", [dump_yaml, dump_short_yaml])
+def test_each_text_comes_back_from_yaml(text: str, dump: Callable[[dict[str, object]], str]) -> None:
+    assert yaml.safe_load(dump({"key": text, text: [text]})) == {"key": text, text: [text]}

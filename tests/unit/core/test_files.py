@@ -177,8 +177,12 @@ def test_a_link_that_leads_nowhere_is_named(tmp_path, below):
 
 @pytest.mark.parametrize(
     ("name", "is_folder"),
-    [("a", True), ("a.b", True), ("", False), ("a/b", False), (".a", False), ("..", False), ("/a", False)],
-)
+    [
+        ("a", True), ("a.b", True), ("集\u3000合", True), ("a b", True), ("", False), ("a/b", False),
+        (".a", False), ("..", False), ("/a", False), ("-rf", False), ("a\0b", False), ("a\nb", False),
+        ("a\tb", False), ("a\u202eb", False), ("x" * 300, False), ("集" * 70, False), ("a\ud800", False),
+    ],
+)  # fmt: skip
 def test_a_name_that_can_be_a_folder_is_one_visible_part_of_a_path(name: str, is_folder: bool) -> None:
     assert names_folder(name) == is_folder
 

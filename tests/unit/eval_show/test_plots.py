@@ -28,6 +28,7 @@ from tuneyard.core.drawing.plots import (
     save,
 )
 from tuneyard.eval.compare import cli
+from tuneyard.eval.read.results import COMPARED
 from tuneyard.eval.show.plots import (
     DARKEST,
     PALE,
@@ -40,7 +41,7 @@ from tuneyard.eval.show.plots import (
     draw_bars,
     draw_confusion,
     draw_plots,
-    folder_name,
+    folder_names,
     kinds_chart,
 )
 from tuneyard.eval.statistics.rates import wilson
@@ -243,9 +244,18 @@ def test_a_matrix_names_the_commonest_error() -> None:
     assert _commonest_error({("no", "no"): 9}) == "no error"
 
 
-@pytest.mark.parametrize("name", ["..", "", "a/b", "/etc", "集 合", ".hidden"])
-def test_a_set_names_a_folder_inside_out(name: str) -> None:
-    assert len(Path(folder_name(name)).parts) == 1 and not folder_name(name).startswith((".", "/"))
+HOSTILE_SETS = (
+    "..", "", "a/b", "a:b", "/etc", "集 合", ".hidden", "-rf", "x" * 300, "x" * 299 + "y", "集" * 200, "a\0b",
+    "report.html", "table.json", "accuracy.png", "run.json",
+)  # fmt: skip
+
+
+def test_sets_name_folders_inside_out() -> None:
+    names = folder_names(HOSTILE_SETS)
+    assert list(names) == list(HOSTILE_SETS) and len(set(names.values())) == len(HOSTILE_SETS)
+    for name in names.values():
+        assert len(Path(name).parts) == 1 and not name.startswith((".", "/", "-"))
+        assert len(name.encode()) < 150 and name not in (*COMPARED, "accuracy.png", "run.json")
 
 
 def test_a_matrix_names_its_axes_and_gives_no_share_to_an_empty_cell() -> None:
@@ -299,7 +309,7 @@ def test_which_plots_are_drawn(sets: list[str]) -> None:
         for model, said, sure in [("base", ["no"] * 20, None), ("a", gold, [0.9] * 20)]
     ]
     drawn = draw_plots(compare(runs, "base"), by_dataset(runs))
-    folders = ["" if len(sets) == 1 else f"{folder_name(name)}/" for name in sets]
+    folders = ["" if len(sets) == 1 else f"{folder_names(sets)[name]}/" for name in sets]
     names = [
         "overall_accuracy_comparison.png", "type_accuracy_comparison.png",  # there is no subtype
         "confusion.png",
