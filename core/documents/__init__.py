@@ -149,10 +149,10 @@ def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
     The cells are texts: a name is no markup. A cell with markup of ours is `Markdown`.
     """
-    first, *others = [[*map(markdown_text, line)] for line in (header, *rows)]
-    widths = [max(map(text_width, column)) for column in zip(first, *others, strict=True)]
-    lines = (first, ["-" * width for width in widths], *others)
-    return "\n".join(f"| {' | '.join(map(padded, line, widths))} |" for line in lines)
+    cells: list[list[str]] = [[*map(markdown_text, line)] for line in (header, *rows)]
+    widths = [max(map(text_width, column)) for column in zip(*cells, strict=True)]
+    cells.insert(1, ["-" * width for width in widths])
+    return "\n".join(f"| {' | '.join(map(padded, line, widths))} |" for line in cells)
 
 
 def text_width(text: str) -> int:
