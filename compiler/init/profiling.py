@@ -149,7 +149,7 @@ def _folders(path: SourcePath) -> Sequence[SourcePath]:
     if not isinstance(path, Path):
         return [path]
     if (path / "channels.json").is_file():
-        channels = sorted({file.parent for file in path.glob("*/*.json")})
+        channels = sorted({file.parent for file in path.glob("[!.]*/[!.]*.json")})
         return channels or [path]
     saved = [path / name for name in saved_files(path)]
     if _paths_by_split({str(folder): folder.name for folder in saved}):

@@ -64,8 +64,10 @@ def split_of_folder(name: str) -> str:
     """The split that a folder is named like, "" if none: `test`, `test_data`, `rte-test`, `dev_2024`.
 
     Only the last word counts, next to words for data and versions. Folders have topics and projects as names:
-    `test-questions` and `dev-tools` are none.
+    `test-questions` and `dev-tools` are none. A hidden folder has no rows.
     """
+    if name.startswith("."):
+        return ""
     words = re.split(r"[\W_]+", _HELD_OUT.sub(r"\1out", name))
     words = [word for word in words if word and not _VERSION.fullmatch(word.lower())]
     splits = {split for word in words for split in _splits_of_word(word)}

@@ -10,7 +10,7 @@ import pytest
 from tests.cli.scoring import invoke
 from tests.conftest import ROOT
 from tests.folders import names
-from tests.json_files import write_lines
+from tests.json_files import write_json, write_lines
 from tuneyard.adapters.store import adapters_in, open_adapter
 from tuneyard.compiler.cli import cli
 from tuneyard.core.datasets.compiled import MANIFEST, read_manifests
@@ -58,7 +58,8 @@ def test_a_message_is_printed_after_the_current_folder_was_deleted(tmp_path, mon
     assert relative_paths(f"{folder}/a: missing") == f"{folder}/a: missing"
 
 
-KILLED = ".rte.tuneyard-0123456789abcdef"
+MARK = ".tuneyard-0123456789abcdef"
+KILLED = f".rte{MARK}"
 """What a killed command staged. It may have every file but the last, or half of one."""
 
 
@@ -121,3 +122,27 @@ def test_a_list_of_datasets_changes_nothing_in_a_mailed_folder(working_folder: P
     assert invoke(cli, *words).exit_code == 0
     assert names("mailed") == ["dataset_info.json", "rte"]
     assert "stale" not in invoke(cli, "list", "--out", "mailed").stdout
+
+
+def test_hidden_folders_and_files_of_a_source_have_no_rows(working_folder: Path) -> None:
+    rows = [{"sentence1": f"{n}", "sentence2": "b", "label": n % 2, "idx": n} for n in range(4)]
+    files = (
+        "train/a.jsonl",
+        "train/.b.jsonl",
+        f"train/.c.jsonl{MARK}",
+        f".train{MARK}/a.jsonl",
+        ".eval/a.jsonl",
+    )
+    for name in files:
+        Path("source", name).parent.mkdir(parents=True, exist_ok=True)
+        write_lines(Path("source", name), rows)
+    checked = invoke(cli, "check", "rte", "--source", "source")
+    assert "rte  read 4  kept 4  " in checked.stdout and "eval" not in checked.stderr
+
+    message = [{"type": "message", "user": "U1", "text": "hi", "ts": "1.0"}]
+    for channel in ("general", f".general{MARK}"):
+        Path("slack", channel).mkdir(parents=True)
+        write_json(Path("slack", channel, "2024-01-01.json"), message * 3)
+    write_json(Path("slack/channels.json"), [])
+    proposed = invoke(cli, "init", "slack")
+    assert "read 3  kept 3" in proposed.stderr and MARK not in proposed.stderr

@@ -256,6 +256,11 @@ def test_what_may_not_be_removed_stops_no_command(tmp_path: Path) -> None:
             if os.geteuid() == 0:
                 os.setuid(65534)
             code = 0 if sweep(shared) == {} and sweep(shared / "gone") == {} else 2
+            try:
+                write_text(shared / "b.txt", "x")
+                code = 3
+            except PermissionError as error:
+                code = code if error.filename == str(shared / "b.txt") else 4
         finally:
             os._exit(code)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
