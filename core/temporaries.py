@@ -100,10 +100,13 @@ def locked_folder(new_path: Callable[[], Path], mode: int = 0o777) -> Iterator[P
         folder.mkdir(mode=mode)
         with contextlib.ExitStack() as stack:
             stack.callback(shutil.rmtree, folder, ignore_errors=True)
-            handle = None
-            with contextlib.suppress(FileNotFoundError):
-                handle = stack.enter_context(locked(folder))
-            if handle is not None and _leads_to(folder, handle):
+            try:
+                handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+            except FileNotFoundError:
+                continue
+            stack.callback(os.close, handle)
+            _lock(handle, fcntl.LOCK_EX)
+            if _leads_to(folder, handle):
                 yield folder
                 return
 
