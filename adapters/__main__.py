@@ -16,8 +16,9 @@ import click
 from tuneyard.adapters.methods import methods, parameters_by_name
 from tuneyard.core.cli.main import LazyGroup, TuneyardCommand, command_line, next_step, same_options
 from tuneyard.core.errors import RequestError, resumed_by, run_command
-from tuneyard.core.language.messages import for_reader, say
+from tuneyard.core.language.messages import for_reader, print_json, say
 from tuneyard.core.language.translation import tr
+from tuneyard.core.secrets import hide_secrets
 
 if TYPE_CHECKING:
     from tuneyard.adapters.extract import ExtractPlan
@@ -212,7 +213,6 @@ def _run(plan: "MergePlan | FusePlan | ExtractPlan", dry_run: bool, command: Seq
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, with spectra and histograms.")
 def show(adapters: tuple[str, ...], plot: Path | None, as_json: bool) -> None:
     """Inspect adapters: modules, shapes, norms, spectra, cosine similarity."""
-    import json
 
     from tqdm import tqdm
 
@@ -240,9 +240,9 @@ def show(adapters: tuple[str, ...], plot: Path | None, as_json: bool) -> None:
         cosines.append([similarity(one, other, first.norm, second.norm) for other, second in pairs])
     if as_json:
         document = {"adapters": measured, "cosine": cosines}
-        click.echo(json.dumps(document, ensure_ascii=False, default=_fields))
+        print_json(document, _fields)
     else:
-        click.echo("\n".join(text(measured, cosines)))
+        click.echo(hide_secrets("\n".join(text(measured, cosines))))
     if plot:
         from tuneyard.adapters.plots import draw
 

@@ -1,6 +1,5 @@
 """Compile raw files into datasets that LLaMA-Factory reads."""
 
-import json
 import re
 import shlex
 from collections.abc import Callable, Iterable
@@ -28,7 +27,7 @@ from tuneyard.core.errors import (
 from tuneyard.core.execution.options import ray_option, workers_option
 from tuneyard.core.files import JsonObject
 from tuneyard.core.installation.packages import after_setup
-from tuneyard.core.language.messages import as_is, for_reader, say
+from tuneyard.core.language.messages import as_is, for_reader, print_json, say
 from tuneyard.core.quoting import shell
 
 Texts = tuple[str, ...]
@@ -98,7 +97,7 @@ def _command(*tried: str) -> Callable[[Callable[..., None]], click.Command]:
 def _print(as_json: bool, report: Callable[[], object], lines: Iterable[str]) -> None:
     """Print a report as JSON, or as lines for people."""
     if as_json:
-        click.echo(json.dumps(report(), ensure_ascii=False))
+        print_json(report())
     else:
         say("\n".join(lines))
 

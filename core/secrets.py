@@ -35,6 +35,12 @@ _FIELD = re.compile(
     re.IGNORECASE,
 )
 """A header or a field of JSON, YAML or a command line, up to its value."""
+_OPTION = re.compile(
+    r"((?<![\w-])--?(?:[\w-]*[-_])?(?:api-?key|token|secret|password|passwd|passphrase|auth)[= ]\s*[\"']?)"
+    r"(?!\(hidden\)|-)[^\s\"']+",
+    re.IGNORECASE,
+)
+"""An option of a command line, up to its value."""
 _KNOWN_FORM = re.compile(
     r"(?<!\w)(?:hf_[A-Za-z0-9]{20,}|sk-[\w-]{20,}|gh[oprsu]_\w{30,}|github_pat_\w{30,}|glpat-[\w-]{20,}"
     r"|xox[abprs]-[\w-]{10,}|AKIA[A-Z0-9]{16}|eyJ[\w-]{10,}\.[\w-]{10,}\.[\w-]{10,})(?![\w-])"
@@ -89,22 +95,43 @@ def secrets_inside(value: object, place: str) -> list[str]:
 
 
 def public_words(words: Iterable[str]) -> list[str]:
-    """Words of a command without those that set a secret, as in `hub_token=hf_…`, and without passwords."""
-    public = []
+    """Words of a command without those that set a secret, as in `hub_token=hf_…`, and without passwords.
+
+    The value of an option, as in `--api-key sk-…`, becomes `(hidden)`: the command needs one.
+    """
+    public: list[str] = []
+    before = ""
     for word in words:
         key, equals, _ = word.partition("=")
-        if not equals or not is_secret(key):
+        if _OPTION.fullmatch(f"{before} x") and not word.startswith("-"):
+            public.append(HIDDEN)
+        elif not equals or key.startswith("-") or not is_secret(key):
             public.append(_hide_forms(word))
+        before = word
     return public
 
 
-def hide_secrets(text: str) -> str:
+def public_text(text: str) -> str:
+    """A command or a value for a record: without the secrets that their form shows."""
+    return _hide_forms(text)
+
+
+def without_secrets(value: object) -> object:
+    """A value of JSON with each of its texts as `hide_secrets` leaves it."""
+    if isinstance(value, Mapping):
+        return {key: without_secrets(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [without_secrets(part) for part in value]
+    return hide_secrets(value) if isinstance(value, str) else value
+
+
+def hide_secrets(text: str, known: Iterable[str] = ()) -> str:
     """A text in which passwords of addresses, and the values of secret environment variables, are hidden.
 
-    Call it on the whole text before it is cut: half a key is a secret, too.
+    `known` are further secrets. Call it on the whole text before it is cut: half a key is a secret, too.
     """
     text = _hide_forms(text)
-    for secret in _secrets_of_environment():
+    for secret in (*known, *_secrets_of_environment()):
         text = text.replace(secret, HIDDEN)
     return text
 
@@ -114,6 +141,7 @@ def _hide_forms(text: str) -> str:
     text = _URL_PASSWORD.sub(f"{HIDDEN}@", text)
     text = _URL_ARGUMENT.sub(rf"\1{HIDDEN}", text)
     text = _FIELD.sub(rf"\1{HIDDEN}", text)
+    text = _OPTION.sub(rf"\1{HIDDEN}", text)
     return _KNOWN_FORM.sub(HIDDEN, text)
 
 

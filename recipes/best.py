@@ -3,7 +3,6 @@
 It plots trainer_state.json. `tuneyard eval compare RESULTS --choose-on half` chooses among scored ones.
 """
 
-import json
 import shlex
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,7 +14,7 @@ from tuneyard.core.documents import is_number
 from tuneyard.core.drawing.plots import picture, plotting
 from tuneyard.core.errors import ContentError, RequestError, counted, nearest
 from tuneyard.core.files import read_object, require
-from tuneyard.core.language.messages import ENGLISH, in_language
+from tuneyard.core.language.messages import ENGLISH, in_language, print_json
 from tuneyard.core.language.translation import tr, tr_counted
 from tuneyard.core.training.metrics import Metric, direction, metric_of
 from tuneyard.recipes.output_dir import checkpoints, find_flaw
@@ -65,7 +64,7 @@ def command(output_dir: Path, metric: str | None, as_json: bool) -> None:
     best = find_best(curve, name, output_dir, meaning)
     plot(curve, best, output_dir / "best.png", meaning)
     if as_json:
-        click.echo(json.dumps(asdict(best), ensure_ascii=False))
+        print_json(asdict(best))
         return
     summary = "{metric}: {value:.4g} at step {step}, the best of {evaluations}"
     figure = direction(name, meaning)

@@ -4,7 +4,6 @@ Our rules run first. Then LLaMA-Factory answers in a subprocess. Its import take
 recipes of the command. With --watch the subprocess stays, so that each edit is checked at once.
 """
 
-import json
 import re
 import shlex
 import sys
@@ -32,7 +31,7 @@ from tuneyard.core.errors import (
 )
 from tuneyard.core.errors.problem_codes import guide
 from tuneyard.core.files import existing
-from tuneyard.core.language.messages import say
+from tuneyard.core.language.messages import print_json, say
 from tuneyard.core.prompt.token_weights import weights_file
 from tuneyard.core.secrets import public_words
 from tuneyard.core.training.training_run import STARTED, TRAINING
@@ -228,11 +227,7 @@ def check(llamafactory: LlamaFactory, recipe: Recipe, options: CheckOptions) -> 
     unchecked = list(not_checked(checked, model_name))
     if as_json:
         report = {"recipe": str(recipe.path), "problems": [asdict(problem) for problem in problems]}
-        click.echo(
-            json.dumps(
-                {**report, "not_checked": unchecked, "facts": asdict(checked.answer)}, ensure_ascii=False
-            )
-        )
+        print_json({**report, "not_checked": unchecked, "facts": asdict(checked.answer)})
     else:
         for line in unchecked:
             say(f"not checked: {line}")

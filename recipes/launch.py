@@ -26,6 +26,7 @@ from tuneyard.core.execution.processes import GRACE, end_process, end_with, leav
 from tuneyard.core.installation.checkout import SAFE_PATH, python_variables
 from tuneyard.core.installation.packages import set_up_command
 from tuneyard.core.links import refuse_written_link
+from tuneyard.core.secrets import hide_secrets
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -69,7 +70,7 @@ def launch(command: list[str], output_dir: Path, lock: int, **variables: str) ->
     It inherits the descriptor `lock`, and gets further environment variables. Whatever ends this process
     (even kill -9) ends it with all its workers.
     """
-    training_log = TrainingLog(output_dir)
+    training_log = TrainingLog(output_dir, tuple(variables.values()))
     refuse_written_link(output_dir / LOG)
     with (output_dir / LOG).open("ab") as log:
         process = supervised(
@@ -93,9 +94,13 @@ def supervised(command: list[str], **options: Any) -> "subprocess.Popen[bytes]":
 
 
 class TrainingLog:
-    """The log and the progress file in an output_dir, from where they end before a training writes there."""
+    """The log and the progress file in an output_dir, from where they end before a training writes there.
 
-    def __init__(self, output_dir: Path) -> None:
+    A library may write one of the training's `secrets` into the log. The reason of a failure has none.
+    """
+
+    def __init__(self, output_dir: Path, secrets: tuple[str, ...] = ()) -> None:
+        self.secrets = secrets
         self.log, self.progress = output_dir / LOG, output_dir / PROGRESS
         self._log_start, self._position = (
             path.stat().st_size if path.exists() else 0 for path in (self.log, self.progress)
@@ -121,7 +126,7 @@ class TrainingLog:
             end()
         code = exit_code()
         if code:
-            raise ContentError(failure(code, self.log, self._log_start))
+            raise ContentError(failure(code, self.log, self._log_start, self.secrets))
 
     def _show(self, bar: "tqdm[Any]") -> None:
         """Move the bar to the last complete line of the progress file."""
@@ -156,9 +161,9 @@ def users_environment(words: Sequence[str]) -> dict[str, str]:
     return variables
 
 
-def failure(code: int, log: Path, start: int = 0) -> str:
+def failure(code: int, log: Path, start: int = 0, secrets: tuple[str, ...] = ()) -> str:
     """Explain why a training failed: the last errors in its log from byte `start`, or the signal."""
-    text = read_end(log, start).replace("\r", "\n")
+    text = hide_secrets(read_end(log, start).replace("\r", "\n"), secrets)
     lines = [line for line in text.splitlines() if line.strip()]
     reasons = []
     for line, next_line in itertools.zip_longest(lines, lines[1:], fillvalue=""):

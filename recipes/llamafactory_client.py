@@ -78,7 +78,7 @@ class LlamaFactory:
 
         The trainer holds the descriptor `lock` open, and gets further environment variables.
         """
-        training_log = TrainingLog(output_dir)
+        training_log = TrainingLog(output_dir, tuple(variables.values()))
         shared_lock = reduction.DupFd(lock)
         process = self._start(
             llamafactory_server.train, str(recipe), weights, training_log.log, shared_lock, variables

@@ -1,6 +1,5 @@
 """tuneyard recipe plan R.yaml [key=value …]: steps, tokens, memory, time, cost and disk of a training."""
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -11,7 +10,7 @@ import click
 from tuneyard.core.cli.main import cli_command, next_step, same_options
 from tuneyard.core.documents import markdown_table
 from tuneyard.core.errors import ContentError, ProblemsError, RequestError, counted
-from tuneyard.core.language.messages import say
+from tuneyard.core.language.messages import print_json, say
 from tuneyard.core.language.number_format import limits
 from tuneyard.core.language.translation import tr
 from tuneyard.recipes import costs
@@ -161,7 +160,7 @@ def command(
         raise
     if as_json:
         for plan in plans:
-            click.echo(json.dumps(asdict(plan), ensure_ascii=False))
+            print_json(asdict(plan))
     elif len(plans) == 1:
         say("\n".join(_lines(plans[0])))
     else:

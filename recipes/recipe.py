@@ -3,7 +3,7 @@
 import os
 import re
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -16,6 +16,13 @@ from tuneyard.core.quoting import shell
 from tuneyard.core.secrets import HIDDEN, VARIABLES, is_secret, public_settings, public_words, secrets_inside
 from tuneyard.core.training.training_run import names_in
 from tuneyard.recipes.other_files import refuse_other_file
+
+JSON_SETTINGS = ("deepspeed", "fsdp_config", "accelerator_config")
+"""Settings that may name a file of JSON."""
+SECRET_INSIDE = (
+    "found a password or a token, which the files of the training would record; leave it out, and set the "
+    "variable from which its library reads it: export HF_TOKEN=…"
+)
 
 
 class SettingProblem(Problem):
@@ -245,14 +252,26 @@ def read_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
         places = [] if is_secret(key) else secrets_inside(value, key)
         if places:
             line = f":{parsed.lines[key]}" if key in parsed.lines else ""
-            raise ContentError(
-                f"{path}{line}: {places[0]}: found a password or a token, which the files of the training "
-                "would record; leave it out, and set the variable from which its library reads it: export "
-                "HF_TOKEN=…"
-            )
+            raise ContentError(f"{path}{line}: {places[0]}: {SECRET_INSIDE}")
+    _refuse_secret_files(named)
     public = public_settings(named)
     secrets = {key: str(named[key]) for key in named if key not in public}
     return Recipe(path, public, parsed.lines, tuple(public_words(overrides)), secrets)
+
+
+def _refuse_secret_files(settings: Mapping[str, object]) -> None:
+    """`ContentError` for a secret in a file of settings: the training prints the whole file into its log."""
+    for key in JSON_SETTINGS:
+        value = settings.get(key)
+        if not isinstance(value, str) or value.startswith("{"):
+            continue
+        try:
+            content = read_object(Path(value))
+        except (ContentError, OSError):  # E310 reports the file
+            continue
+        places = secrets_inside(content, "")
+        if places:
+            raise ContentError(f"{value}: {places[0].removeprefix('.')}: {SECRET_INSIDE}")
 
 
 def find_recipe(path: Path) -> Path:

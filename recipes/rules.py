@@ -22,7 +22,7 @@ from tuneyard.core.training.training_stage import (
 )
 from tuneyard.recipes.deepspeed_file import OTHER_RATES, deepspeed_replaces, deepspeed_values
 from tuneyard.recipes.hardware import Gpu, Machine, cpu_computes_bf16, is_set, world_size
-from tuneyard.recipes.recipe import MachineProblem, Recipe, RunProblem, expanded
+from tuneyard.recipes.recipe import JSON_SETTINGS, MachineProblem, Recipe, RunProblem, expanded
 from tuneyard.recipes.schema import known_keys, meant, setting_problems
 
 REQUIRED = {
@@ -66,7 +66,6 @@ SCHEDULERS = {
     "cosine_warmup_with_min_lr": ("min_lr", "min_lr_rate"),
     "warmup_stable_decay": ("num_decay_steps",),
 }
-JSON_SETTINGS = ("deepspeed", "fsdp_config", "accelerator_config")
 """Settings that are objects or files of objects."""
 FSDP_OPTIONS = (
     "full_shard", "shard_grad_op", "no_shard", "hybrid_shard", "hybrid_shard_zero2", "offload", "auto_wrap",
@@ -110,6 +109,8 @@ def _secrets(recipe: Recipe) -> Iterator[Problem]:
             "a secret, which a training copies into its files: `tuneyard recipe train` writes it nowhere"
         )
         hint = "take it out, and log in with the service's own program: the training does not get it"
+        if key == "om_hub_token":  # LLaMA-Factory reads it from the recipe alone, to load a dataset
+            hint = "take it out, download the dataset, and register its file: the training does not get it"
         if variable:
             message += f", and hands it to the training as {variable}"
             hint = f"take it out, and set it in the environment: export {variable}=…"

@@ -28,7 +28,7 @@ from tuneyard.recipes.costs import Schedule
 from tuneyard.recipes.data import require_model
 from tuneyard.recipes.hardware import cpu_computes_bf16, machine, uses_torchrun
 from tuneyard.recipes.launch import launch, torchrun_command
-from tuneyard.recipes.llamafactory_client import LlamaFactory
+from tuneyard.recipes.llamafactory_client import LlamaFactory, code_option
 from tuneyard.recipes.output_dir import (
     FOREIGN,
     changed_inputs,
@@ -53,22 +53,23 @@ from tuneyard.recipes.rules import cpu_settings
 @click.argument("recipe", type=click.Path(path_type=Path))
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
 @click.option("--force", is_flag=True, help="Train again what was trained on another number of processes.")
+@code_option
 @resumed_by(lambda: "the same command resumes it from its newest complete checkpoint, if there is one")
-def command(recipe: Path, overrides: tuple[str, ...], force: bool) -> None:
+def command(recipe: Path, overrides: tuple[str, ...], force: bool, runs_model_code: bool) -> None:
     """Train RECIPE with LLaMA-Factory; KEY=VALUE overrides its settings.
 
     A run that was cut off resumes from its newest complete checkpoint; a finished one is not trained again.
     """
     training = read_recipe(recipe, overrides)
-    train(training, force)
+    train(training, force, runs_model_code=runs_model_code)
     next_step(training.output_dir, after_training(training))
 
 
-def train(recipe: Recipe, force: bool = False, ask: bool = True) -> None:
+def train(recipe: Recipe, force: bool = False, ask: bool = True, *, runs_model_code: bool = False) -> None:
     """Train until a recipe's output_dir has a finished run. training.json is written last.
 
     `force` sets a run of another number of processes aside. `ask` is false if LLaMA-Factory has checked the
-    recipe already.
+    recipe already. `runs_model_code`: the check may run the model's Python files, as the training may anyway.
     """
     target = machine("this")
     checked = quick_check(recipe, target)
@@ -81,7 +82,7 @@ def train(recipe: Recipe, force: bool = False, ask: bool = True) -> None:
     command = torchrun_command(weights) if ranks else []
     inputs = inputs_of(recipe, weights)
     output_dir = recipe.output_dir
-    llamafactory = LlamaFactory()
+    llamafactory = LlamaFactory(runs_model_code=runs_model_code)
     with ExitStack() as stack:
         if force or changed_inputs(output_dir, inputs) or not (output_dir / TRAINING).is_file():
             require_model(recipe)  # before anything is renamed or written

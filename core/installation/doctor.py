@@ -1,6 +1,5 @@
 """`tuneyard doctor`: check the installation and the machine, with a fix for every problem."""
 
-import json
 import os
 import re
 import shutil
@@ -26,7 +25,7 @@ from tuneyard.core.installation.packages import (
     set_up_command,
     vllm_set_up,
 )
-from tuneyard.core.language.messages import for_reader, say
+from tuneyard.core.language.messages import for_reader, print_json, say
 from tuneyard.core.language.translation import tr
 from tuneyard.core.secrets import hide_secrets
 
@@ -55,7 +54,7 @@ def cli(ctx: click.Context, as_json: bool) -> None:
     findings = list(examine())
     healthy = all(finding.status != "missing" for finding in findings)
     if as_json:
-        click.echo(json.dumps({"ok": healthy, "checks": [finding._asdict() for finding in findings]}))
+        print_json({"ok": healthy, "checks": [finding._asdict() for finding in findings]})
     else:
         for finding in findings:
             name = padded(tr(finding.name), 13)

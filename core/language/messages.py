@@ -8,14 +8,15 @@ import functools
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping, Set
+from collections.abc import Callable, Iterator, Mapping, Set
 from contextvars import ContextVar
 from pathlib import Path
+from typing import Any
 
 import click
 
 from tuneyard.core.language.han import closed_up
-from tuneyard.core.secrets import hide_secrets
+from tuneyard.core.secrets import hide_secrets, without_secrets
 
 ENGLISH, CHINESE = "en", "zh"
 _of_the_option: ContextVar[str | None] = ContextVar("language", default=None)
@@ -112,6 +113,12 @@ def as_is(text: str) -> str:
 def say(text: str, *, to_stderr: bool = False) -> None:
     """Print lines for people: in their language, without secrets, with paths from the current folder on."""
     click.echo(for_reader(relative_paths(hide_secrets(text))), err=to_stderr)
+
+
+def print_json(value: object, default: Callable[[Any], object] | None = None) -> None:
+    """Print a value as a line of JSON for programs, without secrets. `default` is that of `json.dumps`."""
+    plain = json.loads(json.dumps(value, default=default))
+    click.echo(json.dumps(without_secrets(plain), ensure_ascii=False))
 
 
 def warn(text: str) -> None:

@@ -11,21 +11,23 @@ from pathlib import Path
 
 import click
 
-from tuneyard.core.cli.main import cli_command, command_line, next_step
+from tuneyard.core.cli.main import cli_command, command_line, next_step, same_options
 from tuneyard.core.errors import ContentError, RequestError, counted, nearest, resumed_by
 from tuneyard.core.execution.options import ray_option
 from tuneyard.core.execution.ray_cluster import RayCluster
 from tuneyard.core.files import make_folder
-from tuneyard.core.secrets import public_words
+from tuneyard.core.secrets import public_text, public_words
 from tuneyard.core.temporaries import locked
 from tuneyard.core.training.metrics import METRICS, UNKNOWN, metric_of
 from tuneyard.recipes.hardware import machine
+from tuneyard.recipes.llamafactory_client import code_option
 from tuneyard.recipes.recipe import Recipe
 from tuneyard.recipes.sweep.grid import Grid, TrainingRun, parse_grid, plan_runs
 from tuneyard.recipes.sweep.results import check_folder, write_report, write_summary
-from tuneyard.recipes.sweep.run import check_first, commands, finish, finish_points, scoring_words
+from tuneyard.recipes.sweep.run import check_first, commands, evaluate, finish_points, scoring_words
 from tuneyard.recipes.sweep.slots import SweepPlace, place_here, place_on_ray
 from tuneyard.recipes.sweep.state import read_results
+from tuneyard.recipes.train import train
 
 
 @cli_command(
@@ -47,6 +49,7 @@ from tuneyard.recipes.sweep.state import read_results
     "--gpus-each", type=click.IntRange(1), default=1, show_default=True, help="GPUs of each run at a time."
 )
 @ray_option
+@code_option
 @click.option("--dry-run", is_flag=True, help="Check every run and name its folder; train nothing.")
 @click.option(
     "--list", "lists", is_flag=True, help="Print one command for each unfinished run; train nothing."
@@ -64,6 +67,7 @@ def command(
     dry_run: bool,
     lists: bool,
     point: str | None,
+    runs_model_code: bool = False,
     **scored: str | None,
 ) -> None:
     """Train RECIPE over a grid of settings (rank=4,8 alpha=8,16), and write a table and a plot.
@@ -93,23 +97,26 @@ def command(
     if evaluation is not None:
         scoring_words(evaluation, folder)
     if point is not None and not lists and not dry_run:
-        finish(recipes[0], evaluation, has_log=False, is_checked=False)
+        train(recipes[0], runs_model_code=runs_model_code)
+        if evaluation is not None:
+            evaluate(recipes[0].output_dir, evaluation, has_log=False)
         next_step(recipes[0].output_dir, command_line("recipe.sweep", ("--point", point)))
         return
     trained_metric = None if evaluation else metric
     if lists:
         target = machine(f"{gpus_each}xA100-80")  # a listed command runs elsewhere
-        check_first(recipes, trained_metric, target, quick=not dry_run)
+        check_first(recipes, trained_metric, target, quick=not dry_run, runs_model_code=runs_model_code)
         words = ["tuneyard", "recipe", "sweep", str(recipe), *public_words(grid), "--out", str(folder)]
         if evaluation is not None:
-            words += ["--eval", evaluation]
-        for line in commands(recipes, words, evaluation, target):
+            words += ["--eval", public_text(evaluation)]
+        code = same_options("--trust-remote-code")
+        for line in commands(recipes, words, evaluation, target, code):
             click.echo(line)
         next_step(None, command_line("recipe.sweep", ("--list", "--dry-run")))
         return
     place = _place(ray, recipes, gpus_each, folder)
     with place.executor:
-        check_first(recipes, trained_metric, place.target)
+        check_first(recipes, trained_metric, place.target, runs_model_code=runs_model_code)
         if dry_run:
             click.echo("\n".join(str(recipe.output_dir) for recipe in recipes))
             next_step(None, command_line("recipe.sweep", ("--dry-run",)))

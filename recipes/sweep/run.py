@@ -19,6 +19,7 @@ from tuneyard.core.files import HeldError, read_object, reserved, write_json
 from tuneyard.core.language.messages import say
 from tuneyard.core.links import refuse_written_link
 from tuneyard.core.prompt.token_weights import weights_file
+from tuneyard.core.secrets import public_text, public_words
 from tuneyard.core.temporaries import locked
 from tuneyard.core.training.training_run import TRAINING
 from tuneyard.recipes.check import ask_check, not_checked, quick_check
@@ -47,15 +48,23 @@ UNKNOWN_PLACEHOLDER = re.compile(r"\S*?(?<!\$)\{(?!adapter\}|results\})\w+\}\S*"
 NOT_JUDGED = {"output_dir", "seed", "learning_rate"}  # settings that no answer of LLaMA-Factory depends on
 
 
-def check_first(recipes: Sequence[Recipe], metric: str | None, target: Machine, quick: bool = False) -> None:
+def check_first(
+    recipes: Sequence[Recipe],
+    metric: str | None,
+    target: Machine,
+    quick: bool = False,
+    *,
+    runs_model_code: bool = False,
+) -> None:
     """Refuse a grid if one of its runs cannot be trained or scored. Finished runs are not checked again.
 
     LLaMA-Factory checks each run that differs in more than rates and seeds, unless the check is `quick`. It
-    remembers rows. The checks that it could not make are printed once.
+    remembers rows. The checks that it could not make are printed once. `runs_model_code`: it may run the
+    model's Python files.
     """
     judged: set[str] = set()
     unchecked: dict[str, None] = {}
-    llamafactory = LlamaFactory()
+    llamafactory = LlamaFactory(runs_model_code=runs_model_code)
     for recipe in recipes:
         if is_trained(recipe, target):
             continue
@@ -142,13 +151,12 @@ def finish_when_free(recipe: Recipe, evaluation: str | None, has_log: bool) -> N
                 pass  # it has ended
 
 
-def finish(recipe: Recipe, evaluation: str | None, has_log: bool, is_checked: bool = True) -> None:
-    """Train a point, and score it with a command if there is one.
+def finish(recipe: Recipe, evaluation: str | None, has_log: bool) -> None:
+    """Train a point that LLaMA-Factory has checked, and score it with a command if there is one.
 
-    `has_log`: the output of the command is for score.log, and not for the terminal. `is_checked`: the recipe
-    has been checked with LLaMA-Factory.
+    `has_log`: the output of the command is for score.log, and not for the terminal.
     """
-    train(recipe, ask=not is_checked)
+    train(recipe, ask=False)
     if evaluation is not None:
         evaluate(recipe.output_dir, evaluation, has_log)
 
@@ -213,7 +221,9 @@ def scoring_words(evaluation: str, folder: Path) -> list[str]:
 
 def is_scored(folder: Path, evaluation: str) -> bool:
     """True if this command has scored a run to its end."""
-    return (folder / SCORED).is_file() and read_object(folder / SCORED).get("command") == evaluation
+    if not (folder / SCORED).is_file():
+        return False
+    return read_object(folder / SCORED).get("command") == public_text(evaluation)
 
 
 def evaluate(folder: Path, evaluation: str, has_log: bool) -> None:
@@ -229,7 +239,7 @@ def evaluate(folder: Path, evaluation: str, has_log: bool) -> None:
         results = folder / RESULTS
         if results.exists():
             click.echo(f"{results}: cut off, or of another command; it is now {set_aside(results)}", err=True)
-        failed = f"{folder}: the command that scores it failed: {shlex.join(words)}"
+        failed = f"{folder}: the command that scores it failed: {shlex.join(public_words(words))}"
         if has_log:
             refuse_written_link(folder / SCORE_LOG)
             with (folder / SCORE_LOG).open("wb") as log:
@@ -239,7 +249,7 @@ def evaluate(folder: Path, evaluation: str, has_log: bool) -> None:
             code = _run_supervised(words, lock, sys.stderr.fileno())
         if code:
             raise ContentError(failed)
-        write_json(folder / SCORED, {"command": evaluation})
+        write_json(folder / SCORED, {"command": public_text(evaluation)})
 
 
 def _run_supervised(words: list[str], lock: int, output: int) -> int:
@@ -267,9 +277,13 @@ def is_finished(recipe: Recipe, evaluation: str | None, target: Machine) -> bool
 
 
 def commands(
-    recipes: Sequence[Recipe], sweep_words: Sequence[str], evaluation: str | None, target: Machine
+    recipes: Sequence[Recipe],
+    sweep_words: Sequence[str],
+    evaluation: str | None,
+    target: Machine,
+    options: Sequence[str] = (),
 ) -> list[str]:
-    """A shell command for each unfinished point. `sweep_words` are those of the sweep.
+    """A shell command for each unfinished point. `sweep_words` are those of the sweep, `options` of both.
 
     A point that is scored, too, is finished by the sweep command itself: it locks the folder, and sets the
     results of a command that was cut off aside.
@@ -281,5 +295,5 @@ def commands(
         words = ["tuneyard", "recipe", "train", str(recipe.path), *recipe.overrides]
         if evaluation is not None:
             words = [*sweep_words, "--point", recipe.output_dir.name]
-        lines.append(shlex.join(words))
+        lines.append(shlex.join([*words, *options]))
     return lines

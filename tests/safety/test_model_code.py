@@ -5,11 +5,14 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from tests.cli.scoring import invoke
 from tests.json_files import read_json, write_json
 from tests.messages import printed
 from tests.tiny import make_weightless
+from tests.unit.recipes.make import write_recipe
 from tuneyard.core.records.images import FORMATS
 from tuneyard.core.training.llamafactory import Launch, needs_code
+from tuneyard.recipes.__main__ import cli
 from tuneyard.recipes.answer import Facts
 from tuneyard.recipes.answer_rules import code_problems
 from tuneyard.recipes.inspection import inspect, measure
@@ -82,6 +85,24 @@ def test_the_option_of_the_command_line_runs_it(mailed: Path) -> None:
     name_code(mailed / "model", "config.json")
     inspect(settings(mailed, False), Launch(runs_model_code=True))
     assert (mailed / "ran").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "words", [["train"], ["sweep", "lora_rank=4,8", "--dry-run", "--metric", "train_loss"]]
+)
+@pytest.mark.parametrize("options", [[], ["--trust-remote-code"]])
+def test_the_check_before_a_training_runs_it_with_the_option_alone(
+    mailed: Path, words: list[str], options: list[str]
+) -> None:
+    """The recipe itself does not trust the model: the training ends at its config."""
+    name_code(mailed / "model", "config.json")
+    recipe = write_recipe(mailed, **settings(mailed, False), report_to="none")
+    command, *more = words
+    if command == "sweep":
+        more += ["--out", str(mailed / "out")]
+    done = invoke(cli, command, recipe, *more, *options, standalone_mode=False)
+    assert (mailed / "ran").exists() == bool(options), done.exception
 
 
 @pytest.mark.slow

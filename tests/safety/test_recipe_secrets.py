@@ -27,7 +27,7 @@ from tuneyard.recipes.recipe import read_recipe
 from tuneyard.recipes.rules import problems_of
 from tuneyard.recipes.sweep.grid import parse_grid, plan_runs
 from tuneyard.recipes.sweep.results import SweepResults, write_summary
-from tuneyard.recipes.sweep.run import commands
+from tuneyard.recipes.sweep.run import commands, evaluate, is_scored
 
 KEYS = (
     "hf_hub_token", "hub_token", "ms_hub_token", "om_hub_token", "swanlab_api_key", "swanlab_lark_secret",
@@ -178,6 +178,75 @@ def test_the_training_gets_it_from_its_environment(tmp_path: Path) -> None:
 def test_names_of_secrets(name: str, holds_one: bool) -> None:
     assert is_secret(name) == holds_one
     assert public_words(["r.yaml", f"{name}=1"]) == (["r.yaml"] if holds_one else ["r.yaml", f"{name}=1"])
+
+
+FILES = {"deepspeed": "wandb", "fsdp_config": "tracker", "accelerator_config": "hub"}
+"""Settings that name a file of JSON, and a key of it."""
+
+
+@pytest.mark.parametrize("key", FILES)
+@pytest.mark.parametrize("command", ["check", "plan", "train"])
+@pytest.mark.parametrize(
+    "inner", [{"api_key": SECRET}, {"url": f"https://me:{SECRET}@host"}, [{"token": SECRET}]]
+)
+def test_a_secret_in_a_file_of_settings_is_refused(
+    tmp_path: Path, key: str, command: str, inner: object
+) -> None:
+    write_json(tmp_path / "settings.json", {FILES[key]: inner})
+    path = write_recipe(tmp_path, **{key: str(tmp_path / "settings.json")})
+    done = invoke(cli, command, path, standalone_mode=False)
+    assert isinstance(done.exception, ContentError), done.output
+    output = done.output + str(done.exception)
+    assert f"{tmp_path / 'settings.json'}: {FILES[key]}" in output and "xSECRETx" not in output
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_token_that_llamafactory_reads_from_the_recipe_alone_has_its_way(tmp_path: Path) -> None:
+    recipe = read_recipe(write_recipe(tmp_path, om_hub_token=SECRET))
+    (problem,) = [each for each in problems_of(recipe, Machine(())) if each.code == "W364"]
+    assert "download the dataset" in problem.line() and recipe.secret_variables() == {}
+
+
+@pytest.mark.parametrize(
+    "evaluation",
+    [
+        f"true {{results}} --api-key {SECRET}",
+        f"true {{results}} --api-key={SECRET}",
+        f"true {{results}} --url https://me:{SECRET}@host/v1",
+        f"sh -c 'OPENAI_API_KEY={SECRET} true' {{results}}",
+        f"true {{results}} -H 'Authorization: Bearer {SECRET}'",
+    ],
+)
+def test_the_command_that_scores_a_sweep_leaves_no_secret(tmp_path: Path, evaluation: str) -> None:
+    evaluate(tmp_path, evaluation, has_log=True)
+    assert is_scored(tmp_path, evaluation)
+    assert all(SECRET not in file.read_text() for file in tmp_path.iterdir() if file.is_file())
+    with pytest.raises(ContentError) as failure:
+        evaluate(tmp_path, evaluation.replace("true", "false"), has_log=True)
+    assert SECRET not in str(failure.value)
+
+
+@pytest.mark.parametrize("words", [["--api-key", SECRET], [f"--hub-token={SECRET}"], ["--auth", SECRET]])
+def test_words_of_a_command_have_no_secret(words: list[str]) -> None:
+    shown = public_words(["tuneyard", *words, "--key", "key.json", "--token-losses", "--out", "o"])
+    assert SECRET not in " ".join(shown)
+    assert shown[-5:] == ["--key", "key.json", "--token-losses", "--out", "o"] and words[0][:5] in shown[1]
+
+
+def test_the_reason_of_a_failure_has_no_secret(tmp_path: Path) -> None:
+    """A library may print the token that it got from its environment."""
+    program = "import os; raise ValueError('401 for ' + os.environ['HF_TOKEN'])"
+    with (tmp_path / "lock").open("w") as lock, pytest.raises(ContentError) as failure:
+        launch([sys.executable, "-c", program], tmp_path, lock.fileno(), HF_TOKEN="plainword")
+    assert "401 for (hidden)" in str(failure.value)
+
+
+def test_json_of_a_command_has_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MY_API_KEY", "plainword")
+    path = write_recipe(tmp_path, template="plainword", learning_rate="https://me:plainword2@host")
+    path.write_text(path.read_text().replace("https://me:plainword2@host", "fast-plainword"))
+    output = invoke(cli, "check", "--quick", "--json", path).output
+    assert "plainword" not in output and json.loads(output.splitlines()[0])["problems"]
 
 
 @pytest.mark.slow
