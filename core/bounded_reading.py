@@ -46,6 +46,7 @@ def read_text(path: Path, errors: str = "strict") -> str:
 
 def read_end(path: Path, start: int = 0) -> str:
     """The text of a log from byte `start`, of which the last `LARGEST_RECORD` bytes at most."""
+    refuse_pipe(path)
     with path.open("rb") as file:
         size = os.fstat(file.fileno()).st_size
         file.seek(max(start, size - LARGEST_RECORD))
@@ -55,6 +56,7 @@ def read_end(path: Path, start: int = 0) -> str:
 def lines_of(path: Path) -> Iterator[tuple[int, bytes]]:
     """Yield (line number from 1, line with its break); `ContentError` for one above `LARGEST_RECORD`."""
     number = 0
+    refuse_pipe(path)
     with path.open("rb") as file:
         while line := file.readline(LARGEST_RECORD + 1):
             number += 1
@@ -114,6 +116,7 @@ class JsonListReader:
     def items(self) -> Iterator[object]:
         """Yield the items. `BrokenListError` for other than a list, `ContentError` for too large an item."""
         decoder = json.JSONDecoder()
+        refuse_pipe(self.path)
         with self.path.open("rb") as self._file:
             self._read_more()
             self._text = self._text.removeprefix("\ufeff")

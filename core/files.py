@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from tuneyard.core.bounded_reading import read_regular
+from tuneyard.core.bounded_reading import read_regular, refuse_pipe
 from tuneyard.core.errors import ContentError, RequestError, dangling, nearest_name, one_line, wrong_value
 from tuneyard.core.installation.checkout import ROOT
 from tuneyard.core.links import refuse_written_link
@@ -379,9 +379,13 @@ def hub_problem(error: Exception) -> str:
 
 
 def sha256(*paths: Path) -> str:
-    """SHA-256 of a file's bytes as hex, of several as if they were one file."""
+    """SHA-256 of a file's bytes as hex, of several as if they were one file.
+
+    `ContentError` for a pipe or a device, whose bytes may never end.
+    """
     digest = hashlib.sha256()
     for path in paths:
+        refuse_pipe(path)
         with path.open("rb", buffering=0) as file:
             hashlib.file_digest(file, lambda: digest)
     return digest.hexdigest()

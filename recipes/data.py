@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from tuneyard.core.bounded_reading import refuse_pipe
 from tuneyard.core.datasets import (
     CHOOSING,
     FORMATS,
@@ -128,6 +129,8 @@ def locate(name: str, folder: str, key: str = "dataset") -> tuple[dict[str, obje
     path = registry / file_name
     if not path.exists():
         raise file_not_found(name, path, registry)
+    for file in path.iterdir() if path.is_dir() else [path]:
+        refuse_pipe(file)
     problem = split_problem(f"{registry / REGISTRY}: {name}", entry)
     if problem:
         raise ContentError(problem.line())

@@ -20,6 +20,7 @@ from tuneyard.core.prompt.history_findings import history_findings
 from tuneyard.core.prompt.template_fit import TemplateFinding
 from tuneyard.core.records import PAIR, SHAREGPT_TAGS, RecordFormat, RecordReader, entry_fix
 from tuneyard.core.records.answers import answer_codes
+from tuneyard.core.scratch import scratch_folder
 from tuneyard.core.training import llamafactory
 from tuneyard.core.training.llamafactory import WHOLE, RecipeData, RetypedColumnError, replaced, times_refused
 from tuneyard.core.training.training_stage import MARKED, TRAINING_STAGES
@@ -58,7 +59,17 @@ def words(error: BaseException) -> str:
 
 
 def look(reader: RecipeData, name: str) -> Rows:
-    """Report on a dataset; nothing about one that is not local."""
+    """Report on a dataset; nothing about one that is not local.
+
+    LLaMA-Factory writes its copy of the rows into a temporary folder, and not into the recipe's `cache_dir`.
+    """
+    model_args = copy.copy(reader.model_args)
+    with scratch_folder() as folder:
+        model_args.cache_dir = str(folder)
+        return _look(replace(reader, model_args=model_args), name)
+
+
+def _look(reader: RecipeData, name: str) -> Rows:
     attributes = None
     try:
         attributes = reader.attributes(name)

@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from tuneyard.core.bounded_reading import refuse_pipe
 from tuneyard.core.datasets.column_meanings import CHOICES, meaning
 from tuneyard.core.documents import BOM, json_items, json_lines
 from tuneyard.core.errors import (
@@ -239,6 +240,7 @@ def find_dataset(name: str, folder: Path, *, lenient: bool = False) -> Dataset:
     path = folder / file_name
     if not path.exists():
         raise file_not_found(name, path, folder)
+    refuse_pipe(path)
     if not path.is_file():
         raise RequestError(
             f"{path}: dataset {name!r} is a folder, of which LLaMA-Factory loads every file; only recipes "
@@ -285,6 +287,7 @@ def train_split_of(name: str, registered: Collection[str]) -> str:
 
 def read_records(path: Path) -> list[Fields]:
     """Read the records of a JSON array or a JSON Lines file. The content decides, not the file name."""
+    refuse_pipe(path)
     with path.open("rb") as file:
         begin = file.read(1 << 16).removeprefix(BOM).lstrip()
     if begin.startswith(b"{\n"):  # no JSON Lines

@@ -6,7 +6,7 @@ file's name is. A dataset may come by mail, so that we open the formats of datas
 
 import struct
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 if TYPE_CHECKING:
     from PIL.ImageFile import ImageFile
@@ -17,11 +17,13 @@ BROKEN_IMAGE = (OSError, ValueError, SyntaxError, EOFError, IndexError, struct.e
 """What Pillow's decoders raise at a file that is broken or cut off. `OSError` also for another format."""
 
 
-def open_image(path: Path) -> "ImageFile":
-    """Open an image in one of `FORMATS`. One of `BROKEN_IMAGE` for other files."""
+def open_image(image: "str | Path | BinaryIO") -> "ImageFile":
+    """Open an image, a path or an open file, in one of `FORMATS`. One of `BROKEN_IMAGE` for others."""
     from PIL import Image
 
-    return Image.open(path, formats=FORMATS)
+    if isinstance(image, str | Path) and Path(image).exists() and not Path(image).is_file():
+        raise OSError(f"{image}: found no regular file, expected an image")  # opening a pipe never ends
+    return Image.open(image, formats=FORMATS)
 
 
 def limit_formats() -> None:

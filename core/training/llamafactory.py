@@ -12,8 +12,8 @@ from typing import Any, Self
 from tuneyard.core.errors import ContentError, TuneyardError, show_value
 from tuneyard.core.files import JsonObject
 from tuneyard.core.prompt.served_template import ServedTemplate
-from tuneyard.core.records.images import limit_formats
 from tuneyard.core.scratch import scratch_folder
+from tuneyard.core.training.local_media import broken_media, open_local_media
 
 TEXT_PARTS = (
     "prompt", "query", "response", "history", "messages", "system", "tools", "chosen", "rejected",
@@ -143,7 +143,7 @@ def read_arguments(
 
     plain = {**settings, "use_cpu": True, "report_to": "none", "preprocessing_num_workers": None, **changes}
     plain["trust_remote_code"] = launch.runs_model_code
-    limit_formats()
+    open_local_media()
     deepspeed = plain.pop("deepspeed", None)
     parse_plain = parser._parse_train_args
 
@@ -240,11 +240,11 @@ def replaced(owner: Any, **values: Any) -> contextlib.AbstractContextManager[obj
 
 
 def expected_errors() -> tuple[type[Exception], ...]:
-    """Errors that LLaMA-Factory, datasets, pyarrow and transformers raise for unusable input."""
+    """Errors that LLaMA-Factory and the libraries that it calls raise for unusable input."""
     from datasets.exceptions import DatasetsError
     from jinja2.exceptions import TemplateError
 
     return (
         ValueError, TypeError, OSError, LookupError, RuntimeError, AttributeError, AssertionError,
-        StopIteration, ArithmeticError, DatasetsError, TemplateError, TuneyardError,
+        StopIteration, ArithmeticError, DatasetsError, TemplateError, TuneyardError, *broken_media(),
     )  # fmt: skip

@@ -14,14 +14,18 @@ from tests.unit.adapters.commands import call
 from tests.unit.adapters.make import base_tensors, factors, make, make_base
 from tests.unit.recipes.make import write_recipe
 from tuneyard.compiler.cli import cli as data
-from tuneyard.core.errors import ContentError, RequestError
-from tuneyard.core.files import append_bytes, read_object, write_text
+from tuneyard.core.bounded_reading import lines_of, read_end
+from tuneyard.core.datasets import read_records
+from tuneyard.core.documents import json_items
+from tuneyard.core.errors import ContentError, RequestError, TuneyardError
+from tuneyard.core.files import append_bytes, read_object, sha256, write_text
 from tuneyard.core.files import read_json as parse_file
 from tuneyard.core.files import write_json as write_atomic
 from tuneyard.core.links import own_file, refuse_links_in
 from tuneyard.eval import compare
 from tuneyard.eval.read.results import begin_scoring_run
 from tuneyard.recipes.__main__ import cli as recipe_cli
+from tuneyard.recipes.data import locate
 from tuneyard.recipes.recipe import read_recipe
 from tuneyard.recipes.sweep.run import evaluate
 from tuneyard.recipes.train import train
@@ -177,6 +181,46 @@ def test_a_spec_that_is_a_pipe_is_refused(working_folder: Path, command: str) ->
     os.mkfifo("s.yaml")
     done = invoke(data, command, "s.yaml", standalone_mode=False)
     assert isinstance(done.exception, ContentError) and "s.yaml: found a pipe" in str(done.exception)
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("kind", ["pipe", "link to a device"])
+def test_no_file_of_a_folder_is_waited_for(tmp_path: Path, kind: str) -> None:
+    """A registry's `file_name`, a model's tokenizer or a log may be one: hashing it never ended."""
+    path = tmp_path / "a.json"
+    if kind == "pipe":
+        os.mkfifo(path)
+    else:
+        path.symlink_to("/dev/zero")
+    for read in (
+        sha256,
+        read_records,
+        read_end,
+        lambda it: list(lines_of(it)),
+        lambda it: list(json_items(it)),
+    ):
+        with raises(ContentError, str(path)):
+            read(path)
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("command", [["stats"], ["verify"], ["diff"]])
+def test_a_dataset_that_is_a_pipe_is_refused(working_folder: Path, command: list[str]) -> None:
+    os.mkfifo("a.json")
+    write_json(Path("dataset_info.json"), {"a": {"file_name": "a.json"}})
+    words = [*command, "a.json", "a.json"] if command == ["diff"] else [*command, "a", "--dataset-dir", "."]
+    done = invoke(data, *words, standalone_mode=False)
+    assert isinstance(done.exception, TuneyardError) and "a.json" in str(done.exception)
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("place", ["a.json", "folder/a.json"])
+def test_a_recipe_waits_for_no_pipe_among_its_data(tmp_path: Path, place: str) -> None:
+    (tmp_path / "folder").mkdir()
+    os.mkfifo(tmp_path / place)
+    write_json(tmp_path / "dataset_info.json", {"a": {"file_name": place.partition("/")[0]}})
+    with raises(ContentError, str(tmp_path / place)):
+        locate("a", str(tmp_path))
 
 
 # What is written

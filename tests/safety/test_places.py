@@ -5,10 +5,14 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from tests.json_files import write_json
 from tests.messages import raises
+from tests.tiny import make_weightless
 from tuneyard.compiler.read import hub
 from tuneyard.compiler.view.thumbnails import thumbnails
 from tuneyard.core.errors import ContentError
+from tuneyard.core.training.llamafactory import Launch
+from tuneyard.recipes.inspection import inspect
 
 
 @pytest.fixture
@@ -58,3 +62,28 @@ def test_a_hub_source_names_a_dataset_of_the_hub(source: dict[str, object], fiel
 
 def test_paths_within_a_dataset_of_the_hub_stay() -> None:
     hub.refuse_other_places({"path": "our/own", "data_files": {"train": "data/train*", "dev": ["data/dev*"]}})
+
+
+@pytest.mark.slow
+def test_looking_at_a_recipe_writes_into_no_folder_that_it_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """LLaMA-Factory copies the rows into `cache_dir`; without one into the cache of datasets."""
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "home")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+    rows = [{"instruction": f"Is {number} even?", "input": "", "output": "yes"} for number in range(8)]
+    write_json(tmp_path / "a.json", rows)
+    write_json(tmp_path / "dataset_info.json", {"a": {"file_name": "a.json"}})
+    model = make_weightless(tmp_path / "model")
+    settings: dict[str, object] = {
+        "model_name_or_path": str(model), "stage": "sft", "do_train": True, "finetuning_type": "lora",
+        "dataset_dir": str(tmp_path), "dataset": "a", "template": "qwen", "output_dir": str(tmp_path / "out"),
+        "cache_dir": str(tmp_path / "named"), "tokenized_path": str(tmp_path / "tokenized"),
+        "logging_dir": str(tmp_path / "logs"),
+    }  # fmt: skip
+    for cache in ("named", ""):
+        settings["cache_dir"] = cache and str(tmp_path / cache)
+        answer = inspect({key: value for key, value in settings.items() if value}, Launch())
+        assert answer.data["a"].tokens.rows == 8, answer
+    there = {path.name for path in tmp_path.iterdir()}
+    assert there - {"xdg"} == {"a.json", "dataset_info.json", "model"}
