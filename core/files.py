@@ -21,7 +21,7 @@ from typing import Any, BinaryIO
 from tuneyard.core.bounded_reading import read_regular, refuse_pipe
 from tuneyard.core.errors import ContentError, RequestError, dangling, nearest_name, one_line, wrong_value
 from tuneyard.core.installation.checkout import ROOT
-from tuneyard.core.links import refuse_written_link
+from tuneyard.core.links import refuse_special_file, refuse_written_link
 from tuneyard.core.temporaries import (
     AT_ONCE,
     OURS,
@@ -76,6 +76,7 @@ def atomic(path: Path, *, follows_link: bool = False) -> Iterator[BinaryIO]:
         refuse_written_link(path)
     elif path.is_symlink():
         path = Path(os.path.realpath(path))  # Path.resolve fails at a loop of links
+    refuse_special_file(path)
     make_folder(path.parent)
     sweep(path.parent)
     with named(path), temporary_file(path) as (temporary, file):

@@ -38,12 +38,22 @@ def check_own_files(folder: Path, names: Iterable[str]) -> None:
 
 
 def refuse_written_link(path: Path) -> None:
-    """`RequestError` if a file to write is a link: the user named its folder, and not what it leads to."""
+    """`RequestError` if a file to write is a link: the user named its folder, and not what it leads to.
+
+    Pipes and devices are refused, too.
+    """
     if path.is_symlink():
         raise RequestError(
             f"{path}: a link to {os.path.realpath(path)}, which would be overwritten; remove the link, or "
             "name another folder"
         )
+    refuse_special_file(path)
+
+
+def refuse_special_file(path: Path) -> None:
+    """`RequestError` for a pipe, socket or device: writing may wait for ever, /dev/null is everybody's."""
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise RequestError(f"{path}: found a pipe or a device, expected a file to write; name another one")
 
 
 def refuse_links_in(folder: Path) -> None:

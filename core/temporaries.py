@@ -181,11 +181,14 @@ def sweep(folder: Path, pattern: re.Pattern[str] = TEMPORARY) -> dict[str, int]:
 
 
 def size_of(path: Path) -> int:
-    """Size of a file, or of all files in a folder, in bytes. A file that goes meanwhile has none."""
+    """Size of a file, or of all files in a folder, in bytes, without what goes meanwhile."""
+    paths = [str(path)]
+    for folder, _, names in os.walk(path):  # unlike Path.rglob, it takes a folder that goes for an empty one
+        paths += [os.path.join(folder, name) for name in names]  # noqa: PTH118  # as os.walk gives them
     size = 0
-    for each in (path, *path.rglob("*")):
+    for each in paths:
         with contextlib.suppress(OSError):
-            status = each.lstat()
+            status = os.lstat(each)
             if stat.S_ISREG(status.st_mode):
                 size += status.st_size
     return size

@@ -1,6 +1,7 @@
 """Nothing of elsewhere travels on with a mailed folder, and no write leaves it. SECURITY.md, "Files"."""
 
 import os
+import stat
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from tests.cli.scoring import invoke
+from tests.folders import names
 from tests.json_files import read_json, write_json
 from tests.messages import raises
 from tests.unit.adapters.commands import call
@@ -257,6 +259,29 @@ def test_every_write_refuses_a_link(tmp_path: Path, secret: Path, write) -> None
     with raises(RequestError, str(tmp_path / "file"), str(secret)):
         write(tmp_path / "file", "new")
     assert secret.read_text() == SECRET
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize(
+    "write",
+    [
+        write_text,
+        lambda path, text: append_bytes(path, text.encode()),
+        lambda path, text: write_text(path, text, follows_link=True),
+        lambda path, _: refuse_links_in(path.parent),
+    ],
+)
+@pytest.mark.parametrize("kind", [stat.S_IFIFO, stat.S_IFSOCK, stat.S_IFCHR])
+def test_every_write_refuses_a_pipe_or_a_device(tmp_path: Path, write, kind: int) -> None:
+    """Appending to a pipe waits for a reader, and a file in place of /dev/null is everybody's trouble."""
+    path = tmp_path / "train.log"
+    try:
+        os.mknod(path, kind | 0o600, os.makedev(1, 3))
+    except PermissionError:
+        pytest.skip("only root can make devices")
+    with raises(RequestError, f"{path}: found a pipe or a device"):
+        write(path, "new")
+    assert stat.S_IFMT(path.lstat().st_mode) == kind and names(tmp_path) == ["train.log"]
 
 
 def test_a_link_that_the_user_named_is_followed(tmp_path: Path, secret: Path) -> None:
