@@ -2,11 +2,9 @@
 
 import re
 from bisect import bisect_right
-from collections import defaultdict
+from collections.abc import Sequence
 from datetime import date, datetime, time, timedelta
-from functools import cached_property
-from typing import Any
-from xml.parsers import expat
+from typing import NamedTuple
 
 from tuneyard.compiler.rows import EmptyCell
 
@@ -15,6 +13,16 @@ _NO_PLACEHOLDER = re.compile(r'"[^"]*"|\\.|_.|\[(?![hms]+\])[^]]*\]', re.IGNOREC
 _CLOCK = re.compile("[hs]", re.IGNORECASE)
 RECALCULATE = "open the file in Excel or LibreOffice, which computes it, and save it"
 UNMERGE = "unmerge it, and write the value into each of its rows"
+CORRECT = "correct its formula, or write the value into the cell"
+NO_VALUE = EmptyCell("a formula without a computed value", RECALCULATE)
+
+
+class MergedCell(NamedTuple):
+    """The first and the last row of a merged cell in one of its columns, and its name: `B2:C5`."""
+
+    first: int
+    last: int
+    name: str
 
 
 def text_of_time(value: date | time | timedelta, number_format: str) -> str:
@@ -36,71 +44,12 @@ def text_of_time(value: date | time | timedelta, number_format: str) -> str:
     return str(value)
 
 
-class EmptyCells:
-    """Why cells of a sheet have no value. The sheet is read for it once the first is asked for.
-
-    openpyxl, row by row, knows no merged cells, and of a formula the computed value alone.
-    """
-
-    def __init__(self, sheet: Any) -> None:
-        self.sheet = sheet
-
-    def cause(self, row: int, column: int) -> EmptyCell | None:
-        """Why the cell at a row and a column, both from 1 on, has no value; None for an empty cell."""
-        formulas, merged_rows = self._causes
-        if (row, column) in formulas:
-            return EmptyCell("a formula without a computed value", RECALCULATE)
-        ranges = merged_rows.get(column, [])
-        at = bisect_right(ranges, (row, float("inf"), ""))
-        if at:
-            _, last, name = ranges[at - 1]
-            if row <= last:
-                return EmptyCell(
-                    f"a part of the merged cell {name}, whose value is in its first cell", UNMERGE
-                )
-        return None
-
-    @cached_property
-    def _causes(self) -> tuple[set[tuple[int, int]], dict[int, list[tuple[int, float, str]]]]:
-        """The places of formulas without a value, and by column the rows and the name of each merged cell."""
-        from openpyxl.utils.cell import coordinate_to_tuple, range_boundaries
-
-        formulas: set[tuple[int, int]] = set()
-        merged: defaultdict[int, list[tuple[int, float, str]]] = defaultdict(list)
-        place = (0, 0)
-        parts: set[str] = set()  # of the cell that is being read
-
-        def start(name: str, attributes: dict[str, str]) -> None:
-            nonlocal place
-            element = name.rpartition(":")[2]
-            if element == "row":
-                place = (int(attributes.get("r", place[0] + 1)), 0)
-            elif element == "c":
-                parts.clear()
-                place = (place[0], place[1] + 1)
-                if "r" in attributes:
-                    place = coordinate_to_tuple(attributes["r"])
-                if attributes.get("t") == "str":
-                    parts.add("text")
-            elif element in ("f", "v", "is"):
-                parts.add(element)
-            elif element == "mergeCell":
-                first_column, first_row, last_column, last_row = range_boundaries(attributes["ref"])
-                for column in range(first_column, min(last_column, self.sheet.max_column or last_column) + 1):
-                    merged[column].append((first_row, last_row, attributes["ref"]))
-
-        def text(_: str) -> None:
-            if "v" in parts:
-                parts.add("value")
-
-        def end(name: str) -> None:
-            if name.rpartition(":")[2] == "c" and "f" in parts and parts.isdisjoint(("value", "text", "is")):
-                formulas.add(place)
-
-        parser = expat.ParserCreate()
-        parser.StartElementHandler, parser.EndElementHandler, parser.CharacterDataHandler = start, end, text
-        with self.sheet._get_source() as source:
-            parser.ParseFile(source)
-        for ranges in merged.values():
-            ranges.sort()
-        return formulas, dict(merged)
+def part_of(merged_cells: Sequence[MergedCell], row: int) -> EmptyCell | None:
+    """Why a cell at this row is empty, if one of its column's merged cells, which are sorted, has the row."""
+    at = bisect_right(merged_cells, row, key=lambda merged_cell: merged_cell.first)
+    if at:
+        merged_cell = merged_cells[at - 1]
+        if row <= merged_cell.last:
+            cause = f"a part of the merged cell {merged_cell.name}, whose value is in its first cell"
+            return EmptyCell(cause, UNMERGE)
+    return None

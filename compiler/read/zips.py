@@ -1,18 +1,15 @@
 """A .zip of data files, which are read one by one, sorted by name."""
 
 import contextlib
-import zipfile
-import zlib
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
 from tuneyard.compiler.problems import Problems
 from tuneyard.compiler.read import OpenFile, is_no_data, read, reader, readers, without_texts
+from tuneyard.compiler.read.archives import opened_archive
 from tuneyard.compiler.read.saved import INDEX, STATE
 from tuneyard.compiler.read.stream import (
-    GET_AGAIN,
     Member,
     Readable,
     UnreadableFileError,
@@ -26,28 +23,17 @@ from tuneyard.compiler.rows import Rows
 @contextlib.contextmanager
 def members(file: Path | BinaryIO) -> Iterator[list[Member]]:
     """The data files of an archive, as of a folder. `UnreadableFileError` for an archive inside."""
-    try:
-        with zipfile.ZipFile(file) as archive:
-            paths = sorted(archive.namelist())
-            twice = [path for path, count in Counter(paths).items() if count > 1]
-            if twice:
-                raise UnreadableFileError(
-                    "E004",
-                    f"it contains {twice[0]} twice, of which only one could be read",
-                    "unpack it, and give both files names of their own",
-                )
-            files: list[Member] = []
-            for path in paths:
-                member = Member(archive, path)
-                if suffix(member) in readers() and not (path.endswith("/") or is_no_data(member.name)):
-                    if suffix(member) == ".zip":
-                        raise UnreadableFileError(
-                            "E004", f"it contains the archive {path}", "unpack it, and give the folder"
-                        )
-                    files.append(member)
-            yield without_texts(files)
-    except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError) as error:
-        raise UnreadableFileError("E004", f"the archive cannot be read: {error}", GET_AGAIN) from error
+    with opened_archive(file) as archive:
+        files: list[Member] = []
+        for path in sorted(archive.namelist()):
+            member = Member(archive, path)
+            if suffix(member) in readers() and not (path.endswith("/") or is_no_data(member.name)):
+                if suffix(member) == ".zip":
+                    raise UnreadableFileError(
+                        "E004", f"it contains the archive {path}", "unpack it, and give the folder"
+                    )
+                files.append(member)
+        yield without_texts(files)
 
 
 def member_paths(path: Readable) -> list[str]:

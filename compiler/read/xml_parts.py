@@ -1,0 +1,102 @@
+"""XML inside an archive, parsed piece by piece in bounded memory: no document types, no endless tokens."""
+
+import zipfile
+from collections.abc import Callable, Iterator
+from typing import Protocol
+from xml.parsers import expat
+
+from tuneyard.compiler.read.archives import DAMAGE
+from tuneyard.compiler.read.stream import UnreadableFileError
+from tuneyard.core.bounded_reading import LARGEST_RECORD
+
+BLOCK = 1 << 16
+LONGEST_TOKEN = 1 << 20
+"""The most bytes of one tag or comment. Expat keeps a whole one, and looks at it again for each block."""
+DEEPEST = 256
+MOST_NAMES = 10_000
+LARGEST_PART = LARGEST_RECORD
+"""The most bytes of a part that lists sheets or styles."""
+EXPORT_AGAIN = "export the file again"
+
+
+class Handlers(Protocol):
+    """Takes the elements of a document until it `has_ended`. Names have no prefix."""
+
+    has_ended: bool
+
+    def start(self, name: str, attributes: dict[str, str]) -> None:
+        """An element begins."""
+
+    def end(self, name: str) -> None:
+        """An element ends."""
+
+    def text(self, text: str) -> None:
+        """Some of the text inside an element."""
+
+
+def broken(place: str, message: str, fix: str = EXPORT_AGAIN) -> UnreadableFileError:
+    """E012 for a workbook."""
+    return UnreadableFileError("E012", f"the workbook cannot be read: {message}", fix, place)
+
+
+def parse(
+    archive: zipfile.ZipFile, path: str, handlers: Handlers, place: Callable[[], str]
+) -> Iterator[None]:
+    """Parse a member, and yield after each block, in which the handlers were called for its elements.
+
+    The rest of the member is not read once the handlers have ended. `UnreadableFileError` with the `place` of
+    that moment for what is no XML, and for a document type, whose entities may be files or billions of
+    characters.
+    """
+    parser = expat.ParserCreate()
+    parser.buffer_text = True
+    local_names: dict[str, str] = {}
+    depth = 0
+
+    def start(name: str, attributes: dict[str, str]) -> None:
+        nonlocal depth
+        depth += 1
+        if depth > DEEPEST:
+            raise broken(place(), f"{path} has more than {DEEPEST} elements inside each other")
+        if name not in local_names:
+            if len(local_names) > MOST_NAMES:
+                raise broken(place(), f"{path} has more than {MOST_NAMES:,} names of elements")
+            local_names[name] = name.rpartition(":")[2]
+        handlers.start(local_names[name], attributes)
+
+    def end(name: str) -> None:
+        nonlocal depth
+        depth -= 1
+        handlers.end(local_names[name])
+
+    def refuse(*_: object) -> None:
+        raise broken(place(), f"{path} declares a document type, expected none")
+
+    parser.StartElementHandler = start
+    parser.EndElementHandler = end
+    parser.CharacterDataHandler = handlers.text
+    parser.StartDoctypeDeclHandler = refuse
+    count = 0
+    try:
+        with archive.open(path) as file:
+            while block := file.read(BLOCK):
+                parser.Parse(block, False)
+                count += len(block)
+                if count - parser.CurrentByteIndex > LONGEST_TOKEN:
+                    raise broken(place(), f"{path} has a tag of more than {LONGEST_TOKEN >> 20} MiB")
+                yield
+                if handlers.has_ended:
+                    return
+            parser.Parse(b"", True)
+            yield
+    except KeyError as error:
+        raise broken(place(), f"it has no {path}") from error
+    except (expat.ExpatError, ValueError, OverflowError, *DAMAGE) as error:
+        raise broken(place(), f"{path}: {error}") from error
+
+
+def refuse_large(archive: zipfile.ZipFile, path: str, place: str) -> None:
+    """Refuse a member of more than `LARGEST_PART` bytes by its header: `zipfile` reads no more than that."""
+    if path in archive.namelist() and archive.getinfo(path).file_size > LARGEST_PART:
+        size = archive.getinfo(path).file_size
+        raise broken(place, f"{path} has {size:,} bytes, expected at most {LARGEST_PART:,}")
