@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tuneyard.core.errors import ContentError, TimeLimitError
+from tuneyard.core.errors import ContentError, LimitError
 from tuneyard.core.prompt import (
     TALKS,
     Render,
@@ -64,7 +64,7 @@ def _missing_end(served: str, special: Mapping[str, str], scored: Render) -> str
     for talk in TALKS:
         try:
             expected = scored(talk, True)
-        except TimeLimitError:
+        except LimitError:
             raise
         except ContentError as error:  # many templates refuse a system text
             refusals.append(error)
@@ -147,7 +147,7 @@ def _writes(tokenizer: "PreTrainedTokenizerBase", candidate: str, expected: Sequ
     for talk, ids in zip(TALKS, expected, strict=True):
         try:
             prompt = render(talk, True)
-        except TimeLimitError:
+        except LimitError:
             raise
         except ContentError:  # many templates refuse a system text, which no server then answers
             continue

@@ -116,8 +116,8 @@ class ContentError(TuneyardError):
     """The content of data, recipe, adapter or registry is wrong, or a subprocess failed."""
 
 
-class TimeLimitError(ContentError):
-    """Code from a user, such as a regular expression or a chat template, computed for too long."""
+class LimitError(ContentError):
+    """Code of a file, such as a regular expression or a chat template, took too much time, memory or text."""
 
 
 class RequestError(TuneyardError):
@@ -142,19 +142,18 @@ class ResumableError(click.Abort):
 
 @contextlib.contextmanager
 def bounded(code: str) -> Iterator[None]:
-    """Stop the block with `TimeLimitError` after `TIME_LIMIT`. The message names the `code`.
+    """Stop the block with `LimitError` after `TIME_LIMIT`. The message names the `code`.
 
-    It is code of a user: a regular expression such as `(a+)+b`, or a chat template. Both `re` and Jinja's
-    compiled templates let signals through while they work, so a timer ends either. Blocks are not nested: no
-    code of a user runs inside other code of a user. Only the main thread gets signals: in another one the
-    block runs without a bound.
+    It is a regular expression of a user, such as `(a+)+b`: `re` lets signals through while it works, so a
+    timer ends it. Blocks are not nested. Only the main thread gets signals: in another one the block runs
+    without a bound. Templates have limits of their own: core/prompt/templates.py.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
 
     def stop(_number: int, _frame: FrameType | None) -> None:
-        raise TimeLimitError(
+        raise LimitError(
             f"{code}: stopped after {TIME_LIMIT:g} s of computing; repeats inside repeats, such as (a+)+, "
             "can take for ever: write it without them"
         )

@@ -11,8 +11,10 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from tuneyard.core.bounded_reading import read_text
-from tuneyard.core.errors import ContentError, RequestError, bounded, nearest, unexpected
+from tuneyard.core.errors import ContentError, RequestError, nearest, unexpected
 from tuneyard.core.files import JsonObject, read_object, strings
+from tuneyard.core.prompt.templates import TODAY as TODAY
+from tuneyard.core.prompt.templates import limit_transformers
 from tuneyard.core.records import (
     PLACEHOLDERS,
     QUESTIONS,
@@ -42,8 +44,6 @@ Ids = list[int]
 Encode = Callable[[Messages], Ids]
 Render = Callable[[Messages, bool], str]  # of messages, whether an answer is asked for
 CHAT_TEMPLATE, DEFAULT_TEMPLATE = "chat_template.jinja", "default"
-TODAY = "strftime_now"
-"""The function by which a chat template writes today's date."""
 _QUESTION = {"role": "user", "content": "Is it?"}
 TALKS: tuple[Messages, ...] = (
     [_QUESTION],
@@ -203,17 +203,17 @@ def chat_renderer(
             if ask:
                 return "\n".join(contents)
             return "\n".join(contents[:-1]) + contents[-1]
+        plain, tools = openai_messages(messages)
+        options: JsonObject = {"add_generation_prompt": ask, "enable_thinking": think}
+        if tools:
+            options["tools"] = tools
+        if TODAY in template:
+            options[TODAY] = midnight.isoformat()
         try:
-            with bounded("the chat template"):
-                plain, tools = openai_messages(messages)
-                options: JsonObject = {"add_generation_prompt": ask, "enable_thinking": think}
-                if tools:
-                    options["tools"] = tools
-                if TODAY in template:
-                    options[TODAY] = midnight.strftime
-                text: str = tokenizer.apply_chat_template(
-                    plain, chat_template=template, tokenize=False, **options
-                )
+            limit_transformers()
+            text: str = tokenizer.apply_chat_template(
+                plain, chat_template=template, tokenize=False, **options
+            )
         except (TemplateError, TypeError, ArithmeticError, LookupError, ValueError) as error:  # of its code
             roles = ", ".join(message["role"] for message in messages)
             raise ContentError(f"the chat template refuses messages of {roles}: {error}") from error
@@ -347,6 +347,7 @@ def llamafactory_template(
     if name or not isinstance(adapted_tokenizer.chat_template, str):
         template = template_named(name or "empty", think)
     else:
+        limit_transformers()
         template = parse_template(adapted_tokenizer)
         if isinstance(template, ReasoningTemplate):
             template.enable_thinking = think

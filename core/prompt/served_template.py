@@ -4,9 +4,10 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-from tuneyard.core.errors import ContentError, TimeLimitError, bounded
+from tuneyard.core.errors import ContentError, LimitError
 from tuneyard.core.files import JsonObject
 from tuneyard.core.prompt import Messages, openai_messages
+from tuneyard.core.prompt.templates import limit_transformers
 
 CALL_ID = "call{:05}"
 """Nine letters and digits, which the chat templates of Mistral demand."""
@@ -55,18 +56,18 @@ class ServedTemplate(NamedTuple):
         from jinja2 import TemplateError
 
         try:
-            with bounded("the tokenizer's chat template"):
-                return str(
-                    tokenizer.apply_chat_template(
-                        messages,
-                        chat_template=self.text,
-                        tokenize=False,
-                        add_generation_prompt=True,
-                        **options,
-                    )
+            limit_transformers()
+            return str(
+                tokenizer.apply_chat_template(
+                    messages,
+                    chat_template=self.text,
+                    tokenize=False,
+                    add_generation_prompt=True,
+                    **options,
                 )
+            )
         except (
-            TemplateError, TypeError, ArithmeticError, LookupError, ValueError, TimeLimitError
+            TemplateError, TypeError, ArithmeticError, LookupError, ValueError, LimitError
         ) as error:  # fmt: skip  # of its code
             raise TemplateRefusalError(str(error)) from error
 

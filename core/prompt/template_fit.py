@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Any, NamedTuple
 
-from tuneyard.core.errors import bounded
 from tuneyard.core.prompt import Ids, Message, Messages
 from tuneyard.core.prompt.history_fit import decoded, equal_length, is_continued
+from tuneyard.core.prompt.templates import limit_transformers
 from tuneyard.core.training.llamafactory import RecipeData, expected_errors
 
 USER = {"role": "user", "content": "Is 12 even?"}
@@ -301,8 +301,8 @@ def _template_prompt(
 
 
 def _render(tokenizer: Any, messages: Messages, **options: Any) -> str:
-    with bounded("the tokenizer's chat template"):
-        return str(tokenizer.apply_chat_template(messages, tokenize=False, **options))
+    limit_transformers()
+    return str(tokenizer.apply_chat_template(messages, tokenize=False, **options))
 
 
 def _prompts(tokenizer: Any, messages: Messages, **options: Any) -> list[Ids]:

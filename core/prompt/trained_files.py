@@ -9,7 +9,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from tuneyard.core.errors import ContentError, TimeLimitError, show_value
+from tuneyard.core.errors import ContentError, LimitError, show_value
 from tuneyard.core.prompt import SavedTemplate, find_chat_template
 from tuneyard.core.prompt.rendering import template_renderer
 from tuneyard.core.prompt.tokenizer_files import (
@@ -62,8 +62,8 @@ def read_trained(folder: Path, base: Path | None = None) -> TrainedFiles:
     if template is not None:
         try:
             texts.append(end_after_answer(template.text, special, added_tokens(place)))
-        except TimeLimitError as error:
-            raise TimeLimitError(f"{template.file}: {error}") from error
+        except LimitError as error:
+            raise LimitError(f"{template.file}: {error}") from error
     ends = [ids[text] for text in texts if text in ids]
     for each in (folder, base):
         if each is not None:
@@ -111,7 +111,7 @@ def end_after_answer(template: str, special: Mapping[str, str], tokens: Collecti
     """The first of these tokens that a chat template writes after an answer, "" without one."""
     try:
         text = template_renderer(template, special)(_ANSWERED, False)
-    except TimeLimitError:
+    except LimitError:
         raise
     except ContentError:  # a damaged template, which fails where it writes a prompt
         return ""

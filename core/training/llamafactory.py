@@ -12,6 +12,7 @@ from typing import Any, Self
 from tuneyard.core.errors import ContentError, TuneyardError, show_value
 from tuneyard.core.files import JsonObject
 from tuneyard.core.prompt.served_template import ServedTemplate
+from tuneyard.core.prompt.templates import limit_transformers
 from tuneyard.core.scratch import scratch_folder
 from tuneyard.core.training.local_media import broken_media, open_local_media
 
@@ -85,6 +86,7 @@ class RecipeData:
 
         served = self.served or ServedTemplate.of(self.module["tokenizer"])
         copies = {name: copy(template) for name, template in templates.TEMPLATES.items()}
+        limit_transformers()
         with replaced(templates, TEMPLATES=copies):
             template = templates.get_template_and_fix_tokenizer(self.module["tokenizer"], self.data_args)
         return replace(self, template=template, served=served)

@@ -15,6 +15,7 @@ from tuneyard.core.bounded_reading import read_text
 from tuneyard.core.errors import ContentError, bounded, show_value
 from tuneyard.core.files import require
 from tuneyard.core.prompt import Messages
+from tuneyard.core.prompt.templates import compile_template, render_template
 
 INSTRUCTION = re.compile(r'^[ \t]*([A-Za-z]+)[ \t]+("""(?:.*?)"""|[^\n]*)', re.M | re.S)
 ACTION = re.compile(
@@ -59,7 +60,7 @@ def read_modelfile(path: Path) -> ServedModelfile:
                 raise ContentError("no TEMPLATE; tuneyard adapter export --to ollama writes one")
             if "MESSAGE" in instructions:
                 raise ContentError("MESSAGE puts turns before every conversation: training had none")
-            return ServedModelfile(compile_template(instructions["TEMPLATE"]), instructions.get("SYSTEM"))
+            return ServedModelfile(compile_go_template(instructions["TEMPLATE"]), instructions.get("SYSTEM"))
     except ContentError as error:
         raise ContentError(f"{path}: {error}") from error
 
@@ -71,23 +72,24 @@ def _unquoted(value: str) -> str:
     return value.strip()
 
 
-def compile_template(template: str) -> Callable[[Messages], str]:
+def compile_go_template(template: str) -> Callable[[Messages], str]:
     """Turn a Go template into a function that renders conversations.
 
     `ContentError` names an action that is not supported here.
     """
-    from jinja2 import Environment, TemplateSyntaxError
+    from jinja2 import TemplateError
 
     jinja = _Jinja()
     pieces = []
     for number, text in enumerate(ACTION.split(template)):
         write = jinja.action if number % 2 else jinja.constant  # they alternate
         pieces.append(write(text))
+    whole = "".join(pieces)
     try:
-        whole = Environment(autoescape=False).from_string("".join(pieces))
-    except (TemplateSyntaxError, SyntaxError, RecursionError) as error:
+        compile_template(whole, trims=False)
+    except TemplateError as error:
         raise ContentError(f"the TEMPLATE cannot be rendered here: {error}") from error
-    return lambda messages: whole.render(messages=messages, texts=jinja.texts)
+    return lambda messages: render_template(whole, {"messages": messages, "texts": jinja.texts}, trims=False)
 
 
 class _Jinja:

@@ -23,7 +23,7 @@ from tests.unit.eval_backends.test_modelfile import PARTS
 from tuneyard.adapters.export.modelfile import find_wrapping, go_template
 from tuneyard.core.errors import ContentError
 from tuneyard.core.prompt.rendering import template_renderer
-from tuneyard.eval.backends.modelfile import compile_template
+from tuneyard.eval.backends.modelfile import compile_go_template
 
 pytestmark = [
     pytest.mark.slow,
@@ -67,7 +67,7 @@ def test_templates_render_as_by_go(tmp_path: Path) -> None:
     cases, expected = [], []
     for template in dict.fromkeys([BY_HAND, *map(go_template, wrappings), *drawn]):
         try:
-            render = compile_template(template)
+            render = compile_go_template(template)
         except ContentError:
             continue
         for talk in CONVERSATIONS:

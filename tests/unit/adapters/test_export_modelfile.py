@@ -16,7 +16,7 @@ from tests.unit.adapters.make import base_tensors, factors, make, make_base
 from tuneyard.adapters.export.modelfile import quoted
 from tuneyard.core.errors import ContentError
 from tuneyard.core.prompt.rendering import template_renderer
-from tuneyard.eval.backends.modelfile import compile_template
+from tuneyard.eval.backends.modelfile import compile_go_template
 
 OLLAMA = ("--to", "ollama", "--gguf", "model.gguf")
 GOLDEN = ROOT / "tests/golden/adapters/export"
@@ -77,7 +77,7 @@ def serve(modelfile, messages):
     """Ollama's prompt for a chat: SYSTEM comes first unless the first message is a system's."""
     if messages[0]["role"] != "system" and "SYSTEM" in modelfile:
         messages = [{"role": "system", "content": modelfile["SYSTEM"][0]}, *messages]
-    return compile_template(modelfile["TEMPLATE"][0])(messages)
+    return compile_go_template(modelfile["TEMPLATE"][0])(messages)
 
 
 def make_model(folder, template=CHATML, bos=None):

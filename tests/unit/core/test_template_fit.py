@@ -4,13 +4,13 @@ import sys
 import types
 
 import pytest
-from jinja2 import Template
 
 from tests.messages import printed, raises
 from tuneyard.core import errors
 from tuneyard.core.errors import ContentError
 from tuneyard.core.prompt import template_fit
 from tuneyard.core.prompt.template_fit import USER, ChatFormat, template_findings
+from tuneyard.core.prompt.templates import render_template
 
 
 class Tokenizer:
@@ -27,7 +27,7 @@ class Tokenizer:
         return {chr(number): number for number in range(1000)}
 
     def apply_chat_template(self, messages: list[dict[str, str]], **options: object) -> str:
-        return Template(str(self.chat_template)).render(messages=messages, **options)
+        return render_template(str(self.chat_template), {"messages": messages, **options}, trims=False)
 
     def encode(self, text: str, **_: object) -> list[int]:
         return [ord(letter) for letter in text]

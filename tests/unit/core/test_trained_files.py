@@ -6,7 +6,7 @@ import pytest
 
 from tests.json_files import write_json
 from tests.messages import raises
-from tuneyard.core.errors import ContentError, TimeLimitError
+from tuneyard.core.errors import ContentError, LimitError
 from tuneyard.core.prompt.rendering import template_renderer
 from tuneyard.core.prompt.trained_files import read_trained
 
@@ -87,7 +87,7 @@ def test_a_template_without_an_end_is_stopped_with_its_place(base, adapter, monk
     monkeypatch.setattr("tuneyard.core.errors.TIME_LIMIT", 0.1)
     loops = "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}"
     (adapter / "chat_template.jinja").write_text(loops)
-    with raises(TimeLimitError, adapter / "chat_template.jinja"):
+    with raises(LimitError, adapter / "chat_template.jinja"):
         read_trained(adapter, base)
 
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from tests.messages import raises
 from tuneyard.core.errors import ContentError, RequestError
-from tuneyard.eval.backends.modelfile import compile_template, read_modelfile
+from tuneyard.eval.backends.modelfile import compile_go_template, read_modelfile
 
 PARTS = [
     '{{ "{{" }}', "{{ end }}", "{{ else }}", "{{ if .Role }}", "{{ .Role }}", "{{ range .Messages }}",
@@ -73,7 +73,7 @@ def test_a_modelfile_that_is_not_there(tmp_path: Path) -> None:
 @given(st.lists(st.sampled_from(PARTS)))
 def test_any_template_renders_or_is_refused(parts: list[str]) -> None:
     try:
-        said = compile_template("".join(parts))(USER)
+        said = compile_go_template("".join(parts))(USER)
     except ContentError as error:
         assert "cannot render" in str(error) or "cannot be rendered" in str(error)
     else:
