@@ -1,6 +1,7 @@
 """A dataset as one YAML file: its sources, the columns of its rows, and its output files."""
 
 import string
+from collections import Counter
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -310,13 +311,23 @@ def _needs_no_suffix(name: str, split: str) -> bool:
     return "{split}" in name or split in (PART, WHOLE)
 
 
+MOST_REPEATS = 16
+
+
 def placeholders(template: str) -> list[tuple[str, str | None]]:
-    """The pieces of a template, (literal, column name or None). `{{` and `}}` are literal braces."""
+    """The pieces of a template, (literal, column name or None). `{{` and `}}` are literal braces.
+
+    `ValueError` for a column that is named so often that its text, 16 MiB at most, would fill the memory.
+    """
     pieces = []
+    counts: Counter[str | None] = Counter()
     for literal, name, form, conversion in string.Formatter().parse(template):
         if form or conversion:
             raise ValueError(f"{{{name}}}: only a column name may stand between braces")
         pieces.append((literal, name))
+        counts[name] += name is not None
+        if counts[name] > MOST_REPEATS:
+            raise ValueError(f"{{{name}}} stands more than {MOST_REPEATS} times in a template: write it once")
     return pieces
 
 

@@ -64,7 +64,7 @@ def environment(trims: bool) -> ImmutableSandboxedEnvironment:
     return made
 
 
-class Renderer:
+class SandboxRenderer:
     """Compiles each template once."""
 
     def __init__(self) -> None:
@@ -98,7 +98,7 @@ class Renderer:
         return {"text": "".join(pieces)}
 
 
-def answer(renderer: Renderer, line: bytes) -> dict[str, object]:
+def answer(renderer: SandboxRenderer, line: bytes) -> dict[str, object]:
     """The answer to a line."""
     try:
         job = json.loads(line)
@@ -121,7 +121,7 @@ def main() -> None:
     resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends at Ctrl-C, and closes the input
-    renderer = Renderer()
+    renderer = SandboxRenderer()
     output = os.fdopen(os.dup(1), "wb")
     for line in sys.stdin.buffer:
         before = sum(os.times()[:2])
