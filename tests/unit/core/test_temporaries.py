@@ -17,7 +17,14 @@ from tests.folders import names
 from tests.kills import killed_at
 from tuneyard.core import temporaries
 from tuneyard.core.files import atomic, publish, recovered, reserved, staging, write_text
-from tuneyard.core.temporaries import locked, remove_folder, sweep, temporary_file, temporary_folder
+from tuneyard.core.temporaries import (
+    locked,
+    remove_folder,
+    size_of,
+    sweep,
+    temporary_file,
+    temporary_folder,
+)
 
 DEAD = ".a.txt.tuneyard-0123456789abcdef"
 
@@ -279,3 +286,19 @@ def test_the_bytes_of_what_was_removed_are_counted(tmp_path: Path) -> None:
     (folder / "below/y").write_bytes(b"x" * 20)
     (folder / "link").symlink_to(__file__)
     assert sweep(tmp_path) == {DEAD: 7, folder.name: 120}
+
+
+def test_a_folder_that_goes_while_it_is_measured_counts_nothing(tmp_path: Path, monkeypatch) -> None:
+    """The process that published has removed the old folder meanwhile."""
+    folder = tmp_path / ".b.tuneyard-00000000000000ff"
+    (folder / "below").mkdir(parents=True)
+    (folder / "x").write_bytes(b"x" * 100)
+    scandir = os.scandir
+
+    def late(path):
+        if Path(path).name == "below":
+            Path(path).rmdir()
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", late)
+    assert size_of(folder) == 100
