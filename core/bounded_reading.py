@@ -5,12 +5,18 @@ JSON Lines, CSV and JSON lists are read by record, so that no data is refused fo
 """
 
 import codecs
+import io
 import json
 import os
+import stat
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tuneyard.core.errors import ContentError
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
 
 LARGEST_FILE = 64 << 20  # bytes; the largest tokenizer.json of a hub model has 40 MB
 LARGEST_RECORD = 16 << 20  # bytes of a line, of a CSV row, of an item of a JSON list, in all commands
@@ -19,10 +25,39 @@ _BLANKS = (" ", "\n", "\t", "\r")
 _CUT = 16  # characters: the longest token that a cut splits (a pair of \uXXXX escapes)
 
 
+def open_regular(path: Path) -> io.BufferedReader:
+    """Open a file for reading. `ContentError` for a pipe or a device, as `refuse_pipe`."""
+    refuse_pipe(path)
+    return io.BufferedReader(_NamedFile(path), BLOCK)
+
+
+class _NamedFile(io.FileIO):
+    """A file whose errors while it is read name it: those of a broken disk name none."""
+
+    def readinto(self, buffer: "WriteableBuffer", /) -> int | None:
+        """Read into a buffer; `OSError` has the file's name."""
+        try:
+            return super().readinto(buffer)
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(self.name)) from error
+
+
+def refuse_pipe(path: Path, fix: str = "") -> None:
+    """`ContentError` with the `fix` for a named pipe, a device or a socket, whose reading may never end.
+
+    A missing file and a folder are errors when they are opened.
+    """
+    try:
+        mode = path.stat().st_mode
+    except OSError:
+        return
+    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+        raise ContentError(f"{path}: found a pipe or a device, expected a file{fix}")
+
+
 def read_regular(path: Path) -> bytes:
     """The bytes of a file, `LARGEST_FILE` at most. `ContentError` for more, and for a pipe or a device."""
-    refuse_pipe(path)
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         content = file.read(LARGEST_FILE + 1)
     if len(content) > LARGEST_FILE:
         size = path.stat().st_size
@@ -33,12 +68,6 @@ def read_regular(path: Path) -> bytes:
     return content
 
 
-def refuse_pipe(path: Path) -> None:
-    """`ContentError` for a named pipe or a device, whose reading may never end."""
-    if path.exists() and not path.is_file() and not path.is_dir():
-        raise ContentError(f"{path}: found a pipe or a device, expected a file")
-
-
 def read_text(path: Path, errors: str = "strict") -> str:
     """The text of a file in UTF-8, as `read_regular`. Line breaks become line feeds."""
     return read_regular(path).decode("utf-8", errors).replace("\r\n", "\n").replace("\r", "\n")
@@ -46,8 +75,7 @@ def read_text(path: Path, errors: str = "strict") -> str:
 
 def read_end(path: Path, start: int = 0) -> str:
     """The text of a log from byte `start`, of which the last `LARGEST_RECORD` bytes at most."""
-    refuse_pipe(path)
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         size = os.fstat(file.fileno()).st_size
         file.seek(max(start, size - LARGEST_RECORD))
         return file.read(LARGEST_RECORD).decode("utf-8", errors="replace")
@@ -56,8 +84,7 @@ def read_end(path: Path, start: int = 0) -> str:
 def lines_of(path: Path) -> Iterator[tuple[int, bytes]]:
     """Yield (line number from 1, line with its break); `ContentError` for one above `LARGEST_RECORD`."""
     number = 0
-    refuse_pipe(path)
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         while line := file.readline(LARGEST_RECORD + 1):
             number += 1
             if len(line) > LARGEST_RECORD:
@@ -116,8 +143,7 @@ class JsonListReader:
     def items(self) -> Iterator[object]:
         """Yield the items. `BrokenListError` for other than a list, `ContentError` for too large an item."""
         decoder = json.JSONDecoder()
-        refuse_pipe(self.path)
-        with self.path.open("rb") as self._file:
+        with open_regular(self.path) as self._file:
             self._read_more()
             self._text = self._text.removeprefix("\ufeff")
             while True:

@@ -4,10 +4,10 @@
 """
 
 import os
-import stat
 from collections.abc import Iterable
 from pathlib import Path
 
+from tuneyard.core.bounded_reading import refuse_pipe
 from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.core.quoting import shell
 
@@ -26,8 +26,7 @@ def own_file(path: Path) -> Path:
             f"{path}: a link to {target}, expected a file of this folder; if it belongs there, copy it: "
             f"cp --remove-destination {shell(target)} {shell(path)}"
         )
-    if not stat.S_ISREG(target.stat().st_mode) and not target.is_dir():
-        raise ContentError(f"{path}: found a pipe or a device, expected a file; remove it from the folder")
+    refuse_pipe(path, "; remove it from the folder")
     return path
 
 

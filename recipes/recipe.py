@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from tuneyard.core.bounded_reading import read_text
+from tuneyard.core.bounded_reading import open_regular, read_text
 from tuneyard.core.datasets import read_registry, registry_folder
 from tuneyard.core.documents import BOM, is_number, read_yaml
 from tuneyard.core.errors import ContentError, Problem, RequestError, nearest, show_value, wrong_value
@@ -157,7 +157,7 @@ class Recipe:
             return parsed
         path = Path(value)
         content = read_object(path)
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             has_mark = file.read(len(BOM)) == BOM
         if has_mark:
             raise ContentError(

@@ -11,7 +11,7 @@ from tuneyard.adapters.output import check_free, check_outside
 from tuneyard.adapters.provenance import CARD
 from tuneyard.adapters.store import adapters_in, find_folder, open_adapter, plain_lora
 from tuneyard.adapters.weighted import check_names_in, open_alone
-from tuneyard.core.bounded_reading import read_text
+from tuneyard.core.bounded_reading import open_regular, read_text
 from tuneyard.core.documents import parse_yaml
 from tuneyard.core.errors import RequestError
 from tuneyard.core.files import read_object
@@ -122,7 +122,7 @@ def begins_with(path: Path, beginning: bytes) -> bool:
     """True if `path` is a file with these first bytes."""
     if not path.is_file():
         return False
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         return file.read(len(beginning)) == beginning
 
 
@@ -133,7 +133,7 @@ def check_gguf(path: Path, source: ExportSource) -> None:
     """
     if not begins_with(path, GGUF):
         raise RequestError(f"--gguf {path}: no GGUF file there; make it with --to gguf")
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         header = file.read(4096)
     if MADE_OF.encode() in header and source.digest.encode() not in header:
         raise RequestError(

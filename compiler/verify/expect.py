@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tuneyard.compiler.commands.dataset_reader import single_records
+from tuneyard.core.bounded_reading import open_regular
 from tuneyard.core.datasets import (
     FORMATS,
     filled,
@@ -133,7 +134,7 @@ class Expected:
         `ProblemsError` if the file cannot be read to its end; its problems have their places.
         """
         reader = RecordReader(self.format)
-        with self.path.open("rb") as file:
+        with open_regular(self.path) as file:
             has_mark = file.read(3) == BOM
         if has_mark:
             message = "begins with a byte-order mark, which LLaMA-Factory's loader takes for broken JSON"

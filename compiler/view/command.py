@@ -12,7 +12,7 @@ from tuneyard.compiler.verify.dataset import (
 from tuneyard.compiler.verify.recipe_file import read_settings
 from tuneyard.compiler.view.build import build
 from tuneyard.compiler.view.page import MARK, render_page, sampled_text, sentence
-from tuneyard.core.bounded_reading import refuse_pipe
+from tuneyard.core.bounded_reading import open_regular
 from tuneyard.core.cli.main import next_step, same_options
 from tuneyard.core.datasets import REGISTRY, find_dataset
 from tuneyard.core.errors import RequestError, counted
@@ -89,8 +89,7 @@ def check_replaceable(out: Path, inputs: Sequence[Path], *, force: bool) -> None
     if not out.exists():
         check_writable(out)
         return
-    refuse_pipe(out)
-    with out.open("rb") as file:
+    with open_regular(out) as file:
         head = file.read(HEAD)
     if not force and MARK.encode() not in head:
         raise RequestError(

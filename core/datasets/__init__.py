@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from tuneyard.core.bounded_reading import refuse_pipe
+from tuneyard.core.bounded_reading import open_regular
 from tuneyard.core.datasets.column_meanings import CHOICES, meaning
 from tuneyard.core.documents import BOM, json_items, json_lines
 from tuneyard.core.errors import (
@@ -107,6 +107,8 @@ def read_registry(folder: Path) -> dict[str, Fields]:
     try:
         path.stat()  # unlike `exists`, it raises for a loop of links
     except FileNotFoundError:
+        if path.is_symlink():  # a compile would make the file that it leads to, wherever that is
+            raise RequestError(f"{path}: {near_name(path)}") from None
         return {}
     except NotADirectoryError:
         raise RequestError(near_name(path)) from None
@@ -287,8 +289,7 @@ def train_split_of(name: str, registered: Collection[str]) -> str:
 
 def read_records(path: Path) -> list[Fields]:
     """Read the records of a JSON array or a JSON Lines file. The content decides, not the file name."""
-    refuse_pipe(path)
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         begin = file.read(1 << 16).removeprefix(BOM).lstrip()
     if begin.startswith(b"{\n"):  # no JSON Lines
         document = read_json(path)

@@ -11,7 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, TypeGuard
 
-from tuneyard.core.bounded_reading import BrokenListError, JsonListReader, lines_of, refuse_pipe
+from tuneyard.core.bounded_reading import BrokenListError, JsonListReader, lines_of, open_regular
 from tuneyard.core.errors import ContentError, wrong_value
 from tuneyard.core.files import Fields, parse_json, require
 from tuneyard.core.quoting import markdown_text
@@ -44,8 +44,7 @@ def is_number(value: object) -> TypeGuard[float]:
 def read_yaml(path: Path, description: str) -> Yaml:
     """Read a YAML file. `RequestError` with its `description` if missing, `ContentError` if broken."""
     require(path, description)
-    refuse_pipe(path)
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         return parse_yaml(file.read(MOST_BYTES + 1), path)
 
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from tuneyard.core.bounded_reading import LARGEST_RECORD, lines_of
+from tuneyard.core.bounded_reading import LARGEST_RECORD, lines_of, open_regular
 from tuneyard.core.errors import ContentError, unexpected
 from tuneyard.core.files import parse_json, require
 
@@ -70,7 +70,7 @@ class TokenLossFile:
         offset = self._offsets.get(row)
         if offset is None:
             return None
-        with self.path.open("rb") as file:
+        with open_regular(self.path) as file:
             file.seek(offset)
             fields = json.loads(file.readline(LARGEST_RECORD))
         ids, losses = fields.get("ids"), fields.get("losses")

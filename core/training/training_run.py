@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from tuneyard.core.bounded_reading import open_regular
 from tuneyard.core.documents import read_yaml
 from tuneyard.core.documents.schema_errors import check_file
 from tuneyard.core.errors import unexpected
@@ -152,7 +153,7 @@ def _card_texts(folder: Path) -> Iterator[str]:
     for place in record_folders(folder.resolve()):
         card = place / "README.md"
         if card.is_file():
-            with card.open("rb") as file:
+            with open_regular(card) as file:
                 content = file.read(_LARGEST_CARD)
             # Markdown formatters wrap lines and write `\_` for `_`.
             yield content.decode(errors="replace").replace("\\_", "_")

@@ -17,8 +17,16 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from tuneyard.core.errors import ContentError, RequestError, describe_os_error, show_value, unexpected
-from tuneyard.core.files import Fields, read_object
+from tuneyard.core.bounded_reading import LARGEST_FILE, open_regular
+from tuneyard.core.errors import (
+    ContentError,
+    RequestError,
+    describe_os_error,
+    show_value,
+    unexpected,
+    wrong_value,
+)
+from tuneyard.core.files import Fields, parse_json, read_object
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -124,15 +132,18 @@ def open_weights(path: Path) -> Weights:
     """Read the header of a safetensors file, which the library checks. `ContentError` if it is damaged."""
     from safetensors import SafetensorError, safe_open
 
+    header, start = _read_header(path)
     try:
-        # The library's error of any file that it cannot open is that the file is missing.
-        with path.open("rb") as file, safe_open(path, "numpy"):
-            (length,) = struct.unpack("<Q", file.read(8))
-            header = json.loads(file.read(length))
+        with safe_open(path, "numpy"):  # the library's error of any file that it cannot open: it is missing
+            pass
     except SafetensorError as error:
-        raise ContentError(f"{path}: damaged or truncated safetensors: {error}; copy it again") from error
+        raise _damaged(path, str(error)) from error
+    except MemoryError as error:  # the library maps the whole file, which takes addresses and no memory
+        raise RequestError(
+            f"{path}: found {path.stat().st_size:,} bytes, more than this process may map; allow it more: "
+            "ulimit -v unlimited"
+        ) from error
     header.pop("__metadata__", None)
-    start = 8 + length
     tensors = {}
     for name, entry in header.items():
         if not isinstance(entry, dict):  # the library takes a list, too
@@ -141,6 +152,34 @@ def open_weights(path: Path) -> Weights:
         shape = tuple(entry["shape"])
         tensors[name] = Tensor(path, name, entry["dtype"], shape, start + first, start + last)
     return Weights(path, tensors)
+
+
+def _read_header(path: Path) -> tuple[Fields, int]:
+    """The header of a safetensors file, and the byte at which its tensors begin.
+
+    `ContentError` if the tensors do not end where the file does. The library finds that out, too, once it has
+    mapped the file, and a sparse one may be larger than all memory.
+    """
+    size = path.stat().st_size
+    with open_regular(path) as file:
+        length = int.from_bytes(file.read(8), "little")
+        if length > min(size - 8, LARGEST_FILE):
+            raise _damaged(path, f"a header of {length:,} bytes in a file of {size:,}")
+        header = parse_json(file.read(length), path)
+    if not isinstance(header, dict):
+        raise wrong_value(path, header, "a JSON object as the header")
+    start = end = 8 + length
+    for entry in header.values():
+        offsets = entry.get("data_offsets") if isinstance(entry, dict) else None
+        if isinstance(offsets, list) and len(offsets) == 2 and type(offsets[1]) is int:
+            end = max(end, start + offsets[1])
+    if end != size:
+        raise _damaged(path, f"found {size:,} bytes, and its header describes {end:,}")
+    return header, start
+
+
+def _damaged(path: Path, reason: str) -> ContentError:
+    return ContentError(f"{path}: damaged or truncated safetensors: {reason}; copy it again")
 
 
 Shards = dict[str, Weights]

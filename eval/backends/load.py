@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tuneyard.adapters.store import SAVES, adapters_in
+from tuneyard.core.bounded_reading import open_regular
 from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.core.files import from_hub, read_object
 from tuneyard.core.installation.packages import missing
@@ -239,7 +240,10 @@ def _kind(config: Any) -> Any:
 
 def check_gguf(path: Path) -> None:
     """Raise `RequestError` unless the file is the GGUF of a whole model and the reader is installed."""
-    head = path.open("rb").read(GGUF_HEAD) if path.is_file() else b""
+    head = b""
+    if path.is_file():
+        with open_regular(path) as file:
+            head = file.read(GGUF_HEAD)
     if not head.startswith(b"GGUF"):
         raise RequestError(f"{path}: no GGUF file; tuneyard adapter export --to gguf writes one")
     if GGUF_ADAPTER in head:

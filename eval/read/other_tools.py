@@ -8,6 +8,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import NamedTuple
 
+from tuneyard.core.bounded_reading import open_regular
 from tuneyard.core.errors import ContentError
 
 RENAME = "write its rows with the columns id, gold and prediction, or write a plug-in (docs/extending.md)"
@@ -99,7 +100,7 @@ def refuse_other_table(path: Path) -> None:
     sign = PROMPTFOO_SIGNS.get(path.suffix.lower())
     if sign is None:
         return
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         head = file.read(HEAD)
     if sign in head:
         raise other_file(path, UnjudgedFile(PROMPTFOO_TABLE, PROMPTFOO_FIX, ()))

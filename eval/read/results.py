@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from tuneyard.core import version
+from tuneyard.core.bounded_reading import open_regular
 from tuneyard.core.cli.main import command_line
 from tuneyard.core.documents import json_lines
 from tuneyard.core.errors import ContentError, RequestError, TuneyardError, counted, show_value, unexpected
@@ -172,7 +173,7 @@ def is_unfinished_comparison(out: Path) -> bool:
     page = out / PAGE
     if (out / TABLE_JSON).exists() or page.is_symlink() or not page.is_file() or STEPS in read_run(out):
         return False
-    with page.open("rb") as file:
+    with open_regular(page) as file:
         return PAGE_MARK.encode() in file.read(PAGE_HEAD)
 
 

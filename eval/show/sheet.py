@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from tuneyard.core.bounded_reading import open_regular
 from tuneyard.core.documents import markdown_table
 from tuneyard.core.errors import SHOWN, ContentError, RequestError, counted, show_value
 from tuneyard.core.files import read_object, text_sha256
@@ -185,7 +186,7 @@ def read_rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
 
     The encoding does not matter: callers use only ids and marks, which are ASCII.
     """
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         head = file.read(HEAD)
     if head.startswith(b"PK") or b"\0" in head:
         raise ContentError(f"{path}: not CSV: save the sheet as CSV (UTF-8)")

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from tuneyard.core.bounded_reading import open_regular
 from tuneyard.core.datasets import (
     REGISTRY,
     SEPARATORS,
@@ -56,7 +57,7 @@ class TrainingData:
         for path in files_of(self.path):
             if path.stat().st_size == 0:  # an empty file has no memory map
                 continue
-            with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            with open_regular(path) as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
                 if content.find(THOUGHT) >= 0:
                     return True
         return False
