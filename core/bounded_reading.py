@@ -11,12 +11,9 @@ import os
 import stat
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 from tuneyard.core.errors import ContentError
-
-if TYPE_CHECKING:
-    from _typeshed import WriteableBuffer
 
 LARGEST_FILE = 64 << 20  # bytes; the largest tokenizer.json of a hub model has 40 MB
 LARGEST_RECORD = 16 << 20  # bytes of a line, of a CSV row, of an item of a JSON list, in all commands
@@ -34,8 +31,8 @@ def open_regular(path: Path) -> io.BufferedReader:
 class _NamedFile(io.FileIO):
     """A file whose errors while it is read name it: those of a broken disk name none."""
 
-    def readinto(self, buffer: "WriteableBuffer", /) -> int | None:
-        """Read into a buffer; `OSError` has the file's name."""
+    def readinto(self, buffer: Any, /) -> int | None:
+        """Read into a buffer of bytes; `OSError` has the file's name."""
         try:
             return super().readinto(buffer)
         except OSError as error:
@@ -60,17 +57,32 @@ def read_regular(path: Path) -> bytes:
     with open_regular(path) as file:
         content = file.read(LARGEST_FILE + 1)
     if len(content) > LARGEST_FILE:
-        size = path.stat().st_size
-        raise ContentError(
-            f"{path}: found {size:,} bytes, expected at most {LARGEST_FILE:,}: no file of this kind is as "
-            "large; make it again, or write rows as JSON Lines (.jsonl)"
-        )
+        raise _too_large_file(path, LARGEST_FILE)
     return content
 
 
+def check_size(path: Path, most: int = LARGEST_FILE) -> None:
+    """`ContentError` for a file of more bytes, a pipe or a device, before another library reads it."""
+    refuse_pipe(path)
+    if path.stat().st_size > most:
+        raise _too_large_file(path, most)
+
+
+def _too_large_file(path: Path, most: int) -> ContentError:
+    size = path.stat().st_size
+    return ContentError(
+        f"{path}: found {size:,} bytes, expected at most {most:,}: no file of this kind is as "
+        "large; make it again, or write rows as JSON Lines (.jsonl)"
+    )
+
+
 def read_text(path: Path, errors: str = "strict") -> str:
-    """The text of a file in UTF-8, as `read_regular`. Line breaks become line feeds."""
-    return read_regular(path).decode("utf-8", errors).replace("\r\n", "\n").replace("\r", "\n")
+    """The text of a file as `read_regular`, with line feeds. `ContentError` if it is not UTF-8."""
+    try:
+        text = read_regular(path).decode("utf-8", errors)
+    except UnicodeDecodeError as error:
+        raise ContentError(f"{path}: not UTF-8 at byte {error.start}: save it as UTF-8") from error
+    return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
 def read_end(path: Path, start: int = 0) -> str:

@@ -13,10 +13,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from functools import cache
 from pathlib import Path
+from tokenize import TokenError
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from xxhash import xxh3_64_intdigest
 
+from tuneyard.core.bounded_reading import open_regular
 from tuneyard.core.documents.schema_errors import check_file
 from tuneyard.core.errors import ContentError
 from tuneyard.core.files import Fields, JsonObject, atomic, read_json, read_object, write_json
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 MANIFEST = "manifest.json"
+NUMPY = b"\x93NUMPY"
 FINGERPRINT, TRAINED, SPLIT = "xxh3", "trained", "split"
 ROW_INDEX = ".examples.npy"
 """The end of a row index's name."""
@@ -263,12 +266,18 @@ def read_row_index(records: Path) -> RowIndex | None:
     path = row_index_file(records)
     if not path.is_file():
         return None
+    with open_regular(path) as file:
+        begin = file.read(len(NUMPY))
+    if begin != NUMPY:  # numpy would open a zip archive or a pickle, too
+        raise ContentError(f"{path}: broken row index: not a numpy array; compile the dataset again")
     try:
-        rows = np.load(path, allow_pickle=False)
-    except (ValueError, EOFError) as error:
+        # Mapped, so that neither more rows than the file has nor a sparse file takes memory.
+        rows = np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
+    except (ValueError, EOFError, SyntaxError, TokenError, OverflowError, OSError) as error:
         raise ContentError(f"{path}: broken row index: {error}; compile the dataset again") from error
     names = rows.dtype.names or ("",)
-    if rows.ndim != 1 or names[0] != FINGERPRINT:
+    are_numbers = all(rows.dtype[name].kind == "u" for name in rows.dtype.names or ())
+    if rows.ndim != 1 or names[0] != FINGERPRINT or not are_numbers:
         raise ContentError(f"{path}: found {rows.dtype}, expected a field {FINGERPRINT!r}; compile again")
     if names[1:] == (TRAINED, SPLIT):
         return RowIndex(rows[FINGERPRINT], {}, rows[TRAINED], rows[SPLIT])

@@ -15,6 +15,7 @@ from tuneyard.core.errors import ContentError, RequestError, nearest, unexpected
 from tuneyard.core.files import JsonObject, read_object, strings
 from tuneyard.core.prompt.templates import TODAY as TODAY
 from tuneyard.core.prompt.templates import limit_transformers
+from tuneyard.core.prompt.tokenizer_files import CHAT_TEMPLATE
 from tuneyard.core.records import (
     PLACEHOLDERS,
     QUESTIONS,
@@ -43,7 +44,7 @@ Ids = list[int]
 """The tokens of a text by their numbers."""
 Encode = Callable[[Messages], Ids]
 Render = Callable[[Messages, bool], str]  # of messages, whether an answer is asked for
-CHAT_TEMPLATE, DEFAULT_TEMPLATE = "chat_template.jinja", "default"
+DEFAULT_TEMPLATE = "default"
 _QUESTION = {"role": "user", "content": "Is it?"}
 TALKS: tuple[Messages, ...] = (
     [_QUESTION],
@@ -174,10 +175,7 @@ def default_name(names: Collection[str], place: object) -> str:
 
 
 def _read_template(file: Path) -> SavedTemplate | None:
-    try:
-        text = read_text(file)
-    except UnicodeDecodeError as error:
-        raise ContentError(f"{file}: not UTF-8 at byte {error.start}; write the template again") from error
+    text = read_text(file)
     return SavedTemplate(file, text) if text else None
 
 

@@ -1,10 +1,12 @@
 """The files of the tokenizer of a model or an adapter, read without transformers."""
 
 import json
+import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from tuneyard.core.bounded_reading import check_size
 from tuneyard.core.documents.schema_errors import check_file
 from tuneyard.core.files import check_characters, read_object
 from tuneyard.core.installation.checkout import ROOT
@@ -12,7 +14,33 @@ from tuneyard.core.installation.checkout import ROOT
 TOKENIZER_JSON, TOKENIZER_CONFIG = "tokenizer.json", "tokenizer_config.json"
 GENERATION = "generation_config.json"
 SCHEMA = ROOT / "core/schemas/tokenizer.json"
+SETTINGS = (
+    "config.json", GENERATION, TOKENIZER_CONFIG, "special_tokens_map.json", "added_tokens.json",
+    "chat_template.json", "processor_config.json", "preprocessor_config.json",
+    "video_preprocessor_config.json",
+)  # fmt: skip
+"""Files of a model or an adapter with one JSON object, which transformers reads."""
+VOCABULARIES = (TOKENIZER_JSON, "vocab.json", "vocab.txt", "merges.txt")
+ENDS_OF_VOCABULARIES = (".model", ".tiktoken")
+CHAT_TEMPLATE = "chat_template.jinja"
+LONGEST_TEMPLATE = 1 << 20  # bytes; those of hub models have up to 30,000
 SPECIAL = ("bos_token", "eos_token", "unk_token", "pad_token")
+
+
+def check_tokenizer_files(folder: Path) -> None:
+    """`ContentError` for a file next to a tokenizer that transformers would read for ever, or wrongly.
+
+    transformers and LLaMA-Factory read each of these files whole, whatever its size is, and wait for a pipe.
+    Their errors name no place.
+    """
+    for name in os.listdir(folder):  # noqa: PTH208  # of a folder with 100,000 files only names
+        if name in (*SETTINGS, *VOCABULARIES) or name.endswith(ENDS_OF_VOCABULARIES):
+            check_size(folder / name)
+        elif name == CHAT_TEMPLATE:
+            check_size(folder / name, LONGEST_TEMPLATE)
+    for name in SETTINGS:
+        first_object([folder], name)
+    read_tokenizer([folder])
 
 
 def first_object(folders: Iterable[Path], name: str) -> dict[str, Any]:

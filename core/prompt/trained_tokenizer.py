@@ -6,9 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from tuneyard.core.errors import ContentError, RequestError, show_value
-from tuneyard.core.files import read_object
 from tuneyard.core.prompt import Tokenizer
-from tuneyard.core.prompt.tokenizer_files import TOKENIZER_CONFIG, read_tokenizer
+from tuneyard.core.prompt.tokenizer_files import check_tokenizer_files
 from tuneyard.core.prompt.trained_files import read_trained, tokenizer_folder, trained_special
 
 
@@ -51,10 +50,8 @@ def _open(folder: Path, base: Tokenizer) -> Tokenizer:
 def _load(folder: Path, base: Path) -> Tokenizer:
     from transformers import AutoConfig, AutoTokenizer
 
-    read_tokenizer([folder])  # its errors have a place
+    check_tokenizer_files(folder)
     options: dict[str, Any] = {}
-    if (folder / TOKENIZER_CONFIG).is_file():
-        read_object(folder / TOKENIZER_CONFIG)
     try:
         if (base / "config.json").is_file():  # it chooses the class if the tokenizer names none
             options["config"] = AutoConfig.from_pretrained(base, trust_remote_code=False)

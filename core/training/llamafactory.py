@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from copy import copy
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Self
 
@@ -13,6 +14,7 @@ from tuneyard.core.errors import ContentError, TuneyardError, show_value
 from tuneyard.core.files import JsonObject
 from tuneyard.core.prompt.served_template import ServedTemplate
 from tuneyard.core.prompt.templates import limit_transformers
+from tuneyard.core.prompt.tokenizer_files import check_tokenizer_files
 from tuneyard.core.scratch import scratch_folder
 from tuneyard.core.training.local_media import broken_media, open_local_media
 
@@ -72,6 +74,9 @@ class RecipeData:
         from llamafactory.model import load_tokenizer
         from transformers.models.auto import processing_auto
 
+        model_folder = Path(self.model_args.model_name_or_path)
+        if model_folder.is_dir():
+            check_tokenizer_files(model_folder)
         dropped = SimpleNamespace(from_pretrained=lambda *_, **__: None)
         with replaced(processing_auto, AutoTokenizer=dropped):
             return replace(self, module=load_tokenizer(self.model_args))

@@ -146,8 +146,6 @@ def open_weights(path: Path) -> Weights:
     header.pop("__metadata__", None)
     tensors = {}
     for name, entry in header.items():
-        if not isinstance(entry, dict):  # the library takes a list, too
-            raise unexpected(path, f"tensor {name!r}", entry, "an object")
         first, last = entry["data_offsets"]
         shape = tuple(entry["shape"])
         tensors[name] = Tensor(path, name, entry["dtype"], shape, start + first, start + last)
@@ -169,8 +167,10 @@ def _read_header(path: Path) -> tuple[Fields, int]:
     if not isinstance(header, dict):
         raise wrong_value(path, header, "a JSON object as the header")
     start = end = 8 + length
-    for entry in header.values():
-        offsets = entry.get("data_offsets") if isinstance(entry, dict) else None
+    for name, entry in header.items():
+        if not isinstance(entry, dict):  # the library takes a list, too
+            raise unexpected(path, f"tensor {name!r}", entry, "an object")
+        offsets = entry.get("data_offsets")
         if isinstance(offsets, list) and len(offsets) == 2 and type(offsets[1]) is int:
             end = max(end, start + offsets[1])
     if end != size:

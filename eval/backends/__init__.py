@@ -26,6 +26,11 @@ if TYPE_CHECKING:
     from tuneyard.eval.backends.vision import Vision
 
 NO_LIMIT = 1 << 30  # tokens
+LIBRARY_ERRORS = (
+    OSError, ValueError, RuntimeError, LookupError, TypeError, AttributeError, ArithmeticError,
+    AssertionError, MemoryError,
+)  # fmt: skip
+"""What transformers, torch and gguf raise at files that they cannot use."""
 
 
 @dataclass(eq=False, kw_only=True)
@@ -157,5 +162,6 @@ def loading(path: object, problem: str = "cannot be loaded") -> Iterator[None]:
     """Turn a library's error about a model, or its inputs, into `ContentError` with its first line."""
     try:
         yield
-    except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
-        raise ContentError(f"{path}: {problem}: {str(error).splitlines()[0]}") from error
+    except LIBRARY_ERRORS as error:
+        first_line = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ContentError(f"{path}: {problem}: {first_line}") from error

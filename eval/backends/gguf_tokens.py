@@ -1,10 +1,19 @@
 """The tokens in a GGUF that llama.cpp never divides, and those at which it ends an answer."""
 
+import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from tuneyard.adapters.export.architecture import CONTROL, END_NAMES, ENDS_BY_NAME, USER_DEFINED
+from tuneyard.core.bounded_reading import open_regular
+from tuneyard.core.errors import ContentError
+
+MOST_ITEMS = 1 << 20  # fields, tensors, or items of a list; the largest vocabularies have 260,000 tokens
+STRING, LIST = 8, 9
+NUMBERS = {0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8}
+"""The bytes of a number by its type in the file (ggml-org/ggml, docs/gguf.md)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -13,6 +22,71 @@ class GgufTokens:
 
     whole: Mapping[int, tuple[str, bool]]
     ends: Sequence[int]
+
+
+class _Fields:
+    """Walks over the fields at the beginning of a GGUF. `ContentError` for one that does not fit."""
+
+    def __init__(self, path: Path, file: BinaryIO) -> None:
+        """Begin after the first bytes, `GGUF`."""
+        self.path = path
+        self.size = path.stat().st_size
+        self.file = file
+        file.seek(4)
+
+    def check(self) -> None:
+        """Walk over all fields."""
+        self._number("I")  # the version, which the library checks
+        self._count("Q", "tensors")
+        for _ in range(self._count("Q", "fields")):
+            self._skip(self._number("Q"))
+            self._value(self._number("I"))
+
+    def _value(self, kind: int) -> None:
+        if kind == STRING:
+            self._skip(self._number("Q"))
+        elif kind == LIST:
+            kind = self._number("I")
+            count = self._count("Q", "items in a list")
+            if kind == LIST:
+                raise self._wrong("a list of lists", "a list of numbers or texts")
+            if kind == STRING:
+                for _ in range(count):
+                    self._skip(self._number("Q"))
+            else:
+                self._skip(count * NUMBERS.get(kind, 0))
+        else:
+            self._skip(NUMBERS.get(kind, 0))
+
+    def _number(self, form: str) -> int:
+        width = struct.calcsize(f"<{form}")
+        data = self.file.read(width)
+        if len(data) < width:
+            raise self._wrong("the end of the file within its fields", "all of them")
+        (number,) = struct.unpack(f"<{form}", data)
+        return int(number)
+
+    def _count(self, form: str, noun: str) -> int:
+        count = self._number(form)
+        if count > MOST_ITEMS:
+            raise self._wrong(f"{count:,} {noun}", f"at most {MOST_ITEMS:,}")
+        return count
+
+    def _skip(self, length: int) -> None:
+        end = self.file.tell() + length
+        if end > self.size:
+            raise self._wrong(f"a value of {length:,} bytes in a file of {self.size:,}", "one that fits")
+        self.file.seek(end)
+
+    def _wrong(self, there: str, expected: str) -> ContentError:
+        place = f"{self.path}: byte {self.file.tell():,}"
+        return ContentError(f"{place}: found {there}, expected {expected}; copy the file again")
+
+
+def check_fields(path: Path) -> None:
+    """`ContentError` for counts and lengths beyond the file, which the library gguf would walk for ever."""
+    with open_regular(path) as file:
+        _Fields(path, file).check()
 
 
 def read_tokens(path: Path) -> GgufTokens:

@@ -16,12 +16,13 @@ from tuneyard.core.files import from_hub, read_object
 from tuneyard.core.installation.packages import missing
 from tuneyard.core.prompt import Encode, Messages, Tokenizer
 from tuneyard.core.prompt.supervision import SupervisedText
+from tuneyard.core.prompt.tokenizer_files import check_tokenizer_files
 from tuneyard.core.training.llamafactory import replaced
 from tuneyard.core.weights.adapter_files import refuse_adapter
 from tuneyard.eval.backends import NO_LIMIT, Backend, Network, loading
 from tuneyard.eval.backends.apply import applied
 from tuneyard.eval.backends.generate import draw, generate
-from tuneyard.eval.backends.gguf_tokens import read_tokens
+from tuneyard.eval.backends.gguf_tokens import check_fields, read_tokens
 from tuneyard.eval.backends.likelihood import LogProbabilities, token_losses
 from tuneyard.eval.backends.scorers import Batches, Ids, Images, Prompts, Reading, plan_batches
 from tuneyard.eval.backends.vision import open_vision
@@ -132,6 +133,7 @@ def find_model(reference: str) -> Path:
         )
     if not any(folder.glob(WEIGHTS)):
         raise ContentError(f"{folder}: no {WEIGHTS}: only safetensors weights are read, convert the model")
+    check_tokenizer_files(folder)
     return folder
 
 
@@ -210,6 +212,7 @@ def open_tokenizer(reference: str) -> "tuple[Tokenizer, list[int]]":
         folder = from_hub(reference, fix, allow_patterns=list(OF_TOKENIZER))
     if not any((folder / name).is_file() for name in TOKENIZERS):
         raise RequestError(f"{folder}: no {' or '.join(TOKENIZERS)}: --model names the tokenizer's folder")
+    check_tokenizer_files(folder)
     from transformers import AutoTokenizer
 
     with loading(folder):
@@ -239,7 +242,10 @@ def _kind(config: Any) -> Any:
 
 
 def check_gguf(path: Path) -> None:
-    """Raise `RequestError` unless the file is the GGUF of a whole model and the reader is installed."""
+    """Raise `RequestError` unless the file is the GGUF of a whole model and the reader is installed.
+
+    `ContentError` for fields that do not fit into the file.
+    """
     head = b""
     if path.is_file():
         with open_regular(path) as file:
@@ -252,6 +258,7 @@ def check_gguf(path: Path) -> None:
         )
     if importlib.util.find_spec("gguf") is None:
         raise RequestError(f"reading GGUF: {missing('gguf')}")
+    check_fields(path)
 
 
 def load_gguf(path: Path, like: Model) -> Model:

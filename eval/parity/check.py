@@ -13,7 +13,7 @@ from tuneyard.core.prompt import Encode, Messages, Tokenizer, TrainedHistory, ll
 from tuneyard.core.training.training_run import read_provenance
 from tuneyard.core.weights.adapter_files import CONFIG
 from tuneyard.eval.backends import Backend
-from tuneyard.eval.backends.load import check_gguf, find_model, load_gguf_tokenizer
+from tuneyard.eval.backends.load import check_gguf, find_model, load_gguf_tokenizer, open_tokenizer
 from tuneyard.eval.backends.modelfile import ServedModelfile, read_modelfile
 from tuneyard.eval.backends.scorers import prompts_too_long
 from tuneyard.eval.backends.server import Server
@@ -106,10 +106,7 @@ def _prompt_ways(
         yield way, llamafactory_encoder(tokenizer, inputs.template, history=history)
     yield candidate.prompting.source, candidate.prompting.encode
     if inputs.fused:
-        from transformers import AutoTokenizer
-
-        folder = find_model(str(inputs.fused))
-        fused_tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+        fused_tokenizer, _ = open_tokenizer(str(find_model(str(inputs.fused))))
         fused = choose_prompting(fused_tokenizer, [inputs.fused], None, day=candidate.prompting.day)
         yield f"chat template and tokenizer of {inputs.fused}", fused.encode
     if inputs.gguf:
