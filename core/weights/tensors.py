@@ -26,7 +26,7 @@ from tuneyard.core.errors import (
     unexpected,
     wrong_value,
 )
-from tuneyard.core.files import Fields, parse_json, read_object
+from tuneyard.core.files import Fields, parse_json, read_object, strings
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -150,6 +150,19 @@ def open_weights(path: Path) -> Weights:
         shape = tuple(entry["shape"])
         tensors[name] = Tensor(path, name, entry["dtype"], shape, start + first, start + last)
     return Weights(path, tensors)
+
+
+def check_headers(folder: Path) -> None:
+    """`ContentError` for a damaged weight file of a model, before transformers opens it.
+
+    An index may name fewer tensors than its files have, which transformers takes and `read_shards` does not.
+    """
+    names = {SINGLE}
+    if (folder / INDEX).is_file():
+        names.update(strings(read_object(folder / INDEX).get("weight_map")).values())
+    for name in sorted(names):
+        if (folder / name).is_file():
+            open_weights(folder / name)
 
 
 def _read_header(path: Path) -> tuple[Fields, int]:

@@ -19,6 +19,7 @@ from tuneyard.core.prompt.supervision import SupervisedText
 from tuneyard.core.prompt.tokenizer_files import check_tokenizer_files
 from tuneyard.core.training.llamafactory import replaced
 from tuneyard.core.weights.adapter_files import refuse_adapter
+from tuneyard.core.weights.tensors import check_headers
 from tuneyard.eval.backends import NO_LIMIT, Backend, Network, loading
 from tuneyard.eval.backends.apply import applied
 from tuneyard.eval.backends.generate import draw, generate
@@ -134,6 +135,7 @@ def find_model(reference: str) -> Path:
     if not any(folder.glob(WEIGHTS)):
         raise ContentError(f"{folder}: no {WEIGHTS}: only safetensors weights are read, convert the model")
     check_tokenizer_files(folder)
+    check_headers(folder)
     return folder
 
 

@@ -22,6 +22,7 @@ from tuneyard.core.prompt.tokenizer_files import check_tokenizer_files
 from tuneyard.core.weights.tensors import open_weights
 from tuneyard.eval.backends import loading
 from tuneyard.eval.backends.gguf_tokens import check_fields
+from tuneyard.eval.backends.load import find_model
 
 SIZE = 5_000_000_000
 CONTENTS: dict[str, Callable[[Path], None]] = {
@@ -180,6 +181,18 @@ def test_a_broken_header_of_safetensors_is_refused(tmp_path: Path, content: byte
     (tmp_path / "a.safetensors").write_bytes(content)
     with raises(ContentError, "a.safetensors"):
         open_weights(tmp_path / "a.safetensors")
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "model-00001-of-00001.safetensors"])
+def test_the_weights_of_a_model_are_checked_before_transformers(tmp_path: Path, name: str) -> None:
+    make_weightless(tmp_path)
+    if name != "model.safetensors":
+        write_json(tmp_path / "model.safetensors.index.json", {"weight_map": {"a": name, "b": 7}})
+    (tmp_path / name).write_bytes(safetensors_file("{}", 1 << 40))
+    with raises(ContentError, name):
+        find_model(str(tmp_path))
+    (tmp_path / name).write_bytes(safetensors_file(ONE) + b"\0" * 4)
+    assert find_model(str(tmp_path)) == tmp_path
 
 
 @pytest.mark.parametrize("begin", [b"", safetensors_file(ONE) + b"\0" * 4, safetensors_file("{}", 1 << 32)])
