@@ -26,7 +26,7 @@ from tuneyard.core.errors import (
     unexpected,
     wrong_value,
 )
-from tuneyard.core.files import Fields, parse_json, read_object, strings
+from tuneyard.core.files import Fields, JsonObject, parse_json, read_object, strings
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -165,7 +165,7 @@ def check_headers(folder: Path) -> None:
             open_weights(folder / name)
 
 
-def _read_header(path: Path) -> tuple[Fields, int]:
+def _read_header(path: Path) -> tuple[JsonObject, int]:
     """The header of a safetensors file, and the byte at which its tensors begin.
 
     `ContentError` if the tensors do not end where the file does. The library finds that out, too, once it has
