@@ -13,8 +13,9 @@ from tuneyard.adapters.store import note
 from tuneyard.core.bounded_reading import read_regular
 from tuneyard.core.errors import ContentError, show_value
 from tuneyard.core.files import read_object, write_json, write_text
-from tuneyard.core.prompt import CHAT_TEMPLATE, find_chat_template
+from tuneyard.core.prompt import find_chat_template
 from tuneyard.core.prompt.tokenizer_files import (
+    CHAT_TEMPLATE,
     GENERATION,
     TOKENIZER_CONFIG,
     TOKENIZER_JSON,

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from tuneyard.core.bounded_reading import read_regular, refuse_pipe
+from tuneyard.core.bounded_reading import open_regular, read_regular
 from tuneyard.core.errors import ContentError, RequestError, dangling, nearest_name, one_line, wrong_value
 from tuneyard.core.installation.checkout import ROOT
 from tuneyard.core.links import refuse_special_file, refuse_written_link
@@ -386,8 +386,7 @@ def sha256(*paths: Path) -> str:
     """
     digest = hashlib.sha256()
     for path in paths:
-        refuse_pipe(path)
-        with path.open("rb", buffering=0) as file:
+        with open_regular(path) as file:
             hashlib.file_digest(file, lambda: digest)
     return digest.hexdigest()
 

@@ -129,7 +129,7 @@ def locate(name: str, folder: str, key: str = "dataset") -> tuple[dict[str, obje
     path = registry / file_name
     if not path.exists():
         raise file_not_found(name, path, registry)
-    for file in path.iterdir() if path.is_dir() else [path]:
+    for file in sorted(path.iterdir()) if path.is_dir() else [path]:  # LLaMA-Factory loads all of a folder
         refuse_pipe(file)
     problem = split_problem(f"{registry / REGISTRY}: {name}", entry)
     if problem:

@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from tuneyard.core.bounded_reading import open_regular
+from tuneyard.core.bounded_reading import open_regular, refuse_pipe
 from tuneyard.core.datasets.column_meanings import CHOICES, meaning
 from tuneyard.core.documents import BOM, json_items, json_lines
 from tuneyard.core.errors import (

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
+from tuneyard.core.bounded_reading import refuse_pipe
 from tuneyard.core.errors import ContentError, RequestError, show_value
 from tuneyard.core.files import HUB_ID, Fields, files_sha256, read_object
 from tuneyard.core.quoting import shell
@@ -107,6 +108,7 @@ def open_weight_files(folder: Path) -> Weights:
     `ContentError` without any, for damaged or empty ones, and for pickles.
     """
     path, index = folder / WEIGHTS, folder / WEIGHTS_INDEX
+    refuse_pipe(path)
     weights = None
     if path.is_file():
         weights = open_weights(path)

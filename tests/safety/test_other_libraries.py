@@ -15,14 +15,16 @@ from tests.json_files import write_json
 from tests.messages import raises
 from tests.tiny import make_weightless
 from tuneyard.core.bounded_reading import LARGEST_FILE, open_regular
-from tuneyard.core.datasets import read_registry
+from tuneyard.core.datasets import find_dataset, read_registry
 from tuneyard.core.datasets.compiled import read_row_index
 from tuneyard.core.errors import ContentError, RequestError
+from tuneyard.core.files import sha256
 from tuneyard.core.prompt.tokenizer_files import check_tokenizer_files
 from tuneyard.core.weights.tensors import open_weights
 from tuneyard.eval.backends import loading
 from tuneyard.eval.backends.gguf_tokens import check_fields
 from tuneyard.eval.backends.load import find_model
+from tuneyard.recipes.data import locate
 
 SIZE = 5_000_000_000
 CONTENTS: dict[str, Callable[[Path], None]] = {
@@ -230,3 +232,19 @@ def test_a_registry_that_is_a_dangling_link_is_refused(tmp_path: Path) -> None:
     (tmp_path / "dataset_info.json").unlink()
     (tmp_path / "dataset_info.json").symlink_to("real.json")
     assert read_registry(tmp_path) == {}
+
+
+@pytest.mark.parametrize("content", ["a pipe", "a device"])
+@pytest.mark.parametrize("place", ["a.jsonl", "folder/part.jsonl"])
+def test_data_that_llamafactory_would_wait_for_are_refused(tmp_path: Path, place: str, content: str) -> None:
+    """`recipe check`, `plan` and `train` waited for ever; `eval` called the pipe a folder."""
+    (tmp_path / place).parent.mkdir(exist_ok=True)
+    CONTENTS[content](tmp_path / place)
+    write_json(tmp_path / "dataset_info.json", {"a": {"file_name": place.partition("/")[0]}})
+    with raises(ContentError, place):
+        locate("a", str(tmp_path))
+    write_json(tmp_path / "dataset_info.json", {"a": {"file_name": place}})
+    with raises(ContentError, place):
+        find_dataset("a", tmp_path)
+    with raises(ContentError, place):
+        sha256(tmp_path / place)
