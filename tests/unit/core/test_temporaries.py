@@ -153,7 +153,7 @@ from pathlib import Path
 from tuneyard.core.files import publish, recovered, staging, write_text
 from tuneyard.core.temporaries import locked
 folder = Path(sys.argv[1])
-for number in range(60):
+for number in range(40):
     write_text(folder / "a.txt", "whole\\n" * 1000)
     with staging(folder / "set") as stage:
         for name in "abc":
