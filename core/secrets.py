@@ -43,7 +43,7 @@ _OPTION = re.compile(
 """An option of a command line, up to its value."""
 _KNOWN_FORM = re.compile(
     r"(?<!\w)(?:hf_[A-Za-z0-9]{20,}|sk-[\w-]{20,}|gh[oprsu]_\w{30,}|github_pat_\w{30,}|glpat-[\w-]{20,}"
-    r"|xox[abprs]-[\w-]{10,}|AKIA[A-Z0-9]{16}|eyJ[\w-]{10,}\.[\w-]{10,}\.[\w-]{10,})(?![\w-])"
+    r"|xox[abprs]-[\w-]{10,}|AKIA[A-Z0-9]{16}|eyJ(?:(?!-eyJ)[\w-]){10,}\.[\w-]{10,}\.[\w-]{10,})(?![\w-])"
 )
 """Keys of Hugging Face, OpenAI, GitHub, GitLab, Slack and AWS, and web tokens: they show what they are."""
 _CURRENT_FOLDER = "PWD"

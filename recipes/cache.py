@@ -22,7 +22,10 @@ from tuneyard.recipes.answer import Facts, Rows
 
 A = TypeVar("A", Facts, Rows)
 CODE = (
-    *(Path(__file__).with_name(f"{name}.py") for name in ("answer", "data", "inspection", "layout", "rows")),
+    *(
+        Path(__file__).with_name(f"{name}.py")
+        for name in ("answer", "config_sizes", "data", "inspection", "layout", "rows")
+    ),
     ROOT / "core/training/llamafactory.py",
     *(ROOT / f"core/prompt/{name}.py" for name in ("template_fit", "history_fit", "history_findings")),
     ROOT / "core/prompt/served_template.py",

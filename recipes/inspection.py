@@ -13,12 +13,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from tuneyard.core.errors import ContentError
 from tuneyard.core.files import files_of, read_object, sha256
 from tuneyard.core.prompt.template_fit import TemplateFinding, with_fitted_template
 from tuneyard.core.records import PLACEHOLDERS
 from tuneyard.core.training.llamafactory import Launch, RecipeData, read_arguments, replaced
 from tuneyard.recipes.answer import EpochCounts, Facts, LaidOut, Rows
 from tuneyard.recipes.cache import folder_hashes, remembered
+from tuneyard.recipes.config_sizes import CONFIG, ParameterLimit, check_sizes
 from tuneyard.recipes.costs import BF16, FP32, Shapes
 from tuneyard.recipes.layout import with_trained
 from tuneyard.recipes.new.template import TemplateChoice, fitting_templates
@@ -49,6 +51,9 @@ def inspect(settings: dict[str, object], launch: Launch) -> Facts:
     except expected_errors() as error:
         message = words(error)
         return Facts(message, at_fault(settings, launch, message))
+    refused = _refused_sizes(arguments)
+    if refused:
+        return Facts(template_error=refused, model=LaidOut(error=refused))
     return Inspection(arguments, settings, launch).answer()
 
 
@@ -64,6 +69,9 @@ def measure(
         arguments = _arguments(settings, launch)
     except expected_errors() as error:
         return Facts(words(error)), None
+    refused = _refused_sizes(arguments)
+    if refused:
+        return Facts(template_error=refused), None
     names = [*(arguments.data_args.dataset or []), *(arguments.data_args.eval_dataset or [])]
     template: TemplateChoice | None = None
     inspection = Inspection(arguments, settings, launch)
@@ -90,18 +98,33 @@ def names_code(model: str) -> bool:
 
     A model that is not here names none; the check says elsewhere that it is missing.
     """
-    from transformers.utils import cached_file
-
     for name in FILES_THAT_NAME_CODE:
-        try:
-            path = cached_file(
-                model, name, local_files_only=True, _raise_exceptions_for_missing_entries=False
-            )
-        except OSError:
-            return False
-        if path is not None and "auto_map" in read_object(Path(path)):
+        path = _model_file(model, name)
+        if path is not None and "auto_map" in read_object(path):
             return True
     return False
+
+
+def _model_file(model: str, name: str) -> Path | None:
+    """A file of a model's folder or of the hub's cache, None if it is not here."""
+    from transformers.utils import cached_file
+
+    try:
+        path = cached_file(model, name, local_files_only=True, _raise_exceptions_for_missing_entries=False)
+    except OSError:
+        return None
+    return None if path is None else Path(path)
+
+
+def _refused_sizes(arguments: RecipeData) -> str:
+    """Why the model of a recipe is not laid out: sizes of its config that no model has. "" for others."""
+    config = _model_file(str(arguments.model_args.model_name_or_path), CONFIG)
+    try:
+        if config is not None:
+            check_sizes(config)
+    except ContentError as error:
+        return str(error)
+    return ""
 
 
 def at_fault(settings: Mapping[str, object], launch: Launch, message: str) -> list[str]:
@@ -270,7 +293,7 @@ def _model(arguments: RecipeData, tokenizer: Any, launch: Launch, settings: Mapp
     auto_model = AutoModelForCausalLM
     if type(config) in AutoModelForImageTextToText._model_mapping:
         auto_model = AutoModelForImageTextToText
-    with torch.device("meta"):
+    with torch.device("meta"), ParameterLimit():
         model = auto_model.from_config(config, trust_remote_code=model_args.trust_remote_code)
         vocabulary = len(model.get_input_embeddings().weight)
         if model_args.resize_vocab and tokenizer and len(tokenizer) > vocabulary:

@@ -6,6 +6,7 @@ from pathlib import Path
 from tuneyard.core.errors import ContentError, Problem, RequestError, counted, show_value
 from tuneyard.core.files import no_folder, read_object, require
 from tuneyard.core.training.parent_adapters import last_parts, parent_adapters
+from tuneyard.recipes.config_sizes import CONFIG, check_sizes
 from tuneyard.recipes.recipe import Recipe, expanded
 from tuneyard.recipes.rules import means_folder
 
@@ -71,6 +72,8 @@ def _model_problems(recipe: Recipe, key: str, name: str) -> Iterator[Problem]:
     try:
         if any(model.glob("model*.safetensors*")):
             check_weights(model)
+        if (model / CONFIG).is_file():
+            check_sizes(model / CONFIG)
     except (ContentError, OSError) as error:
         yield recipe.problem("E306", key, str(error), "`hf download` completes the folder")
 

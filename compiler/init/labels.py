@@ -65,7 +65,7 @@ def label_leaf(profile: FileProfile) -> Leaf | None:
 def is_overruled(profile: FileProfile, leaf: Leaf) -> bool:
     """True for a suggestion of a model, next to which people have responded (Argilla)."""
     is_suggestion = any(_SUGGESTION.search(step) for step in leaf.steps)
-    return is_suggestion and any("responses" in other.steps for other in profile.leaves.values())
+    return is_suggestion and profile.has_responses
 
 
 def _in_words(profile: FileProfile, label: Leaf) -> Leaf:
@@ -95,7 +95,7 @@ def class_leaves(profile: FileProfile, text: Leaf) -> list[Leaf]:
     Values with digits under a name of ids, or of the order of turns, are none.
     Where people write to one another, `type` tells a reply from another message, and is no class.
     """
-    authors = author_leaves(profile)
+    authors = set(author_leaves(profile))
     texts = list(map(str, profile.values(text)))
     candidates = []
     for leaf in profile.leaves.values():

@@ -33,7 +33,15 @@ def _last_steps(role: str) -> frozenset[str]:
     return frozenset(usual_steps(name)[-1] for name in USUAL_NAMES[role])
 
 
-@dataclass
+def paths_above(path: str) -> Iterator[str]:
+    """Yield the paths that a path begins with: `a` and `a.b` of `a.b.c`."""
+    end = path.find(".")
+    while end >= 0:
+        yield path[:end]
+        end = path.find(".", end + 1)
+
+
+@dataclass(eq=False)
 class Leaf:
     """One value of a row by its path: how often it has which type, and how often which value, while few.
 
@@ -151,6 +159,11 @@ class FileProfile:
         for leaf in self.leaves.values():
             leaves.setdefault(leaf.name, []).append(leaf)
         return leaves
+
+    @cached_property
+    def has_responses(self) -> bool:
+        """True if a column has responses of people (Argilla)."""
+        return any("responses" in leaf.steps for leaf in self.leaves.values())
 
     def called(self, *roles: str, kinds: Sequence[str] = ("text",)) -> Leaf | None:
         """The first leaf of these types that has a usual name of the roles."""

@@ -12,7 +12,7 @@ import orjson
 
 from tuneyard.compiler.init.dialects import dialects, encoding_of, head_of
 from tuneyard.compiler.init.labels import ID, VALUE_TYPES
-from tuneyard.compiler.init.profile import CHINESE, FEWEST_ROWS, MOST_VALUES, FileProfile, Leaf
+from tuneyard.compiler.init.profile import CHINESE, FEWEST_ROWS, MOST_VALUES, FileProfile, Leaf, paths_above
 from tuneyard.compiler.init.proposal import PROMPTS
 from tuneyard.compiler.kinds import Column, kinds
 from tuneyard.compiler.kinds.turn_forms import SPEAKER, SPEAKERS, is_transcript
@@ -45,7 +45,9 @@ from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.core.files import are_texts
 
 SAMPLE = 20_000
+MOST_COLUMNS = 200_000
 COMPARED_FILES = 20
+MOST_LISTS = 20
 FEWEST_ANSWERS = 5
 _ASKED = re.compile("[?？]")
 _HEADING = re.compile(r"#+ |\*\*")
@@ -176,14 +178,14 @@ def _paths_by_split(names: Mapping[str, str], default: str = "") -> ByPart:
 
     `RequestError` if a name names several, next to paths that name others.
     """
-    paths: dict[str, tuple[str, ...]] = {}
+    paths: dict[str, list[str]] = {}
     several = ""
     for path, name in names.items():
         splits = splits_named_in(name)
         if len(splits) > 1:
             several = path
         split = splits[0] if splits else default
-        paths[split] = (*paths.get(split, ()), path)
+        paths.setdefault(split, []).append(path)
     if len(paths) < 2 or "" in paths:
         return {}
     if several:
@@ -192,7 +194,7 @@ def _paths_by_split(names: Mapping[str, str], default: str = "") -> ByPart:
             f"{several}: its name names the splits {splits_in_name}, expected one: rename it, or give each "
             "file by itself"
         )
-    return paths
+    return {split: tuple(paths_of_split) for split, paths_of_split in paths.items()}
 
 
 def _refuse_splits_inside(archive: Path, files: Sequence[Member]) -> None:
@@ -231,16 +233,21 @@ def _read_rows(profile: FileProfile, file: Readable) -> None:
                     _note(profile.leaves, lists_of_objects, "", row)
                 except RecursionError as error:
                     raise ContentError(f"{rows.place(number)}: nested too deep to be read") from error
+                if len(profile.leaves) > MOST_COLUMNS:
+                    raise ContentError(
+                        f"{rows.place(number)}: found more than {MOST_COLUMNS:,} columns up to this row, "
+                        "expected rows that share their columns: their names may be data, as ids are; write "
+                        "a list of rows with these as a column"
+                    )
                 profile.forms.see(row)
                 if len(profile.first) < KEPT:
                     profile.first.append(row)
             if profile.rows >= SAMPLE:
                 break
     _note_names(profile.leaves, file)
-    for list_path in lists_of_objects:  # the first of several objects or labels is not all of them
-        for path in list(profile.leaves):
-            if path.startswith(f"{list_path}."):
-                del profile.leaves[path]
+    for path in list(profile.leaves):  # the first of several objects or labels is not all of them
+        if not lists_of_objects.isdisjoint(paths_above(path)):
+            del profile.leaves[path]
 
 
 def _note_names(leaves: dict[str, Leaf], file: Readable) -> None:
@@ -355,9 +362,15 @@ def _sources_to_try(
         keys = {name: (name,) for name in parts}
         yield [Source(splits=keys, rows=keys, encoding=encoding)]
     elif lists:
-        for name, items in sorted(lists.items(), key=lambda each: -len(each[1])):
+        longest_first = sorted(lists.items(), key=lambda each: -len(each[1]))
+        for name, items in longest_first[:MOST_LISTS]:
             for steps in _lists_within(items, (name,)):
                 yield [Source(encoding=encoding, rows={"": steps})]
+        if len(lists) > MOST_LISTS:  # each is a reading of the whole file
+            raise ContentError(
+                f"{path}: found {len(lists):,} lists of objects, and no fitting rows in the {MOST_LISTS} "
+                "longest, expected one list: write the rows as one"
+            )
     else:
         yield [Source(encoding=encoding)]
         outermost = members.get("rows")

@@ -103,6 +103,7 @@ def propose(
         report = check_spec(spec, CompileRequest())
         unused = unused_leaves(profile, proposal, spec)
         important = [leaf for leaf in unused if may_matter(profile, proposal, leaf)]
+        important_leaves = set(important)
         if not user_columns:
             lost = lost_prompt(profile, spec, unused)
             if lost is not None:
@@ -128,7 +129,7 @@ def propose(
         lines.append(
             f"This file fits the bundled spec {base.spec.name}; {file_name} holds only the differences."
         )
-    minor = [leaf.path for leaf in unused if leaf not in important]  # such as ids and dates
+    minor = [leaf.path for leaf in unused if leaf not in important_leaves]  # such as ids and dates
     if minor:
         lines.append(f"left out: {as_is(_printable(first_names(minor)))}")
     lines += [f"tried on the whole file: {outcome}"]

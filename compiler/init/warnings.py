@@ -21,8 +21,8 @@ _PROMPT_NAMES = {"prompt", "question", "提示", "提示词", "问题"}
 GIVEN_AWAY = 0.5
 SHOWN_COLUMNS = 8
 LONGEST = 400  # characters of a list of columns
-_BELOW = re.compile(r"\n(?:\n+|(?=#|[^\W\d_][\w -]{0,24}[:：](?!//)))(.+)")
-_FOREIGN_WORD = re.compile(r"[^\s'\",:{}\\]*[^\x00-\x7f][^\s'\",:{}\\]*")
+_BELOW = re.compile(r"(?<!\n)\n(?:\n+|(?=#|[^\W\d_][\w -]{0,24}[:：](?!//)))(.+)")
+_WORD = re.compile(r"[^\s'\",:{}\\]+")
 _KIND = re.compile(r"(msg|message)?_?type|消息类型|类型", re.IGNORECASE)
 _FRACTION = re.compile(r"-?\d{0,3}\.\d+|[01]|\d(\.\d+)?e-\d+")
 _ROLES_TO_REPORT = (
@@ -44,7 +44,8 @@ def warnings_of(profile: FileProfile, proposal: Proposal, left_out: Sequence[Lea
         yield f"the file has no header: the columns {', '.join(profile.source.header)} are named by content"
     encoding = profile.source.encoding
     if encoding != "utf-8":
-        words = show_value(" ".join(_FOREIGN_WORD.findall(str(profile.first))))
+        foreign_words = [word for word in _WORD.findall(str(profile.first)) if not word.isascii()]
+        words = show_value(" ".join(foreign_words))
         yield (
             f"the file is not UTF-8; by its bytes it is taken as {encoding}, in which its words are "
             f"{words}: look at the examples"

@@ -96,7 +96,7 @@ _LONGEST_FIRST = "|".join(sorted(SPEAKERS, key=len, reverse=True))
 SPEAKER = re.compile(
     r"(?=[^\n:：】]*[:：】]|[ \t]*[qa问答]\d+[.)、]"
     r"|[ \t]*#+ *(?:user|assistant|human|(?:you|chatgpt)(?: said)?|用户|助手) *(?:\n|$))"
-    rf"[ \t#*【]*(?:\d+[.)、][ \t*]*)?({_LONGEST_FIRST})[ \t]*#?\d*[ \t*]*"
+    rf"[ \t#*【]*(?:\d+[.)、][ \t*]*)?({_LONGEST_FIRST})[ \t]*+#?\d*+[ \t*]*+"
     r"(?:(?:】?[:：]|】|(?<=\d)[.)、])[ \t*]*|(?=\n|$))",
     re.I,
 )
@@ -111,7 +111,7 @@ _TRANSCRIPT = re.compile(
     re.DOTALL,
 )
 _TOKENS = re.compile(
-    r"\s*(?:<s>|<\|begin_of_text\|>)?"
+    r"(?:(?<!\s)\s+)?(?:<s>|<\|begin_of_text\|>)?"
     r"(?:<\|im_start\|>(?=\w+[ \t]*(?:\r?\n|\Z))"
     r"|<\|(?=(?:system|user|assistant)\|>[ \t]*(?:\r?\n|\Z))"
     r"|<\|start_header_id\|>(?=\w+<\|end_header_id\|>)"
@@ -121,10 +121,11 @@ _TOKENS = re.compile(
 """The beginning of a turn in the chat templates of ChatML, Zephyr, Llama 3 and 2.
 
 The role of the first two ends with a line feed. `<|im_start|>assistant is the marker of ChatML.` is a text.
+The lookbehind, here and below, reads long white space once.
 """
-_ENDS = re.compile(r"\s*(?:</s>|<\|(?:im_end|eot_id|end)\|>)\s*")
+_ENDS = re.compile(r"(?:(?<!\s)\s+)?(?:</s>|<\|(?:im_end|eot_id|end)\|>)\s*")
 _SPEAKERS = re.compile(r"(?:^|\n\n)(Human|Assistant): ?")
-_HEADED = re.compile(r"\s*### (Human|User|Instruction|Assistant|Response):[ \n]?")
+_HEADED = re.compile(r"(?:(?<!\s)\s+)?### (Human|User|Instruction|Assistant|Response):[ \n]?")
 _LINES = re.compile(rf"(?:^|\n\n?){SPEAKER.pattern}\s*", re.I)
 _TEXTS = ("text", "input_text", "output_text")
 _THOUGHTS = {"thinking": "thinking", "reasoning": "value"}

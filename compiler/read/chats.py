@@ -12,8 +12,11 @@ MESSAGE = re.compile(
 """The first line of a message: its time, who sent it, its text. A note of the program has only a time."""
 _ATTACHMENT = re.compile(r"<[^>]*>$|\u200e")
 """The beginning of a text in the place of a picture: `<Media omitted>`."""
-_EDITED = re.compile(r"\s*(?:\u200e<[^<>]+>|<[^<>]*(?:edited|bearbeitet|已编辑)[^<>]*>)$")
-"""What the program adds to a message that was changed: `<This message was edited>`."""
+_EDITED = re.compile(r"(?:(?<!\s)\s+)?(?:\u200e<[^<>]+>|<(?=[^<>]*(?:edited|bearbeitet|已编辑))[^<>]*>)$")
+"""What the program adds to a message that was changed: `<This message was edited>`.
+
+The lookbehind reads long white space once.
+"""
 NumberedLines = dict[int, str]
 """Lines of a text that are not blank, by their numbers."""
 
@@ -22,6 +25,7 @@ def chat_messages(blocks_of_lines: Iterable[NumberedLines], prefix: Prefix) -> I
     """Yield a row for each message: time, sender, text. Further lines belong to the message before them."""
     lines: list[Line] = []
     rows: list[Fields] = []
+    further: list[str] = []  # lines of the last message below its first one
     last_line = 0
     for texts in blocks_of_lines:
         for number, text in texts.items():
@@ -30,12 +34,21 @@ def chat_messages(blocks_of_lines: Iterable[NumberedLines], prefix: Prefix) -> I
             between = "\n" * (number - last_line)
             last_line = number
             if message is None and rows:
-                rows[-1]["text"] = f"{rows[-1]['text']}{between}{text}"
+                further += [between, text]
                 continue
+            _append_lines(rows, further)
             time, sender, words = message.groups() if message else (None, None, text)
             if words and _ATTACHMENT.match(words):
                 words = ""
             lines.append(number)
             rows.append({"time": time, "sender": sender, "text": words})
     if rows:
+        _append_lines(rows, further)
         yield ObjectRows(prefix, lines, rows)
+
+
+def _append_lines(rows: list[Fields], further: list[str]) -> None:
+    """Move further lines to the end of the last message. Below a note of the program, they are its text."""
+    if further:
+        rows[-1]["text"] = "".join([str(rows[-1]["text"] or ""), *further])
+        further.clear()

@@ -10,7 +10,8 @@ CHAT = "chat"
 """The key of the text."""
 ROLES = {"USER": "human", "ASSISTANT": "gpt", "FUNCTION RESPONSE": "observation"}
 _SPEAKER = f"({'|'.join(ROLES)}): "
-_TURN = re.compile(rf"{_SPEAKER}\s*(.*?)\s*(?={_SPEAKER}|$)", re.DOTALL)
+_TURN = re.compile(rf"{_SPEAKER}\s*+(.*?)(?:(?<!\s)\s+)?(?={_SPEAKER}|$)", re.DOTALL)
+"""A turn. The lookbehind reads long white space once."""
 _BETWEEN = re.compile(r"\}\s*\{")  # two functions in the system text
 
 

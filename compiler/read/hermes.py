@@ -12,9 +12,13 @@ TURNS = "conversations"  # the key of a row's turns
 TOOLS = "<tools>"
 """What is before the tools in a system text."""
 _TAGGED = re.compile(
-    r"\s*<(?:tool_call|tool_response|functioncall)>\s*(.*?)\s*(?:</tool_\w+>\s*|$)", re.DOTALL
+    r"(?:(?<!\s)\s+)?<(?:tool_call|tool_response|functioncall)>\s*+"
+    r"(.*?)(?:(?<!\s)\s+)?(?:</tool_\w+>\s*|$)",
+    re.DOTALL,
 )
-_ARGUMENTS = re.compile(r"""(?<="arguments": )'(\{.*\})'""", re.DOTALL)  # Glaive's: JSON in single quotes
+"""A call or a result in its tags. The lookbehinds read long white space once."""
+_ARGUMENTS = '"arguments": '
+"""What is before Glaive's JSON in single quotes."""
 
 
 def has_form(row: Fields) -> bool:
@@ -48,8 +52,18 @@ def without_tags(turn: Fields) -> Fields:
 
 def _value(text: str) -> object:
     """The value of JSON or of Python's notation. Other text stays, and its turn is refused."""
-    text = _ARGUMENTS.sub(r"\1", text)
+    text = _without_quotes(text)
     for read in (read_strict, ast.literal_eval):
         with suppress(ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
             return read(text)
     return text
+
+
+def _without_quotes(text: str) -> str:
+    """The text without the single quotes around the object of Glaive's arguments."""
+    begin = text.find(f"{_ARGUMENTS}'{{")
+    end = text.rfind("}'")
+    if begin < 0 or end < begin:
+        return text
+    quote = begin + len(_ARGUMENTS)
+    return f"{text[:quote]}{text[quote + 1 : end + 1]}{text[end + 2 :]}"

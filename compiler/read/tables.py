@@ -25,15 +25,18 @@ from tuneyard.core.errors import Problem, show_value
 BATCH = 1000
 EXCEL = "sep="
 """The beginning of a line above the header that names the delimiter for Excel."""
-ASKING = re.compile(r"(#+ |\*\*) *([^*:：]+[?？]) *(?:\*\*)?\s*")
+ASKING = re.compile(r"(#+ |\*\*) *+([^*:：]+[?？]) *+(?:\*\*)?\s*")
 """A heading that is a question, as of a FAQ in Markdown."""
-_VOICE = re.compile(r"<v[^ >]* ([^>]+)>")
+_VOICE = re.compile(r"<v[^ <>]* ([^<>]+)>")
 _UNSPOKEN = re.compile(
-    r"(\A|\n+)(WEBVTT|NOTE|STYLE|REGION)\b.*?(?=\n\n|\Z)"
-    r"|((\A|\n\n)[^\n]+)?(\A|\n+)[\d:.,]+ +-->[^\n]*|<[^>]*>",
+    r"(\A|(?<!\n)\n+)(WEBVTT|NOTE|STYLE|REGION)\b.*?(?=\n\n|\Z)"
+    r"|((\A|\n\n)[^\n]+\n++|\A|(?<!\n)\n++)[\d:.,]+ +-->[^\n]*|<[^<>]*>",
     re.DOTALL,
 )
-"""What is no text of subtitles: heads and notes, the name and the times of each, markup."""
+"""What is no text of subtitles: heads and notes, the name and the times of each, markup.
+
+The lookbehinds read many blank lines once.
+"""
 _RULE = re.compile(r"[ \t]*-{3,}")
 MARK = "\ufeff"
 """The byte-order mark, which is inside a file that was joined from several."""
@@ -144,6 +147,7 @@ def _dialogues(
     first = 0
     is_close = False
     turns: list[Fields] = []
+    further: list[str] = []  # lines of the last turn below its first one
     last_line = 0
     for lines in blocks_of_lines:
         for number, spoken in lines.items():
@@ -162,8 +166,7 @@ def _dialogues(
             if speaker is None:
                 if turns:
                     between = "\n" * moved
-                    content = f"{turns[-1]['content']}{between}{spoken.rstrip()}"
-                    turns[-1]["content"] = content.lstrip("\n")
+                    further.append(f"{between}{spoken.rstrip()}")
                 else:
                     message = f"found {show_value(spoken)}, expected a speaker, as User: or 问："
                     problems.bad_row([Problem("E005", Place(prefix, number), message)], {"text": spoken})
@@ -172,6 +175,7 @@ def _dialogues(
             role = SPEAKERS[name]
             has_gap = moved > 1
             if turns:
+                _append_lines(turns, further)
                 begins = _cut_rule(turns) or name in QUESTIONS
                 if begins or (has_gap and (role == "user" or is_close)):
                     if not (begins or is_close):
@@ -186,8 +190,15 @@ def _dialogues(
                 text = text.removesuffix("**")
             turns.append({"role": role, "content": text})
     if turns:
+        _append_lines(turns, further)
         _cut_rule(turns)
         yield ObjectRows(prefix, [first], [{"messages": turns}])
+
+
+def _append_lines(turns: Sequence[Fields], further: list[str]) -> None:
+    """Move further lines to the end of the last turn."""
+    turns[-1]["content"] = "".join([str(turns[-1]["content"]), *further]).lstrip("\n")
+    further.clear()
 
 
 def _cut_rule(turns: Sequence[Fields]) -> bool:

@@ -203,12 +203,20 @@ def _sort(talks: Collection[list[TurnRow]], order: str) -> None:
 def joined_turns(turns: Iterable[Fields]) -> list[Fields]:
     """Join successive messages of one speaker. A turn has the other keys of its first message."""
     messages: list[Fields] = []
+    contents: list[list[object]] = []  # of each message
+    first: Fields = {}  # the turn that began the last message
     for turn in turns:
-        if messages and _is_continued(messages[-1], turn):
-            content = f"{messages[-1]['content']}\n\n{turn['content']}"
-            messages[-1] = {**turn, **messages[-1], "content": content}
+        if messages and _is_continued(first, turn):
+            for key, value in turn.items():
+                messages[-1].setdefault(key, value)
+            contents[-1].append(turn["content"])
         else:
-            messages.append(turn)
+            first = turn
+            messages.append(dict(turn))
+            contents.append([turn["content"]])
+    for message, texts in zip(messages, contents, strict=True):
+        if len(texts) > 1:
+            message["content"] = "\n\n".join(map(str, texts))
     return messages
 
 

@@ -6,7 +6,7 @@ test checks that the bundled specs use no name that is missing here.
 
 import re
 from collections.abc import Mapping
-from functools import lru_cache
+from functools import cache, lru_cache
 
 _HUMP = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 _SIGNS = re.compile(r"[\W_]+")
@@ -149,19 +149,28 @@ def usual_steps(path: str) -> tuple[str, ...]:
     return tuple(snake_case(step) for step in path.split(".") if not step.isdigit())
 
 
-def goes_by(path: str, name: str) -> bool:
-    """True if a path ends in a name of the vocabulary, which may have several steps (`answers.text`)."""
-    name_steps = usual_steps(name)
-    return usual_steps(path)[-len(name_steps) :] == name_steps
+@cache
+def _names_by_last_step() -> dict[str, list[tuple[str, tuple[str, ...]]]]:
+    """The roles in order, each with the steps of its names, by the last step of the name."""
+    names: dict[str, list[tuple[str, tuple[str, ...]]]] = {}
+    for role, usual_names in USUAL_NAMES.items():
+        for name in usual_names:
+            steps = usual_steps(name)
+            names.setdefault(steps[-1], []).append((role, steps))
+    return names
+
+
+def roles_of_name(path: str) -> list[str]:
+    """The roles that list a name in which the path of a source column ends (`answers.text`), in order."""
+    steps = usual_steps(path)
+    candidates = _names_by_last_step().get(steps[-1], []) if steps else []
+    return [role for role, name_steps in candidates if steps[-len(name_steps) :] == name_steps]
 
 
 def role_of_name(path: str) -> str:
-    """The role that lists the name of a source column, "" if the vocabulary lacks it.
+    """The first role that lists the name of a source column, "" if the vocabulary lacks it.
 
     >>> role_of_name("prompt")
     'question'
     """
-    for role, usual_names in USUAL_NAMES.items():
-        if any(goes_by(path, name) for name in usual_names):
-            return role
-    return ""
+    return next(iter(roles_of_name(path)), "")

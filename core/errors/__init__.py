@@ -19,7 +19,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
-from itertools import pairwise
+from itertools import islice, pairwise
 from operator import methodcaller
 from pathlib import Path
 from types import FrameType
@@ -33,6 +33,9 @@ from tuneyard.core.language.messages import relative_paths, say
 from tuneyard.core.terminal import UNSEEN, guarded_output
 
 SHOWN = 20
+LONGEST_LINE = 5000  # characters of a message
+LONGEST_NAME = 200  # characters of a name that is compared with others
+MOST_CHOICES = 10_000
 TIME_LIMIT = 5.0  # seconds of CPU time for code of a user
 TERMINATED = 128 + signal.SIGTERM  # exit code
 GROUPS_OF_PACKAGES = {"compiler": "data", "recipes": "recipe", "adapters": "adapter", "eval": "eval"}
@@ -334,7 +337,7 @@ def _exit_code(command: click.Command) -> int:
         say(message_of_click.getvalue().rstrip("\n") + hint, to_stderr=True)
         return 2
     except TuneyardError as error:
-        say(f"error: {error}{_slip(str(error))}", to_stderr=True)
+        say(f"error: {_with_short_lines(str(error))}{_slip(str(error))}", to_stderr=True)
         return error.exit_code
     except ImportError as error:
         if not error.name or error.name.partition(".")[0] == "tuneyard":
@@ -359,6 +362,15 @@ def _exit_code(command: click.Command) -> int:
     if isinstance(code, int):
         return code
     return 0
+
+
+def _with_short_lines(message: str) -> str:
+    """A message whose lines are cut at `LONGEST_LINE`: a file may have 100,000 columns, which one lists."""
+    lines = message.split("\n")
+    for number, line in enumerate(lines):
+        if len(line) > LONGEST_LINE:
+            lines[number] = f"{line[:LONGEST_LINE]}… ({len(line):,} characters)"
+    return "\n".join(lines)
 
 
 def _interrupted(how_to_resume: str = "") -> int:
@@ -495,9 +507,13 @@ def nearest_name(name: str, choices: Iterable[str]) -> str:
     """The choice nearest to `name` in any case, "" if none is similar.
 
     A choice that begins with `name` (adamw_torch, mine.yaml, accuracy) is nearer than one of similar letters.
+    Of a file's many or long names the first short ones are compared: a comparison takes time.
     """
     import difflib
 
+    if len(name) > LONGEST_NAME:
+        return ""
+    choices = islice((choice for choice in choices if len(choice) <= LONGEST_NAME), MOST_CHOICES)
     choice_by_lower = {choice.lower(): choice for choice in choices}
     name = name.lower()
     close = [choice for choice in choice_by_lower if choice.startswith(name) and len(name) > 1]

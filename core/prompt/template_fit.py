@@ -26,7 +26,7 @@ SYSTEM = {"role": "system", "content": SYSTEM_TEXT}
 TOOL = {"type": "function", "function": {"name": "even", "parameters": {"type": "object", "properties": {}}}}
 BOS, EOS = "<bos>", "<eos>"
 # Texts that only ever are control tokens. [INST], <<SYS>> and <role> are plain text in some models.
-MARK = re.compile(r"<[|｜][^<>\s]*>|<[^<>\s]*[|｜]>|<\w+_of_\w+>|<sop>|<eod>|\[gMASK\]")
+MARK = re.compile(r"<[|｜][^<>\s]*>|<[^<>\s]*[|｜]>|<(?=\w+_of_\w)\w++>|<sop>|<eod>|\[gMASK\]")
 NAMES = 3
 """So many fitting templates are named in a hint."""
 

@@ -26,6 +26,7 @@ PISSA_CONVERTED = "pissa_converted"  # the folder in output_dir that pissa_conve
 STARTED = "started.json"  # the inputs of the training that writes here, finished or not
 # Of the model card that transformers writes.
 CARD_SENTENCE = re.compile(r"fine-tuned version of .*? on (the .+?) datasets?\.")
+_LONGEST_SENTENCE = 10_000  # characters
 _CARD_HYPERPARAMETERS = "The following hyperparameters were used during training:"
 _LONGEST_VALUE = 1000  # characters
 _CARD_HYPERPARAMETER = re.compile(rf"[-*] (\w{{1,60}}): (.{{1,{_LONGEST_VALUE}}})")
@@ -116,7 +117,9 @@ def training_data(folder: Path) -> list[JsonObject]:
         names = names_in(inputs.get("settings", {}).get("dataset"))  # without those of `eval_dataset`
         return [entry for entry in inputs.get("data", []) if entry["dataset"] in names]
     for text in _card_texts(folder):
-        sentence = CARD_SENTENCE.search(" ".join(text.split()))
+        words = " ".join(text.split())
+        begin = max(0, words.find("fine-tuned version of"))
+        sentence = CARD_SENTENCE.match(words, begin, begin + _LONGEST_SENTENCE)
         if sentence is not None:
             names = re.findall(r"the (\S+?)(?=,|$| and )", sentence[1])
             return [{"dataset": name} for name in names]

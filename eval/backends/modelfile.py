@@ -9,6 +9,8 @@ import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 
 from tuneyard.core.bounded_reading import read_text
@@ -41,12 +43,12 @@ class ServedModelfile:
         if self.system is not None and messages[0]["role"] != "system":
             messages = [{"role": "system", "content": self.system}, *messages]
         joined: Messages = []
-        for message in messages:
-            if joined and joined[-1]["role"] == message["role"]:
-                both = f"{joined[-1]['content']}\n\n{message['content']}"
-                joined[-1] = {**message, "content": both}
-            else:
-                joined.append(message)
+        for _, neighbours in groupby(messages, itemgetter("role")):
+            same_role = list(neighbours)
+            content = same_role[0]["content"]
+            if len(same_role) > 1:
+                content = "\n\n".join(str(message["content"]) for message in same_role)
+            joined.append({**same_role[-1], "content": content})
         return self.template(joined)
 
 

@@ -43,6 +43,8 @@ ZH_LEAD = "|".join(
 NEGATION = re.compile(
     r"\b(?:not|no|never|neither|nor|n[o']t|isn't|wasn't|than)\s+(?:an?\s+|the\s+)?[\"'“‘*]*$"
 )
+LONGEST_NEGATION = 100
+"""Characters of a negation with the white space and the quotes after it."""
 CLOSED = re.compile(r"的?\s*?(?:$|[^\w\s]|\n)")  # what ends a clause right after a label
 # `no doubt`, `no dog`: before an ordinary word it is an article and no answer; these words may follow one.
 ARTICLE = (
@@ -148,8 +150,8 @@ def parse_word(text: str, labels: Sequence[str]) -> str:
     answer = cut_thought(text).lower().replace("’", "'")
     hits = list(_find(answer, labels))
     closed = [hit for hit in hits if CLOSED.match(answer, hit.end)]
-    alone = any(_begins_a_clause(answer[: hit.start]) for hit in closed)
-    negated = {hit for hit in hits if NEGATION.search(answer[: hit.start])}
+    alone = any(_begins_a_clause(answer, hit.start) for hit in closed)
+    negated = {hit for hit in hits if NEGATION.search(answer, hit.start - LONGEST_NEGATION, hit.start)}
     if negated and not alone:
         return UNKNOWN
     if alone:
@@ -189,9 +191,13 @@ def _find(text: str, labels: Sequence[str]) -> Iterator[_Hit]:
         text = pattern.sub(lambda match: "\0" * len(match[0]), text)
 
 
-def _begins_a_clause(before: str) -> bool:
-    words = before.rstrip()
-    return not re.match(r"\w", words[-1:]) or "\n" in before[len(words) :]
+def _begins_a_clause(text: str, start: int) -> bool:
+    """True if no word is before `start` in its line."""
+    while start and text[start - 1].isspace():
+        start -= 1
+        if text[start] == "\n":
+            return True
+    return not re.match(r"\w", text[max(0, start - 1) : start])
 
 
 def _pattern(label: str) -> re.Pattern[str]:

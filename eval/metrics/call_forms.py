@@ -56,14 +56,16 @@ INVOKE_OPEN = re.compile(rf'\s*<invoke name="([^"\n]{{1,{LONGEST_NAME}}})">')
 INVOKE_END = re.compile(r"\s*</invoke>")
 INVOKE_KEY = re.compile(r'\s*<parameter name="([^"\n]+)">')
 INVOKE_VALUE_END = re.compile(r'</parameter>(?=\s*(?:<parameter name="|</invoke>))')
-PAIRS_OPEN = re.compile(rf"\s*([^\n<>{{}}\[\]]{{1,{LONGEST_NAME}}}?)\s*(?=<arg_key>|{OPEN}|</tool_call>|\Z)")
+PAIRS_OPEN = re.compile(
+    rf"\s*+([^\n<>{{}}\[\]]{{1,{LONGEST_NAME}}}?)\s*+(?=<arg_key>|{OPEN}|</tool_call>|\Z)"
+)
 PAIRS_KEY = re.compile(r"\s*<arg_key>([^<\n]+)</arg_key>\s*<arg_value>")
 PAIRS_VALUE_END = re.compile("</arg_value>")
 WRAPPING = re.compile(r"\s*(?:```(?:json)?|\")?\s*")
 """What models write around the input of an action, as LLaMA-Factory's prompt does."""
 ACTION = re.compile(rf"Action:\s*(\S[^\n]{{0,{LONGEST_NAME}}}?)\s*Action Input:\s*")
 PYTHON_CALL = re.compile(rf"\s*([^\s(),=\[\]<>]{{1,{LONGEST_NAME}}})\s*\(\s*")
-PYTHON_KEY = re.compile(r"\s*([^=,()\"']+)=\s*")
+PYTHON_KEY = re.compile(r"\s*([^\s=,()\"'][^=,()\"']*)=\s*")
 PYTHON_TEXT_END = re.compile(
     r"\"(?=\s*(?:,[^=,()\"']+=|\)\s*(?:,\s*[^\s(),=]+\(|\]?\s*(?:<\|tool_call_end\|>|\Z))))"
 )
@@ -127,6 +129,7 @@ class CallScanner:
         self.schemas = declared(tools)
         self.notation = notation
         self.beginnings = 0
+        self.first_word = len(text) - len(text.lstrip())
         self.expected: dict[tuple[str, str], list[object]] = defaultdict(list)
         for name, arguments in expected:
             for key, value in arguments.items():
@@ -140,6 +143,8 @@ class CallScanner:
         while failures < MOST_FAILURES and (mark := MARKS.search(self.text, position)):
             word = mark[0]
             position = mark.end()
+            if mark["blank"] is not None:
+                continue
             if word in THOUGHT_ENDS:
                 thought_end = self.text.find(THOUGHT_ENDS[word], position)
                 if thought_end < 0:
@@ -155,7 +160,8 @@ class CallScanner:
                     calls_here = STARTS[word](self, mark.start()) if self._is_start(mark) else None
                 else:
                     calls_here = self._without_mark(mark, start)
-                    position = mark.start() + 1
+                    if mark["line"] is None:
+                        position = mark.start() + 1
             except UnreadableCallError:
                 valid = False
                 failures += 1
@@ -173,7 +179,7 @@ class CallScanner:
         if mark[0] == "Action:":
             return ACTION.match(self.text, mark.start()) is not None
         if mark[0] == "functools[":
-            return not self.text[: mark.start()].strip()
+            return mark.start() == self.first_word
         return True
 
     def read_tool_call(self, start: int) -> CallsAt:
@@ -506,7 +512,7 @@ STARTS: dict[str, Callable[[CallScanner, int], CallsAt]] = {
 """The mark that begins a call, and its reader."""
 MARKS = re.compile(
     "|".join(re.escape(mark) for mark in [*STARTS, *THOUGHT_ENDS, *THOUGHT_ENDS.values()])
-    + r"|(?P<line>\n\s*(?=\{))"
+    + r"|(?P<line>\n\s*+(?=\{))|(?P<blank>\n\s+)"
     + r'|(?:\[\s*)?\{\s*"(?:name|arguments|parameters)"\s*:'
 )
-"""Where a call, a thought, the end of a thought or a JSON object begins."""
+"""Where a call, a thought, its end or a JSON object begins. White space (`blank`) begins none."""

@@ -13,7 +13,7 @@ from tuneyard.eval.metrics.answers import cut_thought
 from tuneyard.eval.metrics.labels import UNKNOWN, summary
 from tuneyard.eval.statistics.rates import Row, Rows, hits, share_of
 
-LEAD = r"^[\s>#*_•·-]*(?:\d+[.．、)]\s*)?[*_【\[「\"“]*"
+LEAD = r"^(?:[^\S\n]|[>#*_•·-])*+(?:\d+[.．、)]\s*)?[*_【\[「\"“]*+"
 COLON = r"[\s*_】\]」\"”]*[:：]"
 JUDGEMENT = re.compile(f"{LEAD}判断{COLON}", re.MULTILINE)
 REASON = re.compile(rf"(?:{LEAD}|(?<=[\s*,，;；。、]))原因{COLON}", re.MULTILINE)

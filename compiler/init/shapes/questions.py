@@ -9,7 +9,7 @@ from tuneyard.compiler.init.labels import (
     label_leaf,
     named_labels,
 )
-from tuneyard.compiler.init.profile import FileProfile, Leaf
+from tuneyard.compiler.init.profile import FileProfile, Leaf, paths_above
 from tuneyard.compiler.init.proposal import (
     Proposal,
     ProposedColumn,
@@ -22,7 +22,7 @@ from tuneyard.compiler.init.proposal import (
 )
 from tuneyard.compiler.init.shapes.labelled import choice_of_words, paired_texts
 from tuneyard.compiler.spec.model import TOOLS
-from tuneyard.core.datasets.column_meanings import USUAL_NAMES, goes_by
+from tuneyard.core.datasets.column_meanings import USUAL_NAMES, roles_of_name
 from tuneyard.core.records.calls import WrongValueError, parse_calls
 
 SUMMARIZE = {False: "Summarize this text.\n\n{text}", True: "请概括下面的文字。\n\n{text}"}
@@ -150,11 +150,20 @@ def _answer_object(profile: FileProfile, part: Leaf | None) -> Leaf | None:
     """
     if part is not None and ("." not in part.path or _is_named_text(part)):
         return None
-    for name in dict.fromkeys(name for row in profile.first for name in row):
-        values = [row[name] for row in profile.first if row.get(name) not in (None, "")]
-        if not all(isinstance(value, dict) for value in values) or not goes_by_answer(name):
+    values_by_name: dict[str, list[object]] = {}
+    for row in profile.first:
+        for name, value in row.items():
+            values = values_by_name.setdefault(name, [])
+            if value not in (None, ""):
+                values.append(value)
+    leaves_inside: dict[str, list[Leaf]] = {}
+    for leaf in profile.leaves.values():
+        for path in paths_above(leaf.path):
+            leaves_inside.setdefault(path, []).append(leaf)
+    for name, values in values_by_name.items():
+        if not goes_by_answer(name) or not all(isinstance(value, dict) for value in values):
             continue
-        inner_leaves = [leaf for leaf in profile.leaves.values() if leaf.path.startswith(f"{name}.")]
+        inner_leaves = leaves_inside.get(name, [])
         texts = [leaf for leaf in inner_leaves if leaf.kind in ("text", "texts")]
         is_envelope = (
             any(leaf.name in _ENVELOPE for leaf in texts) or texts == inner_leaves[:1] == inner_leaves
@@ -171,7 +180,7 @@ def _is_named_text(leaf: Leaf) -> bool:
 
 def goes_by_answer(name: str) -> bool:
     """True for a column that is called as answers are."""
-    return any(goes_by(name, usual) for usual in USUAL_NAMES["answer"])
+    return "answer" in roles_of_name(name)
 
 
 def summarized_text(profile: FileProfile) -> Proposal | None:

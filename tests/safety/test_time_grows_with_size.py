@@ -1,0 +1,269 @@
+"""Twice the file takes twice the time, not four times: SECURITY.md, "Texts".
+
+Each text or file here took a minute or longer when the time grew with the square of its size.
+"""
+
+import json
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+
+import pytest
+from click.testing import CliRunner
+
+from tests.json_files import write_json
+from tests.messages import raises
+from tuneyard.compiler.kinds.turn_forms import common_turns
+from tuneyard.compiler.problems import Problems
+from tuneyard.compiler.read import glaive, hermes, read
+from tuneyard.compiler.read.turn_rows import joined_turns
+from tuneyard.compiler.rows import Fields
+from tuneyard.compiler.spec.file import Source
+from tuneyard.core.cli.main import cli
+from tuneyard.core.errors import ContentError, nearest_name
+from tuneyard.core.secrets import HIDDEN, hide_secrets
+from tuneyard.core.training.training_run import training_data
+from tuneyard.eval.metrics.answers import parse_word
+from tuneyard.eval.metrics.call_forms import read_answer
+from tuneyard.eval.metrics.reports import parse_report
+from tuneyard.recipes.config_sizes import check_sizes
+
+SECONDS = 8
+N = 300_000
+
+
+@contextmanager
+def within(seconds: float = SECONDS) -> Iterator[None]:
+    """Fail once this process has computed for so long. `re` lets the signal through."""
+
+    def stop(_number: int, _frame: FrameType | None) -> None:
+        pytest.fail(f"more than {seconds:g} s of computing")
+
+    before = signal.signal(signal.SIGVTALRM, stop)
+    signal.setitimer(signal.ITIMER_VIRTUAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+        signal.signal(signal.SIGVTALRM, before)
+
+
+def rows_of(path: Path, text: str, *form: str) -> list[Fields]:
+    """The rows of a file with this text."""
+    path.write_text(text, encoding="utf-8")
+    rows = []
+    for batch in read(path, str(path), Source(rows={"": form} if form else {}), Problems()):
+        rows += [batch.row(number) for number in range(len(batch.lines))]
+    return rows
+
+
+SUBTITLES = "WEBVTT\n\n00:00.000 --> 00:01.000\n"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "<v " * N,
+        "<v a" * N,
+        "<" * N,
+        "a" + "\n" * N + "b",
+        "\n1:" * N,
+        "\n\n1 " * N,
+        "\n\nNOTE " * N,
+        "1" + " " * N + "-",
+    ],
+)
+def test_subtitles(tmp_path: Path, text: str) -> None:
+    with within():
+        rows_of(tmp_path / "a.vtt", f"{SUBTITLES}hello\n{text}")
+
+
+def test_subtitles_keep_what_is_spoken(tmp_path: Path) -> None:
+    first = "NOTE\na note\n\n1\n00:00.000 --> 00:01.000\n<v Ann>Hello <b>you</b>\n\n\n"
+    text = f"WEBVTT\n\n{first}2\n00:01.000 --> 00:02.000\nBye\n"
+    assert rows_of(tmp_path / "a.vtt", text) == [{"text": "Ann: Hello you\n\nBye"}]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "# " + " " * N + "x?y",
+        "# a?" + " " * N + "x",
+        "# " + "?" * N + "x",
+        "User" + " " * N + "x:",
+        "User1" + "1" * N + "x:",
+        "User: a\nAssistant: b\n" + "more\n" * N,
+        "#" * N,
+    ],
+)
+def test_dialogues_in_markdown(tmp_path: Path, text: str) -> None:
+    with within():
+        rows_of(tmp_path / "a.md", f"User: hi\n{text}", "turns")
+
+
+CHAT = "12/03/2024, 21:15 - Anna: hi "
+
+
+@pytest.mark.parametrize(
+    "text", [" " * N + "x", "<edited" * N, "<" * N, "\u200e<a" * N, "<" + "edited" * N, "\n" + "more\n" * N]
+)
+def test_exported_chats(tmp_path: Path, text: str) -> None:
+    with within():
+        rows_of(tmp_path / "a.txt", f"{CHAT}{text}\n{CHAT}", "chat")
+
+
+def test_further_lines_stay_below_their_message(tmp_path: Path) -> None:
+    text = f"{CHAT}\nmore\n\nlast\n{CHAT}\n"
+    assert [row["text"] for row in rows_of(tmp_path / "a.txt", text, "chat")] == ["hi \nmore\n\nlast", "hi "]
+    (row,) = rows_of(tmp_path / "a.md", "User: a\n\nb\nAssistant:\nc\nd\n", "turns")
+    assert [turn["content"] for turn in row["messages"]] == ["a\n\nb", "c\nd"]  # type: ignore[attr-defined]
+
+
+BLANKS = " \n" * N
+ROLES = {"user": "user", "assistant": "assistant"}
+TEXTS: dict[str, tuple[Callable[[str], object], str]] = {
+    "ChatML": (lambda text: common_turns(text, ROLES), f"<|im_start|>user\na{BLANKS}b"),
+    "headed turns": (lambda text: common_turns(text, ROLES), f"### Human: a{BLANKS}b### Assistant: c"),
+    "a turn in lines": (lambda text: common_turns(text, ROLES), f"User: a\nUser{' ' * N}x:"),
+    "Hermes": (lambda text: hermes.without_tags({"value": text}), f"<tool_call>a{BLANKS}b"),
+    "blanks before Hermes": (lambda text: hermes.without_tags({"value": text}), f"a{BLANKS}b"),
+    "Glaive's arguments": (
+        lambda text: hermes.without_tags({"value": text}),
+        "<functioncall> {" + '"arguments": \'{' * N,
+    ),
+    "Glaive": (lambda text: glaive.with_turns({"chat": text, "system": "SYSTEM: "}), f"USER: a{BLANKS}b"),
+    "web tokens": (hide_secrets, "-eyJ" * N),
+    "a key": (hide_secrets, "hf_" * N),
+    "judgement": (parse_report, "\n" * N),
+    "judgement in stars": (parse_report, "*" * N),
+    "quotes": (parse_report, "> \n" * N),
+    "negated labels": (lambda text: parse_word(text, ["yes", "no"]), "maybe yes " * 60_000),
+    "blanks of a call": (lambda text: read_answer(text), "\n" * N + "x"),
+    "lines before JSON": (lambda text: read_answer(text), "\n" * N + "{"),
+    "Python's call": (lambda text: read_answer(text), f"<|tool_call_start|>[f({BLANKS}"),
+    "a pair": (lambda text: read_answer(text), f"<tool_call>{' ' * N}a{' ' * N}b"),
+    "functools": (lambda text: read_answer(text), "x " + "functools[" * 60_000),
+}
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_texts(name: str) -> None:
+    function, text = TEXTS[name]
+    with within():
+        function(text)
+
+
+def test_a_web_token_is_hidden() -> None:
+    token = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0NTY3ODkwIn0.dozjgNryP4J3jVmNHl0w5N"
+    assert hide_secrets(f"a-{token} b") == f"a-{HIDDEN} b"
+
+
+def test_hermes_reads_objects_in_single_quotes() -> None:
+    turn = hermes.without_tags(
+        {"from": "gpt", "value": '<functioncall> {"name": "f", "arguments": \'{"a": 1}\'} '}
+    )
+    assert turn["tool_calls"] == [{"name": "f", "arguments": {"a": 1}}]
+
+
+def test_cards(tmp_path: Path) -> None:
+    head = "This model is a fine-tuned version of base on "
+    (tmp_path / "README.md").write_text(head * 20_000)
+    with within():
+        assert training_data(tmp_path) == []
+    (tmp_path / "README.md").write_text(f"{head}the rte and the mnli datasets.\n")
+    assert training_data(tmp_path) == [{"dataset": "rte"}, {"dataset": "mnli"}]
+
+
+def test_turns_of_one_speaker() -> None:
+    turns = [{"role": "user", "content": "x" * 40, f"key {number}": 1} for number in range(20_000)]
+    with within():
+        (message,) = joined_turns(turns)
+    assert len(message) == 2 + 20_000
+    assert message["content"] == "\n\n".join(["x" * 40] * 20_000)
+    assert turns[0] == {"role": "user", "content": "x" * 40, "key 0": 1}
+
+
+def invoke(folder: Path, monkeypatch: pytest.MonkeyPatch, *words: str) -> str:
+    """What a command prints in a folder, an error included."""
+    monkeypatch.chdir(folder)
+    result = CliRunner().invoke(cli, words)
+    return f"{result.output}{result.exception or ''}"
+
+
+COLUMNS: dict[str, Callable[[int], object]] = {
+    "lists of objects": lambda _: [{"a": 1}, {"b": 2}],
+    "suggestions": lambda number: f"text number {number}",
+}
+
+
+@pytest.mark.parametrize("kind", COLUMNS)
+def test_many_columns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    names = [f"c{number}{'_suggestion' * (kind == 'suggestions')}" for number in range(8_000)]
+    rows = [
+        {"text": f"hello {row} my friend", "label": "ab"[row], **{name: COLUMNS[kind](row) for name in names}}
+        for row in range(2)
+    ]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    words = ("--text", "text", "--label", "label", "--out", "s.yaml")
+    with within():
+        assert "result: s.yaml" in invoke(tmp_path, monkeypatch, "data", "init", "a.jsonl", *words)
+
+
+@pytest.mark.slow
+def test_too_many_columns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As many names as rows have values: these are data."""
+    (tmp_path / "a.jsonl").write_text(json.dumps({f"id {number}": 1 for number in range(210_000)}))
+    with within(2 * SECONDS):
+        message = invoke(tmp_path, monkeypatch, "data", "init", "a.jsonl")
+    assert "a.jsonl:1: found more than 200,000 columns" in message
+
+
+def test_many_lists(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each list that may have the rows is one more reading of the file."""
+    write_json(tmp_path / "a.json", {f"list {number}": [{"a": number}] for number in range(1_500)})
+    with within():
+        message = invoke(tmp_path, monkeypatch, "data", "init", "a.json", "--text", "text")
+    assert "a.json: found 1,500 lists of objects" in message
+    assert "20 longest" in message
+
+
+def test_names_are_compared_while_they_are_short() -> None:
+    with within():
+        assert nearest_name("a" * 50_000, ["ab" * 25_000]) == ""
+        assert nearest_name("ruler", [f"x{number}" for number in range(300_000)]) == ""
+    assert nearest_name("ruel", ["rule", "role"]) == "rule"
+
+
+SIZES = {
+    "num_hidden_layers: 30000000": {"num_hidden_layers": 30_000_000},
+    "num_hidden_layers: 10^100": {"num_hidden_layers": 10**100},
+    "n_layer: 10000000": {"n_layer": 10_000_000},
+    "num_local_experts: 100000000": {"num_local_experts": 100_000_000},
+    "text_config.n_routed_experts: 1000000": {"text_config": {"n_routed_experts": 1_000_000}},
+    "vision_config.depth: 5000000": {"vision_config": {"depth": 5_000_000}},
+    "num_labels: 1000000000": {"num_labels": 1_000_000_000},
+}
+
+
+@pytest.mark.parametrize("case", SIZES)
+def test_sizes_that_no_model_has(tmp_path: Path, case: str) -> None:
+    write_json(tmp_path / "config.json", {"model_type": "qwen2", **SIZES[case]})
+    with raises(ContentError, "config.json", case.partition(":")[0], "100,000"):
+        check_sizes(tmp_path / "config.json")
+
+
+def test_layers_without_tensors(tmp_path: Path) -> None:
+    """1,000 layers are few enough to be laid out; the weights have tensors for less than 10."""
+    config = tmp_path / "config.json"
+    write_json(config, {"num_hidden_layers": 1000, "num_experts": 1000})
+    check_sizes(config)
+    names = [f"layers.{number}.weight" for number in range(9)]
+    write_json(
+        tmp_path / "model.safetensors.index.json", {"weight_map": dict.fromkeys(names, "a.safetensors")}
+    )
+    with raises(ContentError, "config.json", "num_hidden_layers", "1,000", 9):
+        check_sizes(config)
+    write_json(config, {"num_hidden_layers": 9, "num_experts": 1000})
+    check_sizes(config)
