@@ -1,7 +1,13 @@
 """The script `tuneyard`, and `python -m tuneyard` for an environment whose scripts are not on the PATH.
 
-Ctrl-C during the first imports ends it as SIGTERM does, without a traceback.
+Ctrl-C during the first imports ends it as SIGTERM does, without a traceback. `python -m` puts the current
+folder, where mailed files lie, before all module paths: it goes before the first import of a file.
 """
+
+import sys
+
+if __name__ == "__main__" and not sys.flags.safe_path:
+    del sys.path[0]
 
 import signal
 

@@ -95,6 +95,17 @@ def test_a_process_imports_no_file_of_the_current_folder(
     assert not ran.exists(), ran.read_text()
 
 
+def test_python_m_imports_none_either(mailed: Path) -> None:
+    """Unless a file there has the name of our package, which Python itself then runs."""
+    (mailed / "tuneyard.py").unlink()
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", "tuneyard", "data", "list"]
+    done = subprocess.run(command, cwd=mailed, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    ran = mailed / "ran"
+    assert not ran.exists(), ran.read_text()
+
+
 def test_the_files_run_without_our_variables(mailed: Path) -> None:
     """A plain Python imports them: the tests above can fail."""
     subprocess.run([sys.executable, "-c", "import socket"], cwd=mailed, check=True)
