@@ -11,7 +11,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from tuneyard.core.bounded_reading import read_text
-from tuneyard.core.errors import ContentError, RequestError, nearest, unexpected
+from tuneyard.core.errors import ContentError, LimitError, RequestError, nearest, unexpected
 from tuneyard.core.files import JsonObject, read_object, strings
 from tuneyard.core.prompt.templates import TODAY as TODAY
 from tuneyard.core.prompt.templates import limit_transformers
@@ -184,12 +184,14 @@ def chat_renderer(
     template: str | None,
     think: bool = False,
     day: datetime.date | None = None,
+    place: str = "",
 ) -> Render:
     """Renderer by a Jinja chat template: messages → text, up to the begin of an answer if `ask`.
 
     Without a template the texts are joined by line breaks, as LLaMA-Factory's `empty` does for one turn.
     Models that can think get an empty thought unless `think`. A template that writes the date writes `day`,
-    by default the day on which the renderer is made.
+    by default the day on which the renderer is made. `place` is the file or the model of the template, for
+    the error of one that meets a limit.
     """
     from jinja2 import TemplateError
 
@@ -212,6 +214,8 @@ def chat_renderer(
             text: str = tokenizer.apply_chat_template(
                 plain, chat_template=template, tokenize=False, **options
             )
+        except LimitError as error:
+            raise LimitError(f"{place}: {error}" if place else str(error)) from error
         except (TemplateError, TypeError, ArithmeticError, LookupError, ValueError) as error:  # of its code
             roles = ", ".join(message["role"] for message in messages)
             raise ContentError(f"the chat template refuses messages of {roles}: {error}") from error

@@ -148,10 +148,11 @@ def _prompting(
         bos_id = tokenizer.bos_token_id
         adds_bos = bos_id is not None and tokenizer("a")["input_ids"][0] == bos_id
         source = WITHOUT_BOS if adds_bos else PLAIN
+    place = str(getattr(tokenizer, "name_or_path", ""))
     for folder, saved in saved_templates.items():
         if saved:
-            source, text = f"chat template of {folder}", saved.text
-    render = chat_renderer(tokenizer, text, think, day)
+            source, text, place = f"chat template of {folder}", saved.text, str(saved.file)
+    render = chat_renderer(tokenizer, text, think, day, place)
     encode, turns = partial(prompt_ids, tokenizer, render), partial(chat_turns, tokenizer, render)
     written_day = day if TODAY in (text or "") else None
     prompting = Prompting(encode, turns, source, text_sha256(text or ""), tokenizer, day=written_day)

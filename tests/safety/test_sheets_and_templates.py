@@ -13,6 +13,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from datetime import date, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 
 import openpyxl
 import pytest
@@ -26,7 +27,7 @@ from tuneyard.compiler.spec.file import Source
 from tuneyard.compiler.spec.model import load_spec, placeholders
 from tuneyard.core import errors
 from tuneyard.core.errors import ContentError, LimitError, Problem
-from tuneyard.core.prompt import templates
+from tuneyard.core.prompt import chat_renderer, templates
 from tuneyard.core.prompt.rendering import template_renderer
 from tuneyard.core.prompt.templates import render_template
 from tuneyard.core.prompt.trained_files import read_trained
@@ -493,6 +494,14 @@ def test_the_file_of_a_template_is_named(tmp_path: Path) -> None:
     (tmp_path / "chat_template.jinja").write_text(TEMPLATES["repeat"][0])
     with raises(LimitError, tmp_path / "chat_template.jinja", "512"):
         read_trained(tmp_path)
+
+
+def test_the_place_that_scoring_gives_is_named() -> None:
+    tokenizer = SimpleNamespace(
+        apply_chat_template=lambda *_, **__: render_template("{{ 'a' * 3000000002 }}", {})
+    )
+    with raises(LimitError, "models/x", "512"):
+        chat_renderer(tokenizer, "x", place="models/x")(USER, True)
 
 
 def test_a_fork_has_a_process_of_its_own() -> None:
