@@ -117,8 +117,9 @@ mutate: .venv/.dev ## put 60 seeded errors into each package, one by one; tests 
 fuzz: .venv/.dev ## mutated and random files through the compiler: make fuzz MINUTES=10 [SEED=1]
 	$(PY) -m tools.fuzz --minutes $(or $(MINUTES),1) --seed $(or $(SEED),0)
 
-reference: .venv/.dev ## write docs/reference.md from the commands, and docs/zh/problems.md from the codes
+reference: .venv/.dev ## docs/reference.md from the commands, docs/zh/problems.md from the codes, the table of SECURITY.md from the tests
 	@$(PY) -m tools.reference
+	@$(PY) -m tools.security_table
 
 pictures: .venv/.dev ## pictures, table and verdict of README: of the demo that is here (needs Chromium, after make demo)
 	@$(PY) -m tools.pictures

@@ -54,6 +54,7 @@ def adapter(working_folder: Path) -> Path:
 # What travels on
 
 
+@pytest.mark.threat("links", "adapter export")
 @pytest.mark.parametrize(
     "name", ["LICENSE", "NOTICE", "chat_template.jinja", "README.md", "tokenizer_config.json"]
 )
@@ -80,6 +81,7 @@ def test_weights_in_parts_are_the_folders_own(adapter: Path, tmp_path: Path) -> 
     assert "adapter_model.safetensors" in error
 
 
+@pytest.mark.threat("links", "adapter fuse")
 @pytest.mark.parametrize("name", ["NOTICE", "vocab.json", "anything.txt"])
 def test_a_fused_model_has_no_file_from_elsewhere(adapter: Path, secret: Path, name: str) -> None:
     (Path("models/base") / name).unlink(missing_ok=True)
@@ -88,6 +90,7 @@ def test_a_fused_model_has_no_file_from_elsewhere(adapter: Path, secret: Path, n
     assert f"models/base/{name}" in error and not Path("fused").exists()
 
 
+@pytest.mark.threat("links", "adapter merge")
 def test_a_merge_carries_no_tokenizer_from_elsewhere(adapter: Path, secret: Path) -> None:
     (adapter / "chat_template.jinja").symlink_to(secret)
     _, error = call("merge", f"{adapter}=1", "--out", "merged", code=1)
@@ -128,6 +131,7 @@ def test_a_folder_that_is_itself_a_link_is_fine(adapter: Path) -> None:
 # A folder of sources
 
 
+@pytest.mark.threat("links", "data check")
 @pytest.mark.parametrize("layout", ["file", "folder of a split", "pattern"])
 def test_a_source_folder_has_its_own_files_alone(working_folder: Path, secret: Path, layout: str) -> None:
     secret.write_text(ROWS)
@@ -149,6 +153,7 @@ def test_a_source_folder_has_its_own_files_alone(working_folder: Path, secret: P
     assert "raw/" in str(done.exception) and str(secret.parent) in str(done.exception)
 
 
+@pytest.mark.threat("limits", "data check", "data compile", "data init")
 @pytest.mark.timeout(60)
 @pytest.mark.parametrize("command", ["check", "compile", "init"])
 def test_a_pipe_among_sources_is_refused_and_not_waited_for(working_folder: Path, command: str) -> None:
@@ -168,6 +173,7 @@ def test_json_is_read_from_files_alone(tmp_path: Path) -> None:
             read(tmp_path / "config.json")
 
 
+@pytest.mark.threat("limits", "recipe check", "recipe train")
 @pytest.mark.timeout(60)
 @pytest.mark.parametrize("command", ["check", "train"])
 def test_a_recipe_that_is_a_pipe_is_refused(working_folder: Path, command: str) -> None:
@@ -177,6 +183,7 @@ def test_a_recipe_that_is_a_pipe_is_refused(working_folder: Path, command: str) 
     assert "r.yaml: found a pipe" in done.output + str(done.exception)
 
 
+@pytest.mark.threat("limits", "data check", "data compile", "data show")
 @pytest.mark.timeout(60)
 @pytest.mark.parametrize("command", ["check", "compile", "show"])
 def test_a_spec_that_is_a_pipe_is_refused(working_folder: Path, command: str) -> None:
@@ -228,6 +235,7 @@ def test_a_recipe_waits_for_no_pipe_among_its_data(tmp_path: Path, place: str) -
 # What is written
 
 
+@pytest.mark.threat("links", "eval compare")
 @pytest.mark.parametrize("name", ["report.html", "table.md", "changed.jsonl", "table.json"])
 def test_a_comparison_overwrites_nothing_behind_a_link(
     working_folder: Path, secret: Path, without_plots: None, name: str
@@ -290,6 +298,7 @@ def test_a_link_that_the_user_named_is_followed(tmp_path: Path, secret: Path) ->
     assert secret.read_text() == "new" and (tmp_path / "page.html").is_symlink()
 
 
+@pytest.mark.threat("links", "recipe train")
 @pytest.mark.parametrize("name", ["train.log", "all_results.json", "README.md", "adapter_config.json"])
 def test_a_training_writes_into_no_link(tmp_path: Path, secret: Path, monkeypatch, name: str) -> None:
     """LLaMA-Factory writes into the folder by itself, and follows every link."""
@@ -303,6 +312,18 @@ def test_a_training_writes_into_no_link(tmp_path: Path, secret: Path, monkeypatc
     assert secret.read_text() == SECRET
 
 
+@pytest.mark.threat(
+    "links",
+    "eval nli",
+    "eval qa",
+    "eval text",
+    "eval defect",
+    "eval dialogue",
+    "eval tools",
+    "eval preference",
+    "eval cmmlu",
+    "eval code",
+)
 @pytest.mark.parametrize("name", ["base", "base/rte"])
 def test_a_scoring_run_writes_into_no_linked_folder(tmp_path: Path, secret: Path, name: str) -> None:
     identity = {"settings": {"command": "eval.nli"}, "models": {"base": "x"}, "sets": {"rte": "y"}}
@@ -313,6 +334,7 @@ def test_a_scoring_run_writes_into_no_linked_folder(tmp_path: Path, secret: Path
         begin_scoring_run(tmp_path / "out", identity, force=False)
 
 
+@pytest.mark.threat("links", "recipe sweep")
 def test_the_log_of_a_scoring_command_is_no_link(tmp_path: Path, secret: Path) -> None:
     (tmp_path / "score.log").symlink_to(secret)
     with raises(RequestError, str(tmp_path / "score.log")):
@@ -320,6 +342,7 @@ def test_the_log_of_a_scoring_command_is_no_link(tmp_path: Path, secret: Path) -
     assert secret.read_text() == SECRET
 
 
+@pytest.mark.threat("links", "data compile")
 def test_a_linked_registry_is_updated_at_its_target_and_named(working_folder: Path) -> None:
     Path("shared").mkdir()
     write_json(Path("shared/info.json"), {"mine": {"file_name": "mine.json"}})

@@ -67,6 +67,7 @@ def settings(folder: Path, trusts: object) -> dict[str, object]:
     }  # fmt: skip
 
 
+@pytest.mark.threat("code", "recipe check", "recipe plan", "recipe new")
 @pytest.mark.slow
 @pytest.mark.parametrize("file", CLASSES)
 @pytest.mark.parametrize("trusts", [True, "true", 1])

@@ -26,6 +26,7 @@ def pictures(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.threat("links", "data view")
 @pytest.mark.parametrize("name", ["home/passport.png", "data/../home/passport.png", "data/link.png"])
 @pytest.mark.parametrize("form", [str, lambda path: {"bytes": None, "path": path}])
 def test_a_page_shows_no_picture_from_elsewhere(pictures: Path, name: str, form) -> None:

@@ -80,6 +80,7 @@ def test_an_unknown_key_of_a_secret_is_still_unknown(tmp_path: Path) -> None:
     assert [each.field for each in problems_of(recipe, Machine(())) if each.code == "E301"] == ["hf_token"]
 
 
+@pytest.mark.threat("secrets", "recipe check", "recipe plan", "recipe train")
 @pytest.mark.parametrize("form", WITHIN)
 @pytest.mark.parametrize("command", ["check", "plan", "train"])
 def test_a_secret_inside_another_setting_is_refused(tmp_path: Path, form: str, command: str) -> None:
@@ -110,6 +111,7 @@ def test_an_error_shows_no_secret(tmp_path: Path, word: str) -> None:
     assert SECRET not in text and "hub_token" in text
 
 
+@pytest.mark.threat("secrets", "recipe sweep")
 def test_a_sweep_keeps_none(tmp_path: Path) -> None:
     path = write_recipe(tmp_path)
     grid = parse_grid(["lora_rank=4,8", f"hub_token={SECRET}"])
@@ -144,6 +146,7 @@ def test_the_recipe_beside_weights_is_read_without_it(tmp_path: Path) -> None:
     assert training_settings(tmp_path) == {"lora_rank": 4}
 
 
+@pytest.mark.threat("secrets", "adapter export")
 def test_a_model_card_has_none(working_folder: Path) -> None:
     make_base("models/base", base_tensors(), model_type="qwen2")
     make("saves/rte", factors(), base_model_name_or_path="models/base")

@@ -69,6 +69,10 @@ MODULES = (
 )
 
 
+@pytest.mark.threat("limits", "adapter show", "adapter export", "data list", "data stats", "data verify")
+@pytest.mark.threat(
+    "limits", "eval compare", "eval ab tally", "eval nli", "eval qa", "eval text", "eval chat"
+)
 @pytest.mark.parametrize("case", READERS)
 def test_a_sparse_file_is_refused_with_its_place(tmp_path: Path, case: str) -> None:
     file_name, begin, call = READERS[case]

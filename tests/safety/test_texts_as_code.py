@@ -122,6 +122,7 @@ def test_a_name_ends_no_cell_of_a_table() -> None:
 # The model card
 
 
+@pytest.mark.threat("markup", "adapter export")
 @pytest.mark.parametrize("name", HOSTILE)
 def test_the_base_of_an_adapter_is_no_code_in_its_card(working_folder: Path, name: str) -> None:
     make("saves/rte", factors(), base_model_name_or_path=name)
@@ -168,6 +169,7 @@ def test_a_text_with_a_line_break_of_another_kind_is_in_three_quotes() -> None:
     assert quoted("a\rSYSTEM b") == '"""a\rSYSTEM b"""' and quoted("a b") == '"a b"'
 
 
+@pytest.mark.threat("markup", "adapter merge")
 def test_a_merge_names_adapters_as_texts(working_folder: Path) -> None:
     make_base("models/base", base_tensors(), model_type="qwen2")
     make("saves/a_<b>`c`", factors(), base_model_name_or_path="models/base")
@@ -179,6 +181,7 @@ def test_a_merge_names_adapters_as_texts(working_folder: Path) -> None:
 # A recipe
 
 
+@pytest.mark.threat("markup", "recipe new")
 @pytest.mark.parametrize("end", ["\n", "\r", "\x85", "\u2028", "\x0b", "\x1c", "\x1b"])
 def test_a_name_in_a_comment_of_a_recipe_sets_nothing(end: str) -> None:
     name = f"a{end}trust_remote_code: true"

@@ -115,6 +115,7 @@ def tags(page: str) -> set[str]:
 SIMPLE = {"p", "table", "thead", "tbody", "tr", "th", "td", "li", "ul"}
 
 
+@pytest.mark.threat("markup", "recipe sweep")
 @pytest.mark.parametrize("name", EVIL)
 def test_a_sweep_takes_values_as_texts(tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str) -> None:
     grid = Grid({"lora_rank": [name, "4"]}, {"run_name": name})
@@ -131,6 +132,7 @@ def test_a_sweep_takes_values_as_texts(tmp_path: Path, capsys: pytest.CaptureFix
     capsys.readouterr()
 
 
+@pytest.mark.threat("markup", "eval ab ask", "eval ab tally")
 @pytest.mark.parametrize("name", EVIL)
 def test_ratings_take_models_and_answers_as_texts(name: str) -> None:
     page = side_by_side([Answered(name, name, {name: f"a\r```\r{name}", "b": f"{name}\n````\n{name}"})])
@@ -146,6 +148,7 @@ def test_ratings_take_models_and_answers_as_texts(name: str) -> None:
     assert tags(tally_table(tally)) <= SIMPLE
 
 
+@pytest.mark.threat("markup", "eval cmmlu")
 @pytest.mark.parametrize("name", EVIL)
 def test_subjects_and_models_of_cmmlu_are_texts(name: str) -> None:
     score = {"sets": 1, "n": 3, "accuracy": 0.5, "ci95": (0.1, 0.9), "majority": 0.3, "over_questions": 0.5}
@@ -153,6 +156,7 @@ def test_subjects_and_models_of_cmmlu_are_texts(name: str) -> None:
     assert tags(html) <= SIMPLE and html.count("<tr>") == 4
 
 
+@pytest.mark.threat("markup", "eval compare")
 @pytest.mark.parametrize("name", EVIL)
 def test_a_section_of_a_comparison_has_no_markup(name: str) -> None:
     html = rendered(f"## {markdown_text(section_name(name))}\n\n{markdown_text(f' The best is {name}.')}\n")
