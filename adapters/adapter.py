@@ -44,7 +44,7 @@ MAPS = ("rank_pattern", "alpha_pattern")
 DOUBLES = (".modules_to_save.", ".original_module.")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class AdapterConfig:
     """A checked adapter_config.json. `raw` has all fields of the file, `base` None if it names no base.
 
@@ -63,19 +63,27 @@ class AdapterConfig:
     def targets(self, module: str) -> bool:
         """True if PEFT would adapt a module: targets, exclusions, layers."""
         targets = self.raw.get("target_modules")
-        excluded = self.raw.get("exclude_modules")
-        if excluded and _names(excluded, module):
+        if self._excluded and _names(self._excluded, module):
             return False
-        for name in self.modules_to_save:
-            if re.match(rf"(^|.*\.){re.escape(name)}($|\..*)", module):
-                return False
+        if any(f".{name}." in f".{module}." for name in self.modules_to_save):
+            return False
         if targets == "all-linear":
             return True
-        if isinstance(targets, list) and module in targets:
+        if isinstance(self._targets, frozenset) and module in self._targets:
             return True
-        if not _names(targets, module):
+        if not _names(self._targets, module):
             return False
         return isinstance(targets, str) or self._in_layers(module)
+
+    @cached_property
+    def _targets(self) -> object:
+        """The pattern of `target_modules`, or the names of its list."""
+        return _pattern_or_names(self.raw.get("target_modules"))
+
+    @cached_property
+    def _excluded(self) -> object:
+        """The pattern of `exclude_modules`, or the names of its list."""
+        return _pattern_or_names(self.raw.get("exclude_modules"))
 
     def saves_in_full(self, name: str) -> bool:
         """True if the config explains a full tensor: in modules_to_save, a bias, embedding or head."""
@@ -270,9 +278,9 @@ class Adapter(ABC):
                 yield f"{name}: {CONFIG} does not explain this tensor"
         targets = config.raw.get("target_modules")
         if isinstance(targets, list):
+            adapted_ends = {end for path in self.modules for end in ends_of(path)}
             for target in targets:
-                is_adapted = any(ends_with(path, target) for path in self.modules)
-                if not is_adapted and not config.may_exclude(target):
+                if target not in adapted_ends and not config.may_exclude(target):
                     yield f"{CONFIG} targets {target!r}, but no such tensor is in the file"
         for kept in config.modules_to_save:
             if not any(name.rpartition(".")[0].endswith(kept) for name in full_tensors):
@@ -393,6 +401,15 @@ def ends_with(path: str, name: str) -> bool:
     return path == name or path.endswith(f".{name}")
 
 
+def ends_of(path: str) -> Iterator[str]:
+    """Yield the names that a module path ends with: `a.b.q_proj`, `b.q_proj` and `q_proj`."""
+    yield path
+    point = path.find(".")
+    while point >= 0:
+        yield path[point + 1 :]
+        point = path.find(".", point + 1)
+
+
 def as_list(value: object) -> list[Any]:
     """A value that may be a list, or one of its items alone."""
     if isinstance(value, list):
@@ -400,9 +417,15 @@ def as_list(value: object) -> list[Any]:
     return [value]
 
 
+def _pattern_or_names(value: object) -> object:
+    """A list of names as a set: each of 100,000 modules is looked up in it."""
+    return frozenset(value) if isinstance(value, list) else value
+
+
 def _names(names: object, module: str) -> bool:
+    """True if a pattern matches a module's whole path, or it ends with one of a set of names."""
     if isinstance(names, str):
         return re.fullmatch(names, module) is not None
-    if isinstance(names, list):
-        return any(ends_with(module, name) for name in names)
+    if isinstance(names, frozenset):
+        return not names.isdisjoint(ends_of(module))
     return False

@@ -227,13 +227,15 @@ def read_shards(index: Path) -> Shards:
             raise ContentError(
                 f"{index}: file {show_value(place)}: expected a .safetensors name without folders"
             )
+    announced_by_file: dict[str, set[str]] = {}
+    for name, place in places.items():
+        announced_by_file.setdefault(place, set()).add(name)
     shards = {}
-    for file in sorted(set(places.values())):
+    for file, announced in sorted(announced_by_file.items()):
         path = index.parent / file
         if not path.is_file():
             raise RequestError(f"{index}: it names {path}, which is missing; download or copy it again")
         shard = shards[file] = open_weights(path)
-        announced = {name for name, place in places.items() if place == file}
         if announced != shard.tensors.keys():
             name = min(announced ^ shard.tensors.keys())
             where = "the index" if name in announced else "the file"

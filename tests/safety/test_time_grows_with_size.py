@@ -10,11 +10,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 
 from tests.json_files import write_json
 from tests.messages import raises
+from tests.unit.adapters.make import make
+from tuneyard.adapters.store import open_adapter
 from tuneyard.compiler.kinds.turn_forms import common_turns
 from tuneyard.compiler.problems import Problems
 from tuneyard.compiler.read import glaive, hermes, read
@@ -267,3 +270,14 @@ def test_layers_without_tensors(tmp_path: Path) -> None:
         check_sizes(config)
     write_json(config, {"num_hidden_layers": 9, "num_experts": 1000})
     check_sizes(config)
+
+
+def test_many_targets(tmp_path: Path) -> None:
+    """The ends of each module are looked up in `target_modules`, not compared with each name: it took 5 s."""
+    names = [f"x{number}" for number in range(8_000)]
+    factor = np.ones((1, 1), np.float32)
+    folder = make(
+        tmp_path / "a", {f"h.0.{name}": (factor, factor) for name in names}, r=1, target_modules=names
+    )
+    with within():
+        assert len(open_adapter(folder).modules) == 8_000
