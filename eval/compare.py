@@ -17,10 +17,11 @@ import click
 
 from tuneyard.core.cli.main import cli_command, is_quiet, next_step
 from tuneyard.core.drawing.plots import check_replaceable
-from tuneyard.core.errors import RequestError, run_command
+from tuneyard.core.errors import RequestError, one_line, run_command
 from tuneyard.core.files import json_text
 from tuneyard.core.language.messages import warn
 from tuneyard.core.language.translation import joined, tr
+from tuneyard.core.secrets import hide_secrets
 from tuneyard.core.training.metrics import ACCURACY
 from tuneyard.eval.read.comparison_folder import finish_comparison, publish_comparison, refuse_links
 from tuneyard.eval.read.results import (
@@ -239,7 +240,7 @@ def write(
     publish_comparison(out, files)
     click.echo(summary(compared))
     for warning in compared.warnings:
-        click.echo(tr("warning: {what}", what=warning), err=True)
+        click.echo(hide_secrets(one_line(tr("warning: {what}", what=warning))), err=True)
     if not is_quiet():
         click.echo(tr("The rest is in {out}: {files}", out=out, files=joined(list(files))), err=True)
 

@@ -1,5 +1,6 @@
 """Control characters of users' texts reach no terminal: SECURITY.md, "Texts"."""
 
+import csv
 import json
 import os
 import pty
@@ -9,10 +10,12 @@ from pathlib import Path
 
 import pytest
 
+from tests.cli.scoring import invoke
 from tests.conftest import ROOT
 from tests.json_files import write_json, write_lines
 from tests.unit.recipes.make import write_recipe
 from tuneyard.core.terminal import visible, written
+from tuneyard.eval import compare
 
 BAD = "a\x1b]0;owned\x07b\x9bc\x7fd\re\x85f\u202eg\u2066h"
 TURNS = {*map(chr, range(0x202A, 0x202F)), *map(chr, range(0x2066, 0x206A))}
@@ -129,3 +132,32 @@ run_command(command)
 def test_without_the_guard_they_reach_it(tmp_path: Path) -> None:
     output = printed_by(tmp_path, program=f"print({BAD!r})")
     assert CONTROLS & {*output}
+
+
+FORGED = ("m\nerror: forged", "m\r\nerror: forged", "m\u2028error: forged", "m\nwarning: forged")
+"""Names of models that would begin a line of ours."""
+
+
+@pytest.mark.parametrize("name", FORGED)
+def test_a_name_begins_no_line_of_ours(
+    working_folder: Path, without_plots: None, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """A warning is one line, and secrets in it are hidden."""
+    monkeypatch.setenv("MY_PASSWORD", "open-sesame-9")
+    named = f"{name} open-sesame-9"
+    rows = [
+        {"id": str(n), "gold": "yes", "prediction": "yes", "model": m}
+        for n in range(9)
+        for m in ("base", named)
+    ]
+    with Path("log.csv").open("w", newline="") as file:
+        log = csv.DictWriter(file, rows[0])
+        log.writeheader()
+        log.writerows(rows)
+    done = invoke(compare.cli, "log.csv", "--out", "out")
+    assert done.exit_code == 0, done.output
+    warnings = [line for line in done.stderr.split("\n") if line]
+    assert any("forged" in line for line in warnings)
+    for line in done.stderr.splitlines():
+        assert not line.startswith(("error: forged", "warning: forged")), line
+        assert "open-sesame" not in line
