@@ -103,11 +103,15 @@ class EmptyCell(NamedTuple):
 
 @dataclass
 class ObjectRows(_Addressed):
-    """JSON objects as read. `empty_cells` are those of a sheet with a cause, by line and column."""
+    """JSON objects as read. `empty_cells` are those of a sheet with a cause, by line and column.
+
+    `text_size` is the size of the text that they were read from, None if the reader does not know it.
+    """
 
     rows: list[Fields]
     typed: bool = True
     empty_cells: "dict[tuple[Line, str], EmptyCell]" = field(default_factory=dict)
+    text_size: int | None = None
     _names: list[str] = field(default_factory=list, init=False, repr=False, compare=False)
 
     def names(self) -> list[str]:
@@ -151,6 +155,7 @@ class TableRows(_Addressed):
     columns: dict[str, Sequence[object]]
     typed: bool = True
     empty_cells: "dict[tuple[Line, str], EmptyCell]" = field(default_factory=dict)
+    text_size: int | None = None
 
     def names(self) -> list[str]:
         """The names of the columns."""

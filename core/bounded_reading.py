@@ -17,6 +17,14 @@ from tuneyard.core.errors import ContentError
 
 LARGEST_FILE = 64 << 20  # bytes; the largest tokenizer.json of a hub model has 40 MB
 LARGEST_RECORD = 16 << 20  # bytes of a line, of a CSV row, of an item of a JSON list, in all commands
+LARGEST_BATCH = 64 << 20  # bytes: so many are unpacked at once, if rows can be told apart before
+LARGEST_RUN = 1 << 30  # bytes that one page, record batch, or `RUN` rows may unpack to
+RUN = 1024  # rows: writers of Parquet close a page after so many, whatever their size
+FREE_EXPANSION = 1 << 28  # bytes that the rows of any file may take
+MOST_EXPANSION = 1000  # times the size of the file that its rows may take beyond
+MOST_PACKED = 500  # times the size of a compressed file: texts take 3 to 100 times, zeros 1,030 and more
+ROW_COST = 256  # bytes of memory and time that a row takes, with or without values
+CELL_COST = 64
 BLOCK = 1 << 20
 _BLANKS = (" ", "\n", "\t", "\r")
 _CUT = 16  # characters: the longest token that a cut splits (a pair of \uXXXX escapes)
@@ -50,6 +58,44 @@ def refuse_pipe(path: Path, fix: str = "") -> None:
         return
     if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
         raise ContentError(f"{path}: found a pipe or a device, expected a file{fix}")
+
+
+class LargeDataError(ValueError):
+    """Data that unpack to more than they may. `place` is the one inside of their file, "" for the whole."""
+
+    def __init__(self, message: str, place: str = "", *, is_record: bool = False) -> None:
+        super().__init__(message)
+        self.message = message
+        self.place = place
+        self.is_record = is_record
+
+
+def large_part(description: str, size: int, most: int = LARGEST_RUN, place: str = "") -> LargeDataError:
+    """The error for a part of a file, such as a page, that unpacks to more than `most` bytes."""
+    mib = -(-size >> 20)
+    return LargeDataError(
+        f"found {description} of {mib:,} MiB once unpacked, expected {most >> 20:,} MiB at most", place
+    )
+
+
+def large_record(place: str) -> LargeDataError:
+    """The error for a row of more than `LARGEST_RECORD`."""
+    most = LARGEST_RECORD >> 20
+    message = f"found a record of more than {most} MiB, expected {most} MiB at most"
+    return LargeDataError(message, place, is_record=True)
+
+
+def refuse_expansion(rows: int, cells: int, size: int, stored: int) -> None:
+    """`LargeDataError` if rows take over `FREE_EXPANSION`, and `MOST_EXPANSION` times the stored bytes.
+
+    Two billion nulls are stored in 1 kB, and reading them takes hours. `size` is that of the values.
+    """
+    total = ROW_COST * rows + CELL_COST * cells + size
+    if total > FREE_EXPANSION and total > MOST_EXPANSION * stored:
+        raise LargeDataError(
+            f"found rows that take {total >> 20:,} MiB in a file of {stored:,} bytes, expected "
+            f"{MOST_EXPANSION:,} times its size at most"
+        )
 
 
 def read_regular(path: Path) -> bytes:

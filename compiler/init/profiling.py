@@ -21,6 +21,7 @@ from tuneyard.compiler.read import TEXTS, ai_studio, find_reader, known_suffixes
 from tuneyard.compiler.read.chats import MESSAGE
 from tuneyard.compiler.read.forms import AI_STUDIO
 from tuneyard.compiler.read.inputs import data_files, readable
+from tuneyard.compiler.read.measure import size_of
 from tuneyard.compiler.read.remote import RemoteFile, SourceFile, SourcePath
 from tuneyard.compiler.read.saved import saved_files
 from tuneyard.compiler.read.scan import (
@@ -39,7 +40,7 @@ from tuneyard.compiler.read.zips import members
 from tuneyard.compiler.rows import Fields, are_objects
 from tuneyard.compiler.spec.file import ByPart, Source
 from tuneyard.compiler.spec.model import PART
-from tuneyard.core.bounded_reading import LARGEST_RECORD
+from tuneyard.core.bounded_reading import LARGEST_BATCH, LARGEST_RECORD
 from tuneyard.core.datasets.column_meanings import USUAL_NAMES, role_of_name
 from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.core.files import are_texts
@@ -53,6 +54,7 @@ _ASKED = re.compile("[?？]")
 _HEADING = re.compile(r"#+ |\*\*")
 SPLIT_NAMES = {word for words in SPLIT_WORDS.values() for word in words}
 KEPT = 1000
+LONGEST_VALUE = 10_000  # characters of a value that is kept to be compared with others
 ONE_LABEL = (".value.choices", "label", "labels", "accept", ".responses")
 """Ends of paths to the labels of Label Studio, doccano, Prodigy and Argilla: a list, often of one text."""
 FIRST_COUNTS = {"annotations": "result", "answers": "answer_start"}
@@ -224,6 +226,7 @@ def _best_reading(path: SourcePath, file: Readable, sources: Iterable[Source]) -
 def _read_rows(profile: FileProfile, file: Readable) -> None:
     """Read rows of a file into a profile, at most `SAMPLE` of each split."""
     lists_of_objects: set[str] = set()
+    kept_size = 0
     for split in profile.source.splits or (PART,):
         for rows in read(file, str(file), profile.source, profile.problems, split):
             profile.rows += len(rows.lines)
@@ -240,8 +243,9 @@ def _read_rows(profile: FileProfile, file: Readable) -> None:
                         "a list of rows with these as a column"
                     )
                 profile.forms.see(row)
-                if len(profile.first) < KEPT:
+                if len(profile.first) < KEPT and kept_size < LARGEST_BATCH:
                     profile.first.append(row)
+                    kept_size += size_of(row)
             if profile.rows >= SAMPLE:
                 break
     _note_names(profile.leaves, file)
@@ -427,6 +431,8 @@ def _note(leaves: dict[str, Leaf], lists_of_objects: set[str], path: str, value:
     if isinstance(value, str):
         leaf.characters += len(value)
         leaf.chinese += len(CHINESE.findall(value))
+        if len(value) > LONGEST_VALUE:
+            value = f"{value[:LONGEST_VALUE]}{hash(value)}"
     if value_type not in VALUE_TYPES:
         return
     if value != "":

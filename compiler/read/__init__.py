@@ -13,16 +13,20 @@ from typing import NamedTuple, TypeVar
 
 from tuneyard.compiler.problems import Problems
 from tuneyard.compiler.read.forms import examples_of
+from tuneyard.compiler.read.measure import measured
 from tuneyard.compiler.read.stream import (
+    SHORTEN,
     Readable,
     UnreadableFileError,
     opened,
+    stored_size,
     suffix,
 )
 from tuneyard.compiler.read.turn_rows import conversations_of
 from tuneyard.compiler.rows import Rows
 from tuneyard.compiler.spec.file import Source
 from tuneyard.compiler.spec.model import PART
+from tuneyard.core.bounded_reading import LargeDataError
 from tuneyard.core.datasets import REGISTRY
 from tuneyard.core.errors import Problem, RequestError
 from tuneyard.core.files import Moved
@@ -144,6 +148,19 @@ def refuse_twice(names: Sequence[str], place: str) -> None:
             raise UnreadableFileError("E009", "the header names it twice", fix, place, name or '""')
 
 
+SMALLER = "write the file again, in smaller parts, with the defaults of its library"
+
+
+def _too_large(error: LargeDataError, display_path: str) -> Problem:
+    """The problem of data that unpack to too much. Their place may be one inside of the file."""
+    place = error.place or display_path
+    if not place.startswith(display_path):
+        place = f"{display_path} {place}"
+    if error.is_record:
+        return Problem("E014", place, error.message, hint=SHORTEN)
+    return Problem("E015", place, error.message, hint=SMALLER)
+
+
 def read(
     path: Readable,
     display_path: str,
@@ -173,10 +190,12 @@ def read(
                 batches = examples_of(batches, source, problems)
             if source.turns:
                 batches = conversations_of(batches, source.turns, problems)
-            for rows in batches:
+            for rows in measured(batches, stored_size(path), problems):
                 if rows.lines:
                     yield rows
                 problems.end_batch()  # the caller has checked these rows
+    except LargeDataError as error:
+        problems.bad_file(_too_large(error, display_path))
     except UnreadableFileError as error:
         place = error.place or display_path
         problems.bad_file(Problem(error.code, place, str(error), error.field, error.hint))

@@ -38,6 +38,7 @@ from tuneyard.compiler.read.turn_rows import MESSAGES
 from tuneyard.compiler.rows import Fields, InDocument, Line, ObjectRows, Place, Prefix, without
 from tuneyard.compiler.spec.column_names import key_in_spec
 from tuneyard.compiler.spec.file import Source
+from tuneyard.core.bounded_reading import ROW_COST
 from tuneyard.core.datasets.column_meanings import role_of_name
 from tuneyard.core.errors import Problem, show_value, show_values
 from tuneyard.core.files import DuplicateKeyError, unique
@@ -142,7 +143,7 @@ def read_array(
                 code, message = wrong or ("E005", no_object(row))
                 problems.bad_row([Problem(code, Place(Prefix(display_path), line), message)], row)
             if since >= BATCH or scanner.offset - done > BATCH_BYTES:
-                yield ObjectRows(Prefix(display_path), lines, rows)
+                yield ObjectRows(Prefix(display_path), lines, rows, text_size=scanner.offset - done)
                 rows, lines, since, done = [], [], 0, scanner.offset
     except BrokenError as error:
         before, hint = "", error.hint
@@ -152,7 +153,7 @@ def read_array(
         place = f"{display_path}:{scanner.line_now()}"
         problems.bad_file(Problem(error.code, place, f"{error}{before}", hint=hint))
     if rows:
-        yield ObjectRows(Prefix(display_path), lines, rows)
+        yield ObjectRows(Prefix(display_path), lines, rows, text_size=scanner.offset - done)
     rows_of_splits = {path[0] for path in source.rows.values()}
     ignored = [key_in_spec(key) for key in walk.ignored if key not in rows_of_splits]
     if ignored:
@@ -318,7 +319,8 @@ def _read_lines(
                 good = False
             if not good:
                 lines, rows = _parse_each(block, start, prefix, problems)
-            yield ObjectRows(prefix, lines, rows)
+            text_size = len(data) + ROW_COST * (len(block) - len(rows))
+            yield ObjectRows(prefix, lines, rows, text_size=text_size)
             start += len(block)
     except TooLongError as error:
         raise too_long(f"{display_path}:{start}", ONE_DOCUMENT) from error

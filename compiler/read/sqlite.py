@@ -1,29 +1,32 @@
 """SQLite databases: the rows of one table (`table` of a source)."""
 
+import shlex
 import shutil
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
+from typing import NamedTuple
 from urllib.parse import quote
 
 from tuneyard.compiler.problems import Problems
 from tuneyard.compiler.read import OpenFile, reader
+from tuneyard.compiler.read.measure import size_of
 from tuneyard.compiler.read.stream import UnreadableFileError
 from tuneyard.compiler.rows import ROW, Prefix, TableRows
+from tuneyard.core.bounded_reading import LARGEST_RECORD, LargeDataError, large_record
 from tuneyard.core.scratch import scratch_folder
 
 BATCH = 1000
-TABLES = """
-select name from sqlite_master as each where type in ('table', 'view') and not name glob 'sqlite_*'
-and sql not like 'create virtual%content=%'
-and not exists (
-    select * from sqlite_master as index_table
-    where sql like 'create virtual%' and each.name like index_table.name || '_%'
-)
-order by name
-"""
-"""The query for tables but those of SQLite itself and of full-text search, which copies another table."""
+BATCH_BYTES = 1 << 22
+STEPS = 1 << 20
+"""Instructions of SQLite between two looks at their number."""
+STEPS_PER_BYTE = 1000
+"""Instructions that a table needs at most: a column that was added later takes one of them, and no byte."""
+BYTES_PER_ROW = 2
+"""What a row takes at least: where it is in its page."""
+COMPUTED = 2
+"""What `table_xinfo` calls a column that is computed when it is read."""
 FIX = "is it an SQLite database? Copy the file again, or export the table as CSV"
 
 
@@ -37,35 +40,143 @@ def read_sqlite(file: OpenFile, _: Problems) -> Iterator[TableRows]:
             path = stack.enter_context(scratch_folder()) / f"copy{file.kind}"
             with path.open("wb") as copy:
                 shutil.copyfileobj(file.stream, copy)
+        stored = path.stat().st_size
+        row = 1
         try:
             address = f"file:{quote(str(path.absolute()))}?mode=ro"
             database = stack.enter_context(closing(sqlite3.connect(address, uri=True)))
-            yield from _rows(database, _table(database, file.source.table), file.display_path)
+            _restrict(database, stored)
+            table = _table(database, file.source.table)
+            for rows in _rows(database, table, file.display_path):
+                yield rows
+                row += len(rows.lines)
+                if BYTES_PER_ROW * row > stored:
+                    raise LargeDataError(f"found more rows than the {stored:,} bytes of the file can have")
         except sqlite3.DatabaseError as error:
+            if error.sqlite_errorcode == sqlite3.SQLITE_TOOBIG:
+                raise large_record(f"row {row}") from error
             message = f"the database cannot be read: {error}"
             raise UnreadableFileError("E012", message, FIX) from error
 
 
+def _restrict(database: sqlite3.Connection, stored: int) -> None:
+    """Bound the values that are read, and the work: a database may have code in place of rows."""
+    database.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, LARGEST_RECORD)
+    database.setlimit(sqlite3.SQLITE_LIMIT_ATTACHED, 0)
+    looks = 1 + STEPS_PER_BYTE * stored // STEPS
+
+    def is_too_much() -> bool:
+        nonlocal looks
+        looks -= 1
+        return looks < 0
+
+    database.set_progress_handler(is_too_much, STEPS)
+    database.execute("pragma trusted_schema = off")
+    database.execute("pragma cell_size_check = on")
+
+
+class _Tables(NamedTuple):
+    """The names of the tables, and of views and virtual tables, which are code."""
+
+    stored: list[str]
+    computed: list[str]
+
+
+def _tables(database: sqlite3.Connection) -> _Tables:
+    """The tables but those of SQLite itself, and those in which a virtual table keeps what it needs."""
+    stored = []
+    computed = []
+    indexes = set()  # for full-text search, in lower case
+    copies = set()
+    query = "select type, name, sql from sqlite_master where type in ('table', 'view') order by name"
+    for kind, name, sql in database.execute(query):
+        text = str(sql).lower()
+        if str(name).startswith("sqlite_"):
+            continue
+        if text.startswith("create virtual"):
+            indexes.add(str(name).lower())
+            if "content=" in text:
+                copies.add(str(name))
+        if kind == "view" or text.startswith("create virtual"):
+            computed.append(str(name))
+        else:
+            stored.append(str(name))
+    stored = [name for name in stored if not _belongs_to(name.lower(), indexes)]
+    return _Tables(stored, [name for name in computed if name not in copies])
+
+
+def _belongs_to(name: str, indexes: set[str]) -> bool:
+    """True for `search_data` next to a virtual table `search`."""
+    head = name[:200]
+    return any(letter == "_" and head[:at] in indexes for at, letter in enumerate(head))
+
+
 def _table(database: sqlite3.Connection, table: str) -> str:
-    """The table that the source names, or the only one besides indexes for full-text search."""
-    tables = [str(name) for (name,) in database.execute(TABLES)]
-    if table in tables:
+    """The table that the source names, or the only one. `UnreadableFileError` for one that is computed."""
+    tables = _tables(database)
+    if not table and len(tables.stored) == 1:
+        table = tables.stored[0]
+    if table in tables.stored:
+        quoted_name = _quoted(table)
+        columns = database.execute(f"pragma table_xinfo({quoted_name})")
+        names = [str(column[1]) for column in columns if column[6] == COMPUTED]
+        if names:
+            raise _computed(f"the columns {', '.join(names)} of {table!r} are computed", table)
         return table
-    if not table and len(tables) == 1:
-        return tables[0]
-    message = f"found the tables {', '.join(tables) or 'none'}"
+    if table in tables.computed:
+        raise _computed(f"{table!r} is a view or a virtual table", table)
+    if not table and not tables.stored and len(tables.computed) == 1:
+        name = tables.computed[0]
+        raise _computed(f"{name!r} is a view or a virtual table", name)
+    message = f"found the tables {', '.join(tables.stored) or 'none'}"
     if table:
         message = f"no table {table!r}: {message}"
     hint = "name one with --table, or in a spec under `source:`: `table: NAME`"
     raise UnreadableFileError("E007", message, hint)
 
 
+def _computed(message: str, table: str) -> UnreadableFileError:
+    """E007 for rows that only code of the database yields: a file that was sent would run it here."""
+    command = shlex.join(["sqlite3", "FILE", f"create table stored_rows as select * from {_quoted(table)}"])
+    hint = f"if you trust the file, store them: {command}"
+    return UnreadableFileError("E007", f"{message}, expected a table of stored rows", hint)
+
+
+def _quoted(name: str) -> str:
+    """A name for SQL."""
+    doubled = name.replace('"', '""')
+    return f'"{doubled}"'
+
+
 def _rows(database: sqlite3.Connection, table: str, display_path: str) -> Iterator[TableRows]:
-    quoted_name = table.replace('"', '""')
-    cursor = database.execute(f'select * from "{quoted_name}"')  # a name that the database lists
+    """Yield the rows of a table, `BATCH_BYTES` and a row at most: the default of a column is stored once."""
+    cursor = database.execute(f"select * from {_quoted(table)}")  # a name that the database lists
     names = [column[0] for column in cursor.description]
     start = 1
-    while rows := cursor.fetchmany(BATCH):
-        columns = dict(zip(names, zip(*rows, strict=True), strict=True))
-        yield TableRows(Prefix(display_path, ROW), range(start, start + len(rows)), columns)
-        start += len(rows)
+    rows: list[tuple[object, ...]] = []
+    size = 0
+    failure = None
+    while True:
+        try:
+            row = next(cursor, None)
+        except sqlite3.DatabaseError as error:  # the rows before it are there
+            failure = error
+            row = None
+        if row is None:
+            break
+        rows.append(row)
+        size += size_of(row)
+        if len(rows) == BATCH or size > BATCH_BYTES:
+            yield _table_rows(names, rows, start, display_path)
+            start += len(rows)
+            rows = []
+            size = 0
+    if rows:
+        yield _table_rows(names, rows, start, display_path)
+    if failure:
+        raise failure
+
+
+def _table_rows(names: list[str], rows: list[tuple[object, ...]], start: int, display_path: str) -> TableRows:
+    columns: dict[str, Sequence[object]] = dict(zip(names, zip(*rows, strict=True), strict=True))
+    return TableRows(Prefix(display_path, ROW), range(start, start + len(rows)), columns)

@@ -16,7 +16,7 @@ from pathlib import Path, PurePath, PurePosixPath
 from typing import Any, BinaryIO, NamedTuple, cast
 
 from tuneyard.compiler.read.remote import RemoteFile
-from tuneyard.core.bounded_reading import LARGEST_RECORD
+from tuneyard.core.bounded_reading import LARGEST_BATCH, LARGEST_RECORD, MOST_PACKED
 from tuneyard.core.errors import Problem
 from tuneyard.core.files import Moved
 
@@ -36,6 +36,9 @@ BAR_AFTER = 2.0  # seconds
 MOST_MIB = LARGEST_RECORD >> 20
 TOO_LONG = f"found a record of more than {MOST_MIB} MiB, expected {MOST_MIB} MiB at most"
 SHORTEN = "shorten it, or take it out"
+NO_ROWS = (
+    "such files have zeros or the same row in place of data: get it from its author, or unpack it yourself"
+)
 
 
 class TooLongError(Exception):
@@ -88,10 +91,36 @@ def suffix(path: Readable) -> str:
 
 
 def stored_size(path: Readable) -> int:
-    """The bytes of a source file on its disk or store; 0 for a file in an archive."""
+    """The bytes of a source file on its disk or store, or packed in its archive."""
     if isinstance(path, RemoteFile):
         return path.size
-    return path.stat().st_size if isinstance(path, Path) else 0
+    if isinstance(path, Member):
+        return path.archive.getinfo(path.path).compress_size
+    return path.stat().st_size
+
+
+class _Unpacked(io.RawIOBase):
+    """The bytes of a compressed file. `UnreadableFileError` once they are far more than the file has."""
+
+    def __init__(self, stream: Any, stored: int) -> None:
+        self._stream = stream
+        self._stored = stored
+        self._size = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        count = int(self._stream.readinto(buffer))
+        self._size += count
+        if self._size > LARGEST_BATCH and self._size > MOST_PACKED * self._stored:
+            raise UnreadableFileError(
+                "E015",
+                f"found {self._size >> 20:,} MiB unpacked from {self._stored:,} bytes, expected "
+                f"{MOST_PACKED:,} times its size at most",
+                NO_ROWS,
+            )
+        return count
 
 
 @contextlib.contextmanager
@@ -125,7 +154,7 @@ def opened(
         if isinstance(path, RemoteFile):
             raw: Any = path.open(in_order=in_order)
         elif isinstance(path, Member):
-            raw = path.archive.open(path.path)
+            raw = _Unpacked(stack.enter_context(path.archive.open(path.path)), stored_size(path))
         else:
             raw = path.open("rb", 0)
         stream: io.BufferedReader = io.BufferedReader(stack.enter_context(raw), AHEAD)
@@ -135,11 +164,12 @@ def opened(
             stream = cast("io.BufferedReader", CallbackIOWrapper(moved, stream))
         magic = stream.peek(4)
         if magic.startswith(GZIP):
-            stream = io.BufferedReader(gzip.GzipFile(fileobj=stream), AHEAD)
+            stream = io.BufferedReader(_Unpacked(gzip.GzipFile(fileobj=stream), stored_size(path)), AHEAD)
         elif magic.startswith(ZSTD):
             from pyarrow import CompressedInputStream
 
-            stream = io.BufferedReader(CompressedInputStream(stream, "zstd"), AHEAD)
+            unpacked = io.BufferedReader(CompressedInputStream(stream, "zstd"), AHEAD)
+            stream = io.BufferedReader(_Unpacked(unpacked, stored_size(path)), AHEAD)
         with _damage(), _decoding(encoding):
             start = stream.peek(8)
             for sign, name in NO_TEXT.items():

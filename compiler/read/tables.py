@@ -19,7 +19,7 @@ from tuneyard.compiler.read.stream import (
     whole_lines,
 )
 from tuneyard.compiler.rows import Fields, ObjectRows, Place, Prefix, Rows, TableRows
-from tuneyard.core.bounded_reading import LARGEST_RECORD
+from tuneyard.core.bounded_reading import FREE_EXPANSION, LARGEST_RECORD, ROW_COST, LargeDataError
 from tuneyard.core.errors import Problem, show_value
 
 BATCH = 1000
@@ -59,8 +59,12 @@ def read_table(file: OpenFile, problems: Problems) -> Iterator[TableRows]:
     read_lines = _quoted if quoted else _unquoted
     for lines, rows in read_lines(text, source.delimiter or usual_delimiter):
         if header is None:
-            while rows and (rows[0] in ([], [""]) or rows[0][0].startswith(EXCEL)):
-                lines, rows = lines[1:], rows[1:]
+            above = 0
+            while above < len(rows) and (rows[above] in ([], [""]) or rows[above][0].startswith(EXCEL)):
+                above += 1
+            lines, rows = lines[above:], rows[above:]
+            if above:
+                yield _lines_without_rows(display_path, above)
             if not rows:
                 continue
             header, lines, rows = rows[0], lines[1:], rows[1:]
@@ -78,11 +82,18 @@ def read_table(file: OpenFile, problems: Problems) -> Iterator[TableRows]:
         longest = len(first_cell) + MOST_AROUND
         has_header = any(len(row[0]) <= longest and _plain_name(row[0]) == first_name for row in rows if row)
         if set(map(len, rows)) != {len(header)} or text.undecoded or has_header:
+            line_count = len(lines)
             lines, rows = _good(header, lines, rows, text, problems)
+            yield _lines_without_rows(display_path, line_count - len(lines))
         columns: dict[str, Sequence[object]] = dict.fromkeys(header, ())
         if rows:
             columns = dict(zip(header, zip(*rows, strict=True), strict=True))
         yield TableRows(Prefix(display_path), lines, columns, typed=False)
+
+
+def _lines_without_rows(display_path: str, count: int) -> TableRows:
+    """No rows, of the cost of `count` lines: a small compressed file may have billions of blank ones."""
+    return TableRows(Prefix(display_path), [], {}, typed=False, text_size=ROW_COST * count)
 
 
 MAY_GO_ON = "the user's turn after a blank line begins a conversation, and may belong to the one before"
@@ -213,6 +224,7 @@ def _cut_rule(turns: Sequence[Fields]) -> bool:
 def _numbered_lines(file: OpenFile, prefix: Prefix, problems: Problems) -> Iterator[NumberedLines]:
     """Yield the lines that are not blank, some hundreds at a time."""
     text = _Text(file.stream, file.display_path)
+    gap = 0  # blank lines
     for numbers, rows in _unquoted(text, "\n"):
         kept = {}
         for number, (line,) in zip(numbers, rows, strict=True):
@@ -221,6 +233,11 @@ def _numbered_lines(file: OpenFile, prefix: Prefix, problems: Problems) -> Itera
                 problems.bad_row([problem], {"text": _escaped([line])[0]})
             elif line.strip():
                 kept[number] = line
+        gap = 0 if kept else gap + len(rows)
+        if ROW_COST * gap > FREE_EXPANSION:
+            most = FREE_EXPANSION // ROW_COST
+            message = f"found a gap of {gap:,} blank lines, expected {most:,} at most"
+            raise LargeDataError(message, str(Place(prefix, numbers[0])))
         yield kept
 
 

@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tuneyard.core.bounded_reading import LARGEST_RECORD, text_lines, too_large
+from tuneyard.core.bounded_columns import decoded_size, parquet_batches, record_slices
+from tuneyard.core.bounded_reading import LARGEST_RECORD, LargeDataError, text_lines, too_large
 from tuneyard.core.documents import json_lines
 from tuneyard.core.errors import ContentError, show_value
 from tuneyard.core.files import first_repeated
@@ -89,24 +90,26 @@ def _csv(path: Path) -> Records:
 def parquet_rows(path: Path, columns: Sequence[str] | None = None) -> Records:
     """Rows of Parquet, a batch at a time, with some `columns` (`doc.id` inside of `doc`) or all of them."""
     import pyarrow as pa
-    from pyarrow import parquet
 
     number = total = 0
     try:
-        for batch in parquet.ParquetFile(path).iter_batches(batch_size=BATCH, columns=columns):
-            for column in batch.columns:
-                if pa.types.is_dictionary(column.type):
-                    column = column.dictionary_decode()
-                total += column.nbytes
-            if total > LARGEST_TABLE:
-                raise ContentError(
-                    f"{path}: more than {LARGEST_TABLE >> 30} GiB after row {number}, expected less; "
-                    "leave out long columns"
-                )
-            for record in batch.to_pylist():
-                number += 1
-                yield {**record, "place": f"{path} row {number}"}
-    except (pa.ArrowInvalid, OSError, UnicodeDecodeError, OverflowError) as error:  # the last two of cells
+        with path.open("rb") as file:
+            _, batches = parquet_batches(file, columns, BATCH)
+            for batch in batches:
+                total += decoded_size(batch)
+                if total > LARGEST_TABLE:
+                    raise ContentError(
+                        f"{path}: more than {LARGEST_TABLE >> 30} GiB after row {number}, expected less; "
+                        "leave out long columns"
+                    )
+                for rows in record_slices(batch, number + 1):
+                    for record in rows.to_pylist():
+                        number += 1
+                        yield {**record, "place": f"{path} row {number}"}
+    except LargeDataError as error:
+        place = f"{path} {error.place}".rstrip()
+        raise ContentError(f"{place}: {error.message}; write it again in smaller parts") from error
+    except (pa.ArrowInvalid, OSError, ValueError, OverflowError) as error:  # the last two of cells
         raise ContentError(
             f"{path}: not Parquet, or damaged after row {number}: {str(error).splitlines()[0]}"
         ) from error

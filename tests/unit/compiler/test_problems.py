@@ -67,7 +67,7 @@ def test_the_document_shows_the_messages_as_they_are():
         assert any(text.startswith(shown) for text in texts), code
 
 
-WHOLE_FILES = {"E003", "E004", "E007", "E009", "E011", "E012", "E013", "E014", "E101", "E108", "E112"}
+WHOLE_FILES = {"E003", "E004", "E007", "E009", "E011", "E012", "E013", "E014", "E015", "E101", "E108", "E112"}
 
 
 @pytest.mark.parametrize("example", [p for p in EXAMPLES if p.name[0] == "E"], ids=lambda path: path.name)

@@ -12,8 +12,8 @@ from tests.unit.compiler.conftest import ROWS, as_parquet
 from tuneyard.compiler.cli import cli
 from tuneyard.compiler.problems import Problems
 from tuneyard.compiler.read import read, readers
-from tuneyard.compiler.read.parquet import BATCH_BYTES
 from tuneyard.compiler.spec.file import Source
+from tuneyard.core.bounded_columns import BATCH_BYTES
 
 
 @pytest.fixture

@@ -22,9 +22,10 @@ from tuneyard.compiler.problems import Problems
 from tuneyard.compiler.publish.drift import compile_again
 from tuneyard.compiler.publish.listing import dataset_lines
 from tuneyard.compiler.publish.registry import Registry
-from tuneyard.compiler.read import jsons, parquet, read, remote, stream
+from tuneyard.compiler.read import jsons, read, remote, stream
 from tuneyard.compiler.read.remote import RemoteFile, RemoteFolder, find_remote
 from tuneyard.compiler.spec.model import load_spec
+from tuneyard.core import bounded_columns
 from tuneyard.core.datasets.compiled import read_manifest
 from tuneyard.core.errors import ContentError, RequestError
 
@@ -312,8 +313,8 @@ def test_a_password_in_an_address_is_not_printed(bench, address) -> None:
 @pytest.mark.slow
 def test_a_parquet_file_of_many_columns_is_fetched_about_once(store, small_blocks, monkeypatch) -> None:
     """40 columns are read in turn, a bit of each. Here blocks are 100 times smaller than in fact."""
-    monkeypatch.setattr(parquet, "BLOCK", 1 << 10)
-    monkeypatch.setattr(parquet, "BATCH_BYTES", 1 << 16)
+    monkeypatch.setattr(bounded_columns, "BUFFER", 1 << 10)
+    monkeypatch.setattr(bounded_columns, "BATCH_BYTES", 1 << 16)
     columns = {f"c{number}": [NOISE.randbytes(40).hex() for _ in range(250)] for number in range(40)}
     packed = io.BytesIO()
     pages = {"data_page_size": 1 << 10, "write_batch_size": 8, "compression": "none"}
