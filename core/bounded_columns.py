@@ -66,7 +66,7 @@ def _batches_of_groups(
     # Rows of a batch by the average of the file, then by the first ones: values that repeat are stored once.
     size = sum(metadata.row_group(number).total_byte_size for number in groups)
     rows = min(_rows_of_batch(metadata.num_rows, size, BATCH_BYTES), most_rows)
-    tables = {(): table}
+    tables: dict[tuple[str, ...], Any] = {(): table}
     is_first = True
     for number in groups:
         limits = _limits(table, file, number, rows)

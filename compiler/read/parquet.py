@@ -20,13 +20,13 @@ def read_columns(file: OpenFile, _: Problems) -> Iterator[TableRows]:
     import pyarrow
 
     whole = seekable(file.stream)  # here, since a full disk is no broken file
-    is_plain = whole is file.stream and isinstance(file.path, Path)
+    plain_path = file.path if whole is file.stream and isinstance(file.path, Path) else None
     start = 1
     try:
         if file.kind == ".parquet":
             schema, batches = parquet_batches(whole)
         else:
-            schema, batches = arrow_batches(whole, file.path if is_plain else None)
+            schema, batches = arrow_batches(whole, plain_path)
         str(schema)  # names inside of columns, too
         refuse_twice(schema.names, file.display_path)
         for batch in batches:

@@ -54,7 +54,7 @@ def read_sqlite(file: OpenFile, _: Problems) -> Iterator[TableRows]:
                     raise LargeDataError(f"found more rows than the {stored:,} bytes of the file can have")
         except sqlite3.DatabaseError as error:
             if error.sqlite_errorcode == sqlite3.SQLITE_TOOBIG:
-                raise large_record(f"row {row}") from error
+                raise large_record("") from error  # the module reads ahead: no row is certain
             message = f"the database cannot be read: {error}"
             raise UnreadableFileError("E012", message, FIX) from error
 
@@ -155,15 +155,7 @@ def _rows(database: sqlite3.Connection, table: str, display_path: str) -> Iterat
     start = 1
     rows: list[tuple[object, ...]] = []
     size = 0
-    failure = None
-    while True:
-        try:
-            row = next(cursor, None)
-        except sqlite3.DatabaseError as error:  # the rows before it are there
-            failure = error
-            row = None
-        if row is None:
-            break
+    for row in cursor:
         rows.append(row)
         size += size_of(row)
         if len(rows) == BATCH or size > BATCH_BYTES:
@@ -173,8 +165,6 @@ def _rows(database: sqlite3.Connection, table: str, display_path: str) -> Iterat
             size = 0
     if rows:
         yield _table_rows(names, rows, start, display_path)
-    if failure:
-        raise failure
 
 
 def _table_rows(names: list[str], rows: list[tuple[object, ...]], start: int, display_path: str) -> TableRows:
