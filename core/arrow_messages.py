@@ -70,7 +70,7 @@ def _starts(file: BinaryIO) -> list[int]:
     file.seek(max(size - _END - length, 0))
     footer = file.read(length)
     try:
-        root = _Table(footer, _number(footer, "<I", 0))
+        root = _FlatTable(footer, _number(footer, "<I", 0))
         blocks = [*root.items(2, _BLOCK), *root.items(3, _BLOCK)]
     except (struct.error, OverflowError) as error:
         raise MessageError("the list of the record batches is damaged") from error
@@ -108,7 +108,7 @@ def _message_at(file: BinaryIO, start: int) -> tuple[int, Message | None] | None
     return start + body, message
 
 
-class _Table:
+class _FlatTable:
     """A table of a FlatBuffer: `field` is where a field of it is, None if it has its default."""
 
     def __init__(self, data: bytes, at: int) -> None:
@@ -128,9 +128,9 @@ class _Table:
         place = self.field(field)
         return 0 if place is None else _number(self.data, form, place)
 
-    def table(self, field: int) -> "_Table | None":
+    def table(self, field: int) -> "_FlatTable | None":
         place = self.field(field)
-        return None if place is None else _Table(self.data, place + _number(self.data, "<I", place))
+        return None if place is None else _FlatTable(self.data, place + _number(self.data, "<I", place))
 
     def items(self, field: int, form: str) -> list[tuple[int, ...]]:
         """A list of structs with numbers of this form."""
@@ -154,7 +154,7 @@ def _number(data: bytes, form: str, at: int) -> int:
 
 def _message(header: bytes, file: BinaryIO, body_start: int) -> tuple[int, Message | None]:
     """The bytes of the body after a header, and what is in it; None for a schema."""
-    root = _Table(header, _number(header, "<I", 0))
+    root = _FlatTable(header, _number(header, "<I", 0))
     kind = root.number(1, "<B")
     body = root.number(3, "<q")
     batch = root.table(2)

@@ -22,7 +22,7 @@ class PageError(ValueError):
     """The header of a page is damaged."""
 
 
-class Page(NamedTuple):
+class ColumnPage(NamedTuple):
     """A page: its bytes when it is unpacked, the values in it, and their encoding."""
 
     is_dictionary: bool
@@ -31,7 +31,7 @@ class Page(NamedTuple):
     encoding: int
 
 
-def pages_of(file: BinaryIO, start: int, size: int) -> Iterator[Page]:
+def pages_of(file: BinaryIO, start: int, size: int) -> Iterator[ColumnPage]:
     """Yield the pages of the column that has `size` bytes from `start`. `PageError` for a damaged header."""
     end = start + size
     while start < end:
@@ -46,7 +46,7 @@ def pages_of(file: BinaryIO, start: int, size: int) -> Iterator[Page]:
             raise PageError(f"the page at byte {start} has no header of its values")
         values = about.get(1, 0)
         encoding = about.get(4 if _DATA_2 in header else 2, 0)
-        yield Page(header.get(_TYPE) == _DICTIONARY_PAGE, unpacked, values, encoding)
+        yield ColumnPage(header.get(_TYPE) == _DICTIONARY_PAGE, unpacked, values, encoding)
         start += length + packed
 
 
