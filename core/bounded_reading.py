@@ -30,6 +30,10 @@ _BLANKS = (" ", "\n", "\t", "\r")
 _CUT = 16  # characters: the longest token that a cut splits (a pair of \uXXXX escapes)
 
 
+class UnboundedError(ContentError):
+    """A pipe, a device, or a text beyond the limits: no other program is to read it either."""
+
+
 def open_regular(path: Path) -> io.BufferedReader:
     """Open a file for reading. `ContentError` for a pipe or a device, as `refuse_pipe`."""
     refuse_pipe(path)
@@ -57,7 +61,7 @@ def refuse_pipe(path: Path, fix: str = "") -> None:
     except OSError:
         return
     if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
-        raise ContentError(f"{path}: found a pipe or a device, expected a file{fix}")
+        raise UnboundedError(f"{path}: found a pipe or a device, expected a file{fix}")
 
 
 class LargeDataError(ValueError):
@@ -116,7 +120,7 @@ def check_size(path: Path, most: int = LARGEST_FILE) -> None:
 
 def _too_large_file(path: Path, most: int) -> ContentError:
     size = path.stat().st_size
-    return ContentError(
+    return UnboundedError(
         f"{path}: found {size:,} bytes, expected at most {most:,}: no file of this kind is as "
         "large; make it again, or write rows as JSON Lines (.jsonl)"
     )
@@ -165,7 +169,7 @@ def text_lines(path: Path, errors: str = "strict") -> Iterator[tuple[int, str]]:
 
 def too_large(place: str, description: str) -> ContentError:
     """The error for a record beyond `LARGEST_RECORD`."""
-    return ContentError(
+    return UnboundedError(
         f"{place}: found a {description} of more than {LARGEST_RECORD >> 20} MiB, expected at most "
         f"{LARGEST_RECORD >> 20} MiB: shorten it"
     )

@@ -63,6 +63,7 @@ from tuneyard.recipes.recipe import (
     Recipe,
     RunProblem,
     SettingProblem,
+    UnboundedDataProblem,
     find_recipe,
     read_recipe,
 )
@@ -257,7 +258,12 @@ def quick_check(recipe: Recipe, target: Machine) -> Checked:
 
 
 def ask_check(llamafactory: LlamaFactory, checked: Checked, model: str | None) -> Checked:
-    """Ask LLaMA-Factory about a recipe. The result has its answer and the problems that this adds."""
+    """Ask LLaMA-Factory about a recipe. The result has its answer and the problems that this adds.
+
+    It is not asked about data that it would wait for, or read into all memory.
+    """
+    if any(isinstance(problem, UnboundedDataProblem) for problem in checked.problems):
+        return checked
     recipe, target = checked.recipe, checked.target
     explained = is_explained(checked.problems)
     model = model or str(recipe.settings.get("model_name_or_path"))

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tuneyard.core.bounded_reading import refuse_pipe
+from tuneyard.core.bounded_reading import UnboundedError, refuse_pipe
 from tuneyard.core.datasets import (
     CHOOSING,
     FORMATS,
@@ -39,7 +39,7 @@ from tuneyard.core.files import hub_problem, no_folder, sha256, strings
 from tuneyard.core.installation.checkout import ROOT
 from tuneyard.core.records import BARE, OPENAI, format_of_entry
 from tuneyard.core.training.training_stage import MARKED, rows_of, stage_fits, stage_problem
-from tuneyard.recipes.recipe import MissingDataProblem, Recipe
+from tuneyard.recipes.recipe import MissingDataProblem, Recipe, UnboundedDataProblem
 from tuneyard.recipes.rows import COUNTED
 
 BUFFER_SIZE = 16384
@@ -76,7 +76,8 @@ def read_datasets(recipe: Recipe) -> tuple[list[NamedDataset], list[Problem]]:
                 hint = ""
                 if isinstance(error, NotRegisteredError) and not other_folder(name, folder):
                     hint = _compile_hint(name, "compile it")
-                problems.append(recipe.problem("E320", key, str(error), hint, MissingDataProblem))
+                kind = UnboundedDataProblem if isinstance(error, UnboundedError) else MissingDataProblem
+                problems.append(recipe.problem("E320", key, str(error), hint, kind))
             else:
                 datasets.append(dataset)
                 problems.extend(dataset_problems)

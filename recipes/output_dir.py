@@ -11,10 +11,10 @@ import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from tuneyard.core.bounded_reading import read_text
+from tuneyard.core.bounded_reading import read_text, refuse_pipe
 from tuneyard.core.datasets.compiled import MANIFEST
 from tuneyard.core.errors import ContentError, show_value
-from tuneyard.core.files import HeldError, files_of, read_object, reserved, sha256, versions
+from tuneyard.core.files import HeldError, files_of, names_folder, read_object, reserved, sha256, versions
 from tuneyard.core.installation.checkout import version
 from tuneyard.core.language.messages import say
 from tuneyard.core.secrets import public_settings
@@ -71,6 +71,7 @@ def find_flaw(folder: Path, *, needs_optimizer: bool = True) -> str:
         for path in _torch_files(folder):
             if path.name in missing:
                 continue
+            refuse_pipe(path)
             try:  # a zip archive, its directory last; nothing is unpickled
                 zipfile.ZipFile(path).close()
             except zipfile.BadZipFile:
@@ -93,7 +94,10 @@ def _torch_files(folder: Path) -> Iterator[Path]:
     """Yield the torch.save files that a training resumes from. `ContentError` if a rank has none."""
     latest = folder / "latest"
     if latest.is_file():
-        states = folder / read_text(latest).strip()
+        name = read_text(latest).strip()
+        if not names_folder(name) or not name.isprintable():
+            raise ContentError(f"{latest}: found {show_value(name)}, expected the name of a folder in it")
+        states = folder / name
         ranks = max(1, len(list(folder.glob("rng_state_*.pth"))))
         count = len(list(states.glob("*_optim_states.pt")))
         if count != ranks:

@@ -49,6 +49,12 @@ class MissingDataProblem(Problem):
     __slots__ = ()
 
 
+class UnboundedDataProblem(MissingDataProblem):
+    """A dataset is a pipe, or has a record beyond the limits: LLaMA-Factory would take all memory for it."""
+
+    __slots__ = ()
+
+
 def expanded(name: str) -> Path:
     """A path with its `~` resolved; `~nobody` stays, as for transformers. `Path.expanduser` fails at it."""
     return Path(os.path.expanduser(name))  # noqa: PTH111

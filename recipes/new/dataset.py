@@ -1,11 +1,10 @@
 """The dataset of `tuneyard recipe new`: its entry, held-out rows and objective, the folder of its media."""
 
-import mmap
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from tuneyard.core.bounded_reading import open_regular
+from tuneyard.core.bounded_reading import BLOCK, open_regular
 from tuneyard.core.datasets import (
     REGISTRY,
     SEPARATORS,
@@ -55,11 +54,12 @@ class TrainingData:
     def has_thoughts(self) -> bool:
         """True if a file of the rows contains a thought (`<think>`)."""
         for path in files_of(self.path):
-            if path.stat().st_size == 0:  # an empty file has no memory map
-                continue
-            with open_regular(path) as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-                if content.find(THOUGHT) >= 0:
-                    return True
+            with open_regular(path) as file:
+                end = b""
+                while block := file.read(BLOCK):
+                    if THOUGHT in end + block:
+                        return True
+                    end = block[1 - len(THOUGHT) :]
         return False
 
 
