@@ -66,7 +66,7 @@ def setting_problems(recipe: Recipe) -> Iterator[Problem]:
             if violation.keyword == "enum":
                 if key == "template":
                     code = "E305"
-                if value in OTHER_NAMES:
+                if str(value) in OTHER_NAMES:
                     hint = meant(str(value), [OTHER_NAMES[str(value)]])
             yield recipe.setting_problem(code, key, violation.message, hint)
 

@@ -207,6 +207,8 @@ def _size(node: "yaml.Node", place: object, sizes: "dict[yaml.Node, int]") -> in
         return sizes[node]
     if node.tag.removeprefix(_TAG) not in _VALUES:
         raise ContentError(f"{place}:{node.start_mark.line + 1}: not YAML: a value with the tag {node.tag}")
+    if isinstance(node, yaml.ScalarNode) and "\0" in node.value:  # no path can have it
+        raise ContentError(f"{place}:{node.start_mark.line + 1}: a text with the character \\0: take it out")
     sizes[node] = 0
     parts = node.value if isinstance(node, yaml.SequenceNode) else []
     if isinstance(node, yaml.MappingNode):

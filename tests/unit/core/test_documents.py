@@ -113,3 +113,8 @@ def test_a_broken_line_is_named(tmp_path: Path, second: bytes, facts: str) -> No
 @pytest.mark.parametrize("dump", [dump_yaml, dump_short_yaml])
 def test_each_text_comes_back_from_yaml(text: str, dump: Callable[[dict[str, object]], str]) -> None:
     assert yaml.safe_load(dump({"key": text, text: [text]})) == {"key": text, text: [text]}
+
+
+def test_a_text_with_nul_is_refused_by_its_line():
+    with raises(ContentError, "r.yaml:2"):
+        parse_yaml('a: 1\nb: "x\\0y"\n', "r.yaml")

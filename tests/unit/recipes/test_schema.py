@@ -1,5 +1,6 @@
 """Each YAML file of ours names a JSON Schema that is there and accepts it, so that editors complete it."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import jsonschema_rs
@@ -101,6 +102,15 @@ def test_the_value_that_was_meant(tmp_path, key, value, expected):
     (tmp_path / "r.yaml").write_text(f"{key}: {value}\n")
     (problem,) = setting_problems(read_recipe(tmp_path / "r.yaml"))
     assert f"{problem.code} {problem.hint}" == expected
+
+
+def test_any_value_of_any_key_is_a_problem_and_no_error(tmp_path):
+    """A mapping in place of a choice ended in a traceback."""
+    (tmp_path / "r.yaml").write_text("stage: sft\n")
+    recipe = read_recipe(tmp_path / "r.yaml")
+    for key in known_keys():
+        for value in ({"x": {"y": [None]}}, [[None]], 2**70, -1, 1e308, float("nan"), "", True):
+            list(setting_problems(replace(recipe, settings={key: value})))
 
 
 @pytest.mark.parametrize("key", ["formatting", "file_name", "columns", "ranking", "kto_tag", "user_tag"])
