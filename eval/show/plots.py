@@ -202,12 +202,14 @@ def kinds_chart(runs: Sequence[ScoredRun], kind: str) -> Chart:
         if len(group) > 1:
             label = tr("{n:,} others", n=len(group))
         labels.append(f"{label} (n = {sum(counts[name] for name in group):,})")
+    rows_by_place: list[list[int]] = [[] for _ in groups]
+    for row, name in enumerate(kind_of_row):
+        rows_by_place[place_by_name[name]].append(row)
     series: dict[str, list[Share | None]] = {run.model: [] for run in runs}
-    for place in range(len(groups)):
-        is_there = [place_by_name[name] == place for name in kind_of_row]
+    for rows in rows_by_place:
         for run in runs:
-            part = run.only(is_there)
-            series[run.model].append(rate_of(part.correct, part.groups).with_limits)
+            clusters = [run.groups[row] for row in rows] if run.groups else None
+            series[run.model].append(rate_of([run.correct[row] for row in rows], clusters).with_limits)
     return Chart(tr("Accuracy by {kind}", kind=tr(kind)), labels, series)
 
 

@@ -31,6 +31,8 @@ from tuneyard.core.training.training_run import training_data
 from tuneyard.eval.metrics.answers import parse_word
 from tuneyard.eval.metrics.call_forms import read_answer
 from tuneyard.eval.metrics.reports import parse_report
+from tuneyard.eval.read.scored_run import ScoredRun
+from tuneyard.eval.show.plots import kinds_chart
 from tuneyard.recipes.config_sizes import check_sizes
 
 SECONDS = 8
@@ -281,3 +283,16 @@ def test_many_targets(tmp_path: Path) -> None:
     )
     with within():
         assert len(open_adapter(folder).modules) == 8_000
+
+
+def test_many_types() -> None:
+    """681 bars have room; for each of them all rows were copied."""
+    count = 60_000
+    correct = [row % 3 == 0 for row in range(count)]
+    records = [{"type": f"type {row % 30_000}"} for row in range(count)]
+    texts = ["a"] * count
+    runs = [ScoredRun(name, "d", "s", texts, texts, texts, correct, records=records) for name in ("x", "y")]
+    with within():
+        chart = kinds_chart(runs, "type")
+    assert (len(chart.places), len(chart.series)) == (681, 2)
+    assert "58,640" in chart.places[-1]
