@@ -1,12 +1,17 @@
 """Texts that look like markers stay texts, and odd names leave pictures whole: SECURITY.md, "Texts"."""
 
 import xml.etree.ElementTree as ET
+from pathlib import Path
 
 import pytest
 from matplotlib.figure import Figure
 
+from tests.unit.recipes.make import write_recipe
 from tuneyard.compiler.kinds.turn_forms import common_turns, is_transcript
 from tuneyard.core.drawing.plots import figure_bytes
+from tuneyard.recipes.hardware import Machine
+from tuneyard.recipes.recipe import read_recipe
+from tuneyard.recipes.rules import problems_of
 
 TEXTS = (
     "<|im_start|>assistant is the marker of ChatML.",
@@ -72,3 +77,12 @@ def test_a_name_of_100_000_letters_is_cut_on_a_plot(form: str) -> None:
     axes.set_xticks([0, 1], ["b" * 100_000, "c"])
     content = figure_bytes(figure, form)
     assert form == "png" or (b"a" * 600 in content and b"b" * 700 not in content)
+
+
+@pytest.mark.parametrize("value", [[], [[]], {}, ["a"], {"a": 1}])
+@pytest.mark.parametrize("key", ["template", "stage", "finetuning_type", "lr_scheduler_type", "optim"])
+def test_a_setting_that_is_no_text_is_a_problem_and_no_traceback(
+    tmp_path: Path, key: str, value: object
+) -> None:
+    recipe = read_recipe(write_recipe(tmp_path, **{key: value}))
+    assert any(problem.field == key for problem in problems_of(recipe, Machine(())))

@@ -6,7 +6,7 @@ from pathlib import Path
 import orjson
 import pytest
 
-from tools.fuzz import differential, mutations, structures
+from tools.fuzz import differential, hostile, mutations, structures
 from tools.fuzz.execute import Outcome, execute, scratch
 from tools.fuzz.invariants import leftovers, miscounts, records_of, rows_of
 from tools.fuzz.structures import KINDS
@@ -23,6 +23,12 @@ FILES = sorted(
 def test_a_slice_finds_nothing(fuzzer):
     findings = {seed: wrong for seed in map(str, range(30)) if (wrong := fuzzer.run(seed))}
     assert findings == {}
+
+
+def test_hostile_files_of_some_seeds_harm_nobody():
+    """Seed 1-46 has a list in place of a template's name, which was a traceback."""
+    seeds = ["hostile-1-46", "hostile-0-0", "hostile-0-1"]
+    assert {seed: wrong for seed in seeds if (wrong := hostile.run(seed))} == {}
 
 
 def compiled(path: Path, folder: Path, *options: str) -> Outcome:

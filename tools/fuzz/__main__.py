@@ -9,9 +9,10 @@ from collections import Counter
 
 import click
 
-from tools.fuzz import differential, mutations, structures
+from tools.fuzz import differential, hostile, mutations, structures
 
 KINDS = {"mutation": mutations.run, "differential": differential.run, "structure": structures.run}
+KINDS["hostile"] = hostile.run
 SHOWN = 20
 
 

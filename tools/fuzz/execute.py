@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from unittest import mock
 
+import click
+
 from tuneyard.compiler.cli import cli
 from tuneyard.core.errors import run_command
 
@@ -35,15 +37,18 @@ class Outcome:
     wrong: list[str] = field(default_factory=list)
 
 
-def execute(*arguments: object) -> Outcome:
-    """Run `python -m compiler ARGUMENTS` here; a crash, a hang or a heap of memory stands in `wrong`."""
+def execute(*arguments: object, program: click.Command = cli) -> Outcome:
+    """Run `python -m compiler ARGUMENTS`, or another program, here.
+
+    A crash, a hang or a heap of memory stands in `wrong`.
+    """
     outcome = Outcome()
     out, err = io.StringIO(), io.StringIO()
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     try:
         argv = mock.patch.object(sys, "argv", ["compiler", *map(str, arguments)])
         with _alarm(), argv, contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-            run_command(cli)
+            run_command(program)
     except SystemExit as error:
         outcome.code = error.code if isinstance(error.code, int) else 0
     except _TooLongError:
