@@ -208,14 +208,16 @@ def _distinct(runs: Sequence[tuple[ScoredRunSource, ScoredRun]], metric: str) ->
     differ to SOURCE/model.
     """
     kept: list[tuple[ScoredRunSource, ScoredRun]] = []
+    kept_by_name: dict[tuple[str, str], list[ScoredRun]] = {}
     shared: set[str] = set()
     for source, run in runs:
-        twins = [twin for _, twin in kept if (twin.model, twin.dataset) == (run.model, run.dataset)]
+        twins = kept_by_name.setdefault((run.model, run.dataset), [])
         if any(_equal(twin, run, metric) for twin in twins):
             continue
         kept.append((source, run))
         if twins:
             shared.add(run.model)
+        twins.append(run)
     distinct: dict[str, dict[str, ScoredRun]] = {}
     for source, run in kept:
         renamed = run

@@ -31,6 +31,7 @@ from tuneyard.core.training.training_run import training_data
 from tuneyard.eval.metrics.answers import parse_word
 from tuneyard.eval.metrics.call_forms import read_answer
 from tuneyard.eval.metrics.reports import parse_report
+from tuneyard.eval.read.find import parse_source, read_scored_runs
 from tuneyard.eval.read.scored_run import ScoredRun
 from tuneyard.eval.show.plots import kinds_chart
 from tuneyard.recipes.config_sizes import check_sizes
@@ -296,3 +297,12 @@ def test_many_types() -> None:
         chart = kinds_chart(runs, "type")
     assert (len(chart.places), len(chart.series)) == (681, 2)
     assert "58,640" in chart.places[-1]
+
+
+def test_many_models(tmp_path: Path) -> None:
+    """A log may name a model in each row: a run was compared with all runs before it."""
+    lines = [{"id": 1, "gold": "a", "prediction": "b", "model": f"model {row}"} for row in range(12_000)]
+    (tmp_path / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    with within():
+        runs, _ = read_scored_runs([parse_source(str(tmp_path / "log.jsonl"))])
+    assert [len(by_model) for by_model in runs.values()] == [12_000]
