@@ -301,8 +301,8 @@ def test_many_types() -> None:
 
 def test_many_models(tmp_path: Path) -> None:
     """A log may name a model in each row: a run was compared with all runs before it."""
-    lines = [{"id": 1, "gold": "a", "prediction": "b", "model": f"model {row}"} for row in range(12_000)]
+    lines = [{"id": 1, "gold": "a", "prediction": "b", "model": f"model {row}"} for row in range(30_000)]
     (tmp_path / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     with within():
         runs, _ = read_scored_runs([parse_source(str(tmp_path / "log.jsonl"))])
-    assert [len(by_model) for by_model in runs.values()] == [12_000]
+    assert [len(by_model) for by_model in runs.values()] == [30_000]
