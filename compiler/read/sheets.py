@@ -98,17 +98,18 @@ def _read_rows(book: Workbook, sheet: Sheet, display_path: str, problems: Proble
     header = _named(header_row)
     refuse_twice(list(header.values()), Place(prefix, header_row.number))
     table = _Table(book, sheet, header, prefix)
-    size = 0
+    count = size = 0  # since the last batch, also bad rows, which would pile up without one
     for row in filled_rows:
         problem = table.add(row)
         if problem:
             values = {letters_of(column): value for column, value in row.cells.items()}
             problems.bad_row([problem], values)
         size += row.size + 8 * (len(header) + len(row.cells))
-        if len(table.rows) == BATCH or size > BATCH_SIZE:
-            yield from table.batch()
-            size = 0
-    yield from table.batch()
+        count += 1
+        if count == BATCH or size > BATCH_SIZE:
+            yield table.batch()
+            count = size = 0
+    yield table.batch()
 
 
 def _named(row: SheetRow) -> dict[int, str]:
@@ -130,12 +131,11 @@ class _Table:
         self.rows: dict[Line, Fields] = {}
         self.causes: dict[tuple[Line, str], EmptyCell] = {}
 
-    def batch(self) -> Iterator[ObjectRows]:
-        """Yield the rows since the last batch, if there are any."""
-        if self.rows:
-            rows, causes = self.rows, self.causes
-            yield ObjectRows(self.prefix, list(rows), list(rows.values()), empty_cells=causes)
+    def batch(self) -> ObjectRows:
+        """The rows since the last batch."""
+        rows, causes = self.rows, self.causes
         self.rows, self.causes = {}, {}
+        return ObjectRows(self.prefix, list(rows), list(rows.values()), empty_cells=causes)
 
     def add(self, row: SheetRow) -> Problem | None:
         """Take a row, or return why it is none."""
