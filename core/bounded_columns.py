@@ -199,7 +199,7 @@ def record_slices(batch: Any, start: int) -> Iterator[Any]:
     """
     size = decoded_size(batch)
     if size <= LARGEST_RECORD:
-        yield batch
+        yield _without_dictionaries(batch)
         return
     rows = batch.num_rows
     if rows == 1:
@@ -209,6 +209,18 @@ def record_slices(batch: Any, start: int) -> Iterator[Any]:
     half = rows // 2
     yield from record_slices(batch.slice(0, half), start)
     yield from record_slices(batch.slice(half), start + half)
+
+
+def _without_dictionaries(batch: Any) -> Any:
+    """The same rows with plain columns, which pyarrow turns into Python's values several times faster."""
+    import pyarrow as pa
+
+    columns = []
+    for column in batch.columns:
+        if pa.types.is_dictionary(column.type):
+            column = column.dictionary_decode()
+        columns.append(column)
+    return pa.RecordBatch.from_arrays(columns, names=batch.schema.names) if columns else batch
 
 
 def decoded_size(batch: Any) -> int:
