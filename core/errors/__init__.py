@@ -92,6 +92,8 @@ _SLIPS = {
 }
 """What to write in place of a number, by the message that refuses it."""
 # Click takes "" as the current folder.
+_OF_RUST = "pyo3_runtime"
+"""Module of the exception that tokenizers and safetensors raise where their code panics."""
 _EMPTY_PATHS = {(word, "") for word in ("--out", "--dataset-dir", "check", "plan", "train")}
 _OF_HELP = {"-h", "--help", "--version"}
 _EMPTY = re.compile("|[=:].+|.+=")
@@ -359,6 +361,14 @@ def _exit_code(command: click.Command) -> int:
         if type(sys.stdout).__name__ == "_PacifyFlushWrapper":  # Click exits this way at any broken pipe
             raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE)) from None
         raise
+    except BaseException as error:
+        if type(error).__module__ != _OF_RUST:
+            raise
+        say(
+            f"error: the library of tokenizers stopped: {error}; take the model's files again",
+            to_stderr=True,
+        )
+        return 1
     if isinstance(code, int):
         return code
     return 0

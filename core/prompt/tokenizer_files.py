@@ -8,6 +8,7 @@ from typing import Any
 
 from tuneyard.core.bounded_reading import check_size
 from tuneyard.core.documents.schema_errors import check_file
+from tuneyard.core.errors import ContentError
 from tuneyard.core.files import check_characters, read_object
 from tuneyard.core.installation.checkout import ROOT
 
@@ -24,6 +25,8 @@ VOCABULARIES = (TOKENIZER_JSON, "vocab.json", "vocab.txt", "merges.txt")
 ENDS_OF_VOCABULARIES = (".model", ".tiktoken")
 CHAT_TEMPLATE = "chat_template.jinja"
 LONGEST_TEMPLATE = 1 << 20  # bytes; those of hub models have up to 30,000
+MOST_GROWTH = 1_000
+"""Characters that the replacements of a tokenizer may write for one: those of hub models write 10 or less."""
 SPECIAL = ("bos_token", "eos_token", "unk_token", "pad_token")
 
 
@@ -64,8 +67,30 @@ def read_tokenizer(folders: Iterable[Path]) -> dict[str, Any]:
         schema = read_object(SCHEMA)
         if not jsonschema_rs.validator_for(schema).is_valid(fields):  # jsonschema takes seconds
             check_file(path, schema, fields, exact=False)
+        _check_growth(path, fields)
         return fields
     return {}
+
+
+def _check_growth(path: Path, fields: Mapping[str, Any]) -> None:
+    """`ContentError` if normalizers or decoders multiply a text: nine times ten letters for one take 1 GB."""
+    for part in ("normalizer", "decoder"):
+        growth = 1
+        steps = [fields.get(part)]
+        while steps:
+            step = steps.pop()
+            if not isinstance(step, Mapping):
+                continue
+            for inner in ("normalizers", "decoders"):
+                if isinstance(step.get(inner), list):
+                    steps.extend(step[inner])
+            if isinstance(step.get("content"), str):
+                growth *= max(1, len(step["content"]))
+        if growth > MOST_GROWTH:
+            raise ContentError(
+                f"{path}: {part}: its replacements may write {growth:,} characters for one, expected at most "
+                f"{MOST_GROWTH:,}; take the file from the model's own page again"
+            )
 
 
 def special_texts(folders: Iterable[Path]) -> dict[str, str]:

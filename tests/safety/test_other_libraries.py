@@ -5,13 +5,16 @@ SECURITY.md, "Texts".
 
 import os
 import struct
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from tests.json_files import write_json
+from tests.conftest import ROOT
+from tests.json_files import read_json, write_json
 from tests.messages import raises
 from tests.tiny import make_weightless
 from tuneyard.core.bounded_reading import LARGEST_FILE, open_regular
@@ -248,3 +251,43 @@ def test_data_that_llamafactory_would_wait_for_are_refused(tmp_path: Path, place
         find_dataset("a", tmp_path)
     with raises(ContentError, place):
         sha256(tmp_path / place)
+
+
+@pytest.mark.parametrize(
+    "normalizer",
+    [
+        [{"type": "Replace", "pattern": {"String": "a"}, "content": "a" * 10}] * 9,
+        [{"type": "Replace", "pattern": {"Regex": "."}, "content": "b" * 2000}],
+        [{"type": "Sequence", "normalizers": [{"type": "Prepend", "prepend": "x"}] * 3}]
+        + [{"type": "Replace", "pattern": {"Regex": "x"}, "content": "xx"}] * 12,
+    ],
+)
+def test_a_tokenizer_does_not_multiply_a_text(tmp_path: Path, normalizer: list[dict[str, object]]) -> None:
+    """`tokenizer.encode("a")` took 1 GB, and one more step ends the process."""
+    model = make_weightless(tmp_path / "model")
+    content = read_json(model / "tokenizer.json")
+    content["normalizer"] = {"type": "Sequence", "normalizers": normalizer}
+    write_json(model / "tokenizer.json", content)
+    with raises(ContentError, "tokenizer.json", "normalizer"):
+        check_tokenizer_files(model)
+
+
+def test_a_panic_of_a_library_is_one_line(tmp_path: Path) -> None:
+    """A pattern of a mailed tokenizer.json that its library gives up raises no `Exception`."""
+    model = make_weightless(tmp_path / "model")
+    content = read_json(model / "tokenizer.json")
+    pattern = {"type": "Split", "pattern": {"Regex": "(a+)+$"}, "behavior": "Isolated", "invert": False}
+    content["pre_tokenizer"] = pattern
+    write_json(model / "tokenizer.json", content)
+    program = f"""
+import click, tokenizers
+from tuneyard.core.errors import run_command
+@click.command()
+def command():
+    tokenizers.Tokenizer.from_file({str(model / "tokenizer.json")!r}).encode("a" * 60 + "!")
+run_command(command)
+"""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr and "Onig: Regex search error" in done.stderr
