@@ -8,6 +8,7 @@ from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import ClassVar
 
+import numpy as np
 import pytest
 
 from tests.json_files import write_json
@@ -86,7 +87,8 @@ def make_video(path: Path) -> None:
     with av.open(str(path), "w") as container:
         stream = container.add_stream(codec, rate=5, width=16, height=16, pix_fmt=pixels)
         for _ in range(3):
-            container.mux(stream.encode(av.VideoFrame(16, 16, "rgb24").reformat(format=pixels)))
+            frame = av.VideoFrame.from_ndarray(np.full((16, 16, 3), 128, np.uint8), "rgb24")
+            container.mux(stream.encode(frame.reformat(format=pixels)))
         container.mux(stream.encode())
 
 
