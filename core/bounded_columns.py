@@ -27,7 +27,7 @@ BATCH = 2048
 BATCH_BYTES = 1 << 22
 PROBE = 16  # rows
 MOST_COPIED = 1 << 23
-"""Bytes of a dictionary that is kept: Arrow copies it for each batch."""
+"""Bytes of a dictionary that is looked into: Arrow copies it twice."""
 BUFFER = 1 << 17
 
 
@@ -140,11 +140,28 @@ def _limits(table: Any, file: BinaryIO, number: int, usual_rows: int) -> GroupLi
             continue
         if is_nested and dictionary > LARGEST_BATCH:
             raise large_part("a dictionary", dictionary, LARGEST_BATCH, place)
-        if is_nested or dictionary <= MOST_COPIED:
+        if is_nested:
             encoded.append(name)
-        else:
-            rows = min(rows, _rows_of_batch(1, dictionary, LARGEST_BATCH))
+            continue
+        largest = dictionary
+        if dictionary <= MOST_COPIED:
+            largest = _largest_in_dictionary(table, file, number, name)
+        rows = min(rows, _rows_of_batch(1, largest, LARGEST_BATCH))
     return GroupLimits(rows, tuple(encoded))
+
+
+def _largest_in_dictionary(table: Any, file: BinaryIO, number: int, name: str) -> int:
+    """The bytes of the largest text in the dictionary of a column, of which one row is read."""
+    import pyarrow
+
+    group = _open_parquet(file, (name,), table.metadata)
+    batch = next(group.iter_batches(1, row_groups=[number], columns=[name], use_threads=False), None)
+    if batch is None:
+        return 0
+    values = batch.column(0)
+    while not pyarrow.types.is_dictionary(values.type):
+        values = values.field(0)  # a column inside of objects
+    return _largest(values.dictionary)
 
 
 def arrow_batches(file: BinaryIO, path: Path | None = None) -> tuple[Any, Iterator[Any]]:

@@ -7,7 +7,7 @@ from tuneyard.compiler.problems import Problems
 from tuneyard.compiler.read import OpenFile, reader, refuse_twice
 from tuneyard.compiler.read.stream import UnreadableFileError, seekable
 from tuneyard.compiler.rows import ROW, Prefix, TableRows
-from tuneyard.core.bounded_columns import arrow_batches, parquet_batches, record_slices
+from tuneyard.core.bounded_columns import arrow_batches, decoded_size, parquet_batches, record_slices
 from tuneyard.core.bounded_reading import LargeDataError
 
 NOT_IN_PYTHON = (ValueError, OverflowError, LookupError)
@@ -32,7 +32,8 @@ def read_columns(file: OpenFile, _: Problems) -> Iterator[TableRows]:
         for batch in batches:
             for rows in record_slices(batch, start):
                 lines = range(start, start + rows.num_rows)
-                yield TableRows(Prefix(file.display_path, ROW), lines, rows.to_pydict())
+                size = decoded_size(rows)
+                yield TableRows(Prefix(file.display_path, ROW), lines, rows.to_pydict(), text_size=size)
                 start += rows.num_rows
     except LargeDataError:
         raise
