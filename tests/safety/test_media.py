@@ -84,10 +84,11 @@ def make_video(path: Path) -> None:
     codec, pixels = {"gif": ("gif", "rgb8"), "webm": ("libvpx", "yuv420p")}.get(
         path.suffix[1:], ("mpeg4", "yuv420p")
     )
+    noise = np.random.default_rng(0)  # FFmpeg knows no .ts of a few bytes
     with av.open(str(path), "w") as container:
-        stream = container.add_stream(codec, rate=5, width=16, height=16, pix_fmt=pixels)
+        stream = container.add_stream(codec, rate=5, width=64, height=64, pix_fmt=pixels)
         for _ in range(3):
-            frame = av.VideoFrame.from_ndarray(np.full((16, 16, 3), 128, np.uint8), "rgb24")
+            frame = av.VideoFrame.from_ndarray(noise.integers(0, 256, (64, 64, 3), np.uint8), "rgb24")
             container.mux(stream.encode(frame.reformat(format=pixels)))
         container.mux(stream.encode())
 
