@@ -31,10 +31,15 @@ _URL_ARGUMENT = re.compile(
 )
 _FIELD = re.compile(
     r"((?:api[_-]?key|(?:hub|hf|auth|access)[_-]?token|secret|password|authorization)[\"']?\s*[:=]\s*[\"']?"
-    r"(?:(?:bearer|basic)\s+)?)(?!\(hidden\)|bearer\b|basic\b)[^\s\"',;&}]{6,}",
+    r"(?:(?:bearer|basic)\s+)?)(?!\(hidden\)|bearer\b|basic\b"
+    r"|(?:expected|unknown|missing|source|duplicate|damaged|neither|nothing|cannot|already|recipe|dataset) )"
+    r"[^\s\"',;&}]{6,}",
     re.IGNORECASE,
 )
-"""A header or a field of JSON, YAML or a command line, up to its value."""
+"""A header or a field of JSON, YAML or a command line, up to its value.
+
+What our messages say about such a file or setting is none: `hub_token: expected a text`.
+"""
 _OPTION = re.compile(
     r"((?<![\w-])--?(?:[\w-]*[-_])?(?:api-?key|token|secret|password|passwd|passphrase|auth)[= ]\s*[\"']?)"
     r"(?!\(hidden\)|-)[^\s\"']+",

@@ -121,3 +121,24 @@ def test_no_command_prints_a_password_of_an_address(
 def test_the_path_of_the_current_folder_is_no_secret(monkeypatch):
     monkeypatch.setenv("PWD", "/home/ann/tickets")
     assert hide_secrets("/home/ann/tickets-2/a.csv: not found") == "/home/ann/tickets-2/a.csv: not found"
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "home/.secret: unknown kind of file '' (known: .json)",
+        "r.yaml:3: hub_token: expected a text",
+        "password: missing in the file",
+        "data/secret: source not found",
+        "api_key: expected at most 3 words",
+    ],
+)
+def test_messages_about_a_file_or_setting_of_such_a_name_stay_whole(message: str) -> None:
+    assert hide_secrets(message) == message
+
+
+@pytest.mark.parametrize(
+    "text", ["password: expectedly9", "secret=unknown-to-all", "api_key: missing123", "hub_token: 'expected'"]
+)
+def test_a_secret_that_begins_like_a_message_is_hidden(text: str) -> None:
+    assert "(hidden)" in hide_secrets(text)
