@@ -448,7 +448,11 @@ def remove_command(name: str, out: Path) -> None:
     """Unregister a compiled dataset and delete the files that compile made."""
     from tuneyard.compiler.publish.registry import Registry
 
-    say(f"removed {name}: {', '.join(Registry(out).remove(name))}")
+    datasets = Registry(out).remove(name)
+    if datasets:
+        say(f"removed {name}: {', '.join(datasets)}")
+    else:
+        say(f"removed {name}")
     next_step(None, ["tuneyard", "data", "list", *same_options("--dataset-dir")])
 
 

@@ -10,6 +10,7 @@ import gc
 import importlib
 import json
 import os
+import pkgutil
 import runpy
 import select
 import signal
@@ -23,6 +24,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, NoReturn
 
+import tuneyard
 from tests.conftest import ROOT, Done
 
 PROGRAM = """#!{python} -IS
@@ -213,6 +215,14 @@ def share_llamafactory() -> None:
     llamafactory_client.start_forkserver = lambda: None
 
 
+def import_tuneyard() -> None:
+    """Import all modules of Tuneyard but those that run a command or LLaMA-Factory when they are imported."""
+    for module in pkgutil.walk_packages(tuneyard.__path__, "tuneyard."):
+        _, _, name = module.name.rpartition(".")
+        if not name.startswith(("__main__", "llamafactory_")):
+            importlib.import_module(module.name)
+
+
 def main() -> None:
     listening = socket.socket(fileno=int(sys.argv[1]))
     for library in sys.argv[2:]:
@@ -220,6 +230,7 @@ def main() -> None:
             share_llamafactory()
         else:
             importlib.import_module(library)
+    import_tuneyard()
     gc.freeze()  # forks need no copy of what the collector would touch
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for those that serve an order
     while True:

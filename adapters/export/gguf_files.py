@@ -105,7 +105,7 @@ def plan_model(source: ExportSource, folder: Path, kind: str) -> GgufExport:
     if plan.vocabulary.composed:
         note("the tokenizer composes text to NFC first, llama.cpp does not: send it composed text")
     note_further_ends(plan)
-    about = {"name": name_of(source.folder), MADE_OF: source.digest}
+    about = {"name": name_of(source.folder), MADE_OF: source.whole_digest}
     licence = licence_of(source)
     if licence:
         fields, _ = licence

@@ -13,7 +13,7 @@ from typing import Any
 from tuneyard.adapters.adapter import Adapter, name_of
 from tuneyard.adapters.export.gguf_files import gguf_type, plan_gguf, plan_model, to_gguf, write_export
 from tuneyard.adapters.export.modelfile import modelfile_of
-from tuneyard.adapters.export.source import GGUF, MODELFILE, ExportSource, check_file, check_gguf
+from tuneyard.adapters.export.source import GGUF, MODELFILE, ExportSource, check_file, check_gguf, is_made_of
 from tuneyard.adapters.fuse import FuseRequest, plan_fusing, trained_on_nf4
 from tuneyard.adapters.output import require_space
 from tuneyard.adapters.store import fetched_base, note
@@ -31,7 +31,7 @@ def to_ollama(source: ExportSource, options: Mapping[str, Any]) -> None:
         source = replace(source, base=fetched_base(source.adapter))
         options = {**options, "same_base": True}  # it is the one that the adapter itself names
     text = modelfile_of(source, options)
-    gguf = options["gguf"] or _write_weights(source, options)
+    gguf = options["gguf"] or _write_weights(source, options, is_resumed=not target.exists())
     weights = os.path.relpath(gguf.resolve(), target.parent)
     if not weights.startswith(".."):  # Ollama takes a relative path from the Modelfile's folder
         weights = f"./{weights}"
@@ -58,16 +58,24 @@ def _check_options(source: ExportSource, options: Mapping[str, Any]) -> None:
         )
 
 
-def _write_weights(source: ExportSource, options: Mapping[str, Any]) -> Path:
-    """Write the GGUF next to the Modelfile: of a model, of an adapter in its base, or a LoRA for --from."""
+def _write_weights(source: ExportSource, options: Mapping[str, Any], *, is_resumed: bool) -> Path:
+    """Write the GGUF next to the Modelfile: of a model, of an adapter in its base, or a LoRA for --from.
+
+    A killed run left a whole GGUF and no Modelfile: if it `is_resumed`, a GGUF of the same source is kept.
+    """
     out: Path = options["out"]
     name = name_of(source.folder)
     if options["from_"]:
-        gguf = out.with_name(f"{name}-lora.gguf")
-        to_gguf(source, {**options, "out": gguf})
+        gguf, digest = out.with_name(f"{name}-lora.gguf"), source.digest
+    else:
+        gguf = out.with_name(f"{name}-{gguf_type(options['type'], out)}.gguf")
+        digest = source.whole_digest
+    if is_resumed and not options["force"] and is_made_of(gguf, digest):
+        note(f"kept {gguf}: an interrupted run wrote it from the same weights")
         return gguf
-    gguf = out.with_name(f"{name}-{gguf_type(options['type'], out)}.gguf")
-    if source.adapter:
+    if options["from_"]:
+        to_gguf(source, {**options, "out": gguf})
+    elif source.adapter:
         _fuse_into_gguf(source, source.adapter, gguf, options)
     else:
         to_gguf(source, {**options, "out": gguf})

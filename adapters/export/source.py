@@ -14,7 +14,7 @@ from tuneyard.adapters.weighted import check_names_in, open_alone
 from tuneyard.core.bounded_reading import open_regular, read_text
 from tuneyard.core.documents import parse_yaml
 from tuneyard.core.errors import RequestError
-from tuneyard.core.files import read_object
+from tuneyard.core.files import read_object, text_sha256
 from tuneyard.core.training.training_run import model_sha256, read_provenance
 from tuneyard.core.weights.adapter_files import CONFIG, WEIGHTS, WEIGHTS_INDEX
 from tuneyard.core.weights.base_models import base_config, has_weights, open_base
@@ -22,6 +22,7 @@ from tuneyard.core.weights.tensors import INDEX, SINGLE
 
 ORIGIN = "origin.json"  # `tuneyard recipe base` writes it next to the embedded model
 GGUF, MODELFILE = b"GGUF", b"FROM "  # the first bytes of the written files
+GGUF_HEAD = 4096  # bytes of a GGUF in which its source is named
 MADE_OF = "source.sha256"  # general.…, a field in the first 4 kB of the GGUF files that are written
 CARRIED = ("LICENSE", "LICENSE.md", "LICENSE.txt", "NOTICE")
 """Texts about a model that go to the hub with it."""
@@ -59,6 +60,13 @@ class ExportSource:
         if self.adapter:
             return self.adapter.digest
         return model_sha256(self.folder)
+
+    @property
+    def whole_digest(self) -> str:
+        """SHA-256 of the model's files, or of the adapter and the base into which it is fused."""
+        if self.adapter is None or self.base is None:
+            return self.digest
+        return text_sha256(f"{self.digest} {model_sha256(self.base)}")
 
 
 def open_source(
@@ -134,11 +142,19 @@ def check_gguf(path: Path, source: ExportSource) -> None:
     if not begins_with(path, GGUF):
         raise RequestError(f"--gguf {path}: no GGUF file there; make it with --to gguf")
     with open_regular(path) as file:
-        header = file.read(4096)
+        header = file.read(GGUF_HEAD)
     if MADE_OF.encode() in header and source.digest.encode() not in header:
         raise RequestError(
             f"--gguf {path}: not made from {source.folder} as it is now; make it again: --to gguf --force"
         )
+
+
+def is_made_of(path: Path, digest: str) -> bool:
+    """True for a GGUF that this command wrote from the files of a digest."""
+    if not begins_with(path, GGUF):
+        return False
+    with open_regular(path) as file:
+        return digest.encode() in file.read(GGUF_HEAD)
 
 
 def front_matter(folder: Path) -> dict[str, object]:

@@ -128,11 +128,15 @@ class Registry:
         """Unregister a compiled dataset and delete its folder. Returns the names of its datasets.
 
         On a full disk its records go first: the registry is written anew beside the old one. A kill between
-        the two leaves the manifest, by which the same command removes the rest.
+        the two leaves the manifest, by which the same command removes the rest. A kill after that leaves the
+        hidden folder: the same command deletes it, and there are no names any more.
         """
-        with self._locked():
+        target = self.folder / name
+        aside = target.with_name(f".{name}.{OURS}old")
+        with self._locked() as swept:
+            if name not in self.manifests and aside.name in swept:
+                return []
             self._require_compiled(name)
-            target = self.folder / name
             self._refuse_foreign(target)
             gone = list(compiled_entries(name, self.manifests[name]))
             entries = with_compiled(self.entries, self.manifests)
@@ -146,7 +150,6 @@ class Registry:
                     if path.name != MANIFEST:
                         path.unlink()
                 self._write(left)
-            aside = target.with_name(f".{name}.{OURS}old")
             target.rename(aside)
             sync(self.folder)
             remove_folder(aside)
@@ -163,12 +166,15 @@ class Registry:
         raise RequestError(f"no compiled dataset {name!r} in {self.folder} (found: {found}); {hint}")
 
     @contextlib.contextmanager
-    def _locked(self) -> Iterator[None]:
-        """Lock the folder, finish interrupted publications, and read entries and manifests again."""
-        with recovered(self.folder):
+    def _locked(self) -> Iterator[dict[str, int]]:
+        """Lock the folder, finish interrupted publications, and read entries and manifests again.
+
+        Yields what killed commands left and is removed now, as {name: bytes}.
+        """
+        with recovered(self.folder) as swept:
             self.entries = read_registry(self.folder)
             self.manifests = read_manifests(self.folder)
-            yield
+            yield swept
 
     def _write(self, entries: Entries) -> None:
         if entries != self.entries:

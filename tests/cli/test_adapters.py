@@ -4,14 +4,12 @@ import signal
 
 import pytest
 
-from tests.folders import names
 from tests.held import Held
 from tests.processes import imported
 from tests.runs_cut import tree
 from tests.unit.adapters.make import base_tensors, factors, make, make_base
 from tuneyard.adapters.__main__ import cli
 from tuneyard.adapters.store import open_adapter
-from tuneyard.core.errors import TuneyardError
 
 
 def test_merging_imports_no_torch_and_ends_with_0(run, tmp_path):
@@ -52,27 +50,3 @@ def test_killed_fuse_leaves_nothing_that_loads_and_goes_on(here, tmp_path, kill)
     assert (tmp_path / "out" / first.name).stat().st_mtime_ns == written
     here(cli, *words[:-1], tmp_path / "unbroken")
     assert tree(tmp_path / "unbroken").items() <= tree(tmp_path / "out").items()
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("place", "rank"),
-    [("adapters.merge.json_text", 8), ("core.files._exchange", 8), ("core.files.shutil.rmtree", 16)],
-)
-def test_killed_merge_leaves_the_old_folder_or_the_new(here, tmp_path, place, rank):
-    make(tmp_path / "a", factors(1))
-    make(tmp_path / "b", factors(2))
-    out = tmp_path / "saves/out"
-    here(cli, "merge", f"{tmp_path}/a=1", "--out", out)
-    old = open_adapter(out).digest
-    words = ["merge", f"{tmp_path}/a=0.5", f"{tmp_path}/b=0.5", "--out", out, "--force"]
-    Held(f"tuneyard.{place}", 1, "adapters", *words).ended_by(signal.SIGKILL)
-    published, (left,) = open_adapter(out), out.parent.glob(".out.*")
-    assert published.config.rank == rank and (published.digest == old) is (rank == 8)
-    if place == "adapters.merge.json_text":
-        with pytest.raises((TuneyardError, FileNotFoundError)):
-            open_adapter(left)
-    else:  # the old folder and the new one are both whole
-        assert {published.config.rank, open_adapter(left).config.rank} == {8, 16}
-    here(cli, "merge", f"{tmp_path}/b=1", "--out", out, "--force")
-    assert names(out.parent) == ["out"]

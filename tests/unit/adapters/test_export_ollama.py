@@ -75,6 +75,33 @@ def test_a_lora_is_written_for_a_base_in_ollama(rte):
     assert {"blk.0.attn_q.weight.lora_a", "blk.0.attn_q.weight.lora_b"} == set(tensors("out/rte-lora.gguf"))
 
 
+@pytest.mark.parametrize("words", [("rte",), ("model",), ("rte", "--from", "qwen2.5:0.5b")])
+def test_a_run_that_was_killed_before_its_modelfile_goes_on_with_its_gguf(rte, words):
+    call("export", *words, *OLLAMA)
+    modelfile = Path("out/Modelfile").read_bytes()
+    (gguf,) = Path("out").glob("*.gguf")
+    written = gguf.stat().st_mtime_ns
+    Path("out/Modelfile").unlink()
+    assert f"kept {gguf}" in call("export", *words, *OLLAMA)[1]
+    assert Path("out/Modelfile").read_bytes() == modelfile and gguf.stat().st_mtime_ns == written
+
+
+@pytest.mark.parametrize("changed", ["adapter", "base", "another program"])
+def test_a_gguf_of_something_else_is_not_taken_for_that_of_a_killed_run(rte, changed):
+    call("export", "rte", *OLLAMA)
+    Path("out/Modelfile").unlink()
+    if changed == "adapter":
+        other = factors(1, layers=1, shapes={"q_proj": (8, 8)})
+        make("saves/rte", other, target_modules=["q_proj"], base_model_name_or_path="model")
+    elif changed == "base":
+        make_llama("model", {**llama_tensors(), "model.norm.weight": np.ones(8, np.float32)})
+    else:
+        Path("out/rte-f16.gguf").write_bytes(b"GGUF" + b"x" * 9000)
+    before = Path("out/rte-f16.gguf").read_bytes()
+    assert "rte-f16.gguf: already there" in call("export", "rte", *OLLAMA, code=2)[1]
+    assert names("out") == ["rte-f16.gguf"] and Path("out/rte-f16.gguf").read_bytes() == before
+
+
 def test_a_dora_is_fused_where_hub_and_gguf_refuse_it(rte):
     small = factors(layers=1, shapes={"q_proj": (8, 8)})
     magnitude = {f"base_model.model.{QUERY}.lora_magnitude_vector": np.ones(8, np.float32)}

@@ -246,7 +246,7 @@ def test_files_that_compile_did_not_make_are_never_replaced(bench, compiled_befo
         bench.compile("rte", source, force=True)
     if compiled_before:
         with raises(RequestError, "mine.json"):
-            Registry(bench.out).finish_publications().remove("rte")
+            Registry(bench.out).remove("rte")
     assert tree(bench.out) == before
 
 

@@ -4,11 +4,9 @@ import contextlib
 import itertools
 import json
 import os
-import random
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -34,31 +32,6 @@ def start(*args: object) -> subprocess.Popen:
     return subprocess.Popen(
         [*COMPILE, *map(str, args)], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     )
-
-
-@pytest.mark.slow
-def test_twenty_kills_leave_the_old_set_or_the_new(bench):
-    small, large = bench.rows("a.jsonl", many(300, "small")), bench.rows("b.jsonl", many(3000, "large"))
-    wholes = {}
-    for source, size in ((small, 300), (large, 3000)):
-        bench.compile("rte", f"train={source}", force=True)
-        wholes[size] = (bench.out / "rte/alpaca_rte-train.json").read_bytes()
-    began = time.perf_counter()
-    start("rte", "--source", f"train={small}", "--out", bench.out, "--force").wait()
-    span = time.perf_counter() - began
-    draw = random.Random(1)
-    for turn in range(20):
-        source = (small, large)[turn % 2]
-        process = start("rte", "--source", f"train={source}", "--out", bench.out, "--force")
-        time.sleep(draw.random() * span)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-        manifest = bench.manifest("rte")
-        rows = manifest["counts"]["records"]["alpaca_rte_train"]
-        assert (bench.out / "rte/alpaca_rte-train.json").read_bytes() == wholes[rows]
-        assert set(read_registry(bench.out)) == {"alpaca_rte_train"}
-    bench.compile("rte", f"train={small}", force=True)
-    assert names(bench.out) == ["dataset_info.json", "rte"]
 
 
 @pytest.mark.slow
