@@ -9,8 +9,8 @@ from typing import Any
 
 import click
 
-from tuneyard.compiler.problems import KEPT, NO_LIMIT
-from tuneyard.compiler.request import SEED, CompileReport, CompileRequest
+from tuneyard.compiler.engine.request import SEED, CompileReport, CompileRequest
+from tuneyard.compiler.rows.problems import KEPT, NO_LIMIT
 from tuneyard.compiler.spec.model import Spec, load_spec
 from tuneyard.core.cli.main import LazyGroup, TuneyardCommand, is_quiet, next_step, same_options
 from tuneyard.core.datasets import DEFAULT_FOLDER, read_registry, registry_folder, wrong_folder
@@ -147,8 +147,8 @@ def _common(command: Any) -> Any:
 @resumed_by(lambda: "what was compiled before is unchanged, and the same command starts again")
 def compile_command(names: Texts, on_error: str, **options: Any) -> None:
     """Compile datasets and register them in dataset_info.json."""
-    from tuneyard.compiler.compile import compile_spec
-    from tuneyard.compiler.recipe_command import next_recipe
+    from tuneyard.compiler.init.recipe_command import next_recipe
+    from tuneyard.compiler.publish.compile import compile_spec
 
     commands = []
     for spec, datasets in _reports(compile_spec, names, reject=on_error == "reject", **options):
@@ -164,7 +164,7 @@ def compile_command(names: Texts, on_error: str, **options: Any) -> None:
 @_common
 def check_command(names: Texts, **options: Any) -> None:
     """Find every problem that compile would find; nothing is written."""
-    from tuneyard.compiler.compile import check_spec
+    from tuneyard.compiler.publish.compile import check_spec
 
     _reports(check_spec, names, **options)
     given_again = same_options(
@@ -345,7 +345,7 @@ def show_command(name: str, sources: Texts, columns: Texts, row: int, template: 
 
     Of a registered dataset that no spec of this name makes, show the record.
     """
-    from tuneyard.compiler.commands.trace import registered_row, trace
+    from tuneyard.compiler.inspect.trace import registered_row, trace
     from tuneyard.compiler.spec.file import known_specs
 
     is_spec = name in known_specs() or name.endswith((".yaml", ".yml"))
@@ -415,7 +415,7 @@ def view_command(
 @click.pass_context
 def diff_command(ctx: click.Context, first: str, second: str, out: Path, every: bool, as_json: bool) -> None:
     """Compare two datasets, or files of records: examples added, removed, changed; 0 same, 1 different."""
-    from tuneyard.compiler.commands.diff import diff
+    from tuneyard.compiler.inspect.diff import diff
 
     difference = diff(first, second, out)
     _print(as_json, difference.as_json, difference.lines(every))
@@ -430,7 +430,7 @@ def diff_command(ctx: click.Context, first: str, second: str, out: Path, every: 
 @_JSON
 def stats_command(name: str, out: Path, model: Path | None, as_json: bool) -> None:
     """Count lengths, labels, languages and duplicates of a dataset."""
-    from tuneyard.compiler.commands.stats import stats
+    from tuneyard.compiler.inspect.stats import stats
 
     counts = stats(name, out, model)
     _print(as_json, counts.as_json, counts.lines())
@@ -479,7 +479,7 @@ def verify_command(
 
     Several processes audit 4 MB or more.
     """
-    from tuneyard.compiler.recipe_command import next_recipe
+    from tuneyard.compiler.init.recipe_command import next_recipe
     from tuneyard.compiler.verify import report
     from tuneyard.compiler.verify.dataset import (
         datasets_of,

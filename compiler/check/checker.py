@@ -8,18 +8,25 @@ from itertools import chain
 from types import NoneType
 from typing import Any
 
+from tuneyard.compiler.chat.forms import form_names
+from tuneyard.compiler.chat.turn_forms import SYSTEM
 from tuneyard.compiler.check.cleaning import cleaner, wrapped
-from tuneyard.compiler.check.json_values import numbers_in
-from tuneyard.compiler.check.marks import TurnKeys
 from tuneyard.compiler.check.sources import all_are_filled, is_filled, sources_in
 from tuneyard.compiler.check.text_columns import fallback_columns, other_kind, written_value
 from tuneyard.compiler.check.unused_columns import Unused
-from tuneyard.compiler.kinds import CodedError, Column, ColumnReader, FileContext, Validator, Values
-from tuneyard.compiler.kinds.turn_forms import SYSTEM
-from tuneyard.compiler.kinds.turns import unread_keys
-from tuneyard.compiler.problems import Problems, some_of
-from tuneyard.compiler.read.forms import form_names
+from tuneyard.compiler.columns.json_values import numbers_in
+from tuneyard.compiler.columns.marks import TurnKeys
+from tuneyard.compiler.columns.turns import unread_keys
 from tuneyard.compiler.rows import MISSING, Batch, Fields, ObjectRows, Place, Rows, TableRows
+from tuneyard.compiler.rows.problems import Problems, some_of
+from tuneyard.compiler.spec.column_types import (
+    CodedError,
+    Column,
+    ColumnReader,
+    FileContext,
+    Validator,
+    Values,
+)
 from tuneyard.compiler.spec.model import ROW_NUMBER, UNLABELLED, Spec
 from tuneyard.core.documents.schema_errors import violations
 from tuneyard.core.errors import Problem, nearest, show_value

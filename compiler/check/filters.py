@@ -4,8 +4,8 @@ import re
 from collections.abc import Sequence
 
 from tuneyard.compiler.check.text_columns import TextColumns
-from tuneyard.compiler.request import Counts
 from tuneyard.compiler.rows import Batch
+from tuneyard.compiler.rows.counts import Counts
 from tuneyard.compiler.spec.model import Spec
 from tuneyard.core.language.han import HAN
 

@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
-from tuneyard.compiler.kinds import Column, Values
 from tuneyard.compiler.rows import MISSING, Rows
+from tuneyard.compiler.spec.column_types import Column, Values
 from tuneyard.core.datasets import filled
 
 

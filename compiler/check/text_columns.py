@@ -2,9 +2,9 @@
 
 import orjson
 
-from tuneyard.compiler.kinds import ASKED
-from tuneyard.compiler.kinds.turns import Talk
+from tuneyard.compiler.columns.turns import Talk
 from tuneyard.compiler.rows import Batch, are_objects
+from tuneyard.compiler.spec.column_types import ASKED
 from tuneyard.compiler.spec.model import TOOLS, Spec
 
 Texts = list[str]

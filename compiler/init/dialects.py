@@ -8,8 +8,9 @@ from string import ascii_uppercase
 
 from tuneyard.compiler.init.profile import MOST_VALUES, PROSE
 from tuneyard.compiler.read.scan import LOOKED_AT
-from tuneyard.compiler.read.stream import Readable, UnreadableFileError, encoding_hint, opened, suffix
+from tuneyard.compiler.read.stream import Readable, encoding_hint, opened, suffix
 from tuneyard.compiler.read.tables import is_header_again
+from tuneyard.compiler.rows.problems import UnreadableFileError
 from tuneyard.compiler.spec.file import Source
 from tuneyard.core.bounded_reading import LARGEST_RECORD
 from tuneyard.core.errors import ContentError

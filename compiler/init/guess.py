@@ -6,8 +6,8 @@ from tuneyard.compiler.init.profile import MOST_VALUES, FileProfile
 from tuneyard.compiler.init.proposal import Proposal
 from tuneyard.compiler.init.shapes import SHAPES, Shape
 from tuneyard.compiler.init.warnings import first_names
-from tuneyard.compiler.kinds import kinds
 from tuneyard.compiler.read.jsons import BY_ROWS
+from tuneyard.compiler.spec.column_types import kinds
 from tuneyard.core.errors import ContentError, RequestError, nearest
 
 NAMES_FILES = (

@@ -6,8 +6,8 @@ from typing import NamedTuple
 from tuneyard.compiler.check.sources import find_source
 from tuneyard.compiler.init.profile import FileProfile
 from tuneyard.compiler.init.proposal import Proposal, ProposedColumn
-from tuneyard.compiler.kinds import Column, kinds
 from tuneyard.compiler.rows import Fields, without
+from tuneyard.compiler.spec.column_types import Column, kinds
 from tuneyard.compiler.spec.file import known_specs
 from tuneyard.compiler.spec.model import Spec, load_spec
 from tuneyard.core.datasets.column_meanings import role_of_name

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from functools import cache, cached_property
 from itertools import product
 
-from tuneyard.compiler.problems import Problems
-from tuneyard.compiler.read.forms import FormCounts
+from tuneyard.compiler.chat.forms import FormCounts
 from tuneyard.compiler.read.remote import SourcePath
 from tuneyard.compiler.rows import MISSING, Fields, ObjectRows, Prefix, walker
+from tuneyard.compiler.rows.problems import Problems
 from tuneyard.compiler.spec.file import Source
 from tuneyard.core.datasets.column_meanings import USUAL_NAMES, meaning, usual_steps
 from tuneyard.core.language.han import HAN

@@ -10,16 +10,14 @@ from typing import Any
 
 import orjson
 
+from tuneyard.compiler.chat.chats import MESSAGE
+from tuneyard.compiler.chat.forms import AI_STUDIO, ai_studio
+from tuneyard.compiler.chat.turn_forms import SPEAKER, SPEAKERS, is_transcript
 from tuneyard.compiler.init.dialects import dialects, encoding_of, head_of
 from tuneyard.compiler.init.labels import ID, VALUE_TYPES
 from tuneyard.compiler.init.profile import CHINESE, FEWEST_ROWS, MOST_VALUES, FileProfile, Leaf, paths_above
 from tuneyard.compiler.init.proposal import PROMPTS
-from tuneyard.compiler.kinds import Column, kinds
-from tuneyard.compiler.kinds.turn_forms import SPEAKER, SPEAKERS, is_transcript
-from tuneyard.compiler.problems import Problems
-from tuneyard.compiler.read import TEXTS, ai_studio, find_reader, known_suffixes, read
-from tuneyard.compiler.read.chats import MESSAGE
-from tuneyard.compiler.read.forms import AI_STUDIO
+from tuneyard.compiler.read import TEXTS, find_reader, known_suffixes, read
 from tuneyard.compiler.read.inputs import data_files, readable
 from tuneyard.compiler.read.measure import size_of
 from tuneyard.compiler.read.remote import RemoteFile, SourceFile, SourcePath
@@ -34,10 +32,12 @@ from tuneyard.compiler.read.scan import (
     members_of,
 )
 from tuneyard.compiler.read.split_names import SPLIT_WORDS, splits_named_in, stem_of_data
-from tuneyard.compiler.read.stream import Member, Readable, UnreadableFileError, opened, suffix
+from tuneyard.compiler.read.stream import Member, Readable, opened, suffix
 from tuneyard.compiler.read.tables import ASKING
 from tuneyard.compiler.read.zips import members
 from tuneyard.compiler.rows import Fields, are_objects
+from tuneyard.compiler.rows.problems import Problems, UnreadableFileError
+from tuneyard.compiler.spec.column_types import Column, kinds
 from tuneyard.compiler.spec.file import ByPart, Source
 from tuneyard.compiler.spec.model import PART
 from tuneyard.core.bounded_reading import LARGEST_BATCH, LARGEST_RECORD

@@ -5,11 +5,11 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import NamedTuple
 
+from tuneyard.compiler.chat.turn_forms import ASSISTANT, SYSTEM, USER, common_turns, speaker
 from tuneyard.compiler.init.labels import Labels
 from tuneyard.compiler.init.profile import CHINESE, PROSE, FileProfile, Leaf
-from tuneyard.compiler.kinds import MARK, Beside, kinds
-from tuneyard.compiler.kinds.turn_forms import ASSISTANT, SYSTEM, USER, common_turns, speaker
 from tuneyard.compiler.rows import Fields, are_objects
+from tuneyard.compiler.spec.column_types import MARK, Beside, kinds
 from tuneyard.core.datasets.column_meanings import MEDIA, meaning, usual_name
 from tuneyard.core.records import PAIR
 from tuneyard.core.records.calls import thought

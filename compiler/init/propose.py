@@ -11,21 +11,21 @@ from itertools import islice
 from pathlib import Path
 
 from tuneyard.compiler.check.unused_columns import SAYS
-from tuneyard.compiler.commands.trace import KeptRow, kept_rows
-from tuneyard.compiler.compile import check_spec
+from tuneyard.compiler.engine.request import CompileReport, CompileRequest
 from tuneyard.compiler.init.guess import fixes_of_notation, guess
 from tuneyard.compiler.init.like import BundledSpec, find_bundled_spec
 from tuneyard.compiler.init.profile import FEWEST_ROWS, FileProfile
 from tuneyard.compiler.init.profiling import profiles
 from tuneyard.compiler.init.proposal import Proposal
+from tuneyard.compiler.init.recipe_command import recipe_words
 from tuneyard.compiler.init.spec_dict import proposed_spec, stem_of_file
 from tuneyard.compiler.init.warnings import first_names, lost_prompt, may_matter, unused_leaves, warnings_of
+from tuneyard.compiler.inspect.trace import KeptRow, kept_rows
+from tuneyard.compiler.publish.compile import check_spec
 from tuneyard.compiler.read.inputs import NOT_READ
 from tuneyard.compiler.read.jsons import IGNORED
 from tuneyard.compiler.read.placement import NAMED_LIKE
 from tuneyard.compiler.read.remote import SourcePath
-from tuneyard.compiler.recipe_command import recipe_words
-from tuneyard.compiler.request import CompileReport, CompileRequest
 from tuneyard.compiler.spec.model import Spec, load_spec
 from tuneyard.compiler.spec.paths import path_from, with_paths_changed
 from tuneyard.compiler.write.entries import entries_of, entry_of

@@ -6,11 +6,11 @@ from collections.abc import Iterator, Sequence
 from itertools import accumulate
 from typing import cast
 
+from tuneyard.compiler.chat.turn_rows import MESSAGES
 from tuneyard.compiler.init.profile import FileProfile, Leaf
 from tuneyard.compiler.init.proposal import Proposal, is_prose
 from tuneyard.compiler.lint.row_checks import EMPTY, plain_text
 from tuneyard.compiler.read.split_names import splits_named_in
-from tuneyard.compiler.read.turn_rows import MESSAGES
 from tuneyard.compiler.rows import Fields, walker
 from tuneyard.compiler.spec.model import Spec
 from tuneyard.core.datasets import TRAIN_SPLIT

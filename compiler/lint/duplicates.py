@@ -15,7 +15,7 @@ from typing import Any
 
 from tuneyard.compiler.lint.fingerprints import Fingerprints
 from tuneyard.compiler.lint.matching import matches
-from tuneyard.compiler.problems import Problems
+from tuneyard.compiler.rows.problems import Problems
 from tuneyard.compiler.spec.model import PART
 from tuneyard.core.errors import Problem
 from tuneyard.core.files import JsonObject

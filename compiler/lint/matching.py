@@ -6,7 +6,7 @@ from itertools import compress, islice
 from operator import ne
 from typing import TypeAlias
 
-from tuneyard.compiler.draw import ROW_TYPE
+from tuneyard.compiler.rows.draw import ROW_TYPE
 
 FEW = 1 << 16  # rows that a dict matches sooner than numpy is imported, in 8 MB
 SHARES = 32  # of the keys that are sorted at a time

@@ -11,10 +11,10 @@ from xxhash import xxh3_64_digest, xxh32_digest
 
 from tuneyard.compiler.check.cleaning import HTML
 from tuneyard.compiler.check.text_columns import TextColumns, Texts
-from tuneyard.compiler.kinds import MARK
 from tuneyard.compiler.lint.fingerprints import NO_ID, Fingerprints
-from tuneyard.compiler.problems import Problems
 from tuneyard.compiler.rows import Batch
+from tuneyard.compiler.rows.problems import Problems
+from tuneyard.compiler.spec.column_types import MARK
 from tuneyard.compiler.spec.model import Spec
 from tuneyard.core.errors import Problem, show_value
 from tuneyard.core.records import PLACEHOLDERS

@@ -11,19 +11,12 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
-from tuneyard.compiler.problems import Problems
-from tuneyard.compiler.read.forms import examples_of
+from tuneyard.compiler.chat.forms import examples_of
+from tuneyard.compiler.chat.turn_rows import conversations_of
 from tuneyard.compiler.read.measure import measured
-from tuneyard.compiler.read.stream import (
-    SHORTEN,
-    Readable,
-    UnreadableFileError,
-    opened,
-    stored_size,
-    suffix,
-)
-from tuneyard.compiler.read.turn_rows import conversations_of
+from tuneyard.compiler.read.stream import SHORTEN, Readable, opened, stored_size, suffix
 from tuneyard.compiler.rows import Rows
+from tuneyard.compiler.rows.problems import Problems, UnreadableFileError
 from tuneyard.compiler.spec.file import Source
 from tuneyard.compiler.spec.model import PART
 from tuneyard.core.bounded_reading import LargeDataError

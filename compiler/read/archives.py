@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from tuneyard.compiler.read.stream import GET_AGAIN, UnreadableFileError
+from tuneyard.compiler.read.stream import GET_AGAIN
+from tuneyard.compiler.rows.problems import UnreadableFileError
 
 DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError)
 """What `zipfile` raises for a damaged, cut, encrypted or unknown archive, also while a member is read."""

@@ -9,9 +9,9 @@ from itertools import chain
 
 import orjson
 
-from tuneyard.compiler.problems import Problems
+from tuneyard.compiler.chat.forms import AI_STUDIO
+from tuneyard.compiler.chat.turn_rows import MESSAGES
 from tuneyard.compiler.read import OpenFile, reader
-from tuneyard.compiler.read.forms import AI_STUDIO
 from tuneyard.compiler.read.scan import (
     LINES,
     LOOKED_AT,
@@ -25,17 +25,9 @@ from tuneyard.compiler.read.scan import (
     have_all_keys,
     layout_of,
 )
-from tuneyard.compiler.read.stream import (
-    SHORTEN,
-    TooLongError,
-    UnreadableFileError,
-    blocks,
-    too_long,
-    undecodable,
-    whole_lines,
-)
-from tuneyard.compiler.read.turn_rows import MESSAGES
+from tuneyard.compiler.read.stream import SHORTEN, TooLongError, blocks, too_long, undecodable, whole_lines
 from tuneyard.compiler.rows import Fields, InDocument, Line, ObjectRows, Place, Prefix, without
+from tuneyard.compiler.rows.problems import Problems, UnreadableFileError
 from tuneyard.compiler.spec.column_names import key_in_spec
 from tuneyard.compiler.spec.file import Source
 from tuneyard.core.bounded_reading import ROW_COST

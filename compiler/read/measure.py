@@ -5,8 +5,8 @@ Readers keep to their own limits before rows are in memory. This one counts what
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from tuneyard.compiler.problems import Problems
 from tuneyard.compiler.rows import Rows, TableRows
+from tuneyard.compiler.rows.problems import Problems
 from tuneyard.core.bounded_reading import (
     FREE_EXPANSION,
     LARGEST_RECORD,

@@ -3,10 +3,10 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from tuneyard.compiler.problems import Problems
 from tuneyard.compiler.read import OpenFile, reader, refuse_twice
-from tuneyard.compiler.read.stream import UnreadableFileError, seekable
+from tuneyard.compiler.read.stream import seekable
 from tuneyard.compiler.rows import ROW, Prefix, TableRows
+from tuneyard.compiler.rows.problems import Problems, UnreadableFileError
 from tuneyard.core.bounded_columns import arrow_batches, decoded_size, parquet_batches, record_slices
 from tuneyard.core.bounded_reading import LargeDataError
 

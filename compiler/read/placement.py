@@ -20,8 +20,9 @@ from tuneyard.compiler.read.split_names import (
     splits_named_in,
     stem_of_data,
 )
-from tuneyard.compiler.read.stream import UnreadableFileError, suffix
+from tuneyard.compiler.read.stream import suffix
 from tuneyard.compiler.read.zips import member_paths
+from tuneyard.compiler.rows.problems import UnreadableFileError
 from tuneyard.compiler.spec.model import PART, Spec
 from tuneyard.core.errors import RequestError
 from tuneyard.core.quoting import shell

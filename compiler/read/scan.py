@@ -14,10 +14,11 @@ from typing import NamedTuple
 
 import orjson
 
-from tuneyard.compiler.kinds import Column
-from tuneyard.compiler.kinds.turn_forms import TURN_KEYS
-from tuneyard.compiler.read.stream import CUT_OFF, SHORTEN, TOO_LONG, UnreadableFileError
+from tuneyard.compiler.chat.turn_forms import TURN_KEYS
+from tuneyard.compiler.read.stream import CUT_OFF, SHORTEN, TOO_LONG
 from tuneyard.compiler.rows import MISSING, Fields, are_objects, walker
+from tuneyard.compiler.rows.problems import UnreadableFileError
+from tuneyard.compiler.spec.column_types import Column
 from tuneyard.core.bounded_reading import LARGEST_RECORD
 from tuneyard.core.errors import show_value
 from tuneyard.core.files import DuplicateKeyError, unique

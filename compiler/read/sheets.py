@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from itertools import chain, islice, takewhile
 from typing import NamedTuple
 
-from tuneyard.compiler.problems import Problems
 from tuneyard.compiler.read import OpenFile, reader, refuse_twice
 from tuneyard.compiler.read.archives import opened_archive
 from tuneyard.compiler.read.cells import CORRECT, NO_VALUE, MergedCell, part_of
@@ -14,6 +13,7 @@ from tuneyard.compiler.read.stream import Readable, opened, seekable
 from tuneyard.compiler.read.tables import HEADER_AGAIN, JOINED
 from tuneyard.compiler.read.workbooks import ErrorValue, Sheet, SheetRow, Workbook, letters_of
 from tuneyard.compiler.rows import ROW, EmptyCell, Fields, Line, ObjectRows, Place, Prefix
+from tuneyard.compiler.rows.problems import Problems
 from tuneyard.core.errors import Problem, show_value
 
 BATCH = 1000

@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import quote
 
-from tuneyard.compiler.problems import Problems
 from tuneyard.compiler.read import OpenFile, reader
 from tuneyard.compiler.read.measure import size_of
-from tuneyard.compiler.read.stream import UnreadableFileError
 from tuneyard.compiler.rows import ROW, Prefix, TableRows
+from tuneyard.compiler.rows.problems import Problems, UnreadableFileError
 from tuneyard.core.bounded_reading import LARGEST_RECORD, LargeDataError, large_record
 from tuneyard.core.scratch import scratch_folder
 

@@ -16,6 +16,7 @@ from pathlib import Path, PurePath, PurePosixPath
 from typing import Any, BinaryIO, NamedTuple, cast
 
 from tuneyard.compiler.read.remote import RemoteFile
+from tuneyard.compiler.rows.problems import UnreadableFileError
 from tuneyard.core.bounded_reading import LARGEST_BATCH, LARGEST_RECORD, MOST_PACKED
 from tuneyard.core.errors import Problem
 from tuneyard.core.files import Moved
@@ -46,14 +47,6 @@ class TooLongError(Exception):
 
 
 GET_AGAIN = "get the file again"
-
-
-class UnreadableFileError(Exception):
-    """The rest of a file cannot be read: a problem of the file, or at a `place` in it."""
-
-    def __init__(self, code: str, message: str, hint: str = "", place: str = "", field: str = "") -> None:
-        super().__init__(message)
-        self.code, self.hint, self.place, self.field = code, hint, place, field
 
 
 CUT_OFF = "the file is cut off inside a character"

@@ -6,19 +6,12 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from tuneyard.compiler.kinds.turn_forms import QUESTIONS, SPEAKER, SPEAKERS
-from tuneyard.compiler.problems import Problems
+from tuneyard.compiler.chat.chats import NumberedLines, chat_messages
+from tuneyard.compiler.chat.turn_forms import QUESTIONS, SPEAKER, SPEAKERS
 from tuneyard.compiler.read import SUBTITLES, TEXTS, OpenFile, reader, refuse_twice
-from tuneyard.compiler.read.chats import NumberedLines, chat_messages
-from tuneyard.compiler.read.stream import (
-    TooLongError,
-    UnreadableFileError,
-    blocks,
-    too_long,
-    undecodable,
-    whole_lines,
-)
+from tuneyard.compiler.read.stream import TooLongError, blocks, too_long, undecodable, whole_lines
 from tuneyard.compiler.rows import Fields, ObjectRows, Place, Prefix, Rows, TableRows
+from tuneyard.compiler.rows.problems import Problems, UnreadableFileError
 from tuneyard.core.bounded_reading import FREE_EXPANSION, LARGEST_RECORD, ROW_COST, LargeDataError
 from tuneyard.core.errors import Problem, show_value
 

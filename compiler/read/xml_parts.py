@@ -6,7 +6,7 @@ from typing import Protocol
 from xml.parsers import expat
 
 from tuneyard.compiler.read.archives import DAMAGE
-from tuneyard.compiler.read.stream import UnreadableFileError
+from tuneyard.compiler.rows.problems import UnreadableFileError
 from tuneyard.core.bounded_reading import LARGEST_RECORD
 
 BLOCK = 1 << 16

@@ -5,19 +5,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
-from tuneyard.compiler.problems import Problems
 from tuneyard.compiler.read import OpenFile, is_no_data, read, reader, readers, without_texts
 from tuneyard.compiler.read.archives import opened_archive
 from tuneyard.compiler.read.saved import INDEX, STATE
-from tuneyard.compiler.read.stream import (
-    Member,
-    Readable,
-    UnreadableFileError,
-    opened,
-    seekable,
-    suffix,
-)
+from tuneyard.compiler.read.stream import Member, Readable, opened, seekable, suffix
 from tuneyard.compiler.rows import Rows
+from tuneyard.compiler.rows.problems import Problems, UnreadableFileError
 
 
 @contextlib.contextmanager

@@ -8,8 +8,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar, cast
 
-from tuneyard.compiler.kinds import Column, Names, kinds
 from tuneyard.compiler.rows import without
+from tuneyard.compiler.spec.column_types import Column, Names, kinds
 from tuneyard.compiler.spec.normal_form import normal_form
 from tuneyard.compiler.spec.paths import with_paths_from
 from tuneyard.core.datasets import REGISTRY, TRAIN_SPLIT

@@ -6,8 +6,8 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
-from tuneyard.compiler.kinds import Column, Kind, Names, check_options, kinds
 from tuneyard.compiler.rows import without
+from tuneyard.compiler.spec.column_types import Column, Kind, Names, check_options, kinds
 from tuneyard.compiler.spec.file import (
     Raw,
     Source,

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sized
 from itertools import islice, zip_longest
 from typing import Any
 
-from tuneyard.compiler.kinds import kinds
+from tuneyard.compiler.spec.column_types import kinds
 from tuneyard.compiler.verify.audit import Row
 from tuneyard.compiler.verify.expect import Records
 from tuneyard.compiler.verify.verdict import Verdict

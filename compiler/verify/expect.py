@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tuneyard.compiler.commands.dataset_reader import single_records
+from tuneyard.compiler.read.dataset_reader import single_records
 from tuneyard.core.bounded_reading import open_regular
 from tuneyard.core.datasets import (
     FORMATS,

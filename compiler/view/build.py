@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tuneyard.compiler.problems import WARNINGS
+from tuneyard.compiler.rows.problems import WARNINGS
 from tuneyard.compiler.verify.comparison import row_bar
 from tuneyard.compiler.verify.dataset import LoadedDataset, loaded
 from tuneyard.compiler.verify.recipe_file import RecipeFile, Settings

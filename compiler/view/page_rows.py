@@ -7,7 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tuneyard.compiler.commands.dataset_reader import label_of, raw_text, single_records
+from tuneyard.compiler.read.dataset_reader import label_of, raw_text, single_records
 from tuneyard.compiler.verify.audit import Row
 from tuneyard.compiler.verify.comparison import LEFT_OUT, is_dropped
 from tuneyard.compiler.verify.dataset import LoadedRows

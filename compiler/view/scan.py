@@ -7,10 +7,10 @@ from array import array
 from collections import Counter
 from collections.abc import Iterable
 
-from tuneyard.compiler.commands.dataset_reader import MOST_LABELS, few, label_of
 from tuneyard.compiler.lint.example_keys import keys_of_examples
 from tuneyard.compiler.lint.fingerprints import Fingerprints
 from tuneyard.compiler.lint.row_checks import text_warnings
+from tuneyard.compiler.read.dataset_reader import MOST_LABELS, few, label_of
 from tuneyard.compiler.rows import Prefix
 from tuneyard.compiler.verify.expect import Records
 from tuneyard.core.records import PLACEHOLDERS, Example

@@ -7,10 +7,10 @@ from typing import Any
 
 import orjson
 
+from tuneyard.compiler.chat.turn_forms import ASSISTANT, SYSTEM, USER
 from tuneyard.compiler.check.cleaning import wrapped
 from tuneyard.compiler.check.text_columns import as_texts
-from tuneyard.compiler.kinds.turn_forms import ASSISTANT, SYSTEM, USER
-from tuneyard.compiler.kinds.turns import OPENAI, SHAREGPT, Talk, Turn
+from tuneyard.compiler.columns.turns import OPENAI, SHAREGPT, Talk, Turn
 from tuneyard.compiler.rows import Batch
 from tuneyard.compiler.spec.model import Output, Spec, placeholders
 from tuneyard.compiler.write.entries import entry_of

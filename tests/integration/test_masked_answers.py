@@ -13,7 +13,7 @@ from tests.unit.compiler.test_marks import (
     records_of,
     specs_that_read_turns,
 )
-from tuneyard.compiler.verify.template import seen_by_model
+from tuneyard.compiler.inspect.template import seen_by_model
 
 pytestmark = pytest.mark.slow
 

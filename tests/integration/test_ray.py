@@ -29,8 +29,8 @@ from tests.work_items import (
     slot_after,
     use_model,
 )
-from tuneyard.compiler.compile import compile_spec
-from tuneyard.compiler.request import CompileRequest
+from tuneyard.compiler.engine.request import CompileRequest
+from tuneyard.compiler.publish.compile import compile_spec
 from tuneyard.compiler.spec.model import load_spec
 from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.core.execution import Resources, WorkItem, once_per_worker

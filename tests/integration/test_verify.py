@@ -15,15 +15,15 @@ from tests.conftest import ROOT
 from tests.json_files import write_json
 from tests.messages import printed_line, raises
 from tests.tiny import make_seeing
-from tuneyard.compiler.compile import compile_spec
-from tuneyard.compiler.request import CompileRequest
+from tuneyard.compiler.engine.request import CompileRequest
+from tuneyard.compiler.inspect.template import seen_by_model
+from tuneyard.compiler.publish.compile import compile_spec
 from tuneyard.compiler.spec.file import known_specs
 from tuneyard.compiler.spec.model import load_spec
 from tuneyard.compiler.verify import dataset, learned
 from tuneyard.compiler.verify.dataset import load, verify
 from tuneyard.compiler.verify.recipe_file import read_settings
 from tuneyard.compiler.verify.report import as_json, lines
-from tuneyard.compiler.verify.template import seen_by_model
 from tuneyard.compiler.verify.verdict import Verdict
 from tuneyard.core.errors import ContentError
 from tuneyard.core.language.messages import for_reader

@@ -13,7 +13,7 @@ from PIL import EpsImagePlugin, Image
 
 from tests.conftest import ROOT
 from tests.messages import raises
-from tuneyard.compiler.kinds.media import refuse_unusable
+from tuneyard.compiler.columns.media import refuse_unusable
 from tuneyard.compiler.view.thumbnails import thumbnail_of
 from tuneyard.core.errors import ContentError
 from tuneyard.core.records.calls import WrongValueError

@@ -7,7 +7,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from tests.unit.recipes.make import write_recipe
-from tuneyard.compiler.kinds.turn_forms import common_turns, is_transcript
+from tuneyard.compiler.chat.turn_forms import common_turns, is_transcript
 from tuneyard.core.drawing.plots import figure_bytes
 from tuneyard.recipes.hardware import Machine
 from tuneyard.recipes.recipe import read_recipe

@@ -22,8 +22,8 @@ import pyarrow.parquet
 import pytest
 
 from tests.unit.compiler.conftest import as_zst
-from tuneyard.compiler.problems import Problems
 from tuneyard.compiler.read import read
+from tuneyard.compiler.rows.problems import Problems
 from tuneyard.compiler.spec.file import Source
 from tuneyard.core.bounded_columns import arrow_batches, decoded_size, parquet_batches, record_slices
 from tuneyard.core.bounded_reading import LARGEST_RECORD, LargeDataError

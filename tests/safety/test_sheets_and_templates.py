@@ -20,9 +20,9 @@ import pytest
 
 from tests.messages import raises
 from tests.unit.test_house import FILES, name
-from tuneyard.compiler.problems import Problems
 from tuneyard.compiler.read import read
 from tuneyard.compiler.read.cells import text_of_time
+from tuneyard.compiler.rows.problems import Problems
 from tuneyard.compiler.spec.file import Source
 from tuneyard.compiler.spec.model import load_spec, placeholders
 from tuneyard.core import errors
@@ -313,7 +313,7 @@ def test_a_large_workbook_takes_little_memory(tmp_path: Path) -> None:
         "import resource, sys\n"
         f"resource.setrlimit(resource.RLIMIT_AS, ({ADDRESSES}, {ADDRESSES}))\n"
         "from pathlib import Path\n"
-        "from tuneyard.compiler.problems import Problems\n"
+        "from tuneyard.compiler.rows.problems import Problems\n"
         "from tuneyard.compiler.read import read\n"
         "from tuneyard.compiler.spec.file import Source\n"
         "problems = Problems()\n"

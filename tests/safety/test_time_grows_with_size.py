@@ -18,11 +18,12 @@ from tests.json_files import write_json
 from tests.messages import raises
 from tests.unit.adapters.make import make
 from tuneyard.adapters.store import open_adapter
-from tuneyard.compiler.kinds.turn_forms import common_turns
-from tuneyard.compiler.problems import Problems
-from tuneyard.compiler.read import glaive, hermes, read
-from tuneyard.compiler.read.turn_rows import joined_turns
+from tuneyard.compiler.chat.forms import glaive, hermes
+from tuneyard.compiler.chat.turn_forms import common_turns
+from tuneyard.compiler.chat.turn_rows import joined_turns
+from tuneyard.compiler.read import read
 from tuneyard.compiler.rows import Fields
+from tuneyard.compiler.rows.problems import Problems
 from tuneyard.compiler.spec.file import Source
 from tuneyard.core.cli.main import cli
 from tuneyard.core.errors import ContentError, nearest_name

@@ -16,8 +16,8 @@ from pathlib import Path
 
 from tests.peers import installed
 from tools.bench.compile import made_up
-from tuneyard.compiler.problems import Problems
 from tuneyard.compiler.read import read
+from tuneyard.compiler.rows.problems import Problems
 from tuneyard.compiler.spec.file import Source
 
 

@@ -14,8 +14,8 @@ from pathlib import Path
 
 from tests.conftest import REAL
 from tests.tiny import make_tiny
-from tuneyard.compiler.compile import compile_spec
-from tuneyard.compiler.request import CompileRequest
+from tuneyard.compiler.engine.request import CompileRequest
+from tuneyard.compiler.publish.compile import compile_spec
 from tuneyard.compiler.spec.model import load_spec
 from tuneyard.compiler.verify.dataset import verify
 from tuneyard.core.datasets import read_records

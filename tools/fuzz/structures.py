@@ -18,7 +18,7 @@ from PIL import Image
 from tools.fuzz.differential import ALPHABET
 from tools.fuzz.execute import Outcome, execute, scratch
 from tools.fuzz.invariants import leftovers, miscounts, records_of
-from tuneyard.compiler.kinds.media import refuse_unusable
+from tuneyard.compiler.columns.media import refuse_unusable
 
 SPLITS = (
     "",

@@ -6,6 +6,15 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from itertools import chain
 
+from tuneyard.compiler.chat.turn_forms import (
+    ASSISTANT,
+    ROLES,
+    SPEAKER,
+    SPEAKERS,
+    USER,
+    role_and_content,
+    speaker,
+)
 from tuneyard.compiler.init.labels import author_leaves
 from tuneyard.compiler.init.profile import FileProfile, Leaf
 from tuneyard.compiler.init.proposal import (
@@ -18,15 +27,6 @@ from tuneyard.compiler.init.proposal import (
     turns_of,
 )
 from tuneyard.compiler.init.shapes.pairs import rated_pair
-from tuneyard.compiler.kinds.turn_forms import (
-    ASSISTANT,
-    ROLES,
-    SPEAKER,
-    SPEAKERS,
-    USER,
-    role_and_content,
-    speaker,
-)
 from tuneyard.compiler.rows import Fields, are_objects, walker
 from tuneyard.core.datasets.column_meanings import USUAL_NAMES
 from tuneyard.core.errors import ContentError, show_value

@@ -2,6 +2,7 @@
 
 from collections import Counter
 
+from tuneyard.compiler.chat.turn_order import orders_of
 from tuneyard.compiler.init.labels import ID, author_leaves, label_leaf
 from tuneyard.compiler.init.profile import FileProfile
 from tuneyard.compiler.init.proposal import Proposal
@@ -12,7 +13,6 @@ from tuneyard.compiler.init.shapes.turn_rows import (
     conversation_rows,
     talks_of,
 )
-from tuneyard.compiler.read.turn_order import orders_of
 
 LONGEST_MESSAGE = 400  # characters on average: longer texts are articles
 

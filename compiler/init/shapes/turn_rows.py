@@ -7,15 +7,15 @@ from itertools import chain
 from pathlib import Path
 from typing import cast
 
+from tuneyard.compiler.chat.turn_forms import ASSISTANT, ROLES, SPEAKERS, SYSTEM, USER
+from tuneyard.compiler.chat.turn_order import orders_of
+from tuneyard.compiler.chat.turn_rows import MESSAGES, UNIX_SECONDS, conversations_of
 from tuneyard.compiler.init.labels import ABOUT_ROW, ID
 from tuneyard.compiler.init.profile import CHINESE, FileProfile, Leaf
 from tuneyard.compiler.init.proposal import ENDS, Proposal, conversation_proposal, longest_prose
 from tuneyard.compiler.init.shapes.threads import lost_parents, message_links, parent_leaf
-from tuneyard.compiler.kinds.turn_forms import ASSISTANT, ROLES, SPEAKERS, SYSTEM, USER
-from tuneyard.compiler.problems import Problems
-from tuneyard.compiler.read.turn_order import orders_of
-from tuneyard.compiler.read.turn_rows import MESSAGES, UNIX_SECONDS, conversations_of
 from tuneyard.compiler.rows import Fields
+from tuneyard.compiler.rows.problems import Problems
 from tuneyard.core.datasets.column_meanings import USUAL_NAMES
 from tuneyard.core.errors import ContentError, show_value
 

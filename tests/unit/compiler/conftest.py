@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from tests.json_files import read_json
-from tuneyard.compiler.compile import compile_spec
-from tuneyard.compiler.request import CompileReport, CompileRequest
+from tuneyard.compiler.engine.request import CompileReport, CompileRequest
+from tuneyard.compiler.publish.compile import compile_spec
 from tuneyard.compiler.spec.model import load_spec
 from tuneyard.core.datasets import read_records
 

@@ -11,8 +11,8 @@ import pytest
 from tests.conftest import ROOT
 from tests.unit.compiler.conftest import questions
 from tests.unit.compiler.test_specs import sources
-from tuneyard.compiler.compile import check_spec, compile_spec
-from tuneyard.compiler.request import CompileReport, CompileRequest
+from tuneyard.compiler.engine.request import CompileReport, CompileRequest
+from tuneyard.compiler.publish.compile import check_spec, compile_spec
 from tuneyard.compiler.spec.file import known_specs
 from tuneyard.compiler.spec.model import load_spec
 

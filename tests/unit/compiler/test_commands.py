@@ -10,9 +10,9 @@ from tests.conftest import ROOT
 from tests.messages import printed_line, raises
 from tests.unit.compiler.conftest import exchange
 from tuneyard.compiler.cli import cli
-from tuneyard.compiler.commands.dataset_reader import stored_examples
-from tuneyard.compiler.commands.diff import diff
-from tuneyard.compiler.commands.stats import stats
+from tuneyard.compiler.inspect.diff import diff
+from tuneyard.compiler.inspect.stats import stats
+from tuneyard.compiler.read.dataset_reader import stored_examples
 from tuneyard.core.errors import ContentError, RequestError
 
 

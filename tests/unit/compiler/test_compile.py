@@ -15,11 +15,11 @@ from tests.json_files import read_json, read_lines, write_json
 from tests.messages import printed, raises
 from tests.runs_cut import tree
 from tests.unit.compiler.conftest import ROWS, json_lines, layouts
-from tuneyard.compiler import compile_file
 from tuneyard.compiler.cli import cli
-from tuneyard.compiler.problems import NO_LIMIT
+from tuneyard.compiler.engine import compile_file
+from tuneyard.compiler.engine.request import COUNTED, CompileRequest
 from tuneyard.compiler.publish.registry import Registry
-from tuneyard.compiler.request import COUNTED, CompileRequest
+from tuneyard.compiler.rows.problems import NO_LIMIT
 from tuneyard.compiler.spec.model import load_spec
 from tuneyard.core.datasets.compiled import Manifest
 from tuneyard.core.errors import ContentError, RequestError

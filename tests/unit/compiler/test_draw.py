@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tuneyard.compiler.draw import draw_sample, draw_splits
+from tuneyard.compiler.rows.draw import draw_sample, draw_splits
 
 
 @pytest.mark.parametrize(

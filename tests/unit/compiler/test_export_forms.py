@@ -6,9 +6,9 @@ import pytest
 
 from tests.messages import raises
 from tests.unit.compiler.conftest import Bench, as_csv, error_codes, exchange, json_lines, questions, spoken
+from tuneyard.compiler.chat.forms import FORMS
+from tuneyard.compiler.engine.request import CompileReport
 from tuneyard.compiler.init.propose import FailingSpecError, propose
-from tuneyard.compiler.read.forms import FORMS
-from tuneyard.compiler.request import CompileReport
 from tuneyard.compiler.spec.file import read_schema
 from tuneyard.core.errors import ContentError
 

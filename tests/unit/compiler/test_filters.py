@@ -3,8 +3,8 @@
 import pytest
 
 from tuneyard.compiler.check.filters import RowFilter, language_of
-from tuneyard.compiler.request import Counts
 from tuneyard.compiler.rows import Batch, Prefix
+from tuneyard.compiler.rows.counts import Counts
 from tuneyard.compiler.spec.model import Filter, load_spec
 
 QA = "{dataset: t, file: t.jsonl, format: alpaca, instruction: '{q}', output: '{a}'}"

@@ -3,7 +3,7 @@
 import pytest
 
 from tests.messages import raises
-from tuneyard.compiler.commands.dataset_reader import stored_examples
+from tuneyard.compiler.read.dataset_reader import stored_examples
 from tuneyard.compiler.spec.model import load_spec
 from tuneyard.core.errors import ContentError
 

@@ -126,7 +126,9 @@ def hub(tmp_path_factory):
 @pytest.fixture(scope="module")
 def forks(hub):
     """A process that has imported what commands of the compiler need, with the stand-in for the hub."""
-    with Forks("datasets", "tuneyard.compiler.cli", "tuneyard.compiler.compile", env=hub.env) as process:
+    with Forks(
+        "datasets", "tuneyard.compiler.cli", "tuneyard.compiler.publish.compile", env=hub.env
+    ) as process:
         yield process
 
 
@@ -168,8 +170,8 @@ def test_a_dataset_of_the_hub_is_fetched_once_and_compiled(check, hub, tmp_path)
 @pytest.mark.slow
 def test_torch_is_not_imported_for_the_hub(run, hub):
     code = (
-        "import sys; from tuneyard.compiler.compile import check_spec\n"
-        "from tuneyard.compiler.request import CompileRequest\n"
+        "import sys; from tuneyard.compiler.publish.compile import check_spec\n"
+        "from tuneyard.compiler.engine.request import CompileRequest\n"
         "from tuneyard.compiler.spec.model import load_spec\n"
         "print(check_spec(load_spec('rte'), CompileRequest()).read, 'torch' in sys.modules)"
     )

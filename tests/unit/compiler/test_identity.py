@@ -12,7 +12,7 @@ import pytest
 from tests.conftest import ROOT
 from tests.plug_ins import documented, installing
 from tests.unit.compiler.conftest import as_zip, questions
-from tuneyard.compiler import identity
+from tuneyard.compiler.engine import identity
 from tuneyard.compiler.publish.listing import dataset_lines
 from tuneyard.compiler.publish.registry import Registry
 from tuneyard.compiler.read import readers
@@ -76,7 +76,7 @@ def test_another_version_makes_a_dataset_stale(bench, monkeypatch):
     assert not bench.compile("qa", source).up_to_date
 
 
-HASH = "from tuneyard.compiler.identity import own_hash; print(own_hash())"
+HASH = "from tuneyard.compiler.engine.identity import own_hash; print(own_hash())"
 
 
 @pytest.fixture(scope="module")
@@ -101,7 +101,7 @@ def hash_in(checkout: Path) -> str:
 
 
 @pytest.mark.parametrize(
-    "file", ["core/records/calls.py", "core/files.py", "compiler/rows.py", "compiler/read/jsons.py"]
+    "file", ["core/records/calls.py", "core/files.py", "compiler/rows/__init__.py", "compiler/read/jsons.py"]
 )
 def test_an_edit_of_any_code_that_a_compile_runs_changes_its_identity(checkout, file):
     before = hash_in(checkout)

@@ -1,4 +1,4 @@
-"""A kind of column is one object in one file of compiler/kinds."""
+"""A kind of column is one object in one file of compiler/columns."""
 
 import contextlib
 import sys
@@ -12,7 +12,7 @@ import yaml
 from tests.messages import printed, raises
 from tests.plug_ins import documented
 from tuneyard.compiler.init.propose import propose
-from tuneyard.compiler.kinds import Kind, kinds
+from tuneyard.compiler.spec.column_types import Kind, kinds
 from tuneyard.compiler.spec.file import SCHEMAS, read_schema
 from tuneyard.compiler.verify.comparison import RecordComparison
 from tuneyard.compiler.verify.expect import Expected
@@ -22,7 +22,7 @@ from tuneyard.core.errors import ContentError
 from tuneyard.core.records import format_of_entry
 
 SOUNDS = """
-from tuneyard.compiler.kinds import ASKED, Beside, ColumnReader, Kind
+from tuneyard.compiler.spec.column_types import ASKED, Beside, ColumnReader, Kind
 
 class SoundsReader(ColumnReader):
     def read(self, value):
@@ -47,7 +47,8 @@ write: [{dataset: "s_{split}", file: "s-{split}.jsonl", format: alpaca, instruct
 def added(monkeypatch: pytest.MonkeyPatch, kind: Kind) -> Iterator[None]:
     """The kinds with one more."""
     everything = kinds() | {kind.name: kind}
-    for place in ("kinds", "spec.file", "spec.model", "init.proposal", "init.guess", "verify.comparison"):
+    places = "spec.column_types spec.file spec.model init.proposal init.guess verify.comparison"
+    for place in places.split():
         monkeypatch.setattr(f"tuneyard.compiler.{place}.kinds", lambda: everything)
     read_schema.cache_clear()
     yield

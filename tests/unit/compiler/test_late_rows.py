@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from tests.unit.compiler.conftest import Bench, as_csv, error_codes, json_lines
-from tuneyard.compiler.commands.trace import kept_rows
-from tuneyard.compiler.request import CompileReport
+from tuneyard.compiler.engine.request import CompileReport
+from tuneyard.compiler.inspect.trace import kept_rows
 from tuneyard.compiler.spec.model import load_spec
 
 COUNT = 2500

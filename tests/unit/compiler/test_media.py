@@ -7,9 +7,9 @@ from PIL import Image
 
 from tests.json_files import read_json, write_lines
 from tests.messages import raises
-from tuneyard.compiler.compile import compile_spec
-from tuneyard.compiler.kinds.media import AUDIOS, IMAGES, LONGEST_PATH, VIDEOS
-from tuneyard.compiler.request import CompileRequest
+from tuneyard.compiler.columns.media import AUDIOS, IMAGES, LONGEST_PATH, VIDEOS
+from tuneyard.compiler.engine.request import CompileRequest
+from tuneyard.compiler.publish.compile import compile_spec
 from tuneyard.compiler.spec.model import load_spec
 from tuneyard.compiler.write.entries import entries_of
 from tuneyard.core.errors import ContentError

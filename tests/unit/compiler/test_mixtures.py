@@ -4,7 +4,7 @@ import pytest
 
 from tests.messages import raises
 from tuneyard.compiler.cli import cli
-from tuneyard.compiler.draw import apportioned
+from tuneyard.compiler.rows.draw import apportioned
 from tuneyard.compiler.spec.model import load_spec
 from tuneyard.core.errors import ContentError
 

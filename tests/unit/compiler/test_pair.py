@@ -4,9 +4,9 @@ import pytest
 
 from tests.json_files import read_json, write_lines
 from tests.messages import printed, raises
-from tuneyard.compiler.commands.dataset_reader import stored_examples
-from tuneyard.compiler.compile import compile_spec
-from tuneyard.compiler.request import CompileRequest
+from tuneyard.compiler.engine.request import CompileRequest
+from tuneyard.compiler.publish.compile import compile_spec
+from tuneyard.compiler.read.dataset_reader import stored_examples
 from tuneyard.compiler.spec.model import load_spec
 from tuneyard.compiler.verify.expect import entry_problems
 from tuneyard.compiler.write.entries import entries_of

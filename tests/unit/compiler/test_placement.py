@@ -9,11 +9,11 @@ import pytest
 from tests.conftest import ROOT
 from tests.messages import raises
 from tests.unit.compiler.conftest import Bench, as_zip, exchange, json_lines, questions
-from tuneyard.compiler.compile import compile_spec
+from tuneyard.compiler.engine.request import CompileRequest
 from tuneyard.compiler.init.propose import propose
+from tuneyard.compiler.publish.compile import compile_spec
 from tuneyard.compiler.publish.drift import compile_again
 from tuneyard.compiler.read.split_names import split_of_folder, splits_named_in
-from tuneyard.compiler.request import CompileRequest
 from tuneyard.compiler.spec.file import known_specs
 from tuneyard.compiler.spec.model import load_spec
 from tuneyard.core.datasets.compiled import read_manifest

@@ -8,9 +8,9 @@ import pytest
 
 from tests.conftest import ROOT
 from tests.json_files import read_lines
-from tuneyard.compiler.compile import check_spec
-from tuneyard.compiler.problems import NAMES, NO_LIMIT, PLACES, WARNINGS, Problems, some_of
-from tuneyard.compiler.request import CompileRequest
+from tuneyard.compiler.engine.request import CompileRequest
+from tuneyard.compiler.publish.compile import check_spec
+from tuneyard.compiler.rows.problems import NAMES, NO_LIMIT, PLACES, WARNINGS, Problems, some_of
 from tuneyard.compiler.spec.model import load_spec
 from tuneyard.core.errors import Problem
 

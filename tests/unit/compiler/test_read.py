@@ -10,8 +10,8 @@ from tests.messages import printed_line
 from tests.plug_ins import documented, installing
 from tests.unit.compiler.conftest import ROWS, as_parquet
 from tuneyard.compiler.cli import cli
-from tuneyard.compiler.problems import Problems
 from tuneyard.compiler.read import read, readers
+from tuneyard.compiler.rows.problems import Problems
 from tuneyard.compiler.spec.file import Source
 from tuneyard.core.bounded_columns import BATCH_BYTES
 

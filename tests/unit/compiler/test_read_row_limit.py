@@ -5,8 +5,8 @@ import json
 import pytest
 
 from tests.unit.compiler.conftest import as_zip
-from tuneyard.compiler.problems import Problems
 from tuneyard.compiler.read import jsons, stream
+from tuneyard.compiler.rows.problems import Problems
 
 SPEC = """
 about: a test

@@ -6,7 +6,7 @@ import pytest
 
 from tests.conftest import ROOT
 from tests.json_files import write_json
-from tuneyard.compiler.recipe_command import next_recipe, recipe_words
+from tuneyard.compiler.init.recipe_command import next_recipe, recipe_words
 from tuneyard.compiler.spec.file import known_specs
 from tuneyard.compiler.spec.model import load_spec
 from tuneyard.compiler.write.entries import entries_of

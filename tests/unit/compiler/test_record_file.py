@@ -11,9 +11,9 @@ from tests.json_files import read_json
 from tests.messages import raises
 from tests.unit.compiler.conftest import ROWS
 from tests.unit.compiler.test_specs import DEMO, sources
-from tuneyard.compiler import compile_file
-from tuneyard.compiler.compile import check_spec, compile_spec
-from tuneyard.compiler.request import CompileRequest
+from tuneyard.compiler.engine import compile_file
+from tuneyard.compiler.engine.request import CompileRequest
+from tuneyard.compiler.publish.compile import check_spec, compile_spec
 from tuneyard.compiler.spec.file import known_specs
 from tuneyard.compiler.spec.model import load_spec
 from tuneyard.compiler.write import record_file

@@ -18,12 +18,12 @@ from tests.messages import printed, raises
 from tests.s3_server import KEYS, Store, serving
 from tests.unit.compiler.conftest import ROWS, Bench, as_csv, as_parquet, as_zip, json_lines, layouts
 from tuneyard.compiler.cli import cli
-from tuneyard.compiler.problems import Problems
 from tuneyard.compiler.publish.drift import compile_again
 from tuneyard.compiler.publish.listing import dataset_lines
 from tuneyard.compiler.publish.registry import Registry
 from tuneyard.compiler.read import jsons, read, remote, stream
 from tuneyard.compiler.read.remote import RemoteFile, RemoteFolder, find_remote
+from tuneyard.compiler.rows.problems import Problems
 from tuneyard.compiler.spec.model import load_spec
 from tuneyard.core import bounded_columns
 from tuneyard.core.datasets.compiled import read_manifest

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from tuneyard.compiler.kinds.turn_forms import ASSISTANT, SYSTEM, USER
-from tuneyard.compiler.kinds.turns import Turn
+from tuneyard.compiler.chat.turn_forms import ASSISTANT, SYSTEM, USER
+from tuneyard.compiler.columns.turns import Turn
 from tuneyard.compiler.rows import Batch, Prefix
 from tuneyard.compiler.spec.model import load_spec
 from tuneyard.compiler.write.render import Renderer

@@ -10,9 +10,9 @@ import pytest
 from tests.conftest import ROOT
 from tests.messages import printed, printed_line
 from tests.unit.compiler.conftest import as_csv, as_parquet, as_zst, error_codes, json_lines, questions
-from tuneyard.compiler.problems import Problems
 from tuneyard.compiler.read.jsons import read_array
 from tuneyard.compiler.read.scan import LINES, Layout, Scanner, layout_of
+from tuneyard.compiler.rows.problems import Problems
 from tuneyard.compiler.spec.file import Source
 from tuneyard.core.bounded_reading import LARGEST_RECORD
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.unit.compiler.conftest import exchange
-from tuneyard.compiler.kinds import kind_of, kinds
+from tuneyard.compiler.spec.column_types import kind_of, kinds
 from tuneyard.compiler.spec.file import read_schema
 from tuneyard.core.documents.schema_errors import violations
 
@@ -83,8 +83,8 @@ def test_every_nested_value_that_is_refused_is_explained(kind, value):
 
 def test_jsonschema_is_loaded_only_where_something_is_wrong(bench, run):
     script = (
-        "import sys; from pathlib import Path; from tuneyard.compiler.compile import check_spec; "
-        "from tuneyard.compiler.request import CompileRequest; "
+        "import sys; from pathlib import Path; from tuneyard.compiler.publish.compile import check_spec; "
+        "from tuneyard.compiler.engine.request import CompileRequest; "
         "from tuneyard.compiler.spec.model import load_spec; "
         "report = check_spec(load_spec('messages'), CompileRequest(sources=(sys.argv[1],))); "
         "print(report.kept, 'jsonschema' in sys.modules)"

@@ -7,8 +7,8 @@ import pytest
 
 from tests.conftest import ROOT
 from tests.runs_cut import tree
-from tuneyard.compiler.compile import compile_spec
-from tuneyard.compiler.request import CompileRequest
+from tuneyard.compiler.engine.request import CompileRequest
+from tuneyard.compiler.publish.compile import compile_spec
 from tuneyard.compiler.spec.file import known_specs, read_schema
 from tuneyard.compiler.spec.model import load_spec
 from tuneyard.core.datasets import read_records

@@ -5,7 +5,7 @@ import contextlib
 import pytest
 
 from tests.unit.compiler.conftest import ROWS, layouts
-from tuneyard.compiler import compile as compiling
+from tuneyard.compiler.publish import compile as compiling
 
 
 @pytest.mark.parametrize(

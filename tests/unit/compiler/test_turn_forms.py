@@ -6,7 +6,7 @@ import shutil
 import pytest
 
 from tests.unit.compiler.conftest import error_codes
-from tuneyard.compiler.kinds.turn_forms import ROLES, common_turns
+from tuneyard.compiler.chat.turn_forms import ROLES, common_turns
 from tuneyard.core.installation.checkout import ROOT
 
 ASK, ANSWER = {"role": "user", "content": "Name a river."}, {"role": "assistant", "content": "The Rhine."}

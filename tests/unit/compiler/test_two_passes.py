@@ -6,19 +6,20 @@ from array import array
 
 import pytest
 
-from tuneyard.compiler import run
-from tuneyard.compiler.compile_file import Yielded
+from tuneyard.compiler.engine import run
+from tuneyard.compiler.engine.compile_file import Yielded
+from tuneyard.compiler.engine.request import CompileReport, CompileRequest
+from tuneyard.compiler.engine.run import Run
+from tuneyard.compiler.engine.two_passes import write_arranged
 from tuneyard.compiler.lint import matching
 from tuneyard.compiler.lint.duplicates import warn_of_duplicates
 from tuneyard.compiler.lint.fingerprints import Fingerprints
 from tuneyard.compiler.lint.row_checks import unit_key
-from tuneyard.compiler.problems import NO_LIMIT, Problems
 from tuneyard.compiler.read.inputs import find_inputs
-from tuneyard.compiler.request import CompileReport, CompileRequest, Counts
 from tuneyard.compiler.rows import Prefix
-from tuneyard.compiler.run import Run
+from tuneyard.compiler.rows.counts import Counts
+from tuneyard.compiler.rows.problems import NO_LIMIT, Problems
 from tuneyard.compiler.spec.model import Split, load_spec
-from tuneyard.compiler.two_passes import write_arranged
 
 MOST = 40  # bytes a row
 FEW, MANY = 10_000, 30_000  # rows

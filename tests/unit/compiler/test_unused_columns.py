@@ -6,10 +6,10 @@ import pytest
 
 from tests.messages import printed
 from tests.unit.compiler.conftest import ROWS, Bench, error_codes, exchange, layouts
-from tuneyard.compiler.compile import check_spec
+from tuneyard.compiler.engine.request import CompileRequest
+from tuneyard.compiler.publish.compile import check_spec
 from tuneyard.compiler.publish.listing import dataset_lines
 from tuneyard.compiler.publish.registry import Registry
-from tuneyard.compiler.request import CompileRequest
 from tuneyard.compiler.spec.model import load_spec
 from tuneyard.core.datasets import filled
 

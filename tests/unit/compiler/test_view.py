@@ -9,7 +9,7 @@ import pytest
 
 from tests.json_files import write_lines
 from tests.messages import raises
-from tuneyard.compiler.commands.dataset_reader import raw_text
+from tuneyard.compiler.read.dataset_reader import raw_text
 from tuneyard.compiler.verify.dataset import LoadedRows
 from tuneyard.compiler.verify.expect import Expected
 from tuneyard.compiler.verify.verdict import Verdict

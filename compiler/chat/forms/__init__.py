@@ -1,0 +1,138 @@
+"""The forms of exports (`form` of a source): the program that wrote a file, and how its rows become examples.
+
+A spec names the form. `data init` finds it over all rows that it reads. Reading changes no row of a source
+without a form.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from typing import NamedTuple
+
+from tuneyard.compiler.chat.forms import (
+    ai_studio,
+    chatgpt,
+    glaive,
+    hermes,
+    labelstudio,
+    preferred,
+    slack,
+    telegram,
+    tickets,
+    trees,
+)
+from tuneyard.compiler.rows import Fields, ObjectRows, Rows
+from tuneyard.compiler.rows.problems import Problems
+from tuneyard.compiler.spec.file import Source
+from tuneyard.core.errors import Problem
+
+FEWEST = 0.5
+"""The share of rows of a form, from which on the whole file has it."""
+TIE = "tie"
+"""Why a pair is dropped of which neither answer is better."""
+
+
+class Form(NamedTuple):
+    """A form of rows.
+
+    - `has_form`: true for a row as the program writes it. A single key is never enough.
+    - `change`: the row of an example in its place. A row of another form stays.
+    - `by_one_row`: true if one row shows the form, because `change` leaves every other row alone.
+    """
+
+    has_form: Callable[[Fields], bool]
+    change: Callable[[Fields], Fields]
+    by_one_row: bool = False
+
+
+PREFERENCE = "preference"
+AI_STUDIO = "ai_studio"
+FORMS = {
+    AI_STUDIO: Form(ai_studio.has_form, ai_studio.with_turns),
+    "chatgpt": Form(chatgpt.has_form, chatgpt.with_shown_branch),
+    "glaive": Form(glaive.has_form, glaive.with_turns),
+    "hermes": Form(hermes.has_form, hermes.with_roles, by_one_row=True),
+    "intercom": Form(tickets.is_of_intercom, tickets.with_parts),
+    "label_studio": Form(labelstudio.has_form, labelstudio.as_example),
+    "oasst": Form(trees.has_form, trees.with_best_branch),
+    PREFERENCE: Form(preferred.has_form, preferred.with_chosen),
+    "slack": Form(slack.has_form, slack.with_plain_text),
+    "telegram": Form(telegram.has_form, telegram.with_whole_text),
+    "zendesk": Form(tickets.is_of_zendesk, tickets.with_comments),
+}
+"""All forms by the name that a spec gives. The schema of specs lists them, too."""
+
+
+def form_names(rows: Iterable[Fields]) -> list[str]:
+    """The forms of rows, for messages."""
+    counts = FormCounts()
+    for row in rows:
+        counts.see(row)
+    return list(counts.names())
+
+
+class FormCounts:
+    """Counts the forms of a file's rows, of which the whole file then has those of most rows."""
+
+    def __init__(self) -> None:
+        self.rows: Counter[str] = Counter()
+        self.total = 0
+        self.verdicts: dict[object, object] = {}
+
+    def see(self, row: Fields) -> None:
+        """Count a row as it is written in the file."""
+        self.total += 1
+        for name, form in FORMS.items():
+            if form.has_form(row):
+                self.rows[name] += 1
+                if name == PREFERENCE:
+                    self.verdicts |= preferred.verdicts_of(row)
+
+    def names(self) -> tuple[str, ...]:
+        """The forms of the whole file."""
+        names = []
+        for name, form in FORMS.items():
+            rows = self.rows[name]
+            if rows and (form.by_one_row or rows >= FEWEST * self.total):
+                names.append(name)
+        return tuple(names)
+
+    def source(self, source: Source) -> Source:
+        """A source with the forms of its file, and with the meaning of verdicts that have a sign."""
+        names = self.names()
+        verdict = preferred.meaning_of_verdicts(self.verdicts) if PREFERENCE in names else {}
+        return source._replace(form=names, verdict=verdict)
+
+
+def examples_of(batches: Iterable[Rows], source: Source, problems: Problems) -> Iterator[Rows]:
+    """Yield the rows of an export as rows of examples.
+
+    Ties of preference data are dropped and counted. A verdict that names neither answer is a bad row. A
+    number that does so stops the compile: the other numbers may mean something else, too.
+    """
+    changes = []
+    for name in source.form:
+        change: Callable[[Fields], Fields] = FORMS[name].change
+        if name == PREFERENCE:
+            change = partial(preferred.with_chosen, verdict=source.verdict)
+        changes.append(change)
+    for rows in batches:
+        lines = []
+        changed_rows = []
+        for number, line in enumerate(rows.lines):
+            row = rows.row(number)
+            changed = row
+            try:
+                for change in changes:
+                    changed = change(changed)
+            except preferred.TieError:
+                problems.dropped[TIE] += 1
+                continue
+            except preferred.PairError as error:
+                problem = Problem(error.code, rows.place(number), str(error), error.column, error.fix)
+                problems.bad_row([problem], row)
+                problems.fatal |= error.is_in_doubt
+                continue
+            lines.append(line)
+            changed_rows.append(changed)
+        yield ObjectRows(rows.prefix, lines, changed_rows, rows.typed)

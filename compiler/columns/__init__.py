@@ -1,0 +1,1 @@
+"""The column types (`is:` in a spec), one file each."""

@@ -1,0 +1,75 @@
+"""A column with the answer that ends the turns of its row: TRL's `prompt` and `completion`.
+
+The answer may be tool calls as JSON (`tool_calls: true`), as in APIGen's `query`, `tools` and `answers`.
+"""
+
+from tuneyard.compiler.chat.turn_forms import CALL
+from tuneyard.compiler.columns.pair import REPLY, Reply, ReplyReader
+from tuneyard.compiler.columns.turns import ROLE_NAMES, Talk, Turn, files_without
+from tuneyard.compiler.rows import Fields
+from tuneyard.compiler.spec.column_types import Column, Kind, Row
+from tuneyard.compiler.spec.model import Spec
+from tuneyard.core.records.calls import WrongValueError, call_text, parse_calls
+
+
+class CompletionReader(ReplyReader):
+    """Reads the answer, and puts it after the turns."""
+
+    checks_rows = True
+
+    def prepare(self) -> None:
+        """Find the outputs that cannot contain calls."""
+        self.without_calls = files_without(self.spec, CALL)
+
+    def read(self, value: object) -> Reply:
+        """The answer; it has no text if the file has no such column."""
+        if not self.source:
+            return Reply([], "")
+        if "tool_calls" in self.column.options:
+            if self.without_calls:
+                raise WrongValueError(
+                    f"found calls of tools, which {self.without_calls} would hold as text; write sharegpt or "
+                    "messages"
+                )
+            return Reply([], call_text(parse_calls(value)), CALL)
+        reply = super().read(value)
+        if reply.before:
+            raise WrongValueError(f"found {len(reply.before) + 1} turns, expected the answer alone")
+        return reply
+
+    def check_row(self, row: Row) -> Fields:
+        """The turns with the answer after them."""
+        reply: Reply = row[self.column.name]
+        if not self.source:
+            return {}
+        turns = self.spec.turns
+        talk: Talk = row[turns]
+        return {turns: [*talk, Turn(reply.role, reply.text, talk[-1].number + 1)]}
+
+
+class CompletionKind(Kind):
+    """It is no column of a record: the answer becomes a turn."""
+
+    def check(self, column: Column, spec: Spec) -> None:
+        """Refuse it without turns."""
+        if not spec.turns:
+            raise ValueError(f"column {column.name}: a completion ends turns, and no column has `is: turns`")
+
+
+COMPLETION = CompletionKind(
+    "completion",
+    {"description": "an answer: text, a message, or calls of tools", **REPLY},
+    options={
+        "tool_calls": {
+            "description": "the answer is calls of tools, as a list or as JSON text",
+            "const": True,
+        },
+        **ROLE_NAMES,
+    },
+    default="",
+    has_turns=True,
+    option_without_turns="tool_calls",
+    joins_turns=True,
+    shapes=("question answered by calls",),
+    reader=CompletionReader,
+)

@@ -1,0 +1,43 @@
+"""Earlier turns of an alpaca record: pairs of a question and its answer."""
+
+from tuneyard.compiler.spec.column_types import ASKED, Beside, Column, ColumnReader, Kind
+from tuneyard.compiler.spec.model import Spec
+from tuneyard.core.datasets.column_meanings import USUAL_NAMES
+
+
+class HistoryReader(ColumnReader):
+    """Reads the pairs before the question of a row."""
+
+    def read(self, value: list[list[str]] | None) -> list[list[str]]:
+        """Clean the texts of each pair."""
+        return [list(map(self.file.clean, pair)) for pair in value or []]
+
+
+class HistoryKind(Kind):
+    """The column `history` of LLaMA-Factory's alpaca format."""
+
+    def check(self, column: Column, spec: Spec) -> None:
+        """Refuse it without an alpaca record that it can go before."""
+        if spec.mix or "text" in spec.formats:
+            super().check(column, spec)
+        if spec.turns or spec.formats != {"alpaca"}:
+            raise ValueError(
+                f"column {column.name}: history goes with the question of an alpaca record. "
+                "Write alpaca, or read the whole conversation as turns."
+            )
+
+
+_TEXT = {"description": "text that is not blank", "type": "string", "pattern": "\\S"}
+HISTORY = HistoryKind(
+    "history",
+    {
+        "description": "a list of pairs, each a question and its answer",
+        "type": ["array", "null"],
+        "items": {"type": "array", "minItems": 2, "maxItems": 2, "items": _TEXT},
+    },
+    default=[],
+    part="history",
+    compared=ASKED,
+    beside=Beside(USUAL_NAMES["history"], turns=False, questions=True),
+    reader=HistoryReader,
+)

@@ -1,0 +1,52 @@
+"""Marks on the turns of a source column, which a spec may ignore: `weight: 0` at an answer is E113."""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from tuneyard.compiler.rows import Fields
+from tuneyard.compiler.spec.column_types import CodedError
+from tuneyard.compiler.spec.file import where_to_write
+from tuneyard.compiler.spec.model import Spec
+from tuneyard.core.datasets.answer_marks import masks
+from tuneyard.core.errors import show_value
+
+
+class TurnKeys(NamedTuple):
+    """How a spec treats the keys of the turns in one source column."""
+
+    spec: Spec
+    source: str
+
+    def is_ignored(self, key: str) -> bool:
+        """True if `ignore` names a key: as `weight`, `messages.weight` or `messages`."""
+        head = self.source.partition(".")[0]
+        names = (key, self.source, f"{self.source}.{key}", head)
+        return any(name.lower() in self.spec.ignore for name in names)
+
+    def masking(self, turns: list[Fields]) -> dict[int, Fields]:
+        """The marks that keep turns, or parts of them, out of the loss, by the number of the turn."""
+        marked: dict[int, Fields] = {}
+        for number, turn in enumerate(turns, 1):
+            for key, value in turn.items() if len(turn) > 2 else ():
+                if masks(key, value) and not self.is_ignored(key):
+                    marked.setdefault(number, {})[key] = value
+        return marked
+
+
+def refuse_masked(marked: Mapping[int, Fields], answers: Sequence[int], keys: TurnKeys) -> None:
+    """Raise E113 if an answer that would be learned carries a mark.
+
+    - `marked`: the masking marks by the number of their turn.
+    - `answers`: the numbers of the turns that would be learned.
+    """
+    masked = [number for number in answers if number in marked]
+    if not masked:
+        return
+    listed = ", ".join(f"{key}: {show_value(value)}" for key, value in marked[masked[0]].items())
+    names = dict.fromkeys(key for number in masked for key in marked[number])
+    numbers = ", ".join(map(str, masked))
+    turns = f"turn {numbers}" if len(masked) == 1 else f"turns {numbers}"
+    message = f"{turns}: marked with {listed}, and LLaMA-Factory would learn the whole answer"
+    ignore = f"`ignore: [{', '.join(names)}]` {where_to_write(keys.spec.name)}"
+    fix = f"leave the row out (`--on-error reject`), or the mark by {ignore}"
+    raise CodedError("E113", message, fix=fix)

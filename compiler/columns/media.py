@@ -1,0 +1,260 @@
+"""Images, videos and audios of a row: files named by path, one for each placeholder in its texts.
+
+LLaMA-Factory 0.9.5 looks for them below its `media_dir` and refuses a row that names more or fewer than its
+turns have placeholders (data/mm_plugin.py); it opens them only while it trains.
+"""
+
+from collections.abc import Iterator
+from functools import cache
+from itertools import zip_longest
+from pathlib import Path, PurePath
+from typing import Any
+
+from tuneyard.compiler.chat.turn_forms import USER
+from tuneyard.compiler.columns.turns import Talk
+from tuneyard.compiler.rows import Fields
+from tuneyard.compiler.spec.column_types import ASKED, Beside, ColumnReader, Kind, LoadedRow, Row
+from tuneyard.compiler.spec.model import placeholders
+from tuneyard.core.datasets.column_meanings import USUAL_NAMES
+from tuneyard.core.errors import show_value
+from tuneyard.core.files import is_file
+from tuneyard.core.records import PLACEHOLDERS, Example
+from tuneyard.core.records.calls import WrongValueError
+from tuneyard.core.records.images import BROKEN_IMAGE, FORMAT_NAMES, open_image
+
+BLANK = '""'
+LONGEST_PATH = 200  # characters of a path in a message: it may be a whole picture in base64
+
+
+class MediaReader(ColumnReader):
+    """Reads paths of images, videos or audios.
+
+    Files are below the spec's `media_dir`, or next to the source file.
+    """
+
+    checks_rows = True
+
+    def prepare(self) -> None:
+        """Find the folder of the files, and the texts with their placeholders."""
+        spec = self.spec
+        self.folder = Path(spec.source.media_dir or Path(self.file.display_path).parent)
+        self.turns = spec.turns
+        asking, output = ("instruction", "input", "user"), spec.outputs[0]
+        self.asked = output.columns_of(*asking)
+        templates = "".join(output.templates.get(key, "") for key in asking)
+        self.literal = "".join(text for text, _ in placeholders(templates))
+
+    def read(self, value: Any) -> list[str]:
+        """The paths in a cell, which is one text or a list; `WrongValueError` names the one that is wrong."""
+        paths: list[Any] = [value] if isinstance(value, str) and value else value or []
+        for path in paths:
+            expected = f"found {show_value(path)}, expected the path of a file"
+            if not isinstance(path, str) or not path.strip():
+                raise WrongValueError(expected)
+            if ".." in PurePath(path).parts:
+                raise WrongValueError(f"{path}: leads out of the folder; expected a path below it")
+            if "://" in path or path.startswith("data:"):
+                raise WrongValueError(f"{expected}: save it as one")
+            refuse_unusable(self.folder / path, self.column.kind is IMAGES)
+        return paths
+
+    def check_row(self, row: Row) -> Fields:
+        """Put placeholders before the first question if the row has none.
+
+        `WrongValueError` if there are more or fewer of them than files.
+        """
+        paths: list[str] = row[self.column.name]
+        kind = self.column.kind
+        placeholder = PLACEHOLDERS[kind.part]
+        talk: Talk = row[self.turns] if self.turns else []
+        in_turns = [path for turn in talk for path in turn.images] if kind is IMAGES else []
+        if in_turns:
+            if paths and paths != in_turns:
+                raise WrongValueError(
+                    f"found images in the turns ({show_value(in_turns[0])}) and others beside them"
+                )
+            paths = self.read(in_turns)
+        texts = [turn.text for turn in talk] or [self.literal, *(str(row[name]) for name in self.asked)]
+        count = sum(text.count(placeholder) for text in texts)
+        if count == len(paths):
+            return {self.column.name: paths}
+        if count:
+            raise WrongValueError(
+                f"{count} of {placeholder} in the texts, and {len(paths)} {kind.name}: expected one for each"
+            )
+        marks = placeholder * len(paths)
+        if not self.turns:
+            return {self.asked[0]: f"{marks}{row[self.asked[0]]}"}
+        first = next(number for number, turn in enumerate(talk) if turn.role == USER)
+        question = talk[first]._replace(text=marks + talk[first].text)
+        return {self.turns: [*talk[:first], question, *talk[first + 1 :]]}
+
+    def notes(self) -> list[str]:
+        """Where the files are, for the recipe."""
+        return [f"media are looked for in {self.folder}: a recipe names it as media_dir"]
+
+
+_PATHS = {
+    "description": "a list of paths, or one as text",
+    "type": ["string", "array", "null"],
+    "items": {"type": "string"},
+}
+
+
+class MediaKind(Kind):
+    """Files that LLaMA-Factory reads next to turns.
+
+    Beside paths it takes what other tools write: an image as `{"bytes": …, "path": …}`, as `datasets` stores
+    it, and a video as the list of its frames (data/mm_plugin.py).
+    """
+
+    def loaded_pairs(self, example: Example, loaded: LoadedRow) -> Iterator[tuple[object, object]]:
+        """Yield the media that differ. The loader puts media_dir before the paths of files that it finds."""
+        of_file = example.media.get(self.part, ())
+        for medium, loaded_medium in zip_longest(of_file, loaded[self.loaded_column] or (), fillvalue=""):
+            if not _is_same(medium, loaded_medium):
+                yield medium, loaded_medium
+
+    def unusable(self, loaded: LoadedRow) -> str:
+        """The first medium that is neither a path nor in another form that LLaMA-Factory opens."""
+        for medium in loaded[self.loaded_column] or ():
+            if self.part == "videos" and isinstance(medium, list):
+                fault = next(filter(None, map(_image_fault, medium)), "")
+            elif self.part == "images":
+                fault = _image_fault(medium)
+            elif isinstance(medium, str):
+                fault = ""
+            else:
+                expected = "a path, or a list of frames" if self.part == "videos" else "a path"
+                fault = f"found {show_value(medium)}, expected {expected}"
+            if fault:
+                return fault
+        return ""
+
+    def miscounted(self, loaded: LoadedRow) -> str:
+        """Media that are more or fewer than their placeholders (`_validate_messages` in data/mm_plugin.py).
+
+        Without media a placeholder is left to the template: for a model of texts it is a text.
+        """
+        media = loaded[self.loaded_column] or ()
+        placeholder = PLACEHOLDERS[self.part]
+        count = 0
+        for message in [*loaded["_prompt"], *loaded["_response"][:1]]:
+            count += str(message["content"]).count(placeholder)
+        if not media or count == len(media):
+            return ""
+        return (
+            f"{count} of {placeholder} in the texts, and {len(media)} {self.name}: LLaMA-Factory stops at "
+            "it, expected one for each"
+        )
+
+    def not_found(self, loaded: LoadedRow) -> str:
+        """The first path that leads to no file, cut to `LONGEST_PATH`, with the fix.
+
+        LLaMA-Factory puts media_dir before plain paths and frames, and not before the path in an object.
+        """
+        for medium in loaded[self.loaded_column] or ():
+            for path in _paths_of(medium):
+                if not is_file(Path(path)):
+                    fix = _fix_of_missing(path, is_in_object=isinstance(medium, dict))
+                    return f"LLaMA-Factory does not find {path[:LONGEST_PATH] or BLANK}: {fix}"
+        return ""
+
+
+def _fix_of_missing(path: str, *, is_in_object: bool) -> str:
+    """What to do about a path without a file."""
+    if not path:
+        return "write null, or no medium"
+    if "://" in path or path.startswith("data:"):
+        return "it opens files alone; download or save it, and write the path of the file"
+    if is_in_object:
+        return (
+            "it puts no media_dir before the path of an object; write the plain path in its place, or one "
+            "from the folder in which the training starts"
+        )
+    return "a recipe names the folder as media_dir"
+
+
+def _is_same(medium: object, loaded: object) -> bool:
+    """True if LLaMA-Factory loaded a medium of a record: the path may have media_dir before it."""
+    if isinstance(medium, str) and isinstance(loaded, str):
+        return bool(medium) and loaded.endswith(medium)
+    if isinstance(medium, list) and isinstance(loaded, list):
+        return len(medium) == len(loaded) and all(map(_is_same, medium, loaded))
+    if isinstance(medium, dict) and isinstance(loaded, dict):  # with the keys of all rows
+        keys = {key for key, value in [*medium.items(), *loaded.items()] if value is not None}
+        return all(medium.get(key) == loaded.get(key) for key in keys)
+    if isinstance(medium, dict) and hasattr(loaded, "getpixel"):  # decoded by `datasets`
+        return True
+    return medium == loaded
+
+
+def _image_fault(image: object) -> str:
+    """Why LLaMA-Factory cannot open an image, "" if it tries to."""
+    if isinstance(image, str | bytes) or hasattr(image, "getpixel"):
+        return ""
+    expected = 'expected a path, or an object with "bytes" (null) and "path"'
+    if not isinstance(image, dict):
+        return f"found {show_value(image)}, {expected}"
+    content = image.get("bytes")
+    if "bytes" not in image:
+        return f'found {show_value(image)} without "bytes", {expected}'
+    if content is None and not isinstance(image.get("path"), str):
+        return f"found {show_value(image)} without a path, {expected}"
+    if content is not None and not isinstance(content, bytes):
+        return f"found {show_value(content)} as bytes, which are none in JSON, {expected}"
+    return ""
+
+
+def _paths_of(medium: object) -> Iterator[str]:
+    """Yield the paths that LLaMA-Factory opens of a medium: its own, or those of its frames."""
+    if isinstance(medium, str):
+        yield medium
+    elif isinstance(medium, list):
+        for frame in medium:
+            yield from _paths_of(frame)
+    elif isinstance(medium, dict) and medium.get("bytes") is None and isinstance(medium.get("path"), str):
+        yield medium["path"]
+
+
+def _kind(name: str) -> MediaKind:
+    return MediaKind(
+        name,
+        _PATHS,
+        code="E110",
+        part=name,
+        loaded_column=f"_{name}",
+        compared=ASKED,
+        beside=Beside(USUAL_NAMES[name], questions=True, settings={"default": []}),
+        reader=MediaReader,
+    )
+
+
+IMAGES, VIDEOS, AUDIOS = map(_kind, ("images", "videos", "audios"))
+
+
+@cache
+def refuse_unusable(path: Path, image: bool) -> None:
+    """`WrongValueError` for a file that is not there, or an image that cannot be used.
+
+    An image is read to its end: a PNG by its checksums, a JPEG decoded at an eighth of its size.
+    """
+    if not is_file(path):
+        raise WrongValueError(f"{path}: file not found; `source.media_dir` in a spec says where they lie")
+    if not image:
+        return
+    from PIL import Image
+
+    try:
+        with open_image(path) as opened:
+            if opened.format == "PNG":
+                opened.verify()
+            else:
+                opened.draft("RGB", (1, 1))
+                opened.load()
+    except BROKEN_IMAGE as error:
+        raise WrongValueError(
+            f"{path}: the image is broken, cut off, or not {FORMAT_NAMES}: save it as one of these"
+        ) from error
+    except Image.DecompressionBombError as error:
+        raise WrongValueError(f"{path}: {error}") from error

@@ -1,0 +1,120 @@
+"""Preference pairs: two answers to one prompt (`ranking` in LLaMA-Factory 0.9.5, stages rm and dpo)."""
+
+from typing import Any, NamedTuple
+
+from tuneyard.compiler.chat.turn_forms import ASSISTANT, common_turns
+from tuneyard.compiler.columns.best import BY_NUMBER, best_of
+from tuneyard.compiler.columns.marks import TurnKeys, refuse_masked
+from tuneyard.compiler.columns.turns import ROLE_NAMES, Talk, cleaned, read_answer, read_turns, refuse_images
+from tuneyard.compiler.rows import Fields
+from tuneyard.compiler.spec.column_types import Beside, Column, ColumnReader, Kind, Row, Values
+from tuneyard.compiler.spec.model import Spec
+from tuneyard.core.errors import show_value
+from tuneyard.core.records import PAIR
+from tuneyard.core.records.calls import WrongValueError, unusable
+
+
+class Reply(NamedTuple):
+    """An answer, and the turns before it if it stood at the end of a whole conversation."""
+
+    before: Talk
+    text: str
+    role: str = ASSISTANT
+
+
+class ReplyReader(ColumnReader):
+    """Reads one of the two answers: a text, a message, messages that end with it, or rated answers."""
+
+    def prepare(self) -> None:
+        """Check the pair once, with its second answer."""
+        self.checks_rows = self.column.kind is REJECTED
+
+    def unfold(self, values: Values) -> Values:
+        """Bring messages into OpenAI's form."""
+        return [common_turns(value, self.column.options.get("roles", {}), whole=False) for value in values]
+
+    def read(self, value: Any) -> Reply:
+        """The cleaned answer; of rated ones the best, for `rejected` the worst."""
+        if "best" in self.column.options:
+            return Reply([], best_of(self, value, lowest=self.column.kind is REJECTED, in_pair=True))
+        keys, clean = TurnKeys(self.spec, self.source), self.file.clean
+        if isinstance(value, dict):
+            value = [value]
+        if isinstance(value, list):
+            refuse_masked(keys.masking(value), [len(value)], keys)
+        if isinstance(value, str):
+            reply = Reply([], value)
+        elif len(value) == 1:
+            reply = Reply([], read_answer(value[0], keys))
+        else:
+            *before, last = read_turns(value, keys)
+            refuse_images((*before, last))
+            reply = Reply(cleaned(before, clean), last.text)
+            if last.role != ASSISTANT:
+                raise WrongValueError(f"the last turn is a {last.role}, which a pair would make plain text")
+        if not reply.text.strip():
+            raise unusable(reply.text, "an answer that is not blank")
+        return reply._replace(text=clean(reply.text))
+
+    def check_row(self, row: Row) -> Fields:
+        """The texts of both answers; `WrongValueError` unless they differ and have one prompt."""
+        spec = self.spec
+        names = spec.named(*PAIR)
+        chosen, rejected = row[names[0]], row[names[1]]
+        if chosen.text == rejected.text:
+            raise WrongValueError(f"chosen and rejected are the same: {show_value(chosen.text)}")
+        before_chosen = _texts_of(chosen.before)
+        if before_chosen != _texts_of(rejected.before):
+            raise WrongValueError(
+                "chosen and rejected do not answer the same prompt: the turns before them differ"
+            )
+        prompt = _texts_of(row[spec.turns]) if spec.turns else []
+        if before_chosen and before_chosen != prompt:
+            raise WrongValueError(
+                "the turns before chosen are not those of the prompt: found "
+                f"{show_value(before_chosen[-1][1])}; expected the same "
+                "(`--column turns=chosen` takes the prompt from there)"
+            )
+        return {names[0]: chosen.text, names[1]: rejected.text}
+
+
+def _texts_of(turns: Talk) -> list[tuple[str, str]]:
+    """The role and the text of each turn, without its number."""
+    return [(turn.role, turn.text) for turn in turns]
+
+
+class ReplyKind(Kind):
+    """One of the two answers."""
+
+    def check(self, column: Column, spec: Spec) -> None:
+        """Refuse one answer without the other, and a pair next to an answer of a template."""
+        super().check(column, spec)
+        if [len(spec.named(answer)) for answer in PAIR] != [1, 1] or spec.answered:
+            raise ValueError(
+                "chosen and rejected: expected a column of each, in place of `output` and `assistant`"
+            )
+
+
+REPLY = {"type": ["string", "object", "array"], "minItems": 1, "items": {"type": "object"}}
+"""The JSON Schema of an answer, which is a text, a message or messages."""
+
+
+def _kind(name: str) -> ReplyKind:
+    return ReplyKind(
+        name,
+        {"description": "an answer: text, a message, or messages that end with it", **REPLY},
+        options={**BY_NUMBER, **ROLE_NAMES},
+        code="E111",
+        is_text=True,
+        has_turns=True,
+        option_without_turns="best",  # a list of rated answers, of which one is taken
+        last_learned=0,  # data/processor/pairwise.py
+        part=name,
+        is_pair=True,
+        shapes=("pair of answers",),
+        beside=Beside((name,), needs=PAIR),
+        reader=ReplyReader,
+    )
+
+
+CHOSEN, REJECTED = map(_kind, PAIR)

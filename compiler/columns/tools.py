@@ -1,0 +1,150 @@
+"""Tools that a row declares, and the calls of them in its turns."""
+
+import json
+from collections.abc import Iterator
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+from tuneyard.compiler.chat.turn_forms import ASSISTANT, CALL
+from tuneyard.compiler.columns.turns import Talk
+from tuneyard.compiler.rows import Fields, without
+from tuneyard.compiler.spec.column_types import Beside, CodedError, Column, ColumnReader, Kind, LoadedRow, Row
+from tuneyard.compiler.spec.model import TOOLS, Spec
+from tuneyard.core.errors import show_value, show_values
+from tuneyard.core.files import JsonObject
+from tuneyard.core.records import Example
+from tuneyard.core.records.calls import (
+    OPEN,
+    calls_of,
+    declared,
+    tools_text,
+)
+
+
+class CallError(NamedTuple):
+    """A tool call that does not fit the row's tools. Without `error` it is a warning (an error if strict)."""
+
+    message: str
+    error: bool
+
+
+class ToolsReader(ColumnReader):
+    """Reads a row's tools as JSON text, and checks the calls in its turns against them."""
+
+    def prepare(self) -> None:
+        """Check calls if there are turns."""
+        self.checks_rows = bool(self.spec.turns)
+
+    def read(self, value: object) -> str:
+        """The tools as a JSON list in text, "" without any."""
+        if isinstance(value, list):
+            value = [tool for item in value for tool in common_tools(item)]
+        return tools_text(value)
+
+    def check_row(self, row: Row) -> Fields:
+        """Refuse calls that do not fit the tools, and warn of calls that may not."""
+        talk: Talk = row[self.spec.turns]
+        errors = dict.fromkeys(_call_errors(talk, row[self.column.name]))
+        is_strict = self.column.options.get("arguments") == "error"
+        messages = [error.message for error in errors if error.error or is_strict]
+        if messages:
+            raise CodedError("E109", *messages)
+        for error in errors:
+            self.file.warnings.append(("W215", error.message, ""))
+        for turn in talk:
+            if turn.role == ASSISTANT and OPEN in turn.text:
+                message = f"turn {turn.number}: {OPEN} in an answer: neither checked nor scored as a call"
+                self.file.warnings.append(("W216", message, "give the turn the role function_call"))
+        return {}
+
+
+def common_tools(item: Fields) -> list[Any]:
+    """The tools in an item of a list, in OpenAI's form: Gemini's item has several, Anthropic names the schema
+    `input_schema`."""
+    for key in ("functionDeclarations", "function_declarations"):
+        tools = item.get(key)
+        if item.keys() == {key} and isinstance(tools, list):
+            return tools
+    if "input_schema" in item and "parameters" not in item:
+        return [{**without(item, "input_schema"), "parameters": item["input_schema"]}]
+    return [item]
+
+
+def _call_errors(talk: Talk, tools: str) -> Iterator[CallError]:
+    """Check the calls in a row's turns against the tools that the row declares."""
+    schemas = declared(tools)
+    for turn in talk:
+        calls = calls_of(turn.text) if turn.role == CALL else []
+        for name, arguments in calls:
+            if name not in schemas:
+                declared_names = "the row declares none"
+                if schemas:
+                    declared_names = f"the row has {show_values(schemas)}"
+                message = f"the tool {show_value(name)} is not declared: {declared_names}"
+                yield CallError(f"turn {turn.number}: {message}", bool(schemas))
+                continue
+            fault = _schema_violation(json.dumps(schemas[name], sort_keys=True), arguments)
+            if fault:
+                yield CallError(f"turn {turn.number}: the call of {show_value(name)}: {fault}", False)
+
+
+def _schema_violation(schema: str, arguments: JsonObject) -> str:
+    """First violation of a tool's JSON Schema by these arguments, "" if they are valid."""
+    validator = _validator(schema)
+    if isinstance(validator, str):
+        return validator
+    for error in validator.iter_errors(arguments):
+        place = ".".join(map(str, error.instance_path))
+        return f"{place}: {error.message}" if place else str(error.message)
+    return ""
+
+
+@lru_cache(1000)
+def _validator(schema: str) -> Any:
+    """Compile a schema without fetching references. For an invalid schema the result is the reason."""
+    import jsonschema_rs
+
+    try:
+        return jsonschema_rs.validator_for(json.loads(schema), retriever=_no_retrieval)
+    except (ValueError, RecursionError) as error:
+        return f"the tool's parameters are no JSON Schema: {str(error).splitlines()[0]}"
+
+
+def _no_retrieval(uri: str) -> JsonObject:
+    raise ValueError(f"{uri} is outside of it")
+
+
+class ToolsKind(Kind):
+    """LLaMA-Factory reads tools from one column for all turns of a row."""
+
+    def check(self, column: Column, spec: Spec) -> None:
+        """Refuse another name of the column, since records call it so."""
+        del spec
+        if column.name != TOOLS:
+            raise ValueError(f"column {column.name}: `is: tools` is for the column `{TOOLS}`: rename it")
+
+    def loaded_pairs(self, example: Example, loaded: LoadedRow) -> list[tuple[object, object]]:
+        """The tools as JSON text."""
+        return [(example.tools, loaded["_tools"] or "")]
+
+
+TOOL_LIST = ToolsKind(
+    TOOLS,
+    {
+        "description": "a list of tools, or one as JSON text",
+        "type": ["string", "array", "null"],
+        "items": {"type": "object"},
+    },
+    options={
+        "arguments": {
+            "description": "arguments of calls that do not fit the JSON Schema of these tools: `error` "
+            "refuses them. Without it they are a warning",
+            "const": "error",
+        }
+    },
+    is_optional=True,
+    is_text=True,
+    loaded_column="_tools",
+    beside=Beside((TOOLS, "functions")),
+    reader=ToolsReader,
+)

@@ -1,0 +1,486 @@
+"""Turns of conversations (ShareGPT, OpenAI messages): reading, checks, and the answers that are learned."""
+
+import re
+from collections import Counter
+from collections.abc import Container, Iterable
+from itertools import dropwhile, takewhile
+from typing import NamedTuple, cast
+
+from tuneyard.compiler.chat.turn_forms import (
+    ASSISTANT,
+    CALL,
+    IMAGES,
+    OBSERVATION,
+    ROLES,
+    SYSTEM,
+    USER,
+    common_turns,
+    marked_thought,
+    role_and_content,
+    speaker,
+    thought_marks,
+)
+from tuneyard.compiler.columns.marks import TurnKeys, refuse_masked
+from tuneyard.compiler.rows import Fields, are_objects
+from tuneyard.compiler.spec.column_types import Clean, ColumnReader, Kind, Row, Schema, Values
+from tuneyard.compiler.spec.model import Output, Spec
+from tuneyard.core.datasets import filled
+from tuneyard.core.datasets.answer_marks import adds_content
+from tuneyard.core.datasets.column_meanings import REASONING, meaning
+from tuneyard.core.errors import counted, show_value, show_values
+from tuneyard.core.records import PAIR
+from tuneyard.core.records.calls import (
+    RESULTS,
+    WrongValueError,
+    call_text,
+    function_text,
+    only_thought,
+    parse_calls,
+    thought,
+    unusable,
+)
+
+OPENAI = {
+    USER: USER,
+    ASSISTANT: ASSISTANT,
+    SYSTEM: SYSTEM,
+    OBSERVATION: OBSERVATION,
+    CALL: "function_call",
+}
+ROLE_NAMES: dict[str, Schema] = {
+    "roles": {
+        "description": "who speaks in these turns, by names of roles that have no other meaning",
+        "type": "object",
+        "minProperties": 1,
+        "additionalProperties": {"enum": ["user", "assistant", "system", "function_call", "observation"]},
+    }
+}
+"""The option that says who speaks under names that `ROLES` lacks."""
+SHAREGPT = OPENAI | {USER: "human", ASSISTANT: "gpt"}
+CALL_MARKUP = re.compile(r"tool_call|<function|python_tag|^Action:", re.IGNORECASE | re.MULTILINE)
+"""Markup of tool calls in the text of an answer."""
+
+
+_REASONING_PART = re.compile("reason|think|thought", re.IGNORECASE)
+_PICTURE_PART = re.compile("image|picture|photo|video|audio|sound", re.IGNORECASE)
+"""What a part of a turn is, by its type or its key."""
+
+
+class Turn(NamedTuple):
+    """One turn: the speaker (user, assistant, system, call, observation), the text, the number in the row.
+
+    `images` are the paths of images in the content, one for each `<image>` in the text.
+    """
+
+    role: str
+    text: str
+    number: int = 0
+    images: tuple[str, ...] = ()
+
+
+Talk = list[Turn]
+"""The turns of a row, in their order."""
+
+
+def keeps(output: Output, *roles: str) -> bool:
+    """True if an output can hold turns of these speakers."""
+    return output.format in ("sharegpt", "messages") or output.roles.keys() >= set(roles)
+
+
+def files_without(spec: Spec, *roles: str) -> str:
+    """The files of the outputs that cannot hold turns of these speakers, for messages."""
+    return ", ".join(output.file for output in spec.outputs if not keeps(output, *roles))
+
+
+def read_turns(
+    value: list[Fields],
+    keys: TurnKeys,
+    without_tools: str = "",
+    *,
+    asks: bool = False,
+    options: Container[str] = (),
+) -> Talk:
+    """Read the turns of one row in order; `WrongValueError` names the turn that is wrong.
+
+    - `keys`: the keys of turns that the spec leaves out on purpose.
+    - `without_tools`: the outputs that cannot contain tool calls and their results.
+    - `asks`: the last turn is the user's, since the answer is in another column.
+    - `options`: those of the column. `unasked` and `unanswered` are ends that are left out, with `calls` a
+      text next to a call is kept.
+
+    Successive results become one turn, and reasoning under its own key becomes a thought before its turn.
+    As LLaMA-Factory's converters require, user (or observation) and assistant (or call) alternate after an
+    optional system turn, and the assistant has the last turn.
+    """
+    turns = [_turn(number, item, keys, "calls" in options) for number, item in enumerate(value, 1)]
+    _order_results(value, turns)
+    system = [turn for turn in turns[:1] if turn.role == SYSTEM]
+    kept = turns[len(system) :]
+    if "unasked" in options:
+        kept = list(dropwhile(lambda turn: turn.role == ASSISTANT, kept))
+    while "unanswered" in options and not asks and kept and kept[-1].role == USER:
+        kept.pop()
+    talk: Talk = []
+    for turn in kept:
+        if turn.role in (CALL, OBSERVATION) and without_tools:
+            lost = f"found the {turn.role} of a tool, which this output would make plain text"
+            fix = "write sharegpt or messages"
+            raise WrongValueError(f"turn {turn.number}: {lost} ({without_tools}); {fix}")
+        if talk and turn.role == OBSERVATION == talk[-1].role:
+            talk[-1] = talk[-1]._replace(text=f"{talk[-1].text}{RESULTS}{turn.text}")
+            continue
+        _refuse_order(turn, talk)
+        talk.append(turn)
+    if not talk:
+        raise WrongValueError("found no question with its answer, expected a conversation")
+    if asks and len(talk) % 2 == 0:
+        raise WrongValueError(
+            "the last turn is the assistant's, but the answer is in another column; expected the user's"
+        )
+    if not asks and len(talk) % 2:
+        last = f"the last turn is the {talk[-1].role}'s"
+        fix = ""
+        if talk[-1].role == USER and len(talk) > 1:
+            fix = " (`unanswered: drop` at the column leaves it out)"
+        raise WrongValueError(f"{last}: nothing to learn; expected an assistant's{fix}")
+    return [*system, *talk]
+
+
+def read_answer(item: Fields, keys: TurnKeys) -> str:
+    """The text of a single turn; `WrongValueError` unless it is the assistant's."""
+    turn = _turn(1, item, keys, False)
+    refuse_images([turn])
+    if turn.role != ASSISTANT:
+        raise WrongValueError(f"found {turn.role}, expected an answer of the assistant")
+    return turn.text
+
+
+def _refuse_order(turn: Turn, before: Talk) -> None:
+    """Refuse a turn of the wrong side, a call without its result and a result without its call."""
+    expected = (ASSISTANT, CALL) if len(before) % 2 else (USER, OBSERVATION)
+    last = before[-1] if before else None
+    if turn.role not in expected:
+        fix = "turns alternate"
+        if last and last.role == turn.role:
+            fix = "turns alternate: join both turns into one, or leave one out"
+        if not before and turn.role == ASSISTANT:
+            fix = "`unasked: drop` at the column leaves out what comes before the user"
+        raise WrongValueError(f"turn {turn.number}: found {turn.role}, expected {expected[0]} ({fix})")
+    if last and last.role == CALL and turn.role == USER:
+        raise WrongValueError(f"turn {turn.number}: found user, expected the result of the call before it")
+    if turn.role == OBSERVATION and not (last and (last.role == CALL or CALL_MARKUP.search(last.text))):
+        raise WrongValueError(f"turn {turn.number}: found the result of a tool, and no call before it")
+
+
+def _order_results(value: list[Fields], turns: Talk) -> None:
+    """Sort results by the ids of OpenAI's calls, which no record keeps. Refuse results of other calls.
+
+    Another number of results than of calls is trained unchanged.
+    """
+    for number, item in enumerate(value):
+        calls = item.get("tool_calls") if turns[number].role == CALL else None
+        if not isinstance(calls, list):
+            continue
+        after = list(takewhile(lambda turn: turn.role == OBSERVATION, turns[number + 1 :]))
+        call_ids = [call.get("id") for call in calls]
+        result_ids = [value[turn.number - 1].get("tool_call_id") for turn in after]
+        if len(result_ids) != len(call_ids) or not all(result_ids + call_ids):
+            continue
+        if Counter(map(str, result_ids)) != Counter(map(str, call_ids)):
+            results = show_values(result_ids)
+            expected = show_values(call_ids)
+            raise WrongValueError(f"turn {number + 1}: found the results {results}, expected {expected}")
+        text_by_id = {str(name): turn.text for name, turn in zip(result_ids, after, strict=True)}
+        if len(text_by_id) == len(call_ids):
+            for position, (name, turn) in enumerate(zip(call_ids, after, strict=True), number + 1):
+                turns[position] = turn._replace(text=text_by_id[str(name)])
+
+
+def _turn(number: int, item: Fields, keys: TurnKeys, keeps_text_with_calls: bool) -> Turn:
+    try:
+        role, text = _role_and_text(item, keys, keeps_text_with_calls)
+        return Turn(role, text, number, tuple(cast("list[str]", item.get(IMAGES, ()))))
+    except WrongValueError as error:
+        raise WrongValueError(f"turn {number}: {error}") from error
+
+
+def unread_keys(value: object) -> set[str]:
+    """The keys of turns that have a value and are not read. `value` is a list of turns, or a single turn."""
+    turns = value if isinstance(value, list) else [value]
+    unread: set[str] = set()
+    for turn in turns:
+        if isinstance(turn, dict) and len(turn) > 2:
+            read = _read_keys(turn)
+            unread.update(key for key, each in turn.items() if key not in read and filled([each]))
+    return unread
+
+
+def _read_keys(turn: Fields) -> set[str]:
+    """The keys of a turn that are read."""
+    name, content = role_and_content(turn)
+    role = speaker(turn)
+    read = {name, content, IMAGES}
+    if role == ASSISTANT:
+        read.add("tool_calls")
+    if role == OBSERVATION:
+        read.add("tool_call_id")
+    if role in (ASSISTANT, CALL):
+        read.update(_reasons(turn), thought_marks(turn))
+    elif not marked_thought(turn):  # `thought: false` in each row of a table
+        read.update(thought_marks(turn))
+    return read
+
+
+def _role_and_text(item: Fields, keys: TurnKeys, keeps_text_with_calls: bool) -> tuple[str, str]:
+    """The speaker and the text of a turn; `WrongValueError` if another part of it would be lost."""
+    name, key = role_and_content(item)
+    role = ROLES.get(str(item.get(name)).lower())
+    if role is None:
+        raise WrongValueError(
+            f"found the role {show_value(item.get(name))}, expected one of {', '.join(ROLES)} "
+            "(`roles:` at the column maps other names)"
+        )
+    calls = item.get("tool_calls") if role == ASSISTANT else None
+    before = ""
+    if len(item) > 2:
+        if role in (ASSISTANT, CALL):
+            before = thought("\n".join(dict.fromkeys(_reasons(item).values())))
+        _refuse_loss(item, keys, beside="tool_calls" if calls else key)
+    text = _content(item.get(key), key, bool(calls))
+    if before and "<think>" in text:
+        raise WrongValueError(f"found reasoning both in {key!r} and beside it, expected it in one place")
+    if not calls:
+        if role == CALL:
+            text = function_text(text)
+        return role, before + text
+    if text.strip() and not only_thought(text) and not keeps_text_with_calls:
+        keep = "`calls: text` at the spec's column of turns keeps both"
+        raise WrongValueError(f"{key} beside tool_calls would be lost; {keep}")
+    return CALL, call_text(parse_calls(calls), before + text)
+
+
+def refuse_images(turns: Iterable[Turn]) -> None:
+    """Refuse turns with images in their content; `WrongValueError` names the first."""
+    for turn in turns:
+        if turn.images:
+            image = show_value(turn.images[0])
+            raise WrongValueError(
+                f"turn {turn.number}: found the image {image}, which no column takes; spec media reads images"
+            )
+
+
+def _reasons(item: Fields) -> dict[str, str]:
+    """The reasoning next to a turn's text, by its keys: some servers fill two of them with the same text."""
+    reasons: dict[str, str] = {}
+    marks = thought_marks(item)
+    for key, text in item.items():
+        if isinstance(text, str) and text and meaning(key) == REASONING and key not in marks:
+            first = next(iter(reasons.values()), text)
+            if text == first:
+                reasons[key] = text
+    return reasons
+
+
+def _content(content: object, key: str, called: bool) -> str:
+    """The text of a turn's content, whose parts are joined already (`common_turns`) if all are known."""
+    if isinstance(content, str):
+        return content
+    if content is None and called:
+        return ""
+    if are_objects(content):
+        types = ", ".join(dict.fromkeys(str(part.get("type") or next(iter(part), "")) for part in content))
+        fix = 'write its text as {"type": "text", "text": …}, or leave its row out'
+        if _REASONING_PART.search(types):
+            fix = "write the reasoning under `reasoning_content` next to the text, or leave that part out"
+        elif _PICTURE_PART.search(types):
+            fix = 'write a picture as {"type": "image", "image": PATH} (spec media), or leave its row out'
+        raise WrongValueError(f"found parts ({types}), expected text in {key!r}; {fix}")
+    raise unusable(content, f"text in {key!r}")
+
+
+def _refuse_loss(item: Fields, keys: TurnKeys, beside: str) -> None:
+    """Refuse a turn with keys that change its meaning and are not read. `beside`: the key of its content."""
+    read = _read_keys(item)
+    lost = []
+    for key, value in item.items():
+        is_content = adds_content(key, value) or (key == "refusal" and value)
+        if is_content and key not in read and not keys.is_ignored(key):
+            lost.append(key)
+    if lost:
+        raise WrongValueError(
+            f"{', '.join(lost)} beside {beside} would be lost; put it into the text or leave it out"
+        )
+
+
+def cleaned(talk: Talk, clean: Clean) -> Talk:
+    """Apply `clean:` to all turns except tool calls and results."""
+    cleaned_turns = []
+    for turn in talk:
+        if turn.role in (USER, ASSISTANT, SYSTEM):
+            turn = turn._replace(text=clean(turn.text))
+        cleaned_turns.append(turn)
+    return cleaned_turns
+
+
+def answers_learned(spec: Spec, output: Output, talk: Talk) -> list[int]:
+    """The numbers of the turns in a conversation that are learned from one output of a spec.
+
+    Of LLaMA-Factory 0.9.5: data/processor/supervised.py learns every answer and call, feedback.py (KTO) the
+    last one, pairwise.py none of the turns before the two answers. Pretraining learns each turn in the text.
+    """
+    if not spec.writes_turns(output):
+        return []
+    answers = [turn for turn in talk if turn.role in (ASSISTANT, CALL)]
+    if output.format == "text":
+        answers = [turn for turn in answers if turn.role in output.roles]
+    elif output.format == "alpaca" and output.turns == "first":
+        answers = answers[:1]
+    numbers = [turn.number for turn in answers]
+    for column in spec.columns:
+        last_learned = column.kind.last_learned
+        if last_learned is not None:
+            numbers = numbers[len(numbers) - last_learned :]
+    return numbers
+
+
+SHORTENED = "shortened"
+UNANSWERED = "with turns of the user after the last answer"
+UNASKED = "with turns of the assistant before the user's first one"
+WITHOUT_SYSTEM = "without their system text"
+
+
+class TurnsReader(ColumnReader):
+    """Reads the turns of one file's rows.
+
+    - `without_tools`: the files of the outputs that cannot contain calls and results.
+    - `leaving_system_out`: the files of the outputs without a system text, or with another one.
+    - `shortens`: true if an output has the first exchange alone.
+
+    The tally counts those of which one exchange alone is kept, those whose first or last turns are left out,
+    and those whose system turn an output leaves out because the spec says so.
+    """
+
+    def prepare(self) -> None:
+        """Find out what the outputs leave out."""
+        spec = self.spec
+        self.pair = spec.named(*PAIR)
+        self.without_tools = files_without(spec, CALL, OBSERVATION)
+        self.leaving_system_out = ", ".join(
+            each.file for each in spec.outputs if not keeps(each, SYSTEM) or spec.has_own_system(each)
+        )
+        self.shortens = any(each.format == "alpaca" and each.turns == "first" for each in spec.outputs)
+        self.checks_rows = "system" in spec.kinds and not spec.ignores_system
+        self.reads_images = bool(spec.named("images"))
+        self.completions = [column.name for column in spec.columns if column.kind.joins_turns]
+
+    def unfold(self, values: Values) -> Values:
+        """Bring conversations into OpenAI's form. A text next to a completion is the user's turn."""
+        roles = self.column.options.get("roles", {})
+        talks = [common_turns(value, roles) for value in values]
+        if self._has_completion():
+            talks = [[{"role": USER, "content": talk}] if isinstance(talk, str) else talk for talk in talks]
+        return talks
+
+    def read(self, value: list[Fields]) -> Talk:
+        """The turns of one row, without the answer that is chosen. `WrongValueError` if a part is lost."""
+        keys = TurnKeys(self.spec, self.source)
+        asked = value
+        if self.pair and self.source == self.file.sources.get(self.pair[0]):  # which ends with the answer
+            asked = value[:-1]
+        asks = bool(self.pair) or self._has_completion()
+        talk = read_turns(asked, keys, self.without_tools, asks=asks, options=self.column.options)
+        has_system = talk[0].role == SYSTEM
+        self.noted[UNASKED] += talk[has_system].number > 1 + has_system
+        self.noted[UNANSWERED] += not asks and talk[-1].number < len(asked)
+        marked = keys.masking(asked)
+        if marked:
+            self._refuse_masked(marked, talk, keys)
+        if not self.reads_images:
+            refuse_images(talk)
+        if has_system and talk[0].text.strip() and self.leaving_system_out:
+            if not self.spec.ignores_system:
+                self._refuse_lost_system()
+            self.noted[WITHOUT_SYSTEM] += 1
+        self.noted[SHORTENED] += self.shortens and len(talk) - has_system > 2
+        return cleaned(talk, self.file.clean) if self.spec.clean else talk
+
+    def _has_completion(self) -> bool:
+        """True if the file has the answer in another column."""
+        return any(name in self.file.sources for name in self.completions)
+
+    def _refuse_masked(self, marked: dict[int, Fields], talk: Talk, keys: TurnKeys) -> None:
+        """Refuse a row if an output would teach an answer that is marked as not to be learned."""
+        answers = set()
+        for output in self.spec.outputs:
+            answers.update(answers_learned(self.spec, output, talk))
+        refuse_masked(marked, sorted(answers), keys)
+
+    def _refuse_lost_system(self) -> None:
+        """Refuse a row with a system turn, since an output has no system text, or another one."""
+        lost = f"and this output has a `system` of its own ({self.leaving_system_out})"
+        fix = "leave that out, or the turn by `ignore: [system]`"
+        without_system = files_without(self.spec, SYSTEM)
+        if without_system:
+            lost = f"which this output would leave out ({without_system})"
+            fix = "write sharegpt or messages, or leave it out by `ignore: [system]`"
+        raise WrongValueError(f"turn 1: found a system text, {lost}; {fix}")
+
+    def check_row(self, row: Row) -> Fields:
+        """Refuse a row with two different system texts: a turn and a column."""
+        first, text = row[self.column.name][0], row["system"]
+        if first.role == SYSTEM and text and str(text).strip() not in ("", first.text.strip()):
+            both = f"{show_value(first.text)} as a turn and {show_value(text)} beside the turns"
+            raise WrongValueError(f"found two system texts, {both}; expected one")
+        return {}
+
+    def notes(self) -> list[str]:
+        """How many conversations are shortened, lose their last turns, and lose their system text."""
+        why = "the mixture has its own" if self.spec.has_one_system else "`ignore: [system]`"
+        messages = {
+            SHORTENED: "the first exchange alone is written (`turns: history` keeps the others)",
+            UNANSWERED: "what the user says after the last answer is left out (`unanswered: drop`)",
+            UNASKED: "what the assistant says before the user is left out (`unasked: drop`)",
+            WITHOUT_SYSTEM: f"{self.leaving_system_out} leaves the system turn out ({why})",
+        }
+        lines = []
+        for key, message in messages.items():
+            if self.noted[key]:
+                lines.append(f"{counted(self.noted[key], 'conversation')}: {message}")
+        return lines
+
+
+TURNS = Kind(
+    "turns",
+    {"description": "a list of turns", "type": "array", "minItems": 1, "items": {"type": "object"}},
+    options={
+        "calls": {
+            "description": "text beside a call of a tool in these turns: `text` keeps it before the call. "
+            "Without it such a text is an error",
+            "const": "text",
+        },
+        "unanswered": {
+            "description": "turns of the user after the last answer: `drop` leaves them out. Without it they "
+            "are an error",
+            "const": "drop",
+        },
+        "unasked": {
+            "description": "turns of the assistant before the user's first one, as a greeting: `drop` leaves "
+            "them out. Without it they are an error",
+            "const": "drop",
+        },
+        **ROLE_NAMES,
+    },
+    has_turns=True,
+    is_conversation=True,
+    has_answer=True,
+    shapes=(
+        "turns",
+        "turns in rows",
+        "chats of people",
+        "exchanges",
+        "trees of messages",
+        "messages of threads",
+    ),
+    leaf_types=("turns",),
+    reader=TurnsReader,
+)

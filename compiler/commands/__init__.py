@@ -1,1 +1,0 @@
-"""Commands about datasets that exist: show, stats, diff."""

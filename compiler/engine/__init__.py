@@ -1,0 +1,1 @@
+"""A compile: its request, the loop over the rows of a file, two passes, several files."""

@@ -1,0 +1,206 @@
+"""Compile rows that are sampled, split, mixed or dropped: all are read first, and then written.
+
+The first pass writes the rows of each source into one file for each output. Between the passes memory holds
+numbers of rows, and the keys by which rows are compared. A check needs only these: it writes no rows.
+"""
+
+import random
+import shutil
+from array import array
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from itertools import chain
+
+from tuneyard.compiler.engine.arrange import Order, sampled, split_rows
+from tuneyard.compiler.engine.compile_file import part_files, rows_of_parts
+from tuneyard.compiler.engine.run import Run
+from tuneyard.compiler.lint.fingerprints import Fingerprints
+from tuneyard.compiler.lint.matching import matches
+from tuneyard.compiler.rows.draw import ROW_TYPE
+from tuneyard.compiler.spec.model import PART, WHOLE, Spec
+from tuneyard.compiler.write.record_file import RecordFile, keys_in
+from tuneyard.core.datasets.compiled import SPLIT, TRAINED
+from tuneyard.core.errors import ContentError, Problem
+from tuneyard.core.execution import Executor
+
+ROWS = ".rows"
+"""The folder of the first pass: a folder with the rows of each source, until they are written."""
+LEAKED = 255  # in place of a split's number: the row is in none
+
+
+@dataclass
+class FirstPass:
+    """The rows of the first pass: their files and fingerprints, and the numbers of those to write.
+
+    `order_of_part` has these numbers for each part.
+    """
+
+    files: list[RecordFile]
+    fingerprints: Fingerprints
+    order: Order
+    order_of_part: dict[str, Order]
+
+
+def write_arranged(run: Run, executor: Executor | None) -> None:
+    """Read all sources, and write each split."""
+    spec = run.spec
+    parts_of_sources = {PART: spec.parts}
+    if not (spec.mix or spec.split):
+        parts_of_sources = {part: (part,) for part in spec.parts if run.inputs_of(part)}
+    with run.reading(list(chain.from_iterable(parts_of_sources.values())), executor):
+        sources = {name: _read_source(run, name, parts) for name, parts in parts_of_sources.items()}
+    orders = {name: source.order for name, source in sources.items()}
+    if run.report.failed:
+        run.report.kept = sum(map(len, orders.values()))
+        return
+    if spec.split:
+        whole = sources[PART]
+        if spec.split.is_given:
+            orders = whole.order_of_part
+        else:
+            orders = split_rows(spec.split, whole.fingerprints, whole.order, run.request.seed)
+        sources = dict.fromkeys(orders, whole)
+        if whole.order and not orders[PART] and not spec.split.is_given:
+            message = f"none of the {len(whole.order)} rows is drawn into {PART}, so it is not written"
+            fix = (
+                "rows with the same prompt stay on one side: take `split` out of the spec, or add other rows"
+            )
+            run.report.problems.warn(Problem("W209", spec.name, message, "", fix))
+        if spec.split.stratify and not spec.split.is_given:
+            _warn_of_lone_classes(run, whole, spec.split.stratify, next(iter(spec.split.shares)))
+        whole.fingerprints.forget("units", "stable", "classes")
+    run.fingerprints = {split: sources[split].fingerprints.take(order) for split, order in orders.items()}
+    if spec.drop_leaks:
+        _drop_leaks(run, sources, orders)
+    run.report.kept = sum(map(len, orders.values()))
+    for split, order in orders.items():
+        _write(run, split, sources[split], order)
+    if spec.split and spec.outputs_of(WHOLE):
+        order, splits = _with_splits(whole, list(orders.values()))
+        _write(run, WHOLE, whole, order)
+        if run.staged:
+            run.drawn = {TRAINED: _trained(spec, whole, order), SPLIT: splits}
+    if run.staged:
+        shutil.rmtree(run.staged / ROWS)
+
+
+def _read_source(run: Run, name: str, parts: Sequence[str]) -> FirstPass:
+    """The first pass over the files of some parts."""
+    folder = run.staged / ROWS / name if run.staged else None
+    if folder:
+        folder.mkdir(parents=True)
+    fingerprints = Fingerprints()
+    order = array(ROW_TYPE)
+    order_of_part: dict[str, Order] = {}
+    mix = run.spec.mix
+    rows_by_part = rows_of_parts(run.spec)
+    with ExitStack() as stack:
+        files = [stack.enter_context(file) for file in part_files(run.spec, folder)]
+        for part in parts:
+            first = fingerprints.rows
+            run.read_part(part, fingerprints, files)
+            rows: Order = range(first, fingerprints.rows)
+            if not run.report.failed:
+                rows = _chosen(
+                    run, part, _without_duplicates(run, fingerprints, rows), rows_by_part.get(part)
+                )
+            order.extend(rows)
+            order_of_part[part] = rows
+    if mix and mix.shuffle is not None:
+        random.Random(mix.shuffle).shuffle(order)
+    elif len(order) == fingerprints.rows:
+        return FirstPass(files, fingerprints, range(fingerprints.rows), order_of_part)
+    return FirstPass(files, fingerprints, order, order_of_part)
+
+
+def _without_duplicates(run: Run, fingerprints: Fingerprints, rows: Order) -> Order:
+    """The rows that are not the same as an earlier one, if the spec drops those that are."""
+    if not run.spec.drop_duplicates:
+        return rows
+    duplicates = {row for row, _ in fingerprints.repeats()[0]}
+    kept = array(ROW_TYPE, (row for row in rows if row not in duplicates))
+    run.report.drop("duplicate", len(rows) - len(kept))
+    return kept
+
+
+def _chosen(run: Run, part: str, rows: Order, expected: int | None) -> Order:
+    """Draw the rows of a part: so many as are `expected` in a mixture, or the sample of the spec."""
+    size: float | None = expected
+    if expected is None and part == PART:
+        size = run.spec.sample
+    if size is None:
+        return rows
+    chosen = sampled(rows, size, run.request.seed)
+    run.report.not_sampled += len(rows) - len(chosen)
+    if expected is None and size > len(rows):
+        run.report.problems.notes.append(f"sample: all {len(rows)} rows, since there are not {size}")
+    if expected is not None:
+        run.report.problems.notes.append(f"{part}: {len(chosen)} rows of {expected} wanted")
+        if len(chosen) < expected:
+            message = (
+                f"too few rows for this part: found {len(chosen)}, expected {expected}; a smaller `total` "
+                "keeps the shares"
+            )
+            run.report.problems.warn(Problem("W210", part, message))
+    return chosen
+
+
+def _warn_of_lone_classes(run: Run, whole: FirstPass, column: str, other_split: str) -> None:
+    """Warn of classes with a single row: it goes to the other split, and the class is not trained on."""
+    rows = whole.fingerprints.take(whole.order)
+    names = rows.names("classes")
+    for number, size in sorted(Counter(rows.column("classes")).items()):
+        if size == 1:
+            message = f"one row alone has {column} {names[number]}: it goes to {other_split}"
+            run.report.problems.warn(Problem("W211", run.spec.name, f"{message}, and none is trained on"))
+
+
+def _drop_leaks(run: Run, sources: dict[str, FirstPass], orders: dict[str, Order]) -> None:
+    """Drop training rows whose prompt is in another split as well."""
+    spec = run.spec
+    if PART not in spec.splits:
+        splits = ", ".join(spec.splits)
+        raise ContentError(
+            f"{spec.name}: `drop_leaks` drops rows of {PART!r}, of which there is none ({splits})"
+        )
+    if PART not in orders:
+        return
+    leaked: set[int] = set()
+    for split, fingerprints in run.fingerprints.items():
+        if split != PART:
+            same = matches(run.fingerprints[PART].column("prompts"), fingerprints.column("prompts"))
+            leaked.update(row for row, _ in same)
+    rows = array(ROW_TYPE, (row for position, row in enumerate(orders[PART]) if position not in leaked))
+    run.report.drop("leak", len(leaked))
+    orders[PART] = rows
+    run.fingerprints[PART] = sources[PART].fingerprints.take(rows)
+
+
+def _with_splits(whole: FirstPass, orders: Sequence[Order]) -> tuple[Order, "array[int]"]:
+    """The rows of all splits in the order in which they would be without splits, and each row's split."""
+    split_of_row = bytearray([LEAKED]) * whole.fingerprints.rows
+    for split, rows in enumerate(orders):
+        for row in rows:
+            split_of_row[row] = split
+    order = whole.order
+    if sum(map(len, orders)) < len(order):
+        order = array(ROW_TYPE, (row for row in order if split_of_row[row] != LEAKED))
+    return order, array("B", map(split_of_row.__getitem__, order))
+
+
+def _trained(spec: Spec, whole: FirstPass, order: Order) -> "array[int]":
+    """The fingerprints of rows in the dataset that is trained on, 0 if the spec writes none."""
+    for file, output in zip(whole.files, spec.outputs, strict=True):
+        if output.dataset and file.keys is not None and order:
+            return array("Q", map(keys_in(file.keys).__getitem__, order))
+    return array("Q", [0]) * len(order)
+
+
+def _write(run: Run, split: str, source: FirstPass, order: Order) -> None:
+    """Write the rows of a split in their order."""
+    with run.open(split) as files:
+        for (number, _), file in zip(run.spec.outputs_of(split), files, strict=True):
+            if order:
+                file.add_rows(source.files[number], order)

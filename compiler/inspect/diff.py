@@ -1,0 +1,169 @@
+"""Compares two datasets example by example: added, removed and changed examples, and shifts of labels."""
+
+import json
+from array import array
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from sys import intern
+
+from tuneyard.compiler.lint.fingerprints import Places
+from tuneyard.compiler.lint.matching import paired
+from tuneyard.compiler.lint.row_checks import keys_of_texts, plain_text
+from tuneyard.compiler.read.dataset_reader import few, label_of, stored_examples
+from tuneyard.compiler.rows.draw import ROW_TYPE
+from tuneyard.core.errors import counted
+from tuneyard.core.files import JsonObject
+from tuneyard.core.language.messages import as_is
+from tuneyard.core.records import Example
+
+SHOWN = 20
+Rows = Sequence[int]
+Change = tuple[str, str, str, str]
+
+
+class Side:
+    """The keys, places and labels of one of two datasets. `labels` is empty if its answers are no labels."""
+
+    def __init__(self, name: str, folder: Path) -> None:
+        self.name = name
+        self.places = Places()
+        self.prompts, self.contents = array("q"), array("q")
+        self.labels: list[str] = []
+        self.label_counts: Counter[str] = Counter()
+        has_labels = True
+        for examples in stored_examples(name, folder):
+            self.places.add(examples.prefix, examples.lines)
+            # prompts are compared as in a compile, contents exactly
+            self.prompts.extend(keys_of_texts(map(plain_text, examples.prompts())))
+            self.contents.extend(keys_of_texts(map(_content, examples.examples)))
+            if has_labels:
+                labels = list(map(label_of, examples.examples))
+                self.label_counts.update(labels)
+                self.labels += map(intern, labels)
+                has_labels = bool(few(self.label_counts))
+        if not has_labels:
+            self.labels, self.label_counts = [], Counter()
+
+
+def _content(example: Example) -> bytes:
+    """Everything that the model learns from."""
+    asked = [example.system, example.turns, example.tools, example.media]
+    return json.dumps([asked, example.answers, example.mark], default=str).encode()
+
+
+@dataclass
+class Difference:
+    """The differences of two datasets, as numbers of their rows.
+
+    `pairs` has the rows of A and of B that were changed into one another.
+    """
+
+    before: Side
+    after: Side
+    same: int
+    removed_rows: Rows
+    added_rows: Rows
+    pairs: tuple[Rows, Rows]
+
+    @property
+    def different(self) -> bool:
+        """True if an example was added, removed or changed. The order does not count."""
+        return bool(self.added_rows or self.removed_rows or self.pairs[0])
+
+    def removed(self) -> Iterator[str]:
+        """Yield the places of examples that only A has."""
+        return map(self.before.places.__getitem__, self.removed_rows)
+
+    def added(self) -> Iterator[str]:
+        """Yield the places of examples that only B has."""
+        return map(self.after.places.__getitem__, self.added_rows)
+
+    def changed(self) -> Iterator[Change]:
+        """Yield place in A, place in B, label in A and label in B of changed examples.
+
+        The labels are "" if the answers of a dataset are no labels.
+        """
+        before, after = self.before, self.after
+        old, new = "", ""
+        for row, other in zip(*self.pairs, strict=True):
+            if before.labels and after.labels:
+                old, new = before.labels[row], after.labels[other]
+            yield before.places[row], after.places[other], old, new
+
+    def as_json(self) -> JsonObject:
+        """The differences for `--json`."""
+        before, after = self.before, self.after
+        names = ("a", "b", "label_a", "label_b")
+        return {
+            "a": {"name": before.name, "examples": before.places.rows},
+            "b": {"name": after.name, "examples": after.places.rows},
+            "same": self.same,
+            "added": list(self.added()),
+            "removed": list(self.removed()),
+            "changed": [dict(zip(names, each, strict=True)) for each in self.changed()],
+            "labels": {"a": before.label_counts, "b": after.label_counts},
+        }
+
+    def lines(self, every: bool) -> Iterator[str]:
+        """Yield the lines for people, the first 20 places of each kind unless `every`."""
+        before, after = self.before, self.after
+        yield from _listed("added    ", self.added(), len(self.added_rows), every)
+        yield from _listed("removed  ", self.removed(), len(self.removed_rows), every)
+        yield from _listed("changed  ", map(_change_line, self.changed()), len(self.pairs[0]), every)
+        shifts = Counter((old, new) for _, _, old, new in self.changed() if old != new)
+        for (old, new), count in shifts.items():
+            yield f"shift    {as_is(old)} → {as_is(new)}: {counted(count, 'example')}"
+        for name in sorted(before.label_counts | after.label_counts):
+            yield f"label    {as_is(name)}: {before.label_counts[name]} → {after.label_counts[name]}"
+        yield (
+            f"{as_is(before.name)} {before.places.rows} → {as_is(after.name)} {after.places.rows}: "
+            f"same {self.same}, added {len(self.added_rows)}, "
+            f"removed {len(self.removed_rows)}, changed {len(self.pairs[0])}"
+        )
+
+
+def diff(first: str, second: str, folder: Path) -> Difference:
+    """Compare two datasets by name, or files of records. The order does not count, repeats do.
+
+    Examples with the same prompt, blanks and upper case left aside, are the same or changed. Memory holds
+    some hundred examples, and two keys of each.
+    """
+    before, after = Side(first, folder), Side(second, folder)
+    same, same_there = paired(before.contents, after.contents)
+    removed, added = _others(range(before.places.rows), same), _others(range(after.places.rows), same_there)
+    places, places_there = paired(_taken(before.prompts, removed), _taken(after.prompts, added))
+    changed = _taken(removed, places), _taken(added, places_there)
+    removed, added = _others(removed, changed[0]), _others(added, changed[1])
+    return Difference(before, after, len(same), removed, added, changed)
+
+
+def _taken(numbers: Rows, places: Rows) -> "array[int]":
+    return array("q", map(numbers.__getitem__, places))
+
+
+def _others(rows: Rows, without: Rows) -> Rows:
+    """The rows, in rising order, that are not among others."""
+    if len(rows) == len(without):
+        return ()
+    marks = bytearray(rows[-1] + 1)
+    for row in without:
+        marks[row] = 1
+    return array(ROW_TYPE, (row for row in rows if not marks[row]))
+
+
+def _listed(title: str, lines: Iterator[str], count: int, every: bool) -> Iterator[str]:
+    """Yield lines with their title, the first 20 unless `every`, and how many more there are."""
+    shown = count if every else min(count, SHOWN)
+    for line in islice(lines, shown):
+        yield f"{title}{line}"
+    if count > shown:
+        yield f"{title.rstrip()}    … and {count - shown} more (--all shows them)"
+
+
+def _change_line(change: Change) -> str:
+    place, other_place, old, new = change
+    shift = f": {as_is(old)} → {as_is(new)}" if old != new else ""
+    return f"{place} → {other_place}{shift}"

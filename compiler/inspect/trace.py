@@ -1,0 +1,131 @@
+"""A kept row on its way: raw → checked columns → records → with a template, the text the model sees."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import NamedTuple, TypeVar
+
+from tuneyard.compiler.check.checker import Checker, LateColumnError, TextIdError, Types
+from tuneyard.compiler.check.filters import RowFilter
+from tuneyard.compiler.check.unused_columns import Unused
+from tuneyard.compiler.read import read
+from tuneyard.compiler.read.dataset_reader import raw_text, single_records
+from tuneyard.compiler.read.inputs import Input, find_inputs, spec_for, with_rivals
+from tuneyard.compiler.rows import Batch
+from tuneyard.compiler.rows.counts import Counts
+from tuneyard.compiler.rows.problems import Problems
+from tuneyard.compiler.spec.model import Spec
+from tuneyard.compiler.write.entries import entry_of
+from tuneyard.compiler.write.render import Renderer
+from tuneyard.core.datasets import find_dataset
+from tuneyard.core.errors import ProblemsError, RequestError, counted
+from tuneyard.core.language.translation import tr
+
+T = TypeVar("T")
+SEEN = "what the model sees with template {}, loss tokens between ⟦ and ⟧"
+
+
+class KeptRow(NamedTuple):
+    """A kept row: its spec, its split, the raw row, and the checked row as a batch of one."""
+
+    spec: Spec
+    split: str
+    raw: object
+    batch: Batch
+
+
+def trace(spec: Spec, sources: Sequence[str], row: int, template: str | None) -> Iterator[tuple[str, str]]:
+    """Yield (title, text) for the steps of a kept row, numbered from 1 over all inputs.
+
+    In a mixture the rows of all parts count, before shares are drawn. `template` is one of LLaMA-Factory's.
+    `RequestError` if fewer rows are kept, `ProblemsError` if earlier rows cannot be read.
+    """
+    from tuneyard.compiler.inspect.template import seen_by_model
+
+    kept_row = _numbered(row, kept_rows(spec, sources), spec.name)
+    yield f"raw row, {kept_row.batch.place(0)}", raw_text(kept_row.raw, 2)
+    columns = {name: values[0] for name, values in kept_row.batch.columns.items()}
+    yield tr("columns"), raw_text(columns, 2)
+    for output in kept_row.spec.outputs:
+        (rendered,) = Renderer(kept_row.spec, output).render(kept_row.batch)
+        record = rendered.decode()
+        yield f"record in {output.file_of(kept_row.split)}", record
+        if template and output.dataset:
+            entry = entry_of(kept_row.spec, output, output.file)
+            yield SEEN.format(template), seen_by_model(json.loads(record), entry, template)
+
+
+def _numbered(row: int, items: Iterator[T], name: str) -> T:
+    """The item with the number `row` (from 1). `RequestError` if there are fewer."""
+    number = 0
+    for number, item in enumerate(items, 1):
+        if number == row:
+            return item
+    raise RequestError(f"no row {row}: {name} has {counted(number, 'row')}; name one of 1 to {number}")
+
+
+def registered_row(name: str, folder: Path, row: int, template: str | None) -> Iterator[tuple[str, str]]:
+    """Yield (title, text) for the record of a registered dataset with the number `row`, from 1.
+
+    `RequestError` if it has fewer, `ProblemsError` if earlier ones cannot be read.
+    """
+    from tuneyard.compiler.inspect.template import seen_by_model
+
+    dataset = find_dataset(name, folder)
+    place, record = _numbered(row, single_records(dataset.path, name), name)
+    yield f"record {row}, {place}", raw_text(record, 2)
+    if template:
+        yield SEEN.format(template), seen_by_model(record, dataset.entry, template)
+
+
+def kept_rows(spec: Spec, sources: Sequence[str]) -> Iterator[KeptRow]:
+    """Yield the kept rows one by one, in order.
+
+    `ProblemsError` if a file lacks a column, and after the last row if others are wrong.
+    """
+    problems = Problems()
+    inputs = find_inputs(spec, sources)
+    spec = with_rivals(spec_for(spec, inputs), inputs)
+    for item in inputs:
+        types: Types = {}
+        late: dict[str, str] = {}
+        shown = 0
+        while True:  # again if a later row shows what the earlier ones are
+            problems_of_file = Problems()
+            try:
+                for row in islice(
+                    _kept_rows_of(spec, item, problems_of_file, dict(types), late), shown, None
+                ):
+                    shown += 1
+                    yield row
+                break
+            except LateColumnError as error:
+                late |= error.sources
+            except TextIdError as error:
+                types[error.column] = "text"
+        if problems_of_file.fatal:
+            raise ProblemsError(problems_of_file.errors, spec.name)
+        problems.add(problems_of_file)
+    if problems.errors:
+        raise ProblemsError(problems.errors, spec.name)
+
+
+def _kept_rows_of(
+    spec: Spec, item: Input, problems: Problems, types: Types, late: Mapping[str, str]
+) -> Iterator[KeptRow]:
+    """Yield the kept rows of a file, read once. `types` and `late` are those of a `Checker`."""
+    part = spec.of_part(item.split)
+    split = item.split
+    if spec.mix or (spec.split and not spec.split.is_given):
+        split = spec.splits[0]
+    checker = Checker(part, item.display_path, problems, Unused(), types, late=late)
+    for rows in read(item.path, item.display_path, part.source, problems, item.split, names=item.names):
+        batch = checker.check(rows)
+        if batch is None:  # a later row may have the column
+            continue
+        batch = checker.of_one_type(RowFilter(part, Counts()).kept(batch), rows)
+        lines = list(rows.lines)
+        for number in range(len(batch)):
+            row = batch.keep([number])
+            yield KeptRow(part, split, rows.row(lines.index(row.lines[0])), row)

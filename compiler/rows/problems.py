@@ -1,0 +1,209 @@
+"""The problems of one compile: every one counted, the first thousand kept, bad rows in rejected.jsonl."""
+
+import json
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from itertools import starmap
+from math import inf
+from pathlib import Path
+from typing import Self
+
+import orjson
+
+from tuneyard.compiler.rows import InDocument, Place
+from tuneyard.core.errors import Problem, show_value, show_values
+from tuneyard.core.errors.problem_codes import guide
+from tuneyard.core.files import named
+
+KEPT = 1000
+NO_LIMIT = sys.maxsize
+PLACES = 3
+NAMES = 10
+WARNINGS = {  # docs/problems.md tells of every code
+    "W201": "an id that came before",
+    "W202": "a row that came before",
+    "W203": "the same input with another answer",
+    "W204": "an empty answer",
+    "W205": "a token of a chat template inside the text",
+    "W206": "a control character inside the text",
+    "W207": "a very long row",
+    "W208": "a training input that stands in another split",
+    "W209": "a split without rows",
+    "W210": "a part of a mixture that could not be filled",
+    "W211": "a class of one row in a stratified split",
+    "W212": "a row that is nearly the same as one before it",
+    "W213": "a training input that nearly stands in another split",
+    "W214": "HTML in an answer",
+    "W215": "a call that no tool of its row declares so",
+    "W216": "a call of a tool in the text of an answer",
+    "W221": "a folder of .txt files, each line of which is a row",
+    "W224": "a folder, sheet or text that is not read",
+    "W225": "a conversation that may go on after a blank line",
+    "W226": "a picture, video or audio named in a text",
+    "W222": "labels far out of balance",
+}
+
+
+@dataclass
+class Problems:
+    """Collects errors (E…) and warnings (W…) with their places: those of one source file, then of a compile.
+
+    - `limit`: the most errors and the most warnings that are kept as text.
+    - `notes`: lines for people on layouts and columns.
+    - `rejected`: the file of bad rows, or None if bad rows end the compile.
+    - `dropped`: the number of rows that reading drops, by reason.
+    """
+
+    limit: int = KEPT
+    rejected: Path | None = None
+    warnings: list[Problem] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    counts: Counter[str] = field(default_factory=Counter)
+    dropped: Counter[str] = field(default_factory=Counter)
+    bad_rows: int = 0
+    fatal: bool = False
+    _errors: list[Problem] = field(default_factory=list)
+    _batch: list[tuple[Sequence[Problem], object]] = field(default_factory=list)
+
+    @property
+    def errors(self) -> list[Problem]:
+        """The errors that are kept, in the order of their lines."""
+        self.end_batch()
+        return self._errors
+
+    def bad_row(self, problems: Sequence[Problem], row: object) -> None:
+        """Record one source row that cannot be used, with all its problems."""
+        self._batch.append((problems, row))
+
+    def bad_file(self, problem: Problem) -> None:
+        """Record a file whose rest cannot be read: the compile fails even with `--on-error reject`."""
+        self.fatal = True
+        self._batch.append(([problem], _NO_ROW))
+
+    def end_batch(self) -> None:
+        """Count the bad rows of a batch in the order of their lines."""
+        batch = sorted(self._batch, key=lambda entry: _number(entry[0][0]))
+        self._batch = []
+        errors = [problem for problems, _ in batch for problem in problems]
+        self.counts.update(problem.code for problem in errors)
+        self._errors += errors[: self._room(self._errors)]
+        bad_rows = [(problems, row) for problems, row in batch if row is not _NO_ROW]
+        self.bad_rows += len(bad_rows)
+        if self.rejected and bad_rows:
+            with named(self.rejected), self.rejected.open("ab") as rejected:
+                rejected.writelines(starmap(_rejected_line, bad_rows))
+
+    def _room(self, kept: Sequence[Problem]) -> int:
+        """How many more problems are kept as text."""
+        return max(self.limit - len(kept), 0)
+
+    def lead(self, problems: Sequence[Problem]) -> None:
+        """Record errors of whole columns or inputs before errors of rows, which they explain."""
+        self.fatal = self.fatal or bool(problems)
+        self.counts.update(problem.code for problem in problems)
+        self._errors[:0] = problems
+
+    def add(self, other: "Problems") -> None:
+        """Add the problems of the next file."""
+        self.counts.update(other.counts)
+        self.bad_rows += other.bad_rows
+        self.fatal = self.fatal or other.fatal
+        self.notes += other.notes
+        for mine, others in ((self._errors, other.errors), (self.warnings, other.warnings)):
+            mine += others[: self._room(mine)]
+
+    def warn(self, problem: Problem) -> None:
+        """Record a warning, which stops nothing without `--strict`."""
+        self.counts[problem.code] += 1
+        if self._room(self.warnings):
+            self.warnings.append(problem)
+
+    def sort_warnings(self) -> None:
+        """Sort the warnings by file and line, once all of them are here."""
+        files = dict.fromkeys(map(_file_of, [*self._errors, *self.warnings]))
+        order = {file: number for number, file in enumerate(files)}
+        self.warnings.sort(key=lambda problem: (order[_file_of(problem)], _number(problem)))
+
+    @classmethod
+    def again(cls, counts: dict[str, int], first: Sequence[dict[str, str]], notes: list[str]) -> Self:
+        """The problems that a manifest records."""
+        problems = [Problem(**problem) for problem in first]
+        warnings = [problem for problem in problems if not problem.is_error]
+        errors = [problem for problem in problems if problem.is_error]
+        return cls(warnings=warnings, notes=notes, counts=Counter(counts), _errors=errors)
+
+    def count(self, kind: str) -> int:
+        """The number of problems of a kind: "E" errors, "W" warnings."""
+        return sum(self.counts_of(kind).values())
+
+    def counts_of(self, kind: str) -> dict[str, int]:
+        """The counts by code of a kind, "E" or "W"."""
+        return {code: n for code, n in self.counts.items() if code.startswith(kind)}
+
+    def warning_lines(self) -> list[str]:
+        """The first places of each kind of warning, and how many more there are."""
+        lines = []
+        for code, total in sorted(self.counts_of("W").items()):
+            first_lines = [problem.line() for problem in self.warnings if problem.code == code]
+            if self.limit < NO_LIMIT:
+                first_lines = first_lines[:PLACES]
+            lines += first_lines
+            rest = total - len(first_lines)
+            if rest:
+                lines.append(f"… {rest} more {code}: {WARNINGS[code]} (--all shows every one)")
+        if lines:
+            lines += guide(self.counts_of("W"))
+        return lines
+
+
+@lru_cache(1000)  # the same names often stand in every bad row
+def some_of(names: tuple[str, ...], expected: str) -> str:
+    """Names for a message: all if they are few, otherwise those most like the expected one."""
+    if len(names) <= NAMES:
+        return show_values(names)
+    from difflib import get_close_matches
+
+    near = get_close_matches(expected, names, NAMES, 0)
+    return f"{show_values(near)}, … and {len(names) - NAMES} more"
+
+
+_NO_ROW = object()
+
+
+def _file_of(problem: Problem) -> str:
+    """The file of a problem's place."""
+    return problem.place.prefix.file if isinstance(problem.place, Place) else problem.place
+
+
+def _number(problem: Problem) -> tuple[float, float]:
+    """The line of a problem's place and the item in it. A problem of a whole file comes last."""
+    line = problem.place.line if isinstance(problem.place, Place) else inf
+    if isinstance(line, InDocument):
+        return line.line, line.item
+    if isinstance(line, str):
+        return inf, 0
+    return line, 0
+
+
+def _rejected_line(problems: Sequence[Problem], row: object) -> bytes:
+    """The line of rejected.jsonl for a bad row."""
+    reasons = []
+    for problem in problems:
+        field = f" {problem.field}:" if problem.field else ""
+        reasons.append(f"{problem.code}{field} {problem.message}")
+    line = {"place": problems[0].place, "problems": reasons, "row": row}
+    try:
+        return orjson.dumps(line, default=repr, option=orjson.OPT_APPEND_NEWLINE)
+    except TypeError:  # half of a character, a huge number, nested too deep for it
+        return (json.dumps(line | {"row": show_value(row)}) + "\n").encode()
+
+
+class UnreadableFileError(Exception):
+    """The rest of a file cannot be read: a problem of the file, or at a `place` in it."""
+
+    def __init__(self, code: str, message: str, hint: str = "", place: str = "", field: str = "") -> None:
+        super().__init__(message)
+        self.code, self.hint, self.place, self.field = code, hint, place, field

@@ -1,0 +1,266 @@
+"""Columns of a spec and their kinds (`is:`): one object for each kind, in a file of this folder.
+
+A kind has its part of each step: the JSON Schema of its values and of its options in a spec, reading and
+checking, the lint, the record and the registry entry. A new kind is one new file with a `Kind`. The rest of
+the compiler asks these objects, and names no kind.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from tuneyard.compiler.rows import Fields
+from tuneyard.core.errors import Problem
+from tuneyard.core.files import JsonObject
+from tuneyard.core.installation.plugins import bundled_with
+from tuneyard.core.records.calls import WrongValueError
+
+if TYPE_CHECKING:
+    from tuneyard.compiler.spec.model import Spec
+    from tuneyard.core.records import Example
+
+Names = tuple[str, ...]
+"""Names of columns, or other names that a spec or a kind lists."""
+Values = list[object]
+Validator = Callable[[object], bool]
+Clean = Callable[[str], str]
+Schema = Mapping[str, Any]
+LoadedRow = Mapping[str, Any]
+"""A row that LLaMA-Factory has made of a record."""
+Row = JsonObject
+"""The checked values of a row by column."""
+ASKED, MARK = "asked", "mark"
+
+
+class CodedError(WrongValueError):
+    """A value that cannot be used, with the code of its problem and the edit that helps."""
+
+    def __init__(self, code: str, *messages: str, fix: str = "") -> None:
+        super().__init__(*messages)
+        self.code = code
+        self.fix = fix
+
+
+class FileContext(NamedTuple):
+    """One source file, for the readers of its columns.
+
+    - `display_path`: its path in messages.
+    - `clean`: makes the spec's changes to a text.
+    - `sources`: the source column by target column, filled while the file is read.
+    - `warnings`: the code, the message and the fix of each warning about the row that is read.
+    """
+
+    spec: "Spec"
+    display_path: str
+    clean: Clean
+    sources: Mapping[str, str]
+    warnings: list[tuple[str, str, str]]
+
+
+class Beside(NamedTuple):
+    """A column that `data init` proposes next to turns, or next to a question with its answer.
+
+    - `names`: source columns. The first one that is filled is proposed.
+    - `turns`, `questions`: true if it is proposed next to turns, to a question.
+    - `needs`: columns that the file must fill, too.
+    - `settings`: further keys of the column in the spec.
+    - `accepts`: true if the name and the first values of a source column fit.
+    """
+
+    names: Names
+    turns: bool = True
+    questions: bool = False
+    needs: Names = ()
+    settings: Mapping[str, object] = {}
+    accepts: Callable[[str, Sequence[object]], bool] = lambda name, values: True  # noqa: ARG005
+
+
+class ColumnReader:
+    """Reads the values of one column in one file. A kind overrides the steps that it needs.
+
+    `noted` counts what `notes` tells of.
+    """
+
+    read: Callable[[Any], object] | None = None
+    """Reads one checked value. `WrongValueError` if it cannot be used, with the reason. None: values stay."""
+    checks_rows = False
+    """Whether `check_row` checks values against the rest of their rows."""
+
+    def __init__(self, column: "Column", file: FileContext) -> None:
+        self.column = column
+        self.file = file
+        self.spec = file.spec
+        self.noted: Counter[Any] = Counter()
+        self.prepare()
+
+    @property
+    def source(self) -> str:
+        """The source column, "" if the file has none."""
+        return self.file.sources.get(self.column.name, "")
+
+    def prepare(self) -> None:
+        """Look at the spec and the column, before the first value."""
+
+    def unfold(self, values: Values) -> Values:
+        """Bring other spellings of values into the one that the schema describes."""
+        return values
+
+    def check_row(self, row: Row) -> Fields:
+        """Check a value against the rest of its row (with `checks_rows`); the columns that change.
+
+        `WrongValueError` if the row cannot be used, with the reason.
+        """
+        del row
+        return {}
+
+    def notes(self) -> list[str]:
+        """Notes for people on the whole file."""
+        return []
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of column, and its part in each step from a raw value to the entry of a dataset.
+
+    - `schema`: the JSON Schema of a value. Messages show its description.
+    - `options`: the further keys of such a column in a spec, with the JSON Schema of each.
+    - `default`: the value if the file lacks the column. `is_optional`: it may be missing without a default.
+    - `is_label`: the spec's `labels:` check and replace the values. Rows without one are dropped.
+    - `is_id`: it identifies the row. Text cells that are whole numbers become numbers.
+    - `code`: the problem of a value that cannot be read, or does not fit its row.
+    - `is_text`: values are texts once they are read. `is_cleaned`: `clean:` changes values before that.
+    - `may_be_blank`: an empty value, or null, is read, and the lint warns of it (W204).
+    - `takes_objects`: a value may be a list of objects without being a list of rows.
+    - `has_turns`: a value may be turns of a conversation. With `option_without_turns` it is none.
+    - `last_learned`: the number of the last answers of a conversation that are learned beside such a column
+      (None: all).
+    - `is_conversation`: values are conversations, from which the outputs take their texts.
+    - `joins_turns`: values become part of the turns.
+    - `part`: the key of the column in `columns` of a registry entry. Every record contains such a column.
+    - `is_pair`: one of two answers, in place of `response`. In a conversation it is a turn.
+    - `has_answer`: values are answers, or contain them, so that no template needs to write one.
+    - `loaded_column`: the column of LLaMA-Factory's loaded rows that `loaded_pairs` compares (`_tools`).
+    - `compared`: how the lint compares rows by it, as `ASKED` or a `MARK` of the answer.
+    - `judge`: judges all kept values of a split together, which are counted for it; `place` is the first file
+      of the split. Returns the error of all of them, or a line for people, "" if there is nothing to add.
+    - `shapes`: the names of the forms of files that `init` proposes as examples of this kind (`init/shapes`).
+    - `beside`: the column that `init` proposes next to others.
+    - `leaf_types`: the types of values that `init` takes for such a column (`FileProfile`); () for any.
+    """
+
+    name: str
+    schema: Schema = field(repr=False)
+    options: Mapping[str, Schema] = field(default_factory=dict, repr=False)
+    default: object = None
+    is_optional: bool = False
+    is_label: bool = False
+    is_id: bool = False
+    code: str = "E107"
+    is_text: bool = False
+    is_cleaned: bool = False
+    may_be_blank: bool = False
+    takes_objects: bool = False
+    has_turns: bool = False
+    option_without_turns: str = ""
+    last_learned: int | None = None
+    is_conversation: bool = False
+    joins_turns: bool = False
+    part: str = ""
+    is_pair: bool = False
+    has_answer: bool = False
+    loaded_column: str = ""
+    compared: str = ""
+    judge: Callable[[Counter[object], str], Problem | str] | None = None
+    shapes: Names = ()
+    beside: Beside | None = None
+    leaf_types: Names = ()
+    reader: type[ColumnReader] = ColumnReader
+
+    def __reduce__(self) -> tuple[Callable[[str], "Kind"], tuple[str]]:
+        return kind_of, (self.name,)
+
+    def check(self, column: "Column", spec: "Spec") -> None:
+        """Refuse a column of this kind if the outputs cannot contain it. `ValueError` has the reason."""
+        if not self.part:
+            return
+        if spec.mix or "text" in spec.formats:
+            raise ValueError(
+                f"column {column.name}: neither a mixture nor a text for pretraining can contain {self.name}"
+            )
+        if "alpaca" in spec.formats and spec.turns:
+            raise ValueError(
+                f"column {column.name}: alpaca leaves out turns that {self.name} may refer to. "
+                "Write sharegpt or messages."
+            )
+
+    def validators(self) -> tuple[Validator, Validator]:
+        """Compiled checks: of one value, and of a list of values."""
+        from jsonschema_rs import validator_for
+
+        schema = dict(self.schema)
+        return validator_for(schema).is_valid, validator_for({"type": "array", "items": schema}).is_valid
+
+    def loaded_pairs(self, example: "Example", loaded: LoadedRow) -> Iterable[tuple[object, object]]:
+        """Pairs of a value in a record and the value that LLaMA-Factory must have loaded for it.
+
+        `loaded` is the row that LLaMA-Factory has made of the record, with `loaded_column`.
+        """
+        del example, loaded
+        return ()
+
+    def unusable(self, loaded: LoadedRow) -> str:
+        """A value of a loaded row at which LLaMA-Factory's processor stops, with the expected one, or ""."""
+        del loaded
+        return ""
+
+    def miscounted(self, loaded: LoadedRow) -> str:
+        """A message on a loaded row whose texts have places for more or fewer values, or ""."""
+        del loaded
+        return ""
+
+    def not_found(self, loaded: LoadedRow) -> str:
+        """A message on a file of a loaded row that a training would not find, "" if it would find all."""
+        del loaded
+        return ""
+
+
+class Column(NamedTuple):
+    """A target column: the source names that it accepts, its kind, the value if the file has none of them.
+
+    `options` are the keys that belong to its kind (`Kind.options`).
+    """
+
+    name: str
+    names: Names
+    kind: Kind
+    default: object = None
+    wrap: str = "{}"
+    options: Mapping[str, Any] = {}
+
+    @property
+    def required(self) -> bool:
+        """True if every row must have it."""
+        return self.default is None and not self.kind.is_optional
+
+
+@cache
+def kinds() -> dict[str, Kind]:
+    """All kinds by name, in the order of the files of this folder."""
+    return {kind.name: kind for kind in bundled_with("tuneyard.compiler.columns", Kind)}
+
+
+def kind_of(name: str) -> Kind:
+    """The kind of a name that a spec gives under `is:`."""
+    return kinds()[name]
+
+
+def check_options(column: str, kind: Kind, keys: Iterable[str]) -> None:
+    """Refuse options of a column that belong to another kind: they would have no effect (`ValueError`)."""
+    for key in set(keys) - kind.options.keys():
+        owners = " or ".join(f"`is: {other.name}`" for other in kinds().values() if key in other.options)
+        if owners:
+            raise ValueError(
+                f"column {column}: `{key}` has no effect with `is: {kind.name}`; it is for {owners}"
+            )
