@@ -15,10 +15,11 @@ import click
 
 from tuneyard.adapters.methods import methods, parameters_by_name
 from tuneyard.core.cli.main import LazyGroup, TuneyardCommand, command_line, next_step, same_options
-from tuneyard.core.errors import RequestError, resumed_by, run_command
+from tuneyard.core.cli.run import run_command
+from tuneyard.core.errors import RequestError, resumed_by
 from tuneyard.core.language.messages import for_reader, print_json, say
 from tuneyard.core.language.translation import tr
-from tuneyard.core.secrets import hide_secrets
+from tuneyard.core.text.secrets import hide_secrets
 
 if TYPE_CHECKING:
     from tuneyard.adapters.extract import ExtractPlan
@@ -327,7 +328,7 @@ def export(reference: str, target: str, base: Path | None, **options: Any) -> No
     from tuneyard.adapters.carried_tokenizer import PROMPT_FILES
     from tuneyard.adapters.export.source import PUBLISHED, open_source
     from tuneyard.adapters.store import open_adapter, open_any
-    from tuneyard.core.links import check_own_files
+    from tuneyard.core.files.links import check_own_files
 
     for name, value in options.items():
         if value and target not in BELONGS[name]:

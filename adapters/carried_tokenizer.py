@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from tuneyard.adapters.store import note
-from tuneyard.core.bounded_reading import read_regular
 from tuneyard.core.errors import ContentError, show_value
 from tuneyard.core.files import read_object, write_json, write_text
-from tuneyard.core.prompt import find_chat_template
-from tuneyard.core.prompt.tokenizer_files import (
+from tuneyard.core.files.bounded_reading import read_regular
+from tuneyard.core.llamafactory.prompt import find_chat_template
+from tuneyard.core.llamafactory.prompt.tokenizer_files import (
     CHAT_TEMPLATE,
     GENERATION,
     TOKENIZER_CONFIG,
@@ -25,7 +25,7 @@ from tuneyard.core.prompt.tokenizer_files import (
     special_texts,
     token_ids,
 )
-from tuneyard.core.prompt.trained_files import VOCABULARIES, has_tokenizer, read_trained
+from tuneyard.core.llamafactory.prompt.trained_files import VOCABULARIES, has_tokenizer, read_trained
 
 # LLaMA-Factory writes them next to an adapter: the prompt of its training.
 TOKENIZER = (

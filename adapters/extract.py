@@ -23,10 +23,11 @@ from tuneyard.adapters.carried_tokenizer import carry_ends, carry_tokenizer
 from tuneyard.adapters.kinds.lora import vllm_notes
 from tuneyard.adapters.merge import MergedModule, Norms, relative
 from tuneyard.adapters.provenance import CARD, model_card, scientific
-from tuneyard.core.documents import markdown_table
-from tuneyard.core.errors import ContentError, counted, size_words
+from tuneyard.core.errors import ContentError
 from tuneyard.core.files import json_text
-from tuneyard.core.quoting import markdown_text
+from tuneyard.core.text.markdown import markdown_table
+from tuneyard.core.text.quoting import markdown_text
+from tuneyard.core.text.words import counted, size_words
 from tuneyard.core.weights.adapter_files import (
     CONFIG,
     EMBEDDINGS,

@@ -33,10 +33,11 @@ from tuneyard.adapters.weighted import (
     open_weighted,
     parse_optional_weight,
 )
-from tuneyard.core.errors import ContentError, RequestError, counted, need
+from tuneyard.core.errors import ContentError, RequestError, need
 from tuneyard.core.files import Fields, read_object, write_json, write_text
-from tuneyard.core.links import check_own_files
-from tuneyard.core.prompt.trained_files import read_trained
+from tuneyard.core.files.links import check_own_files
+from tuneyard.core.llamafactory.prompt.trained_files import read_trained
+from tuneyard.core.text.words import counted
 from tuneyard.core.training.training_run import MERGE, training_inputs
 from tuneyard.core.weights.base_models import Base
 from tuneyard.core.weights.class_defaults import text_config, text_key, untied, with_vocabulary

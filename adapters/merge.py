@@ -45,11 +45,12 @@ from tuneyard.adapters.weighted import (
 from tuneyard.adapters.weights import Weight, weight_text
 from tuneyard.core.documents import read_mapping
 from tuneyard.core.documents.schema_errors import check_file
-from tuneyard.core.errors import ContentError, RequestError, counted, size_words
+from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.core.files import bundled, json_text, read_object
+from tuneyard.core.files.links import check_own_files
 from tuneyard.core.installation.checkout import ROOT
-from tuneyard.core.links import check_own_files
-from tuneyard.core.quoting import shell
+from tuneyard.core.text.quoting import shell
+from tuneyard.core.text.words import counted, size_words
 from tuneyard.core.training.training_run import MERGE
 from tuneyard.core.weights.adapter_files import CONFIG, PAIRS, PREFIX, WEIGHTS, Module
 from tuneyard.core.weights.base_models import Base

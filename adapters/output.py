@@ -9,7 +9,7 @@ from pathlib import Path
 from tuneyard.adapters.carried_tokenizer import PROMPT_FILES
 from tuneyard.adapters.provenance import CARD
 from tuneyard.adapters.store import note
-from tuneyard.core.errors import ContentError, RequestError, TuneyardError, size_words
+from tuneyard.core.errors import ContentError, RequestError, TuneyardError
 from tuneyard.core.files import (
     RECOVERABLE,
     existing,
@@ -21,8 +21,9 @@ from tuneyard.core.files import (
     reserved,
     staging,
 )
-from tuneyard.core.links import own_file
-from tuneyard.core.temporaries import OURS, abandoned, locked, size_of
+from tuneyard.core.files.links import own_file
+from tuneyard.core.files.temporaries import OURS, abandoned, locked, size_of
+from tuneyard.core.text.words import size_words
 from tuneyard.core.training.training_run import MERGE, read_provenance
 from tuneyard.core.weights.adapter_files import CONFIG
 from tuneyard.core.weights.tensors import INDEX, Spec

@@ -17,11 +17,11 @@ from tuneyard.adapters.kinds.oft import OftAdapter
 from tuneyard.adapters.store import SAVES, open_any
 from tuneyard.adapters.weighted import Weighted
 from tuneyard.adapters.weights import weight_text
-from tuneyard.core.documents import markdown_table
 from tuneyard.core.errors import ContentError, TuneyardError
 from tuneyard.core.files import versions
 from tuneyard.core.installation.checkout import version
-from tuneyard.core.quoting import markdown_block, markdown_code, markdown_text
+from tuneyard.core.text.markdown import markdown_table
+from tuneyard.core.text.quoting import markdown_block, markdown_code, markdown_text
 from tuneyard.core.training.training_run import read_provenance, training_data
 from tuneyard.core.weights.adapter_files import WEIGHTS
 from tuneyard.core.weights.base_models import Base

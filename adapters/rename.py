@@ -12,10 +12,11 @@ from typing import Any
 from tuneyard.adapters import output
 from tuneyard.adapters.kinds.lora import LoraConfig
 from tuneyard.adapters.store import find_folder, kind_of, require_config
-from tuneyard.core.bounded_reading import read_regular
-from tuneyard.core.errors import ContentError, RequestError, counted
+from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.core.files import json_text, read_object
-from tuneyard.core.links import check_own_files, own_file
+from tuneyard.core.files.bounded_reading import read_regular
+from tuneyard.core.files.links import check_own_files, own_file
+from tuneyard.core.text.words import counted
 from tuneyard.core.training.training_run import SETTINGS, STARTED, TRAINING, record_folders
 from tuneyard.core.weights.adapter_files import CONFIG, PREFIX, WEIGHTS, WEIGHTS_INDEX, open_weight_files
 from tuneyard.core.weights.adapter_fit import shapes_of

@@ -13,9 +13,9 @@ from tuneyard.adapters.kinds.lora import LoraAdapter
 from tuneyard.adapters.measures import AdapterStatistics, Histogram
 from tuneyard.adapters.store import kind_of
 from tuneyard.adapters.weights import weight_text
-from tuneyard.core.documents import markdown_table
 from tuneyard.core.errors import show_value
 from tuneyard.core.language.translation import tr, tr_counted
+from tuneyard.core.text.markdown import markdown_table
 from tuneyard.core.training.training_run import read_provenance
 from tuneyard.core.weights.tensors import prefetch
 

@@ -18,9 +18,7 @@ from tuneyard.core.errors import (
     ContentError,
     RequestError,
     TuneyardError,
-    counted,
     nearest_name,
-    one_line,
     resumed_by,
     summarise,
 )
@@ -28,7 +26,8 @@ from tuneyard.core.execution.options import ray_option, workers_option
 from tuneyard.core.files import JsonObject
 from tuneyard.core.installation.packages import after_setup
 from tuneyard.core.language.messages import as_is, for_reader, print_json, say
-from tuneyard.core.quoting import shell
+from tuneyard.core.text.quoting import one_line, shell
+from tuneyard.core.text.words import counted
 
 Texts = tuple[str, ...]
 Run = Callable[[Spec, CompileRequest], CompileReport]

@@ -7,9 +7,9 @@ from typing import Literal
 import click
 
 from tuneyard.core.cli.main import LazyGroup
-from tuneyard.core.errors import run_command
-from tuneyard.core.installation.plugins import load
+from tuneyard.core.cli.run import run_command
 from tuneyard.core.language.messages import warn
+from tuneyard.core.plugins import load
 
 GROUP: Literal["tuneyard.scoring_commands"] = "tuneyard.scoring_commands"
 """The entry point by which a package adds scoring commands (docs/extending.md)."""

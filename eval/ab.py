@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING
 import click
 
 from tuneyard.core.cli.main import LazyGroup, cli_command, next_step, same_options
+from tuneyard.core.cli.run import run_command
 from tuneyard.core.documents import json_lines
-from tuneyard.core.errors import RequestError, counted, run_command
+from tuneyard.core.errors import RequestError
 from tuneyard.core.files import atomic, require, write_json, write_text
+from tuneyard.core.text.words import counted
 from tuneyard.eval.backends.scorers import Fields
 from tuneyard.eval.datasets.dataset import EvalDataset
 from tuneyard.eval.metrics.answers import cut_thought, is_answered

@@ -17,10 +17,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tuneyard.core.cli.main import cli_command
-from tuneyard.core.errors import RequestError, TuneyardError, run_command, show_value
+from tuneyard.core.cli.run import run_command
+from tuneyard.core.errors import RequestError, TuneyardError, show_value
 from tuneyard.core.language.messages import say
-from tuneyard.core.prompt import Encode, Messages
-from tuneyard.core.terminal import visible
+from tuneyard.core.llamafactory.prompt import Encode, Messages
+from tuneyard.core.text.terminal import visible
 from tuneyard.eval.backends.generate import PRESETS, Sampling, choose_sampling, stream, without_thoughts
 from tuneyard.eval.datasets.prompts import trained_system
 from tuneyard.eval.metrics.answers import cut_thought

@@ -12,10 +12,11 @@ from typing import Any
 
 import click
 
-from tuneyard.core.documents import markdown_table
-from tuneyard.core.errors import RequestError, run_command
+from tuneyard.core.cli.run import run_command
+from tuneyard.core.errors import RequestError
 from tuneyard.core.files import read_object, write_json, write_text
 from tuneyard.core.language.number_format import percent
+from tuneyard.core.text.markdown import markdown_table
 from tuneyard.core.training.metrics import ACCURACY
 from tuneyard.eval.datasets.cmmlu import (
     HUB_ID,

@@ -17,8 +17,9 @@ from collections.abc import Sequence
 
 import click
 
-from tuneyard.core.errors import RequestError, run_command, unexpected
-from tuneyard.core.scratch import scratch_folder
+from tuneyard.core.cli.run import run_command
+from tuneyard.core.errors import RequestError, unexpected
+from tuneyard.core.files.scratch import scratch_folder
 from tuneyard.eval.backends.scorers import Fields, Scorer
 from tuneyard.eval.datasets.dataset import EvalDataset
 from tuneyard.eval.metrics.answers import cut_thought

@@ -16,12 +16,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tuneyard.core.cli.main import cli_command, is_quiet, next_step
+from tuneyard.core.cli.run import run_command
 from tuneyard.core.drawing.plots import check_replaceable
-from tuneyard.core.errors import RequestError, one_line, run_command
+from tuneyard.core.errors import RequestError
 from tuneyard.core.files import json_text
 from tuneyard.core.language.messages import warn
 from tuneyard.core.language.translation import joined, tr
-from tuneyard.core.secrets import hide_secrets
+from tuneyard.core.text.quoting import one_line
+from tuneyard.core.text.secrets import hide_secrets
 from tuneyard.core.training.metrics import ACCURACY
 from tuneyard.eval.read.comparison_folder import finish_comparison, publish_comparison, refuse_links
 from tuneyard.eval.read.results import (

@@ -10,8 +10,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from tuneyard.core.cli.run import run_command
 from tuneyard.core.drawing.plots import plotting, save
-from tuneyard.core.errors import ContentError, run_command, show_value, unexpected
+from tuneyard.core.errors import ContentError, show_value, unexpected
 from tuneyard.core.files import write_json
 from tuneyard.core.language.number_format import percent
 from tuneyard.core.language.translation import tr, tr_counted

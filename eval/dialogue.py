@@ -12,9 +12,11 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 
-from tuneyard.core.errors import ContentError, counted, run_command
+from tuneyard.core.cli.run import run_command
+from tuneyard.core.errors import ContentError
 from tuneyard.core.language.han import HAN
-from tuneyard.core.prompt import Conversation, Encode, Messages
+from tuneyard.core.llamafactory.prompt import Conversation, Encode, Messages
+from tuneyard.core.text.words import counted
 from tuneyard.eval.backends import Backend
 from tuneyard.eval.backends.scorers import Fields, Refused, Scorer, TooLong, plan_answers
 from tuneyard.eval.datasets.dataset import EvalDataset

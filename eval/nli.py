@@ -10,7 +10,8 @@ from typing import Any
 
 import click
 
-from tuneyard.core.errors import RequestError, run_command, show_value, show_values
+from tuneyard.core.cli.run import run_command
+from tuneyard.core.errors import RequestError, show_value, show_values
 from tuneyard.core.language.messages import say
 from tuneyard.eval.backends import Backend
 from tuneyard.eval.backends.scorers import DIGITS, Fields, Scorer

@@ -8,10 +8,11 @@ OUT/<model>/<set>/{results.json,predictions.jsonl}. docs/eval-preference.md expl
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from tuneyard.core.cli.run import run_command
 from tuneyard.core.documents import json_lines
-from tuneyard.core.errors import ContentError, RequestError, run_command, show_value, unexpected
-from tuneyard.core.prompt import conversation
-from tuneyard.core.prompt.supervision import SupervisedText, Turns, supervise
+from tuneyard.core.errors import ContentError, RequestError, show_value, unexpected
+from tuneyard.core.llamafactory.prompt import conversation
+from tuneyard.core.llamafactory.prompt.supervision import SupervisedText, Turns, supervise
 from tuneyard.core.records import MARK, PAIR, format_of
 from tuneyard.eval.backends.likelihood import reading_answers
 from tuneyard.eval.backends.scorers import Fields, Scorer

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tuneyard.core.cli.main import cli_command, command_line, next_step, same_options
-from tuneyard.core.errors import ContentError, RequestError, run_command
+from tuneyard.core.cli.run import run_command
+from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.core.files import write_json, write_text
 from tuneyard.core.language.messages import for_reader
 from tuneyard.eval.backends.connection import TIMEOUT

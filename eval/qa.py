@@ -14,7 +14,8 @@ from pathlib import Path
 
 import click
 
-from tuneyard.core.errors import ContentError, RequestError, run_command
+from tuneyard.core.cli.run import run_command
+from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.core.training.training_run import model_sha256
 from tuneyard.eval.backends import Backend
 from tuneyard.eval.backends.scorers import Fields, Scorer

@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tuneyard.core.cli.main import cli_command, next_step, same_options
+from tuneyard.core.cli.run import run_command
 from tuneyard.core.documents import read_yaml
 from tuneyard.core.errors import (
     ContentError,
     RequestError,
     TuneyardError,
     resumed_by,
-    run_command,
     unexpected,
     wrong_value,
 )

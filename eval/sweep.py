@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tuneyard.core.cli.main import cli_command, command_line, next_step
-from tuneyard.core.errors import RequestError, resumed_by, run_command
+from tuneyard.core.cli.run import run_command
+from tuneyard.core.errors import RequestError, resumed_by
 from tuneyard.core.files import write_json, write_text
 from tuneyard.core.language.messages import say, warn
 from tuneyard.core.language.translation import tr

@@ -11,9 +11,11 @@ from typing import Any
 
 import click
 
-from tuneyard.core.errors import ContentError, RequestError, counted, need, run_command
+from tuneyard.core.cli.run import run_command
+from tuneyard.core.errors import ContentError, RequestError, need
 from tuneyard.core.files import write_json
-from tuneyard.core.prompt.supervision import SupervisedText, supervise, supervise_text
+from tuneyard.core.llamafactory.prompt.supervision import SupervisedText, supervise, supervise_text
+from tuneyard.core.text.words import counted
 from tuneyard.eval.backends import Backend
 from tuneyard.eval.backends.scorers import Fields, Scorer
 from tuneyard.eval.datasets.dataset import EvalDataset

@@ -9,8 +9,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from tuneyard.core.errors import ContentError, run_command
-from tuneyard.core.prompt import Conversation, Messages, tool_format
+from tuneyard.core.cli.run import run_command
+from tuneyard.core.errors import ContentError
+from tuneyard.core.llamafactory.prompt import Conversation, Messages, tool_format
 from tuneyard.core.records import ANSWERS
 from tuneyard.core.records.calls import WrongValueError, calls_of
 from tuneyard.eval.backends.scorers import Fields

@@ -1,7 +1,7 @@
 """Write, check, plan and run training recipes (ordinary LLaMA-Factory YAML)."""
 
 from tuneyard.core.cli.main import LazyGroup
-from tuneyard.core.errors import run_command
+from tuneyard.core.cli.run import run_command
 
 MODULES = {"new": "new.command", "sweep": "sweep.command"}
 COMMANDS = {

@@ -12,6 +12,7 @@ from tuneyard.core.datasets.fitting_command import scoring_options
 from tuneyard.core.documents import is_number
 from tuneyard.core.errors import TuneyardError
 from tuneyard.core.files import read_object
+from tuneyard.core.llamafactory.stages import PLAIN, rows_of
 from tuneyard.core.records import has_media
 from tuneyard.core.training.parent_adapters import (
     fuse_commands,
@@ -25,7 +26,6 @@ from tuneyard.core.training.training_run import (
     training_data,
     training_settings,
 )
-from tuneyard.core.training.training_stage import PLAIN, rows_of
 from tuneyard.recipes.data import dataset_dir
 from tuneyard.recipes.recipe import Recipe
 from tuneyard.recipes.rules import evaluates

@@ -17,10 +17,10 @@ import click
 from tuneyard.core.cli.main import cli_command, next_step
 from tuneyard.core.errors import RequestError
 from tuneyard.core.files import publish, recovered, staging, versions, write_json, write_text
+from tuneyard.core.files.scratch import scratch_folder
 from tuneyard.core.installation.checkout import python_variables
 from tuneyard.core.installation.packages import installer
 from tuneyard.core.language.messages import say
-from tuneyard.core.scratch import scratch_folder
 from tuneyard.recipes.hardware import cpu_computes_bf16, find_gpus
 
 if TYPE_CHECKING:

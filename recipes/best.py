@@ -12,10 +12,11 @@ import click
 from tuneyard.core.cli.main import cli_command, next_step
 from tuneyard.core.documents import is_number
 from tuneyard.core.drawing.plots import picture, plotting
-from tuneyard.core.errors import ContentError, RequestError, counted, nearest
+from tuneyard.core.errors import ContentError, RequestError, nearest
 from tuneyard.core.files import read_object, require
 from tuneyard.core.language.messages import ENGLISH, in_language, print_json
 from tuneyard.core.language.translation import tr, tr_counted
+from tuneyard.core.text.words import counted
 from tuneyard.core.training.metrics import Metric, direction, metric_of
 from tuneyard.recipes.output_dir import checkpoints, find_flaw
 

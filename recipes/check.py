@@ -26,14 +26,13 @@ from tuneyard.core.errors import (
     RequestError,
     TuneyardError,
     by_code,
-    counted,
-    size_words,
 )
 from tuneyard.core.errors.problem_codes import guide
 from tuneyard.core.files import existing
 from tuneyard.core.language.messages import print_json, say
-from tuneyard.core.prompt.token_weights import weights_file
-from tuneyard.core.secrets import public_words
+from tuneyard.core.llamafactory.prompt.token_weights import weights_file
+from tuneyard.core.text.secrets import public_words
+from tuneyard.core.text.words import counted, size_words
 from tuneyard.core.training.training_run import STARTED, TRAINING
 from tuneyard.recipes.answer import Facts, Rows
 from tuneyard.recipes.answer_rules import problems_of_answer

@@ -12,9 +12,10 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from tuneyard.core.errors import ContentError, Problem, counted
+from tuneyard.core.errors import ContentError, Problem
 from tuneyard.core.files import existing
-from tuneyard.core.training.training_stage import TRAINING_STAGES, UNKNOWN_STAGE, WITHOUT_REFERENCE
+from tuneyard.core.llamafactory.stages import TRAINING_STAGES, UNKNOWN_STAGE, WITHOUT_REFERENCE
+from tuneyard.core.text.words import counted
 from tuneyard.recipes.hardware import GpuModel
 from tuneyard.recipes.recipe import Recipe
 

@@ -9,7 +9,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tuneyard.core.bounded_reading import UnboundedError, refuse_pipe
 from tuneyard.core.datasets import (
     CHOOSING,
     FORMATS,
@@ -36,9 +35,10 @@ from tuneyard.core.datasets.unread_keys import UnreadKeys
 from tuneyard.core.documents import read_mapping
 from tuneyard.core.errors import ContentError, Problem, RequestError, TuneyardError
 from tuneyard.core.files import hub_problem, no_folder, sha256, strings
+from tuneyard.core.files.bounded_reading import UnboundedError, refuse_pipe
 from tuneyard.core.installation.checkout import ROOT
+from tuneyard.core.llamafactory.stages import MARKED, rows_of, stage_fits, stage_problem
 from tuneyard.core.records import BARE, OPENAI, format_of_entry
-from tuneyard.core.training.training_stage import MARKED, rows_of, stage_fits, stage_problem
 from tuneyard.recipes.recipe import MissingDataProblem, Recipe, UnboundedDataProblem
 from tuneyard.recipes.rows import COUNTED
 

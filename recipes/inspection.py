@@ -15,9 +15,9 @@ from typing import Any
 
 from tuneyard.core.errors import ContentError
 from tuneyard.core.files import files_of, read_object, sha256
-from tuneyard.core.prompt.template_fit import TemplateFinding, with_fitted_template
+from tuneyard.core.llamafactory.loader import Launch, RecipeData, read_arguments, replaced
+from tuneyard.core.llamafactory.prompt.template_fit import TemplateFinding, with_fitted_template
 from tuneyard.core.records import PLACEHOLDERS
-from tuneyard.core.training.llamafactory import Launch, RecipeData, read_arguments, replaced
 from tuneyard.recipes.answer import EpochCounts, Facts, LaidOut, Rows
 from tuneyard.recipes.cache import folder_hashes, remembered
 from tuneyard.recipes.config_sizes import CONFIG, ParameterLimit, check_sizes

@@ -20,13 +20,13 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tuneyard.core.bounded_reading import LARGEST_RECORD, read_end
 from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.core.execution.processes import GRACE, end_process, end_with, leave_on_sigterm
+from tuneyard.core.files.bounded_reading import LARGEST_RECORD, read_end
+from tuneyard.core.files.links import refuse_written_link
 from tuneyard.core.installation.checkout import SAFE_PATH, python_variables
 from tuneyard.core.installation.packages import set_up_command
-from tuneyard.core.links import refuse_written_link
-from tuneyard.core.secrets import hide_secrets
+from tuneyard.core.text.secrets import hide_secrets
 
 if TYPE_CHECKING:
     from tqdm import tqdm

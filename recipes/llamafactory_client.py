@@ -13,8 +13,8 @@ from tuneyard.core.execution.processes import GRACE
 from tuneyard.core.files import files_of, sha256
 from tuneyard.core.installation.checkout import environment_set
 from tuneyard.core.language.messages import say
+from tuneyard.core.llamafactory.loader import Launch
 from tuneyard.core.records import PLACEHOLDERS
-from tuneyard.core.training.llamafactory import Launch
 from tuneyard.recipes import llamafactory_server
 from tuneyard.recipes.answer import Facts
 from tuneyard.recipes.cache import folder_hashes, remembered

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from tuneyard.core.execution.processes import end_with
-from tuneyard.core.terminal import guard
+from tuneyard.core.text.terminal import guard
 from tuneyard.recipes.launch import leads_family
 
 

@@ -11,13 +11,13 @@ import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from tuneyard.core.bounded_reading import read_text, refuse_pipe
 from tuneyard.core.datasets.compiled import MANIFEST
 from tuneyard.core.errors import ContentError, show_value
 from tuneyard.core.files import HeldError, files_of, names_folder, read_object, reserved, sha256, versions
+from tuneyard.core.files.bounded_reading import read_text, refuse_pipe
 from tuneyard.core.installation.checkout import version
 from tuneyard.core.language.messages import say
-from tuneyard.core.secrets import public_settings
+from tuneyard.core.text.secrets import public_settings
 from tuneyard.core.training.parent_adapters import ADAPTERS, adapter_hashes
 from tuneyard.core.training.training_run import (
     CHECKPOINT,

@@ -8,11 +8,12 @@ from pathlib import Path
 import click
 
 from tuneyard.core.cli.main import cli_command, next_step, same_options
-from tuneyard.core.documents import markdown_table
-from tuneyard.core.errors import ContentError, ProblemsError, RequestError, counted
+from tuneyard.core.errors import ContentError, ProblemsError, RequestError
 from tuneyard.core.language.messages import print_json, say
 from tuneyard.core.language.number_format import limits
 from tuneyard.core.language.translation import tr
+from tuneyard.core.text.markdown import markdown_table
+from tuneyard.core.text.words import counted
 from tuneyard.recipes import costs
 from tuneyard.recipes.answer import EpochCounts
 from tuneyard.recipes.answer_rules import CUTOFF_LEN, problems_of_answer

@@ -7,13 +7,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from tuneyard.core.bounded_reading import open_regular, read_text
 from tuneyard.core.datasets import read_registry, registry_folder
 from tuneyard.core.documents import BOM, is_number, read_yaml
 from tuneyard.core.errors import ContentError, Problem, RequestError, nearest, show_value, wrong_value
 from tuneyard.core.files import bundled, parse_json, read_object, require
-from tuneyard.core.quoting import shell
-from tuneyard.core.secrets import HIDDEN, VARIABLES, is_secret, public_settings, public_words, secrets_inside
+from tuneyard.core.files.bounded_reading import open_regular, read_text
+from tuneyard.core.text.quoting import shell
+from tuneyard.core.text.secrets import (
+    HIDDEN,
+    VARIABLES,
+    is_secret,
+    public_settings,
+    public_words,
+    secrets_inside,
+)
 from tuneyard.core.training.training_run import names_in
 from tuneyard.recipes.other_files import refuse_other_file
 

@@ -14,16 +14,17 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from tuneyard.core.datasets import read_records
-from tuneyard.core.errors import ContentError, TuneyardError, counted, show_value
+from tuneyard.core.errors import ContentError, TuneyardError, show_value
 from tuneyard.core.files import strings
-from tuneyard.core.prompt.history_findings import history_findings
-from tuneyard.core.prompt.template_fit import TemplateFinding
+from tuneyard.core.files.scratch import scratch_folder
+from tuneyard.core.llamafactory import loader as llamafactory
+from tuneyard.core.llamafactory.loader import WHOLE, RecipeData, RetypedColumnError, replaced, times_refused
+from tuneyard.core.llamafactory.prompt.history_findings import history_findings
+from tuneyard.core.llamafactory.prompt.template_fit import TemplateFinding
+from tuneyard.core.llamafactory.stages import MARKED, TRAINING_STAGES
 from tuneyard.core.records import PAIR, SHAREGPT_TAGS, RecordFormat, RecordReader, entry_fix
 from tuneyard.core.records.answers import answer_codes
-from tuneyard.core.scratch import scratch_folder
-from tuneyard.core.training import llamafactory
-from tuneyard.core.training.llamafactory import WHOLE, RecipeData, RetypedColumnError, replaced, times_refused
-from tuneyard.core.training.training_stage import MARKED, TRAINING_STAGES
+from tuneyard.core.text.words import counted
 from tuneyard.recipes.answer import AnswerFinding, EpochCounts, Rows, TokenCounts
 from tuneyard.recipes.costs import packed_batches
 from tuneyard.recipes.trained_rows import UntrainableEpochError, mixed_and_split

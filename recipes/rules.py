@@ -10,16 +10,16 @@ from pathlib import Path
 from tuneyard.core.errors import ContentError, Problem, nearest, show_value
 from tuneyard.core.files import HUB_ID, existing, near_name, versions
 from tuneyard.core.installation.packages import install_command
-from tuneyard.core.prompt.token_weights import read_weights, weights_file
-from tuneyard.core.quoting import shell
-from tuneyard.core.secrets import VARIABLES
-from tuneyard.core.training.metrics import UNKNOWN, direction, metric_of
-from tuneyard.core.training.training_stage import (
+from tuneyard.core.llamafactory.prompt.token_weights import read_weights, weights_file
+from tuneyard.core.llamafactory.stages import (
     PREFERENCE_STAGES,
     TRAINING_STAGES,
     UNKNOWN_STAGE,
     WITHOUT_REFERENCE,
 )
+from tuneyard.core.text.quoting import shell
+from tuneyard.core.text.secrets import VARIABLES
+from tuneyard.core.training.metrics import UNKNOWN, direction, metric_of
 from tuneyard.recipes.deepspeed_file import OTHER_RATES, deepspeed_replaces, deepspeed_values
 from tuneyard.recipes.hardware import Gpu, Machine, cpu_computes_bf16, is_set, world_size
 from tuneyard.recipes.recipe import JSON_SETTINGS, MachineProblem, Recipe, RunProblem, expanded

@@ -3,8 +3,9 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from tuneyard.core.errors import ContentError, Problem, RequestError, counted, show_value
+from tuneyard.core.errors import ContentError, Problem, RequestError, show_value
 from tuneyard.core.files import no_folder, read_object, require
+from tuneyard.core.text.words import counted
 from tuneyard.core.training.parent_adapters import last_parts, parent_adapters
 from tuneyard.recipes.config_sizes import CONFIG, check_sizes
 from tuneyard.recipes.recipe import Recipe, expanded

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from tuneyard.core.errors import ContentError, TuneyardError
 from tuneyard.core.files import versions
-from tuneyard.core.prompt.supervision import IGNORED
-from tuneyard.core.prompt.token_weights import TokenWeights, read_weights
+from tuneyard.core.llamafactory.prompt.supervision import IGNORED
+from tuneyard.core.llamafactory.prompt.token_weights import TokenWeights, read_weights
 
 if TYPE_CHECKING:
     import torch

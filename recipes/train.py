@@ -17,10 +17,10 @@ from tuneyard.core.documents import dump_yaml
 from tuneyard.core.errors import ContentError, Problem, resumed_by
 from tuneyard.core.errors.problem_codes import guide
 from tuneyard.core.files import make_folder, reserved, write_json, write_text
+from tuneyard.core.files.links import refuse_links_in
+from tuneyard.core.files.temporaries import locked
 from tuneyard.core.language.messages import say
-from tuneyard.core.links import refuse_links_in
-from tuneyard.core.prompt.token_weights import weights_file
-from tuneyard.core.temporaries import locked
+from tuneyard.core.llamafactory.prompt.token_weights import weights_file
 from tuneyard.core.training.training_run import STARTED, TRAINING
 from tuneyard.recipes.after_training import after_training
 from tuneyard.recipes.check import Checked, ask_check, not_checked, quick_check

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from tuneyard.core.training.llamafactory import expected_errors
+from tuneyard.core.llamafactory.loader import expected_errors
 
 
 class UntrainableEpochError(ValueError):

@@ -21,7 +21,7 @@ import pytest
 
 from tests import messages
 from tests.tiny import make_tiny
-from tuneyard.core.errors import run_command
+from tuneyard.core.cli.run import run_command
 
 if TYPE_CHECKING:
     from tests.forks import Forks

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import ROOT
-from tuneyard.core.installation import plugins
+from tuneyard.core import plugins
 
 
 def documented(mark: str) -> str:

@@ -10,9 +10,9 @@ from pathlib import Path
 
 from tests.safety.mailed_folder import CASES, NO_FILES
 from tools.reference import commands
-from tuneyard.core.documents import markdown_table
 from tuneyard.core.files import write_text
 from tuneyard.core.installation.checkout import ROOT
+from tuneyard.core.text.markdown import markdown_table
 
 PAGE = ROOT / "SECURITY.md"
 BEGIN, END = "<!-- made by `make reference` -->\n\n", "\n<!-- end -->"

@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from tuneyard.adapters.adapter import raise_together, wrong_numbers
 from tuneyard.core.errors import ContentError, show_value
 from tuneyard.core.files import require
-from tuneyard.core.prompt import SavedTemplate
-from tuneyard.core.prompt.tokenizer_files import TOKENIZER_JSON, read_tokenizer
-from tuneyard.core.prompt.trained_files import TrainedFiles
+from tuneyard.core.llamafactory.prompt import SavedTemplate
+from tuneyard.core.llamafactory.prompt.tokenizer_files import TOKENIZER_JSON, read_tokenizer
+from tuneyard.core.llamafactory.prompt.trained_files import TrainedFiles
 from tuneyard.core.weights.class_defaults import with_defaults
 
 if TYPE_CHECKING:

@@ -34,8 +34,8 @@ from tuneyard.adapters.weighted import check_fit
 from tuneyard.core.errors import ContentError, RequestError, need
 from tuneyard.core.files import read_object
 from tuneyard.core.language.messages import say
-from tuneyard.core.prompt.trained_files import TrainedFiles, read_trained
-from tuneyard.core.quoting import shell
+from tuneyard.core.llamafactory.prompt.trained_files import TrainedFiles, read_trained
+from tuneyard.core.text.quoting import shell
 from tuneyard.core.weights.base_models import Base, open_base
 from tuneyard.core.weights.tensors import STORED, Tensor, blocks_of, require_finite
 

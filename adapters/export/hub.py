@@ -24,16 +24,25 @@ from tuneyard.adapters.export.source import CARRIED, ExportSource, fused_base, l
 from tuneyard.adapters.kinds.lora import NOT_IN_VLLM, LoraAdapter, vllm_rank
 from tuneyard.adapters.provenance import CARD, card_body, model_card, open_parts
 from tuneyard.adapters.store import note
-from tuneyard.core.bounded_reading import read_text
 from tuneyard.core.datasets.compiled import MANIFEST, read_manifest
-from tuneyard.core.documents import dump_yaml, markdown_table
+from tuneyard.core.documents import dump_yaml
 from tuneyard.core.documents.schema_errors import check_file
-from tuneyard.core.errors import RequestError, counted, one_line
+from tuneyard.core.errors import RequestError
 from tuneyard.core.files import HUB_ID, read_object, require, sha256
+from tuneyard.core.files.bounded_reading import read_text
+from tuneyard.core.files.links import check_own_files
 from tuneyard.core.installation.checkout import ROOT
-from tuneyard.core.links import check_own_files
-from tuneyard.core.quoting import Markdown, markdown_block, markdown_code, markdown_text, python_text
-from tuneyard.core.secrets import hide_secrets
+from tuneyard.core.text.markdown import markdown_table
+from tuneyard.core.text.quoting import (
+    Markdown,
+    markdown_block,
+    markdown_code,
+    markdown_text,
+    one_line,
+    python_text,
+)
+from tuneyard.core.text.secrets import hide_secrets
+from tuneyard.core.text.words import counted
 from tuneyard.core.training.training_run import (
     card_hyperparameters,
     read_provenance,

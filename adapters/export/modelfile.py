@@ -18,10 +18,10 @@ from tuneyard.adapters.export.source import ExportSource
 from tuneyard.adapters.store import note
 from tuneyard.core.documents import is_number
 from tuneyard.core.errors import ContentError, RequestError, show_value, unexpected
-from tuneyard.core.prompt import TODAY, Message, Render
-from tuneyard.core.prompt.rendering import template_renderer
-from tuneyard.core.prompt.tokenizer_files import GENERATION, first_object, read_tokenizer
-from tuneyard.core.prompt.trained_files import TrainedFiles, read_trained
+from tuneyard.core.llamafactory.prompt import TODAY, Message, Render
+from tuneyard.core.llamafactory.prompt.rendering import template_renderer
+from tuneyard.core.llamafactory.prompt.tokenizer_files import GENERATION, first_object, read_tokenizer
+from tuneyard.core.llamafactory.prompt.trained_files import TrainedFiles, read_trained
 
 PARAMETERS = {  # the key is generation_config.json's name, the value Ollama's
     "temperature": "temperature", "top_k": "top_k", "top_p": "top_p", "min_p": "min_p",

@@ -11,10 +11,10 @@ from tuneyard.adapters.output import check_free, check_outside
 from tuneyard.adapters.provenance import CARD
 from tuneyard.adapters.store import adapters_in, find_folder, open_adapter, plain_lora
 from tuneyard.adapters.weighted import check_names_in, open_alone
-from tuneyard.core.bounded_reading import open_regular, read_text
 from tuneyard.core.documents import parse_yaml
 from tuneyard.core.errors import RequestError
 from tuneyard.core.files import read_object, text_sha256
+from tuneyard.core.files.bounded_reading import open_regular, read_text
 from tuneyard.core.training.training_run import model_sha256, read_provenance
 from tuneyard.core.weights.adapter_files import CONFIG, WEIGHTS, WEIGHTS_INDEX
 from tuneyard.core.weights.base_models import base_config, has_weights, open_base

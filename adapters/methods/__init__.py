@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from tuneyard.core.documents.schema_errors import violations
 from tuneyard.core.errors import RequestError
-from tuneyard.core.installation.plugins import Plugin, registry
+from tuneyard.core.plugins import Plugin, registry
 
 if TYPE_CHECKING:
     from tuneyard.adapters.lowrank import Delta, Pair, WeightedFactors

@@ -26,14 +26,14 @@ from tuneyard.adapters.serve.template import (
 )
 from tuneyard.adapters.serve.training import ServedModels, Settings, open_served
 from tuneyard.adapters.store import note
-from tuneyard.core.bounded_reading import read_text
 from tuneyard.core.datasets import DEFAULT_FOLDER, LLAMAFACTORY_FOLDER, eval_split, read_registry
 from tuneyard.core.errors import ContentError, RequestError, show_value
 from tuneyard.core.files import read_object, write_json, write_text
+from tuneyard.core.files.bounded_reading import read_text
 from tuneyard.core.installation.checkout import SAFE_PATH
 from tuneyard.core.installation.packages import after_vllm_setup
 from tuneyard.core.language.messages import warn
-from tuneyard.core.prompt.trained_files import ends_with
+from tuneyard.core.llamafactory.prompt.trained_files import ends_with
 from tuneyard.core.training.training_run import names_in
 
 VLLM, LLAMA_CPP = "vllm", "llama.cpp"

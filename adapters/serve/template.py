@@ -11,15 +11,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tuneyard.core.errors import ContentError, LimitError
-from tuneyard.core.prompt import (
+from tuneyard.core.llamafactory.loader import quiet
+from tuneyard.core.llamafactory.prompt import (
     TALKS,
     Render,
     chat_renderer,
     llamafactory_messages,
     llamafactory_template,
 )
-from tuneyard.core.prompt.rendering import template_renderer
-from tuneyard.core.training.llamafactory import quiet
+from tuneyard.core.llamafactory.prompt.rendering import template_renderer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -13,7 +13,7 @@ from tuneyard.adapters.provenance import open_parts
 from tuneyard.adapters.weighted import check_fit, parse_optional_weight
 from tuneyard.core.errors import ContentError, RequestError, show_value
 from tuneyard.core.files import from_hub, read_object
-from tuneyard.core.prompt.trained_files import TrainedFiles, read_trained
+from tuneyard.core.llamafactory.prompt.trained_files import TrainedFiles, read_trained
 from tuneyard.core.training.training_run import read_provenance, training_settings
 from tuneyard.core.weights.adapter_files import check_here
 from tuneyard.core.weights.class_defaults import longest_sequence

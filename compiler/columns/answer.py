@@ -1,8 +1,8 @@
 """Answers as texts."""
 
 from tuneyard.compiler.spec.column_types import ColumnReader, Kind, Values
-from tuneyard.core.errors import counted
 from tuneyard.core.files import are_texts
+from tuneyard.core.text.words import counted
 
 OTHERS = "rows with other answers"
 

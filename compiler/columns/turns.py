@@ -27,7 +27,7 @@ from tuneyard.compiler.spec.model import Output, Spec
 from tuneyard.core.datasets import filled
 from tuneyard.core.datasets.answer_marks import adds_content
 from tuneyard.core.datasets.column_meanings import REASONING, meaning
-from tuneyard.core.errors import counted, show_value, show_values
+from tuneyard.core.errors import show_value, show_values
 from tuneyard.core.records import PAIR
 from tuneyard.core.records.calls import (
     RESULTS,
@@ -39,6 +39,7 @@ from tuneyard.core.records.calls import (
     thought,
     unusable,
 )
+from tuneyard.core.text.words import counted
 
 OPENAI = {
     USER: USER,

@@ -13,9 +13,10 @@ from tuneyard.compiler.spec.file import place_of
 from tuneyard.compiler.spec.model import REJECTED, Spec
 from tuneyard.core.datasets import DEFAULT_FOLDER, REGISTRY
 from tuneyard.core.datasets.compiled import ROW_INDEX, CompiledFiles
-from tuneyard.core.errors import ContentError, counted
+from tuneyard.core.errors import ContentError
 from tuneyard.core.files import JsonObject
 from tuneyard.core.language.translation import tr
+from tuneyard.core.text.words import counted
 
 COUNTED = ("read", "kept", "dropped", "rejected", "not_sampled")
 MOST_UNKNOWN = 0.05

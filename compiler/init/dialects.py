@@ -12,8 +12,8 @@ from tuneyard.compiler.read.stream import Readable, encoding_hint, opened, suffi
 from tuneyard.compiler.read.tables import is_header_again
 from tuneyard.compiler.rows.problems import UnreadableFileError
 from tuneyard.compiler.spec.file import Source
-from tuneyard.core.bounded_reading import LARGEST_RECORD
 from tuneyard.core.errors import ContentError
+from tuneyard.core.files.bounded_reading import LARGEST_RECORD
 
 UTF_8 = "utf-8"
 ENCODINGS = (UTF_8, "gb18030", "cp1252", "cp949", "cp932", "big5", "cp1251")

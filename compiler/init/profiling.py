@@ -40,10 +40,10 @@ from tuneyard.compiler.rows.problems import Problems, UnreadableFileError
 from tuneyard.compiler.spec.column_types import Column, kinds
 from tuneyard.compiler.spec.file import ByPart, Source
 from tuneyard.compiler.spec.model import PART
-from tuneyard.core.bounded_reading import LARGEST_BATCH, LARGEST_RECORD
 from tuneyard.core.datasets.column_meanings import USUAL_NAMES, role_of_name
 from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.core.files import are_texts
+from tuneyard.core.files.bounded_reading import LARGEST_BATCH, LARGEST_RECORD
 
 SAMPLE = 20_000
 MOST_COLUMNS = 200_000

@@ -33,13 +33,15 @@ from tuneyard.compiler.write.render import Renderer
 from tuneyard.core.cli.main import is_quiet, same_options
 from tuneyard.core.datasets import DEFAULT_FOLDER, REGISTRY, TRAIN_SPLIT
 from tuneyard.core.documents import dump_short_yaml
-from tuneyard.core.errors import ContentError, RequestError, counted, one_line
+from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.core.files import free_path
+from tuneyard.core.files.scratch import scratch_folder
 from tuneyard.core.installation.packages import after_setup
 from tuneyard.core.language.messages import as_is, for_reader
-from tuneyard.core.prompt import conversation
+from tuneyard.core.llamafactory.prompt import conversation
 from tuneyard.core.records import PAIR
-from tuneyard.core.scratch import scratch_folder
+from tuneyard.core.text.quoting import one_line
+from tuneyard.core.text.words import counted
 
 USUAL_SHARE = 0.1
 SHOWN = 3

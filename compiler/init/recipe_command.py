@@ -19,9 +19,9 @@ from tuneyard.core.datasets import (
 from tuneyard.core.datasets.bundled_recipes import RECIPES, BundledRecipe, find_recipe, read_bundled
 from tuneyard.core.datasets.compiled import manifest_beside
 from tuneyard.core.files import strings
+from tuneyard.core.llamafactory.stages import MARKED, PAIRS, rows_of
 from tuneyard.core.records import Entry, has_media
 from tuneyard.core.training.training_run import names_in
-from tuneyard.core.training.training_stage import MARKED, PAIRS, rows_of
 
 
 def next_recipe(datasets: Sequence[str], folder: Path, model: str | None = None) -> list[str]:

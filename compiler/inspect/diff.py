@@ -14,10 +14,10 @@ from tuneyard.compiler.lint.matching import paired
 from tuneyard.compiler.lint.row_checks import keys_of_texts, plain_text
 from tuneyard.compiler.read.dataset_reader import few, label_of, stored_examples
 from tuneyard.compiler.rows.draw import ROW_TYPE
-from tuneyard.core.errors import counted
 from tuneyard.core.files import JsonObject
 from tuneyard.core.language.messages import as_is
 from tuneyard.core.records import Example
+from tuneyard.core.text.words import counted
 
 SHOWN = 20
 Rows = Sequence[int]

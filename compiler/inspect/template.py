@@ -3,11 +3,11 @@
 from typing import Any
 
 from tuneyard.core.errors import ContentError
-from tuneyard.core.prompt import Messages, template_named
-from tuneyard.core.prompt.template_fit import EOS, Writing
+from tuneyard.core.llamafactory.loader import expected_errors, import_offline
+from tuneyard.core.llamafactory.prompt import Messages, template_named
+from tuneyard.core.llamafactory.prompt.template_fit import EOS, Writing
+from tuneyard.core.llamafactory.stages import rows_of
 from tuneyard.core.records import Entry, Example, Record, RecordReader, Turn, format_of_entry
-from tuneyard.core.training.llamafactory import expected_errors, import_offline
-from tuneyard.core.training.training_stage import rows_of
 
 
 def seen_by_model(record: Record, entry: Entry, name: str) -> str:

@@ -19,8 +19,9 @@ from tuneyard.compiler.spec.model import Spec
 from tuneyard.compiler.write.entries import entry_of
 from tuneyard.compiler.write.render import Renderer
 from tuneyard.core.datasets import find_dataset
-from tuneyard.core.errors import ProblemsError, RequestError, counted
+from tuneyard.core.errors import ProblemsError, RequestError
 from tuneyard.core.language.translation import tr
+from tuneyard.core.text.words import counted
 
 T = TypeVar("T")
 SEEN = "what the model sees with template {}, loss tokens between ⟦ and ⟧"

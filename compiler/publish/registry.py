@@ -30,9 +30,9 @@ from tuneyard.core.datasets.compiled import (
 )
 from tuneyard.core.errors import ContentError, Problem, RequestError, nearest, show_value
 from tuneyard.core.files import DISK_FULL, publish, recovered, sync, write_json
+from tuneyard.core.files.temporaries import OURS, remove_folder
 from tuneyard.core.language.messages import say
-from tuneyard.core.quoting import shell
-from tuneyard.core.temporaries import OURS, remove_folder
+from tuneyard.core.text.quoting import shell
 
 COMPILED_KEYS = ("file_name", "formatting", "ranking", "columns", "tags")
 """The keys of an entry that a compile writes. Any other key was added by hand, and stays as it is."""

@@ -19,12 +19,12 @@ from tuneyard.compiler.rows import Rows
 from tuneyard.compiler.rows.problems import Problems, UnreadableFileError
 from tuneyard.compiler.spec.file import Source
 from tuneyard.compiler.spec.model import PART
-from tuneyard.core.bounded_reading import LargeDataError
 from tuneyard.core.datasets import REGISTRY
 from tuneyard.core.errors import Problem, RequestError
 from tuneyard.core.files import Moved
-from tuneyard.core.installation.plugins import Plugin, bundled_with, load
-from tuneyard.core.quoting import shell
+from tuneyard.core.files.bounded_reading import LargeDataError
+from tuneyard.core.plugins import Plugin, bundled_with, load
+from tuneyard.core.text.quoting import shell
 
 
 class OpenFile(NamedTuple):

@@ -13,7 +13,7 @@ from typing import Any
 from tuneyard.compiler.read.remote import RemoteFile, find_remote
 from tuneyard.core.errors import ContentError, RequestError, show_value
 from tuneyard.core.files import HUB_ID
-from tuneyard.core.secrets import hide_secrets
+from tuneyard.core.text.secrets import hide_secrets
 
 OPTIONS = ("name", "revision", "data_files")  # of a `source.hub`, beside its path
 

@@ -40,10 +40,11 @@ from tuneyard.compiler.spec.model import PART, Spec
 from tuneyard.compiler.spec.paths import ADDRESS, matches, no_match, refuse_path_of_shell
 from tuneyard.core.datasets import REGISTRY
 from tuneyard.core.datasets.compiled import MANIFEST
-from tuneyard.core.errors import ContentError, Problem, RequestError, counted, nearest
+from tuneyard.core.errors import ContentError, Problem, RequestError, nearest
 from tuneyard.core.files import HUB_ID, near_name, sha256
-from tuneyard.core.links import own_file
-from tuneyard.core.quoting import shell
+from tuneyard.core.files.links import own_file
+from tuneyard.core.text.quoting import shell
+from tuneyard.core.text.words import counted
 
 RAW = Path("data/raw")
 NOT_READ = "W224"

@@ -30,10 +30,10 @@ from tuneyard.compiler.rows import Fields, InDocument, Line, ObjectRows, Place, 
 from tuneyard.compiler.rows.problems import Problems, UnreadableFileError
 from tuneyard.compiler.spec.column_names import key_in_spec
 from tuneyard.compiler.spec.file import Source
-from tuneyard.core.bounded_reading import ROW_COST
 from tuneyard.core.datasets.column_meanings import role_of_name
 from tuneyard.core.errors import Problem, show_value, show_values
 from tuneyard.core.files import DuplicateKeyError, unique
+from tuneyard.core.files.bounded_reading import ROW_COST
 
 BATCH = 1000
 BATCH_BYTES = 1 << 22

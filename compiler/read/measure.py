@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from tuneyard.compiler.rows import Rows, TableRows
 from tuneyard.compiler.rows.problems import Problems
-from tuneyard.core.bounded_reading import (
+from tuneyard.core.files.bounded_reading import (
     FREE_EXPANSION,
     LARGEST_RECORD,
     RUN,

@@ -7,8 +7,8 @@ from tuneyard.compiler.read import OpenFile, reader, refuse_twice
 from tuneyard.compiler.read.stream import seekable
 from tuneyard.compiler.rows import ROW, Prefix, TableRows
 from tuneyard.compiler.rows.problems import Problems, UnreadableFileError
-from tuneyard.core.bounded_columns import arrow_batches, decoded_size, parquet_batches, record_slices
-from tuneyard.core.bounded_reading import LargeDataError
+from tuneyard.core.files.bounded_columns import arrow_batches, decoded_size, parquet_batches, record_slices
+from tuneyard.core.files.bounded_reading import LargeDataError
 
 NOT_IN_PYTHON = (ValueError, OverflowError, LookupError)
 """What pyarrow raises at text that is not UTF-8, a date in the year 10000, a time zone of Mars."""

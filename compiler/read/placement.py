@@ -25,7 +25,7 @@ from tuneyard.compiler.read.zips import member_paths
 from tuneyard.compiler.rows.problems import UnreadableFileError
 from tuneyard.compiler.spec.model import PART, Spec
 from tuneyard.core.errors import RequestError
-from tuneyard.core.quoting import shell
+from tuneyard.core.text.quoting import shell
 
 NAMED_LIKE = "named like"
 """What notes on names begin with."""

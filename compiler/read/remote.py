@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.core.files import JsonObject
 from tuneyard.core.installation.packages import missing
-from tuneyard.core.secrets import hide_secrets
+from tuneyard.core.text.secrets import hide_secrets
 
 BLOCK = 1 << 20  # bytes of one request
 KEPT = 128  # blocks of a file that is not read in order: a wide Parquet file needs one for each column

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from tuneyard.core.errors import ContentError, show_value
 from tuneyard.core.files import names_folder, read_object
-from tuneyard.core.links import own_file
+from tuneyard.core.files.links import own_file
 
 STATE, INDEX = "state.json", "dataset_dict.json"
 FILES = "_data_files"

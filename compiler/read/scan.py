@@ -19,9 +19,9 @@ from tuneyard.compiler.read.stream import CUT_OFF, SHORTEN, TOO_LONG
 from tuneyard.compiler.rows import MISSING, Fields, are_objects, walker
 from tuneyard.compiler.rows.problems import UnreadableFileError
 from tuneyard.compiler.spec.column_types import Column
-from tuneyard.core.bounded_reading import LARGEST_RECORD
 from tuneyard.core.errors import show_value
 from tuneyard.core.files import DuplicateKeyError, unique
+from tuneyard.core.files.bounded_reading import LARGEST_RECORD
 
 LOOKED_AT = 1 << 20
 WRAPPERS = 8  # objects in one another that are looked into if the document goes on

@@ -13,8 +13,8 @@ from tuneyard.compiler.read import OpenFile, reader
 from tuneyard.compiler.read.measure import size_of
 from tuneyard.compiler.rows import ROW, Prefix, TableRows
 from tuneyard.compiler.rows.problems import Problems, UnreadableFileError
-from tuneyard.core.bounded_reading import LARGEST_RECORD, LargeDataError, large_record
-from tuneyard.core.scratch import scratch_folder
+from tuneyard.core.files.bounded_reading import LARGEST_RECORD, LargeDataError, large_record
+from tuneyard.core.files.scratch import scratch_folder
 
 BATCH = 1000
 BATCH_BYTES = 1 << 22

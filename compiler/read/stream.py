@@ -17,9 +17,9 @@ from typing import Any, BinaryIO, NamedTuple, cast
 
 from tuneyard.compiler.read.remote import RemoteFile
 from tuneyard.compiler.rows.problems import UnreadableFileError
-from tuneyard.core.bounded_reading import LARGEST_BATCH, LARGEST_RECORD, MOST_PACKED
 from tuneyard.core.errors import Problem
 from tuneyard.core.files import Moved
+from tuneyard.core.files.bounded_reading import LARGEST_BATCH, LARGEST_RECORD, MOST_PACKED
 
 GZIP = b"\x1f\x8b"
 ZSTD = b"\x28\xb5\x2f\xfd"

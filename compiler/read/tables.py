@@ -12,8 +12,8 @@ from tuneyard.compiler.read import SUBTITLES, TEXTS, OpenFile, reader, refuse_tw
 from tuneyard.compiler.read.stream import TooLongError, blocks, too_long, undecodable, whole_lines
 from tuneyard.compiler.rows import Fields, ObjectRows, Place, Prefix, Rows, TableRows
 from tuneyard.compiler.rows.problems import Problems, UnreadableFileError
-from tuneyard.core.bounded_reading import FREE_EXPANSION, LARGEST_RECORD, ROW_COST, LargeDataError
 from tuneyard.core.errors import Problem, show_value
+from tuneyard.core.files.bounded_reading import FREE_EXPANSION, LARGEST_RECORD, ROW_COST, LargeDataError
 
 BATCH = 1000
 EXCEL = "sep="

@@ -16,8 +16,8 @@ from typing import NamedTuple
 from tuneyard.compiler.read.cells import MergedCell, text_of_time
 from tuneyard.compiler.read.stream import too_long
 from tuneyard.compiler.read.xml_parts import broken, parse, refuse_large
-from tuneyard.core.bounded_reading import LARGEST_RECORD
 from tuneyard.core.errors import show_value
+from tuneyard.core.files.bounded_reading import LARGEST_RECORD
 
 MOST_ROWS = 1 << 20
 """The rows of a sheet in Excel, and the most formats of cells that are read."""

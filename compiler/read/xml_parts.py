@@ -7,7 +7,7 @@ from xml.parsers import expat
 
 from tuneyard.compiler.read.archives import DAMAGE
 from tuneyard.compiler.rows.problems import UnreadableFileError
-from tuneyard.core.bounded_reading import LARGEST_RECORD
+from tuneyard.core.files.bounded_reading import LARGEST_RECORD
 
 BLOCK = 1 << 16
 LONGEST_TOKEN = 1 << 20

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from tuneyard.compiler.rows import Fields
 from tuneyard.core.errors import Problem
 from tuneyard.core.files import JsonObject
-from tuneyard.core.installation.plugins import bundled_with
+from tuneyard.core.plugins import bundled_with
 from tuneyard.core.records.calls import WrongValueError
 
 if TYPE_CHECKING:

@@ -13,8 +13,8 @@ from typing import Any
 
 from tuneyard.core.errors import RequestError
 from tuneyard.core.files import JsonObject, near_name
+from tuneyard.core.files.links import own_file
 from tuneyard.core.installation.checkout import ROOT
-from tuneyard.core.links import own_file
 
 YAML = (".yaml", ".yml")
 ADDRESS = "://"

@@ -10,8 +10,8 @@ from tuneyard.compiler.verify.audit import Row
 from tuneyard.compiler.verify.expect import Records
 from tuneyard.compiler.verify.verdict import Verdict
 from tuneyard.core.errors import Problem, show_value
+from tuneyard.core.llamafactory.stages import TRAINING_STAGES
 from tuneyard.core.records import Example
-from tuneyard.core.training.training_stage import TRAINING_STAGES
 
 ANSWERS_PER_ROW = {
     name: stage.answers for name, stage in TRAINING_STAGES.items() if stage.answers is not None

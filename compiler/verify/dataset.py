@@ -37,13 +37,8 @@ from tuneyard.core.documents import is_number
 from tuneyard.core.errors import ContentError, Problem, ProblemsError, RequestError, show_value
 from tuneyard.core.execution.options import default_workers
 from tuneyard.core.files import no_folder
-from tuneyard.core.prompt import template_named
-from tuneyard.core.prompt.history_findings import history_findings
-from tuneyard.core.prompt.template_fit import with_fitted_template
-from tuneyard.core.records import PLACEHOLDERS, RecordFormat, format_of_entry
-from tuneyard.core.records.answers import MESSAGES, code_for
-from tuneyard.core.scratch import scratch_folder
-from tuneyard.core.training.llamafactory import (
+from tuneyard.core.files.scratch import scratch_folder
+from tuneyard.core.llamafactory.loader import (
     NEEDS_CODE,
     RecipeData,
     RetypedColumnError,
@@ -53,7 +48,12 @@ from tuneyard.core.training.llamafactory import (
     quiet,
     read_arguments,
 )
-from tuneyard.core.training.training_stage import rows_of, stage_fits, stage_problem
+from tuneyard.core.llamafactory.prompt import template_named
+from tuneyard.core.llamafactory.prompt.history_findings import history_findings
+from tuneyard.core.llamafactory.prompt.template_fit import with_fitted_template
+from tuneyard.core.llamafactory.stages import rows_of, stage_fits, stage_problem
+from tuneyard.core.records import PLACEHOLDERS, RecordFormat, format_of_entry
+from tuneyard.core.records.answers import MESSAGES, code_for
 
 MEDIA = [f"_{kind}" for kind in PLACEHOLDERS]  # columns of loaded rows
 TOKENIZERS = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json")

@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tuneyard.compiler.read.dataset_reader import single_records
-from tuneyard.core.bounded_reading import open_regular
 from tuneyard.core.datasets import (
     FORMATS,
     filled,
@@ -21,7 +20,8 @@ from tuneyard.core.datasets import (
 )
 from tuneyard.core.datasets.unread_keys import UnreadKeys
 from tuneyard.core.documents import BOM
-from tuneyard.core.errors import ContentError, Problem, counted, nearest, show_value, show_values
+from tuneyard.core.errors import ContentError, Problem, nearest, show_value, show_values
+from tuneyard.core.files.bounded_reading import open_regular
 from tuneyard.core.records import (
     ALPACA,
     BARE,
@@ -35,6 +35,7 @@ from tuneyard.core.records import (
     RecordReader,
     entry_fix,
 )
+from tuneyard.core.text.words import counted
 
 NOT_NEEDED = ("system_tag", "observation_tag", "function_tag")  # a record with such a turn is E406
 Records = Iterator[tuple[str, Record, Example | str]]

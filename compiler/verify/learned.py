@@ -8,12 +8,12 @@ from collections.abc import Sequence
 from itertools import groupby
 
 from tuneyard.compiler.verify.audit import Audit, Row
-from tuneyard.core.prompt import Messages
-from tuneyard.core.prompt.supervision import IGNORED
-from tuneyard.core.prompt.template_fit import ending_of
+from tuneyard.core.llamafactory.loader import UNPACKED, WHOLE, RecipeData, expected_errors
+from tuneyard.core.llamafactory.prompt import Messages
+from tuneyard.core.llamafactory.prompt.supervision import IGNORED
+from tuneyard.core.llamafactory.prompt.template_fit import ending_of
 from tuneyard.core.records import PLACEHOLDERS
 from tuneyard.core.records.answers import SAME, answer_codes
-from tuneyard.core.training.llamafactory import UNPACKED, WHOLE, RecipeData, expected_errors
 
 PAIRED = ("chosen_", "rejected_")
 

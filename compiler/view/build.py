@@ -19,11 +19,11 @@ from tuneyard.compiler.view.payload import (
 )
 from tuneyard.compiler.view.scan import Scan
 from tuneyard.core.drawing.page import embedded
-from tuneyard.core.prompt.token_weights import read_weights, weights_file
+from tuneyard.core.llamafactory.prompt.token_weights import read_weights, weights_file
 from tuneyard.core.training.training_run import names_in
 
 if TYPE_CHECKING:
-    from tuneyard.core.prompt.token_losses import TokenLossFile
+    from tuneyard.core.llamafactory.prompt.token_losses import TokenLossFile
 
 BARS = 30
 ROWS = 2000

@@ -12,15 +12,16 @@ from tuneyard.compiler.verify.dataset import (
 from tuneyard.compiler.verify.recipe_file import read_settings
 from tuneyard.compiler.view.build import build
 from tuneyard.compiler.view.page import MARK, render_page, sampled_text, sentence
-from tuneyard.core.bounded_reading import open_regular
 from tuneyard.core.cli.main import next_step, same_options
 from tuneyard.core.datasets import REGISTRY, find_dataset
-from tuneyard.core.errors import RequestError, counted
+from tuneyard.core.errors import RequestError
 from tuneyard.core.files import check_writable, write_text
+from tuneyard.core.files.bounded_reading import open_regular
 from tuneyard.core.language.messages import as_is, say
 from tuneyard.core.language.translation import tr
-from tuneyard.core.prompt.token_losses import TOKEN_LOSSES, TokenLossFile
-from tuneyard.core.quoting import shell
+from tuneyard.core.llamafactory.prompt.token_losses import TOKEN_LOSSES, TokenLossFile
+from tuneyard.core.text.quoting import shell
+from tuneyard.core.text.words import counted
 
 HEAD = 4096
 """Bytes of a file in which the mark of a page is looked for."""

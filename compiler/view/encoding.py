@@ -14,9 +14,9 @@ from tuneyard.compiler.verify.audit import Row
 from tuneyard.compiler.verify.learned import PAIRED
 from tuneyard.compiler.view.payload import CUT, LEARNED, MASKED
 from tuneyard.core.errors import ContentError
-from tuneyard.core.prompt import Ids
-from tuneyard.core.prompt.supervision import IGNORED
-from tuneyard.core.training.llamafactory import UNPACKED, WHOLE, RecipeData, replaced
+from tuneyard.core.llamafactory.loader import UNPACKED, WHOLE, RecipeData, replaced
+from tuneyard.core.llamafactory.prompt import Ids
+from tuneyard.core.llamafactory.prompt.supervision import IGNORED
 
 MODULES = {"sft": "supervised", "rm": "pairwise", "kto": "feedback"}
 """Modules of LLaMA-Factory's processors by stage."""

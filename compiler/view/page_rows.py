@@ -19,14 +19,15 @@ from tuneyard.compiler.view.scan import Scan
 from tuneyard.compiler.view.thumbnails import thumbnails
 from tuneyard.compiler.view.turns import PageTurns
 from tuneyard.core.datasets import Dataset
-from tuneyard.core.errors import ContentError, ProblemsError, one_line
+from tuneyard.core.errors import ContentError, ProblemsError
 from tuneyard.core.language.messages import for_reader
+from tuneyard.core.llamafactory.loader import expected_errors, quiet
 from tuneyard.core.records import Example, RecordReader, format_of_entry
-from tuneyard.core.training.llamafactory import expected_errors, quiet
+from tuneyard.core.text.quoting import one_line
 
 if TYPE_CHECKING:
-    from tuneyard.core.prompt.token_losses import TokenLossFile
-    from tuneyard.core.prompt.token_weights import TokenWeights
+    from tuneyard.core.llamafactory.prompt.token_losses import TokenLossFile
+    from tuneyard.core.llamafactory.prompt.token_weights import TokenWeights
 
 FIRST_ROWS = 50
 """So many rows of each code are on the page."""

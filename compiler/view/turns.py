@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 
 from tuneyard.compiler.view.encoding import TEXT, EncodedMessage, Segment, TokenSequence
 from tuneyard.compiler.view.payload import CUT, LEARNED, PageSide, PageTurn, TokenSpan
-from tuneyard.core.prompt.template_fit import Writing
-from tuneyard.core.prompt.token_texts import TokenTexts
+from tuneyard.core.llamafactory.prompt.template_fit import Writing
+from tuneyard.core.llamafactory.prompt.token_texts import TokenTexts
 
 CONTENT = "{{content}}"
 TEMPLATE = "template"

@@ -21,12 +21,13 @@ from typing import NamedTuple
 import click
 
 from tuneyard.core.cli.main import cli_command, next_step, same_options
-from tuneyard.core.documents import padded
-from tuneyard.core.errors import ContentError, RequestError, counted, need, resumed_by
+from tuneyard.core.errors import ContentError, RequestError, need, resumed_by
 from tuneyard.core.files import HUB_ID, make_folder, reserved
 from tuneyard.core.installation.checkout import python_variables
 from tuneyard.core.language.messages import say
 from tuneyard.core.language.translation import tr
+from tuneyard.core.text.markdown import padded
+from tuneyard.core.text.words import counted
 from tuneyard.core.weights.base_models import base_config
 
 BASE = Path("models/demo-base")

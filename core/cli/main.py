@@ -22,10 +22,10 @@ import click
 from click.core import ParameterSource
 from click.exceptions import NoSuchCommand
 
-from tuneyard.core.errors import CLI, run_command
+from tuneyard.core.cli.run import CLI, run_command
 from tuneyard.core.installation.checkout import ROOT, version
 from tuneyard.core.language.messages import LANG, as_is, relative_paths, say
-from tuneyard.core.secrets import public_words
+from tuneyard.core.text.secrets import public_words
 
 SUMMARY = 1000  # characters: Click cuts a first sentence that is longer
 _PLACEHOLDERS = {"BASE", "DIR", "FILE", "MODEL", "NAME", "NAME_OR_DIR", "OWNER/NAME", "PATH", "SPEC"}
@@ -242,7 +242,7 @@ GROUPS = {
     "adapter": "tuneyard.adapters.__main__:cli",
     "eval": "tuneyard.eval.__main__:cli",
     "demo": "tuneyard.core.cli.demo:cli",
-    "doctor": "tuneyard.core.installation.doctor:cli",
+    "doctor": "tuneyard.core.cli.doctor:cli",
 }
 VERSION = click.Option(
     ["--version"],

@@ -8,7 +8,6 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from tuneyard.core.bounded_reading import open_regular, refuse_pipe
 from tuneyard.core.datasets.column_meanings import CHOICES, meaning
 from tuneyard.core.documents import BOM, json_items, json_lines
 from tuneyard.core.errors import (
@@ -20,6 +19,7 @@ from tuneyard.core.errors import (
     wrong_value,
 )
 from tuneyard.core.files import Fields, is_file, near_name, read_json, read_object, strings
+from tuneyard.core.files.bounded_reading import open_regular, refuse_pipe
 from tuneyard.core.language.han import HAN
 from tuneyard.core.language.messages import say
 from tuneyard.core.records import ALPACA, BARE, EXTRAS, OPENAI, SHAREGPT, SHAREGPT_TAGS, Record

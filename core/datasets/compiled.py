@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from xxhash import xxh3_64_intdigest
 
-from tuneyard.core.bounded_reading import open_regular
 from tuneyard.core.documents.schema_errors import check_file
 from tuneyard.core.errors import ContentError
 from tuneyard.core.files import Fields, JsonObject, atomic, read_json, read_object, write_json
+from tuneyard.core.files.bounded_reading import open_regular
 from tuneyard.core.installation.checkout import ROOT
 
 if TYPE_CHECKING:

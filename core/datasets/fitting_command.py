@@ -10,8 +10,8 @@ from pathlib import Path
 from tuneyard.core.datasets import DEFAULT_FOLDER, Dataset, find_dataset, read_records, read_registry
 from tuneyard.core.datasets.compiled import manifest_beside
 from tuneyard.core.files import Fields, strings
+from tuneyard.core.llamafactory.stages import PLAIN, rows_of
 from tuneyard.core.records import Example, has_media, read_example
-from tuneyard.core.training.training_stage import PLAIN, rows_of
 
 MOST_LABELS = 20  # more different answers than this are free text and no labels
 LONGEST_LABEL = 40  # characters

@@ -14,9 +14,9 @@ from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tuneyard.core.bounded_reading import read_regular
 from tuneyard.core.errors import RequestError
 from tuneyard.core.files import write_bytes, write_text
+from tuneyard.core.files.bounded_reading import read_regular
 from tuneyard.core.language.messages import ENGLISH, catalogue, current, in_language, warn_once
 from tuneyard.core.language.translation import tr
 

@@ -16,7 +16,7 @@ from typing import Any
 import click
 
 from tuneyard.core.language.han import closed_up
-from tuneyard.core.secrets import hide_secrets, without_secrets
+from tuneyard.core.text.secrets import hide_secrets, without_secrets
 
 ENGLISH, CHINESE = "en", "zh"
 _of_the_option: ContextVar[str | None] = ContextVar("language", default=None)

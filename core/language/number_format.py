@@ -4,8 +4,8 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from tuneyard.core.documents import markdown_table
 from tuneyard.core.language.translation import tr
+from tuneyard.core.text.markdown import markdown_table
 
 NONE = "–"
 SIGNIFICANT = 0.05  # a p is printed with as many digits as show its side of this

@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 
-from tuneyard.core.errors import counted
 from tuneyard.core.language.han import closed_up
 from tuneyard.core.language.messages import catalogue, current
+from tuneyard.core.text.words import counted
 
 
 class Translated(str):

@@ -9,9 +9,10 @@ import json
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from tuneyard.core.errors import ContentError, counted, show_value, unexpected, wrong_value
+from tuneyard.core.errors import ContentError, show_value, unexpected, wrong_value
 from tuneyard.core.files import are_texts, strings
 from tuneyard.core.records.calls import RESULTS, WrongValueError, call_text, parse_calls
+from tuneyard.core.text.words import counted
 
 ALPACA = {"prompt": "instruction", "query": "input", "response": "output"}
 SHAREGPT = {"messages": "conversations"}

@@ -5,13 +5,13 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from tuneyard.core.bounded_reading import open_regular
 from tuneyard.core.documents import read_yaml
 from tuneyard.core.documents.schema_errors import check_file
 from tuneyard.core.errors import unexpected
 from tuneyard.core.files import JsonObject, are_texts, files_sha256, read_object
+from tuneyard.core.files.bounded_reading import open_regular
 from tuneyard.core.installation.checkout import ROOT
-from tuneyard.core.secrets import public_settings
+from tuneyard.core.text.secrets import public_settings
 
 TRAINING = "training.json"  # written last: its existence means that the training is finished
 SETTINGS = (

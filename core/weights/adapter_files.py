@@ -11,10 +11,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
-from tuneyard.core.bounded_reading import refuse_pipe
 from tuneyard.core.errors import ContentError, RequestError, show_value
 from tuneyard.core.files import HUB_ID, Fields, files_sha256, read_object
-from tuneyard.core.quoting import shell
+from tuneyard.core.files.bounded_reading import refuse_pipe
+from tuneyard.core.text.quoting import shell
 from tuneyard.core.training.training_run import TRAINING, model_sha256, training_inputs
 from tuneyard.core.weights.tensors import Weights, open_shards, open_weights, read_shards, tensors_of
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tuneyard.core.errors import ContentError, RequestError, show_value
 from tuneyard.core.files import HUB_ID, Fields, no_folder, read_object, require
-from tuneyard.core.quoting import shell
+from tuneyard.core.text.quoting import shell
 from tuneyard.core.weights.adapter_files import EMBEDDINGS, HEADS, refuse_adapter
 from tuneyard.core.weights.class_defaults import TIE, class_entry, is_conv1d, is_tied, tied_names
 from tuneyard.core.weights.tensors import (

@@ -17,7 +17,6 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from tuneyard.core.bounded_reading import LARGEST_FILE, open_regular
 from tuneyard.core.errors import (
     ContentError,
     RequestError,
@@ -27,6 +26,7 @@ from tuneyard.core.errors import (
     wrong_value,
 )
 from tuneyard.core.files import Fields, JsonObject, parse_json, read_object, strings
+from tuneyard.core.files.bounded_reading import LARGEST_FILE, open_regular
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"

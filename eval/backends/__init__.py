@@ -13,15 +13,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from tuneyard.core.errors import ContentError, RequestError
-from tuneyard.core.prompt import Tokenizer
+from tuneyard.core.llamafactory.prompt import Tokenizer
 from tuneyard.eval.backends.scorers import Scorer, label_fields, prompts_too_long, tokenise
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from tuneyard.adapters.weighted import WeightedAdapter
-    from tuneyard.core.prompt import Encode, Messages
-    from tuneyard.core.prompt.supervision import SupervisedText
+    from tuneyard.core.llamafactory.prompt import Encode, Messages
+    from tuneyard.core.llamafactory.prompt.supervision import SupervisedText
     from tuneyard.eval.backends.scorers import Batches, Ids, Images, Prompts, Reading, Refused, TooLong
     from tuneyard.eval.backends.vision import Vision
 

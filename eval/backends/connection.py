@@ -9,9 +9,10 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import urlsplit
 
-from tuneyard.core.errors import RequestError, one_line
+from tuneyard.core.errors import RequestError
 from tuneyard.core.language.messages import warn_once
-from tuneyard.core.secrets import HIDDEN, hide_secrets
+from tuneyard.core.text.quoting import one_line
+from tuneyard.core.text.secrets import HIDDEN, hide_secrets
 
 if TYPE_CHECKING:
     import httpx

@@ -17,7 +17,7 @@ from tuneyard.core.errors import RequestError
 from tuneyard.core.files import read_object
 from tuneyard.core.installation.checkout import SAFE_PATH
 from tuneyard.core.installation.packages import missing
-from tuneyard.core.prompt import Encode, Messages
+from tuneyard.core.llamafactory.prompt import Encode, Messages
 from tuneyard.eval.backends import NO_LIMIT, Backend, loading
 from tuneyard.eval.backends.generate import decode_answer
 from tuneyard.eval.backends.load import DTYPES, open_tokenizer

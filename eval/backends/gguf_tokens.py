@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 from tuneyard.adapters.export.architecture import CONTROL, END_NAMES, ENDS_BY_NAME, USER_DEFINED
-from tuneyard.core.bounded_reading import open_regular
 from tuneyard.core.errors import ContentError
+from tuneyard.core.files.bounded_reading import open_regular
 
 MOST_ITEMS = 1 << 20  # fields, tensors, or items of a list; the largest vocabularies have 260,000 tokens
 STRING, LIST = 8, 9

@@ -15,7 +15,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from tuneyard.core.errors import ContentError
-from tuneyard.core.prompt.supervision import SupervisedText
+from tuneyard.core.llamafactory.prompt.supervision import SupervisedText
 from tuneyard.eval.backends import Backend, Network
 from tuneyard.eval.backends.scorers import (
     DIGITS,

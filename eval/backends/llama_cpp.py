@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from tuneyard.core.prompt import Messages
+from tuneyard.core.llamafactory.prompt import Messages
 from tuneyard.eval.backends.connection import Result
 from tuneyard.eval.backends.generate import LENGTH, STOP, Generated
 from tuneyard.eval.backends.scorers import Ids, Logs, next_tokens

@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tuneyard.adapters.store import SAVES, adapters_in
-from tuneyard.core.bounded_reading import open_regular
 from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.core.files import from_hub, read_object
+from tuneyard.core.files.bounded_reading import open_regular
 from tuneyard.core.installation.packages import missing
-from tuneyard.core.prompt import Encode, Messages, Tokenizer
-from tuneyard.core.prompt.supervision import SupervisedText
-from tuneyard.core.prompt.tokenizer_files import check_tokenizer_files
-from tuneyard.core.training.llamafactory import replaced
+from tuneyard.core.llamafactory.loader import replaced
+from tuneyard.core.llamafactory.prompt import Encode, Messages, Tokenizer
+from tuneyard.core.llamafactory.prompt.supervision import SupervisedText
+from tuneyard.core.llamafactory.prompt.tokenizer_files import check_tokenizer_files
 from tuneyard.core.weights.adapter_files import refuse_adapter
 from tuneyard.core.weights.tensors import check_headers
 from tuneyard.eval.backends import NO_LIMIT, Backend, Network, loading

@@ -13,11 +13,11 @@ from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
 
-from tuneyard.core.bounded_reading import read_text
 from tuneyard.core.errors import ContentError, bounded, show_value
 from tuneyard.core.files import require
-from tuneyard.core.prompt import Messages
-from tuneyard.core.prompt.templates import compile_template, render_template
+from tuneyard.core.files.bounded_reading import read_text
+from tuneyard.core.llamafactory.prompt import Messages
+from tuneyard.core.llamafactory.prompt.templates import compile_template, render_template
 
 INSTRUCTION = re.compile(r'^[ \t]*([A-Za-z]+)[ \t]+("""(?:.*?)"""|[^\n]*)', re.M | re.S)
 ACTION = re.compile(

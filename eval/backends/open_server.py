@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from tuneyard.core.errors import RequestError
-from tuneyard.core.installation.plugins import bundled_with
+from tuneyard.core.plugins import bundled_with
 from tuneyard.eval.backends.connection import RESUMED, TIMEOUT, Connection, RefusedError, UnreadableError
 from tuneyard.eval.backends.openai import OpenAi
 from tuneyard.eval.backends.served import ServedModel, choose_model, get, read_models

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-from tuneyard.core.prompt import Messages
+from tuneyard.core.llamafactory.prompt import Messages
 from tuneyard.eval.backends.connection import RefusedError, UnreadableError
 from tuneyard.eval.backends.generate import Generated
 from tuneyard.eval.backends.scorers import Ids, Logs

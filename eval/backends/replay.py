@@ -7,8 +7,8 @@ from pathlib import Path
 
 from tuneyard.core.documents import is_number
 from tuneyard.core.errors import ContentError, RequestError, unexpected
-from tuneyard.core.prompt import Encode, Messages
-from tuneyard.core.prompt.supervision import SupervisedText
+from tuneyard.core.llamafactory.prompt import Encode, Messages
+from tuneyard.core.llamafactory.prompt.supervision import SupervisedText
 from tuneyard.eval.backends import Backend
 from tuneyard.eval.backends.scorers import DIGITS, Batches, Fields, Images, Prompts, Refused, Scorer, TooLong
 from tuneyard.eval.metrics.labels import label_logs

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tuneyard.core.errors import ContentError, RequestError
-from tuneyard.core.prompt import Encode, Messages, Tokenizer
+from tuneyard.core.llamafactory.prompt import Encode, Messages, Tokenizer
 
 if TYPE_CHECKING:
     from tuneyard.eval.backends import Backend

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from tuneyard.core.errors import ContentError, RequestError, show_value
 from tuneyard.core.files import text_sha256
 from tuneyard.core.language.messages import warn, warn_once
-from tuneyard.core.prompt import Encode, Messages, openai_messages
+from tuneyard.core.llamafactory.prompt import Encode, Messages, openai_messages
 from tuneyard.eval.backends import NO_LIMIT, Backend
 from tuneyard.eval.backends.connection import (
     Connection,

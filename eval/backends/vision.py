@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.core.files import sha256
-from tuneyard.core.prompt import Message, Messages, Tokenizer, llamafactory_template
+from tuneyard.core.llamafactory.prompt import Message, Messages, Tokenizer, llamafactory_template
 from tuneyard.eval.backends import loading
 
 if TYPE_CHECKING:

@@ -11,9 +11,10 @@ from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tuneyard.core.errors import RequestError, counted
+from tuneyard.core.errors import RequestError
 from tuneyard.core.execution import Executor, Resources, Slot, WorkItem, once_per_worker
 from tuneyard.core.execution.machine_limits import available_cores, visible_gpus
+from tuneyard.core.text.words import counted
 from tuneyard.eval.backends.load import FILES, WEIGHTS, Applied, Model, load_model, load_without_weights
 
 if TYPE_CHECKING:

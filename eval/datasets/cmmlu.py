@@ -11,7 +11,7 @@ from typing import Any
 from tuneyard.core.documents import read_mapping
 from tuneyard.core.errors import ContentError, RequestError, nearest, unexpected
 from tuneyard.core.files import from_hub
-from tuneyard.core.prompt import Conversation
+from tuneyard.core.llamafactory.prompt import Conversation
 from tuneyard.eval.datasets.dataset import EvalDataset, digest_of
 from tuneyard.eval.datasets.origin import unknown_origin
 from tuneyard.eval.read.tables import TABLES

@@ -12,14 +12,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from tuneyard.core.bounded_reading import text_lines
 from tuneyard.core.datasets import Dataset, find_dataset, read_records, read_registry, registry_folder
 from tuneyard.core.datasets.compiled import EMPTY, MANIFEST, manifest_beside, read_row_index, row_index_file
 from tuneyard.core.errors import ContentError, RequestError, nearest_name
 from tuneyard.core.files import check_characters, free_path, names_folder, require, sha256, text_sha256
+from tuneyard.core.files.bounded_reading import text_lines
 from tuneyard.core.language.messages import warn
 from tuneyard.core.language.translation import tr
-from tuneyard.core.prompt import Conversation, Messages, conversation, refuse_media
+from tuneyard.core.llamafactory.prompt import Conversation, Messages, conversation, refuse_media
 from tuneyard.core.records import ALPACA, Entry, format_of
 from tuneyard.eval.datasets.origin import Origin, find_origin
 from tuneyard.eval.datasets.scalar_answers import with_text_answers

@@ -26,7 +26,7 @@ from tuneyard.core.datasets.compiled import (
 )
 from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.core.language.messages import warn_once
-from tuneyard.core.prompt import Conversation
+from tuneyard.core.llamafactory.prompt import Conversation
 
 if TYPE_CHECKING:
     import numpy as np

@@ -14,7 +14,7 @@ from typing import NamedTuple
 from tuneyard.core.datasets import find_dataset, registry_folder
 from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.core.files import text_sha256
-from tuneyard.core.prompt import (
+from tuneyard.core.llamafactory.prompt import (
     TALKS,
     TODAY,
     Encode,
@@ -28,9 +28,9 @@ from tuneyard.core.prompt import (
     llamafactory_encoder,
     prompt_ids,
 )
-from tuneyard.core.prompt.history_fit import equal_length
-from tuneyard.core.prompt.supervision import ToTurns, Turns, chat_turns, llamafactory_turns
-from tuneyard.core.prompt.trained_tokenizer import open_trained
+from tuneyard.core.llamafactory.prompt.history_fit import equal_length
+from tuneyard.core.llamafactory.prompt.supervision import ToTurns, Turns, chat_turns, llamafactory_turns
+from tuneyard.core.llamafactory.prompt.trained_tokenizer import open_trained
 from tuneyard.core.records import ANSWERS, QUESTIONS
 from tuneyard.core.training.training_run import names_in, training_settings
 from tuneyard.eval.datasets.dataset import trained_conversations

@@ -11,7 +11,7 @@ from pathlib import Path
 from tuneyard.core.datasets import Dataset, find_dataset, read_records, read_registry, registry_folder
 from tuneyard.core.errors import RequestError
 from tuneyard.core.files import text_sha256
-from tuneyard.core.prompt import Conversation, Messages, conversation, refuse_media
+from tuneyard.core.llamafactory.prompt import Conversation, Messages, conversation, refuse_media
 from tuneyard.eval.datasets.dataset import EvalDataset, Shots
 from tuneyard.eval.datasets.origin import fingerprints_of
 from tuneyard.eval.datasets.scalar_answers import with_text_answers

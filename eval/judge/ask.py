@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
-from tuneyard.core.errors import RequestError, counted, show_value
+from tuneyard.core.errors import RequestError, show_value
 from tuneyard.core.language.number_format import Table
 from tuneyard.core.language.translation import joined, tr
+from tuneyard.core.text.words import counted
 from tuneyard.core.training.metrics import ACCURACY, SHARE, Metric
 from tuneyard.eval.judge.conclusions import Comparison
 from tuneyard.eval.judge.equal_runs import equal_warnings

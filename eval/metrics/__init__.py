@@ -14,8 +14,8 @@ from types import MappingProxyType
 from typing import Any, Literal
 
 from tuneyard.core.errors import RequestError
-from tuneyard.core.installation.plugins import Plugin, PluginError, guarded, registry
 from tuneyard.core.language.messages import warn
+from tuneyard.core.plugins import Plugin, PluginError, guarded, registry
 from tuneyard.core.training.metrics import METRICS, SHARE, Metric
 from tuneyard.eval.metrics.answers import is_answered
 from tuneyard.eval.statistics.rates import Rows, groups_of, metric_mean

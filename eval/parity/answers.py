@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from tuneyard.adapters.weighted import WeightedAdapter
-from tuneyard.core.prompt import Tokenizer
+from tuneyard.core.llamafactory.prompt import Tokenizer
 from tuneyard.eval.backends import Backend
 from tuneyard.eval.backends.generate import generate
 from tuneyard.eval.backends.load import in_this_process, load_gguf, load_model

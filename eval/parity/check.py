@@ -6,10 +6,17 @@ from pathlib import Path
 
 from tuneyard.adapters.weighted import WeightedAdapter
 from tuneyard.core import version
-from tuneyard.core.errors import RequestError, counted
+from tuneyard.core.errors import RequestError
 from tuneyard.core.files import sha256, versions
 from tuneyard.core.language.messages import warn
-from tuneyard.core.prompt import Encode, Messages, Tokenizer, TrainedHistory, llamafactory_encoder
+from tuneyard.core.llamafactory.prompt import (
+    Encode,
+    Messages,
+    Tokenizer,
+    TrainedHistory,
+    llamafactory_encoder,
+)
+from tuneyard.core.text.words import counted
 from tuneyard.core.training.training_run import read_provenance
 from tuneyard.core.weights.adapter_files import CONFIG
 from tuneyard.eval.backends import Backend

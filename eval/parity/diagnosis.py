@@ -13,8 +13,9 @@ from dataclasses import dataclass
 
 from tuneyard.adapters.kinds.lora import VLLM_RANKS, vllm_rank
 from tuneyard.adapters.weighted import WeightedAdapter
-from tuneyard.core.errors import counted, show_value
-from tuneyard.core.prompt import Tokenizer, find_chat_template
+from tuneyard.core.errors import show_value
+from tuneyard.core.llamafactory.prompt import Tokenizer, find_chat_template
+from tuneyard.core.text.words import counted
 from tuneyard.eval.backends.connection import TOO_LONG
 from tuneyard.eval.backends.generate import LENGTH, STOP
 from tuneyard.eval.backends.scorers import Prompts

@@ -3,7 +3,13 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from tuneyard.core.prompt import Encode, Messages, Tokenizer, TrainedHistory, llamafactory_encoder
+from tuneyard.core.llamafactory.prompt import (
+    Encode,
+    Messages,
+    Tokenizer,
+    TrainedHistory,
+    llamafactory_encoder,
+)
 from tuneyard.eval.backends.scorers import Ids
 from tuneyard.eval.datasets.prompts import first_other_turn
 from tuneyard.eval.parity.diagnosis import Cause

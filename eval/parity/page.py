@@ -3,12 +3,13 @@
 from collections.abc import Sequence
 from dataclasses import asdict
 
-from tuneyard.core.documents import markdown_table
-from tuneyard.core.errors import counted, show_value
+from tuneyard.core.errors import show_value
 from tuneyard.core.language.messages import for_reader
 from tuneyard.core.language.number_format import NONE
 from tuneyard.core.language.translation import tr
-from tuneyard.core.quoting import markdown_text
+from tuneyard.core.text.markdown import markdown_table
+from tuneyard.core.text.quoting import markdown_text
+from tuneyard.core.text.words import counted
 from tuneyard.eval.parity.proof import ANSWERS, CHATS, PROMPTS, FirstDifference, Proof, ProofPart, Tolerance
 
 HEADERS = {

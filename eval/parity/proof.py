@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from itertools import zip_longest
 from pathlib import Path
 
-from tuneyard.core.errors import counted
+from tuneyard.core.text.words import counted
 from tuneyard.eval.backends.connection import TIMEOUT
 from tuneyard.eval.backends.generate import LENGTH, STOP, Generated
 from tuneyard.eval.backends.scorers import Ids, Prompts

@@ -4,7 +4,9 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from tuneyard.core.errors import RequestError, counted, one_line
+from tuneyard.core.errors import RequestError
+from tuneyard.core.text.quoting import one_line
+from tuneyard.core.text.words import counted
 from tuneyard.eval.backends.connection import Connection, Item, RefusedError, Result
 from tuneyard.eval.backends.open_server import open_served
 from tuneyard.eval.backends.scorers import Ids, chunks, tokenise

@@ -11,9 +11,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from tuneyard.core.bounded_reading import LARGEST_FILE
 from tuneyard.core.errors import ContentError
 from tuneyard.core.files import parse_json
+from tuneyard.core.files.bounded_reading import LARGEST_FILE
 
 LARGEST_MEMBER = LARGEST_FILE  # bytes: a sample with all of its messages and events
 LARGEST_TOTAL = 1 << 32

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from tuneyard.core.errors import RequestError
 from tuneyard.core.files import make_folder, recovered, staging, sync, write_bytes
-from tuneyard.core.links import refuse_written_link
-from tuneyard.core.temporaries import locked
+from tuneyard.core.files.links import refuse_written_link
+from tuneyard.core.files.temporaries import locked
 from tuneyard.eval.read.results import (
     COMPARED,
     TABLE_JSON,

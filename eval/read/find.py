@@ -14,7 +14,7 @@ from tuneyard.core.files import check_characters, near_name, read_object, requir
 from tuneyard.core.installation.checkout import ROOT
 from tuneyard.core.language.messages import say
 from tuneyard.core.language.translation import tr
-from tuneyard.core.quoting import shell
+from tuneyard.core.text.quoting import shell
 from tuneyard.core.training.metrics import ACCURACY
 from tuneyard.core.weights.adapter_files import CONFIG
 from tuneyard.eval.metrics.answers import answer_key

@@ -8,8 +8,8 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import NamedTuple
 
-from tuneyard.core.bounded_reading import open_regular
 from tuneyard.core.errors import ContentError
+from tuneyard.core.files.bounded_reading import open_regular
 
 RENAME = "write its rows with the columns id, gold and prediction, or write a plug-in (docs/extending.md)"
 OPENCOMPASS_DETAILS = "run OpenCompass with --dump-eval-details, and name results/MODEL/DATASET.json"

@@ -15,14 +15,15 @@ from pathlib import Path
 from typing import Any
 
 from tuneyard.core import version
-from tuneyard.core.bounded_reading import open_regular
 from tuneyard.core.cli.main import command_line
 from tuneyard.core.documents import json_lines
-from tuneyard.core.errors import ContentError, RequestError, TuneyardError, counted, show_value, unexpected
+from tuneyard.core.errors import ContentError, RequestError, TuneyardError, show_value, unexpected
 from tuneyard.core.files import append_bytes, atomic, check_writable, read_object, write_bytes, write_json
-from tuneyard.core.links import refuse_written_link
-from tuneyard.core.prompt.token_losses import TOKEN_LOSSES, TokenLosses, TokenLossFile
-from tuneyard.core.temporaries import TEMPORARY, sweep
+from tuneyard.core.files.bounded_reading import open_regular
+from tuneyard.core.files.links import refuse_written_link
+from tuneyard.core.files.temporaries import TEMPORARY, sweep
+from tuneyard.core.llamafactory.prompt.token_losses import TOKEN_LOSSES, TokenLosses, TokenLossFile
+from tuneyard.core.text.words import counted
 
 RUN = "run.json"
 PREDICTIONS = "predictions.jsonl"

@@ -10,11 +10,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tuneyard.core.bounded_columns import decoded_size, parquet_batches, record_slices
-from tuneyard.core.bounded_reading import LARGEST_RECORD, LargeDataError, text_lines, too_large
 from tuneyard.core.documents import json_lines
 from tuneyard.core.errors import ContentError, show_value
 from tuneyard.core.files import first_repeated
+from tuneyard.core.files.bounded_columns import decoded_size, parquet_batches, record_slices
+from tuneyard.core.files.bounded_reading import LARGEST_RECORD, LargeDataError, text_lines, too_large
 
 Records = Iterator[Mapping[str, Any]]
 DELIMITERS = (",", ";", "\t")  # spreadsheets save the one of their language

@@ -19,12 +19,14 @@ from tuneyard.adapters.weighted import (
     open_weighted,
     parse_named,
 )
-from tuneyard.core.errors import RequestError, counted, one_line, show_value
+from tuneyard.core.errors import RequestError, show_value
 from tuneyard.core.execution import Executor
 from tuneyard.core.files import names_folder, text_sha256
 from tuneyard.core.language.messages import for_reader, warn, warn_once
-from tuneyard.core.prompt import Messages, Tokenizer, template_named
-from tuneyard.core.prompt.supervision import Turns
+from tuneyard.core.llamafactory.prompt import Messages, Tokenizer, template_named
+from tuneyard.core.llamafactory.prompt.supervision import Turns
+from tuneyard.core.text.quoting import one_line
+from tuneyard.core.text.words import counted
 from tuneyard.core.training.training_run import model_sha256
 from tuneyard.core.weights.adapter_files import CONFIG, check_base, check_here
 from tuneyard.eval.backends import Backend

@@ -37,7 +37,7 @@ from tuneyard.core.documents import read_mapping
 from tuneyard.core.errors import RequestError, TuneyardError
 from tuneyard.core.installation.checkout import ROOT
 from tuneyard.core.language.messages import say
-from tuneyard.core.quoting import shell
+from tuneyard.core.text.quoting import shell
 from tuneyard.core.weights.adapter_files import CONFIG, check_here
 from tuneyard.eval.backends.load import find_model
 from tuneyard.eval.scoring.trainings_here import is_try, unfinished_line, unfinished_trainings

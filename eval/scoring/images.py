@@ -12,7 +12,7 @@ from pathlib import Path
 from tuneyard.core.datasets import REGISTRY
 from tuneyard.core.datasets.compiled import read_manifest
 from tuneyard.core.errors import ContentError, RequestError, show_value
-from tuneyard.core.prompt import Conversation
+from tuneyard.core.llamafactory.prompt import Conversation
 from tuneyard.core.records import PLACEHOLDERS
 from tuneyard.core.records.images import BROKEN_IMAGE, FORMAT_NAMES, open_image
 from tuneyard.core.training.training_run import training_settings

@@ -19,7 +19,7 @@ from tuneyard.core.cli.main import command_line
 from tuneyard.core.datasets import registry_folder
 from tuneyard.core.errors import RequestError
 from tuneyard.core.execution.options import ray_option, workers_option
-from tuneyard.core.quoting import shell
+from tuneyard.core.text.quoting import shell
 from tuneyard.eval.backends.connection import TIMEOUT
 from tuneyard.eval.backends.generate import PRESETS
 from tuneyard.eval.datasets.dataset import find_sets

@@ -11,7 +11,7 @@ from pathlib import Path
 from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.core.files import versions
 from tuneyard.core.language.messages import warn, warn_once
-from tuneyard.core.prompt import Messages
+from tuneyard.core.llamafactory.prompt import Messages
 from tuneyard.core.records import ANSWERS
 from tuneyard.eval.backends import Backend
 from tuneyard.eval.datasets.dataset import EvalDataset

@@ -7,9 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tuneyard.core.errors import counted
 from tuneyard.core.files import read_object
-from tuneyard.core.prompt import Messages
+from tuneyard.core.llamafactory.prompt import Messages
+from tuneyard.core.text.words import counted
 from tuneyard.eval.backends import Backend
 from tuneyard.eval.backends.scorers import Fields, Scorer, generating
 from tuneyard.eval.datasets.dataset import EvalDataset

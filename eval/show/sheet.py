@@ -16,12 +16,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from tuneyard.core.bounded_reading import open_regular
-from tuneyard.core.documents import markdown_table
-from tuneyard.core.errors import SHOWN, ContentError, RequestError, counted, show_value
+from tuneyard.core.errors import SHOWN, ContentError, RequestError, show_value
 from tuneyard.core.files import read_object, text_sha256
+from tuneyard.core.files.bounded_reading import open_regular
 from tuneyard.core.language.number_format import NONE, percent, show_p
-from tuneyard.core.quoting import markdown_block, markdown_text
+from tuneyard.core.text.markdown import markdown_table
+from tuneyard.core.text.quoting import markdown_block, markdown_text
+from tuneyard.core.text.words import counted
 from tuneyard.core.training.metrics import ACCURACY
 from tuneyard.eval.read.tables import csv_rows
 from tuneyard.eval.statistics.ratings import (

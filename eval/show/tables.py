@@ -18,7 +18,7 @@ from tuneyard.core.language.number_format import (
     show_p,
 )
 from tuneyard.core.language.translation import in_english, tr, tr_counted
-from tuneyard.core.quoting import markdown_text
+from tuneyard.core.text.quoting import markdown_text
 from tuneyard.core.training.metrics import ACCURACY, Metric, declared_metric, direction
 from tuneyard.eval.judge.ask import ComparedRuns
 from tuneyard.eval.judge.conclusions import (

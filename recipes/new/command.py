@@ -14,10 +14,11 @@ from pathlib import Path
 import click
 
 from tuneyard.core.cli.main import cli_command, next_step, same_options
-from tuneyard.core.errors import ContentError, Problem, RequestError, counted, summarise
+from tuneyard.core.errors import ContentError, Problem, RequestError, summarise
 from tuneyard.core.files import check_writable, no_folder, write_text
+from tuneyard.core.files.scratch import scratch_folder
 from tuneyard.core.language.messages import say
-from tuneyard.core.scratch import scratch_folder
+from tuneyard.core.text.words import counted
 from tuneyard.recipes import costs
 from tuneyard.recipes.answer import Facts, LaidOut, Rows
 from tuneyard.recipes.check import Checked, ask_check, quick_check

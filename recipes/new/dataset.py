@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from tuneyard.core.bounded_reading import BLOCK, open_regular
 from tuneyard.core.datasets import (
     REGISTRY,
     SEPARATORS,
@@ -18,8 +17,9 @@ from tuneyard.core.datasets import (
 from tuneyard.core.datasets.compiled import manifest_beside
 from tuneyard.core.errors import RequestError
 from tuneyard.core.files import files_of, strings
+from tuneyard.core.files.bounded_reading import BLOCK, open_regular
+from tuneyard.core.llamafactory.stages import rows_of
 from tuneyard.core.records import PLACEHOLDERS
-from tuneyard.core.training.training_stage import rows_of
 from tuneyard.recipes.data import locate
 from tuneyard.recipes.new.objectives import OBJECTIVES, objectives_of
 from tuneyard.recipes.rows import COUNTED

@@ -5,9 +5,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from tuneyard.core.bounded_reading import read_regular
 from tuneyard.core.errors import RequestError
 from tuneyard.core.files import bundled, write_bytes
+from tuneyard.core.files.bounded_reading import read_regular
 from tuneyard.recipes import costs
 from tuneyard.recipes.recipe import Recipe
 

@@ -2,8 +2,8 @@
 
 from typing import NamedTuple
 
+from tuneyard.core.llamafactory.stages import PLAIN, TRAINING_STAGES, rows_of
 from tuneyard.core.records import Entry, format_of_entry
-from tuneyard.core.training.training_stage import PLAIN, TRAINING_STAGES, rows_of
 
 
 class LearningRate(NamedTuple):

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tuneyard.core.datasets import read_records, stem_of
-from tuneyard.core.errors import RequestError, counted
+from tuneyard.core.errors import RequestError
 from tuneyard.core.files import strings
+from tuneyard.core.llamafactory.stages import PREFERENCE_STAGES
 from tuneyard.core.records import MARK
-from tuneyard.core.training.training_stage import PREFERENCE_STAGES
+from tuneyard.core.text.words import counted
 from tuneyard.recipes.costs import schedule_of
 from tuneyard.recipes.hardware import Machine, cpu_computes_bf16
 from tuneyard.recipes.new.dataset import TrainingData

@@ -10,14 +10,14 @@ from difflib import SequenceMatcher
 from pathlib import Path
 from typing import Any
 
-from tuneyard.core.prompt.template_fit import (
+from tuneyard.core.llamafactory.loader import RecipeData
+from tuneyard.core.llamafactory.prompt.template_fit import (
     ChatFormat,
     TemplateFinding,
     reads_media,
     templates_like,
     with_fitted_template,
 )
-from tuneyard.core.training.llamafactory import RecipeData
 
 BASE_TEMPLATE = "default"
 """For a model without a chat template: plain text, `Human: … Assistant: …`."""

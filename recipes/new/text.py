@@ -7,8 +7,8 @@ from decimal import Decimal
 from typing import Any
 
 from tuneyard.core.documents import dump_yaml
-from tuneyard.core.errors import one_line
 from tuneyard.core.language.messages import for_reader
+from tuneyard.core.text.quoting import one_line
 from tuneyard.recipes.new.settings import Section
 
 WIDTH = 110

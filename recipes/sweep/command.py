@@ -12,12 +12,13 @@ from pathlib import Path
 import click
 
 from tuneyard.core.cli.main import cli_command, command_line, next_step, same_options
-from tuneyard.core.errors import ContentError, RequestError, counted, nearest, resumed_by
+from tuneyard.core.errors import ContentError, RequestError, nearest, resumed_by
 from tuneyard.core.execution.options import ray_option
 from tuneyard.core.execution.ray_cluster import RayCluster
 from tuneyard.core.files import make_folder
-from tuneyard.core.secrets import public_text, public_words
-from tuneyard.core.temporaries import locked
+from tuneyard.core.files.temporaries import locked
+from tuneyard.core.text.secrets import public_text, public_words
+from tuneyard.core.text.words import counted
 from tuneyard.core.training.metrics import METRICS, UNKNOWN, metric_of
 from tuneyard.recipes.hardware import machine
 from tuneyard.recipes.llamafactory_client import code_option

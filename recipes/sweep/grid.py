@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tuneyard.core.errors import RequestError
-from tuneyard.core.secrets import is_secret
+from tuneyard.core.text.secrets import is_secret
 from tuneyard.recipes.recipe import Recipe, read_recipe
 from tuneyard.recipes.schema import LISTS, SHORT
 

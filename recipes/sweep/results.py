@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from tuneyard.core.documents import markdown_table
 from tuneyard.core.drawing.plots import check_replaceable, picture, plotting
 from tuneyard.core.errors import ContentError, RequestError, show_value
 from tuneyard.core.files import read_object, write_json, write_text
 from tuneyard.core.language.translation import tr
-from tuneyard.core.quoting import markdown_text
+from tuneyard.core.text.markdown import markdown_table
+from tuneyard.core.text.quoting import markdown_text
 from tuneyard.core.training.metrics import Metric, declared_metric, direction, metric_of
 from tuneyard.core.training.training_run import TRAINING
 from tuneyard.recipes.best import DivergedError, read_curve

@@ -11,16 +11,16 @@ from pathlib import Path
 
 import click
 
-from tuneyard.core.bounded_reading import read_end
 from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.core.execution import Observer, WorkItem, WorkResult
 from tuneyard.core.execution.processes import end_process
 from tuneyard.core.files import HeldError, read_object, reserved, write_json
+from tuneyard.core.files.bounded_reading import read_end
+from tuneyard.core.files.links import refuse_written_link
+from tuneyard.core.files.temporaries import locked
 from tuneyard.core.language.messages import say
-from tuneyard.core.links import refuse_written_link
-from tuneyard.core.prompt.token_weights import weights_file
-from tuneyard.core.secrets import public_text, public_words
-from tuneyard.core.temporaries import locked
+from tuneyard.core.llamafactory.prompt.token_weights import weights_file
+from tuneyard.core.text.secrets import public_text, public_words
 from tuneyard.core.training.training_run import TRAINING
 from tuneyard.recipes.check import ask_check, not_checked, quick_check
 from tuneyard.recipes.costs import schedule_of

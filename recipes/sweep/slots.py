@@ -8,11 +8,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tuneyard.core.errors import RequestError, counted
+from tuneyard.core.errors import RequestError
 from tuneyard.core.execution import Executor, InThisProcess, Resources, Slot
 from tuneyard.core.execution.local_processes import LocalProcesses
 from tuneyard.core.execution.machine_limits import available_cores, available_memory, visible_gpus
 from tuneyard.core.execution.ray_cluster import RayCluster
+from tuneyard.core.text.words import counted
 from tuneyard.recipes.hardware import Machine, machine
 from tuneyard.recipes.recipe import Recipe
 

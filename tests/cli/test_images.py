@@ -20,7 +20,7 @@ from tuneyard.compiler.verify.dataset import load
 from tuneyard.core.datasets.compiled import fingerprints
 from tuneyard.core.errors import ContentError, RequestError, TuneyardError
 from tuneyard.core.files import sha256
-from tuneyard.core.prompt import conversation
+from tuneyard.core.llamafactory.prompt import conversation
 from tuneyard.eval import compare, nli, preference, text
 from tuneyard.eval.backends.vision import PIXELS
 from tuneyard.eval.datasets.origin import fingerprints_of

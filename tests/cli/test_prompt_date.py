@@ -11,8 +11,8 @@ from tests.json_files import read_json, write_json
 from tests.runs_cut import tree
 from tests.tiny import CHATML
 from tuneyard.core.errors import ContentError
-from tuneyard.core.prompt import chat_renderer
-from tuneyard.core.prompt.rendering import template_renderer
+from tuneyard.core.llamafactory.prompt import chat_renderer
+from tuneyard.core.llamafactory.prompt.rendering import template_renderer
 from tuneyard.eval.datasets.prompts import choose_prompting
 from tuneyard.eval.nli import cli as nli
 from tuneyard.eval.scoring import options

@@ -9,8 +9,8 @@ from tests.json_files import write_json
 from tests.messages import raises
 from tests.plug_ins import documented, installing
 from tests.serving import answering
+from tuneyard.core import plugins
 from tuneyard.core.errors import RequestError
-from tuneyard.core.installation import plugins
 from tuneyard.eval import compare, suite
 from tuneyard.eval.__main__ import GROUP, cli, plugin_commands
 from tuneyard.eval.scoring.command import ScoringCommand

@@ -15,7 +15,7 @@ from tests.messages import raises
 from tests.runs_cut import tree
 from tests.tiny import write_adapter
 from tuneyard.core.errors import ContentError, RequestError
-from tuneyard.core.prompt.token_losses import TOKEN_LOSSES, TokenLossFile
+from tuneyard.core.llamafactory.prompt.token_losses import TOKEN_LOSSES, TokenLossFile
 from tuneyard.eval.backends.load import Model
 from tuneyard.eval.metrics.text import percentiles
 from tuneyard.eval.text import cli

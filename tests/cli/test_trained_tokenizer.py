@@ -12,7 +12,7 @@ from tests.json_files import read_json, write_json, write_lines
 from tests.tiny import SHAPES, make_tiny, write_adapter
 from tuneyard.adapters.__main__ import cli as adapters
 from tuneyard.core.errors import ContentError, RequestError
-from tuneyard.core.prompt import find_chat_template
+from tuneyard.core.llamafactory.prompt import find_chat_template
 from tuneyard.eval.chat import cli as chat
 from tuneyard.eval.nli import cli as nli
 from tuneyard.eval.qa import cli as qa

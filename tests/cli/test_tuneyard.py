@@ -14,8 +14,8 @@ from tests.conftest import ROOT, Done, Here
 from tests.forks import Forks
 from tests.messages import printed_line
 from tuneyard.core import version
+from tuneyard.core.cli import doctor
 from tuneyard.core.cli.main import cli, source
-from tuneyard.core.installation import doctor
 
 ENTRY = "import sys; sys.argv[0] = 'tuneyard'; from tuneyard.core.cli.main import main; main()"
 
@@ -108,7 +108,7 @@ def test_lists_of_commands_import_no_command() -> None:
             "numpy",
             "tuneyard.eval.nli",
             "tuneyard.compiler.cli",
-            "tuneyard.core.installation.doctor",
+            "tuneyard.core.cli.doctor",
         } & set(loaded)
 
 

@@ -6,7 +6,7 @@ FAKE_GPUS is the machine's number of GPUs.
 
 import os
 
-from tuneyard.core.errors import run_command
+from tuneyard.core.cli.run import run_command
 from tuneyard.recipes import hardware, train
 from tuneyard.recipes.sweep import command, results
 

@@ -14,8 +14,8 @@ from datasets import Dataset
 
 from tests.integration import chat_templates
 from tests.tiny import make_tiny
-from tuneyard.core.prompt.history_findings import history_findings
-from tuneyard.core.training.llamafactory import WHOLE, RecipeData, import_offline
+from tuneyard.core.llamafactory.loader import WHOLE, RecipeData, import_offline
+from tuneyard.core.llamafactory.prompt.history_findings import history_findings
 
 pytestmark = pytest.mark.slow
 SETTINGS = {

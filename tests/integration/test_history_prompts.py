@@ -9,8 +9,8 @@ import pytest
 from tests.integration import chat_templates
 from tests.integration.test_history_fit import TALKS, loaded, opened, tokenizer, trained_turns
 from tests.messages import printed
-from tuneyard.core.prompt import TrainedHistory, llamafactory_encoder
-from tuneyard.core.prompt.supervision import llamafactory_turns
+from tuneyard.core.llamafactory.prompt import TrainedHistory, llamafactory_encoder
+from tuneyard.core.llamafactory.prompt.supervision import llamafactory_turns
 from tuneyard.eval.datasets.prompts import choose_prompting, other_prompt
 from tuneyard.eval.parity.histories import PromptWays
 

@@ -22,7 +22,7 @@ from tests.unit.adapters.test_export_modelfile import (
 from tests.unit.eval_backends.test_modelfile import PARTS
 from tuneyard.adapters.export.modelfile import find_wrapping, go_template
 from tuneyard.core.errors import ContentError
-from tuneyard.core.prompt.rendering import template_renderer
+from tuneyard.core.llamafactory.prompt.rendering import template_renderer
 from tuneyard.eval.backends.modelfile import compile_go_template
 
 pytestmark = [

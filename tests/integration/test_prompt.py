@@ -7,7 +7,7 @@ import pytest
 
 from tests.integration.templates import SMOLLM2, TALKS, TEMPLATES
 from tests.tiny import CHATML
-from tuneyard.core.prompt import chat_renderer, conversation, llamafactory_encoder, prompt_ids
+from tuneyard.core.llamafactory.prompt import chat_renderer, conversation, llamafactory_encoder, prompt_ids
 
 pytestmark = pytest.mark.slow  # importing LLaMA-Factory takes 10 s
 YES = {"role": "assistant", "content": "yes"}
@@ -101,7 +101,7 @@ TOOL_TURNS = [
 @pytest.mark.parametrize("wrapped", [False, True])
 def test_calls_results_and_tools_are_asked_and_taught_as_in_training(tokenizer, system, wrapped) -> None:
     """A chat template with `tools=` beside LLaMA-Factory's template, prompt by prompt and label by label."""
-    from tuneyard.core.prompt.supervision import chat_turns, llamafactory_turns
+    from tuneyard.core.llamafactory.prompt.supervision import chat_turns, llamafactory_turns
 
     tools = json.dumps([{"type": "function", "function": ADD} if wrapped else ADD], ensure_ascii=False)
     turns = [{"from": role, "value": text} for role, text in TOOL_TURNS]

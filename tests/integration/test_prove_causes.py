@@ -23,7 +23,7 @@ from tests.json_files import read_json, write_json
 from tests.llama_server import llama_server
 from tests.unit.adapters.commands import call
 from tuneyard.core.errors import ContentError
-from tuneyard.core.quoting import markdown_text
+from tuneyard.core.text.quoting import markdown_text
 from tuneyard.eval.prove import cli
 
 pytest.importorskip("xllamacpp")

@@ -7,7 +7,7 @@ import pytest
 
 from tests.json_files import write_json
 from tests.tiny import make_tiny
-from tuneyard.core.training.llamafactory import Launch, read_arguments
+from tuneyard.core.llamafactory.loader import Launch, read_arguments
 from tuneyard.recipes.inspection import inspect
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]

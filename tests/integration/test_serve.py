@@ -25,8 +25,8 @@ from tests.serving import free_port, running
 from tests.tiny import CHATML, make_tiny
 from tuneyard.adapters.__main__ import cli as adapters
 from tuneyard.adapters.serve.template import trained_template
-from tuneyard.core.prompt import chat_renderer
-from tuneyard.core.prompt.rendering import template_renderer
+from tuneyard.core.llamafactory.prompt import chat_renderer
+from tuneyard.core.llamafactory.prompt.rendering import template_renderer
 from tuneyard.eval import nli
 from tuneyard.eval.backends.modelfile import read_modelfile
 from tuneyard.eval.prove import cli as prove

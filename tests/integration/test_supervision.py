@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from tests.integration.templates import TALKS, TEMPLATES
 from tests.messages import raises
 from tuneyard.core.errors import ContentError
-from tuneyard.core.prompt import chat_renderer
-from tuneyard.core.prompt.supervision import (
+from tuneyard.core.llamafactory.prompt import chat_renderer
+from tuneyard.core.llamafactory.prompt.supervision import (
     _fit,
     chat_turns,
     llamafactory_turns,
@@ -91,7 +91,7 @@ def test_texts_are_learned_as_in_pretraining(tokenizer, cutoff) -> None:
 def test_held_out_rows_are_those_of_val_size(count, ratio, seed, tmp_path) -> None:
     from datasets import Dataset
 
-    from tuneyard.core.prompt import Conversation
+    from tuneyard.core.llamafactory.prompt import Conversation
     from tuneyard.eval.datasets.dataset import EvalDataset
     from tuneyard.eval.datasets.origin import unknown_origin
 

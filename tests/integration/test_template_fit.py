@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from tests.tiny import CHATML, make_base, make_llama3, make_tiny
-from tuneyard.core.prompt.template_fit import ChatFormat, TemplateFinding, template_findings
-from tuneyard.core.training.llamafactory import RecipeData, import_offline
+from tuneyard.core.llamafactory.loader import RecipeData, import_offline
+from tuneyard.core.llamafactory.prompt.template_fit import ChatFormat, TemplateFinding, template_findings
 
 pytestmark = pytest.mark.slow
 # As Zephyr's: the marks of turns are plain text to its tokenizer.

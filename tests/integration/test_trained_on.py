@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tuneyard.core.prompt import Conversation
+from tuneyard.core.llamafactory.prompt import Conversation
 from tuneyard.eval.datasets.origin import fingerprints_of
 from tuneyard.eval.datasets.training import trained_on
 

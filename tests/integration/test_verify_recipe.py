@@ -11,7 +11,7 @@ from tuneyard.compiler.verify.dataset import verify
 from tuneyard.compiler.verify.recipe_file import read_settings
 from tuneyard.compiler.verify.verdict import Verdict
 from tuneyard.core.errors import ContentError
-from tuneyard.core.training.llamafactory import import_offline
+from tuneyard.core.llamafactory.loader import import_offline
 
 pytestmark = pytest.mark.slow
 ENTRY = {"columns": {"prompt": "instruction", "query": "input", "response": "output"}}

@@ -17,8 +17,8 @@ from tuneyard.compiler.verify.recipe_file import read_settings
 from tuneyard.compiler.view.build import build
 from tuneyard.compiler.view.payload import CUT, LEARNED, MASKED, PageRow, ViewPayload
 from tuneyard.core.errors import RequestError
-from tuneyard.core.prompt.token_losses import TokenLosses, TokenLossFile
-from tuneyard.core.training.llamafactory import quiet
+from tuneyard.core.llamafactory.loader import quiet
+from tuneyard.core.llamafactory.prompt.token_losses import TokenLosses, TokenLossFile
 
 pytestmark = pytest.mark.slow
 IGNORED = -100

@@ -84,7 +84,7 @@ def main(folder: Path, model: str) -> None:
     from llamafactory.train.sft import workflow
     from llamafactory.train.tuner import run_exp
 
-    from tuneyard.core.prompt.token_weights import TokenWeights, read_weights
+    from tuneyard.core.llamafactory.prompt.token_weights import TokenWeights, read_weights
     from tuneyard.recipes.token_weights import install
 
     register(folder)

@@ -16,14 +16,14 @@ from tests.unit.adapters.commands import call
 from tests.unit.adapters.make import base_tensors, factors, make, make_base
 from tests.unit.recipes.make import write_recipe
 from tuneyard.compiler.cli import cli as data
-from tuneyard.core.bounded_reading import lines_of, read_end
 from tuneyard.core.datasets import read_records
 from tuneyard.core.documents import json_items
 from tuneyard.core.errors import ContentError, RequestError, TuneyardError
 from tuneyard.core.files import append_bytes, read_object, sha256, write_text
 from tuneyard.core.files import read_json as parse_file
 from tuneyard.core.files import write_json as write_atomic
-from tuneyard.core.links import own_file, refuse_links_in
+from tuneyard.core.files.bounded_reading import lines_of, read_end
+from tuneyard.core.files.links import own_file, refuse_links_in
 from tuneyard.eval import compare
 from tuneyard.eval.read.results import begin_scoring_run
 from tuneyard.recipes.__main__ import cli as recipe_cli

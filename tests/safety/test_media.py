@@ -14,9 +14,9 @@ import pytest
 from tests.json_files import write_json
 from tests.serving import Quiet, local_server, serving
 from tests.tiny import make_seeing
+from tuneyard.core.llamafactory.loader import Launch
+from tuneyard.core.llamafactory.local_media import LocalSounds, LocalVideos, broken_media
 from tuneyard.core.records.images import open_image
-from tuneyard.core.training.llamafactory import Launch
-from tuneyard.core.training.local_media import LocalSounds, LocalVideos, broken_media
 from tuneyard.recipes.inspection import inspect
 
 av = pytest.importorskip("av")

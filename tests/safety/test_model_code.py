@@ -10,8 +10,8 @@ from tests.json_files import read_json, write_json
 from tests.messages import printed
 from tests.tiny import make_weightless
 from tests.unit.recipes.make import write_recipe
+from tuneyard.core.llamafactory.loader import Launch, needs_code
 from tuneyard.core.records.images import FORMATS
-from tuneyard.core.training.llamafactory import Launch, needs_code
 from tuneyard.recipes.__main__ import cli
 from tuneyard.recipes.answer import Facts
 from tuneyard.recipes.answer_rules import code_problems

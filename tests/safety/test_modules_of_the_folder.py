@@ -136,7 +136,7 @@ def test_each_place_that_starts_python_takes_these_variables() -> None:
     starts = ("sys.executable", "ProcessPoolExecutor(", "execvp", "ensure_running", "ray.init(")
     helpers = re.compile(r"\b(python_variables|environment|users_environment)\(|SAFE_PATH")
     without = {
-        "core/installation/doctor.py",  # prints the path
+        "core/cli/doctor.py",  # prints the path
         "core/installation/packages.py",  # makes a command to print, and recipes/base.py's
         "eval/code.py",  # -I is stricter
     }

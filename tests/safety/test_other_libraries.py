@@ -17,12 +17,12 @@ from tests.conftest import ROOT
 from tests.json_files import read_json, write_json
 from tests.messages import raises
 from tests.tiny import make_weightless
-from tuneyard.core.bounded_reading import LARGEST_FILE, open_regular
 from tuneyard.core.datasets import find_dataset, read_registry
 from tuneyard.core.datasets.compiled import read_row_index
 from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.core.files import sha256
-from tuneyard.core.prompt.tokenizer_files import check_tokenizer_files
+from tuneyard.core.files.bounded_reading import LARGEST_FILE, open_regular
+from tuneyard.core.llamafactory.prompt.tokenizer_files import check_tokenizer_files
 from tuneyard.core.weights.tensors import open_weights
 from tuneyard.eval.backends import loading
 from tuneyard.eval.backends.gguf_tokens import check_fields
@@ -281,7 +281,7 @@ def test_a_panic_of_a_library_is_one_line(tmp_path: Path) -> None:
     write_json(model / "tokenizer.json", content)
     program = f"""
 import click, tokenizers
-from tuneyard.core.errors import run_command
+from tuneyard.core.cli.run import run_command
 @click.command()
 def command():
     tokenizers.Tokenizer.from_file({str(model / "tokenizer.json")!r}).encode("a" * 60 + "!")

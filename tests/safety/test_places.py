@@ -11,7 +11,7 @@ from tests.tiny import make_weightless
 from tuneyard.compiler.read import hub
 from tuneyard.compiler.view.thumbnails import thumbnails
 from tuneyard.core.errors import ContentError
-from tuneyard.core.training.llamafactory import Launch
+from tuneyard.core.llamafactory.loader import Launch
 from tuneyard.recipes.inspection import inspect
 
 

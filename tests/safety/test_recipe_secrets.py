@@ -16,7 +16,7 @@ from tests.unit.adapters.commands import call
 from tests.unit.adapters.make import base_tensors, factors, make, make_base
 from tests.unit.recipes.make import write_recipe
 from tuneyard.core.errors import ContentError, RequestError
-from tuneyard.core.secrets import is_secret, public_words
+from tuneyard.core.text.secrets import is_secret, public_words
 from tuneyard.core.training.metrics import metric_of
 from tuneyard.core.training.training_run import training_settings
 from tuneyard.recipes.__main__ import cli

@@ -25,9 +25,9 @@ from tests.unit.compiler.conftest import as_zst
 from tuneyard.compiler.read import read
 from tuneyard.compiler.rows.problems import Problems
 from tuneyard.compiler.spec.file import Source
-from tuneyard.core.bounded_columns import arrow_batches, decoded_size, parquet_batches, record_slices
-from tuneyard.core.bounded_reading import LARGEST_RECORD, LargeDataError
 from tuneyard.core.errors import ContentError
+from tuneyard.core.files.bounded_columns import arrow_batches, decoded_size, parquet_batches, record_slices
+from tuneyard.core.files.bounded_reading import LARGEST_RECORD, LargeDataError
 from tuneyard.eval.read.tables import parquet_rows
 
 ADDRESSES = 3_000_000_000
@@ -182,7 +182,7 @@ import resource, sys
 from pathlib import Path
 resource.setrlimit(resource.RLIMIT_AS, (%d, %d))
 from tuneyard.compiler.cli import cli
-from tuneyard.core.errors import run_command
+from tuneyard.core.cli.run import run_command
 run_command(cli)
 """
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ROOT
-from tuneyard.core.secrets import HIDDEN, hide_secrets
+from tuneyard.core.text.secrets import HIDDEN, hide_secrets
 from tuneyard.eval.backends.connection import SHOWN_BYTES, without_key
 
 KEY = "sk-0123456789abcdefghij"

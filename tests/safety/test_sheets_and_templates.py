@@ -27,10 +27,10 @@ from tuneyard.compiler.spec.file import Source
 from tuneyard.compiler.spec.model import load_spec, placeholders
 from tuneyard.core import errors
 from tuneyard.core.errors import ContentError, LimitError, Problem
-from tuneyard.core.prompt import chat_renderer, templates
-from tuneyard.core.prompt.rendering import template_renderer
-from tuneyard.core.prompt.templates import render_template
-from tuneyard.core.prompt.trained_files import read_trained
+from tuneyard.core.llamafactory.prompt import chat_renderer, templates
+from tuneyard.core.llamafactory.prompt.rendering import template_renderer
+from tuneyard.core.llamafactory.prompt.templates import render_template
+from tuneyard.core.llamafactory.prompt.trained_files import read_trained
 
 ADDRESSES = 3_000_000_000
 MAIN = "http://schemas.openxmlformats.org/spreadsheetml/2006/main"
@@ -539,7 +539,7 @@ def test_tokenizers_of_transformers_render_there_too() -> None:
 
 def test_no_other_place_compiles_a_template() -> None:
     places = {name(path) for path in FILES if "Environment(" in path.read_text(encoding="utf-8")}
-    assert places == {"core/prompt/template_child.py", "core/drawing/page.py"}
+    assert places == {"core/llamafactory/prompt/template_child.py", "core/drawing/page.py"}
 
 
 def test_a_template_of_a_spec_names_a_column_sixteen_times_at_most(tmp_path: Path) -> None:

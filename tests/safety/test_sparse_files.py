@@ -16,10 +16,10 @@ import pytest
 
 from tests.messages import raises
 from tests.unit.test_house import FILES, name, nodes
-from tuneyard.core.bounded_reading import LARGEST_FILE, LARGEST_RECORD, read_end
 from tuneyard.core.datasets import read_records
 from tuneyard.core.documents import json_items
 from tuneyard.core.errors import ContentError
+from tuneyard.core.files.bounded_reading import LARGEST_FILE, LARGEST_RECORD, read_end
 from tuneyard.eval.read.tables import csv_rows
 
 SIZE = 5_000_000_000
@@ -33,7 +33,7 @@ READERS = {
     "records in a list": ("a.json", b'[{"a": 1}, {"b": "', "core.datasets.read_records(path)"),
     "a list of blanks": ("a.json", b"[" + b" " * 1000, "core.datasets.read_records(path)"),
     "predictions": ("predictions.jsonl", b"", "eval.read.results.read_lines(path)"),
-    "token losses": ("token_losses.jsonl", b"", "core.prompt.token_losses.TokenLossFile(path)"),
+    "token losses": ("token_losses.jsonl", b"", "core.llamafactory.prompt.token_losses.TokenLossFile(path)"),
     "log of CSV": ("log.csv", b"id,gold,prediction\n1,a,", "list(eval.read.tables.TABLES['.csv'](path))"),
     "header of CSV": ("log.csv", b"", "list(eval.read.tables.TABLES['.csv'](path))"),
     "rating sheet": ("s.csv", b"id," * 50_000, "list(eval.show.sheet.read_rows(path))"),
@@ -60,7 +60,7 @@ except ContentError as error:
 MODULES = (
     "adapters.export.source",
     "core.datasets.compiled",
-    "core.prompt.token_losses",
+    "core.llamafactory.prompt.token_losses",
     "eval.backends.modelfile",
     "eval.datasets.dataset",
     "eval.read.results",
@@ -179,9 +179,10 @@ def test_a_large_item_is_refused(tmp_path: Path) -> None:
 
 
 OWN = {  # the readers themselves, files of the package, of the system, and of the user's own cache
-    "core/bounded_reading.py", "core/cli/demo.py", "core/cli/main.py", "core/datasets/bundled_recipes.py",
+    "core/files/bounded_reading.py", "core/cli/demo.py", "core/cli/main.py",
+    "core/datasets/bundled_recipes.py",
     "core/drawing/page.py", "core/execution/machine_limits.py", "core/installation/checkout.py",
-    "core/installation/doctor.py", "core/language/messages.py", "core/weights/class_defaults.py",
+    "core/cli/doctor.py", "core/language/messages.py", "core/weights/class_defaults.py",
     "recipes/cache.py", "recipes/hardware.py", "compiler/spec/file.py",
     "compiler/write/record_file.py",
 }  # fmt: skip

@@ -14,7 +14,7 @@ from tests.cli.scoring import invoke
 from tests.conftest import ROOT
 from tests.json_files import write_json, write_lines
 from tests.unit.recipes.make import write_recipe
-from tuneyard.core.terminal import visible, written
+from tuneyard.core.text.terminal import visible, written
 from tuneyard.eval import compare
 
 BAD = "a\x1b]0;owned\x07b\x9bc\x7fd\re\x85f\u202eg\u2066h"
@@ -112,7 +112,7 @@ def test_bars_stay_and_nothing_else(text: str, expected: str) -> None:
 def test_every_way_of_printing_goes_through_it(tmp_path: Path) -> None:
     program = f"""
 import click, logging, sys, tqdm, warnings
-from tuneyard.core.errors import run_command
+from tuneyard.core.cli.run import run_command
 @click.command()
 def command():
     bad = {BAD!r}

@@ -20,7 +20,7 @@ from tests.unit.adapters.make import base_tensors, factors, make, make_base
 from tuneyard.adapters.export.modelfile import Wrapping, modelfile_text, quoted
 from tuneyard.core.errors import ContentError
 from tuneyard.core.language.number_format import Table, grid
-from tuneyard.core.quoting import markdown_text, python_text, shell
+from tuneyard.core.text.quoting import markdown_text, python_text, shell
 from tuneyard.recipes.new.settings import Value
 from tuneyard.recipes.new.text import recipe_text
 

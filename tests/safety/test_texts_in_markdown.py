@@ -17,9 +17,8 @@ from markdown_it import MarkdownIt
 from tests.json_files import read_json, write_json
 from tests.unit.adapters.commands import call
 from tests.unit.adapters.make import base_tensors, factors, make, make_base
-from tuneyard.core.documents import markdown_table
-from tuneyard.core.errors import one_line
-from tuneyard.core.quoting import Markdown, markdown_block, markdown_code, markdown_text
+from tuneyard.core.text.markdown import markdown_table
+from tuneyard.core.text.quoting import Markdown, markdown_block, markdown_code, markdown_text, one_line
 from tuneyard.core.training.metrics import metric_of
 from tuneyard.eval.cmmlu import AVERAGE, group_table
 from tuneyard.eval.judge.conclusions import section_name

@@ -27,7 +27,7 @@ from tuneyard.compiler.rows.problems import Problems
 from tuneyard.compiler.spec.file import Source
 from tuneyard.core.cli.main import cli
 from tuneyard.core.errors import ContentError, nearest_name
-from tuneyard.core.secrets import HIDDEN, hide_secrets
+from tuneyard.core.text.secrets import HIDDEN, hide_secrets
 from tuneyard.core.training.training_run import training_data
 from tuneyard.eval.metrics.answers import parse_word
 from tuneyard.eval.metrics.call_forms import read_answer

@@ -21,7 +21,7 @@ import psutil
 from tests.conftest import ROOT
 from tests.llama_server import llama_server
 from tuneyard.adapters.__main__ import cli as adapters
-from tuneyard.core.prompt import conversation
+from tuneyard.core.llamafactory.prompt import conversation
 from tuneyard.eval.backends.connection import Connection
 from tuneyard.eval.backends.load import load_model, open_tokenizer
 from tuneyard.eval.backends.open_server import open_server

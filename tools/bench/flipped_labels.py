@@ -18,7 +18,7 @@ from pathlib import Path
 
 from tests.conftest import ROOT
 from tuneyard.core.files import write_text
-from tuneyard.core.prompt.token_losses import TOKEN_LOSSES, TokenLossFile
+from tuneyard.core.llamafactory.prompt.token_losses import TOKEN_LOSSES, TokenLossFile
 from tuneyard.core.training.metrics import ACCURACY
 from tuneyard.eval.statistics.rates import rate_of
 

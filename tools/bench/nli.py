@@ -17,7 +17,7 @@ from pathlib import Path
 from tests.conftest import ROOT
 from tuneyard.adapters.store import open_adapter
 from tuneyard.adapters.weighted import WeightedAdapter
-from tuneyard.core.prompt import conversation
+from tuneyard.core.llamafactory.prompt import conversation
 from tuneyard.eval.backends.apply import applied
 from tuneyard.eval.backends.generate import generate
 from tuneyard.eval.backends.likelihood import shared_prefix

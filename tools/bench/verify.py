@@ -66,7 +66,7 @@ def make_rows(path: Path, rows: int) -> Path:
 
 def import_all() -> None:
     """Import what verify needs of LLaMA-Factory."""
-    from tuneyard.core.training.llamafactory import import_offline
+    from tuneyard.core.llamafactory.loader import import_offline
 
     import_offline()
     from llamafactory.data import loader, processor  # noqa: F401

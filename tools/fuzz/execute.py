@@ -17,7 +17,7 @@ from unittest import mock
 import click
 
 from tuneyard.compiler.cli import cli
-from tuneyard.core.errors import run_command
+from tuneyard.core.cli.run import run_command
 
 SECONDS = 20
 MEGABYTES = 400

@@ -24,8 +24,8 @@ from typing import Literal
 
 from tuneyard.core.errors import ContentError, show_value, unexpected
 from tuneyard.core.files import read_json
-from tuneyard.core.installation.plugins import Plugin, guarded, registry
 from tuneyard.core.language.messages import say
+from tuneyard.core.plugins import Plugin, guarded, registry
 from tuneyard.eval.metrics.answers import answer_key, cut_thought
 from tuneyard.eval.read.archives import member_names
 from tuneyard.eval.read.other_tools import other_file, recognised_other, refuse_other_table

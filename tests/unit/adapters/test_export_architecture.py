@@ -11,7 +11,7 @@ from tests.unit.adapters.commands import call
 from tests.unit.adapters.llama import CONFIG, GGUF, TOKENIZER, llama_tensors, make_llama
 from tests.unit.adapters.make import gguf_fields, make_base
 from tuneyard.adapters.export.architecture import _REST, _WORDS, read_vocabulary, reorder
-from tuneyard.core.prompt.trained_files import read_trained
+from tuneyard.core.llamafactory.prompt.trained_files import read_trained
 
 pytestmark = pytest.mark.usefixtures("llama")
 

@@ -20,8 +20,8 @@ from tuneyard.adapters.serve import plan
 from tuneyard.adapters.serve.template import PLAIN, TALKS, serving_template
 from tuneyard.core import errors
 from tuneyard.core.installation import packages
-from tuneyard.core.prompt import chat_renderer
-from tuneyard.core.prompt.rendering import template_renderer
+from tuneyard.core.llamafactory.prompt import chat_renderer
+from tuneyard.core.llamafactory.prompt.rendering import template_renderer
 
 pytest.importorskip("gguf")
 GOLDEN = ROOT / "tests/golden/adapters/serve"

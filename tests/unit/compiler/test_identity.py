@@ -101,7 +101,13 @@ def hash_in(checkout: Path) -> str:
 
 
 @pytest.mark.parametrize(
-    "file", ["core/records/calls.py", "core/files.py", "compiler/rows/__init__.py", "compiler/read/jsons.py"]
+    "file",
+    [
+        "core/records/calls.py",
+        "core/files/__init__.py",
+        "compiler/rows/__init__.py",
+        "compiler/read/jsons.py",
+    ],
 )
 def test_an_edit_of_any_code_that_a_compile_runs_changes_its_identity(checkout, file):
     before = hash_in(checkout)

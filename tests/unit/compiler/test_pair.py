@@ -11,8 +11,8 @@ from tuneyard.compiler.spec.model import load_spec
 from tuneyard.compiler.verify.expect import entry_problems
 from tuneyard.compiler.write.entries import entries_of
 from tuneyard.core.errors import ContentError
+from tuneyard.core.llamafactory.stages import rows_of
 from tuneyard.core.records import format_of_entry, read_example
-from tuneyard.core.training.training_stage import rows_of
 
 ASK = [{"role": "user", "content": "2+2?"}]
 

@@ -13,7 +13,7 @@ from tuneyard.compiler.cli import cli
 from tuneyard.compiler.read import read, readers
 from tuneyard.compiler.rows.problems import Problems
 from tuneyard.compiler.spec.file import Source
-from tuneyard.core.bounded_columns import BATCH_BYTES
+from tuneyard.core.files.bounded_columns import BATCH_BYTES
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ from tuneyard.compiler.write.record_file import RecordFile
 from tuneyard.core.datasets import find_dataset, read_records
 from tuneyard.core.datasets.compiled import SEPARATOR, fingerprints, read_manifest, read_row_index
 from tuneyard.core.errors import ContentError
-from tuneyard.core.prompt import conversation
+from tuneyard.core.llamafactory.prompt import conversation
 
 MANY = [
     ROWS[0] | {"sentence1": f"Premise {n % 70}.", "sentence2": f"Of {n}.", "label": n % 2, "idx": n}

@@ -14,7 +14,7 @@ from tuneyard.compiler.read.jsons import read_array
 from tuneyard.compiler.read.scan import LINES, Layout, Scanner, layout_of
 from tuneyard.compiler.rows.problems import Problems
 from tuneyard.compiler.spec.file import Source
-from tuneyard.core.bounded_reading import LARGEST_RECORD
+from tuneyard.core.files.bounded_reading import LARGEST_RECORD
 
 COLUMNS = 'columns: {q: [question], a: [answer, "answers.0.text"], t: {names: [title], is: extra}}'
 WRITE = 'write: [{file: t.jsonl, format: alpaca, instruction: "{q}", input: "{t}", output: "{a}"}]\n'
@@ -174,7 +174,7 @@ LARGE = {
 PEAK = """
 import sys, pathlib
 from tuneyard.compiler.cli import cli
-from tuneyard.core.errors import run_command
+from tuneyard.core.cli.run import run_command
 try:
     run_command(cli)
 finally:

@@ -23,8 +23,8 @@ from tuneyard.compiler.view.scan import Scan
 from tuneyard.compiler.view.thumbnails import thumbnails
 from tuneyard.core.datasets import Dataset
 from tuneyard.core.errors import RequestError
-from tuneyard.core.prompt.token_losses import TOKEN_LOSSES, TokenLosses, TokenLossFile
-from tuneyard.core.prompt.token_texts import TokenTexts
+from tuneyard.core.llamafactory.prompt.token_losses import TOKEN_LOSSES, TokenLosses, TokenLossFile
+from tuneyard.core.llamafactory.prompt.token_texts import TokenTexts
 from tuneyard.core.records import format_of_entry
 
 

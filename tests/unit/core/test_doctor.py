@@ -4,8 +4,8 @@ from types import SimpleNamespace
 
 import pytest
 
+from tuneyard.core.cli import doctor
 from tuneyard.core.drawing import plots as drawing
-from tuneyard.core.installation import doctor
 
 torch = pytest.importorskip("torch")
 

@@ -19,14 +19,13 @@ import pytest
 from tests.cli.scoring import call, invoke
 from tests.conftest import ROOT
 from tests.messages import printed, raises
+from tuneyard.core.cli.run import CLI, run_command
 from tuneyard.core.errors import (
-    CLI,
     ContentError,
     Problem,
     ProblemsError,
     RequestError,
     ResumableError,
-    run_command,
     show_value,
     summarise,
 )

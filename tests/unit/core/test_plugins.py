@@ -10,8 +10,8 @@ import pytest
 
 from tests.messages import raises
 from tests.plug_ins import install, installing
+from tuneyard.core import plugins
 from tuneyard.core.errors import TuneyardError
-from tuneyard.core.installation import plugins
 
 
 def package(site: Path, name: str, entry: str, code: str) -> None:
@@ -36,7 +36,7 @@ def test_a_plugin_keeps_its_own_core_and_eval(tmp_path: Path) -> None:
     whose = ", ".join(f"{name}.WHOSE" for name in SHADOWED)
     package(tmp_path, "plug_words", "words = plug_words:words", f"{imports}\nwords = [{whose}]\n")
     program = (
-        "from tuneyard.core.installation import plugins\n"
+        "from tuneyard.core import plugins\n"
         "from tuneyard.compiler import spec\n"
         "from tuneyard.eval import metrics\n"
         "print(*plugins.load('tuneyard.metrics')['words'].value, sep='\\n')\n"

@@ -3,9 +3,9 @@
 import pytest
 
 from tests.messages import raises
-from tuneyard.core import prompt
 from tuneyard.core.errors import ContentError
-from tuneyard.core.prompt import chat_renderer, conversation
+from tuneyard.core.llamafactory import prompt
+from tuneyard.core.llamafactory.prompt import chat_renderer, conversation
 from tuneyard.core.records import OPENAI_TAGS
 
 OPENAI = {"formatting": "sharegpt", "tags": OPENAI_TAGS}

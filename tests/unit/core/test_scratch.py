@@ -9,7 +9,7 @@ import pytest
 
 from tests.folders import names
 from tests.kills import killed_at
-from tuneyard.core.scratch import scratch_folder
+from tuneyard.core.files.scratch import scratch_folder
 
 ABANDONED = "tuneyard-0123456789abcdef"
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tuneyard.core.prompt.supervision import (
+from tuneyard.core.llamafactory.prompt.supervision import (
     IGNORED,
     SupervisedText,
     Turns,

@@ -8,9 +8,9 @@ import pytest
 from tests.messages import printed, raises
 from tuneyard.core import errors
 from tuneyard.core.errors import ContentError
-from tuneyard.core.prompt import template_fit
-from tuneyard.core.prompt.template_fit import USER, ChatFormat, template_findings
-from tuneyard.core.prompt.templates import render_template
+from tuneyard.core.llamafactory.prompt import template_fit
+from tuneyard.core.llamafactory.prompt.template_fit import USER, ChatFormat, template_findings
+from tuneyard.core.llamafactory.prompt.templates import render_template
 
 
 class Tokenizer:

@@ -15,9 +15,8 @@ from tests import no_locks
 from tests.conftest import ROOT
 from tests.folders import names
 from tests.kills import killed_at
-from tuneyard.core import temporaries
-from tuneyard.core.files import atomic, publish, recovered, reserved, staging, write_text
-from tuneyard.core.temporaries import (
+from tuneyard.core.files import atomic, publish, recovered, reserved, staging, temporaries, write_text
+from tuneyard.core.files.temporaries import (
     locked,
     remove_folder,
     size_of,
@@ -151,7 +150,7 @@ WRITE_AND_PUBLISH = """
 import sys
 from pathlib import Path
 from tuneyard.core.files import publish, recovered, staging, write_text
-from tuneyard.core.temporaries import locked
+from tuneyard.core.files.temporaries import locked
 folder = Path(sys.argv[1])
 for number in range(40):
     write_text(folder / "a.txt", "whole\\n" * 1000)

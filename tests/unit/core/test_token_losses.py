@@ -6,7 +6,7 @@ import pytest
 
 from tests.messages import raises
 from tuneyard.core.errors import ContentError, RequestError
-from tuneyard.core.prompt.token_losses import TOKEN_LOSSES, TokenLosses, TokenLossFile
+from tuneyard.core.llamafactory.prompt.token_losses import TOKEN_LOSSES, TokenLosses, TokenLossFile
 
 THREE = TokenLosses(3, [5, 6, 7], [None, 0.25, 1.5])
 ONE = TokenLosses(1, [8], [None])

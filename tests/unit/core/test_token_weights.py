@@ -9,8 +9,13 @@ from hypothesis import strategies as st
 from tests.conftest import ROOT
 from tests.messages import raises
 from tuneyard.core.errors import ContentError
-from tuneyard.core.prompt.token_texts import INCOMPLETE, TokenTexts
-from tuneyard.core.prompt.token_weights import TokenWeights, read_weights, token_spans, weights_file
+from tuneyard.core.llamafactory.prompt.token_texts import INCOMPLETE, TokenTexts
+from tuneyard.core.llamafactory.prompt.token_weights import (
+    TokenWeights,
+    read_weights,
+    token_spans,
+    weights_file,
+)
 
 
 def read(folder: Path, text: str) -> TokenWeights:

@@ -7,8 +7,8 @@ import pytest
 from tests.json_files import write_json
 from tests.messages import raises
 from tuneyard.core.errors import ContentError, LimitError
-from tuneyard.core.prompt.rendering import template_renderer
-from tuneyard.core.prompt.trained_files import read_trained
+from tuneyard.core.llamafactory.prompt.rendering import template_renderer
+from tuneyard.core.llamafactory.prompt.trained_files import read_trained
 
 TURNS = "{% for m in messages %}<U>{{ m['content'] }}<E>{% endfor %}"
 MARKED = (

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tuneyard.core.prompt.supervision import IGNORED, SupervisedText
+from tuneyard.core.llamafactory.prompt.supervision import IGNORED, SupervisedText
 from tuneyard.eval.backends import likelihood
 from tuneyard.eval.backends.likelihood import token_losses
 

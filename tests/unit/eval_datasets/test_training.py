@@ -13,7 +13,7 @@ from tests.messages import printed
 from tests.tiny import write_adapter
 from tuneyard.core.datasets.compiled import row_index_file, write_row_index
 from tuneyard.core.files import sha256
-from tuneyard.core.prompt import Conversation
+from tuneyard.core.llamafactory.prompt import Conversation
 from tuneyard.eval.datasets.origin import fingerprints_of
 from tuneyard.eval.datasets.training import trained_on
 

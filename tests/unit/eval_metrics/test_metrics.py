@@ -10,7 +10,7 @@ from tests.json_files import read_json, read_lines, write_json, write_lines
 from tests.messages import printed_line, raises
 from tests.plug_ins import documented, installing
 from tuneyard.core.errors import RequestError
-from tuneyard.core.installation.plugins import PluginError
+from tuneyard.core.plugins import PluginError
 from tuneyard.eval import metrics
 from tuneyard.eval.compare import cli as compare
 from tuneyard.eval.scoring.weights import Axes

@@ -17,8 +17,8 @@ from tests.json_files import read_json, write_json, write_lines
 from tests.messages import raises
 from tests.peers import installed
 from tests.plug_ins import documented, installing
+from tuneyard.core import plugins
 from tuneyard.core.errors import ContentError, RequestError
-from tuneyard.core.installation import plugins
 from tuneyard.eval.compare import cli as compare
 from tuneyard.eval.read import logs, tables
 from tuneyard.eval.read.find import parse_source, read_scored_runs

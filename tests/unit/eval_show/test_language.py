@@ -24,10 +24,11 @@ from tuneyard.adapters import statistics
 from tuneyard.adapters.kinds.dora import DoraStatistics
 from tuneyard.adapters.plots import draw as draw_adapters
 from tuneyard.core.drawing import plots as drawing
-from tuneyard.core.errors import ContentError, counted
+from tuneyard.core.errors import ContentError
 from tuneyard.core.language import translation as language
 from tuneyard.core.language.messages import CHINESE, ENGLISH, catalogue, in_language
 from tuneyard.core.language.translation import listed, tr, tr_counted
+from tuneyard.core.text.words import counted
 from tuneyard.core.training import metrics
 from tuneyard.eval import compare, suite
 from tuneyard.eval import sweep as eval_sweep

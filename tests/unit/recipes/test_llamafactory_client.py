@@ -17,7 +17,7 @@ import pytest
 from tests.conftest import ROOT
 from tests.processes import alive
 from tuneyard.core.errors import ContentError
-from tuneyard.core.training.llamafactory import Launch
+from tuneyard.core.llamafactory.loader import Launch
 from tuneyard.recipes import inspection, llamafactory_client, rows
 from tuneyard.recipes.answer import Facts
 from tuneyard.recipes.hardware import Gpu

@@ -17,8 +17,8 @@ from tuneyard.core.datasets import eval_split
 from tuneyard.core.errors import RequestError
 from tuneyard.core.installation.checkout import ROOT
 from tuneyard.core.language.messages import in_language, relative_paths
-from tuneyard.core.prompt.template_fit import TemplateFinding
-from tuneyard.core.training.training_stage import TRAINING_STAGES
+from tuneyard.core.llamafactory.prompt.template_fit import TemplateFinding
+from tuneyard.core.llamafactory.stages import TRAINING_STAGES
 from tuneyard.recipes.answer import Facts, LaidOut, Rows
 from tuneyard.recipes.check import Checked
 from tuneyard.recipes.costs import Shapes, estimate, setup_of, total_bytes

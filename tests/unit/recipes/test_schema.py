@@ -11,7 +11,7 @@ from tests.json_files import read_json
 from tuneyard.core.documents import read_yaml
 from tuneyard.core.documents.schema_errors import violations
 from tuneyard.core.errors import ContentError
-from tuneyard.core.prompt.token_weights import read_weights
+from tuneyard.core.llamafactory.prompt.token_weights import read_weights
 from tuneyard.recipes.recipe import read_recipe
 from tuneyard.recipes.schema import known_keys, meant, setting_problems
 

@@ -15,9 +15,9 @@ from tuneyard.core.documents.schema_errors import check_file
 from tuneyard.core.errors import ContentError, bounded, show_value, unexpected
 from tuneyard.core.files import JsonObject, read_object
 from tuneyard.core.installation.checkout import ROOT
-from tuneyard.core.prompt import Ids
-from tuneyard.core.prompt.supervision import IGNORED
-from tuneyard.core.prompt.token_texts import Decode, TokenTexts
+from tuneyard.core.llamafactory.prompt import Ids
+from tuneyard.core.llamafactory.prompt.supervision import IGNORED
+from tuneyard.core.llamafactory.prompt.token_texts import Decode, TokenTexts
 
 SCHEMA = ROOT / "recipes/weights/schema.json"
 

@@ -6,7 +6,7 @@ of them has the character, the others have "".
 
 from collections.abc import Callable
 
-from tuneyard.core.prompt import Ids
+from tuneyard.core.llamafactory.prompt import Ids
 
 Decode = Callable[[Ids], str]
 INCOMPLETE = "\ufffd"

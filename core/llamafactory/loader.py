@@ -12,11 +12,11 @@ from typing import Any, Self
 
 from tuneyard.core.errors import ContentError, TuneyardError, show_value
 from tuneyard.core.files import JsonObject
-from tuneyard.core.prompt.served_template import ServedTemplate
-from tuneyard.core.prompt.templates import limit_transformers
-from tuneyard.core.prompt.tokenizer_files import check_tokenizer_files
-from tuneyard.core.scratch import scratch_folder
-from tuneyard.core.training.local_media import broken_media, open_local_media
+from tuneyard.core.files.scratch import scratch_folder
+from tuneyard.core.llamafactory.local_media import broken_media, open_local_media
+from tuneyard.core.llamafactory.prompt.served_template import ServedTemplate
+from tuneyard.core.llamafactory.prompt.templates import limit_transformers
+from tuneyard.core.llamafactory.prompt.tokenizer_files import check_tokenizer_files
 
 TEXT_PARTS = (
     "prompt", "query", "response", "history", "messages", "system", "tools", "chosen", "rejected",

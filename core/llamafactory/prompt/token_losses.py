@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from tuneyard.core.bounded_reading import LARGEST_RECORD, lines_of, open_regular
 from tuneyard.core.errors import ContentError, unexpected
 from tuneyard.core.files import parse_json, require
+from tuneyard.core.files.bounded_reading import LARGEST_RECORD, lines_of, open_regular
 
 TOKEN_LOSSES = "token_losses.jsonl"
 

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
-from tuneyard.core.arrow_messages import MAGIC, MessageError, messages_of
-from tuneyard.core.bounded_reading import (
+from tuneyard.core.files.arrow_messages import MAGIC, MessageError, messages_of
+from tuneyard.core.files.bounded_reading import (
     LARGEST_BATCH,
     LARGEST_RECORD,
     LARGEST_RUN,
@@ -17,7 +17,7 @@ from tuneyard.core.bounded_reading import (
     large_record,
     refuse_expansion,
 )
-from tuneyard.core.parquet_pages import DELTA_TEXTS, PageError, pages_of
+from tuneyard.core.files.parquet_pages import DELTA_TEXTS, PageError, pages_of
 
 SMALLEST_CELL = 2  # bytes: as a number and a comma in JSON
 ELEMENT_COST = 16

@@ -1,6 +1,6 @@
 """Atomic writes, staged folders and hashes.
 
-Files and folders are written as temporaries (core/temporaries.py). `publish` exchanges a staged folder with
+Files and folders are written as temporaries (`temporaries`). `publish` exchanges a staged folder with
 its target (RENAME_EXCHANGE, renameat2(2)). On a file system that cannot, it renames twice, and
 `.NAME.tuneyard-new` is the journal that `recovered` finishes.
 """
@@ -18,11 +18,10 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from tuneyard.core.bounded_reading import open_regular, read_regular
-from tuneyard.core.errors import ContentError, RequestError, dangling, nearest_name, one_line, wrong_value
-from tuneyard.core.installation.checkout import ROOT
-from tuneyard.core.links import refuse_special_file, refuse_written_link
-from tuneyard.core.temporaries import (
+from tuneyard.core.errors import ContentError, RequestError, dangling, nearest_name, wrong_value
+from tuneyard.core.files.bounded_reading import open_regular, read_regular
+from tuneyard.core.files.links import refuse_special_file, refuse_written_link
+from tuneyard.core.files.temporaries import (
     AT_ONCE,
     OURS,
     TEMPORARY,
@@ -33,6 +32,8 @@ from tuneyard.core.temporaries import (
     temporary_folder,
     temporary_prefix,
 )
+from tuneyard.core.installation.checkout import ROOT
+from tuneyard.core.text.quoting import one_line
 
 Fields = dict[str, object]
 """The fields of an object: a row as read, a turn in it, an entry, a configuration."""

@@ -6,10 +6,10 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from tuneyard.core.bounded_reading import check_size
 from tuneyard.core.documents.schema_errors import check_file
 from tuneyard.core.errors import ContentError
 from tuneyard.core.files import check_characters, read_object
+from tuneyard.core.files.bounded_reading import check_size
 from tuneyard.core.installation.checkout import ROOT
 
 TOKENIZER_JSON, TOKENIZER_CONFIG = "tokenizer.json", "tokenizer_config.json"

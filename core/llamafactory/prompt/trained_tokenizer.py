@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from tuneyard.core.errors import ContentError, RequestError, show_value
-from tuneyard.core.prompt import Tokenizer
-from tuneyard.core.prompt.tokenizer_files import check_tokenizer_files
-from tuneyard.core.prompt.trained_files import read_trained, tokenizer_folder, trained_special
+from tuneyard.core.llamafactory.prompt import Tokenizer
+from tuneyard.core.llamafactory.prompt.tokenizer_files import check_tokenizer_files
+from tuneyard.core.llamafactory.prompt.trained_files import read_trained, tokenizer_folder, trained_special
 
 
 def open_trained(folders: Sequence[Path], base: Tokenizer) -> tuple[Tokenizer, list[int]]:

@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from tuneyard.core.temporaries import OURS, abandoned, locked_folder
+from tuneyard.core.files.temporaries import OURS, abandoned, locked_folder
 
 _NAME = re.compile(rf"{OURS}[0-9a-f]{{16}}")
 

@@ -4,8 +4,7 @@ import json
 import re
 import shlex
 
-from tuneyard.core.errors import one_line
-from tuneyard.core.terminal import UNSEEN
+from tuneyard.core.text.terminal import UNSEEN
 
 _MARKUP = re.compile(r"[\\`*|]|<(?=[A-Za-z/!?])|\](?=[(\[])|(?<![^\W_])_|_(?![^\W_])|~(?=~)|&(?=#?\w+;)")
 """What has a meaning inside a line of Markdown. `< 0.001`, `[0, 1]` and an underscore in a word have none."""
@@ -71,3 +70,15 @@ def markdown_block(text: str, language: str) -> Markdown:
 def longest_backticks(text: str) -> int:
     """Length of the longest row of backticks."""
     return max(map(len, _BACKTICKS.findall(text)), default=0)
+
+
+_LINE_ENDS = re.compile(f"[\x00-\x08\x0a-\x1f\u2028\u2029{UNSEEN}]")
+
+
+def one_line(text: str) -> str:
+    """Escape line breaks and control characters, which a file name may contain."""
+    return _LINE_ENDS.sub(_escaped, text)
+
+
+def _escaped(character: re.Match[str]) -> str:
+    return character[0].encode("unicode_escape").decode()

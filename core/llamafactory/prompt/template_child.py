@@ -1,6 +1,6 @@
 """Render Jinja templates that mailed files have: a program of its own, with limits of memory and time.
 
-core/prompt/templates.py starts it. A line of JSON in is a template, the names in it and the seconds of
+`templates` starts it. A line of JSON in is a template, the names in it and the seconds of
 computing that it may take. A line out is the text, or why there is none. The kernel ends this process at
 SIGPROF, since `{{ a == b }}` of nested lists lets no signal through while it works.
 """

@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple, cast
 
 from tuneyard.core import errors
-from tuneyard.core.bounded_reading import LARGEST_RECORD
 from tuneyard.core.errors import LimitError
 from tuneyard.core.files import JsonObject
+from tuneyard.core.files.bounded_reading import LARGEST_RECORD
 from tuneyard.core.installation.checkout import python_variables
 
 MEMORY = 1 << 29  # bytes of addresses of the process that renders

@@ -2,7 +2,7 @@
 
 A server writes the whole conversation anew at each turn. Its chat template may write an earlier answer in
 another way than LLaMA-Factory's template in training: Qwen3's leaves earlier thoughts out, for example, and
-the training keeps them. This file compares both turn by turn. core/prompt/history_findings.py does so with
+the training keeps them. This file compares both turn by turn. `history_findings` does so with
 the rows of a dataset.
 
 A turn is a question and its answer. A call of a tool is an answer, its result the next question.
@@ -13,10 +13,10 @@ from itertools import takewhile
 from operator import eq
 from typing import Any, NamedTuple
 
-from tuneyard.core.prompt import Ids, Messages
-from tuneyard.core.prompt.served_template import TemplateRefusalError
+from tuneyard.core.llamafactory.loader import RecipeData
+from tuneyard.core.llamafactory.prompt import Ids, Messages
+from tuneyard.core.llamafactory.prompt.served_template import TemplateRefusalError
 from tuneyard.core.records import PLACEHOLDERS
-from tuneyard.core.training.llamafactory import RecipeData
 
 MOST_TURNS = 4
 """Answers of a conversation that are compared, the first ones of a longer conversation."""

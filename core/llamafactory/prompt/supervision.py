@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from tuneyard.core.errors import ContentError
-from tuneyard.core.prompt import (
+from tuneyard.core.llamafactory.prompt import (
     Ids,
     Messages,
     Render,

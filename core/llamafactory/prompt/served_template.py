@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 
 from tuneyard.core.errors import ContentError, LimitError
 from tuneyard.core.files import JsonObject
-from tuneyard.core.prompt import Messages, openai_messages
-from tuneyard.core.prompt.templates import limit_transformers
+from tuneyard.core.llamafactory.prompt import Messages, openai_messages
+from tuneyard.core.llamafactory.prompt.templates import limit_transformers
 
 CALL_ID = "call{:05}"
 """Nine letters and digits, which the chat templates of Mistral demand."""

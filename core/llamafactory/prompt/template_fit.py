@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Any, NamedTuple
 
-from tuneyard.core.prompt import Ids, Message, Messages
-from tuneyard.core.prompt.history_fit import decoded, equal_length, is_continued
-from tuneyard.core.prompt.templates import limit_transformers
-from tuneyard.core.training.llamafactory import RecipeData, expected_errors
+from tuneyard.core.llamafactory.loader import RecipeData, expected_errors
+from tuneyard.core.llamafactory.prompt import Ids, Message, Messages
+from tuneyard.core.llamafactory.prompt.history_fit import decoded, equal_length, is_continued
+from tuneyard.core.llamafactory.prompt.templates import limit_transformers
 
 USER = {"role": "user", "content": "Is 12 even?"}
 ANSWER = {"role": "assistant", "content": "yes"}

@@ -10,12 +10,12 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
-from tuneyard.core.bounded_reading import read_text
 from tuneyard.core.errors import ContentError, LimitError, RequestError, nearest, unexpected
 from tuneyard.core.files import JsonObject, read_object, strings
-from tuneyard.core.prompt.templates import TODAY as TODAY
-from tuneyard.core.prompt.templates import limit_transformers
-from tuneyard.core.prompt.tokenizer_files import CHAT_TEMPLATE
+from tuneyard.core.files.bounded_reading import read_text
+from tuneyard.core.llamafactory.prompt.templates import TODAY as TODAY
+from tuneyard.core.llamafactory.prompt.templates import limit_transformers
+from tuneyard.core.llamafactory.prompt.tokenizer_files import CHAT_TEMPLATE
 from tuneyard.core.records import (
     PLACEHOLDERS,
     QUESTIONS,

@@ -11,7 +11,6 @@ from typing import NamedTuple
 import click
 
 from tuneyard.core.cli.main import cli_command, next_step
-from tuneyard.core.documents import padded
 from tuneyard.core.files import existing, versions
 from tuneyard.core.installation.checkout import ROOT, version
 from tuneyard.core.installation.packages import (
@@ -27,7 +26,8 @@ from tuneyard.core.installation.packages import (
 )
 from tuneyard.core.language.messages import for_reader, print_json, say
 from tuneyard.core.language.translation import tr
-from tuneyard.core.secrets import hide_secrets
+from tuneyard.core.text.markdown import padded
+from tuneyard.core.text.secrets import hide_secrets
 
 NEEDED = ("llamafactory", "torch", "transformers", "peft")
 AGAIN = "rm -f .venv/.core && make setup"  # without rm, make skips what it installed once

@@ -6,8 +6,8 @@ from types import SimpleNamespace
 from typing import Any
 
 from tuneyard.core.errors import ContentError
-from tuneyard.core.prompt import Message, Render, chat_renderer
-from tuneyard.core.prompt.templates import compile_template, render_template
+from tuneyard.core.llamafactory.prompt import Message, Render, chat_renderer
+from tuneyard.core.llamafactory.prompt.templates import compile_template, render_template
 
 
 def template_renderer(

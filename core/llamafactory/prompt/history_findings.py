@@ -10,14 +10,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
-from tuneyard.core.prompt import Message
-from tuneyard.core.prompt.history_fit import (
+from tuneyard.core.llamafactory.loader import RecipeData, expected_errors
+from tuneyard.core.llamafactory.prompt import Message
+from tuneyard.core.llamafactory.prompt.history_fit import (
     TrainedConversation,
     TurnDifference,
     conversations_of,
     first_difference,
 )
-from tuneyard.core.prompt.template_fit import (
+from tuneyard.core.llamafactory.prompt.template_fit import (
     ANSWER,
     SYSTEM_TEXT,
     USER,
@@ -27,7 +28,6 @@ from tuneyard.core.prompt.template_fit import (
     reads_media,
 )
 from tuneyard.core.records.calls import call_text, parse_calls
-from tuneyard.core.training.llamafactory import RecipeData, expected_errors
 
 MOST_TEMPLATES = 12
 """Templates that are compared at most with all conversations. Others already differ in a plain prompt."""

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tuneyard.core.errors import ContentError, LimitError, show_value
-from tuneyard.core.prompt import SavedTemplate, find_chat_template
-from tuneyard.core.prompt.rendering import template_renderer
-from tuneyard.core.prompt.tokenizer_files import (
+from tuneyard.core.llamafactory.prompt import SavedTemplate, find_chat_template
+from tuneyard.core.llamafactory.prompt.rendering import template_renderer
+from tuneyard.core.llamafactory.prompt.tokenizer_files import (
     TOKENIZER_CONFIG,
     TOKENIZER_JSON,
     added_tokens,

@@ -7,9 +7,9 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from tuneyard.core.bounded_reading import refuse_pipe
 from tuneyard.core.errors import ContentError, RequestError
-from tuneyard.core.quoting import shell
+from tuneyard.core.files.bounded_reading import refuse_pipe
+from tuneyard.core.text.quoting import shell
 
 
 def own_file(path: Path) -> Path:

@@ -1,0 +1,270 @@
+"""Runs a command, and turns errors into messages and exit codes."""
+
+import errno
+import importlib
+import io
+import os
+import re
+import select
+import signal
+import sys
+import threading
+from itertools import pairwise
+from operator import methodcaller
+from pathlib import Path
+from types import FrameType
+from typing import NoReturn
+
+import click
+
+from tuneyard.core.errors import TERMINATED, RequestError, TuneyardError, describe_os_error
+from tuneyard.core.installation.packages import missing, set_up_command
+from tuneyard.core.language.messages import say
+from tuneyard.core.text.terminal import guarded_output
+
+LONGEST_LINE = 5000  # characters of a message
+GROUPS_OF_PACKAGES = {"compiler": "data", "recipes": "recipe", "adapters": "adapter", "eval": "eval"}
+"""The group of `tuneyard` that a package has: `python -m compiler` is `tuneyard data`."""
+_OTHER_TOOLS = {
+    "--model-name-or-path": " Here it is --model.",
+    "-m": " Here it is --model.",
+    "--model-args": " Here each is an option: --model DIR --dtype bf16.",
+    "--adapter-name-or-path": " Here it is --adapter.",
+    "--peft": " Here it is --adapter.",
+    "--eval-dataset": " Here it is --dataset.",
+    "--tasks": " Here it is --dataset.",
+    "--num-fewshot": " Here it is --shots.",
+    "--batch-size": " Here it is --batch-tokens, the tokens in a batch.",
+    "--device": " A GPU is used if there is one; CUDA_VISIBLE_DEVICES chooses it.",
+    "--temperature": " Answers are greedy; --preset document samples them.",
+    "--gpu-memory-utilization": " Add it to the command that --dry-run prints.",
+    "--max-model-len": " Add it to the command that --dry-run prints.",
+    "ollama": " For Ollama: tuneyard adapter export NAME --to ollama.",
+    "bfloat16": " Here it is bf16.",
+    "float32": " Here it is fp32.",
+    "--weights": " A weight follows its adapter: demo-rte=0.5.",
+    "--output-dir": " Here it is --out.",
+    "--output-path": " Here it is --out.",
+    "--steps": " A setting of a recipe has no dashes: max_steps=20.",
+    "--gpus": " Here it is --for 2xA100-80.",
+    "--max-steps": " A setting of a recipe has no dashes: max_steps=20.",
+    "--learning-rate": " A setting of a recipe has no dashes: learning_rate=1e-4.",
+    "--dry-run": " `data check`, `recipe check` and `recipe plan` only look.",
+}
+"""What to type in place of options and values that a command lacks: of LLaMA-Factory, lm-evaluation-harness
+and vLLM, or of another command."""
+_REPEATABLE = ("--adapter", "--data", "--dataset", "--source")
+_NO_NUMBER = "(?:: expected a number|, expected a number| is not a valid float)"
+_NO_SHARE = r"(?:\.0)?(?:, expected .* 1 or less| is not in the range 0<.*<=?1\.)"
+_SLIPS = {
+    rf"""["'](\d+),(\d[\de-]*)["']{_NO_NUMBER}""": r"write a decimal point, not a comma: \1.\2",
+    rf"""["'](\d+)%["']{_NO_NUMBER}""": (
+        r"write a share of 1, such as 0.5 for 50 %; \1 alone if it counts in points"
+    ),
+    rf"(?<![\d.])\d+{_NO_SHARE}": "write a share of 1, such as 0.5 for 50 %",
+    r"'(\d\d)[/:](\d\d)' is not a valid float": r"write the share alone: 0.\2",
+    r"'(\d+)(?:[kK]|[,.]000)' is not a valid integer": r"write the digits alone: \g<1>000",
+}
+"""What to write in place of a number, by the message that refuses it."""
+_EMPTY_PATHS = {(word, "") for word in ("--out", "--dataset-dir", "check", "plan", "train")}
+_OF_HELP = {"-h", "--help", "--version"}
+_EMPTY = re.compile("|[=:].+|.+=")
+"""A word that an empty variable of the shell leaves: `$A`, `$A=0.5`, `base=$A`."""
+_SEVERAL = re.compile(r"(?:,|(?<=\d)\+)(?=[^\W\d]|[./])")
+"""What stands between several names in one word: `a,b`, `a=0.5,b=0.5`, `a:0.5+b:0.5`."""
+_TYPOGRAPHIC = re.compile("^[–—−]|(^|=)[“”„«‘’]")
+"""A dash or a quote that a text editor has put in place of the plain one."""
+_MISSING_PATH = re.compile(r"(?:File|Directory|Path) '(.+)' (?:does not exist|is a file)\.$")  # of Click
+_OF_RUST = "pyo3_runtime"
+"""Module of the exception that tokenizers and safetensors raise where their code panics."""
+_terminated = threading.Event()
+# Click reads --max_new_tokens, the spelling of argparse scripts, as --max-new-tokens.
+CLI: dict[str, object] = {
+    "token_normalize_func": methodcaller("replace", "_", "-"),
+    "help_option_names": ["-h", "--help"],
+    "max_content_width": 110,
+}
+
+
+def run_command(command: click.Command) -> NoReturn:
+    """Run a Click command and exit with its code. A user's mistake prints one message, no traceback."""
+    with guarded_output():
+        _run(command)
+
+
+def _run(command: click.Command) -> NoReturn:
+    signal.signal(signal.SIGTERM, _terminate)
+    # No bars in files and pipes. tqdm reads it at import, also in subprocesses. A closed stream is None.
+    if sys.stderr is None or not sys.stderr.isatty():
+        os.environ.setdefault("TQDM_DISABLE", "1")
+    try:
+        code = _exit_code(command)
+        if sys.stdout:  # None if the parent process closed it
+            sys.stdout.flush()
+    except OSError as error:
+        if error.errno == errno.EPIPE and _reader_is_gone():
+            for stream in (1, 2):  # drops the buffers, so that Python's exit does not fail on them
+                os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
+            sys.exit(141)
+        say(f"error: {describe_os_error(error)}", to_stderr=True)
+        code = 2
+    sys.exit(code)
+
+
+def _check_current_folder() -> None:
+    """`RequestError` if the current folder was deleted: all relative paths need it. Help needs no folder."""
+    if not _OF_HELP.isdisjoint(sys.argv):
+        return
+    try:
+        Path.cwd()
+    except FileNotFoundError:
+        folder = os.environ.get("PWD", ".")
+        raise RequestError(
+            f"{folder}: the current folder was deleted; go to one that exists: cd FOLDER"
+        ) from None
+
+
+def _terminate(_number: int, _frame: FrameType | None) -> NoReturn:
+    _terminated.set()
+    raise KeyboardInterrupt
+
+
+def _of_module(command: click.Command, module: str) -> tuple[click.Command, str | None]:
+    """The command of `python -m eval.nli` from the module under its own name, and `tuneyard eval nli`.
+
+    Worker processes import the classes of its objects, and cannot import them from `__main__`.
+    """
+    name = module.removesuffix(".__main__").removeprefix("tuneyard.")
+    package, *commands = name.split(".")
+    if package == "tuneyard":
+        return command, package
+    if package not in GROUPS_OF_PACKAGES:
+        return command, None
+    callback = command.callback
+    if commands and callback is not None and callback.__module__ == "__main__":
+        command = getattr(importlib.import_module(f"tuneyard.{name}"), callback.__name__)
+    return command, " ".join(["tuneyard", GROUPS_OF_PACKAGES[package], *commands])
+
+
+def _exit_code(command: click.Command) -> int:
+    spec = sys.modules["__main__"].__spec__
+    program = None  # Click takes the script's name
+    try:
+        _check_current_folder()
+        if not _EMPTY_PATHS.isdisjoint(pairwise(sys.argv)):
+            raise click.UsageError("a path is empty")
+        if spec is not None:
+            command, program = _of_module(command, spec.name)
+        code = command.main(prog_name=program, standalone_mode=False)
+    except (click.Abort, KeyboardInterrupt) as error:
+        return _interrupted(str(error))
+    except click.ClickException as error:
+        message_of_click = io.StringIO()
+        error.show(message_of_click)
+        hint = _slip(error.message) or _hint(error)
+        say(message_of_click.getvalue().rstrip("\n") + hint, to_stderr=True)
+        return 2
+    except TuneyardError as error:
+        say(f"error: {_with_short_lines(str(error))}{_slip(str(error))}", to_stderr=True)
+        return error.exit_code
+    except ImportError as error:
+        if not error.name or error.name.partition(".")[0] == "tuneyard":
+            raise  # a module of ours: a defect, not a missing package
+        message = f"{error}; run {set_up_command()} again"
+        if isinstance(error, ModuleNotFoundError):
+            message = missing(error.name)
+        say(f"error: {message}", to_stderr=True)
+        return 2
+    except RuntimeError as error:
+        cause = error.__context__
+        if isinstance(cause, OSError) and cause.errno == errno.ELOOP:  # of Path.resolve
+            raise cause from None
+        # Python 3.11 makes one of a signal that comes while it makes a class or starts a thread.
+        if not isinstance(cause, KeyboardInterrupt):
+            raise
+        return _interrupted()
+    except SystemExit:
+        if type(sys.stdout).__name__ == "_PacifyFlushWrapper":  # Click exits this way at any broken pipe
+            raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE)) from None
+        raise
+    except BaseException as error:
+        if type(error).__module__ != _OF_RUST:
+            raise
+        say(
+            f"error: the library of tokenizers stopped: {error}; take the model's files again",
+            to_stderr=True,
+        )
+        return 1
+    if isinstance(code, int):
+        return code
+    return 0
+
+
+def _with_short_lines(message: str) -> str:
+    """A message whose lines are cut at `LONGEST_LINE`: a file may have 100,000 columns, which one lists."""
+    lines = message.split("\n")
+    for number, line in enumerate(lines):
+        if len(line) > LONGEST_LINE:
+            lines[number] = f"{line[:LONGEST_LINE]}… ({len(line):,} characters)"
+    return "\n".join(lines)
+
+
+def _interrupted(how_to_resume: str = "") -> int:
+    """Print how a command goes on that Ctrl-C or SIGTERM has ended; return the exit code of that signal."""
+    say(f"interrupted; {how_to_resume or 'the same command starts again'}", to_stderr=True)
+    if _terminated.is_set():
+        return TERMINATED
+    return 130
+
+
+def _hint(error: click.ClickException) -> str:
+    """The fix that Click's message lacks: a near file, where options belong, an example of the command."""
+    if isinstance(error, click.NoSuchOption) and error.ctx and isinstance(error.ctx.command, click.Group):
+        return f" Options come after the command: {error.ctx.command_path} COMMAND {error.option_name} …"
+    hint = _OTHER_TOOLS.get("".join(error.message.split("'")[1:2]), "")
+    if error.message.startswith("Got unexpected extra argument"):
+        hint = "; see the usage above: quote a text with spaces, and give each further value its option again"
+    missing_path = _MISSING_PATH.search(error.message)
+    if missing_path:
+        from tuneyard.core.files import near_name
+
+        return f"\n{near_name(Path(missing_path[1]))}"
+    if isinstance(error, click.UsageError) and error.ctx:
+        for line in getattr(error.ctx.command, "examples", ()):
+            if f" {error.ctx.info_name} " in line:
+                return f"{hint}\nExample: {line}"
+    return hint
+
+
+def _slip(message: str) -> str:
+    """A line on a slip in the refused number or in the words of the command line, "" without any."""
+    for pattern, fix in _SLIPS.items():
+        number = re.search(pattern, message)
+        if number:
+            return f"\n{number.expand(fix)}"
+    for word, following in pairwise(sys.argv):
+        path = f"{word} {following}"
+        if os.path.exists(path):  # noqa: PTH110  # Path.exists raises for a name that is too long
+            return f'\nput a path with spaces in quotes: "{path}"'
+        if _TYPOGRAPHIC.search(following):
+            return f"\n{following}: a text editor's dash or quote; type two hyphens (--) or a plain quote (')"
+        if _EMPTY.fullmatch(following):
+            return f"\n{word} {following!r}: is a variable of your shell empty?"
+        if "recipe" in sys.argv:  # whose settings have commas
+            continue
+        if word in _REPEATABLE and "," in following:
+            return f"\ngive each a {word} of its own: {word} {following.replace(',', f' {word} ')}"
+        if {word[:1], following[0]}.isdisjoint("-") and _SEVERAL.search(following):
+            return f"\nput a space between them: {_SEVERAL.sub(' ', following)}"
+    return ""
+
+
+def _reader_is_gone() -> bool:
+    """True if the reader of our output is gone (`… | head`): poll(2) then reports an error of the pipe."""
+    poll = select.poll()
+    for stream in (1, 2):
+        poll.register(stream, 0)
+    return any(event & select.POLLERR for _, event in poll.poll(0))
+
+
+# Click takes "" as the current folder.

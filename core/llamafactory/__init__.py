@@ -1,0 +1,1 @@
+"""The one door to LLaMA-Factory: what mirrors it, and what calls it."""
