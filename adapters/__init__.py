@@ -1,3 +1,5 @@
 """Exact arithmetic on LoRA adapters, without loading their base model."""
 
-from tuneyard import core as core  # first: it says in one sentence which package is not installed
+from tuneyard.core.installation.start import check_name
+
+check_name(__name__)

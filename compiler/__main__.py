@@ -1,6 +1,5 @@
-"""tuneyard data COMMAND: compile raw files into datasets that LLaMA-Factory reads."""
+"""`python -m compiler` is `tuneyard data`."""
 
-from tuneyard.compiler.cli import cli
-from tuneyard.core.cli.run import run_command
+from tuneyard.core.installation.start import start
 
-run_command(cli)
+start("tuneyard.compiler.cli")

@@ -557,13 +557,15 @@ def init_command(
     if out and out.exists():
         raise RequestError(f"--out {out}: it exists; name another file, or delete it first")
     try:
-        spec, report = propose(existing_source(file), share, out, table, **user_columns)
+        proposed = propose(existing_source(file), share, out, table, **user_columns)
     except FailingSpecError as error:
         if out is None:  # to be corrected by hand
             click.echo(error.spec, nl=False)
         raise
     if out:
-        write_text(out, spec, follows_link=True)
+        write_text(out, proposed.text, follows_link=True)
     else:
-        click.echo(spec, nl=False)
-    say(report, to_stderr=True)
+        click.echo(proposed.text, nl=False)
+    say(proposed.report, to_stderr=True)
+    if not is_quiet():
+        say(proposed.next_steps, to_stderr=True)

@@ -1,3 +1,5 @@
 """Score models and compare their answers. Each file in this folder is one command (design §5)."""
 
-from tuneyard import core as core  # first: it says in one sentence which package is not installed
+from tuneyard.core.installation.start import check_name
+
+check_name(__name__)

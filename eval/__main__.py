@@ -30,7 +30,7 @@ def plugin_commands() -> dict[str, click.Command]:
     from tuneyard.eval.scoring.command import ScoringCommand
 
     commands: dict[str, click.Command] = {}
-    for plugin in load(GROUP, ScoringCommand, "scoring_command").values():
+    for plugin in load(GROUP, ScoringCommand, "function with @scoring_command").values():
         name = plugin.value.name
         if name in COMMANDS or name in commands:
             warn(f"scoring command {name!r} of {plugin.package}: the name is taken")
@@ -49,6 +49,7 @@ cli = LazyGroup(
     ),
     help=__doc__,
 )
+
 
 if __name__ == "__main__":
     run_command(cli)

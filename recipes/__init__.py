@@ -1,3 +1,5 @@
 """Check, plan, run and resume training recipes, which are ordinary LLaMA-Factory YAML."""
 
-from tuneyard import core as core  # first: it reports missing packages
+from tuneyard.core.installation.start import check_name
+
+check_name(__name__)

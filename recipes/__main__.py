@@ -18,5 +18,6 @@ cli = LazyGroup(
     help=__doc__,
 )
 
+
 if __name__ == "__main__":
     run_command(cli)

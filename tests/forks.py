@@ -173,7 +173,7 @@ def run_as_main(words: list[str]) -> int:
         words = words[1:]
     try:
         if words[0] == "-m":
-            sys.argv = words[1:]
+            sys.argv = ["-m", *words[2:]]  # as Python sets it until it has found the module
             runpy.run_module(words[1], run_name="__main__", alter_sys=True)
         else:
             sys.argv = words

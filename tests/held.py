@@ -78,7 +78,7 @@ def main(folder: str, place: str, call: str, *words: str) -> None:
         return function(*arguments, **options)
 
     setattr(owner, name, held)
-    sys.argv = list(words)
+    sys.argv = ["-m", *words[1:]]  # as Python sets it until it has found the module
     runpy.run_module(words[0], run_name="__main__", alter_sys=True)
 
 

@@ -5,10 +5,11 @@ Next to the spec: warnings about guesses, columns that are left out and answers 
 
 import json
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from itertools import islice
 from pathlib import Path
+from typing import NamedTuple
 
 from tuneyard.compiler.check.unused_columns import SAYS
 from tuneyard.compiler.engine.request import CompileReport, CompileRequest
@@ -30,7 +31,6 @@ from tuneyard.compiler.spec.model import Spec, load_spec
 from tuneyard.compiler.spec.paths import path_from, with_paths_changed
 from tuneyard.compiler.write.entries import entries_of, entry_of
 from tuneyard.compiler.write.render import Renderer
-from tuneyard.core.cli.main import is_quiet, same_options
 from tuneyard.core.datasets import DEFAULT_FOLDER, REGISTRY, TRAIN_SPLIT
 from tuneyard.core.documents import dump_short_yaml
 from tuneyard.core.errors import ContentError, RequestError
@@ -69,14 +69,22 @@ class FailingSpecError(ContentError):
         super().__init__(message)
 
 
+class ProposedSpec(NamedTuple):
+    """The spec as YAML; warnings, examples and the try on all rows; the commands that follow."""
+
+    text: str
+    report: str
+    next_steps: str
+
+
 def propose(
     path: SourcePath,
     share: float | None = None,
     out: Path | None = None,
     table: str = "",
     **user_columns: str,
-) -> tuple[str, str]:
-    """The spec as YAML, and what to print next to it: warnings, examples, the try on all rows, commands.
+) -> ProposedSpec:
+    """Propose a spec for a file, and try it on all rows.
 
     `share` is that of eval (None: a tenth, if there are rows enough). `out` is the spec's file, `table` that
     of a database.
@@ -143,9 +151,22 @@ def propose(
             lines.append(f"warning: {count} of {all_of_them} {fault}, first {first.line()}")
             if code == EMPTY_ANSWER and not proposal.turns:
                 lines[-1] += f"; in the spec `columns: {{{first.field}: {{is: text}}}}` rejects empty ones"
-    if not is_quiet():
-        lines += _next(path, spec, out, 0 < report.rejected <= report.read / 2)
-    return text, "\n".join(lines)
+    options = _words(user_columns, share, table)
+    next_steps = _next(path, spec, out, options, rejecting=0 < report.rejected <= report.read / 2)
+    return ProposedSpec(text, "\n".join(lines), "\n".join(next_steps))
+
+
+def _words(user_columns: Mapping[str, str], share: float | None, table: str) -> list[str]:
+    """The options of `propose` as words of the command line."""
+    words: list[str] = []
+    for role, column in user_columns.items():
+        option = "--text" if role == "text2" else f"--{role}"
+        words += [option, column]
+    if share is not None:
+        words += ["--split", f"{share:g}"]
+    if table:
+        words += ["--table", table]
+    return words
 
 
 def _outcome(path: SourcePath, report: CompileReport, text: str, guesses: Sequence[str]) -> str:
@@ -234,12 +255,13 @@ def _short(text: str) -> str:
     return as_is(text.replace("\n", "\n    "))
 
 
-def _next(path: SourcePath, spec: Spec, out: Path | None, rejecting: bool) -> list[str]:
-    """The two commands that follow. The first writes the spec if it was only printed."""
+def _next(
+    path: SourcePath, spec: Spec, out: Path | None, options: Sequence[str], *, rejecting: bool
+) -> list[str]:
+    """The two commands that follow. The first writes the spec if it was only printed, with these options."""
     file = out or free_path(Path(f"{spec.name}.yaml"))
     commands = []
     if not out:
-        options = same_options("--text", "--label", "--answer", "--split", "--table")
         commands.append(shlex.join(["tuneyard", "data", "init", str(path), *options, "--out", str(file)]))
     on_error = ["--on-error", "reject"] if rejecting else []
     folder, to_folder = DEFAULT_FOLDER, []

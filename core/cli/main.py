@@ -16,15 +16,23 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, NoReturn
+from typing import Any
 
 import click
 from click.core import ParameterSource
 from click.exceptions import NoSuchCommand
 
-from tuneyard.core.cli.run import CLI, run_command
+from tuneyard.core.cli.run import CLI
 from tuneyard.core.installation.checkout import ROOT, version
-from tuneyard.core.language.messages import LANG, as_is, relative_paths, say
+from tuneyard.core.language.messages import (
+    CHINESE,
+    ENGLISH,
+    as_is,
+    one_command,
+    relative_paths,
+    say,
+    write_in,
+)
 from tuneyard.core.text.secrets import public_words
 
 SUMMARY = 1000  # characters: Click cuts a first sentence that is longer
@@ -129,6 +137,20 @@ def source(module: str) -> Path:
     return ROOT.joinpath(*parts).with_suffix(".py")
 
 
+def _set_language(_context: click.Context, _: click.Parameter, name: str | None) -> None:
+    if name is not None:
+        write_in(name)
+
+
+LANG = click.Option(
+    ["--lang"],
+    is_eager=True,  # before options that may be wrong
+    type=click.Choice([ENGLISH, CHINESE]),
+    expose_value=False,
+    callback=_set_language,
+    help="Language of texts and plots.  [default: the locale's]",
+)
+"""Sets the language of this process, also for the error that ends it; the command itself gets no value."""
 QUIET = click.Option(
     ["-q", "--quiet"],
     is_flag=True,
@@ -162,6 +184,11 @@ class TuneyardCommand(WithExamples):
         if ctx.params.pop("quiet", False):
             ctx.meta[_IS_QUIET] = True
         return rest
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command, which prints each warning of `warn_once` once."""
+        with one_command():
+            return super().invoke(ctx)
 
 
 def next_step(place: object, command: Sequence[object] | str = ()) -> None:
@@ -259,8 +286,3 @@ cli = LazyGroup(
     help="From a raw file to a decision: which adapter, or which merge of them, do I ship?",
     examples=("tuneyard demo --dry-run", "tuneyard data compile demo_rte"),
 )
-
-
-def main() -> NoReturn:
-    """Run `tuneyard`."""
-    run_command(cli)

@@ -20,6 +20,7 @@ from tuneyard.core.text.secrets import hide_secrets, without_secrets
 
 ENGLISH, CHINESE = "en", "zh"
 _of_the_option: ContextVar[str | None] = ContextVar("language", default=None)
+_warnings_of_command: ContextVar[set[str] | None] = ContextVar("warnings", default=None)
 _FIELD = re.compile(r"\\\{(\w+)\\\}")
 _INNER_FIELD = re.compile(rf"{_FIELD.pattern}((?:(?!\\\{{).)+)(?=\\\{{)")
 """A field and the text up to the next one. It ends where this text first comes: looking further for each of
@@ -50,20 +51,9 @@ def in_language(name: str) -> Iterator[None]:
         _of_the_option.reset(token)
 
 
-def _write_in(_context: click.Context, _: click.Parameter, name: str | None) -> None:
-    if name is not None:
-        _of_the_option.set(name)
-
-
-LANG = click.Option(
-    ["--lang"],
-    is_eager=True,  # before options that may be wrong
-    type=click.Choice([ENGLISH, CHINESE]),
-    expose_value=False,
-    callback=_write_in,
-    help="Language of texts and plots.  [default: the locale's]",
-)
-"""Sets the language of this process, also for the error that ends it; the command itself gets no value."""
+def write_in(name: str) -> None:
+    """Write the texts of this process in a language from now on, also that of the error that ends it."""
+    _of_the_option.set(name)
 
 
 def current() -> str:
@@ -128,13 +118,22 @@ def warn(text: str) -> None:
 
 def warn_once(text: str) -> None:
     """Print a warning unless this command has printed the same one."""
-    context = click.get_current_context(silent=True)
-    texts: set[str] = set()
-    if context is not None:
-        texts = context.meta.setdefault(__name__, texts)
-    if text not in texts:
-        texts.add(text)
+    printed = _warnings_of_command.get()
+    if printed is None:  # outside of a command
+        printed = set()
+    if text not in printed:
+        printed.add(text)
         warn(text)
+
+
+@contextlib.contextmanager
+def one_command() -> Iterator[None]:
+    """A command, in which `warn_once` prints each warning once."""
+    token = _warnings_of_command.set(set())
+    try:
+        yield
+    finally:
+        _warnings_of_command.reset(token)
 
 
 def relative_paths(text: str) -> str:

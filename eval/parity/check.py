@@ -5,9 +5,9 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from tuneyard.adapters.weighted import WeightedAdapter
-from tuneyard.core import version
 from tuneyard.core.errors import RequestError
 from tuneyard.core.files import sha256, versions
+from tuneyard.core.installation.checkout import version
 from tuneyard.core.language.messages import warn
 from tuneyard.core.llamafactory.prompt import (
     Encode,

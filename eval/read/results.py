@@ -14,7 +14,6 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from tuneyard.core import version
 from tuneyard.core.cli.main import command_line
 from tuneyard.core.documents import json_lines
 from tuneyard.core.errors import ContentError, RequestError, TuneyardError, show_value, unexpected
@@ -22,6 +21,7 @@ from tuneyard.core.files import append_bytes, atomic, check_writable, read_objec
 from tuneyard.core.files.bounded_reading import open_regular
 from tuneyard.core.files.links import refuse_written_link
 from tuneyard.core.files.temporaries import TEMPORARY, sweep
+from tuneyard.core.installation.checkout import version
 from tuneyard.core.llamafactory.prompt.token_losses import TOKEN_LOSSES, TokenLosses, TokenLossFile
 from tuneyard.core.text.words import counted
 

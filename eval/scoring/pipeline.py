@@ -12,12 +12,12 @@ from typing import Any
 
 from tqdm import tqdm
 
-from tuneyard.core import version
 from tuneyard.core.cli.main import command_line
 from tuneyard.core.errors import RequestError
 from tuneyard.core.execution import Executor
 from tuneyard.core.execution.options import executor_of
 from tuneyard.core.files import read_object, reserved, sha256, write_json
+from tuneyard.core.installation.checkout import version
 from tuneyard.core.language.messages import as_is, say, warn, warn_once
 from tuneyard.core.text.words import counted
 from tuneyard.eval.backends.scorers import Fields, score_in_halves

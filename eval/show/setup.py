@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tuneyard.adapters.adapter import digest_in
-from tuneyard.core import version
 from tuneyard.core.files import versions
+from tuneyard.core.installation.checkout import version
 from tuneyard.core.language.messages import for_reader, relative_paths, warn
 from tuneyard.core.language.number_format import NONE, Table
 from tuneyard.core.language.translation import tr

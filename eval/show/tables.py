@@ -5,8 +5,8 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from typing import Any
 
-from tuneyard.core import version
 from tuneyard.core.files import versions
+from tuneyard.core.installation.checkout import version
 from tuneyard.core.language.messages import ENGLISH, in_language
 from tuneyard.core.language.number_format import (
     NONE,

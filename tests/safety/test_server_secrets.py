@@ -84,7 +84,7 @@ PROXY = {"https_proxy": "http://me:hunter22@127.0.0.1:9", "HF_TOKEN": "hf_hunter
 def command(folder: Path, *words: str, **variables: str) -> str:
     """What a command prints and writes, with its own variables."""
     folder.mkdir(exist_ok=True)
-    program = "from tuneyard.core.cli.main import main; main()"
+    program = "from tuneyard.__main__ import main; main()"
     environment = {**os.environ, "PYTHONPATH": str(ROOT), **variables}
     command = [sys.executable, "-c", program, *words]
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=120)

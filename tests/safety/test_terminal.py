@@ -21,7 +21,7 @@ BAD = "a\x1b]0;owned\x07b\x9bc\x7fd\re\x85f\u202eg\u2066h"
 TURNS = {*map(chr, range(0x202A, 0x202F)), *map(chr, range(0x2066, 0x206A))}
 """Characters that turn the direction of what follows."""
 CONTROLS = {*map(chr, range(32)), *map(chr, range(0x7F, 0xA0)), *TURNS} - {"\n", "\t"}
-PROGRAM = "from tuneyard.core.cli.main import main; main()"
+PROGRAM = "from tuneyard.__main__ import main; main()"
 
 
 def printed_by(folder: Path, *words: str, program: str = PROGRAM) -> str:

@@ -21,6 +21,14 @@ EVAL = {
     "scoring": {"backends", "datasets", "metrics", "read", "statistics"},
     "parity": {"backends", "datasets", "metrics", "scoring"},
 }
+LAYERS = {
+    "core": (
+        "installation text language errors files documents plugins records execution drawing training "
+        "weights llamafactory datasets cli"
+    ),
+    "compiler": ("rows spec chat columns read check lint write engine publish inspect verify view init cli"),
+}
+"""The folders of a package in the order in which its data flows: each imports those before it."""
 ALLOWED = {"core": set(), "eval": {"core", "adapters"}}
 HEAVY = {
     "torch",
@@ -80,6 +88,29 @@ def test_inside_eval_imports_go_one_way() -> None:
             if rest[1] != layer and rest[1] not in EVAL[layer]:
                 offenders.append(f"{name(path)} imports {module}")
     assert offenders == []
+
+
+@pytest.mark.parametrize("package", LAYERS)
+def test_folders_flow_one_way(package: str) -> None:
+    layers = LAYERS[package].split()
+    offenders = []
+    for path in FILES:
+        room, *folders = name(path).split("/")
+        if room != package or folders[0].startswith("__"):
+            continue
+        layer = folders[0].removesuffix(".py")
+        below = layers[: layers.index(layer) + 1]
+        for module in all_imports(path):
+            rest = room_and_rest(module)
+            if rest[:1] == [package] and rest[1:2] != [] and rest[1] not in below:
+                offenders.append(f"{name(path)} imports {module}")
+    assert offenders == []
+
+
+@pytest.mark.parametrize("package", LAYERS)
+def test_only_the_command_lies_directly_in_a_package(package: str) -> None:
+    loose = {path.name for path in (ROOT / package).glob("*.py")}
+    assert loose <= {"__init__.py", "__main__.py", "cli.py"}
 
 
 def test_yaml_is_read_and_written_in_one_place() -> None:

@@ -184,7 +184,7 @@ def test_a_map_in_the_spec_reads_signed_verdicts(bench: Bench, column: str, layo
     report = bench.compile(f"like: pairs\nsource: {SIGNED}\n", source)
     assert bench.values("pairs.json", "chosen") == ["first"] * 3 + ["second"] * 3
     assert (report.read, report.kept, report.dropped) == (8, 6, {"tie": 2})
-    text, said = propose(source, 0)
+    text, said, _ = propose(source, 0)
     assert "first: [-3, -2, -1]" in text and "below 0 the first answer is taken as better" in said
 
 
@@ -282,7 +282,7 @@ DOCUMENTS = [
 @pytest.mark.parametrize("indent", [None, 1])
 def test_a_document_of_several_objects_is_one_conversation(bench: Bench, document: dict, indent) -> None:
     source = bench.write("chat.json", json.dumps(document, indent=indent))
-    text, _ = propose(source)
+    text, _, _ = propose(source)
     assert "form: ai_studio" in text
     report = bench.compile(text)
     assert report.read == 1
@@ -452,7 +452,7 @@ def test_an_odd_row_does_not_decide_what_rated_answers_are(bench: Bench, odd: di
     rated = [{"text": "good", "rating": 5}, {"text": "bad", "rating": 1}]
     rows: list[dict] = [{"question": f"Q{n}?", "answers": rated} for n in range(COUNT)]
     rows.insert(place, odd)
-    text, said = propose(bench.rows("rated.jsonl", rows), 0)
+    text, said, _ = propose(bench.rows("rated.jsonl", rows), 0)
     assert "about: Preference pairs" in text and f"1 of {COUNT + 1} rows would be rejected" in said
     assert bench.compile(text, reject=True).kept == COUNT
 

@@ -89,8 +89,8 @@ EQUAL = {
 
 @pytest.mark.parametrize("name", ["all", "conversations"])
 def test_init_proposes_no_split_of_rows_that_stay_on_one_side(bench, name):
-    text, report = propose(bench.rows("equal.jsonl", EQUAL[name]))
-    assert "\nsplit:" not in text and "dataset=equal " in report
+    text, _, steps = propose(bench.rows("equal.jsonl", EQUAL[name]))
+    assert "\nsplit:" not in text and "dataset=equal " in steps
     assert bench.compile(text).kept == 60
 
 
@@ -136,7 +136,7 @@ def thread(lost: int) -> list[dict]:
 @pytest.mark.parametrize("lost", [1, 8])
 def test_a_thread_with_missing_parents_is_read(bench, lost):
     """init refused the whole file for one parent."""
-    text, report = propose(bench.rows("thread.jsonl", thread(lost)))
+    text, report, _ = propose(bench.rows("thread.jsonl", thread(lost)))
     assert f'{lost} of 40 values of parent_id name no row, such as "gone 1"' in report
     assert "turns: {id: id, parent: parent_id, role: role, text: text}" in text
     assert bench.compile(text, reject=True).kept == 20 - lost

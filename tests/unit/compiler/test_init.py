@@ -21,7 +21,7 @@ QA = [{"Question": "Why?", "Answer": "So, and so."}, {"Question": "Who?", "Answe
 
 def proposed(bench, source):
     """Propose a spec, compile with it, and return (the spec's text, the records)."""
-    text, _ = propose(source)
+    text, _, _ = propose(source)
     bench.compile(text)
     return text, bench.records("*.jsonl")
 
@@ -48,7 +48,7 @@ def test_any_sign_in_names_of_files_and_columns_is_quoted(bench, odd):
     )
     assert [record["output"] for record in records] == ["So."]
     assert yaml.safe_load(text)["source"]["files"].endswith(f"qa{odd}.jsonl")
-    by_column, _ = propose(bench.rows("labels.jsonl", [{column: "Why?", "answer": "So."}]), text=column)
+    by_column, _, _ = propose(bench.rows("labels.jsonl", [{column: "Why?", "answer": "So."}]), text=column)
     assert yaml.safe_load(by_column)["columns"]
 
 
@@ -93,7 +93,7 @@ def test_the_only_split_that_datasets_saved_is_no_folder_that_is_left_out(bench)
     datasets = pytest.importorskip("datasets")
     rows = datasets.Dataset.from_list(questions(3))
     datasets.DatasetDict({"train": rows}).save_to_disk(str(bench.folder / "saved"))
-    text, said = propose(bench.folder / "saved")
+    text, said, _ = propose(bench.folder / "saved")
     assert "kept 3" in said and "not read" not in said and "not read" not in text
 
 
@@ -190,7 +190,7 @@ def test_a_wrapped_file_is_proposed_for_with_all_its_rows(bench, indent, documen
 def test_rows_under_the_names_of_splits_become_splits(bench, rows):
     document = {"train": rows(PAIRS[:3]), "test": rows(PAIRS[3:])}
     source = bench.write("train.json", json.dumps(document))
-    text, said = propose(source)
+    text, said, _ = propose(source)
     report = bench.compile(bench.write("both.yaml", text))
     assert report.datasets == {"train_train": 3, "train_test": 2}, said
     assert bench.compile(bench.write("both.yaml", text), source, force=True).datasets == report.datasets
@@ -218,7 +218,7 @@ def test_the_first_item_of_a_list_of_several_is_never_taken(bench):
 
 def test_of_several_lists_the_longest_that_fits_is_read_and_the_others_are_named(bench):
     people = [{"name": f"n{number}"} for number in range(2)]
-    text, report = propose(bench.write("a.json", json.dumps({"users": people, "faq": PAIRS * 3})))
+    text, report, _ = propose(bench.write("a.json", json.dumps({"users": people, "faq": PAIRS * 3})))
     assert "rows: faq" in text and "ignored next to the rows: users" in report
 
 
@@ -242,7 +242,7 @@ def test_any_row_is_proposed_for_or_refused(bench, row):
     row = {"question": "q", "answer": "a", **row}
     source = bench.write("any.jsonl", json.dumps(row) + "\n")
     try:
-        text, said = propose(source)
+        text, said, _ = propose(source)
     except ContentError:
         return
     assert yaml.safe_load(text)["about"] and re.search("^tried on the whole file", said, re.M)
@@ -253,7 +253,7 @@ MANY = [{"问题": f"第{n // 2}个问题怎么办？", "回答": f"第{n}个答
 
 def test_a_split_keeps_repeated_questions_on_one_side_and_chinese_headers_are_read(bench):
     source = bench.rows("问答.jsonl", MANY)
-    text, said = propose(source)
+    text, said, steps = propose(source)
     assert yaml.safe_load(text)["split"] == {"eval": 0.1, "group": "question", "seed": 42}
     report = bench.compile(text)
     assert report.datasets == {"问答_train": 108, "问答_eval": 12}
@@ -264,8 +264,8 @@ def test_a_split_keeps_repeated_questions_on_one_side_and_chinese_headers_are_re
     assert said.count("example ") == 3 and "  user: 第0个问题怎么办？\n  answer: 第0个答案。" in for_reader(
         said
     )
-    training = said.splitlines()[-1]
-    printed_line(said, "next:", f"init '{source}'", "--out '问答.yaml'", "compile '问答.yaml'")
+    training = steps.splitlines()[-1]
+    printed_line(steps, "next:", f"init '{source}'", "--out '问答.yaml'", "compile '问答.yaml'")
     words = ("'dataset=问答_train'", "'eval_dataset=问答_eval'", "val_size=0", "'output_dir=saves/问答'")
     printed(training, "then", "recipe check recipes/sft-lora.yaml", *words)
 
@@ -337,7 +337,7 @@ def test_columns_that_the_user_names_are_taken(bench):
 def test_a_folder_whose_files_are_named_as_splits(bench):
     for name, count in (("train.jsonl", 8), ("dev.jsonl", 3), ("test_1.jsonl", 2)):
         bench.rows(f"own/{name}", questions(count))
-    text, _ = propose(bench.folder / "own")
+    text, _, _ = propose(bench.folder / "own")
     report = bench.compile(text)
     assert report.datasets == {"own_train": 8, "own_eval": 3, "own_test": 2}
 
@@ -350,7 +350,7 @@ def test_a_table_without_a_header_gets_names_by_what_is_in_it(bench):
     assert len(records) == 27
     assert records[0]["output"] == "yes" and "A man number 0" in records[0]["instruction"]
     said = [f"What is number {n} in words?;It is the number {n}, as it says." for n in range(30)]
-    text, _ = propose(bench.write("asked.csv", "\n".join(said)))
+    text, _, _ = propose(bench.write("asked.csv", "\n".join(said)))
     assert "Texts" not in text and "premise" not in text
 
 
@@ -365,7 +365,7 @@ def test_a_short_question_beside_a_label_is_the_text(bench, names, question, sai
     asked, label = names
     rows = [{"id": f"{n}", asked: question.format(n % 40), label: ("售前", "售后")[n % 2]} for n in range(60)]
     source = bench.write("kefu.csv", as_csv(rows))
-    text, told = propose(source)
+    text, told, _ = propose(source)
     assert "about: Texts with a class" in text and yaml.safe_load(text)["columns"]["text"] == [asked]
     assert yaml.safe_load(text)["split"] == {"eval": 0.1, "group": "text", "seed": 42}
     assert "tried on the whole file: kefu" in told and "warning" not in told
@@ -383,7 +383,7 @@ def test_comments_that_answer_one_another_are_no_texts_but_parts_of_a_tree_are(b
     table = "id,parent_id,text\n0,,Why is the sky blue at noon?\n1,0,Light scatters.\n2,,And at night?"
     with raises(ContentError, "parent_id"):
         propose(bench.write("comments.csv", table))
-    text, _ = propose(bench.write("parts.csv", table.replace("1,0,", "1,77,")))
+    text, _, _ = propose(bench.write("parts.csv", table.replace("1,0,", "1,77,")))
     assert "Plain text for pretraining" in text
 
 
@@ -398,7 +398,7 @@ def test_trees_of_comments_are_no_texts_for_pretraining(bench):
 
 def test_a_parent_beside_a_question_and_its_answer_is_no_thread(bench):
     rows = [row | {"parent_id": n, "role": "x"} for n, row in enumerate(QA)]
-    text, _ = propose(bench.rows("qa.jsonl", rows))
+    text, _, _ = propose(bench.rows("qa.jsonl", rows))
     assert "Questions and answers" in text
 
 

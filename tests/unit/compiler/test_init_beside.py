@@ -71,7 +71,7 @@ def test_llamafactorys_own_demo_files(name, kinds, bench):
 
 @pytest.mark.parametrize("form", ["trl", "llamafactory"])
 def test_of_pairs_both_answers_are_shown_and_the_bundled_spec_of_pairs_is_named(form, bench):
-    said = for_reader(propose(bench.rows("rows.jsonl", [FORMS[form]]))[1])
+    said = for_reader("\n".join(propose(bench.rows("rows.jsonl", [FORMS[form]]))[1:]))
     assert "\n  user: Name a river.\n  chosen: The Rhine.\n  rejected: A river.\n" in said
     assert "  answer:" not in said and "This file fits the bundled spec pairs-chat;" in said
     printed_line(said, "recipe check recipes/dpo-lora.yaml dataset=rows output_dir=saves/rows")
@@ -79,10 +79,10 @@ def test_of_pairs_both_answers_are_shown_and_the_bundled_spec_of_pairs_is_named(
 
 def test_media_and_plain_text_get_a_model_that_reads_them(bench):
     Image.new("RGB", (8, 8)).save(bench.folder / "a.png")
-    said = propose(bench.rows("seen.jsonl", [TALK | {"images": ["a.png"]}]))[1]
+    said = "\n".join(propose(bench.rows("seen.jsonl", [TALK | {"images": ["a.png"]}]))[1:])
     assert "This file fits the bundled spec media;" in said
     printed_line(said, "recipe check recipes/vl-lora.yaml dataset=seen output_dir=saves/seen")
-    said = propose(bench.rows("text.jsonl", [{"text": "The Rhine is a river in Europe."}]))[1]
+    said = "\n".join(propose(bench.rows("text.jsonl", [{"text": "The Rhine is a river in Europe."}]))[1:])
     printed_line(said, "recipe check recipes/text-lora.yaml")
 
 
@@ -117,7 +117,7 @@ def test_a_system_text_beside_instructions_is_read_and_no_spec_without_it_is_nam
     rows = [
         {"instruction": f"2+{n}?", "input": "", **answers, "system": "Be brief." * (n % 2)} for n in range(4)
     ]
-    text, said = propose(bench.rows("t.jsonl", rows))
+    text, said, _ = propose(bench.rows("t.jsonl", rows))
     assert re.findall("bundled spec (.+);", said) == named and "kept 4" in said
     bench.compile(text)
     assert bench.values("t.jsonl", "system") == ["", "Be brief.", "", "Be brief."]

@@ -76,7 +76,7 @@ def records(bench, source: Path | list[dict], **settings: str) -> list[dict]:
     """All records of the proposed spec, in the order of the file, or of a file of these rows."""
     if isinstance(source, list):
         source = bench.rows("own.jsonl", source)
-    text, _ = propose(source, 0, bench.folder / "mine.yaml", **settings)
+    text, _, _ = propose(source, 0, bench.folder / "mine.yaml", **settings)
     report = bench.compile(bench.write("mine.yaml", text))
     assert not report.problems.errors
     (path,) = (bench.folder / "out").rglob("mine*.jsonl")
@@ -118,7 +118,7 @@ def test_turns_in_rows_that_are_shuffled_become_conversations(bench) -> None:
 def test_a_turn_without_its_number_or_with_a_second_one_leaves_the_others_in_order(bench, odd: str) -> None:
     lines = by_turn("c{n},2,assistant,{n} says 2", "c{n},1,user,{n} says 1")
     source = table(bench, "talk.csv", "conversation_id,turn,role,text", [f"c0,{odd},assistant,Bye", *lines])
-    text, report = propose(source)
+    text, report, _ = propose(source)
     assert "order: turn" in text
     assert f"turn is empty or repeated in 1 of {COUNT} conversations" in report
     assert ("talk.csv:2: E005 turn: found" in report) == (odd == "")
@@ -353,14 +353,14 @@ def test_images_next_to_the_columns_that_the_user_names_are_ignored(bench) -> No
     source = bench.rows("shop.jsonl", [{**row, "photo": f"{n}.jpg"} for n, row in enumerate(FAQ)])
     with raises(ContentError, "E110", "media_dir", "--text"):
         propose(source)
-    text, said = propose(source, text="question", answer="answer")
+    text, said, _ = propose(source, text="question", answer="answer")
     assert "ignore:\n- photo\n" in text and "not used: photo" in said
 
 
 @pytest.mark.parametrize("name", ["dialog", "Patient", "客户"])
 def test_a_column_that_names_the_dialogue_or_the_person_groups_the_split(bench, name) -> None:
     rows = [{name: f"d{n // 10}", "Customer": question(n), "Agent": answer(n)} for n in range(4 * COUNT)]
-    text, _ = propose(bench.rows("turns.jsonl", rows), text="Customer", answer="Agent")
+    text, _, _ = propose(bench.rows("turns.jsonl", rows), text="Customer", answer="Agent")
     assert "group: group" in text and f"names: [{name}]" in text
 
 
@@ -534,7 +534,7 @@ def test_a_line_of_dashes_parts_dialogues_and_stays_inside_an_answer(bench, name
 def test_of_two_classes_the_other_one_is_named(bench) -> None:
     lines = [f"{question(n)},{'low' if n % 9 else 'high'},{'ab'[n % 2]}{f',{n}' * 9}" for n in range(COUNT)]
     lines.insert(0, "ticket,priority,team,n1,n2,n3,n4,n5,n6,n7,n8,n9")
-    text, report = propose(bench.write("t.csv", "\n".join(lines)))
+    text, report, _ = propose(bench.write("t.csv", "\n".join(lines)))
     assert "label: [team]" in text and "as priority has" in report
     assert "left out: priority, n1, n2, n3, n4, n5, n6, n7 and 2 more\n" in for_reader(report)
 
@@ -566,7 +566,7 @@ def test_chatgpts_export_gives_the_branch_that_was_shown(bench) -> None:
     assert spoken(first)[-1] == ("assistant", answer(COUNT - 1)) and len(spoken(first)) == 2
     exported[1]["mapping"] |= {"call": call, "new": {**exported[1]["mapping"]["new"], "parent": "call"}}
     write_json(path, exported)
-    text, said = propose(path)
+    text, said, _ = propose(path)
     assert "not used: tool_messages" in said
     report = bench.compile(text)
     assert report.unused.rows["tool_messages"] == 2
@@ -646,7 +646,7 @@ def test_folders_that_are_classes_are_named_and_those_that_are_splits_are_kept_a
     for split in ("train", "test", other):
         for name in ("neg", "pos"):
             bench.write(f"films/{split}/{name}/1.txt", f"A film that is {name}.\nOf {split}.")
-    text, said = propose(bench.folder / "films")
+    text, said, _ = propose(bench.folder / "films")
     assert "warning: each file is a row; " in said
     report = bench.compile(text)
     if other == "dev":
@@ -680,7 +680,7 @@ def test_the_first_annotation_of_label_studio_is_learned_and_the_others_are_name
         annotations = [{"id": n, "result": result} for result in choices[: 1 + n % 3]]
         rows.append({"id": n, "data": {"text": question(n)}, "annotations": annotations})
     source = bench.write("export.json", json.dumps(rows))
-    text, report = propose(source, 0)
+    text, report, _ = propose(source, 0)
     assert "not used: annotations (several objects)" in report
     assert "1 of 30 rows would be rejected" in report and "10 texts have another label" in report
     bench.compile(text, reject=True)
@@ -698,7 +698,7 @@ def test_labels_that_their_annotator_cancelled_are_left_out_and_counted(bench) -
             wrong = {"value": {"choices": ["wrong"]}}
             annotations = [{"was_cancelled": True, "result": [wrong]}, *annotations][: 1 + n % 8]
         rows.append({"data": {"text": question(n)}, "annotations": annotations})
-    text, report = propose(bench.rows("own.jsonl", rows))
+    text, report, _ = propose(bench.rows("own.jsonl", rows))
     assert "wrong" not in text and "4 of 30 rows would be rejected" in report
     compiled = bench.compile(bench.write("mine.yaml", text), reject=True)
     (line,) = compiled.unused.lines(COUNT)
@@ -783,7 +783,7 @@ def test_one_dataset_is_proposed_and_named_by_the_spec(bench) -> None:
         [{"name": "f", "description": "d", "parameters": {"type": "object", "properties": {}}}]
     )
     source = bench.rows("talk.jsonl", [{"conversations": calls, "tools": tools}] * COUNT)
-    text, report = propose(source, out=bench.folder / "calls of mine.yaml")
+    text, report, _ = propose(source, out=bench.folder / "calls of mine.yaml")
     assert text.count("dataset:") == 1 and "dataset: calls_of_mine" in text
     assert "calls of mine.yaml holds only the differences." in report
 
@@ -828,7 +828,7 @@ def test_lines_may_end_with_carriage_returns(bench) -> None:
 
 def test_comments_that_are_public_have_no_class_of_that_name(bench) -> None:
     comments = [{"author_id": n % 2, "body": answer(n), "public": n % 3 > 0} for n in range(COUNT)]
-    text, report = propose(bench.write("forum.json", json.dumps({"threads": [{"posts": comments}]})))
+    text, report, _ = propose(bench.write("forum.json", json.dumps({"threads": [{"posts": comments}]})))
     assert "about: Plain text" in text and "each row looks like one message of a chat" in report
 
 
@@ -879,7 +879,7 @@ def test_lines_with_times_that_are_no_messages_get_no_word_of_a_chat(bench) -> N
 @pytest.mark.parametrize("time", ["", "1/1/24, 9:00 PM - "])
 def test_a_text_with_two_lines_in_five_that_somebody_says_is_no_chat(bench, time: str) -> None:
     said = "".join(f"{time}Ann: {q}\n{time}Ben: {a}\n" + "It rained.\n" * 3 for q, a in ANSWERED)
-    text, report = propose(bench.write("story.txt", said))
+    text, report, _ = propose(bench.write("story.txt", said))
     assert "about: Plain text" in text and "and a colon" not in report
 
 
@@ -941,7 +941,7 @@ def test_the_type_of_a_message_is_no_class_of_it(bench) -> None:
     rows = [{"type": ["Default", "Reply"][n % 2], "content": answer(n)} for n in range(COUNT)]
     assert set(outputs(bench, rows)) == {"Default", "Reply"}
     from_people = [{**row, "author": f"u{len(row['content']) % 5}"} for row in rows]
-    text, printed = propose(bench.rows("discord.jsonl", from_people))
+    text, printed, _ = propose(bench.rows("discord.jsonl", from_people))
     assert yaml.safe_load(text)["like"] == "text"
     assert "one message of a chat (author is its author)" in printed
 
@@ -1063,7 +1063,7 @@ def test_a_speaker_without_a_meaning_is_named_and_makes_no_class(bench, notes) -
         lines += [f"{talk},note,Kind.", f"{talk},supervisor,Good."] if talk < notes else []
     source = bench.write("talk.csv", "\n".join(lines))
     if notes < COUNT:
-        text, report = propose(source)
+        text, report, _ = propose(source)
         assert f"{notes} of {COUNT} rows would be rejected" in report
     else:
         with pytest.raises(FailingSpecError, match=r'found the role "note"') as refused:
@@ -1080,7 +1080,7 @@ def test_a_speaker_without_a_meaning_is_named_and_makes_no_class(bench, notes) -
 )
 def test_turns_whose_time_cannot_order_them_are_named(bench, name, values) -> None:
     lines = by_turn("c{n}|user|Hello.|" + values[0], "c{n}|assistant|Hello.|" + values[1])
-    _, report = propose(table(bench, "talk.csv", f"conversation_id|role|content|{name}", lines))
+    _, report, _ = propose(table(bench, "talk.csv", f"conversation_id|role|content|{name}", lines))
     expected = f"the turns stay in the order of the file, because {name} cannot order them ({values[0]})"
     assert expected in report
 
@@ -1195,13 +1195,13 @@ def test_a_mark_of_some_rows_or_in_their_metadata_is_no_class(bench, mark) -> No
 
 def test_a_line_that_is_cut_is_not_said_to_end_with_a_comma_too_many(bench) -> None:
     lines = [*map(json.dumps, FAQ), '{"question": "Why?",']
-    _, report = propose(bench.write("cut.jsonl", "\n".join(lines)))
+    _, report, _ = propose(bench.write("cut.jsonl", "\n".join(lines)))
     assert "E002: broken JSON at column" in report and "sed" not in report
 
 
 def test_a_document_of_questions_is_told_how_to_be_read(bench) -> None:
     said = "\n\n".join(f"## Prompt:\n{q}\n\n## Response:\n{a}" for q, a in ANSWERED)
-    _, report = propose(bench.write("faq.md", f"# A chat\n\n{said}"))
+    _, report, _ = propose(bench.write("faq.md", f"# A chat\n\n{said}"))
     assert re.search(rf"\b{COUNT} of \d+ lines look like questions, turns or fields", report)
     assert "write `Q:` before each question" in report
 
@@ -1228,7 +1228,7 @@ def test_empty_columns_of_a_spreadsheet_are_passed_over(bench) -> None:
     lines = ["v1,v2,,,", *(f"{['ham', 'spam'][n % 2]},{question(n)},,," for n in range(COUNT))]
     found = records(bench, bench.write("spam.csv", "\n".join(lines)))
     assert len(found) == COUNT and found[1]["output"] == "spam"
-    _, report = propose(bench.write("more.csv", "\n".join([*lines, "ham,is,it,,"])))
+    _, report, _ = propose(bench.write("more.csv", "\n".join([*lines, "ham,is,it,,"])))
     assert "1 of 31 rows would be rejected" in report and "found 3 fields, expected 2" in report
 
 

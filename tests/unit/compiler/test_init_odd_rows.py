@@ -37,7 +37,7 @@ def exchanges() -> list[dict]:
 )
 def test_exchanges(bench: Bench, place: int, odd: object) -> None:
     rows = with_odd([{**row, "source": "x"} for row in exchanges()], place, {"conversation": odd})
-    text, _ = propose(bench.rows("talks.jsonl", rows), 0)
+    text, _, _ = propose(bench.rows("talks.jsonl", rows), 0)
     report = bench.compile(text, reject=True)
     assert (report.kept, report.rejected) == (COUNT - 1, 1)
     first = 1 if place == 0 else 0
@@ -53,7 +53,7 @@ def test_turns_next_to_their_completion(bench: Bench, place: int, prompt: object
     for number in range(COUNT):
         question, answer = exchange(f"q {number}", f"a {number}")
         rows.append({"prompt": [question], "completion": [answer]})
-    text, _ = propose(bench.rows("talks.jsonl", with_odd(rows, place, {"prompt": prompt})), 0)
+    text, _, _ = propose(bench.rows("talks.jsonl", with_odd(rows, place, {"prompt": prompt})), 0)
     report = bench.compile(text, reject=True)
     assert (report.kept, report.rejected) == (COUNT - 1, 1)
 
@@ -61,7 +61,7 @@ def test_turns_next_to_their_completion(bench: Bench, place: int, prompt: object
 @pytest.mark.parametrize("odd", [None, "", "maybe", 2, ...], ids=str)
 def test_marks_next_to_turns(bench: Bench, odd: object) -> None:
     rows = [{"messages": exchange(f"q {n}", f"a {n}"), "label": n % 2 == 0} for n in range(COUNT)]
-    text, _ = propose(bench.rows("talks.jsonl", with_odd(rows, 0, {"label": odd})), 0)
+    text, _, _ = propose(bench.rows("talks.jsonl", with_odd(rows, 0, {"label": odd})), 0)
     assert "like: kto" in text
     report = bench.compile(text, reject=True)
     assert (report.kept, report.rejected) == (COUNT - 1, 1)
@@ -94,7 +94,7 @@ def messages() -> list[dict]:
 )
 def test_a_message_without_an_id(bench: Bench, place: int, odd: dict, kept: int) -> None:
     """A last answer without an id hid all threads: `null` was the parent of each first message."""
-    text, _ = propose(bench.rows("threads.jsonl", with_odd(messages(), place, odd)), 0)
+    text, _, _ = propose(bench.rows("threads.jsonl", with_odd(messages(), place, odd)), 0)
     assert "turns: {id: message_id, parent: parent_id, role: role, text: text}" in text
     assert bench.compile(text, reject=True).kept == kept
 
@@ -102,7 +102,7 @@ def test_a_message_without_an_id(bench: Bench, place: int, odd: dict, kept: int)
 def test_first_messages_with_one_id_are_two_conversations(bench: Bench) -> None:
     """The second took the place of the first in silence."""
     rows = with_odd(messages(), 2, {"message_id": "m0q"})
-    text, _ = propose(bench.rows("threads.jsonl", rows), 0)
+    text, _, _ = propose(bench.rows("threads.jsonl", rows), 0)
     report = bench.compile(text, reject=True)
     assert report.kept + report.rejected == COUNT + 1
 
@@ -115,7 +115,7 @@ def test_one_row_without_an_id_leaves_the_group(bench: Bench, place: int, odd: o
         {"doc_id": n // 4 if number else f"d{n // 4}", "question": f"q {n}?", "answer": f"a {n}."}
         for n in range(100)
     ]
-    text, _ = propose(bench.rows("faq.jsonl", with_odd(rows, place, {"doc_id": odd})))
+    text, _, _ = propose(bench.rows("faq.jsonl", with_odd(rows, place, {"doc_id": odd})))
     has_group = not number or odd is None  # a column of numbers is needed in each row
     assert ("group: group" in text and "names: [doc_id]" in text) == has_group
     report = bench.compile(text)

@@ -60,7 +60,7 @@ FILES: dict[str, tuple[str, tuple[str, ...]]] = {
 def is_right(path: Path, about: str, columns: tuple[str, ...]) -> bool:
     """Whether the first proposal has the shape and the columns, and reads the file."""
     try:
-        text, report = propose(path)
+        text, report, _ = propose(path)
     except TuneyardError:
         return False
     with tempfile.TemporaryDirectory() as folder:

@@ -70,7 +70,7 @@ ARGILLA = {
 @pytest.mark.parametrize("form", ARGILLA)
 def test_responses_of_people_go_before_suggestions(bench: Bench, form: str) -> None:
     """The suggestion of a model was learned."""
-    spec, _ = propose(bench.rows("rows.jsonl", reviews(ARGILLA[form])), 0)
+    spec, _, _ = propose(bench.rows("rows.jsonl", reviews(ARGILLA[form])), 0)
     bench.compile(spec)
     assert bench.values("rows.jsonl", "output")[:4] == ["neg", "pos", "neg", "pos"]
 
@@ -141,7 +141,7 @@ def test_an_answer_that_is_an_object_is_learned_whole(
     """One value of it was learned, such as "null" and "1", or the file was refused."""
     question, name = columns
     rows = [{question: f"What is in report {n}?", name: answer} for n in range(12)]
-    spec, report = propose(bench.rows("rows.jsonl", rows), 0)
+    spec, report, _ = propose(bench.rows("rows.jsonl", rows), 0)
     assert f"{name} is an object" in report
     bench.compile(spec)
     assert [json.loads(output) for output in bench.values("rows.jsonl", "output")] == [answer] * 12
@@ -161,7 +161,7 @@ def test_a_text_in_an_envelope_is_the_answer_as_before(bench: Bench) -> None:
 )
 def test_a_user_may_name_a_part_of_an_object(bench: Bench, answer: dict, part: str) -> None:
     rows = [{"question": f"Who is in report {n}?", "output": answer} for n in range(12)]
-    spec, _ = propose(bench.rows("rows.jsonl", rows), 0, answer=f"output.{part}")
+    spec, _, _ = propose(bench.rows("rows.jsonl", rows), 0, answer=f"output.{part}")
     bench.compile(spec)
     assert bench.values("rows.jsonl", "output") == ["Ann."] * 12
 
@@ -183,5 +183,5 @@ def test_a_prompt_that_a_conversation_repeats_is_no_loss(bench: Bench) -> None:
         question = f'What is "{number}"?\n'
         turns = [{"role": "user", "content": question}, {"role": "assistant", "content": "A number."}]
         rows.append({"prompt": question.strip(), "messages": turns})
-    spec, _ = propose(bench.rows("rows.jsonl", rows), 0)
+    spec, _, _ = propose(bench.rows("rows.jsonl", rows), 0)
     assert bench.compile(spec).kept == 12

@@ -30,7 +30,7 @@ def reply(n):
 def columns_of(bench, make_row):
     """Propose for 30 rows; return (target column: source column, warnings, the spec)."""
     rows = [make_row(n) for n in range(ROWS)]
-    text, report = propose(bench.rows("rows.jsonl", rows))
+    text, report, _ = propose(bench.rows("rows.jsonl", rows))
     spec = load_spec(str(bench.write("mine.yaml", text)))
     assert bench.compile(bench.folder / "mine.yaml").kept == ROWS
     top = rows[0].keys()
@@ -57,7 +57,7 @@ def test_two_numbered_texts_are_a_pair(bench, options):
         {"Quality": n % 2, "#1 ID": 1000 + n, "#1 String": story(n), "#2 String": story(n + 1)}
         for n in range(ROWS)
     ]
-    text, report = propose(bench.write("mrpc.tsv", as_csv(rows, delimiter="\t")), **options)
+    text, report, _ = propose(bench.write("mrpc.tsv", as_csv(rows, delimiter="\t")), **options)
     spec = yaml.safe_load(text)
     assert spec["columns"]["premise"] == ["#1 String"] and spec["columns"]["hypothesis"] == ["#2 String"]
     assert spec["labels"] == {"yes": [1], "no": [0]}
@@ -243,7 +243,7 @@ def test_the_first_of_accepted_answers_is_learned(bench):
         {"context": story(n), "question": ask(n), "answers": {"text": [reply(n)], "answer_start": [0]}}
         for n in range(ROWS)
     ]
-    text, _ = propose(bench.rows("squad.jsonl", rows))
+    text, _, _ = propose(bench.rows("squad.jsonl", rows))
     assert bench.compile(text).kept == ROWS
     records = [record for record in bench.records("*.jsonl") if "output" in record]
     assert {record["output"] for record in records} <= {reply(n) for n in range(ROWS)} and records

@@ -41,7 +41,7 @@ def test_init_takes_a_row_like_the_first_one_for_a_header(
 ) -> None:
     """From two repeats on, the first row was taken for one of texts and classes."""
     source = bench.write("joined.csv", joined(header, rows, parts, between, **form))
-    spec, report = propose(source, 0)
+    spec, report, _ = propose(source, 0)
     assert "header:" not in spec
     assert f"{parts - 1} of {60 + parts - 1} rows would be rejected" in report and "E010" in report
     compiled = bench.compile(spec, reject=True)
@@ -53,7 +53,7 @@ def test_a_row_that_is_there_twice_is_no_header(bench: Bench) -> None:
     for name, rows in (("films", [*FILMS, FILMS[0]]), ("sums", [*SUMS, SUMS[0]])):
         table = io.StringIO()
         csv.writer(table).writerows(rows)
-        spec, _ = propose(bench.write(f"{name}.csv", table.getvalue()), 0)
+        spec, _, _ = propose(bench.write(f"{name}.csv", table.getvalue()), 0)
         assert "header:" in spec
         assert bench.compile(spec).kept == 61
 
@@ -65,7 +65,7 @@ def test_a_row_that_is_there_twice_is_no_header(bench: Bench) -> None:
 def test_a_header_that_is_written_otherwise_is_one(bench: Bench, first: str, again: str) -> None:
     rows = [f"What is {n}?,It is {n}." for n in range(30)]
     source = bench.write("faq.csv", "\n".join([first, *rows[:15], again, *rows[15:]]) + "\n")
-    spec, _ = propose(source, 0)
+    spec, _, _ = propose(source, 0)
     assert "quoted:" not in spec and "header:" not in spec
     report = bench.compile(spec, reject=True)
     assert (report.kept, report.problems.counts["E010"]) == (30, 1)

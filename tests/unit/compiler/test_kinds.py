@@ -87,7 +87,7 @@ HEARD = [
 
 def test_a_new_kind_is_recognised_compiled_registered_and_read_back(bench, with_sounds):
     """`init` proposes it; the record, the entry and the lint take what the kind declares."""
-    text, _ = propose(bench.rows("rows.jsonl", HEARD))
+    text, _, _ = propose(bench.rows("rows.jsonl", HEARD))
     assert bench.compile(text).problems.counts == {}
     assert bench.values("rows.jsonl", "sounds") == [["a.wav", "b.wav"], ["c.wav"]]
     (entry,) = read_registry(bench.out).values()
@@ -154,7 +154,7 @@ METALS = (
 def test_the_example_of_the_docs_is_a_kind(bench, keywords):
     """`data init` recognises its column, and the spec that it proposes writes the list."""
     rows = bench.rows("rows.jsonl", [{"question": "Which?", "answer": "Both.", "keywords": "copper; tin"}])
-    proposal, _ = propose(rows)
+    proposal, _, _ = propose(rows)
     assert yaml.safe_load(proposal)["columns"]["keywords"] == {"names": ["keywords"], "is": "keywords"}
     bench.compile_rows(METALS, [{"q": "Hi?", "k": "copper, tin"}])
     assert bench.first("m.jsonl")["output"] == "- copper\n- tin"

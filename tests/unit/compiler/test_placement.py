@@ -330,7 +330,7 @@ def test_init_refuses_a_name_of_several_splits_next_to_others(bench: Bench) -> N
 
 
 def test_init_says_that_a_file_is_named_like_a_held_out_split(bench: Bench) -> None:
-    _, report = propose(bench.rows("test.jsonl", questions(30)))
+    _, report, _ = propose(bench.rows("test.jsonl", questions(30)))
     assert "named like test" in report
 
 

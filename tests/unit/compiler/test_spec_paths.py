@@ -130,7 +130,7 @@ def test_a_pattern_without_a_match_is_refused(shell: Bench, pattern: str) -> Non
 @pytest.mark.parametrize("out", ["specs/new.yaml", "new.yaml", "specs/deep/new.yaml"])
 def test_init_writes_paths_from_the_folder_of_the_spec(shell: Bench, out: str) -> None:
     Path("specs/deep").mkdir()
-    text, _ = propose(Path("data/c.jsonl"), 0, Path(out))
+    text, _, _ = propose(Path("data/c.jsonl"), 0, Path(out))
     Path(out).write_text(text, encoding="utf-8")
     assert shell.compile(out).kept == 4
 

@@ -306,10 +306,10 @@ def test_the_same_question_with_other_tools_is_another_question(bench):
 def test_init_proposes_a_column_of_tools_and_keeps_text_beside_calls(bench, tools, content):
     talk = [ASK, CALL | {"content": content}, RESULT, SAY]
     rows = [{"chat": {"messages": [ASK, SAY]}}, {"chat": {"messages": talk}, "tools": tools}]
-    text, said = propose(bench.rows("t.jsonl", rows), share=0)
+    text, said, steps = propose(bench.rows("t.jsonl", rows), share=0)
     assert "like: messages" in text and ("calls: text" in text) == bool(content)
     printed_line(said, "read 2", "kept 2")
-    assert "recipe check recipes/sft-lora.yaml dataset=t output_dir=saves/t" in said
+    assert "recipe check recipes/sft-lora.yaml dataset=t output_dir=saves/t" in steps
 
 
 @pytest.mark.parametrize(

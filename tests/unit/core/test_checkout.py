@@ -4,7 +4,6 @@ import subprocess
 from pathlib import Path
 
 from tests.conftest import PROJECT
-from tuneyard import core
 from tuneyard.core.installation.checkout import ROOT, version
 
 
@@ -14,15 +13,15 @@ def git(folder: Path, *words: str) -> str:
 
 
 def test_the_version_is_that_of_pyproject_and_of_git() -> None:
-    release = core.version()
+    release = version()
     assert release["version"] == PROJECT["version"]
     assert ("commit" in release) == (ROOT / ".git").exists()
 
 
 def test_a_long_run_names_the_commit_that_it_began_with(monkeypatch) -> None:
-    began = core.version()
+    began = version()
     monkeypatch.delattr("subprocess.run")
-    assert core.version() == began
+    assert version() == began
 
 
 def test_a_folder_of_a_repository_and_one_without_a_commit_have_none(tmp_path: Path) -> None:

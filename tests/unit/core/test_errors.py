@@ -29,7 +29,7 @@ from tuneyard.core.errors import (
     show_value,
     summarise,
 )
-from tuneyard.core.language.messages import warn_once
+from tuneyard.core.language.messages import one_command, warn_once
 
 
 def outcome(error: BaseException | None) -> int:
@@ -144,7 +144,9 @@ def test_sigterm_is_143_runs_the_clean_up_and_says_how_to_go_on(raised, way) -> 
     """Threading makes a RuntimeError of what the handler of a signal raises."""
     library = f"    except KeyboardInterrupt: raise {raised}\n"
     script = (
-        "import click, time; from tuneyard.core.errors import resumed_by, run_command\n"
+        "import click, time\n"
+        "from tuneyard.core.cli.run import run_command\n"
+        "from tuneyard.core.errors import resumed_by\n"
         "@click.command()\n"
         "@resumed_by(lambda: 'x --resume')\n"
         "def c():\n"
@@ -217,7 +219,7 @@ def test_values_are_shown_as_json_and_cut(value: object, shown: str) -> None:
 @pytest.mark.parametrize("terminal", [False, True])
 def test_bars_are_drawn_on_a_terminal_only(terminal: bool) -> None:
     code = (
-        "import click\nfrom tuneyard.core.errors import run_command\n@click.command()\ndef slow():\n"
+        "import click\nfrom tuneyard.core.cli.run import run_command\n@click.command()\ndef slow():\n"
         "    from tqdm import tqdm\n    list(tqdm(range(3), mininterval=0))\nrun_command(slow)"
     )
     here, there = pty.openpty() if terminal else os.pipe()
@@ -259,7 +261,7 @@ def test_long_commands_say_how_they_resume(
 
 
 def test_a_warning_is_printed_once_in_a_command(capsys: pytest.CaptureFixture[str]) -> None:
-    with click.Context(click.Command("x")):
+    with one_command():
         for text in ("one", "one", "another"):
             warn_once(text)
     assert capsys.readouterr().err == "warning: one\nwarning: another\n"

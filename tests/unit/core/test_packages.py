@@ -69,8 +69,8 @@ def _without(package: str, *command: str) -> subprocess.CompletedProcess[str]:
         "importlib.util.find_spec = lambda name, package_=None: "
         f"None if name == {package!r} else found(name, package_)\n"
         "sys.meta_path.insert(0, Hidden())\n"
-        f"sys.argv = {list(command)!r}\n"
-        "runpy.run_module(sys.argv[0], run_name='__main__')\n"
+        f"sys.argv = {['-m', *command[1:]]!r}\n"
+        f"runpy.run_module({command[0]!r}, run_name='__main__', alter_sys=True)\n"
     )
     return subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
 
@@ -78,15 +78,17 @@ def _without(package: str, *command: str) -> subprocess.CompletedProcess[str]:
 @pytest.mark.parametrize(
     ("package", "command"),
     [
-        *((package, ("compiler", "list")) for package in ("click", "jsonschema_rs", "tqdm", "yaml", "numpy")),
+        *((package, ("compiler", "list")) for package in ("click", "jsonschema_rs", "tqdm", "yaml")),
         *(("click", command) for command in (("eval.nli", "--help"), ("adapters", "show", "x"))),
+        ("numpy", ("adapters", "merge", "a=1", "--out", "o")),
     ],
 )
 def test_a_missing_core_package_is_a_sentence(package: str, command: tuple[str, ...]) -> None:
     ended = _without(package, *command)
     assert (ended.returncode, ended.stdout) == (2, "")
     commands = ('"make setup-core"', '"make setup"', '"source .venv/bin/activate"')
-    printed_line(ended.stderr, "error", package, sys.executable, *commands)
+    python = sys.executable.removeprefix(f"{ROOT}/")
+    printed_line(ended.stderr, "error", package, python, *commands)
     assert ended.stderr.count("\n") == 1
 
 
@@ -170,10 +172,41 @@ def test_an_output_that_is_closed_is_no_traceback() -> None:
     assert (ended.returncode, ended.stderr) == (0, b"")
 
 
+def run_code(code: str) -> subprocess.CompletedProcess[str]:
+    """Run Python code in the checkout."""
+    return subprocess.run((sys.executable, "-c", code), cwd=ROOT, capture_output=True, text=True)
+
+
+@pytest.mark.parametrize("module", ["compiler", "recipes", "adapters", "eval", "eval.nli", "tuneyard"])
+def test_a_command_names_what_this_machine_lacks(module: str) -> None:
+    run = (
+        f"sys.argv = ['-m']; import runpy; runpy.run_module({module!r}, run_name='__main__', alter_sys=True)"
+    )
+    done = run_code(f"import sys; sys.modules['click'] = None; {run}")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("error: click is not installed in ") and "Traceback" not in done.stderr
+
+
 def test_native_windows_is_named_before_anything_is_imported() -> None:
-    code = "import sys; sys.platform = 'win32'; sys.modules['fcntl'] = None; import tuneyard.core"
-    done = subprocess.run((sys.executable, "-c", code), cwd=ROOT, capture_output=True, text=True)
+    start = "from tuneyard.core.installation.start import start; start('tuneyard.compiler.cli')"
+    done = run_code(f"import sys; sys.platform = 'win32'; sys.modules['fcntl'] = None; {start}")
     assert done.returncode == 2 and "WSL" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_an_import_neither_exits_nor_prints() -> None:
+    hidden = ", ".join(f"{name!r}: None" for name in CORE if name != "click")
+    done = run_code(
+        f"import sys; sys.modules |= {{{hidden}}}; import tuneyard.core.errors, tuneyard.compiler"
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+@pytest.mark.parametrize("name", ["core", "compiler", "recipes", "adapters", "eval", "eval.nli"])
+def test_a_package_has_one_name(name: str) -> None:
+    done = run_code(f"import {name}")
+    package = name.partition(".")[0]
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith(f"ImportError: import tuneyard.{package}: ")
 
 
 def test_a_next_command_is_behind_the_set_up_command_where_a_package_is_missing(

@@ -8,8 +8,8 @@ import pytest
 from tests.folders import names
 from tests.json_files import read_json, write_json
 from tests.messages import raises
-from tuneyard.core import version
 from tuneyard.core.errors import ContentError, RequestError
+from tuneyard.core.installation.checkout import version
 from tuneyard.core.llamafactory.prompt.token_losses import TOKEN_LOSSES, TokenLosses, TokenLossFile
 from tuneyard.eval.read.results import PREDICTIONS, RUN, PredictionLog, begin_scoring_run, check_new
 

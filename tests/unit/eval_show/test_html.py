@@ -12,9 +12,9 @@ from tests.cli.scoring import call
 from tests.conftest import ROOT, render_nothing
 from tests.fake_runs import answers, by_dataset, compare, demo, labelled, page_of, write_run
 from tests.messages import printed, raises
-from tuneyard.core import version
 from tuneyard.core.drawing.page import content_policy
 from tuneyard.core.errors import ContentError
+from tuneyard.core.installation.checkout import version
 from tuneyard.core.language.number_format import Table
 from tuneyard.eval.compare import cli, compare_results
 from tuneyard.eval.read.find import ScoredRunSource
