@@ -26,12 +26,7 @@ CODE = (
         Path(__file__).with_name(f"{name}.py")
         for name in ("answer", "config_sizes", "data", "inspection", "layout", "rows")
     ),
-    ROOT / "core/llamafactory/loader.py",
-    *(
-        ROOT / f"core/llamafactory/prompt/{name}.py"
-        for name in ("template_fit", "history_fit", "history_findings")
-    ),
-    ROOT / "core/llamafactory/prompt/served_template.py",
+    *sorted((ROOT / "core/llamafactory").rglob("*.py")),
     ROOT / "core/records/answers.py",
 )
 """Answers of an older version of these files are not used again."""

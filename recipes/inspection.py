@@ -6,7 +6,6 @@ weights are read and no network is used. recipes/cache.py keeps the rows with th
 that they depend on: reading them is what takes long.
 """
 
-import copy
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -15,8 +14,10 @@ from typing import Any
 
 from tuneyard.core.errors import ContentError
 from tuneyard.core.files import files_of, read_object, sha256
-from tuneyard.core.llamafactory.loader import Launch, RecipeData, read_arguments, replaced
+from tuneyard.core.llamafactory.loader import Launch, RecipeData, read_arguments
+from tuneyard.core.llamafactory.models import linear_layers, prepare_config, with_adapter
 from tuneyard.core.llamafactory.prompt.template_fit import TemplateFinding, with_fitted_template
+from tuneyard.core.llamafactory.trained_rows import UntrainableEpochError
 from tuneyard.core.records import PLACEHOLDERS
 from tuneyard.recipes.answer import EpochCounts, Facts, LaidOut, Rows
 from tuneyard.recipes.cache import folder_hashes, remembered
@@ -25,7 +26,6 @@ from tuneyard.recipes.costs import BF16, FP32, Shapes
 from tuneyard.recipes.layout import with_trained
 from tuneyard.recipes.new.template import TemplateChoice, fitting_templates
 from tuneyard.recipes.rows import epoch, expected_errors, look, words
-from tuneyard.recipes.trained_rows import UntrainableEpochError
 
 # Settings that only the training machine can judge; recipes/rules.py does.
 MACHINE_SETTINGS = ("fp16", "fsdp", "fsdp_config", "resume_from_checkpoint", "tf32")
@@ -283,7 +283,6 @@ def _has_tools(reader: RecipeData) -> bool:
 def _model(arguments: RecipeData, tokenizer: Any, launch: Launch, settings: Mapping[str, object]) -> LaidOut:
     """The model from its config alone."""
     import torch
-    from llamafactory.model.model_utils.misc import find_all_linear_modules
     from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText
 
     model_args = arguments.model_args
@@ -318,7 +317,7 @@ def _model(arguments: RecipeData, tokenizer: Any, launch: Launch, settings: Mapp
         scaled_positions=_scales_positions(text),
         quantised=hasattr(config, "quantization_config"),  # GPTQ, AWQ: its weights are no 16 bits
         tied=head is not None and head.weight is model.get_input_embeddings().weight,
-        linear=sorted(find_all_linear_modules(model, arguments.finetuning_args.freeze_vision_tower)),
+        linear=linear_layers(model, freezes_vision_tower=arguments.finetuning_args.freeze_vision_tower),
     )
     facts = _adapted(facts, config, model, model_args, arguments.finetuning_args, embeddings)
     splits_weights = {"zero_3": launch.zero_stage == 3, "fsdp": bool(settings.get("fsdp"))}
@@ -328,13 +327,8 @@ def _model(arguments: RecipeData, tokenizer: Any, launch: Launch, settings: Mapp
 
 def _refused_config(config: Any, tokenizer: Any, model_args: Any, *, zero_3: bool, fsdp: bool) -> str:
     """Reason why LLaMA-Factory cannot prepare the config (quantisation, RoPE, attention), "" if it can."""
-    from llamafactory.model import patcher
-    from llamafactory.model.model_utils import quantization
-
-    able = {"is_deepspeed_zero3_enabled": lambda: zero_3, "is_fsdp_enabled": lambda: fsdp}
     try:
-        with replaced(quantization, check_version=lambda *_, **__: None, **able), replaced(patcher, **able):
-            patcher.patch_config(copy.deepcopy(config), tokenizer, copy.copy(model_args), {}, True)
+        prepare_config(config, tokenizer, model_args, zero_3=zero_3, fsdp=fsdp)
     except ImportError:  # a package for the quantisation, which the training machine has or lacks
         return ""
     except expected_errors() as error:
@@ -357,11 +351,6 @@ def _adapted(
 
     `embeddings` is the path of the input embeddings.
     """
-    import torch
-    from llamafactory.model.adapter import init_adapter
-    from peft.tuners.lora import model as lora
-    from peft.tuners.oft import model as oft
-
     modules = [f".{name}" for name, _ in model.named_modules()]
     weights = model.named_parameters(remove_duplicate=False)  # a tied head is a layer of its own
     layers = [f".{name}".removesuffix(".weight") for name, _ in weights]
@@ -378,11 +367,8 @@ def _adapted(
     else:
         finetuning_args.pissa_init = False  # which reads weights
     model_args.use_unsloth = False  # which patches the same modules, and may not be installed here
-    # No layer on the meta device is of bitsandbytes, whose import takes 0.7 s.
-    no_bitsandbytes = dict.fromkeys(["is_bnb_available", "is_bnb_4bit_available"], lambda: False)
     try:
-        with torch.device("meta"), replaced(lora, **no_bitsandbytes), replaced(oft, **no_bitsandbytes):
-            model = init_adapter(config, model, model_args, finetuning_args, is_trainable=True)
+        model = with_adapter(config, model, model_args, finetuning_args)
     except expected_errors() as error:
         return replace(facts, unfit=unfit, rejected=words(error))
     trainable = [name for name, parameter in model.named_parameters() if parameter.requires_grad]

@@ -7,6 +7,7 @@ import re
 from dataclasses import replace
 from typing import Any
 
+from tuneyard.core.llamafactory.models import tower_keys
 from tuneyard.recipes.costs import Shapes
 
 LAYER = re.compile(r"\b(?:layers|layer|h|blocks)\.(\d+)\.")
@@ -15,12 +16,12 @@ LAYER = re.compile(r"\b(?:layers|layer|h|blocks)\.(\d+)\.")
 def with_trained(shapes: Shapes, model: Any, config: Any) -> Shapes:
     """Add the number of trainable parameters, and where they are."""
     trained = {name: one for name, one in model.named_parameters() if one.requires_grad}
-    tower_keys = _tower_keys(config)
+    towers = tower_keys(getattr(config, "model_type", None))
     trained_layers: set[int] = set()
     starts_below = False  # gradients flow through every text layer
     for name in trained:
         number = LAYER.search(name)
-        is_of_tower = any(key in name for key in tower_keys)
+        is_of_tower = any(key in name for key in towers)
         if number is not None and not is_of_tower:
             trained_layers.add(int(number[1]))
         elif is_of_tower or "embed" in name:
@@ -34,14 +35,5 @@ def with_trained(shapes: Shapes, model: Any, config: Any) -> Shapes:
         trainable=int(sum(parameter.numel() for parameter in trained.values())),
         layers_below=lowest,
         layers_between=layers - lowest - len(trained_layers),
-        sees=bool(tower_keys),
+        sees=bool(towers),
     )
-
-
-def _tower_keys(config: Any) -> list[str]:
-    from llamafactory.model.model_utils.visual import COMPOSITE_MODELS
-
-    parts = COMPOSITE_MODELS.get(getattr(config, "model_type", None))
-    if parts is None:
-        return []
-    return [f"{key}." for key in (*parts.vision_model_keys, *parts.projector_keys)]

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from tuneyard.core.execution.processes import end_with
+from tuneyard.core.llamafactory.training import train as run_training
 from tuneyard.core.text.terminal import guard
 from tuneyard.recipes.launch import leads_family
 
@@ -88,10 +89,7 @@ def train(recipe: str, weights: Path | None, log: Path, lock: Any, variables: di
 
             train_weighted(weights, recipe)
         else:
-            from llamafactory.cli import main
-
-            sys.argv = ["llamafactory-cli", "train", recipe]
-            main()
+            run_training(recipe)
     finally:
         atexit._run_exitfuncs()  # a fork ends without them, and wandb writes its records in one
 

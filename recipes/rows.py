@@ -18,16 +18,19 @@ from tuneyard.core.errors import ContentError, TuneyardError, show_value
 from tuneyard.core.files import strings
 from tuneyard.core.files.scratch import scratch_folder
 from tuneyard.core.llamafactory import loader as llamafactory
-from tuneyard.core.llamafactory.loader import WHOLE, RecipeData, RetypedColumnError, replaced, times_refused
+from tuneyard.core.llamafactory.file_rows import aligned_rows, row_converter, rows_as_in_file
+from tuneyard.core.llamafactory.loader import WHOLE, RecipeData, RetypedColumnError
+from tuneyard.core.llamafactory.processors import packed_blocks
 from tuneyard.core.llamafactory.prompt.history_findings import history_findings
 from tuneyard.core.llamafactory.prompt.template_fit import TemplateFinding
 from tuneyard.core.llamafactory.stages import MARKED, TRAINING_STAGES
+from tuneyard.core.llamafactory.templates import is_reasoning
+from tuneyard.core.llamafactory.trained_rows import UntrainableEpochError, mixed_and_split
 from tuneyard.core.records import PAIR, SHAREGPT_TAGS, RecordFormat, RecordReader, entry_fix
 from tuneyard.core.records.answers import answer_codes
 from tuneyard.core.text.words import counted
 from tuneyard.recipes.answer import AnswerFinding, EpochCounts, Rows, TokenCounts
 from tuneyard.recipes.costs import packed_batches
-from tuneyard.recipes.trained_rows import UntrainableEpochError, mixed_and_split
 
 COUNTED = {".json", ".jsonl"}  # kinds of files that we read as well
 FIRST = 20  # rows that are named for a finding on answers
@@ -76,7 +79,7 @@ def _look(reader: RecipeData, name: str) -> Rows:
         attributes = reader.attributes(name)
         if attributes.load_from != "file":
             return Rows()
-        rows = _aligned(reader, attributes)
+        rows = aligned_rows(reader, attributes)
     except RetypedColumnError as error:
         return Rows(bad=1, problems=[(0, str(error))])
     except expected_errors() as error:
@@ -130,13 +133,11 @@ def _answer_findings(reader: RecipeData, rows: Any, name: str) -> dict[str, Answ
 
 def _with_kinds(about: Rows, reader: RecipeData, rows: Any) -> Rows:
     """Add the numbers of marked answers of a KTO set, or of thoughts for a template that writes them."""
-    from llamafactory.data.template import ReasoningTemplate
-
     if reader.stage == "kto":
         wanted = sum(len(answers) > 1 and bool(answers[0]["content"]) for answers in rows["_response"])
         unwanted = sum(len(answers) > 1 and bool(answers[1]["content"]) for answers in rows["_response"])
         return replace(about, marks=[wanted, unwanted])
-    if reader.stage != "sft" or not isinstance(reader.template, ReasoningTemplate):
+    if reader.stage != "sft" or not is_reasoning(reader.template):
         return about
     marks = [mark.strip() for mark in reader.template.thought_words]
     answered = [answers[-1]["content"] or "" for answers in rows["_response"] if answers]
@@ -150,42 +151,14 @@ def _generates(reader: RecipeData, name: str) -> bool:
     return bool(reader.training_args.predict_with_generate and name not in trained)
 
 
-def _aligned(reader: RecipeData, attributes: Any) -> Any:
-    """All rows of a dataset in LLaMA-Factory's own format, in the order of the file."""
-    from llamafactory.data import loader
-
-    whole = replace(attributes, num_samples=None)
-    arguments = (reader.model_args, reader.data_args, reader.training_args, reader.stage)
-    with times_refused(), replaced(loader, get_dataset_list=lambda *_: [whole]):
-        if reader.data_args.streaming:
-            if not reader.training_args.dataloader_num_workers:
-                raise ValueError("streaming reads nothing without dataloader_num_workers: 1 (or more)")
-            next(iter(loader._get_merged_dataset(["it"], *arguments)))
-        read_whole = copy.copy(reader.data_args)
-        read_whole.streaming = False
-        if attributes.num_samples:
-            read_whole.max_samples = None
-        return loader._get_merged_dataset(["it"], arguments[0], read_whole, *arguments[2:])
-
-
-def _as_in_file(reader: RecipeData, attributes: Any) -> Any:
-    """All rows of a dataset before LLaMA-Factory converts them to its own format."""
-    from llamafactory.data import loader
-
-    with replaced(loader, align_dataset=lambda rows, *_: rows):
-        return _aligned(reader, attributes)
-
-
 def _locate(reader: RecipeData, attributes: Any) -> tuple[int, list[tuple[int, str]]]:
     """Number of rows of a dataset that cannot be read, and (row number, reason) of those at fault.
 
     Without a count 0; no rows if no single one is at fault.
     """
-    from llamafactory.data.converter import get_dataset_converter
-
     try:
-        rows = _as_in_file(reader, attributes)
-        convert = get_dataset_converter(attributes.formatting, attributes, reader.data_args)
+        rows = rows_as_in_file(reader, attributes)
+        convert = row_converter(reader, attributes)
     except expected_errors():
         return 0, list(_clashes(Path(reader.data_args.dataset_dir) / attributes.dataset_name))
     bad = []
@@ -247,7 +220,7 @@ def _encoded(reader: RecipeData, rows: Any, attributes: Any, name: str) -> Itera
     cutoff = reader.data_args.cutoff_len
     if not reader.module:  # it still reports the rows that it drops
         processor._encode_data_example = lambda **_: ([],) * TRAINING_STAGES[reader.stage].encoded_lists
-    originals = functools.cache(functools.partial(_as_in_file, reader, attributes))
+    originals = functools.cache(functools.partial(rows_as_in_file, reader, attributes))
     for number, row in enumerate(tqdm(rows, desc="counting tokens", unit="row", delay=2, file=progress)):
         if reader.stage == "pt" and not reader.module:
             yield []
@@ -427,8 +400,6 @@ def _sufficient_val_size(rows: Sequence[Any], data_args: Any, seed: int, packing
 
 def _blocks(lengths: list[int], cutoff: int, stage: str) -> int:
     """Blocks into which rows are packed: running text is split anywhere, cut conversations stay together."""
-    from llamafactory.data.processor.processor_utils import greedy_knapsack
-
     if stage == "pt":
         return sum(lengths) // cutoff
-    return len(greedy_knapsack([min(length, cutoff) for length in lengths], cutoff))
+    return packed_blocks(lengths, cutoff)

@@ -12,6 +12,7 @@ from tuneyard.core.errors import ContentError, TuneyardError
 from tuneyard.core.files import versions
 from tuneyard.core.llamafactory.prompt.supervision import IGNORED
 from tuneyard.core.llamafactory.prompt.token_weights import TokenWeights, read_weights
+from tuneyard.core.llamafactory.training import change_sft_trainer, train_here
 
 if TYPE_CHECKING:
     import torch
@@ -96,25 +97,20 @@ def weighted_loss(
 
 def install(weights: TokenWeights) -> None:
     """Put the weighted trainer where LLaMA-Factory looks it up. `ContentError` for an untested version."""
-    from llamafactory.train.sft import workflow
-
     installed = versions("llamafactory").get("llamafactory")
     if installed != TESTED_VERSION:
         raise ContentError(
             f"found LLaMA-Factory {installed}, expected {TESTED_VERSION}, with which key-token weights are "
             "tested: install that version, or train without recipes/weights"
         )
-    workflow.CustomSeq2SeqTrainer = weighted_trainer(workflow.CustomSeq2SeqTrainer, weights)
+    change_sft_trainer(lambda parent: weighted_trainer(parent, weights))
 
 
 def train_weighted(weights: Path, recipe: str) -> None:
     """Train a recipe file with key-token weights in this process, which ends with the message of an error."""
     try:
         install(read_weights(weights))
-        from llamafactory.train.tuner import run_exp
-
-        sys.argv = ["llamafactory-cli", recipe]
-        run_exp()
+        train_here(recipe)
     except TuneyardError as error:
         sys.exit(f"{type(error).__name__}: {error}")
 

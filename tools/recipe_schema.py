@@ -11,6 +11,8 @@ import typing
 from typing import Any
 
 from tuneyard.core.files import versions, write_text
+from tuneyard.core.llamafactory.arguments import training_arguments
+from tuneyard.core.llamafactory.templates import all_templates, tool_formats
 from tuneyard.recipes.schema import LISTS, SCHEMA
 
 TYPES: dict[object, str] = {
@@ -40,18 +42,15 @@ BOUNDS: tuple[tuple[dict[str, Any], str], ...] = (
 
 def schema_text() -> str:
     """Schema of the installed LLaMA-Factory's recipes as JSON, one line a key. This imports LLaMA-Factory."""
-    from llamafactory.data.template import TEMPLATES
-    from llamafactory.data.tool_utils import TOOLS
-    from llamafactory.hparams import parser
     from transformers.integrations import INTEGRATION_TO_CALLBACK
 
     keys: dict[str, dict[str, Any]] = {}
-    for arguments in parser._TRAIN_ARGS:
+    for arguments in training_arguments():
         hints = typing.get_type_hints(arguments)
         fields = arguments.__dataclass_fields__.values()
         keys |= {field.name: _schema_of(hints[field.name]) for field in fields if field.init}
-    keys["template"] = {"enum": [*sorted(TEMPLATES), None]}
-    keys["tool_format"] = {"enum": [*sorted(TOOLS), None]}
+    keys["template"] = {"enum": [*sorted(all_templates()), None]}
+    keys["tool_format"] = {"enum": [*tool_formats(), None]}
     trackers = sorted({"all", "none", *INTEGRATION_TO_CALLBACK})
     items = {"type": "array", "items": {"enum": trackers}}
     keys["resume_from_checkpoint"]["type"] = [

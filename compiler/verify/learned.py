@@ -12,6 +12,7 @@ from tuneyard.core.llamafactory.loader import UNPACKED, WHOLE, RecipeData, expec
 from tuneyard.core.llamafactory.prompt import Messages
 from tuneyard.core.llamafactory.prompt.supervision import IGNORED
 from tuneyard.core.llamafactory.prompt.template_fit import ending_of
+from tuneyard.core.llamafactory.templates import is_reasoning
 from tuneyard.core.records import PLACEHOLDERS
 from tuneyard.core.records.answers import SAME, answer_codes
 
@@ -22,8 +23,6 @@ class AnswersAuditor:
     """Audits the loss tokens of answers (each stage but pt). Each side of a pair counts its own tokens."""
 
     def __init__(self, data: RecipeData, *, has_media: bool) -> None:
-        from llamafactory.data.template import ReasoningTemplate
-
         self.args, self.template, self.tokenizer = data.data_args, data.template, data.module["tokenizer"]
         self.stage = data.stage
         supervised = data.stage == "sft"
@@ -34,7 +33,7 @@ class AnswersAuditor:
         self.counts_turns = supervised and not has_media
         self.whole = data.encoder(**WHOLE)
         self.cut = data.encoder(**UNPACKED)
-        self.reasons = isinstance(self.template, ReasoningTemplate)
+        self.reasons = is_reasoning(self.template)
         self.ending = ending_of(self.template, self.tokenizer)
 
     def audit(self, rows: Row, start: int) -> Audit:

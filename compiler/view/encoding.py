@@ -7,7 +7,6 @@ cutoff_len drops are known too: it drops them from the end of each prompt and of
 from collections.abc import Sequence
 from copy import copy
 from dataclasses import dataclass, replace
-from importlib import import_module
 from typing import Any, NamedTuple
 
 from tuneyard.compiler.verify.audit import Row
@@ -15,11 +14,10 @@ from tuneyard.compiler.verify.learned import PAIRED
 from tuneyard.compiler.view.payload import CUT, LEARNED, MASKED
 from tuneyard.core.errors import ContentError
 from tuneyard.core.llamafactory.loader import UNPACKED, WHOLE, RecipeData, replaced
+from tuneyard.core.llamafactory.processors import processor_module
 from tuneyard.core.llamafactory.prompt import Ids
 from tuneyard.core.llamafactory.prompt.supervision import IGNORED
 
-MODULES = {"sft": "supervised", "rm": "pairwise", "kto": "feedback"}
-"""Modules of LLaMA-Factory's processors by stage."""
 TEXT = "text"
 """Role of a text for pretraining, which has no turns."""
 
@@ -91,7 +89,7 @@ class RowEncoder:
             self.whole = data.encoder(**WHOLE)
             self.cut = data.encoder(**UNPACKED)
         else:
-            self.module = import_module(f"llamafactory.data.processor.{MODULES[self.stage]}")
+            self.module = processor_module(self.stage)
             self.cut = replace(data, template=_watched(data.template, self.encodings)).encoder(**UNPACKED)
 
     @property

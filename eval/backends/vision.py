@@ -5,8 +5,6 @@ Its template's plugin (data/mm_plugin.py) replaces `<image>` by the tokens of an
 with the rows of a training.
 """
 
-import contextlib
-import io
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +13,12 @@ from typing import TYPE_CHECKING, Any
 from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.core.files import sha256
 from tuneyard.core.llamafactory.prompt import Message, Messages, Tokenizer, llamafactory_template
+from tuneyard.core.llamafactory.vision import (
+    image_collator,
+    load_processor,
+    model_arguments,
+    qwen_image_token,
+)
 from tuneyard.eval.backends import loading
 
 if TYPE_CHECKING:
@@ -93,23 +97,17 @@ def open_vision(
             f"{folder}: rows with images are scored with models of the types {', '.join(MODELS)}; "
             f"this is {kind}"
         )
-    from llamafactory.data.collator import MultiModalDataCollatorForSeq2Seq
-    from llamafactory.data.mm_plugin import Qwen2VLPlugin, Qwen3VLPlugin
-    from llamafactory.hparams import ModelArguments
-
     written, tokenizer = llamafactory_template(tokenizer, template, think)
     plugin = written.mm_plugin
     image_id = net.config.image_token_id
-    token = plugin.image_token if type(plugin) in (Qwen2VLPlugin, Qwen3VLPlugin) else None
+    token = qwen_image_token(plugin)
     if token is None or tokenizer.convert_tokens_to_ids(token) != image_id:
         name = "qwen3_vl_nothink" if kind == "qwen3_vl" else "qwen2_vl"
         raise RequestError(f"--template {template}: it shows a {kind} no images: --template {name} does")
     with loading(f"the adapters' recipe: {pixels}", "LLaMA-Factory takes no such sizes"):
-        arguments = ModelArguments(model_name_or_path=str(folder), **pixels)
+        arguments = model_arguments(folder, **pixels)
     processor = _processor(arguments, folder)
-    collator = MultiModalDataCollatorForSeq2Seq(
-        tokenizer=tokenizer, model=net, template=written, processor=processor
-    )
+    collator = image_collator(tokenizer, net, written, processor)
     settings = {
         **pixels,
         "processor": next(sha256(folder / name) for name in PROCESSORS if (folder / name).is_file()),
@@ -119,13 +117,10 @@ def open_vision(
 
 def _processor(arguments: Any, folder: Path) -> Any:
     """Load the processor of a model folder with the image sizes of the training."""
-    from llamafactory.model import load_tokenizer
-
     if not any((folder / name).is_file() for name in PROCESSORS):
         raise ContentError(f"{folder}: no {' or '.join(PROCESSORS)}: images cannot be shown to the model")
-    out, err = contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO())
-    with loading(folder, "its processor cannot be loaded"), out, err:
-        processor = load_tokenizer(arguments)["processor"]
+    with loading(folder, "its processor cannot be loaded"):
+        processor = load_processor(arguments)
     if processor is None:
         raise ContentError(f"{folder}: LLaMA-Factory cannot load its processor of images")
     return processor

@@ -7,7 +7,6 @@ from collections.abc import Iterator, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
 from difflib import SequenceMatcher
-from pathlib import Path
 from typing import Any
 
 from tuneyard.core.llamafactory.loader import RecipeData
@@ -18,6 +17,7 @@ from tuneyard.core.llamafactory.prompt.template_fit import (
     templates_like,
     with_fitted_template,
 )
+from tuneyard.core.llamafactory.templates import all_templates, is_reasoning, usual_template
 
 BASE_TEMPLATE = "default"
 """For a model without a chat template: plain text, `Human: … Assistant: …`."""
@@ -65,8 +65,6 @@ def fitting_templates(
     the empty thought into the prompt, as the model's chat template does. `ValueError` if the model cannot
     read the media of the rows.
     """
-    from llamafactory.data.template import TEMPLATES
-
     data = arguments.with_tokenizer()
     tokenizer = data.module["tokenizer"]
     model_reads_media = data.module["processor"] is not None
@@ -80,7 +78,7 @@ def fitting_templates(
     names, nearly, nearest = templates_like(tokenizer, chat)
     named = likeliest_first(names, arguments.model_args)
     candidates: list[str | None] = [
-        name for name in named if reads_media(TEMPLATES[name]) == model_reads_media
+        name for name in named if reads_media(all_templates()[name]) == model_reads_media
     ]
     if not has_media:
         candidates.append(None)
@@ -113,24 +111,11 @@ def likeliest_first(names: Sequence[str], model_args: Any) -> list[str]:
 
 def _tried(arguments: RecipeData, name: str | None, has_tools: bool, has_thoughts: bool) -> TemplateChoice:
     """A template with the findings that `recipe check` has on it."""
-    from llamafactory.data.template import TEMPLATES, ReasoningTemplate
-
     enable_thinking = None
     data_args: Any = copy(arguments.data_args)
     data_args.template = name
-    if isinstance(TEMPLATES.get(name), ReasoningTemplate):
+    if name is not None and is_reasoning(all_templates().get(name)):
         enable_thinking = has_thoughts
         data_args.enable_thinking = has_thoughts
     _, findings = with_fitted_template(replace(arguments, data_args=data_args), has_tools)
     return TemplateChoice(name, enable_thinking, findings=tuple(findings))
-
-
-def usual_template(model: str) -> str:
-    """The template that LLaMA-Factory takes for a model of this name, "" if it does not know the name."""
-    from llamafactory.extras.constants import DEFAULT_TEMPLATE, SUPPORTED_MODELS
-
-    name = Path(model).name
-    for listed, addresses in SUPPORTED_MODELS.items():
-        if any(Path(address).name == name for address in addresses.values()):
-            return str(DEFAULT_TEMPLATE.get(listed, ""))
-    return ""

@@ -113,6 +113,19 @@ def test_only_the_command_lies_directly_in_a_package(package: str) -> None:
     assert loose <= {"__init__.py", "__main__.py", "cli.py"}
 
 
+def test_llamafactory_has_one_door() -> None:
+    """Imports inside functions and those by a text count, too."""
+    by_text = re.compile(r"""import_module\(f?["']llamafactory[.]|patch\(["']llamafactory[.]""")
+    offenders = [
+        name(path)
+        for path in FILES
+        if any(module.split(".")[0] == "llamafactory" for module in all_imports(path))
+        or by_text.search(path.read_text(encoding="utf-8"))
+    ]
+    assert [path for path in offenders if not path.startswith("core/llamafactory/")] == []
+    assert len(offenders) > 5
+
+
 def test_yaml_is_read_and_written_in_one_place() -> None:
     users = {name(path) for path in FILES if "yaml" in all_imports(path)}
     assert users == {"core/documents/__init__.py", "recipes/recipe.py"}  # OmegaConf raises its errors

@@ -67,9 +67,10 @@ def make_rows(path: Path, rows: int) -> Path:
 def import_all() -> None:
     """Import what verify needs of LLaMA-Factory."""
     from tuneyard.core.llamafactory.loader import import_offline
+    from tuneyard.core.llamafactory.processors import processor_module
 
     import_offline()
-    from llamafactory.data import loader, processor  # noqa: F401
+    processor_module("sft")
 
 
 def tokenise(model: Path, texts: list[str]) -> None:

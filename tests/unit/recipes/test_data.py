@@ -9,12 +9,12 @@ import pytest
 from tests.json_files import write_json
 from tests.messages import printed
 from tuneyard.core.language.messages import relative_paths
+from tuneyard.core.llamafactory.trained_rows import Epoch
 from tuneyard.recipes import rows
 from tuneyard.recipes.answer import EpochCounts
 from tuneyard.recipes.data import _files_of_other_types, read_datasets
 from tuneyard.recipes.recipe import Recipe, read_recipe
 from tuneyard.recipes.rows import _clashes, _missing_column_fix
-from tuneyard.recipes.trained_rows import Epoch
 
 GOOD = [{"instruction": "a", "input": "", "output": "b"}]
 

@@ -5,10 +5,10 @@ from types import SimpleNamespace
 import pytest
 
 from tests.messages import printed
+from tuneyard.core.llamafactory.trained_rows import Epoch, UntrainableEpochError
 from tuneyard.recipes import rows
 from tuneyard.recipes.costs import packed_batches
 from tuneyard.recipes.rows import Packing, epoch, turn_fault
-from tuneyard.recipes.trained_rows import Epoch, UntrainableEpochError
 
 SHAREGPT = {
     "messages": "conversations", "system": None, "tools": None, "chosen": None, "rejected": None,
