@@ -43,28 +43,9 @@ def draw_splits(
 
 
 def draw_sample(rows: int, size: int, seed: int) -> bytearray:
-    """Mark `size` of `rows` rows with 1, all others with 0: the rows that `random.Random(seed).sample` draws.
-
-    Its lists of numbers take 80 bytes a row, this takes 5 at most. The order of the draw is lost.
-    """
+    """Mark `size` of `rows` rows with 1, all others with 0. The order of the draw is lost."""
     marks = bytearray(rows)
-    draw_below = random.Random(seed).randrange
-    # As `random.sample` of Python 3.11 to 3.13: from a pool if that needs less memory than a set of the drawn
-    # rows, otherwise it draws again after a repeat.
-    largest_pool = 21
-    if size > 5:
-        largest_pool += int(4 ** math.ceil(math.log(size * 3, 4)))
-    if rows <= largest_pool:
-        pool = array(ROW_TYPE, range(rows))
-        for left in range(rows, rows - size, -1):
-            place = draw_below(left)
-            marks[pool[place]] = 1
-            pool[place] = pool[left - 1]
-        return marks
-    for _ in range(size):
-        row = draw_below(rows)
-        while marks[row]:
-            row = draw_below(rows)
+    for row in random.Random(seed).sample(range(rows), size):
         marks[row] = 1
     return marks
 
