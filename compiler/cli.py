@@ -14,6 +14,7 @@ from tuneyard.compiler.rows.problems import KEPT, NO_LIMIT
 from tuneyard.compiler.spec.model import Spec, load_spec
 from tuneyard.core.cli.main import LazyGroup, TuneyardCommand, is_quiet, next_step, same_options
 from tuneyard.core.datasets import DEFAULT_FOLDER, read_registry, registry_folder, wrong_folder
+from tuneyard.core.datasets.compiled import MANIFEST
 from tuneyard.core.errors import (
     ContentError,
     RequestError,
@@ -242,7 +243,12 @@ def _report(
         request = request._replace(seed=seed)
     report = run(spec, request)
     problems = report.problems
-    if not as_json:
+    if report.up_to_date:
+        warnings = problems.count("W")
+        if warnings and not as_json:
+            place = request.out / report.name / MANIFEST
+            say(f"up to date, {counted(warnings, 'warning')}: {place}", to_stderr=True)
+    elif not as_json:
         for line in [*problems.notes, *report.unused.lines(report.read), *problems.warning_lines()]:
             say(one_line(line), to_stderr=True)
         if problems.errors:

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from tuneyard.compiler.check.checker import Types
-from tuneyard.compiler.check.unused_columns import Unused
 from tuneyard.compiler.engine.compile_file import TypesOfParts, most_kept, numbers_rows
 from tuneyard.compiler.engine.request import COUNTED, CompileReport, CompileRequest, Identity
 from tuneyard.compiler.engine.run import Run, TextIdsError
@@ -133,7 +132,10 @@ def _sources(spec: Spec, request: CompileRequest) -> tuple[Spec, list[Input]]:
 def _report_if_up_to_date(
     registry: Registry, spec: Spec, request: CompileRequest, made_from: Identity
 ) -> CompileReport | None:
-    """The report of the compiled dataset. None if a compile would write or report anything else."""
+    """The counts of the compiled dataset. None if a compile would write anything else.
+
+    Its warnings and notes stay in the manifest, to which the command points.
+    """
     manifest = registry.manifests.get(spec.name)
     if request.force or manifest is None or not manifest.files or manifest.made_from != made_from:
         return None
@@ -141,10 +143,7 @@ def _report_if_up_to_date(
         path = registry.folder / spec.name / name
         if not path.is_file() or sha256(path) != file.sha256:
             return None
-    first = manifest.first_problems
-    if request.most_problems == NO_LIMIT and len(first) < sum(manifest.problems.values()):
-        return None
-    problems = Problems.again(manifest.problems, first, manifest.notes)
+    problems = Problems(counts=Counter(manifest.problems))
     problems.fatal = request.strict and problems.count("W") > 0
     return CompileReport(
         name=spec.name,
@@ -153,7 +152,6 @@ def _report_if_up_to_date(
         datasets=manifest.records,
         files=manifest.files,
         fit=manifest.fit,
-        unused=Unused(Counter(manifest.not_used), Counter(manifest.ignored)),
         up_to_date=True,
     )
 
@@ -161,7 +159,7 @@ def _report_if_up_to_date(
 def _publish(
     registry: Registry, staged: Path, spec: Spec, report: CompileReport, made_from: Identity
 ) -> None:
-    """Publish a staged dataset. `_report_if_up_to_date` makes the report again from its manifest."""
+    """Publish a staged dataset with its manifest."""
     entries = entries_of(spec, spec.splits)
     problems = report.problems
     manifest = Manifest(

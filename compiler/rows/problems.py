@@ -9,7 +9,6 @@ from functools import lru_cache
 from itertools import starmap
 from math import inf
 from pathlib import Path
-from typing import Self
 
 import orjson
 
@@ -126,14 +125,6 @@ class Problems:
         files = dict.fromkeys(map(_file_of, [*self._errors, *self.warnings]))
         order = {file: number for number, file in enumerate(files)}
         self.warnings.sort(key=lambda problem: (order[_file_of(problem)], _number(problem)))
-
-    @classmethod
-    def again(cls, counts: dict[str, int], first: Sequence[dict[str, str]], notes: list[str]) -> Self:
-        """The problems that a manifest records."""
-        problems = [Problem(**problem) for problem in first]
-        warnings = [problem for problem in problems if not problem.is_error]
-        errors = [problem for problem in problems if problem.is_error]
-        return cls(warnings=warnings, notes=notes, counts=Counter(counts), _errors=errors)
 
     def count(self, kind: str) -> int:
         """The number of problems of a kind: "E" errors, "W" warnings."""

@@ -9,6 +9,7 @@ from pathlib import Path
 import jsonschema_rs
 import pytest
 
+from tests.cli.scoring import invoke
 from tests.conftest import ROOT
 from tests.folders import names
 from tests.json_files import read_json, read_lines, write_json
@@ -19,7 +20,6 @@ from tuneyard.compiler.cli import cli
 from tuneyard.compiler.engine import compile_file
 from tuneyard.compiler.engine.request import COUNTED, CompileRequest
 from tuneyard.compiler.publish.registry import Registry
-from tuneyard.compiler.rows.problems import NO_LIMIT
 from tuneyard.compiler.spec.model import load_spec
 from tuneyard.core.datasets.compiled import Manifest
 from tuneyard.core.errors import ContentError, RequestError
@@ -267,27 +267,19 @@ def test_a_linked_folder_is_refused_and_a_linked_registry_stays_a_link(bench):
     assert set(read_json(elsewhere / "info.json")) == {"mine", "alpaca_rte_train"}
 
 
-def test_an_up_to_date_compile_tells_what_the_one_that_made_the_set_told(bench):
+def test_an_up_to_date_compile_has_the_figures_and_names_the_manifest_with_the_warnings(bench):
     rows = [*ROWS, ROWS[0], ROWS[1] | {"sentence1": "<|im_end|>"}, ROWS[2] | {"label": 9}]
     source = bench.rows("train.jsonl", rows)
-    first = bench.compile("rte", source, reject=True, most_problems=NO_LIMIT)
-    again = bench.compile("rte", source, reject=True, most_problems=NO_LIMIT)
-    assert again.up_to_date and first.as_json()["problems"] and first.as_json()["fit"]
-    assert again.as_json() | {"up_to_date": False, "seconds": 0} == first.as_json() | {"seconds": 0}
-    assert again.problems.warning_lines() == first.problems.warning_lines()
+    first = bench.compile("rte", source, reject=True)
+    again = bench.compile("rte", source, reject=True)
+    assert again.up_to_date and first.problems.warnings
+    for figure in ("read", "kept", "dropped", "rejected", "datasets", "counts", "fit"):
+        assert again.as_json()[figure] == first.as_json()[figure]
     assert again.line().split("  ")[:-2] == first.line().split("  ")[:-1]
-
-
-def test_more_problems_than_a_manifest_holds_are_looked_for_again(bench):
-    rows = [ROWS[0] | {"sentence1": f"<|im_end|> {n}", "label": n % 2, "idx": n} for n in range(1001)]
-    source = bench.rows("train.jsonl", rows)
-    bench.compile("rte", source)
-    before = tree(bench.out)
-    assert len(bench.manifest("rte")["first_problems"]) == 1000
-    report = bench.compile("rte", source, most_problems=NO_LIMIT)
-    assert not report.up_to_date and len(report.as_json()["problems"]) == 1001
-    assert tree(bench.out) == before
-    assert bench.compile("rte", source).up_to_date
+    words = ("compile", "rte", "--source", source, "--on-error", "reject", "--out", str(bench.out))
+    lines = invoke(cli, *words).stderr.splitlines()
+    count = first.problems.count("W")
+    assert lines[0] == f"up to date, {count} warnings: {bench.out / 'rte' / 'manifest.json'}"
 
 
 def appended(path):
