@@ -22,7 +22,7 @@ class RowFilter:
         self.texts = TextColumns(spec)
         self.counts = counts
         self._keywords = _pattern(spec.filter.keywords)
-        self._fields = [_pattern(words) for words in spec.filter.fields]
+        self._taken = _pattern(spec.filter.taken) if spec.filter.taken else None
 
     def kept(self, batch: Batch) -> Batch:
         """The rows of a batch that pass the filter."""
@@ -44,9 +44,8 @@ class RowFilter:
             return "too long"
         if not self._keywords.search(text):
             return "no keyword"
-        counts = [len(field.findall(text)) for field in self._fields]
-        if counts and counts.index(max(counts)) != settings.place:  # of equal counts the first
-            return "more keywords of another part"
+        if self._taken is not None and self._taken.search(text):
+            return "keywords of an earlier part"
         if settings.language and language_of(text) != settings.language:
             return "another language"
         return ""

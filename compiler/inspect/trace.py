@@ -11,7 +11,7 @@ from tuneyard.compiler.check.filters import RowFilter
 from tuneyard.compiler.check.unused_columns import Unused
 from tuneyard.compiler.read import read
 from tuneyard.compiler.read.dataset_reader import raw_text, single_records
-from tuneyard.compiler.read.inputs import Input, find_inputs, spec_for, with_rivals
+from tuneyard.compiler.read.inputs import Input, find_inputs, spec_for, with_earlier_keywords
 from tuneyard.compiler.rows import Batch
 from tuneyard.compiler.rows.counts import Counts
 from tuneyard.compiler.rows.problems import Problems
@@ -87,7 +87,7 @@ def kept_rows(spec: Spec, sources: Sequence[str]) -> Iterator[KeptRow]:
     """
     problems = Problems()
     inputs = find_inputs(spec, sources)
-    spec = with_rivals(spec_for(spec, inputs), inputs)
+    spec = with_earlier_keywords(spec_for(spec, inputs), inputs)
     for item in inputs:
         types: Types = {}
         late: dict[str, str] = {}

@@ -27,7 +27,7 @@ from tuneyard.compiler.read.inputs import (
     refuse_changed,
     spec_for,
     texts_by_line,
-    with_rivals,
+    with_earlier_keywords,
 )
 from tuneyard.compiler.read.stream import progress_bar, stored_size
 from tuneyard.compiler.rows.problems import KEPT, NO_LIMIT, Problems
@@ -210,7 +210,7 @@ def _compiled_with(
     for warning in (*texts_by_line(spec, inputs), *not_read(inputs), *members_not_read(inputs)):
         report.problems.warn(warning)
     report.problems.notes += notes_on_splits(spec, inputs)
-    spec = with_rivals(spec, inputs)
+    spec = with_earlier_keywords(spec, inputs)
     with (
         executor_for(spec, request, inputs) as executor,
         progress_bar(item.path for item in inputs) as moved,

@@ -557,16 +557,19 @@ def _without_training_rows(spec: Spec, inputs: Sequence[Input]) -> str:
     )
 
 
-def with_rivals(spec: Spec, inputs: Sequence[Input]) -> Spec:
-    """Let mixture parts that read the same files see each other's keywords. Other specs stay."""
+def with_earlier_keywords(spec: Spec, inputs: Sequence[Input]) -> Spec:
+    """Give each part of a mixture the keywords of the parts before it that read the same files.
+
+    A row goes to the first part whose keywords it has. Other specs stay.
+    """
     if spec.mix is None:
         return spec
     parts = dict(spec.mix.parts)
-    filters = {name: part.filter for name, part in parts.items() if part.filter.keywords}
-    files_of_part = {name: [item.display_path for item in inputs if item.split == name] for name in filters}
-    for name, row_filter in filters.items():
-        rivals = [other for other in filters if files_of_part[other] == files_of_part[name]]
-        fields = tuple(filters[other].keywords for other in rivals)
-        row_filter = row_filter._replace(fields=fields, place=rivals.index(name))
-        parts[name] = parts[name]._replace(filter=row_filter)
+    earlier: dict[tuple[str, ...], tuple[str, ...]] = {}
+    for name, part in parts.items():
+        files = tuple(item.display_path for item in inputs if item.split == name)
+        taken = earlier.get(files, ())
+        if part.filter.keywords:
+            parts[name] = part._replace(filter=part.filter._replace(taken=taken))
+            earlier[files] = taken + part.filter.keywords
     return spec._replace(mix=spec.mix._replace(parts=parts))

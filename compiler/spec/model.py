@@ -84,16 +84,15 @@ class Output(NamedTuple):
 class Filter(NamedTuple):
     """Which rows stay: by keywords in their texts, by length in characters, by the script of the language.
 
-    `fields` are the keywords of all parts of a mixture that sort the same files, and `place` is the position
-    of this part. A row goes to the part with most keywords in it.
+    `taken` are keywords of the parts of a mixture before this one, over the same files: a row with one of
+    them is theirs.
     """
 
     keywords: tuple[str, ...] = ()
     min: int = 0
     max: int | None = None
     language: str | None = None
-    fields: tuple[tuple[str, ...], ...] = ()
-    place: int = 0
+    taken: tuple[str, ...] = ()
 
 
 class Split(NamedTuple):
