@@ -214,7 +214,7 @@ def matrix_method(
 @functools.cache
 def methods() -> dict[str, Method]:
     """Every method by name. A plug-in that cannot be used is left out with a warning."""
-    return registry(GROUP, __name__, Method, "method")
+    return registry(GROUP, __name__, Method, "function with @method")
 
 
 def find_method(name: str) -> Method:

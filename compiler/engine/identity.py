@@ -4,12 +4,14 @@ A manifest records it. A compile is up to date, and `data list` calls it so, whi
 """
 
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from functools import cache
 
 from tuneyard.compiler.read import plugins_for
+from tuneyard.compiler.spec.export_forms import bundled_forms, export_forms
 from tuneyard.core.files import JsonObject, files_sha256, versions
 from tuneyard.core.installation.checkout import ROOT, release
+from tuneyard.core.plugins import Plugin
 
 PACKAGES = ("jsonschema-rs", "lxml", "openpyxl", "orjson", "pyarrow", "xxhash")
 VERSION, CODE, LIBRARIES, PLUGINS = "version", "compiler", "versions", "plugins"
@@ -28,19 +30,33 @@ def own_hash() -> str:
     return files_sha256(sorted(files))
 
 
-def deciding_code(paths: Iterable[str]) -> JsonObject:
-    """The code that decides what a compile writes of these source files, for the identity in a manifest."""
+def deciding_code(paths: Iterable[str], forms: Collection[str]) -> JsonObject:
+    """The code that decides what a compile writes of these source files, for the identity in a manifest.
+
+    `forms` are the forms of exports that the spec names.
+    """
     return {
         VERSION: release(),
         CODE: own_hash(),
         LIBRARIES: {"python": sys.version.split()[0], **versions(*PACKAGES)},
-        PLUGINS: [plugin.identity() for plugin in plugins_for(paths)],
+        PLUGINS: [plugin.identity() for plugin in [*plugins_for(paths), *_plugins_of_forms(forms)]],
     }
+
+
+def _plugins_of_forms(names: Collection[str]) -> list[Plugin]:
+    plugins = []
+    for name in sorted(set(names) - bundled_forms().keys()):
+        form = export_forms().get(name)
+        if form is not None and form.plugin is not None:
+            plugins.append(form.plugin)
+    return plugins
 
 
 def changed_code(made_from: Mapping[str, object], paths: Iterable[str]) -> str:
     """The first code that has changed since a compile, "" if none has."""
-    now = deciding_code(paths)
+    recorded_plugins = made_from.get(PLUGINS)
+    names = {plugin["name"] for plugin in recorded_plugins} if isinstance(recorded_plugins, list) else set()
+    now = deciding_code(paths, names)
     if (made_from.get(VERSION), made_from.get(CODE)) != (now[VERSION], now[CODE]):
         return "the compiler has changed"
     before = made_from.get(LIBRARIES)
@@ -49,6 +65,6 @@ def changed_code(made_from: Mapping[str, object], paths: Iterable[str]) -> str:
         installed = now[LIBRARIES].get(name)
         if recorded != installed:
             return f"another version of {name}: {recorded or 'none'}, now {installed or 'none'}"
-    if made_from.get(PLUGINS) != now[PLUGINS]:
+    if recorded_plugins != now[PLUGINS]:
         return "a plug-in that reads its files has changed"
     return ""

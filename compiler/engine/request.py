@@ -49,6 +49,8 @@ class CompileRequest(NamedTuple):
 
     def identity(self, spec: Spec, sources: Sources) -> Identity:
         """All settings that the written bytes depend on: equal identities mean equal bytes."""
+        parts = spec.mix.parts.values() if spec.mix else (spec,)
+        forms = {form for part in parts for form in part.source.form}
         return {
             "spec": spec.given_as,
             "definition": spec.raw,
@@ -57,7 +59,7 @@ class CompileRequest(NamedTuple):
             "seed": self.seed,
             "on_error": "reject" if self.reject else "fail",
             "sources": sources,
-            **deciding_code(source["path"] for source in sources),
+            **deciding_code((source["path"] for source in sources), forms),
         }
 
     def problems_in(self, folder: Path | None) -> Problems:

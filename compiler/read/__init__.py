@@ -92,7 +92,7 @@ def _bundled_readers() -> dict[str, Reader]:
 def readers() -> dict[str, Reader]:
     """All readers by suffix. `PluginError` names a plug-in that cannot be used."""
     by_suffix = dict(_bundled_readers())
-    for plugin in load("tuneyard.readers", Reader, "reader").values():
+    for plugin in load("tuneyard.readers", Reader, "function with @reader").values():
         for kind in plugin.value.suffixes:
             with plugin.guarded():
                 if kind in by_suffix:
@@ -120,7 +120,7 @@ def plugins_for(paths: Iterable[str]) -> list[Plugin]:
     suffixes = {suffix(Path(path)) for path in paths}
     if suffixes <= _bundled_readers().keys() - {ARCHIVE}:
         return []
-    plugins = load("tuneyard.readers", Reader, "reader")
+    plugins = load("tuneyard.readers", Reader, "function with @reader")
     return [
         plugins[name]
         for name in sorted(plugins)

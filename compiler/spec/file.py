@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, TypeVar, cast
 
 from tuneyard.compiler.rows import without
 from tuneyard.compiler.spec.column_types import Column, Names, kinds
+from tuneyard.compiler.spec.export_forms import bundled_forms, export_forms
 from tuneyard.compiler.spec.normal_form import normal_form
 from tuneyard.compiler.spec.paths import with_paths_from
 from tuneyard.core.datasets import REGISTRY, TRAIN_SPLIT
@@ -74,6 +75,8 @@ def read_spec(path: Path, over: Raw | None = None, folder: Path | None = None) -
             f"{path}: a training recipe, not a spec: tuneyard recipe check {shlex.quote(str(path))}"
         )
     if not jsonschema_rs.validator_for(schema).is_valid(raw):
+        schema = read_schema("spec", with_plugins=True)
+    if not jsonschema_rs.validator_for(schema).is_valid(raw):
         check_file(path, schema, raw, "the spec", exact=False)
         check_file(path, schema, raw, "the spec")  # jsonschema takes .nan for a number
         # It also lets a line break at the end of a name pass (Python's `$`).
@@ -132,8 +135,11 @@ def place_of(key: str, name: str) -> str:
 
 
 @cache
-def read_schema(name: str) -> Raw:
-    """A JSON Schema of this package by name (`spec`, `alpaca`, …). That of specs has the kinds in it."""
+def read_schema(name: str, *, with_plugins: bool = False) -> Raw:
+    """A JSON Schema of this package by name (`spec`, `alpaca`, …). That of specs has kinds and forms.
+
+    Those of plug-ins are in it `with_plugins`: looking for them takes 30 ms.
+    """
     schema: Raw = json.loads((SCHEMAS / f"{name}.json").read_bytes())
     if name == "spec":
         _, mapping = schema["properties"]["columns"]["additionalProperties"]["oneOf"]
@@ -141,6 +147,8 @@ def read_schema(name: str) -> Raw:
         mapping["properties"]["is"] = {"enum": list(kinds())}
         for kind in kinds().values():
             mapping["properties"].update(kind.options)
+        forms = export_forms() if with_plugins else bundled_forms()
+        schema["$defs"]["form"] = {"enum": list(forms)}
     return schema
 
 

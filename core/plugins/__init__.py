@@ -1,4 +1,4 @@
-"""Plug-ins by entry points: metrics, merge methods, readers, logs, scoring commands (docs/extending.md)."""
+"""Plug-ins by entry points (docs/extending.md)."""
 
 import contextlib
 import functools
@@ -17,6 +17,7 @@ Group = Literal[
     "tuneyard.metrics",
     "tuneyard.merge_methods",
     "tuneyard.readers",
+    "tuneyard.forms",
     "tuneyard.logs",
     "tuneyard.scoring_commands",
 ]
@@ -63,10 +64,10 @@ def guarded(plugin: Plugin | None) -> contextlib.AbstractContextManager[None]:
 
 
 @functools.cache
-def load(group: Group, kind: type = object, decorator: str = "") -> dict[str, Plugin]:
+def load(group: Group, kind: type = object, expected: str = "") -> dict[str, Plugin]:
     """Load a group's plug-ins by name. `PluginError` names a package whose plug-in cannot be loaded.
 
-    `decorator` makes a `kind` of a function.
+    `expected` says what a `kind` is: `function with @reader`.
     """
     from importlib import metadata  # 30 ms that most commands do not need
 
@@ -77,7 +78,7 @@ def load(group: Group, kind: type = object, decorator: str = "") -> dict[str, Pl
         with plugin.guarded():
             plugin = plugin._replace(value=entry.load())
             if not isinstance(plugin.value, kind):
-                raise TypeError(f"no function with @{decorator}")
+                raise TypeError(f"no {expected}")
             if entry.name in plugins:
                 raise ValueError(f"{plugins[entry.name].package} has one of this name")
         plugins[entry.name] = plugin
@@ -94,14 +95,14 @@ def bundled_with(package: str, kind: type) -> list[Any]:
 
 
 def registry(
-    group: Group, package: str, kind: type, decorator: str, taken: Collection[str] = ()
+    group: Group, package: str, kind: type, expected: str, taken: Collection[str] = ()
 ) -> JsonObject:
     """Collect all objects of a kind by name: ours, and the plug-ins' with `plugin` set.
 
-    `PluginError` for a plug-in whose name is one of ours or `taken`. `decorator` makes the objects.
+    `PluginError` for a plug-in whose name is one of ours or `taken`. `expected` says what the objects are.
     """
     registered = {item.name: item for item in bundled_with(package, kind)}
-    for plugin in load(group, kind, decorator).values():
+    for plugin in load(group, kind, expected).values():
         with plugin.guarded():
             if plugin.value.name in registered or plugin.value.name in taken:
                 raise ValueError(f"the name {plugin.value.name!r} is taken")

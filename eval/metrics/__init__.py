@@ -82,7 +82,7 @@ def metric(
 @functools.cache
 def metrics() -> dict[str, ExampleMetric]:
     """Every metric of examples by name. `PluginError` for a plug-in that is broken."""
-    return registry(GROUP, __name__, ExampleMetric, "metric", METRICS)
+    return registry(GROUP, __name__, ExampleMetric, "function with @metric", METRICS)
 
 
 def check_metric(name: str) -> None:

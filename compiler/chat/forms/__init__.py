@@ -7,24 +7,14 @@ without a form.
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
-from typing import NamedTuple
 
-from tuneyard.compiler.chat.forms import (
-    ai_studio,
-    chatgpt,
-    glaive,
-    hermes,
-    labelstudio,
-    preferred,
-    slack,
-    telegram,
-    tickets,
-    trees,
-)
+from tuneyard.compiler.chat.forms import preferred
 from tuneyard.compiler.rows import Fields, ObjectRows, Rows
 from tuneyard.compiler.rows.problems import Problems
+from tuneyard.compiler.spec.export_forms import ExportForm, export_forms, form_named
 from tuneyard.compiler.spec.file import Source
 from tuneyard.core.errors import Problem
+from tuneyard.core.plugins import guarded
 
 FEWEST = 0.5
 """The share of rows of a form, from which on the whole file has it."""
@@ -32,35 +22,24 @@ TIE = "tie"
 """Why a pair is dropped of which neither answer is better."""
 
 
-class Form(NamedTuple):
-    """A form of rows.
-
-    - `has_form`: true for a row as the program writes it. A single key is never enough.
-    - `change`: the row of an example in its place. A row of another form stays.
-    - `by_one_row`: true if one row shows the form, because `change` leaves every other row alone.
-    """
-
-    has_form: Callable[[Fields], bool]
-    change: Callable[[Fields], Fields]
-    by_one_row: bool = False
+AI_STUDIO, PREFERENCE = "ai_studio", "preference"
 
 
-PREFERENCE = "preference"
-AI_STUDIO = "ai_studio"
-FORMS = {
-    AI_STUDIO: Form(ai_studio.has_form, ai_studio.with_turns),
-    "chatgpt": Form(chatgpt.has_form, chatgpt.with_shown_branch),
-    "glaive": Form(glaive.has_form, glaive.with_turns),
-    "hermes": Form(hermes.has_form, hermes.with_roles, by_one_row=True),
-    "intercom": Form(tickets.is_of_intercom, tickets.with_parts),
-    "label_studio": Form(labelstudio.has_form, labelstudio.as_example),
-    "oasst": Form(trees.has_form, trees.with_best_branch),
-    PREFERENCE: Form(preferred.has_form, preferred.with_chosen),
-    "slack": Form(slack.has_form, slack.with_plain_text),
-    "telegram": Form(telegram.has_form, telegram.with_whole_text),
-    "zendesk": Form(tickets.is_of_zendesk, tickets.with_comments),
-}
-"""All forms by the name that a spec gives. The schema of specs lists them, too."""
+def _is_of(form: ExportForm, row: Fields) -> bool:
+    with guarded(form.plugin):
+        return form.has_form(row)
+
+
+def _change_of(form: ExportForm) -> Callable[[Fields], Fields]:
+    """The function that makes an example of a row; the errors of a plug-in name it."""
+    if form.plugin is None:
+        return form.change
+
+    def change(row: Fields) -> Fields:
+        with guarded(form.plugin):
+            return form.change(row)
+
+    return change
 
 
 def form_names(rows: Iterable[Fields]) -> list[str]:
@@ -82,8 +61,8 @@ class FormCounts:
     def see(self, row: Fields) -> None:
         """Count a row as it is written in the file."""
         self.total += 1
-        for name, form in FORMS.items():
-            if form.has_form(row):
+        for name, form in export_forms().items():
+            if _is_of(form, row):
                 self.rows[name] += 1
                 if name == PREFERENCE:
                     self.verdicts |= preferred.verdicts_of(row)
@@ -91,7 +70,7 @@ class FormCounts:
     def names(self) -> tuple[str, ...]:
         """The forms of the whole file."""
         names = []
-        for name, form in FORMS.items():
+        for name, form in export_forms().items():
             rows = self.rows[name]
             if rows and (form.by_one_row or rows >= FEWEST * self.total):
                 names.append(name)
@@ -112,7 +91,7 @@ def examples_of(batches: Iterable[Rows], source: Source, problems: Problems) -> 
     """
     changes = []
     for name in source.form:
-        change: Callable[[Fields], Fields] = FORMS[name].change
+        change = _change_of(form_named(name))
         if name == PREFERENCE:
             change = partial(preferred.with_chosen, verdict=source.verdict)
         changes.append(change)

@@ -10,6 +10,7 @@ from typing import Any, TypeGuard
 from tuneyard.compiler.chat.turn_forms import ASSISTANT, SYSTEM, USER, common_turns, role_and_content, speaker
 from tuneyard.compiler.chat.turn_rows import MESSAGES, joined_turns
 from tuneyard.compiler.rows import Fields, are_objects, without
+from tuneyard.compiler.spec.export_forms import ExportForm
 from tuneyard.core.datasets.column_meanings import USUAL_NAMES, snake_case
 from tuneyard.core.files import JsonObject
 
@@ -166,3 +167,6 @@ def _without_path(row: JsonObject, path: Keys) -> Fields:
         return without(row, first)
     inner = _without_path(row[first], tuple(rest))
     return {**row, first: inner} if inner else without(row, first)
+
+
+AI_STUDIO = ExportForm("ai_studio", has_form, with_turns)

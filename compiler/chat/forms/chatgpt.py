@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 
 from tuneyard.compiler.chat.turn_rows import MESSAGES, joined_turns
 from tuneyard.compiler.rows import Fields, walker, without
+from tuneyard.compiler.spec.export_forms import ExportForm
 from tuneyard.core.files import JsonObject
 
 TREE = "mapping"
@@ -79,3 +80,6 @@ def _content(message: Fields) -> str | list[object]:
     if all(isinstance(part, str) for part in parts):
         return "\n".join(parts).strip()
     return [{"type": part.get("content_type") if isinstance(part, dict) else "text"} for part in parts]
+
+
+CHATGPT = ExportForm("chatgpt", has_form, with_shown_branch)

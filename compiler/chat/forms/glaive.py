@@ -4,6 +4,7 @@ import re
 
 from tuneyard.compiler.chat.forms.hermes import TURNS, without_tags
 from tuneyard.compiler.rows import Fields, without
+from tuneyard.compiler.spec.export_forms import ExportForm
 from tuneyard.core.files import JsonObject
 
 CHAT = "chat"
@@ -38,3 +39,6 @@ def with_turns(row: JsonObject) -> Fields:
     if brace:
         tools = f"[{{{_BETWEEN.sub('},{', tools)}]"
     return {**without(row, CHAT), TURNS: turns, "system": about.strip(), "tools": tools}
+
+
+GLAIVE = ExportForm("glaive", has_form, with_turns)

@@ -5,6 +5,7 @@ import re
 from contextlib import suppress
 
 from tuneyard.compiler.rows import Fields, are_objects
+from tuneyard.compiler.spec.export_forms import ExportForm
 from tuneyard.core.files import JsonObject
 from tuneyard.core.records.calls import RESULTS, read_strict
 
@@ -67,3 +68,6 @@ def _without_quotes(text: str) -> str:
         return text
     quote = begin + len(_ARGUMENTS)
     return f"{text[:quote]}{text[quote + 1 : end + 1]}{text[end + 2 :]}"
+
+
+HERMES = ExportForm("hermes", has_form, with_roles, by_one_row=True)

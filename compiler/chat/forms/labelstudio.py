@@ -2,6 +2,7 @@
 
 from tuneyard.compiler.chat.forms import preferred
 from tuneyard.compiler.rows import Fields, are_objects, without
+from tuneyard.compiler.spec.export_forms import ExportForm
 
 ANNOTATIONS = "annotations"
 """The key of a task's annotations."""
@@ -52,3 +53,6 @@ def _without_cancelled(row: Fields) -> Fields:
     if len(kept) == len(annotations):
         return row
     return {**row, ANNOTATIONS: kept, LEFT_OUT: len(annotations) - len(kept)}
+
+
+LABEL_STUDIO = ExportForm("label_studio", has_form, as_example)

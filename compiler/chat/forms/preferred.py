@@ -8,6 +8,7 @@ from math import isfinite
 from tuneyard.compiler.chat.turn_forms import common_turns
 from tuneyard.compiler.rows import Fields, without
 from tuneyard.compiler.rows.problems import some_of
+from tuneyard.compiler.spec.export_forms import ExportForm
 from tuneyard.core.datasets.answer_marks import as_number
 from tuneyard.core.datasets.column_meanings import snake_case
 from tuneyard.core.errors import show_value
@@ -272,3 +273,6 @@ def _better_by_score(row: Fields, names: tuple[str, str]) -> str:
     if first == second:
         return TIE
     return FIRST if first > second else SECOND
+
+
+PREFERENCE = ExportForm("preference", has_form, with_chosen)

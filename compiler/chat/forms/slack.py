@@ -4,6 +4,7 @@ import html
 import re
 
 from tuneyard.compiler.rows import Fields
+from tuneyard.compiler.spec.export_forms import ExportForm
 
 _TIME = re.compile(r"\d{9,10}\.\d{6}")
 _MEMBER = re.compile(r"[UWB][A-Z0-9]+")
@@ -31,3 +32,6 @@ def with_plain_text(row: Fields) -> Fields:
         return row
     plain = _ADDRESSED.sub("", _MARKED.sub(r"\1", text))
     return {**row, "text": html.unescape(plain)}
+
+
+SLACK = ExportForm("slack", has_form, with_plain_text)

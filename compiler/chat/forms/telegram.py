@@ -1,6 +1,7 @@
 """Telegram's export: the text of a message is a list if a part of it is bold, or a link."""
 
 from tuneyard.compiler.rows import Fields
+from tuneyard.compiler.spec.export_forms import ExportForm
 
 
 def has_form(row: Fields) -> bool:
@@ -20,3 +21,6 @@ def with_whole_text(row: Fields) -> Fields:
         return row
     texts = [str(part.get("text", "")) if isinstance(part, dict) else str(part) for part in parts]
     return {**row, "text": "".join(texts)}
+
+
+TELEGRAM = ExportForm("telegram", has_form, with_whole_text)

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from tuneyard.compiler.chat.turn_forms import ASSISTANT, USER
 from tuneyard.compiler.chat.turn_rows import MESSAGES, joined_turns
 from tuneyard.compiler.rows import Fields, are_objects, walker, without
+from tuneyard.compiler.spec.export_forms import ExportForm
 from tuneyard.core.files import JsonObject
 
 _PARTS = walker("conversation_parts.conversation_parts")
@@ -63,3 +64,7 @@ def _with_messages(
     if len(turns) < len(thread):
         others["internal"] = len(thread) - len(turns)
     return {MESSAGES: joined_turns(turns), **others}
+
+
+INTERCOM = ExportForm("intercom", is_of_intercom, with_parts)
+ZENDESK = ExportForm("zendesk", is_of_zendesk, with_comments)

@@ -3,6 +3,7 @@
 from math import inf
 
 from tuneyard.compiler.rows import Fields, are_objects, without
+from tuneyard.compiler.spec.export_forms import ExportForm
 from tuneyard.core.datasets.answer_marks import as_number
 
 OTHER_ANSWERS = "other_answers"
@@ -39,3 +40,6 @@ def rank_of(fields: Fields) -> float:
     """The rank among the answers to one message, 0 for the best one. Those without a rank come last."""
     rank = as_number(fields.get("rank"))
     return inf if rank is None else rank
+
+
+OASST = ExportForm("oasst", has_form, with_best_branch)

@@ -106,7 +106,7 @@ def log_reader(
 @functools.cache
 def log_readers() -> dict[str, LogReader]:
     """Every reader by name. A broken plug-in is left out with a warning."""
-    return registry(GROUP, __name__, LogReader, "log_reader")
+    return registry(GROUP, __name__, LogReader, "function with @log_reader")
 
 
 def read_log(path: Path) -> list[ScoredRun]:

@@ -5,19 +5,21 @@ import json
 import pytest
 
 from tests.messages import raises
+from tests.plug_ins import documented, installing
 from tests.unit.compiler.conftest import Bench, as_csv, error_codes, exchange, json_lines, questions, spoken
-from tuneyard.compiler.chat.forms import FORMS
 from tuneyard.compiler.engine.request import CompileReport
 from tuneyard.compiler.init.propose import FailingSpecError, propose
+from tuneyard.compiler.spec.export_forms import export_forms
 from tuneyard.compiler.spec.file import read_schema
 from tuneyard.core.errors import ContentError
+from tuneyard.core.plugins import PluginError
 
 COUNT = 30
 """Rows of a file for `init`."""
 
 
 def test_the_schema_lists_the_forms() -> None:
-    assert read_schema("spec")["$defs"]["form"]["enum"] == list(FORMS)
+    assert read_schema("spec")["$defs"]["form"]["enum"] == list(export_forms())
 
 
 COMMENTS = [{"author_id": None, "body": "Nice."}, {"author_id": 7, "body": "Thanks."}]
@@ -482,3 +484,36 @@ def test_the_form_of_slack_reads_its_marks_alone(bench: Bench, text: str, plain:
     message = {"type": "message", "user": "U01", "ts": "1700000000.000100", "text": text}
     bench.compile("like: text\nsource: {form: slack}\n", bench.rows("log.jsonl", [message]))
     assert bench.values("text.jsonl", "text") == [plain]
+
+
+POSTS = [
+    {"topic_title": f"Q{n}", "cooked": "How?", "accepted_answer": f"So {n}.", "id": n} for n in range(COUNT)
+]
+
+
+@pytest.fixture
+def forum(tmp_path, monkeypatch):
+    """The file of an installed form, which docs/extending.md has."""
+    caches = (export_forms, read_schema)
+    with installing(tmp_path / "lib", "tuneyard.forms", monkeypatch, *caches) as lay:
+        lay("forum", documented("ExportForm"))
+        yield next((tmp_path / "lib").rglob("plug_forum.py"))
+
+
+def test_the_form_of_a_package_is_found_compiled_and_part_of_the_identity(bench, forum):
+    source = bench.rows("posts.jsonl", POSTS)
+    text = propose(source, 0).text
+    assert "form: forum" in text
+    spec = bench.write("own.yaml", text)
+    assert bench.compile(spec).kept == COUNT
+    assert bench.values("posts.json*", "instruction")[0] == "Q0\nHow?"
+    assert bench.compile(spec).up_to_date
+    forum.write_text(forum.read_text() + "# changed\n")
+    assert not bench.compile(spec).up_to_date
+
+
+def test_an_error_of_the_form_of_a_package_names_it(bench, forum):
+    forum.write_text(forum.read_text().replace("row['cooked']", "row['lost']"))
+    spec = bench.write("own.yaml", "about: f\nlike: qa\nsource: {form: forum}\n")
+    with raises(PluginError, "forum", "plug_forum 1.2", "tuneyard.forms", "KeyError"):
+        bench.compile(spec, bench.rows("posts.jsonl", POSTS))
