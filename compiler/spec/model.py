@@ -4,7 +4,7 @@ import string
 from collections import Counter
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 from tuneyard.compiler.rows import without
 from tuneyard.compiler.spec.column_types import Column, Kind, Names, check_options, kinds
@@ -480,7 +480,7 @@ def _check_names(spec: Spec) -> None:
     """Refuse names that no column has, which the schema cannot see."""
     columns = spec.kinds
     for column in spec.columns:
-        column.kind.check(column, cast("Any", spec))  # mypy has two names of this module, and kinds import it
+        column.kind.check(column, spec)
     uses = [("fit.group", spec.group)]
     if spec.split:
         uses = [("split.stratify", spec.split.stratify), ("split.group", spec.split.group), *uses]
