@@ -176,3 +176,19 @@ def test_private_data_and_generated_files_of_the_documents_are_not_committed() -
     assert ignored.stdout.splitlines() == list(PRIVATE_OR_GENERATED)
     listed = ("git", "ls-files", "--cached", "--ignored", "--exclude-standard")
     assert subprocess.run(listed, cwd=ROOT, capture_output=True, text=True).stdout == ""
+
+
+@pytest.mark.parametrize("page", ["CONTRIBUTING.md", "docs/extending.md"])
+def test_the_pages_for_developers_name_only_what_exists(page: str) -> None:
+    """Paths (`core/files/`, `compiler/read/jsons.py`) and files by their name (`jsons.py`)."""
+    text = re.sub(r"```.*?```", "", (ROOT / page).read_text(encoding="utf-8"), flags=re.DOTALL)
+    files = {path.name for path in [*FILES, *(ROOT / "tests").rglob("*.py")]}
+    missing = []
+    for quoted in re.findall(r"`([^`\n]+)`", text):
+        if re.fullmatch(r"[\w.-]+/[\w./-]*", quoted):
+            path = ROOT / quoted.removesuffix("NAME")  # tests/examples/good/NAME
+            if not path.exists():
+                missing.append(quoted)
+        elif re.fullmatch(r"\w+\.py", quoted) and quoted not in files:
+            missing.append(quoted)
+    assert missing == []
