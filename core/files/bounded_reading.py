@@ -17,7 +17,7 @@ from tuneyard.core.errors import ContentError
 
 LARGEST_FILE = 64 << 20  # bytes; the largest tokenizer.json of a hub model has 40 MB
 LARGEST_RECORD = 16 << 20  # bytes of a line, of a CSV row, of an item of a JSON list, in all commands
-LARGEST_BATCH = 64 << 20  # bytes: so many are unpacked at once, if rows can be told apart before
+LARGEST_BATCH = 64 << 20  # bytes: so many are unpacked at once, if rows can be separated before
 LARGEST_RUN = 1 << 30  # bytes that one page, record batch, or `RUN` rows may unpack to
 RUN = 1024  # rows: writers of Parquet close a page after so many, whatever their size
 FREE_EXPANSION = 1 << 28  # bytes that the rows of any file may take

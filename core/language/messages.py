@@ -16,7 +16,7 @@ from typing import Any
 import click
 
 from tuneyard.core.language.han import closed_up
-from tuneyard.core.text.secrets import hide_secrets, without_secrets
+from tuneyard.core.text.secrets import hide_secrets
 
 ENGLISH, CHINESE = "en", "zh"
 _of_the_option: ContextVar[str | None] = ContextVar("language", default=None)
@@ -29,6 +29,8 @@ _CLAUSES = re.compile(r"(\S.{,300}?)([;:] )(.{1,1000})")
 """The first clause and the rest of a line that is not indented: no longer one, which takes long."""
 _DIGITS = r"(?P<number>[\d,]+)"
 """The field {number}. Any text would fit other lines, and long lines would take minutes."""
+_JSON_TEXT = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"')
+"""A text in a line of JSON. However deep the line is, its texts are found without recursion."""
 _START, _END = "\ufdd0", "\ufdd1"  # Unicode reserves them for a program's own use
 _AS_IS = re.compile(f"{_START}(.*?){_END}", re.DOTALL)
 _WITH_ENDS = re.compile(f"(){_AS_IS.pattern}()", re.DOTALL)
@@ -107,8 +109,13 @@ def say(text: str, *, to_stderr: bool = False) -> None:
 
 def print_json(value: object, default: Callable[[Any], object] | None = None) -> None:
     """Print a value as a line of JSON for programs, without secrets. `default` is that of `json.dumps`."""
-    plain = json.loads(json.dumps(value, default=default))
-    click.echo(json.dumps(without_secrets(plain), ensure_ascii=False))
+    line = json.dumps(value, ensure_ascii=False, default=default)
+    click.echo(_JSON_TEXT.sub(_without_secrets, line))
+
+
+def _without_secrets(text: re.Match[str]) -> str:
+    """A text of JSON without secrets."""
+    return json.dumps(hide_secrets(json.loads(text[0])), ensure_ascii=False)
 
 
 def warn(text: str) -> None:

@@ -1,1 +1,1 @@
-"""Texts on their way out: what a terminal, a shell, Markdown and a log may get."""
+"""What a terminal, a shell, Markdown and a log may get of a text."""

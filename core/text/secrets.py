@@ -121,15 +121,6 @@ def public_text(text: str) -> str:
     return _hide_forms(text)
 
 
-def without_secrets(value: object) -> object:
-    """A value of JSON with each of its texts as `hide_secrets` leaves it."""
-    if isinstance(value, Mapping):
-        return {key: without_secrets(part) for key, part in value.items()}
-    if isinstance(value, list | tuple):
-        return [without_secrets(part) for part in value]
-    return hide_secrets(value) if isinstance(value, str) else value
-
-
 def hide_secrets(text: str, known: Iterable[str] = ()) -> str:
     """A text in which passwords of addresses, and the values of secret environment variables, are hidden.
 

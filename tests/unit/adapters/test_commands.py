@@ -201,7 +201,7 @@ def test_all_commands_take_the_same_folder():
         (b"adapters: [rte=1]\nout: 3\n", "out: found 3, expected text"),
         (b"adapters: []", "adapters: found [], expected 1 or more items"),
         (b"adapters: [rte=1]\nadapters: [mnli=1]\n", "r.yaml:2: duplicate key 'adapters'"),
-        (b'adapters: [rte=1]\nout: "x\\0y"', "expected the folder to write"),
+        (b'adapters: [rte=1]\nout: "x\\0y"', "take it out"),
     ],
 )
 def test_broken_recipes_are_refused(content, reason):

@@ -84,7 +84,7 @@ TWICE = 'labels: {"yes": [1, true], "no": [false, 1.0]}'
         (("file: t.jsonl", "file: ../t.jsonl"), "write.0.file"),
         (("file: t.jsonl", "file: .t.jsonl"), "begins with no dot"),
         (("file: t.jsonl", "file: '{x}.jsonl'"), "{split} stands for the split"),
-        (("file: t.jsonl", 'file: "t\\0.jsonl"'), "expected a file name"),
+        (("file: t.jsonl", 'file: "t\\0.jsonl"'), "take it out"),
         (("file: t.jsonl", 'file: "t.jsonl\\n"'), "line break at its end"),
         (("file: t.jsonl", "file: manifest.json"), "'manifest.json' is the compiler's own"),
         (("dataset: t", "dataset: 'a,b'"), "without blanks and commas"),

@@ -6,13 +6,13 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from typing import Any
 
-import click
 import numpy as np
 import pytest
 
 from tests.label_server import VOCABULARY, WORDS, Answer, StandIn, next_logs, started, words_to_ids
 from tests.messages import raises
 from tuneyard.core.errors import ContentError, RequestError
+from tuneyard.core.language.messages import one_command
 from tuneyard.eval import backends
 from tuneyard.eval.backends import connection as connecting
 from tuneyard.eval.backends import llama_cpp
@@ -322,7 +322,7 @@ def test_an_address_where_nobody_listens_is_said_at_once_and_only_once(monkeypat
     with pytest.raises(RequestError, match="no answer in 1 try .*; start the server"):
         opened(nobody)
     nobody.reached.add("GET")
-    with click.Context(click.Command("eval")):
+    with one_command():
         for _ in range(2):
             with pytest.raises(RequestError, match="no answer in 3 tries"):
                 opened(nobody)

@@ -206,13 +206,14 @@ def test_force_removes_the_old_runs_models_and_nothing_else(tmp_path, models):
 def test_what_a_killed_write_left_is_swept_away(tmp_path) -> None:
     out = tmp_path / "out"
     out.mkdir()
-    (out / f".{RUN}.x7").touch()
+    end = "tuneyard-0123456789abcdef"
+    (out / f".{RUN}.{end}").touch()
     check_new(out, "eval.nli", resume=True, force=False)
     begin(out)
     folder = out / "base/rte"
     folder.mkdir(parents=True)
     for name in (PREDICTIONS, "metrics.json", "results.json"):
-        (folder / f".{name}.x7").touch()
+        (folder / f".{name}.{end}").touch()
     finished(folder)
     assert sorted(p.name for p in out.rglob("*") if p.is_file()) == [PREDICTIONS, RUN]
 

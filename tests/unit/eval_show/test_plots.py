@@ -6,7 +6,6 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-import click
 import numpy as np
 import pytest
 from fontTools.fontBuilder import FontBuilder
@@ -27,6 +26,7 @@ from tuneyard.core.drawing.plots import (
     plotting,
     save,
 )
+from tuneyard.core.language.messages import one_command
 from tuneyard.eval.compare import cli
 from tuneyard.eval.read.results import COMPARED
 from tuneyard.eval.show.plots import (
@@ -68,7 +68,7 @@ def test_letters_that_no_font_has_are_numbered_and_listed_beside_the_plot(
     recwarn: pytest.WarningsRecorder,
 ) -> None:
     monkeypatch.setattr(drawing, "CJK", ())
-    with click.Context(click.Command("x")):
+    with one_command():
         draw(CHINESE, tmp_path)
         draw(replace(CHINESE, places=["网络", "主页\t"]), tmp_path)
     (line,) = capsys.readouterr().err.splitlines()
