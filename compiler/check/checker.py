@@ -91,16 +91,16 @@ class Checker:
         raw_labels = chain.from_iterable(spec.labels.values())
         self.raw_labels = tuple(dict.fromkeys(map(written_value, raw_labels)))
         self.file = FileContext(spec, display_path, cleaner(spec.clean), self.sources, [])
-        self.readers = [column.kind.reader(column, self.file) for column in spec.columns]
+        self.readers = [column.type.reader(column, self.file) for column in spec.columns]
         self.kept = {name for output in spec.outputs for name in output.keep}
         self.types = types
-        self.kinds = spec.kinds
+        self.column_types = spec.types
         self.columns_of_turns = [
             column.name
             for column in spec.columns  # of rated answers the best is taken, which is no turn
-            if column.kind.has_turns and column.kind.option_without_turns not in column.options
+            if column.type.has_turns and column.type.option_without_turns not in column.options
         ]
-        self.valid = {name: kind.validators() for name, kind in self.kinds.items()}
+        self.valid = {name: column_type.validators() for name, column_type in self.column_types.items()}
         self.number = start
         self.bad = self.unlabelled = 0
         self.failed = False
@@ -173,7 +173,7 @@ class Checker:
         missing = []
         mixed = []
         for column in self.spec.columns:
-            if len(column.names) == 1 or column.kind.is_id:
+            if len(column.names) == 1 or column.type.is_id:
                 continue
             counts = self.rows_by_source[column.name]
             source = max(counts, key=lambda name: bool(counts[name]), default=None)
@@ -204,9 +204,9 @@ class Checker:
         column = reader.column
         values = batch.columns[column.name]
         if reader.read:
-            code, field = column.kind.code, self._field(column.name)
+            code, field = column.type.code, self._field(column.name)
             batch, values = self._read_each(batch, rows, values, reader.read, code, field)
-        if column.wrap != "{}" and column.kind.is_text:
+        if column.wrap != "{}" and column.type.is_text:
             values = wrapped(column.wrap, values)
         batch.columns[column.name] = values
         return batch
@@ -243,7 +243,7 @@ class Checker:
         names = list(batch.columns)
         each = zip(*batch.columns.values(), strict=True)
         row_values = (dict(zip(names, values, strict=True)) for values in each)
-        batch, changed = self._read_each(batch, rows, row_values, check, reader.column.kind.code)
+        batch, changed = self._read_each(batch, rows, row_values, check, reader.column.type.code)
         for name in names:
             batch.columns[name] = [row[name] for row in changed]
         return batch
@@ -265,12 +265,12 @@ class Checker:
                     sources[column.name] = chosen
                 else:
                     sources_of_rows[column.name] = chosen
-            elif column.required or column.kind.is_id:
+            elif column.required or column.type.is_id:
                 if column.name in self.known:
                     sources[column.name] = self.known[column.name]
                     continue
                 self.absent.add(column.name)
-                if column.required and not column.kind.is_label:
+                if column.required and not column.type.is_label:
                     missing.append(column)
         late = {name: source for name, source in self.known.items() if name in self.absent}
         if late:
@@ -306,7 +306,7 @@ class Checker:
             if not column.required and len(column.names) > 1:
                 count = sum(map(is_filled, values))
             counts[source] += count
-            if column.kind.joins_turns and any(value is MISSING for value in values):
+            if column.type.joins_turns and any(value is MISSING for value in values):
                 return [None if value is MISSING else source for value in values]
             return source
         values_of_sources = [rows.column(source) for source in found]
@@ -360,12 +360,12 @@ class Checker:
             default = "" if column.default is None else column.default
             return [default] * len(rows.lines)
         values = reader.unfold(rows.column(source))
-        kind = column.kind
-        if kind.is_cleaned and self.spec.clean:
+        column_type = column.type
+        if column_type.is_cleaned and self.spec.clean:
             values = [self.file.clean(value) if isinstance(value, str) else value for value in values]
-        if not column.required and not kind.is_id:
+        if not column.required and not column_type.is_id:
             values = [column.default if value is MISSING else value for value in values]
-        if kind.is_id and not rows.typed:
+        if column_type.is_id and not rows.typed:
             return numbers_in(values, self.types.get(column.name))
         return values
 
@@ -378,7 +378,8 @@ class Checker:
             unknown = set(keys) - self.lookup.keys()
             return [number for number, key in enumerate(keys) if key in unknown] if unknown else ()
         refused_types: tuple[type, ...] = (type(MISSING),)
-        if self.kinds[name].is_id:  # JSON Schema takes 1.0 for an integer, and orjson reads 10**30 as 1e30
+        if self.column_types[name].is_id:
+            # JSON Schema takes 1.0 for an integer, and orjson reads 10**30 as 1e30
             refused_types = (type(MISSING), float)
         types = set(map(type, values))
         is_valid, all_are_valid = self.valid[name]
@@ -397,7 +398,7 @@ class Checker:
         """
         for column in self.spec.columns:
             values = batch.columns[column.name]
-            if not column.kind.is_id or not values:
+            if not column.type.is_id or not values:
                 continue
             before = self.types.get(column.name)
             if before != _TYPES[str] and set(map(type, values)) == {int}:
@@ -415,7 +416,7 @@ class Checker:
         if all are.
         """
         self._ids_of_one_type(batch)
-        names = [name for name in batch.columns if name in self.kept and not self.kinds[name].is_id]
+        names = [name for name in batch.columns if name in self.kept and not self.column_types[name].is_id]
         types_of_rows = list(zip(*(map(type, batch.columns[name]) for name in names), strict=True))
         changed = {}
         for types in dict.fromkeys(types_of_rows):
@@ -462,16 +463,16 @@ class Checker:
         return [number for number in range(len(rows.lines)) if number not in fields]
 
     def _explain(self, name: str, value: object, place: str, rows: Rows, number: int) -> Problem:
-        kind, field = self.kinds[name], self._field(name)
+        column_type, field = self.column_types[name], self._field(name)
         empty_cell = rows.empty_cells.get((rows.lines[number], self.sources.get(name, "")))
         if empty_cell:
-            message = f"found {empty_cell.cause}, expected {kind.schema['description']}"
+            message = f"found {empty_cell.cause}, expected {column_type.schema['description']}"
             return Problem("E103", place, message, field, empty_cell.fix)
         if value is MISSING:
             row = rows.row(number)
             keys = some_of(tuple(row), field.partition(" ")[0])
             return Problem("E102", place, f"missing; the row has {keys}", field)
-        if kind.is_label:
+        if column_type.is_label:
             near = _nearest(value, self.raw_labels) if isinstance(value, str) else ""
             if isinstance(value, str) and not value.strip():
                 near = f"`unlabelled: [{show_value(value)}]` under `labels` in a spec drops such rows"
@@ -481,7 +482,7 @@ class Checker:
                 near = f"--column label={self.sources.get(name, name)}.KEY names the label inside it"
             message = f"found {show_value(value)}, expected one of {', '.join(self.raw_labels)}"
             return Problem("E104", place, message, field, near)
-        schema = kind.schema
+        schema = column_type.schema
         expected = schema["description"]
         if value is None:
             return Problem("E103", place, f"found null, expected {expected}", field)
@@ -491,8 +492,8 @@ class Checker:
         if isinstance(value, list) and "items" in schema:  # the message names the item
             wrong = next(violations(schema, value))
             return Problem("E105", place, wrong.message, f"{field} {wrong.place}".rstrip())
-        fix = other_kind(value) if kind.is_cleaned else ""
-        if kind.is_id and isinstance(value, float) and value.is_integer():
+        fix = other_kind(value) if column_type.is_cleaned else ""
+        if column_type.is_id and isinstance(value, float) and value.is_integer():
             fix = f"write it as {int(value)} (pandas: df[{field.partition(' ')[0]!r}].astype('Int64'))"
         message = f"found {value_text} ({_type(type(value))}), expected {expected}"
         return Problem("E105", place, message, field, fix)

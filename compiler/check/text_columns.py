@@ -17,24 +17,24 @@ class TextColumns:
         self.spec = spec
         self.turns = spec.turns
         output = spec.outputs[0]
-        kinds = spec.kinds
+        types = spec.types
         answered = output.columns_of("output", "assistant")
         self.label_is_learned = "label" in answered and bool(spec.labels)
         self.asked = output.columns_of("instruction", "input", "system", "user", "text")
         self.answered = [name for name in answered if name != "label" or not spec.labels]
         self.may_be_blank = [
-            name for name in self.answered if kinds[name].may_be_blank or kinds[name].is_text
+            name for name in self.answered if types[name].may_be_blank or types[name].is_text
         ]
         if self.turns:
             self.asked, self.answered, self.may_be_blank = ["asked"], ["answered"], ["answered"]
         written = spec.written_by(output)
-        for name in kinds:
+        for name in types:
             if name in ("system", TOOLS) and name not in self.asked and (self.turns or name in written):
                 self.asked.append(name)
-        self.pair = [name for name, kind in kinds.items() if kind.is_pair]
+        self.pair = [name for name, column_type in types.items() if column_type.is_pair]
         if self.pair:
             self.answered, self.may_be_blank = self.pair, []
-        self.asked += [name for name, kind in kinds.items() if kind.compared == ASKED]
+        self.asked += [name for name, column_type in types.items() if column_type.compared == ASKED]
 
     def of(self, batch: Batch) -> dict[str, Texts]:
         """The texts of a batch by column: first the prompts, then the answers."""
@@ -54,7 +54,7 @@ def fallback_columns(spec: Spec) -> dict[str, str]:
 
     LLaMA-Factory joins the filled ones of the two. {} if a template adds further words.
     """
-    column_of_template = {f"{{{name}}}": name for name in spec.kinds}
+    column_of_template = {f"{{{name}}}": name for name in spec.types}
     pairs = set()
     for output in spec.outputs:
         instruction = column_of_template.get(output.templates.get("instruction", ""), "")
@@ -69,8 +69,8 @@ def fallback_columns(spec: Spec) -> dict[str, str]:
 
 def as_texts(spec: Spec, name: str, batch: Batch) -> Texts:
     """The values of a column as texts."""
-    kind, values = spec.kinds[name], batch.columns[name]
-    if kind.is_text or (kind.is_label and spec.labels):
+    column_type, values = spec.types[name], batch.columns[name]
+    if column_type.is_text or (column_type.is_label and spec.labels):
         return values
     return list(map(written_value, values))
 

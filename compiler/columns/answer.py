@@ -1,6 +1,6 @@
 """Answers as texts."""
 
-from tuneyard.compiler.spec.column_types import ColumnReader, Kind, Values
+from tuneyard.compiler.spec.column_types import ColumnReader, ColumnType, Values
 from tuneyard.core.files import are_texts
 from tuneyard.core.text.words import counted
 
@@ -32,7 +32,7 @@ class AnswerReader(ColumnReader):
         ]
 
 
-ANSWER = Kind(
+ANSWER = ColumnType(
     "answer",
     {"description": "text", "type": "string"},
     is_text=True,

@@ -1,6 +1,6 @@
 """The best of several rated answers in a list of objects."""
 
-from tuneyard.compiler.spec.column_types import ColumnReader, Kind
+from tuneyard.compiler.spec.column_types import ColumnReader, ColumnType
 from tuneyard.core.errors import show_value
 from tuneyard.core.records.calls import WrongValueError
 
@@ -53,7 +53,7 @@ def best_of(reader: ColumnReader, value: object, *, lowest: bool = False, in_pai
     return text
 
 
-BEST = Kind(
+BEST = ColumnType(
     "best",
     {"description": "a list of objects", "type": "array", "minItems": 1, "items": {"type": "object"}},
     options=BY_NUMBER,

@@ -12,7 +12,7 @@ from string import ascii_uppercase
 from typing import Any, NamedTuple
 
 from tuneyard.compiler.rows import Fields, are_objects
-from tuneyard.compiler.spec.column_types import Column, ColumnReader, Kind, Row
+from tuneyard.compiler.spec.column_types import Column, ColumnReader, ColumnType, Row
 from tuneyard.compiler.spec.model import Spec
 from tuneyard.core.errors import show_value
 from tuneyard.core.records.calls import WrongValueError, unusable
@@ -92,7 +92,7 @@ class ChoicesReader(CorrectChoiceReader):
 
     def prepare(self) -> None:
         """Find the columns of the answers."""
-        self.answers = [column for column in self.spec.columns if column.kind is CHOICE]
+        self.answers = [column for column in self.spec.columns if column.type is CHOICE]
 
     def read(self, value: object) -> Choices:
         """The choices with their labels; `WrongValueError` if a text is missing or two choices are alike."""
@@ -153,15 +153,15 @@ def _labels_and_texts(value: Any) -> tuple[list[str], list[Any]]:
     return [], list(value)
 
 
-class ChoiceKind(Kind):
+class ChoiceType(ColumnType):
     """The correct choice. `ChoicesReader` replaces it, unless each choice has a column (`of`)."""
 
     def check(self, column: Column, spec: Spec) -> None:
         """Refuse an answer without exactly one column of choices, or a text for each of several choices."""
         names = column.options.get("of", ())
         for name in names:
-            if name not in spec.kinds:
-                listed = ", ".join(spec.kinds)
+            if name not in spec.types:
+                listed = ", ".join(spec.types)
                 raise ValueError(
                     f"column {column.name}: `of` names {name!r}, which is no column (columns: {listed})"
                 )
@@ -172,7 +172,7 @@ class ChoiceKind(Kind):
             )
 
 
-CHOICES = Kind(
+CHOICES = ColumnType(
     "choices",
     {"description": "a list of choices, or their texts by label", "type": ["array", "object"]},
     is_text=True,
@@ -180,7 +180,7 @@ CHOICES = Kind(
     shapes=("listed choices",),
     reader=ChoicesReader,
 )
-CHOICE = ChoiceKind(
+CHOICE = ChoiceType(
     "choice",
     {"description": "the number, the letter or the text of a choice", "type": ["integer", "string"]},
     options={

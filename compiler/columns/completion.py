@@ -7,7 +7,7 @@ from tuneyard.compiler.chat.turn_forms import CALL
 from tuneyard.compiler.columns.pair import REPLY, Reply, ReplyReader
 from tuneyard.compiler.columns.turns import ROLE_NAMES, Talk, Turn, files_without
 from tuneyard.compiler.rows import Fields
-from tuneyard.compiler.spec.column_types import Column, Kind, Row
+from tuneyard.compiler.spec.column_types import Column, ColumnType, Row
 from tuneyard.compiler.spec.model import Spec
 from tuneyard.core.records.calls import WrongValueError, call_text, parse_calls
 
@@ -47,7 +47,7 @@ class CompletionReader(ReplyReader):
         return {turns: [*talk, Turn(reply.role, reply.text, talk[-1].number + 1)]}
 
 
-class CompletionKind(Kind):
+class CompletionType(ColumnType):
     """It is no column of a record: the answer becomes a turn."""
 
     def check(self, column: Column, spec: Spec) -> None:
@@ -56,7 +56,7 @@ class CompletionKind(Kind):
             raise ValueError(f"column {column.name}: a completion ends turns, and no column has `is: turns`")
 
 
-COMPLETION = CompletionKind(
+COMPLETION = CompletionType(
     "completion",
     {"description": "an answer: text, a message, or calls of tools", **REPLY},
     options={

@@ -1,6 +1,6 @@
 """Earlier turns of an alpaca record: pairs of a question and its answer."""
 
-from tuneyard.compiler.spec.column_types import ASKED, Beside, Column, ColumnReader, Kind
+from tuneyard.compiler.spec.column_types import ASKED, Beside, Column, ColumnReader, ColumnType
 from tuneyard.compiler.spec.model import Spec
 from tuneyard.core.datasets.column_meanings import USUAL_NAMES
 
@@ -13,7 +13,7 @@ class HistoryReader(ColumnReader):
         return [list(map(self.file.clean, pair)) for pair in value or []]
 
 
-class HistoryKind(Kind):
+class HistoryType(ColumnType):
     """The column `history` of LLaMA-Factory's alpaca format."""
 
     def check(self, column: Column, spec: Spec) -> None:
@@ -28,7 +28,7 @@ class HistoryKind(Kind):
 
 
 _TEXT = {"description": "text that is not blank", "type": "string", "pattern": "\\S"}
-HISTORY = HistoryKind(
+HISTORY = HistoryType(
     "history",
     {
         "description": "a list of pairs, each a question and its answer",

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 
-from tuneyard.compiler.spec.column_types import MARK, Beside, ColumnReader, Kind
+from tuneyard.compiler.spec.column_types import MARK, Beside, ColumnReader, ColumnType
 from tuneyard.core.datasets.answer_marks import as_number
 from tuneyard.core.datasets.column_meanings import USUAL_NAMES
 from tuneyard.core.errors import Problem
@@ -48,7 +48,7 @@ def _are_marks(name: str, values: Sequence[object]) -> bool:
     return set(map(as_number, given)) in ({0, 1}, {-1, 1}) and len(given) > MOSTLY * len(values)
 
 
-KTO = Kind(
+KTO = ColumnType(
     "kto",
     {"description": "true or false, or a number", "type": ["boolean", "number", "string"]},
     options={

@@ -13,7 +13,7 @@ from typing import Any
 from tuneyard.compiler.chat.turn_forms import USER
 from tuneyard.compiler.columns.turns import Talk
 from tuneyard.compiler.rows import Fields
-from tuneyard.compiler.spec.column_types import ASKED, Beside, ColumnReader, Kind, LoadedRow, Row
+from tuneyard.compiler.spec.column_types import ASKED, Beside, ColumnReader, ColumnType, LoadedRow, Row
 from tuneyard.compiler.spec.model import placeholders
 from tuneyard.core.datasets.column_meanings import USUAL_NAMES
 from tuneyard.core.errors import show_value
@@ -55,7 +55,7 @@ class MediaReader(ColumnReader):
                 raise WrongValueError(f"{path}: leads out of the folder; expected a path below it")
             if "://" in path or path.startswith("data:"):
                 raise WrongValueError(f"{expected}: save it as one")
-            refuse_unusable(self.folder / path, self.column.kind is IMAGES)
+            refuse_unusable(self.folder / path, self.column.type is IMAGES)
         return paths
 
     def check_row(self, row: Row) -> Fields:
@@ -64,10 +64,10 @@ class MediaReader(ColumnReader):
         `WrongValueError` if there are more or fewer of them than files.
         """
         paths: list[str] = row[self.column.name]
-        kind = self.column.kind
-        placeholder = PLACEHOLDERS[kind.part]
+        column_type = self.column.type
+        placeholder = PLACEHOLDERS[column_type.part]
         talk: Talk = row[self.turns] if self.turns else []
-        in_turns = [path for turn in talk for path in turn.images] if kind is IMAGES else []
+        in_turns = [path for turn in talk for path in turn.images] if column_type is IMAGES else []
         if in_turns:
             if paths and paths != in_turns:
                 raise WrongValueError(
@@ -80,7 +80,8 @@ class MediaReader(ColumnReader):
             return {self.column.name: paths}
         if count:
             raise WrongValueError(
-                f"{count} of {placeholder} in the texts, and {len(paths)} {kind.name}: expected one for each"
+                f"{count} of {placeholder} in the texts, and {len(paths)} {column_type.name}: "
+                "expected one for each"
             )
         marks = placeholder * len(paths)
         if not self.turns:
@@ -101,7 +102,7 @@ _PATHS = {
 }
 
 
-class MediaKind(Kind):
+class MediaType(ColumnType):
     """Files that LLaMA-Factory reads next to turns.
 
     Beside paths it takes what other tools write: an image as `{"bytes": …, "path": …}`, as `datasets` stores
@@ -217,8 +218,8 @@ def _paths_of(medium: object) -> Iterator[str]:
         yield medium["path"]
 
 
-def _kind(name: str) -> MediaKind:
-    return MediaKind(
+def _media_type(name: str) -> MediaType:
+    return MediaType(
         name,
         _PATHS,
         code="E110",
@@ -230,7 +231,7 @@ def _kind(name: str) -> MediaKind:
     )
 
 
-IMAGES, VIDEOS, AUDIOS = map(_kind, ("images", "videos", "audios"))
+IMAGES, VIDEOS, AUDIOS = map(_media_type, ("images", "videos", "audios"))
 
 
 @cache

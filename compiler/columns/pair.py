@@ -7,7 +7,7 @@ from tuneyard.compiler.columns.best import BY_NUMBER, best_of
 from tuneyard.compiler.columns.marks import TurnKeys, refuse_masked
 from tuneyard.compiler.columns.turns import ROLE_NAMES, Talk, cleaned, read_answer, read_turns, refuse_images
 from tuneyard.compiler.rows import Fields
-from tuneyard.compiler.spec.column_types import Beside, Column, ColumnReader, Kind, Row, Values
+from tuneyard.compiler.spec.column_types import Beside, Column, ColumnReader, ColumnType, Row, Values
 from tuneyard.compiler.spec.model import Spec
 from tuneyard.core.errors import show_value
 from tuneyard.core.records import PAIR
@@ -27,7 +27,7 @@ class ReplyReader(ColumnReader):
 
     def prepare(self) -> None:
         """Check the pair once, with its second answer."""
-        self.checks_rows = self.column.kind is REJECTED
+        self.checks_rows = self.column.type is REJECTED
 
     def unfold(self, values: Values) -> Values:
         """Bring messages into OpenAI's form."""
@@ -36,7 +36,7 @@ class ReplyReader(ColumnReader):
     def read(self, value: Any) -> Reply:
         """The cleaned answer; of rated ones the best, for `rejected` the worst."""
         if "best" in self.column.options:
-            return Reply([], best_of(self, value, lowest=self.column.kind is REJECTED, in_pair=True))
+            return Reply([], best_of(self, value, lowest=self.column.type is REJECTED, in_pair=True))
         keys, clean = TurnKeys(self.spec, self.source), self.file.clean
         if isinstance(value, dict):
             value = [value]
@@ -83,7 +83,7 @@ def _texts_of(turns: Talk) -> list[tuple[str, str]]:
     return [(turn.role, turn.text) for turn in turns]
 
 
-class ReplyKind(Kind):
+class ReplyType(ColumnType):
     """One of the two answers."""
 
     def check(self, column: Column, spec: Spec) -> None:
@@ -99,8 +99,8 @@ REPLY = {"type": ["string", "object", "array"], "minItems": 1, "items": {"type":
 """The JSON Schema of an answer, which is a text, a message or messages."""
 
 
-def _kind(name: str) -> ReplyKind:
-    return ReplyKind(
+def _reply_type(name: str) -> ReplyType:
+    return ReplyType(
         name,
         {"description": "an answer: text, a message, or messages that end with it", **REPLY},
         options={**BY_NUMBER, **ROLE_NAMES},
@@ -117,4 +117,4 @@ def _kind(name: str) -> ReplyKind:
     )
 
 
-CHOSEN, REJECTED = map(_kind, PAIR)
+CHOSEN, REJECTED = map(_reply_type, PAIR)

@@ -1,7 +1,7 @@
 """Plain values: texts, ids, lists of texts, and any other value."""
 
 from tuneyard.compiler.columns.json_values import writable
-from tuneyard.compiler.spec.column_types import ColumnReader, Kind, Validator
+from tuneyard.compiler.spec.column_types import ColumnReader, ColumnType, Validator
 from tuneyard.compiler.spec.model import ROW_NUMBER
 
 
@@ -21,7 +21,7 @@ class ListReader(ColumnReader):
         return self.file.clean("\n".join(value))
 
 
-class AnyKind(Kind):
+class AnyType(ColumnType):
     """Any value that JSON can represent. A JSON Schema cannot express that."""
 
     def validators(self) -> tuple[Validator, Validator]:
@@ -30,7 +30,7 @@ class AnyKind(Kind):
 
 
 _NOT_BLANK = {"description": "text", "type": "string", "pattern": "\\S"}
-TEXT = Kind(
+TEXT = ColumnType(
     "text",
     _NOT_BLANK,
     is_text=True,
@@ -38,7 +38,7 @@ TEXT = Kind(
     shapes=("plain text",),
     leaf_types=("text",),
 )
-EXTRA = Kind(
+EXTRA = ColumnType(
     "extra",
     {"description": "text or nothing", "type": ["string", "null"]},
     is_optional=True,
@@ -47,19 +47,19 @@ EXTRA = Kind(
     leaf_types=("text", "null"),
     reader=ExtraReader,
 )
-ID = Kind(
+ID = ColumnType(
     "id",
     {"description": "a whole number or text", "type": ["integer", "string"]},
     default=ROW_NUMBER,
     is_id=True,
 )
-ANY = AnyKind(
+ANY = AnyType(
     "any",
     {"description": "a value that JSON can hold, numbers below 2^64"},
     may_be_blank=True,
     takes_objects=True,
 )
-LIST = Kind(
+LIST = ColumnType(
     "list",
     {"description": "a list of texts", "type": "array", "items": {"type": "string"}},
     may_be_blank=True,

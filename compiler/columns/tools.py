@@ -8,7 +8,15 @@ from typing import Any, NamedTuple
 from tuneyard.compiler.chat.turn_forms import ASSISTANT, CALL
 from tuneyard.compiler.columns.turns import Talk
 from tuneyard.compiler.rows import Fields, without
-from tuneyard.compiler.spec.column_types import Beside, CodedError, Column, ColumnReader, Kind, LoadedRow, Row
+from tuneyard.compiler.spec.column_types import (
+    Beside,
+    CodedError,
+    Column,
+    ColumnReader,
+    ColumnType,
+    LoadedRow,
+    Row,
+)
 from tuneyard.compiler.spec.model import TOOLS, Spec
 from tuneyard.core.errors import show_value, show_values
 from tuneyard.core.files import JsonObject
@@ -114,7 +122,7 @@ def _no_retrieval(uri: str) -> JsonObject:
     raise ValueError(f"{uri} is outside of it")
 
 
-class ToolsKind(Kind):
+class ToolsType(ColumnType):
     """LLaMA-Factory reads tools from one column for all turns of a row."""
 
     def check(self, column: Column, spec: Spec) -> None:
@@ -128,7 +136,7 @@ class ToolsKind(Kind):
         return [(example.tools, loaded["_tools"] or "")]
 
 
-TOOL_LIST = ToolsKind(
+TOOL_LIST = ToolsType(
     TOOLS,
     {
         "description": "a list of tools, or one as JSON text",

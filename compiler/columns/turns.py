@@ -22,7 +22,7 @@ from tuneyard.compiler.chat.turn_forms import (
 )
 from tuneyard.compiler.columns.marks import TurnKeys, refuse_masked
 from tuneyard.compiler.rows import Fields, are_objects
-from tuneyard.compiler.spec.column_types import Clean, ColumnReader, Kind, Row, Schema, Values
+from tuneyard.compiler.spec.column_types import Clean, ColumnReader, ColumnType, Row, Schema, Values
 from tuneyard.compiler.spec.model import Output, Spec
 from tuneyard.core.datasets import filled
 from tuneyard.core.datasets.answer_marks import adds_content
@@ -338,7 +338,7 @@ def answers_learned(spec: Spec, output: Output, talk: Talk) -> list[int]:
         answers = answers[:1]
     numbers = [turn.number for turn in answers]
     for column in spec.columns:
-        last_learned = column.kind.last_learned
+        last_learned = column.type.last_learned
         if last_learned is not None:
             numbers = numbers[len(numbers) - last_learned :]
     return numbers
@@ -370,9 +370,9 @@ class TurnsReader(ColumnReader):
             each.file for each in spec.outputs if not keeps(each, SYSTEM) or spec.has_own_system(each)
         )
         self.shortens = any(each.format == "alpaca" and each.turns == "first" for each in spec.outputs)
-        self.checks_rows = "system" in spec.kinds and not spec.ignores_system
+        self.checks_rows = "system" in spec.types and not spec.ignores_system
         self.reads_images = bool(spec.named("images"))
-        self.completions = [column.name for column in spec.columns if column.kind.joins_turns]
+        self.completions = [column.name for column in spec.columns if column.type.joins_turns]
 
     def unfold(self, values: Values) -> Values:
         """Bring conversations into OpenAI's form. A text next to a completion is the user's turn."""
@@ -450,7 +450,7 @@ class TurnsReader(ColumnReader):
         return lines
 
 
-TURNS = Kind(
+TURNS = ColumnType(
     "turns",
     {"description": "a list of turns", "type": "array", "minItems": 1, "items": {"type": "object"}},
     options={

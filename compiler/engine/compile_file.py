@@ -54,8 +54,8 @@ TypesOfParts = Mapping[str, Types]
 class Yielded:
     """What files of a split yield besides their records: one file, or those before another one together.
 
-    - `types`: the type of each kept column. `values`: by column, how often each kept value is there, of kinds
-      that judge them all together.
+    - `types`: the type of each kept column. `values`: by column, how often each kept value is there, if its
+      column type judges them all together.
     - `counts`: the rows that were read, kept and dropped. `readable`: those that could be read.
     """
 
@@ -80,7 +80,7 @@ class Yielded:
 
     def fits(self, alone: "Yielded") -> bool:
         """True if a file that was compiled as the first one would yield the same after these files."""
-        return all(self.types.get(name, kind) == kind for name, kind in alone.types.items())
+        return all(self.types.get(name, cell_type) == cell_type for name, cell_type in alone.types.items())
 
 
 def compile_alone(
@@ -174,7 +174,7 @@ def _compile_rows(
     row_filter = None if spec.filter == Filter() else RowFilter(spec, result.counts)
     lint = Lint(spec, problems)
     outputs = [(Renderer(spec, output), file) for output, file in zip(spec.outputs, files, strict=True)]
-    judged = [column.name for column in spec.columns if column.kind.judge]
+    judged = [column.name for column in spec.columns if column.type.judge]
     for rows in read(
         item.path, item.display_path, spec.source, problems, item.split, moved, names=item.names
     ):

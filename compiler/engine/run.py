@@ -152,9 +152,9 @@ class Run:
         if read and not whole.counts.kept:
             message = f"none of the {read} rows of {part} is kept, so it is not written"
             problems.warn(Problem("W209", place, message))
-        kinds = self.spec.of_part(part).kinds
+        types = self.spec.of_part(part).types
         for column, counts in whole.values.items():
-            judge = kinds[column].judge
+            judge = types[column].judge
             finding = judge(counts, place) if judge else ""
             if isinstance(finding, str):
                 problems.notes += [f"{place}: {finding}"] if finding else []

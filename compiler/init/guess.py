@@ -1,4 +1,4 @@
-"""The proposal for a file: that of the first form which a kind names."""
+"""The proposal for a file: that of the first form which a column type names."""
 
 import re
 
@@ -7,7 +7,7 @@ from tuneyard.compiler.init.proposal import Proposal
 from tuneyard.compiler.init.shapes import SHAPES, Shape
 from tuneyard.compiler.init.warnings import first_names
 from tuneyard.compiler.read.jsons import BY_ROWS
-from tuneyard.compiler.spec.column_types import kinds
+from tuneyard.compiler.spec.column_types import column_types
 from tuneyard.core.errors import ContentError, RequestError, nearest
 
 NAMES_FILES = (
@@ -42,7 +42,7 @@ def fixes_of_notation(profile: FileProfile) -> list[str]:
     is_by_column = (
         {"columns", "data"} <= names
         or all(map(str.isdecimal, names))
-        or {leaf.kind for leaf in profile.leaves.values()} == {"texts"}
+        or {leaf.value_type for leaf in profile.leaves.values()} == {"texts"}
     )
     if names and is_by_column and profile.path.name.endswith(".json"):
         return [BY_ROWS]
@@ -51,13 +51,13 @@ def fixes_of_notation(profile: FileProfile) -> list[str]:
         f"{name} holds lists in Python's notation, not JSON; write them as JSON: "
         f"df[{name!r}] = df[{name!r}].map(ast.literal_eval).map(json.dumps)"
         for name, leaf in profile.leaves.items()
-        if leaf.kind == "text" and all(map(_PYTHON.match, map(str, profile.each_value(leaf))))
+        if leaf.value_type == "text" and all(map(_PYTHON.match, map(str, profile.each_value(leaf))))
     ]
 
 
 def _shapes(profile: FileProfile) -> list[Shape]:
-    """The forms that kinds name. If the user named columns, only forms that use just these."""
-    names = {name for kind in kinds().values() for name in kind.shapes}
+    """The forms that column types name. If the user named columns, only forms that use just these."""
+    names = {name for column_type in column_types().values() for name in column_type.shapes}
     shapes = [shape for shape in SHAPES if shape.name in names]
     roles = profile.user_columns.keys()
     if not roles:

@@ -73,7 +73,7 @@ def _in_words(profile: FileProfile, label: Leaf) -> Leaf:
     values = list(map(str, profile.values(label)))
     if all(map(str.isdecimal, values)):
         for leaf in profile.leaves.values():
-            if leaf is label or leaf.kind != "text" or len(leaf.values) != len(label.values):
+            if leaf is label or leaf.value_type != "text" or len(leaf.values) != len(label.values):
                 continue
             pairs = set(zip(values, map(str, profile.values(leaf)), strict=True))
             if len(pairs) == len(label.values):
@@ -100,13 +100,15 @@ def class_leaves(profile: FileProfile, text: Leaf) -> list[Leaf]:
     candidates = []
     for leaf in profile.leaves.values():
         is_rating = leaf.is_called("rating")
-        if leaf.kind in ("number", "fraction") and not (is_rating or leaf.names):
+        if leaf.value_type in ("number", "fraction") and not (is_rating or leaf.names):
             continue
         if leaf is text or is_overruled(profile, leaf) or (leaf.name == "type" and authors):
             continue
         if not 2 <= len(leaf.values) <= MOST_VALUES:
             continue
-        if leaf.kind == "truth value" and (leaf.filled < profile.rows or METADATA.intersection(leaf.steps)):
+        if leaf.value_type == "truth value" and (
+            leaf.filled < profile.rows or METADATA.intersection(leaf.steps)
+        ):
             continue
         # Words without a digit are no ids or numbers, as in `intent_key`.
         is_id = ID.search(leaf.name) or leaf.name in USUAL_NAMES["turn order"]
@@ -128,7 +130,7 @@ def class_leaves(profile: FileProfile, text: Leaf) -> list[Leaf]:
         pairs = zip(map(str, profile.values(leaf)), texts, strict=True)
         repeated = sum(len(value) > 1 and value in text for value, text in pairs)
         is_new = repeated < SAID * len(texts)
-        candidates.append((is_named, is_new, leaf.kind == "text", -most_common, leaf))
+        candidates.append((is_named, is_new, leaf.value_type == "text", -most_common, leaf))
     return [leaf for *_, leaf in sorted(candidates, key=lambda item: item[:4], reverse=True)]
 
 
@@ -151,7 +153,7 @@ def whole_number(value: object) -> object:
 def label_map(leaf: Leaf, chinese: bool) -> tuple[Labels, list[str]]:
     """The label map and the guesses about it: yes and no for truth values, other labels by their own text."""
     real, values = label_values(leaf)
-    if leaf.kind == "truth value":
+    if leaf.value_type == "truth value":
         return named_labels(TRUTH, values, chinese), []
     meanings = {}
     spellings: dict[str, list[str]] = {}

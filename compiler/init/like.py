@@ -7,7 +7,7 @@ from tuneyard.compiler.check.sources import find_source
 from tuneyard.compiler.init.profile import FileProfile
 from tuneyard.compiler.init.proposal import Proposal, ProposedColumn
 from tuneyard.compiler.rows import Fields, without
-from tuneyard.compiler.spec.column_types import Column, kinds
+from tuneyard.compiler.spec.column_types import Column, column_types
 from tuneyard.compiler.spec.file import known_specs
 from tuneyard.compiler.spec.model import Spec, load_spec
 from tuneyard.core.datasets.column_meanings import role_of_name
@@ -27,7 +27,7 @@ class BundledSpec(NamedTuple):
     @property
     def rank(self) -> tuple[int, ...]:
         """Smaller is better: many columns used, few changes, few columns without a source, usual names."""
-        without_source = self.spec.kinds.keys() - self.paths.keys() - {"system"}  # which most files lack
+        without_source = self.spec.types.keys() - self.paths.keys() - {"system"}  # which most files lack
         renamed = sum(role_of_name(column.names[0]) != column.name for column in self.spec.columns)
         return (-len(self.paths), len(self.changes), len(without_source), renamed)
 
@@ -56,15 +56,15 @@ def _matched(spec: Spec, profile: FileProfile, proposal: Proposal) -> BundledSpe
             return None
         path = _source_column(column, profile)
         proposed = proposal.columns.get(role_of_name(column.names[0]))
-        if proposed and (proposed.kind or "text") == column.kind.name:
+        if proposed and (proposed.type or "text") == column.type.name:
             settings = without(proposed.settings, "default")
             if proposed.path != path or settings:
                 changes[column.name] = [proposed.path]
-                if proposed.kind:
+                if proposed.type:
                     changes[column.name] = {"names": [proposed.path], **settings}
             path = proposed.path
         elif proposed or path in prompts:
-            return None  # of another kind, or it would stand twice in a prompt
+            return None  # of another type, or it would stand twice in a prompt
         if path:
             paths[column.name] = path
         elif column.required:
@@ -83,7 +83,7 @@ def _fits(candidate: BundledSpec, proposal: Proposal) -> bool:
     for column in proposal.columns.values():
         if column.path not in paths.values():
             return False
-        if column.kind and kinds()[column.kind].is_conversation and not spec.turns:
+        if column.type and column_types()[column.type].is_conversation and not spec.turns:
             return False
     output = spec.outputs[0]
     return output.format != "text" or output.templates.get("text") == "{text}"
@@ -93,10 +93,10 @@ def _source_column(column: Column, profile: FileProfile) -> str:
     """The path that a spec's column finds in the file by itself, "" if there is none of a fitting type."""
     rows = profile.first_rows
     path = find_source(column, rows.names(), rows) or ""
-    kind = column.kind
-    is_fitting = "items" in kind.schema
+    column_type = column.type
+    is_fitting = "items" in column_type.schema
     if path in profile.leaves:
-        is_fitting = profile.leaves[path].kind in kind.leaf_types
-    if is_fitting or not kind.leaf_types:
+        is_fitting = profile.leaves[path].value_type in column_type.leaf_types
+    if is_fitting or not column_type.leaf_types:
         return path
     return ""

@@ -1,4 +1,4 @@
-"""The profile of a file for `data init`, in which kinds recognise their columns: its fields by path."""
+"""The profile of a file for `data init`: its fields by path. Column types recognise their columns in it."""
 
 import re
 from collections import Counter
@@ -49,7 +49,7 @@ class Leaf:
     """
 
     path: str
-    kinds: Counter[str] = field(default_factory=Counter)
+    value_types: Counter[str] = field(default_factory=Counter)
     values: Counter[object] = field(default_factory=Counter)
     characters: int = 0
     chinese: int = 0
@@ -63,8 +63,8 @@ class Leaf:
 
     @property
     def with_kind(self) -> str:
-        """The path and the kind of values for a message, e.g. `body (text)`, in the reader's language."""
-        return tr("{column} {kind}", column=self.path, kind=for_reader(f"({self.kind})"))
+        """The path and the type of its values for a message, e.g. `body (text)`, in the reader's language."""
+        return tr("{column} {kind}", column=self.path, kind=for_reader(f"({self.value_type})"))
 
     @property
     def in_chinese(self) -> bool:
@@ -96,10 +96,10 @@ class Leaf:
         return self.name in _last_steps(role) and any(map(self.goes_by, USUAL_NAMES[role]))
 
     @property
-    def kind(self) -> str:
+    def value_type(self) -> str:
         """The type that most of its values have, null left aside."""
-        kinds = [kind for kind in self.kinds if kind != "null"]
-        return max(kinds, key=self.kinds.__getitem__, default="null")
+        value_types = [value_type for value_type in self.value_types if value_type != "null"]
+        return max(value_types, key=self.value_types.__getitem__, default="null")
 
 
 @dataclass
@@ -144,11 +144,11 @@ class FileProfile:
         """The leaf that the user named for a role (text, text2, label, answer)."""
         return self.leaves.get(self.user_columns.get(role, ""))
 
-    def named(self, names: Iterable[str], kinds: Sequence[str] = ("text",)) -> Leaf | None:
+    def named(self, names: Iterable[str], value_types: Sequence[str] = ("text",)) -> Leaf | None:
         """The first leaf of these types that goes by one of the names, by name and then by type."""
-        for name, kind in product(names, kinds):
+        for name, value_type in product(names, value_types):
             for leaf in self._leaves_by_last_step.get(usual_steps(name)[-1], ()):
-                if leaf.kind == kind and leaf.goes_by(name):
+                if leaf.value_type == value_type and leaf.goes_by(name):
                     return leaf
         return None
 
@@ -165,9 +165,9 @@ class FileProfile:
         """True if a column has responses of people (Argilla)."""
         return any("responses" in leaf.steps for leaf in self.leaves.values())
 
-    def called(self, *roles: str, kinds: Sequence[str] = ("text",)) -> Leaf | None:
+    def called(self, *roles: str, value_types: Sequence[str] = ("text",)) -> Leaf | None:
         """The first leaf of these types that has a usual name of the roles."""
-        return self.named([name for role in roles for name in USUAL_NAMES[role]], kinds)
+        return self.named([name for role in roles for name in USUAL_NAMES[role]], value_types)
 
     def named_like(self, *roles: str) -> Leaf | None:
         """The only prose whose name ends in one of the roles, as `customer_question` does, if any."""

@@ -37,7 +37,7 @@ from tuneyard.compiler.read.tables import ASKING
 from tuneyard.compiler.read.zips import members
 from tuneyard.compiler.rows import Fields, are_objects
 from tuneyard.compiler.rows.problems import Problems, UnreadableFileError
-from tuneyard.compiler.spec.column_types import Column, kinds
+from tuneyard.compiler.spec.column_types import Column, column_types
 from tuneyard.compiler.spec.file import ByPart, Source
 from tuneyard.compiler.spec.model import PART
 from tuneyard.core.datasets.column_meanings import USUAL_NAMES, role_of_name
@@ -60,7 +60,7 @@ ONE_LABEL = (".value.choices", "label", "labels", "accept", ".responses")
 FIRST_COUNTS = {"annotations": "result", "answers": "answer_start"}
 """Lists whose first object counts, by a key in it: Label Studio's first annotator, SQuAD's first answer."""
 OF_ONE_ROW = ({"question": "text", "answer": "answer"}, {"turns": "turns"})
-"""The columns, with their kinds, by which a document is one row, whatever lists of objects are in it."""
+"""The columns, with their types, by which a document is one row, whatever lists of objects are in it."""
 TYPE_NAMES = {str: "text", bool: "truth value", int: "number", float: "fraction"}
 
 
@@ -353,9 +353,10 @@ def _sources_to_try(
         yield [Source(encoding=encoding, form=(AI_STUDIO,))]
         return
     if any(map(are_objects, members.values())):
-        for kind_by_name in OF_ONE_ROW:
+        for type_by_name in OF_ONE_ROW:
             columns = tuple(
-                Column(name, USUAL_NAMES[name], kinds()[kind]) for name, kind in kind_by_name.items()
+                Column(name, USUAL_NAMES[name], column_types()[type_name])
+                for name, type_name in type_by_name.items()
             )
             if is_one_row(columns, members):
                 yield [Source(encoding=encoding, columns=columns)]
@@ -427,7 +428,7 @@ def _note(leaves: dict[str, Leaf], lists_of_objects: set[str], path: str, value:
     elif value_type == "several objects" or has_labels:
         lists_of_objects.add(path)
     leaf = leaves.setdefault(path, Leaf(path))
-    leaf.kinds[value_type] += 1
+    leaf.value_types[value_type] += 1
     if isinstance(value, str):
         leaf.characters += len(value)
         leaf.chinese += len(CHINESE.findall(value))

@@ -9,7 +9,7 @@ from tuneyard.compiler.chat.turn_forms import ASSISTANT, SYSTEM, USER, common_tu
 from tuneyard.compiler.init.labels import Labels
 from tuneyard.compiler.init.profile import CHINESE, PROSE, FileProfile, Leaf
 from tuneyard.compiler.rows import Fields, are_objects
-from tuneyard.compiler.spec.column_types import MARK, Beside, kinds
+from tuneyard.compiler.spec.column_types import MARK, Beside, column_types
 from tuneyard.core.datasets.column_meanings import MEDIA, meaning, usual_name
 from tuneyard.core.records import PAIR
 from tuneyard.core.records.calls import thought
@@ -42,17 +42,17 @@ ENDS = {
 
 
 class ProposedColumn(NamedTuple):
-    """A column of a proposal: the path of its source, its kind ("": text, or the label), and further keys."""
+    """A column of a proposal: the path of its source, its type ("": text, or the label), and further keys."""
 
     path: str
-    kind: str = ""
+    type: str = ""
     settings: Mapping[str, object] = {}
 
     def in_spec(self) -> list[str] | Fields:
         """The column as a spec has it."""
-        if not self.kind:
+        if not self.type:
             return [self.path]
-        return {"names": [self.path], "is": self.kind, **self.settings}
+        return {"names": [self.path], "is": self.type, **self.settings}
 
 
 ProposedColumns = dict[str, ProposedColumn]
@@ -96,33 +96,33 @@ def alpaca_output(instruction: str, columns: ProposedColumns) -> dict[str, str]:
 
 
 def columns_beside(profile: FileProfile, *, turns: bool) -> ProposedColumns:
-    """The columns that the kinds recognise next to the turns, or next to a question with its answer.
+    """The columns that the column types recognise next to the turns, or next to a question with its answer.
 
     An answer of a pair has no mark.
     """
     columns: ProposedColumns = {}
     marks: ProposedColumns = {}
-    for kind in kinds().values():
-        beside = kind.beside
+    for column_type in column_types().values():
+        beside = column_type.beside
         if beside is None or not (beside.turns if turns else beside.questions):
             continue
-        if profile.user_columns and kind.name in MEDIA:
+        if profile.user_columns and column_type.name in MEDIA:
             continue  # the model reads the named columns alone
         source = _source_of(beside, profile)
         if not source:
             continue
-        proposed = ProposedColumn(source, kind.name, beside.settings)
-        if kind.compared == MARK:
-            marks[kind.part] = proposed
+        proposed = ProposedColumn(source, column_type.name, beside.settings)
+        if column_type.compared == MARK:
+            marks[column_type.part] = proposed
             continue
-        columns[kind.name] = proposed
+        columns[column_type.name] = proposed
     if PAIR[0] not in columns:
         columns |= marks
     return columns
 
 
 def _source_of(beside: Beside, profile: FileProfile) -> str:
-    """The source column next to turns or a question that a kind takes, "" if the file has none."""
+    """The source column next to turns or a question that a column type takes, "" if the file has none."""
     columns = {usual_name(column): column for column in sorted(profile.filled_columns())}
     if not columns.keys() >= set(beside.needs):
         return ""
@@ -167,7 +167,7 @@ def longest_prose(profile: FileProfile, besides: Leaf | None = None) -> Leaf | N
 
 def is_prose(profile: FileProfile, leaf: Leaf) -> bool:
     """True if most values of a column are sentences, and no words, ids or dates."""
-    if leaf.kind != "text" or leaf.length < PROSE * leaf.filled:
+    if leaf.value_type != "text" or leaf.length < PROSE * leaf.filled:
         return False
     values = islice(profile.each_value(leaf), LOOKED_AT_ROWS)
     texts = [value for value in values if isinstance(value, str) and value]
@@ -182,7 +182,7 @@ def is_free_text(profile: FileProfile, leaf: Leaf) -> bool:
 
 def context_leaf(profile: FileProfile) -> Leaf | None:
     """The text or texts that a question is about: the user's second one, that of a usual name, or prose."""
-    context = profile.user_leaf("text2") or profile.called("context", kinds=("text", "texts"))
+    context = profile.user_leaf("text2") or profile.called("context", value_types=("text", "texts"))
     if context is None and not profile.user_columns:
         context = profile.called("text", "summarized")
         if context is not None and context.characters < PROSE * profile.rows:
@@ -199,8 +199,8 @@ def question_proposal(
     context = context_leaf(profile)
     taken = [column.path for column in columns.values()]
     if context is not None and context.path not in taken:
-        kind = "list" if context.kind == "texts" else "extra"
-        columns["context"] = ProposedColumn(context.path, kind)
+        type_name = "list" if context.value_type == "texts" else "extra"
+        columns["context"] = ProposedColumn(context.path, type_name)
         if not context.is_called("context"):
             guesses.append(f"{context.path} is used as the input of {columns['question'].path}")
     if has_answer:

@@ -112,8 +112,8 @@ def _split(
         return {}, {}  # equal rows are drawn into one split: the other one would be empty
     if leaf is not None:
         if name == "group":
-            kind = "any" if leaf.kind == "number" else "extra"
-            column = {"names": [leaf.path], "is": kind}
+            type_name = "any" if leaf.value_type == "number" else "extra"
+            column = {"names": [leaf.path], "is": type_name}
         else:
             name = names.get(leaf.path, name)
         split["group"] = name
@@ -124,11 +124,11 @@ def _split(
 
 def _group(profile: FileProfile, proposal: Proposal) -> tuple[str, Leaf | None]:
     """The column of the prompt that repeats, otherwise one of ids under the new name `group`."""
-    prompts = {name: leaf for name, leaf in proposal.prompts(profile).items() if leaf.kind == "text"}
+    prompts = {name: leaf for name, leaf in proposal.prompts(profile).items() if leaf.value_type == "text"}
     candidates = list(prompts.items())
     used_leaves = [*prompts.values(), proposal.answer(profile)]
     for leaf in profile.leaves.values():
-        is_key = _KEY.search(leaf.path) and leaf.kind in ("text", "number")
+        is_key = _KEY.search(leaf.path) and leaf.value_type in ("text", "number")
         if proposal.turns:  # the rows of a conversation become one, with no other column
             is_key = leaf.path == proposal.turns.get("by")
         if is_key and leaf not in used_leaves:
@@ -138,7 +138,7 @@ def _group(profile: FileProfile, proposal: Proposal) -> tuple[str, Leaf | None]:
         fewest = FEWEST_IDS if name == "group" else MOST_VALUES
         rows_without = profile.rows - leaf.filled  # they stay together, too
         is_complete = rows_without <= max(1, MOST_WITHOUT * profile.rows) and distinct > fewest
-        if leaf.kind == "number" and leaf.kinds.total() < profile.rows:
+        if leaf.value_type == "number" and leaf.value_types.total() < profile.rows:
             is_complete = False  # a row may have null as its number, and must have the column
         if is_complete and profile.rows - distinct > REPEATED * profile.rows:
             return name, leaf

@@ -129,7 +129,7 @@ def lost_prompt(profile: FileProfile, spec: Spec, unused: Sequence[Leaf]) -> Lea
     """
     used_paths = [name for column in spec.columns for name in column.names]
     for leaf in unused:
-        if leaf.kind != "text" or leaf.name not in _PROMPT_NAMES:
+        if leaf.value_type != "text" or leaf.name not in _PROMPT_NAMES:
             continue
         rows_without = 0
         rows = 0
@@ -161,7 +161,7 @@ def may_matter(profile: FileProfile, proposal: Proposal, leaf: Leaf) -> bool:
 
     Fractions next to a plain text may be what to answer.
     """
-    if leaf.kind in ("texts", "list", "turns", "several objects"):
+    if leaf.value_type in ("texts", "list", "turns", "several objects"):
         return True
     if not leaf.filled:
         return False
@@ -194,7 +194,7 @@ def _answers_given_away(profile: FileProfile, proposal: Proposal) -> Iterator[st
         return
     for name, leaf in proposal.prompts(profile).items():
         is_source = name == "context" or (name == "text" and not proposal.labels)  # a summary is of its text
-        if is_source or leaf.kind != "text":
+        if is_source or leaf.value_type != "text":
             continue
         texts = []
         for text, answer in zip(profile.values(leaf), profile.values(answer_leaf), strict=True):

@@ -65,10 +65,10 @@ class Lint:
         self.spec = spec
         self.problems = problems
         self.texts = TextColumns(spec)
-        self.marks = [column.name for column in spec.columns if column.kind.compared == MARK]
+        self.marks = [column.name for column in spec.columns if column.type.compared == MARK]
         if self.texts.label_is_learned:
             self.marks.insert(0, "label")
-        self.placeholders = [mark for kind, mark in PLACEHOLDERS.items() if spec.named(kind)]
+        self.placeholders = [mark for name, mark in PLACEHOLDERS.items() if spec.named(name)]
 
     def see(self, seen: Fingerprints, batch: Batch, numbered: bool) -> None:
         """Check a batch. `numbered`: its ids come from the file, so that they should differ."""

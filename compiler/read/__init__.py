@@ -31,7 +31,7 @@ class OpenFile(NamedTuple):
     """An open file, for a reader.
 
     - `stream`: the bytes, unpacked, and as UTF-8 if the reader takes text.
-    - `display_path`: the path as in places and messages. `kind`: its suffix.
+    - `display_path`: the path as in places and messages. `suffix`: its suffix.
     - `source`: how the file is written, by the spec.
     - `split`: the split to read from a file that has the rows of several (`rows:` of a source).
     - `path`: the file itself, for a reader that must open it by its name.
@@ -40,7 +40,7 @@ class OpenFile(NamedTuple):
 
     stream: io.BufferedReader
     display_path: str
-    kind: str
+    suffix: str
     source: Source
     split: str
     path: Readable
@@ -85,7 +85,7 @@ def is_no_data(name: str) -> bool:
 
 @cache
 def _bundled_readers() -> dict[str, Reader]:
-    return {kind: each for each in bundled_with(__name__, Reader) for kind in each.suffixes}
+    return {name: each for each in bundled_with(__name__, Reader) for name in each.suffixes}
 
 
 @cache
@@ -93,25 +93,27 @@ def readers() -> dict[str, Reader]:
     """All readers by suffix. `PluginError` names a plug-in that cannot be used."""
     by_suffix = dict(_bundled_readers())
     for plugin in load("tuneyard.readers", Reader, "function with @reader").values():
-        for kind in plugin.value.suffixes:
+        for name in plugin.value.suffixes:
             with plugin.guarded():
-                if kind in by_suffix:
-                    raise ValueError(f"{kind} has a reader already")
-            by_suffix[kind] = plugin.value
+                if name in by_suffix:
+                    raise ValueError(f"{name} has a reader already")
+            by_suffix[name] = plugin.value
     return by_suffix
 
 
-def find_reader(kind: str, display_path: str) -> Reader:
+def find_reader(file_suffix: str, display_path: str) -> Reader:
     """The reader of files with this suffix. `RequestError` names the path and lists the known suffixes."""
     for known_readers in (_bundled_readers, readers):  # a broken plug-in only stops what has no other reader
-        if kind in known_readers():
-            return known_readers()[kind]
+        if file_suffix in known_readers():
+            return known_readers()[file_suffix]
     fix = "convert it to one of these"
-    if kind in (".yaml", ".yml"):
+    if file_suffix in (".yaml", ".yml"):
         file = shlex.quote(display_path)
         fix += f"; if it is a spec: tuneyard data compile {shell(file)}"
         fix += f"; if it is a recipe: tuneyard recipe check {shell(file)}"
-    raise RequestError(f"{display_path}: unknown kind of file {kind!r} (known: {known_suffixes()}); {fix}")
+    raise RequestError(
+        f"{display_path}: unknown kind of file {file_suffix!r} (known: {known_suffixes()}); {fix}"
+    )
 
 
 def plugins_for(paths: Iterable[str]) -> list[Plugin]:
@@ -170,14 +172,14 @@ def read(
     count once the next batch is asked for. `names` are the members of an archive, or the sheets of a
     workbook, to read; () for all.
     """
-    kind = suffix(path)
-    file_reader = find_reader(kind, display_path)
+    file_suffix = suffix(path)
+    file_reader = find_reader(file_suffix, display_path)
     encoding = source.encoding if file_reader.text else "utf-8"
     try:
         with opened(path, encoding, in_order=file_reader.text, moved=moved) as stream:
             if source.table and ".db" not in file_reader.suffixes:
                 raise UnreadableFileError("E007", "`table` names a table of an SQLite database: leave it out")
-            file = OpenFile(stream, display_path, kind, source, split, path, names)
+            file = OpenFile(stream, display_path, file_suffix, source, split, path, names)
             batches = file_reader.function(file, problems)
             if source.form:
                 batches = examples_of(batches, source, problems)

@@ -66,7 +66,7 @@ def read_json(file: OpenFile, problems: Problems) -> Iterator[ObjectRows]:
 
     A note describes the layout of a document, unless the source names the keys that lead to the rows.
     """
-    stream, display_path, kind, source = file.stream, file.display_path, file.kind, file.source
+    stream, display_path, suffix, source = file.stream, file.display_path, file.suffix, file.source
     steps = source.steps(file.split)
     start, head = 1, b""
     while not head.strip():
@@ -76,13 +76,15 @@ def read_json(file: OpenFile, problems: Problems) -> Iterator[ObjectRows]:
             return
     whole = chain([head], blocks(stream))
     in_lines = (
-        kind != ".json" and (head.lstrip()[:1] != b"[" or b"]\n[" in head) and not source.answers_by_question
+        suffix != ".json"
+        and (head.lstrip()[:1] != b"[" or b"]\n[" in head)
+        and not source.answers_by_question
     )
     message = ""
     if steps or source.answers_by_question:
         layout = Layout(steps, "")
         if in_lines:
-            message = f"`rows: {'.'.join(steps)}` leads into one document, and in {kind} each line is a row"
+            message = f"`rows: {'.'.join(steps)}` leads into one document, and in {suffix} each line is a row"
     elif in_lines:
         layout = LINES
     else:

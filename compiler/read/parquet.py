@@ -23,7 +23,7 @@ def read_columns(file: OpenFile, _: Problems) -> Iterator[TableRows]:
     plain_path = file.path if whole is file.stream and isinstance(file.path, Path) else None
     start = 1
     try:
-        if file.kind == ".parquet":
+        if file.suffix == ".parquet":
             schema, batches = parquet_batches(whole)
         else:
             schema, batches = arrow_batches(whole, plain_path)
@@ -38,6 +38,6 @@ def read_columns(file: OpenFile, _: Problems) -> Iterator[TableRows]:
     except LargeDataError:
         raise
     except (pyarrow.ArrowException, OSError, *NOT_IN_PYTHON) as error:
-        message = f"{file.kind[1:].capitalize()} cannot be read: {str(error).splitlines()[0]}"
+        message = f"{file.suffix[1:].capitalize()} cannot be read: {str(error).splitlines()[0]}"
         place = f"{file.display_path} row {start}"
         raise UnreadableFileError("E012", message, "export the file again", place) from error

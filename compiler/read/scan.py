@@ -351,7 +351,7 @@ def is_one_row(columns: Sequence[Column], members: Fields) -> bool:
 
 def is_row(columns: Sequence[Column], value: Fields) -> bool:
     """True if an object has most of the required columns of a spec: one row."""
-    needed = [column for column in columns if column.required and not column.kind.is_label]
+    needed = [column for column in columns if column.required and not column.type.is_label]
     lower = {**{key.lower(): item for key, item in value.items()}, **value}
     return 2 * sum(_has(lower, column) for column in needed) > len(needed)
 
@@ -365,7 +365,7 @@ def _has(row: Fields, column: Column) -> bool:
                 or are_rows(value)
                 or (isinstance(value, dict) and _are_talks(value))
             )
-            if value is not MISSING and (column.kind.takes_objects or not has_rows):
+            if value is not MISSING and (column.type.takes_objects or not has_rows):
                 return True
     return False
 

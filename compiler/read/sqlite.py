@@ -33,10 +33,10 @@ FIX = "is it an SQLite database? Copy the file again, or export the table as CSV
 def read_sqlite(file: OpenFile, _: Problems) -> Iterator[TableRows]:
     """Yield the rows of a table in its order. The database is opened for reading alone."""
     with ExitStack() as stack:
-        if isinstance(file.path, Path) and file.path.suffix.lower() == file.kind:
+        if isinstance(file.path, Path) and file.path.suffix.lower() == file.suffix:
             path = file.path
         else:  # packed or remote
-            path = stack.enter_context(scratch_folder()) / f"copy{file.kind}"
+            path = stack.enter_context(scratch_folder()) / f"copy{file.suffix}"
             with path.open("wb") as copy:
                 shutil.copyfileobj(file.stream, copy)
         stored = path.stat().st_size

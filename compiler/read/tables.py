@@ -47,8 +47,8 @@ def read_table(file: OpenFile, problems: Problems) -> Iterator[TableRows]:
     source, display_path = file.source, file.display_path
     text = _Text(file.stream, display_path)
     header: Cells | None = list(source.header) or None
-    usual_delimiter = "\t" if file.kind == ".tsv" else ","
-    quoted = source.quoted if source.quoted is not None else file.kind == ".csv"
+    usual_delimiter = "\t" if file.suffix == ".tsv" else ","
+    quoted = source.quoted if source.quoted is not None else file.suffix == ".csv"
     read_lines = _quoted if quoted else _unquoted
     for lines, rows in read_lines(text, source.delimiter or usual_delimiter):
         if header is None:
@@ -106,7 +106,7 @@ def read_text(file: OpenFile, problems: Problems) -> Iterator[Rows]:
         yield from _dialogues(blocks_of_lines, prefix, problems)
     elif form == ("chat",):
         yield from chat_messages(blocks_of_lines, prefix)
-    elif file.kind != ".txt" or form == ("file",):
+    elif file.suffix != ".txt" or form == ("file",):
         yield from _document(file, prefix, problems)
     else:
         for lines in blocks_of_lines:
@@ -129,7 +129,7 @@ def _document(file: OpenFile, prefix: Prefix, problems: Problems) -> Iterator[Ta
     text = data.decode()
     if text.strip():
         text = text.replace("\r\n", "\n").replace("\r", "\n").strip("\n")
-        if file.kind in SUBTITLES:
+        if file.suffix in SUBTITLES:
             text = _UNSPOKEN.sub("", _VOICE.sub(r"\1: ", text)).strip()
         yield TableRows(prefix, [1], {"text": [text]}, typed=False)
 

@@ -126,13 +126,13 @@ class Problems:
         order = {file: number for number, file in enumerate(files)}
         self.warnings.sort(key=lambda problem: (order[_file_of(problem)], _number(problem)))
 
-    def count(self, kind: str) -> int:
-        """The number of problems of a kind: "E" errors, "W" warnings."""
-        return sum(self.counts_of(kind).values())
+    def count(self, severity: str) -> int:
+        """The number of problems of a severity: "E" errors, "W" warnings."""
+        return sum(self.counts_of(severity).values())
 
-    def counts_of(self, kind: str) -> dict[str, int]:
-        """The counts by code of a kind, "E" or "W"."""
-        return {code: n for code, n in self.counts.items() if code.startswith(kind)}
+    def counts_of(self, severity: str) -> dict[str, int]:
+        """The counts by code of a severity, "E" or "W"."""
+        return {code: n for code, n in self.counts.items() if code.startswith(severity)}
 
     def warning_lines(self) -> list[str]:
         """The first places of each kind of warning, and how many more there are."""

@@ -1,8 +1,8 @@
-"""Columns of a spec and their kinds (`is:`): one object for each kind, in a file of this folder.
+"""Columns of a spec and their types (`is:`): one object for each type, in a file of compiler/columns.
 
-A kind has its part of each step: the JSON Schema of its values and of its options in a spec, reading and
-checking, the lint, the record and the registry entry. A new kind is one new file with a `Kind`. The rest of
-the compiler asks these objects, and names no kind.
+A column type has its part of each step: the JSON Schema of its values and of its options in a spec, reading
+and checking, the lint, the record and the registry entry. A new one is one new file with a `ColumnType`. The
+rest of the compiler asks these objects, and names no type.
 """
 
 from collections import Counter
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from tuneyard.core.records import Example
 
 Names = tuple[str, ...]
-"""Names of columns, or other names that a spec or a kind lists."""
+"""Names of columns, or other names that a spec or a column type lists."""
 Values = list[object]
 Validator = Callable[[object], bool]
 Clean = Callable[[str], str]
@@ -78,7 +78,7 @@ class Beside(NamedTuple):
 
 
 class ColumnReader:
-    """Reads the values of one column in one file. A kind overrides the steps that it needs.
+    """Reads the values of one column in one file. A column type overrides the steps that it needs.
 
     `noted` counts what `notes` tells of.
     """
@@ -121,8 +121,8 @@ class ColumnReader:
 
 
 @dataclass(frozen=True)
-class Kind:
-    """A kind of column, and its part in each step from a raw value to the entry of a dataset.
+class ColumnType:
+    """A type of columns, and its part in each step from a raw value to the entry of a dataset.
 
     - `schema`: the JSON Schema of a value. Messages show its description.
     - `options`: the further keys of such a column in a spec, with the JSON Schema of each.
@@ -145,7 +145,7 @@ class Kind:
     - `compared`: how the lint compares rows by it, as `ASKED` or a `MARK` of the answer.
     - `judge`: judges all kept values of a split together, which are counted for it; `place` is the first file
       of the split. Returns the error of all of them, or a line for people, "" if there is nothing to add.
-    - `shapes`: the names of the forms of files that `init` proposes as examples of this kind (`init/shapes`).
+    - `shapes`: the names of the forms of files that `init` proposes as examples of this type (`init/shapes`).
     - `beside`: the column that `init` proposes next to others.
     - `leaf_types`: the types of values that `init` takes for such a column (`FileProfile`); () for any.
     """
@@ -178,11 +178,11 @@ class Kind:
     leaf_types: Names = ()
     reader: type[ColumnReader] = ColumnReader
 
-    def __reduce__(self) -> tuple[Callable[[str], "Kind"], tuple[str]]:
-        return kind_of, (self.name,)
+    def __reduce__(self) -> tuple[Callable[[str], "ColumnType"], tuple[str]]:
+        return column_type_of, (self.name,)
 
     def check(self, column: "Column", spec: "Spec") -> None:
-        """Refuse a column of this kind if the outputs cannot contain it. `ValueError` has the reason."""
+        """Refuse a column of this type if the outputs cannot contain it. `ValueError` has the reason."""
         if not self.part:
             return
         if spec.mix or "text" in spec.formats:
@@ -227,14 +227,14 @@ class Kind:
 
 
 class Column(NamedTuple):
-    """A target column: the source names that it accepts, its kind, the value if the file has none of them.
+    """A target column: the source names that it accepts, its type, the value if the file has none of them.
 
-    `options` are the keys that belong to its kind (`Kind.options`).
+    `options` are the keys that belong to its type (`ColumnType.options`).
     """
 
     name: str
     names: Names
-    kind: Kind
+    type: ColumnType
     default: object = None
     wrap: str = "{}"
     options: Mapping[str, Any] = {}
@@ -242,25 +242,29 @@ class Column(NamedTuple):
     @property
     def required(self) -> bool:
         """True if every row must have it."""
-        return self.default is None and not self.kind.is_optional
+        return self.default is None and not self.type.is_optional
 
 
 @cache
-def kinds() -> dict[str, Kind]:
-    """All kinds by name, in the order of the files of this folder."""
-    return {kind.name: kind for kind in bundled_with("tuneyard.compiler.columns", Kind)}
+def column_types() -> dict[str, ColumnType]:
+    """All column types by name, in the order of the files of this folder."""
+    return {
+        column_type.name: column_type for column_type in bundled_with("tuneyard.compiler.columns", ColumnType)
+    }
 
 
-def kind_of(name: str) -> Kind:
-    """The kind of a name that a spec gives under `is:`."""
-    return kinds()[name]
+def column_type_of(name: str) -> ColumnType:
+    """The column type of a name that a spec gives under `is:`."""
+    return column_types()[name]
 
 
-def check_options(column: str, kind: Kind, keys: Iterable[str]) -> None:
-    """Refuse options of a column that belong to another kind: they would have no effect (`ValueError`)."""
-    for key in set(keys) - kind.options.keys():
-        owners = " or ".join(f"`is: {other.name}`" for other in kinds().values() if key in other.options)
+def check_options(column: str, column_type: ColumnType, keys: Iterable[str]) -> None:
+    """Refuse options of a column that belong to another type: they would have no effect (`ValueError`)."""
+    for key in set(keys) - column_type.options.keys():
+        owners = " or ".join(
+            f"`is: {other.name}`" for other in column_types().values() if key in other.options
+        )
         if owners:
             raise ValueError(
-                f"column {column}: `{key}` has no effect with `is: {kind.name}`; it is for {owners}"
+                f"column {column}: `{key}` has no effect with `is: {column_type.name}`; it is for {owners}"
             )

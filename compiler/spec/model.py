@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tuneyard.compiler.rows import without
-from tuneyard.compiler.spec.column_types import Column, Kind, Names, check_options, kinds
+from tuneyard.compiler.spec.column_types import Column, ColumnType, Names, check_options, column_types
 from tuneyard.compiler.spec.file import (
     Raw,
     Source,
@@ -187,18 +187,18 @@ class Spec(NamedTuple):
         return draws_splits or self.sample is not None
 
     @property
-    def kinds(self) -> dict[str, Kind]:
-        """The kind of each column by name."""
-        return {column.name: column.kind for column in self.columns}
+    def types(self) -> dict[str, ColumnType]:
+        """The type of each column by name."""
+        return {column.name: column.type for column in self.columns}
 
-    def named(self, *kinds: str) -> list[str]:
-        """The names of the columns of these kinds, kind by kind."""
-        return [column.name for kind in kinds for column in self.columns if column.kind.name == kind]
+    def named(self, *type_names: str) -> list[str]:
+        """The names of the columns of these types, type by type."""
+        return [column.name for name in type_names for column in self.columns if column.type.name == name]
 
     @property
-    def recorded(self) -> dict[str, Kind]:
-        """The kinds, by column, of the columns that every record has next to its texts."""
-        return {name: kind for name, kind in self.kinds.items() if kind.part}
+    def recorded(self) -> dict[str, ColumnType]:
+        """The types, by column, of the columns that every record has next to its texts."""
+        return {name: column_type for name, column_type in self.types.items() if column_type.part}
 
     @property
     def turns(self) -> str:
@@ -208,7 +208,7 @@ class Spec(NamedTuple):
     @property
     def columns_of_turns(self) -> list[str]:
         """The names of the columns of turns. The first one has the texts of the outputs."""
-        return [column.name for column in self.columns if column.kind.is_conversation]
+        return [column.name for column in self.columns if column.type.is_conversation]
 
     @property
     def formats(self) -> set[str]:
@@ -241,7 +241,7 @@ class Spec(NamedTuple):
         names = {*output.columns_of(*templates), *output.keep, *self.recorded}
         if from_turns:
             names.add(self.turns)
-            names.update(column.name for column in self.columns if column.kind.joins_turns)
+            names.update(column.name for column in self.columns if column.type.joins_turns)
         conversation = output.format in ("sharegpt", "messages")
         if conversation:
             names.add(TOOLS)
@@ -249,7 +249,7 @@ class Spec(NamedTuple):
             names.add("system")
         if self.has_one_system:
             names.add("system")
-        return names & self.kinds.keys()
+        return names & self.types.keys()
 
     @property
     def has_one_system(self) -> bool:
@@ -278,7 +278,7 @@ class Spec(NamedTuple):
         lost = {}
         for name in ("system", TOOLS):
             without = [output for output in self.outputs if name not in self.written_by(output)]
-            if name in self.kinds and without:
+            if name in self.types and without:
                 lost[name] = without
         return lost
 
@@ -389,11 +389,11 @@ def _column(name: str, value: Any, raw: Raw) -> Column:
         usual = "label"
     elif name == "idx":
         usual = "id"
-    kind = kinds()[full.get("is", usual)]
-    check_options(name, kind, full)
-    options = {key: full[key] for key in kind.options if key in full}
-    default = full.get("default", kind.default)
-    return filled_in(Column, full, name=name, kind=kind, default=default, options=options)
+    column_type = column_types()[full.get("is", usual)]
+    check_options(name, column_type, full)
+    options = {key: full[key] for key in column_type.options if key in full}
+    default = full.get("default", column_type.default)
+    return filled_in(Column, full, name=name, type=column_type, default=default, options=options)
 
 
 def _split(raw: Any) -> Split:
@@ -447,10 +447,10 @@ def _mixed(spec: Spec, whole: Any) -> Spec:
     parts, files = {}, {}
     for name, about in raw["parts"].items():
         part = load_spec(about["as"])
-        for column, kind in part.recorded.items():
+        for column, column_type in part.recorded.items():
             reads = f"mix.parts.{name}: spec {part.name} reads {column}, which records of this mixture lack"
             _refuse(
-                any(output.turns != kind.part for output in spec.outputs),  # history
+                any(output.turns != column_type.part for output in spec.outputs),  # history
                 f"{reads}: take another spec, or write `turns: history` for earlier turns",
             )
         templates = dict(part.outputs[0].templates)
@@ -478,9 +478,9 @@ def _mixed(spec: Spec, whole: Any) -> Spec:
 
 def _check_names(spec: Spec) -> None:
     """Refuse names that no column has, which the schema cannot see."""
-    columns = spec.kinds
+    columns = spec.types
     for column in spec.columns:
-        column.kind.check(column, spec)
+        column.type.check(column, spec)
     uses = [("fit.group", spec.group)]
     if spec.split:
         uses = [("split.stratify", spec.split.stratify), ("split.group", spec.split.group), *uses]
@@ -521,7 +521,11 @@ def _check_texts(spec: Spec, output: Output, names: Collection[str]) -> None:
             f"nothing says what the text of a record ({output.format}) is; expected {listed}, or a column "
             f"`is: turns`{roles}"
         )
-    has_answer = output.format == "text" or spec.answered or any(kind.is_pair for kind in spec.kinds.values())
+    has_answer = (
+        output.format == "text"
+        or spec.answered
+        or any(column_type.is_pair for column_type in spec.types.values())
+    )
     _refuse(not has_answer, "nothing says what the answer is; add `output` (alpaca) or `assistant`")
 
 

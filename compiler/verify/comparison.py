@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sized
 from itertools import islice, zip_longest
 from typing import Any
 
-from tuneyard.compiler.spec.column_types import kinds
+from tuneyard.compiler.spec.column_types import column_types
 from tuneyard.compiler.verify.audit import Row
 from tuneyard.compiler.verify.expect import Records
 from tuneyard.compiler.verify.verdict import Verdict
@@ -26,9 +26,9 @@ class RecordComparison:
     def __init__(self, loaded: Any, records: Records, verdict: Verdict) -> None:
         self.places: list[str] = []  # of the records
         self._records, self._verdict = records, verdict
-        self._kinds = [kind for kind in kinds().values() if kind.loaded_column]
-        columns_of_kinds = [kind.loaded_column for kind in self._kinds]
-        self._columns = loaded.select_columns(["_prompt", "_response", "_system", *columns_of_kinds])
+        self._types = [column_type for column_type in column_types().values() if column_type.loaded_column]
+        columns_of_types = [column_type.loaded_column for column_type in self._types]
+        self._columns = loaded.select_columns(["_prompt", "_response", "_system", *columns_of_types])
 
     def add(self, start: int, size: int) -> int:
         """Compare the batch of rows that begins here; the number of its rows."""
@@ -55,7 +55,7 @@ class RecordComparison:
             verdict.add(Problem("E407", verdict.dataset, message))
 
     def _problem_of(self, place: str, example: Example | str, row: Row) -> Problem | None:
-        """The first difference of a record and its row: turns, system text, what the kinds of columns add."""
+        """The first difference of a record and its row: turns, system text, what the column types add."""
         verdict = self._verdict
         if isinstance(example, str):
             return Problem("E406", place, example)
@@ -67,19 +67,19 @@ class RecordComparison:
         ]
         pairs += zip_longest(example.trained_turns, loaded_turns)
         pairs.append((example.system, row["_system"] or ""))
-        for kind in self._kinds:
-            pairs += kind.loaded_pairs(example, row)
+        for column_type in self._types:
+            pairs += column_type.loaded_pairs(example, row)
         for of_file, of_loader in pairs:
             if of_file != of_loader:
                 message = f"the file has {show_value(of_file)}, LLaMA-Factory reads {show_value(of_loader)}"
                 return Problem("E407", place, message)
         verdict.same += 1
-        for kind in self._kinds:
-            unusable = kind.unusable(row)
+        for column_type in self._types:
+            unusable = column_type.unusable(row)
             if unusable:
                 fix = "save it as a file, and write its path"
-                return Problem("E408", place, f"{unusable}: LLaMA-Factory stops at it", kind.name, fix)
-            fault = kind.miscounted(row) or kind.not_found(row)
+                return Problem("E408", place, f"{unusable}: LLaMA-Factory stops at it", column_type.name, fix)
+            fault = column_type.miscounted(row) or column_type.not_found(row)
             if fault:
                 return Problem("E408", place, fault)
         return None

@@ -45,7 +45,7 @@ class LengthBar(NamedTuple):
     """A bar of the histogram. `height` is in percent of the highest.
 
     `value` is the bin as the page's script reads it.
-    `kind` is over for bins of rows that cutoff_len cuts, otherwise within.
+    `style` is over for bins of rows that cutoff_len cuts, otherwise within.
     """
 
     start: int
@@ -54,7 +54,7 @@ class LengthBar(NamedTuple):
     text: str
     label: str
     height: float
-    kind: str
+    style: str
 
 
 class StateShare(NamedTuple):
@@ -150,13 +150,13 @@ def _bins(payload: ViewPayload) -> list[LengthBar]:
     for start, end, rows in payload.bins:
         text = tr("{start} to {end} tokens", start=f"{start:,}", end=f"{end:,}")
         label = f"{text}: {tr_counted(rows, 'row')}"
-        kind = "within"
+        style = "within"
         if payload.over_cutoff and payload.cutoff_len < start:
-            kind = "over"
+            style = "over"
         height = 100 * rows / highest
         if rows > 0:
             height = max(height, 2.0)  # a single row is visible next to thousands
-        bins.append(LengthBar(start, end, f"{start}-{end}", text, label, height, kind))
+        bins.append(LengthBar(start, end, f"{start}-{end}", text, label, height, style))
     return bins
 
 

@@ -11,8 +11,8 @@ def entry_of(spec: Spec, output: Output, file_name: str) -> Entry:
     """The registry entry of a dataset, with complete `columns` (and `tags`) for LLaMA-Factory."""
     if output.format == "text":
         return {"file_name": file_name, "formatting": "alpaca", "columns": {"prompt": output.field}}
-    recorded_parts = {kind.part: name for name, kind in spec.recorded.items()}
-    has_pair = any(kind.is_pair for kind in spec.recorded.values())
+    recorded_parts = {column_type.part: name for name, column_type in spec.recorded.items()}
+    has_pair = any(column_type.is_pair for column_type in spec.recorded.values())
     entry: Entry = {}
     if has_pair:
         entry["ranking"] = True
@@ -27,7 +27,7 @@ def entry_of(spec: Spec, output: Output, file_name: str) -> Entry:
             columns["history"] = "history"
         return {**entry, "formatting": "alpaca", "columns": columns | recorded_parts}
     columns = {"messages": output.field}
-    names = spec.kinds | output.templates
+    names = spec.types | output.templates
     if output.format == "sharegpt" and "system" in names:
         columns["system"] = "system"
     if "tools" in names:

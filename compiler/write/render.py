@@ -35,11 +35,11 @@ class Renderer:
         self.spec = spec
         self.output = output
         self.from_turns = spec.writes_turns(output)
-        self.columns = spec.kinds
+        self.columns = spec.types
         self.beside = spec.recorded
         self.is_indexed = spec.is_indexed(output)
         self.format = format_of_entry(entry_of(spec, output, output.file))
-        self.has_own_history = any(kind.part == HISTORY for kind in self.beside.values())
+        self.has_own_history = any(column_type.part == HISTORY for column_type in self.beside.values())
         self.alpaca = [name for part, name in ALPACA.items() if part in self.format.columns]
 
     def render(self, batch: Batch) -> list[bytes]:
@@ -85,11 +85,11 @@ class Renderer:
         return [(out.field, talks), *self._extras(batch, ("system", "tools")), *kept]
 
     def _kept(self, batch: Batch) -> list[Field]:
-        """The fields of a record besides its texts: columns as their kinds write them, and kept columns."""
+        """The fields of a record besides its texts: columns as their types write them, and kept columns."""
         fields = []
-        for name, kind in self.beside.items():
+        for name, column_type in self.beside.items():
             texts = batch.columns[name]
-            fields.append((name, _answers(texts, self.output.format) if kind.is_pair else texts))
+            fields.append((name, _answers(texts, self.output.format) if column_type.is_pair else texts))
         fields += [(name, batch.columns[name]) for name in self.output.keep]
         return fields
 

@@ -1,6 +1,6 @@
 """The forms of files that `data init` recognises, in the order in which they are tried.
 
-A kind names its forms (`Kind.shapes`). A form that no kind names is not proposed.
+A column type names its forms (`ColumnType.shapes`). A form that no column type names is not proposed.
 """
 
 from collections.abc import Callable, Collection

@@ -22,7 +22,7 @@ NEARLY_ALL = 0.95
 
 def listed_choices(profile: FileProfile) -> Proposal | None:
     """A question or the beginning of a text, a list of choices, and the correct one of them."""
-    choices = profile.called("choices", kinds=["texts"])
+    choices = profile.called("choices", value_types=["texts"])
     answer = profile.named(
         (*USUAL_NAMES["chosen letter"], *USUAL_NAMES["chosen text"], "label"), ("text", "number")
     )
@@ -78,7 +78,7 @@ def _choice_columns(profile: FileProfile) -> list[Leaf]:
     leaf_by_sign: dict[str, dict[str, Leaf]] = {}
     for leaf in profile.leaves.values():
         match = CHOICE_COLUMN.fullmatch(leaf.name)
-        if match and leaf.kind == "text":
+        if match and leaf.value_type == "text":
             leaf_by_sign.setdefault(match[1], {})[match[2]] = leaf
     for base, leaves in leaf_by_sign.items():
         fewest = 3 if base in ("", "answer") else 2  # two answers are rather to be compared

@@ -72,10 +72,10 @@ def _has_turns(profile: FileProfile, leaf: Leaf) -> bool:
     Turns that all end with the user need their answer or a usual name: a model may have written by them.
     """
     is_question = leaf.is_called("question")
-    if leaf.kind != "turns" and not is_question:
+    if leaf.value_type != "turns" and not is_question:
         return False
     if not _mostly_end_with_user(profile.values(leaf)):
-        return leaf.kind == "turns"
+        return leaf.value_type == "turns"
     return is_question or any(map(leaf.is_called, ("turns", "exchanges"))) or bool(_completion_path(profile))
 
 
@@ -113,7 +113,7 @@ def _conversations(profile: FileProfile, path: str) -> Proposal:
     if completion and asks:
         beside["completion"] = ProposedColumn(completion, "completion")
         options = ["unasked"]
-    elif pair or profile.called("rejected", kinds=("text", "turns")):
+    elif pair or profile.called("rejected", value_types=("text", "turns")):
         options = ["unasked"]
     proposal = conversation_proposal(path, talks, _roles_of_speakers(turns), options, settings)
     proposal.columns |= {**system_column(profile), **beside}

@@ -76,7 +76,7 @@ def paired_texts(profile: FileProfile) -> tuple[Leaf, Leaf, bool] | None:
     by_base: dict[str, list[Leaf]] = {}
     for leaf in profile.leaves.values():
         base = _NUMBERED.sub("_", leaf.name).strip("_")
-        if leaf.kind == "text" and base not in ("", leaf.name) and not meaning(leaf.path):
+        if leaf.value_type == "text" and base not in ("", leaf.name) and not meaning(leaf.path):
             by_base.setdefault(base, []).append(leaf)
     pairs = []
     for leaves in by_base.values():
@@ -186,10 +186,12 @@ def labelled_text(profile: FileProfile) -> Proposal | None:
 
 def _refuse_labels_in_lists(profile: FileProfile) -> None:
     """`ContentError` if labels are spans, numbers or objects in a list: the texts alone would be learned."""
-    labels = profile.named((*USUAL_NAMES["label"], "annotations.result"), kinds=("list", "several objects"))
+    labels = profile.named(
+        (*USUAL_NAMES["label"], "annotations.result"), value_types=("list", "several objects")
+    )
     if labels is not None:
         command = f"jq -c '.{labels.path} |= map(.name)' OLD > NEW.jsonl"
-        if not any(kind in profile.path.name for kind in (".json", ".ndjson")):  # jq reads JSON alone
+        if not any(suffix in profile.path.name for suffix in (".json", ".ndjson")):  # jq reads JSON alone
             steps = "".join(f"[{step!r}]" for step in labels.path.split("."))
             command = (
                 f"df{steps} = df{steps}.map(lambda labels: [label['name'] for label in labels]) in pandas"

@@ -64,20 +64,20 @@ def answered_question(profile: FileProfile) -> Proposal | None:
         guesses.append(f"{question.path} is used as the question: no column is named as one")
     if answer.name in _OTHER_ANSWERS and not profile.user_columns:
         guesses.append(f"{answer.path} is used as the answer to {question.path}: no column is named as one")
-    if answer.kind == "truth value":
+    if answer.value_type == "truth value":
         return yes_or_no_question(profile, question, answer)
-    kind = "answer" if answer.kind in ("text", "texts") else "any"
-    if answer.kind == "texts" and (is_choice or answer.is_called("label")):
-        kind = "list"
+    type_name = "answer" if answer.value_type in ("text", "texts") else "any"
+    if answer.value_type == "texts" and (is_choice or answer.is_called("label")):
+        type_name = "list"
         guesses.append(f"{answer.path} is learned with each of its labels on a line: name all in the prompt")
     columns = {
         "question": ProposedColumn(question.path),
-        "answer": ProposedColumn(answer.path, kind),
+        "answer": ProposedColumn(answer.path, type_name),
     }
     proposal = question_proposal(profile, "Questions and answers", columns)
     proposal.guesses += guesses
     values = [value for value in profile.values(answer) if isinstance(value, list)]
-    if kind == "answer" and any(len(set(map(str, value))) > 1 for value in values):
+    if type_name == "answer" and any(len(set(map(str, value))) > 1 for value in values):
         proposal.guesses.append(
             f"{answer.path} is a list, of which the first text is learned, as of alternatives; if they are "
             "parts of one answer, write `is: list` for the column, which joins them"
@@ -127,7 +127,7 @@ def _answer_leaf(profile: FileProfile) -> Leaf | None:
     codes of something, as of a diagnosis.
     """
     for value_type in (*VALUE_TYPES, "texts"):
-        answer = profile.called("answer", kinds=[value_type])
+        answer = profile.called("answer", value_types=[value_type])
         if answer is not None and not (answer.goes_by("target") and answer is label_leaf(profile)):
             return answer
     answer = profile.named([CHOICES_OF_TASK, TEXTS_OF_TASK], ["texts"]) or profile.named_like("answer")
@@ -164,18 +164,18 @@ def _answer_object(profile: FileProfile, part: Leaf | None) -> Leaf | None:
         if not goes_by_answer(name) or not all(isinstance(value, dict) for value in values):
             continue
         inner_leaves = leaves_inside.get(name, [])
-        texts = [leaf for leaf in inner_leaves if leaf.kind in ("text", "texts")]
+        texts = [leaf for leaf in inner_leaves if leaf.value_type in ("text", "texts")]
         is_envelope = (
             any(leaf.name in _ENVELOPE for leaf in texts) or texts == inner_leaves[:1] == inner_leaves
         )
         if inner_leaves and not is_envelope:
-            return Leaf(name, kinds=Counter({"object": len(values)}), filled=len(values))
+            return Leaf(name, value_types=Counter({"object": len(values)}), filled=len(values))
     return None
 
 
 def _is_named_text(leaf: Leaf) -> bool:
     """True for texts under a name of answers. One letter is no name: `a` is next to `b`."""
-    return leaf.kind in ("text", "texts") and len(leaf.name) > 1
+    return leaf.value_type in ("text", "texts") and len(leaf.name) > 1
 
 
 def goes_by_answer(name: str) -> bool:

@@ -24,7 +24,7 @@ WRITE_THREADS = (
 def refuse_trees(profile: FileProfile) -> None:
     """Refuse rows that are trees of messages, as OASST's: their first message alone is no example."""
     for leaf in profile.leaves.values():
-        has_replies = leaf.kind == "several objects" and leaf.is_called("replies")
+        has_replies = leaf.value_type == "several objects" and leaf.is_called("replies")
         is_reply = leaf.is_called("text") and not REPLIES.isdisjoint(leaf.steps[:-1])
         if has_replies or is_reply:
             raise ContentError(
@@ -41,7 +41,10 @@ def refuse_loose_messages(profile: FileProfile) -> None:
     text = profile.called("text")
     if parent is None or text is None or not (is_message or message_links(profile)):
         return
-    role, message_id = profile.called("message", kinds=VALUE_TYPES), profile.called("idx", kinds=VALUE_TYPES)
+    role, message_id = (
+        profile.called("message", value_types=VALUE_TYPES),
+        profile.called("idx", value_types=VALUE_TYPES),
+    )
     if role is not None and message_id is not None and len(role.values) <= MOST_ROLES:
         parents = _filled_texts(profile, parent)
         missing = _without_row(profile, parent, message_id)
@@ -63,7 +66,7 @@ def refuse_loose_messages(profile: FileProfile) -> None:
 
 def parent_leaf(profile: FileProfile) -> Leaf | None:
     """The column that names the message before each, None if the file has none."""
-    return profile.called("parent message", kinds=(*VALUE_TYPES, "null"))
+    return profile.called("parent message", value_types=(*VALUE_TYPES, "null"))
 
 
 def message_links(profile: FileProfile) -> dict[str, str]:
@@ -77,7 +80,9 @@ def message_links(profile: FileProfile) -> dict[str, str]:
     others = [
         leaf
         for leaf in profile.leaves.values()
-        if leaf is not parent and leaf.kind in VALUE_TYPES and len(leaf.hashes) >= MOST_IDS * leaf.filled
+        if leaf is not parent
+        and leaf.value_type in VALUE_TYPES
+        and len(leaf.hashes) >= MOST_IDS * leaf.filled
     ]
     leaf = min(others, key=lambda leaf: len(_without_row(profile, parent, leaf)), default=None)
     if leaf is None or 2 * len(_without_row(profile, parent, leaf)) >= len(_filled_texts(profile, parent)):

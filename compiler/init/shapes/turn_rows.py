@@ -214,7 +214,7 @@ def conversation_leaf(profile: FileProfile, *others: Leaf, may_be_id: bool) -> L
     for leaf in profile.leaves.values():
         is_other = leaf in others or leaf.name in USUAL_NAMES["turn order"] or ABOUT_ROW.fullmatch(leaf.name)
         repeats = leaf.filled >= max(2 * len(leaf.hashes), profile.rows / 2)
-        if leaf.kind in ("text", "number") and not is_other and repeats:
+        if leaf.value_type in ("text", "number") and not is_other and repeats:
             shared.append(leaf)
     for pattern in (_CONVERSATION, _CASE) if may_be_id else (_CONVERSATION,):
         for leaf in shared:

@@ -49,7 +49,7 @@ def proposed(bench, path):
 def test_pairs_in_the_forms_in_circulation(form, bench):
     path = bench.rows("rows.jsonl", [{**FORMS[form], "id": n} for n in range(3)])
     spec, report = proposed(bench, path)
-    assert {"chosen", "rejected"} <= {column.kind.name for column in spec.columns}
+    assert {"chosen", "rejected"} <= {column.type.name for column in spec.columns}
     assert report.kept == 3
 
 
@@ -65,7 +65,7 @@ def test_llamafactorys_own_demo_files(name, kinds, bench):
     if not source.is_file():
         pytest.skip(f"no real data at {REAL}")
     spec, report = proposed(bench, source)
-    assert {column.kind.name for column in spec.columns} >= kinds
+    assert {column.type.name for column in spec.columns} >= kinds
     assert report.kept == report.read
 
 
@@ -106,7 +106,7 @@ def test_what_stands_beside_turns_and_questions_is_read(rows, kind, named, bench
     Image.new("RGB", (8, 8)).save(bench.folder / "a.png")
     path = bench.rows("rows.jsonl", rows)
     spec, report = proposed(bench, path)
-    assert kind in {column.kind.name for column in spec.columns} and report.kept == len(rows)
+    assert kind in {column.type.name for column in spec.columns} and report.kept == len(rows)
     assert not named or f"This file fits the bundled spec {named};" in propose(path)[1]
 
 

@@ -37,7 +37,7 @@ def columns_of(bench, make_row):
     columns = {}
     for column in spec.columns:
         names = [key for key in top if key.lower() in {each.lower() for each in column.names}]
-        if names and column.kind.name != "id":
+        if names and column.type.name != "id":
             columns[column.name] = names[0]
     warnings = [line for line in report.splitlines() if line.startswith("warning: ")]
     return columns, warnings, yaml.safe_load(text)

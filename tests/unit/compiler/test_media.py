@@ -114,7 +114,7 @@ def test_a_picture_in_base64_is_no_file_and_its_message_is_short(pictures):
 
 
 @pytest.mark.parametrize(
-    ("kind", "medium", "is_usable"),
+    ("column_type", "medium", "is_usable"),
     [
         (IMAGES, "a.png", True),
         (IMAGES, b"\x89PNG", True),
@@ -135,8 +135,8 @@ def test_a_picture_in_base64_is_no_file_and_its_message_is_short(pictures):
         (AUDIOS, [0.1, 0.2], False),
     ],
 )
-def test_media_that_are_no_paths(kind, medium, is_usable):
-    assert (kind.unusable({kind.loaded_column: [medium]}) == "") == is_usable
+def test_media_that_are_no_paths(column_type, medium, is_usable):
+    assert (column_type.unusable({column_type.loaded_column: [medium]}) == "") == is_usable
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.unit.compiler.conftest import exchange
-from tuneyard.compiler.spec.column_types import kind_of, kinds
+from tuneyard.compiler.spec.column_types import column_type_of, column_types
 from tuneyard.compiler.spec.file import read_schema
 from tuneyard.core.documents.schema_errors import violations
 
@@ -73,11 +73,11 @@ def test_the_place_inside_a_row_is_named(bench, name, row, field, message):
     assert [(p.code, p.field, p.message) for p in report.problems.errors] == [("E105", field, message)]
 
 
-@pytest.mark.parametrize("kind", [kind.name for kind in kinds().values() if "items" in kind.schema])
+@pytest.mark.parametrize("name", [each.name for each in column_types().values() if "items" in each.schema])
 @settings(max_examples=25)
 @given(JSON)
-def test_every_nested_value_that_is_refused_is_explained(kind, value):
-    schema = kind_of(kind).schema
+def test_every_nested_value_that_is_refused_is_explained(name, value):
+    schema = column_type_of(name).schema
     assert bool(list(violations(schema, value))) != jsonschema_rs.validator_for(schema).is_valid(value)
 
 

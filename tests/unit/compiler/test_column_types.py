@@ -1,4 +1,4 @@
-"""A kind of column is one object in one file of compiler/columns."""
+"""A column type is one object in one file of compiler/columns."""
 
 import contextlib
 import sys
@@ -12,7 +12,7 @@ import yaml
 from tests.messages import printed, raises
 from tests.plug_ins import documented
 from tuneyard.compiler.init.propose import propose
-from tuneyard.compiler.spec.column_types import Kind, kinds
+from tuneyard.compiler.spec.column_types import ColumnType, column_types
 from tuneyard.compiler.spec.file import SCHEMAS, read_schema
 from tuneyard.compiler.verify.comparison import RecordComparison
 from tuneyard.compiler.verify.expect import Expected
@@ -22,34 +22,34 @@ from tuneyard.core.errors import ContentError
 from tuneyard.core.records import format_of_entry
 
 SOUNDS = """
-from tuneyard.compiler.spec.column_types import ASKED, Beside, ColumnReader, Kind
+from tuneyard.compiler.spec.column_types import ASKED, Beside, ColumnReader, ColumnType
 
 class SoundsReader(ColumnReader):
     def read(self, value):
         return value.split(";")
 
-class SoundsKind(Kind):
+class SoundsType(ColumnType):
     def loaded_pairs(self, example, loaded):
         return [(list(example.media["audios"]), loaded["_audios"])]
 
-SOUNDS = SoundsKind("sounds", {"type": "string", "description": "paths"}, part="audios", compared=ASKED,
+SOUNDS = SoundsType("sounds", {"type": "string", "description": "paths"}, part="audios", compared=ASKED,
                     beside=Beside(("sounds",), questions=True),
                     loaded_column="_audios", reader=SoundsReader)
 """
 SPEC = """
-about: a kind of a new file
+about: a type of a new file
 columns: {q: [q], a: {names: [a], is: %s}}
 write: [{dataset: "s_{split}", file: "s-{split}.jsonl", format: alpaca, instruction: "{q}", output: "{a}"}]
 """
 
 
 @contextlib.contextmanager
-def added(monkeypatch: pytest.MonkeyPatch, kind: Kind) -> Iterator[None]:
-    """The kinds with one more."""
-    everything = kinds() | {kind.name: kind}
+def added(monkeypatch: pytest.MonkeyPatch, column_type: ColumnType) -> Iterator[None]:
+    """The column types with one more."""
+    everything = column_types() | {column_type.name: column_type}
     places = "spec.column_types spec.file spec.model init.proposal init.guess verify.comparison"
     for place in places.split():
-        monkeypatch.setattr(f"tuneyard.compiler.{place}.kinds", lambda: everything)
+        monkeypatch.setattr(f"tuneyard.compiler.{place}.column_types", lambda: everything)
     read_schema.cache_clear()
     yield
     read_schema.cache_clear()
@@ -57,7 +57,7 @@ def added(monkeypatch: pytest.MonkeyPatch, kind: Kind) -> Iterator[None]:
 
 @pytest.fixture
 def with_sounds(monkeypatch):
-    """The kinds with one more, which comes as the text of one file."""
+    """The column types with one more, which comes as the text of one file."""
     code: dict[str, Any] = {}
     exec(SOUNDS, code)
     with added(monkeypatch, code["SOUNDS"]):
@@ -85,8 +85,8 @@ HEARD = [
 ]
 
 
-def test_a_new_kind_is_recognised_compiled_registered_and_read_back(bench, with_sounds):
-    """`init` proposes it; the record, the entry and the lint take what the kind declares."""
+def test_a_new_column_type_is_recognised_compiled_registered_and_read_back(bench, with_sounds):
+    """`init` proposes it; the record, the entry and the lint take what the type declares."""
     text, _, _ = propose(bench.rows("rows.jsonl", HEARD))
     assert bench.compile(text).problems.counts == {}
     assert bench.values("rows.jsonl", "sounds") == [["a.wav", "b.wav"], ["c.wav"]]
@@ -98,7 +98,7 @@ def test_a_new_kind_is_recognised_compiled_registered_and_read_back(bench, with_
 
 
 @pytest.mark.parametrize(("second", "codes"), [(["c.wav"], []), (["d.wav"], ["E407"])])
-def test_verify_compares_what_a_new_kind_expects(bench, with_sounds, second, codes):
+def test_verify_compares_what_a_new_column_type_expects(bench, with_sounds, second, codes):
     bench.compile(propose(bench.rows("rows.jsonl", HEARD))[0])
     ((name, entry),) = read_registry(bench.out).items()
     loaded = LoadedRows(
@@ -119,17 +119,17 @@ def test_verify_compares_what_a_new_kind_expects(bench, with_sounds, second, cod
     assert verdict.same == 2 - len(codes)
 
 
-def test_kinds_stand_in_no_other_file_of_the_compiler_schema():
+def test_column_types_stand_in_no_other_file_of_the_compiler_schema():
     text = (SCHEMAS / "spec.json").read_text(encoding="utf-8")
-    assert [kind for kind in ("kto", "at_least", "rejected", "calls") if kind in text] == []
+    assert [name for name in ("kto", "at_least", "rejected", "calls") if name in text] == []
     columns = read_schema("spec")["properties"]["columns"]["additionalProperties"]["oneOf"][1]["properties"]
-    assert set(columns["is"]["enum"]) == set(kinds())
+    assert set(columns["is"]["enum"]) == set(column_types())
 
 
 @pytest.mark.parametrize(
     "option", ["at_least: 3", "calls: text", "best: {by: n, take: t}", "arguments: error"]
 )
-def test_an_option_of_another_kind_is_refused(bench, option):
+def test_an_option_of_another_type_is_refused(bench, option):
     spec = SPEC % f"text, {option}"
     with raises(ContentError, "is: text"):
         bench.compile(spec, f"train={bench.write('rows.jsonl', '')}")
@@ -137,7 +137,7 @@ def test_an_option_of_another_kind_is_refused(bench, option):
 
 @pytest.fixture
 def keywords(monkeypatch) -> Iterator[None]:
-    """The kind of the example of the docs is known."""
+    """The type of the example of the docs is known."""
     module = ModuleType("keywords_of_the_docs")
     monkeypatch.setitem(sys.modules, module.__name__, module)  # for what processes send each other
     exec(documented('"""Keywords'), module.__dict__)
@@ -151,7 +151,7 @@ METALS = (
 )
 
 
-def test_the_example_of_the_docs_is_a_kind(bench, keywords):
+def test_the_example_of_the_docs_is_a_column_type(bench, keywords):
     """`data init` recognises its column, and the spec that it proposes writes the list."""
     rows = bench.rows("rows.jsonl", [{"question": "Which?", "answer": "Both.", "keywords": "copper; tin"}])
     proposal, _, _ = propose(rows)
