@@ -11,6 +11,7 @@ from typing import Any
 from tuneyard.compiler.chat.forms import form_names
 from tuneyard.compiler.chat.turn_forms import SYSTEM
 from tuneyard.compiler.check.cleaning import cleaner, wrapped
+from tuneyard.compiler.check.plugin_columns import reader_of, refuse_unwritable
 from tuneyard.compiler.check.sources import all_are_filled, is_filled, sources_in
 from tuneyard.compiler.check.text_columns import fallback_columns, other_kind, written_value
 from tuneyard.compiler.check.unused_columns import Unused
@@ -91,7 +92,7 @@ class Checker:
         raw_labels = chain.from_iterable(spec.labels.values())
         self.raw_labels = tuple(dict.fromkeys(map(written_value, raw_labels)))
         self.file = FileContext(spec, display_path, cleaner(spec.clean), self.sources, [])
-        self.readers = [column.type.reader(column, self.file) for column in spec.columns]
+        self.readers = [reader_of(column, self.file) for column in spec.columns]
         self.kept = {name for output in spec.outputs for name in output.keep}
         self.types = types
         self.column_types = spec.types
@@ -151,6 +152,9 @@ class Checker:
         for reader in self.readers:
             if reader.checks_rows:
                 batch = self._check_rows(reader, batch, rows)
+        for column in self.spec.columns:
+            if column.type.plugin is not None:
+                refuse_unwritable(column, column.type.plugin, batch)
         return self._label(batch) if self.lookup else batch
 
     def _count_inside_turns(self, columns: dict[str, Values]) -> None:

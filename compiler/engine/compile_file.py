@@ -30,6 +30,7 @@ from tuneyard.compiler.spec.model import PART, ROW_NUMBER, Filter, Spec
 from tuneyard.compiler.write.record_file import CountedRecords, RecordFile
 from tuneyard.compiler.write.render import Renderer
 from tuneyard.core.files import Moved
+from tuneyard.core.plugins import guarded
 
 
 def rows_of_parts(spec: Spec) -> dict[str, int]:
@@ -174,7 +175,7 @@ def _compile_rows(
     row_filter = None if spec.filter == Filter() else RowFilter(spec, result.counts)
     lint = Lint(spec, problems)
     outputs = [(Renderer(spec, output), file) for output, file in zip(spec.outputs, files, strict=True)]
-    judged = [column.name for column in spec.columns if column.type.judge]
+    judged = [column for column in spec.columns if column.type.judge]
     for rows in read(
         item.path, item.display_path, spec.source, problems, item.split, moved, names=item.names
     ):
@@ -192,8 +193,9 @@ def _compile_rows(
             batch = checker.of_one_type(batch, rows)
             if batch.lines:
                 result.counts.kept += len(batch)
-                for name in judged:
-                    result.values[name].update(batch.columns[name])
+                for column in judged:
+                    with guarded(column.type.plugin):
+                        result.values[column.name].update(batch.columns[column.name])
                 lint.see(result.fingerprints, batch, "idx" in checker.known)
                 for renderer, file in outputs:
                     file.add(*renderer.block(batch, file.between))

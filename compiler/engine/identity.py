@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterable, Mapping
 from functools import cache
 
 from tuneyard.compiler.read import plugins_for
+from tuneyard.compiler.spec.column_types import bundled_types, column_types
 from tuneyard.compiler.spec.export_forms import bundled_forms, export_forms
 from tuneyard.core.files import JsonObject, files_sha256, versions
 from tuneyard.core.installation.checkout import ROOT, release
@@ -30,16 +31,17 @@ def own_hash() -> str:
     return files_sha256(sorted(files))
 
 
-def deciding_code(paths: Iterable[str], forms: Collection[str]) -> JsonObject:
+def deciding_code(paths: Iterable[str], forms: Collection[str], types: Collection[str]) -> JsonObject:
     """The code that decides what a compile writes of these source files, for the identity in a manifest.
 
-    `forms` are the forms of exports that the spec names.
+    `forms` are the forms of exports, and `types` the column types, that the spec names.
     """
+    plugins = [*plugins_for(paths), *_plugins_of_forms(forms), *_plugins_of_types(types)]
     return {
         VERSION: release(),
         CODE: own_hash(),
         LIBRARIES: {"python": sys.version.split()[0], **versions(*PACKAGES)},
-        PLUGINS: [plugin.identity() for plugin in [*plugins_for(paths), *_plugins_of_forms(forms)]],
+        PLUGINS: [plugin.identity() for plugin in plugins],
     }
 
 
@@ -52,11 +54,18 @@ def _plugins_of_forms(names: Collection[str]) -> list[Plugin]:
     return plugins
 
 
+def _plugins_of_types(names: Collection[str]) -> list[Plugin]:
+    plugins = []
+    for name in sorted(set(names) - bundled_types().keys()):
+        plugin = column_types()[name].plugin
+        if plugin is not None:
+            plugins.append(plugin)
+    return plugins
+
+
 def changed_code(made_from: Mapping[str, object], paths: Iterable[str]) -> str:
     """The first code that has changed since a compile, "" if none has."""
-    recorded_plugins = made_from.get(PLUGINS)
-    names = {plugin["name"] for plugin in recorded_plugins} if isinstance(recorded_plugins, list) else set()
-    now = deciding_code(paths, names)
+    now = deciding_code(paths, (), ())
     if (made_from.get(VERSION), made_from.get(CODE)) != (now[VERSION], now[CODE]):
         return "the compiler has changed"
     before = made_from.get(LIBRARIES)
@@ -65,6 +74,19 @@ def changed_code(made_from: Mapping[str, object], paths: Iterable[str]) -> str:
         installed = now[LIBRARIES].get(name)
         if recorded != installed:
             return f"another version of {name}: {recorded or 'none'}, now {installed or 'none'}"
-    if recorded_plugins != now[PLUGINS]:
+    if not _are_current(made_from.get(PLUGINS), now[PLUGINS]):
         return "a plug-in that reads its files has changed"
     return ""
+
+
+def _are_current(recorded: object, of_readers: list[JsonObject]) -> bool:
+    """True if the plug-ins of a manifest are installed unchanged. `of_readers` read its files now."""
+    if not isinstance(recorded, list) or any(identity not in recorded for identity in of_readers):
+        return False
+    others = [identity for identity in recorded if identity not in of_readers]
+    if not others:
+        return True
+    plugins = [form.plugin for form in export_forms().values()]
+    plugins += [column_type.plugin for column_type in column_types().values()]
+    installed = [plugin.identity() for plugin in plugins if plugin is not None]
+    return all(identity in installed for identity in others)

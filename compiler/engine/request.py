@@ -51,6 +51,7 @@ class CompileRequest(NamedTuple):
         """All settings that the written bytes depend on: equal identities mean equal bytes."""
         parts = spec.mix.parts.values() if spec.mix else (spec,)
         forms = {form for part in parts for form in part.source.form}
+        types = {column.type.name for part in parts for column in part.columns}
         return {
             "spec": spec.given_as,
             "definition": spec.raw,
@@ -59,7 +60,7 @@ class CompileRequest(NamedTuple):
             "seed": self.seed,
             "on_error": "reject" if self.reject else "fail",
             "sources": sources,
-            **deciding_code((source["path"] for source in sources), forms),
+            **deciding_code((source["path"] for source in sources), forms, types),
         }
 
     def problems_in(self, folder: Path | None) -> Problems:

@@ -28,6 +28,7 @@ from tuneyard.core.datasets.compiled import CompiledFile, CompiledFiles, row_ind
 from tuneyard.core.errors import Problem
 from tuneyard.core.execution import Executor, WorkItem, WorkResult
 from tuneyard.core.files import Moved, sha256
+from tuneyard.core.plugins import guarded
 
 AHEAD = 2  # files for each worker that it reads, or whose results wait for an earlier one
 
@@ -155,7 +156,8 @@ class Run:
         types = self.spec.of_part(part).types
         for column, counts in whole.values.items():
             judge = types[column].judge
-            finding = judge(counts, place) if judge else ""
+            with guarded(types[column].plugin):
+                finding = judge(counts, place) if judge else ""
             if isinstance(finding, str):
                 problems.notes += [f"{place}: {finding}"] if finding else []
             elif is_whole:

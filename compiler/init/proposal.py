@@ -11,6 +11,7 @@ from tuneyard.compiler.init.profile import CHINESE, PROSE, FileProfile, Leaf
 from tuneyard.compiler.rows import Fields, are_objects
 from tuneyard.compiler.spec.column_types import MARK, Beside, column_types
 from tuneyard.core.datasets.column_meanings import MEDIA, meaning, usual_name
+from tuneyard.core.plugins import guarded
 from tuneyard.core.records import PAIR
 from tuneyard.core.records.calls import thought
 
@@ -108,7 +109,8 @@ def columns_beside(profile: FileProfile, *, turns: bool) -> ProposedColumns:
             continue
         if profile.user_columns and column_type.name in MEDIA:
             continue  # the model reads the named columns alone
-        source = _source_of(beside, profile)
+        with guarded(column_type.plugin):
+            source = _source_of(beside, profile)
         if not source:
             continue
         proposed = ProposedColumn(source, column_type.name, beside.settings)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar, cast
 
 from tuneyard.compiler.rows import without
-from tuneyard.compiler.spec.column_types import Column, Names, column_types
+from tuneyard.compiler.spec.column_types import Column, Names, bundled_types, column_types
 from tuneyard.compiler.spec.export_forms import bundled_forms, export_forms
 from tuneyard.compiler.spec.normal_form import normal_form
 from tuneyard.compiler.spec.paths import with_paths_from
@@ -144,8 +144,9 @@ def read_schema(name: str, *, with_plugins: bool = False) -> Raw:
     if name == "spec":
         _, mapping = schema["properties"]["columns"]["additionalProperties"]["oneOf"]
         mapping["additionalProperties"] = False
-        mapping["properties"]["is"] = {"enum": list(column_types())}
-        for column_type in column_types().values():
+        types = column_types() if with_plugins else bundled_types()
+        mapping["properties"]["is"] = {"enum": list(types)}
+        for column_type in types.values():
             mapping["properties"].update(column_type.options)
         forms = export_forms() if with_plugins else bundled_forms()
         schema["$defs"]["form"] = {"enum": list(forms)}

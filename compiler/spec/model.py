@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tuneyard.compiler.rows import without
-from tuneyard.compiler.spec.column_types import Column, ColumnType, Names, check_options, column_types
+from tuneyard.compiler.spec.column_types import Column, ColumnType, Names, check_options, column_type_of
 from tuneyard.compiler.spec.file import (
     Raw,
     Source,
@@ -20,6 +20,7 @@ from tuneyard.compiler.spec.file import (
 from tuneyard.core.datasets import TRAIN_SPLIT
 from tuneyard.core.datasets.compiled import MANIFEST, row_index_file
 from tuneyard.core.errors import ContentError, nearest, show_value
+from tuneyard.core.plugins import call
 
 UNLABELLED = "unlabelled"
 ROW_NUMBER = "row number"
@@ -389,7 +390,7 @@ def _column(name: str, value: Any, raw: Raw) -> Column:
         usual = "label"
     elif name == "idx":
         usual = "id"
-    column_type = column_types()[full.get("is", usual)]
+    column_type = column_type_of(full.get("is", usual))
     check_options(name, column_type, full)
     options = {key: full[key] for key in column_type.options if key in full}
     default = full.get("default", column_type.default)
@@ -480,7 +481,7 @@ def _check_names(spec: Spec) -> None:
     """Refuse names that no column has, which the schema cannot see."""
     columns = spec.types
     for column in spec.columns:
-        column.type.check(column, spec)
+        call(column.type.plugin, ValueError, column.type.check, column, spec)
     uses = [("fit.group", spec.group)]
     if spec.split:
         uses = [("split.stratify", spec.split.stratify), ("split.group", spec.split.group), *uses]

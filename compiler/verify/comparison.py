@@ -11,6 +11,7 @@ from tuneyard.compiler.verify.expect import Records
 from tuneyard.compiler.verify.verdict import Verdict
 from tuneyard.core.errors import Problem, show_value
 from tuneyard.core.llamafactory.stages import TRAINING_STAGES
+from tuneyard.core.plugins import guarded
 from tuneyard.core.records import Example
 
 ANSWERS_PER_ROW = {
@@ -68,18 +69,20 @@ class RecordComparison:
         pairs += zip_longest(example.trained_turns, loaded_turns)
         pairs.append((example.system, row["_system"] or ""))
         for column_type in self._types:
-            pairs += column_type.loaded_pairs(example, row)
+            with guarded(column_type.plugin):
+                pairs += column_type.loaded_pairs(example, row)
         for of_file, of_loader in pairs:
             if of_file != of_loader:
                 message = f"the file has {show_value(of_file)}, LLaMA-Factory reads {show_value(of_loader)}"
                 return Problem("E407", place, message)
         verdict.same += 1
         for column_type in self._types:
-            unusable = column_type.unusable(row)
+            with guarded(column_type.plugin):
+                unusable = column_type.unusable(row)
+                fault = "" if unusable else column_type.miscounted(row) or column_type.not_found(row)
             if unusable:
                 fix = "save it as a file, and write its path"
                 return Problem("E408", place, f"{unusable}: LLaMA-Factory stops at it", column_type.name, fix)
-            fault = column_type.miscounted(row) or column_type.not_found(row)
             if fault:
                 return Problem("E408", place, fault)
         return None

@@ -5,19 +5,21 @@ import functools
 import importlib
 import pkgutil
 import sys
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeVar
 
 from tuneyard.core.errors import ContentError
 from tuneyard.core.files import JsonObject, files_sha256
 
+T = TypeVar("T")
 Group = Literal[
     "tuneyard.metrics",
     "tuneyard.merge_methods",
     "tuneyard.readers",
     "tuneyard.forms",
+    "tuneyard.columns",
     "tuneyard.logs",
     "tuneyard.scoring_commands",
 ]
@@ -50,6 +52,8 @@ class Plugin(NamedTuple):
         """Turn every error of the plug-in's code inside the block into a `PluginError`."""
         try:
             yield
+        except PluginError:  # of a plug-in inside the block
+            raise
         except (Exception, SystemExit) as error:  # the code of others may raise anything, sys.exit() included
             reason = f"{type(error).__name__}: {error}".rstrip(": ")
             message = f"plug-in {self.name!r} of {self.package} ({self.group}) failed: {reason}"
@@ -61,6 +65,20 @@ def guarded(plugin: Plugin | None) -> contextlib.AbstractContextManager[None]:
     if plugin is None:
         return contextlib.nullcontext()
     return plugin.guarded()
+
+
+def call(
+    plugin: Plugin | None, refusal: type[Exception], function: Callable[..., T], /, *arguments: object
+) -> T:
+    """Call a function, which may raise a `refusal`. Other errors of a plug-in become a `PluginError`."""
+    if plugin is None:
+        return function(*arguments)
+    with plugin.guarded():
+        try:
+            return function(*arguments)
+        except refusal as error:
+            reason = error
+    raise reason
 
 
 @functools.cache

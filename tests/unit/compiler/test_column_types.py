@@ -1,24 +1,24 @@
 """A column type is one object in one file of compiler/columns."""
 
-import contextlib
-import sys
 from collections.abc import Iterator
-from types import ModuleType
-from typing import Any
+from pathlib import Path
 
 import pytest
 import yaml
 
 from tests.messages import printed, raises
-from tests.plug_ins import documented
+from tests.plug_ins import documented, installing
+from tests.unit.compiler.conftest import questions
+from tests.unit.compiler.test_identity import listed
 from tuneyard.compiler.init.propose import propose
-from tuneyard.compiler.spec.column_types import ColumnType, column_types
+from tuneyard.compiler.spec.column_types import bundled_types, column_types
 from tuneyard.compiler.spec.file import SCHEMAS, read_schema
 from tuneyard.compiler.verify.comparison import RecordComparison
 from tuneyard.compiler.verify.expect import Expected
 from tuneyard.compiler.verify.verdict import Verdict
 from tuneyard.core.datasets import read_registry
 from tuneyard.core.errors import ContentError
+from tuneyard.core.plugins import PluginError
 from tuneyard.core.records import format_of_entry
 
 SOUNDS = """
@@ -32,7 +32,7 @@ class SoundsType(ColumnType):
     def loaded_pairs(self, example, loaded):
         return [(list(example.media["audios"]), loaded["_audios"])]
 
-SOUNDS = SoundsType("sounds", {"type": "string", "description": "paths"}, part="audios", compared=ASKED,
+sounds = SoundsType("sounds", {"type": "string", "description": "paths"}, part="audios", compared=ASKED,
                     beside=Beside(("sounds",), questions=True),
                     loaded_column="_audios", reader=SoundsReader)
 """
@@ -43,24 +43,14 @@ write: [{dataset: "s_{split}", file: "s-{split}.jsonl", format: alpaca, instruct
 """
 
 
-@contextlib.contextmanager
-def added(monkeypatch: pytest.MonkeyPatch, column_type: ColumnType) -> Iterator[None]:
-    """The column types with one more."""
-    everything = column_types() | {column_type.name: column_type}
-    places = "spec.column_types spec.file spec.model init.proposal init.guess verify.comparison"
-    for place in places.split():
-        monkeypatch.setattr(f"tuneyard.compiler.{place}.column_types", lambda: everything)
-    read_schema.cache_clear()
-    yield
-    read_schema.cache_clear()
+CACHES = (column_types, read_schema)
 
 
 @pytest.fixture
-def with_sounds(monkeypatch):
-    """The column types with one more, which comes as the text of one file."""
-    code: dict[str, Any] = {}
-    exec(SOUNDS, code)
-    with added(monkeypatch, code["SOUNDS"]):
+def with_sounds(tmp_path, monkeypatch):
+    """An installed package has one more column type."""
+    with installing(tmp_path / "lib", "tuneyard.columns", monkeypatch, *CACHES) as lay:
+        lay("sounds", SOUNDS)
         yield
 
 
@@ -123,7 +113,7 @@ def test_column_types_stand_in_no_other_file_of_the_compiler_schema():
     text = (SCHEMAS / "spec.json").read_text(encoding="utf-8")
     assert [name for name in ("kto", "at_least", "rejected", "calls") if name in text] == []
     columns = read_schema("spec")["properties"]["columns"]["additionalProperties"]["oneOf"][1]["properties"]
-    assert set(columns["is"]["enum"]) == set(column_types())
+    assert set(columns["is"]["enum"]) == set(bundled_types())
 
 
 @pytest.mark.parametrize(
@@ -136,13 +126,11 @@ def test_an_option_of_another_type_is_refused(bench, option):
 
 
 @pytest.fixture
-def keywords(monkeypatch) -> Iterator[None]:
-    """The type of the example of the docs is known."""
-    module = ModuleType("keywords_of_the_docs")
-    monkeypatch.setitem(sys.modules, module.__name__, module)  # for what processes send each other
-    exec(documented('"""Keywords'), module.__dict__)
-    with added(monkeypatch, module.KEYWORDS):
-        yield
+def keywords(tmp_path, monkeypatch) -> Iterator[Path]:
+    """The file of an installed column type, which docs/extending.md has."""
+    with installing(tmp_path / "lib", "tuneyard.columns", monkeypatch, *CACHES) as lay:
+        lay("keywords", documented('"""Keywords'))
+        yield next((tmp_path / "lib").rglob("plug_keywords.py"))
 
 
 METALS = (
@@ -151,7 +139,7 @@ METALS = (
 )
 
 
-def test_the_example_of_the_docs_is_a_column_type(bench, keywords):
+def test_the_column_type_of_a_package_is_proposed_and_compiled(bench, keywords):
     """`data init` recognises its column, and the spec that it proposes writes the list."""
     rows = bench.rows("rows.jsonl", [{"question": "Which?", "answer": "Both.", "keywords": "copper; tin"}])
     proposal, _, _ = propose(rows)
@@ -169,3 +157,89 @@ def test_what_the_example_of_the_docs_counts_is_noted(bench, keywords):
     notes = [note for note in report.problems.notes if "keyword" in note]
     assert len(notes) == 2
     printed(" ".join(notes), "rows with one keyword: 200", "different lists of keywords: 101")
+
+
+def test_the_code_of_a_column_type_is_part_of_the_identity(bench, keywords):
+    spec = bench.write("metals.yaml", METALS)
+    source = bench.rows("train.jsonl", [{"q": "Hi?", "k": "copper, tin"}])
+    bench.compile(spec, source)
+    (plugin,) = bench.manifest("metals")["made_from"]["plugins"]
+    assert (plugin["name"], plugin["package"]) == ("keywords", "plug_keywords 1.2")
+    assert bench.compile(spec, source).up_to_date and "stale" not in listed(bench)
+    keywords.write_text(keywords.read_text() + "# changed\n")
+    assert "stale: a plug-in that reads its files has changed" in listed(bench)
+    assert not bench.compile(spec, source).up_to_date
+
+
+def test_a_column_type_that_no_column_has_does_not_count(bench, keywords):
+    keywords.write_text("raise SystemExit('broken')\n")
+    source = bench.rows("train.jsonl", questions(3))
+    assert bench.compile("qa", source).kept == 3
+    assert bench.manifest("qa")["made_from"]["plugins"] == []
+    assert bench.compile("qa", source).up_to_date and "stale" not in listed(bench)
+
+
+@pytest.mark.parametrize(
+    ("code", "broken", "error"),
+    [
+        ("value.split(", "value.cut(", "AttributeError"),
+        ('return "\\n".join(', "return list(", "read"),
+        ("return [f", "return 1 / 0, [f", "ZeroDivisionError"),
+        ("        words = [", "        raise SystemExit(2)\n        words = [", "SystemExit"),
+        ('of keywords: {len(values)}"', '{values.lost}"', "AttributeError"),
+        ("reader=KeywordsReader", "reader=int", "TypeError"),
+        ('"description": "keywords in one text", ', "", "description"),
+        ('"minLength": 1},\n    options', '"minLength": -1},\n    options', "ValidationError"),
+        ('{"between"', '{"names"', "names"),
+        ('{"between"', '{"at_least"', "at_least"),
+        ('    "keywords",\n', '    "text",\n', "taken"),
+        ("keywords = ColumnType(", "keywords = dict(keywords=", ""),
+    ],
+)
+def test_an_error_of_the_column_type_of_a_package_names_it(bench, keywords, code, broken, error):
+    text = keywords.read_text()
+    assert code in text
+    keywords.write_text(text.replace(code, broken))
+    rows = [{"q": "Hi?", "k": "copper, tin"}]
+    with raises(PluginError, "keywords", "plug_keywords 1.2", "tuneyard.columns", *filter(None, [error])):
+        bench.compile_rows(METALS, rows)
+
+
+ODD = """
+from tuneyard.compiler.spec.column_types import ColumnReader, ColumnType
+
+class OddReader(ColumnReader):
+    checks_rows = True
+    def unfold(self, values): return UNFOLD
+    def read(self, value): return READ
+    def check_row(self, row): return CHECK
+    def notes(self): return NOTES
+
+odd = ColumnType("odd", {"description": "odd", "type": "string"}, is_text=True, reader=OddReader)
+"""
+STEPS = {"UNFOLD": "values", "READ": "value", "CHECK": "{}", "NOTES": "[]"}
+
+
+@pytest.mark.parametrize(
+    ("step", "result", "facts"),
+    [
+        ("UNFOLD", "values[:1]", "1 values of 2"),
+        ("READ", "None", "column k; null"),
+        ("READ", "float('nan')", "column k; NaN"),
+        ("CHECK", "None", "null"),
+        ("CHECK", "{'lost': 1}", "lost"),
+        ("CHECK", "{'q': 5}", "5; column q"),
+        ("NOTES", "None", "null"),
+    ],
+)
+def test_values_of_a_package_that_no_record_can_contain_name_it(
+    bench, tmp_path, monkeypatch, step, result, facts
+):
+    code = ODD
+    for name, usual in (STEPS | {step: result}).items():
+        code = code.replace(name, usual)
+    rows = [{"q": "Hi?", "k": "tin"}, {"q": "Ho?", "k": "zinc"}]
+    with installing(tmp_path / "lib", "tuneyard.columns", monkeypatch, *CACHES) as lay:
+        lay("odd", code)
+        with raises(PluginError, "odd", "plug_odd 1.2", facts):
+            bench.compile_rows(METALS.replace('is: keywords, between: ","', "is: odd"), rows)
