@@ -1,7 +1,7 @@
 # Thin lines over `tuneyard …`: the logic and the exit codes live there.
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
-.PHONY: help setup setup-core setup-ray setup-s3 setup-search setup-vllm setup-wandb demo chat ask test test-slow stages compile bench mutate fuzz lint reference pictures site lock clean
+.PHONY: help setup setup-core setup-near setup-ray setup-s3 setup-search setup-vllm setup-wandb demo chat ask test test-slow stages compile bench mutate fuzz lint reference pictures site lock clean
 .DEFAULT_GOAL := help
 
 PYTHON ?= python3
@@ -41,6 +41,9 @@ $(PY):
 	@echo "installing requirements-dev.lock"
 	@$(INSTALL) -r $<
 	@touch $@
+
+setup-near: .venv/.core requirements-dev.lock ## add rensa, for near duplicates (`fit: near` in a spec)
+	@$(INSTALL) -c requirements-dev.lock rensa
 
 setup-ray: .venv/.all requirements-dev.lock ## add Ray, for --ray
 	@$(INSTALL) -c requirements-dev.lock ray
@@ -128,7 +131,7 @@ site: .venv/.dev ## build the documents as a site into build/site; links and anc
 	$(PY) -m mkdocs build --strict --quiet
 
 lock: ## resolve pyproject.toml into the lock files (needs uv)
-	UV_CUSTOM_COMPILE_COMMAND="make lock" uv pip compile pyproject.toml --extra train --extra lint --extra ray --extra s3 --extra search --extra dev \
+	UV_CUSTOM_COMPILE_COMMAND="make lock" uv pip compile pyproject.toml --extra train --extra lint --extra near --extra ray --extra s3 --extra search --extra dev \
 		--universal --python-version 3.11 --no-annotate --quiet -o requirements-dev.lock
 	UV_CUSTOM_COMPILE_COMMAND="make lock" uv pip compile pyproject.toml --extra train --extra lint \
 		--universal --python-version 3.11 --no-annotate --quiet -c requirements-dev.lock -o requirements.lock

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,7 @@ from tuneyard.core.execution import Executor
 from tuneyard.core.execution.options import default_workers, executor_of
 from tuneyard.core.files import sha256, staging
 from tuneyard.core.installation.checkout import version
+from tuneyard.core.installation.packages import missing
 from tuneyard.core.language.messages import warn
 
 SEVERAL_PAY = 1 << 25  # bytes of the sources from which several processes pay (tools/bench/compile.py)
@@ -85,6 +87,7 @@ def compile_spec(spec: Spec, request: CompileRequest) -> CompileReport:
     other compiles into the same folder go on meanwhile.
     """
     started = time.perf_counter()
+    _need_packages(spec)
     spec, inputs = _sources(spec, request)
     registry = Registry(request.out)
     registry.check(spec, inputs, force=request.force)
@@ -107,11 +110,18 @@ def compile_spec(spec: Spec, request: CompileRequest) -> CompileReport:
 def check_spec(spec: Spec, request: CompileRequest) -> CompileReport:
     """Find every problem that a compile would find: each record is rendered and counted, and none written."""
     started = time.perf_counter()
+    _need_packages(spec)
     spec, inputs = _sources(spec, request)
     report = _compiled(spec, request, inputs, None)
     report.datasets = {}
     report.seconds = time.perf_counter() - started
     return report
+
+
+def _need_packages(spec: Spec) -> None:
+    """`RequestError` if a key of the spec needs a package of an extra that is not installed."""
+    if spec.near and find_spec("rensa") is None:
+        raise RequestError(f"{spec.given_as}: `fit: near`: {missing('rensa')}; or leave `near` out")
 
 
 def _sources(spec: Spec, request: CompileRequest) -> tuple[Spec, list[Input]]:

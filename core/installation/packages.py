@@ -11,7 +11,7 @@ from tuneyard.core.installation.checkout import ROOT
 CORE = (
     "chardet", "click", "datasets", "fsspec", "httpx", "huggingface_hub", "jinja2", "jsonschema",
     "jsonschema_rs", "lxml", "markupsafe", "matplotlib", "numpy", "omegaconf", "openpyxl", "orjson",
-    "packaging", "pyarrow", "rensa", "safetensors", "tqdm", "xxhash", "yaml",
+    "packaging", "pyarrow", "safetensors", "tqdm", "xxhash", "yaml",
 )  # fmt: skip
 """Import names of the packages in requirements-core.lock. A test compares them with pyproject.toml."""
 VLLM_ENVIRONMENT = ".venv-vllm"
@@ -20,13 +20,15 @@ OLDEST_VLLM = "0.26"
 """The bound of the extra [vllm] in pyproject.toml: the oldest that the tests score with."""
 TRAIN = "train"
 """The extra of pyproject.toml for training and evaluation; in a checkout, `make setup` installs it."""
+NEAR = "near"
+"""The extra for near duplicates; in a checkout, `make setup-near` installs it."""
 RAY = "ray"
 """The extra for `--ray`; in a checkout, `make setup-ray` installs it."""
 S3 = "s3"
 """The extra for `s3://` sources; in a checkout, `make setup-s3` installs it."""
 SEARCH = "search"
 """The extra for `tuneyard eval sweep --search`; in a checkout, `make setup-search` installs it."""
-EXTRAS = {RAY: RAY, "s3fs": S3, "optuna": SEARCH}
+EXTRAS = {"rensa": NEAR, RAY: RAY, "s3fs": S3, "optuna": SEARCH}
 """The extra that has a package, for those that the extra `train` lacks."""
 OF_EXTRAS = {TRAIN: ("bitsandbytes", "deepspeed"), "wandb": ("wandb",)}
 """Distributions that recipes may need, by the extra that installs them."""

@@ -7,7 +7,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.messages import raises
+from tuneyard.compiler.engine.request import CompileRequest
 from tuneyard.compiler.lint.duplicates import THRESHOLD, near_rows, shingles, similarity
+from tuneyard.compiler.publish import compile as compile_module
+from tuneyard.compiler.publish.compile import check_spec, compile_spec
+from tuneyard.compiler.spec.model import load_spec
+from tuneyard.core.errors import RequestError
 
 WORDS = [f"word{number}" for number in range(400)]
 
@@ -102,6 +108,23 @@ def test_a_spec_asks_for_it(bench):
         spec = "\n".join(lines)
         report = bench.compile_rows(spec, rows, force=True)
         assert [problem.code for problem in report.problems.warnings] == codes
+
+
+@pytest.mark.parametrize("command", [compile_spec, check_spec])
+@pytest.mark.parametrize("fit", ["near", "{near: true}", "{group: text, near: true}"])
+def test_without_rensa_the_message_has_its_install_line(bench, monkeypatch, command, fit):
+    find_spec = compile_module.find_spec
+
+    def without_rensa(name):
+        return None if name == "rensa" else find_spec(name)
+
+    monkeypatch.setattr(compile_module, "find_spec", without_rensa)
+    output = "{file: t.jsonl, format: text, text: '{text}'}"
+    spec = bench.write("t.yaml", f"about: a\nfit: {fit}\ncolumns: {{text: [text]}}\nwrite: [{output}]\n")
+    request = CompileRequest(sources=(str(bench.rows("t.jsonl", [{"text": "a"}])),), out=bench.folder / "out")
+    with raises(RequestError, "t.yaml", "near", "rensa", "setup-near"):
+        command(load_spec(str(spec)), request)
+    assert not (bench.folder / "out").exists()
 
 
 def test_rows_of_one_template_take_no_quadratic_time() -> None:
