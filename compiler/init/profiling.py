@@ -33,7 +33,6 @@ from tuneyard.compiler.read.scan import (
 )
 from tuneyard.compiler.read.split_names import SPLIT_WORDS, splits_named_in, stem_of_data
 from tuneyard.compiler.read.stream import Member, Readable, opened, suffix
-from tuneyard.compiler.read.tables import ASKING
 from tuneyard.compiler.read.zips import members
 from tuneyard.compiler.rows import Fields, are_objects
 from tuneyard.compiler.rows.problems import Problems, UnreadableFileError
@@ -51,7 +50,6 @@ COMPARED_FILES = 20
 MOST_LISTS = 20
 FEWEST_ANSWERS = 5
 _ASKED = re.compile("[?？]")
-_HEADING = re.compile(r"#+ |\*\*")
 SPLIT_NAMES = {word for words in SPLIT_WORDS.values() for word in words}
 KEPT = 1000
 LONGEST_VALUE = 10_000  # characters of a value that is kept to be compared with others
@@ -327,9 +325,8 @@ def _sources_to_try(
         ]
         speakers = {SPEAKERS[found[1].lower()] for found in map(SPEAKER.match, lines) if found is not None}
         rows = {}
-        headings = list(filter(_HEADING.match, lines))
-        is_faq = 2 * len(list(filter(ASKING.fullmatch, headings))) > len(headings)
-        if is_faq or ({"user", "assistant"} <= speakers and any(map(SPEAKER.match, lines[:3]))):  # or a title
+        has_both = {"user", "assistant"} <= speakers
+        if has_both and any(map(SPEAKER.match, lines[:3])):  # the lines before it are titles
             rows = {"": ("turns",)}
         elif 2 * sum(map(bool, map(MESSAGE.match, lines))) > len(lines):
             rows = {"": ("chat",)}

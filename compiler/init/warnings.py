@@ -21,7 +21,7 @@ _PROMPT_NAMES = {"prompt", "question", "提示", "提示词", "问题"}
 GIVEN_AWAY = 0.5
 SHOWN_COLUMNS = 8
 LONGEST = 400  # characters of a list of columns
-_BELOW = re.compile(r"(?<!\n)\n(?:\n+|(?=#|[^\W\d_][\w -]{0,24}[:：](?!//)))(.+)")
+_BELOW = re.compile(r"(?<!\n)\n(?:\n+|(?=#|---|[^\W\d_][\w -]{0,24}[:：](?!//)))(.+)")
 _WORD = re.compile(r"[^\s'\",:{}\\]+")
 _KIND = re.compile(r"(msg|message)?_?type|消息类型|类型", re.IGNORECASE)
 _FRACTION = re.compile(r"-?\d{0,3}\.\d+|[01]|\d(\.\d+)?e-\d+")
@@ -93,9 +93,9 @@ def _lines_in_turns(profile: FileProfile) -> Iterator[str]:
             lines += _BELOW.findall(str(turn["content"]))
     if lines:
         yield (
-            f"{len(lines)} lines below a turn follow a blank line, or begin with # or a name and a colon, "
-            f"the first is {show_value(lines[0])}; they are learned as a part of the turn: delete headings, "
-            "notes and further speakers"
+            f"{len(lines)} lines below a turn follow a blank line, or begin with #, --- or a name and a "
+            f"colon, the first is {show_value(lines[0])}; they are learned as a part of the turn: delete "
+            "headings, rules, notes and further speakers"
         )
 
 

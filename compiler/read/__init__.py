@@ -64,8 +64,7 @@ def reader(*suffixes: str, text: bool = True) -> Callable[[ReadRows], Reader]:
 
 
 ARCHIVE = ".zip"
-SUBTITLES = (".srt", ".vtt")
-TEXTS = (".txt", ".md", *SUBTITLES)
+TEXTS = (".txt", ".md")
 F = TypeVar("F", bound=Readable)
 
 

@@ -2,13 +2,12 @@
 
 import csv
 import io
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from tuneyard.compiler.chat.chats import NumberedLines, chat_messages
 from tuneyard.compiler.chat.turn_forms import QUESTIONS, SPEAKER, SPEAKERS
-from tuneyard.compiler.read import SUBTITLES, TEXTS, OpenFile, reader, refuse_twice
+from tuneyard.compiler.read import TEXTS, OpenFile, reader, refuse_twice
 from tuneyard.compiler.read.stream import TooLongError, blocks, too_long, undecodable, whole_lines
 from tuneyard.compiler.rows import Fields, ObjectRows, Place, Prefix, Rows, TableRows
 from tuneyard.compiler.rows.problems import Problems, UnreadableFileError
@@ -18,19 +17,6 @@ from tuneyard.core.files.bounded_reading import FREE_EXPANSION, LARGEST_RECORD, 
 BATCH = 1000
 EXCEL = "sep="
 """The beginning of a line above the header that names the delimiter for Excel."""
-ASKING = re.compile(r"(#+ |\*\*) *+([^*:：]+[?？]) *+(?:\*\*)?\s*")
-"""A heading that is a question, as of a FAQ in Markdown."""
-_VOICE = re.compile(r"<v[^ <>]* ([^<>]+)>")
-_UNSPOKEN = re.compile(
-    r"(\A|(?<!\n)\n+)(WEBVTT|NOTE|STYLE|REGION)\b.*?(?=\n\n|\Z)"
-    r"|((\A|\n\n)[^\n]+\n++|\A|(?<!\n)\n++)[\d:.,]+ +-->[^\n]*|<[^<>]*>",
-    re.DOTALL,
-)
-"""What is no text of subtitles: heads and notes, the name and the times of each, markup.
-
-The lookbehinds read many blank lines once.
-"""
-_RULE = re.compile(r"[ \t]*-{3,}")
 MARK = "\ufeff"
 """The byte-order mark, which is inside a file that was joined from several."""
 MOST_AROUND = 8
@@ -114,10 +100,7 @@ def read_text(file: OpenFile, problems: Problems) -> Iterator[Rows]:
 
 
 def _document(file: OpenFile, prefix: Prefix, problems: Problems) -> Iterator[TableRows]:
-    """Yield one row for a whole file, none for a blank one.
-
-    Of subtitles it has what is spoken, after the speaker's name if a tag has it.
-    """
+    """Yield one row for a whole file, none for a blank one."""
     place = Place(prefix, 1)
     data = file.stream.read(LARGEST_RECORD + 1)
     if len(data) > LARGEST_RECORD:
@@ -129,8 +112,6 @@ def _document(file: OpenFile, prefix: Prefix, problems: Problems) -> Iterator[Ta
     text = data.decode()
     if text.strip():
         text = text.replace("\r\n", "\n").replace("\r", "\n").strip("\n")
-        if file.suffix in SUBTITLES:
-            text = _UNSPOKEN.sub("", _VOICE.sub(r"\1: ", text)).strip()
         yield TableRows(prefix, [1], {"text": [text]}, typed=False)
 
 
@@ -139,15 +120,10 @@ def _dialogues(
 ) -> Iterator[ObjectRows]:
     """Yield a row of `messages` for each dialogue; lines without a speaker belong to the turn before them.
 
-    A question begins a dialogue. So does a turn after a line of dashes, a user's after a blank line, and any
-    after a blank line if the turn before it followed without one. If blank lines part all turns, a dialogue
-    may go on there, and W225 says so.
-
-    If a heading that asks comes first, each such heading, and each of its level, is a question, and what is
-    below it the answer.
+    A question begins a dialogue. So does a user's turn after a blank line, and any turn after a blank line
+    if the turn before it followed without one. If blank lines part all turns, a dialogue may go on there, and
+    W225 says so.
     """
-    is_answer = False
-    level = ""  # `## ` if questions are headings
     first = 0
     is_close = False
     turns: list[Fields] = []
@@ -156,16 +132,6 @@ def _dialogues(
     for lines in blocks_of_lines:
         for number, spoken in lines.items():
             moved, last_line = number - last_line, number
-            heading = ASKING.fullmatch(spoken)
-            if heading and (level or not turns):
-                level = level or heading[1]
-            is_question = level[:1] == "#" and spoken.startswith(level)
-            if level and (heading or is_question):
-                is_answer = True
-                spoken = f"Q: {heading[2] if heading else spoken.removeprefix(level)}"
-            elif is_answer:
-                is_answer = False
-                spoken = f"A: {spoken}"
             speaker = SPEAKER.match(spoken)
             if speaker is None:
                 if turns:
@@ -180,9 +146,9 @@ def _dialogues(
             has_gap = moved > 1
             if turns:
                 _append_lines(turns, further)
-                begins = _cut_rule(turns) or name in QUESTIONS
-                if begins or (has_gap and (role == "user" or is_close)):
-                    if not (begins or is_close):
+                is_question = name in QUESTIONS
+                if is_question or (has_gap and (role == "user" or is_close)):
+                    if not (is_question or is_close):
                         problems.warn(Problem("W225", Place(prefix, number), MAY_GO_ON, hint=NO_BLANK_LINES))
                     yield ObjectRows(prefix, [first], [{"messages": turns}])
                     turns = []
@@ -195,7 +161,6 @@ def _dialogues(
             turns.append({"role": role, "content": text})
     if turns:
         _append_lines(turns, further)
-        _cut_rule(turns)
         yield ObjectRows(prefix, [first], [{"messages": turns}])
 
 
@@ -203,15 +168,6 @@ def _append_lines(turns: Sequence[Fields], further: list[str]) -> None:
     """Move further lines to the end of the last turn."""
     turns[-1]["content"] = "".join([str(turns[-1]["content"]), *further]).lstrip("\n")
     further.clear()
-
-
-def _cut_rule(turns: Sequence[Fields]) -> bool:
-    """Cut a line of dashes from the end of the last turn: it parts dialogues. True if there is one."""
-    text, _, last_line = str(turns[-1]["content"]).rpartition("\n")
-    if not text or not _RULE.fullmatch(last_line):
-        return False
-    turns[-1]["content"] = text.rstrip()
-    return True
 
 
 def _numbered_lines(file: OpenFile, prefix: Prefix, problems: Problems) -> Iterator[NumberedLines]:

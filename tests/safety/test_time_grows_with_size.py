@@ -66,33 +66,6 @@ def rows_of(path: Path, text: str, *form: str) -> list[Fields]:
     return rows
 
 
-SUBTITLES = "WEBVTT\n\n00:00.000 --> 00:01.000\n"
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "<v " * N,
-        "<v a" * N,
-        "<" * N,
-        "a" + "\n" * N + "b",
-        "\n1:" * N,
-        "\n\n1 " * N,
-        "\n\nNOTE " * N,
-        "1" + " " * N + "-",
-    ],
-)
-def test_subtitles(tmp_path: Path, text: str) -> None:
-    with within():
-        rows_of(tmp_path / "a.vtt", f"{SUBTITLES}hello\n{text}")
-
-
-def test_subtitles_keep_what_is_spoken(tmp_path: Path) -> None:
-    first = "NOTE\na note\n\n1\n00:00.000 --> 00:01.000\n<v Ann>Hello <b>you</b>\n\n\n"
-    text = f"WEBVTT\n\n{first}2\n00:01.000 --> 00:02.000\nBye\n"
-    assert rows_of(tmp_path / "a.vtt", text) == [{"text": "Ann: Hello you\n\nBye"}]
-
-
 @pytest.mark.parametrize(
     "text",
     [

@@ -39,6 +39,8 @@ _TURN = re.compile(
     re.MULTILINE | re.IGNORECASE,
 )
 """The beginning of a question, of a turn, or of a field with a name: `## Why?`, `Q1.`, `Anna (10:05):`."""
+_ASKING = re.compile(r"^(?:#+ |\*\*).*[?？](?:\*\*)?$", re.MULTILINE)
+"""A heading that asks, as those of a FAQ. The answers below may be long."""
 _MESSAGE = re.compile(
     r"[\[(]?((\d{1,4}[./-]){2}\d{1,4},? +)?\d{1,2}:\d\d(:\d\d)?( ?[ap]\.?m\.?)?[\])]?\s", re.IGNORECASE
 )
@@ -205,7 +207,9 @@ def _messages_of_people(profile: FileProfile, path: str) -> Iterator[str]:
     text = "\n".join(lines)
     count = len(text.splitlines())
     turns = _TURN.findall(text)
-    most = FEW if ASSISTANT in {SPEAKERS.get(name.lower()) for name in turns} else 0.5 * count
+    has_assistant = ASSISTANT in {SPEAKERS.get(name.lower()) for name in turns}
+    has_questions = len(_ASKING.findall(text)) > FEW
+    most = FEW if has_assistant or has_questions else 0.5 * count
     if len(turns) > most:
         yield (
             f"{len(turns)} of {count} lines look like questions, turns or fields, and plain text learns them "

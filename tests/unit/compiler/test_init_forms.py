@@ -510,7 +510,7 @@ def test_conversations_that_may_go_on_after_a_blank_line_are_counted(bench) -> N
     assert "W225" not in propose(bench.write("faq.txt", "Q: one?\n\nA: 1.\n\n" * COUNT))[1]
 
 
-@pytest.mark.parametrize("parting", ["", " ", "---"])
+@pytest.mark.parametrize("parting", ["", " "])
 def test_conversations_that_the_agent_begins_are_parted_and_may_end_with_either(bench, parting: str) -> None:
     short = "客服：您好！\n客户：{0}?\n客服：{0}.\n"
     long = "客服：您好！\n客户：{1}?\n客服：{1}.\n客户：谢谢\n"
@@ -521,14 +521,25 @@ def test_conversations_that_the_agent_begins_are_parted_and_may_end_with_either(
 
 
 @pytest.mark.parametrize("name", ["talk.txt", "talk.md"])
-def test_a_line_of_dashes_parts_dialogues_and_stays_inside_an_answer(bench, name: str) -> None:
-    block = "**User:** one?\n\n**Assistant:** 1.\n---\nSo it is.\n---\n"
-    block += "**User: two?**\n**Assistant:** 2.\n\n---\n\n"
+def test_a_line_of_dashes_is_a_part_of_the_turn_above_it(bench, name: str) -> None:
+    block = "**User:** one?\n\n**Assistant:** 1.\n---\nSo it is.\n\n"
+    block += "**User: two?**\n**Assistant:** 2.\n---\n\n"
     expected = [
         [("user", "one?"), ("assistant", "1.\n---\nSo it is.")],
-        [("user", "two?"), ("assistant", "2.")],
+        [("user", "two?"), ("assistant", "2.\n---")],
     ]
     assert talks(bench, bench.write(name, block * COUNT)) == expected * COUNT
+
+
+@pytest.mark.parametrize("name", ["faq.md", "faq.txt"])
+@pytest.mark.parametrize(
+    "form", ["## {}\n\n{}\nMore.\nAnd more.\n\n", "**{}**\n\n{}\n- a\n- b\n\n", "# {}\n{}\n\n"]
+)
+def test_headings_that_ask_are_no_turns_and_the_fix_is_named(bench, name: str, form: str) -> None:
+    source = bench.write(name, "".join(form.format(*pair) for pair in ANSWERED))
+    assert all(record.keys() == {"text"} for record in records(bench, source))
+    warning = next(line for line in propose(source)[1].splitlines() if "look like questions" in line)
+    assert f"{COUNT} of " in warning and "write `Q:` before each question" in warning
 
 
 def test_of_two_classes_the_other_one_is_named(bench) -> None:
@@ -841,6 +852,7 @@ LINES = [
     ("[10:00 AM] User: {}\n[10:01 AM] Agent: {}\n", "each row looks like one message of a chat"),
     ("00:00:10 Speaker 1\n{}\n\n00:01:10 Speaker 2\n{}\n\n", "each row looks like one message of a chat"),
     ("User: {}\nAgent: {}\nSupervisor: approved.\n\n", "30 lines below a turn follow a blank line"),
+    ("Q: {}\nA: {}\n---\n", "30 lines below a turn follow a blank line"),
     ("Q: {}\nA: {}\n\n# Harbours\n\n", "30 lines below a turn follow a blank line"),
     ("Ann (10:00): {}\nBen (10:01): {}\n", "60 of 60 lines look like questions"),
     ("# by Ann\ntitle: {}\nbody: {}\n\n", "60 of 90 lines look like questions"),
