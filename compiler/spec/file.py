@@ -21,7 +21,7 @@ from tuneyard.core.files import JsonObject, require
 
 PACKAGE = Path(__file__).parents[1]
 SPECS = PACKAGE / "specs"
-SCHEMAS = PACKAGE / "schemas"
+SCHEMA = PACKAGE / "schemas/spec.json"
 _NAME = re.compile(r"\w[\w .+-]*")
 Raw = JsonObject
 ByPart = Mapping[str, tuple[str, ...]]
@@ -69,13 +69,13 @@ def read_spec(path: Path, over: Raw | None = None, folder: Path | None = None) -
     raw = _merged(path, (), path.parent if folder is None else folder)
     if over:
         raw = changed_by(over, raw)
-    schema = read_schema("spec")
+    schema = read_schema()
     if "model_name_or_path" in raw:
         raise ContentError(
             f"{path}: a training recipe, not a spec: tuneyard recipe check {shlex.quote(str(path))}"
         )
     if not jsonschema_rs.validator_for(schema).is_valid(raw):
-        schema = read_schema("spec", with_plugins=True)
+        schema = read_schema(with_plugins=True)
     if not jsonschema_rs.validator_for(schema).is_valid(raw):
         check_file(path, schema, raw, "the spec", exact=False)
         check_file(path, schema, raw, "the spec")  # jsonschema takes .nan for a number
@@ -135,21 +135,20 @@ def place_of(key: str, name: str) -> str:
 
 
 @cache
-def read_schema(name: str, *, with_plugins: bool = False) -> Raw:
-    """A JSON Schema of this package by name (`spec`, `alpaca`, …). That of specs has column types and forms.
+def read_schema(*, with_plugins: bool = False) -> Raw:
+    """The JSON Schema of specs, with the column types and the forms of exports that are there.
 
     Those of plug-ins are in it `with_plugins`: looking for them takes 30 ms.
     """
-    schema: Raw = json.loads((SCHEMAS / f"{name}.json").read_bytes())
-    if name == "spec":
-        _, mapping = schema["properties"]["columns"]["additionalProperties"]["oneOf"]
-        mapping["additionalProperties"] = False
-        types = column_types() if with_plugins else bundled_types()
-        mapping["properties"]["is"] = {"enum": list(types)}
-        for column_type in types.values():
-            mapping["properties"].update(column_type.options)
-        forms = export_forms() if with_plugins else bundled_forms()
-        schema["$defs"]["form"] = {"enum": list(forms)}
+    schema: Raw = json.loads(SCHEMA.read_bytes())
+    _, mapping = schema["properties"]["columns"]["additionalProperties"]["oneOf"]
+    mapping["additionalProperties"] = False
+    types = column_types() if with_plugins else bundled_types()
+    mapping["properties"]["is"] = {"enum": list(types)}
+    for column_type in types.values():
+        mapping["properties"].update(column_type.options)
+    forms = export_forms() if with_plugins else bundled_forms()
+    schema["$defs"]["form"] = {"enum": list(forms)}
     return schema
 
 

@@ -12,7 +12,7 @@ from tests.unit.compiler.conftest import questions
 from tests.unit.compiler.test_identity import listed
 from tuneyard.compiler.init.propose import propose
 from tuneyard.compiler.spec.column_types import bundled_types, column_types
-from tuneyard.compiler.spec.file import SCHEMAS, read_schema
+from tuneyard.compiler.spec.file import SCHEMA, read_schema
 from tuneyard.compiler.verify.comparison import RecordComparison
 from tuneyard.compiler.verify.expect import Expected
 from tuneyard.compiler.verify.verdict import Verdict
@@ -110,9 +110,9 @@ def test_verify_compares_what_a_new_column_type_expects(bench, with_sounds, seco
 
 
 def test_column_types_stand_in_no_other_file_of_the_compiler_schema():
-    text = (SCHEMAS / "spec.json").read_text(encoding="utf-8")
+    text = SCHEMA.read_text(encoding="utf-8")
     assert [name for name in ("kto", "at_least", "rejected", "calls") if name in text] == []
-    columns = read_schema("spec")["properties"]["columns"]["additionalProperties"]["oneOf"][1]["properties"]
+    columns = read_schema()["properties"]["columns"]["additionalProperties"]["oneOf"][1]["properties"]
     assert set(columns["is"]["enum"]) == set(bundled_types())
 
 

@@ -19,7 +19,7 @@ COUNT = 30
 
 
 def test_the_schema_lists_the_forms() -> None:
-    assert read_schema("spec")["$defs"]["form"]["enum"] == list(export_forms())
+    assert read_schema()["$defs"]["form"]["enum"] == list(export_forms())
 
 
 COMMENTS = [{"author_id": None, "body": "Nice."}, {"author_id": 7, "body": "Thanks."}]

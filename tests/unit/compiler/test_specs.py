@@ -1,15 +1,12 @@
 """Each spec of ours compiles its example in tests/examples/good to the golden bytes."""
 
-import json
-
-import jsonschema_rs
 import pytest
 
 from tests.conftest import ROOT
 from tests.runs_cut import tree
 from tuneyard.compiler.engine.request import CompileRequest
 from tuneyard.compiler.publish.compile import compile_spec
-from tuneyard.compiler.spec.file import known_specs, read_schema
+from tuneyard.compiler.spec.file import known_specs
 from tuneyard.compiler.spec.model import load_spec
 from tuneyard.core.datasets import read_records
 
@@ -37,12 +34,6 @@ def test_example_compiles_to_the_golden_bytes(name, tmp_path, request):
         for file, data in made.items():
             (golden / file).write_bytes(data)
     assert made == tree(golden)
-    for output in spec.outputs:
-        valid = jsonschema_rs.validator_for(read_schema(output.format)).validate
-        for split in spec.splits:
-            for line in made.get(output.file_of(split), b"").decode().splitlines():
-                if line not in ("[", "]"):
-                    valid(json.loads(line.rstrip(",")))
 
 
 @pytest.mark.parametrize("name", ["qa", "io", "alpaca", "pr", "reports"])
