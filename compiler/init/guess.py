@@ -27,12 +27,16 @@ def guess(profile: FileProfile) -> Proposal:
     if fixes:
         raise ContentError(f"{profile.path}: {'; '.join(fixes)}")
     columns = first_names([leaf.with_kind for leaf in profile.leaves.values()])
+    other_sheets = ""
+    for warning in profile.problems.warnings:
+        if warning.code == "W224":
+            other_sheets = f" ({warning.message}; {warning.hint})"
     raise ContentError(
         f"{profile.path}: nothing in it looks like turns, question and answer, a labelled text or plain "
-        f"text; found {columns or 'no named fields'}; delete the lines above a table's header, name its "
-        "columns with --text and --label or --answer (--text twice for a pair of texts), write a spec by "
-        "hand, which begins with `like: qa`, or write each row as a list `messages` of turns with `role` "
-        "(user or assistant) and `content`, which spec messages compiles"
+        f"text; found {columns or 'no named fields'}{other_sheets}; delete the lines above a table's "
+        "header, name its columns with --text and --label or --answer (--text twice for a pair of texts), "
+        "write a spec by hand, which begins with `like: qa`, or write each row as a list `messages` of turns "
+        "with `role` (user or assistant) and `content`, which spec messages compiles"
     )
 
 

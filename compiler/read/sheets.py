@@ -1,4 +1,4 @@
-"""Excel workbooks: the first sheet with rows. Its header is below its titles."""
+"""Excel workbooks: the first sheet that has a header of several columns, with rows below it."""
 
 import contextlib
 import io
@@ -40,16 +40,9 @@ def read_sheet(file: OpenFile, problems: Problems) -> Iterator[ObjectRows]:
         if not sheets:
             return
         beginnings = {sheet.title: _beginning(book, sheet) for sheet in sheets}
-        several_rows = [sheet for sheet in sheets if beginnings[sheet.title].rows > 1]
-        # One row is a title, or a header without rows. One column before a longer table is about the table.
-        first = (several_rows or sheets)[0]
-        beginning = beginnings[first.title]
-        if beginning.is_column:
-            for sheet in several_rows:
-                other = beginnings[sheet.title]
-                if other.rows > beginning.rows and not other.is_column:
-                    first = sheet
-                    break
+        tables = [sheet for sheet in sheets if beginnings[sheet.title].has_table]
+        columns = [sheet for sheet in sheets if beginnings[sheet.title].rows > 1]
+        first = (tables or columns or sheets)[0]
         titles = [title for title, each in beginnings.items() if each.rows and title != first.title]
         if titles:
             message = f"only the sheet {first.title} is read, not {', '.join(titles)}"
@@ -65,20 +58,20 @@ def _workbook(stream: io.BufferedReader, display_path: str) -> Iterator[Workbook
 
 
 class _Beginning(NamedTuple):
-    """How many of the first rows of a sheet have values, and whether the first two have one column."""
+    """How many of the first rows of a sheet have values, and whether one with several has a row below it."""
 
     rows: int
-    is_column: bool
+    has_table: bool
 
 
 def _beginning(book: Workbook, sheet: Sheet) -> _Beginning:
     count = 0
-    is_column = True
+    has_header = has_table = False
     for row in islice(book.rows(sheet), LOOKED_AT):
         count += 1
-        if count <= 2 and len(row.cells) > 1:
-            is_column = False
-    return _Beginning(count, is_column)
+        has_table = has_table or has_header
+        has_header = has_header or len(row.cells) > 1
+    return _Beginning(count, has_table)
 
 
 def _read_rows(book: Workbook, sheet: Sheet, display_path: str, problems: Problems) -> Iterator[ObjectRows]:

@@ -1244,10 +1244,19 @@ def test_empty_columns_of_a_spreadsheet_are_passed_over(bench) -> None:
     assert "1 of 31 rows would be rejected" in report and "found 3 fields, expected 2" in report
 
 
-def test_a_sheet_of_one_column_before_a_shorter_table_is_read(bench) -> None:
+def test_of_sheets_the_first_table_is_read_and_the_others_are_named(bench) -> None:
     texts = [["text"], *([answer(n)] for n in range(COUNT))]
-    path = bench.workbook("texts.xlsx", texts, [["metric", "value"], ["rows", COUNT]])
-    assert records(bench, path)[0]["text"] == answer(0)
+    metrics = [["metric", "value"], ["rows", COUNT]]
+    path = bench.workbook("texts.xlsx", texts, metrics)
+    with raises(ContentError, "texts.xlsx", "Sheet1", "not Sheet", "save each sheet"):
+        propose(path)
+    pairs = [("question", "answer"), *ANSWERED]
+    assert (
+        answers(bench, bench.workbook("two.xlsx", pairs, [*metrics, *([n, n] for n in range(99))]))
+        == ANSWERED
+    )
+    book = bench.workbook("texts_alone.xlsx", [["text"]], texts)  # a sheet of a header alone has no rows
+    assert records(bench, book)[0]["text"] == answer(0)
 
 
 def test_turns_come_before_turns_written_as_text(bench) -> None:
