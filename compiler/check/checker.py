@@ -3,7 +3,6 @@
 import shlex
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import lru_cache
 from itertools import chain
 from types import NoneType
 from typing import Any
@@ -13,9 +12,8 @@ from tuneyard.compiler.chat.turn_forms import SYSTEM
 from tuneyard.compiler.check.cleaning import cleaner, wrapped
 from tuneyard.compiler.check.plugin_columns import reader_of, refuse_unwritable
 from tuneyard.compiler.check.sources import all_are_filled, is_filled, sources_in
-from tuneyard.compiler.check.text_columns import fallback_columns, other_kind, written_value
+from tuneyard.compiler.check.text_columns import fallback_columns
 from tuneyard.compiler.check.unused_columns import Unused
-from tuneyard.compiler.columns.json_values import numbers_in
 from tuneyard.compiler.columns.marks import TurnKeys
 from tuneyard.compiler.columns.turns import unread_keys
 from tuneyard.compiler.rows import MISSING, Batch, Fields, ObjectRows, Place, Rows, TableRows
@@ -37,7 +35,6 @@ Types = dict[str, str]
 Reader = Callable[[Any], Any]
 _TYPES: dict[type, str] = {bool: "a truth value", int: "a number", float: "a number"}
 _TYPES |= {list: "a list", dict: "an object", str: "text"}
-_nearest = lru_cache(1000)(nearest)  # a wrong label often stands in every row, and looking takes 70 µs
 
 
 NO_SOURCES: Mapping[str, str] = {}
@@ -89,17 +86,13 @@ class Checker:
         self.absent: set[str] = set()
         self.rows_by_source: dict[str, Counter[str]] = {column.name: Counter() for column in spec.columns}
         self.lookup = label_keys(spec)
-        raw_labels = chain.from_iterable(spec.labels.values())
-        self.raw_labels = tuple(dict.fromkeys(map(written_value, raw_labels)))
         self.file = FileContext(spec, display_path, cleaner(spec.clean), self.sources, [])
         self.readers = [reader_of(column, self.file) for column in spec.columns]
         self.kept = {name for output in spec.outputs for name in output.keep}
         self.types = types
         self.column_types = spec.types
         self.columns_of_turns = [
-            column.name
-            for column in spec.columns  # of rated answers the best is taken, which is no turn
-            if column.type.has_turns and column.type.option_without_turns not in column.options
+            column.name for column in spec.columns if column.type.has_turns(column.options)
         ]
         self.valid = {name: column_type.validators() for name, column_type in self.column_types.items()}
         self.number = start
@@ -177,7 +170,7 @@ class Checker:
         missing = []
         mixed = []
         for column in self.spec.columns:
-            if len(column.names) == 1 or column.type.is_id:
+            if len(column.names) == 1 or column.type.is_id():
                 continue
             counts = self.rows_by_source[column.name]
             source = max(counts, key=lambda name: bool(counts[name]), default=None)
@@ -269,12 +262,12 @@ class Checker:
                     sources[column.name] = chosen
                 else:
                     sources_of_rows[column.name] = chosen
-            elif column.required or column.type.is_id:
+            elif column.required or column.type.is_id():
                 if column.name in self.known:
                     sources[column.name] = self.known[column.name]
                     continue
                 self.absent.add(column.name)
-                if column.required and not column.type.is_label:
+                if column.required and not column.type.drops_rows_without_it():
                     missing.append(column)
         late = {name: source for name, source in self.known.items() if name in self.absent}
         if late:
@@ -310,7 +303,7 @@ class Checker:
             if not column.required and len(column.names) > 1:
                 count = sum(map(is_filled, values))
             counts[source] += count
-            if column.type.joins_turns and any(value is MISSING for value in values):
+            if column.type.joins_turns() and any(value is MISSING for value in values):
                 return [None if value is MISSING else source for value in values]
             return source
         values_of_sources = [rows.column(source) for source in found]
@@ -367,10 +360,10 @@ class Checker:
         column_type = column.type
         if column_type.is_cleaned and self.spec.clean:
             values = [self.file.clean(value) if isinstance(value, str) else value for value in values]
-        if not column.required and not column_type.is_id:
+        if not column.required and not column_type.is_id():
             values = [column.default if value is MISSING else value for value in values]
-        if column_type.is_id and not rows.typed:
-            return numbers_in(values, self.types.get(column.name))
+        if not rows.typed:
+            values = column_type.from_cells(values, self.types.get(column.name))
         return values
 
     def _wrong(self, name: str, values: Values) -> Sequence[int]:
@@ -381,10 +374,7 @@ class Checker:
             keys = keys_of(values)
             unknown = set(keys) - self.lookup.keys()
             return [number for number, key in enumerate(keys) if key in unknown] if unknown else ()
-        refused_types: tuple[type, ...] = (type(MISSING),)
-        if self.column_types[name].is_id:
-            # JSON Schema takes 1.0 for an integer, and orjson reads 10**30 as 1e30
-            refused_types = (type(MISSING), float)
+        refused_types = (type(MISSING), *self.column_types[name].refused_types)
         types = set(map(type, values))
         is_valid, all_are_valid = self.valid[name]
         if types.isdisjoint(refused_types) and _holds(all_are_valid, values):
@@ -402,7 +392,7 @@ class Checker:
         """
         for column in self.spec.columns:
             values = batch.columns[column.name]
-            if not column.type.is_id or not values:
+            if not column.type.is_id() or not values:
                 continue
             before = self.types.get(column.name)
             if before != _TYPES[str] and set(map(type, values)) == {int}:
@@ -420,7 +410,7 @@ class Checker:
         if all are.
         """
         self._ids_of_one_type(batch)
-        names = [name for name in batch.columns if name in self.kept and not self.column_types[name].is_id]
+        names = [name for name in batch.columns if name in self.kept and not self.column_types[name].is_id()]
         types_of_rows = list(zip(*(map(type, batch.columns[name]) for name in names), strict=True))
         changed = {}
         for types in dict.fromkeys(types_of_rows):
@@ -476,16 +466,9 @@ class Checker:
             row = rows.row(number)
             keys = some_of(tuple(row), field.partition(" ")[0])
             return Problem("E102", place, f"missing; the row has {keys}", field)
-        if column_type.is_label:
-            near = _nearest(value, self.raw_labels) if isinstance(value, str) else ""
-            if isinstance(value, str) and not value.strip():
-                near = f"`unlabelled: [{show_value(value)}]` under `labels` in a spec drops such rows"
-            elif value is None:
-                near = "fill it, or delete the row"
-            elif isinstance(value, dict | list):
-                near = f"--column label={self.sources.get(name, name)}.KEY names the label inside it"
-            message = f"found {show_value(value)}, expected one of {', '.join(self.raw_labels)}"
-            return Problem("E104", place, message, field, near)
+        problem = column_type.explain(value, place, field, self.file)
+        if problem is not None:
+            return problem
         schema = column_type.schema
         expected = schema["description"]
         if value is None:
@@ -496,9 +479,7 @@ class Checker:
         if isinstance(value, list) and "items" in schema:  # the message names the item
             wrong = next(violations(schema, value))
             return Problem("E105", place, wrong.message, f"{field} {wrong.place}".rstrip())
-        fix = other_kind(value) if column_type.is_cleaned else ""
-        if column_type.is_id and isinstance(value, float) and value.is_integer():
-            fix = f"write it as {int(value)} (pandas: df[{field.partition(' ')[0]!r}].astype('Int64'))"
+        fix = column_type.fix_of(value, field)
         message = f"found {value_text} ({_type(type(value))}), expected {expected}"
         return Problem("E105", place, message, field, fix)
 

@@ -1,9 +1,7 @@
 """The text columns of a spec: the prompt columns (asked) and the answer columns (answered)."""
 
-import orjson
-
 from tuneyard.compiler.columns.turns import Talk
-from tuneyard.compiler.rows import Batch, are_objects
+from tuneyard.compiler.rows import Batch
 from tuneyard.compiler.spec.column_types import ASKED
 from tuneyard.compiler.spec.model import TOOLS, Spec
 
@@ -31,7 +29,7 @@ class TextColumns:
         for name in types:
             if name in ("system", TOOLS) and name not in self.asked and (self.turns or name in written):
                 self.asked.append(name)
-        self.pair = [name for name, column_type in types.items() if column_type.is_pair]
+        self.pair = [name for name, column_type in types.items() if column_type.is_pair()]
         if self.pair:
             self.answered, self.may_be_blank = self.pair, []
         self.asked += [name for name, column_type in types.items() if column_type.compared == ASKED]
@@ -69,28 +67,4 @@ def fallback_columns(spec: Spec) -> dict[str, str]:
 
 def as_texts(spec: Spec, name: str, batch: Batch) -> Texts:
     """The values of a column as texts."""
-    column_type, values = spec.types[name], batch.columns[name]
-    if column_type.is_text or (column_type.is_label and spec.labels):
-        return values
-    return list(map(written_value, values))
-
-
-def written_value(value: object) -> str:
-    """A text unchanged, and any other value as JSON: `true`, `1.5`, `null`, `["x"]`."""
-    if isinstance(value, str):
-        return value
-    text = orjson.dumps(value).decode()
-    if text[0] == '"':  # a date
-        return str(orjson.loads(text))
-    return text
-
-
-def other_kind(value: object) -> str:
-    """Suggest how to read a value that should be text and is a number, or turns (TRL's prompt)."""
-    if isinstance(value, int | float):
-        return "in a spec, `is: any` writes it as JSON has it, and `labels` maps it"
-    if are_objects(value) and all(len(item) > 1 for item in value):
-        return "in a spec, `is: turns` reads turns"
-    if isinstance(value, list):
-        return "write a text in each row; in a spec, `is: list` joins the texts of a list"
-    return ""
+    return spec.types[name].as_texts(batch.columns[name])

@@ -1,6 +1,7 @@
 """Answers as texts."""
 
-from tuneyard.compiler.spec.column_types import ColumnReader, ColumnType, Values
+from tuneyard.compiler.columns.text import CleanedType
+from tuneyard.compiler.spec.column_types import ColumnReader, Values
 from tuneyard.core.files import are_texts
 from tuneyard.core.text.words import counted
 
@@ -32,7 +33,7 @@ class AnswerReader(ColumnReader):
         ]
 
 
-ANSWER = ColumnType(
+ANSWER = CleanedType(
     "answer",
     {"description": "text", "type": "string"},
     is_text=True,

@@ -3,6 +3,9 @@
 The answer may be tool calls as JSON (`tool_calls: true`), as in APIGen's `query`, `tools` and `answers`.
 """
 
+from collections.abc import Mapping
+from typing import Any
+
 from tuneyard.compiler.chat.turn_forms import CALL
 from tuneyard.compiler.columns.pair import REPLY, Reply, ReplyReader
 from tuneyard.compiler.columns.turns import ROLE_NAMES, Talk, Turn, files_without
@@ -50,6 +53,14 @@ class CompletionReader(ReplyReader):
 class CompletionType(ColumnType):
     """It is no column of a record: the answer becomes a turn."""
 
+    def has_turns(self, options: Mapping[str, Any]) -> bool:
+        """True unless it is calls of tools."""
+        return "tool_calls" not in options
+
+    def joins_turns(self) -> bool:
+        """The answer is the last turn."""
+        return True
+
     def check(self, column: Column, spec: Spec) -> None:
         """Refuse it without turns."""
         if not spec.turns:
@@ -67,9 +78,6 @@ COMPLETION = CompletionType(
         **ROLE_NAMES,
     },
     default="",
-    has_turns=True,
-    option_without_turns="tool_calls",
-    joins_turns=True,
     shapes=("question answered by calls",),
     reader=CompletionReader,
 )

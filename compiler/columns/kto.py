@@ -29,15 +29,24 @@ class KtoReader(ColumnReader):
         return number == 1
 
 
-def _judge(values: Counter[object], place: str) -> Problem | str:
-    """KTO learns from the contrast: an error if all answers are wanted or none is, otherwise their ratio."""
-    wanted_rows, unwanted_rows = values[True], values[False]
-    if wanted_rows and unwanted_rows:
-        ratio = f"{wanted_rows / unwanted_rows:.2f} to 1"
-        return f"{wanted_rows} answers wanted, {unwanted_rows} unwanted ({ratio})"
-    mark = "wanted" if wanted_rows else "unwanted"
-    message = f"all {values.total()} answers are {mark}: KTO learns from both kinds"
-    return Problem("E112", place, message, "", "`at_least` at the column says which ratings are wanted")
+class KtoType(ColumnType):
+    """Marks, of which a dataset needs both."""
+
+    judges_values = True
+
+    def answers_learned(self, numbers: list[int]) -> list[int]:
+        """The last answer alone (data/processor/feedback.py)."""
+        return numbers[-1:]
+
+    def judge(self, values: Counter[object], place: str) -> Problem | str:
+        """The ratio of both. An error if one is missing: KTO learns from the contrast."""
+        wanted_rows, unwanted_rows = values[True], values[False]
+        if wanted_rows and unwanted_rows:
+            ratio = f"{wanted_rows / unwanted_rows:.2f} to 1"
+            return f"{wanted_rows} answers wanted, {unwanted_rows} unwanted ({ratio})"
+        mark = "wanted" if wanted_rows else "unwanted"
+        message = f"all {values.total()} answers are {mark}: KTO learns from both kinds"
+        return Problem("E112", place, message, "", "`at_least` at the column says which ratings are wanted")
 
 
 def _are_marks(name: str, values: Sequence[object]) -> bool:
@@ -48,7 +57,7 @@ def _are_marks(name: str, values: Sequence[object]) -> bool:
     return set(map(as_number, given)) in ({0, 1}, {-1, 1}) and len(given) > MOSTLY * len(values)
 
 
-KTO = ColumnType(
+KTO = KtoType(
     "kto",
     {"description": "true or false, or a number", "type": ["boolean", "number", "string"]},
     options={
@@ -59,9 +68,7 @@ KTO = ColumnType(
     },
     code="E111",
     part="kto_tag",
-    last_learned=1,  # data/processor/feedback.py
     compared=MARK,
-    judge=_judge,
     beside=Beside(
         (*USUAL_NAMES["kto_tag"], *USUAL_NAMES["feedback"], "label"), questions=True, accepts=_are_marks
     ),

@@ -1,11 +1,58 @@
 """Labels of a spec: `labels:` maps the values of a file to the words that a model answers with."""
 
-from tuneyard.compiler.spec.column_types import ColumnType
+from functools import lru_cache
+from itertools import chain
+from typing import cast
 
-LABEL = ColumnType(
+from tuneyard.compiler.spec.column_types import Column, ColumnType, FileContext, Values, written_value
+from tuneyard.compiler.spec.model import Spec
+from tuneyard.core.errors import Problem, nearest, show_value
+
+COLUMN = "label"
+_nearest = lru_cache(1000)(nearest)  # a wrong label often stands in every row, and looking takes 70 µs
+
+
+class LabelType(ColumnType):
+    """The spec's `labels:` check and replace the values. Rows without one are dropped."""
+
+    def check(self, column: Column, spec: Spec) -> None:
+        """Refuse it without labels, and another name of the column."""
+        if column.name != COLUMN or not spec.labels:
+            raise ValueError("`is: label` is for the column `label`, and needs `labels`")
+
+    def is_usual_for(self, column: str, *, has_labels: bool) -> bool:
+        """True for the column `label` of a spec with labels."""
+        return column == COLUMN and has_labels
+
+    def is_always_used(self) -> bool:
+        """Rows without a label are dropped, whatever the records contain."""
+        return True
+
+    def drops_rows_without_it(self) -> bool:
+        """Files of unlabelled rows have no such column."""
+        return True
+
+    def as_texts(self, values: Values) -> list[str]:
+        """The labels of the spec, which are texts."""
+        return cast("list[str]", values)
+
+    def explain(self, value: object, place: str, field: str, file: FileContext) -> Problem:
+        """E104: a label that the spec lacks, with the one that may be meant."""
+        labels = tuple(dict.fromkeys(map(written_value, chain.from_iterable(file.spec.labels.values()))))
+        fix = _nearest(value, labels) if isinstance(value, str) else ""
+        if isinstance(value, str) and not value.strip():
+            fix = f"`unlabelled: [{show_value(value)}]` under `labels` in a spec drops such rows"
+        elif value is None:
+            fix = "fill it, or delete the row"
+        elif isinstance(value, dict | list):
+            fix = f"--column label={file.sources.get(COLUMN, COLUMN)}.KEY names the label inside it"
+        message = f"found {show_value(value)}, expected one of {', '.join(labels)}"
+        return Problem("E104", place, message, field, fix)
+
+
+LABEL = LabelType(
     "label",
     {"description": "one of the spec's labels"},
-    is_label=True,
     has_answer=True,
     shapes=("labelled pair", "labelled text"),
 )

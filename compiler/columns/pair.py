@@ -1,11 +1,21 @@
 """Preference pairs: two answers to one prompt (`ranking` in LLaMA-Factory 0.9.5, stages rm and dpo)."""
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from tuneyard.compiler.chat.turn_forms import ASSISTANT, common_turns
 from tuneyard.compiler.columns.best import BY_NUMBER, best_of
 from tuneyard.compiler.columns.marks import TurnKeys, refuse_masked
-from tuneyard.compiler.columns.turns import ROLE_NAMES, Talk, cleaned, read_answer, read_turns, refuse_images
+from tuneyard.compiler.columns.turns import (
+    OPENAI,
+    ROLE_NAMES,
+    SHAREGPT,
+    Talk,
+    cleaned,
+    read_answer,
+    read_turns,
+    refuse_images,
+)
 from tuneyard.compiler.rows import Fields
 from tuneyard.compiler.spec.column_types import Beside, Column, ColumnReader, ColumnType, Row, Values
 from tuneyard.compiler.spec.model import Spec
@@ -86,6 +96,27 @@ def _texts_of(turns: Talk) -> list[tuple[str, str]]:
 class ReplyType(ColumnType):
     """One of the two answers."""
 
+    def has_turns(self, options: Mapping[str, Any]) -> bool:
+        """True unless it is a list of rated answers, of which one is taken."""
+        return "best" not in options
+
+    def is_pair(self) -> bool:
+        """Both answers stand in place of `response`."""
+        return True
+
+    def answers_learned(self, numbers: list[int]) -> list[int]:
+        """No turn before the two answers (data/processor/pairwise.py)."""
+        del numbers
+        return []
+
+    def written(self, values: Values, output_format: str) -> Values:
+        """Texts in alpaca, turns of the assistant in a conversation."""
+        if output_format == "sharegpt":
+            return [{"from": SHAREGPT[ASSISTANT], "value": text} for text in values]
+        if output_format == "messages":
+            return [{"role": OPENAI[ASSISTANT], "content": text} for text in values]
+        return values
+
     def check(self, column: Column, spec: Spec) -> None:
         """Refuse one answer without the other, and a pair next to an answer of a template."""
         super().check(column, spec)
@@ -106,11 +137,7 @@ def _reply_type(name: str) -> ReplyType:
         options={**BY_NUMBER, **ROLE_NAMES},
         code="E111",
         is_text=True,
-        has_turns=True,
-        option_without_turns="best",  # a list of rated answers, of which one is taken
-        last_learned=0,  # data/processor/pairwise.py
         part=name,
-        is_pair=True,
         shapes=("pair of answers",),
         beside=Beside((name,), needs=PAIR),
         reader=ReplyReader,

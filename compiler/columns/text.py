@@ -1,7 +1,8 @@
 """Plain values: texts, ids, lists of texts, and any other value."""
 
-from tuneyard.compiler.columns.json_values import writable
-from tuneyard.compiler.spec.column_types import ColumnReader, ColumnType, Validator
+from tuneyard.compiler.columns.json_values import numbers_in, writable
+from tuneyard.compiler.rows import are_objects
+from tuneyard.compiler.spec.column_types import ColumnReader, ColumnType, Validator, Values
 from tuneyard.compiler.spec.model import ROW_NUMBER
 
 
@@ -21,6 +22,50 @@ class ListReader(ColumnReader):
         return self.file.clean("\n".join(value))
 
 
+class CleanedType(ColumnType):
+    """Texts as the file has them, which `clean:` changes."""
+
+    def fix_of(self, value: object, field: str) -> str:
+        """The column type that reads a number, turns or a list."""
+        del field
+        if isinstance(value, int | float):
+            return "in a spec, `is: any` writes it as JSON has it, and `labels` maps it"
+        if are_objects(value) and all(len(item) > 1 for item in value):
+            return "in a spec, `is: turns` reads turns"  # TRL's prompt
+        if isinstance(value, list):
+            return "write a text in each row; in a spec, `is: list` joins the texts of a list"
+        return ""
+
+
+class IdType(ColumnType):
+    """Identifies a row. JSON Schema takes 1.0 for an integer, and orjson reads 10**30 as 1e30."""
+
+    refused_types = (float,)
+
+    def is_usual_for(self, column: str, *, has_labels: bool) -> bool:
+        """True for the column `idx`."""
+        del has_labels
+        return column == "idx"
+
+    def is_id(self) -> bool:
+        """Ids of a split are all numbers, or all texts."""
+        return True
+
+    def is_always_used(self) -> bool:
+        """Duplicate ids are found, whatever the records contain."""
+        return True
+
+    def from_cells(self, values: Values, type_before: str | None) -> Values:
+        """Text cells that are whole numbers become numbers."""
+        return numbers_in(values, type_before)
+
+    def fix_of(self, value: object, field: str) -> str:
+        """The whole number, and how pandas writes it."""
+        if isinstance(value, float) and value.is_integer():
+            return f"write it as {int(value)} (pandas: df[{field.partition(' ')[0]!r}].astype('Int64'))"
+        return ""
+
+
 class AnyType(ColumnType):
     """Any value that JSON can represent. A JSON Schema cannot express that."""
 
@@ -30,7 +75,7 @@ class AnyType(ColumnType):
 
 
 _NOT_BLANK = {"description": "text", "type": "string", "pattern": "\\S"}
-TEXT = ColumnType(
+TEXT = CleanedType(
     "text",
     _NOT_BLANK,
     is_text=True,
@@ -38,7 +83,7 @@ TEXT = ColumnType(
     shapes=("plain text",),
     leaf_types=("text",),
 )
-EXTRA = ColumnType(
+EXTRA = CleanedType(
     "extra",
     {"description": "text or nothing", "type": ["string", "null"]},
     is_optional=True,
@@ -47,11 +92,10 @@ EXTRA = ColumnType(
     leaf_types=("text", "null"),
     reader=ExtraReader,
 )
-ID = ColumnType(
+ID = IdType(
     "id",
     {"description": "a whole number or text", "type": ["integer", "string"]},
     default=ROW_NUMBER,
-    is_id=True,
 )
 ANY = AnyType(
     "any",

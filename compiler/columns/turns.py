@@ -2,9 +2,9 @@
 
 import re
 from collections import Counter
-from collections.abc import Container, Iterable
+from collections.abc import Container, Iterable, Mapping
 from itertools import dropwhile, takewhile
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 from tuneyard.compiler.chat.turn_forms import (
     ASSISTANT,
@@ -338,9 +338,7 @@ def answers_learned(spec: Spec, output: Output, talk: Talk) -> list[int]:
         answers = answers[:1]
     numbers = [turn.number for turn in answers]
     for column in spec.columns:
-        last_learned = column.type.last_learned
-        if last_learned is not None:
-            numbers = numbers[len(numbers) - last_learned :]
+        numbers = column.type.answers_learned(numbers)
     return numbers
 
 
@@ -372,7 +370,7 @@ class TurnsReader(ColumnReader):
         self.shortens = any(each.format == "alpaca" and each.turns == "first" for each in spec.outputs)
         self.checks_rows = "system" in spec.types and not spec.ignores_system
         self.reads_images = bool(spec.named("images"))
-        self.completions = [column.name for column in spec.columns if column.type.joins_turns]
+        self.completions = [column.name for column in spec.columns if column.type.joins_turns()]
 
     def unfold(self, values: Values) -> Values:
         """Bring conversations into OpenAI's form. A text next to a completion is the user's turn."""
@@ -450,7 +448,20 @@ class TurnsReader(ColumnReader):
         return lines
 
 
-TURNS = ColumnType(
+class TurnsType(ColumnType):
+    """Conversations."""
+
+    def has_turns(self, options: Mapping[str, Any]) -> bool:
+        """Every value is turns."""
+        del options
+        return True
+
+    def is_conversation(self) -> bool:
+        """Outputs take their texts from it."""
+        return True
+
+
+TURNS = TurnsType(
     "turns",
     {"description": "a list of turns", "type": "array", "minItems": 1, "items": {"type": "object"}},
     options={
@@ -471,8 +482,6 @@ TURNS = ColumnType(
         },
         **ROLE_NAMES,
     },
-    has_turns=True,
-    is_conversation=True,
     has_answer=True,
     shapes=(
         "turns",

@@ -175,7 +175,7 @@ def _compile_rows(
     row_filter = None if spec.filter == Filter() else RowFilter(spec, result.counts)
     lint = Lint(spec, problems)
     outputs = [(Renderer(spec, output), file) for output, file in zip(spec.outputs, files, strict=True)]
-    judged = [column for column in spec.columns if column.type.judge]
+    judged = [column for column in spec.columns if column.type.judges_values]
     for rows in read(
         item.path, item.display_path, spec.source, problems, item.split, moved, names=item.names
     ):

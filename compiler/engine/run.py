@@ -25,7 +25,7 @@ from tuneyard.compiler.rows.problems import NO_LIMIT, Problems
 from tuneyard.compiler.spec.model import REJECTED, WHOLE, Output, Spec
 from tuneyard.compiler.write.record_file import CountedRecords, RecordFile, keys_in
 from tuneyard.core.datasets.compiled import CompiledFile, CompiledFiles, row_index_file, write_row_index
-from tuneyard.core.errors import Problem
+from tuneyard.core.errors import Problem, show_value
 from tuneyard.core.execution import Executor, WorkItem, WorkResult
 from tuneyard.core.files import Moved, sha256
 from tuneyard.core.plugins import guarded
@@ -155,9 +155,11 @@ class Run:
             problems.warn(Problem("W209", place, message))
         types = self.spec.of_part(part).types
         for column, counts in whole.values.items():
-            judge = types[column].judge
-            with guarded(types[column].plugin):
-                finding = judge(counts, place) if judge else ""
+            column_type = types[column]
+            with guarded(column_type.plugin):
+                finding = column_type.judge(counts, place)
+                if not isinstance(finding, str | Problem):
+                    raise TypeError(f"`judge` gave {show_value(finding)}, expected a problem or a text")
             if isinstance(finding, str):
                 problems.notes += [f"{place}: {finding}"] if finding else []
             elif is_whole:

@@ -351,7 +351,7 @@ def is_one_row(columns: Sequence[Column], members: Fields) -> bool:
 
 def is_row(columns: Sequence[Column], value: Fields) -> bool:
     """True if an object has most of the required columns of a spec: one row."""
-    needed = [column for column in columns if column.required and not column.type.is_label]
+    needed = [column for column in columns if column.required and not column.type.drops_rows_without_it()]
     lower = {**{key.lower(): item for key, item in value.items()}, **value}
     return 2 * sum(_has(lower, column) for column in needed) > len(needed)
 

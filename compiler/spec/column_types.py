@@ -10,7 +10,9 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, cast
+
+import orjson
 
 from tuneyard.compiler.rows import Fields
 from tuneyard.core.errors import Problem
@@ -33,6 +35,16 @@ LoadedRow = Mapping[str, Any]
 Row = JsonObject
 """The checked values of a row by column."""
 ASKED, MARK = "asked", "mark"
+
+
+def written_value(value: object) -> str:
+    """A text unchanged, and any other value as JSON: `true`, `1.5`, `null`, `["x"]`."""
+    if isinstance(value, str):
+        return value
+    text = orjson.dumps(value).decode()
+    if text[0] == '"':  # a date
+        return str(orjson.loads(text))
+    return text
 
 
 class CodedError(WrongValueError):
@@ -128,27 +140,19 @@ class ColumnType:
     - `schema`: the JSON Schema of a value. Messages show its description.
     - `options`: the further keys of such a column in a spec, with the JSON Schema of each.
     - `default`: the value if the file lacks the column. `is_optional`: it may be missing without a default.
-    - `is_label`: the spec's `labels:` check and replace the values. Rows without one are dropped.
-    - `is_id`: it identifies the row. Text cells that are whole numbers become numbers.
     - `code`: the problem of a value that cannot be read, or does not fit its row.
     - `is_text`: values are texts once they are read. `is_cleaned`: `clean:` changes values before that.
     - `may_be_blank`: an empty value, or null, is read, and the lint warns of it (W204).
     - `takes_objects`: a value may be a list of objects without being a list of rows.
-    - `has_turns`: a value may be turns of a conversation. With `option_without_turns` it is none.
-    - `last_learned`: the number of the last answers of a conversation that are learned beside such a column
-      (None: all).
-    - `is_conversation`: values are conversations, from which the outputs take their texts.
-    - `joins_turns`: values become part of the turns.
     - `part`: the key of the column in `columns` of a registry entry. Every record contains such a column.
-    - `is_pair`: one of two answers, in place of `response`. In a conversation it is a turn.
     - `has_answer`: values are answers, or contain them, so that no template needs to write one.
     - `loaded_column`: the column of LLaMA-Factory's loaded rows that `loaded_pairs` compares (`_tools`).
     - `compared`: how the lint compares rows by it, as `ASKED` or a `MARK` of the answer.
-    - `judge`: judges all kept values of a split together, which are counted for it; `place` is the first file
-      of the split. Returns the error of all of them, or a line for people, "" if there is nothing to add.
     - `shapes`: the names of the forms of files that `init` proposes as examples of this type (`init/shapes`).
     - `beside`: the column that `init` proposes next to others.
     - `leaf_types`: the types of values that `init` takes for such a column (`FileProfile`); () for any.
+    - `judges_values`: `judge` judges all kept values of a split together, which are counted for it.
+    - `refused_types`: types of values that the schema takes and that are wrong.
     """
 
     name: str
@@ -156,29 +160,22 @@ class ColumnType:
     options: Mapping[str, Schema] = field(default_factory=dict, repr=False)
     default: object = None
     is_optional: bool = False
-    is_label: bool = False
-    is_id: bool = False
     code: str = "E107"
     is_text: bool = False
     is_cleaned: bool = False
     may_be_blank: bool = False
     takes_objects: bool = False
-    has_turns: bool = False
-    option_without_turns: str = ""
-    last_learned: int | None = None
-    is_conversation: bool = False
-    joins_turns: bool = False
     part: str = ""
-    is_pair: bool = False
     has_answer: bool = False
     loaded_column: str = ""
     compared: str = ""
-    judge: Callable[[Counter[object], str], Problem | str] | None = None
     shapes: Names = ()
     beside: Beside | None = None
     leaf_types: Names = ()
     reader: type[ColumnReader] = ColumnReader
     plugin: Plugin | None = field(default=None, repr=False, compare=False)
+    judges_values: ClassVar[bool] = False
+    refused_types: ClassVar[tuple[type, ...]] = ()
 
     def __reduce__(self) -> tuple[Callable[[str], "ColumnType"], tuple[str]]:
         return column_type_of, (self.name,)
@@ -196,6 +193,81 @@ class ColumnType:
                 f"column {column.name}: alpaca leaves out turns that {self.name} may refer to. "
                 "Write sharegpt or messages."
             )
+
+    def is_usual_for(self, column: str, *, has_labels: bool) -> bool:
+        """True for the type of a column that a spec gives none. `has_labels`: the spec has `labels`."""
+        del column, has_labels
+        return False
+
+    def is_id(self) -> bool:
+        """True if values identify their rows."""
+        return False
+
+    def is_always_used(self) -> bool:
+        """True if a column is of use to rows whose record does not contain it."""
+        return False
+
+    def drops_rows_without_it(self) -> bool:
+        """True if a row without a value is no error: it is dropped."""
+        return False
+
+    def has_turns(self, options: Mapping[str, Any]) -> bool:
+        """True if the values of a column with these options may be turns of a conversation."""
+        del options
+        return False
+
+    def is_conversation(self) -> bool:
+        """True if values are conversations, from which the outputs take their texts."""
+        return False
+
+    def joins_turns(self) -> bool:
+        """True if values become part of the turns."""
+        return False
+
+    def is_pair(self) -> bool:
+        """True for one of two answers, in place of `response`. In a conversation it is a turn."""
+        return False
+
+    def answers_learned(self, numbers: list[int]) -> list[int]:
+        """The turns of a conversation that are learned beside such a column, of those learned without it."""
+        return numbers
+
+    def from_cells(self, values: Values, type_before: str | None) -> Values:
+        """Values of text cells as typed ones. `type_before` is the type of the column in earlier rows."""
+        del type_before
+        return values
+
+    def explain(self, value: object, place: str, field: str, file: FileContext) -> Problem | None:
+        """The problem of a value that the type refuses by more than its schema, None to explain the schema.
+
+        `field` is the column in messages.
+        """
+        del value, place, field, file
+        return None
+
+    def fix_of(self, value: object, field: str) -> str:
+        """What to do about a value that the schema refuses, "" if its description says all."""
+        del value, field
+        return ""
+
+    def as_texts(self, values: Values) -> list[str]:
+        """Read values as texts for templates: a text stays, another value is written as JSON."""
+        if self.is_text:
+            return cast("list[str]", values)
+        return list(map(written_value, values))
+
+    def written(self, values: Values, output_format: str) -> Values:
+        """Read values as the records of an output format contain them."""
+        del output_format
+        return values
+
+    def judge(self, values: Counter[object], place: str) -> Problem | str:
+        """The error of all kept values of a split, or a line for people, "" if there is nothing to add.
+
+        `values` has the number of each value, `place` is the first file of the split.
+        """
+        del values, place
+        return ""
 
     def validators(self) -> tuple[Validator, Validator]:
         """Compiled checks: of one value, and of a list of values."""

@@ -7,7 +7,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tuneyard.compiler.rows import without
-from tuneyard.compiler.spec.column_types import Column, ColumnType, Names, check_options, column_type_of
+from tuneyard.compiler.spec.column_types import (
+    Column,
+    ColumnType,
+    Names,
+    bundled_types,
+    check_options,
+    column_type_of,
+)
 from tuneyard.compiler.spec.file import (
     Raw,
     Source,
@@ -209,7 +216,7 @@ class Spec(NamedTuple):
     @property
     def columns_of_turns(self) -> list[str]:
         """The names of the columns of turns. The first one has the texts of the outputs."""
-        return [column.name for column in self.columns if column.type.is_conversation]
+        return [column.name for column in self.columns if column.type.is_conversation()]
 
     @property
     def formats(self) -> set[str]:
@@ -242,7 +249,7 @@ class Spec(NamedTuple):
         names = {*output.columns_of(*templates), *output.keep, *self.recorded}
         if from_turns:
             names.add(self.turns)
-            names.update(column.name for column in self.columns if column.type.joins_turns)
+            names.update(column.name for column in self.columns if column.type.joins_turns())
         conversation = output.format in ("sharegpt", "messages")
         if conversation:
             names.add(TOOLS)
@@ -265,7 +272,7 @@ class Spec(NamedTuple):
     @property
     def used(self) -> set[str]:
         """The columns that reach an output, or that rows are identified, grouped or split by."""
-        names = {*self.named("id", "label")}
+        names = {column.name for column in self.columns if column.type.is_always_used()}
         for output in self.outputs:
             names |= self.written_by(output)
         compared = [self.group]
@@ -386,10 +393,9 @@ def _refuse(wrong: object, message: str) -> None:
 def _column(name: str, value: Any, raw: Raw) -> Column:
     full = value if isinstance(value, dict) else {"names": value}
     usual = "text"
-    if name == "label" and "labels" in raw:
-        usual = "label"
-    elif name == "idx":
-        usual = "id"
+    for other in bundled_types().values():
+        if other.is_usual_for(name, has_labels="labels" in raw):
+            usual = other.name
     column_type = column_type_of(full.get("is", usual))
     check_options(name, column_type, full)
     options = {key: full[key] for key in column_type.options if key in full}
@@ -495,8 +501,6 @@ def _check_names(spec: Spec) -> None:
             hint = nearest(name, columns, "name one of them")
             raise ValueError(f"{where}: no column {name!r} (columns: {', '.join(columns)}); {hint}")
     _refuse(spec.labels and "label" not in columns, "`labels` needs a column `label`")
-    strange = any(name != "label" or not spec.labels for name in spec.named("label"))
-    _refuse(strange, "`is: label` is for the column `label`, and needs `labels`")
     raw_labels = set()
     for raws in spec.labels.values():
         for raw in raws:
@@ -525,7 +529,7 @@ def _check_texts(spec: Spec, output: Output, names: Collection[str]) -> None:
     has_answer = (
         output.format == "text"
         or spec.answered
-        or any(column_type.is_pair for column_type in spec.types.values())
+        or any(column_type.is_pair() for column_type in spec.types.values())
     )
     _refuse(not has_answer, "nothing says what the answer is; add `output` (alpaca) or `assistant`")
 

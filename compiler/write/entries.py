@@ -12,7 +12,7 @@ def entry_of(spec: Spec, output: Output, file_name: str) -> Entry:
     if output.format == "text":
         return {"file_name": file_name, "formatting": "alpaca", "columns": {"prompt": output.field}}
     recorded_parts = {column_type.part: name for name, column_type in spec.recorded.items()}
-    has_pair = any(column_type.is_pair for column_type in spec.recorded.values())
+    has_pair = any(column_type.is_pair() for column_type in spec.recorded.values())
     entry: Entry = {}
     if has_pair:
         entry["ranking"] = True

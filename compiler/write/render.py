@@ -86,10 +86,9 @@ class Renderer:
 
     def _kept(self, batch: Batch) -> list[Field]:
         """The fields of a record besides its texts: columns as their types write them, and kept columns."""
-        fields = []
+        fields: list[Field] = []
         for name, column_type in self.beside.items():
-            texts = batch.columns[name]
-            fields.append((name, _answers(texts, self.output.format) if column_type.is_pair else texts))
+            fields.append((name, column_type.written(batch.columns[name], self.output.format)))
         fields += [(name, batch.columns[name]) for name in self.output.keep]
         return fields
 
@@ -201,15 +200,6 @@ def json_texts(values: list[Any]) -> tuple[list[bytes], bytes]:
     if types == {int}:
         return orjson.dumps(values)[1:-1].split(b","), b""
     return list(map(orjson.dumps, values)), b""
-
-
-def _answers(texts: list[object], output_format: str) -> Iterable[object]:
-    """Answers of a pair as records have them: texts in alpaca, turns of the assistant in a conversation."""
-    if output_format == "sharegpt":
-        return [{"from": SHAREGPT[ASSISTANT], "value": text} for text in texts]
-    if output_format == "messages":
-        return [{"role": OPENAI[ASSISTANT], "content": text} for text in texts]
-    return texts
 
 
 def prompts(record_format: RecordFormat, columns: Columns) -> list[str]:

@@ -193,7 +193,8 @@ def test_a_column_type_that_no_column_has_does_not_count(bench, keywords):
         ('{"between"', '{"names"', "names"),
         ('{"between"', '{"at_least"', "at_least"),
         ('    "keywords",\n', '    "text",\n', "taken"),
-        ("keywords = ColumnType(", "keywords = dict(keywords=", ""),
+        ("keywords = KeywordsType(", "keywords = 5\nother = KeywordsType(", "ColumnType"),
+        ('return f"different', 'return 5, f"different', "`judge`"),
     ],
 )
 def test_an_error_of_the_column_type_of_a_package_names_it(bench, keywords, code, broken, error):
