@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from tuneyard.core.llamafactory.loader import RecipeData, replaced, times_refused
+from tuneyard.core.llamafactory.loader import RecipeData, replaced
 
 
 def aligned_rows(data: RecipeData, attributes: Any) -> Any:
@@ -14,7 +14,7 @@ def aligned_rows(data: RecipeData, attributes: Any) -> Any:
 
     whole = replace(attributes, num_samples=None)
     arguments = (data.model_args, data.data_args, data.training_args, data.stage)
-    with times_refused(), replaced(loader, get_dataset_list=lambda *_: [whole]):
+    with data.loading(whole), replaced(loader, get_dataset_list=lambda *_: [whole]):
         if data.data_args.streaming:
             if not data.training_args.dataloader_num_workers:
                 raise ValueError("streaming reads nothing without dataloader_num_workers: 1 (or more)")

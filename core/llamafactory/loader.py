@@ -13,6 +13,7 @@ from typing import Any, Self
 from tuneyard.core.errors import ContentError, TuneyardError, show_value
 from tuneyard.core.files import JsonObject
 from tuneyard.core.files.scratch import scratch_folder
+from tuneyard.core.llamafactory.data_files import check_data_files
 from tuneyard.core.llamafactory.local_media import broken_media, open_local_media
 from tuneyard.core.llamafactory.prompt.served_template import ServedTemplate
 from tuneyard.core.llamafactory.prompt.templates import limit_transformers
@@ -63,8 +64,19 @@ class RecipeData:
         from llamafactory.data.loader import _load_single_dataset
 
         attributes = replace(self.attributes(name), **changes)
-        with times_refused():
+        with self.loading(attributes):
             return _load_single_dataset(attributes, self.model_args, self.data_args, self.training_args)
+
+    @contextlib.contextmanager
+    def loading(self, attributes: Any) -> Iterator[None]:
+        """Inside the block LLaMA-Factory's loader may read a dataset, and refuses texts that it makes times.
+
+        `UnboundedError` for a file that would fill the memory.
+        """
+        if attributes.load_from == "file":
+            check_data_files(Path(self.data_args.dataset_dir) / attributes.dataset_name)
+        with times_refused():
+            yield
 
     def with_tokenizer(self) -> Self:
         """Load the tokenizer and the processor, which is None for models that read text alone.
