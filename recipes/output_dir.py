@@ -9,9 +9,11 @@ import platform
 import shlex
 import zipfile
 from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 
 from tuneyard.core.datasets.compiled import MANIFEST
+from tuneyard.core.documents import is_number, read_yaml
 from tuneyard.core.errors import ContentError, show_value
 from tuneyard.core.files import HeldError, files_of, names_folder, read_object, reserved, sha256, versions
 from tuneyard.core.files.bounded_reading import read_text, refuse_pipe
@@ -30,6 +32,8 @@ from tuneyard.recipes.data import dataset_dir, locate
 from tuneyard.recipes.recipe import Recipe
 from tuneyard.recipes.starting_weights import check_weights
 
+STATE = "trainer_state.json"
+EFFECTIVE = "recipe.yaml"  # the recipe with what was added to it, as LLaMA-Factory trains it
 STATE_FILES = ("optimizer.pt", "scheduler.pt")
 PICKLED = ("adapter_model.bin", "pytorch_model.bin", "pytorch_model.bin.index.json")
 """Weights of a checkpoint in PyTorch's own form, which are not opened."""
@@ -62,7 +66,7 @@ def find_flaw(folder: Path, *, needs_optimizer: bool = True) -> str:
     """
     name = CHECKPOINT.fullmatch(folder.name)
     try:
-        step = read_object(folder / "trainer_state.json").get("global_step")
+        step = read_object(folder / STATE).get("global_step")
         if name and step != int(name[1]):  # training would resume at that step
             return f"trainer_state.json: found global_step {show_value(step)}, expected {name[1]}"
         if not any((folder / weights).is_file() for weights in PICKLED):
@@ -121,8 +125,62 @@ def resume_point(output_dir: Path) -> Path | None:
         elif newest is None:
             newest = path
     if newest:
-        say(f"{newest}: resuming after step {newest.name.removeprefix('checkpoint-')}")
+        step = newest.name.removeprefix("checkpoint-")
+        if is_past_last_step(newest):
+            say(f"{newest}: saved after the last step, {step}: no step is left to train")
+        else:
+            say(f"{newest}: resuming after step {step}")
     return newest
+
+
+def is_past_last_step(checkpoint: Path) -> bool:
+    """True for a checkpoint that was saved at the last step of its training, or after it."""
+    state = read_object(checkpoint / STATE)
+    step, last_step = state.get("global_step"), state.get("max_steps")
+    return is_number(step) and is_number(last_step) and 0 < last_step <= step
+
+
+def has_results(recipe: Recipe) -> bool:
+    """True if LLaMA-Factory has written all files of the recipe's training, so that only ours are missing.
+
+    It writes the model, train_results.json and trainer_state.json in this order, then the figures of an
+    evaluation and of predictions.
+    """
+    settings, output_dir = recipe.settings, recipe.output_dir
+    if settings.get("push_to_hub") is True:  # that comes last, and leaves nothing here
+        return False
+    names = [STATE, "train_results.json", "all_results.json"]
+    if settings.get("do_eval") is True or settings.get("eval_strategy", "no") != "no":
+        names.append("eval_results.json")
+    if settings.get("do_predict") is True:
+        names.append("predict_results.json")
+    if not all((output_dir / name).is_file() for name in names):
+        return False
+    return not find_flaw(output_dir, needs_optimizer=False)
+
+
+def facts_of(added: Mapping[str, object], started: datetime, seconds: float) -> dict[str, object]:
+    """Facts of a training for training.json: the settings that were added, its begin and its duration."""
+    return {
+        "added": dict(added),
+        "started": started.isoformat(timespec="seconds"),
+        "seconds": round(seconds, 1),
+    }
+
+
+def facts_of_ended_training(recipe: Recipe) -> dict[str, object]:
+    """The same of a training whose command was killed, by the times of the files that it left."""
+    output_dir = recipe.output_dir
+    trained = recipe.settings
+    if (output_dir / EFFECTIVE).is_file():
+        content = read_yaml(output_dir / EFFECTIVE, "recipe").value
+        if isinstance(content, dict):
+            trained = public_settings(content)
+    missing = object()
+    added = {key: value for key, value in trained.items() if recipe.settings.get(key, missing) != value}
+    begin = (output_dir / STARTED).stat().st_mtime
+    end = (output_dir / STATE).stat().st_mtime
+    return facts_of(added, datetime.fromtimestamp(begin, UTC), max(0, end - begin))
 
 
 def command_to_resume(recipe: Recipe) -> str:

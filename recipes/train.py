@@ -30,12 +30,17 @@ from tuneyard.recipes.hardware import cpu_computes_bf16, machine, uses_torchrun
 from tuneyard.recipes.launch import launch, torchrun_command
 from tuneyard.recipes.llamafactory_client import LlamaFactory, code_option
 from tuneyard.recipes.output_dir import (
+    EFFECTIVE,
     FOREIGN,
     changed_inputs,
     changed_world_size,
     checkpoints,
     command_to_resume,
+    facts_of,
+    facts_of_ended_training,
+    has_results,
     inputs_of,
+    is_past_last_step,
     resume_point,
     set_aside,
     training_record,
@@ -93,23 +98,26 @@ def train(recipe: Recipe, force: bool = False, ask: bool = True, *, runs_model_c
         if (output_dir / TRAINING).is_file():
             say(f"{output_dir}: up to date")
             return
-        if weights:
-            say(f"key-token weights from {weights}")
-        added = _added_settings(recipe, checked.schedule, has_gpus=bool(target.gpus))
-        write_json(output_dir / STARTED, {**inputs, **world})
-        effective = output_dir / "recipe.yaml"
-        write_text(effective, dump_yaml({**recipe.settings, **added}))
-        started, clock = datetime.now(UTC), time.monotonic()
-        if ranks:
-            launch([*command, str(effective)], output_dir, lock, **recipe.secret_variables())
+        if has_results(recipe):  # a command that was killed before it wrote training.json
+            say(f"{output_dir}: the training has ended, only {TRAINING} is missing")
+            facts = facts_of_ended_training(recipe)
         else:
-            llamafactory.train(effective, weights, output_dir, lock, **recipe.secret_variables())
-        seconds = round(time.monotonic() - clock, 1)
-        facts = {"hardware": f"{len(target.gpus)} × {target.gpus[0].name}" if target.gpus else "CPU"}
-        facts |= {"started": started.isoformat(timespec="seconds")}
-        record = training_record(recipe, inputs, {**world, "added": added, **facts, "seconds": seconds})
+            if weights:
+                say(f"key-token weights from {weights}")
+            added = _added_settings(recipe, checked.schedule, has_gpus=bool(target.gpus))
+            write_json(output_dir / STARTED, {**inputs, **world})
+            effective = output_dir / EFFECTIVE
+            write_text(effective, dump_yaml({**recipe.settings, **added}))
+            started, clock = datetime.now(UTC), time.monotonic()
+            if ranks:
+                launch([*command, str(effective)], output_dir, lock, **recipe.secret_variables())
+            else:
+                llamafactory.train(effective, weights, output_dir, lock, **recipe.secret_variables())
+            facts = facts_of(added, started, time.monotonic() - clock)
+        hardware = f"{len(target.gpus)} × {target.gpus[0].name}" if target.gpus else "CPU"
+        record = training_record(recipe, inputs, {**world, "hardware": hardware, **facts})
         write_json(output_dir / TRAINING, record)
-    say(f"{output_dir}: trained in {seconds} s")
+    say(f"{output_dir}: trained in {facts['seconds']} s")
 
 
 def _added_settings(recipe: Recipe, schedule: Schedule, *, has_gpus: bool) -> dict[str, object]:
@@ -131,6 +139,9 @@ def _added_settings(recipe: Recipe, schedule: Schedule, *, has_gpus: bool) -> di
             _show_warnings(list(kept_settings(recipe, newest, schedule)))
             # overwrite_output_dir would delete the log of the steps before the checkpoint
             added |= {"resume_from_checkpoint": str(newest), "overwrite_output_dir": False}
+            if is_past_last_step(newest) and recipe.settings.get("streaming") is not True:
+                # with max_steps the trainer trains one step more; without epochs it only writes the model
+                added |= {"max_steps": -1, "num_train_epochs": 0}
     elif checkpoints(output_dir):
         say(f"{output_dir}: starting again, its checkpoints cannot be resumed: {restart}")
         added["overwrite_output_dir"] = True  # otherwise LLaMA-Factory resumes by itself

@@ -16,7 +16,7 @@ import shlex
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeGuard
 
 from tuneyard.core.errors import ContentError, RequestError, dangling, nearest_name, wrong_value
 from tuneyard.core.files.bounded_reading import open_regular, read_regular
@@ -301,6 +301,11 @@ def names_folder(name: str) -> bool:
         return False
     size = len(name.encode(errors="surrogatepass"))
     return Path(name).name == name and size <= LONGEST_FOLDER and not _HALVES.search(name)
+
+
+def is_path(value: object) -> TypeGuard[str]:
+    """True for a text that can be a path: in JSON it may have a NUL, or half a character."""
+    return isinstance(value, str) and "\0" not in value and not _HALVES.search(value)
 
 
 def existing(path: Path) -> Path:

@@ -17,7 +17,15 @@ from typing import Any
 from tuneyard.core.cli.main import command_line
 from tuneyard.core.documents import json_lines
 from tuneyard.core.errors import ContentError, RequestError, TuneyardError, show_value, unexpected
-from tuneyard.core.files import append_bytes, atomic, check_writable, read_object, write_bytes, write_json
+from tuneyard.core.files import (
+    append_bytes,
+    atomic,
+    check_writable,
+    is_path,
+    read_object,
+    write_bytes,
+    write_json,
+)
 from tuneyard.core.files.bounded_reading import open_regular
 from tuneyard.core.files.links import refuse_written_link
 from tuneyard.core.files.temporaries import TEMPORARY, sweep
@@ -40,6 +48,7 @@ PAGE_HEAD = 1000  # bytes of a page, which have the mark
 COMPARED = (TABLE_JSON, TABLE, CHANGED, PAGE)
 """The files of `tuneyard eval compare`, next to its plots."""
 PLOTS = "plots"  # in table.json: the names of the plots
+RUNS = "runs"  # in table.json: the folders of the scored runs
 PARTS = ("settings", "models", "sets")  # in every run.json
 PROMPTS = "prompts"  # in some of them
 SHOTS_OF = "shots of "  # a setting of one dataset, which may be added with it
@@ -185,7 +194,7 @@ def replaced_files(out: Path, runs: Sequence[str], *, force: bool) -> list[str]:
     """
     before = _written_before(out / TABLE_JSON, PLOTS)
     now = {Path(run).resolve() for run in runs}
-    others = [str(run) for run in before.get("runs", ()) if Path(str(run)).resolve() not in now]
+    others = [run for run in before.get(RUNS, ()) if Path(run).resolve() not in now]
     if others and not force:
         raise RequestError(
             f"--out {out}: found a comparison of other runs, e.g. {others[0]}; choose another folder, "
@@ -413,12 +422,15 @@ def kept_day(out: Path) -> date | None:
 
 
 def _written_before(path: Path, mark: str) -> dict[str, Any]:
-    """Read a JSON object that has the list `mark`. {} without such a file."""
+    """Read a JSON object that has the list `mark`, and paths as its `runs`. {} without such a file."""
     try:
         before = read_object(path)
     except (ContentError, OSError):  # no file, or one of somebody else
         return {}
-    return before if isinstance(before.get(mark), list) else {}
+    runs = before.get(RUNS, [])
+    if not isinstance(before.get(mark), list) or not isinstance(runs, list) or not all(map(is_path, runs)):
+        return {}
+    return before
 
 
 def _own_folders(out: Path, before: Identity) -> list[Path]:

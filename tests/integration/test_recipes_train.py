@@ -5,12 +5,14 @@ The unbroken runs are LLaMA-Factory's own. All are forks, since its import takes
 
 import shutil
 import signal
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from tests.forks import Forks
 from tests.integration.recipes_stages import STAGES
 from tests.json_files import read_json
 from tests.messages import printed_line
@@ -65,6 +67,41 @@ def test_a_finished_run_is_left_as_it_is(sft_recipe, train):
     assert "holds another run (lora_rank 4 → 8)" in train(
         sft_recipe, f"output_dir={finished}", "lora_rank=8", code=1
     )
+
+
+@pytest.fixture(scope="module")
+def four_steps(sft_recipe: Path, forks: Forks) -> Path:
+    """A copy of a finished training of max_steps=4, whose checkpoint-4 is at its last step."""
+    folder = sft_recipe.parent / "four"
+    forks.run("recipes", "train", sft_recipe, f"output_dir={folder}", "max_steps=4")
+    return Path(shutil.copytree(folder, sft_recipe.parent / "unbroken-four"))
+
+
+@pytest.mark.parametrize("killed", ["before training.json", "after the last checkpoint"])
+def test_a_run_that_was_killed_after_its_last_step_trains_no_step_more(
+    sft_recipe: Path, train: Callable[..., str], four_steps: Path, killed: str
+) -> None:
+    """transformers trained step 5 of 4, and the loss in training.json was that of this step alone."""
+    folder = sft_recipe.parent / "four"
+    shutil.rmtree(folder)
+    shutil.copytree(four_steps, folder)
+    (folder / "training.json").unlink()
+    weights = folder / "adapter_model.safetensors"
+    if killed == "after the last checkpoint":
+        weights.write_bytes(weights.read_bytes()[:-100])
+        for path in (*folder.glob("*_results.json"), folder / "trainer_state.json"):
+            path.unlink()
+    printed = train(sft_recipe, f"output_dir={folder}", "max_steps=4")
+    assert [path.name for path in folder.glob("checkpoint-*")] == ["checkpoint-4"]
+    assert weights.read_bytes() == (four_steps / weights.name).read_bytes()
+    assert read_json(folder / "trainer_state.json")["global_step"] == 4
+    record, unbroken = read_json(folder / "training.json"), read_json(four_steps / "training.json")
+    assert record["inputs"] == unbroken["inputs"]
+    if killed == "before training.json":
+        printed_line(printed, folder, "training.json", "missing")
+        assert (record["result"], record["added"]) == (unbroken["result"], unbroken["added"])
+    else:
+        printed_line(printed, folder / "checkpoint-4", 4)
 
 
 def test_two_at_once_and_sigint(sft_recipe, train, forks):
