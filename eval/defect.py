@@ -12,7 +12,7 @@ from typing import Any
 
 from tuneyard.core.cli.run import run_command
 from tuneyard.core.drawing.plots import plotting, save
-from tuneyard.core.errors import ContentError, show_value, unexpected
+from tuneyard.core.errors import ContentError, need, show_value, unexpected
 from tuneyard.core.files import write_json
 from tuneyard.core.language.number_format import percent
 from tuneyard.core.language.translation import tr, tr_counted
@@ -46,6 +46,7 @@ def cli(
 
     Answers without a judgement are counted separately, and as incorrect.
     """
+    need("sklearn")
     return Defect({dataset.name: read_references(dataset) for dataset in datasets}), datasets
 
 

@@ -113,6 +113,8 @@ def cli(request: ScoringRequest, datasets: Sequence[EvalDataset], **options: Any
         raise RequestError("--rouge compares generated answers: leave out --no-generate")
     if not options["rouge"]:
         refuse_explicit(("tokenizer",), "it is for ROUGE and BLEU: add --rouge")
+    if options["rouge"]:
+        need("rouge_score", "sacrebleu")
     if options["rouge"] and options["tokenizer"] == JIEBA:
         need(JIEBA)
     if not options["generate"]:

@@ -33,6 +33,13 @@ NOT_IMPORTED = {
 }
 
 
+def test_what_data_commands_import_is_in_the_core() -> None:
+    """Of the compiler's imports at any depth, `tokenizers` and `rensa` belong to extras, asked for first."""
+    files = [path for path in FILES if path.is_relative_to(ROOT / "compiler")]
+    modules = {module.partition(".")[0] for path in files for module in all_imports(path)}
+    assert modules - set(CORE) - set(sys.stdlib_module_names) == {"tuneyard", "tokenizers", "rensa"}
+
+
 def _imported() -> set[str]:
     """The top-level modules that product code imports, our own and Python's left out."""
     files = [*FILES, *ROOT.glob("tuneyard/*.py"), *ROOT.glob("samples/*.py")]
