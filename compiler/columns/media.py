@@ -65,7 +65,7 @@ class MediaReader(ColumnReader):
         """
         paths: list[str] = row[self.column.name]
         column_type = self.column.type
-        placeholder = PLACEHOLDERS[column_type.part]
+        placeholder = column_type.placeholder()
         talk: Talk = row[self.turns] if self.turns else []
         in_turns = [path for turn in talk for path in turn.images] if column_type is IMAGES else []
         if in_turns:
@@ -109,6 +109,10 @@ class MediaType(ColumnType):
     it, and a video as the list of its frames (data/mm_plugin.py).
     """
 
+    def placeholder(self) -> str:
+        """The placeholder of LLaMA-Factory, such as `<image>`."""
+        return PLACEHOLDERS[self.part]
+
     def loaded_pairs(self, example: Example, loaded: LoadedRow) -> Iterator[tuple[object, object]]:
         """Yield the media that differ. The loader puts media_dir before the paths of files that it finds."""
         of_file = example.media.get(self.part, ())
@@ -138,7 +142,7 @@ class MediaType(ColumnType):
         Without media a placeholder is left to the template: for a model of texts it is a text.
         """
         media = loaded[self.loaded_column] or ()
-        placeholder = PLACEHOLDERS[self.part]
+        placeholder = self.placeholder()
         count = 0
         for message in [*loaded["_prompt"], *loaded["_response"][:1]]:
             count += str(message["content"]).count(placeholder)

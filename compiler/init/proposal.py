@@ -10,7 +10,7 @@ from tuneyard.compiler.init.labels import Labels
 from tuneyard.compiler.init.profile import CHINESE, PROSE, FileProfile, Leaf
 from tuneyard.compiler.rows import Fields, are_objects
 from tuneyard.compiler.spec.column_types import MARK, Beside, column_types
-from tuneyard.core.datasets.column_meanings import MEDIA, meaning, usual_name
+from tuneyard.core.datasets.column_meanings import meaning, usual_name
 from tuneyard.core.plugins import guarded
 from tuneyard.core.records import PAIR
 from tuneyard.core.records.calls import thought
@@ -107,7 +107,7 @@ def columns_beside(profile: FileProfile, *, turns: bool) -> ProposedColumns:
         beside = column_type.beside
         if beside is None or not (beside.turns if turns else beside.questions):
             continue
-        if profile.user_columns and column_type.name in MEDIA:
+        if profile.user_columns and column_type.placeholder():
             continue  # the model reads the named columns alone
         with guarded(column_type.plugin):
             source = _source_of(beside, profile)

@@ -17,7 +17,6 @@ from tuneyard.compiler.rows.problems import Problems
 from tuneyard.compiler.spec.column_types import MARK
 from tuneyard.compiler.spec.model import Spec
 from tuneyard.core.errors import Problem, show_value
-from tuneyard.core.records import PLACEHOLDERS
 
 LONG = 1_000_000
 _EMPTY = "- – — nan nat <na> n/a null none <noinput> 无 暂无 待补充 tbd #n/a #ref! #value! #div/0! #name?"
@@ -68,7 +67,8 @@ class Lint:
         self.marks = [column.name for column in spec.columns if column.type.compared == MARK]
         if self.texts.label_is_learned:
             self.marks.insert(0, "label")
-        self.placeholders = [mark for name, mark in PLACEHOLDERS.items() if spec.named(name)]
+        placeholders = [column.type.placeholder() for column in spec.columns]
+        self.placeholders = list(filter(None, placeholders))
 
     def see(self, seen: Fingerprints, batch: Batch, numbered: bool) -> None:
         """Check a batch. `numbered`: its ids come from the file, so that they should differ."""

@@ -228,6 +228,10 @@ class ColumnType:
         """True for one of two answers, in place of `response`. In a conversation it is a turn."""
         return False
 
+    def placeholder(self) -> str:
+        """What stands in a text for each value in such a column, "" if nothing does."""
+        return ""
+
     def answers_learned(self, numbers: list[int]) -> list[int]:
         """The turns of a conversation that are learned beside such a column, of those learned without it."""
         return numbers

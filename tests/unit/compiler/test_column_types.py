@@ -1,11 +1,13 @@
 """A column type is one object in one file of compiler/columns."""
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import yaml
 
+from tests.conftest import ROOT
 from tests.messages import printed, raises
 from tests.plug_ins import documented, installing
 from tests.unit.compiler.conftest import questions
@@ -114,6 +116,17 @@ def test_column_types_stand_in_no_other_file_of_the_compiler_schema():
     assert [name for name in ("kto", "at_least", "rejected", "calls") if name in text] == []
     columns = read_schema()["properties"]["columns"]["additionalProperties"]["oneOf"][1]["properties"]
     assert set(columns["is"]["enum"]) == set(bundled_types())
+
+
+TYPE_BY_NAME = re.compile(r"spec\.named\(|type\.name (==|in|!=) [\"'(A-Z]|type is [A-Z]")
+
+
+def test_no_step_of_a_compile_asks_which_column_type_it_has():
+    """The steps call methods of column types, so that one of another package may do what ours do."""
+    steps = [folder for folder in (ROOT / "compiler").iterdir() if folder.name != "columns"]
+    files = [file for folder in steps for file in folder.rglob("*.py")]
+    assert len(files) > 80
+    assert [file.name for file in files if TYPE_BY_NAME.search(file.read_text(encoding="utf-8"))] == []
 
 
 @pytest.mark.parametrize(
