@@ -19,7 +19,7 @@ from tuneyard.compiler.read.remote import RemoteFile
 from tuneyard.compiler.rows.problems import UnreadableFileError
 from tuneyard.core.errors import Problem
 from tuneyard.core.files import Moved
-from tuneyard.core.files.bounded_reading import LARGEST_BATCH, LARGEST_RECORD, MOST_PACKED
+from tuneyard.core.files.bounded_reading import LARGEST_BATCH, LARGEST_RECORD, LARGEST_RUN, MOST_PACKED
 
 GZIP = b"\x1f\x8b"
 ZSTD = b"\x28\xb5\x2f\xfd"
@@ -33,6 +33,7 @@ NO_TEXT = {
 """Formats that are no text, by the first bytes of their files."""
 BLOCK = 1 << 17
 AHEAD = 1 << 20  # bytes: each read gives up the interpreter lock, and waits for it where rows are written
+MOST_SPOOLED = 30  # times its size that a packed binary file may take of the disk, above `LARGEST_RUN`
 BAR_AFTER = 2.0  # seconds
 MOST_MIB = LARGEST_RECORD >> 20
 TOO_LONG = f"found a record of more than {MOST_MIB} MiB, expected {MOST_MIB} MiB at most"
@@ -93,11 +94,15 @@ def stored_size(path: Readable) -> int:
 
 
 class _Unpacked(io.RawIOBase):
-    """The bytes of a compressed file. `UnreadableFileError` once they are far more than the file has."""
+    """The bytes of a compressed file. `UnreadableFileError` once they are far more than the file has.
 
-    def __init__(self, stream: Any, stored: int) -> None:
+    Those of a binary file (not `in_order`) go to a temporary file, which may fill the disk.
+    """
+
+    def __init__(self, stream: Any, stored: int, *, in_order: bool) -> None:
         self._stream = stream
         self._stored = stored
+        self._in_order = in_order
         self._size = 0
 
     def readable(self) -> bool:
@@ -107,13 +112,18 @@ class _Unpacked(io.RawIOBase):
         count = int(self._stream.readinto(buffer))
         self._size += count
         if self._size > LARGEST_BATCH and self._size > MOST_PACKED * self._stored:
-            raise UnreadableFileError(
-                "E015",
-                f"found {self._size >> 20:,} MiB unpacked from {self._stored:,} bytes, expected "
-                f"{MOST_PACKED:,} times its size at most",
-                NO_ROWS,
-            )
+            raise self._too_large(MOST_PACKED)
+        if not self._in_order and self._size > LARGEST_RUN and self._size > MOST_SPOOLED * self._stored:
+            raise self._too_large(MOST_SPOOLED)
         return count
+
+    def _too_large(self, most: int) -> UnreadableFileError:
+        return UnreadableFileError(
+            "E015",
+            f"found {self._size >> 20:,} MiB unpacked from {self._stored:,} bytes, expected "
+            f"{most:,} times its size at most",
+            NO_ROWS,
+        )
 
 
 @contextlib.contextmanager
@@ -147,7 +157,9 @@ def opened(
         if isinstance(path, RemoteFile):
             raw: Any = path.open(in_order=in_order)
         elif isinstance(path, Member):
-            raw = _Unpacked(stack.enter_context(path.archive.open(path.path)), stored_size(path))
+            raw = _Unpacked(
+                stack.enter_context(path.archive.open(path.path)), stored_size(path), in_order=in_order
+            )
         else:
             raw = path.open("rb", 0)
         stream: io.BufferedReader = io.BufferedReader(stack.enter_context(raw), AHEAD)
@@ -157,12 +169,13 @@ def opened(
             stream = cast("io.BufferedReader", CallbackIOWrapper(moved, stream))
         magic = stream.peek(4)
         if magic.startswith(GZIP):
-            stream = io.BufferedReader(_Unpacked(gzip.GzipFile(fileobj=stream), stored_size(path)), AHEAD)
+            unpacked: Any = gzip.GzipFile(fileobj=stream)
+            stream = io.BufferedReader(_Unpacked(unpacked, stored_size(path), in_order=in_order), AHEAD)
         elif magic.startswith(ZSTD):
             from pyarrow import CompressedInputStream
 
             unpacked = io.BufferedReader(CompressedInputStream(stream, "zstd"), AHEAD)
-            stream = io.BufferedReader(_Unpacked(unpacked, stored_size(path)), AHEAD)
+            stream = io.BufferedReader(_Unpacked(unpacked, stored_size(path), in_order=in_order), AHEAD)
         with _damage(), _decoding(encoding):
             start = stream.peek(8)
             for sign, name in NO_TEXT.items():

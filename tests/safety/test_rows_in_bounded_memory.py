@@ -22,7 +22,7 @@ import pyarrow.parquet
 import pytest
 
 from tests.unit.compiler.conftest import as_zst
-from tuneyard.compiler.read import read
+from tuneyard.compiler.read import read, stream
 from tuneyard.compiler.rows.problems import Problems
 from tuneyard.compiler.spec.file import Source
 from tuneyard.core.errors import ContentError
@@ -375,3 +375,26 @@ def test_an_error_has_its_place_inside_of_the_file() -> None:
     with pytest.raises(LargeDataError) as caught:
         list(record_slices(table.to_batches()[0], 10))
     assert caught.value.place == "row 11" and caught.value.is_record
+
+
+@pytest.mark.parametrize("name", ["a.parquet.zst", "a.arrow.gz", "a.db.gz", "a.xlsx.zst", "a.zip.gz"])
+def test_a_packed_binary_file_does_not_fill_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """100 times its size, as texts have at times: at most 30 times go to a temporary file beyond 64 MB."""
+    monkeypatch.setattr(stream, "LARGEST_RUN", 64 * MIB)
+    compress = gzip.compress if name.endswith("gz") else as_zst
+    (tmp_path / name).write_bytes(compress((os.urandom(10_000) + bytes(990_000)) * 100))
+    problems = Problems()
+    list(read(tmp_path / name, name, Source(), problems))
+    assert [problem.code for problem in problems.errors] == ["E015"]
+    assert "30 times" in problems.errors[0].message
+
+
+def test_a_packed_text_has_no_temporary_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stream, "LARGEST_RUN", 64 * MIB)
+    rows = "".join(f'{{"q": "{os.urandom(500).hex()}"}}\n' * 100 for _ in range(800))
+    (tmp_path / "a.jsonl.zst").write_bytes(as_zst(rows.encode()))
+    problems = Problems()
+    batches = read(tmp_path / "a.jsonl.zst", "a.jsonl.zst", Source(), problems)
+    assert sum(len(each.lines) for each in batches) == 80_000 and not problems.errors
