@@ -9,7 +9,7 @@ rest of the compiler asks these objects, and names no type.
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, cast
 
 import orjson
@@ -17,7 +17,7 @@ import orjson
 from tuneyard.compiler.rows import Fields
 from tuneyard.core.errors import Problem
 from tuneyard.core.files import JsonObject
-from tuneyard.core.plugins import Plugin, bundled_with, registry
+from tuneyard.core.plugins import Plugin, PluginError, bundled_with, call, registry
 from tuneyard.core.records.calls import WrongValueError
 
 if TYPE_CHECKING:
@@ -328,6 +328,13 @@ COMMON_KEYS = frozenset(("names", "is", "default", "wrap"))
 """The keys of a column in a spec, whatever its type is."""
 
 
+METHODS = (
+    *("is_id", "is_always_used", "drops_rows_without_it", "has_turns", "is_conversation", "joins_turns"),
+    *("is_pair", "placeholder", "answers_learned", "from_cells", "explain", "fix_of", "as_texts", "written"),
+)
+"""Methods that the steps of a compile call; where they call another one, it is guarded there."""
+
+
 @cache
 def bundled_types() -> dict[str, ColumnType]:
     """Our own column types by name, in the order of their files."""
@@ -343,6 +350,9 @@ def column_types() -> dict[str, ColumnType]:
         if column_type.plugin is not None:
             with column_type.plugin.guarded():
                 _check_declaration(column_type, options)
+            for name in METHODS:
+                guarded_method = partial(call, column_type.plugin, PluginError, getattr(column_type, name))
+                object.__setattr__(column_type, name, guarded_method)  # it is frozen
         options.update(column_type.options)
     return types
 

@@ -257,3 +257,25 @@ def test_values_of_a_package_that_no_record_can_contain_name_it(
         lay("odd", code)
         with raises(PluginError, "odd", "plug_odd 1.2", facts):
             bench.compile_rows(METALS.replace('is: keywords, between: ","', "is: odd"), rows)
+
+
+@pytest.mark.parametrize("method", ["as_texts", "from_cells", "fix_of", "has_turns", "written", "is_pair"])
+def test_an_error_of_a_method_of_a_package_names_it(bench, tmp_path, monkeypatch, method):
+    code = ODD.replace(
+        "odd = ColumnType(",
+        f"""
+class OddType(ColumnType):
+    def {method}(self, *values, **others): return int("five")
+
+odd = OddType(""",
+    ).replace("is_text=True", "part='images'")
+    for name, usual in STEPS.items():
+        code = code.replace(name, usual)
+    spec = METALS.replace('is: keywords, between: ","', "is: odd")
+    source = bench.write("train.csv", "q,k\nHi?,tin\n")
+    if method == "fix_of":
+        source = bench.rows("train.jsonl", [{"q": "Hi?", "k": 5}])
+    with installing(tmp_path / "lib", "tuneyard.columns", monkeypatch, *CACHES) as lay:
+        lay("odd", code)
+        with raises(PluginError, "odd", "plug_odd 1.2", "ValueError", "five"):
+            bench.compile(spec, source)
