@@ -4,6 +4,7 @@ A training copies its settings into records, cards, printed commands and `traini
 publish. So a secret goes to the training as an environment variable, and into no file.
 """
 
+import functools
 import os
 import re
 from collections.abc import Iterable, Mapping
@@ -25,27 +26,36 @@ _NAME = re.compile(
 _NEW_WORD = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|[-.\s]+")
 """Where a word begins in apiKey and api-key."""
 _URL_PASSWORD = re.compile(r"(?<=://)[^/?#\s@'\"]*@")
+_VALUE = r"(?:[^\s\"'{ends}\\]|\\++(?!\"))"
+"""A character of a value, which ends before some others.
+
+Backslashes before a double quote are none: in a line of JSON they belong to the quote.
+"""
 _URL_ARGUMENT = re.compile(
-    r"(?<=[?&;])([\w.-]*(?:token|key|secret|password|passwd|signature|sig|auth)=)[^&;#\s'\"]+",
+    r"(?<=[?&;])([\w.-]*(?:token|key|secret|password|passwd|signature|sig|auth)=)(?!\(hidden\))"
+    rf"{_VALUE.format(ends='&;#')}+",
     re.IGNORECASE,
 )
 _FIELD = re.compile(
     r"((?:api[_-]?key|(?:hub|hf|auth|access)[_-]?token|secret|password|authorization)[\"']?\s*[:=]\s*[\"']?"
-    r"(?:(?:bearer|basic)\s+)?)(?!\(hidden\)|bearer\b|basic\b"
+    r"(?:(?:bearer|basic)\s+)?)(?!\(hidden\)|[:\]]|bearer\b|basic\b"
     r"|(?:expected|unknown|missing|source|duplicate|damaged|neither|nothing|cannot|already|recipe|dataset) )"
-    r"[^\s\"',;&}]{6,}",
+    rf"({_VALUE.format(ends=',;&}')}{{6,}})",
     re.IGNORECASE,
 )
-"""A header or a field of JSON, YAML or a command line, up to its value.
+"""A header or a field of JSON, YAML or a command line, up to its value, and the value.
 
 What our messages say about such a file or setting is none: `hub_token: expected a text`.
 """
+_JSON_KEY = re.compile(r"\"\s*:\s*\Z")
+_JSON_VALUES = re.compile(r"[\[{](?:[\[{\]\d.eE+-]++|true|false|null|NaN|Infinity)*")
+"""The beginning of a list or an object without texts."""
 _OPTION = re.compile(
     r"((?<![\w-])--?(?:[\w-]*[-_])?(?:api-?key|token|secret|password|passwd|passphrase|auth)[= ]\s*[\"']?)"
-    r"(?!\(hidden\)|-)[^\s\"']+",
+    rf"(?!\(hidden\)|[-:,}}\]]){_VALUE.format(ends='')}+",
     re.IGNORECASE,
 )
-"""An option of a command line, up to its value."""
+"""An option of a command line, up to its value. A quote before `:` or `,` ends a text of JSON instead."""
 _KNOWN_FORM = re.compile(
     r"(?<!\w)(?:hf_[A-Za-z0-9]{20,}|sk-[\w-]{20,}|gh[oprsu]_\w{30,}|github_pat_\w{30,}|glpat-[\w-]{20,}"
     r"|xox[abprs]-[\w-]{10,}|AKIA[A-Z0-9]{16}|eyJ(?:(?!-eyJ)[\w-]){10,}\.[\w-]{10,}\.[\w-]{10,})(?![\w-])"
@@ -57,6 +67,7 @@ _SHORTEST = 6
 """Characters of the shortest value of a variable that is hidden: shorter ones are parts of many words."""
 
 
+@functools.lru_cache(maxsize=1024)  # of the variables of the environment, at each line that is printed
 def is_secret(name: str) -> bool:
     """True if a setting or a variable of this name holds a secret."""
     return _NAME.search(_NEW_WORD.sub("_", name).lower()) is not None
@@ -136,9 +147,19 @@ def _hide_forms(text: str) -> str:
     """A text without the secrets that their form shows, whatever the environment."""
     text = _URL_PASSWORD.sub(f"{HIDDEN}@", text)
     text = _URL_ARGUMENT.sub(rf"\1{HIDDEN}", text)
-    text = _FIELD.sub(rf"\1{HIDDEN}", text)
+    text = _FIELD.sub(_without_value, text)
     text = _OPTION.sub(rf"\1{HIDDEN}", text)
     return _KNOWN_FORM.sub(HIDDEN, text)
+
+
+def _without_value(field: re.Match[str]) -> str:
+    """A field whose value is hidden. A number in JSON becomes a text, so that the line stays JSON."""
+    before, value = field.groups()
+    if not _JSON_KEY.search(before):
+        return f"{before}{HIDDEN}"
+    if _JSON_VALUES.fullmatch(value):
+        return field[0]
+    return f'{before}"{HIDDEN}"'
 
 
 def _secrets_of_environment() -> list[str]:

@@ -1,7 +1,7 @@
-"""Control characters of users' texts never reach a terminal: every stream of a command writes through here.
+"""Control characters and secrets of users' texts never reach a terminal: all streams write through here.
 
 A dataset's text, a file's name or a server's answer could otherwise move the cursor, set the title or the
-clipboard, or hide what was printed before. Calls of `print` need not know which text is whose.
+clipboard, hide what was printed before, or show a key. Calls of `print` need not know which text is whose.
 """
 
 import contextlib
@@ -9,6 +9,8 @@ import re
 import sys
 from collections.abc import Callable, Iterator
 from typing import TextIO
+
+from tuneyard.core.text.secrets import hide_secrets
 
 UNSEEN = "\x7f-\x9f\u202a-\u202e\u2066-\u2069"
 """For patterns: controls above ASCII, and what turns a line around (`gpj.exe` reads `exe.jpg`)."""
@@ -27,11 +29,11 @@ def visible(text: str) -> str:
 
 
 def written(text: str) -> str:
-    """One write to a stream. The beginning of a progress bar stays."""
+    """One write to a stream, without controls and secrets. The beginning of a progress bar stays."""
     bar = _OF_BARS.match(text)
     if bar is None:
-        return visible(text)
-    return bar[0] + visible(text[bar.end() :])
+        return visible(hide_secrets(text))
+    return bar[0] + visible(hide_secrets(text[bar.end() :]))
 
 
 def guard(stream: TextIO) -> None:

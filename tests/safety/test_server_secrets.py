@@ -1,14 +1,20 @@
 """A key or a password in a server's answer or in an address is never printed: SECURITY.md, "Secrets"."""
 
+import json
 import os
+import random
 import subprocess
 import sys
 from pathlib import Path
 
+import click
 import pytest
 
-from tests.conftest import ROOT
+from tests.conftest import ROOT, Here
+from tests.json_files import write_json, write_lines
+from tuneyard.compiler.cli import cli as data
 from tuneyard.core.text.secrets import HIDDEN, hide_secrets
+from tuneyard.eval import compare
 from tuneyard.eval.backends.connection import SHOWN_BYTES, without_key
 
 KEY = "sk-0123456789abcdefghij"
@@ -142,3 +148,75 @@ def test_messages_about_a_file_or_setting_of_such_a_name_stay_whole(message: str
 )
 def test_a_secret_that_begins_like_a_message_is_hidden(text: str) -> None:
     assert "(hidden)" in hide_secrets(text)
+
+
+NAMES = ("sk-0123456789abcdefghij", "https://me:hunter22@host/m", "password=hunter22", "open-sesame-9")
+"""Names of models, labels and datasets, of which each is a secret or has one."""
+
+
+def table(folder: Path, name: str) -> tuple[click.Command, list[object]]:
+    rows = [f"{n},yes,{('yes', 'no')[n % 3 == 0]},{model},d" for n in range(12) for model in ("base", name)]
+    (folder / "log.csv").write_text("\n".join(["id,gold,prediction,model,dataset", *rows]))
+    return compare.cli, [folder / "log.csv", "--out", folder / "out"]
+
+
+def shown_row(folder: Path, name: str) -> tuple[click.Command, list[object]]:
+    write_lines(folder / "a.jsonl", [{"question": name, "answer": name}])
+    return data, ["show", "qa", "--source", folder / "a.jsonl"]
+
+
+def labels(folder: Path, name: str) -> tuple[click.Command, list[object]]:
+    rows = [{"instruction": f"{n}?", "input": "", "output": (name, "no")[n % 2]} for n in range(12)]
+    write_json(folder / "a.json", rows)
+    return data, ["stats", folder / "a.json"]
+
+
+def registry(folder: Path, name: str) -> tuple[click.Command, list[object]]:
+    write_json(folder / "dataset_info.json", {name: {"file_name": name}})
+    return data, ["list", "--dataset-dir", folder]
+
+
+@pytest.mark.threat("secrets", "eval compare", "data show", "data stats", "data list")
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("make", [table, shown_row, labels, registry])
+def test_no_table_or_row_has_a_secret(
+    tmp_path: Path, here: Here, without_plots: None, monkeypatch: pytest.MonkeyPatch, make, name: str
+) -> None:
+    """Their text goes to the stream by `click.echo`, and the stream hides it."""
+    monkeypatch.setenv("MY_PASSWORD", "open-sesame-9")
+    command, words = make(tmp_path, name)
+    done = here(command, *words)
+    printed = done.stdout + done.stderr
+    assert HIDDEN in printed
+    for secret in ("sk-0123456789", "hunter22", "open-sesame"):
+        assert secret not in printed
+
+
+JSON_VALUES: tuple[object, ...] = (
+    {"api_key": "hunter22"}, {"api_key": 1234567}, {"password": [1234567, 2]}, {"secret": -float("inf")},
+    {"password": [False, 2]}, {"password": [[[[[["x"]]]]]]}, {"a": 'password: hunter22"x'},
+    {"a": "password: hunter22\\"}, {"a": '--token=ab"c'}, {"a": "--token hunter22\\"}, {"--token ": "x"},
+    {"u": 'https://x/?token=abc"d'}, {"u": "http://a\\:hunter22@c"}, {"password: ": 1234567},
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("value", JSON_VALUES)
+def test_a_line_of_json_stays_json(value: object) -> None:
+    line = hide_secrets(json.dumps(value))
+    assert "hunter22" not in line
+    json.loads(line)
+    assert hide_secrets(line) == line
+
+
+def test_json_of_pieces_stays_json() -> None:
+    """Texts of what begins, holds and ends secrets, in any order."""
+    pieces = ("password", "api_key", ": ", "=", '"', "\\", "'", "hunter22", "--token ", "?token=", "http://")
+    more = ("@", f"hf_{'a' * 22}", "\n", "{", "}", "[", "]", ",", "Bearer ", "1234567", "\x1b", HIDDEN)
+    draw = random.Random(73)
+    for _ in range(500):
+        texts = ["".join(draw.choices(pieces + more, k=draw.randrange(9))) for _ in range(6)]
+        value = {texts[0]: texts[1:3], texts[3]: draw.choice([None, 12345678, -1.5e-10]), texts[4]: texts[5]}
+        for separators in ((", ", ": "), (",", ":")):
+            line = hide_secrets(json.dumps(value, separators=separators))
+            json.loads(line)
+            assert hide_secrets(line) == line
