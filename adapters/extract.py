@@ -19,12 +19,13 @@ from tqdm import tqdm
 
 from tuneyard.adapters import lowrank, output
 from tuneyard.adapters.adapter import layer_of
-from tuneyard.adapters.carried_tokenizer import carry_ends, carry_tokenizer
+from tuneyard.adapters.carried_tokenizer import PROMPT_FILES, carry_ends, carry_tokenizer
 from tuneyard.adapters.kinds.lora import vllm_notes
 from tuneyard.adapters.merge import MergedModule, Norms, relative
 from tuneyard.adapters.provenance import CARD, model_card, scientific
 from tuneyard.core.errors import ContentError
 from tuneyard.core.files import json_text
+from tuneyard.core.files.links import check_own_files
 from tuneyard.core.text.markdown import markdown_table
 from tuneyard.core.text.quoting import markdown_text
 from tuneyard.core.text.words import counted, size_words
@@ -158,6 +159,7 @@ def plan_extraction(request: ExtractRequest) -> ExtractPlan:
     model, base = open_base(request.model), open_base(request.base)
     check = functools.partial(_check_output, request)
     check()
+    check_own_files(model.folder, PROMPT_FILES)
     for each in (model, base):
         if each.config.get("quantization_config"):
             raise ContentError(f"{each.folder}: its weights are quantised; expected the unquantised model")

@@ -12,6 +12,7 @@ from tests.cli.scoring import invoke
 from tests.folders import names
 from tests.json_files import read_json, write_json
 from tests.messages import raises
+from tests.tiny import write_adapter
 from tests.unit.adapters.commands import call
 from tests.unit.adapters.make import base_tensors, factors, make, make_base
 from tests.unit.recipes.make import write_recipe
@@ -95,6 +96,26 @@ def test_a_merge_carries_no_tokenizer_from_elsewhere(adapter: Path, secret: Path
     (adapter / "chat_template.jinja").symlink_to(secret)
     _, error = call("merge", f"{adapter}=1", "--out", "merged", code=1)
     assert "saves/rte/chat_template.jinja" in error and not Path("merged").exists()
+
+
+@pytest.mark.threat("links", "adapter extract")
+@pytest.mark.parametrize("name", ["chat_template.jinja", "vocab.json", "tokenizer_config.json"])
+def test_an_extracted_lora_has_no_file_from_elsewhere(adapter: Path, secret: Path, name: str) -> None:
+    make_base("models/tuned", base_tensors(), model_type="qwen2")
+    (Path("models/tuned") / name).symlink_to(secret)
+    _, error = call("extract", "models/tuned", "--base", "models/base", "--rank", "2", "--out", "e", code=1)
+    assert f"models/tuned/{name}" in error and str(secret) in error and not Path("e").exists()
+
+
+@pytest.mark.threat("links", "adapter rename")
+@pytest.mark.parametrize("name", ["README.md", "chat_template.jinja", "adapter_config.json"])
+def test_a_renamed_adapter_has_no_file_from_elsewhere(working_folder: Path, secret: Path, name: str) -> None:
+    adapter = Path("saves/named")
+    write_adapter(adapter, shapes={"base_model.model.model.layers.0.self_attn.q_proj": (64, 64)})
+    (adapter / name).unlink(missing_ok=True)
+    (adapter / name).symlink_to(secret)
+    _, error = call("rename", adapter, "--out", "renamed", code=1)
+    assert f"saves/named/{name}" in error and not Path("renamed").exists()
 
 
 def test_links_within_a_folder_and_into_the_hubs_cache_stay(
