@@ -144,10 +144,15 @@ class TrainingLog:
 
 
 def environment() -> dict[str, str]:
-    """Environment in which our modules and programs come first: torchrun is called by its name."""
+    """Environment in which our modules and programs come first: torchrun is called by its name.
+
+    The datasets library reports each `load_dataset` of local files to a server of the hub, unless the user
+    or we switch it off.
+    """
     programs = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}".rstrip(os.pathsep)
     paths = {**python_variables(), "PATH": programs}
-    return {**os.environ, **paths, "TOKENIZERS_PARALLELISM": "false", "PYTHONUNBUFFERED": "1"}
+    quiet = {"TOKENIZERS_PARALLELISM": "false", "PYTHONUNBUFFERED": "1"}
+    return {"HF_UPDATE_DOWNLOAD_COUNTS": "0", **os.environ, **paths, **quiet}
 
 
 def users_environment(words: Sequence[str]) -> dict[str, str]:

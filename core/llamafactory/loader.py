@@ -240,6 +240,10 @@ def import_offline() -> None:
     with quiet():
         import datasets
         import llamafactory.hparams  # noqa: F401
+        from huggingface_hub import constants
+    # Both read the variables when they are imported, which another part of this process may have done.
+    constants.HF_HUB_OFFLINE = True
+    datasets.config.HF_HUB_OFFLINE = datasets.config.HF_DATASETS_OFFLINE = True
     datasets.disable_progress_bars()
 
 

@@ -13,7 +13,15 @@ from tests.conftest import ROOT
 from tests.messages import printed, raises
 from tests.processes import wait_for_end, written
 from tuneyard.core.errors import ContentError
-from tuneyard.recipes.launch import LOG, PROGRESS, TrainingLog, failure, launch, torchrun_command
+from tuneyard.recipes.launch import (
+    LOG,
+    PROGRESS,
+    TrainingLog,
+    environment,
+    failure,
+    launch,
+    torchrun_command,
+)
 from tuneyard.recipes.token_weights import train_weighted
 
 SLEEPS = """
@@ -155,3 +163,11 @@ def test_progress_survives(tmp_path, capsys, what):
 def test_weights_that_cannot_be_read_end_a_training_with_their_message(tmp_path):
     with pytest.raises(SystemExit, match="RequestError: .*w.yaml"):
         train_weighted(tmp_path / "w.yaml", "r.yaml")
+
+
+def test_a_training_reports_no_load_of_a_dataset(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The datasets library sends a request for each, unless the variable is off or the user sets it."""
+    monkeypatch.delenv("HF_UPDATE_DOWNLOAD_COUNTS", raising=False)
+    assert environment()["HF_UPDATE_DOWNLOAD_COUNTS"] == "0"
+    monkeypatch.setenv("HF_UPDATE_DOWNLOAD_COUNTS", "1")
+    assert environment()["HF_UPDATE_DOWNLOAD_COUNTS"] == "1"
