@@ -3,11 +3,17 @@
 import json
 from pathlib import Path
 
+from tests.exams import HEAD, write_exam
 from tests.json_files import read_json, write_json, write_lines
 from tests.tiny import make_tiny, write_adapter
 from tuneyard.eval.show.sheet import COLUMNS
 from tuneyard.eval.statistics.ratings import CRITERIA
 
+ATTENTION = {
+    f"model.layers.{layer}.self_attn.{name}_proj": (outputs, 64)
+    for layer in (0, 1)
+    for name, outputs in (("q", 64), ("v", 32))
+}
 SECRET = "hf_mailedsecret0123456789"
 CONTROL = "a\x1b]0;owned\x07\x9bc\u202e"
 MODULES = ("socket", "json", "random", "queue", "yaml", "numpy", "torch", "sitecustomize", "tuneyard")
@@ -19,15 +25,15 @@ class MailedTokenizer(PreTrainedTokenizerFast):
     pass
 
 class MailedConfig(Qwen2Config):
-    pass
+    model_type = "qwen2"
 
 class MailedModel(Qwen2ForCausalLM):
-    pass
+    config_class = MailedConfig
 """
 SUITE = "questions: {command: qa, data: [dataset_info/a.json], max-new-tokens: 2, limit: 2}\n"
 CASES: dict[str, str] = {
     "adapter export": "adapter export adapter --to hub --repo org/a --dry-run",
-    "adapter extract": "adapter extract model --base model --rank 2 --out OUT",
+    "adapter extract": "adapter extract tuned --base model --rank 2 --out OUT",
     "adapter fuse": "adapter fuse adapter --base model --out OUT",
     "adapter merge": "adapter merge adapter=0.5 other=0.5 --out OUT",
     "adapter rename": "adapter rename adapter --base model --out OUT",
@@ -49,6 +55,13 @@ CASES: dict[str, str] = {
     "eval chat": "eval chat --model model --once hello --max-new-tokens 2",
     "eval compare": "eval compare log.csv --out OUT",
     "eval prove": "eval prove --model model --template qwen --limit 2 --dataset a --out OUT",
+    "eval cmmlu": "eval cmmlu --model model --limit 2 --data exam --shots 1 --out OUT",
+    "eval code": "eval code --model model --limit 2 --data code.jsonl --run-code --max-new-tokens 2 "
+    "--out OUT",
+    "eval defect": "eval defect --model model --limit 2 --data reports.jsonl --max-new-tokens 2 --out OUT",
+    "eval dialogue": "eval dialogue --model model --limit 2 --data talks.jsonl --max-new-tokens 2 --out OUT",
+    "eval tools": "eval tools --model model --template qwen --limit 2 --data calls.jsonl --max-new-tokens 2 "
+    "--out OUT",
     "eval sweep": "eval sweep --model model --adapter a=adapter --adapter b=other --dataset a --out OUT",
     "eval nli": "eval nli --model model --adapter a=adapter --limit 2 --dataset a --out OUT",
     "eval preference": "eval preference --model model --limit 2 --data pairs.json --out OUT",
@@ -62,9 +75,9 @@ CASES: dict[str, str] = {
     "recipe sweep": "recipe sweep r.yaml lora_rank=4,8 --metric train_loss --out OUT --dry-run",
     "recipe train": "recipe train r.yaml output_dir=OUT",
 }
-"""By command: its words in the mailed folder. It may write below OUT alone."""
-REFUSED = {"adapter rename", "data remove"}
-"""Cases that end with exit code 2: there is nothing to rename and no dataset to remove."""
+"""By command: its words in the mailed folder. It ends with exit code 0, and may write below OUT alone."""
+CODES = {"adapter rename": 2, "data remove": 2, "data diff": 1, "eval prove": 1}
+"""Exit codes that are not 0: nothing to rename, no dataset to remove, differences, unequal prompts."""
 NO_FILES = {"demo", "doctor", "recipe base"}
 """Commands that read no file of a mailed folder."""
 
@@ -74,6 +87,7 @@ def make_mailed(folder: Path) -> Path:
     marker = str(folder.parent / "ran")
     folder.mkdir()
     _write_model(folder / "model", marker)
+    _write_model(folder / "tuned", marker, seed=1)
     for number, name in enumerate(("adapter", "other")):
         _write_trained_adapter(folder / name, number)
     rows = []
@@ -91,14 +105,15 @@ def make_mailed(folder: Path) -> Path:
     entries = {"a": {"file_name": "a.json"}, CONTROL: {"file_name": CONTROL}}
     write_json(folder / "dataset_info/dataset_info.json", entries)
     _write_recipe(folder)
+    _write_questions(folder)
     _write_results(folder)
     for name in MODULES:
         (folder / f"{name}.py").write_text(f"open({marker!r}, 'a').write('{name} ')\n")
     return folder
 
 
-def _write_model(folder: Path, marker: str) -> None:
-    make_tiny(folder)
+def _write_model(folder: Path, marker: str, seed: int = 0) -> None:
+    make_tiny(folder, seed=seed)
     (folder / "mailed.py").write_text(MODEL.format(marker=marker))
     classes = {
         "config.json": {"AutoConfig": "mailed.MailedConfig", "AutoModelForCausalLM": "mailed.MailedModel"},
@@ -109,7 +124,7 @@ def _write_model(folder: Path, marker: str) -> None:
 
 
 def _write_trained_adapter(folder: Path, seed: int) -> None:
-    write_adapter(folder, seed=seed, base_model_name_or_path="model")
+    write_adapter(folder, shapes=ATTENTION, seed=seed, base_model_name_or_path="model")
     settings = {"run_name": CONTROL, "hub_token": SECRET, "template": "qwen", "dataset": CONTROL}
     data = [{"dataset": CONTROL, "file": "../../nowhere.json", "sha256": None}]
     write_json(folder / "training.json", {"inputs": {"settings": settings, "data": data}})
@@ -131,6 +146,23 @@ def _write_recipe(folder: Path) -> None:
     state = {"log_history": steps, "global_step": 2, CONTROL: CONTROL}
     (folder / "OUT-trained/checkpoint-1").mkdir(parents=True)
     write_json(folder / "OUT-trained/trainer_state.json", state)
+
+
+def _write_questions(folder: Path) -> None:
+    """Rows for each scoring command that has a form of its own. A test of a program connects and writes."""
+    write_exam(folder / "exam", test=f"{HEAD}0,1+1={CONTROL}?,1,2,3,4,B\n")
+    sends = "__import__('urllib.request').request.urlopen(__import__('os').environ['http_proxy'])"
+    program = {"instruction": f"Add. {CONTROL}", "output": "def f(): pass", "function": "f"}
+    write_lines(folder / "code.jsonl", [{**program, "tests": ["f() is None", sends]}] * 2)
+    question = {"role": "user", "content": f"任务：判断\n\n事件：\n{CONTROL}\n\n输出格式：\n判断:<组件>"}
+    answer = {"role": "assistant", "content": "判断:主机\n\n原因：见上"}
+    write_lines(folder / "reports.jsonl", [{"subtype": CONTROL, "text": [question, answer]}] * 2)
+    talk = [{"from": ("human", "gpt")[n % 2], "value": f"word {n} {CONTROL}"} for n in range(4)]
+    write_lines(folder / "talks.jsonl", [{"conversations": talk}] * 2)
+    call = {"from": "function_call", "value": json.dumps({"name": CONTROL, "arguments": {CONTROL: 1}})}
+    tool = {"name": CONTROL, "parameters": {"properties": {CONTROL: {"type": "integer"}}}}
+    calls = {"conversations": [{"from": "human", "value": "Add 1."}, call], "tools": json.dumps([tool])}
+    write_lines(folder / "calls.jsonl", [calls] * 2)
 
 
 def _write_results(folder: Path) -> None:

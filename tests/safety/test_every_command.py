@@ -1,60 +1,60 @@
 """Each command on one mailed folder whose files do what they can: SECURITY.md, "Code" to "Texts"."""
 
 import hashlib
-import os
 import shutil
 import socket
 import subprocess
-import sys
 import threading
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import ROOT
-from tests.safety.mailed_folder import CASES, NO_FILES, REFUSED, SECRET, make_mailed
+from tests.conftest import IMPORTED, ROOT
+from tests.forks import Forks
+from tests.safety.mailed_folder import CASES, CODES, NO_FILES, SECRET, make_mailed
 from tests.safety.test_terminal import CONTROLS
 from tools.security_table import command_names
 
-PROGRAM = """
-import os, sys
-connections = os.open(sys.argv[1], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
-def note(event, arguments):
-    if event in ("socket.connect", "socket.getaddrinfo", "socket.sendto"):
-        address = arguments[1] if event == "socket.connect" else arguments
-        if not isinstance(address, str):
-            os.write(connections, f"{event} {address}\\n".encode())
-sys.addaudithook(note)
-del sys.argv[1]
-from tuneyard.core.cli.main import main
-main()
-"""
-"""Runs a command, and notes each connection but those to sockets with a path."""
+SETTINGS = {"HF_HUB_OFFLINE": "", "OPENAI_API_KEY": f"{SECRET}2", "OMP_NUM_THREADS": "1"}
 
 
-@pytest.fixture(scope="session")
-def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_mailed(tmp_path_factory.mktemp("template") / "mailed")
+@dataclass(frozen=True)
+class Machine:
+    """Forks that have imported what commands import, behind a proxy and hub that notes what comes."""
+
+    folder: Path
+    """It has the mailed folder, as `template`, and the home."""
+    forks: Forks
+    received: list[bytes]
 
 
-@pytest.fixture
-def listener(tmp_path: Path) -> Iterator[tuple[int, list[bytes]]]:
-    """A proxy and hub that notes what comes."""
+@pytest.fixture(scope="module")
+def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
+    folder = tmp_path_factory.mktemp("machine")
+    make_mailed(folder / "template")
+    for name in ("home", "tmp"):
+        (folder / name).mkdir()
     received: list[bytes] = []
     with socket.create_server(("127.0.0.1", 0)) as server:
+        threading.Thread(target=receive, args=(server, received), daemon=True).start()
+        proxy = f"http://127.0.0.1:{server.getsockname()[1]}"
+        places = dict.fromkeys(("HF_ENDPOINT", "http_proxy", "https_proxy", "all_proxy"), proxy)
+        home = {"HOME": str(folder / "home"), "TMPDIR": str(folder / "tmp"), "PYTHONPATH": str(ROOT)}
+        with Forks(*IMPORTED, env={**SETTINGS, **places, **home}) as forks:
+            yield Machine(folder, forks, received)
 
-        def receive() -> None:
-            while True:
-                try:
-                    line, _ = server.accept()
-                except OSError:
-                    return
-                with line:
-                    received.append(line.recv(200))
 
-        threading.Thread(target=receive, daemon=True).start()
-        yield server.getsockname()[1], received
+def receive(server: socket.socket, received: list[bytes]) -> None:
+    """Note the beginning of what each connection sends."""
+    while True:
+        try:
+            line, _ = server.accept()
+        except OSError:
+            return
+        with line:
+            received.append(line.recv(200))
 
 
 def contents(folder: Path) -> dict[str, str]:
@@ -74,38 +74,25 @@ def test_each_command_has_a_case_or_is_listed_as_untested() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
 @pytest.mark.parametrize("name", CASES)
-def test_a_mailed_folder_harms_nobody(
-    template: Path, tmp_path: Path, listener: tuple[int, list[bytes]], name: str
-) -> None:
+def test_a_mailed_folder_harms_nobody(machine: Machine, tmp_path: Path, name: str) -> None:
     mailed = tmp_path / "mailed"
-    shutil.copytree(template, mailed, symlinks=True)
+    shutil.copytree(machine.folder / "template", mailed, symlinks=True)
     before = contents(mailed)
-    port, received = listener
-    proxy = f"http://127.0.0.1:{port}"
-    environment = {
-        **os.environ, "PYTHONPATH": str(ROOT),
-        "HOME": str(tmp_path / "home"), "TMPDIR": str(tmp_path / "tmp"),
-        "HF_ENDPOINT": proxy, "http_proxy": proxy, "https_proxy": proxy, "all_proxy": proxy,
-        "OPENAI_API_KEY": f"{SECRET}2", "OMP_NUM_THREADS": "1",
-    }  # fmt: skip
-    environment.pop("HF_HUB_OFFLINE", None)
-    for folder in ("home", "tmp"):
-        (tmp_path / folder).mkdir()
+    machine.received.clear()
     connections = tmp_path / "connections"
-    command = [sys.executable, "-P", "-c", PROGRAM, str(connections), *CASES[name].split()]
-    done = subprocess.run(command, cwd=mailed, env=environment, capture_output=True, timeout=280)
+    command = [machine.forks.python, "-m", "tests.safety.watched_command", connections, *CASES[name].split()]
+    done = subprocess.run(command, cwd=mailed, env=machine.forks.env, capture_output=True, timeout=280)
     output = (done.stdout + done.stderr).decode(errors="surrogateescape")
-    assert done.returncode in ((2,) if name in REFUSED else (0, 1)), output
+    assert done.returncode == CODES.get(name, 0), output
     assert "Traceback" not in output
-    ran = template.parent / "ran"
+    ran = machine.folder / "ran"
     code = ran.read_text() if ran.exists() else ""
     ran.unlink(missing_ok=True)
     if name == "recipe train":  # whose recipe asks for the model's code
         code = code.replace("model code ", "")
     assert code == ""
-    assert received == [] and connections.read_text() == ""
+    assert machine.received == [] and connections.read_text() == ""
     assert contents(mailed) == before
     assert SECRET not in output
     for path in (mailed / "OUT").rglob("*"):

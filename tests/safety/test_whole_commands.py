@@ -75,7 +75,7 @@ def test_a_command_ends_at_a_hostile_file(folder: Path, place: str, command: str
     path.unlink(missing_ok=True)
     CONTENTS[content](path)
     done = subprocess.run(
-        [sys.executable, "-c", "from tuneyard.core.cli.main import main; main()", *command.split()],
+        [sys.executable, "-c", "from tuneyard.__main__ import main; main()", *command.split()],
         cwd=folder,
         env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
         capture_output=True,
