@@ -344,6 +344,8 @@ def test_a_training_writes_into_no_link(tmp_path: Path, secret: Path, monkeypatc
     "eval preference",
     "eval cmmlu",
     "eval code",
+    "eval suite",
+    "eval sweep",
 )
 @pytest.mark.parametrize("name", ["base", "base/rte"])
 def test_a_scoring_run_writes_into_no_linked_folder(tmp_path: Path, secret: Path, name: str) -> None:
