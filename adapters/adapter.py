@@ -7,6 +7,7 @@ nearly every one of them in one place or another. Here each is used or stops the
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,6 +15,12 @@ from typing import Any, ClassVar, Self
 
 from tuneyard.adapters.delta import Change
 from tuneyard.adapters.measures import ModuleStatistics
+from tuneyard.adapters.patterns import (
+    LayerPatterns,
+    NamesInFull,
+    ends_of,
+    is_expression,
+)
 from tuneyard.core.documents import LARGEST
 from tuneyard.core.errors import ContentError, bounded, show_value
 from tuneyard.core.files import Fields, are_texts, check_characters, sha256, text_sha256
@@ -27,11 +34,11 @@ from tuneyard.core.weights.adapter_files import (
 from tuneyard.core.weights.adapter_fit import module_misfits
 from tuneyard.core.weights.adapter_names import open_adapter_weights
 from tuneyard.core.weights.base_models import Base
-from tuneyard.core.weights.tensors import Array, Tensor, Weights
+from tuneyard.core.weights.tensors import LONGEST_NAME, Array, Tensor, Weights
 
 SHOWN = 5  # problems of one file in a message
-EXPRESSIONS = "its regular expressions (target_modules and the like)"
-"""What `bounded` limits where a config's targets are matched."""
+MOST_EXPRESSIONS = 1000  # of one config: each is tried on each module
+MOST_DIGITS = 18  # of a layer's number
 MISMATCH = (
     f"expected {CONFIG} and weights of one training: copy both again, train again, or name one of its "
     "checkpoint folders, if there are any"
@@ -60,12 +67,18 @@ class AdapterConfig:
     modules_to_save: tuple[str, ...]
     rank: int | None = None
 
+    def in_bounded_time(self) -> AbstractContextManager[None]:
+        """A block that matches modules, bounded if the config has regular expressions. Names take no time."""
+        if not any(is_expression(pattern) for _, pattern, _ in _patterns(self.raw)):
+            return nullcontext()
+        return bounded(f"{self.path}: its regular expressions (target_modules and the like)")
+
     def targets(self, module: str) -> bool:
         """True if PEFT would adapt a module: targets, exclusions, layers."""
         targets = self.raw.get("target_modules")
         if self._excluded and _names(self._excluded, module):
             return False
-        if any(f".{name}." in f".{module}." for name in self.modules_to_save):
+        if self._names_in_full.are_part_of(module):
             return False
         if targets == "all-linear":
             return True
@@ -85,6 +98,21 @@ class AdapterConfig:
         """The pattern of `exclude_modules`, or the names of its list."""
         return _pattern_or_names(self.raw.get("exclude_modules"))
 
+    @cached_property
+    def _names_in_full(self) -> NamesInFull:
+        """The names of `modules_to_save`."""
+        return NamesInFull(self.modules_to_save)
+
+    @cached_property
+    def _layer_patterns(self) -> LayerPatterns:
+        """The patterns of `layers_pattern`."""
+        return LayerPatterns(as_list(self.raw.get("layers_pattern") or r"[^.]*"))
+
+    @cached_property
+    def _layers(self) -> frozenset[int]:
+        """The numbers of `layers_to_transform`."""
+        return frozenset(as_list(self.raw.get("layers_to_transform")))
+
     def saves_in_full(self, name: str) -> bool:
         """True if the config explains a full tensor: in modules_to_save, a bias, embedding or head."""
         module, _, leaf = name.rpartition(".")
@@ -92,24 +120,30 @@ class AdapterConfig:
             return self.bias == "all" or self.targets(module.removesuffix(".base_layer"))
         if name.endswith((*EMBEDDINGS, *HEADS)):  # save_embedding_layers, which no field records
             return True
-        return module.endswith(self.modules_to_save)
+        return any(True for _ in self.full_names_at(module))
+
+    def full_names_at(self, module: str) -> Iterator[str]:
+        """Yield the names of `modules_to_save` that a module path ends with."""
+        return self._names_in_full.ends_of(module)
 
     def may_exclude(self, target: str) -> bool:
         """True if `exclude_modules` may leave out every module with this name of target_modules."""
-        excluded = self.raw.get("exclude_modules") or []
-        if isinstance(excluded, str):  # a regular expression on whole paths, which only the base has
+        if isinstance(self._excluded, str):  # a regular expression on whole paths, which only the base has
             return True
-        return any(ends_with(target, name) or ends_with(name, target) for name in excluded)
+        return target in self._ends_of_excluded or _names(self._excluded, target)
+
+    @cached_property
+    def _ends_of_excluded(self) -> frozenset[str]:
+        """What the names of `exclude_modules` end with."""
+        if not isinstance(self._excluded, frozenset):
+            return frozenset()
+        return frozenset(end for name in self._excluded for end in ends_of(name))
 
     def _in_layers(self, module: str) -> bool:
-        layers = self.raw.get("layers_to_transform")
-        if layers in (None, []):
+        if self.raw.get("layers_to_transform") in (None, []):
             return True
-        for pattern in as_list(self.raw.get("layers_pattern") or r"[^.]*"):
-            match = re.match(rf".*\.{pattern}\.(\d+)\.", module)
-            if match:
-                return int(match[1]) in as_list(layers)
-        return False
+        digits = self._layer_patterns.layer_of(module)
+        return digits is not None and len(digits) <= MOST_DIGITS and int(digits) in self._layers
 
 
 @dataclass(frozen=True)
@@ -198,14 +232,14 @@ class Adapter(ABC):
         config = cls.read_config(folder / CONFIG, raw)
         weights = open_adapter_weights(folder)
         check_characters("\n".join(weights.tensors), weights.path)
-        with bounded(f"{config.path}: {EXPRESSIONS}"):
-            modules = sorted(  # layer 2 before layer 10
-                cls.read_modules(weights, raw),
-                key=lambda item: [part.zfill(8) if part.isdigit() else part for part in item[0].split(".")],
-            )
-            adapter = cls(folder, config, weights, dict(modules))
-            if not adapter.modules:
-                raise ContentError(f"{weights.path}: no {cls.TENSORS} in it")
+        modules = sorted(  # layer 2 before layer 10
+            cls.read_modules(weights, raw),
+            key=lambda item: [part.zfill(8) if part.isdigit() else part for part in item[0].split(".")],
+        )
+        adapter = cls(folder, config, weights, dict(modules))
+        if not adapter.modules:
+            raise ContentError(f"{weights.path}: no {cls.TENSORS} in it")
+        with config.in_bounded_time():
             raise_together([*adapter.mismatches(), *adapter._shared_mismatches()], weights.path, MISMATCH)
         return adapter
 
@@ -282,8 +316,9 @@ class Adapter(ABC):
             for target in targets:
                 if target not in adapted_ends and not config.may_exclude(target):
                     yield f"{CONFIG} targets {target!r}, but no such tensor is in the file"
+        saved = {kept for name in full_tensors for kept in config.full_names_at(name.rpartition(".")[0])}
         for kept in config.modules_to_save:
-            if not any(name.rpartition(".")[0].endswith(kept) for name in full_tensors):
+            if kept not in saved:
                 yield f"modules_to_save names {kept!r}, but no such tensor is in the file"
         if config.bias == "lora_only" and not any(name.endswith(".bias") for name in full_tensors):
             yield (
@@ -314,35 +349,65 @@ def _shared_problems(raw: dict[str, Any], explained: Set[str], switches: Iterabl
     """Yield fields that nobody explains, and values of a type or form that PEFT does not read."""
     unknown = [key for key, value in raw.items() if value and key not in explained]
     if unknown:
-        yield f"{', '.join(unknown)}: unknown fields, which may change the meaning of the weights"
-    patterns: list[tuple[str, str]] = []
+        names = ", ".join(unknown[:SHOWN])
+        if len(unknown) > SHOWN:
+            names += f", … and {len(unknown) - SHOWN:,} more"
+        yield f"{names}: unknown fields, which may change the meaning of the weights"
     for field in (*TEXT_OR_LIST, *LISTS):
         value = raw.get(field)
         is_list = isinstance(value, list) and are_texts(value)
         is_text = isinstance(value, str) and field in TEXT_OR_LIST
         if value is not None and not is_list and not is_text:
             yield f"{field} {show_value(value)}: expected a list of module names"
-        if is_text and field != "layers_pattern":
-            patterns.append((field, str(value)))
+        if is_list and any(len(name) > LONGEST_NAME for name in as_list(value)):
+            yield f"{field}: found a name of more than {LONGEST_NAME:,} characters, expected names of modules"
     for field in MAPS:
         value = raw.get(field) or {}
-        if isinstance(value, dict):
-            patterns += [(field, f"(.*\\.)?({key})$") for key in value]
-        else:
+        if not isinstance(value, dict):
             yield f"{field} {show_value(value)}: expected a map of module patterns"
-    for name in as_list(raw.get("layers_pattern") or []):
-        patterns.append(("layers_pattern", rf".*\.{name}\.(\d+)\."))
-    for field, pattern in patterns:
-        try:
-            re.compile(pattern)
-        except re.error as error:
-            yield f"{field} {show_value(pattern)}: not a regular expression: {error}"
+    yield from _wrong_expressions(raw)
+    if any(type(number) is not int for number in as_list(raw.get("layers_to_transform") or [])):
+        value = show_value(raw["layers_to_transform"])
+        yield f"layers_to_transform {value}: expected the number of a layer, or a list of them"
     for field in switches:
         if raw.get(field) not in (True, False, None):
             yield f"{field} {show_value(raw[field])}: expected true or false"
     base = raw.get("base_model_name_or_path")
     if not isinstance(base, str | None):
         yield f"base_model_name_or_path {show_value(base)}: expected a name"
+
+
+def _patterns(raw: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
+    """Yield (field, its pattern, the regular expression that PEFT makes of it)."""
+    for field in TEXT_OR_LIST:
+        value = raw.get(field)
+        if isinstance(value, str) and field != "layers_pattern":
+            yield field, value, value
+    for field in MAPS:
+        value = raw.get(field)
+        if isinstance(value, dict):
+            for pattern in value:
+                yield field, pattern, rf"(.*\.)?({pattern})$"
+    for pattern in as_list(raw.get("layers_pattern") or []):
+        if isinstance(pattern, str):
+            yield "layers_pattern", pattern, rf".*\.{pattern}\.(\d+)\."
+
+
+def _wrong_expressions(raw: dict[str, Any]) -> Iterator[str]:
+    """Yield patterns that are no regular expressions; if there are too many of these, only their number."""
+    expressions = [pattern for pattern in _patterns(raw) if is_expression(pattern[1])]
+    if len(expressions) > MOST_EXPRESSIONS:
+        fields = ", ".join(dict.fromkeys(field for field, _, _ in expressions))
+        yield (
+            f"{fields}: found {len(expressions):,} regular expressions, expected at most "
+            f"{MOST_EXPRESSIONS:,}; write names of modules"
+        )
+        return
+    for field, value, expression in expressions:
+        try:
+            re.compile(expression)
+        except re.error as error:
+            yield f"{field} {show_value(value)}: not a regular expression: {error}"
 
 
 def raise_together(problems: Iterable[str], place: object, fix: str = "") -> None:
@@ -390,24 +455,10 @@ def span(values: Sequence[float]) -> str:
 
 def layer_of(path: str) -> int | None:
     """Number of a module's layer, None if its path has none."""
-    number = re.search(r"\.(\d+)\.", path)
+    number = re.search(rf"\.(\d{{1,{MOST_DIGITS}}})\.", path)
     if number is None:
         return None
     return int(number[1])
-
-
-def ends_with(path: str, name: str) -> bool:
-    """True if the last parts of a module path are `name`: `a.b.q_proj` ends with `b.q_proj`."""
-    return path == name or path.endswith(f".{name}")
-
-
-def ends_of(path: str) -> Iterator[str]:
-    """Yield the names that a module path ends with: `a.b.q_proj`, `b.q_proj` and `q_proj`."""
-    yield path
-    point = path.find(".")
-    while point >= 0:
-        yield path[point + 1 :]
-        point = path.find(".", point + 1)
 
 
 def as_list(value: object) -> list[Any]:

@@ -8,13 +8,13 @@ from itertools import combinations, permutations
 from pathlib import Path
 from typing import Generic, TypeVar
 
-from tuneyard.adapters.adapter import EXPRESSIONS, Adapter, raise_together
+from tuneyard.adapters.adapter import Adapter, raise_together
 from tuneyard.adapters.kinds.lora import LoraAdapter
 from tuneyard.adapters.lowrank import WeightedFactors
 from tuneyard.adapters.parents import parent_weight_notes, require_parents
 from tuneyard.adapters.store import SAVES
 from tuneyard.adapters.weights import LayerWeights, Weight, layer_notes, parse_merge_weight, parse_weight
-from tuneyard.core.errors import ContentError, RequestError, bounded
+from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.core.weights.adapter_files import Module, check_base, check_task, is_same_name
 from tuneyard.core.weights.adapter_fit import shapes_of
 from tuneyard.core.weights.adapter_names import core_of, misnaming, rename_command
@@ -169,7 +169,7 @@ def check_inputs(weighted: Sequence[Weighted[Adapter]], base: Base | None, *, sa
         adapter = item.adapter
         if item.weight:
             check_names_in(adapter, base)
-            with bounded(f"{adapter.config.path}: {EXPRESSIONS}"):
+            with adapter.config.in_bounded_time():
                 raise_together([*adapter.misfits(base), *_missing(adapter, base)], adapter.name)
         unchecked = check_base(
             adapter.folder, adapter.config.base, base.folder, str(base.folder), same=same_base
@@ -240,7 +240,7 @@ def _check_fronts(one: Adapter, other: Adapter) -> None:
 
 def _check_layers(complete: Adapter, adapter: Adapter) -> None:
     """Refuse an adapter without a module that its config targets and that the `complete` one has."""
-    with bounded(f"{adapter.config.path}: {EXPRESSIONS}"):
+    with adapter.config.in_bounded_time():
         for path in complete.modules:
             if path not in adapter.modules and adapter.config.targets(path):
                 raise ContentError(

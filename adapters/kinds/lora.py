@@ -2,12 +2,12 @@
 
 import math
 import os
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from statistics import median
-from typing import Any, ClassVar, Self, TypeVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 
@@ -22,6 +22,7 @@ from tuneyard.adapters.adapter import (
 )
 from tuneyard.adapters.delta import Change, Product
 from tuneyard.adapters.measures import ModuleStatistics
+from tuneyard.adapters.patterns import EndPatterns
 from tuneyard.core.errors import show_value
 from tuneyard.core.language.translation import tr
 from tuneyard.core.training.training_run import PISSA_CONVERTED
@@ -61,7 +62,6 @@ REFUSED = {
     "trainable_token_indices": "it replaces single rows of the embedding",
     "use_qalora": "QA-LoRA pools its inputs",
 }
-Number = TypeVar("Number", int, float)
 NUMBERS = {"r": "rank_pattern", "lora_alpha": "alpha_pattern"}  # each with its values by module
 SWITCHES = ("use_rslora", "fan_in_fan_out", "use_dora")
 # Limits of vLLM (vllm/config/lora.py, vllm/lora/peft_helper.py).
@@ -88,11 +88,27 @@ class LoraConfig(AdapterConfig):
 
     def alpha_of(self, module: str) -> float:
         """α of a module."""
-        return _by_pattern(self.alphas, module, self.alpha)
+        pattern = self._alpha_patterns.first(module)
+        if pattern is None:
+            return self.alphas.get(module, self.alpha)
+        return self.alphas[pattern]
 
     def rank_of(self, module: str) -> int:
         """r of a module by the config."""
-        return _by_pattern(self.ranks, module, self.rank)
+        pattern = self._rank_patterns.first(module)
+        if pattern is None:
+            return self.ranks.get(module, self.rank)
+        return self.ranks[pattern]
+
+    @cached_property
+    def _alpha_patterns(self) -> EndPatterns:
+        """The patterns of `alpha_pattern`."""
+        return EndPatterns(self.alphas)
+
+    @cached_property
+    def _rank_patterns(self) -> EndPatterns:
+        """The patterns of `rank_pattern`."""
+        return EndPatterns(self.ranks)
 
 
 @dataclass(frozen=True, slots=True)
@@ -312,11 +328,3 @@ def _how_to_convert(folder: Path) -> str:
     if name.startswith("checkpoint-"):
         return f"LLaMA-Factory converted only the end of this training: use {converted}, a plain LoRA"
     return f"use {converted} instead, the plain LoRA that LLaMA-Factory converted it to"
-
-
-def _by_pattern(numbers: Mapping[str, Number], module: str, default: Number) -> Number:
-    """The number of the first pattern that matches the module's end, as in PEFT's get_pattern_key."""
-    for pattern, number in numbers.items():
-        if re.match(rf"(.*\.)?({pattern})$", module):
-            return number
-    return numbers.get(module, default)

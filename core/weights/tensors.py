@@ -40,6 +40,7 @@ STORED = {"F64": np.float64, "F32": np.float32, "F16": np.float16, "BF16": np.ui
 Array = NDArray[np.float32]
 Stored = NDArray[np.float64] | NDArray[np.float32] | NDArray[np.float16] | NDArray[np.uint16]
 Spec = tuple[str, str, tuple[int, ...]]  # name, dtype, shape
+LONGEST_NAME = 1000  # characters of a tensor's name
 THREADS = 2
 COMPARED_AT_ONCE = 1 << 24  # bytes
 PREFETCHED = 3  # results in memory that are not used yet; each may have some tens of MB
@@ -181,6 +182,11 @@ def _read_header(path: Path) -> tuple[JsonObject, int]:
         raise wrong_value(path, header, "a JSON object as the header")
     start = end = 8 + length
     for name, entry in header.items():
+        if len(name) > LONGEST_NAME:
+            raise ContentError(
+                f"{path}: found a tensor's name of {len(name):,} characters, {show_value(name)}; "
+                f"expected {LONGEST_NAME:,} at most; copy the file again"
+            )
         if not isinstance(entry, dict):  # the library takes a list, too
             raise unexpected(path, f"tensor {name!r}", entry, "an object")
         offsets = entry.get("data_offsets")

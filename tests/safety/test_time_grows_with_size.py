@@ -260,6 +260,58 @@ def test_many_targets(tmp_path: Path) -> None:
         assert len(open_adapter(folder).modules) == 8_000
 
 
+NAMES = [f"m{number}" for number in range(100_000)]
+PATTERNS: dict[str, dict[str, object]] = {
+    "rank_pattern": {"rank_pattern": dict.fromkeys(NAMES, 2)},
+    "rank_pattern of paths": {"rank_pattern": {f"layers.{name}.q": 2 for name in NAMES}},
+    "alpha_pattern": {"alpha_pattern": dict.fromkeys(NAMES, 2)},
+    "exclude_modules": {"exclude_modules": NAMES},
+    "layers_pattern": {"layers_pattern": [*NAMES, "layers"], "layers_to_transform": list(range(100_000))},
+}
+
+
+@pytest.mark.parametrize("field", PATTERNS)
+def test_many_patterns(tmp_path: Path, field: str) -> None:
+    """PEFT tries one pattern after another; it took 5 s, and the message was about (a+)+."""
+    factor = np.ones((1, 1), np.float32)
+    modules = {f"model.layers.{number}.q": (factor, factor) for number in range(400)}
+    folder = make(tmp_path / "a", modules, r=1, target_modules=["q"], **PATTERNS[field])
+    with within():
+        assert len(open_adapter(folder).modules) == 400
+
+
+def test_many_names_that_are_not_there(tmp_path: Path) -> None:
+    factor = np.ones((1, 1), np.float32)
+    biases = {f"base_model.model.x.{number}.bias": factor[0] for number in range(3_000)}
+    folder = make(
+        tmp_path / "a", {"q": (factor, factor)}, extra=biases, r=1, bias="all",
+        target_modules=["q", *NAMES], exclude_modules=[f"{name}x" for name in NAMES], modules_to_save=NAMES,
+    )  # fmt: skip
+    with within(), raises(ContentError, "m0", "199995"):
+        open_adapter(folder)
+
+
+def test_many_expressions(tmp_path: Path) -> None:
+    """Each of them is tried on each module."""
+    factor = np.ones((1, 1), np.float32)
+    folder = make(
+        tmp_path / "a", {"q": (factor, factor)}, r=1, rank_pattern={f"{name}|x": 2 for name in NAMES}
+    )
+    with within(), raises(ContentError, "adapter_config.json", "rank_pattern", "100,000", "1,000"):
+        open_adapter(folder)
+
+
+def test_long_names(tmp_path: Path) -> None:
+    """A path of 100,000 parts has as many ends: 10 GB."""
+    factor = np.ones((1, 1), np.float32)
+    folder = make(tmp_path / "a", {"a." * 100_000 + "q": (factor, factor)}, r=1)
+    with within(), raises(ContentError, "adapter_model.safetensors", "1,000"):
+        open_adapter(folder)
+    folder = make(tmp_path / "b", {"q": (factor, factor)}, r=1, target_modules=["q", "a." * 100_000 + "q"])
+    with within(), raises(ContentError, "adapter_config.json", "target_modules", "1,000"):
+        open_adapter(folder)
+
+
 def test_many_types() -> None:
     """681 bars have room; for each of them all rows were copied."""
     count = 60_000
