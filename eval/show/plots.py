@@ -54,6 +54,7 @@ GAP = 0.46  # half the length of a baseline's mark; places are 1 apart
 STUB = 1.5  # percent: without a bar a model of 0 % would seem to be missing
 PALE = 0.45  # the opacity of the bars beside those of the recommended model
 IN_A_ROW = 4  # matrices
+MOST_KINDS = 150  # bars of a model, which somebody may still read: the defect guide has 108 subtypes
 LONGEST_NAME = 120  # bytes of a folder; file systems take 255
 LONGEST_LABEL, LONGEST_TITLE, LONGEST_PLACE = 16, 44, 80  # characters
 DARKEST = 2.1  # the share of the map's last colour: letters are readable on 1, on a dark page too
@@ -186,15 +187,23 @@ def accuracy_chart(comparison: Comparison, sections: Sequence[Section]) -> Chart
 def kinds_chart(runs: Sequence[ScoredRun], kind: str) -> Chart:
     """Each model's accuracy by `kind` (type or subtype), the most common kinds first.
 
-    The rest is one bar if a picture has no room for all kinds: with two models for more than 681.
+    The rest is one bar if there are more than `MOST_KINDS`, or more than a picture has room for; the title
+    says so.
     """
     kind_of_row = runs[0].kinds(kind)  # all runs have the same rows
     counts = Counter(kind_of_row)
     names = sorted(counts, key=lambda name: (-counts[name], name))
-    most = int(TALLEST / (BETWEEN_PLACES + THINNEST_BAR * len(runs)))
+    most = min(MOST_KINDS, int(TALLEST / (BETWEEN_PLACES + THINNEST_BAR * len(runs))))
+    title = tr("Accuracy by {kind}", kind=tr(kind))
     groups = [[name] for name in names]
     if len(names) > most:
         groups = [*groups[: most - 1], names[most - 1 :]]
+        title = tr(
+            "Accuracy by {kind}: the {n:,} most common of {total:,}, the others in one bar",
+            kind=tr(kind),
+            n=most - 1,
+            total=len(names),
+        )
     place_by_name = {name: place for place, group in enumerate(groups) for name in group}
     labels = []
     for group in groups:
@@ -210,7 +219,7 @@ def kinds_chart(runs: Sequence[ScoredRun], kind: str) -> Chart:
         for run in runs:
             clusters = [run.groups[row] for row in rows] if run.groups else None
             series[run.model].append(rate_of([run.correct[row] for row in rows], clusters).with_limits)
-    return Chart(tr("Accuracy by {kind}", kind=tr(kind)), labels, series)
+    return Chart(title, labels, series)
 
 
 def draw_bars(chart: Chart) -> "Figure":
