@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
+from pathlib import PurePath
 
 import orjson
 
@@ -317,7 +318,10 @@ def _read_lines(
             yield ObjectRows(prefix, lines, rows, text_size=text_size)
             start += len(block)
     except TooLongError as error:
-        raise too_long(f"{display_path}:{start}", ONE_DOCUMENT) from error
+        hint = ONE_DOCUMENT
+        if ".json" in PurePath(display_path.lower()).suffixes:
+            hint = SHORTEN
+        raise too_long(f"{display_path}:{start}", hint) from error
 
 
 def _parse_each(

@@ -11,7 +11,7 @@ import time
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path, PurePath, PurePosixPath
 from typing import Any, BinaryIO, NamedTuple, cast
 
@@ -79,7 +79,12 @@ Readable = Path | RemoteFile | Member
 
 def suffix(path: Readable) -> str:
     """The suffix that names the file format, without .gz or .zst, in lower case."""
-    name = PurePath(path.name)
+    return _suffix_of(path.name)
+
+
+@lru_cache(1000)  # each file is asked some twenty times
+def _suffix_of(file_name: str) -> str:
+    name = PurePath(file_name)
     inner = name.with_suffix("") if name.suffix.lower() in (".gz", ".zst") else name
     return inner.suffix.lower()
 

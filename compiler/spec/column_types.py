@@ -6,6 +6,7 @@ and checking, the lint, the record and the registry entry. A new one is one new 
 rest of the compiler asks these objects, and names no type.
 """
 
+import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -275,10 +276,7 @@ class ColumnType:
 
     def validators(self) -> tuple[Validator, Validator]:
         """Compiled checks: of one value, and of a list of values."""
-        from jsonschema_rs import validator_for
-
-        schema = dict(self.schema)
-        return validator_for(schema).is_valid, validator_for({"type": "array", "items": schema}).is_valid
+        return _compiled(json.dumps(dict(self.schema)))
 
     def loaded_pairs(self, example: "Example", loaded: LoadedRow) -> Iterable[tuple[object, object]]:
         """Pairs of a value in a record and the value that LLaMA-Factory must have loaded for it.
@@ -385,3 +383,12 @@ def check_options(column: str, column_type: ColumnType, keys: Iterable[str]) -> 
             raise ValueError(
                 f"column {column}: `{key}` has no effect with `is: {column_type.name}`; it is for {owners}"
             )
+
+
+@cache
+def _compiled(schema: str) -> tuple[Validator, Validator]:
+    """Checks by a JSON Schema: of a value, and of a list of them. Each of 100,000 files is checked by it."""
+    from jsonschema_rs import validator_for
+
+    values: JsonObject = json.loads(schema)
+    return validator_for(values).is_valid, validator_for({"type": "array", "items": values}).is_valid

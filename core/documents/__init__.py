@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 MOST_BYTES = 10_000_000  # of a YAML file; ours have a few thousand
 MOST_VALUES = 100_000
 MOST_DEPTH = 100
+MOST_DIGITS = 1000  # of a whole number: Python prints 4,300 at most
 LARGEST = 2.0**53  # above it not every whole number is a float; no step, rank or rate is as large
 BOM = b"\xef\xbb\xbf"
 _TAG = "tag:yaml.org,2002:"
@@ -186,6 +187,11 @@ def _size(node: "yaml.Node", place: object, sizes: "dict[yaml.Node, int]") -> in
         raise ContentError(f"{place}:{node.start_mark.line + 1}: not YAML: a value with the tag {node.tag}")
     if isinstance(node, yaml.ScalarNode) and "\0" in node.value:  # no path can have it
         raise ContentError(f"{place}:{node.start_mark.line + 1}: a text with the character \\0: take it out")
+    if node.tag == f"{_TAG}int" and len(node.value) > MOST_DIGITS:  # of any base: 0xff…, too
+        raise ContentError(
+            f"{place}:{node.start_mark.line + 1}: found a number of {len(node.value):,} digits, expected "
+            f"{MOST_DIGITS:,} at most; write it in quotes if it is a text"
+        )
     sizes[node] = 0
     parts = node.value if isinstance(node, yaml.SequenceNode) else []
     if isinstance(node, yaml.MappingNode):

@@ -26,6 +26,7 @@ from tuneyard.compiler.rows import Fields
 from tuneyard.compiler.rows.problems import Problems
 from tuneyard.compiler.spec.file import Source
 from tuneyard.core.cli.main import cli
+from tuneyard.core.documents import parse_yaml
 from tuneyard.core.errors import ContentError, nearest_name
 from tuneyard.core.text.secrets import HIDDEN, hide_secrets
 from tuneyard.core.training.training_run import training_data
@@ -333,3 +334,23 @@ def test_many_models(tmp_path: Path) -> None:
     with within():
         runs, _ = read_scored_runs([parse_source(str(tmp_path / "log.jsonl"))])
     assert [len(by_model) for by_model in runs.values()] == [30_000]
+
+
+@pytest.mark.parametrize(
+    "number", ["1" + "0" * 100_000, "-" + "9" * 5_000, "0x" + "f" * 100_000, "0b" + "1" * 2_000]
+)
+def test_numbers_of_many_digits(number: str) -> None:
+    """Python prints no number above 4,300 digits, and takes a hexadecimal one of any length."""
+    with within(), raises(ContentError, "a.yaml:2", "1,000", f"{len(number):,}"):
+        parse_yaml(f"a: 1\nb: [{number}]\n", "a.yaml")
+
+
+def test_a_document_of_one_large_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The fix for a .json is not to name it .json."""
+    large = json.dumps({f"key {number}": number for number in range(900_000)})
+    (tmp_path / "a.json").write_text(large)
+    (tmp_path / "a.jsonl").write_text(large)
+    with within():
+        message = invoke(tmp_path, monkeypatch, "data", "init", "a.json")
+        assert "a.json:1: E014" in message and "name it .json" not in message
+        assert "name it .json" in invoke(tmp_path, monkeypatch, "data", "init", "a.jsonl")
