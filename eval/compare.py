@@ -240,7 +240,7 @@ def write(
         if name.endswith(PLOT_SUFFIX):
             check_replaceable(out / name)
     publish_comparison(out, files)
-    click.echo(summary(compared))
+    click.echo(hide_secrets(summary(compared)))
     for warning in compared.warnings:
         click.echo(hide_secrets(one_line(tr("warning: {what}", what=warning))), err=True)
     if not is_quiet():

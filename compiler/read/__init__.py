@@ -142,7 +142,7 @@ def refuse_twice(names: Sequence[str], place: str) -> None:
             raise UnreadableFileError("E009", "the header names it twice", fix, place, name or '""')
 
 
-SMALLER = "write the file again, in smaller parts, with the defaults of its library"
+SMALLER = "write it again in smaller parts: fewer rows in a row group or batch, or several files"
 
 
 def _too_large(error: LargeDataError, display_path: str) -> Problem:

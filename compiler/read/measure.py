@@ -8,8 +8,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from tuneyard.compiler.rows import Rows, TableRows
 from tuneyard.compiler.rows.problems import Problems
 from tuneyard.core.files.bounded_reading import (
-    FREE_EXPANSION,
     LARGEST_RECORD,
+    LARGEST_RUN,
     RUN,
     large_part,
     large_record,
@@ -31,7 +31,7 @@ def measured(batches: Iterable[Rows], stored: int, problems: Problems) -> Iterat
     """
     row_count = cell_count = size = run_rows = run_size = 0
     bad_rows = problems.bad_rows
-    most_of_run = max(FREE_EXPANSION, RUN_EXPANSION * stored)
+    most_of_run = max(LARGEST_RUN, RUN_EXPANSION * stored)
     for rows in batches:
         sizes = _batch_size(rows)
         if sizes > LARGEST_RECORD:

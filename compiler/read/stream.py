@@ -19,7 +19,7 @@ from tuneyard.compiler.read.remote import RemoteFile
 from tuneyard.compiler.rows.problems import UnreadableFileError
 from tuneyard.core.errors import Problem
 from tuneyard.core.files import Moved
-from tuneyard.core.files.bounded_reading import LARGEST_BATCH, LARGEST_RECORD, LARGEST_RUN, MOST_PACKED
+from tuneyard.core.files.bounded_reading import LARGEST_RECORD, LARGEST_RUN, MOST_PACKED
 
 GZIP = b"\x1f\x8b"
 ZSTD = b"\x28\xb5\x2f\xfd"
@@ -116,10 +116,9 @@ class _Unpacked(io.RawIOBase):
     def readinto(self, buffer: Any) -> int:
         count = int(self._stream.readinto(buffer))
         self._size += count
-        if self._size > LARGEST_BATCH and self._size > MOST_PACKED * self._stored:
-            raise self._too_large(MOST_PACKED)
-        if not self._in_order and self._size > LARGEST_RUN and self._size > MOST_SPOOLED * self._stored:
-            raise self._too_large(MOST_SPOOLED)
+        most = MOST_PACKED if self._in_order else MOST_SPOOLED
+        if self._size > LARGEST_RUN and self._size > most * self._stored:
+            raise self._too_large(most)
         return count
 
     def _too_large(self, most: int) -> UnreadableFileError:

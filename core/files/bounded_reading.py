@@ -20,7 +20,7 @@ LARGEST_RECORD = 16 << 20  # bytes of a line, of a CSV row, of an item of a JSON
 LARGEST_BATCH = 64 << 20  # bytes: so many are unpacked at once, if rows can be separated before
 LARGEST_RUN = 1 << 30  # bytes that one page, record batch, or `RUN` rows may unpack to
 RUN = 1024  # rows: writers of Parquet close a page after so many, whatever their size
-FREE_EXPANSION = 1 << 28  # bytes that the rows of any file may take
+FREE_EXPANSION = 1 << 28  # bytes that rows without values may take, by their number
 MOST_EXPANSION = 1000  # times the size of the file that its rows may take beyond
 MOST_PACKED = 500  # times the size of a compressed file: texts take 3 to 100 times, zeros 1,030 and more
 ROW_COST = 256  # bytes of memory and time that a row takes, with or without values
@@ -90,12 +90,15 @@ def large_record(place: str) -> LargeDataError:
 
 
 def refuse_expansion(rows: int, cells: int, size: int, stored: int) -> None:
-    """`LargeDataError` if rows take over `FREE_EXPANSION`, and `MOST_EXPANSION` times the stored bytes.
+    """`LargeDataError` for far more rows or values than `stored` bytes stand for.
 
-    Two billion nulls are stored in 1 kB, and reading them takes hours. `size` is that of the values.
+    Two billion nulls are stored in 1 kB, and reading them takes hours. `size` is that of the values: a log
+    that repeats its lines, or one long system text in all rows, may have 3,000 times the stored bytes.
     """
-    total = ROW_COST * rows + CELL_COST * cells + size
-    if total > FREE_EXPANSION and total > MOST_EXPANSION * stored:
+    cost = ROW_COST * rows + CELL_COST * cells
+    total = cost + size
+    is_large = cost > FREE_EXPANSION or size > LARGEST_RUN
+    if is_large and total > MOST_EXPANSION * stored:
         raise LargeDataError(
             f"found rows that take {total >> 20:,} MiB in a file of {stored:,} bytes, expected "
             f"{MOST_EXPANSION:,} times its size at most"

@@ -137,8 +137,18 @@ def hide_secrets(text: str, known: Iterable[str] = ()) -> str:
 
     `known` are further secrets. Call it on the whole text before it is cut: half a key is a secret, too.
     """
-    text = _hide_forms(text)
-    for secret in (*known, *_secrets_of_environment()):
+    text = hide_users_secrets(_hide_forms(text))
+    for secret in known:
+        text = text.replace(secret, HIDDEN)
+    return text
+
+
+def hide_users_secrets(text: str) -> str:
+    """A text without the values of the user's secret environment variables, whatever else it has.
+
+    Every stream goes through it. A row of data that says `password: changeme` is shown as it is.
+    """
+    for secret in _secrets_of_environment():
         text = text.replace(secret, HIDDEN)
     return text
 

@@ -1,4 +1,4 @@
-"""Control characters and secrets of users' texts never reach a terminal: all streams write through here.
+"""Control characters, and the user's keys, never reach a terminal: all streams write through here.
 
 A dataset's text, a file's name or a server's answer could otherwise move the cursor, set the title or the
 clipboard, hide what was printed before, or show a key. Calls of `print` need not know which text is whose.
@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import TextIO
 
-from tuneyard.core.text.secrets import hide_secrets
+from tuneyard.core.text.secrets import hide_users_secrets
 
 UNSEEN = "\x7f-\x9f\u202a-\u202e\u2066-\u2069"
 """For patterns: controls above ASCII, and what turns a line around (`gpj.exe` reads `exe.jpg`)."""
@@ -32,8 +32,8 @@ def written(text: str) -> str:
     """One write to a stream, without controls and secrets. The beginning of a progress bar stays."""
     bar = _OF_BARS.match(text)
     if bar is None:
-        return visible(hide_secrets(text))
-    return bar[0] + visible(hide_secrets(text[bar.end() :]))
+        return visible(hide_users_secrets(text))
+    return bar[0] + visible(hide_users_secrets(text[bar.end() :]))
 
 
 def guard(stream: TextIO) -> None:

@@ -22,10 +22,11 @@ import pyarrow.parquet
 import pytest
 
 from tests.unit.compiler.conftest import as_zst
-from tuneyard.compiler.read import read, stream
+from tuneyard.compiler.read import measure, read, stream
 from tuneyard.compiler.rows.problems import Problems
 from tuneyard.compiler.spec.file import Source
 from tuneyard.core.errors import ContentError
+from tuneyard.core.files import bounded_reading
 from tuneyard.core.files.bounded_columns import arrow_batches, decoded_size, parquet_batches, record_slices
 from tuneyard.core.files.bounded_reading import LARGEST_RECORD, LargeDataError
 from tuneyard.eval.read.tables import parquet_rows
@@ -209,8 +210,15 @@ def test_the_files_are_small(files: Callable[[str], Path]) -> None:
 
 
 @pytest.mark.parametrize("case", FILES)
-def test_a_reader_refuses_it_by_name(files: Callable[[str], Path], case: str) -> None:
-    """In this process, of which the peak of memory grows by a gigabyte at most."""
+def test_a_reader_refuses_it_by_name(
+    files: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch, case: str
+) -> None:
+    """In this process, of which the peak of memory grows by a gigabyte at most.
+
+    Rows of one gigabyte are read whatever the size of their file: here it is a quarter of that.
+    """
+    for module in (measure, stream, bounded_reading):
+        monkeypatch.setattr(module, "LARGEST_RUN", 256 * MIB)
     path = files(case)
     paths = [path / "data.arrow"] if path.is_dir() else [path]
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -398,3 +406,17 @@ def test_a_packed_text_has_no_temporary_file(tmp_path: Path, monkeypatch: pytest
     problems = Problems()
     batches = read(tmp_path / "a.jsonl.zst", "a.jsonl.zst", Source(), problems)
     assert sum(len(each.lines) for each in batches) == 80_000 and not problems.errors
+
+
+def test_what_repeats_itself_is_read_whatever_it_is_packed_to(tmp_path: Path) -> None:
+    """A log with the same line all day, and one system text of 20,000 characters in all rows."""
+    line = (
+        b'{"question": "ping", "answer": "pong", "host": "a", "level": "info", "code": 200, "retries": 0}\n'
+    )
+    (tmp_path / "log.jsonl.zst").write_bytes(as_zst(line * 800_000))
+    texts = pa.table({"question": ["Is it? " * 3000] * 20_000, "answer": ["yes"] * 20_000})
+    pyarrow.parquet.write_table(texts, tmp_path / "a.parquet")
+    for name, count in (("log.jsonl.zst", 800_000), ("a.parquet", 20_000)):
+        problems = Problems()
+        rows = sum(len(batch.lines) for batch in read(tmp_path / name, name, Source(), problems))
+        assert (rows, problems.errors) == (count, [])

@@ -397,7 +397,7 @@ def test_members_that_share_bytes_are_refused(tmp_path: Path) -> None:
 
 EXPORTS: dict[str, tuple[str, Part, str]] = {
     "ChatGPT": ("conversations.json", ('[{"title": "', "a", GIGABYTES, '"}]'), "E014"),
-    "Slack": ("general/2024-01-01.json", ("[", " ", 100_000_000, "]"), "E015"),
+    "Slack": ("general/2024-01-01.json", ("[", " ", 100_000_000, "]"), "E013"),
     "Label Studio": ("export.json", ('[{"id": 1, "data": ', "[", GIGABYTES, ""), "E003"),
     "Telegram": ("result.json", ('{"messages": [{"id": 1, "text": "', "x", GIGABYTES, '"}]}'), "E014"),
     "a table": ("a.csv", ("q,a\n", "0", GIGABYTES, ""), "E014"),
