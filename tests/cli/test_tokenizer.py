@@ -70,7 +70,7 @@ def test_results_and_screen_name_the_tokenizer_and_a_comparison_uses_it(text, tm
 
 
 def test_without_the_package_the_message_has_the_install_line(text, monkeypatch, tmp_path) -> None:
-    monkeypatch.setattr(errors, "find_spec", lambda _: None)
+    monkeypatch.setattr(errors, "find_spec", lambda name: None if name == "jieba" else find_spec(name))
     with pytest.raises(RequestError, match=r"jieba is not installed .* install .*jieba$"):  # by uv or pip
         text("--rouge", "--tokenizer", "jieba")
     assert not (tmp_path / "out").exists()
