@@ -175,8 +175,13 @@ def _read_header(path: Path) -> tuple[JsonObject, int]:
     size = path.stat().st_size
     with open_regular(path) as file:
         length = int.from_bytes(file.read(8), "little")
-        if length > min(size - 8, LARGEST_FILE):
+        if length > size - 8:
             raise _damaged(path, f"a header of {length:,} bytes in a file of {size:,}")
+        if length > LARGEST_FILE:
+            raise ContentError(
+                f"{path}: found a header of {length:,} bytes, expected {LARGEST_FILE:,} at most: no model has "
+                "so many tensors"
+            )
         header = parse_json(file.read(length), path)
     if not isinstance(header, dict):
         raise wrong_value(path, header, "a JSON object as the header")

@@ -213,6 +213,16 @@ def test_sparse_safetensors_are_not_mapped(
         open_weights(path)
 
 
+def test_a_header_of_more_tensors_than_a_model_has_is_called_that(tmp_path: Path) -> None:
+    """It is not damaged: getting the file again would not help."""
+    path = tmp_path / "a.safetensors"
+    length = LARGEST_FILE + 1
+    path.write_bytes(length.to_bytes(8, "little"))
+    os.truncate(path, length + 8)
+    with raises(ContentError, "a.safetensors", f"{length:,} bytes", f"{LARGEST_FILE:,} at most"):
+        open_weights(path)
+
+
 @pytest.mark.parametrize("error", [ValueError(), IndexError("x"), MemoryError(), AssertionError()])
 def test_an_error_of_a_library_may_have_no_words(error: Exception) -> None:
     with raises(ContentError, "folder"), loading("folder"):
