@@ -179,8 +179,8 @@ def _read_header(path: Path) -> tuple[JsonObject, int]:
             raise _damaged(path, f"a header of {length:,} bytes in a file of {size:,}")
         if length > LARGEST_FILE:
             raise ContentError(
-                f"{path}: found a header of {length:,} bytes, expected {LARGEST_FILE:,} at most: no model has "
-                "so many tensors"
+                f"{path}: found a header of {length:,} bytes, expected {LARGEST_FILE:,} at most: no model "
+                "has so many tensors"
             )
         header = parse_json(file.read(length), path)
     if not isinstance(header, dict):
