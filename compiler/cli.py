@@ -11,7 +11,8 @@ import click
 
 from tuneyard.compiler.engine.request import SEED, CompileReport, CompileRequest
 from tuneyard.compiler.rows.problems import KEPT, NO_LIMIT
-from tuneyard.compiler.spec.model import Spec, load_spec
+from tuneyard.compiler.spec.load import load_spec
+from tuneyard.compiler.spec.model import Spec
 from tuneyard.core.cli.main import LazyGroup, TuneyardCommand, is_quiet, next_step, same_options
 from tuneyard.core.datasets import DEFAULT_FOLDER, read_registry, registry_folder, wrong_folder
 from tuneyard.core.datasets.compiled import MANIFEST

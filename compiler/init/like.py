@@ -9,7 +9,8 @@ from tuneyard.compiler.init.proposal import Proposal, ProposedColumn
 from tuneyard.compiler.rows import Fields, without
 from tuneyard.compiler.spec.column_types import Column, column_types
 from tuneyard.compiler.spec.file import known_specs
-from tuneyard.compiler.spec.model import Spec, load_spec
+from tuneyard.compiler.spec.load import load_spec
+from tuneyard.compiler.spec.model import Spec
 from tuneyard.core.datasets.column_meanings import role_of_name
 
 

@@ -27,7 +27,8 @@ from tuneyard.compiler.read.inputs import NOT_READ
 from tuneyard.compiler.read.jsons import IGNORED
 from tuneyard.compiler.read.placement import NAMED_LIKE
 from tuneyard.compiler.read.remote import SourcePath
-from tuneyard.compiler.spec.model import Spec, load_spec
+from tuneyard.compiler.spec.load import load_spec
+from tuneyard.compiler.spec.model import Spec
 from tuneyard.compiler.spec.paths import path_from, with_paths_changed
 from tuneyard.compiler.write.entries import entries_of, entry_of
 from tuneyard.compiler.write.render import Renderer

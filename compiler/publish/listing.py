@@ -10,7 +10,7 @@ from tuneyard.compiler.engine.identity import changed_code
 from tuneyard.compiler.publish.drift import since_compiled
 from tuneyard.compiler.publish.registry import Registry, compiled_entries
 from tuneyard.compiler.read.remote import find_remote
-from tuneyard.compiler.spec.model import load_spec
+from tuneyard.compiler.spec.load import load_spec
 from tuneyard.core.datasets import REGISTRY, REMOTE_SOURCES, Dataset
 from tuneyard.core.datasets.compiled import MANIFEST, Manifest
 from tuneyard.core.errors import ContentError, RequestError

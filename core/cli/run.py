@@ -1,5 +1,6 @@
 """Runs a command, and turns errors into messages and exit codes."""
 
+import contextlib
 import errno
 import importlib
 import io
@@ -12,12 +13,12 @@ import threading
 from itertools import pairwise
 from operator import methodcaller
 from pathlib import Path
-from types import FrameType
+from types import FrameType, TracebackType
 from typing import NoReturn
 
 import click
 
-from tuneyard.core.errors import TERMINATED, RequestError, TuneyardError, describe_os_error
+from tuneyard.core.errors import TERMINATED, ContentError, RequestError, TuneyardError, describe_os_error
 from tuneyard.core.installation.packages import missing, set_up_command
 from tuneyard.core.language.messages import say
 from tuneyard.core.text.terminal import guarded_output
@@ -155,7 +156,8 @@ def _exit_code(command: click.Command) -> int:
             raise click.UsageError("a path is empty")
         if spec is not None:
             command, program = _of_module(command, spec.name)
-        code = command.main(prog_name=program, standalone_mode=False)
+        with _PanicsOfRust():
+            code = command.main(prog_name=program, standalone_mode=False)
     except (click.Abort, KeyboardInterrupt) as error:
         return _interrupted(str(error))
     except click.ClickException as error:
@@ -187,17 +189,21 @@ def _exit_code(command: click.Command) -> int:
         if type(sys.stdout).__name__ == "_PacifyFlushWrapper":  # Click exits this way at any broken pipe
             raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE)) from None
         raise
-    except BaseException as error:
-        if type(error).__module__ != _OF_RUST:
-            raise
-        say(
-            f"error: the library of tokenizers stopped: {error}; take the model's files again",
-            to_stderr=True,
-        )
-        return 1
     if isinstance(code, int):
         return code
     return 0
+
+
+class _PanicsOfRust(contextlib.AbstractContextManager[None]):
+    """Turns a panic of tokenizers or safetensors into a `ContentError`: its class cannot be imported."""
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
+    ) -> None:
+        if kind is not None and kind.__module__ == _OF_RUST:
+            raise ContentError(
+                f"the library of tokenizers stopped: {error}; take the model's files again"
+            ) from error
 
 
 def _with_short_lines(message: str) -> str:

@@ -31,7 +31,7 @@ from tests.work_items import (
 )
 from tuneyard.compiler.engine.request import CompileRequest
 from tuneyard.compiler.publish.compile import compile_spec
-from tuneyard.compiler.spec.model import load_spec
+from tuneyard.compiler.spec.load import load_spec
 from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.core.execution import Resources, WorkItem, once_per_worker
 from tuneyard.core.execution.ray_cluster import RayCluster

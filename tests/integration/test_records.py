@@ -10,7 +10,7 @@ from tests.json_files import write_lines
 from tests.messages import raises
 from tuneyard.compiler.engine.request import CompileRequest
 from tuneyard.compiler.publish.compile import compile_spec
-from tuneyard.compiler.spec.model import load_spec
+from tuneyard.compiler.spec.load import load_spec
 from tuneyard.core.datasets import find_dataset, read_records, read_registry
 from tuneyard.core.errors import ContentError
 from tuneyard.core.records import PLACEHOLDERS, RecordReader, format_of_entry

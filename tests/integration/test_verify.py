@@ -19,7 +19,7 @@ from tuneyard.compiler.engine.request import CompileRequest
 from tuneyard.compiler.inspect.template import seen_by_model
 from tuneyard.compiler.publish.compile import compile_spec
 from tuneyard.compiler.spec.file import known_specs
-from tuneyard.compiler.spec.model import load_spec
+from tuneyard.compiler.spec.load import load_spec
 from tuneyard.compiler.verify import dataset, learned
 from tuneyard.compiler.verify.dataset import load, verify
 from tuneyard.compiler.verify.recipe_file import read_settings

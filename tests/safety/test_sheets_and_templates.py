@@ -24,7 +24,8 @@ from tuneyard.compiler.read import read
 from tuneyard.compiler.read.cells import text_of_time
 from tuneyard.compiler.rows.problems import Problems
 from tuneyard.compiler.spec.file import Source
-from tuneyard.compiler.spec.model import load_spec, placeholders
+from tuneyard.compiler.spec.load import load_spec
+from tuneyard.compiler.spec.model import placeholders
 from tuneyard.core import errors
 from tuneyard.core.errors import ContentError, LimitError, Problem
 from tuneyard.core.llamafactory.prompt import chat_renderer, templates

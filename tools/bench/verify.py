@@ -16,7 +16,7 @@ from tests.conftest import REAL
 from tests.tiny import make_tiny
 from tuneyard.compiler.engine.request import CompileRequest
 from tuneyard.compiler.publish.compile import compile_spec
-from tuneyard.compiler.spec.model import load_spec
+from tuneyard.compiler.spec.load import load_spec
 from tuneyard.compiler.verify.dataset import verify
 from tuneyard.core.datasets import read_records
 

@@ -12,7 +12,7 @@ import pytest
 from tests.json_files import read_json
 from tuneyard.compiler.engine.request import CompileReport, CompileRequest
 from tuneyard.compiler.publish.compile import compile_spec
-from tuneyard.compiler.spec.model import load_spec
+from tuneyard.compiler.spec.load import load_spec
 from tuneyard.core.datasets import read_records
 
 ROWS = [

@@ -14,7 +14,7 @@ from tests.unit.compiler.test_specs import sources
 from tuneyard.compiler.engine.request import CompileReport, CompileRequest
 from tuneyard.compiler.publish.compile import check_spec, compile_spec
 from tuneyard.compiler.spec.file import known_specs
-from tuneyard.compiler.spec.model import load_spec
+from tuneyard.compiler.spec.load import load_spec
 
 BAD = ROOT / "tests/examples/bad"
 GOOD = [name for name in known_specs() if not name.startswith("demo_")]

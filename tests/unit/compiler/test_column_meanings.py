@@ -3,7 +3,7 @@
 import pytest
 
 from tuneyard.compiler.spec.file import known_specs
-from tuneyard.compiler.spec.model import load_spec
+from tuneyard.compiler.spec.load import load_spec
 from tuneyard.core.datasets.column_meanings import USUAL_NAMES, meaning, role_of_name
 
 OWN_FORMS = {"defect", "defect-split", "defect-text", "demo_mnli", "demo_rte", "stackexchange"}

@@ -20,7 +20,7 @@ from tuneyard.compiler.cli import cli
 from tuneyard.compiler.engine import compile_file
 from tuneyard.compiler.engine.request import COUNTED, CompileRequest
 from tuneyard.compiler.publish.registry import Registry
-from tuneyard.compiler.spec.model import load_spec
+from tuneyard.compiler.spec.load import load_spec
 from tuneyard.core.datasets.compiled import Manifest
 from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.core.installation.checkout import version

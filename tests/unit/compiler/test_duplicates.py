@@ -12,7 +12,7 @@ from tuneyard.compiler.engine.request import CompileRequest
 from tuneyard.compiler.lint.duplicates import THRESHOLD, near_rows, shingles, similarity
 from tuneyard.compiler.publish import compile as compile_module
 from tuneyard.compiler.publish.compile import check_spec, compile_spec
-from tuneyard.compiler.spec.model import load_spec
+from tuneyard.compiler.spec.load import load_spec
 from tuneyard.core.errors import RequestError
 
 WORDS = [f"word{number}" for number in range(400)]

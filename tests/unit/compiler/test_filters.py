@@ -5,7 +5,8 @@ import pytest
 from tuneyard.compiler.check.filters import RowFilter, language_of
 from tuneyard.compiler.rows import Batch, Prefix
 from tuneyard.compiler.rows.counts import Counts
-from tuneyard.compiler.spec.model import Filter, load_spec
+from tuneyard.compiler.spec.load import load_spec
+from tuneyard.compiler.spec.model import Filter
 
 QA = "{dataset: t, file: t.jsonl, format: alpaca, instruction: '{q}', output: '{a}'}"
 SPEC = f"about: a\ncolumns: {{q: [q], a: {{names: [a], is: answer}}}}\nwrite: [{QA}]\n"

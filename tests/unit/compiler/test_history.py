@@ -4,7 +4,7 @@ import pytest
 
 from tests.messages import raises
 from tuneyard.compiler.read.dataset_reader import stored_examples
-from tuneyard.compiler.spec.model import load_spec
+from tuneyard.compiler.spec.load import load_spec
 from tuneyard.core.errors import ContentError
 
 ASKED = {"instruction": "And then?", "output": "We go home."}

@@ -172,7 +172,7 @@ def test_torch_is_not_imported_for_the_hub(run, hub):
     code = (
         "import sys; from tuneyard.compiler.publish.compile import check_spec\n"
         "from tuneyard.compiler.engine.request import CompileRequest\n"
-        "from tuneyard.compiler.spec.model import load_spec\n"
+        "from tuneyard.compiler.spec.load import load_spec\n"
         "print(check_spec(load_spec('rte'), CompileRequest()).read, 'torch' in sys.modules)"
     )
     assert run("-c", code, env=hub.env).stdout == "9 False\n"

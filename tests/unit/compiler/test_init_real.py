@@ -12,7 +12,7 @@ import pytest
 
 from tests.conftest import ROOT
 from tuneyard.compiler.init.propose import propose
-from tuneyard.compiler.spec.model import load_spec
+from tuneyard.compiler.spec.load import load_spec
 from tuneyard.core.errors import TuneyardError
 
 DATA = ROOT.parent / "shared/data"

@@ -8,7 +8,7 @@ import pytest
 from tests.unit.compiler.conftest import Bench, as_csv, error_codes, json_lines
 from tuneyard.compiler.engine.request import CompileReport
 from tuneyard.compiler.inspect.trace import kept_rows
-from tuneyard.compiler.spec.model import load_spec
+from tuneyard.compiler.spec.load import load_spec
 
 COUNT = 2500
 """Rows of several batches: of a .json one has 1,000."""

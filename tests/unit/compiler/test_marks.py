@@ -11,7 +11,7 @@ import pytest
 from tests.messages import printed
 from tests.unit.compiler.conftest import Bench, as_parquet, exchange
 from tuneyard.compiler.spec.file import known_specs
-from tuneyard.compiler.spec.model import load_spec
+from tuneyard.compiler.spec.load import load_spec
 from tuneyard.compiler.write.entries import entries_of
 from tuneyard.core.datasets import read_records
 

@@ -10,7 +10,7 @@ from tests.messages import raises
 from tuneyard.compiler.columns.media import AUDIOS, IMAGES, LONGEST_PATH, VIDEOS
 from tuneyard.compiler.engine.request import CompileRequest
 from tuneyard.compiler.publish.compile import compile_spec
-from tuneyard.compiler.spec.model import load_spec
+from tuneyard.compiler.spec.load import load_spec
 from tuneyard.compiler.write.entries import entries_of
 from tuneyard.core.errors import ContentError
 from tuneyard.core.records import Example, read_example

@@ -5,7 +5,7 @@ import pytest
 from tests.messages import raises
 from tuneyard.compiler.cli import cli
 from tuneyard.compiler.rows.draw import apportioned
-from tuneyard.compiler.spec.model import load_spec
+from tuneyard.compiler.spec.load import load_spec
 from tuneyard.core.errors import ContentError
 
 AI = "{share: 0.6, as: qa, filter: {keywords: [neural network, LLM]}}"

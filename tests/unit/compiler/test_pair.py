@@ -7,7 +7,7 @@ from tests.messages import printed, raises
 from tuneyard.compiler.engine.request import CompileRequest
 from tuneyard.compiler.publish.compile import compile_spec
 from tuneyard.compiler.read.dataset_reader import stored_examples
-from tuneyard.compiler.spec.model import load_spec
+from tuneyard.compiler.spec.load import load_spec
 from tuneyard.compiler.verify.expect import entry_problems
 from tuneyard.compiler.write.entries import entries_of
 from tuneyard.core.errors import ContentError

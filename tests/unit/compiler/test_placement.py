@@ -15,7 +15,7 @@ from tuneyard.compiler.publish.compile import compile_spec
 from tuneyard.compiler.publish.drift import compile_again
 from tuneyard.compiler.read.split_names import split_of_folder, splits_named_in
 from tuneyard.compiler.spec.file import known_specs
-from tuneyard.compiler.spec.model import load_spec
+from tuneyard.compiler.spec.load import load_spec
 from tuneyard.core.datasets.compiled import read_manifest
 from tuneyard.core.errors import ContentError, RequestError
 

@@ -11,7 +11,7 @@ from tests.json_files import read_lines
 from tuneyard.compiler.engine.request import CompileRequest
 from tuneyard.compiler.publish.compile import check_spec
 from tuneyard.compiler.rows.problems import NAMES, NO_LIMIT, PLACES, WARNINGS, Problems, some_of
-from tuneyard.compiler.spec.model import load_spec
+from tuneyard.compiler.spec.load import load_spec
 from tuneyard.core.errors import Problem
 
 BAD = ROOT / "tests/examples/bad"

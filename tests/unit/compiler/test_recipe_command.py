@@ -8,7 +8,7 @@ from tests.conftest import ROOT
 from tests.json_files import write_json
 from tuneyard.compiler.init.recipe_command import next_recipe, recipe_words
 from tuneyard.compiler.spec.file import known_specs
-from tuneyard.compiler.spec.model import load_spec
+from tuneyard.compiler.spec.load import load_spec
 from tuneyard.compiler.write.entries import entries_of
 from tuneyard.core.datasets import DEFAULT_FOLDER, REGISTRY
 from tuneyard.core.datasets.bundled_recipes import bundled_recipes, find_recipe

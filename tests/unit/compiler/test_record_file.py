@@ -15,7 +15,7 @@ from tuneyard.compiler.engine import compile_file
 from tuneyard.compiler.engine.request import CompileRequest
 from tuneyard.compiler.publish.compile import check_spec, compile_spec
 from tuneyard.compiler.spec.file import known_specs
-from tuneyard.compiler.spec.model import load_spec
+from tuneyard.compiler.spec.load import load_spec
 from tuneyard.compiler.write import record_file
 from tuneyard.compiler.write.record_file import RecordFile
 from tuneyard.core.datasets import find_dataset, read_records

@@ -24,7 +24,7 @@ from tuneyard.compiler.publish.registry import Registry
 from tuneyard.compiler.read import jsons, read, remote, stream
 from tuneyard.compiler.read.remote import RemoteFile, RemoteFolder, find_remote
 from tuneyard.compiler.rows.problems import Problems
-from tuneyard.compiler.spec.model import load_spec
+from tuneyard.compiler.spec.load import load_spec
 from tuneyard.core.datasets.compiled import read_manifest
 from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.core.files import bounded_columns

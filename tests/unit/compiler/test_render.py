@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from tuneyard.compiler.chat.turn_forms import ASSISTANT, SYSTEM, USER
 from tuneyard.compiler.columns.turns import Turn
 from tuneyard.compiler.rows import Batch, Prefix
-from tuneyard.compiler.spec.model import load_spec
+from tuneyard.compiler.spec.load import load_spec
 from tuneyard.compiler.write.render import Renderer
 
 ALPACA = """

@@ -6,7 +6,7 @@ from tests.unit.compiler.conftest import Bench
 from tuneyard.compiler.engine.request import CompileRequest
 from tuneyard.compiler.publish.compile import check_spec
 from tuneyard.compiler.rows.problems import NO_LIMIT
-from tuneyard.compiler.spec.model import load_spec
+from tuneyard.compiler.spec.load import load_spec
 
 CONTROLS = {*range(9), 11, 12, *range(14, 32), 127}  # all of ASCII's but tab and the ends of lines
 

@@ -6,7 +6,8 @@ from tests.messages import raises
 from tests.unit.compiler.conftest import exchange
 from tuneyard.compiler.publish.registry import Registry
 from tuneyard.compiler.read.inputs import find_inputs
-from tuneyard.compiler.spec.model import load_spec, placeholders
+from tuneyard.compiler.spec.load import load_spec
+from tuneyard.compiler.spec.model import placeholders
 from tuneyard.core.errors import ContentError, RequestError
 
 GOOD = """

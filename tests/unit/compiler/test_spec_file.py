@@ -85,7 +85,7 @@ def test_jsonschema_is_loaded_only_where_something_is_wrong(bench, run):
     script = (
         "import sys; from pathlib import Path; from tuneyard.compiler.publish.compile import check_spec; "
         "from tuneyard.compiler.engine.request import CompileRequest; "
-        "from tuneyard.compiler.spec.model import load_spec; "
+        "from tuneyard.compiler.spec.load import load_spec; "
         "report = check_spec(load_spec('messages'), CompileRequest(sources=(sys.argv[1],))); "
         "print(report.kept, 'jsonschema' in sys.modules)"
     )

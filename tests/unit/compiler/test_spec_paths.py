@@ -8,7 +8,7 @@ from tests.messages import raises
 from tests.unit.compiler.conftest import Bench, questions
 from tuneyard.compiler.init.propose import propose
 from tuneyard.compiler.spec.file import SPECS
-from tuneyard.compiler.spec.model import load_spec
+from tuneyard.compiler.spec.load import load_spec
 from tuneyard.core.errors import ContentError, RequestError
 
 

@@ -7,7 +7,7 @@ from tests.runs_cut import tree
 from tuneyard.compiler.engine.request import CompileRequest
 from tuneyard.compiler.publish.compile import compile_spec
 from tuneyard.compiler.spec.file import known_specs
-from tuneyard.compiler.spec.model import load_spec
+from tuneyard.compiler.spec.load import load_spec
 from tuneyard.core.datasets import read_records
 
 GOOD = ROOT / "tests/examples/good"

@@ -9,7 +9,7 @@ from tests.json_files import write_json
 from tests.messages import raises
 from tuneyard.compiler.cli import cli
 from tuneyard.compiler.inspect.trace import trace
-from tuneyard.compiler.spec.model import load_spec
+from tuneyard.compiler.spec.load import load_spec
 from tuneyard.core.datasets import DEFAULT_FOLDER, REGISTRY
 from tuneyard.core.errors import ProblemsError, RequestError
 

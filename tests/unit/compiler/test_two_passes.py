@@ -19,7 +19,8 @@ from tuneyard.compiler.read.inputs import find_inputs
 from tuneyard.compiler.rows import Prefix
 from tuneyard.compiler.rows.counts import Counts
 from tuneyard.compiler.rows.problems import NO_LIMIT, Problems
-from tuneyard.compiler.spec.model import Split, load_spec
+from tuneyard.compiler.spec.load import load_spec
+from tuneyard.compiler.spec.model import Split
 
 MOST = 40  # bytes a row
 FEW, MANY = 10_000, 30_000  # rows

@@ -10,7 +10,7 @@ from tuneyard.compiler.engine.request import CompileRequest
 from tuneyard.compiler.publish.compile import check_spec
 from tuneyard.compiler.publish.listing import dataset_lines
 from tuneyard.compiler.publish.registry import Registry
-from tuneyard.compiler.spec.model import load_spec
+from tuneyard.compiler.spec.load import load_spec
 from tuneyard.core.datasets import filled
 
 TALK = exchange("Why?", "So.")

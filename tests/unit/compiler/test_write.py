@@ -8,7 +8,7 @@ from PIL import Image
 
 from tests.messages import printed, raises
 from tests.unit.compiler.conftest import Bench, exchange
-from tuneyard.compiler.spec.model import load_spec
+from tuneyard.compiler.spec.load import load_spec
 from tuneyard.compiler.write.entries import entries_of
 from tuneyard.core.errors import ContentError
 

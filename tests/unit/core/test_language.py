@@ -15,7 +15,7 @@ from tests.conftest import ROOT, Here
 from tests.json_files import read_json
 from tuneyard.compiler.cli import cli as data
 from tuneyard.compiler.spec.file import known_specs
-from tuneyard.compiler.spec.model import load_spec
+from tuneyard.compiler.spec.load import load_spec
 from tuneyard.core.cli import doctor
 from tuneyard.core.cli.main import cli as tuneyard
 from tuneyard.core.language.messages import CHINESE, for_reader, in_language

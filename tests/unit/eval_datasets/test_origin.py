@@ -17,7 +17,7 @@ from tests.json_files import read_json, read_lines, write_json, write_lines
 from tests.messages import printed_line, raises
 from tuneyard.compiler.engine.request import CompileRequest
 from tuneyard.compiler.publish.compile import compile_spec
-from tuneyard.compiler.spec.model import load_spec
+from tuneyard.compiler.spec.load import load_spec
 from tuneyard.core.datasets.compiled import read_row_index, row_index_file
 from tuneyard.core.errors import RequestError
 from tuneyard.eval import text
