@@ -37,14 +37,20 @@ def check_name(package: str) -> None:
     """Take `python -m eval.nli`, and refuse `import eval` in place of `import tuneyard.eval` (`ImportError`).
 
     Two names of a package are two modules with two classes of each name: an error of one is none of the
-    other. Python imports the packages of `python -m` while `sys.argv[0]` is "-m".
+    other. Python imports the packages of `python -m` while `sys.argv[0]` is "-m". A worker that such a command
+    spawns imports them again.
     """
-    if package.startswith("tuneyard."):
+    if package.startswith("tuneyard.") or _is_worker():
         return
     if sys.argv[:1] != ["-m"]:
         raise ImportError(f"import tuneyard.{package}: `{package}` is its folder (CONTRIBUTING.md, One name)")
     if find_spec("click") is None:  # the first that a command imports
         _refuse(missing("click"))
+
+
+def _is_worker() -> bool:
+    """True in a process that `multiprocessing` has started: its own command line says so."""
+    return any("multiprocessing" in word for word in sys.orig_argv)
 
 
 def _refuse(message: str) -> NoReturn:
