@@ -37,8 +37,8 @@ def check_name(package: str) -> None:
     """Take `python -m eval.nli`, and refuse `import eval` in place of `import tuneyard.eval` (`ImportError`).
 
     Two names of a package are two modules with two classes of each name: an error of one is none of the
-    other. Python imports the packages of `python -m` while `sys.argv[0]` is "-m". A worker that such a command
-    spawns imports them again.
+    other. Python imports the packages of `python -m` while `sys.argv[0]` is "-m". A worker that it
+    spawns for such a command imports them again.
     """
     if package.startswith("tuneyard.") or _is_worker():
         return
