@@ -17,6 +17,7 @@ from tuneyard.core.files import files_of, read_object, sha256
 from tuneyard.core.llamafactory.loader import Launch, RecipeData, read_arguments
 from tuneyard.core.llamafactory.models import linear_layers, prepare_config, with_adapter
 from tuneyard.core.llamafactory.prompt.template_fit import TemplateFinding, with_fitted_template
+from tuneyard.core.llamafactory.template_choice import TemplateChoice, fitting_templates
 from tuneyard.core.llamafactory.trained_rows import UntrainableEpochError
 from tuneyard.core.records import PLACEHOLDERS
 from tuneyard.recipes.answer import EpochCounts, Facts, LaidOut, Rows
@@ -24,7 +25,6 @@ from tuneyard.recipes.cache import folder_hashes, remembered
 from tuneyard.recipes.config_sizes import CONFIG, ParameterLimit, check_sizes
 from tuneyard.recipes.costs import BF16, FP32, Shapes
 from tuneyard.recipes.layout import with_trained
-from tuneyard.recipes.new.template import TemplateChoice, fitting_templates
 from tuneyard.recipes.rows import epoch, expected_errors, look, words
 
 # Settings that only the training machine can judge; recipes/rules.py does.

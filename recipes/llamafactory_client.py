@@ -27,7 +27,7 @@ from tuneyard.recipes.schema import known_keys
 if TYPE_CHECKING:
     from multiprocessing.process import BaseProcess
 
-    from tuneyard.recipes.new.template import TemplateChoice
+    from tuneyard.core.llamafactory.template_choice import TemplateChoice
 
 PRELOADED = ["tuneyard.recipes.llamafactory_preload"]
 CONTEXT: Any = get_context("forkserver")

@@ -18,6 +18,7 @@ from tuneyard.core.errors import ContentError, Problem, RequestError, summarise
 from tuneyard.core.files import check_writable, no_folder, write_text
 from tuneyard.core.files.scratch import scratch_folder
 from tuneyard.core.language.messages import say
+from tuneyard.core.llamafactory.template_choice import TemplateChoice
 from tuneyard.core.text.words import counted
 from tuneyard.recipes import costs
 from tuneyard.recipes.answer import Facts, LaidOut, Rows
@@ -40,7 +41,6 @@ from tuneyard.recipes.new.settings import (
     rows_of_step,
     sections,
 )
-from tuneyard.recipes.new.template import TemplateChoice
 from tuneyard.recipes.new.text import recipe_text
 from tuneyard.recipes.plan import Offer, make_plan, memory_line, time_line, unknown_lines
 from tuneyard.recipes.recipe import Recipe, read_recipe

@@ -11,6 +11,7 @@ from tuneyard.core.datasets import read_records, stem_of
 from tuneyard.core.errors import RequestError
 from tuneyard.core.files import strings
 from tuneyard.core.llamafactory.stages import PREFERENCE_STAGES
+from tuneyard.core.llamafactory.template_choice import TemplateChoice
 from tuneyard.core.records import MARK
 from tuneyard.core.text.words import counted
 from tuneyard.recipes.costs import schedule_of
@@ -18,7 +19,6 @@ from tuneyard.recipes.hardware import Machine, cpu_computes_bf16
 from tuneyard.recipes.new.dataset import TrainingData
 from tuneyard.recipes.new.memory import GpuFit, zero_setting
 from tuneyard.recipes.new.objectives import OBJECTIVES
-from tuneyard.recipes.new.template import TemplateChoice
 from tuneyard.recipes.recipe import Recipe
 from tuneyard.recipes.rules import AMPERE
 

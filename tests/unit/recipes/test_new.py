@@ -19,6 +19,7 @@ from tuneyard.core.installation.checkout import ROOT
 from tuneyard.core.language.messages import in_language, relative_paths
 from tuneyard.core.llamafactory.prompt.template_fit import TemplateFinding
 from tuneyard.core.llamafactory.stages import TRAINING_STAGES
+from tuneyard.core.llamafactory.template_choice import TemplateChoice
 from tuneyard.recipes.answer import Facts, LaidOut, Rows
 from tuneyard.recipes.check import Checked
 from tuneyard.recipes.costs import Shapes, estimate, setup_of, total_bytes
@@ -34,7 +35,6 @@ from tuneyard.recipes.new.settings import (
     choose_cutoff,
     rows_of_step,
 )
-from tuneyard.recipes.new.template import TemplateChoice
 from tuneyard.recipes.new.text import recipe_text, scalar
 from tuneyard.recipes.recipe import Recipe, read_recipe
 from tuneyard.recipes.schema import setting_problems
