@@ -9,15 +9,13 @@ from tuneyard.compiler.rows import Rows, TableRows
 from tuneyard.compiler.rows.problems import Problems
 from tuneyard.core.files.bounded_reading import (
     LARGEST_RECORD,
-    LARGEST_RUN,
     RUN,
     large_part,
     large_record,
+    most_unpacked,
     refuse_expansion,
 )
 
-RUN_EXPANSION = 30
-"""Times the size of the file that a run of `RUN` rows may have: all of them repeat the same values."""
 BAD_ROW = 4
 """Times the cost of a row that a row with a problem takes."""
 _OTHER = 2
@@ -31,7 +29,7 @@ def measured(batches: Iterable[Rows], stored: int, problems: Problems) -> Iterat
     """
     row_count = cell_count = size = run_rows = run_size = 0
     bad_rows = problems.bad_rows
-    most_of_run = max(LARGEST_RUN, RUN_EXPANSION * stored)
+    most_of_run = most_unpacked(stored)
     for rows in batches:
         sizes = _batch_size(rows)
         if sizes > LARGEST_RECORD:

@@ -19,7 +19,7 @@ from tuneyard.compiler.read.remote import RemoteFile
 from tuneyard.compiler.rows.problems import UnreadableFileError
 from tuneyard.core.errors import Problem
 from tuneyard.core.files import Moved
-from tuneyard.core.files.bounded_reading import LARGEST_RECORD, LARGEST_RUN, MOST_PACKED
+from tuneyard.core.files.bounded_reading import LARGEST_RECORD, LARGEST_RUN, MOST_PACKED, UNPACKED
 
 GZIP = b"\x1f\x8b"
 ZSTD = b"\x28\xb5\x2f\xfd"
@@ -33,7 +33,6 @@ NO_TEXT = {
 """Formats that are no text, by the first bytes of their files."""
 BLOCK = 1 << 17
 AHEAD = 1 << 20  # bytes: each read gives up the interpreter lock, and waits for it where rows are written
-MOST_SPOOLED = 30  # times its size that a packed binary file may take of the disk, above `LARGEST_RUN`
 BAR_AFTER = 2.0  # seconds
 MOST_MIB = LARGEST_RECORD >> 20
 TOO_LONG = f"found a record of more than {MOST_MIB} MiB, expected {MOST_MIB} MiB at most"
@@ -116,7 +115,7 @@ class _Unpacked(io.RawIOBase):
     def readinto(self, buffer: Any) -> int:
         count = int(self._stream.readinto(buffer))
         self._size += count
-        most = MOST_PACKED if self._in_order else MOST_SPOOLED
+        most = MOST_PACKED if self._in_order else UNPACKED
         if self._size > LARGEST_RUN and self._size > most * self._stored:
             raise self._too_large(most)
         return count

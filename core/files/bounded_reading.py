@@ -19,6 +19,7 @@ LARGEST_FILE = 64 << 20  # bytes; the largest tokenizer.json of a hub model has 
 LARGEST_RECORD = 16 << 20  # bytes of a line, of a CSV row, of an item of a JSON list, in all commands
 LARGEST_BATCH = 64 << 20  # bytes: so many are unpacked at once, if rows can be separated before
 LARGEST_RUN = 1 << 30  # bytes that one page, record batch, or `RUN` rows may unpack to
+UNPACKED = 30  # times its bytes: what a part of a file may unpack to above `LARGEST_RUN`
 RUN = 1024  # rows: writers of Parquet close a page after so many, whatever their size
 FREE_EXPANSION = 1 << 28  # bytes that rows without values may take, by their number
 MOST_EXPANSION = 1000  # times the size of the file that its rows may take beyond
@@ -87,6 +88,11 @@ def large_record(place: str) -> LargeDataError:
     most = LARGEST_RECORD >> 20
     message = f"found a record of more than {most} MiB, expected {most} MiB at most"
     return LargeDataError(message, place, is_record=True)
+
+
+def most_unpacked(stored: int) -> int:
+    """The most bytes that a part of a file of `stored` bytes unpacks to: rows, pages or a temporary file."""
+    return max(LARGEST_RUN, UNPACKED * stored)
 
 
 def refuse_expansion(rows: int, cells: int, size: int, stored: int) -> None:

@@ -18,19 +18,17 @@ from tuneyard.core.files.bounded_columns import arrow_batches, decoded_size, par
 from tuneyard.core.files.bounded_reading import (
     BLOCK,
     LARGEST_RECORD,
-    LARGEST_RUN,
     LargeDataError,
     UnboundedError,
     large_part,
     large_record,
     lines_of,
+    most_unpacked,
     open_regular,
     refuse_expansion,
     refuse_pipe,
 )
 
-MOST_EXPANSION = 30
-"""Times its bytes on the disk that a file of columns may unpack to, above `LARGEST_RUN`."""
 DISK_BLOCK = 512  # bytes of `st_blocks`
 ARCHIVES = {
     b"\x1f\x8b": "gzip",
@@ -119,7 +117,7 @@ def _check_batches(path: Path, stored: int, batches_of: Callable[[Any], Any], fi
     import pyarrow
 
     on_disk = DISK_BLOCK * path.stat().st_blocks or stored  # 0 if it is still being written
-    most = max(LARGEST_RUN, MOST_EXPANSION * min(on_disk, stored))
+    most = most_unpacked(min(on_disk, stored))
     rows = size = 0
     try:
         _, batches = batches_of(file)

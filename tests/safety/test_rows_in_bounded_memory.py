@@ -22,7 +22,7 @@ import pyarrow.parquet
 import pytest
 
 from tests.unit.compiler.conftest import as_zst
-from tuneyard.compiler.read import measure, read, stream
+from tuneyard.compiler.read import read, stream
 from tuneyard.compiler.rows.problems import Problems
 from tuneyard.compiler.spec.file import Source
 from tuneyard.core.errors import ContentError
@@ -217,7 +217,7 @@ def test_a_reader_refuses_it_by_name(
 
     Rows of one gigabyte are read whatever the size of their file: here it is a quarter of that.
     """
-    for module in (measure, stream, bounded_reading):
+    for module in (stream, bounded_reading):
         monkeypatch.setattr(module, "LARGEST_RUN", 256 * MIB)
     path = files(case)
     paths = [path / "data.arrow"] if path.is_dir() else [path]
