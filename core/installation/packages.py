@@ -10,7 +10,7 @@ from tuneyard.core.installation.checkout import ROOT
 
 CORE = (
     "chardet", "click", "datasets", "fsspec", "httpx", "huggingface_hub", "jinja2", "jsonschema",
-    "jsonschema_rs", "lxml", "markupsafe", "matplotlib", "numpy", "PIL", "omegaconf", "openpyxl", "orjson",
+    "jsonschema_rs", "lxml", "markupsafe", "matplotlib", "numpy", "omegaconf", "openpyxl", "orjson",
     "packaging", "pyarrow", "safetensors", "tqdm", "xxhash", "yaml",
 )  # fmt: skip
 """Import names of the packages in requirements-core.lock. A test compares them with pyproject.toml."""
