@@ -547,7 +547,7 @@ def init_command(
     **columns: Texts,
 ) -> None:
     """Look at a file or folder and propose a spec that compiles it: init data.csv --out mine.yaml."""
-    from tuneyard.compiler.init.propose import FailingSpecError, propose
+    from tuneyard.compiler.init.command import FailingSpecError, propose
     from tuneyard.compiler.read.inputs import existing_source
     from tuneyard.core.files import write_text
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 from string import ascii_uppercase
 
-from tuneyard.compiler.init.profile import MOST_VALUES, PROSE
+from tuneyard.compiler.init.column_statistics import MOST_VALUES, PROSE
 from tuneyard.compiler.read.scan import LOOKED_AT
 from tuneyard.compiler.read.stream import Readable, encoding_hint, opened, suffix
 from tuneyard.compiler.read.tables import is_header_again

@@ -2,7 +2,7 @@
 
 import re
 
-from tuneyard.compiler.init.profile import MOST_VALUES, FileProfile
+from tuneyard.compiler.init.column_statistics import MOST_VALUES, FileStatistics
 from tuneyard.compiler.init.proposal import Proposal
 from tuneyard.compiler.init.shapes import SHAPES, Shape
 from tuneyard.compiler.init.warnings import first_names
@@ -17,22 +17,22 @@ NAMES_FILES = (
 _PYTHON = re.compile(r"\[\{?'|\{'")
 
 
-def guess(profile: FileProfile) -> Proposal:
+def guess(statistics: FileStatistics) -> Proposal:
     """Propose by the first shape that fits; `ContentError` lists the columns if none does."""
-    for shape in _shapes(profile):
-        proposal = shape.propose(profile)
+    for shape in _shapes(statistics):
+        proposal = shape.propose(statistics)
         if proposal is not None:
             return proposal
-    fixes = fixes_of_notation(profile)
+    fixes = fixes_of_notation(statistics)
     if fixes:
-        raise ContentError(f"{profile.path}: {'; '.join(fixes)}")
-    columns = first_names([leaf.with_kind for leaf in profile.leaves.values()])
+        raise ContentError(f"{statistics.path}: {'; '.join(fixes)}")
+    columns = first_names([leaf.with_kind for leaf in statistics.leaves.values()])
     other_sheets = ""
-    for warning in profile.problems.warnings:
+    for warning in statistics.problems.warnings:
         if warning.code == "W224":
             other_sheets = f" ({warning.message}; {warning.hint})"
     raise ContentError(
-        f"{profile.path}: nothing in it looks like turns, question and answer, a labelled text or plain "
+        f"{statistics.path}: nothing in it looks like turns, question and answer, a labelled text or plain "
         f"text; found {columns or 'no named fields'}{other_sheets}; delete the lines above a table's "
         "header, name its columns with --text and --label or --answer (--text twice for a pair of texts), "
         "write a spec by hand, which begins with `like: qa`, or write each row as a list `messages` of turns "
@@ -40,50 +40,54 @@ def guess(profile: FileProfile) -> Proposal:
     )
 
 
-def fixes_of_notation(profile: FileProfile) -> list[str]:
+def fixes_of_notation(statistics: FileStatistics) -> list[str]:
     """What to do about names of images, and pandas' forms of a table by its columns and of lists in cells."""
-    names = profile.leaves.keys()
+    names = statistics.leaves.keys()
     is_by_column = (
         {"columns", "data"} <= names
         or all(map(str.isdecimal, names))
-        or {leaf.value_type for leaf in profile.leaves.values()} == {"texts"}
+        or {leaf.value_type for leaf in statistics.leaves.values()} == {"texts"}
     )
-    if names and is_by_column and profile.path.name.endswith(".json"):
+    if names and is_by_column and statistics.path.name.endswith(".json"):
         return [BY_ROWS]
-    fixes = [f"{name} {NAMES_FILES}" for name, leaf in profile.leaves.items() if profile.names_media(leaf)]
+    fixes = [
+        f"{name} {NAMES_FILES}" for name, leaf in statistics.leaves.items() if statistics.names_media(leaf)
+    ]
     return fixes or [
         f"{name} holds lists in Python's notation, not JSON; write them as JSON: "
         f"df[{name!r}] = df[{name!r}].map(ast.literal_eval).map(json.dumps)"
-        for name, leaf in profile.leaves.items()
-        if leaf.value_type == "text" and all(map(_PYTHON.match, map(str, profile.each_value(leaf))))
+        for name, leaf in statistics.leaves.items()
+        if leaf.value_type == "text" and all(map(_PYTHON.match, map(str, statistics.each_value(leaf))))
     ]
 
 
-def _shapes(profile: FileProfile) -> list[Shape]:
+def _shapes(statistics: FileStatistics) -> list[Shape]:
     """The forms that column types name. If the user named columns, only forms that use just these."""
     names = {name for column_type in column_types().values() for name in column_type.shapes}
     shapes = [shape for shape in SHAPES if shape.name in names]
-    roles = profile.user_columns.keys()
+    roles = statistics.user_columns.keys()
     if not roles:
         return shapes
-    _check_user_columns(profile)
+    _check_user_columns(statistics)
     return [shape for shape in shapes if roles in shape.user_roles]
 
 
-def _check_user_columns(profile: FileProfile) -> None:
+def _check_user_columns(statistics: FileStatistics) -> None:
     """Raise `RequestError` if a column is missing, or has too few or too many values for a label."""
-    for role, path in profile.user_columns.items():
+    for role, path in statistics.user_columns.items():
         option = role.removesuffix("2")
-        leaf = profile.leaves.get(path)
+        leaf = statistics.leaves.get(path)
         if leaf is None:
-            columns = f"(columns: {', '.join(profile.leaves) or 'none'}); {nearest(path, profile.leaves)}"
-            message = f"--{option} {path}: no such column in {profile.path} {columns}"
+            columns = (
+                f"(columns: {', '.join(statistics.leaves) or 'none'}); {nearest(path, statistics.leaves)}"
+            )
+            message = f"--{option} {path}: no such column in {statistics.path} {columns}"
             raise RequestError(message.rstrip("; "))
-        if profile.names_media(leaf):
+        if statistics.names_media(leaf):
             raise RequestError(f"--{option} {path} {NAMES_FILES}")
-    label = profile.user_leaf("label")
+    label = statistics.user_leaf("label")
     if label is None:
-        if "text2" in profile.user_columns and "answer" not in profile.user_columns:
+        if "text2" in statistics.user_columns and "answer" not in statistics.user_columns:
             raise RequestError("--text twice is a pair of texts: name the column of its labels with --label")
         return
     count = len(label.values)

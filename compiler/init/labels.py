@@ -4,7 +4,7 @@ import json
 import re
 from collections.abc import Iterable
 
-from tuneyard.compiler.init.profile import FEWEST_ROWS, MOST_VALUES, FileProfile, Leaf
+from tuneyard.compiler.init.column_statistics import FEWEST_ROWS, MOST_VALUES, FileStatistics, Leaf
 from tuneyard.core.datasets.column_meanings import CLASS_ENDINGS, USUAL_NAMES
 from tuneyard.core.errors import nearest_name, show_value, show_values
 
@@ -43,50 +43,50 @@ UNLABELLED = (-1, "-", "", "nan", "NaN", "null")
 """Values of rows without a label."""
 
 
-def label_leaf(profile: FileProfile) -> Leaf | None:
+def label_leaf(statistics: FileStatistics) -> Leaf | None:
     """The leaf of the labels: at least two values and not many, none of them blank.
 
     Texts of which most are different are answers, not labels (Firefly's `target`).
     """
-    user_leaf = profile.user_leaf("label")
+    user_leaf = statistics.user_leaf("label")
     if user_leaf is not None:
         return user_leaf
     for name in USUAL_NAMES["label"]:
-        leaf = profile.named([name], VALUE_TYPES)
-        if leaf is not None and is_overruled(profile, leaf):
+        leaf = statistics.named([name], VALUE_TYPES)
+        if leaf is not None and is_overruled(statistics, leaf):
             continue
         if leaf is None or not 2 <= len(leaf.values) <= MOST_VALUES or "" in leaf.values:
             continue
-        if profile.rows < FEWEST_ROWS or 2 * len(leaf.values) <= leaf.filled:
-            return _in_words(profile, leaf)
+        if statistics.rows < FEWEST_ROWS or 2 * len(leaf.values) <= leaf.filled:
+            return _in_words(statistics, leaf)
     return None
 
 
-def is_overruled(profile: FileProfile, leaf: Leaf) -> bool:
+def is_overruled(statistics: FileStatistics, leaf: Leaf) -> bool:
     """True for a suggestion of a model, next to which people have responded (Argilla)."""
     is_suggestion = any(_SUGGESTION.search(step) for step in leaf.steps)
-    return is_suggestion and profile.has_responses
+    return is_suggestion and statistics.has_responses
 
 
-def _in_words(profile: FileProfile, label: Leaf) -> Leaf:
+def _in_words(statistics: FileStatistics, label: Leaf) -> Leaf:
     """The column that has a word for each number of a label, otherwise the label itself."""
-    values = list(map(str, profile.values(label)))
+    values = list(map(str, statistics.values(label)))
     if all(map(str.isdecimal, values)):
-        for leaf in profile.leaves.values():
+        for leaf in statistics.leaves.values():
             if leaf is label or leaf.value_type != "text" or len(leaf.values) != len(label.values):
                 continue
-            pairs = set(zip(values, map(str, profile.values(leaf)), strict=True))
+            pairs = set(zip(values, map(str, statistics.values(leaf)), strict=True))
             if len(pairs) == len(label.values):
                 return leaf
     return label
 
 
-def author_leaves(profile: FileProfile) -> list[Leaf]:
+def author_leaves(statistics: FileStatistics) -> list[Leaf]:
     """The columns that say who wrote a message."""
-    return [leaf for leaf in profile.leaves.values() if any(map(PERSON.fullmatch, leaf.steps))]
+    return [leaf for leaf in statistics.leaves.values() if any(map(PERSON.fullmatch, leaf.steps))]
 
 
-def class_leaves(profile: FileProfile, text: Leaf) -> list[Leaf]:
+def class_leaves(statistics: FileStatistics, text: Leaf) -> list[Leaf]:
     """Columns of short texts or truth values, with 2 to 30 values, that may be classes, the likeliest first.
 
     Those named as classes are; others need each value five times on average, and come by how even they are,
@@ -95,19 +95,19 @@ def class_leaves(profile: FileProfile, text: Leaf) -> list[Leaf]:
     Values with digits under a name of ids, or of the order of turns, are none.
     Where people write to one another, `type` tells a reply from another message, and is no class.
     """
-    authors = set(author_leaves(profile))
-    texts = list(map(str, profile.values(text)))
+    authors = set(author_leaves(statistics))
+    texts = list(map(str, statistics.values(text)))
     candidates = []
-    for leaf in profile.leaves.values():
+    for leaf in statistics.leaves.values():
         is_rating = leaf.is_called("rating")
         if leaf.value_type in ("number", "fraction") and not (is_rating or leaf.names):
             continue
-        if leaf is text or is_overruled(profile, leaf) or (leaf.name == "type" and authors):
+        if leaf is text or is_overruled(statistics, leaf) or (leaf.name == "type" and authors):
             continue
         if not 2 <= len(leaf.values) <= MOST_VALUES:
             continue
         if leaf.value_type == "truth value" and (
-            leaf.filled < profile.rows or METADATA.intersection(leaf.steps)
+            leaf.filled < statistics.rows or METADATA.intersection(leaf.steps)
         ):
             continue
         # Words without a digit are no ids or numbers, as in `intent_key`.
@@ -126,8 +126,8 @@ def class_leaves(profile: FileProfile, text: Leaf) -> list[Leaf]:
         )
         if not is_named and (not repeats or any(map(_DATE.match, map(str, leaf.values)))):  # dates
             continue
-        most_common = max(profile.rows - leaf.filled, *leaf.values.values())
-        pairs = zip(map(str, profile.values(leaf)), texts, strict=True)
+        most_common = max(statistics.rows - leaf.filled, *leaf.values.values())
+        pairs = zip(map(str, statistics.values(leaf)), texts, strict=True)
         repeated = sum(len(value) > 1 and value in text for value, text in pairs)
         is_new = repeated < SAID * len(texts)
         candidates.append((is_named, is_new, leaf.value_type == "text", -most_common, leaf))

@@ -4,7 +4,7 @@ from functools import cache
 from typing import NamedTuple
 
 from tuneyard.compiler.check.sources import find_source
-from tuneyard.compiler.init.profile import FileProfile
+from tuneyard.compiler.init.column_statistics import FileStatistics
 from tuneyard.compiler.init.proposal import Proposal, ProposedColumn
 from tuneyard.compiler.rows import Fields, without
 from tuneyard.compiler.spec.column_types import Column, column_types
@@ -33,9 +33,9 @@ class BundledSpec(NamedTuple):
         return (-len(self.paths), len(self.changes), len(without_source), renamed)
 
 
-def find_bundled_spec(profile: FileProfile, proposal: Proposal) -> BundledSpec | None:
+def find_bundled_spec(statistics: FileStatistics, proposal: Proposal) -> BundledSpec | None:
     """The bundled spec that fits best and reads at least the columns of the proposal, if there is one."""
-    readers = filter(None, [_matched(spec, profile, proposal) for spec in _bundled_specs()])
+    readers = filter(None, [_matched(spec, statistics, proposal) for spec in _bundled_specs()])
     return min(readers, key=lambda reader: (reader.rank, reader.spec.name), default=None)
 
 
@@ -46,16 +46,16 @@ def _bundled_specs() -> tuple[Spec, ...]:
     return tuple(spec for spec in specs if not (spec.mix or spec.labels or spec.split or spec.source.splits))
 
 
-def _matched(spec: Spec, profile: FileProfile, proposal: Proposal) -> BundledSpec | None:
+def _matched(spec: Spec, statistics: FileStatistics, proposal: Proposal) -> BundledSpec | None:
     """Match each column of a spec with a column of the file; None if the spec does not read it."""
     paths: dict[str, str] = {}
     changes: Fields = {}
-    prompts = {leaf.path for leaf in proposal.prompts(profile).values()}
+    prompts = {leaf.path for leaf in proposal.prompts(statistics).values()}
     rated = proposal.columns.get("chosen", ProposedColumn("")).settings.get("best")
     for column in spec.columns:
         if column.options.get("best", rated) != rated:
             return None
-        path = _source_column(column, profile)
+        path = _source_column(column, statistics)
         proposed = proposal.columns.get(role_of_name(column.names[0]))
         if proposed and (proposed.type or "text") == column.type.name:
             settings = without(proposed.settings, "default")
@@ -90,14 +90,14 @@ def _fits(candidate: BundledSpec, proposal: Proposal) -> bool:
     return output.format != "text" or output.templates.get("text") == "{text}"
 
 
-def _source_column(column: Column, profile: FileProfile) -> str:
+def _source_column(column: Column, statistics: FileStatistics) -> str:
     """The path that a spec's column finds in the file by itself, "" if there is none of a fitting type."""
-    rows = profile.first_rows
+    rows = statistics.first_rows
     path = find_source(column, rows.names(), rows) or ""
     column_type = column.type
     is_fitting = "items" in column_type.schema
-    if path in profile.leaves:
-        is_fitting = profile.leaves[path].value_type in column_type.leaf_types
+    if path in statistics.leaves:
+        is_fitting = statistics.leaves[path].value_type in column_type.leaf_types
     if is_fitting or not column_type.leaf_types:
         return path
     return ""

@@ -6,8 +6,8 @@ from itertools import islice
 from typing import NamedTuple
 
 from tuneyard.compiler.chat.turn_forms import ASSISTANT, SYSTEM, USER, common_turns, speaker
+from tuneyard.compiler.init.column_statistics import CHINESE, PROSE, FileStatistics, Leaf
 from tuneyard.compiler.init.labels import Labels
-from tuneyard.compiler.init.profile import CHINESE, PROSE, FileProfile, Leaf
 from tuneyard.compiler.rows import Fields, are_objects
 from tuneyard.compiler.spec.column_types import MARK, Beside, column_types
 from tuneyard.core.datasets.column_meanings import meaning, usual_name
@@ -75,15 +75,15 @@ class Proposal:
     guesses: list[str] = field(default_factory=list)
     turns: dict[str, str] = field(default_factory=dict)
 
-    def prompts(self, profile: FileProfile) -> dict[str, Leaf]:
+    def prompts(self, statistics: FileStatistics) -> dict[str, Leaf]:
         """The leaves of the texts that the model reads, by target column."""
-        return {name: profile.leaves[self.columns[name].path] for name in PROMPTS if name in self.columns}
+        return {name: statistics.leaves[self.columns[name].path] for name in PROMPTS if name in self.columns}
 
-    def answer(self, profile: FileProfile) -> Leaf | None:
+    def answer(self, statistics: FileStatistics) -> Leaf | None:
         """The leaf of the answer or the label, None without one."""
         for name in ANSWERS:
             if name in self.columns:
-                return profile.leaves[self.columns[name].path]
+                return statistics.leaves[self.columns[name].path]
         return None
 
 
@@ -96,7 +96,7 @@ def alpaca_output(instruction: str, columns: ProposedColumns) -> dict[str, str]:
     return write
 
 
-def columns_beside(profile: FileProfile, *, turns: bool) -> ProposedColumns:
+def columns_beside(statistics: FileStatistics, *, turns: bool) -> ProposedColumns:
     """The columns that the column types recognise next to the turns, or next to a question with its answer.
 
     An answer of a pair has no mark.
@@ -107,10 +107,10 @@ def columns_beside(profile: FileProfile, *, turns: bool) -> ProposedColumns:
         beside = column_type.beside
         if beside is None or not (beside.turns if turns else beside.questions):
             continue
-        if profile.user_columns and column_type.placeholder():
+        if statistics.user_columns and column_type.placeholder():
             continue  # the model reads the named columns alone
         with guarded(column_type.plugin):
-            source = _source_of(beside, profile)
+            source = _source_of(beside, statistics)
         if not source:
             continue
         proposed = ProposedColumn(source, column_type.name, beside.settings)
@@ -123,16 +123,16 @@ def columns_beside(profile: FileProfile, *, turns: bool) -> ProposedColumns:
     return columns
 
 
-def _source_of(beside: Beside, profile: FileProfile) -> str:
+def _source_of(beside: Beside, statistics: FileStatistics) -> str:
     """The source column next to turns or a question that a column type takes, "" if the file has none."""
-    columns = {usual_name(column): column for column in sorted(profile.filled_columns())}
+    columns = {usual_name(column): column for column in sorted(statistics.filled_columns())}
     if not columns.keys() >= set(beside.needs):
         return ""
     for name in beside.names:
         column = columns.get(name)
         if not column:
             continue
-        values = [row.get(column) for row in profile.first]
+        values = [row.get(column) for row in statistics.first]
         other_values = [value for value in values if value is not None]
         if len(other_values) >= NEARLY_ALL * len(values):  # an odd row is the compile's to reject
             values = other_values
@@ -141,64 +141,64 @@ def _source_of(beside: Beside, profile: FileProfile) -> str:
     return ""
 
 
-def system_column(profile: FileProfile) -> ProposedColumns:
+def system_column(statistics: FileStatistics) -> ProposedColumns:
     """The column of the system text, {} if the file has none."""
-    leaf = profile.called("system")
+    leaf = statistics.called("system")
     if leaf is None:
         return {}
     return {"system": ProposedColumn(leaf.path, "extra")}
 
 
-def question_leaf(profile: FileProfile) -> Leaf | None:
+def question_leaf(statistics: FileStatistics) -> Leaf | None:
     """The question by the user's choice or by its name."""
-    return profile.user_leaf("text") or profile.called("question") or profile.named_like("question")
+    return statistics.user_leaf("text") or statistics.called("question") or statistics.named_like("question")
 
 
-def longest_prose(profile: FileProfile, besides: Leaf | None = None) -> Leaf | None:
+def longest_prose(statistics: FileStatistics, besides: Leaf | None = None) -> Leaf | None:
     """The leaf with the most text, if it is prose and not a word or a number."""
     texts = [
         leaf
-        for leaf in profile.leaves.values()
-        if leaf is not besides and is_prose(profile, leaf) and not meaning(leaf.path)
+        for leaf in statistics.leaves.values()
+        if leaf is not besides and is_prose(statistics, leaf) and not meaning(leaf.path)
     ]
     longest = max(texts, key=lambda leaf: leaf.length, default=None)
-    if longest is None or longest.length < PROSE * profile.rows:
+    if longest is None or longest.length < PROSE * statistics.rows:
         return None
     return longest
 
 
-def is_prose(profile: FileProfile, leaf: Leaf) -> bool:
+def is_prose(statistics: FileStatistics, leaf: Leaf) -> bool:
     """True if most values of a column are sentences, and no words, ids or dates."""
     if leaf.value_type != "text" or leaf.length < PROSE * leaf.filled:
         return False
-    values = islice(profile.each_value(leaf), LOOKED_AT_ROWS)
+    values = islice(statistics.each_value(leaf), LOOKED_AT_ROWS)
     texts = [value for value in values if isinstance(value, str) and value]
     prose = [text for text in texts if CHINESE.search(text) or (" " in text and not text[:4].isdigit())]
     return 2 * len(prose) > len(texts)
 
 
-def is_free_text(profile: FileProfile, leaf: Leaf) -> bool:
+def is_free_text(statistics: FileStatistics, leaf: Leaf) -> bool:
     """True for prose of which most values differ."""
-    return 2 * len(leaf.hashes) > profile.rows and is_prose(profile, leaf)
+    return 2 * len(leaf.hashes) > statistics.rows and is_prose(statistics, leaf)
 
 
-def context_leaf(profile: FileProfile) -> Leaf | None:
+def context_leaf(statistics: FileStatistics) -> Leaf | None:
     """The text or texts that a question is about: the user's second one, that of a usual name, or prose."""
-    context = profile.user_leaf("text2") or profile.called("context", value_types=("text", "texts"))
-    if context is None and not profile.user_columns:
-        context = profile.called("text", "summarized")
-        if context is not None and context.characters < PROSE * profile.rows:
+    context = statistics.user_leaf("text2") or statistics.called("context", value_types=("text", "texts"))
+    if context is None and not statistics.user_columns:
+        context = statistics.called("text", "summarized")
+        if context is not None and context.characters < PROSE * statistics.rows:
             return None
     return context
 
 
 def question_proposal(
-    profile: FileProfile, about: str, columns: ProposedColumns, instruction: str = "{question}"
+    statistics: FileStatistics, about: str, columns: ProposedColumns, instruction: str = "{question}"
 ) -> Proposal:
     """A question with an answer or a pair in `columns`. Adds context, system text and the like."""
     guesses = []
     has_answer = "answer" in columns
-    context = context_leaf(profile)
+    context = context_leaf(statistics)
     taken = [column.path for column in columns.values()]
     if context is not None and context.path not in taken:
         type_name = "list" if context.value_type == "texts" else "extra"
@@ -206,10 +206,10 @@ def question_proposal(
         if not context.is_called("context"):
             guesses.append(f"{context.path} is used as the input of {columns['question'].path}")
     if has_answer:
-        columns |= columns_beside(profile, turns=False)
-    columns |= system_column(profile)
+        columns |= columns_beside(statistics, turns=False)
+    columns |= system_column(statistics)
     write = alpaca_output(instruction, columns)
-    reasoning = profile.called("reasoning")
+    reasoning = statistics.called("reasoning")
     if has_answer and reasoning is not None and reasoning.path not in taken:
         columns["reasoning"] = ProposedColumn(reasoning.path, "extra")
         write["output"] = f"{thought('{reasoning}')}{{answer}}"

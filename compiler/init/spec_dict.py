@@ -4,8 +4,8 @@ import re
 import unicodedata
 from collections.abc import Mapping
 
+from tuneyard.compiler.init.column_statistics import FEWEST_ROWS, MOST_VALUES, FileStatistics, Leaf
 from tuneyard.compiler.init.like import BundledSpec
-from tuneyard.compiler.init.profile import FEWEST_ROWS, MOST_VALUES, FileProfile, Leaf
 from tuneyard.compiler.init.proposal import Proposal
 from tuneyard.compiler.read.remote import SourcePath
 from tuneyard.compiler.spec.file import Raw, Source
@@ -27,7 +27,7 @@ _KEY = re.compile(
 
 
 def proposed_spec(
-    profile: FileProfile, proposal: Proposal, base: BundledSpec | None, share: float, stem: str
+    statistics: FileStatistics, proposal: Proposal, base: BundledSpec | None, share: float, stem: str
 ) -> Raw:
     """The spec as a mapping in the order of its lines. `stem` begins the names of its dataset."""
     spec: Raw = {"about": for_reader(proposal.about)}
@@ -37,16 +37,16 @@ def proposed_spec(
         spec["like"] = base.spec.name
         columns = dict(base.changes)
         column_by_path = {path: name for name, path in base.paths.items()}
-    split, group = _split(profile, proposal, share, column_by_path)
+    split, group = _split(statistics, proposal, share, column_by_path)
     if group:
         columns["group"] = group
-    source = _source(str(profile.path), profile.source)
+    source = _source(str(statistics.path), statistics.source)
     if proposal.turns:
         source["turns"] = proposal.turns
     spec["source"] = source
     if columns:
         spec["columns"] = columns
-    unseen = _unseen(profile, proposal)
+    unseen = _unseen(statistics, proposal)
     if unseen:
         spec["ignore"] = unseen
     if proposal.labels:
@@ -54,7 +54,7 @@ def proposed_spec(
     if split:
         spec["split"] = split
     name = stem
-    if profile.source.splits or split:
+    if statistics.source.splits or split:
         name = f"{stem}_{{split}}"
     output = {"dataset": name, "file": f"{name}.jsonl"}
     if base is None:
@@ -63,12 +63,12 @@ def proposed_spec(
     return spec
 
 
-def _unseen(profile: FileProfile, proposal: Proposal) -> list[str]:
+def _unseen(statistics: FileStatistics, proposal: Proposal) -> list[str]:
     """The columns of images, videos and audios, if the user named others: the model will not see them."""
-    if not profile.user_columns:
+    if not statistics.user_columns:
         return []
     used_paths = {column.path for column in proposal.columns.values()}
-    names = profile.filled_columns() - used_paths
+    names = statistics.filled_columns() - used_paths
     return sorted(name for name in names if meaning(name) in MEDIA)
 
 
@@ -96,19 +96,19 @@ def stem_of_file(path: SourcePath) -> str:
 
 
 def _split(
-    profile: FileProfile, proposal: Proposal, share: float, names: Mapping[str, str]
+    statistics: FileStatistics, proposal: Proposal, share: float, names: Mapping[str, str]
 ) -> tuple[Raw, Raw]:
     """The `split` of a spec, and the column of ids that it goes by, if one is to be added.
 
     Rows with the same prompt or id stay on one side; otherwise each label has its share on both sides.
     `names` are the columns of a bundled spec by their path.
     """
-    if profile.source.splits or profile.rows < FEWEST_ROWS or not share:
+    if statistics.source.splits or statistics.rows < FEWEST_ROWS or not share:
         return {}, {}
     split: Raw = {"eval": float(f"{share:g}")}
     column: Raw = {}
-    name, leaf = _group(profile, proposal)
-    if len({repr(row) for row in profile.first}) == 1:
+    name, leaf = _group(statistics, proposal)
+    if len({repr(row) for row in statistics.first}) == 1:
         return {}, {}  # equal rows are drawn into one split: the other one would be empty
     if leaf is not None:
         if name == "group":
@@ -117,17 +117,17 @@ def _split(
         else:
             name = names.get(leaf.path, name)
         split["group"] = name
-    elif proposal.labels and share * profile.rows >= len(proposal.labels):  # at least one row of each
+    elif proposal.labels and share * statistics.rows >= len(proposal.labels):  # at least one row of each
         split["stratify"] = "label"
     return {**split, "seed": 42}, column
 
 
-def _group(profile: FileProfile, proposal: Proposal) -> tuple[str, Leaf | None]:
+def _group(statistics: FileStatistics, proposal: Proposal) -> tuple[str, Leaf | None]:
     """The column of the prompt that repeats, otherwise one of ids under the new name `group`."""
-    prompts = {name: leaf for name, leaf in proposal.prompts(profile).items() if leaf.value_type == "text"}
+    prompts = {name: leaf for name, leaf in proposal.prompts(statistics).items() if leaf.value_type == "text"}
     candidates = list(prompts.items())
-    used_leaves = [*prompts.values(), proposal.answer(profile)]
-    for leaf in profile.leaves.values():
+    used_leaves = [*prompts.values(), proposal.answer(statistics)]
+    for leaf in statistics.leaves.values():
         is_key = _KEY.search(leaf.path) and leaf.value_type in ("text", "number")
         if proposal.turns:  # the rows of a conversation become one, with no other column
             is_key = leaf.path == proposal.turns.get("by")
@@ -136,10 +136,10 @@ def _group(profile: FileProfile, proposal: Proposal) -> tuple[str, Leaf | None]:
     for name, leaf in candidates:
         distinct = len(leaf.hashes)
         fewest = FEWEST_IDS if name == "group" else MOST_VALUES
-        rows_without = profile.rows - leaf.filled  # they stay together, too
-        is_complete = rows_without <= max(1, MOST_WITHOUT * profile.rows) and distinct > fewest
-        if leaf.value_type == "number" and leaf.value_types.total() < profile.rows:
+        rows_without = statistics.rows - leaf.filled  # they stay together, too
+        is_complete = rows_without <= max(1, MOST_WITHOUT * statistics.rows) and distinct > fewest
+        if leaf.value_type == "number" and leaf.value_types.total() < statistics.rows:
             is_complete = False  # a row may have null as its number, and must have the column
-        if is_complete and profile.rows - distinct > REPEATED * profile.rows:
+        if is_complete and statistics.rows - distinct > REPEATED * statistics.rows:
             return name, leaf
     return "", None

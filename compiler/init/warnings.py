@@ -7,7 +7,7 @@ from itertools import accumulate
 from typing import cast
 
 from tuneyard.compiler.chat.turn_rows import MESSAGES
-from tuneyard.compiler.init.profile import FileProfile, Leaf
+from tuneyard.compiler.init.column_statistics import FileStatistics, Leaf
 from tuneyard.compiler.init.proposal import Proposal, is_prose
 from tuneyard.compiler.lint.row_checks import EMPTY, plain_text
 from tuneyard.compiler.read.split_names import splits_named_in
@@ -38,38 +38,39 @@ _ROLES_TO_REPORT = (
 )
 
 
-def warnings_of(profile: FileProfile, proposal: Proposal, left_out: Sequence[Leaf]) -> Iterator[str]:
+def warnings_of(statistics: FileStatistics, proposal: Proposal, left_out: Sequence[Leaf]) -> Iterator[str]:
     """List warnings before a compile: guesses, columns left out, fields in lines, leaked answers."""
-    if profile.source.header:
-        yield f"the file has no header: the columns {', '.join(profile.source.header)} are named by content"
-    encoding = profile.source.encoding
+    if statistics.source.header:
+        names = ", ".join(statistics.source.header)
+        yield f"the file has no header: the columns {names} are named by content"
+    encoding = statistics.source.encoding
     if encoding != "utf-8":
-        foreign_words = [word for word in _WORD.findall(str(profile.first)) if not word.isascii()]
+        foreign_words = [word for word in _WORD.findall(str(statistics.first)) if not word.isascii()]
         words = show_value(" ".join(foreign_words))
         yield (
             f"the file is not UTF-8; by its bytes it is taken as {encoding}, in which its words are "
             f"{words}: look at the examples"
         )
-    if ("file",) in profile.source.rows.values():
+    if ("file",) in statistics.source.rows.values():
         yield "each file is a row; leave `rows: file` out of the spec if each line is one"
-    yield from _names_of_folders(profile)
+    yield from _names_of_folders(statistics)
     yield from proposal.guesses
-    yield from _lines_in_turns(profile)
+    yield from _lines_in_turns(statistics)
     if proposal.turns:
-        yield from _kinds_of_messages(profile)
+        yield from _kinds_of_messages(statistics)
     if left_out:  # prose, lists and known roles
         yield (
             f"not used: {first_names([leaf.with_kind for leaf in left_out])}. If the model should read or "
             "answer with one of them, name it with --text, --label or --answer (also lists), or add it to "
             "the spec; marks of good and bad answers go there with `is: kto`"
         )
-    yield from _words_for_nothing(profile, proposal)
-    yield from _answers_given_away(profile, proposal)
+    yield from _words_for_nothing(statistics, proposal)
+    yield from _answers_given_away(statistics, proposal)
 
 
-def _names_of_folders(profile: FileProfile) -> Iterator[str]:
+def _names_of_folders(statistics: FileStatistics) -> Iterator[str]:
     """Name the folders in a folder: their names may be classes, or splits that are read as one."""
-    names = profile.folder_names
+    names = statistics.folder_names
     if len(names) > 1:
         yield (
             f"the names of the folders are left out: {first_names(names)}. If they are classes, write a "
@@ -83,12 +84,12 @@ def _names_of_folders(profile: FileProfile) -> Iterator[str]:
         )
 
 
-def _lines_in_turns(profile: FileProfile) -> Iterator[str]:
+def _lines_in_turns(statistics: FileStatistics) -> Iterator[str]:
     """Warn of lines of a .txt that may be headings: below a turn they are learned as a part of it."""
-    if ("turns",) not in profile.source.rows.values():
+    if ("turns",) not in statistics.source.rows.values():
         return
     lines = []
-    for row in profile.first:
+    for row in statistics.first:
         for turn in cast("list[Fields]", row[MESSAGES]):
             lines += _BELOW.findall(str(turn["content"]))
     if lines:
@@ -99,9 +100,9 @@ def _lines_in_turns(profile: FileProfile) -> Iterator[str]:
         )
 
 
-def _kinds_of_messages(profile: FileProfile) -> Iterator[str]:
+def _kinds_of_messages(statistics: FileStatistics) -> Iterator[str]:
     """Name the column of an export that says which messages are pictures, links or calls."""
-    for leaf in profile.leaves.values():
+    for leaf in statistics.leaves.values():
         if _KIND.fullmatch(leaf.name) and len(leaf.values) > 1:
             yield (
                 f"{leaf.path} has the values {show_values(leaf.values)}: messages that are no text, such as "
@@ -109,7 +110,7 @@ def _kinds_of_messages(profile: FileProfile) -> Iterator[str]:
             )
 
 
-def unused_leaves(profile: FileProfile, proposal: Proposal, spec: Spec) -> list[Leaf]:
+def unused_leaves(statistics: FileStatistics, proposal: Proposal, spec: Spec) -> list[Leaf]:
     """The fields of the rows that the spec does not use."""
     names = list(proposal.turns.values())
     for column in spec.columns:
@@ -117,12 +118,12 @@ def unused_leaves(profile: FileProfile, proposal: Proposal, spec: Spec) -> list[
     used_paths = set(map(str.lower, names))
     return [
         leaf
-        for leaf in profile.leaves.values()
+        for leaf in statistics.leaves.values()
         if used_paths.isdisjoint(accumulate(leaf.path.lower().split("."), "{}.{}".format))  # a, a.b, a.b.c
     ]
 
 
-def lost_prompt(profile: FileProfile, spec: Spec, unused: Sequence[Leaf]) -> Leaf | None:
+def lost_prompt(statistics: FileStatistics, spec: Spec, unused: Sequence[Leaf]) -> Leaf | None:
     """The column called prompt or question that the spec leaves out, unless what it uses has the same text.
 
     The first message of a conversation is often in a column of its own.
@@ -133,7 +134,7 @@ def lost_prompt(profile: FileProfile, spec: Spec, unused: Sequence[Leaf]) -> Lea
             continue
         rows_without = 0
         rows = 0
-        for row, text in zip(profile.first, profile.each_value(leaf), strict=True):
+        for row, text in zip(statistics.first, statistics.each_value(leaf), strict=True):
             if not isinstance(text, str) or not text.strip():
                 continue
             rows += 1
@@ -155,7 +156,7 @@ def first_names(names: Sequence[str]) -> str:
     return shown
 
 
-def may_matter(profile: FileProfile, proposal: Proposal, leaf: Leaf) -> bool:
+def may_matter(statistics: FileStatistics, proposal: Proposal, leaf: Leaf) -> bool:
     """True if a column may be a part of an example: by its name, as a list, as prose, as files of images,
     or as a mark of it.
 
@@ -171,15 +172,15 @@ def may_matter(profile: FileProfile, proposal: Proposal, leaf: Leaf) -> bool:
         any(map(leaf.is_called, _ROLES_TO_REPORT))
         or is_mark
         or is_score
-        or profile.names_media(leaf)
-        or is_prose(profile, leaf)
+        or statistics.names_media(leaf)
+        or is_prose(statistics, leaf)
     )
 
 
-def _words_for_nothing(profile: FileProfile, proposal: Proposal) -> Iterator[str]:
+def _words_for_nothing(statistics: FileStatistics, proposal: Proposal) -> Iterator[str]:
     """Warn of cells of prompts with a word for nothing. Those of answers are W204."""
-    for leaf in proposal.prompts(profile).values():
-        words = [value for value in profile.values(leaf) if value and plain_text(str(value)) in EMPTY]
+    for leaf in proposal.prompts(statistics).values():
+        words = [value for value in statistics.values(leaf) if value and plain_text(str(value)) in EMPTY]
         if words:
             yield (
                 f"{leaf.path} has {show_values(dict.fromkeys(words))} (number of rows: {len(words)}), which "
@@ -187,17 +188,17 @@ def _words_for_nothing(profile: FileProfile, proposal: Proposal) -> Iterator[str
             )
 
 
-def _answers_given_away(profile: FileProfile, proposal: Proposal) -> Iterator[str]:
+def _answers_given_away(statistics: FileStatistics, proposal: Proposal) -> Iterator[str]:
     """Warn if a text of the prompt contains the answer."""
-    answer_leaf = proposal.answer(profile)
+    answer_leaf = proposal.answer(statistics)
     if answer_leaf is None:
         return
-    for name, leaf in proposal.prompts(profile).items():
+    for name, leaf in proposal.prompts(statistics).items():
         is_source = name == "context" or (name == "text" and not proposal.labels)  # a summary is of its text
         if is_source or leaf.value_type != "text":
             continue
         texts = []
-        for text, answer in zip(profile.values(leaf), profile.values(answer_leaf), strict=True):
+        for text, answer in zip(statistics.values(leaf), statistics.values(answer_leaf), strict=True):
             # Short ones, as yes and 是, are in other texts by chance.
             if isinstance(text, str) and isinstance(answer, str) and len(answer.encode()) > 3:
                 texts.append((text.lower(), answer.lower()))

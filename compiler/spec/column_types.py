@@ -151,7 +151,7 @@ class ColumnType:
     - `compared`: how the lint compares rows by it, as `ASKED` or a `MARK` of the answer.
     - `shapes`: the names of the forms of files that `init` proposes as examples of this type (`init/shapes`).
     - `beside`: the column that `init` proposes next to others.
-    - `leaf_types`: the types of values that `init` takes for such a column (`FileProfile`); () for any.
+    - `leaf_types`: the types of values that `init` takes for such a column (`FileStatistics`); () for any.
     - `judges_values`: `judge` judges all kept values of a split together, which are counted for it.
     - `refused_types`: types of values that the schema takes and that are wrong.
     """

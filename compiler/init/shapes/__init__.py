@@ -6,7 +6,7 @@ A column type names its forms (`ColumnType.shapes`). A form that no column type 
 from collections.abc import Callable, Collection
 from typing import NamedTuple
 
-from tuneyard.compiler.init.profile import FileProfile
+from tuneyard.compiler.init.column_statistics import FileStatistics
 from tuneyard.compiler.init.proposal import Proposal
 from tuneyard.compiler.init.shapes.choices import choices_in_columns, listed_choices
 from tuneyard.compiler.init.shapes.conversations import conversations, exchanges, plain_text
@@ -33,7 +33,7 @@ class Shape(NamedTuple):
     """
 
     name: str
-    propose: Callable[[FileProfile], Proposal | None]
+    propose: Callable[[FileStatistics], Proposal | None]
     user_roles: Collection[Collection[str]] = ()
 
 

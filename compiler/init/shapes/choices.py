@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from string import ascii_lowercase, ascii_uppercase
 
+from tuneyard.compiler.init.column_statistics import MOST_VALUES, FileStatistics, Leaf
 from tuneyard.compiler.init.labels import label_values, whole_number
-from tuneyard.compiler.init.profile import MOST_VALUES, FileProfile, Leaf
 from tuneyard.compiler.init.proposal import (
     Proposal,
     ProposedColumn,
@@ -20,14 +20,14 @@ NEARLY_ALL = 0.95
 """The share of rows with the number of a choice; the compile rejects the others."""
 
 
-def listed_choices(profile: FileProfile) -> Proposal | None:
+def listed_choices(statistics: FileStatistics) -> Proposal | None:
     """A question or the beginning of a text, a list of choices, and the correct one of them."""
-    choices = profile.called("choices", value_types=["texts"])
-    answer = profile.named(
+    choices = statistics.called("choices", value_types=["texts"])
+    answer = statistics.named(
         (*USUAL_NAMES["chosen letter"], *USUAL_NAMES["chosen text"], "label"), ("text", "number")
     )
-    named_question = question_leaf(profile)
-    question = named_question or longest_prose(profile)
+    named_question = question_leaf(statistics)
+    question = named_question or longest_prose(statistics)
     if choices is None or answer is None or question is None:
         return None
     columns = {
@@ -35,24 +35,24 @@ def listed_choices(profile: FileProfile) -> Proposal | None:
         "choices": ProposedColumn(choices.path, "choices"),
         "answer": ProposedColumn(answer.path, "choice"),
     }
-    proposal = question_proposal(profile, "Questions with choices", columns, "{question}\n{choices}")
+    proposal = question_proposal(statistics, "Questions with choices", columns, "{question}\n{choices}")
     if named_question is None:
         proposal.guesses.append(f"{question.path} is used as the question: it is the longest text")
     return proposal
 
 
-def choices_in_columns(profile: FileProfile) -> Proposal | None:
+def choices_in_columns(statistics: FileStatistics) -> Proposal | None:
     """The beginning of a text or a question, its choices in columns, and the correct one of them."""
     options: Fields = {}
     guesses = []
-    answer = profile.called("chosen text")
-    wrong_choices = [leaf for leaf in profile.leaves.values() if WRONG_CHOICE.fullmatch(leaf.name)]
+    answer = statistics.called("chosen text")
+    wrong_choices = [leaf for leaf in statistics.leaves.values() if WRONG_CHOICE.fullmatch(leaf.name)]
     if answer is not None and wrong_choices:  # the distractors of SciQ
         choices = [answer, *sorted(wrong_choices, key=lambda leaf: leaf.name)]
         options["sort"] = True
     else:
-        choices = _choice_columns(profile)
-        answer = _answer_of(profile, choices)
+        choices = _choice_columns(statistics)
+        answer = _answer_of(statistics, choices)
         if answer is None:
             return None
         first = _first_number(answer, len(choices))
@@ -70,13 +70,13 @@ def choices_in_columns(profile: FileProfile) -> Proposal | None:
         columns[name] = ProposedColumn(leaf.path)
         lines.append(f"{name.upper()}. {{{name}}}")
     columns["answer"] = ProposedColumn(answer.path, "choice", {"of": list(columns), **options})
-    return _columns_proposal(profile, columns, lines, answer, guesses)
+    return _columns_proposal(statistics, columns, lines, answer, guesses)
 
 
-def _choice_columns(profile: FileProfile) -> list[Leaf]:
+def _choice_columns(statistics: FileStatistics) -> list[Leaf]:
     """The columns with one choice each, in the order of their numbers or letters; [] if the file has none."""
     leaf_by_sign: dict[str, dict[str, Leaf]] = {}
-    for leaf in profile.leaves.values():
+    for leaf in statistics.leaves.values():
         match = CHOICE_COLUMN.fullmatch(leaf.name)
         if match and leaf.value_type == "text":
             leaf_by_sign.setdefault(match[1], {})[match[2]] = leaf
@@ -89,17 +89,17 @@ def _choice_columns(profile: FileProfile) -> list[Leaf]:
     return []
 
 
-def _answer_of(profile: FileProfile, choices: Sequence[Leaf]) -> Leaf | None:
+def _answer_of(statistics: FileStatistics, choices: Sequence[Leaf]) -> Leaf | None:
     """The column with the number, the letter or the text of the correct choice, None if there is none."""
     letters = set(ascii_uppercase[: len(choices)])
     for name in (*USUAL_NAMES["chosen letter"], *USUAL_NAMES["chosen number"], *USUAL_NAMES["chosen text"]):
-        answer = profile.named([name], ("text", "number"))
+        answer = statistics.named([name], ("text", "number"))
         if answer is None or answer in choices:
             continue
         lettered = sum(rows for value, rows in answer.values.items() if str(value).upper() in letters)
         if _first_number(answer, len(choices)) is not None or lettered > NEARLY_ALL * answer.filled:
             return answer
-        rows = zip(profile.values(answer), *map(profile.values, choices), strict=True)
+        rows = zip(statistics.values(answer), *map(statistics.values, choices), strict=True)
         if all(text in texts for text, *texts in rows):
             return answer
     return None
@@ -116,19 +116,19 @@ def _first_number(answer: Leaf, count: int) -> int | None:
 
 
 def _columns_proposal(
-    profile: FileProfile,
+    statistics: FileStatistics,
     columns: ProposedColumns,
     lines: Sequence[str],
     answer: Leaf,
     guesses: Sequence[str],
 ) -> Proposal | None:
     """The proposal for choices in `columns`, which `lines` put into the prompt; None without a question."""
-    question = question_leaf(profile) or profile.called("beginning")
+    question = question_leaf(statistics) or statistics.called("beginning")
     if question is None or question is answer:
         return None
-    premise = profile.called("premise")
+    premise = statistics.called("premise")
     all_columns = {"question": ProposedColumn(question.path), **columns}
-    proposal = question_proposal(profile, "Questions with choices", all_columns)
+    proposal = question_proposal(statistics, "Questions with choices", all_columns)
     text = ["{question}"]
     if premise is not None and "context" not in proposal.columns:
         proposal.columns["premise"] = ProposedColumn(premise.path)

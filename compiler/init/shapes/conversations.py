@@ -15,8 +15,8 @@ from tuneyard.compiler.chat.turn_forms import (
     role_and_content,
     speaker,
 )
+from tuneyard.compiler.init.column_statistics import FileStatistics, Leaf
 from tuneyard.compiler.init.labels import author_leaves
-from tuneyard.compiler.init.profile import FileProfile, Leaf
 from tuneyard.compiler.init.proposal import (
     ENDS,
     Proposal,
@@ -52,23 +52,23 @@ _TAGGED = re.compile(r"\S+[ \t](.*[ \t])?(O|[BIESM]-\S+)|-DOCSTART-.*")
 """A token and its tag, as in CoNLL's files: `王 B-PER`."""
 
 
-def conversations(profile: FileProfile) -> Proposal | None:
+def conversations(statistics: FileStatistics) -> Proposal | None:
     """Conversations, if a column has turns.
 
     Turns written as text may be a copy of the others, or of a question and its answer, or its earlier turns.
     """
-    is_answered = profile.called("question") and profile.called("answer")
+    is_answered = statistics.called("question") and statistics.called("answer")
     candidates = []
-    for leaf in profile.leaves.values():
-        if not _has_turns(profile, leaf) or leaf.is_called("rejected"):
+    for leaf in statistics.leaves.values():
+        if not _has_turns(statistics, leaf) or leaf.is_called("rejected"):
             continue  # of two dialogues the chosen one has the prompt
         if not (leaf.characters and is_answered) or leaf.is_called("question"):
             candidates.append(leaf)
     turns = min(candidates, key=lambda leaf: leaf.characters > 0, default=None)  # lists come first
-    return _conversations(profile, turns.path) if turns else None
+    return _conversations(statistics, turns.path) if turns else None
 
 
-def _has_turns(profile: FileProfile, leaf: Leaf) -> bool:
+def _has_turns(statistics: FileStatistics, leaf: Leaf) -> bool:
     """True for turns, and for questions that are texts of earlier turns, too (BELLE).
 
     Turns that all end with the user need their answer or a usual name: a model may have written by them.
@@ -76,49 +76,51 @@ def _has_turns(profile: FileProfile, leaf: Leaf) -> bool:
     is_question = leaf.is_called("question")
     if leaf.value_type != "turns" and not is_question:
         return False
-    if not _mostly_end_with_user(profile.values(leaf)):
+    if not _mostly_end_with_user(statistics.values(leaf)):
         return leaf.value_type == "turns"
-    return is_question or any(map(leaf.is_called, ("turns", "exchanges"))) or bool(_completion_path(profile))
+    return (
+        is_question or any(map(leaf.is_called, ("turns", "exchanges"))) or bool(_completion_path(statistics))
+    )
 
 
-def exchanges(profile: FileProfile) -> Proposal | None:
+def exchanges(statistics: FileStatistics) -> Proposal | None:
     """Conversations, if a column has lists of questions with their answers (Capybara), or of texts (LIMA)."""
     for name in USUAL_NAMES["exchanges"]:
-        values = [row.get(name) for row in profile.first]
+        values = [row.get(name) for row in statistics.first]
         talks = list(filter(_are_exchanges, values))
         if 2 * len(talks) > len(values):
-            proposal = _conversations(profile, name)
+            proposal = _conversations(statistics, name)
             if not are_objects(talks[0]):
-                if "question_id" in profile.leaves:
+                if "question_id" in statistics.leaves:
                     raise ContentError(
-                        f"{profile.path}: each row has a question_id, and the texts of {name} are questions "
-                        "that follow one another (MT-bench), without an answer between them; write each row "
-                        "as a list `messages` of turns with `role` (user or assistant) and `content`, which "
-                        "spec messages compiles"
+                        f"{statistics.path}: each row has a question_id, and the texts of {name} are "
+                        "questions that follow one another (MT-bench), without an answer between them; write "
+                        "each row as a list `messages` of turns with `role` (user or assistant) and "
+                        "`content`, which spec messages compiles"
                     )
                 proposal.guesses.append(f"the texts of {name} take turns: the first is the user's")
             return proposal
     return None
 
 
-def _conversations(profile: FileProfile, path: str) -> Proposal:
+def _conversations(statistics: FileStatistics, path: str) -> Proposal:
     """A proposal for the turns under a path, with what the file has next to them."""
-    talks = list(map(walker(path), profile.first))
+    talks = list(map(walker(path), statistics.first))
     turns = list(chain.from_iterable(map(turns_of, talks)))
     has_text_with_call = any(turn.get("tool_calls") and turn.get("content") for turn in turns)
     settings = {"calls": "text"} if has_text_with_call else {}
     asks = _mostly_end_with_user(talks)
-    pair = rated_pair(profile) if asks else {}
-    beside = columns_beside(profile, turns=True) | pair
-    completion = _completion_path(profile)
+    pair = rated_pair(statistics) if asks else {}
+    beside = columns_beside(statistics, turns=True) | pair
+    completion = _completion_path(statistics)
     options = list(ENDS)
     if completion and asks:
         beside["completion"] = ProposedColumn(completion, "completion")
         options = ["unasked"]
-    elif pair or profile.called("rejected", value_types=("text", "turns")):
+    elif pair or statistics.called("rejected", value_types=("text", "turns")):
         options = ["unasked"]
     proposal = conversation_proposal(path, talks, _roles_of_speakers(turns), options, settings)
-    proposal.columns |= {**system_column(profile), **beside}
+    proposal.columns |= {**system_column(statistics), **beside}
     return proposal
 
 
@@ -133,13 +135,13 @@ def _roles_of_speakers(turns: Iterable[Fields]) -> dict[str, str]:
     return roles
 
 
-def _completion_path(profile: FileProfile) -> str:
+def _completion_path(statistics: FileStatistics) -> str:
     """The path of the assistant's message beside the turns, or of its text; "" if there is none."""
-    for leaf in profile.leaves.values():
+    for leaf in statistics.leaves.values():
         parent, _, name = leaf.path.rpartition(".")
         if name == "role" and parent and _is_of_assistant(leaf):
             return parent
-    completion = profile.named(COMPLETIONS, ("text", "turns"))
+    completion = statistics.named(COMPLETIONS, ("text", "turns"))
     return completion.path if completion else ""
 
 
@@ -166,33 +168,33 @@ def _are_exchanges(value: object) -> bool:
     return bool(turns) and all(map(speaker, turns))
 
 
-def plain_text(profile: FileProfile) -> Proposal | None:
+def plain_text(statistics: FileStatistics) -> Proposal | None:
     """Texts for pretraining, or dialogues in them. A text next to a question is its answer, so it is none."""
-    text = profile.user_leaf("text")
+    text = statistics.user_leaf("text")
     if text is None:
-        text = profile.called("text", "exchanges")
+        text = statistics.called("text", "exchanges")
         if text is None:
             return None
-        dialogues = list(filter(turns_of, profile.values(text)))
-        if 2 * len(dialogues) > len(profile.first):
-            return _conversations(profile, text.path)
-        if profile.called("question") or not text.is_called("text"):
+        dialogues = list(filter(turns_of, statistics.values(text)))
+        if 2 * len(dialogues) > len(statistics.first):
+            return _conversations(statistics, text.path)
+        if statistics.called("question") or not text.is_called("text"):
             return None
-        _refuse_answers_alone(profile, text.path)
-        _refuse_rows_in_lines(profile, text.path)
+        _refuse_answers_alone(statistics, text.path)
+        _refuse_rows_in_lines(statistics, text.path)
     write = {"format": "text", "text": "{text}"}
     return Proposal(
         "Plain text for pretraining",
         {"text": ProposedColumn(text.path)},
         write,
-        guesses=list(_messages_of_people(profile, text.path)),
+        guesses=list(_messages_of_people(statistics, text.path)),
     )
 
 
-def _messages_of_people(profile: FileProfile, path: str) -> Iterator[str]:
+def _messages_of_people(statistics: FileStatistics, path: str) -> Iterator[str]:
     """Warn of rows that are single messages of a chat, of questions in a text, and of named speakers."""
-    authors = author_leaves(profile)
-    lines = [str(row.get(path, "")) for row in profile.first]
+    authors = author_leaves(statistics)
+    lines = [str(row.get(path, "")) for row in statistics.first]
     messages = list(filter(_MESSAGE.match, lines))
     sign = ""
     if authors:
@@ -219,52 +221,54 @@ def _messages_of_people(profile: FileProfile, path: str) -> Iterator[str]:
         )
 
 
-def _refuse_answers_alone(profile: FileProfile, path: str) -> None:
+def _refuse_answers_alone(statistics: FileStatistics, path: str) -> None:
     """`ContentError` for an assistant's messages without their questions, as in the output of a batch."""
-    role = profile.leaves.get(f"{path.rpartition('.')[0]}.role")
+    role = statistics.leaves.get(f"{path.rpartition('.')[0]}.role")
     if role is not None and _is_of_assistant(role):
         raise ContentError(
-            f"{profile.path}: {path} has a model's answers, and no column has what they answer; add it to "
+            f"{statistics.path}: {path} has a model's answers, and no column has what they answer; add it to "
             "each row (the input of a batch has it under the same custom_id), or learn them as plain text: "
             f"--text {path}"
         )
 
 
-def _refuse_rows_in_lines(profile: FileProfile, path: str) -> None:
+def _refuse_rows_in_lines(statistics: FileStatistics, path: str) -> None:
     """`ContentError` if a .txt is a list, or has objects, labelled texts (fastText), tags or Anki's cards."""
-    lines = list(map(str.strip, profile.lines(path)))
+    lines = list(map(str.strip, statistics.lines(path)))
     if all(line.startswith("__label__") for line in lines):
         raise ContentError(
-            f"{profile.path}: each line begins with its label (__label__), expected plain text; write a "
+            f"{statistics.path}: each line begins with its label (__label__), expected plain text; write a "
             r"table: (printf 'label\ttext\n'; sed -E '/^#/d; s/^__label__([^ ]+) +/\1\t/' OLD) > NEW.tsv"
         )
-    if str(profile.first[0].get(path)).startswith("#separator:"):
+    if str(statistics.first[0].get(path)).startswith("#separator:"):
         raise ContentError(
-            f"{profile.path}: each line has the fields of one of Anki's cards, expected plain text; write a "
-            "table: grep -v '^#' OLD > NEW.tsv"
+            f"{statistics.path}: each line has the fields of one of Anki's cards, expected plain text; write "
+            "a table: grep -v '^#' OLD > NEW.tsv"
         )
-    if profile.is_txt and all(map(_TAGGED.fullmatch, lines)):
+    if statistics.is_txt and all(map(_TAGGED.fullmatch, lines)):
         raise ContentError(
-            f"{profile.path}: each line is a token and its tag ({show_value(lines[0])}), expected plain "
+            f"{statistics.path}: each line is a token and its tag ({show_value(lines[0])}), expected plain "
             'text; write a JSON line for each sentence: {"question": the sentence, "answer": its entities}'
         )
-    if profile.is_txt and "".join(lines[:3]).startswith(('[{"', "[{'")):
+    if statistics.is_txt and "".join(lines[:3]).startswith(('[{"', "[{'")):
         raise ContentError(
-            f"{profile.path}: one list of objects over its lines, expected plain text; name it .json"
+            f"{statistics.path}: one list of objects over its lines, expected plain text; name it .json"
         )
-    for sign in _FIELD_SIGNS if profile.is_txt else ():
-        counts = Counter(line.count(sign) for line in profile.lines(path))
+    for sign in _FIELD_SIGNS if statistics.is_txt else ():
+        counts = Counter(line.count(sign) for line in statistics.lines(path))
         ((count, lines_with_it),) = counts.most_common(1)
         if count and lines_with_it >= SAME * len(lines):
             raise ContentError(
-                f"{profile.path}: each line has {count + 1} fields with {json.dumps(sign)} between them, "
+                f"{statistics.path}: each line has {count + 1} fields with {json.dumps(sign)} between them, "
                 "expected plain text; name it .csv, without comments (#), or write .jsonl with a key for "
                 f"each field. To learn whole lines: --text {path}"
             )
     if sum(line.startswith("{") and line.endswith("}") for line in lines) >= SAME * len(lines):
-        if profile.is_txt:
-            raise ContentError(f"{profile.path}: each line is an object, expected plain text; name it .jsonl")
+        if statistics.is_txt:
+            raise ContentError(
+                f"{statistics.path}: each line is an object, expected plain text; name it .jsonl"
+            )
         raise ContentError(
-            f"{profile.path}: {path} has an object as JSON text in each row, expected plain text; write the "
-            f"objects as rows: jq -c '.{path} | fromjson' OLD > NEW.jsonl"
+            f"{statistics.path}: {path} has an object as JSON text in each row, expected plain text; write "
+            f"the objects as rows: jq -c '.{path} | fromjson' OLD > NEW.jsonl"
         )

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Collection
 
+from tuneyard.compiler.init.column_statistics import PROSE, FileStatistics, Leaf
 from tuneyard.compiler.init.labels import (
     GLUE_ORDER,
     NLI_MEANINGS,
@@ -13,7 +14,6 @@ from tuneyard.compiler.init.labels import (
     label_values,
     named_labels,
 )
-from tuneyard.compiler.init.profile import PROSE, FileProfile, Leaf
 from tuneyard.compiler.init.proposal import (
     Proposal,
     ProposedColumn,
@@ -44,9 +44,9 @@ SAME_LENGTH = 0.8
 _NUMBERED = re.compile(r"(?:^|_)[12ab](?=_|$)|[12]$")
 
 
-def labelled_pair(profile: FileProfile) -> Proposal | None:
+def labelled_pair(statistics: FileStatistics) -> Proposal | None:
     """Two texts that one label judges."""
-    label, texts = label_leaf(profile), paired_texts(profile)
+    label, texts = label_leaf(statistics), paired_texts(statistics)
     if label is None or texts is None:
         return None
     first, second, is_nli = texts
@@ -64,23 +64,23 @@ def labelled_pair(profile: FileProfile) -> Proposal | None:
     return Proposal("Pairs of texts with a judgement", columns, write, labels, guesses)
 
 
-def paired_texts(profile: FileProfile) -> tuple[Leaf, Leaf, bool] | None:
+def paired_texts(statistics: FileStatistics) -> tuple[Leaf, Leaf, bool] | None:
     """The two texts of a pair, and True if their names are usual for inference (premise, hypothesis)."""
-    first, second = profile.user_leaf("text"), profile.user_leaf("text2")
+    first, second = statistics.user_leaf("text"), statistics.user_leaf("text2")
     if first is not None and second is not None:
         return first, second, False
     for names in PAIRS:
-        first, second = profile.named(names[:1]), profile.named(names[1:])
+        first, second = statistics.named(names[:1]), statistics.named(names[1:])
         if first is not None and second is not None:
             return first, second, names in NLI_PAIRS
     by_base: dict[str, list[Leaf]] = {}
-    for leaf in profile.leaves.values():
+    for leaf in statistics.leaves.values():
         base = _NUMBERED.sub("_", leaf.name).strip("_")
         if leaf.value_type == "text" and base not in ("", leaf.name) and not meaning(leaf.path):
             by_base.setdefault(base, []).append(leaf)
     pairs = []
     for leaves in by_base.values():
-        is_prose = all(leaf.characters >= PROSE * profile.rows for leaf in leaves)
+        is_prose = all(leaf.characters >= PROSE * statistics.rows for leaf in leaves)
         if len(leaves) == 2 and is_prose:
             pairs.append(leaves)
     if not pairs:
@@ -129,36 +129,36 @@ def choice_of_words(labels: Collection[str], chinese: bool) -> str:
     return f"Please answer {' or '.join(names)}."
 
 
-def labelled_text(profile: FileProfile) -> Proposal | None:
+def labelled_text(statistics: FileStatistics) -> Proposal | None:
     """A text with a label of few values."""
-    label = label_leaf(profile)
-    if label is None and not profile.user_columns:
-        _refuse_labels_in_lists(profile)
-    text = profile.user_leaf("text") or profile.called("text")
+    label = label_leaf(statistics)
+    if label is None and not statistics.user_columns:
+        _refuse_labels_in_lists(statistics)
+    text = statistics.user_leaf("text") or statistics.called("text")
     if text is None and label is not None:
         # The question that the label decides, even a short one, unless the file has an answer or a context.
-        question = profile.called("question")
-        other = profile.called("answer", "context")
+        question = statistics.called("question")
+        other = statistics.called("answer", "context")
         # With fewer values than the label it decides nothing: an instruction that all rows share.
         if question is not None and other is None and len(question.hashes) >= len(label.values):
             text = question
     guesses = []
     if text is None:
-        if not profile.user_columns and profile.filled_columns().intersection(USUAL_NAMES["choices"]):
+        if not statistics.user_columns and statistics.filled_columns().intersection(USUAL_NAMES["choices"]):
             return None  # the class would be the letter of a choice
-        answer = profile.named_like("answer", "prose answer")
-        text = longest_prose(profile, besides=answer) or longest_prose(profile)
+        answer = statistics.named_like("answer", "prose answer")
+        text = longest_prose(statistics, besides=answer) or longest_prose(statistics)
         if text is None:
             return None
         guesses.append(f"{text.path} is used as the text: it is the longest. --text names another")
     if label is None:
-        leaves = class_leaves(profile, text)
+        leaves = class_leaves(statistics, text)
         if not leaves:
             return None
         label, *others = leaves
         also = "".join(f", as {leaf.path} has" for leaf in others)
         guesses.append(f"{label.path} is used as the label: it has few values{also}. --label names another")
-        marks = [leaf.path for leaf in profile.leaves.values() if leaf.values.keys() <= _MARKS]
+        marks = [leaf.path for leaf in statistics.leaves.values() if leaf.values.keys() <= _MARKS]
         if {label.path} < set(marks):  # and others
             guesses.append(
                 f"{', '.join(marks)} mark classes with 0 and 1, and the model learns {label.path} alone. To "
@@ -173,8 +173,8 @@ def labelled_text(profile: FileProfile) -> Proposal | None:
     columns = {"text": ProposedColumn(text.path), "label": ProposedColumn(label.path)}
     write = alpaca_output("{text}\n\n" + choice_of_words(labels, chinese), columns)
     guesses += label_guesses
-    seconds = profile.values(Leaf(label.path.replace("annotations.0", "annotations.1")))
-    pairs = zip(profile.values(label), seconds, strict=True)
+    seconds = statistics.values(Leaf(label.path.replace("annotations.0", "annotations.1")))
+    pairs = zip(statistics.values(label), seconds, strict=True)
     count = sum(second not in (None, value) for value, second in pairs)
     if count:
         guesses.append(
@@ -184,20 +184,20 @@ def labelled_text(profile: FileProfile) -> Proposal | None:
     return Proposal("Texts with a class", columns, write, labels, guesses)
 
 
-def _refuse_labels_in_lists(profile: FileProfile) -> None:
+def _refuse_labels_in_lists(statistics: FileStatistics) -> None:
     """`ContentError` if labels are spans, numbers or objects in a list: the texts alone would be learned."""
-    labels = profile.named(
+    labels = statistics.named(
         (*USUAL_NAMES["label"], "annotations.result"), value_types=("list", "several objects")
     )
     if labels is not None:
         command = f"jq -c '.{labels.path} |= map(.name)' OLD > NEW.jsonl"
-        if not any(suffix in profile.path.name for suffix in (".json", ".ndjson")):  # jq reads JSON alone
+        if not any(suffix in statistics.path.name for suffix in (".json", ".ndjson")):  # jq reads JSON alone
             steps = "".join(f"[{step!r}]" for step in labels.path.split("."))
             command = (
                 f"df{steps} = df{steps}.map(lambda labels: [label['name'] for label in labels]) in pandas"
             )
         raise ContentError(
-            f"{profile.path}: {labels.path} has several labels of one text, as spans, numbers or objects; "
+            f"{statistics.path}: {labels.path} has several labels of one text, as spans, numbers or objects; "
             "expected one, or a list of classes as texts. From Label Studio export JSON-MIN, which has a "
             "column for each question; of objects take the names: "
             f"{command}; or name the columns to learn with --text "

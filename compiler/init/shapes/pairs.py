@@ -1,6 +1,6 @@
 """Preference pairs: two answers to a question, or answers with ratings. Two dialogues are conversations."""
 
-from tuneyard.compiler.init.profile import FileProfile
+from tuneyard.compiler.init.column_statistics import FileStatistics
 from tuneyard.compiler.init.proposal import (
     NEARLY_ALL,
     Proposal,
@@ -13,11 +13,11 @@ from tuneyard.core.datasets.column_meanings import USUAL_NAMES
 from tuneyard.core.records import PAIR
 
 
-def pair_of_answers(profile: FileProfile) -> Proposal | None:
+def pair_of_answers(statistics: FileStatistics) -> Proposal | None:
     """A question with two answers, or with rated ones: the best and the worst are a pair."""
-    question = question_leaf(profile) or profile.called("context", "history")
-    chosen, rejected = profile.called("chosen", "answer"), profile.called("rejected")
-    pair = rated_pair(profile)
+    question = question_leaf(statistics) or statistics.called("context", "history")
+    chosen, rejected = statistics.called("chosen", "answer"), statistics.called("rejected")
+    pair = rated_pair(statistics)
     if chosen is not None and rejected is not None:
         pair = {
             "chosen": ProposedColumn(chosen.path, "chosen"),
@@ -26,19 +26,19 @@ def pair_of_answers(profile: FileProfile) -> Proposal | None:
     if question is None or not pair:
         return None
     columns = {"question": ProposedColumn(question.path), **pair}
-    return question_proposal(profile, "Preference pairs", columns)
+    return question_proposal(statistics, "Preference pairs", columns)
 
 
-def rated_pair(profile: FileProfile) -> dict[str, ProposedColumn]:
+def rated_pair(statistics: FileStatistics) -> dict[str, ProposedColumn]:
     """The best and the worst of the rated answers in a list, {} if no column has such lists."""
     lists_by_column: dict[str, list[list[Fields]]] = {}
-    for row in profile.first:
+    for row in statistics.first:
         for column, value in row.items():
             if are_objects(value):
                 lists_by_column.setdefault(column, []).append(value)
     for column, lists in lists_by_column.items():
         rated = list(filter(None, map(_rating_keys, lists)))
-        if rated and len(rated) >= NEARLY_ALL * len(profile.first):
+        if rated and len(rated) >= NEARLY_ALL * len(statistics.first):
             return {answer: ProposedColumn(column, answer, {"best": rated[0]}) for answer in PAIR}
     return {}
 

@@ -3,8 +3,8 @@
 from collections import Counter
 
 from tuneyard.compiler.chat.turn_order import orders_of
+from tuneyard.compiler.init.column_statistics import FileStatistics
 from tuneyard.compiler.init.labels import ID, author_leaves, label_leaf
-from tuneyard.compiler.init.profile import FileProfile
 from tuneyard.compiler.init.proposal import Proposal
 from tuneyard.compiler.init.shapes.threads import parent_leaf
 from tuneyard.compiler.init.shapes.turn_rows import (
@@ -17,29 +17,29 @@ from tuneyard.compiler.init.shapes.turn_rows import (
 LONGEST_MESSAGE = 400  # characters on average: longer texts are articles
 
 
-def chats_of_people(profile: FileProfile) -> Proposal | None:
+def chats_of_people(statistics: FileStatistics) -> Proposal | None:
     """Conversations of the messages of a thread or of a day. The person who answers most is learned."""
-    text = profile.called("turn text")
-    authors = [leaf for leaf in author_leaves(profile) if 1 < len(leaf.hashes) <= leaf.filled / 2]
+    text = statistics.called("turn text")
+    authors = [leaf for leaf in author_leaves(statistics) if 1 < len(leaf.hashes) <= leaf.filled / 2]
     if (
         text is None
         or not authors
-        or text.characters > LONGEST_MESSAGE * profile.rows
-        or label_leaf(profile)
-        or parent_leaf(profile)
-        or profile.named(["title"])
+        or text.characters > LONGEST_MESSAGE * statistics.rows
+        or label_leaf(statistics)
+        or parent_leaf(statistics)
+        or statistics.named(["title"])
     ):
         return None
     author = min(authors, key=lambda leaf: bool(ID.search(leaf.name)))
-    thread = conversation_leaf(profile, author, text, may_be_id=False)
+    thread = conversation_leaf(statistics, author, text, may_be_id=False)
     times = [
         leaf
-        for leaf in profile.leaves.values()
-        if leaf.filled == profile.rows and all(map(DATED.fullmatch, map(str, leaf.values)))
+        for leaf in statistics.leaves.values()
+        if leaf.filled == statistics.rows and all(map(DATED.fullmatch, map(str, leaf.values)))
     ]
     time = max(times, key=lambda leaf: len(leaf.hashes), default=None)
     turns = {"role": author.path, "text": text.path}
-    if thread is not None and 2 * thread.filled >= profile.rows:
+    if thread is not None and 2 * thread.filled >= statistics.rows:
         turns["by"] = thread.path
         guess = f"the messages with the same {thread.path} are one conversation"
     elif time is not None:
@@ -48,12 +48,12 @@ def chats_of_people(profile: FileProfile) -> Proposal | None:
     else:
         return None
     if time is not None:
-        orders = orders_of([list(map(str, profile.values(time)))])
+        orders = orders_of([list(map(str, statistics.values(time)))])
         if orders and orders[0][0]:  # the first message is not the oldest one
             turns["order"] = time.path
             guess += f", in the order of {time.path}"
     answers: Counter[object] = Counter()
-    talks = talks_of(profile, turns)
+    talks = talks_of(statistics, turns)
     for talk in talks:
         answers.update(turn["role"] for turn in talk[1:])
     if not answers or answers.total() < len(talks):
@@ -65,4 +65,4 @@ def chats_of_people(profile: FileProfile) -> Proposal | None:
         f"{learned} ({author.path}) answers most often and is learned, the others are the user; `assistant` "
         "under `turns` of the spec names another one",
     ]
-    return conversation_rows(profile, turns, guesses, {})
+    return conversation_rows(statistics, turns, guesses, {})

@@ -3,13 +3,13 @@
 from collections import Counter
 from collections.abc import Sequence
 
+from tuneyard.compiler.init.column_statistics import FileStatistics, Leaf, paths_above
 from tuneyard.compiler.init.labels import (
     TRUTH,
     VALUE_TYPES,
     label_leaf,
     named_labels,
 )
-from tuneyard.compiler.init.profile import FileProfile, Leaf, paths_above
 from tuneyard.compiler.init.proposal import (
     Proposal,
     ProposedColumn,
@@ -37,35 +37,35 @@ CALLS_AS_ANSWERS = "answers"
 """The column of the calls in APIGen's rows, which have a list of tools next to it."""
 
 
-def answered_question(profile: FileProfile) -> Proposal | None:
+def answered_question(statistics: FileStatistics) -> Proposal | None:
     """A question and its answer: text, a list of accepted texts, a number, or true and false."""
-    answer = profile.user_leaf("answer") or _answer_leaf(profile)
-    answer_object = None if profile.user_columns else _answer_object(profile, answer)
+    answer = statistics.user_leaf("answer") or _answer_leaf(statistics)
+    answer_object = None if statistics.user_columns else _answer_object(statistics, answer)
     answer = answer_object or answer
     if answer is None:
         return None
     is_choice = answer.path.endswith(CHOICES_OF_TASK)
     is_of_task = is_choice or answer.path.endswith(TEXTS_OF_TASK)
-    named_question = question_leaf(profile)
-    question = named_question or profile.called("context")
-    is_text = is_free_text(profile, answer) and label_leaf(profile) is None
+    named_question = question_leaf(statistics)
+    question = named_question or statistics.called("context")
+    is_text = is_free_text(statistics, answer) and label_leaf(statistics) is None
     is_text = is_text or answer is answer_object
-    if question is None and (profile.user_columns or is_of_task or is_text):
-        question = profile.called("text") or longest_prose(profile, besides=answer)
+    if question is None and (statistics.user_columns or is_of_task or is_text):
+        question = statistics.called("text") or longest_prose(statistics, besides=answer)
     if question is None or question is answer:
         return None
     guesses = []
     if answer is answer_object:
-        profile.leaves[answer.path] = answer
+        statistics.leaves[answer.path] = answer
         guesses.append(
             f"{answer.path} is an object, which is learned as JSON text; --answer names a part of it instead"
         )
     if named_question is None:
         guesses.append(f"{question.path} is used as the question: no column is named as one")
-    if answer.name in _OTHER_ANSWERS and not profile.user_columns:
+    if answer.name in _OTHER_ANSWERS and not statistics.user_columns:
         guesses.append(f"{answer.path} is used as the answer to {question.path}: no column is named as one")
     if answer.value_type == "truth value":
-        return yes_or_no_question(profile, question, answer)
+        return yes_or_no_question(statistics, question, answer)
     type_name = "answer" if answer.value_type in ("text", "texts") else "any"
     if answer.value_type == "texts" and (is_choice or answer.is_called("label")):
         type_name = "list"
@@ -74,9 +74,9 @@ def answered_question(profile: FileProfile) -> Proposal | None:
         "question": ProposedColumn(question.path),
         "answer": ProposedColumn(answer.path, type_name),
     }
-    proposal = question_proposal(profile, "Questions and answers", columns)
+    proposal = question_proposal(statistics, "Questions and answers", columns)
     proposal.guesses += guesses
-    values = [value for value in profile.values(answer) if isinstance(value, list)]
+    values = [value for value in statistics.values(answer) if isinstance(value, list)]
     if type_name == "answer" and any(len(set(map(str, value))) > 1 for value in values):
         proposal.guesses.append(
             f"{answer.path} is a list, of which the first text is learned, as of alternatives; if they are "
@@ -85,23 +85,23 @@ def answered_question(profile: FileProfile) -> Proposal | None:
     return proposal
 
 
-def two_texts(profile: FileProfile) -> Proposal | None:
+def two_texts(statistics: FileStatistics) -> Proposal | None:
     """A question and its answer under any names, if exactly two columns have prose that hardly repeats.
 
     A pair of texts whose label is missing, as in the test split of a benchmark, has no answer.
     """
-    if paired_texts(profile) is not None:
+    if paired_texts(statistics) is not None:
         return None
     texts = [
         leaf
-        for leaf in profile.leaves.values()
-        if is_free_text(profile, leaf) and not leaf.is_called("reasoning")
+        for leaf in statistics.leaves.values()
+        if is_free_text(statistics, leaf) and not leaf.is_called("reasoning")
     ]
     if len(texts) != 2 or texts[1].is_called("question"):
         return None
     question, answer = texts
     columns = {"question": ProposedColumn(question.path), "answer": ProposedColumn(answer.path, "answer")}
-    proposal = question_proposal(profile, "Questions and answers", columns)
+    proposal = question_proposal(statistics, "Questions and answers", columns)
     proposal.guesses.append(
         f"{answer.path} is used as the answer to {question.path}: no other column has so much text. "
         "--text and --answer name others"
@@ -109,40 +109,40 @@ def two_texts(profile: FileProfile) -> Proposal | None:
     return proposal
 
 
-def yes_or_no_question(profile: FileProfile, question: Leaf, answer: Leaf) -> Proposal:
+def yes_or_no_question(statistics: FileStatistics, question: Leaf, answer: Leaf) -> Proposal:
     """A question that true and false answer, with the text that it is about (BoolQ)."""
     chinese = question.in_chinese
     labels = named_labels(TRUTH, [], chinese)
     columns = {"question": ProposedColumn(question.path), "label": ProposedColumn(answer.path)}
     prompt = "{question}\n\n" + choice_of_words(labels, chinese)
-    proposal = question_proposal(profile, "Yes-no questions", columns, prompt)
+    proposal = question_proposal(statistics, "Yes-no questions", columns, prompt)
     proposal.labels = labels
     return proposal
 
 
-def _answer_leaf(profile: FileProfile) -> Leaf | None:
+def _answer_leaf(statistics: FileStatistics) -> Leaf | None:
     """The answer by its name: text if there is one, then truth values or numbers, then lists of texts.
 
     Without any, a program is the answer, or doccano's `label` of sentences. Short texts under `code` are
     codes of something, as of a diagnosis.
     """
     for value_type in (*VALUE_TYPES, "texts"):
-        answer = profile.called("answer", value_types=[value_type])
-        if answer is not None and not (answer.goes_by("target") and answer is label_leaf(profile)):
+        answer = statistics.called("answer", value_types=[value_type])
+        if answer is not None and not (answer.goes_by("target") and answer is label_leaf(statistics)):
             return answer
-    answer = profile.named([CHOICES_OF_TASK, TEXTS_OF_TASK], ["texts"]) or profile.named_like("answer")
+    answer = statistics.named([CHOICES_OF_TASK, TEXTS_OF_TASK], ["texts"]) or statistics.named_like("answer")
     if answer is not None:
         return answer
     names = _OTHER_ANSWERS
-    if profile.called("reasoning") is not None:
+    if statistics.called("reasoning") is not None:
         names = (*names, "content")  # as in a turn
-    program = profile.named(names)
-    if program is None or not is_free_text(profile, program) or label_leaf(profile) is not None:
+    program = statistics.named(names)
+    if program is None or not is_free_text(statistics, program) or label_leaf(statistics) is not None:
         return None
     return program
 
 
-def _answer_object(profile: FileProfile, part: Leaf | None) -> Leaf | None:
+def _answer_object(statistics: FileStatistics, part: Leaf | None) -> Leaf | None:
     """A column called as answers are that holds an object of several values, None if there is none.
 
     `part` is the answer by its name alone: `output.kpi.a` is a number of a report, `output.judgement` an
@@ -151,13 +151,13 @@ def _answer_object(profile: FileProfile, part: Leaf | None) -> Leaf | None:
     if part is not None and ("." not in part.path or _is_named_text(part)):
         return None
     values_by_name: dict[str, list[object]] = {}
-    for row in profile.first:
+    for row in statistics.first:
         for name, value in row.items():
             values = values_by_name.setdefault(name, [])
             if value not in (None, ""):
                 values.append(value)
     leaves_inside: dict[str, list[Leaf]] = {}
-    for leaf in profile.leaves.values():
+    for leaf in statistics.leaves.values():
         for path in paths_above(leaf.path):
             leaves_inside.setdefault(path, []).append(leaf)
     for name, values in values_by_name.items():
@@ -183,27 +183,27 @@ def goes_by_answer(name: str) -> bool:
     return "answer" in roles_of_name(name)
 
 
-def summarized_text(profile: FileProfile) -> Proposal | None:
+def summarized_text(statistics: FileStatistics) -> Proposal | None:
     """A text and its summary."""
-    text = profile.called("summarized")
-    summary = profile.called("summary")
+    text = statistics.called("summarized")
+    summary = statistics.called("summary")
     if text is None or summary is None:
         return None
     columns = {"text": ProposedColumn(text.path), "answer": ProposedColumn(summary.path, "answer")}
     return Proposal("Texts with a summary", columns, alpaca_output(SUMMARIZE[text.in_chinese], columns))
 
 
-def answered_by_calls(profile: FileProfile) -> Proposal | None:
+def answered_by_calls(statistics: FileStatistics) -> Proposal | None:
     """A question, tools, and calls of them as JSON."""
-    question = question_leaf(profile)
-    values = [row.get(CALLS_AS_ANSWERS) for row in profile.first]
-    if question is None or TOOLS not in profile.filled_columns() or not _are_calls(values):
+    question = question_leaf(statistics)
+    values = [row.get(CALLS_AS_ANSWERS) for row in statistics.first]
+    if question is None or TOOLS not in statistics.filled_columns() or not _are_calls(values):
         return None
     columns = {
         "turns": ProposedColumn(question.path, "turns"),
         "completion": ProposedColumn(CALLS_AS_ANSWERS, "completion", {"tool_calls": True}),
     }
-    columns |= columns_beside(profile, turns=True)
+    columns |= columns_beside(statistics, turns=True)
     return Proposal("Questions answered by calls of tools", columns, {"format": "sharegpt"})
 
 

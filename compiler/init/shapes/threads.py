@@ -5,8 +5,8 @@ Each refusal names the file to write instead.
 
 from collections.abc import Mapping
 
+from tuneyard.compiler.init.column_statistics import FileStatistics, Leaf
 from tuneyard.compiler.init.labels import VALUE_TYPES
-from tuneyard.compiler.init.profile import FileProfile, Leaf
 from tuneyard.core.datasets.column_meanings import USUAL_NAMES
 from tuneyard.core.errors import ContentError, show_value
 
@@ -21,98 +21,100 @@ WRITE_THREADS = (
 )
 
 
-def refuse_trees(profile: FileProfile) -> None:
+def refuse_trees(statistics: FileStatistics) -> None:
     """Refuse rows that are trees of messages, as OASST's: their first message alone is no example."""
-    for leaf in profile.leaves.values():
+    for leaf in statistics.leaves.values():
         has_replies = leaf.value_type == "several objects" and leaf.is_called("replies")
         is_reply = leaf.is_called("text") and not REPLIES.isdisjoint(leaf.steps[:-1])
         if has_replies or is_reply:
             raise ContentError(
-                f"{profile.path}: each row is a tree of messages (the answers are under {leaf.path}), so no "
-                f"row is an example; expected one row for each conversation. {WRITE_THREADS} To learn other "
-                "columns alone, name them with --text and --label or --answer."
+                f"{statistics.path}: each row is a tree of messages (the answers are under {leaf.path}), so "
+                f"no row is an example; expected one row for each conversation. {WRITE_THREADS} To learn "
+                "other columns alone, name them with --text and --label or --answer."
             )
 
 
-def refuse_loose_messages(profile: FileProfile) -> None:
+def refuse_loose_messages(statistics: FileStatistics) -> None:
     """Refuse rows that are single messages of threads without speakers: none is an example by itself."""
-    parent = parent_leaf(profile)
-    is_message = any(leaf.is_called("message") for leaf in profile.leaves.values())
-    text = profile.called("text")
-    if parent is None or text is None or not (is_message or message_links(profile)):
+    parent = parent_leaf(statistics)
+    is_message = any(leaf.is_called("message") for leaf in statistics.leaves.values())
+    text = statistics.called("text")
+    if parent is None or text is None or not (is_message or message_links(statistics)):
         return
     role, message_id = (
-        profile.called("message", value_types=VALUE_TYPES),
-        profile.called("idx", value_types=VALUE_TYPES),
+        statistics.called("message", value_types=VALUE_TYPES),
+        statistics.called("idx", value_types=VALUE_TYPES),
     )
     if role is not None and message_id is not None and len(role.values) <= MOST_ROLES:
-        parents = _filled_texts(profile, parent)
-        missing = _without_row(profile, parent, message_id)
+        parents = _filled_texts(statistics, parent)
+        missing = _without_row(statistics, parent, message_id)
         if missing and len(missing) < len(parents):
             turns = f"id: {message_id.path}, parent: {parent.path}, role: {role.path}, text: {text.path}"
             raise ContentError(
-                f"{profile.path}: {len(missing)} of {len(parents)} values of {parent.path} name no row, such "
-                f"as {show_value(missing[0])}; add these rows, or begin a conversation after them: a spec "
-                f"that has `source: {{turns: {{{turns}}}}}` and `unasked: drop` at its column of turns reads "
-                "the file"
+                f"{statistics.path}: {len(missing)} of {len(parents)} values of {parent.path} name no row, "
+                f"such as {show_value(missing[0])}; add these rows, or begin a conversation after them: a "
+                f"spec that has `source: {{turns: {{{turns}}}}}` and `unasked: drop` at its column of turns "
+                "reads the file"
             )
     raise ContentError(
-        f"{profile.path}: each row is one message of a thread ({parent.path} names the message before it), "
-        "so no row is an example; expected one row for each conversation. "
-        f"Follow {parent.path} from each last answer to the first message. {WRITE_THREADS} "
-        f"To pretrain on single messages all the same: --text {text.path}"
+        f"{statistics.path}: each row is one message of a thread ({parent.path} names the message before "
+        f"it), so no row is an example; expected one row for each conversation. Follow {parent.path} from "
+        f"each last answer to the first message. {WRITE_THREADS} To pretrain on single messages all the "
+        f"same: --text {text.path}"
     )
 
 
-def parent_leaf(profile: FileProfile) -> Leaf | None:
+def parent_leaf(statistics: FileStatistics) -> Leaf | None:
     """The column that names the message before each, None if the file has none."""
-    return profile.called("parent message", value_types=(*VALUE_TYPES, "null"))
+    return statistics.called("parent message", value_types=(*VALUE_TYPES, "null"))
 
 
-def message_links(profile: FileProfile) -> dict[str, str]:
+def message_links(statistics: FileStatistics) -> dict[str, str]:
     """The columns of a message's id, of the message before it, and of its rank; {} if they name no rows.
 
     Most parents must name a row. An export may lack some messages. The id of a thread is none of a message.
     """
-    parent = parent_leaf(profile)
+    parent = parent_leaf(statistics)
     if parent is None:
         return {}
     others = [
         leaf
-        for leaf in profile.leaves.values()
+        for leaf in statistics.leaves.values()
         if leaf is not parent
         and leaf.value_type in VALUE_TYPES
         and len(leaf.hashes) >= MOST_IDS * leaf.filled
     ]
-    leaf = min(others, key=lambda leaf: len(_without_row(profile, parent, leaf)), default=None)
-    if leaf is None or 2 * len(_without_row(profile, parent, leaf)) >= len(_filled_texts(profile, parent)):
+    leaf = min(others, key=lambda leaf: len(_without_row(statistics, parent, leaf)), default=None)
+    if leaf is None or 2 * len(_without_row(statistics, parent, leaf)) >= len(
+        _filled_texts(statistics, parent)
+    ):
         return {}
     links = {"id": leaf.path, "parent": parent.path}
-    rank = profile.named(["rank"], VALUE_TYPES)
+    rank = statistics.named(["rank"], VALUE_TYPES)
     if rank is not None:
         links["rank"] = rank.path
     return links
 
 
-def lost_parents(profile: FileProfile, links: Mapping[str, str]) -> str:
+def lost_parents(statistics: FileStatistics, links: Mapping[str, str]) -> str:
     """What to look at if some parents name no row, "" if all do."""
-    parent, message_id = profile.leaves[links["parent"]], profile.leaves[links["id"]]
-    missing = _without_row(profile, parent, message_id)
+    parent, message_id = statistics.leaves[links["parent"]], statistics.leaves[links["id"]]
+    missing = _without_row(statistics, parent, message_id)
     if not missing:
         return ""
-    count = len(_filled_texts(profile, parent))
+    count = len(_filled_texts(statistics, parent))
     return (
         f"{len(missing)} of {count} values of {parent.path} name no row, such as {show_value(missing[0])}: a "
         "conversation begins after them"
     )
 
 
-def _without_row(profile: FileProfile, parent: Leaf, message_id: Leaf) -> list[str]:
+def _without_row(statistics: FileStatistics, parent: Leaf, message_id: Leaf) -> list[str]:
     """The values of a column of parents that are no ids of messages."""
-    ids = set(_filled_texts(profile, message_id))
-    return [value for value in _filled_texts(profile, parent) if value not in ids]
+    ids = set(_filled_texts(statistics, message_id))
+    return [value for value in _filled_texts(statistics, parent) if value not in ids]
 
 
-def _filled_texts(profile: FileProfile, leaf: Leaf) -> list[str]:
+def _filled_texts(statistics: FileStatistics, leaf: Leaf) -> list[str]:
     """The values of a column as texts, without those of rows that have none."""
-    return [str(value) for value in profile.each_value(leaf) if value not in (None, "")]
+    return [str(value) for value in statistics.each_value(leaf) if value not in (None, "")]

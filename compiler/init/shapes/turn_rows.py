@@ -10,8 +10,8 @@ from typing import cast
 from tuneyard.compiler.chat.turn_forms import ASSISTANT, ROLES, SPEAKERS, SYSTEM, USER
 from tuneyard.compiler.chat.turn_order import orders_of
 from tuneyard.compiler.chat.turn_rows import MESSAGES, UNIX_SECONDS, conversations_of
+from tuneyard.compiler.init.column_statistics import CHINESE, FileStatistics, Leaf
 from tuneyard.compiler.init.labels import ABOUT_ROW, ID
-from tuneyard.compiler.init.profile import CHINESE, FileProfile, Leaf
 from tuneyard.compiler.init.proposal import ENDS, Proposal, conversation_proposal, longest_prose
 from tuneyard.compiler.init.shapes.threads import lost_parents, message_links, parent_leaf
 from tuneyard.compiler.rows import Fields
@@ -49,15 +49,15 @@ MOST = 0.9
 """The share of conversations whose turns a column orders, at least: an export may repeat or lose a value."""
 
 
-def turn_rows(profile: FileProfile) -> Proposal | None:
+def turn_rows(statistics: FileStatistics) -> Proposal | None:
     """Conversations, if a column names the speakers of turns and another one their texts."""
-    role, roles = _speaker_leaf(profile)
+    role, roles = _speaker_leaf(statistics)
     if role is None:
         return None
-    text = profile.called("turn text") or longest_prose(profile)
+    text = statistics.called("turn text") or longest_prose(statistics)
     if text is None or text is role:
         return None
-    parting, guesses = _parting_columns(profile, role, text, roles)
+    parting, guesses = _parting_columns(statistics, role, text, roles)
     if not guesses:
         return None
     unknown = ", ".join(show_value(name) for name, to in roles.items() if not to)
@@ -67,14 +67,14 @@ def turn_rows(profile: FileProfile) -> Proposal | None:
             "column in the spec, or delete their rows"
         )
     renamed = {name: to for name, to in roles.items() if to and ROLES.get(name.strip().lower()) != to}
-    return conversation_rows(profile, {**parting, "role": role.path, "text": text.path}, guesses, renamed)
+    return conversation_rows(statistics, {**parting, "role": role.path, "text": text.path}, guesses, renamed)
 
 
 def conversation_rows(
-    profile: FileProfile, turns: dict[str, str], guesses: list[str], roles: Mapping[str, str]
+    statistics: FileStatistics, turns: dict[str, str], guesses: list[str], roles: Mapping[str, str]
 ) -> Proposal | None:
     """The proposal for the columns in `turns`, None if nobody answers. `roles` maps further speakers."""
-    talks = talks_of(profile, turns)
+    talks = talks_of(statistics, turns)
     if all(len({turn["role"] for turn in talk}) == 1 for talk in talks):
         return None
     always = {} if turns.keys() & {"by", "id"} else dict.fromkeys(ENDS, "drop")
@@ -84,56 +84,57 @@ def conversation_rows(
     return proposal
 
 
-def talks_of(profile: FileProfile, turns: Mapping[str, str]) -> list[list[Fields]]:
+def talks_of(statistics: FileStatistics, turns: Mapping[str, str]) -> list[list[Fields]]:
     """The conversations in the first rows."""
-    conversations = conversations_of([profile.first_rows], turns, Problems())
+    conversations = conversations_of([statistics.first_rows], turns, Problems())
     talks = [conversation.row(0)[MESSAGES] for conversation in conversations]
     return cast("list[list[Fields]]", talks)
 
 
 def _parting_columns(
-    profile: FileProfile, role: Leaf, text: Leaf, roles: Mapping[str, str]
+    statistics: FileStatistics, role: Leaf, text: Leaf, roles: Mapping[str, str]
 ) -> tuple[dict[str, str], list[str]]:
     """The columns that say which turns are a conversation, and in which order; {} if none says so.
 
     Next to them what to look at. `ContentError` if the turns surely need such a column.
     """
-    links = message_links(profile)
+    links = message_links(statistics)
     if links:
         first = f"of the lowest {links['rank']}" if "rank" in links else "that comes first"
         order_of_answers = (
             f"{links['parent']} names the message that a row answers; of several answers the one {first} "
             "is learned"
         )
-        return links, list(filter(None, [order_of_answers, lost_parents(profile, links)]))
-    if parent_leaf(profile):
+        return links, list(filter(None, [order_of_answers, lost_parents(statistics, links)]))
+    if parent_leaf(statistics):
         return {}, []
     is_usual = bool(_SPEAKER_COLUMN.fullmatch(role.name))
     # A customer and an agent speak with each other. Human and gpt may both have written about one prompt.
     may_be_id = is_usual or ROLES.keys().isdisjoint(name.strip().lower() for name in roles)
-    by = conversation_leaf(profile, role, text, may_be_id=may_be_id)
+    by = conversation_leaf(statistics, role, text, may_be_id=may_be_id)
     if role.name in _EXPORTER_MARKS:
-        by = by or _partner_leaf(profile, role)
-        day = _day_leaf(profile)
+        by = by or _partner_leaf(statistics, role)
+        day = _day_leaf(statistics)
         if day is not None and (by is None or len(by.values) == 1):
             guess = f"the messages of one day ({day.path}) are one conversation, in the order of {day.path}"
             return {"by": day.path, "per": "day", "order": day.path}, [guess]
     if by is None:
         if (
             is_usual
-            and isinstance(profile.path, Path)
-            and profile.path.is_dir()
-            and not profile.source.splits
+            and isinstance(statistics.path, Path)
+            and statistics.path.is_dir()
+            and not statistics.source.splits
         ):
             return {}, ["each file is one conversation"]
-        if not is_usual or ("chat",) in profile.source.rows.values():
+        if not is_usual or ("chat",) in statistics.source.rows.values():
             return {}, []
         raise ContentError(
-            f"{profile.path}: each row is one turn ({role.path}: {', '.join(map(str, role.values))}), and no "
-            "column says to which conversation it belongs; add one, the same in all turns of a conversation"
+            f"{statistics.path}: each row is one turn ({role.path}: {', '.join(map(str, role.values))}), and "
+            "no column says to which conversation it belongs; add one, the same in all turns of a "
+            "conversation"
         )
     guess = f"the rows with the same {by.path} are the turns of one conversation"
-    order, guesses = _order_leaf(profile, by, role, text)
+    order, guesses = _order_leaf(statistics, by, role, text)
     columns = {"by": by.path}
     if order is not None:
         columns["order"] = order.path
@@ -141,42 +142,42 @@ def _parting_columns(
     return columns, [guess, *guesses]
 
 
-def _partner_leaf(profile: FileProfile, role: Leaf) -> Leaf | None:
+def _partner_leaf(statistics: FileStatistics, role: Leaf) -> Leaf | None:
     """The column of the people with whom the exporter speaks, of which most speak, too.
 
     `talker` names the one or the other where `room_name` names the conversation.
     """
     for name in _PARTNER_COLUMNS:
-        for leaf in profile.leaves.values():
-            if leaf.name != name or leaf.filled < MOST * profile.rows:
+        for leaf in statistics.leaves.values():
+            if leaf.name != name or leaf.filled < MOST * statistics.rows:
                 continue
             marks: dict[object, set[object]] = {}
-            for partner, mark in zip(profile.values(leaf), profile.values(role), strict=True):
+            for partner, mark in zip(statistics.values(leaf), statistics.values(role), strict=True):
                 marks.setdefault(partner, set()).add(mark)
             if 2 * sum(len(each) > 1 for each in marks.values()) > len(marks):
                 return leaf
     return None
 
 
-def _day_leaf(profile: FileProfile) -> Leaf | None:
+def _day_leaf(statistics: FileStatistics) -> Leaf | None:
     """The column of the times of all messages, by which those of a day are one conversation."""
-    for leaf in profile.leaves.values():
-        is_time = bool(_TIME.search(leaf.name)) and leaf.filled == profile.rows
+    for leaf in statistics.leaves.values():
+        is_time = bool(_TIME.search(leaf.name)) and leaf.filled == statistics.rows
         if is_time and all(map(DATED.fullmatch, map(str, leaf.values))):
-            values = list(map(str, profile.values(leaf)))
+            values = list(map(str, statistics.values(leaf)))
             if orders_of([values]) is not None:
                 return leaf
     return None
 
 
-def _speaker_leaf(profile: FileProfile) -> tuple[Leaf | None, dict[str, str]]:
+def _speaker_leaf(statistics: FileStatistics) -> tuple[Leaf | None, dict[str, str]]:
     """The column whose values are speakers, a user and an assistant among them, and their roles.
 
     If it is named for speakers, half of its rows are enough. Next to a user alone, SYSTEM is a dialogue
     system, and an unknown speaker the assistant. A label says who wrote a text (human, gpt).
     """
-    for leaf in profile.leaves.values():
-        if leaf.name in USUAL_NAMES["label"] or profile.rows < 2:
+    for leaf in statistics.leaves.values():
+        if leaf.name in USUAL_NAMES["label"] or statistics.rows < 2:
             continue
         roles = {str(value): _role_of(str(value)) for value in leaf.values}
         speaker = _role_of(leaf.name)  # is_user
@@ -189,8 +190,8 @@ def _speaker_leaf(profile: FileProfile) -> tuple[Leaf | None, dict[str, str]]:
             roles = {name: USER if role == USER else ASSISTANT for name, role in roles.items()}
         if not {USER, ASSISTANT} <= set(roles.values()):
             continue
-        unknown = [value for value in profile.values(leaf) if not roles.get(str(value))]
-        is_named = is_usual and 2 * len(unknown) <= len(profile.first)
+        unknown = [value for value in statistics.values(leaf) if not roles.get(str(value))]
+        is_named = is_usual and 2 * len(unknown) <= len(statistics.first)
         if is_named or "" not in roles.values():
             return leaf, roles
     return None, {}
@@ -205,15 +206,15 @@ def _role_of(speaker: str) -> str:
     return _KNOWN_ROLES.get(name) or _KNOWN_ROLES.get(last_word) or _KNOWN_ROLES.get(chinese, "")
 
 
-def conversation_leaf(profile: FileProfile, *others: Leaf, may_be_id: bool) -> Leaf | None:
+def conversation_leaf(statistics: FileStatistics, *others: Leaf, may_be_id: bool) -> Leaf | None:
     """The column that several rows share: one named for conversations, otherwise one named as ids are.
 
     An id does not prove that human and gpt speak with each other: both may have written about one prompt.
     """
     shared = []
-    for leaf in profile.leaves.values():
+    for leaf in statistics.leaves.values():
         is_other = leaf in others or leaf.name in USUAL_NAMES["turn order"] or ABOUT_ROW.fullmatch(leaf.name)
-        repeats = leaf.filled >= max(2 * len(leaf.hashes), profile.rows / 2)
+        repeats = leaf.filled >= max(2 * len(leaf.hashes), statistics.rows / 2)
         if leaf.value_type in ("text", "number") and not is_other and repeats:
             shared.append(leaf)
     for pattern in (_CONVERSATION, _CASE) if may_be_id else (_CONVERSATION,):
@@ -223,16 +224,18 @@ def conversation_leaf(profile: FileProfile, *others: Leaf, may_be_id: bool) -> L
     return None
 
 
-def _order_leaf(profile: FileProfile, by: Leaf, role: Leaf, text: Leaf) -> tuple[Leaf | None, list[str]]:
+def _order_leaf(
+    statistics: FileStatistics, by: Leaf, role: Leaf, text: Leaf
+) -> tuple[Leaf | None, list[str]]:
     """A column whose values differ within most conversations, and are named or numbered as turns are.
 
     Next to it what to look at: conversations that it does not order, or times by which no turns are sorted.
     """
     guesses: list[str] = []
-    leaves = {leaf.name: leaf for leaf in profile.leaves.values() if leaf.filled >= MOST * profile.rows}
+    leaves = {leaf.name: leaf for leaf in statistics.leaves.values() if leaf.filled >= MOST * statistics.rows}
     names = [name for name in USUAL_NAMES["turn order"] if name in leaves]
     names += sorted(leaves, key=lambda name: bool(ID.search(name)))  # ids come last
-    conversations = profile.values(by)
+    conversations = statistics.values(by)
     sizes = Counter(map(str, conversations))
     talks = [name for name, size in sizes.items() if size > 1]
     for name in names:
@@ -240,7 +243,7 @@ def _order_leaf(profile: FileProfile, by: Leaf, role: Leaf, text: Leaf) -> tuple
         if leaf in (by, role, text):
             continue
         values: dict[str, list[str]] = {talk: [] for talk in sizes}
-        for conversation, value in zip(conversations, profile.values(leaf), strict=True):
+        for conversation, value in zip(conversations, statistics.values(leaf), strict=True):
             if value not in (None, ""):
                 values[str(conversation)].append(str(value))
         unordered = sum(len(set(values[talk])) < sizes[talk] for talk in talks)

@@ -12,7 +12,7 @@ from tests.messages import printed, raises
 from tests.plug_ins import documented, installing
 from tests.unit.compiler.conftest import questions
 from tests.unit.compiler.test_identity import listed
-from tuneyard.compiler.init.propose import propose
+from tuneyard.compiler.init.command import propose
 from tuneyard.compiler.spec.column_types import bundled_types, column_types
 from tuneyard.compiler.spec.file import SCHEMA, read_schema
 from tuneyard.compiler.verify.comparison import RecordComparison

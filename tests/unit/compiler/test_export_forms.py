@@ -8,7 +8,7 @@ from tests.messages import raises
 from tests.plug_ins import documented, installing
 from tests.unit.compiler.conftest import Bench, as_csv, error_codes, exchange, json_lines, questions, spoken
 from tuneyard.compiler.engine.request import CompileReport
-from tuneyard.compiler.init.propose import FailingSpecError, propose
+from tuneyard.compiler.init.command import FailingSpecError, propose
 from tuneyard.compiler.spec.export_forms import export_forms
 from tuneyard.compiler.spec.file import read_schema
 from tuneyard.core.errors import ContentError

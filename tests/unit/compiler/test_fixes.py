@@ -6,7 +6,7 @@ import pytest
 
 from tests.unit.compiler.conftest import ROWS
 from tuneyard.compiler.cli import cli
-from tuneyard.compiler.init.propose import propose
+from tuneyard.compiler.init.command import propose
 from tuneyard.core.errors import ContentError
 from tuneyard.core.records import read_example
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from tests.messages import printed, printed_line, raises
 from tests.unit.compiler.conftest import ROWS, as_csv, layouts, questions
-from tuneyard.compiler.init.propose import propose
+from tuneyard.compiler.init.command import propose
 from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.core.language.messages import for_reader
 

@@ -7,7 +7,7 @@ from PIL import Image
 
 from tests.conftest import REAL
 from tests.messages import printed_line
-from tuneyard.compiler.init.propose import propose
+from tuneyard.compiler.init.command import propose
 from tuneyard.compiler.spec.load import load_spec
 from tuneyard.core.language.messages import for_reader
 

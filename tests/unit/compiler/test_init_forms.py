@@ -17,7 +17,7 @@ from tests.json_files import read_lines, write_json
 from tests.messages import golden_text, message_of, raises
 from tests.unit.compiler.conftest import as_csv, as_zip, exchange, json_lines, spoken
 from tuneyard.compiler.engine.request import CompileReport
-from tuneyard.compiler.init.propose import FailingSpecError, propose
+from tuneyard.compiler.init.command import FailingSpecError, propose
 from tuneyard.compiler.read.dataset_reader import stored_records
 from tuneyard.core.errors import ContentError, TuneyardError
 from tuneyard.core.language.messages import CHINESE, for_reader, in_language

@@ -3,7 +3,7 @@
 import pytest
 
 from tests.unit.compiler.conftest import Bench, exchange, spoken
-from tuneyard.compiler.init.propose import propose
+from tuneyard.compiler.init.command import propose
 
 COUNT = 30
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ROOT
-from tuneyard.compiler.init.propose import propose
+from tuneyard.compiler.init.command import propose
 from tuneyard.compiler.spec.load import load_spec
 from tuneyard.core.errors import TuneyardError
 

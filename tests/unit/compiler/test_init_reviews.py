@@ -9,7 +9,7 @@ import pytest
 
 from tests.messages import raises
 from tests.unit.compiler.conftest import Bench, error_codes, questions
-from tuneyard.compiler.init.propose import FailingSpecError, propose
+from tuneyard.compiler.init.command import FailingSpecError, propose
 
 CLASSES = ("pos", "neg")
 

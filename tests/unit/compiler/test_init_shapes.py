@@ -7,7 +7,7 @@ import yaml
 
 from tests.messages import printed_line, raises
 from tests.unit.compiler.conftest import as_csv, exchange
-from tuneyard.compiler.init.propose import propose
+from tuneyard.compiler.init.command import propose
 from tuneyard.compiler.spec.load import load_spec
 from tuneyard.core.errors import ContentError
 

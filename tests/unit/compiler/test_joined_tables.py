@@ -7,7 +7,7 @@ import openpyxl
 import pytest
 
 from tests.unit.compiler.conftest import Bench
-from tuneyard.compiler.init.propose import propose
+from tuneyard.compiler.init.command import propose
 
 FILMS = [[f"I saw film number {n} twice", ("pos", "neg")[n % 2]] for n in range(60)]
 SUMS = [[str(n), f"What is {n} plus {n}?", str(2 * n)] for n in range(60)]

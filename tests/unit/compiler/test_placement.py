@@ -10,7 +10,7 @@ from tests.conftest import ROOT
 from tests.messages import raises
 from tests.unit.compiler.conftest import Bench, as_zip, exchange, json_lines, questions
 from tuneyard.compiler.engine.request import CompileRequest
-from tuneyard.compiler.init.propose import propose
+from tuneyard.compiler.init.command import propose
 from tuneyard.compiler.publish.compile import compile_spec
 from tuneyard.compiler.publish.drift import compile_again
 from tuneyard.compiler.read.split_names import split_of_folder, splits_named_in

@@ -8,7 +8,7 @@ import pytest
 from tests.messages import raises
 from tests.unit.compiler.conftest import ROWS, as_csv, as_parquet, json_lines
 from tuneyard.compiler.engine.request import CompileRequest
-from tuneyard.compiler.init.propose import propose
+from tuneyard.compiler.init.command import propose
 from tuneyard.compiler.publish.compile import check_spec
 from tuneyard.compiler.spec.load import load_spec
 from tuneyard.core.errors import ContentError

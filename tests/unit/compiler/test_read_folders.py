@@ -7,7 +7,7 @@ import pytest
 from tests.json_files import write_json
 from tests.messages import raises
 from tests.unit.compiler.conftest import as_csv, as_zip, error_codes
-from tuneyard.compiler.init.propose import propose
+from tuneyard.compiler.init.command import propose
 from tuneyard.core.errors import ContentError, RequestError
 
 ROWS = [{"question": f"question {n}", "answer": f"answer {n}"} for n in range(5)]

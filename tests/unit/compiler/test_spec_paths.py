@@ -6,7 +6,7 @@ import pytest
 
 from tests.messages import raises
 from tests.unit.compiler.conftest import Bench, questions
-from tuneyard.compiler.init.propose import propose
+from tuneyard.compiler.init.command import propose
 from tuneyard.compiler.spec.file import SPECS
 from tuneyard.compiler.spec.load import load_spec
 from tuneyard.core.errors import ContentError, RequestError

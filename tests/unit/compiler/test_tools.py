@@ -7,7 +7,7 @@ import pytest
 
 from tests.messages import printed, printed_line
 from tests.unit.compiler.conftest import Bench
-from tuneyard.compiler.init.propose import propose
+from tuneyard.compiler.init.command import propose
 
 ASK = {"role": "user", "content": "Sum 2 and 3."}
 CALL = {"role": "assistant", "tool_calls": [{"function": {"name": "add", "arguments": '{"a": 2}'}}]}

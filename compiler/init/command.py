@@ -1,4 +1,4 @@
-"""From a file to the spec that compiles it: profile, guess, write, and try it on the whole file.
+"""From a file to the spec that compiles it: read statistics, propose, write, and try it on the whole file.
 
 Next to the spec: warnings about guesses, columns that are left out and answers that are given away.
 """
@@ -13,13 +13,13 @@ from typing import NamedTuple
 
 from tuneyard.compiler.check.unused_columns import SAYS
 from tuneyard.compiler.engine.request import CompileReport, CompileRequest
+from tuneyard.compiler.init.column_statistics import FEWEST_ROWS, FileStatistics
 from tuneyard.compiler.init.guess import fixes_of_notation, guess
 from tuneyard.compiler.init.like import BundledSpec, find_bundled_spec
-from tuneyard.compiler.init.profile import FEWEST_ROWS, FileProfile
-from tuneyard.compiler.init.profiling import profiles
 from tuneyard.compiler.init.proposal import Proposal
 from tuneyard.compiler.init.recipe_command import recipe_words
 from tuneyard.compiler.init.spec_dict import proposed_spec, stem_of_file
+from tuneyard.compiler.init.statistics_reader import read_statistics
 from tuneyard.compiler.init.warnings import first_names, lost_prompt, may_matter, unused_leaves, warnings_of
 from tuneyard.compiler.inspect.trace import KeptRow, kept_rows
 from tuneyard.compiler.publish.compile import check_spec
@@ -100,11 +100,11 @@ def propose(
         raise RequestError(
             "the options name one column twice: --text is for the prompt, --label or --answer for the answer"
         )
-    profile, proposal, base = _guessed(path, table, user_columns)
-    _check_split(profile, share)
+    statistics, proposal, base = _guessed(path, table, user_columns)
+    _check_split(statistics, share)
     name = stem_of_file(out.with_suffix("") if out else path)
     spec_folder = out.parent if out else Path()
-    spec_as_dict = proposed_spec(profile, proposal, base, USUAL_SHARE if share is None else share, name)
+    spec_as_dict = proposed_spec(statistics, proposal, base, USUAL_SHARE if share is None else share, name)
     written = with_paths_changed(spec_as_dict, partial(path_from, spec_folder))
     with scratch_folder() as folder:
         file = folder / f"{name}.yaml"
@@ -112,11 +112,11 @@ def propose(
         file.write_text(spec_text, encoding="utf-8")
         spec = load_spec(str(file), folder=spec_folder)
         report = check_spec(spec, CompileRequest())
-        unused = unused_leaves(profile, proposal, spec)
-        important = [leaf for leaf in unused if may_matter(profile, proposal, leaf)]
+        unused = unused_leaves(statistics, proposal, spec)
+        important = [leaf for leaf in unused if may_matter(statistics, proposal, leaf)]
         important_leaves = set(important)
         if not user_columns:
-            lost = lost_prompt(profile, spec, unused)
+            lost = lost_prompt(statistics, spec, unused)
             if lost is not None:
                 raise FailingSpecError(
                     f"{path}: the proposal leaves out {lost.path}, which the model should read by its name; "
@@ -127,13 +127,13 @@ def propose(
         warnings = [each.line() for each in report.problems.warnings if each.code == NOT_READ]
         notes_to_show = (IGNORED, NAMED_LIKE, SAYS)
         warnings += [note for note in report.problems.notes if any(part in note for part in notes_to_show)]
-        warnings += warnings_of(profile, proposal, important)
+        warnings += warnings_of(statistics, proposal, important)
         warnings = list(dict.fromkeys(map(_printable, warnings)))
         examples = _preview(spec)
-    comments = [f"Proposed by `tuneyard data init {shlex.quote(str(path))}` after {profile.rows} rows."]
+    comments = [f"Proposed by `tuneyard data init {shlex.quote(str(path))}` after {statistics.rows} rows."]
     comments += [f"guessed, look at it: {warning}" for warning in warnings]
     text = "".join(f"# {_printable(for_reader(comment))}\n" for comment in comments) + spec_text
-    outcome = _outcome(path, report, text, [*fixes_of_notation(profile), *proposal.guesses])
+    outcome = _outcome(path, report, text, [*fixes_of_notation(statistics), *proposal.guesses])
     lines = [f"warning: {warning}" for warning in warnings] + examples
     if base is not None:
         file_name = out.name if out else "the proposal"
@@ -204,18 +204,18 @@ def _printable(line: str) -> str:
     return "".join(character if character.isprintable() else " " for character in one_line(line))
 
 
-def _check_split(profile: FileProfile, share: float | None) -> None:
+def _check_split(statistics: FileStatistics, share: float | None) -> None:
     """Raise `RequestError` if rows are to be split (`--split` above 0) and cannot be."""
     if not share:
         return
-    if profile.source.splits:
-        splits = ", ".join(profile.source.splits)
+    if statistics.source.splits:
+        splits = ", ".join(statistics.source.splits)
         raise RequestError(
-            f"--split {share:g}: {profile.path} is split already ({splits}): leave --split out"
+            f"--split {share:g}: {statistics.path} is split already ({splits}): leave --split out"
         )
-    if profile.rows < FEWEST_ROWS:
+    if statistics.rows < FEWEST_ROWS:
         raise RequestError(
-            f"--split {share:g}: {profile.path} has {counted(profile.rows, 'row')}, a split needs "
+            f"--split {share:g}: {statistics.path} has {counted(statistics.rows, 'row')}, a split needs "
             f"{FEWEST_ROWS}: leave --split out, or give --split 0"
         )
 
@@ -279,23 +279,23 @@ def _next(
 
 def _guessed(
     path: SourcePath, table: str, user_columns: dict[str, str]
-) -> tuple[FileProfile, Proposal, BundledSpec | None]:
+) -> tuple[FileStatistics, Proposal, BundledSpec | None]:
     """The proposal for the outermost list of rows that fits: of a bundled spec, or by its columns' roles."""
     refusal: ContentError | RequestError
-    for profile in profiles(path, table):
-        profile.user_columns = user_columns
+    for statistics in read_statistics(path, table):
+        statistics.user_columns = user_columns
         try:
-            proposal = guess(profile)
+            proposal = guess(statistics)
         except (ContentError, RequestError) as error:
             refusal = error
             if user_columns:
                 continue
             proposal = Proposal("", {}, {})  # a bundled spec may read the file all the same (ARC)
-        if profile.source.verdict:
+        if statistics.source.verdict:
             proposal.guesses.append(SIGNED_VERDICTS)
-        base = find_bundled_spec(profile, proposal)
+        base = find_bundled_spec(statistics, proposal)
         if base is not None and not proposal.about:
             proposal.about = base.spec.about
         if proposal.about:
-            return profile, proposal, base
+            return statistics, proposal, base
     raise refusal

@@ -1,4 +1,4 @@
-"""Reads a file into a profile: its encoding and dialect, and the types and the values of its fields."""
+"""Reads the statistics of a file: its encoding and dialect, and the types and the values of its columns."""
 
 import contextlib
 import re
@@ -13,9 +13,16 @@ import orjson
 from tuneyard.compiler.chat.chats import MESSAGE
 from tuneyard.compiler.chat.forms import AI_STUDIO, ai_studio
 from tuneyard.compiler.chat.turn_forms import SPEAKER, SPEAKERS, is_transcript
+from tuneyard.compiler.init.column_statistics import (
+    CHINESE,
+    FEWEST_ROWS,
+    MOST_VALUES,
+    FileStatistics,
+    Leaf,
+    paths_above,
+)
 from tuneyard.compiler.init.dialects import dialects, encoding_of, head_of
 from tuneyard.compiler.init.labels import ID, VALUE_TYPES
-from tuneyard.compiler.init.profile import CHINESE, FEWEST_ROWS, MOST_VALUES, FileProfile, Leaf, paths_above
 from tuneyard.compiler.init.proposal import PROMPTS
 from tuneyard.compiler.read import TEXTS, find_reader, known_suffixes, read
 from tuneyard.compiler.read.inputs import data_files, readable
@@ -62,7 +69,7 @@ OF_ONE_ROW = ({"question": "text", "answer": "answer"}, {"turns": "turns"})
 TYPE_NAMES = {str: "text", bool: "truth value", int: "number", float: "fraction"}
 
 
-def profiles(path: SourcePath, table: str) -> Iterator[FileProfile]:
+def read_statistics(path: SourcePath, table: str) -> Iterator[FileStatistics]:
     """Read the first 20,000 rows, for each list that may hold them, the outermost first.
 
     It reads one data file of a folder or an archive, the file of train if there is one. Of texts that are
@@ -92,16 +99,16 @@ def profiles(path: SourcePath, table: str) -> Iterator[FileProfile]:
                 encoding = encoding_of(first)
             are_texts = bool(others) and ".txt" in map(suffix, files_to_read)
             for sources in _sources_to_try(first, encoding, table, are_texts):
-                profile = _best_reading(path, first, sources)
-                _read_others(profile, others)
-                if profile.forms.names() and not profile.source.form:
-                    profile = _best_reading(path, first, [profile.forms.source(profile.source)])
-                    _read_others(profile, others)
-                if not profile.rows:
-                    raise _without_rows(profile)
-                profile.source = profile.source._replace(columns=(), **placed)
-                profile.folder_names = sorted(folder_names)
-                yield profile
+                statistics = _best_reading(path, first, sources)
+                _read_others(statistics, others)
+                if statistics.forms.names() and not statistics.source.form:
+                    statistics = _best_reading(path, first, [statistics.forms.source(statistics.source)])
+                    _read_others(statistics, others)
+                if not statistics.rows:
+                    raise _without_rows(statistics)
+                statistics.source = statistics.source._replace(columns=(), **placed)
+                statistics.folder_names = sorted(folder_names)
+                yield statistics
     except UnreadableFileError as error:
         raise ContentError(f"{path}: {error}; {error.hint}") from error
 
@@ -123,21 +130,21 @@ def _files_to_read(
     return inner_files
 
 
-def _read_others(profile: FileProfile, files: Sequence[Readable]) -> None:
-    """Read further files into the profile of a first one with few rows."""
-    if profile.rows >= FEWEST_ROWS:
+def _read_others(statistics: FileStatistics, files: Sequence[Readable]) -> None:
+    """Read further files into the statistics of a first one with few rows."""
+    if statistics.rows >= FEWEST_ROWS:
         return
     for file in files:
-        if not isinstance(file, RemoteFile) and profile.rows < SAMPLE:
-            _read_rows(profile, file)
+        if not isinstance(file, RemoteFile) and statistics.rows < SAMPLE:
+            _read_rows(statistics, file)
 
 
-def _without_rows(profile: FileProfile) -> ContentError:
+def _without_rows(statistics: FileStatistics) -> ContentError:
     """The error for a file without a row that can be read: its first problem, if it has one."""
-    errors = profile.problems.errors
+    errors = statistics.problems.errors
     if not errors:
         return ContentError(
-            f"{profile.path}: no rows; name a file of rows (a table, JSON, JSON Lines, Parquet)"
+            f"{statistics.path}: no rows; name a file of rows (a table, JSON, JSON Lines, Parquet)"
         )
     return ContentError(errors[0].line())
 
@@ -209,47 +216,47 @@ def _refuse_splits_inside(archive: Path, files: Sequence[Member]) -> None:
         )
 
 
-def _best_reading(path: SourcePath, file: Readable, sources: Iterable[Source]) -> FileProfile:
+def _best_reading(path: SourcePath, file: Readable, sources: Iterable[Source]) -> FileStatistics:
     """Read a file by each source until one has no problem. The source with the fewest problems wins."""
     readings = []
     for source in sources:
-        profile = FileProfile(path, source)
-        readings.append(profile)
-        _read_rows(profile, file)
-        if not profile.problems.errors:
+        statistics = FileStatistics(path, source)
+        readings.append(statistics)
+        _read_rows(statistics, file)
+        if not statistics.problems.errors:
             break
     return min(readings, key=lambda reading: reading.problems.count("E"))
 
 
-def _read_rows(profile: FileProfile, file: Readable) -> None:
-    """Read rows of a file into a profile, at most `SAMPLE` of each split."""
+def _read_rows(statistics: FileStatistics, file: Readable) -> None:
+    """Add rows of a file to its statistics, at most `SAMPLE` of each split."""
     lists_of_objects: set[str] = set()
     kept_size = 0
-    for split in profile.source.splits or (PART,):
-        for rows in read(file, str(file), profile.source, profile.problems, split):
-            profile.rows += len(rows.lines)
+    for split in statistics.source.splits or (PART,):
+        for rows in read(file, str(file), statistics.source, statistics.problems, split):
+            statistics.rows += len(rows.lines)
             for number in range(len(rows.lines)):
                 row = rows.row(number)
                 try:
-                    _note(profile.leaves, lists_of_objects, "", row)
+                    _note(statistics.leaves, lists_of_objects, "", row)
                 except RecursionError as error:
                     raise ContentError(f"{rows.place(number)}: nested too deep to be read") from error
-                if len(profile.leaves) > MOST_COLUMNS:
+                if len(statistics.leaves) > MOST_COLUMNS:
                     raise ContentError(
                         f"{rows.place(number)}: found more than {MOST_COLUMNS:,} columns up to this row, "
                         "expected rows that share their columns: their names may be data, as ids are; write "
                         "a list of rows with these as a column"
                     )
-                profile.forms.see(row)
-                if len(profile.first) < KEPT and kept_size < LARGEST_BATCH:
-                    profile.first.append(row)
+                statistics.forms.see(row)
+                if len(statistics.first) < KEPT and kept_size < LARGEST_BATCH:
+                    statistics.first.append(row)
                     kept_size += size_of(row)
-            if profile.rows >= SAMPLE:
+            if statistics.rows >= SAMPLE:
                 break
-    _note_names(profile.leaves, file)
-    for path in list(profile.leaves):  # the first of several objects or labels is not all of them
+    _note_names(statistics.leaves, file)
+    for path in list(statistics.leaves):  # the first of several objects or labels is not all of them
         if not lists_of_objects.isdisjoint(paths_above(path)):
-            del profile.leaves[path]
+            del statistics.leaves[path]
 
 
 def _note_names(leaves: dict[str, Leaf], file: Readable) -> None:

@@ -1,4 +1,4 @@
-"""The profile of a file for `data init`: its fields by path. Column types recognise their columns in it."""
+"""Statistics of a file's columns for `data init`, by path. Column types recognise their columns in them."""
 
 import re
 from collections import Counter
@@ -103,8 +103,8 @@ class Leaf:
 
 
 @dataclass
-class FileProfile:
-    """The profile of a file: how to read it, the first rows, the leaves by path, problems.
+class FileStatistics:
+    """What `data init` knows of a file: how to read it, the first rows, the leaves by path, problems.
 
     `user_columns` are the paths that the user named, by role; `first` the first thousand rows, at least one.
     `folder_names` are those of the folders in a folder, which the spec does not use. `forms` counts the rows
