@@ -9,14 +9,15 @@ from pathlib import Path
 
 from tuneyard.compiler.check.checker import TextIdError
 from tuneyard.compiler.engine.compile_file import (
+    FileJob,
     TypesOfParts,
-    Yielded,
     compile_alone,
     compile_file,
     most_kept,
     part_files,
 )
 from tuneyard.compiler.engine.request import CompileReport, CompileRequest
+from tuneyard.compiler.engine.row_loop import FileResult
 from tuneyard.compiler.lint.fingerprints import Fingerprints
 from tuneyard.compiler.lint.matching import numbered
 from tuneyard.compiler.read.inputs import Input
@@ -95,7 +96,7 @@ class Run:
     def read_part(self, part: str, fingerprints: Fingerprints, files: Sequence[RecordFile]) -> None:
         """Compile the files of a part. `fingerprints` get the fingerprints of its rows."""
         report = self.report
-        whole = Yielded(Problems(self.request.most_problems), fingerprints=fingerprints)
+        whole = FileResult(Problems(self.request.most_problems), fingerprints=fingerprints)
         whole.types |= self.types.get(part, {})
         most_rows, most_written = self.request.limit or NO_LIMIT, most_kept(self.spec, part)
         inputs = self.inputs_of(part)
@@ -113,20 +114,24 @@ class Run:
             is_whole = min(most_rows, most_written) == NO_LIMIT
             self._judge(part, inputs[0][1].display_path, whole, is_whole=is_whole)
 
-    def _compiled(self, number: int, item: Input, before: Yielded, files: Sequence[RecordFile]) -> Yielded:
+    def _compiled(
+        self, number: int, item: Input, before: FileResult, files: Sequence[RecordFile]
+    ) -> FileResult:
         """Compile a file, or append the records that a worker has made of it.
 
         A worker compiles each file as if it were the first. It is compiled again, here, if the files before
         it change that: a kept column has another type there.
         """
         if self.results is None:
-            return compile_file(self.spec, self.request, item, before, files, self.staged, self.moved)
-        alone: Yielded = next(self.results).record_or_raise()
+            return compile_file(
+                FileJob(self.spec, self.request, item, before, files, self.staged, self.moved)
+            )
+        alone: FileResult = next(self.results).record_or_raise()
         if self.moved:
             self.moved(stored_size(item.path))
         folder = self.folder_of(number)
         if not before.fits(alone):
-            alone = compile_file(self.spec, self.request, item, before, files, self.staged)
+            alone = compile_file(FileJob(self.spec, self.request, item, before, files, self.staged))
         elif folder is None:
             for file in files:
                 file.records += alone.counts.kept
@@ -147,7 +152,7 @@ class Run:
             with part_of_rejected.open("rb") as source, rejected.open("ab") as target:
                 shutil.copyfileobj(source, target)
 
-    def _judge(self, part: str, place: str, whole: Yielded, *, is_whole: bool) -> None:
+    def _judge(self, part: str, place: str, whole: FileResult, *, is_whole: bool) -> None:
         """Report on all rows of a part together. `is_whole`: reading does not end before its last row."""
         problems, read = self.report.problems, whole.counts.read
         if read and not whole.counts.kept:

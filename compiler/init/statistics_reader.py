@@ -13,6 +13,7 @@ import orjson
 from tuneyard.compiler.chat.chats import MESSAGE
 from tuneyard.compiler.chat.forms import AI_STUDIO, ai_studio
 from tuneyard.compiler.chat.turn_forms import SPEAKER, SPEAKERS, is_transcript
+from tuneyard.compiler.engine.row_loop import SourceRows
 from tuneyard.compiler.init.column_statistics import (
     CHINESE,
     FEWEST_ROWS,
@@ -24,7 +25,7 @@ from tuneyard.compiler.init.column_statistics import (
 from tuneyard.compiler.init.dialects import dialects, encoding_of, head_of
 from tuneyard.compiler.init.labels import ID, VALUE_TYPES
 from tuneyard.compiler.init.proposal import PROMPTS
-from tuneyard.compiler.read import TEXTS, find_reader, known_suffixes, read
+from tuneyard.compiler.read import TEXTS, find_reader, known_suffixes
 from tuneyard.compiler.read.inputs import data_files, readable
 from tuneyard.compiler.read.measure import size_of
 from tuneyard.compiler.read.remote import RemoteFile, SourceFile, SourcePath
@@ -42,7 +43,7 @@ from tuneyard.compiler.read.split_names import SPLIT_WORDS, splits_named_in, ste
 from tuneyard.compiler.read.stream import Member, Readable, opened, suffix
 from tuneyard.compiler.read.zips import members
 from tuneyard.compiler.rows import Fields, are_objects
-from tuneyard.compiler.rows.problems import Problems, UnreadableFileError
+from tuneyard.compiler.rows.problems import UnreadableFileError
 from tuneyard.compiler.spec.column_types import Column, column_types
 from tuneyard.compiler.spec.file import ByPart, Source
 from tuneyard.compiler.spec.model import PART
@@ -233,7 +234,8 @@ def _read_rows(statistics: FileStatistics, file: Readable) -> None:
     lists_of_objects: set[str] = set()
     kept_size = 0
     for split in statistics.source.splits or (PART,):
-        for rows in read(file, str(file), statistics.source, statistics.problems, split):
+        source_rows = SourceRows(file, str(file), statistics.source, split)
+        for rows in source_rows.read(statistics.problems):
             statistics.rows += len(rows.lines)
             for number in range(len(rows.lines)):
                 row = rows.row(number)
@@ -279,7 +281,8 @@ def _refuse_other_columns(path: SourcePath, files: Sequence[SourceFile]) -> None
     """
     columns = {}
     for file in files[:COMPARED_FILES] if len(files) > 1 else ():
-        for rows in islice(read(file, str(file), Source(), Problems()), 1):
+        rows = SourceRows(file, str(file), Source()).first()
+        if rows is not None:
             columns[str(file)] = {name for name in rows.names() if not ID.search(name.lower())}
     first = next(iter(columns), "")
     for other, names in columns.items():

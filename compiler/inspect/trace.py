@@ -1,19 +1,14 @@
 """A kept row on its way: raw → checked columns → records → with a template, the text the model sees."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from itertools import islice
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
-from tuneyard.compiler.check.checker import Checker, LateColumnError, TextIdError, Types
-from tuneyard.compiler.check.filters import RowFilter
-from tuneyard.compiler.check.unused_columns import Unused
-from tuneyard.compiler.read import read
+from tuneyard.compiler.engine.row_loop import FileResult, Reading, RowLoop, SourceRows
 from tuneyard.compiler.read.dataset_reader import raw_text, single_records
-from tuneyard.compiler.read.inputs import Input, find_inputs, spec_for, with_earlier_keywords
+from tuneyard.compiler.read.inputs import find_inputs, spec_for, with_earlier_keywords
 from tuneyard.compiler.rows import Batch
-from tuneyard.compiler.rows.counts import Counts
 from tuneyard.compiler.rows.problems import Problems
 from tuneyard.compiler.spec.model import Spec
 from tuneyard.compiler.write.entries import entry_of
@@ -89,22 +84,17 @@ def kept_rows(spec: Spec, sources: Sequence[str]) -> Iterator[KeptRow]:
     inputs = find_inputs(spec, sources)
     spec = with_earlier_keywords(spec_for(spec, inputs), inputs)
     for item in inputs:
-        types: Types = {}
-        late: dict[str, str] = {}
-        shown = 0
-        while True:  # again if a later row shows what the earlier ones are
-            problems_of_file = Problems()
-            try:
-                for row in islice(
-                    _kept_rows_of(spec, item, problems_of_file, dict(types), late), shown, None
-                ):
-                    shown += 1
-                    yield row
-                break
-            except LateColumnError as error:
-                late |= error.sources
-            except TextIdError as error:
-                types[error.column] = "text"
+        part = spec.of_part(item.split)
+        split = item.split
+        if spec.mix or (spec.split and not spec.split.is_given):
+            split = spec.splits[0]
+        rows_shown = 0
+        for reading in RowLoop(part, SourceRows.of(item, part), FileResult(Problems())).readings(Problems):
+            for number, (row, batch) in enumerate(_each_row(reading), 1):
+                if number > rows_shown:  # all are read again if a later row shows what the earlier ones are
+                    rows_shown = number
+                    yield KeptRow(part, split, row, batch)
+        problems_of_file = reading.result.problems
         if problems_of_file.fatal:
             raise ProblemsError(problems_of_file.errors, spec.name)
         problems.add(problems_of_file)
@@ -112,21 +102,10 @@ def kept_rows(spec: Spec, sources: Sequence[str]) -> Iterator[KeptRow]:
         raise ProblemsError(problems.errors, spec.name)
 
 
-def _kept_rows_of(
-    spec: Spec, item: Input, problems: Problems, types: Types, late: Mapping[str, str]
-) -> Iterator[KeptRow]:
-    """Yield the kept rows of a file, read once. `types` and `late` are those of a `Checker`."""
-    part = spec.of_part(item.split)
-    split = item.split
-    if spec.mix or (spec.split and not spec.split.is_given):
-        split = spec.splits[0]
-    checker = Checker(part, item.display_path, problems, Unused(), types, late=late)
-    for rows in read(item.path, item.display_path, part.source, problems, item.split, names=item.names):
-        batch = checker.check(rows)
-        if batch is None:  # a later row may have the column
-            continue
-        batch = checker.of_one_type(RowFilter(part, Counts()).kept(batch), rows)
+def _each_row(reading: Reading) -> Iterator[tuple[object, Batch]]:
+    """Yield each kept row as it is read, and as a batch of one."""
+    for rows, batch in reading.batches():
         lines = list(rows.lines)
         for number in range(len(batch)):
             row = batch.keep([number])
-            yield KeptRow(part, split, rows.row(lines.index(row.lines[0])), row)
+            yield rows.row(lines.index(row.lines[0])), row

@@ -17,7 +17,7 @@ from tests.messages import printed, raises
 from tests.runs_cut import tree
 from tests.unit.compiler.conftest import ROWS, json_lines, layouts
 from tuneyard.compiler.cli import cli
-from tuneyard.compiler.engine import compile_file
+from tuneyard.compiler.engine import row_loop
 from tuneyard.compiler.engine.request import COUNTED, CompileRequest
 from tuneyard.compiler.publish.registry import Registry
 from tuneyard.compiler.spec.load import load_spec
@@ -313,14 +313,14 @@ def test_a_source_that_changes_while_it_is_read_is_refused(bench, monkeypatch, k
     source = bench.write(f"train-{names[kind]}", layouts(ROWS)[names[kind]])
     bench.compile("rte", source)
     before = tree(bench.out)
-    reader = compile_file.read
+    reader = row_loop.read
 
     def with_a_writer_in_between(*given, **named):
         yield from reader(*given, **named)
         time.sleep(0.02)  # a file system's clock ticks in some milliseconds
         change(source)
 
-    monkeypatch.setattr(compile_file, "read", with_a_writer_in_between)
+    monkeypatch.setattr(row_loop, "read", with_a_writer_in_between)
     with raises(ContentError, source):
         bench.compile("rte", source, force=True)
     assert tree(bench.out) == before

@@ -11,7 +11,7 @@ from tests.json_files import read_json
 from tests.messages import raises
 from tests.unit.compiler.conftest import ROWS
 from tests.unit.compiler.test_specs import DEMO, sources
-from tuneyard.compiler.engine import compile_file
+from tuneyard.compiler.engine import row_loop
 from tuneyard.compiler.engine.request import CompileRequest
 from tuneyard.compiler.publish.compile import check_spec, compile_spec
 from tuneyard.compiler.spec.file import known_specs
@@ -54,8 +54,8 @@ def test_outputs_that_lose_a_record_are_not_published(bench, monkeypatch):
 
 def test_a_row_that_no_count_knows_is_an_internal_error(bench, monkeypatch):
     """A row that is lost before it is kept is in no file and in no count: the sum tells."""
-    check = compile_file.Checker.check
-    monkeypatch.setattr(compile_file.Checker, "check", lambda self, *given: check(self, *given).keep([0]))
+    check = row_loop.Checker.check
+    monkeypatch.setattr(row_loop.Checker, "check", lambda self, *given: check(self, *given).keep([0]))
     source = bench.rows("train.jsonl", ROWS)
     for way in (compile_spec, check_spec):
         with raises(ContentError, "3", "1", "0"):

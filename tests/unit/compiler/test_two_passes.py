@@ -7,8 +7,9 @@ from array import array
 import pytest
 
 from tuneyard.compiler.engine import run
-from tuneyard.compiler.engine.compile_file import Yielded
+from tuneyard.compiler.engine.compile_file import FileJob
 from tuneyard.compiler.engine.request import CompileReport, CompileRequest
+from tuneyard.compiler.engine.row_loop import FileResult
 from tuneyard.compiler.engine.run import Run
 from tuneyard.compiler.engine.two_passes import write_arranged
 from tuneyard.compiler.lint import matching
@@ -55,11 +56,11 @@ class Rows:
 
     count = 0
 
-    def __call__(self, spec, _request, _item, _before, files, *_others) -> Yielded:
+    def __call__(self, job: FileJob) -> FileResult:
         seen = Fingerprints()
-        self.add_rows(random.Random(1), spec.split or Split({}), seen, files)
+        self.add_rows(random.Random(1), job.spec.split or Split({}), seen, job.files)
         counts = Counts(read=self.count, kept=self.count)
-        return Yielded(Problems(), fingerprints=seen, counts=counts)
+        return FileResult(Problems(), fingerprints=seen, counts=counts)
 
     def add_rows(self, draw, split, seen, files) -> None:
         """As `Lint` does: the columns of a split are only filled for a split that needs them."""
