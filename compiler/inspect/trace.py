@@ -1,6 +1,7 @@
 """A kept row on its way: raw → checked columns → records → with a template, the text the model sees."""
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple, TypeVar
@@ -9,6 +10,7 @@ from tuneyard.compiler.engine.row_loop import FileResult, Reading, RowLoop, Sour
 from tuneyard.compiler.read.dataset_reader import raw_text, single_records
 from tuneyard.compiler.read.inputs import find_inputs, spec_for, with_earlier_keywords
 from tuneyard.compiler.rows import Batch
+from tuneyard.compiler.rows.counts import Counts
 from tuneyard.compiler.rows.problems import Problems
 from tuneyard.compiler.spec.model import Spec
 from tuneyard.compiler.write.entries import entry_of
@@ -83,17 +85,20 @@ def kept_rows(spec: Spec, sources: Sequence[str]) -> Iterator[KeptRow]:
     problems = Problems()
     inputs = find_inputs(spec, sources)
     spec = with_earlier_keywords(spec_for(spec, inputs), inputs)
+    rows_before: Counter[str] = Counter()  # by split; rows without ids are numbered over all its files
     for item in inputs:
         part = spec.of_part(item.split)
         split = item.split
         if spec.mix or (spec.split and not spec.split.is_given):
             split = spec.splits[0]
         rows_shown = 0
-        for reading in RowLoop(part, SourceRows.of(item, part), FileResult(Problems())).readings(Problems):
+        before = FileResult(Problems(), counts=Counts(read=rows_before[item.split]))
+        for reading in RowLoop(part, SourceRows.of(item, part), before).readings(Problems):
             for number, (row, batch) in enumerate(_each_row(reading), 1):
                 if number > rows_shown:  # all are read again if a later row shows what the earlier ones are
                     rows_shown = number
                     yield KeptRow(part, split, row, batch)
+        rows_before[item.split] += reading.complete(split).counts.read
         problems_of_file = reading.result.problems
         if problems_of_file.fatal:
             raise ProblemsError(problems_of_file.errors, spec.name)

@@ -111,3 +111,33 @@ def test_a_registered_dataset_shows_its_records(working_folder):
     listed = invoke(cli, "list")
     assert listed.stdout.index("  own  ") < listed.stdout.index("specs")
     assert "next: tuneyard data verify own" in listed.stderr
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "json", "csv"])
+def test_a_row_of_a_second_file_has_the_number_that_a_compile_gives_it(bench, suffix):
+    """Rows without ids are numbered over all files of their split, dropped ones with them."""
+    rows = [{"sentence1": f"one {n}", "sentence2": f"two {n}", "label": n % 2} for n in range(5)]
+    rows[1]["label"] = "-"
+    names = [f"train-1.{suffix}", f"train-2.{suffix}", f"dev.{suffix}"]
+    parts = dict(zip(names, (rows[:3], rows[3:], rows[:1]), strict=True))
+    sources = [
+        str(bench.write(name, in_layout(rows_of_file, suffix))) for name, rows_of_file in parts.items()
+    ]
+    shown = [json.loads(trace_record(sources, number))["idx"] for number in (1, 2, 3, 4, 5)]
+    bench.compile("rte", *sources)
+    assert shown == [0, 2, 3, 4, 0]
+    written = [bench.values(f"alpaca_rte-{split}.json", "idx") for split in ("train", "eval")]
+    assert written == [[0, 2, 3, 4], [0]]
+
+
+def in_layout(rows, suffix):
+    if suffix == "csv":
+        return "\n".join([",".join(rows[0]), *(",".join(map(str, each.values())) for each in rows)]) + "\n"
+    if suffix == "json":
+        return json.dumps(rows)
+    return "\n".join(map(json.dumps, rows)) + "\n"
+
+
+def trace_record(sources, number):
+    *_, (_, record) = trace(load_spec("rte"), sources, number, None)
+    return record
