@@ -18,6 +18,7 @@ from tuneyard.compiler.chat.turn_forms import (
 )
 from tuneyard.compiler.chat.turn_order import orders_of
 from tuneyard.compiler.rows import MISSING, Fields, Line, ObjectRows, Prefix, Rows, walker, without
+from tuneyard.compiler.rows.problem_codes import NO_RECORDS, NOT_AN_OBJECT
 from tuneyard.compiler.rows.problems import Problems, UnreadableFileError
 from tuneyard.core.datasets.answer_marks import changes_answer
 from tuneyard.core.errors import Problem, show_value, show_values
@@ -124,7 +125,7 @@ def _turns(
             if missing or isinstance(cells.get("by"), list | dict):
                 name = turns[missing or "by"]
                 message = f"found {show_value(row.get(name))}, expected a value: `turns` names it"
-                problems.bad_row([Problem("E005", rows.place(number), message, name)], row)
+                problems.bad_row([Problem(NOT_AN_OBJECT, rows.place(number), message, name)], row)
                 continue
             if "per" in turns:
                 cells["by"] = _day(str(cells["by"]))
@@ -194,7 +195,7 @@ def _sort(talks: Collection[list[TurnRow]], order: str) -> None:
         fix = (
             "number the turns, or write times as 2024-03-01 09:05:00; without `order` the file's order stays"
         )
-        raise UnreadableFileError("E007", f"the order of {shown} is not certain", fix, field=order)
+        raise UnreadableFileError(NO_RECORDS, f"the order of {shown} is not certain", fix, field=order)
     for talk, places in zip(talks, orders, strict=True):
         talk[:] = [talk[place] for place in places]
 

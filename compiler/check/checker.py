@@ -17,6 +17,7 @@ from tuneyard.compiler.check.unused_columns import Unused
 from tuneyard.compiler.columns.marks import TurnKeys
 from tuneyard.compiler.columns.turns import unread_keys
 from tuneyard.compiler.rows import MISSING, Batch, Fields, ObjectRows, Place, Rows, TableRows
+from tuneyard.compiler.rows.problem_codes import MISSING_FIELD
 from tuneyard.compiler.rows.problems import Problems, some_of
 from tuneyard.compiler.spec.column_types import (
     CodedError,
@@ -29,7 +30,34 @@ from tuneyard.compiler.spec.column_types import (
 from tuneyard.compiler.spec.model import ROW_NUMBER, UNLABELLED, Spec
 from tuneyard.core.documents.schema_errors import violations
 from tuneyard.core.errors import Problem, nearest, show_value
+from tuneyard.core.errors.problem_codes import ProblemCode
 from tuneyard.core.records.calls import WrongValueError
+
+MISSING_COLUMN = ProblemCode(
+    "E101",
+    "a column that is not there",
+    "Name the file's column by `--column TARGET=NAME`.",
+)
+NULL_VALUE = ProblemCode(
+    "E103",
+    "null where a value is due",
+    "Fill in the value, or delete the row.",
+    "LLaMA-Factory silently drops a row with a null answer. In Excel, a formula without a computed "
+    "value, an error value (`#N/A`) and the further cells of a merged one look filled and are not: "
+    "the message names this cause.",
+)
+WRONG_TYPE = ProblemCode(
+    "E105",
+    "a value of the wrong type",
+    "Write text; in a spec, `is: any` takes other types.",
+    "LLaMA-Factory would drop the row or fail.",
+)
+BLANK_TEXT = ProblemCode(
+    "E106",
+    "text that is blank",
+    "Fill in the text, or delete the row.",
+)
+
 
 Types = dict[str, str]
 Reader = Callable[[Any], Any]
@@ -346,7 +374,7 @@ class Checker:
         noun = "column" if len(columns) == 1 else "columns"
         message = f"no such {noun}: found {listed}, expected {expected}"
         field = ", ".join(column.name for column in columns)
-        return Problem("E101", Place(rows.prefix, line), message, field, fix)
+        return Problem(MISSING_COLUMN, Place(rows.prefix, line), message, field, fix)
 
     def _values(self, reader: ColumnReader, rows: Rows, numbers: Sequence[int]) -> Values:
         column = reader.column
@@ -436,7 +464,7 @@ class Checker:
         message = f"{found}, expected {self.types[name]} as in the rows before"
         in_table = "in a spec, `is: extra` keeps all of them as text"
         fix = "write all of them as text" if rows.typed else in_table
-        return Problem("E105", batch.place(number), message, self._field(name), fix)
+        return Problem(WRONG_TYPE, batch.place(number), message, self._field(name), fix)
 
     def _refuse(self, batch: Batch, rows: Rows, number: int, wrong: Sequence[Problem]) -> None:
         """Record a row of a batch as bad."""
@@ -461,27 +489,27 @@ class Checker:
         empty_cell = rows.empty_cells.get((rows.lines[number], self.sources.get(name, "")))
         if empty_cell:
             message = f"found {empty_cell.cause}, expected {column_type.schema['description']}"
-            return Problem("E103", place, message, field, empty_cell.fix)
+            return Problem(NULL_VALUE, place, message, field, empty_cell.fix)
         if value is MISSING:
             row = rows.row(number)
             keys = some_of(tuple(row), field.partition(" ")[0])
-            return Problem("E102", place, f"missing; the row has {keys}", field)
+            return Problem(MISSING_FIELD, place, f"missing; the row has {keys}", field)
         problem = column_type.explain(value, place, field, self.file)
         if problem is not None:
             return problem
         schema = column_type.schema
         expected = schema["description"]
         if value is None:
-            return Problem("E103", place, f"found null, expected {expected}", field)
+            return Problem(NULL_VALUE, place, f"found null, expected {expected}", field)
         value_text = show_value(value)
         if isinstance(value, str) and not value.replace("\ufeff", "").strip():  # what \\S of JSON Schema is
-            return Problem("E106", place, f"found {value_text}, expected text that is not blank", field)
+            return Problem(BLANK_TEXT, place, f"found {value_text}, expected text that is not blank", field)
         if isinstance(value, list) and "items" in schema:  # the message names the item
             wrong = next(violations(schema, value))
-            return Problem("E105", place, wrong.message, f"{field} {wrong.place}".rstrip())
+            return Problem(WRONG_TYPE, place, wrong.message, f"{field} {wrong.place}".rstrip())
         fix = column_type.fix_of(value, field)
         message = f"found {value_text} ({_type(type(value))}), expected {expected}"
-        return Problem("E105", place, message, field, fix)
+        return Problem(WRONG_TYPE, place, message, field, fix)
 
     def _field(self, name: str) -> str:
         """The source column in messages, with the target column if it is called otherwise."""

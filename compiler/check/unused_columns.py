@@ -18,7 +18,17 @@ from tuneyard.core.datasets.column_meanings import (
     usual_name,
 )
 from tuneyard.core.errors import Problem, show_value
+from tuneyard.core.errors.problem_codes import ProblemCode
 from tuneyard.core.language.translation import tr
+
+UNUSED_COLUMN = ProblemCode(
+    "E108",
+    "a column that changes what an answer means, and is not used",
+    "Map the column in a spec, or leave it out by `ignore: [NAME]`.",
+    "Its value marks the answer (`weight: 0`, `is_correct: false`) or belongs to it (`rejected`, "
+    "images, tools, reasoning). Other values (1, true, null) are only counted.",
+)
+
 
 MOST = 2000  # names of columns that change no answer: bounded, whatever keys the rows have
 SHOWN = 20
@@ -106,7 +116,7 @@ class Unused:
     def _find(self, name: str, rows: Rows, numbers: Sequence[int], message: str, fix: str) -> None:
         """Count rows with a value that changes the answer. The error of a column names the first one."""
         self.changing[name] += len(numbers)
-        problem = Problem("E108", rows.place(numbers[0]), message, key_in_spec(name), fix)
+        problem = Problem(UNUSED_COLUMN, rows.place(numbers[0]), message, key_in_spec(name), fix)
         self.findings.setdefault(name, problem)
 
     def _count_splits(self, name: str, cells: Cells) -> None:

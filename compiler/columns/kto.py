@@ -3,11 +3,20 @@
 from collections import Counter
 from collections.abc import Sequence
 
+from tuneyard.compiler.rows.problem_codes import NO_PREFERENCE
 from tuneyard.compiler.spec.column_types import MARK, Beside, ColumnReader, ColumnType
 from tuneyard.core.datasets.answer_marks import as_number
 from tuneyard.core.datasets.column_meanings import USUAL_NAMES
 from tuneyard.core.errors import Problem
+from tuneyard.core.errors.problem_codes import ProblemCode
 from tuneyard.core.records.calls import unusable
+
+ONE_KIND_OF_ANSWER = ProblemCode(
+    "E112",
+    "a KTO set whose answers are all of one kind",
+    "Add answers of the other kind; for ratings, write `at_least` at the column.",
+)
+
 
 MOSTLY = 0.9
 """The share of rows that have a mark, from which on the others are rejected ones."""
@@ -46,7 +55,9 @@ class KtoType(ColumnType):
             return f"{wanted_rows} answers wanted, {unwanted_rows} unwanted ({ratio})"
         mark = "wanted" if wanted_rows else "unwanted"
         message = f"all {values.total()} answers are {mark}: KTO learns from both kinds"
-        return Problem("E112", place, message, "", "`at_least` at the column says which ratings are wanted")
+        return Problem(
+            ONE_KIND_OF_ANSWER, place, message, "", "`at_least` at the column says which ratings are wanted"
+        )
 
 
 def _are_marks(name: str, values: Sequence[object]) -> bool:
@@ -66,7 +77,7 @@ KTO = KtoType(
             "type": "number",
         }
     },
-    code="E111",
+    code=NO_PREFERENCE,
     part="kto_tag",
     compared=MARK,
     beside=Beside(

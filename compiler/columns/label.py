@@ -7,6 +7,14 @@ from typing import cast
 from tuneyard.compiler.spec.column_types import Column, ColumnType, FileContext, Values, written_value
 from tuneyard.compiler.spec.model import Spec
 from tuneyard.core.errors import Problem, nearest, show_value
+from tuneyard.core.errors.problem_codes import ProblemCode
+
+UNKNOWN_LABEL = ProblemCode(
+    "E104",
+    "a label outside the map",
+    "Add it to `labels:` in the spec, or correct the row.",
+)
+
 
 COLUMN = "label"
 _nearest = lru_cache(1000)(nearest)  # a wrong label often stands in every row, and looking takes 70 µs
@@ -47,7 +55,7 @@ class LabelType(ColumnType):
         elif isinstance(value, dict | list):
             fix = f"--column label={file.sources.get(COLUMN, COLUMN)}.KEY names the label inside it"
         message = f"found {show_value(value)}, expected one of {', '.join(labels)}"
-        return Problem("E104", place, message, field, fix)
+        return Problem(UNKNOWN_LABEL, place, message, field, fix)
 
 
 LABEL = LabelType(

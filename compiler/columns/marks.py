@@ -9,6 +9,16 @@ from tuneyard.compiler.spec.file import where_to_write
 from tuneyard.compiler.spec.model import Spec
 from tuneyard.core.datasets.answer_marks import masks
 from tuneyard.core.errors import show_value
+from tuneyard.core.errors.problem_codes import ProblemCode
+
+MASKED_ANSWER = ProblemCode(
+    "E113",
+    "an answer that is marked as not to be learned",
+    "Leave the row out, or end it before that answer.",
+    "By a mark such as `weight: 0` or `loss: false`, which LLaMA-Factory ignores. If only the last "
+    "answer is to be learned, write `mask_history: true` in the recipe and list the mark under "
+    "`ignore:`.",
+)
 
 
 class TurnKeys(NamedTuple):
@@ -49,4 +59,4 @@ def refuse_masked(marked: Mapping[int, Fields], answers: Sequence[int], keys: Tu
     message = f"{turns}: marked with {listed}, and LLaMA-Factory would learn the whole answer"
     ignore = f"`ignore: [{', '.join(names)}]` {where_to_write(keys.spec.name)}"
     fix = f"leave the row out (`--on-error reject`), or the mark by {ignore}"
-    raise CodedError("E113", message, fix=fix)
+    raise CodedError(MASKED_ANSWER, message, fix=fix)

@@ -17,10 +17,20 @@ from tuneyard.compiler.spec.column_types import ASKED, Beside, ColumnReader, Col
 from tuneyard.compiler.spec.model import placeholders
 from tuneyard.core.datasets.column_meanings import USUAL_NAMES
 from tuneyard.core.errors import show_value
+from tuneyard.core.errors.problem_codes import ProblemCode
 from tuneyard.core.files import is_file
 from tuneyard.core.records import PLACEHOLDERS, Example
 from tuneyard.core.records.calls import WrongValueError
 from tuneyard.core.records.images import BROKEN_IMAGE, FORMAT_NAMES, open_image
+
+UNUSABLE_MEDIA = ProblemCode(
+    "E110",
+    "an image, video or audio that cannot be used",
+    "Correct the path (`source.media_dir`), the file, or the number of placeholders.",
+    "A missing or damaged file, a path outside the folder, or another number of files than of "
+    "`<image>`, `<video>` or `<audio>` in the texts.",
+)
+
 
 BLANK = '""'
 LONGEST_PATH = 200  # characters of a path in a message: it may be a whole picture in base64
@@ -226,7 +236,7 @@ def _media_type(name: str) -> MediaType:
     return MediaType(
         name,
         _PATHS,
-        code="E110",
+        code=UNUSABLE_MEDIA,
         part=name,
         loaded_column=f"_{name}",
         compared=ASKED,

@@ -17,6 +17,7 @@ from tuneyard.compiler.columns.turns import (
     refuse_images,
 )
 from tuneyard.compiler.rows import Fields
+from tuneyard.compiler.rows.problem_codes import NO_PREFERENCE
 from tuneyard.compiler.spec.column_types import Beside, Column, ColumnReader, ColumnType, Row, Values
 from tuneyard.compiler.spec.model import Spec
 from tuneyard.core.errors import show_value
@@ -135,7 +136,7 @@ def _reply_type(name: str) -> ReplyType:
         name,
         {"description": "an answer: text, a message, or messages that end with it", **REPLY},
         options={**BY_NUMBER, **ROLE_NAMES},
-        code="E111",
+        code=NO_PREFERENCE,
         is_text=True,
         part=name,
         shapes=("pair of answers",),

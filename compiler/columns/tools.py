@@ -19,6 +19,7 @@ from tuneyard.compiler.spec.column_types import (
 )
 from tuneyard.compiler.spec.model import TOOLS, Spec
 from tuneyard.core.errors import show_value, show_values
+from tuneyard.core.errors.problem_codes import ProblemCode
 from tuneyard.core.files import JsonObject
 from tuneyard.core.records import Example
 from tuneyard.core.records.calls import (
@@ -26,6 +27,24 @@ from tuneyard.core.records.calls import (
     calls_of,
     declared,
     tools_text,
+)
+
+UNDECLARED_CALL = ProblemCode(
+    "E109",
+    "a call that does not fit the tools of its row",
+    "Declare the tool in `tools`, or correct the call.",
+    "The tool is not declared; with `arguments: error` also wrong arguments (otherwise W215).",
+)
+WRONG_ARGUMENTS = ProblemCode(
+    "W215",
+    "a call that no tool of its row declares so",
+    "Correct the call; `arguments: error` makes it an error.",
+    "Arguments that the tool's JSON Schema refuses, or a call in a row without tools.",
+)
+CALL_IN_TEXT = ProblemCode(
+    "W216",
+    "a call of a tool in the text of an answer",
+    "Give the turn the role `function_call`.",
 )
 
 
@@ -56,13 +75,13 @@ class ToolsReader(ColumnReader):
         is_strict = self.column.options.get("arguments") == "error"
         messages = [error.message for error in errors if error.error or is_strict]
         if messages:
-            raise CodedError("E109", *messages)
+            raise CodedError(UNDECLARED_CALL, *messages)
         for error in errors:
-            self.file.warnings.append(("W215", error.message, ""))
+            self.file.warnings.append((WRONG_ARGUMENTS, error.message, ""))
         for turn in talk:
             if turn.role == ASSISTANT and OPEN in turn.text:
                 message = f"turn {turn.number}: {OPEN} in an answer: neither checked nor scored as a call"
-                self.file.warnings.append(("W216", message, "give the turn the role function_call"))
+                self.file.warnings.append((CALL_IN_TEXT, message, "give the turn the role function_call"))
         return {}
 
 

@@ -15,7 +15,7 @@ from tuneyard.compiler.check.checker import Types
 from tuneyard.compiler.check.sources import find_source
 from tuneyard.compiler.engine.request import CompileRequest
 from tuneyard.compiler.engine.row_loop import FileResult, Reading, RowLoop, SourceRows
-from tuneyard.compiler.lint.row_checks import Lint
+from tuneyard.compiler.lint.runner import RowLints
 from tuneyard.compiler.read.inputs import Input
 from tuneyard.compiler.rows.draw import apportioned
 from tuneyard.compiler.rows.problems import NO_LIMIT, Problems
@@ -103,14 +103,14 @@ def compile_file(job: FileJob) -> FileResult:
 def _write_rows(job: FileJob, reading: Reading) -> None:
     """Lint, render and write the kept rows of a reading."""
     spec, result = job.part, reading.result
-    lint = Lint(spec, result.problems)
+    lints = RowLints(spec, result.problems)
     renderers = [Renderer(spec, output) for output in spec.outputs]
     judged = [column for column in spec.columns if column.type.judges_values]
     for _, batch in reading.batches():
         for column in judged:
             with guarded(column.type.plugin):
                 result.values[column.name].update(batch.columns[column.name])
-        lint.see(result.fingerprints, batch, reading.has_ids)
+        lints.see(result.fingerprints, batch, reading.has_ids)
         for renderer, file in zip(renderers, job.files, strict=True):
             file.add(*renderer.block(batch, file.between))
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tuneyard.compiler.check.unused_columns import Unused
+from tuneyard.compiler.columns.label import UNKNOWN_LABEL
 from tuneyard.compiler.engine.identity import deciding_code
 from tuneyard.compiler.rows.counts import Counts
 from tuneyard.compiler.rows.problems import KEPT, Problems
@@ -136,7 +137,7 @@ class CompileReport(Counts):
             reason = f"{counted(self.problems.count('W'), 'warning')}, and --strict"
         message = f"{reason}; nothing was written"
         of_rows = counted(self.read, "row")
-        unknown = self.problems.counts["E104"]
+        unknown = self.problems.counts[UNKNOWN_LABEL]
         if unknown > max(1, self.read * MOST_UNKNOWN):  # one row is no class
             place = place_of("labels", spec)
             fix = "correct it there"

@@ -27,9 +27,17 @@ from tuneyard.compiler.spec.model import REJECTED, WHOLE, Output, Spec
 from tuneyard.compiler.write.record_file import CountedRecords, RecordFile, keys_in
 from tuneyard.core.datasets.compiled import CompiledFile, CompiledFiles, row_index_file, write_row_index
 from tuneyard.core.errors import Problem, show_value
+from tuneyard.core.errors.problem_codes import ProblemCode
 from tuneyard.core.execution import Executor, WorkItem, WorkResult
 from tuneyard.core.files import Moved, sha256
 from tuneyard.core.plugins import guarded
+
+EMPTY_SPLIT = ProblemCode(
+    "W209",
+    "a split without rows",
+    "Check whether the rows of this split have labels.",
+)
+
 
 AHEAD = 2  # files for each worker that it reads, or whose results wait for an earlier one
 
@@ -157,7 +165,7 @@ class Run:
         problems, read = self.report.problems, whole.counts.read
         if read and not whole.counts.kept:
             message = f"none of the {read} rows of {part} is kept, so it is not written"
-            problems.warn(Problem("W209", place, message))
+            problems.warn(Problem(EMPTY_SPLIT, place, message))
         types = self.spec.of_part(part).types
         for column, counts in whole.values.items():
             column_type = types[column]

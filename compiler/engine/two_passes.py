@@ -15,7 +15,7 @@ from itertools import chain
 
 from tuneyard.compiler.engine.arrange import Order, sampled, split_rows
 from tuneyard.compiler.engine.compile_file import part_files, rows_of_parts
-from tuneyard.compiler.engine.run import Run
+from tuneyard.compiler.engine.run import EMPTY_SPLIT, Run
 from tuneyard.compiler.lint.fingerprints import Fingerprints
 from tuneyard.compiler.lint.matching import matches
 from tuneyard.compiler.rows.draw import ROW_TYPE
@@ -23,7 +23,21 @@ from tuneyard.compiler.spec.model import PART, WHOLE, Spec
 from tuneyard.compiler.write.record_file import RecordFile, keys_in
 from tuneyard.core.datasets.compiled import SPLIT, TRAINED
 from tuneyard.core.errors import ContentError, Problem
+from tuneyard.core.errors.problem_codes import ProblemCode
 from tuneyard.core.execution import Executor
+
+UNFILLED_PART = ProblemCode(
+    "W210",
+    "a part of a mixture that could not be filled",
+    "Lower its share or `total`, or give it more rows.",
+    "Nothing is repeated.",
+)
+LONE_CLASS = ProblemCode(
+    "W211",
+    "a class of one row in a stratified split",
+    "Add rows of this class: its only row is not trained on.",
+)
+
 
 ROWS = ".rows"
 """The folder of the first pass: a folder with the rows of each source, until they are written."""
@@ -67,7 +81,7 @@ def write_arranged(run: Run, executor: Executor | None) -> None:
             fix = (
                 "rows with the same prompt stay on one side: take `split` out of the spec, or add other rows"
             )
-            run.report.problems.warn(Problem("W209", spec.name, message, "", fix))
+            run.report.problems.warn(Problem(EMPTY_SPLIT, spec.name, message, "", fix))
         if spec.split.stratify and not spec.split.is_given:
             _warn_of_lone_classes(run, whole, spec.split.stratify, next(iter(spec.split.shares)))
         whole.fingerprints.forget("units", "stable", "classes")
@@ -143,7 +157,7 @@ def _chosen(run: Run, part: str, rows: Order, expected: int | None) -> Order:
                 f"too few rows for this part: found {len(chosen)}, expected {expected}; a smaller `total` "
                 "keeps the shares"
             )
-            run.report.problems.warn(Problem("W210", part, message))
+            run.report.problems.warn(Problem(UNFILLED_PART, part, message))
     return chosen
 
 
@@ -154,7 +168,7 @@ def _warn_of_lone_classes(run: Run, whole: FirstPass, column: str, other_split: 
     for number, size in sorted(Counter(rows.column("classes")).items()):
         if size == 1:
             message = f"one row alone has {column} {names[number]}: it goes to {other_split}"
-            run.report.problems.warn(Problem("W211", run.spec.name, f"{message}, and none is trained on"))
+            run.report.problems.warn(Problem(LONE_CLASS, run.spec.name, f"{message}, and none is trained on"))
 
 
 def _drop_leaks(run: Run, sources: dict[str, FirstPass], orders: dict[str, Order]) -> None:

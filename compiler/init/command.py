@@ -22,11 +22,18 @@ from tuneyard.compiler.init.spec_dict import proposed_spec, stem_of_file
 from tuneyard.compiler.init.statistics_reader import read_statistics
 from tuneyard.compiler.init.warnings import first_names, lost_prompt, may_matter, unused_leaves, warnings_of
 from tuneyard.compiler.inspect.trace import KeptRow, kept_rows
+from tuneyard.compiler.lint.empty_answers import EMPTY_ANSWER
+from tuneyard.compiler.lint.html_answers import HTML_ANSWER
+from tuneyard.compiler.lint.named_pictures import NAMED_PICTURE
+from tuneyard.compiler.lint.template_tokens import TEMPLATE_TOKEN
 from tuneyard.compiler.publish.compile import check_spec
-from tuneyard.compiler.read.inputs import NOT_READ
 from tuneyard.compiler.read.jsons import IGNORED
 from tuneyard.compiler.read.placement import NAMED_LIKE
 from tuneyard.compiler.read.remote import SourcePath
+from tuneyard.compiler.read.scan import BROKEN_LIST
+from tuneyard.compiler.read.stream import LARGE_RECORD
+from tuneyard.compiler.read.tables import BROKEN_QUOTING, MAY_CONTINUE
+from tuneyard.compiler.rows.problem_codes import NOT_READ
 from tuneyard.compiler.spec.load import load_spec
 from tuneyard.compiler.spec.model import Spec
 from tuneyard.compiler.spec.paths import path_from, with_paths_changed
@@ -51,13 +58,12 @@ SIGNED_VERDICTS = (
     "one; if that is wrong, exchange them under `verdict` of `source:`"
 )
 LONGEST = 400  # characters of a text that are shown
-EMPTY_ANSWER = "W204"
 TOLD = {
     EMPTY_ANSWER: ("answer", "are empty, or a word for that"),
-    "W205": ("example", "contain a token of a chat template, learned as text"),
-    "W214": ("answer", "contain HTML, which `clean: html` in the spec takes out"),
-    "W226": ("example", "name a picture, video or audio in a text, which is learned as text"),
-    "W225": ("example", "begin after a blank line and may go on with the one before"),
+    TEMPLATE_TOKEN: ("example", "contain a token of a chat template, learned as text"),
+    HTML_ANSWER: ("answer", "contain HTML, which `clean: html` in the spec takes out"),
+    NAMED_PICTURE: ("example", "name a picture, video or audio in a text, which is learned as text"),
+    MAY_CONTINUE: ("example", "begin after a blank line and may go on with the one before"),
 }
 """Warnings of the try on all rows whose first one is shown: the compile accepts such examples."""
 
@@ -189,7 +195,7 @@ def _outcome(path: SourcePath, report: CompileReport, text: str, guesses: Sequen
     failure = "does not compile"
     if not report.problems.fatal:
         failure = f"compiles none of {counted(report.read, 'row')}"
-    if errors[0].code in ("E003", "E011", "E014"):
+    if errors[0].code in (BROKEN_LIST, BROKEN_QUOTING, LARGE_RECORD):
         raise ContentError(f"{first_error}; no spec can mend that")
     fixes = [
         *guesses,

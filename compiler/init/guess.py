@@ -7,6 +7,7 @@ from tuneyard.compiler.init.proposal import Proposal
 from tuneyard.compiler.init.shapes import SHAPES, Shape
 from tuneyard.compiler.init.warnings import first_names
 from tuneyard.compiler.read.jsons import BY_ROWS
+from tuneyard.compiler.rows.problem_codes import NOT_READ
 from tuneyard.compiler.spec.column_types import column_types
 from tuneyard.core.errors import ContentError, RequestError, nearest
 
@@ -29,7 +30,7 @@ def guess(statistics: FileStatistics) -> Proposal:
     columns = first_names([leaf.with_kind for leaf in statistics.leaves.values()])
     other_sheets = ""
     for warning in statistics.problems.warnings:
-        if warning.code == "W224":
+        if warning.code == NOT_READ:
             other_sheets = f" ({warning.message}; {warning.hint})"
     raise ContentError(
         f"{statistics.path}: nothing in it looks like turns, question and answer, a labelled text or plain "

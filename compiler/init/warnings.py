@@ -9,7 +9,8 @@ from typing import cast
 from tuneyard.compiler.chat.turn_rows import MESSAGES
 from tuneyard.compiler.init.column_statistics import FileStatistics, Leaf
 from tuneyard.compiler.init.proposal import Proposal, is_prose
-from tuneyard.compiler.lint.row_checks import EMPTY, plain_text
+from tuneyard.compiler.lint.empty_answers import EMPTY
+from tuneyard.compiler.lint.text_keys import plain_text
 from tuneyard.compiler.read.split_names import splits_named_in
 from tuneyard.compiler.rows import Fields, walker
 from tuneyard.compiler.spec.model import Spec

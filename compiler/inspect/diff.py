@@ -11,7 +11,7 @@ from sys import intern
 
 from tuneyard.compiler.lint.fingerprints import Places
 from tuneyard.compiler.lint.matching import paired
-from tuneyard.compiler.lint.row_checks import keys_of_texts, plain_text
+from tuneyard.compiler.lint.text_keys import keys_of_texts, plain_text
 from tuneyard.compiler.read.dataset_reader import few, label_of, stored_examples
 from tuneyard.compiler.rows.draw import ROW_TYPE
 from tuneyard.core.files import JsonObject

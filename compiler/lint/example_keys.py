@@ -1,9 +1,9 @@
-"""Keys of examples as records have them: equal for the examples that `Lint` finds equal in a compile."""
+"""Keys of examples as records have them: equal for the examples that a compile finds equal."""
 
 from array import array
 from collections.abc import Sequence
 
-from tuneyard.compiler.lint.row_checks import SEPARATOR, keys_of_texts, plain_text, short_keys_of_texts
+from tuneyard.compiler.lint.text_keys import SEPARATOR, keys_of_texts, plain_text, short_keys_of_texts
 from tuneyard.core.records import Example
 
 

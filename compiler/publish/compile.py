@@ -3,21 +3,21 @@
 import shutil
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 from tuneyard.compiler.check.checker import Types
 from tuneyard.compiler.engine.compile_file import TypesOfParts, most_kept, numbers_rows
 from tuneyard.compiler.engine.request import COUNTED, CompileReport, CompileRequest, Identity
 from tuneyard.compiler.engine.run import Run, TextIdsError
 from tuneyard.compiler.engine.two_passes import write_arranged
-from tuneyard.compiler.lint.duplicates import imbalance, warn_of_duplicates
 from tuneyard.compiler.lint.fingerprints import Fingerprints
+from tuneyard.compiler.lint.repeated_rows import REPEATED_ROW
+from tuneyard.compiler.lint.runner import lint_splits
 from tuneyard.compiler.publish.registry import Registry
 from tuneyard.compiler.read.inputs import (
     Input,
@@ -31,8 +31,9 @@ from tuneyard.compiler.read.inputs import (
     with_earlier_keywords,
 )
 from tuneyard.compiler.read.stream import progress_bar, stored_size
+from tuneyard.compiler.rows.problem_codes import NO_ROWS
 from tuneyard.compiler.rows.problems import KEPT, NO_LIMIT, Problems
-from tuneyard.compiler.spec.model import PART, UNLABELLED, Spec
+from tuneyard.compiler.spec.model import PART, Spec
 from tuneyard.compiler.write.entries import entries_of
 from tuneyard.core.datasets.compiled import Manifest, write_manifest
 from tuneyard.core.errors import Problem, RequestError
@@ -248,10 +249,9 @@ def _complete(run: Run) -> None:
         problems.lead(report.unused.problems(report.read))
     report.rejected = problems.bad_rows
     if not report.failed:
-        report.fit = warn_of_duplicates(run.fingerprints, spec.group, problems, near=spec.near)
-        _warn_of_labels(spec, report.fit, problems)
+        report.fit = lint_splits(spec, run.fingerprints, problems)
         is_drawn = spec.split and not (spec.split.is_given or spec.split.group)
-        if is_drawn and problems.counts["W202"]:
+        if is_drawn and problems.counts[REPEATED_ROW]:
             problems.notes.append(f"{spec.name}: equal rows were drawn into one split (W202 counts them)")
         totals = dict.fromkeys([output.file for output in spec.outputs], 0)
         for _, output, file in run.written:
@@ -264,7 +264,7 @@ def _complete(run: Run) -> None:
                 if spec.labels:
                     message += "; no label in any? --column label=COLUMN names its column"
             places = ", ".join(item.display_path for item in run.inputs)
-            problems.lead([Problem("E013", places, message)])
+            problems.lead([Problem(NO_ROWS, places, message)])
     problems.sort_warnings()
     if not report.failed:
         report.datasets = run.records()
@@ -273,14 +273,3 @@ def _complete(run: Run) -> None:
         report.not_written, report.kept = report.kept, 0
     elif run.staged:
         report.files = run.account()
-
-
-def _warn_of_labels(spec: Spec, fit: Mapping[str, Any], problems: Problems) -> None:
-    """Warn if labels of training rows are far out of balance; `fit` is that of the manifest."""
-    training = fit.get(PART, {})
-    labels = [label for label in spec.labels if label != UNLABELLED]
-    shares = imbalance(training.get("labels", {}), labels)
-    if shares:
-        message = f"far out of balance: {shares} of {training['rows']} training rows"
-        hint = "add rows of the rare ones, or leave rows of the common ones out"
-        problems.warn(Problem("W222", spec.name, message, "label", hint))

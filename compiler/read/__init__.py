@@ -14,17 +14,33 @@ from typing import NamedTuple, TypeVar
 from tuneyard.compiler.chat.forms import examples_of
 from tuneyard.compiler.chat.turn_rows import conversations_of
 from tuneyard.compiler.read.measure import measured
-from tuneyard.compiler.read.stream import SHORTEN, Readable, opened, stored_size, suffix
+from tuneyard.compiler.read.stream import (
+    LARGE_CONTENT,
+    LARGE_RECORD,
+    SHORTEN,
+    Readable,
+    opened,
+    stored_size,
+    suffix,
+)
 from tuneyard.compiler.rows import Rows
+from tuneyard.compiler.rows.problem_codes import NO_RECORDS
 from tuneyard.compiler.rows.problems import Problems, UnreadableFileError
 from tuneyard.compiler.spec.file import Source
 from tuneyard.compiler.spec.model import PART
 from tuneyard.core.datasets import REGISTRY
 from tuneyard.core.errors import Problem, RequestError
+from tuneyard.core.errors.problem_codes import ProblemCode
 from tuneyard.core.files import Moved
 from tuneyard.core.files.bounded_reading import LargeDataError
 from tuneyard.core.plugins import Plugin, bundled_with, load
 from tuneyard.core.text.quoting import shell
+
+REPEATED_COLUMN = ProblemCode(
+    "E009",
+    "a header that names a column twice",
+    "Rename one of both columns.",
+)
 
 
 class OpenFile(NamedTuple):
@@ -139,7 +155,7 @@ def refuse_twice(names: Sequence[str], place: str) -> None:
     for name, count in Counter(names).items():
         if count > 1:
             fix = "give each column a name of its own there, or delete the lines above the header"
-            raise UnreadableFileError("E009", "the header names it twice", fix, place, name or '""')
+            raise UnreadableFileError(REPEATED_COLUMN, "the header names it twice", fix, place, name or '""')
 
 
 SMALLER = "write it again in smaller parts: fewer rows in a row group or batch, or several files"
@@ -151,8 +167,8 @@ def _too_large(error: LargeDataError, display_path: str) -> Problem:
     if not place.startswith(display_path):
         place = f"{display_path} {place}"
     if error.is_record:
-        return Problem("E014", place, error.message, hint=SHORTEN)
-    return Problem("E015", place, error.message, hint=SMALLER)
+        return Problem(LARGE_RECORD, place, error.message, hint=SHORTEN)
+    return Problem(LARGE_CONTENT, place, error.message, hint=SMALLER)
 
 
 def read(
@@ -177,7 +193,9 @@ def read(
     try:
         with opened(path, encoding, in_order=file_reader.text, moved=moved) as stream:
             if source.table and ".db" not in file_reader.suffixes:
-                raise UnreadableFileError("E007", "`table` names a table of an SQLite database: leave it out")
+                raise UnreadableFileError(
+                    NO_RECORDS, "`table` names a table of an SQLite database: leave it out"
+                )
             file = OpenFile(stream, display_path, file_suffix, source, split, path, names)
             batches = file_reader.function(file, problems)
             if source.form:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from tuneyard.compiler.read.stream import GET_AGAIN
+from tuneyard.compiler.read.stream import DAMAGED_ARCHIVE, GET_AGAIN
 from tuneyard.compiler.rows.problems import UnreadableFileError
 
 DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError)
@@ -17,7 +17,7 @@ DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, Runtime
 
 @contextlib.contextmanager
 def opened_archive(
-    file: Path | BinaryIO, code: str = "E004", kind: str = "archive"
+    file: Path | BinaryIO, code: str = DAMAGED_ARCHIVE, kind: str = "archive"
 ) -> Iterator[zipfile.ZipFile]:
     """Open an archive. `UnreadableFileError` if members share bytes or a name, or for damage."""
     try:

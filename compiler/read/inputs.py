@@ -35,19 +35,27 @@ from tuneyard.compiler.read.remote import (
 from tuneyard.compiler.read.saved import ABOUT_SAVED, saved_files
 from tuneyard.compiler.read.split_names import split_of_folder, splits_named_in
 from tuneyard.compiler.read.stream import suffix
+from tuneyard.compiler.rows.problem_codes import NOT_READ
 from tuneyard.compiler.spec.file import find_spec
 from tuneyard.compiler.spec.model import PART, Spec
 from tuneyard.compiler.spec.paths import ADDRESS, matches, no_match, refuse_path_of_shell
 from tuneyard.core.datasets import REGISTRY
 from tuneyard.core.datasets.compiled import MANIFEST
 from tuneyard.core.errors import ContentError, Problem, RequestError, nearest
+from tuneyard.core.errors.problem_codes import ProblemCode
 from tuneyard.core.files import HUB_ID, near_name, sha256
 from tuneyard.core.files.links import own_file
 from tuneyard.core.text.quoting import shell
 from tuneyard.core.text.words import counted
 
+LINES_OF_TEXTS = ProblemCode(
+    "W221",
+    "a folder of .txt files, each line of which is a row",
+    "For a document a row, write `rows: file` into the spec under `source:`.",
+)
+
+
 RAW = Path("data/raw")
-NOT_READ = "W224"
 ADD_FOLDER = "add it as a further one, or, for a split, write what `tuneyard data init FOLDER` proposes"
 ADD_SPLIT = "without SPLIT= before its path each goes to the split that it is named like"
 ADD_TEXTS = "to learn from it, write it as rows of a .jsonl"
@@ -471,7 +479,7 @@ def texts_by_line(spec: Spec, inputs: Sequence[Input]) -> Iterator[Problem]:
                 f"{files} .txt files: each line that is not blank is a row; no file is kept as a document"
             )
             hint = "for a document a row, write `rows: file` into the spec under `source:` (docs/compiler.md)"
-            yield Problem("W221", str(folder), message, "", hint)
+            yield Problem(LINES_OF_TEXTS, str(folder), message, "", hint)
 
 
 def not_read(inputs: Sequence[Input]) -> Iterator[Problem]:

@@ -14,6 +14,9 @@ from tuneyard.compiler.chat.forms import AI_STUDIO
 from tuneyard.compiler.chat.turn_rows import MESSAGES
 from tuneyard.compiler.read import OpenFile, reader
 from tuneyard.compiler.read.scan import (
+    BROKEN_JSON,
+    BROKEN_LIST,
+    DUPLICATE_KEY,
     LINES,
     LOOKED_AT,
     ROW,
@@ -26,8 +29,17 @@ from tuneyard.compiler.read.scan import (
     have_all_keys,
     layout_of,
 )
-from tuneyard.compiler.read.stream import SHORTEN, TooLongError, blocks, too_long, undecodable, whole_lines
+from tuneyard.compiler.read.stream import (
+    LARGE_RECORD,
+    SHORTEN,
+    TooLongError,
+    blocks,
+    too_long,
+    undecodable,
+    whole_lines,
+)
 from tuneyard.compiler.rows import Fields, InDocument, Line, ObjectRows, Place, Prefix, without
+from tuneyard.compiler.rows.problem_codes import NO_RECORDS, NOT_AN_OBJECT
 from tuneyard.compiler.rows.problems import Problems, UnreadableFileError
 from tuneyard.compiler.spec.column_names import key_in_spec
 from tuneyard.compiler.spec.file import Source
@@ -99,7 +111,7 @@ def read_json(file: OpenFile, problems: Problems) -> Iterator[ObjectRows]:
     if layout is LINES and _OPEN.match(head):
         message = OVER_LINES
     if message:
-        raise UnreadableFileError("E007", message, place=f"{display_path}:{start}")
+        raise UnreadableFileError(NO_RECORDS, message, place=f"{display_path}:{start}")
     if layout.steps is None:
         yield from _read_lines(whole, display_path, start, problems)
     else:
@@ -135,14 +147,14 @@ def read_array(
                 rows.append(row)
                 lines.append(line)
             else:
-                code, message = wrong or ("E005", no_object(row))
+                code, message = wrong or (NOT_AN_OBJECT, no_object(row))
                 problems.bad_row([Problem(code, Place(Prefix(display_path), line), message)], row)
             if since >= BATCH or scanner.offset - done > BATCH_BYTES:
                 yield ObjectRows(Prefix(display_path), lines, rows, text_size=scanner.offset - done)
                 rows, lines, since, done = [], [], 0, scanner.offset
     except BrokenError as error:
         before, hint = "", error.hint
-        if error.code in ("E003", "E014"):
+        if error.code in (BROKEN_LIST, LARGE_RECORD):
             before = f"; {count} whole records came before"
             hint = hint or "correct it there, or get the file again"
         place = f"{display_path}:{scanner.line_now()}"
@@ -168,13 +180,13 @@ class _Walk:
     def rows(self, steps: Steps | None) -> Iterator[Found]:
         """Yield the rows; `BrokenError` if the rest of the document cannot be read."""
         if self.scanner.next_sign() not in ("[", "{"):
-            raise BrokenError("E007", f"found neither a list nor an object, expected {LIST}")
+            raise BrokenError(NO_RECORDS, f"found neither a list nor an object, expected {LIST}")
         if steps is None:
             yield self.scanner.row()
         else:
             yield from self._rows(steps, "", {})
         if self.scanner.next_sign():
-            raise BrokenError("E003", "found more text after the document's end")
+            raise BrokenError(BROKEN_LIST, "found more text after the document's end")
 
     def _rows(self, steps: Steps, where: str, outer: Fields) -> Iterator[Found]:
         sign = self.scanner.next_sign()
@@ -187,7 +199,7 @@ class _Walk:
                 yield from self._members(where, outer)
         else:
             value = show_value(self.scanner.value())
-            raise BrokenError("E007", f"{where}: found {value}, expected {LIST}")
+            raise BrokenError(NO_RECORDS, f"{where}: found {value}, expected {LIST}")
 
     def _list(self, steps: Steps, where: str, outer: Fields) -> Iterator[Found]:
         number = 0
@@ -232,7 +244,7 @@ class _Walk:
             if not isinstance(value, dict):
                 message = f"key {show_value(key)}: found {show_value(value)}"
                 fix = BY_ROWS if isinstance(value, list) else ""
-                raise BrokenError("E007", f"{message}, expected {LIST}, or an object of rows", fix)
+                raise BrokenError(NO_RECORDS, f"{message}, expected {LIST}, or an object of rows", fix)
             text = f"{where}.{key_in_spec(key)}" if where else f"key {show_value(key)}"
             yield InDocument(line, number, text), {**outer, **value}, wrong
 
@@ -243,14 +255,14 @@ class _Walk:
         for _ in self.scanner.items("}"):
             key = self.scanner.key()
             if key in keys:
-                raise BrokenError("E006", f"duplicate key {show_value(key)}")
+                raise BrokenError(DUPLICATE_KEY, f"duplicate key {show_value(key)}")
             keys.append(key)
             if key == step:
                 yield from self._rows(steps[1:], f"{where}.{key_in_spec(key)}".lstrip("."), outer)
             elif self.scanner.next_sign() in ("[", "{"):
                 self.ignored.append(key)
                 if self.scanner.skip() and self.guessed:
-                    raise BrokenError("E007", ambiguous([step, key]))
+                    raise BrokenError(NO_RECORDS, ambiguous([step, key]))
             else:
                 _, outer[key], wrong = self.scanner.row()
                 if wrong:
@@ -259,7 +271,7 @@ class _Walk:
                     self.ignored.append(key)
         if step not in keys:
             there = show_values(keys) or "none"
-            raise BrokenError("E007", f"{where}: no key {show_value(step)} (keys: {there})".lstrip(": "))
+            raise BrokenError(NO_RECORDS, f"{where}: no key {show_value(step)} (keys: {there})".lstrip(": "))
 
 
 def _inside(value: object, steps: Steps, place: Line, outer: Fields) -> Iterator[Found]:
@@ -270,7 +282,7 @@ def _inside(value: object, steps: Steps, place: Line, outer: Fields) -> Iterator
         yield place, {**outer, **value}, None
     elif steps[0] not in value:
         there = show_values(value) or "none"
-        yield place, value, ("E005", f"no key {show_value(steps[0])} (keys: {there})")
+        yield place, value, (NOT_AN_OBJECT, f"no key {show_value(steps[0])} (keys: {there})")
     else:
         others = without(value, steps[0])
         inner, here = value[steps[0]], f"{place}.{key_in_spec(steps[0])}"
@@ -335,11 +347,11 @@ def _parse_each(
         try:
             row = as_row(orjson.loads(text))
             if not isinstance(row, dict):
-                problems.bad_row([Problem("E005", place, no_object(row))], row)
+                problems.bad_row([Problem(NOT_AN_OBJECT, place, no_object(row))], row)
                 continue
             key = _repeated(text, row)
             if key is not None:
-                problem = Problem("E006", place, "duplicate key", key)
+                problem = Problem(DUPLICATE_KEY, place, "duplicate key", key)
                 problems.bad_row([problem], line_text)
             else:
                 lines.append(number)
@@ -365,7 +377,7 @@ def _broken(text: bytes, place: Place, error: orjson.JSONDecodeError) -> Problem
         hint = f"this is Python's notation, not JSON: {AS_JSON}"
     elif rest.strip() == ",":
         hint = "each line is a whole row, without a comma at its end: sed 's/, *$//' OLD > NEW.jsonl"
-    return Problem("E002", place, message, hint=hint)
+    return Problem(BROKEN_JSON, place, message, hint=hint)
 
 
 def _repeated(text: bytes, row: Fields) -> str | None:

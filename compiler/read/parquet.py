@@ -6,6 +6,7 @@ from pathlib import Path
 from tuneyard.compiler.read import OpenFile, reader, refuse_twice
 from tuneyard.compiler.read.stream import seekable
 from tuneyard.compiler.rows import ROW, Prefix, TableRows
+from tuneyard.compiler.rows.problem_codes import UNREADABLE_TABLE
 from tuneyard.compiler.rows.problems import Problems, UnreadableFileError
 from tuneyard.core.files.bounded_columns import arrow_batches, decoded_size, parquet_batches, record_slices
 from tuneyard.core.files.bounded_reading import LargeDataError
@@ -40,4 +41,4 @@ def read_columns(file: OpenFile, _: Problems) -> Iterator[TableRows]:
     except (pyarrow.ArrowException, OSError, *NOT_IN_PYTHON) as error:
         message = f"{file.suffix[1:].capitalize()} cannot be read: {str(error).splitlines()[0]}"
         place = f"{file.display_path} row {start}"
-        raise UnreadableFileError("E012", message, "export the file again", place) from error
+        raise UnreadableFileError(UNREADABLE_TABLE, message, "export the file again", place) from error

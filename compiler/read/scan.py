@@ -15,13 +15,34 @@ from typing import NamedTuple
 import orjson
 
 from tuneyard.compiler.chat.turn_forms import TURN_KEYS
-from tuneyard.compiler.read.stream import CUT_OFF, SHORTEN, TOO_LONG
+from tuneyard.compiler.read.stream import CUT_OFF, LARGE_RECORD, NOT_TEXT, SHORTEN, TOO_LONG
 from tuneyard.compiler.rows import MISSING, Fields, are_objects, walker
 from tuneyard.compiler.rows.problems import UnreadableFileError
 from tuneyard.compiler.spec.column_types import Column
 from tuneyard.core.errors import show_value
+from tuneyard.core.errors.problem_codes import ProblemCode
 from tuneyard.core.files import DuplicateKeyError, unique
 from tuneyard.core.files.bounded_reading import LARGEST_RECORD
+
+BROKEN_JSON = ProblemCode(
+    "E002",
+    "broken JSON in a line or record",
+    "Complete what is cut off; write null or a number for `NaN`.",
+    "Cut off, or with `NaN` or half of a surrogate pair. Other lines are still checked.",
+)
+BROKEN_LIST = ProblemCode(
+    "E003",
+    "a JSON list that cannot be read on",
+    "Correct it at this place, or get the file again.",
+    "The next record cannot be found.",
+)
+DUPLICATE_KEY = ProblemCode(
+    "E006",
+    "duplicate key in one object",
+    "Delete one of both: only you know which is right.",
+    "JSON readers keep one of the two values.",
+)
+
 
 LOOKED_AT = 1 << 20
 WRAPPERS = 8  # objects in one another that are looked into if the document goes on
@@ -106,21 +127,21 @@ class Scanner:
             return sign
         if sign != ",":
             if not sign:
-                raise BrokenError("E003", f"the file is cut off: expected a comma or {closing}")
-            raise BrokenError("E003", f"found {show_value(sign)}, expected a comma or {closing}")
+                raise BrokenError(BROKEN_LIST, f"the file is cut off: expected a comma or {closing}")
+            raise BrokenError(BROKEN_LIST, f"found {show_value(sign)}, expected a comma or {closing}")
         self.at += 1
         sign = self.next_sign()
         if sign == closing:
-            raise BrokenError("E003", f"found a comma before the closing {closing}")
+            raise BrokenError(BROKEN_LIST, f"found a comma before the closing {closing}")
         if not sign:
-            raise BrokenError("E003", "the file is cut off after a comma")
+            raise BrokenError(BROKEN_LIST, "the file is cut off after a comma")
         return sign
 
     def key(self) -> str:
         """Walk over a key and its colon."""
         key = self.value()
         if not isinstance(key, str) or self.next_sign() != ":":
-            raise BrokenError("E003", "expected a key in double quotes and a colon")
+            raise BrokenError(BROKEN_LIST, "expected a key in double quotes and a colon")
         self.at += 1
         self.next_sign()
         return key
@@ -132,7 +153,7 @@ class Scanner:
             try:
                 orjson.dumps(value)
             except TypeError:
-                self.odd.append(("E002", "broken JSON: a lone surrogate (half of a character)"))
+                self.odd.append((BROKEN_JSON, "broken JSON: a lone surrogate (half of a character)"))
         return line, value, self.odd[0] if self.odd else None
 
     def value(self) -> object:
@@ -149,9 +170,9 @@ class Scanner:
                 if self.ended:
                     self._fail(error)
             except RecursionError as error:
-                raise BrokenError("E003", TOO_DEEP) from error
+                raise BrokenError(BROKEN_LIST, TOO_DEEP) from error
             if len(self.text) - self.at > LARGEST_RECORD:
-                raise BrokenError("E014", TOO_LONG, SHORTEN)
+                raise BrokenError(LARGE_RECORD, TOO_LONG, SHORTEN)
             self._more()
 
     def objects(self) -> tuple[list[int], list[Fields]]:
@@ -193,7 +214,7 @@ class Scanner:
                     self.key()
                     self.skip()
             except RecursionError as error:
-                raise BrokenError("E003", TOO_DEEP) from error
+                raise BrokenError(BROKEN_LIST, TOO_DEEP) from error
         else:
             self.value()
         return objects
@@ -208,7 +229,9 @@ class Scanner:
         fix = ""
         if self.text[error.pos : error.pos + 1] == "'":
             fix = f"this is Python's notation, not JSON: {AS_JSON_DOCUMENT}"
-        raise BrokenError("E003", "the file is cut off inside a record" if cut else broken, fix) from error
+        raise BrokenError(
+            BROKEN_LIST, "the file is cut off inside a record" if cut else broken, fix
+        ) from error
 
     def next_sign(self) -> str:
         """Skip blanks. Returns the next character, "" at the end."""
@@ -235,9 +258,9 @@ class Scanner:
                 pieces.append(self.decode(chunk, self.ended))
             except UnicodeDecodeError as error:
                 if self.ended:
-                    raise BrokenError("E003", CUT_OFF) from error
+                    raise BrokenError(BROKEN_LIST, CUT_OFF) from error
                 where = self.offset + error.start
-                raise BrokenError("E001", f"not UTF-8 at byte {where} of the file") from error
+                raise BrokenError(NOT_TEXT, f"not UTF-8 at byte {where} of the file") from error
             self.offset += len(chunk)
             missing -= len(pieces[-1])
         self.text = "".join(pieces)
@@ -252,18 +275,18 @@ class Scanner:
         try:
             return unique(pairs)
         except DuplicateKeyError as error:
-            self.odd.append(("E006", f"duplicate key {show_value(error.args[0])}"))
+            self.odd.append((DUPLICATE_KEY, f"duplicate key {show_value(error.args[0])}"))
             return dict(pairs)
 
     def _constant(self, name: str) -> None:
-        self.odd.append(("E002", f"found {name}: not JSON; write null or a number"))
+        self.odd.append((BROKEN_JSON, f"found {name}: not JSON; write null or a number"))
 
     def _number(self, digits: str) -> object:
         """Read a number as in JSON Lines: beyond 64 bits a float, beyond that a problem."""
         try:
             return orjson.loads(digits)
         except orjson.JSONDecodeError:
-            self.odd.append(("E002", f"found {show_value(digits)}: a number out of range"))
+            self.odd.append((BROKEN_JSON, f"found {show_value(digits)}: a number out of range"))
             return None
 
 

@@ -10,9 +10,10 @@ from tuneyard.compiler.read import OpenFile, reader, refuse_twice
 from tuneyard.compiler.read.archives import opened_archive
 from tuneyard.compiler.read.cells import CORRECT, NO_VALUE, MergedCell, part_of
 from tuneyard.compiler.read.stream import Readable, opened, seekable
-from tuneyard.compiler.read.tables import HEADER_AGAIN, JOINED
+from tuneyard.compiler.read.tables import FIELD_COUNT, HEADER_AGAIN, JOINED, REPEATED_HEADER
 from tuneyard.compiler.read.workbooks import ErrorValue, Sheet, SheetRow, Workbook, letters_of
 from tuneyard.compiler.rows import ROW, EmptyCell, Fields, Line, ObjectRows, Place, Prefix
+from tuneyard.compiler.rows.problem_codes import NOT_READ, UNREADABLE_TABLE
 from tuneyard.compiler.rows.problems import Problems
 from tuneyard.core.errors import Problem, show_value
 
@@ -47,13 +48,13 @@ def read_sheet(file: OpenFile, problems: Problems) -> Iterator[ObjectRows]:
         if titles:
             message = f"only the sheet {first.title} is read, not {', '.join(titles)}"
             hint = "save each sheet as a file of its own"
-            problems.warn(Problem("W224", file.display_path, message, "", hint))
+            problems.warn(Problem(NOT_READ, file.display_path, message, "", hint))
         yield from _read_rows(book, first, file.display_path, problems)
 
 
 @contextlib.contextmanager
 def _workbook(stream: io.BufferedReader, display_path: str) -> Iterator[Workbook]:
-    with opened_archive(seekable(stream), "E012", "workbook") as archive:
+    with opened_archive(seekable(stream), UNREADABLE_TABLE, "workbook") as archive:
         yield Workbook(archive, display_path)
 
 
@@ -134,14 +135,14 @@ class _Table:
         """Take a row, or return why it is none."""
         place = Place(self.prefix, row.number)
         if len(row.cells) >= len(self.header) and _named(row) == self.header:
-            return Problem("E010", place, HEADER_AGAIN, "", JOINED)
+            return Problem(REPEATED_HEADER, place, HEADER_AGAIN, "", JOINED)
         fields = dict(self.empty)
         for column, value in row.cells.items():
             name = self.header.get(column)
             if name is None:
                 message = f"found {show_value(value)} in a column that the header does not name"
                 fix = "name each column in the first row, and delete the rows above it"
-                return Problem("E008", place, message, "", fix)
+                return Problem(FIELD_COUNT, place, message, "", fix)
             if isinstance(value, ErrorValue):
                 self.causes[row.number, name] = EmptyCell(f"the error value {value}", CORRECT)
             else:

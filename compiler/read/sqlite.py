@@ -12,6 +12,7 @@ from urllib.parse import quote
 from tuneyard.compiler.read import OpenFile, reader
 from tuneyard.compiler.read.measure import size_of
 from tuneyard.compiler.rows import ROW, Prefix, TableRows
+from tuneyard.compiler.rows.problem_codes import NO_RECORDS, UNREADABLE_TABLE
 from tuneyard.compiler.rows.problems import Problems, UnreadableFileError
 from tuneyard.core.files.bounded_reading import LARGEST_RECORD, LargeDataError, large_record
 from tuneyard.core.files.scratch import scratch_folder
@@ -55,7 +56,7 @@ def read_sqlite(file: OpenFile, _: Problems) -> Iterator[TableRows]:
             if error.sqlite_errorcode == sqlite3.SQLITE_TOOBIG:
                 raise large_record("") from error  # the module reads ahead: no row is certain
             message = f"the database cannot be read: {error}"
-            raise UnreadableFileError("E012", message, FIX) from error
+            raise UnreadableFileError(UNREADABLE_TABLE, message, FIX) from error
 
 
 def _restrict(database: sqlite3.Connection, stored: int) -> None:
@@ -131,14 +132,14 @@ def _table(database: sqlite3.Connection, table: str) -> str:
     if table:
         message = f"no table {table!r}: {message}"
     hint = "name one with --table, or in a spec under `source:`: `table: NAME`"
-    raise UnreadableFileError("E007", message, hint)
+    raise UnreadableFileError(NO_RECORDS, message, hint)
 
 
 def _computed(message: str, table: str) -> UnreadableFileError:
     """E007 for rows that only code of the database yields: a file that was sent would run it here."""
     command = shlex.join(["sqlite3", "FILE", f"create table stored_rows as select * from {_quoted(table)}"])
     hint = f"if you trust the file, store them: {command}"
-    return UnreadableFileError("E007", f"{message}, expected a table of stored rows", hint)
+    return UnreadableFileError(NO_RECORDS, f"{message}, expected a table of stored rows", hint)
 
 
 def _quoted(name: str) -> str:

@@ -18,8 +18,32 @@ from typing import Any, BinaryIO, NamedTuple, cast
 from tuneyard.compiler.read.remote import RemoteFile
 from tuneyard.compiler.rows.problems import UnreadableFileError
 from tuneyard.core.errors import Problem
+from tuneyard.core.errors.problem_codes import ProblemCode
 from tuneyard.core.files import Moved
 from tuneyard.core.files.bounded_reading import LARGEST_RECORD, LARGEST_RUN, MOST_PACKED, UNPACKED
+
+NOT_TEXT = ProblemCode(
+    "E001",
+    "bytes that are not text in the encoding",
+    "Name the encoding in the spec under `source:` (such as `encoding: gb18030`), or repair the bytes.",
+)
+DAMAGED_ARCHIVE = ProblemCode(
+    "E004",
+    "a compressed file that is damaged or cut off",
+    "Get the file again.",
+)
+LARGE_RECORD = ProblemCode(
+    "E014",
+    "a record that is too large",
+    "Name one JSON document `.json`; look for an open quote in a csv.",
+)
+LARGE_CONTENT = ProblemCode(
+    "E015",
+    "a small file that unpacks to too much",
+    "Ask its author for the original, or write it again with the defaults of its software.",
+    "It has zeros, nulls or one row in place of data: over 1,000 times its size, or a page of over 1 GiB.",
+)
+
 
 GZIP = b"\x1f\x8b"
 ZSTD = b"\x28\xb5\x2f\xfd"
@@ -122,7 +146,7 @@ class _Unpacked(io.RawIOBase):
 
     def _too_large(self, most: int) -> UnreadableFileError:
         return UnreadableFileError(
-            "E015",
+            LARGE_CONTENT,
             f"found {self._size >> 20:,} MiB unpacked from {self._stored:,} bytes, expected "
             f"{most:,} times its size at most",
             NO_ROWS,
@@ -184,7 +208,7 @@ def opened(
             for sign, name in NO_TEXT.items():
                 if in_order and start.startswith(sign):
                     fix = "give it the ending of its format, or name a file of rows"
-                    raise UnreadableFileError("E001", f"not text: by its first bytes it is {name}", fix)
+                    raise UnreadableFileError(NOT_TEXT, f"not text: by its first bytes it is {name}", fix)
             if codecs.lookup(encoding).name != "utf-8":
                 from pyarrow import PythonFile, transcoding_input_stream
 
@@ -192,7 +216,7 @@ def opened(
                 stream = io.BufferedReader(recoded, AHEAD)
             elif start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
                 message = "not UTF-8: its byte-order mark says UTF-16"
-                raise UnreadableFileError("E001", message, encoding_hint("utf-16"))
+                raise UnreadableFileError(NOT_TEXT, message, encoding_hint("utf-16"))
             if stream.peek(1).startswith(codecs.BOM_UTF8):
                 stream.read(len(codecs.BOM_UTF8))
             yield stream
@@ -214,20 +238,20 @@ def undecodable(data: bytes, place: str) -> Problem | None:
         data.decode()
     except UnicodeDecodeError as error:
         if error.reason == "unexpected end of data" and error.end == len(data):
-            return Problem("E001", place, CUT_OFF, hint=GET_AGAIN)
+            return Problem(NOT_TEXT, place, CUT_OFF, hint=GET_AGAIN)
         where = f"0x{data[error.start]:02x} at byte {error.start + 1} of the row"
         fix = (
             "correct the row, save the file as UTF-8, or name the encoding in a spec under `source:`, "
             "such as `encoding: cp1252` or `encoding: gb18030`: `tuneyard data init` looks for it in the "
             "first 16 MiB"
         )
-        return Problem("E001", place, f"not UTF-8: {where}", hint=fix)
+        return Problem(NOT_TEXT, place, f"not UTF-8: {where}", hint=fix)
     return None
 
 
 def too_long(place: str, hint: str = SHORTEN) -> UnreadableFileError:
     """E014 for a record of more than `LARGEST_RECORD` bytes."""
-    return UnreadableFileError("E014", TOO_LONG, hint, place)
+    return UnreadableFileError(LARGE_RECORD, TOO_LONG, hint, place)
 
 
 def blocks(stream: io.BufferedReader) -> Iterator[bytes]:
@@ -257,7 +281,7 @@ def _damage() -> Iterator[None]:
         if isinstance(error, OSError) and error.errno is not None:  # of the system, not of the contents
             raise
         message = f"the compressed file is damaged or cut off: {error}"
-        raise UnreadableFileError("E004", message, GET_AGAIN) from error
+        raise UnreadableFileError(DAMAGED_ARCHIVE, message, GET_AGAIN) from error
 
 
 @contextlib.contextmanager
@@ -267,9 +291,9 @@ def _decoding(encoding: str) -> Iterator[None]:
         yield
     except UnicodeDecodeError as error:
         if error.start == 0 and error.end == len(error.object):  # what is left over at the end
-            raise UnreadableFileError("E001", CUT_OFF, GET_AGAIN) from error
+            raise UnreadableFileError(NOT_TEXT, CUT_OFF, GET_AGAIN) from error
         message = f"not {encoding}: byte 0x{error.object[error.start]:02x}: {error.reason}"
-        raise UnreadableFileError("E001", message, encoding_hint("utf-8")) from error
+        raise UnreadableFileError(NOT_TEXT, message, encoding_hint("utf-8")) from error
     except UnicodeError as error:  # no byte-order mark; half of a character in UTF-7
         guess = f"{encoding}-le" if "BOM" in str(error) else "utf-8"
-        raise UnreadableFileError("E001", f"not {encoding}: {error}", encoding_hint(guess)) from error
+        raise UnreadableFileError(NOT_TEXT, f"not {encoding}: {error}", encoding_hint(guess)) from error

@@ -10,9 +10,35 @@ from tuneyard.compiler.chat.turn_forms import QUESTIONS, SPEAKER, SPEAKERS
 from tuneyard.compiler.read import TEXTS, OpenFile, reader, refuse_twice
 from tuneyard.compiler.read.stream import TooLongError, blocks, too_long, undecodable, whole_lines
 from tuneyard.compiler.rows import Fields, ObjectRows, Place, Prefix, Rows, TableRows
+from tuneyard.compiler.rows.problem_codes import NOT_AN_OBJECT
 from tuneyard.compiler.rows.problems import Problems, UnreadableFileError
 from tuneyard.core.errors import Problem, show_value
+from tuneyard.core.errors.problem_codes import ProblemCode
 from tuneyard.core.files.bounded_reading import FREE_EXPANSION, LARGEST_RECORD, ROW_COST, LargeDataError
+
+FIELD_COUNT = ProblemCode(
+    "E008",
+    "more or fewer fields than the header",
+    "Correct the row; write `quoted: true` under `source:` for a tsv with quoted fields.",
+    "In a tsv a quote is otherwise an ordinary character.",
+)
+REPEATED_HEADER = ProblemCode(
+    "E010",
+    "a header among the rows",
+    "Delete this line.",
+    "Two files were joined.",
+)
+BROKEN_QUOTING = ProblemCode(
+    "E011",
+    "broken quoting",
+    "Close the quote; double quotes inside a field.",
+)
+MAY_CONTINUE = ProblemCode(
+    "W225",
+    "a conversation that may go on after a blank line",
+    "Leave no blank lines inside a conversation.",
+)
+
 
 BATCH = 1000
 EXCEL = "sep="
@@ -139,7 +165,9 @@ def _dialogues(
                     further.append(f"{between}{spoken.rstrip()}")
                 else:
                     message = f"found {show_value(spoken)}, expected a speaker, as User: or 问："
-                    problems.bad_row([Problem("E005", Place(prefix, number), message)], {"text": spoken})
+                    problems.bad_row(
+                        [Problem(NOT_AN_OBJECT, Place(prefix, number), message)], {"text": spoken}
+                    )
                 continue
             name = speaker[1].lower()
             role = SPEAKERS[name]
@@ -149,7 +177,9 @@ def _dialogues(
                 is_question = name in QUESTIONS
                 if is_question or (has_gap and (role == "user" or is_close)):
                     if not (is_question or is_close):
-                        problems.warn(Problem("W225", Place(prefix, number), MAY_GO_ON, hint=NO_BLANK_LINES))
+                        problems.warn(
+                            Problem(MAY_CONTINUE, Place(prefix, number), MAY_GO_ON, hint=NO_BLANK_LINES)
+                        )
                     yield ObjectRows(prefix, [first], [{"messages": turns}])
                     turns = []
             is_close = bool(turns) and not has_gap
@@ -210,9 +240,9 @@ def _good(
             fix = ""
             if len(row) > len(header):
                 fix = "put a field with the delimiter inside into quotes; a tsv needs `quoted: true`, too"
-            problems.bad_row([Problem("E008", place, message, hint=fix)], row)
+            problems.bad_row([Problem(FIELD_COUNT, place, message, hint=fix)], row)
         elif is_header_again(row, header):
-            problems.bad_row([Problem("E010", place, HEADER_AGAIN, hint=JOINED)], row)
+            problems.bad_row([Problem(REPEATED_HEADER, place, HEADER_AGAIN, hint=JOINED)], row)
         else:
             kept_lines.append(line)
             kept_rows.append(row)
@@ -293,7 +323,7 @@ def _quoted(text: "_Text", delimiter: str) -> Lines:
         if str(error).startswith("new-line character"):
             message = "a carriage return alone, outside quotes"
             fix = "end lines with a line feed, or quote the field"
-        failure = UnreadableFileError("E011", message, fix, f"{text.display_path}:{line}")
+        failure = UnreadableFileError(BROKEN_QUOTING, message, fix, f"{text.display_path}:{line}")
     if rows:
         yield lines, rows
     if failure:

@@ -6,6 +6,7 @@ from typing import Protocol
 from xml.parsers import expat
 
 from tuneyard.compiler.read.archives import DAMAGE
+from tuneyard.compiler.rows.problem_codes import UNREADABLE_TABLE
 from tuneyard.compiler.rows.problems import UnreadableFileError
 from tuneyard.core.files.bounded_reading import LARGEST_RECORD
 
@@ -36,7 +37,7 @@ class Handlers(Protocol):
 
 def broken(place: str, message: str, fix: str = EXPORT_AGAIN) -> UnreadableFileError:
     """E012 for a workbook."""
-    return UnreadableFileError("E012", f"the workbook cannot be read: {message}", fix, place)
+    return UnreadableFileError(UNREADABLE_TABLE, f"the workbook cannot be read: {message}", fix, place)
 
 
 def parse(

@@ -8,8 +8,9 @@ from typing import BinaryIO
 from tuneyard.compiler.read import OpenFile, is_no_data, read, reader, readers, without_texts
 from tuneyard.compiler.read.archives import opened_archive
 from tuneyard.compiler.read.saved import INDEX, STATE
-from tuneyard.compiler.read.stream import Member, Readable, opened, seekable, suffix
+from tuneyard.compiler.read.stream import DAMAGED_ARCHIVE, Member, Readable, opened, seekable, suffix
 from tuneyard.compiler.rows import Rows
+from tuneyard.compiler.rows.problem_codes import NO_ROWS, UNREADABLE_TABLE
 from tuneyard.compiler.rows.problems import Problems, UnreadableFileError
 
 
@@ -23,7 +24,7 @@ def members(file: Path | BinaryIO) -> Iterator[list[Member]]:
             if suffix(member) in readers() and not (path.endswith("/") or is_no_data(member.name)):
                 if suffix(member) == ".zip":
                     raise UnreadableFileError(
-                        "E004", f"it contains the archive {path}", "unpack it, and give the folder"
+                        DAMAGED_ARCHIVE, f"it contains the archive {path}", "unpack it, and give the folder"
                     )
                 files.append(member)
         yield without_texts(files)
@@ -41,7 +42,9 @@ def _refuse_saved(data_members: Sequence[Member]) -> None:
     for member in data_members:
         if member.name in (STATE, INDEX):
             message = f"the archive contains {member.path}, a dataset that `save_to_disk` wrote"
-            raise UnreadableFileError("E012", message, "unpack the archive and give the folder as --source")
+            raise UnreadableFileError(
+                UNREADABLE_TABLE, message, "unpack the archive and give the folder as --source"
+            )
 
 
 @reader(".zip", text=False)
@@ -49,7 +52,7 @@ def read_zip(file: OpenFile, problems: Problems) -> Iterator[Rows]:
     """Yield the rows of the data files of an archive; places name both files (`a.zip/b.csv:2`)."""
     with members(seekable(file.stream)) as data_members:
         if not data_members:
-            raise UnreadableFileError("E013", "no data file in the archive")
+            raise UnreadableFileError(NO_ROWS, "no data file in the archive")
         _refuse_saved(data_members)
         for member in data_members:
             if file.names and member.path not in file.names:

@@ -14,36 +14,13 @@ import orjson
 
 from tuneyard.compiler.rows import InDocument, Place
 from tuneyard.core.errors import Problem, show_value, show_values
-from tuneyard.core.errors.problem_codes import guide
+from tuneyard.core.errors.problem_codes import guide, meaning_of
 from tuneyard.core.files import named
 
 KEPT = 1000
 NO_LIMIT = sys.maxsize
 PLACES = 3
 NAMES = 10
-WARNINGS = {  # docs/problems.md tells of every code
-    "W201": "an id that came before",
-    "W202": "a row that came before",
-    "W203": "the same input with another answer",
-    "W204": "an empty answer",
-    "W205": "a token of a chat template inside the text",
-    "W206": "a control character inside the text",
-    "W207": "a very long row",
-    "W208": "a training input that stands in another split",
-    "W209": "a split without rows",
-    "W210": "a part of a mixture that could not be filled",
-    "W211": "a class of one row in a stratified split",
-    "W212": "a row that is nearly the same as one before it",
-    "W213": "a training input that nearly stands in another split",
-    "W214": "HTML in an answer",
-    "W215": "a call that no tool of its row declares so",
-    "W216": "a call of a tool in the text of an answer",
-    "W221": "a folder of .txt files, each line of which is a row",
-    "W224": "a folder, sheet or text that is not read",
-    "W225": "a conversation that may go on after a blank line",
-    "W226": "a picture, video or audio named in a text",
-    "W222": "labels far out of balance",
-}
 
 
 @dataclass
@@ -144,7 +121,8 @@ class Problems:
             lines += first_lines
             rest = total - len(first_lines)
             if rest:
-                lines.append(f"… {rest} more {code}: {WARNINGS[code]} (--all shows every one)")
+                label = f"{code}: {meaning_of(code)}".removesuffix(": ")
+                lines.append(f"… {rest} more {label} (--all shows every one)")
         if lines:
             lines += guide(self.counts_of("W"))
         return lines

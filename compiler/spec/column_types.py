@@ -17,6 +17,7 @@ import orjson
 
 from tuneyard.compiler.rows import Fields
 from tuneyard.core.errors import Problem
+from tuneyard.core.errors.problem_codes import ProblemCode
 from tuneyard.core.files import JsonObject
 from tuneyard.core.plugins import Plugin, PluginError, bundled_with, call, registry
 from tuneyard.core.records.calls import WrongValueError
@@ -24,6 +25,16 @@ from tuneyard.core.records.calls import WrongValueError
 if TYPE_CHECKING:
     from tuneyard.compiler.spec.model import Spec
     from tuneyard.core.records import Example
+
+UNTRAINABLE_TURNS = ProblemCode(
+    "E107",
+    "turns that cannot be trained on",
+    "Correct roles, order and end of the turns; `roles:` maps other names, `calls: text` keeps text "
+    "next to a call.",
+    "An unknown role, two turns of one side in a row, no answer at the end, a call without result, "
+    "or text next to a call.",
+)
+
 
 Names = tuple[str, ...]
 """Names of columns, or other names that a spec or a column type lists."""
@@ -161,7 +172,7 @@ class ColumnType:
     options: Mapping[str, Schema] = field(default_factory=dict, repr=False)
     default: object = None
     is_optional: bool = False
-    code: str = "E107"
+    code: str = UNTRAINABLE_TURNS
     is_text: bool = False
     is_cleaned: bool = False
     may_be_blank: bool = False

@@ -4,7 +4,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tuneyard.compiler.rows.problems import WARNINGS
 from tuneyard.compiler.verify.comparison import row_bar
 from tuneyard.compiler.verify.dataset import LoadedDataset, loaded
 from tuneyard.compiler.verify.recipe_file import RecipeFile, Settings
@@ -19,6 +18,7 @@ from tuneyard.compiler.view.payload import (
 )
 from tuneyard.compiler.view.scan import Scan
 from tuneyard.core.drawing.page import embedded
+from tuneyard.core.errors.problem_codes import meaning_of
 from tuneyard.core.llamafactory.prompt.token_weights import read_weights, weights_file
 from tuneyard.core.training.training_run import names_in
 
@@ -136,7 +136,7 @@ def _problems(page_rows: PageRows, payload: ViewPayload) -> Iterator[CodeCount]:
     codes = {*rows_of_code, *verdict.counts}
     for code in sorted(codes, key=lambda code: (code[0] != "E", code)):
         rows = len(rows_of_code.get(code, ()))  # 0: a problem of the whole dataset
-        yield CodeCount(code, texts[code] if code in verdict.counts else WARNINGS[code], rows)
+        yield CodeCount(code, texts[code] if code in verdict.counts else meaning_of(code), rows)
     for code, count in ((DROPPED, verdict.dropped), (CUT_CODE, payload.over_cutoff)):
         if count:
             yield CodeCount(code, MESSAGES[code], count)

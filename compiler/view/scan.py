@@ -7,12 +7,15 @@ from array import array
 from collections import Counter
 from collections.abc import Iterable
 
+from tuneyard.compiler.lint import RowTexts
 from tuneyard.compiler.lint.example_keys import keys_of_examples
 from tuneyard.compiler.lint.fingerprints import Fingerprints
-from tuneyard.compiler.lint.row_checks import text_warnings
+from tuneyard.compiler.lint.repeated_rows import CONFLICT, REPEATED_ROW
+from tuneyard.compiler.lint.runner import text_lints
 from tuneyard.compiler.read.dataset_reader import MOST_LABELS, few, label_of
 from tuneyard.compiler.rows import Prefix
 from tuneyard.compiler.verify.expect import Records
+from tuneyard.core.plugins import guarded
 from tuneyard.core.records import PLACEHOLDERS, Example
 
 
@@ -48,8 +51,12 @@ class Scan:
             answers = [text for _, text in example.answers]
             texts = [example.system, *(text for _, text in example.turns), *answers]
             placeholders = [PLACEHOLDERS[kind] for kind in example.media]
-            for code, _ in text_warnings(texts, answers, placeholders):
-                self._add(code, [row])
+            row_texts = RowTexts(texts, answers, placeholders)
+            for lint in text_lints():
+                with guarded(lint.plugin):
+                    is_at_fault = bool(lint.find(row_texts))
+                if is_at_fault:
+                    self._add(lint.codes[0], [row])
         for column, keys in keys_of_examples([example]).items():
             self._keys[column].extend(keys)
 
@@ -58,8 +65,8 @@ class Scan:
         fingerprints = Fingerprints()
         fingerprints.add(Prefix(""), range(self.rows), self._keys)
         repeats, conflicts = fingerprints.repeats()
-        self._add("W202", (row for row, _ in repeats))
-        self._add("W203", (row for row, _ in conflicts))
+        self._add(REPEATED_ROW, (row for row, _ in repeats))
+        self._add(CONFLICT, (row for row, _ in conflicts))
         self.labels = few(self.labels)
 
     def _add(self, code: str, rows: Iterable[int]) -> None:

@@ -263,6 +263,13 @@ def _print_version(ctx: click.Context, _: click.Parameter, is_set: bool) -> None
         ctx.exit()
 
 
+def _explain(ctx: click.Context, parameter: click.Parameter, code: str | None) -> None:
+    if code is not None and not ctx.resilient_parsing:
+        from tuneyard.core.cli.explain import explain
+
+        explain(ctx, parameter, code)
+
+
 GROUPS = {
     "data": "tuneyard.compiler.cli:cli",
     "recipe": "tuneyard.recipes.__main__:cli",
@@ -279,10 +286,18 @@ VERSION = click.Option(
     callback=_print_version,
     help="Print the version and the commit.",
 )
+EXPLAIN = click.Option(
+    ["--explain"],
+    metavar="CODE",
+    is_eager=True,
+    expose_value=False,
+    callback=_explain,
+    help="Explain a problem code, such as W204.",
+)
 cli = LazyGroup(
     "tuneyard",
     lazy=GROUPS,
-    params=[VERSION],
+    params=[VERSION, EXPLAIN],
     help="From a raw file to a decision: which adapter, or which merge of them, do I ship?",
     examples=("tuneyard demo --dry-run", "tuneyard data compile demo_rte"),
 )

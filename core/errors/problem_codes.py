@@ -1,15 +1,66 @@
-"""Each problem code in Chinese: its meaning and its fix.
+"""Problem codes: what a user reads about a problem beyond its line, as one entry in the file that raises it.
 
-A Chinese reader gets these lines below the problems. Places, codes and values stay as they are.
-`make reference` writes the list of all, `docs/zh/problems.md` (tools/reference.py).
+`tuneyard --explain CODE` prints an entry. `make reference` writes the documents from all entries. A Chinese
+reader gets the meaning and the fix of each code below the problems.
 """
 
+import re
 from collections.abc import Iterable
+from typing import Self
 
 from tuneyard.core.language.messages import CHINESE, catalogue, current
 
 EXPLANATIONS = "problem_codes_zh"
 """Name of the catalogue with the meaning and the fix of each code, in Chinese."""
+_CODE = re.compile(r"[EWN]\d{3}")
+
+
+class ProblemCode(str):
+    """A code as problems have it, such as `W204`, with the texts of its entry.
+
+    - `meaning`: what is wrong, as a heading: `an empty answer`.
+    - `fix`: what a user does about it, in a sentence.
+    - `details`: further sentences for the documents, "" if the meaning is enough.
+    - `template`: the message with {fields}, "" if the code has several messages.
+
+    The first letter is the severity: E is an error, W a warning (an error with `--strict`), N a note.
+    """
+
+    __slots__ = ("details", "fix", "meaning", "template")
+    meaning: str
+    fix: str
+    details: str
+    template: str
+
+    def __new__(cls, code: str, meaning: str, fix: str, details: str = "", *, template: str = "") -> Self:
+        """Make an entry. `ValueError` for a code of another form than `W204`."""
+        if not _CODE.fullmatch(code):
+            raise ValueError(f"found the problem code {code!r}, expected E, W or N and three digits")
+        entry = super().__new__(cls, code)
+        entry.meaning, entry.fix, entry.details, entry.template = meaning, fix, details, template
+        return entry
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Come back whole from a worker and from a copy."""
+        return _again, (str(self), self.meaning, self.fix, self.details, self.template)
+
+    def message(self, **values: object) -> str:
+        """The template with its fields filled in."""
+        return self.template.format(**values)
+
+    @property
+    def severity(self) -> str:
+        """`error`, `warning` or `note`."""
+        return {"E": "error", "W": "warning", "N": "note"}[self[0]]
+
+
+def _again(code: str, meaning: str, fix: str, details: str, template: str) -> ProblemCode:
+    return ProblemCode(code, meaning, fix, details, template=template)
+
+
+def meaning_of(code: str) -> str:
+    """The meaning of a code, "" for one without an entry: of a package that gives its problems bare codes."""
+    return code.meaning if isinstance(code, ProblemCode) else ""
 
 
 def guide(codes: Iterable[str]) -> list[str]:

@@ -20,6 +20,7 @@ Group = Literal[
     "tuneyard.readers",
     "tuneyard.forms",
     "tuneyard.columns",
+    "tuneyard.lints",
     "tuneyard.logs",
     "tuneyard.scoring_commands",
 ]

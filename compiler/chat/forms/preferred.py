@@ -7,6 +7,7 @@ from math import isfinite
 
 from tuneyard.compiler.chat.turn_forms import common_turns
 from tuneyard.compiler.rows import Fields, without
+from tuneyard.compiler.rows.problem_codes import MISSING_FIELD, NO_PREFERENCE
 from tuneyard.compiler.rows.problems import some_of
 from tuneyard.compiler.spec.export_forms import ExportForm
 from tuneyard.core.datasets.answer_marks import as_number
@@ -58,7 +59,7 @@ class PairError(WrongValueError):
     `is_in_doubt`: the verdicts of other rows may mean something else, too.
     """
 
-    code = "E102"
+    code = MISSING_FIELD
     fix = ""
     is_in_doubt = False
 
@@ -77,7 +78,7 @@ class MissingError(PairError):
 class VerdictError(PairError):
     """A verdict names neither answer. After a number the other numbers are in doubt."""
 
-    code = "E111"
+    code = NO_PREFERENCE
 
     def __init__(self, column: str, value: object, names: tuple[str, str]) -> None:
         first, second = names

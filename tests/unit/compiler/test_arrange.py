@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from tests.unit.compiler.conftest import exchange, questions
 from tuneyard.compiler.engine.arrange import sampled, split_rows
 from tuneyard.compiler.lint.fingerprints import Fingerprints
-from tuneyard.compiler.lint.row_checks import keys_of_ids, unit_key
+from tuneyard.compiler.lint.text_keys import keys_of_ids, unit_key
 from tuneyard.compiler.rows import Prefix
 from tuneyard.compiler.spec.model import Split
 

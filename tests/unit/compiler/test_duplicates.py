@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from tests.messages import raises
 from tuneyard.compiler.engine.request import CompileRequest
-from tuneyard.compiler.lint.duplicates import THRESHOLD, near_rows, shingles, similarity
+from tuneyard.compiler.lint.near_rows import THRESHOLD, near_rows, shingles, similarity
 from tuneyard.compiler.publish import compile as compile_module
 from tuneyard.compiler.publish.compile import check_spec, compile_spec
 from tuneyard.compiler.spec.load import load_spec
@@ -77,7 +77,7 @@ def compared(monkeypatch) -> list[tuple[str, str]]:
         pairs.append((one, other))
         return similarity(one, other)
 
-    monkeypatch.setattr("tuneyard.compiler.lint.duplicates.similarity", counted)
+    monkeypatch.setattr("tuneyard.compiler.lint.near_rows.similarity", counted)
     return pairs
 
 

@@ -3,7 +3,7 @@
 import pytest
 
 from tests.unit.compiler.conftest import ROWS
-from tuneyard.compiler.lint.duplicates import imbalance
+from tuneyard.compiler.lint.unbalanced_labels import imbalance
 
 
 def row(number=0, **changes):

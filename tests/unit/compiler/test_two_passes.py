@@ -13,9 +13,9 @@ from tuneyard.compiler.engine.row_loop import FileResult
 from tuneyard.compiler.engine.run import Run
 from tuneyard.compiler.engine.two_passes import write_arranged
 from tuneyard.compiler.lint import matching
-from tuneyard.compiler.lint.duplicates import warn_of_duplicates
 from tuneyard.compiler.lint.fingerprints import Fingerprints
-from tuneyard.compiler.lint.row_checks import unit_key
+from tuneyard.compiler.lint.runner import lint_splits
+from tuneyard.compiler.lint.text_keys import unit_key
 from tuneyard.compiler.read.inputs import find_inputs
 from tuneyard.compiler.rows import Prefix
 from tuneyard.compiler.rows.counts import Counts
@@ -105,7 +105,7 @@ def test_arranged_rows_take_few_bytes_each(bench, monkeypatch, setting):
         tracemalloc.start()
         try:
             write_arranged(compile_run, None)
-            warn_of_duplicates(compile_run.fingerprints, None, problems)
+            lint_splits(loaded, compile_run.fingerprints, problems)
             peaks[rows] = tracemalloc.get_traced_memory()[1]
         finally:
             tracemalloc.stop()

@@ -1,4 +1,4 @@
-"""Rows compared with rows: ids and rows that came before, conflicts, leaks between splits, near rows.
+"""W212 and W213: rows that are nearly equal, with `fit: near` in a spec.
 
 Near rows are candidates by MinHash (rensa), each verified by its true similarity.
 The similarity of two texts is the Jaccard index of their shingles: the runs of three words (a Han
@@ -8,24 +8,35 @@ misses few pairs above the threshold; none below it is reported.
 """
 
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from heapq import merge
 from itertools import groupby
 from typing import Any
 
-from tuneyard.compiler.lint.fingerprints import Fingerprints
-from tuneyard.compiler.lint.matching import matches
-from tuneyard.compiler.rows.problems import Problems
-from tuneyard.compiler.spec.model import PART
+from tuneyard.compiler.lint import Splits, split_lint
 from tuneyard.core.errors import Problem
-from tuneyard.core.files import JsonObject
+from tuneyard.core.errors.problem_codes import ProblemCode
 from tuneyard.core.language.han import HAN
 
+NEAR_ROW = ProblemCode(
+    "W212",
+    "a row that is nearly the same as one before it",
+    "Decide whether both rows should stay.",
+    "Found with `fit: near` in a spec (extra `tuneyard[near]`). The number is the share of common three-word "
+    "sequences (0.80 or more).",
+    template="nearly the same as {place} ({similarity:.2f})",
+)
+NEAR_LEAK = ProblemCode(
+    "W213",
+    "a training input that nearly stands in another split",
+    "Delete one of both.",
+    "As W212.",
+    template="nearly the same input is also in {split} ({place}; {similarity:.2f})",
+)
 THRESHOLD = 0.8
 PERMUTATIONS = 64
 BANDS = 16
 BATCH = 5000
-FEWEST = 50  # rows: of fewer, the shares of labels say little
 WIDTH = 3
 SEED = 42
 _MIXER = 0x9E3779B97F4A7C15  # odd, near 2**64 over the golden ratio (Knuth: TAOCP 3, section 6.4)
@@ -36,67 +47,19 @@ _ASCII_SIGNS = {code: " " for code in range(128) if chr(code) != "_" and not chr
 Twin = tuple[int, int, float]
 
 
-def warn_of_duplicates(
-    splits: dict[str, Fingerprints], group: str | None, problems: Problems, *, near: bool = False
-) -> JsonObject:
-    """Warn of duplicates, conflicts and leaks, within and between splits. Returns the manifest's `fit`.
-
-    The ids of the rows are forgotten meanwhile: 8 bytes a row less while equal rows are sought.
-    """
-
-    def warn(code: str, form: str, twins: Iterable[Any], rows: Fingerprints, others: Fingerprints) -> None:
-        """Warn of each (row, row of the others like it) or, for near rows, (row, other row, similarity)."""
-        for row, twin, *share in twins:
-            problems.warn(Problem(code, rows.place(row), form.format(others.place(twin), *share)))
-
-    filled_splits = {split: rows for split, rows in splits.items() if rows.rows}
-    report: JsonObject = {split: rows.summary() for split, rows in filled_splits.items()}
-    # Splits of one file share its columns: the ids go when no split asks for them any more.
-    repeated_ids = {split: seen.repeated_ids() for split, seen in filled_splits.items()}
-    for split, seen in filled_splits.items():
-        seen.forget("ids")
-        same, conflicts = seen.repeats()
-        warn("W201", "the same id as in {}", repeated_ids[split], seen, seen)
-        warn("W202", "the same row as in {}; `drop_duplicates: true` in the spec drops it", same, seen, seen)
-        warn("W203", "the same input as in {}, another answer", conflicts, seen, seen)
-        if near:
-            warn("W212", "nearly the same as {} ({:.2f})", near_rows(seen.texts), seen, seen)
-    first = PART if PART in filled_splits else next(iter(filled_splits), "")
-    for other, test in filled_splits.items():
-        if other == first:
-            continue
-        train = filled_splits[first]
-        same_inputs = matches(train.column("prompts"), test.column("prompts"))
-        warn(
-            "W208",
-            f"the same input is also in {other} ({{}}); `drop_leaks: true` in the spec drops it",
-            same_inputs,
-            train,
-            test,
-        )
-        if near:
-            form = f"nearly the same input is also in {other} ({{}}; {{:.2f}})"
-            warn("W213", form, near_rows(train.texts, test.texts), train, test)
-        if group:
-            same_groups = matches(train.column("groups"), test.column("groups"))
-            report[f"{group} shared by {first} and {other}"] = len({row for _, row in same_groups})
-    return report
-
-
-def imbalance(counts: Mapping[str, int], labels: Collection[str]) -> str:
-    """The shares of labels that are far out of balance, "" for others and for fewer than 50 rows.
-
-    That is one label over 90 %, or another under a tenth of an equal share (of three labels: under 3.3 %).
-    Always giving the most common answer is then hard to beat, and a model learns little else.
-    """
-    total = sum(counts.values())
-    if total < FEWEST or len(labels) < 2:
-        return ""
-    by_size = sorted(labels, key=lambda label: -counts.get(label, 0))
-    most, least = counts.get(by_size[0], 0), counts.get(by_size[-1], 0)
-    if least * len(labels) * 10 >= total and most <= 0.9 * total:
-        return ""
-    return ", ".join(f"{label} {counts.get(label, 0) / total:.1%}".replace("%", " %") for label in by_size)
+@split_lint(NEAR_ROW, NEAR_LEAK)
+def near_duplicates(splits: Splits) -> Iterator[Problem]:
+    """Yield rows that are near to an earlier row of their split, or to a row of another split."""
+    if not splits.spec.near:
+        return
+    for rows in splits.rows.values():
+        for row, twin, share in near_rows(rows.texts):
+            message = NEAR_ROW.message(place=rows.place(twin), similarity=share)
+            yield Problem(NEAR_ROW, rows.place(row), message)
+    for training, name, others in splits.pairs():
+        for row, twin, share in near_rows(training.texts, others.texts):
+            message = NEAR_LEAK.message(split=name, place=others.place(twin), similarity=share)
+            yield Problem(NEAR_LEAK, training.place(row), message)
 
 
 def shingles(text: str) -> list[str]:

@@ -1,0 +1,23 @@
+"""W201: ids that occur twice in a split."""
+
+from collections.abc import Iterator
+
+from tuneyard.compiler.lint import Splits, split_lint
+from tuneyard.core.errors import Problem
+from tuneyard.core.errors.problem_codes import ProblemCode
+
+REPEATED_ID = ProblemCode(
+    "W201",
+    "an id that came before",
+    "Check whether two files were joined, or rows were repeated.",
+    template="the same id as in {place}",
+)
+
+
+@split_lint(REPEATED_ID, columns=["ids"])
+def repeated_ids(splits: Splits) -> Iterator[Problem]:
+    """Yield the rows whose id came before in their split."""
+    for rows in splits.rows.values():
+        for row, first in rows.repeated_ids():
+            message = REPEATED_ID.message(place=rows.place(first))
+            yield Problem(REPEATED_ID, rows.place(row), message)
