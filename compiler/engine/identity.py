@@ -7,6 +7,7 @@ import sys
 from collections.abc import Collection, Iterable, Mapping
 from functools import cache
 
+from tuneyard.compiler.lint import lints
 from tuneyard.compiler.read import plugins_for
 from tuneyard.compiler.spec.column_types import bundled_types, column_types
 from tuneyard.compiler.spec.export_forms import bundled_forms, export_forms
@@ -34,9 +35,11 @@ def own_hash() -> str:
 def deciding_code(paths: Iterable[str], forms: Collection[str], types: Collection[str]) -> JsonObject:
     """The code that decides what a compile writes of these source files, for the identity in a manifest.
 
-    `forms` are the forms of exports, and `types` the column types, that the spec names.
+    `forms` are the forms of exports, and `types` the column types, that the spec names. All installed lints
+    count: they decide the warnings in the manifest.
     """
     plugins = [*plugins_for(paths), *_plugins_of_forms(forms), *_plugins_of_types(types)]
+    plugins += [lint.plugin for lint in lints() if lint.plugin is not None]
     return {
         VERSION: release(),
         CODE: own_hash(),

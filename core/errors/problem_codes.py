@@ -12,7 +12,7 @@ from tuneyard.core.language.messages import CHINESE, catalogue, current
 
 EXPLANATIONS = "problem_codes_zh"
 """Name of the catalogue with the meaning and the fix of each code, in Chinese."""
-_CODE = re.compile(r"[EWN]\d{3}")
+_CODE = re.compile("[EWN][0-9]{3}")
 
 
 class ProblemCode(str):
