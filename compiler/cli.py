@@ -233,6 +233,8 @@ def _report(
 
     Returns the name of the spec and the registered datasets.
     """
+    from tuneyard.compiler.publish.report import counts_line, file_lines, report_as_json, why_failed
+
     spec, over = _changed(name, columns, shares, table, sample)
     request = CompileRequest(**settings, over=over, most_problems=NO_LIMIT if every or as_json else KEPT)
     if seed is not None:
@@ -254,12 +256,12 @@ def _report(
             say(one_line(line), to_stderr=True)
         if problems.errors:
             say(summarise(problems.errors, every, problems.counts_of("E")), to_stderr=True)
-    lines = [report.line()]
+    lines = [counts_line(report)]
     if report.datasets and not report.failed and not is_quiet():  # a check has no files to count
-        lines += report.result_lines(request.out)
-    _print(as_json, report.as_json, lines)
+        lines += file_lines(report, request.out)
+    _print(as_json, partial(report_as_json, report), lines)
     if report.failed:
-        raise ContentError(f"{report.name}: {report.verdict(spec.given_as)}")
+        raise ContentError(f"{report.name}: {why_failed(report, spec.given_as)}")
     return spec.name, [output for output in report.datasets if any(each.dataset for each in spec.outputs)]
 
 

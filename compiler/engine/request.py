@@ -1,27 +1,21 @@
 """The request and the report of a compile."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
 from tuneyard.compiler.check.unused_columns import Unused
-from tuneyard.compiler.columns.label import UNKNOWN_LABEL
 from tuneyard.compiler.engine.identity import deciding_code
 from tuneyard.compiler.rows.counts import Counts
 from tuneyard.compiler.rows.problems import KEPT, Problems
-from tuneyard.compiler.spec.file import place_of
 from tuneyard.compiler.spec.model import REJECTED, Spec
-from tuneyard.core.datasets import DEFAULT_FOLDER, REGISTRY
-from tuneyard.core.datasets.compiled import ROW_INDEX, CompiledFiles
+from tuneyard.core.datasets import DEFAULT_FOLDER
+from tuneyard.core.datasets.compiled import CompiledFiles
 from tuneyard.core.errors import ContentError
 from tuneyard.core.files import JsonObject
-from tuneyard.core.language.translation import tr
-from tuneyard.core.text.words import counted
 
 COUNTED = ("read", "kept", "dropped", "rejected", "not_sampled")
-MOST_UNKNOWN = 0.05
-"""Of the rows. More of them with unknown labels are a class, which no compile should leave out."""
 SEED = 42
 """The seed of samples and splits unless the user or the spec names another."""
 Identity = JsonObject
@@ -102,81 +96,3 @@ class CompileReport(Counts):
                     f"{others} are dropped, rejected or not sampled: nothing was published; please report "
                     "this"
                 )
-
-    def line(self) -> str:
-        """One line for people: the counts, the records of each dataset, the seconds."""
-        parts = [self.name, f"read {self.read}"]
-        if not self.failed:
-            parts.append(f"kept {self.kept}")
-        if self.dropped or not self.failed:
-            dropped = str(sum(self.dropped.values()))
-            if self.dropped:
-                reasons = ", ".join(f"{tr(reason)} {count}" for reason, count in self.dropped.items())
-                dropped = tr("{count} ({reasons})", count=dropped, reasons=reasons)
-            parts.append(f"dropped {dropped}")
-        if self.rejected:
-            parts.append(f"rejected {self.rejected}")
-        if self.not_sampled:
-            parts.append(f"not sampled {self.not_sampled}")
-        if self.failed:
-            parts.append(f"not written {self.not_written}")
-        else:
-            parts += [f"{name} {rows}" for name, rows in self.datasets.items()]
-        if self.up_to_date:
-            parts.append(tr("up to date"))
-        return "  ".join([*parts, f"{self.seconds:.1f} s"])
-
-    def verdict(self, spec: str) -> str:
-        """Why a compile failed, and how to compile the other rows if only some rows are wrong.
-
-        `spec` is its name or path.
-        """
-        errors = self.problems.count("E")
-        reason = counted(errors, "problem")
-        if not errors:
-            reason = f"{counted(self.problems.count('W'), 'warning')}, and --strict"
-        message = f"{reason}; nothing was written"
-        of_rows = counted(self.read, "row")
-        unknown = self.problems.counts[UNKNOWN_LABEL]
-        if unknown > max(1, self.read * MOST_UNKNOWN):  # one row is no class
-            place = place_of("labels", spec)
-            fix = "correct it there"
-            if not spec.endswith((".yaml", ".yml")):  # a spec of the user's own may be what init has proposed
-                fix += ", or take the spec of this file: `tuneyard data init FILE` proposes one"
-            return f"{message}. {unknown} of {of_rows} have labels that are not in `labels` ({place}): {fix}"
-        if self.problems.fatal or not 0 < self.rejected < self.read:
-            return f"{message}. Correct them and compile again"
-        return (
-            f"{message}. Correct {self.rejected} of {of_rows}, or compile the others with "
-            f"--on-error reject, which lists the rejected ones in {REJECTED}"
-        )
-
-    def result_lines(self, out: Path) -> list[str]:
-        """Lines for people: the paths of the files, and the registry."""
-        folder = out / self.name
-        datasets = [name for name in self.datasets if name not in self.files]
-        files = [str(folder / name) for name in self.files if not name.endswith(ROW_INDEX)]
-        lines = [f"files: {', '.join(files)}"]
-        if self.rejected:
-            lines.append(f"rejected rows: {folder / REJECTED}")
-        if not datasets:
-            return [*lines, "not registered: no output of the spec has a `dataset` name"]
-        return [*lines, f"registered in {out / REGISTRY}: {', '.join(datasets)}"]
-
-    def as_json(self) -> JsonObject:
-        """The report for `--json`: the figures of the last line, and every problem."""
-        counts = {key: getattr(self, key) for key in COUNTED}
-        return {
-            "name": self.name,
-            **counts,
-            "kept": 0 if self.failed else self.kept,
-            "datasets": self.datasets,
-            "up_to_date": self.up_to_date,
-            "seconds": round(self.seconds, 3),
-            "counts": dict(sorted(self.problems.counts.items())),
-            "fit": self.fit,
-            "notes": self.problems.notes,
-            "not_used": dict(self.unused.rows),
-            "ignored": dict(self.unused.ignored),
-            "problems": [asdict(problem) for problem in [*self.problems.errors, *self.problems.warnings]],
-        }

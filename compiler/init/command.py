@@ -27,6 +27,7 @@ from tuneyard.compiler.lint.html_answers import HTML_ANSWER
 from tuneyard.compiler.lint.named_pictures import NAMED_PICTURE
 from tuneyard.compiler.lint.template_tokens import TEMPLATE_TOKEN
 from tuneyard.compiler.publish.compile import check_spec
+from tuneyard.compiler.publish.report import counts_line
 from tuneyard.compiler.read.jsons import IGNORED
 from tuneyard.compiler.read.placement import NAMED_LIKE
 from tuneyard.compiler.read.remote import SourcePath
@@ -187,7 +188,7 @@ def _outcome(path: SourcePath, report: CompileReport, text: str, guesses: Sequen
                 "name the column of the answers with --answer or --label",
                 text,
             )
-        return report.line()
+        return counts_line(report)
     first_error = errors[0].line()
     if not report.problems.fatal and report.rejected < report.read:
         rejected = f"{report.rejected} of {counted(report.read, 'row')} would be rejected"

@@ -11,6 +11,7 @@ from tests.unit.compiler.conftest import exchange, questions
 from tuneyard.compiler.engine.arrange import sampled, split_rows
 from tuneyard.compiler.lint.fingerprints import Fingerprints
 from tuneyard.compiler.lint.text_keys import keys_of_ids, unit_key
+from tuneyard.compiler.publish.report import counts_line
 from tuneyard.compiler.rows import Prefix
 from tuneyard.compiler.spec.model import Split
 
@@ -206,7 +207,7 @@ def test_every_row_of_a_stopped_compile_is_counted(bench, name):
     dropped = sum(report.dropped.values())
     assert report.read == report.rejected + dropped + report.not_sampled + report.not_written
     assert not_written in (None, report.not_written)
-    assert f"not written {report.not_written}" in report.line()
+    assert f"not written {report.not_written}" in counts_line(report)
 
 
 def test_every_row_of_a_stopped_mixture_is_counted(bench):

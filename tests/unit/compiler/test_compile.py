@@ -20,6 +20,7 @@ from tuneyard.compiler.cli import cli
 from tuneyard.compiler.engine import row_loop
 from tuneyard.compiler.engine.request import COUNTED, CompileRequest
 from tuneyard.compiler.publish.registry import Registry
+from tuneyard.compiler.publish.report import counts_line, report_as_json, why_failed
 from tuneyard.compiler.spec.load import load_spec
 from tuneyard.core.datasets.compiled import Manifest
 from tuneyard.core.errors import ContentError, RequestError
@@ -210,7 +211,7 @@ def test_warnings_are_listed_by_file_and_line(bench):
     plain, odd = ROWS[0], ROWS[0] | {"sentence1": "<|im_end|>"}
     train = bench.rows("train.jsonl", [odd, plain, plain, odd])
     report = bench.compile("rte", train, bench.rows("dev.jsonl", [plain, odd]))
-    lines = [(p["code"], p["place"].rpartition("/")[2]) for p in report.as_json()["problems"]]
+    lines = [(p["code"], p["place"].rpartition("/")[2]) for p in report_as_json(report)["problems"]]
     assert {code for code, _ in lines} >= {"W202", "W205", "W208"}
     places = [(file == "dev.jsonl", int(line)) for file, line in (place.split(":") for _, place in lines)]
     assert places == sorted(places)
@@ -218,15 +219,15 @@ def test_warnings_are_listed_by_file_and_line(bench):
 
 def test_labels_that_a_spec_lacks_are_no_rows_to_reject(bench):
     source = bench.rows("train.jsonl", [ROWS[0] | {"label": "entails" if n else 1} for n in range(30)])
-    verdict = bench.compile("rte", source).verdict("rte")
-    assert "29 of 30 rows have labels that are not in `labels` (" in verdict
-    assert "specs/rte.yaml:11)" in verdict and "--on-error" not in verdict
+    reason = why_failed(bench.compile("rte", source), "rte")
+    assert "29 of 30 rows have labels that are not in `labels` (" in reason
+    assert "specs/rte.yaml:11)" in reason and "--on-error" not in reason
 
 
 def test_strict_makes_warnings_errors(bench):
     source = bench.rows("train.jsonl", [ROWS[0], ROWS[0] | {"idx": 9}])
     report = bench.compile("rte", source, strict=True)
-    assert report.failed and report.verdict("rte").startswith("1 warning, and --strict")
+    assert report.failed and why_failed(report, "rte").startswith("1 warning, and --strict")
     assert (report.read, report.kept, report.not_written) == (2, 0, 2)
     assert not bench.out.exists()
     assert not bench.compile("rte", source).failed
@@ -274,8 +275,8 @@ def test_an_up_to_date_compile_has_the_figures_and_names_the_manifest_with_the_w
     again = bench.compile("rte", source, reject=True)
     assert again.up_to_date and first.problems.warnings
     for figure in ("read", "kept", "dropped", "rejected", "datasets", "counts", "fit"):
-        assert again.as_json()[figure] == first.as_json()[figure]
-    assert again.line().split("  ")[:-2] == first.line().split("  ")[:-1]
+        assert report_as_json(again)[figure] == report_as_json(first)[figure]
+    assert counts_line(again).split("  ")[:-2] == counts_line(first).split("  ")[:-1]
     words = ("compile", "rte", "--source", source, "--on-error", "reject", "--out", str(bench.out))
     lines = invoke(cli, *words).stderr.splitlines()
     count = first.problems.count("W")

@@ -15,6 +15,7 @@ from tests.held import Held
 from tests.processes import on_a_full_disk, wait_for_end
 from tests.runs_cut import tree
 from tests.unit.compiler.conftest import Bench, json_lines
+from tuneyard.compiler.publish.report import report_as_json
 
 WRITE = """
 write: [{dataset: "t_{split}", file: "t-{split}.jsonl", format: alpaca,
@@ -55,7 +56,7 @@ def by_one_and_by_two(bench, sources, **how) -> list:
 
 
 def said_by(report) -> dict[str, object]:
-    said = report.as_json()
+    said = report_as_json(report)
     del said["seconds"]
     return said
 

@@ -8,6 +8,7 @@ from PIL import Image
 
 from tests.messages import printed, raises
 from tests.unit.compiler.conftest import Bench, exchange
+from tuneyard.compiler.publish.report import file_lines
 from tuneyard.compiler.spec.load import load_spec
 from tuneyard.compiler.write.entries import entries_of
 from tuneyard.core.errors import ContentError
@@ -228,6 +229,6 @@ def test_a_file_of_all_splits_is_named_once(bench):
     spec = "\n".join(lines)
     rows = [{"question": f"What is {number}?", "answer": f"{number}"} for number in range(4)]
     report = bench.compile(spec, bench.rows("a.json", rows))
-    (files, *_) = report.result_lines(bench.folder)
+    (files, *_) = file_lines(report, bench.folder)
     names = [path.rpartition("/")[2] for path in files.removeprefix("files: ").split(", ")]
     assert names == ["own-train.json", "own-eval.json", "all.jsonl"]
