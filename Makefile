@@ -1,7 +1,7 @@
 # Thin lines over `tuneyard …`: the logic and the exit codes live there.
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
-.PHONY: help setup setup-core setup-near setup-ray setup-s3 setup-search setup-vllm setup-wandb demo chat ask test test-slow stages compile bench mutate fuzz lint reference pictures site lock clean
+.PHONY: help setup setup-core setup-near setup-ray setup-s3 setup-search setup-vllm setup-wandb demo chat ask test test-slow stages compile bench mutate fuzz lint catalogue reference pictures site lock clean
 .DEFAULT_GOAL := help
 
 PYTHON ?= python3
@@ -119,6 +119,9 @@ mutate: .venv/.dev ## put 60 seeded errors into each package, one by one; tests 
 
 fuzz: .venv/.dev ## mutated and random files through the compiler: make fuzz MINUTES=10 [SEED=1]
 	$(PY) -m tools.fuzz --minutes $(or $(MINUTES),1) --seed $(or $(SEED),0)
+
+catalogue: .venv/.dev ## the catalogue of messages from the code; lists what has no Chinese
+	@$(PY) -m tools.catalogue
 
 reference: .venv/.dev ## docs/reference.md from the commands, docs/zh/problems.md from the codes, the table of SECURITY.md from the tests
 	@$(PY) -m tools.reference

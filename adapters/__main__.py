@@ -17,8 +17,8 @@ from tuneyard.adapters.methods import methods, parameters_by_name
 from tuneyard.core.cli.main import LazyGroup, TuneyardCommand, command_line, next_step, same_options
 from tuneyard.core.cli.run import run_command
 from tuneyard.core.errors import RequestError, resumed_by
+from tuneyard.core.language.message import _, tr
 from tuneyard.core.language.messages import for_reader, print_json, say
-from tuneyard.core.language.translation import tr
 from tuneyard.core.text.secrets import hide_secrets
 
 if TYPE_CHECKING:
@@ -193,7 +193,7 @@ def _run(plan: "MergePlan | FusePlan | ExtractPlan", dry_run: bool, command: Seq
     for text in plan.notes:
         note(text)
     summary, *details = plan.lines()
-    last = f"nothing written (--dry-run); would write {plan.request.out}"
+    last: str = _("nothing written (--dry-run); would write {path}", path=plan.request.out)
     if not dry_run:
         with tqdm(total=plan.bytes, unit="B", unit_scale=True, delay=2) as bar:
             details = plan.write(bar.update)
@@ -229,7 +229,9 @@ def show(adapters: tuple[str, ...], plot: Path | None, as_json: bool) -> None:
     opened = [open_any(reference) for reference in adapters]
     for adapter in opened:
         if plot and adapter.NOT_DRAWN:
-            raise RequestError(f"{adapter.name}: {adapter.NOT_DRAWN}; leave --plot out")
+            raise RequestError(
+                _("{name}: {not_drawn}; leave --plot out", name=adapter.name, not_drawn=adapter.NOT_DRAWN)
+            )
     histograms = bool(plot) or as_json
     measured = []
     for adapter in opened:
@@ -333,12 +335,19 @@ def export(reference: str, target: str, base: Path | None, **options: Any) -> No
     for name, value in options.items():
         if value and target not in BELONGS[name]:
             option = name.strip("_").replace("_", "-")
-            raise RequestError(f"--{option} belongs to --to {' or '.join(BELONGS[name])}, not to {target}")
+            raise RequestError(
+                _(
+                    "--{option} belongs to --to {target}, not to {other}",
+                    option=option,
+                    target=" or ".join(BELONGS[name]),
+                    other=target,
+                )
+            )
     if target != "hub" and options["out"] is None:
         example = {"gguf": "lora.gguf", "ollama": "Modelfile"}[target]
-        raise RequestError(f"no --out: the file to write, as in --out {example}")
+        raise RequestError(_("no --out: the file to write, as in --out {example}", example=example))
     if target == "hub" and options["repo"] is None:
-        raise RequestError("no --repo: the repository on the hub, as in --repo OWNER/NAME")
+        raise RequestError(_("no --repo: the repository on the hub, as in --repo OWNER/NAME"))
     module = importlib.import_module(f"tuneyard.adapters.export.{TARGETS[target]}")
     is_fused = target == "ollama" and not options["from_"]
     source = open_source(reference, base, open_any if is_fused else open_adapter)

@@ -24,6 +24,7 @@ from tuneyard.adapters.patterns import (
 from tuneyard.core.documents import LARGEST
 from tuneyard.core.errors import ContentError, bounded, show_value
 from tuneyard.core.files import Fields, are_texts, check_characters, sha256, text_sha256
+from tuneyard.core.language.message import _
 from tuneyard.core.weights.adapter_files import (
     CONFIG,
     EMBEDDINGS,
@@ -69,7 +70,7 @@ class AdapterConfig:
 
     def in_bounded_time(self) -> AbstractContextManager[None]:
         """A block that matches modules, bounded if the config has regular expressions. Names take no time."""
-        if not any(is_expression(pattern) for _, pattern, _ in _patterns(self.raw)):
+        if not any(is_expression(pattern) for _unused, pattern, _unused in _patterns(self.raw)):
             return nullcontext()
         return bounded(f"{self.path}: its regular expressions (target_modules and the like)")
 
@@ -115,12 +116,12 @@ class AdapterConfig:
 
     def saves_in_full(self, name: str) -> bool:
         """True if the config explains a full tensor: in modules_to_save, a bias, embedding or head."""
-        module, _, leaf = name.rpartition(".")
+        module, _unused, leaf = name.rpartition(".")
         if leaf == "bias" and self.bias != "none":
             return self.bias == "all" or self.targets(module.removesuffix(".base_layer"))
         if name.endswith((*EMBEDDINGS, *HEADS)):  # save_embedding_layers, which no field records
             return True
-        return any(True for _ in self.full_names_at(module))
+        return any(True for _unused in self.full_names_at(module))
 
     def full_names_at(self, module: str) -> Iterator[str]:
         """Yield the names of `modules_to_save` that a module path ends with."""
@@ -238,7 +239,7 @@ class Adapter(ABC):
         )
         adapter = cls(folder, config, weights, dict(modules))
         if not adapter.modules:
-            raise ContentError(f"{weights.path}: no {cls.TENSORS} in it")
+            raise ContentError(_("{path}: no {names} in it", path=weights.path, names=cls.TENSORS))
         with config.in_bounded_time():
             raise_together([*adapter.mismatches(), *adapter._shared_mismatches()], weights.path, MISMATCH)
         return adapter
@@ -397,7 +398,7 @@ def _wrong_expressions(raw: dict[str, Any]) -> Iterator[str]:
     """Yield patterns that are no regular expressions; if there are too many of these, only their number."""
     expressions = [pattern for pattern in _patterns(raw) if is_expression(pattern[1])]
     if len(expressions) > MOST_EXPRESSIONS:
-        fields = ", ".join(dict.fromkeys(field for field, _, _ in expressions))
+        fields = ", ".join(dict.fromkeys(field for field, _unused, _unused in expressions))
         yield (
             f"{fields}: found {len(expressions):,} regular expressions, expected at most "
             f"{MOST_EXPRESSIONS:,}; write names of modules"
@@ -414,7 +415,7 @@ def raise_together(problems: Iterable[str], place: object, fix: str = "") -> Non
     """`ContentError` with all problems of a file, one a line, if there are any, and the `fix` of them all."""
     lines = [f"{place}: {problem}" for problem in problems]
     if len(lines) > SHOWN:
-        lines[SHOWN:] = [f"… and {len(lines) - SHOWN} more"]
+        lines[SHOWN:] = [_("… and {number} more", number=len(lines) - SHOWN)]
     if lines:
         raise ContentError("\n".join(filter(None, [*lines, fix])))
 
@@ -437,9 +438,9 @@ def name_of(folder: Path) -> str:
 
 def wrong_numbers(numbers: Mapping[str, Any], *, whole: bool) -> Iterator[str]:
     """Yield the fields whose value is no number, or no `whole` one, above 0 and up to `LARGEST`."""
-    kinds, expected = [int, float], "a number"
+    kinds, expected = [int, float], _("a number")
     if whole:
-        kinds, expected = [int], "a whole number"
+        kinds, expected = [int], _("a whole number")
     for field, number in numbers.items():
         if type(number) not in kinds or not 0 < number <= LARGEST:
             yield f"{field} {show_value(number)}: expected {expected} above 0 and up to 9e15"

@@ -13,6 +13,7 @@ from tuneyard.adapters.store import note
 from tuneyard.core.errors import ContentError, show_value
 from tuneyard.core.files import read_object, write_json, write_text
 from tuneyard.core.files.bounded_reading import read_regular
+from tuneyard.core.language.message import _
 from tuneyard.core.llamafactory.prompt import find_chat_template
 from tuneyard.core.llamafactory.prompt.tokenizer_files import (
     CHAT_TEMPLATE,
@@ -44,7 +45,7 @@ def carry_tokenizer(adapters: Sequence[Path], folder: Path, otherwise: str) -> N
     """
     templates = _templates(adapters)
     if len(templates) > 1:
-        note(f"{otherwise}, since the adapters differ in them: {CHAT_TEMPLATE}")
+        note(_("{path}, since the adapters differ in them: {names}", path=otherwise, names=CHAT_TEMPLATE))
     if len(templates) != 1:
         templates = _templates([folder])  # the base's stays
     with_files = [each for each in adapters if any((each / name).is_file() for name in TOKENIZER)]
@@ -103,14 +104,22 @@ def _has_same_tokens(first: Path, other: Path, otherwise: str) -> bool:
         for token in sorted({*ids, *other_ids}):
             if ids.get(token) != other_ids.get(token):
                 note(
-                    f"{otherwise}: the tokenizer, since {show_value(token)} has the id {ids.get(token)} in "
-                    f"{first} and {other_ids.get(token)} in {other}"
+                    _(
+                        "{path}: the tokenizer, since {token} has the id {one} in {first} and {other} in "
+                        "{second}",
+                        path=otherwise,
+                        token=show_value(token),
+                        one=ids.get(token),
+                        first=first,
+                        other=other_ids.get(token),
+                        second=other,
+                    )
                 )
                 return False
         return True
     for name in VOCABULARIES:
         if _content(first / name) != _content(other / name):
-            note(f"{otherwise}, since the adapters differ in them: {name}")
+            note(_("{path}, since the adapters differ in them: {names}", path=otherwise, names=name))
             return False
     return True
 
@@ -148,7 +157,14 @@ def _note_differences(first: Path, other: Path) -> None:
         else:
             names.append(name)
     if names:
-        note(f"the tokenizer is that of {first}; {other} differs in {', '.join(names)}")
+        note(
+            _(
+                "the tokenizer is that of {first}; {second} differs in {names}",
+                first=first,
+                second=other,
+                names=", ".join(names),
+            )
+        )
 
 
 def _differing_fields(fields: Mapping[str, Any], others: Mapping[str, Any]) -> list[str]:

@@ -119,7 +119,7 @@ def apply(
     """
     bases = base_blocks(piece.source, base_as)
     if not changes:
-        for _, base in bases:
+        for _unused, base in bases:
             yield from_fp32(base, piece.dtype)
         return
     kind = "float32" if piece.dtype == "BF16" else "float64"
@@ -155,7 +155,7 @@ def base_blocks(tensor: Tensor, base_as: str | None) -> Iterator[tuple[int, Arra
     if base_as is None:
         yield from blocks_of(tensor, BLOCK)
         return
-    _, whole = next(blocks_of(tensor, math.prod(tensor.shape)))
+    _unused, whole = next(blocks_of(tensor, math.prod(tensor.shape)))
     quantised = nf4(whole, tensor.dtype, double=base_as == "nf4-double")
     step = max(BLOCK // whole.shape[1], 1)
     for first in range(0, len(quantised), step):

@@ -26,9 +26,10 @@ from tuneyard.adapters.provenance import CARD, model_card, scientific
 from tuneyard.core.errors import ContentError
 from tuneyard.core.files import json_text
 from tuneyard.core.files.links import check_own_files
+from tuneyard.core.language.message import _, counted
+from tuneyard.core.language.number_format import size_words
 from tuneyard.core.text.markdown import markdown_table
 from tuneyard.core.text.quoting import markdown_text
-from tuneyard.core.text.words import counted, size_words
 from tuneyard.core.weights.adapter_files import (
     CONFIG,
     EMBEDDINGS,
@@ -83,7 +84,7 @@ class TensorPair:
     def differences(self) -> Iterator[Array]:
         """Yield the change by blocks of rows as fp32; `ContentError` for NaN or infinity."""
         blocks = zip(blocks_of(self.model, BLOCK), blocks_of(self.base, BLOCK), strict=True)
-        for (_, values), (_, start) in blocks:
+        for (_unused, values), (_unused, start) in blocks:
             yield values - start
 
     @property
@@ -139,9 +140,14 @@ class ExtractPlan:
     def lines(self) -> list[str]:
         """One line on the whole adapter, and one for each tensor."""
         request = self.request
-        heading = (
-            f"extract  {request.model}  from {request.base}  modules {len(self.modules)}  "
-            f"tensors {len(self.specs)}  rank {self.rank}  {self.bytes / 1e6:.1f} MB"
+        heading = _(
+            "extract  {model}  from {base}  modules {number}  tensors {tensors}  rank {rank}  {size:.1f} MB",
+            model=request.model,
+            base=request.base,
+            number=len(self.modules),
+            tensors=len(self.specs),
+            rank=self.rank,
+            size=self.bytes / 1e6,
         )
         return [heading, *output.tensor_lines(self.specs)]
 
@@ -162,12 +168,19 @@ def plan_extraction(request: ExtractRequest) -> ExtractPlan:
     check_own_files(model.folder, PROMPT_FILES)
     for each in (model, base):
         if each.config.get("quantization_config"):
-            raise ContentError(f"{each.folder}: its weights are quantised; expected the unquantised model")
+            raise ContentError(
+                _("{folder}: its weights are quantised; expected the unquantised model", folder=each.folder)
+            )
     types = [str(each.config.get("model_type")) for each in (model, base)]
     if types[0] != types[1]:
         raise ContentError(
-            f"{request.model} is a {types[0]} model, {request.base} a {types[1]} model; expected the base "
-            "that was fine-tuned"
+            _(
+                "{model} is a {kind} model, {base} a {other} model; expected the base that was fine-tuned",
+                model=request.model,
+                kind=types[0],
+                base=request.base,
+                other=types[1],
+            )
         )
     pairs, notes = _pair_tensors(model, base)
     is_transposed = is_conv1d(model.config)
@@ -187,17 +200,27 @@ def plan_extraction(request: ExtractRequest) -> ExtractPlan:
     if not modules:
         reason = "their weights are equal" if not left_out else f"only {_listing(left_out)} differ"
         raise ContentError(
-            f"{request.model} and {request.base}: {reason}, so that there is no LoRA to extract; expected a "
-            "full fine-tune and its base"
+            _(
+                "{model} and {base}: {reason}, so that there is no LoRA to extract; expected a full "
+                "fine-tune and its base",
+                model=request.model,
+                base=request.base,
+                reason=reason,
+            )
         )
     rank = min(request.rank, max(min(module.outputs, module.inputs) for module in modules.values()))
     modules = {path: module._replace(rank=rank) for path, module in modules.items()}
     dtypes = sorted({tensor.dtype for pair in pairs.values() for tensor in (pair.model, pair.base)})
     if len(dtypes) > 1:
-        notes.append(f"the weights are {' and '.join(dtypes)}: rounding to another dtype counts as a change")
+        notes.append(
+            _(
+                "the weights are {dtypes}: rounding to another dtype counts as a change",
+                dtypes=" and ".join(dtypes),
+            )
+        )
     notes += vllm_notes(rank, full_tensors=False)
     specs = _specs(modules, request.dtype)
-    size = sum(data_bytes(dtype, shape) for _, dtype, shape in specs)
+    size = sum(data_bytes(dtype, shape) for _unused, dtype, shape in specs)
     output.require_space(request.out.resolve(), size)
     config = _config(request, rank, modules, base, is_transposed)
     return ExtractPlan(request, rank, modules, changed, left_out, specs, size, config, notes, check)
@@ -212,23 +235,42 @@ def _check_output(request: ExtractRequest) -> Path:
 
 def _pair_tensors(model: Base, base: Base) -> tuple[dict[str, TensorPair], list[str]]:
     """The tensors of both models by their name in the model, and notes on those that only one of them has."""
-    notes = []
+    notes: list[str] = []
     names, base_names = _names(model), _names(base)
     pairs: dict[str, TensorPair] = {}
     for name, stored in names.items():
         base_stored = base_names.get(name) or base.find(name)
         if base_stored is None:
-            raise ContentError(f"{model.folder}: {base.folder} has no tensor {name}; expected its own base")
+            raise ContentError(
+                _(
+                    "{folder}: {base} has no tensor {name}; expected its own base",
+                    folder=model.folder,
+                    base=base.folder,
+                    name=name,
+                )
+            )
         tensor, start = model.tensors[stored], base.tensors[base_stored]
         if tensor.shape == start.shape:
             pairs[name] = TensorPair(tensor, start)
         elif is_enlarged_table(name, tensor.shape, start.shape):
             rows = tensor.shape[0] - start.shape[0]
-            notes.append(f"{name}: {rows} rows more than in the base, and the LoRA has no rows of its own")
+            notes.append(
+                _(
+                    "{name}: {number} rows more than in the base, and the LoRA has no rows of its own",
+                    name=name,
+                    number=rows,
+                )
+            )
         else:
             raise ContentError(
-                f"{model.folder}: {name} has the shape {list(tensor.shape)}, {list(start.shape)} in "
-                f"{base.folder}; expected its own base"
+                _(
+                    "{folder}: {name} has the shape {shape}, {other} in {base}; expected its own base",
+                    folder=model.folder,
+                    name=name,
+                    shape=list(tensor.shape),
+                    other=list(start.shape),
+                    base=base.folder,
+                )
             )
     for name, base_stored in base_names.items():
         if name in names:
@@ -236,7 +278,12 @@ def _pair_tensors(model: Base, base: Base) -> tuple[dict[str, TensorPair], list[
         tied = model.find(name)  # a head that is tied in the fine-tune alone
         if tied is None:
             raise ContentError(
-                f"{model.folder}: no tensor {name}, which {base.folder} has; expected its own base"
+                _(
+                    "{folder}: no tensor {name}, which {base} has; expected its own base",
+                    folder=model.folder,
+                    name=name,
+                    base=base.folder,
+                )
             )
         pairs[name] = TensorPair(model.tensors[tied], base.tensors[base_stored])
     return pairs, notes
@@ -343,7 +390,7 @@ def _rank_sentence(plan: ExtractPlan, norms: Norms) -> str:
     """What the rank loses, in all and in the worst module."""
     errors = {path: relative([pair]) for path, pair in norms.items()}
     worst = max(errors, key=lambda path: errors[path])
-    size = f"{counted(len(norms), 'module')}, rank {plan.rank}, {size_words(plan.bytes)}"
+    size = f"{counted(len(norms), 'module', 'modules')}, rank {plan.rank}, {size_words(plan.bytes)}"
     return (
         f"Extracted with a relative Frobenius error of {relative(norms.values()):.1e}, at most "
         f"{errors[worst]:.1e} ({worst}): {size}."
@@ -354,11 +401,16 @@ def _left_out_sentences(plan: ExtractPlan, losses: Losses) -> list[str]:
     """The changed tensors without a LoRA, their share of the change, and the error with them."""
     if not plan.left_out:
         return []
-    changed = math.hypot(*(norm for norm, _ in losses.norms.values()), losses.left_out)
-    lost = math.hypot(*(difference for _, difference in losses.norms.values()), losses.left_out)
+    changed = math.hypot(*(norm for norm, _unused in losses.norms.values()), losses.left_out)
+    lost = math.hypot(*(difference for _unused, difference in losses.norms.values()), losses.left_out)
     return [
-        f"Not in the LoRA: {_listing(plan.left_out)}, {losses.left_out / changed:.1%} of the norm of all "
-        f"changes. With these the error is {lost / changed:.1e}."
+        _(
+            "Not in the LoRA: {names}, {share:.1%} of the norm of all changes. With these the "
+            "error is {error:.1e}.",
+            names=_listing(plan.left_out),
+            share=losses.left_out / changed,
+            error=lost / changed,
+        )
     ]
 
 
@@ -383,6 +435,6 @@ def _card(plan: ExtractPlan, losses: Losses) -> str:
         ),
         markdown_text(_rank_sentence(plan, losses.norms)),
         *map(markdown_text, _left_out_sentences(plan, losses)),
-        markdown_table(["module", "norm of ΔW", "relative error"], rows),
+        markdown_table(["module", _("norm of ΔW"), "relative error"], rows),
     ]
     return model_card(front, "\n\n".join(paragraphs) + "\n")

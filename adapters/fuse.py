@@ -36,8 +36,8 @@ from tuneyard.adapters.weighted import (
 from tuneyard.core.errors import ContentError, RequestError, need
 from tuneyard.core.files import Fields, read_object, write_json, write_text
 from tuneyard.core.files.links import check_own_files
+from tuneyard.core.language.message import _, counted
 from tuneyard.core.llamafactory.prompt.trained_files import read_trained
-from tuneyard.core.text.words import counted
 from tuneyard.core.training.training_run import MERGE, training_inputs
 from tuneyard.core.weights.base_models import Base
 from tuneyard.core.weights.class_defaults import text_config, text_key, untied, with_vocabulary
@@ -91,13 +91,26 @@ class FusePlan:
     def lines(self) -> list[str]:
         """One line on the whole model, and one for each file."""
         weights = "  ".join(f"{reference}={weight:g}" for reference, weight in self.request.adapters)
-        lines = [
-            f"fuse  {weights}  into {self.request.base}  modules {len(self.modules)}  "
-            f"shards {len(self.shards)}  {self.bytes / 1e9:.2f} GB"
+        lines: list[str] = [
+            _(
+                "fuse  {weights}  into {base}  modules {modules}  shards {shards}  {size:.2f} GB",
+                weights=weights,
+                base=self.request.base,
+                modules=len(self.modules),
+                shards=len(self.shards),
+                size=self.bytes / 1e9,
+            )
         ]
         for shard in self.shards:
             tensors = len(shard.pieces)
-            lines.append(f"  {shard.name}  {tensors} tensors  {shard.bytes / 1e9:.2f} GB")
+            lines.append(
+                _(
+                    "  {file}  {number} tensors  {size:.2f} GB",
+                    file=shard.name,
+                    number=tensors,
+                    size=shard.bytes / 1e9,
+                )
+            )
         return lines
 
     def write(self, progress: output.Progress) -> list[str]:
@@ -138,7 +151,7 @@ def parse_size(text: str) -> int:
     if match:
         size = float(match[1]) * {"KB": 10**3, "MB": 10**6, "GB": 10**9}[match[2].upper()]
     if not 1 <= size < math.inf:
-        raise RequestError(f"{text!r}: expected a size such as 500MB or 5GB")
+        raise RequestError(_("{text!r}: expected a size such as 500MB or 5GB", text=text))
     return int(size)
 
 
@@ -160,8 +173,11 @@ def plan_fusing(request: FuseRequest) -> FusePlan:
         check_own_files(item.adapter.folder, PROMPT_FILES)
     if base.config.get("quantization_config"):
         raise ContentError(
-            f"{base.folder}: its weights are quantised; fuse into the unquantised model "
-            "(--base-as nf4 for an adapter trained by QLoRA)"
+            _(
+                "{path}: its weights are quantised; fuse into the unquantised model (--base-as nf4 "
+                "for an adapter trained by QLoRA)",
+                path=base.folder,
+            )
         )
     if request.base_as:
         need("bitsandbytes", "torch")
@@ -191,7 +207,9 @@ def plan_fusing(request: FuseRequest) -> FusePlan:
     split = {head: table for head, table in base.ties.items() if changed & {head, table}}
     copies = _copies(base, split)
     for name in copies:
-        notes.append(f"tied embeddings: {name} written as a tensor of its own, tying switched off")
+        notes.append(
+            _("tied embeddings: {name} written as a tensor of its own, tying switched off", name=name)
+        )
     shapes = {name: tensor.shape for name, tensor in full_tensors.items()}
     shards = plan_shards(base, request.dtype, copies, shapes, request.max_shard)
     config = _fused_config(request, base, bool(split), _vocabulary(base, shards))
@@ -239,7 +257,7 @@ def _vocabulary(base: Base, shards: list[Shard]) -> int | None:
     if len({piece.shape[0] for piece in tables}) > 1:
         rows = ", ".join(f"{piece.name} {piece.shape[0]}" for piece in tables)
         raise ContentError(
-            f"embedding and head would differ in their rows: {rows}; both must be in the adapter"
+            _("embedding and head would differ in their rows: {rows}; both must be in the adapter", rows=rows)
         )
     return tables[0].shape[0]
 
@@ -293,7 +311,7 @@ def fuse(plan: FusePlan, progress: output.Progress) -> dict[str, Retained]:
         for file in output.companions(plan.base.folder):
             shutil.copyfile(file, folder / file.name)
         adapters = [item.adapter.folder for item in plan.weighted]
-        carry_tokenizer(adapters, folder, "the base's files are used")
+        carry_tokenizer(adapters, folder, _("the base's files are used"))
         write_ends(adapters, folder, plan.base.folder)
         write_index(folder, plan.shards)
         provenance_record = fuse_record(plan, retained)
@@ -307,10 +325,15 @@ def retained_lines(plan: FusePlan, retained: dict[str, Retained]) -> list[str]:
     """Report the retained fraction of ΔW over all modules, with advice if much is lost."""
     overall = total(retained.values())
     if not overall.squares or plan.is_unlearned:  # of an untrained DoRA rounding remains
-        return [f"ΔW = 0 in all {counted(len(retained), 'module')}: their weights are the base's"]
-    lines = [
-        f"retained fraction of ΔW {overall.fraction:.1%}, relative Frobenius error {overall.error:.1e}, "
-        f"{overall.unchanged_share:.1%} of the elements unchanged (by module in README.md)"
+        return [f"ΔW = 0 in all {counted(len(retained), 'module', 'modules')}: their weights are the base's"]
+    lines: list[str] = [
+        _(
+            "retained fraction of ΔW {fraction:.1%}, relative Frobenius error {error:.1e}, "
+            "{share:.1%} of the elements unchanged (by module in README.md)",
+            fraction=overall.fraction,
+            error=overall.error,
+            share=overall.unchanged_share,
+        )
     ]
     if overall.error > MUCH_LOST and plan.request.dtype != "F32":
         lines.append(

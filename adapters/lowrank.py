@@ -147,7 +147,7 @@ def nearest(matrix: Delta, rank: int) -> Pair:
 
 def _leading(square: Matrix, rank: int) -> Matrix:
     """The eigenvectors [n, ≤ rank] of the largest eigenvalues of a symmetric matrix."""
-    _, vectors = np.linalg.eigh(square)
+    _unused, vectors = np.linalg.eigh(square)
     return np.asarray(vectors[:, ::-1][:, :rank])
 
 

@@ -49,8 +49,9 @@ from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.core.files import bundled, json_text, read_object
 from tuneyard.core.files.links import check_own_files
 from tuneyard.core.installation.checkout import ROOT
+from tuneyard.core.language.message import _, counted
+from tuneyard.core.language.number_format import size_words
 from tuneyard.core.text.quoting import shell
-from tuneyard.core.text.words import counted, size_words
 from tuneyard.core.training.training_run import MERGE
 from tuneyard.core.weights.adapter_files import CONFIG, PAIRS, PREFIX, WEIGHTS, Module
 from tuneyard.core.weights.base_models import Base
@@ -116,15 +117,22 @@ class MergePlan:
         weights = "  ".join(
             f"{reference}={weight_text(weight)}" for reference, weight in self.request.adapters
         )
-        heading = (
-            f"{self.request.method}  {weights}  modules {len(self.modules)}  tensors {len(self.specs)}  "
-            f"rank {self.rank}  {self.bytes / 1e6:.1f} MB"
+        heading = _(
+            "{method}  {weights}  modules {modules}  tensors {tensors}  rank {rank}  {size:.1f} MB",
+            method=self.request.method,
+            weights=weights,
+            modules=len(self.modules),
+            tensors=len(self.specs),
+            rank=self.rank,
+            size=self.bytes / 1e6,
         )
         return [heading, *output.tensor_lines(self.specs)]
 
     def write(self, progress: output.Progress) -> list[str]:
         """Write the merge and report its size, and its error if it has one."""
-        size = f"{counted(len(self.modules), 'module')}, rank {self.rank}, {size_words(self.bytes)}"
+        size = (
+            f"{counted(len(self.modules), 'module', 'modules')}, rank {self.rank}, {size_words(self.bytes)}"
+        )
         return [f"{error_sentence(self.method, merge(self, progress))}: {size}."]
 
 
@@ -149,7 +157,7 @@ def merge_request(texts: Sequence[str], options: Mapping[str, Any]) -> MergeRequ
     if is_recipe == [True]:
         fields |= _read_recipe(bundled(Path(texts[0])))
     elif any(is_recipe):
-        raise RequestError("a recipe names its adapters itself: give it alone")
+        raise RequestError(_("a recipe names its adapters itself: give it alone"))
     declared = parameters_by_name()
     recipe_parameters = {name: fields.pop(name) for name in declared if name in fields}
     recipe_method = fields["method"]
@@ -165,7 +173,7 @@ def merge_request(texts: Sequence[str], options: Mapping[str, Any]) -> MergeRequ
     if option_parameters or fields["method"] != recipe_method:
         parameters = option_parameters
     if not fields.get("out"):
-        raise RequestError("no --out: the folder of the merged adapter, as in --out saves/merged")
+        raise RequestError(_("no --out: the folder of the merged adapter, as in --out saves/merged"))
     base = fields.pop("base", None)
     return MergeRequest(
         [parse_merged(text) for text in fields.pop("adapters")],
@@ -182,15 +190,19 @@ def _read_recipe(path: Path) -> dict[str, Any]:
     fields = read_mapping(path, "merge recipe")
     if "model_name_or_path" in fields:
         raise ContentError(
-            f"{path} is a training recipe, expected a merge recipe. `tuneyard recipe train {shell(path)}` "
-            "trains an adapter into its output_dir; merge that, as in saves/NAME=0.5"
+            _(
+                "{path} is a training recipe, expected a merge recipe. `tuneyard recipe train "
+                "{recipe}` trains an adapter into its output_dir; merge that, as in saves/NAME=0.5",
+                path=path,
+                recipe=shell(path),
+            )
         )
     schema: dict[str, Any] = read_object(SCHEMA)
     # Editors read the file in recipes/merge, which has neither plug-ins nor the parameters of methods.
     schema["additionalProperties"] = False
     for name, declarations in parameters_by_name().items():
         schemas: list[dict[str, Any]] = []
-        for _, parameter in declarations:
+        for _unused, parameter in declarations:
             with_null = {**parameter.schema, "type": [parameter.schema["type"], "null"]}
             if with_null not in schemas:
                 schemas.append(with_null)
@@ -233,7 +245,7 @@ def plan_merging(request: MergeRequest) -> MergePlan:
     notes += vllm_notes(rank, any(tensor.base for tensor in full_tensors))
     config = _merged_config(used, name_of_base, rank, modules, full_tensors)
     specs = _specs(modules, request.dtype, full_tensors)
-    size = sum(data_bytes(dtype, shape) for _, dtype, shape in specs)
+    size = sum(data_bytes(dtype, shape) for _unused, dtype, shape in specs)
     output.require_space(request.out.resolve(), size)
     return MergePlan(
         request,
@@ -284,8 +296,14 @@ def _equal_rank(method: Method, weighted: list[WeightedAdapter], path: str) -> i
             on_delta = "svd"
         listed = ", ".join(f"{rank} ({name})" for name, rank in ranks.items())
         raise ContentError(
-            f"{path}: ranks {listed}: method {method.name} needs equal ranks, since it averages A and B; use "
-            f"--method {on_delta}, which works on ΔW"
+            _(
+                "{module}: ranks {ranks}: method {method} needs equal ranks, since it averages A and "
+                "B; use --method {fix}, which works on ΔW",
+                module=path,
+                ranks=listed,
+                method=method.name,
+                fix=on_delta,
+            )
         )
     return next(iter(ranks.values()))
 
@@ -295,8 +313,12 @@ def _refuse_full_tensors(method: Method, full_tensors: list[FullTensor]) -> None
     names = [tensor.name for tensor in full_tensors if tensor.base]
     if names:
         raise ContentError(
-            f"{names[0]}: saved in full (modules_to_save or bias): method {method.name} merges A and B "
-            "alone, as PEFT does; --method exact merges it too"
+            _(
+                "{name}: saved in full (modules_to_save or bias): method {method} merges A and B "
+                "alone, as PEFT does; --method exact merges it too",
+                name=names[0],
+                method=method.name,
+            )
         )
 
 
@@ -308,8 +330,13 @@ def _sign_notes(method: Method, weighted: list[WeightedAdapter]) -> Iterator[str
         negative = [weight for weight in item.weights if weight < 0]
         if negative:
             yield (
-                f"{item.adapter.name}: weight {negative[0]:g}: as in PEFT, {method.name} multiplies A and B "
-                "by −√|weight|, which adds ΔW; --method exact subtracts it"
+                _(
+                    "{adapter}: weight {weight:g}: as in PEFT, {method} multiplies A and B by "
+                    "−√|weight|, which adds ΔW; --method exact subtracts it",
+                    adapter=item.adapter.name,
+                    weight=negative[0],
+                    method=method.name,
+                )
             )
 
 
@@ -398,7 +425,7 @@ def error_sentence(method: Method, norms: Norms) -> str:
     """
     errors = {module: relative([pair]) for module, pair in norms.items()}
     worst = max(errors, key=lambda module: errors[module])
-    if not any(norm for norm, _ in norms.values()):
+    if not any(norm for norm, _unused in norms.values()):
         return f"Merged by {method.name}, and ΔW = 0 in every module"
     if errors[worst] < EXACT:
         if method.exact_sum:
@@ -481,10 +508,10 @@ def _module(plan: MergePlan, path: str) -> MergedModule:
         written.append(factor)
         if factor is unrounded:  # fp32 that stays fp32, checked when it was read
             continue
-        place = f"{path}: merged {side} in {dtype}"
+        place = _("{path}: merged {side} in {dtype}", path=path, side=side, dtype=dtype)
         require_finite(factor, f"{place}: too large for it")
         if not factor.any() and unrounded.any():
-            raise ContentError(f"{place}: too small for it, all of it would become 0")
+            raise ContentError(_("{place}: too small for it, all of it would become 0", place=place))
     rounded = written[0], written[1]
     if matrix is not None:
         return rounded, lowrank.matrix_norms(matrix, rounded)

@@ -49,7 +49,7 @@ def _compared_modules(adapters: Sequence[Adapter], base: Base) -> list[str]:
     paths: dict[str, None] = {}
     for adapter in adapters:
         changed = (path for path in adapter.modules if not adapter.is_zero(path, base))
-        paths.update(dict.fromkeys(path for path, _ in zip(changed, range(COMPARED), strict=False)))
+        paths.update(dict.fromkeys(path for path, _unused in zip(changed, range(COMPARED), strict=False)))
     return list(paths)
 
 
@@ -75,7 +75,7 @@ def _blocks(
         if path in adapter.modules:
             changes[number] = adapter.change(1.0, path, before, None)
     pairs = zip(base_blocks(tensor, None), base_blocks(before, None), strict=True)
-    for (first, rows), (_, rows_before) in pairs:
+    for (first, rows), (_unused, rows_before) in pairs:
         deltas = np.zeros((len(adapters), rows.size))
         for number, change in changes.items():
             deltas[number] = change.rows(first, rows_before, "float64").reshape(-1)

@@ -13,6 +13,7 @@ import numpy as np
 from tuneyard.adapters.adapter import Adapter
 from tuneyard.adapters.weighted import Weighted
 from tuneyard.core.errors import ContentError, RequestError
+from tuneyard.core.language.message import _
 from tuneyard.core.weights.adapter_files import (
     PREFIX,
     full_tensor_misfit,
@@ -66,8 +67,11 @@ def plan_full_tensors(
         if len(merged) > 3:
             listing += f" and {len(merged) - 3} more"
         raise RequestError(
-            f"{listing}: full tensors (modules_to_save or bias), which can only be merged against the "
-            "base's; give --base DIR"
+            _(
+                "{names}: full tensors (modules_to_save or bias), which can only be merged against "
+                "the base's; give --base DIR",
+                names=listing,
+            )
         )
     if base is not None:
         full_tensors += [_merged(name, holders[name], weighted, base, dtype) for name in merged]
@@ -83,8 +87,12 @@ def _base_copy(name: str, holders: Sequence[Weighted[Adapter]]) -> FullTensor:
             values = first.full_tensor(name)
         if not np.array_equal(item.adapter.full_tensor(name), values):
             raise ContentError(
-                f"different base models: {name}, a copy of the base's, differs between "
-                f"{first.name} and {item.adapter.name}"
+                _(
+                    "different base models: {name}, a copy of the base's, differs between {one} and {other}",
+                    name=name,
+                    one=first.name,
+                    other=item.adapter.name,
+                )
             )
     tensor = first.weights.tensors[PREFIX + name]
     return FullTensor(name, tensor.dtype, tensor.shape, holders, None)
@@ -101,8 +109,13 @@ def _merged(
     for item in weighted:
         if module in item.adapter.modules:
             raise ContentError(
-                f"{module}: {item.adapter.name} has factors for it, {first} saves it in full: PEFT can hold "
-                "only one of them"
+                _(
+                    "{module}: {name} has factors for it, {first} saves it in full: PEFT can hold only "
+                    "one of them",
+                    module=module,
+                    name=item.adapter.name,
+                    first=first,
+                )
             )
     stored = base.find(unwrapped_tensor(name))
     shapes = [item.adapter.weights.tensors[PREFIX + name].shape for item in holders]
@@ -116,13 +129,25 @@ def _merged(
             raise ContentError(f"{item.adapter.name}: {misfit}")
         if shape != shapes[0]:
             raise ContentError(
-                f"{name}: {list(shapes[0])} in {first}, {list(shape)} in {item.adapter.name}: expected "
-                "one shape in all adapters"
+                _(
+                    "{name}: {shapes} in {first}, {shape} in {other}: expected one shape in all adapters",
+                    name=name,
+                    shapes=list(shapes[0]),
+                    first=first,
+                    shape=list(shape),
+                    other=item.adapter.name,
+                )
             )
     shape = shapes[0]
     if is_enlarged_table(name, shape, base_shape) and math.fsum(item.at(name) for item in holders) != 1:
         raise ContentError(
-            f"{name}: {shape[0]} rows, {base_shape[0]} in {base.folder}: nobody recorded the values with "
-            "which training began in the new rows, so the weights of the adapters must add up to 1"
+            _(
+                "{name}: {rows} rows, {other} in {folder}: nobody recorded the values with which "
+                "training began in the new rows, so the weights of the adapters must add up to 1",
+                name=name,
+                rows=shape[0],
+                other=base_shape[0],
+                folder=base.folder,
+            )
         )
     return FullTensor(name, dtype, shape, holders, (base, stored))

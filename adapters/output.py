@@ -23,7 +23,8 @@ from tuneyard.core.files import (
 )
 from tuneyard.core.files.links import own_file
 from tuneyard.core.files.temporaries import OURS, abandoned, locked, size_of
-from tuneyard.core.text.words import size_words
+from tuneyard.core.language.message import _
+from tuneyard.core.language.number_format import size_words
 from tuneyard.core.training.training_run import MERGE, read_provenance
 from tuneyard.core.weights.adapter_files import CONFIG
 from tuneyard.core.weights.tensors import INDEX, Spec
@@ -44,7 +45,9 @@ def check_outside(out: Path, inputs: Iterable[Path]) -> Path:
     target = out.resolve()
     for folder in inputs:
         if folder.resolve() in (target, *target.parents):
-            raise RequestError(f"{out}: output over an input ({folder}); choose another --out")
+            raise RequestError(
+                _("{path}: output over an input ({input}); choose another --out", path=out, input=folder)
+            )
     return target
 
 
@@ -57,15 +60,21 @@ def check_output(out: Path, inputs: Sequence[Path], command: str, *, force: bool
     target = check_outside(out, inputs)
     for folder in inputs:
         if target in folder.resolve().parents:
-            raise RequestError(f"{out}: output over an input ({folder}); choose another --out")
+            raise RequestError(
+                _("{path}: output over an input ({input}); choose another --out", path=out, input=folder)
+            )
     if not target.exists():
         return target
     foreign = _foreign(target, command, inputs)
     check_free(out, force=force, replaceable=not foreign)
     if foreign:
         raise RequestError(
-            f"{out}: found {foreign}, expected a folder that this command wrote: --force will not "
-            "replace it; choose another --out"
+            _(
+                "{path}: found {found}, expected a folder that this command wrote: --force will not "
+                "replace it; choose another --out",
+                path=out,
+                found=foreign,
+            )
         )
     return target
 
@@ -77,10 +86,10 @@ def check_free(out: Path, *, force: bool, replaceable: bool) -> None:
     """
     if not out.resolve().exists() or force:
         return
-    fix = "choose another --out"
+    fix = _("choose another --out")
     if replaceable:
-        fix = "choose another --out, or replace it with --force"
-    raise RequestError(f"{out}: already there; {fix}")
+        fix = _("choose another --out, or replace it with --force")
+    raise RequestError(_("{out}: already there; {fix}", out=out, fix=fix))
 
 
 def _foreign(target: Path, command: str, sources: Iterable[Path]) -> str:
@@ -92,7 +101,7 @@ def _foreign(target: Path, command: str, sources: Iterable[Path]) -> str:
     except ContentError:
         return f"a damaged {MERGE}"
     if record is None:
-        return f"a folder without {MERGE}"
+        return _("a folder without {file}", file=MERGE)
     if record["command"] != command:
         return f"the output of `tuneyard adapter {record['command']}`"
     config = CONFIG if command == "merge" else "config.json"
@@ -102,7 +111,7 @@ def _foreign(target: Path, command: str, sources: Iterable[Path]) -> str:
             expected.update(path.name for path in source.iterdir())
     for path in sorted(target.iterdir()):
         if path.is_dir():
-            return f"a folder {path.name} in it"
+            return _("a folder {name} in it", name=path.name)
         if path.name not in expected and not _SHARD.fullmatch(path.name):
             return f"{path.name} in it"
     return ""
@@ -138,7 +147,9 @@ def resumable(check: Check) -> Iterator[Path]:
     with named(target), contextlib.ExitStack() as stack:
         with locked(target.parent):  # no other run may take it for the folder of a killed run
             if folder.is_symlink():  # the folder that a link leads to would be emptied
-                raise RequestError(f"{folder}: a link, expected the folder of an interrupted run; remove it")
+                raise RequestError(
+                    _("{folder}: a link, expected the folder of an interrupted run; remove it", folder=folder)
+                )
             stack.enter_context(reserved(folder))
         _clean_up(target.parent)
         try:
@@ -158,7 +169,12 @@ def _put(staged: Path, target: Path, check: Check) -> None:
             kept = free_path(target)
             publish(staged, kept)
             raise RequestError(
-                f"{error}; it appeared while this command ran. The result of the command is kept as {kept}"
+                _(
+                    "{error}; it appeared while this command ran. The result of the command is kept as "
+                    "{kept}",
+                    error=error,
+                    kept=kept,
+                )
             ) from error
         publish(staged, target)
 
@@ -174,8 +190,14 @@ def require_space(target: Path, needed: int) -> None:
     free = shutil.disk_usage(there).free + sum(map(size_of, abandoned(target.parent, RECOVERABLE)))
     if free < needed:
         raise RequestError(
-            f"{target}: needs {size_words(needed)}, but {there} has {size_words(free)} free: free some "
-            "space, or write to another disk"
+            _(
+                "{target}: needs {needed}, but {there} has {free} free: free some space, or write to "
+                "another disk",
+                target=target,
+                needed=size_words(needed),
+                there=there,
+                free=size_words(free),
+            )
         )
 
 
@@ -183,7 +205,7 @@ def _clean_up(parent: Path) -> None:
     """Remove the folders of killed runs in `parent`, with a note for each."""
     with recovered(parent) as dropped:
         for name, size in dropped.items():
-            note(f"removed {parent / name}, {size / 1e9:.2f} GB of a killed run")
+            note(_("removed {parent}, {size:.2f} GB of a killed run", parent=parent / name, size=size / 1e9))
 
 
 def companions(base: Path) -> list[Path]:

@@ -14,6 +14,7 @@ from tuneyard.adapters.adapter import Adapter, name_of
 from tuneyard.adapters.merged_parents import merged_into
 from tuneyard.adapters.store import open_any
 from tuneyard.core.errors import ContentError, TuneyardError
+from tuneyard.core.language.message import _
 from tuneyard.core.language.messages import warn_once
 from tuneyard.core.training.parent_adapters import (
     KEY,
@@ -92,7 +93,13 @@ def _parents_of(adapter: Adapter) -> list[ParentAdapter]:
     try:
         return parent_adapters(adapter.folder)
     except ContentError as error:
-        warn_once(f"{error}; whether {adapter.folder} was trained on top of other adapters is not known")
+        warn_once(
+            _(
+                "{error}; whether {adapter} was trained on top of other adapters is not known",
+                error=error,
+                adapter=adapter.folder,
+            )
+        )
         return []
 
 
@@ -146,9 +153,14 @@ def _refuse_changed(adapter: Adapter, parent: ParentAdapter) -> None:
         return
     if weights_hash(parent.folder) != parent.weights_sha256:
         raise ContentError(
-            f"{parent.folder}: its weights are not those that {adapter.folder} was trained on (hash "
-            f"{parent.weights_sha256[:16]}… in {parent.record}); bring those back, or train {adapter.folder} "
-            "again"
+            _(
+                "{path}: its weights are not those that {adapter} was trained on (hash {hash}… in "
+                "{file}); bring those back, or train {adapter} again",
+                path=parent.folder,
+                adapter=adapter.folder,
+                hash=parent.weights_sha256[:16],
+                file=parent.record,
+            )
         )
 
 
@@ -168,17 +180,17 @@ def _opened(parent: ParentAdapter, adapters: Sequence[Adapter]) -> Adapter | Non
 def _not_a_sum(adapter: Adapter, parents: Sequence[Adapter]) -> str:
     """Reason why base + parents + adapter is no sum that can be written, "" if it is one."""
     if adapter.NOT_MERGED:
-        return "its ΔW depends on the base with them"
+        return _("its ΔW depends on the base with them")
     for parent in parents:
         if parent.NOT_MERGED:
-            return f"the ΔW of {parent.folder} depends on the base"
+            return _("the ΔW of {adapter} depends on the base", adapter=parent.folder)
     changed = _changed_tensors(adapter)
     saved = {unwrapped_tensor(name) for name in adapter.full_tensors}
     for parent in parents:
         both = saved & _changed_tensors(parent)
         both |= changed & {unwrapped_tensor(name) for name in parent.full_tensors}
         for name in sorted(both):
-            return f"both change {name}, which one of them saves in full"
+            return _("both change {name}, which one of them saves in full", name=name)
     return ""
 
 

@@ -12,7 +12,7 @@ from tuneyard.adapters.measures import AdapterStatistics
 from tuneyard.adapters.statistics import Matrix
 from tuneyard.core.drawing.plots import picture, plotting
 from tuneyard.core.errors import RequestError
-from tuneyard.core.language.translation import tr
+from tuneyard.core.language.message import _, marked, tr
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -36,7 +36,9 @@ class Picture:
 def check_folder(folder: Path) -> None:
     """`RequestError` if `--plot` names a file."""
     if folder.is_file() or folder.suffix.lower() in PICTURES:
-        raise RequestError(f"--plot {folder}: expected a folder, in which each picture is a PNG file")
+        raise RequestError(
+            _("--plot {path}: expected a folder, in which each picture is a PNG file", path=folder)
+        )
 
 
 def draw(folder: Path, measured: list[AdapterStatistics[FactorStatistics]], cosines: Matrix) -> list[Path]:
@@ -86,12 +88,12 @@ def _norms(measured: list[AdapterStatistics[FactorStatistics]], figure: "Figure"
             if module.layer is not None:
                 points.append((module.layer, module.norm))
         for target, points in points_by_target.items():
-            layers = [layer for layer, _ in points]
-            norms = [norm for _, norm in points]
+            layers = [layer for layer, _unused in points]
+            norms = [norm for _unused, norm in points]
             axis.plot(layers, norms, ".-", label=target)
         axis.set_ylim(bottom=0)
         largest = max(adapter.modules, key=lambda module: module.norm)
-        finding = "{name}: largest change in {target}, layer {layer}"
+        finding = marked("{name}: largest change in {target}, layer {layer}")
         title = tr(finding, name=adapter.name, target=largest.target, layer=largest.layer)
         axis.locator_params(axis="x", integer=True)
         _label(axis, title, tr("layer"), tr("norm of ΔW (Frobenius)"))

@@ -20,6 +20,7 @@ from tuneyard.adapters.weights import weight_text
 from tuneyard.core.errors import ContentError, TuneyardError
 from tuneyard.core.files import versions
 from tuneyard.core.installation.checkout import version
+from tuneyard.core.language.message import _
 from tuneyard.core.text.markdown import markdown_table
 from tuneyard.core.text.quoting import markdown_block, markdown_code, markdown_text
 from tuneyard.core.training.training_run import read_provenance, training_data
@@ -98,7 +99,9 @@ def open_parts(record: Mapping[str, Any]) -> list[MergePart]:
         if adapter.digest == entry["digest"]:
             parts.append(MergePart(entry, adapter))
         else:
-            parts.append(MergePart(entry, None, f"{entry['folder']} changed since it was merged"))
+            parts.append(
+                MergePart(entry, None, _("{path} changed since it was merged", path=entry["folder"]))
+            )
     return parts
 
 
@@ -190,7 +193,7 @@ def _merge_result(method: str, result: Mapping[str, Any]) -> list[str]:
     rows = []
     for path, module in result["modules"].items():
         rows.append([path, f"{module['norm']:.4g}", scientific(module["error"])])
-    return [sentence, markdown_table(["module", "norm of ΔW", "relative error"], rows)]
+    return [sentence, markdown_table(["module", _("norm of ΔW"), "relative error"], rows)]
 
 
 def _fuse_result(result: Mapping[str, Any]) -> list[str]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from tuneyard.adapters.methods import Parameter, Values
 from tuneyard.core.errors import RequestError
+from tuneyard.core.language.message import _
 
 if TYPE_CHECKING:
     from numpy.random import Generator
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from tuneyard.core.weights.tensors import Array
 
 DENSITY = Parameter(
-    "density", float, "share of the elements to keep, e.g. 0.5.", above=0, maximum=1, required=True
+    "density", float, _("share of the elements to keep, e.g. 0.5."), above=0, maximum=1, required=True
 )
 SEED = Parameter("seed", int, "seed of the random choice.", default=42, minimum=0)
 
@@ -27,7 +28,7 @@ def density_of(values: Values) -> float:
     """The value of `--density`, which every method here requires."""
     density = values["density"]
     if density is None:
-        raise TypeError("density is required")
+        raise TypeError(_("density is required"))
     return density
 
 
@@ -43,8 +44,13 @@ def largest(tensors: "Iterable[Array]", values: Values, module: str) -> "Iterato
         count = int(density * tensor.size)
         if count == 0:
             raise RequestError(
-                f"--density {density:g}: keeps none of the {tensor.size} elements of {module}; expected "
-                f"1/{tensor.size} or more"
+                _(
+                    "--density {density:g}: keeps none of the {size} elements of {module}; expected "
+                    "1/{size} or more",
+                    density=density,
+                    size=tensor.size,
+                    module=module,
+                )
             )
         if count == tensor.size:
             yield tensor
@@ -82,8 +88,13 @@ def dropped(
         kept = numbers.random(tensor.shape, dtype=np.float32) < density
         if not kept.any():
             raise RequestError(
-                f"--density {density:g}: by chance, none of the {tensor.size} elements of {module} is kept; "
-                "expected a larger density, or another --seed"
+                _(
+                    "--density {density:g}: by chance, none of the {number} elements of {module} is "
+                    "kept; expected a larger density, or another --seed",
+                    density=density,
+                    number=tensor.size,
+                    module=module,
+                )
             )
         yield np.divide(tensor * kept, density, dtype=np.float32)
 
@@ -100,7 +111,7 @@ def weighted_sum(tensors: "Iterable[Array]", weights: Sequence[float]) -> "Facto
         else:
             total += term
     if total is None:
-        raise ValueError("no tensors")
+        raise ValueError(_("no tensors"))
     return total
 
 

@@ -16,7 +16,7 @@ from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.core.files import json_text, read_object
 from tuneyard.core.files.bounded_reading import read_regular
 from tuneyard.core.files.links import check_own_files, own_file
-from tuneyard.core.text.words import counted
+from tuneyard.core.language.message import _, counted
 from tuneyard.core.training.training_run import SETTINGS, STARTED, TRAINING, record_folders
 from tuneyard.core.weights.adapter_files import CONFIG, PREFIX, WEIGHTS, WEIGHTS_INDEX, open_weight_files
 from tuneyard.core.weights.adapter_fit import shapes_of
@@ -69,14 +69,20 @@ def plan_renaming(reference: str, base: Path | None, out: Path) -> RenamePlan:
     for name, new_name in names.items():
         if new_name in tensors:
             raise ContentError(
-                f"{weights.path}: {tensors[new_name].name} and {name} would both be {new_name}: several "
-                "adapters in one file; save each on its own with PEFT's save_pretrained"
+                _(
+                    "{path}: {name} and {other} would both be {plain}: several adapters in one file; "
+                    "save each on its own with PEFT's save_pretrained",
+                    path=weights.path,
+                    name=tensors[new_name].name,
+                    other=name,
+                    plain=new_name,
+                )
             )
         tensors[new_name] = weights.tensors[name]
     renamed = sum(name != new_name for name, new_name in names.items())
     if not renamed:
         fix = "" if base else "; give --base DIR for the names of another class of the model"
-        raise RequestError(f"{folder}: its names are right already{fix}")
+        raise RequestError(_("{folder}: its names are right already{fix}", folder=folder, fix=fix))
     check = functools.partial(output.check_output, out, [folder], "rename", force=False)
     check()
     list(_small_files(folder))  # refuses links before anything is written
@@ -97,10 +103,20 @@ def _paths_in(base: Path, paths: set[str], folder: Path) -> Mapping[str, str]:
     for path in sorted(paths):
         if core_of(path) not in cores:
             raise ContentError(
-                f"{folder}: {path}: {base} has no such module under any name: another base? Name its own"
+                _(
+                    "{adapter}: {path}: {base} has no such module under any name: another base? Name its own",
+                    adapter=folder,
+                    path=path,
+                    base=base,
+                )
             )
     raise ContentError(
-        f"{folder}: {base} has several modules of these names, with other parts in front: name them by hand"
+        _(
+            "{adapter}: {base} has several modules of these names, with other parts in front: "
+            "name them by hand",
+            adapter=folder,
+            base=base,
+        )
     )
 
 
@@ -127,7 +143,7 @@ def write(plan: RenamePlan) -> str:
             (staged / source.name).write_bytes(read_regular(source))
         (staged / CONFIG).write_text(json_text(_renamed_config(plan)), encoding="utf-8")
         _check(staged, plan)
-    return f"{counted(plan.renamed, 'tensor')} of {len(plan.tensors)} renamed"
+    return f"{counted(plan.renamed, 'tensor', 'tensors')} of {len(plan.tensors)} renamed"
 
 
 def _check(staged: Path, plan: RenamePlan) -> None:
@@ -146,7 +162,7 @@ def _blocks(tensor: Tensor) -> Iterator[bytes]:
         while remaining:
             block = file.read(min(BLOCK, remaining))
             if not block:
-                raise ContentError(f"{tensor.file}: the file became shorter while it was read")
+                raise ContentError(_("{file}: the file became shorter while it was read", file=tensor.file))
             remaining -= len(block)
             yield block
 

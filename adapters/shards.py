@@ -13,6 +13,7 @@ import numpy as np
 
 from tuneyard.core.errors import ContentError
 from tuneyard.core.files import sync, write_json
+from tuneyard.core.language.message import _
 from tuneyard.core.weights.base_models import Base
 from tuneyard.core.weights.tensors import (
     INDEX,
@@ -139,5 +140,5 @@ def copy_tensor(tensor: Tensor, out: Path, position: int) -> None:
             count = min(tensor.stop - start, COPIED_AT_ONCE)
             done = os.sendfile(target.fileno(), source.fileno(), start, count)
             if not done:
-                raise ContentError(f"{tensor.file}: the file became shorter while it was read")
+                raise ContentError(_("{file}: the file became shorter while it was read", file=tensor.file))
             start, position = start + done, position + done

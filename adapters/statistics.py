@@ -14,7 +14,7 @@ from tuneyard.adapters.measures import AdapterStatistics, Histogram
 from tuneyard.adapters.store import kind_of
 from tuneyard.adapters.weights import weight_text
 from tuneyard.core.errors import show_value
-from tuneyard.core.language.translation import tr, tr_counted
+from tuneyard.core.language.message import counted, marked, tr
 from tuneyard.core.text.markdown import markdown_table
 from tuneyard.core.training.training_run import read_provenance
 from tuneyard.core.weights.tensors import prefetch
@@ -35,7 +35,7 @@ def measure(adapter: Adapter, progress: Iterable[str], *, histograms: bool) -> A
         digest=adapter.digest,
         sha256=adapter.weights_sha256,
         base=adapter.config.base,
-        dtypes=[dtype for dtype, _ in dtypes.most_common()],
+        dtypes=[dtype for dtype, _unused in dtypes.most_common()],
         tensors=len(tensors),
         bytes=sum(file.stat().st_size for file in adapter.files),
         full_tensors=adapter.full_tensors,
@@ -107,13 +107,13 @@ def _adapter_lines(adapter: AdapterStatistics[Any]) -> Iterator[str]:
     if not base.isprintable():  # a terminal obeys control characters
         base = show_value(base)
     dtypes = "+".join(adapter.dtypes)
-    heading = "{name}  base {base}  {dtypes}  sha256 {sha256}"
+    heading = marked("{name}  base {base}  {dtypes}  sha256 {sha256}")
     yield tr(heading, name=adapter.name, base=base, dtypes=dtypes, sha256=adapter.sha256)
     totals = tr(
         "{modules}  {tensors}  {parameters}  {bytes:,} bytes ({mebibytes} MiB)",
-        modules=tr_counted(len(adapter.modules), "module"),
-        tensors=tr_counted(adapter.tensors, "tensor"),
-        parameters=tr_counted(adapter.parameters, "parameter"),
+        modules=counted(len(adapter.modules), "module", "modules"),
+        tensors=counted(adapter.tensors, "tensor", "tensors"),
+        parameters=counted(adapter.parameters, "parameter", "parameters"),
         bytes=adapter.bytes,
         mebibytes=math.ceil(adapter.bytes / 2**20 * 10) / 10,
     )
@@ -142,7 +142,7 @@ def _adapter_lines(adapter: AdapterStatistics[Any]) -> Iterator[str]:
         parts = [f"{entry['name']} ({weight_text(entry['weight'])})" for entry in adapter.made_of["adapters"]]
         yield tr("merged by {method} from {parts}", method=method, parts=tr(", ").join(parts))
     if adapter.full_tensors:
-        sentence = "saved in full (modules_to_save, bias): {names}"
+        sentence = marked("saved in full (modules_to_save, bias): {names}")
         yield tr(sentence, names=tr(", ").join(adapter.full_tensors))
     yield ""
     remark = kind.remark(adapter.modules)
@@ -153,9 +153,9 @@ def _adapter_lines(adapter: AdapterStatistics[Any]) -> Iterator[str]:
     if norms and adapter.norm is not None:
         yield ""
         yield tr("norm of ΔW by layer")
-        targets = list(dict.fromkeys(target for _, target in norms))
+        targets = list(dict.fromkeys(target for _unused, target in norms))
         rows = []
-        for layer in sorted({layer for layer, _ in norms}):
+        for layer in sorted({layer for layer, _unused in norms}):
             cells = [_number(norms.get((layer, target))) for target in targets]
             rows.append([str(layer), *cells])
         yield markdown_table([tr("layer"), *targets], rows)

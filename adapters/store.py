@@ -15,6 +15,7 @@ from tuneyard.adapters.kinds.lora import LoraAdapter
 from tuneyard.adapters.kinds.oft import OftAdapter
 from tuneyard.core.errors import ContentError, RequestError, nearest, show_value
 from tuneyard.core.files import check_characters, from_hub, near_name, read_object
+from tuneyard.core.language.message import _
 from tuneyard.core.language.messages import say
 from tuneyard.core.weights.adapter_files import CONFIG, check_here
 
@@ -41,7 +42,9 @@ def plain_lora(adapter: Adapter) -> LoraAdapter:
     """An opened adapter as a plain LoRA; `ContentError` for a kind that needs the base's weights."""
     _refuse_unmergeable(type(adapter), adapter.folder)
     if not isinstance(adapter, LoraAdapter):
-        raise TypeError(f"{type(adapter).__name__}: an adapter that can be merged, and is no LoraAdapter")
+        raise TypeError(
+            _("{name}: an adapter that can be merged, and is no LoraAdapter", name=type(adapter).__name__)
+        )
     return adapter
 
 
@@ -73,7 +76,9 @@ def require_config(folder: Path) -> Path:
         hint = adapters_in(folder) or f"; name the output_dir of a LoRA training ({_listing()})"
         if (folder / "config.json").is_file():
             hint = f"; it is a whole model: was it meant for --model or --base? Adapters {_listing()}"
-        raise RequestError(f"{folder}: not an adapter: {CONFIG} is missing{hint}")
+        raise RequestError(
+            _("{folder}: not an adapter: {config} is missing{hint}", folder=folder, config=CONFIG, hint=hint)
+        )
     return path
 
 
@@ -84,7 +89,11 @@ def kind_of(raw: Mapping[str, Any], place: object) -> type[Adapter]:
             return kind
     kind_name = show_value(raw.get("peft_type"))
     raise ContentError(
-        f"{place}: peft_type {kind_name}: only LoRA and OFT adapters are supported: train one of them"
+        _(
+            "{path}: peft_type {kind}: only LoRA and OFT adapters are supported: train one of them",
+            path=place,
+            kind=kind_name,
+        )
     )
 
 
@@ -96,7 +105,9 @@ def find_folder(reference: str | Path) -> Path:
     """
     text, path = str(reference), Path(reference)
     if text.encode(errors="ignore") != os.fsencode(reference):
-        raise RequestError(f"adapter {text!r}: its name is not UTF-8, as in README.md: rename it")
+        raise RequestError(
+            _("adapter {text!r}: its name is not UTF-8, as in README.md: rename it", text=text)
+        )
     candidates = [path]
     if isinstance(reference, str) and "/" not in reference and reference not in ("", ".", ".."):
         candidates = [SAVES / path, path]
@@ -105,15 +116,29 @@ def find_folder(reference: str | Path) -> Path:
     if named and not folders and Path(named).is_dir():
         folders = [Path(named)]
     if len(folders) > 1:
-        note(f"{text} means {SAVES}/{text}; for the folder {text} here, write ./{text}")
+        note(
+            _(
+                "{text} means {saves}/{text}; for the folder {text} here, write ./{text}",
+                text=text,
+                saves=SAVES,
+            )
+        )
     if folders:
         return folders[0]
     if path.is_file() and not path.with_name(CONFIG).is_file():
-        raise RequestError(f"adapter {text!r}: a file, expected the folder of an adapter ({_listing()})")
+        raise RequestError(
+            _(
+                "adapter {name!r}: a file, expected the folder of an adapter ({listing})",
+                name=text,
+                listing=_listing(),
+            )
+        )
     if path.parent.is_dir() and "/" in text:
-        raise RequestError(f"adapter {text!r}: no such folder; {near_name(path)}")
+        raise RequestError(
+            _("adapter {text!r}: no such folder; {near_name}", text=text, near_name=near_name(path))
+        )
     raise RequestError(
-        f"adapter {text!r}: no such folder ({_listing()}); "
+        _("adapter {text!r}: no such folder ({listing}); ", text=text, listing=_listing())
         + nearest(text, _saved(), "name one of saves/, or a path with a slash")
     )
 
@@ -121,9 +146,9 @@ def find_folder(reference: str | Path) -> Path:
 def fetched_base(adapter: Adapter) -> Path:
     """The base that an adapter names, from the hub or its cache; `RequestError` if it is in neither."""
     name = adapter.config.base
-    fix = "name its folder with --base DIR --same-base"
+    fix = _("name its folder with --base DIR --same-base")
     if not name:
-        raise RequestError(f"{adapter.folder / CONFIG}: names no base model: {fix}")
+        raise RequestError(_("{path}: names no base model: {fix}", path=adapter.folder / CONFIG, fix=fix))
     check_here(adapter.config.path, name, "--base")
     revision = adapter.config.raw.get("revision")
     return from_hub(name, fix, allow_patterns=list(BASE_FILES), revision=revision)
@@ -158,4 +183,4 @@ def adapters_in(folder: Path) -> str:
 
 def note(text: str) -> None:
     """Print a note on stderr; the command continues."""
-    say(f"note: {text}", to_stderr=True)
+    say(_("note: {message}", message=text), to_stderr=True)

@@ -7,23 +7,23 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from tuneyard.adapters.adapter import Adapter
 from tuneyard.adapters.statistics import places
-from tuneyard.core.language.translation import tr
+from tuneyard.core.language.message import marked, tr
 from tuneyard.core.weights.base_models import Base
 
-SOME = (
+SOME = marked(
     "{adapter}: ΔW = 0 in {number} of {total} modules ({places}): they learned nothing; if they should have, "
     "see loss and grad_norm in the trainer_log.jsonl of the training"
 )
-ALL = (
+ALL = marked(
     "{adapter}: ΔW = 0 in all {number} modules: nothing was learned, or the weights were saved before the "
     "first step; see loss and grad_norm in the trainer_log.jsonl of the training, then name a later "
     "checkpoint or train again"
 )
-ONLY_FULL_TENSORS = (
+ONLY_FULL_TENSORS = marked(
     "{adapter}: ΔW = 0 in all {number} modules: only tensors that are saved in full can differ from the base "
     "({names})"
 )
-ONLY_MAGNITUDES = (
+ONLY_MAGNITUDES = marked(
     "{adapter}: B·A = 0 in {number} of {total} modules ({places}): only their magnitudes can differ from the "
     "base, with which `tuneyard adapter fuse` compares them"
 )

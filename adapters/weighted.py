@@ -15,6 +15,7 @@ from tuneyard.adapters.parents import parent_weight_notes, require_parents
 from tuneyard.adapters.store import SAVES
 from tuneyard.adapters.weights import LayerWeights, Weight, layer_notes, parse_merge_weight, parse_weight
 from tuneyard.core.errors import ContentError, RequestError
+from tuneyard.core.language.message import _
 from tuneyard.core.weights.adapter_files import Module, check_base, check_task, is_same_name
 from tuneyard.core.weights.adapter_fit import shapes_of
 from tuneyard.core.weights.adapter_names import core_of, misnaming, rename_command
@@ -66,10 +67,19 @@ def _split_weight(text: str) -> tuple[str, str]:
         name = re.split("[=:,]", text)[0] or "rte"
         if re.fullmatch(r"[^=:]*@[0-9-]+", text):
             raise RequestError(
-                f"{text!r}: weights by layer without an adapter; in a YAML list they need quotes, as in "
-                '"rte=0.5@0-11,0.2@12-23"'
+                _(
+                    "{text!r}: weights by layer without an adapter; in a YAML list they need quotes, as "
+                    'in "rte=0.5@0-11,0.2@12-23"',
+                    text=text,
+                )
             )
-        raise RequestError(f"{text!r}: expected NAME_OR_DIR=WEIGHT or NAME_OR_DIR:WEIGHT, e.g. {name}=0.5")
+        raise RequestError(
+            _(
+                "{text!r}: expected NAME_OR_DIR=WEIGHT or NAME_OR_DIR:WEIGHT, e.g. {name}=0.5",
+                text=text,
+                name=name,
+            )
+        )
     return match[1], match[2]
 
 
@@ -100,7 +110,9 @@ def parse_named(text: str) -> tuple[str, list[tuple[str, float]]]:
         parts = references.split("+")
         if not re.search("[=:]", references):
             example = "+".join(f"{part}:0.5" for part in parts)
-            raise RequestError(f"{text!r}: a sum needs weights, as in both={example}")
+            raise RequestError(
+                _("{text!r}: a sum needs weights, as in both={example}", text=text, example=example)
+            )
         return name, [parse_reference_weight(part) for part in parts]
     return name, [parse_optional_weight(references)]
 
@@ -128,10 +140,10 @@ def open_weighted(
         else:
             weighted.append(Weighted(open_one(reference), weight))
     if not weighted:
-        raise RequestError("no adapters given; expected NAME_OR_DIR=WEIGHT …")
+        raise RequestError(_("no adapters given; expected NAME_OR_DIR=WEIGHT …"))
     by_layer = any(item.layers and item.weight for item in weighted)
     if not by_layer and not any(map(sum, _weights_by_folder(weighted).values())):
-        raise RequestError("the weights of each adapter add up to 0, which leaves nothing: change one")
+        raise RequestError(_("the weights of each adapter add up to 0, which leaves nothing: change one"))
     for item in weighted:
         check_task(item.adapter.config.path, item.adapter.config.raw)
     require_parents([item.adapter for item in weighted if item.weight], base)
@@ -144,7 +156,14 @@ def open_base_of(weighted: Sequence[Weighted[Adapter]], folder: Path) -> Base:
         return open_base(folder)
     except RequestError as error:
         adapter = weighted[0].adapter
-        raise RequestError(f"{error}; {adapter.name} was trained on {adapter.config.base}") from error
+        raise RequestError(
+            _(
+                "{error}; {name} was trained on {base}",
+                error=error,
+                name=adapter.name,
+                base=adapter.config.base,
+            )
+        ) from error
 
 
 def _weights_by_folder(weighted: Iterable[Weighted[Adapter]]) -> dict[Path, list[float]]:
@@ -205,12 +224,21 @@ def check_together(weighted: Sequence[Weighted[Adapter]]) -> None:
         other_revision = other.config.raw.get("revision") or "main"
         if revision != other_revision:
             raise ContentError(
-                f"different base revisions: {one.name} was trained on {revision}, "
-                f"{other.name} on {other_revision}"
+                _(
+                    "different base revisions: {name} was trained on {revision}, {other} on {second}",
+                    name=one.name,
+                    revision=revision,
+                    other=other.name,
+                    second=other_revision,
+                )
             )
         if one.config.fan_in_fan_out != other.config.fan_in_fan_out:
             raise ContentError(
-                f"fan_in_fan_out differs between {one.name} and {other.name}: not the same layers"
+                _(
+                    "fan_in_fan_out differs between {name} and {other}: not the same layers",
+                    name=one.name,
+                    other=other.name,
+                )
             )
         if not isinstance(one, LoraAdapter) or not isinstance(other, LoraAdapter):
             continue  # no adapter of another kind is added to others
@@ -218,8 +246,15 @@ def check_together(weighted: Sequence[Weighted[Adapter]]) -> None:
             other_module = other.modules.get(path, module)
             if module.sizes != other_module.sizes:
                 raise ContentError(
-                    f"different base models: {path} is {module.sizes} in {one.name}, "
-                    f"{other_module.sizes} in {other.name}; merge adapters of one base"
+                    _(
+                        "different base models: {module} is {kind} in {one}, {other} in {second}; merge "
+                        "adapters of one base",
+                        module=path,
+                        kind=module.sizes,
+                        one=one.name,
+                        other=other_module.sizes,
+                        second=other.name,
+                    )
                 )
         _check_fronts(one, other)
         _check_layers(one, other)
@@ -233,8 +268,15 @@ def _check_fronts(one: Adapter, other: Adapter) -> None:
         if other_path != path and path not in other.modules:
             command = shlex.join(rename_command(one.folder, one.config.base or "BASE"))
             raise ContentError(
-                f"different classes of the base model: {path} in {one.name} is {other_path} in {other.name}; "
-                f"expected the names of one base: {command}"
+                _(
+                    "different classes of the base model: {path} in {adapter} is {name} in {second}; "
+                    "expected the names of one base: {command}",
+                    path=path,
+                    adapter=one.name,
+                    name=other_path,
+                    second=other.name,
+                    command=command,
+                )
             )
 
 
@@ -244,8 +286,12 @@ def _check_layers(complete: Adapter, adapter: Adapter) -> None:
         for path in complete.modules:
             if path not in adapter.modules and adapter.config.targets(path):
                 raise ContentError(
-                    f"{adapter.weights.path}: {path} is missing: its config targets it, and {complete.name} "
-                    "has it"
+                    _(
+                        "{path}: {module} is missing: its config targets it, and {name} has it",
+                        path=adapter.weights.path,
+                        module=path,
+                        name=complete.name,
+                    )
                 )
 
 
@@ -263,9 +309,15 @@ def check_base_names(weighted: Sequence[Weighted[Adapter]]) -> list[str]:
         are_here = Path(base).exists() and Path(other_base).exists()
         if are_here or not is_same_name(base, other_base):
             raise ContentError(
-                f"different base models: {one.name} was trained on {base}, {other.name} on {other_base}; if "
-                "both are the same model, give it as --base DIR, which decides (with --same-base if one is "
-                "not here)"
+                _(
+                    "different base models: {adapter} was trained on {base}, {name} on {model}; if both "
+                    "are the same model, give it as --base DIR, which decides (with --same-base if one "
+                    "is not here)",
+                    adapter=one.name,
+                    base=base,
+                    name=other.name,
+                    model=other_base,
+                )
             )
         note = (
             f"{one.name} was trained on {base}, {other.name} on {other_base}: taken for one model by the "
@@ -306,12 +358,17 @@ def _notes(weighted: Sequence[Weighted[Adapter]]) -> Iterator[str]:
     yield from parent_weight_notes([(item.adapter, item.weight) for item in used])
     for folder, shares in _weights_by_folder(weighted).items():
         if len(shares) > 1:
-            yield f"{folder.name} is given {len(shares)} times: its weights add up to {sum(shares):g}"
+            yield _(
+                "{name} is given {number} times: its weights add up to {weight:g}",
+                name=folder.name,
+                number=len(shares),
+                weight=sum(shares),
+            )
     for item in used:
         if item.layers is not None:
             yield from layer_notes(item.adapter, item.layers)
         for head in sorted(item.adapter.folder.glob("value_head.*")):
-            yield f"left out: {head}, the value head of a reward model"
+            yield _("left out: {path}, the value head of a reward model", path=head)
     unused = [item.adapter.name for item in weighted if not item.weight]
     if unused:
         yield f"weight 0: {', '.join(unused)} left out"

@@ -11,6 +11,7 @@ from pathlib import Path
 from tuneyard.adapters.adapter import Adapter, layer_of
 from tuneyard.core.documents import LARGEST
 from tuneyard.core.errors import RequestError, show_value
+from tuneyard.core.language.message import _
 from tuneyard.core.language.messages import warn_once
 
 LIKE_PER_CENT = 10  # a weight as large is likelier a share in per cent
@@ -71,8 +72,12 @@ def parse_weight(text: str, reference: str) -> float:
     """Read a weight up to `LARGEST`; the `RequestError` for any other text names the adapter."""
     if "@" in text:
         raise RequestError(
-            f"{reference}: weight {show_value(text)}: only `tuneyard adapter merge` takes weights by layer; "
-            "merge first, and use the merged adapter here"
+            _(
+                "{adapter}: weight {weight}: only `tuneyard adapter merge` takes weights by layer; "
+                "merge first, and use the merged adapter here",
+                adapter=reference,
+                weight=show_value(text),
+            )
         )
     weight = math.nan
     with contextlib.suppress(ValueError):
@@ -80,10 +85,17 @@ def parse_weight(text: str, reference: str) -> float:
     if not abs(weight) <= LARGEST:  # nan, or with larger ones the singular values of ΔW overflow
         example = text if text and Path(text).is_dir() else reference  # NAME=PATH without a weight
         raise RequestError(
-            f"{reference}: weight {show_value(text)}: expected a number up to 9e15, as in {example}=0.5"
+            _(
+                "{reference}: weight {text}: expected a number up to 9e15, as in {example}=0.5",
+                reference=reference,
+                text=show_value(text),
+                example=example,
+            )
         )
     if abs(weight) >= LIKE_PER_CENT:
-        warn_once(f"{reference}: weight {text}: the adapter {text} times; 50 % is 0.5")
+        warn_once(
+            _("{name}: weight {text}: the adapter {text} times; 50 % is 0.5", name=reference, text=text)
+        )
     return weight
 
 
@@ -96,22 +108,39 @@ def parse_merge_weight(text: str, reference: str) -> Weight:
         match = re.fullmatch(r"([^@]*)@([0-9]{1,6})(?:-([0-9]{1,6}))?", part.strip())
         if match is None:
             raise RequestError(
-                f"{reference}: weight {show_value(part)}: expected WEIGHT@FIRST-LAST, as in "
-                f"{reference}=0.5@0-11,0.2@12-23"
+                _(
+                    "{reference}: weight {part}: expected WEIGHT@FIRST-LAST, as in "
+                    "{reference}=0.5@0-11,0.2@12-23",
+                    reference=reference,
+                    part=show_value(part),
+                )
             )
         first = int(match[2])
         last = int(match[3] or first)
         if last < first:
             raise RequestError(
-                f"{reference}: weight {show_value(part)}: layer {first} comes after {last}; write "
-                f"{match[1]}@{last}-{first}"
+                _(
+                    "{reference}: weight {part}: layer {first} comes after {last}; write "
+                    "{match}@{last}-{first}",
+                    reference=reference,
+                    part=show_value(part),
+                    first=first,
+                    last=last,
+                    match=match[1],
+                )
             )
         ranges.append(LayerRange(parse_weight(match[1], reference), first, last))
     for one, other in pairwise(sorted(ranges, key=lambda each: each.first)):
         if other.first <= one.last:
             raise RequestError(
-                f"{reference}: layer {other.first} has two weights, {one} and {other}; expected one for each "
-                "layer"
+                _(
+                    "{adapter}: layer {layer} has two weights, {one} and {other}; expected one for each "
+                    "layer",
+                    adapter=reference,
+                    layer=other.first,
+                    one=one,
+                    other=other,
+                )
             )
     return LayerWeights(tuple(ranges))
 
@@ -125,12 +154,29 @@ def layer_notes(adapter: Adapter, weights: LayerWeights) -> Iterator[str]:
     for each in weights.ranges:
         if not any(each.first <= layer <= each.last for layer in layers):
             spans = f"{layers[0]}–{layers[-1]}" if layers else "none"
-            raise RequestError(f"{adapter.name}: weight {each}: the layers of the adapter are {spans}")
+            raise RequestError(
+                _(
+                    "{adapter}: weight {weight}: the layers of the adapter are {layers}",
+                    adapter=adapter.name,
+                    weight=each,
+                    layers=spans,
+                )
+            )
         if each.last > layers[-1]:
-            yield f"{adapter.name}: weight {each}: the last layer of the adapter is {layers[-1]}"
+            yield _(
+                "{adapter}: weight {weight}: the last layer of the adapter is {layer}",
+                adapter=adapter.name,
+                weight=each,
+                layer=layers[-1],
+            )
     outside = [path for path in adapter.modules if not weights.at(path)]
     if outside:
-        yield f"{adapter.name}: {len(outside)} of {len(adapter.modules)} modules have the weight 0"
+        yield _(
+            "{adapter}: {number} of {total} modules have the weight 0",
+            adapter=adapter.name,
+            number=len(outside),
+            total=len(adapter.modules),
+        )
 
 
 def _layers(paths: Iterable[str]) -> set[int]:

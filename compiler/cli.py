@@ -27,9 +27,9 @@ from tuneyard.core.errors import (
 from tuneyard.core.execution.options import ray_option, workers_option
 from tuneyard.core.files import JsonObject
 from tuneyard.core.installation.packages import after_setup
+from tuneyard.core.language.message import counted
 from tuneyard.core.language.messages import as_is, for_reader, print_json, say
 from tuneyard.core.text.quoting import one_line, shell
-from tuneyard.core.text.words import counted
 
 Texts = tuple[str, ...]
 Run = Callable[[Spec, CompileRequest], CompileReport]
@@ -194,7 +194,7 @@ def _reports(run: Run, names: Texts, **options: Any) -> list[tuple[str, list[str
         return [_report(run, names[0], **options)]
     of_one_file = same_options(*_OF_ONE_FILE)
     if of_one_file:
-        option, value, *_ = of_one_file
+        option, value, *_unused = of_one_file
         raise RequestError(
             f"{option} {value}: it is for one dataset, and {len(names)} are named: {', '.join(names)}; "
             "quote a path with spaces, or give each dataset a command of its own"
@@ -250,7 +250,7 @@ def _report(
         warnings = problems.count("W")
         if warnings and not as_json:
             place = request.out / report.name / MANIFEST
-            say(f"up to date, {counted(warnings, 'warning')}: {place}", to_stderr=True)
+            say(f"up to date, {counted(warnings, 'warning', 'warnings')}: {place}", to_stderr=True)
     elif not as_json:
         for line in [*problems.notes, *report.unused.lines(report.read), *problems.warning_lines()]:
             say(one_line(line), to_stderr=True)
@@ -305,14 +305,14 @@ def _changed(
                 "rows out in the recipe (`val_size: 0.1`), or write a spec with `split`: tuneyard data init "
                 "FILE --split 0.1 --out SPEC.yaml"
             )
-        split, _, share = text.partition("=")
+        split, _unused, share = text.partition("=")
         if split not in spec.split.shares or not re.fullmatch(r"0?\.\d*[1-9]\d*", share):
             command = f"tuneyard data compile {shell(name)} --split {shell(min(spec.split.shares))}=0.3"
             raise RequestError(f"--split {text}: expected SPLIT=SHARE, as test=0.3: {command}")
         over.setdefault("split", {})[split] = float(share)
     columns_of_spec = [column.name for column in spec.columns]
     for text in columns:
-        target, _, source = text.partition("=")
+        target, _unused, source = text.partition("=")
         if not source or target not in columns_of_spec:
             listed = ", ".join(columns_of_spec)
             raise RequestError(f"--column {text}: expected TARGET=SOURCE with TARGET one of {listed}")
@@ -368,7 +368,7 @@ def show_command(name: str, sources: Texts, columns: Texts, row: int, template: 
         texts = registered_row(name, folder, row, template)
         command = ["view", name]
     else:
-        spec, _ = _changed(name, columns)
+        spec, _unused = _changed(name, columns)
         texts = trace(spec, sources, row, template)
         command = ["compile", name, *same_options("--source", "--column")]
     for title, text in texts:
@@ -507,7 +507,7 @@ def verify_command(
         _print(as_json, partial(report.as_json, verdict), report.lines(verdict, every))
         if verdict.failed:
             errors = sum(count for code, count in verdict.counts.items() if code.startswith("E"))
-            failed.append(f"{dataset} has {counted(errors, 'problem')}")
+            failed.append(f"{dataset} has {counted(errors, 'problem', 'problems')}")
         not_checked += verdict.not_checked
     if failed:
         raise ContentError(f"{', '.join(failed)}. Fix them before training")

@@ -8,6 +8,7 @@ import click
 
 from tuneyard.core.cli.main import LazyGroup
 from tuneyard.core.cli.run import run_command
+from tuneyard.core.language.message import _
 from tuneyard.core.language.messages import warn
 from tuneyard.core.plugins import load
 
@@ -33,7 +34,13 @@ def plugin_commands() -> dict[str, click.Command]:
     for plugin in load(GROUP, ScoringCommand, "function with @scoring_command").values():
         name = plugin.value.name
         if name in COMMANDS or name in commands:
-            warn(f"scoring command {name!r} of {plugin.package}: the name is taken")
+            warn(
+                _(
+                    "scoring command {name!r} of {package}: the name is taken",
+                    name=name,
+                    package=plugin.package,
+                )
+            )
         else:
             commands[name] = plugin.value
     return commands

@@ -18,7 +18,7 @@ from tuneyard.core.cli.run import run_command
 from tuneyard.core.documents import json_lines
 from tuneyard.core.errors import RequestError
 from tuneyard.core.files import atomic, require, write_json, write_text
-from tuneyard.core.text.words import counted
+from tuneyard.core.language.message import _, counted
 from tuneyard.eval.backends.scorers import Fields
 from tuneyard.eval.datasets.dataset import EvalDataset
 from tuneyard.eval.metrics.answers import cut_thought, is_answered
@@ -87,10 +87,12 @@ def ask(request: ScoringRequest, datasets: Sequence[EvalDataset]) -> Declared:
     from tuneyard.eval.scoring.candidates import open_adapters
 
     check_unrated(request.out / SHEET)
-    _, models = open_adapters(request)  # before the base is loaded
+    _unused, models = open_adapters(request)  # before the base is loaded
     if len(models) < 2:
         (only,) = models
-        raise RequestError(f"only {only} is prompted: name another model with --adapter NAME[=DIR]")
+        raise RequestError(
+            _("only {models} is prompted: name another model with --adapter NAME[=DIR]", models=only)
+        )
     order = SEED if request.seed is None else request.seed
     return Ab(request, order, [dataset.name for dataset in datasets]), datasets
 
@@ -116,7 +118,9 @@ def tally(sheets: tuple[Path, ...], key: Path | None, out: Path | None) -> None:
     stems = Counter(sheet.stem for sheet in filled)
     key_path = key or next(iter(filled)).with_name(KEY)
     if not key_path.is_file():
-        raise RequestError(f"{key_path}: no key; name the one that `tuneyard eval ab` wrote: --key PATH")
+        raise RequestError(
+            _("{path}: no key; name the one that `tuneyard eval ab` wrote: --key PATH", path=key_path)
+        )
     answer_key = read_key(key_path)
     ratings = []
     for sheet in filled:  # a rater is named by the path if two sheets have the same name
@@ -145,7 +149,7 @@ class Ab(Task):
     request: ScoringRequest
     seed: int
     sets: Sequence[str]
-    if_too_long = "left out of the sheet"
+    if_too_long = _("left out of the sheet")
 
     def check_models(self, opened: "Opened") -> None:
         """Check that the key in OUT is of the same sheet."""
@@ -200,7 +204,7 @@ class Ab(Task):
         with atomic(out / SHEET) as file:
             file.write(sheet)
         click.echo(
-            f"\n{counted(len(prompts), 'prompt')}, {counted(len(answers), 'answer')}\n"
+            f"\n{counted(len(prompts), 'prompt', 'prompts')}, {counted(len(answers), 'answer', 'answers')}\n"
             f"{out / SHEET}: for the raters, marks from 1 to 5\n{out / KEY}: the model of each answer\n"
             f"{out / ANSWERS}: the answers side by side, with the models' names"
         )
@@ -209,7 +213,7 @@ class Ab(Task):
 
 def _answers(out: Path, models: Sequence[str], name: str) -> list[Answered]:
     """Prompts of a dataset with all answers. A prompt that a model has no answer to is left out."""
-    logs = [[line for _, line in json_lines(out / model / name / PREDICTIONS)] for model in models]
+    logs = [[line for _unused, line in json_lines(out / model / name / PREDICTIONS)] for model in models]
     answered = []
     for lines in zip(*logs, strict=True):
         if not all(map(is_answered, lines)):

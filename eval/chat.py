@@ -19,6 +19,7 @@ import click
 from tuneyard.core.cli.main import cli_command
 from tuneyard.core.cli.run import run_command
 from tuneyard.core.errors import RequestError, TuneyardError, show_value
+from tuneyard.core.language.message import _
 from tuneyard.core.language.messages import say
 from tuneyard.core.llamafactory.prompt import Encode, Messages
 from tuneyard.core.text.terminal import visible
@@ -49,7 +50,7 @@ Reply = Callable[[Messages], Speak]
 """Finds an answer to the messages. It may drop the oldest ones."""
 WAYS_OUT = ("exit", "quit")
 USE = "/use"
-NO_ANSWER = "(no answer: nothing was said, or nothing but a thought)"
+NO_ANSWER = _("(no answer: nothing was said, or nothing but a thought)")
 SERVED_SAMPLING = ("temperature", "top_p")
 LOCAL_SAMPLING = ("preset", "repetition_penalty", "no_repeat_ngram_size")
 LOCAL = ("model", "adapters", "same_base", "template", "bos", "dtype", "quantize", "dataset_dir")
@@ -94,7 +95,7 @@ def cli(
     With --url a served model answers.
     """
     if once is not None and not once.strip():
-        raise RequestError("--once: found an empty text, expected a question")
+        raise RequestError(_("--once: found an empty text, expected a question"))
     options["out"] = Path()
     request = take(options)
     # A chat samples by the model's generation_config: there these two go alone, too.
@@ -105,7 +106,7 @@ def cli(
         _talk(Chat(reply, request.think, messages), once, served, [served])
         return
     if not request.model:
-        raise click.UsageError("Missing option '--model' for a model here, or '--url' for a served one.")
+        raise click.UsageError(_("Missing option '--model' for a model here, or '--url' for a served one."))
     refuse_explicit(["served_model", "timeout"], "it is for --url")
     from tuneyard.eval.backends.load import in_this_process
     from tuneyard.eval.scoring.candidates import open_models
@@ -164,11 +165,16 @@ def local_reply(request: ScoringRequest, model: "Model", encode: Encode, samplin
             oldest = [message["role"] for message in messages].index("user")
             if oldest == len(messages) - 1:
                 raise RequestError(
-                    f"{len(prompt)} tokens and {longest} for the answer exceed the "
-                    f"context of {model.context}: shorten the text or lower --max-new-tokens"
+                    _(
+                        "{number} tokens and {new} for the answer exceed the context of {context}: shorten "
+                        "the text or lower --max-new-tokens",
+                        number=len(prompt),
+                        new=longest,
+                        context=model.context,
+                    )
                 )
             del messages[oldest : oldest + 2]
-            say("(the context is full: the oldest question is forgotten)", to_stderr=True)
+            say(_("(the context is full: the oldest question is forgotten)"), to_stderr=True)
         return lambda show: stream(model, prompt, longest, sampling, show)
 
     return reply
@@ -183,13 +189,16 @@ def _begin(candidate: "Candidate", system: str | None, dataset_dir: Path | None)
         try:
             texts = {trained_system(part.adapter.folder, dataset_dir) for part in candidate.parts}
             if len(texts) > 1:
-                say("(no system text: the adapters were trained with different ones)", to_stderr=True)
+                say(_("(no system text: the adapters were trained with different ones)"), to_stderr=True)
             else:
                 system = texts.pop()
                 if system:
-                    say(f"(system text of the training: {show_value(system)})", to_stderr=True)
+                    say(_("(system text of the training: {text})", text=show_value(system)), to_stderr=True)
         except TuneyardError as error:
-            say(f"(no system text: that of the training is not known: {error})", to_stderr=True)
+            say(
+                _("(no system text: that of the training is not known: {reason})", reason=error),
+                to_stderr=True,
+            )
     if system:
         return [{"role": "system", "content": system}]
     return []
@@ -245,18 +254,26 @@ class Chat:
 def converse(chat: Chat, name: str, names: Sequence[str]) -> str | None:
     """Answer line by line until the user leaves (None) or switches to another model (its name)."""
     if sys.stdin.isatty():
-        say(f"{name}: exit or quit leaves, Ctrl-C ends an answer", to_stderr=True)
+        say(_("{name}: exit or quit leaves, Ctrl-C ends an answer", name=name), to_stderr=True)
     for line in lines():
-        command, _, new_name = line.partition(" ")
+        command, _unused, new_name = line.partition(" ")
         if command == USE and new_name in names:
             return new_name
         if command == USE:
-            say(f"({USE} NAME goes on with one of: {', '.join(names)}; now: {name})", to_stderr=True)
+            say(
+                _(
+                    "({command} NAME goes on with one of: {names}; now: {name})",
+                    command=USE,
+                    names=", ".join(names),
+                    name=name,
+                ),
+                to_stderr=True,
+            )
             continue
         try:
             chat.answer(line)
         except KeyboardInterrupt:
-            say("(cut short)", to_stderr=True)
+            say(_("(cut short)"), to_stderr=True)
         except RequestError as error:
             say(f"({error})", to_stderr=True)
     return None
@@ -277,7 +294,11 @@ def lines() -> Iterator[str]:
             raise click.Abort from error
         except UnicodeDecodeError as error:
             raise RequestError(
-                f"the input is not {error.encoding} at byte {error.start} of a line"
+                _(
+                    "the input is not {encoding} at byte {byte} of a line",
+                    encoding=error.encoding,
+                    byte=error.start,
+                )
             ) from error
         if line.lower() in WAYS_OUT:
             return

@@ -15,6 +15,7 @@ import click
 from tuneyard.core.cli.run import run_command
 from tuneyard.core.errors import RequestError, need
 from tuneyard.core.files import read_object, write_json, write_text
+from tuneyard.core.language.message import _
 from tuneyard.core.language.number_format import percent
 from tuneyard.core.text.markdown import markdown_table
 from tuneyard.core.training.metrics import ACCURACY
@@ -76,9 +77,11 @@ def cli(request: ScoringRequest, source: str, subjects: str | None, shots: int, 
     """
     need("sklearn")
     if request.template and not chat:
-        raise RequestError("--template needs --chat: without it no template is used")
+        raise RequestError(_("--template needs --chat: without it no template is used"))
     if request.bos and not chat:
-        raise RequestError("--bos needs --chat: the benchmark's text begins with the tokenizer's BOS already")
+        raise RequestError(
+            _("--bos needs --chat: the benchmark's text begins with the tokenizer's BOS already")
+        )
     folder = Path(source) if Path(source).is_dir() else None
     chosen = choose_subjects(subjects, folder)
     if folder is None:
@@ -157,7 +160,7 @@ def group_table(scores: Scores) -> str:
     last = first[AVERAGE]
     overall = [percent(groups_of_model[AVERAGE]["over_questions"]) for groups_of_model in scores.values()]
     rows.append([QUESTIONS, str(last["sets"]), f"{last['n']:,}", "", *overall])
-    return markdown_table(["accuracy (95 % interval)", "subjects", "n", "majority", *scores], rows)
+    return markdown_table([_("accuracy (95 % interval)"), "subjects", "n", "majority", *scores], rows)
 
 
 if __name__ == "__main__":

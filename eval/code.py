@@ -20,6 +20,7 @@ import click
 from tuneyard.core.cli.run import run_command
 from tuneyard.core.errors import RequestError, unexpected
 from tuneyard.core.files.scratch import scratch_folder
+from tuneyard.core.language.message import _
 from tuneyard.eval.backends.scorers import Fields, Scorer
 from tuneyard.eval.datasets.dataset import EvalDataset
 from tuneyard.eval.metrics.answers import cut_thought
@@ -100,7 +101,10 @@ def cli(
     """
     if not run_code:
         raise RequestError(
-            "programs that models write run on this machine: allow it with --run-code (best in a container)"
+            _(
+                "programs that models write run on this machine: allow it with --run-code (best in a "
+                "container)"
+            )
         )
     for dataset in datasets:
         check_tests(dataset)
@@ -148,8 +152,10 @@ def run_tests(program: str, tests: Sequence[str]) -> str:
             return f"stopped after {2 * SECONDS} s"
     if process.returncode == REFUSED:
         raise RequestError(
-            "--run-code: a program cannot be cut off from the network here (unshare(2) is refused): "
-            "run it in a container that allows user namespaces"
+            _(
+                "--run-code: a program cannot be cut off from the network here (unshare(2) is "
+                "refused): run it in a container that allows user namespaces"
+            )
         )
     verdict = process.stdout.decode(errors="replace")
     if not verdict.startswith(token):

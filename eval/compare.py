@@ -20,8 +20,8 @@ from tuneyard.core.cli.run import run_command
 from tuneyard.core.drawing.plots import check_replaceable
 from tuneyard.core.errors import RequestError
 from tuneyard.core.files import json_text
+from tuneyard.core.language.message import _, joined, tr
 from tuneyard.core.language.messages import warn
-from tuneyard.core.language.translation import joined, tr
 from tuneyard.core.text.quoting import one_line
 from tuneyard.core.text.secrets import hide_secrets
 from tuneyard.core.training.metrics import ACCURACY
@@ -134,7 +134,7 @@ def cli(
     is_accuracy = metric == ACCURACY.name
     sources = list(map(parse_source, results))
     if len(set(sources)) < len(sources):
-        raise RequestError("a result is named twice: name each once, the base and another run")
+        raise RequestError(_("a result is named twice: name each once, the base and another run"))
     trained = None
     if len(sources) == 1:
         trained = read_trained_sweep(sources[0].path)
@@ -145,11 +145,16 @@ def cli(
             choose_on = "half"
     recipes = parse_replicates(replicates)
     if margin is not None and margin < SMALL_MARGIN:
-        warn(f"--margin is in points: {margin:g} is {margin:g} points, 5 points are --margin 5")
+        warn(
+            _(
+                "--margin is in points: {margin:g} is {margin:g} points, 5 points are --margin 5",
+                margin=margin,
+            )
+        )
     if not is_accuracy and (by or margin is not None):
-        raise RequestError("--margin and --by need accuracy. Leave them out, or leave out --metric")
+        raise RequestError(_("--margin and --by need accuracy. Leave them out, or leave out --metric"))
     if recipes and by:
-        raise RequestError("--by is about single models. Leave it out, or --replicates")
+        raise RequestError(_("--by is about single models. Leave it out, or --replicates"))
     questions: list[Question] = []
     if choose_on:
         questions.append(partial(choose_on_half, metric=metric))
@@ -178,16 +183,26 @@ def parse_replicates(texts: Sequence[str]) -> dict[str, list[str]]:
     recipes: dict[str, list[str]] = {}
     recipe_of: dict[str, str] = {}
     for text in texts:
-        name, _, listed = text.partition("=")
+        name, _unused, listed = text.partition("=")
         models = [model.strip() for model in listed.split(",") if model.strip()]
         if not name or name in recipes or len(set(models)) < max(2, len(models)):
             raise RequestError(
-                f"--replicates {text}: expected NAME=MODEL,MODEL,… with two different models or more, "
-                "each name once"
+                _(
+                    "--replicates {text}: expected NAME=MODEL,MODEL,… with two different models or more, "
+                    "each name once",
+                    text=text,
+                )
             )
         for model in models:
             if model in recipe_of:
-                raise RequestError(f"--replicates {name}: {model} is already one of {recipe_of[model]}")
+                raise RequestError(
+                    _(
+                        "--replicates {name}: {model} is already one of {other}",
+                        name=name,
+                        model=model,
+                        other=recipe_of[model],
+                    )
+                )
             recipe_of[model] = name
         recipes[name] = models
     return recipes

@@ -14,8 +14,8 @@ from tuneyard.core.cli.run import run_command
 from tuneyard.core.drawing.plots import plotting, save
 from tuneyard.core.errors import ContentError, need, show_value, unexpected
 from tuneyard.core.files import write_json
+from tuneyard.core.language.message import _, counted, tr
 from tuneyard.core.language.number_format import percent
-from tuneyard.core.language.translation import tr, tr_counted
 from tuneyard.eval.backends.scorers import Fields
 from tuneyard.eval.datasets.dataset import EvalDataset
 from tuneyard.eval.metrics.labels import UNKNOWN, accuracy_line
@@ -57,11 +57,16 @@ def read_references(dataset: EvalDataset) -> list[Report]:
         place = dataset.place(row)
         subtype, report = dataset.records[row].get("subtype"), parse_report(answer)
         if not isinstance(subtype, str) or not subtype.strip():
-            raise unexpected(place, "subtype", subtype, "a text, as in the records of spec defect")
+            raise unexpected(place, "subtype", subtype, _("a text, as in the records of spec defect"))
         if report is None or report.judgement == UNKNOWN:
             raise ContentError(
-                f"{place}: reference answer {show_value(answer)}, expected 判断:… (and 原因：…) with one "
-                f"judgement, which may not be {UNKNOWN!r}"
+                _(
+                    "{place}: reference answer {answer}, expected 判断:… (and 原因：…) with one judgement, "
+                    "which may not be {unknown!r}",
+                    place=place,
+                    answer=show_value(answer),
+                    unknown=UNKNOWN,
+                )
             )
         references.append(report)
     return references
@@ -95,7 +100,7 @@ class Defect(Task):
 
     def line(self, results: Results) -> str:
         """Accuracy, interval, n, majority, and the number of answers that do not parse."""
-        return f"{accuracy_line(results)}  unparsed {results['unparsed']}"
+        return _("{figures}  unparsed {count}", figures=accuracy_line(results), count=results["unparsed"])
 
 
 def write_defects(folder: Path, predictions: Sequence[Prediction], figures: Results) -> None:
@@ -119,7 +124,7 @@ def write_defects(folder: Path, predictions: Sequence[Prediction], figures: Resu
             "{model} judges {share} of {reports} of {name} correctly",
             model=model,
             share=percent(figures["accuracy"]),
-            reports=tr_counted(figures["n"], "report"),
+            reports=counted(figures["n"], "report", "reports"),
             name=name,
         )
         chart = replace(kinds_chart([scored], "subtype"), title=title)

@@ -15,8 +15,8 @@ from typing import Any
 from tuneyard.core.cli.run import run_command
 from tuneyard.core.errors import ContentError
 from tuneyard.core.language.han import HAN
+from tuneyard.core.language.message import _, counted
 from tuneyard.core.llamafactory.prompt import Conversation, Encode, Messages
-from tuneyard.core.text.words import counted
 from tuneyard.eval.backends import Backend
 from tuneyard.eval.backends.scorers import Fields, Refused, Scorer, TooLong, plan_answers
 from tuneyard.eval.datasets.dataset import EvalDataset
@@ -49,7 +49,9 @@ def cli(request: ScoringRequest, datasets: Sequence[EvalDataset]) -> Declared:
     """
     for dataset in datasets:
         if not any(map(_several_questions, dataset.conversations[: request.limit])):
-            raise ContentError(f"{dataset.path}: no conversation has a second question: nothing to measure")
+            raise ContentError(
+                _("{path}: no conversation has a second question: nothing to measure", path=dataset.path)
+            )
     return Dialogue(), datasets
 
 
@@ -143,20 +145,21 @@ class Dialogue(Task):
         for name in FIGURES:
             label = name.replace("_", "-")
             parts.append(f"{label} {_percent(results[name])} (data {_percent(reference[name])})")
-        parts.append(f"n {results['n']} ({counted(results['answers'], 'answer')})")
+        parts.append(f"n {results['n']} ({counted(results['answers'], 'answer', 'answers')})")
         return "  ".join(parts)
 
     def warnings(self, results: Results) -> list[str]:
         """Warn of conversations that were not played to their end."""
         reasons = {
-            "one_question": ("row", "with a single question: left out"),
-            "too_long": ("conversation", "too long for the context: left out"),
-            "cut_short": ("conversation", "ended early, when the context was full"),
+            "one_question": (("row", "rows"), _("with a single question: left out")),
+            "too_long": (("conversation", "conversations"), _("too long for the context: left out")),
+            "cut_short": (("conversation", "conversations"), _("ended early, when the context was full")),
         }
         warnings = refused_warnings(results, "left out")
-        for name, (noun, reason) in reasons.items():
+        for name, (nouns, reason) in reasons.items():
             if results[name]:
-                warnings.append(f"{counted(results[name], noun)} {reason}")
+                count = counted(results[name], *nouns)
+                warnings.append(_("{count} {reason}", count=count, reason=reason))
         return warnings
 
 

@@ -12,6 +12,7 @@ import click
 
 from tuneyard.core.cli.run import run_command
 from tuneyard.core.errors import RequestError, need, show_value, show_values
+from tuneyard.core.language.message import _
 from tuneyard.core.language.messages import say
 from tuneyard.eval.backends import Backend
 from tuneyard.eval.backends.scorers import DIGITS, Fields, Scorer
@@ -108,9 +109,11 @@ def cli(request: ScoringRequest, datasets: Sequence[EvalDataset], **options: Any
         options["parser"] = "substring" if request.preset else "word"
     if options["mode"] == "choice":
         if request.think:
-            raise RequestError("--think needs --mode generate: a thought would come before the labels")
+            raise RequestError(_("--think needs --mode generate: a thought would come before the labels"))
         if request.preset:
-            raise RequestError("--preset needs --mode generate: nothing is sampled where labels are compared")
+            raise RequestError(
+                _("--preset needs --mode generate: nothing is sampled where labels are compared")
+            )
         if request.rescore or not options["check_generate"]:
             reason = "nothing is generated here: leave it out, or give --mode generate or --check-generate N"
             refuse_explicit(("parser", "max_new_tokens"), reason)
@@ -154,7 +157,15 @@ def _say_spellings(place: str, label_of: Mapping[str, str]) -> None:
     for label in dict.fromkeys(label_of.values()):
         others = [answer for answer, its_label in label_of.items() if its_label == label != answer]
         if others:
-            say(f"note: {place}: label {show_value(label)}, also for {show_values(others)}", to_stderr=True)
+            say(
+                _(
+                    "note: {place}: label {label}, also for {others}",
+                    place=place,
+                    label=show_value(label),
+                    others=show_values(others),
+                ),
+                to_stderr=True,
+            )
 
 
 @dataclass(frozen=True, slots=True)

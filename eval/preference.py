@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from tuneyard.core.cli.run import run_command
 from tuneyard.core.documents import json_lines
 from tuneyard.core.errors import ContentError, RequestError, show_value, unexpected
+from tuneyard.core.language.message import _
 from tuneyard.core.llamafactory.prompt import conversation
 from tuneyard.core.llamafactory.prompt.supervision import SupervisedText, Turns, supervise
 from tuneyard.core.records import MARK, PAIR, format_of
@@ -56,8 +57,12 @@ def cli(request: ScoringRequest, datasets: Sequence[EvalDataset]) -> Declared:
         mark = record_format.columns.get(MARK)
         if dataset.entry and not record_format.ranking and mark is None:
             raise RequestError(
-                f'{dataset.name}: no preferences: its entry in dataset_info.json has neither "ranking": true '
-                f"nor a {MARK}; compile it by a spec of pairs: tuneyard data init FILE"
+                _(
+                    '{name}: no preferences: its entry in dataset_info.json has neither "ranking": true '
+                    "nor a {tag}; compile it by a spec of pairs: tuneyard data init FILE",
+                    name=dataset.name,
+                    tag=MARK,
+                )
             )
         if mark is not None and (dataset.entry or mark in dataset.records[0]):
             desirable[dataset.name] = read_marks(dataset, mark)
@@ -67,8 +72,10 @@ def cli(request: ScoringRequest, datasets: Sequence[EvalDataset]) -> Declared:
         return Preference(rejected), datasets
     if rejected:
         raise RequestError(
-            f"{', '.join(desirable)}: marked answers; the others are pairs: score each kind in a run of its "
-            "own"
+            _(
+                "{path}: marked answers; the others are pairs: score each kind in a run of its own",
+                path=", ".join(desirable),
+            )
         )
     return Marked(desirable), datasets
 
@@ -79,10 +86,17 @@ def read_marks(dataset: EvalDataset, column: str) -> list[bool]:
     for row, record in enumerate(dataset.records):
         value = record.get(column)
         if not isinstance(value, bool):
-            raise unexpected(dataset.place(row), column, value, "true or false")
+            raise unexpected(dataset.place(row), column, value, _("true or false"))
         marks.append(value)
     if len(set(marks)) == 1:
-        raise ContentError(f"{dataset.path}: {column} is {marks[0]} in every record: AUC needs both")
+        raise ContentError(
+            _(
+                "{path}: {column} is {marks} in every record: AUC needs both",
+                path=dataset.path,
+                column=column,
+                marks=marks[0],
+            )
+        )
     return marks
 
 
@@ -95,10 +109,12 @@ def read_rejected(dataset: EvalDataset) -> list[str]:
         for part in PAIR:
             column = columns.get(part, part)
             if not isinstance(record.get(column), str | dict):
-                raise unexpected(place, column, record.get(column), "an answer")
+                raise unexpected(place, column, record.get(column), _("an answer"))
         rejected = conversation(record, dataset.entry, place, answer=1).answer
         if dataset.conversations[row].answer == rejected:
-            raise ContentError(f"{place}: chosen and rejected are the same: {show_value(rejected)}")
+            raise ContentError(
+                _("{place}: chosen and rejected are the same: {text}", place=place, text=show_value(rejected))
+            )
         answers.append(rejected)
     return answers
 
@@ -149,7 +165,7 @@ class Marked(Task):
 
     desirable: Mapping[str, Sequence[bool]]
     kept = ()
-    if_too_long = "left out"
+    if_too_long = _("left out")
 
     def scorer(self, job: Job) -> Scorer:
         """Read the answer of every row."""
@@ -199,7 +215,7 @@ def _base_rows(job: Job) -> list[Prediction]:
     base = job.request.out / BASE / job.dataset.name
     if job.candidate.name == BASE or not (base / RESULTS).is_file():
         return []
-    return [row for _, row in json_lines(base / PREDICTIONS)]
+    return [row for _unused, row in json_lines(base / PREDICTIONS)]
 
 
 def _reading(job: Job, answers: Mapping[str, Sequence[str]]) -> Scorer:

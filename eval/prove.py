@@ -20,6 +20,7 @@ from tuneyard.core.cli.main import cli_command, command_line, next_step, same_op
 from tuneyard.core.cli.run import run_command
 from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.core.files import write_json, write_text
+from tuneyard.core.language.message import _
 from tuneyard.core.language.messages import for_reader
 from tuneyard.eval.backends.connection import TIMEOUT
 from tuneyard.eval.read.results import check_files
@@ -124,13 +125,15 @@ def cli(
     files = {name: options.pop(name) for name in FILES}
     if not (template or urls or any(files.values())):
         choices = ", ".join(f"--{name}" for name in ("template", *FILES, "url"))
-        raise RequestError(f"nothing to compare with: name {choices}")
+        raise RequestError(_("nothing to compare with: name {names}", names=choices))
     if served_model and not urls:
-        raise RequestError("--served-model: no server to ask; add its --url")
+        raise RequestError(_("--served-model: no server to ask; add its --url"))
     if files["fused"]:
         refuse_adapter(files["fused"])  # before a model is loaded
         if files["fused"].resolve() == Path(options["model"]).resolve():
-            raise RequestError("--fused is --model itself: name the folder that tuneyard adapter fuse wrote")
+            raise RequestError(
+                _("--fused is --model itself: name the folder that tuneyard adapter fuse wrote")
+            )
     addresses = list(dict.fromkeys(check_url(url) for url in urls))
     inputs = ParityInputs(template, **files, urls=addresses, served_model=served_model, timeout=timeout)
     request = ScoringRequest(out=out, day=date.today(), **options)
@@ -140,7 +143,7 @@ def cli(
     write_text(out / "prove.md", page)
     click.echo(page, nl=False)
     if proof.failures():
-        raise ContentError(f"not equal, see {out / 'prove.md'}")
+        raise ContentError(_("not equal, see {path}", path=out / "prove.md"))
     if inputs.modelfile:
         command = ["ollama", "create", out.name, "-f", inputs.modelfile]
     elif len(urls) == 1:
@@ -158,7 +161,7 @@ def _chat_server(offers: Sequence["ServedModel"], adapters: Sequence[str]) -> li
         return words
     from tuneyard.adapters.weighted import parse_named
 
-    name, _ = parse_named(adapters[0])
+    name, _unused = parse_named(adapters[0])
     for offer in offers:
         if offer.is_adapter and name in offer.names:
             return [*words, "--served-model", offer.name]

@@ -16,6 +16,7 @@ import click
 
 from tuneyard.core.cli.run import run_command
 from tuneyard.core.errors import ContentError, RequestError
+from tuneyard.core.language.message import _
 from tuneyard.core.training.training_run import model_sha256
 from tuneyard.eval.backends import Backend
 from tuneyard.eval.backends.scorers import Fields, Scorer
@@ -77,8 +78,13 @@ def check_references(dataset: EvalDataset) -> None:
     rows = [row for row, answer in enumerate(dataset.answers) if not answer.strip()]
     if rows:
         raise ContentError(
-            f"{dataset.place(rows[0])} has no reference answer ({len(rows)} such records of "
-            f"{len(dataset.answers)}): take them out, or compare answers side by side with `tuneyard eval ab`"
+            _(
+                "{name} has no reference answer ({number} such records of {all}): take them out, or "
+                "compare answers side by side with `tuneyard eval ab`",
+                name=dataset.place(rows[0]),
+                number=len(rows),
+                all=len(dataset.answers),
+            )
         )
 
 
@@ -92,7 +98,9 @@ class Embedding:
 
         folder = find_model(reference)
         if not (folder / "modules.json").is_file():
-            raise RequestError(f"{folder}: modules.json is missing: not a sentence-transformers model")
+            raise RequestError(
+                _("{path}: modules.json is missing: not a sentence-transformers model", path=folder)
+            )
 
         from sentence_transformers import SentenceTransformer
         from transformers.utils import logging
@@ -232,7 +240,7 @@ class Qa(Task):
             answer = " ".join(generated["answer"].split())
             lines.append(f"fixed prompt: {generated['prompt']} → {answer}")
         lexical, n = results["similarity"]["lexical"], results["exact_match"]["n"]
-        kind = f"{SEMANTIC} and {LEXICAL}"
+        kind: str = _("{first} and {last}", first=SEMANTIC, last=LEXICAL)
         if not lexical:
             kind = SEMANTIC
         elif results["similarity"]["by"].startswith(LEXICAL):
@@ -241,7 +249,11 @@ class Qa(Task):
             lines.append(f"{name}  {_figures(part, kind)}")
         if lexical:
             lines.append(
-                f"compared by letters: {lexical} of {n} answers; --embedding-model compares meanings"
+                _(
+                    "compared by letters: {number} of {all} answers; --embedding-model compares meanings",
+                    number=lexical,
+                    all=n,
+                )
             )
         majority = f"{results['majority']:.1%}"
         if results["majority"] == 1:  # no baseline: it is the only expected answer

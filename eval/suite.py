@@ -26,8 +26,8 @@ from tuneyard.core.errors import (
     wrong_value,
 )
 from tuneyard.core.files import bundled, names_folder, read_object, write_json, write_text
+from tuneyard.core.language.message import _, tr
 from tuneyard.core.language.number_format import NONE, Table, grid, percent
-from tuneyard.core.language.translation import tr
 from tuneyard.core.training.metrics import ACCURACY, UNKNOWN
 from tuneyard.eval import compare
 from tuneyard.eval.__main__ import cli as eval_commands
@@ -58,7 +58,7 @@ if TYPE_CHECKING:
 ALONE = ("--repeat", "--rescore", "--shots", "--think")  # they change which models are opened, and how
 COMMAND = "eval.suite"
 CONTEXT = click.Context(eval_commands)
-CAPTION = "All steps"
+CAPTION = _("All steps")
 PlannedStep = tuple[ScoringRequest, Declared]
 Figures = dict[str, dict[str, dict[str, Mapping[str, Any]]]]
 """Figures of results.json (`value`, `ci95`, `n`) by step, then by name, then by model."""
@@ -112,7 +112,7 @@ def score_steps(
             opened_by_use[chooses] = open_models(request, chooses=chooses, workers=workers)
         step_request = replace(step_request, day=request.day)  # of the prompts that all steps share
         plans[name] = plan_scoring(step_request, task, datasets, opened_by_use[chooses])
-    (opened, *_) = opened_by_use.values()  # the candidates have the same names
+    (opened, *_unused) = opened_by_use.values()  # the candidates have the same names
     begin_suite_run(request.out, COMMAND, [*plans])
     with undone_without_predictions(request.out):
         for name in list(plans):
@@ -133,7 +133,7 @@ def report_steps(request: ScoringRequest, steps: Mapping[str, PlannedStep], mode
 
     figures: Figures = {}
     judged: list[ScoredRunSource] = []
-    for name, (step_request, (_, datasets)) in steps.items():
+    for name, (step_request, (_unused, datasets)) in steps.items():
         figures[name] = {}
         for model in models:
             folder = step_request.out / model
@@ -201,7 +201,7 @@ def steps_table(figures: Figures, models: Sequence[str]) -> Table:
     for step, by_name in figures.items():
         if not by_name:
             nothing = tr("nothing to measure in the answers")
-            rows.append([f"{step}: {nothing}", "0", "", *[NONE for _ in models]])
+            rows.append([f"{step}: {nothing}", "0", "", *[NONE for _unused in models]])
         for name, by_model in by_name.items():
             first = next(iter(by_model.values()))
             majority = ""
@@ -254,14 +254,25 @@ def read_steps(path: Path, skipped: Collection[str]) -> list[Step]:
     path = bundled(path)
     read = read_yaml(path, "suite (eval/suites/toolkit.yaml is bundled)")
     if not isinstance(read.value, dict) or not all(isinstance(name, str) for name in read.value):
-        raise wrong_value(path, read.value, "the name of each step above its options")
+        raise wrong_value(path, read.value, _("the name of each step above its options"))
     if "model_name_or_path" in read.value:
         raise ContentError(
-            f"{path}: a training recipe, not a suite: tuneyard recipe check {shlex.quote(str(path))}"
+            _(
+                "{name}: a training recipe, not a suite: tuneyard recipe check {path}",
+                name=path,
+                path=shlex.quote(str(path)),
+            )
         )
     for name in skipped:
         if name not in read.value:
-            raise RequestError(f"--skip {name}: {path} has the steps {', '.join(read.value)}")
+            raise RequestError(
+                _(
+                    "--skip {name}: {path} has the steps {names}",
+                    name=name,
+                    path=path,
+                    names=", ".join(read.value),
+                )
+            )
     steps: list[Step] = []
     problems: list[str] = []
     for name, options in read.value.items():
@@ -276,18 +287,18 @@ def read_steps(path: Path, skipped: Collection[str]) -> list[Step]:
     if problems:
         raise ContentError("\n".join(problems))
     if not steps:
-        raise ContentError(f"{path}: no step is left")
+        raise ContentError(_("{path}: no step is left", path=path))
     return steps
 
 
 def _step(name: str, place: str, options: object, folder: Path) -> Step:
     if not names_folder(name):
-        raise ContentError(f"{place}: expected a name that can name a folder")
+        raise ContentError(_("{place}: expected a name that can name a folder", place=place))
     command_name = options.get("command") if isinstance(options, dict) else options
     command = _scoring_command(command_name)
     if command is None or not isinstance(options, dict):
         names = [each for each in eval_commands.list_commands(CONTEXT) if _scoring_command(each)]
-        raise unexpected(place, "command", command_name, f"one of {', '.join(names)}")
+        raise unexpected(place, "command", command_name, _("one of {names}", names=", ".join(names)))
     try:
         arguments = list(_arguments(command, options, folder))
         # the suite's command line has the options that every command requires
@@ -314,9 +325,11 @@ def _arguments(command: ScoringCommand, options: Mapping[object, object], folder
         if key == "command":
             continue
         if flag in ALONE and (flag != "--shots" or command.has_shots):
-            raise ContentError(f"{flag[2:]}: not in a suite: run {command.module} by itself")
+            raise ContentError(
+                _("{flag}: not in a suite: run {command} by itself", flag=flag[2:], command=command.module)
+            )
         if flag != "--limit" and any(flag in option.opts for option in cli.get_params(CONTEXT)):
-            raise ContentError(f"{key}: the same for all steps: give it on the command line")
+            raise ContentError(_("{key}: the same for all steps: give it on the command line", key=key))
         for each in value if isinstance(value, list) else [value]:
             if each is None or each is True:
                 yield flag

@@ -19,8 +19,8 @@ from tuneyard.core.cli.main import cli_command, command_line, next_step
 from tuneyard.core.cli.run import run_command
 from tuneyard.core.errors import RequestError, resumed_by
 from tuneyard.core.files import write_json, write_text
+from tuneyard.core.language.message import _, marked, tr
 from tuneyard.core.language.messages import say, warn
-from tuneyard.core.language.translation import tr
 from tuneyard.core.training.metrics import ACCURACY
 from tuneyard.eval.datasets.dataset import EvalDataset, read_datasets
 from tuneyard.eval.judge.question import CHOICES, Choice
@@ -48,7 +48,9 @@ if TYPE_CHECKING:
 
 COMMAND = "eval.sweep"
 RECIPE = "merge.yaml"
-NO_ADAPTER = "No weights have a better figure than {base} on the choosing half: there is no adapter to ship."
+NO_ADAPTER = marked(
+    "No weights have a better figure than {base} on the choosing half: there is no adapter to ship."
+)
 
 
 @cli_command(
@@ -102,7 +104,10 @@ def cli(
     request = take(options, COMMAND)
     if request.backend != "hf":
         raise RequestError(
-            f"--backend {request.backend}: a sweep weights adapters, which only hf does: leave it out"
+            _(
+                "--backend {name}: a sweep weights adapters, which only hf does: leave it out",
+                name=request.backend,
+            )
         )
     if metric != ACCURACY.name:
         check_metric(metric)
@@ -155,7 +160,7 @@ def _first_points(
     if search is not None:
         if grid is not None or checkpoints:
             other = "--grid" if grid is not None else "--checkpoints"
-            raise RequestError(f"--search and {other}: both say what to score; leave one out")
+            raise RequestError(_("--search and {other}: both say what to score; leave one out", other=other))
         weight_search = WeightSearch(adapter_axes(request), search, seed)
         return Steps(weight_search.first, weight_search.extended, search)
     if checkpoints:
@@ -165,7 +170,9 @@ def _first_points(
         try:
             weights = [parse_weight(part.strip(), "--grid") for part in grid.split(",")]
         except RequestError as error:
-            raise RequestError(f"{error}; several have commas between them: --grid 0,0.5,1") from error
+            raise RequestError(
+                _("{error}; several have commas between them: --grid 0,0.5,1", error=error)
+            ) from error
         axes = weight_axes(request, weights)
         return Steps(axes, _no_more, len(axes.models))
     return Steps(weight_axes(request), _around_the_best, MOST_POINTS)
@@ -349,9 +356,16 @@ def _forecast(
             model, dataset = results.parts[-3:-1]
             if not request.force and (searching or model in axes.models):
                 done += of_half.get(dataset, 0)
-    return (
-        f"{models} models × ({listed}) examples, then {reported - 1} to {reported} × {others} of the other "
-        f"half: at most {total} in all, {done} of them done before"
+    return _(
+        "{models} models × ({datasets}) examples, then {fewest} to {most} × {others} of the "
+        "other half: at most {total} in all, {done} of them done before",
+        models=models,
+        datasets=listed,
+        fewest=reported - 1,
+        most=reported,
+        others=others,
+        total=total,
+        done=done,
     )
 
 

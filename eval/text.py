@@ -14,8 +14,8 @@ import click
 from tuneyard.core.cli.run import run_command
 from tuneyard.core.errors import ContentError, RequestError, need
 from tuneyard.core.files import write_json
+from tuneyard.core.language.message import _, counted
 from tuneyard.core.llamafactory.prompt.supervision import SupervisedText, supervise, supervise_text
-from tuneyard.core.text.words import counted
 from tuneyard.eval.backends import Backend
 from tuneyard.eval.backends.scorers import Fields, Scorer
 from tuneyard.eval.datasets.dataset import EvalDataset
@@ -110,7 +110,7 @@ def cli(request: ScoringRequest, datasets: Sequence[EvalDataset], **options: Any
     """
     request.need_probabilities()
     if options["rouge"] and not options["generate"]:
-        raise RequestError("--rouge compares generated answers: leave out --no-generate")
+        raise RequestError(_("--rouge compares generated answers: leave out --no-generate"))
     if not options["rouge"]:
         refuse_explicit(("tokenizer",), "it is for ROUGE and BLEU: add --rouge")
     if options["rouge"]:
@@ -186,8 +186,12 @@ class Text(Task):
         longest, context = self.longest(job.backend), job.backend.context
         if longest > context:
             raise RequestError(
-                f"--max-seq-length {longest} exceeds the model's context of {context} "
-                f"tokens: --max-seq-length {context}"
+                _(
+                    "--max-seq-length {longest} exceeds the model's context of {context} tokens: "
+                    "--max-seq-length {context}",
+                    longest=longest,
+                    context=context,
+                )
             )
         generating = None
         if self.generate and not self._plain(job):
@@ -198,7 +202,13 @@ class Text(Task):
         """Every row's tokens. `ContentError` if none of them carries loss."""
         texts = {row: self._supervised(job, row) for row in range(len(job.rows))}
         if not any(supervised.learned for supervised in texts.values()):
-            raise ContentError(f"{job.dataset.path}: no token of its {len(texts)} rows carries loss")
+            raise ContentError(
+                _(
+                    "{path}: no token of its {number} rows carries loss",
+                    path=job.dataset.path,
+                    number=len(texts),
+                )
+            )
         return texts
 
     def _supervised(self, job: Job, row: int) -> SupervisedText:
@@ -211,8 +221,14 @@ class Text(Task):
         vision = job.backend.vision
         if vision and vision.cut(supervised.ids, messages):
             raise ContentError(
-                f"{job.dataset.path}: row {row}: --max-seq-length {longest} cuts into its "
-                f"images, at which training would stop: {supervised.length + 1} leaves them whole"
+                _(
+                    "{path}: row {row}: --max-seq-length {length} cuts into its images, at which "
+                    "training would stop: {fix} leaves them whole",
+                    path=job.dataset.path,
+                    row=row,
+                    length=longest,
+                    fix=supervised.length + 1,
+                )
             )
         return supervised._replace(images=job.images(row))
 
@@ -289,13 +305,13 @@ class Text(Task):
         interval = "too few rows for an interval"
         if limits:
             interval = ", ".join(f"{limit:.4f}" for limit in limits)
-        noun = "answer"
+        rows = counted(results["n"], "answer", "answers")
         if results["scored"] == "texts":
-            noun = "text"
+            rows = counted(results["n"], "text", "texts")
         parts = [
             f"eval_loss {results['eval_loss']:.4f} [{interval}]",
             f"perplexity {results['perplexity']:.4g}",
-            f"n {counted(results['n'], noun)} ({counted(results['tokens'], 'token')})",
+            f"n {rows} ({counted(results['tokens'], 'token', 'tokens')})",
         ]
         if results["generated"]:
             parts.append(f"empty {results['empty_rate']:.1%}")
@@ -317,13 +333,16 @@ class Text(Task):
             )
         cut, too_long = round(results["truncation_rate"] * results["n"]), results["too_long"]
         if cut:
-            rows, longest = counted(results["n"], "row"), results["settings"]["max_seq_length"]
+            rows, longest = counted(results["n"], "row", "rows"), results["settings"]["max_seq_length"]
             warnings.append(
                 f"{cut:,} of {rows} cut to --max-seq-length {longest} as training cuts them: their loss is "
                 "that of the remaining tokens; a larger one reads more of them"
             )
         if too_long:
-            prompts, tokens = counted(too_long, "prompt"), results["settings"].get("max_new_tokens")
+            prompts, tokens = (
+                counted(too_long, "prompt", "prompts"),
+                results["settings"].get("max_new_tokens"),
+            )
             warnings.append(
                 f"{prompts} too long for the context with --max-new-tokens {tokens}: no answer was generated"
             )

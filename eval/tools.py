@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from tuneyard.core.cli.run import run_command
 from tuneyard.core.errors import ContentError
+from tuneyard.core.language.message import _
 from tuneyard.core.llamafactory.prompt import Conversation, Messages, tool_format
 from tuneyard.core.records import ANSWERS
 from tuneyard.core.records.calls import WrongValueError, calls_of
@@ -80,8 +81,11 @@ def turns_of(dataset: EvalDataset, clustered: bool = True) -> EvalDataset:
                 rows.append(row)
     if not rows:
         raise ContentError(
-            f"{dataset.path}: no conversation has tools and an answer; compile it by a spec with a column of "
-            "`is: tools`, as tools"
+            _(
+                "{path}: no conversation has tools and an answer; compile it by a spec with a column "
+                "of `is: tools`, as tools",
+                path=dataset.path,
+            )
         )
     by_turn = replace(dataset.take(rows), conversations=examples)
     if not clustered or by_turn.clusters:
@@ -95,7 +99,9 @@ def check_calls(dataset: EvalDataset) -> None:
         for example in dataset.conversations:
             _judged(example, example.answer)
     except WrongValueError as error:
-        raise ContentError(f"{dataset.path}: {error}; compile it again, which names the place") from error
+        raise ContentError(
+            _("{path}: {error}; compile it again, which names the place", path=dataset.path, error=error)
+        ) from error
 
 
 def _judged(example: Conversation, answer: str, chosen_format: str | None = None) -> Prediction:

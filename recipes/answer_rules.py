@@ -55,7 +55,7 @@ def answer_text_problems(recipe: Recipe, answer: Facts, datasets: list[NamedData
             more = ", …" if count > FIRST_ROWS else ""
             label = "row" if count == 1 else "rows"
             share = f"{count} of {finding.rows} rows ({label} {rows}{more})"
-            _, path = locate(dataset.name, dataset_dir(recipe), dataset.key)
+            _unused, path = locate(dataset.name, dataset_dir(recipe), dataset.key)
             yield Problem(code, str(path), f"{share}: {MESSAGES[warning]}", dataset.name)
 
 

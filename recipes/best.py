@@ -14,9 +14,9 @@ from tuneyard.core.documents import is_number
 from tuneyard.core.drawing.plots import picture, plotting
 from tuneyard.core.errors import ContentError, RequestError, nearest
 from tuneyard.core.files import read_object, require
-from tuneyard.core.language.messages import ENGLISH, in_language, print_json
-from tuneyard.core.language.translation import tr, tr_counted
-from tuneyard.core.text.words import counted
+from tuneyard.core.language.message import _, counted, marked, tr
+from tuneyard.core.language.messages import print_json
+from tuneyard.core.language.reader import ENGLISH, in_language
 from tuneyard.core.training.metrics import Metric, direction, metric_of
 from tuneyard.recipes.output_dir import checkpoints, find_flaw
 
@@ -60,16 +60,16 @@ def command(output_dir: Path, metric: str | None, as_json: bool) -> None:
     except NotMeasuredError as error:
         if metric is None:
             raise
-        raise RequestError(f"--metric {metric}: {error}") from error
+        raise RequestError(_("--metric {metric}: {error}", metric=metric, error=error)) from error
     meaning = metric_of(name)
     best = find_best(curve, name, output_dir, meaning)
     plot(curve, best, output_dir / "best.png", meaning)
     if as_json:
         print_json(asdict(best))
         return
-    summary = "{metric}: {value:.4g} at step {step}, the best of {evaluations}"
+    summary = marked("{metric}: {value:.4g} at step {step}, the best of {evaluations}")
     figure = direction(name, meaning)
-    evaluations = tr_counted(best.evaluations, "evaluation")
+    evaluations = counted(best.evaluations, "evaluation", "evaluations")
     click.echo(tr(summary, metric=figure, value=best.value, step=best.step, evaluations=evaluations))
     checkpoint = best.checkpoint or tr("not on the disk any more (save_total_limit)")
     click.echo(tr("checkpoint: {path}", path=checkpoint))
@@ -88,12 +88,20 @@ def read_curve(output_dir: Path, metric: str) -> list[tuple[int, float]]:
         runs = sorted(path.parent for path in output_dir.glob("[!.]*/trainer_state.json"))
         if runs:
             raise RequestError(
-                f"{output_dir}: no training of its own, found {counted(len(runs), 'run')} in it; name one: "
-                f"tuneyard recipe best {shlex.quote(str(runs[0]))}"
+                _(
+                    "{output_dir}: no training of its own, found {runs} in it; name one: tuneyard recipe "
+                    "best {runs2}",
+                    output_dir=output_dir,
+                    runs=counted(len(runs), "run", "runs"),
+                    runs2=shlex.quote(str(runs[0])),
+                )
             )
         raise RequestError(
-            f"{output_dir}: no trainer_state.json: no training has saved here yet: go on with it "
-            "(tuneyard recipe train), or name another"
+            _(
+                "{path}: no trainer_state.json: no training has saved here yet: go on with it "
+                "(tuneyard recipe train), or name another",
+                path=output_dir,
+            )
         )
     state = saved_states[0]
     history = read_object(state).get("log_history")
@@ -107,7 +115,11 @@ def read_curve(output_dir: Path, metric: str) -> list[tuple[int, float]]:
         return sorted(curve.items())
     if any(metric in row for row in rows):
         raise DivergedError(
-            f"{state}: {metric} was never a finite number: it diverged, try a smaller learning_rate"
+            _(
+                "{path}: {metric} was never a finite number: it diverged, try a smaller learning_rate",
+                path=state,
+                metric=metric,
+            )
         )
     measured: set[str] = set()
     for row in rows:
@@ -115,12 +127,14 @@ def read_curve(output_dir: Path, metric: str) -> list[tuple[int, float]]:
     measured -= {"step", "epoch"}
     hint = nearest(metric, measured) or "name one of these: --metric"
     if not any(name.startswith("eval_") for name in measured):
-        hint = (
-            "the recipe has no eval_strategy; write `eval_strategy: steps`, `eval_steps` and `val_size: 0.1` "
-            "(for accuracy also `compute_accuracy: true`), and train again"
+        hint = _(
+            "the recipe has no eval_strategy; write `eval_strategy: steps`, `eval_steps` and "
+            "`val_size: 0.1` (for accuracy also `compute_accuracy: true`), and train again"
         )
     found = ", ".join(sorted(measured)) or "nothing"
-    raise NotMeasuredError(f"{state}: no {metric}; found {found}; {hint}")
+    raise NotMeasuredError(
+        _("{path}: no {metric}; found {names}; {hint}", path=state, metric=metric, names=found, hint=hint)
+    )
 
 
 def find_best(curve: list[tuple[int, float]], metric: str, output_dir: Path, meaning: Metric) -> Best:
@@ -144,8 +158,8 @@ def _advice(curve: list[tuple[int, float]], step: int) -> str:
         return tr(
             "the best is the first: it overfits from the start; fewer epochs, a smaller learning rate or rank"
         )
-    after = sum(other > step for other, _ in curve)
-    evaluations = tr_counted(after, "evaluation")
+    after = sum(other > step for other, _unused in curve)
+    evaluations = counted(after, "evaluation", "evaluations")
     return tr(
         "it got no better in the {evaluations} that followed: later checkpoints overfit",
         evaluations=evaluations,
@@ -158,7 +172,7 @@ def plot(curve: list[tuple[int, float]], best: Best, path: Path, meaning: Metric
         axes = figure.subplots()
         axes.plot(*zip(*curve, strict=True), marker="o", color="C0")
         axes.plot([best.step], [best.value], marker="*", markersize=16, color="C5", linestyle="none")
-        text = "Best at step {step}: {metric} {value:.4g}"
+        text = marked("Best at step {step}: {metric} {value:.4g}")
         title = tr(text, step=best.step, metric=best.metric, value=best.value)
         axes.set_title(title)
         axes.locator_params(axis="x", integer=True)

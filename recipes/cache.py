@@ -46,7 +46,7 @@ def remembered(kind: str, depends_on: object, of: type[A], compute: Callable[[],
     """
     path = _path(kind, depends_on)
     with contextlib.suppress(OSError):  # it is missing
-        digest, _, text = path.read_text(encoding="utf-8", errors="replace").partition("\n")
+        digest, _unused, text = path.read_text(encoding="utf-8", errors="replace").partition("\n")
         if digest == text_sha256(text):
             kept_answer: A = record(of, json.loads(text))
             with contextlib.suppress(OSError):  # another process removed it, or the folder is read-only

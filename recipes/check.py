@@ -29,10 +29,11 @@ from tuneyard.core.errors import (
 )
 from tuneyard.core.errors.problem_codes import guide
 from tuneyard.core.files import existing
+from tuneyard.core.language.message import _, counted
 from tuneyard.core.language.messages import print_json, say
+from tuneyard.core.language.number_format import size_words
 from tuneyard.core.llamafactory.prompt.token_weights import weights_file
 from tuneyard.core.text.secrets import public_words
-from tuneyard.core.text.words import counted, size_words
 from tuneyard.core.training.training_run import STARTED, TRAINING
 from tuneyard.recipes.answer import Facts, Rows
 from tuneyard.recipes.answer_rules import problems_of_answer
@@ -143,10 +144,14 @@ def command(
     overrides = tuple(argument for argument in arguments if "=" in argument)
     paths = [Path(argument) for argument in arguments if "=" not in argument]
     if not paths:
-        raise RequestError("no recipe named; expected RECIPE… KEY=VALUE…, as in recipes/rte.yaml lora_rank=4")
+        raise RequestError(
+            _("no recipe named; expected RECIPE… KEY=VALUE…, as in recipes/rte.yaml lora_rank=4")
+        )
     for path in paths:  # before the first recipe takes its time
         if str(path) in known_keys() and not path.exists():
-            raise RequestError(f"'{path}': expected a recipe, or a setting as KEY=VALUE: {path}=…")
+            raise RequestError(
+                _("'{path}': expected a recipe, or a setting as KEY=VALUE: {path}=…", path=path)
+            )
         find_recipe(path)
     options = CheckOptions(overrides, model, machine(trains_on), **output)
     if model is not None:
@@ -154,7 +159,7 @@ def command(
 
         refuse_adapter(Path(model))
         if options.quick:
-            raise RequestError("--model is for LLaMA-Factory, which --quick leaves out: give one of them")
+            raise RequestError(_("--model is for LLaMA-Factory, which --quick leaves out: give one of them"))
     llamafactory = LlamaFactory(runs_model_code=runs_model_code)
     if watch:
         watch_recipes(llamafactory, paths, options)
@@ -167,7 +172,9 @@ def command(
             say(str(error), to_stderr=True)
             failed += 1
     if failed:
-        raise ContentError(f"{failed} of {len(paths)} recipes cannot be trained as they are")
+        raise ContentError(
+            _("{failed} of {all} recipes cannot be trained as they are", failed=failed, all=len(paths))
+        )
     next_step(None, _after_check(paths[0], options))
 
 
@@ -195,14 +202,14 @@ def watch_recipes(llamafactory: LlamaFactory, paths: list[Path], options: CheckO
             if before is not None and before == states_of(before):
                 continue
             if before is not None:
-                say(f"{path}: changed", to_stderr=True)
+                say(_("{path}: changed", path=path), to_stderr=True)
             states[path] = states_of([path])
             try:
                 recipe = read_recipe(path, options.overrides)
                 states[path] = states_of(watched_files(recipe))
                 check(llamafactory, recipe, options)
             except (TuneyardError, OSError) as error:  # half an edit
-                say(f"error: {error}", to_stderr=True)
+                say(_("error: {message}", message=error), to_stderr=True)
         time.sleep(WATCHED_EVERY)
 
 
@@ -218,8 +225,8 @@ def check(llamafactory: LlamaFactory, recipe: Recipe, options: CheckOptions) -> 
         checked = ask_check(llamafactory, checked, model)
         reason = checked.answer.template_error or checked.answer.model.error
         if model is not None and reason:
-            fix = "name a folder with config.json and the tokenizer's files, or a model in the hub's cache"
-            raise RequestError(f"--model {model}: {reason}; {fix}")
+            fix = _("name a folder with config.json and the tokenizer's files, or a model in the hub's cache")
+            raise RequestError(_("--model {model}: {reason}; {hint}", model=model, reason=reason, hint=fix))
         if not as_json:
             _show(checked.problems, left_to_show)
         problems = [*problems, *checked.problems]
@@ -230,7 +237,7 @@ def check(llamafactory: LlamaFactory, recipe: Recipe, options: CheckOptions) -> 
         print_json({**report, "not_checked": unchecked, "facts": asdict(checked.answer)})
     else:
         for line in unchecked:
-            say(f"not checked: {line}")
+            say(_("not checked: {what}", what=line))
         for line in guide(problem.code for problem in problems):
             click.echo(line)
         summary = f"{recipe.path}: {_verdict(problems)}"
@@ -383,7 +390,7 @@ def data_problems(recipe: Recipe, answer: Facts, datasets: list[NamedDataset]) -
         if dataset.rows == 0 or not rows.bad:
             continue
         entry, path = locate(dataset.name, dataset_dir(recipe), dataset.key)
-        _, reason = rows.problems[0]
+        _unused, reason = rows.problems[0]
         if not fits_stage(recipe, dataset.name, entry) and (rows.rows or WRONG_STAGE in reason):
             continue  # the wrong stage is one finding; every row would repeat it
         if rows.bad > SHOWN:  # the list ends before, unless --all shows it
@@ -404,7 +411,7 @@ def disk_problems(recipe: Recipe, answer: Facts, schedule: Schedule) -> Iterator
     each, count, free = disk_of(recipe, shapes, setup_of(recipe, 0, schedule.world_size), schedule)
     if each * count > free:
         takes = "takes" if count == 1 else "take"
-        message = f"{counted(count, 'checkpoint')} {takes} {size_words(each * count)}"
+        message = f"{counted(count, 'checkpoint', 'checkpoints')} {takes} {size_words(each * count)}"
         hint = "a smaller save_total_limit, or save_only_model: true"
         there = f"{message}, {size_words(free)} are free on this machine in {existing(recipe.output_dir)}"
         yield recipe.problem("E342", "output_dir", there, hint, MachineProblem)
@@ -420,9 +427,14 @@ def not_checked(checked: Checked, model: str) -> Iterator[str]:
     answer = checked.answer
     for dataset in checked.datasets:
         if dataset.elsewhere:
-            yield f"{dataset.key} {dataset.name}: no local file ({dataset.elsewhere})"
+            yield _(
+                "{key} {name}: no local file ({place})",
+                key=dataset.key,
+                name=dataset.name,
+                place=dataset.elsewhere,
+            )
     hint = "" if Path(model).is_dir() else "; give a model folder with --model DIR"
-    adapted = "parameters and disk"
+    adapted: str = _("parameters and disk")
     if checked.recipe.method == "lora":
         adapted = "lora_target"
     if answer.template_error:
@@ -431,7 +443,7 @@ def not_checked(checked: Checked, model: str) -> Iterator[str]:
         yield f"{adapted} ({answer.model.error}){hint}"
     for name, rows in answer.data.items():
         if rows.error:
-            yield f"the rows of {name} ({rows.error})"
+            yield _("the rows of {name} ({reason})", name=name, reason=rows.error)
 
 
 def _show(problems: list[Problem], limit: int) -> int:
@@ -441,14 +453,14 @@ def _show(problems: list[Problem], limit: int) -> int:
         say(problem.line())
     more = len(problems) - len(first_problems)
     if more:
-        say(f"… {more} more (--all shows every one)")
+        say(_("… {number} more (--all shows every one)", number=more))
     return len(first_problems)
 
 
 def _verdict(problems: list[Problem]) -> str:
-    kinds = {"E": "error", "W": "warning", "N": "note"}
+    kinds = {"E": ("error", "errors"), "W": ("warning", "warnings"), "N": ("note", "notes")}
     if not problems:
-        return "nothing wrong"
+        return _("nothing wrong")
     by_kind = Counter(problem.code[0] for problem in problems)
-    totals = [counted(by_kind[kind], word) for kind, word in kinds.items() if kind != "N" or by_kind[kind]]
+    totals = [counted(by_kind[kind], *nouns) for kind, nouns in kinds.items() if kind != "N" or by_kind[kind]]
     return f"{', '.join(totals)} ({by_code(Counter(problem.code for problem in problems))})"

@@ -10,6 +10,7 @@ from typing import Any
 
 from tuneyard.core.errors import ContentError, show_value
 from tuneyard.core.files import JsonObject, read_object
+from tuneyard.core.language.message import _
 
 CONFIG = "config.json"
 MOST = 100_000
@@ -35,8 +36,14 @@ def check_sizes(config: Path) -> None:
     for place, number in _counts(settings):
         if number > MOST:
             raise ContentError(
-                f"{config}: {place} {show_value(number)}: expected at most {MOST:,}, no model has more: "
-                "copy config.json from the model's page again"
+                _(
+                    "{config}: {place} {number}: expected at most {most:,}, no model has more: copy "
+                    "config.json from the model's page again",
+                    config=config,
+                    place=place,
+                    number=show_value(number),
+                    most=MOST,
+                )
             )
         if place not in _LAYERS:
             continue
@@ -44,8 +51,14 @@ def check_sizes(config: Path) -> None:
             tensors = _tensors_beside(config)
         if tensors and number > tensors:
             raise ContentError(
-                f"{config}: {place} {number:,}, but the weights have {tensors:,} tensors: copy config.json "
-                "from the model's page again"
+                _(
+                    "{config}: {place} {number:,}, but the weights have {tensors:,} tensors: copy "
+                    "config.json from the model's page again",
+                    config=config,
+                    place=place,
+                    number=number,
+                    tensors=tensors,
+                )
             )
 
 
@@ -89,13 +102,16 @@ class ParameterLimit:
 
         self._hook = register_module_parameter_registration_hook(self._registered)
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, *_unused: object) -> None:
         self._hook.remove()
 
     def _registered(self, _module: object, _name: str, _parameter: object) -> None:
         self.count += 1
         if self.count > MOST_PARAMETERS:
             raise TooManyParametersError(
-                f"its config lays out more than {MOST_PARAMETERS:,} tensors, no model has as many: copy "
-                "config.json from the model's page again"
+                _(
+                    "its config lays out more than {most_parameters:,} tensors, no model has as many: "
+                    "copy config.json from the model's page again",
+                    most_parameters=MOST_PARAMETERS,
+                )
             )

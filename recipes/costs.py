@@ -14,8 +14,8 @@ from typing import NamedTuple
 
 from tuneyard.core.errors import ContentError, Problem
 from tuneyard.core.files import existing
+from tuneyard.core.language.message import _, counted
 from tuneyard.core.llamafactory.stages import TRAINING_STAGES, UNKNOWN_STAGE, WITHOUT_REFERENCE
-from tuneyard.core.text.words import counted
 from tuneyard.recipes.hardware import GpuModel
 from tuneyard.recipes.recipe import Recipe
 
@@ -83,9 +83,9 @@ class Schedule:
 
     def line(self) -> str:
         """One line: `1200 rows, batch 16, 75 steps an epoch, 75 in all`."""
-        steps = f"{counted(self.steps_per_epoch, 'step')} an epoch, {self.steps:,} in all"
+        steps = f"{counted(self.steps_per_epoch, 'step', 'steps')} an epoch, {self.steps:,} in all"
         share = f", warm-up {self.warmup / self.steps:.0%}" if self.steps and self.warmup else ""
-        return f"{counted(self.rows, self.unit)}, batch {self.batch}, {steps}{share}"
+        return f"{counted(self.rows, self.unit, f'{self.unit}s')}, batch {self.batch}, {steps}{share}"
 
 
 def schedule_of(recipe: Recipe, rows: int, world_size: int) -> Schedule:
@@ -177,10 +177,10 @@ def schedule_problems(recipe: Recipe, schedule: Schedule) -> Iterator[Problem]:
     saves = settings.get("save_strategy", "steps") == "steps" and settings.get("save_steps")
     evaluates = settings.get("eval_steps") or settings.get("logging_steps", 500)
     evaluates = settings.get("eval_strategy") == "steps" and evaluates
-    never = {"save_steps": "only the end is saved", "eval_steps": "it is never evaluated"}
+    never = {"save_steps": _("only the end is saved"), "eval_steps": _("it is never evaluated")}
     for key, value in {"save_steps": saves, "eval_steps": evaluates}.items():
         if isinstance(value, int) and value > schedule.steps:
-            message = f"is {value}, but the training ends after {counted(schedule.steps, 'step')}"
+            message = f"is {value}, but the training ends after {counted(schedule.steps, 'step', 'steps')}"
             yield recipe.problem("W330", key, message, never[key])
     if schedule.warmup >= schedule.steps:
         message = f"{schedule.warmup} steps of {schedule.steps}: the full learning rate is never reached"

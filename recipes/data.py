@@ -37,6 +37,7 @@ from tuneyard.core.errors import ContentError, Problem, RequestError, TuneyardEr
 from tuneyard.core.files import hub_problem, no_folder, sha256, strings
 from tuneyard.core.files.bounded_reading import UnboundedError, refuse_pipe
 from tuneyard.core.installation.checkout import ROOT
+from tuneyard.core.language.message import _
 from tuneyard.core.llamafactory.stages import MARKED, rows_of, stage_fits, stage_problem
 from tuneyard.core.records import BARE, OPENAI, format_of_entry
 from tuneyard.recipes.recipe import MissingDataProblem, Recipe, UnboundedDataProblem
@@ -126,7 +127,9 @@ def locate(name: str, folder: str, key: str = "dataset") -> tuple[dict[str, obje
             return entry, f"{source}: {entry[source]}"
     file_name = entry.get("file_name")
     if not isinstance(file_name, str):
-        raise ContentError(f"{registry / REGISTRY}: {name}: names no file_name and no other source")
+        raise ContentError(
+            _("{place}: {name}: names no file_name and no other source", place=registry / REGISTRY, name=name)
+        )
     path = registry / file_name
     if not path.exists():
         raise file_not_found(name, path, registry)
@@ -197,7 +200,7 @@ def _files_of_other_types(recipe: Recipe, key: str, folder: Path) -> list[Proble
     known_types = Counter(kind for kind in types.values() if kind)
     if not known_types:
         return []
-    ((usual, _),) = known_types.most_common(1)
+    ((usual, _unused),) = known_types.most_common(1)
     others = [name for name in names if types[name] != usual]
     if not others:
         return []
@@ -242,7 +245,9 @@ def _text_problems(
     if texts:
         unmapped = _unmapped(texts, places, len(records))
         message = f"{name}: {unmapped}: LLaMA-Factory leaves this text out"
-        yield recipe.problem("W327", key, message, f"if the prompt needs it, {query_fix([*inputs, *texts])}")
+        yield recipe.problem(
+            "W327", key, message, _("if the prompt needs it, {hint}", hint=query_fix([*inputs, *texts]))
+        )
 
 
 def _unread_keys(
@@ -408,7 +413,7 @@ def _row_hashes(recipe: Recipe, names: Sequence[str]) -> set[bytes]:
     hashes: set[bytes] = set()
     for name in dict.fromkeys(names):
         try:
-            _, path = locate(name, dataset_dir(recipe))
+            _unused, path = locate(name, dataset_dir(recipe))
             records = read_records(path) if isinstance(path, Path) and _is_counted(path) else []
         except (TuneyardError, OSError):  # E320 reports it
             continue

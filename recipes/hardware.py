@@ -12,6 +12,7 @@ import click
 
 from tuneyard.core.errors import RequestError, nearest
 from tuneyard.core.files import versions
+from tuneyard.core.language.message import _
 from tuneyard.recipes.recipe import Recipe
 
 
@@ -90,8 +91,12 @@ def machine(name: str) -> Machine:
         digits = re.sub(r"\D", "", model)
         near = [known for known in GPUS if digits in known.replace("-", "")]  # an H800 is no H200
         raise RequestError(
-            f"{name!r}: expected this, cpu, gpu, or GPUs such as 4xA100-80 (known are {', '.join(GPUS)}); "
-            f"{nearest(model, near, 'for another GPU take one of its memory')}"
+            _(
+                "{name!r}: expected this, cpu, gpu, or GPUs such as 4xA100-80 (known are {gpus}); {nearest}",
+                name=name,
+                gpus=", ".join(GPUS),
+                nearest=nearest(model, near, "for another GPU take one of its memory"),
+            )
         )
     return Machine((Gpu(model, GPUS[model].generation),) * int(parts[1] or 1), name=name)
 
@@ -112,7 +117,13 @@ def gpu_model(name: str) -> str:
     ]
     if not models or "LAPTOP" in words:
         choices = " or ".join(GPUS)
-        raise RequestError(f"{name}: its speed and memory are not known; name a similar one: --for {choices}")
+        raise RequestError(
+            _(
+                "{name}: its speed and memory are not known; name a similar one: --for {names}",
+                name=name,
+                names=choices,
+            )
+        )
     return max(models, key=len)
 
 

@@ -26,6 +26,7 @@ from tuneyard.core.files.bounded_reading import LARGEST_RECORD, read_end
 from tuneyard.core.files.links import refuse_written_link
 from tuneyard.core.installation.checkout import SAFE_PATH, python_variables
 from tuneyard.core.installation.packages import set_up_command
+from tuneyard.core.language.message import _
 from tuneyard.core.text.secrets import hide_secrets
 
 if TYPE_CHECKING:
@@ -49,7 +50,9 @@ def torchrun_command(weights: Path | None) -> list[str]:
     if weights is None:
         cli = shutil.which("llamafactory-cli", path=environment()["PATH"])
         if cli is None:
-            raise RequestError(f"llamafactory-cli not found; install it with `{set_up_command()}`")
+            raise RequestError(
+                _("llamafactory-cli not found; install it with `{command}`", command=set_up_command())
+            )
         return [cli, "train"]
     variable = os.environ.get
     nodes = variable("NNODES", "1")
@@ -182,7 +185,7 @@ def failure(code: int, log: Path, start: int = 0, secrets: tuple[str, ...] = ())
     reason = "\n".join(dict.fromkeys(reasons[-3:])) or "\n".join(lines)[-500:]
     ranks = _RANK.findall(text) if code > 0 else []
     ended = int(ranks[-1]) if ranks else -code
-    how = f"exit code {code}" if ended < 0 else f"ended by {signal.Signals(ended).name}"
+    how = _("exit code {number}", number=code) if ended < 0 else f"ended by {signal.Signals(ended).name}"
     if ended == signal.SIGKILL:
         how += " (by the system where memory runs out: a smaller batch or cutoff_len takes less)"
     return f"LLaMA-Factory failed, {'a rank was ' if ranks else ''}{how}; its output is in {log}\n{reason}"

@@ -12,6 +12,7 @@ from tuneyard.core.errors import ContentError, TuneyardError, need
 from tuneyard.core.execution.processes import GRACE
 from tuneyard.core.files import files_of, sha256
 from tuneyard.core.installation.checkout import environment_set
+from tuneyard.core.language.message import _
 from tuneyard.core.language.messages import say
 from tuneyard.core.llamafactory.loader import Launch
 from tuneyard.core.records import PLACEHOLDERS
@@ -64,11 +65,11 @@ class LlamaFactory:
                 process.join(5)
             except EOFError:  # the system ended it, for example for want of memory
                 process.join()
-                answer = f"its process ended with code {process.exitcode}"
+                answer = _("its process ended with code {code}", code=process.exitcode)
             finally:
                 _end(process)
         if isinstance(answer, str):
-            raise ContentError(f"LLaMA-Factory could not be asked: {answer}")
+            raise ContentError(_("LLaMA-Factory could not be asked: {reason}", reason=answer))
         return answer
 
     def train(
@@ -89,7 +90,7 @@ class LlamaFactory:
         """Start a process with some work; the first one waits for the imports of the forkserver."""
         if not self._is_started:
             need("llamafactory")
-            say("starting LLaMA-Factory …", to_stderr=True)
+            say(_("starting LLaMA-Factory …"), to_stderr=True)
             start_forkserver()
             self._is_started = True
         process: BaseProcess = CONTEXT.Process(
@@ -99,7 +100,9 @@ class LlamaFactory:
             process.start()
         except (EOFError, OSError) as error:
             self._is_started = False
-            raise ContentError(f"LLaMA-Factory could not be asked: its import failed ({error})") from error
+            raise ContentError(
+                _("LLaMA-Factory could not be asked: its import failed ({error})", error=error)
+            ) from error
         return process
 
 

@@ -68,7 +68,10 @@ def answer(reply: connection.Connection, errors: Any, question: str, *arguments:
 
 
 def _report_crash(
-    reply: connection.Connection, kind: type[BaseException] | None, error: BaseException | None, _: object
+    reply: connection.Connection,
+    kind: type[BaseException] | None,
+    error: BaseException | None,
+    _unused: object,
 ) -> None:
     """Tell the asking process why a question ended without an answer; the exception goes on."""
     if kind is not None:

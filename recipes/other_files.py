@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tuneyard.core.errors import ContentError
+from tuneyard.core.language.message import _
 
 TRAINED = ("dataset", "do_train", "stage")
 """Keys of which a recipe of a training has at least one."""
@@ -52,32 +53,32 @@ def _of_mergekit(settings: Mapping[str, Any]) -> bool:
 
 OTHER_FILES = (
     OtherFile(
-        "settings that LLaMA Board saved",
+        _("settings that LLaMA Board saved"),
         _of_board,
         f'its button "Preview command" shows the recipe to save as YAML, or {NEW}',
     ),
     OtherFile(
-        "a file of llamafactory-cli export",
+        _("a file of llamafactory-cli export"),
         _of_export,
         "run llamafactory-cli export {path}, or tuneyard adapter fuse ADAPTER --base BASE --out DIR",
     ),
     OtherFile(
-        "a file of llamafactory-cli chat",
+        _("a file of llamafactory-cli chat"),
         _of_chat,
         "run llamafactory-cli chat {path}, or tuneyard eval chat --model MODEL",
     ),
     OtherFile(
-        "a file of llamafactory-cli eval",
+        _("a file of llamafactory-cli eval"),
         _of_eval,
         "run llamafactory-cli eval {path}, or tuneyard eval cmmlu --model MODEL --out DIR",
     ),
     OtherFile(
-        "a recipe of LLaMA-Factory v1",
+        _("a recipe of LLaMA-Factory v1"),
         _of_v1,
         f"this LLaMA-Factory trains recipes with model_name_or_path and dataset: {NEW}",
     ),
-    OtherFile("a file of axolotl", _of_axolotl, f"a recipe of LLaMA-Factory has other keys: {NEW}"),
-    OtherFile("a file of mergekit", _of_mergekit, "adapters are merged by tuneyard adapter merge"),
+    OtherFile(_("a file of axolotl"), _of_axolotl, f"a recipe of LLaMA-Factory has other keys: {NEW}"),
+    OtherFile(_("a file of mergekit"), _of_mergekit, _("adapters are merged by tuneyard adapter merge")),
 )
 
 
@@ -87,4 +88,6 @@ def refuse_other_file(path: Path, settings: Mapping[Any, Any]) -> None:
     for other in OTHER_FILES:
         if other.shows(by_text):
             fix = other.fix.format(path=shlex.quote(str(path)))
-            raise ContentError(f"{path}: {other.name}, not a recipe of a training: {fix}")
+            raise ContentError(
+                _("{path}: {kind}, not a recipe of a training: {fix}", path=path, kind=other.name, fix=fix)
+            )

@@ -18,6 +18,7 @@ from tuneyard.core.errors import ContentError, show_value
 from tuneyard.core.files import HeldError, files_of, names_folder, read_object, reserved, sha256, versions
 from tuneyard.core.files.bounded_reading import read_text, refuse_pipe
 from tuneyard.core.installation.checkout import version
+from tuneyard.core.language.message import _
 from tuneyard.core.language.messages import say
 from tuneyard.core.text.secrets import public_settings
 from tuneyard.core.training.parent_adapters import ADAPTERS, adapter_hashes
@@ -81,7 +82,7 @@ def find_flaw(folder: Path, *, needs_optimizer: bool = True) -> str:
             except zipfile.BadZipFile:
                 return f"{path.name} is cut off ({path.stat().st_size} bytes)"
     except FileNotFoundError as error:
-        return f"{Path(error.filename).name} is missing"
+        return _("{path} is missing", path=Path(error.filename).name)
     except ContentError as error:
         return str(error).removeprefix(f"{folder}/")
     except (OSError, ValueError, TypeError) as error:  # a folder for a file, bytes that are no text
@@ -100,15 +101,28 @@ def _torch_files(folder: Path) -> Iterator[Path]:
     if latest.is_file():
         name = read_text(latest).strip()
         if not names_folder(name) or not name.isprintable():
-            raise ContentError(f"{latest}: found {show_value(name)}, expected the name of a folder in it")
+            raise ContentError(
+                _(
+                    "{latest}: found {name}, expected the name of a folder in it",
+                    latest=latest,
+                    name=show_value(name),
+                )
+            )
         states = folder / name
         ranks = max(1, len(list(folder.glob("rng_state_*.pth"))))
         count = len(list(states.glob("*_optim_states.pt")))
         if count != ranks:
-            raise ContentError(f"{states.name}: optimizer states of {count} ranks, expected {ranks}")
+            raise ContentError(
+                _(
+                    "{name}: optimizer states of {count} ranks, expected {number}",
+                    name=states.name,
+                    count=count,
+                    number=ranks,
+                )
+            )
         yield from states.glob("*.pt")
     elif any(folder.glob("global_step*")):
-        raise ContentError("latest is missing (DeepSpeed)")
+        raise ContentError(_("latest is missing (DeepSpeed)"))
     else:
         yield folder / "optimizer.pt"
         yield folder / "scheduler.pt"  # without it, the learning rate starts again
@@ -120,16 +134,22 @@ def resume_point(output_dir: Path) -> Path | None:
     newest = None
     for path, flaw in checkpoints(output_dir).items():
         if flaw:
-            say(f"{path}: skipped, {flaw}")
+            say(_("{path}: skipped, {flaw}", path=path, flaw=flaw))
             set_aside(path, f"incomplete-{path.name}")
         elif newest is None:
             newest = path
     if newest:
         step = newest.name.removeprefix("checkpoint-")
         if is_past_last_step(newest):
-            say(f"{newest}: saved after the last step, {step}: no step is left to train")
+            say(
+                _(
+                    "{path}: saved after the last step, {step}: no step is left to train",
+                    path=newest,
+                    step=step,
+                )
+            )
         else:
-            say(f"{newest}: resuming after step {step}")
+            say(_("{path}: resuming after step {step}", path=newest, step=step))
     return newest
 
 
@@ -286,7 +306,7 @@ def inputs_of(recipe: Recipe, weights: Path | None) -> dict[str, object]:
 
 
 def _data(name: str, folder: str) -> dict[str, object]:
-    _, path = locate(name, folder)
+    _unused, path = locate(name, folder)
     if isinstance(path, str):  # on a hub, made by a script, in a cloud: nothing here to hash
         return {"dataset": name, "file": path, "sha256": None, "manifest_sha256": None}
     manifest = path.parent / MANIFEST

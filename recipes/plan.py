@@ -9,11 +9,10 @@ import click
 
 from tuneyard.core.cli.main import cli_command, next_step, same_options
 from tuneyard.core.errors import ContentError, ProblemsError, RequestError
+from tuneyard.core.language.message import _, counted, tr
 from tuneyard.core.language.messages import print_json, say
 from tuneyard.core.language.number_format import limits
-from tuneyard.core.language.translation import tr
 from tuneyard.core.text.markdown import markdown_table
-from tuneyard.core.text.words import counted
 from tuneyard.recipes import costs
 from tuneyard.recipes.answer import EpochCounts
 from tuneyard.recipes.answer_rules import CUTOFF_LEN, problems_of_answer
@@ -85,13 +84,13 @@ class TrainingPlan:
     @property
     def fits(self) -> str:
         """Whether the training fits its GPUs, in words. It fits if the upper end does."""
-        words = "fits"
+        words: str = _("fits")
         if not self.may_fit:
-            words = "does NOT fit"
+            words = _("does NOT fit")
         elif self.total[1] > self.gpu_bytes:
-            return "may NOT fit"
+            return _("may NOT fit")
         if self.not_modelled:
-            words += ", as far as it is known,"
+            words = _("{fits}, as far as it is known,", fits=words)
         return words
 
 
@@ -148,7 +147,9 @@ def command(
     if rows is not None and tokens is not None:
         expected = ExpectedRows(rows, tokens)
     elif rows is not None or tokens is not None:
-        raise RequestError("--rows and --tokens belong together: --rows 50000 --tokens 400 (tokens of a row)")
+        raise RequestError(
+            _("--rows and --tokens belong together: --rows 50000 --tokens 400 (tokens of a row)")
+        )
     offers = [read_offer(text) for text in machines]
     try:
         plans = make_plans(
@@ -156,7 +157,7 @@ def command(
         )
     except ProblemsError as error:
         if expected is None and all(isinstance(each, MissingDataProblem) for each in error.problems):
-            hint = "to plan before there is data, add --rows N --tokens N (mean tokens of a row)"
+            hint = _("to plan before there is data, add --rows N --tokens N (mean tokens of a row)")
             raise ContentError(f"{error}\n{hint}") from error
         raise
     if as_json:
@@ -183,15 +184,24 @@ def read_offer(text: str) -> Offer:
             price = math.nan
         if not (math.isfinite(price) and price >= 0):
             raise RequestError(
-                f"--for {text}: expected a price an hour after @, as in 4xA100-80@8.5; give --for once for "
-                "each machine"
+                _(
+                    "--for {machine}: expected a price an hour after @, as in 4xA100-80@8.5; give --for "
+                    "once for each machine",
+                    machine=text,
+                )
             )
     target = machine(name)
     if not target.gpus:
-        reason = "plan estimates the memory and time of GPUs"
+        reason = _("plan estimates the memory and time of GPUs")
         if target.here:
-            reason = "no GPU was found on this machine"
-        raise RequestError(f"--for {name}: {reason}; name the GPUs to train on, e.g. --for A100-80")
+            reason = _("no GPU was found on this machine")
+        raise RequestError(
+            _(
+                "--for {machine}: {reason}; name the GPUs to train on, e.g. --for A100-80",
+                machine=name,
+                reason=reason,
+            )
+        )
     return Offer(target, price)
 
 
@@ -218,7 +228,10 @@ def make_plan(
     """The plan in bytes and seconds. `RequestError` if the model's config is not on this machine."""
     if not recipe.trains:
         raise RequestError(
-            f"{recipe.place('do_train')}: do_train is not true: nothing to plan; `recipe check` says more"
+            _(
+                "{path}: do_train is not true: nothing to plan; `recipe check` says more",
+                path=recipe.place("do_train"),
+            )
         )
     gpu_name = gpu_model(offer.target.gpus[0].name)
     gpu = GPUS[gpu_name]
@@ -231,8 +244,8 @@ def make_plan(
     checked.refuse(NOT_PLANNED)
     answer, train, schedule = checked.answer, checked.answer.train, checked.schedule
     if answer.model.error:
-        why = f"the model's config is not at hand ({answer.model.error})"
-        raise RequestError(f"{why}; give a folder with config.json: --model DIR")
+        why = _("the model's config is not at hand ({reason})", reason=answer.model.error)
+        raise RequestError(_("{why}; give a folder with config.json: --model DIR", why=why))
     ranks, shapes = schedule.world_size, answer.model.shapes
     longest, mean = train.longest, train.seen / max(1, train.rows)
     if not train.rows:
@@ -310,7 +323,9 @@ def epoch_of(recipe: Recipe, expected: ExpectedRows) -> EpochCounts:
             f"{held_out} rows of {expected.tokens} tokens fill no block of {cutoff} (val_size, cutoff_len)"
         )
     if shortage:
-        raise RequestError(f"{recipe.path}: {shortage}; more rows, or a smaller cutoff_len")
+        raise RequestError(
+            _("{path}: {shortage}; more rows, or a smaller cutoff_len", path=recipe.path, shortage=shortage)
+        )
     return EpochCounts(blocks, blocks * cutoff, cutoff)
 
 
@@ -353,7 +368,9 @@ def _lines(plan: TrainingPlan) -> list[str]:
         time_line(plan),
     ]
     if plan.cost:
-        lines.append(f"cost         {_cost(plan.cost)} at {plan.cost_per_hour:g} an hour")
+        lines.append(
+            _("cost         {cost} at {price:g} an hour", cost=_cost(plan.cost), price=plan.cost_per_hour)
+        )
     return [*lines, *_lines_below([plan])]
 
 
@@ -372,13 +389,13 @@ def unknown_lines(plan: TrainingPlan) -> list[str]:
     """A line on the parts that a plan does not model, if there are any."""
     if not plan.not_modelled:
         return []
-    return [f"unknown      what this adds to memory and time: {', '.join(plan.not_modelled)}"]
+    return [_("unknown      what this adds to memory and time: {names}", names=", ".join(plan.not_modelled))]
 
 
 def _time_words(plan: TrainingPlan) -> str:
     """The time of a training: the middle value between its ends."""
     if not plan.seconds:
-        return "not known"
+        return _("not known")
     seconds = plan.seconds
     lower, middle, upper = (_duration(seconds[end]) for end in ("lower", "middle", "upper"))
     if lower == upper:
@@ -392,35 +409,47 @@ def _table_lines(plans: list[TrainingPlan]) -> list[str]:
     """The plans of several machines as one table. What all of them share is above and below it."""
     first = plans[0]
     priced = any(plan.cost_per_hour is not None for plan in plans)
-    header = [tr(name) for name in ("machine", "fits", "GB a GPU", "of", "batch", "steps", "hours")]
+    header = [
+        tr(name)
+        for name in (
+            _("machine"),
+            _("fits"),
+            _("GB a GPU"),
+            _("of"),
+            _("batch"),
+            _("steps"),
+            _("hours"),
+        )
+    ]
     if priced:
         header += [tr("cost an hour"), tr("cost")]
     rows = []
     for plan in plans:
-        steps, hours = "not known", "not known"
+        steps: str = _("not known")
+        hours: str = steps
         if plan.steps:
             steps = f"{plan.steps:,}"
         if plan.seconds:
             hours = limits(_hours, [plan.seconds[end] for end in MIDDLE_AND_ENDS])
             if plan.seconds["upper"] < 60:
-                hours = "under a minute"
+                hours = _("under a minute")
         if not plan.may_fit:
             hours = "–"
         row = [plan.machine, plan.fits.rstrip(","), gigabytes(*plan.total)]
         row += [f"{plan.gpu_bytes / 1e9:.0f}", str(plan.batch), steps, hours]
         if plan.cost_per_hour is not None:
-            cost = "not known"
+            cost: str = _("not known")
             if plan.cost:
                 cost = _cost(plan.cost)
             if not plan.may_fit:
                 cost = "–"
             row += [f"{plan.cost_per_hour:g}", cost]
         elif priced:
-            row += ["not given", "not known"]
+            row += [_("not given"), _("not known")]
         rows.append([tr(cell) for cell in row])
     counts = "rows and steps are not known"
     if first.rows:
-        counts = counted(first.rows, "row")
+        counts = counted(first.rows, "row", "rows")
     return [
         f"{first.recipe}: {counts}",
         f"tokens       {_tokens(first)}",
@@ -445,7 +474,12 @@ def _tokens(plan: TrainingPlan) -> str:
 
 def _parameters(plan: TrainingPlan) -> str:
     share = plan.trainable / plan.parameters
-    return f"parameters   {plan.trainable:,} trained of {plan.parameters:,} ({share:.2%})"
+    return _(
+        "parameters   {trained:,} trained of {all:,} ({share:.2%})",
+        trained=plan.trainable,
+        all=plan.parameters,
+        share=share,
+    )
 
 
 def _lines_below(plans: list[TrainingPlan]) -> list[str]:
@@ -455,7 +489,7 @@ def _lines_below(plans: list[TrainingPlan]) -> list[str]:
     free = ""
     if disk >= plan.disk_free:
         free = f": NOT enough disk, {plan.disk_free / 1e9:.0f} GB are free on this machine"
-    checkpoints = counted(plan.checkpoints, "checkpoint")
+    checkpoints = counted(plan.checkpoints, "checkpoint", "checkpoints")
     return [f"disk         {checkpoints} of {plan.checkpoint / 1e6:,.0f} MB{free}", *unknown_lines(plan)]
 
 
@@ -478,8 +512,8 @@ def _hours(seconds: float) -> str:
 
 def _duration(seconds: int) -> str:
     if seconds < 60:
-        return "under a minute"
+        return _("under a minute")
     hours, minutes = divmod(round(seconds / 60), 60)
     if hours:
-        return f"{hours} h {minutes:02d} min"
-    return f"{minutes} min"
+        return _("{hours} h {minutes:02d} min", hours=hours, minutes=minutes)
+    return _("{minutes} min", minutes=minutes)

@@ -12,6 +12,7 @@ from tuneyard.core.documents import BOM, is_number, read_yaml
 from tuneyard.core.errors import ContentError, Problem, RequestError, nearest, show_value, wrong_value
 from tuneyard.core.files import bundled, parse_json, read_object, require
 from tuneyard.core.files.bounded_reading import open_regular, read_text
+from tuneyard.core.language.message import _
 from tuneyard.core.text.quoting import shell
 from tuneyard.core.text.secrets import (
     HIDDEN,
@@ -118,7 +119,14 @@ class Recipe:
         """Read a setting as text. `ContentError` if it is missing or not a text."""
         value = self.settings.get(key)
         if not isinstance(value, str) or not value.strip():
-            raise ContentError(f"{self.place(key)}: {key}: found {value!r}, expected a text")
+            raise ContentError(
+                _(
+                    "{place}: {name}: found {value!r}, expected a text",
+                    place=self.place(key),
+                    name=key,
+                    value=value,
+                )
+            )
         return value
 
     def names(self, key: str) -> list[str]:
@@ -166,7 +174,7 @@ class Recipe:
         if value.startswith("{"):
             parsed = parse_json(value, key)
             if not isinstance(parsed, dict):
-                raise wrong_value(key, parsed, "a JSON object")
+                raise wrong_value(key, parsed, _("a JSON object"))
             return parsed
         path = Path(value)
         content = read_object(path)
@@ -174,8 +182,11 @@ class Recipe:
             has_mark = file.read(len(BOM)) == BOM
         if has_mark:
             raise ContentError(
-                f"{path}: begins with a byte-order mark, which transformers takes for broken JSON: save it "
-                "without one"
+                _(
+                    "{path}: begins with a byte-order mark, which transformers takes for broken JSON: "
+                    "save it without one",
+                    path=path,
+                )
             )
         return content
 
@@ -185,7 +196,13 @@ class Recipe:
         stage = zero.get("stage", 0) if isinstance(zero, dict) else zero
         if not isinstance(zero, dict) or stage not in (0, 1, 2, 3):
             message = f"found stage {show_value(stage)}, expected 0, 1, 2 or 3"
-            raise ContentError(f"{self.object_name('deepspeed')}: zero_optimization: {message}")
+            raise ContentError(
+                _(
+                    "{object_name}: zero_optimization: {message}",
+                    object_name=self.object_name("deepspeed"),
+                    message=message,
+                )
+            )
         return zero
 
     def object_name(self, key: str) -> str:
@@ -220,33 +237,46 @@ def read_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
         recipes = [str(file) for file in path.glob("*.y*ml")]
         there = f"name one that is there: ls {shlex.quote(str(path))}"
         if len(recipes) == 1:
-            there = f"name the one in it: {recipes[0]}"
-        raise RequestError(f"{path}: is a folder, expected a recipe (a YAML file); {there}")
+            there = _("name the one in it: {name}", name=recipes[0])
+        raise RequestError(
+            _("{path}: is a folder, expected a recipe (a YAML file); {hint}", path=path, hint=there)
+        )
     if path.suffix not in {".yaml", ".yml"}:
         raise RequestError(
-            f"{path}: LLaMA-Factory takes recipes that end in .yaml or .yml; `tuneyard recipe new --dataset "
-            "NAME --model MODEL --out R.yaml` writes one"
+            _(
+                "{path}: LLaMA-Factory takes recipes that end in .yaml or .yml; `tuneyard recipe new "
+                "--dataset NAME --model MODEL --out R.yaml` writes one",
+                path=path,
+            )
         )
     parsed = read_yaml(path, "recipe")  # refuses what OmegaConf would work on for ever
     expected = "expected keys with values (learning_rate: 1.0e-4)"
     if not isinstance(parsed.value, dict):
-        fault = "is empty" if parsed.value is None else f"found {show_value(parsed.value)}"
+        fault = _("is empty") if parsed.value is None else f"found {show_value(parsed.value)}"
         raise ContentError(f"{path}: {fault}, {expected}")
     if "write" in parsed.value or "like" in parsed.value:
-        raise ContentError(f"{path}: a data spec, not a recipe: tuneyard data check {shlex.quote(str(path))}")
+        raise ContentError(
+            _(
+                "{path}: a data spec, not a recipe: tuneyard data check {command}",
+                path=path,
+                command=shlex.quote(str(path)),
+            )
+        )
     refuse_other_file(path, parsed.value)
     for override in overrides:
-        key, equals, _ = override.partition("=")
+        key, equals, _unused = override.partition("=")
         first_word = re.match(r"\w*", override)
         shown = override
         if first_word and is_secret(first_word[0]):
             shown = f"{first_word[0]}…"
         if not equals or not key.isidentifier():
-            raise RequestError(f"{shown!r}: expected key=value, as in learning_rate=1e-4 (and one recipe)")
+            raise RequestError(
+                _("{shown!r}: expected key=value, as in learning_rate=1e-4 (and one recipe)", shown=shown)
+            )
         try:
             OmegaConf.from_cli([override])
         except (YAMLError, OmegaConfBaseException, ValueError, RecursionError) as error:
-            raise RequestError(f"{shown!r}: the value is not YAML") from error
+            raise RequestError(_("{shown!r}: the value is not YAML", shown=shown)) from error
     try:
         base, over = OmegaConf.create(read_text(path)), OmegaConf.from_cli(list(overrides))
         settings = OmegaConf.to_container(OmegaConf.merge(base, over), resolve=False)
@@ -257,7 +287,7 @@ def read_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
                 reason = reason.replace(str(value), HIDDEN)
         raise ContentError(f"{path}: {reason}") from error
     if not isinstance(settings, dict) or not settings:
-        raise ContentError(f"{path}: found no settings, {expected}")
+        raise ContentError(_("{path}: found no settings, {expected}", path=path, expected=expected))
     if isinstance(settings.get("deepspeed"), str):
         settings["deepspeed"] = str(bundled(Path(settings["deepspeed"])))
     named = {str(key): value for key, value in settings.items()}
@@ -296,13 +326,20 @@ def find_recipe(path: Path) -> Path:
         folder = registry_folder(name=str(path))
         if str(path) in read_registry(folder):
             raise RequestError(
-                f"{path}: a dataset of {folder}/, expected a recipe; write one: "
-                f"tuneyard recipe new --dataset {shell(path)} --model DIR --out {shell(path)}.yaml"
+                _(
+                    "{path}: a dataset of {folder}/, expected a recipe; write one: tuneyard recipe new "
+                    "--dataset {shell} --model DIR --out {shell}.yaml",
+                    path=path,
+                    folder=folder,
+                    shell=shell(path),
+                )
             )
         hint = nearest(
             path.name,
             sorted(file.stem for file in by_name.parent.glob("*.yaml")),
-            "tuneyard recipe new writes one",
+            _("tuneyard recipe new writes one"),
         )
-        raise RequestError(f"recipe not found: {path}, expected FILE.yaml before key=value; {hint}")
+        raise RequestError(
+            _("recipe not found: {name}, expected FILE.yaml before key=value; {hint}", name=path, hint=hint)
+        )
     return by_name

@@ -15,6 +15,7 @@ from typing import NamedTuple
 from tuneyard.core.documents import is_number
 from tuneyard.core.errors import ContentError, Problem, show_value
 from tuneyard.core.files import read_object
+from tuneyard.core.language.message import _
 from tuneyard.core.training.training_run import checkpoint_folders
 from tuneyard.recipes.costs import Schedule
 from tuneyard.recipes.output_dir import find_flaw, missing_state
@@ -52,10 +53,10 @@ LARGEST_STATE = 1 << 20  # bytes of a scheduler's state that are read
 def why_not_resumed(recipe: Recipe) -> str:
     """Reason why LLaMA-Factory 0.9.5 cannot resume a training from its checkpoints, "" if it can."""
     if recipe.stage in ("rm", "ppo"):
-        return "LLaMA-Factory cannot load a checkpoint with a value head"
+        return _("LLaMA-Factory cannot load a checkpoint with a value head")
     if recipe.settings.get("pissa_convert") is True:
         # it saves the start of the conversion after it has loaded the checkpoint
-        return "pissa_convert would convert only the steps after the checkpoint"
+        return _("pissa_convert would convert only the steps after the checkpoint")
     return ""
 
 
@@ -234,7 +235,7 @@ def saved_group(optimizer: Path) -> OptimizerGroup | None:
     count = 0
     is_inside = False
     try:
-        for opcode, argument, _ in pickletools.genops(content):
+        for opcode, argument, _unused in pickletools.genops(content):
             text = ""
             if opcode.name in ("BINUNICODE", "SHORT_BINUNICODE"):
                 text = last_text = str(argument)
@@ -263,7 +264,7 @@ def saved_rates(scheduler: Path) -> list[float]:
     content = _pickle_of(scheduler)
     is_inside = False
     try:
-        for opcode, argument, _ in pickletools.genops(content):
+        for opcode, argument, _unused in pickletools.genops(content):
             if argument == "base_lrs":
                 is_inside = True
             elif is_inside and opcode.name == "BINFLOAT" and isinstance(argument, float):

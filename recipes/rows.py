@@ -17,6 +17,7 @@ from tuneyard.core.datasets import read_records
 from tuneyard.core.errors import ContentError, TuneyardError, show_value
 from tuneyard.core.files import strings
 from tuneyard.core.files.scratch import scratch_folder
+from tuneyard.core.language.message import _, counted
 from tuneyard.core.llamafactory import loader as llamafactory
 from tuneyard.core.llamafactory.file_rows import aligned_rows, row_converter, rows_as_in_file
 from tuneyard.core.llamafactory.loader import WHOLE, RecipeData, RetypedColumnError
@@ -28,7 +29,6 @@ from tuneyard.core.llamafactory.templates import is_reasoning
 from tuneyard.core.llamafactory.trained_rows import UntrainableEpochError, mixed_and_split
 from tuneyard.core.records import PAIR, SHAREGPT_TAGS, RecordFormat, RecordReader, entry_fix
 from tuneyard.core.records.answers import answer_codes
-from tuneyard.core.text.words import counted
 from tuneyard.recipes.answer import AnswerFinding, EpochCounts, Rows, TokenCounts
 from tuneyard.recipes.costs import packed_batches
 
@@ -55,7 +55,7 @@ def words(error: BaseException) -> str:
     if isinstance(error, StopIteration):
         return "it has no rows"
     if isinstance(error, LocalEntryNotFoundError | HFValidationError):  # their words are about downloading
-        return "its files are not on this machine"
+        return _("its files are not on this machine")
     if llamafactory.needs_code(error):
         return f"{llamafactory.NEEDS_CODE} (--trust-remote-code)"
     text = " ".join((str(error) or type(error).__name__).split())[:300]
@@ -219,7 +219,7 @@ def _encoded(reader: RecipeData, rows: Any, attributes: Any, name: str) -> Itera
     cutting = reader.encoder(generates=generates, packing=False, neat_packing=False)
     cutoff = reader.data_args.cutoff_len
     if not reader.module:  # it still reports the rows that it drops
-        processor._encode_data_example = lambda **_: ([],) * TRAINING_STAGES[reader.stage].encoded_lists
+        processor._encode_data_example = lambda **_unused: ([],) * TRAINING_STAGES[reader.stage].encoded_lists
     originals = functools.cache(functools.partial(rows_as_in_file, reader, attributes))
     for number, row in enumerate(tqdm(rows, desc="counting tokens", unit="row", delay=2, file=progress)):
         if reader.stage == "pt" and not reader.module:
@@ -256,7 +256,9 @@ def _drop_reason(
     if stage.rows == MARKED and attributes.kto_tag and len(answers) == 1:
         mark = show_value(originals()[number][attributes.kto_tag])
         return f"its mark in column {show_value(attributes.kto_tag)} is {mark}, expected true or false"
-    counts = f"found {counted(len(prompt), 'turn')} before {counted(len(answers), 'answer')}"
+    counts = (
+        f"found {counted(len(prompt), 'turn', 'turns')} before {counted(len(answers), 'answer', 'answers')}"
+    )
     return f"{counts}, expected an odd number of turns and {stage.expected_answers}"
 
 
@@ -328,7 +330,7 @@ def epoch(
             fix = "a smaller cutoff_len, longer texts, or val_size: 0"
             if size:
                 fix = f"val_size: {size:g} holds out enough, as does a smaller cutoff_len"
-            message = f"val_size {whole.val_size:g} holds out {counted(len(texts), 'row')}: "
+            message = f"val_size {whole.val_size:g} holds out {counted(len(texts), 'row', 'rows')}: "
             message += f"{packing.shortage(texts)} (val_size, cutoff_len); {fix}"
             raise UntrainableEpochError(message, "val_size")
     evaluations = list(evaluated.values())
@@ -337,7 +339,9 @@ def epoch(
     for texts in evaluations:
         if texts and not packing.blocks(texts):
             message = f"{packing.shortage(texts)} to evaluate (eval_dataset, cutoff_len); "
-            raise UntrainableEpochError(f"{message}more texts in it, or a smaller cutoff_len", "eval_dataset")
+            raise UntrainableEpochError(
+                _("{message}more texts in it, or a smaller cutoff_len", message=message), "eval_dataset"
+            )
     return EpochCounts(blocks, blocks * cutoff, cutoff)
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from tuneyard.core.errors import ContentError, Problem, nearest, show_value
 from tuneyard.core.files import HUB_ID, existing, near_name, versions
 from tuneyard.core.installation.packages import install_command
+from tuneyard.core.language.message import _
 from tuneyard.core.llamafactory.prompt.token_weights import read_weights, weights_file
 from tuneyard.core.llamafactory.stages import (
     PREFERENCE_STAGES,
@@ -26,9 +27,9 @@ from tuneyard.recipes.recipe import JSON_SETTINGS, MachineProblem, Recipe, RunPr
 from tuneyard.recipes.schema import known_keys, meant, setting_problems
 
 REQUIRED = {
-    "model_name_or_path": "the model to train (a hub id or a folder)",
-    "output_dir": "the folder to write, e.g. saves/NAME",
-    "dataset": "the dataset to train on",
+    "model_name_or_path": _("the model to train (a hub id or a folder)"),
+    "output_dir": _("the folder to write, e.g. saves/NAME"),
+    "dataset": _("the dataset to train on"),
 }
 PACKAGES = {
     "quantization_bit": "bitsandbytes",
@@ -52,7 +53,7 @@ TRACKERS = ("wandb", "tensorboard", "swanlab", "mlflow", "trackio")  # report_to
 AMPERE = 8  # the compute capability from which NVIDIA GPUs calculate in bfloat16
 HOPPER = 9  # … from which all GPUs multiply in fp8
 ADA = ("L4", "4090", "Ada")  # in names of GPUs of generation 8 that do, too
-CHOOSE = "choose another output_dir"
+CHOOSE = _("choose another output_dir")
 KEPT = ("model_name_or_path", "adapter_name_or_path", "dataset_dir")
 FAR = 10
 """A learning rate is far outside a range if it is so many times below or above it, or more."""
@@ -131,9 +132,9 @@ def _model(recipe: Recipe) -> Iterator[Problem]:
                 "base here, and itself as adapter_name_or_path)",
             )
     elif folder.is_absolute():
-        yield recipe.problem("E344", key, f"{name}: no such folder", kind=MachineProblem)
+        yield recipe.problem("E344", key, _("{path}: no such folder", path=name), kind=MachineProblem)
     elif means_folder(name):
-        hint = "make it with `tuneyard recipe base`" if name == "models/demo-base" else near_name(folder)
+        hint = _("make it with `tuneyard recipe base`") if name == "models/demo-base" else near_name(folder)
         yield recipe.setting_problem(
             "E306", key, f"{name}: no such folder, and no hub id (owner/name) either", hint
         )
@@ -216,7 +217,11 @@ def _packages(recipe: Recipe) -> Iterator[Problem]:
         if find_spec(package) is None:
             hint = install_command(package.replace("_", "-"))
             yield recipe.problem(
-                "E309", key, f"needs the package {package}, which is not installed", hint, kind=MachineProblem
+                "E309",
+                key,
+                _("needs the package {package}, which is not installed", package=package),
+                hint,
+                kind=MachineProblem,
             )
 
 
@@ -247,7 +252,7 @@ def _fsdp(recipe: Recipe) -> Iterator[Problem]:
         message = f"found {show_value(unknown[0])}, expected some of {', '.join(FSDP_OPTIONS)}"
         hint = nearest(str(unknown[0]), FSDP_OPTIONS)
         if "," in str(unknown[0]):
-            hint = "separate them by spaces"
+            hint = _("separate them by spaces")
         yield recipe.setting_problem("E303", "fsdp", message, hint)
     elif set(options) == {"offload"}:
         message = "offload works only next to full_shard or shard_grad_op"
@@ -283,7 +288,9 @@ def _output_dir(recipe: Recipe) -> Iterator[Problem]:
         return
     folder, there = recipe.output_dir.resolve(), existing(recipe.output_dir)
     if there.is_file():
-        yield recipe.problem("E341", "output_dir", f"{there} is a file, expected a folder", CHOOSE)
+        yield recipe.problem(
+            "E341", "output_dir", _("{path} is a file, expected a folder", path=there), CHOOSE
+        )
         return
     if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
         message = f"{there} is no folder that can be written to"
@@ -309,10 +316,10 @@ def _weights(recipe: Recipe) -> Iterator[Problem]:
         read_weights(path)
     except ContentError as error:
         for line in str(error).splitlines():
-            place, _, message = line.partition(": ")
+            place, _unused, message = line.partition(": ")
             yield Problem("E360", place, message)
     message = "plain `llamafactory-cli train` ignores these key-token weights"
-    yield RunProblem("N362", str(path), message, hint="train with `tuneyard recipe train`")
+    yield RunProblem("N362", str(path), message, hint=_("train with `tuneyard recipe train`"))
     unweightable = [key for key in UNWEIGHTED if recipe.settings.get(key)]
     unweightable += ["stage"] * (recipe.stage != "sft") + ["USE_RAY"] * is_set("USE_RAY")
     for key in unweightable:
@@ -325,7 +332,7 @@ def _hardware(recipe: Recipe, gpus: Sequence[Gpu]) -> Iterator[Problem]:
     on_gpu = bool(gpus) and recipe.settings.get("use_cpu") is not True
     true = {key for key in ("bf16", "fp16", "pure_bf16") if recipe.settings.get(key) is True}
     if "pure_bf16" in true and not on_gpu:
-        yield recipe.setting_problem("E312", "pure_bf16", "never works without a GPU", "bf16: true")
+        yield recipe.setting_problem("E312", "pure_bf16", _("never works without a GPU"), "bf16: true")
     if "fp16" in true and not on_gpu:
         yield recipe.setting_problem("E312", "fp16", "needs a GPU", "bf16: true works on CPUs")
     if {"bf16", "fp16"} <= true:
@@ -488,10 +495,12 @@ def _no_effect(recipe: Recipe) -> Iterator[Problem]:
     settings, stage = recipe.settings, recipe.stage
     if settings.get("packing") and stage in ("rm", "dpo", "kto"):
         message = f"has no effect in stage {stage}: only pt and sft pack"
-        yield recipe.problem("W338", "packing", message, "leave it out")
+        yield recipe.problem("W338", "packing", message, _("leave it out"))
     loss = settings.get("pref_loss")
     if settings.get("ref_model") and stage == "dpo" and loss in WITHOUT_REFERENCE:
-        yield recipe.problem("W338", "ref_model", f"has no effect: {loss} has no reference", "leave it out")
+        yield recipe.problem(
+            "W338", "ref_model", f"has no effect: {loss} has no reference", _("leave it out")
+        )
     checkpoints, disables = "gradient_checkpointing", "disable_gradient_checkpointing"
     if recipe.trains and settings.get(checkpoints) is False and settings.get(disables) is not True:
         message = "false has no effect: LLaMA-Factory switches it on"
@@ -501,7 +510,7 @@ def _no_effect(recipe: Recipe) -> Iterator[Problem]:
         yield recipe.problem("W338", disables, message, f"leave out {checkpoints}")
     if settings.get("remove_unused_columns") is True:
         message = "true has no effect: LLaMA-Factory sets it to false"
-        yield recipe.problem("W338", "remove_unused_columns", message, "leave it out")
+        yield recipe.problem("W338", "remove_unused_columns", message, _("leave it out"))
     for key in ("dataset", "eval_dataset"):
         names = recipe.names(key)
         repeated = [name for name in dict.fromkeys(names) if names.count(name) > 1]

@@ -12,6 +12,7 @@ from tuneyard.core.datasets import KEYS
 from tuneyard.core.documents.schema_errors import violations
 from tuneyard.core.errors import Problem, nearest_name
 from tuneyard.core.files import read_object
+from tuneyard.core.language.message import _
 from tuneyard.core.records import ALPACA, EXTRAS, SHAREGPT, SHAREGPT_TAGS
 from tuneyard.recipes.recipe import Recipe
 
@@ -89,4 +90,4 @@ def meant(name: str, choices: Collection[str]) -> str:
         near = nearest_name(name, meanings)
     if not near:
         return ""
-    return f'did you mean "{meanings[near]}"?'
+    return _('did you mean "{name}"?', name=meanings[near])

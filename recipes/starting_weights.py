@@ -5,7 +5,7 @@ from pathlib import Path
 
 from tuneyard.core.errors import ContentError, Problem, RequestError, show_value
 from tuneyard.core.files import no_folder, read_object, require
-from tuneyard.core.text.words import counted
+from tuneyard.core.language.message import _, counted
 from tuneyard.core.training.parent_adapters import last_parts, parent_adapters
 from tuneyard.recipes.config_sizes import CONFIG, check_sizes
 from tuneyard.recipes.recipe import Recipe, expanded
@@ -23,7 +23,7 @@ KEPT_BY_ADAPTERS = {
 }  # fmt: skip
 """Settings that LLaMA-Factory does not read if it continues an adapter, by their names in its config."""
 RESIZING = ("resize_vocab", "add_tokens", "add_special_tokens", "new_special_tokens_config")
-NEITHER = "no hub id (owner/name) either"
+NEITHER = _("no hub id (owner/name) either")
 
 
 def loaded_problems(recipe: Recipe) -> Iterator[Problem]:
@@ -91,7 +91,7 @@ def check_weights(folder: Path) -> None:
             paths = {folder / str(file) for file in weight_map.values()}
     for path in sorted(paths):
         if not path.is_file():
-            raise ContentError(f"{path} is missing")
+            raise ContentError(_("{path} is missing", path=path))
         open_weights(path)
 
 
@@ -140,7 +140,12 @@ def _adapter_problems(recipe: Recipe, key: str, name: str, base_key: str, base: 
     base_folder = expanded(base)
     try:
         base_name = read_object(folder / CONFIG).get("base_model_name_or_path")
-        fix = f"set `{base_key}` to that base; if both are the same model, name {base} in {folder / CONFIG}"
+        fix = _(
+            "set `{key}` to that base; if both are the same model, name {base} in {file}",
+            key=base_key,
+            base=base,
+            file=folder / CONFIG,
+        )
         trained_on = base_name if isinstance(base_name, str) and base_name else None
         unchecked = check_base(folder, trained_on, base_folder, base, same=False, fix=fix)
         if unchecked:
@@ -157,8 +162,12 @@ def _adapter_problems(recipe: Recipe, key: str, name: str, base_key: str, base: 
         if misfits:
             message = f"adapter {name}: {misfits[0]}"
             if len(misfits) > 1:
-                message += f" ({counted(len(misfits), 'tensor')} in all)"
-            fix = f"set `{base_key}` to the base of the adapter, or name an adapter of {base}"
+                message += f" ({counted(len(misfits), 'tensor', 'tensors')} in all)"
+            fix = _(
+                "set `{key}` to the base of the adapter, or name an adapter of {base}",
+                key=base_key,
+                base=base,
+            )
             yield recipe.problem("E345", key, message, fix)
     except (ContentError, RequestError) as error:
         yield recipe.problem("E345", key, str(error))
@@ -204,5 +213,5 @@ def _why_shapes_unknown(adapter: Path, base: Path) -> str:
     if not any((adapter / name).is_file() for name in (WEIGHTS, WEIGHTS_INDEX)):
         return "its weights are pickled"
     if "quantization_config" in read_object(require(base / "config.json", "the base model's config")):
-        return f"the weights of {base} are quantised"
+        return _("the weights of {name} are quantised", name=base)
     return ""

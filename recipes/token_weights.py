@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from tuneyard.core.errors import ContentError, TuneyardError
 from tuneyard.core.files import versions
+from tuneyard.core.language.message import _
 from tuneyard.core.llamafactory.prompt.supervision import IGNORED
 from tuneyard.core.llamafactory.prompt.token_weights import TokenWeights, read_weights
 from tuneyard.core.llamafactory.training import change_sft_trainer, train_here
@@ -100,8 +101,12 @@ def install(weights: TokenWeights) -> None:
     installed = versions("llamafactory").get("llamafactory")
     if installed != TESTED_VERSION:
         raise ContentError(
-            f"found LLaMA-Factory {installed}, expected {TESTED_VERSION}, with which key-token weights are "
-            "tested: install that version, or train without recipes/weights"
+            _(
+                "found LLaMA-Factory {installed}, expected {tested_version}, with which key-token "
+                "weights are tested: install that version, or train without recipes/weights",
+                installed=installed,
+                tested_version=TESTED_VERSION,
+            )
         )
     change_sft_trainer(lambda parent: weighted_trainer(parent, weights))
 

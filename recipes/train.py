@@ -19,6 +19,7 @@ from tuneyard.core.errors.problem_codes import guide
 from tuneyard.core.files import make_folder, reserved, write_json, write_text
 from tuneyard.core.files.links import refuse_links_in
 from tuneyard.core.files.temporaries import locked
+from tuneyard.core.language.message import _
 from tuneyard.core.language.messages import say
 from tuneyard.core.llamafactory.prompt.token_weights import weights_file
 from tuneyard.core.training.training_run import STARTED, TRAINING
@@ -96,14 +97,20 @@ def train(recipe: Recipe, force: bool = False, ask: bool = True, *, runs_model_c
         lock = _reserve(recipe, inputs, world, force, stack)
         refuse_links_in(output_dir)
         if (output_dir / TRAINING).is_file():
-            say(f"{output_dir}: up to date")
+            say(_("{path}: up to date", path=output_dir))
             return
         if has_results(recipe):  # a command that was killed before it wrote training.json
-            say(f"{output_dir}: the training has ended, only {TRAINING} is missing")
+            say(
+                _(
+                    "{output_dir}: the training has ended, only {training} is missing",
+                    output_dir=output_dir,
+                    training=TRAINING,
+                )
+            )
             facts = facts_of_ended_training(recipe)
         else:
             if weights:
-                say(f"key-token weights from {weights}")
+                say(_("key-token weights from {path}", path=weights))
             added = _added_settings(recipe, checked.schedule, has_gpus=bool(target.gpus))
             write_json(output_dir / STARTED, {**inputs, **world})
             effective = output_dir / EFFECTIVE
@@ -117,7 +124,7 @@ def train(recipe: Recipe, force: bool = False, ask: bool = True, *, runs_model_c
         hardware = f"{len(target.gpus)} × {target.gpus[0].name}" if target.gpus else "CPU"
         record = training_record(recipe, inputs, {**world, "hardware": hardware, **facts})
         write_json(output_dir / TRAINING, record)
-    say(f"{output_dir}: trained in {facts['seconds']} s")
+    say(_("{path}: trained in {seconds} s", path=output_dir, seconds=facts["seconds"]))
 
 
 def _added_settings(recipe: Recipe, schedule: Schedule, *, has_gpus: bool) -> dict[str, object]:
@@ -126,11 +133,11 @@ def _added_settings(recipe: Recipe, schedule: Schedule, *, has_gpus: bool) -> di
     if not has_gpus or recipe.settings.get("use_cpu") is True:
         added = cpu_settings(recipe, computes_bf16=cpu_computes_bf16())
     if "use_cpu" in added:
-        say("no GPU here: added use_cpu=true")
+        say(_("no GPU here: added use_cpu=true"))
     if "bf16" in added:
-        say("this CPU has no bfloat16 arithmetic: added bf16=false")
+        say(_("this CPU has no bfloat16 arithmetic: added bf16=false"))
     if "report_to" not in recipe.settings and is_wandb_configured():
-        say("wandb is configured: added report_to=wandb (report_to=none leaves it out)")
+        say(_("wandb is configured: added report_to=wandb (report_to=none leaves it out)"))
         added["report_to"] = "wandb"
     output_dir, restart = recipe.output_dir, why_not_resumed(recipe)
     if not restart:
@@ -143,7 +150,13 @@ def _added_settings(recipe: Recipe, schedule: Schedule, *, has_gpus: bool) -> di
                 # with max_steps the trainer trains one step more; without epochs it only writes the model
                 added |= {"max_steps": -1, "num_train_epochs": 0}
     elif checkpoints(output_dir):
-        say(f"{output_dir}: starting again, its checkpoints cannot be resumed: {restart}")
+        say(
+            _(
+                "{path}: starting again, its checkpoints cannot be resumed: {reason}",
+                path=output_dir,
+                reason=restart,
+            )
+        )
         added["overwrite_output_dir"] = True  # otherwise LLaMA-Factory resumes by itself
     return added
 
@@ -152,7 +165,7 @@ def ask_first(llamafactory: LlamaFactory, quick: Checked) -> list[Problem]:
     """Add LLaMA-Factory's findings to a quick check. `ProblemsError` for its errors."""
     checked = ask_check(llamafactory, quick, None)
     for line in not_checked(checked, quick.recipe.text("model_name_or_path")):
-        say(f"not checked: {line}", to_stderr=True)
+        say(_("not checked: {what}", what=line), to_stderr=True)
     return checked.refuse()
 
 
@@ -180,16 +193,32 @@ def _reserve(
                 command = shlex.join(["tuneyard", "recipe", "train", str(recipe.path), *words, "--force"])
                 again = f"`{command}` trains it again"
                 message = f"{output_dir} was trained with {grown}: other steps"
-                raise ContentError(f"{message}; take as many processes as then, or {again}")
+                raise ContentError(
+                    _("{reason}; take as many processes as then, or {hint}", reason=message, hint=again)
+                )
             if differs and recipe.settings.get("overwrite_output_dir") is not True:
                 mend = "give another output_dir=…, or overwrite_output_dir=true to set the old one aside"
                 command = command_to_resume(recipe) if differs == FOREIGN else ""
                 if command:
                     mend = f"`{command}` continues it; {mend}"
-                raise ContentError(f"{output_dir} holds another run ({differs}); {mend}")
+                raise ContentError(
+                    _(
+                        "{path} holds another run ({difference}); {hint}",
+                        path=output_dir,
+                        difference=differs,
+                        hint=mend,
+                    )
+                )
             difference = differs or grown
             if difference:
-                say(f"{output_dir} held another run ({difference}); it is now {set_aside(output_dir)}")
+                say(
+                    _(
+                        "{path} held another run ({difference}); it is now {other}",
+                        path=output_dir,
+                        difference=difference,
+                        other=set_aside(output_dir),
+                    )
+                )
         return stack.enter_context(reserved(output_dir))
 
 

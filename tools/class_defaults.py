@@ -109,9 +109,9 @@ def rule_of(config_class: type, part: str, in_text: bool) -> tuple[str, bool]:
             table[top, text] = tie_of(config_class, part, in_text, top=top, text=text)
     default = bool(table[None, None])
     rules: dict[str, Callable[[bool | None, bool | None], bool]] = {
-        "always": lambda *_: True,
-        "own": lambda top, _: default if top is None else top,
-        "text": lambda _, text: default if text is None else text,
+        "always": lambda *_unused: True,
+        "own": lambda top, _unused: default if top is None else top,
+        "text": lambda _unused, text: default if text is None else text,
         "first": lambda top, text: top if top is not None else default if text is None else text,
         "either": lambda top, text: bool(top) or bool(text),
     }

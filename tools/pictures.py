@@ -49,8 +49,8 @@ def quote_report(readme: Path, table: Path) -> None:
     text = readme.read_text(encoding="utf-8")
     if figures is None or not TABLE.search(text) or not QUOTE.search(text):
         sys.exit(f"error: no table of figures and quoted verdict in {table} or {readme}")
-    text = TABLE.sub(lambda _: figures[0], text, count=1)
-    text = QUOTE.sub(lambda _: quote, text, count=1)
+    text = TABLE.sub(lambda _unused: figures[0], text, count=1)
+    text = QUOTE.sub(lambda _unused: quote, text, count=1)
     readme.write_text(text, encoding="utf-8")
 
 

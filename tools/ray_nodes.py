@@ -37,7 +37,7 @@ def two_nodes(cpus: int) -> Iterator[Nodes]:
     cluster = Cluster()
     try:
         raylets = []
-        for _ in range(2):
+        for _unused in range(2):
             node = cluster.add_node(
                 num_cpus=cpus, num_gpus=0, include_dashboard=False, object_store_memory=STORE
             )

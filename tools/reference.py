@@ -15,7 +15,8 @@ from tuneyard.core.cli.main import cli
 from tuneyard.core.errors.problem_codes import EXPLANATIONS, guide
 from tuneyard.core.files import write_text
 from tuneyard.core.installation.checkout import ROOT
-from tuneyard.core.language.messages import CHINESE, catalogue, in_language
+from tuneyard.core.language.messages import catalogue
+from tuneyard.core.language.reader import CHINESE, in_language
 
 OF_EVERY_COMMAND = {"--help", "--lang", "--quiet"}
 HEAD = """# Commands and options

@@ -73,7 +73,7 @@ def table() -> str:
 
 def page() -> str:
     """SECURITY.md with the table of today."""
-    before, _, rest = PAGE.read_text(encoding="utf-8").partition(BEGIN)
+    before, _unused, rest = PAGE.read_text(encoding="utf-8").partition(BEGIN)
     return before + BEGIN + table() + END + rest.partition(END)[2]
 
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from tuneyard.adapters.adapter import raise_together, wrong_numbers
 from tuneyard.core.errors import ContentError, show_value
 from tuneyard.core.files import require
+from tuneyard.core.language.message import _
 from tuneyard.core.llamafactory.prompt import SavedTemplate
 from tuneyard.core.llamafactory.prompt.tokenizer_files import TOKENIZER_JSON, read_tokenizer
 from tuneyard.core.llamafactory.prompt.trained_files import TrainedFiles
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from gguf import GGUFWriter, TensorNameMap
 
 
-OTHERS = "convert_hf_to_gguf.py of llama.cpp may support it"
+OTHERS = _("convert_hf_to_gguf.py of llama.cpp may support it")
 KNOWN = ("llama", "qwen2", "qwen3")
 Value = TypeVar("Value", bound=np.generic)
 _WORDS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|"
@@ -114,7 +115,13 @@ def read_architecture(path: Path, fields: dict[str, Any]) -> Architecture:
     kind, rope = fields.get("model_type"), _rope(fields)
     if kind not in KNOWN:
         raise ContentError(
-            f"{path}: model_type {show_value(kind)}: only {', '.join(KNOWN)} are written here; {OTHERS}"
+            _(
+                "{path}: model_type {kind}: only {names} are written here; {hint}",
+                path=path,
+                kind=show_value(kind),
+                names=", ".join(KNOWN),
+                hint=OTHERS,
+            )
         )
     scaling = rope.get("rope_type") or rope.get("type") or "default"
     activation = fields.get("hidden_act")
@@ -126,7 +133,9 @@ def read_architecture(path: Path, fields: dict[str, Any]) -> Architecture:
     }
     for reason, applies in refused.items():
         if applies:
-            raise ContentError(f"{path}: {reason}: not written here; {OTHERS}")
+            raise ContentError(
+                _("{path}: {reason}: not written here; {hint}", path=path, reason=reason, hint=OTHERS)
+            )
     return Architecture(path, kind, fields)
 
 
@@ -141,7 +150,9 @@ def _rope(fields: dict[str, Any]) -> dict[str, Any]:
     """Settings of rotary embeddings: the field of transformers 5, or the older two."""
     settings = fields.get("rope_parameters") or fields.get("rope_scaling") or {}
     if not isinstance(settings, dict):
-        raise ContentError(f"rope_parameters {show_value(settings)}: expected a map of settings")
+        raise ContentError(
+            _("rope_parameters {settings}: expected a map of settings", settings=show_value(settings))
+        )
     return {"rope_theta": fields.get("rope_theta")} | settings
 
 
@@ -197,27 +208,51 @@ def read_vocabulary(trained: TrainedFiles, size: int) -> Vocabulary:
     model = fields.get("model") or {}
     if model.get("type") != "BPE":
         kind = show_value(model.get("type"))
-        raise ContentError(f"{path}: {kind}: only byte-level BPE is written here; {OTHERS}")
+        raise ContentError(
+            _(
+                "{path}: {kind}: only byte-level BPE is written here; {hint}",
+                path=path,
+                kind=kind,
+                hint=OTHERS,
+            )
+        )
     ids = {index: (token, NORMAL) for token, index in (model.get("vocab") or {}).items()}
     for token in fields.get("added_tokens") or []:
         token_type = CONTROL if token.get("special") else USER_DEFINED
         ids[token["id"]] = token["content"], token_type
     if ids and max(ids) >= size:
         raise ContentError(
-            f"{path}: token {show_value(ids[max(ids)][0])} has id {max(ids)}, but the embedding has {size} "
-            "rows: the tokenizer belongs to another model"
+            _(
+                "{path}: token {ids} has id {id}, but the embedding has {size} rows: the tokenizer "
+                "belongs to another model",
+                path=path,
+                ids=show_value(ids[max(ids)][0]),
+                id=max(ids),
+                size=size,
+            )
         )
     every = [ids.get(index, (f"[PAD{index}]", UNUSED)) for index in range(size)]
     steps = tuple(_step(path, step) for step in _parts(fields.get("pre_tokenizer"), "pretokenizers"))
     if steps not in PRE_TOKENIZERS:
         raise ContentError(
-            f"{path}: a pre-tokenizer that is none of {', '.join(PRE_TOKENIZERS.values())}; {OTHERS} "
-            f"(found: {', '.join(steps) or 'none'})"
+            _(
+                "{path}: a pre-tokenizer that is none of {names}; {hint} (found: {found})",
+                path=path,
+                names=", ".join(PRE_TOKENIZERS.values()),
+                hint=OTHERS,
+                found=", ".join(steps) or "none",
+            )
         )
     kinds = [step.get("type") for step in _parts(fields.get("normalizer"), "normalizers")]
     if set(kinds) - {"NFC"}:
-        raise ContentError(f"{path}: normalizer {', '.join(map(str, kinds))}: llama.cpp has no such step")
-    tokens, types = [token for token, _ in every], [kind for _, kind in every]
+        raise ContentError(
+            _(
+                "{path}: normalizer {names}: llama.cpp has no such step",
+                path=path,
+                names=", ".join(map(str, kinds)),
+            )
+        )
+    tokens, types = [token for token, _unused in every], [kind for _unused, kind in every]
     ends = [end for end in trained.ends if end < size]  # others were never trained
     return Vocabulary(
         folder,
@@ -242,7 +277,9 @@ def _step(path: Path, step: dict[str, Any]) -> str:
         if step.get("use_regex", True):
             return "words and bytes"
         return "bytes"
-    raise ContentError(f"{path}: pre-tokenizer {show_value(step)}: llama.cpp has no such step")
+    raise ContentError(
+        _("{path}: pre-tokenizer {step}: llama.cpp has no such step", path=path, step=show_value(step))
+    )
 
 
 def _parts(step: dict[str, Any] | None, inner: str) -> list[dict[str, Any]]:

@@ -33,6 +33,7 @@ from tuneyard.adapters.store import note
 from tuneyard.adapters.weighted import check_fit
 from tuneyard.core.errors import ContentError, RequestError, need
 from tuneyard.core.files import read_object
+from tuneyard.core.language.message import _
 from tuneyard.core.language.messages import say
 from tuneyard.core.llamafactory.prompt.trained_files import TrainedFiles, read_trained
 from tuneyard.core.text.quoting import shell
@@ -85,7 +86,14 @@ def write_export(export: GgufExport, out: Path, check: Check) -> None:
     with staged_for(check) as folder, tqdm(total=export.bytes, unit="B", unit_scale=True, delay=2) as bar:
         export.write(folder / target.name, bar.update)
     size = target.stat().st_size
-    say(f"{out}  {size / 1e6:,.1f} MB  {time.monotonic() - started:.1f} s")
+    say(
+        _(
+            "{out}  {size:,.1f} MB  {monotonic:.1f} s",
+            out=out,
+            size=size / 1e6,
+            monotonic=time.monotonic() - started,
+        )
+    )
 
 
 def gguf_type(name: str | None, out: Path) -> str:
@@ -93,8 +101,13 @@ def gguf_type(name: str | None, out: Path) -> str:
     kind = (name or "f16").lower()
     if kind not in TYPES:
         raise RequestError(
-            f"--type {kind}: the gguf package writes {', '.join(TYPES)}; for other types write f16, and let "
-            f"llama.cpp quantise it: llama-quantize {out} OUT.gguf {kind}"
+            _(
+                "--type {kind}: the gguf package writes {types}; for other types write f16, and let "
+                "llama.cpp quantise it: llama-quantize {options} OUT.gguf {kind}",
+                kind=kind,
+                types=", ".join(TYPES),
+                options=out,
+            )
         )
     return kind
 
@@ -103,12 +116,12 @@ def plan_model(source: ExportSource, folder: Path, kind: str) -> GgufExport:
     """Plan the GGUF of the model in `folder`: that of the source, or its adapter fused into its base."""
     plan = plan_gguf(open_base(folder), kind)
     if plan.vocabulary.composed:
-        note("the tokenizer composes text to NFC first, llama.cpp does not: send it composed text")
+        note(_("the tokenizer composes text to NFC first, llama.cpp does not: send it composed text"))
     note_further_ends(plan)
     about = {"name": name_of(source.folder), MADE_OF: source.whole_digest}
     licence = licence_of(source)
     if licence:
-        fields, _ = licence
+        fields, _unused = licence
         about["license"] = fields.get("license_name", fields["license"])
     return GgufExport(plan.bytes, functools.partial(write_gguf, plan, about))
 
@@ -117,23 +130,33 @@ def note_further_ends(plan: "GgufPlan") -> None:
     """Name the end tokens for which a GGUF has no place."""
     if plan.vocabulary.further_ends:
         rest = ", ".join(map(str, plan.vocabulary.further_ends))
-        note(f"a GGUF has places for {len(END_NAMES)} end tokens: left out are the ids {rest}")
+        note(
+            _(
+                "a GGUF has places for {end_names} end tokens: left out are the ids {rest}",
+                end_names=len(END_NAMES),
+                rest=rest,
+            )
+        )
 
 
 def _plan_lora(source: ExportSource, adapter: LoraAdapter, options: Mapping[str, Any]) -> GgufExport:
     if options["type"]:
-        raise RequestError("--type is for models; an adapter's GGUF is always fp32: leave it out")
+        raise RequestError(_("--type is for models; an adapter's GGUF is always fp32: leave it out"))
     if source.base is None:
         raise RequestError(
-            f"{source.folder}: an adapter alone cannot become a GGUF model. Fuse it with its base first: "
-            f"tuneyard adapter fuse {shell(source.folder)} --base BASE --out DIR, and export that; or give "
-            "--base BASE here for a GGUF LoRA that is loaded beside the base's GGUF"
+            _(
+                "{folder}: an adapter alone cannot become a GGUF model. Fuse it with its base first: "
+                "tuneyard adapter fuse {shell} --base BASE --out DIR, and export that; or give "
+                "--base BASE here for a GGUF LoRA that is loaded beside the base's GGUF",
+                folder=source.folder,
+                shell=shell(source.folder),
+            )
         )
     architecture = check_lora(adapter, source.base)
     # The file has nothing of the base but its shapes.
     for text in check_fit([adapter], source.base, same_base=True):
         note(text)
-    return GgufExport(4 * adapter.parameters, lambda path, _: write_lora(adapter, architecture, path))
+    return GgufExport(4 * adapter.parameters, lambda path, _unused: write_lora(adapter, architecture, path))
 
 
 def check_lora(adapter: LoraAdapter, base: Path) -> Architecture:
@@ -143,12 +166,33 @@ def check_lora(adapter: LoraAdapter, base: Path) -> Architecture:
     fuse = f"fuse it: {shlex.join(adapter.fuse_words(str(base)))}"
     full_tensors = adapter.full_tensors
     if full_tensors:
-        raise ContentError(f"{adapter.folder}: {full_tensors[0]}: a full tensor, not B·A; {fuse}")
+        raise ContentError(
+            _(
+                "{folder}: {tensors}: a full tensor, not B·A; {hint}",
+                folder=adapter.folder,
+                tensors=full_tensors[0],
+                hint=fuse,
+            )
+        )
     for path, module in adapter.modules.items():
         if module.kind != "linear" or path.endswith("lm_head"):
-            raise ContentError(f"{adapter.folder}: {path}: no GGUF LoRA for embeddings and head; {fuse}")
+            raise ContentError(
+                _(
+                    "{folder}: {path}: no GGUF LoRA for embeddings and head; {hint}",
+                    folder=adapter.folder,
+                    path=path,
+                    hint=fuse,
+                )
+            )
         if architecture.gguf_name(path) is None:
-            raise ContentError(f"{adapter.folder}: {path}: no module of {architecture.name}")
+            raise ContentError(
+                _(
+                    "{folder}: {path}: no module of {name}",
+                    folder=adapter.folder,
+                    path=path,
+                    name=architecture.name,
+                )
+            )
     return architecture
 
 
@@ -218,7 +262,14 @@ def plan_gguf(base: Base, kind: str, trained: TrainedFiles | None = None) -> Ggu
     architecture = read_architecture(base.folder / "config.json", base.config)
     layers, tensors = architecture.count("num_hidden_layers"), len(base.tensors)
     if layers > tensors:  # which decides the size of llama.cpp's table of names
-        raise ContentError(f"{base.folder}: {tensors} tensors, too few for num_hidden_layers {layers}")
+        raise ContentError(
+            _(
+                "{folder}: {tensors} tensors, too few for num_hidden_layers {layers}",
+                folder=base.folder,
+                tensors=tensors,
+                layers=layers,
+            )
+        )
     entries = list(_entries(base, architecture, kind))
     hidden, feed = architecture.count("hidden_size"), architecture.count("intermediate_size")
     query = architecture.count("num_attention_heads") * architecture.head_width
@@ -236,8 +287,14 @@ def plan_gguf(base: Base, kind: str, trained: TrainedFiles | None = None) -> Ggu
         expected_shape = shapes.get(entry.name, entry.source.shape)
         if entry.source.shape != expected_shape:
             raise ContentError(
-                f"{entry.source.file}: tensor {entry.source.name!r}: shape {list(entry.source.shape)}, but "
-                f"{architecture.path} makes it {list(expected_shape)}"
+                _(
+                    "{file}: tensor {name!r}: shape {shape}, but {path} makes it {expected_shape}",
+                    file=entry.source.file,
+                    name=entry.source.name,
+                    shape=list(entry.source.shape),
+                    path=architecture.path,
+                    expected_shape=list(expected_shape),
+                )
             )
     vocabulary = read_vocabulary(trained or read_trained(base.folder), table[0])
     names = {entry.name for entry in entries}
@@ -245,7 +302,13 @@ def plan_gguf(base: Base, kind: str, trained: TrainedFiles | None = None) -> Ggu
         names.add("output.weight")
     for name in shapes:
         if name not in names:
-            raise ContentError(f"{base.folder}: no tensor for {name} (as llama.cpp calls it): damaged model")
+            raise ContentError(
+                _(
+                    "{folder}: no tensor for {name} (as llama.cpp calls it): damaged model",
+                    folder=base.folder,
+                    name=name,
+                )
+            )
     return GgufPlan(architecture, vocabulary, kind, entries)
 
 
@@ -259,8 +322,14 @@ def _entries(base: Base, architecture: Architecture, gguf_type: str) -> Iterator
         name = architecture.gguf_name(tensor.name)
         if name is None or tensor.dtype not in STORED or not 1 <= len(tensor.shape) <= 2:
             raise ContentError(
-                f"{tensor.file}: tensor {tensor.name!r} ({tensor.dtype} {list(tensor.shape)}) has no "
-                f"place in a GGUF of {architecture.name}"
+                _(
+                    "{file}: tensor {name!r} ({dtype} {shape}) has no place in a GGUF of {name2}",
+                    file=tensor.file,
+                    name=tensor.name,
+                    dtype=tensor.dtype,
+                    shape=list(tensor.shape),
+                    name2=architecture.name,
+                )
             )
         if name == "output.weight" and base.tied:
             continue
@@ -320,7 +389,7 @@ def _blocks(entry: Entry) -> Iterator[NDArray[Any]]:
     elements = AT_ONCE
     if entry.heads:
         elements = math.prod(entry.source.shape)
-    for _, rows in blocks_of(entry.source, elements):
+    for _unused, rows in blocks_of(entry.source, elements):
         ordered = rows
         if entry.heads:
             ordered = reorder(rows, entry.heads)

@@ -32,6 +32,7 @@ from tuneyard.core.files import HUB_ID, read_object, require, sha256
 from tuneyard.core.files.bounded_reading import read_text
 from tuneyard.core.files.links import check_own_files
 from tuneyard.core.installation.checkout import ROOT
+from tuneyard.core.language.message import _, counted
 from tuneyard.core.text.markdown import markdown_table
 from tuneyard.core.text.quoting import (
     Markdown,
@@ -42,7 +43,6 @@ from tuneyard.core.text.quoting import (
     python_text,
 )
 from tuneyard.core.text.secrets import hide_secrets
-from tuneyard.core.text.words import counted
 from tuneyard.core.training.training_run import (
     card_hyperparameters,
     read_provenance,
@@ -56,7 +56,7 @@ from tuneyard.core.weights.tensors import INDEX
 FACTS = {"--results": "results", "--license": "license"}
 """The options that only a made card can follow, with their names in `options`."""
 RESULTS_SCHEMA = ROOT / "core/schemas/results.schema.json"
-TOKEN_FIX = "export HF_TOKEN=… of an account that may write there, or run `hf auth login`"
+TOKEN_FIX = _("export HF_TOKEN=… of an account that may write there, or run `hf auth login`")
 USAGE = """## How to load it
 
 ```python
@@ -82,14 +82,14 @@ def to_hub(source: ExportSource, options: Mapping[str, Any]) -> None:
     """Upload safetensors, configs, tokenizer and licence texts with a card. `--dry-run` lists them."""
     repo, folder, adapter = options["repo"], source.folder, source.lora
     if not HUB_ID.fullmatch(repo):
-        raise RequestError(f"--repo {repo!r}: expected OWNER/NAME")
+        raise RequestError(_("--repo {repo!r}: expected OWNER/NAME", repo=repo))
     own_card = users_card(folder, options["card"])
     facts = [name for name, value in FACTS.items() if options[value]]
     if own_card:
         refuse_facts(str(own_card), facts)
         card, notes = read_card(own_card), _notes_on(own_card)
         if options["card"] is None:
-            notes.append(f"{own_card} is uploaded unchanged, since no program wrote it")
+            notes.append(_("{path} is uploaded unchanged, since no program wrote it", path=own_card))
     else:
         made, notes = make_card(source, repo, options["license"], list(options["results"]))
         card = signed(made)
@@ -97,7 +97,7 @@ def to_hub(source: ExportSource, options: Mapping[str, Any]) -> None:
     if message is None:
         message = f"Upload {name_of(folder)} with Tuneyard"
     elif not message.strip():
-        raise RequestError("--message: found an empty text, expected the message of the commit")
+        raise RequestError(_("--message: found an empty text, expected the message of the commit"))
     if adapter:
         names = [CONFIG, *(file.name for file in adapter.files)]
         optional = [WEIGHTS_INDEX]
@@ -113,7 +113,7 @@ def to_hub(source: ExportSource, options: Mapping[str, Any]) -> None:
         click.echo(f"{(folder / name).stat().st_size:>14,}  {name}")
     click.echo(f"{len(card.encode()):>14,}  {CARD} ({own_card or 'the card'})")
     if left_out:
-        note(f"not uploaded: {', '.join(sorted(left_out))}")
+        note(_("not uploaded: {names}", names=", ".join(sorted(left_out))))
     if options["dry_run"]:
         click.echo(f"\n{card}\nnothing sent (--dry-run); would send to {repo}")
     else:
@@ -137,7 +137,12 @@ def _notes_on(card: Path) -> list[str]:
     """What the hub's page lacks if the user's card does not state it."""
     missing = missing_fields(card, ("license", "base_model"))
     return [
-        f"{card}: no `{field}` in its front matter: the hub's page shows none; add it" for field in missing
+        _(
+            "{path}: no `{field}` in its front matter: the hub's page shows none; add it",
+            path=card,
+            field=field,
+        )
+        for field in missing
     ]
 
 
@@ -152,18 +157,26 @@ def _send(upload: Upload, *, private: bool) -> str:
     from huggingface_hub.errors import HfHubHTTPError
 
     if constants.HF_HUB_OFFLINE:
-        raise RequestError("HF_HUB_OFFLINE is set: unset it to upload; --dry-run shows what would be sent")
+        raise RequestError(_("HF_HUB_OFFLINE is set: unset it to upload; --dry-run shows what would be sent"))
     if not get_token():
-        raise RequestError(f"no token for the hub: {TOKEN_FIX}; --dry-run shows what would be sent")
+        raise RequestError(
+            _("no token for the hub: {fix}; --dry-run shows what would be sent", fix=TOKEN_FIX)
+        )
     api, repo = HfApi(), upload.repo
     additions = [CommitOperationAdd(file.name, file) for file in upload.files]
-    title, _, description = upload.message.partition("\n")
+    title, _unused, description = upload.message.partition("\n")
     again = "run the command again: what has arrived is not sent twice"
     try:
         api.create_repo(repo, private=private, exist_ok=True)
         if upload.is_card_made and _has_users_card(repo):
             refuse_facts(f"{repo}/{CARD} on the hub", upload.facts)
-            note(f"{repo}/{CARD} on the hub was written or edited by hand: kept; --card FILE replaces it")
+            note(
+                _(
+                    "{repo}/{card} on the hub was written or edited by hand: kept; --card FILE replaces it",
+                    repo=repo,
+                    card=CARD,
+                )
+            )
         else:
             additions.append(CommitOperationAdd(CARD, upload.card.encode()))
         commit = api.create_commit(
@@ -173,16 +186,27 @@ def _send(upload: Upload, *, private: bool) -> str:
     except HfHubHTTPError as error:
         status = error.response.status_code
         if status in (401, 403):
-            raise RequestError(f"{repo}: the hub refuses the token ({status}): {TOKEN_FIX}") from error
-        message = f"{repo}: the hub answers {status}: {str(error).strip()}"
+            raise RequestError(
+                _(
+                    "{repo}: the hub refuses the token ({status}): {hint}",
+                    repo=repo,
+                    status=status,
+                    hint=TOKEN_FIX,
+                )
+            ) from error
+        message = _(
+            "{repo}: the hub answers {status}: {reason}", repo=repo, status=status, reason=str(error).strip()
+        )
         raise RequestError(hide_secrets(message)) from error
     except (httpx.TransportError, OSError) as error:
-        message = f"{api.endpoint}: cannot be reached ({error}); {again}"
+        message = _(
+            "{endpoint}: cannot be reached ({error}); {hint}", endpoint=api.endpoint, error=error, hint=again
+        )
         raise RequestError(hide_secrets(message)) from error
     except RuntimeError as error:  # one file's upload failed; the cause says why
         raise RequestError(hide_secrets(f"{error} ({error.__cause__}); {again}")) from error
     except ValueError as error:  # the hub refuses the card's front matter, or a file
-        raise RequestError(f"{repo}: the hub refuses it: {error}") from error
+        raise RequestError(_("{repo}: the hub refuses it: {error}", repo=repo, error=error)) from error
 
 
 def _has_users_card(repo: str) -> bool:
@@ -214,7 +238,9 @@ def make_card(
         terms += f", [stated there](<{quote(str(page), safe=':/?&=#%+,;@~.')}>)"
         head["base_model"] = base
     else:
-        message = f"the base is named {base or 'nowhere'}, no hub id: nobody can download it by this name"
+        message: str = _(
+            "the base is named {name}, no hub id: nobody can download it by this name", name=base or "nowhere"
+        )
         if adapter:
             message += f"; set base_model_name_or_path in {CONFIG}"
         notes.append(message)
@@ -231,7 +257,9 @@ def make_card(
     listed: dict[str, str] = {}
     if not recipes:
         listed = card_hyperparameters(source.folder)
-        note_on_recipe = "recipe not recorded next to the weights (training.json of `tuneyard recipe train`)"
+        note_on_recipe: str = _(
+            "recipe not recorded next to the weights (training.json of `tuneyard recipe train`)"
+        )
         if listed:
             note_on_recipe += f"; the card has the hyperparameters that LLaMA-Factory's {CARD} lists"
         notes.append(note_on_recipe)
@@ -245,7 +273,7 @@ def make_card(
         sentence = f"A full model: adapters fused into {markdown_text(base_label)}"
     if datasets:
         names = dict.fromkeys(str(entry["dataset"]) for entry in datasets)
-        sentence += f", trained on {', '.join(map(markdown_text, names))}"
+        sentence += _(", trained on {count}", count=", ".join(map(markdown_text, names)))
     template: list[str] = []
     first_recipe: dict[str, Any] = next(iter(recipes.values()), {})
     if first_recipe.get("template"):
@@ -280,7 +308,7 @@ def _licence(source: ExportSource, stated: str | None, notes: list[str]) -> tupl
         return {"license": stated}, f"{markdown_text(stated)} (as stated at export)"
     licence = licence_of(source)
     if licence is None:
-        notes.append("licence of the base unknown: state it with --license ID, e.g. apache-2.0")
+        notes.append(_("licence of the base unknown: state it with --license ID, e.g. apache-2.0"))
         return {"license": "unknown"}, "unknown: look it up at the base before you use this model"
     fields, file = licence
     owner = "this folder's"
@@ -308,7 +336,7 @@ def _training_inputs(folder: Path, name: str, notes: list[str]) -> dict[str, dic
         if part.adapter:
             of_part = _training_inputs(part.adapter.folder, part.adapter.name, notes)
             if not of_part:
-                notes.append(f"data and recipe of {part_name} in it not recorded")
+                notes.append(_("data and recipe of {name} in it not recorded", name=part_name))
             inputs_by_name |= of_part
             continue
         unknown = "data and recipe"
@@ -365,7 +393,7 @@ def _usage(source: ExportSource, repo: str, base: str, template: list[str]) -> s
 
 def _data(datasets: list[dict[str, Any]], notes: list[str]) -> str:
     if not datasets:
-        notes.append("data not recorded next to the weights (training.json of `tuneyard recipe train`)")
+        notes.append(_("data not recorded next to the weights (training.json of `tuneyard recipe train`)"))
         return ""
     rows = []
     for entry in {entry["dataset"]: entry for entry in datasets}.values():
@@ -387,7 +415,7 @@ def _about(entry: dict[str, Any]) -> str:
     file = manifest.files.get(path.name)
     if file is None or not file.rows:
         return manifest.about
-    return f"{manifest.about}, {counted(file.rows, 'row')}"
+    return f"{manifest.about}, {counted(file.rows, 'row', 'rows')}"
 
 
 def _results(adapter: LoraAdapter | None, places: list[Path], notes: list[str]) -> str:
@@ -401,7 +429,10 @@ def _results(adapter: LoraAdapter | None, places: list[Path], notes: list[str]) 
             results = sorted((held_out if held_out.is_dir() else place).rglob("results.json"))
         if not results:
             raise RequestError(
-                f"{place}: no results.json in it; expected a folder that tuneyard eval nli wrote"
+                _(
+                    "{place}: no results.json in it; expected a folder that tuneyard eval nli wrote",
+                    place=place,
+                )
             )
         files += results
     if not files:
@@ -421,6 +452,6 @@ def _results(adapter: LoraAdapter | None, places: list[Path], notes: list[str]) 
         shares = f"{fields['accuracy']:.1%}", f"{low:.1%}–{high:.1%}", f"{fields['majority']:.1%}"
         rows.append([model, fields["set"], f"{fields['n']:,}", *shares])
     if adapter and not is_of_adapter:
-        notes.append("none of the results is of this adapter: their hashes are of other weights")
-    header = ["model", "set", "examples", "accuracy", "95 % interval", "majority-class baseline"]
+        notes.append(_("none of the results is of this adapter: their hashes are of other weights"))
+    header = ["model", "set", "examples", "accuracy", _("95 % interval"), _("majority-class baseline")]
     return "## Results\n\n" + markdown_table(header, rows)

@@ -18,6 +18,7 @@ from tuneyard.adapters.export.source import ExportSource
 from tuneyard.adapters.store import note
 from tuneyard.core.documents import is_number
 from tuneyard.core.errors import ContentError, RequestError, show_value, unexpected
+from tuneyard.core.language.message import _
 from tuneyard.core.llamafactory.prompt import TODAY, Message, Render
 from tuneyard.core.llamafactory.prompt.rendering import template_renderer
 from tuneyard.core.llamafactory.prompt.tokenizer_files import GENERATION, first_object, read_tokenizer
@@ -63,10 +64,14 @@ def find_wrapping(render: Render) -> Wrapping:
         wrapped, expected = wrapping.render(messages), render(messages, True)
         if wrapped != expected:
             raise ContentError(
-                "the chat template does more than wrap each message (it trims texts, or treats some turns "
-                "differently), so no TEMPLATE can be written that is exact; write one by hand. For messages "
-                f"of {', '.join(message['role'] for message in messages)} it gives {show_value(expected)}, a "
-                f"wrapping {show_value(wrapped)}"
+                _(
+                    "the chat template does more than wrap each message (it trims texts, or treats some "
+                    "turns differently), so no TEMPLATE can be written that is exact; write one by hand. "
+                    "For messages of {roles} it gives {expected}, a wrapping {wrapped}",
+                    roles=", ".join(message["role"] for message in messages),
+                    expected=show_value(expected),
+                    wrapped=show_value(wrapped),
+                )
             )
     return wrapping
 
@@ -87,7 +92,7 @@ def _guess(render: Render) -> Wrapping:
         match = re.fullmatch("(.*?)".join(["", *map(re.escape, marks), ""]), text, re.DOTALL)
         if match is None:
             raise ContentError(
-                "the chat template leaves messages out or changes them; no TEMPLATE can do the same"
+                _("the chat template leaves messages out or changes them; no TEMPLATE can do the same")
             )
         return list(match.groups())
 
@@ -96,7 +101,7 @@ def _guess(render: Render) -> Wrapping:
     assistant_after = around("user", "assistant")[2]
     turns = around("user", "assistant", "user")
     user_before = turns[2].removeprefix(assistant_after)
-    before, between, _ = around("system", "user")
+    before, between, _unused = around("system", "user")
     system_after, without = between.removesuffix(user_before), turns[0].removesuffix(user_before)
     start, default = without, None
     if len(without) > len(before) and without.startswith(before) and without.endswith(system_after):
@@ -118,15 +123,21 @@ def modelfile_of(source: ExportSource, options: Mapping[str, Any]) -> Callable[[
     folders = source.folders
     trained = read_trained(source.folder, source.base)
     if trained.template is None:
-        raise ContentError(f"{source.folder}: no chat template in it or in its base (--base)")
+        raise ContentError(
+            _("{folder}: no chat template in it or in its base (--base)", folder=source.folder)
+        )
     render = template_renderer(trained.template.text, trained.special)
     wrapping = find_wrapping(render)
     if thinks(render, wrapping):
-        note("the chat template removes thoughts from earlier answers, this TEMPLATE keeps them")
+        note(_("the chat template removes thoughts from earlier answers, this TEMPLATE keeps them"))
     if TODAY in trained.template.text:
         day = datetime.date.today()
         note(
-            f"the chat template writes today's date, this TEMPLATE has {day}: export it again when it is old"
+            _(
+                "the chat template writes today's date, this TEMPLATE has {day}: export it again "
+                "when it is old",
+                day=day,
+            )
         )
     system = options["system"]
     if system is None:
@@ -146,8 +157,11 @@ def modelfile_text(
     for line in head:
         if not line.isprintable():
             raise ContentError(
-                f"{show_value(line)}: a line break or a control character in a line of a Modelfile; rename "
-                "the folder or the file without it"
+                _(
+                    "{value}: a line break or a control character in a line of a Modelfile; rename the "
+                    "folder or the file without it",
+                    value=show_value(line),
+                )
             )
     lines = [*head, f"TEMPLATE {quoted(go_template(wrapping))}"]
     if system is not None:
@@ -164,9 +178,9 @@ def go_template(wrapping: Wrapping) -> str:
     """
     forms = set()
     for role, (before, after) in wrapping.around.items():
-        opening, _, rest = before.partition(role)
+        opening, _unused, rest = before.partition(role)
         forms.add((opening, rest, after))
-    names_roles = all(before.count(role) == 1 for role, (before, _) in wrapping.around.items())
+    names_roles = all(before.count(role) == 1 for role, (before, _unused) in wrapping.around.items())
     if names_roles and len(forms) == 1:  # the texts around the roles differ only in the role's name
         opening, rest, after = map(_literal, forms.pop())
         body = f"{opening}{{{{ .Role }}}}{rest}{{{{ .Content }}}}{after}"
@@ -191,7 +205,9 @@ def quoted(text: str) -> str:
     if text.isprintable() and '"' not in text:
         return f'"{text}"'
     if '"""' in text or text.endswith('"'):
-        raise ContentError(f'{show_value(text)}: a Modelfile has no way to write a text with """ in it')
+        raise ContentError(
+            _('{text}: a Modelfile has no way to write a text with """ in it', text=show_value(text))
+        )
     return f'"""{text}"""'
 
 
@@ -238,7 +254,7 @@ def _parameters(folders: list[Path], texts: tuple[str, ...]) -> tuple[list[str],
             continue
         if not is_number(value) or not math.isfinite(value):
             place = next(folder for folder in folders if (folder / GENERATION).is_file()) / GENERATION
-            raise unexpected(place, name, value, "a number")
+            raise unexpected(place, name, value, _("a number"))
         parameters[ollama_name] = str(value)
     if fields.get("do_sample") is False:
         parameters["temperature"] = "0"
@@ -248,13 +264,20 @@ def _parameters(folders: list[Path], texts: tuple[str, ...]) -> tuple[list[str],
     stops: list[str] = []
     options: dict[str, str] = {}
     for text in texts:
-        name, _, value = text.partition("=")
+        name, _unused, value = text.partition("=")
         if name == "stop" and value:
             stops.append(value)
         elif not re.fullmatch(r"[a-z_]+", name) or not re.fullmatch(r"\S+", value):
-            raise RequestError(f"--parameter {text!r}: expected NAME=VALUE, e.g. temperature=0")
+            raise RequestError(_("--parameter {text!r}: expected NAME=VALUE, e.g. temperature=0", text=text))
         elif name in options:
-            raise RequestError(f"--parameter {text!r}: {name}={options[name]} is given, too: keep one")
+            raise RequestError(
+                _(
+                    "--parameter {text!r}: {name}={options} is given, too: keep one",
+                    text=text,
+                    name=name,
+                    options=options[name],
+                )
+            )
         else:
             options[name] = value
     return stops, parameters | options

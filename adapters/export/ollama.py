@@ -19,6 +19,7 @@ from tuneyard.adapters.output import require_space
 from tuneyard.adapters.store import fetched_base, note
 from tuneyard.core.errors import RequestError, need
 from tuneyard.core.files import staging, write_text
+from tuneyard.core.language.message import _
 from tuneyard.core.weights.base_models import open_base
 
 
@@ -45,16 +46,20 @@ def _check_options(source: ExportSource, options: Mapping[str, Any]) -> None:
     """`RequestError` for options that have no effect together, or for a --gguf of something else."""
     gguf, base_in_ollama = options["gguf"], options["from_"]
     if base_in_ollama and source.adapter is None:
-        raise RequestError(f"--from: {source.folder} is a whole model and needs no base: leave it out")
+        raise RequestError(
+            _("--from: {folder} is a whole model and needs no base: leave it out", folder=source.folder)
+        )
     if gguf is None:
         return
     if options["type"]:
-        raise RequestError("--type: the file of --gguf has its type: leave one of the two out")
+        raise RequestError(_("--type: the file of --gguf has its type: leave one of the two out"))
     check_gguf(gguf, source)
     if source.adapter and not base_in_ollama:
         raise RequestError(
-            "--gguf: that of an adapter needs its base in Ollama, too: --from NAME, or a .gguf file. Without "
-            "--gguf the adapter is fused into its base, and the GGUF is made"
+            _(
+                "--gguf: that of an adapter needs its base in Ollama, too: --from NAME, or a .gguf "
+                "file. Without --gguf the adapter is fused into its base, and the GGUF is made"
+            )
         )
 
 
@@ -71,7 +76,7 @@ def _write_weights(source: ExportSource, options: Mapping[str, Any], *, is_resum
         gguf = out.with_name(f"{name}-{gguf_type(options['type'], out)}.gguf")
         digest = source.whole_digest
     if is_resumed and not options["force"] and is_made_of(gguf, digest):
-        note(f"kept {gguf}: an interrupted run wrote it from the same weights")
+        note(_("kept {gguf}: an interrupted run wrote it from the same weights", gguf=gguf))
         return gguf
     if options["from_"]:
         to_gguf(source, {**options, "out": gguf})
@@ -91,7 +96,7 @@ def _fuse_into_gguf(source: ExportSource, adapter: Adapter, gguf: Path, options:
 
     base = source.base
     if base is None:
-        raise TypeError(f"{source.folder}: an adapter without the folder of its base")
+        raise TypeError(_("{folder}: an adapter without the folder of its base", folder=source.folder))
     check = functools.partial(check_file, gguf, source, GGUF, force=options["force"])
     target = check()
     need("gguf")
@@ -112,7 +117,12 @@ def _fuse_into_gguf(source: ExportSource, adapter: Adapter, gguf: Path, options:
         for text in plan.notes:
             note(text)
         if base_as:
-            note(f"fused into the base as {base_as} gives it back, on which the adapter was trained")
+            note(
+                _(
+                    "fused into the base as {form} gives it back, on which the adapter was trained",
+                    form=base_as,
+                )
+            )
         with tqdm(total=plan.bytes, unit="B", unit_scale=True, delay=2) as bar:
             plan.write(bar.update)
         write_export(plan_model(source, request.out, kind), gguf, check)

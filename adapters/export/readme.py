@@ -13,6 +13,7 @@ from tuneyard.adapters.provenance import CARD, card_text
 from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.core.files import require, text_sha256
 from tuneyard.core.files.bounded_reading import read_regular
+from tuneyard.core.language.message import _
 from tuneyard.core.training.training_run import read_provenance
 
 GENERATED = (
@@ -49,7 +50,13 @@ def users_card(folder: Path, chosen: Path | None) -> Path | None:
     if chosen is not None:
         if require(chosen, "card").is_file():
             return chosen
-        raise RequestError(f"{chosen}: a folder, expected the file of a card, as in --card {chosen}/{CARD}")
+        raise RequestError(
+            _(
+                "{chosen}: a folder, expected the file of a card, as in --card {chosen}/{card}",
+                chosen=chosen,
+                card=CARD,
+            )
+        )
     path = folder / CARD
     if not path.is_file():
         return None
@@ -67,12 +74,19 @@ def read_card(path: Path) -> str:
     size = path.stat().st_size
     if size > LARGEST:
         raise ContentError(
-            f"{path}: {size:,} bytes, expected a card of at most {LARGEST:,}: name another file"
+            _(
+                "{path}: {size:,} bytes, expected a card of at most {limit:,}: name another file",
+                path=path,
+                size=size,
+                limit=LARGEST,
+            )
         )
     try:
         text = read_regular(path).decode()
     except UnicodeDecodeError as error:
-        raise ContentError(f"{path}: not UTF-8 at byte {error.start}: save it as UTF-8") from error
+        raise ContentError(
+            _("{path}: not UTF-8 at byte {start}: save it as UTF-8", path=path, start=error.start)
+        ) from error
     parse_front_matter(text.replace("\r\n", "\n"), path)
     return text
 
@@ -87,6 +101,10 @@ def refuse_facts(place: str, options: Sequence[str]) -> None:
     """`RequestError` if options that are for a made card are given with the user's."""
     if options:
         raise RequestError(
-            f"{place}: this card is uploaded unchanged, and {', '.join(options)} would have no effect: write "
-            f"the facts into it and leave {', '.join(options)} out, or take that card away, and one is made"
+            _(
+                "{path}: this card is uploaded unchanged, and {options} would have no effect: write "
+                "the facts into it and leave {options} out, or take that card away, and one is made",
+                path=place,
+                options=", ".join(options),
+            )
         )

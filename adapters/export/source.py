@@ -15,6 +15,7 @@ from tuneyard.core.documents import parse_yaml
 from tuneyard.core.errors import RequestError
 from tuneyard.core.files import read_object, text_sha256
 from tuneyard.core.files.bounded_reading import open_regular, read_text
+from tuneyard.core.language.message import _
 from tuneyard.core.training.training_run import model_sha256, read_provenance
 from tuneyard.core.weights.adapter_files import CONFIG, WEIGHTS, WEIGHTS_INDEX
 from tuneyard.core.weights.base_models import base_config, has_weights, open_base
@@ -89,7 +90,14 @@ def open_source(
         base_name = fused_base(folder)
     else:
         hint = adapters_in(folder) or "; name a LoRA's output_dir, or what `tuneyard adapter fuse` wrote"
-        raise RequestError(f"{folder}: not an adapter or a model: no {CONFIG} and no config.json{hint}")
+        raise RequestError(
+            _(
+                "{folder}: not an adapter or a model: no {config} and no config.json{hint}",
+                folder=folder,
+                config=CONFIG,
+                hint=hint,
+            )
+        )
     if base is None and base_name and (Path(base_name) / "config.json").is_file():
         base = Path(base_name)
     if adapter and base and has_weights(base):
@@ -115,13 +123,17 @@ def check_file(out: Path, source: ExportSource, beginning: bytes, *, force: bool
     """
     target = check_outside(out, source.folders)
     if target.is_dir():
-        raise RequestError(f"{out}: a folder; expected the name of a file")
+        raise RequestError(_("{path}: a folder; expected the name of a file", path=out))
     same_kind = begins_with(target, beginning)
     check_free(out, force=force, replaceable=same_kind)
     if target.exists() and not same_kind:
         raise RequestError(
-            f"{out}: found a file that does not begin with {beginning.decode().strip()}: --force will not "
-            "replace it; choose another --out"
+            _(
+                "{path}: found a file that does not begin with {magic}: --force will not replace it; "
+                "choose another --out",
+                path=out,
+                magic=beginning.decode().strip(),
+            )
         )
     return target
 
@@ -140,12 +152,16 @@ def check_gguf(path: Path, source: ExportSource) -> None:
     A file of another program names no source, and is taken.
     """
     if not begins_with(path, GGUF):
-        raise RequestError(f"--gguf {path}: no GGUF file there; make it with --to gguf")
+        raise RequestError(_("--gguf {path}: no GGUF file there; make it with --to gguf", path=path))
     with open_regular(path) as file:
         header = file.read(GGUF_HEAD)
     if MADE_OF.encode() in header and source.digest.encode() not in header:
         raise RequestError(
-            f"--gguf {path}: not made from {source.folder} as it is now; make it again: --to gguf --force"
+            _(
+                "--gguf {path}: not made from {folder} as it is now; make it again: --to gguf --force",
+                path=path,
+                folder=source.folder,
+            )
         )
 
 
@@ -170,7 +186,7 @@ def front_matter(folder: Path) -> dict[str, object]:
 
 def parse_front_matter(text: str, place: Path) -> dict[str, object]:
     """The YAML at the top of the text of a card, as `front_matter`."""
-    opening, _, rest = text.partition("---\n")
+    opening, _unused, rest = text.partition("---\n")
     if opening:
         return {}
     # The empty line counts for the first `---`, so that errors name the card's own lines.

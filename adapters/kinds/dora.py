@@ -15,7 +15,7 @@ from tuneyard.adapters.delta import Change, Places, Product, base_blocks
 from tuneyard.adapters.kinds.lora import FactorStatistics, LoraAdapter
 from tuneyard.adapters.lowrank import Matrix
 from tuneyard.core.errors import ContentError
-from tuneyard.core.language.translation import tr
+from tuneyard.core.language.message import _, marked, tr
 from tuneyard.core.weights.adapter_files import CONFIG, PREFIX
 from tuneyard.core.weights.base_models import Base
 from tuneyard.core.weights.tensors import Array, Tensor
@@ -86,8 +86,13 @@ class DoraAdapter(LoraAdapter):
         if not squares.all():
             number = int(np.argmin(squares))
             raise ContentError(
-                f"{source.file}: tensor {source.name!r}: W + s·B·A is zero at output {number}: DoRA has no "
-                "direction to rescale there"
+                _(
+                    "{file}: tensor {name!r}: W + s·B·A is zero at output {number}: DoRA has no "
+                    "direction to rescale there",
+                    file=source.file,
+                    name=source.name,
+                    number=number,
+                )
             )
         gains = self.magnitude(path).astype(np.float64) / np.sqrt(squares)
         if module.transposed:
@@ -115,7 +120,7 @@ class DoraAdapter(LoraAdapter):
     @staticmethod
     def remark(modules: Sequence[DoraStatistics]) -> str:
         """See `Adapter`."""
-        sentence = (
+        sentence = marked(
             "DoRA: magnitudes from {low:.4g} to {high:.4g}. Norms and ranks below are of s·B·A. The whole "
             "ΔW needs the base (`tuneyard adapter fuse` is exact)."
         )

@@ -24,7 +24,7 @@ from tuneyard.adapters.delta import Change, Product
 from tuneyard.adapters.measures import ModuleStatistics
 from tuneyard.adapters.patterns import EndPatterns
 from tuneyard.core.errors import show_value
-from tuneyard.core.language.translation import tr
+from tuneyard.core.language.message import _, tr
 from tuneyard.core.training.training_run import PISSA_CONVERTED
 from tuneyard.core.weights.adapter_files import CONFIG, PAIRS, PREFIX, Module, adapted_modules
 from tuneyard.core.weights.adapter_fit import as_stored
@@ -50,7 +50,7 @@ KNOWN = {
     "peft_version", "qalora_group_size", "revision", "runtime_config", "task_type",
 }  # fmt: skip
 REFUSED = {
-    "alora_invocation_tokens": "aLoRA acts only after its invocation tokens",
+    "alora_invocation_tokens": _("aLoRA acts only after its invocation tokens"),
     "arrow_config": "an Arrow router chooses between adapters at run time",
     "layer_replication": "the adapter belongs to a base with replicated layers",
     "lora_bias": "the adapter adds a bias next to B·A",
@@ -67,7 +67,7 @@ SWITCHES = ("use_rslora", "fan_in_fan_out", "use_dora")
 # Limits of vLLM (vllm/config/lora.py, vllm/lora/peft_helper.py).
 VLLM_DEFAULT_RANK = 16  # of --max-lora-rank
 VLLM_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # allowed values of --max-lora-rank
-NOT_IN_VLLM = "vLLM takes no adapter with modules_to_save or bias: fuse it for vLLM"
+NOT_IN_VLLM = _("vLLM takes no adapter with modules_to_save or bias: fuse it for vLLM")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,17 +140,18 @@ class LoraAdapter(Adapter):
     config: LoraConfig
     modules: dict[str, Module]
 
-    TENSORS = "LoRA factors"
+    TENSORS = _("LoRA factors")
     SUFFIXES = tuple(suffix for pair in PAIRS.values() for suffix in pair)
     TAG = "lora"
     CHANGE = "plus ΔW = Σ weight · scale · B·A"
     read_modules = staticmethod(adapted_modules)
     SETTINGS: ClassVar[Sequence[tuple[str, str]]] = (
-        ("type", "peft_type"), ("task", "task_type"), ("rank", "r"), ("alpha", "lora_alpha"),
-        ("dropout", "lora_dropout"), ("bias", "bias"), ("target modules", "target_modules"),
+        (_("type"), "peft_type"), (_("task"), "task_type"), (_("rank"), "r"), (_("alpha"), "lora_alpha"),
+        (_("dropout"), "lora_dropout"), (_("bias"), "bias"), (_("target modules"), "target_modules"),
     )  # fmt: skip
     COLUMNS: ClassVar[Sequence[str]] = (
-        "target", "modules", "rank", "scale", "A", "B", "parameters", "norm of ΔW", "effective rank",
+        _("target"), _("modules"), _("rank"), _("scale"), "A", "B", _("parameters"), _("norm of ΔW"),
+        _("effective rank"),
     )  # fmt: skip
 
     @staticmethod
@@ -269,10 +270,19 @@ def vllm_notes(rank: int, full_tensors: bool) -> Iterator[str]:
     """Yield the reasons for which vLLM would refuse a LoRA, and the options that it needs."""
     lora_rank = vllm_rank(rank)
     if lora_rank is None:
-        yield f"rank {rank} is above vLLM's largest, {VLLM_RANKS[-1]}: use --method svd --rank, or fuse it"
+        yield _(
+            "rank {rank} is above vLLM's largest, {largest}: use --method svd --rank, or fuse it",
+            rank=rank,
+            largest=VLLM_RANKS[-1],
+        )
     elif lora_rank > VLLM_DEFAULT_RANK:
         default = VLLM_DEFAULT_RANK
-        yield f"rank {rank} is above vLLM's default of {default}: serve with --max-lora-rank {lora_rank}"
+        yield _(
+            "rank {rank} is above vLLM's default of {default}: serve with --max-lora-rank {enough}",
+            rank=rank,
+            default=default,
+            enough=lora_rank,
+        )
     if full_tensors:
         yield NOT_IN_VLLM
 
@@ -287,11 +297,11 @@ def _problems(raw: dict[str, Any], folder: Path) -> Iterator[str]:
                 f"{_how_to_convert(folder)}"
             )
     elif isinstance(start, str) and start.lower().startswith(CHANGED_STARTS):
-        fix = "no conversion is known: serve it on the base saved with it"
+        fix: str = _("no conversion is known: serve it on the base saved with it")
         if start.lower().startswith("pissa"):
             fix = _how_to_convert(folder)
         elif start.lower().startswith(CONVERTED):
-            fix = f"convert it: {CONVERT_WITH_PEFT}"
+            fix = _("convert it: {command}", command=CONVERT_WITH_PEFT)
         yield (
             f"init_lora_weights {show_value(start)}: training began from a changed base, so B·A is not the "
             f"change from the published one; {fix}"
@@ -326,5 +336,7 @@ def _how_to_convert(folder: Path) -> str:
             f"OUTPUT_DIR/{PISSA_CONVERTED}; for an adapter that PEFT trained: {CONVERT_WITH_PEFT}"
         )
     if name.startswith("checkpoint-"):
-        return f"LLaMA-Factory converted only the end of this training: use {converted}, a plain LoRA"
-    return f"use {converted} instead, the plain LoRA that LLaMA-Factory converted it to"
+        return _(
+            "LLaMA-Factory converted only the end of this training: use {path}, a plain LoRA", path=converted
+        )
+    return _("use {path} instead, the plain LoRA that LLaMA-Factory converted it to", path=converted)

@@ -26,7 +26,7 @@ from tuneyard.adapters.delta import Change, Places
 from tuneyard.adapters.lowrank import Matrix
 from tuneyard.adapters.measures import ModuleStatistics
 from tuneyard.core.errors import ContentError, show_value
-from tuneyard.core.language.translation import tr
+from tuneyard.core.language.message import _, tr
 from tuneyard.core.weights.adapter_files import CONFIG, PREFIX
 from tuneyard.core.weights.adapter_fit import stored_shape
 from tuneyard.core.weights.base_models import Base
@@ -94,19 +94,20 @@ class OftAdapter(Adapter):
         "(to merge adapters, train LoRA)"
     )
     NOT_DRAWN = "--plot draws factors B·A, and OFT has none"
-    TENSORS = "OFT rotations"
+    TENSORS = _("OFT rotations")
     SUFFIXES = (ROTATION,)
     TAG = "oft"
     CHANGE = "with each weight rotated, W·Rᵀ (OFT)"
     read_modules = staticmethod(rotated_modules)
     SETTINGS: ClassVar[Sequence[tuple[str, str]]] = (
-        ("type", "peft_type"), ("task", "task_type"), ("block size", "oft_block_size"),
-        ("dropout", "module_dropout"), ("bias", "bias"), ("target modules", "target_modules"),
+        (_("type"), "peft_type"), (_("task"), "task_type"), (_("block size"), "oft_block_size"),
+        (_("dropout"), "module_dropout"), (_("bias"), "bias"), (_("target modules"), "target_modules"),
         ("block_share", "block_share"), ("coft", "coft"), ("use_cayley_neumann", "use_cayley_neumann"),
     )  # fmt: skip
     COLUMNS: ClassVar[Sequence[str]] = (
-        "target", "modules", "blocks", "block size", "parameters", "norm of R − I", "largest angle",
-        "norm of RᵀR − I",
+        _("target"), _("modules"), _("blocks"), _("block size"), _("parameters"), _("norm of R − I"),
+        _("largest angle"),
+        _("norm of RᵀR − I"),
     )  # fmt: skip
 
     @staticmethod
@@ -130,13 +131,20 @@ class OftAdapter(Adapter):
         """See `Adapter`."""
         if weight != 1:
             raise ContentError(
-                f"{self.name}: weight {weight:g}, expected 1: part of a rotation is not a rotation. To weigh "
-                "adapters, train LoRA"
+                _(
+                    "{name}: weight {weight:g}, expected 1: part of a rotation is not a rotation. To "
+                    "weigh adapters, train LoRA",
+                    name=self.name,
+                    weight=weight,
+                )
             )
         if not alone:
             raise ContentError(
-                f"{self.name}: OFT rotates the base weights, and a rotation cannot be added to other "
-                "adapters. Fuse it alone; to add adapters, train LoRA"
+                _(
+                    "{name}: OFT rotates the base weights, and a rotation cannot be added to other "
+                    "adapters. Fuse it alone; to add adapters, train LoRA",
+                    name=self.name,
+                )
             )
 
     def mismatches(self) -> Iterator[str]:
@@ -173,7 +181,7 @@ class OftAdapter(Adapter):
         if terms > 2:
             power = skew @ skew
             change += 2 * power
-            for _ in range(3, terms - 1):
+            for _unused in range(3, terms - 1):
                 power = power @ skew
                 change += 2 * power
             change += power @ skew

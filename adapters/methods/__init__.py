@@ -113,7 +113,7 @@ class Method:
         declared = {parameter.name: parameter for parameter in self.parameters}
         for name in parameters:
             if name not in declared:
-                owners = [method.name for method, _ in parameters_by_name()[name]]
+                owners = [method.name for method, _unused in parameters_by_name()[name]]
                 option = name.replace("_", "-")
                 raise RequestError(
                     f"method {self.name}: --{option} belongs to --method {' or '.join(owners)}"

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from tuneyard.adapters.methods import Values, method
 from tuneyard.core.errors import ContentError
+from tuneyard.core.language.message import _
 
 if TYPE_CHECKING:
     from tuneyard.adapters.lowrank import Pair, WeightedFactors
@@ -46,7 +47,10 @@ def _angle(factors: "WeightedFactors") -> float | None:
         return angle
     if cosine < 0:
         raise ContentError(
-            f"{factors.module}: method slerp: the two ΔW are opposite, and no direction lies between them; "
-            "--method exact adds them"
+            _(
+                "{module}: method slerp: the two ΔW are opposite, and no direction lies between "
+                "them; --method exact adds them",
+                module=factors.module,
+            )
         )
     return None

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from tuneyard.adapters.methods import Parameter, Values, method
 from tuneyard.core.errors import RequestError
+from tuneyard.core.language.message import _
 
 if TYPE_CHECKING:
     from tuneyard.adapters.lowrank import Pair, WeightedFactors
@@ -23,7 +24,7 @@ def chosen_rank(values: Values, modules: "Iterable[WeightedFactors]") -> int:
     if rank is not None and energy is None:
         return int(rank)
     if energy is None or rank is not None:
-        raise RequestError("method svd: give either --rank R or --energy E")
+        raise RequestError(_("method svd: give either --rank R or --energy E"))
     ranks = []
     for factors in modules:
         spectrum = lowrank.singular_values(*factors.exact)

@@ -28,7 +28,7 @@ def rank_of_result(values: Values, modules: "Iterable[WeightedFactors]") -> int:
     """The largest number of kept singular vectors of a module."""
     largest = 0
     for factors in modules:
-        kept = sum(kept_count(len(down), values) for down, _ in factors.pairs)
+        kept = sum(kept_count(len(down), values) for down, _unused in factors.pairs)
         largest = max(largest, kept)
     return largest
 

@@ -12,6 +12,7 @@ from tuneyard.adapters.output import require_space
 from tuneyard.adapters.serve.files import place
 from tuneyard.adapters.serve.training import ServedModels
 from tuneyard.core.errors import RequestError, need
+from tuneyard.core.language.message import _
 from tuneyard.core.weights.base_models import open_base
 
 PROGRAM = "llama-server"
@@ -44,7 +45,9 @@ def check_llama_cpp(models: ServedModels, out: Path) -> dict[str, Architecture]:
     for adapter in models.adapters:
         file = out / f"{adapter.name}.gguf"
         if set(",:") & set(str(file)):
-            raise RequestError(f"{file}: llama-server splits the names of adapters at , and : (rename it)")
+            raise RequestError(
+                _("{file}: llama-server splits the names of adapters at , and : (rename it)", file=file)
+            )
     return {adapter.name: check_lora(adapter, models.folder) for adapter in models.adapters}
 
 

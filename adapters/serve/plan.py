@@ -32,6 +32,7 @@ from tuneyard.core.files import read_object, write_json, write_text
 from tuneyard.core.files.bounded_reading import read_text
 from tuneyard.core.installation.checkout import SAFE_PATH
 from tuneyard.core.installation.packages import after_vllm_setup
+from tuneyard.core.language.message import _
 from tuneyard.core.language.messages import warn
 from tuneyard.core.llamafactory.prompt.trained_files import ends_with
 from tuneyard.core.training.training_run import names_in
@@ -101,11 +102,15 @@ class ServingPlan:
             adapters = ", ".join(adapter.name for adapter in models.adapters)
         context = "the model's own"
         if models.context is not None:
-            context = f"{models.context:,} tokens"
+            context = _("{number:,} tokens", number=models.context)
         if models.length is not None:
             context += f" (cutoff_len {models.length:,} and {models.new_tokens:,} new ones; "
             context += f"the base's limit is {models.limit:,})" if models.limit else "no limit of the base)"
-        lines = [f"base      {models.name}", f"adapters  {adapters}", f"context   {context}"]
+        lines = [
+            _("base      {name}", name=models.name),
+            _("adapters  {names}", names=adapters),
+            f"context   {context}",
+        ]
         if self.engine == LLAMA_CPP and len(models.adapters) > 1:
             ids = [f"id {number}: {adapter.name}" for number, adapter in enumerate(models.adapters)]
             lines.append(
@@ -113,10 +118,10 @@ class ServingPlan:
                 f"({', '.join(ids)})"
             )
         elif self.engine == LLAMA_CPP and models.adapters:
-            lines.append("choice    the adapter answers every request")
+            lines.append(_("choice    the adapter answers every request"))
         elif models.adapters:
             lines.append(f"choice    by the request's model: {models.name}, {adapters}")
-        return [*lines, f"files     {self.out}", "", shlex.join(self.command)]
+        return [*lines, _("files     {path}", path=self.out), "", shlex.join(self.command)]
 
     def prove_command(self) -> list[str]:
         """The command that compares the running server with the adapters."""
@@ -137,7 +142,7 @@ class ServingPlan:
     def write(self) -> None:
         """Write the files of the server that are not there."""
         if self.models.trainings and not has_llamafactory():
-            note("LLaMA-Factory is not installed: the chat template was not compared with the training's")
+            note(_("LLaMA-Factory is not installed: the chat template was not compared with the training's"))
         folder = self.prompt_folder
         write_once(folder, self._write_prompt)
         if read_text(folder / CHAT_TEMPLATE) != self.template:
@@ -146,8 +151,12 @@ class ServingPlan:
             if template is not None:
                 saved = f"{template.file}: this chat template gives"
             warn(
-                f"{saved} other token ids than the training had; served is the template of the training, "
-                f"{folder / CHAT_TEMPLATE}"
+                _(
+                    "{saved} other token ids than the training had; served is the template of the "
+                    "training, {folder}",
+                    saved=saved,
+                    folder=folder / CHAT_TEMPLATE,
+                )
             )
         if self.engine == LLAMA_CPP:
             generation: dict[str, Any] = read_object(folder / GENERATION)
@@ -166,7 +175,7 @@ class ServingPlan:
         for settings in self.trainings:
             texts.add(trained_template(self.models.trained.folder, settings, self.template, self.think))
         if len(texts) > 1:
-            raise RequestError("the adapters were trained with different templates: serve each on its own")
+            raise RequestError(_("the adapters were trained with different templates: serve each on its own"))
         text = texts.pop()
         ends = ends_with(text, self.models.trained)
         write_text(folder / CHAT_TEMPLATE, text)
@@ -188,7 +197,7 @@ def plan_serving(
 ) -> ServingPlan:
     """Check adapters, base and engine: the options of `serve`. Errors are those of the parts."""
     if host.count(":") == 1:
-        raise RequestError(f"--host {host}: an address with a port: give the port with --port")
+        raise RequestError(_("--host {host}: an address with a port: give the port with --port", host=host))
     if engine is None:
         engine = VLLM if shutil.which(vllm_command.PROGRAM) else LLAMA_CPP
     models = open_served(references, base, weights=engine == LLAMA_CPP, same_base=same_base)
@@ -270,7 +279,7 @@ def require_startable(plan: ServingPlan) -> None:
 def start(plan: ServingPlan, started: Callable[[], None]) -> None:
     """Start the server, which ends at Ctrl-C. `started` prints its address."""
     program = plan.command[0]
-    note(f"{program} starts now: the address answers once it has loaded the model")
+    note(_("{program} starts now: the address answers once it has loaded the model", program=program))
     started()
     os.execvpe(program, plan.command, {**os.environ, SAFE_PATH: "1"})  # vLLM starts Python again
 
@@ -283,9 +292,17 @@ def check_port(host: str, port: int) -> None:
         try:
             listener.bind((host, port))
         except (OSError, TypeError) as error:  # TypeError: a host name that cannot be encoded
-            reason, fix = str(error), "name an address of this machine with --host"
+            reason, fix = str(error), _("name an address of this machine with --host")
             if isinstance(error, OSError):
                 reason = error.strerror or reason
                 if error.errno in (errno.EADDRINUSE, errno.EACCES):
-                    fix = "choose another port with --port"
-            raise RequestError(f"--host {show_value(host)} --port {port}: {reason}; {fix}") from error
+                    fix = _("choose another port with --port")
+            raise RequestError(
+                _(
+                    "--host {host} --port {port}: {reason}; {hint}",
+                    host=show_value(host),
+                    port=port,
+                    reason=reason,
+                    hint=fix,
+                )
+            ) from error

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tuneyard.core.errors import ContentError, LimitError
+from tuneyard.core.language.message import _
 from tuneyard.core.llamafactory.loader import quiet
 from tuneyard.core.llamafactory.prompt import (
     TALKS,
@@ -48,8 +49,8 @@ def serving_template(saved: str | None, special: Mapping[str, str], think: bool)
         served += f"{{% if add_generation_prompt %}}{{{{ {json.dumps(ending)} }}}}{{% endif %}}"
     if _missing_end(served, special, scored) != "":
         if think:
-            raise ContentError("the chat template writes another text each time; take out what changes it")
-        raise ContentError("the chat template cannot be served without thoughts; serve it with --think")
+            raise ContentError(_("the chat template writes another text each time; take out what changes it"))
+        raise ContentError(_("the chat template cannot be served without thoughts; serve it with --think"))
     return served
 
 
@@ -106,7 +107,13 @@ def trained_template(
         tokenizer = AutoTokenizer.from_pretrained(tokenizer_folder, trust_remote_code=False)
     except (OSError, ValueError, KeyError, TypeError) as error:
         first_line = str(error).splitlines()[0]
-        raise ContentError(f"{tokenizer_folder}: the tokenizer cannot be loaded: {first_line}") from error
+        raise ContentError(
+            _(
+                "{folder}: the tokenizer cannot be loaded: {reason}",
+                folder=tokenizer_folder,
+                reason=first_line,
+            )
+        ) from error
     with quiet():
         template, adapted = llamafactory_template(tokenizer, name, think)
     if default_system is not None:
@@ -119,11 +126,16 @@ def trained_template(
     for candidate in _candidates(served, template, adapted, think):
         if _writes(tokenizer, candidate, expected):
             return candidate
-    written = f"template {name}" if name else "LLaMA-Factory's reading of the chat template"
+    written = _("template {name}", name=name) if name else "LLaMA-Factory's reading of the chat template"
     raise ContentError(
-        f"{tokenizer_folder}: neither its chat template nor LLaMA-Factory's own Jinja form writes the "
-        f"prompts of the training ({written}); write a Jinja template that does into "
-        f"{tokenizer_folder / 'chat_template.jinja'}"
+        _(
+            "{tokenizer_folder}: neither its chat template nor LLaMA-Factory's own Jinja form "
+            "writes the prompts of the training ({written}); write a Jinja template that does "
+            "into {tokenizer_folder2}",
+            tokenizer_folder=tokenizer_folder,
+            written=written,
+            tokenizer_folder2=tokenizer_folder / "chat_template.jinja",
+        )
     )
 
 

@@ -13,6 +13,7 @@ from tuneyard.adapters.provenance import open_parts
 from tuneyard.adapters.weighted import check_fit, parse_optional_weight
 from tuneyard.core.errors import ContentError, RequestError, show_value
 from tuneyard.core.files import from_hub, read_object
+from tuneyard.core.language.message import _
 from tuneyard.core.llamafactory.prompt.trained_files import TrainedFiles, read_trained
 from tuneyard.core.training.training_run import read_provenance, training_settings
 from tuneyard.core.weights.adapter_files import check_here
@@ -65,11 +66,19 @@ def open_served(
     adapters = [adapter for adapter in (source.lora for source in sources) if adapter]
     if len(adapters) < len(sources) and len(sources) > 1:
         model = next(source.folder for source in sources if not source.adapter)
-        raise RequestError(f"{model}: a full model is served alone; give adapters, or this model")
+        raise RequestError(
+            _("{model}: a full model is served alone; give adapters, or this model", model=model)
+        )
     names = [adapter.name for adapter in adapters]
     for name in names:
         if names.count(name) > 1:
-            raise RequestError(f"{name}: {names.count(name)} adapters have this name; rename one's folder")
+            raise RequestError(
+                _(
+                    "{name}: {number} adapters have this name; rename one's folder",
+                    name=name,
+                    number=names.count(name),
+                )
+            )
     name, folder = _base_of(sources, weights=weights)
     # Without --base, the base is the one that the adapter itself names.
     notes = check_fit(adapters, folder, same_base=same_base or base is None)
@@ -109,11 +118,15 @@ def _trained(sources: Sequence[ExportSource], base: Path) -> TrainedFiles:
 
 
 def _unweighted(text: str) -> str:
-    reference, _ = parse_optional_weight(text)
+    reference, _unused = parse_optional_weight(text)
     if reference != text:
         raise RequestError(
-            f"{text!r}: a server takes adapters without weights; merge them, and serve the result: "
-            f"tuneyard adapter merge {shlex.quote(text)} … --out saves/NAME"
+            _(
+                "{text!r}: a server takes adapters without weights; merge them, and serve the "
+                "result: tuneyard adapter merge {text2} … --out saves/NAME",
+                text=text,
+                text2=shlex.quote(text),
+            )
         )
     return reference
 
@@ -127,15 +140,20 @@ def _base_of(sources: Sequence[ExportSource], *, weights: bool) -> tuple[str, Pa
         elif source.base is not None:
             bases[str(source.base.resolve())] = str(source.base), source.base
         elif source.adapter.config.base is None:
-            raise RequestError(f"{source.folder}: names no base model; give it with --base DIR")
+            raise RequestError(
+                _("{folder}: names no base model; give it with --base DIR", folder=source.folder)
+            )
         else:
             check_here(source.adapter.config.path, source.adapter.config.base, "--base")
             bases[source.adapter.config.base] = source.adapter.config.base, None
     if len(bases) > 1:
-        names = ", ".join(name for name, _ in bases.values())
+        names = ", ".join(name for name, _unused in bases.values())
         raise RequestError(
-            f"the adapters have different base models ({names}): serve those of each base on their own; if "
-            "all are the same model, name it with --base DIR"
+            _(
+                "the adapters have different base models ({names}): serve those of each base on "
+                "their own; if all are the same model, name it with --base DIR",
+                names=names,
+            )
         )
     ((name, folder),) = bases.values()
     if folder is None:
@@ -168,8 +186,12 @@ def _check_training(settings: Settings, base: Path) -> None:
     config = read_object(base / "config.json")
     if scaling and not config.get("rope_scaling") and "factor" not in str(config.get("rope_parameters")):
         raise ContentError(
-            f"{base / 'config.json'}: no rope_scaling, but the training had {show_value(scaling)}; "
-            "llamafactory-cli export writes a model that has it, and can be served"
+            _(
+                "{place}: no rope_scaling, but the training had {value}; llamafactory-cli export "
+                "writes a model that has it, and can be served",
+                place=base / "config.json",
+                value=show_value(scaling),
+            )
         )
 
 
@@ -189,5 +211,10 @@ def _limit(base: Path) -> int | None:
 
 def _differs(one: ExportSource, other: ExportSource, parts: str) -> RequestError:
     return RequestError(
-        f"{one.folder} and {other.folder} were trained with different {parts}: serve each on its own"
+        _(
+            "{one} and {other} were trained with different {parts}: serve each on its own",
+            one=one.folder,
+            other=other.folder,
+            parts=parts,
+        )
     )

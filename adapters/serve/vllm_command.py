@@ -13,6 +13,7 @@ from pathlib import Path
 from tuneyard.adapters.kinds.lora import NOT_IN_VLLM, VLLM_RANKS, LoraAdapter, vllm_rank
 from tuneyard.adapters.serve.training import ServedModels
 from tuneyard.core.errors import ContentError
+from tuneyard.core.language.message import _
 
 PROGRAM = "vllm"
 PORT = 8000
@@ -35,8 +36,15 @@ def check_vllm(models: ServedModels) -> None:
             scale, scale_of_vllm = adapter.config.scale_of(path), without_patterns.scale_of(path)
             if scale != scale_of_vllm:
                 raise ContentError(
-                    f"{adapter.folder}: {path} has a scale of {scale:g} by its pattern; vLLM reads no "
-                    f"patterns and would take {scale_of_vllm:g}. Write it as a plain adapter: {merge}"
+                    _(
+                        "{folder}: {path} has a scale of {scale:g} by its pattern; vLLM reads no patterns "
+                        "and would take {other:g}. Write it as a plain adapter: {command}",
+                        folder=adapter.folder,
+                        path=path,
+                        scale=scale,
+                        other=scale_of_vllm,
+                        command=merge,
+                    )
                 )
 
 

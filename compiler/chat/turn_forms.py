@@ -187,7 +187,7 @@ def _with_thoughts(turns: list[Any]) -> list[Any]:
     for turn in turns:
         before = whole[-1] if whole else None
         if isinstance(turn, dict) and _is_thought(turn):
-            _, content = role_and_content(turn)
+            _unused, content = role_and_content(turn)
             turn = {**turn, content: None, REASONING: _joined_thoughts(turn.get(REASONING), turn[content])}
         is_answer = isinstance(turn, dict) and speaker(turn) == ASSISTANT
         if is_answer and isinstance(before, dict) and _is_open(before):

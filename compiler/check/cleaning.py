@@ -102,5 +102,5 @@ def cleaner(steps: Sequence[str]) -> Callable[[str], str]:
 
 def wrapped(wrap: str, values: Iterable[object]) -> list[object]:
     """Put the texts of `wrap:` before and after `{}` around each text. Empty texts stay empty."""
-    before, _, after = wrap.partition("{}")
+    before, _unused, after = wrap.partition("{}")
     return [f"{before}{value}{after}" if value else value for value in values]

@@ -8,6 +8,7 @@ from tuneyard.compiler.rows import Batch
 from tuneyard.compiler.rows.counts import Counts
 from tuneyard.compiler.spec.model import Spec
 from tuneyard.core.language.han import HAN
+from tuneyard.core.language.message import marked
 
 _ASCII_LETTER = re.compile("[A-Za-z]")
 _ASCII = re.compile("[\x00-\x7f]+")
@@ -39,15 +40,15 @@ class RowFilter:
         """Why a row with this text is dropped, "" if it stays."""
         settings = self.settings
         if len(text) < settings.min:
-            return "too short"
+            return marked("too short")
         if settings.max is not None and len(text) > settings.max:
-            return "too long"
+            return marked("too long")
         if not self._keywords.search(text):
-            return "no keyword"
+            return marked("no keyword")
         if self._taken is not None and self._taken.search(text):
-            return "keywords of an earlier part"
+            return marked("keywords of an earlier part")
         if settings.language and language_of(text) != settings.language:
-            return "another language"
+            return marked("another language")
         return ""
 
 

@@ -34,7 +34,7 @@ def find_source(column: Column, names: Sequence[str], rows: Rows) -> str | None:
 
 def _is_inside(path: str, names: Sequence[str], rows: Rows) -> bool:
     """True if a row has a value under a path into a column (`answers.text`, `label.responses.0`)."""
-    head, point, _ = path.partition(".")
+    head, point, _unused = path.partition(".")
     if not point or (head not in names and path.rpartition(".")[0] not in names):
         return False
     return any(value is not MISSING for value in rows.column(path))

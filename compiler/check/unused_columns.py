@@ -19,7 +19,7 @@ from tuneyard.core.datasets.column_meanings import (
 )
 from tuneyard.core.errors import Problem, show_value
 from tuneyard.core.errors.problem_codes import ProblemCode
-from tuneyard.core.language.translation import tr
+from tuneyard.core.language.message import tr
 
 UNUSED_COLUMN = ProblemCode(
     "E108",
@@ -71,7 +71,7 @@ class Unused:
         """Count the source columns that are not `used`, also inside columns with a used path."""
         heads = {path.partition(".")[0] for path in used}
         for path in used:  # the name of a list may have dots: `label.responses.0`
-            list_name, _, position = path.rpartition(".")
+            list_name, _unused, position = path.rpartition(".")
             if position.isdecimal():
                 heads.add(list_name)
         cells_of_column = {}

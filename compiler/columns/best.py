@@ -42,11 +42,11 @@ def best_of(reader: ColumnReader, value: object, *, lowest: bool = False, in_pai
             expected = f"a number {by!r} and a text {take!r}"
             raise WrongValueError(f"item {number}: found {show_value(item)}, expected {expected}")
         scored.append((score, text))
-    if in_pair and len({score for score, _ in scored}) == 1:
+    if in_pair and len({score for score, _unused in scored}) == 1:
         equal_scores = f"{by} is {scored[0][0]} for all of {len(scored)} answers"
         raise WrongValueError(f"{equal_scores}: none is preferred")
     choose = min if lowest != (by == "rank") else max
-    _, best = choose(scored, key=lambda answer: answer[0])
+    _unused, best = choose(scored, key=lambda answer: answer[0])
     text = reader.file.clean(best)
     if not text.strip():
         raise WrongValueError("the best of them has no text")

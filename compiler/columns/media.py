@@ -52,7 +52,7 @@ class MediaReader(ColumnReader):
         asking, output = ("instruction", "input", "user"), spec.outputs[0]
         self.asked = output.columns_of(*asking)
         templates = "".join(output.templates.get(key, "") for key in asking)
-        self.literal = "".join(text for text, _ in placeholders(templates))
+        self.literal = "".join(text for text, _unused in placeholders(templates))
 
     def read(self, value: Any) -> list[str]:
         """The paths in a cell, which is one text or a list; `WrongValueError` names the one that is wrong."""

@@ -28,6 +28,7 @@ from tuneyard.core.datasets import filled
 from tuneyard.core.datasets.answer_marks import adds_content
 from tuneyard.core.datasets.column_meanings import REASONING, meaning
 from tuneyard.core.errors import show_value, show_values
+from tuneyard.core.language.message import counted
 from tuneyard.core.records import PAIR
 from tuneyard.core.records.calls import (
     RESULTS,
@@ -39,7 +40,6 @@ from tuneyard.core.records.calls import (
     thought,
     unusable,
 )
-from tuneyard.core.text.words import counted
 
 OPENAI = {
     USER: USER,
@@ -444,7 +444,7 @@ class TurnsReader(ColumnReader):
         lines = []
         for key, message in messages.items():
             if self.noted[key]:
-                lines.append(f"{counted(self.noted[key], 'conversation')}: {message}")
+                lines.append(f"{counted(self.noted[key], 'conversation', 'conversations')}: {message}")
         return lines
 
 

@@ -40,7 +40,7 @@ def split_rows(split: Split, seen: Fingerprints, order: Order, seed: int) -> dic
         if split.seed is not None:
             seed = split.seed
         homes = _drawn(split, rows, units, seed)
-    rows_of_split = [array(ROW_TYPE) for _ in (PART, *split.shares)]
+    rows_of_split = [array(ROW_TYPE) for _unused in (PART, *split.shares)]
     for row, unit in zip(order, units, strict=True):
         rows_of_split[homes[unit]].append(row)
     return dict(zip((PART, *split.shares), rows_of_split, strict=True))

@@ -181,7 +181,7 @@ class Run:
     @contextlib.contextmanager
     def open(self, split: str) -> Iterator[list[RecordFile]]:
         """Open the files of a split, or of `WHOLE`. Those that get no records do not come to be."""
-        outputs = [output for _, output in self.spec.outputs_of(split)]
+        outputs = [output for _unused, output in self.spec.outputs_of(split)]
         files: list[RecordFile] = []
         for output in outputs:
             name = output.file_of(split)
@@ -214,9 +214,9 @@ class Run:
         """
         for seen in self.fingerprints.values():
             seen.forget("prompts", "answers", "lengths", "labels")
-        files = {file.path.name: CompiledFile(file.records, file.sha256) for *_, file in self.written}
+        files = {file.path.name: CompiledFile(file.records, file.sha256) for *_unused, file in self.written}
         group = self.spec.group
-        for split, _, file in self.written:
+        for split, _unused, file in self.written:
             if file.keys is None:
                 continue
             row_index = row_index_file(file.path)

@@ -25,6 +25,7 @@ from tuneyard.core.datasets.compiled import SPLIT, TRAINED
 from tuneyard.core.errors import ContentError, Problem
 from tuneyard.core.errors.problem_codes import ProblemCode
 from tuneyard.core.execution import Executor
+from tuneyard.core.language.message import marked
 
 UNFILLED_PART = ProblemCode(
     "W210",
@@ -133,9 +134,9 @@ def _without_duplicates(run: Run, fingerprints: Fingerprints, rows: Order) -> Or
     """The rows that are not the same as an earlier one, if the spec drops those that are."""
     if not run.spec.drop_duplicates:
         return rows
-    duplicates = {row for row, _ in fingerprints.repeats()[0]}
+    duplicates = {row for row, _unused in fingerprints.repeats()[0]}
     kept = array(ROW_TYPE, (row for row in rows if row not in duplicates))
-    run.report.drop("duplicate", len(rows) - len(kept))
+    run.report.drop(marked("duplicate"), len(rows) - len(kept))
     return kept
 
 
@@ -184,10 +185,12 @@ def _drop_leaks(run: Run, sources: dict[str, FirstPass], orders: dict[str, Order
     leaked: set[int] = set()
     for split, fingerprints in run.fingerprints.items():
         if split != PART:
-            same = matches(run.fingerprints[PART].column("prompts"), fingerprints.column("prompts"))
-            leaked.update(row for row, _ in same)
+            same = matches(
+                run.fingerprints[PART].column(marked("prompts")), fingerprints.column(marked("prompts"))
+            )
+            leaked.update(row for row, _unused in same)
     rows = array(ROW_TYPE, (row for position, row in enumerate(orders[PART]) if position not in leaked))
-    run.report.drop("leak", len(leaked))
+    run.report.drop(marked("leak"), len(leaked))
     orders[PART] = rows
     run.fingerprints[PART] = sources[PART].fingerprints.take(rows)
 
@@ -215,6 +218,6 @@ def _trained(spec: Spec, whole: FirstPass, order: Order) -> "array[int]":
 def _write(run: Run, split: str, source: FirstPass, order: Order) -> None:
     """Write the rows of a split in their order."""
     with run.open(split) as files:
-        for (number, _), file in zip(run.spec.outputs_of(split), files, strict=True):
+        for (number, _unused), file in zip(run.spec.outputs_of(split), files, strict=True):
             if order:
                 file.add_rows(source.files[number], order)

@@ -14,8 +14,8 @@ from tuneyard.compiler.rows.problems import Problems
 from tuneyard.compiler.spec.file import Source
 from tuneyard.core.datasets.column_meanings import USUAL_NAMES, meaning, usual_steps
 from tuneyard.core.language.han import HAN
+from tuneyard.core.language.message import tr
 from tuneyard.core.language.messages import for_reader
-from tuneyard.core.language.translation import tr
 
 MOST_VALUES = 30
 """Distinct values that a column of labels has at most."""

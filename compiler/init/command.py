@@ -46,25 +46,29 @@ from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.core.files import free_path
 from tuneyard.core.files.scratch import scratch_folder
 from tuneyard.core.installation.packages import after_setup
+from tuneyard.core.language.message import _, counted
 from tuneyard.core.language.messages import as_is, for_reader
 from tuneyard.core.llamafactory.prompt import conversation
 from tuneyard.core.records import PAIR
 from tuneyard.core.text.quoting import one_line
-from tuneyard.core.text.words import counted
 
 USUAL_SHARE = 0.1
 SHOWN = 3
-SIGNED_VERDICTS = (
-    "the verdicts are numbers with a sign: below 0 the first answer is taken as better, above 0 the second "
-    "one; if that is wrong, exchange them under `verdict` of `source:`"
+SIGNED_VERDICTS = _(
+    "the verdicts are numbers with a sign: below 0 the first answer is taken as "
+    "better, above 0 the second one; if that is wrong, exchange them under "
+    "`verdict` of `source:`"
 )
 LONGEST = 400  # characters of a text that are shown
 TOLD = {
-    EMPTY_ANSWER: ("answer", "are empty, or a word for that"),
-    TEMPLATE_TOKEN: ("example", "contain a token of a chat template, learned as text"),
-    HTML_ANSWER: ("answer", "contain HTML, which `clean: html` in the spec takes out"),
-    NAMED_PICTURE: ("example", "name a picture, video or audio in a text, which is learned as text"),
-    MAY_CONTINUE: ("example", "begin after a blank line and may go on with the one before"),
+    EMPTY_ANSWER: (("answer", "answers"), "are empty, or a word for that"),
+    TEMPLATE_TOKEN: (("example", "examples"), "contain a token of a chat template, learned as text"),
+    HTML_ANSWER: (("answer", "answers"), "contain HTML, which `clean: html` in the spec takes out"),
+    NAMED_PICTURE: (
+        ("example", "examples"),
+        "name a picture, video or audio in a text, which is learned as text",
+    ),
+    MAY_CONTINUE: (("example", "examples"), "begin after a blank line and may go on with the one before"),
 }
 """Warnings of the try on all rows whose first one is shown: the compile accepts such examples."""
 
@@ -102,10 +106,15 @@ def propose(
     can be guessed, and `FailingSpecError` if no row compiles.
     """
     if {"label", "answer"} <= user_columns.keys():
-        raise RequestError("--label and --answer: give one; --label is for classes, --answer for free text")
+        raise RequestError(
+            _("--label and --answer: give one; --label is for classes, --answer for free text")
+        )
     if len(set(user_columns.values())) < len(user_columns):
         raise RequestError(
-            "the options name one column twice: --text is for the prompt, --label or --answer for the answer"
+            _(
+                "the options name one column twice: --text is for the prompt, --label or "
+                "--answer for the answer"
+            )
         )
     statistics, proposal, base = _guessed(path, table, user_columns)
     _check_split(statistics, share)
@@ -126,9 +135,14 @@ def propose(
             lost = lost_prompt(statistics, spec, unused)
             if lost is not None:
                 raise FailingSpecError(
-                    f"{path}: the proposal leaves out {lost.path}, which the model should read by its name; "
-                    f"name the columns, as in --text {shlex.quote(lost.path)} --answer COLUMN, or correct "
-                    "the spec",
+                    _(
+                        "{path}: the proposal leaves out {column}, which the model should read by "
+                        "its name; name the columns, as in --text {text} --answer COLUMN, or correct "
+                        "the spec",
+                        path=path,
+                        column=lost.path,
+                        text=shlex.quote(lost.path),
+                    ),
                     spec_text,
                 )
         warnings = [each.line() for each in report.problems.warnings if each.code == NOT_READ]
@@ -138,23 +152,27 @@ def propose(
         warnings = list(dict.fromkeys(map(_printable, warnings)))
         examples = _preview(spec)
     comments = [f"Proposed by `tuneyard data init {shlex.quote(str(path))}` after {statistics.rows} rows."]
-    comments += [f"guessed, look at it: {warning}" for warning in warnings]
+    comments += [_("guessed, look at it: {guess}", guess=warning) for warning in warnings]
     text = "".join(f"# {_printable(for_reader(comment))}\n" for comment in comments) + spec_text
     outcome = _outcome(path, report, text, [*fixes_of_notation(statistics), *proposal.guesses])
-    lines = [f"warning: {warning}" for warning in warnings] + examples
+    lines = [_("warning: {message}", message=warning) for warning in warnings] + examples
     if base is not None:
-        file_name = out.name if out else "the proposal"
+        file_name = out.name if out else _("the proposal")
         lines.append(
-            f"This file fits the bundled spec {base.spec.name}; {file_name} holds only the differences."
+            _(
+                "This file fits the bundled spec {spec}; {file} holds only the differences.",
+                spec=base.spec.name,
+                file=file_name,
+            )
         )
     minor = [leaf.path for leaf in unused if leaf not in important_leaves]  # such as ids and dates
     if minor:
-        lines.append(f"left out: {as_is(_printable(first_names(minor)))}")
-    lines += [f"tried on the whole file: {outcome}"]
-    for code, (noun, fault) in TOLD.items():
+        lines.append(_("left out: {columns}", columns=as_is(_printable(first_names(minor)))))
+    lines += [_("tried on the whole file: {summary}", summary=outcome)]
+    for code, (nouns, fault) in TOLD.items():
         first = next((problem for problem in report.problems.warnings if problem.code == code), None)
         if first is not None:
-            all_of_them = counted(report.kept + report.not_written, noun)
+            all_of_them = counted(report.kept + report.not_written, *nouns)
             count = report.problems.counts[code]
             lines.append(f"warning: {count} of {all_of_them} {fault}, first {first.line()}")
             if code == EMPTY_ANSWER and not proposal.turns:
@@ -182,28 +200,40 @@ def _outcome(path: SourcePath, report: CompileReport, text: str, guesses: Sequen
     errors = report.problems.errors
     if not errors:
         if report.kept and report.problems.counts[EMPTY_ANSWER] >= report.kept:
-            answers = counted(report.kept, "answer")
+            answers = counted(report.kept, "answer", "answers")
             raise FailingSpecError(
-                f"{path}: all {answers} are empty, so that a model would learn to say nothing; fill them, or "
-                "name the column of the answers with --answer or --label",
+                _(
+                    "{path}: all {names} are empty, so that a model would learn to say nothing; "
+                    "fill them, or name the column of the answers with --answer or --label",
+                    path=path,
+                    names=answers,
+                ),
                 text,
             )
         return counts_line(report)
     first_error = errors[0].line()
     if not report.problems.fatal and report.rejected < report.read:
-        rejected = f"{report.rejected} of {counted(report.read, 'row')} would be rejected"
+        rejected = f"{report.rejected} of {counted(report.read, 'row', 'rows')} would be rejected"
         return f"{rejected}; the first: {first_error}"
     failure = "does not compile"
     if not report.problems.fatal:
-        failure = f"compiles none of {counted(report.read, 'row')}"
+        failure = f"compiles none of {counted(report.read, 'row', 'rows')}"
     if errors[0].code in (BROKEN_LIST, BROKEN_QUOTING, LARGE_RECORD):
-        raise ContentError(f"{first_error}; no spec can mend that")
+        raise ContentError(_("{error}; no spec can mend that", error=first_error))
     fixes = [
         *guesses,
         "name the columns with --text and --label or --answer, or run it without --out, which prints the "
         "spec: save it, edit it and run `tuneyard data check SPEC.yaml`",
     ]
-    raise FailingSpecError(f"{path}: the proposed spec {failure}: {'; '.join([first_error, *fixes])}", text)
+    raise FailingSpecError(
+        _(
+            "{path}: the proposed spec {failure}: {value}",
+            path=path,
+            failure=failure,
+            value="; ".join([first_error, *fixes]),
+        ),
+        text,
+    )
 
 
 def _printable(line: str) -> str:
@@ -218,12 +248,23 @@ def _check_split(statistics: FileStatistics, share: float | None) -> None:
     if statistics.source.splits:
         splits = ", ".join(statistics.source.splits)
         raise RequestError(
-            f"--split {share:g}: {statistics.path} is split already ({splits}): leave --split out"
+            _(
+                "--split {share:g}: {path} is split already ({splits}): leave --split out",
+                share=share,
+                path=statistics.path,
+                splits=splits,
+            )
         )
     if statistics.rows < FEWEST_ROWS:
         raise RequestError(
-            f"--split {share:g}: {statistics.path} has {counted(statistics.rows, 'row')}, a split needs "
-            f"{FEWEST_ROWS}: leave --split out, or give --split 0"
+            _(
+                "--split {share:g}: {path} has {rows}, a split needs {least}: leave --split "
+                "out, or give --split 0",
+                share=share,
+                path=statistics.path,
+                rows=counted(statistics.rows, "row", "rows"),
+                least=FEWEST_ROWS,
+            )
         )
 
 
@@ -234,23 +275,23 @@ def _preview(spec: Spec) -> list[str]:
         for number, row in enumerate(islice(kept_rows(spec, ()), SHOWN), 1):
             lines += _example(number, row)
     except ContentError as error:  # the report on all rows names the problem
-        lines = lines or [f"no example can be shown: {str(error).splitlines()[0]}"]
+        lines = lines or [_("no example can be shown: {reason}", reason=str(error).splitlines()[0])]
     return lines
 
 
 def _example(number: int, row: KeptRow) -> Iterator[str]:
     place = row.batch.place(0)
-    yield f"example {number}, {place}"
+    yield _("example {number}, {place}", number=number, place=place)
     (output,) = row.spec.outputs
     record = json.loads(Renderer(row.spec, output).render(row.batch)[0])
     if output.format == "text":
-        yield f"  text: {_short(record[output.field])}"
+        yield _("  text: {text}", text=_short(record[output.field]))
         return
     entry = entry_of(row.spec, output, output.file)
     talk = conversation(record, entry, place)
     yield from (f"  {turn['role']}: {_short(turn['content'])}" for turn in talk.messages)
     if PAIR[0] not in record:
-        yield f"  answer: {_short(talk.answer)}"
+        yield _("  answer: {text}", text=_short(talk.answer))
         return
     for number, name in enumerate(PAIR):
         answer = conversation(record, entry, place, answer=number).answer
@@ -280,8 +321,12 @@ def _next(
     (output,) = spec.outputs
     dataset = output.dataset_of(TRAIN_SPLIT if TRAIN_SPLIT in spec.splits else spec.splits[0])
     recipe = shlex.join(recipe_words(dataset, folder, entries_of(spec)))
-    place = [f"result: {out}"] if out else []
-    return [*place, f"next: {' && '.join(commands)}", f"then: {after_setup(recipe, 'llamafactory')}"]
+    place = [_("result: {place}", place=out)] if out else []
+    return [
+        *place,
+        _("next: {command}", command=" && ".join(commands)),
+        _("then: {command}", command=after_setup(recipe, "llamafactory")),
+    ]
 
 
 def _guessed(

@@ -131,7 +131,7 @@ def class_leaves(statistics: FileStatistics, text: Leaf) -> list[Leaf]:
         repeated = sum(len(value) > 1 and value in text for value, text in pairs)
         is_new = repeated < SAID * len(texts)
         candidates.append((is_named, is_new, leaf.value_type == "text", -most_common, leaf))
-    return [leaf for *_, leaf in sorted(candidates, key=lambda item: item[:4], reverse=True)]
+    return [leaf for *_unused, leaf in sorted(candidates, key=lambda item: item[:4], reverse=True)]
 
 
 def label_values(leaf: Leaf) -> tuple[list[object], list[object]]:

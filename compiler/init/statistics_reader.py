@@ -119,7 +119,7 @@ def _files_to_read(
 ) -> Sequence[Readable]:
     """The first file of train, otherwise all files; of an archive those in it, which `stack` keeps open."""
     if paths_by_split:
-        first_path, *_ = paths_by_split.get("train") or map(str, files)
+        first_path, *_unused = paths_by_split.get("train") or map(str, files)
         files = [file for file in files if str(file) == first_path]
     first = files[0]
     if not isinstance(first, Path) or suffix(first) != ".zip":
@@ -352,7 +352,7 @@ def _sources_to_try(
         return
     head = head_of(path, encoding) if suffix(path) == ".json" else b""
     text = head.decode(errors="replace").strip()
-    members, _, _ = members_of(text if text.startswith("{") else f'{{"rows": {text}')
+    members, _end, _is_whole = members_of(text if text.startswith("{") else f'{{"rows": {text}')
     if _are_answers_by_question(members):
         yield [Source(encoding=encoding, answers_by_question=True)]
         return

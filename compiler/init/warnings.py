@@ -203,7 +203,7 @@ def _answers_given_away(statistics: FileStatistics, proposal: Proposal) -> Itera
             # Short ones, as yes and 是, are in other texts by chance.
             if isinstance(text, str) and isinstance(answer, str) and len(answer.encode()) > 3:
                 texts.append((text.lower(), answer.lower()))
-        answers = {answer for _, answer in texts}
+        answers = {answer for _unused, answer in texts}
         contained = 0
         for text, answer in texts:
             lists_every_choice = len(answers) > 1 and all(choice in text for choice in answers)

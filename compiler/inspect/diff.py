@@ -15,9 +15,9 @@ from tuneyard.compiler.lint.text_keys import keys_of_texts, plain_text
 from tuneyard.compiler.read.dataset_reader import few, label_of, stored_examples
 from tuneyard.compiler.rows.draw import ROW_TYPE
 from tuneyard.core.files import JsonObject
+from tuneyard.core.language.message import counted
 from tuneyard.core.language.messages import as_is
 from tuneyard.core.records import Example
-from tuneyard.core.text.words import counted
 
 SHOWN = 20
 Rows = Sequence[int]
@@ -113,9 +113,9 @@ class Difference:
         yield from _listed("added    ", self.added(), len(self.added_rows), every)
         yield from _listed("removed  ", self.removed(), len(self.removed_rows), every)
         yield from _listed("changed  ", map(_change_line, self.changed()), len(self.pairs[0]), every)
-        shifts = Counter((old, new) for _, _, old, new in self.changed() if old != new)
+        shifts = Counter((old, new) for _unused, _unused, old, new in self.changed() if old != new)
         for (old, new), count in shifts.items():
-            yield f"shift    {as_is(old)} → {as_is(new)}: {counted(count, 'example')}"
+            yield f"shift    {as_is(old)} → {as_is(new)}: {counted(count, 'example', 'examples')}"
         for name in sorted(before.label_counts | after.label_counts):
             yield f"label    {as_is(name)}: {before.label_counts[name]} → {after.label_counts[name]}"
         yield (

@@ -13,14 +13,14 @@ from tuneyard.compiler.read.dataset_reader import MOST_LABELS, few, label_of, st
 from tuneyard.compiler.rows import Place
 from tuneyard.core.errors import ContentError, RequestError, need
 from tuneyard.core.files import JsonObject, read_object
+from tuneyard.core.language.message import counted, marked, tr
 from tuneyard.core.language.messages import as_is
-from tuneyard.core.language.translation import tr, tr_counted
 
 NAMED = 3  # duplicates for people, of the first that --json names
 KEPT = 20
-LANGUAGES = {"zh": "Chinese", "en": "Latin letters without accents", "": "other"}
-HEADING = "{name}: {examples}, {duplicates} of them duplicates"
-LISTED = "{title}: {values}"
+LANGUAGES = {"zh": marked("Chinese"), "en": marked("Latin letters without accents"), "": marked("other")}
+HEADING = marked("{name}: {examples}, {duplicates} of them duplicates")
+LISTED = marked("{title}: {values}")
 TOKENIZER = "tokenizer.json"
 Measure = Callable[[list[str]], list[int]]
 
@@ -43,10 +43,10 @@ class Stats:
         """The counts for `--json`; lengths as their quantiles (nearest rank)."""
         return {
             "dataset": self.name,
-            "examples": self.examples,
+            marked("examples"): self.examples,
             "unit": self.unit,
             "lengths": {title: quantiles(counts) for title, counts in self.lengths.items()},
-            "labels": dict(self.labels.most_common()),
+            marked("labels"): dict(self.labels.most_common()),
             "languages": dict(self.languages.most_common()),
             "duplicates": self.duplicates,
             "duplicates_first": [{"place": place, "same_as": before} for place, before in self.places],
@@ -55,7 +55,7 @@ class Stats:
 
     def lines(self) -> Iterator[str]:
         """Yield the lines for people."""
-        examples = tr_counted(self.examples, "example")
+        examples = counted(self.examples, "example", "examples")
         yield tr(HEADING, name=as_is(self.name), examples=examples, duplicates=self.duplicates)
         if self.places:
             pairs = []
@@ -68,7 +68,10 @@ class Stats:
             values.append(f"{tr('total')} {sum(length * rows for length, rows in counts.items())}")
             lengths = tr("{unit} of {what}", unit=tr(self.unit), what=tr(title))
             yield tr(LISTED, title=lengths, values=tr(", ").join(values))
-        for title, counter in (("labels", self.labels), ("languages by script", self.languages)):
+        for title, counter in (
+            (marked("labels"), self.labels),
+            (marked("languages by script"), self.languages),
+        ):
             shares = []
             for name, count in counter.most_common():
                 label = as_is(name)
@@ -87,10 +90,10 @@ def stats(name: str, folder: Path, model: Path | None) -> Stats:
     `RequestError` without a tokenizer.
     """
     measure: Measure = _characters
-    unit = "characters"
+    unit = marked("characters")
     if model:
-        measure, unit = _tokens(model), "tokens"
-    lengths: dict[str, Counter[int]] = {"prompts": Counter(), "answers": Counter()}
+        measure, unit = _tokens(model), marked("tokens")
+    lengths: dict[str, Counter[int]] = {marked("prompts"): Counter(), marked("answers"): Counter()}
     labels, languages = Counter[str](), Counter[str]()
     fingerprints = Fingerprints()
     for examples in stored_examples(name, folder):

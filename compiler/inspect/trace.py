@@ -17,8 +17,7 @@ from tuneyard.compiler.write.entries import entry_of
 from tuneyard.compiler.write.render import Renderer
 from tuneyard.core.datasets import find_dataset
 from tuneyard.core.errors import ProblemsError, RequestError
-from tuneyard.core.language.translation import tr
-from tuneyard.core.text.words import counted
+from tuneyard.core.language.message import counted, tr
 
 T = TypeVar("T")
 SEEN = "what the model sees with template {}, loss tokens between ⟦ and ⟧"
@@ -60,7 +59,9 @@ def _numbered(row: int, items: Iterator[T], name: str) -> T:
     for number, item in enumerate(items, 1):
         if number == row:
             return item
-    raise RequestError(f"no row {row}: {name} has {counted(number, 'row')}; name one of 1 to {number}")
+    raise RequestError(
+        f"no row {row}: {name} has {counted(number, 'row', 'rows')}; name one of 1 to {number}"
+    )
 
 
 def registered_row(name: str, folder: Path, row: int, template: str | None) -> Iterator[tuple[str, str]]:

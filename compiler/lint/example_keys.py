@@ -11,9 +11,9 @@ def keys_of_examples(examples: Sequence[Example]) -> "dict[str, array[int]]":
     """The columns `prompts` and `answers` of `Fingerprints`."""
     prompts, answers = [], []
     for each in examples:
-        turns = "\n".join(text for _, text in each.turns)
+        turns = "\n".join(text for _unused, text in each.turns)
         prompts.append(_joined([turns, each.system, each.tools, *each.paths]))
-        answers.append(_joined([*(text for _, text in each.answers), str(each.mark)]))
+        answers.append(_joined([*(text for _unused, text in each.answers), str(each.mark)]))
     return {"prompts": keys_of_texts(prompts), "answers": short_keys_of_texts(answers)}
 
 

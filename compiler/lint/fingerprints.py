@@ -17,6 +17,7 @@ from operator import lt
 from tuneyard.compiler.lint.matching import repeated
 from tuneyard.compiler.rows import Line, Place, Prefix
 from tuneyard.core.files import JsonObject
+from tuneyard.core.language.message import marked
 
 COLUMNS = {
     "prompts": "q",
@@ -185,11 +186,11 @@ def quantiles(lengths: Counter[int]) -> dict[str, int]:
     ordered = sorted(lengths.items())
     if not ordered:
         return {}
-    sums = list(accumulate(count for _, count in ordered))
+    sums = list(accumulate(count for _unused, count in ordered))
     middle, high = (bisect_left(sums, max(1, ceil(share * sums[-1]))) for share in (0.5, 0.95))
     return {
-        "min": ordered[0][0],
-        "median": ordered[middle][0],
+        marked("min"): ordered[0][0],
+        marked("median"): ordered[middle][0],
         "p95": ordered[high][0],
-        "max": ordered[-1][0],
+        marked("max"): ordered[-1][0],
     }

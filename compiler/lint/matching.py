@@ -32,7 +32,7 @@ def first_rows(keys: Keys) -> Rows:
     firsts = array(ROW_TYPE, [0]) * len(keys)
     for share in range(SHARES):
         rows = np.flatnonzero(shares == share)
-        _, numbers = np.unique(values[rows], return_inverse=True)
+        _unused, numbers = np.unique(values[rows], return_inverse=True)
         first_by_number = np.empty_like(rows)
         first_by_number[numbers[::-1]] = rows[::-1]  # the last one that is written stays
         np.asarray(firsts)[rows] = first_by_number[numbers]

@@ -104,7 +104,7 @@ def near_rows(texts: Sequence[str], others: Sequence[str] | None = None) -> Iter
     for row in np.flatnonzero(shared).tolist():
         spans = zip(orders, begins[:, row].tolist(), ends[:, row].tolist(), strict=True)
         runs = [order[begin:end] for order, begin, end in spans if end - begin > alone]
-        for twin, _ in groupby(merge(*runs)):
+        for twin, _unused in groupby(merge(*runs)):
             if others is None and twin >= row:
                 break
             if texts[row] == candidates[twin]:

@@ -254,7 +254,7 @@ def _complete(run: Run) -> None:
         if is_drawn and problems.counts[REPEATED_ROW]:
             problems.notes.append(f"{spec.name}: equal rows were drawn into one split (W202 counts them)")
         totals = dict.fromkeys([output.file for output in spec.outputs], 0)
-        for _, output, file in run.written:
+        for _unused, output, file in run.written:
             totals[output.file] += file.records
         report.balance(totals)
         if not report.kept:

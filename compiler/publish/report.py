@@ -11,8 +11,7 @@ from tuneyard.compiler.spec.model import REJECTED
 from tuneyard.core.datasets import REGISTRY
 from tuneyard.core.datasets.compiled import ROW_INDEX
 from tuneyard.core.files import JsonObject
-from tuneyard.core.language.translation import tr
-from tuneyard.core.text.words import counted
+from tuneyard.core.language.message import counted, tr
 
 MOST_UNKNOWN = 0.05
 """Of the rows. More of them with unknown labels are a class, which no compile should leave out."""
@@ -49,11 +48,11 @@ def why_failed(report: CompileReport, spec: str) -> str:
     """
     problems = report.problems
     errors = problems.count("E")
-    reason = counted(errors, "problem")
+    reason = counted(errors, "problem", "problems")
     if not errors:
-        reason = f"{counted(problems.count('W'), 'warning')}, and --strict"
+        reason = f"{counted(problems.count('W'), 'warning', 'warnings')}, and --strict"
     message = f"{reason}; nothing was written"
-    of_rows = counted(report.read, "row")
+    of_rows = counted(report.read, "row", "rows")
     unknown = problems.counts[UNKNOWN_LABEL]
     if unknown > max(1, report.read * MOST_UNKNOWN):  # one row is no class
         place = place_of("labels", spec)

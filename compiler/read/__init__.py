@@ -94,7 +94,7 @@ ABOUT_DATA = ("readme", "license", "licence", "notice", "changelog", "citation",
 
 def is_no_data(name: str) -> bool:
     """True if a file contains no rows, by its name: README.txt, LICENSE.txt, and hidden ones as .notes.md."""
-    stem, _, ending = name.lower().partition(".")
+    stem, _unused, ending = name.lower().partition(".")
     return not stem or name == REGISTRY or (stem in ABOUT_DATA and ending in ("", "txt", "md", "rst"))
 
 

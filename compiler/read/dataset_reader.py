@@ -34,7 +34,7 @@ class StoredExamples:
         """The system text and the texts of the turns before the answer, a line each."""
         prompts = []
         for example in self.examples:
-            texts = [text for _, text in example.turns]
+            texts = [text for _unused, text in example.turns]
             if example.system:
                 texts.insert(0, example.system)
             prompts.append("\n".join(texts))

@@ -97,6 +97,6 @@ def _file(address: str, *, stream: bool) -> Path | RemoteFile:
         return file_there
     from huggingface_hub import hf_hub_download
 
-    repo, _, rest = address.removeprefix("hf://datasets/").partition("@")
-    commit, _, file = rest.partition("/")
+    repo, _unused, rest = address.removeprefix("hf://datasets/").partition("@")
+    commit, _unused, file = rest.partition("/")
     return Path(hf_hub_download(repo, file, repo_type="dataset", revision=commit))

@@ -45,8 +45,8 @@ from tuneyard.core.errors import ContentError, Problem, RequestError, nearest
 from tuneyard.core.errors.problem_codes import ProblemCode
 from tuneyard.core.files import HUB_ID, near_name, sha256
 from tuneyard.core.files.links import own_file
+from tuneyard.core.language.message import _, counted
 from tuneyard.core.text.quoting import shell
-from tuneyard.core.text.words import counted
 
 LINES_OF_TEXTS = ProblemCode(
     "W221",
@@ -58,7 +58,7 @@ LINES_OF_TEXTS = ProblemCode(
 RAW = Path("data/raw")
 ADD_FOLDER = "add it as a further one, or, for a split, write what `tuneyard data init FOLDER` proposes"
 ADD_SPLIT = "without SPLIT= before its path each goes to the split that it is named like"
-ADD_TEXTS = "to learn from it, write it as rows of a .jsonl"
+ADD_TEXTS = _("to learn from it, write it as rows of a .jsonl")
 DOCUMENTS = (".txt", ".md", ".pdf", ".docx", ".xls", ".html", ".xml")
 """Kinds of files that hold texts and are not read next to data."""
 HUB = "hub:"
@@ -155,7 +155,14 @@ def find_inputs(spec: Spec, sources: Sequence[str]) -> list[Input]:
         missing = [name for name, hub in hubs.items() if not hub]
         if missing:
             fix = f"give it with --source {missing[0]}=PATH"
-            raise RequestError(f"no source for {', '.join(missing)} of {spec.name}: {fix}")
+            raise RequestError(
+                _(
+                    "no source for {missing} of {name}: {fix}",
+                    missing=", ".join(missing),
+                    name=spec.name,
+                    fix=fix,
+                )
+            )
         for name, hub in hubs.items():
             inputs += _from_hub(spec, hub, {PART: name})
     elif not inputs and raw_folder.is_dir():
@@ -164,7 +171,7 @@ def find_inputs(spec: Spec, sources: Sequence[str]) -> list[Input]:
         inputs = _from_hub(spec, spec.source.hub, names_of_splits(spec))
     if not inputs:
         fix = f"give one with --source PATH, or put its files into {raw_folder}/"
-        raise RequestError(f"no source for {spec.name}: {fix}")
+        raise RequestError(_("no source for {name}: {fix}", name=spec.name, fix=fix))
     return sorted(inputs, key=lambda item: with_splits.parts.index(item.split))
 
 
@@ -185,7 +192,12 @@ def _paths_of_spec(spec: Spec, path: str) -> list[SourcePath]:
         if glob.has_magic(path):
             raise RequestError(no_match(path))
         raise RequestError(
-            f"{path}: source not found; the spec {spec.given_as} names it; {near_name(Path(path))}"
+            _(
+                "{path}: source not found; the spec {spec} names it; {hint}",
+                path=path,
+                spec=spec.given_as,
+                hint=near_name(Path(path)),
+            )
         )
     return list(paths)
 
@@ -201,15 +213,18 @@ def refuse_changed(inputs: Sequence[Input], stamps: Sequence[tuple[int, ...]]) -
 
 def _is_address(text: str) -> bool:
     """True for `s3://…` and other addresses that can be read, and for none that is a path."""
-    scheme, sign, _ = text.partition("://")
+    scheme, sign, _unused = text.partition("://")
     return bool(sign) and scheme in STORES
 
 
 def _from_hub(spec: Spec, hub: Mapping[str, object], splits: Mapping[str, str]) -> list[Input]:
-    option = f"--source PATH, or put its files into {RAW / spec.name}/"
+    option: str = _("--source PATH, or put its files into {folder}/", folder=RAW / spec.name)
     if spec.mix:
         option = f"--source {next(iter(splits.values()))}=PATH"
-    fixes = f"without the hub: give files with {option}; with it: a network, or a mirror in HF_ENDPOINT"
+    fixes = _(
+        "without the hub: give files with {option}; with it: a network, or a mirror in HF_ENDPOINT",
+        option=option,
+    )
     return [Input(split, path) for split, path in find_files(hub, splits, fixes)]
 
 
@@ -217,7 +232,9 @@ def _named_on_hub(spec: Spec, split: str, source: str) -> list[Input]:
     """The files of a hub's dataset, for a split or part of the spec, or for all splits ("")."""
     match = _HUB.fullmatch(source)
     if match is None or not HUB_ID.fullmatch(match["path"]):
-        raise RequestError(f"--source {source}: expected hub:owner/name[@revision][:config][:split]")
+        raise RequestError(
+            _("--source {source}: expected hub:owner/name[@revision][:config][:split]", source=source)
+        )
     hub = {"stream": spec.of_part(split).source.hub.get("stream", False)}
     hub |= {key: match[key] for key in ("path", "revision", "name") if match[key]}
     name = match["split"]
@@ -240,10 +257,12 @@ def _inputs_of_option(spec: Spec, option: str) -> list[Input]:
     """The files of one `--source`."""
     name, path = _split_and_path(option)
     if not path:
-        raise RequestError(f"--source {option!r}: empty path, expected PATH or SPLIT=PATH")
+        raise RequestError(_("--source {option!r}: empty path, expected PATH or SPLIT=PATH", option=option))
     if spec.mix and not name:
         parts = ", ".join(spec.parts)
-        raise RequestError(f"--source {option}: name its part: PART=PATH (parts: {parts})")
+        raise RequestError(
+            _("--source {option}: name its part: PART=PATH (parts: {names})", option=option, names=parts)
+        )
     split = _split_called(spec, name) if name else ""
     if path.startswith(HUB):
         return _named_on_hub(spec, split, path)
@@ -285,7 +304,9 @@ def _split_called(spec: Spec, name: str) -> str:
         correction = nearest(name, spec.parts)
         if correction:
             splits += f"; {correction}"
-        raise RequestError(f"{spec.name} has no split {name!r} {splits}")
+        raise RequestError(
+            _("{name} has no split {name2!r} {splits}", name=spec.name, name2=name, splits=splits)
+        )
     return split
 
 
@@ -350,7 +371,7 @@ def _inputs(spec: Spec, split: str, path: SourcePath) -> list[Input]:
     inputs = []
     files = _files_of_split(spec, split, path)
     for file, is_named in files.items():
-        for _, names, note in placements_in_split(spec, split, file, is_named=is_named):
+        for _unused, names, note in placements_in_split(spec, split, file, is_named=is_named):
             inputs.append(Input(split, file, path, names, note))
     return inputs
 
@@ -369,10 +390,10 @@ def _files_of_split(spec: Spec, split: str, path: SourcePath) -> dict[SourceFile
             files.append(file)
             names.append((str(folder).rpartition("/")[2], True) if folder != path else (file.name, False))
     if files_by_split:
-        names = [(name, False) for name in files_by_split for _ in files]
+        names = [(name, False) for name in files_by_split for _unused in files]
     is_of_split = members_of_split(spec, split, names)
     if set(is_of_split) == {False}:
-        members = list(dict.fromkeys(name for name, _ in names))
+        members = list(dict.fromkeys(name for name, _unused in names))
         refuse_other_splits(split, str(path), members)
     return {
         file: bool(is_its) for file, is_its in zip(files, is_of_split, strict=True) if is_its is not False
@@ -391,11 +412,18 @@ def data_files(path: SourcePath) -> Sequence[SourceFile]:
     for name, use in _NO_ROWS.items():
         if path.name == name or (name != REGISTRY and (path / name).is_file()):
             folder = path.parent if path.name == name else path
-            raise RequestError(f"{path}: expected rows, found {use} {shlex.quote(str(folder))}")
+            raise RequestError(
+                _(
+                    "{path}: expected rows, found {use} {folder}",
+                    path=path,
+                    use=use,
+                    folder=shlex.quote(str(folder)),
+                )
+            )
     if path.is_dir():
         return _files_of_folder(path)
     if not path.is_file():
-        raise RequestError(f"{path}: not a file or a folder")
+        raise RequestError(_("{path}: not a file or a folder", path=path))
     return [path]
 
 
@@ -412,8 +440,13 @@ def _files_of_folder(folder: Path) -> list[Path]:
         return next(iter(files_by_split.values()))
     names = list(files_by_split)
     raise RequestError(
-        f"{folder}: contains the splits {', '.join(names)}, and none is {PART}: name one, --source "
-        f"{folder / names[0]}"
+        _(
+            "{folder}: contains the splits {names}, and none is {split}: name one, --source {path}",
+            folder=folder,
+            names=", ".join(names),
+            split=PART,
+            path=folder / names[0],
+        )
     )
 
 
@@ -424,7 +457,14 @@ def _data_files_among(folder: Path | RemoteFolder, files: Sequence[F]) -> list[F
         fix = "name the folder or file that has the rows"
         if REGISTRY in [file.name for file in files]:
             fix = f"its datasets are compiled already: tuneyard data list --out {shell(folder)}"
-        raise RequestError(f"{folder}: no data files in this folder (known: {known_suffixes()}); {fix}")
+        raise RequestError(
+            _(
+                "{folder}: no data files in this folder (known: {known_suffixes}); {fix}",
+                folder=folder,
+                known_suffixes=known_suffixes(),
+                fix=fix,
+            )
+        )
     return without_texts(data)
 
 
@@ -441,7 +481,7 @@ def existing_source(text: str) -> SourcePath:
     if _is_address(text):
         return find_remote(text)
     if not text:  # Path("") is the current folder
-        raise RequestError("the source has no name: expected a file or a folder")
+        raise RequestError(_("the source has no name: expected a file or a folder"))
     path = Path(text)
     if not path.exists():
         raise RequestError(_not_found(text))
@@ -459,11 +499,12 @@ def _not_found(text: str) -> str:
             f"`tuneyard data compile SPEC --source hub:{shell(dataset)}`"
         )
     if "://" in text:
-        return (
-            f"{text}: an address, expected a file, a folder, or an address of s3://, gs:// or hf://: "
-            "download it first"
+        return _(
+            "{text}: an address, expected a file, a folder, or an address of s3://, gs:// or "
+            "hf://: download it first",
+            text=text,
         )
-    return f"{text}: source not found; {near_name(Path(text))}"
+    return _("{path}: source not found; {hint}", path=text, hint=near_name(Path(text)))
 
 
 def texts_by_line(spec: Spec, inputs: Sequence[Input]) -> Iterator[Problem]:
@@ -473,7 +514,7 @@ def texts_by_line(spec: Spec, inputs: Sequence[Input]) -> Iterator[Problem]:
         source = spec.of_part(item.split).source
         if isinstance(item.path, Path) and suffix(item.path) == ".txt" and not source.steps(item.split):
             folders[item.path.parent, item.split] += 1
-    for (folder, _), files in folders.items():
+    for (folder, _unused), files in folders.items():
         if files > 1:
             message = (
                 f"{files} .txt files: each line that is not blank is a row; no file is kept as a document"
@@ -493,20 +534,22 @@ def not_read(inputs: Sequence[Input]) -> Iterator[Problem]:
         for folder in sorted(parent.glob("[!.]*/")):
             count = len(readable(file for file in folder.glob("*") if file.name not in ABOUT_SAVED))
             if count and folder not in folders_read and not (folder / MANIFEST).is_file():
-                message = f"{counted(count, 'data file')} not read: a source is one folder"
+                message = f"{counted(count, 'data file', 'data files')} not read: a source is one folder"
                 yield Problem(NOT_READ, str(folder), message, "", ADD_FOLDER)
         texts = {file for file in parent.glob("*") if suffix(file) in DOCUMENTS and not is_no_data(file.name)}
         other_splits = []
         if parent.is_dir() and not saved_files(parent):
             other_splits = [file for file in readable(sorted(parent.glob("*"))) if file not in files_read]
         if other_splits:
-            first, *_ = other_splits
-            message = (
-                f"{counted(len(other_splits), 'data file')} of other splits not read, first {first.name}"
+            first, *_unused = other_splits
+            message = _(
+                "{other_splits} of other splits not read, first {name}",
+                other_splits=counted(len(other_splits), "data file", "data files"),
+                name=first.name,
             )
             yield Problem(NOT_READ, str(parent), message, "", ADD_SPLIT)
         for kind, count in sorted(Counter(map(suffix, texts - files_read)).items()):
-            message = f"{counted(count, f'{kind} file')} not read next to the data"
+            message = f"{counted(count, f'{kind} file', f'{kind} files')} not read next to the data"
             yield Problem(NOT_READ, str(parent), message, "", ADD_TEXTS)
 
 
@@ -545,7 +588,11 @@ def notes_on_splits(spec: Spec, inputs: Sequence[Input]) -> list[str]:
     if spec.split and spec.split.is_given and PART in splits_with_rows:
         held_out = next(item for item in inputs if item.split != PART)
         notes.append(
-            f"{held_out.display_path}: held-out rows, so that {spec.name} draws none from those to train on"
+            _(
+                "{path}: held-out rows, so that {name} draws none from those to train on",
+                path=held_out.display_path,
+                name=spec.name,
+            )
         )
     if spec.source.held_out and PART not in splits_with_rows:
         notes.append(_without_training_rows(spec, inputs))

@@ -203,7 +203,7 @@ class _Walk:
 
     def _list(self, steps: Steps, where: str, outer: Fields) -> Iterator[Found]:
         number = 0
-        for _ in self.scanner.items("]"):
+        for _unused in self.scanner.items("]"):
             lines, rows = ([], []) if steps else self.scanner.objects()
             for line, row in zip(lines, rows, strict=True):
                 yield self._place(line, where, number), {**outer, **row} if outer else row, None
@@ -252,7 +252,7 @@ class _Walk:
         """Read the rows under the first key, and skip the other keys."""
         step, outer = steps[0], dict(outer)
         keys = []
-        for _ in self.scanner.items("}"):
+        for _unused in self.scanner.items("}"):
             key = self.scanner.key()
             if key in keys:
                 raise BrokenError(DUPLICATE_KEY, f"duplicate key {show_value(key)}")
@@ -264,7 +264,7 @@ class _Walk:
                 if self.scanner.skip() and self.guessed:
                     raise BrokenError(NO_RECORDS, ambiguous([step, key]))
             else:
-                _, outer[key], wrong = self.scanner.row()
+                _unused, outer[key], wrong = self.scanner.row()
                 if wrong:
                     raise BrokenError(*wrong)
                 if step in keys:

@@ -16,7 +16,7 @@ NOT_IN_PYTHON = (ValueError, OverflowError, LookupError)
 
 
 @reader(".parquet", ".arrow", text=False)
-def read_columns(file: OpenFile, _: Problems) -> Iterator[TableRows]:
+def read_columns(file: OpenFile, _unused: Problems) -> Iterator[TableRows]:
     """Yield the rows of a file of columns; a broken one is a problem."""
     import pyarrow
 

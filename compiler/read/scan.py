@@ -210,7 +210,7 @@ class Scanner:
                 objects = isinstance(self.value(), dict) and (objects or not number)
         elif sign == "{":
             try:
-                for _ in self.items("}"):
+                for _unused in self.items("}"):
                     self.key()
                     self.skip()
             except RecursionError as error:
@@ -317,7 +317,7 @@ def layout_of(head: bytes, whole: bool, columns: Sequence[Column] = ()) -> Layou
     if text[:1] != "{":
         return Layout((), "a list of rows" if text[:1] == "[" else "")
     members, rest, ended = members_of(text)
-    line, _, others = text.partition("\n")
+    line, _unused, others = text.partition("\n")
     alone = line.rstrip().endswith("}") and (whole or bool(others))
     if rest or (alone and not ended and others.lstrip()[:1] in ("", "{")):
         return LINES
@@ -411,7 +411,7 @@ def members_of(text: str) -> tuple[Fields, str, bool]:
 
 def _add_members(scanner: Scanner, members: Fields, levels: int) -> None:
     """Add the members of an object. One that is cut off has its own members so far, for so many levels."""
-    for _ in scanner.items("}"):
+    for _unused in scanner.items("}"):
         key = scanner.key()
         sign = scanner.next_sign()
         if sign == "[":

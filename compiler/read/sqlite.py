@@ -31,7 +31,7 @@ FIX = "is it an SQLite database? Copy the file again, or export the table as CSV
 
 
 @reader(".db", ".sqlite", ".sqlite3", text=False)
-def read_sqlite(file: OpenFile, _: Problems) -> Iterator[TableRows]:
+def read_sqlite(file: OpenFile, _unused: Problems) -> Iterator[TableRows]:
     """Yield the rows of a table in its order. The database is opened for reading alone."""
     with ExitStack() as stack:
         if isinstance(file.path, Path) and file.path.suffix.lower() == file.suffix:

@@ -113,21 +113,21 @@ class Workbook:
         """The attributes of all elements of this name in a small part."""
         refuse_large(self.archive, path, self.place)
         handlers = _Elements(name, self.place)
-        for _ in parse(self.archive, path, handlers, lambda: self.place):
+        for _unused in parse(self.archive, path, handlers, lambda: self.place):
             pass
         return handlers.attributes
 
     def rows(self, sheet: Sheet) -> Iterator[SheetRow]:
         """Yield the rows that have a value."""
         handlers = _Rows(self, sheet)
-        for _ in parse(self.archive, sheet.path, handlers, handlers.place):
+        for _unused in parse(self.archive, sheet.path, handlers, handlers.place):
             yield from handlers.rows
             handlers.rows.clear()
 
     def merged(self, sheet: Sheet, columns: frozenset[int]) -> dict[int, list[MergedCell]]:
         """The merged cells in each of these columns that has one, sorted."""
         handlers = _MergedCells(columns, self.place)
-        for _ in parse(self.archive, sheet.path, handlers, lambda: self.place):
+        for _unused in parse(self.archive, sheet.path, handlers, lambda: self.place):
             pass
         for merged_cells in handlers.merged.values():
             merged_cells.sort()
@@ -139,7 +139,7 @@ class Workbook:
         for kind, path in self._parts.items():
             if kind.endswith("sharedStrings+xml"):
                 handlers = _Strings(self.place)
-                for _ in parse(self.archive, path, handlers, lambda: self.place):
+                for _unused in parse(self.archive, path, handlers, lambda: self.place):
                     pass
                 return handlers.strings
         return []
@@ -154,7 +154,7 @@ class Workbook:
             return []
         refuse_large(self.archive, path, self.place)
         handlers = _Formats(self.place)
-        for _ in parse(self.archive, path, handlers, lambda: self.place):
+        for _unused in parse(self.archive, path, handlers, lambda: self.place):
             pass
         formats = {}
         for number, code in {**BUILTIN_FORMATS, **handlers.codes}.items():

@@ -70,7 +70,7 @@ def parse(
         depth -= 1
         handlers.end(local_names[name])
 
-    def refuse(*_: object) -> None:
+    def refuse(*_unused: object) -> None:
         raise broken(place(), f"{path} declares a document type, expected none")
 
     parser.StartElementHandler = start

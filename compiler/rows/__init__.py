@@ -165,8 +165,8 @@ class TableRows(_Addressed):
         """The values of a field (`a.0.b` walks inwards), `MISSING` where it is not there."""
         if name in self.columns:
             return list(self.columns[name])
-        head, _, rest = name.partition(".")
-        list_name, _, position = name.rpartition(".")
+        head, _unused, rest = name.partition(".")
+        list_name, _unused, position = name.rpartition(".")
         if list_name in self.columns and position.isdecimal():
             head, rest = list_name, position
         if head not in self.columns:
@@ -218,7 +218,7 @@ def walker(path: str) -> Callable[[object], object]:
     The name of a column may have dots, also before a position: `label.responses.0`.
     """
     steps = path.split(".")
-    list_name, _, position = path.rpartition(".")
+    list_name, _unused, position = path.rpartition(".")
     is_position = "." in list_name and position.isdecimal()
 
     def walk(value: object) -> object:

@@ -63,7 +63,7 @@ class Problems:
         """Count the bad rows of a batch in the order of their lines."""
         batch = sorted(self._batch, key=lambda entry: _number(entry[0][0]))
         self._batch = []
-        errors = [problem for problems, _ in batch for problem in problems]
+        errors = [problem for problems, _unused in batch for problem in problems]
         self.counts.update(problem.code for problem in errors)
         self._errors += errors[: self._room(self._errors)]
         bad_rows = [(problems, row) for problems, row in batch if row is not _NO_ROW]

@@ -141,7 +141,7 @@ def read_schema(*, with_plugins: bool = False) -> Raw:
     Those of plug-ins are in it `with_plugins`: looking for them takes 30 ms.
     """
     schema: Raw = json.loads(SCHEMA.read_bytes())
-    _, mapping = schema["properties"]["columns"]["additionalProperties"]["oneOf"]
+    _unused, mapping = schema["properties"]["columns"]["additionalProperties"]["oneOf"]
     mapping["additionalProperties"] = False
     types = column_types() if with_plugins else bundled_types()
     mapping["properties"]["is"] = {"enum": list(types)}

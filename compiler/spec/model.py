@@ -69,7 +69,7 @@ class Output(NamedTuple):
         """The columns that the templates of these record fields name, each once."""
         columns: dict[str, None] = {}
         for key in fields:
-            for _, name in placeholders(self.templates.get(key, "")):
+            for _unused, name in placeholders(self.templates.get(key, "")):
                 if name is not None:
                     columns[name] = None
         return list(columns)

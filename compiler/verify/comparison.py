@@ -10,6 +10,7 @@ from tuneyard.compiler.verify.audit import Row
 from tuneyard.compiler.verify.expect import Records
 from tuneyard.compiler.verify.verdict import Verdict
 from tuneyard.core.errors import Problem, show_value
+from tuneyard.core.language.message import _
 from tuneyard.core.llamafactory.stages import TRAINING_STAGES
 from tuneyard.core.plugins import guarded
 from tuneyard.core.records import Example
@@ -18,7 +19,7 @@ ANSWERS_PER_ROW = {
     name: stage.answers for name, stage in TRAINING_STAGES.items() if stage.answers is not None
 }
 """Answers of a loaded row, by stage."""
-LEFT_OUT = "the loader leaves this record out"
+LEFT_OUT = _("the loader leaves this record out")
 
 
 class RecordComparison:
@@ -35,7 +36,7 @@ class RecordComparison:
         """Compare the batch of rows that begins here; the number of its rows."""
         rows = self._columns[start : start + size]
         batch = list(islice(self._records, len(rows["_prompt"])))
-        for number, (place, _, example) in enumerate(batch):
+        for number, (place, _unused, example) in enumerate(batch):
             self.places.append(place)
             row = {name: values[number] for name, values in rows.items()}
             problem = self._problem_of(place, example, row)
@@ -48,7 +49,7 @@ class RecordComparison:
     def end(self) -> None:
         """Report records without a row, and rows without a record."""
         verdict = self._verdict
-        for place, *_ in self._records:
+        for place, *_unused in self._records:
             verdict.add(Problem("E406", place, LEFT_OUT), row=verdict.records)
             verdict.records += 1
         if verdict.loaded > verdict.records:

@@ -182,7 +182,7 @@ class LoadedDataset:
         """Read a file that LLaMA-Factory cannot load, for the places of its lost records."""
         verdict = self.verdict
         try:
-            for row, (place, _, example) in enumerate(records):
+            for row, (place, _unused, example) in enumerate(records):
                 verdict.records += 1
                 if isinstance(example, str):
                     verdict.add(Problem("E406", place, example), row=row)

@@ -22,6 +22,7 @@ from tuneyard.core.datasets.unread_keys import UnreadKeys
 from tuneyard.core.documents import BOM
 from tuneyard.core.errors import ContentError, Problem, nearest, show_value, show_values
 from tuneyard.core.files.bounded_reading import open_regular
+from tuneyard.core.language.message import counted
 from tuneyard.core.records import (
     ALPACA,
     BARE,
@@ -35,7 +36,6 @@ from tuneyard.core.records import (
     RecordReader,
     entry_fix,
 )
-from tuneyard.core.text.words import counted
 
 NOT_NEEDED = ("system_tag", "observation_tag", "function_tag")  # a record with such a turn is E406
 Records = Iterator[tuple[str, Record, Example | str]]
@@ -174,7 +174,7 @@ class Expected:
         """The problem of several columns, at the first record of the first of them."""
         shares = []
         for name in names:
-            records = counted(self._left_out[name].records, "record")
+            records = counted(self._left_out[name].records, "record", "records")
             shares.append(f"{name!r} is filled in {records}")
         first = self._left_out[names[0]]
         message = f"{' and '.join(shares)}, {LEFT_OUT}"
@@ -200,7 +200,9 @@ class Expected:
             if not type_name:
                 continue
             first_type = self._types.setdefault(key, type_name)
-            if type_name != first_type and not any(problem.field == key for problem, _ in self.problems):
+            if type_name != first_type and not any(
+                problem.field == key for problem, _unused in self.problems
+            ):
                 message = (
                     f"found {show_value(value)} ({type_name}) in a column of {first_type}: "
                     "the loader refuses the file"

@@ -85,7 +85,7 @@ class AnswersAuditor:
             keys = f"{side}input_ids", f"{side}labels"
             sides.append([table[key][place] for table in (encoded, whole) for key in keys])
         audit.rows += 1
-        audit.lengths[max(len(uncut) for _, _, uncut, _ in sides)] += 1
+        audit.lengths[max(len(uncut) for _unused, _unused, uncut, _unused in sides)] += 1
         for ids, labels, uncut, uncut_labels in sides:
             uncut_learned, learned = _learned(uncut_labels), _learned(labels)
             audit.seen += len(ids)
@@ -103,7 +103,7 @@ class AnswersAuditor:
         if self.sides == PAIRED and sides[0][0] == sides[1][0]:
             codes.add(SAME)
         if not audit.example:
-            audit.example, *others = [self._marked(ids, labels) for ids, labels, *_ in sides]
+            audit.example, *others = [self._marked(ids, labels) for ids, labels, *_unused in sides]
             audit.rejected = [text for other in others for text, learned in other if learned]
         return codes
 
@@ -134,7 +134,7 @@ class AnswersAuditor:
         pieces = []
         for learned, pairs in groupby(zip(ids, labels, strict=True), key=lambda pair: pair[1] != IGNORED):
             # None is a token of another model's template
-            piece_ids = [token for token, _ in pairs if token is not None]
+            piece_ids = [token for token, _unused in pairs if token is not None]
             pieces.append((self.tokenizer.decode(piece_ids, clean_up_tokenization_spaces=False), learned))
         return pieces
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from tuneyard.compiler.verify.audit import Audit
 from tuneyard.core.errors import Problem
+from tuneyard.core.language.message import _
 
 FIRST = 1000
 """So many problems of each code are kept with their places."""
@@ -43,7 +44,7 @@ class Verdict:
     packing: bool = False
     not_checked: list[str] = field(default_factory=list)
     dropped: int = 0
-    no_answer: str = "LLaMA-Factory finds no answer in it"
+    no_answer: str = _("LLaMA-Factory finds no answer in it")
     is_compiled: bool = True
     unread_turn_keys: Counter[str] = field(default_factory=Counter)
     notes: list[str] = field(default_factory=list)

@@ -19,6 +19,7 @@ from tuneyard.compiler.view.payload import (
 from tuneyard.compiler.view.scan import Scan
 from tuneyard.core.drawing.page import embedded
 from tuneyard.core.errors.problem_codes import meaning_of
+from tuneyard.core.language.message import _
 from tuneyard.core.llamafactory.prompt.token_weights import read_weights, weights_file
 from tuneyard.core.training.training_run import names_in
 
@@ -29,7 +30,7 @@ BARS = 30
 ROWS = 2000
 LARGEST = 19_500_000
 """Bytes of the rows of a page. The page has at most 20 MB."""
-OWN_TEMPLATE = "the tokenizer's own chat template"
+OWN_TEMPLATE = _("the tokenizer's own chat template")
 MESSAGES = {
     DROPPED: "LLaMA-Factory leaves the row out of the training",
     CUT_CODE: "tokens of the row are cut by cutoff_len",

@@ -17,11 +17,10 @@ from tuneyard.core.datasets import REGISTRY, find_dataset
 from tuneyard.core.errors import RequestError
 from tuneyard.core.files import check_writable, write_text
 from tuneyard.core.files.bounded_reading import open_regular
+from tuneyard.core.language.message import counted, tr
 from tuneyard.core.language.messages import as_is, say
-from tuneyard.core.language.translation import tr
 from tuneyard.core.llamafactory.prompt.token_losses import TOKEN_LOSSES, TokenLossFile
 from tuneyard.core.text.quoting import shell
-from tuneyard.core.text.words import counted
 
 HEAD = 4096
 """Bytes of a file in which the mark of a page is looked for."""
@@ -115,6 +114,6 @@ def find_losses(results: Path, dataset: str) -> Path:
     if len(files) > 1:
         folders = ", ".join(str(file.parent) for file in files)
         raise RequestError(
-            f"--results {results}: {counted(len(files), 'model')} in it. Name one of {folders}"
+            f"--results {results}: {counted(len(files), 'model', 'models')} in it. Name one of {folders}"
         )
     return files[0]

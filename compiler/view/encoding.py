@@ -149,7 +149,7 @@ class RowEncoder:
         if self.args.mask_history:
             order.reverse()  # the last turn gets its room first
         lengths = dict.fromkeys(order, (0, 0))  # a turn without room is left out
-        for turn, (*_, kept_prompt, kept_answer) in zip(order, cuts, strict=False):
+        for turn, (*_unused, kept_prompt, kept_answer) in zip(order, cuts, strict=False):
             lengths[turn] = (kept_prompt, kept_answer)
         segments = []
         for turn, (prompt, answer) in enumerate(encoding.pairs):
@@ -169,9 +169,9 @@ class RowEncoder:
         Both sides of a pair have the prompt of the chosen one.
         """
         prompted = self.encodings[0]
-        ((prompt, _),) = prompted.pairs
-        ((_, answer),) = answered.pairs
-        prompt_length, _, kept_prompt, kept_answer = cuts[0]
+        ((prompt, _end),) = prompted.pairs
+        ((_prompt, answer),) = answered.pairs
+        prompt_length, _answer_length, kept_prompt, kept_answer = cuts[0]
         media = self._media_prefix(ids, min(prompt_length - len(prompt), kept_prompt))
         kept_prompt -= sum(len(segment.ids) for segment in media)
         return [

@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tuneyard.compiler.view.payload import SEED, ViewPayload, json_of
-from tuneyard.core.drawing.page import embedded, fill_page
+from tuneyard.core.drawing.page import embedded, fill_page, words_of
 from tuneyard.core.installation.checkout import version
-from tuneyard.core.language.messages import catalogue, current, for_reader
+from tuneyard.core.language.message import counted, joined, tr
+from tuneyard.core.language.messages import for_reader
 from tuneyard.core.language.number_format import percent
-from tuneyard.core.language.translation import joined, tr, tr_counted
 
 PAGE = Path(__file__).parent / "page"
 MARK = '<meta name="generator" content="Tuneyard data view">'
@@ -70,7 +70,7 @@ class StateShare(NamedTuple):
 def render_page(payload: ViewPayload) -> str:
     """The page's HTML, in the current language. Lone surrogates in the rows become `?`."""
     shares = _shares(payload)
-    words = json.dumps(catalogue(current()), ensure_ascii=False)
+    words = json.dumps(words_of(PAGE), ensure_ascii=False)
     return fill_page(
         PAGE,
         mark=MARK,
@@ -105,10 +105,10 @@ def percentage(part: int, whole: int) -> str:
 
 def sentence(payload: ViewPayload) -> str:
     """The counts over all rows, in the language of the reader."""
-    rows = tr_counted(payload.all_rows, "row")
+    rows = counted(payload.all_rows, "row", "rows")
     if not payload.model:
         return tr("{rows}, shown without tokens.", rows=rows)
-    tokens = tr_counted(payload.tokens, "token")
+    tokens = counted(payload.tokens, "token", "tokens")
     share = percentage(payload.learned, payload.tokens)
     return tr("{rows}, {tokens}, of which {share} are learned.", rows=rows, tokens=tokens, share=share)
 
@@ -145,11 +145,11 @@ def _shares(payload: ViewPayload) -> list[StateShare]:
 
 
 def _bins(payload: ViewPayload) -> list[LengthBar]:
-    highest = max([1, *(rows for _, _, rows in payload.bins)])
+    highest = max([1, *(rows for _unused, _unused, rows in payload.bins)])
     bins = []
     for start, end, rows in payload.bins:
         text = tr("{start} to {end} tokens", start=f"{start:,}", end=f"{end:,}")
-        label = f"{text}: {tr_counted(rows, 'row')}"
+        label = f"{text}: {counted(rows, 'row', 'rows')}"
         style = "within"
         if payload.over_cutoff and payload.cutoff_len < start:
             style = "over"
@@ -176,7 +176,7 @@ def _cutoff_text(payload: ViewPayload) -> str:
     return tr(
         "cutoff_len {cutoff} (dashed line) cuts {rows}.",
         cutoff=cutoff,
-        rows=tr_counted(payload.over_cutoff, "row"),
+        rows=counted(payload.over_cutoff, "row", "rows"),
     )
 
 
@@ -208,10 +208,12 @@ def sampled_text(payload: ViewPayload) -> str:
         return tr("All rows are on this page.")
     text = tr(
         "The figures count all {rows}. This page shows {shown} of them, sampled with seed {seed}.",
-        rows=tr_counted(payload.all_rows, "row"),
+        rows=counted(payload.all_rows, "row", "rows"),
         shown=f"{len(payload.rows):,}",
         seed=SEED,
     )
     if payload.left_off:
-        text += " " + tr("{rows} more would make it too large.", rows=tr_counted(payload.left_off, "row"))
+        text += " " + tr(
+            "{rows} more would make it too large.", rows=counted(payload.left_off, "row", "rows")
+        )
     return text

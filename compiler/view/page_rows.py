@@ -70,7 +70,7 @@ class PageRows:
                     token_losses = self.losses.read(row + 1)
                     if token_losses and token_losses.mean is not None:
                         loss_and_row.append((token_losses.mean, row))
-                chosen.update(row for _, row in heapq.nlargest(FIRST_ROWS, loss_and_row))
+                chosen.update(row for _unused, row in heapq.nlargest(FIRST_ROWS, loss_and_row))
         chosen.update(random.Random(seed).sample(rows, min(most, len(rows))))
         for code_rows in self.rows_of_code.values():
             chosen.update(code_rows[:FIRST_ROWS])
@@ -83,7 +83,7 @@ class PageRows:
         """Yield the chosen rows in their order, as far as the file can be read."""
         reader = RecordReader(format_of_entry(dataset.entry))
         records = enumerate(single_records(dataset.path, dataset.name))
-        chosen = (record for row, (_, record) in records if row in self.codes)
+        chosen = (record for row, (_unused, record) in records if row in self.codes)
         with suppress(ProblemsError):  # at the end of the file; `verify` reports what cannot be read
             for row, record in zip(self.codes, chosen, strict=False):
                 example = example_or_loss(reader, record)

@@ -48,8 +48,8 @@ class Scan:
         if isinstance(example, str):  # lost: it equals no other row
             example = Example([("lost", f"{row}")], [])
         else:
-            answers = [text for _, text in example.answers]
-            texts = [example.system, *(text for _, text in example.turns), *answers]
+            answers = [text for _unused, text in example.answers]
+            texts = [example.system, *(text for _unused, text in example.turns), *answers]
             placeholders = [PLACEHOLDERS[kind] for kind in example.media]
             row_texts = RowTexts(texts, answers, placeholders)
             for lint in text_lints():
@@ -65,8 +65,8 @@ class Scan:
         fingerprints = Fingerprints()
         fingerprints.add(Prefix(""), range(self.rows), self._keys)
         repeats, conflicts = fingerprints.repeats()
-        self._add(REPEATED_ROW, (row for row, _ in repeats))
-        self._add(CONFLICT, (row for row, _ in conflicts))
+        self._add(REPEATED_ROW, (row for row, _unused in repeats))
+        self._add(CONFLICT, (row for row, _unused in conflicts))
         self.labels = few(self.labels)
 
     def _add(self, code: str, rows: Iterable[int]) -> None:

@@ -62,7 +62,7 @@ class PageTurns:
             for text, state in zip(segment_texts, sequence.states[place:end], strict=True):
                 while number + 1 < len(pieces) and pieces[number + 1][0] <= start:
                     number += 1
-                _, role, part = pieces[number]
+                _unused, role, part = pieces[number]
                 if not turns or (turns[-1].role, turns[-1].part) != (role, part):
                     turns.append(PageTurn(role, part, ""))
                     texts_of_turns.append([])
@@ -155,7 +155,7 @@ class PageTurns:
 
     def _slot(self, role: str) -> _Slot:
         formatter = getattr(self.template, f"format_{role}")
-        before, _, after = self._written(formatter.slots).partition(CONTENT)
+        before, _unused, after = self._written(formatter.slots).partition(CONTENT)
         return _Slot(before, after)
 
     def _written(self, slots: Sequence[Any]) -> str:

@@ -55,7 +55,7 @@ class RecordFile:
         self._keys_file = self._open_files.enter_context(self.keys.open("wb")) if self.keys else None
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_unused: object) -> None:
         with self._open_files:
             if kind is None and self.records:
                 self._write(self._tail)
@@ -148,7 +148,7 @@ class CountedRecords(RecordFile):
         self._keys_file = None
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_unused: object) -> None:
         return
 
     def add_rows(self, _source: RecordFile, order: Sequence[int]) -> None:
@@ -166,7 +166,7 @@ class CountedRecords(RecordFile):
     def delete(self) -> None:
         """Nothing was written."""
 
-    def _write(self, *_: object) -> None:
+    def _write(self, *_unused: object) -> None:
         return
 
 

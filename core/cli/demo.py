@@ -23,8 +23,8 @@ from tuneyard.core.cli.main import cli_command, next_step, same_options
 from tuneyard.core.errors import ContentError, RequestError, need, resumed_by
 from tuneyard.core.files import HUB_ID, make_folder, reserved
 from tuneyard.core.installation.checkout import python_variables
+from tuneyard.core.language.message import _, tr
 from tuneyard.core.language.messages import say
-from tuneyard.core.language.translation import tr
 from tuneyard.core.text.markdown import padded
 from tuneyard.core.weights.base_models import base_config
 
@@ -139,7 +139,7 @@ def cli(out: Path, model: str, dry_run: bool) -> None:
     if folder != BASE:  # which the first step makes
         if HUB_ID.fullmatch(model) and not folder.parent.is_dir():
             say(
-                f"{model}: no folder here; the steps fetch it from the Hugging Face Hub",
+                _("{model}: no folder here; the steps fetch it from the Hugging Face Hub", model=model),
                 to_stderr=True,
             )
         else:
@@ -157,8 +157,12 @@ def cli(out: Path, model: str, dry_run: bool) -> None:
         # An error is to name the whole path: --out is the current folder here.
         with reserved(NOTES.resolve()):
             say(
-                f"tuneyard demo: which of two adapters, or which merge of them, to ship. Log: {out / LOG}\n"
-                f"From the beginning it takes {MINUTES} minutes on two CPU cores."
+                _(
+                    "tuneyard demo: which of two adapters, or which merge of them, to ship. Log: "
+                    "{out}\nFrom the beginning it takes {minutes} minutes on two CPU cores.",
+                    out=out / LOG,
+                    minutes=MINUTES,
+                )
             )
             run(model)
         say("\n".join(result_lines(out)))
@@ -173,14 +177,14 @@ def run(model: str) -> None:
         folder = step.folder
         title = f"[{number + 1}/{count}] {padded(step.name, 18)} {folder!s:<24}"
         if folder == MERGE and not WEIGHTS.is_file():
-            say(f"{title} left out: no weights are better than the base")
+            say(_("{title} left out: no weights are better than the base", title=title))
             continue
         started = time.monotonic()
         if folder == RESULTS:
             _sweep(step.words, title)
         else:
             _execute(step.words, title)
-        say(f"{title} made in {_duration(time.monotonic() - started)}")
+        say(_("{title} made in {duration}", title=title, duration=_duration(time.monotonic() - started)))
 
 
 def _refuse_foreign() -> None:
@@ -188,8 +192,11 @@ def _refuse_foreign() -> None:
     for folder in (RESULTS, MERGE):
         if folder.exists() and not LOG.is_file():
             raise RequestError(
-                f"{folder} exists, and no `tuneyard demo` made it. Move it away, or give the demo "
-                "another folder with --out"
+                _(
+                    "{path} exists, and no `tuneyard demo` made it. Move it away, or give the demo "
+                    "another folder with --out",
+                    path=folder,
+                )
             )
 
 
@@ -266,7 +273,7 @@ def _log_lines(start: int) -> list[str]:
 def _duration(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     if minutes:
-        return f"{minutes} min {rest} s"
+        return _("{number} min {seconds} s", number=minutes, seconds=rest)
     return f"{rest} s"
 
 
@@ -279,7 +286,7 @@ def result_lines(out: Path) -> list[str]:
             table.append(line)
         elif table:
             break
-    places = f"the table: {out / VERDICT / 'table.md'}"
+    places: str = _("the table: {path}", path=out / VERDICT / "table.md")
     if WEIGHTS.is_file() and MERGE.is_dir():  # without weights, the merge is of an earlier sweep
         places += f"   the merge: {out / MERGE}"
     return ["", *table, "", *textwrap.wrap(sentence, WIDTH), "", places]

@@ -24,8 +24,8 @@ from tuneyard.core.installation.packages import (
     set_up_command,
     vllm_set_up,
 )
+from tuneyard.core.language.message import _, tr
 from tuneyard.core.language.messages import for_reader, print_json, say
-from tuneyard.core.language.translation import tr
 from tuneyard.core.text.markdown import padded
 from tuneyard.core.text.secrets import hide_secrets
 
@@ -60,7 +60,7 @@ def cli(ctx: click.Context, as_json: bool) -> None:
             name = padded(tr(finding.name), 13)
             click.echo(f"{for_reader(finding.status):<8} {name} {for_reader(finding.detail)}")
             if finding.fix:
-                say(f"{'':<22} fix: {finding.fix}")
+                say(_("{value:<22} fix: {fix}", value="", fix=finding.fix))
     if healthy:
         next_step(None, after_setup("tuneyard demo", "llamafactory"))
     ctx.exit(0 if healthy else 1)
@@ -79,8 +79,8 @@ def examine() -> Iterator[Finding]:
     yield _vllm()
     yield _ray()
     yield _memory()
-    yield _disk(Path.cwd(), "disk")
-    yield _disk(Path(os.environ.get("HF_HOME", "~/.cache/huggingface")).expanduser(), "model cache")
+    yield _disk(Path.cwd(), _("disk"))
+    yield _disk(Path(os.environ.get("HF_HOME", "~/.cache/huggingface")).expanduser(), _("model cache"))
     yield _fonts()
     yield _hub()
 
@@ -103,39 +103,45 @@ def _libraries() -> Iterator[Finding]:
     if not installed:
         names = ", ".join(NEEDED)
         commands = "training, scoring, data verify, data view, and recipe check without --quick"
-        adds = f"not installed ({names}): only {commands} need it"
+        adds = _("not installed ({names}): only {commands} need it", names=names, commands=commands)
         yield Finding(TRAIN, "warning", adds, set_up_command())
         return
     for name in NEEDED:
         if name in installed:
             yield _as_tested(name, installed[name], fix)
         else:
-            yield Finding(name, "missing", f"not installed (tested: {tested()[name]})", fix)
+            yield Finding(name, "missing", _("not installed (tested: {tested})", tested=tested()[name]), fix)
 
 
 def _as_tested(name: str, installed: str, fix: str) -> Finding:
     """Compare an installed version, without its build (`+cu130`), with that of the lock file."""
     pinned = tested()[name]
     if installed.partition("+")[0] != pinned:
-        return Finding(name, "warning", f"{installed} (tested: {pinned})", fix)
-    return Finding(name, "ok", f"{installed} (as tested)")
+        return Finding(
+            name, "warning", _("{version} (tested: {tested})", version=installed, tested=pinned), fix
+        )
+    return Finding(name, "ok", _("{version} (as tested)", version=installed))
 
 
 def _gpu() -> Finding:
     try:
         import torch
     except (ImportError, OSError) as error:  # OSError: a shared library that it needs
-        return Finding("gpu", "warning", f"not checked: torch: {error}", _again())
+        return Finding("gpu", "warning", _("not checked: torch: {error}", error=error), _again())
     if torch.cuda.is_available():
         count = range(torch.cuda.device_count())
         cards = list(map(torch.cuda.get_device_properties, count))
         listed_cards = ", ".join(f"{card.name} {card.total_memory / GB:.0f} GB" for card in cards)
-        return Finding("gpu", "ok", f"{listed_cards} (CUDA {torch.version.cuda})")
+        return Finding(
+            "gpu", "ok", _("{listed_cards} (CUDA {cuda})", listed_cards=listed_cards, cuda=torch.version.cuda)
+        )
     if shutil.which("nvidia-smi") is None:
-        return Finding("gpu", "ok", "none: training and scoring run on the CPU")
+        return Finding("gpu", "ok", _("none: training and scoring run on the CPU"))
     built = f"CUDA {torch.version.cuda}" if torch.version.cuda else "CPUs alone"
-    fix = "update the NVIDIA driver, or install the torch of its CUDA version (see nvidia-smi)"
-    return Finding("gpu", "warning", f"a driver is there, but torch (built for {built}) sees no GPU", fix)
+    fix = _("update the NVIDIA driver, or install the torch of its CUDA version (see nvidia-smi)")
+    return Finding(
+        "gpu", "warning", _("a driver is there, but torch (built for {built}) sees no GPU", built=built), fix
+    )
 
 
 def _vllm() -> Finding:
@@ -154,44 +160,53 @@ def _vllm() -> Finding:
                 detail = f"{engine.name} {engine.version} in {place}"
                 if Version(engine.version) >= Version(OLDEST_VLLM):
                     return Finding("vllm", "ok", detail)
-                return Finding("vllm", "warning", f"{detail}: expected {OLDEST_VLLM} or newer", vllm_set_up())
-    return Finding("vllm", "ok", f"none: only --backend vllm needs it ({vllm_set_up()})")
+                return Finding(
+                    "vllm",
+                    "warning",
+                    _("{detail}: expected {version} or newer", detail=detail, version=OLDEST_VLLM),
+                    vllm_set_up(),
+                )
+    return Finding(
+        "vllm", "ok", _("none: only --backend vllm needs it ({vllm_set_up})", vllm_set_up=vllm_set_up())
+    )
 
 
 def _ray() -> Finding:
     """The Ray of --ray. All nodes of a cluster need the same version."""
     installed = versions(RAY).get(RAY)
     if installed is None:
-        return Finding(RAY, "ok", f"none: only --ray needs it ({set_up_command(RAY)})")
+        return Finding(
+            RAY, "ok", _("none: only --ray needs it ({set_up_command})", set_up_command=set_up_command(RAY))
+        )
     return _as_tested(RAY, installed, set_up_command(RAY))
 
 
 def _memory() -> Finding:
     total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    amount = f"{total / GB:.0f} GB, {os.cpu_count()} CPU cores"
+    amount = _("{size:.0f} GB, {cores} CPU cores", size=total / GB, cores=os.cpu_count())
     if total < MEMORY_LOW:
-        return Finding("memory", "warning", amount, "take a smaller model, or a machine with more memory")
+        return Finding("memory", "warning", amount, _("take a smaller model, or a machine with more memory"))
     return Finding("memory", "ok", amount)
 
 
 def _disk(folder: Path, name: str) -> Finding:
     free = shutil.disk_usage(existing(folder)).free
-    amount = f"{free / GB:.0f} GB free in {folder}"
+    amount = _("{size:.0f} GB free in {folder}", size=free / GB, folder=folder)
     if free >= DISK_LOW:
         return Finding(name, "ok", amount)
     status = "missing" if free < DISK_NONE else "warning"
-    return Finding(name, status, amount, "free some space, or set HF_HOME to a folder on a larger disk")
+    return Finding(name, status, amount, _("free some space, or set HF_HOME to a folder on a larger disk"))
 
 
 def _fonts() -> Finding:
     from tuneyard.core.drawing.plots import CJK, fonts, has_font_for
 
     if not has_font_for("中文"):
-        fix = "sudo apt-get install fonts-noto-cjk (or another Chinese font)"
+        fix = _("sudo apt-get install fonts-noto-cjk (or another Chinese font)")
         return Finding(
-            "fonts", "warning", "no Chinese font: plots show numbers instead of Chinese texts", fix
+            "fonts", "warning", _("no Chinese font: plots show numbers instead of Chinese texts"), fix
         )
-    (_, *families), _ = fonts(CJK)
+    (_latin, *families), _letters = fonts(CJK)
     return Finding("fonts", "ok", ", ".join(families))
 
 
@@ -200,10 +215,17 @@ def _hub() -> Finding:
 
     endpoint = os.environ.get("HF_ENDPOINT", HUB)
     if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"):
-        return Finding("hub", "ok", f"{hide_secrets(endpoint)} not asked: HF_HUB_OFFLINE is set")
+        return Finding(
+            "hub", "ok", _("{address} not asked: HF_HUB_OFFLINE is set", address=hide_secrets(endpoint))
+        )
     try:
         httpx.head(endpoint, timeout=TIMEOUT)
     except (httpx.HTTPError, httpx.InvalidURL, ValueError, OSError) as error:  # ValueError: of a proxy
-        fix = "set HTTPS_PROXY, or HF_ENDPOINT to a mirror; without the hub, name folders and files"
-        return Finding("hub", "warning", hide_secrets(f"cannot reach {endpoint}: {error}"), fix)
-    return Finding("hub", "ok", hide_secrets(f"{endpoint} answers"))
+        fix = _("set HTTPS_PROXY, or HF_ENDPOINT to a mirror; without the hub, name folders and files")
+        return Finding(
+            "hub",
+            "warning",
+            hide_secrets(_("cannot reach {address}: {error}", address=endpoint, error=error)),
+            fix,
+        )
+    return Finding("hub", "ok", hide_secrets(_("{number} answers", number=endpoint)))

@@ -24,15 +24,9 @@ from click.exceptions import NoSuchCommand
 
 from tuneyard.core.cli.run import CLI
 from tuneyard.core.installation.checkout import ROOT, version
-from tuneyard.core.language.messages import (
-    CHINESE,
-    ENGLISH,
-    as_is,
-    one_command,
-    relative_paths,
-    say,
-    write_in,
-)
+from tuneyard.core.language.message import _
+from tuneyard.core.language.messages import as_is, one_command, relative_paths, say
+from tuneyard.core.language.reader import CHINESE, ENGLISH, write_in
 from tuneyard.core.text.secrets import public_words
 
 SUMMARY = 1000  # characters: Click cuts a first sentence that is longer
@@ -88,7 +82,7 @@ class LazyGroup(WithExamples, click.Group):
 
     def _suggestion(self, ctx: click.Context, name: str) -> str:
         similar = difflib.get_close_matches(name, self.list_commands(ctx))
-        root, listing = ctx.find_root(), f"`{ctx.command_path} --help` lists the commands."
+        root, listing = ctx.find_root(), _("`{command} --help` lists the commands.", command=ctx.command_path)
         if not similar and isinstance(root.command, LazyGroup):
             ctx, similar = root, list(root.command._of_groups(root, name))
         if not similar:
@@ -111,7 +105,7 @@ class LazyGroup(WithExamples, click.Group):
         """Import a command; None if no command has this name."""
         if cmd_name not in self.lazy:
             return super().get_command(ctx, cmd_name) or self.plugins().get(cmd_name)
-        module, _, attribute = self.lazy[cmd_name].partition(":")
+        module, _unused, attribute = self.lazy[cmd_name].partition(":")
         command: click.Command = getattr(importlib.import_module(module), attribute)
         return command
 
@@ -124,7 +118,7 @@ class LazyGroup(WithExamples, click.Group):
         if name not in self.lazy:
             command = self.get_command(ctx, name)
             return command.get_short_help_str(SUMMARY) if command else ""
-        module, _, attribute = self.lazy[name].partition(":")
+        module, _unused, attribute = self.lazy[name].partition(":")
         parsed = ast.parse(source(module).read_text(encoding="utf-8"))
         documented = {n.name: ast.get_docstring(n) for n in parsed.body if isinstance(n, ast.FunctionDef)}
         summary = documented.get(attribute, ast.get_docstring(parsed))  # a group's help is its module's
@@ -137,7 +131,7 @@ def source(module: str) -> Path:
     return ROOT.joinpath(*parts).with_suffix(".py")
 
 
-def _set_language(_context: click.Context, _: click.Parameter, name: str | None) -> None:
+def _set_language(_context: click.Context, _unused: click.Parameter, name: str | None) -> None:
     if name is not None:
         write_in(name)
 
@@ -201,11 +195,11 @@ def next_step(place: object, command: Sequence[object] | str = ()) -> None:
     if context is None or is_quiet() or context.params.get("as_json"):
         return
     if place is not None:
-        say(f"result: {as_is(relative_paths(str(place)))}", to_stderr=True)
+        say(_("result: {place}", place=as_is(relative_paths(str(place)))), to_stderr=True)
     if not isinstance(command, str):
         command = shlex.join(public_words(map(str, command)))
     if command:
-        say(f"next: {command}", to_stderr=True)
+        say(_("next: {command}", command=command), to_stderr=True)
 
 
 def is_quiet() -> bool:
@@ -256,7 +250,7 @@ def cli_command(name: str, *examples: str) -> Callable[[Callable[..., Any]], cli
     return click.command(name, cls=TuneyardCommand, examples=examples)
 
 
-def _print_version(ctx: click.Context, _: click.Parameter, is_set: bool) -> None:
+def _print_version(ctx: click.Context, _unused: click.Parameter, is_set: bool) -> None:
     if is_set and not ctx.resilient_parsing:
         release = version()
         click.echo(f"tuneyard {release['version']} {release.get('commit', '')[:12]}".rstrip())

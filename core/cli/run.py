@@ -20,6 +20,7 @@ import click
 
 from tuneyard.core.errors import TERMINATED, ContentError, RequestError, TuneyardError, describe_os_error
 from tuneyard.core.installation.packages import missing, set_up_command
+from tuneyard.core.language.message import Message, _, translated
 from tuneyard.core.language.messages import say
 from tuneyard.core.text.terminal import guarded_output
 
@@ -62,7 +63,7 @@ _SLIPS = {
     rf"""["'](\d+)%["']{_NO_NUMBER}""": (
         r"write a share of 1, such as 0.5 for 50 %; \1 alone if it counts in points"
     ),
-    rf"(?<![\d.])\d+{_NO_SHARE}": "write a share of 1, such as 0.5 for 50 %",
+    rf"(?<![\d.])\d+{_NO_SHARE}": _("write a share of 1, such as 0.5 for 50 %"),
     r"'(\d\d)[/:](\d\d)' is not a valid float": r"write the share alone: 0.\2",
     r"'(\d+)(?:[kK]|[,.]000)' is not a valid integer": r"write the digits alone: \g<1>000",
 }
@@ -107,7 +108,7 @@ def _run(command: click.Command) -> NoReturn:
             for stream in (1, 2):  # drops the buffers, so that Python's exit does not fail on them
                 os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
             sys.exit(141)
-        say(f"error: {describe_os_error(error)}", to_stderr=True)
+        say(_("error: {message}", message=describe_os_error(error)), to_stderr=True)
         code = 2
     sys.exit(code)
 
@@ -121,7 +122,7 @@ def _check_current_folder() -> None:
     except FileNotFoundError:
         folder = os.environ.get("PWD", ".")
         raise RequestError(
-            f"{folder}: the current folder was deleted; go to one that exists: cd FOLDER"
+            _("{path}: the current folder was deleted; go to one that exists: cd FOLDER", path=folder)
         ) from None
 
 
@@ -153,7 +154,7 @@ def _exit_code(command: click.Command) -> int:
     try:
         _check_current_folder()
         if not _EMPTY_PATHS.isdisjoint(pairwise(sys.argv)):
-            raise click.UsageError("a path is empty")
+            raise click.UsageError(_("a path is empty"))
         if spec is not None:
             command, program = _of_module(command, spec.name)
         with _PanicsOfRust():
@@ -167,15 +168,19 @@ def _exit_code(command: click.Command) -> int:
         say(message_of_click.getvalue().rstrip("\n") + hint, to_stderr=True)
         return 2
     except TuneyardError as error:
-        say(f"error: {_with_short_lines(str(error))}{_slip(str(error))}", to_stderr=True)
+        if isinstance(error.message, Message):
+            text = _with_short_lines(translated(error.message))
+            say(_("error: {text}{slip}", text=text, slip=_slip(str(error))), to_stderr=True)
+        else:
+            say(f"error: {_with_short_lines(str(error))}{_slip(str(error))}", to_stderr=True)
         return error.exit_code
     except ImportError as error:
         if not error.name or error.name.partition(".")[0] == "tuneyard":
             raise  # a module of ours: a defect, not a missing package
-        message = f"{error}; run {set_up_command()} again"
+        message: str = _("{reason}; run {command} again", reason=error, command=set_up_command())
         if isinstance(error, ModuleNotFoundError):
             message = missing(error.name)
-        say(f"error: {message}", to_stderr=True)
+        say(_("error: {message}", message=message), to_stderr=True)
         return 2
     except RuntimeError as error:
         cause = error.__context__
@@ -198,11 +203,11 @@ class _PanicsOfRust(contextlib.AbstractContextManager[None]):
     """Turns a panic of tokenizers or safetensors into a `ContentError`: its class cannot be imported."""
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
+        self, kind: type[BaseException] | None, error: BaseException | None, _unused: TracebackType | None
     ) -> None:
         if kind is not None and kind.__module__ == _OF_RUST:
             raise ContentError(
-                f"the library of tokenizers stopped: {error}; take the model's files again"
+                _("the library of tokenizers stopped: {error}; take the model's files again", error=error)
             ) from error
 
 
@@ -217,7 +222,7 @@ def _with_short_lines(message: str) -> str:
 
 def _interrupted(how_to_resume: str = "") -> int:
     """Print how a command goes on that Ctrl-C or SIGTERM has ended; return the exit code of that signal."""
-    say(f"interrupted; {how_to_resume or 'the same command starts again'}", to_stderr=True)
+    say(_("interrupted; {hint}", hint=how_to_resume or "the same command starts again"), to_stderr=True)
     if _terminated.is_set():
         return TERMINATED
     return 130
@@ -270,7 +275,7 @@ def _reader_is_gone() -> bool:
     poll = select.poll()
     for stream in (1, 2):
         poll.register(stream, 0)
-    return any(event & select.POLLERR for _, event in poll.poll(0))
+    return any(event & select.POLLERR for _unused, event in poll.poll(0))
 
 
 # Click takes "" as the current folder.

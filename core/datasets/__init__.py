@@ -297,7 +297,7 @@ def read_records(path: Path) -> list[Fields]:
             path, document, "a list of records, or one in each line (`tuneyard data init` reads more)"
         )
     if not begin.startswith(b"["):
-        return [record for _, record in json_lines(path)]
+        return [record for _unused, record in json_lines(path)]
     rows = []
     for number, row in enumerate(json_items(path), 1):
         if not isinstance(row, dict):

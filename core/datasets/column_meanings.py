@@ -8,6 +8,8 @@ import re
 from collections.abc import Mapping
 from functools import cache, lru_cache
 
+from tuneyard.core.language.message import _
+
 _HUMP = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 _SIGNS = re.compile(r"[\W_]+")
 # By role, in snake case and by preference: if a file has several, the first one is used.
@@ -95,19 +97,19 @@ CLASS_ENDINGS = ("type", "class", "category", "类型", "类别", "分类")
 """How the name of a column of classes ends."""
 
 MEDIA = ("images", "videos", "audios")
-_PREFERENCE = "preference data (a chosen answer and a rejected one)"
-SYSTEM_TEXT = "a system text"
-REASONING = "reasoning before the answer"
+_PREFERENCE = _("preference data (a chosen answer and a rejected one)")
+SYSTEM_TEXT = _("a system text")
+REASONING = _("reasoning before the answer")
 _MEANING_BY_ROLE = {
     **{role: role for role in MEDIA},
     "chosen": _PREFERENCE,
     "rejected": _PREFERENCE,
-    "ranking": "preference data (write the better answer as `chosen` and the other as `rejected`)",
-    "kto_tag": "feedback (KTO marks a rejected answer so)",
-    "choices": "choices of a question",
+    "ranking": _("preference data (write the better answer as `chosen` and the other as `rejected`)"),
+    "kto_tag": _("feedback (KTO marks a rejected answer so)"),
+    "choices": _("choices of a question"),
     "system": SYSTEM_TEXT,
-    "history": "earlier turns",
-    "tools": "tools or calls of them",
+    "history": _("earlier turns"),
+    "tools": _("tools or calls of them"),
     "reasoning": REASONING,
 }
 PART_OF_MEANING = {_MEANING_BY_ROLE[role]: role for role in (*MEDIA, "system", "history", "tools")}
@@ -117,7 +119,7 @@ PREFERENCES = {_MEANING_BY_ROLE[role] for role in ("chosen", "ranking")}
 CHOICES = _MEANING_BY_ROLE["choices"]
 """The meaning of columns that a prompt has in words of its own."""
 MEANINGS = {name: meaning for role, meaning in _MEANING_BY_ROLE.items() for name in USUAL_NAMES[role]}
-MEANINGS["label"] = "a label beside the answer (KTO marks a rejected one so)"
+MEANINGS["label"] = _("a label beside the answer (KTO marks a rejected one so)")
 """What a filled column of this name says about an answer."""
 ONLY_BESIDE_AN_ANSWER = frozenset((*USUAL_NAMES["choices"], "label"))
 """Names that say nothing about a row without an answer."""

@@ -23,6 +23,7 @@ from tuneyard.core.errors import ContentError
 from tuneyard.core.files import Fields, JsonObject, atomic, read_json, read_object, write_json
 from tuneyard.core.files.bounded_reading import open_regular
 from tuneyard.core.installation.checkout import ROOT
+from tuneyard.core.language.message import _
 
 if TYPE_CHECKING:
     import numpy as np
@@ -249,7 +250,14 @@ def write_row_index(
     rows = np.empty(len(fingerprints), dtype=fields)
     for name, column in columns.items():
         if len(column) != len(rows):
-            raise ValueError(f"{name}: found {len(column)} numbers, expected {len(rows)}")
+            raise ValueError(
+                _(
+                    "{name}: found {column} numbers, expected {rows}",
+                    name=name,
+                    column=len(column),
+                    rows=len(rows),
+                )
+            )
         rows[name] = column
     with atomic(path) as file:
         np.lib.format.write_array(file, rows, version=(3, 0), allow_pickle=False)
@@ -265,16 +273,27 @@ def read_row_index(records: Path) -> RowIndex | None:
     with open_regular(path) as file:
         begin = file.read(len(NUMPY))
     if begin != NUMPY:  # numpy would open a zip archive or a pickle, too
-        raise ContentError(f"{path}: broken row index: not a numpy array; compile the dataset again")
+        raise ContentError(
+            _("{path}: broken row index: not a numpy array; compile the dataset again", path=path)
+        )
     try:
         # Mapped, so that neither more rows than the file has nor a sparse file takes memory.
         rows = np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
     except (ValueError, EOFError, SyntaxError, TokenError, OverflowError, OSError) as error:
-        raise ContentError(f"{path}: broken row index: {error}; compile the dataset again") from error
+        raise ContentError(
+            _("{path}: broken row index: {reason}; compile the dataset again", path=path, reason=error)
+        ) from error
     names = rows.dtype.names or ("",)
     are_numbers = all(rows.dtype[name].kind == "u" for name in rows.dtype.names or ())
     if rows.ndim != 1 or names[0] != FINGERPRINT or not are_numbers:
-        raise ContentError(f"{path}: found {rows.dtype}, expected a field {FINGERPRINT!r}; compile again")
+        raise ContentError(
+            _(
+                "{path}: found {dtype}, expected a field {fingerprint!r}; compile again",
+                path=path,
+                dtype=rows.dtype,
+                fingerprint=FINGERPRINT,
+            )
+        )
     if names[1:] == (TRAINED, SPLIT):
         return RowIndex(rows[FINGERPRINT], {}, rows[TRAINED], rows[SPLIT])
     return RowIndex(rows[FINGERPRINT], {name: rows[name] for name in names[1:]})

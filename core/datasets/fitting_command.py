@@ -70,7 +70,7 @@ def scoring_options(names: Iterable[str], folder: Path, *, is_running_text: bool
 
 def _has_tools(example: Example) -> bool:
     """True if a conversation declares or calls tools."""
-    roles = {role for role, _ in [*example.turns, *example.answers]}
+    roles = {role for role, _unused in [*example.turns, *example.answers]}
     return bool(example.tools) or "function" in roles
 
 

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from tuneyard.core.datasets import REMOTE_SOURCES
 from tuneyard.core.errors import Problem, show_value
+from tuneyard.core.language.message import _
 from tuneyard.core.records import Entry
 
 WHOLE, ALL = "train", "all"
@@ -71,7 +72,7 @@ def split_problem(place: str, entry: Entry) -> Problem | None:
         f'found {show_value(entry["split"])}: a local file is the one split "train", and LLaMA-Factory stops '
         "at any other"
     )
-    return Problem("E405", place, message, "split", 'take it out, or write a part such as "train[:50%]"')
+    return Problem("E405", place, message, "split", _('take it out, or write a part such as "train[:50%]"'))
 
 
 def _parts(split: object) -> list[_Part] | None:

@@ -25,6 +25,7 @@ from tuneyard.core.datasets.column_meanings import (
 )
 from tuneyard.core.errors import show_value
 from tuneyard.core.files import Fields
+from tuneyard.core.language.message import _
 from tuneyard.core.records import ANSWERS, BARE, MARK, OPENAI, PAIR, PLACEHOLDERS, Record, RecordFormat
 
 CALLS = "tool_calls"
@@ -32,7 +33,7 @@ REFUSAL = "refusal"
 LABEL = "label"
 MOST = 2000
 """Keys that are counted: bounded, whatever keys the records have."""
-NOT_LEARNED = "a mark that the answer is incorrect or not to be learned"
+NOT_LEARNED = _("a mark that the answer is incorrect or not to be learned")
 
 
 class UnreadKey(NamedTuple):
@@ -94,7 +95,7 @@ class UnreadKeys:
             return
         neutral: set[str] = set()
         for column, number, turn, is_learned in self._turns(record):
-            turn_place = f"turn {number}" if number else "the answer"
+            turn_place = f"turn {number}" if number else _("the answer")
             for key in self._unread_keys(turn):
                 name = f"{column}.{key}"
                 value = turn[key]
@@ -184,13 +185,13 @@ class UnreadKeys:
             yield UnreadKey(code, finding.place, finding.row, name, message, self._fix(finding))
 
     def _message(self, finding: _Finding, records: int) -> str:
-        content, effect = meaning(finding.key), "LLaMA-Factory leaves it out"
+        content, effect = meaning(finding.key), _("LLaMA-Factory leaves it out")
         if finding.is_mark:
-            content, effect = NOT_LEARNED, "LLaMA-Factory learns the whole answer"
+            content, effect = NOT_LEARNED, _("LLaMA-Factory learns the whole answer")
         elif finding.key in self._read:
-            content = "a text next to tool_calls"
+            content = _("a text next to tool_calls")
         elif finding.key == REFUSAL:
-            content = "a refusal"
+            content = _("a refusal")
         return (
             f"{finding.turn or 'the record'} has {show_value(finding.value)}: {content}, in "
             f"{finding.records} of {records:,} records; {effect}"
@@ -200,21 +201,26 @@ class UnreadKeys:
         """The edit of the file, or the command that reads such turns."""
         init = f"`tuneyard data init {shlex.quote(str(self.path))}`"
         if finding.is_mark:
-            return f"take these answers out of the file, or compile it: {init}"
+            return _("take these answers out of the file, or compile it: {command}", command=init)
         content = meaning(finding.key)
         if content == REASONING:
-            return f"write it into the text as <think>…</think>, or compile the file: {init}"
+            return _(
+                "write it into the text as <think>…</think>, or compile the file: {command}", command=init
+            )
         if not finding.turn:
             part = PART_OF_MEANING.get(content, "")
             if part:
                 return f'add "{part}": "{finding.key}" to the entry\'s `columns`, or take it out of the file'
-            return f"take it out of the file, or compile the file, which makes pairs of it: {init}"
+            return _(
+                "take it out of the file, or compile the file, which makes pairs of it: {command}",
+                command=init,
+            )
         if content in MEDIA:
             return (
                 f'name the files in a column of the record, add "{content}": "<column>" to the entry\'s '
                 f"`columns`, and write one {PLACEHOLDERS[content]} for each into the text"
             )
-        return f"compile the file, which writes it as a turn or refuses it: {init}"
+        return _("compile the file, which writes it as a turn or refuses it: {command}", command=init)
 
     def _turns(self, record: Record) -> Iterator[tuple[str, int, Fields, bool]]:
         """Yield column, number (0 for a single turn), turn, and whether its answer is learned."""

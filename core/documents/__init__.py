@@ -72,7 +72,7 @@ def parse_yaml(text: bytes | str, place: object) -> Yaml:
         _size(root, place, {})
         lines = {}
         if isinstance(root, yaml.MappingNode):
-            keys = [key for key, _ in root.value if isinstance(key, yaml.ScalarNode)]
+            keys = [key for key, _unused in root.value if isinstance(key, yaml.ScalarNode)]
             lines = {key.value: key.start_mark.line + 1 for key in keys}
         value = loader.construct_document(root)
     except UnicodeDecodeError as error:

@@ -11,18 +11,19 @@ from typing import Any, NamedTuple
 
 from tuneyard.core.documents import LARGEST, is_number
 from tuneyard.core.errors import ContentError, nearest, show_value
+from tuneyard.core.language.message import _
 
-_TYPES = {"string": "text", "integer": "a whole number", "number": "a number"}
-_TYPES |= {"array": "a list", "object": "a mapping", "boolean": "true or false"}
+_TYPES = {"string": "text", "integer": "a whole number", "number": _("a number")}
+_TYPES |= {"array": _("a list"), "object": _("a mapping"), "boolean": _("true or false")}
 _BOUNDS = {
-    "minimum": "{} or more",
-    "exclusiveMinimum": "more than {}",
-    "maximum": "{} or less",
+    "minimum": _("{{}} or more"),
+    "exclusiveMinimum": _("more than {{}}"),
+    "maximum": _("{{}} or less"),
     "exclusiveMaximum": "less than {}",
     "minLength": "{} or more characters",
     "maxLength": "{} or fewer characters",
-    "minItems": "{} or more items",
-    "maxItems": "{} or fewer items",
+    "minItems": _("{{}} or more items"),
+    "maxItems": _("{{}} or fewer items"),
     "minProperties": "{} or more keys",
     "uniqueItems": "no item twice",
 }
@@ -101,8 +102,8 @@ def _validator(exact: bool) -> Any:
     if not exact:
         return Validator
     checks = {
-        "integer": lambda _, value: is_number(value) and isinstance(value, int),
-        "number": lambda _, value: is_number(value),
+        "integer": lambda _unused, value: is_number(value) and isinstance(value, int),
+        "number": lambda _unused, value: is_number(value),
     }
     checker = Validator.TYPE_CHECKER.redefine_many(checks)
     return extend(Validator, type_checker=checker)  # type: ignore[no-untyped-call]
@@ -127,9 +128,11 @@ def _in_words(error: Any) -> Iterator[Violation]:
     kind = schema.get("type", [])
     kinds = {kind} if isinstance(kind, str) else set(kind)
     hint = ""
+    expected: str
     too_large = isinstance(value, int | float) and not abs(value) <= LARGEST
     if keyword == "type" and too_large and kinds & {"integer", "number"}:
-        keyword, expected = "maximum", f"a number of at most {LARGEST:,.0f}"
+        keyword = "maximum"
+        expected = _("a number of at most {number:,.0f}", number=LARGEST)
     elif keyword == "type":
         expected = " or ".join(words for name, words in _TYPES.items() if name in kinds) or "null"
         if "description" in schema:
@@ -142,7 +145,7 @@ def _in_words(error: Any) -> Iterator[Violation]:
             for choice in bound
             if choice is not None
         ]
-        expected = f"one of {', '.join(choices[:20])}"
+        expected = _("one of {names}", names=", ".join(choices[:20]))
         if len(choices) > 20:
             expected += ", …"
         if isinstance(value, str):
@@ -156,4 +159,6 @@ def _in_words(error: Any) -> Iterator[Violation]:
         expected = " and ".join(_BOUNDS[name].format(schema[name]) for name in bounds)
     else:
         expected = str(schema.get("description") or f"{keyword} {show_value(bound)}")
-    yield Violation(place, keyword, f"found {show_value(value)}, expected {expected}", hint)
+    yield Violation(
+        place, keyword, _("found {role}, expected {other}", role=show_value(value), other=expected), hint
+    )

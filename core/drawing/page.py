@@ -5,11 +5,14 @@ A page is a Jinja template `page.html` with `style.css` and `script.js` beside i
 
 import base64
 import hashlib
+import re
 from pathlib import Path
 from typing import Any
 
-from tuneyard.core.language.messages import current
+from tuneyard.core.language.message import translated_template
+from tuneyard.core.language.reader import current
 
+_SCRIPT_TEXT = re.compile(r'"([^"\\\n]+)"')
 THEME = Path(__file__).with_name("page_theme.css")
 """Colours in light and dark, the font, and the rules that all pages share."""
 
@@ -37,6 +40,13 @@ def fill_page(folder: Path, **values: Any) -> str:
         **values,
     )
     return text.encode(errors="replace").decode()  # half characters (lone surrogates) become `?`
+
+
+def words_of(folder: Path) -> dict[str, str]:
+    """The texts in the script of a page in the language of the reader, by their English, for its `tr`."""
+    script = (folder / "script.js").read_text(encoding="utf-8")
+    texts = dict.fromkeys(_SCRIPT_TEXT.findall(script))
+    return {text: translated_template(text) for text in texts}
 
 
 def content_policy(script: str, style: str) -> str:

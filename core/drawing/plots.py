@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING
 from tuneyard.core.errors import RequestError
 from tuneyard.core.files import write_bytes, write_text
 from tuneyard.core.files.bounded_reading import read_regular
-from tuneyard.core.language.messages import ENGLISH, catalogue, current, in_language, warn_once
-from tuneyard.core.language.translation import tr
+from tuneyard.core.language.message import _
+from tuneyard.core.language.messages import warn_once
+from tuneyard.core.language.reader import ENGLISH, current, in_language
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -40,6 +41,8 @@ MARKS = {  # what a picture of ours contains by its METADATA
     "svg": f"<dc:title>{MAKER}</dc:title>".encode(),
     "pdf": f"/Creator ({MAKER})".encode(),
 }
+CHINESE_LETTERS = "中文图表，。：；（）、“”"
+"""Letters and signs that each font of Chinese has."""
 LATIN = "DejaVu Sans"  # comes with matplotlib
 CJK = (
     "Noto Sans CJK SC", "Noto Sans SC", "Source Han Sans SC", "Source Han Sans CN", "WenQuanYi Micro Hei",
@@ -48,11 +51,11 @@ CJK = (
     "Droid Sans Fallback",
 )  # fmt: skip
 
-NOT_WRITTEN = (
+NOT_WRITTEN = _(
     "The plots are in English: no installed font has Chinese letters; "
     "install one (fonts-noto-cjk; see tuneyard doctor)."
 )
-NUMBERED = (
+NUMBERED = _(
     "No installed font has some letters of the plots: their texts are numbered, and a .txt beside each plot "
     "lists them. Install a font that has them (fonts-noto-cjk for Chinese; see tuneyard doctor)."
 )
@@ -87,13 +90,13 @@ def fonts(preferred: tuple[str, ...]) -> tuple[list[str], set[int]]:
 
 def has_font_for(text: str) -> bool:
     """True if the installed fonts have every letter of the text."""
-    _, letters = fonts(CJK)
+    _unused, letters = fonts(CJK)
     return letters.issuperset(map(ord, text))
 
 
 def plot_language() -> str:
-    """Current language, or English if no installed font has the letters of its texts."""
-    if has_font_for("".join(catalogue(current()).values())):
+    """Current language, or English if no installed font has Chinese letters."""
+    if current() == ENGLISH or has_font_for(CHINESE_LETTERS):
         return current()
     return ENGLISH
 
@@ -106,10 +109,10 @@ def plotting() -> Iterator[None]:
     """
     import matplotlib
 
-    families, _ = fonts(CJK)
+    families, _unused = fonts(CJK)
     language = plot_language()
     if language != current():
-        warn_once(tr(NOT_WRITTEN))
+        warn_once(NOT_WRITTEN)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", MISSING_GLYPH)  # those letters are numbered
         with in_language(language), matplotlib.rc_context({"font.family": families}, STYLE):
@@ -176,7 +179,7 @@ def number_unreadable(figure: "Figure") -> list[str]:
 
     _replace_texts(figure, lambda text: not has_font_for(text.replace("\n", "")), readable)
     if number_by_text:
-        warn_once(tr(NUMBERED))
+        warn_once(NUMBERED)
     return list(number_by_text)
 
 
@@ -216,8 +219,11 @@ def check_replaceable(path: Path) -> None:
     mark = MARKS.get(path.suffix[1:].lower())
     if mark is None or mark not in read_regular(path):
         raise RequestError(
-            f"{path}: a plot would replace this file, which Tuneyard did not draw; rename the file, or "
-            "choose another folder"
+            _(
+                "{path}: a plot would replace this file, which Tuneyard did not draw; rename the "
+                "file, or choose another folder",
+                path=path,
+            )
         )
 
 

@@ -21,9 +21,9 @@ import click
 
 from tuneyard.core.errors.problem_codes import guide
 from tuneyard.core.installation.packages import missing
+from tuneyard.core.language.message import Message, _, counted, joined, message_of, with_texts
 from tuneyard.core.language.messages import relative_paths
 from tuneyard.core.text.quoting import one_line
-from tuneyard.core.text.words import counted
 
 SHOWN = 20
 LONGEST_NAME = 200  # characters of a name that is compared with others
@@ -46,6 +46,11 @@ class TuneyardError(Exception):
     """Error that a user can fix. The message names the place, the value and the fix."""
 
     exit_code = 1
+
+    @property
+    def message(self) -> str:
+        """What it says, as the `Message` it was raised with, so that it can be said in another language."""
+        return message_of(self)
 
     def __reduce__(self) -> tuple[object, ...]:
         """Come back from a worker unchanged, also where its class has other arguments than `args`."""
@@ -138,6 +143,20 @@ class Problem:
     def line(self) -> str:
         """Format as `place: code field: message; hint`, the form of every printed problem."""
         field = f" {self.field}" if self.field else ""
+        if isinstance(self.message, Message) or isinstance(self.hint, Message):
+            line: str = _(
+                "{place}: {code}{field}: {message}",
+                place=one_line(relative_paths(self.place)),
+                code=self.code,
+                field=one_line(field),
+                message=with_texts(self.message, one_line),
+            )
+            if not self.hint:
+                return line
+            hint = with_texts(self.hint, one_line)
+            if self.message.endswith("?"):
+                return _("{problem} {fix}", problem=line, fix=hint)
+            return _("{problem}; {fix}", problem=line, fix=hint)
         joint = " " if self.message.endswith("?") else "; "
         line = f"{self.place}: {self.code}{field}: {self.message}{joint}{self.hint}"
         return relative_paths(one_line(line.removesuffix(joint)))
@@ -150,7 +169,9 @@ class ProblemsError(ContentError):
         self.problems = list(problems)
         text = summarise(self.problems)
         names_subject = text.startswith((f"{subject}:", f"{subject} "))
-        super().__init__(text if names_subject else f"{subject}: {text}")
+        if not names_subject:
+            text = _("{subject}: {problems}", subject=subject, problems=text)
+        super().__init__(text)
 
 
 def by_code(counts: Mapping[str, int]) -> str:
@@ -177,14 +198,17 @@ def summarise(
     total = rest = sum(counts.values())
     lines = []
     for first, *others in list(groups.values())[: None if show_all else SHOWN]:
-        more = f" (and {len(others)} more like it)" if others else ""
-        lines.append(first.line() + more)
+        line = first.line()
+        if others:
+            line = _("{problem} (and {number} more like it)", problem=line, number=len(others))
+        lines.append(line)
         rest -= 1 + len(others)
     if rest:
-        lines.append(f"… {rest} more (--all shows every one)")
-    lines.append(f"{counted(total, 'problem')} ({by_code(counts)})")
+        lines.append(_("… {rest} more (--all shows every one)", rest=rest))
+    problems_of_all = counted(total, "problem", "problems")
+    lines.append(_("{problems} ({by_code})", problems=problems_of_all, by_code=by_code(counts)))
     lines += guide(counts)
-    return "\n".join(lines)
+    return joined(lines, "\n")
 
 
 def dangling(link: Path) -> str:

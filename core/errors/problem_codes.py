@@ -8,7 +8,9 @@ import re
 from collections.abc import Iterable
 from typing import Self
 
-from tuneyard.core.language.messages import CHINESE, catalogue, current
+from tuneyard.core.language.message import Message
+from tuneyard.core.language.messages import catalogue
+from tuneyard.core.language.reader import CHINESE, current
 
 EXPLANATIONS = "problem_codes_zh"
 """Name of the catalogue with the meaning and the fix of each code, in Chinese."""
@@ -46,7 +48,7 @@ class ProblemCode(str):
 
     def message(self, **values: object) -> str:
         """The template with its fields filled in."""
-        return self.template.format(**values)
+        return Message(self.template, values)
 
     @property
     def severity(self) -> str:

@@ -149,7 +149,7 @@ class Executor(ABC):
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, *_unused: object) -> None:
         self.close()
 
 
@@ -178,7 +178,7 @@ class InThisProcess(Executor):
         *,
         common: object = None,
         observer: Observer = SILENT,
-        **_: object,  # it takes all of this process, and draws none ahead
+        **_unused: object,  # it takes all of this process, and draws none ahead
     ) -> Generator[WorkResult]:
         """Run each item when its result is wanted."""
         for item in items:

@@ -30,6 +30,7 @@ from tuneyard.core.execution import (
 )
 from tuneyard.core.execution.processes import GRACE, end_left_behind, end_with, leave_on_sigterm
 from tuneyard.core.installation.checkout import environment_set, python_variables
+from tuneyard.core.language.message import _
 
 _SIGNALS = {signal.SIGINT, signal.SIGTERM}
 
@@ -51,11 +52,11 @@ class LocalProcesses(Executor):
         common: object = None,
         observer: Observer = SILENT,
         ahead: int = AHEAD,
-        **_: object,  # a slot decides on resources
+        **_unused: object,  # a slot decides on resources
     ) -> Generator[WorkResult]:
         """Run each item in a worker. If that is lost, the item runs again in its successor, once."""
         if self._running():
-            raise RuntimeError("an executor runs one map at a time")
+            raise RuntimeError(_("an executor runs one map at a time"))
         rest = iter(items)
         order: deque[DrawnItem] = deque()  # those whose results are not taken yet
         try:
@@ -153,8 +154,8 @@ class _Worker:
         process = self._process
         self.stop()
         if process.exitcode >= 0:
-            return f"ended with exit code {process.exitcode}"
-        reason = f"was ended by {signal.Signals(-process.exitcode).name}"
+            return _("ended with exit code {number}", number=process.exitcode)
+        reason: str = _("was ended by {signal}", signal=signal.Signals(-process.exitcode).name)
         if process.exitcode == -signal.SIGKILL:
             reason += "; was there too little memory?"
         return reason

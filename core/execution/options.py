@@ -9,6 +9,7 @@ import click
 from tuneyard.core.errors import RequestError
 from tuneyard.core.execution import Executor, InThisProcess, Slot
 from tuneyard.core.execution.machine_limits import available_cores
+from tuneyard.core.language.message import _
 
 MOST = 8  # processes by default: the one that takes their results keeps hardly more of them busy
 
@@ -18,7 +19,7 @@ def _one_of_the_two(context: click.Context, _option: click.Parameter, value: Any
     if value is not None:
         others = {context.params.get("workers"), context.params.get("ray")}
         if others != {None}:
-            raise RequestError("--workers is for this machine and --ray for a cluster: give one of them")
+            raise RequestError(_("--workers is for this machine and --ray for a cluster: give one of them"))
     return value
 
 

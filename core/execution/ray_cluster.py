@@ -30,6 +30,7 @@ from tuneyard.core.execution import (
 )
 from tuneyard.core.files import JsonObject, existing, files_sha256
 from tuneyard.core.installation.checkout import ROOT, packages_folder, python_variables, version
+from tuneyard.core.language.message import _
 
 ANSWERS_WITHIN = 5.0  # seconds in which the head must answer; Ray would wait for two minutes
 _LOOK_EVERY = 1.0  # seconds between two looks for nodes that have joined
@@ -126,16 +127,21 @@ class RayCluster(Executor):
                 next_result = order[0].result
                 if not fitting and next_result is None:
                     raise RequestError(
-                        f"--ray: an item takes {resources.cpus:g} CPU, {resources.gpus:g} GPU and "
-                        f"{resources.memory / 1e9:.1f} GB of memory, and no node has that (`ray status` "
-                        "lists them); add a node, or run it on a machine without --ray"
+                        _(
+                            "--ray: an item takes {cpus:g} CPU, {gpus:g} GPU and {size:.1f} GB of memory, "
+                            "and no node has that (`ray status` lists them); add a node, or run it on a "
+                            "machine without --ray",
+                            cpus=resources.cpus,
+                            gpus=resources.gpus,
+                            size=resources.memory / 1e9,
+                        )
                     )
                 while waiting and self._idle:
                     actor, drawn = self._idle.pop(), waiting.popleft()
                     running[actor.run_in.remote(*arguments, drawn.item)] = (actor, drawn)
                     observer.started(drawn.item.name, "the cluster")
-                starting = sum(drawn is None for _, drawn in running.values())
-                for _ in range(min(fitting - len(running), len(waiting) - starting)):
+                starting = sum(drawn is None for _unused, drawn in running.values())
+                for _unused in range(min(fitting - len(running), len(waiting) - starting)):
                     actor = worker.remote()
                     running[actor.__ray_ready__.remote()] = (actor, None)
                 if common is None and running and len(order) < most:
@@ -145,7 +151,7 @@ class RayCluster(Executor):
                     yield next_result
                 ended = []
                 if running:
-                    ended, _ = ray.wait([*running], timeout=0 if next_result else _LOOK_EVERY)
+                    ended, _unused = ray.wait([*running], timeout=0 if next_result else _LOOK_EVERY)
                 for reference in ended:
                     actor, ended_item = running.pop(reference)
                     answer = _answer_of(reference)
@@ -156,11 +162,11 @@ class RayCluster(Executor):
                         continue
                     ray.kill(actor)
                     self._idle.clear()  # their node may be lost, too
-                    reason = f"was lost with its worker or node ({type(answer).__name__})"
+                    reason = _("was lost with its worker or node ({reason})", reason=type(answer).__name__)
                     if ended_item is not None and ended_item.runs_again(reason, observer):
                         waiting.appendleft(ended_item)
         finally:
-            for actor, _ in running.values():
+            for actor, _item in running.values():
                 ray.kill(actor)
 
 
@@ -190,9 +196,11 @@ def _connect(address: str) -> None:
     """Join the cluster as a driver; `RequestError` if there is none."""
     os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    host, _, port = address.rpartition(":")
+    host, _unused, port = address.rpartition(":")
     if address != "auto" and (not host or "/" in host or not port.isdigit()):
-        raise RequestError(f"--ray {address}: expected `auto`, or HOST:PORT of a cluster's head")
+        raise RequestError(
+            _("--ray {address}: expected `auto`, or HOST:PORT of a cluster's head", address=address)
+        )
     import ray
 
     handler = signal.getsignal(signal.SIGTERM)
@@ -204,8 +212,12 @@ def _connect(address: str) -> None:
             ray.init(address, log_to_driver=False, logging_level="ERROR", runtime_env={"env_vars": variables})
     except (OSError, RuntimeError, ValueError, OverflowError) as error:
         raise RequestError(
-            f"--ray {address}: no cluster to join: {_last_line(error)}; `ray start --head` starts one, and "
-            "this machine must be one of its nodes (`ray start --address=HOST:PORT`)"
+            _(
+                "--ray {address}: no cluster to join: {reason}; `ray start --head` starts one, and "
+                "this machine must be one of its nodes (`ray start --address=HOST:PORT`)",
+                address=address,
+                reason=_last_line(error),
+            )
         ) from error
     finally:
         signal.signal(signal.SIGTERM, handler)  # Ray sets its own

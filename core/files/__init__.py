@@ -198,7 +198,7 @@ def unique(pairs: list[tuple[str, object]]) -> Fields:
     """The pairs of a JSON object as its fields; `DuplicateKeyError` for a key that comes again."""
     fields = dict(pairs)
     if len(fields) < len(pairs):
-        raise DuplicateKeyError(first_repeated(key for key, _ in pairs))
+        raise DuplicateKeyError(first_repeated(key for key, _unused in pairs))
     return fields
 
 

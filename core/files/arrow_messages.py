@@ -8,6 +8,8 @@ import struct
 from collections.abc import Iterator
 from typing import BinaryIO, NamedTuple
 
+from tuneyard.core.language.message import _
+
 MAGIC = b"ARROW1"
 _CONTINUES = 0xFFFFFFFF
 _DICTIONARY, _ROWS = 2, 3
@@ -73,14 +75,14 @@ def _starts(file: BinaryIO) -> list[int]:
         root = _FlatTable(footer, _number(footer, "<I", 0))
         blocks = [*root.items(2, _BLOCK), *root.items(3, _BLOCK)]
     except (struct.error, OverflowError) as error:
-        raise MessageError("the list of the record batches is damaged") from error
+        raise MessageError(_("the list of the record batches is damaged")) from error
     return [block[0] for block in blocks]
 
 
 def _message_at(file: BinaryIO, start: int) -> tuple[int, Message | None] | None:
     """Where the next message begins, and the rows in this one, if any. None where the data end."""
     if start < 0:
-        raise MessageError(f"a message at byte {start}")
+        raise MessageError(_("a message at byte {start}", start=start))
     file.seek(start)
     head = file.read(8)
     if len(head) < 8:
@@ -93,7 +95,7 @@ def _message_at(file: BinaryIO, start: int) -> tuple[int, Message | None] | None
     if length == 0:
         return None
     if length > _LARGEST_HEADER:
-        raise MessageError(f"a header of {length:,} bytes at byte {start}")
+        raise MessageError(_("a header of {length:,} bytes at byte {start}", length=length, start=start))
     file.seek(start)
     header = file.read(length)
     start += length
@@ -102,9 +104,9 @@ def _message_at(file: BinaryIO, start: int) -> tuple[int, Message | None] | None
     try:
         body, message = _message(header, file, start)
     except (struct.error, OverflowError) as error:
-        raise MessageError(f"the header before byte {start} is damaged") from error
+        raise MessageError(_("the header before byte {start} is damaged", start=start)) from error
     if body < 0:
-        raise MessageError(f"a body of {body} bytes at byte {start}")
+        raise MessageError(_("a body of {body} bytes at byte {start}", body=body, start=start))
     return start + body, message
 
 

@@ -18,6 +18,7 @@ from tuneyard.core.files.bounded_reading import (
     refuse_expansion,
 )
 from tuneyard.core.files.parquet_pages import DELTA_TEXTS, PageError, pages_of
+from tuneyard.core.language.message import _
 
 SMALLEST_CELL = 2  # bytes: as a number and a comma in JSON
 ELEMENT_COST = 16
@@ -220,9 +221,9 @@ def record_slices(batch: Any, start: int) -> Iterator[Any]:
         return
     rows = batch.num_rows
     if rows == 1:
-        raise large_record(f"row {start}")
+        raise large_record(_("row {row}", row=start))
     if rows <= RUN and size > LARGEST_RUN:
-        raise large_part(f"{rows:,} rows", size, place=f"row {start}")
+        raise large_part(_("{count:,} rows", count=rows), size, place=_("row {row}", row=start))
     half = rows // 2
     yield from record_slices(batch.slice(0, half), start)
     yield from record_slices(batch.slice(half), start + half)

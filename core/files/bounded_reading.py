@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from tuneyard.core.errors import ContentError
+from tuneyard.core.language.message import _
 
 LARGEST_FILE = 64 << 20  # bytes; the largest tokenizer.json of a hub model has 40 MB
 LARGEST_RECORD = 16 << 20  # bytes of a line, of a CSV row, of an item of a JSON list, in all commands
@@ -62,7 +63,7 @@ def refuse_pipe(path: Path, fix: str = "") -> None:
     except OSError:
         return
     if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
-        raise UnboundedError(f"{path}: found a pipe or a device, expected a file{fix}")
+        raise UnboundedError(_("{path}: found a pipe or a device, expected a file{fix}", path=path, fix=fix))
 
 
 class LargeDataError(ValueError):
@@ -79,7 +80,13 @@ def large_part(description: str, size: int, most: int = LARGEST_RUN, place: str 
     """The error for a part of a file, such as a page, that unpacks to more than `most` bytes."""
     mib = -(-size >> 20)
     return LargeDataError(
-        f"found {description} of {mib:,} MiB once unpacked, expected {most >> 20:,} MiB at most", place
+        _(
+            "found {description} of {mib:,} MiB once unpacked, expected {most:,} MiB at most",
+            description=description,
+            mib=mib,
+            most=most >> 20,
+        ),
+        place,
     )
 
 
@@ -106,8 +113,13 @@ def refuse_expansion(rows: int, cells: int, size: int, stored: int) -> None:
     is_large = cost > FREE_EXPANSION or size > LARGEST_RUN
     if is_large and total > MOST_EXPANSION * stored:
         raise LargeDataError(
-            f"found rows that take {total >> 20:,} MiB in a file of {stored:,} bytes, expected "
-            f"{MOST_EXPANSION:,} times its size at most"
+            _(
+                "found rows that take {total:,} MiB in a file of {stored:,} bytes, expected "
+                "{most_expansion:,} times its size at most",
+                total=total >> 20,
+                stored=stored,
+                most_expansion=MOST_EXPANSION,
+            )
         )
 
 
@@ -130,8 +142,13 @@ def check_size(path: Path, most: int = LARGEST_FILE) -> None:
 def _too_large_file(path: Path, most: int) -> ContentError:
     size = path.stat().st_size
     return UnboundedError(
-        f"{path}: found {size:,} bytes, expected at most {most:,}: no file of this kind is as "
-        "large; make it again, or write rows as JSON Lines (.jsonl)"
+        _(
+            "{path}: found {size:,} bytes, expected at most {most:,}: no file of this kind is as "
+            "large; make it again, or write rows as JSON Lines (.jsonl)",
+            path=path,
+            size=size,
+            most=most,
+        )
     )
 
 
@@ -140,7 +157,9 @@ def read_text(path: Path, errors: str = "strict") -> str:
     try:
         text = read_regular(path).decode("utf-8", errors)
     except UnicodeDecodeError as error:
-        raise ContentError(f"{path}: not UTF-8 at byte {error.start}: save it as UTF-8") from error
+        raise ContentError(
+            _("{path}: not UTF-8 at byte {start}: save it as UTF-8", path=path, start=error.start)
+        ) from error
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
@@ -172,15 +191,25 @@ def text_lines(path: Path, errors: str = "strict") -> Iterator[tuple[int, str]]:
             yield number, line.decode("utf-8", errors)
         except UnicodeDecodeError as error:
             raise ContentError(
-                f"{path}:{number}: not UTF-8 at byte {error.start} of the line: save it as UTF-8"
+                _(
+                    "{path}:{number}: not UTF-8 at byte {start} of the line: save it as UTF-8",
+                    path=path,
+                    number=number,
+                    start=error.start,
+                )
             ) from error
 
 
 def too_large(place: str, description: str) -> ContentError:
     """The error for a record beyond `LARGEST_RECORD`."""
     return UnboundedError(
-        f"{place}: found a {description} of more than {LARGEST_RECORD >> 20} MiB, expected at most "
-        f"{LARGEST_RECORD >> 20} MiB: shorten it"
+        _(
+            "{place}: found a {description} of more than {largest_record} MiB, expected at most "
+            "{largest_record} MiB: shorten it",
+            place=place,
+            description=description,
+            largest_record=LARGEST_RECORD >> 20,
+        )
     )
 
 
@@ -297,7 +326,11 @@ class JsonListReader:
         except UnicodeDecodeError as error:
             begin = self._bytes + len(block) - len(error.object)
             raise ContentError(
-                f"{self.path}: not UTF-8 at byte {begin + error.start}: save it as UTF-8"
+                _(
+                    "{path}: not UTF-8 at byte {start}: save it as UTF-8",
+                    path=self.path,
+                    start=begin + error.start,
+                )
             ) from error
         self._bytes += len(block)
 

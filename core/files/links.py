@@ -9,6 +9,7 @@ from pathlib import Path
 
 from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.core.files.bounded_reading import refuse_pipe
+from tuneyard.core.language.message import _
 from tuneyard.core.text.quoting import shell
 
 
@@ -23,8 +24,14 @@ def own_file(path: Path) -> Path:
         return path
     if path.is_symlink() and not _is_inside(target, path.parent):
         raise ContentError(
-            f"{path}: a link to {target}, expected a file of this folder; if it belongs there, copy it: "
-            f"cp --remove-destination {shell(target)} {shell(path)}"
+            _(
+                "{path}: a link to {target}, expected a file of this folder; if it belongs there, "
+                "copy it: cp --remove-destination {shell} {shell2}",
+                path=path,
+                target=target,
+                shell=shell(target),
+                shell2=shell(path),
+            )
         )
     refuse_pipe(path, "; remove it from the folder")
     return path
@@ -43,8 +50,12 @@ def refuse_written_link(path: Path) -> None:
     """
     if path.is_symlink():
         raise RequestError(
-            f"{path}: a link to {os.path.realpath(path)}, which would be overwritten; remove the link, or "
-            "name another folder"
+            _(
+                "{path}: a link to {target}, which would be overwritten; remove the link, or name "
+                "another folder",
+                path=path,
+                target=os.path.realpath(path),
+            )
         )
     refuse_special_file(path)
 
@@ -52,7 +63,9 @@ def refuse_written_link(path: Path) -> None:
 def refuse_special_file(path: Path) -> None:
     """`RequestError` for a pipe, socket or device: writing may wait for ever, /dev/null is everybody's."""
     if path.exists() and not path.is_file() and not path.is_dir():
-        raise RequestError(f"{path}: found a pipe or a device, expected a file to write; name another one")
+        raise RequestError(
+            _("{path}: found a pipe or a device, expected a file to write; name another one", path=path)
+        )
 
 
 def refuse_links_in(folder: Path) -> None:

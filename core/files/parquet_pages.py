@@ -8,6 +8,8 @@ compact protocol.
 from collections.abc import Iterator
 from typing import BinaryIO, NamedTuple
 
+from tuneyard.core.language.message import _
+
 DELTA_TEXTS = 7
 """The encoding DELTA_BYTE_ARRAY: a text repeats the beginning of the one before it."""
 _HEADER = 1 << 12  # bytes that are read at first
@@ -38,12 +40,12 @@ def pages_of(file: BinaryIO, start: int, size: int) -> Iterator[ColumnPage]:
         header, length = _header(file, start, end - start)
         packed, unpacked = header.get(_PACKED), header.get(_UNPACKED)
         if not isinstance(packed, int) or not isinstance(unpacked, int) or packed < 0 or unpacked < 0:
-            raise PageError(f"the page at byte {start} has no size")
+            raise PageError(_("the page at byte {start} has no size", start=start))
         about: object = {}
         for number in (_DATA, _DATA_2, _DICTIONARY):
             about = header.get(number, about)
         if not isinstance(about, dict):
-            raise PageError(f"the page at byte {start} has no header of its values")
+            raise PageError(_("the page at byte {start} has no header of its values", start=start))
         values = about.get(1, 0)
         encoding = about.get(4 if _DATA_2 in header else 2, 0)
         yield ColumnPage(header.get(_TYPE) == _DICTIONARY_PAGE, unpacked, values, encoding)
@@ -61,7 +63,7 @@ def _header(file: BinaryIO, start: int, most: int) -> tuple[dict[int, object], i
             return reader.struct(), reader.at
         except IndexError:
             if size >= min(most, _LARGEST_HEADER) or len(data) < min(size, most):
-                raise PageError(f"the page at byte {start} is cut off") from None
+                raise PageError(_("the page at byte {start} is cut off", start=start)) from None
         size *= 8
 
 
@@ -75,7 +77,7 @@ class _Compact:
     def struct(self, depth: int = 0) -> dict[int, object]:
         """The fields of a struct by number. Texts and lists are passed over."""
         if depth > _DEPTH:
-            raise PageError("a page header is nested too deep")
+            raise PageError(_("a page header is nested too deep"))
         fields: dict[int, object] = {}
         number = 0
         while True:
@@ -102,7 +104,7 @@ class _Compact:
         elif kind == 12:
             return self.struct(depth + 1)
         else:
-            raise PageError(f"a page header has a field of the unknown type {kind}")
+            raise PageError(_("a page header has a field of the unknown type {kind}", kind=kind))
         return None
 
     def _list(self, depth: int) -> None:
@@ -111,7 +113,7 @@ class _Compact:
         if count == 15:
             count = self._unsigned()
         kind = head & 15
-        for _ in range(count):
+        for _unused in range(count):
             if kind in (1, 2):
                 self._byte()
             else:
@@ -136,7 +138,7 @@ class _Compact:
                 return value
             shift += 7
             if shift > 63:
-                raise PageError("a page header has a number of more than 64 bits")
+                raise PageError(_("a page header has a number of more than 64 bits"))
 
     def _signed(self) -> int:
         value = self._unsigned()

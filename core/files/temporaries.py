@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+from tuneyard.core.language.message import _
 from tuneyard.core.language.messages import warn_once
 
 OURS = "tuneyard-"
@@ -50,8 +51,12 @@ def locked(folder: Path, *, how: int = fcntl.LOCK_EX) -> Iterator[int]:
     try:
         if not _lock(handle, how):
             warn_once(
-                f"{folder}: its file system has no locks (flock), which keep commands apart; run one at a "
-                f"time there, and remove .*.{OURS}* after a kill"
+                _(
+                    "{folder}: its file system has no locks (flock), which keep commands apart; run one "
+                    "at a time there, and remove .*.{ours}* after a kill",
+                    folder=folder,
+                    ours=OURS,
+                )
             )
         yield handle
     finally:
@@ -183,7 +188,9 @@ def sweep(folder: Path, pattern: re.Pattern[str] = TEMPORARY) -> dict[str, int]:
 def size_of(path: Path) -> int:
     """Size of a file, or of all files in a folder, in bytes, without what goes meanwhile."""
     paths = [str(path)]
-    for folder, _, names in os.walk(path):  # unlike Path.rglob, it takes a folder that goes for an empty one
+    for folder, _unused, names in os.walk(
+        path
+    ):  # unlike Path.rglob, it takes a folder that goes for an empty one
         paths += [os.path.join(folder, name) for name in names]  # noqa: PTH118  # as os.walk gives them
     size = 0
     for each in paths:

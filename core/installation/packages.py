@@ -7,6 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from tuneyard.core.installation.checkout import ROOT
+from tuneyard.core.language.message import _
 
 CORE = (
     "chardet", "click", "datasets", "fsspec", "httpx", "huggingface_hub", "jinja2", "jsonschema",
@@ -42,18 +43,21 @@ def is_checkout() -> bool:
 def missing(module: str) -> str:
     """Message for a module that cannot be imported, with the command that fixes it."""
     name = module.partition(".")[0]
-    return f"{name} is not installed in {sys.executable}; {_fix(name)}"
+    return _("{name} is not installed in {python}; {hint}", name=name, python=sys.executable, hint=_fix(name))
 
 
 def _fix(name: str) -> str:
     if name == "vllm":
-        return f"it has an environment of its own, also without a GPU: {vllm_set_up()} (docs/eval-nli.md)"
+        return _(
+            "it has an environment of its own, also without a GPU: {command} (docs/eval-nli.md)",
+            command=vllm_set_up(),
+        )
     if name == "jieba":
-        return f"install it with: {_pip_install(name)}"
+        return _("install it with: {command}", command=_pip_install(name))
     if name == "gcsfs":
         from fsspec import __version__ as fsspec_version  # the newest gcsfs would replace it by the newest
 
-        return f"install it with: {_pip_install(name, f'fsspec=={fsspec_version}')}"
+        return _("install it with: {command}", command=_pip_install(name, f"fsspec=={fsspec_version}"))
     if not is_checkout():
         if name in CORE:
             return f"run {_pip_install('tuneyard')}"

@@ -7,6 +7,7 @@ from importlib.util import find_spec
 from typing import NoReturn
 
 from tuneyard.core.installation.packages import missing
+from tuneyard.core.language.message import _
 
 
 def start(module: str, name: str = "cli") -> NoReturn:
@@ -43,7 +44,12 @@ def check_name(package: str) -> None:
     if package.startswith("tuneyard.") or _is_worker():
         return
     if sys.argv[:1] != ["-m"]:
-        raise ImportError(f"import tuneyard.{package}: `{package}` is its folder (CONTRIBUTING.md, One name)")
+        raise ImportError(
+            _(
+                "import tuneyard.{package}: `{package}` is its folder (CONTRIBUTING.md, One name)",
+                package=package,
+            )
+        )
     if find_spec("click") is None:  # the first that a command imports
         _refuse(missing("click"))
 

@@ -6,7 +6,6 @@ messages_zh.json has whole lines with {fields}, so that the code that makes a li
 import contextlib
 import functools
 import json
-import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Set
 from contextvars import ContextVar
@@ -16,10 +15,10 @@ from typing import Any
 import click
 
 from tuneyard.core.language.han import closed_up
+from tuneyard.core.language.message import Message, _, translated
+from tuneyard.core.language.reader import CHINESE, ENGLISH, current
 from tuneyard.core.text.secrets import hide_secrets
 
-ENGLISH, CHINESE = "en", "zh"
-_of_the_option: ContextVar[str | None] = ContextVar("language", default=None)
 _warnings_of_command: ContextVar[set[str] | None] = ContextVar("warnings", default=None)
 _FIELD = re.compile(r"\\\{(\w+)\\\}")
 _INNER_FIELD = re.compile(rf"{_FIELD.pattern}((?:(?!\\\{{).)+)(?=\\\{{)")
@@ -41,36 +40,6 @@ _NAMES = {
 }
 """Fields of lines that have names of the user's. A field that may have words of ours has another name."""
 _QUOTED = re.compile(r'(")((?:[^"\\]|\\.)*)(")')
-
-
-@contextlib.contextmanager
-def in_language(name: str) -> Iterator[None]:
-    """Write texts in this language (`en` or `zh`) inside the block."""
-    token = _of_the_option.set(name)
-    try:
-        yield
-    finally:
-        _of_the_option.reset(token)
-
-
-def write_in(name: str) -> None:
-    """Write the texts of this process in a language from now on, also that of the error that ends it."""
-    _of_the_option.set(name)
-
-
-def current() -> str:
-    """Language of printed texts and of plots: that of `--lang`, otherwise that of the locale.
-
-    Chinese for `zh_CN.UTF-8` and the like. The first variable that is set decides, as in POSIX.
-    """
-    name = _of_the_option.get()
-    if name:
-        return name
-    for variable in ("LC_ALL", "LC_MESSAGES", "LANG"):
-        locale = os.environ.get(variable, "")
-        if locale:
-            return CHINESE if locale.lower().startswith("zh") else ENGLISH
-    return ENGLISH
 
 
 @functools.cache
@@ -104,7 +73,14 @@ def as_is(text: str) -> str:
 
 def say(text: str, *, to_stderr: bool = False) -> None:
     """Print lines for people: in their language, without secrets, with paths from the current folder on."""
+    if isinstance(text, Message):
+        click.echo(_put_back_as_is(relative_paths(hide_secrets(translated(text)))), err=to_stderr)
+        return
     click.echo(for_reader(relative_paths(hide_secrets(text))), err=to_stderr)
+
+
+def _put_back_as_is(text: str) -> str:
+    return _AS_IS.sub(r"\1", text)
 
 
 def print_json(value: object, default: Callable[[Any], object] | None = None) -> None:
@@ -120,6 +96,9 @@ def _without_secrets(text: re.Match[str]) -> str:
 
 def warn(text: str) -> None:
     """Print a warning to stderr."""
+    if isinstance(text, Message):
+        say(_("warning: {what}", what=text), to_stderr=True)
+        return
     say(f"warning: {text}", to_stderr=True)
 
 
@@ -162,6 +141,8 @@ def relative_paths(text: str) -> str:
 
 def for_reader(text: str) -> str:
     """A printed text, line by line in Chinese for a Chinese reader. Lines that have no Chinese stay."""
+    if isinstance(text, Message):
+        return _put_back_as_is(translated(text))
     kept: list[str] = []
     text = _taken_out(_WITH_ENDS, text, kept)
     if current() == CHINESE:
@@ -185,7 +166,7 @@ def _taken_out(pattern: re.Pattern[str], text: str, kept: list[str]) -> str:
 @functools.cache
 def _own_quoted() -> Set[str]:
     """What lines of ours have in quotes, such as the keys of a registry: no values of the user."""
-    return {quoted for line in catalogue("messages_zh") for _, quoted, _ in _QUOTED.findall(line)}
+    return {quoted for line in catalogue("messages_zh") for _before, quoted, _after in _QUOTED.findall(line)}
 
 
 def _put_back(text: str, kept: list[str]) -> str:

@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from tuneyard.core.language.translation import tr
+from tuneyard.core.language.message import counted, tr
 from tuneyard.core.text.markdown import markdown_table
 
 NONE = "–"
@@ -82,3 +82,12 @@ class Table:
 def grid(table: Table) -> str:
     """A table in Markdown."""
     return markdown_table(table.header, table.rows)
+
+
+def size_words(size: float) -> str:
+    """Format bytes in the largest decimal unit that fits at least once: `3.6 MB`."""
+    units = {"TB": 1e12, "GB": 1e9, "MB": 1e6, "kB": 1e3}
+    for unit, scale in units.items():
+        if size >= scale:
+            return f"{size / scale:,.1f} {unit}"
+    return counted(round(size), "byte", "bytes")

@@ -120,7 +120,7 @@ def _check_batches(path: Path, stored: int, batches_of: Callable[[Any], Any], fi
     most = most_unpacked(min(on_disk, stored))
     rows = size = 0
     try:
-        _, batches = batches_of(file)
+        _unused, batches = batches_of(file)
         for batch in batches:
             for part in record_slices(batch, rows + 1):
                 rows += part.num_rows
@@ -182,13 +182,13 @@ def _check_csv(path: Path, stored: int) -> None:
     except csv.Error as error:
         raise UnboundedError(f"{path}: not CSV: {error}; save it again") from error
     rows = 0
-    for _, line in lines_of(path):
+    for _unused, line in lines_of(path):
         rows += 1 + line.count(b"\r", 0, -2)
     refuse_expansion(rows, rows * width, 0, stored)
 
 
 def _check_text(path: Path, stored: int) -> None:
-    rows = sum(1 for _ in lines_of(path))
+    rows = sum(1 for _unused in lines_of(path))
     refuse_expansion(rows, 0, 0, stored)
 
 

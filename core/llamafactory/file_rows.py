@@ -14,7 +14,7 @@ def aligned_rows(data: RecipeData, attributes: Any) -> Any:
 
     whole = replace(attributes, num_samples=None)
     arguments = (data.model_args, data.data_args, data.training_args, data.stage)
-    with data.loading(whole), replaced(loader, get_dataset_list=lambda *_: [whole]):
+    with data.loading(whole), replaced(loader, get_dataset_list=lambda *_unused: [whole]):
         if data.data_args.streaming:
             if not data.training_args.dataloader_num_workers:
                 raise ValueError("streaming reads nothing without dataloader_num_workers: 1 (or more)")
@@ -30,7 +30,7 @@ def rows_as_in_file(data: RecipeData, attributes: Any) -> Any:
     """All rows of a dataset before LLaMA-Factory converts them to its own format."""
     from llamafactory.data import loader
 
-    with replaced(loader, align_dataset=lambda rows, *_: rows):
+    with replaced(loader, align_dataset=lambda rows, *_unused: rows):
         return aligned_rows(data, attributes)
 
 

@@ -89,7 +89,7 @@ class RecipeData:
         model_folder = Path(self.model_args.model_name_or_path)
         if model_folder.is_dir():
             check_tokenizer_files(model_folder)
-        dropped = SimpleNamespace(from_pretrained=lambda *_, **__: None)
+        dropped = SimpleNamespace(from_pretrained=lambda *_unused, **__: None)
         with replaced(processing_auto, AutoTokenizer=dropped):
             return replace(self, module=load_tokenizer(self.model_args))
 
@@ -172,7 +172,7 @@ def read_arguments(
         return parsed
 
     able = {
-        "_check_extra_dependencies": lambda *_: None,
+        "_check_extra_dependencies": lambda *_unused: None,
         "_parse_train_args": parse,
         "is_deepspeed_zero3_enabled": lambda: launch.zero_stage == 3,
         "is_torch_bf16_gpu_available": lambda: True,
@@ -181,7 +181,9 @@ def read_arguments(
     with (
         scratch_folder() as folder,  # LLaMA-Factory looks for checkpoints there
         replaced(parser, **able),
-        replaced(parser.HfArgumentParser, _add_dataclass_arguments=lambda *_: None),  # of a command line
+        replaced(
+            parser.HfArgumentParser, _add_dataclass_arguments=lambda *_unused: None
+        ),  # of a command line
         replaced(TrainingArguments, parallel_mode=mode),
     ):
         return RecipeData(*parser.get_train_args({**plain, "output_dir": str(folder)})[:4])

@@ -22,7 +22,7 @@ def prepare_config(config: Any, tokenizer: Any, model_args: Any, *, zero_3: bool
     from llamafactory.model.model_utils import quantization
 
     able = {"is_deepspeed_zero3_enabled": lambda: zero_3, "is_fsdp_enabled": lambda: fsdp}
-    with replaced(quantization, check_version=lambda *_, **__: None, **able), replaced(patcher, **able):
+    with replaced(quantization, check_version=lambda *_unused, **__: None, **able), replaced(patcher, **able):
         patcher.patch_config(copy.deepcopy(config), tokenizer, copy.copy(model_args), {}, True)
 
 

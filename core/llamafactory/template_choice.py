@@ -117,5 +117,5 @@ def _tried(arguments: RecipeData, name: str | None, has_tools: bool, has_thought
     if name is not None and is_reasoning(all_templates().get(name)):
         enable_thinking = has_thoughts
         data_args.enable_thinking = has_thoughts
-    _, findings = with_fitted_template(replace(arguments, data_args=data_args), has_tools)
+    _unused, findings = with_fitted_template(replace(arguments, data_args=data_args), has_tools)
     return TemplateChoice(name, enable_thinking, findings=tuple(findings))

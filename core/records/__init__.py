@@ -11,8 +11,8 @@ from typing import NamedTuple
 
 from tuneyard.core.errors import ContentError, show_value, unexpected, wrong_value
 from tuneyard.core.files import are_texts, strings
+from tuneyard.core.language.message import _, counted
 from tuneyard.core.records.calls import RESULTS, WrongValueError, call_text, parse_calls
-from tuneyard.core.text.words import counted
 
 ALPACA = {"prompt": "instruction", "query": "input", "response": "output"}
 SHAREGPT = {"messages": "conversations"}
@@ -170,7 +170,7 @@ def entry_fix(record: Record) -> str:
         entry = {"formatting": "sharegpt", **entry, "tags": record_format.tags}
     elif not {"prompt", "response"} <= columns.keys():
         return ""
-    return f"add {json.dumps(entry)[1:-1]} to the entry"
+    return _("add {columns} to the entry", columns=json.dumps(entry)[1:-1])
 
 
 class RecordReader:
@@ -214,8 +214,12 @@ class RecordReader:
         try:
             if self.format.formatting == "alpaca" and column not in record:
                 raise ContentError(
-                    f"no column {column or 'prompt'!r} (found: {', '.join(record) or 'none'}): map it in "
-                    "`columns` of the entry, or compile the file: tuneyard data init FILE"
+                    _(
+                        "no column {column!r} (found: {record}): map it in `columns` of the entry, or "
+                        "compile the file: tuneyard data init FILE",
+                        column=column or "prompt",
+                        record=", ".join(record) or "none",
+                    )
                 )
             return self.read(record)
         except ContentError as error:
@@ -227,7 +231,7 @@ class RecordReader:
         if isinstance(history, list):  # LLaMA-Factory ignores any other value
             for pair in history:
                 if not (isinstance(pair, list) and len(pair) == 2 and are_texts(pair)):
-                    raise wrong_value(self.columns["history"], pair, "[question, answer]")
+                    raise wrong_value(self.columns["history"], pair, _("[question, answer]"))
                 turns += [("user", pair[0]), ("assistant", pair[1])]
         prompt = self._text(record, "prompt")
         query = self._text(record, "query")
@@ -257,11 +261,11 @@ class RecordReader:
         column = self.columns.get("messages", "")
         if not column:
             raise ContentError(
-                'the entry names no column of messages (E402): add "messages": its column to `columns`'
+                _('the entry names no column of messages (E402): add "messages": its column to `columns`')
             )
         messages = record.get(column)
         if not isinstance(messages, list):
-            raise wrong_value(column, messages, "a list of messages")
+            raise wrong_value(column, messages, _("a list of messages"))
         turns = [
             self._turn(message, f"{column}: turn {number}") for number, message in enumerate(messages, 1)
         ]
@@ -290,7 +294,7 @@ class RecordReader:
     def _turn(self, message: object, place: str) -> Turn:
         """One turn. `place` is its column, with its number in a list of turns."""
         if not isinstance(message, dict):
-            raise wrong_value(place, message, "a message")
+            raise wrong_value(place, message, _("a message"))
         role_key = self.tags.get("role_tag", "")
         role = self.roles.get(str(message.get(role_key)), "")
         if not role:
@@ -298,13 +302,29 @@ class RecordReader:
             tag = show_value(message.get(role_key))
             if role_key not in message and OPENAI_TAGS["role_tag"] in message:
                 tags = json.dumps(OPENAI_TAGS)
-                raise ContentError(f'{place}: no {role_key!r}; add "tags": {tags} to the entry')
+                raise ContentError(
+                    _(
+                        '{place}: no {role_key!r}; add "tags": {tags} to the entry',
+                        place=place,
+                        role_key=role_key,
+                        tags=tags,
+                    )
+                )
             fix = ""
             for usual_tags in (OPENAI_TAGS, SHAREGPT_TAGS):
                 for name, value in usual_tags.items():
                     if value == message.get(role_key) and name not in ("role_tag", "content_tag"):
                         fix = f'; add "{name}": {json.dumps(value)} to `tags` of the entry'
-            raise ContentError(f"{place}: {role_key} {tag}, expected one of {expected}{fix}")
+            raise ContentError(
+                _(
+                    "{place}: {role_key} {tag}, expected one of {expected}{fix}",
+                    place=place,
+                    role_key=role_key,
+                    tag=tag,
+                    expected=expected,
+                    fix=fix,
+                )
+            )
         content_key = self.tags.get("content_tag", "")
         text = message.get(content_key)
         if self.reads_calls and role in ANSWERS and message.get("tool_calls"):
@@ -321,14 +341,14 @@ class RecordReader:
             functions = [call["function"] for call in calls] if isinstance(calls, list) else calls
             return json.dumps(functions, ensure_ascii=False)
         except (WrongValueError, TypeError, KeyError) as error:
-            raise ContentError(f"{place}: tool_calls: {error}") from error
+            raise ContentError(_("{place}: tool_calls: {error}", place=place, error=error)) from error
 
     def _turns_fault(self, turns: list[Turn], numbers: list[int]) -> str:
         """The reason for which LLaMA-Factory drops a conversation, "" if there is none.
 
         `turns` are those without the system turn, `numbers` their numbers in the record.
         """
-        for position, (role, _) in enumerate(turns):
+        for position, (role, _unused) in enumerate(turns):
             expected = ANSWERS if position % 2 else QUESTIONS
             if role not in expected:
                 tag = show_value(self.tags.get(f"{role}_tag"))
@@ -341,12 +361,15 @@ class RecordReader:
         if not turns:
             return "found no turns, expected a question"
         if self.format.ranking and len(turns) % 2 == 0:
-            return (
-                f"found {counted(len(turns), 'turn')}, expected an odd number: the last one is the question "
-                "to both answers"
+            return _(
+                "found {turns}, expected an odd number: the last one is the question to both answers",
+                turns=counted(len(turns), "turn", "turns"),
             )
         if not self.format.ranking and len(turns) % 2:
-            return f"found {counted(len(turns), 'turn')}, expected an even number: an answer to each question"
+            return _(
+                "found {turns}, expected an even number: an answer to each question",
+                turns=counted(len(turns), "turn", "turns"),
+            )
         return ""
 
     def _reply(self, record: Record, part: str) -> Turn:
@@ -354,10 +377,12 @@ class RecordReader:
         column = self.columns.get(part, part)
         reply = record.get(column)
         if not isinstance(reply, dict):
-            raise wrong_value(column, reply, "a turn with a text")
+            raise wrong_value(column, reply, _("a turn with a text"))
         role, text = self._turn(reply, column)
         if role not in ANSWERS:
-            raise ContentError(f"{column}: found a turn of the {role}, expected an answer")
+            raise ContentError(
+                _("{column}: found a turn of the {role}, expected an answer", column=column, role=role)
+            )
         return role, text
 
     def _value(self, record: Record, part: str) -> object:
@@ -385,11 +410,11 @@ def _refuse_mixed_media(column: str, media: list[object]) -> None:
     if isinstance(first, str):
         for path in media:
             if not isinstance(path, str):
-                raise wrong_value(column, path, "a path, as the first one is")
+                raise wrong_value(column, path, _("a path, as the first one is"))
     elif isinstance(first, list):
         for frames in media:
             if not (isinstance(frames, list) and are_texts(frames)):
-                raise wrong_value(column, frames, "a list of the paths of frames")
+                raise wrong_value(column, frames, _("a list of the paths of frames"))
 
 
 def _with_joined_results(turns: list[Turn], numbers: list[int]) -> tuple[list[Turn], list[int]]:

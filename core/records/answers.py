@@ -7,13 +7,15 @@ error of the same number (E417, E422).
 import re
 from collections.abc import Mapping, Sequence
 
+from tuneyard.core.language.message import _
+
 EMPTY, UNFILLED, SAME = "W417", "W418", "W422"
 FORM_FIELD = re.compile(r"\{\{ ?(?:name|author) ?\}\}")
 """Fields of LLaMA-Factory's identity data, which is a form."""
 MESSAGES = {
-    EMPTY: "an answer is empty: only the end of its turn is learned",
+    EMPTY: _("an answer is empty: only the end of its turn is learned"),
     UNFILLED: "{{name}} or {{author}} is not filled in: the model learns to write the field",
-    SAME: "chosen and rejected are the same within cutoff_len: the pair teaches no preference",
+    SAME: _("chosen and rejected are the same within cutoff_len: the pair teaches no preference"),
 }
 PAIRED = ("rm", "dpo")  # stages whose rows have a chosen and a rejected answer
 

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from tuneyard.core.errors import show_value
 from tuneyard.core.files import JsonObject, unique
+from tuneyard.core.language.message import _
 
 OPEN, CLOSE = "<tool_call>", "</tool_call>"
 RESULTS = "\n</tool_response>\n<tool_response>\n"
@@ -25,7 +26,7 @@ class WrongValueError(Exception):
 
 def unusable(value: object, expected: str) -> WrongValueError:
     """The error for a value of another kind: `found 3, expected a list of tools`."""
-    return WrongValueError(f"found {show_value(value)}, expected {expected}")
+    return WrongValueError(_("found {role}, expected {other}", role=show_value(value), other=expected))
 
 
 class Call(NamedTuple):
@@ -51,7 +52,7 @@ def call_text(calls: list[Call], before: str = "") -> str:
         text = json.dumps(value, ensure_ascii=False, allow_nan=False)
         read_strict(text)
     except (TypeError, ValueError, RecursionError) as error:
-        raise WrongValueError(f"a call that JSON cannot hold: {error}") from error
+        raise WrongValueError(_("a call that JSON cannot hold: {error}", error=error)) from error
     reasoning = only_thought(before)
     if reasoning:
         return reasoning + text
@@ -102,11 +103,16 @@ def _parted(text: str) -> tuple[str, str]:
         if match is None:
             return "", text
         return match[0], text.lstrip()[match.end() :]
-    body, _, after = rest.partition(CLOSE)
+    body, _unused, after = rest.partition(CLOSE)
     if after.strip():
         raise WrongValueError(
-            f"found {show_value(after.strip())} after {CLOSE}, which LLaMA-Factory would put before the "
-            f"call; expected one {OPEN} with all calls as a list in it, last"
+            _(
+                "found {after} after {close}, which LLaMA-Factory would put before the call; "
+                "expected one {open} with all calls as a list in it, last",
+                after=show_value(after.strip()),
+                close=CLOSE,
+                open=OPEN,
+            )
         )
     return start, body
 
@@ -115,13 +121,13 @@ def read_strict(text: str) -> Any:
     """Parse JSON. `ValueError` for NaN, duplicate keys or half a character."""
 
     def refused(name: str) -> None:
-        raise ValueError(f"{name} is not JSON")
+        raise ValueError(_("{name} is not JSON", name=name))
 
     try:
         value = json.loads(text, object_pairs_hook=unique, parse_constant=refused)
         json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
     except RecursionError as error:
-        raise ValueError("nested too deep") from error
+        raise ValueError(_("nested too deep")) from error
     return value
 
 
@@ -137,18 +143,23 @@ def parse_calls(value: object) -> list[Call]:
     for item in items:
         name, inner = _named(item)
         if not name:
-            raise WrongValueError(f'found the call {show_value(item)}, expected a "name" and "arguments"')
+            raise WrongValueError(
+                _('found the call {item}, expected a "name" and "arguments"', item=show_value(item))
+            )
         arguments = _decoded(inner.get("arguments"))
         if isinstance(arguments, str):  # encoded twice
             arguments = _decoded(arguments)
         if not isinstance(arguments, dict):
             raise WrongValueError(
-                f"the call of {show_value(name)}: found the arguments {show_value(arguments)}, "
-                "expected an object of them as JSON"
+                _(
+                    "the call of {name}: found the arguments {arguments}, expected an object of them as JSON",
+                    name=show_value(name),
+                    arguments=show_value(arguments),
+                )
             )
         calls.append(Call(name, arguments))
     if not calls:
-        raise WrongValueError("found no call, expected at least one")
+        raise WrongValueError(_("found no call, expected at least one"))
     return calls
 
 

@@ -8,6 +8,8 @@ import struct
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
+from tuneyard.core.language.message import _
+
 if TYPE_CHECKING:
     from PIL.ImageFile import ImageFile
 
@@ -22,7 +24,9 @@ def open_image(image: "str | Path | BinaryIO") -> "ImageFile":
     from PIL import Image
 
     if isinstance(image, str | Path) and Path(image).exists() and not Path(image).is_file():
-        raise OSError(f"{image}: found no regular file, expected an image")  # opening a pipe never ends
+        raise OSError(
+            _("{image}: found no regular file, expected an image", image=image)
+        )  # opening a pipe never ends
     return Image.open(image, formats=FORMATS)
 
 

@@ -118,7 +118,7 @@ def public_words(words: Iterable[str]) -> list[str]:
     public: list[str] = []
     before = ""
     for word in words:
-        key, equals, _ = word.partition("=")
+        key, equals, _unused = word.partition("=")
         if _OPTION.fullmatch(f"{before} x") and not word.startswith("-"):
             public.append(HIDDEN)
         elif not equals or key.startswith("-") or not is_secret(key):

@@ -8,11 +8,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
-from tuneyard.core.language.messages import catalogue, current
+from tuneyard.core.language.message import _, tr, translated
 from tuneyard.core.language.number_format import MOST_DIGITS, limits, number, percent, points
-from tuneyard.core.language.translation import tr
 
-SHARE = "share"
+SHARE = _("share")
 """The unit of values from 0 to 1: the interval of their mean is Wilson's, of others' Student's."""
 
 
@@ -82,14 +81,14 @@ class Metric:
 _NAMES = {
     (SHARE, True): "accuracy overall_accuracy macro_f1 f1 exact_match partial_match token_f1 rouge1 rouge2 "
     "rougeL distinct-1 distinct-2 label_mass rewards/accuracies auc",
-    ("points", True): "bleu rouge-1 rouge-2 rouge-l bleu-4",  # LLaMA-Factory writes the hyphens
-    ("nats", True): "rewards/margins rewards/chosen logps/chosen",
-    ("nats", False): "loss kl rewards/rejected logps/rejected",
-    ("choices", False): "perplexity ppl",
+    (_("points"), True): "bleu rouge-1 rouge-2 rouge-l bleu-4",  # LLaMA-Factory writes the hyphens
+    (_("nats"), True): "rewards/margins rewards/chosen logps/chosen",
+    (_("nats"), False): "loss kl rewards/rejected logps/rejected",
+    (_("choices"), False): "perplexity ppl",
     (SHARE, False): "error empty_rate truncation_rate ece wer cer",
-    ("squared error", False): "brier mse",
-    ("rows", False): "unparsed refused",
-    ("seconds", False): "runtime",
+    (_("squared error"), False): "brier mse",
+    (_("rows"), False): "unparsed refused",
+    (_("seconds"), False): "runtime",
 }
 METRICS = {
     name: Metric(unit, higher, name, in_percent=name == "accuracy")
@@ -97,7 +96,7 @@ METRICS = {
     for name in names.split()
 }
 ACCURACY = METRICS["accuracy"]
-UNKNOWN = Metric("unknown figure", higher=True)
+UNKNOWN = Metric(_("unknown figure"), higher=True)
 _PREFIX = re.compile(r"^(?:eval|train|test|predict)_")
 
 
@@ -115,7 +114,7 @@ def metric_of(name: str) -> Metric:
 def direction(name: str, metric: Metric | None = None) -> str:
     """Describe a figure with its direction, e.g. `eval_loss (nats, lower is better)`."""
     metric = metric or metric_of(name)
-    unit = catalogue(current()).get(metric.unit, metric.unit)  # a plug-in's unit may have braces
+    unit = translated(metric.unit)  # a plug-in's unit may have braces
     if metric.higher:
         return tr("{name} ({unit}, higher is better)", name=name, unit=unit)
     return tr("{name} ({unit}, lower is better)", name=name, unit=unit)

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from tuneyard.core.errors import ContentError, unexpected
 from tuneyard.core.files import are_texts, bundled, read_object, sha256
+from tuneyard.core.language.message import _
 from tuneyard.core.training.training_run import (
     SETTINGS,
     names_in,
@@ -73,10 +74,10 @@ def merged_before_training(settings: Mapping[str, object], record: Path) -> list
     """Names of the adapters that LLaMA-Factory merges into the base before it trains with these settings."""
     value = settings.get(KEY)
     if not isinstance(value, str | None) and not (isinstance(value, list) and are_texts(value)):
-        raise unexpected(record, KEY, value, "a name or several with commas")
+        raise unexpected(record, KEY, value, _("a name or several with commas"))
     names = names_in(value)
     if len(names) > MOST_PARENTS:
-        raise unexpected(record, KEY, value, f"at most {MOST_PARENTS} names")
+        raise unexpected(record, KEY, value, _("at most {most_parents} names", most_parents=MOST_PARENTS))
     if settings.get("finetuning_type", "lora") not in ("lora", "oft"):
         return []
     if settings.get("create_new_adapter") and not _takes_no_merge(settings):

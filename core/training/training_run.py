@@ -11,6 +11,7 @@ from tuneyard.core.errors import unexpected
 from tuneyard.core.files import JsonObject, are_texts, files_sha256, read_object
 from tuneyard.core.files.bounded_reading import open_regular
 from tuneyard.core.installation.checkout import ROOT
+from tuneyard.core.language.message import _
 from tuneyard.core.text.secrets import public_settings
 
 TRAINING = "training.json"  # written last: its existence means that the training is finished
@@ -87,10 +88,10 @@ def training_inputs(folder: Path) -> JsonObject:
             raise unexpected(record, part, value, f"a {kind.__name__}")
     for entry in inputs.get("data", []):
         if not isinstance(entry, dict) or not are_texts([entry.get("dataset"), entry.get("file", "")]):
-            raise unexpected(record, "data", entry, "a dataset and its file")
+            raise unexpected(record, "data", entry, _("a dataset and its file"))
     for entry in inputs.get("adapters", []):
         if not isinstance(entry, dict) or not are_texts([entry.get("name"), entry.get("sha256") or ""]):
-            raise unexpected(record, "adapters", entry, "the name of an adapter and its hash")
+            raise unexpected(record, "adapters", entry, _("the name of an adapter and its hash"))
     if "settings" in inputs:
         return {**inputs, "settings": public_settings(inputs["settings"])}
     return inputs
@@ -133,7 +134,7 @@ def card_hyperparameters(folder: Path) -> dict[str, str]:
     optimizer may be in a line of their own.
     """
     for text in _card_texts(folder):
-        _, heading, rest = text.partition(_CARD_HYPERPARAMETERS)
+        _unused, heading, rest = text.partition(_CARD_HYPERPARAMETERS)
         if not heading:
             continue
         hyperparameters: dict[str, str] = {}

@@ -14,6 +14,7 @@ from typing import NamedTuple, Protocol
 from tuneyard.core.errors import ContentError, RequestError, show_value
 from tuneyard.core.files import HUB_ID, Fields, files_sha256, read_object
 from tuneyard.core.files.bounded_reading import refuse_pipe
+from tuneyard.core.language.message import _
 from tuneyard.core.text.quoting import shell
 from tuneyard.core.training.training_run import TRAINING, model_sha256, training_inputs
 from tuneyard.core.weights.tensors import Weights, open_shards, open_weights, read_shards, tensors_of
@@ -25,11 +26,11 @@ PICKLES = ("adapter_model.bin", "adapter_model.pt", "pytorch_model.bin")
 PREFIX = "base_model.model."
 EMBEDDINGS = ("embed_tokens.weight", "wte.weight", "word_embeddings.weight", "embed_in.weight")
 HEADS = ("lm_head.weight", "embed_out.weight", "output_projection.weight")
-SAME_BASE = "where both are the same model, say so with --same-base"
+SAME_BASE = _("where both are the same model, say so with --same-base")
 # Tasks of PEFT whose models have a head of their own, which is saved in the adapter.
 OTHER_HEADS = {
-    "SEQ_CLS": "the classification of texts", "TOKEN_CLS": "the classification of tokens",
-    "QUESTION_ANS": "spans in texts",
+    "SEQ_CLS": _("the classification of texts"), "TOKEN_CLS": _("the classification of tokens"),
+    "QUESTION_ANS": _("spans in texts"),
 }  # fmt: skip
 PEFT_CLASSES = {
     "SEQ_CLS": "AutoPeftModelForSequenceClassification", "TOKEN_CLS": "AutoPeftModelForTokenClassification",
@@ -99,7 +100,7 @@ class Module(NamedTuple):
 
 def no_module(path: str, model: object) -> str:
     """The misfit of a module that the model does not have."""
-    return f"{path}: {model} has no such module: another base? Name its own"
+    return _("{module}: {model} has no such module: another base? Name its own", module=path, model=model)
 
 
 def open_weight_files(folder: Path) -> Weights:
@@ -117,13 +118,26 @@ def open_weight_files(folder: Path) -> Weights:
     if weights is not None:
         for name, tensor in weights.tensors.items():
             if 0 in tensor.shape:
-                raise ContentError(f"{weights.path}: {name}: shape {list(tensor.shape)} is empty: {GATHER}")
+                raise ContentError(
+                    _(
+                        "{path}: {name}: shape {shape} is empty: {gather}",
+                        path=weights.path,
+                        name=name,
+                        shape=list(tensor.shape),
+                        gather=GATHER,
+                    )
+                )
         return weights
     pickle = find_pickle(folder)
     if pickle is None:
         raise ContentError(
-            f"{folder}: {CONFIG} without {WEIGHTS}; training may not have finished: train again, or name one "
-            "of its checkpoint folders, if there are any"
+            _(
+                "{folder}: {config} without {weights}; training may not have finished: train again, "
+                "or name one of its checkpoint folders, if there are any",
+                folder=folder,
+                config=CONFIG,
+                weights=WEIGHTS,
+            )
         )
     source, target = json.dumps(str(pickle)), json.dumps(str(path))
     code = (
@@ -132,8 +146,12 @@ def open_weight_files(folder: Path) -> Weights:
         f'save_file({{k: v.contiguous() for k, v in tensors.items()}}, {target}, {{"format": "pt"}})'
     )
     raise ContentError(
-        f"{pickle}: a pickle, which could run code when it is loaded; convert it without running any: "
-        f"python -c {shlex.quote(code)}"
+        _(
+            "{path}: a pickle, which could run code when it is loaded; convert it without "
+            "running any: python -c {code}",
+            path=pickle,
+            code=shlex.quote(code),
+        )
     )
 
 
@@ -152,17 +170,25 @@ def adapted_modules(weights: Weights, config: Fields) -> Iterator[tuple[str, Mod
         where = f"{weights.path}: {key}"
         for kind, (down, up) in PAIRS.items():
             if key.endswith(up) and key.removesuffix(up) + down not in tensors:
-                raise ContentError(f"{where}: its A is missing")
+                raise ContentError(_("{place}: its A is missing", place=where))
             if not key.endswith(down):
                 continue
             stem = key.removesuffix(down)
             if stem + up not in tensors:
-                raise ContentError(f"{where}: its B is missing")
+                raise ContentError(_("{place}: its B is missing", place=where))
             a, b = tensors[key].shape, tensors[stem + up].shape
             if len(a) != 2 or len(b) != 2:
-                raise ContentError(f"{where}: shape {list(a)}, expected a matrix (no convolutions)")
+                raise ContentError(
+                    _(
+                        "{place}: shape {shape}, expected a matrix (no convolutions)",
+                        place=where,
+                        shape=list(a),
+                    )
+                )
             if a[0] != b[1]:
-                raise ContentError(f"{where}: A {list(a)} and B {list(b)} do not fit together")
+                raise ContentError(
+                    _("{place}: A {a} and B {b} do not fit together", place=where, a=list(a), b=list(b))
+                )
             transposed = kind == "embedding" or config.get("fan_in_fan_out") is True
             yield stem.removeprefix(PREFIX), Module(kind, b[0], a[1], a[0], transposed)
 
@@ -209,14 +235,25 @@ def check_task(place: Path, config: Fields) -> None:
     task = config.get("task_type")
     if isinstance(task, str) and task in OTHER_HEADS:
         raise ContentError(
-            f"{place}: task_type {task}: trained for {OTHER_HEADS[task]}, with a head that no language model "
-            "has; expected CAUSAL_LM, which LLaMA-Factory trains: load this one with PEFT's "
-            f"{PEFT_CLASSES[task]}.from_pretrained({json.dumps(str(place.parent))})"
+            _(
+                "{place}: task_type {task}: trained for {other_heads}, with a head that no language "
+                "model has; expected CAUSAL_LM, which LLaMA-Factory trains: load this one with "
+                "PEFT's {peft_classes}.from_pretrained({parent})",
+                place=place,
+                task=task,
+                other_heads=OTHER_HEADS[task],
+                peft_classes=PEFT_CLASSES[task],
+                parent=json.dumps(str(place.parent)),
+            )
         )
     if task is not None and task not in LANGUAGE_TASKS:
         raise ContentError(
-            f"{place}: task_type {show_value(task)}: unknown; expected {', '.join(LANGUAGE_TASKS)}: name the "
-            "one of its training"
+            _(
+                "{path}: task_type {value}: unknown; expected {names}: name the one of its training",
+                path=place,
+                value=show_value(task),
+                names=", ".join(LANGUAGE_TASKS),
+            )
         )
 
 
@@ -246,26 +283,50 @@ def check_base(
         is_same_folder = recorded_folder.resolve() == folder.resolve()
         if not is_same_folder and _weights_sha256(recorded_folder) != _weights_sha256(folder):
             raise ContentError(
-                f"{wrong}, whose weights are not those of {reference}; name {trained_on} as the base; {fix}"
+                _(
+                    "{wrong}, whose weights are not those of {reference}; name {trained_on} as the base; "
+                    "{fix}",
+                    wrong=wrong,
+                    reference=reference,
+                    trained_on=trained_on,
+                    fix=fix,
+                )
             )
         return ""
     recorded_hash = training_inputs(adapter).get("model", {}).get("sha256")
     if is_local and isinstance(recorded_hash, str):
         if recorded_hash != model_sha256(folder):
             raise ContentError(
-                f"{wrong}, whose files had another hash ({recorded_hash[:16]}… in {TRAINING}) than those of "
-                f"{reference}; {fix}"
+                _(
+                    "{wrong}, whose files had another hash ({recorded_hash}… in {training}) than those "
+                    "of {reference}; {fix}",
+                    wrong=wrong,
+                    recorded_hash=recorded_hash[:16],
+                    training=TRAINING,
+                    reference=reference,
+                    fix=fix,
+                )
             )
         return ""
     if _plain(trained_on) not in (_plain(reference), _plain(str(folder.resolve()))):
         absent = trained_on if is_local else reference
         raise ContentError(
-            f"{wrong}, not on {reference}. {absent} is not a folder on this machine, so that the "
-            f"weights of both cannot be compared; {fix}"
+            _(
+                "{wrong}, not on {reference}. {absent} is not a folder on this machine, so that the "
+                "weights of both cannot be compared; {fix}",
+                wrong=wrong,
+                reference=reference,
+                absent=absent,
+                fix=fix,
+            )
         )
-    return (
-        f"adapter {adapter}: trained on {trained_on}, which is not here: whether {reference} holds "
-        f"the same weights could not be checked, only its name (no hash of the model in {TRAINING})"
+    return _(
+        "adapter {path}: trained on {base}, which is not here: whether {model} holds the "
+        "same weights could not be checked, only its name (no hash of the model in {file})",
+        path=adapter,
+        base=trained_on,
+        model=reference,
+        file=TRAINING,
     )
 
 
@@ -319,7 +380,9 @@ def check_here(place: Path, base: str, option: str) -> None:
         folder = f"models/{published.rpartition('/')[2]}"
         fix = f"it is {published} of the hub: hf download {shell(published)} --local-dir {shell(folder)}"
         fix += f"; then add {option} {folder}"
-    raise RequestError(f"{place}: names the base {base}, which is not here; {fix}")
+    raise RequestError(
+        _("{place}: names the base {base}, which is not here; {fix}", place=place, base=base, fix=fix)
+    )
 
 
 def _weights_sha256(folder: Path) -> str:
@@ -333,6 +396,12 @@ def refuse_adapter(folder: Path) -> None:
     if adapter.is_file() and not (folder / "config.json").is_file():
         base = read_object(adapter).get("base_model_name_or_path")
         raise RequestError(
-            f"{folder}: an adapter, expected a whole model: its base is {base}, and both together are what "
-            f"`tuneyard adapter fuse {shell(folder)} --base {shell(base)} --out DIR` writes"
+            _(
+                "{folder}: an adapter, expected a whole model: its base is {base}, and both together "
+                "are what `tuneyard adapter fuse {shell} --base {shell2} --out DIR` writes",
+                folder=folder,
+                base=base,
+                shell=shell(folder),
+                shell2=shell(base),
+            )
         )

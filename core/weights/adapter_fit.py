@@ -6,6 +6,7 @@ from pathlib import Path
 
 from tuneyard.core.errors import ContentError
 from tuneyard.core.files import read_object
+from tuneyard.core.language.message import _
 from tuneyard.core.weights.adapter_files import (
     CONFIG,
     PREFIX,
@@ -45,7 +46,7 @@ def shapes_of(base: Base) -> dict[str, tuple[int, ...]]:
     """Shapes of the weights of a base by module, under the names of the live model."""
     shapes = {}
     for name, tensor in base.tensors.items():
-        path, _, leaf = base.module_name(name).rpartition(".")
+        path, _unused, leaf = base.module_name(name).rpartition(".")
         if leaf == "weight":
             shapes[path] = tensor.shape
     return shapes
@@ -65,7 +66,7 @@ def adapter_misfits(adapter: Path, base_folder: Path, *, may_grow: bool) -> list
     modules.update(rotated_modules(weights, config))
     renaming = misnaming(adapter, modules, shapes_of(base), base_folder)
     if renaming:
-        raise ContentError(f"adapter {adapter}: {renaming}")
+        raise ContentError(_("adapter {adapter}: {renaming}", adapter=adapter, renaming=renaming))
     known = comparable_tensors(base, [f"{path}.weight" for path in modules])
     misfits = [*module_misfits(base, {path: modules[path] for path in modules if f"{path}.weight" in known})]
     names_in_base = {key: unwrapped_tensor(key.removeprefix(PREFIX)) for key in weights.tensors}

@@ -10,6 +10,7 @@ from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
 from tuneyard.core.errors import ContentError
+from tuneyard.core.language.message import _
 from tuneyard.core.weights.adapter_files import PREFIX, ChangedModule, Shape, open_weight_files
 from tuneyard.core.weights.tensors import Weights
 
@@ -71,8 +72,15 @@ def check_names(path: Path, names: Iterable[str]) -> None:
         elif name.count(".") > plain.count("."):
             cause = "the name has the adapter's own name, as in a live model"
         raise ContentError(
-            f"{path}: {name}: {cause}. PEFT reads {plain}, and would leave the adapter at zero; "
-            f"expected PEFT's names: {shlex.join(rename_command(path.parent))}"
+            _(
+                "{path}: {name}: {cause}. PEFT reads {plain}, and would leave the adapter at zero; "
+                "expected PEFT's names: {rename_command}",
+                path=path,
+                name=name,
+                cause=cause,
+                plain=plain,
+                rename_command=shlex.join(rename_command(path.parent)),
+            )
         )
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from tuneyard.core.errors import ContentError, RequestError, show_value
 from tuneyard.core.files import HUB_ID, Fields, no_folder, read_object, require
+from tuneyard.core.language.message import _
 from tuneyard.core.text.quoting import shell
 from tuneyard.core.weights.adapter_files import EMBEDDINGS, HEADS, refuse_adapter
 from tuneyard.core.weights.class_defaults import TIE, class_entry, is_conv1d, is_tied, tied_names
@@ -88,9 +89,15 @@ class Base:
             if head not in self.tensors:
                 path, kind = self.folder / "config.json", show_value(self.config.get("model_type"))
                 raise ContentError(
-                    f"{path}: no {TIE}, and model_type {kind} is none of transformers' own, whose default is "
-                    f'known: add "{TIE}": true if {head} shares the weight of the '
-                    f'embedding, otherwise "{TIE}": false'
+                    _(
+                        "{path}: no {tie}, and model_type {kind} is none of transformers' own, whose default "
+                        'is known: add "{tie}": true if {head} shares the weight of the embedding, otherwise '
+                        '"{tie}": false',
+                        path=path,
+                        tie=TIE,
+                        kind=kind,
+                        head=head,
+                    )
                 )
 
     @cached_property
@@ -148,7 +155,7 @@ class Base:
 
     def module_name(self, stored: str) -> str:
         """Name of a stored tensor in the model, the inverse of `stored_name`."""
-        if any(stored.startswith(new) for new, _ in self._renamed):
+        if any(stored.startswith(new) for new, _unused in self._renamed):
             return stored
         for new, old in self._renamed:
             if stored.startswith(old):
@@ -189,9 +196,9 @@ def has_weights(folder: Path) -> bool:
 def base_config(folder: Path) -> Path:
     """Path of a base's config.json. `RequestError` if the folder is missing, an adapter, or no model."""
     if not folder.is_dir():
-        fix = "name the folder of a whole model"
+        fix: str = _("name the folder of a whole model")
         if HUB_ID.fullmatch(str(folder)):
             fix = f"if it is on the hub: hf download {shell(folder)} --local-dir models/{shell(folder.name)}"
-        raise RequestError(f"base model {no_folder(str(folder), fix)}")
+        raise RequestError(_("base model {no_folder}", no_folder=no_folder(str(folder), fix)))
     refuse_adapter(folder)
     return require(folder / "config.json", "the config of a whole model")

@@ -93,7 +93,7 @@ def _nested_entry(config: Fields) -> dict[str, Any]:
     nested = text_config(config)
     if nested is None:
         return {}
-    _, usual = class_entry(config).get("text", ("", ""))
+    _unused, usual = class_entry(config).get("text", ("", ""))
     return _table().get(str(nested.get("model_type", usual)), {})
 
 
@@ -131,7 +131,7 @@ def with_vocabulary(config: Fields, rows: int) -> Fields:
 
 def text_key(config: Fields) -> str:
     """The key of the nested config of the language model."""
-    key, _ = class_entry(config).get("text", ("text_config", ""))
+    key, _unused = class_entry(config).get("text", ("text_config", ""))
     return str(key)
 
 

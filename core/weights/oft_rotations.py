@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from tuneyard.core.errors import ContentError
 from tuneyard.core.files import Fields
+from tuneyard.core.language.message import _
 from tuneyard.core.weights.adapter_files import PREFIX, Shape, no_module
 from tuneyard.core.weights.tensors import Weights
 
@@ -48,10 +49,22 @@ def rotated_modules(weights: Weights, config: Fields) -> Iterator[tuple[str, Rot
             continue
         where = f"{weights.path}: {key}"
         if len(tensor.shape) != 2:
-            raise ContentError(f"{where}: shape {list(tensor.shape)}, expected [blocks, elements]")
+            raise ContentError(
+                _(
+                    "{place}: shape {shape}, expected [blocks, elements]",
+                    place=where,
+                    shape=list(tensor.shape),
+                )
+            )
         blocks, elements = tensor.shape
         size = (1 + math.isqrt(1 + 8 * elements)) // 2
         if size * (size - 1) // 2 != elements:
-            raise ContentError(f"{where}: {elements} elements, not the triangle of a square matrix")
+            raise ContentError(
+                _(
+                    "{place}: {elements} elements, not the triangle of a square matrix",
+                    place=where,
+                    elements=elements,
+                )
+            )
         shared = config.get("block_share") is True
         yield key.removeprefix(PREFIX).removesuffix(ROTATION), Rotation(blocks, size, shared)

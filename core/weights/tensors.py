@@ -27,6 +27,7 @@ from tuneyard.core.errors import (
 )
 from tuneyard.core.files import Fields, JsonObject, parse_json, read_object, strings
 from tuneyard.core.files.bounded_reading import LARGEST_FILE, open_regular
+from tuneyard.core.language.message import _
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -103,13 +104,20 @@ def _read(tensor: Tensor, first: int, count: int, where: str) -> Stored:
     `where` begins the `ContentError`.
     """
     if tensor.dtype not in STORED:
-        raise ContentError(f"{where}: dtype {tensor.dtype}, expected {' or '.join(STORED)}")
+        raise ContentError(
+            _(
+                "{place}: dtype {dtype}, expected {names}",
+                place=where,
+                dtype=tensor.dtype,
+                names=" or ".join(STORED),
+            )
+        )
     kind = np.dtype(STORED[tensor.dtype])
     flat = np.empty(count, kind)
     with tensor.file.open("rb") as file:  # np.fromfile takes a read that Ctrl-C interrupts for the file's end
         file.seek(tensor.start + first * kind.itemsize)
         if file.readinto(flat.data) != flat.nbytes:
-            raise ContentError(f"{where}: the file became shorter while it was read")
+            raise ContentError(_("{file}: the file became shorter while it was read", file=where))
     return flat
 
 
@@ -141,8 +149,12 @@ def open_weights(path: Path) -> Weights:
         raise _damaged(path, str(error)) from error
     except MemoryError as error:  # the library maps the whole file, which takes addresses and no memory
         raise RequestError(
-            f"{path}: found {path.stat().st_size:,} bytes, more than this process may map; allow it more: "
-            "ulimit -v unlimited"
+            _(
+                "{path}: found {size:,} bytes, more than this process may map; allow it more: ulimit "
+                "-v unlimited",
+                path=path,
+                size=path.stat().st_size,
+            )
         ) from error
     header.pop("__metadata__", None)
     tensors = {}
@@ -179,21 +191,32 @@ def _read_header(path: Path) -> tuple[JsonObject, int]:
             raise _damaged(path, f"a header of {length:,} bytes in a file of {size:,}")
         if length > LARGEST_FILE:
             raise ContentError(
-                f"{path}: found a header of {length:,} bytes, expected {LARGEST_FILE:,} at most: no model "
-                "has so many tensors"
+                _(
+                    "{path}: found a header of {length:,} bytes, expected {largest_file:,} at most: no "
+                    "model has so many tensors",
+                    path=path,
+                    length=length,
+                    largest_file=LARGEST_FILE,
+                )
             )
         header = parse_json(file.read(length), path)
     if not isinstance(header, dict):
-        raise wrong_value(path, header, "a JSON object as the header")
+        raise wrong_value(path, header, _("a JSON object as the header"))
     start = end = 8 + length
     for name, entry in header.items():
         if len(name) > LONGEST_NAME:
             raise ContentError(
-                f"{path}: found a tensor's name of {len(name):,} characters, {show_value(name)}; "
-                f"expected {LONGEST_NAME:,} at most; copy the file again"
+                _(
+                    "{path}: found a tensor's name of {name:,} characters, {name2}; expected "
+                    "{longest_name:,} at most; copy the file again",
+                    path=path,
+                    name=len(name),
+                    name2=show_value(name),
+                    longest_name=LONGEST_NAME,
+                )
             )
         if not isinstance(entry, dict):  # the library takes a list, too
-            raise unexpected(path, f"tensor {name!r}", entry, "an object")
+            raise unexpected(path, _("tensor {name!r}", name=name), entry, _("an object"))
         offsets = entry.get("data_offsets")
         if isinstance(offsets, list) and len(offsets) == 2 and type(offsets[1]) is int:
             end = max(end, start + offsets[1])
@@ -203,7 +226,9 @@ def _read_header(path: Path) -> tuple[JsonObject, int]:
 
 
 def _damaged(path: Path, reason: str) -> ContentError:
-    return ContentError(f"{path}: damaged or truncated safetensors: {reason}; copy it again")
+    return ContentError(
+        _("{path}: damaged or truncated safetensors: {reason}; copy it again", path=path, reason=reason)
+    )
 
 
 Shards = dict[str, Weights]
@@ -225,18 +250,24 @@ def open_shards(folder: Path) -> Shards:
     if (folder / SINGLE).is_file():
         return {SINGLE: open_weights(folder / SINGLE)}
     neither = f"{folder}: neither {SINGLE} nor {INDEX}"
-    raise RequestError(f"{neither}; a model in pickle files must be saved as safetensors first")
+    raise RequestError(
+        _("{neither}; a model in pickle files must be saved as safetensors first", neither=neither)
+    )
 
 
 def read_shards(index: Path) -> Shards:
     """Open the files that a safetensors index names, by name. `ContentError` if index and files disagree."""
     places = read_object(index).get("weight_map")
     if not isinstance(places, dict) or not places:
-        raise unexpected(index, "weight_map", places, "names with their files")
+        raise unexpected(index, "weight_map", places, _("names with their files"))
     for place in places.values():
         if not isinstance(place, str) or Path(place).name != place or not place.endswith(".safetensors"):
             raise ContentError(
-                f"{index}: file {show_value(place)}: expected a .safetensors name without folders"
+                _(
+                    "{index}: file {place}: expected a .safetensors name without folders",
+                    index=index,
+                    place=show_value(place),
+                )
             )
     announced_by_file: dict[str, set[str]] = {}
     for name, place in places.items():
@@ -245,12 +276,26 @@ def read_shards(index: Path) -> Shards:
     for file, announced in sorted(announced_by_file.items()):
         path = index.parent / file
         if not path.is_file():
-            raise RequestError(f"{index}: it names {path}, which is missing; download or copy it again")
+            raise RequestError(
+                _(
+                    "{index}: it names {path}, which is missing; download or copy it again",
+                    index=index,
+                    path=path,
+                )
+            )
         shard = shards[file] = open_weights(path)
         if announced != shard.tensors.keys():
             name = min(announced ^ shard.tensors.keys())
-            where = "the index" if name in announced else "the file"
-            raise ContentError(f"{index}: {file}: tensor {name!r} is only in {where}")
+            where = _("the index") if name in announced else _("the file")
+            raise ContentError(
+                _(
+                    "{index}: {file}: tensor {name!r} is only in {where}",
+                    index=index,
+                    file=file,
+                    name=name,
+                    where=where,
+                )
+            )
     return shards
 
 
@@ -260,7 +305,14 @@ def require_finite(values: Array, where: str) -> None:
     if not finite.all():
         index = list(map(int, np.unravel_index(np.argmin(finite), values.shape)))
         count = values.size - np.count_nonzero(finite)
-        raise ContentError(f"{where}: {count} values are NaN or infinite, the first at {index}")
+        raise ContentError(
+            _(
+                "{place}: {number} values are NaN or infinite, the first at {index}",
+                place=where,
+                number=count,
+                index=index,
+            )
+        )
 
 
 def to_fp32(values: Stored, dtype: str) -> Array:
@@ -323,7 +375,14 @@ def write_weights(path: Path, tensors: Sequence[Spec], values: Iterable[Array]) 
         file.write(header_bytes(tensors))
         for (name, dtype, shape), array in zip(tensors, values, strict=True):
             if array.shape != shape:
-                raise ValueError(f"{name}: array of shape {array.shape}, announced as {shape}")
+                raise ValueError(
+                    _(
+                        "{name}: array of shape {shape}, announced as {shape2}",
+                        name=name,
+                        shape=array.shape,
+                        shape2=shape,
+                    )
+                )
             stored = from_fp32(array, dtype)
             require_finite(to_fp32(stored, dtype), f"{name}: after rounding to {dtype}")
             file.write(np.ascontiguousarray(stored).data)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from tuneyard.adapters.kinds.lora import LoraAdapter
 from tuneyard.adapters.weighted import WeightedAdapter, factors_of
 from tuneyard.core.errors import ContentError
+from tuneyard.core.language.message import _
 from tuneyard.core.weights.adapter_files import PREFIX, full_tensor_misfit, unwrapped_tensor
 from tuneyard.core.weights.adapter_names import misnaming
 from tuneyard.eval.backends import Network
@@ -42,12 +43,19 @@ def check_fits(model: Network, adapter: LoraAdapter) -> None:
             layouts[path] = layouts[path]._replace(transposed=isinstance(module, Conv1D))
     renaming = misnaming(adapter.folder, layouts, shapes, model.folder)
     if renaming:
-        raise ContentError(f"adapter {adapter.name}: {renaming}")
+        raise ContentError(_("adapter {name}: {renaming}", name=adapter.name, renaming=renaming))
     for path, layout in layouts.items():
-        misfit = layout.misfit(path, shapes.get(path), "the model")
+        misfit = layout.misfit(path, shapes.get(path), _("the model"))
         if misfit:
             trained_on = adapter.config.base or "a base that its config does not name"
-            raise ContentError(f"adapter {adapter.folder}: {misfit} It was trained on {trained_on}")
+            raise ContentError(
+                _(
+                    "adapter {folder}: {misfit} It was trained on {base}",
+                    folder=adapter.folder,
+                    misfit=misfit,
+                    base=trained_on,
+                )
+            )
     # not state_dict(), for which bitsandbytes unpacks 4-bit weights on CPUs: the next answers would differ
     tensors = dict(model.net.named_parameters(remove_duplicate=False))
     tensors.update(model.net.named_buffers(remove_duplicate=False))
@@ -57,12 +65,14 @@ def check_fits(model: Network, adapter: LoraAdapter) -> None:
         if in_model in tensors:
             model_shape = tuple(tensors[in_model].shape)
         saved_shape = adapter.weights.tensors[PREFIX + name].shape
-        misfit = full_tensor_misfit(name, saved_shape, model_shape, "the model", may_grow=False)
+        misfit = full_tensor_misfit(name, saved_shape, model_shape, _("the model"), may_grow=False)
         if misfit:
             fix = (
                 "If its vocabulary is larger, fuse it: tuneyard adapter fuse makes a model that can be scored"
             )
-            raise ContentError(f"adapter {adapter.folder}: {misfit} {fix}")
+            raise ContentError(
+                _("adapter {folder}: {misfit} {fix}", folder=adapter.folder, misfit=misfit, fix=fix)
+            )
 
 
 def applied(model: Network, parts: Sequence[WeightedAdapter], merged: bool = False) -> contextlib.ExitStack:
@@ -95,11 +105,15 @@ def _hook(model: Network, parts: Sequence[WeightedAdapter], path: str) -> Undo:
     pair = factors_of(parts, path).exact  # scaled before any rounding
     a, b = (torch.from_numpy(one).to(model.net.dtype).to(model.device) for one in pair)
 
-    def linear(_: "Module", inputs: "tuple[torch.Tensor, ...]", output: "torch.Tensor") -> "torch.Tensor":
+    def linear(
+        _unused: "Module", inputs: "tuple[torch.Tensor, ...]", output: "torch.Tensor"
+    ) -> "torch.Tensor":
         x = inputs[0].reshape(-1, a.shape[1])
         return output.view(-1, b.shape[0]).addmm_(x @ a.T, b.T).view(output.shape)
 
-    def embedding(_: "Module", inputs: "tuple[torch.Tensor, ...]", output: "torch.Tensor") -> "torch.Tensor":
+    def embedding(
+        _unused: "Module", inputs: "tuple[torch.Tensor, ...]", output: "torch.Tensor"
+    ) -> "torch.Tensor":
         return output + torch.nn.functional.embedding(inputs[0], a.T) @ b.T
 
     hook = embedding if parts[0].adapter.modules[path].kind == "embedding" else linear
@@ -133,7 +147,7 @@ def _replace(model: Network, parts: Sequence[WeightedAdapter], name: str) -> Und
     """
     import torch
 
-    owner, _, leaf = unwrapped_tensor(name).rpartition(".")
+    owner, _unused, leaf = unwrapped_tensor(name).rpartition(".")
     module = model.net.get_submodule(owner)
     kept = getattr(module, leaf)
     tensors = [torch.from_numpy(part.adapter.full_tensor(name)) for part in parts]

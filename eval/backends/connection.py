@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import urlsplit
 
 from tuneyard.core.errors import RequestError
+from tuneyard.core.language.message import _
 from tuneyard.core.language.messages import warn_once
 from tuneyard.core.text.quoting import one_line
 from tuneyard.core.text.secrets import HIDDEN, hide_secrets
@@ -21,7 +22,7 @@ WAITS = (1.0, 2.0, 4.0, 8.0, 16.0)  # seconds before each new try
 TIMEOUT = 300.0  # seconds for an answer
 CONNECTING = 20.0  # seconds until a server accepts a connection: an http server may never answer to https
 FEW_TRIES = 3  # if an answer does not end, or is not what was asked for
-RESUMED = "what was answered is kept: resume with --resume"
+RESUMED = _("what was answered is kept: resume with --resume")
 AT_ONCE = 16  # requests in flight, unless the server names its own number
 PASSING = {429, *range(500, 1000)} - {501}  # statuses after which another try may succeed
 MOST_BYTES = 1 << 24  # of an answer
@@ -126,7 +127,7 @@ class Connection:
 
     def once(self, work: Callable[[], Awaitable[Result]]) -> Result:
         """Do the work of one or several requests, one after the other."""
-        (result,) = self.each(lambda _: work(), [None])
+        (result,) = self.each(lambda _unused: work(), [None])
         return result
 
     def _client(self) -> "httpx.AsyncClient":
@@ -152,7 +153,13 @@ class Connection:
                 verify=authorities, proxy=proxy, trust_env=False, timeout=limit, headers=headers
             )
         except (ImportError, ValueError, httpx.InvalidURL) as error:
-            message = f"{self.url}: {parts.scheme}_proxy={proxy}: {error}"
+            message = _(
+                "{url}: {scheme}_proxy={proxy}: {error}",
+                url=self.url,
+                scheme=parts.scheme,
+                proxy=proxy,
+                error=error,
+            )
             raise RequestError(hide_secrets(message)) from error
 
     async def request(
@@ -187,7 +194,14 @@ class Connection:
                     if not self.reached:
                         break
                     reason = one_line(hide_secrets(str(error)))
-                    warn_once(f"{self.url}: {reason}. Trying again for {sum(WAITS):.0f} s …")
+                    warn_once(
+                        _(
+                            "{url}: {reason}. Trying again for {seconds:.0f} s …",
+                            url=self.url,
+                            reason=reason,
+                            seconds=sum(WAITS),
+                        )
+                    )
                 if tries >= self.few_tries and isinstance(error, TimeoutError | ConnectTimeout | ValueError):
                     break
         problem = one_line(hide_secrets(self._problem(failure)))
@@ -204,7 +218,7 @@ class Connection:
         from httpx import ConnectError, ConnectTimeout
 
         if isinstance(failure, TimeoutError):
-            return f"no whole answer within {self.timeout:g} s, the limit of --timeout"
+            return _("no whole answer within {seconds:g} s, the limit of --timeout", seconds=self.timeout)
         if isinstance(failure, RefusedError):
             return failure.problem
         if isinstance(failure, ValueError):
@@ -230,7 +244,9 @@ class Connection:
                 if not response.is_success and len(data) > READ_OF_REFUSED:  # it may be endless
                     break
                 if len(data) > MOST_BYTES:
-                    raise ValueError(f"an answer of more than {MOST_BYTES >> 20} MiB")
+                    raise ValueError(
+                        _("an answer of more than {most_bytes} MiB", most_bytes=MOST_BYTES >> 20)
+                    )
         if response.is_success:
             return without_key(bytes(data))
         # Some proxies return the headers of a request: the key is hidden before the answer is cut.
@@ -260,5 +276,7 @@ def api_key() -> str:
     """The key for servers. `RequestError`, without the key, if it cannot be sent."""
     key = os.environ.get(KEY, "").strip() or NO_KEY
     if not re.fullmatch("[!-~]+", key):
-        raise RequestError(f"{KEY}: expected ASCII letters, digits and signs without spaces; set it again")
+        raise RequestError(
+            _("{name}: expected ASCII letters, digits and signs without spaces; set it again", name=KEY)
+        )
     return key

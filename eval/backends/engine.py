@@ -17,6 +17,7 @@ from tuneyard.core.errors import RequestError
 from tuneyard.core.files import read_object
 from tuneyard.core.installation.checkout import SAFE_PATH
 from tuneyard.core.installation.packages import missing
+from tuneyard.core.language.message import _
 from tuneyard.core.llamafactory.prompt import Encode, Messages
 from tuneyard.eval.backends import NO_LIMIT, Backend, loading
 from tuneyard.eval.backends.generate import decode_answer
@@ -86,7 +87,7 @@ class Engine(Backend):
 
         steps = steps_of(spellings)
         sampling = []
-        for _, following in steps:
+        for _unused, following in steps:
             sampling.append(
                 SamplingParams(
                     temperature=0.0, max_tokens=1, logprob_token_ids=list(following), detokenize=False
@@ -94,10 +95,10 @@ class Engine(Backend):
             )
 
         def read(batch: Sequence[int]) -> list[Logs]:
-            asked = [[*prompts[row], *begin] for row in batch for begin, _ in steps]
+            asked = [[*prompts[row], *begin] for row in batch for begin, _unused in steps]
             answers = iter(self.answers(asked, sampling * len(batch)))
             by_row: list[Logs] = []
-            for _ in batch:
+            for _unused in batch:
                 logs: Logs = {}
                 for begin, following in steps:
                     listed = next(answers).logprobs[0]
@@ -160,7 +161,9 @@ def load_engine(
     try:
         import vllm
     except ImportError as error:
-        raise RequestError(f"--backend vllm: {missing('vllm')}; or leave --backend out") from error
+        raise RequestError(
+            _("--backend vllm: {reason}; or leave --backend out", reason=missing("vllm"))
+        ) from error
     import torch
 
     gpus = torch.cuda.device_count()
@@ -222,8 +225,11 @@ def _plain_adapters(candidates: Iterable[Sequence[WeightedAdapter]]) -> list[Lor
         for part in parts:
             if part.weight != 1 or len(parts) > 1 or part.adapter.full_tensors:
                 raise RequestError(
-                    f"adapter {part.adapter.folder}: vLLM takes no weights, no modules_to_save and no bias: "
-                    "merge or fuse it first (tuneyard adapter), or leave --backend out"
+                    _(
+                        "adapter {folder}: vLLM takes no weights, no modules_to_save and no bias: merge or "
+                        "fuse it first (tuneyard adapter), or leave --backend out",
+                        folder=part.adapter.folder,
+                    )
                 )
             adapters[part.adapter.folder] = part.adapter
     return list(adapters.values())
@@ -236,7 +242,11 @@ def _rank_limit(adapters: Sequence[LoraAdapter]) -> int:
     limit = vllm_rank(largest)
     if limit is None:
         raise RequestError(
-            f"an adapter of rank {largest}: vLLM takes {VLLM_RANKS[-1]} at most; merge with --method svd"
+            _(
+                "an adapter of rank {rank}: vLLM takes {most} at most; merge with --method svd",
+                rank=largest,
+                most=VLLM_RANKS[-1],
+            )
         )
     return limit
 
@@ -250,6 +260,10 @@ def _check_patterns(adapters: Sequence[LoraAdapter], release: str) -> None:
 
     if "alpha_pattern" not in PEFTHelper.__dataclass_fields__:
         raise RequestError(
-            f"adapter {with_patterns[0].folder}: vLLM {release} ignores rank_pattern and alpha_pattern: fuse "
-            "it first (tuneyard adapter fuse), take a newer vLLM, or leave --backend out"
+            _(
+                "adapter {folder}: vLLM {release} ignores rank_pattern and alpha_pattern: fuse it "
+                "first (tuneyard adapter fuse), take a newer vLLM, or leave --backend out",
+                folder=with_patterns[0].folder,
+                release=release,
+            )
         )

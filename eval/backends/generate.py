@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from tuneyard.core.errors import ContentError, RequestError
+from tuneyard.core.language.message import _
 from tuneyard.eval.backends import Backend, Network
 
 if TYPE_CHECKING:
@@ -89,10 +90,10 @@ def generate(
 
     ends = list(model.ends)
 
-    def check(_: "torch.Tensor", logits: "torch.Tensor") -> "torch.Tensor":
+    def check(_unused: "torch.Tensor", logits: "torch.Tensor") -> "torch.Tensor":
         if logits.isnan().any():
             raise ContentError(
-                "the model gives nan as a logit: its weights or the adapter's overflow; try --dtype fp32"
+                _("the model gives nan as a logit: its weights or the adapter's overflow; try --dtype fp32")
             )
         return logits
 
@@ -156,11 +157,11 @@ def stream(
                 **drawing(sampling),
             )
     except torch.OutOfMemoryError as error:
-        raise RequestError(f"out of memory with a prompt of {len(prompt)} tokens") from error
+        raise RequestError(_("out of memory with a prompt of {number} tokens", number=len(prompt))) from error
     except RuntimeError as error:
         if "probability tensor" not in str(error):
             raise
-        raise ContentError("the model's probabilities are no numbers: try --dtype fp32") from error
+        raise ContentError(_("the model's probabilities are no numbers: try --dtype fp32")) from error
 
 
 def without_thoughts(text: str, ended: bool = False) -> str:

@@ -9,6 +9,7 @@ from typing import BinaryIO
 from tuneyard.adapters.export.architecture import CONTROL, END_NAMES, ENDS_BY_NAME, USER_DEFINED
 from tuneyard.core.errors import ContentError
 from tuneyard.core.files.bounded_reading import open_regular
+from tuneyard.core.language.message import _
 
 MOST_ITEMS = 1 << 20  # fields, tensors, or items of a list; the largest vocabularies have 260,000 tokens
 STRING, LIST = 8, 9
@@ -38,7 +39,7 @@ class _Fields:
         """Walk over all fields."""
         self._number("I")  # the version, which the library checks
         self._count("Q", "tensors")
-        for _ in range(self._count("Q", "fields")):
+        for _unused in range(self._count("Q", "fields")):
             self._skip(self._number("Q"))
             self._value(self._number("I"))
 
@@ -51,7 +52,7 @@ class _Fields:
             if kind == LIST:
                 raise self._wrong("a list of lists", "a list of numbers or texts")
             if kind == STRING:
-                for _ in range(count):
+                for _unused in range(count):
                     self._skip(self._number("Q"))
             else:
                 self._skip(count * NUMBERS.get(kind, 0))
@@ -80,7 +81,14 @@ class _Fields:
 
     def _wrong(self, there: str, expected: str) -> ContentError:
         place = f"{self.path}: byte {self.file.tell():,}"
-        return ContentError(f"{place}: found {there}, expected {expected}; copy the file again")
+        return ContentError(
+            _(
+                "{place}: found {there}, expected {expected}; copy the file again",
+                place=place,
+                there=there,
+                expected=expected,
+            )
+        )
 
 
 def check_fields(path: Path) -> None:

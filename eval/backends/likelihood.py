@@ -15,6 +15,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from tuneyard.core.errors import ContentError
+from tuneyard.core.language.message import _
 from tuneyard.core.llamafactory.prompt.supervision import SupervisedText
 from tuneyard.eval.backends import Backend, Network
 from tuneyard.eval.backends.scorers import (
@@ -83,7 +84,7 @@ class LogProbabilities:
         """Log-probabilities of the spellings' tokens, row by row."""
         import torch
 
-        by_row: list[Logs] = [{} for _ in batch]
+        by_row: list[Logs] = [{} for _unused in batch]
         remaining = dict(self.following)
         with torch.inference_mode():
             for begin in self.passes:
@@ -141,7 +142,7 @@ class LogProbabilities:
 def head_only_at(net: Any, rows: "torch.Tensor", positions: "torch.Tensor") -> Iterator[None]:
     """Apply the head to k states only, [k, hidden], at `rows` and `positions`, which broadcast to k."""
     handle = net.get_output_embeddings().register_forward_pre_hook(
-        lambda _, inputs: inputs[0][rows, positions].reshape(-1, inputs[0].shape[-1]).contiguous()
+        lambda _unused, inputs: inputs[0][rows, positions].reshape(-1, inputs[0].shape[-1]).contiguous()
     )
     try:
         yield
@@ -162,8 +163,12 @@ def token_losses(model: Network, texts: Mapping[int, SupervisedText], budget: in
         loss = sum(by_token)
         if not math.isfinite(loss):
             raise ContentError(
-                f"row {row}: the model gives {loss} as a loss: its weights or the adapter's overflow; "
-                "try --dtype fp32"
+                _(
+                    "row {row}: the model gives {loss} as a loss: its weights or the adapter's overflow; "
+                    "try --dtype fp32",
+                    row=row,
+                    loss=loss,
+                )
             )
     return row_losses
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from tuneyard.core.language.message import _
 from tuneyard.core.llamafactory.prompt import Messages
 from tuneyard.eval.backends.connection import Result
 from tuneyard.eval.backends.generate import LENGTH, STOP, Generated
@@ -98,7 +99,9 @@ class LlamaCpp(Server):
                 return None  # a part of a character
             step = self.read_step(answer, len(ids))
             if step["id"] != token:
-                raise ValueError(f"token {step['id']} instead of {token}, which logit_bias forces")
+                raise ValueError(
+                    _("token {id} instead of {token}, which logit_bias forces", id=step["id"], token=token)
+                )
             return log_of(step["logprob"])
 
         value = await self._step(ids, {"n_probs": 1, "logit_bias": [[token, FORCING]]}, read)

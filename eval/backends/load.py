@@ -14,6 +14,7 @@ from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.core.files import from_hub, read_object
 from tuneyard.core.files.bounded_reading import open_regular
 from tuneyard.core.installation.packages import missing
+from tuneyard.core.language.message import _
 from tuneyard.core.llamafactory.loader import replaced
 from tuneyard.core.llamafactory.prompt import Encode, Messages, Tokenizer
 from tuneyard.core.llamafactory.prompt.supervision import SupervisedText
@@ -125,15 +126,25 @@ def find_model(reference: str) -> Path:
     folder = Path(reference)
     if not folder.is_dir():
         refuse_adapter(SAVES / reference)
-        folder = from_hub(reference, "give a local model folder", allow_patterns=list(FILES))
+        folder = from_hub(reference, _("give a local model folder"), allow_patterns=list(FILES))
     refuse_adapter(folder)
     if not (folder / "config.json").is_file():
         hint = adapters_in(folder)
         raise RequestError(
-            f"{folder}: no config.json: not a model folder; name one, or OWNER/NAME on the hub{hint}"
+            _(
+                "{folder}: no config.json: not a model folder; name one, or OWNER/NAME on the hub{hint}",
+                folder=folder,
+                hint=hint,
+            )
         )
     if not any(folder.glob(WEIGHTS)):
-        raise ContentError(f"{folder}: no {WEIGHTS}: only safetensors weights are read, convert the model")
+        raise ContentError(
+            _(
+                "{folder}: no {names}: only safetensors weights are read, convert the model",
+                folder=folder,
+                names=WEIGHTS,
+            )
+        )
     check_tokenizer_files(folder)
     check_headers(folder)
     return folder
@@ -213,7 +224,13 @@ def open_tokenizer(reference: str) -> "tuple[Tokenizer, list[int]]":
         fix = "--model names the served model's tokenizer, a folder or hub id; --served-model its name there"
         folder = from_hub(reference, fix, allow_patterns=list(OF_TOKENIZER))
     if not any((folder / name).is_file() for name in TOKENIZERS):
-        raise RequestError(f"{folder}: no {' or '.join(TOKENIZERS)}: --model names the tokenizer's folder")
+        raise RequestError(
+            _(
+                "{folder}: no {names}: --model names the tokenizer's folder",
+                folder=folder,
+                names=" or ".join(TOKENIZERS),
+            )
+        )
     check_tokenizer_files(folder)
     from transformers import AutoTokenizer
 
@@ -253,13 +270,16 @@ def check_gguf(path: Path) -> None:
         with open_regular(path) as file:
             head = file.read(GGUF_HEAD)
     if not head.startswith(b"GGUF"):
-        raise RequestError(f"{path}: no GGUF file; tuneyard adapter export --to gguf writes one")
+        raise RequestError(_("{path}: no GGUF file; tuneyard adapter export --to gguf writes one", path=path))
     if GGUF_ADAPTER in head:
         raise RequestError(
-            f"{path}: a LoRA adapter; expected a whole model: tuneyard adapter fuse, then adapter export"
+            _(
+                "{path}: a LoRA adapter; expected a whole model: tuneyard adapter fuse, then adapter export",
+                path=path,
+            )
         )
     if importlib.util.find_spec("gguf") is None:
-        raise RequestError(f"reading GGUF: {missing('gguf')}")
+        raise RequestError(_("reading GGUF: {reason}", reason=missing("gguf")))
     check_fields(path)
 
 
@@ -343,7 +363,7 @@ def _quantized(bits: int, dtype: str, device: str) -> dict[str, Any]:
     from transformers import BitsAndBytesConfig
 
     if importlib.util.find_spec("bitsandbytes") is None:
-        raise RequestError(f"--quantize: {missing('bitsandbytes')}")
+        raise RequestError(_("--quantize: {reason}", reason=missing("bitsandbytes")))
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it tells every cast of every layer
     config = BitsAndBytesConfig(
         load_in_4bit=bits == 4,
@@ -378,8 +398,14 @@ def check_causal(net: "PreTrainedModel", folder: Path, *, exact: bool) -> None:
     attention = getattr(net.config, "_attn_implementation", None) or "its"
     largest = (first - second).abs().max().item()
     raise ContentError(
-        f"{folder}: the model ({net.config.model_type}, {attention} attention) is not causal: other tokens "
-        f"after a text change the log-probabilities within it by up to {largest:.2g} nats; expected none. It "
-        "would see the answers that it is scored on. Score another model, or this one with a release of "
-        "transformers that masks it"
+        _(
+            "{folder}: the model ({model_type}, {attention} attention) is not causal: other "
+            "tokens after a text change the log-probabilities within it by up to {largest:.2g} "
+            "nats; expected none. It would see the answers that it is scored on. Score another "
+            "model, or this one with a release of transformers that masks it",
+            folder=folder,
+            model_type=net.config.model_type,
+            attention=attention,
+            largest=largest,
+        )
     )

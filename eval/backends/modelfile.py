@@ -16,6 +16,7 @@ from pathlib import Path
 from tuneyard.core.errors import ContentError, bounded, show_value
 from tuneyard.core.files import require
 from tuneyard.core.files.bounded_reading import read_text
+from tuneyard.core.language.message import _
 from tuneyard.core.llamafactory.prompt import Messages
 from tuneyard.core.llamafactory.prompt.templates import compile_template, render_template
 
@@ -43,7 +44,7 @@ class ServedModelfile:
         if self.system is not None and messages[0]["role"] != "system":
             messages = [{"role": "system", "content": self.system}, *messages]
         joined: Messages = []
-        for _, neighbours in groupby(messages, itemgetter("role")):
+        for _unused, neighbours in groupby(messages, itemgetter("role")):
             same_role = list(neighbours)
             content = same_role[0]["content"]
             if len(same_role) > 1:
@@ -59,9 +60,9 @@ def read_modelfile(path: Path) -> ServedModelfile:
         with bounded("reading it"):
             instructions = {word.upper(): _unquoted(value) for word, value in INSTRUCTION.findall(text)}
             if "TEMPLATE" not in instructions:
-                raise ContentError("no TEMPLATE; tuneyard adapter export --to ollama writes one")
+                raise ContentError(_("no TEMPLATE; tuneyard adapter export --to ollama writes one"))
             if "MESSAGE" in instructions:
-                raise ContentError("MESSAGE puts turns before every conversation: training had none")
+                raise ContentError(_("MESSAGE puts turns before every conversation: training had none"))
             return ServedModelfile(compile_go_template(instructions["TEMPLATE"]), instructions.get("SYSTEM"))
     except ContentError as error:
         raise ContentError(f"{path}: {error}") from error
@@ -90,7 +91,7 @@ def compile_go_template(template: str) -> Callable[[Messages], str]:
     try:
         compile_template(whole, trims=False)
     except TemplateError as error:
-        raise ContentError(f"the TEMPLATE cannot be rendered here: {error}") from error
+        raise ContentError(_("the TEMPLATE cannot be rendered here: {error}", error=error)) from error
     return lambda messages: render_template(whole, {"messages": messages, "texts": jinja.texts}, trims=False)
 
 
@@ -146,4 +147,6 @@ class _Jinja:
 
 
 def _unknown(body: str) -> ContentError:
-    return ContentError(f"the TEMPLATE contains {show_value(body)}, which Tuneyard cannot render")
+    return ContentError(
+        _("the TEMPLATE contains {text}, which Tuneyard cannot render", text=show_value(body))
+    )

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from tuneyard.core.errors import RequestError
+from tuneyard.core.language.message import _
 from tuneyard.core.plugins import bundled_with
 from tuneyard.eval.backends.connection import RESUMED, TIMEOUT, Connection, RefusedError, UnreadableError
 from tuneyard.eval.backends.openai import OpenAi
@@ -33,21 +34,33 @@ def check_url(url: str) -> str:
         has_password = "@" in url
     if has_password:
         raise RequestError(
-            "--url contains a user name or password, which the results would record. Leave it out: the key "
-            "of a server goes into OPENAI_API_KEY"
+            _(
+                "--url contains a user name or password, which the results would record. Leave it "
+                "out: the key of a server goes into OPENAI_API_KEY"
+            )
         )
     if not fits or not re.fullmatch("[!-~]+", url):
-        raise RequestError(f"--url {url!r}: expected an address such as http://localhost:8000/v1")
+        raise RequestError(_("--url {url!r}: expected an address such as http://localhost:8000/v1", url=url))
     before, *rest = re.split("[?#]", url)
     if rest:
         raise RequestError(
-            f"--url {url!r}: found a query or a fragment, expected an address that ends before it: {before}"
+            _(
+                "--url {url!r}: found a query or a fragment, expected an address that ends before "
+                "it: {before}",
+                url=url,
+                before=before,
+            )
         )
     address = url.rstrip("/")
     for path in ("/chat/completions", "/completions", "/models"):
         if address.endswith(path):
             raise RequestError(
-                f"--url {url!r}: expected the address before {path}: {address.removesuffix(path)}"
+                _(
+                    "--url {url!r}: expected the address before {path}: {address}",
+                    url=url,
+                    path=path,
+                    address=address.removesuffix(path),
+                )
             )
     return address
 
@@ -92,8 +105,12 @@ def open_served(
     server = replace(open_server(offers, name, is_exact_name), tokenizer=tokenizer, ends=ends)
     if server.model.number is not None:
         raise RequestError(
-            f"--served-model {name}: an adapter of {server.url}; leave --served-model out: each adapter "
-            "there is compared with the --adapter of its name"
+            _(
+                "--served-model {name}: an adapter of {url}; leave --served-model out: each adapter "
+                "there is compared with the --adapter of its name",
+                name=name,
+                url=server.url,
+            )
         )
     try:
         server = server.with_labels(tokenizer, ends)

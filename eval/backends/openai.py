@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
+from tuneyard.core.language.message import _
 from tuneyard.core.llamafactory.prompt import Messages
 from tuneyard.eval.backends.connection import RefusedError, UnreadableError
 from tuneyard.eval.backends.generate import Generated
@@ -44,9 +45,13 @@ class OpenAi(Server):
             else:
                 return replace(self, way=way)
         raise NoLogProbabilitiesError(
-            f"{self.url}: it gives no log-probabilities of prompts, which --mode choice needs "
-            f"({'; '.join(reasons)}). llama.cpp's server and vLLM give them. For this server, add "
-            "--mode generate"
+            _(
+                "{url}: it gives no log-probabilities of prompts, which --mode choice needs "
+                "({reasons}). llama.cpp's server and vLLM give them. For this server, add --mode "
+                "generate",
+                url=self.url,
+                reasons="; ".join(reasons),
+            )
         )
 
     async def greedy(self, ids: Ids, longest: int) -> Generated:
@@ -87,7 +92,13 @@ class OpenAi(Server):
                 self.check_length(usage.get("prompt_tokens", sent), sent)
             choices = sorted(choices_of(answer), key=lambda choice: choice.get("index", 0))
             if len(choices) != len(prompts):
-                raise ValueError(f"{len(choices)} of `choices`, {len(prompts)} prompts were sent")
+                raise ValueError(
+                    _(
+                        "{choices} of `choices`, {prompts} prompts were sent",
+                        choices=len(choices),
+                        prompts=len(prompts),
+                    )
+                )
             logs: Logs = {}
             for choice, ids in zip(choices, prompts, strict=True):
                 for place, value in enumerate(read_choice(choice, ids, after), after + 1):
@@ -102,7 +113,9 @@ def _read_prompt_logprobs(choice: dict[str, Any], ids: Ids, after: int) -> list[
     """vLLM: for each token of the prompt an object of log-probabilities by token id."""
     by_place = choice["prompt_logprobs"]
     if len(by_place) != len(ids):
-        raise ValueError(f"log-probabilities of {len(by_place)} tokens, {len(ids)} were sent")
+        raise ValueError(
+            _("log-probabilities of {by_place} tokens, {ids} were sent", by_place=len(by_place), ids=len(ids))
+        )
     return [log_of(by_place[place][str(ids[place])]["logprob"]) for place in range(after, len(ids))]
 
 
@@ -110,7 +123,9 @@ def _read_echo(choice: dict[str, Any], ids: Ids, after: int) -> list[float]:
     """OpenAI's old interface: the log-probabilities of prompt and answer in one list."""
     logs = choice["logprobs"]["token_logprobs"]
     if not len(ids) <= len(logs) <= len(ids) + 1:
-        raise ValueError(f"log-probabilities of {len(logs)} tokens, {len(ids)} were sent")
+        raise ValueError(
+            _("log-probabilities of {logs} tokens, {ids} were sent", logs=len(logs), ids=len(ids))
+        )
     return [log_of(logs[place]) for place in range(after, len(ids))]
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from tuneyard.core.documents import is_number
 from tuneyard.core.errors import ContentError, RequestError, unexpected
+from tuneyard.core.language.message import _
 from tuneyard.core.llamafactory.prompt import Encode, Messages
 from tuneyard.core.llamafactory.prompt.supervision import SupervisedText
 from tuneyard.eval.backends import Backend
@@ -18,9 +19,9 @@ TEXT = ("reference", "loss", "tokens", "truncated", "reference_tokens")
 """Fields of a text that was measured; `ANSWER` those of an answer to it."""
 ANSWER = ("prediction", "prediction_tokens")
 KINDS = {
-    "reference": (str, "a text"),
-    "prediction": (str, "a text"),
-    "truncated": (bool, "true or false"),
+    "reference": (str, _("a text")),
+    "prediction": (str, _("a text")),
+    "truncated": (bool, _("true or false")),
 }
 """What these fields are. The others are numbers."""
 
@@ -42,7 +43,13 @@ class Replay(Backend):
         outputs.lines = read_lines(outputs.run / PREDICTIONS)
         for row in outputs.lines:
             if not 0 <= row < count:
-                raise ContentError(f"{outputs.place(row)}, expected one of the {count} examples")
+                raise ContentError(
+                    _(
+                        "{place}, expected one of the {number} examples",
+                        place=outputs.place(row),
+                        number=count,
+                    )
+                )
         return outputs
 
     def place(self, row: int) -> str:
@@ -85,15 +92,18 @@ class Replay(Backend):
 
     def needs_model(self) -> RequestError:
         """The error for what kept outputs do not have."""
-        return RequestError("--rescore has no model: this figure needs one, score without --rescore")
+        return RequestError(_("--rescore has no model: this figure needs one, score without --rescore"))
 
     def _line(self, row: int) -> tuple[Prediction, str]:
         """A row's line, and its place for messages."""
         place = self.place(row)
         if row not in self.lines:
             raise ContentError(
-                f"{place} is missing: delete {self.run / RESULTS}, finish the run with --resume, "
-                "then --rescore"
+                _(
+                    "{place} is missing: delete {file}, finish the run with --resume, then --rescore",
+                    place=place,
+                    file=self.run / RESULTS,
+                )
             )
         return self.lines[row], place
 
@@ -105,7 +115,7 @@ class Replay(Backend):
             names += ANSWER
         for name in names:
             value = line.get(name)
-            kind, expected = KINDS.get(name, (float, "a number"))
+            kind, expected = KINDS.get(name, (float, _("a number")))
             if not (is_number(value) if kind is float else isinstance(value, kind)):
                 raise unexpected(place, name, value, expected)
         return {name: value for name, value in line.items() if name != "cluster"}
@@ -117,7 +127,7 @@ class Replay(Backend):
         if "transcript" in line:
             turns = line["transcript"]
             if not isinstance(turns, list) or not all(isinstance(each, dict) for each in turns):
-                raise unexpected(place, "transcript", turns, "a list of messages")
+                raise unexpected(place, "transcript", turns, _("a list of messages"))
             if turn < len(turns):
                 answer = turns[turn].get("content")
             else:
@@ -127,7 +137,7 @@ class Replay(Backend):
         if "refused" in line:
             return Refused(str(line["refused"]))
         if not isinstance(answer, str):
-            raise unexpected(place, "model_output", answer, "a text")
+            raise unexpected(place, "model_output", answer, _("a text"))
         return answer
 
     def _choice(self, row: int, labels: Collection[str]) -> Fields:
@@ -140,8 +150,12 @@ class Replay(Backend):
         missing = [label for label in labels if label not in logs]
         if missing:
             raise RequestError(
-                f"--rescore: {', '.join(missing)}: the kept log-probabilities are of {', '.join(logs)}; "
-                "score without --rescore for other labels"
+                _(
+                    "--rescore: {missing}: the kept log-probabilities are of {names}; score without "
+                    "--rescore for other labels",
+                    missing=", ".join(missing),
+                    names=", ".join(logs),
+                )
             )
         choices = {label: logs[label] for label in labels}
         mass = line["label_mass"]

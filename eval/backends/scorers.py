@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tuneyard.core.errors import ContentError, RequestError
+from tuneyard.core.language.message import _
 from tuneyard.core.llamafactory.prompt import Encode, Messages, Tokenizer
 
 if TYPE_CHECKING:
@@ -104,8 +105,12 @@ def label_fields(
         for value in logs.values():
             if not math.isfinite(value):
                 raise ContentError(
-                    f"row {row}: the model gives {value} as a log-probability: its weights or the "
-                    "adapter's overflow; try --dtype fp32"
+                    _(
+                        "row {row}: the model gives {value} as a log-probability: its weights or the "
+                        "adapter's overflow; try --dtype fp32",
+                        row=row,
+                        value=value,
+                    )
                 )
         sums = {}
         for label, forms in labels.items():
@@ -156,7 +161,7 @@ def score_in_halves(scorer: Scorer, batch: Sequence[int]) -> list[Fields]:
         if type(error).__name__ != "OutOfMemoryError" and "can't allocate memory" not in str(error):
             raise
         if len(batch) == 1:
-            raise RequestError(f"row {batch[0]}: out of memory with a single prompt") from error
+            raise RequestError(_("row {row}: out of memory with a single prompt", row=batch[0])) from error
     middle = len(batch) // 2
     return score_in_halves(scorer, batch[:middle]) + score_in_halves(scorer, batch[middle:])
 
@@ -173,14 +178,17 @@ def score_all(scorer: Scorer, about: str) -> dict[int, Fields]:
 
 def prompts_too_long(prompts: Prompts, answer: int, context: int) -> dict[int, str]:
     """Reasons by row for prompts that leave less than `answer` tokens; `ContentError` if no prompt fits."""
-    too_long = {}
+    too_long: dict[int, str] = {}
     for row, ids in prompts.items():
         if len(ids) + answer > context:
-            too_long[row] = (
-                f"a prompt of {len(ids)} tokens and {answer} for the answer, a context of {context}"
+            too_long[row] = _(
+                "a prompt of {number} tokens and {new} for the answer, a context of {context}",
+                number=len(ids),
+                new=answer,
+                context=context,
             )
     if len(too_long) == len(prompts):
-        raise ContentError(f"no prompt fits: {next(iter(too_long.values()))}")
+        raise ContentError(_("no prompt fits: {reason}", reason=next(iter(too_long.values()))))
     return too_long
 
 
@@ -197,8 +205,13 @@ def tokenise(
             ids = tuple(tokenizer(text, add_special_tokens=False)["input_ids"])
             if owners.setdefault(ids, label) != label:
                 raise RequestError(
-                    f"{label!r} and {owners[ids]!r} share the spelling {text!r}: write "
-                    "them alike in the data if they mean the same, otherwise --variants none"
+                    _(
+                        "{label!r} and {owners!r} share the spelling {text!r}: write them alike in the data "
+                        "if they mean the same, otherwise --variants none",
+                        label=label,
+                        owners=owners[ids],
+                        text=text,
+                    )
                 )
     # A spelling is never less likely than a longer one that begins with it.
     # Then each spelling is scored together with the tokens that end an answer.

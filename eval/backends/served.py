@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tuneyard.core.errors import RequestError, show_value
+from tuneyard.core.language.message import _
 from tuneyard.eval.backends.connection import Connection, RefusedError, UnreadableError
 
 GGUF = ".gguf"
@@ -65,14 +66,14 @@ def any_json(data: bytes) -> Any:
     try:
         return json.loads(data)
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"no JSON: {data[:60]!r}") from error
+        raise ValueError(_("no JSON: {data!r}", data=data[:60])) from error
 
 
 def json_object(data: bytes) -> dict[str, Any]:
     """Parse a JSON object. `ValueError` if the data is none."""
     value = any_json(data)
     if not isinstance(value, dict):
-        raise ValueError(f"no JSON object: {data[:60]!r}")
+        raise ValueError(_("no JSON object: {data!r}", data=data[:60]))
     return value
 
 
@@ -133,8 +134,16 @@ def choose_model(models: Sequence[ServedModel], name: str, is_exact_name: bool) 
         return listed[0]
     names = ", ".join(show_value(model.name) for model in models[:SHOWN_NAMES])
     problem = f"no model {name!r}; it" if name else "it"
-    fix = "Name one of them in --served-model" if is_exact_name else "Add --served-model NAME"
-    raise RequestError(f"{models[0].connection.url}: {problem} has {names}. {fix}")
+    fix = _("Name one of them in --served-model") if is_exact_name else _("Add --served-model NAME")
+    raise RequestError(
+        _(
+            "{url}: {problem} has {names}. {fix}",
+            url=models[0].connection.url,
+            problem=problem,
+            names=names,
+            fix=fix,
+        )
+    )
 
 
 def _entries(connection: Connection, name: str) -> list[dict[str, Any]]:
@@ -148,11 +157,15 @@ def _entries(connection: Connection, name: str) -> list[dict[str, Any]]:
             entries.append(entry)
             if writable(entry["id"]) != entry["id"]:
                 raise RequestError(
-                    f"{url}: /models lists an id that is no text: {show_value(entry['id'])}. Serve the model "
-                    "under another name"
+                    _(
+                        "{url}: /models lists an id that is no text: {entry}. Serve the model under another "
+                        "name",
+                        url=url,
+                        entry=show_value(entry["id"]),
+                    )
                 )
     if not entries and not name:
-        raise RequestError(f"{url}: it lists no models: name one with --served-model NAME")
+        raise RequestError(_("{url}: it lists no models: name one with --served-model NAME", url=url))
     return entries
 
 
@@ -218,7 +231,13 @@ def _adapters(connection: Connection) -> list[dict[str, Any]]:
             }
             offers.append(offer)
     except (LookupError, TypeError, ValueError, OverflowError) as error:
-        raise RequestError(f"{address}: expected a list of adapters, found {show_value(listed)}") from error
+        raise RequestError(
+            _(
+                "{address}: expected a list of adapters, found {listed}",
+                address=address,
+                listed=show_value(listed),
+            )
+        ) from error
     return offers
 
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from tuneyard.core.errors import ContentError, RequestError, show_value
 from tuneyard.core.files import text_sha256
+from tuneyard.core.language.message import _
 from tuneyard.core.language.messages import warn, warn_once
 from tuneyard.core.llamafactory.prompt import Encode, Messages, openai_messages
 from tuneyard.eval.backends import NO_LIMIT, Backend
@@ -64,10 +65,10 @@ def log_of(value: object) -> float:
     """Read a log-probability; `ContentError` for nan, which JSON has as null, `ValueError` for nonsense."""
     if value is None:
         raise ContentError(
-            "the server gives null as a log-probability: its weights overflow; serve them in bf16 or fp32"
+            _("the server gives null as a log-probability: its weights overflow; serve them in bf16 or fp32")
         )
     if isinstance(value, bool) or not isinstance(value, int | float) or not value < LARGEST:
-        raise ValueError(f"{show_value(value)} as a log-probability")
+        raise ValueError(_("{value} as a log-probability", value=show_value(value)))
     if value < IMPOSSIBLE:
         return UNDERFLOW
     return min(float(value), 0.0)
@@ -142,7 +143,9 @@ class Server(Backend, ABC):
             except RefusedError as error:
                 if error.is_of_row and not error.is_too_long:
                     return Refused(error.problem)
-                raise RequestError(f"{self.url}: row {row}: {error.problem}") from error
+                raise RequestError(
+                    _("{url}: row {row}: {problem}", url=self.url, row=row, problem=error.problem)
+                ) from error
 
         return chunks(list(prompts), ROWS), lambda batch: self.each(read_row, batch)
 
@@ -209,8 +212,12 @@ class Server(Backend, ABC):
         if now != before:
             changed = [part for part in {**before, **now} if now.get(part) != before.get(part)]
             raise RequestError(
-                f"{self.url}: its model changed during the run ({', '.join(changed)}). Serve the first one; "
-                f"{self.connection.again}"
+                _(
+                    "{url}: its model changed during the run ({changes}). Serve the first one; {hint}",
+                    url=self.url,
+                    changes=", ".join(changed),
+                    hint=self.connection.again,
+                )
             )
 
     @abstractmethod
@@ -258,7 +265,7 @@ class Server(Backend, ABC):
             try:
                 return read(answer)
             except NoAnswerError as error:
-                raise RefusedError(self.url, HTTPStatus.OK, f"HTTP 200 {error}") from error
+                raise RefusedError(self.url, HTTPStatus.OK, _("HTTP 200 {error}", error=error)) from error
             except ContentError as error:
                 raise ContentError(f"{self.url}: {error}") from error
             except (LookupError, TypeError, AttributeError, OverflowError) as error:
@@ -266,7 +273,9 @@ class Server(Backend, ABC):
                 if "error" in answer:
                     beginning = show_value(answer["error"])
                 missing = f" ({error} is missing)" if isinstance(error, KeyError) else ""
-                raise ValueError(f"no {about}{missing}: {beginning}") from error
+                raise ValueError(
+                    _("no {about}{missing}: {beginning}", about=about, missing=missing, beginning=beginning)
+                ) from error
 
         named = {"model": self.model.model, **body, **self.model.settings}
         return await self.connection.request(address, named, parse, place or about)
@@ -280,14 +289,23 @@ class Server(Backend, ABC):
             return
         if self.answers_as:
             raise RequestError(
-                f"{self.url}: it answers as {show_value(self.answers_as)} and {show_value(name)}: its model "
-                f"changed. Serve the first one; {self.connection.again}"
+                _(
+                    "{url}: it answers as {one} and {other}: its model changed. Serve the first one; {hint}",
+                    url=self.url,
+                    one=show_value(self.answers_as),
+                    other=show_value(name),
+                    hint=self.connection.again,
+                )
             )
         self.answers_as = name
         if Path(name).name != Path(self.model.model).name:
             warn_once(
-                f"{self.url}: asked for {show_value(self.model.model)}, it answers as {show_value(name)}: "
-                "check that it serves the right model"
+                _(
+                    "{url}: asked for {model}, it answers as {name}: check that it serves the right model",
+                    url=self.url,
+                    model=show_value(self.model.model),
+                    name=show_value(name),
+                )
             )
 
     def check_length(self, read: object, sent: int) -> None:
@@ -295,9 +313,13 @@ class Server(Backend, ABC):
         if read != sent:
             count = "fewer" if read is None else show_value(read)
             raise RequestError(
-                f"{self.url}: the server read {count} tokens of a prompt of {sent}: it cuts "
-                "prompts or adds a BOS. Serve the model with a longer context, and without what changes "
-                "prompts"
+                _(
+                    "{url}: the server read {number} tokens of a prompt of {sent}: it cuts prompts or "
+                    "adds a BOS. Serve the model with a longer context, and without what changes prompts",
+                    url=self.url,
+                    number=count,
+                    sent=sent,
+                )
             )
 
     def check_tokenizer(self, sample: Ids) -> None:
@@ -306,12 +328,23 @@ class Server(Backend, ABC):
         try:
             tokens = self.connection.once(lambda: self.post(address, body, read_ids, "token ids"))
         except (RefusedError, NoAccessError):
-            warn(f"{self.url}: it offers no /tokenize: its tokenizer was not compared with --model's")
+            warn(
+                _(
+                    "{url}: it offers no /tokenize: its tokenizer was not compared with --model's",
+                    url=self.url,
+                )
+            )
             return
         if tokens != list(sample):
             raise RequestError(
-                f"{self.url}: it makes {show_value(tokens)} of {SAMPLE!r}, --model makes "
-                f"{list(sample)}: another model is served, or --model is another one"
+                _(
+                    "{url}: it makes {tokens} of {sample!r}, --model makes {sample2}: another model is "
+                    "served, or --model is another one",
+                    url=self.url,
+                    tokens=show_value(tokens),
+                    sample=SAMPLE,
+                    sample2=list(sample),
+                )
             )
 
 
@@ -320,7 +353,7 @@ def read_ids(answer: dict[str, Any]) -> list[int]:
     tokens: list[int] = answer["tokens"]
     is_list = type(tokens) is list
     if not is_list or not all(type(token) is int and 0 <= token < LARGEST_ID for token in tokens):
-        raise ValueError(f"{show_value(tokens)} as token ids")
+        raise ValueError(_("{tokens} as token ids", tokens=show_value(tokens)))
     return tokens
 
 
@@ -329,7 +362,7 @@ def text_in(value: object, name: str) -> str:
     if value is None:
         return ""
     if not isinstance(value, str):
-        raise ValueError(f"{name} is {show_value(value)}, expected a text")
+        raise ValueError(_("{name} is {value}, expected a text", name=name, value=show_value(value)))
     return value
 
 
@@ -362,7 +395,7 @@ def choices_of(answer: dict[str, Any]) -> Any:
         raise NoAnswerError(show_value(error))
     choices = answer["choices"]
     if choices in ([], None):
-        raise NoAnswerError("`choices` is empty")
+        raise NoAnswerError(_("`choices` is empty"))
     return choices
 
 
@@ -374,7 +407,7 @@ def chat_answer(answer: Any) -> Generated:
     choice = choices_of(answer)[0]
     finish = choice.get("finish_reason")
     if isinstance(finish, str) and finish.lower().startswith(CONTENT_FILTER):
-        raise NoAnswerError(f"finish_reason {finish}")
+        raise NoAnswerError(_("finish_reason {finish}", finish=finish))
     message = choice["message"]
     thought = text_in(message.get("reasoning_content"), "reasoning_content")
     text = text_in(message["content"], "content") or text_in(message.get("refusal"), "refusal")

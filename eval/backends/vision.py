@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.core.files import sha256
+from tuneyard.core.language.message import _
 from tuneyard.core.llamafactory.prompt import Message, Messages, Tokenizer, llamafactory_template
 from tuneyard.core.llamafactory.vision import (
     image_collator,
@@ -94,8 +95,12 @@ def open_vision(
     folder = Path(net.name_or_path)
     if kind not in MODELS:
         raise RequestError(
-            f"{folder}: rows with images are scored with models of the types {', '.join(MODELS)}; "
-            f"this is {kind}"
+            _(
+                "{folder}: rows with images are scored with models of the types {names}; this is {kind}",
+                folder=folder,
+                names=", ".join(MODELS),
+                kind=kind,
+            )
         )
     written, tokenizer = llamafactory_template(tokenizer, template, think)
     plugin = written.mm_plugin
@@ -103,7 +108,14 @@ def open_vision(
     token = qwen_image_token(plugin)
     if token is None or tokenizer.convert_tokens_to_ids(token) != image_id:
         name = "qwen3_vl_nothink" if kind == "qwen3_vl" else "qwen2_vl"
-        raise RequestError(f"--template {template}: it shows a {kind} no images: --template {name} does")
+        raise RequestError(
+            _(
+                "--template {name}: it shows a {kind} no images: --template {other} does",
+                name=template,
+                kind=kind,
+                other=name,
+            )
+        )
     with loading(f"the adapters' recipe: {pixels}", "LLaMA-Factory takes no such sizes"):
         arguments = model_arguments(folder, **pixels)
     processor = _processor(arguments, folder)
@@ -118,9 +130,15 @@ def open_vision(
 def _processor(arguments: Any, folder: Path) -> Any:
     """Load the processor of a model folder with the image sizes of the training."""
     if not any((folder / name).is_file() for name in PROCESSORS):
-        raise ContentError(f"{folder}: no {' or '.join(PROCESSORS)}: images cannot be shown to the model")
+        raise ContentError(
+            _(
+                "{folder}: no {names}: images cannot be shown to the model",
+                folder=folder,
+                names=" or ".join(PROCESSORS),
+            )
+        )
     with loading(folder, "its processor cannot be loaded"):
         processor = load_processor(arguments)
     if processor is None:
-        raise ContentError(f"{folder}: LLaMA-Factory cannot load its processor of images")
+        raise ContentError(_("{folder}: LLaMA-Factory cannot load its processor of images", folder=folder))
     return processor

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from tuneyard.core.errors import RequestError
 from tuneyard.core.execution import Executor, Resources, Slot, WorkItem, once_per_worker
 from tuneyard.core.execution.machine_limits import available_cores, visible_gpus
-from tuneyard.core.text.words import counted
+from tuneyard.core.language.message import _, counted
 from tuneyard.eval.backends.load import FILES, WEIGHTS, Applied, Model, load_model, load_without_weights
 
 if TYPE_CHECKING:
@@ -80,7 +80,12 @@ def worker_slots(count: int) -> list[Slot]:
         return [Slot(f"worker {number}", {"OMP_NUM_THREADS": threads}) for number in range(1, count + 1)]
     if count > len(gpus):
         raise RequestError(
-            f"--workers {count}: each worker has a GPU of its own, and this machine has "
-            f"{counted(len(gpus), 'GPU')}: --workers {len(gpus)}"
+            _(
+                "--workers {count}: each worker has a GPU of its own, and this machine has {gpus}: "
+                "--workers {number}",
+                count=count,
+                gpus=counted(len(gpus), "GPU", "GPUs"),
+                number=len(gpus),
+            )
         )
     return [Slot(f"GPU {gpu}", {"CUDA_VISIBLE_DEVICES": gpu}) for gpu in gpus[:count]]

@@ -11,6 +11,7 @@ from typing import Any
 from tuneyard.core.documents import read_mapping
 from tuneyard.core.errors import ContentError, RequestError, nearest, unexpected
 from tuneyard.core.files import from_hub
+from tuneyard.core.language.message import _
 from tuneyard.core.llamafactory.prompt import Conversation
 from tuneyard.eval.datasets.dataset import EvalDataset, digest_of
 from tuneyard.eval.datasets.origin import unknown_origin
@@ -44,17 +45,20 @@ def choose_subjects(text: str | None, data: Path | None) -> dict[str, str]:
         present = {name: subjects[name] for name in subjects if _file(data, name, "test")}
         if not present:
             raise RequestError(
-                f"{data}: no test/SUBJECT.csv of the benchmark's subjects; name the unpacked folder, or "
-                "leave --data out to take it from the hub"
+                _(
+                    "{path}: no test/SUBJECT.csv of the benchmark's subjects; name the unpacked folder, "
+                    "or leave --data out to take it from the hub",
+                    path=data,
+                )
             )
         return present
     names = [name.strip() for name in text.split(",") if name.strip()]
     for name in names:
         if name not in subjects:
-            hint = nearest(name, subjects) or f"one of {', '.join(subjects)}"
-            raise RequestError(f"--subjects: CMMLU has no subject {name!r}: {hint}")
+            hint = nearest(name, subjects) or _("one of {names}", names=", ".join(subjects))
+            raise RequestError(_("--subjects: CMMLU has no subject {name!r}: {hint}", name=name, hint=hint))
     if not names:
-        raise RequestError("--subjects: found no name, expected e.g. anatomy,logical")
+        raise RequestError(_("--subjects: found no name, expected e.g. anatomy,logical"))
     return {name: subjects[name] for name in names}
 
 
@@ -76,10 +80,17 @@ def read_exam(data: Path, subject: str, chinese: str, shots: int) -> EvalDataset
     if shots:
         dev_path, examples = _read(data, subject, "dev")
         if len(examples) < shots:
-            raise RequestError(f"{dev_path}: {len(examples)} questions, too few for --shots {shots}")
+            raise RequestError(
+                _(
+                    "{path}: {number} questions, too few for --shots {shots}",
+                    path=dev_path,
+                    number=len(examples),
+                    shots=shots,
+                )
+            )
         before += "".join(f"{question}{answer}\n\n" for question, answer in examples[:shots])
         files.append(dev_path)
-    records: list[dict[str, object]] = [{"instruction": question} for question, _ in questions]
+    records: list[dict[str, object]] = [{"instruction": question} for question, _unused in questions]
     conversations, alone = [], []
     for question, answer in questions:
         conversations.append(Conversation([{"role": "user", "content": before + question}], answer))
@@ -103,10 +114,16 @@ def _read(data: Path, subject: str, split: str) -> tuple[Path, list[tuple[str, s
     """The file of a split, and its questions with their answers."""
     path = _file(data, subject, split)
     if path is None:
-        raise RequestError(f"{data / split / subject}.csv: the subject's {split} questions are missing")
+        raise RequestError(
+            _(
+                "{name}.csv: the subject's {split} questions are missing",
+                name=data / split / subject,
+                split=split,
+            )
+        )
     questions = [_question(row) for row in TABLES[path.suffix](path)]
     if not questions:
-        raise ContentError(f"{path}: no questions")
+        raise ContentError(_("{path}: no questions", path=path))
     return path, questions
 
 
@@ -121,9 +138,9 @@ def _question(row: Mapping[str, object]) -> tuple[str, str]:
     """A question in the benchmark's form, which ends right before its answer, and the answer."""
     for column in COLUMNS:
         if not isinstance(row.get(column), str):
-            raise unexpected(row["place"], column, row.get(column), "a text")
+            raise unexpected(row["place"], column, row.get(column), _("a text"))
     question, *options, answer = (str(row[column]) for column in COLUMNS)
     if answer not in LETTERS:
-        raise unexpected(row["place"], "Answer", answer, "A, B, C or D")
+        raise unexpected(row["place"], "Answer", answer, _("A, B, C or D"))
     lines = "".join(f"\n{letter}. {text}" for letter, text in zip(LETTERS, options, strict=True))
     return f"题目：{question}{lines}\n答案是：", answer

@@ -17,8 +17,8 @@ from tuneyard.core.datasets.compiled import EMPTY, MANIFEST, manifest_beside, re
 from tuneyard.core.errors import ContentError, RequestError, nearest_name
 from tuneyard.core.files import check_characters, free_path, names_folder, require, sha256, text_sha256
 from tuneyard.core.files.bounded_reading import text_lines
+from tuneyard.core.language.message import _, tr
 from tuneyard.core.language.messages import warn
-from tuneyard.core.language.translation import tr
 from tuneyard.core.llamafactory.prompt import Conversation, Messages, conversation, refuse_media
 from tuneyard.core.records import ALPACA, Entry, format_of
 from tuneyard.eval.datasets.origin import Origin, find_origin
@@ -131,12 +131,14 @@ def find_sets(datasets: Sequence[str], files: Sequence[Path], folder: Path | Non
     names = [dataset.name for dataset in sets]
     doubles = sorted({name for name in names if names.count(name) > 1})
     if doubles:
-        raise RequestError(f"two datasets are named {', '.join(doubles)}: rename a file")
+        raise RequestError(_("two datasets are named {name}: rename a file", name=", ".join(doubles)))
     for name in names:
         if not names_folder(name):
-            raise RequestError(f"dataset {name!r}: expected a name that can name a folder, of its results")
+            raise RequestError(
+                _("dataset {name!r}: expected a name that can name a folder, of its results", name=name)
+            )
     if not sets:
-        raise RequestError("no dataset: name one with --dataset NAME or --data FILE")
+        raise RequestError(_("no dataset: name one with --dataset NAME or --data FILE"))
     return sets
 
 
@@ -148,7 +150,13 @@ def _refuse_compiled(path: Path) -> None:
             if (folder / str(entry.get("file_name"))).is_relative_to(path):
                 names.append(name)
         if names:
-            raise RequestError(f"{path}: compiled already; name it with --dataset {' or '.join(names)}")
+            raise RequestError(
+                _(
+                    "{path}: compiled already; name it with --dataset {names}",
+                    path=path,
+                    names=" or ".join(names),
+                )
+            )
 
 
 def _data_file(path: Path) -> Path:
@@ -161,8 +169,13 @@ def _data_file(path: Path) -> Path:
     init = shlex.join(["tuneyard", "data", "init", str(path), "--out", spec])
     compile_spec = shlex.join(["tuneyard", "data", "compile", spec])
     raise RequestError(
-        f"{path}: --data reads records as JSON or JSON Lines, and prompts as .txt: compile it first "
-        f"({init} && {compile_spec}), then name the dataset with --dataset"
+        _(
+            "{path}: --data reads records as JSON or JSON Lines, and prompts as .txt: compile it "
+            "first ({command} && {next}), then name the dataset with --dataset",
+            path=path,
+            command=init,
+            next=compile_spec,
+        )
     )
 
 
@@ -171,7 +184,7 @@ def read_rows(path: Path) -> list[Record]:
     records: list[Record]
     if path.suffix == ".txt":
         records = []
-        for _, line in text_lines(path):
+        for _unused, line in text_lines(path):
             for prompt in line.split("\r"):
                 if prompt.strip():
                     records.append({"instruction": prompt.strip()})
@@ -179,7 +192,11 @@ def read_rows(path: Path) -> list[Record]:
         records = read_records(path)
     if not records:
         raise ContentError(
-            f"{path}: no records; expected objects with instruction and output, in a JSON list or one a line"
+            _(
+                "{path}: no records; expected objects with instruction and output, in a JSON list or "
+                "one a line",
+                path=path,
+            )
         )
     return records
 
@@ -234,7 +251,15 @@ def _check_names(record: Record, entry: Entry, place: str) -> None:
             continue
         near = nearest_name(name, names)
         if near:
-            raise ContentError(f"{place}: no {name!r}, found {near!r}{where}: write both alike")
+            raise ContentError(
+                _(
+                    "{place}: no {name!r}, found {near!r}{where}: write both alike",
+                    place=place,
+                    name=name,
+                    near=near,
+                    where=where,
+                )
+            )
 
 
 def trained_conversations(dataset: Dataset, most: int | None = None) -> Iterator[Conversation]:
@@ -260,8 +285,13 @@ def find_clusters(
     index = read_row_index(path)
     if index is not None and (has_changed or len(index.fingerprints) != len(records)):
         raise ContentError(
-            f"{path}: changed since it was compiled, {row_index_file(path).name} is of other records: "
-            f"compile it again, or take every example as independent with --cluster {INDEPENDENT}"
+            _(
+                "{path}: changed since it was compiled, {name} is of other records: compile it "
+                "again, or take every example as independent with --cluster {independent}",
+                path=path,
+                name=row_index_file(path).name,
+                independent=INDEPENDENT,
+            )
         )
     indexed = index.clusters if index else {}
     if column in indexed:
@@ -274,12 +304,24 @@ def find_clusters(
             columns.update(dict.fromkeys(record))
         origin = "" if requested else f" (which {MANIFEST} names)"
         raise RequestError(
-            f"{path}: no column {column!r}{origin} to cluster by, found {', '.join(columns)}: name one with "
-            f"--cluster, or take every example as independent with --cluster {INDEPENDENT}"
+            _(
+                "{path}: no column {column!r}{origin} to cluster by, found {columns}: name one with "
+                "--cluster, or take every example as independent with --cluster {independent}",
+                path=path,
+                column=column,
+                origin=origin,
+                columns=", ".join(columns),
+                independent=INDEPENDENT,
+            )
         )
     if missing:
         raise ContentError(
-            f"{path}: record {values.index(None) + 1}: no {column}, but "
-            f"{len(values) - missing} other records have one"
+            _(
+                "{path}: record {number}: no {column}, but {other} other records have one",
+                path=path,
+                number=values.index(None) + 1,
+                column=column,
+                other=len(values) - missing,
+            )
         )
     return column, [str(value) for value in values]

@@ -25,6 +25,7 @@ from tuneyard.core.datasets.compiled import (
     read_row_index,
 )
 from tuneyard.core.errors import ContentError, RequestError
+from tuneyard.core.language.message import _
 from tuneyard.core.language.messages import warn_once
 from tuneyard.core.llamafactory.prompt import Conversation
 
@@ -81,8 +82,11 @@ class Compile:
             index = read_row_index(path)
         if index is None:
             warn_once(
-                f"{path}: unknown which rows are those of a training split (it has no row index, or that of "
-                "another version): compile the dataset again"
+                _(
+                    "{path}: unknown which rows are those of a training split (it has no row index, or "
+                    "that of another version): compile the dataset again",
+                    path=path,
+                )
             )
         return index
 
@@ -113,8 +117,16 @@ class Unsplit:
         if self.instead:
             option = f"--dataset {self.instead[0]}"
         raise RequestError(
-            f"--eval-ratio {ratio:g} --seed {seed}: {self.path} is split already ({splits}, seed "
-            f"{self.seed}), and other rows would be rows of its training split; score {option}"
+            _(
+                "--eval-ratio {ratio:g} --seed {seed}: {path} is split already ({splits}, seed "
+                "{other}), and other rows would be rows of its training split; score {option}",
+                ratio=ratio,
+                seed=seed,
+                path=self.path,
+                splits=splits,
+                other=self.seed,
+                option=option,
+            )
         )
 
 

@@ -14,6 +14,7 @@ from typing import NamedTuple
 from tuneyard.core.datasets import find_dataset, registry_folder
 from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.core.files import text_sha256
+from tuneyard.core.language.message import _
 from tuneyard.core.llamafactory.prompt import (
     TALKS,
     TODAY,
@@ -35,7 +36,7 @@ from tuneyard.core.records import ANSWERS, QUESTIONS
 from tuneyard.core.training.training_run import names_in, training_settings
 from tuneyard.eval.datasets.dataset import trained_conversations
 
-PLAIN = "plain text (no chat template)"
+PLAIN = _("plain text (no chat template)")
 WITHOUT_BOS = f"{PLAIN} without the tokenizer's BOS"
 AFTER_BOS = f"{PLAIN} after BOS"
 SAMPLED = 1000
@@ -131,7 +132,7 @@ def _prompting(
         history = trained_history(adapters, template)
         encode = llamafactory_encoder(tokenizer, template, think, history)
         turns = llamafactory_turns(tokenizer, template, think, history)
-        source = f"LLaMA-Factory template {template}"
+        source: str = _("LLaMA-Factory template {name}", name=template)
         digest = text_sha256(template if history is None else f"{template} {tuple(history)}")
         keeps_thoughts = history is not None and history.keeps_thoughts
         return Prompting(encode, turns, source, digest, tokenizer, keeps_thoughts=keeps_thoughts)
@@ -141,9 +142,11 @@ def _prompting(
         base_template = _template_of(tokenizer)
     if len({saved.text if saved else base_template for saved in saved_templates.values()}) > 1:
         folders = ", ".join(map(str, adapters))
-        raise RequestError(f"{folders} were trained with different chat templates: name one with --template")
+        raise RequestError(
+            _("{name} were trained with different chat templates: name one with --template", name=folders)
+        )
     text = base_template
-    source = "chat template of the tokenizer"
+    source = _("chat template of the tokenizer")
     if base_template is None:
         bos_id = tokenizer.bos_token_id
         adds_bos = bos_id is not None and tokenizer("a")["input_ids"][0] == bos_id
@@ -151,7 +154,7 @@ def _prompting(
     place = str(getattr(tokenizer, "name_or_path", ""))
     for folder, saved in saved_templates.items():
         if saved:
-            source, text, place = f"chat template of {folder}", saved.text, str(saved.file)
+            source, text, place = _("chat template of {folder}", folder=folder), saved.text, str(saved.file)
     render = chat_renderer(tokenizer, text, think, day, place)
     encode, turns = partial(prompt_ids, tokenizer, render), partial(chat_turns, tokenizer, render)
     written_day = day if TODAY in (text or "") else None
@@ -170,7 +173,7 @@ def _template_of(tokenizer: Tokenizer) -> str | None:
 def _after_bos(tokenizer: Tokenizer, plain: Prompting) -> Prompting:
     bos = tokenizer.bos_token_id
     if bos is None:
-        raise RequestError("--bos: this tokenizer has no BOS token: leave it out")
+        raise RequestError(_("--bos: this tokenizer has no BOS token: leave it out"))
 
     def turns(messages: Messages) -> Turns:
         plain_turns = plain.turns(messages)
@@ -213,7 +216,13 @@ def other_prompt(
     difference = first_other_turn(differing, chosen.encode, prompting.encode)
     if difference.turn > 1:
         fix = f"{difference.words(prompting.tokenizer or tokenizer)}: {fix}"
-    return f"{folder} was trained with {name}, and is prompted with {prompting.source}: {fix}"
+    return _(
+        "{name} was trained with {template}, and is prompted with {other}: {fix}",
+        name=folder,
+        template=name,
+        other=prompting.source,
+        fix=fix,
+    )
 
 
 def _other_reading(
@@ -253,7 +262,7 @@ def first_other_turn(talk: Messages, trained: Encode, prompted: Encode) -> Other
         if trained_ids != ids:
             begin = max(0, equal_length(trained_ids, ids) - 3)
             return OtherTurn(turn, trained_ids[begin : begin + SHOWN], ids[begin : begin + SHOWN])
-    raise ValueError("both encoders write the same ids")
+    raise ValueError(_("both encoders write the same ids"))
 
 
 def trained_history(folders: Sequence[Path], template: str) -> TrainedHistory | None:
@@ -291,7 +300,10 @@ def trained_system(folder: Path, dataset_dir: Path | None) -> str | None:
             texts.add(first["content"] if first["role"] == "system" else settings.get("default_system"))
     if len(texts) > 1:
         raise ContentError(
-            f"the examples of {settings.get('dataset')} have several system texts; --system gives one"
+            _(
+                "the examples of {name} have several system texts; --system gives one",
+                name=settings.get("dataset"),
+            )
         )
     text = texts.pop() if texts else None
     return text if isinstance(text, str) else None

@@ -11,6 +11,7 @@ from pathlib import Path
 from tuneyard.core.datasets import Dataset, find_dataset, read_records, read_registry, registry_folder
 from tuneyard.core.errors import RequestError
 from tuneyard.core.files import text_sha256
+from tuneyard.core.language.message import _
 from tuneyard.core.llamafactory.prompt import Conversation, Messages, conversation, refuse_media
 from tuneyard.eval.datasets.dataset import EvalDataset, Shots
 from tuneyard.eval.datasets.origin import fingerprints_of
@@ -40,7 +41,7 @@ def with_shots(
     """
     if not count:
         if sources:
-            raise RequestError("--shots-from names the source of examples: give --shots N with it")
+            raise RequestError(_("--shots-from names the source of examples: give --shots N with it"))
         return list(datasets)
     source_of = _sources_by_dataset(sources, [dataset.name for dataset in datasets])
     evaluated: set[int] = set()
@@ -65,8 +66,14 @@ def with_shots(
                 fitting.append((row, example))
         if len(fitting) < count:
             raise RequestError(
-                f"--shots {count}: {split.path} has {len(fitting)} fitting examples that are not evaluated "
-                f"among {DRAWN:,} drawn; name its training split with --shots-from"
+                _(
+                    "--shots {count}: {path} has {number} fitting examples that are not evaluated among "
+                    "{drawn:,} drawn; name its training split with --shots-from",
+                    count=count,
+                    path=split.path,
+                    number=len(fitting),
+                    drawn=DRAWN,
+                )
             )
         with_examples.append(replace(dataset, shots=_shots(split, _in_turn(fitting)[:count])))
     return with_examples
@@ -80,7 +87,9 @@ def _sources_by_dataset(sources: Sequence[str], datasets: Sequence[str]) -> dict
         if not equals or name not in datasets:
             name, split = "", text
         if source_of.setdefault(name, split) != split:
-            raise RequestError(f"--shots-from {text}: another was named before: SET=NAME for each dataset")
+            raise RequestError(
+                _("--shots-from {text}: another was named before: SET=NAME for each dataset", text=text)
+            )
     return source_of
 
 
@@ -94,8 +103,12 @@ def _training_split(name: str, source: str | None, dataset_dir: Path | None) -> 
     if train == name or train not in read_registry(folder):
         missing = f" (no {train} is registered)" if train != name else ""
         raise RequestError(
-            f"--shots: no training split of {name} is known{missing}: name a registered dataset or "
-            f"a file with --shots-from {name}=NAME"
+            _(
+                "--shots: no training split of {name} is known{missing}: name a registered dataset "
+                "or a file with --shots-from {name}=NAME",
+                name=name,
+                missing=missing,
+            )
         )
     return find_dataset(train, folder)
 
@@ -104,17 +117,17 @@ def _in_turn(drawn: Sequence[Drawn]) -> list[Drawn]:
     """The first example of every answer, then the second of every answer, and so on, in the drawn order."""
     counts: Counter[str] = Counter()
     places = []
-    for place, (_, example) in enumerate(drawn):
+    for place, (_unused, example) in enumerate(drawn):
         places.append((counts[example.answer], place))
         counts[example.answer] += 1
-    return [drawn[place] for _, place in sorted(places)]
+    return [drawn[place] for _unused, place in sorted(places)]
 
 
 def _shots(split: Dataset, chosen: Sequence[Drawn]) -> Shots:
     """Turns of the chosen examples without system messages: the one before the question is for all."""
     turns: Messages = []
-    for _, example in chosen:
+    for _unused, example in chosen:
         turns += [turn for turn in example.messages if turn["role"] != "system"]
         turns.append({"role": "assistant", "content": example.answer})
     digest = text_sha256(json.dumps(turns))
-    return Shots(split.name, [row for row, _ in chosen], turns, digest)
+    return Shots(split.name, [row for row, _unused in chosen], turns, digest)

@@ -15,6 +15,7 @@ from tuneyard.core.datasets import find_dataset, registry_folder
 from tuneyard.core.datasets.compiled import manifest_beside, read_row_index
 from tuneyard.core.errors import ContentError, RequestError, TuneyardError
 from tuneyard.core.files import sha256
+from tuneyard.core.language.message import _
 from tuneyard.core.training.training_run import (
     MERGE,
     STARTED,
@@ -184,10 +185,10 @@ def _fingerprints(data: Mapping[str, Any], registry: Path) -> "Fingerprints":
     name = data["dataset"]
     path = Path(data["file"]) if "file" in data else find_dataset(name, registry).path
     if not path.is_file():
-        raise RequestError(f"{path} is not there any more, or a folder")
+        raise RequestError(_("{path} is not there any more, or a folder", path=path))
     digest = sha256(path)
     if data.get("sha256") not in (None, digest):
-        raise ContentError(f"{path} changed since it was trained on")
+        raise ContentError(_("{path} changed since it was trained on", path=path))
     index = read_row_index(path)
     if index is not None:
         compiled = manifest_beside(path)

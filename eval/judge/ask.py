@@ -9,9 +9,8 @@ from types import MappingProxyType
 from typing import Any
 
 from tuneyard.core.errors import RequestError, show_value
+from tuneyard.core.language.message import _, counted, joined, marked, tr
 from tuneyard.core.language.number_format import Table
-from tuneyard.core.language.translation import joined, tr
-from tuneyard.core.text.words import counted
 from tuneyard.core.training.metrics import ACCURACY, SHARE, Metric
 from tuneyard.eval.judge.conclusions import Comparison
 from tuneyard.eval.judge.equal_runs import equal_warnings
@@ -85,8 +84,11 @@ def compare_runs(
     if len(models_of(runs)) > 1 and all(len(by_model) == 1 for by_model in runs.values()):
         answered = [f"{dataset} ({joined(list(by_model))})" for dataset, by_model in runs.items()]
         raise RequestError(
-            f"nothing to compare: a single model answered each of {', '.join(answered)}; score two models or "
-            "more on the same dataset, and name the folders of both"
+            _(
+                "nothing to compare: a single model answered each of {datasets}; score two models or "
+                "more on the same dataset, and name the folders of both",
+                datasets=", ".join(answered),
+            )
         )
     base = BASE
     if base not in models_of(runs):
@@ -131,7 +133,7 @@ def _trained_on(runs: RunsByDataset, metric: Metric) -> list[str]:
                 logged.append(model)
     if logged:
         models = joined(list(dict.fromkeys(logged)))
-        warning = "training examples not checked: no log says what {models} was trained on"
+        warning = marked("training examples not checked: no log says what {models} was trained on")
         warnings.append(tr(warning, models=models))
     return list(dict.fromkeys(warnings))
 
@@ -145,7 +147,7 @@ def check_rows(runs: Sequence[ScoredRun]) -> list[str]:
     warnings = []
     count = len(set(first.groups or ()))
     if 0 < count < FEW_GROUPS:
-        warning = (
+        warning = marked(
             "{dataset}: fewer than {few} clusters ({count} here) cannot show any difference; "
             "score examples of more"
         )
@@ -165,13 +167,15 @@ def check_rows(runs: Sequence[ScoredRun]) -> list[str]:
         for row, record, other in zip(run.rows, run.records, questions, strict=False):
             text = question_of(record)
             if text not in other and other not in text:  # a tool may record it within its template
-                warning = (
+                warning = marked(
                     "{both} have different questions, first in row {row}; score both on the same questions"
                 )
-                warnings.append(tr(warning, both=f"{run.source} and {first.source}", row=row))
+                warnings.append(
+                    tr(warning, both=_("{first} and {last}", first=run.source, last=first.source), row=row)
+                )
                 break
     for differing_settings, sources in sources_by_difference.items():
-        both = f"{', '.join(sources)} and {first.source}"
+        both = _("{first} and {last}", first=", ".join(sources), last=first.source)
         warnings.append(
             tr("{both} have different settings: {differing}", both=both, differing=differing_settings)
         )
@@ -186,7 +190,7 @@ def worst_warnings(run: ScoredRun, metric: Metric) -> list[str]:
     values = [value for value in run.column(metric.name) if value is not None]
     if not values or any(value != worst for value in values):
         return []
-    warning = (
+    warning = marked(
         "{model}: {metric} is {value:g} for every row of {dataset}; read some answers: their form, the "
         "labels or the template may be wrong"
     )
@@ -201,7 +205,7 @@ def refusal_warnings(run: ScoredRun) -> list[str]:
     listed = ", ".join(refused[:MOST_LISTED])
     if len(refused) > MOST_LISTED:
         listed += ", …"
-    warning = (
+    warning = marked(
         "{model}: the server refused {count:,} of {total:,} rows of {dataset}, counted as unanswered ({rows})"
     )
     return [
@@ -215,7 +219,7 @@ def refusal_warnings(run: ScoredRun) -> list[str]:
 def answer_warnings(run: ScoredRun) -> list[str]:
     """A warning if no answer is correct, or if most answers are none of the few expected ones."""
     if not any(run.correct):
-        warning = (
+        warning = marked(
             "{model}: no answer to {dataset} is correct (expected {expected}, found "
             "{predicted}); read some of them: the form of the answers, the labels or the template may be "
             "wrong"
@@ -234,7 +238,7 @@ def answer_warnings(run: ScoredRun) -> list[str]:
         return []
     if len(others) <= len(run.rows) / 2:
         return []
-    warning = (
+    warning = marked(
         "{model}: {count:,} of {total:,} answers are none of the expected ones ({examples}); "
         "write them as the expected ones to compare them"
     )
@@ -244,28 +248,47 @@ def answer_warnings(run: ScoredRun) -> list[str]:
 
 def _check_same(run: ScoredRun, first: ScoredRun) -> None:
     """`RequestError` if the run has other rows, expected answers or clusters than the first."""
-    both = f"{run.source} and {first.source}"
+    both = _("{first} and {last}", first=run.source, last=first.source)
     data, other_data = _hash(run, "data"), _hash(first, "data")
     if data and other_data and data != other_data:
-        raise RequestError(f"{both} were scored on different data ({data[:16]} and {other_data[:16]})")
+        raise RequestError(
+            _(
+                "{both} were scored on different data ({data} and {other_data})",
+                both=both,
+                data=data[:16],
+                other_data=other_data[:16],
+            )
+        )
     if run.rows != first.rows:
         only_in_one = sorted(set(first.rows) ^ set(run.rows), key=lambda row: (len(row), row))
         listed = ", ".join(only_in_one[:MOST_LISTED])
         if len(only_in_one) > MOST_LISTED:
             listed += ", …"
         raise RequestError(
-            f"{both}: {len(run.rows):,} and {counted(len(first.rows), 'row')}; only one has row {listed}; "
-            "score both on the same rows to compare them"
+            _(
+                "{both}: {rows:,} and {rows2}; only one has row {listed}; score both on the same "
+                "rows to compare them",
+                both=both,
+                rows=len(run.rows),
+                rows2=counted(len(first.rows), "row", "rows"),
+                listed=listed,
+            )
         )
     for row, gold, first_gold in zip(run.rows, run.gold, first.gold, strict=True):
         if gold != first_gold:
-            answers = f"{show_value(gold)} and {show_value(first_gold)}"
+            answers = _("{first} and {last}", first=show_value(gold), last=show_value(first_gold))
             raise RequestError(
-                f"{both}: row {row} has different expected answers ({answers}): score both on the same file"
+                _(
+                    "{both}: row {row} has different expected answers ({answers}): score both on the "
+                    "same file",
+                    both=both,
+                    row=row,
+                    answers=answers,
+                )
             )
     if run.groups != first.groups:
         raise RequestError(
-            f"{both}: the same rows are in different groups; score both with the same --cluster"
+            _("{both}: the same rows are in different groups; score both with the same --cluster", both=both)
         )
 
 
@@ -275,7 +298,7 @@ def pairing_warnings(runs: RunsByDataset) -> list[str]:
     unnamed = [run for run in paired if not _hash(run, "data")]
     if not unnamed:
         return []
-    warning = (
+    warning = marked(
         "{count} of {total} runs do not name their data (the first: {source}): "
         "paired by row and expected answer alone"
     )

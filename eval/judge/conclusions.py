@@ -9,8 +9,8 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
+from tuneyard.core.language.message import _, tr
 from tuneyard.core.language.number_format import Table, show_p
-from tuneyard.core.language.translation import tr
 from tuneyard.core.training.metrics import ACCURACY, Metric
 from tuneyard.eval.read.results import BASE
 from tuneyard.eval.statistics.family import ALPHA, DifferenceTest
@@ -18,8 +18,20 @@ from tuneyard.eval.statistics.rates import Calibration, Mean
 
 MEAN = "mean"
 BEST_MARK = " ←"
-DIFFERENCES = ("difference, points (95 %)", "fixed", "regressed", "p", "minimum detectable effect")
-MEASURED = ("difference (95 %)", "better", "worse", "p", "minimum detectable effect")
+DIFFERENCES = (
+    _("difference, points (95 %)"),
+    _("fixed"),
+    _("regressed"),
+    "p",
+    _("minimum detectable effect"),
+)
+MEASURED = (
+    _("difference (95 %)"),
+    _("better"),
+    _("worse"),
+    "p",
+    _("minimum detectable effect"),
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,13 +6,13 @@ Another weight changes log-probabilities in their last digits, even if every ans
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations
 
-from tuneyard.core.language.translation import tr
+from tuneyard.core.language.message import marked, tr
 from tuneyard.eval.read.results import BASE, part_of
 from tuneyard.eval.read.scored_run import ScoredRun
 
 LOGS = ("choices", "chosen_logp", "rejected_logp", "answer_logp", "loss")
 """Fields with log-probabilities: of labels, of both answers of a pair, of one answer, and of a text."""
-EQUAL = (
+EQUAL = marked(
     "{dataset}: all log-probabilities of {model} and {other} are bit-equal: nothing was learned, or the "
     "adapter was not loaded; if `{command}` shows ΔW = 0, train again, otherwise score again and read the "
     "warnings of loading"

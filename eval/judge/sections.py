@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from tuneyard.core.errors import RequestError
-from tuneyard.core.language.translation import joined, tr
+from tuneyard.core.language.message import _, joined, marked, tr
 from tuneyard.core.training.metrics import ACCURACY, METRICS, SHARE, Metric, metric_of
 from tuneyard.eval.judge.conclusions import MEAN, Comparison, ModelScore, PairedTest, Section
 from tuneyard.eval.metrics import metrics
@@ -59,7 +59,9 @@ def meaning(name: str, runs: RunsByDataset) -> Metric:
             if name in run.metrics:
                 meanings.add(run.metrics[name])
     if len(meanings) > 1:
-        raise RequestError(f"--metric {name}: the runs' results.json declare different units or directions")
+        raise RequestError(
+            _("--metric {name}: the runs' results.json declare different units or directions", name=name)
+        )
     return replace(next(iter(meanings), metric_of(name)), name=name, in_percent=False)
 
 
@@ -101,10 +103,18 @@ def compare(
     nothing to compare with, or a dataset in which no row has a value of every model.
     """
     if decide_on not in ("", *runs):
-        raise RequestError(f"--decide-on {decide_on}: no such dataset; expected one of {', '.join(runs)}")
+        raise RequestError(
+            _(
+                "--decide-on {name}: no such dataset; expected one of {names}",
+                name=decide_on,
+                names=", ".join(runs),
+            )
+        )
     models = models_of(runs)
     if margin is not None and len(models) < 2:
-        raise RequestError(f"--margin: only {models[0]} was given; expected a model to compare it with")
+        raise RequestError(
+            _("--margin: only {names} was given; expected a model to compare it with", names=models[0])
+        )
     rows = {dataset: paired_rows(dataset, by_model, metric) for dataset, by_model in runs.items()}
     everywhere = [model for model in models if all(model in data.values for data in rows.values())]
     has_mean = has_mean and len(runs) > 1 and (everywhere == models or {base} < {*everywhere})
@@ -138,7 +148,14 @@ def paired_rows(dataset: str, runs: RunsByModel, metric: Metric) -> PairedRows:
     kept = [row for row, cells in enumerate(zip(*by_model.values(), strict=True)) if None not in cells]
     if not kept:
         sources = ", ".join(run.source for run in runs.values())
-        raise RequestError(f"{dataset}: no row has {metric.name} in all of {sources}")
+        raise RequestError(
+            _(
+                "{dataset}: no row has {name} in all of {names}",
+                dataset=dataset,
+                name=metric.name,
+                names=sources,
+            )
+        )
     weights = np.ones(len(kept))
     if metric.name == LOSS:
         tokens = first.column("tokens")  # another tool's row may state a loss without them
@@ -157,7 +174,11 @@ def paired_rows(dataset: str, runs: RunsByModel, metric: Metric) -> PairedRows:
         f1 = f1_of(dataset, runs)
         if seeds or f1 is None:
             raise RequestError(
-                f"--metric macro_f1: {dataset}: expected 2 to {MOST} labels, and no --replicates"
+                _(
+                    "--metric macro_f1: {dataset}: expected 2 to {most} labels, and no --replicates",
+                    dataset=dataset,
+                    most=MOST,
+                )
             )
     majority, label, baseline = math.nan, "", np.zeros(0)
     if metric.counts_correct:
@@ -173,7 +194,7 @@ def f1_of(dataset: str, runs: RunsByModel) -> MacroF1 | None:
     """Macro-F1 of every run. None if the expected answers are free text or all the same: no labels."""
     if not all(1 < len(set(run.gold)) <= MOST for run in runs.values()):
         return None
-    first, *_ = runs.values()
+    first, *_unused = runs.values()
     predicted = {model: run.predicted for model, run in runs.items()}
     return macro_f1s(first.gold, predicted, first.groups, stream=zlib.crc32(dataset.encode()))
 
@@ -309,7 +330,7 @@ def _cautions(run: ScoredRun, data: PairedRows, metric: Metric) -> list[str]:
         rare = sorted(label for label, count in Counter(run.gold).items() if count < RARE)
         if not rare:
             return []
-        warning = (
+        warning = marked(
             "{dataset}: fewer than {count} examples of {labels}: the interval of macro-F1 may be too narrow"
         )
         labels = joined([short(label) for label in rare])
@@ -317,10 +338,12 @@ def _cautions(run: ScoredRun, data: PairedRows, metric: Metric) -> list[str]:
     pairs = list(combinations(data.values, 2))
     if metric.counts_correct or not pairs:
         return []
-    _, units = differences_of(pairs, [data], metric)
+    _unused, units = differences_of(pairs, [data], metric)
     if not is_skewed(units):
         return []
-    warning = "{dataset}: a few examples decide the difference (very skewed): its interval may be too narrow"
+    warning = marked(
+        "{dataset}: a few examples decide the difference (very skewed): its interval may be too narrow"
+    )
     return [tr(warning, dataset=run.dataset)]
 
 
@@ -373,7 +396,7 @@ def _section(
         pairs = [(base, model) for model in others]
         against = paired_family(pairs, data, metric)
         if len(pairs) >= MANY and metric is not MACRO_F1 and not data[0].seeds:
-            _, units = differences_of(pairs, data, metric)
+            _unused, units = differences_of(pairs, data, metric)
             values = shrunk(units).tolist()
             against = [replace(test, shrunk=value) for test, value in zip(against, values, strict=True)]
     over_majority: dict[str, PairedTest] = {}

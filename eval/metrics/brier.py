@@ -4,11 +4,12 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from tuneyard.core.language.message import _
 from tuneyard.eval.metrics import metric
 from tuneyard.eval.metrics.labels import label_logs
 
 
-@metric("brier", unit="squared error", higher=False, needs=("choices", "expected_output"))
+@metric("brier", unit=_("squared error"), higher=False, needs=("choices", "expected_output"))
 def brier(prediction: Mapping[str, Any]) -> float:
     """Σ (p - y)² over the labels (Brier 1950). Their probabilities are normalised to sum to 1.
 

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from tuneyard.core.files import JsonObject, unique
+from tuneyard.core.language.message import _
 from tuneyard.core.records.calls import OPEN, Call, WrongValueError, declared, parse_calls, read_strict
 from tuneyard.eval.metrics.answers import THOUGHT_WORDS
 from tuneyard.eval.metrics.call_values import (
@@ -115,7 +116,7 @@ def with_arguments(value: object) -> object:
 
 
 def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is not JSON")
+    raise ValueError(_("{name} is not JSON", name=name))
 
 
 DECODER = json.JSONDecoder(object_pairs_hook=unique, parse_constant=_refuse_constant)

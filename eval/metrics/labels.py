@@ -9,6 +9,7 @@ from typing import Any
 from tuneyard.core.datasets.fitting_command import MOST_LABELS
 from tuneyard.core.documents import is_number
 from tuneyard.core.errors import ContentError, RequestError, unexpected
+from tuneyard.core.language.message import _
 from tuneyard.eval.statistics.rates import Rows, accuracy_of, groups_of, hits
 
 UNKNOWN = "unknown"
@@ -46,9 +47,9 @@ def label_logs(prediction: Mapping[str, Any]) -> Mapping[str, float]:
     usable = [log == -math.inf or (is_number(log) and log <= ROUNDED) for log in values]
     place, mass = prediction.get("place", "choices"), prediction.get("label_mass", 1.0)
     if not all(usable) or max(values, default=-math.inf) == -math.inf:
-        raise unexpected(place, "choices", logs, "the labels' log-probabilities")
+        raise unexpected(place, "choices", logs, _("the labels' log-probabilities"))
     if not is_number(mass) or mass > 1 + ROUNDED:
-        raise unexpected(place, "label_mass", mass, "a probability")
+        raise unexpected(place, "label_mass", mass, _("a probability"))
     kept_logs: Mapping[str, float] = logs
     return kept_logs
 
@@ -58,16 +59,29 @@ def find_labels(answers: Sequence[str], place: str) -> list[str]:
     labels = sorted(set(answers))
     if "" in labels:
         raise ContentError(
-            f"{place}: record {answers.index('') + 1} has no expected answer: give each record one"
+            _(
+                "{place}: record {number} has no expected answer: give each record one",
+                place=place,
+                number=answers.index("") + 1,
+            )
         )
     if len(labels) > MOST:
         raise ContentError(
-            f"{place}: {len(labels)} different answers are no label set (at most {MOST}); name it: "
-            "--choices; `tuneyard eval text` and `tuneyard eval qa` score free text"
+            _(
+                "{place}: {number} different answers are no label set (at most {most}); name it: "
+                "--choices; `tuneyard eval text` and `tuneyard eval qa` score free text",
+                place=place,
+                number=len(labels),
+                most=MOST,
+            )
         )
     if len(labels) < 2:
         raise ContentError(
-            f"{place}: every answer is {labels[0]!r}; name what is to be chosen from: --choices"
+            _(
+                "{place}: every answer is {labels!r}; name what is to be chosen from: --choices",
+                place=place,
+                labels=labels[0],
+            )
         )
     return labels
 
@@ -78,7 +92,14 @@ def check_labels(answers: Sequence[str], labels: Sequence[str], place: str) -> N
     if others:
         record = f"{place}: record {answers.index(others[0]) + 1}: answer {others[0]!r}"
         choices = ",".join(sorted({*answers})[:MOST])
-        raise ContentError(f"{record}, expected one of {', '.join(labels)}; its answers: --choices {choices}")
+        raise ContentError(
+            _(
+                "{record}, expected one of {labels}; its answers: --choices {choices}",
+                record=record,
+                labels=", ".join(labels),
+                choices=choices,
+            )
+        )
 
 
 def spellings(label: str, variants: bool = True) -> list[str]:
@@ -99,7 +120,9 @@ def parse_choices(text: str) -> list[str]:
     """Parse `--choices yes,no,maybe`; `RequestError` for fewer than two labels or doubles."""
     labels = [label.strip() for label in text.split(",") if label.strip()]
     if len(labels) < 2 or len(set(labels)) < len(labels):
-        raise RequestError(f"--choices {text!r}: expected two or more different labels, e.g. yes,no,maybe")
+        raise RequestError(
+            _("--choices {text!r}: expected two or more different labels, e.g. yes,no,maybe", text=text)
+        )
     return labels
 
 
@@ -107,9 +130,15 @@ def parse_counts(texts: Sequence[str], labels: Sequence[str]) -> dict[str, str]:
     """Parse `--count maybe=no`; `RequestError` unless both are labels."""
     counted_as = {}
     for text in texts:
-        label, _, other = text.partition("=")
+        label, _unused, other = text.partition("=")
         if label not in labels or other not in labels:
-            raise RequestError(f"--count {text}: expected A=B with two of the labels {', '.join(labels)}")
+            raise RequestError(
+                _(
+                    "--count {text}: expected A=B with two of the labels {labels}",
+                    text=text,
+                    labels=", ".join(labels),
+                )
+            )
         counted_as[label] = other
     return counted_as
 

@@ -8,6 +8,7 @@ from tuneyard.adapters.weighted import WeightedAdapter
 from tuneyard.core.errors import RequestError
 from tuneyard.core.files import sha256, versions
 from tuneyard.core.installation.checkout import version
+from tuneyard.core.language.message import _, counted
 from tuneyard.core.language.messages import warn
 from tuneyard.core.llamafactory.prompt import (
     Encode,
@@ -16,7 +17,6 @@ from tuneyard.core.llamafactory.prompt import (
     TrainedHistory,
     llamafactory_encoder,
 )
-from tuneyard.core.text.words import counted
 from tuneyard.core.training.training_run import read_provenance
 from tuneyard.core.weights.adapter_files import CONFIG
 from tuneyard.eval.backends import Backend
@@ -53,11 +53,17 @@ def prove(request: ScoringRequest, inputs: ParityInputs, tolerance: Tolerance) -
     opened = open_models(replace(request, no_base=has_adapter))
     first = opened.candidates[0]
     if len(opened.candidates) > max(1, len(request.adapters)):
-        raise RequestError(f"{request.model} is an adapter itself: leave --adapter out")
+        raise RequestError(_("{name} is an adapter itself: leave --adapter out", name=request.model))
     merge = read_provenance(inputs.fused) if inputs.fused else None
     digests = {part.adapter.digest for part in first.parts}
     if merge and {entry["digest"] for entry in merge["adapters"]} != digests:
-        warn(f"{inputs.fused} was fused from other adapters than {first.name}: fuse it, or name --adapter")
+        warn(
+            _(
+                "{path} was fused from other adapters than {name}: fuse it, or name --adapter",
+                path=inputs.fused,
+                name=first.name,
+            )
+        )
     servers = [connect(url, inputs, opened, request.model) for url in inputs.urls]
     ways = {}
     unchecked = []
@@ -94,7 +100,7 @@ def prove(request: ScoringRequest, inputs: ParityInputs, tolerance: Tolerance) -
     prove_servers(servers, references, opened.candidates, proof)
     proof.unchecked[:] = dict.fromkeys(proof.unchecked)
     if not proof.comparisons:
-        raise RequestError(f"nothing could be compared: {'; '.join(proof.unchecked)}")
+        raise RequestError(_("nothing could be compared: {reasons}", reasons="; ".join(proof.unchecked)))
     return proof
 
 
@@ -107,26 +113,26 @@ def _prompt_ways(
 ) -> Iterator[tuple[str, Encode]]:
     """List every way of making prompts from training to serving, training's first."""
     if inputs.template is not None:  # "": the recipe names none
-        way = f"LLaMA-Factory template {inputs.template}"
+        way = _("LLaMA-Factory template {name}", name=inputs.template)
         if not inputs.template:
-            way = "LLaMA-Factory's reading of the base's chat template (the recipe names no template)"
+            way = _("LLaMA-Factory's reading of the base's chat template (the recipe names no template)")
         yield way, llamafactory_encoder(tokenizer, inputs.template, history=history)
     yield candidate.prompting.source, candidate.prompting.encode
     if inputs.fused:
-        fused_tokenizer, _ = open_tokenizer(str(find_model(str(inputs.fused))))
+        fused_tokenizer, _unused = open_tokenizer(str(find_model(str(inputs.fused))))
         fused = choose_prompting(fused_tokenizer, [inputs.fused], None, day=candidate.prompting.day)
-        yield f"chat template and tokenizer of {inputs.fused}", fused.encode
+        yield _("chat template and tokenizer of {path}", path=inputs.fused), fused.encode
     if inputs.gguf:
         gguf_tokenizer = load_gguf_tokenizer(inputs.gguf)
         in_gguf = choose_prompting(gguf_tokenizer, (), None, day=candidate.prompting.day)
-        yield f"chat template and tokenizer in {inputs.gguf}", in_gguf.encode
+        yield _("chat template and tokenizer in {path}", path=inputs.gguf), in_gguf.encode
     if served:
 
         def as_ollama(messages: Messages) -> list[int]:
             """Encode Ollama's prompt; the tokenizer may add its beginning-of-text token."""
             return list(tokenizer(served.render(messages))["input_ids"])
 
-        yield f"TEMPLATE of {inputs.modelfile}", as_ollama
+        yield _("TEMPLATE of {path}", path=inputs.modelfile), as_ollama
 
 
 def _folders(candidate: Candidate, model: str) -> list[Path]:
@@ -174,7 +180,7 @@ def _prove_ways(
     scored_ids = ids_by_way[candidate.prompting.source]
     too_long = prompts_too_long(scored_ids, request.max_new_tokens, backend.context)
     if too_long:
-        rows = counted(len(too_long), "row")
+        rows = counted(len(too_long), "row", "rows")
         proof.unchecked.append(f"answers to {rows} of {dataset.name}: too long for the context")
     fitting = [row for row in scored_ids if row not in too_long]
     ends = end_after_answer(candidate.prompting.turns, tokenizer)
@@ -195,7 +201,7 @@ def _facts(
     adapters = [{"folder": str(part.adapter.folder), "weight": part.weight} for part in parts]
     hashes = {"model": opened.backend.digest}
     for part in parts:
-        hashes[f"adapter {part.adapter.name}"] = part.adapter.digest
+        hashes[_("adapter {name}", name=part.adapter.name)] = part.adapter.digest
     for name, path in (("gguf", inputs.gguf), ("modelfile", inputs.modelfile)):
         if path:
             hashes[name] = sha256(path)

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from tuneyard.adapters.kinds.lora import VLLM_RANKS, vllm_rank
 from tuneyard.adapters.weighted import WeightedAdapter
 from tuneyard.core.errors import show_value
+from tuneyard.core.language.message import _, counted
 from tuneyard.core.llamafactory.prompt import Tokenizer, find_chat_template
-from tuneyard.core.text.words import counted
 from tuneyard.eval.backends.connection import TOO_LONG
 from tuneyard.eval.backends.generate import LENGTH, STOP
 from tuneyard.eval.backends.scorers import Prompts
@@ -116,8 +116,13 @@ def context_cut(evidence: Evidence) -> Cause | None:
     option = evidence.option(f"--ctx-size {rounded * slots}", f"--max-model-len {rounded}")
     context = f"its context of {facts.context} tokens" if facts.context else "its context"
     return Cause(
-        "context cut",
-        f"Prompt and answer take up to {need} tokens, more than {context}: serve it with {option}.",
+        _("context cut"),
+        _(
+            "Prompt and answer take up to {need} tokens, more than {context}: serve it with {option}.",
+            need=need,
+            context=context,
+            option=option,
+        ),
     )
 
 
@@ -129,16 +134,26 @@ def another_prompt(evidence: Evidence) -> Cause | None:
             file = shlex.quote(str(part.adapter.folder / "chat_template.jinja"))
     fix = "serve with " + evidence.option(f"--jinja --chat-template-file {file}", f"--chat-template {file}")
     if any(NO_TEMPLATE.search(refusal) for refusal in evidence.refusals):
-        return Cause("another prompt", f"The server has no chat template and refuses messages: {fix}.")
+        return Cause(
+            _("another prompt"), _("The server has no chat template and refuses messages: {fix}.", fix=fix)
+        )
     rows, first = compare_ids(evidence.expected_ids, evidence.served_ids or {}, evidence.tokenizer.decode)
     if first is None:
         return None
     trained, served = (show_value(text) for text in (first.expected_text, first.actual_text))
     return Cause(
-        "another prompt",
-        f"{len(rows)} of {counted(len(evidence.expected_ids), 'prompt')} have other token ids, in row "
-        f"{first.row} from token {first.place} on: training's goes on with {trained}, the server's with "
-        f"{served}; {fix}.",
+        _("another prompt"),
+        _(
+            "{rows} of {expected_ids} have other token ids, in row {row} from token {place} on: "
+            "training's goes on with {trained}, the server's with {served}; {fix}.",
+            rows=len(rows),
+            expected_ids=counted(len(evidence.expected_ids), "prompt", "prompts"),
+            row=first.row,
+            place=first.place,
+            trained=trained,
+            served=served,
+            fix=fix,
+        ),
     )
 
 
@@ -147,7 +162,7 @@ def other_weights(evidence: Evidence) -> Cause | None:
     for refusal in evidence.refusals:
         sentence = above_max_lora_rank(refusal, evidence.parts)
         if sentence:
-            return Cause("adapter not loaded", sentence)
+            return Cause(_("adapter not loaded"), sentence)
     labels = distance(evidence.expected, evidence.served)
     if labels is None:
         differs = (
@@ -162,9 +177,13 @@ def other_weights(evidence: Evidence) -> Cause | None:
         file, module = shlex.quote(f"{name}.gguf"), shlex.quote(f"{name}={folder}")
         load = evidence.option(f"--lora {file}", f"--enable-lora --lora-modules {module}")
         return Cause(
-            "adapter not loaded",
-            f"The adapter {name} is not applied: the server answers as the base; serve with {load}, or the "
-            "fused model.",
+            _("adapter not loaded"),
+            _(
+                "The adapter {name} is not applied: the server answers as the base; serve with "
+                "{load}, or the fused model.",
+                name=name,
+                load=load,
+            ),
         )
     if labels is None or labels.spread < 0.5:
         return None
@@ -173,12 +192,21 @@ def other_weights(evidence: Evidence) -> Cause | None:
     file_type = ", ".join(filter(None, (facts.file_type, bits)))
     served_file = f" (its file: {file_type})" if file_type else ""
     return Cause(
-        "another model or quantisation",
-        f"Log-probabilities differ by {labels.mean:.2g} nats on average and {labels.largest:.2g} at most, "
-        f"and {flips} of {counted(len(evidence.expected_ids), 'label')} flip: the server has another "
-        f"model, another adapter, an adapter in another scale, or quantised weights{served_file}; serve the "
-        "fused model (tuneyard adapter fuse) or an f16 file (tuneyard adapter export DIR --to gguf --type "
-        f"f16 --out FILE), or accept it with --flips {flips} --tolerance {labels.largest * 1.05:.2g}.",
+        _("another model or quantisation"),
+        _(
+            "Log-probabilities differ by {mean:.2g} nats on average and {largest:.2g} at most, "
+            "and {flips} of {expected_ids} flip: the server has another model, another adapter, "
+            "an adapter in another scale, or quantised weights{served_file}; serve the fused "
+            "model (tuneyard adapter fuse) or an f16 file (tuneyard adapter export DIR --to gguf "
+            "--type f16 --out FILE), or accept it with --flips {flips} --tolerance "
+            "{largest2:.2g}.",
+            mean=labels.mean,
+            largest=labels.largest,
+            flips=flips,
+            expected_ids=counted(len(evidence.expected_ids), "label", "labels"),
+            served_file=served_file,
+            largest2=labels.largest * 1.05,
+        ),
     )
 
 
@@ -216,14 +244,19 @@ def missing_end(evidence: Evidence) -> Cause | None:
     trained = [answer for answer in expected.values() if answer.finish == STOP]
     if not rows or 2 * len(rows) <= len(trained) or not evidence.ends:
         return None
-    (end, *_) = evidence.tokenizer.convert_ids_to_tokens(list(evidence.ends))
+    (end, *_unused) = evidence.tokenizer.convert_ids_to_tokens(list(evidence.ends))
     llama_cpp = f"--override-kv tokenizer.ggml.eos_token_id=int:{evidence.ends[0]}"
     override = f"--override-generation-config '{{\"eos_token_id\": {list(evidence.ends)}}}'"
     return Cause(
-        "missing end token",
-        f"The server does not stop at training's end token {show_value(str(end))}: {len(rows)} of "
-        f"{counted(len(trained), 'answer')} go on past it; serve with "
-        f"{evidence.option(llama_cpp, override)}, and without --ignore-eos.",
+        _("missing end token"),
+        _(
+            "The server does not stop at training's end token {end}: {rows} of {trained} go on "
+            "past it; serve with {option}, and without --ignore-eos.",
+            end=show_value(str(end)),
+            rows=len(rows),
+            trained=counted(len(trained), "answer", "answers"),
+            option=evidence.option(llama_cpp, override),
+        ),
     )
 
 
@@ -241,9 +274,13 @@ def sampling(evidence: Evidence) -> Cause | None:
     )
     return Cause(
         "sampling",
-        f"The server samples its answers: {counted(len(rows), 'answer')} to the messages alone are the "
-        f"greedy ones at temperature 0 without penalties; serve with {option}, or send these settings with "
-        "each request.",
+        _(
+            "The server samples its answers: {rows} to the messages alone are the greedy ones at "
+            "temperature 0 without penalties; serve with {option}, or send these settings with "
+            "each request.",
+            rows=counted(len(rows), "answer", "answers"),
+            option=option,
+        ),
     )
 
 

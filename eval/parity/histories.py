@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from tuneyard.core.language.message import _
 from tuneyard.core.llamafactory.prompt import (
     Encode,
     Messages,
@@ -15,7 +16,7 @@ from tuneyard.eval.datasets.prompts import first_other_turn
 from tuneyard.eval.parity.diagnosis import Cause
 from tuneyard.eval.parity.proof import Decode
 
-NAME = "earlier turns"
+NAME = _("earlier turns")
 
 
 @dataclass(frozen=True, slots=True)

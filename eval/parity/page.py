@@ -4,18 +4,22 @@ from collections.abc import Sequence
 from dataclasses import asdict
 
 from tuneyard.core.errors import show_value
+from tuneyard.core.language.message import _, counted, tr
 from tuneyard.core.language.messages import for_reader
 from tuneyard.core.language.number_format import NONE
-from tuneyard.core.language.translation import tr
 from tuneyard.core.text.markdown import markdown_table
 from tuneyard.core.text.quoting import markdown_text
-from tuneyard.core.text.words import counted
 from tuneyard.eval.parity.proof import ANSWERS, CHATS, PROMPTS, FirstDifference, Proof, ProofPart, Tolerance
 
 HEADERS = {
-    PROMPTS: ("prompts made by", "different ids"),
-    ANSWERS: ("answers of", "flips", "largest difference, nats", "different texts"),
-    CHATS: ("chat answers of", "different texts", "run on"),
+    PROMPTS: (_("prompts made by"), _("different ids")),
+    ANSWERS: (
+        _("answers of"),
+        _("flips"),
+        _("largest difference, nats"),
+        _("different texts"),
+    ),
+    CHATS: (_("chat answers of"), _("different texts"), _("run on")),
 }
 FIELDS = {
     PROMPTS: ("differing", "first", "refused"),
@@ -30,11 +34,16 @@ def markdown(proof: Proof) -> str:
     """Write the page: the verdict, the tolerance, the tables, causes, and the checks that were not made."""
     tolerance = proof.tolerance
     parts = [
-        "# Parity of training, scoring and serving",
+        _("# Parity of training, scoring and serving"),
         markdown_text(proof.verdict()),
-        f"Reference of the prompts: {markdown_text(proof.reference)}. "
-        f"Reference of the answers: {markdown_text(proof.answering)}. "
-        f"Allowed: {counted(tolerance.flips, 'flip')}, {tolerance.nats:g} nats.",
+        _(
+            "Reference of the prompts: {prompts}. Reference of the answers: {answers}. Allowed: "
+            "{flips}, {nats:g} nats.",
+            prompts=markdown_text(proof.reference),
+            answers=markdown_text(proof.answering),
+            flips=counted(tolerance.flips, "flip", "flips"),
+            nats=tolerance.nats,
+        ),
     ]
     for part, (name, *columns) in HEADERS.items():
         rows = [_cells(one) for one in proof.of(part)]
@@ -43,9 +52,9 @@ def markdown(proof: Proof) -> str:
             parts.append(markdown_table(header, rows))
     if proof.causes:
         causes = ["{model}, {dataset}: {sentence}".format_map(cause) for cause in proof.causes]
-        parts += ["## Causes", _bullets(causes)]
+        parts += [_("## Causes"), _bullets(causes)]
     if proof.unchecked:
-        parts += ["## Not checked", _bullets(proof.unchecked)]
+        parts += [_("## Not checked"), _bullets(proof.unchecked)]
     return "\n\n".join(parts) + "\n"
 
 

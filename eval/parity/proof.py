@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from itertools import zip_longest
 from pathlib import Path
 
-from tuneyard.core.text.words import counted
+from tuneyard.core.language.message import _, counted
 from tuneyard.eval.backends.connection import TIMEOUT
 from tuneyard.eval.backends.generate import LENGTH, STOP, Generated
 from tuneyard.eval.backends.scorers import Ids, Prompts
@@ -112,7 +112,8 @@ class ProofPart:
             allowed = 0
         if max(len(self.flips), runs_on) <= allowed and (self.largest or 0.0) <= tolerance.nats:
             return ""
-        text = f"{self.model} differs in {len(self.flips)} of {counted(self.n, self.part)} of {self.dataset}"
+        parts = counted(self.n, self.part, f"{self.part}s")
+        text = f"{self.model} differs in {len(self.flips)} of {parts} of {self.dataset}"
         if self.refused:
             text += f" ({len(self.refused)} refused)"
         if self.largest is not None:
@@ -151,13 +152,13 @@ class Proof:
     @property
     def answering(self) -> str:
         """What gives the answers that others are compared with."""
-        return "the unmerged adapter" if self.facts["adapters"] else "the model in this process"
+        return _("the unmerged adapter") if self.facts["adapters"] else _("the model in this process")
 
     def verdict(self) -> str:
         """Summarise the check in one sentence: the extent of the parity, or every failure."""
         failures = self.failures()
         if failures:
-            return f"Not equal: {'; '.join(failures)}."
+            return _("Not equal: {differences}.", differences="; ".join(failures))
         rows: dict[str, int] = {}
         for one in self.comparisons:
             rows[one.dataset] = max(one.n, rows.get(one.dataset, 0))
@@ -166,20 +167,28 @@ class Proof:
         if ways:
             give = "gives" if len(ways) == 1 else "give"
             parts.append(
-                f"{counted(len(ways), 'other way')} of making prompts {give} the reference's token ids"
+                _(
+                    "{ways} of making prompts {give} the reference's token ids",
+                    ways=counted(len(ways), "other way", "other ways"),
+                    give=give,
+                )
             )
         answers = self.of(ANSWERS)
         models = {one.model for one in (*answers, *self.of(CHATS))}
         if models:
-            figures = [counted(sum(len(one.flips) for one in answers), "flip")]
+            figures: list[str] = [counted(sum(len(one.flips) for one in answers), "flip", "flips")]
             nats = [one.largest for one in answers if one.largest is not None]
             if nats:
                 figures.append(f"labels' log-probabilities within {max(nats):.2g} nats")
             parts.append(
-                f"the answers of {counted(len(models), 'served model')} are those of {self.answering} "
-                f"({', '.join(figures)})"
+                _(
+                    "the answers of {models} are those of {answering} ({figures})",
+                    models=counted(len(models), "served model", "served models"),
+                    answering=self.answering,
+                    figures=", ".join(figures),
+                )
             )
-        return f"Equal on {counted(sum(rows.values()), 'example')}: {', and '.join(parts)}."
+        return f"Equal on {counted(sum(rows.values()), 'example', 'examples')}: {', and '.join(parts)}."
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,7 +250,7 @@ def distance(expected: Answers, actual: Answers) -> Distance | None:
         largest.append((max(nats), row))
         if likeliest(labels) != likeliest(others):
             flips.append(row)
-    share = sum(nats > NOTICEABLE for nats, _ in largest) / len(largest)
+    share = sum(nats > NOTICEABLE for nats, _unused in largest) / len(largest)
     return Distance(statistics.fmean(differences), *max(largest), share, flips)
 
 

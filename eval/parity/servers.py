@@ -5,8 +5,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from tuneyard.core.errors import RequestError
+from tuneyard.core.language.message import _, counted
 from tuneyard.core.text.quoting import one_line
-from tuneyard.core.text.words import counted
 from tuneyard.eval.backends.connection import Connection, Item, RefusedError, Result
 from tuneyard.eval.backends.open_server import open_served
 from tuneyard.eval.backends.scorers import Ids, chunks, tokenise
@@ -110,8 +110,13 @@ def pair_models(served: Server, candidates: Sequence[Candidate]) -> tuple[list[P
         offers = ", ".join(offer.name for offer in served.offers)
         names = ", ".join(candidate.name for candidate in candidates)
         raise RequestError(
-            f"{url} offers {offers}, and --adapter names {names}: name an adapter as the server does, "
-            "--adapter NAME=DIR"
+            _(
+                "{url} offers {names}, and --adapter names {other}: name an adapter as the server "
+                "does, --adapter NAME=DIR",
+                url=url,
+                names=offers,
+                other=names,
+            )
         )
     return pairings, unchecked
 
@@ -260,8 +265,13 @@ def _unchecked(
         unscored = len(answered) - len(evidence.served.labels or ())
         if unscored:
             yield (
-                f"{OFFERED['labels']} of {title}: {counted(unscored, 'row')} of {dataset.name} too long for "
-                "the server's context"
+                _(
+                    "{labels} of {title}: {unscored} of {name} too long for the server's context",
+                    labels=OFFERED["labels"],
+                    title=title,
+                    unscored=counted(unscored, "row", "rows"),
+                    name=dataset.name,
+                )
             )
     if evidence.refusals:
         yield f"requests that {title} refused: {one_line(evidence.refusals[0])}"

@@ -14,6 +14,7 @@ from typing import BinaryIO
 from tuneyard.core.errors import ContentError
 from tuneyard.core.files import parse_json
 from tuneyard.core.files.bounded_reading import LARGEST_FILE
+from tuneyard.core.language.message import _
 
 LARGEST_MEMBER = LARGEST_FILE  # bytes: a sample with all of its messages and events
 LARGEST_TOTAL = 1 << 32
@@ -46,8 +47,12 @@ def json_members(path: Path, names: list[str]) -> Iterator[tuple[str, object]]:
             total += len(content)
             if total > LARGEST_TOTAL:
                 raise ContentError(
-                    f"{path}: more than {LARGEST_TOTAL >> 30} GiB in its files, expected less; score fewer "
-                    "examples in one log"
+                    _(
+                        "{path}: more than {count} GiB in its files, expected less; score fewer examples in "
+                        "one log",
+                        path=path,
+                        count=LARGEST_TOTAL >> 30,
+                    )
                 )
             yield place, parse_json(content, place)
 
@@ -82,8 +87,16 @@ def _unpacked(info: zipfile.ZipInfo, file: BinaryIO) -> bytes:
 
 
 def _too_large(place: str) -> ContentError:
-    return ContentError(f"{place}: more than {LARGEST_MEMBER >> 20} MiB, which no sample of a log has")
+    return ContentError(
+        _(
+            "{path}: more than {count} MiB, which no sample of a log has",
+            path=place,
+            count=LARGEST_MEMBER >> 20,
+        )
+    )
 
 
 def _damaged(place: object, reason: str) -> ContentError:
-    return ContentError(f"{place}: not a zip archive, or damaged: {reason}; copy the file again")
+    return ContentError(
+        _("{path}: not a zip archive, or damaged: {reason}; copy the file again", path=place, reason=reason)
+    )

@@ -12,6 +12,7 @@ from tuneyard.core.errors import RequestError
 from tuneyard.core.files import make_folder, recovered, staging, sync, write_bytes
 from tuneyard.core.files.links import refuse_written_link
 from tuneyard.core.files.temporaries import locked
+from tuneyard.core.language.message import _
 from tuneyard.eval.read.results import (
     COMPARED,
     TABLE_JSON,
@@ -62,7 +63,9 @@ def _finish(out: Path) -> None:
     """
     journal = out / JOURNAL
     if journal.is_symlink() or (journal.exists() and not journal.is_dir()):
-        raise RequestError(f"{journal}: found a link or a file, expected a folder of Tuneyard; remove it")
+        raise RequestError(
+            _("{path}: found a link or a file, expected a folder of Tuneyard; remove it", path=journal)
+        )
     if (journal / TABLE_JSON).is_file():
         names = [str(path.relative_to(journal)) for path in sorted(journal.rglob("*")) if path.is_file()]
         names.remove(TABLE_JSON)

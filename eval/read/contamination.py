@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tuneyard.core.language.translation import listed, tr, tr_counted
+from tuneyard.core.language.message import counted, listed, marked, tr
 from tuneyard.core.training.metrics import ACCURACY, Metric
 from tuneyard.eval.read.results import part_of
 
@@ -20,9 +20,9 @@ def training_warnings(model: str, n: int, facts: Mapping[str, Any], metric: Metr
         )
     elif training_rows:
         warnings.append(_of_training_split(model, n, training_rows))
-    same = "{model} was trained on a dataset of this name ({source})"
-    chose = "{model}: its checkpoint was chosen on these examples ({source}): score others, too"
-    unknown = "{model}: training examples not checked: {reason}"
+    same = marked("{model} was trained on a dataset of this name ({source})")
+    chose = marked("{model}: its checkpoint was chosen on these examples ({source}): score others, too")
+    unknown = marked("{model}: training examples not checked: {reason}")
     warnings += [tr(same, model=model, source=source) for source in trained_on.get("same_name", ())]
     warnings += [tr(chose, model=model, source=source) for source in trained_on.get("chose", ())]
     warnings += [tr(unknown, model=model, reason=reason) for reason in trained_on.get("not_checked", ())]
@@ -31,11 +31,11 @@ def training_warnings(model: str, n: int, facts: Mapping[str, Any], metric: Metr
 
 def _of_training_split(model: str, n: int, rows: Mapping[str, Any]) -> str:
     """Warn that `n` scored examples contain rows of a training split. It holds for every model."""
-    warning = (
+    warning = marked(
         "{model} is scored on training rows: {datasets} (a training split) contains {count:,} of these "
         "{examples}, and models that were trained on it have seen them"
     )
-    scored = tr_counted(n, "example")
+    scored = counted(n, "example", "examples")
     datasets = listed(rows["datasets"])
     text = tr(warning, model=model, count=rows["examples"], examples=scored, datasets=datasets)
     if rows.get("drawn"):
@@ -60,9 +60,9 @@ def contamination(
     `at_most`: the examples are in its training data, but the training may not have read all of them.
     """
     where = f" ({', '.join(sources)})" if sources else ""
-    warning = "{model} was trained on {count:,} of these {examples}{where}: {what}"
+    warning = marked("{model} was trained on {count:,} of these {examples}{where}: {what}")
     if at_most:
-        warning = (
+        warning = marked(
             "{model} was trained on up to {count:,} of these {examples}{where}; "
             "no record says how many of them the training read: {what}"
         )
@@ -73,5 +73,5 @@ def contamination(
         meaning = tr("this is training accuracy")
     else:
         meaning = tr("its accuracy on them is training accuracy")
-    scored = tr_counted(n, "example")
+    scored = counted(n, "example", "examples")
     return tr(warning, model=model, count=examples, examples=scored, where=where, what=meaning)

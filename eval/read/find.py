@@ -12,8 +12,8 @@ from tuneyard.core.documents.schema_errors import check_file
 from tuneyard.core.errors import ContentError, RequestError, nearest, show_value, unexpected
 from tuneyard.core.files import check_characters, near_name, read_object, require
 from tuneyard.core.installation.checkout import ROOT
+from tuneyard.core.language.message import _, marked, tr
 from tuneyard.core.language.messages import say
-from tuneyard.core.language.translation import tr
 from tuneyard.core.text.quoting import shell
 from tuneyard.core.training.metrics import ACCURACY
 from tuneyard.core.weights.adapter_files import CONFIG
@@ -80,7 +80,7 @@ def parse_source(text: str) -> ScoredRunSource:
         is_ours = (folder / PREDICTIONS).is_file()
     if path.name in (RUN, SWEEP, *COMPARED) or (is_ours and (folder / RESULTS).is_file()):
         path = folder
-    model, _, dataset = name.partition("/")
+    model, _unused, dataset = name.partition("/")
     return ScoredRunSource(path, model, dataset)
 
 
@@ -100,7 +100,7 @@ def read_scored_runs(
         folder, reported = source.path, None
         if (folder / SWEEP).is_file():
             folder, reported = held_out_runs(folder)
-            say(f"note: {source.path}: a sweep, compared on its held-out half", to_stderr=True)
+            say(_("note: {path}: a sweep, compared on its held-out half", path=source.path), to_stderr=True)
         whole, unfinished = find_scored_runs(folder)
         warnings += [
             tr("{place}: left out, unfinished; resume with --resume", place=place) for place in unfinished
@@ -118,7 +118,9 @@ def read_scored_runs(
         runs += [(source, run) for run in _named(runs_of_source, source)]
     chosen = dict.fromkeys(str(source.path) for source, run in runs if has_chosen(run))
     if chosen:
-        lucky = "{places}: a sweep chose on these rows, so its best is partly lucky; compare its held-out/"
+        lucky = marked(
+            "{places}: a sweep chose on these rows, so its best is partly lucky; compare its held-out/"
+        )
         warnings.append(tr(lucky, places=", ".join(chosen)))
     return _distinct(runs, metric), warnings
 
@@ -127,8 +129,11 @@ def _read_measured(log: Path, metric: str) -> list[ScoredRun]:
     """The runs of another tool's rows that have a metric, and need no answers."""
     if not has_figures(log):
         raise RequestError(
-            f"{log}: --metric reads fields of our own runs and of JSON Lines, and scores in other tools' "
-            "logs, not of this file"
+            _(
+                "{path}: --metric reads fields of our own runs and of JSON Lines, and scores in "
+                "other tools' logs, not of this file",
+                path=log,
+            )
         )
     runs = []
     for (model, dataset), records in by_model_and_dataset(log, measured_records(log)).items():
@@ -161,19 +166,32 @@ def find_scored_runs(path: Path) -> tuple[list[Path], list[Path]]:
         if (path / REPEATS).is_file():
             draw = shlex.quote(str(path / "draw-1"))
             raise RequestError(
-                f"{path}: the draws of --repeat, with their mean in {REPEATS}; compare the models of one: "
-                f"tuneyard eval compare {shell(draw)} --out OUT"
+                _(
+                    "{path}: the draws of --repeat, with their mean in {file}; compare the models of "
+                    "one: tuneyard eval compare {draw} --out OUT",
+                    path=path,
+                    file=REPEATS,
+                    draw=shell(draw),
+                )
             )
         if places or (path / RUN).is_file():
-            raise RequestError(f"{path}: unfinished: run the command that wrote it again with --resume")
+            raise RequestError(
+                _("{path}: unfinished: run the command that wrote it again with --resume", path=path)
+            )
         if (path / CONFIG).is_file():
             score = (
                 f"tuneyard eval nli --model BASE --adapter {shlex.quote(str(path))} --dataset NAME --out OUT"
             )
-            raise RequestError(f"{path}: an adapter; score it first: {score}")
+            raise RequestError(_("{path}: an adapter; score it first: {command}", path=path, command=score))
         raise RequestError(
-            f"{path}: no {RESULTS} here or two levels below, and no {' or '.join(patterns)}: "
-            f"{near_name(path / RESULTS)}; {fix}"
+            _(
+                "{path}: no {results} here or two levels below, and no {patterns}: {near_name}; {fix}",
+                path=path,
+                results=RESULTS,
+                patterns=" or ".join(patterns),
+                near_name=near_name(path / RESULTS),
+                fix=fix,
+            )
         )
     return whole + logs, [place for place in places if place not in whole]
 
@@ -191,8 +209,13 @@ def _named(runs: list[ScoredRun], source: ScoredRunSource) -> list[ScoredRun]:
         names = list(dict.fromkeys(str(getattr(run, key)) for run in runs))
         if name and len(names) > 1:
             raise RequestError(
-                f"{source.path}: one name ({name}) for several: {', '.join(names)}; "
-                "leave the name out, or name the folder of one"
+                _(
+                    "{path}: one name ({name}) for several: {names}; leave the name out, or name the "
+                    "folder of one",
+                    path=source.path,
+                    name=name,
+                    names=", ".join(names),
+                )
             )
     named = []
     for run in runs:
@@ -227,8 +250,14 @@ def _distinct(runs: Sequence[tuple[ScoredRunSource, ScoredRun]], metric: str) ->
         other = distinct.setdefault(renamed.dataset, {}).setdefault(renamed.model, renamed)
         if other is not renamed:
             raise RequestError(
-                f"{other.source} and {renamed.source} are both {renamed.model} on {renamed.dataset}; "
-                f"name them: first={other.source} second={renamed.source}"
+                _(
+                    "{source} and {source2} are both {model} on {dataset}; name them: first={source} "
+                    "second={source2}",
+                    source=other.source,
+                    source2=renamed.source,
+                    model=renamed.model,
+                    dataset=renamed.dataset,
+                )
             )
     return {dataset: _spelled_alike(by_model) for dataset, by_model in distinct.items()}
 
@@ -273,13 +302,26 @@ def read_scored_run(place: Path, metric: str = ACCURACY.name) -> ScoredRun:
     _check_facts(place / RESULTS, facts)
     model, dataset = (text_field(facts, name, place / RESULTS) for name in ("model", "set"))
     if not path.is_file():
-        raise ContentError(f"{path}: not found beside {RESULTS}; score {model} on {dataset} again")
+        raise ContentError(
+            _(
+                "{path}: not found beside {file}; score {model} on {dataset} again",
+                path=path,
+                file=RESULTS,
+                model=model,
+                dataset=dataset,
+            )
+        )
     if metric not in OF_ANSWERS:
         return assemble(model, dataset, place, _measured_rows(path, list(placed_lines(path)), metric), facts)
     if "accuracy" not in facts:
         raise RequestError(
-            f"{place}: no accuracy in {RESULTS}; another figure of each example is compared by tuneyard"
-            f" eval compare --metric: {', '.join(measurable(placed_lines(path)))}"
+            _(
+                "{path}: no accuracy in {file}; another figure of each example is compared by "
+                "tuneyard eval compare --metric: {names}",
+                path=place,
+                file=RESULTS,
+                names=", ".join(measurable(placed_lines(path))),
+            )
         )
     run = assemble(model, dataset, place, map(_answered_row, placed_lines(path)), facts)
     _check_totals(run)
@@ -291,7 +333,7 @@ def _measured_rows(path: Path, records: Sequence[Record], metric: str) -> list[R
     if not has_metric(records, metric):
         names = [*OF_ANSWERS, *measurable(records)]
         hint = nearest(metric, names, f"its metrics: {', '.join(names)}")
-        raise RequestError(f"{path}: no row has {metric}; {hint}")
+        raise RequestError(_("{path}: no row has {metric}; {hint}", path=path, metric=metric, hint=hint))
     return list(map(_measured_row, records))
 
 
@@ -299,7 +341,9 @@ def _measured_row(record: Record) -> Row:
     """A row whose answer need not be there. `ContentError` if it has no id to pair it by."""
     row = next((record[name] for name in IDS if isinstance(record.get(name), int | str)), None)
     if row is None:
-        raise ContentError(f"{record['place']}: no {', '.join(IDS)}: nothing to pair this row by")
+        raise ContentError(
+            _("{place}: no {names}: nothing to pair this row by", place=record["place"], names=", ".join(IDS))
+        )
     gold, prediction = (first_text(record, names) for names in TEXTS)
     return Row(str(row), gold, prediction, False, None, record)
 
@@ -307,7 +351,7 @@ def _measured_row(record: Record) -> Row:
 def _answered_row(record: Record) -> Row:
     where, row = record["place"], record.get("row")
     if type(row) is not int:
-        raise unexpected(where, "row", row, "a whole number")
+        raise unexpected(where, "row", row, _("a whole number"))
     correct = record.get("correct")
     if isinstance(correct, bool):  # of tasks whose correct answers do not equal one expected text
         gold, predicted = (optional_text(record, name) or "" for name in ANSWERS)
@@ -335,10 +379,22 @@ def _check_totals(run: ScoredRun) -> None:
     n, accuracy = run.facts.get("n"), run.facts.get("accuracy")
     if n != len(run.rows):
         raise ContentError(
-            f"{run.source}: {len(run.rows)} predictions, but n in {RESULTS} is {show_value(n)}"
+            _(
+                "{path}: {number} predictions, but n in {file} is {n}",
+                path=run.source,
+                number=len(run.rows),
+                file=RESULTS,
+                n=show_value(n),
+            )
         )
     share = fmean(run.correct)
     if not isinstance(accuracy, int | float) or not share - 1e-6 < accuracy < share + 1e-6:
         raise ContentError(
-            f"{run.source}: predictions give accuracy {share:.6f}, but {RESULTS} has {show_value(accuracy)}"
+            _(
+                "{path}: predictions give accuracy {share:.6f}, but {file} has {accuracy}",
+                path=run.source,
+                share=share,
+                file=RESULTS,
+                accuracy=show_value(accuracy),
+            )
         )

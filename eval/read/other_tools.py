@@ -10,9 +10,10 @@ from typing import NamedTuple
 
 from tuneyard.core.errors import ContentError
 from tuneyard.core.files.bounded_reading import open_regular
+from tuneyard.core.language.message import _
 
-RENAME = "write its rows with the columns id, gold and prediction, or write a plug-in (docs/extending.md)"
-OPENCOMPASS_DETAILS = "run OpenCompass with --dump-eval-details, and name results/MODEL/DATASET.json"
+RENAME = _("write its rows with the columns id, gold and prediction, or write a plug-in (docs/extending.md)")
+OPENCOMPASS_DETAILS = _("run OpenCompass with --dump-eval-details, and name results/MODEL/DATASET.json")
 HEAD = 1 << 16  # bytes in which a file that is no table shows its tool
 
 
@@ -27,65 +28,65 @@ class UnjudgedFile(NamedTuple):
 
 UNJUDGED_FILES = (
     UnjudgedFile(
-        "lighteval's totals",
-        "run lighteval with --save-details, and name details_*.parquet or its folder",
+        _("lighteval's totals"),
+        _("run lighteval with --save-details, and name details_*.parquet or its folder"),
         ("config_general", "results", "summary_tasks"),
     ),
     UnjudgedFile(
-        "details of an old lighteval",
-        "run lighteval 0.11 or later with --save-details",
+        _("details of an old lighteval"),
+        _("run lighteval 0.11 or later with --save-details"),
         ("example", "full_prompt", "metrics", "predictions"),
     ),
     UnjudgedFile(
-        "EvalScope's report",
-        "name reviews/MODEL/DATASET_SUBSET.jsonl of the same run, or its folder",
+        _("EvalScope's report"),
+        _("name reviews/MODEL/DATASET_SUBSET.jsonl of the same run, or its folder"),
         ("dataset_name", "model_name", "metrics"),
     ),
     UnjudgedFile(
-        "EvalScope's predictions, which are not judged",
-        "name reviews/MODEL/DATASET_SUBSET.jsonl of the same run, or its folder",
+        _("EvalScope's predictions, which are not judged"),
+        _("name reviews/MODEL/DATASET_SUBSET.jsonl of the same run, or its folder"),
         ("index", "model_output", "messages"),
     ),
     UnjudgedFile(
-        "OpenCompass's predictions, which are not judged",
+        _("OpenCompass's predictions, which are not judged"),
         OPENCOMPASS_DETAILS,
         ("0",),
         "*/predictions/*/*.json",
     ),
     UnjudgedFile(
-        "reviews of an old EvalScope",
-        "run EvalScope 1.0 or later",
+        _("reviews of an old EvalScope"),
+        _("run EvalScope 1.0 or later"),
         ("index", "choices", "reviewed"),
     ),
     *(
-        UnjudgedFile("OpenCompass's totals", OPENCOMPASS_DETAILS, (total,), "*/results/*/*.json")
+        UnjudgedFile(_("OpenCompass's totals"), OPENCOMPASS_DETAILS, (total,), "*/results/*/*.json")
         for total in ("accuracy", "score", "error")
     ),
     UnjudgedFile(
-        "HELM's statistics or predictions",
+        _("HELM's statistics or predictions"),
         RENAME,
         ("instance_id", "train_trial_index"),
     ),
     UnjudgedFile(
-        "AlpacaEval's annotations",
-        "use `tuneyard eval ab` for preferences",
+        _("AlpacaEval's annotations"),
+        _("use `tuneyard eval ab` for preferences"),
         ("instruction", "output_1", "output_2", "preference"),
     ),
-    UnjudgedFile("MT-Bench's answers", RENAME, ("question_id", "model_id", "choices")),
-    UnjudgedFile("MT-Bench's judgements", RENAME, ("question_id", "judge", "score")),
-    UnjudgedFile("SWE-bench's predictions", RENAME, ("instance_id", "model_name_or_path", "model_patch")),
-    UnjudgedFile("IFEval's own results", RENAME, ("follow_all_instructions", "follow_instruction_list")),
-    UnjudgedFile("OpenAI evals' log", RENAME, ("spec",)),
-    UnjudgedFile("Ragas's results", RENAME, ("user_input", "response", "retrieved_contexts")),
-    UnjudgedFile("DeepEval's results", RENAME, ("testCases", "metricsScores")),
+    UnjudgedFile(_("MT-Bench's answers"), RENAME, ("question_id", "model_id", "choices")),
+    UnjudgedFile(_("MT-Bench's judgements"), RENAME, ("question_id", "judge", "score")),
+    UnjudgedFile(_("SWE-bench's predictions"), RENAME, ("instance_id", "model_name_or_path", "model_patch")),
+    UnjudgedFile(_("IFEval's own results"), RENAME, ("follow_all_instructions", "follow_instruction_list")),
+    UnjudgedFile(_("OpenAI evals' log"), RENAME, ("spec",)),
+    UnjudgedFile(_("Ragas's results"), RENAME, ("user_input", "response", "retrieved_contexts")),
+    UnjudgedFile(_("DeepEval's results"), RENAME, ("testCases", "metricsScores")),
     UnjudgedFile(
-        "LLaMA-Factory's totals",
-        "name generated_predictions.jsonl of the same folder",
+        _("LLaMA-Factory's totals"),
+        _("name generated_predictions.jsonl of the same folder"),
         ("predict_runtime", "predict_samples_per_second"),
     ),
 )
-PROMPTFOO_TABLE = "promptfoo's table"
-PROMPTFOO_FIX = "run `promptfoo eval -o NAME.json`, or `promptfoo export eval ID -o NAME.json`"
+PROMPTFOO_TABLE = _("promptfoo's table")
+PROMPTFOO_FIX = _("run `promptfoo eval -o NAME.json`, or `promptfoo export eval ID -o NAME.json`")
 PROMPTFOO_SIGNS = {
     ".csv": b"Grader Reason,",
     ".yaml": b"evalId: ",
@@ -121,4 +122,11 @@ def recognised_other(path: Path, fields: Collection[str]) -> UnjudgedFile | None
 
 def other_file(path: Path, kind: UnjudgedFile) -> ContentError:
     """The error for a file of another tool without judged rows."""
-    return ContentError(f"{path}: {kind.about}, expected a judged answer for each example; {kind.fix}")
+    return ContentError(
+        _(
+            "{path}: {kind}, expected a judged answer for each example; {fix}",
+            path=path,
+            kind=kind.about,
+            fix=kind.fix,
+        )
+    )

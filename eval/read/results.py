@@ -30,8 +30,8 @@ from tuneyard.core.files.bounded_reading import open_regular
 from tuneyard.core.files.links import refuse_written_link
 from tuneyard.core.files.temporaries import TEMPORARY, sweep
 from tuneyard.core.installation.checkout import version
+from tuneyard.core.language.message import _, counted
 from tuneyard.core.llamafactory.prompt.token_losses import TOKEN_LOSSES, TokenLosses, TokenLossFile
-from tuneyard.core.text.words import counted
 
 RUN = "run.json"
 PREDICTIONS = "predictions.jsonl"
@@ -93,7 +93,7 @@ def check_new(
     run.json, tell that a run is of other settings, which --resume does not take.
     """
     if resume and force:
-        raise RequestError("--resume resumes and --force starts anew: give one of them")
+        raise RequestError(_("--resume resumes and --force starts anew: give one of them"))
     check_writable(out)
     if not out.exists():
         return
@@ -112,11 +112,27 @@ def check_new(
     if _is_finished(out):
         way = f"`tuneyard eval compare {shlex.quote(str(out))}` compares its models, {way}"
         if changed:
-            raise RequestError(f"{out}: a finished run of other settings ({'; '.join(changed)}): {way}")
-        raise RequestError(f"{out}: a finished run: {way}; --resume adds models and datasets")
+            raise RequestError(
+                _(
+                    "{out}: a finished run of other settings ({changed}): {way}",
+                    out=out,
+                    changed="; ".join(changed),
+                    way=way,
+                )
+            )
+        raise RequestError(
+            _("{out}: a finished run: {way}; --resume adds models and datasets", out=out, way=way)
+        )
     if changed:
-        raise RequestError(f"{out}: an unfinished run of other settings ({'; '.join(changed)}): {way}")
-    raise RequestError(f"{out}: an unfinished run: --resume resumes it, {way}")
+        raise RequestError(
+            _(
+                "{out}: an unfinished run of other settings ({changed}): {way}",
+                out=out,
+                changed="; ".join(changed),
+                way=way,
+            )
+        )
+    raise RequestError(_("{out}: an unfinished run: --resume resumes it, {way}", out=out, way=way))
 
 
 def _is_finished(out: Path) -> bool:
@@ -141,19 +157,29 @@ def _check_owner(out: Path, command: str) -> None:
     """Raise `RequestError` unless OUT is empty or contains a run of `command`."""
     if not (out / RUN).is_file():
         if any(not TEMPORARY.fullmatch(path.name) for path in out.iterdir()):
-            raise RequestError(f"{out}: no results folder (it has no {RUN}): choose another --out")
+            raise RequestError(
+                _("{path}: no results folder (it has no {file}): choose another --out", path=out, file=RUN)
+            )
         return
     owner = _owner(out)
     if not owner:
-        raise RequestError(f"{out}: its {RUN} is not of a scoring command: choose another --out")
+        raise RequestError(
+            _("{path}: its {file} is not of a scoring command: choose another --out", path=out, file=RUN)
+        )
     if owner != command:
         contents = "the run"
         scored = len(list(out.glob(f"**/{RESULTS}")))
         if scored:
-            contents += f" and {counted(scored, 'scored dataset')}"
+            contents += f" and {counted(scored, 'scored dataset', 'scored datasets')}"
         raise RequestError(
-            f"{out}: found {contents} of `{shown_command(owner)}`; expected a folder of "
-            f"`{shown_command(command)}` or none: choose another --out"
+            _(
+                "{path}: found {content} of `{command}`; expected a folder of `{other}` or none: "
+                "choose another --out",
+                path=out,
+                content=contents,
+                command=shown_command(owner),
+                other=shown_command(command),
+            )
         )
 
 
@@ -165,7 +191,9 @@ def check_files(out: Path, names: Sequence[str], mark: str) -> None:
     """
     check_writable(out)
     if any(out.glob(f"*/{RESULTS}")) or (out / "adapter_config.json").exists():
-        raise RequestError(f"--out {out}: an adapter, or the results of a model; choose another folder")
+        raise RequestError(
+            _("--out {path}: an adapter, or the results of a model; choose another folder", path=out)
+        )
     before = _written_before(out / names[0], mark)
     if before and "steps" not in before:  # which a suite's table has
         return
@@ -174,7 +202,12 @@ def check_files(out: Path, names: Sequence[str], mark: str) -> None:
     for name in names:
         if (out / name).exists():
             raise RequestError(
-                f"--out {out}: {name} would be replaced, which is not by this command; choose another folder"
+                _(
+                    "--out {path}: {name} would be replaced, which is not by this command; choose "
+                    "another folder",
+                    path=out,
+                    name=name,
+                )
             )
 
 
@@ -197,8 +230,12 @@ def replaced_files(out: Path, runs: Sequence[str], *, force: bool) -> list[str]:
     others = [run for run in before.get(RUNS, ()) if Path(run).resolve() not in now]
     if others and not force:
         raise RequestError(
-            f"--out {out}: found a comparison of other runs, e.g. {others[0]}; choose another folder, "
-            "or --force replaces it"
+            _(
+                "--out {path}: found a comparison of other runs, e.g. {run}; choose another folder, "
+                "or --force replaces it",
+                path=out,
+                run=others[0],
+            )
         )
     if not before:
         return []
@@ -234,7 +271,11 @@ def read_identity(out: Path) -> Identity:
     run = read_run(out)
     if not all(run[part] for part in PARTS):
         raise RequestError(
-            f"{out}: no results folder (it has no {RUN} of a scoring command); name the --out of one"
+            _(
+                "{path}: no results folder (it has no {file} of a scoring command); name the --out of one",
+                path=out,
+                file=RUN,
+            )
         )
     _own_folders(out, run)
     return {part: run[part] for part in (*PARTS, PROMPTS)}
@@ -246,7 +287,7 @@ def read_lines(path: Path, *, growing: bool = False) -> dict[int, Prediction]:
     for number, line in json_lines(path, growing=growing):
         row = line.get("row")
         if type(row) is not int or row in lines:
-            raise unexpected(f"{path}:{number}", "row", row, "a number that no other line has")
+            raise unexpected(f"{path}:{number}", "row", row, _("a number that no other line has"))
         lines[row] = line
     return lines
 
@@ -395,8 +436,12 @@ def check_same(out: Path, before: Identity, now: Identity) -> None:
                 changed.append(f"{part} {name}: was {was}, is {now_is}")
     if changed:
         raise RequestError(
-            f"{out}: --resume needs the settings of the run that is there; changed: {'; '.join(changed)}; "
-            "--force starts anew"
+            _(
+                "{path}: --resume needs the settings of the run that is there; changed: {names}; "
+                "--force starts anew",
+                path=out,
+                names="; ".join(changed),
+            )
         )
 
 
@@ -417,7 +462,7 @@ def kept_day(out: Path) -> date | None:
         try:
             return date.fromisoformat(text)
         except (TypeError, ValueError) as error:
-            raise unexpected(str(file), DAY, text, "a date such as 2026-01-31") from error
+            raise unexpected(str(file), DAY, text, _("a date such as 2026-01-31")) from error
     return None
 
 
@@ -438,7 +483,13 @@ def _own_folders(out: Path, before: Identity) -> list[Path]:
     folders = [out / model / data for model in before["models"] for data in before["sets"]]
     for folder in folders:
         if folder.resolve().parent.parent != out.resolve():
-            raise ContentError(f"{out / RUN}: names {folder}, which no run of ours would: remove it by hand")
+            raise ContentError(
+                _(
+                    "{path}: names {folder}, which no run of ours would: remove it by hand",
+                    path=out / RUN,
+                    folder=folder,
+                )
+            )
     return folders
 
 
@@ -449,7 +500,7 @@ def _whole_batches(path: Path, batches: Sequence[Sequence[int]]) -> dict[int, Pr
     try:
         predictions = read_lines(path, growing=True)
     except ContentError as error:
-        raise ContentError(f"{error}; --force starts anew") from error
+        raise ContentError(_("{error}; --force starts anew", error=error)) from error
     complete = {}
     for batch in batches:
         if all(row in predictions for row in batch):

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 from tuneyard.core.errors import ContentError, unexpected
 from tuneyard.core.files import check_characters
+from tuneyard.core.language.message import _
 from tuneyard.core.training.metrics import METRICS, Metric, declared_metric, metric_of
 from tuneyard.eval.metrics import is_measurable, metrics
 from tuneyard.eval.metrics.answers import cut_thought, is_answered
@@ -177,7 +178,7 @@ def text_field(record: Mapping[str, object], name: str, where: object) -> str:
     """A field that must be a text; `ContentError` with its place otherwise."""
     value = record.get(name)
     if not isinstance(value, str):
-        raise unexpected(where, name, value, "a text")
+        raise unexpected(where, name, value, _("a text"))
     return value
 
 
@@ -223,18 +224,36 @@ def assemble(
     """The run of the rows in the order of their ids. `ContentError` for doubles or gaps."""
     ordered = sorted(rows, key=lambda row: (len(row.id), row.id))
     if not ordered:
-        raise ContentError(f"{source}: no rows in it; score {model} on {dataset} again")
+        raise ContentError(
+            _(
+                "{path}: no rows in it; score {model} on {dataset} again",
+                path=source,
+                model=model,
+                dataset=dataset,
+            )
+        )
     ids, gold, predicted, correct, confidence, records = map(list, zip(*ordered, strict=True))
     check_characters("".join([model, dataset, *gold, *predicted]), source)
     for one, other in pairwise(ordered):
         if one.id == other.id:
             raise ContentError(
-                f"{other.record['place']}: row {other.id} is already in {one.record['place']}: keep one"
+                _(
+                    "{place}: row {row} is already in {other}: keep one",
+                    place=other.record["place"],
+                    row=other.id,
+                    other=one.record["place"],
+                )
             )
     groups = [group for group in map(group_of, records) if group is not None]
     if groups and len(groups) < len(records):
         ungrouped = next(record for record in records if group_of(record) is None)
-        raise ContentError(f"{ungrouped['place']}: no group, but {len(groups)} other rows have one")
+        raise ContentError(
+            _(
+                "{place}: no group, but {number} other rows have one",
+                place=ungrouped["place"],
+                number=len(groups),
+            )
+        )
     declared = part_of(facts, "metrics")
     stated = ({*METRICS} & facts.keys() | declared.keys()) - NOT_COMPARED
     metrics = {}
@@ -264,7 +283,7 @@ def measurable(records: Iterable[Mapping[str, object]]) -> list[str]:
     """
     record = next(filter(is_answered, records), {})
     names = []
-    for name, (fields, _) in functions().items():
+    for name, (fields, _unused) in functions().items():
         if is_measurable(record, fields):
             names.append(name)
     names += [
@@ -277,7 +296,7 @@ def measurable(records: Iterable[Mapping[str, object]]) -> list[str]:
 
 def has_metric(records: Rows, metric: str) -> bool:
     """True if a row has the fields of the metric."""
-    fields, _ = measured_by(metric, records)
+    fields, _unused = measured_by(metric, records)
     return any(is_measurable(record, fields) for record in records)
 
 
@@ -333,7 +352,7 @@ def _number(record: Record, name: str) -> float:
     """A number (a truth value is 0 or 1); `ContentError` with its place for anything else."""
     value = record[name]
     if not isinstance(value, int | float) or not abs(value) < LARGEST:
-        raise unexpected(record["place"], name, value, "a number below 1e100")
+        raise unexpected(record["place"], name, value, _("a number below 1e100"))
     return float(value)
 
 

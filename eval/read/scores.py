@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tuneyard.core.errors import ContentError, show_value
+from tuneyard.core.language.message import _
 from tuneyard.eval.read.scored_run import Record
 
 Scores = dict[str, float | None]
@@ -56,7 +57,7 @@ def score_names(records: Sequence[Record]) -> tuple[str, list[str]]:
     """The name of the main score, and the names of all others. `ContentError` if no row has a score."""
     names = list(dict.fromkeys(name for record in records for name in record["scores"]))
     if not names:
-        raise ContentError(f"{records[0]['place']}: no score, expected one for each example")
+        raise ContentError(_("{path}: no score, expected one for each example", path=records[0]["place"]))
     main, *others = names
     return main, others
 
@@ -74,14 +75,25 @@ def judged_by_a_score(records: Sequence[Record], main: str, others: Sequence[str
             reason = record.get("unscored")
             because = f" ({show_value(reason)})" if reason else ""
             raise ContentError(
-                f"{place}: no score {main}{because}, expected 0 or 1 in every row; complete the run with its "
-                f"tool, or leave out rows without the score: --metric {main}"
+                _(
+                    "{place}: no score {main}{because}, expected 0 or 1 in every row; complete the run "
+                    "with its tool, or leave out rows without the score: --metric {main}",
+                    place=place,
+                    main=main,
+                    because=because,
+                )
             )
         if value not in (0, 1) or GRADED.search(main):
             choices = " or ".join([main, *others])
             raise ContentError(
-                f"{place}: {main}: found {show_value(value)}, expected a score of right (1) and wrong (0) in "
-                f"every row: only such answers can be paired; compare the values: --metric {choices}"
+                _(
+                    "{path}: {name}: found {value}, expected a score of right (1) and wrong (0) in every "
+                    "row: only such answers can be paired; compare the values: --metric {metric}",
+                    path=place,
+                    name=main,
+                    value=show_value(value),
+                    metric=choices,
+                )
             )
         judged.append({**record, "correct": value == 1})
     return judged

@@ -14,8 +14,8 @@ from tuneyard.core.documents.schema_errors import check_file
 from tuneyard.core.errors import ContentError
 from tuneyard.core.files import read_object
 from tuneyard.core.installation.checkout import ROOT
+from tuneyard.core.language.message import _, tr
 from tuneyard.core.language.messages import say, warn
-from tuneyard.core.language.translation import tr
 from tuneyard.eval.read.results import BASE, HELD_OUT, RESULTS, part_of
 from tuneyard.eval.read.scored_run import ScoredRun
 
@@ -33,7 +33,12 @@ def held_out_runs(folder: Path) -> tuple[Path, list[str]]:
     models = read_object(folder / SWEEP).get(REPORTED)
     if not isinstance(models, list) or not (folder / HELD_OUT).is_dir():
         raise ContentError(
-            f"{folder / SWEEP}: no {REPORTED} models with runs in {folder / HELD_OUT}: sweep again"
+            _(
+                "{path}: no {file} models with runs in {folder}: sweep again",
+                path=folder / SWEEP,
+                file=REPORTED,
+                folder=folder / HELD_OUT,
+            )
         )
     return folder / HELD_OUT, models
 
@@ -70,7 +75,7 @@ def read_trained_sweep(folder: Path) -> TrainedSweep | None:
         return None
     check_file(folder / SWEEP, read_object(ROOT / "core/schemas/sweep.json"), sweep)
     for row in sweep.get("failed", ()):
-        warn(f"{row['run']}: left out, it failed")
+        warn(_("{run}: left out, it failed", run=row["run"]))
     axes = [axis for axis in sweep["grid"] if axis not in SEEDS]
     runs_of: dict[tuple[str | None, ...], list[Path]] = {}
     for row in sweep["rows"]:
@@ -91,18 +96,32 @@ def read_trained_sweep(folder: Path) -> TrainedSweep | None:
             _add_base(base_folders, scored.pop(BASE, []))
             if len(scored) != 1:
                 found = ", ".join(scored) or "none"
-                raise ContentError(f"{run / OF_RUN}: expected results of one adapter, found {found}")
+                raise ContentError(
+                    _(
+                        "{place}: expected results of one adapter, found {names}",
+                        place=run / OF_RUN,
+                        names=found,
+                    )
+                )
             sources += [f"{model}={path}" for paths in scored.values() for path in paths]
         if len(models) > 1:
             replicates.append(f"{name}={','.join(models)}")
     if not sources:
-        raise ContentError(f"{folder}: no run of this sweep has ended; tuneyard recipe sweep goes on with it")
+        raise ContentError(
+            _(
+                "{folder}: no run of this sweep has ended; tuneyard recipe sweep goes on with it",
+                folder=folder,
+            )
+        )
     sources = [f"{BASE}={path}" for path in base_folders.values()] + sources
     chooses = bool(base_folders) and not replicates and len(runs_of) > 1
     if chooses:
         say(
-            f"note: {folder}: a sweep, its best setting is compared on the half that did not choose it; "
-            "table.md has the others",
+            _(
+                "note: {folder}: a sweep, its best setting is compared on the half that did not "
+                "choose it; table.md has the others",
+                folder=folder,
+            ),
             to_stderr=True,
         )
     return TrainedSweep(sources, replicates, chooses)
@@ -126,6 +145,11 @@ def _add_base(base_folders: dict[str, Path], scored: Sequence[Path]) -> None:
         differing = [name for name, value in hashes.items() if first_hashes.get(name, value) != value]
         if differing:
             raise ContentError(
-                f"{folder}: its base differs from that of {first} ({', '.join(differing)}); score all runs "
-                "with the same base, or without one (--no-base)"
+                _(
+                    "{folder}: its base differs from that of {other} ({names}); score all runs with the "
+                    "same base, or without one (--no-base)",
+                    folder=folder,
+                    other=first,
+                    names=", ".join(differing),
+                )
             )

@@ -15,6 +15,7 @@ from tuneyard.core.errors import ContentError, show_value
 from tuneyard.core.files import first_repeated
 from tuneyard.core.files.bounded_columns import decoded_size, parquet_batches, record_slices
 from tuneyard.core.files.bounded_reading import LARGEST_RECORD, LargeDataError, text_lines, too_large
+from tuneyard.core.language.message import _
 
 Records = Iterator[Mapping[str, Any]]
 DELIMITERS = (",", ";", "\t")  # spreadsheets save the one of their language
@@ -68,22 +69,38 @@ def csv_rows(
             text.in_row = 0
             yield reader.line_num, cells
     except csv.Error as error:
-        raise ContentError(f"{path}:{reader.line_num}: not CSV in UTF-8: {error}") from error
+        raise ContentError(
+            _(
+                "{path}:{line_num}: not CSV in UTF-8: {error}",
+                path=path,
+                line_num=reader.line_num,
+                error=error,
+            )
+        ) from error
 
 
 def _csv(path: Path) -> Records:
     """Rows of a CSV."""
     rows = csv_rows(path)
-    _, header = next(rows, (1, []))
+    _unused, header = next(rows, (1, []))
     twice = first_repeated(header)
     if twice is not None:
-        raise ContentError(f"{path}:1: found the column {show_value(twice)} twice: rename one")
+        raise ContentError(
+            _("{path}:1: found the column {twice} twice: rename one", path=path, twice=show_value(twice))
+        )
     for number, cells in rows:
         place = f"{path}:{number}"
         if not cells:
             continue
         if len(cells) != len(header):
-            raise ContentError(f"{place}: found {len(cells)} cells, expected {len(header)}")
+            raise ContentError(
+                _(
+                    "{place}: found {number} cells, expected {count}",
+                    place=place,
+                    number=len(cells),
+                    count=len(header),
+                )
+            )
         yield {"place": place, **dict(zip(header, cells, strict=True))}
 
 
@@ -94,13 +111,18 @@ def parquet_rows(path: Path, columns: Sequence[str] | None = None) -> Records:
     number = total = 0
     try:
         with path.open("rb") as file:
-            _, batches = parquet_batches(file, columns, BATCH)
+            _unused, batches = parquet_batches(file, columns, BATCH)
             for batch in batches:
                 total += decoded_size(batch)
                 if total > LARGEST_TABLE:
                     raise ContentError(
-                        f"{path}: more than {LARGEST_TABLE >> 30} GiB after row {number}, expected less; "
-                        "leave out long columns"
+                        _(
+                            "{path}: more than {size} GiB after row {row}, expected less; leave out long "
+                            "columns",
+                            path=path,
+                            size=LARGEST_TABLE >> 30,
+                            row=number,
+                        )
                     )
                 for rows in record_slices(batch, number + 1):
                     for record in rows.to_pylist():
@@ -108,10 +130,17 @@ def parquet_rows(path: Path, columns: Sequence[str] | None = None) -> Records:
                         yield {**record, "place": f"{path} row {number}"}
     except LargeDataError as error:
         place = f"{path} {error.place}".rstrip()
-        raise ContentError(f"{place}: {error.message}; write it again in smaller parts") from error
+        raise ContentError(
+            _("{place}: {message}; write it again in smaller parts", place=place, message=error.message)
+        ) from error
     except (pa.ArrowInvalid, OSError, ValueError, OverflowError) as error:  # the last two of cells
         raise ContentError(
-            f"{path}: not Parquet, or damaged after row {number}: {str(error).splitlines()[0]}"
+            _(
+                "{path}: not Parquet, or damaged after row {number}: {reason}",
+                path=path,
+                number=number,
+                reason=str(error).splitlines()[0],
+            )
         ) from error
 
 

@@ -22,11 +22,11 @@ from tuneyard.adapters.weighted import (
 from tuneyard.core.errors import RequestError, show_value
 from tuneyard.core.execution import Executor
 from tuneyard.core.files import names_folder, text_sha256
+from tuneyard.core.language.message import _, counted
 from tuneyard.core.language.messages import for_reader, warn, warn_once
 from tuneyard.core.llamafactory.prompt import Messages, Tokenizer, template_named
 from tuneyard.core.llamafactory.prompt.supervision import Turns
 from tuneyard.core.text.quoting import one_line
-from tuneyard.core.text.words import counted
 from tuneyard.core.training.training_run import model_sha256
 from tuneyard.core.weights.adapter_files import CONFIG, check_base, check_here
 from tuneyard.eval.backends import Backend
@@ -66,7 +66,7 @@ class Candidate:
     def identity(self) -> str:
         """Key that must be the same in a resumed run."""
         if not self.parts:
-            return f"no adapter, {counted(self.shots, 'shot')}" if self.shots else "no adapter"
+            return f"no adapter, {counted(self.shots, 'shot', 'shots')}" if self.shots else "no adapter"
         if [part.weight for part in self.parts] == [1.0]:
             return self.parts[0].adapter.digest
         weighted = "+".join(f"{part.adapter.digest}:{part.weight!r}" for part in self.parts)
@@ -100,9 +100,9 @@ class Opened:
         counts = [len(dataset.shots.rows) for dataset in datasets if dataset.shots]
         bases = [candidate for candidate in self.candidates if not candidate.parts]
         if not bases:
-            raise RequestError("--shots prompts the base with examples: leave out --no-base")
+            raise RequestError(_("--shots prompts the base with examples: leave out --no-base"))
         base = bases[0]
-        name = f"{base.name} ({counted(counts[0], 'shot')})"
+        name = f"{base.name} ({counted(counts[0], 'shot', 'shots')})"
         place = self.candidates.index(base) + 1
         few_shot = replace(base, name=name, shots=counts[0])
         return replace(self, candidates=[*self.candidates[:place], few_shot, *self.candidates[place:]])
@@ -142,12 +142,15 @@ def load_candidates(
     }.items():
         if value is not None:
             raise RequestError(
-                f"{flag} is for --backend openai: without it, the model here would be prompted"
+                _(
+                    "{option} is for --backend openai: without it, the model here would be prompted",
+                    option=flag,
+                )
             )
     if request.quantize and request.apply == MERGED:
-        raise RequestError("--apply merged needs plain weights, and --quantize has none: give one of them")
+        raise RequestError(_("--apply merged needs plain weights, and --quantize has none: give one of them"))
     if request.backend == "vllm" and (request.quantize or request.apply == MERGED):
-        raise RequestError("--backend vllm takes no --quantize and no --apply merged")
+        raise RequestError(_("--backend vllm takes no --quantize and no --apply merged"))
     folder = find_model(reference)
     adapters = {part.adapter.folder: part.adapter for part in chain(*parts_by_name.values())}
     for adapter in adapters.values():
@@ -168,7 +171,7 @@ def load_candidates(
             request.pipeline_parallel or 1,
         )
     else:
-        with tqdm(desc=for_reader(f"loading {folder}"), bar_format="{desc} …", leave=False):
+        with tqdm(desc=for_reader(_("loading {folder}", folder=folder)), bar_format="{desc} …", leave=False):
             if workers:
                 model = open_in_workers(workers, folder, list(adapters), request.dtype, request.quantize)
             else:
@@ -203,12 +206,12 @@ def warn_of_other_prompts(
     for folder, prompting in promptings.items():
         difference = other_prompt(tokenizer, folder, prompting, template, talks)
         if difference:
-            warn_once(f"adapter {difference}")
+            warn_once(_("adapter {name}", name=difference))
 
 
 def _made_elsewhere(source: str, digest: str = "") -> Prompting:
     """The prompting of candidates whose prompts are not made here."""
-    return Prompting(lambda _: [], lambda _: Turns([]), source, digest)
+    return Prompting(lambda _unused: [], lambda _unused: Turns([]), source, digest)
 
 
 def choose_candidates(
@@ -236,8 +239,13 @@ def _check_template(backend: Backend, prompting: Prompting, name: str) -> None:
     rows = backend.vocabulary
     if largest >= rows:
         raise RequestError(
-            f"--template {name}: it needs tokens that the model does not have (number {largest} of {rows}): "
-            "it is for other models; leave it out for the model's own chat template"
+            _(
+                "--template {name}: it needs tokens that the model does not have (number {largest} "
+                "of {rows}): it is for other models; leave it out for the model's own chat template",
+                name=name,
+                largest=largest,
+                rows=rows,
+            )
         )
 
 
@@ -245,27 +253,36 @@ def _open_server(request: ScoringRequest, chooses: bool) -> Opened:
     """A server that applies its own chat template or, if it `chooses`, gets token ids."""
     if request.adapters:
         text = request.adapters[0]
-        name, _ = parse_named(text)
+        name, _unused = parse_named(text)
         raise RequestError(
-            f"--adapter {text}: --backend openai scores what the server serves. Leave --adapter out; add "
-            f"--served-model {name} if the server offers it"
+            _(
+                "--adapter {text}: --backend openai scores what the server serves. Leave --adapter "
+                "out; add --served-model {name} if the server offers it",
+                text=text,
+                name=name,
+            )
         )
     if not request.url:
         raise RequestError(
-            "--backend openai needs the server's address: add --url, such as --url http://localhost:8000/v1"
+            _(
+                "--backend openai needs the server's address: add --url, such as --url "
+                "http://localhost:8000/v1"
+            )
         )
     name = request.served_model or request.model
     candidate_name = Path(name).name
     if not names_folder(candidate_name):
         option = "--served-model" if request.served_model else "--model"
-        raise RequestError(f"{option} {name!r}: expected a name that can name a folder")
+        raise RequestError(
+            _("{option} {name!r}: expected a name that can name a folder", option=option, name=name)
+        )
     if chooses:
         tokenizer, ends = open_tokenizer(request.model)
         prompting = choose_prompting(tokenizer, (), request.template, request.think, request.bos, request.day)
         if request.bos:
             _check_bos([prompting])
     elif request.bos:
-        raise RequestError("--bos: the server makes the prompt: leave it out")
+        raise RequestError(_("--bos: the server makes the prompt: leave it out"))
     server = connect(request.url, request.served_model, request.model, request.timeout)
     _warn_of_adapters(server, request.served_model, candidate_name)
     if chooses:
@@ -281,7 +298,9 @@ def _open_server(request: ScoringRequest, chooses: bool) -> Opened:
 def _check_bos(promptings: Sequence[Prompting]) -> None:
     """Refuse --bos where a chat template begins every prompt."""
     if all(prompting.source != AFTER_BOS for prompting in promptings):
-        raise RequestError("--bos is for models without a chat template: here a template begins the prompt")
+        raise RequestError(
+            _("--bos is for models without a chat template: here a template begins the prompt")
+        )
 
 
 def _warn_of_adapters(server: Server, served_model: str | None, candidate_name: str) -> None:
@@ -291,9 +310,14 @@ def _warn_of_adapters(server: Server, served_model: str | None, candidate_name: 
             continue
         word = one_line(shlex.quote(offer.name))
         warn(
-            f"{server.url}: it applies the adapter {show_value(offer.name)} to every request, and the "
-            f"results have the name {candidate_name}. For the adapter under its own name, add "
-            f"--served-model {word}"
+            _(
+                "{url}: it applies the adapter {name} to every request, and the results have the "
+                "name {other}. For the adapter under its own name, add --served-model {model}",
+                url=server.url,
+                name=show_value(offer.name),
+                other=candidate_name,
+                model=word,
+            )
         )
 
 
@@ -309,7 +333,11 @@ def open_adapters(request: ScoringRequest) -> tuple[str, dict[str, Parts]]:
         adapter = open_alone(Path(reference), open_adapter, None)
         if adapter.config.base is None:
             raise RequestError(
-                f"{reference}: its config names no base: --model BASE --adapter {adapter.name}={reference}"
+                _(
+                    "{path}: its config names no base: --model BASE --adapter {name}={path}",
+                    path=reference,
+                    name=adapter.name,
+                )
             )
         check_here(adapter.config.path, adapter.config.base, f"--adapter {reference} --model")
         reference = adapter.config.base
@@ -317,14 +345,20 @@ def open_adapters(request: ScoringRequest) -> tuple[str, dict[str, Parts]]:
     for text in request.adapters:
         name, references = parse_named(text)
         if not names_folder(name) or name == BASE:
-            raise RequestError(f"--adapter {text}: expected NAME=PATH with a NAME that can name a folder")
+            raise RequestError(
+                _("--adapter {text}: expected NAME=PATH with a NAME that can name a folder", text=text)
+            )
         if name in candidates:
             raise RequestError(
-                f"--adapter {text}: another model is called {name}: give a new NAME, NAME=PATH"
+                _(
+                    "--adapter {text}: another model is called {name}: give a new NAME, NAME=PATH",
+                    text=text,
+                    name=name,
+                )
             )
         opened = open_weighted(references, open_adapter, Path(reference))
         check_together(opened)
         candidates[name] = tuple(opened)
     if not candidates:
-        raise RequestError("--no-base without --adapter leaves nothing to score")
+        raise RequestError(_("--no-base without --adapter leaves nothing to score"))
     return reference, candidates

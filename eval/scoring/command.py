@@ -13,6 +13,7 @@ import click
 
 from tuneyard.core.cli.main import TuneyardCommand, next_step
 from tuneyard.core.errors import RequestError, resumed_by
+from tuneyard.core.language.message import _
 from tuneyard.eval.backends.generate import PRESET_TOKENS
 from tuneyard.eval.datasets.dataset import EvalDataset, read_datasets
 from tuneyard.eval.datasets.shots import with_shots
@@ -77,13 +78,17 @@ class ScoringCommand(TuneyardCommand):
             request = replace(request, max_new_tokens=PRESET_TOKENS if request.preset else self.longest)
         if self.has_seed_of_draws and request.seed is not None and not request.draws:
             raise RequestError(
-                "--seed: nothing is sampled here: chosen labels and greedy answers are the same with each "
-                "seed; add --preset document, or leave --seed out"
+                _(
+                    "--seed: nothing is sampled here: chosen labels and greedy answers are the same with "
+                    "each seed; add --preset document, or leave --seed out"
+                )
             )
         if request.repeat and not request.draws:
             raise RequestError(
-                "--repeat: nothing is sampled here: chosen labels and greedy answers are the same each time; "
-                "add --preset document, or leave --repeat out"
+                _(
+                    "--repeat: nothing is sampled here: chosen labels and greedy answers are the same "
+                    "each time; add --preset document, or leave --repeat out"
+                )
             )
         shots, shots_from = 0, ()
         if self.has_shots:

@@ -36,6 +36,7 @@ from tuneyard.core.datasets.fitting_command import fitting_command
 from tuneyard.core.documents import read_mapping
 from tuneyard.core.errors import RequestError, TuneyardError
 from tuneyard.core.installation.checkout import ROOT
+from tuneyard.core.language.message import _
 from tuneyard.core.language.messages import say
 from tuneyard.core.text.quoting import shell
 from tuneyard.core.weights.adapter_files import CONFIG, check_here
@@ -93,9 +94,16 @@ def found_here(command: str, options: Mapping[str, Any], out: Path) -> dict[str,
     if options["out"] is None:
         added += ["--out", str(out)]
     for line in found.left_out:
-        say(f"not scored: {line}", to_stderr=True)
+        say(_("not scored: {line}", line=line), to_stderr=True)
     if found.model or found.datasets:
-        say(f"chosen here: {command_line(command)} {shlex.join(added)}", to_stderr=True)
+        say(
+            _(
+                "chosen here: {command_line} {added}",
+                command_line=command_line(command),
+                added=shlex.join(added),
+            ),
+            to_stderr=True,
+        )
     return {
         "model": model or found.model,
         "adapters": tuple(adapters),
@@ -131,8 +139,13 @@ def _choose_datasets(found: FoundHere, command: str, option: Path | None) -> Non
         root = _root_above()
         if root is not None:
             raise RequestError(
-                f"nothing was scored: there is no {registry} here; run the command at the root of the "
-                f"checkout: cd {shlex.quote(str(root))} && {command_line(command)}"
+                _(
+                    "nothing was scored: there is no {registry} here; run the command at the root of the "
+                    "checkout: cd {root} && {command_line}",
+                    registry=registry,
+                    root=shlex.quote(str(root)),
+                    command_line=command_line(command),
+                )
             )
         reason = f"there is no {registry} here"
         if not _is_root(Path()):
@@ -255,13 +268,17 @@ def _base_of(command: str, adapters: Sequence[str]) -> str:
     """The base that these adapters name. `RequestError` if they name several, or one names none."""
     options_by_base: dict[str, list[str]] = {}
     for option in adapters:
-        for reference, _ in parse_named(option)[1]:
+        for reference, _unused in parse_named(option)[1]:
             adapter = open_adapter(reference)
             base = adapter.config.base
             if base is None:
                 raise RequestError(
-                    f"{adapter.folder}: its config names no base: name it with --model, as in "
-                    f"{command_line(command)} --model DIR"
+                    _(
+                        "{folder}: its config names no base: name it with --model, as in {command_line} "
+                        "--model DIR",
+                        folder=adapter.folder,
+                        command_line=command_line(command),
+                    )
                 )
             check_here(adapter.config.path, base, "--model")
             options_by_base.setdefault(_same_base(base), []).append(option)
@@ -273,7 +290,11 @@ def _base_of(command: str, adapters: Sequence[str]) -> str:
         lines.append(f"  {base}: {command_line(command)} {shlex.join(words)}")
     listed = "\n".join(lines)
     raise RequestError(
-        f"the adapters have {len(options_by_base)} bases, and a run scores those of one; choose:\n{listed}"
+        _(
+            "the adapters have {options_by_base} bases, and a run scores those of one; choose:\n{listed}",
+            options_by_base=len(options_by_base),
+            listed=listed,
+        )
     )
 
 
@@ -313,11 +334,13 @@ def _is_in_the_cache(hub_id: str) -> bool:
 
 def _message(command: str, found: FoundHere, named_model: str | None) -> str:
     """All that is missing, one a line, and one command line that works here."""
-    lines = ["nothing was scored; missing here:"]
+    lines: list[str] = [_("nothing was scored; missing here:")]
     lines += [f"  {line}" for line in found.missing]
     lines += [f"  not scored: {line}" for line in found.left_out]
     if named_model is not None:
-        lines.append(f"this works here: {' && '.join([*found.fixes, command_line(command)])}")
+        lines.append(
+            _("this works here: {command}", command=" && ".join([*found.fixes, command_line(command)]))
+        )
         return "\n".join(lines)
     fixes = list(found.fixes)
     model = _model_here()
@@ -325,7 +348,7 @@ def _message(command: str, found: FoundHere, named_model: str | None) -> str:
         fixes.append("tuneyard recipe base")
         model = DEMO_BASE
     fixes.append(f"{command_line(command)} --model {shlex.quote(str(model))}")
-    lines.append(f"this works here, with the base alone: {' && '.join(fixes)}")
+    lines.append(_("this works here, with the base alone: {command}", command=" && ".join(fixes)))
     return "\n".join(lines)
 
 

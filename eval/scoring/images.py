@@ -12,6 +12,7 @@ from pathlib import Path
 from tuneyard.core.datasets import REGISTRY
 from tuneyard.core.datasets.compiled import read_manifest
 from tuneyard.core.errors import ContentError, RequestError, show_value
+from tuneyard.core.language.message import _
 from tuneyard.core.llamafactory.prompt import Conversation
 from tuneyard.core.records import PLACEHOLDERS
 from tuneyard.core.records.images import BROKEN_IMAGE, FORMAT_NAMES, open_image
@@ -48,8 +49,11 @@ def with_images(request: ScoringRequest, datasets: Sequence[EvalDataset], shots:
         sizes.append(PIXELS)
     if any(size != sizes[0] for size in sizes):
         raise RequestError(
-            f"the adapters were trained on images of different sizes ({' and '.join(map(str, sizes))}): "
-            "score each in a run of its own"
+            _(
+                "the adapters were trained on images of different sizes ({names}): score each in a "
+                "run of its own",
+                names=" and ".join(map(str, sizes)),
+            )
         )
     checked = []
     for dataset in datasets:
@@ -64,22 +68,30 @@ def _check_options(request: ScoringRequest, shots: int, adapter_folders: Sequenc
         templates = [trained_template(folder) for folder in adapter_folders]
         template = next(filter(None, templates), "qwen2_vl")
         raise RequestError(
-            "rows with images are shown as a template of LLaMA-Factory shows them: name the one of the "
-            f"training, such as --template {template}"
+            _(
+                "rows with images are shown as a template of LLaMA-Factory shows them: name the one "
+                "of the training, such as --template {name}",
+                name=template,
+            )
         )
     values = {"--shots": shots, "--batch-tokens": request.batch_tokens, "--quantize": request.quantize}
     for option, value in values.items():
         if value:
             raise RequestError(
-                f"{option}: rows with images go through whole weights one by one, without examples: "
-                "leave it out"
+                _(
+                    "{option}: rows with images go through whole weights one by one, without examples: "
+                    "leave it out",
+                    option=option,
+                )
             )
 
 
 def _with_files(dataset: EvalDataset, request: ScoringRequest, media_folders: Sequence[Path]) -> EvalDataset:
     folders = list(dict.fromkeys([*media_folders, *_folders(dataset.path)]))
     if not any(dataset.answers):
-        raise RequestError(f"{dataset.path}: rows with images and no answer: there is no loss to measure")
+        raise RequestError(
+            _("{path}: rows with images and no answer: there is no loss to measure", path=dataset.path)
+        )
     images: dict[str, Path] = {}
     files: list[Path] = []
     for row, example in enumerate(dataset.conversations[: request.limit]):
@@ -102,13 +114,23 @@ def _check_row(row: Conversation, place: str) -> None:
         files = len(row.images) if mark == MARKS[0] else 0
         if count != files:
             raise ContentError(
-                f"{place}: {count} of {mark} in the prompt, and {files} files: expected one for each"
+                _(
+                    "{place}: {count} of {mark} in the prompt, and {files} files: expected one for each",
+                    place=place,
+                    count=count,
+                    mark=mark,
+                    files=files,
+                )
             )
         if mark in row.answer:
-            raise ContentError(f"{place}: {mark} in the answer: expected it in the prompt")
+            raise ContentError(
+                _("{place}: {mark} in the answer: expected it in the prompt", place=place, mark=mark)
+            )
     roles = {message["role"] for message in row.messages} | {row.role}
     if row.images and (row.messages[0].get("tools") or roles & {"function", "observation"}):
-        raise ContentError(f"{place}: rows with images and tools are not scored, only either of them")
+        raise ContentError(
+            _("{place}: rows with images and tools are not scored, only either of them", place=place)
+        )
 
 
 def _folders(path: Path) -> Iterator[Path]:
@@ -130,8 +152,13 @@ def _find_image(path: str, folders: Sequence[Path], place: str) -> Path:
                 return folder / path
     searched = ", ".join(map(str, folders))
     raise ContentError(
-        f"{place}: {show_value(path)}: no such file below {searched}; put it next to the dataset's file, or "
-        "run the command in its folder"
+        _(
+            "{place}: {path}: no such file below {folder}; put it next to the dataset's file, or "
+            "run the command in its folder",
+            place=place,
+            path=show_value(path),
+            folder=searched,
+        )
     )
 
 
@@ -143,5 +170,11 @@ def _check_image(path: Path, place: str) -> None:
             opened.load()
     except (*BROKEN_IMAGE, Image.DecompressionBombError) as error:
         raise ContentError(
-            f"{place}: {path}: not an image that can be opened: {error}; expected {FORMAT_NAMES}"
+            _(
+                "{place}: {path}: not an image that can be opened: {error}; expected {format_names}",
+                place=place,
+                path=path,
+                error=error,
+                format_names=FORMAT_NAMES,
+            )
         ) from error

@@ -19,6 +19,7 @@ from tuneyard.core.cli.main import command_line
 from tuneyard.core.datasets import registry_folder
 from tuneyard.core.errors import RequestError
 from tuneyard.core.execution.options import ray_option, workers_option
+from tuneyard.core.language.message import _
 from tuneyard.core.text.quoting import shell
 from tuneyard.eval.backends.connection import TIMEOUT
 from tuneyard.eval.backends.generate import PRESETS
@@ -110,7 +111,10 @@ class ScoringRequest:
         """`RequestError` for a backend that does not give those of a whole text."""
         if self.backend != "hf":
             raise RequestError(
-                f"{self.command} needs the model's probabilities, which a server does not show"
+                _(
+                    "{command} needs the model's probabilities, which a server does not show",
+                    command=self.command,
+                )
             )
 
 
@@ -134,20 +138,27 @@ def take(options: dict[str, Any], command: str = "") -> ScoringRequest:
         if request.dtype is None and settings.get("dtype") in DTYPES:  # servers have none
             request = replace(request, dtype=settings["dtype"])
     if request.preset and request.backend != "hf":
-        raise RequestError(f"--preset reads generation_config.json: leave out --backend {request.backend}")
+        raise RequestError(
+            _("--preset reads generation_config.json: leave out --backend {name}", name=request.backend)
+        )
     if request.top_p is not None and not request.draws:
         raise RequestError(
-            f"--top-p {request.top_p:g}: greedy answers have no use for it: add --temperature, e.g. 0.7"
+            _(
+                "--top-p {value:g}: greedy answers have no use for it: add --temperature, e.g. 0.7",
+                value=request.top_p,
+            )
         )
     if request.max_refused and request.backend != "openai":
         raise RequestError(
-            f"--max-refused {request.max_refused}: only servers refuse rows; add --backend openai, or leave "
-            "it out"
+            _(
+                "--max-refused {number}: only servers refuse rows; add --backend openai, or leave it out",
+                number=request.max_refused,
+            )
         )
     divides = request.tensor_parallel or request.pipeline_parallel
     if divides and request.backend != "vllm" and not request.rescore:  # which keeps the settings of its run
         raise RequestError(
-            "--tensor-parallel and --pipeline-parallel: only vLLM divides a model: add --backend vllm"
+            _("--tensor-parallel and --pipeline-parallel: only vLLM divides a model: add --backend vllm")
         )
     return request
 
@@ -161,16 +172,25 @@ def _kept_options(options: dict[str, Any], command: str) -> dict[str, Any]:
     fixed = [option.opts[0] for option in explicit.values() if not isinstance(option, RescorableOption)]
     if fixed:
         raise RequestError(
-            f"--rescore keeps the model's outputs: {', '.join(fixed)} would change them or has no effect; "
-            "leave it out, or score without --rescore"
+            _(
+                "--rescore keeps the model's outputs: {names} would change them or has no effect; "
+                "leave it out, or score without --rescore",
+                names=", ".join(fixed),
+            )
         )
     source = options["rescore"]
     run = read_identity(source)
     scored_by = str(run["settings"].get("command"))
     if scored_by != command:
         raise RequestError(
-            f"--rescore {source}: outputs of `{shown_command(scored_by)}`, expected a run of "
-            f"`{shown_command(command)}`; what is there is compared by tuneyard eval compare {shell(source)}"
+            _(
+                "--rescore {source}: outputs of `{shown_command}`, expected a run of "
+                "`{shown_command2}`; what is there is compared by tuneyard eval compare {shell}",
+                source=source,
+                shown_command=shown_command(scored_by),
+                shown_command2=shown_command(command),
+                shell=shell(source),
+            )
         )
     open_options = options.keys() - explicit.keys()
     kept: dict[str, Any] = {name: value for name, value in run["settings"].items() if name in open_options}
@@ -183,7 +203,7 @@ def _kept_options(options: dict[str, Any], command: str) -> dict[str, Any]:
             find_sets(kept["datasets"], (), kept.get("dataset_dir", options["dataset_dir"]))
         except RequestError as error:  # run.json does not contain the path of a file
             raise RequestError(
-                f"--rescore {source}: {error}. If it scored a file, add --data FILE"
+                _("--rescore {path}: {error}. If it scored a file, add --data FILE", path=source, error=error)
             ) from error
     return kept
 
@@ -210,7 +230,7 @@ def refuse_explicit(names: Iterable[str], reason: str) -> None:
 def resume_command(module: str) -> str:
     """Describe how a scoring run of `module` (such as `eval.nli`) is resumed after Ctrl-C."""
     if click.get_current_context().params.get("rescore"):
-        return "the same command starts again"
+        return _("the same command starts again")
     return f"resume it with: {command_line(module, ('--force', '--resume'))} --resume"
 
 

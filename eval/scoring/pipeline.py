@@ -18,8 +18,8 @@ from tuneyard.core.execution import Executor
 from tuneyard.core.execution.options import executor_of
 from tuneyard.core.files import read_object, reserved, sha256, write_json
 from tuneyard.core.installation.checkout import version
+from tuneyard.core.language.message import _, counted
 from tuneyard.core.language.messages import as_is, say, warn, warn_once
-from tuneyard.core.text.words import counted
 from tuneyard.eval.backends.scorers import Fields, score_in_halves
 from tuneyard.eval.backends.worker_model import worker_slots
 from tuneyard.eval.datasets.training import trained_on
@@ -70,8 +70,12 @@ def workers_of(request: ScoringRequest) -> contextlib.AbstractContextManager[Exe
     if request.backend != "hf":
         flag = "--ray" if request.ray else "--workers"
         raise RequestError(
-            f"{flag}: --backend {request.backend} answers many rows at once by itself: leave {flag} out "
-            "(for vllm, --tensor-parallel N divides the model among N GPUs)"
+            _(
+                "{flag}: --backend {name} answers many rows at once by itself: leave {flag} out (for "
+                "vllm, --tensor-parallel N divides the model among N GPUs)",
+                flag=flag,
+                name=request.backend,
+            )
         )
     return executor_of(request.workers, request.ray, slots=worker_slots)
 
@@ -93,7 +97,7 @@ def _score(plan: ScoringPlan) -> None:
     """Score all jobs, here or in workers, and write the files of each as soon as its rows are there."""
     workers = plan.opened.workers
     for model, dataset in plan.finished:
-        say(f"{as_is(model)}  {as_is(dataset)}  done before")
+        say(_("{model}  {dataset}  done before", model=as_is(model), dataset=as_is(dataset)))
     logs: dict[Job, PredictionLog] = {}
     pending = {job: job.scorer.batches for job in plan.jobs}
     for job in plan.jobs:
@@ -134,7 +138,12 @@ def _score(plan: ScoringPlan) -> None:
                     scored += len(batch)
             if log is not None:
                 seconds = time.monotonic() - began
-                _finish(job, log, plan, f"{seconds:.1f} s ({scored / seconds:.1f} rows/s)")
+                _finish(
+                    job,
+                    log,
+                    plan,
+                    _("{seconds:.1f} s ({rate:.1f} rows/s)", seconds=seconds, rate=scored / seconds),
+                )
                 if not workers:  # whose jobs run side by side
                     began, scored = time.monotonic(), 0
 
@@ -151,9 +160,18 @@ def check_refused(job: Job, refused: Mapping[int, str]) -> None:
         job.request.by or job.request.command, ("--resume", "--force"), r" --max-refused[ =]\S+"
     )
     raise RequestError(
-        f"{job.candidate.name} on {job.dataset.name}: the server refused {counted(len(rows), 'row')}, "
-        f"expected at most {job.request.max_refused} (--max-refused): {listed}. What was answered is kept; "
-        f"`{command} --resume --max-refused {len(rows)}` resumes and counts them as unanswered"
+        _(
+            "{name} on {name2}: the server refused {rows}, expected at most {max_refused} "
+            "(--max-refused): {listed}. What was answered is kept; `{command} --resume "
+            "--max-refused {rows2}` resumes and counts them as unanswered",
+            name=job.candidate.name,
+            name2=job.dataset.name,
+            rows=counted(len(rows), "row", "rows"),
+            max_refused=job.request.max_refused,
+            listed=listed,
+            command=command,
+            rows2=len(rows),
+        )
     )
 
 
@@ -163,9 +181,15 @@ def _check_answered(job: Job, refused: Mapping[int, str], predictions: Sequence[
         return
     row, reason = next(iter(refused.items()))
     raise RequestError(
-        f"{job.candidate.name} on {job.dataset.name}: no row has an answer, the server refused "
-        f"{counted(len(refused), 'row')} ({job.dataset.place(row)}: {reason}). Correct the request or the "
-        "server, then start anew with --force"
+        _(
+            "{name} on {name2}: no row has an answer, the server refused {refused} ({place}: "
+            "{reason}). Correct the request or the server, then start anew with --force",
+            name=job.candidate.name,
+            name2=job.dataset.name,
+            refused=counted(len(refused), "row", "rows"),
+            place=job.dataset.place(row),
+            reason=reason,
+        )
     )
 
 
@@ -174,7 +198,14 @@ def _warn_of_refused_prompts(job: Job, fields_by_row: Mapping[int, Fields]) -> N
     for fields in fields_by_row.values():
         if "refused" in fields:
             name, dataset = as_is(job.candidate.name), as_is(job.dataset.name)
-            warn(f"{name} on {dataset}: the server refused a further prompt: {fields['refused']}")
+            warn(
+                _(
+                    "{name} on {dataset}: the server refused a further prompt: {reason}",
+                    name=name,
+                    dataset=dataset,
+                    reason=fields["refused"],
+                )
+            )
 
 
 def _prediction(job: Job, row: int, fields: Fields) -> Prediction:
@@ -271,6 +302,13 @@ def show(job: Job, results: Results, note: str) -> None:
     name, task = job.candidate.name, job.task
     say(f"{as_is(name)}  {as_is(job.dataset.name)}  {task.line(results)}  {note}")
     for warning in task.warnings(results):
-        warn(f"{as_is(name)} on {as_is(job.dataset.name)}: {warning}")
+        warn(
+            _(
+                "{name} on {name2}: {warning}",
+                name=as_is(name),
+                name2=as_is(job.dataset.name),
+                warning=warning,
+            )
+        )
     for warning in training_warnings(name, len(job.rows), results):
         warn_once(warning)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.core.files import versions
+from tuneyard.core.language.message import _
 from tuneyard.core.language.messages import warn, warn_once
 from tuneyard.core.llamafactory.prompt import Messages
 from tuneyard.core.records import ANSWERS
@@ -54,7 +55,7 @@ def plan_scoring(
         identity = _kept_identity(kept_run, request, task, opened.backend, datasets)
     else:
         if request.preset and request.temperature is None and not opened.backend.sampling.get("temperature"):
-            warn("--preset: the model's generation_config does not sample: answers are greedy")
+            warn(_("--preset: the model's generation_config does not sample: answers are greedy"))
         _warn_of_prompts(datasets, opened)
         if not (request.think or task.plain_prompts):
             _warn_of_histories(request, datasets, opened)
@@ -134,15 +135,22 @@ def _warn_of_prompts(datasets: Sequence[EvalDataset], opened: Opened) -> None:
     """Warn if prompts differ from the prompts of other tools or of the training."""
     if any(candidate.prompting.source == WITHOUT_BOS for candidate in opened.candidates):
         warn_once(
-            "no chat template: prompted without the BOS that the tokenizer adds, as LLaMA-Factory's "
-            "template `empty` trains; --bos begins prompts with it, as lm-evaluation-harness does"
+            _(
+                "no chat template: prompted without the BOS that the tokenizer adds, as "
+                "LLaMA-Factory's template `empty` trains; --bos begins prompts with it, as "
+                "lm-evaluation-harness does"
+            )
         )
     for dataset in datasets:
         unsplit = dataset.origin.unsplit
         if unsplit is not None and unsplit.is_reworded:
             warn_once(
-                f"{dataset.path}: training words some of these prompts otherwise (a prefix, say): "
-                f"--dataset {unsplit.instead[0]} has the held-out ones as they are trained"
+                _(
+                    "{path}: training words some of these prompts otherwise (a prefix, say): --dataset "
+                    "{name} has the held-out ones as they are trained",
+                    path=dataset.path,
+                    name=unsplit.instead[0],
+                )
             )
 
 
@@ -194,24 +202,38 @@ def _kept_identity(
     source_folder, out_folder = source.resolve(), request.out.resolve()
     if source_folder.is_relative_to(out_folder) or out_folder.is_relative_to(source_folder):
         raise RequestError(
-            f"--rescore {source}: --out {request.out}: expected a folder of its own: choose another --out"
+            _(
+                "--rescore {path}: --out {out}: expected a folder of its own: choose another --out",
+                path=source,
+                out=request.out,
+            )
         )
     sets = {dataset.name: dataset.digest for dataset in datasets}
     for dataset in datasets:
         if dataset.name not in run["sets"]:
             names = ", ".join(run["sets"])
             raise RequestError(
-                f"--rescore {source}: no outputs on {dataset.name}; name --dataset one of these: {names}"
+                _(
+                    "--rescore {path}: no outputs on {name}; name --dataset one of these: {names}",
+                    path=source,
+                    name=dataset.name,
+                    names=names,
+                )
             )
         if sets[dataset.name] != run["sets"][dataset.name]:
             raise ContentError(
-                f"--rescore {source}: its outputs on {dataset.name} are of another {dataset.path}: put it "
-                "back as it was, or score without --rescore"
+                _(
+                    "--rescore {path}: its outputs on {name} are of another {other}: put it back as it "
+                    "was, or score without --rescore",
+                    path=source,
+                    name=dataset.name,
+                    other=dataset.path,
+                )
             )
     for model, dataset in product(run["models"], datasets):
         folder = source / model / dataset.name
         if not (folder / RESULTS).is_file():
-            raise RequestError(f"{folder}: unfinished: finish it with --resume, then --rescore")
+            raise RequestError(_("{path}: unfinished: finish it with --resume, then --rescore", path=folder))
     settings = {**run["settings"], **task.settings(request, backend), "cluster": request.cluster}
     if request.dataset_dir:
         settings["dataset_dir"] = str(request.dataset_dir)

@@ -15,6 +15,7 @@ from tuneyard.adapters.store import open_adapter
 from tuneyard.adapters.weighted import WeightedAdapter
 from tuneyard.core.errors import ContentError
 from tuneyard.core.execution import Executor, WorkItem, once_per_worker
+from tuneyard.core.language.message import _
 from tuneyard.eval.backends.scorers import Fields, score_in_halves
 from tuneyard.eval.backends.worker_model import resources, worker_model
 from tuneyard.eval.datasets.dataset import EvalDataset
@@ -107,8 +108,13 @@ def _open(setup: ScoringSetup) -> Opened:
     model = worker_model(setup.base, request.dtype, request.quantize)
     if model.device != setup.device:
         raise ContentError(
-            f"{setup.base}: a worker has it on {model.device}, another on {setup.device}: their figures "
-            "differ in the last digits. Give all workers a GPU, or none"
+            _(
+                "{base}: a worker has it on {device}, another on {other}: their figures differ in "
+                "the last digits. Give all workers a GPU, or none",
+                base=setup.base,
+                device=model.device,
+                other=setup.device,
+            )
         )
     model.budget = setup.budget
     parts_by_name = {}

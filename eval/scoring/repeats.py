@@ -16,9 +16,9 @@ from typing import TypedDict
 
 from tuneyard.core.errors import RequestError
 from tuneyard.core.files import read_object, write_json, write_text
+from tuneyard.core.language.message import _, tr
 from tuneyard.core.language.messages import say
 from tuneyard.core.language.number_format import NONE, Table, grid, number, percent
-from tuneyard.core.language.translation import tr
 from tuneyard.core.training.metrics import ACCURACY, SHARE, Metric
 from tuneyard.eval.datasets.dataset import EvalDataset
 from tuneyard.eval.read.find import read_scored_run
@@ -75,9 +75,13 @@ def check_draws(out: Path, count: int | None, command: str, *, resume: bool, for
     """Refuse an OUT that has draws if `count` is None, or a single run if it is not. `RequestError`."""
     has_run, has_draws = bool(read_run(out)["settings"]), STEPS in read_run(out)
     if count is None and has_draws:
-        raise RequestError(f"{out}: has the draws of --repeat: repeat that option, or choose another --out")
+        raise RequestError(
+            _("{out}: has the draws of --repeat: repeat that option, or choose another --out", out=out)
+        )
     if count is not None and has_run:
-        raise RequestError(f"{out}: has a run without --repeat: leave --repeat out, or choose another --out")
+        raise RequestError(
+            _("{out}: has a run without --repeat: leave --repeat out, or choose another --out", out=out)
+        )
     for folder in draw_folders(out, count or 0):
         check_new(folder, command, resume=resume, force=force)
 
@@ -97,12 +101,14 @@ def score_draws(
         plan = plan_scoring(replace(request, out=folder, seed=seed), task, datasets, opened)
         if not plan.opened.backend.sampling.get("temperature"):
             raise RequestError(
-                "--repeat: the model's generation_config does not sample: all draws would be the same; leave "
-                "--repeat out, or set do_sample and temperature in generation_config.json"
+                _(
+                    "--repeat: the model's generation_config does not sample: all draws would be the "
+                    "same; leave --repeat out, or set do_sample and temperature in generation_config.json"
+                )
             )
         if not next_steps:
             _begin(request, folders)
-        say(f"\n{folder.name}: seed {seed}")
+        say(_("\n{name}: seed {seed}", name=folder.name, seed=seed))
         with undone_without_predictions(request.out):
             next_steps.append(carry_out(plan))
     repeats: Repeats = {}
@@ -119,7 +125,7 @@ def score_draws(
     write_json(request.out / REPEATS, {"seeds": seeds, "figures": repeats, "mean": means})
     write_text(request.out / TABLE, f"{table}\n")
     say(f"\n{table}")
-    _, words = next_steps[0]
+    _unused, words = next_steps[0]
     return request.out / TABLE, words
 
 
@@ -218,7 +224,15 @@ def repeats_table(repeats: Repeats, means: Mapping[str, RepeatedFigure]) -> Tabl
         share = percent(figure["majority"] or 0.0)
         baseline = tr("majority-class baseline")
         rows.append([baseline, dataset, ACCURACY.name, str(figure["n"]), share, NONE, NONE])
-    header = ("model", "dataset", "figure", "n", "mean (95 % interval)", "standard deviation", "draws")
+    header = (
+        "model",
+        "dataset",
+        _("figure"),
+        "n",
+        _("mean (95 % interval)"),
+        _("standard deviation"),
+        _("draws"),
+    )
     return Table([tr(column) for column in header], rows)
 
 

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from tuneyard.core.errors import RequestError, need
+from tuneyard.core.language.message import _
 from tuneyard.eval.scoring.weights import Axes, Point
 
 if TYPE_CHECKING:
@@ -30,14 +31,19 @@ class WeightSearch:
         need("optuna")
         count = len(axes.adapters)
         if count < 2:
-            raise RequestError("--search: expected two or more --adapter, whose weights it can search")
+            raise RequestError(_("--search: expected two or more --adapter, whose weights it can search"))
         alone = [tuple(float(one == other) for other in range(count)) for one in range(count)]
         equal = (round(1 / count, DIGITS),) * count
         self.first = axes.with_points([*alone, equal])
         if points < len(self.first.points):
             least, names = len(self.first.points), ", ".join(self.first.points)
             raise RequestError(
-                f"--search {points}: expected {least} or more, since the first points are {names}"
+                _(
+                    "--search {points}: expected {least} or more, since the first points are {names}",
+                    points=points,
+                    least=least,
+                    names=names,
+                )
             )
         self.points = points
         self.seed = seed
@@ -57,7 +63,7 @@ class WeightSearch:
             self._waiting = None
         if len(axes.points) >= self.points:
             return axes
-        for _ in range(MOST_REPEATS):
+        for _unused in range(MOST_REPEATS):
             trial = study.ask()
             weights = [trial.suggest_float(name, 0.0, LARGEST_WEIGHT) for name in axes.names]
             point = tuple(round(weight, DIGITS) for weight in weights)

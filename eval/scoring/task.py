@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tuneyard.core.files import read_object
+from tuneyard.core.language.message import _, counted
 from tuneyard.core.llamafactory.prompt import Messages
-from tuneyard.core.text.words import counted
 from tuneyard.eval.backends import Backend
 from tuneyard.eval.backends.scorers import Fields, Scorer, generating
 from tuneyard.eval.datasets.dataset import EvalDataset
@@ -108,7 +108,7 @@ class Task(ABC):
     """Files that `finish` writes into OUT."""
     plain_prompts: str = ""
     """What prompts are called that are the text of the question alone. "": they are as in the training."""
-    if_too_long = "counted as incorrect"
+    if_too_long = _("counted as incorrect")
     """Effect of prompts without an answer (too long, or refused by the server), in a warning."""
 
     special_tokens: bool = False
@@ -180,7 +180,9 @@ class Task(ABC):
                 f"only {share} of the probability is on the labels; the model would often answer otherwise"
             )
         if too_long:
-            warnings.append(f"{counted(too_long, 'prompt')} too long for the context: {self.if_too_long}")
+            warnings.append(
+                f"{counted(too_long, 'prompt', 'prompts')} too long for the context: {self.if_too_long}"
+            )
         return [*warnings, *refused_warnings(results, self.if_too_long)]
 
     def check_models(self, opened: "Opened") -> None:  # noqa: B027  most commands take all models
@@ -206,7 +208,7 @@ def refused_warnings(results: Results, effect: str) -> list[str]:
     refused = results.get("refused", 0)
     if not refused:
         return []
-    rows = counted(refused, "row")
+    rows = counted(refused, "row", "rows")
     return [f"{rows} refused by the server: {effect}; the reasons are in {PREDICTIONS}, under `refused`"]
 
 

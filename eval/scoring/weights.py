@@ -11,6 +11,7 @@ from pathlib import Path
 from tuneyard.adapters.weighted import WeightedAdapter
 from tuneyard.core.errors import RequestError
 from tuneyard.core.files import read_object
+from tuneyard.core.language.message import _
 from tuneyard.core.weights.adapter_files import CONFIG
 from tuneyard.eval.read.results import BASE
 from tuneyard.eval.read.sweeps import STEP
@@ -101,11 +102,14 @@ def weight_axes(request: ScoringRequest, weights: Iterable[float] = COARSE) -> A
     count = len(axes.adapters)
     if count > 2:
         raise RequestError(
-            f"{count} adapters: a grid takes one or two --adapter; search the weights of more with --search "
-            "N, as in --search 30"
+            _(
+                "{number} adapters: a grid takes one or two --adapter; search the weights of more "
+                "with --search N, as in --search 30",
+                number=count,
+            )
         )
     if count == 0:
-        raise RequestError("0 adapters: expected one or two --adapter, or --checkpoints DIR")
+        raise RequestError(_("0 adapters: expected one or two --adapter, or --checkpoints DIR"))
     points = set(itertools.product(weights, repeat=count))
     points.discard((0.0,) * count)
     return axes.with_points(points)
@@ -124,7 +128,7 @@ def adapter_axes(request: ScoringRequest) -> Axes:
 def checkpoint_axes(request: ScoringRequest, folder: Path) -> Axes:
     """The base (step 0), every checkpoint of a run, and its end if no checkpoint has that step."""
     if request.adapters:
-        raise RequestError("--checkpoints takes the adapters of the run: leave --adapter out")
+        raise RequestError(_("--checkpoints takes the adapters of the run: leave --adapter out"))
     folders: dict[int, Path] = {}
     for config in folder.glob(f"checkpoint-*/{CONFIG}"):
         number = config.parent.name.split("-")[1]
@@ -137,7 +141,11 @@ def checkpoint_axes(request: ScoringRequest, folder: Path) -> Axes:
         folders[last] = folder
     if not folders:
         raise RequestError(
-            f"{folder}: no checkpoint-N with an {CONFIG}: expected the output_dir of a LoRA run"
+            _(
+                "{folder}: no checkpoint-N with an {name}: expected the output_dir of a LoRA run",
+                folder=folder,
+                name=CONFIG,
+            )
         )
     steps = {f"step-{step}": step for step in sorted(folders)}
     adapters = tuple(f"{name}={folders[step]}/" for name, step in steps.items())

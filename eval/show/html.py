@@ -17,11 +17,11 @@ from typing import Any, TypeVar
 from markupsafe import Markup, escape
 
 from tuneyard.core.cli.main import command_line as made_by
-from tuneyard.core.drawing.page import embedded, fill_page
+from tuneyard.core.drawing.page import embedded, fill_page, words_of
 from tuneyard.core.drawing.plots import NOT_WRITTEN, plot_language
-from tuneyard.core.language.messages import catalogue, current
+from tuneyard.core.language.message import _, counted, tr
 from tuneyard.core.language.number_format import Table, percent
-from tuneyard.core.language.translation import tr, tr_counted
+from tuneyard.core.language.reader import current
 from tuneyard.eval.judge.ask import ComparedRuns
 from tuneyard.eval.judge.conclusions import MEAN, Section, section_name
 from tuneyard.eval.metrics.labels import MOST
@@ -249,7 +249,7 @@ def _counts(errors: IncorrectExamples) -> str:
     here = tr("all shown")
     if len(errors.rows) < total:
         here = tr("{count:,} of them, evenly spread, are shown", count=len(errors.rows))
-    examples = tr_counted(total, "example")
+    examples = counted(total, "example", "examples")
     return tr("{examples} that at least one model got wrong ({here}).", examples=examples, here=here)
 
 
@@ -266,32 +266,42 @@ def _data(models: Sequence[str], base: str, best: str, errors: Sequence[Incorrec
         "sets": [{"name": one.dataset, "total": one.total} for one in errors],
         "rows": rows,
         "most": MOST,
-        "words": catalogue(current()),
+        "words": words_of(PAGE),
     }
     return embedded(json.dumps(content, separators=(",", ":")))
 
 
 GLOSSARY = {
-    "the base": "The model as it was before any adapter was added.",
-    "the merge": "One adapter made of several; the number is the weight of each.",
-    "accuracy": "The share of examples that a model answers correctly.",
-    "macro-F1": "The unweighted mean over labels of the harmonic mean of precision and recall.",
-    "95 % interval": "Confidence interval. If the examples were drawn again many times, 95 of 100 intervals "
-    "computed this way would contain the true value.",
-    "majority-class baseline": "The accuracy of always giving the most common expected answer.",
-    "mean": "The mean of the accuracies on all datasets, each dataset counting alike.",
-    "difference, points": "The accuracy of the first model less that of the second, in percentage points.",
-    "fixed": "Examples that the second model, or the base, got wrong and the first got right.",
-    "regressed": "Examples that the second model, or the base, got right and the first got wrong.",
-    "p": "How often chance alone gives a difference as large, in any of the comparisons made together.",
-    "minimum detectable effect": "The least difference, in points, that these examples show with 80 % power.",
-    "not shown": "No significant difference at 5 % here, which does not show them to be equal.",
-    "95th percentile if calibrated": "The ECE that a perfectly calibrated model exceeds 5 times of 100.",
-    "calibration": "How well a model's confidence (the probability of the label that was chosen, out of that "
-    "of all labels) agrees with its accuracy.",
-    "ECE": "Expected calibration error: the mean distance between confidence and accuracy.",
-    "unparsed": "Answers in which no label was found; they count as incorrect.",
-    "cluster": "Examples that share a text and are not independent; tests keep them together.",
+    "the base": _("The model as it was before any adapter was added."),
+    _("the merge"): _("One adapter made of several; the number is the weight of each."),
+    "accuracy": _("The share of examples that a model answers correctly."),
+    "macro-F1": _("The unweighted mean over labels of the harmonic mean of precision and recall."),
+    "95 % interval": _(
+        "Confidence interval. If the examples were drawn again many times, 95 of 100 intervals "
+        "computed this way would contain the true value."
+    ),
+    "majority-class baseline": _("The accuracy of always giving the most common expected answer."),
+    "mean": _("The mean of the accuracies on all datasets, each dataset counting alike."),
+    _("difference, points"): _(
+        "The accuracy of the first model less that of the second, in percentage points."
+    ),
+    _("fixed"): _("Examples that the second model, or the base, got wrong and the first got right."),
+    _("regressed"): _("Examples that the second model, or the base, got right and the first got wrong."),
+    "p": _("How often chance alone gives a difference as large, in any of the comparisons made together."),
+    _("minimum detectable effect"): _(
+        "The least difference, in points, that these examples show with 80 % power."
+    ),
+    "not shown": _("No significant difference at 5 % here, which does not show them to be equal."),
+    _("95th percentile if calibrated"): _(
+        "The ECE that a perfectly calibrated model exceeds 5 times of 100."
+    ),
+    _("calibration"): _(
+        "How well a model's confidence (the probability of the label that was chosen, out of that "
+        "of all labels) agrees with its accuracy."
+    ),
+    _("ECE"): _("Expected calibration error: the mean distance between confidence and accuracy."),
+    _("unparsed"): _("Answers in which no label was found; they count as incorrect."),
+    "cluster": _("Examples that share a text and are not independent; tests keep them together."),
 }
 
 

@@ -24,7 +24,7 @@ from tuneyard.core.drawing.plots import (
     wrapped,
 )
 from tuneyard.core.files import text_sha256
-from tuneyard.core.language.translation import tr, tr_counted
+from tuneyard.core.language.message import _, counted, marked, tr
 from tuneyard.eval.judge.conclusions import Comparison, Section, section_name
 from tuneyard.eval.metrics.labels import MOST, short
 from tuneyard.eval.read.results import COMPARED, RUN
@@ -43,13 +43,15 @@ DETAILED = 12  # with more datasets, nobody would look through all matrices
 ACCURACY_PLOT = "accuracy.png"
 BY_KIND = {"type": "type_accuracy_comparison.png", "subtype": "model_comparison.png"}
 CAPTIONS = {
-    "type": "Accuracy on {name} by type with 95 % intervals, the most common type first.",
-    "subtype": "Accuracy on {name} by subtype with 95 % intervals, the most common subtype first.",
-    "confusion": "Predicted by expected labels on {name}: counts of examples, and their shares of the row.",
+    "type": marked("Accuracy on {name} by type with 95 % intervals, the most common type first."),
+    "subtype": marked("Accuracy on {name} by subtype with 95 % intervals, the most common subtype first."),
+    "confusion": marked(
+        "Predicted by expected labels on {name}: counts of examples, and their shares of the row."
+    ),
 }
 HATCHES = (None, "//", "..", "xx")
 WHISKER: dict[str, Any] = {"fmt": "none", "ecolor": "black", "elinewidth": 0.8, "capsize": 1.5}
-AXIS = "accuracy, % (whiskers: 95 % interval)"
+AXIS = _("accuracy, % (whiskers: 95 % interval)")
 GAP = 0.46  # half the length of a baseline's mark; places are 1 apart
 STUB = 1.5  # percent: without a bar a model of 0 % would seem to be missing
 PALE = 0.45  # the opacity of the bars beside those of the recommended model
@@ -211,7 +213,7 @@ def kinds_chart(runs: Sequence[ScoredRun], kind: str) -> Chart:
         if len(group) > 1:
             label = tr("{n:,} others", n=len(group))
         labels.append(f"{label} (n = {sum(counts[name] for name in group):,})")
-    rows_by_place: list[list[int]] = [[] for _ in groups]
+    rows_by_place: list[list[int]] = [[] for _unused in groups]
     for row, name in enumerate(kind_of_row):
         rows_by_place[place_by_name[name]].append(row)
     series: dict[str, list[Share | None]] = {run.model: [] for run in runs}
@@ -335,5 +337,5 @@ def _commonest_error(counts: Mapping[tuple[str, str], int]) -> str:
     if not errors:
         return tr("no error")
     (gold, predicted), count = max(errors.items(), key=lambda item: item[1])
-    times = tr_counted(count, "time")
+    times = counted(count, "time", "times")
     return tr("{right} answered as {said} {times}", right=gold, said=predicted, times=times)

@@ -12,9 +12,9 @@ from pathlib import Path
 from tuneyard.adapters.adapter import digest_in
 from tuneyard.core.files import versions
 from tuneyard.core.installation.checkout import version
+from tuneyard.core.language.message import _, marked, tr
 from tuneyard.core.language.messages import for_reader, relative_paths, warn
 from tuneyard.core.language.number_format import NONE, Table
-from tuneyard.core.language.translation import tr
 from tuneyard.eval.judge.ask import ComparedRuns
 from tuneyard.eval.judge.conclusions import Section
 from tuneyard.eval.metrics.labels import short
@@ -24,13 +24,13 @@ from tuneyard.eval.read.scored_run import RunsByDataset, ScoredRun, models_of
 NAME = r"[^\s/'\",;=+]+"  # of a file or folder
 MOST_LABELS = 6
 TESTED = {
-    "eval.text": "loss of the expected answers",
-    "eval.qa": "answers to questions",
-    "eval.code": "code that passes tests",
-    "eval.tools": "tool calls",
-    "eval.preference": "preferred answers",
-    "eval.cmmlu": "multiple choice in Chinese",
-    "eval.dialogue": "conversations",
+    "eval.text": _("loss of the expected answers"),
+    "eval.qa": _("answers to questions"),
+    "eval.code": _("code that passes tests"),
+    "eval.tools": _("tool calls"),
+    "eval.preference": _("preferred answers"),
+    "eval.cmmlu": _("multiple choice in Chinese"),
+    "eval.dialogue": _("conversations"),
 }
 """What the examples of a scoring command test, if their answers are no labels."""
 FIGURES = {
@@ -182,7 +182,7 @@ def next_command(compared: ComparedRuns) -> list[str]:
     best, *others = {section.recommended for section in compared.comparison.deciding}
     if others or not best:
         return []
-    first, *_ = section.figures[best].trainings or [best]
+    first, *_unused = section.figures[best].trainings or [best]
     run = next(run for run in compared.run_list if run.model == first)
     if "base" not in run.facts:
         return []
@@ -192,7 +192,7 @@ def next_command(compared: ComparedRuns) -> list[str]:
     digests = part_of(part_of(run.facts, "hashes"), "adapters").values()
     for place in map(Path, weights if digests else ()):
         if digest_in(place) not in {"", *digests}:
-            changed = "{place} is not what was scored any more: score it again before you ship it"
+            changed = marked("{place} is not what was scored any more: score it again before you ship it")
             warn(tr(changed, place=place))
             return []
     name = re.sub(r"[^\w.-]+", "-", run.model)

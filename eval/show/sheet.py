@@ -19,10 +19,10 @@ from typing import Any
 from tuneyard.core.errors import SHOWN, ContentError, RequestError, show_value
 from tuneyard.core.files import read_object, text_sha256
 from tuneyard.core.files.bounded_reading import open_regular
+from tuneyard.core.language.message import counted
 from tuneyard.core.language.number_format import NONE, percent, show_p
 from tuneyard.core.text.markdown import markdown_table
 from tuneyard.core.text.quoting import markdown_block, markdown_text
-from tuneyard.core.text.words import counted
 from tuneyard.core.training.metrics import ACCURACY
 from tuneyard.eval.read.tables import csv_rows
 from tuneyard.eval.statistics.ratings import (
@@ -76,7 +76,7 @@ def make_sheet(prompts: Sequence[Answered], seed: int) -> tuple[bytes, dict[str,
     for number, answered in enumerate(prompts, 1):
         models = generator.sample(list(answered.answers), len(answered.answers))
         drawn += [(number, answered, model) for model in models]
-    content = json.dumps([[answered.prompt, answered.answers[model]] for _, answered, model in drawn])
+    content = json.dumps([[answered.prompt, answered.answers[model]] for _unused, answered, model in drawn])
     tag = f"s{text_sha256(content)[:6]}"
     digits = len(str(len(drawn)))
     text = io.StringIO()
@@ -123,7 +123,7 @@ def check_unrated(path: Path) -> None:
     """`RequestError` if `path` is a sheet with marks or comments."""
     if not path.exists():
         return
-    for _, row in read_rows(path):
+    for _unused, row in read_rows(path):
         if any(row[name] for name in (*CRITERIA, "comment")):
             raise RequestError(f"{path} holds somebody's marks: move it away, or choose another --out")
 
@@ -192,12 +192,12 @@ def read_rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
     if head.startswith(b"PK") or b"\0" in head:
         raise ContentError(f"{path}: not CSV: save the sheet as CSV (UTF-8)")
     rows = csv_rows(path, "replace", longest_cell=4 * LONGEST)
-    _, header = next(rows, (1, []))
+    _unused, header = next(rows, (1, []))
     names = [name.strip().lower() for name in header]
     missing = [name for name in ("id", *CRITERIA) if name not in names]
     if missing:
         raise ContentError(f"{path} row 1: no column {', '.join(missing)}: keep the heading as it was")
-    for number, (_, cells) in enumerate(rows, 2):
+    for number, (_unused, cells) in enumerate(rows, 2):
         plain = [unicodedata.normalize("NFKC", cell).strip() for cell in cells]
         if any(plain):
             yield number, dict.fromkeys((*names, "comment"), "") | dict(zip(names, plain, strict=False))
@@ -242,7 +242,7 @@ def verdict(one: Outcome, unit: str) -> str:
     """An overall outcome as a sentence. Its `unit` is what is won and lost: prompts or clusters."""
     from tuneyard.eval.statistics.family import ALPHA
 
-    outcome = f"{counted(one.wins, unit)} won, {one.losses} lost, {one.ties} tied"
+    outcome = f"{counted(one.wins, unit, f'{unit}s')} won, {one.losses} lost, {one.ties} tied"
     if one.share is None or one.p is None:
         return f"No difference between {one.model} and {one.against}: {outcome}."
     chance = f"p {show_p(one.p)}"

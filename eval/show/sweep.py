@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tuneyard.core.drawing.plots import COLOURS, legend_below, plot, plotting
+from tuneyard.core.language.message import _, tr
 from tuneyard.core.language.number_format import number
-from tuneyard.core.language.translation import tr
 from tuneyard.core.training.metrics import Metric, direction
 from tuneyard.eval.judge.question import Choice
 from tuneyard.eval.read.sweeps import STEP
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 Point = tuple[float, ...]
 LISTED = 25
 """The most points of a plot that has one a line."""
-DRAWN = "accuracy on the half that was chosen on, %"
+DRAWN = _("accuracy on the half that was chosen on, %")
 
 
 def plot_name(dataset: str) -> str:
@@ -58,9 +58,9 @@ def _heat(axes: "Axes", choice: Choice, names: Sequence[str], points: Mapping[st
 
     figures = {points[model]: figure for model, figure in choice.choosing.models.items()}
     scale = _scale(choice.metric)
-    ups = sorted({up for up, _ in figures})
-    rights = sorted({right for _, right in figures})
-    shares = [[float("nan")] * len(rights) for _ in ups]
+    ups = sorted({up for up, _unused in figures})
+    rights = sorted({right for _unused, right in figures})
+    shares = [[float("nan")] * len(rights) for _unused in ups]
     values = [figure.value for figure in figures.values()]
     middle = (min(values) + max(values)) / 2
     for (up, right), figure in figures.items():

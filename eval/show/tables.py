@@ -7,7 +7,7 @@ from typing import Any
 
 from tuneyard.core.files import versions
 from tuneyard.core.installation.checkout import version
-from tuneyard.core.language.messages import ENGLISH, in_language
+from tuneyard.core.language.message import _, counted, marked, tr
 from tuneyard.core.language.number_format import (
     NONE,
     Table,
@@ -17,7 +17,7 @@ from tuneyard.core.language.number_format import (
     percent,
     show_p,
 )
-from tuneyard.core.language.translation import in_english, tr, tr_counted
+from tuneyard.core.language.reader import ENGLISH, in_language
 from tuneyard.core.text.quoting import markdown_text
 from tuneyard.core.training.metrics import ACCURACY, Metric, declared_metric, direction
 from tuneyard.eval.judge.ask import ComparedRuns
@@ -34,15 +34,15 @@ from tuneyard.eval.metrics.labels import short
 from tuneyard.eval.show.setup import compared_tables
 from tuneyard.eval.show.verdict import decision, decisions, notes
 
-LEFT_OUT = (
+LEFT_OUT = _(
     "The intervals are for these examples and these weights. They leave out what another training seed, "
     "another prompt or other data would change."
 )
-LEFT_OUT_OF_SEEDS = (
+LEFT_OUT_OF_SEEDS = _(
     "The intervals of replicates are over these examples and training seeds. They leave out what another "
     "prompt or other data would change."
 )
-ANSWER_FIELDS = ("unparsed", "calibration", "metrics", "always", "macro_f1")
+ANSWER_FIELDS = (_("unparsed"), _("calibration"), "metrics", "always", "macro_f1")
 SEED_FIELDS = ("trainings", "seed_deviation")
 WIDE = 7  # more columns than this do not fit a screen
 MOST_MODELS = 20  # on a screen
@@ -131,9 +131,9 @@ def differences(section: Section) -> dict[str, Table]:
 
     By caption; of macro-F1 too if the answers are labels.
     """
-    caption = "Differences in accuracy on {name}, example by example."
+    caption = marked("Differences in accuracy on {name}, example by example.")
     if section.name == MEAN:
-        caption = "Differences in mean accuracy, example by example."
+        caption = _("Differences in mean accuracy, example by example.")
     name = section_name(section.name)
     best = section.best
     between = sorted(section.between, key=lambda test: best not in (test.model, test.against))
@@ -208,11 +208,14 @@ def method(section: Section) -> str:
     if section.name == MEAN:
         rows = tr("Every dataset counts alike.")
     elif section.groups is not None:
-        examples, clusters = tr_counted(section.n, "example"), tr_counted(section.groups, "cluster")
+        examples, clusters = (
+            counted(section.n, "example", "examples"),
+            counted(section.groups, "cluster", "clusters"),
+        )
         rows = tr("{examples} in {clusters}.", examples=examples, clusters=clusters)
         test = tr(" p and intervals come from one test, which takes clusters whole.")
     else:
-        rows = tr_counted(section.n, "independent example") + tr(".")
+        rows = tr("{examples}.", examples=counted(section.n, "independent example", "independent examples"))
         one_pair = len(section.against_base) == 1 and not section.between
         if one_pair and section.metric.counts_correct and not section.has_seeds:
             test = tr(" p is that of the mid-p McNemar test.")
@@ -220,7 +223,7 @@ def method(section: Section) -> str:
         test += tr(" Seeds are replicates: the intervals include how much they differ (Student's t).")
     against, between = len(section.against_base), len(section.between)
     if max(against, between) > 1:
-        sentence = (
+        sentence = marked(
             " They are corrected for {against} comparisons with the base and {between} among the others "
             "(max statistic)."
         )
@@ -242,7 +245,7 @@ def document(compared: ComparedRuns, plots: Sequence[str] = ()) -> dict[str, obj
     return {
         **judged(compared),
         "left_out": left_out(compared.comparison),
-        "warnings": [in_english(warning) for warning in compared.warnings],
+        "warnings": list(compared.warnings),
         "runs": [run.source for run in compared.run_list],
         "plots": list(plots),
         "versions": versions("numpy"),

@@ -4,15 +4,15 @@ from collections.abc import Sequence
 from functools import partial
 
 from tuneyard.core.errors import show_value
+from tuneyard.core.language.message import _, counted, listed, marked, tr
 from tuneyard.core.language.number_format import limits, percent, points, show_p
-from tuneyard.core.language.translation import listed, tr, tr_counted
 from tuneyard.eval.judge.conclusions import Comparison, PairedTest, Section, section_name
 from tuneyard.eval.metrics.labels import short
 from tuneyard.eval.read.contamination import contamination
 from tuneyard.eval.read.results import BASE
 from tuneyard.eval.read.scored_run import merge_weights
 
-WRONG = " Something is wrong with the labels, the parser or the template: read the incorrect examples."
+WRONG = _(" Something is wrong with the labels, the parser or the template: read the incorrect examples.")
 MOST_NAMED = 3
 
 
@@ -42,7 +42,7 @@ def decision(section: Section, *, brief: bool = False) -> str:
     if section.decided_by:
         return ""
     if not section.against_base:
-        text = (
+        text = marked(
             "Nothing to compare: only {models} answered these examples. Name the base and another that did."
         )
         return tr(text, models=first_few(list(map(called, section.figures))))
@@ -95,7 +95,7 @@ def notes(section: Section) -> str:
     if section.margin is not None:
         text += _within(section, section.margin)
     if section.left_out:
-        text += tr(" Left out: {rows} without a value.", rows=tr_counted(section.left_out, "row"))
+        text += tr(" Left out: {rows} without a value.", rows=counted(section.left_out, "row", "rows"))
     for model, score in section.figures.items():
         if score.trained_on:
             warning = contamination(

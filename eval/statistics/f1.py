@@ -36,8 +36,8 @@ class MacroF1:
         """Uncertainty of the differences between (old, new) models, or of the models' own values."""
         values, drawn = self.values, self.drawn
         if pairs:
-            old = [self.models.index(model) for model, _ in pairs]
-            new = [self.models.index(model) for _, model in pairs]
+            old = [self.models.index(model) for model, _unused in pairs]
+            new = [self.models.index(model) for _unused, model in pairs]
             values, drawn = values[new] - values[old], drawn[:, new] - drawn[:, old]
         centred = drawn - drawn.mean(axis=0)
         squares = (centred**2).mean(axis=0)

@@ -182,7 +182,7 @@ def _exact(units: Units) -> tuple[Floats, Floats]:
     """
     nets, rows = units.sums[:, 0], len(units.sums)
     discordant, net = int(np.abs(nets).sum()), abs(round(float(nets.sum())))
-    _, mid = sign_test(discordant)
+    _unused, mid = sign_test(discordant)
     largest_accepted = discordant - 2 * int(np.argmax(mid >= ALPHA))
     student = float(student_deviate(Z95, np.array(max(1.0, rows - 1.0))))
     reach = max(student, _student(largest_accepted + NEAR, float((nets**2).sum()), rows))

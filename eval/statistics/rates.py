@@ -100,7 +100,9 @@ def resample(cells: "Cells", draws: int = DRAWS, seed: int = SEED) -> "Cells":
     kinds, counts = np.unique(cells, axis=0, return_counts=True)
     total = int(counts.sum())
     generator = np.random.default_rng(seed)
-    samples = (generator.multinomial(total, counts / total, size=AT_ONCE) for _ in range(0, draws, AT_ONCE))
+    samples = (
+        generator.multinomial(total, counts / total, size=AT_ONCE) for _unused in range(0, draws, AT_ONCE)
+    )
     return np.concatenate([sample @ kinds for sample in samples])
 
 

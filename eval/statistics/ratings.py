@@ -65,7 +65,7 @@ def outcomes(ratings: Sequence[Rating], models: Sequence[str], clusters: Mapping
             share = rate_of(won).with_limits if won else None
             p = None
             if criterion == OVERALL:
-                exact, _ = sign_test(len(won))
+                exact, _unused = sign_test(len(won))
                 p = float(exact[min(wins, losses)])
             ties = len(steps) - len(won)
             compared.append(Outcome(model, base, criterion, wins, ties, losses, share, p))

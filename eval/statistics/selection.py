@@ -5,6 +5,7 @@ import math
 from collections.abc import Sequence
 
 from tuneyard.core.errors import ContentError
+from tuneyard.core.language.message import _
 
 Split = tuple[list[int], list[int]]
 
@@ -21,7 +22,11 @@ def split_halves(keys: Sequence[str], seed: int, place: str) -> Split:
         halves[digest[0] % 2].append(row)
     if min(map(len, halves)) < 2:
         raise ContentError(
-            f"{place}: {len(keys)} rows: too few to choose on one half and report on the other; add rows"
+            _(
+                "{place}: {number} rows: too few to choose on one half and report on the other; add rows",
+                place=place,
+                number=len(keys),
+            )
         )
     return halves
 

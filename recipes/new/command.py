@@ -17,9 +17,9 @@ from tuneyard.core.cli.main import cli_command, next_step, same_options
 from tuneyard.core.errors import ContentError, Problem, RequestError, summarise
 from tuneyard.core.files import check_writable, no_folder, write_text
 from tuneyard.core.files.scratch import scratch_folder
+from tuneyard.core.language.message import _, counted
 from tuneyard.core.language.messages import say
 from tuneyard.core.llamafactory.template_choice import TemplateChoice
-from tuneyard.core.text.words import counted
 from tuneyard.recipes import costs
 from tuneyard.recipes.answer import Facts, LaidOut, Rows
 from tuneyard.recipes.check import Checked, ask_check, quick_check
@@ -98,7 +98,7 @@ def command(
     refuse_adapter(Path(model))
     data = training_data(dataset, dataset_dir, stage)
     if not may_be_here(model):
-        raise _model_error(model, "its files are not on this machine")
+        raise _model_error(model, _("its files are not on this machine"))
     request = RecipeRequest(data, model, method, target, out, runs_model_code)
     recipe = new_recipe(LlamaFactory(runs_model_code=runs_model_code), request)
     write_zero_file(recipe.deepspeed, out)
@@ -113,19 +113,28 @@ def _refuse_out(out: Path) -> None:
     """Raise `RequestError` for a file that exists, cannot be written, or is no recipe to LLaMA-Factory."""
     if out.suffix not in {".yaml", ".yml"}:
         raise RequestError(
-            f"--out {out}: LLaMA-Factory takes recipes that end in .yaml or .yml: "
-            f"--out {out.parent / out.stem}.yaml"
+            _(
+                "--out {out}: LLaMA-Factory takes recipes that end in .yaml or .yml: --out {parent}.yaml",
+                out=out,
+                parent=out.parent / out.stem,
+            )
         )
     if out.exists() or out.is_symlink():
-        raise RequestError(f"--out {out}: exists already; name another file, or delete it")
+        raise RequestError(_("--out {path}: exists already; name another file, or delete it", path=out))
     check_writable(out)
 
 
 def _target(name: str) -> Machine:
     """The machine of `--for`. `RequestError` for an unknown one, and for one with a price."""
-    model, at_sign, _ = name.partition("@")
+    model, at_sign, _unused = name.partition("@")
     if at_sign:
-        raise RequestError(f"--for {name}: a price is for recipe plan; name the machine alone: --for {model}")
+        raise RequestError(
+            _(
+                "--for {machine}: a price is for recipe plan; name the machine alone: --for {name}",
+                machine=name,
+                name=model,
+            )
+        )
     return machine(name)
 
 
@@ -142,35 +151,38 @@ def new_recipe(llamafactory: LlamaFactory, request: RecipeRequest) -> NewRecipe:
         deepspeed = counts.fit.deepspeed
         recipe = recipe.with_settings({"deepspeed": deepspeed})  # its copy is written after the check
     checked = _checked(llamafactory, recipe, request)
-    expected = [f"steps        {checked.schedule.line()}", *_expected(llamafactory, recipe, request)]
+    expected = [
+        _("steps        {schedule}", schedule=checked.schedule.line()),
+        *_expected(llamafactory, recipe, request),
+    ]
     header = _header(request, counts, expected)
     text = recipe_text(header, values)
     rows = _amount(request, counts.rows)
     summary = [
         f"{request.out}: {request.data.objective}, {METHODS[request.method].trains}, {rows}",
-        f"template     {_template_words(counts.template)}",
+        _("template     {name}", name=_template_words(counts.template)),
         f"cutoff_len   {counts.cutoff.tokens}: {counts.cutoff.reason}",
         *expected,
     ]
     if request.machine.name == "gpu":
-        summary.append("machine      an A100-80 is assumed: --for names yours (this, cpu, 4xT4, …)")
+        summary.append(_("machine      an A100-80 is assumed: --for names yours (this, cpu, 4xT4, …)"))
     setting = zero_setting(deepspeed, request.out)
     if setting != deepspeed:
-        summary.append(f"deepspeed    {setting}: a copy, which travels with the recipe")
+        summary.append(_("deepspeed    {file}: a copy, which travels with the recipe", file=setting))
     return NewRecipe(text, deepspeed, checked.problems, summary)
 
 
 def _amount(request: RecipeRequest, rows: int) -> str:
     """Rows, or packed blocks of running text, in words."""
     if request.data.objective == "pt":
-        return counted(rows, "block")
-    return counted(rows, "row")
+        return counted(rows, "block", "blocks")
+    return counted(rows, "row", "rows")
 
 
 def _template_words(template: TemplateChoice | None) -> str:
     """The template for the summary. Running text has none at all."""
     if template is None:
-        return "none: plain text"
+        return _("none: plain text")
     return template.name or "none: the chat template of the tokenizer"
 
 
@@ -183,7 +195,12 @@ def _measured(llamafactory: LlamaFactory, request: RecipeRequest) -> tuple[Facts
     answer, template = ask_measures(llamafactory, recipe, request.machine.gpus, rows)
     if answer.rejected:
         raise RequestError(
-            f"--method {request.method} --stage {data.objective}: LLaMA-Factory refuses it: {answer.rejected}"
+            _(
+                "--method {method} --stage {stage}: LLaMA-Factory refuses it: {reason}",
+                method=request.method,
+                stage=data.objective,
+                reason=answer.rejected,
+            )
         )
     reason = answer.template_error or answer.model.error
     if reason:
@@ -191,9 +208,14 @@ def _measured(llamafactory: LlamaFactory, request: RecipeRequest) -> tuple[Facts
     if template is not None and template.findings:
         nearest = template.name or "that of the tokenizer, as LLaMA-Factory reads it"
         raise RequestError(
-            f"--model {model}: no template of LLaMA-Factory writes the model's own prompt. The nearest is "
-            f"{nearest}: {template.findings[0].message}; write the recipe by hand (tuneyard recipe check), "
-            "or take another model"
+            _(
+                "--model {model}: no template of LLaMA-Factory writes the model's own prompt. The "
+                "nearest is {template}: {difference}; write the recipe by hand (tuneyard recipe "
+                "check), or take another model",
+                model=model,
+                template=nearest,
+                difference=template.findings[0].message,
+            )
         )
     for name in filter(None, (data.name, data.eval_name)):
         if not answer.data[name].lengths:
@@ -203,15 +225,15 @@ def _measured(llamafactory: LlamaFactory, request: RecipeRequest) -> tuple[Facts
 
 def _model_error(model: str, reason: str) -> RequestError:
     """The error of a model that cannot be read, with the model to name or to fetch."""
-    fix = "name a folder with config.json and the tokenizer's files"
+    fix: str = _("name a folder with config.json and the tokenizer's files")
     if Path(model).is_dir():
-        return RequestError(f"--model {model}: {reason}; {fix}")
+        return RequestError(_("--model {model}: {reason}; {hint}", model=model, reason=reason, hint=fix))
     if "/" not in model:
         fix += ", or a hub id, which is OWNER/NAME (e.g. Qwen/Qwen2.5-7B)"
     elif not is_missing(model):  # a hub id, not a path here
         fetch = shlex.join(["hf", "download", model])
         fix = f"{reason}; {fix}, or fetch the model into the hub's cache: {fetch}"
-    return RequestError(f"--model {no_folder(model, fix)}")
+    return RequestError(_("--model {no_folder}", no_folder=no_folder(model, fix)))
 
 
 def _untrainable(name: str, rows: Rows) -> str:
@@ -222,7 +244,12 @@ def _untrainable(name: str, rows: Rows) -> str:
         if row:
             reason = f"row {row}: {reason}"
     verify = shlex.join(["tuneyard", "data", "verify", name, *same_options("--dataset-dir")])
-    return f"{name}: no row can be trained on: {reason or 'it has none'}; {verify}"
+    return _(
+        "{name}: no row can be trained on: {reason}; {command}",
+        name=name,
+        reason=reason or "it has none",
+        command=verify,
+    )
 
 
 def _counts(request: RecipeRequest, answer: Facts, template: TemplateChoice | None) -> Measured:
@@ -235,7 +262,9 @@ def _counts(request: RecipeRequest, answer: Facts, template: TemplateChoice | No
         held_out = math.ceil(VAL_SIZE * len(lengths))  # as `train_test_split` of datasets rounds
         lengths, eval_lengths = lengths[held_out:], lengths[:held_out]
         if not lengths:
-            raise RequestError(f"{data.name} has one row: none is left to train on; compile more rows")
+            raise RequestError(
+                _("{name} has one row: none is left to train on; compile more rows", name=data.name)
+            )
     if data.objective == "pt":
         tokens, eval_tokens = sum(map(sum, lengths)), sum(map(sum, eval_lengths))
         cutoff = choose_block(tokens, eval_tokens, positions)
@@ -260,9 +289,18 @@ def _refuse_idle_gpus(request: RecipeRequest, rows: int) -> None:
     gpus_that_get_rows = rows_of_step(rows, 1)
     gpu = gpu_model(request.machine.gpus[0].name)
     raise RequestError(
-        f"--for {request.machine.name}: a step takes at least {schedule.batch:,} rows, one for each GPU, and "
-        f"{request.data.name} has {_amount(request, rows)}, enough for at most {counted(rows, 'GPU')}; name "
-        f"fewer: --for {gpus_that_get_rows}x{gpu}"
+        _(
+            "--for {name}: a step takes at least {batch:,} rows, one for each GPU, and {name2} "
+            "has {amount}, enough for at most {rows}; name fewer: --for "
+            "{gpus_that_get_rows}x{gpu}",
+            name=request.machine.name,
+            batch=schedule.batch,
+            name2=request.data.name,
+            amount=_amount(request, rows),
+            rows=counted(rows, "GPU", "GPUs"),
+            gpus_that_get_rows=gpus_that_get_rows,
+            gpu=gpu,
+        )
     )
 
 
@@ -313,7 +351,11 @@ def _checked(llamafactory: LlamaFactory, recipe: Recipe, request: RecipeRequest)
     errors = [problem for problem in at_settings if problem.is_error]
     if errors:
         raise ContentError(
-            f"{request.out} was not written, since the recipe would have errors:\n{summarise(errors)}"
+            _(
+                "{out} was not written, since the recipe would have errors:\n{summarise}",
+                out=request.out,
+                summarise=summarise(errors),
+            )
         )
     return replace(checked, problems=at_settings)
 
@@ -328,11 +370,11 @@ def _place(problem: Problem, out: Path) -> str:
 def _expected(llamafactory: LlamaFactory, recipe: Recipe, request: RecipeRequest) -> list[str]:
     """Lines on memory and time, as `recipe plan` estimates them."""
     if not request.machine.gpus:
-        return ["memory, time are estimated for GPUs only"]
+        return [_("memory, time are estimated for GPUs only")]
     try:
         plan = make_plan(llamafactory, recipe, Offer(request.machine), None)
     except RequestError as error:
-        return [f"memory, time are not known: {error}"]
+        return [_("memory, time are not known: {why}", why=error)]
     return [memory_line(plan), time_line(plan), *unknown_lines(plan)]
 
 
@@ -361,11 +403,11 @@ def _header(request: RecipeRequest, counts: Measured, expected: Sequence[str]) -
     return [
         about,
         "",
-        f"Made by {shlex.join(words)}",
+        _("Made by {command}", command=shlex.join(words)),
         "",
         f"  train      tuneyard recipe train {out}      (checks first; run again, it resumes)",
-        f"  or         {plain}",
-        f"  then       {shlex.join(best)}",
+        _("  or         {command}", command=plain),
+        _("  then       {command}", command=shlex.join(best)),
         "",
         *expected,
     ]

@@ -18,6 +18,7 @@ from tuneyard.core.datasets.compiled import manifest_beside
 from tuneyard.core.errors import RequestError
 from tuneyard.core.files import files_of, strings
 from tuneyard.core.files.bounded_reading import BLOCK, open_regular
+from tuneyard.core.language.message import _
 from tuneyard.core.llamafactory.stages import rows_of
 from tuneyard.core.records import PLACEHOLDERS
 from tuneyard.recipes.data import locate
@@ -71,15 +72,25 @@ def training_data(name: str, folder: Path | None, stage: str | None) -> Training
     if "," in name:
         first = name.split(",")[0].strip()
         raise RequestError(
-            f"--dataset {name}: recipe new takes one dataset, by whose rows it chooses the settings; write "
-            f"the recipe of one (--dataset {first}), and add the other names to its `dataset:` afterwards"
+            _(
+                "--dataset {name}: recipe new takes one dataset, by whose rows it chooses the "
+                "settings; write the recipe of one (--dataset {first}), and add the other names to "
+                "its `dataset:` afterwards",
+                name=name,
+                first=first,
+            )
         )
     registry = registry_folder(folder, name)
     entry, path = locate(name, str(registry))
     if not isinstance(path, Path):
         raise RequestError(
-            f"dataset {name!r} is not on this machine ({path}), so that its rows cannot be counted; compile "
-            f"it (tuneyard data compile), or register a local file in {registry / REGISTRY}"
+            _(
+                "dataset {name!r} is not on this machine ({place}), so that its rows cannot be "
+                "counted; compile it (tuneyard data compile), or register a local file in {registry}",
+                name=name,
+                place=path,
+                registry=registry / REGISTRY,
+            )
         )
     objective = _objective(name, entry, stage)
     registered = read_registry(registry)
@@ -87,14 +98,24 @@ def training_data(name: str, folder: Path | None, stage: str | None) -> Training
         split = f"{name}{separator}{TRAIN_SPLIT}"
         if split in registered:
             raise RequestError(
-                f"dataset {name!r} has a train split, and its eval split may contain rows of {name}: "
-                f"--dataset {split}"
+                _(
+                    "dataset {name!r} has a train split, and its eval split may contain rows of {name}: "
+                    "--dataset {train}",
+                    name=name,
+                    train=split,
+                )
             )
     eval_name = eval_split(name, registered)
     if not eval_name:
         trained_on = train_split_of(name, registered)
         if trained_on:
-            raise RequestError(f"dataset {name!r} is the eval split of {trained_on}: --dataset {trained_on}")
+            raise RequestError(
+                _(
+                    "dataset {name!r} is the eval split of {other}: --dataset {other}",
+                    name=name,
+                    other=trained_on,
+                )
+            )
     return TrainingData(name, eval_name, registry, path, entry, objective, _media_dir(entry, path, registry))
 
 
@@ -108,7 +129,14 @@ def _objective(name: str, entry: Mapping[str, object], stage: str | None) -> str
         if names == ["pt"]:
             rows = "texts without answers"
         raise RequestError(
-            f"--stage {stage}: {name} has {rows}; --stage {listed} fits it (without --stage: {names[0]})"
+            _(
+                "--stage {stage}: {name} has {rows}; --stage {listed} fits it (without --stage: {names})",
+                stage=stage,
+                name=name,
+                rows=rows,
+                listed=listed,
+                names=names[0],
+            )
         )
     return stage
 
@@ -134,7 +162,15 @@ def _media_dir(entry: Mapping[str, object], path: Path, folder: Path) -> str:
         if (candidate / file).is_file():
             return str(candidate)
     listed = ", ".join(map(str, dict.fromkeys(folders)))
-    raise RequestError(f"{path}: {file}: no such file in {listed}; put the media of the rows into {folder}")
+    raise RequestError(
+        _(
+            "{path}: {file}: no such file in {names}; put the media of the rows into {folder}",
+            path=path,
+            file=file,
+            names=listed,
+            folder=folder,
+        )
+    )
 
 
 def _first_file(path: Path, columns: list[str]) -> str | None:

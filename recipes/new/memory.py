@@ -8,6 +8,7 @@ from pathlib import Path
 from tuneyard.core.errors import RequestError
 from tuneyard.core.files import bundled, write_bytes
 from tuneyard.core.files.bounded_reading import read_regular
+from tuneyard.core.language.message import _
 from tuneyard.recipes import costs
 from tuneyard.recipes.recipe import Recipe
 
@@ -66,8 +67,12 @@ def write_zero_file(deepspeed: str, out: Path) -> None:
         write_bytes(copy, content)
     elif not copy.is_file() or read_regular(copy) != content:
         raise RequestError(
-            f"{copy}: is another file than the ZeRO file {copy.name}, which the recipe needs "
-            "beside it; rename that file, or write the recipe into another folder (--out)"
+            _(
+                "{path}: is another file than the ZeRO file {name}, which the recipe needs beside "
+                "it; rename that file, or write the recipe into another folder (--out)",
+                path=copy,
+                name=copy.name,
+            )
         )
 
 

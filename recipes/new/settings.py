@@ -10,10 +10,10 @@ from typing import NamedTuple
 from tuneyard.core.datasets import read_records, stem_of
 from tuneyard.core.errors import RequestError
 from tuneyard.core.files import strings
+from tuneyard.core.language.message import _, counted
 from tuneyard.core.llamafactory.stages import PREFERENCE_STAGES
 from tuneyard.core.llamafactory.template_choice import TemplateChoice
 from tuneyard.core.records import MARK
-from tuneyard.core.text.words import counted
 from tuneyard.recipes.costs import schedule_of
 from tuneyard.recipes.hardware import Machine, cpu_computes_bf16
 from tuneyard.recipes.new.dataset import TrainingData
@@ -43,13 +43,13 @@ BALANCED = 4 / 3
 """KTO takes wanted and unwanted answers as balanced up to this ratio."""
 CPU_ROWS = 4
 OBJECTIVE_REASONS = {
-    "pt": "texts without answers: every token is learned",
-    "sft": "questions with answers: only the answers are learned",
-    "rm": "pairs: a reward model learns to score the better answer higher",
-    "dpo": "pairs: the better answer is made more likely than the other, measured by the base model",
-    "orpo": "pairs: ORPO is stage dpo with pref_loss orpo, without a reference model",
-    "simpo": "pairs: SimPO is stage dpo with pref_loss simpo, without a reference model",
-    "kto": "answers marked as wanted or not",
+    "pt": _("texts without answers: every token is learned"),
+    "sft": _("questions with answers: only the answers are learned"),
+    "rm": _("pairs: a reward model learns to score the better answer higher"),
+    "dpo": _("pairs: the better answer is made more likely than the other, measured by the base model"),
+    "orpo": _("pairs: ORPO is stage dpo with pref_loss orpo, without a reference model"),
+    "simpo": _("pairs: SimPO is stage dpo with pref_loss simpo, without a reference model"),
+    "kto": _("answers marked as wanted or not"),
 }
 """Why the rows of a dataset are trained with an objective, as a recipe says it."""
 VAL_SIZE = 0.1
@@ -77,27 +77,27 @@ class TrainingMethod(NamedTuple):
 
 _LORA_VALUES = (
     Value("finetuning_type", "lora"),
-    Value("lora_target", "all", "every linear layer"),
+    Value("lora_target", "all", _("every linear layer")),
     Value("lora_rank", 16),
-    Value("lora_alpha", 32, "twice the rank, LLaMA-Factory's default"),
+    Value("lora_alpha", 32, _("twice the rank, LLaMA-Factory's default")),
 )
 METHODS = {
     "lora": TrainingMethod("LoRA", _LORA_VALUES),
     "dora": TrainingMethod("DoRA", (*_LORA_VALUES, Value("use_dora", True))),
     "qlora": TrainingMethod(
-        "LoRA on a 4-bit base (QLoRA)",
+        _("LoRA on a 4-bit base (QLoRA)"),
         (
             Value("quantization_bit", 4),
             Value("quantization_method", "bnb"),
             *_LORA_VALUES,
         ),
     ),
-    "full": TrainingMethod("all weights", (Value("finetuning_type", "full"),), is_adapter=False),
+    "full": TrainingMethod(_("all weights"), (Value("finetuning_type", "full"),), is_adapter=False),
     "freeze": TrainingMethod(
-        "the last two layers",
+        _("the last two layers"),
         (
             Value("finetuning_type", "freeze"),
-            Value("freeze_trainable_layers", 2, "the last two layers; the others stay as they are"),
+            Value("freeze_trainable_layers", 2, _("the last two layers; the others stay as they are")),
             Value("freeze_trainable_modules", "all"),
         ),
         is_adapter=False,
@@ -168,9 +168,9 @@ class RecipeRequest:
             reason = f"no {stem_of(data.name)}_eval is registered: a tenth of the rows, drawn by `seed`"
             values.append(Value("val_size", VAL_SIZE, reason))
         else:
-            reason = "held-out rows: each checkpoint is judged by them"
+            reason = _("held-out rows: each checkpoint is judged by them")
             if data.eval_name.endswith("test"):
-                reason = "the only held-out rows: they choose the checkpoint, so report on others"
+                reason = _("the only held-out rows: they choose the checkpoint, so report on others")
             values.append(Value("eval_dataset", data.eval_name, reason))
         if data.has_media:
             values.append(Value("media_dir", data.media_dir))
@@ -182,8 +182,8 @@ def _preference_values(data: TrainingData) -> list[Value]:
     loss = OBJECTIVES[data.objective].pref_loss
     if loss == "simpo":
         return [
-            Value("pref_beta", 2.5, "the SimPO paper's instruct setup"),
-            Value("simpo_gamma", 0.5, "LLaMA-Factory's default"),
+            Value("pref_beta", 2.5, _("the SimPO paper's instruct setup")),
+            Value("simpo_gamma", 0.5, _("LLaMA-Factory's default")),
             Value("pref_loss", loss),
         ]
     if loss:
@@ -192,7 +192,11 @@ def _preference_values(data: TrainingData) -> list[Value]:
         return []
     values = [Value("pref_beta", 0.1, "LLaMA-Factory's qwen3_lora_kto.yaml")]
     wanted, unwanted = _marks(data)
-    reason = f"{wanted:,} wanted and {unwanted:,} unwanted answers: the rarer ones weigh more, as KTO asks"
+    reason = _(
+        "{number:,} wanted and {count:,} unwanted answers: the rarer ones weigh more, as KTO asks",
+        number=wanted,
+        count=unwanted,
+    )
     if wanted and unwanted > BALANCED * wanted:
         values.append(Value("kto_chosen_weight", round(unwanted / wanted, 2), reason))
     elif unwanted and wanted > BALANCED * unwanted:
@@ -225,19 +229,23 @@ def choose_cutoff(lengths: Sequence[int], positions: int | None) -> Cutoff:
     """
     longest = max(lengths)
     tokens = next((size for size in ROUND_LENGTHS if _longer(lengths, size) <= CUT * len(lengths)), longest)
-    reason = f"the longest of {counted(len(lengths), 'row')} has {longest:,} tokens"
+    reason = f"the longest of {counted(len(lengths), 'row', 'rows')} has {longest:,} tokens"
     if positions and tokens > positions:
         tokens = positions
         reason += f", the model has {positions:,} positions"
     cut = _longer(lengths, tokens)
     if cut == len(lengths):
         raise RequestError(
-            f"every row is longer than the model's {positions:,} positions (the shortest has "
-            f"{min(lengths):,} tokens); take a model with more positions, or compile shorter rows"
+            _(
+                "every row is longer than the model's {number:,} positions (the shortest has "
+                "{tokens:,} tokens); take a model with more positions, or compile shorter rows",
+                number=positions,
+                tokens=min(lengths),
+            )
         )
-    share = "it cuts none"
+    share = _("it cuts none")
     if cut:
-        share = f"it cuts {cut:,} ({cut / len(lengths):.1%})"
+        share = _("it cuts {number:,} ({share:.1%})", number=cut, share=cut / len(lengths))
     return Cutoff(tokens, cut, f"{reason}; {share}")
 
 
@@ -256,10 +264,15 @@ def choose_block(tokens: int, eval_tokens: int, positions: int | None) -> Cutoff
         size = max(smallest, size // 2)
     if min(tokens, eval_tokens) < size:
         raise RequestError(
-            f"the texts have {tokens:,} tokens to train on and {eval_tokens:,} to evaluate, which do not "
-            f"fill a packed block of {size}; compile more texts"
+            _(
+                "the texts have {number:,} tokens to train on and {count:,} to evaluate, which do "
+                "not fill a packed block of {size}; compile more texts",
+                number=tokens,
+                count=eval_tokens,
+                size=size,
+            )
         )
-    blocks = counted(tokens // size, "block")
+    blocks = counted(tokens // size, "block", "blocks")
     return Cutoff(size, 0, f"{tokens:,} tokens of running text, packed into {blocks}: nothing is cut")
 
 
@@ -309,21 +322,21 @@ def sections(request: RecipeRequest, counts: Measured) -> list[Section]:
         Value("output_dir", request.output_dir),
         Value("logging_steps", max(1, min(10, steps // 20))),
         Value("save_strategy", "steps"),
-        Value("save_steps", every, "as often as it is evaluated, so that the best one can be kept"),
-        Value("save_total_limit", 2, "the best and the newest"),
+        Value("save_steps", every, _("as often as it is evaluated, so that the best one can be kept")),
+        Value("save_total_limit", 2, _("the best and the newest")),
         Value("plot_loss", True),
         Value("report_to", "none"),
     ]
-    best = [Value("load_best_model_at_end", True, "the checkpoint that is best on the eval split is kept")]
+    best = [Value("load_best_model_at_end", True, _("the checkpoint that is best on the eval split is kept"))]
     metric, higher = "eval_loss", False
     if request.data.objective == "rm":
-        reason = "LLaMA-Factory loads no best reward model at the end: its checkpoint stays in output_dir"
+        reason = _("LLaMA-Factory loads no best reward model at the end: its checkpoint stays in output_dir")
         best = [Value("", None, reason)]
         metric, higher = "eval_accuracy", True
     evaluation = [
         Value("per_device_eval_batch_size", train_settings["per_device_train_batch_size"]),
         Value("eval_strategy", "steps"),
-        Value("eval_steps", every, f"{steps:,} steps in all"),
+        Value("eval_steps", every, _("{steps:,} steps in all", steps=steps)),
         *best,
         Value("metric_for_best_model", metric),
         Value("greater_is_better", higher),
@@ -342,22 +355,27 @@ def _template_values(template: TemplateChoice | None) -> list[Value]:
     if template is None:
         return []
     name = template.name
-    reason = "writes the model's own prompt, token by token"
+    reason: str = _("writes the model's own prompt, token by token")
     if template.differs_with_tools:
         reason += "; with tools it differs from the model's (W352)"
     if name is None:
         return [
             Value(
-                "", None, f"no template: the tokenizer's chat template, which LLaMA-Factory reads, {reason}"
+                "",
+                None,
+                _(
+                    "no template: the tokenizer's chat template, which LLaMA-Factory reads, {rest}",
+                    rest=reason,
+                ),
             )
         ]
     if template.is_base:
-        reason = "a base model has no chat template: plain text with roles"
+        reason = _("a base model has no chat template: plain text with roles")
     values = [Value("template", name, reason)]
     if template.enable_thinking is not None:
-        reason = "no answer of the data has a thought"
+        reason = _("no answer of the data has a thought")
         if template.enable_thinking:
-            reason = "answers of the data have thoughts"
+            reason = _("answers of the data have thoughts")
         values.append(Value("enable_thinking", template.enable_thinking, reason))
     return values
 
@@ -370,13 +388,13 @@ def _train_values(request: RecipeRequest, counts: Measured) -> tuple[list[Value]
     if request.machine.gpus:
         per_device = 1
     fit_values: list[Value] = []
-    reason = "its memory is not planned"
+    reason: str = _("its memory is not planned")
     if counts.fit is not None:
         per_device = counts.fit.rows
         reason = f"{counts.fit.lower / 1e9:.1f}–{counts.fit.upper / 1e9:.1f} GB a GPU (tuneyard recipe plan)"
         fit_values = _fit_values(counts.fit, request.out)
     accumulation = max(1, batch // (per_device * ranks))
-    rows = f"{accumulation * per_device * ranks} rows a step"
+    rows: str = _("{rows} rows a step", rows=accumulation * per_device * ranks)
     if ranks > 1:
         rows += f", on {ranks} GPUs"
     values = [
@@ -392,9 +410,12 @@ def _train_values(request: RecipeRequest, counts: Measured) -> tuple[list[Value]
     values.append(Value("lr_scheduler_type", "cosine"))
     epochs, why = 3.0, ""
     if request.data.objective == "rm":
-        epochs, why = 1.0, "reward models overfit early (InstructGPT trains one epoch)"
+        epochs, why = 1.0, _("reward models overfit early (InstructGPT trains one epoch)")
     elif counts.rows > MANY_ROWS:
-        epochs, why = 1.0, f"{counts.rows:,} rows: one epoch, as the RTE/MNLI tutorial trains MNLI"
+        epochs, why = (
+            1.0,
+            _("{rows:,} rows: one epoch, as the RTE/MNLI tutorial trains MNLI", rows=counts.rows),
+        )
     settings = {value.key: value.value for value in values}
     recipe = Recipe(request.out, {**settings, "num_train_epochs": epochs}, {})
     steps = schedule_of(recipe, counts.rows, ranks).steps
@@ -402,7 +423,7 @@ def _train_values(request: RecipeRequest, counts: Measured) -> tuple[list[Value]
         warmup = 0.03
         if OBJECTIVES[request.data.objective].stage in (*PREFERENCE_STAGES, "rm"):
             warmup = 0.1
-        values.append(Value("warmup_steps", warmup, "a share of the steps"))
+        values.append(Value("warmup_steps", warmup, _("a share of the steps")))
     values.append(Value("num_train_epochs", epochs, why))
     values += _precision(request)
     values.append(Value("seed", 42))
@@ -412,19 +433,21 @@ def _train_values(request: RecipeRequest, counts: Measured) -> tuple[list[Value]
 def _fit_values(fit: GpuFit, out: Path) -> list[Value]:
     values = []
     if not fit.recomputes:
-        reason = "activations fit: recomputing them would take a third more time"
+        reason = _("activations fit: recomputing them would take a third more time")
         values.append(Value("disable_gradient_checkpointing", True, reason))
     if fit.deepspeed:
-        reason = "one GPU is too small alone"
+        reason = _("one GPU is too small alone")
         if fit.main_memory:
-            reason = (
-                f"the GPU memory is too small: weights and optimizer take {fit.main_memory / 1e9:.0f} GB of "
-                "main memory"
+            reason = _(
+                "the GPU memory is too small: weights and optimizer take {size:.0f} GB of main memory",
+                size=fit.main_memory / 1e9,
             )
         path = zero_setting(fit.deepspeed, out)
         if path != fit.deepspeed:
-            reason += (
-                "; the file lies beside this recipe and travels with it (path from the working directory)"
+            reason = _(
+                "{reason}; the file lies beside this recipe and travels with it (path from the working "
+                "directory)",
+                reason=reason,
             )
         values.append(Value("deepspeed", path, reason))
     return values
@@ -435,7 +458,7 @@ def _precision(request: RecipeRequest) -> list[Value]:
     if gpus and all(gpu.generation >= AMPERE for gpu in gpus):
         return [Value("bf16", True)]
     if gpus:
-        return [Value("fp16", True, f"{gpus[0].name} has no bfloat16")]
+        return [Value("fp16", True, _("{name} has no bfloat16", name=gpus[0].name))]
     values = []
     if request.machine.here and cpu_computes_bf16():
         values.append(Value("bf16", True))

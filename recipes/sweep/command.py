@@ -17,8 +17,8 @@ from tuneyard.core.execution.options import ray_option
 from tuneyard.core.execution.ray_cluster import RayCluster
 from tuneyard.core.files import make_folder
 from tuneyard.core.files.temporaries import locked
+from tuneyard.core.language.message import _, counted
 from tuneyard.core.text.secrets import public_text, public_words
-from tuneyard.core.text.words import counted
 from tuneyard.core.training.metrics import METRICS, UNKNOWN, metric_of
 from tuneyard.recipes.hardware import machine
 from tuneyard.recipes.llamafactory_client import code_option
@@ -83,18 +83,20 @@ def command(
     """
     evaluation = scored["evaluation"]
     if ray is not None and (lists or point is not None):
-        raise RequestError("--ray trains every run on the cluster; give it without --list and --point")
+        raise RequestError(_("--ray trains every run on the cluster; give it without --list and --point"))
     settings = parse_grid(grid)
     metric = scored["metric"] or ("accuracy" if evaluation else "eval_loss")
     near = nearest(metric, METRICS)
     if evaluation and near and metric_of(metric) == UNKNOWN:
-        raise RequestError(f"--metric {metric}: no figure of a scoring command; {near}")
+        raise RequestError(
+            _("--metric {metric}: no figure of a scoring command; {hint}", metric=metric, hint=near)
+        )
     folder = out or Path("saves") / f"sweep-{recipe.stem}"
     check_folder(folder)
     runs = plan_runs(recipe, settings, folder)
     if point is not None:
         runs = [_run_named(point, runs)]
-    recipes = [recipe for _, recipe in runs]
+    recipes = [recipe for _unused, recipe in runs]
     if evaluation is not None:
         scoring_words(evaluation, folder)
     if point is not None and not lists and not dry_run:
@@ -151,10 +153,10 @@ def _place(ray: str | None, recipes: Sequence[Recipe], gpus_each: int, folder: P
 
 def _run_named(name: str, runs: Sequence[TrainingRun]) -> TrainingRun:
     """The run with this folder. `RequestError` if the grid has none."""
-    names = [recipe.output_dir.name for _, recipe in runs]
+    names = [recipe.output_dir.name for _unused, recipe in runs]
     if name not in names:
         hint = nearest(name, names) or "expected the name of a run's folder, as --dry-run prints them"
-        raise RequestError(f"--point {name}: the grid has no such run; {hint}")
+        raise RequestError(_("--point {name}: the grid has no such run; {hint}", name=name, hint=hint))
     return runs[names.index(name)]
 
 
@@ -170,7 +172,7 @@ def sweep(
     out = runs[0][1].output_dir.parent
     errors: dict[Path, str] = {}
     finished: set[Path] = set()
-    with closing(finish_points([recipe for _, recipe in runs], evaluation, place)) as ended:
+    with closing(finish_points([recipe for _unused, recipe in runs], evaluation, place)) as ended:
         for recipe, error in ended:
             errors[recipe.output_dir] = error
             make_folder(out)
@@ -183,7 +185,7 @@ def sweep(
     if results.failures:
         failures = results.failures
         names = ", ".join(Path(row["run"]).name for row in failures)
-        subject = f"{len(failures)} of {counted(len(runs), 'run')} failed ({names})"
-        raise ContentError(f"{subject}; the same command tries them again")
+        subject = f"{len(failures)} of {counted(len(runs), 'run', 'runs')} failed ({names})"
+        raise ContentError(_("{subject}; the same command tries them again", subject=subject))
     best = min(results.rows, key=lambda row: results.meaning.rank(row[metric]))
     return str(best["run"])

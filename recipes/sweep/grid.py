@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tuneyard.core.errors import RequestError
+from tuneyard.core.language.message import _
 from tuneyard.core.text.secrets import is_secret
 from tuneyard.recipes.recipe import Recipe, read_recipe
 from tuneyard.recipes.schema import LISTS, SHORT
@@ -48,20 +49,34 @@ def parse_grid(arguments: Sequence[str]) -> Grid:
         values = _values(key, text)
         if not equals or not values:
             raise RequestError(
-                f"{argument!r}: expected a setting and its values after the recipe, as in lora_rank=4,8,16"
+                _(
+                    "{argument!r}: expected a setting and its values after the recipe, as in "
+                    "lora_rank=4,8,16",
+                    argument=argument,
+                )
             )
         if key == "output_dir":
-            raise RequestError(f"{argument!r}: each run has its own folder; name their parent by --out DIR")
+            raise RequestError(
+                _("{path!r}: each run has its own folder; name their parent by --out DIR", path=argument)
+            )
         if key in axes or key in fixed:
-            raise RequestError(f"{argument!r}: {key} is given twice; write all its values into one argument")
+            raise RequestError(
+                _(
+                    "{word!r}: {key} is given twice; write all its values into one argument",
+                    word=argument,
+                    key=key,
+                )
+            )
         if len(values) > 1:
             axes[key] = values
         else:
             fixed[key] = values[0]
     if not axes:
         raise RequestError(
-            "no setting has several values; expected an axis with each of its values, as in lora_rank=4,8 "
-            "(one training: `tuneyard recipe train`)"
+            _(
+                "no setting has several values; expected an axis with each of its values, as in "
+                "lora_rank=4,8 (one training: `tuneyard recipe train`)"
+            )
         )
     return Grid(axes, fixed, secrets)
 
@@ -73,13 +88,26 @@ def _values(key: str, text: str) -> list[str]:
     which could also be the values of a grid.
     """
     if "[" in re.sub(LIST, "", text) or "]" in re.sub(LIST, "", text):
-        raise RequestError(f"{key}={text}: a bracket has no partner; a list is written as [q_proj,v_proj]")
+        raise RequestError(
+            _(
+                "{key}={text}: a bracket has no partner; a list is written as [q_proj,v_proj]",
+                key=key,
+                text=text,
+            )
+        )
     pieces = re.findall(rf"(?:{LIST}|[^,\[\]])+", text)
     if key in LISTS and "," in text and "[" not in text:
         one, several = f"{key}=[{text}]", ",".join(f"[{piece}]" for piece in pieces)
         raise RequestError(
-            f"{key}={text}: is this one list or several values? Write {one} for one list, "
-            f"{key}={several} for {len(pieces)} runs"
+            _(
+                "{key}={text}: is this one list or several values? Write {one} for one list, "
+                "{key}={several} for {pieces} runs",
+                key=key,
+                text=text,
+                one=one,
+                several=several,
+                pieces=len(pieces),
+            )
         )
     values = []
     for piece in pieces:

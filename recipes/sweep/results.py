@@ -12,7 +12,7 @@ import click
 from tuneyard.core.drawing.plots import check_replaceable, picture, plotting
 from tuneyard.core.errors import ContentError, RequestError, show_value
 from tuneyard.core.files import read_object, write_json, write_text
-from tuneyard.core.language.translation import tr
+from tuneyard.core.language.message import _, marked, tr
 from tuneyard.core.text.markdown import markdown_table
 from tuneyard.core.text.quoting import markdown_text
 from tuneyard.core.training.metrics import Metric, declared_metric, direction, metric_of
@@ -39,10 +39,10 @@ def check_folder(out: Path) -> None:
     """Raise `RequestError` if OUT holds the results of another command: `tuneyard eval sweep` writes a
     sweep.json too, a scored folder has a run.json, a trained one a training.json."""
     if out.exists() and not out.is_dir():
-        raise RequestError(f"{out} is a file; expected a folder: choose another --out")
+        raise RequestError(_("{path} is a file; expected a folder: choose another --out", path=out))
     sweep_of_weights = (out / SUMMARY).is_file() and "grid" not in read_object(out / SUMMARY)
     if sweep_of_weights or (out / SCORING_RUN).is_file() or (out / TRAINING).is_file():
-        raise RequestError(f"{out} holds the results of another command: choose another --out")
+        raise RequestError(_("{path} holds the results of another command: choose another --out", path=out))
     check_replaceable(out / PLOT)
 
 
@@ -54,7 +54,7 @@ def score(folder: Path, is_scored_by_command: bool, metric: str) -> tuple[float,
     if not is_scored_by_command:
         meaning = metric_of(metric)
         try:
-            return meaning.best(value for _, value in read_curve(folder, metric)), meaning
+            return meaning.best(value for _unused, value in read_curve(folder, metric)), meaning
         except DivergedError:  # one point of the grid, not the end of the others
             return math.nan, meaning
     results = folder / RESULTS
@@ -72,10 +72,16 @@ def score(folder: Path, is_scored_by_command: bool, metric: str) -> tuple[float,
         else:
             without_number.append(path)
     if not numbers:
-        raise ContentError(f"{results}: no results.json with the number {show_value(metric)}")
+        raise ContentError(
+            _("{path}: no results.json with the number {metric}", path=results, metric=show_value(metric))
+        )
     if without_number:
         raise ContentError(
-            f"{without_number[0]}: no number {show_value(metric)}, which the other results have"
+            _(
+                "{path}: no number {metric}, which the other results have",
+                path=without_number[0],
+                metric=show_value(metric),
+            )
         )
     figure = statistics.fmean(numbers)
     if not math.isfinite(figure):  # JSON has no infinity
@@ -186,7 +192,7 @@ def plot(rows: Sequence[Row], axes: dict[str, list[str]], metric: str, meaning: 
         panel = figure.subplots()
         best = min(rows, key=lambda row: meaning.rank(row[metric]))
         point = ", ".join(f"{key} {best[key]}" for key in axes)
-        title = "Best {metric} {value:.4g} at {point}"
+        title = marked("Best {metric} {value:.4g} at {point}")
         panel.set_title(tr(title, metric=metric, value=best[metric], point=point), wrap=True)
         if len(axes) == 2:
             _heat_map(panel, rows, axes, metric, meaning)
@@ -208,9 +214,9 @@ def plot_settings(settings: Sequence[Setting], metric: str, meaning: Metric, pat
         deviations = [setting.deviation for setting in ordered]
         panel.errorbar(means, range(len(ordered)), xerr=deviations, fmt="o", color="C0", capsize=4)
         panel.set_yticks(range(len(ordered)), [setting.name for setting in ordered])
-        title = "Best mean {metric} {value:.4g} ± {deviation:.2g} at {point}"
+        title = marked("Best mean {metric} {value:.4g} ± {deviation:.2g} at {point}")
         if math.isnan(best.deviation):  # only one of its seeds has a figure
-            title = "Best {metric} {value:.4g} at {point}"
+            title = marked("Best {metric} {value:.4g} at {point}")
         panel.set_title(
             tr(title, metric=metric, value=best.mean, deviation=best.deviation, point=best.name), wrap=True
         )
@@ -229,7 +235,7 @@ def _heat_map(
     panel: "Axes", rows: Sequence[Row], axes: dict[str, list[str]], metric: str, meaning: Metric
 ) -> None:
     (down, downs), (across, acrosses) = axes.items()
-    values = [[math.nan] * len(acrosses) for _ in downs]
+    values = [[math.nan] * len(acrosses) for _unused in downs]
     box = {"facecolor": "white", "alpha": 0.8, "edgecolor": "none"}
     digits = telling_digits([row[metric] for row in rows])
     for row in rows:

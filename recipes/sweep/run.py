@@ -18,6 +18,7 @@ from tuneyard.core.files import HeldError, read_object, reserved, write_json
 from tuneyard.core.files.bounded_reading import read_end
 from tuneyard.core.files.links import refuse_written_link
 from tuneyard.core.files.temporaries import locked
+from tuneyard.core.language.message import _
 from tuneyard.core.language.messages import say
 from tuneyard.core.llamafactory.prompt.token_weights import weights_file
 from tuneyard.core.text.secrets import public_text, public_words
@@ -74,8 +75,19 @@ def check_first(
             evaluates = ""
             if not evaluated(recipe):
                 evaluates = "; hold rows out: val_size=0.1 eval_strategy=epoch"
-            only = f"a run of it does not write {metric}, only {', '.join(measured(recipe))}"
-            raise ContentError(f"{recipe.path}: {only}{evaluates}; or let a command score it: --eval")
+            only = _(
+                "a run of it does not write {metric}, only {names}",
+                metric=metric,
+                names=", ".join(measured(recipe)),
+            )
+            raise ContentError(
+                _(
+                    "{path}: {only}{evaluates}; or let a command score it: --eval",
+                    path=recipe.path,
+                    only=only,
+                    evaluates=evaluates,
+                )
+            )
         question = str({key: value for key, value in recipe.settings.items() if key not in NOT_JUDGED})
         if not quick and question not in judged:
             judged.add(question)
@@ -85,9 +97,11 @@ def check_first(
             unchecked |= dict.fromkeys(not_checked(answered, recipe.text("model_name_or_path")))
         never = [problem for problem in problems if problem.field == "eval_steps"]
         if metric in evaluated(recipe) and never:
-            raise ContentError(f"{never[0].line()}, so that no run has its {metric}")
+            raise ContentError(
+                _("{reason}, so that no run has its {metric}", reason=never[0].line(), metric=metric)
+            )
     for line in unchecked:
-        say(f"not checked: {line}", to_stderr=True)
+        say(_("not checked: {what}", what=line), to_stderr=True)
 
 
 def is_trained(recipe: Recipe, target: Machine) -> bool:
@@ -110,7 +124,7 @@ def finish_points(
     unfinished = []
     for recipe in recipes:
         if is_finished(recipe, evaluation, place.target):
-            say(f"{recipe.output_dir}: up to date")
+            say(_("{path}: up to date", path=recipe.output_dir))
             yield recipe, ""
         else:
             unfinished.append(recipe)
@@ -146,7 +160,10 @@ def finish_when_free(recipe: Recipe, evaluation: str | None, has_log: bool) -> N
         try:
             return finish(recipe, evaluation, has_log)
         except HeldError:
-            say(f"waiting for {recipe.output_dir.name}: another process works on it", to_stderr=True)
+            say(
+                _("waiting for {name}: another process works on it", name=recipe.output_dir.name),
+                to_stderr=True,
+            )
             with locked(recipe.output_dir):
                 pass  # it has ended
 
@@ -171,7 +188,7 @@ class SweepProgress(Observer):
     def started(self, name: str, slot: str) -> None:
         """Print the name of a point with its slot."""
         if slot:
-            say(f"{name}: started on {slot}", to_stderr=True)
+            say(_("{name}: started on {slot}", name=name, slot=slot), to_stderr=True)
         else:
             click.echo(f"{self._ended + 1}/{self._total} {name}", err=True)
 
@@ -189,7 +206,7 @@ class SweepProgress(Observer):
 
     def lost(self, name: str, reason: str) -> None:
         """Print that a point starts again."""
-        say(f"{name}: its process {reason}; it starts again", to_stderr=True)
+        say(_("{name}: its process {reason}; it starts again", name=name, reason=reason), to_stderr=True)
 
 
 def scoring_words(evaluation: str, folder: Path) -> list[str]:
@@ -200,22 +217,29 @@ def scoring_words(evaluation: str, folder: Path) -> list[str]:
     try:
         words = shlex.split(evaluation)
     except ValueError as error:
-        raise RequestError(f"--eval {evaluation!r}: {error}; close the quote") from error
+        raise RequestError(
+            _("--eval {command!r}: {reason}; close the quote", command=evaluation, reason=error)
+        ) from error
     if not words:
-        raise RequestError("--eval: expected a command, as in 'tuneyard eval nli … --adapter {adapter}'")
+        raise RequestError(_("--eval: expected a command, as in 'tuneyard eval nli … --adapter {{adapter}}'"))
     if words[0] == "python":
         words[0] = sys.executable
     elif shutil.which(words[0], path=environment()["PATH"]) is None:
         raise RequestError(
-            f"--eval: the program {words[0]!r} was not found; begin with one, as in 'tuneyard eval nli …'"
+            _(
+                "--eval: the program {words!r} was not found; begin with one, as in 'tuneyard eval nli …'",
+                words=words[0],
+            )
         )
     for word in words:
         if UNKNOWN_PLACEHOLDER.fullmatch(word):
-            raise RequestError(f"--eval {word}: known are {{adapter}} and {{results}}")
+            raise RequestError(_("--eval {word}: known are {{adapter}} and {{results}}", word=word))
     results = str(folder / RESULTS)
     filled = [word.replace("{adapter}", str(folder)).replace("{results}", results) for word in words]
     if filled == words:
-        raise RequestError("--eval names neither {adapter} nor {results}: it would score no run of the sweep")
+        raise RequestError(
+            _("--eval names neither {{adapter}} nor {{results}}: it would score no run of the sweep")
+        )
     return filled
 
 
@@ -239,7 +263,11 @@ def evaluate(folder: Path, evaluation: str, has_log: bool) -> None:
         results = folder / RESULTS
         if results.exists():
             click.echo(f"{results}: cut off, or of another command; it is now {set_aside(results)}", err=True)
-        failed = f"{folder}: the command that scores it failed: {shlex.join(public_words(words))}"
+        failed: str = _(
+            "{path}: the command that scores it failed: {command}",
+            path=folder,
+            command=shlex.join(public_words(words)),
+        )
         if has_log:
             refuse_written_link(folder / SCORE_LOG)
             with (folder / SCORE_LOG).open("wb") as log:

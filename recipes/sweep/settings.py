@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tuneyard.core.language.message import tr
 from tuneyard.core.language.number_format import number
-from tuneyard.core.language.translation import tr
 from tuneyard.core.text.markdown import markdown_table
 from tuneyard.core.training.metrics import Metric
 

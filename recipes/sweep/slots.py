@@ -13,7 +13,7 @@ from tuneyard.core.execution import Executor, InThisProcess, Resources, Slot
 from tuneyard.core.execution.local_processes import LocalProcesses
 from tuneyard.core.execution.machine_limits import available_cores, available_memory, visible_gpus
 from tuneyard.core.execution.ray_cluster import RayCluster
-from tuneyard.core.text.words import counted
+from tuneyard.core.language.message import _, counted
 from tuneyard.recipes.hardware import Machine, machine
 from tuneyard.recipes.recipe import Recipe
 
@@ -62,10 +62,16 @@ def machine_of_a_point(recipes: Sequence[Recipe], gpus_each: int) -> Machine:
     count = len(here.gpus)
     if os.environ.get("NNODES", "1") != "1":
         raise RequestError(
-            "NNODES is set: a sweep trains each point on one machine; --list prints its commands"
+            _("NNODES is set: a sweep trains each point on one machine; --list prints its commands")
         )
     if gpus_each > max(1, count):
-        raise RequestError(f"--gpus-each {gpus_each}: found {counted(count, 'visible GPU')} on this machine")
+        raise RequestError(
+            _(
+                "--gpus-each {number}: found {count} on this machine",
+                number=gpus_each,
+                count=counted(count, "visible GPU", "visible GPUs"),
+            )
+        )
     if _all_on_cpu(recipes):
         return here
     return Machine(here.gpus[:gpus_each], here=True)

@@ -78,7 +78,7 @@ def make_adapter(folder: Path, layers: int, shapes: dict[str, tuple[int, int]], 
         for name, (outputs, inputs) in shapes.items():
             specs.append((f"{PREFIX}.{layer}.{name}.lora_A.weight", "F32", (rank, inputs)))
             specs.append((f"{PREFIX}.{layer}.{name}.lora_B.weight", "F32", (outputs, rank)))
-    values = (rng.standard_normal(shape, np.float32) * np.float32(0.02) for _, _, shape in specs)
+    values = (rng.standard_normal(shape, np.float32) * np.float32(0.02) for _unused, _unused, shape in specs)
     write_weights(folder / "adapter_model.safetensors", specs, values)
     targets = sorted({name.rpartition(".")[2] for name in shapes})
     config = {"peft_type": "LORA", "task_type": "CAUSAL_LM", "r": rank, "lora_alpha": 2 * rank}
@@ -131,7 +131,7 @@ def once(command: list[str], out: Path) -> Cost:
     started = time.perf_counter()
     child = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     errors = child.stderr.read() if child.stderr else b""
-    _, status, usage = os.wait4(child.pid, 0)
+    _unused, status, usage = os.wait4(child.pid, 0)
     child.returncode = os.waitstatus_to_exitcode(status)
     if child.returncode:
         raise SystemExit(f"{' '.join(command)}\n{errors.decode()}")
@@ -146,7 +146,7 @@ def apart(work: Callable[..., Made], *arguments: object) -> Made:
 
 def measure(command: list[str], out: Path, times: int = 3) -> Cost:
     """Return the cost of the fastest run of a command; `out` is removed after all of them."""
-    costs = [once(command, out) for _ in range(times)]
+    costs = [once(command, out) for _unused in range(times)]
     shutil.rmtree(out, ignore_errors=True)
     return min(costs)
 
@@ -203,7 +203,7 @@ def bench_fuse(work: Path, out: Path) -> None:
     copy = f"mkdir {out} && cp {shards} {out}"
     ours = adapters("fuse", *(f"{path}=0.5" for path in pair), "--base", base, "--same-base", "--out", out)
     ways = (["sh", "-c", copy], ["sh", "-c", f"{copy} && sync {out}/*"], ours)
-    turns = [[once(way, out) for way in ways] for _ in range(3)]
+    turns = [[once(way, out) for way in ways] for _unused in range(3)]
     copied, synced, fused = (min(costs) for costs in zip(*turns, strict=True))
     line("cp of the 3B shards", copied)
     line("cp and sync, as fuse ends (ratio: to cp)", synced, copied)

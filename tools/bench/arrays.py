@@ -60,13 +60,13 @@ def count_by_ijson(path: Path, items: str) -> int:
     from ijson.backends import yajl2_c
 
     with path.open("rb") as file:
-        return sum(1 for _ in yajl2_c.items(file, items, buf_size=1 << 17))
+        return sum(1 for _unused in yajl2_c.items(file, items, buf_size=1 << 17))
 
 
 def least_seconds(count: Callable[[], int], rows: int) -> float:
     """Return the least CPU seconds of three runs. Each must find all rows."""
     seconds = []
-    for _ in range(3):
+    for _unused in range(3):
         start = time.process_time()
         found = count()
         seconds.append(time.process_time() - start)

@@ -95,12 +95,12 @@ def best_of_three(command: list[str], caches: Path) -> tuple[float, float, float
     kept = {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}
     environment = kept | {"PYTHONPYCACHEPREFIX": str(caches)}
     seconds, cpu, peaks = [], [], []
-    for _ in range(3):
+    for _unused in range(3):
         start = time.perf_counter()
         process = subprocess.Popen(
             command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
-        _, _, usage = os.wait4(process.pid, 0)
+        _unused, _unused, usage = os.wait4(process.pid, 0)
         seconds.append(time.perf_counter() - start)
         cpu.append(usage.ru_utime + usage.ru_stime)
         peaks.append(usage.ru_maxrss / 1024)

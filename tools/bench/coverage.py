@@ -215,7 +215,12 @@ def replicates(design: Trained, rows: int, clusters: int) -> Draw:
         tests = settings_tests(trainings(generator, design, own), own.tolist())
         old, new, best = max(tests, key=lambda one: abs(one[2].value))
         gain = design.accuracies[new] - design.accuracies[old]
-        return Page(None, best.low <= gain <= best.high, False, contradicts([test for _, _, test in tests]))
+        return Page(
+            None,
+            best.low <= gain <= best.high,
+            False,
+            contradicts([test for _unused, _unused, test in tests]),
+        )
 
     return draw
 
@@ -271,7 +276,7 @@ def designs() -> dict[str, Draw]:
 def line(draw: Draw, pages: int, seed: int) -> tuple[str, bool]:
     """Return the cells of a design after its name, and whether it is too narrow without a warning."""
     generator = np.random.default_rng(seed)
-    found = [draw(generator) for _ in range(pages)]
+    found = [draw(generator) for _unused in range(pages)]
     figures = [page.figure for page in found if page.figure is not None]
     difference = np.mean([page.difference for page in found])
     figure = np.mean(figures) if figures else difference

@@ -72,10 +72,10 @@ def auc(generator: np.random.Generator, drawn: np.ndarray, gain: float) -> Drawn
     return np.array([auc_parts(own.tolist(), marks) for own in scores.T]).T, None
 
 
-def bleu(generator: np.random.Generator, drawn: np.ndarray, _: float) -> Drawn:
+def bleu(generator: np.random.Generator, drawn: np.ndarray, _unused: float) -> Drawn:
     """Return parts of corpus BLEUs of texts with as many errors, whoever wrote them: no gain."""
     draw = random.Random(int(generator.integers(1 << 31)))
-    texts = [[draw.choice(WORDS) for _ in range(draw.randint(6, 20))] for _ in drawn]
+    texts = [[draw.choice(WORDS) for _unused in range(draw.randint(6, 20))] for _unused in drawn]
 
     def written(row: int, column: int) -> str:
         spoilt = norm.cdf(drawn[row, column]) * 0.6
@@ -96,7 +96,7 @@ METRICS: dict[str, tuple[Callable[[np.random.Generator, np.ndarray, float], Draw
 
 def page(metric: str, gain: float, k: int, clusters: np.ndarray, seed: int) -> tuple[bool, bool]:
     """Return of one page whether the best candidate's limits hold the truth, and whether it is shipped."""
-    make, _, bound = METRICS[metric]
+    make, _unused, bound = METRICS[metric]
     generator = np.random.default_rng([seed, len(clusters), k])
     values, weights = make(generator, noise(generator, len(clusters), k + 1, clusters), gain)
     steps = values[:, 1:] - values[:, :1]
@@ -111,7 +111,7 @@ def main() -> None:
     """Print a line for each metric, truth, number of candidates and n."""
     pages = int(sys.argv[1]) if sys.argv[1:] else 400
     print("metric, gain, k, n: coverage, ship")
-    for metric, (_, gain, _) in METRICS.items():
+    for metric, (_draw, gain, _unit) in METRICS.items():
         for truth in dict.fromkeys((0.0, gain)):
             for k, n, size in ((1, 100, 1), (3, 100, 1), (3, 300, 1), (3, 300, 4)):
                 clusters = np.arange(n) // size

@@ -32,7 +32,7 @@ SLOW_ROWS = 6  # the plain loop is timed on these
 def seconds(*works: Callable[[], object], turns: int = 2) -> list[float]:
     """Return the best wall time of each piece of work; they take turns, so that a busy machine slows all."""
     best = [float("inf")] * len(works)
-    for _ in range(turns):
+    for _unused in range(turns):
         for i, work in enumerate(works):
             began = time.perf_counter()
             work()

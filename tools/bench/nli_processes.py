@@ -41,7 +41,7 @@ def spent(*arguments: object, module: str = "eval.nli") -> tuple[float, float, f
     command = [sys.executable, "-m", module, *map(str, arguments)]
     with tempfile.TemporaryFile("w+") as said:
         process = subprocess.Popen(command, cwd=ROOT, stdout=said, env=lm_eval_environment())
-        _, status, usage = os.wait4(process.pid, 0)
+        _unused, status, usage = os.wait4(process.pid, 0)
         if status:
             raise SystemExit(f"{command} failed")
         said.seek(0)

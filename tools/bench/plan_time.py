@@ -62,10 +62,10 @@ def main() -> None:
     print("| size left out | times | in the range | middle / measured |")
     print("|---|---|---|---|")
     for size, cases in judged().items():
-        inside = sum(lower <= case.step <= upper for case, lower, _, upper in cases)
+        inside = sum(lower <= case.step <= upper for case, lower, _middle, upper in cases)
         held += inside
-        widths += [upper / lower for _, lower, _, upper in cases]
-        ratios = sorted(middle / case.step for case, _, middle, _ in cases)
+        widths += [upper / lower for _case, lower, _middle, upper in cases]
+        ratios = sorted(middle / case.step for case, _lower, middle, _upper in cases)
         print(f"| {size} | {len(cases)} | {inside} | {ratios[0]:.2f} to {ratios[-1]:.2f} |")
     print(f"{held} of {len(CASES)} in the range, upper / lower {median(widths):.2f} at the median")
 

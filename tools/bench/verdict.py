@@ -97,7 +97,7 @@ def luckiest(
     with each training as a candidate; `spread` is the standard deviation between seeds."""
     design = Trained([0.7] * settings, seeds, spread)
     correct = trainings(generator, design, np.arange(n))
-    won = any(test.p < family.ALPHA for _, _, test in settings_tests(correct, list(range(n))))
+    won = any(test.p < family.ALPHA for _unused, _unused, test in settings_tests(correct, list(range(n))))
     alone = correct.reshape(settings * seeds, n).astype(float)
     best, worst = alone[alone.mean(axis=1).argmax()], alone[alone.mean(axis=1).argmin()]
     (single,) = family.estimates(family.units_of([(best - worst)[:, None]], [None]))
@@ -114,7 +114,8 @@ def cell(gains: np.ndarray, n: int, pages: int) -> list[float]:
     """Return the means of `pages` simulated pages."""
     generator = np.random.default_rng([n, len(gains), round(1000 * gains.sum())])
     return [
-        mean(column) for column in np.array([page(steps(generator, gains, n), gains) for _ in range(pages)]).T
+        mean(column)
+        for column in np.array([page(steps(generator, gains, n), gains) for _unused in range(pages)]).T
     ]
 
 
@@ -137,13 +138,13 @@ def main() -> None:
             gains = np.array([first] + [others] * (k - 1))
             for count in CLUSTERS:
                 generator = np.random.default_rng([count, k, round(1000 * gains.sum())])
-                f = np.mean([clustered_page(generator, gains, count) for _ in range(5 * pages)], axis=0)
+                f = np.mean([clustered_page(generator, gains, count) for _unused in range(5 * pages)], axis=0)
                 print(f"{name}, {k}, {count:>2}: {f[0]:.1%}, {f[1]:.1%}, {f[2]:.1%}, {f[3]:.1%}", flush=True)
     print(SEEDED)
     for settings in (2, 4, 8):
         for spread in (0.0, 0.03):
             generator = np.random.default_rng([settings, round(100 * spread)])
-            won = np.mean([luckiest(generator, settings, 5, 300, spread) for _ in range(pages)], axis=0)
+            won = np.mean([luckiest(generator, settings, 5, 300, spread) for _unused in range(pages)], axis=0)
             print(f"{settings}, 5, {100 * spread:g} points: {won[0]:.1%}, {won[1]:.1%}", flush=True)
 
 

@@ -32,13 +32,13 @@ def main(rows: int) -> None:
         source = make_rows(folder / "train.jsonl", rows)
         compile_spec(load_spec("mnli"), CompileRequest(sources=(f"train={source}",), out=folder / "out"))
         settings = {"model_name_or_path": str(model), "template": "qwen", "cutoff_len": 4096}
-        start, _ = measured("importing LLaMA-Factory", import_all, 1)
+        start, _unused = measured("importing LLaMA-Factory", import_all, 1)
         one, verdict = measured("verify", lambda: verify("alpaca_mnli_train", folder / "out", settings), rows)
         if verdict.failed or verdict.same != rows:  # type: ignore[attr-defined]  # a Verdict
             sys.exit("verify found something wrong with rows that are right")
         records = read_records(folder / "out/mnli/alpaca_mnli-train.json")
         texts = [str(record["instruction"]) for record in records]
-        alone, _ = measured("tokenizer alone, in batches", lambda: tokenise(model, texts), rows)
+        alone, _unused = measured("tokenizer alone, in batches", lambda: tokenise(model, texts), rows)
     print(f"verify / tokenizer alone: {one / alone:.2f} (CPU seconds)")
     print(f"at {MNLI} rows: {start + one * MNLI / rows:.0f} CPU s, {alone * MNLI / rows:.0f} the tokenizer's")
     print(f"peak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3:.0f} MB")

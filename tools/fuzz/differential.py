@@ -54,7 +54,7 @@ def draw(rng: random.Random, lone: bool) -> list[Row]:
             "k": rng.choice(kept),
             "more": rng.choice([None, "", 1]),
         }
-        for _ in range(rng.randrange(1, 7))
+        for _unused in range(rng.randrange(1, 7))
     ]
 
 
@@ -106,7 +106,7 @@ LAYOUTS: dict[str, Callable[[random.Random, list[Row]], bytes]] = {
     "t.json": array,
     "t.csv": table,
     "t.jsonl.gz": lambda rng, rows: gzip.compress(lines(rng, rows), mtime=0),
-    "t.parquet": lambda _, rows: parquet([row | {"k": str(row["k"]), "more": None} for row in rows]),
+    "t.parquet": lambda _unused, rows: parquet([row | {"k": str(row["k"]), "more": None} for row in rows]),
 }
 
 

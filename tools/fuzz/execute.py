@@ -81,7 +81,7 @@ def scratch() -> Iterator[Path]:
     try:
         os.chdir(folder)
         # a command sets variables of the environment for the programs that it starts
-        with mock.patch.object(os, "fsync", lambda _: None), mock.patch.dict(os.environ):
+        with mock.patch.object(os, "fsync", lambda _unused: None), mock.patch.dict(os.environ):
             yield folder
     finally:
         os.chdir(before)
@@ -91,7 +91,7 @@ def scratch() -> Iterator[Path]:
 
 @contextlib.contextmanager
 def _alarm() -> Iterator[None]:
-    def ring(*_: object) -> None:
+    def ring(*_unused: object) -> None:
         raise _TooLongError
 
     before = signal.signal(signal.SIGALRM, ring)

@@ -68,7 +68,7 @@ def _write(rng: random.Random, folder: Path) -> None:
     }  # fmt: skip
     entry: dict[str, object] = {"file_name": "a.json"}
     spec: dict[str, object] = {"about": "a", "like": "qa", "columns": {"question": ["q"], "answer": ["a"]}}
-    for _ in range(rng.choice([1, 1, 2, 4])):
+    for _unused in range(rng.choice([1, 1, 2, 4])):
         settings[rng.choice(KEYS)] = rng.choice(VALUES)
         entry[rng.choice(["file_name", "columns", "tags", "formatting", "x\x1b"])] = rng.choice(VALUES)
         spec[rng.choice(["about", "source", "columns", "write", "labels", "x\x1b"])] = rng.choice(VALUES)

@@ -69,7 +69,7 @@ def draw(rng: random.Random) -> Case:
 
 def mutated(rng: random.Random, data: bytes, tokens: list[bytes]) -> bytes:
     """Return data with up to four changes."""
-    for _ in range(rng.choice([0, 1, 1, 1, 2, 4])):
+    for _unused in range(rng.choice([0, 1, 1, 1, 2, 4])):
         at = rng.randrange(len(data) + 1)
         to = min(len(data), at + rng.choice([1, 1, 2, 8, 64, 1000]))
         lines = data.split(b"\n")

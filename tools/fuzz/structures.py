@@ -239,7 +239,7 @@ def histories(rng: random.Random) -> list[str]:
     rows: list[Record] = []
     good: list[bool] = []
     for number in range(rng.randrange(1, 8)):
-        turns: Any = [[f"q {noise(rng)}.", f"a {noise(rng)}."] for _ in range(rng.randrange(0, 4))]
+        turns: Any = [[f"q {noise(rng)}.", f"a {noise(rng)}."] for _unused in range(rng.randrange(0, 4))]
         broken = rng.random() < 0.2
         if broken:
             turns = rng.choice([[["q"]], [["q", "a", "b"]], [["q", 3]], "q", [{"q": "a"}], [["q", None]]])

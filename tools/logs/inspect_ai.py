@@ -19,7 +19,7 @@ LETTERS = ("C", "I", "P", "N")
 class Words:
     """Counts tokens without the vocabulary that tiktoken downloads."""
 
-    def encode(self, text: str, **_: Any) -> list[str]:
+    def encode(self, text: str, **_unused: Any) -> list[str]:
         return text.split()
 
 
@@ -55,7 +55,7 @@ def parts() -> Any:
 
 def main(folder: Path) -> None:
     """Write all logs into a folder."""
-    words: Any = lambda *_: Words()  # noqa: E731  # in place of two functions of tiktoken
+    words: Any = lambda *_unused: Words()  # noqa: E731  # in place of two functions of tiktoken
     tiktoken.get_encoding = tiktoken.encoding_for_model = words
     samples = [
         Sample(id=number, input=question, target=answer)

@@ -25,14 +25,14 @@ from tools.logs.questions import ANSWERS, QUESTIONS
 class Fixed(BaseModel):
     """Answers the made-up questions, without thoughts: OpenCompass compares whole texts."""
 
-    def generate(self, inputs: list[Any], **_: Any) -> list[str]:
+    def generate(self, inputs: list[Any], **_unused: Any) -> list[str]:
         return [self.answer(text) for text in inputs]
 
     def answer(self, text: object) -> str:
-        (number,) = (place for place, (question, _) in enumerate(QUESTIONS) if question in str(text))
+        (number,) = (place for place, (question, _unused) in enumerate(QUESTIONS) if question in str(text))
         return ANSWERS[self.path][number]
 
-    def get_ppl(self, inputs: list[Any], *_: Any) -> Any:
+    def get_ppl(self, inputs: list[Any], *_unused: Any) -> Any:
         return np.array([1.0 if str(text).endswith(self.answer(text)) else 2.0 for text in inputs])
 
     def get_token_len(self, prompt: object) -> int:

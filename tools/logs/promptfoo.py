@@ -39,7 +39,7 @@ def write_config(path: Path, prompts: list[str], kind: str, count: int) -> None:
     """A configuration of both models; the first answers are compared without their thoughts."""
     providers = []
     for model in ANSWERS:
-        answers = dict(zip((question for question, _ in QUESTIONS), outputs(model), strict=True))
+        answers = dict(zip((question for question, _unused in QUESTIONS), outputs(model), strict=True))
         fixed = {"model": model, "answers": answers}
         providers.append({"id": "file://provider.js", "label": model, "config": fixed})
     tests = []

@@ -104,7 +104,7 @@ class Sandbox:
     def _own(self, path: str) -> list[str]:
         """Test files of a module: its namesakes and those that import it, also those of commands."""
         module = path.removesuffix(".py").replace("/", ".")
-        package, _, last = module.rpartition(".")
+        package, _unused, last = module.rpartition(".")
         imports = re.compile(rf"^from tuneyard\.({module} import|{package} import .*\b{last}\b)", re.M)
 
         def is_own(name: str) -> bool:

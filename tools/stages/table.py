@@ -60,8 +60,8 @@ def refusal(cell: dict[str, Any]) -> str:
 
 def page_with(text: str, written: str) -> str:
     """A page with another table between its marks."""
-    before, _, rest = text.partition(BEGIN)
-    _, _, after = rest.partition(END)
+    before, _unused, rest = text.partition(BEGIN)
+    _unused, _unused, after = rest.partition(END)
     return f"{before}{BEGIN}\n\n{written}\n\n{END}{after}"
 
 

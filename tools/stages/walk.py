@@ -53,7 +53,7 @@ def cells_below(folder: Path) -> Iterator[RunCell]:
         material = Material(folder, forks)
 
         def run(name: str) -> dict[str, object]:
-            stage, _, method = name.partition("/")
+            stage, _unused, method = name.partition("/")
             cell = folder / "cells" / name.replace(" ", "-")
             outcome = Walk(forks, material, cell, stage, method).run()
             shutil.rmtree(cell)

@@ -75,7 +75,7 @@ def _is_usual(turn: Fields) -> bool:
 
 def _is_chat(row: Fields) -> bool:
     """True for one list of turns, with settings, a system text or a title next to it."""
-    paths = [path for path, _ in _turn_lists(row)]
+    paths = [path for path, _unused in _turn_lists(row)]
     if len(paths) != 1:
         return False
     members = list(_members(row, paths[0]))

@@ -33,7 +33,7 @@ def with_turns(row: JsonObject) -> Fields:
         return row
     chat, system = row[CHAT], row["system"]
     turns = []
-    for speaker, text, _ in _TURN.findall(chat.replace("<|endoftext|>", "")):
+    for speaker, text, _unused in _TURN.findall(chat.replace("<|endoftext|>", "")):
         turns.append(without_tags({"from": ROLES[speaker], "value": text}))
     about, brace, tools = system.removeprefix("SYSTEM: ").strip().partition("{")
     if brace:

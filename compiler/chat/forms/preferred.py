@@ -13,6 +13,7 @@ from tuneyard.compiler.spec.export_forms import ExportForm
 from tuneyard.core.datasets.answer_marks import as_number
 from tuneyard.core.datasets.column_meanings import snake_case
 from tuneyard.core.errors import show_value
+from tuneyard.core.language.message import marked
 from tuneyard.core.records import PAIR
 from tuneyard.core.records.calls import WrongValueError, read_strict
 
@@ -36,13 +37,23 @@ BETTER = ("better_response_id", "winner", "preference", "preferred", "overall_pr
 """Columns whose value is the name of the better answer's column, or its end: `A`, `model_a`, `Response A`."""
 ONE_HOT = "winner_"
 """The beginning of columns of which one is 1: `winner_model_a`, `winner_tie`."""
-TIES = ("tie", "winner_tie", "both", "neither", "equal", "draw", "none")
+TIES = (marked("tie"), "winner_tie", "both", "neither", "equal", "draw", "none")
 """How a verdict begins if neither answer is better."""
-FIRST, SECOND, TIE = "first", "second", "tie"
+FIRST, SECOND, TIE = marked("first"), "second", marked("tie")
 _SIDES = {"left": FIRST, "right": SECOND, "左": FIRST, "右": SECOND, FIRST: FIRST, SECOND: SECOND}
 """Verdicts of answers that stood side by side, or one after the other."""
 """The meanings of a verdict, as the `verdict` of a source lists them."""
-_WORDS = {"answer", "assistant", "better", "conversation", "human", "model", "option", "output", "ref"}
+_WORDS = {
+    "answer",
+    "assistant",
+    marked("better"),
+    "conversation",
+    "human",
+    "model",
+    "option",
+    "output",
+    "ref",
+}
 _WORDS |= {"response", "winner"}
 """Words before the letter or the number of an answer in a verdict."""
 _NAME = re.compile(r"\w([\w -]*\w)?")

@@ -138,7 +138,7 @@ def _roles_of_speakers(turns: Iterable[Fields]) -> dict[str, str]:
 def _completion_path(statistics: FileStatistics) -> str:
     """The path of the assistant's message beside the turns, or of its text; "" if there is none."""
     for leaf in statistics.leaves.values():
-        parent, _, name = leaf.path.rpartition(".")
+        parent, _unused, name = leaf.path.rpartition(".")
         if name == "role" and parent and _is_of_assistant(leaf):
             return parent
     completion = statistics.named(COMPLETIONS, ("text", "turns"))

@@ -58,7 +58,7 @@ def chats_of_people(statistics: FileStatistics) -> Proposal | None:
         answers.update(turn["role"] for turn in talk[1:])
     if not answers or answers.total() < len(talks):
         return None  # remarks about something, of which few are on one day
-    (learned, _), *_ = answers.most_common(1)
+    (learned, _count), *_others = answers.most_common(1)
     turns["assistant"] = str(learned)
     guesses = [
         guess,

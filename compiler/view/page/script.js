@@ -29,10 +29,8 @@ function tr(english, values = {}) {
 const grouped = (number) => number.toLocaleString("en-US");
 
 // The count with its noun: "1 row", "2,000 rows".
-function counted(number, noun) {
-  const translated = words[`{count:,} ${noun}s`];
-  if (translated) return tr(`{count:,} ${noun}s`, { count: grouped(number) });
-  return `${grouped(number)} ${noun}${number === 1 ? "" : "s"}`;
+function counted(number, singular, plural) {
+  return `${grouped(number)} ${words[singular] ?? (number === 1 ? singular : plural)}`;
 }
 
 const stateName = (state) => [tr("masked"), tr("learned"), tr("cut off")][state];
@@ -113,11 +111,11 @@ function showMore() {
   rowsShown += next.length;
   const left = matching.length - rowsShown;
   more.hidden = left === 0;
-  more.textContent = tr("Show {rows} more", { rows: counted(Math.min(left, ROWS_AT_ONCE), "row") });
+  more.textContent = tr("Show {rows} more", { rows: counted(Math.min(left, ROWS_AT_ONCE), "row", "rows") });
 }
 
 function showFilters(text) {
-  const total = counted(view.rows.length, "row");
+  const total = counted(view.rows.length, "row", "rows");
   byId("count").textContent = tr("{matching} of {rows} on this page", { matching: grouped(matching.length), rows: total });
   const active = [];
   const remove = (name, label, clear) => {
@@ -205,7 +203,7 @@ function token(text, spans, number, total) {
     classes.push(`l${Math.max(0, Math.min(LOSS_LEVELS, level))}`);
   }
   const made = element("span", classes.join(" "), text);
-  if (spans.length > 1) made.title = tr("{tokens} make this character", { tokens: counted(spans.length, "token") });
+  if (spans.length > 1) made.title = tr("{tokens} make this character", { tokens: counted(spans.length, "token", "tokens") });
   tokenFacts.set(made, { number, total, spans });
   return made;
 }
@@ -305,7 +303,7 @@ function turnElement(turn, side, images, left) {
   const figure = element("figure", "");
   const image = picture(images.shift());
   if (image) figure.append(image);
-  const tokens = element("details", "", element("summary", "", counted(turn.spans.length, "token")), text);
+  const tokens = element("details", "", element("summary", "", counted(turn.spans.length, "token", "tokens")), text);
   figure.append(tokens);
   made.append(figure);
   return made;
@@ -388,7 +386,7 @@ function head(row) {
   row.problems.forEach((code) => chip(code === "cut" ? tr("cut off") : code === "dropped" ? tr("dropped") : code, "problem"));
   if (row.loss !== null) chip(`${tr("loss")} ${row.loss.toFixed(2)}`, "loss");
   if (row.tokens > 0) {
-    const figures = [counted(row.tokens, "token"), tr("{count:,} learned", { count: grouped(row.learned) })];
+    const figures = [counted(row.tokens, "token", "tokens"), tr("{count:,} learned", { count: grouped(row.learned) })];
     if (row.cut) figures.push(tr("{count:,} cut off", { count: grouped(row.cut) }));
     made.append(element("span", "figures", figures.join(" · ")), shareBar(row));
   }

@@ -322,7 +322,7 @@ def llamafactory_encoder(
         if history is None:
             turns, system, tools = llamafactory_messages(answered)
             return list(template.encode_oneturn(adapted_tokenizer, turns, system, tools)[0])
-        *earlier, (prompt, _) = history.pairs(template, adapted_tokenizer, answered)
+        *earlier, (prompt, _unused) = history.pairs(template, adapted_tokenizer, answered)
         ids = [token for question, answer in earlier for token in (*question, *answer)]
         return [*ids, *prompt]
 

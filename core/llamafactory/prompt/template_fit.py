@@ -40,7 +40,7 @@ class Writing:
     bos_token = bos_token_id = BOS
     eos_token = eos_token_id = EOS
 
-    def encode(self, text: str, **_: bool) -> list[str]:
+    def encode(self, text: str, **_unused: bool) -> list[str]:
         """The text itself as its only id."""
         return [text]
 
@@ -162,7 +162,7 @@ def ending_of(template: Any, tokenizer: Any) -> Ids:
     """The ids that end an answer in training, from the first stop token on; [] if the template ends none."""
     if template.efficient_eos:
         return [tokenizer.eos_token_id]
-    _, answer_ids = template.encode_oneturn(tokenizer, [USER, ANSWER])
+    _unused, answer_ids = template.encode_oneturn(tokenizer, [USER, ANSWER])
     stop_ids = set(template.get_stop_token_ids(tokenizer))
     for place, token_id in enumerate(answer_ids):
         if token_id in stop_ids and token_id is not None:
@@ -197,7 +197,7 @@ def _fitting_hint(tokenizer: Any, chat: ChatFormat) -> str:
     """Name templates that write the model's own prompt, or at least with a system text given."""
     if not chat.is_instruct:
         return "take the template of this model, or add the tokens (add_special_tokens, resize_vocab: true)"
-    same_prompt, same_with_system, _ = templates_like(tokenizer, chat)
+    same_prompt, same_with_system, _unused = templates_like(tokenizer, chat)
     names = (same_prompt or same_with_system)[:NAMES]
     hint = "leave `template` out to train the model's own chat template"
     if names:
@@ -322,7 +322,7 @@ def _optional_prompts(tokenizer: Any, messages: Messages, **options: Any) -> lis
 
 def _token_after_answer(tokenizer: Any, talk: str) -> str | None:
     """Token with which the chat template ends an answer. None if it writes none."""
-    _, _, rest = talk.rpartition(ANSWER["content"])
+    _unused, _unused, rest = talk.rpartition(ANSWER["content"])
     special_ids = {*tokenizer.all_special_ids, *getattr(tokenizer, "added_tokens_decoder", ())}
     for token_id in _encode(tokenizer, rest):
         if token_id in special_ids:

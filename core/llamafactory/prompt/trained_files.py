@@ -115,9 +115,9 @@ def end_after_answer(template: str, special: Mapping[str, str], tokens: Collecti
         raise
     except ContentError:  # a damaged template, which fails where it writes a prompt
         return ""
-    _, _, after = text.partition(_ANSWER)
+    _before, _answer, after = text.partition(_ANSWER)
     places = [(after.index(token), -len(token), token) for token in tokens if token and token in after]
     if not places:
         return ""
-    _, _, first = min(places)
+    _place, _length, first = min(places)
     return first

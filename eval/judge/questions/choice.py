@@ -10,8 +10,8 @@ from statistics import fmean
 from typing import Any
 
 from tuneyard.core.errors import RequestError
+from tuneyard.core.language.message import _, counted, tr
 from tuneyard.core.language.number_format import Table
-from tuneyard.core.language.translation import tr, tr_counted
 from tuneyard.core.training.metrics import ACCURACY, Metric
 from tuneyard.eval.judge.conclusions import (
     BEST_MARK,
@@ -26,7 +26,7 @@ from tuneyard.eval.statistics.rates import average
 from tuneyard.eval.statistics.selection import split_halves
 
 CHOICE_SEED = 42
-CHOICE = ("best on", "candidate", "choosing half", "held-out half")
+CHOICE = (_("best on"), "candidate", _("choosing half"), _("held-out half"))
 
 
 def choose_on_half(
@@ -51,12 +51,22 @@ def choose_on_half(
         chosen_from = [name for name in names if name != base]
         if len(chosen_from) < 2 or base not in names:
             raise RequestError(
-                f"--choose-on half: found {', '.join(names)}, expected {base} and two others or more"
+                _(
+                    "--choose-on half: found {names}, expected {base} and two others or more",
+                    names=", ".join(names),
+                    base=base,
+                )
             )
         for dataset, by_model in runs.items():
             missing = [name for name in names if name not in by_model]
             if missing:
-                raise RequestError(f"--choose-on half: {dataset} was not scored with {', '.join(missing)}")
+                raise RequestError(
+                    _(
+                        "--choose-on half: {dataset} was not scored with {names}",
+                        dataset=dataset,
+                        names=", ".join(missing),
+                    )
+                )
         runs, held_out = halves(runs)
     choices = []
     for dataset, by_model in runs.items():
@@ -155,7 +165,7 @@ def _tables(choices: Sequence[Choice]) -> dict[str, Table]:
     header = [
         tr("{name}, n = {n:,}", name=section_name(choice.dataset), n=choice.choosing.n) for choice in choices
     ]
-    chosen_on = tr_counted(decision.choosing.n, "example")
+    chosen_on = counted(decision.choosing.n, "example", "examples")
     caption = tr("Chosen on {examples}, compared on the others", examples=chosen_on)
     chosen_rows = []
     for choice in choices:

@@ -1,7 +1,7 @@
 """How do the models compare with the base in the other metrics of their examples?"""
 
+from tuneyard.core.language.message import tr
 from tuneyard.core.language.number_format import Table
-from tuneyard.core.language.translation import tr
 from tuneyard.core.training.metrics import direction
 from tuneyard.eval.judge.conclusions import MEASURED, difference_table, section_name
 from tuneyard.eval.judge.question import AnsweredQuestion

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from tuneyard.core.errors import RequestError
-from tuneyard.core.language.translation import tr
+from tuneyard.core.language.message import _, marked, tr
 from tuneyard.eval.read.scored_run import RunsByDataset, ScoredRun, models_of
 
 Recipes = Mapping[str, Sequence[str]]
@@ -20,14 +20,22 @@ def with_settings(runs: RunsByDataset, base: str, recipes: Recipes) -> RunsByDat
     models = models_of(runs)
     for setting, members in recipes.items():
         if setting in models:
-            raise RequestError(f"--replicates {setting}: {setting} is also a model; choose another name")
+            raise RequestError(
+                _("--replicates {text}: {text} is also a model; choose another name", text=setting)
+            )
         candidates = [model for model in models if model != base]
         for model in members:
             if model not in candidates:
                 expected = ", ".join(candidates)
                 raise RequestError(
-                    f"--replicates {setting}: {model} is no model to compare with {base}; expected some of "
-                    f"{expected}"
+                    _(
+                        "--replicates {name}: {model} is no model to compare with {base}; expected some of "
+                        "{names}",
+                        name=setting,
+                        model=model,
+                        base=base,
+                        names=expected,
+                    )
                 )
     setting_of = {model: name for name, models in recipes.items() for model in models}
     grouped: dict[str, dict[str, ScoredRun]] = {}
@@ -39,7 +47,13 @@ def with_settings(runs: RunsByDataset, base: str, recipes: Recipes) -> RunsByDat
             missing = [each for each in members if each not in by_model]
             if missing:
                 raise RequestError(
-                    f"--replicates {name}: {model} and {missing[0]} were not both scored on {dataset}"
+                    _(
+                        "--replicates {name}: {model} and {other} were not both scored on {dataset}",
+                        name=name,
+                        model=model,
+                        other=missing[0],
+                        dataset=dataset,
+                    )
                 )
             trainings = [by_model[each] for each in members]
             grouped[dataset].setdefault(name, replace(run, model=name, trainings=trainings))
@@ -59,7 +73,7 @@ def with_trainings(runs: RunsByDataset) -> RunsByDataset:
 
 def seed_warnings(recipes: Recipes) -> list[str]:
     """A warning for each recipe of fewer than five trainings."""
-    message = "--replicates {name}: the interval over {count} seeds is wide; train five"
+    message = marked("--replicates {name}: the interval over {count} seeds is wide; train five")
     return [
         tr(message, name=name, count=len(models))
         for name, models in recipes.items()

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from tuneyard.core.errors import RequestError, nearest
+from tuneyard.core.language.message import _, tr
 from tuneyard.core.language.number_format import Table, percent
-from tuneyard.core.language.translation import tr
 from tuneyard.core.training.metrics import ACCURACY
 from tuneyard.eval.judge.conclusions import PairedTest, difference_table
 from tuneyard.eval.judge.question import AnsweredQuestion
@@ -74,13 +74,21 @@ def _slices(runs: RunsByModel, base: str, by: str) -> list[Slice]:
     labels = base_run.kinds(by)
     values = sorted(set(labels), key=lambda value: (-labels.count(value), value))
     if len(values) > MOST:
-        raise RequestError(f"--by {by}: {len(values)} values on {base_run.dataset}, expected at most {MOST}")
+        raise RequestError(
+            _(
+                "--by {field}: {number} values on {dataset}, expected at most {most}",
+                field=by,
+                number=len(values),
+                dataset=base_run.dataset,
+                most=MOST,
+            )
+        )
     others = [model for model in runs if model != base]
     if not others:
         return []
     data = paired_rows(base_run.dataset, runs, ACCURACY)
     pairs = [(base, model) for model in others]
-    (steps,), _ = differences_of(pairs, [data], ACCURACY)
+    (steps,), _unused = differences_of(pairs, [data], ACCURACY)
     differences = sliced(steps, labels, data.groups)
     slices = []
     for value in values:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from tuneyard.core.errors import ContentError, unexpected
 from tuneyard.core.files import read_object
+from tuneyard.core.language.message import _
 from tuneyard.eval.read.logs import log_reader
 from tuneyard.eval.read.other_tools import PROMPTFOO_FIX, UnjudgedFile, other_file
 from tuneyard.eval.read.scored_run import Record, optional_text
@@ -27,21 +28,27 @@ def detailed(path: Path) -> Iterator[Record]:
     rows = document.get("results")
     if not rows:
         raise ContentError(
-            f"{path}: found totals without rows (no `results`); a comparison pairs examples. Score the model "
-            "again with `tuneyard eval defect`, or keep the guide's `results` in the file: for each report "
-            "expected, predicted and is_correct"
+            _(
+                "{path}: found totals without rows (no `results`); a comparison pairs examples. "
+                "Score the model again with `tuneyard eval defect`, or keep the guide's `results` in "
+                "the file: for each report expected, predicted and is_correct",
+                path=path,
+            )
         )
     if isinstance(rows, dict) and "version" in rows:
-        raise other_file(path, UnjudgedFile("results of an old promptfoo", PROMPTFOO_FIX, ()))
+        raise other_file(path, UnjudgedFile(_("results of an old promptfoo"), PROMPTFOO_FIX, ()))
     if isinstance(rows, dict):
         raise ContentError(
-            f"{path}: lm-evaluation-harness's totals; run it with --log_samples, and name samples_*.jsonl"
+            _(
+                "{path}: lm-evaluation-harness's totals; run it with --log_samples, and name samples_*.jsonl",
+                path=path,
+            )
         )
     if not isinstance(rows, list):
-        raise unexpected(path, "results", rows, "a list of objects")
+        raise unexpected(path, "results", rows, _("a list of objects"))
     for number, row in enumerate(rows):
         if not isinstance(row, dict):
-            raise unexpected(path, "results", row, "a list of objects")
+            raise unexpected(path, "results", row, _("a list of objects"))
         question = optional_text(row, "user")
         judged = {}
         if "is_correct" in row:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from tuneyard.core.errors import unexpected
+from tuneyard.core.language.message import _
 from tuneyard.eval.read.logs import log_reader
 from tuneyard.eval.read.results import part_of
 from tuneyard.eval.read.scored_run import Record, optional_text
@@ -28,9 +29,9 @@ def evalscope(path: Path) -> Iterator[Record]:
     for line in placed_lines(path):
         review = line.get("sample_score")
         if not isinstance(review, Mapping) or not isinstance(review.get("score"), Mapping):
-            raise unexpected(line["place"], "sample_score", review, "an object with a score")
+            raise unexpected(line["place"], "sample_score", review, _("an object with a score"))
         rows.append((line, review))
-    repeated = any(review.get("generation_index") for _, review in rows)
+    repeated = any(review.get("generation_index") for _unused, review in rows)
     for line, review in rows:
         record = {**_record(line, review), "model": path.absolute().parent.name, "dataset": path.stem}
         if repeated:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from tuneyard.core.errors import ContentError, show_value, unexpected
+from tuneyard.core.language.message import _
 from tuneyard.eval.read.logs import DATE, log_reader
 from tuneyard.eval.read.scored_run import Record, confidence_of, optional_text
 from tuneyard.eval.read.tables import placed_lines
@@ -39,7 +40,9 @@ def harness(path: Path) -> Iterator[Record]:
     for record in placed_lines(path):
         missing = [name for name in HARNESS if name not in record]
         if missing:
-            raise ContentError(f"{record['place']}: no {missing[0]}, as the rows before it have")
+            raise ContentError(
+                _("{place}: no {names}, as the rows before it have", place=record["place"], names=missing[0])
+            )
         by_filter[optional_text(record, "filter") or "none"].append(record)
     for records in by_filter.values():
         metric = _metric(records)
@@ -88,8 +91,12 @@ def _metric(records: Sequence[Record]) -> str:
         if all(record.get(name) in (0, 1) for record in records):
             return name
     raise ContentError(
-        f"{records[0]['place']}: no metric that is 0 or 1 in every row (found {show_value(listed)}); "
-        "only correct or incorrect answers can be paired"
+        _(
+            "{path}: no metric that is 0 or 1 in every row (found {names}); only correct or "
+            "incorrect answers can be paired",
+            path=records[0]["place"],
+            names=show_value(listed),
+        )
     )
 
 
@@ -99,7 +106,7 @@ def _sample(record: Record, metric: str, fixed: bool) -> Record:
     target = optional_text(record, "target") or ""
     where = record["place"]
     if not isinstance(responses, list) or len(responses) < max(1, len(choices)):
-        raise unexpected(where, "filtered_resps", responses, "an answer or more")
+        raise unexpected(where, "filtered_resps", responses, _("an answer or more"))
     gold, sure = target, None
     predicted = optional_text({"response": _first(responses)}, "response") or ""
     if choices:
@@ -130,7 +137,7 @@ def _score(where: str, response: object) -> float:
             number = float(first)
             if not math.isnan(number):
                 return number
-    raise unexpected(where, "filtered_resps", response, "a log-probability")
+    raise unexpected(where, "filtered_resps", response, _("a log-probability"))
 
 
 def _choices(record: Mapping[str, object]) -> list[str]:

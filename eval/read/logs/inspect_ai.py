@@ -10,6 +10,7 @@ from pathlib import Path
 
 from tuneyard.core.errors import ContentError, show_value, unexpected, wrong_value
 from tuneyard.core.files import read_object
+from tuneyard.core.language.message import _
 from tuneyard.eval.read.archives import json_members, member_names
 from tuneyard.eval.read.logs import log_reader
 from tuneyard.eval.read.results import part_of
@@ -45,15 +46,15 @@ def inspect_ai(path: Path) -> Iterator[Record]:
         header = read_object(path)
         listed = header.get("samples")
         if listed is not None and not isinstance(listed, list):
-            raise unexpected(path, "samples", listed, "a list of objects")
+            raise unexpected(path, "samples", listed, _("a list of objects"))
         for number, sample in enumerate(listed or []):
             samples.append((f"{path} sample {number}", _object(sample, f"{path} sample {number}")))
     _check_finished(path, header, len(samples))
     spec = part_of(header, "eval")
     task, model = (optional_text(spec, name) for name in ("task", "model"))
     if not task or not model:
-        raise unexpected(path, "eval", spec, "an object with task and model")
-    several_epochs = any(sample.get("epoch", 1) != 1 for _, sample in samples)
+        raise unexpected(path, "eval", spec, _("an object with task and model"))
+    several_epochs = any(sample.get("epoch", 1) != 1 for _unused, sample in samples)
     judged = _judged_by_letters(samples)
     for place, sample in samples:
         record = {
@@ -82,7 +83,7 @@ def _archive(path: Path) -> tuple[Mapping[str, object], list[tuple[str, Mapping[
 
 def _object(value: object, place: str) -> Mapping[str, object]:
     if not isinstance(value, dict):
-        raise wrong_value(place, value, "an object")
+        raise wrong_value(place, value, _("an object"))
     return value
 
 
@@ -92,20 +93,33 @@ def _check_finished(path: Path, header: Mapping[str, object], count: int) -> Non
         raise _unfinished(path, header.get("status"))
     if not count:
         raise ContentError(
-            f"{path}: an inspect_ai log without samples, expected one for each example: "
-            "run `inspect eval` without --no-log-samples"
+            _(
+                "{path}: an inspect_ai log without samples, expected one for each example: run "
+                "`inspect eval` without --no-log-samples",
+                path=path,
+            )
         )
     total = part_of(header, "results").get("total_samples")
     if isinstance(total, int) and count < total:
         raise ContentError(
-            f"{path}: found {count} of {total} samples, expected all of them: run `inspect eval-retry` on it"
+            _(
+                "{path}: found {count} of {total} samples, expected all of them: run `inspect "
+                "eval-retry` on it",
+                path=path,
+                count=count,
+                total=total,
+            )
         )
 
 
 def _unfinished(path: Path, status: object) -> ContentError:
     return ContentError(
-        f"{path}: an inspect_ai log with the status {show_value(status)}, expected success: "
-        "run `inspect eval-retry` on it first"
+        _(
+            "{path}: an inspect_ai log with the status {value}, expected success: run `inspect "
+            "eval-retry` on it first",
+            path=path,
+            value=show_value(status),
+        )
     )
 
 
@@ -178,7 +192,7 @@ def _number(value: object) -> float | None:
 def _judged_by_letters(samples: Samples) -> set[str]:
     """Names of the scores that are letters in some sample. They decide before numbers."""
     names: set[str] = set()
-    for _, sample in samples:
+    for _unused, sample in samples:
         for scorer, score in _scores(sample).items():
             if isinstance(score, Mapping):
                 values = _values(scorer, score.get("value"))

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tuneyard.core.errors import unexpected
+from tuneyard.core.language.message import _
 from tuneyard.eval.read.logs import DATE, log_reader
 from tuneyard.eval.read.results import part_of
 from tuneyard.eval.read.scored_run import Record, confidence_of, optional_text
@@ -60,7 +61,7 @@ def lighteval(path: Path) -> Iterator[Record]:
 
 def _texts(values: object, place: str) -> list[str]:
     if not isinstance(values, list):
-        raise unexpected(place, "doc.choices", values, "a list of texts")
+        raise unexpected(place, "doc.choices", values, _("a list of texts"))
     return [(optional_text({"choice": value}, "choice") or "").strip() for value in values]
 
 
@@ -71,7 +72,9 @@ def _answers(row: Record, choices: list[str], fixed: bool) -> Record:
     places: list[int] = []
     for value in expected if isinstance(expected, list) else [expected]:
         if not isinstance(value, int) or not 0 <= value < len(choices):
-            raise unexpected(place, "doc.gold_index", expected, f"places of the {len(choices)} choices")
+            raise unexpected(
+                place, "doc.gold_index", expected, _("places of the {choices} choices", choices=len(choices))
+            )
         places.append(value)
     texts = response.get("text_post_processed") or response.get("text")
     scores = response.get("logprobs")
@@ -82,7 +85,7 @@ def _answers(row: Record, choices: list[str], fixed: bool) -> Record:
         prediction = optional_text({"text": texts[0]}, "text")
         return {"gold": _one_or_all(golds), "prediction": prediction, "output": output}
     if not isinstance(scores, list) or not choices or len(scores) < len(choices):
-        raise unexpected(place, "model_response", response, "a text, or a log-probability of each choice")
+        raise unexpected(place, "model_response", response, _("a text, or a log-probability of each choice"))
     numbers = [number_of(score) for score in scores[: len(choices)]]
     logs = [number for number in numbers if number is not None]
     if len(logs) < len(choices):

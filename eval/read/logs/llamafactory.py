@@ -14,7 +14,7 @@ from tuneyard.eval.read.scored_run import Record, text_field
 NAME = "generated_predictions.jsonl"
 
 
-def names(path: Path, _: Record) -> Record:
+def names(path: Path, _unused: Record) -> Record:
     """The model is called as the output_dir."""
     model = path.stem
     if path.name == NAME:

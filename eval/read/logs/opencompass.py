@@ -10,6 +10,7 @@ from pathlib import Path
 
 from tuneyard.core.errors import ContentError, unexpected
 from tuneyard.core.files import JsonObject, read_object
+from tuneyard.core.language.message import _
 from tuneyard.eval.metrics.answers import answer_key, cut_thought
 from tuneyard.eval.read.logs import log_reader
 from tuneyard.eval.read.scored_run import Record, first_text, optional_text
@@ -59,11 +60,11 @@ def _examples(path: Path, details: object) -> list[tuple[str, Details]]:
     elif isinstance(details, Mapping):
         examples = [(number, example) for number, example in details.items() if number != "type"]
     else:
-        raise unexpected(path, "details", details, "a list or an object")
+        raise unexpected(path, "details", details, _("a list or an object"))
     checked = []
     for number, example in examples:
         if not isinstance(example, Mapping):
-            raise unexpected(path, f"details {number}", example, "an object")
+            raise unexpected(path, _("details {number}", number=number), example, _("an object"))
         checked.append((number, example))
     return checked
 
@@ -138,7 +139,15 @@ def _judge_equal_answers(path: Path, document: Details, records: list[JsonObject
         total = number_of(document.get(name))
         if total is not None and not math.isclose(total, share, abs_tol=0.01):
             raise ContentError(
-                f"{path}: its details do not say which answers are correct, and {hits} of {len(records)} "
-                f"equal the expected one ({share:.2f}, but {name} is {total:.2f}); use an evaluator that "
-                "writes `correct`, such as AccwithDetailsEvaluator"
+                _(
+                    "{path}: its details do not say which answers are correct, and {hits} of {count} "
+                    "equal the expected one ({share:.2f}, but {name} is {total:.2f}); use an evaluator "
+                    "that writes `correct`, such as AccwithDetailsEvaluator",
+                    path=path,
+                    hits=hits,
+                    count=len(records),
+                    share=share,
+                    name=name,
+                    total=total,
+                )
             )

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from tuneyard.core.errors import ContentError, unexpected
 from tuneyard.core.files import read_object
+from tuneyard.core.language.message import _
 from tuneyard.eval.read.logs import log_reader
 from tuneyard.eval.read.results import part_of
 from tuneyard.eval.read.scored_run import Record, optional_text
@@ -48,8 +49,11 @@ def promptfoo(path: Path) -> Iterator[Record]:
         test = optional_text(row, "testIdx")
         if test is None:
             raise ContentError(
-                f"{row['place']}: testIdx is missing, expected the number of the test: results of an old "
-                "promptfoo; evaluate again with a version that writes it (results.version 3)"
+                _(
+                    "{place}: testIdx is missing, expected the number of the test: results of an old "
+                    "promptfoo; evaluate again with a version that writes it (results.version 3)",
+                    place=row["place"],
+                )
             )
         question = optional_text(row, "vars") or optional_text(part_of(row, "prompt"), "raw")
         first_test = questions.setdefault((prompt, question), test)
@@ -67,11 +71,11 @@ def promptfoo(path: Path) -> Iterator[Record]:
 
 def _rows(path: Path, rows: object) -> list[Record]:
     if not isinstance(rows, list):
-        raise unexpected(path, "results.results", rows, "a list of objects")
+        raise unexpected(path, "results.results", rows, _("a list of objects"))
     placed: list[Record] = []
     for number, row in enumerate(rows):
         if not isinstance(row, dict):
-            raise unexpected(path, f"results.results {number}", row, "an object")
+            raise unexpected(path, _("results.results {number}", number=number), row, _("an object"))
         placed.append({**row, "place": f"{path} result {number}"})
     return placed
 
@@ -90,7 +94,7 @@ def _model(row: Record) -> str:
     else:
         name = optional_text(row, "provider")
     if not name:
-        raise unexpected(row["place"], "provider", provider, "an object with an id")
+        raise unexpected(row["place"], "provider", provider, _("an object with an id"))
     return name
 
 
@@ -99,7 +103,7 @@ def _record(row: Record) -> dict[str, object]:
     output = optional_text(part_of(row, "response"), "output") or ""
     passed = row.get("success")
     if not isinstance(passed, bool):
-        raise unexpected(row["place"], "success", passed, "true or false")
+        raise unexpected(row["place"], "success", passed, _("true or false"))
     has_error = row.get("failureReason") == ERROR
     scores: dict[str, object] = {PASS: None if has_error else passed}
     if not has_error:

@@ -20,7 +20,8 @@ from tuneyard.compiler.engine.request import CompileReport
 from tuneyard.compiler.init.command import FailingSpecError, propose
 from tuneyard.compiler.read.dataset_reader import stored_records
 from tuneyard.core.errors import ContentError, TuneyardError
-from tuneyard.core.language.messages import CHINESE, for_reader, in_language
+from tuneyard.core.language.messages import for_reader
+from tuneyard.core.language.reader import CHINESE, in_language
 
 COUNT = 30
 EXPORTS = ROOT / "tests/examples/init"

@@ -7,7 +7,8 @@ import pytest
 from tuneyard.compiler.cli import cli
 from tuneyard.compiler.verify.audit import Audit
 from tuneyard.compiler.verify.report import lines
-from tuneyard.core.language.messages import as_is, for_reader, in_language, relative_paths
+from tuneyard.core.language.messages import as_is, for_reader, relative_paths
+from tuneyard.core.language.reader import in_language
 
 OURS = ["result: 42", "3 rows", "next: x", "error: no such file", "warning: none", "interrupted; ok"]
 """Lines that are translated where they are ours, or whose parts are."""

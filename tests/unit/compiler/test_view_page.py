@@ -8,7 +8,7 @@ from tests.view_payloads import RED_DOT, chat, payload, row, with_losses
 from tuneyard.compiler.view.page import MARK, percentage, render_page
 from tuneyard.compiler.view.payload import CodeCount
 from tuneyard.core.drawing.page import content_policy
-from tuneyard.core.language.messages import in_language
+from tuneyard.core.language.reader import in_language
 
 HOSTILE = "</script><script>document.title = 'ran'</script><!--\u2028\u2029\x00\ud83d'\"&amp;<img src=x>"
 

@@ -18,7 +18,8 @@ from tuneyard.compiler.spec.file import known_specs
 from tuneyard.compiler.spec.load import load_spec
 from tuneyard.core.cli import doctor
 from tuneyard.core.cli.main import cli as tuneyard
-from tuneyard.core.language.messages import CHINESE, for_reader, in_language
+from tuneyard.core.language.messages import for_reader
+from tuneyard.core.language.reader import CHINESE, in_language
 
 MESSAGES = read_json(ROOT / "core/language/messages_zh.json")
 FIELD = re.compile(r"\{\w+\}")

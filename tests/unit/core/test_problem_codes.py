@@ -12,7 +12,8 @@ from tuneyard.compiler.cli import cli as data
 from tuneyard.core.errors import Problem, ProblemsError
 from tuneyard.core.errors.problem_codes import EXPLANATIONS, guide
 from tuneyard.core.installation.checkout import ROOT
-from tuneyard.core.language.messages import CHINESE, catalogue, in_language
+from tuneyard.core.language.messages import catalogue
+from tuneyard.core.language.reader import CHINESE, in_language
 
 CODE = re.compile(r"\b[EWN]\d{3}\b")
 LOCALE = ("LC_ALL", "LC_MESSAGES", "LANG")

@@ -26,9 +26,9 @@ from tuneyard.adapters.plots import draw as draw_adapters
 from tuneyard.core.drawing import plots as drawing
 from tuneyard.core.errors import ContentError
 from tuneyard.core.language import translation as language
-from tuneyard.core.language.messages import CHINESE, ENGLISH, catalogue, in_language
-from tuneyard.core.language.translation import listed, tr, tr_counted
-from tuneyard.core.text.words import counted
+from tuneyard.core.language.message import counted, listed, tr
+from tuneyard.core.language.messages import catalogue
+from tuneyard.core.language.reader import CHINESE, ENGLISH, in_language
 from tuneyard.core.training import metrics
 from tuneyard.eval import compare, suite
 from tuneyard.eval import sweep as eval_sweep
@@ -218,10 +218,12 @@ def test_one_of_a_thing_is_no_plural(groups: list[str] | None, tmp_path: Path) -
     assert PLURAL_OF_ONE.findall(text) == []
     for number in (0, 1, 2, 1500):
         singular = number == 1
-        assert tr_counted(number, "example") == f"{number:,} example{'' if singular else 's'}"
+        assert counted(number, "example", "examples") == f"{number:,} example{'' if singular else 's'}"
         with in_language(CHINESE):
-            assert tr_counted(number, "example") == f"{number:,} 个样本"
-            assert tr_counted(number, "unheard-of thing") == counted(number, "unheard-of thing")
+            assert counted(number, "example", "examples") == f"{number:,} 个样本"
+            assert counted(number, "unheard-of thing", "unheard-of things") == counted(
+                number, "unheard-of thing", "unheard-of things"
+            )
 
 
 def test_a_chinese_page_and_table(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from tests.fake_runs import NEW, OLD, VALID, compare, fake_run, flags, labelled, table_json, two_datasets
 from tests.messages import golden_text
-from tuneyard.core.language.messages import in_language
+from tuneyard.core.language.reader import in_language
 from tuneyard.eval.show.tables import markdown, method, scores
 
 

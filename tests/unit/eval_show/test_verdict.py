@@ -18,7 +18,7 @@ from tests.fake_runs import (
 )
 from tests.messages import golden_text, raises
 from tuneyard.core.errors import RequestError
-from tuneyard.core.language.messages import in_language
+from tuneyard.core.language.reader import in_language
 from tuneyard.eval.judge import sections
 from tuneyard.eval.judge.conclusions import (
     Comparison,

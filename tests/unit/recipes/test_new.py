@@ -16,7 +16,8 @@ from tuneyard.core.cli.main import cli
 from tuneyard.core.datasets import eval_split
 from tuneyard.core.errors import RequestError
 from tuneyard.core.installation.checkout import ROOT
-from tuneyard.core.language.messages import in_language, relative_paths
+from tuneyard.core.language.messages import relative_paths
+from tuneyard.core.language.reader import in_language
 from tuneyard.core.llamafactory.prompt.template_fit import TemplateFinding
 from tuneyard.core.llamafactory.stages import TRAINING_STAGES
 from tuneyard.core.llamafactory.template_choice import TemplateChoice

@@ -6,7 +6,8 @@ import pytest
 
 from tests.messages import raises
 from tuneyard.core.errors import ContentError, RequestError
-from tuneyard.core.language.messages import for_reader, in_language
+from tuneyard.core.language.messages import for_reader
+from tuneyard.core.language.reader import in_language
 from tuneyard.recipes.recipe import read_recipe
 
 
