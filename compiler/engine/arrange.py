@@ -30,12 +30,18 @@ def sampled(order: Order, size: float, seed: int) -> Order:
 def split_rows(split: Split, seen: Fingerprints, order: Order, seed: int) -> dict[str, Order]:
     """Draw the rows of each split; `train` is the rows that the others leave. Order is kept within each.
 
-    Memory: 4 bytes a row for the result and up to 17 while it is made.
+    Memory: 4 bytes a row for the result and up to 17 while it is made. `seen` forgets the columns `stable`
+    and `units` as soon as they are read: 8 bytes a row each.
     """
     rows = seen.take(order)
-    units = numbered(_units(split, rows))
+    homes_by_hash = array("B")
     if split.by_hash:
-        homes = _homes_by_hash(split.shares, _firsts(rows.column("stable"), units))
+        homes_by_hash = _homes_by_hash(split.shares, rows.values("stable"))
+        seen.forget("stable")
+    units = numbered(_units(split, rows))
+    seen.forget("units")
+    if split.by_hash:
+        homes = _firsts(homes_by_hash, units)
     else:
         if split.seed is not None:
             seed = split.seed

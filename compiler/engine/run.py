@@ -72,7 +72,7 @@ class Run:
     moved: Moved | None = None
     written: list[tuple[str, Output, RecordFile]] = field(default_factory=list)
     fingerprints: dict[str, Fingerprints] = field(default_factory=dict)
-    drawn: "dict[str, array[int]]" = field(default_factory=dict)
+    drawn: "dict[str, array[int] | memoryview[int]]" = field(default_factory=dict)
     results: Iterator[WorkResult] | None = None
     types: TypesOfParts = field(default_factory=dict)
 

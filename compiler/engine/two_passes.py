@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import chain
+from pathlib import Path
 
 from tuneyard.compiler.engine.arrange import Order, sampled, split_rows
 from tuneyard.compiler.engine.compile_file import part_files, rows_of_parts
@@ -20,11 +21,12 @@ from tuneyard.compiler.lint.fingerprints import Fingerprints
 from tuneyard.compiler.lint.matching import matches
 from tuneyard.compiler.rows.draw import ROW_TYPE
 from tuneyard.compiler.spec.model import PART, WHOLE, Spec
-from tuneyard.compiler.write.record_file import RecordFile, keys_in
+from tuneyard.compiler.write.record_file import BLOCK, RecordFile, keys_in
 from tuneyard.core.datasets.compiled import SPLIT, TRAINED
 from tuneyard.core.errors import ContentError, Problem
 from tuneyard.core.errors.problem_codes import ProblemCode
 from tuneyard.core.execution import Executor
+from tuneyard.core.files import named
 from tuneyard.core.language.message import marked
 
 UNFILLED_PART = ProblemCode(
@@ -49,7 +51,7 @@ LEAKED = 255  # in place of a split's number: the row is in none
 class FirstPass:
     """The rows of the first pass: their files and fingerprints, and the numbers of those to write.
 
-    `order_of_part` has these numbers for each part.
+    `order_of_part` has these numbers for each part of a split that is given: 4 bytes a row.
     """
 
     files: list[RecordFile]
@@ -85,7 +87,7 @@ def write_arranged(run: Run, executor: Executor | None) -> None:
             run.report.problems.warn(Problem(EMPTY_SPLIT, spec.name, message, "", fix))
         if spec.split.stratify and not spec.split.is_given:
             _warn_of_lone_classes(run, whole, spec.split.stratify, next(iter(spec.split.shares)))
-        whole.fingerprints.forget("units", "stable", "classes")
+        whole.fingerprints.forget("classes")
     run.fingerprints = {split: sources[split].fingerprints.take(order) for split, order in orders.items()}
     if spec.drop_leaks:
         _drop_leaks(run, sources, orders)
@@ -96,7 +98,7 @@ def write_arranged(run: Run, executor: Executor | None) -> None:
         order, splits = _with_splits(whole, list(orders.values()))
         _write(run, WHOLE, whole, order)
         if run.staged:
-            run.drawn = {TRAINED: _trained(spec, whole, order), SPLIT: splits}
+            run.drawn = {TRAINED: _trained(spec, whole, order, run.staged / ROWS), SPLIT: splits}
     if run.staged:
         shutil.rmtree(run.staged / ROWS)
 
@@ -122,7 +124,8 @@ def _read_source(run: Run, name: str, parts: Sequence[str]) -> FirstPass:
                     run, part, _without_duplicates(run, fingerprints, rows), rows_by_part.get(part)
                 )
             order.extend(rows)
-            order_of_part[part] = rows
+            if run.spec.split and run.spec.split.is_given:
+                order_of_part[part] = rows
     if mix and mix.shuffle is not None:
         random.Random(mix.shuffle).shuffle(order)
     elif len(order) == fingerprints.rows:
@@ -185,9 +188,7 @@ def _drop_leaks(run: Run, sources: dict[str, FirstPass], orders: dict[str, Order
     leaked: set[int] = set()
     for split, fingerprints in run.fingerprints.items():
         if split != PART:
-            same = matches(
-                run.fingerprints[PART].column(marked("prompts")), fingerprints.column(marked("prompts"))
-            )
+            same = matches(run.fingerprints[PART].values("prompts"), fingerprints.values("prompts"))
             leaked.update(row for row, _unused in same)
     rows = array(ROW_TYPE, (row for position, row in enumerate(orders[PART]) if position not in leaked))
     run.report.drop(marked("leak"), len(leaked))
@@ -207,11 +208,20 @@ def _with_splits(whole: FirstPass, orders: Sequence[Order]) -> tuple[Order, "arr
     return order, array("B", map(split_of_row.__getitem__, order))
 
 
-def _trained(spec: Spec, whole: FirstPass, order: Order) -> "array[int]":
-    """The fingerprints of rows in the dataset that is trained on, 0 if the spec writes none."""
+def _trained(spec: Spec, whole: FirstPass, order: Order, folder: Path) -> "array[int] | memoryview[int]":
+    """The fingerprints of rows in the dataset that is trained on, 0 if the spec writes none.
+
+    They are written into a file of the folder and mapped: no memory until the row index is written.
+    """
     for file, output in zip(whole.files, spec.outputs, strict=True):
         if output.dataset and file.keys is not None and order:
-            return array("Q", map(keys_in(file.keys).__getitem__, order))
+            path = folder / TRAINED
+            keys_of_rows = keys_in(file.keys)
+            with path.open("wb") as trained, named(path):
+                for first in range(0, len(order), BLOCK):
+                    rows = order[first : first + BLOCK]
+                    array("Q", map(keys_of_rows.__getitem__, rows)).tofile(trained)
+            return keys_in(path)
     return array("Q", [0]) * len(order)
 
 

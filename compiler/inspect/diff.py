@@ -9,11 +9,11 @@ from itertools import islice
 from pathlib import Path
 from sys import intern
 
-from tuneyard.compiler.lint.fingerprints import Places
 from tuneyard.compiler.lint.matching import paired
 from tuneyard.compiler.lint.text_keys import keys_of_texts, plain_text
 from tuneyard.compiler.read.dataset_reader import few, label_of, stored_examples
 from tuneyard.compiler.rows.draw import ROW_TYPE
+from tuneyard.compiler.rows.places import Places
 from tuneyard.core.files import JsonObject
 from tuneyard.core.language.message import counted
 from tuneyard.core.language.messages import as_is

@@ -3,19 +3,17 @@
 A worker pickles those of its file, and `append` puts the files together in their order.
 """
 
-import pickle
-import zlib
 from array import array
-from bisect import bisect_left, bisect_right
+from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from functools import lru_cache
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import accumulate, islice
 from math import ceil
 from operator import lt
 
 from tuneyard.compiler.lint.matching import repeated
 from tuneyard.compiler.rows import Line, Place, Prefix
+from tuneyard.compiler.rows.places import Places
 from tuneyard.core.files import JsonObject
 from tuneyard.core.language.message import marked
 
@@ -41,38 +39,6 @@ COLUMNS = {
 NO_ID = -(1 << 62)
 Repeats = list[tuple[int, int]]
 """Rows, each with the first row that is like it."""
-
-
-@lru_cache(2)  # a warning names a row and its twin: both come in the order of their rows, from two places
-def _unpacked(packed: bytes) -> Sequence[Line]:
-    lines: Sequence[Line] = pickle.loads(zlib.decompress(packed))
-    return lines
-
-
-class Places:
-    """The place of each row, in about 3 bytes."""
-
-    def __init__(self) -> None:
-        self._starts: list[int] = []
-        self._runs: list[tuple[Prefix, bytes]] = []
-        self.rows = 0
-
-    def add(self, prefix: Prefix, lines: Sequence[Line]) -> None:
-        """Append the places of rows of one file."""
-        self._starts.append(self.rows)
-        self._runs.append((prefix, zlib.compress(pickle.dumps(lines), 1)))
-        self.rows += len(lines)
-
-    def append(self, other: "Places") -> None:
-        """Append the places of further rows."""
-        self._starts += [self.rows + start for start in other._starts]
-        self._runs += other._runs
-        self.rows += other.rows
-
-    def __getitem__(self, row: int) -> Place:
-        run = bisect_right(self._starts, row) - 1
-        prefix, lines = self._runs[run]
-        return Place(prefix, _unpacked(lines)[row - self._starts[run]])
 
 
 class Fingerprints:
@@ -135,7 +101,14 @@ class Fingerprints:
         column = self._columns[name]
         if self._order is None or not column or self._order == range(len(column)):
             return column
-        return array(column.typecode, map(column.__getitem__, self._order))
+        return array(column.typecode, self.values(name))
+
+    def values(self, name: str) -> Iterator[int]:
+        """Yield a column in the order of the rows. `column` copies it if these are a part of all rows."""
+        column = self._columns[name]
+        if self._order is None or not column:
+            return iter(column)
+        return map(column.__getitem__, self._order)
 
     def forget(self, *names: str) -> None:
         """Free the memory of columns that nothing more is asked of."""

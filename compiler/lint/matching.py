@@ -1,7 +1,7 @@
 """Rows with equal keys (hashes of 8 bytes): what compares rows asks for the first row of each key."""
 
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import compress, islice
 from operator import ne
 from typing import TypeAlias
@@ -9,7 +9,7 @@ from typing import TypeAlias
 from tuneyard.compiler.rows.draw import ROW_TYPE
 
 FEW = 1 << 16  # rows that a dict matches sooner than numpy is imported, in 8 MB
-SHARES = 32  # of the keys that are sorted at a time
+SHARES = 128  # of the keys that are sorted at a time
 
 Keys: TypeAlias = "array[int]"
 Rows: TypeAlias = "array[int]"
@@ -45,11 +45,11 @@ def repeated(keys: Keys) -> Pairs:
     return compress(zip(rows, firsts, strict=True), map(ne, rows, firsts))
 
 
-def matches(keys: Keys, others: Keys) -> Pairs:
+def matches(keys: Iterable[int], others: Iterable[int]) -> Pairs:
     """Yield (row, first row of the others with its key) for every row whose key the others have."""
-    count = len(others)
-    joined = others + keys
-    del keys, others  # often copies that only this call holds
+    joined = array("q", others)
+    count = len(joined)
+    joined.extend(keys)
     for row, first in enumerate(islice(first_rows(joined), count, None)):
         if first < count:
             yield row, first

@@ -150,7 +150,7 @@ def lint_splits(spec: Spec, fingerprints: Mapping[str, Fingerprints], problems: 
     report: JsonObject = dict(summaries)
     if spec.group:
         for training, name, others in splits.pairs():
-            shared_groups = matches(training.column("groups"), others.column("groups"))
+            shared_groups = matches(training.values("groups"), others.values("groups"))
             shared_rows = len({row for _unused, row in shared_groups})
             report[f"{spec.group} shared by {splits.first} and {name}"] = shared_rows
     return report

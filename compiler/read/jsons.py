@@ -38,7 +38,7 @@ from tuneyard.compiler.read.stream import (
     undecodable,
     whole_lines,
 )
-from tuneyard.compiler.rows import Fields, InDocument, Line, ObjectRows, Place, Prefix, without
+from tuneyard.compiler.rows import AtKey, Fields, InList, Line, ObjectRows, Place, Prefix, without
 from tuneyard.compiler.rows.problem_codes import NO_RECORDS, NOT_AN_OBJECT
 from tuneyard.compiler.rows.problems import Problems, UnreadableFileError
 from tuneyard.compiler.spec.column_names import key_in_spec
@@ -202,29 +202,33 @@ class _Walk:
             raise BrokenError(NO_RECORDS, f"{where}: found {value}, expected {LIST}")
 
     def _list(self, steps: Steps, where: str, outer: Fields) -> Iterator[Found]:
+        before = f"{where}[" if where else ""
         number = 0
         for _unused in self.scanner.items("]"):
             lines, rows = ([], []) if steps else self.scanner.objects()
             for line, row in zip(lines, rows, strict=True):
-                yield self._place(line, where, number), {**outer, **row} if outer else row, None
+                yield self._place(line, before, number), {**outer, **row} if outer else row, None
                 number += 1
             if rows:
                 continue
             line, value, wrong = self.scanner.row()
-            place = self._place(line, where, number)
+            place = self._place(line, before, number)
             if wrong or not (where or steps):
                 yield place, value, wrong
             else:
                 yield from _inside(value, steps, place, outer)
             number += 1
 
-    def _place(self, line: int, where: str, number: int) -> Line:
-        """The place of a row of a list. Rows that begin on one line need their numbers, too."""
+    def _place(self, line: int, before: str, number: int) -> Line:
+        """The place of a row of a list: `before` is `rows[`, "" for the outermost list.
+
+        Rows of the outermost list that begin on one line need their numbers, too.
+        """
         place: Line = line
-        if where:
-            place = InDocument(line, number, f"{where}[{number}]")
+        if before:
+            place = InList(line, number, before, "]")
         elif line == self.last_line:
-            place = InDocument(line, number, f"record {number + 1}")
+            place = InList(line, number + 1, "record ", "")
         self.last_line = line
         return place
 
@@ -235,7 +239,7 @@ class _Walk:
             if self.by_question:
                 if isinstance(value, dict) and not any(map(role_of_name, value)):
                     for question, answer in value.items():
-                        place = InDocument(line, number, f"key {show_value(key)}, {show_value(question)}")
+                        place = AtKey(line, number, f"key {show_value(key)}, {show_value(question)}")
                         yield place, {"topic": key, "question": question, "answer": answer}, wrong
                     continue
                 answer = value if isinstance(value, dict) else {"answer": value}
@@ -246,7 +250,7 @@ class _Walk:
                 fix = BY_ROWS if isinstance(value, list) else ""
                 raise BrokenError(NO_RECORDS, f"{message}, expected {LIST}, or an object of rows", fix)
             text = f"{where}.{key_in_spec(key)}" if where else f"key {show_value(key)}"
-            yield InDocument(line, number, text), {**outer, **value}, wrong
+            yield AtKey(line, number, text), {**outer, **value}, wrong
 
     def _under(self, steps: Steps, where: str, outer: Fields) -> Iterator[Found]:
         """Read the rows under the first key, and skip the other keys."""

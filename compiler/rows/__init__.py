@@ -13,11 +13,23 @@ from tuneyard.core.datasets import filled
 from tuneyard.core.files import Fields as Fields
 
 
-class InDocument(NamedTuple):
-    """The line of a row that needs more than its line to be found: `12 rows[3]`, `1 record 7`.
+class InList(NamedTuple):
+    """The line of a row in a list that needs its number to be found: `12 rows[3]`, `1 record 7`.
 
-    `item` is the number of the row in its list.
+    `before` and `after` are the text on both sides of the number `item`, equal for all rows of a list.
     """
+
+    line: int
+    item: int
+    before: str
+    after: str
+
+    def __str__(self) -> str:
+        return f"{self.line} {self.before}{self.item}{self.after}"
+
+
+class AtKey(NamedTuple):
+    """The line of a row at a key of an object: `12 key "faq-7"`. `item` is the number of the key, from 0."""
 
     line: int
     item: int
@@ -27,7 +39,7 @@ class InDocument(NamedTuple):
         return f"{self.line} {self.text}"
 
 
-Line = int | str | InDocument
+Line = int | str | InList | AtKey
 """The line or the number of a row in its file. A reader of a package may also give a text."""
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import orjson
 
-from tuneyard.compiler.rows import InDocument, Place
+from tuneyard.compiler.rows import AtKey, InList, Place
 from tuneyard.core.errors import Problem, show_value, show_values
 from tuneyard.core.errors.problem_codes import guide, meaning_of
 from tuneyard.core.files import named
@@ -150,7 +150,7 @@ def _file_of(problem: Problem) -> str:
 def _number(problem: Problem) -> tuple[float, float]:
     """The line of a problem's place and the item in it. A problem of a whole file comes last."""
     line = problem.place.line if isinstance(problem.place, Place) else inf
-    if isinstance(line, InDocument):
+    if isinstance(line, (InList, AtKey)):
         return line.line, line.item
     if isinstance(line, str):
         return inf, 0

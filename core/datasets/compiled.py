@@ -233,7 +233,9 @@ def fingerprints(joined: Sequence[str]) -> "array[int]":
 
 
 def write_row_index(
-    path: Path, fingerprints: "array[int] | memoryview[int]", others: "Mapping[str, array[int]]"
+    path: Path,
+    fingerprints: "array[int] | memoryview[int]",
+    others: "Mapping[str, array[int] | memoryview[int]]",
 ) -> None:
     """Write fingerprints and other columns of all rows. `ValueError` if their lengths differ.
 

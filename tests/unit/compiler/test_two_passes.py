@@ -17,7 +17,7 @@ from tuneyard.compiler.lint.fingerprints import Fingerprints
 from tuneyard.compiler.lint.runner import lint_splits
 from tuneyard.compiler.lint.text_keys import unit_key
 from tuneyard.compiler.read.inputs import find_inputs
-from tuneyard.compiler.rows import Prefix
+from tuneyard.compiler.rows import InList, Prefix
 from tuneyard.compiler.rows.counts import Counts
 from tuneyard.compiler.rows.problems import NO_LIMIT, Problems
 from tuneyard.compiler.spec.load import load_spec
@@ -52,7 +52,7 @@ SPECS = {
 
 
 class Rows:
-    """In place of `compile_file`: distinct rows that no file is read for."""
+    """In place of `compile_file`: distinct rows of a list in a document, which no file is read for."""
 
     count = 0
 
@@ -76,7 +76,8 @@ class Rows:
                 columns["stable"] = keys
             if split.group:
                 columns["units"] = [unit_key(f"page {row // 2}") for row in rows]
-            seen.add(Prefix("file"), rows, columns)
+            lines = [InList(row // 3, row, "data.rows[", "]") for row in rows]
+            seen.add(Prefix("file"), lines, columns)
             if split.stratify:
                 seen.add_values("classes", [f"kind {row % 5}" for row in rows])
             for file in files:
