@@ -16,7 +16,7 @@ from tuneyard.core.cli.run import run_command
 from tuneyard.core.errors import ContentError
 from tuneyard.core.language.han import HAN
 from tuneyard.core.language.message import _, counted
-from tuneyard.core.llamafactory.prompt import Conversation, Encode, Messages
+from tuneyard.core.llamafactory.prompt import Encode, Messages, PromptAndAnswer
 from tuneyard.eval.backends import Backend
 from tuneyard.eval.backends.scorers import Fields, Refused, Scorer, TooLong, plan_answers
 from tuneyard.eval.datasets.dataset import EvalDataset
@@ -258,11 +258,11 @@ def _percent(value: float | None) -> str:
     return "–" if value is None else f"{value:.1%}"
 
 
-def _reference(example: Conversation) -> Talk:
+def _reference(example: PromptAndAnswer) -> Talk:
     return _talk([*example.messages, {"role": "assistant", "content": example.answer}])
 
 
-def _several_questions(example: Conversation) -> bool:
+def _several_questions(example: PromptAndAnswer) -> bool:
     return len(_questions(example.messages)) > 1
 
 

@@ -12,9 +12,9 @@ from tuneyard.core.cli.run import run_command
 from tuneyard.core.documents import json_lines
 from tuneyard.core.errors import ContentError, RequestError, show_value, unexpected
 from tuneyard.core.language.message import _
-from tuneyard.core.llamafactory.prompt import conversation
-from tuneyard.core.llamafactory.prompt.supervision import SupervisedText, Turns, supervise
-from tuneyard.core.records import MARK, PAIR, format_of
+from tuneyard.core.llamafactory.prompt import prompt_and_answer
+from tuneyard.core.llamafactory.prompt.supervision import EncodedConversation, SupervisedText, supervise
+from tuneyard.core.records import KTO_TAG, PAIR, format_of
 from tuneyard.eval.backends.likelihood import reading_answers
 from tuneyard.eval.backends.scorers import Fields, Scorer
 from tuneyard.eval.datasets.dataset import EvalDataset
@@ -54,14 +54,14 @@ def cli(request: ScoringRequest, datasets: Sequence[EvalDataset]) -> Declared:
     rejected: dict[str, list[str]] = {}
     for dataset in datasets:
         record_format = format_of(dataset.records[0], dataset.entry)
-        mark = record_format.columns.get(MARK)
+        mark = record_format.columns.get(KTO_TAG)
         if dataset.entry and not record_format.ranking and mark is None:
             raise RequestError(
                 _(
                     '{name}: no preferences: its entry in dataset_info.json has neither "ranking": true '
                     "nor a {tag}; compile it by a spec of pairs: tuneyard data init FILE",
                     name=dataset.name,
-                    tag=MARK,
+                    tag=KTO_TAG,
                 )
             )
         if mark is not None and (dataset.entry or mark in dataset.records[0]):
@@ -110,7 +110,7 @@ def read_rejected(dataset: EvalDataset) -> list[str]:
             column = columns.get(part, part)
             if not isinstance(record.get(column), str | dict):
                 raise unexpected(place, column, record.get(column), _("an answer"))
-        rejected = conversation(record, dataset.entry, place, answer=1).answer
+        rejected = prompt_and_answer(record, dataset.entry, place, answer=1).answer
         if dataset.conversations[row].answer == rejected:
             raise ContentError(
                 _("{place}: chosen and rejected are the same: {text}", place=place, text=show_value(rejected))
@@ -238,7 +238,7 @@ def _supervised(job: Job, row: int, answer: str) -> SupervisedText:
         prompt += [*source, *target]
     source, target = turns.pairs[-1]
     prompt += source
-    supervised = supervise(Turns([(prompt, target)], turns.stop), len(prompt) + len(target) + 1)
+    supervised = supervise(EncodedConversation([(prompt, target)], turns.stop), len(prompt) + len(target) + 1)
     return supervised._replace(images=job.images(row))
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from tuneyard.core.cli.run import run_command
 from tuneyard.core.errors import ContentError
 from tuneyard.core.language.message import _
-from tuneyard.core.llamafactory.prompt import Conversation, Messages, tool_format
+from tuneyard.core.llamafactory.prompt import Messages, PromptAndAnswer, tool_format
 from tuneyard.core.records import ANSWERS
 from tuneyard.core.records.calls import WrongValueError, calls_of
 from tuneyard.eval.backends.scorers import Fields
@@ -69,7 +69,7 @@ def turns_of(dataset: EvalDataset, clustered: bool = True) -> EvalDataset:
     clusters or `clustered` is False.
     """
     rows: list[int] = []
-    examples: list[Conversation] = []
+    examples: list[PromptAndAnswer] = []
     for row, conversation in enumerate(dataset.conversations):
         answer = {"role": conversation.role, "content": conversation.answer}
         turns = [*conversation.messages, answer]
@@ -77,7 +77,7 @@ def turns_of(dataset: EvalDataset, clustered: bool = True) -> EvalDataset:
             continue
         for place, turn in enumerate(turns):
             if turn["role"] in ANSWERS and turn["content"]:
-                examples.append(Conversation(turns[:place], turn["content"], turn["role"]))
+                examples.append(PromptAndAnswer(turns[:place], turn["content"], turn["role"]))
                 rows.append(row)
     if not rows:
         raise ContentError(
@@ -104,7 +104,7 @@ def check_calls(dataset: EvalDataset) -> None:
         ) from error
 
 
-def _judged(example: Conversation, answer: str, chosen_format: str | None = None) -> Prediction:
+def _judged(example: PromptAndAnswer, answer: str, chosen_format: str | None = None) -> Prediction:
     calls = calls_of(example.answer) if example.role == "function" else []
     return judge(calls, answer, example.messages[0].get("tools", ""), chosen_format)
 

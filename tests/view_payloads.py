@@ -9,9 +9,9 @@ from tuneyard.compiler.view.payload import (
     LEARNED,
     MASKED,
     CodeCount,
+    PageBlock,
     PageRow,
     PageSide,
-    PageTurn,
     TokenSpan,
     ViewPayload,
 )
@@ -23,12 +23,12 @@ RED_DOT = (
 PIECE = re.compile(r"<\|.*?\|>|\n| ?[^\W_]+| ?[^\w\s]| ")
 
 
-def turn(role: str, text: str, state: int = MASKED, part: str = "text") -> PageTurn:
+def turn(role: str, text: str, state: int = MASKED, part: str = "text") -> PageBlock:
     """A turn with a token for each word, all of one state."""
-    return PageTurn(role, part, text, [(len(piece), state) for piece in PIECE.findall(text)])
+    return PageBlock(role, part, text, [(len(piece), state) for piece in PIECE.findall(text)])
 
 
-def chat(question: str, answer: str, system: str = "You are a helpful assistant.") -> list[PageTurn]:
+def chat(question: str, answer: str, system: str = "You are a helpful assistant.") -> list[PageBlock]:
     """The turns of a question and its learned answer in the way of ChatML."""
     return [
         turn("template", "<|im_start|>system\n"),
@@ -42,7 +42,7 @@ def chat(question: str, answer: str, system: str = "You are a helpful assistant.
     ]
 
 
-def row(number: int, turns: list[PageTurn], label: str = "", **values: object) -> PageRow:
+def row(number: int, turns: list[PageBlock], label: str = "", **values: object) -> PageRow:
     """A row of one side; its counts are those of the turns."""
     made = PageRow(number, json.dumps({"row": number}), label, sides=[PageSide("", "", turns)])
     for name, value in values.items():

@@ -1,1 +1,1 @@
-"""What is known of conversations: roles, turns, tables with one turn a row, exports of chat programs."""
+"""Conversations: roles, forms of messages, tables with one message a row, exports of chat programs."""

@@ -8,13 +8,13 @@ from types import NoneType
 from typing import Any
 
 from tuneyard.compiler.chat.forms import form_names
-from tuneyard.compiler.chat.turn_forms import SYSTEM
+from tuneyard.compiler.chat.message_forms import SYSTEM
 from tuneyard.compiler.check.cleaning import cleaner, wrapped
 from tuneyard.compiler.check.plugin_columns import reader_of, refuse_unwritable
 from tuneyard.compiler.check.sources import all_are_filled, is_filled, sources_in
 from tuneyard.compiler.check.text_columns import fallback_columns
 from tuneyard.compiler.check.unused_columns import Unused
-from tuneyard.compiler.columns.marks import TurnKeys
+from tuneyard.compiler.columns.marks import MessageKeys
 from tuneyard.compiler.columns.turns import unread_keys
 from tuneyard.compiler.rows import MISSING, Batch, Fields, ObjectRows, Place, Rows, TableRows
 from tuneyard.compiler.rows.problem_codes import MISSING_FIELD
@@ -119,8 +119,8 @@ class Checker:
         self.kept = {name for output in spec.outputs for name in output.keep}
         self.types = types
         self.column_types = spec.types
-        self.columns_of_turns = [
-            column.name for column in spec.columns if column.type.has_turns(column.options)
+        self.conversation_columns = [
+            column.name for column in spec.columns if column.type.may_be_messages(column.options)
         ]
         self.valid = {name: column_type.validators() for name, column_type in self.column_types.items()}
         self.number = start
@@ -156,7 +156,7 @@ class Checker:
         self.unused.note(self.spec, rows, mapped_sources)
         self.unused.note_lost(self.spec, rows, self.sources, self.lost_in)
         columns = {reader.column.name: self._values(reader, rows, numbers) for reader in self.readers}
-        self._count_inside_turns(columns)
+        self._count_inside_messages(columns)
         batch = Batch(rows.prefix, rows.lines, columns)
         wrong = {name: self._wrong(name, values) for name, values in columns.items()}
         for name, other in self.fallback_columns.items():
@@ -178,14 +178,14 @@ class Checker:
                 refuse_unwritable(column, column.type.plugin, batch)
         return self._label(batch) if self.lookup else batch
 
-    def _count_inside_turns(self, columns: dict[str, Values]) -> None:
+    def _count_inside_messages(self, columns: dict[str, Values]) -> None:
         """Count the keys of turns that reading leaves out, once for each source column."""
-        talks_by_source = {
-            self.sources[name]: columns[name] for name in self.columns_of_turns if name in self.sources
+        conversations_by_source = {
+            self.sources[name]: columns[name] for name in self.conversation_columns if name in self.sources
         }
-        for source, talks in talks_by_source.items():
-            counts = Counter(chain.from_iterable(map(unread_keys, talks)))
-            keys = TurnKeys(self.spec, source)
+        for source, conversations in conversations_by_source.items():
+            counts = Counter(chain.from_iterable(map(unread_keys, conversations)))
+            keys = MessageKeys(self.spec, source)
             for key, rows in sorted(counts.items()):
                 self.unused.add(f"{source}.{key}", rows, ignored=keys.is_ignored(key))
 
@@ -331,7 +331,7 @@ class Checker:
             if not column.required and len(column.names) > 1:
                 count = sum(map(is_filled, values))
             counts[source] += count
-            if column.type.joins_turns() and any(value is MISSING for value in values):
+            if column.type.joins_conversation() and any(value is MISSING for value in values):
                 return [None if value is MISSING else source for value in values]
             return source
         values_of_sources = [rows.column(source) for source in found]

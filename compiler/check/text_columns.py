@@ -1,6 +1,6 @@
 """The text columns of a spec: the prompt columns (asked) and the answer columns (answered)."""
 
-from tuneyard.compiler.columns.turns import Talk
+from tuneyard.compiler.columns.turns import Conversation
 from tuneyard.compiler.rows import Batch
 from tuneyard.compiler.spec.column_types import ASKED
 from tuneyard.compiler.spec.model import TOOLS, Spec
@@ -38,11 +38,13 @@ class TextColumns:
         """The texts of a batch by column: first the prompts, then the answers."""
         texts: dict[str, Texts] = {}
         if self.turns:
-            talks: list[Talk] = batch.columns[self.turns]
+            conversations: list[Conversation] = batch.columns[self.turns]
             end = None if self.pair else -1
-            texts["asked"] = ["\n".join(turn.text for turn in talk[:end]) for talk in talks]
+            texts["asked"] = [
+                "\n".join(turn.text for turn in conversation[:end]) for conversation in conversations
+            ]
             if not self.pair:
-                texts["answered"] = [talk[-1].text for talk in talks]
+                texts["answered"] = [conversation[-1].text for conversation in conversations]
         names = [*self.asked, *self.answered]
         return {name: texts[name] if name in texts else as_texts(self.spec, name, batch) for name in names}
 

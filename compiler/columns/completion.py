@@ -1,4 +1,4 @@
-"""A column with the answer that ends the turns of its row: TRL's `prompt` and `completion`.
+"""A column with the answer that ends the messages of its row: TRL's `prompt` and `completion`.
 
 The answer may be tool calls as JSON (`tool_calls: true`), as in APIGen's `query`, `tools` and `answers`.
 """
@@ -6,17 +6,18 @@ The answer may be tool calls as JSON (`tool_calls: true`), as in APIGen's `query
 from collections.abc import Mapping
 from typing import Any
 
-from tuneyard.compiler.chat.turn_forms import CALL
+from tuneyard.compiler.chat.message_forms import CALL
 from tuneyard.compiler.columns.pair import REPLY, Reply, ReplyReader
-from tuneyard.compiler.columns.turns import ROLE_NAMES, Talk, Turn, files_without
+from tuneyard.compiler.columns.turns import ROLE_NAMES, Conversation, files_without
 from tuneyard.compiler.rows import Fields
 from tuneyard.compiler.spec.column_types import Column, ColumnType, Row
 from tuneyard.compiler.spec.model import Spec
+from tuneyard.core.records import ChatMessage
 from tuneyard.core.records.calls import WrongValueError, call_text, parse_calls
 
 
 class CompletionReader(ReplyReader):
-    """Reads the answer, and puts it after the turns."""
+    """Reads the answer, and puts it after the messages."""
 
     checks_rows = True
 
@@ -41,28 +42,28 @@ class CompletionReader(ReplyReader):
         return reply
 
     def check_row(self, row: Row) -> Fields:
-        """The turns with the answer after them."""
+        """The messages with the answer after them."""
         reply: Reply = row[self.column.name]
         if not self.source:
             return {}
-        turns = self.spec.turns
-        talk: Talk = row[turns]
-        return {turns: [*talk, Turn(reply.role, reply.text, talk[-1].number + 1)]}
+        messages = self.spec.turns
+        conversation: Conversation = row[messages]
+        return {messages: [*conversation, ChatMessage(reply.role, reply.text, conversation[-1].number + 1)]}
 
 
 class CompletionType(ColumnType):
-    """It is no column of a record: the answer becomes a turn."""
+    """It is no column of a record: the answer becomes a message."""
 
-    def has_turns(self, options: Mapping[str, Any]) -> bool:
+    def may_be_messages(self, options: Mapping[str, Any]) -> bool:
         """True unless it is calls of tools."""
         return "tool_calls" not in options
 
-    def joins_turns(self) -> bool:
-        """The answer is the last turn."""
+    def joins_conversation(self) -> bool:
+        """The answer is the last message."""
         return True
 
     def check(self, column: Column, spec: Spec) -> None:
-        """Refuse it without turns."""
+        """Refuse it without messages."""
         if not spec.turns:
             raise ValueError(f"column {column.name}: a completion ends turns, and no column has `is: turns`")
 

@@ -1,4 +1,4 @@
-"""Earlier turns of an alpaca record: pairs of a question and its answer."""
+"""Earlier messages of an alpaca record: pairs of a question and its answer."""
 
 from tuneyard.compiler.spec.column_types import ASKED, Beside, Column, ColumnReader, ColumnType
 from tuneyard.compiler.spec.model import Spec
@@ -38,6 +38,6 @@ HISTORY = HistoryType(
     default=[],
     part="history",
     compared=ASKED,
-    beside=Beside(USUAL_NAMES["history"], turns=False, questions=True),
+    beside=Beside(USUAL_NAMES["history"], conversations=False, questions=True),
     reader=HistoryReader,
 )

@@ -27,7 +27,7 @@ def _unrounded(number: str) -> None:
 
 
 def numbers_in(values: Sequence[Any], before: str | None) -> list[Any]:
-    """Turn text cells into whole numbers, if all are written so and none is too large for JSON.
+    """Message text cells into whole numbers, if all are written so and none is too large for JSON.
 
     `before` is the type of the column in earlier rows. After text all stay text. After numbers each cell is
     decided alone.

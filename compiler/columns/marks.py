@@ -1,4 +1,4 @@
-"""Marks on the turns of a source column, which a spec may ignore: `weight: 0` at an answer is E113."""
+"""Marks on the messages of a source column, which a spec may ignore: `weight: 0` at an answer is E113."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -21,8 +21,8 @@ MASKED_ANSWER = ProblemCode(
 )
 
 
-class TurnKeys(NamedTuple):
-    """How a spec treats the keys of the turns in one source column."""
+class MessageKeys(NamedTuple):
+    """How a spec treats the keys of the messages in one source column."""
 
     spec: Spec
     source: str
@@ -33,21 +33,21 @@ class TurnKeys(NamedTuple):
         names = (key, self.source, f"{self.source}.{key}", head)
         return any(name.lower() in self.spec.ignore for name in names)
 
-    def masking(self, turns: list[Fields]) -> dict[int, Fields]:
-        """The marks that keep turns, or parts of them, out of the loss, by the number of the turn."""
+    def masking(self, messages: list[Fields]) -> dict[int, Fields]:
+        """The marks that keep messages, or parts of them, out of the loss, by the number of the message."""
         marked: dict[int, Fields] = {}
-        for number, turn in enumerate(turns, 1):
-            for key, value in turn.items() if len(turn) > 2 else ():
+        for number, message in enumerate(messages, 1):
+            for key, value in message.items() if len(message) > 2 else ():
                 if masks(key, value) and not self.is_ignored(key):
                     marked.setdefault(number, {})[key] = value
         return marked
 
 
-def refuse_masked(marked: Mapping[int, Fields], answers: Sequence[int], keys: TurnKeys) -> None:
+def refuse_masked(marked: Mapping[int, Fields], answers: Sequence[int], keys: MessageKeys) -> None:
     """Raise E113 if an answer that would be learned carries a mark.
 
-    - `marked`: the masking marks by the number of their turn.
-    - `answers`: the numbers of the turns that would be learned.
+    - `marked`: the masking marks by the number of their message.
+    - `answers`: the numbers of the messages that would be learned.
     """
     masked = [number for number in answers if number in marked]
     if not masked:
@@ -55,8 +55,8 @@ def refuse_masked(marked: Mapping[int, Fields], answers: Sequence[int], keys: Tu
     listed = ", ".join(f"{key}: {show_value(value)}" for key, value in marked[masked[0]].items())
     names = dict.fromkeys(key for number in masked for key in marked[number])
     numbers = ", ".join(map(str, masked))
-    turns = f"turn {numbers}" if len(masked) == 1 else f"turns {numbers}"
-    message = f"{turns}: marked with {listed}, and LLaMA-Factory would learn the whole answer"
+    messages = f"turn {numbers}" if len(masked) == 1 else f"turns {numbers}"
+    message = f"{messages}: marked with {listed}, and LLaMA-Factory would learn the whole answer"
     ignore = f"`ignore: [{', '.join(names)}]` {where_to_write(keys.spec.name)}"
     fix = f"leave the row out (`--on-error reject`), or the mark by {ignore}"
     raise CodedError(MASKED_ANSWER, message, fix=fix)

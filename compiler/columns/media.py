@@ -1,7 +1,7 @@
 """Images, videos and audios of a row: files named by path, one for each placeholder in its texts.
 
 LLaMA-Factory 0.9.5 looks for them below its `media_dir` and refuses a row that names more or fewer than its
-turns have placeholders (data/mm_plugin.py); it opens them only while it trains.
+messages have placeholders (data/mm_plugin.py); it opens them only while it trains.
 """
 
 from collections.abc import Iterator
@@ -10,8 +10,8 @@ from itertools import zip_longest
 from pathlib import Path, PurePath
 from typing import Any
 
-from tuneyard.compiler.chat.turn_forms import USER
-from tuneyard.compiler.columns.turns import Talk
+from tuneyard.compiler.chat.message_forms import USER
+from tuneyard.compiler.columns.turns import Conversation
 from tuneyard.compiler.rows import Fields
 from tuneyard.compiler.spec.column_types import ASKED, Beside, ColumnReader, ColumnType, LoadedRow, Row
 from tuneyard.compiler.spec.model import placeholders
@@ -76,15 +76,20 @@ class MediaReader(ColumnReader):
         paths: list[str] = row[self.column.name]
         column_type = self.column.type
         placeholder = column_type.placeholder()
-        talk: Talk = row[self.turns] if self.turns else []
-        in_turns = [path for turn in talk for path in turn.images] if column_type is IMAGES else []
-        if in_turns:
-            if paths and paths != in_turns:
+        conversation: Conversation = row[self.turns] if self.turns else []
+        in_messages = (
+            [path for message in conversation for path in message.images] if column_type is IMAGES else []
+        )
+        if in_messages:
+            if paths and paths != in_messages:
                 raise WrongValueError(
-                    f"found images in the turns ({show_value(in_turns[0])}) and others beside them"
+                    f"found images in the turns ({show_value(in_messages[0])}) and others beside them"
                 )
-            paths = self.read(in_turns)
-        texts = [turn.text for turn in talk] or [self.literal, *(str(row[name]) for name in self.asked)]
+            paths = self.read(in_messages)
+        texts = [message.text for message in conversation] or [
+            self.literal,
+            *(str(row[name]) for name in self.asked),
+        ]
         count = sum(text.count(placeholder) for text in texts)
         if count == len(paths):
             return {self.column.name: paths}
@@ -96,9 +101,9 @@ class MediaReader(ColumnReader):
         marks = placeholder * len(paths)
         if not self.turns:
             return {self.asked[0]: f"{marks}{row[self.asked[0]]}"}
-        first = next(number for number, turn in enumerate(talk) if turn.role == USER)
-        question = talk[first]._replace(text=marks + talk[first].text)
-        return {self.turns: [*talk[:first], question, *talk[first + 1 :]]}
+        first = next(number for number, message in enumerate(conversation) if message.role == USER)
+        question = conversation[first]._replace(text=marks + conversation[first].text)
+        return {self.turns: [*conversation[:first], question, *conversation[first + 1 :]]}
 
     def notes(self) -> list[str]:
         """Where the files are, for the recipe."""
@@ -113,7 +118,7 @@ _PATHS = {
 
 
 class MediaType(ColumnType):
-    """Files that LLaMA-Factory reads next to turns.
+    """Files that LLaMA-Factory reads next to messages.
 
     Beside paths it takes what other tools write: an image as `{"bytes": …, "path": …}`, as `datasets` stores
     it, and a video as the list of its frames (data/mm_plugin.py).

@@ -3,17 +3,17 @@
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from tuneyard.compiler.chat.turn_forms import ASSISTANT, common_turns
+from tuneyard.compiler.chat.message_forms import ASSISTANT, common_messages
 from tuneyard.compiler.columns.best import BY_NUMBER, best_of
-from tuneyard.compiler.columns.marks import TurnKeys, refuse_masked
+from tuneyard.compiler.columns.marks import MessageKeys, refuse_masked
 from tuneyard.compiler.columns.turns import (
     OPENAI,
     ROLE_NAMES,
     SHAREGPT,
-    Talk,
+    Conversation,
     cleaned,
     read_answer,
-    read_turns,
+    read_messages,
     refuse_images,
 )
 from tuneyard.compiler.rows import Fields
@@ -26,9 +26,9 @@ from tuneyard.core.records.calls import WrongValueError, unusable
 
 
 class Reply(NamedTuple):
-    """An answer, and the turns before it if it stood at the end of a whole conversation."""
+    """An answer, and the messages before it if it stood at the end of a whole conversation."""
 
-    before: Talk
+    before: Conversation
     text: str
     role: str = ASSISTANT
 
@@ -42,13 +42,13 @@ class ReplyReader(ColumnReader):
 
     def unfold(self, values: Values) -> Values:
         """Bring messages into OpenAI's form."""
-        return [common_turns(value, self.column.options.get("roles", {}), whole=False) for value in values]
+        return [common_messages(value, self.column.options.get("roles", {}), whole=False) for value in values]
 
     def read(self, value: Any) -> Reply:
         """The cleaned answer; of rated ones the best, for `rejected` the worst."""
         if "best" in self.column.options:
             return Reply([], best_of(self, value, lowest=self.column.type is REJECTED, in_pair=True))
-        keys, clean = TurnKeys(self.spec, self.source), self.file.clean
+        keys, clean = MessageKeys(self.spec, self.source), self.file.clean
         if isinstance(value, dict):
             value = [value]
         if isinstance(value, list):
@@ -58,7 +58,7 @@ class ReplyReader(ColumnReader):
         elif len(value) == 1:
             reply = Reply([], read_answer(value[0], keys))
         else:
-            *before, last = read_turns(value, keys)
+            *before, last = read_messages(value, keys)
             refuse_images((*before, last))
             reply = Reply(cleaned(before, clean), last.text)
             if last.role != ASSISTANT:
@@ -89,15 +89,15 @@ class ReplyReader(ColumnReader):
         return {names[0]: chosen.text, names[1]: rejected.text}
 
 
-def _texts_of(turns: Talk) -> list[tuple[str, str]]:
-    """The role and the text of each turn, without its number."""
-    return [(turn.role, turn.text) for turn in turns]
+def _texts_of(messages: Conversation) -> list[tuple[str, str]]:
+    """The role and the text of each message, without its number."""
+    return [(message.role, message.text) for message in messages]
 
 
 class ReplyType(ColumnType):
     """One of the two answers."""
 
-    def has_turns(self, options: Mapping[str, Any]) -> bool:
+    def may_be_messages(self, options: Mapping[str, Any]) -> bool:
         """True unless it is a list of rated answers, of which one is taken."""
         return "best" not in options
 
@@ -106,12 +106,12 @@ class ReplyType(ColumnType):
         return True
 
     def answers_learned(self, numbers: list[int]) -> list[int]:
-        """No turn before the two answers (data/processor/pairwise.py)."""
+        """No message before the two answers (data/processor/pairwise.py)."""
         del numbers
         return []
 
     def written(self, values: Values, output_format: str) -> Values:
-        """Texts in alpaca, turns of the assistant in a conversation."""
+        """Texts in alpaca, messages of the assistant in a conversation."""
         if output_format == "sharegpt":
             return [{"from": SHAREGPT[ASSISTANT], "value": text} for text in values]
         if output_format == "messages":

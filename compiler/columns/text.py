@@ -26,7 +26,7 @@ class CleanedType(ColumnType):
     """Texts as the file has them, which `clean:` changes."""
 
     def fix_of(self, value: object, field: str) -> str:
-        """The column type that reads a number, turns or a list."""
+        """The column type that reads a number, messages or a list."""
         del field
         if isinstance(value, int | float):
             return "in a spec, `is: any` writes it as JSON has it, and `labels` maps it"

@@ -1,12 +1,12 @@
-"""Tools that a row declares, and the calls of them in its turns."""
+"""Tools that a row declares, and the calls of them in its messages."""
 
 import json
 from collections.abc import Iterator
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from tuneyard.compiler.chat.turn_forms import ASSISTANT, CALL
-from tuneyard.compiler.columns.turns import Talk
+from tuneyard.compiler.chat.message_forms import ASSISTANT, CALL
+from tuneyard.compiler.columns.turns import Conversation
 from tuneyard.compiler.rows import Fields, without
 from tuneyard.compiler.spec.column_types import (
     Beside,
@@ -56,10 +56,10 @@ class CallError(NamedTuple):
 
 
 class ToolsReader(ColumnReader):
-    """Reads a row's tools as JSON text, and checks the calls in its turns against them."""
+    """Reads a row's tools as JSON text, and checks the calls in its messages against them."""
 
     def prepare(self) -> None:
-        """Check calls if there are turns."""
+        """Check calls if there are messages."""
         self.checks_rows = bool(self.spec.turns)
 
     def read(self, value: object) -> str:
@@ -70,17 +70,19 @@ class ToolsReader(ColumnReader):
 
     def check_row(self, row: Row) -> Fields:
         """Refuse calls that do not fit the tools, and warn of calls that may not."""
-        talk: Talk = row[self.spec.turns]
-        errors = dict.fromkeys(_call_errors(talk, row[self.column.name]))
+        conversation: Conversation = row[self.spec.turns]
+        errors = dict.fromkeys(_call_errors(conversation, row[self.column.name]))
         is_strict = self.column.options.get("arguments") == "error"
         messages = [error.message for error in errors if error.error or is_strict]
         if messages:
             raise CodedError(UNDECLARED_CALL, *messages)
         for error in errors:
             self.file.warnings.append((WRONG_ARGUMENTS, error.message, ""))
-        for turn in talk:
-            if turn.role == ASSISTANT and OPEN in turn.text:
-                message = f"turn {turn.number}: {OPEN} in an answer: neither checked nor scored as a call"
+        for chat_message in conversation:
+            if chat_message.role == ASSISTANT and OPEN in chat_message.text:
+                message = (
+                    f"turn {chat_message.number}: {OPEN} in an answer: neither checked nor scored as a call"
+                )
                 self.file.warnings.append((CALL_IN_TEXT, message, "give the turn the role function_call"))
         return {}
 
@@ -97,22 +99,22 @@ def common_tools(item: Fields) -> list[Any]:
     return [item]
 
 
-def _call_errors(talk: Talk, tools: str) -> Iterator[CallError]:
-    """Check the calls in a row's turns against the tools that the row declares."""
+def _call_errors(conversation: Conversation, tools: str) -> Iterator[CallError]:
+    """Check the calls in a row's messages against the tools that the row declares."""
     schemas = declared(tools)
-    for turn in talk:
-        calls = calls_of(turn.text) if turn.role == CALL else []
+    for chat_message in conversation:
+        calls = calls_of(chat_message.text) if chat_message.role == CALL else []
         for name, arguments in calls:
             if name not in schemas:
                 declared_names = "the row declares none"
                 if schemas:
                     declared_names = f"the row has {show_values(schemas)}"
                 message = f"the tool {show_value(name)} is not declared: {declared_names}"
-                yield CallError(f"turn {turn.number}: {message}", bool(schemas))
+                yield CallError(f"turn {chat_message.number}: {message}", bool(schemas))
                 continue
             fault = _schema_violation(json.dumps(schemas[name], sort_keys=True), arguments)
             if fault:
-                yield CallError(f"turn {turn.number}: the call of {show_value(name)}: {fault}", False)
+                yield CallError(f"turn {chat_message.number}: the call of {show_value(name)}: {fault}", False)
 
 
 def _schema_violation(schema: str, arguments: JsonObject) -> str:
@@ -142,7 +144,7 @@ def _no_retrieval(uri: str) -> JsonObject:
 
 
 class ToolsType(ColumnType):
-    """LLaMA-Factory reads tools from one column for all turns of a row."""
+    """LLaMA-Factory reads tools from one column for all messages of a row."""
 
     def check(self, column: Column, spec: Spec) -> None:
         """Refuse another name of the column, since records call it so."""

@@ -1,12 +1,12 @@
-"""Turns of conversations (ShareGPT, OpenAI messages): reading, checks, and the answers that are learned."""
+"""Conversations (ShareGPT, OpenAI messages): reading, checks, and the answers that are learned."""
 
 import re
 from collections import Counter
 from collections.abc import Container, Iterable, Mapping
 from itertools import dropwhile, takewhile
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
-from tuneyard.compiler.chat.turn_forms import (
+from tuneyard.compiler.chat.message_forms import (
     ASSISTANT,
     CALL,
     IMAGES,
@@ -14,13 +14,13 @@ from tuneyard.compiler.chat.turn_forms import (
     ROLES,
     SYSTEM,
     USER,
-    common_turns,
+    common_messages,
     marked_thought,
     role_and_content,
     speaker,
     thought_marks,
 )
-from tuneyard.compiler.columns.marks import TurnKeys, refuse_masked
+from tuneyard.compiler.columns.marks import MessageKeys, refuse_masked
 from tuneyard.compiler.rows import Fields, are_objects
 from tuneyard.compiler.spec.column_types import Clean, ColumnReader, ColumnType, Row, Schema, Values
 from tuneyard.compiler.spec.model import Output, Spec
@@ -29,7 +29,7 @@ from tuneyard.core.datasets.answer_marks import adds_content
 from tuneyard.core.datasets.column_meanings import REASONING, meaning
 from tuneyard.core.errors import show_value, show_values
 from tuneyard.core.language.message import counted
-from tuneyard.core.records import PAIR
+from tuneyard.core.records import PAIR, ChatMessage
 from tuneyard.core.records.calls import (
     RESULTS,
     WrongValueError,
@@ -64,176 +64,166 @@ CALL_MARKUP = re.compile(r"tool_call|<function|python_tag|^Action:", re.IGNORECA
 
 _REASONING_PART = re.compile("reason|think|thought", re.IGNORECASE)
 _PICTURE_PART = re.compile("image|picture|photo|video|audio|sound", re.IGNORECASE)
-"""What a part of a turn is, by its type or its key."""
+"""What a part of a message is, by its type or its key."""
 
 
-class Turn(NamedTuple):
-    """One turn: the speaker (user, assistant, system, call, observation), the text, the number in the row.
-
-    `images` are the paths of images in the content, one for each `<image>` in the text.
-    """
-
-    role: str
-    text: str
-    number: int = 0
-    images: tuple[str, ...] = ()
-
-
-Talk = list[Turn]
-"""The turns of a row, in their order."""
+Conversation = list[ChatMessage]
+"""The messages of a row, in their order."""
 
 
 def keeps(output: Output, *roles: str) -> bool:
-    """True if an output can hold turns of these speakers."""
+    """True if an output can hold messages of these speakers."""
     return output.format in ("sharegpt", "messages") or output.roles.keys() >= set(roles)
 
 
 def files_without(spec: Spec, *roles: str) -> str:
-    """The files of the outputs that cannot hold turns of these speakers, for messages."""
+    """The files of the outputs that cannot contain messages of these speakers, as a text."""
     return ", ".join(output.file for output in spec.outputs if not keeps(output, *roles))
 
 
-def read_turns(
+def read_messages(
     value: list[Fields],
-    keys: TurnKeys,
+    keys: MessageKeys,
     without_tools: str = "",
     *,
     asks: bool = False,
     options: Container[str] = (),
-) -> Talk:
-    """Read the turns of one row in order; `WrongValueError` names the turn that is wrong.
+) -> Conversation:
+    """Read the messages of one row in order; `WrongValueError` names the message that is wrong.
 
-    - `keys`: the keys of turns that the spec leaves out on purpose.
+    - `keys`: the keys of messages that the spec leaves out on purpose.
     - `without_tools`: the outputs that cannot contain tool calls and their results.
-    - `asks`: the last turn is the user's, since the answer is in another column.
+    - `asks`: the last message is the user's, since the answer is in another column.
     - `options`: those of the column. `unasked` and `unanswered` are ends that are left out, with `calls` a
       text next to a call is kept.
 
-    Successive results become one turn, and reasoning under its own key becomes a thought before its turn.
-    As LLaMA-Factory's converters require, user (or observation) and assistant (or call) alternate after an
-    optional system turn, and the assistant has the last turn.
+    Successive results become one message, and reasoning under its own key becomes a thought before its
+    message. As LLaMA-Factory's converters require, user (or observation) and assistant (or call) alternate
+    after an optional system message, and the assistant has the last message.
     """
-    turns = [_turn(number, item, keys, "calls" in options) for number, item in enumerate(value, 1)]
-    _order_results(value, turns)
-    system = [turn for turn in turns[:1] if turn.role == SYSTEM]
-    kept = turns[len(system) :]
+    messages = [_message(number, item, keys, "calls" in options) for number, item in enumerate(value, 1)]
+    _order_results(value, messages)
+    system = [message for message in messages[:1] if message.role == SYSTEM]
+    kept = messages[len(system) :]
     if "unasked" in options:
-        kept = list(dropwhile(lambda turn: turn.role == ASSISTANT, kept))
+        kept = list(dropwhile(lambda message: message.role == ASSISTANT, kept))
     while "unanswered" in options and not asks and kept and kept[-1].role == USER:
         kept.pop()
-    talk: Talk = []
-    for turn in kept:
-        if turn.role in (CALL, OBSERVATION) and without_tools:
-            lost = f"found the {turn.role} of a tool, which this output would make plain text"
+    conversation: Conversation = []
+    for message in kept:
+        if message.role in (CALL, OBSERVATION) and without_tools:
+            lost = f"found the {message.role} of a tool, which this output would make plain text"
             fix = "write sharegpt or messages"
-            raise WrongValueError(f"turn {turn.number}: {lost} ({without_tools}); {fix}")
-        if talk and turn.role == OBSERVATION == talk[-1].role:
-            talk[-1] = talk[-1]._replace(text=f"{talk[-1].text}{RESULTS}{turn.text}")
+            raise WrongValueError(f"turn {message.number}: {lost} ({without_tools}); {fix}")
+        if conversation and message.role == OBSERVATION == conversation[-1].role:
+            conversation[-1] = conversation[-1]._replace(
+                text=f"{conversation[-1].text}{RESULTS}{message.text}"
+            )
             continue
-        _refuse_order(turn, talk)
-        talk.append(turn)
-    if not talk:
+        _refuse_order(message, conversation)
+        conversation.append(message)
+    if not conversation:
         raise WrongValueError("found no question with its answer, expected a conversation")
-    if asks and len(talk) % 2 == 0:
+    if asks and len(conversation) % 2 == 0:
         raise WrongValueError(
             "the last turn is the assistant's, but the answer is in another column; expected the user's"
         )
-    if not asks and len(talk) % 2:
-        last = f"the last turn is the {talk[-1].role}'s"
+    if not asks and len(conversation) % 2:
+        last = f"the last turn is the {conversation[-1].role}'s"
         fix = ""
-        if talk[-1].role == USER and len(talk) > 1:
+        if conversation[-1].role == USER and len(conversation) > 1:
             fix = " (`unanswered: drop` at the column leaves it out)"
         raise WrongValueError(f"{last}: nothing to learn; expected an assistant's{fix}")
-    return [*system, *talk]
+    return [*system, *conversation]
 
 
-def read_answer(item: Fields, keys: TurnKeys) -> str:
-    """The text of a single turn; `WrongValueError` unless it is the assistant's."""
-    turn = _turn(1, item, keys, False)
-    refuse_images([turn])
-    if turn.role != ASSISTANT:
-        raise WrongValueError(f"found {turn.role}, expected an answer of the assistant")
-    return turn.text
+def read_answer(item: Fields, keys: MessageKeys) -> str:
+    """The text of a single message; `WrongValueError` unless it is the assistant's."""
+    message = _message(1, item, keys, False)
+    refuse_images([message])
+    if message.role != ASSISTANT:
+        raise WrongValueError(f"found {message.role}, expected an answer of the assistant")
+    return message.text
 
 
-def _refuse_order(turn: Turn, before: Talk) -> None:
-    """Refuse a turn of the wrong side, a call without its result and a result without its call."""
+def _refuse_order(message: ChatMessage, before: Conversation) -> None:
+    """Refuse a message of the wrong side, a call without its result and a result without its call."""
     expected = (ASSISTANT, CALL) if len(before) % 2 else (USER, OBSERVATION)
     last = before[-1] if before else None
-    if turn.role not in expected:
+    if message.role not in expected:
         fix = "turns alternate"
-        if last and last.role == turn.role:
+        if last and last.role == message.role:
             fix = "turns alternate: join both turns into one, or leave one out"
-        if not before and turn.role == ASSISTANT:
+        if not before and message.role == ASSISTANT:
             fix = "`unasked: drop` at the column leaves out what comes before the user"
-        raise WrongValueError(f"turn {turn.number}: found {turn.role}, expected {expected[0]} ({fix})")
-    if last and last.role == CALL and turn.role == USER:
-        raise WrongValueError(f"turn {turn.number}: found user, expected the result of the call before it")
-    if turn.role == OBSERVATION and not (last and (last.role == CALL or CALL_MARKUP.search(last.text))):
-        raise WrongValueError(f"turn {turn.number}: found the result of a tool, and no call before it")
+        raise WrongValueError(f"turn {message.number}: found {message.role}, expected {expected[0]} ({fix})")
+    if last and last.role == CALL and message.role == USER:
+        raise WrongValueError(f"turn {message.number}: found user, expected the result of the call before it")
+    if message.role == OBSERVATION and not (last and (last.role == CALL or CALL_MARKUP.search(last.text))):
+        raise WrongValueError(f"turn {message.number}: found the result of a tool, and no call before it")
 
 
-def _order_results(value: list[Fields], turns: Talk) -> None:
+def _order_results(value: list[Fields], messages: Conversation) -> None:
     """Sort results by the ids of OpenAI's calls, which no record keeps. Refuse results of other calls.
 
     Another number of results than of calls is trained unchanged.
     """
     for number, item in enumerate(value):
-        calls = item.get("tool_calls") if turns[number].role == CALL else None
+        calls = item.get("tool_calls") if messages[number].role == CALL else None
         if not isinstance(calls, list):
             continue
-        after = list(takewhile(lambda turn: turn.role == OBSERVATION, turns[number + 1 :]))
+        after = list(takewhile(lambda message: message.role == OBSERVATION, messages[number + 1 :]))
         call_ids = [call.get("id") for call in calls]
-        result_ids = [value[turn.number - 1].get("tool_call_id") for turn in after]
+        result_ids = [value[message.number - 1].get("tool_call_id") for message in after]
         if len(result_ids) != len(call_ids) or not all(result_ids + call_ids):
             continue
         if Counter(map(str, result_ids)) != Counter(map(str, call_ids)):
             results = show_values(result_ids)
             expected = show_values(call_ids)
             raise WrongValueError(f"turn {number + 1}: found the results {results}, expected {expected}")
-        text_by_id = {str(name): turn.text for name, turn in zip(result_ids, after, strict=True)}
+        text_by_id = {str(name): message.text for name, message in zip(result_ids, after, strict=True)}
         if len(text_by_id) == len(call_ids):
-            for position, (name, turn) in enumerate(zip(call_ids, after, strict=True), number + 1):
-                turns[position] = turn._replace(text=text_by_id[str(name)])
+            for position, (name, message) in enumerate(zip(call_ids, after, strict=True), number + 1):
+                messages[position] = message._replace(text=text_by_id[str(name)])
 
 
-def _turn(number: int, item: Fields, keys: TurnKeys, keeps_text_with_calls: bool) -> Turn:
+def _message(number: int, item: Fields, keys: MessageKeys, keeps_text_with_calls: bool) -> ChatMessage:
     try:
         role, text = _role_and_text(item, keys, keeps_text_with_calls)
-        return Turn(role, text, number, tuple(cast("list[str]", item.get(IMAGES, ()))))
+        return ChatMessage(role, text, number, tuple(cast("list[str]", item.get(IMAGES, ()))))
     except WrongValueError as error:
         raise WrongValueError(f"turn {number}: {error}") from error
 
 
 def unread_keys(value: object) -> set[str]:
-    """The keys of turns that have a value and are not read. `value` is a list of turns, or a single turn."""
-    turns = value if isinstance(value, list) else [value]
+    """The filled keys of messages that are not read. `value`: a list of messages, or a single one."""
+    messages = value if isinstance(value, list) else [value]
     unread: set[str] = set()
-    for turn in turns:
-        if isinstance(turn, dict) and len(turn) > 2:
-            read = _read_keys(turn)
-            unread.update(key for key, each in turn.items() if key not in read and filled([each]))
+    for message in messages:
+        if isinstance(message, dict) and len(message) > 2:
+            read = _read_keys(message)
+            unread.update(key for key, each in message.items() if key not in read and filled([each]))
     return unread
 
 
-def _read_keys(turn: Fields) -> set[str]:
-    """The keys of a turn that are read."""
-    name, content = role_and_content(turn)
-    role = speaker(turn)
+def _read_keys(message: Fields) -> set[str]:
+    """The keys of a message that are read."""
+    name, content = role_and_content(message)
+    role = speaker(message)
     read = {name, content, IMAGES}
     if role == ASSISTANT:
         read.add("tool_calls")
     if role == OBSERVATION:
         read.add("tool_call_id")
     if role in (ASSISTANT, CALL):
-        read.update(_reasons(turn), thought_marks(turn))
-    elif not marked_thought(turn):  # `thought: false` in each row of a table
-        read.update(thought_marks(turn))
+        read.update(_reasons(message), thought_marks(message))
+    elif not marked_thought(message):  # `thought: false` in each row of a table
+        read.update(thought_marks(message))
     return read
 
 
-def _role_and_text(item: Fields, keys: TurnKeys, keeps_text_with_calls: bool) -> tuple[str, str]:
-    """The speaker and the text of a turn; `WrongValueError` if another part of it would be lost."""
+def _role_and_text(item: Fields, keys: MessageKeys, keeps_text_with_calls: bool) -> tuple[str, str]:
+    """The speaker and the text of a message; `WrongValueError` if another part of it would be lost."""
     name, key = role_and_content(item)
     role = ROLES.get(str(item.get(name)).lower())
     if role is None:
@@ -260,18 +250,19 @@ def _role_and_text(item: Fields, keys: TurnKeys, keeps_text_with_calls: bool) ->
     return CALL, call_text(parse_calls(calls), before + text)
 
 
-def refuse_images(turns: Iterable[Turn]) -> None:
-    """Refuse turns with images in their content; `WrongValueError` names the first."""
-    for turn in turns:
-        if turn.images:
-            image = show_value(turn.images[0])
+def refuse_images(messages: Iterable[ChatMessage]) -> None:
+    """Refuse messages with images in their content; `WrongValueError` names the first."""
+    for message in messages:
+        if message.images:
+            image = show_value(message.images[0])
             raise WrongValueError(
-                f"turn {turn.number}: found the image {image}, which no column takes; spec media reads images"
+                f"turn {message.number}: found the image {image}, which no column takes; spec media reads "
+                "images"
             )
 
 
 def _reasons(item: Fields) -> dict[str, str]:
-    """The reasoning next to a turn's text, by its keys: some servers fill two of them with the same text."""
+    """The reasoning next to a message's text, by key. Some servers fill two keys with the same text."""
     reasons: dict[str, str] = {}
     marks = thought_marks(item)
     for key, text in item.items():
@@ -283,7 +274,7 @@ def _reasons(item: Fields) -> dict[str, str]:
 
 
 def _content(content: object, key: str, called: bool) -> str:
-    """The text of a turn's content, whose parts are joined already (`common_turns`) if all are known."""
+    """The text of a message's content. `common_messages` joined its parts already if it knows them all."""
     if isinstance(content, str):
         return content
     if content is None and called:
@@ -299,8 +290,8 @@ def _content(content: object, key: str, called: bool) -> str:
     raise unusable(content, f"text in {key!r}")
 
 
-def _refuse_loss(item: Fields, keys: TurnKeys, beside: str) -> None:
-    """Refuse a turn with keys that change its meaning and are not read. `beside`: the key of its content."""
+def _refuse_loss(item: Fields, keys: MessageKeys, beside: str) -> None:
+    """Refuse a message with unread keys that change its meaning. `beside`: the key of its content."""
     read = _read_keys(item)
     lost = []
     for key, value in item.items():
@@ -313,30 +304,31 @@ def _refuse_loss(item: Fields, keys: TurnKeys, beside: str) -> None:
         )
 
 
-def cleaned(talk: Talk, clean: Clean) -> Talk:
-    """Apply `clean:` to all turns except tool calls and results."""
-    cleaned_turns = []
-    for turn in talk:
-        if turn.role in (USER, ASSISTANT, SYSTEM):
-            turn = turn._replace(text=clean(turn.text))
-        cleaned_turns.append(turn)
-    return cleaned_turns
+def cleaned(conversation: Conversation, clean: Clean) -> Conversation:
+    """Apply `clean:` to all messages except tool calls and results."""
+    cleaned_messages = []
+    for message in conversation:
+        if message.role in (USER, ASSISTANT, SYSTEM):
+            message = message._replace(text=clean(message.text))
+        cleaned_messages.append(message)
+    return cleaned_messages
 
 
-def answers_learned(spec: Spec, output: Output, talk: Talk) -> list[int]:
-    """The numbers of the turns in a conversation that are learned from one output of a spec.
+def answers_learned(spec: Spec, output: Output, conversation: Conversation) -> list[int]:
+    """The numbers of the messages in a conversation that are learned from one output of a spec.
 
     Of LLaMA-Factory 0.9.5: data/processor/supervised.py learns every answer and call, feedback.py (KTO) the
-    last one, pairwise.py none of the turns before the two answers. Pretraining learns each turn in the text.
+    last one, pairwise.py none of the messages before the two answers. Pretraining learns each message in the
+    text.
     """
-    if not spec.writes_turns(output):
+    if not spec.writes_conversation(output):
         return []
-    answers = [turn for turn in talk if turn.role in (ASSISTANT, CALL)]
+    answers = [message for message in conversation if message.role in (ASSISTANT, CALL)]
     if output.format == "text":
-        answers = [turn for turn in answers if turn.role in output.roles]
+        answers = [message for message in answers if message.role in output.roles]
     elif output.format == "alpaca" and output.turns == "first":
         answers = answers[:1]
-    numbers = [turn.number for turn in answers]
+    numbers = [message.number for message in answers]
     for column in spec.columns:
         numbers = column.type.answers_learned(numbers)
     return numbers
@@ -349,14 +341,14 @@ WITHOUT_SYSTEM = "without their system text"
 
 
 class TurnsReader(ColumnReader):
-    """Reads the turns of one file's rows.
+    """Reads the messages of one file's rows.
 
     - `without_tools`: the files of the outputs that cannot contain calls and results.
     - `leaving_system_out`: the files of the outputs without a system text, or with another one.
     - `shortens`: true if an output has the first exchange alone.
 
-    The tally counts those of which one exchange alone is kept, those whose first or last turns are left out,
-    and those whose system turn an output leaves out because the spec says so.
+    The tally counts those of which one exchange alone is kept, those whose first or last messages are left
+    out, and those whose system message an output leaves out because the spec says so.
     """
 
     def prepare(self) -> None:
@@ -370,52 +362,57 @@ class TurnsReader(ColumnReader):
         self.shortens = any(each.format == "alpaca" and each.turns == "first" for each in spec.outputs)
         self.checks_rows = "system" in spec.types and not spec.ignores_system
         self.reads_images = bool(spec.named("images"))
-        self.completions = [column.name for column in spec.columns if column.type.joins_turns()]
+        self.completions = [column.name for column in spec.columns if column.type.joins_conversation()]
 
     def unfold(self, values: Values) -> Values:
-        """Bring conversations into OpenAI's form. A text next to a completion is the user's turn."""
+        """Bring conversations into OpenAI's form. A text next to a completion is the user's message."""
         roles = self.column.options.get("roles", {})
-        talks = [common_turns(value, roles) for value in values]
+        conversations = [common_messages(value, roles) for value in values]
         if self._has_completion():
-            talks = [[{"role": USER, "content": talk}] if isinstance(talk, str) else talk for talk in talks]
-        return talks
+            conversations = [
+                [{"role": USER, "content": conversation}] if isinstance(conversation, str) else conversation
+                for conversation in conversations
+            ]
+        return conversations
 
-    def read(self, value: list[Fields]) -> Talk:
-        """The turns of one row, without the answer that is chosen. `WrongValueError` if a part is lost."""
-        keys = TurnKeys(self.spec, self.source)
+    def read(self, value: list[Fields]) -> Conversation:
+        """The messages of one row, without the answer that is chosen. `WrongValueError` if a part is lost."""
+        keys = MessageKeys(self.spec, self.source)
         asked = value
         if self.pair and self.source == self.file.sources.get(self.pair[0]):  # which ends with the answer
             asked = value[:-1]
         asks = bool(self.pair) or self._has_completion()
-        talk = read_turns(asked, keys, self.without_tools, asks=asks, options=self.column.options)
-        has_system = talk[0].role == SYSTEM
-        self.noted[UNASKED] += talk[has_system].number > 1 + has_system
-        self.noted[UNANSWERED] += not asks and talk[-1].number < len(asked)
+        conversation = read_messages(asked, keys, self.without_tools, asks=asks, options=self.column.options)
+        has_system = conversation[0].role == SYSTEM
+        self.noted[UNASKED] += conversation[has_system].number > 1 + has_system
+        self.noted[UNANSWERED] += not asks and conversation[-1].number < len(asked)
         marked = keys.masking(asked)
         if marked:
-            self._refuse_masked(marked, talk, keys)
+            self._refuse_masked(marked, conversation, keys)
         if not self.reads_images:
-            refuse_images(talk)
-        if has_system and talk[0].text.strip() and self.leaving_system_out:
+            refuse_images(conversation)
+        if has_system and conversation[0].text.strip() and self.leaving_system_out:
             if not self.spec.ignores_system:
                 self._refuse_lost_system()
             self.noted[WITHOUT_SYSTEM] += 1
-        self.noted[SHORTENED] += self.shortens and len(talk) - has_system > 2
-        return cleaned(talk, self.file.clean) if self.spec.clean else talk
+        self.noted[SHORTENED] += self.shortens and len(conversation) - has_system > 2
+        return cleaned(conversation, self.file.clean) if self.spec.clean else conversation
 
     def _has_completion(self) -> bool:
         """True if the file has the answer in another column."""
         return any(name in self.file.sources for name in self.completions)
 
-    def _refuse_masked(self, marked: dict[int, Fields], talk: Talk, keys: TurnKeys) -> None:
+    def _refuse_masked(
+        self, marked: dict[int, Fields], conversation: Conversation, keys: MessageKeys
+    ) -> None:
         """Refuse a row if an output would teach an answer that is marked as not to be learned."""
         answers = set()
         for output in self.spec.outputs:
-            answers.update(answers_learned(self.spec, output, talk))
+            answers.update(answers_learned(self.spec, output, conversation))
         refuse_masked(marked, sorted(answers), keys)
 
     def _refuse_lost_system(self) -> None:
-        """Refuse a row with a system turn, since an output has no system text, or another one."""
+        """Refuse a row with a system message, since an output has no system text, or another one."""
         lost = f"and this output has a `system` of its own ({self.leaving_system_out})"
         fix = "leave that out, or the turn by `ignore: [system]`"
         without_system = files_without(self.spec, SYSTEM)
@@ -425,7 +422,7 @@ class TurnsReader(ColumnReader):
         raise WrongValueError(f"turn 1: found a system text, {lost}; {fix}")
 
     def check_row(self, row: Row) -> Fields:
-        """Refuse a row with two different system texts: a turn and a column."""
+        """Refuse a row with two different system texts: a message and a column."""
         first, text = row[self.column.name][0], row["system"]
         if first.role == SYSTEM and text and str(text).strip() not in ("", first.text.strip()):
             both = f"{show_value(first.text)} as a turn and {show_value(text)} beside the turns"
@@ -433,7 +430,7 @@ class TurnsReader(ColumnReader):
         return {}
 
     def notes(self) -> list[str]:
-        """How many conversations are shortened, lose their last turns, and lose their system text."""
+        """How many conversations are shortened, lose their last messages, and lose their system text."""
         why = "the mixture has its own" if self.spec.has_one_system else "`ignore: [system]`"
         messages = {
             SHORTENED: "the first exchange alone is written (`turns: history` keeps the others)",
@@ -451,8 +448,8 @@ class TurnsReader(ColumnReader):
 class TurnsType(ColumnType):
     """Conversations."""
 
-    def has_turns(self, options: Mapping[str, Any]) -> bool:
-        """Every value is turns."""
+    def may_be_messages(self, options: Mapping[str, Any]) -> bool:
+        """Every value is messages."""
         del options
         return True
 

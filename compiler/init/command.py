@@ -48,7 +48,7 @@ from tuneyard.core.files.scratch import scratch_folder
 from tuneyard.core.installation.packages import after_setup
 from tuneyard.core.language.message import _, counted
 from tuneyard.core.language.messages import as_is, for_reader
-from tuneyard.core.llamafactory.prompt import conversation
+from tuneyard.core.llamafactory.prompt import prompt_and_answer
 from tuneyard.core.records import PAIR
 from tuneyard.core.text.quoting import one_line
 
@@ -288,13 +288,13 @@ def _example(number: int, row: KeptRow) -> Iterator[str]:
         yield _("  text: {text}", text=_short(record[output.field]))
         return
     entry = entry_of(row.spec, output, output.file)
-    talk = conversation(record, entry, place)
-    yield from (f"  {turn['role']}: {_short(turn['content'])}" for turn in talk.messages)
+    conversation = prompt_and_answer(record, entry, place)
+    yield from (f"  {message['role']}: {_short(message['content'])}" for message in conversation.messages)
     if PAIR[0] not in record:
-        yield _("  answer: {text}", text=_short(talk.answer))
+        yield _("  answer: {text}", text=_short(conversation.answer))
         return
     for number, name in enumerate(PAIR):
-        answer = conversation(record, entry, place, answer=number).answer
+        answer = prompt_and_answer(record, entry, place, answer=number).answer
         yield f"  {name}: {_short(answer)}"
 
 

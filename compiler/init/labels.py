@@ -92,7 +92,7 @@ def class_leaves(statistics: FileStatistics, text: Leaf) -> list[Leaf]:
     Those named as classes are; others need each value five times on average, and come by how even they are,
     texts first, and last what the text says itself, as the name of a product. A truth value that some rows
     lack, or that is a part of their metadata, is a mark of them.
-    Values with digits under a name of ids, or of the order of turns, are none.
+    Values with digits under a name of ids, or of the order of messages, are none.
     Where people write to one another, `type` tells a reply from another message, and is no class.
     """
     authors = set(author_leaves(statistics))

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import NamedTuple
 
-from tuneyard.compiler.chat.turn_forms import ASSISTANT, SYSTEM, USER, common_turns, speaker
+from tuneyard.compiler.chat.message_forms import ASSISTANT, SYSTEM, USER, common_messages, speaker
 from tuneyard.compiler.init.column_statistics import CHINESE, PROSE, FileStatistics, Leaf
 from tuneyard.compiler.init.labels import Labels
 from tuneyard.compiler.rows import Fields, are_objects
@@ -39,7 +39,7 @@ ENDS = {
         "(`unanswered: drop`)",
     ),
 }
-"""The options that leave out turns: the place of such a turn, who speaks there, and what to say about it."""
+"""The options that leave out messages: where such a message is, who speaks, and the guess that says so."""
 
 
 class ProposedColumn(NamedTuple):
@@ -65,7 +65,7 @@ class Proposal:
     """A spec in parts: its subject, its columns, the templates of its one output, its labels.
 
     `guesses` are sentences about choices that the file does not prove. `turns` are the columns of a table
-    with one turn a row.
+    with one message a row.
     """
 
     about: str
@@ -96,8 +96,8 @@ def alpaca_output(instruction: str, columns: ProposedColumns) -> dict[str, str]:
     return write
 
 
-def columns_beside(statistics: FileStatistics, *, turns: bool) -> ProposedColumns:
-    """The columns that the column types recognise next to the turns, or next to a question with its answer.
+def columns_beside(statistics: FileStatistics, *, conversations: bool) -> ProposedColumns:
+    """The columns that the column types recognise next to conversations, or next to questions with answers.
 
     An answer of a pair has no mark.
     """
@@ -105,7 +105,7 @@ def columns_beside(statistics: FileStatistics, *, turns: bool) -> ProposedColumn
     marks: ProposedColumns = {}
     for column_type in column_types().values():
         beside = column_type.beside
-        if beside is None or not (beside.turns if turns else beside.questions):
+        if beside is None or not (beside.conversations if conversations else beside.questions):
             continue
         if statistics.user_columns and column_type.placeholder():
             continue  # the model reads the named columns alone
@@ -124,7 +124,7 @@ def columns_beside(statistics: FileStatistics, *, turns: bool) -> ProposedColumn
 
 
 def _source_of(beside: Beside, statistics: FileStatistics) -> str:
-    """The source column next to turns or a question that a column type takes, "" if the file has none."""
+    """The source column next to messages or a question that a column type takes, "" if the file has none."""
     columns = {usual_name(column): column for column in sorted(statistics.filled_columns())}
     if not columns.keys() >= set(beside.needs):
         return ""
@@ -206,7 +206,7 @@ def question_proposal(
         if not context.is_called("context"):
             guesses.append(f"{context.path} is used as the input of {columns['question'].path}")
     if has_answer:
-        columns |= columns_beside(statistics, turns=False)
+        columns |= columns_beside(statistics, conversations=False)
     columns |= system_column(statistics)
     write = alpaca_output(instruction, columns)
     reasoning = statistics.called("reasoning")
@@ -216,15 +216,15 @@ def question_proposal(
     return Proposal(about, columns, write, guesses=guesses)
 
 
-def turns_of(talk: object, roles: Mapping[str, str] = {}) -> list[Fields]:
-    """The turns of a conversation, [] for anything else. `roles` maps further names of roles."""
-    turns = common_turns(talk, roles)
+def messages_in(conversation: object, roles: Mapping[str, str] = {}) -> list[Fields]:
+    """The messages of a conversation, [] for anything else. `roles` maps further names of roles."""
+    turns = common_messages(conversation, roles)
     return turns if are_objects(turns) else []
 
 
 def conversation_proposal(
     path: str,
-    talks: Iterable[object],
+    conversations: Iterable[object],
     roles: Mapping[str, str],
     options: Iterable[str] = ENDS,
     settings: Mapping[str, object] = {},
@@ -236,7 +236,10 @@ def conversation_proposal(
     settings = dict(settings)
     if roles:
         settings["roles"] = roles
-    speakers = [[name for name in map(speaker, turns_of(talk, roles)) if name != SYSTEM] for talk in talks]
+    speakers = [
+        [name for name in map(speaker, messages_in(conversation, roles)) if name != SYSTEM]
+        for conversation in conversations
+    ]
     guesses = []
     for option in options:
         place, role, sentence = ENDS[option]

@@ -12,7 +12,7 @@ import orjson
 
 from tuneyard.compiler.chat.chats import MESSAGE
 from tuneyard.compiler.chat.forms import AI_STUDIO, ai_studio
-from tuneyard.compiler.chat.turn_forms import SPEAKER, SPEAKERS, is_transcript
+from tuneyard.compiler.chat.message_forms import SPEAKER, SPEAKERS, is_transcript
 from tuneyard.compiler.engine.row_loop import SourceRows
 from tuneyard.compiler.init.column_statistics import (
     CHINESE,
@@ -33,8 +33,8 @@ from tuneyard.compiler.read.saved import saved_files
 from tuneyard.compiler.read.scan import (
     LOOKED_AT,
     Steps,
+    are_messages,
     are_rows,
-    are_turns,
     is_one_row,
     layout_of,
     members_of,
@@ -409,7 +409,7 @@ def _lists_within(items: list[Fields], steps: Steps) -> Iterator[Steps]:
     for item in items:
         for name, value in item.items():
             is_part = name in (*FIRST_COUNTS, *USUAL_NAMES["replies"], *USUAL_NAMES["label"])
-            if are_objects(value) and not are_turns(value) and not is_part:
+            if are_objects(value) and not are_messages(value) and not is_part:
                 inner_lists.setdefault(name, []).extend(value)
     if len(inner_lists) == 1:
         for name, inner_items in inner_lists.items():
@@ -417,7 +417,7 @@ def _lists_within(items: list[Fields], steps: Steps) -> Iterator[Steps]:
 
 
 def _note(leaves: dict[str, Leaf], lists_of_objects: set[str], path: str, value: object) -> None:
-    """Walk into a row and note every leaf; lists of texts, of turns, of several objects are leaves."""
+    """Walk into a row and note every leaf; lists of texts, of messages, of several objects are leaves."""
     if isinstance(value, dict):
         for key, inner in value.items():
             _note(leaves, lists_of_objects, f"{path}.{key}" if path else str(key), inner)
@@ -456,9 +456,9 @@ def _type_of(value: object) -> str:
         return "null"
     if isinstance(value, str) and value.startswith("[{"):
         with contextlib.suppress(orjson.JSONDecodeError):
-            if are_turns(orjson.loads(value)):
+            if are_messages(orjson.loads(value)):
                 return "turns"
-    if is_transcript(value) or are_turns(value):
+    if is_transcript(value) or are_messages(value):
         return "turns"
     if are_objects(value):
         return "one object" if len(value) == 1 else "several objects"

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from itertools import accumulate
 from typing import cast
 
-from tuneyard.compiler.chat.turn_rows import MESSAGES
+from tuneyard.compiler.chat.message_rows import MESSAGES
 from tuneyard.compiler.init.column_statistics import FileStatistics, Leaf
 from tuneyard.compiler.init.proposal import Proposal, is_prose
 from tuneyard.compiler.lint.empty_answers import EMPTY
@@ -56,7 +56,7 @@ def warnings_of(statistics: FileStatistics, proposal: Proposal, left_out: Sequen
         yield "each file is a row; leave `rows: file` out of the spec if each line is one"
     yield from _names_of_folders(statistics)
     yield from proposal.guesses
-    yield from _lines_in_turns(statistics)
+    yield from _lines_in_messages(statistics)
     if proposal.turns:
         yield from _kinds_of_messages(statistics)
     if left_out:  # prose, lists and known roles
@@ -85,14 +85,14 @@ def _names_of_folders(statistics: FileStatistics) -> Iterator[str]:
         )
 
 
-def _lines_in_turns(statistics: FileStatistics) -> Iterator[str]:
-    """Warn of lines of a .txt that may be headings: below a turn they are learned as a part of it."""
+def _lines_in_messages(statistics: FileStatistics) -> Iterator[str]:
+    """Warn of lines of a .txt that may be headings: below a message they are learned as a part of it."""
     if ("turns",) not in statistics.source.rows.values():
         return
     lines = []
     for row in statistics.first:
-        for turn in cast("list[Fields]", row[MESSAGES]):
-            lines += _BELOW.findall(str(turn["content"]))
+        for message in cast("list[Fields]", row[MESSAGES]):
+            lines += _BELOW.findall(str(message["content"]))
     if lines:
         yield (
             f"{len(lines)} lines below a turn follow a blank line, or begin with #, --- or a name and a "

@@ -50,8 +50,10 @@ class Side:
 
 def _content(example: Example) -> bytes:
     """Everything that the model learns from."""
-    asked = [example.system, example.turns, example.tools, example.media]
-    return json.dumps([asked, example.answers, example.mark], default=str).encode()
+    messages = [(message.role, message.text) for message in example.messages]
+    answers = [(answer.role, answer.text) for answer in example.answers]
+    prompt = [example.system, messages, example.tools, example.media]
+    return json.dumps([prompt, answers, example.desirable], default=str).encode()
 
 
 @dataclass

@@ -7,7 +7,7 @@ from tuneyard.core.llamafactory.loader import expected_errors, import_offline
 from tuneyard.core.llamafactory.prompt import Messages, template_named
 from tuneyard.core.llamafactory.prompt.template_fit import EOS, Writing
 from tuneyard.core.llamafactory.stages import rows_of
-from tuneyard.core.records import Entry, Example, Record, RecordReader, Turn, format_of_entry
+from tuneyard.core.records import ChatMessage, Entry, Example, Record, RecordReader, format_of_entry
 
 
 def seen_by_model(record: Record, entry: Entry, name: str) -> str:
@@ -23,12 +23,12 @@ def seen_by_model(record: Record, entry: Entry, name: str) -> str:
     if example.fault:
         raise ContentError(example.fault)
     if record_format.text_only:
-        return f"⟦{example.turns[0][1]}{EOS}⟧"
+        return f"⟦{example.messages[0].text}{EOS}⟧"
     try:
         if rows_of(entry).stage != "sft":
             return _text_with_answers(template, example)
         pairs = template.encode_multiturn(
-            Writing(), _messages(example.trained_turns), example.system, example.tools
+            Writing(), _messages(example.trained_messages), example.system, example.tools
         )
     except expected_errors() as error:
         message = f"the template {name!r} cannot write the row's tools or calls: {error!r}"
@@ -39,14 +39,14 @@ def seen_by_model(record: Record, entry: Entry, name: str) -> str:
 
 def _text_with_answers(template: Any, example: Example) -> str:
     """The prompt, then the learned text of each answer."""
-    if example.mark is None:
+    if example.desirable is None:
         sides = list(zip(("chosen", "rejected"), example.answers, strict=True))
     else:  # the empty answer next to a marked one is not trained on
-        sides = [("desirable" if example.mark else "undesirable", example.answers[0])]
+        sides = [("desirable" if example.desirable else "undesirable", example.answers[0])]
     prompt_texts: list[str] = []
     lines = []
     for side, answer in sides:
-        messages = _messages([*example.turns, answer])
+        messages = _messages([*example.messages, answer])
         prompt_texts, answer_texts = template.encode_oneturn(
             Writing(), messages, example.system, example.tools
         )
@@ -54,8 +54,8 @@ def _text_with_answers(template: Any, example: Example) -> str:
     return "\n".join(["".join(prompt_texts), *lines])
 
 
-def _messages(turns: list[Turn]) -> Messages:
-    return [{"role": role, "content": text} for role, text in turns]
+def _messages(messages: list[ChatMessage]) -> Messages:
+    return [{"role": message.role, "content": message.text} for message in messages]
 
 
 def _end(template: Any) -> str:

@@ -11,9 +11,9 @@ def keys_of_examples(examples: Sequence[Example]) -> "dict[str, array[int]]":
     """The columns `prompts` and `answers` of `Fingerprints`."""
     prompts, answers = [], []
     for each in examples:
-        turns = "\n".join(text for _unused, text in each.turns)
-        prompts.append(_joined([turns, each.system, each.tools, *each.paths]))
-        answers.append(_joined([*(text for _unused, text in each.answers), str(each.mark)]))
+        texts = "\n".join(message.text for message in each.messages)
+        prompts.append(_joined([texts, each.system, each.tools, *each.paths]))
+        answers.append(_joined([*(answer.text for answer in each.answers), str(each.desirable)]))
     return {"prompts": keys_of_texts(prompts), "answers": short_keys_of_texts(answers)}
 
 

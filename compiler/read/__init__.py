@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 from tuneyard.compiler.chat.forms import examples_of
-from tuneyard.compiler.chat.turn_rows import conversations_of
+from tuneyard.compiler.chat.message_rows import conversations_of
 from tuneyard.compiler.read.measure import measured
 from tuneyard.compiler.read.stream import (
     LARGE_CONTENT,

@@ -31,10 +31,10 @@ class StoredExamples:
     examples: list[Example] = field(default_factory=list)
 
     def prompts(self) -> list[str]:
-        """The system text and the texts of the turns before the answer, a line each."""
+        """The system text and the texts of the messages before the answer, a line each."""
         prompts = []
         for example in self.examples:
-            texts = [text for _unused, text in example.turns]
+            texts = [message.text for message in example.messages]
             if example.system:
                 texts.insert(0, example.system)
             prompts.append("\n".join(texts))
@@ -42,16 +42,16 @@ class StoredExamples:
 
     def answers(self) -> list[str]:
         """The first answer of each example, "" without one."""
-        return [example.answers[0][1] if example.answers else "" for example in self.examples]
+        return [example.answers[0].text if example.answers else "" for example in self.examples]
 
 
 def label_of(example: Example | str) -> str:
     """The label of a row: its mark (KTO), its answer if that is short, "" for other rows."""
     if isinstance(example, str) or len(example.answers) != 1:
         return ""
-    if example.mark is not None:
-        return MARKS[example.mark]
-    answer = example.answers[0][1]
+    if example.desirable is not None:
+        return MARKS[example.desirable]
+    answer = example.answers[0].text
     return answer if len(answer) <= LONGEST else ""
 
 

@@ -11,7 +11,7 @@ from pathlib import PurePath
 import orjson
 
 from tuneyard.compiler.chat.forms import AI_STUDIO
-from tuneyard.compiler.chat.turn_rows import MESSAGES
+from tuneyard.compiler.chat.message_rows import MESSAGES
 from tuneyard.compiler.read import OpenFile, reader
 from tuneyard.compiler.read.scan import (
     BROKEN_JSON,
@@ -25,7 +25,7 @@ from tuneyard.compiler.read.scan import (
     Scanner,
     Steps,
     Wrong,
-    are_turns,
+    are_messages,
     have_all_keys,
     layout_of,
 )
@@ -297,8 +297,8 @@ def _inside(value: object, steps: Steps, place: Line, outer: Fields) -> Iterator
 
 
 def as_row(value: object) -> object:
-    """A list of turns as a row. Any other value stays."""
-    return {MESSAGES: value} if are_turns(value) else value
+    """A list of messages as a row. Any other value stays."""
+    return {MESSAGES: value} if are_messages(value) else value
 
 
 def no_object(value: object) -> str:

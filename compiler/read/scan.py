@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import orjson
 
-from tuneyard.compiler.chat.turn_forms import TURN_KEYS
+from tuneyard.compiler.chat.message_forms import MESSAGE_KEYS
 from tuneyard.compiler.read.stream import CUT_OFF, LARGE_RECORD, NOT_TEXT, SHORTEN, TOO_LONG
 from tuneyard.compiler.rows import MISSING, Fields, are_objects, walker
 from tuneyard.compiler.rows.problems import UnreadableFileError
@@ -46,7 +46,7 @@ DUPLICATE_KEY = ProblemCode(
 
 LOOKED_AT = 1 << 20
 WRAPPERS = 8  # objects in one another that are looked into if the document goes on
-TURNS = [{*keys} for keys in (*TURN_KEYS, ("role", "parts"))]
+TURNS = [{*keys} for keys in (*MESSAGE_KEYS, ("role", "parts"))]
 AS_JSON_DOCUMENT = (
     'python -c "import ast, json, sys; json.dump(ast.literal_eval(sys.stdin.read()), sys.stdout)" '
     "< OLD > NEW.json"
@@ -324,12 +324,14 @@ def layout_of(head: bytes, whole: bool, columns: Sequence[Column] = ()) -> Layou
     lists = {key: value for key, value in members.items() if are_objects(value)}
     if is_one_row(columns, members):
         return ROW
-    if lists and not any(map(are_turns, lists.values())):
+    if lists and not any(map(are_messages, lists.values())):
         return Layout((next(iter(lists)),), f"a list of rows under {show_value(next(iter(lists)))}", lists)
     layouts = list(_layouts_within(members, (), len(members)))
     if len(layouts) == 1 and not lists:
         return layouts[0]
-    if _are_talks(members) or (members and all(isinstance(value, dict) for value in members.values())):
+    if _are_conversations(members) or (
+        members and all(isinstance(value, dict) for value in members.values())
+    ):
         return Layout((), "an object whose values are the rows")
     return LINES if alone or not (whole or others) else Layout((), "")
 
@@ -339,9 +341,9 @@ def _layouts_within(fields: Fields, steps: Steps, fewest: int) -> Iterator[Layou
 
     Rows under ids are no `fewest` beside a row's other fields.
     """
-    lists = [key for key, value in fields.items() if are_objects(value) and not are_turns(value)]
+    lists = [key for key, value in fields.items() if are_objects(value) and not are_messages(value)]
     where = f" under {'.'.join(steps)}" if steps else ""
-    if _are_talks(fields) or (len(fields) >= fewest and are_rows(fields)):
+    if _are_conversations(fields) or (len(fields) >= fewest and are_rows(fields)):
         yield Layout(steps, f"an object whose values are the rows{where}")
         return
     for key in lists:
@@ -360,10 +362,10 @@ def are_rows(value: object) -> bool:
     return len(set(keys)) < len(keys)
 
 
-def _are_talks(fields: Fields) -> bool:
-    """True for {id: turns, …}. The last of them may be cut off, and a row may have turns and tools."""
-    talks = list(filter(are_turns, fields.values()))
-    return 2 < len(talks) >= len(fields) - 1
+def _are_conversations(fields: Fields) -> bool:
+    """True for {id: messages, …}. The last of them may be cut off, and a row may have messages and tools."""
+    conversations = list(filter(are_messages, fields.values()))
+    return 2 < len(conversations) >= len(fields) - 1
 
 
 def is_one_row(columns: Sequence[Column], members: Fields) -> bool:
@@ -384,17 +386,17 @@ def _has(row: Fields, column: Column) -> bool:
         for spelling in (path, path.lower()):
             value = walker(spelling)(row)
             has_rows = (
-                (are_objects(value) and not are_turns(value))
+                (are_objects(value) and not are_messages(value))
                 or are_rows(value)
-                or (isinstance(value, dict) and _are_talks(value))
+                or (isinstance(value, dict) and _are_conversations(value))
             )
             if value is not MISSING and (column.type.takes_objects or not has_rows):
                 return True
     return False
 
 
-def are_turns(value: object) -> bool:
-    """True for a list of the turns of a conversation."""
+def are_messages(value: object) -> bool:
+    """True for a list of the messages of a conversation."""
     return are_objects(value) and any(keys <= value[0].keys() for keys in TURNS)
 
 

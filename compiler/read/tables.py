@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from tuneyard.compiler.chat.chats import NumberedLines, chat_messages
-from tuneyard.compiler.chat.turn_forms import QUESTIONS, SPEAKER, SPEAKERS
+from tuneyard.compiler.chat.message_forms import QUESTIONS, SPEAKER, SPEAKERS
 from tuneyard.compiler.read import TEXTS, OpenFile, reader, refuse_twice
 from tuneyard.compiler.read.stream import TooLongError, blocks, too_long, undecodable, whole_lines
 from tuneyard.compiler.rows import Fields, ObjectRows, Place, Prefix, Rows, TableRows
@@ -144,16 +144,16 @@ def _document(file: OpenFile, prefix: Prefix, problems: Problems) -> Iterator[Ta
 def _dialogues(
     blocks_of_lines: Iterable[NumberedLines], prefix: Prefix, problems: Problems
 ) -> Iterator[ObjectRows]:
-    """Yield a row of `messages` for each dialogue; lines without a speaker belong to the turn before them.
+    """Yield a row of `messages` for each dialogue; lines without a speaker belong to the message before them.
 
-    A question begins a dialogue. So does a user's turn after a blank line, and any turn after a blank line
-    if the turn before it followed without one. If blank lines part all turns, a dialogue may go on there, and
-    W225 says so.
+    A question begins a dialogue. So does a user's message after a blank line, and any message after a blank
+    line if the message before it followed without one. If blank lines part all messages, a dialogue may go on
+    there, and W225 says so.
     """
     first = 0
     is_close = False
     turns: list[Fields] = []
-    further: list[str] = []  # lines of the last turn below its first one
+    further: list[str] = []  # lines of the last message below its first one
     last_line = 0
     for lines in blocks_of_lines:
         for number, spoken in lines.items():
@@ -195,7 +195,7 @@ def _dialogues(
 
 
 def _append_lines(turns: Sequence[Fields], further: list[str]) -> None:
-    """Move further lines to the end of the last turn."""
+    """Move further lines to the end of the last message."""
     turns[-1]["content"] = "".join([str(turns[-1]["content"]), *further]).lstrip("\n")
     further.clear()
 

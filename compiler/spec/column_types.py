@@ -85,17 +85,17 @@ class FileContext(NamedTuple):
 
 
 class Beside(NamedTuple):
-    """A column that `data init` proposes next to turns, or next to a question with its answer.
+    """A column that `data init` proposes next to messages, or next to a question with its answer.
 
     - `names`: source columns. The first one that is filled is proposed.
-    - `turns`, `questions`: true if it is proposed next to turns, to a question.
+    - `conversations`, `questions`: true if it is proposed next to conversations, to questions.
     - `needs`: columns that the file must fill, too.
     - `settings`: further keys of the column in the spec.
     - `accepts`: true if the name and the first values of a source column fit.
     """
 
     names: Names
-    turns: bool = True
+    conversations: bool = True
     questions: bool = False
     needs: Names = ()
     settings: Mapping[str, object] = {}
@@ -223,8 +223,8 @@ class ColumnType:
         """True if a row without a value is no error: it is dropped."""
         return False
 
-    def has_turns(self, options: Mapping[str, Any]) -> bool:
-        """True if the values of a column with these options may be turns of a conversation."""
+    def may_be_messages(self, options: Mapping[str, Any]) -> bool:
+        """True if the values of a column with these options may be messages of a conversation."""
         del options
         return False
 
@@ -232,12 +232,12 @@ class ColumnType:
         """True if values are conversations, from which the outputs take their texts."""
         return False
 
-    def joins_turns(self) -> bool:
-        """True if values become part of the turns."""
+    def joins_conversation(self) -> bool:
+        """True if values become part of the messages."""
         return False
 
     def is_pair(self) -> bool:
-        """True for one of two answers, in place of `response`. In a conversation it is a turn."""
+        """True for one of two answers, in place of `response`. In a conversation it is a message."""
         return False
 
     def placeholder(self) -> str:
@@ -245,7 +245,7 @@ class ColumnType:
         return ""
 
     def answers_learned(self, numbers: list[int]) -> list[int]:
-        """The turns of a conversation that are learned beside such a column, of those learned without it."""
+        """Of the messages that are learned without such a column, those that are learned with it."""
         return numbers
 
     def from_cells(self, values: Values, type_before: str | None) -> Values:
@@ -338,7 +338,14 @@ COMMON_KEYS = frozenset(("names", "is", "default", "wrap"))
 
 
 METHODS = (
-    *("is_id", "is_always_used", "drops_rows_without_it", "has_turns", "is_conversation", "joins_turns"),
+    *(
+        "is_id",
+        "is_always_used",
+        "drops_rows_without_it",
+        "may_be_messages",
+        "is_conversation",
+        "joins_conversation",
+    ),
     *("is_pair", "placeholder", "answers_learned", "from_cells", "explain", "fix_of", "as_texts", "written"),
 )
 """Methods that the steps of a compile call; where they call another one, it is guarded there."""

@@ -224,12 +224,12 @@ def _check_names(spec: Spec) -> None:
 
 
 def _check_texts(spec: Spec, output: Output, names: Collection[str]) -> None:
-    """Refuse an output without a text, and columns of turns among the `names` in its templates."""
+    """Refuse an output without a text, and columns of messages among the `names` in its templates."""
     for name in names:
-        if name in spec.columns_of_turns:
+        if name in spec.conversation_columns:
             raise ValueError(f"column {name}: turns are no text for a template or `keep`; give them `roles`")
     text_templates = TEXTS[output.format]
-    if spec.writes_turns(output):
+    if spec.writes_conversation(output):
         return
     if output.roles or not any(key in output.templates for key in text_templates):
         roles = " with `roles`" if output.format == "text" else ""

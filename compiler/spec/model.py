@@ -23,14 +23,14 @@ REJECTED = "rejected.jsonl"
 TEMPLATES = ("instruction", "input", "output", "system", "user", "assistant", "text")
 TOOLS = "tools"
 TEXTS = {"alpaca": ("instruction", "input"), "sharegpt": ("user",), "messages": ("user",), "text": ("text",)}
-"""Templates that write the texts of an output, if no column of turns does."""
+"""Templates that write the texts of an output, if no column of messages does."""
 WRITTEN = {
     "alpaca": ("instruction", "input", "output", "system"),
     "sharegpt": ("system", "user", "assistant"),
     "messages": ("system", "user", "assistant"),
     "text": ("text",),
 }
-"""Templates that make a record, if no column of turns does."""
+"""Templates that make a record, if no column of messages does."""
 FIELDS = {"alpaca": "", "sharegpt": "conversations", "messages": "messages", "text": "text"}
 
 
@@ -196,12 +196,12 @@ class Spec(NamedTuple):
 
     @property
     def turns(self) -> str:
-        """The name of the column of turns, "" without such a column."""
-        return next(iter(self.columns_of_turns), "")
+        """The name of the column of messages, "" without such a column."""
+        return next(iter(self.conversation_columns), "")
 
     @property
-    def columns_of_turns(self) -> list[str]:
-        """The names of the columns of turns. The first one has the texts of the outputs."""
+    def conversation_columns(self) -> list[str]:
+        """The names of the columns of messages. The first one has the texts of the outputs."""
         return [column.name for column in self.columns if column.type.is_conversation()]
 
     @property
@@ -214,8 +214,8 @@ class Spec(NamedTuple):
         """True if an output has a template for an answer."""
         return any({"output", "assistant"} & output.templates.keys() for output in self.outputs)
 
-    def writes_turns(self, output: Output) -> bool:
-        """True if the texts of an output come from the column of turns, and not from templates."""
+    def writes_conversation(self, output: Output) -> bool:
+        """True if the texts of an output come from the column of messages, and not from templates."""
         if not self.turns:
             return False
         if output.format == "text":
@@ -223,23 +223,25 @@ class Spec(NamedTuple):
         return output.format == "alpaca" or "user" not in output.templates
 
     def has_own_system(self, output: Output) -> bool:
-        """True if an output replaces the system texts of the turns by another text."""
-        return self.writes_turns(output) and output.templates.get("system", "{system}") != "{system}"
+        """True if an output replaces the system texts of the messages by another text."""
+        return self.writes_conversation(output) and output.templates.get("system", "{system}") != "{system}"
 
     def written_by(self, output: Output) -> set[str]:
         """The columns whose values reach the records of one output."""
-        from_turns = self.writes_turns(output)
+        from_conversation = self.writes_conversation(output)
         templates = WRITTEN[output.format]
-        if from_turns:
+        if from_conversation:
             templates = () if output.format == "text" else ("system",)
         names = {*output.columns_of(*templates), *output.keep, *self.recorded}
-        if from_turns:
+        if from_conversation:
             names.add(self.turns)
-            names.update(column.name for column in self.columns if column.type.joins_turns())
+            names.update(column.name for column in self.columns if column.type.joins_conversation())
         conversation = output.format in ("sharegpt", "messages")
         if conversation:
             names.add(TOOLS)
-        if "system" not in output.templates and (conversation or (from_turns and "system" in output.roles)):
+        if "system" not in output.templates and (
+            conversation or (from_conversation and "system" in output.roles)
+        ):
             names.add("system")
         if self.has_one_system:
             names.add("system")
@@ -252,7 +254,7 @@ class Spec(NamedTuple):
 
     @property
     def ignores_system(self) -> bool:
-        """True if the system texts of the turns are left out on purpose."""
+        """True if the system texts of the messages are left out on purpose."""
         return self.has_one_system or "system" in self.ignore
 
     @property

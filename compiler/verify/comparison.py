@@ -57,17 +57,16 @@ class RecordComparison:
             verdict.add(Problem("E407", verdict.dataset, message))
 
     def _problem_of(self, place: str, example: Example | str, row: Row) -> Problem | None:
-        """The first difference of a record and its row: turns, system text, what the column types add."""
+        """The first difference of a record and its row: messages, system text, what the column types add."""
         verdict = self._verdict
         if isinstance(example, str):
             return Problem("E406", place, example)
         if is_dropped(row, verdict.stage):
             return Problem("E406", place, verdict.no_answer)
         pairs: list[tuple[object, object]] = []  # of the file, of the loader
-        loaded_turns = [
-            (message["role"], message["content"]) for message in row["_prompt"] + row["_response"]
-        ]
-        pairs += zip_longest(example.trained_turns, loaded_turns)
+        trained = [(message.role, message.text) for message in example.trained_messages]
+        loaded = [(message["role"], message["content"]) for message in row["_prompt"] + row["_response"]]
+        pairs += zip_longest(trained, loaded)
         pairs.append((example.system, row["_system"] or ""))
         for column_type in self._types:
             with guarded(column_type.plugin):

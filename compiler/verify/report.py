@@ -99,7 +99,7 @@ def _learned(audit: Audit) -> Iterator[str]:
     share = audit.learned / audit.seen if audit.seen else 0
     yield f"{audit.seen} tokens, {audit.learned} of them loss tokens ({share:.1%}); everything else is masked"
     yield "labels: LLaMA-Factory's own processor and tokenizer on every row"
-    yield from _turns(audit.turns)
+    yield from _messages(audit.turns)
     if audit.example:
         yield "the first example, loss tokens between ⟦ and ⟧:"
         example = ""
@@ -116,7 +116,7 @@ def _with_count(match: re.Match[str]) -> str:
     return f"{match[1]} × {len(match[0]) // len(match[1])} "
 
 
-def _turns(turns: Counter[str]) -> Iterator[str]:
+def _messages(turns: Counter[str]) -> Iterator[str]:
     """Lines on tool calls, their results and reasoning, if the rows have any."""
     learned = turns["assistant"] + turns["function"]
     if turns["function"] or turns["observation"]:

@@ -14,10 +14,10 @@ from tuneyard.compiler.verify.dataset import LoadedRows
 from tuneyard.compiler.verify.expect import example_or_loss
 from tuneyard.compiler.verify.verdict import Verdict
 from tuneyard.compiler.view.encoding import RowEncoder, TokenSequence
+from tuneyard.compiler.view.page_blocks import PageBlocks
 from tuneyard.compiler.view.payload import CUT, LEARNED, PageRow
 from tuneyard.compiler.view.scan import Scan
 from tuneyard.compiler.view.thumbnails import thumbnails
-from tuneyard.compiler.view.turns import PageTurns
 from tuneyard.core.datasets import Dataset
 from tuneyard.core.errors import ContentError, ProblemsError
 from tuneyard.core.language.messages import for_reader
@@ -130,7 +130,7 @@ class TokenView:
 
     def __init__(self, loaded: LoadedRows, losses: "TokenLossFile | None") -> None:
         self.encoder = RowEncoder(loaded.data)
-        self.turns = PageTurns(loaded.data.template, self.encoder.tokenizer)
+        self.turns = PageBlocks(loaded.data.template, self.encoder.tokenizer)
         self.losses = losses
         self.weights: TokenWeights | None = None
 

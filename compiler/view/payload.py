@@ -22,7 +22,7 @@ A token that is a part of a character has the length 0, and the last token of th
 
 
 @dataclass
-class PageTurn:
+class PageBlock:
     """A part of the sequence that the model reads: one role and one kind of content.
 
     `role` is system, user, assistant, function, observation, or template (text that the template adds between
@@ -42,7 +42,7 @@ class PageSide:
 
     name: str
     mark: str
-    turns: list[PageTurn]
+    turns: list[PageBlock]
 
 
 @dataclass

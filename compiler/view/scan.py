@@ -16,7 +16,7 @@ from tuneyard.compiler.read.dataset_reader import MOST_LABELS, few, label_of
 from tuneyard.compiler.rows import Prefix
 from tuneyard.compiler.verify.expect import Records
 from tuneyard.core.plugins import guarded
-from tuneyard.core.records import PLACEHOLDERS, Example
+from tuneyard.core.records import PLACEHOLDERS, ChatMessage, Example
 
 
 class Scan:
@@ -46,10 +46,10 @@ class Scan:
         if len(self.labels) <= MOST_LABELS:
             self.labels[label_of(example)] += 1
         if isinstance(example, str):  # lost: it equals no other row
-            example = Example([("lost", f"{row}")], [])
+            example = Example([ChatMessage("lost", f"{row}")], [])
         else:
-            answers = [text for _unused, text in example.answers]
-            texts = [example.system, *(text for _unused, text in example.turns), *answers]
+            answers = [answer.text for answer in example.answers]
+            texts = [example.system, *(message.text for message in example.messages), *answers]
             placeholders = [PLACEHOLDERS[kind] for kind in example.media]
             row_texts = RowTexts(texts, answers, placeholders)
             for lint in text_lints():

@@ -7,16 +7,16 @@ from typing import Any
 
 import orjson
 
-from tuneyard.compiler.chat.turn_forms import ASSISTANT, SYSTEM, USER
+from tuneyard.compiler.chat.message_forms import ASSISTANT, SYSTEM, USER
 from tuneyard.compiler.check.cleaning import wrapped
 from tuneyard.compiler.check.text_columns import as_texts
-from tuneyard.compiler.columns.turns import OPENAI, SHAREGPT, Talk, Turn
+from tuneyard.compiler.columns.turns import OPENAI, SHAREGPT, Conversation
 from tuneyard.compiler.rows import Batch
 from tuneyard.compiler.spec.model import Output, Spec, placeholders
 from tuneyard.compiler.write.entries import entry_of
 from tuneyard.compiler.write.record_file import LINE
 from tuneyard.core.datasets.compiled import SEPARATOR, fingerprints
-from tuneyard.core.records import ALPACA, PLACEHOLDERS, RecordFormat, format_of_entry
+from tuneyard.core.records import ALPACA, PLACEHOLDERS, ChatMessage, RecordFormat, format_of_entry
 
 HISTORY = "history"
 Columns = Mapping[str, Sequence[Any]]
@@ -34,7 +34,7 @@ class Renderer:
     def __init__(self, spec: Spec, output: Output) -> None:
         self.spec = spec
         self.output = output
-        self.from_turns = spec.writes_turns(output)
+        self.from_conversation = spec.writes_conversation(output)
         self.columns = spec.types
         self.beside = spec.recorded
         self.is_indexed = spec.is_indexed(output)
@@ -62,7 +62,7 @@ class Renderer:
         out = self.output
         kept = self._kept(batch)
         system = [("system", self._text(batch, "system"))] if "system" in out.templates else []
-        if out.format == "alpaca" and self.from_turns:
+        if out.format == "alpaca" and self.from_conversation:
             return [*self._alpaca(batch), *system, *kept]
         if out.format == "alpaca":
             history: list[Field] = []
@@ -73,16 +73,21 @@ class Renderer:
                 texts["input"] = wrapped(out.wrap_input, texts["input"])
             return [*texts.items(), *system, *history, *kept]
         if out.format == "text":
-            text: Iterable[object] = self._from_roles(batch) if self.from_turns else self._text(batch, "text")
+            text: Iterable[object] = (
+                self._from_roles(batch) if self.from_conversation else self._text(batch, "text")
+            )
             return [*kept, (out.field, text)]
         if out.format == "messages":
-            talks = (
-                [{"role": OPENAI[t.role], "content": t.text} for t in talk]
-                for talk in self._with_system(batch)
+            conversations = (
+                [{"role": OPENAI[t.role], "content": t.text} for t in conversation]
+                for conversation in self._with_system(batch)
             )
-            return [*kept, (out.field, talks), *self._extras(batch, ("tools",))]
-        talks = ([{"from": SHAREGPT[t.role], "value": t.text} for t in talk] for talk in self._talks(batch))
-        return [(out.field, talks), *self._extras(batch, ("system", "tools")), *kept]
+            return [*kept, (out.field, conversations), *self._extras(batch, ("tools",))]
+        conversations = (
+            [{"from": SHAREGPT[t.role], "value": t.text} for t in conversation]
+            for conversation in self._conversations(batch)
+        )
+        return [(out.field, conversations), *self._extras(batch, ("system", "tools")), *kept]
 
     def _kept(self, batch: Batch) -> list[Field]:
         """The fields of a record besides its texts: columns as their types write them, and kept columns."""
@@ -93,17 +98,24 @@ class Renderer:
         return fields
 
     def _from_roles(self, batch: Batch) -> Iterator[str]:
-        """Yield the turns of each row as one text."""
+        """Yield the messages of each row as one text."""
         roles = self.output.roles
-        for talk in self._with_system(batch):
-            texts = [roles[turn.role].replace("{}", turn.text) for turn in talk if turn.role in roles]
+        for conversation in self._with_system(batch):
+            texts = [
+                roles[message.role].replace("{}", message.text)
+                for message in conversation
+                if message.role in roles
+            ]
             yield "\n\n".join(texts).strip()
 
     def _alpaca(self, batch: Batch) -> list[Field]:
-        """Turns as alpaca: the first exchange, or the last one with the earlier ones as history."""
-        talks = [[turn.text for turn in talk if turn.role != SYSTEM] for talk in self._talks(batch)]
+        """Messages as alpaca: the first exchange, or the last one with the earlier ones as history."""
+        conversations = [
+            [message.text for message in conversation if message.role != SYSTEM]
+            for conversation in self._conversations(batch)
+        ]
         first = self.output.turns == "first"
-        exchanges = [talk[:2] if first else talk[-2:] for talk in talks]
+        exchanges = [conversation[:2] if first else conversation[-2:] for conversation in conversations]
         questions, answers = zip(*exchanges, strict=True)
         exchange: list[Field] = [
             ("instruction", questions),
@@ -112,19 +124,22 @@ class Renderer:
         ]
         if first:
             return exchange
-        history = [[talk[at : at + 2] for at in range(0, len(talk) - 2, 2)] for talk in talks]
+        history = [
+            [conversation[at : at + 2] for at in range(0, len(conversation) - 2, 2)]
+            for conversation in conversations
+        ]
         return [*exchange, (HISTORY, history)]
 
-    def _with_system(self, batch: Batch) -> Iterator[Talk]:
-        """Yield the turns of each row. A system text from a column or a template becomes the first one."""
+    def _with_system(self, batch: Batch) -> Iterator[Conversation]:
+        """Yield the messages of each row. A system text from a column or a template becomes the first one."""
         systems: Iterable[str] = repeat("", len(batch))
         if SYSTEM in self.output.templates:
             systems = self._text(batch, SYSTEM)
         elif SYSTEM in self.columns:
             systems = as_texts(self.spec, SYSTEM, batch)
-        for system, talk in zip(systems, self._talks(batch), strict=True):
-            has_one = talk[0].role == SYSTEM
-            yield [Turn(SYSTEM, system), *talk] if system and not has_one else talk
+        for system, conversation in zip(systems, self._conversations(batch), strict=True):
+            has_one = conversation[0].role == SYSTEM
+            yield [ChatMessage(SYSTEM, system), *conversation] if system and not has_one else conversation
 
     def _extras(self, batch: Batch, names: tuple[str, ...]) -> Iterator[Field]:
         for name in names:
@@ -133,20 +148,23 @@ class Renderer:
             elif name in self.columns:
                 yield name, batch.columns[name]
 
-    def _talks(self, batch: Batch) -> Iterator[Talk]:
-        """Yield the turns of each row: from its column of turns, or made by the templates."""
-        if self.from_turns:
-            talks = batch.columns[self.spec.turns]
+    def _conversations(self, batch: Batch) -> Iterator[Conversation]:
+        """Yield the messages of each row: from its column of messages, or made by the templates."""
+        if self.from_conversation:
+            conversations = batch.columns[self.spec.turns]
             if self.spec.has_own_system(self.output):  # it stands in place of those that the spec ignores
-                talks = [[turn for turn in talk if turn.role != SYSTEM] for talk in talks]
-            yield from talks
+                conversations = [
+                    [message for message in conversation if message.role != SYSTEM]
+                    for conversation in conversations
+                ]
+            yield from conversations
             return
         roles = [role for role in (SYSTEM, USER, ASSISTANT) if role in self.output.templates]
         if self.output.format == "sharegpt" and SYSTEM in roles:
             roles.remove(SYSTEM)  # it has a field of its own
         texts = [self._text(batch, role) for role in roles]
         for row in zip(*texts, strict=True):
-            yield [Turn(role, text) for role, text in zip(roles, row, strict=True)]
+            yield [ChatMessage(role, text) for role, text in zip(roles, row, strict=True)]
 
     def _text(self, batch: Batch, key: str) -> list[str]:
         """The text of a template in each row."""
@@ -203,7 +221,7 @@ def json_texts(values: list[Any]) -> tuple[list[bytes], bytes]:
 
 
 def prompts(record_format: RecordFormat, columns: Columns) -> list[str]:
-    """The prompts of rendered examples: turns before the answer and paths of media, joined by `SEPARATOR`.
+    """The prompts of rendered examples: messages before the answer and paths of media, joined by `SEPARATOR`.
 
     `columns` has the values of the records by key. `read_example` gives the same for each record.
     """
@@ -211,7 +229,7 @@ def prompts(record_format: RecordFormat, columns: Columns) -> list[str]:
     if record_format.formatting == "alpaca":
         texts = _of_questions(names, columns)
     else:
-        texts = _of_turns(record_format, columns[names["messages"]])
+        texts = _of_conversations(record_format, columns[names["messages"]])
     for media in PLACEHOLDERS:
         if media in names:
             pairs = zip(texts, columns[names[media]], strict=True)
@@ -231,12 +249,12 @@ def _of_questions(names: Mapping[str, str], columns: Columns) -> list[str]:
     return texts
 
 
-def _of_turns(record_format: RecordFormat, talks: Sequence[Any]) -> list[str]:
+def _of_conversations(record_format: RecordFormat, conversations: Sequence[Any]) -> list[str]:
     tags = record_format.tags
     role, content, system = tags["role_tag"], tags["content_tag"], tags["system_tag"]
     end = None if record_format.ranking else -1
     texts = []
-    for talk in talks:
-        questions = [turn[content] for turn in talk[:end] if turn[role] != system]
+    for conversation in conversations:
+        questions = [message[content] for message in conversation[:end] if message[role] != system]
         texts.append(SEPARATOR.join(questions))
     return texts

@@ -33,7 +33,7 @@ def fitting_command(dataset: Dataset) -> str:
         examples.append(read_example(record, dataset.entry, f"{dataset.path}: record {number}"))
     if any(_has_tools(example) for example in examples):
         return "tools"
-    answers = [example.answers[0][1] if example.answers else "" for example in examples]
+    answers = [example.answers[0].text if example.answers else "" for example in examples]
     if are_reports(records, answers):
         return "defect"
     if answers_are_labels(dataset, answers):
@@ -70,7 +70,7 @@ def scoring_options(names: Iterable[str], folder: Path, *, is_running_text: bool
 
 def _has_tools(example: Example) -> bool:
     """True if a conversation declares or calls tools."""
-    roles = {role for role, _unused in [*example.turns, *example.answers]}
+    roles = {message.role for message in [*example.messages, *example.answers]}
     return bool(example.tools) or "function" in roles
 
 

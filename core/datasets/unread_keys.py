@@ -1,6 +1,6 @@
-"""Keys of records and of their turns that LLaMA-Factory 0.9.5 does not read (data/converter.py).
+"""Keys of records and of their messages that LLaMA-Factory 0.9.5 does not read (data/converter.py).
 
-Its converters take the columns that an entry names, the role and the text of a turn, and those of
+Its converters take the columns that an entry names, the role and the text of a message, and those of
 `formatting: openai` its `tool_calls` as well. `data compile` counts the other keys or refuses them, so
 `data verify` and `recipe check` do the same for a file that was registered by hand.
 """
@@ -26,7 +26,7 @@ from tuneyard.core.datasets.column_meanings import (
 from tuneyard.core.errors import show_value
 from tuneyard.core.files import Fields
 from tuneyard.core.language.message import _
-from tuneyard.core.records import ANSWERS, BARE, MARK, OPENAI, PAIR, PLACEHOLDERS, Record, RecordFormat
+from tuneyard.core.records import ANSWERS, BARE, KTO_TAG, OPENAI, PAIR, PLACEHOLDERS, Record, RecordFormat
 
 CALLS = "tool_calls"
 REFUSAL = "refusal"
@@ -52,14 +52,14 @@ class UnreadKey(NamedTuple):
 
 @dataclass
 class _Finding:
-    """A key that changes answers: the first record and turn with it, and in how many records it does.
+    """A key that changes answers: the first record and message with it, and in how many records it does.
 
-    `turn` is "" for a column of the record. `row` and `last_row` are numbers of records from 0.
+    `message` is "" for a column of the record. `row` and `last_row` are numbers of records from 0.
     """
 
     key: str
     place: str
-    turn: str
+    message: str
     value: object
     is_mark: bool
     row: int
@@ -68,7 +68,7 @@ class _Finding:
 
 
 class UnreadKeys:
-    """Counts the keys of a dataset's records, and of their turns, that LLaMA-Factory does not read.
+    """Counts the keys of a dataset's records, and of their messages, that LLaMA-Factory does not read.
 
     A mark (`weight: 0`) counts only at an answer that is learned. With the recipe's `mask_history: true` that
     is the last one of a conversation.
@@ -86,7 +86,7 @@ class UnreadKeys:
         self._findings: dict[str, _Finding] = {}
         self._measures: set[str] = set()
         self.neutral: Counter[str] = Counter()
-        """The number of records that fill each key of a turn which changes no answer."""
+        """The number of records that fill each key of a message which changes no answer."""
 
     def note(self, record: Record, place: str, row: int) -> None:
         """Count the keys in one record, whose number from 0 is `row`."""
@@ -94,14 +94,14 @@ class UnreadKeys:
         if self.format.formatting == "alpaca":
             return
         neutral: set[str] = set()
-        for column, number, turn, is_learned in self._turns(record):
-            turn_place = f"turn {number}" if number else _("the answer")
-            for key in self._unread_keys(turn):
+        for column, number, message, is_learned in self._messages(record):
+            message_place = f"turn {number}" if number else _("the answer")
+            for key in self._unread_keys(message):
                 name = f"{column}.{key}"
-                value = turn[key]
+                value = message[key]
                 is_mark = masks(key, value)
                 if self._changes_answer(key, value, is_mark=is_mark, is_learned=is_learned):
-                    self._find(name, _Finding(key, place, turn_place, value, is_mark, row, row))
+                    self._find(name, _Finding(key, place, message_place, value, is_mark, row, row))
                 else:
                     neutral.add(name)
         for name in sorted(neutral):
@@ -129,7 +129,7 @@ class UnreadKeys:
         """False for a class that is called `label`, and for a mark that the entry's `kto_tag` repeats."""
         if usual_name(name) == LABEL and not isinstance(value, bool):
             return False
-        tag = record.get(self.format.columns.get(MARK, ""))
+        tag = record.get(self.format.columns.get(KTO_TAG, ""))
         return tag is not False
 
     def _may_be_missed(self, name: str, value: object, record: Record) -> bool:
@@ -139,7 +139,7 @@ class UnreadKeys:
         part = PART_OF_MEANING.get(content, "")
         if content == CHOICES or self.format.text_only or part in self.format.columns:
             return False
-        if is_preference and (self.format.ranking or MARK in self.format.columns):
+        if is_preference and (self.format.ranking or KTO_TAG in self.format.columns):
             return False
         return is_preference or not (isinstance(value, str) and self._is_in_texts(value.strip(), record))
 
@@ -147,9 +147,9 @@ class UnreadKeys:
         """True if a text is a part of what LLaMA-Factory reads of a record."""
         for column in self.format.columns.values():
             value = record.get(column)
-            turns = value if isinstance(value, list) else [value]
-            for turn in turns:
-                texts = turn.values() if isinstance(turn, dict) else [turn]
+            messages = value if isinstance(value, list) else [value]
+            for message in messages:
+                texts = message.values() if isinstance(message, dict) else [message]
                 if any(isinstance(candidate, str) and text in candidate for candidate in texts):
                     return True
         return False
@@ -174,7 +174,7 @@ class UnreadKeys:
         for name, finding in self._findings.items():
             if name in self._measures:
                 continue
-            if finding.turn or finding.is_mark:
+            if finding.message or finding.is_mark:
                 code, message = "E410", self._message(finding, records)
             else:
                 code = "W409"
@@ -193,12 +193,12 @@ class UnreadKeys:
         elif finding.key == REFUSAL:
             content = _("a refusal")
         return (
-            f"{finding.turn or 'the record'} has {show_value(finding.value)}: {content}, in "
+            f"{finding.message or 'the record'} has {show_value(finding.value)}: {content}, in "
             f"{finding.records} of {records:,} records; {effect}"
         )
 
     def _fix(self, finding: _Finding) -> str:
-        """The edit of the file, or the command that reads such turns."""
+        """The edit of the file, or the command that reads such messages."""
         init = f"`tuneyard data init {shlex.quote(str(self.path))}`"
         if finding.is_mark:
             return _("take these answers out of the file, or compile it: {command}", command=init)
@@ -207,7 +207,7 @@ class UnreadKeys:
             return _(
                 "write it into the text as <think>…</think>, or compile the file: {command}", command=init
             )
-        if not finding.turn:
+        if not finding.message:
             part = PART_OF_MEANING.get(content, "")
             if part:
                 return f'add "{part}": "{finding.key}" to the entry\'s `columns`, or take it out of the file'
@@ -222,51 +222,51 @@ class UnreadKeys:
             )
         return _("compile the file, which writes it as a turn or refuses it: {command}", command=init)
 
-    def _turns(self, record: Record) -> Iterator[tuple[str, int, Fields, bool]]:
-        """Yield column, number (0 for a single turn), turn, and whether its answer is learned."""
+    def _messages(self, record: Record) -> Iterator[tuple[str, int, Fields, bool]]:
+        """Yield column, number (0 for a single message), message, and whether its answer is learned."""
         columns = self.format.columns
         column = columns.get("messages", "")
-        messages = record.get(column)
-        turns = messages if isinstance(messages, list) else []
-        learned = self._learned(record, turns)
-        for number, turn in enumerate(turns, 1):
-            if isinstance(turn, dict):
-                if self._reads_calls(turn):
+        value = record.get(column)
+        messages = value if isinstance(value, list) else []
+        learned = self._learned(record, messages)
+        for number, message in enumerate(messages, 1):
+            if isinstance(message, dict):
+                if self._reads_calls(message):
                     self.has_calls = True
-                yield column, number, turn, number in learned
+                yield column, number, message, number in learned
         if not self.format.ranking:
             return
         for part in PAIR:
-            turn = record.get(columns.get(part, ""))
-            if isinstance(turn, dict):
-                yield columns[part], 0, turn, True
+            message = record.get(columns.get(part, ""))
+            if isinstance(message, dict):
+                yield columns[part], 0, message, True
 
-    def _learned(self, record: Record, turns: list[object]) -> list[int]:
-        """Numbers of the turns that are learned as answers (data/processor/)."""
+    def _learned(self, record: Record, messages: list[object]) -> list[int]:
+        """Numbers of the messages that are learned as answers (data/processor/)."""
         if self.format.ranking:
             return []
         role_key = self.format.tags.get("role_tag", "")
         answers = []
-        for number, turn in enumerate(turns, 1):
-            if isinstance(turn, dict) and turn.get(role_key) in self._answer_roles:
+        for number, message in enumerate(messages, 1):
+            if isinstance(message, dict) and message.get(role_key) in self._answer_roles:
                 answers.append(number)
-        is_marked = isinstance(record.get(self.format.columns.get(MARK, "")), bool)
+        is_marked = isinstance(record.get(self.format.columns.get(KTO_TAG, "")), bool)
         if self.mask_history or is_marked:
             return answers[-1:]
         return answers
 
-    def _reads_calls(self, turn: Fields) -> bool:
-        """True if LLaMA-Factory writes a turn's `tool_calls` in place of its text."""
-        role = turn.get(self.format.tags.get("role_tag", ""))
+    def _reads_calls(self, message: Fields) -> bool:
+        """True if LLaMA-Factory writes a message's `tool_calls` in place of its text."""
+        role = message.get(self.format.tags.get("role_tag", ""))
         is_answer = role in self._answer_roles
-        return self.format.formatting == OPENAI and is_answer and bool(turn.get(CALLS))
+        return self.format.formatting == OPENAI and is_answer and bool(message.get(CALLS))
 
-    def _unread_keys(self, turn: Fields) -> Iterator[str]:
+    def _unread_keys(self, message: Fields) -> Iterator[str]:
         """Yield the keys with a value that LLaMA-Factory does not read."""
         read = self._read
-        if self._reads_calls(turn):
+        if self._reads_calls(message):
             read = {self.format.tags.get("role_tag", ""), CALLS}
-        for key, value in turn.items():
+        for key, value in message.items():
             is_blank_text = isinstance(value, str) and not value.strip()
             if key not in read and not is_blank_text and (filled([value]) or masks(key, value)):
                 yield key

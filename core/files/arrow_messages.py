@@ -22,11 +22,11 @@ _PLAIN = -1
 """The size of a buffer in a compressed batch that is not compressed itself."""
 
 
-class MessageError(ValueError):
+class ArrowMessageError(ValueError):
     """The header of a message is damaged."""
 
 
-class Message(NamedTuple):
+class ArrowMessage(NamedTuple):
     """A record batch or a dictionary.
 
     - `rows`: the number of its rows, or of its values.
@@ -42,10 +42,10 @@ class Message(NamedTuple):
     is_packed: bool
 
 
-def messages_of(file: BinaryIO) -> Iterator[Message]:
+def messages_of(file: BinaryIO) -> Iterator[ArrowMessage]:
     """Yield the record batches and dictionaries of a stream or a file, in the order in which they are read.
 
-    `MessageError` for a damaged header. Data that ends too early are none: reading them finds it.
+    `ArrowMessageError` for a damaged header. Data that ends too early are none: reading them finds it.
     """
     file.seek(0)
     if file.read(len(MAGIC)) == MAGIC:
@@ -75,14 +75,14 @@ def _starts(file: BinaryIO) -> list[int]:
         root = _FlatTable(footer, _number(footer, "<I", 0))
         blocks = [*root.items(2, _BLOCK), *root.items(3, _BLOCK)]
     except (struct.error, OverflowError) as error:
-        raise MessageError(_("the list of the record batches is damaged")) from error
+        raise ArrowMessageError(_("the list of the record batches is damaged")) from error
     return [block[0] for block in blocks]
 
 
-def _message_at(file: BinaryIO, start: int) -> tuple[int, Message | None] | None:
+def _message_at(file: BinaryIO, start: int) -> tuple[int, ArrowMessage | None] | None:
     """Where the next message begins, and the rows in this one, if any. None where the data end."""
     if start < 0:
-        raise MessageError(_("a message at byte {start}", start=start))
+        raise ArrowMessageError(_("a message at byte {start}", start=start))
     file.seek(start)
     head = file.read(8)
     if len(head) < 8:
@@ -95,7 +95,7 @@ def _message_at(file: BinaryIO, start: int) -> tuple[int, Message | None] | None
     if length == 0:
         return None
     if length > _LARGEST_HEADER:
-        raise MessageError(_("a header of {length:,} bytes at byte {start}", length=length, start=start))
+        raise ArrowMessageError(_("a header of {length:,} bytes at byte {start}", length=length, start=start))
     file.seek(start)
     header = file.read(length)
     start += length
@@ -104,9 +104,9 @@ def _message_at(file: BinaryIO, start: int) -> tuple[int, Message | None] | None
     try:
         body, message = _message(header, file, start)
     except (struct.error, OverflowError) as error:
-        raise MessageError(_("the header before byte {start} is damaged", start=start)) from error
+        raise ArrowMessageError(_("the header before byte {start} is damaged", start=start)) from error
     if body < 0:
-        raise MessageError(_("a body of {body} bytes at byte {start}", body=body, start=start))
+        raise ArrowMessageError(_("a body of {body} bytes at byte {start}", body=body, start=start))
     return start + body, message
 
 
@@ -154,7 +154,7 @@ def _number(data: bytes, form: str, at: int) -> int:
     return value
 
 
-def _message(header: bytes, file: BinaryIO, body_start: int) -> tuple[int, Message | None]:
+def _message(header: bytes, file: BinaryIO, body_start: int) -> tuple[int, ArrowMessage | None]:
     """The bytes of the body after a header, and what is in it; None for a schema."""
     root = _FlatTable(header, _number(header, "<I", 0))
     kind = root.number(1, "<B")
@@ -177,4 +177,4 @@ def _message(header: bytes, file: BinaryIO, body_start: int) -> tuple[int, Messa
                 unpacked = length
         size += max(unpacked, 0)
     rows = batch.number(0, "<q")
-    return body, Message(kind == _DICTIONARY, rows, size, stored, len(batch.items(1, _PAIR)), is_packed)
+    return body, ArrowMessage(kind == _DICTIONARY, rows, size, stored, len(batch.items(1, _PAIR)), is_packed)

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
-from tuneyard.core.files.arrow_messages import MAGIC, MessageError, messages_of
+from tuneyard.core.files.arrow_messages import MAGIC, ArrowMessageError, messages_of
 from tuneyard.core.files.bounded_reading import (
     LARGEST_BATCH,
     LARGEST_RECORD,
@@ -184,7 +184,7 @@ def arrow_batches(file: BinaryIO, path: Path | None = None) -> tuple[Any, Iterat
                 part = "a dictionary" if message.is_dictionary else f"a batch of {message.rows:,} rows"
                 raise large_part(part, message.size)
             largest = max(largest, message.size)
-    except MessageError as error:
+    except ArrowMessageError as error:
         raise ValueError(str(error)) from error
     stored = file.seek(0, 2)
     refuse_expansion(rows, cells, 0, stored)

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from tuneyard.core.errors import Problem
 from tuneyard.core.files import strings
-from tuneyard.core.records import MARK, Entry
+from tuneyard.core.records import KTO_TAG, Entry
 from tuneyard.core.records.answers import PAIRED
 
 _SIDES = (
@@ -32,7 +32,7 @@ class DatasetRows(NamedTuple):
 
 PLAIN = DatasetRows("sft", "plain answers, neither pairs nor marked ones", "write `stage: sft`")
 PAIRS = DatasetRows("rm", "preference pairs (`ranking: true`)", "write `stage: dpo` or `stage: rm`")
-MARKED = DatasetRows("kto", f"answers marked as wanted or not (`{MARK}`)", "write `stage: kto`")
+MARKED = DatasetRows("kto", f"answers marked as wanted or not (`{KTO_TAG}`)", "write `stage: kto`")
 
 
 class TrainingStage(NamedTuple):
@@ -117,7 +117,7 @@ def rows_of(entry: Entry) -> DatasetRows:
     """The rows of a dataset by its entry in the registry."""
     if entry.get("ranking") is True:
         return PAIRS
-    if MARK in strings(entry.get("columns")):
+    if KTO_TAG in strings(entry.get("columns")):
         return MARKED
     return PLAIN
 
@@ -141,7 +141,7 @@ def stage_problem(stage: str, name: str, entry: Entry, place: str) -> Problem:
     rows = rows_of(entry)
     fixes = [rows.edit, "or name another dataset"]
     if rows == PLAIN and TRAINING_STAGES.get(stage, UNKNOWN_STAGE).rows == MARKED:
-        fixes.insert(1, f'or add "{MARK}": "<column of true and false>" to the entry\'s `columns`')
+        fixes.insert(1, f'or add "{KTO_TAG}": "<column of true and false>" to the entry\'s `columns`')
     if rows != PAIRS and stage in PAIRED:
         fixes.insert(1, 'or write "ranking": true into the entry of a dataset of pairs')
     message = f"found {stage}, and {name} holds {rows.description}"

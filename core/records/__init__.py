@@ -1,4 +1,4 @@
-"""The reader of records: from a line of a dataset's file and its registry entry to turns, answers and media.
+"""The reader of records: from a record and its dataset's registry entry to messages, answers and media.
 
 It reads records as LLaMA-Factory 0.9.5 does (data/parser.py, data/converter.py). It follows the documented
 format and not that code, so that `data verify` can compare the two. tests/integration/test_records.py
@@ -34,16 +34,16 @@ OPENAI_TAGS = SHAREGPT_TAGS | {
 PLACEHOLDERS = {"images": "<image>", "videos": "<video>", "audios": "<audio>"}
 """Placeholder in a text for each file of these columns, as in LLaMA-Factory."""
 PAIR = ("chosen", "rejected")
-MARK = "kto_tag"
-"""The part of a record that marks its answer as wanted or not."""
-EXTRAS = ("history", "system", "tools", *PLACEHOLDERS, *PAIR, MARK)
+KTO_TAG = "kto_tag"
+"""The registry key of the column that says whether an answer is desirable."""
+EXTRAS = ("history", "system", "tools", *PLACEHOLDERS, *PAIR, KTO_TAG)
 """The parts that LLaMA-Factory reads only if an entry maps them."""
 ROLES = ("user", "assistant", "observation", "function", "system")
 QUESTIONS = ("user", "observation")
 ANSWERS = ("assistant", "function")
-"""Roles of turns that a model writes."""
-BARE = ("system", "history", "tools", *PLACEHOLDERS, MARK)
-"""The parts of a record without a registry entry, besides its turns or its question and answer."""
+"""Roles of messages that a model writes."""
+BARE = ("system", "history", "tools", *PLACEHOLDERS, KTO_TAG)
+"""The parts of a record without a registry entry, besides its messages or its question and answer."""
 BARE_MESSAGES = ("messages", "text")
 """Columns with OpenAI's messages in a record without a registry entry."""
 BARE_QUESTIONS = ({"prompt": "question", "response": "answer"}, {"prompt": "prompt", "response": "response"})
@@ -53,18 +53,31 @@ OPENAI_SYSTEM = "detailed thinking off"
 BARE_OPENAI = "messages"
 """Formatting of OpenAI's messages without a registry entry: as `openai`, without words of LLaMA-Factory's."""
 
-Turn = tuple[str, str]
-"""The role, by LLaMA-Factory's name, and the text."""
 Record = Mapping[str, object]
 Entry = Mapping[str, object]
 """An entry of dataset_info.json, to read."""
+
+
+class ChatMessage(NamedTuple):
+    """One message of a conversation.
+
+    - `role`: user, assistant, system, observation (a tool's result). Tool calls are `function` in records, by
+      LLaMA-Factory's name, and `call` in the rows of a compile.
+    - `number`: its number in the row or the record, from 1; 0 if it has a column of its own.
+    - `images`: the paths of the images in its content, one for each `<image>` in the text (in a compile).
+    """
+
+    role: str
+    text: str
+    number: int = 0
+    images: tuple[str, ...] = ()
 
 
 class RecordFormat(NamedTuple):
     """Format of a dataset's records: its registry entry with LLaMA-Factory's defaults.
 
     `columns` maps the parts of a record (`prompt`, `messages`, `chosen`, …) to its columns. `tags` name the
-    keys and the roles of turns. Neither contains unset values.
+    keys and the roles of messages. Neither contains unset values.
     """
 
     formatting: str
@@ -79,33 +92,33 @@ class RecordFormat(NamedTuple):
 
 
 class Example(NamedTuple):
-    """One record: the `turns` before its answers, without the system text, and the answers.
+    """One record: the `messages` before its answers, without the system text, and the answers.
 
-    `answers` has one answer, a chosen and a rejected one, or none. `mark` is whether the answer is wanted
-    (None without a mark). `media` has the paths of files by column part (`images`, …). `fault` is the reason
-    for which LLaMA-Factory drops the record, "" if it trains on it.
+    `answers` has one answer, a chosen and a rejected one, or none. `desirable` is the record's KTO tag (None
+    without one). `media` has the paths of files by registry key (`images`, …). `fault` is the reason for
+    which LLaMA-Factory drops the record, "" if it trains on it.
     """
 
-    turns: list[Turn]
-    answers: list[Turn]
+    messages: list[ChatMessage]
+    answers: list[ChatMessage]
     system: str = ""
     tools: str = ""  # as JSON
     media: Mapping[str, list[object]] = {}
-    mark: bool | None = None
+    desirable: bool | None = None
     fault: str = ""
 
     @property
-    def trained_turns(self) -> list[Turn]:
-        """All turns as LLaMA-Factory trains them: next to a marked answer it puts an empty one.
+    def trained_messages(self) -> list[ChatMessage]:
+        """All messages as LLaMA-Factory trains them: next to an answer with a KTO tag it puts an empty one.
 
-        The empty answer comes last if the other one is wanted.
+        The empty answer comes last if the other one is desirable.
         """
-        if self.mark is None:
-            return self.turns + self.answers
-        empty = ("assistant", "")
-        if self.mark:
-            return [*self.turns, *self.answers, empty]
-        return [*self.turns, empty, *self.answers]
+        if self.desirable is None:
+            return self.messages + self.answers
+        empty = ChatMessage("assistant", "")
+        if self.desirable:
+            return [*self.messages, *self.answers, empty]
+        return [*self.messages, empty, *self.answers]
 
     @property
     def paths(self) -> list[str]:
@@ -190,8 +203,8 @@ class RecordReader:
         if self.format.formatting == "alpaca":
             example = self._read_alpaca(record)
         else:
-            example = self._read_turns(record)
-        mark = self._value(record, MARK)
+            example = self._read_messages(record)
+        kto_tag = self._value(record, KTO_TAG)
         tools = self._value(record, "tools") or ""
         if not isinstance(tools, str):
             tools = json.dumps(tools, ensure_ascii=False, default=str)
@@ -203,7 +216,8 @@ class RecordReader:
                 media[kind] = paths
             elif paths:
                 media[kind] = [paths]
-        return example._replace(mark=mark if isinstance(mark, bool) else None, tools=tools, media=media)
+        desirable = kto_tag if isinstance(kto_tag, bool) else None
+        return example._replace(desirable=desirable, tools=tools, media=media)
 
     def read_at(self, record: Record, place: str) -> Example:
         """Read one record, of which `ContentError` names the `place`.
@@ -226,19 +240,19 @@ class RecordReader:
             raise ContentError(f"{place}: {error}") from error
 
     def _read_alpaca(self, record: Record) -> Example:
-        turns: list[Turn] = []
+        messages: list[ChatMessage] = []
         history = self._value(record, "history")
         if isinstance(history, list):  # LLaMA-Factory ignores any other value
             for pair in history:
                 if not (isinstance(pair, list) and len(pair) == 2 and are_texts(pair)):
                     raise wrong_value(self.columns["history"], pair, _("[question, answer]"))
-                turns += [("user", pair[0]), ("assistant", pair[1])]
+                messages += [ChatMessage("user", pair[0]), ChatMessage("assistant", pair[1])]
         prompt = self._text(record, "prompt")
         query = self._text(record, "query")
         if prompt and query:
             prompt = f"{prompt}\n{query}"
-        turns.append(("user", prompt or query))
-        answers: list[Turn] = []
+        messages.append(ChatMessage("user", prompt or query))
+        answers: list[ChatMessage] = []
         fault = ""
         parts: tuple[str, ...] = ("response",)
         if self.format.ranking:
@@ -249,58 +263,57 @@ class RecordReader:
             column = self.columns.get(part, part)
             answer = record.get(column)
             if isinstance(answer, str):
-                answers.append(("assistant", answer))
+                answers.append(ChatMessage("assistant", answer))
                 continue
             state = f"found {show_value(answer)}" if column in record else "missing"
             fault = f"{column}: {state}, expected text: a row without a text to answer is dropped"
             if answer is not None:
                 raise ContentError(fault)
-        return Example(turns, answers, self._text(record, "system"), fault=fault)
+        return Example(messages, answers, self._text(record, "system"), fault=fault)
 
-    def _read_turns(self, record: Record) -> Example:
+    def _read_messages(self, record: Record) -> Example:
         column = self.columns.get("messages", "")
         if not column:
             raise ContentError(
                 _('the entry names no column of messages (E402): add "messages": its column to `columns`')
             )
-        messages = record.get(column)
-        if not isinstance(messages, list):
-            raise wrong_value(column, messages, _("a list of messages"))
-        turns = [
-            self._turn(message, f"{column}: turn {number}") for number, message in enumerate(messages, 1)
+        values = record.get(column)
+        if not isinstance(values, list):
+            raise wrong_value(column, values, _("a list of messages"))
+        messages = [
+            self._message(value, f"{column}: turn {number}", number) for number, value in enumerate(values, 1)
         ]
         system = self._text(record, "system")
-        numbers = list(range(1, len(turns) + 1))
-        if turns and turns[0][0] == "system":
-            system = turns[0][1]
-            turns, numbers = turns[1:], numbers[1:]
+        if messages and messages[0].role == "system":
+            system = messages[0].text
+            messages = messages[1:]
         if self.reads_calls:
-            turns, numbers = _with_joined_results(turns, numbers)
-        if self.format.formatting == OPENAI and turns and turns[-1][0] == "observation":
-            turns = turns[:-1]  # LLaMA-Factory loses results that no turn follows
-        fault = self._turns_fault(turns, numbers)
+            messages = _with_joined_results(messages)
+        if self.format.formatting == OPENAI and messages and messages[-1].role == "observation":
+            messages = messages[:-1]  # LLaMA-Factory loses results that no message follows
+        fault = self._fault_of(messages)
         answers = []
         if self.format.ranking and not fault:
             answers = [self._reply(record, part) for part in PAIR]
-        elif not self.format.ranking and turns and turns[-1][0] in ANSWERS:
-            answers = [turns[-1]]
-            turns = turns[:-1]
+        elif not self.format.ranking and messages and messages[-1].role in ANSWERS:
+            answers = [messages[-1]]
+            messages = messages[:-1]
         if self.format.formatting == OPENAI:
             system = _openai_system(system, bool(self._value(record, "tools")))
         if fault:
             fault = f"{column}: {fault}"
-        return Example(turns, answers, system, fault=fault)
+        return Example(messages, answers, system, fault=fault)
 
-    def _turn(self, message: object, place: str) -> Turn:
-        """One turn. `place` is its column, with its number in a list of turns."""
-        if not isinstance(message, dict):
-            raise wrong_value(place, message, _("a message"))
+    def _message(self, value: object, place: str, number: int = 0) -> ChatMessage:
+        """One message. `place` is its column, with its number in a list of messages."""
+        if not isinstance(value, dict):
+            raise wrong_value(place, value, _("a message"))
         role_key = self.tags.get("role_tag", "")
-        role = self.roles.get(str(message.get(role_key)), "")
+        role = self.roles.get(str(value.get(role_key)), "")
         if not role:
             expected = ", ".join(self.roles)
-            tag = show_value(message.get(role_key))
-            if role_key not in message and OPENAI_TAGS["role_tag"] in message:
+            tag = show_value(value.get(role_key))
+            if role_key not in value and OPENAI_TAGS["role_tag"] in value:
                 tags = json.dumps(OPENAI_TAGS)
                 raise ContentError(
                     _(
@@ -312,9 +325,9 @@ class RecordReader:
                 )
             fix = ""
             for usual_tags in (OPENAI_TAGS, SHAREGPT_TAGS):
-                for name, value in usual_tags.items():
-                    if value == message.get(role_key) and name not in ("role_tag", "content_tag"):
-                        fix = f'; add "{name}": {json.dumps(value)} to `tags` of the entry'
+                for name, usual_tag in usual_tags.items():
+                    if usual_tag == value.get(role_key) and name not in ("role_tag", "content_tag"):
+                        fix = f'; add "{name}": {json.dumps(usual_tag)} to `tags` of the entry'
             raise ContentError(
                 _(
                     "{place}: {role_key} {tag}, expected one of {expected}{fix}",
@@ -326,15 +339,15 @@ class RecordReader:
                 )
             )
         content_key = self.tags.get("content_tag", "")
-        text = message.get(content_key)
-        if self.reads_calls and role in ANSWERS and message.get("tool_calls"):
-            return "function", self._calls(message["tool_calls"], text, place)
+        text = value.get(content_key)
+        if self.reads_calls and role in ANSWERS and value.get("tool_calls"):
+            return ChatMessage("function", self._calls(value["tool_calls"], text, place), number)
         if not isinstance(text, str):
             raise unexpected(place, content_key, text, "text")
-        return role, text
+        return ChatMessage(role, text, number)
 
     def _calls(self, calls: object, text: object, place: str) -> str:
-        """The text of a function turn with OpenAI's calls. LLaMA-Factory writes the calls alone, unparsed."""
+        """The text of a message with OpenAI's calls. LLaMA-Factory writes the calls alone, unparsed."""
         try:
             if self.format.formatting == BARE_OPENAI:
                 return call_text(parse_calls(calls), text if isinstance(text, str) else "")
@@ -343,47 +356,51 @@ class RecordReader:
         except (WrongValueError, TypeError, KeyError) as error:
             raise ContentError(_("{place}: tool_calls: {error}", place=place, error=error)) from error
 
-    def _turns_fault(self, turns: list[Turn], numbers: list[int]) -> str:
+    def _fault_of(self, messages: list[ChatMessage]) -> str:
         """The reason for which LLaMA-Factory drops a conversation, "" if there is none.
 
-        `turns` are those without the system turn, `numbers` their numbers in the record.
+        `messages` lack the system message.
         """
-        for position, (role, _unused) in enumerate(turns):
+        for position, message in enumerate(messages):
             expected = ANSWERS if position % 2 else QUESTIONS
-            if role not in expected:
-                tag = show_value(self.tags.get(f"{role}_tag"))
+            if message.role not in expected:
+                tag = show_value(self.tags.get(f"{message.role}_tag"))
                 tag_names = [f"{name}_tag" for name in expected]
                 tags = [show_value(self.tags[name]) for name in tag_names if name in self.tags]
                 return (
-                    f"turn {numbers[position]} is {tag}, expected {' or '.join(tags)}: "
+                    f"turn {message.number} is {tag}, expected {' or '.join(tags)}: "
                     "questions and answers alternate"
                 )
-        if not turns:
+        if not messages:
             return "found no turns, expected a question"
-        if self.format.ranking and len(turns) % 2 == 0:
+        if self.format.ranking and len(messages) % 2 == 0:
             return _(
                 "found {turns}, expected an odd number: the last one is the question to both answers",
-                turns=counted(len(turns), "turn", "turns"),
+                turns=counted(len(messages), "turn", "turns"),
             )
-        if not self.format.ranking and len(turns) % 2:
+        if not self.format.ranking and len(messages) % 2:
             return _(
                 "found {turns}, expected an even number: an answer to each question",
-                turns=counted(len(turns), "turn", "turns"),
+                turns=counted(len(messages), "turn", "turns"),
             )
         return ""
 
-    def _reply(self, record: Record, part: str) -> Turn:
-        """One of the two answers to a conversation, which are turns in columns of their own."""
+    def _reply(self, record: Record, part: str) -> ChatMessage:
+        """One of the two answers to a conversation, which are messages in columns of their own."""
         column = self.columns.get(part, part)
         reply = record.get(column)
         if not isinstance(reply, dict):
             raise wrong_value(column, reply, _("a turn with a text"))
-        role, text = self._turn(reply, column)
-        if role not in ANSWERS:
+        message = self._message(reply, column)
+        if message.role not in ANSWERS:
             raise ContentError(
-                _("{column}: found a turn of the {role}, expected an answer", column=column, role=role)
+                _(
+                    "{column}: found a turn of the {role}, expected an answer",
+                    column=column,
+                    role=message.role,
+                )
             )
-        return role, text
+        return message
 
     def _value(self, record: Record, part: str) -> object:
         """The value of a part, None if the entry does not name its column or the record lacks it."""
@@ -417,20 +434,18 @@ def _refuse_mixed_media(column: str, media: list[object]) -> None:
                 raise wrong_value(column, frames, _("a list of the paths of frames"))
 
 
-def _with_joined_results(turns: list[Turn], numbers: list[int]) -> tuple[list[Turn], list[int]]:
+def _with_joined_results(messages: list[ChatMessage]) -> list[ChatMessage]:
     """Join results of tools that follow one another, as LLaMA-Factory does for `formatting: openai`.
 
-    A joined turn keeps the number of its first one.
+    A joined message keeps the number of its first one.
     """
-    joined: list[Turn] = []
-    joined_numbers = []
-    for number, (role, text) in zip(numbers, turns, strict=True):
-        if role == "observation" and joined and joined[-1][0] == "observation":
-            joined[-1] = (role, f"{joined[-1][1]}{RESULTS}{text}")
+    joined: list[ChatMessage] = []
+    for message in messages:
+        if joined and message.role == "observation" == joined[-1].role:
+            joined[-1] = joined[-1]._replace(text=f"{joined[-1].text}{RESULTS}{message.text}")
         else:
-            joined.append((role, text))
-            joined_numbers.append(number)
-    return joined, joined_numbers
+            joined.append(message)
+    return joined
 
 
 def _openai_system(system: str, has_tools: bool) -> str:

@@ -1,4 +1,4 @@
-"""Tool calls as JSON in LLaMA-Factory's function turns, and the tools that a row declares.
+"""Tool calls as JSON in LLaMA-Factory's function messages, and the tools that a row declares.
 
 LLaMA-Factory 0.9.5 (data/formatter.py, FunctionFormatter) takes one call {"name", "arguments"} or a list of
 them. A thought in <think> tags may precede the JSON, other text only if <tool_call> tags enclose it.
@@ -16,7 +16,7 @@ from tuneyard.core.language.message import _
 
 OPEN, CLOSE = "<tool_call>", "</tool_call>"
 RESULTS = "\n</tool_response>\n<tool_response>\n"
-"""Between several results of one turn, as LLaMA-Factory's own OpenAI converter joins them."""
+"""Between several results of one message, as LLaMA-Factory's own OpenAI converter joins them."""
 _THOUGHT = re.compile(r"<think>(.*?)</think>", re.DOTALL)
 
 
@@ -45,7 +45,7 @@ def thought(text: str) -> str:
 
 
 def call_text(calls: list[Call], before: str = "") -> str:
-    """Value of a function turn: the thought or text `before`, then the calls as JSON."""
+    """Value of a function message: the thought or text `before`, then the calls as JSON."""
     objects = [call._asdict() for call in calls]
     value = objects if len(objects) > 1 else objects[0]
     try:
@@ -70,7 +70,7 @@ def only_thought(text: str) -> str:
 
 
 def function_text(text: str) -> str:
-    """Rewrite a function turn in the form that LLaMA-Factory reads. `WrongValueError` if it has none."""
+    """Rewrite a function message in the form that LLaMA-Factory reads. `WrongValueError` if it has none."""
     before, body = _parted(text)
     calls = parse_calls(body)
     objects = [call._asdict() for call in calls]
@@ -85,18 +85,18 @@ def function_text(text: str) -> str:
 
 
 def calls_of(text: str) -> list[Call]:
-    """Parse the calls in the value of a function turn."""
+    """Parse the calls in the value of a function message."""
     return parse_calls(_parted(text)[1])
 
 
 def before_calls(text: str) -> str:
-    """Thought or text before the calls of a function turn, without the line break between them."""
+    """Thought or text before the calls of a function message, without the line break between them."""
     before = _parted(text)[0]
     return (only_thought(before) or before).removesuffix("\n")
 
 
 def _parted(text: str) -> tuple[str, str]:
-    """Split a function turn into the text before its calls and their JSON, as LLaMA-Factory does."""
+    """Split a function message into the text before its calls and their JSON, as LLaMA-Factory does."""
     start, opened, rest = text.partition(OPEN)
     if not opened:
         match = _THOUGHT.match(text.lstrip())

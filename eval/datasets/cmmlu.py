@@ -12,7 +12,7 @@ from tuneyard.core.documents import read_mapping
 from tuneyard.core.errors import ContentError, RequestError, nearest, unexpected
 from tuneyard.core.files import from_hub
 from tuneyard.core.language.message import _
-from tuneyard.core.llamafactory.prompt import Conversation
+from tuneyard.core.llamafactory.prompt import PromptAndAnswer
 from tuneyard.eval.datasets.dataset import EvalDataset, digest_of
 from tuneyard.eval.datasets.origin import unknown_origin
 from tuneyard.eval.read.tables import TABLES
@@ -93,8 +93,8 @@ def read_exam(data: Path, subject: str, chinese: str, shots: int) -> EvalDataset
     records: list[dict[str, object]] = [{"instruction": question} for question, _unused in questions]
     conversations, alone = [], []
     for question, answer in questions:
-        conversations.append(Conversation([{"role": "user", "content": before + question}], answer))
-        alone.append(Conversation([{"role": "user", "content": question}], answer))
+        conversations.append(PromptAndAnswer([{"role": "user", "content": before + question}], answer))
+        alone.append(PromptAndAnswer([{"role": "user", "content": question}], answer))
     origin = unknown_origin(alone)  # a training has the questions without examples
     return EvalDataset(subject, path, records, conversations, origin, digest_of(*files))
 

@@ -19,7 +19,7 @@ from tuneyard.core.files import check_characters, free_path, names_folder, requi
 from tuneyard.core.files.bounded_reading import text_lines
 from tuneyard.core.language.message import _, tr
 from tuneyard.core.language.messages import warn
-from tuneyard.core.llamafactory.prompt import Conversation, Messages, conversation, refuse_media
+from tuneyard.core.llamafactory.prompt import Messages, PromptAndAnswer, prompt_and_answer, refuse_media
 from tuneyard.core.records import ALPACA, Entry, format_of
 from tuneyard.eval.datasets.origin import Origin, find_origin
 from tuneyard.eval.datasets.scalar_answers import with_text_answers
@@ -48,7 +48,7 @@ class EvalDataset:
     name: str
     path: Path
     records: list[Record]
-    conversations: list[Conversation]
+    conversations: list[PromptAndAnswer]
     origin: Origin
     """The rows' fingerprints, and which of them are rows of a training split."""
     digest: str
@@ -214,7 +214,7 @@ def make_dataset(dataset: Dataset, cluster: str | None, folder: Path | None, ima
         place = f"{dataset.path}: record {number}"
         refuse_media(record, dataset.entry, place, images)
         _check_names(record, dataset.entry, place)
-        conversations.append(conversation(record, dataset.entry, place))
+        conversations.append(prompt_and_answer(record, dataset.entry, place))
         check_characters(json.dumps(record, ensure_ascii=False), place)
     digest = sha256(dataset.path)
     compiled = manifest_beside(dataset.path)
@@ -262,10 +262,10 @@ def _check_names(record: Record, entry: Entry, place: str) -> None:
             )
 
 
-def trained_conversations(dataset: Dataset, most: int | None = None) -> Iterator[Conversation]:
+def trained_conversations(dataset: Dataset, most: int | None = None) -> Iterator[PromptAndAnswer]:
     """Yield the first `most` examples of a dataset as training reads them."""
     for number, record in enumerate(read_records(dataset.path)[:most], 1):
-        yield conversation(record, dataset.entry, f"{dataset.path}: record {number}")
+        yield prompt_and_answer(record, dataset.entry, f"{dataset.path}: record {number}")
 
 
 def find_clusters(

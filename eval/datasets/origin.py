@@ -27,7 +27,7 @@ from tuneyard.core.datasets.compiled import (
 from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.core.language.message import _
 from tuneyard.core.language.messages import warn_once
-from tuneyard.core.llamafactory.prompt import Conversation
+from tuneyard.core.llamafactory.prompt import PromptAndAnswer
 
 if TYPE_CHECKING:
     import numpy as np
@@ -170,7 +170,7 @@ class Origin:
         }
 
 
-def fingerprints_of(examples: Sequence[Conversation]) -> "NDArray[np.uint64]":
+def fingerprints_of(examples: Sequence[PromptAndAnswer]) -> "NDArray[np.uint64]":
     """Fingerprints of the conversations' prompts. Images count by their paths."""
     import numpy as np
 
@@ -181,13 +181,13 @@ def fingerprints_of(examples: Sequence[Conversation]) -> "NDArray[np.uint64]":
     return np.array(fingerprints(prompts), np.uint64)
 
 
-def unknown_origin(examples: Sequence[Conversation]) -> Origin:
+def unknown_origin(examples: Sequence[PromptAndAnswer]) -> Origin:
     """The origin of rows that are compared with no compile."""
     return _compared(fingerprints_of(examples), [])
 
 
 def find_origin(
-    path: Path, digest: str, examples: Sequence[Conversation], folder: Path | None, *, is_registered: bool
+    path: Path, digest: str, examples: Sequence[PromptAndAnswer], folder: Path | None, *, is_registered: bool
 ) -> Origin:
     """Find the training rows of a file: by the compile that wrote it, else by those with the same prompts.
 
@@ -214,7 +214,7 @@ def find_origin(
 
 
 def _of_whole_file(
-    path: Path, compiled: Compile, file: str, examples: Sequence[Conversation]
+    path: Path, compiled: Compile, file: str, examples: Sequence[PromptAndAnswer]
 ) -> Origin | None:
     """The origin of the rows of a file of all rows, by its row index; None for others, and without one."""
     drawn = compiled.shares_and_seed()

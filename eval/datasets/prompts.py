@@ -30,7 +30,12 @@ from tuneyard.core.llamafactory.prompt import (
     prompt_ids,
 )
 from tuneyard.core.llamafactory.prompt.history_fit import equal_length
-from tuneyard.core.llamafactory.prompt.supervision import ToTurns, Turns, chat_turns, llamafactory_turns
+from tuneyard.core.llamafactory.prompt.supervision import (
+    EncodeConversation,
+    EncodedConversation,
+    chat_turns,
+    llamafactory_turns,
+)
 from tuneyard.core.llamafactory.prompt.trained_tokenizer import open_trained
 from tuneyard.core.records import ANSWERS, QUESTIONS
 from tuneyard.core.training.training_run import names_in, training_settings
@@ -70,7 +75,7 @@ class Prompting:
     """
 
     encode: Encode
-    turns: ToTurns
+    turns: EncodeConversation
     source: str
     digest: str
     tokenizer: "Tokenizer | None" = None
@@ -108,12 +113,12 @@ def choose_prompting(
     return replace(prompting, ends=tuple(sorted({*ends, *after_answer})))
 
 
-def end_after_answer(turns: ToTurns, tokenizer: Tokenizer) -> list[int]:
+def end_after_answer(turns: EncodeConversation, tokenizer: Tokenizer) -> list[int]:
     """The special token that follows an answer in training, otherwise the tokenizer's end token."""
     try:
         written = turns(ANSWERED)
     except ContentError:  # a template that writes an answered turn otherwise
-        written = Turns([])
+        written = EncodedConversation([])
     following = []
     if written.pairs:
         following = [*written.pairs[-1][1], written.stop]
@@ -175,7 +180,7 @@ def _after_bos(tokenizer: Tokenizer, plain: Prompting) -> Prompting:
     if bos is None:
         raise RequestError(_("--bos: this tokenizer has no BOS token: leave it out"))
 
-    def turns(messages: Messages) -> Turns:
+    def turns(messages: Messages) -> EncodedConversation:
         plain_turns = plain.turns(messages)
         (source, target), *others = plain_turns.pairs
         return plain_turns._replace(pairs=[([bos, *source], target), *others])

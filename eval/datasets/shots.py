@@ -12,7 +12,7 @@ from tuneyard.core.datasets import Dataset, find_dataset, read_records, read_reg
 from tuneyard.core.errors import RequestError
 from tuneyard.core.files import text_sha256
 from tuneyard.core.language.message import _
-from tuneyard.core.llamafactory.prompt import Conversation, Messages, conversation, refuse_media
+from tuneyard.core.llamafactory.prompt import Messages, PromptAndAnswer, prompt_and_answer, refuse_media
 from tuneyard.eval.datasets.dataset import EvalDataset, Shots
 from tuneyard.eval.datasets.origin import fingerprints_of
 from tuneyard.eval.datasets.scalar_answers import with_text_answers
@@ -20,7 +20,7 @@ from tuneyard.eval.datasets.scalar_answers import with_text_answers
 SEED = 42
 DRAWN = 1000  # rows drawn to choose from: a training split may have hundreds of thousands
 SPLIT = re.compile(r"(eval|test|dev|validation|valid|val)(?=[^a-z]*$)")
-Drawn = tuple[int, Conversation]
+Drawn = tuple[int, PromptAndAnswer]
 """A row of the training split and its example."""
 
 
@@ -60,7 +60,7 @@ def with_shots(
         for row in drawn_rows:
             place = f"{split.path}: record {row + 1}"
             refuse_media(records[row], split.entry, place)
-            example = conversation(records[row], split.entry, place)
+            example = prompt_and_answer(records[row], split.entry, place)
             fits = bool(example.answer.strip()) if allowed is None else example.answer in allowed
             if fits and example.role == "assistant" and fingerprints_of([example])[0] not in evaluated:
                 fitting.append((row, example))

@@ -25,7 +25,7 @@ from tuneyard.core.files import names_folder, text_sha256
 from tuneyard.core.language.message import _, counted
 from tuneyard.core.language.messages import for_reader, warn, warn_once
 from tuneyard.core.llamafactory.prompt import Messages, Tokenizer, template_named
-from tuneyard.core.llamafactory.prompt.supervision import Turns
+from tuneyard.core.llamafactory.prompt.supervision import EncodedConversation
 from tuneyard.core.text.quoting import one_line
 from tuneyard.core.training.training_run import model_sha256
 from tuneyard.core.weights.adapter_files import CONFIG, check_base, check_here
@@ -211,7 +211,7 @@ def warn_of_other_prompts(
 
 def _made_elsewhere(source: str, digest: str = "") -> Prompting:
     """The prompting of candidates whose prompts are not made here."""
-    return Prompting(lambda _unused: [], lambda _unused: Turns([]), source, digest)
+    return Prompting(lambda _unused: [], lambda _unused: EncodedConversation([]), source, digest)
 
 
 def choose_candidates(

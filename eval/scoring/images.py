@@ -13,7 +13,7 @@ from tuneyard.core.datasets import REGISTRY
 from tuneyard.core.datasets.compiled import read_manifest
 from tuneyard.core.errors import ContentError, RequestError, show_value
 from tuneyard.core.language.message import _
-from tuneyard.core.llamafactory.prompt import Conversation
+from tuneyard.core.llamafactory.prompt import PromptAndAnswer
 from tuneyard.core.records import PLACEHOLDERS
 from tuneyard.core.records.images import BROKEN_IMAGE, FORMAT_NAMES, open_image
 from tuneyard.core.training.training_run import training_settings
@@ -106,7 +106,7 @@ def _with_files(dataset: EvalDataset, request: ScoringRequest, media_folders: Se
     return replace(dataset, images=images, digest=digest_of(dataset.path, *dict.fromkeys(files)))
 
 
-def _check_row(row: Conversation, place: str) -> None:
+def _check_row(row: PromptAndAnswer, place: str) -> None:
     """Refuse placeholders that do not match the files, and images together with tools."""
     prompt = "\n".join(message["content"] for message in row.messages if message["role"] != "system")
     for mark in MARKS:

@@ -13,7 +13,7 @@ from tuneyard.core.files import strings
 from tuneyard.core.language.message import _, counted
 from tuneyard.core.llamafactory.stages import PREFERENCE_STAGES
 from tuneyard.core.llamafactory.template_choice import TemplateChoice
-from tuneyard.core.records import MARK
+from tuneyard.core.records import KTO_TAG
 from tuneyard.recipes.costs import schedule_of
 from tuneyard.recipes.hardware import Machine, cpu_computes_bf16
 from tuneyard.recipes.new.dataset import TrainingData
@@ -208,7 +208,7 @@ def _marks(data: TrainingData) -> tuple[int, int]:
     """Numbers of wanted and of unwanted answers; zeros for a folder."""
     if not data.path.is_file():
         return 0, 0
-    column = strings(data.entry.get("columns"))[MARK]
+    column = strings(data.entry.get("columns"))[KTO_TAG]
     marks = [record.get(column) for record in read_records(data.path)]
     return marks.count(True), marks.count(False)
 

@@ -20,7 +20,7 @@ from tuneyard.compiler.verify.dataset import load
 from tuneyard.core.datasets.compiled import fingerprints
 from tuneyard.core.errors import ContentError, RequestError, TuneyardError
 from tuneyard.core.files import sha256
-from tuneyard.core.llamafactory.prompt import conversation
+from tuneyard.core.llamafactory.prompt import prompt_and_answer
 from tuneyard.eval import compare, nli, preference, text
 from tuneyard.eval.backends.vision import PIXELS
 from tuneyard.eval.datasets.origin import fingerprints_of
@@ -434,7 +434,7 @@ def test_held_out_rows_are_named_by_their_place_in_the_file(models, seen_images)
 def test_the_same_text_about_another_image_was_not_trained_on() -> None:
     entry = {"columns": {"prompt": "instruction", "response": "output", "images": "images"}}
     rows = [{"instruction": "<image>?", "output": "a", "images": path} for path in (["a.png"], "b.png")]
-    one, other = fingerprints_of([conversation(row, entry, "") for row in rows])
+    one, other = fingerprints_of([prompt_and_answer(row, entry, "") for row in rows])
     assert one != other and one == fingerprints(["<image>?\x1ea.png"])[0]  # as a compile writes it
 
 

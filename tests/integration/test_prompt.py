@@ -7,7 +7,12 @@ import pytest
 
 from tests.integration.templates import SMOLLM2, TALKS, TEMPLATES
 from tests.tiny import CHATML
-from tuneyard.core.llamafactory.prompt import chat_renderer, conversation, llamafactory_encoder, prompt_ids
+from tuneyard.core.llamafactory.prompt import (
+    chat_renderer,
+    llamafactory_encoder,
+    prompt_and_answer,
+    prompt_ids,
+)
 
 pytestmark = pytest.mark.slow  # importing LLaMA-Factory takes 10 s
 YES = {"role": "assistant", "content": "yes"}
@@ -105,7 +110,7 @@ def test_calls_results_and_tools_are_asked_and_taught_as_in_training(tokenizer, 
 
     tools = json.dumps([{"type": "function", "function": ADD} if wrapped else ADD], ensure_ascii=False)
     turns = [{"from": role, "value": text} for role, text in TOOL_TURNS]
-    talk = conversation({"conversations": turns, "tools": tools, "system": system}, {}, "x")
+    talk = prompt_and_answer({"conversations": turns, "tools": tools, "system": system}, {}, "x")
     whole = [*talk.messages, {"role": talk.role, "content": talk.answer}]
     render, named = chat_renderer(tokenizer, CALLING), llamafactory_encoder(tokenizer, "qwen")
     asked = [n for n, turn in enumerate(whole) if turn["role"] in ("assistant", "function")]

@@ -91,12 +91,12 @@ def test_texts_are_learned_as_in_pretraining(tokenizer, cutoff) -> None:
 def test_held_out_rows_are_those_of_val_size(count, ratio, seed, tmp_path) -> None:
     from datasets import Dataset
 
-    from tuneyard.core.llamafactory.prompt import Conversation
+    from tuneyard.core.llamafactory.prompt import PromptAndAnswer
     from tuneyard.eval.datasets.dataset import EvalDataset
     from tuneyard.eval.datasets.origin import unknown_origin
 
     rows = [{"n": n} for n in range(count)]
-    asked = [Conversation([], str(n)) for n in range(count)]
+    asked = [PromptAndAnswer([], str(n)) for n in range(count)]
     found = held_out(
         EvalDataset("x", tmp_path / "x.json", rows, asked, unknown_origin(asked), ""), ratio, seed
     )

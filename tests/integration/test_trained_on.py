@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tuneyard.core.llamafactory.prompt import Conversation
+from tuneyard.core.llamafactory.prompt import PromptAndAnswer
 from tuneyard.eval.datasets.origin import fingerprints_of
 from tuneyard.eval.datasets.training import trained_on
 
@@ -18,7 +18,7 @@ def test_run_json_and_llamafactorys_own_card_name_the_examples(sft_recipe: Path,
     asked = np.array(
         [
             fingerprints_of(
-                [Conversation([{"role": "user", "content": f"Is {n} even? Answer yes or no."}], "yes")]
+                [PromptAndAnswer([{"role": "user", "content": f"Is {n} even? Answer yes or no."}], "yes")]
             )[0]
             for n in range(99)
         ],

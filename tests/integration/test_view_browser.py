@@ -15,9 +15,9 @@ from tuneyard.compiler.view.payload import (
     CUT,
     LEARNED,
     MASKED,
+    PageBlock,
     PageRow,
     PageSide,
-    PageTurn,
 )
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(BROWSER is None, reason="no Chromium here")]
@@ -73,7 +73,7 @@ def test_the_untouched_page_shows_its_rows_under_its_own_policy(tmp_path: Path) 
 
 
 def test_every_token_has_its_state(tmp_path: Path) -> None:
-    cut = PageTurn("assistant", "text", "one two three", [(3, LEARNED), (4, LEARNED), (6, CUT)])
+    cut = PageBlock("assistant", "text", "one two three", [(3, LEARNED), (4, LEARNED), (6, CUT)])
     page = render_page(payload([row(1, [turn("template", "<|user|>\n"), turn("user", "count"), cut])]))
     seen = at(page, """
       const [first] = list.querySelectorAll(".row");
@@ -162,9 +162,9 @@ def test_a_link_shows_its_row(tmp_path: Path) -> None:
 def test_half_characters_are_one_span_that_counts_its_tokens(tmp_path: Path) -> None:
     """😀 is two UTF-16 units in the browser, one character in Python, and four tokens here."""
     spans: list[Any] = [(1, LEARNED), (0, LEARNED), (0, LEARNED), (0, LEARNED), (1, LEARNED), (1, MASKED)]
-    answer = PageTurn("assistant", "text", "好😀的", spans)
-    ending = PageTurn("assistant", "text", "是", [(1, LEARNED), (0, CUT), (0, CUT)])
-    nothing = PageTurn("assistant", "text", "", [(0, CUT)])
+    answer = PageBlock("assistant", "text", "好😀的", spans)
+    ending = PageBlock("assistant", "text", "是", [(1, LEARNED), (0, CUT), (0, CUT)])
+    nothing = PageBlock("assistant", "text", "", [(0, CUT)])
     seen = at(render_page(payload([row(1, [answer, ending, nothing])])), """
       const tokens = [...list.querySelectorAll(".t")];
       return [tokens.map((one) => one.textContent), tokens.map((one) => one.title), tokens.map(tipOf)];
@@ -184,7 +184,7 @@ def test_right_to_left_turns_run_right_to_left_and_keep_their_joins(tmp_path: Pa
     """Arabic letters join across tokens: the text is as wide in spans as in one piece."""
     text = "القاهرة هي عاصمة مصر"
     spans: list[Any] = [(3, LEARNED)] * 6 + [(len(text) - 18, LEARNED)]
-    arabic = [turn("user", "ما هي عاصمة مصر؟"), PageTurn("assistant", "text", text, spans)]
+    arabic = [turn("user", "ما هي عاصمة مصر؟"), PageBlock("assistant", "text", text, spans)]
     seen = at(render_page(payload([row(1, arabic), row(2, chat("hello", "yes"))])), """
       const [, answer] = list.querySelectorAll(".text");
       const english = list.children[1].querySelector(".user .text");
@@ -277,7 +277,7 @@ def test_a_phone_does_not_scroll_sideways_and_hides_the_overview(tmp_path: Path)
 
 def test_the_page_is_dark_where_the_system_is(tmp_path: Path) -> None:
     """Text keeps a contrast of at least 4.5 : 1 on tokens of every state, in light and dark."""
-    cut = PageTurn("assistant", "text", "one two", [(3, LEARNED), (4, CUT)])
+    cut = PageBlock("assistant", "text", "one two", [(3, LEARNED), (4, CUT)])
     page = render_page(payload([row(1, [turn("user", "a b"), cut])]))
     script = """
       const parts = (colour) => colour.match(/[\\d.]+/g).slice(0, 3).map(Number);

@@ -7,7 +7,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from tests.unit.recipes.make import write_recipe
-from tuneyard.compiler.chat.turn_forms import common_turns, is_transcript
+from tuneyard.compiler.chat.message_forms import common_messages, is_transcript
 from tuneyard.core.drawing.plots import figure_bytes
 from tuneyard.recipes.hardware import Machine
 from tuneyard.recipes.recipe import read_recipe
@@ -27,7 +27,7 @@ TEXTS = (
 @pytest.mark.parametrize("whole", [False, True])
 def test_a_text_about_markers_is_no_conversation(text: str, whole: bool) -> None:
     assert not is_transcript(text)
-    assert common_turns(text, {}, whole=whole) == text
+    assert common_messages(text, {}, whole=whole) == text
 
 
 @pytest.mark.parametrize(
@@ -42,7 +42,7 @@ def test_a_text_about_markers_is_no_conversation(text: str, whole: bool) -> None
     ],
 )
 def test_conversations_in_the_templates_are_still_read(text: str) -> None:
-    turns = common_turns(text, {})
+    turns = common_messages(text, {})
     assert isinstance(turns, list)
     assert [(turn["role"], turn["content"].strip()) for turn in turns] == [
         ("user", "hi"),
@@ -51,7 +51,7 @@ def test_conversations_in_the_templates_are_still_read(text: str) -> None:
 
 
 def test_a_system_text_of_llama_2_is_still_read() -> None:
-    turns = common_turns("<s>[INST] <<SYS>> Be brief. <</SYS>> hi [/INST] yes</s>", {})
+    turns = common_messages("<s>[INST] <<SYS>> Be brief. <</SYS>> hi [/INST] yes</s>", {})
     assert isinstance(turns, list)
     contents = [(turn["role"], turn["content"].strip()) for turn in turns]
     assert contents == [("system", "Be brief."), ("user", "hi"), ("assistant", "yes")]

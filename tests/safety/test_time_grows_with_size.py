@@ -19,8 +19,8 @@ from tests.messages import raises
 from tests.unit.adapters.make import make
 from tuneyard.adapters.store import open_adapter
 from tuneyard.compiler.chat.forms import glaive, hermes
-from tuneyard.compiler.chat.turn_forms import common_turns
-from tuneyard.compiler.chat.turn_rows import joined_turns
+from tuneyard.compiler.chat.message_forms import common_messages
+from tuneyard.compiler.chat.message_rows import joined_messages
 from tuneyard.compiler.read import read
 from tuneyard.compiler.rows import Fields
 from tuneyard.compiler.rows.problems import Problems
@@ -105,16 +105,16 @@ def test_further_lines_stay_below_their_message(tmp_path: Path) -> None:
 BLANKS = " \n" * N
 ROLES = {"user": "user", "assistant": "assistant"}
 TEXTS: dict[str, tuple[Callable[[str], object], str]] = {
-    "ChatML": (lambda text: common_turns(text, ROLES), f"<|im_start|>user\na{BLANKS}b"),
-    "headed turns": (lambda text: common_turns(text, ROLES), f"### Human: a{BLANKS}b### Assistant: c"),
-    "a turn in lines": (lambda text: common_turns(text, ROLES), f"User: a\nUser{' ' * N}x:"),
+    "ChatML": (lambda text: common_messages(text, ROLES), f"<|im_start|>user\na{BLANKS}b"),
+    "headed turns": (lambda text: common_messages(text, ROLES), f"### Human: a{BLANKS}b### Assistant: c"),
+    "a turn in lines": (lambda text: common_messages(text, ROLES), f"User: a\nUser{' ' * N}x:"),
     "Hermes": (lambda text: hermes.without_tags({"value": text}), f"<tool_call>a{BLANKS}b"),
     "blanks before Hermes": (lambda text: hermes.without_tags({"value": text}), f"a{BLANKS}b"),
     "Glaive's arguments": (
         lambda text: hermes.without_tags({"value": text}),
         "<functioncall> {" + '"arguments": \'{' * N,
     ),
-    "Glaive": (lambda text: glaive.with_turns({"chat": text, "system": "SYSTEM: "}), f"USER: a{BLANKS}b"),
+    "Glaive": (lambda text: glaive.with_messages({"chat": text, "system": "SYSTEM: "}), f"USER: a{BLANKS}b"),
     "web tokens": (hide_secrets, "-eyJ" * N),
     "a key": (hide_secrets, "hf_" * N),
     "judgement": (parse_report, "\n" * N),
@@ -160,7 +160,7 @@ def test_cards(tmp_path: Path) -> None:
 def test_turns_of_one_speaker() -> None:
     turns = [{"role": "user", "content": "x" * 40, f"key {number}": 1} for number in range(20_000)]
     with within():
-        (message,) = joined_turns(turns)
+        (message,) = joined_messages(turns)
     assert len(message) == 2 + 20_000
     assert message["content"] == "\n\n".join(["x" * 40] * 20_000)
     assert turns[0] == {"role": "user", "content": "x" * 40, "key 0": 1}

@@ -21,7 +21,7 @@ import psutil
 from tests.conftest import ROOT
 from tests.llama_server import llama_server
 from tuneyard.adapters.__main__ import cli as adapters
-from tuneyard.core.llamafactory.prompt import conversation
+from tuneyard.core.llamafactory.prompt import prompt_and_answer
 from tuneyard.eval.backends.connection import Connection
 from tuneyard.eval.backends.load import load_model, open_tokenizer
 from tuneyard.eval.backends.open_server import open_server
@@ -96,7 +96,7 @@ def main() -> None:
 
     torch.set_num_threads(1)
     records = json.loads(options.data.read_text(encoding="utf-8"))[: options.rows]
-    examples = [conversation(record, {}, f"row {row}") for row, record in enumerate(records)]
+    examples = [prompt_and_answer(record, {}, f"row {row}") for row, record in enumerate(records)]
     labels = {label: spellings(label) for label in sorted({example.answer for example in examples})}
     model = load_model(options.model, "fp32")
     encode = choose_prompting(model.tokenizer, [], None).encode

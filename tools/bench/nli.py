@@ -17,7 +17,7 @@ from pathlib import Path
 from tests.conftest import ROOT
 from tuneyard.adapters.store import open_adapter
 from tuneyard.adapters.weighted import WeightedAdapter
-from tuneyard.core.llamafactory.prompt import conversation
+from tuneyard.core.llamafactory.prompt import prompt_and_answer
 from tuneyard.eval.backends.apply import applied
 from tuneyard.eval.backends.generate import generate
 from tuneyard.eval.backends.likelihood import shared_prefix
@@ -72,7 +72,7 @@ def bare(model: Model, batches: list[list[int]], prompts: dict[int, list[int]]) 
 def measure(model: Model, rows: list[dict[str, object]], folder: Path) -> dict[str, float]:
     """Return items per second and the three ratios."""
     encode = choose_prompting(model.tokenizer, [], None).encode
-    prompts = {i: encode(conversation(row, {}, f"row {i}").messages) for i, row in enumerate(rows)}
+    prompts = {i: encode(prompt_and_answer(row, {}, f"row {i}").messages) for i, row in enumerate(rows)}
     labels = sorted({str(row["output"]) for row in rows})
     model.budget = BUDGET
     asker = model.choosing(prompts, {label: spellings(label) for label in labels})

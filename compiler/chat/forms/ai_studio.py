@@ -1,4 +1,4 @@
-"""One chat as a document of several values, as Google AI Studio saves it: settings, system text, turns.
+"""One chat as a document of several values, as Google AI Studio saves it: settings, system text, messages.
 
 Other programs save a title in place of the settings.
 """
@@ -7,8 +7,15 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Any, TypeGuard
 
-from tuneyard.compiler.chat.turn_forms import ASSISTANT, SYSTEM, USER, common_turns, role_and_content, speaker
-from tuneyard.compiler.chat.turn_rows import MESSAGES, joined_turns
+from tuneyard.compiler.chat.message_forms import (
+    ASSISTANT,
+    SYSTEM,
+    USER,
+    common_messages,
+    role_and_content,
+    speaker,
+)
+from tuneyard.compiler.chat.message_rows import MESSAGES, joined_messages
 from tuneyard.compiler.rows import Fields, are_objects, without
 from tuneyard.compiler.spec.export_forms import ExportForm
 from tuneyard.core.datasets.column_meanings import USUAL_NAMES, snake_case
@@ -17,7 +24,7 @@ from tuneyard.core.files import JsonObject
 Keys = tuple[str, ...]
 """The keys that lead to a value of a document."""
 MOST_LEVELS = 3
-"""Objects in one another that are looked into for the turns."""
+"""Objects in one another that are looked into for the messages."""
 _SETTINGS = re.compile(r"(^|_)(settings?|config|configuration|parameters)$")
 _CONVERSATION = re.compile("conv|dialog|thread|session|chat|ticket")
 _TITLE = re.compile("title|name|subject|topic|headline|id|uuid|.*_id|标题|主题|名称|话题|题目|编号")
@@ -25,34 +32,36 @@ _TITLE = re.compile("title|name|subject|topic|headline|id|uuid|.*_id|标题|主�
 _TABLE = re.compile(
     "rows?|data|dataset|items?|records?|examples?|samples?|entries|lines?|train|test|eval|数据|样本"
 )
-"""Names of lists of rows: with a title alone next to them, their turns may be those of several chats."""
+"""Names of lists of rows: with a title alone next to them, their messages may be those of several chats."""
 _TEXTS = ("parts", "text", "content", "value", "message", "utterance")
-"""The keys of a turn's text. Parts come first: a text next to them is all of them joined."""
+"""The keys of a message's text. Parts come first: a text next to them is all of them joined."""
 _MEDIUM = re.compile("(drive|inline)_(image|picture|video|audio|document|file|data)|you_?tube_video")
-"""Keys of a turn that is a file, in snake case."""
+"""Keys of a message that is a file, in snake case."""
 
 
 def has_form(row: Fields) -> bool:
-    """True for a document with one list of turns, and with settings, a system text or a title next to it.
+    """True for a document with one list of messages, and with settings, a system text or a title next to it.
 
-    Turns in a usual form that are a column of a row have no form: that column is read.
+    Messages in a usual form that are a column of a row have no form: that column is read.
     """
     return _is_chat(row) and not any(
-        len(path) == 1 and _is_usual(turns[0]) for path, turns in _turn_lists(row)
+        len(path) == 1 and _is_usual(messages[0]) for path, messages in _message_lists(row)
     )
 
 
 def is_document(document: Fields) -> bool:
-    """The same for a whole document, whose turns may be under any name but those that every spec reads."""
-    names = [path[0] for path, turns in _turn_lists(document) if len(path) == 1 and "text" not in turns[0]]
+    """The same for a whole document, whose messages may be under any name but those that every spec reads."""
+    names = [
+        path[0] for path, messages in _message_lists(document) if len(path) == 1 and "text" not in messages[0]
+    ]
     return _is_chat(document) and not any(snake_case(name) in USUAL_NAMES["turns"] for name in names)
 
 
-def with_turns(row: Fields) -> Fields:
-    """Put `messages` and `system` in place of the turns and the system text of a document."""
+def with_messages(row: Fields) -> Fields:
+    """Put `common` and `system` in place of the messages and the system text of a document."""
     if not _is_chat(row):
         return row
-    ((path, turns),) = _turn_lists(row)
+    ((path, messages),) = _message_lists(row)
     others = _without_path(row, path)
     system = ""
     for system_path, value in _members(row, path):
@@ -60,22 +69,22 @@ def with_turns(row: Fields) -> Fields:
         if snake_case(system_path[-1]) in USUAL_NAMES[SYSTEM] and text:
             system = text
             others = _without_path(others, system_path)
-    messages = common_turns(list(map(_turn, turns)), {})
-    changed: Fields = {MESSAGES: joined_turns(messages) if are_objects(messages) else messages}
+    common = common_messages(list(map(_message, messages)), {})
+    changed: Fields = {MESSAGES: joined_messages(common) if are_objects(common) else common}
     if system:
         changed[SYSTEM] = system
     return {**changed, **others}
 
 
-def _is_usual(turn: Fields) -> bool:
-    """True for a turn whose keys every column of turns reads."""
-    keys = role_and_content(turn)
-    return "text" not in turn or turn.keys() >= set(keys)
+def _is_usual(message: Fields) -> bool:
+    """True for a message whose keys every column of messages reads."""
+    keys = role_and_content(message)
+    return "text" not in message or message.keys() >= set(keys)
 
 
 def _is_chat(row: Fields) -> bool:
-    """True for one list of turns, with settings, a system text or a title next to it."""
-    paths = [path for path, _unused in _turn_lists(row)]
+    """True for one list of messages, with settings, a system text or a title next to it."""
+    paths = [path for path, _unused in _message_lists(row)]
     if len(paths) != 1:
         return False
     members = list(_members(row, paths[0]))
@@ -92,7 +101,7 @@ def _is_title(member: tuple[Keys, Any]) -> bool:
 
 
 def _members(row: JsonObject, path: Keys) -> Iterator[tuple[Keys, Any]]:
-    """Yield the members of a document and of the objects that lead to its turns, with their paths."""
+    """Yield the members of a document and of the objects that lead to its messages, with their paths."""
     inner: Any = row
     for level, key in enumerate(path):
         for name, value in inner.items():
@@ -108,43 +117,43 @@ def _is_about_chat(member: tuple[Keys, Any]) -> bool:
     return isinstance(value, dict) and bool(_SETTINGS.search(name))
 
 
-def _turn_lists(row: JsonObject, before: Keys = ()) -> Iterator[tuple[Keys, list[Fields]]]:
-    """Yield each list of turns of a user and a model in a document, or in an object of it, with its path."""
+def _message_lists(row: JsonObject, before: Keys = ()) -> Iterator[tuple[Keys, list[Fields]]]:
+    """Yield each list of messages of a user and a model in a document or in its objects, with its path."""
     for name, value in row.items():
         path = (*before, name)
-        if _are_turns(value):
+        if _are_messages(value):
             yield path, value
         elif isinstance(value, dict) and len(path) < MOST_LEVELS:
-            yield from _turn_lists(value, path)
+            yield from _message_lists(value, path)
 
 
-def _are_turns(value: object) -> TypeGuard[list[Fields]]:
-    """True for the turns of one chat. Turns with a column of conversations are a table of several."""
+def _are_messages(value: object) -> TypeGuard[list[Fields]]:
+    """True for the messages of one chat. Messages with a column of conversations are a table of several."""
     if not are_objects(value):
         return False
     keys = set().union(*value)
     if any(_CONVERSATION.search(snake_case(key)) for key in keys) or keys.isdisjoint(_TEXTS):
         return False
-    speakers = {speaker({"role": turn.get(_role_key(turn)), "content": ""}) for turn in value}
+    speakers = {speaker({"role": message.get(_role_key(message)), "content": ""}) for message in value}
     return {USER, ASSISTANT} <= speakers <= {USER, ASSISTANT, SYSTEM}
 
 
-def _role_key(turn: Fields) -> str:
-    """The key of a turn's speaker."""
-    return "role" if "role" in turn else role_and_content(turn)[0]
+def _role_key(message: Fields) -> str:
+    """The key of a message's speaker."""
+    return "role" if "role" in message else role_and_content(message)[0]
 
 
-def _turn(turn: Fields) -> Fields:
-    """A turn with its text under `content`, or with its parts."""
-    key = next((name for name in _TEXTS if turn.get(name)), "text")
-    name = "parts" if key == "parts" and are_objects(turn[key]) else "content"
-    role = _role_key(turn)
-    content = turn.get(key)
-    media = [medium for medium in turn if _MEDIUM.fullmatch(snake_case(medium)) and turn[medium]]
+def _message(message: Fields) -> Fields:
+    """A message with its text under `content`, or with its parts."""
+    key = next((name for name in _TEXTS if message.get(name)), "text")
+    name = "parts" if key == "parts" and are_objects(message[key]) else "content"
+    role = _role_key(message)
+    content = message.get(key)
+    media = [medium for medium in message if _MEDIUM.fullmatch(snake_case(medium)) and message[medium]]
     if media and name == "content":  # parts of a type that is none of a text: reading them names it
         texts = [{"type": "text", "text": content}] if isinstance(content, str) and content else []
         content = [*texts, *({"type": medium} for medium in media)]
-    return {"role": turn[role], name: content, **without(turn, role, *_TEXTS, *media)}
+    return {"role": message[role], name: content, **without(message, role, *_TEXTS, *media)}
 
 
 def _text_of(value: object) -> str:
@@ -169,4 +178,4 @@ def _without_path(row: JsonObject, path: Keys) -> Fields:
     return {**row, first: inner} if inner else without(row, first)
 
 
-AI_STUDIO = ExportForm("ai_studio", has_form, with_turns)
+AI_STUDIO = ExportForm("ai_studio", has_form, with_messages)

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 
-from tuneyard.compiler.chat.turn_rows import MESSAGES, joined_turns
+from tuneyard.compiler.chat.message_rows import MESSAGES, joined_messages
 from tuneyard.compiler.rows import Fields, walker, without
 from tuneyard.compiler.spec.export_forms import ExportForm
 from tuneyard.core.files import JsonObject
@@ -12,7 +12,7 @@ TREE = "mapping"
 NOT_SHOWN = ("user_editable_context", "thoughts", "reasoning_recap")
 """Types of contents that ChatGPT sends along with a conversation and does not show as its text."""
 TOOL = "tool"
-"""The speaker of messages to and from tools: no turns, but a column, so that they are counted as left out."""
+"""The speaker of messages to and from tools. They go to a column, and are counted as left out."""
 
 
 def has_form(row: Fields) -> bool:
@@ -36,7 +36,7 @@ def with_shown_branch(row: JsonObject) -> Fields:
     to_tools = [message for message in branch if _speaker(message) == TOOL]
     if to_tools:
         others["tool_messages"] = to_tools
-    return {MESSAGES: _turns(branch), **others}
+    return {MESSAGES: _chat_messages(branch), **others}
 
 
 def _shown_branch(nodes: Mapping[object, object], name: object) -> list[Fields]:
@@ -53,14 +53,14 @@ def _shown_branch(nodes: Mapping[object, object], name: object) -> list[Fields]:
     return branch[::-1]
 
 
-def _turns(messages: Iterable[Fields]) -> list[Fields]:
-    """The turns of messages. Two messages of one speaker are one turn."""
-    turns: list[Fields] = []
+def _chat_messages(messages: Iterable[Fields]) -> list[Fields]:
+    """Messages in OpenAI's form. Successive messages of one speaker become one."""
+    chat_messages: list[Fields] = []
     for message in messages:
         role, content = _speaker(message), _content(message)
         if content and role in ("system", "user", "assistant"):
-            turns.append({"role": role, "content": content})
-    return joined_turns(turns)
+            chat_messages.append({"role": role, "content": content})
+    return joined_messages(chat_messages)
 
 
 def _speaker(message: Fields) -> object:
@@ -73,7 +73,7 @@ def _speaker(message: Fields) -> object:
 
 
 def _content(message: Fields) -> str | list[object]:
-    """The text of a message, or its parts if one is a picture or a sound: as turns they are an error."""
+    """The text of a message, or its parts if one is a picture or a sound: as messages they are an error."""
     parts = walker("content.parts")(message)
     if not isinstance(parts, list) or walker("content.content_type")(message) in NOT_SHOWN:
         return ""

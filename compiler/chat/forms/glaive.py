@@ -12,7 +12,7 @@ CHAT = "chat"
 ROLES = {"USER": "human", "ASSISTANT": "gpt", "FUNCTION RESPONSE": "observation"}
 _SPEAKER = f"({'|'.join(ROLES)}): "
 _TURN = re.compile(rf"{_SPEAKER}\s*+(.*?)(?:(?<!\s)\s+)?(?={_SPEAKER}|$)", re.DOTALL)
-"""A turn. The lookbehind reads long white space once."""
+"""A message. The lookbehind reads long white space once."""
 _BETWEEN = re.compile(r"\}\s*\{")  # two functions in the system text
 
 
@@ -27,18 +27,18 @@ def has_form(row: Fields) -> bool:
     )
 
 
-def with_turns(row: JsonObject) -> Fields:
-    """Put turns in place of a row's text, and `tools` in place of the functions in its system text."""
+def with_messages(row: JsonObject) -> Fields:
+    """Put messages in place of a row's text, and `tools` in place of the functions in its system text."""
     if not has_form(row):
         return row
     chat, system = row[CHAT], row["system"]
-    turns = []
+    messages = []
     for speaker, text, _unused in _TURN.findall(chat.replace("<|endoftext|>", "")):
-        turns.append(without_tags({"from": ROLES[speaker], "value": text}))
+        messages.append(without_tags({"from": ROLES[speaker], "value": text}))
     about, brace, tools = system.removeprefix("SYSTEM: ").strip().partition("{")
     if brace:
         tools = f"[{{{_BETWEEN.sub('},{', tools)}]"
-    return {**without(row, CHAT), TURNS: turns, "system": about.strip(), "tools": tools}
+    return {**without(row, CHAT), TURNS: messages, "system": about.strip(), "tools": tools}
 
 
-GLAIVE = ExportForm("glaive", has_form, with_turns)
+GLAIVE = ExportForm("glaive", has_form, with_messages)

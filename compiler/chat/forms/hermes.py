@@ -1,4 +1,4 @@
-"""Hermes' function calls: turns with tools in the system text (`<tools>`), calls and results in tags."""
+"""Hermes' function calls: messages with tools in the system text (`<tools>`), calls and results in tags."""
 
 import ast
 import re
@@ -9,7 +9,7 @@ from tuneyard.compiler.spec.export_forms import ExportForm
 from tuneyard.core.files import JsonObject
 from tuneyard.core.records.calls import RESULTS, read_strict
 
-TURNS = "conversations"  # the key of a row's turns
+TURNS = "conversations"  # the key of a row's messages
 TOOLS = "<tools>"
 """What is before the tools in a system text."""
 _TAGGED = re.compile(
@@ -23,11 +23,11 @@ _ARGUMENTS = '"arguments": '
 
 
 def has_form(row: Fields) -> bool:
-    """True for turns with tools in their system text that have a column, too."""
-    turns = row.get(TURNS)
-    if not (row.get("tools") and are_objects(turns)):
+    """True for messages with tools in their system text that have a column, too."""
+    messages = row.get(TURNS)
+    if not (row.get("tools") and are_objects(messages)):
         return False
-    tools = str(turns[0].get("value")).rpartition(TOOLS)[2]
+    tools = str(messages[0].get("value")).rpartition(TOOLS)[2]
     return tools.lstrip().startswith(("[", "{"))
 
 
@@ -35,24 +35,24 @@ def with_roles(row: JsonObject) -> Fields:
     """Leave tools that have a column, too, out of the system text, and take calls out of their tags."""
     if not has_form(row):
         return row
-    turns = row[TURNS]
-    about = str(turns[0].get("value")).rpartition(TOOLS)[0]
-    return {**row, TURNS: [{**turns[0], "value": about.rstrip()}, *map(without_tags, turns[1:])]}
+    messages = row[TURNS]
+    about = str(messages[0].get("value")).rpartition(TOOLS)[0]
+    return {**row, TURNS: [{**messages[0], "value": about.rstrip()}, *map(without_tags, messages[1:])]}
 
 
-def without_tags(turn: Fields) -> Fields:
-    """A turn of calls or of results. One with other text stays."""
-    text = str(turn.get("value"))
+def without_tags(message: Fields) -> Fields:
+    """A message of calls or of results. One with other text stays."""
+    text = str(message.get("value"))
     bodies = _TAGGED.findall(text)
     if not bodies or _TAGGED.sub("", text):
-        return turn
-    if turn.get("from") == "tool":
-        return {**turn, "value": RESULTS.join(bodies)}
-    return {**turn, "value": "", "tool_calls": list(map(_value, bodies))}
+        return message
+    if message.get("from") == "tool":
+        return {**message, "value": RESULTS.join(bodies)}
+    return {**message, "value": "", "tool_calls": list(map(_value, bodies))}
 
 
 def _value(text: str) -> object:
-    """The value of JSON or of Python's notation. Other text stays, and its turn is refused."""
+    """The value of JSON or of Python's notation. Other text stays, and its message is refused."""
     text = _without_quotes(text)
     for read in (read_strict, ast.literal_eval):
         with suppress(ValueError, SyntaxError, TypeError, RecursionError, MemoryError):

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from itertools import chain
 from math import isfinite
 
-from tuneyard.compiler.chat.turn_forms import common_turns
+from tuneyard.compiler.chat.message_forms import common_messages
 from tuneyard.compiler.rows import Fields, without
 from tuneyard.compiler.rows.problem_codes import MISSING_FIELD, NO_PREFERENCE
 from tuneyard.compiler.rows.problems import some_of
@@ -262,7 +262,7 @@ def _with_dialogues(row: Fields, *answers: str) -> Fields:
     """Join the questions in `prompt` with each list of their answers, if all are lists in JSON (LMSYS)."""
     try:
         prompt, *replies = [read_strict(str(row.get(name))) for name in ("prompt", *answers)]
-        dialogues = [common_turns([*chain(*zip(prompt, texts, strict=True))], {}) for texts in replies]
+        dialogues = [common_messages([*chain(*zip(prompt, texts, strict=True))], {}) for texts in replies]
     except (ValueError, TypeError):
         return row
     return {**without(row, "prompt"), **dict(zip(answers, dialogues, strict=True))}

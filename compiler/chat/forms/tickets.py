@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
-from tuneyard.compiler.chat.turn_forms import ASSISTANT, USER
-from tuneyard.compiler.chat.turn_rows import MESSAGES, joined_turns
+from tuneyard.compiler.chat.message_forms import ASSISTANT, USER
+from tuneyard.compiler.chat.message_rows import MESSAGES, joined_messages
 from tuneyard.compiler.rows import Fields, are_objects, walker, without
 from tuneyard.compiler.spec.export_forms import ExportForm
 from tuneyard.core.files import JsonObject
@@ -55,15 +55,15 @@ def _with_messages(
     row: Fields, others: Fields, thread: Sequence[Fields], asks: Sequence[bool], is_note: Sequence[bool]
 ) -> Fields:
     """The row of a thread. One in which no customer asks stays."""
-    turns: list[Fields] = []
+    chat_messages: list[Fields] = []
     for message, is_question, is_internal in zip(thread, asks, is_note, strict=True):
         if message.get("body") and not is_internal:
-            turns.append({"role": USER if is_question else ASSISTANT, "content": message["body"]})
-    if not any(turn["role"] == USER for turn in turns):
+            chat_messages.append({"role": USER if is_question else ASSISTANT, "content": message["body"]})
+    if not any(chat_message["role"] == USER for chat_message in chat_messages):
         return row
-    if len(turns) < len(thread):
-        others["internal"] = len(thread) - len(turns)
-    return {MESSAGES: joined_turns(turns), **others}
+    if len(chat_messages) < len(thread):
+        others["internal"] = len(thread) - len(chat_messages)
+    return {MESSAGES: joined_messages(chat_messages), **others}
 
 
 INTERCOM = ExportForm("intercom", is_of_intercom, with_parts)

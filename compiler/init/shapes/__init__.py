@@ -11,6 +11,7 @@ from tuneyard.compiler.init.proposal import Proposal
 from tuneyard.compiler.init.shapes.choices import choices_in_columns, listed_choices
 from tuneyard.compiler.init.shapes.conversations import conversations, exchanges, plain_text
 from tuneyard.compiler.init.shapes.labelled import labelled_pair, labelled_text
+from tuneyard.compiler.init.shapes.message_rows import turn_rows
 from tuneyard.compiler.init.shapes.pairs import pair_of_answers
 from tuneyard.compiler.init.shapes.people import chats_of_people
 from tuneyard.compiler.init.shapes.questions import (
@@ -20,7 +21,6 @@ from tuneyard.compiler.init.shapes.questions import (
     two_texts,
 )
 from tuneyard.compiler.init.shapes.threads import refuse_loose_messages, refuse_trees
-from tuneyard.compiler.init.shapes.turn_rows import turn_rows
 
 
 class Shape(NamedTuple):

@@ -1,4 +1,4 @@
-"""Conversations: turns, or questions with their answers. Plain texts."""
+"""Conversations: messages, or questions with their answers. Plain texts."""
 
 import json
 import re
@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from itertools import chain
 
-from tuneyard.compiler.chat.turn_forms import (
+from tuneyard.compiler.chat.message_forms import (
     ASSISTANT,
     ROLES,
     SPEAKER,
@@ -23,8 +23,8 @@ from tuneyard.compiler.init.proposal import (
     ProposedColumn,
     columns_beside,
     conversation_proposal,
+    messages_in,
     system_column,
-    turns_of,
 )
 from tuneyard.compiler.init.shapes.pairs import rated_pair
 from tuneyard.compiler.rows import Fields, are_objects, walker
@@ -32,13 +32,13 @@ from tuneyard.core.datasets.column_meanings import USUAL_NAMES
 from tuneyard.core.errors import ContentError, show_value
 
 COMPLETIONS = ("completion", "response", "answer", "output", "ideal")
-"""Columns that may answer turns which end with the user."""
+"""Columns that may answer messages which end with the user."""
 _TURN = re.compile(
     rf"^(?:(?:#+ |\*\*).*[?？](?:\*\*)?$|{SPEAKER.pattern}|[\[(]?[qa问答]\d*[\]).、]"
     r"|[^\W\d_][\w .-]{0,24}[ \t]*(?:\([\d:]+\))?[:：](?!//))",
     re.MULTILINE | re.IGNORECASE,
 )
-"""The beginning of a question, of a turn, or of a field with a name: `## Why?`, `Q1.`, `Anna (10:05):`."""
+"""The beginning of a question, of a message, or of a field with a name: `## Why?`, `Q1.`, `Anna (10:05):`."""
 _ASKING = re.compile(r"^(?:#+ |\*\*).*[?？](?:\*\*)?$", re.MULTILINE)
 """A heading that asks, as those of a FAQ. The answers below may be long."""
 _MESSAGE = re.compile(
@@ -53,25 +53,26 @@ _TAGGED = re.compile(r"\S+[ \t](.*[ \t])?(O|[BIESM]-\S+)|-DOCSTART-.*")
 
 
 def conversations(statistics: FileStatistics) -> Proposal | None:
-    """Conversations, if a column has turns.
+    """Conversations, if a column has messages.
 
-    Turns written as text may be a copy of the others, or of a question and its answer, or its earlier turns.
+    Messages written as text may be a copy of the others, or of a question and its answer, or its earlier
+    messages.
     """
     is_answered = statistics.called("question") and statistics.called("answer")
     candidates = []
     for leaf in statistics.leaves.values():
-        if not _has_turns(statistics, leaf) or leaf.is_called("rejected"):
+        if not _has_messages(statistics, leaf) or leaf.is_called("rejected"):
             continue  # of two dialogues the chosen one has the prompt
         if not (leaf.characters and is_answered) or leaf.is_called("question"):
             candidates.append(leaf)
-    turns = min(candidates, key=lambda leaf: leaf.characters > 0, default=None)  # lists come first
-    return _conversations(statistics, turns.path) if turns else None
+    messages = min(candidates, key=lambda leaf: leaf.characters > 0, default=None)  # lists come first
+    return _conversations(statistics, messages.path) if messages else None
 
 
-def _has_turns(statistics: FileStatistics, leaf: Leaf) -> bool:
-    """True for turns, and for questions that are texts of earlier turns, too (BELLE).
+def _has_messages(statistics: FileStatistics, leaf: Leaf) -> bool:
+    """True for messages, and for questions that are texts of earlier messages, too (BELLE).
 
-    Turns that all end with the user need their answer or a usual name: a model may have written by them.
+    Messages that all end with the user need their answer or a usual name: a model may have written by them.
     """
     is_question = leaf.is_called("question")
     if leaf.value_type != "turns" and not is_question:
@@ -87,10 +88,10 @@ def exchanges(statistics: FileStatistics) -> Proposal | None:
     """Conversations, if a column has lists of questions with their answers (Capybara), or of texts (LIMA)."""
     for name in USUAL_NAMES["exchanges"]:
         values = [row.get(name) for row in statistics.first]
-        talks = list(filter(_are_exchanges, values))
-        if 2 * len(talks) > len(values):
+        conversations = list(filter(_are_exchanges, values))
+        if 2 * len(conversations) > len(values):
             proposal = _conversations(statistics, name)
-            if not are_objects(talks[0]):
+            if not are_objects(conversations[0]):
                 if "question_id" in statistics.leaves:
                     raise ContentError(
                         f"{statistics.path}: each row has a question_id, and the texts of {name} are "
@@ -104,14 +105,14 @@ def exchanges(statistics: FileStatistics) -> Proposal | None:
 
 
 def _conversations(statistics: FileStatistics, path: str) -> Proposal:
-    """A proposal for the turns under a path, with what the file has next to them."""
-    talks = list(map(walker(path), statistics.first))
-    turns = list(chain.from_iterable(map(turns_of, talks)))
-    has_text_with_call = any(turn.get("tool_calls") and turn.get("content") for turn in turns)
+    """A proposal for the messages under a path, with what the file has next to them."""
+    conversations = list(map(walker(path), statistics.first))
+    messages = list(chain.from_iterable(map(messages_in, conversations)))
+    has_text_with_call = any(message.get("tool_calls") and message.get("content") for message in messages)
     settings = {"calls": "text"} if has_text_with_call else {}
-    asks = _mostly_end_with_user(talks)
+    asks = _mostly_end_with_user(conversations)
     pair = rated_pair(statistics) if asks else {}
-    beside = columns_beside(statistics, turns=True) | pair
+    beside = columns_beside(statistics, conversations=True) | pair
     completion = _completion_path(statistics)
     options = list(ENDS)
     if completion and asks:
@@ -119,16 +120,16 @@ def _conversations(statistics: FileStatistics, path: str) -> Proposal:
         options = ["unasked"]
     elif pair or statistics.called("rejected", value_types=("text", "turns")):
         options = ["unasked"]
-    proposal = conversation_proposal(path, talks, _roles_of_speakers(turns), options, settings)
+    proposal = conversation_proposal(path, conversations, _roles_of_speakers(messages), options, settings)
     proposal.columns |= {**system_column(statistics), **beside}
     return proposal
 
 
-def _roles_of_speakers(turns: Iterable[Fields]) -> dict[str, str]:
+def _roles_of_speakers(messages: Iterable[Fields]) -> dict[str, str]:
     """The roles of speakers whose names are no roles, such as customer and agent."""
     roles = {}
-    for turn in turns:
-        name = str(turn.get(role_and_content(turn)[0]))
+    for message in messages:
+        name = str(message.get(role_and_content(message)[0]))
         role = SPEAKERS.get(name.lower())
         if role and name.lower() not in ROLES:
             roles[name] = role
@@ -136,7 +137,7 @@ def _roles_of_speakers(turns: Iterable[Fields]) -> dict[str, str]:
 
 
 def _completion_path(statistics: FileStatistics) -> str:
-    """The path of the assistant's message beside the turns, or of its text; "" if there is none."""
+    """The path of the assistant's message beside the messages, or of its text; "" if there is none."""
     for leaf in statistics.leaves.values():
         parent, _unused, name = leaf.path.rpartition(".")
         if name == "role" and parent and _is_of_assistant(leaf):
@@ -150,22 +151,22 @@ def _is_of_assistant(role: Leaf) -> bool:
     return {ROLES.get(str(value)) for value in role.values} == {ASSISTANT}
 
 
-def _mostly_end_with_user(talks: Iterable[object]) -> bool:
-    """True if the last turn of most conversations is the user's. Values that are none do not count."""
-    conversations = list(filter(turns_of, talks))
+def _mostly_end_with_user(conversations: Iterable[object]) -> bool:
+    """True if the last message of most conversations is the user's. Values that are none do not count."""
+    conversations = list(filter(messages_in, conversations))
     return bool(conversations) and 2 * len(list(filter(_ends_with_user, conversations))) > len(conversations)
 
 
-def _ends_with_user(talk: object) -> bool:
-    """True if the last turn of a conversation is the user's."""
-    turns = turns_of(talk)
-    return bool(turns) and speaker(turns[-1]) == USER
+def _ends_with_user(conversation: object) -> bool:
+    """True if the last message of a conversation is the user's."""
+    messages = messages_in(conversation)
+    return bool(messages) and speaker(messages[-1]) == USER
 
 
 def _are_exchanges(value: object) -> bool:
     """True for a list of questions with their answers, or of texts that take turns."""
-    turns = turns_of(value) if isinstance(value, list) else []
-    return bool(turns) and all(map(speaker, turns))
+    messages = messages_in(value) if isinstance(value, list) else []
+    return bool(messages) and all(map(speaker, messages))
 
 
 def plain_text(statistics: FileStatistics) -> Proposal | None:
@@ -175,7 +176,7 @@ def plain_text(statistics: FileStatistics) -> Proposal | None:
         text = statistics.called("text", "exchanges")
         if text is None:
             return None
-        dialogues = list(filter(turns_of, statistics.values(text)))
+        dialogues = list(filter(messages_in, statistics.values(text)))
         if 2 * len(dialogues) > len(statistics.first):
             return _conversations(statistics, text.path)
         if statistics.called("question") or not text.is_called("text"):
@@ -208,16 +209,16 @@ def _messages_of_people(statistics: FileStatistics, path: str) -> Iterator[str]:
         )
     text = "\n".join(lines)
     count = len(text.splitlines())
-    turns = _TURN.findall(text)
-    has_assistant = ASSISTANT in {SPEAKERS.get(name.lower()) for name in turns}
+    messages = _TURN.findall(text)
+    has_assistant = ASSISTANT in {SPEAKERS.get(name.lower()) for name in messages}
     has_questions = len(_ASKING.findall(text)) > FEW
     most = FEW if has_assistant or has_questions else 0.5 * count
-    if len(turns) > most:
+    if len(messages) > most:
         yield (
-            f"{len(turns)} of {count} lines look like questions, turns or fields, and plain text learns them "
-            "as one text. To learn answers, begin the file with the first question, and write `Q:` before "
-            "each question and `A:` before its answer, or `User:` and `Assistant:`; of fields, write .jsonl "
-            "with a key for each"
+            f"{len(messages)} of {count} lines look like questions, turns or fields, and plain text learns "
+            "them as one text. To learn answers, begin the file with the first question, and write `Q:` "
+            "before each question and `A:` before its answer, or `User:` and `Assistant:`; of fields, write "
+            ".jsonl with a key for each"
         )
 
 

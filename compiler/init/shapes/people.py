@@ -2,17 +2,17 @@
 
 from collections import Counter
 
-from tuneyard.compiler.chat.turn_order import orders_of
+from tuneyard.compiler.chat.message_order import orders_of
 from tuneyard.compiler.init.column_statistics import FileStatistics
 from tuneyard.compiler.init.labels import ID, author_leaves, label_leaf
 from tuneyard.compiler.init.proposal import Proposal
-from tuneyard.compiler.init.shapes.threads import parent_leaf
-from tuneyard.compiler.init.shapes.turn_rows import (
+from tuneyard.compiler.init.shapes.message_rows import (
     DATED,
     conversation_leaf,
     conversation_rows,
-    talks_of,
+    conversations_in,
 )
+from tuneyard.compiler.init.shapes.threads import parent_leaf
 
 LONGEST_MESSAGE = 400  # characters on average: longer texts are articles
 
@@ -53,10 +53,10 @@ def chats_of_people(statistics: FileStatistics) -> Proposal | None:
             turns["order"] = time.path
             guess += f", in the order of {time.path}"
     answers: Counter[object] = Counter()
-    talks = talks_of(statistics, turns)
-    for talk in talks:
-        answers.update(turn["role"] for turn in talk[1:])
-    if not answers or answers.total() < len(talks):
+    conversations = conversations_in(statistics, turns)
+    for conversation in conversations:
+        answers.update(message["role"] for message in conversation[1:])
+    if not answers or answers.total() < len(conversations):
         return None  # remarks about something, of which few are on one day
     (learned, _count), *_others = answers.most_common(1)
     turns["assistant"] = str(learned)

@@ -135,7 +135,7 @@ def _answer_leaf(statistics: FileStatistics) -> Leaf | None:
         return answer
     names = _OTHER_ANSWERS
     if statistics.called("reasoning") is not None:
-        names = (*names, "content")  # as in a turn
+        names = (*names, "content")  # as in a message
     program = statistics.named(names)
     if program is None or not is_free_text(statistics, program) or label_leaf(statistics) is not None:
         return None
@@ -203,7 +203,7 @@ def answered_by_calls(statistics: FileStatistics) -> Proposal | None:
         "turns": ProposedColumn(question.path, "turns"),
         "completion": ProposedColumn(CALLS_AS_ANSWERS, "completion", {"tool_calls": True}),
     }
-    columns |= columns_beside(statistics, turns=True)
+    columns |= columns_beside(statistics, conversations=True)
     return Proposal("Questions answered by calls of tools", columns, {"format": "sharegpt"})
 
 

@@ -54,7 +54,7 @@ TALKS: tuple[Messages, ...] = (
 """Conversations by whose prompts two chat templates are compared."""
 
 
-class Conversation(NamedTuple):
+class PromptAndAnswer(NamedTuple):
     """Prompt (`messages`, the user's turn last), expected answer ("" without one) and its role.
 
     Tool calls are messages of role `function`, their results of role `observation`, as in LLaMA-Factory. The
@@ -80,16 +80,16 @@ class SavedTemplate(NamedTuple):
     text: str
 
 
-def conversation(record: Record, entry: Entry, place: str, answer: int = 0) -> Conversation:
+def prompt_and_answer(record: Record, entry: Entry, place: str, answer: int = 0) -> PromptAndAnswer:
     """Convert a record to messages and answer by its registry entry, or by its own keys if that is {}.
 
     `answer` is the number of the answer: of a pair 0 is the chosen and 1 the rejected one. A record without
     an answer is a prompt. `ContentError` begins with `place`.
     """
     example = read_example(record, entry, place)
-    if not example.turns or example.turns[-1][0] not in QUESTIONS:
+    if not example.messages or example.messages[-1].role not in QUESTIONS:
         raise ContentError(f"{place}: expected a turn of the user before the answer: {example.fault}")
-    messages = [{"role": role, "content": text} for role, text in example.turns]
+    messages = [{"role": message.role, "content": message.text} for message in example.messages]
     if any(message["role"] == "system" for message in messages):  # LLaMA-Factory drops such a record
         raise ContentError(f"{place}: {example.fault}")
     if example.system:
@@ -104,9 +104,9 @@ def conversation(record: Record, entry: Entry, place: str, answer: int = 0) -> C
             messages[0]["tools"] = tools
     role, text = "assistant", ""
     if answer < len(example.answers):
-        role, text = example.answers[answer]
+        role, text = example.answers[answer].role, example.answers[answer].text
     images = tuple(path for path in example.media.get("images", ()) if isinstance(path, str))
-    return Conversation(messages, text, role, images)
+    return PromptAndAnswer(messages, text, role, images)
 
 
 def refuse_media(record: Record, entry: Entry, place: str, images: bool = False) -> None:

@@ -23,7 +23,7 @@ from tuneyard.core.records import ANSWERS
 IGNORED = -100  # PyTorch's cross-entropy leaves these labels out
 
 
-class Turns(NamedTuple):
+class EncodedConversation(NamedTuple):
     """Question and answer of every turn as ids. `stop` follows the last answer and is not in the history."""
 
     pairs: list[tuple[Ids, Ids]]
@@ -52,10 +52,10 @@ class SupervisedText(NamedTuple):
         return [place for place, label in enumerate(self.labels) if place and label != IGNORED]
 
 
-ToTurns = Callable[[Messages], Turns]  # of messages that end with an answer
+EncodeConversation = Callable[[Messages], EncodedConversation]  # of messages that end with an answer
 
 
-def chat_turns(tokenizer: Tokenizer, render: Render, messages: Messages) -> Turns:
+def chat_turns(tokenizer: Tokenizer, render: Render, messages: Messages) -> EncodedConversation:
     """Turns of messages as a `chat_renderer` writes them. `ContentError` if an answer changes its prompt."""
     pairs, before = [], ""
     for place, message in enumerate(messages):
@@ -66,29 +66,31 @@ def chat_turns(tokenizer: Tokenizer, render: Render, messages: Messages) -> Turn
             answer = tokenizer(_after(prompt, with_answer), add_special_tokens=False)
             pairs.append((list(question["input_ids"]), list(answer["input_ids"])))
             before = with_answer
-    return Turns(pairs)
+    return EncodedConversation(pairs)
 
 
 def llamafactory_turns(
     tokenizer: Tokenizer, name: str, think: bool = False, history: TrainedHistory | None = None
-) -> ToTurns:
+) -> EncodeConversation:
     """Converter by LLaMA-Factory's template `name`: messages → turns. The import takes about 10 s.
 
     Earlier turns are written as in the training with this `history`, otherwise as the last one.
     """
     template, adapted_tokenizer = llamafactory_template(tokenizer, name, think)
 
-    def turns(messages: Messages) -> Turns:
+    def turns(messages: Messages) -> EncodedConversation:
         turn_messages, system, tools = llamafactory_messages(messages)
         stop = adapted_tokenizer.eos_token_id if template.efficient_eos else None
         if history is not None:
-            return Turns(history.pairs(template, adapted_tokenizer, messages), stop)
-        return Turns(template.encode_multiturn(adapted_tokenizer, turn_messages, system, tools), stop)
+            return EncodedConversation(history.pairs(template, adapted_tokenizer, messages), stop)
+        return EncodedConversation(
+            template.encode_multiturn(adapted_tokenizer, turn_messages, system, tools), stop
+        )
 
     return turns
 
 
-def supervise(turns: Turns, cutoff: int) -> SupervisedText:
+def supervise(turns: EncodedConversation, cutoff: int) -> SupervisedText:
     """Join turns to ids and labels of at most `cutoff` tokens, as LLaMA-Factory does."""
     ids: Ids = []
     labels: list[int] = []

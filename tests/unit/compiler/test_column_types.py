@@ -259,7 +259,9 @@ def test_values_of_a_package_that_no_record_can_contain_name_it(
             bench.compile_rows(METALS.replace('is: keywords, between: ","', "is: odd"), rows)
 
 
-@pytest.mark.parametrize("method", ["as_texts", "from_cells", "fix_of", "has_turns", "written", "is_pair"])
+@pytest.mark.parametrize(
+    "method", ["as_texts", "from_cells", "fix_of", "may_be_messages", "written", "is_pair"]
+)
 def test_an_error_of_a_method_of_a_package_names_it(bench, tmp_path, monkeypatch, method):
     code = ODD.replace(
         "odd = ColumnType(",

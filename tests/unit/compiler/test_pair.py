@@ -12,7 +12,7 @@ from tuneyard.compiler.verify.expect import entry_problems
 from tuneyard.compiler.write.entries import entries_of
 from tuneyard.core.errors import ContentError
 from tuneyard.core.llamafactory.stages import rows_of
-from tuneyard.core.records import format_of_entry, read_example
+from tuneyard.core.records import ChatMessage, format_of_entry, read_example
 
 ASK = [{"role": "user", "content": "2+2?"}]
 
@@ -76,8 +76,12 @@ def test_the_prompt_can_stand_before_the_chosen_answer(tmp_path):
 def test_what_llamafactory_should_read_of_a_record():
     (entry,) = entries_of(load_spec("pairs")).values()
     record = {"instruction": "a", "input": "b", "chosen": "c", "rejected": "d"}
-    turns = read_example(record, entry, "here").trained_turns
-    assert turns == [("user", "a\nb"), ("assistant", "c"), ("assistant", "d")]
+    messages = read_example(record, entry, "here").trained_messages
+    assert messages == [
+        ChatMessage("user", "a\nb"),
+        ChatMessage("assistant", "c"),
+        ChatMessage("assistant", "d"),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -203,4 +207,4 @@ def test_of_stored_pairs_the_prompt_is_asked_and_the_chosen_text_is_answered(tmp
     for read in (name.replace("-", "_"), str(file)):
         (examples,) = stored_examples(read, tmp_path / "out")
         assert (examples.prompts(), examples.answers()) == (["2+2?"], ["four"])
-        assert examples.examples[0].answers[1] == ("assistant", "5")
+        assert examples.examples[0].answers[1] == ChatMessage("assistant", "5")

@@ -21,7 +21,7 @@ from tuneyard.compiler.write.record_file import RecordFile
 from tuneyard.core.datasets import find_dataset, read_records
 from tuneyard.core.datasets.compiled import SEPARATOR, fingerprints, read_manifest, read_row_index
 from tuneyard.core.errors import ContentError
-from tuneyard.core.llamafactory.prompt import conversation
+from tuneyard.core.llamafactory.prompt import prompt_and_answer
 
 MANY = [
     ROWS[0] | {"sentence1": f"Premise {n % 70}.", "sentence2": f"Of {n}.", "label": n % 2, "idx": n}
@@ -115,7 +115,7 @@ def test_fingerprints_are_those_of_the_prompts_that_eval_makes(name, tmp_path):
             files = [[*record["images"], *record["videos"], *record["audios"]] for _, record in talks]
             told = [[*asked, *paths] for asked, paths in zip(words, files, strict=True)]
         else:
-            asked = [conversation(record, found.entry, "here").messages for record in records]
+            asked = [prompt_and_answer(record, found.entry, "here").messages for record in records]
             told = [[m["content"] for m in messages if m["role"] != "system"] for messages in asked]
         assert examples.fingerprints.tolist() == list(fingerprints(list(map(SEPARATOR.join, told))))
         assert len(examples.fingerprints) == report.datasets[dataset]

@@ -6,11 +6,11 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from tuneyard.compiler.chat.turn_forms import ASSISTANT, SYSTEM, USER
-from tuneyard.compiler.columns.turns import Turn
+from tuneyard.compiler.chat.message_forms import ASSISTANT, SYSTEM, USER
 from tuneyard.compiler.rows import Batch, Prefix
 from tuneyard.compiler.spec.load import load_spec
 from tuneyard.compiler.write.render import Renderer
+from tuneyard.core.records import ChatMessage
 
 ALPACA = """
 about: hostile texts
@@ -101,7 +101,7 @@ def test_turns_are_what_json_makes_of_them(tmp_path, form, field, keys, names):
 
     @given(TEXTS, TEXTS, TEXTS)
     def check(system, asked, answered):
-        talk = [Turn(USER, asked), Turn(ASSISTANT, answered)]
+        talk = [ChatMessage(USER, asked), ChatMessage(ASSISTANT, answered)]
         batch = Batch(Prefix("f"), range(1), {"turns": [talk], "system": [system]})
         said = [dict(zip(keys, (names[turn.role], turn.text), strict=True)) for turn in talk]
         if form == "messages":

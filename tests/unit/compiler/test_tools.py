@@ -27,7 +27,7 @@ def compiled(bench: Bench, spec: object, *talks: list[dict]) -> list[tuple[str, 
     return [(p.place.rsplit(":", 1)[1], p.message) for p in report.problems.errors]
 
 
-def turns_of(bench: Bench) -> list[dict]:
+def messages_in(bench: Bench) -> list[dict]:
     """The turns of the first record."""
     return bench.first("messages.jsonl")["conversations"]
 
@@ -59,7 +59,7 @@ def test_what_a_turn_would_lose_is_an_error_with_its_place(bench, number, change
 def test_nothing_beside_a_call_is_no_loss(bench, beside):
     talk = [ASK, CALL | beside, RESULT | {"tool_calls": []}, SAY | {"reasoning_content": None}]
     assert compiled(bench, "messages", talk) == []
-    turns = turns_of(bench)
+    turns = messages_in(bench)
     assert [turn["from"] for turn in turns] == ["human", "function_call", "observation", "gpt"]
     assert json.loads(turns[1]["value"]) == {"name": "add", "arguments": {"a": 2}}
 
@@ -75,7 +75,7 @@ def test_all_calls_of_a_turn_are_kept(bench):
     calls = [{"function": {"name": name, "arguments": {}}} for name in ("add", "sub")]
     talk = [ASK, {"role": "assistant", "tool_calls": calls}, RESULT, RESULT, SAY]
     assert compiled(bench, "messages", talk) == []
-    value = turns_of(bench)[1]["value"]
+    value = messages_in(bench)[1]["value"]
     assert json.loads(value) == [{"name": "add", "arguments": {}}, {"name": "sub", "arguments": {}}]
 
 
@@ -154,7 +154,7 @@ def call(value: object) -> list[dict]:
 def test_several_results_are_one_turn_as_llamafactory_joins_them(bench, results):
     """In the order of their calls, since no record keeps ids."""
     assert compiled(bench, "messages", [ASK, TWO, *results, SAY]) == []
-    turns = turns_of(bench)
+    turns = messages_in(bench)
     assert turns[2] == {"from": "observation", "value": "5\n</tool_response>\n<tool_response>\n6"}
 
 
@@ -167,7 +167,7 @@ def test_ids_may_be_numbers_and_results_in_any_order(bench):
 def test_another_number_of_results_than_of_calls_is_trained(bench):
     report = bench.compile_rows("messages", [{"messages": [ASK, TWO, RESULTS[0], SAY]}])
     assert report.kept == 1 and not report.failed
-    assert turns_of(bench)[2] == {"from": "observation", "value": "5"}
+    assert messages_in(bench)[2] == {"from": "observation", "value": "5"}
 
 
 @pytest.mark.parametrize(
@@ -209,7 +209,7 @@ def test_a_result_may_follow_a_call_that_is_text(bench):
 )  # fmt: skip
 def test_a_call_is_kept_as_it_is_or_made_what_llamafactory_takes(bench, value, kept):
     assert compiled(bench, "messages", call(value)) == []
-    assert turns_of(bench)[1]["value"] == kept
+    assert messages_in(bench)[1]["value"] == kept
 
 
 THOUGHT = "<think>\nAdd.\n</think>\n\n"
@@ -234,7 +234,7 @@ PARTS = [
 )  # fmt: skip
 def test_reasoning_becomes_a_thought_before_what_it_leads_to(bench, change, role, text):
     assert compiled(bench, "messages", [ASK, change]) == []
-    assert turns_of(bench)[1] == {"from": role, "value": text}
+    assert messages_in(bench)[1] == {"from": role, "value": text}
 
 
 def test_calls_text_keeps_what_is_said_before_a_call(bench):
@@ -244,7 +244,7 @@ def test_calls_text_keeps_what_is_said_before_a_call(bench):
     said = CALL | {"content": "Let me see.", "reasoning": "Add."}
     assert compiled(bench, spec, [ASK, said, RESULT, SAY]) == []
     value = '<tool_call>{"name": "add", "arguments": {"a": 2}}</tool_call>'
-    assert turns_of(bench)[1]["value"] == f"{THOUGHT}Let me see.\n{value}"
+    assert messages_in(bench)[1]["value"] == f"{THOUGHT}Let me see.\n{value}"
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import shutil
 import pytest
 
 from tests.unit.compiler.conftest import error_codes
-from tuneyard.compiler.chat.turn_forms import ROLES, common_turns
+from tuneyard.compiler.chat.message_forms import ROLES, common_messages
 from tuneyard.core.installation.checkout import ROOT
 
 ASK, ANSWER = {"role": "user", "content": "Name a river."}, {"role": "assistant", "content": "The Rhine."}
@@ -179,4 +179,4 @@ def test_a_completion_that_does_not_fit_is_refused(bench, prompt, completion, co
 
 def test_a_role_that_is_a_list_stays_for_the_check_with_renamed_roles():
     talk = [{"role": ["x"], "content": "a"}, {"role": "usr", "content": "b"}]
-    assert common_turns(talk, {"usr": "user"}) == [talk[0], {"role": "user", "content": "b"}]
+    assert common_messages(talk, {"usr": "user"}) == [talk[0], {"role": "user", "content": "b"}]

@@ -18,7 +18,7 @@ from tuneyard.compiler.verify.report import as_json, histogram, lines
 from tuneyard.compiler.verify.verdict import Verdict
 from tuneyard.core.errors import ContentError, Problem, ProblemsError, RequestError
 from tuneyard.core.language.messages import for_reader
-from tuneyard.core.records import Example, format_of_entry
+from tuneyard.core.records import ChatMessage, Example, format_of_entry
 
 ALPACA = {"file_name": "x", "columns": {"prompt": "instruction", "query": "input", "response": "output"}}
 TAGS = {
@@ -109,8 +109,8 @@ def test_alpaca_records_as_turns(bench):
     content = json_lines(rows)
     records, problems = read(bench, "a.jsonl", content)
     assert [talk for _, talk in records[:2]] == [
-        Example([("user", "I\nJ")], [("assistant", "O")]),
-        Example([("user", "I")], [("assistant", "")]),
+        Example([ChatMessage("user", "I\nJ")], [ChatMessage("assistant", "O")]),
+        Example([ChatMessage("user", "I")], [ChatMessage("assistant", "")]),
     ]
     assert [talk.split(",")[0] for _, talk in records[2:]] == [
         "output: found null",
@@ -125,8 +125,8 @@ def test_history_and_system(bench):
     entry = {"columns": {**ALPACA["columns"], "history": "h", "system": "s"}}
     row = {"instruction": "I", "output": "O", "h": [["a", "b"]], "s": "S"}
     records, _ = read(bench, "h.jsonl", json.dumps(row), entry)
-    turns = [("user", "a"), ("assistant", "b"), ("user", "I")]
-    assert records[0][1] == Example(turns, [("assistant", "O")], "S")
+    messages = [ChatMessage("user", "a"), ChatMessage("assistant", "b"), ChatMessage("user", "I")]
+    assert records[0][1] == Example(messages, [ChatMessage("assistant", "O")], "S")
 
 
 def turns(*pairs):
@@ -144,8 +144,8 @@ def test_sharegpt_records_as_turns(bench):
     ]
     records, _ = read(bench, "s.json", json.dumps(rows), SHAREGPT)
     talks = [talk for _, talk in records]
-    assert talks[0] == Example([("user", "a")], [("assistant", "b")], "S")
-    assert talks[1].system == "S" and [role for role, _ in talks[1].trained_turns] == [
+    assert talks[0] == Example([ChatMessage("user", "a", 2)], [ChatMessage("assistant", "b", 3)], "S")
+    assert talks[1].system == "S" and [message.role for message in talks[1].trained_messages] == [
         "user", "function", "observation", "assistant",
     ]  # fmt: skip
     assert "1 turn, expected an even number" in talks[2]

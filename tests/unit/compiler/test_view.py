@@ -18,7 +18,7 @@ from tuneyard.compiler.view.build import within_limit
 from tuneyard.compiler.view.command import check_replaceable, find_losses
 from tuneyard.compiler.view.encoding import EncodedMessage, Encoding, RowEncoder
 from tuneyard.compiler.view.page_rows import DROPPED, PageRows
-from tuneyard.compiler.view.payload import PageRow, PageSide, PageTurn, json_of
+from tuneyard.compiler.view.payload import PageBlock, PageRow, PageSide, json_of
 from tuneyard.compiler.view.scan import Scan
 from tuneyard.compiler.view.thumbnails import thumbnails
 from tuneyard.core.datasets import Dataset
@@ -112,7 +112,7 @@ def test_the_first_fifty_rows_of_a_code_are_on_the_page_and_a_sampled_row_has_it
 
 
 def test_large_rows_stay_within_the_limit_evenly_spread():
-    side = PageSide("", "", [PageTurn("user", "text", "x" * 50)])
+    side = PageSide("", "", [PageBlock("user", "text", "x" * 50)])
     rows = [PageRow(row=number, raw="x" * 50, sides=[side]) for number in range(1, 101)]
     kept, left_off = within_limit(rows, 5000)
     assert len(json_of(kept)) <= 5000 + len(kept)

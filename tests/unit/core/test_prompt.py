@@ -5,7 +5,7 @@ import pytest
 from tests.messages import raises
 from tuneyard.core.errors import ContentError
 from tuneyard.core.llamafactory import prompt
-from tuneyard.core.llamafactory.prompt import chat_renderer, conversation
+from tuneyard.core.llamafactory.prompt import chat_renderer, prompt_and_answer
 from tuneyard.core.records import OPENAI_TAGS
 
 OPENAI = {"formatting": "sharegpt", "tags": OPENAI_TAGS}
@@ -14,7 +14,7 @@ USER, ANSWER = {"role": "user", "content": "Q"}, {"role": "assistant", "content"
 
 @pytest.mark.parametrize("field", ["messages", "text"])
 def test_messages_are_found_without_a_registry_entry(field) -> None:
-    talk = conversation({field: [USER, ANSWER, USER, ANSWER], "subtype": "x"}, {}, "here")
+    talk = prompt_and_answer({field: [USER, ANSWER, USER, ANSWER], "subtype": "x"}, {}, "here")
     assert talk.messages == [USER, ANSWER, USER]
     assert talk.answer == "A"
 
@@ -24,7 +24,7 @@ def test_messages_are_found_without_a_registry_entry(field) -> None:
     [{"messages": [USER]}, {"conversations": [{"from": "human", "value": "Q"}]}, {"instruction": "Q"}],
 )
 def test_a_prompt_without_an_answer_is_a_question_all_the_same(record) -> None:
-    talk = conversation(record, {}, "here")
+    talk = prompt_and_answer(record, {}, "here")
     assert talk.messages == [USER]
     assert talk.answer == ""
 
@@ -32,18 +32,18 @@ def test_a_prompt_without_an_answer_is_a_question_all_the_same(record) -> None:
 @pytest.mark.parametrize("messages", [[], [ANSWER], [USER, ANSWER, ANSWER]])
 def test_an_answer_to_nothing_is_refused(messages) -> None:
     with raises(ContentError, "here", "answer", "messages"):
-        conversation({"messages": messages}, {}, "here")
+        prompt_and_answer({"messages": messages}, {}, "here")
 
 
 @pytest.mark.parametrize("pair", [("question", "answer"), ("prompt", "response"), ("instruction", "output")])
 def test_questions_and_answers_are_found_by_their_pair_of_keys(pair) -> None:
-    talk = conversation({"prompt": "no", **dict(zip(pair, "QA", strict=True)), "idx": 1}, {}, "here")
+    talk = prompt_and_answer({"prompt": "no", **dict(zip(pair, "QA", strict=True)), "idx": 1}, {}, "here")
     assert (talk.messages, talk.answer) == ([USER], "A")
 
 
 def test_a_registry_entry_is_read_as_llamafactory_reads_it() -> None:
     with raises(ContentError, "instruction"):
-        conversation({"question": "Q", "answer": "A"}, {"file_name": "x"}, "here")
+        prompt_and_answer({"question": "Q", "answer": "A"}, {"file_name": "x"}, "here")
 
 
 def test_models_that_can_think_are_asked_not_to_unless_they_shall() -> None:
@@ -98,14 +98,14 @@ SHAREGPT = {**OPENAI, "columns": {"messages": "messages", "system": "system"}}
     ],
 )
 def test_a_prompt_has_one_system_turn(messages, column, expected) -> None:
-    talk = conversation({"messages": messages, "system": column}, SHAREGPT, "here")
+    talk = prompt_and_answer({"messages": messages, "system": column}, SHAREGPT, "here")
     assert (talk.messages, talk.answer) == (expected, "A")
 
 
 @pytest.mark.parametrize("messages", [[USER, SYSTEM, USER, ANSWER], [SYSTEM, OTHER, USER, ANSWER]])
 def test_a_system_turn_after_the_first_message_is_refused(messages) -> None:
     with raises(ContentError, "system", "turn 2", "here", "messages"):
-        conversation({"messages": messages}, {}, "here")
+        prompt_and_answer({"messages": messages}, {}, "here")
 
 
 @pytest.mark.parametrize("system", ["S", "", None])
@@ -113,14 +113,14 @@ def test_system_and_history_of_alpaca_stand_before_the_question(system) -> None:
     columns = {"prompt": "instruction", "response": "output", "system": "system", "history": "history"}
     record = {"instruction": "Q", "output": "A", "system": system, "history": [["Q1", "A1"]]}
     before = [{"role": "user", "content": "Q1"}, {"role": "assistant", "content": "A1"}]
-    talk = conversation(record, {"columns": columns}, "here")
+    talk = prompt_and_answer(record, {"columns": columns}, "here")
     assert talk.messages == [*([SYSTEM] if system else []), *before, USER]
 
 
 @pytest.mark.parametrize("role", ["judge", ["judge"], {"judge": 1}, None])
 def test_a_role_that_a_registry_does_not_know_is_refused(role) -> None:
     with raises(ContentError, "here", "messages", "turn 1", "judge" if role else "null"):
-        conversation({"messages": [{"role": role, "content": "x"}, USER, ANSWER]}, {}, "here")
+        prompt_and_answer({"messages": [{"role": role, "content": "x"}, USER, ANSWER]}, {}, "here")
 
 
 def test_llamafactorys_template_is_given_the_system_apart_and_an_open_answer(monkeypatch) -> None:
@@ -153,7 +153,7 @@ def test_calls_results_and_tools_become_what_chat_templates_take() -> None:
     results = "one\n</tool_response>\n<tool_response>\ntwo"
     turns = [*TALK, ("observation", "r"), ("function_call", call), ("observation", results)]
     record = {"conversations": [{"from": role, "value": text} for role, text in turns], "tools": TOOLS}
-    talk = conversation(record, {}, "here")
+    talk = prompt_and_answer(record, {}, "here")
     assert (talk.answer, talk.role) == ("", "assistant")
     messages, tools = prompt.openai_messages(talk.messages)
     f, g = (
@@ -172,7 +172,7 @@ def test_calls_results_and_tools_become_what_chat_templates_take() -> None:
 
 
 def test_a_call_may_be_the_answer() -> None:
-    talk = conversation({"conversations": [{"from": r, "value": t} for r, t in TALK]}, {}, "here")
+    talk = prompt_and_answer({"conversations": [{"from": r, "value": t} for r, t in TALK]}, {}, "here")
     assert (talk.messages, talk.answer, talk.role) == ([USER], TALK[1][1], "function")
 
 
@@ -190,7 +190,7 @@ def test_a_call_may_be_the_answer() -> None:
 def test_what_is_no_call_and_what_are_no_tools_is_named(turns, tools, says) -> None:
     record = {"conversations": [{"from": role, "value": text} for role, text in turns], "tools": tools}
     with raises(ContentError, says):
-        prompt.openai_messages(conversation(record, {}, "here").messages)
+        prompt.openai_messages(prompt_and_answer(record, {}, "here").messages)
 
 
 def test_what_a_bare_record_says_before_the_question_is_asked_too():
@@ -198,16 +198,16 @@ def test_what_a_bare_record_says_before_the_question_is_asked_too():
     alpaca = {"system": "S", "history": [["1", "2"]], "instruction": "Q", "output": "A"}
     pair = {"system": "S", "history": None, "question": "Q", "answer": "A"}
     turns = {"system": "S", "conversations": [{"from": "human", "value": "Q"}, {"from": "gpt", "value": "A"}]}
-    assert conversation(alpaca, {}, "here").messages == [system, *said, USER]
+    assert prompt_and_answer(alpaca, {}, "here").messages == [system, *said, USER]
     for record in (pair, turns, {"system": "S", "messages": [USER, ANSWER]}):
-        assert conversation(record, {}, "here").messages == [system, USER]
+        assert prompt_and_answer(record, {}, "here").messages == [system, USER]
 
 
 def test_the_tools_of_an_alpaca_record_are_asked_too():
     record, text = {"instruction": "Q", "output": "A"}, '[{"name": "f"}]'
     for entry in ({}, {"columns": {"prompt": "instruction", "response": "output", "tools": "own"}}):
         tools = {"own" if entry else "tools": text}
-        (asked,) = conversation(record | tools, entry, "here").messages
+        (asked,) = prompt_and_answer(record | tools, entry, "here").messages
         assert asked == {**USER, "tools": text}
 
 
@@ -217,7 +217,7 @@ def test_a_row_with_images_is_not_scored_as_text():
     with raises(ContentError, "here", "pictures"):
         prompt.refuse_media(row, entry, "here")
     prompt.refuse_media({**row, "pictures": []}, entry, "here")
-    assert conversation(row, entry, "here").answer == "x"
+    assert prompt_and_answer(row, entry, "here").answer == "x"
 
 
 def test_the_hint_of_refused_media_says_what_to_do():

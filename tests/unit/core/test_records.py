@@ -7,6 +7,7 @@ import pytest
 from tuneyard.core.errors import ContentError
 from tuneyard.core.records import (
     OPENAI_TAGS,
+    ChatMessage,
     read_example,
 )
 
@@ -23,18 +24,18 @@ def test_openais_calls_and_results_are_read_without_an_entry() -> None:
         {"role": "assistant", "content": "A"},
     ]
     example = read_example({"messages": messages}, {}, "here")
-    assert example.turns == [
+    assert [(message.role, message.text) for message in example.messages] == [
         ("user", "Q"),
         ("function", '{"name": "f", "arguments": {"a": 1}}'),
         ("observation", "r\n</tool_response>\n<tool_response>\ns"),
     ]
-    assert example.answers == [("assistant", "A")] and not example.fault
+    assert example.answers == [ChatMessage("assistant", "A", 5)] and not example.fault
 
 
 def test_a_pair_is_read_without_an_entry() -> None:
     example = read_example({"prompt": "Q", "chosen": "yes", "rejected": "no"}, {}, "here")
-    assert example.turns == [("user", "Q")]
-    assert [text for _, text in example.answers] == ["yes", "no"]
+    assert example.messages == [ChatMessage("user", "Q")]
+    assert [answer.text for answer in example.answers] == ["yes", "no"]
 
 
 @pytest.mark.parametrize(("mark", "texts"), [(True, ["Q", "A", ""]), (False, ["Q", "", "A"])])
@@ -43,7 +44,7 @@ def test_beside_a_marked_answer_stands_an_empty_one(mark, texts) -> None:
     turns = [{"from": "human", "value": "Q"}, {"from": "gpt", "value": "A"}]
     entry = {"formatting": "sharegpt", "columns": columns}
     example = read_example({"conversations": turns, "good": mark}, entry, "here")
-    assert [text for _, text in example.trained_turns] == texts
+    assert [message.text for message in example.trained_messages] == texts
 
 
 @pytest.mark.parametrize(
@@ -79,5 +80,5 @@ def test_calls_of_a_message_keep_their_letters() -> None:
     entry = {"formatting": "openai", "columns": {"messages": "messages"}, "tags": OPENAI_TAGS}
     example = read_example({"messages": messages}, entry, "here")
     (answer,) = example.answers
-    assert json.loads(answer[1]) == [call["function"]]
-    assert "天气" in answer[1] and "北京" in answer[1]
+    assert json.loads(answer.text) == [call["function"]]
+    assert "天气" in answer.text and "北京" in answer.text

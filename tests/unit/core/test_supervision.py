@@ -4,8 +4,8 @@ import pytest
 
 from tuneyard.core.llamafactory.prompt.supervision import (
     IGNORED,
+    EncodedConversation,
     SupervisedText,
-    Turns,
     chat_turns,
     supervise,
     supervise_text,
@@ -30,7 +30,7 @@ def turn(asked: int, answered: int) -> tuple[list[int], list[int]]:
 )
 def test_the_shorter_of_question_and_answer_stays_whole_below_half_of_the_room(asked, answered, cutoff, kept):
     source, target = turn(asked, answered)
-    supervised = supervise(Turns([(source, target)]), cutoff)
+    supervised = supervise(EncodedConversation([(source, target)]), cutoff)
     assert supervised.ids == source[: kept[0]] + target[: kept[1]]
     assert supervised.labels == [IGNORED] * kept[0] + target[: kept[1]]
     assert supervised.length == asked + answered and supervised.cut == (asked + answered > cutoff)
@@ -38,13 +38,13 @@ def test_the_shorter_of_question_and_answer_stays_whole_below_half_of_the_room(a
 
 def test_turns_beyond_the_cut_are_left_out():
     one, other = turn(3, 5), turn(2, 2)
-    assert supervise(Turns([one, other]), 8).ids == one[0] + one[1]
-    assert supervise(Turns([one, other]), 12).ids == [*one[0], *one[1], *other[0], *other[1]]
+    assert supervise(EncodedConversation([one, other]), 8).ids == one[0] + one[1]
+    assert supervise(EncodedConversation([one, other]), 12).ids == [*one[0], *one[1], *other[0], *other[1]]
 
 
 def test_a_stop_of_the_template_is_learned_after_every_answer():
     one, other = turn(2, 2), turn(3, 1)
-    supervised = supervise(Turns([one, other], stop=9), 20)
+    supervised = supervise(EncodedConversation([one, other], stop=9), 20)
     assert supervised.ids == [*one[0], *one[1], *other[0], *other[1], 9]
     assert supervised.labels == [IGNORED, IGNORED, *one[1], 9, IGNORED, IGNORED, *other[1], 9]
     assert supervised.length == 9 and not supervised.cut

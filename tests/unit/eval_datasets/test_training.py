@@ -13,7 +13,7 @@ from tests.messages import printed
 from tests.tiny import write_adapter
 from tuneyard.core.datasets.compiled import row_index_file, write_row_index
 from tuneyard.core.files import sha256
-from tuneyard.core.llamafactory.prompt import Conversation
+from tuneyard.core.llamafactory.prompt import PromptAndAnswer
 from tuneyard.eval.datasets.origin import fingerprints_of
 from tuneyard.eval.datasets.training import trained_on
 
@@ -43,8 +43,8 @@ def register(name: str, rows: list[dict], **entry: object) -> Path:
     return path
 
 
-def asked(*numbers: int) -> list[Conversation]:
-    return [Conversation([{"role": "user", "content": f"Q{n}"}], "A") for n in numbers]
+def asked(*numbers: int) -> list[PromptAndAnswer]:
+    return [PromptAndAnswer([{"role": "user", "content": f"Q{n}"}], "A") for n in numbers]
 
 
 def ran(name: str, *datasets: str, file: str = "training.json", **settings: object) -> Path:

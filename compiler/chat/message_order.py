@@ -1,4 +1,4 @@
-"""The order of the turns of a table: by numbers or times, if their form leaves no doubt."""
+"""The order of the messages of a table: by numbers or times, if their form leaves no doubt."""
 
 import re
 from collections.abc import Callable
@@ -10,7 +10,7 @@ from itertools import product
 from typing import Any
 
 Reading = Callable[[list[str]], list[Any]]
-"""The keys that sort the turns of one conversation. Errors if one of the texts has another form."""
+"""The keys that sort the messages of one conversation. Errors if one of the texts has another form."""
 _DATES = (
     "%d/%m/%Y", "%m/%d/%Y", "%d/%m/%y", "%m/%d/%y", "%Y/%m/%d", "%b %d %Y", "%B %d %Y", "%d %b %Y",
     "%d %B %Y", "%a %d %b %Y",
@@ -24,12 +24,14 @@ _PARTS = re.compile(rf"\D*\d+|\d+(\.\d+)+|{_CLOCK}|\d{{4}}[-/.年]\d\d?[-/.月]\
 """A text that sorts by the numbers in it: `turn 10`, `1.2.3`, `9:59`, `2024-3-1 9:59`."""
 
 
-def orders_of(talks: list[list[str]]) -> list[list[int]] | None:
-    """The places of the turns of each conversation in the order of these texts. None if it is not certain.
+def orders_of(conversations: list[list[str]]) -> list[list[int]] | None:
+    """The places of the messages of each conversation in the order of these texts. None if it is not certain.
 
     Readings of one kind must agree: 3/4/2024 is in March or in April.
     """
-    tidy = [[" ".join(text.replace(", ", " ").split()) for text in talk] for talk in talks]
+    tidy = [
+        [" ".join(text.replace(", ", " ").split()) for text in conversation] for conversation in conversations
+    ]
     for readings in _READINGS:
         orders = []
         for reading in readings:

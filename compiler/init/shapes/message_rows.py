@@ -1,4 +1,4 @@
-"""Tables with one turn of a conversation a row."""
+"""Tables with one message of a conversation a row."""
 
 import re
 from collections import Counter
@@ -7,9 +7,9 @@ from itertools import chain
 from pathlib import Path
 from typing import cast
 
-from tuneyard.compiler.chat.turn_forms import ASSISTANT, ROLES, SPEAKERS, SYSTEM, USER
-from tuneyard.compiler.chat.turn_order import orders_of
-from tuneyard.compiler.chat.turn_rows import MESSAGES, UNIX_SECONDS, conversations_of
+from tuneyard.compiler.chat.message_forms import ASSISTANT, ROLES, SPEAKERS, SYSTEM, USER
+from tuneyard.compiler.chat.message_order import orders_of
+from tuneyard.compiler.chat.message_rows import MESSAGES, UNIX_SECONDS, conversations_of
 from tuneyard.compiler.init.column_statistics import CHINESE, FileStatistics, Leaf
 from tuneyard.compiler.init.labels import ABOUT_ROW, ID
 from tuneyard.compiler.init.proposal import ENDS, Proposal, conversation_proposal, longest_prose
@@ -46,11 +46,11 @@ DATED = re.compile(rf"\d{{1,4}}[./-]\d{{1,2}}[./-]\d{{1,4}}[T ,].*|{UNIX_SECONDS
 """A date with a time, or Unix seconds."""
 _SECONDS = re.compile(r"\d{1,8}(\.\d+)?")
 MOST = 0.9
-"""The share of conversations whose turns a column orders, at least: an export may repeat or lose a value."""
+"""The least share of conversations that a column orders: an export may repeat or lose a value."""
 
 
 def turn_rows(statistics: FileStatistics) -> Proposal | None:
-    """Conversations, if a column names the speakers of turns and another one their texts."""
+    """Conversations, if a column names the speakers of messages and another one their texts."""
     role, roles = _speaker_leaf(statistics)
     if role is None:
         return None
@@ -74,29 +74,29 @@ def conversation_rows(
     statistics: FileStatistics, turns: dict[str, str], guesses: list[str], roles: Mapping[str, str]
 ) -> Proposal | None:
     """The proposal for the columns in `turns`, None if nobody answers. `roles` maps further speakers."""
-    talks = talks_of(statistics, turns)
-    if all(len({turn["role"] for turn in talk}) == 1 for talk in talks):
+    conversations = conversations_in(statistics, turns)
+    if all(len({message["role"] for message in conversation}) == 1 for conversation in conversations):
         return None
     always = {} if turns.keys() & {"by", "id"} else dict.fromkeys(ENDS, "drop")
-    proposal = conversation_proposal(MESSAGES, talks, roles, settings=always)
+    proposal = conversation_proposal(MESSAGES, conversations, roles, settings=always)
     proposal.guesses = [*guesses, *proposal.guesses]
     proposal.turns = turns
     return proposal
 
 
-def talks_of(statistics: FileStatistics, turns: Mapping[str, str]) -> list[list[Fields]]:
+def conversations_in(statistics: FileStatistics, turns: Mapping[str, str]) -> list[list[Fields]]:
     """The conversations in the first rows."""
-    conversations = conversations_of([statistics.first_rows], turns, Problems())
-    talks = [conversation.row(0)[MESSAGES] for conversation in conversations]
-    return cast("list[list[Fields]]", talks)
+    keys = conversations_of([statistics.first_rows], turns, Problems())
+    conversations = [key.row(0)[MESSAGES] for key in keys]
+    return cast("list[list[Fields]]", conversations)
 
 
 def _parting_columns(
     statistics: FileStatistics, role: Leaf, text: Leaf, roles: Mapping[str, str]
 ) -> tuple[dict[str, str], list[str]]:
-    """The columns that say which turns are a conversation, and in which order; {} if none says so.
+    """The columns that say which messages are a conversation, and in which order; {} if none says so.
 
-    Next to them what to look at. `ContentError` if the turns surely need such a column.
+    Next to them what to look at. `ContentError` if the messages surely need such a column.
     """
     links = message_links(statistics)
     if links:
@@ -227,30 +227,33 @@ def conversation_leaf(statistics: FileStatistics, *others: Leaf, may_be_id: bool
 def _order_leaf(
     statistics: FileStatistics, by: Leaf, role: Leaf, text: Leaf
 ) -> tuple[Leaf | None, list[str]]:
-    """A column whose values differ within most conversations, and are named or numbered as turns are.
+    """A column whose values differ within most conversations, and are named or numbered as messages are.
 
-    Next to it what to look at: conversations that it does not order, or times by which no turns are sorted.
+    Next to it what to look at: conversations that it does not order, or times by which no messages are
+    sorted.
     """
     guesses: list[str] = []
     leaves = {leaf.name: leaf for leaf in statistics.leaves.values() if leaf.filled >= MOST * statistics.rows}
     names = [name for name in USUAL_NAMES["turn order"] if name in leaves]
     names += sorted(leaves, key=lambda name: bool(ID.search(name)))  # ids come last
-    conversations = statistics.values(by)
-    sizes = Counter(map(str, conversations))
-    talks = [name for name, size in sizes.items() if size > 1]
+    keys = statistics.values(by)
+    sizes = Counter(map(str, keys))
+    conversations = [name for name, size in sizes.items() if size > 1]
     for name in names:
         leaf = leaves[name]
         if leaf in (by, role, text):
             continue
-        values: dict[str, list[str]] = {talk: [] for talk in sizes}
-        for conversation, value in zip(conversations, statistics.values(leaf), strict=True):
+        values: dict[str, list[str]] = {conversation: [] for conversation in sizes}
+        for key, value in zip(keys, statistics.values(leaf), strict=True):
             if value not in (None, ""):
-                values[str(conversation)].append(str(value))
-        unordered = sum(len(set(values[talk])) < sizes[talk] for talk in talks)
-        gaps = f"{leaf.path} is empty or repeated in {unordered} of {len(talks)} conversations"
+                values[str(key)].append(str(value))
+        unordered = sum(
+            len(set(values[conversation])) < sizes[conversation] for conversation in conversations
+        )
+        gaps = f"{leaf.path} is empty or repeated in {unordered} of {len(conversations)} conversations"
         is_named = _is_named_for_order(leaf)
         order = orders_of(list(values.values())) if is_named else None
-        if len(talks) - unordered >= MOST * len(talks) and (order or _is_count(leaf, values)):
+        if len(conversations) - unordered >= MOST * len(conversations) and (order or _is_count(leaf, values)):
             if not unordered:
                 return leaf, []
             return leaf, [
@@ -268,14 +271,14 @@ def _order_leaf(
 
 
 def _is_named_for_order(leaf: Leaf) -> bool:
-    """True if a column is named as turns or times are. A `response_time` of 5 seconds is no such time."""
+    """True if a column is named as messages or times are. A `response_time` of 5 seconds is no such time."""
     if leaf.name in USUAL_NAMES["turn order"]:
         return True
     return bool(_TIME.search(leaf.name)) and not all(map(_SECONDS.fullmatch, map(str, leaf.values)))
 
 
 def _is_count(leaf: Leaf, values: Mapping[str, list[str]]) -> bool:
-    """True if a column numbers the turns of each conversation (`values`), or all rows in their order."""
+    """True if a column numbers the messages of each conversation (`values`), or all rows in their order."""
     longest, count = max(map(len, values.values())), len(leaf.hashes)
     is_id = ID.search(leaf.name) and count == leaf.filled
     return bool(count <= longest + 1 or is_id) and all(map(str.isdecimal, chain(*values.values())))

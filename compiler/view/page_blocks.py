@@ -6,7 +6,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from tuneyard.compiler.view.encoding import TEXT, EncodedMessage, Segment, TokenSequence
-from tuneyard.compiler.view.payload import CUT, LEARNED, PageSide, PageTurn, TokenSpan
+from tuneyard.compiler.view.payload import CUT, LEARNED, PageBlock, PageSide, TokenSpan
 from tuneyard.core.llamafactory.prompt.template_fit import Writing
 from tuneyard.core.llamafactory.prompt.token_texts import TokenTexts
 
@@ -26,7 +26,7 @@ class _Slot(NamedTuple):
     after: str
 
 
-class PageTurns:
+class PageBlocks:
     """Writes sequences as turns of the page, by the slots of one template."""
 
     def __init__(self, template: Any, tokenizer: Any) -> None:
@@ -51,7 +51,7 @@ class PageTurns:
         """One side of a row. `losses` and `weights` are those of the tokens that are trained on."""
         token_texts = self.texts.of(sequence.ids)
         loss_of_token, weight_of_token = iter(losses or ()), iter(weights or ())
-        turns: list[PageTurn] = []
+        turns: list[PageBlock] = []
         texts_of_turns: list[list[str]] = []  # joined at the end: a row may have a million tokens
         place = 0
         for segment in sequence.segments:
@@ -64,7 +64,7 @@ class PageTurns:
                     number += 1
                 _unused, role, part = pieces[number]
                 if not turns or (turns[-1].role, turns[-1].part) != (role, part):
-                    turns.append(PageTurn(role, part, ""))
+                    turns.append(PageBlock(role, part, ""))
                     texts_of_turns.append([])
                 turn = turns[-1]
                 texts_of_turns[-1].append(text)

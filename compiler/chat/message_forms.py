@@ -1,8 +1,8 @@
-"""Convert the turns of other tools into OpenAI's form: role, content, tool_calls.
+"""Convert the messages of other tools into OpenAI's form: role, content, tool_calls.
 
 It knows Gemini's `parts`, Anthropic's blocks, the parts of LLaMA-Factory's v1 files, images of OpenAI's
 requests, dialogues in one text and conversations as JSON text. A part of another type stays, and reading its
-turn refuses it. Unused keys of a part move to its turn, which counts them or checks them as marks.
+message refuses it. Unused keys of a part move to its message, which counts them or checks them as marks.
 """
 
 import contextlib
@@ -40,9 +40,9 @@ ROLES = {
 }
 """Who speaks, by the name of a role in lower case."""
 IMAGES = "paths of images in the content"
-"""The key of a turn under which its images are passed on."""
+"""The key of a message under which its images are passed on."""
 IMAGE_PLACEHOLDER = "<image>"
-TURN_KEYS = (
+MESSAGE_KEYS = (
     ("from", "value"),
     ("role", "content"),
     ("sender", "text"),  # Claude's export
@@ -54,7 +54,7 @@ TURN_KEYS = (
     ("sender", "msg"),
     ("from", "msg"),
 )
-"""The keys of a turn's speaker and of its text."""
+"""The keys of a message's speaker and of its text."""
 EXCHANGES = (
     ("input", "output"),
     ("human", "assistant"),
@@ -91,7 +91,7 @@ SPEAKERS = {
     ),
     **dict.fromkeys(("system", "sys", "système", "systeme", "sistema", "系统"), "system"),
 }  # fmt: skip
-"""Roles by the names of speakers: turns in a text begin with them, a table has them in a column."""
+"""Roles by the names of speakers: messages in a text begin with them, a table has them in a column."""
 _LONGEST_FIRST = "|".join(sorted(SPEAKERS, key=len, reverse=True))
 SPEAKER = re.compile(
     r"(?=[^\n:：】]*[:：】]|[ \t]*[qa问答]\d+[.)、]"
@@ -100,7 +100,7 @@ SPEAKER = re.compile(
     r"(?:(?:】?[:：]|】|(?<=\d)[.)、])[ \t*]*|(?=\n|$))",
     re.I,
 )
-"""The beginning of a turn, which may be bold, numbered, in brackets or a heading: `**User:**`, `1. 问题：`,
+"""The beginning of a message: bold, numbered, in brackets or a heading: `**User:**`, `1. 问题：`,
 `Q1.`, `【问】`, `### User`.
 
 Without a colon a heading has one of a few names: `## Answer` is one inside an answer.
@@ -118,7 +118,7 @@ _TOKENS = re.compile(
     r"|\[(?=/?INST\]))(/?\w+)"
     r"(?:\|>|<\|end_header_id\|>|\])?\s*"
 )
-"""The beginning of a turn in the chat templates of ChatML, Zephyr, Llama 3 and 2.
+"""The beginning of a message in the chat templates of ChatML, Zephyr, Llama 3 and 2.
 
 The role of the first two ends with a line feed. `<|im_start|>assistant is the marker of ChatML.` is a text.
 The lookbehind, here and below, reads long white space once.
@@ -131,69 +131,75 @@ _TEXTS = ("text", "input_text", "output_text")
 _THOUGHTS = {"thinking": "thinking", "reasoning": "value"}
 """The key of the text in a part of reasoning, by the type of the part."""
 _THOUGHT_MARKS = ("thought", "is_thought")
-"""Keys by which Google's tools mark a part or a turn that is no answer, in snake case."""
+"""Keys by which Google's tools mark a part or a message that is no answer, in snake case."""
 REASONING = "reasoning_content"
 
 
-def role_and_content(turn: Fields) -> tuple[str, str]:
-    """The keys of a turn's speaker and of its text."""
-    for role, content in TURN_KEYS:
-        if role in turn and content in turn:
+def role_and_content(message: Fields) -> tuple[str, str]:
+    """The keys of a message's speaker and of its text."""
+    for role, content in MESSAGE_KEYS:
+        if role in message and content in message:
             return role, content
-    return TURN_KEYS[0] if "from" in turn else TURN_KEYS[1]
+    return MESSAGE_KEYS[0] if "from" in message else MESSAGE_KEYS[1]
 
 
-def speaker(turn: Fields) -> str | None:
-    """Who speaks in a turn, None for a role without a meaning."""
-    return ROLES.get(str(turn.get(role_and_content(turn)[0])).lower())
+def speaker(message: Fields) -> str | None:
+    """Who speaks in a message, None for a role without a meaning."""
+    return ROLES.get(str(message.get(role_and_content(message)[0])).lower())
 
 
 def marked_thought(fields: Fields) -> bool:
-    """True for a part or a turn that is marked as a thought before the answer: `thought`, `isThought`."""
+    """True for a part or a message that is marked as a thought before the answer: `thought`, `isThought`."""
     return any(as_number(fields[key]) == 1 for key in thought_marks(fields))
 
 
 def thought_marks(fields: Fields) -> list[str]:
-    """The keys of a part or a turn that mark it as a thought, or as none. A text under them is no mark."""
+    """The keys of a part or a message that mark it as a thought, or as none. A text under them is no mark."""
     names = [key for key in fields if snake_case(key) in _THOUGHT_MARKS]
     return [name for name in names if as_number(fields[name]) in (0, 1)]
 
 
-def common_turns(value: object, roles: Mapping[str, str], *, whole: bool = True) -> object:
+def common_messages(value: object, roles: Mapping[str, str], *, whole: bool = True) -> object:
     """Convert a conversation into OpenAI's form. Any other value stays, and its check refuses it.
 
-    `roles` maps further names of roles to those of `ROLES`. `whole`: a text that is a JSON list of turns is a
-    conversation, too (otherwise only if each of its turns has a known role: an answer may be JSON itself).
+    `roles` maps further names of roles to those of `ROLES`. `whole`: a text that is a JSON list of messages
+    is a conversation, too. Otherwise each message needs a known role, since an answer may be JSON itself.
     """
     if isinstance(value, str):
         value = _from_text(value, whole=whole)
-    turns = [value] if isinstance(value, dict) else value
-    if not isinstance(turns, list):
+    messages = [value] if isinstance(value, dict) else value
+    if not isinstance(messages, list):
         return value
-    if whole and are_texts(turns) and len(turns) > 1:  # LIMA: the speakers take turns
-        turns = [{"role": ASSISTANT if at % 2 else USER, "content": text} for at, text in enumerate(turns)]
-    changed = [each for turn in turns for each in _common(turn, roles)]
+    if whole and are_texts(messages) and len(messages) > 1:  # LIMA: the speakers take turns
+        messages = [
+            {"role": ASSISTANT if at % 2 else USER, "content": text} for at, text in enumerate(messages)
+        ]
+    changed = [each for message in messages for each in _common(message, roles)]
     if isinstance(value, dict) and len(changed) == 1:
         return changed[0]
     return _with_thoughts(changed)
 
 
-def _with_thoughts(turns: list[Any]) -> list[Any]:
-    """Put a turn that is marked as a thought before the text of the answer after it, as its reasoning.
+def _with_thoughts(messages: list[Any]) -> list[Any]:
+    """Put a message that is marked as a thought before the text of the answer after it, as its reasoning.
 
-    A thought without an answer stays as a turn without a text, and reading it refuses it.
+    A thought without an answer stays as a message without a text, and reading it refuses it.
     """
     whole: list[Any] = []
-    for turn in turns:
+    for message in messages:
         before = whole[-1] if whole else None
-        if isinstance(turn, dict) and _is_thought(turn):
-            _unused, content = role_and_content(turn)
-            turn = {**turn, content: None, REASONING: _joined_thoughts(turn.get(REASONING), turn[content])}
-        is_answer = isinstance(turn, dict) and speaker(turn) == ASSISTANT
+        if isinstance(message, dict) and _is_thought(message):
+            _unused, content = role_and_content(message)
+            message = {
+                **message,
+                content: None,
+                REASONING: _joined_thoughts(message.get(REASONING), message[content]),
+            }
+        is_answer = isinstance(message, dict) and speaker(message) == ASSISTANT
         if is_answer and isinstance(before, dict) and _is_open(before):
-            turn = {**turn, REASONING: _joined_thoughts(before[REASONING], turn.get(REASONING))}
+            message = {**message, REASONING: _joined_thoughts(before[REASONING], message.get(REASONING))}
             whole.pop()
-        whole.append(turn)
+        whole.append(message)
     return whole
 
 
@@ -202,18 +208,18 @@ def _joined_thoughts(*thoughts: object) -> str:
     return "\n".join(thought for thought in thoughts if isinstance(thought, str) and thought)
 
 
-def _is_thought(turn: Fields) -> bool:
-    """True for a turn of the assistant that is a thought, with its text."""
-    text = turn.get(role_and_content(turn)[1])
-    return speaker(turn) == ASSISTANT and marked_thought(turn) and isinstance(text, str)
+def _is_thought(message: Fields) -> bool:
+    """True for a message of the assistant that is a thought, with its text."""
+    text = message.get(role_and_content(message)[1])
+    return speaker(message) == ASSISTANT and marked_thought(message) and isinstance(text, str)
 
 
-def _is_open(turn: Fields) -> bool:
-    """True for a turn of thoughts alone, which waits for its answer."""
-    if turn.get(role_and_content(turn)[1], "") not in (None, "") or turn.get("tool_calls"):
+def _is_open(message: Fields) -> bool:
+    """True for a message of thoughts alone, which waits for its answer."""
+    if message.get(role_and_content(message)[1], "") not in (None, "") or message.get("tool_calls"):
         return False
-    thoughts = turn.get(REASONING)
-    return speaker(turn) == ASSISTANT and isinstance(thoughts, str) and thoughts != ""
+    thoughts = message.get(REASONING)
+    return speaker(message) == ASSISTANT and isinstance(thoughts, str) and thoughts != ""
 
 
 def is_transcript(value: object) -> bool:
@@ -225,40 +231,40 @@ def is_transcript(value: object) -> bool:
 
 
 def _from_text(text: str, *, whole: bool) -> object:
-    """The turns in a text, or the text itself, as of examples in a prompt (`Q: … A: … Q: … A:`)."""
+    """The messages in a text, or the text itself, as of examples in a prompt (`Q: … A: … Q: … A:`)."""
     spoken = text.lstrip()
     if is_transcript(text):
         speakers = _SPEAKERS if spoken.startswith("Human:") else _HEADED
         if _TOKENS.match(spoken):
             spoken = spoken.replace("[INST] <<SYS>>", "<|system|>\n").replace("<</SYS>>", "<|user|>\n")
             speakers, spoken = _TOKENS, _ENDS.sub("", spoken)
-        turns = _spoken(speakers, spoken)
+        messages = _spoken(speakers, spoken)
         # The answers to Nectar's prompts are in another column.
-        return turns[:-1] if whole and not turns[-1]["content"].strip() else turns
+        return messages[:-1] if whole and not messages[-1]["content"].strip() else messages
     if whole and (first := SPEAKER.match(spoken)):
-        turns = _spoken(_LINES, spoken)
-        is_open = not turns[-1]["content"].strip()  # BELLE: its answer is in another column
+        messages = _spoken(_LINES, spoken)
+        is_open = not messages[-1]["content"].strip()  # BELLE: its answer is in another column
         is_prompt = is_open and first[1].lower() in QUESTIONS
-        if {USER, ASSISTANT} <= {turn["role"] for turn in turns} and not is_prompt:
-            return turns[:-1] if is_open else turns
+        if {USER, ASSISTANT} <= {message["role"] for message in messages} and not is_prompt:
+            return messages[:-1] if is_open else messages
     if not spoken.startswith("["):
         return text
     try:
-        turns = read_strict(text)
+        messages = read_strict(text)
     except ValueError:
         return text
-    if not are_objects(turns):
+    if not are_objects(messages):
         return text
-    return turns if whole or all(map(speaker, turns)) else text
+    return messages if whole or all(map(speaker, messages)) else text
 
 
 def _spoken(speakers: re.Pattern[str], text: str) -> list[dict[str, str]]:
-    """The turns of a text. What comes before the first speaker is a system text."""
+    """The messages of a text. What comes before the first speaker is a system text."""
     before, *pieces = speakers.split(text)
-    turns = list(zip(pieces[::2], pieces[1::2], strict=True))
+    messages = list(zip(pieces[::2], pieces[1::2], strict=True))
     if before:
-        turns.insert(0, (SYSTEM, before))
-    return [{"role": SPEAKERS.get(name.lower(), name), "content": words} for name, words in turns]
+        messages.insert(0, (SYSTEM, before))
+    return [{"role": SPEAKERS.get(name.lower(), name), "content": words} for name, words in messages]
 
 
 def exchange_keys(item: Fields) -> tuple[str, str] | None:
@@ -269,40 +275,40 @@ def exchange_keys(item: Fields) -> tuple[str, str] | None:
     return None
 
 
-def _common(turn: Any, roles: Mapping[str, str]) -> list[Any]:
-    """One turn in OpenAI's form, after the results of tools that it begins with."""
-    if not isinstance(turn, dict):
-        return [turn]
-    name, content = role_and_content(turn)
-    exchange = exchange_keys(turn) if name not in turn else None
+def _common(message: Any, roles: Mapping[str, str]) -> list[Any]:
+    """One message in OpenAI's form, after the results of tools that it begins with."""
+    if not isinstance(message, dict):
+        return [message]
+    name, content = role_and_content(message)
+    exchange = exchange_keys(message) if name not in message else None
     if exchange:
         question, answer = exchange
-        rest = without(turn, *exchange, SYSTEM)
-        reply = {"role": ASSISTANT, "content": turn[answer], **rest}
-        system = [{"role": SYSTEM, "content": turn[SYSTEM]}] if turn.get(SYSTEM) else []  # XTuner
-        return [*system, {"role": USER, "content": turn[question]}, reply]
-    if isinstance(turn.get(name), str) and turn[name] in roles:
-        turn = {**turn, name: roles[turn[name]]}
-    call = turn.get("function_call")
-    if isinstance(call, dict) and not turn.get(content):  # OpenAI's form before tools
-        turn = without(turn, "function_call")
-        turn["tool_calls"] = [{"function": call}]
-    is_gemini = "parts" in turn and content not in turn
+        rest = without(message, *exchange, SYSTEM)
+        reply = {"role": ASSISTANT, "content": message[answer], **rest}
+        system = [{"role": SYSTEM, "content": message[SYSTEM]}] if message.get(SYSTEM) else []  # XTuner
+        return [*system, {"role": USER, "content": message[question]}, reply]
+    if isinstance(message.get(name), str) and message[name] in roles:
+        message = {**message, name: roles[message[name]]}
+    call = message.get("function_call")
+    if isinstance(call, dict) and not message.get(content):  # OpenAI's form before tools
+        message = without(message, "function_call")
+        message["tool_calls"] = [{"function": call}]
+    is_gemini = "parts" in message and content not in message
     place = "parts" if is_gemini else content
-    parts = turn.get(place)
+    parts = message.get(place)
     if not are_objects(parts):
-        return [turn]
+        return [message]
     if is_gemini:
         parts = list(map(_gemini_part, parts))
-    rest = without(turn, place)
+    rest = without(message, place)
     form = _Parts()
     if not all(map(form.add, parts)):
         return [{**rest, content: parts}]
-    return form.turns(rest, name, content)
+    return form.messages(rest, name, content)
 
 
 class _Parts:
-    """Contents of the parts of one turn."""
+    """Contents of the parts of one message."""
 
     def __init__(self) -> None:
         self.texts: list[str] = []
@@ -336,8 +342,8 @@ class _Parts:
             if result is None:
                 return False
             others = without(part, "type", "content", "tool_use_id")
-            turn = {"role": "tool", "content": result, "tool_call_id": part.get("tool_use_id")}
-            self.results.append(turn | others)
+            message = {"role": "tool", "content": result, "tool_call_id": part.get("tool_use_id")}
+            self.results.append(message | others)
             return True
         elif kind in ("image_url", "image", "input_image"):
             path, used = _image(part)
@@ -352,29 +358,29 @@ class _Parts:
                 self.other_keys[key] = part[key]
         return True
 
-    def turns(self, rest: Fields, name: str, content: str) -> list[Fields]:
-        """The results of tools, and the turn unless it has nothing else; `rest` are the turn's other keys."""
+    def messages(self, rest: Fields, name: str, content: str) -> list[Fields]:
+        """The results of tools, and the message unless it has nothing else. `rest`: its other keys."""
         if self.results and not (self.texts or self.thoughts or self.calls):
             first, *others = self.results
             other_keys = without(rest, name)
             return [{**other_keys, **first, **self.other_keys}, *others]
-        turn = {**self.other_keys, **rest, content: "".join(self.texts)}
-        turn |= {key: value for key, value in self.other_keys.items() if masks(key, value)}
+        message = {**self.other_keys, **rest, content: "".join(self.texts)}
+        message |= {key: value for key, value in self.other_keys.items() if masks(key, value)}
         if self.thoughts:
             key = "thinking" if REASONING in rest else REASONING
-            turn[key] = "\n".join(self.thoughts)
+            message[key] = "\n".join(self.thoughts)
         if self.calls:
-            turn["tool_calls"] = self.calls
+            message["tool_calls"] = self.calls
             before = rest.get("tool_calls")
             if isinstance(before, list):
-                turn["tool_calls"] = [*before, *self.calls]
+                message["tool_calls"] = [*before, *self.calls]
         if self.images:
-            turn[IMAGES] = self.images
-        return [*self.results, turn]
+            message[IMAGES] = self.images
+        return [*self.results, message]
 
 
 def _calls(value: object) -> list[Any]:
-    """The calls in a part of a v1 file, which has them as JSON text; a wrong one is refused with its turn."""
+    """The calls in a part of a v1 file, which has them as JSON text. A wrong call is refused later."""
     if isinstance(value, str):
         with contextlib.suppress(ValueError):
             value = read_strict(value)
