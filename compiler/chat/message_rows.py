@@ -105,8 +105,8 @@ def conversations_of(
     for prefix, value, conversation in conversations:
         joined = joined_messages(message.fields for message in conversation)
         noted[JOINED] += len(conversation) - len(joined)
-        asked = joined[joined[0]["role"] == ASSISTANT :]
-        if "assistant" in settings and len(asked) < 2:
+        from_first_user = joined[joined[0]["role"] == ASSISTANT :]
+        if "assistant" in settings and len(from_first_user) < 2:
             noted[UNANSWERED] += 1
             continue
         row = {settings.get("id") or settings.get("by", ""): value, MESSAGES: joined}

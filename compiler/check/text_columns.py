@@ -1,8 +1,8 @@
-"""The text columns of a spec: the prompt columns (asked) and the answer columns (answered)."""
+"""The text columns of a spec: those of the prompt and those of the completion."""
 
 from tuneyard.compiler.columns.turns import Conversation
 from tuneyard.compiler.rows import Batch
-from tuneyard.compiler.spec.column_types import ASKED
+from tuneyard.compiler.spec.column_types import PROMPT
 from tuneyard.compiler.spec.model import TOOLS, Spec
 
 Texts = list[str]
@@ -16,23 +16,29 @@ class TextColumns:
         self.turns = spec.turns
         output = spec.outputs[0]
         types = spec.types
-        answered = output.columns_of("output", "assistant")
-        self.label_is_learned = "label" in answered and bool(spec.labels)
-        self.asked = output.columns_of("instruction", "input", "system", "user", "text")
-        self.answered = [name for name in answered if name != "label" or not spec.labels]
+        completion = output.columns_of("output", "assistant")
+        self.label_is_learned = "label" in completion and bool(spec.labels)
+        self.prompt_columns = output.columns_of("instruction", "input", "system", "user", "text")
+        self.completion_columns = [name for name in completion if name != "label" or not spec.labels]
         self.may_be_blank = [
-            name for name in self.answered if types[name].may_be_blank or types[name].is_text
+            name for name in self.completion_columns if types[name].may_be_blank or types[name].is_text
         ]
         if self.turns:
-            self.asked, self.answered, self.may_be_blank = ["asked"], ["answered"], ["answered"]
+            self.prompt_columns = ["prompt"]
+            self.completion_columns = ["completion"]
+            self.may_be_blank = ["completion"]
         written = spec.written_by(output)
         for name in types:
-            if name in ("system", TOOLS) and name not in self.asked and (self.turns or name in written):
-                self.asked.append(name)
+            if (
+                name in ("system", TOOLS)
+                and name not in self.prompt_columns
+                and (self.turns or name in written)
+            ):
+                self.prompt_columns.append(name)
         self.pair = [name for name, column_type in types.items() if column_type.is_pair()]
         if self.pair:
-            self.answered, self.may_be_blank = self.pair, []
-        self.asked += [name for name, column_type in types.items() if column_type.compared == ASKED]
+            self.completion_columns, self.may_be_blank = self.pair, []
+        self.prompt_columns += [name for name, column_type in types.items() if column_type.compared == PROMPT]
 
     def of(self, batch: Batch) -> dict[str, Texts]:
         """The texts of a batch by column: first the prompts, then the answers."""
@@ -40,12 +46,12 @@ class TextColumns:
         if self.turns:
             conversations: list[Conversation] = batch.columns[self.turns]
             end = None if self.pair else -1
-            texts["asked"] = [
+            texts["prompt"] = [
                 "\n".join(turn.text for turn in conversation[:end]) for conversation in conversations
             ]
             if not self.pair:
-                texts["answered"] = [conversation[-1].text for conversation in conversations]
-        names = [*self.asked, *self.answered]
+                texts["completion"] = [conversation[-1].text for conversation in conversations]
+        names = [*self.prompt_columns, *self.completion_columns]
         return {name: texts[name] if name in texts else as_texts(self.spec, name, batch) for name in names}
 
 

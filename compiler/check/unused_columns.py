@@ -219,8 +219,8 @@ def _changing(spec: Spec, name: str, cells: Cells) -> Cells:
     nothing = Cells([], [])
     if usual not in LEARNED_AT and not meaning(name):
         return nothing
-    answered = spec.answered or any(column.type.has_answer for column in spec.columns)
-    says_nothing = usual in ONLY_BESIDE_AN_ANSWER and not answered
+    has_answer = spec.has_answer_template or any(column.type.has_answer for column in spec.columns)
+    says_nothing = usual in ONLY_BESIDE_AN_ANSWER and not has_answer
     # The options of Prodigy, which are objects, are the labels of the spec: its prompt lists them.
     is_label = usual == "label" or (usual == "options" and any(map(are_objects, cells.values)))
     if says_nothing or (is_label and spec.labels):

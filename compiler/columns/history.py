@@ -1,6 +1,6 @@
 """Earlier messages of an alpaca record: pairs of a question and its answer."""
 
-from tuneyard.compiler.spec.column_types import ASKED, Beside, Column, ColumnReader, ColumnType
+from tuneyard.compiler.spec.column_types import PROMPT, Beside, Column, ColumnReader, ColumnType
 from tuneyard.compiler.spec.model import Spec
 from tuneyard.core.datasets.column_meanings import USUAL_NAMES
 
@@ -37,7 +37,7 @@ HISTORY = HistoryType(
     },
     default=[],
     part="history",
-    compared=ASKED,
+    compared=PROMPT,
     beside=Beside(USUAL_NAMES["history"], conversations=False, questions=True),
     reader=HistoryReader,
 )

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from tuneyard.compiler.rows.problem_codes import NO_PREFERENCE
-from tuneyard.compiler.spec.column_types import MARK, Beside, ColumnReader, ColumnType
+from tuneyard.compiler.spec.column_types import KTO_TAG, Beside, ColumnReader, ColumnType
 from tuneyard.core.datasets.answer_marks import as_number
 from tuneyard.core.datasets.column_meanings import USUAL_NAMES
 from tuneyard.core.errors import Problem
@@ -79,7 +79,7 @@ KTO = KtoType(
     },
     code=NO_PREFERENCE,
     part="kto_tag",
-    compared=MARK,
+    compared=KTO_TAG,
     beside=Beside(
         (*USUAL_NAMES["kto_tag"], *USUAL_NAMES["feedback"], "label"), questions=True, accepts=_are_marks
     ),

@@ -13,7 +13,7 @@ from typing import Any
 from tuneyard.compiler.chat.message_forms import USER
 from tuneyard.compiler.columns.turns import Conversation
 from tuneyard.compiler.rows import Fields
-from tuneyard.compiler.spec.column_types import ASKED, Beside, ColumnReader, ColumnType, LoadedRow, Row
+from tuneyard.compiler.spec.column_types import PROMPT, Beside, ColumnReader, ColumnType, LoadedRow, Row
 from tuneyard.compiler.spec.model import placeholders
 from tuneyard.core.datasets.column_meanings import USUAL_NAMES
 from tuneyard.core.errors import show_value
@@ -50,7 +50,7 @@ class MediaReader(ColumnReader):
         self.folder = Path(spec.source.media_dir or Path(self.file.display_path).parent)
         self.turns = spec.turns
         asking, output = ("instruction", "input", "user"), spec.outputs[0]
-        self.asked = output.columns_of(*asking)
+        self.prompt_columns = output.columns_of(*asking)
         templates = "".join(output.templates.get(key, "") for key in asking)
         self.literal = "".join(text for text, _unused in placeholders(templates))
 
@@ -88,7 +88,7 @@ class MediaReader(ColumnReader):
             paths = self.read(in_messages)
         texts = [message.text for message in conversation] or [
             self.literal,
-            *(str(row[name]) for name in self.asked),
+            *(str(row[name]) for name in self.prompt_columns),
         ]
         count = sum(text.count(placeholder) for text in texts)
         if count == len(paths):
@@ -100,7 +100,7 @@ class MediaReader(ColumnReader):
             )
         marks = placeholder * len(paths)
         if not self.turns:
-            return {self.asked[0]: f"{marks}{row[self.asked[0]]}"}
+            return {self.prompt_columns[0]: f"{marks}{row[self.prompt_columns[0]]}"}
         first = next(number for number, message in enumerate(conversation) if message.role == USER)
         question = conversation[first]._replace(text=marks + conversation[first].text)
         return {self.turns: [*conversation[:first], question, *conversation[first + 1 :]]}
@@ -244,7 +244,7 @@ def _media_type(name: str) -> MediaType:
         code=UNUSABLE_MEDIA,
         part=name,
         loaded_column=f"_{name}",
-        compared=ASKED,
+        compared=PROMPT,
         beside=Beside(USUAL_NAMES[name], questions=True, settings={"default": []}),
         reader=MediaReader,
     )

@@ -121,7 +121,7 @@ class ReplyType(ColumnType):
     def check(self, column: Column, spec: Spec) -> None:
         """Refuse one answer without the other, and a pair next to an answer of a template."""
         super().check(column, spec)
-        if [len(spec.named(answer)) for answer in PAIR] != [1, 1] or spec.answered:
+        if [len(spec.named(answer)) for answer in PAIR] != [1, 1] or spec.has_answer_template:
             raise ValueError(
                 "chosen and rejected: expected a column of each, in place of `output` and `assistant`"
             )

@@ -378,15 +378,17 @@ class TurnsReader(ColumnReader):
     def read(self, value: list[Fields]) -> Conversation:
         """The messages of one row, without the answer that is chosen. `WrongValueError` if a part is lost."""
         keys = MessageKeys(self.spec, self.source)
-        asked = value
+        prompt_messages = value
         if self.pair and self.source == self.file.sources.get(self.pair[0]):  # which ends with the answer
-            asked = value[:-1]
+            prompt_messages = value[:-1]
         asks = bool(self.pair) or self._has_completion()
-        conversation = read_messages(asked, keys, self.without_tools, asks=asks, options=self.column.options)
+        conversation = read_messages(
+            prompt_messages, keys, self.without_tools, asks=asks, options=self.column.options
+        )
         has_system = conversation[0].role == SYSTEM
         self.noted[UNASKED] += conversation[has_system].number > 1 + has_system
-        self.noted[UNANSWERED] += not asks and conversation[-1].number < len(asked)
-        marked = keys.masking(asked)
+        self.noted[UNANSWERED] += not asks and conversation[-1].number < len(prompt_messages)
+        marked = keys.masking(prompt_messages)
         if marked:
             self._refuse_masked(marked, conversation, keys)
         if not self.reads_images:

@@ -9,7 +9,7 @@ from tuneyard.compiler.chat.message_forms import ASSISTANT, SYSTEM, USER, common
 from tuneyard.compiler.init.column_statistics import CHINESE, PROSE, FileStatistics, Leaf
 from tuneyard.compiler.init.labels import Labels
 from tuneyard.compiler.rows import Fields, are_objects
-from tuneyard.compiler.spec.column_types import MARK, Beside, column_types
+from tuneyard.compiler.spec.column_types import KTO_TAG, Beside, column_types
 from tuneyard.core.datasets.column_meanings import meaning, usual_name
 from tuneyard.core.plugins import guarded
 from tuneyard.core.records import PAIR
@@ -114,7 +114,7 @@ def columns_beside(statistics: FileStatistics, *, conversations: bool) -> Propos
         if not source:
             continue
         proposed = ProposedColumn(source, column_type.name, beside.settings)
-        if column_type.compared == MARK:
+        if column_type.compared == KTO_TAG:
             marks[column_type.part] = proposed
             continue
         columns[column_type.name] = proposed

@@ -57,7 +57,7 @@ MOST_COLUMNS = 200_000
 COMPARED_FILES = 20
 MOST_LISTS = 20
 FEWEST_ANSWERS = 5
-_ASKED = re.compile("[?？]")
+_QUESTION_MARK = re.compile("[?？]")
 SPLIT_NAMES = {word for words in SPLIT_WORDS.values() for word in words}
 KEPT = 1000
 LONGEST_VALUE = 10_000  # characters of a value that is kept to be compared with others
@@ -300,7 +300,7 @@ def _are_answers_by_question(members: Fields) -> bool:
     Also for questions under topics, of which one has a question mark. Rows under ids share their keys.
     """
     values = [value for value in members.values() if value is not None]  # of a text that is cut off
-    if are_objects(values) and not are_rows(members) and _ASKED.search(str(list(map(list, values)))):
+    if are_objects(values) and not are_rows(members) and _QUESTION_MARK.search(str(list(map(list, values)))):
         return all(map(_are_answers_by_question, values))
     are_sentences = all(" " in name or CHINESE.search(name) for name in members)
     is_short = len(members) < FEWEST_ANSWERS and not are_sentences

@@ -21,7 +21,7 @@ from tuneyard.compiler.lint.text_keys import (
 )
 from tuneyard.compiler.rows import Batch
 from tuneyard.compiler.rows.problems import Problems
-from tuneyard.compiler.spec.column_types import MARK
+from tuneyard.compiler.spec.column_types import KTO_TAG
 from tuneyard.compiler.spec.model import Spec
 from tuneyard.core.errors import Problem, show_value
 from tuneyard.core.errors.problem_codes import ProblemCode
@@ -36,9 +36,9 @@ class RowLints:
         self.spec = spec
         self.problems = problems
         self.texts = TextColumns(spec)
-        self.marks = [column.name for column in spec.columns if column.type.compared == MARK]
+        self.label_columns = [column.name for column in spec.columns if column.type.compared == KTO_TAG]
         if self.texts.label_is_learned:
-            self.marks.insert(0, "label")
+            self.label_columns.insert(0, "label")
         placeholders = [column.type.placeholder() for column in spec.columns]
         self.placeholders = list(filter(None, placeholders))
         self.text_lints, self.batch_lints = text_lints(), batch_lints()
@@ -54,7 +54,7 @@ class RowLints:
             signs |= signs_of_column
         lengths = array("I", reduce(partial(map, add), (map(len, column) for column in texts.values())))
         self._warn(TextBatch(batch, texts, plain, lengths, self.texts.may_be_blank), signs)
-        prompts = [plain[name] for name in self.texts.asked]
+        prompts = [plain[name] for name in self.texts.prompt_columns]
         columns: dict[str, Iterable[int]] = {"lengths": lengths}
         if self.spec.group:
             groups = plain.get(self.spec.group)
@@ -78,12 +78,14 @@ class RowLints:
         if split and split.stratify:
             seen.add_values("classes", batch.columns[split.stratify])
         if self.spec.near:
-            seen.texts += map("\n".join, zip(*(texts[name] for name in self.texts.asked), strict=True))
+            seen.texts += map(
+                "\n".join, zip(*(texts[name] for name in self.texts.prompt_columns), strict=True)
+            )
 
     def _answers(self, batch: Batch, plain: Mapping[str, list[bytes]]) -> list[list[bytes]]:
-        """The columns that are the answer of a row: texts, the label, marks."""
-        answers = [plain[name] for name in self.texts.answered]
-        for name in self.marks:
+        """The columns that are the answer of a row: texts, the label, the KTO tag."""
+        answers = [plain[name] for name in self.texts.completion_columns]
+        for name in self.label_columns:
             text_by_value = {value: written(value) for value in set(batch.columns[name])}
             answers.append(list(map(text_by_value.__getitem__, batch.columns[name])))
         return answers
@@ -108,7 +110,7 @@ class RowLints:
     def _rows(self, batch: TextBatch) -> list[RowTexts]:
         """The texts of each row."""
         texts_of_rows = list(zip(*batch.texts.values(), strict=True))
-        answers = [batch.texts[name] for name in self.texts.answered]
+        answers = [batch.texts[name] for name in self.texts.completion_columns]
         answers_of_rows = list(zip(*answers, strict=True)) if answers else [()] * len(texts_of_rows)
         return [
             RowTexts(texts, answers_of_row, self.placeholders)

@@ -46,7 +46,7 @@ LoadedRow = Mapping[str, Any]
 """A row that LLaMA-Factory has made of a record."""
 Row = JsonObject
 """The checked values of a row by column."""
-ASKED, MARK = "asked", "mark"
+PROMPT, KTO_TAG = "prompt", "kto_tag"
 
 
 def written_value(value: object) -> str:
@@ -159,7 +159,7 @@ class ColumnType:
     - `part`: the key of the column in `columns` of a registry entry. Every record contains such a column.
     - `has_answer`: values are answers, or contain them, so that no template needs to write one.
     - `loaded_column`: the column of LLaMA-Factory's loaded rows that `loaded_pairs` compares (`_tools`).
-    - `compared`: how the lint compares rows by it, as `ASKED` or a `MARK` of the answer.
+    - `compared`: how the lint compares rows by it: as `PROMPT`, or as the `KTO_TAG` of an answer.
     - `shapes`: the names of the forms of files that `init` proposes as examples of this type (`init/shapes`).
     - `beside`: the column that `init` proposes next to others.
     - `leaf_types`: the types of values that `init` takes for such a column (`FileStatistics`); () for any.

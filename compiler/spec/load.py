@@ -240,7 +240,7 @@ def _check_texts(spec: Spec, output: Output, names: Collection[str]) -> None:
         )
     has_answer = (
         output.format == "text"
-        or spec.answered
+        or spec.has_answer_template
         or any(column_type.is_pair() for column_type in spec.types.values())
     )
     _refuse(not has_answer, "nothing says what the answer is; add `output` (alpaca) or `assistant`")

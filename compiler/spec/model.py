@@ -210,7 +210,7 @@ class Spec(NamedTuple):
         return {output.format for output in self.outputs}
 
     @property
-    def answered(self) -> bool:
+    def has_answer_template(self) -> bool:
         """True if an output has a template for an answer."""
         return any({"output", "assistant"} & output.templates.keys() for output in self.outputs)
 

@@ -163,21 +163,21 @@ class RowEncoder:
         kept = sum(segment.kept for segment in segments)
         return [*self._media_prefix(ids, len(ids) - kept), *segments]
 
-    def _one_answer(self, answered: Encoding, cuts: Cuts, ids: Ids) -> list[Segment]:
+    def _one_answer(self, with_answer: Encoding, cuts: Cuts, ids: Ids) -> list[Segment]:
         """Prompt and answer of stages rm and kto, of which the answer already ends with the end of text.
 
         Both sides of a pair have the prompt of the chosen one.
         """
         prompted = self.encodings[0]
         ((prompt, _end),) = prompted.pairs
-        ((_prompt, answer),) = answered.pairs
+        ((_prompt, answer),) = with_answer.pairs
         prompt_length, _answer_length, kept_prompt, kept_answer = cuts[0]
         media = self._media_prefix(ids, min(prompt_length - len(prompt), kept_prompt))
         kept_prompt -= sum(len(segment.ids) for segment in media)
         return [
             *media,
             Segment(prompt, prompted.messages[:-1], kept_prompt, system=prompted.system),
-            Segment(answer, answered.messages[-1:], kept_answer, is_answer=True),
+            Segment(answer, with_answer.messages[-1:], kept_answer, is_answer=True),
         ]
 
     def _media_prefix(self, ids: Ids, length: int) -> list[Segment]:

@@ -318,11 +318,11 @@ def llamafactory_encoder(
     template, adapted_tokenizer = llamafactory_template(tokenizer, name, think)
 
     def encode(messages: Messages) -> Ids:
-        answered = [*messages, {"role": "assistant", "content": ""}]
+        with_answer = [*messages, {"role": "assistant", "content": ""}]
         if history is None:
-            turns, system, tools = llamafactory_messages(answered)
+            turns, system, tools = llamafactory_messages(with_answer)
             return list(template.encode_oneturn(adapted_tokenizer, turns, system, tools)[0])
-        *earlier, (prompt, _unused) = history.pairs(template, adapted_tokenizer, answered)
+        *earlier, (prompt, _unused) = history.pairs(template, adapted_tokenizer, with_answer)
         ids = [token for question, answer in earlier for token in (*question, *answer)]
         return [*ids, *prompt]
 

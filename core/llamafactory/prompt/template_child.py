@@ -125,11 +125,11 @@ def main() -> None:
     output = os.fdopen(os.dup(1), "wb")
     for line in sys.stdin.buffer:
         before = sum(os.times()[:2])
-        answered = answer(renderer, line)
-        answered["seconds"] = sum(os.times()[:2]) - before
-        output.write(json.dumps(answered, ensure_ascii=False).encode("utf-8", "surrogatepass") + b"\n")
+        reply = answer(renderer, line)
+        reply["seconds"] = sum(os.times()[:2]) - before
+        output.write(json.dumps(reply, ensure_ascii=False).encode("utf-8", "surrogatepass") + b"\n")
         output.flush()
-        if answered.get("limit") == "memory":  # what is left of it may be in pieces
+        if reply.get("limit") == "memory":  # what is left of it may be in pieces
             return
 
 

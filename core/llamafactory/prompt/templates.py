@@ -132,19 +132,19 @@ class _Renderer:
         head = json.dumps(job, ensure_ascii=False).removesuffix("}")
         line = f'{head}, "names": {values}}}\n'
         process = self._running()
-        answered = b""
+        reply = b""
         try:
             process.questions.write(line.encode("utf-8", "surrogatepass"))
             process.questions.flush()
-            answered = process.answers.readline()
+            reply = process.answers.readline()
         except BrokenPipeError:  # it ended before
-            answered = b""
+            reply = b""
         finally:
-            if not answered:  # at a limit, or at Ctrl-C, after which its answer would be that of the next job
+            if not reply:  # at a limit, or at Ctrl-C, after which its answer would be that of the next job
                 exit_code = self._end()
-        if not answered:
+        if not reply:
             return {"limit": "time" if exit_code == -signal.SIGPROF else "memory"}
-        answer: JsonObject = json.loads(answered.decode("utf-8", "surrogatepass"))
+        answer: JsonObject = json.loads(reply.decode("utf-8", "surrogatepass"))
         self._seconds[template] = seconds - answer["seconds"]
         if answer.get("limit") == "memory":
             self._end()

@@ -24,7 +24,7 @@ from tuneyard.core.llamafactory.prompt.tokenizer_files import (
 
 VOCABULARIES = (TOKENIZER_JSON, "tokenizer.model", "vocab.json")
 _ANSWER = "\u2042answer\u2042"  # a text that is in no template
-_ANSWERED = [{"role": "user", "content": "?"}, {"role": "assistant", "content": _ANSWER}]
+_EXCHANGE = [{"role": "user", "content": "?"}, {"role": "assistant", "content": _ANSWER}]
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +110,7 @@ def ends_with(template: str, trained: TrainedFiles) -> list[int]:
 def end_after_answer(template: str, special: Mapping[str, str], tokens: Collection[str]) -> str:
     """The first of these tokens that a chat template writes after an answer, "" without one."""
     try:
-        text = template_renderer(template, special)(_ANSWERED, False)
+        text = template_renderer(template, special)(_EXCHANGE, False)
     except LimitError:
         raise
     except ContentError:  # a damaged template, which fails where it writes a prompt

@@ -24,7 +24,7 @@ from tuneyard.core.plugins import PluginError
 from tuneyard.core.records import format_of_entry
 
 SOUNDS = """
-from tuneyard.compiler.spec.column_types import ASKED, Beside, ColumnReader, ColumnType
+from tuneyard.compiler.spec.column_types import PROMPT, Beside, ColumnReader, ColumnType
 
 class SoundsReader(ColumnReader):
     def read(self, value):
@@ -34,7 +34,7 @@ class SoundsType(ColumnType):
     def loaded_pairs(self, example, loaded):
         return [(list(example.media["audios"]), loaded["_audios"])]
 
-sounds = SoundsType("sounds", {"type": "string", "description": "paths"}, part="audios", compared=ASKED,
+sounds = SoundsType("sounds", {"type": "string", "description": "paths"}, part="audios", compared=PROMPT,
                     beside=Beside(("sounds",), questions=True),
                     loaded_column="_audios", reader=SoundsReader)
 """
