@@ -27,7 +27,7 @@ from tuneyard.core.errors import (
 from tuneyard.core.execution.options import ray_option, workers_option
 from tuneyard.core.files import JsonObject
 from tuneyard.core.installation.packages import after_setup
-from tuneyard.core.language.message import counted
+from tuneyard.core.language.message import _, counted
 from tuneyard.core.language.messages import as_is, for_reader, print_json, say
 from tuneyard.core.text.quoting import one_line, shell
 
@@ -196,8 +196,14 @@ def _reports(run: Run, names: Texts, **options: Any) -> list[tuple[str, list[str
     if of_one_file:
         option, value, *_unused = of_one_file
         raise RequestError(
-            f"{option} {value}: it is for one dataset, and {len(names)} are named: {', '.join(names)}; "
-            "quote a path with spaces, or give each dataset a command of its own"
+            _(
+                "{option} {value}: it is for one dataset, and {count} are named: {names}; "
+                "quote a path with spaces, or give each dataset a command of its own",
+                option=option,
+                value=value,
+                count=len(names),
+                names=", ".join(names),
+            )
         )
     for name in names:
         load_spec(name)  # an unknown name stops the command before the first compile
@@ -207,10 +213,15 @@ def _reports(run: Run, names: Texts, **options: Any) -> list[tuple[str, list[str
         try:
             reports.append(_report(run, name, **options))
         except TuneyardError as error:
-            say(f"error: {error}", to_stderr=True)
+            say(_("error: {message}", message=error), to_stderr=True)
             errors[name] = error
     if errors:
-        message = f"{len(errors)} of {len(names)} datasets failed: {', '.join(errors)}; each error is above"
+        message = _(
+            "{failed} of {total} datasets failed: {names}; each error is above",
+            failed=len(errors),
+            total=len(names),
+            names=", ".join(errors),
+        )
         if any(isinstance(error, ContentError) for error in errors.values()):
             raise ContentError(message)
         raise RequestError(message)
@@ -240,8 +251,12 @@ def _report(
     if seed is not None:
         if not spec.draws_by_seed:
             raise RequestError(
-                f"--seed {seed} has no effect on the spec {spec.name}: a seed is for `sample`, `mix`, and a "
-                "`split` without `seed` and `by: hash`; leave --seed out"
+                _(
+                    "--seed {seed} has no effect on the spec {name}: a seed is for `sample`, "
+                    "`mix`, and a `split` without `seed` and `by: hash`; leave --seed out",
+                    seed=seed,
+                    name=spec.name,
+                )
             )
         request = request._replace(seed=seed)
     report = run(spec, request)
@@ -250,7 +265,14 @@ def _report(
         warnings = problems.count("W")
         if warnings and not as_json:
             place = request.out / report.name / MANIFEST
-            say(f"up to date, {counted(warnings, 'warning', 'warnings')}: {place}", to_stderr=True)
+            say(
+                _(
+                    "up to date, {warnings}: {place}",
+                    warnings=counted(warnings, "warning", "warnings"),
+                    place=place,
+                ),
+                to_stderr=True,
+            )
     elif not as_json:
         for line in [*problems.notes, *report.unused.lines(report.read), *problems.warning_lines()]:
             say(one_line(line), to_stderr=True)
@@ -269,17 +291,20 @@ def _sample(text: str) -> float:
     """A share (a float below 1) or a number of rows (an int); `RequestError` for any other text."""
     expected = "expected a share of the rows below 1, as 0.1, or their number, as 2000"
     if not re.fullmatch(r"[0-9]{0,15}\.?[0-9]{0,15}", text) or not re.search("[1-9]", text):
-        raise RequestError(f"--sample {text}: {expected}")
+        raise RequestError(_("--sample {text}: {expected}", text=text, expected=expected))
     number = float(text)
     if number < 1:
         return number
     if number == 1 and "." in text:
         raise RequestError(
-            f"--sample {text}: the share of all rows, or 1 row? Leave --sample out to take all rows, or "
-            "write --sample 1 to take one"
+            _(
+                "--sample {text}: the share of all rows, or 1 row? Leave --sample out to "
+                "take all rows, or write --sample 1 to take one",
+                text=text,
+            )
         )
     if not number.is_integer():
-        raise RequestError(f"--sample {text}: {expected}")
+        raise RequestError(_("--sample {text}: {expected}", text=text, expected=expected))
     return int(number)
 
 
@@ -292,8 +317,12 @@ def _changed(
     if sample is not None:
         if spec.mix:
             raise RequestError(
-                f"--sample {sample}: the spec {spec.name} is a mixture, which has its number of rows in "
-                f"`total`: write a spec with `like: {spec.name}` and `mix: {{total: N}}`"
+                _(
+                    "--sample {sample}: the spec {name} is a mixture, which has its number of "
+                    "rows in `total`: write a spec with `like: {name}` and `mix: {{total: N}}`",
+                    sample=sample,
+                    name=spec.name,
+                )
             )
         over["sample"] = _sample(sample)
     if table:
@@ -301,21 +330,37 @@ def _changed(
     for text in shares:
         if not spec.split:
             raise RequestError(
-                f"--split {text}: the spec {spec.name} has no `split` of its own to give another share; hold "
-                "rows out in the recipe (`val_size: 0.1`), or write a spec with `split`: tuneyard data init "
-                "FILE --split 0.1 --out SPEC.yaml"
+                _(
+                    "--split {text}: the spec {name} has no `split` of its own to give another "
+                    "share; hold rows out in the recipe (`val_size: 0.1`), or write a spec with "
+                    "`split`: tuneyard data init FILE --split 0.1 --out SPEC.yaml",
+                    text=text,
+                    name=spec.name,
+                )
             )
         split, _unused, share = text.partition("=")
         if split not in spec.split.shares or not re.fullmatch(r"0?\.\d*[1-9]\d*", share):
             command = f"tuneyard data compile {shell(name)} --split {shell(min(spec.split.shares))}=0.3"
-            raise RequestError(f"--split {text}: expected SPLIT=SHARE, as test=0.3: {command}")
+            raise RequestError(
+                _(
+                    "--split {split}: expected SPLIT=SHARE, as test=0.3: {command}",
+                    split=text,
+                    command=command,
+                )
+            )
         over.setdefault("split", {})[split] = float(share)
     columns_of_spec = [column.name for column in spec.columns]
     for text in columns:
         target, _unused, source = text.partition("=")
         if not source or target not in columns_of_spec:
             listed = ", ".join(columns_of_spec)
-            raise RequestError(f"--column {text}: expected TARGET=SOURCE with TARGET one of {listed}")
+            raise RequestError(
+                _(
+                    "--column {column}: expected TARGET=SOURCE with TARGET one of {names}",
+                    column=text,
+                    names=listed,
+                )
+            )
         over.setdefault("columns", {})[target] = {"names": [source]}
     return load_spec(name, over) if over else spec, over
 
@@ -332,7 +377,10 @@ def list_command(out: Path) -> None:
     width = max(len(spec.name) for spec in specs)
     registry = Registry(out)
     datasets = list(dataset_lines(registry))
-    lines = [f"datasets in {out}", *(f"  {line}" for line in datasets or [wrong_folder(out) or "none"])]
+    lines = [
+        _("datasets in {folder}", folder=out),
+        *(f"  {line}" for line in datasets or [wrong_folder(out) or "none"]),
+    ]
     lines += ["specs", *(f"  {spec.name:{width}}  {as_is(for_reader(spec.about))}" for spec in specs)]
     say("\n".join(lines))
     command = ["compile", "demo_rte"]
@@ -364,7 +412,9 @@ def show_command(name: str, sources: Texts, columns: Texts, row: int, template: 
         meant = nearest_name(name, [*known_specs(), *registered])
     if meant in registered:
         if sources or columns:
-            raise RequestError(f"{name} is a registered dataset: leave --source and --column out")
+            raise RequestError(
+                _("{name} is a registered dataset: leave --source and --column out", name=name)
+            )
         texts = registered_row(name, folder, row, template)
         command = ["view", name]
     else:
@@ -458,9 +508,9 @@ def remove_command(name: str, out: Path) -> None:
 
     datasets = Registry(out).remove(name)
     if datasets:
-        say(f"removed {name}: {', '.join(datasets)}")
+        say(_("removed {name}: {names}", name=name, names=", ".join(datasets)))
     else:
-        say(f"removed {name}")
+        say(_("removed {name}", name=name))
     next_step(None, ["tuneyard", "data", "list", *same_options("--dataset-dir")])
 
 
@@ -510,9 +560,11 @@ def verify_command(
             failed.append(f"{dataset} has {counted(errors, 'problem', 'problems')}")
         not_checked += verdict.not_checked
     if failed:
-        raise ContentError(f"{', '.join(failed)}. Fix them before training")
+        raise ContentError(_("{failed}. Fix them before training", failed=", ".join(failed)))
     if model is not None and not_checked:
-        raise RequestError(f"--model {model}: not checked with it: {not_checked[0]}")
+        raise RequestError(
+            _("--model {model}: not checked with it: {reason}", model=model, reason=not_checked[0])
+        )
     if recipe:
         next_step(None, ["tuneyard", "recipe", "check", recipe, *same_options("--model")])
     else:
@@ -554,17 +606,27 @@ def init_command(
     from tuneyard.core.files import write_text
 
     if len(texts) > 2:
-        raise RequestError(f"--text is given {len(texts)} times, expected one column, or two for a pair")
+        raise RequestError(
+            _("--text is given {number} times, expected one column, or two for a pair", number=len(texts))
+        )
     user_columns = dict(zip(("text", "text2"), texts, strict=False))
     for role, names in columns.items():
         if len(names) > 1:
-            raise RequestError(f"--{role} is given {len(names)} times, expected one column")
+            raise RequestError(
+                _("--{option} is given {number} times, expected one column", option=role, number=len(names))
+            )
         if names:
             user_columns[role] = names[0]
     if out and out.suffix not in (".yaml", ".yml"):
-        raise RequestError(f"--out {out}: a spec is a .yaml file: --out {out.parent / out.stem}.yaml")
+        raise RequestError(
+            _(
+                "--out {out}: a spec is a .yaml file: --out {parent}.yaml",
+                out=out,
+                parent=out.parent / out.stem,
+            )
+        )
     if out and out.exists():
-        raise RequestError(f"--out {out}: it exists; name another file, or delete it first")
+        raise RequestError(_("--out {out}: it exists; name another file, or delete it first", out=out))
     try:
         proposed = propose(existing_source(file), share, out, table, **user_columns)
     except FailingSpecError as error:

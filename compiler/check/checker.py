@@ -31,6 +31,7 @@ from tuneyard.compiler.spec.model import ROW_NUMBER, UNLABELLED, Spec
 from tuneyard.core.documents.schema_errors import violations
 from tuneyard.core.errors import Problem, nearest, show_value
 from tuneyard.core.errors.problem_codes import ProblemCode
+from tuneyard.core.language.message import _
 from tuneyard.core.records.calls import WrongValueError
 
 MISSING_COLUMN = ProblemCode(
@@ -61,8 +62,8 @@ BLANK_TEXT = ProblemCode(
 
 Types = dict[str, str]
 Reader = Callable[[Any], Any]
-_TYPES: dict[type, str] = {bool: "a truth value", int: "a number", float: "a number"}
-_TYPES |= {list: "a list", dict: "an object", str: "text"}
+_TYPES: dict[type, str] = {bool: "a truth value", int: _("a number"), float: _("a number")}
+_TYPES |= {list: _("a list"), dict: _("an object"), str: "text"}
 
 
 NO_SOURCES: Mapping[str, str] = {}
@@ -360,7 +361,7 @@ class Checker:
         accepted = [column.names for column in columns]
         expected = ", and ".join(" or ".join(map(show_value, names)) for names in accepted)
         listed = some_of(tuple(names), accepted[0][0]) or "none at all"
-        fix = "`tuneyard data init FILE` proposes a spec for this file"
+        fix: str = _("`tuneyard data init FILE` proposes a spec for this file")
         forms = form_names(map(rows.row, range(len(rows.lines))))
         if forms:
             command = f"tuneyard data init {shlex.quote(self.display_path)}"
@@ -368,7 +369,7 @@ class Checker:
         for column in columns:
             near = nearest(column.name, names)
             if near:
-                fix = f"{near} --column {column.name}=NAME says which it is"
+                fix = _("{near} --column {column}=NAME says which it is", near=near, column=column.name)
                 break
         line = rows.lines[0] if rows.typed else 1
         noun = "column" if len(columns) == 1 else "columns"
@@ -488,22 +489,31 @@ class Checker:
         column_type, field = self.column_types[name], self._field(name)
         empty_cell = rows.empty_cells.get((rows.lines[number], self.sources.get(name, "")))
         if empty_cell:
-            message = f"found {empty_cell.cause}, expected {column_type.schema['description']}"
+            message: str = _(
+                "found {role}, expected {other}",
+                role=empty_cell.cause,
+                other=column_type.schema["description"],
+            )
             return Problem(NULL_VALUE, place, message, field, empty_cell.fix)
         if value is MISSING:
             row = rows.row(number)
             keys = some_of(tuple(row), field.partition(" ")[0])
-            return Problem(MISSING_FIELD, place, f"missing; the row has {keys}", field)
+            return Problem(MISSING_FIELD, place, _("missing; the row has {keys}", keys=keys), field)
         problem = column_type.explain(value, place, field, self.file)
         if problem is not None:
             return problem
         schema = column_type.schema
         expected = schema["description"]
         if value is None:
-            return Problem(NULL_VALUE, place, f"found null, expected {expected}", field)
+            return Problem(NULL_VALUE, place, _("found null, expected {expected}", expected=expected), field)
         value_text = show_value(value)
         if isinstance(value, str) and not value.replace("\ufeff", "").strip():  # what \\S of JSON Schema is
-            return Problem(BLANK_TEXT, place, f"found {value_text}, expected text that is not blank", field)
+            return Problem(
+                BLANK_TEXT,
+                place,
+                _("found {value_text}, expected text that is not blank", value_text=value_text),
+                field,
+            )
         if isinstance(value, list) and "items" in schema:  # the message names the item
             wrong = next(violations(schema, value))
             return Problem(WRONG_TYPE, place, wrong.message, f"{field} {wrong.place}".rstrip())

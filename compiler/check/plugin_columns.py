@@ -10,6 +10,7 @@ from tuneyard.compiler.rows import Batch, Fields
 from tuneyard.compiler.spec.column_types import Column, ColumnReader, FileContext, Row, Values
 from tuneyard.core.errors import show_value
 from tuneyard.core.files import are_texts
+from tuneyard.core.language.message import _
 from tuneyard.core.plugins import Plugin, call
 from tuneyard.core.records.calls import WrongValueError
 
@@ -36,24 +37,37 @@ def reader_of(column: Column, file: FileContext) -> ColumnReader:
 def _unfold(unfold: Callable[[Values], Values], values: Values) -> Values:
     unfolded = unfold(values)
     if len(unfolded) != len(values):
-        raise ValueError(f"`unfold` made {len(unfolded)} values of {len(values)}")
+        raise ValueError(
+            _("`unfold` made {unfolded} values of {values}", unfolded=len(unfolded), values=len(values))
+        )
     return unfolded
 
 
 def _check_row(check_row: Callable[[Row], Fields], row: Row) -> Fields:
     changed = check_row(row)
     if not isinstance(changed, dict) or not changed.keys() <= row.keys():
-        raise ValueError(f"`check_row` gave {show_value(changed)}, expected columns of the row that change")
+        raise ValueError(
+            _(
+                "`check_row` gave {changed}, expected columns of the row that change",
+                changed=show_value(changed),
+            )
+        )
     for name, value in changed.items():
         if isinstance(row[name], str) and not isinstance(value, str):
-            raise TypeError(f"`check_row` put {show_value(value)} in place of a text in column {name}")
+            raise TypeError(
+                _(
+                    "`check_row` put {value} in place of a text in column {name}",
+                    value=show_value(value),
+                    name=name,
+                )
+            )
     return changed
 
 
 def _notes(notes: Callable[[], list[str]]) -> list[str]:
     lines = notes()
     if not isinstance(lines, list) or not are_texts(lines):
-        raise TypeError(f"`notes` gave {show_value(lines)}, expected a list of texts")
+        raise TypeError(_("`notes` gave {lines}, expected a list of texts", lines=show_value(lines)))
     return lines
 
 
@@ -63,5 +77,11 @@ def refuse_unwritable(column: Column, plugin: Plugin, batch: Batch) -> None:
     with plugin.guarded():
         for value in values:
             if column.type.is_text and not isinstance(value, str):
-                raise TypeError(f"column {column.name}: read {show_value(value)}, expected text (`is_text`)")
+                raise TypeError(
+                    _(
+                        "column {name}: read {value}, expected text (`is_text`)",
+                        name=column.name,
+                        value=show_value(value),
+                    )
+                )
         orjson.dumps(values)

@@ -19,7 +19,7 @@ from tuneyard.core.datasets.column_meanings import (
 )
 from tuneyard.core.errors import Problem, show_value
 from tuneyard.core.errors.problem_codes import ProblemCode
-from tuneyard.core.language.message import tr
+from tuneyard.core.language.message import _, tr
 
 UNUSED_COLUMN = ProblemCode(
     "E108",
@@ -89,7 +89,9 @@ class Unused:
                 content = meaning(name)
                 if not content:
                     value = show_value(changing.values[0])
-                    content = f"a mark such as {value} (an answer is incorrect, or not to be learned)"
+                    content = _(
+                        "a mark such as {value} (an answer is incorrect, or not to be learned)", value=value
+                    )
                 message = f"{content}, and the spec uses no such column"
                 self._find(name, rows, changing.rows, message, _fix_of_unused(spec, name))
 
@@ -166,7 +168,7 @@ class Unused:
                 for name, count in counts.items()
             ]
             if len(columns) > SHOWN:
-                columns[SHOWN:] = [f"{len(columns) - SHOWN} more (--json names them)"]
+                columns[SHOWN:] = [_("{number} more (--json names them)", number=len(columns) - SHOWN)]
             if columns:
                 lines.append(f"{title}: {', '.join(columns)}")
         return lines
@@ -174,7 +176,15 @@ class Unused:
     def problems(self, read: int) -> list[Problem]:
         """An error for each column with values that change answers."""
         return [
-            replace(problem, message=f"{self.changing[name]} of {read} rows have {problem.message}")
+            replace(
+                problem,
+                message=_(
+                    "{changing} of {read} rows have {message}",
+                    changing=self.changing[name],
+                    read=read,
+                    message=problem.message,
+                ),
+            )
             for name, problem in self.findings.items()
         ]
 

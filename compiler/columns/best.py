@@ -2,6 +2,7 @@
 
 from tuneyard.compiler.spec.column_types import ColumnReader, ColumnType
 from tuneyard.core.errors import show_value
+from tuneyard.core.language.message import _
 from tuneyard.core.records.calls import WrongValueError
 
 BY_NUMBER = {
@@ -40,16 +41,23 @@ def best_of(reader: ColumnReader, value: object, *, lowest: bool = False, in_pai
         score, text = fields.get(by), fields.get(take)
         if isinstance(score, bool) or not isinstance(score, int | float) or not isinstance(text, str):
             expected = f"a number {by!r} and a text {take!r}"
-            raise WrongValueError(f"item {number}: found {show_value(item)}, expected {expected}")
+            raise WrongValueError(
+                _(
+                    "item {number}: found {item}, expected {expected}",
+                    number=number,
+                    item=show_value(item),
+                    expected=expected,
+                )
+            )
         scored.append((score, text))
     if in_pair and len({score for score, _unused in scored}) == 1:
         equal_scores = f"{by} is {scored[0][0]} for all of {len(scored)} answers"
-        raise WrongValueError(f"{equal_scores}: none is preferred")
+        raise WrongValueError(_("{equal_scores}: none is preferred", equal_scores=equal_scores))
     choose = min if lowest != (by == "rank") else max
     _unused, best = choose(scored, key=lambda answer: answer[0])
     text = reader.file.clean(best)
     if not text.strip():
-        raise WrongValueError("the best of them has no text")
+        raise WrongValueError(_("the best of them has no text"))
     return text
 
 

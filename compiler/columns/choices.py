@@ -15,6 +15,7 @@ from tuneyard.compiler.rows import Fields, are_objects
 from tuneyard.compiler.spec.column_types import Column, ColumnReader, ColumnType, Row
 from tuneyard.compiler.spec.model import Spec
 from tuneyard.core.errors import show_value
+from tuneyard.core.language.message import _
 from tuneyard.core.records.calls import WrongValueError, unusable
 
 
@@ -45,12 +46,22 @@ class CorrectChoiceReader(ColumnReader):
         matches = [number for number, choice in enumerate(choices.texts) if choice.strip() == text]
         if not text.removeprefix("-").isdecimal():
             if len(matches) > 1:
-                raise WrongValueError(f"{len(matches)} choices are {show_value(answer)}, which is the answer")
+                raise WrongValueError(
+                    _(
+                        "{matches} choices are {answer}, which is the answer",
+                        matches=len(matches),
+                        answer=show_value(answer),
+                    )
+                )
             if matches:
                 return choices.labels[matches[0]]
             labels = ", ".join(choices.labels)
             raise WrongValueError(
-                f"found the answer {show_value(answer)}, expected {labels}, a number, or the text of a choice"
+                _(
+                    "found the answer {answer}, expected {labels}, a number, or the text of a choice",
+                    answer=show_value(answer),
+                    labels=labels,
+                )
             )
         first: int = column.options.get("first", 0)
         position = int(text) - first
@@ -58,8 +69,11 @@ class CorrectChoiceReader(ColumnReader):
         if isinstance(answer, str) and len(matches) == 1:
             if is_inside and position != matches[0]:
                 raise WrongValueError(
-                    f"the answer {show_value(answer)} is the number of one choice and the text of another; "
-                    "write the letter"
+                    _(
+                        "the answer {answer} is the number of one choice and the text of another; "
+                        "write the letter",
+                        answer=show_value(answer),
+                    )
                 )
             return choices.labels[matches[0]]
         self.noted[int(text)] += 1
@@ -69,7 +83,13 @@ class CorrectChoiceReader(ColumnReader):
             if first == 0 and position == len(choices.texts):
                 hint = " (`first: 1` at the column counts from 1)"
             raise WrongValueError(
-                f"found the answer {answer}, expected a number from {first} to {last}{hint}"
+                _(
+                    "found the answer {answer}, expected a number from {first} to {last}{hint}",
+                    answer=answer,
+                    first=first,
+                    last=last,
+                    hint=hint,
+                )
             )
         return choices.labels[position]
 
@@ -98,17 +118,21 @@ class ChoicesReader(CorrectChoiceReader):
         """The choices with their labels; `WrongValueError` if a text is missing or two choices are alike."""
         labels, texts = _labels_and_texts(value)
         if len(texts) < 2:
-            raise unusable(value, "two or more choices")
+            raise unusable(value, _("two or more choices"))
         for text in texts:
             if not isinstance(text, str) or not text.strip():
                 raise WrongValueError(
-                    f"found the choice {show_value(text)}, expected a text that is not blank"
+                    _("found the choice {text}, expected a text that is not blank", text=show_value(text))
                 )
         if not labels:
             labels = list(ascii_uppercase[: len(texts)])
         if len(labels) != len(texts) or len(set(labels)) != len(labels):
             raise WrongValueError(
-                f"found {len(texts)} choices and the labels {show_value(labels)}, expected one label for each"
+                _(
+                    "found {texts} choices and the labels {labels}, expected one label for each",
+                    texts=len(texts),
+                    labels=show_value(labels),
+                )
             )
         return Choices(labels, list(map(self.file.clean, texts)))
 
@@ -163,18 +187,26 @@ class ChoiceType(ColumnType):
             if name not in spec.types:
                 listed = ", ".join(spec.types)
                 raise ValueError(
-                    f"column {column.name}: `of` names {name!r}, which is no column (columns: {listed})"
+                    _(
+                        "column {name}: `of` names {name2!r}, which is no column (columns: {listed})",
+                        name=column.name,
+                        name2=name,
+                        listed=listed,
+                    )
                 )
         if not names and len(spec.named("choices")) != 1:
             raise ValueError(
-                f"column {column.name}: the answer needs one column of choices, with `is: choices`, or the "
-                "names of the columns with one choice each, as `of: [a, b]`"
+                _(
+                    "column {name}: the answer needs one column of choices, with `is: choices`, "
+                    "or the names of the columns with one choice each, as `of: [a, b]`",
+                    name=column.name,
+                )
             )
 
 
 CHOICES = ColumnType(
     "choices",
-    {"description": "a list of choices, or their texts by label", "type": ["array", "object"]},
+    {"description": _("a list of choices, or their texts by label"), "type": ["array", "object"]},
     is_text=True,
     takes_objects=True,
     shapes=("listed choices",),

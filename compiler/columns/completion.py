@@ -32,13 +32,18 @@ class CompletionReader(ReplyReader):
         if "tool_calls" in self.column.options:
             if self.without_calls:
                 raise WrongValueError(
-                    f"found calls of tools, which {self.without_calls} would hold as text; write sharegpt or "
-                    "messages"
+                    _(
+                        "found calls of tools, which {without_calls} would hold as text; write "
+                        "sharegpt or messages",
+                        without_calls=self.without_calls,
+                    )
                 )
             return Reply([], call_text(parse_calls(value)), CALL)
         reply = super().read(value)
         if reply.before:
-            raise WrongValueError(f"found {len(reply.before) + 1} turns, expected the answer alone")
+            raise WrongValueError(
+                _("found {before} turns, expected the answer alone", before=len(reply.before) + 1)
+            )
         return reply
 
     def check_row(self, row: Row) -> Fields:
@@ -65,7 +70,9 @@ class CompletionType(ColumnType):
     def check(self, column: Column, spec: Spec) -> None:
         """Refuse it without messages."""
         if not spec.turns:
-            raise ValueError(f"column {column.name}: a completion ends turns, and no column has `is: turns`")
+            raise ValueError(
+                _("column {name}: a completion ends turns, and no column has `is: turns`", name=column.name)
+            )
 
 
 COMPLETION = CompletionType(

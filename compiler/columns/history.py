@@ -3,6 +3,7 @@
 from tuneyard.compiler.spec.column_types import PROMPT, Beside, Column, ColumnReader, ColumnType
 from tuneyard.compiler.spec.model import Spec
 from tuneyard.core.datasets.column_meanings import USUAL_NAMES
+from tuneyard.core.language.message import _
 
 
 class HistoryReader(ColumnReader):
@@ -22,16 +23,19 @@ class HistoryType(ColumnType):
             super().check(column, spec)
         if spec.turns or spec.formats != {"alpaca"}:
             raise ValueError(
-                f"column {column.name}: history goes with the question of an alpaca record. "
-                "Write alpaca, or read the whole conversation as turns."
+                _(
+                    "column {name}: history goes with the question of an alpaca record. Write "
+                    "alpaca, or read the whole conversation as turns.",
+                    name=column.name,
+                )
             )
 
 
-_TEXT = {"description": "text that is not blank", "type": "string", "pattern": "\\S"}
+_TEXT = {"description": _("text that is not blank"), "type": "string", "pattern": "\\S"}
 HISTORY = HistoryType(
     "history",
     {
-        "description": "a list of pairs, each a question and its answer",
+        "description": _("a list of pairs, each a question and its answer"),
         "type": ["array", "null"],
         "items": {"type": "array", "minItems": 2, "maxItems": 2, "items": _TEXT},
     },

@@ -9,6 +9,7 @@ from tuneyard.core.datasets.answer_marks import as_number
 from tuneyard.core.datasets.column_meanings import USUAL_NAMES
 from tuneyard.core.errors import Problem
 from tuneyard.core.errors.problem_codes import ProblemCode
+from tuneyard.core.language.message import _
 from tuneyard.core.records.calls import unusable
 
 ONE_KIND_OF_ANSWER = ProblemCode(
@@ -56,7 +57,11 @@ class KtoType(ColumnType):
         mark = "wanted" if wanted_rows else "unwanted"
         message = f"all {values.total()} answers are {mark}: KTO learns from both kinds"
         return Problem(
-            ONE_KIND_OF_ANSWER, place, message, "", "`at_least` at the column says which ratings are wanted"
+            ONE_KIND_OF_ANSWER,
+            place,
+            message,
+            "",
+            _("`at_least` at the column says which ratings are wanted"),
         )
 
 
@@ -70,7 +75,7 @@ def _are_marks(name: str, values: Sequence[object]) -> bool:
 
 KTO = KtoType(
     "kto",
-    {"description": "true or false, or a number", "type": ["boolean", "number", "string"]},
+    {"description": _("true or false, or a number"), "type": ["boolean", "number", "string"]},
     options={
         "at_least": {
             "description": "of ratings: an answer with this one or a higher one is wanted",

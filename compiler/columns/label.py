@@ -8,6 +8,7 @@ from tuneyard.compiler.spec.column_types import Column, ColumnType, FileContext,
 from tuneyard.compiler.spec.model import Spec
 from tuneyard.core.errors import Problem, nearest, show_value
 from tuneyard.core.errors.problem_codes import ProblemCode
+from tuneyard.core.language.message import _
 
 UNKNOWN_LABEL = ProblemCode(
     "E104",
@@ -26,7 +27,7 @@ class LabelType(ColumnType):
     def check(self, column: Column, spec: Spec) -> None:
         """Refuse it without labels, and another name of the column."""
         if column.name != COLUMN or not spec.labels:
-            raise ValueError("`is: label` is for the column `label`, and needs `labels`")
+            raise ValueError(_("`is: label` is for the column `label`, and needs `labels`"))
 
     def is_usual_for(self, column: str, *, has_labels: bool) -> bool:
         """True for the column `label` of a spec with labels."""
@@ -49,9 +50,11 @@ class LabelType(ColumnType):
         labels = tuple(dict.fromkeys(map(written_value, chain.from_iterable(file.spec.labels.values()))))
         fix = _nearest(value, labels) if isinstance(value, str) else ""
         if isinstance(value, str) and not value.strip():
-            fix = f"`unlabelled: [{show_value(value)}]` under `labels` in a spec drops such rows"
+            fix = _(
+                "`unlabelled: [{value}]` under `labels` in a spec drops such rows", value=show_value(value)
+            )
         elif value is None:
-            fix = "fill it, or delete the row"
+            fix = _("fill it, or delete the row")
         elif isinstance(value, dict | list):
             fix = f"--column label={file.sources.get(COLUMN, COLUMN)}.KEY names the label inside it"
         message = f"found {show_value(value)}, expected one of {', '.join(labels)}"

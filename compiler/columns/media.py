@@ -19,6 +19,7 @@ from tuneyard.core.datasets.column_meanings import USUAL_NAMES
 from tuneyard.core.errors import show_value
 from tuneyard.core.errors.problem_codes import ProblemCode
 from tuneyard.core.files import is_file
+from tuneyard.core.language.message import _
 from tuneyard.core.records import PLACEHOLDERS, Example
 from tuneyard.core.records.calls import WrongValueError
 from tuneyard.core.records.images import BROKEN_IMAGE, FORMAT_NAMES, open_image
@@ -62,9 +63,11 @@ class MediaReader(ColumnReader):
             if not isinstance(path, str) or not path.strip():
                 raise WrongValueError(expected)
             if ".." in PurePath(path).parts:
-                raise WrongValueError(f"{path}: leads out of the folder; expected a path below it")
+                raise WrongValueError(
+                    _("{path}: leads out of the folder; expected a path below it", path=path)
+                )
             if "://" in path or path.startswith("data:"):
-                raise WrongValueError(f"{expected}: save it as one")
+                raise WrongValueError(_("{expected}: save it as one", expected=expected))
             refuse_unusable(self.folder / path, self.column.type is IMAGES)
         return paths
 
@@ -95,8 +98,13 @@ class MediaReader(ColumnReader):
             return {self.column.name: paths}
         if count:
             raise WrongValueError(
-                f"{count} of {placeholder} in the texts, and {len(paths)} {column_type.name}: "
-                "expected one for each"
+                _(
+                    "{count} of {placeholder} in the texts, and {paths} {name}: expected one for each",
+                    count=count,
+                    placeholder=placeholder,
+                    paths=len(paths),
+                    name=column_type.name,
+                )
             )
         marks = placeholder * len(paths)
         if not self.turns:
@@ -107,11 +115,11 @@ class MediaReader(ColumnReader):
 
     def notes(self) -> list[str]:
         """Where the files are, for the recipe."""
-        return [f"media are looked for in {self.folder}: a recipe names it as media_dir"]
+        return [_("media are looked for in {path}: a recipe names it as media_dir", path=self.folder)]
 
 
 _PATHS = {
-    "description": "a list of paths, or one as text",
+    "description": _("a list of paths, or one as text"),
     "type": ["string", "array", "null"],
     "items": {"type": "string"},
 }
@@ -146,7 +154,7 @@ class MediaType(ColumnType):
                 fault = ""
             else:
                 expected = "a path, or a list of frames" if self.part == "videos" else "a path"
-                fault = f"found {show_value(medium)}, expected {expected}"
+                fault = _("found {role}, expected {other}", role=show_value(medium), other=expected)
             if fault:
                 return fault
         return ""
@@ -213,7 +221,7 @@ def _image_fault(image: object) -> str:
     """Why LLaMA-Factory cannot open an image, "" if it tries to."""
     if isinstance(image, str | bytes) or hasattr(image, "getpixel"):
         return ""
-    expected = 'expected a path, or an object with "bytes" (null) and "path"'
+    expected = _('expected a path, or an object with "bytes" (null) and "path"')
     if not isinstance(image, dict):
         return f"found {show_value(image)}, {expected}"
     content = image.get("bytes")
@@ -260,7 +268,9 @@ def refuse_unusable(path: Path, image: bool) -> None:
     An image is read to its end: a PNG by its checksums, a JPEG decoded at an eighth of its size.
     """
     if not is_file(path):
-        raise WrongValueError(f"{path}: file not found; `source.media_dir` in a spec says where they lie")
+        raise WrongValueError(
+            _("{path}: file not found; `source.media_dir` in a spec says where they lie", path=path)
+        )
     if not image:
         return
     from PIL import Image
@@ -274,7 +284,11 @@ def refuse_unusable(path: Path, image: bool) -> None:
                 opened.load()
     except BROKEN_IMAGE as error:
         raise WrongValueError(
-            f"{path}: the image is broken, cut off, or not {FORMAT_NAMES}: save it as one of these"
+            _(
+                "{path}: the image is broken, cut off, or not {format_names}: save it as one of these",
+                path=path,
+                format_names=FORMAT_NAMES,
+            )
         ) from error
     except Image.DecompressionBombError as error:
         raise WrongValueError(f"{path}: {error}") from error

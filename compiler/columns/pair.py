@@ -21,6 +21,7 @@ from tuneyard.compiler.rows.problem_codes import NO_PREFERENCE
 from tuneyard.compiler.spec.column_types import Beside, Column, ColumnReader, ColumnType, Row, Values
 from tuneyard.compiler.spec.model import Spec
 from tuneyard.core.errors import show_value
+from tuneyard.core.language.message import _
 from tuneyard.core.records import PAIR
 from tuneyard.core.records.calls import WrongValueError, unusable
 
@@ -62,7 +63,9 @@ class ReplyReader(ColumnReader):
             refuse_images((*before, last))
             reply = Reply(cleaned(before, clean), last.text)
             if last.role != ASSISTANT:
-                raise WrongValueError(f"the last turn is a {last.role}, which a pair would make plain text")
+                raise WrongValueError(
+                    _("the last turn is a {role}, which a pair would make plain text", role=last.role)
+                )
         if not reply.text.strip():
             raise unusable(reply.text, "an answer that is not blank")
         return reply._replace(text=clean(reply.text))
@@ -73,18 +76,20 @@ class ReplyReader(ColumnReader):
         names = spec.named(*PAIR)
         chosen, rejected = row[names[0]], row[names[1]]
         if chosen.text == rejected.text:
-            raise WrongValueError(f"chosen and rejected are the same: {show_value(chosen.text)}")
+            raise WrongValueError(_("chosen and rejected are the same: {text}", text=show_value(chosen.text)))
         before_chosen = _texts_of(chosen.before)
         if before_chosen != _texts_of(rejected.before):
             raise WrongValueError(
-                "chosen and rejected do not answer the same prompt: the turns before them differ"
+                _("chosen and rejected do not answer the same prompt: the turns before them differ")
             )
         prompt = _texts_of(row[spec.turns]) if spec.turns else []
         if before_chosen and before_chosen != prompt:
             raise WrongValueError(
-                "the turns before chosen are not those of the prompt: found "
-                f"{show_value(before_chosen[-1][1])}; expected the same "
-                "(`--column turns=chosen` takes the prompt from there)"
+                _(
+                    "the turns before chosen are not those of the prompt: found {before_chosen}; "
+                    "expected the same (`--column turns=chosen` takes the prompt from there)",
+                    before_chosen=show_value(before_chosen[-1][1]),
+                )
             )
         return {names[0]: chosen.text, names[1]: rejected.text}
 
@@ -123,7 +128,7 @@ class ReplyType(ColumnType):
         super().check(column, spec)
         if [len(spec.named(answer)) for answer in PAIR] != [1, 1] or spec.has_answer_template:
             raise ValueError(
-                "chosen and rejected: expected a column of each, in place of `output` and `assistant`"
+                _("chosen and rejected: expected a column of each, in place of `output` and `assistant`")
             )
 
 

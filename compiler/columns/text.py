@@ -4,6 +4,7 @@ from tuneyard.compiler.columns.json_values import numbers_in, writable
 from tuneyard.compiler.rows import are_objects
 from tuneyard.compiler.spec.column_types import ColumnReader, ColumnType, Validator, Values
 from tuneyard.compiler.spec.model import ROW_NUMBER
+from tuneyard.core.language.message import _
 
 
 class ExtraReader(ColumnReader):
@@ -85,7 +86,7 @@ TEXT = CleanedType(
 )
 EXTRA = CleanedType(
     "extra",
-    {"description": "text or nothing", "type": ["string", "null"]},
+    {"description": _("text or nothing"), "type": ["string", "null"]},
     is_optional=True,
     is_text=True,
     is_cleaned=True,
@@ -94,7 +95,7 @@ EXTRA = CleanedType(
 )
 ID = IdType(
     "id",
-    {"description": "a whole number or text", "type": ["integer", "string"]},
+    {"description": _("a whole number or text"), "type": ["integer", "string"]},
     default=ROW_NUMBER,
 )
 ANY = AnyType(
@@ -105,7 +106,7 @@ ANY = AnyType(
 )
 LIST = ColumnType(
     "list",
-    {"description": "a list of texts", "type": "array", "items": {"type": "string"}},
+    {"description": _("a list of texts"), "type": "array", "items": {"type": "string"}},
     may_be_blank=True,
     is_text=True,
     leaf_types=("texts",),

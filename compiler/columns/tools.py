@@ -21,6 +21,7 @@ from tuneyard.compiler.spec.model import TOOLS, Spec
 from tuneyard.core.errors import show_value, show_values
 from tuneyard.core.errors.problem_codes import ProblemCode
 from tuneyard.core.files import JsonObject
+from tuneyard.core.language.message import _
 from tuneyard.core.records import Example
 from tuneyard.core.records.calls import (
     OPEN,
@@ -37,13 +38,13 @@ UNDECLARED_CALL = ProblemCode(
 )
 WRONG_ARGUMENTS = ProblemCode(
     "W215",
-    "a call that no tool of its row declares so",
+    _("a call that no tool of its row declares so"),
     "Correct the call; `arguments: error` makes it an error.",
     "Arguments that the tool's JSON Schema refuses, or a call in a row without tools.",
 )
 CALL_IN_TEXT = ProblemCode(
     "W216",
-    "a call of a tool in the text of an answer",
+    _("a call of a tool in the text of an answer"),
     "Give the turn the role `function_call`.",
 )
 
@@ -140,7 +141,7 @@ def _validator(schema: str) -> Any:
 
 
 def _no_retrieval(uri: str) -> JsonObject:
-    raise ValueError(f"{uri} is outside of it")
+    raise ValueError(_("{uri} is outside of it", uri=uri))
 
 
 class ToolsType(ColumnType):
@@ -150,7 +151,13 @@ class ToolsType(ColumnType):
         """Refuse another name of the column, since records call it so."""
         del spec
         if column.name != TOOLS:
-            raise ValueError(f"column {column.name}: `is: tools` is for the column `{TOOLS}`: rename it")
+            raise ValueError(
+                _(
+                    "column {name}: `is: tools` is for the column `{tools}`: rename it",
+                    name=column.name,
+                    tools=TOOLS,
+                )
+            )
 
     def loaded_pairs(self, example: Example, loaded: LoadedRow) -> list[tuple[object, object]]:
         """The tools as JSON text."""
@@ -160,7 +167,7 @@ class ToolsType(ColumnType):
 TOOL_LIST = ToolsType(
     TOOLS,
     {
-        "description": "a list of tools, or one as JSON text",
+        "description": _("a list of tools, or one as JSON text"),
         "type": ["string", "array", "null"],
         "items": {"type": "object"},
     },

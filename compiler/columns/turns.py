@@ -126,7 +126,7 @@ def read_messages(
         raise WrongValueError("found no question with its answer, expected a conversation")
     if asks and len(conversation) % 2 == 0:
         raise WrongValueError(
-            "the last turn is the assistant's, but the answer is in another column; expected the user's"
+            _("the last turn is the assistant's, but the answer is in another column; expected the user's")
         )
     if not asks and len(conversation) % 2:
         last = f"the last turn is the {conversation[-1].role}'s"
@@ -192,7 +192,7 @@ def _message(number: int, item: Fields, keys: MessageKeys, keeps_text_with_calls
         role, text = _role_and_text(item, keys, keeps_text_with_calls)
         return ChatMessage(role, text, number, tuple(cast("list[str]", item.get(IMAGES, ()))))
     except WrongValueError as error:
-        raise WrongValueError(f"turn {number}: {error}") from error
+        raise WrongValueError(_("turn {number}: {error}", number=number, error=error)) from error
 
 
 def unread_keys(value: object) -> set[str]:
@@ -228,8 +228,11 @@ def _role_and_text(item: Fields, keys: MessageKeys, keeps_text_with_calls: bool)
     role = ROLES.get(str(item.get(name)).lower())
     if role is None:
         raise WrongValueError(
-            f"found the role {show_value(item.get(name))}, expected one of {', '.join(ROLES)} "
-            "(`roles:` at the column maps other names)"
+            _(
+                "found the role {item}, expected one of {roles} (`roles:` at the column maps other names)",
+                item=show_value(item.get(name)),
+                roles=", ".join(ROLES),
+            )
         )
     calls = item.get("tool_calls") if role == ASSISTANT else None
     before = ""
@@ -239,14 +242,16 @@ def _role_and_text(item: Fields, keys: MessageKeys, keeps_text_with_calls: bool)
         _refuse_loss(item, keys, beside="tool_calls" if calls else key)
     text = _content(item.get(key), key, bool(calls))
     if before and "<think>" in text:
-        raise WrongValueError(f"found reasoning both in {key!r} and beside it, expected it in one place")
+        raise WrongValueError(
+            _("found reasoning both in {key!r} and beside it, expected it in one place", key=key)
+        )
     if not calls:
         if role == CALL:
             text = function_text(text)
         return role, before + text
     if text.strip() and not only_thought(text) and not keeps_text_with_calls:
         keep = "`calls: text` at the spec's column of turns keeps both"
-        raise WrongValueError(f"{key} beside tool_calls would be lost; {keep}")
+        raise WrongValueError(_("{key} beside tool_calls would be lost; {keep}", key=key, keep=keep))
     return CALL, call_text(parse_calls(calls), before + text)
 
 
@@ -286,7 +291,9 @@ def _content(content: object, key: str, called: bool) -> str:
             fix = "write the reasoning under `reasoning_content` next to the text, or leave that part out"
         elif _PICTURE_PART.search(types):
             fix = 'write a picture as {"type": "image", "image": PATH} (spec media), or leave its row out'
-        raise WrongValueError(f"found parts ({types}), expected text in {key!r}; {fix}")
+        raise WrongValueError(
+            _("found parts ({types}), expected text in {key!r}; {fix}", types=types, key=key, fix=fix)
+        )
     raise unusable(content, f"text in {key!r}")
 
 
@@ -300,7 +307,11 @@ def _refuse_loss(item: Fields, keys: MessageKeys, beside: str) -> None:
             lost.append(key)
     if lost:
         raise WrongValueError(
-            f"{', '.join(lost)} beside {beside} would be lost; put it into the text or leave it out"
+            _(
+                "{lost} beside {beside} would be lost; put it into the text or leave it out",
+                lost=", ".join(lost),
+                beside=beside,
+            )
         )
 
 
@@ -421,14 +432,14 @@ class TurnsReader(ColumnReader):
         if without_system:
             lost = f"which this output would leave out ({without_system})"
             fix = "write sharegpt or messages, or leave it out by `ignore: [system]`"
-        raise WrongValueError(f"turn 1: found a system text, {lost}; {fix}")
+        raise WrongValueError(_("turn 1: found a system text, {lost}; {fix}", lost=lost, fix=fix))
 
     def check_row(self, row: Row) -> Fields:
         """Refuse a row with two different system texts: a message and a column."""
         first, text = row[self.column.name][0], row["system"]
         if first.role == SYSTEM and text and str(text).strip() not in ("", first.text.strip()):
             both = f"{show_value(first.text)} as a turn and {show_value(text)} beside the turns"
-            raise WrongValueError(f"found two system texts, {both}; expected one")
+            raise WrongValueError(_("found two system texts, {both}; expected one", both=both))
         return {}
 
     def notes(self) -> list[str]:
@@ -462,7 +473,7 @@ class TurnsType(ColumnType):
 
 TURNS = TurnsType(
     "turns",
-    {"description": "a list of turns", "type": "array", "minItems": 1, "items": {"type": "object"}},
+    {"description": _("a list of turns"), "type": "array", "minItems": 1, "items": {"type": "object"}},
     options={
         "calls": {
             "description": "text beside a call of a tool in these turns: `text` keeps it before the call. "

@@ -14,6 +14,7 @@ from tuneyard.compiler.rows.problems import UnreadableFileError
 from tuneyard.compiler.spec.file import Source
 from tuneyard.core.errors import ContentError
 from tuneyard.core.files.bounded_reading import LARGEST_RECORD
+from tuneyard.core.language.message import _
 
 UTF_8 = "utf-8"
 ENCODINGS = (UTF_8, "gb18030", "cp1252", "cp949", "cp932", "big5", "cp1251")
@@ -43,7 +44,7 @@ def encoding_of(path: Readable) -> str:
             raise
         return "utf-16"  # by its byte-order mark
     if b"\0" in data:
-        raise ContentError(f"{path}: not a text file: it contains NUL bytes; is its name right?")
+        raise ContentError(_("{path}: not a text file: it contains NUL bytes; is its name right?", path=path))
     text = codecs.getincrementaldecoder("utf-8")("replace").decode(data)
     foreign = len(text) - len(text.encode("ascii", "ignore"))
     if 2 * text.count("\ufffd") <= foreign:  # UTF-8, at most with broken places that compile names
@@ -57,7 +58,9 @@ def encoding_of(path: Readable) -> str:
     )
     encoding = str(match["encoding"])
     if encoding == UTF_8:
-        raise ContentError(f"{path}: not UTF-8, and no other encoding can be told: save it as UTF-8")
+        raise ContentError(
+            _("{path}: not UTF-8, and no other encoding can be told: save it as UTF-8", path=path)
+        )
     return encoding
 
 

@@ -10,6 +10,7 @@ from tuneyard.compiler.read.jsons import BY_ROWS
 from tuneyard.compiler.rows.problem_codes import NOT_READ
 from tuneyard.compiler.spec.column_types import column_types
 from tuneyard.core.errors import ContentError, RequestError, nearest
+from tuneyard.core.language.message import _
 
 NAMES_FILES = (
     "names files, and a model would read their names; spec media compiles conversations with `<image>` in a "
@@ -33,11 +34,17 @@ def guess(statistics: FileStatistics) -> Proposal:
         if warning.code == NOT_READ:
             other_sheets = f" ({warning.message}; {warning.hint})"
     raise ContentError(
-        f"{statistics.path}: nothing in it looks like turns, question and answer, a labelled text or plain "
-        f"text; found {columns or 'no named fields'}{other_sheets}; delete the lines above a table's "
-        "header, name its columns with --text and --label or --answer (--text twice for a pair of texts), "
-        "write a spec by hand, which begins with `like: qa`, or write each row as a list `messages` of turns "
-        "with `role` (user or assistant) and `content`, which spec messages compiles"
+        _(
+            "{path}: nothing in it looks like turns, question and answer, a labelled "
+            "text or plain text; found {columns}{other_sheets}; delete the lines above a "
+            "table's header, name its columns with --text and --label or --answer "
+            "(--text twice for a pair of texts), write a spec by hand, which begins with "
+            "`like: qa`, or write each row as a list `messages` of turns with `role` "
+            "(user or assistant) and `content`, which spec messages compiles",
+            path=statistics.path,
+            columns=columns or "no named fields",
+            other_sheets=other_sheets,
+        )
     )
 
 
@@ -89,14 +96,21 @@ def _check_user_columns(statistics: FileStatistics) -> None:
     label = statistics.user_leaf("label")
     if label is None:
         if "text2" in statistics.user_columns and "answer" not in statistics.user_columns:
-            raise RequestError("--text twice is a pair of texts: name the column of its labels with --label")
+            raise RequestError(
+                _("--text twice is a pair of texts: name the column of its labels with --label")
+            )
         return
     count = len(label.values)
     if not 2 <= count <= MOST_VALUES:
         values = str(count)
         if count > MOST_VALUES:
-            values = f"more than {MOST_VALUES}"
+            values = _("more than {number}", number=MOST_VALUES)
         raise RequestError(
-            f"--label {label.path}: {values} values, expected 2 to {MOST_VALUES}; "
-            "name a column of free text or of lists with --answer"
+            _(
+                "--label {column}: {values} values, expected 2 to {most}; name a column of "
+                "free text or of lists with --answer",
+                column=label.path,
+                values=values,
+                most=MOST_VALUES,
+            )
         )

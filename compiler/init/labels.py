@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from tuneyard.compiler.init.column_statistics import FEWEST_ROWS, MOST_VALUES, FileStatistics, Leaf
 from tuneyard.core.datasets.column_meanings import CLASS_ENDINGS, USUAL_NAMES
 from tuneyard.core.errors import nearest_name, show_value, show_values
+from tuneyard.core.language.message import _
 
 Labels = dict[str, list[object]]
 """The raw labels by the label that a model answers with."""
@@ -163,21 +164,36 @@ def label_map(leaf: Leaf, chinese: bool) -> tuple[Labels, list[str]]:
         variants.append(name)
         meanings[value] = variants[0].strip()
     labels = named_labels({value: meanings[value] for value in real}, values, chinese=False)
-    guesses = [
-        f"{leaf.path}: {show_values(variants)} differ only in case or spaces, and are one label"
+    guesses: list[str] = [
+        _(
+            "{column}: {values} differ only in case or spaces, and are one label",
+            column=leaf.path,
+            values=show_values(variants),
+        )
         for variants in spellings.values()
         if len(variants) > 1
     ]
     for name, raw in labels.items():
         near = nearest_name(name, labels.keys() - {name})
         if near and sum(map(leaf.values.__getitem__, raw)) == 1:
-            guesses.append(f"{leaf.path}: {show_value(name)} is the class of one row; is {near} meant?")
+            guesses.append(
+                _(
+                    "{column}: {label} is the class of one row; is {near} meant?",
+                    column=leaf.path,
+                    label=show_value(name),
+                    near=near,
+                )
+            )
     numbers = [name for name in labels if re.fullmatch(r"[\d.]+", name)]
     if len(numbers) < len(labels.keys() - {"unlabelled"}):
         return labels, guesses
     return labels, [
-        f"{leaf.path} holds numbers ({', '.join(numbers)}), and the model learns to answer with them: "
-        "write words for them under `labels` and in the prompt"
+        _(
+            "{column} holds numbers ({numbers}), and the model learns to answer with "
+            "them: write words for them under `labels` and in the prompt",
+            column=leaf.path,
+            numbers=", ".join(numbers),
+        )
     ]
 
 

@@ -11,6 +11,7 @@ from tuneyard.compiler.init.labels import Labels
 from tuneyard.compiler.rows import Fields, are_objects
 from tuneyard.compiler.spec.column_types import KTO_TAG, Beside, column_types
 from tuneyard.core.datasets.column_meanings import meaning, usual_name
+from tuneyard.core.language.message import _
 from tuneyard.core.plugins import guarded
 from tuneyard.core.records import PAIR
 from tuneyard.core.records.calls import thought
@@ -29,14 +30,18 @@ ENDS = {
     "unasked": (
         0,
         ASSISTANT,
-        "{} of the first {} conversations begin with the assistant: what it says before the user is left "
-        "out, and counted (`unasked: drop`)",
+        _(
+            "{{}} of the first {{}} conversations begin with the assistant: what it says "
+            "before the user is left out, and counted (`unasked: drop`)"
+        ),
     ),
     "unanswered": (
         -1,
         USER,
-        "some conversations end with the user: what follows their last answer is left out, and counted "
-        "(`unanswered: drop`)",
+        _(
+            "some conversations end with the user: what follows their last answer is "
+            "left out, and counted (`unanswered: drop`)"
+        ),
     ),
 }
 """The options that leave out messages: where such a message is, who speaks, and the guess that says so."""
@@ -196,7 +201,7 @@ def question_proposal(
     statistics: FileStatistics, about: str, columns: ProposedColumns, instruction: str = "{question}"
 ) -> Proposal:
     """A question with an answer or a pair in `columns`. Adds context, system text and the like."""
-    guesses = []
+    guesses: list[str] = []
     has_answer = "answer" in columns
     context = context_leaf(statistics)
     taken = [column.path for column in columns.values()]
@@ -204,7 +209,13 @@ def question_proposal(
         type_name = "list" if context.value_type == "texts" else "extra"
         columns["context"] = ProposedColumn(context.path, type_name)
         if not context.is_called("context"):
-            guesses.append(f"{context.path} is used as the input of {columns['question'].path}")
+            guesses.append(
+                _(
+                    "{context} is used as the input of {question}",
+                    context=context.path,
+                    question=columns["question"].path,
+                )
+            )
     if has_answer:
         columns |= columns_beside(statistics, conversations=False)
     columns |= system_column(statistics)

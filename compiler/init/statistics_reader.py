@@ -51,6 +51,7 @@ from tuneyard.core.datasets.column_meanings import USUAL_NAMES, role_of_name
 from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.core.files import are_texts
 from tuneyard.core.files.bounded_reading import LARGEST_BATCH, LARGEST_RECORD
+from tuneyard.core.language.message import _
 
 SAMPLE = 20_000
 MOST_COLUMNS = 200_000
@@ -126,7 +127,9 @@ def _files_to_read(
         return files
     inner_files = stack.enter_context(members(first))
     if not inner_files:
-        raise ContentError(f"{first}: no data file in the archive (known: {known_suffixes()})")
+        raise ContentError(
+            _("{path}: no data file in the archive (known: {names})", path=first, names=known_suffixes())
+        )
     _refuse_splits_inside(first, inner_files)
     return inner_files
 
@@ -145,7 +148,10 @@ def _without_rows(statistics: FileStatistics) -> ContentError:
     errors = statistics.problems.errors
     if not errors:
         return ContentError(
-            f"{statistics.path}: no rows; name a file of rows (a table, JSON, JSON Lines, Parquet)"
+            _(
+                "{path}: no rows; name a file of rows (a table, JSON, JSON Lines, Parquet)",
+                path=statistics.path,
+            )
         )
     return ContentError(errors[0].line())
 
@@ -199,8 +205,12 @@ def _paths_by_split(names: Mapping[str, str], default: str = "") -> ByPart:
     if several:
         splits_in_name = ", ".join(splits_named_in(names[several]))
         raise RequestError(
-            f"{several}: its name names the splits {splits_in_name}, expected one: rename it, or give each "
-            "file by itself"
+            _(
+                "{path}: its name names the splits {splits}, expected one: rename it, or "
+                "give each file by itself",
+                path=several,
+                splits=splits_in_name,
+            )
         )
     return {split: tuple(paths_of_split) for split, paths_of_split in paths.items()}
 
@@ -211,9 +221,14 @@ def _refuse_splits_inside(archive: Path, files: Sequence[Member]) -> None:
     splits = _files_by_split(files) or _paths_by_split(folders)
     if splits:
         raise ContentError(
-            f"{archive}: its files are the splits {', '.join(splits)}, and a spec reads an archive as one: "
-            "unpack it, and name the folder that has these files; a bundled spec takes them by their names: "
-            f"tuneyard data compile qa --source {shlex.quote(str(archive))}"
+            _(
+                "{archive}: its files are the splits {splits}, and a spec reads an archive "
+                "as one: unpack it, and name the folder that has these files; a bundled spec "
+                "takes them by their names: tuneyard data compile qa --source {archive2}",
+                archive=archive,
+                splits=", ".join(splits),
+                archive2=shlex.quote(str(archive)),
+            )
         )
 
 
@@ -242,12 +257,18 @@ def _read_rows(statistics: FileStatistics, file: Readable) -> None:
                 try:
                     _note(statistics.leaves, lists_of_objects, "", row)
                 except RecursionError as error:
-                    raise ContentError(f"{rows.place(number)}: nested too deep to be read") from error
+                    raise ContentError(
+                        _("{place}: nested too deep to be read", place=rows.place(number))
+                    ) from error
                 if len(statistics.leaves) > MOST_COLUMNS:
                     raise ContentError(
-                        f"{rows.place(number)}: found more than {MOST_COLUMNS:,} columns up to this row, "
-                        "expected rows that share their columns: their names may be data, as ids are; write "
-                        "a list of rows with these as a column"
+                        _(
+                            "{place}: found more than {most_columns:,} columns up to this row, expected "
+                            "rows that share their columns: their names may be data, as ids are; write a "
+                            "list of rows with these as a column",
+                            place=rows.place(number),
+                            most_columns=MOST_COLUMNS,
+                        )
                     )
                 statistics.forms.see(row)
                 if len(statistics.first) < KEPT and kept_size < LARGEST_BATCH:
@@ -288,9 +309,17 @@ def _refuse_other_columns(path: SourcePath, files: Sequence[SourceFile]) -> None
     for other, names in columns.items():
         if 2 * len(columns[first] & names) < min(len(columns[first]), len(names)):
             raise ContentError(
-                f"{path}: its files hold different data: {first} has the columns "
-                f"{', '.join(sorted(columns[first]))}, and {other} has {', '.join(sorted(names))}; write "
-                f"them alike, or give one file: tuneyard data init {shlex.quote(first)}"
+                _(
+                    "{path}: its files hold different data: {first} has the columns {columns}, "
+                    "and {second} has {others}; write them alike, or give one file: tuneyard "
+                    "data init {file}",
+                    path=path,
+                    first=first,
+                    columns=", ".join(sorted(columns[first])),
+                    second=other,
+                    others=", ".join(sorted(names)),
+                    file=shlex.quote(first),
+                )
             )
 
 
@@ -380,8 +409,13 @@ def _sources_to_try(
                 yield [Source(encoding=encoding, rows={"": steps})]
         if len(lists) > MOST_LISTS:  # each is a reading of the whole file
             raise ContentError(
-                f"{path}: found {len(lists):,} lists of objects, and no fitting rows in the {MOST_LISTS} "
-                "longest, expected one list: write the rows as one"
+                _(
+                    "{path}: found {lists:,} lists of objects, and no fitting rows in the "
+                    "{most_lists} longest, expected one list: write the rows as one",
+                    path=path,
+                    lists=len(lists),
+                    most_lists=MOST_LISTS,
+                )
             )
     else:
         yield [Source(encoding=encoding)]

@@ -17,6 +17,7 @@ from tuneyard.compiler.spec.model import Spec
 from tuneyard.core.datasets import TRAIN_SPLIT
 from tuneyard.core.datasets.answer_marks import as_number
 from tuneyard.core.errors import show_value, show_values
+from tuneyard.core.language.message import _
 
 _PROMPT_NAMES = {"prompt", "question", "提示", "提示词", "问题"}
 GIVEN_AWAY = 0.5
@@ -43,17 +44,21 @@ def warnings_of(statistics: FileStatistics, proposal: Proposal, left_out: Sequen
     """List warnings before a compile: guesses, columns left out, fields in lines, leaked answers."""
     if statistics.source.header:
         names = ", ".join(statistics.source.header)
-        yield f"the file has no header: the columns {names} are named by content"
+        yield _("the file has no header: the columns {columns} are named by content", columns=names)
     encoding = statistics.source.encoding
     if encoding != "utf-8":
         foreign_words = [word for word in _WORD.findall(str(statistics.first)) if not word.isascii()]
         words = show_value(" ".join(foreign_words))
         yield (
-            f"the file is not UTF-8; by its bytes it is taken as {encoding}, in which its words are "
-            f"{words}: look at the examples"
+            _(
+                "the file is not UTF-8; by its bytes it is taken as {name}, in which its "
+                "words are {words}: look at the examples",
+                name=encoding,
+                words=words,
+            )
         )
     if ("file",) in statistics.source.rows.values():
-        yield "each file is a row; leave `rows: file` out of the spec if each line is one"
+        yield _("each file is a row; leave `rows: file` out of the spec if each line is one")
     yield from _names_of_folders(statistics)
     yield from proposal.guesses
     yield from _lines_in_messages(statistics)
@@ -61,9 +66,12 @@ def warnings_of(statistics: FileStatistics, proposal: Proposal, left_out: Sequen
         yield from _kinds_of_messages(statistics)
     if left_out:  # prose, lists and known roles
         yield (
-            f"not used: {first_names([leaf.with_kind for leaf in left_out])}. If the model should read or "
-            "answer with one of them, name it with --text, --label or --answer (also lists), or add it to "
-            "the spec; marks of good and bad answers go there with `is: kto`"
+            _(
+                "not used: {names}. If the model should read or answer with one of them, "
+                "name it with --text, --label or --answer (also lists), or add it to the "
+                "spec; marks of good and bad answers go there with `is: kto`",
+                names=first_names([leaf.with_kind for leaf in left_out]),
+            )
         )
     yield from _words_for_nothing(statistics, proposal)
     yield from _answers_given_away(statistics, proposal)
@@ -74,8 +82,11 @@ def _names_of_folders(statistics: FileStatistics) -> Iterator[str]:
     names = statistics.folder_names
     if len(names) > 1:
         yield (
-            f"the names of the folders are left out: {first_names(names)}. If they are classes, write a "
-            "table with a text and a class in each row"
+            _(
+                "the names of the folders are left out: {names}. If they are classes, write "
+                "a table with a text and a class in each row",
+                names=first_names(names),
+            )
         )
     held_out = [name for name in names if set(splits_named_in(name)) - {TRAIN_SPLIT}]
     if held_out:
@@ -95,9 +106,13 @@ def _lines_in_messages(statistics: FileStatistics) -> Iterator[str]:
             lines += _BELOW.findall(str(message["content"]))
     if lines:
         yield (
-            f"{len(lines)} lines below a turn follow a blank line, or begin with #, --- or a name and a "
-            f"colon, the first is {show_value(lines[0])}; they are learned as a part of the turn: delete "
-            "headings, rules, notes and further speakers"
+            _(
+                "{number} lines below a turn follow a blank line, or begin with #, --- or a "
+                "name and a colon, the first is {line}; they are learned as a part of the "
+                "turn: delete headings, rules, notes and further speakers",
+                number=len(lines),
+                line=show_value(lines[0]),
+            )
         )
 
 
@@ -106,8 +121,12 @@ def _kinds_of_messages(statistics: FileStatistics) -> Iterator[str]:
     for leaf in statistics.leaves.values():
         if _KIND.fullmatch(leaf.name) and len(leaf.values) > 1:
             yield (
-                f"{leaf.path} has the values {show_values(leaf.values)}: messages that are no text, such as "
-                "pictures, are learned as text; take them out of the file"
+                _(
+                    "{name} has the values {values}: messages that are no text, such as "
+                    "pictures, are learned as text; take them out of the file",
+                    name=leaf.path,
+                    values=show_values(leaf.values),
+                )
             )
 
 
@@ -184,8 +203,13 @@ def _words_for_nothing(statistics: FileStatistics, proposal: Proposal) -> Iterat
         words = [value for value in statistics.values(leaf) if value and plain_text(str(value)) in EMPTY]
         if words:
             yield (
-                f"{leaf.path} has {show_values(dict.fromkeys(words))} (number of rows: {len(words)}), which "
-                "the model reads as text: leave these cells empty"
+                _(
+                    "{column} has {values} (number of rows: {number}), which the model reads as "
+                    "text: leave these cells empty",
+                    column=leaf.path,
+                    values=show_values(dict.fromkeys(words)),
+                    number=len(words),
+                )
             )
 
 
@@ -210,6 +234,12 @@ def _answers_given_away(statistics: FileStatistics, proposal: Proposal) -> Itera
             contained += answer in text and not lists_every_choice
         if contained > GIVEN_AWAY * len(texts):
             yield (
-                f"{leaf.path} contains {answer_leaf.path} in {contained} of {len(texts)} rows: "
-                "the model would only copy it; leave the column out, or cut the answer from it"
+                _(
+                    "{column} contains {answer} in {count} of {rows} rows: the model would only "
+                    "copy it; leave the column out, or cut the answer from it",
+                    column=leaf.path,
+                    answer=answer_leaf.path,
+                    count=contained,
+                    rows=len(texts),
+                )
             )

@@ -13,7 +13,7 @@ from tuneyard.compiler.read.dataset_reader import MOST_LABELS, few, label_of, st
 from tuneyard.compiler.rows import Place
 from tuneyard.core.errors import ContentError, RequestError, need
 from tuneyard.core.files import JsonObject, read_object
-from tuneyard.core.language.message import counted, marked, tr
+from tuneyard.core.language.message import _, counted, marked, tr
 from tuneyard.core.language.messages import as_is
 
 NAMED = 3  # duplicates for people, of the first that --json names
@@ -106,7 +106,7 @@ def stats(name: str, folder: Path, model: Path | None) -> Stats:
         if len(labels) <= MOST_LABELS:
             labels.update(map(label_of, examples.examples))
     if not fingerprints.rows:
-        raise ContentError(f"{name}: no examples; name a dataset or a file that has some")
+        raise ContentError(_("{path}: no examples; name a dataset or a file that has some", path=name))
     duplicates, conflicts = fingerprints.repeats()
     return Stats(
         name=name,
@@ -141,13 +141,19 @@ def _load_tokenizer(folder: Path) -> Any:
     path = folder / TOKENIZER
     if not path.is_file():
         raise RequestError(
-            f"--model {folder}: no {TOKENIZER} there; name a local folder with a fast tokenizer"
+            _(
+                "--model {path}: no {names} there; name a local folder with a fast tokenizer",
+                path=folder,
+                names=TOKENIZER,
+            )
         )
     need("tokenizers")
     from tokenizers import Tokenizer
 
     if not isinstance(read_object(path).get("model"), dict):
-        raise ContentError(f"{path}: no `model` in it, so it is no tokenizer; get the file again")
+        raise ContentError(
+            _("{path}: no `model` in it, so it is no tokenizer; get the file again", path=path)
+        )
     tokenizer: Any = Tokenizer.from_file(str(path))
     tokenizer.no_truncation()
     tokenizer.no_padding()

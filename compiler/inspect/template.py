@@ -3,6 +3,7 @@
 from typing import Any
 
 from tuneyard.core.errors import ContentError
+from tuneyard.core.language.message import _
 from tuneyard.core.llamafactory.loader import expected_errors, import_offline
 from tuneyard.core.llamafactory.prompt import Messages, template_named
 from tuneyard.core.llamafactory.prompt.template_fit import EOS, Writing
@@ -32,7 +33,7 @@ def seen_by_model(record: Record, entry: Entry, name: str) -> str:
         )
     except expected_errors() as error:
         message = f"the template {name!r} cannot write the row's tools or calls: {error!r}"
-        raise ContentError(f"{message}; training would stop at it") from error
+        raise ContentError(_("{reason}; training would stop at it", reason=message)) from error
     end = _end(template)
     return "".join(f"{''.join(prompt)}⟦{''.join(answer)}{end}⟧" for prompt, answer in pairs)
 

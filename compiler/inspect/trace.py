@@ -17,10 +17,10 @@ from tuneyard.compiler.write.entries import entry_of
 from tuneyard.compiler.write.render import Renderer
 from tuneyard.core.datasets import find_dataset
 from tuneyard.core.errors import ProblemsError, RequestError
-from tuneyard.core.language.message import counted, tr
+from tuneyard.core.language.message import _, counted, tr
 
 T = TypeVar("T")
-SEEN = "what the model sees with template {}, loss tokens between ⟦ and ⟧"
+SEEN = _("what the model sees with template {{}}, loss tokens between ⟦ and ⟧")
 
 
 class KeptRow(NamedTuple):
@@ -41,13 +41,13 @@ def trace(spec: Spec, sources: Sequence[str], row: int, template: str | None) ->
     from tuneyard.compiler.inspect.template import seen_by_model
 
     kept_row = _numbered(row, kept_rows(spec, sources), spec.name)
-    yield f"raw row, {kept_row.batch.place(0)}", raw_text(kept_row.raw, 2)
+    yield _("raw row, {place}", place=kept_row.batch.place(0)), raw_text(kept_row.raw, 2)
     columns = {name: values[0] for name, values in kept_row.batch.columns.items()}
     yield tr("columns"), raw_text(columns, 2)
     for output in kept_row.spec.outputs:
         (rendered,) = Renderer(kept_row.spec, output).render(kept_row.batch)
         record = rendered.decode()
-        yield f"record in {output.file_of(kept_row.split)}", record
+        yield _("record in {file}", file=output.file_of(kept_row.split)), record
         if template and output.dataset:
             entry = entry_of(kept_row.spec, output, output.file)
             yield SEEN.format(template), seen_by_model(json.loads(record), entry, template)
@@ -60,7 +60,13 @@ def _numbered(row: int, items: Iterator[T], name: str) -> T:
         if number == row:
             return item
     raise RequestError(
-        f"no row {row}: {name} has {counted(number, 'row', 'rows')}; name one of 1 to {number}"
+        _(
+            "no row {row}: {name} has {count}; name one of 1 to {number}",
+            row=row,
+            name=name,
+            count=counted(number, "row", "rows"),
+            number=number,
+        )
     )
 
 
@@ -73,7 +79,7 @@ def registered_row(name: str, folder: Path, row: int, template: str | None) -> I
 
     dataset = find_dataset(name, folder)
     place, record = _numbered(row, single_records(dataset.path, name), name)
-    yield f"record {row}, {place}", raw_text(record, 2)
+    yield _("record {number}, {place}", number=row, place=place), raw_text(record, 2)
     if template:
         yield SEEN.format(template), seen_by_model(record, dataset.entry, template)
 

@@ -21,6 +21,7 @@ from tuneyard.compiler.spec.model import PART, Spec
 from tuneyard.core.errors import Problem
 from tuneyard.core.errors.problem_codes import ProblemCode
 from tuneyard.core.files import JsonObject
+from tuneyard.core.language.message import _
 from tuneyard.core.plugins import Plugin, registry
 
 
@@ -153,13 +154,15 @@ def _check_declaration(lint: Lint, taken: Collection[str]) -> None:
     """Refuse a plug-in's lint whose codes cannot be used. `taken` are those of the lints before it."""
     for code in lint.codes:
         if not isinstance(code, ProblemCode):
-            raise TypeError(f"found the code {code!r}, expected a ProblemCode")
+            raise TypeError(_("found the code {code!r}, expected a ProblemCode", code=code))
         if not code.startswith("W9"):
-            raise ValueError(f"found the code {code}, expected W900 to W999: the others are ours")
+            raise ValueError(
+                _("found the code {code}, expected W900 to W999: the others are ours", code=code)
+            )
         if code in taken:
-            raise ValueError(f"another lint has the code {code}")
+            raise ValueError(_("another lint has the code {code}", code=code))
     if not isinstance(lint, SplitLint) and not lint.codes[0].template:
-        raise ValueError(f"the code {lint.codes[0]} has no template, which is the message")
+        raise ValueError(_("the code {codes} has no template, which is the message", codes=lint.codes[0]))
 
 
 def first_match(pattern: re.Pattern[str], texts: Iterable[str]) -> str:

@@ -42,6 +42,7 @@ from tuneyard.core.execution.options import default_workers, executor_of
 from tuneyard.core.files import sha256, staging
 from tuneyard.core.installation.checkout import version
 from tuneyard.core.installation.packages import missing
+from tuneyard.core.language.message import _
 from tuneyard.core.language.messages import warn
 
 SEVERAL_PAY = 1 << 25  # bytes of the sources from which several processes pay (tools/bench/compile.py)
@@ -63,21 +64,21 @@ def executor_for(
     if not reason:
         return executor_of(request.workers, request.ray, default)
     if request.ray is not None or request.workers is not None:
-        warn(f"{spec.name} is read in one process: {reason}")
+        warn(_("{name} is read in one process: {reason}", name=spec.name, reason=reason))
     return nullcontext()
 
 
 def _one_process(spec: Spec, request: CompileRequest, inputs: Sequence[Input]) -> str:
     """Why the files of a compile cannot be read side by side, "" if they can."""
     if len(inputs) == 1:
-        return f"it is one file, {inputs[0].display_path}"
+        return _("it is one file, {path}", path=inputs[0].display_path)
     if request.limit is not None:
-        return f"--limit {request.limit} ends with the first rows"
+        return _("--limit {number} ends with the first rows", number=request.limit)
     if any(most_kept(spec, item.split) < NO_LIMIT for item in inputs):
-        return "a mixture that streams from a hub reads as far as its shares go"
+        return _("a mixture that streams from a hub reads as far as its shares go")
     for item in inputs:
         if numbers_rows(item, spec.of_part(item.split)):
-            return f"{item.display_path} has no ids, and the rows of all files are numbered"
+            return _("{path} has no ids, and the rows of all files are numbered", path=item.display_path)
     return ""
 
 
@@ -122,7 +123,13 @@ def check_spec(spec: Spec, request: CompileRequest) -> CompileReport:
 def _need_packages(spec: Spec) -> None:
     """`RequestError` if a key of the spec needs a package of an extra that is not installed."""
     if spec.near and find_spec("rensa") is None:
-        raise RequestError(f"{spec.given_as}: `fit: near`: {missing('rensa')}; or leave `near` out")
+        raise RequestError(
+            _(
+                "{given_as}: `fit: near`: {missing}; or leave `near` out",
+                given_as=spec.given_as,
+                missing=missing("rensa"),
+            )
+        )
 
 
 def _sources(spec: Spec, request: CompileRequest) -> tuple[Spec, list[Input]]:
@@ -134,8 +141,15 @@ def _sources(spec: Spec, request: CompileRequest) -> tuple[Spec, list[Input]]:
         option = " ".join(f"--split {split}={share:g}" for split, share in shares.items())
         item = next(item for item in inputs if item.split != PART)
         raise RequestError(
-            f"{option} has no effect: {item.display_path} has the rows of {item.split}, so that none are "
-            f"drawn; leave {option} out, or give only the files to draw from, as --source {PART}=PATH"
+            _(
+                "{option} has no effect: {path} has the rows of {split}, so that none are "
+                "drawn; leave {option} out, or give only the files to draw from, as --source "
+                "{part}=PATH",
+                option=option,
+                path=item.display_path,
+                split=item.split,
+                part=PART,
+            )
         )
     return spec, inputs
 
@@ -252,7 +266,9 @@ def _complete(run: Run) -> None:
         report.fit = lint_splits(spec, run.fingerprints, problems)
         is_drawn = spec.split and not (spec.split.is_given or spec.split.group)
         if is_drawn and problems.counts[REPEATED_ROW]:
-            problems.notes.append(f"{spec.name}: equal rows were drawn into one split (W202 counts them)")
+            problems.notes.append(
+                _("{name}: equal rows were drawn into one split (W202 counts them)", name=spec.name)
+            )
         totals = dict.fromkeys([output.file for output in spec.outputs], 0)
         for _unused, output, file in run.written:
             totals[output.file] += file.records
@@ -260,7 +276,7 @@ def _complete(run: Run) -> None:
         if not report.kept:
             message = "no rows: the source holds none"
             if report.read:
-                message = f"no rows left of {report.read}"
+                message = _("no rows left of {name}", name=report.read)
                 if spec.labels:
                     message += "; no label in any? --column label=COLUMN names its column"
             places = ", ".join(item.display_path for item in run.inputs)

@@ -8,6 +8,7 @@ from tuneyard.core.datasets import REGISTRY, Dataset
 from tuneyard.core.datasets.compiled import Manifest, Manifests
 from tuneyard.core.errors import Problem
 from tuneyard.core.files import sha256
+from tuneyard.core.language.message import _
 
 
 def compile_again(manifest: Manifest) -> str:
@@ -38,9 +39,11 @@ def since_compiled(dataset: Dataset, out: Path, manifests: Manifests) -> list[Pr
             is_compiled = True
             compiled_file = manifest.files[path.name]
             if not path.exists():
-                problems.append(Problem("E431", str(path), "the compiled file is missing", hint=hint))
+                problems.append(Problem("E431", str(path), _("the compiled file is missing"), hint=hint))
             elif not path.is_file() or sha256(path) != compiled_file.sha256:
-                message = f"the file has changed since it was compiled (with {compiled_file.rows} rows)"
+                message = _(
+                    "the file has changed since it was compiled (with {rows} rows)", rows=compiled_file.rows
+                )
                 problems.append(Problem("E431", str(path), message, hint=hint))
         compiled = compiled_entries(folder, manifest).get(dataset.name)
         if compiled:

@@ -15,6 +15,7 @@ from tuneyard.core.datasets import REGISTRY, REMOTE_SOURCES, Dataset
 from tuneyard.core.datasets.compiled import MANIFEST, Manifest
 from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.core.files import sha256
+from tuneyard.core.language.message import _
 from tuneyard.core.language.messages import as_is
 
 
@@ -27,11 +28,11 @@ def dataset_lines(registry: Registry) -> Iterator[str]:
     for name, manifest in tqdm(registry.manifests.items(), "hashing", delay=2, leave=False):
         made_at = (registry.folder / name / MANIFEST).stat().st_mtime
         made = datetime.fromtimestamp(made_at).strftime("%Y-%m-%d %H:%M")
-        stale = "a copied folder, not registered"
+        stale: str = _("a copied folder, not registered")
         if Path(manifest.spec).stem == name:
             stale = _stale(manifest)
         for dataset, rows in manifest.records.items():
-            parts = [as_is(dataset), f"{rows} rows", as_is(name), made]
+            parts = [as_is(dataset), _("{count} rows", count=rows), as_is(name), made]
             if stale:
                 parts.append(f"stale: {stale}")
             elif dataset in manifest.entries and dataset not in registry.entries:  # a killed compile
@@ -73,7 +74,7 @@ def _stale(manifest: Manifest) -> str:
         is_same = True
         if source.is_local:
             if not path.is_file():
-                return f"source {path} is gone"
+                return _("source {path} is gone", path=path)
             is_same = sha256(path) == source.sha256
         elif source.version:
             try:
@@ -81,7 +82,7 @@ def _stale(manifest: Manifest) -> str:
             except RequestError as error:
                 return f"unknown: {error}"
         if not is_same:
-            return f"source {source.path} has changed"
+            return _("source {path} has changed", path=source.path)
     try:
         code = changed_code(manifest.made_from, [source.path for source in manifest.sources])
     except ContentError as error:  # a plug-in cannot be loaded
@@ -92,4 +93,4 @@ def _stale(manifest: Manifest) -> str:
         changed = load_spec(manifest.spec).raw != manifest.definition
     except (ContentError, RequestError):  # it is gone
         return ""
-    return "the spec has changed" if changed else ""
+    return _("the spec has changed") if changed else ""

@@ -31,6 +31,7 @@ from tuneyard.core.datasets.compiled import (
 from tuneyard.core.errors import ContentError, Problem, RequestError, nearest, show_value
 from tuneyard.core.files import DISK_FULL, publish, recovered, sync, write_json
 from tuneyard.core.files.temporaries import OURS, remove_folder
+from tuneyard.core.language.message import _
 from tuneyard.core.language.messages import say
 from tuneyard.core.text.quoting import shell
 
@@ -70,7 +71,13 @@ class Registry:
         real_target = os.path.realpath(target)  # Path.resolve raises at a loop of links
         for item in inputs:
             if isinstance(item.path, Path) and Path(os.path.realpath(item.path)).is_relative_to(real_target):
-                raise RequestError(f"{item.display_path}: the source lies inside the output folder {target}")
+                raise RequestError(
+                    _(
+                        "{path}: the source lies inside the output folder {target}",
+                        path=item.display_path,
+                        target=target,
+                    )
+                )
         written: list[str] = []
         for entry in entries.values():
             file = Path(str(entry["file_name"]))
@@ -91,9 +98,14 @@ class Registry:
             lost = [name for name in names if name in files]
             if lost and split not in splits_with_source:
                 raise RequestError(
-                    f"{self.folder / spec.name}: holds the split {split} ({', '.join(lost)}), for which "
-                    f"there is no source: it would be deleted and unregistered; give --source {split}=PATH "
-                    "too, or --force to let it go"
+                    _(
+                        "{folder}: holds the split {split} ({lost}), for which there is no source: "
+                        "it would be deleted and unregistered; give --source {split}=PATH too, or "
+                        "--force to let it go",
+                        folder=self.folder / spec.name,
+                        split=split,
+                        lost=", ".join(lost),
+                    )
                 )
 
     def publish(self, staged: Path, name: str, manifest: Manifest) -> list[str]:
@@ -163,7 +175,15 @@ class Registry:
         hint = nearest(name, self.manifests, no_folder)
         names = ", ".join(self.manifests) or "none"
         found = f"{names}; each goes with all its splits"
-        raise RequestError(f"no compiled dataset {name!r} in {self.folder} (found: {found}); {hint}")
+        raise RequestError(
+            _(
+                "no compiled dataset {name!r} in {folder} (found: {found}); {hint}",
+                name=name,
+                folder=self.folder,
+                found=found,
+                hint=hint,
+            )
+        )
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[dict[str, int]]:
@@ -180,7 +200,7 @@ class Registry:
         if entries != self.entries:
             path = self.folder / REGISTRY
             if path.is_symlink():  # to a registry, which was read
-                say(f"{path}: a link; {os.path.realpath(path)} is updated")
+                say(_("{path}: a link; {target} is updated", path=path, target=os.path.realpath(path)))
             write_json(path, entries, ascii_only=True, follows_link=True)
         self.entries = entries
 
@@ -193,9 +213,9 @@ class Registry:
             other = folder_of(registered)
             if other == folder:
                 continue
-            fix = "rename one of the two"
+            fix = _("rename one of the two")
             if other in self.manifests:
-                fix = f"`tuneyard data remove {shell(other)}` first, or give another --out"
+                fix = _("`tuneyard data remove {name}` first, or give another --out", name=shell(other))
             taken = f"the dataset name {dataset!r} is taken by {registered.get('file_name')!r}"
             raise ContentError(f"{self.folder / REGISTRY}: {taken}: {fix}")
 
@@ -205,11 +225,15 @@ class Registry:
         Next to a manifest, its own files and files with the names in `written` come from a compile.
         """
         if target.is_symlink():
-            raise RequestError(f"{target}: a link; compile replaces the whole folder: give another --out")
+            raise RequestError(
+                _("{target}: a link; compile replaces the whole folder: give another --out", target=target)
+            )
         if not target.exists():
             return
         if not target.is_dir():
-            raise RequestError(f"{target}: a file, where the dataset's folder has to be: give another --out")
+            raise RequestError(
+                _("{target}: a file, where the dataset's folder has to be: give another --out", target=target)
+            )
         compiled: set[str] = set()
         if (target / MANIFEST).is_file():
             compiled = {MANIFEST, REJECTED, *written, *self.manifests.get(target.name, EMPTY).files}
@@ -218,8 +242,14 @@ class Registry:
         ]
         if foreign:
             raise RequestError(
-                f"{target}: holds {len(foreign)} files that compile did not make, first {foreign[0]}, and "
-                "compile replaces the whole folder: move them, or give another --out"
+                _(
+                    "{target}: holds {foreign} files that compile did not make, first "
+                    "{foreign2}, and compile replaces the whole folder: move them, or give "
+                    "another --out",
+                    target=target,
+                    foreign=len(foreign),
+                    foreign2=foreign[0],
+                )
             )
 
 

@@ -11,7 +11,7 @@ from tuneyard.compiler.spec.model import REJECTED
 from tuneyard.core.datasets import REGISTRY
 from tuneyard.core.datasets.compiled import ROW_INDEX
 from tuneyard.core.files import JsonObject
-from tuneyard.core.language.message import counted, tr
+from tuneyard.core.language.message import _, counted, tr
 
 MOST_UNKNOWN = 0.05
 """Of the rows. More of them with unknown labels are a class, which no compile should leave out."""
@@ -48,7 +48,7 @@ def why_failed(report: CompileReport, spec: str) -> str:
     """
     problems = report.problems
     errors = problems.count("E")
-    reason = counted(errors, "problem", "problems")
+    reason: str = counted(errors, "problem", "problems")
     if not errors:
         reason = f"{counted(problems.count('W'), 'warning', 'warnings')}, and --strict"
     message = f"{reason}; nothing was written"
@@ -72,14 +72,14 @@ def file_lines(report: CompileReport, out: Path) -> Iterator[str]:
     """Yield the paths of the files that a compile has written, and the registry."""
     folder = out / report.name
     files = [str(folder / name) for name in report.files if not name.endswith(ROW_INDEX)]
-    yield f"files: {', '.join(files)}"
+    yield _("files: {names}", names=", ".join(files))
     if report.rejected:
-        yield f"rejected rows: {folder / REJECTED}"
+        yield _("rejected rows: {path}", path=folder / REJECTED)
     datasets = [name for name in report.datasets if name not in report.files]
     if datasets:
-        yield f"registered in {out / REGISTRY}: {', '.join(datasets)}"
+        yield _("registered in {path}: {names}", path=out / REGISTRY, names=", ".join(datasets))
     else:
-        yield "not registered: no output of the spec has a `dataset` name"
+        yield _("not registered: no output of the spec has a `dataset` name")
 
 
 def report_as_json(report: CompileReport) -> JsonObject:

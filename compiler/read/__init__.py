@@ -33,6 +33,7 @@ from tuneyard.core.errors import Problem, RequestError
 from tuneyard.core.errors.problem_codes import ProblemCode
 from tuneyard.core.files import Moved
 from tuneyard.core.files.bounded_reading import LargeDataError
+from tuneyard.core.language.message import _
 from tuneyard.core.plugins import Plugin, bundled_with, load
 from tuneyard.core.text.quoting import shell
 
@@ -111,7 +112,7 @@ def readers() -> dict[str, Reader]:
         for name in plugin.value.suffixes:
             with plugin.guarded():
                 if name in by_suffix:
-                    raise ValueError(f"{name} has a reader already")
+                    raise ValueError(_("{name} has a reader already", name=name))
             by_suffix[name] = plugin.value
     return by_suffix
 
@@ -121,13 +122,23 @@ def find_reader(file_suffix: str, display_path: str) -> Reader:
     for known_readers in (_bundled_readers, readers):  # a broken plug-in only stops what has no other reader
         if file_suffix in known_readers():
             return known_readers()[file_suffix]
-    fix = "convert it to one of these"
+    fix: str = _("convert it to one of these")
     if file_suffix in (".yaml", ".yml"):
         file = shlex.quote(display_path)
-        fix += f"; if it is a spec: tuneyard data compile {shell(file)}"
-        fix += f"; if it is a recipe: tuneyard recipe check {shell(file)}"
+        fix = _(
+            "{fix}; if it is a spec: tuneyard data compile {file}; "
+            "if it is a recipe: tuneyard recipe check {file}",
+            fix=fix,
+            file=shell(file),
+        )
     raise RequestError(
-        f"{display_path}: unknown kind of file {file_suffix!r} (known: {known_suffixes()}); {fix}"
+        _(
+            "{display_path}: unknown kind of file {file_suffix!r} (known: {known_suffixes}); {fix}",
+            display_path=display_path,
+            file_suffix=file_suffix,
+            known_suffixes=known_suffixes(),
+            fix=fix,
+        )
     )
 
 
@@ -147,7 +158,7 @@ def plugins_for(paths: Iterable[str]) -> list[Plugin]:
 
 def known_suffixes() -> str:
     """The suffixes that have a reader, for messages."""
-    return f"{', '.join(readers())}, each also .gz or .zst"
+    return _("{names}, each also .gz or .zst", names=", ".join(readers()))
 
 
 def refuse_twice(names: Sequence[str], place: str) -> None:
@@ -155,7 +166,9 @@ def refuse_twice(names: Sequence[str], place: str) -> None:
     for name, count in Counter(names).items():
         if count > 1:
             fix = "give each column a name of its own there, or delete the lines above the header"
-            raise UnreadableFileError(REPEATED_COLUMN, "the header names it twice", fix, place, name or '""')
+            raise UnreadableFileError(
+                REPEATED_COLUMN, _("the header names it twice"), fix, place, name or '""'
+            )
 
 
 SMALLER = "write it again in smaller parts: fewer rows in a row group or batch, or several files"
@@ -194,7 +207,7 @@ def read(
         with opened(path, encoding, in_order=file_reader.text, moved=moved) as stream:
             if source.table and ".db" not in file_reader.suffixes:
                 raise UnreadableFileError(
-                    NO_RECORDS, "`table` names a table of an SQLite database: leave it out"
+                    NO_RECORDS, _("`table` names a table of an SQLite database: leave it out")
                 )
             file = OpenFile(stream, display_path, file_suffix, source, split, path, names)
             batches = file_reader.function(file, problems)

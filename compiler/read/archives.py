@@ -10,6 +10,7 @@ from typing import BinaryIO
 
 from tuneyard.compiler.read.stream import DAMAGED_ARCHIVE, GET_AGAIN
 from tuneyard.compiler.rows.problems import UnreadableFileError
+from tuneyard.core.language.message import _
 
 DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError)
 """What `zipfile` raises for a damaged, cut, encrypted or unknown archive, also while a member is read."""
@@ -26,7 +27,9 @@ def opened_archive(
             _refuse_same_names(archive, code)
             yield archive
     except DAMAGE as error:
-        raise UnreadableFileError(code, f"the {kind} cannot be read: {error}", GET_AGAIN) from error
+        raise UnreadableFileError(
+            code, _("the {kind} cannot be read: {error}", kind=kind, error=error), GET_AGAIN
+        ) from error
 
 
 def _refuse_overlaps(archive: zipfile.ZipFile, code: str) -> None:
@@ -46,6 +49,6 @@ def _refuse_same_names(archive: zipfile.ZipFile, code: str) -> None:
         if count > 1:
             raise UnreadableFileError(
                 code,
-                f"it contains {path} twice, of which only one could be read",
-                "unpack it, and give both files names of their own",
+                _("it contains {path} twice, of which only one could be read", path=path),
+                _("unpack it, and give both files names of their own"),
             )

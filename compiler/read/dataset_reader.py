@@ -14,6 +14,7 @@ from tuneyard.compiler.spec.file import Source
 from tuneyard.core.datasets import find_dataset
 from tuneyard.core.errors import ProblemsError, RequestError, show_value
 from tuneyard.core.files import Moved, near_name
+from tuneyard.core.language.message import _
 from tuneyard.core.records import Entry, Example, RecordReader, format_of, format_of_entry
 
 MOST_LABELS = 30
@@ -73,7 +74,11 @@ def stored_examples(name: str, folder: Path) -> Iterator[StoredExamples]:
     if not path.is_file():
         if "/" in name:
             raise RequestError(
-                f"{name}: expected the name of a dataset or a file of records; {near_name(path)}"
+                _(
+                    "{path}: expected the name of a dataset or a file of records; {hint}",
+                    path=name,
+                    hint=near_name(path),
+                )
             )
         dataset = find_dataset(name, folder)
         path, entry = dataset.path, dataset.entry

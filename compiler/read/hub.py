@@ -13,6 +13,7 @@ from typing import Any
 from tuneyard.compiler.read.remote import RemoteFile, find_remote
 from tuneyard.core.errors import ContentError, RequestError, show_value
 from tuneyard.core.files import HUB_ID
+from tuneyard.core.language.message import _
 from tuneyard.core.text.secrets import hide_secrets
 
 OPTIONS = ("name", "revision", "data_files")  # of a `source.hub`, beside its path
@@ -50,10 +51,25 @@ def find_files(
         raise RequestError(f"{error} {fixes}") from error
     except (DatasetsError, HTTPError, OSError, ValueError, RuntimeError, ImportError) as error:
         reason = " ".join(hide_secrets(str(error.__cause__ or error)).split())[:200] or repr(error)
-        raise RequestError(f"{address}: cannot be read from the hub ({reason}); {fixes}") from error
+        raise RequestError(
+            _(
+                "{address}: cannot be read from the hub ({reason}); {hint}",
+                address=address,
+                reason=reason,
+                hint=fixes,
+            )
+        ) from error
     if not inputs:
         listed = ", ".join(files_by_name) or "none"
-        raise RequestError(f"{address}: none of the splits {', '.join(splits)} (found: {listed}); {fixes}")
+        raise RequestError(
+            _(
+                "{address}: none of the splits {names} (found: {other}); {hint}",
+                address=address,
+                names=", ".join(splits),
+                other=listed,
+                hint=fixes,
+            )
+        )
     return inputs
 
 
@@ -65,13 +81,20 @@ def refuse_other_places(hub: Mapping[str, Any]) -> None:
     path = hub["path"]
     if not HUB_ID.fullmatch(path):
         raise ContentError(
-            f"source.hub: path: found {show_value(path)}, expected a hub id, which is OWNER/NAME"
+            _(
+                "source.hub: path: found {value}, expected a hub id, which is OWNER/NAME",
+                value=show_value(path),
+            )
         )
     patterns = hub.get("data_files", ())
     for pattern in texts_in(patterns):
         if "://" in pattern or pattern.startswith(("/", "~")) or ".." in PurePosixPath(pattern).parts:
             raise ContentError(
-                f"source.hub: data_files: found {show_value(pattern)}, expected a path in the dataset {path}"
+                _(
+                    "source.hub: data_files: found {value}, expected a path in the dataset {name}",
+                    value=show_value(pattern),
+                    name=path,
+                )
             )
 
 
@@ -93,7 +116,7 @@ def _file(address: str, *, stream: bool) -> Path | RemoteFile:
     if stream:
         file_there = find_remote(address)
         if not isinstance(file_there, RemoteFile):
-            raise RequestError(f"{address}: is a folder, expected a file")
+            raise RequestError(_("{address}: is a folder, expected a file", address=address))
         return file_there
     from huggingface_hub import hf_hub_download
 

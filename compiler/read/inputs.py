@@ -50,7 +50,7 @@ from tuneyard.core.text.quoting import shell
 
 LINES_OF_TEXTS = ProblemCode(
     "W221",
-    "a folder of .txt files, each line of which is a row",
+    _("a folder of .txt files, each line of which is a row"),
     "For a document a row, write `rows: file` into the spec under `source:`.",
 )
 

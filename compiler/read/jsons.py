@@ -47,6 +47,7 @@ from tuneyard.core.datasets.column_meanings import role_of_name
 from tuneyard.core.errors import Problem, show_value, show_values
 from tuneyard.core.files import DuplicateKeyError, unique
 from tuneyard.core.files.bounded_reading import ROW_COST
+from tuneyard.core.language.message import _
 
 BATCH = 1000
 BATCH_BYTES = 1 << 22
@@ -180,13 +181,13 @@ class _Walk:
     def rows(self, steps: Steps | None) -> Iterator[Found]:
         """Yield the rows; `BrokenError` if the rest of the document cannot be read."""
         if self.scanner.next_sign() not in ("[", "{"):
-            raise BrokenError(NO_RECORDS, f"found neither a list nor an object, expected {LIST}")
+            raise BrokenError(NO_RECORDS, _("found neither a list nor an object, expected {list}", list=LIST))
         if steps is None:
             yield self.scanner.row()
         else:
             yield from self._rows(steps, "", {})
         if self.scanner.next_sign():
-            raise BrokenError(BROKEN_LIST, "found more text after the document's end")
+            raise BrokenError(BROKEN_LIST, _("found more text after the document's end"))
 
     def _rows(self, steps: Steps, where: str, outer: Fields) -> Iterator[Found]:
         sign = self.scanner.next_sign()
@@ -199,7 +200,9 @@ class _Walk:
                 yield from self._members(where, outer)
         else:
             value = show_value(self.scanner.value())
-            raise BrokenError(NO_RECORDS, f"{where}: found {value}, expected {LIST}")
+            raise BrokenError(
+                NO_RECORDS, _("{where}: found {value}, expected {list}", where=where, value=value, list=LIST)
+            )
 
     def _list(self, steps: Steps, where: str, outer: Fields) -> Iterator[Found]:
         before = f"{where}[" if where else ""
@@ -246,9 +249,13 @@ class _Walk:
                 value = {"question": key, **answer}
             value = as_row(value)
             if not isinstance(value, dict):
-                message = f"key {show_value(key)}: found {show_value(value)}"
+                message = _("key {key}: found {value}", key=show_value(key), value=show_value(value))
                 fix = BY_ROWS if isinstance(value, list) else ""
-                raise BrokenError(NO_RECORDS, f"{message}, expected {LIST}, or an object of rows", fix)
+                raise BrokenError(
+                    NO_RECORDS,
+                    _("{message}, expected {list}, or an object of rows", message=message, list=LIST),
+                    fix,
+                )
             text = f"{where}.{key_in_spec(key)}" if where else f"key {show_value(key)}"
             yield AtKey(line, number, text), {**outer, **value}, wrong
 
@@ -259,7 +266,7 @@ class _Walk:
         for _unused in self.scanner.items("}"):
             key = self.scanner.key()
             if key in keys:
-                raise BrokenError(DUPLICATE_KEY, f"duplicate key {show_value(key)}")
+                raise BrokenError(DUPLICATE_KEY, _("duplicate key {key}", key=show_value(key)))
             keys.append(key)
             if key == step:
                 yield from self._rows(steps[1:], f"{where}.{key_in_spec(key)}".lstrip("."), outer)
@@ -355,7 +362,7 @@ def _parse_each(
                 continue
             key = _repeated(text, row)
             if key is not None:
-                problem = Problem(DUPLICATE_KEY, place, "duplicate key", key)
+                problem = Problem(DUPLICATE_KEY, place, _("duplicate key"), key)
                 problems.bad_row([problem], line_text)
             else:
                 lines.append(number)
@@ -378,7 +385,7 @@ def _broken(text: bytes, place: Place, error: orjson.JSONDecodeError) -> Problem
         message = f"found {constant[0]} at column {error.colno}: not JSON"
         hint = "write null or a number"
     elif text.lstrip().startswith((b"{'", b"[{'")):
-        hint = f"this is Python's notation, not JSON: {AS_JSON}"
+        hint = _("this is Python's notation, not JSON: {command}", command=AS_JSON)
     elif rest.strip() == ",":
         hint = "each line is a whole row, without a comma at its end: sed 's/, *$//' OLD > NEW.jsonl"
     return Problem(BROKEN_JSON, place, message, hint=hint)

@@ -15,6 +15,7 @@ from tuneyard.core.files.bounded_reading import (
     most_unpacked,
     refuse_expansion,
 )
+from tuneyard.core.language.message import _
 
 BAD_ROW = 4
 """Times the cost of a row that a row with a problem takes."""
@@ -40,7 +41,7 @@ def measured(batches: Iterable[Rows], stored: int, problems: Problems) -> Iterat
         run_rows += len(rows.lines)
         run_size += sizes
         if run_size > most_of_run:
-            raise large_part(f"{run_rows:,} rows", run_size, most_of_run)
+            raise large_part(_("{count:,} rows", count=run_rows), run_size, most_of_run)
         if run_rows >= RUN:
             run_rows = run_size = 0
         row_count += len(rows.lines)

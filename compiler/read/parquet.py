@@ -10,6 +10,7 @@ from tuneyard.compiler.rows.problem_codes import UNREADABLE_TABLE
 from tuneyard.compiler.rows.problems import Problems, UnreadableFileError
 from tuneyard.core.files.bounded_columns import arrow_batches, decoded_size, parquet_batches, record_slices
 from tuneyard.core.files.bounded_reading import LargeDataError
+from tuneyard.core.language.message import _
 
 NOT_IN_PYTHON = (ValueError, OverflowError, LookupError)
 """What pyarrow raises at text that is not UTF-8, a date in the year 10000, a time zone of Mars."""
@@ -41,4 +42,4 @@ def read_columns(file: OpenFile, _unused: Problems) -> Iterator[TableRows]:
     except (pyarrow.ArrowException, OSError, *NOT_IN_PYTHON) as error:
         message = f"{file.suffix[1:].capitalize()} cannot be read: {str(error).splitlines()[0]}"
         place = f"{file.display_path} row {start}"
-        raise UnreadableFileError(UNREADABLE_TABLE, message, "export the file again", place) from error
+        raise UnreadableFileError(UNREADABLE_TABLE, message, _("export the file again"), place) from error

@@ -25,6 +25,7 @@ from tuneyard.compiler.read.zips import member_paths
 from tuneyard.compiler.rows.problems import UnreadableFileError
 from tuneyard.compiler.spec.model import PART, Spec
 from tuneyard.core.errors import RequestError
+from tuneyard.core.language.message import _
 from tuneyard.core.text.quoting import shell
 
 NAMED_LIKE = "named like"
@@ -137,8 +138,14 @@ def refuse_other_splits(split: str, container: str, members: Sequence[str]) -> N
     if len(members) > SHOWN_MEMBERS:
         several += f" and {len(members) - SHOWN_MEMBERS} more"
     raise RequestError(
-        f"{container}: its parts are named like other splits than {split}: {several}; to read one as {split} "
-        f"give its file, --source {split}=FILE; to read them by their names give --source {container}"
+        _(
+            "{container}: its parts are named like other splits than {split}: {several}; "
+            "to read one as {split} give its file, --source {split}=FILE; to read them "
+            "by their names give --source {container}",
+            container=container,
+            split=split,
+            several=several,
+        )
     )
 
 
@@ -252,7 +259,14 @@ def _placed(spec: Spec, file: SourceFile, display_path: str, names: Sequence[_Na
             return _placed_as(spec, file, display_path, splits[0])
     if spec.source.splits:
         message = f"its name contains no split of {spec.name} (splits: {', '.join(spec.splits)})"
-        raise RequestError(f"{display_path}: {message}; give --source SPLIT={file}")
+        raise RequestError(
+            _(
+                "{display_path}: {message}; give --source SPLIT={file}",
+                display_path=display_path,
+                message=message,
+                file=file,
+            )
+        )
     return Placement(PART)
 
 
@@ -285,8 +299,13 @@ def _refuse_several(
     several = list(dict.fromkeys([*splits, *others]))
     if len(several) > len(splits):
         raise RequestError(
-            f"{display_path}: its name names the splits {', '.join(several)}, expected one; give --source "
-            f"SPLIT={file}"
+            _(
+                "{display_path}: its name names the splits {several}, expected one; give "
+                "--source SPLIT={file}",
+                display_path=display_path,
+                several=", ".join(several),
+                file=file,
+            )
         )
 
 
@@ -302,7 +321,16 @@ def _placed_as(spec: Spec, file: SourceFile, display_path: str, usual: str) -> P
     folder = shlex.quote(str(file).rpartition("/")[0] or ".")
     splits = f"(splits: {', '.join(spec.parts)})"
     raise RequestError(
-        f"{display_path}: named like {usual}, and {spec.name} has no such split {splits}; to read it as "
-        f"{first} give --source {first}={file}; for a dataset with this split `tuneyard data init "
-        f"{shell(folder)}` proposes a spec"
+        _(
+            "{display_path}: named like {usual}, and {name} has no such split {splits}; "
+            "to read it as {first} give --source {first}={file}; for a dataset with this "
+            "split `tuneyard data init {shell}` proposes a spec",
+            display_path=display_path,
+            usual=usual,
+            name=spec.name,
+            splits=splits,
+            first=first,
+            file=file,
+            shell=shell(folder),
+        )
     )

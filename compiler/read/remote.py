@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.core.files import JsonObject
 from tuneyard.core.installation.packages import missing
+from tuneyard.core.language.message import _
 from tuneyard.core.text.secrets import hide_secrets
 
 BLOCK = 1 << 20  # bytes of one request
@@ -55,7 +56,7 @@ STORES = {
     "hf": Store(
         "huggingface_hub",
         {},  # 10 s, or HF_HUB_DOWNLOAD_TIMEOUT
-        "a private repository needs `hf auth login` or HF_TOKEN, and a mirror is named by HF_ENDPOINT",
+        _("a private repository needs `hf auth login` or HF_TOKEN, and a mirror is named by HF_ENDPOINT"),
         ("httpx:HTTPError", "builtins:NotImplementedError"),  # hf://datasets lists no repositories
     ),
 }
@@ -146,7 +147,7 @@ def find_remote(address: str) -> RemoteFile | RemoteFolder:
     """Ask the store for a file, or for the files of a folder. `RequestError` if it cannot be read."""
     if "@" in address.split("/")[2]:
         raise RequestError(
-            "the address contains a user name or password, which manifests would record: leave it out"
+            _("the address contains a user name or password, which manifests would record: leave it out")
         )
     with _asking(address) as filesystem:
         filesystem.invalidate_cache()
@@ -183,12 +184,16 @@ def _asking(address: str) -> Iterator[Any]:
     except ImportError as error:
         raise RequestError(f"{address}: {missing(package)}") from error
     except FileNotFoundError as error:
-        raise RequestError(f"{address}: source not found; check its spelling; {access}") from error
+        raise RequestError(
+            _("{address}: source not found; check its spelling; {hint}", address=address, hint=access)
+        ) from error
     except (OSError, ValueError, LookupError, *map(resolve_name, errors)) as error:
         if "FileExpired" in type(error).__name__:  # fsspec asks for the version that it has opened
             raise ContentError(f"{address}: {CHANGED}") from error
         reason = " ".join(hide_secrets(str(error)).split())[:200] or type(error).__name__
-        raise RequestError(f"{address}: cannot be read: {reason}; {access}") from error
+        raise RequestError(
+            _("{address}: cannot be read: {reason}; {hint}", address=address, reason=reason, hint=access)
+        ) from error
 
 
 @cache

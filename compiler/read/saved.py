@@ -5,6 +5,7 @@ from pathlib import Path
 from tuneyard.core.errors import ContentError, show_value
 from tuneyard.core.files import names_folder, read_object
 from tuneyard.core.files.links import own_file
+from tuneyard.core.language.message import _
 
 STATE, INDEX = "state.json", "dataset_dict.json"
 FILES = "_data_files"
@@ -30,8 +31,12 @@ def saved_files(folder: Path) -> dict[str, list[Path]]:
         )
         if files is None:
             raise ContentError(
-                f"{folder / INDEX}: names the split {show_value(name)}, of which there is no saved dataset: "
-                "copy the whole folder, or save the dataset again"
+                _(
+                    "{path}: names the split {name}, of which there is no saved dataset: copy "
+                    "the whole folder, or save the dataset again",
+                    path=folder / INDEX,
+                    name=show_value(name),
+                )
             )
         files_by_split[name] = files
     return files_by_split
@@ -48,8 +53,13 @@ def _arrow_files(folder: Path) -> list[Path] | None:
         name = entry.get("filename") if isinstance(entry, dict) else None
         if not isinstance(name, str) or not names_folder(name) or not (folder / name).is_file():
             raise ContentError(
-                f"{state}: {FILES} has {show_value(entry)}, expected the name of a file in this folder: copy "
-                "the whole folder, or save the dataset again"
+                _(
+                    "{state}: {key} has {entry}, expected the name of a file in this folder: "
+                    "copy the whole folder, or save the dataset again",
+                    state=state,
+                    key=FILES,
+                    entry=show_value(entry),
+                )
             )
         paths.append(own_file(folder / name))
     return paths

@@ -23,6 +23,7 @@ from tuneyard.core.errors import show_value
 from tuneyard.core.errors.problem_codes import ProblemCode
 from tuneyard.core.files import DuplicateKeyError, unique
 from tuneyard.core.files.bounded_reading import LARGEST_RECORD
+from tuneyard.core.language.message import _
 
 BROKEN_JSON = ProblemCode(
     "E002",
@@ -56,7 +57,7 @@ _BLANK = re.compile(r"[ \t\r\n]*")
 _COMMA = re.compile(r"[ \t\r\n]*,[ \t\r\n]*(?=\{)")
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 _STEP = 1 << 22  # characters: so many more, at most, are read for a value that has not ended
-TOO_DEEP = "nested too deep to be read"
+TOO_DEEP = _("nested too deep to be read")
 Wrong = tuple[str, str]
 Steps = tuple[str, ...]
 """The keys that lead to the rows of a document."""
@@ -127,21 +128,26 @@ class Scanner:
             return sign
         if sign != ",":
             if not sign:
-                raise BrokenError(BROKEN_LIST, f"the file is cut off: expected a comma or {closing}")
-            raise BrokenError(BROKEN_LIST, f"found {show_value(sign)}, expected a comma or {closing}")
+                raise BrokenError(
+                    BROKEN_LIST, _("the file is cut off: expected a comma or {closing}", closing=closing)
+                )
+            raise BrokenError(
+                BROKEN_LIST,
+                _("found {value}, expected a comma or {closing}", value=show_value(sign), closing=closing),
+            )
         self.at += 1
         sign = self.next_sign()
         if sign == closing:
-            raise BrokenError(BROKEN_LIST, f"found a comma before the closing {closing}")
+            raise BrokenError(BROKEN_LIST, _("found a comma before the closing {closing}", closing=closing))
         if not sign:
-            raise BrokenError(BROKEN_LIST, "the file is cut off after a comma")
+            raise BrokenError(BROKEN_LIST, _("the file is cut off after a comma"))
         return sign
 
     def key(self) -> str:
         """Walk over a key and its colon."""
         key = self.value()
         if not isinstance(key, str) or self.next_sign() != ":":
-            raise BrokenError(BROKEN_LIST, "expected a key in double quotes and a colon")
+            raise BrokenError(BROKEN_LIST, _("expected a key in double quotes and a colon"))
         self.at += 1
         self.next_sign()
         return key
@@ -225,12 +231,14 @@ class Scanner:
         start = self.text.rfind("\n", 0, error.pos)
         column = error.pos - start + (self.before if start < 0 else 0)
         line = self.line_now() + self.text.count("\n", self.at, error.pos)
-        broken = f"broken JSON at line {line} column {column}: {error.msg}"
+        broken = _(
+            "broken JSON at line {line} column {column}: {reason}", line=line, column=column, reason=error.msg
+        )
         fix = ""
         if self.text[error.pos : error.pos + 1] == "'":
-            fix = f"this is Python's notation, not JSON: {AS_JSON_DOCUMENT}"
+            fix = _("this is Python's notation, not JSON: {command}", command=AS_JSON_DOCUMENT)
         raise BrokenError(
-            BROKEN_LIST, "the file is cut off inside a record" if cut else broken, fix
+            BROKEN_LIST, _("the file is cut off inside a record") if cut else broken, fix
         ) from error
 
     def next_sign(self) -> str:
@@ -260,7 +268,9 @@ class Scanner:
                 if self.ended:
                     raise BrokenError(BROKEN_LIST, CUT_OFF) from error
                 where = self.offset + error.start
-                raise BrokenError(NOT_TEXT, f"not UTF-8 at byte {where} of the file") from error
+                raise BrokenError(
+                    NOT_TEXT, _("not UTF-8 at byte {where} of the file", where=where)
+                ) from error
             self.offset += len(chunk)
             missing -= len(pieces[-1])
         self.text = "".join(pieces)

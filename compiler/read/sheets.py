@@ -16,6 +16,7 @@ from tuneyard.compiler.rows import ROW, EmptyCell, Fields, Line, ObjectRows, Pla
 from tuneyard.compiler.rows.problem_codes import NOT_READ, UNREADABLE_TABLE
 from tuneyard.compiler.rows.problems import Problems
 from tuneyard.core.errors import Problem, show_value
+from tuneyard.core.language.message import _
 
 BATCH = 1000
 BATCH_SIZE = 1 << 26
@@ -83,7 +84,13 @@ def _read_rows(book: Workbook, sheet: Sheet, display_path: str, problems: Proble
     if len(titles) < len(beginning) and len(beginning[len(titles)].cells) > 2:
         for row in titles:
             (title,) = row.cells.values()
-            problems.notes.append(f"{Place(prefix, row.number)}: a title, not read: {show_value(title)}")
+            problems.notes.append(
+                _(
+                    "{place}: a title, not read: {title}",
+                    place=Place(prefix, row.number),
+                    title=show_value(title),
+                )
+            )
         del beginning[: len(titles)]
     filled_rows = chain(beginning, filled_rows)
     header_row = next(filled_rows, None)

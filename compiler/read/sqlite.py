@@ -16,6 +16,7 @@ from tuneyard.compiler.rows.problem_codes import NO_RECORDS, UNREADABLE_TABLE
 from tuneyard.compiler.rows.problems import Problems, UnreadableFileError
 from tuneyard.core.files.bounded_reading import LARGEST_RECORD, LargeDataError, large_record
 from tuneyard.core.files.scratch import scratch_folder
+from tuneyard.core.language.message import _
 
 BATCH = 1000
 BATCH_BYTES = 1 << 22
@@ -51,7 +52,9 @@ def read_sqlite(file: OpenFile, _unused: Problems) -> Iterator[TableRows]:
                 yield rows
                 row += len(rows.lines)
                 if BYTES_PER_ROW * row > stored:
-                    raise LargeDataError(f"found more rows than the {stored:,} bytes of the file can have")
+                    raise LargeDataError(
+                        _("found more rows than the {stored:,} bytes of the file can have", stored=stored)
+                    )
         except sqlite3.DatabaseError as error:
             if error.sqlite_errorcode == sqlite3.SQLITE_TOOBIG:
                 raise large_record("") from error  # the module reads ahead: no row is certain
@@ -139,7 +142,9 @@ def _computed(message: str, table: str) -> UnreadableFileError:
     """E007 for rows that only code of the database yields: a file that was sent would run it here."""
     command = shlex.join(["sqlite3", "FILE", f"create table stored_rows as select * from {_quoted(table)}"])
     hint = f"if you trust the file, store them: {command}"
-    return UnreadableFileError(NO_RECORDS, f"{message}, expected a table of stored rows", hint)
+    return UnreadableFileError(
+        NO_RECORDS, _("{message}, expected a table of stored rows", message=message), hint
+    )
 
 
 def _quoted(name: str) -> str:

@@ -21,6 +21,7 @@ from tuneyard.core.errors import Problem
 from tuneyard.core.errors.problem_codes import ProblemCode
 from tuneyard.core.files import Moved
 from tuneyard.core.files.bounded_reading import LARGEST_RECORD, LARGEST_RUN, MOST_PACKED, UNPACKED
+from tuneyard.core.language.message import _
 
 NOT_TEXT = ProblemCode(
     "E001",
@@ -48,11 +49,11 @@ LARGE_CONTENT = ProblemCode(
 GZIP = b"\x1f\x8b"
 ZSTD = b"\x28\xb5\x2f\xfd"
 NO_TEXT = {
-    b"\x89PNG": "a picture (PNG)",
-    b"\xff\xd8\xff": "a picture (JPEG)",
+    b"\x89PNG": _("a picture (PNG)"),
+    b"\xff\xd8\xff": _("a picture (JPEG)"),
     b"%PDF-": "a PDF",
-    b"PK\x03\x04": "an Excel workbook (.xlsx) or a zip archive (.zip)",
-    b"\xd0\xcf\x11\xe0": "a workbook or document of old Office",
+    b"PK\x03\x04": _("an Excel workbook (.xlsx) or a zip archive (.zip)"),
+    b"\xd0\xcf\x11\xe0": _("a workbook or document of old Office"),
 }
 """Formats that are no text, by the first bytes of their files."""
 BLOCK = 1 << 17
@@ -70,10 +71,10 @@ class TooLongError(Exception):
     """A line of more than `LARGEST_RECORD` bytes."""
 
 
-GET_AGAIN = "get the file again"
+GET_AGAIN = _("get the file again")
 
 
-CUT_OFF = "the file is cut off inside a character"
+CUT_OFF = _("the file is cut off inside a character")
 
 
 def encoding_hint(guess: str) -> str:
@@ -147,8 +148,12 @@ class _Unpacked(io.RawIOBase):
     def _too_large(self, most: int) -> UnreadableFileError:
         return UnreadableFileError(
             LARGE_CONTENT,
-            f"found {self._size >> 20:,} MiB unpacked from {self._stored:,} bytes, expected "
-            f"{most:,} times its size at most",
+            _(
+                "found {size:,} MiB unpacked from {stored:,} bytes, expected {most:,} times its size at most",
+                size=self._size >> 20,
+                stored=self._stored,
+                most=most,
+            ),
             NO_ROWS,
         )
 
@@ -208,7 +213,9 @@ def opened(
             for sign, name in NO_TEXT.items():
                 if in_order and start.startswith(sign):
                     fix = "give it the ending of its format, or name a file of rows"
-                    raise UnreadableFileError(NOT_TEXT, f"not text: by its first bytes it is {name}", fix)
+                    raise UnreadableFileError(
+                        NOT_TEXT, _("not text: by its first bytes it is {name}", name=name), fix
+                    )
             if codecs.lookup(encoding).name != "utf-8":
                 from pyarrow import PythonFile, transcoding_input_stream
 
@@ -245,7 +252,7 @@ def undecodable(data: bytes, place: str) -> Problem | None:
             "such as `encoding: cp1252` or `encoding: gb18030`: `tuneyard data init` looks for it in the "
             "first 16 MiB"
         )
-        return Problem(NOT_TEXT, place, f"not UTF-8: {where}", hint=fix)
+        return Problem(NOT_TEXT, place, _("not UTF-8: {where}", where=where), hint=fix)
     return None
 
 
@@ -296,4 +303,6 @@ def _decoding(encoding: str) -> Iterator[None]:
         raise UnreadableFileError(NOT_TEXT, message, encoding_hint("utf-8")) from error
     except UnicodeError as error:  # no byte-order mark; half of a character in UTF-7
         guess = f"{encoding}-le" if "BOM" in str(error) else "utf-8"
-        raise UnreadableFileError(NOT_TEXT, f"not {encoding}: {error}", encoding_hint(guess)) from error
+        raise UnreadableFileError(
+            NOT_TEXT, _("not {encoding}: {error}", encoding=encoding, error=error), encoding_hint(guess)
+        ) from error

@@ -15,6 +15,7 @@ from tuneyard.compiler.rows.problems import Problems, UnreadableFileError
 from tuneyard.core.errors import Problem, show_value
 from tuneyard.core.errors.problem_codes import ProblemCode
 from tuneyard.core.files.bounded_reading import FREE_EXPANSION, LARGEST_RECORD, ROW_COST, LargeDataError
+from tuneyard.core.language.message import _
 
 FIELD_COUNT = ProblemCode(
     "E008",
@@ -35,7 +36,7 @@ BROKEN_QUOTING = ProblemCode(
 )
 MAY_CONTINUE = ProblemCode(
     "W225",
-    "a conversation that may go on after a blank line",
+    _("a conversation that may go on after a blank line"),
     "Leave no blank lines inside a conversation.",
 )
 

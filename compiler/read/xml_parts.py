@@ -9,6 +9,7 @@ from tuneyard.compiler.read.archives import DAMAGE
 from tuneyard.compiler.rows.problem_codes import UNREADABLE_TABLE
 from tuneyard.compiler.rows.problems import UnreadableFileError
 from tuneyard.core.files.bounded_reading import LARGEST_RECORD
+from tuneyard.core.language.message import _
 
 BLOCK = 1 << 16
 LONGEST_TOKEN = 1 << 20
@@ -37,7 +38,9 @@ class Handlers(Protocol):
 
 def broken(place: str, message: str, fix: str = EXPORT_AGAIN) -> UnreadableFileError:
     """E012 for a workbook."""
-    return UnreadableFileError(UNREADABLE_TABLE, f"the workbook cannot be read: {message}", fix, place)
+    return UnreadableFileError(
+        UNREADABLE_TABLE, _("the workbook cannot be read: {message}", message=message), fix, place
+    )
 
 
 def parse(

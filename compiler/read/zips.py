@@ -12,6 +12,7 @@ from tuneyard.compiler.read.stream import DAMAGED_ARCHIVE, Member, Readable, ope
 from tuneyard.compiler.rows import Rows
 from tuneyard.compiler.rows.problem_codes import NO_ROWS, UNREADABLE_TABLE
 from tuneyard.compiler.rows.problems import Problems, UnreadableFileError
+from tuneyard.core.language.message import _
 
 
 @contextlib.contextmanager
@@ -24,7 +25,9 @@ def members(file: Path | BinaryIO) -> Iterator[list[Member]]:
             if suffix(member) in readers() and not (path.endswith("/") or is_no_data(member.name)):
                 if suffix(member) == ".zip":
                     raise UnreadableFileError(
-                        DAMAGED_ARCHIVE, f"it contains the archive {path}", "unpack it, and give the folder"
+                        DAMAGED_ARCHIVE,
+                        _("it contains the archive {path}", path=path),
+                        _("unpack it, and give the folder"),
                     )
                 files.append(member)
         yield without_texts(files)
@@ -43,7 +46,7 @@ def _refuse_saved(data_members: Sequence[Member]) -> None:
         if member.name in (STATE, INDEX):
             message = f"the archive contains {member.path}, a dataset that `save_to_disk` wrote"
             raise UnreadableFileError(
-                UNREADABLE_TABLE, message, "unpack the archive and give the folder as --source"
+                UNREADABLE_TABLE, message, _("unpack the archive and give the folder as --source")
             )
 
 
@@ -52,7 +55,7 @@ def read_zip(file: OpenFile, problems: Problems) -> Iterator[Rows]:
     """Yield the rows of the data files of an archive; places name both files (`a.zip/b.csv:2`)."""
     with members(seekable(file.stream)) as data_members:
         if not data_members:
-            raise UnreadableFileError(NO_ROWS, "no data file in the archive")
+            raise UnreadableFileError(NO_ROWS, _("no data file in the archive"))
         _refuse_saved(data_members)
         for member in data_members:
             if file.names and member.path not in file.names:

@@ -1,6 +1,7 @@
 """Problem codes that files of several folders raise. All others are in the file that raises them."""
 
 from tuneyard.core.errors.problem_codes import ProblemCode
+from tuneyard.core.language.message import _
 
 NOT_AN_OBJECT = ProblemCode(
     "E005",
@@ -37,6 +38,6 @@ NO_PREFERENCE = ProblemCode(
 )
 NOT_READ = ProblemCode(
     "W224",
-    "a folder, sheet or text that is not read",
+    _("a folder, sheet or text that is not read"),
     "Add the folder as a further source; write other files as .jsonl.",
 )

@@ -16,6 +16,7 @@ from tuneyard.compiler.rows import AtKey, InList, Place
 from tuneyard.core.errors import Problem, show_value, show_values
 from tuneyard.core.errors.problem_codes import guide, meaning_of
 from tuneyard.core.files import named
+from tuneyard.core.language.message import _
 
 KEPT = 1000
 NO_LIMIT = sys.maxsize
@@ -136,7 +137,7 @@ def some_of(names: tuple[str, ...], expected: str) -> str:
     from difflib import get_close_matches
 
     near = get_close_matches(expected, names, NAMES, 0)
-    return f"{show_values(near)}, … and {len(names) - NAMES} more"
+    return _("{names}, … and {number} more", names=show_values(near), number=len(names) - NAMES)
 
 
 _NO_ROW = object()

@@ -19,6 +19,7 @@ from tuneyard.compiler.rows import Fields
 from tuneyard.core.errors import Problem
 from tuneyard.core.errors.problem_codes import ProblemCode
 from tuneyard.core.files import JsonObject
+from tuneyard.core.language.message import _
 from tuneyard.core.plugins import Plugin, PluginError, bundled_with, call, registry
 from tuneyard.core.records.calls import WrongValueError
 
@@ -198,12 +199,20 @@ class ColumnType:
             return
         if spec.mix or "text" in spec.formats:
             raise ValueError(
-                f"column {column.name}: neither a mixture nor a text for pretraining can contain {self.name}"
+                _(
+                    "column {name}: neither a mixture nor a text for pretraining can contain {name2}",
+                    name=column.name,
+                    name2=self.name,
+                )
             )
         if "alpaca" in spec.formats and spec.turns:
             raise ValueError(
-                f"column {column.name}: alpaca leaves out turns that {self.name} may refer to. "
-                "Write sharegpt or messages."
+                _(
+                    "column {name}: alpaca leaves out turns that {name2} may refer to. Write "
+                    "sharegpt or messages.",
+                    name=column.name,
+                    name2=self.name,
+                )
             )
 
     def is_usual_for(self, column: str, *, has_labels: bool) -> bool:
@@ -375,15 +384,13 @@ def column_types() -> dict[str, ColumnType]:
 
 def _check_declaration(column_type: ColumnType, options: Mapping[str, Schema]) -> None:
     """Refuse a plug-in's column type that no spec could use. `options` are those of the types before it."""
-    from jsonschema_rs import validator_for
-
     if not isinstance(column_type.schema.get("description"), str):
-        raise TypeError("its schema has no description, which messages show")
+        raise TypeError(_("its schema has no description, which messages show"))
     column_type.validators()
     for key, schema in column_type.options.items():
         if key in COMMON_KEYS or options.get(key, schema) != schema:
-            raise ValueError(f"the option {key!r} has another meaning at other columns: rename it")
-        validator_for(dict(schema))
+            raise ValueError(_("the option {key!r} has another meaning at other columns: rename it", key=key))
+        _compiled(json.dumps(schema))
 
 
 def column_type_of(name: str) -> ColumnType:
@@ -399,7 +406,13 @@ def check_options(column: str, column_type: ColumnType, keys: Iterable[str]) -> 
         )
         if owners:
             raise ValueError(
-                f"column {column}: `{key}` has no effect with `is: {column_type.name}`; it is for {owners}"
+                _(
+                    "column {column}: `{key}` has no effect with `is: {name}`; it is for {owners}",
+                    column=column,
+                    key=key,
+                    name=column_type.name,
+                    owners=owners,
+                )
             )
 
 

@@ -18,6 +18,7 @@ from tuneyard.core.documents import read_yaml
 from tuneyard.core.documents.schema_errors import check_file
 from tuneyard.core.errors import ContentError, RequestError, nearest, show_value, wrong_value
 from tuneyard.core.files import JsonObject, require
+from tuneyard.core.language.message import _
 
 PACKAGE = Path(__file__).parents[1]
 SPECS = PACKAGE / "specs"
@@ -72,15 +73,19 @@ def read_spec(path: Path, over: Raw | None = None, folder: Path | None = None) -
     schema = read_schema()
     if "model_name_or_path" in raw:
         raise ContentError(
-            f"{path}: a training recipe, not a spec: tuneyard recipe check {shlex.quote(str(path))}"
+            _(
+                "{path}: a training recipe, not a spec: tuneyard recipe check {path2}",
+                path=path,
+                path2=shlex.quote(str(path)),
+            )
         )
     if not jsonschema_rs.validator_for(schema).is_valid(raw):
         schema = read_schema(with_plugins=True)
     if not jsonschema_rs.validator_for(schema).is_valid(raw):
-        check_file(path, schema, raw, "the spec", exact=False)
-        check_file(path, schema, raw, "the spec")  # jsonschema takes .nan for a number
+        check_file(path, schema, raw, _("the spec"), exact=False)
+        check_file(path, schema, raw, _("the spec"))  # jsonschema takes .nan for a number
         # It also lets a line break at the end of a name pass (Python's `$`).
-        raise ContentError(f"{path}: the spec: found a name with a line break at its end")
+        raise ContentError(_("{path}: the spec: found a name with a line break at its end", path=path))
     normalised: Raw = normal_form(schema, raw, schema)
     return normalised
 
@@ -93,14 +98,14 @@ def known_specs() -> list[str]:
 def where_to_write(name: str) -> str:
     """Where a user adds a key to a spec: in a spec `like` a bundled one, or in his own spec."""
     if name in known_specs():
-        return f"in a spec (`like: {name}`)"
-    return f"in the spec {name}"
+        return _("in a spec (`like: {name}`)", name=name)
+    return _("in the spec {name}", name=name)
 
 
-SEE = (
-    "`tuneyard data list` shows them; `tuneyard data init FILE` proposes one for a file, `tuneyard data "
-    "compile SPEC --source hub:OWNER/NAME` compiles a dataset of the hub, `tuneyard data verify NAME` checks "
-    "a registered dataset"
+SEE = _(
+    "`tuneyard data list` shows them; `tuneyard data init FILE` proposes one for "
+    "a file, `tuneyard data compile SPEC --source hub:OWNER/NAME` compiles a "
+    "dataset of the hub, `tuneyard data verify NAME` checks a registered dataset"
 )
 
 
@@ -110,9 +115,16 @@ def find_spec(name: str) -> Path:
         path = Path(name)
         require(path, "spec")
         if not _NAME.fullmatch(path.stem) or path.stem == REGISTRY:
-            rule = f"letters, digits, blanks and _ . + -, none of the last three first, and not {REGISTRY}"
+            rule = _(
+                "letters, digits, blanks and _ . + -, none of the last three first, and not {name}",
+                name=REGISTRY,
+            )
             raise RequestError(
-                f"{show_value(path.stem)} cannot be the name of a dataset: rename the spec; expected {rule}"
+                _(
+                    "{name} cannot be the name of a dataset: rename the spec; expected {rule}",
+                    name=show_value(path.stem),
+                    rule=rule,
+                )
             )
         return path
     bundled = SPECS / f"{name}.yaml"
@@ -121,11 +133,23 @@ def find_spec(name: str) -> Path:
     if name and Path(name).exists():
         file = shlex.quote(name)
         raise RequestError(
-            f"{name} is not a spec, expected FILE.yaml; for data `tuneyard data init {file}` proposes one, "
-            f"and `tuneyard data compile SPEC --source {file}` compiles it with a spec that reads it"
+            _(
+                "{name} is not a spec, expected FILE.yaml; for data `tuneyard data init "
+                "{file}` proposes one, and `tuneyard data compile SPEC --source {file}` "
+                "compiles it with a spec that reads it",
+                name=name,
+                file=file,
+            )
         )
     hint = nearest(name, [*known_specs(), *map(str, Path(name).parent.glob("*.yaml"))], SEE)
-    raise RequestError(f"unknown spec {name!r} (known: {', '.join(known_specs())}); {hint}")
+    raise RequestError(
+        _(
+            "unknown spec {name!r} (known: {known_specs}); {hint}",
+            name=name,
+            known_specs=", ".join(known_specs()),
+            hint=hint,
+        )
+    )
 
 
 def place_of(key: str, name: str) -> str:
@@ -154,11 +178,11 @@ def read_schema(*, with_plugins: bool = False) -> Raw:
 
 def _merged(path: Path, seen: tuple[Path, ...], folder: Path) -> Raw:
     if path in seen:
-        raise ContentError(f"{path}: `like` leads back to itself")
+        raise ContentError(_("{path}: `like` leads back to itself", path=path))
     raw = read_yaml(path, "spec").value
     if not isinstance(raw, dict):
         raise wrong_value(
-            path, raw, "a mapping with `about` and `write`; `tuneyard data init FILE` proposes one"
+            path, raw, _("a mapping with `about` and `write`; `tuneyard data init FILE` proposes one")
         )
     raw = with_paths_from(folder, raw, is_bundled=path.parent.samefile(SPECS))
     base = raw.get("like")

@@ -35,6 +35,7 @@ from tuneyard.compiler.spec.model import (
 )
 from tuneyard.core.datasets.compiled import MANIFEST, row_index_file
 from tuneyard.core.errors import ContentError, nearest, show_value
+from tuneyard.core.language.message import _
 from tuneyard.core.plugins import call
 
 
@@ -152,7 +153,7 @@ def _whole_output(writes: list[Any], number: int) -> Raw:
 def _mixed(spec: Spec, whole: Any) -> Spec:
     """Give each part of a mixture its own spec with the outputs of the mixture."""
     strange = next((key for key in ("source", "labels", "clean", "filter") if key in whole), "")
-    belongs = "it belongs to a part or to the part's spec"
+    belongs = _("it belongs to a part or to the part's spec")
     _refuse(strange, f"`{strange}` and `mix` do not go together: {belongs}")
     raw = whole["mix"]
     shares = sum(part["share"] for part in raw["parts"].values())
@@ -211,14 +212,22 @@ def _check_names(spec: Spec) -> None:
     for where, name in uses:
         if name is not None and name not in columns and not spec.mix:
             hint = nearest(name, columns, "name one of them")
-            raise ValueError(f"{where}: no column {name!r} (columns: {', '.join(columns)}); {hint}")
+            raise ValueError(
+                _(
+                    "{where}: no column {name!r} (columns: {columns}); {hint}",
+                    where=where,
+                    name=name,
+                    columns=", ".join(columns),
+                    hint=hint,
+                )
+            )
     _refuse(spec.labels and "label" not in columns, "`labels` needs a column `label`")
     raw_labels = set()
     for raws in spec.labels.values():
         for raw in raws:
             key = (isinstance(raw, bool), raw)
             if key in raw_labels:
-                raise ValueError(f"labels: {show_value(raw)} stands under two of them")
+                raise ValueError(_("labels: {raw} stands under two of them", raw=show_value(raw)))
             raw_labels.add(key)
     _refuse(not columns and not spec.mix, "expected `columns` or `mix`")
 
@@ -235,8 +244,13 @@ def _check_texts(spec: Spec, output: Output, names: Collection[str]) -> None:
         roles = " with `roles`" if output.format == "text" else ""
         listed = " or ".join(f"`{key}`" for key in text_templates)
         raise ValueError(
-            f"nothing says what the text of a record ({output.format}) is; expected {listed}, or a column "
-            f"`is: turns`{roles}"
+            _(
+                "nothing says what the text of a record ({format}) is; expected {listed}, or "
+                "a column `is: turns`{roles}",
+                format=output.format,
+                listed=listed,
+                roles=roles,
+            )
         )
     has_answer = (
         output.format == "text"
@@ -296,7 +310,7 @@ def _check_verdict(source: Source) -> None:
     """Refuse a verdict with two meanings, and verdicts that no form reads."""
     _refuse(
         source.verdict and "preference" not in source.form,
-        "source.verdict has no effect without `form: preference`",
+        _("source.verdict has no effect without `form: preference`"),
     )
     meanings: dict[tuple[bool, object], str] = {}
     for meaning, values in source.verdict.items():
@@ -304,7 +318,13 @@ def _check_verdict(source: Source) -> None:
             key = (isinstance(value, bool), value)
             other = meanings.setdefault(key, meaning)
             _refuse(
-                other != meaning, f"source.verdict: {show_value(value)} stands under {other} and {meaning}"
+                other != meaning,
+                _(
+                    "source.verdict: {value} stands under {first} and {second}",
+                    value=show_value(value),
+                    first=other,
+                    second=meaning,
+                ),
             )
 
 
@@ -314,5 +334,7 @@ def _refuse_same(names: list[str]) -> None:
     for name in names:
         if name in taken:
             whose = "the compiler's own" if name in (MANIFEST, REJECTED) else "another output's"
-            raise ValueError(f"write: {name!r} is {whose} file or dataset name too: rename one")
+            raise ValueError(
+                _("write: {name!r} is {whose} file or dataset name too: rename one", name=name, whose=whose)
+            )
         taken.add(name)

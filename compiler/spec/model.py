@@ -14,6 +14,7 @@ from tuneyard.compiler.spec.file import (
     Source,
 )
 from tuneyard.core.datasets import TRAIN_SPLIT
+from tuneyard.core.language.message import _
 
 UNLABELLED = "unlabelled"
 ROW_NUMBER = "row number"
@@ -306,9 +307,15 @@ def placeholders(template: str) -> list[tuple[str, str | None]]:
     counts: Counter[str | None] = Counter()
     for literal, name, form, conversion in string.Formatter().parse(template):
         if form or conversion:
-            raise ValueError(f"{{{name}}}: only a column name may stand between braces")
+            raise ValueError(_("{{{name}}}: only a column name may stand between braces", name=name))
         pieces.append((literal, name))
         counts[name] += name is not None
         if counts[name] > MOST_REPEATS:
-            raise ValueError(f"{{{name}}} stands more than {MOST_REPEATS} times in a template: write it once")
+            raise ValueError(
+                _(
+                    "{{{name}}} stands more than {most_repeats} times in a template: write it once",
+                    name=name,
+                    most_repeats=MOST_REPEATS,
+                )
+            )
     return pieces

@@ -15,6 +15,7 @@ from tuneyard.core.errors import RequestError
 from tuneyard.core.files import JsonObject, near_name
 from tuneyard.core.files.links import own_file
 from tuneyard.core.installation.checkout import ROOT
+from tuneyard.core.language.message import _
 
 YAML = (".yaml", ".yml")
 ADDRESS = "://"
@@ -118,8 +119,13 @@ def refuse_path_of_shell(folder: Path, path: str) -> None:
     path_of_shell = Path(path).relative_to(folder)
     if matches(str(path_of_shell)):
         raise RequestError(
-            f"{path}: not found; {path_of_shell} is in the current folder, and paths in a spec are relative "
-            f"to its own folder: write {path_from(folder, str(path_of_shell))}"
+            _(
+                "{path}: not found; {other} is in the current folder, and paths in a spec "
+                "are relative to its own folder: write {right}",
+                path=path,
+                other=path_of_shell,
+                right=path_from(folder, str(path_of_shell)),
+            )
         )
 
 
@@ -159,4 +165,4 @@ def no_match(pattern: str) -> str:
     while glob.has_magic(str(folder)) and not folder.exists():
         folder = folder.parent
     hint = f"{folder} has no such file" if folder.exists() else near_name(folder)
-    return f"{pattern}: no file matches this pattern; {hint}"
+    return _("{path}: no file matches this pattern; {hint}", path=pattern, hint=hint)

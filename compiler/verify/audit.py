@@ -13,20 +13,21 @@ from typing import Any
 
 from tuneyard.core.execution import WorkItem
 from tuneyard.core.execution.options import executor_of
+from tuneyard.core.language.message import _
 from tuneyard.core.records import answers
 
 SEVERAL_PAY = 4_000_000  # bytes of rows from which on several processes pay
 AUDIT_MESSAGES = {
-    "E411": "nothing is learned from the row: all of it is masked or cut off",
-    "E412": "the template ends no turn: the model never learns to stop",
-    "W414": "the answer is truncated by cutoff_len",
-    "W415": "the end of the turn is cut off: the model does not learn to stop there",
-    "W416": "the prompt is truncated by cutoff_len",
+    "E411": _("nothing is learned from the row: all of it is masked or cut off"),
+    "E412": _("the template ends no turn: the model never learns to stop"),
+    "W414": _("the answer is truncated by cutoff_len"),
+    "W415": _("the end of the turn is cut off: the model does not learn to stop there"),
+    "W416": _("the prompt is truncated by cutoff_len"),
     "E420": "the template cannot write the row's tools or calls (they lack what it asks for): training stops",
     "E423": "LLaMA-Factory's processor stops at the row's media (unreadable, or none that this model takes)",
-    "W419": "the text is truncated by cutoff_len (stage pt without packing)",
+    "W419": _("the text is truncated by cutoff_len (stage pt without packing)"),
     **answers.MESSAGES,
-    "W421": "a thought in another form than the template's: it is learned whatever enable_thinking says",
+    "W421": _("a thought in another form than the template's: it is learned whatever enable_thinking says"),
 }
 Row = Mapping[str, Any]
 

@@ -73,7 +73,11 @@ class RecordComparison:
                 pairs += column_type.loaded_pairs(example, row)
         for of_file, of_loader in pairs:
             if of_file != of_loader:
-                message = f"the file has {show_value(of_file)}, LLaMA-Factory reads {show_value(of_loader)}"
+                message = _(
+                    "the file has {value}, LLaMA-Factory reads {other}",
+                    value=show_value(of_file),
+                    other=show_value(of_loader),
+                )
                 return Problem("E407", place, message)
         verdict.same += 1
         for column_type in self._types:
@@ -82,7 +86,13 @@ class RecordComparison:
                 fault = "" if unusable else column_type.miscounted(row) or column_type.not_found(row)
             if unusable:
                 fix = "save it as a file, and write its path"
-                return Problem("E408", place, f"{unusable}: LLaMA-Factory stops at it", column_type.name, fix)
+                return Problem(
+                    "E408",
+                    place,
+                    _("{unusable}: LLaMA-Factory stops at it", unusable=unusable),
+                    column_type.name,
+                    fix,
+                )
             if fault:
                 return Problem("E408", place, fault)
         return None

@@ -38,6 +38,7 @@ from tuneyard.core.errors import ContentError, Problem, ProblemsError, RequestEr
 from tuneyard.core.execution.options import default_workers
 from tuneyard.core.files import no_folder
 from tuneyard.core.files.scratch import scratch_folder
+from tuneyard.core.language.message import _
 from tuneyard.core.llamafactory.loader import (
     NEEDS_CODE,
     RecipeData,
@@ -61,7 +62,7 @@ FLAGS = {"model_name_or_path": "--model", "template": "--template", "cutoff_len"
 NO_ANSWER_IN_CSV = (
     ": of a .csv it reads numbers as numbers, and an empty field or NA as nothing; write .jsonl"
 )
-EXAMPLE = "name the folder of a downloaded model, e.g. models/demo-base"
+EXAMPLE = _("name the folder of a downloaded model, e.g. models/demo-base")
 # The keys of a recipe that decide how rows are read, tokenised, cut and masked.
 SETTINGS = (
     "stage", "template", "media_dir", "cutoff_len", "train_on_prompt", "mask_history", "tool_format",
@@ -149,7 +150,7 @@ class LoadedDataset:
             yield problem
         elif records and not rows_of_split(entry, records):
             message = f"found {show_value(entry['split'])}, which takes none of the {records} records"
-            yield Problem("E405", place, message, "split", "take it out")
+            yield Problem("E405", place, message, "split", _("take it out"))
 
     def _compare_rows(self, loaded: LoadedRows, records: Records) -> None:
         verdict = self.verdict
@@ -198,7 +199,10 @@ def datasets_of(name: str, out: Path) -> list[str]:
         names = list(manifests[name].entries)
         if not names:
             raise RequestError(
-                f"{name}: no output of this dataset is registered: LLaMA-Factory reads none of it"
+                _(
+                    "{name}: no output of this dataset is registered: LLaMA-Factory reads none of it",
+                    name=name,
+                )
             )
         return names
     registered = read_registry(out)
@@ -216,16 +220,24 @@ def require_tokenizer(settings: Settings, options: Settings) -> None:
     if options.get("model_name_or_path") is not None:
         reason = no_folder(str(model), EXAMPLE)
         if Path(str(model)).is_dir():
-            reason = f"{model}: no tokenizer in it (expected one of {', '.join(TOKENIZERS)})"
-        raise RequestError(f"--model {reason}")
+            reason = _(
+                "{path}: no tokenizer in it (expected one of {names})",
+                path=model,
+                names=", ".join(TOKENIZERS),
+            )
+        raise RequestError(_("--model {reason}", reason=reason))
     raise RequestError(
-        f"{flags[0]} needs the model's tokenizer, and {why_no_tokenizer(model)}: add --model DIR"
+        _(
+            "{name} needs the model's tokenizer, and {reason}: add --model DIR",
+            name=flags[0],
+            reason=why_no_tokenizer(model),
+        )
     )
 
 
 def why_no_tokenizer(model: object) -> str:
     """Why there is no tokenizer, for a recipe's model or None."""
-    return "no model is named" if model is None else f"{model} is no model folder here"
+    return _("no model is named") if model is None else _("{path} is no model folder here", path=model)
 
 
 def has_tokenizer(model: object) -> bool:
@@ -272,7 +284,9 @@ def loaded(
     if not stage_fits(stage, dataset.entry):
         stage_place = recipe.place("stage") if recipe else "stage"
         verdict.add(stage_problem(stage, name, dataset.entry, stage_place))
-        verdict.not_checked.append(f"what stage {stage} would learn: the data is for another stage")
+        verdict.not_checked.append(
+            _("what stage {stage} would learn: the data is for another stage", stage=stage)
+        )
         stage = rows_of(dataset.entry).stage
     verdict.stage = stage
     workers = workers or default_workers(dataset.path.stat().st_size, SEVERAL_PAY)
@@ -341,7 +355,7 @@ def load(name: str, folder: Path, settings: Settings, cache: str, workers: int) 
         try:
             data = read_arguments(arguments, preprocessing_num_workers=workers if workers > 1 else None)
         except expected_errors() as error:
-            raise ContentError(f"LLaMA-Factory refuses the settings: {error}") from error
+            raise ContentError(_("LLaMA-Factory refuses the settings: {reason}", reason=error)) from error
         return data, data.rows(name, split="train", num_samples=None)
 
 
@@ -359,11 +373,17 @@ def _lost_texts(verdict: Verdict, audit: Audit, path: Path) -> Iterator[Problem]
                 f"no block of {verdict.cutoff} tokens is full: all {audit.uncut} tokens are left over, none "
                 "is trained"
             )
-            yield Problem("E411", str(path), message, "cutoff_len", "lower it, or write `packing: false`")
+            yield Problem("E411", str(path), message, "cutoff_len", _("lower it, or write `packing: false`"))
     elif min(audit.lengths) > verdict.cutoff:
         longest = max(audit.lengths)
         message = f"cuts all {audit.rows} rows; the longest has {longest} tokens"
-        yield Problem("E353", str(path), message, "cutoff_len", f"cutoff_len: {longest} keeps them whole")
+        yield Problem(
+            "E353",
+            str(path),
+            message,
+            "cutoff_len",
+            _("cutoff_len: {longest} keeps them whole", longest=longest),
+        )
 
 
 def _auditor(
@@ -375,7 +395,9 @@ def _auditor(
     """
     if verdict.stage not in ANSWERS_PER_ROW:
         stages = ", ".join(ANSWERS_PER_ROW)
-        verdict.not_checked.append(f"what stage {verdict.stage} learns (known: {stages})")
+        verdict.not_checked.append(
+            _("what stage {stage} learns (known: {stages})", stage=verdict.stage, stages=stages)
+        )
         return data, None
     if not has_tokenizer(model):
         reason = why_no_tokenizer(model)
@@ -393,9 +415,10 @@ def _auditor(
         if needs_code(error):
             fix = "without --model and --recipe the rows are checked"
             raise RequestError(f"{Path(str(model))}: {NEEDS_CODE}; {fix}") from error
-        message = (
-            f"{Path(str(model))}: LLaMA-Factory cannot use this tokenizer or template "
-            f"(--model, --template): {error}"
+        message: str = _(
+            "{path}: LLaMA-Factory cannot use this tokenizer or template (--model, --template): {reason}",
+            path=Path(str(model)),
+            reason=error,
         )
         raise RequestError(message) from error
     if not any(finding.code.startswith("E") for finding in template):
@@ -407,13 +430,15 @@ def _auditor(
         return data, PretrainingAuditor(data).audit
     fault = data.processor_fault()
     if fault:
-        used = f"template {name}" if name else "its template"
+        used = _("template {name}", name=name) if name else "its template"
         message = f"{used} needs a processor of its model, and LLaMA-Factory stops at every row: {fault}"
         fix = "name the folder of the whole model, with its processor's files, or a template for texts"
         verdict.add(Problem("E423", str(model), message, "template", fix))
         return data, None
     has_media = any(getattr(rows.features[name], "dtype", "") != "null" for name in MEDIA)
     if has_media and data.module["processor"] is None:
-        verdict.not_checked.append(f"what is learned of rows with media: {model} has no processor for them")
+        verdict.not_checked.append(
+            _("what is learned of rows with media: {model} has no processor for them", model=model)
+        )
         return data, None
     return data, AnswersAuditor(data, has_media=has_media).audit

@@ -22,7 +22,7 @@ from tuneyard.core.datasets.unread_keys import UnreadKeys
 from tuneyard.core.documents import BOM
 from tuneyard.core.errors import ContentError, Problem, nearest, show_value, show_values
 from tuneyard.core.files.bounded_reading import open_regular
-from tuneyard.core.language.message import counted
+from tuneyard.core.language.message import _, counted
 from tuneyard.core.records import (
     ALPACA,
     BARE,
@@ -64,7 +64,7 @@ def entry_problems(
     for part in parts:
         if part not in record_format.columns:
             message = f"{part!r} is not named: naming `columns` makes every part that is not named empty"
-            yield Problem("E402", place, message, "columns", f"add {part!r}: its column")
+            yield Problem("E402", place, message, "columns", _("add {part!r}: its column", part=part))
     if formatting == "alpaca":
         return
     for tag, usual in SHAREGPT_TAGS.items():
@@ -72,7 +72,7 @@ def entry_problems(
             usual = OPENAI_TAGS[tag]
         if tag not in NOT_NEEDED and tag not in record_format.tags:
             message = f"{tag!r} is not named: naming `tags` makes every tag that is not named None"
-            yield Problem("E402", place, message, "tags", f"add {tag!r}: {usual!r}")
+            yield Problem("E402", place, message, "tags", _("add {tag!r}: {usual!r}", tag=tag, usual=usual))
 
 
 def column_problems(
@@ -139,7 +139,7 @@ class Expected:
             has_mark = file.read(3) == BOM
         if has_mark:
             message = "begins with a byte-order mark, which LLaMA-Factory's loader takes for broken JSON"
-            problem = Problem("E404", f"{self.path}:1", message, hint="save it without one")
+            problem = Problem("E404", f"{self.path}:1", message, hint=_("save it without one"))
             self.problems.append((problem, None))
         for place, record in single_records(self.path, str(self.path)):
             if not self.count:
@@ -166,9 +166,13 @@ class Expected:
             else:
                 texts.append(name)
         if inputs:
-            yield self._left_out_columns("E409", inputs, f"{query_fix(inputs)}, or take it out of the file")
+            yield self._left_out_columns(
+                "E409", inputs, _("{fix}, or take it out of the file", fix=query_fix(inputs))
+            )
         if texts:
-            yield self._left_out_columns("W409", texts, f"if the prompt needs it, {query_fix(texts)}")
+            yield self._left_out_columns(
+                "W409", texts, _("if the prompt needs it, {hint}", hint=query_fix(texts))
+            )
 
     def _left_out_columns(self, code: str, names: list[str], fix: str) -> tuple[Problem, int]:
         """The problem of several columns, at the first record of the first of them."""
@@ -207,7 +211,9 @@ class Expected:
                     f"found {show_value(value)} ({type_name}) in a column of {first_type}: "
                     "the loader refuses the file"
                 )
-                problem = Problem("E404", place, message, key, f"write it as {first_type}")
+                problem = Problem(
+                    "E404", place, message, key, _("write it as {first_type}", first_type=first_type)
+                )
                 self.problems.append((problem, self.count))
 
 

@@ -11,6 +11,7 @@ from tuneyard.core.datasets import LLAMAFACTORY_FOLDER, REGISTRY
 from tuneyard.core.documents import read_mapping, read_yaml
 from tuneyard.core.errors import ContentError, Problem
 from tuneyard.core.files import Fields
+from tuneyard.core.language.message import _
 from tuneyard.core.training.training_run import names_in
 
 Settings = Mapping[str, object]
@@ -35,7 +36,9 @@ def read_settings(path: Path | None, options: Settings) -> tuple[Fields, RecipeF
         return settings, None
     recipe = read_mapping(path, "recipe")
     if recipe.keys().isdisjoint(("model_name_or_path", "stage", "dataset", "template", "cutoff_len")):
-        raise ContentError(f"{path}: no training recipe: it names no model_name_or_path, stage or dataset")
+        raise ContentError(
+            _("{path}: no training recipe: it names no model_name_or_path, stage or dataset", path=path)
+        )
     settings = recipe | settings
     return settings, RecipeFile(path, settings)
 
@@ -51,7 +54,7 @@ def recipe_problem(recipe: RecipeFile, dataset: str, folder: Path, siblings: Seq
         return None
     trains_sibling = dataset in siblings and not set(names).isdisjoint(siblings)
     if not trains_sibling and dataset not in [*names, *names_in(recipe.settings.get("eval_dataset"))]:
-        message = f"the recipe trains {', '.join(names)}, not {dataset}"
+        message: str = _("the recipe trains {names}, not {name}", names=", ".join(names), name=dataset)
         return Problem("E433", recipe.place("dataset"), message, "dataset")
     other = Path(str(recipe.settings.get("dataset_dir") or LLAMAFACTORY_FOLDER))
     if other.resolve() == folder.resolve():

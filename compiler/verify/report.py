@@ -12,6 +12,7 @@ from tuneyard.compiler.verify.verdict import Verdict
 from tuneyard.core.datasets.compiled import MANIFEST
 from tuneyard.core.errors import summarise
 from tuneyard.core.files import JsonObject
+from tuneyard.core.language.message import _
 from tuneyard.core.language.messages import as_is
 
 BARS = 8
@@ -23,13 +24,24 @@ def lines(verdict: Verdict, every: bool) -> Iterator[str]:
     if verdict.problems:
         yield summarise(verdict.problems, every, verdict.counts)
     yield (
-        f"{verdict.dataset}: {verdict.records} records in the file, {verdict.loaded} rows from "
-        f"LLaMA-Factory's loader, {verdict.same} with the same turns and text"
+        _(
+            "{name}: {count} records in the file, {rows} rows from LLaMA-Factory's "
+            "loader, {same} with the same turns and text",
+            name=verdict.dataset,
+            count=verdict.records,
+            rows=verdict.loaded,
+            same=verdict.same,
+        )
     )
     if verdict.trained not in (None, verdict.records):
         yield (
-            f"{verdict.dataset}: `split` and `num_samples` of its entry draw {verdict.trained} rows of these "
-            f"{verdict.records} records for a training"
+            _(
+                "{name}: `split` and `num_samples` of its entry draw {number} rows of these "
+                "{records} records for a training",
+                name=verdict.dataset,
+                number=verdict.trained,
+                records=verdict.records,
+            )
         )
     if not verdict.is_compiled:
         yield (
@@ -42,7 +54,7 @@ def lines(verdict: Verdict, every: bool) -> Iterator[str]:
         lengths = ", ".join(f"{name} {value}" for name, value in quantiles(audit.lengths).items())
         yield f"tokens per row: {lengths} (cutoff_len {verdict.cutoff})"
         yield from [_learned_pretraining(audit, verdict)] if verdict.stage == "pt" else _learned(audit)
-    yield from (f"not checked: {reason}" for reason in verdict.not_checked)
+    yield from (_("not checked: {what}", what=reason) for reason in verdict.not_checked)
 
 
 def as_json(verdict: Verdict) -> JsonObject:
@@ -85,7 +97,7 @@ def histogram(lengths: Counter[int], bars: int = BARS) -> list[tuple[int, int, i
 
 
 def _learned_pretraining(audit: Audit, verdict: Verdict) -> str:
-    line = f"{audit.seen} tokens, all of them loss tokens (stage pt)"
+    line = _("{number} tokens, all of them loss tokens (stage pt)", number=audit.seen)
     if not verdict.packing:
         return line
     rest = audit.uncut - audit.seen
@@ -101,13 +113,13 @@ def _learned(audit: Audit) -> Iterator[str]:
     yield "labels: LLaMA-Factory's own processor and tokenizer on every row"
     yield from _messages(audit.turns)
     if audit.example:
-        yield "the first example, loss tokens between ⟦ and ⟧:"
+        yield _("the first example, loss tokens between ⟦ and ⟧:")
         example = ""
         for text, learned in audit.example:
             example += f"⟦{text}⟧" if learned else text
         yield as_is(REPEATED.sub(_with_count, example))
     if audit.rejected:
-        yield "rejected, after the same prompt:"
+        yield _("rejected, after the same prompt:")
         yield as_is("".join(f"⟦{text}⟧" for text in audit.rejected))
 
 
@@ -121,11 +133,22 @@ def _messages(turns: Counter[str]) -> Iterator[str]:
     learned = turns["assistant"] + turns["function"]
     if turns["function"] or turns["observation"]:
         yield (
-            f"turns: {turns['assistant']} answers and {turns['function']} calls of tools learned, "
-            f"{turns['observation']} results of tools masked"
+            _(
+                "turns: {answers} answers and {calls} calls of tools learned, {results} "
+                "results of tools masked",
+                answers=turns["assistant"],
+                calls=turns["function"],
+                results=turns["observation"],
+            )
         )
     if turns["thought"] or turns["removed"]:
         yield (
-            f"reasoning: learned in {turns['thought']} of {learned} turns; removed from {turns['removed']} "
-            f"(enable_thinking: false); an empty thought put before {turns['empty']}"
+            _(
+                "reasoning: learned in {learned} of {turns} turns; removed from {removed} "
+                "(enable_thinking: false); an empty thought put before {empty}",
+                learned=turns["thought"],
+                turns=learned,
+                removed=turns["removed"],
+                empty=turns["empty"],
+            )
         )

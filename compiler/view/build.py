@@ -32,8 +32,8 @@ LARGEST = 19_500_000
 """Bytes of the rows of a page. The page has at most 20 MB."""
 OWN_TEMPLATE = _("the tokenizer's own chat template")
 MESSAGES = {
-    DROPPED: "LLaMA-Factory leaves the row out of the training",
-    CUT_CODE: "tokens of the row are cut by cutoff_len",
+    DROPPED: _("LLaMA-Factory leaves the row out of the training"),
+    CUT_CODE: _("tokens of the row are cut by cutoff_len"),
 }
 
 

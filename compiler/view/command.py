@@ -17,7 +17,7 @@ from tuneyard.core.datasets import REGISTRY, find_dataset
 from tuneyard.core.errors import RequestError
 from tuneyard.core.files import check_writable, write_text
 from tuneyard.core.files.bounded_reading import open_regular
-from tuneyard.core.language.message import counted, tr
+from tuneyard.core.language.message import _, counted, tr
 from tuneyard.core.language.messages import as_is, say
 from tuneyard.core.llamafactory.prompt.token_losses import TOKEN_LOSSES, TokenLossFile
 from tuneyard.core.text.quoting import shell
@@ -63,12 +63,18 @@ def view(
         media_folders.append(Path(media_dir))
     payload = build(dataset, folder, settings, recipe_file, rows, losses, media_folders)
     if not payload.model:
-        payload.note = f"no tokens on the page: {payload.note}"
+        payload.note = _("no tokens on the page: {why}", why=payload.note)
     write_text(out, render_page(payload), follows_link=True)
     if len(datasets) > 1:
         others = ", ".join(datasets[1:])
         click.echo(
-            f"{name} has {len(datasets)} datasets. This page has {dataset}; view the others by name: {others}"
+            _(
+                "{name} has {number} datasets. This page has {shown}; view the others by name: {names}",
+                name=name,
+                number=len(datasets),
+                shown=dataset,
+                names=others,
+            )
         )
     counts, sampled = sentence(payload), sampled_text(payload)
     say(tr("{dataset}: {counts} {sampled}", dataset=as_is(payload.dataset), counts=counts, sampled=sampled))
@@ -85,7 +91,9 @@ def check_replaceable(out: Path, inputs: Sequence[Path], *, force: bool) -> None
     """
     for path in inputs:
         if out.resolve() == path.resolve():
-            raise RequestError(f"--out {out}: this command reads that file. Name another file for the page")
+            raise RequestError(
+                _("--out {path}: this command reads that file. Name another file for the page", path=out)
+            )
     if not out.exists():
         check_writable(out)
         return
@@ -93,8 +101,11 @@ def check_replaceable(out: Path, inputs: Sequence[Path], *, force: bool) -> None
         head = file.read(HEAD)
     if not force and MARK.encode() not in head:
         raise RequestError(
-            f"--out {out}: this file exists and is not a page of `data view`. Name another file, or replace "
-            "it with --force"
+            _(
+                "--out {path}: this file exists and is not a page of `data view`. Name "
+                "another file, or replace it with --force",
+                path=out,
+            )
         )
 
 
@@ -108,12 +119,23 @@ def find_losses(results: Path, dataset: str) -> Path:
         files = of_dataset
     if not files:
         raise RequestError(
-            f"--results {results}: no {TOKEN_LOSSES} in it. Score the dataset with "
-            f"`tuneyard eval text --model MODEL --dataset {shell(dataset)} --token-losses --out OUT`"
+            _(
+                "--results {results}: no {token_losses} in it. Score the dataset with "
+                "`tuneyard eval text --model MODEL --dataset {shell} --token-losses --out "
+                "OUT`",
+                results=results,
+                token_losses=TOKEN_LOSSES,
+                shell=shell(dataset),
+            )
         )
     if len(files) > 1:
         folders = ", ".join(str(file.parent) for file in files)
         raise RequestError(
-            f"--results {results}: {counted(len(files), 'model', 'models')} in it. Name one of {folders}"
+            _(
+                "--results {path}: {names} in it. Name one of {folders}",
+                path=results,
+                names=counted(len(files), "model", "models"),
+                folders=folders,
+            )
         )
     return files[0]

@@ -13,6 +13,7 @@ from tuneyard.compiler.verify.audit import Row
 from tuneyard.compiler.verify.learned import PAIRED
 from tuneyard.compiler.view.payload import CUT, LEARNED, MASKED
 from tuneyard.core.errors import ContentError
+from tuneyard.core.language.message import _
 from tuneyard.core.llamafactory.loader import UNPACKED, WHOLE, RecipeData, replaced
 from tuneyard.core.llamafactory.processors import processor_module
 from tuneyard.core.llamafactory.prompt import Ids
@@ -221,7 +222,7 @@ def _checked(
     So for a template of another model that writes a token which the tokenizer lacks.
     """
     if any(None in segment.ids for segment in segments):
-        raise ContentError("the template writes a token that the tokenizer lacks")
+        raise ContentError(_("the template writes a token that the tokenizer lacks"))
     kept_ids: Ids = []
     states = []
     for segment in segments:
@@ -231,5 +232,5 @@ def _checked(
         states += [MASKED if label == IGNORED else LEARNED for label in of_segment]
         states += [CUT] * (len(segment.ids) - segment.kept)
     if kept_ids != list(ids):
-        raise ContentError("LLaMA-Factory's processor makes other tokens than its template writes")
+        raise ContentError(_("LLaMA-Factory's processor makes other tokens than its template writes"))
     return TokenSequence(segments, states, kept_ids, labels, name, mark)

@@ -15,6 +15,7 @@ from tuneyard.compiler.init.proposal import (
 )
 from tuneyard.compiler.rows import Fields
 from tuneyard.core.datasets.column_meanings import CHOICE_COLUMN, USUAL_NAMES, WRONG_CHOICE
+from tuneyard.core.language.message import _
 
 NEARLY_ALL = 0.95
 """The share of rows with the number of a choice; the compile rejects the others."""
@@ -35,9 +36,11 @@ def listed_choices(statistics: FileStatistics) -> Proposal | None:
         "choices": ProposedColumn(choices.path, "choices"),
         "answer": ProposedColumn(answer.path, "choice"),
     }
-    proposal = question_proposal(statistics, "Questions with choices", columns, "{question}\n{choices}")
+    proposal = question_proposal(statistics, _("Questions with choices"), columns, "{question}\n{choices}")
     if named_question is None:
-        proposal.guesses.append(f"{question.path} is used as the question: it is the longest text")
+        proposal.guesses.append(
+            _("{column} is used as the question: it is the longest text", column=question.path)
+        )
     return proposal
 
 
@@ -59,8 +62,12 @@ def choices_in_columns(statistics: FileStatistics) -> Proposal | None:
         if first is not None and not {0, len(choices)}.intersection(label_values(answer)[0]):
             first = int(choices[0].name.endswith("1"))  # as their names count
             guesses.append(
-                f"{answer.path}: its numbers fit a count from 0 and from 1; "
-                f"taken as from {first} (`first` at the column is 0 or 1)"
+                _(
+                    "{column}: its numbers fit a count from 0 and from 1; taken as from {first} "
+                    "(`first` at the column is 0 or 1)",
+                    column=answer.path,
+                    first=first,
+                )
             )
         if first:
             options["first"] = first
@@ -128,7 +135,7 @@ def _columns_proposal(
         return None
     premise = statistics.called("premise")
     all_columns = {"question": ProposedColumn(question.path), **columns}
-    proposal = question_proposal(statistics, "Questions with choices", all_columns)
+    proposal = question_proposal(statistics, _("Questions with choices"), all_columns)
     text = ["{question}"]
     if premise is not None and "context" not in proposal.columns:
         proposal.columns["premise"] = ProposedColumn(premise.path)

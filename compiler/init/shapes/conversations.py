@@ -30,6 +30,7 @@ from tuneyard.compiler.init.shapes.pairs import rated_pair
 from tuneyard.compiler.rows import Fields, are_objects, walker
 from tuneyard.core.datasets.column_meanings import USUAL_NAMES
 from tuneyard.core.errors import ContentError, show_value
+from tuneyard.core.language.message import _
 
 COMPLETIONS = ("completion", "response", "answer", "output", "ideal")
 """Columns that may answer messages which end with the user."""
@@ -94,12 +95,18 @@ def exchanges(statistics: FileStatistics) -> Proposal | None:
             if not are_objects(conversations[0]):
                 if "question_id" in statistics.leaves:
                     raise ContentError(
-                        f"{statistics.path}: each row has a question_id, and the texts of {name} are "
-                        "questions that follow one another (MT-bench), without an answer between them; write "
-                        "each row as a list `messages` of turns with `role` (user or assistant) and "
-                        "`content`, which spec messages compiles"
+                        _(
+                            "{path}: each row has a question_id, and the texts of {column} are questions "
+                            "that follow one another (MT-bench), without an answer between them; write "
+                            "each row as a list `messages` of turns with `role` (user or assistant) and "
+                            "`content`, which spec messages compiles",
+                            path=statistics.path,
+                            column=name,
+                        )
                     )
-                proposal.guesses.append(f"the texts of {name} take turns: the first is the user's")
+                proposal.guesses.append(
+                    _("the texts of {column} take turns: the first is the user's", column=name)
+                )
             return proposal
     return None
 
@@ -185,7 +192,7 @@ def plain_text(statistics: FileStatistics) -> Proposal | None:
         _refuse_rows_in_lines(statistics, text.path)
     write = {"format": "text", "text": "{text}"}
     return Proposal(
-        "Plain text for pretraining",
+        _("Plain text for pretraining"),
         {"text": ProposedColumn(text.path)},
         write,
         guesses=list(_messages_of_people(statistics, text.path)),
@@ -204,8 +211,12 @@ def _messages_of_people(statistics: FileStatistics, path: str) -> Iterator[str]:
         sign = show_value(messages[0])
     if sign:
         yield (
-            f"each row looks like one message of a chat ({sign}), and plain text learns it alone. To learn "
-            "answers, write a table with one turn a row: conversation, role (user or assistant), text"
+            _(
+                "each row looks like one message of a chat ({sign}), and plain text learns "
+                "it alone. To learn answers, write a table with one turn a row: "
+                "conversation, role (user or assistant), text",
+                sign=sign,
+            )
         )
     text = "\n".join(lines)
     count = len(text.splitlines())
@@ -227,9 +238,13 @@ def _refuse_answers_alone(statistics: FileStatistics, path: str) -> None:
     role = statistics.leaves.get(f"{path.rpartition('.')[0]}.role")
     if role is not None and _is_of_assistant(role):
         raise ContentError(
-            f"{statistics.path}: {path} has a model's answers, and no column has what they answer; add it to "
-            "each row (the input of a batch has it under the same custom_id), or learn them as plain text: "
-            f"--text {path}"
+            _(
+                "{path}: {path2} has a model's answers, and no column has what they answer; "
+                "add it to each row (the input of a batch has it under the same custom_id), "
+                "or learn them as plain text: --text {path2}",
+                path=statistics.path,
+                path2=path,
+            )
         )
 
 
@@ -238,38 +253,63 @@ def _refuse_rows_in_lines(statistics: FileStatistics, path: str) -> None:
     lines = list(map(str.strip, statistics.lines(path)))
     if all(line.startswith("__label__") for line in lines):
         raise ContentError(
-            f"{statistics.path}: each line begins with its label (__label__), expected plain text; write a "
-            r"table: (printf 'label\ttext\n'; sed -E '/^#/d; s/^__label__([^ ]+) +/\1\t/' OLD) > NEW.tsv"
+            _(
+                "{path}: each line begins with its label (__label__), expected plain text; "
+                "write a table: (printf 'label\\ttext\\n'; sed -E '/^#/d; s/^__label__([^ ]+) "
+                "+/\\1\\t/' OLD) > NEW.tsv",
+                path=statistics.path,
+            )
         )
     if str(statistics.first[0].get(path)).startswith("#separator:"):
         raise ContentError(
-            f"{statistics.path}: each line has the fields of one of Anki's cards, expected plain text; write "
-            "a table: grep -v '^#' OLD > NEW.tsv"
+            _(
+                "{path}: each line has the fields of one of Anki's cards, expected plain "
+                "text; write a table: grep -v '^#' OLD > NEW.tsv",
+                path=statistics.path,
+            )
         )
     if statistics.is_txt and all(map(_TAGGED.fullmatch, lines)):
         raise ContentError(
-            f"{statistics.path}: each line is a token and its tag ({show_value(lines[0])}), expected plain "
-            'text; write a JSON line for each sentence: {"question": the sentence, "answer": its entities}'
+            _(
+                "{path}: each line is a token and its tag ({lines}), expected plain text; "
+                'write a JSON line for each sentence: {{"question": the sentence, "answer": '
+                "its entities}}",
+                path=statistics.path,
+                lines=show_value(lines[0]),
+            )
         )
     if statistics.is_txt and "".join(lines[:3]).startswith(('[{"', "[{'")):
         raise ContentError(
-            f"{statistics.path}: one list of objects over its lines, expected plain text; name it .json"
+            _(
+                "{path}: one list of objects over its lines, expected plain text; name it .json",
+                path=statistics.path,
+            )
         )
     for sign in _FIELD_SIGNS if statistics.is_txt else ():
         counts = Counter(line.count(sign) for line in statistics.lines(path))
         ((count, lines_with_it),) = counts.most_common(1)
         if count and lines_with_it >= SAME * len(lines):
             raise ContentError(
-                f"{statistics.path}: each line has {count + 1} fields with {json.dumps(sign)} between them, "
-                "expected plain text; name it .csv, without comments (#), or write .jsonl with a key for "
-                f"each field. To learn whole lines: --text {path}"
+                _(
+                    "{path}: each line has {count} fields with {sign} between them, expected "
+                    "plain text; name it .csv, without comments (#), or write .jsonl with a key "
+                    "for each field. To learn whole lines: --text {column}",
+                    path=statistics.path,
+                    count=count + 1,
+                    sign=json.dumps(sign),
+                    column=path,
+                )
             )
     if sum(line.startswith("{") and line.endswith("}") for line in lines) >= SAME * len(lines):
         if statistics.is_txt:
             raise ContentError(
-                f"{statistics.path}: each line is an object, expected plain text; name it .jsonl"
+                _("{path}: each line is an object, expected plain text; name it .jsonl", path=statistics.path)
             )
         raise ContentError(
-            f"{statistics.path}: {path} has an object as JSON text in each row, expected plain text; write "
-            f"the objects as rows: jq -c '.{path} | fromjson' OLD > NEW.jsonl"
+            _(
+                "{path}: {path2} has an object as JSON text in each row, expected plain "
+                "text; write the objects as rows: jq -c '.{path2} | fromjson' OLD > NEW.jsonl",
+                path=statistics.path,
+                path2=path,
+            )
         )

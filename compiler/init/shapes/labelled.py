@@ -27,6 +27,7 @@ from tuneyard.core.datasets.column_meanings import (
     meaning,
 )
 from tuneyard.core.errors import ContentError
+from tuneyard.core.language.message import _
 
 # The questions in English (False) and Chinese (True).
 IMPLY = {
@@ -61,7 +62,7 @@ def labelled_pair(statistics: FileStatistics) -> Proposal | None:
         "label": ProposedColumn(label.path),
     }
     write = alpaca_output(question + choice_of_words(labels, chinese), columns)
-    return Proposal("Pairs of texts with a judgement", columns, write, labels, guesses)
+    return Proposal(_("Pairs of texts with a judgement"), columns, write, labels, guesses)
 
 
 def paired_texts(statistics: FileStatistics) -> tuple[Leaf, Leaf, bool] | None:
@@ -100,7 +101,7 @@ def _judgement(label: Leaf, is_nli: bool, chinese: bool, same_length: bool) -> t
     if real == [0, 1] and (is_same or same_length):  # or false and true
         no, yes = real
         meanings, question = {yes: "yes", no: "no"}, SAME
-        guess = "1 means that the two texts mean the same (yes), 0 that they differ (no)"
+        guess = _("1 means that the two texts mean the same (yes), 0 that they differ (no)")
         if not is_same:
             guess = (
                 "1 is read as yes, the two texts mean the same, and 0 as no, since both texts are "
@@ -117,7 +118,7 @@ def _judgement(label: Leaf, is_nli: bool, chinese: bool, same_length: bool) -> t
     if meanings:
         return named_labels(meanings, values, chinese), question[chinese], [f"{label.path}: {guess}"]
     labels, guesses = label_map(label, chinese)
-    guesses.append(f"the prompt shows both texts and asks for {label.path}: add the question")
+    guesses.append(_("the prompt shows both texts and asks for {label}: add the question", label=label.path))
     return labels, JUDGE, guesses
 
 
@@ -142,7 +143,7 @@ def labelled_text(statistics: FileStatistics) -> Proposal | None:
         # With fewer values than the label it decides nothing: an instruction that all rows share.
         if question is not None and other is None and len(question.hashes) >= len(label.values):
             text = question
-    guesses = []
+    guesses: list[str] = []
     if text is None:
         if not statistics.user_columns and statistics.filled_columns().intersection(USUAL_NAMES["choices"]):
             return None  # the class would be the letter of a choice
@@ -150,7 +151,9 @@ def labelled_text(statistics: FileStatistics) -> Proposal | None:
         text = longest_prose(statistics, besides=answer) or longest_prose(statistics)
         if text is None:
             return None
-        guesses.append(f"{text.path} is used as the text: it is the longest. --text names another")
+        guesses.append(
+            _("{column} is used as the text: it is the longest. --text names another", column=text.path)
+        )
     if label is None:
         leaves = class_leaves(statistics, text)
         if not leaves:
@@ -178,10 +181,14 @@ def labelled_text(statistics: FileStatistics) -> Proposal | None:
     count = sum(second not in (None, value) for value, second in pairs)
     if count:
         guesses.append(
-            f"{count} texts have another label in annotations.1, and the "
-            "model learns the first one: correct them in Label Studio, or export one annotation of each text"
+            _(
+                "{count} texts have another label in annotations.1, and the model learns the "
+                "first one: correct them in Label Studio, or export one annotation of each "
+                "text",
+                count=count,
+            )
         )
-    return Proposal("Texts with a class", columns, write, labels, guesses)
+    return Proposal(_("Texts with a class"), columns, write, labels, guesses)
 
 
 def _refuse_labels_in_lists(statistics: FileStatistics) -> None:
@@ -197,9 +204,14 @@ def _refuse_labels_in_lists(statistics: FileStatistics) -> None:
                 f"df{steps} = df{steps}.map(lambda labels: [label['name'] for label in labels]) in pandas"
             )
         raise ContentError(
-            f"{statistics.path}: {labels.path} has several labels of one text, as spans, numbers or objects; "
-            "expected one, or a list of classes as texts. From Label Studio export JSON-MIN, which has a "
-            "column for each question; of objects take the names: "
-            f"{command}; or name the columns to learn with --text "
-            "and --label or --answer"
+            _(
+                "{path}: {path2} has several labels of one text, as spans, numbers or "
+                "objects; expected one, or a list of classes as texts. From Label Studio "
+                "export JSON-MIN, which has a column for each question; of objects take the "
+                "names: {command}; or name the columns to learn with --text and --label or "
+                "--answer",
+                path=statistics.path,
+                path2=labels.path,
+                command=command,
+            )
         )

@@ -18,6 +18,7 @@ from tuneyard.compiler.rows import Fields
 from tuneyard.compiler.rows.problems import Problems
 from tuneyard.core.datasets.column_meanings import USUAL_NAMES
 from tuneyard.core.errors import ContentError, show_value
+from tuneyard.core.language.message import _
 
 _SPEAKER_COLUMN = re.compile(
     "role|from|speaker|is_(user|sender|from_me)|(author|sender)(_role|_type)?|participant|who|direction|absender|sprecher|autor|auteur|verfasser"
@@ -63,8 +64,12 @@ def turn_rows(statistics: FileStatistics) -> Proposal | None:
     unknown = ", ".join(show_value(name) for name, to in roles.items() if not to)
     if unknown:
         guesses.append(
-            f"{role.path} has values that name no known speaker: {unknown}; add them under `roles:` of the "
-            "column in the spec, or delete their rows"
+            _(
+                "{column} has values that name no known speaker: {values}; add them under "
+                "`roles:` of the column in the spec, or delete their rows",
+                column=role.path,
+                values=unknown,
+            )
         )
     renamed = {name: to for name, to in roles.items() if to and ROLES.get(name.strip().lower()) != to}
     return conversation_rows(statistics, {**parting, "role": role.path, "text": text.path}, guesses, renamed)
@@ -116,7 +121,10 @@ def _parting_columns(
         by = by or _partner_leaf(statistics, role)
         day = _day_leaf(statistics)
         if day is not None and (by is None or len(by.values) == 1):
-            guess = f"the messages of one day ({day.path}) are one conversation, in the order of {day.path}"
+            guess: str = _(
+                "the messages of one day ({column}) are one conversation, in the order of {column}",
+                column=day.path,
+            )
             return {"by": day.path, "per": "day", "order": day.path}, [guess]
     if by is None:
         if (
@@ -125,15 +133,20 @@ def _parting_columns(
             and statistics.path.is_dir()
             and not statistics.source.splits
         ):
-            return {}, ["each file is one conversation"]
+            return {}, [_("each file is one conversation")]
         if not is_usual or ("chat",) in statistics.source.rows.values():
             return {}, []
         raise ContentError(
-            f"{statistics.path}: each row is one turn ({role.path}: {', '.join(map(str, role.values))}), and "
-            "no column says to which conversation it belongs; add one, the same in all turns of a "
-            "conversation"
+            _(
+                "{path}: each row is one turn ({column}: {names}), and no column says to "
+                "which conversation it belongs; add one, the same in all turns of a "
+                "conversation",
+                path=statistics.path,
+                column=role.path,
+                names=", ".join(map(str, role.values)),
+            )
         )
-    guess = f"the rows with the same {by.path} are the turns of one conversation"
+    guess = _("the rows with the same {column} are the turns of one conversation", column=by.path)
     order, guesses = _order_leaf(statistics, by, role, text)
     columns = {"by": by.path}
     if order is not None:

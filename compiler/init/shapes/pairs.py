@@ -10,6 +10,7 @@ from tuneyard.compiler.init.proposal import (
 )
 from tuneyard.compiler.rows import Fields, are_objects
 from tuneyard.core.datasets.column_meanings import USUAL_NAMES
+from tuneyard.core.language.message import _
 from tuneyard.core.records import PAIR
 
 
@@ -26,7 +27,7 @@ def pair_of_answers(statistics: FileStatistics) -> Proposal | None:
     if question is None or not pair:
         return None
     columns = {"question": ProposedColumn(question.path), **pair}
-    return question_proposal(statistics, "Preference pairs", columns)
+    return question_proposal(statistics, _("Preference pairs"), columns)
 
 
 def rated_pair(statistics: FileStatistics) -> dict[str, ProposedColumn]:

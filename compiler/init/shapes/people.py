@@ -41,10 +41,10 @@ def chats_of_people(statistics: FileStatistics) -> Proposal | None:
     turns = {"role": author.path, "text": text.path}
     if thread is not None and 2 * thread.filled >= statistics.rows:
         turns["by"] = thread.path
-        guess = f"the messages with the same {thread.path} are one conversation"
+        guess: str = _("the messages with the same {column} are one conversation", column=thread.path)
     elif time is not None:
         turns |= {"by": time.path, "per": "day"}
-        guess = f"the messages of one day ({time.path}) are one conversation"
+        guess = _("the messages of one day ({column}) are one conversation", column=time.path)
     else:
         return None
     if time is not None:
@@ -60,9 +60,13 @@ def chats_of_people(statistics: FileStatistics) -> Proposal | None:
         return None  # remarks about something, of which few are on one day
     (learned, _count), *_others = answers.most_common(1)
     turns["assistant"] = str(learned)
-    guesses = [
+    guesses: list[str] = [
         guess,
-        f"{learned} ({author.path}) answers most often and is learned, the others are the user; `assistant` "
-        "under `turns` of the spec names another one",
+        _(
+            "{name} ({column}) answers most often and is learned, the others are the "
+            "user; `assistant` under `turns` of the spec names another one",
+            name=learned,
+            column=author.path,
+        ),
     ]
     return conversation_rows(statistics, turns, guesses, {})

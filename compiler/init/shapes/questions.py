@@ -23,6 +23,7 @@ from tuneyard.compiler.init.proposal import (
 from tuneyard.compiler.init.shapes.labelled import choice_of_words, paired_texts
 from tuneyard.compiler.spec.model import TOOLS
 from tuneyard.core.datasets.column_meanings import USUAL_NAMES, roles_of_name
+from tuneyard.core.language.message import _
 from tuneyard.core.records.calls import WrongValueError, parse_calls
 
 SUMMARIZE = {False: "Summarize this text.\n\n{text}", True: "请概括下面的文字。\n\n{text}"}
@@ -58,29 +59,47 @@ def answered_question(statistics: FileStatistics) -> Proposal | None:
     if answer is answer_object:
         statistics.leaves[answer.path] = answer
         guesses.append(
-            f"{answer.path} is an object, which is learned as JSON text; --answer names a part of it instead"
+            _(
+                "{column} is an object, which is learned as JSON text; --answer names a part of it instead",
+                column=answer.path,
+            )
         )
     if named_question is None:
-        guesses.append(f"{question.path} is used as the question: no column is named as one")
+        guesses.append(_("{column} is used as the question: no column is named as one", column=question.path))
     if answer.name in _OTHER_ANSWERS and not statistics.user_columns:
-        guesses.append(f"{answer.path} is used as the answer to {question.path}: no column is named as one")
+        guesses.append(
+            _(
+                "{column} is used as the answer to {question}: no column is named as one",
+                column=answer.path,
+                question=question.path,
+            )
+        )
     if answer.value_type == "truth value":
         return yes_or_no_question(statistics, question, answer)
     type_name = "answer" if answer.value_type in ("text", "texts") else "any"
     if answer.value_type == "texts" and (is_choice or answer.is_called("label")):
         type_name = "list"
-        guesses.append(f"{answer.path} is learned with each of its labels on a line: name all in the prompt")
+        guesses.append(
+            _(
+                "{column} is learned with each of its labels on a line: name all in the prompt",
+                column=answer.path,
+            )
+        )
     columns = {
         "question": ProposedColumn(question.path),
         "answer": ProposedColumn(answer.path, type_name),
     }
-    proposal = question_proposal(statistics, "Questions and answers", columns)
+    proposal = question_proposal(statistics, _("Questions and answers"), columns)
     proposal.guesses += guesses
     values = [value for value in statistics.values(answer) if isinstance(value, list)]
     if type_name == "answer" and any(len(set(map(str, value))) > 1 for value in values):
         proposal.guesses.append(
-            f"{answer.path} is a list, of which the first text is learned, as of alternatives; if they are "
-            "parts of one answer, write `is: list` for the column, which joins them"
+            _(
+                "{column} is a list, of which the first text is learned, as of alternatives; "
+                "if they are parts of one answer, write `is: list` for the column, which "
+                "joins them",
+                column=answer.path,
+            )
         )
     return proposal
 
@@ -101,10 +120,14 @@ def two_texts(statistics: FileStatistics) -> Proposal | None:
         return None
     question, answer = texts
     columns = {"question": ProposedColumn(question.path), "answer": ProposedColumn(answer.path, "answer")}
-    proposal = question_proposal(statistics, "Questions and answers", columns)
+    proposal = question_proposal(statistics, _("Questions and answers"), columns)
     proposal.guesses.append(
-        f"{answer.path} is used as the answer to {question.path}: no other column has so much text. "
-        "--text and --answer name others"
+        _(
+            "{column} is used as the answer to {question}: no other column has so much "
+            "text. --text and --answer name others",
+            column=answer.path,
+            question=question.path,
+        )
     )
     return proposal
 
@@ -115,7 +138,7 @@ def yes_or_no_question(statistics: FileStatistics, question: Leaf, answer: Leaf)
     labels = named_labels(TRUTH, [], chinese)
     columns = {"question": ProposedColumn(question.path), "label": ProposedColumn(answer.path)}
     prompt = "{question}\n\n" + choice_of_words(labels, chinese)
-    proposal = question_proposal(statistics, "Yes-no questions", columns, prompt)
+    proposal = question_proposal(statistics, _("Yes-no questions"), columns, prompt)
     proposal.labels = labels
     return proposal
 
@@ -190,7 +213,7 @@ def summarized_text(statistics: FileStatistics) -> Proposal | None:
     if text is None or summary is None:
         return None
     columns = {"text": ProposedColumn(text.path), "answer": ProposedColumn(summary.path, "answer")}
-    return Proposal("Texts with a summary", columns, alpaca_output(SUMMARIZE[text.in_chinese], columns))
+    return Proposal(_("Texts with a summary"), columns, alpaca_output(SUMMARIZE[text.in_chinese], columns))
 
 
 def answered_by_calls(statistics: FileStatistics) -> Proposal | None:

@@ -9,6 +9,7 @@ from tuneyard.compiler.init.column_statistics import FileStatistics, Leaf
 from tuneyard.compiler.init.labels import VALUE_TYPES
 from tuneyard.core.datasets.column_meanings import USUAL_NAMES
 from tuneyard.core.errors import ContentError, show_value
+from tuneyard.core.language.message import _
 
 MOST_ROLES = 10  # different speakers in a column of roles
 MOST_IDS = 0.9
@@ -28,9 +29,15 @@ def refuse_trees(statistics: FileStatistics) -> None:
         is_reply = leaf.is_called("text") and not REPLIES.isdisjoint(leaf.steps[:-1])
         if has_replies or is_reply:
             raise ContentError(
-                f"{statistics.path}: each row is a tree of messages (the answers are under {leaf.path}), so "
-                f"no row is an example; expected one row for each conversation. {WRITE_THREADS} To learn "
-                "other columns alone, name them with --text and --label or --answer."
+                _(
+                    "{path}: each row is a tree of messages (the answers are under {path2}), so "
+                    "no row is an example; expected one row for each conversation. "
+                    "{write_threads} To learn other columns alone, name them with --text and "
+                    "--label or --answer.",
+                    path=statistics.path,
+                    path2=leaf.path,
+                    write_threads=WRITE_THREADS,
+                )
             )
 
 
@@ -51,16 +58,30 @@ def refuse_loose_messages(statistics: FileStatistics) -> None:
         if missing and len(missing) < len(parents):
             turns = f"id: {message_id.path}, parent: {parent.path}, role: {role.path}, text: {text.path}"
             raise ContentError(
-                f"{statistics.path}: {len(missing)} of {len(parents)} values of {parent.path} name no row, "
-                f"such as {show_value(missing[0])}; add these rows, or begin a conversation after them: a "
-                f"spec that has `source: {{turns: {{{turns}}}}}` and `unasked: drop` at its column of turns "
-                "reads the file"
+                _(
+                    "{path}: {missing} of {parents} values of {path2} name no row, such as "
+                    "{missing2}; add these rows, or begin a conversation after them: a spec that "
+                    "has `source: {{turns: {{{turns}}}}}` and `unasked: drop` at its column of "
+                    "turns reads the file",
+                    path=statistics.path,
+                    missing=len(missing),
+                    parents=len(parents),
+                    path2=parent.path,
+                    missing2=show_value(missing[0]),
+                    turns=turns,
+                )
             )
     raise ContentError(
-        f"{statistics.path}: each row is one message of a thread ({parent.path} names the message before "
-        f"it), so no row is an example; expected one row for each conversation. Follow {parent.path} from "
-        f"each last answer to the first message. {WRITE_THREADS} To pretrain on single messages all the "
-        f"same: --text {text.path}"
+        _(
+            "{path}: each row is one message of a thread ({parent} names the message "
+            "before it), so no row is an example; expected one row for each "
+            "conversation. Follow {parent} from each last answer to the first message. "
+            "{rest} To pretrain on single messages all the same: --text {text}",
+            path=statistics.path,
+            parent=parent.path,
+            rest=WRITE_THREADS,
+            text=text.path,
+        )
     )
 
 
@@ -103,9 +124,13 @@ def lost_parents(statistics: FileStatistics, links: Mapping[str, str]) -> str:
     if not missing:
         return ""
     count = len(_filled_texts(statistics, parent))
-    return (
-        f"{len(missing)} of {count} values of {parent.path} name no row, such as {show_value(missing[0])}: a "
-        "conversation begins after them"
+    return _(
+        "{count} of {total} values of {column} name no row, such as {value}: a "
+        "conversation begins after them",
+        count=len(missing),
+        total=count,
+        column=parent.path,
+        value=show_value(missing[0]),
     )
 
 
