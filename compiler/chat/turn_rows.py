@@ -6,7 +6,6 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from itertools import chain
 from typing import NamedTuple
 
-from tuneyard.compiler.chat.forms.trees import rank_of
 from tuneyard.compiler.chat.turn_forms import (
     ASSISTANT,
     CALL,
@@ -17,6 +16,8 @@ from tuneyard.compiler.chat.turn_forms import (
     marked_thought,
 )
 from tuneyard.compiler.chat.turn_order import orders_of
+
+from tuneyard.compiler.chat.forms.trees import rank_of
 from tuneyard.compiler.rows import MISSING, Fields, Line, ObjectRows, Prefix, Rows, walker, without
 from tuneyard.compiler.rows.problem_codes import NO_RECORDS, NOT_AN_OBJECT
 from tuneyard.compiler.rows.problems import Problems, UnreadableFileError

@@ -12,6 +12,7 @@ from tuneyard.compiler.columns.turns import ROLE_NAMES, Conversation, files_with
 from tuneyard.compiler.rows import Fields
 from tuneyard.compiler.spec.column_types import Column, ColumnType, Row
 from tuneyard.compiler.spec.model import Spec
+from tuneyard.core.language.message import _
 from tuneyard.core.records import ChatMessage
 from tuneyard.core.records.calls import WrongValueError, call_text, parse_calls
 

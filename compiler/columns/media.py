@@ -86,7 +86,10 @@ class MediaReader(ColumnReader):
         if in_messages:
             if paths and paths != in_messages:
                 raise WrongValueError(
-                    f"found images in the turns ({show_value(in_messages[0])}) and others beside them"
+                    _(
+                        "found images in the turns ({in_messages}) and others beside them",
+                        in_messages=show_value(in_messages[0]),
+                    )
                 )
             paths = self.read(in_messages)
         texts = [message.text for message in conversation] or [

@@ -111,11 +111,21 @@ def _call_errors(conversation: Conversation, tools: str) -> Iterator[CallError]:
                 if schemas:
                     declared_names = f"the row has {show_values(schemas)}"
                 message = f"the tool {show_value(name)} is not declared: {declared_names}"
-                yield CallError(f"turn {chat_message.number}: {message}", bool(schemas))
+                yield CallError(
+                    _("turn {number}: {message}", number=chat_message.number, message=message), bool(schemas)
+                )
                 continue
             fault = _schema_violation(json.dumps(schemas[name], sort_keys=True), arguments)
             if fault:
-                yield CallError(f"turn {chat_message.number}: the call of {show_value(name)}: {fault}", False)
+                yield CallError(
+                    _(
+                        "turn {number}: the call of {name}: {fault}",
+                        number=chat_message.number,
+                        name=show_value(name),
+                        fault=fault,
+                    ),
+                    False,
+                )
 
 
 def _schema_violation(schema: str, arguments: JsonObject) -> str:

@@ -28,7 +28,7 @@ from tuneyard.core.datasets import filled
 from tuneyard.core.datasets.answer_marks import adds_content
 from tuneyard.core.datasets.column_meanings import REASONING, meaning
 from tuneyard.core.errors import show_value, show_values
-from tuneyard.core.language.message import counted
+from tuneyard.core.language.message import _, counted
 from tuneyard.core.records import PAIR, ChatMessage
 from tuneyard.core.records.calls import (
     RESULTS,
@@ -114,7 +114,15 @@ def read_messages(
         if message.role in (CALL, OBSERVATION) and without_tools:
             lost = f"found the {message.role} of a tool, which this output would make plain text"
             fix = "write sharegpt or messages"
-            raise WrongValueError(f"turn {message.number}: {lost} ({without_tools}); {fix}")
+            raise WrongValueError(
+                _(
+                    "turn {number}: {lost} ({without_tools}); {fix}",
+                    number=message.number,
+                    lost=lost,
+                    without_tools=without_tools,
+                    fix=fix,
+                )
+            )
         if conversation and message.role == OBSERVATION == conversation[-1].role:
             conversation[-1] = conversation[-1]._replace(
                 text=f"{conversation[-1].text}{RESULTS}{message.text}"
@@ -123,7 +131,7 @@ def read_messages(
         _refuse_order(message, conversation)
         conversation.append(message)
     if not conversation:
-        raise WrongValueError("found no question with its answer, expected a conversation")
+        raise WrongValueError(_("found no question with its answer, expected a conversation"))
     if asks and len(conversation) % 2 == 0:
         raise WrongValueError(
             _("the last turn is the assistant's, but the answer is in another column; expected the user's")
@@ -133,7 +141,7 @@ def read_messages(
         fix = ""
         if conversation[-1].role == USER and len(conversation) > 1:
             fix = " (`unanswered: drop` at the column leaves it out)"
-        raise WrongValueError(f"{last}: nothing to learn; expected an assistant's{fix}")
+        raise WrongValueError(_("{last}: nothing to learn; expected an assistant's{fix}", last=last, fix=fix))
     return [*system, *conversation]
 
 
@@ -142,7 +150,7 @@ def read_answer(item: Fields, keys: MessageKeys) -> str:
     message = _message(1, item, keys, False)
     refuse_images([message])
     if message.role != ASSISTANT:
-        raise WrongValueError(f"found {message.role}, expected an answer of the assistant")
+        raise WrongValueError(_("found {role}, expected an answer of the assistant", role=message.role))
     return message.text
 
 
@@ -156,11 +164,23 @@ def _refuse_order(message: ChatMessage, before: Conversation) -> None:
             fix = "turns alternate: join both turns into one, or leave one out"
         if not before and message.role == ASSISTANT:
             fix = "`unasked: drop` at the column leaves out what comes before the user"
-        raise WrongValueError(f"turn {message.number}: found {message.role}, expected {expected[0]} ({fix})")
+        raise WrongValueError(
+            _(
+                "turn {number}: found {role}, expected {expected} ({fix})",
+                number=message.number,
+                role=message.role,
+                expected=expected[0],
+                fix=fix,
+            )
+        )
     if last and last.role == CALL and message.role == USER:
-        raise WrongValueError(f"turn {message.number}: found user, expected the result of the call before it")
+        raise WrongValueError(
+            _("turn {number}: found user, expected the result of the call before it", number=message.number)
+        )
     if message.role == OBSERVATION and not (last and (last.role == CALL or CALL_MARKUP.search(last.text))):
-        raise WrongValueError(f"turn {message.number}: found the result of a tool, and no call before it")
+        raise WrongValueError(
+            _("turn {number}: found the result of a tool, and no call before it", number=message.number)
+        )
 
 
 def _order_results(value: list[Fields], messages: Conversation) -> None:
@@ -180,7 +200,14 @@ def _order_results(value: list[Fields], messages: Conversation) -> None:
         if Counter(map(str, result_ids)) != Counter(map(str, call_ids)):
             results = show_values(result_ids)
             expected = show_values(call_ids)
-            raise WrongValueError(f"turn {number + 1}: found the results {results}, expected {expected}")
+            raise WrongValueError(
+                _(
+                    "turn {number}: found the results {results}, expected {expected}",
+                    number=number + 1,
+                    results=results,
+                    expected=expected,
+                )
+            )
         text_by_id = {str(name): message.text for name, message in zip(result_ids, after, strict=True)}
         if len(text_by_id) == len(call_ids):
             for position, (name, message) in enumerate(zip(call_ids, after, strict=True), number + 1):
@@ -261,8 +288,11 @@ def refuse_images(messages: Iterable[ChatMessage]) -> None:
         if message.images:
             image = show_value(message.images[0])
             raise WrongValueError(
-                f"turn {message.number}: found the image {image}, which no column takes; spec media reads "
-                "images"
+                _(
+                    "turn {number}: found the image {image}, which no column takes; spec media reads images",
+                    number=message.number,
+                    image=image,
+                )
             )
 
 

@@ -236,7 +236,9 @@ def _check_texts(spec: Spec, output: Output, names: Collection[str]) -> None:
     """Refuse an output without a text, and columns of messages among the `names` in its templates."""
     for name in names:
         if name in spec.conversation_columns:
-            raise ValueError(f"column {name}: turns are no text for a template or `keep`; give them `roles`")
+            raise ValueError(
+                _("column {name}: turns are no text for a template or `keep`; give them `roles`", name=name)
+            )
     text_templates = TEXTS[output.format]
     if spec.writes_conversation(output):
         return

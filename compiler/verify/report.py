@@ -109,8 +109,13 @@ def _learned_pretraining(audit: Audit, verdict: Verdict) -> str:
 
 def _learned(audit: Audit) -> Iterator[str]:
     share = audit.learned / audit.seen if audit.seen else 0
-    yield f"{audit.seen} tokens, {audit.learned} of them loss tokens ({share:.1%}); everything else is masked"
-    yield "labels: LLaMA-Factory's own processor and tokenizer on every row"
+    yield _(
+        "{number} tokens, {learned} of them loss tokens ({share:.1%}); everything else is masked",
+        number=audit.seen,
+        learned=audit.learned,
+        share=share,
+    )
+    yield _("labels: LLaMA-Factory's own processor and tokenizer on every row")
     yield from _messages(audit.turns)
     if audit.example:
         yield _("the first example, loss tokens between ⟦ and ⟧:")

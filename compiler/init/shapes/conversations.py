@@ -226,10 +226,15 @@ def _messages_of_people(statistics: FileStatistics, path: str) -> Iterator[str]:
     most = FEW if has_assistant or has_questions else 0.5 * count
     if len(messages) > most:
         yield (
-            f"{len(messages)} of {count} lines look like questions, turns or fields, and plain text learns "
-            "them as one text. To learn answers, begin the file with the first question, and write `Q:` "
-            "before each question and `A:` before its answer, or `User:` and `Assistant:`; of fields, write "
-            ".jsonl with a key for each"
+            _(
+                "{number} of {lines} lines look like questions, turns or fields, and plain "
+                "text learns them as one text. To learn answers, begin the file with the "
+                "first question, and write `Q:` before each question and `A:` before its "
+                "answer, or `User:` and `Assistant:`; of fields, write .jsonl with a key for "
+                "each",
+                number=len(messages),
+                lines=count,
+            )
         )
 
 

@@ -13,6 +13,7 @@ from tuneyard.compiler.init.shapes.message_rows import (
     conversations_in,
 )
 from tuneyard.compiler.init.shapes.threads import parent_leaf
+from tuneyard.core.language.message import _
 
 LONGEST_MESSAGE = 400  # characters on average: longer texts are articles
 

@@ -227,7 +227,7 @@ def answered_by_calls(statistics: FileStatistics) -> Proposal | None:
         "completion": ProposedColumn(CALLS_AS_ANSWERS, "completion", {"tool_calls": True}),
     }
     columns |= columns_beside(statistics, conversations=True)
-    return Proposal("Questions answered by calls of tools", columns, {"format": "sharegpt"})
+    return Proposal(_("Questions answered by calls of tools"), columns, {"format": "sharegpt"})
 
 
 def _are_calls(values: Sequence[object]) -> bool:
