@@ -6,11 +6,53 @@ Each rule reads the answer of recipes/inspection.py (codes: docs/recipes.md).
 from collections.abc import Iterator
 
 from tuneyard.core.errors import Problem
+from tuneyard.core.errors.problem_codes import ProblemCode
+from tuneyard.core.language.message import _
+from tuneyard.core.llamafactory.problem_codes import ALL_ROWS_CUT
 from tuneyard.core.records.answers import MESSAGES, code_for
 from tuneyard.recipes.answer import Facts, Rows
 from tuneyard.recipes.costs import packs
 from tuneyard.recipes.data import NamedDataset, dataset_dir, locate
 from tuneyard.recipes.recipe import Recipe
+
+UNSAVABLE_REWARD_MODEL = ProblemCode(
+    "E315",
+    _("a reward model that cannot be saved"),
+    _("Write `finetuning_type: lora`, or take a model without tied embeddings."),
+)
+UNCONVERTED_PISSA = ProblemCode(
+    "W315", _("a PiSSA adapter that is not converted"), _("Write `pissa_init: false`.")
+)
+ABOVE_POSITIONS = ProblemCode(
+    "E333", _("`cutoff_len` exceeds the model's positions"), _("Lower `cutoff_len`.")
+)
+SOME_ROWS_CUT = ProblemCode(
+    "W353", _("`cutoff_len` cuts some rows"), _("Raise `cutoff_len`, or accept the share in the message.")
+)
+EMPTY_THOUGHTS = ProblemCode(
+    "W355",
+    _("empty thoughts that are added, or thoughts that are removed"),
+    _("Set `enable_thinking` as in the message."),
+)
+UNTRAINED_EMBEDDINGS = ProblemCode(
+    "W356",
+    _("new tokens whose embeddings are not trained"),
+    _("Set `additional_target: embed_tokens,lm_head`, or `finetuning_type: full`."),
+)
+UNTRAINED_EXPERTS = ProblemCode(
+    "W358",
+    _("experts that `lora_target: all` does not train"),
+    _("Name the layers to train, or write `finetuning_type: full`."),
+)
+RUNS_CODE = ProblemCode(
+    "N363",
+    _("a training that runs the model's own Python"),
+    _("Read these files first, or leave `trust_remote_code` out."),
+)
+ONE_KIND_OF_ANSWERS = ProblemCode(
+    "E424", _("KTO answers of one kind"), _("Add answers of the other kind, or train with `stage: sft`.")
+)
+
 
 FIRST_ROWS = 5
 NEW_TOKENS = ("add_tokens", "add_special_tokens", "new_special_tokens_config")
@@ -71,7 +113,7 @@ def mark_problems(recipe: Recipe, answer: Facts) -> Iterator[Problem]:
             f"all {wanted + unwanted} answers are marked as {kind}: KTO has nothing to compare them with"
         )
         yield recipe.problem(
-            "E424", "dataset", message, "add answers of the other kind, or train with stage: sft"
+            ONE_KIND_OF_ANSWERS, "dataset", message, "add answers of the other kind, or train with stage: sft"
         )
 
 
@@ -92,12 +134,16 @@ def thought_problems(recipe: Recipe, answer: Facts) -> Iterator[Problem]:
                 f"{silent} of {rows} answers of {name} have no thought: an empty one is trained before them"
             )
             fix = "enable_thinking: null" if thinking else "enable_thinking: false"
-            yield recipe.problem("W355", "enable_thinking", message, f"{fix} leaves it out of the loss")
+            yield recipe.problem(
+                EMPTY_THOUGHTS, "enable_thinking", message, f"{fix} leaves it out of the loss"
+            )
         elif not enables and thinking:
             message = (
                 f"false removes the thoughts from {thinking} of {rows} answers of {name} before training"
             )
-            yield recipe.problem("W355", "enable_thinking", message, "enable_thinking: true trains them")
+            yield recipe.problem(
+                EMPTY_THOUGHTS, "enable_thinking", message, "enable_thinking: true trains them"
+            )
 
 
 def cut_problems(recipe: Recipe, answer: Facts) -> Iterator[Problem]:
@@ -109,12 +155,14 @@ def cut_problems(recipe: Recipe, answer: Facts) -> Iterator[Problem]:
             continue
         if cut >= rows:
             message = f"cuts all {rows} rows of {name}; the longest has {longest} tokens"
-            yield recipe.problem("E353", "cutoff_len", message, f"cutoff_len: {longest} keeps them whole")
+            yield recipe.problem(
+                ALL_ROWS_CUT, "cutoff_len", message, f"cutoff_len: {longest} keeps them whole"
+            )
         elif not packs(recipe):
             message = (
                 f"cuts {cut} of {rows} rows of {name} ({cut / rows:.1%}); the longest has {longest} tokens"
             )
-            yield recipe.problem("W353", "cutoff_len", message)
+            yield recipe.problem(SOME_ROWS_CUT, "cutoff_len", message)
 
 
 def position_problems(recipe: Recipe, answer: Facts) -> Iterator[Problem]:
@@ -129,7 +177,7 @@ def position_problems(recipe: Recipe, answer: Facts) -> Iterator[Problem]:
     reaches = "cutoff_len" in recipe.settings or answer.train.longest > positions
     if cutoff > positions and reaches:
         message = f"{int(cutoff):,} is above the {positions:,} positions of the model"
-        yield recipe.problem("E333", "cutoff_len", message, f"cutoff_len: {positions}")
+        yield recipe.problem(ABOVE_POSITIONS, "cutoff_len", message, f"cutoff_len: {positions}")
 
 
 def new_token_problems(recipe: Recipe, answer: Facts) -> Iterator[Problem]:
@@ -139,7 +187,7 @@ def new_token_problems(recipe: Recipe, answer: Facts) -> Iterator[Problem]:
         return
     message = "adds tokens whose embeddings are not trained: they stay random"
     hint = "additional_target: embed_tokens,lm_head with LoRA, or finetuning_type: full"
-    yield recipe.problem("W356", keys[0], message, hint)
+    yield recipe.problem(UNTRAINED_EMBEDDINGS, keys[0], message, hint)
 
 
 def expert_problems(recipe: Recipe, answer: Facts) -> Iterator[Problem]:
@@ -153,7 +201,7 @@ def expert_problems(recipe: Recipe, answer: Facts) -> Iterator[Problem]:
         "they are not trained"
     )
     hint = "finetuning_type: full trains them, LoRA in LLaMA-Factory cannot"
-    yield recipe.problem("W358", "lora_target", message, hint)
+    yield recipe.problem(UNTRAINED_EXPERTS, "lora_target", message, hint)
 
 
 def reward_problems(recipe: Recipe, answer: Facts) -> Iterator[Problem]:
@@ -168,7 +216,7 @@ def reward_problems(recipe: Recipe, answer: Facts) -> Iterator[Problem]:
     method = recipe.method
     if settings.get("pissa_init") is True and method == "lora":
         message = "no PiSSA adapter of a reward model is converted: it fits a changed base only"
-        yield recipe.problem("W315", "pissa_init", message, "pissa_init: false")
+        yield recipe.problem(UNCONVERTED_PISSA, "pissa_init", message, "pissa_init: false")
     is_saved_as_copy = bool(settings.get("deepspeed") or settings.get("fsdp"))
     if method in ("full", "freeze") and answer.model.tied and not is_saved_as_copy:
         message = (
@@ -176,7 +224,7 @@ def reward_problems(recipe: Recipe, answer: Facts) -> Iterator[Problem]:
             "training stops at the first checkpoint"
         )
         hint = "finetuning_type: lora, or a model without tied embeddings"
-        yield recipe.problem("E315", "finetuning_type", message, hint)
+        yield recipe.problem(UNSAVABLE_REWARD_MODEL, "finetuning_type", message, hint)
 
 
 def code_problems(recipe: Recipe, answer: Facts) -> Iterator[Problem]:
@@ -185,4 +233,4 @@ def code_problems(recipe: Recipe, answer: Facts) -> Iterator[Problem]:
     if answer.has_code and recipe.settings.get(key):
         model = recipe.settings.get("model_name_or_path")
         message = f"the training runs the Python files of {model}"
-        yield recipe.problem("N363", key, message, "read them first, or remove this setting")
+        yield recipe.problem(RUNS_CODE, key, message, "read them first, or remove this setting")

@@ -27,7 +27,7 @@ from tuneyard.core.errors import (
     TuneyardError,
     by_code,
 )
-from tuneyard.core.errors.problem_codes import guide
+from tuneyard.core.errors.problem_codes import ProblemCode, guide
 from tuneyard.core.files import existing
 from tuneyard.core.language.message import _, counted
 from tuneyard.core.language.messages import print_json, say
@@ -59,6 +59,8 @@ from tuneyard.recipes.output_dir import (
     inputs_of,
 )
 from tuneyard.recipes.recipe import (
+    DISK_TOO_SMALL,
+    NOTES,
     MachineProblem,
     Recipe,
     RunProblem,
@@ -72,6 +74,36 @@ from tuneyard.recipes.rules import problems_of
 from tuneyard.recipes.schema import known_keys
 from tuneyard.recipes.starting_weights import loaded_problems
 from tuneyard.recipes.watched_files import FileStates, states_of, watched_files
+
+LOST_ROWS = ProblemCode(
+    "E323",
+    _("rows that LLaMA-Factory drops or stops at"),
+    _("Correct these rows; `tuneyard data verify` has the reason for each."),
+)
+OTHER_TRAINING = ProblemCode(
+    "E340",
+    _("an `output_dir` with another training"),
+    _("Name another `output_dir`, or set this one aside by `overwrite_output_dir: true`."),
+)
+SET_ASIDE = ProblemCode(
+    "W340",
+    _("an earlier training that will be set aside"),
+    _("Name another `output_dir` to leave it in its place."),
+)
+FINISHED = ProblemCode(
+    "W341",
+    _("a training that finished here, maybe with another number of processes"),
+    _("Name another `output_dir` to train again."),
+)
+REFUSED_SETTING = ProblemCode(
+    "E350", _("a setting that LLaMA-Factory refuses"), _("Change the setting in the message.")
+)
+NO_SUCH_LAYER = ProblemCode(
+    "E351",
+    _("`lora_target` matches no layer, or the model cannot be adapted so"),
+    _("Take the listed layers, or write `all`."),
+)
+
 
 WATCHED_EVERY = 0.3  # seconds
 WRONG_STAGE = "not applicable in the current training stage"  # LLaMA-Factory's words
@@ -292,7 +324,7 @@ def noted(problems: list[Problem], target: Machine) -> list[Problem]:
     noted = []
     for problem in problems:
         if isinstance(problem, MachineProblem):
-            problem = replace(problem, code=f"N{problem.code[1:]}")
+            problem = replace(problem, code=NOTES.get(problem.code, problem.code))
         noted.append(problem)
     return noted
 
@@ -304,15 +336,15 @@ def output_problems(recipe: Recipe, world: dict[str, object]) -> Iterator[Proble
         return  # and the model is not hashed
     differs = changed_inputs(folder, inputs_of(recipe, weights_file(recipe.path)))
     grown = changed_world_size(folder, world) if world and not differs else ""
-    code, message, hint = "W341", "", ""
+    code, message, hint = FINISHED, "", ""
     if differs:
-        code, message = "E340", f"{folder} holds another run ({differs})"
+        code, message = OTHER_TRAINING, f"{folder} holds another run ({differs})"
         hint = "another output_dir, or overwrite_output_dir: true to set the old one aside"
         command = command_to_resume(recipe) if differs == FOREIGN else ""
         if command:
             hint = f"`{command}` continues it; {hint}"
         if recipe.settings.get("overwrite_output_dir") is True:
-            code, hint = "W340", "`tuneyard recipe train` sets it aside"
+            code, hint = SET_ASIDE, "`tuneyard recipe train` sets it aside"
     elif grown:
         message = f"{folder} was trained with {grown}: other steps"
         hint = "`tuneyard recipe train --force` trains it again"
@@ -337,10 +369,10 @@ def answer_problems(recipe: Recipe, answer: Facts, explained: bool) -> Iterator[
         if key == "lora_target" and model.linear:
             hint = f"write all, or some of {', '.join(model.linear[:8])}"
         for name in names:
-            yield recipe.problem("E351", key, f"{name} fits no layer of the model", hint)
-    rejections = [("E350", "LLaMA-Factory refuses it", answer.rejected, answer.at_fault)]
+            yield recipe.problem(NO_SUCH_LAYER, key, f"{name} fits no layer of the model", hint)
+    rejections = [(REFUSED_SETTING, "LLaMA-Factory refuses it", answer.rejected, answer.at_fault)]
     if not model.unfit:
-        rejections.append(("E351", "LLaMA-Factory cannot adapt it", model.rejected, model.at_fault))
+        rejections.append((NO_SUCH_LAYER, "LLaMA-Factory cannot adapt it", model.rejected, model.at_fault))
     for code, verb, words, at_fault in rejections:
         if not words or explained:
             continue
@@ -397,10 +429,10 @@ def data_problems(recipe: Recipe, answer: Facts, datasets: list[NamedDataset]) -
             message = f"{rows.bad} of {rows.rows} rows cannot be trained on"
             if rows.bad >= rows.rows:
                 message = f"all {rows.bad} rows fail to convert"
-            yield Problem("E323", str(path), message, dataset.name)
+            yield Problem(LOST_ROWS, str(path), message, dataset.name)
         for row, why in rows.problems:
             place = f"{path} row {row}" if row else str(path)
-            yield Problem("E323", place, why, dataset.name)
+            yield Problem(LOST_ROWS, place, why, dataset.name)
 
 
 def disk_problems(recipe: Recipe, answer: Facts, schedule: Schedule) -> Iterator[Problem]:
@@ -414,7 +446,7 @@ def disk_problems(recipe: Recipe, answer: Facts, schedule: Schedule) -> Iterator
         message = f"{counted(count, 'checkpoint', 'checkpoints')} {takes} {size_words(each * count)}"
         hint = "a smaller save_total_limit, or save_only_model: true"
         there = f"{message}, {size_words(free)} are free on this machine in {existing(recipe.output_dir)}"
-        yield recipe.problem("E342", "output_dir", there, hint, MachineProblem)
+        yield recipe.problem(DISK_TOO_SMALL, "output_dir", there, hint, MachineProblem)
 
 
 def regroups(recipe: Recipe) -> bool:

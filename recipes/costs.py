@@ -13,11 +13,31 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from tuneyard.core.errors import ContentError, Problem
+from tuneyard.core.errors.problem_codes import ProblemCode
 from tuneyard.core.files import existing
 from tuneyard.core.language.message import _, counted
 from tuneyard.core.llamafactory.stages import TRAINING_STAGES, UNKNOWN_STAGE, WITHOUT_REFERENCE
 from tuneyard.recipes.hardware import GpuModel
 from tuneyard.recipes.recipe import Recipe
+
+NOTHING_TO_TRAIN = ProblemCode("E307", _("`val_size` leaves no rows to train on"), _("Lower `val_size`."))
+NEVER_SAVED = ProblemCode(
+    "W330", _("saves or evaluations that never happen"), _("Lower `save_steps` or `eval_steps`.")
+)
+ENDS_EARLY = ProblemCode(
+    "N330", _("`max_steps` ends the training before `num_train_epochs`"), _("Leave `max_steps` out.")
+)
+ENDLESS_WARMUP = ProblemCode("W331", _("a warm-up that never ends"), _("Lower `warmup_steps`."))
+LARGE_STEP = ProblemCode(
+    "W332", _("a step larger than the data"), _("Lower the batch or the gradient accumulation.")
+)
+DEPRECATED_WARMUP = ProblemCode("W333", _("`warmup_ratio` is deprecated"), _("Write `warmup_steps`."))
+STOPS_LATE = ProblemCode(
+    "E337",
+    _("settings at which training stops once the model is loaded"),
+    _("Change the setting in the message."),
+)
+
 
 FP32, BF16 = 4, 2
 NF4 = 0.5 + 1 / 64 + 4 / 64 / 256  # 4 bits, a scale of 8 bits for 64 weights, one of 32 bits for 256 scales
@@ -181,32 +201,32 @@ def schedule_problems(recipe: Recipe, schedule: Schedule) -> Iterator[Problem]:
     for key, value in {"save_steps": saves, "eval_steps": evaluates}.items():
         if isinstance(value, int) and value > schedule.steps:
             message = f"is {value}, but the training ends after {counted(schedule.steps, 'step', 'steps')}"
-            yield recipe.problem("W330", key, message, never[key])
+            yield recipe.problem(NEVER_SAVED, key, message, never[key])
     if schedule.warmup >= schedule.steps:
         message = f"{schedule.warmup} steps of {schedule.steps}: the full learning rate is never reached"
-        yield recipe.problem("W331", "warmup_steps", message)
+        yield recipe.problem(ENDLESS_WARMUP, "warmup_steps", message)
     if not schedule.rows and settings.get("val_size"):
         message = f"takes every row, found {settings['val_size']}: none is left to train on"
-        yield recipe.setting_problem("E307", "val_size", message)
+        yield recipe.setting_problem(NOTHING_TO_TRAIN, "val_size", message)
     if schedule.lacks_rows:
         message = (
             f"a step takes {schedule.batch} {schedule.unit}s, the dataset has {schedule.rows}: take less"
         )
-        yield recipe.problem("W332", "per_device_train_batch_size", message)
+        yield recipe.problem(LARGE_STEP, "per_device_train_batch_size", message)
     limit, epochs = recipe.number("max_steps", -1), recipe.number("num_train_epochs", 0)
     ends_early = 0 < limit < epochs * schedule.steps_per_epoch and schedule.rows
     if ends_early and not settings.get("streaming") and not recipe.is_overridden("max_steps"):
         share = limit / schedule.steps_per_epoch
         message = f"ends the training after {share:.2g} of num_train_epochs: {epochs:g} epochs"
-        yield recipe.problem("N330", "max_steps", message)
+        yield recipe.problem(ENDS_EARLY, "max_steps", message)
     each, processes = int(recipe.number("per_device_train_batch_size", 8)), schedule.world_size
     if splits_batches(recipe) and each % processes:
         message = f"{each} cannot be split among {processes} processes (split_batches): training stops"
         fix = f"a multiple of {processes}"
-        yield recipe.problem("E337", "per_device_train_batch_size", message, fix)
+        yield recipe.problem(STOPS_LATE, "per_device_train_batch_size", message, fix)
     if "warmup_ratio" in settings:
         hint = f"warmup_steps: {settings['warmup_ratio']} (a share below 1 is taken too)"
-        yield recipe.problem("W333", "warmup_ratio", "is deprecated in transformers 5", hint)
+        yield recipe.problem(DEPRECATED_WARMUP, "warmup_ratio", "is deprecated in transformers 5", hint)
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,6 +34,7 @@ from tuneyard.core.datasets.split import rows_of_split, split_problem
 from tuneyard.core.datasets.unread_keys import UnreadKeys
 from tuneyard.core.documents import read_mapping
 from tuneyard.core.errors import ContentError, Problem, RequestError, TuneyardError
+from tuneyard.core.errors.problem_codes import ProblemCode
 from tuneyard.core.files import hub_problem, no_folder, sha256, strings
 from tuneyard.core.files.bounded_reading import UnboundedError, refuse_pipe
 from tuneyard.core.installation.checkout import ROOT
@@ -42,6 +43,55 @@ from tuneyard.core.llamafactory.stages import MARKED, rows_of, stage_fits, stage
 from tuneyard.core.records import BARE, OPENAI, format_of_entry
 from tuneyard.recipes.recipe import MissingDataProblem, Recipe, UnboundedDataProblem
 from tuneyard.recipes.rows import COUNTED
+
+NEVER_EVALUATED = ProblemCode(
+    "W307",
+    _("held-out rows that are never evaluated"),
+    _(
+        "Set `eval_strategy`, or leave `val_size` out; for the dataset's own held-out rows write "
+        "`eval_dataset` and `val_size: 0`."
+    ),
+)
+UNKNOWN_DATASET = ProblemCode(
+    "E320",
+    _("a dataset that is not registered or cannot be read"),
+    _("`tuneyard data list` shows the datasets, `tuneyard data compile` registers one."),
+)
+EMPTY_DATASET = ProblemCode(
+    "E321", _("a dataset without records"), _("Compile it again, or name another one.")
+)
+STALE_DATASET = ProblemCode("W322", _("a dataset that changed since its compile"), _("Compile it again."))
+UNNAMED_COLUMNS = ProblemCode(
+    "W324",
+    _("records with columns that the entry does not name"),
+    _("Map them under `columns` in dataset_info.json."),
+)
+UNNAMED_PROMPT = ProblemCode(
+    "E327",
+    _("system texts or inputs that the entry does not name"),
+    _("Map the column under `columns` in dataset_info.json."),
+    _("LLaMA-Factory trains the prompt without them."),
+)
+UNNAMED_TEXT = ProblemCode(
+    "W327", _("a text that the entry does not name"), _("If the prompt needs it, map it to `query`.")
+)
+BEST_BY_TRAINING_ROWS = ProblemCode(
+    "E328",
+    _("the best checkpoint is chosen on training rows"),
+    _("Name another `eval_dataset`, or hold rows out by `val_size`."),
+)
+EVALUATED_ON_TRAINING_ROWS = ProblemCode(
+    "W328", _("evaluation rows that are trained on"), _("Name another `eval_dataset`.")
+)
+UNMIXED_STREAMS = ProblemCode(
+    "W329", _("streaming does not mix the datasets"), _("Write `mix_strategy: interleave_under`.")
+)
+ROWS_LEFT_OUT = ProblemCode(
+    "N329",
+    _("`max_samples` or `interleave_under` leaves rows out"),
+    _("Leave `max_samples` out, or write `mix_strategy: concat`."),
+)
+
 
 BUFFER_SIZE = 16384
 """LLaMA-Factory's default of buffer_size, rows that streaming shuffles."""
@@ -78,7 +128,7 @@ def read_datasets(recipe: Recipe) -> tuple[list[NamedDataset], list[Problem]]:
                 if isinstance(error, NotRegisteredError) and not other_folder(name, folder):
                     hint = _compile_hint(name, "compile it")
                 kind = UnboundedDataProblem if isinstance(error, UnboundedError) else MissingDataProblem
-                problems.append(recipe.problem("E320", key, str(error), hint, kind))
+                problems.append(recipe.problem(UNKNOWN_DATASET, key, str(error), hint, kind))
             else:
                 datasets.append(dataset)
                 problems.extend(dataset_problems)
@@ -155,24 +205,24 @@ def _read_dataset(recipe: Recipe, key: str, name: str) -> tuple[NamedDataset, li
     records, sampled = read_records(path), entry.get("num_samples")
     rows = rows_of_split(entry, len(records))
     if not records:
-        problems.append(recipe.problem("E321", key, f"{path}: has no records"))
+        problems.append(recipe.problem(EMPTY_DATASET, key, f"{path}: has no records"))
     elif not rows:
         message = f"{name}: `split` of its entry takes none of the {len(records)} records"
-        problems.append(recipe.problem("E321", key, message, "take it out"))
+        problems.append(recipe.problem(EMPTY_DATASET, key, message, "take it out"))
     columns = entry.get("columns")
     mapped = columns.values() if isinstance(columns, dict) else ()
     problems.extend(_unread_answers(recipe, key, name, entry, records))
     limit = recipe.number("max_samples", math.inf)
     if key == "dataset" and rows and limit < rows and not recipe.is_overridden("max_samples"):
         message = f"trains on the first {int(limit)} of {rows} rows of {name}"
-        problems.append(recipe.problem("N329", "max_samples", message))
+        problems.append(recipe.problem(ROWS_LEFT_OUT, "max_samples", message))
     for part in BARE:
         if part in mapped or recipe.stage == "pt":
             continue
         count = len(filled([record.get(part) for record in records]))
         if count:
             is_dropped_system = part == SYSTEM and SYSTEM not in strings(columns)
-            code = "E327" if is_dropped_system else "W324"
+            code = UNNAMED_PROMPT if is_dropped_system else UNNAMED_COLUMNS
             message = f"{name}: {part!r} is filled in {count} of {len(records)} records"
             hint = f'LLaMA-Factory leaves it out; add "{part}": "{part}" to the entry\'s `columns`'
             problems.append(recipe.problem(code, key, f"{message}, and the entry does not name it", hint))
@@ -181,7 +231,7 @@ def _read_dataset(recipe: Recipe, key: str, name: str) -> tuple[NamedDataset, li
     compiled = manifest_beside(path)
     if compiled is not None and compiled[1].sha256 != sha256(path):
         hint = _compile_hint(name, "compile it again") or "compile it again"
-        problems.append(recipe.problem("W322", key, f"{path}: changed since it was compiled", hint))
+        problems.append(recipe.problem(STALE_DATASET, key, f"{path}: changed since it was compiled", hint))
     if isinstance(sampled, int):
         rows = sampled
     return NamedDataset(key, name, rows), problems
@@ -206,7 +256,7 @@ def _files_of_other_types(recipe: Recipe, key: str, folder: Path) -> list[Proble
         return []
     listed = ", ".join(others[:MOST_NAMED]) + (", …" if len(others) > MOST_NAMED else "")
     message = f"{folder}: LLaMA-Factory loads every file of a folder as one type ({usual}), not {listed}"
-    return [recipe.problem("E321", key, message, "move them out of the folder")]
+    return [recipe.problem(EMPTY_DATASET, key, message, "move them out of the folder")]
 
 
 def fits_stage(recipe: Recipe, name: str, entry: Mapping[str, object]) -> bool:
@@ -241,12 +291,12 @@ def _text_problems(
     if inputs:
         unmapped = _unmapped(inputs, places, len(records))
         message = f"{name}: {unmapped}: LLaMA-Factory trains the prompt without it"
-        yield recipe.problem("E327", key, message, query_fix(inputs))
+        yield recipe.problem(UNNAMED_PROMPT, key, message, query_fix(inputs))
     if texts:
         unmapped = _unmapped(texts, places, len(records))
         message = f"{name}: {unmapped}: LLaMA-Factory leaves this text out"
         yield recipe.problem(
-            "W327", key, message, _("if the prompt needs it, {hint}", hint=query_fix([*inputs, *texts]))
+            UNNAMED_TEXT, key, message, _("if the prompt needs it, {hint}", hint=query_fix([*inputs, *texts]))
         )
 
 
@@ -285,7 +335,7 @@ def _unread_answers(
         return
     if entry.get("formatting", "alpaca") != "alpaca":
         message = f"{name}: stage pt reads the first turn of a conversation alone"
-        yield recipe.problem("E327", key, message, PT_HINT)
+        yield recipe.problem(UNNAMED_PROMPT, key, message, PT_HINT)
         return
     columns = strings(entry.get("columns")) if "columns" in entry else {"response": "output"}
     answer = columns.get("response", "")
@@ -293,7 +343,7 @@ def _unread_answers(
     if count:
         share = f"{answer!r} is filled in {count} of {len(records)} records"
         message = f"{name}: {share}, and stage pt reads the prompt alone"
-        yield recipe.problem("E327", key, message, PT_HINT)
+        yield recipe.problem(UNNAMED_PROMPT, key, message, PT_HINT)
 
 
 def _unmixed(recipe: Recipe, datasets: Sequence[NamedDataset]) -> Iterator[Problem]:
@@ -306,7 +356,7 @@ def _unmixed(recipe: Recipe, datasets: Sequence[NamedDataset]) -> Iterator[Probl
     if None not in rows and sum(count or 0 for count in rows) <= buffer:
         return
     message = "streaming trains one dataset after the other; only the rows in its buffer are mixed"
-    yield recipe.problem("W329", "dataset", message, "mix_strategy: interleave_under")
+    yield recipe.problem(UNMIXED_STREAMS, "dataset", message, "mix_strategy: interleave_under")
 
 
 def _never_drawn(recipe: Recipe, datasets: Sequence[NamedDataset]) -> Iterator[Problem]:
@@ -337,7 +387,7 @@ def _never_drawn(recipe: Recipe, datasets: Sequence[NamedDataset]) -> Iterator[P
                 f"interleave_under ends with the {int(counts[first])} rows of {first}: {about}{left_out} of "
                 f"{int(counts[name])} rows of {name} are never trained"
             )
-            yield recipe.problem("N329", key, message, "mix_strategy: concat trains every row once")
+            yield recipe.problem(ROWS_LEFT_OUT, key, message, "mix_strategy: concat trains every row once")
 
 
 def _draw_shares(recipe: Recipe, datasets: int) -> list[float]:
@@ -367,10 +417,10 @@ def evaluated_on_training_rows(recipe: Recipe) -> Iterator[Problem]:
         rows = "the dataset" if twin == name else f"the rows of {twin}, the dataset"
         message = f"{name} is {rows} that is trained on: its loss only shows how well they are memorised"
         hint = "name a held-out dataset, or leave it out and hold out a share: val_size: 0.1"
-        code = "W328"
+        code = EVALUATED_ON_TRAINING_ROWS
         if recipe.settings.get("load_best_model_at_end") is True:
             message = f"{message}, and load_best_model_at_end keeps the checkpoint that memorised most"
-            code = "E328"
+            code = BEST_BY_TRAINING_ROWS
         yield recipe.problem(code, "eval_dataset", message, hint)
 
 
@@ -395,7 +445,7 @@ def _held_out_rows_left_out(recipe: Recipe) -> Iterator[Problem]:
     if names:
         listed = ",".join(dict.fromkeys(names))
         message = f"holds out training rows, and the held-out rows of {listed} are never evaluated"
-        yield recipe.problem("W307", "val_size", message, f"eval_dataset={listed} val_size=0")
+        yield recipe.problem(NEVER_EVALUATED, "val_size", message, f"eval_dataset={listed} val_size=0")
 
 
 def _shared_rows(recipe: Recipe, name: str) -> Iterator[Problem]:
@@ -405,7 +455,7 @@ def _shared_rows(recipe: Recipe, name: str) -> Iterator[Problem]:
     if shared:
         message = f"{len(shared)} of the {len(rows)} different rows of {name} are also trained on"
         hint = "take them out of one of the datasets: their loss only shows how well they are memorised"
-        yield recipe.problem("W328", "eval_dataset", message, hint)
+        yield recipe.problem(EVALUATED_ON_TRAINING_ROWS, "eval_dataset", message, hint)
 
 
 def _row_hashes(recipe: Recipe, names: Sequence[str]) -> set[bytes]:

@@ -7,8 +7,20 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from tuneyard.core.errors import ContentError, Problem, show_value
-from tuneyard.recipes.costs import Schedule
+from tuneyard.core.errors.problem_codes import ProblemCode
+from tuneyard.core.language.message import _
+from tuneyard.recipes.costs import STOPS_LATE, Schedule
 from tuneyard.recipes.recipe import Recipe
+
+WRONG_SETTINGS_FILE = ProblemCode(
+    "E310",
+    _("a DeepSpeed or JSON file that is missing, or contradicts the recipe"),
+    _("Correct the path, or the value in the message."),
+)
+NO_EFFECT = ProblemCode(
+    "W338", _("a setting without effect"), _("Leave it out, or change it as the message says.")
+)
+
 
 OTHER_RATES = ("use_galore", "use_apollo", "use_badam", "use_adam_mini", "use_muon", "loraplus_lr_ratio")
 # Values of a DeepSpeed file that transformers compares, with the setting and its default.
@@ -81,7 +93,7 @@ def _contradiction(
     if value is None or value == "auto" or value == expected:
         return
     message = f"{name}: {'.'.join(path)} is {show_value(value)}, {label} is {show_value(expected)}"
-    yield recipe.setting_problem("E310", "deepspeed", message, f'write "auto" for {path[-1]}')
+    yield recipe.setting_problem(WRONG_SETTINGS_FILE, "deepspeed", message, f'write "auto" for {path[-1]}')
 
 
 def _deepspeed_file(recipe: Recipe) -> tuple[str, Mapping[str, Any]]:
@@ -112,15 +124,17 @@ def deepspeed_replaces(recipe: Recipe) -> Iterator[Problem]:
         if section == "optimizer":
             for other in OTHER_RATES:
                 if recipe.settings.get(other):
-                    yield recipe.problem("W338", other, replaced, fix)
+                    yield recipe.problem(NO_EFFECT, other, replaced, fix)
         if same:
             fix += f", or write `{key}: {same[0]}`"
         setting = recipe.settings.get(key)
         if not isinstance(setting, str):
             if default not in same:
-                yield recipe.problem("W338", key, f"is not given, and its default {default} {replaced}", fix)
+                yield recipe.problem(
+                    NO_EFFECT, key, f"is not given, and its default {default} {replaced}", fix
+                )
         elif setting not in same:
-            yield recipe.problem("W338", key, f"{setting} {replaced}", fix)
+            yield recipe.problem(NO_EFFECT, key, f"{setting} {replaced}", fix)
     steps = _value_at(content, ("scheduler", "params", "warmup_num_steps"))
     warmup = recipe.number("warmup_steps", 0) or recipe.number("warmup_ratio", 0)
     if steps in ("auto", 0) and not warmup:
@@ -128,7 +142,7 @@ def deepspeed_replaces(recipe: Recipe) -> Iterator[Problem]:
             f"{name} has the scheduler's warmup_num_steps from the recipe, which has no warm-up: training "
             "stops once the model is loaded"
         )
-        yield recipe.problem("E337", "deepspeed", message, "write `warmup_steps: 0.03`")
+        yield recipe.problem(STOPS_LATE, "deepspeed", message, "write `warmup_steps: 0.03`")
 
 
 def _value_at(content: object, path: Sequence[str]) -> object:

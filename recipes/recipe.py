@@ -10,6 +10,7 @@ from pathlib import Path
 from tuneyard.core.datasets import read_registry, registry_folder
 from tuneyard.core.documents import BOM, is_number, read_yaml
 from tuneyard.core.errors import ContentError, Problem, RequestError, nearest, show_value, wrong_value
+from tuneyard.core.errors.problem_codes import ProblemCode
 from tuneyard.core.files import bundled, parse_json, read_object, require
 from tuneyard.core.files.bounded_reading import open_regular, read_text
 from tuneyard.core.language.message import _
@@ -25,6 +26,47 @@ from tuneyard.core.text.secrets import (
 from tuneyard.core.training.training_run import names_in
 from tuneyard.recipes.other_files import refuse_other_file
 
+MISSING_PACKAGE = ProblemCode("E309", _("a missing package"), _("Run the install command in the message."))
+SKIPPED_PACKAGE = ProblemCode(
+    "W309",
+    _("a missing package without which LLaMA-Factory trains on"),
+    _("Install it, or take the setting out."),
+)
+MISSING_PACKAGE_HERE = ProblemCode(
+    "N309", _("a package that this machine lacks"), _("Install it on the machine that trains.")
+)
+DISK_TOO_SMALL = ProblemCode(
+    "E342",
+    _("a disk too small for the checkpoints"),
+    _("Lower `save_total_limit`, or write `save_only_model: true`."),
+)
+DISK_TOO_SMALL_HERE = ProblemCode(
+    "N342",
+    _("a disk of this machine too small for the checkpoints"),
+    _("Check the disk of the machine that trains."),
+)
+NOT_WRITABLE = ProblemCode(
+    "E343", _("an `output_dir` that cannot be written"), _("Change its permissions, or name another folder.")
+)
+NOT_WRITABLE_HERE = ProblemCode(
+    "N343",
+    _("an `output_dir` that this machine cannot write"),
+    _("Check the permissions on the machine that trains."),
+)
+MISSING_PATH = ProblemCode(
+    "E344", _("a model folder or `media_dir` that does not exist"), _("Correct the path.")
+)
+MISSING_PATH_HERE = ProblemCode(
+    "N344", _("a path that this machine lacks"), _("Check the path on the machine that trains.")
+)
+NOTES: Mapping[str, str] = {
+    MISSING_PACKAGE: MISSING_PACKAGE_HERE,
+    SKIPPED_PACKAGE: MISSING_PACKAGE_HERE,
+    DISK_TOO_SMALL: DISK_TOO_SMALL_HERE,
+    NOT_WRITABLE: NOT_WRITABLE_HERE,
+    MISSING_PATH: MISSING_PATH_HERE,
+}
+"""The note of a problem of this machine, for a recipe that another one trains."""
 JSON_SETTINGS = ("deepspeed", "fsdp_config", "accelerator_config")
 """Settings that may name a file of JSON."""
 SECRET_INSIDE = (

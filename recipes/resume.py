@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from tuneyard.core.documents import is_number
 from tuneyard.core.errors import ContentError, Problem, show_value
+from tuneyard.core.errors.problem_codes import ProblemCode
 from tuneyard.core.files import read_object
 from tuneyard.core.language.message import _
 from tuneyard.core.training.training_run import checkpoint_folders
@@ -21,6 +22,19 @@ from tuneyard.recipes.costs import Schedule
 from tuneyard.recipes.output_dir import find_flaw, missing_state
 from tuneyard.recipes.recipe import Recipe
 from tuneyard.recipes.starting_weights import RESIZING
+
+CANNOT_RESUME = ProblemCode(
+    "E347",
+    _("a checkpoint that cannot be resumed, or has no step left"),
+    _("Change the setting in the message, or name another checkpoint."),
+)
+KEPT_BY_CHECKPOINT = ProblemCode(
+    "W347",
+    _("a setting of which resuming takes the checkpoint's value"),
+    _("Write the checkpoint's value, or leave `resume_from_checkpoint` out."),
+    _("Save interval, learning rate, optimizer and others."),
+)
+
 
 KEY = "resume_from_checkpoint"
 LEAVE_OUT = f"leave out {KEY}"
@@ -70,7 +84,7 @@ def resume_problems(recipe: Recipe, schedule: Schedule, world_size: int | None) 
         return
     reason = why_not_resumed(recipe)
     if reason:
-        yield recipe.problem("E347", KEY, f"{reason}: training stops, or begins again", LEAVE_OUT)
+        yield recipe.problem(CANNOT_RESUME, KEY, f"{reason}: training stops, or begins again", LEAVE_OUT)
         return
     folder = _named_folder(recipe)
     if folder is None:
@@ -78,12 +92,12 @@ def resume_problems(recipe: Recipe, schedule: Schedule, world_size: int | None) 
             message = (
                 f"true, and {recipe.output_dir} has no checkpoint: training stops once the model is loaded"
             )
-            yield recipe.problem("E347", KEY, message, LEAVE_OUT)
+            yield recipe.problem(CANNOT_RESUME, KEY, message, LEAVE_OUT)
         return
     flaw = find_flaw(folder, needs_optimizer=False)
     if flaw and not recipe.settings.get("fsdp"):
         message = f"{folder}: {flaw}: training stops once the model is loaded"
-        yield recipe.problem("E347", KEY, message, "name another checkpoint")
+        yield recipe.problem(CANNOT_RESUME, KEY, message, "name another checkpoint")
         return
     yield from step_problems(recipe, schedule)
     yield from _optimizer_problems(recipe, folder)
@@ -94,7 +108,7 @@ def resume_problems(recipe: Recipe, schedule: Schedule, world_size: int | None) 
             f"{folder} was saved by {processes} processes, and {world_size} train here: rows are left out or "
             "trained twice"
         )
-        yield recipe.problem("W347", KEY, message, "take as many processes as then")
+        yield recipe.problem(KEPT_BY_CHECKPOINT, KEY, message, "take as many processes as then")
     yield from _adapter_problems(recipe, folder)
 
 
@@ -111,7 +125,7 @@ def step_problems(recipe: Recipe, schedule: Schedule) -> Iterator[Problem]:
         f"{folder} is at step {step}, and the training ends after step {schedule.steps}: no step is left"
     )
     fix = "raise num_train_epochs or max_steps, or name an earlier checkpoint"
-    yield recipe.problem("E347", KEY, message, fix)
+    yield recipe.problem(CANNOT_RESUME, KEY, message, fix)
 
 
 def kept_settings(recipe: Recipe, folder: Path, schedule: Schedule) -> Iterator[Problem]:
@@ -129,12 +143,12 @@ def kept_settings(recipe: Recipe, folder: Path, schedule: Schedule) -> Iterator[
             steps = math.ceil(schedule.steps * value)
         if steps != saved:
             message = f"{show_value(value)} has no effect: the training goes on with {saved}, as in {folder}"
-            yield recipe.problem("W347", key, message, f"{key}: {saved}")
+            yield recipe.problem(KEPT_BY_CHECKPOINT, key, message, f"{key}: {saved}")
     key = "per_device_train_batch_size"
     batch, saved = int(recipe.number(key, 8)), state.get("train_batch_size")
     if is_number(saved) and saved != batch and not recipe.settings.get("auto_find_batch_size"):
         message = f"{batch}, and {folder} was trained with {saved}: rows are left out or trained twice"
-        yield recipe.problem("W347", key, message, f"{key}: {saved}")
+        yield recipe.problem(KEPT_BY_CHECKPOINT, key, message, f"{key}: {saved}")
 
 
 def _state(folder: Path) -> Mapping[str, object]:
@@ -173,7 +187,9 @@ def _optimizer_problems(recipe: Recipe, folder: Path) -> Iterator[Problem]:
     if recipe.settings.get("deepspeed"):
         if not saved_by_deepspeed:
             message = f"{folder} was not saved by DeepSpeed: training stops once the model is loaded"
-            yield recipe.problem("E347", KEY, message, "leave out deepspeed, or name another checkpoint")
+            yield recipe.problem(
+                CANNOT_RESUME, KEY, message, "leave out deepspeed, or name another checkpoint"
+            )
         return
     missing = missing_state(folder)
     if missing:
@@ -182,14 +198,14 @@ def _optimizer_problems(recipe: Recipe, folder: Path) -> Iterator[Problem]:
             "checkpoint's step"
         )
         fix = "name a checkpoint that was saved without save_only_model"
-        yield recipe.problem("W347", KEY, message, fix)
+        yield recipe.problem(KEPT_BY_CHECKPOINT, KEY, message, fix)
         return
     rates = saved_rates(folder / "scheduler.pt")
     rate = recipe.settings.get("learning_rate")
     if is_number(rate) and rates and not any(math.isclose(rate, saved) for saved in rates):
         saved = ", ".join(f"{saved:g}" for saved in rates)
         message = f"{rate:g} has no effect: the training goes on with that of {folder}, {saved}"
-        yield recipe.problem("W347", "learning_rate", message, f"learning_rate: {rates[0]:g}")
+        yield recipe.problem(KEPT_BY_CHECKPOINT, "learning_rate", message, f"learning_rate: {rates[0]:g}")
     yield from _other_optimizer(recipe, folder, saved_group(folder / "optimizer.pt"))
 
 
@@ -201,21 +217,23 @@ def _other_optimizer(recipe: Recipe, folder: Path, saved: "OptimizerGroup | None
     for name, key in OPTIMIZER_KEYS.items():
         if name in optimizer and key not in saved.values:
             message = f"{optimizer}, and {folder} has the state of another optimizer: training stops"
-            yield recipe.problem("E347", "optim", message, f"take that of the checkpoint, or {LEAVE_OUT}")
+            yield recipe.problem(
+                CANNOT_RESUME, "optim", message, f"take that of the checkpoint, or {LEAVE_OUT}"
+            )
             return
     ratio = "loraplus_lr_ratio"
     groups = LORAPLUS_GROUPS if recipe.settings.get(ratio) else PLAIN_GROUPS
     if saved.groups in (LORAPLUS_GROUPS, PLAIN_GROUPS) and saved.groups != groups:
         state = "without" if recipe.settings.get(ratio) else "with"
         message = f"{folder} was trained {state} {ratio}: training stops once the model is loaded"
-        yield recipe.problem("E347", ratio, message, LEAVE_OUT)
+        yield recipe.problem(CANNOT_RESUME, ratio, message, LEAVE_OUT)
     for setting, (key, position) in KEPT_BY_OPTIMIZER.items():
         value, values = recipe.settings.get(setting), saved.values.get(key, ())
         if is_number(value) and len(values) > position and not math.isclose(value, values[position]):
             message = (
                 f"{value:g} has no effect: the training goes on with that of {folder}, {values[position]:g}"
             )
-            yield recipe.problem("W347", setting, message, f"{setting}: {values[position]:g}")
+            yield recipe.problem(KEPT_BY_CHECKPOINT, setting, message, f"{setting}: {values[position]:g}")
 
 
 class OptimizerGroup(NamedTuple):
@@ -295,21 +313,21 @@ def _adapter_problems(recipe: Recipe, folder: Path) -> Iterator[Problem]:
         if kind:
             message = f"{folder} has no adapter: none of its weights are loaded, and training stops"
             fix = f"finetuning_type: full, or {LEAVE_OUT} and name it as model_name_or_path"
-            yield recipe.problem("E347", KEY, message, fix)
+            yield recipe.problem(CANNOT_RESUME, KEY, message, fix)
         return
     if not kind:
         message = f"{folder} has an adapter, and finetuning_type is {recipe.method}: training stops"
-        yield recipe.problem("E347", KEY, message, "finetuning_type: lora")
+        yield recipe.problem(CANNOT_RESUME, KEY, message, "finetuning_type: lora")
         return
     try:
         config = read_object(config_path)
     except ContentError as error:
-        yield recipe.problem("E347", KEY, f"{error}: training stops", "name another checkpoint")
+        yield recipe.problem(CANNOT_RESUME, KEY, f"{error}: training stops", "name another checkpoint")
         return
     saved_kind = config.get("peft_type")
     if saved_kind != kind:
         message = f"{folder} has an adapter of type {show_value(saved_kind)}, expected {kind}: training stops"
-        yield recipe.problem("E347", KEY, message, "name a checkpoint of this finetuning_type")
+        yield recipe.problem(CANNOT_RESUME, KEY, message, "name a checkpoint of this finetuning_type")
         return
     if recipe.method == "lora" and not recipe.names("adapter_name_or_path"):
         yield from _lora_problems(recipe, folder, config)
@@ -318,15 +336,15 @@ def _adapter_problems(recipe: Recipe, folder: Path) -> Iterator[Problem]:
 def _lora_problems(recipe: Recipe, folder: Path, config: Mapping[str, object]) -> Iterator[Problem]:
     rank = recipe.number("lora_rank", LORA_RANK)
     for code, key, name, value in (
-        ("E347", "lora_rank", "r", rank),
-        ("E347", "use_dora", "use_dora", bool(recipe.settings.get("use_dora"))),
-        ("W347", "lora_alpha", "lora_alpha", recipe.number("lora_alpha", 2 * rank)),
-        ("W347", "use_rslora", "use_rslora", bool(recipe.settings.get("use_rslora"))),
+        (CANNOT_RESUME, "lora_rank", "r", rank),
+        (CANNOT_RESUME, "use_dora", "use_dora", bool(recipe.settings.get("use_dora"))),
+        (KEPT_BY_CHECKPOINT, "lora_alpha", "lora_alpha", recipe.number("lora_alpha", 2 * rank)),
+        (KEPT_BY_CHECKPOINT, "use_rslora", "use_rslora", bool(recipe.settings.get("use_rslora"))),
     ):
         saved = config.get(name)
         if saved is None or saved == value:
             continue
-        if code == "E347":
+        if code == CANNOT_RESUME:
             message = (
                 f"{folder} has {name} {_plain(saved)}, the recipe {_plain(value)}: training stops once the "
                 "model is loaded"
@@ -348,7 +366,7 @@ def _lora_problems(recipe: Recipe, folder: Path, config: Mapping[str, object]) -
             f"{','.join(sorted(modules)) or 'none'}: training stops once the model is loaded"
         )
         fix = f"additional_target: {saved_text}" if saved_text else "leave out additional_target"
-        yield recipe.problem("E347", "additional_target", message, fix)
+        yield recipe.problem(CANNOT_RESUME, "additional_target", message, fix)
     names = set(recipe.names("lora_target"))
     if names and "all" not in names:
         yield from _other_layers(recipe, names)
@@ -371,7 +389,7 @@ def _other_layers(recipe: Recipe, names: set[str]) -> Iterator[Problem]:
         f"{folder} adapts {layers}, the recipe {', '.join(sorted(names))}: training stops once the model is "
         "loaded, or begins the other layers anew"
     )
-    yield recipe.problem("E347", "lora_target", message, f"lora_target: {layers.replace(' ', '')}")
+    yield recipe.problem(CANNOT_RESUME, "lora_target", message, f"lora_target: {layers.replace(' ', '')}")
 
 
 def _plain(value: object) -> str:

@@ -8,12 +8,12 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from tuneyard.core.errors import ContentError, Problem, nearest, show_value
-from tuneyard.core.files import HUB_ID, existing, near_name, versions
+from tuneyard.core.errors.problem_codes import ProblemCode
+from tuneyard.core.files import HUB_ID, existing, near_name
 from tuneyard.core.installation.packages import install_command
 from tuneyard.core.language.message import _
 from tuneyard.core.llamafactory.prompt.token_weights import read_weights, weights_file
 from tuneyard.core.llamafactory.stages import (
-    PREFERENCE_STAGES,
     TRAINING_STAGES,
     UNKNOWN_STAGE,
     WITHOUT_REFERENCE,
@@ -21,10 +21,90 @@ from tuneyard.core.llamafactory.stages import (
 from tuneyard.core.text.quoting import shell
 from tuneyard.core.text.secrets import VARIABLES
 from tuneyard.core.training.metrics import UNKNOWN, direction, metric_of
-from tuneyard.recipes.deepspeed_file import OTHER_RATES, deepspeed_replaces, deepspeed_values
+from tuneyard.recipes.costs import STOPS_LATE
+from tuneyard.recipes.data import NEVER_EVALUATED
+from tuneyard.recipes.deepspeed_file import (
+    NO_EFFECT,
+    OTHER_RATES,
+    WRONG_SETTINGS_FILE,
+    deepspeed_replaces,
+    deepspeed_values,
+)
 from tuneyard.recipes.hardware import Gpu, Machine, cpu_computes_bf16, is_set, world_size
-from tuneyard.recipes.recipe import JSON_SETTINGS, MachineProblem, Recipe, RunProblem, expanded
-from tuneyard.recipes.schema import known_keys, meant, setting_problems
+from tuneyard.recipes.recipe import (
+    JSON_SETTINGS,
+    MISSING_PACKAGE,
+    MISSING_PATH,
+    NOT_WRITABLE,
+    SKIPPED_PACKAGE,
+    MachineProblem,
+    Recipe,
+    RunProblem,
+    expanded,
+)
+from tuneyard.recipes.schema import UNKNOWN_CHOICE, known_keys, meant, setting_problems
+from tuneyard.recipes.stage_rules import ppo, value_head
+
+MISSING_KEY = ProblemCode("E304", _("a required key is missing"), _("Add it to the recipe."))
+INCOMPLETE_MODEL = ProblemCode(
+    "E306",
+    _("an incomplete model folder"),
+    _("Name a folder with a config.json, or download the missing files again."),
+)
+KEEPS_THE_WORST = ProblemCode(
+    "E308",
+    _("`load_best_model_at_end` would keep the worst checkpoint"),
+    _("Set `greater_is_better` as the metric needs it."),
+)
+WRONG_PATH = ProblemCode("E311", _("a path that is missing, or has a space"), _("Correct the path."))
+WRONG_PRECISION = ProblemCode(
+    "E312", _("a precision that the target lacks"), _("Take the precision in the message.")
+)
+SLOW_PRECISION = ProblemCode(
+    "W312", _("a precision that the target only imitates"), _("Take the precision in the message.")
+)
+BF16_ON_CPU = ProblemCode(
+    "N312",
+    _("what `bf16: true` needs on a CPU"),
+    _("Train with `tuneyard recipe train`, which adds these settings."),
+)
+METRIC_NOT_COMPUTED = ProblemCode(
+    "E314",
+    _("a metric that no evaluation computes"),
+    _("Take `eval_loss`, or switch on the evaluation that computes it."),
+)
+TOKENS_REPLACE_DATA = ProblemCode(
+    "N338",
+    _("tokens in `tokenized_path` replace dataset and template"),
+    _("Name another folder after a change of these."),
+)
+OUTPUT_IS_INPUT = ProblemCode(
+    "E341", _("an `output_dir` that holds the model, the data or the recipe"), _("Name another `output_dir`.")
+)
+UNUSUAL_RATE = ProblemCode(
+    "W357", _("a learning rate far from the published ranges"), _("Look for a zero too many or too few.")
+)
+PACKED_TOGETHER = ProblemCode(
+    "N359", _("packed examples that see each other"), _("Write `neat_packing: true`.")
+)
+WRONG_WEIGHTS = ProblemCode("E360", _("key-token weights that are wrong"), _("Correct the file."))
+UNWEIGHTABLE = ProblemCode(
+    "E361",
+    _("a setting that does not go with key-token weights"),
+    _("Leave the setting out, or train without weights."),
+)
+IGNORED_WEIGHTS = ProblemCode(
+    "N362",
+    _("key-token weights that plain `llamafactory-cli train` ignores"),
+    _("Train with `tuneyard recipe train`."),
+)
+SECRET_IN_RECIPE = ProblemCode(
+    "W364",
+    _("a token in the recipe"),
+    _("Take it out, and set the environment variable."),
+    _("The training would write it into its files."),
+)
+
 
 REQUIRED = {
     "model_name_or_path": _("the model to train (a hub id or a folder)"),
@@ -58,8 +138,6 @@ KEPT = ("model_name_or_path", "adapter_name_or_path", "dataset_dir")
 FAR = 10
 """A learning rate is far outside a range if it is so many times below or above it, or more."""
 ADAM = "adam"
-VALUE_HEADS = ("value_head.safetensors", "value_head.bin")  # of LLaMA-Factory's reward models
-PPO_TRL = "0.8.6", "0.9.6"
 """The first and the last version of trl that LLaMA-Factory 0.9.5 takes for PPO (train/ppo/trainer.py)."""
 # Schedulers with an argument that transformers needs and does not set, in lr_scheduler_kwargs.
 SCHEDULERS = {
@@ -94,10 +172,10 @@ def _missing(recipe: Recipe) -> Iterator[Problem]:
         evaluates = key == "dataset" and works and "do_train" not in works
         misspelt = any(meant(other, [key]) for other in recipe.settings if other not in known_keys())
         if not recipe.names(key) and not evaluates and not misspelt:
-            yield recipe.setting_problem("E304", key, f"is missing, expected {meaning}")
+            yield recipe.setting_problem(MISSING_KEY, key, f"is missing, expected {meaning}")
     if not works and not recipe.settings.get("tokenized_path"):  # which is written without a training
         yield recipe.setting_problem(
-            "E304", "do_train", "is not true, so nothing would be trained", "do_train: true"
+            MISSING_KEY, "do_train", "is not true, so nothing would be trained", "do_train: true"
         )
 
 
@@ -115,7 +193,7 @@ def _secrets(recipe: Recipe) -> Iterator[Problem]:
         if variable:
             message += f", and hands it to the training as {variable}"
             hint = f"take it out, and set it in the environment: export {variable}=…"
-        yield Problem("W364", place, message, key, hint)
+        yield Problem(SECRET_IN_RECIPE, place, message, key, hint)
 
 
 def _model(recipe: Recipe) -> Iterator[Problem]:
@@ -126,17 +204,17 @@ def _model(recipe: Recipe) -> Iterator[Problem]:
     if folder.is_dir():
         if not (folder / "config.json").is_file():
             yield recipe.setting_problem(
-                "E306",
+                INCOMPLETE_MODEL,
                 key,
                 f"{name} has no config.json: no model folder; name that of a whole model (for an adapter its "
                 "base here, and itself as adapter_name_or_path)",
             )
     elif folder.is_absolute():
-        yield recipe.problem("E344", key, _("{path}: no such folder", path=name), kind=MachineProblem)
+        yield recipe.problem(MISSING_PATH, key, _("{path}: no such folder", path=name), kind=MachineProblem)
     elif means_folder(name):
         hint = _("make it with `tuneyard recipe base`") if name == "models/demo-base" else near_name(folder)
         yield recipe.setting_problem(
-            "E306", key, f"{name}: no such folder, and no hub id (owner/name) either", hint
+            INCOMPLETE_MODEL, key, f"{name}: no such folder, and no hub id (owner/name) either", hint
         )
 
 
@@ -152,7 +230,9 @@ def _evaluation(recipe: Recipe) -> Iterator[Problem]:
     keys = ("eval_dataset", "val_size", "load_best_model_at_end", "eval_steps")
     given = next((key for key in keys if settings.get(key)), "")
     if given and never:
-        yield recipe.problem("W307", given, "is given, but nothing is evaluated", "eval_strategy: steps")
+        yield recipe.problem(
+            NEVER_EVALUATED, given, "is given, but nothing is evaluated", "eval_strategy: steps"
+        )
 
 
 def _best(recipe: Recipe) -> Iterator[Problem]:
@@ -166,11 +246,11 @@ def _best(recipe: Recipe) -> Iterator[Problem]:
     if kept and highest != metric_of(by).higher:
         message = f"is {str(highest).lower()}, which keeps the worst: {direction(by)}"
         hint = f"greater_is_better: {not highest}".lower()
-        yield recipe.setting_problem("E308", "greater_is_better", message, hint)
+        yield recipe.setting_problem(KEEPS_THE_WORST, "greater_is_better", message, hint)
     if isinstance(name, str) and computed and f"eval_{name.removeprefix('eval_')}" not in computed:
         names = ", ".join(figure for figure in computed if not figure.endswith(TIMES))
         yield recipe.setting_problem(
-            "E314", key, f"found {show_value(name)}, which no evaluation computes: {names}"
+            METRIC_NOT_COMPUTED, key, f"found {show_value(name)}, which no evaluation computes: {names}"
         )
 
 
@@ -211,13 +291,13 @@ def _packages(recipe: Recipe) -> Iterator[Problem]:
     if recipe.settings.get("flash_attn") == "fa2" and find_spec("flash_attn") is None:
         message = "needs the package flash_attn, which is not installed: LLaMA-Factory trains without it"
         yield recipe.problem(
-            "W309", "flash_attn", message, install_command("flash-attn"), kind=MachineProblem
+            SKIPPED_PACKAGE, "flash_attn", message, install_command("flash-attn"), kind=MachineProblem
         )
     for key, package in needed:
         if find_spec(package) is None:
             hint = install_command(package.replace("_", "-"))
             yield recipe.problem(
-                "E309",
+                MISSING_PACKAGE,
                 key,
                 _("needs the package {package}, which is not installed", package=package),
                 hint,
@@ -234,11 +314,11 @@ def _deepspeed(recipe: Recipe) -> Iterator[Problem]:
             if key == "deepspeed":
                 recipe.zero()
         except ContentError as error:
-            yield recipe.setting_problem("E310", key, str(error))
+            yield recipe.setting_problem(WRONG_SETTINGS_FILE, key, str(error))
         except OSError:
             bundled_files = "; recipes/deepspeed/z3.json and others are bundled" if key == "deepspeed" else ""
             hint = f"{near_name(Path(name))}{bundled_files}"
-            yield recipe.setting_problem("E310", key, f"{name}: file not found", hint)
+            yield recipe.setting_problem(WRONG_SETTINGS_FILE, key, f"{name}: file not found", hint)
 
 
 def _fsdp(recipe: Recipe) -> Iterator[Problem]:
@@ -253,12 +333,12 @@ def _fsdp(recipe: Recipe) -> Iterator[Problem]:
         hint = nearest(str(unknown[0]), FSDP_OPTIONS)
         if "," in str(unknown[0]):
             hint = _("separate them by spaces")
-        yield recipe.setting_problem("E303", "fsdp", message, hint)
+        yield recipe.setting_problem(UNKNOWN_CHOICE, "fsdp", message, hint)
     elif set(options) == {"offload"}:
         message = "offload works only next to full_shard or shard_grad_op"
-        yield recipe.setting_problem("E303", "fsdp", message, "fsdp: full_shard offload")
+        yield recipe.setting_problem(UNKNOWN_CHOICE, "fsdp", message, "fsdp: full_shard offload")
     elif {"full_shard", "shard_grad_op"} <= set(options):
-        yield recipe.setting_problem("E303", "fsdp", "full_shard and shard_grad_op: choose one")
+        yield recipe.setting_problem(UNKNOWN_CHOICE, "fsdp", "full_shard and shard_grad_op: choose one")
 
 
 def _paths(recipe: Recipe) -> Iterator[Problem]:
@@ -271,14 +351,16 @@ def _paths(recipe: Recipe) -> Iterator[Problem]:
                 "LLaMA-Factory's launcher splits its arguments at spaces, and fills in no variables: write "
                 "the path itself"
             )
-            yield recipe.setting_problem("E311", key, message, hint)
+            yield recipe.setting_problem(WRONG_PATH, key, message, hint)
     value = recipe.settings.get("resume_from_checkpoint")
     if isinstance(value, str) and not Path(value).is_dir():
         hint = near_name(Path(value))
-        yield recipe.setting_problem("E311", "resume_from_checkpoint", f"{value}: folder not found", hint)
+        yield recipe.setting_problem(WRONG_PATH, "resume_from_checkpoint", f"{value}: folder not found", hint)
     for name in recipe.names("media_dir"):
         if not expanded(name).exists():
-            yield recipe.problem("E344", "media_dir", f"{name}: no such file or folder", kind=MachineProblem)
+            yield recipe.problem(
+                MISSING_PATH, "media_dir", f"{name}: no such file or folder", kind=MachineProblem
+            )
 
 
 def _output_dir(recipe: Recipe) -> Iterator[Problem]:
@@ -289,12 +371,12 @@ def _output_dir(recipe: Recipe) -> Iterator[Problem]:
     folder, there = recipe.output_dir.resolve(), existing(recipe.output_dir)
     if there.is_file():
         yield recipe.problem(
-            "E341", "output_dir", _("{path} is a file, expected a folder", path=there), CHOOSE
+            OUTPUT_IS_INPUT, "output_dir", _("{path} is a file, expected a folder", path=there), CHOOSE
         )
         return
     if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
         message = f"{there} is no folder that can be written to"
-        yield recipe.problem("E343", "output_dir", message, CHOOSE, kind=MachineProblem)
+        yield recipe.problem(NOT_WRITABLE, "output_dir", message, CHOOSE, kind=MachineProblem)
         return
     needed = {"the current folder": Path(), "the recipe": recipe.path}
     for key in KEPT:
@@ -304,7 +386,7 @@ def _output_dir(recipe: Recipe) -> Iterator[Problem]:
     for label, path in needed.items():
         if path.exists() and path.resolve().is_relative_to(folder):
             message = f"{recipe.output_dir} holds {label}, so it cannot be a run's own"
-            yield recipe.problem("E341", "output_dir", message, CHOOSE)
+            yield recipe.problem(OUTPUT_IS_INPUT, "output_dir", message, CHOOSE)
             return
 
 
@@ -317,39 +399,43 @@ def _weights(recipe: Recipe) -> Iterator[Problem]:
     except ContentError as error:
         for line in str(error).splitlines():
             place, _unused, message = line.partition(": ")
-            yield Problem("E360", place, message)
+            yield Problem(WRONG_WEIGHTS, place, message)
     message = "plain `llamafactory-cli train` ignores these key-token weights"
-    yield RunProblem("N362", str(path), message, hint=_("train with `tuneyard recipe train`"))
+    yield RunProblem(IGNORED_WEIGHTS, str(path), message, hint=_("train with `tuneyard recipe train`"))
     unweightable = [key for key in UNWEIGHTED if recipe.settings.get(key)]
     unweightable += ["stage"] * (recipe.stage != "sft") + ["USE_RAY"] * is_set("USE_RAY")
     for key in unweightable:
         message = f"does not go with key-token weights ({path}): not proved"
         hint = f"change it, or train without weights: llamafactory-cli train {shell(recipe.path)}"
-        yield recipe.problem("E361", key, message, hint)
+        yield recipe.problem(UNWEIGHTABLE, key, message, hint)
 
 
 def _hardware(recipe: Recipe, gpus: Sequence[Gpu]) -> Iterator[Problem]:
     on_gpu = bool(gpus) and recipe.settings.get("use_cpu") is not True
     true = {key for key in ("bf16", "fp16", "pure_bf16") if recipe.settings.get(key) is True}
     if "pure_bf16" in true and not on_gpu:
-        yield recipe.setting_problem("E312", "pure_bf16", _("never works without a GPU"), "bf16: true")
+        yield recipe.setting_problem(
+            WRONG_PRECISION, "pure_bf16", _("never works without a GPU"), "bf16: true"
+        )
     if "fp16" in true and not on_gpu:
-        yield recipe.setting_problem("E312", "fp16", "needs a GPU", "bf16: true works on CPUs")
+        yield recipe.setting_problem(WRONG_PRECISION, "fp16", "needs a GPU", "bf16: true works on CPUs")
     if {"bf16", "fp16"} <= true:
-        yield recipe.setting_problem("E312", "fp16", "and bf16 are both true: choose one")
+        yield recipe.setting_problem(WRONG_PRECISION, "fp16", "and bf16 are both true: choose one")
     if "bf16" in true and on_gpu and any(gpu.generation < AMPERE for gpu in gpus):
         message = f"{gpus[0].name} has no bfloat16: PyTorch imitates it, many times slower"
-        yield recipe.problem("W312", "bf16", message, "bf16=false fp16=true")
+        yield recipe.problem(SLOW_PRECISION, "bf16", message, "bf16=false fp16=true")
     without_fp8 = [gpu for gpu in gpus if gpu.generation < HOPPER and not any(map(gpu.name.count, ADA))]
     if recipe.settings.get("fp8") and on_gpu and without_fp8:
         message = f"{gpus[0].name} has no fp8 matrix products in PyTorch: training stops at the first one"
-        yield recipe.problem("W312", "fp8", message, "--for 4xH100 if it is to train there, or fp8: false")
+        yield recipe.problem(
+            SLOW_PRECISION, "fp8", message, "--for 4xH100 if it is to train there, or fp8: false"
+        )
     if recipe.settings.get("quantization_bit") and not on_gpu:
         message = "on CPU: works, but many times slower than without; meant for a GPU"
-        yield recipe.problem("W312", "quantization_bit", message)
+        yield recipe.problem(SLOW_PRECISION, "quantization_bit", message)
     if not on_gpu and world_size(recipe, gpus) > 1 and recipe.zero_stage() == 3:
         message = "ZeRO-3 on CPUs takes several processes for one when it loads the model: training stops"
-        yield recipe.problem("E337", "deepspeed", message, "deepspeed=recipes/deepspeed/z2.json, or GPUs")
+        yield recipe.problem(STOPS_LATE, "deepspeed", message, "deepspeed=recipes/deepspeed/z2.json, or GPUs")
 
 
 def _without_gpu(recipe: Recipe, machine: Machine) -> Iterator[Problem]:
@@ -361,7 +447,7 @@ def _without_gpu(recipe: Recipe, machine: Machine) -> Iterator[Problem]:
         return
     if recipe.settings.get("use_cpu") is False:
         message = "without a GPU LLaMA-Factory stops at it, and use_cpu is false"
-        yield recipe.setting_problem("E312", "bf16", message, "use_cpu: true")
+        yield recipe.setting_problem(WRONG_PRECISION, "bf16", message, "use_cpu: true")
         return
     missing = cpu_settings(recipe, computes_bf16=not machine.here or cpu_computes_bf16())
     if not missing:
@@ -372,7 +458,7 @@ def _without_gpu(recipe: Recipe, machine: Machine) -> Iterator[Problem]:
     else:
         message = "this CPU has no bfloat16 arithmetic: training takes many times longer"
     hint = f"`tuneyard recipe train` adds {settings}; for llamafactory-cli add it to the command"
-    yield recipe.problem("N312", "bf16", message, hint, RunProblem)
+    yield recipe.problem(BF16_ON_CPU, "bf16", message, hint, RunProblem)
 
 
 def cpu_settings(recipe: Recipe, *, computes_bf16: bool) -> dict[str, object]:
@@ -402,7 +488,7 @@ def learning_rate(recipe: Recipe) -> Iterator[Problem]:
         side, effect = "above", "training may diverge"
     usual = f"the usual {low:g} to {high:g} of stage {recipe.stage} with finetuning_type {method}"
     message = f"{rate:g} is far {side} {usual}: {effect}"
-    yield recipe.problem("W357", "learning_rate", message)
+    yield recipe.problem(UNUSUAL_RATE, "learning_rate", message)
 
 
 def packing(recipe: Recipe) -> Iterator[Problem]:
@@ -410,47 +496,7 @@ def packing(recipe: Recipe) -> Iterator[Problem]:
     settings = recipe.settings
     if recipe.stage == "sft" and settings.get("packing") and not settings.get("neat_packing"):
         message = "examples in a block see the ones before them"
-        yield recipe.problem("N359", "packing", message, "neat_packing: true keeps them apart")
-
-
-def ppo(recipe: Recipe) -> Iterator[Problem]:
-    """Refuse PPO with a trl that LLaMA-Factory's PPO trainer refuses, after it has loaded three models."""
-    installed = versions("trl").get("trl")
-    if recipe.stage != "ppo" or installed is None:
-        return
-    from packaging.version import Version
-
-    first, last = PPO_TRL
-    if Version(first) <= Version(installed) <= Version(last):
-        return
-    message = (
-        f"LLaMA-Factory 0.9.5 needs trl {first} to {last} for PPO, and 0.18 or newer for everything else "
-        f"(installed: {installed}): training stops once the models are loaded"
-    )
-    fix = f"train preferences with stage: {' or '.join(PREFERENCE_STAGES)}"
-    yield recipe.problem("E334", "stage", message, fix)
-
-
-def value_head(recipe: Recipe) -> Iterator[Problem]:
-    """Refuse to judge answers by a reward model whose value head is missing: it would be a random one.
-
-    A model or adapter on the hub is not looked into.
-    """
-    settings = recipe.settings
-    if recipe.stage == "ppo" and settings.get("reward_model_type") != "api":
-        key, adapter_key = "reward_model", "reward_model_adapters"
-    elif recipe.stage == "rm" and not recipe.trains:
-        key, adapter_key = "model_name_or_path", "adapter_name_or_path"
-    else:
-        return
-    if recipe.names(adapter_key):
-        key = adapter_key
-    folders = recipe.names(key)
-    folder = expanded(folders[-1]) if folders else None  # LLaMA-Factory reads the last one's
-    if folder is None or not folder.is_dir() or any((folder / name).is_file() for name in VALUE_HEADS):
-        return
-    message = f"{folder} has no value head ({' or '.join(VALUE_HEADS)}): it is no reward model"
-    yield recipe.problem("E335", key, message, "name a folder that stage: rm has written")
+        yield recipe.problem(PACKED_TOGETHER, "packing", message, "neat_packing: true keeps them apart")
 
 
 def _stops(recipe: Recipe) -> Iterator[Problem]:
@@ -462,21 +508,23 @@ def _stops(recipe: Recipe) -> Iterator[Problem]:
     metric = settings.get("metric_for_best_model") or keeps_best
     if settings.get("early_stopping_steps") and not metric:
         message = "needs a metric and evaluations: training stops when it begins"
-        yield recipe.problem("E337", "early_stopping_steps", message, "load_best_model_at_end: true")
+        yield recipe.problem(STOPS_LATE, "early_stopping_steps", message, "load_best_model_at_end: true")
     shards = settings.get("deepspeed") or settings.get("fsdp")
     if settings.get("deepspeed") and settings.get("fsdp"):
         message = "and deepspeed exclude each other: training stops once the model is loaded"
-        yield recipe.problem("E337", "fsdp", message, "choose one")
+        yield recipe.problem(STOPS_LATE, "fsdp", message, "choose one")
     elif settings.get("save_only_model") and keeps_best and shards:
         message = "leaves DeepSpeed and FSDP nothing to load the best checkpoint from"
-        yield recipe.problem("E337", "save_only_model", message, "save_only_model: false")
+        yield recipe.problem(STOPS_LATE, "save_only_model", message, "save_only_model: false")
     scheduler = settings.get("lr_scheduler_type")
     needed = SCHEDULERS.get(str(scheduler), ())
     arguments = settings.get("lr_scheduler_kwargs")
     named = arguments if isinstance(arguments, dict | str) else ()
     if needed and not any(name in named for name in needed):
         message = f"{scheduler} needs {' or '.join(needed)}: training stops once the model is loaded"
-        yield recipe.problem("E337", "lr_scheduler_type", message, f"lr_scheduler_kwargs: {{{needed[0]}: …}}")
+        yield recipe.problem(
+            STOPS_LATE, "lr_scheduler_type", message, f"lr_scheduler_kwargs: {{{needed[0]}: …}}"
+        )
 
 
 def _tokens(recipe: Recipe) -> Iterator[Problem]:
@@ -487,7 +535,9 @@ def _tokens(recipe: Recipe) -> Iterator[Problem]:
     path = Path(folder)
     if path.is_dir() and any(path.iterdir()):
         message = f"{folder} has tokens already: dataset, template and cutoff_len are not read"
-        yield recipe.problem("N338", "tokenized_path", message, "name another folder after a change of these")
+        yield recipe.problem(
+            TOKENS_REPLACE_DATA, "tokenized_path", message, "name another folder after a change of these"
+        )
 
 
 def _no_effect(recipe: Recipe) -> Iterator[Problem]:
@@ -495,25 +545,27 @@ def _no_effect(recipe: Recipe) -> Iterator[Problem]:
     settings, stage = recipe.settings, recipe.stage
     if settings.get("packing") and stage in ("rm", "dpo", "kto"):
         message = f"has no effect in stage {stage}: only pt and sft pack"
-        yield recipe.problem("W338", "packing", message, _("leave it out"))
+        yield recipe.problem(NO_EFFECT, "packing", message, _("leave it out"))
     loss = settings.get("pref_loss")
     if settings.get("ref_model") and stage == "dpo" and loss in WITHOUT_REFERENCE:
         yield recipe.problem(
-            "W338", "ref_model", f"has no effect: {loss} has no reference", _("leave it out")
+            NO_EFFECT, "ref_model", f"has no effect: {loss} has no reference", _("leave it out")
         )
     checkpoints, disables = "gradient_checkpointing", "disable_gradient_checkpointing"
     if recipe.trains and settings.get(checkpoints) is False and settings.get(disables) is not True:
         message = "false has no effect: LLaMA-Factory switches it on"
-        yield recipe.problem("W338", checkpoints, message, f"{disables}: true")
+        yield recipe.problem(NO_EFFECT, checkpoints, message, f"{disables}: true")
     if recipe.trains and settings.get(checkpoints) is True and settings.get(disables) is True:
         message = f"true has no effect: {checkpoints}: true switches it on again"
-        yield recipe.problem("W338", disables, message, f"leave out {checkpoints}")
+        yield recipe.problem(NO_EFFECT, disables, message, f"leave out {checkpoints}")
     if settings.get("remove_unused_columns") is True:
         message = "true has no effect: LLaMA-Factory sets it to false"
-        yield recipe.problem("W338", "remove_unused_columns", message, _("leave it out"))
+        yield recipe.problem(NO_EFFECT, "remove_unused_columns", message, _("leave it out"))
     for key in ("dataset", "eval_dataset"):
         names = recipe.names(key)
         repeated = [name for name in dict.fromkeys(names) if names.count(name) > 1]
         if repeated:
             message = f"{', '.join(repeated)} is listed twice: LLaMA-Factory takes it once"
-            yield recipe.problem("W338", key, message, 'for more weight, "num_samples" in its registry entry')
+            yield recipe.problem(
+                NO_EFFECT, key, message, 'for more weight, "num_samples" in its registry entry'
+            )

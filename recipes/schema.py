@@ -11,10 +11,30 @@ from typing import Any
 from tuneyard.core.datasets import KEYS
 from tuneyard.core.documents.schema_errors import violations
 from tuneyard.core.errors import Problem, nearest_name
+from tuneyard.core.errors.problem_codes import ProblemCode
 from tuneyard.core.files import read_object
 from tuneyard.core.language.message import _
 from tuneyard.core.records import ALPACA, EXTRAS, SHAREGPT, SHAREGPT_TAGS
 from tuneyard.recipes.recipe import Recipe
+
+UNKNOWN_KEY = ProblemCode(
+    "E301", _("a key that LLaMA-Factory does not know"), _("Correct the spelling, as the message suggests.")
+)
+WRONG_TYPE = ProblemCode(
+    "E302", _("a setting of the wrong type"), _("Write a value of the type in the message.")
+)
+UNKNOWN_CHOICE = ProblemCode(
+    "E303", _("a value that is none of the choices"), _("Take one of the listed values.")
+)
+UNKNOWN_TEMPLATE = ProblemCode(
+    "E305",
+    _("a template that LLaMA-Factory does not have"),
+    _("Take the suggested template, or leave `template` out."),
+)
+IMPOSSIBLE_NUMBER = ProblemCode(
+    "E313", _("a number that the setting cannot have"), _("Take a number within the bounds.")
+)
+
 
 SCHEMA = Path(__file__).with_name("schema.json")
 LISTS = (  # LLaMA-Factory splits these texts at commas and takes lists as well
@@ -38,7 +58,11 @@ OTHER_NAMES = {
 """Keys and values of TRL, axolotl and transformers, and what LLaMA-Factory calls the same."""
 KEYS_OF_ENTRIES = {*KEYS, *ALPACA, *SHAREGPT, *EXTRAS, *SHAREGPT_TAGS}
 """What an entry of dataset_info.json may have, in `columns` and `tags`, too."""
-CODES = {"type": "E302", "enum": "E303", "anyOf": "E303"}  # by the keyword that a value fails; else E313
+CODES = {
+    "type": WRONG_TYPE,
+    "enum": UNKNOWN_CHOICE,
+    "anyOf": UNKNOWN_CHOICE,
+}  # by the keyword that a value fails; else E313
 
 
 @cache
@@ -61,12 +85,12 @@ def setting_problems(recipe: Recipe) -> Iterator[Problem]:
             continue
         violation = next(violations(known_keys()[key], value, exact=True), None)
         if violation is not None:
-            code, hint = CODES.get(violation.keyword, "E313"), violation.hint
-            if code == "E302" and {",", "%"} & {*str(value)}:
+            code, hint = CODES.get(violation.keyword, IMPOSSIBLE_NUMBER), violation.hint
+            if code == WRONG_TYPE and {",", "%"} & {*str(value)}:
                 hint = "write a number such as 1.5e-4; 10% is 0.1"
             if violation.keyword == "enum":
                 if key == "template":
-                    code = "E305"
+                    code = UNKNOWN_TEMPLATE
                 if str(value) in OTHER_NAMES:
                     hint = meant(str(value), [OTHER_NAMES[str(value)]])
             yield recipe.setting_problem(code, key, violation.message, hint)
@@ -76,7 +100,7 @@ def _unknown(recipe: Recipe, key: str) -> Problem:
     hint = meant(key, known_keys()) or "LLaMA-Factory has no such setting"
     if key in KEYS_OF_ENTRIES:
         hint = "a key of a dataset's entry in dataset_info.json: write it there"
-    return recipe.setting_problem("E301", key, "unknown key", hint)
+    return recipe.setting_problem(UNKNOWN_KEY, key, "unknown key", hint)
 
 
 def meant(name: str, choices: Collection[str]) -> str:

@@ -4,12 +4,32 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tuneyard.core.errors import ContentError, Problem, RequestError, show_value
+from tuneyard.core.errors.problem_codes import ProblemCode
 from tuneyard.core.files import no_folder, read_object, require
 from tuneyard.core.language.message import _, counted
 from tuneyard.core.training.parent_adapters import last_parts, parent_adapters
 from tuneyard.recipes.config_sizes import CONFIG, check_sizes
+from tuneyard.recipes.deepspeed_file import NO_EFFECT
 from tuneyard.recipes.recipe import Recipe, expanded
-from tuneyard.recipes.rules import means_folder
+from tuneyard.recipes.rules import INCOMPLETE_MODEL, means_folder
+
+OTHER_BASE = ProblemCode(
+    "E345", _("an adapter of another base model"), _("Take the base that it was trained on.")
+)
+MISSING_PARENTS = ProblemCode(
+    "W345",
+    _("an adapter without those that it was trained on"),
+    _("Write them before it, as in the message."),
+)
+UNCHECKED_ADAPTER = ProblemCode(
+    "N345",
+    _("an adapter that cannot be compared with its base here"),
+    _("Check again on a machine with the base's weights."),
+)
+MISSING_ADAPTER = ProblemCode(
+    "E346", _("a missing adapter, reward or reference model"), _("Correct the path.")
+)
+
 
 # Settings that name adapters, and the setting that names the model below them.
 ADAPTERS = {
@@ -68,7 +88,7 @@ def _model_problems(recipe: Recipe, key: str, name: str) -> Iterator[Problem]:
     Only headers are read. Pickles are not opened.
     """
     if key in MODELS and is_missing(name):  # recipes/rules.py reports a missing model_name_or_path
-        yield recipe.problem("E346", key, no_folder(name, NEITHER))
+        yield recipe.problem(MISSING_ADAPTER, key, no_folder(name, NEITHER))
     model = expanded(name)
     try:
         if any(model.glob("model*.safetensors*")):
@@ -76,7 +96,7 @@ def _model_problems(recipe: Recipe, key: str, name: str) -> Iterator[Problem]:
         if (model / CONFIG).is_file():
             check_sizes(model / CONFIG)
     except (ContentError, OSError) as error:
-        yield recipe.problem("E306", key, str(error), "`hf download` completes the folder")
+        yield recipe.problem(INCOMPLETE_MODEL, key, str(error), "`hf download` completes the folder")
 
 
 def check_weights(folder: Path) -> None:
@@ -109,7 +129,7 @@ def _kept_settings(recipe: Recipe) -> Iterator[Problem]:
         value, own = recipe.settings.get(key), config.get(kept)
         if value is not None and own is not None and value != own:
             message = f"has no effect: training goes on with the adapter's own {kept}, {show_value(own)}"
-            yield recipe.problem("W338", key, message, "create_new_adapter: true starts a new adapter")
+            yield recipe.problem(NO_EFFECT, key, message, "create_new_adapter: true starts a new adapter")
 
 
 def _adapter_problems(recipe: Recipe, key: str, name: str, base_key: str, base: object) -> Iterator[Problem]:
@@ -118,7 +138,7 @@ def _adapter_problems(recipe: Recipe, key: str, name: str, base_key: str, base: 
     if key != "resume_from_checkpoint":
         folder /= str(recipe.settings.get("adapter_folder") or "")
     if is_missing(name):
-        yield recipe.problem("E346", key, no_folder(name, NEITHER))
+        yield recipe.problem(MISSING_ADAPTER, key, no_folder(name, NEITHER))
         return
     if not folder.exists():  # on the hub
         return
@@ -130,7 +150,7 @@ def _adapter_problems(recipe: Recipe, key: str, name: str, base_key: str, base: 
     for file in (CONFIG, WEIGHTS):
         if not (folder / file).is_file() and not (file == WEIGHTS and is_split_or_pickled):
             yield recipe.problem(
-                "E346", key, f"{name}: not an adapter: {file} is missing", _subfolder(folder)
+                MISSING_ADAPTER, key, f"{name}: not an adapter: {file} is missing", _subfolder(folder)
             )
             return
     if not isinstance(base, str) or not base:
@@ -149,12 +169,14 @@ def _adapter_problems(recipe: Recipe, key: str, name: str, base_key: str, base: 
         trained_on = base_name if isinstance(base_name, str) and base_name else None
         unchecked = check_base(folder, trained_on, base_folder, base, same=False, fix=fix)
         if unchecked:
-            yield recipe.problem("N345", key, unchecked)
+            yield recipe.problem(UNCHECKED_ADAPTER, key, unchecked)
             if not base_folder.is_dir():
                 return
         reason = _why_shapes_unknown(folder, base_folder)
         if reason:
-            yield recipe.problem("N345", key, f"adapter {name}: its shapes are not checked: {reason}")
+            yield recipe.problem(
+                UNCHECKED_ADAPTER, key, f"adapter {name}: its shapes are not checked: {reason}"
+            )
             return
         # LLaMA-Factory enlarges the embeddings before it loads an adapter (hparams/model_args.py)
         may_grow = any(recipe.settings.get(setting) for setting in RESIZING)
@@ -168,9 +190,9 @@ def _adapter_problems(recipe: Recipe, key: str, name: str, base_key: str, base: 
                 key=base_key,
                 base=base,
             )
-            yield recipe.problem("E345", key, message, fix)
+            yield recipe.problem(OTHER_BASE, key, message, fix)
     except (ContentError, RequestError) as error:
-        yield recipe.problem("E345", key, str(error))
+        yield recipe.problem(OTHER_BASE, key, str(error))
 
 
 def _left_out_parents(recipe: Recipe, key: str) -> Iterator[Problem]:
@@ -189,7 +211,7 @@ def _left_out_parents(recipe: Recipe, key: str) -> Iterator[Problem]:
         if missing:
             message = f"{name} was trained on top of {', '.join(missing)}, and the base here is without"
             complete = ",".join([*names[:position], *missing, *names[position:]])
-            yield recipe.problem("W345", key, message, f"{key}: {complete}")
+            yield recipe.problem(MISSING_PARENTS, key, message, f"{key}: {complete}")
 
 
 def _subfolder(folder: Path) -> str:

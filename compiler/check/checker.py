@@ -35,37 +35,29 @@ from tuneyard.core.language.message import _
 from tuneyard.core.records.calls import WrongValueError
 
 MISSING_COLUMN = ProblemCode(
-    "E101",
-    "a column that is not there",
-    "Name the file's column by `--column TARGET=NAME`.",
+    "E101", _("a column that is not there"), _("Name the file's column by `--column TARGET=NAME`.")
 )
 NULL_VALUE = ProblemCode(
     "E103",
-    "null where a value is due",
-    "Fill in the value, or delete the row.",
-    "LLaMA-Factory silently drops a row with a null answer. In Excel, a formula without a computed "
-    "value, an error value (`#N/A`) and the further cells of a merged one look filled and are not: "
-    "the message names this cause.",
+    _("null where a value is due"),
+    _("Fill in the value, or delete the row."),
+    _(
+        "LLaMA-Factory silently drops a row with a null answer. In Excel, a formula without a computed "
+        "value, an error value (`#N/A`) and the further cells of a merged one look filled and are not: "
+        "the message names this cause."
+    ),
 )
 WRONG_TYPE = ProblemCode(
     "E105",
-    "a value of the wrong type",
-    "Write text; in a spec, `is: any` takes other types.",
-    "LLaMA-Factory would drop the row or fail.",
+    _("a value of the wrong type"),
+    _("Write text; in a spec, `is: any` takes other types."),
+    _("LLaMA-Factory would drop the row or fail."),
 )
-BLANK_TEXT = ProblemCode(
-    "E106",
-    "text that is blank",
-    "Fill in the text, or delete the row.",
-)
-
-
+BLANK_TEXT = ProblemCode("E106", _("text that is blank"), _("Fill in the text, or delete the row."))
 Types = dict[str, str]
 Reader = Callable[[Any], Any]
 _TYPES: dict[type, str] = {bool: "a truth value", int: _("a number"), float: _("a number")}
 _TYPES |= {list: _("a list"), dict: _("an object"), str: "text"}
-
-
 NO_SOURCES: Mapping[str, str] = {}
 
 

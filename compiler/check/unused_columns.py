@@ -23,10 +23,12 @@ from tuneyard.core.language.message import _, tr
 
 UNUSED_COLUMN = ProblemCode(
     "E108",
-    "a column that changes what an answer means, and is not used",
-    "Map the column in a spec, or leave it out by `ignore: [NAME]`.",
-    "Its value marks the answer (`weight: 0`, `is_correct: false`) or belongs to it (`rejected`, "
-    "images, tools, reasoning). Other values (1, true, null) are only counted.",
+    _("a column that changes what an answer means, and is not used"),
+    _("Map the column in a spec, or leave it out by `ignore: [NAME]`."),
+    _(
+        "Its value marks the answer (`weight: 0`, `is_correct: false`) or belongs to it (`rejected`, "
+        "images, tools, reasoning). Other values (1, true, null) are only counted."
+    ),
 )
 
 

@@ -14,8 +14,8 @@ from tuneyard.core.records.calls import unusable
 
 ONE_KIND_OF_ANSWER = ProblemCode(
     "E112",
-    "a KTO set whose answers are all of one kind",
-    "Add answers of the other kind; for ratings, write `at_least` at the column.",
+    _("a KTO set whose answers are all of one kind"),
+    _("Add answers of the other kind; for ratings, write `at_least` at the column."),
 )
 
 

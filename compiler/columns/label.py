@@ -12,8 +12,8 @@ from tuneyard.core.language.message import _
 
 UNKNOWN_LABEL = ProblemCode(
     "E104",
-    "a label outside the map",
-    "Add it to `labels:` in the spec, or correct the row.",
+    _("a label outside the map"),
+    _("Add it to `labels:` in the spec, or correct the row."),
 )
 
 

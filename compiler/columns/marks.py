@@ -10,14 +10,17 @@ from tuneyard.compiler.spec.model import Spec
 from tuneyard.core.datasets.answer_marks import masks
 from tuneyard.core.errors import show_value
 from tuneyard.core.errors.problem_codes import ProblemCode
+from tuneyard.core.language.message import _
 
 MASKED_ANSWER = ProblemCode(
     "E113",
-    "an answer that is marked as not to be learned",
-    "Leave the row out, or end it before that answer.",
-    "By a mark such as `weight: 0` or `loss: false`, which LLaMA-Factory ignores. If only the last "
-    "answer is to be learned, write `mask_history: true` in the recipe and list the mark under "
-    "`ignore:`.",
+    _("an answer that is marked as not to be learned"),
+    _("Leave the row out, or end it before that answer."),
+    _(
+        "By a mark such as `weight: 0` or `loss: false`, which LLaMA-Factory ignores. If only the last "
+        "answer is to be learned, write `mask_history: true` in the recipe and list the mark under "
+        "`ignore:`."
+    ),
 )
 
 

@@ -26,10 +26,12 @@ from tuneyard.core.records.images import BROKEN_IMAGE, FORMAT_NAMES, open_image
 
 UNUSABLE_MEDIA = ProblemCode(
     "E110",
-    "an image, video or audio that cannot be used",
-    "Correct the path (`source.media_dir`), the file, or the number of placeholders.",
-    "A missing or damaged file, a path outside the folder, or another number of files than of "
-    "`<image>`, `<video>` or `<audio>` in the texts.",
+    _("an image, video or audio that cannot be used"),
+    _("Correct the path (`source.media_dir`), the file, or the number of placeholders."),
+    _(
+        "A missing or damaged file, a path outside the folder, or another number of files than of "
+        "`<image>`, `<video>` or `<audio>` in the texts."
+    ),
 )
 
 

@@ -32,20 +32,20 @@ from tuneyard.core.records.calls import (
 
 UNDECLARED_CALL = ProblemCode(
     "E109",
-    "a call that does not fit the tools of its row",
-    "Declare the tool in `tools`, or correct the call.",
-    "The tool is not declared; with `arguments: error` also wrong arguments (otherwise W215).",
+    _("a call that does not fit the tools of its row"),
+    _("Declare the tool in `tools`, or correct the call."),
+    _("The tool is not declared; with `arguments: error` also wrong arguments (otherwise W215)."),
 )
 WRONG_ARGUMENTS = ProblemCode(
     "W215",
     _("a call that no tool of its row declares so"),
-    "Correct the call; `arguments: error` makes it an error.",
-    "Arguments that the tool's JSON Schema refuses, or a call in a row without tools.",
+    _("Correct the call; `arguments: error` makes it an error."),
+    _("Arguments that the tool's JSON Schema refuses, or a call in a row without tools."),
 )
 CALL_IN_TEXT = ProblemCode(
     "W216",
     _("a call of a tool in the text of an answer"),
-    "Give the turn the role `function_call`.",
+    _("Give the turn the role `function_call`."),
 )
 
 

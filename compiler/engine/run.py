@@ -30,12 +30,13 @@ from tuneyard.core.errors import Problem, show_value
 from tuneyard.core.errors.problem_codes import ProblemCode
 from tuneyard.core.execution import Executor, WorkItem, WorkResult
 from tuneyard.core.files import Moved, sha256
+from tuneyard.core.language.message import _
 from tuneyard.core.plugins import guarded
 
 EMPTY_SPLIT = ProblemCode(
     "W209",
-    "a split without rows",
-    "Check whether the rows of this split have labels.",
+    _("a split without rows"),
+    _("Check whether the rows of this split have labels."),
 )
 
 

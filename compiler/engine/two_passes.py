@@ -27,18 +27,18 @@ from tuneyard.core.errors import ContentError, Problem
 from tuneyard.core.errors.problem_codes import ProblemCode
 from tuneyard.core.execution import Executor
 from tuneyard.core.files import named
-from tuneyard.core.language.message import marked
+from tuneyard.core.language.message import _, marked
 
 UNFILLED_PART = ProblemCode(
     "W210",
-    "a part of a mixture that could not be filled",
-    "Lower its share or `total`, or give it more rows.",
-    "Nothing is repeated.",
+    _("a part of a mixture that could not be filled"),
+    _("Lower its share or `total`, or give it more rows."),
+    _("Nothing is repeated."),
 )
 LONE_CLASS = ProblemCode(
     "W211",
-    "a class of one row in a stratified split",
-    "Add rows of this class: its only row is not trained on.",
+    _("a class of one row in a stratified split"),
+    _("Add rows of this class: its only row is not trained on."),
 )
 
 

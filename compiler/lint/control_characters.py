@@ -4,13 +4,14 @@ import re
 
 from tuneyard.compiler.lint import RowTexts, first_match, text_lint
 from tuneyard.core.errors.problem_codes import ProblemCode
+from tuneyard.core.language.message import _, marked
 
 CONTROL_CHARACTER = ProblemCode(
     "W206",
-    "a control character inside the text",
-    "Check the export that wrote it.",
-    "The text is kept as it is.",
-    template="a control character: {text}",
+    _("a control character inside the text"),
+    _("Check the export that wrote it."),
+    _("The text is kept as it is."),
+    template=marked("a control character: {text}"),
 )
 CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 

@@ -4,13 +4,14 @@ from collections.abc import Iterator
 
 from tuneyard.compiler.lint import TextBatch, batch_lint
 from tuneyard.core.errors.problem_codes import ProblemCode
+from tuneyard.core.language.message import _, marked
 
 EMPTY_ANSWER = ProblemCode(
     "W204",
-    "an empty answer",
-    "Fill in the answer, or delete the row: the model would learn to say nothing.",
-    "Nothing, or what people and spreadsheets write for it: `NaN`, `N/A`, `无`, `#REF!`.",
-    template="an empty answer would be trained on",
+    _("an empty answer"),
+    _("Fill in the answer, or delete the row: the model would learn to say nothing."),
+    _("Nothing, or what people and spreadsheets write for it: `NaN`, `N/A`, `无`, `#REF!`."),
+    template=marked("an empty answer would be trained on"),
 )
 _EMPTY = "- – — nan nat <na> n/a null none <noinput> 无 暂无 待补充 tbd #n/a #ref! #value! #div/0! #name?"
 EMPTY = {b"", *_EMPTY.encode().split()}

@@ -5,13 +5,14 @@ import re
 from tuneyard.compiler.check.cleaning import HTML
 from tuneyard.compiler.lint import RowTexts, first_match, text_lint
 from tuneyard.core.errors.problem_codes import ProblemCode
+from tuneyard.core.language.message import _, marked
 
 HTML_ANSWER = ProblemCode(
     "W214",
-    "HTML in an answer",
-    "Write `clean: html` into the spec, which removes it.",
-    "Answers with code, and questions about HTML, are not reported.",
-    template="HTML in an answer: {text}",
+    _("HTML in an answer"),
+    _("Write `clean: html` into the spec, which removes it."),
+    _("Answers with code, and questions about HTML, are not reported."),
+    template=marked("HTML in an answer: {text}"),
 )
 # An answer that is a program, or a question for one: its tags are meant, and no scraps of a web page.
 MARKUP = re.compile(

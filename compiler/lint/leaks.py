@@ -6,13 +6,14 @@ from tuneyard.compiler.lint import Splits, split_lint
 from tuneyard.compiler.lint.matching import matches
 from tuneyard.core.errors import Problem
 from tuneyard.core.errors.problem_codes import ProblemCode
+from tuneyard.core.language.message import _, marked
 
 LEAK = ProblemCode(
     "W208",
-    "a training input that stands in another split",
-    "Delete one of both, or write `drop_leaks: true` into the spec.",
-    "A score on that row measures memory.",
-    template="the same input is also in {split} ({place}); `drop_leaks: true` in the spec drops it",
+    _("a training input that stands in another split"),
+    _("Delete one of both, or write `drop_leaks: true` into the spec."),
+    _("A score on that row measures memory."),
+    template=marked("the same input is also in {split} ({place}); `drop_leaks: true` in the spec drops it"),
 )
 
 

@@ -4,13 +4,14 @@ from collections.abc import Iterator
 
 from tuneyard.compiler.lint import TextBatch, batch_lint
 from tuneyard.core.errors.problem_codes import ProblemCode
+from tuneyard.core.language.message import _, marked
 
 LONG_ROW = ProblemCode(
     "W207",
-    "a very long row",
-    "Split it into several rows.",
-    "`cutoff_len` will cut most of it.",
-    template="a very long row: a million characters or more",
+    _("a very long row"),
+    _("Split it into several rows."),
+    _("`cutoff_len` will cut most of it."),
+    template=marked("a very long row: a million characters or more"),
 )
 LONG = 1_000_000
 

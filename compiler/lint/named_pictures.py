@@ -5,14 +5,17 @@ import re
 from tuneyard.compiler.lint import RowTexts, text_lint
 from tuneyard.compiler.lint.html_answers import is_about_markup
 from tuneyard.core.errors.problem_codes import ProblemCode
+from tuneyard.core.language.message import _, marked
 
 NAMED_PICTURE = ProblemCode(
     "W226",
-    "a picture, video or audio named in a text",
-    "Write the paths under `images`, and `<image>` in the text: the spec `media` compiles such rows.",
-    "Qwen-VL's `<img>a.png</img>`, `<image_1>`, `<image>` without a column of images: the model reads these "
-    "words. Texts about web pages are not reported.",
-    template="a picture, video or audio named in a text, which is learned as text: {text}",
+    _("a picture, video or audio named in a text"),
+    _("Write the paths under `images`, and `<image>` in the text: the spec `media` compiles such rows."),
+    _(
+        "Qwen-VL's `<img>a.png</img>`, `<image_1>`, `<image>` without a column of images: the model reads "
+        "these words. Texts about web pages are not reported."
+    ),
+    template=marked("a picture, video or audio named in a text, which is learned as text: {text}"),
 )
 # Pictures of Qwen-VL, of Phi, numbered ones, of LLaVA, and tags of a web page.
 PICTURE = re.compile(

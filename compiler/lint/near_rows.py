@@ -17,21 +17,24 @@ from tuneyard.compiler.lint import Splits, split_lint
 from tuneyard.core.errors import Problem
 from tuneyard.core.errors.problem_codes import ProblemCode
 from tuneyard.core.language.han import HAN
+from tuneyard.core.language.message import _, marked
 
 NEAR_ROW = ProblemCode(
     "W212",
-    "a row that is nearly the same as one before it",
-    "Decide whether both rows should stay.",
-    "Found with `fit: near` in a spec (extra `tuneyard[near]`). The number is the share of common three-word "
-    "sequences (0.80 or more).",
-    template="nearly the same as {place} ({similarity:.2f})",
+    _("a row that is nearly the same as one before it"),
+    _("Decide whether both rows should stay."),
+    _(
+        "Found with `fit: near` in a spec (extra `tuneyard[near]`). The number is the share of common "
+        "three-word sequences (0.80 or more)."
+    ),
+    template=marked("nearly the same as {place} ({similarity:.2f})"),
 )
 NEAR_LEAK = ProblemCode(
     "W213",
-    "a training input that nearly stands in another split",
-    "Delete one of both.",
-    "As W212.",
-    template="nearly the same input is also in {split} ({place}; {similarity:.2f})",
+    _("a training input that nearly stands in another split"),
+    _("Delete one of both."),
+    _("As W212."),
+    template=marked("nearly the same input is also in {split} ({place}; {similarity:.2f})"),
 )
 THRESHOLD = 0.8
 PERMUTATIONS = 64

@@ -5,12 +5,13 @@ from collections.abc import Iterator
 from tuneyard.compiler.lint import Splits, split_lint
 from tuneyard.core.errors import Problem
 from tuneyard.core.errors.problem_codes import ProblemCode
+from tuneyard.core.language.message import _, marked
 
 REPEATED_ID = ProblemCode(
     "W201",
-    "an id that came before",
-    "Check whether two files were joined, or rows were repeated.",
-    template="the same id as in {place}",
+    _("an id that came before"),
+    _("Check whether two files were joined, or rows were repeated."),
+    template=marked("the same id as in {place}"),
 )
 
 

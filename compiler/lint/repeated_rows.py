@@ -5,19 +5,20 @@ from collections.abc import Iterator
 from tuneyard.compiler.lint import Splits, split_lint
 from tuneyard.core.errors import Problem
 from tuneyard.core.errors.problem_codes import ProblemCode
+from tuneyard.core.language.message import _, marked
 
 REPEATED_ROW = ProblemCode(
     "W202",
-    "a row that came before",
-    "Delete one of both, or write `drop_duplicates: true` into the spec.",
-    "Same texts and answer, apart from blanks and case.",
-    template="the same row as in {place}; `drop_duplicates: true` in the spec drops it",
+    _("a row that came before"),
+    _("Delete one of both, or write `drop_duplicates: true` into the spec."),
+    _("Same texts and answer, apart from blanks and case."),
+    template=marked("the same row as in {place}; `drop_duplicates: true` in the spec drops it"),
 )
 CONFLICT = ProblemCode(
     "W203",
-    "the same input with another answer",
-    "Correct the wrong one of both.",
-    template="the same input as in {place}, another answer",
+    _("the same input with another answer"),
+    _("Correct the wrong one of both."),
+    template=marked("the same input as in {place}, another answer"),
 )
 
 

@@ -4,13 +4,14 @@ import re
 
 from tuneyard.compiler.lint import RowTexts, first_match, text_lint
 from tuneyard.core.errors.problem_codes import ProblemCode
+from tuneyard.core.language.message import _, marked
 
 TEMPLATE_TOKEN = ProblemCode(
     "W205",
-    "a token of a chat template inside the text",
-    "Check the text, or take the token out.",
-    "The tokenizer may read text like `<|im_end|>` as the end of a turn.",
-    template="a token of a chat template inside the text: {text}",
+    _("a token of a chat template inside the text"),
+    _("Check the text, or take the token out."),
+    _("The tokenizer may read text like `<|im_end|>` as the end of a turn."),
+    template=marked("a token of a chat template inside the text: {text}"),
 )
 # The tokens of LLaMA-Factory's templates in this form. Another `<|…|>` is a text's own, as a list's mark.
 _SPECIAL = (

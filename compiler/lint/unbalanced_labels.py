@@ -6,13 +6,14 @@ from tuneyard.compiler.lint import Splits, split_lint
 from tuneyard.compiler.spec.model import PART, UNLABELLED
 from tuneyard.core.errors import Problem
 from tuneyard.core.errors.problem_codes import ProblemCode
+from tuneyard.core.language.message import _, marked
 
 UNBALANCED_LABELS = ProblemCode(
     "W222",
-    "labels far out of balance",
-    "Add rows of the rare labels, or leave rows of the common ones out.",
-    "Of at least 50 training rows one label has over 90 %, or another under a tenth of an equal share.",
-    template="far out of balance: {shares} of {rows} training rows",
+    _("labels far out of balance"),
+    _("Add rows of the rare labels, or leave rows of the common ones out."),
+    _("Of at least 50 training rows one label has over 90 %, or another under a tenth of an equal share."),
+    template=marked("far out of balance: {shares} of {rows} training rows"),
 )
 FEWEST = 50  # rows: of fewer, the shares of labels say little
 

@@ -7,8 +7,11 @@ from tuneyard.compiler.publish.registry import changed_entry, compiled_entries
 from tuneyard.core.datasets import REGISTRY, Dataset
 from tuneyard.core.datasets.compiled import Manifest, Manifests
 from tuneyard.core.errors import Problem
+from tuneyard.core.errors.problem_codes import ProblemCode
 from tuneyard.core.files import sha256
 from tuneyard.core.language.message import _
+
+CHANGED_FILE = ProblemCode("E431", _("a file that changed since the compile"), _("Compile again."))
 
 
 def compile_again(manifest: Manifest) -> str:
@@ -39,12 +42,14 @@ def since_compiled(dataset: Dataset, out: Path, manifests: Manifests) -> list[Pr
             is_compiled = True
             compiled_file = manifest.files[path.name]
             if not path.exists():
-                problems.append(Problem("E431", str(path), _("the compiled file is missing"), hint=hint))
+                problems.append(
+                    Problem(CHANGED_FILE, str(path), _("the compiled file is missing"), hint=hint)
+                )
             elif not path.is_file() or sha256(path) != compiled_file.sha256:
                 message = _(
                     "the file has changed since it was compiled (with {rows} rows)", rows=compiled_file.rows
                 )
-                problems.append(Problem("E431", str(path), message, hint=hint))
+                problems.append(Problem(CHANGED_FILE, str(path), message, hint=hint))
         compiled = compiled_entries(folder, manifest).get(dataset.name)
         if compiled:
             is_compiled = True

@@ -29,11 +29,17 @@ from tuneyard.core.datasets.compiled import (
     row_index_file,
 )
 from tuneyard.core.errors import ContentError, Problem, RequestError, nearest, show_value
+from tuneyard.core.errors.problem_codes import ProblemCode
 from tuneyard.core.files import DISK_FULL, publish, recovered, sync, write_json
 from tuneyard.core.files.temporaries import OURS, remove_folder
 from tuneyard.core.language.message import _
 from tuneyard.core.language.messages import say
 from tuneyard.core.text.quoting import shell
+
+CHANGED_ENTRY = ProblemCode(
+    "E432", _("an entry that changed since the compile"), _("Restore it, or compile again.")
+)
+
 
 COMPILED_KEYS = ("file_name", "formatting", "ranking", "columns", "tags")
 """The keys of an entry that a compile writes. Any other key was added by hand, and stays as it is."""
@@ -299,7 +305,7 @@ def changed_entry(place: str, name: str, entry: Entry, compiled: Entry, hint: st
         for field, value, expected_value in _parts(key, values, expected):
             if value != expected_value:
                 message = f"{_shown(value)}, but the compile registered {_shown(expected_value)}"
-                yield Problem("E432", f"{place}: {name}", message, field, hint)
+                yield Problem(CHANGED_ENTRY, f"{place}: {name}", message, field, hint)
 
 
 def _parts(key: str, value: object, expected: object) -> Iterator[tuple[str, object, object]]:

@@ -39,8 +39,8 @@ from tuneyard.core.text.quoting import shell
 
 REPEATED_COLUMN = ProblemCode(
     "E009",
-    "a header that names a column twice",
-    "Rename one of both columns.",
+    _("a header that names a column twice"),
+    _("Rename one of both columns."),
 )
 
 

@@ -51,7 +51,7 @@ from tuneyard.core.text.quoting import shell
 LINES_OF_TEXTS = ProblemCode(
     "W221",
     _("a folder of .txt files, each line of which is a row"),
-    "For a document a row, write `rows: file` into the spec under `source:`.",
+    _("For a document a row, write `rows: file` into the spec under `source:`."),
 )
 
 

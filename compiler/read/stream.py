@@ -25,24 +25,24 @@ from tuneyard.core.language.message import _
 
 NOT_TEXT = ProblemCode(
     "E001",
-    "bytes that are not text in the encoding",
-    "Name the encoding in the spec under `source:` (such as `encoding: gb18030`), or repair the bytes.",
+    _("bytes that are not text in the encoding"),
+    _("Name the encoding in the spec under `source:` (such as `encoding: gb18030`), or repair the bytes."),
 )
 DAMAGED_ARCHIVE = ProblemCode(
     "E004",
-    "a compressed file that is damaged or cut off",
-    "Get the file again.",
+    _("a compressed file that is damaged or cut off"),
+    _("Get the file again."),
 )
 LARGE_RECORD = ProblemCode(
     "E014",
-    "a record that is too large",
-    "Name one JSON document `.json`; look for an open quote in a csv.",
+    _("a record that is too large"),
+    _("Name one JSON document `.json`; look for an open quote in a csv."),
 )
 LARGE_CONTENT = ProblemCode(
     "E015",
-    "a small file that unpacks to too much",
-    "Ask its author for the original, or write it again with the defaults of its software.",
-    "It has zeros, nulls or one row in place of data: over 1,000 times its size, or a page of over 1 GiB.",
+    _("a small file that unpacks to too much"),
+    _("Ask its author for the original, or write it again with the defaults of its software."),
+    _("It has zeros, nulls or one row in place of data: over 1,000 times its size, or a page of over 1 GiB."),
 )
 
 

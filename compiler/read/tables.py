@@ -19,25 +19,25 @@ from tuneyard.core.language.message import _
 
 FIELD_COUNT = ProblemCode(
     "E008",
-    "more or fewer fields than the header",
-    "Correct the row; write `quoted: true` under `source:` for a tsv with quoted fields.",
-    "In a tsv a quote is otherwise an ordinary character.",
+    _("more or fewer fields than the header"),
+    _("Correct the row; write `quoted: true` under `source:` for a tsv with quoted fields."),
+    _("In a tsv a quote is otherwise an ordinary character."),
 )
 REPEATED_HEADER = ProblemCode(
     "E010",
-    "a header among the rows",
-    "Delete this line.",
-    "Two files were joined.",
+    _("a header among the rows"),
+    _("Delete this line."),
+    _("Two files were joined."),
 )
 BROKEN_QUOTING = ProblemCode(
     "E011",
-    "broken quoting",
-    "Close the quote; double quotes inside a field.",
+    _("broken quoting"),
+    _("Close the quote; double quotes inside a field."),
 )
 MAY_CONTINUE = ProblemCode(
     "W225",
     _("a conversation that may go on after a blank line"),
-    "Leave no blank lines inside a conversation.",
+    _("Leave no blank lines inside a conversation."),
 )
 
 

@@ -29,11 +29,15 @@ if TYPE_CHECKING:
 
 UNTRAINABLE_TURNS = ProblemCode(
     "E107",
-    "turns that cannot be trained on",
-    "Correct roles, order and end of the turns; `roles:` maps other names, `calls: text` keeps text "
-    "next to a call.",
-    "An unknown role, two turns of one side in a row, no answer at the end, a call without result, "
-    "or text next to a call.",
+    _("turns that cannot be trained on"),
+    _(
+        "Correct roles, order and end of the turns; `roles:` maps other names, `calls: text` keeps text "
+        "next to a call."
+    ),
+    _(
+        "An unknown role, two turns of one side in a row, no answer at the end, a call without result, "
+        "or text next to a call."
+    ),
 )
 
 

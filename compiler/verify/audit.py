@@ -11,23 +11,69 @@ from dataclasses import dataclass, field
 from itertools import repeat
 from typing import Any
 
+from tuneyard.core.errors.problem_codes import ProblemCode
 from tuneyard.core.execution import WorkItem
 from tuneyard.core.execution.options import executor_of
 from tuneyard.core.language.message import _
 from tuneyard.core.records import answers
 
+NOTHING_LEARNED = ProblemCode(
+    "E411", _("a row that teaches nothing"), _("Raise `cutoff_len`, or delete the row.")
+)
+ENDLESS_TURN = ProblemCode(
+    "E412",
+    _("a template that ends no turn"),
+    _("Take another template."),
+    _("The model would not learn to stop."),
+)
+CUT_ANSWER = ProblemCode(
+    "W414",
+    _("an answer that `cutoff_len` cuts"),
+    _("Raise `cutoff_len`."),
+    _("Half an answer would be learned as a whole one."),
+)
+CUT_END = ProblemCode("W415", _("a turn whose end is cut off"), _("Raise `cutoff_len`."))
+CUT_PROMPT = ProblemCode("W416", _("a prompt that is cut"), _("Raise `cutoff_len`."))
+CUT_TEXT = ProblemCode(
+    "W419",
+    _("a text that `cutoff_len` cuts"),
+    _("Raise `cutoff_len`, write `packing: true`, or split the text."),
+)
+UNWRITABLE_TOOLS = ProblemCode(
+    "E420",
+    _("tools or calls that the template cannot write"),
+    _("Give tools `parameters.properties`; write calls as JSON."),
+)
+FOREIGN_THOUGHT = ProblemCode(
+    "W421",
+    _("a thought in another form than the template's"),
+    _("Write `<think>`, the thought, `</think>` and a blank line on lines of their own."),
+)
+UNPROCESSABLE_MEDIA = ProblemCode(
+    "E423",
+    _("media at which the model's processor stops, or no processor"),
+    _("Check the file, the model folder, and whether the model takes such media."),
+)
+
+
 SEVERAL_PAY = 4_000_000  # bytes of rows from which on several processes pay
 AUDIT_MESSAGES = {
-    "E411": _("nothing is learned from the row: all of it is masked or cut off"),
-    "E412": _("the template ends no turn: the model never learns to stop"),
-    "W414": _("the answer is truncated by cutoff_len"),
-    "W415": _("the end of the turn is cut off: the model does not learn to stop there"),
-    "W416": _("the prompt is truncated by cutoff_len"),
-    "E420": "the template cannot write the row's tools or calls (they lack what it asks for): training stops",
-    "E423": "LLaMA-Factory's processor stops at the row's media (unreadable, or none that this model takes)",
-    "W419": _("the text is truncated by cutoff_len (stage pt without packing)"),
+    NOTHING_LEARNED: _("nothing is learned from the row: all of it is masked or cut off"),
+    ENDLESS_TURN: _("the template ends no turn: the model never learns to stop"),
+    CUT_ANSWER: _("the answer is truncated by cutoff_len"),
+    CUT_END: _("the end of the turn is cut off: the model does not learn to stop there"),
+    CUT_PROMPT: _("the prompt is truncated by cutoff_len"),
+    UNWRITABLE_TOOLS: _(
+        "the template cannot write the row's tools or calls (they lack what it asks for): training stops"
+    ),
+    UNPROCESSABLE_MEDIA: _(
+        "LLaMA-Factory's processor stops at the row's media (unreadable, or none that this model takes)"
+    ),
+    CUT_TEXT: _("the text is truncated by cutoff_len (stage pt without packing)"),
     **answers.MESSAGES,
-    "W421": _("a thought in another form than the template's: it is learned whatever enable_thinking says"),
+    FOREIGN_THOUGHT: _(
+        "a thought in another form than the template's: it is learned whatever enable_thinking says"
+    ),
 }
 Row = Mapping[str, Any]
 

@@ -10,10 +10,24 @@ from tuneyard.compiler.verify.audit import Row
 from tuneyard.compiler.verify.expect import Records
 from tuneyard.compiler.verify.verdict import Verdict
 from tuneyard.core.errors import Problem, show_value
+from tuneyard.core.errors.problem_codes import ProblemCode
 from tuneyard.core.language.message import _
 from tuneyard.core.llamafactory.stages import TRAINING_STAGES
 from tuneyard.core.plugins import guarded
 from tuneyard.core.records import Example
+
+DROPPED_RECORD = ProblemCode(
+    "E406", _("a record that is dropped"), _("Check its answer, and that turns alternate.")
+)
+CHANGED_ROW = ProblemCode(
+    "E407", _("a row that differs from its record"), _("Compile again, or report it with the file.")
+)
+UNUSABLE_FILE = ProblemCode(
+    "E408",
+    _("an image, video or audio that is missing or in a form that is refused"),
+    _("Write it as a path; check `media_dir` and placeholders."),
+)
+
 
 ANSWERS_PER_ROW = {
     name: stage.answers for name, stage in TRAINING_STAGES.items() if stage.answers is not None
@@ -50,19 +64,19 @@ class RecordComparison:
         """Report records without a row, and rows without a record."""
         verdict = self._verdict
         for place, *_unused in self._records:
-            verdict.add(Problem("E406", place, LEFT_OUT), row=verdict.records)
+            verdict.add(Problem(DROPPED_RECORD, place, LEFT_OUT), row=verdict.records)
             verdict.records += 1
         if verdict.loaded > verdict.records:
             message = f"{verdict.loaded} rows from {verdict.records} records: rows were made up"
-            verdict.add(Problem("E407", verdict.dataset, message))
+            verdict.add(Problem(CHANGED_ROW, verdict.dataset, message))
 
     def _problem_of(self, place: str, example: Example | str, row: Row) -> Problem | None:
         """The first difference of a record and its row: messages, system text, what the column types add."""
         verdict = self._verdict
         if isinstance(example, str):
-            return Problem("E406", place, example)
+            return Problem(DROPPED_RECORD, place, example)
         if is_dropped(row, verdict.stage):
-            return Problem("E406", place, verdict.no_answer)
+            return Problem(DROPPED_RECORD, place, verdict.no_answer)
         pairs: list[tuple[object, object]] = []  # of the file, of the loader
         trained = [(message.role, message.text) for message in example.trained_messages]
         loaded = [(message["role"], message["content"]) for message in row["_prompt"] + row["_response"]]
@@ -78,7 +92,7 @@ class RecordComparison:
                     value=show_value(of_file),
                     other=show_value(of_loader),
                 )
-                return Problem("E407", place, message)
+                return Problem(CHANGED_ROW, place, message)
         verdict.same += 1
         for column_type in self._types:
             with guarded(column_type.plugin):
@@ -87,14 +101,14 @@ class RecordComparison:
             if unusable:
                 fix = "save it as a file, and write its path"
                 return Problem(
-                    "E408",
+                    UNUSABLE_FILE,
                     place,
                     _("{unusable}: LLaMA-Factory stops at it", unusable=unusable),
                     column_type.name,
                     fix,
                 )
             if fault:
-                return Problem("E408", place, fault)
+                return Problem(UNUSABLE_FILE, place, fault)
         return None
 
 

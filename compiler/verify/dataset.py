@@ -10,17 +10,20 @@ from tuneyard.compiler.check.unused_columns import Unused
 from tuneyard.compiler.publish.drift import since_compiled
 from tuneyard.compiler.verify.audit import (
     AUDIT_MESSAGES,
+    NOTHING_LEARNED,
     SEVERAL_PAY,
+    UNPROCESSABLE_MEDIA,
     Audit,
     AuditBatch,
     audited,
 )
 from tuneyard.compiler.verify.comparison import (
     ANSWERS_PER_ROW,
+    DROPPED_RECORD,
     RecordComparison,
     row_bar,
 )
-from tuneyard.compiler.verify.expect import Expected, Records, column_problems, entry_problems
+from tuneyard.compiler.verify.expect import MISSING_PART, Expected, Records, column_problems, entry_problems
 from tuneyard.compiler.verify.learned import AnswersAuditor, PretrainingAuditor
 from tuneyard.compiler.verify.recipe_file import RecipeFile, Settings, recipe_problem
 from tuneyard.compiler.verify.verdict import Verdict
@@ -32,9 +35,10 @@ from tuneyard.core.datasets import (
     read_registry,
 )
 from tuneyard.core.datasets.compiled import manifest_beside, read_manifests
-from tuneyard.core.datasets.split import rows_of_split, split_problem
+from tuneyard.core.datasets.split import UNLOADABLE_FILE, rows_of_split, split_problem
 from tuneyard.core.documents import is_number
 from tuneyard.core.errors import ContentError, Problem, ProblemsError, RequestError, show_value
+from tuneyard.core.errors.problem_codes import ProblemCode
 from tuneyard.core.execution.options import default_workers
 from tuneyard.core.files import no_folder
 from tuneyard.core.files.scratch import scratch_folder
@@ -49,12 +53,21 @@ from tuneyard.core.llamafactory.loader import (
     quiet,
     read_arguments,
 )
+from tuneyard.core.llamafactory.problem_codes import ALL_ROWS_CUT
 from tuneyard.core.llamafactory.prompt import template_named
 from tuneyard.core.llamafactory.prompt.history_findings import history_findings
 from tuneyard.core.llamafactory.prompt.template_fit import with_fitted_template
-from tuneyard.core.llamafactory.stages import rows_of, stage_fits, stage_problem
+from tuneyard.core.llamafactory.stages import UNFIT_STAGE, rows_of, stage_fits, stage_problem
 from tuneyard.core.records import PLACEHOLDERS, RecordFormat, format_of_entry
 from tuneyard.core.records.answers import MESSAGES, code_for
+
+READ_AS_TIMES = ProblemCode(
+    "E430",
+    _("texts that the loader reads as times"),
+    _("Write the file as a .json list."),
+    _("It drops rows or stops: a column of dates, or one named `date` or `created_at`."),
+)
+
 
 MEDIA = [f"_{kind}" for kind in PLACEHOLDERS]  # columns of loaded rows
 TOKENIZERS = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json")
@@ -119,7 +132,7 @@ class LoadedDataset:
         has_calls = expected.unread_keys.has_calls
         of_entry = [*entry_problems(place, self.dataset.entry, expected.format, has_calls=has_calls)]
         if verdict.stage == "pt":
-            of_entry = [problem for problem in of_entry if problem.code != "E402"]
+            of_entry = [problem for problem in of_entry if problem.code != MISSING_PART]
         verdict.lead([*(changes or ()), *of_entry, *self._split_problems(place)])
         verdict.unread_turn_keys = expected.unread_keys.neutral
         verdict.notes += Unused(expected.unread_keys.neutral).lines(expected.count)
@@ -150,7 +163,7 @@ class LoadedDataset:
             yield problem
         elif records and not rows_of_split(entry, records):
             message = f"found {show_value(entry['split'])}, which takes none of the {records} records"
-            yield Problem("E405", place, message, "split", _("take it out"))
+            yield Problem(UNLOADABLE_FILE, place, message, "split", _("take it out"))
 
     def _compare_rows(self, loaded: LoadedRows, records: Records) -> None:
         verdict = self.verdict
@@ -186,7 +199,7 @@ class LoadedDataset:
             for row, (place, _unused, example) in enumerate(records):
                 verdict.records += 1
                 if isinstance(example, str):
-                    verdict.add(Problem("E406", place, example), row=row)
+                    verdict.add(Problem(DROPPED_RECORD, place, example), row=row)
         except ProblemsError as error:
             for problem in error.problems:
                 verdict.add(problem)
@@ -307,7 +320,7 @@ def _load(result: LoadedDataset, settings: Settings, cache: str) -> None:
     try:
         data, rows = load(dataset.name, result.folder, settings, cache, result.workers)
     except RetypedColumnError as error:
-        result.loader_problem = Problem("E430", path, error.reason, error.column, error.fix)
+        result.loader_problem = Problem(READ_AS_TIMES, path, error.reason, error.column, error.fix)
         return
     except ContentError:  # of the settings
         raise
@@ -316,11 +329,11 @@ def _load(result: LoadedDataset, settings: Settings, cache: str) -> None:
         inner = cause if isinstance(cause, expected_errors()) else error
         first_line = (str(inner).strip() or repr(inner)).splitlines()[0]
         message = f"LLaMA-Factory cannot load it: {type(inner).__name__}: {first_line[:200]}"
-        result.loader_problem = Problem("E405", path, message)
+        result.loader_problem = Problem(UNLOADABLE_FILE, path, message)
         return
     verdict.loaded = len(rows)
     auditor = None
-    if "E434" not in verdict.counts:
+    if UNFIT_STAGE not in verdict.counts:
         has_tools = "tools" in result.expected.format.columns
         data, auditor = _auditor(data, rows, verdict, settings.get("model_name_or_path"), has_tools)
     result.rows = LoadedRows(data, rows, auditor)
@@ -373,12 +386,14 @@ def _lost_texts(verdict: Verdict, audit: Audit, path: Path) -> Iterator[Problem]
                 f"no block of {verdict.cutoff} tokens is full: all {audit.uncut} tokens are left over, none "
                 "is trained"
             )
-            yield Problem("E411", str(path), message, "cutoff_len", _("lower it, or write `packing: false`"))
+            yield Problem(
+                NOTHING_LEARNED, str(path), message, "cutoff_len", _("lower it, or write `packing: false`")
+            )
     elif min(audit.lengths) > verdict.cutoff:
         longest = max(audit.lengths)
         message = f"cuts all {audit.rows} rows; the longest has {longest} tokens"
         yield Problem(
-            "E353",
+            ALL_ROWS_CUT,
             str(path),
             message,
             "cutoff_len",
@@ -433,7 +448,7 @@ def _auditor(
         used = _("template {name}", name=name) if name else "its template"
         message = f"{used} needs a processor of its model, and LLaMA-Factory stops at every row: {fault}"
         fix = "name the folder of the whole model, with its processor's files, or a template for texts"
-        verdict.add(Problem("E423", str(model), message, "template", fix))
+        verdict.add(Problem(UNPROCESSABLE_MEDIA, str(model), message, "template", fix))
         return data, None
     has_media = any(getattr(rows.features[name], "dtype", "") != "null" for name in MEDIA)
     if has_media and data.module["processor"] is None:

@@ -18,9 +18,10 @@ from tuneyard.core.datasets import (
     query_fix,
     unknown_keys,
 )
-from tuneyard.core.datasets.unread_keys import UnreadKeys
+from tuneyard.core.datasets.unread_keys import UNMAPPED_TEXT, UnreadKeys
 from tuneyard.core.documents import BOM
 from tuneyard.core.errors import ContentError, Problem, nearest, show_value, show_values
+from tuneyard.core.errors.problem_codes import ProblemCode
 from tuneyard.core.files.bounded_reading import open_regular
 from tuneyard.core.language.message import _, counted
 from tuneyard.core.records import (
@@ -36,6 +37,24 @@ from tuneyard.core.records import (
     RecordReader,
     entry_fix,
 )
+
+MISSING_PART = ProblemCode(
+    "E402", _("`columns` or `tags` lack a part"), _("Add it: otherwise every row is dropped.")
+)
+NO_SUCH_COLUMN = ProblemCode("E403", _("a column that no record has"), _("Write the key of the records."))
+UNLOADABLE_VALUES = ProblemCode(
+    "E404",
+    _("a byte-order mark, or a column of two types"),
+    _("Save the file without a mark; write one type."),
+    _("The loader refuses the whole file."),
+)
+UNMAPPED_COLUMNS = ProblemCode(
+    "E409",
+    _("columns of the records that the entry lacks"),
+    _("Map them under `columns`."),
+    _("Input, system, history, tools, media or `kto_tag`."),
+)
+
 
 NOT_NEEDED = ("system_tag", "observation_tag", "function_tag")  # a record with such a turn is E406
 Records = Iterator[tuple[str, Record, Example | str]]
@@ -64,7 +83,7 @@ def entry_problems(
     for part in parts:
         if part not in record_format.columns:
             message = f"{part!r} is not named: naming `columns` makes every part that is not named empty"
-            yield Problem("E402", place, message, "columns", _("add {part!r}: its column", part=part))
+            yield Problem(MISSING_PART, place, message, "columns", _("add {part!r}: its column", part=part))
     if formatting == "alpaca":
         return
     for tag, usual in SHAREGPT_TAGS.items():
@@ -72,7 +91,9 @@ def entry_problems(
             usual = OPENAI_TAGS[tag]
         if tag not in NOT_NEEDED and tag not in record_format.tags:
             message = f"{tag!r} is not named: naming `tags` makes every tag that is not named None"
-            yield Problem("E402", place, message, "tags", _("add {tag!r}: {usual!r}", tag=tag, usual=usual))
+            yield Problem(
+                MISSING_PART, place, message, "tags", _("add {tag!r}: {usual!r}", tag=tag, usual=usual)
+            )
 
 
 def column_problems(
@@ -90,7 +111,7 @@ def column_problems(
             columns = show_values(sorted(keys)) or "no columns"
             message = f"no record has {show_value(column)} (found: {columns})"
             yield Problem(
-                "E403",
+                NO_SUCH_COLUMN,
                 place,
                 message,
                 f"columns.{part}",
@@ -139,7 +160,7 @@ class Expected:
             has_mark = file.read(3) == BOM
         if has_mark:
             message = "begins with a byte-order mark, which LLaMA-Factory's loader takes for broken JSON"
-            problem = Problem("E404", f"{self.path}:1", message, hint=_("save it without one"))
+            problem = Problem(UNLOADABLE_VALUES, f"{self.path}:1", message, hint=_("save it without one"))
             self.problems.append((problem, None))
         for place, record in single_records(self.path, str(self.path)):
             if not self.count:
@@ -160,18 +181,18 @@ class Expected:
         for name in self._left_out:
             if name in BARE:
                 fix = f'add "{name}": "{name}" to the entry\'s `columns`, or take it out of the file'
-                yield self._left_out_columns("E409", [name], fix)
+                yield self._left_out_columns(UNMAPPED_COLUMNS, [name], fix)
             elif is_input(name):
                 inputs.append(name)
             else:
                 texts.append(name)
         if inputs:
             yield self._left_out_columns(
-                "E409", inputs, _("{fix}, or take it out of the file", fix=query_fix(inputs))
+                UNMAPPED_COLUMNS, inputs, _("{fix}, or take it out of the file", fix=query_fix(inputs))
             )
         if texts:
             yield self._left_out_columns(
-                "W409", texts, _("if the prompt needs it, {hint}", hint=query_fix(texts))
+                UNMAPPED_TEXT, texts, _("if the prompt needs it, {hint}", hint=query_fix(texts))
             )
 
     def _left_out_columns(self, code: str, names: list[str], fix: str) -> tuple[Problem, int]:
@@ -212,7 +233,11 @@ class Expected:
                     "the loader refuses the file"
                 )
                 problem = Problem(
-                    "E404", place, message, key, _("write it as {first_type}", first_type=first_type)
+                    UNLOADABLE_VALUES,
+                    place,
+                    message,
+                    key,
+                    _("write it as {first_type}", first_type=first_type),
                 )
                 self.problems.append((problem, self.count))
 

@@ -7,7 +7,19 @@ from collections import Counter
 from collections.abc import Sequence
 from itertools import groupby
 
-from tuneyard.compiler.verify.audit import Audit, Row
+from tuneyard.compiler.verify.audit import (
+    CUT_ANSWER,
+    CUT_END,
+    CUT_PROMPT,
+    CUT_TEXT,
+    ENDLESS_TURN,
+    FOREIGN_THOUGHT,
+    NOTHING_LEARNED,
+    UNPROCESSABLE_MEDIA,
+    UNWRITABLE_TOOLS,
+    Audit,
+    Row,
+)
 from tuneyard.core.llamafactory.loader import UNPACKED, WHOLE, RecipeData, expected_errors
 from tuneyard.core.llamafactory.prompt import Messages
 from tuneyard.core.llamafactory.prompt.supervision import IGNORED
@@ -47,7 +59,9 @@ class AnswersAuditor:
         if whole is None:  # LLaMA-Factory stops at one of the rows
             stopped = [number for number in numbers if self._encoded(_some(rows, [number])) is None]
             for number in stopped:
-                audit.find("E423" if _has_media(rows, number) else "E420", start + number)
+                audit.find(
+                    UNPROCESSABLE_MEDIA if _has_media(rows, number) else UNWRITABLE_TOOLS, start + number
+                )
             numbers = [number for number in numbers if number not in stopped]
             whole = self._encoded(_some(rows, numbers))
         if not numbers or whole is None:
@@ -77,7 +91,7 @@ class AnswersAuditor:
         """Count one row; the codes of its findings. `encoded` is cut to cutoff_len, `whole` is not."""
         codes: set[str] = set()
         if not self.ending:
-            codes.add("E412")
+            codes.add(ENDLESS_TURN)
         prompt, answers = rows["_prompt"][place], rows["_response"][place]
         codes |= answer_codes(self.stage, prompt, answers, mask_history=bool(self.args.mask_history))
         sides = []
@@ -92,14 +106,14 @@ class AnswersAuditor:
             audit.uncut += len(uncut)
             audit.learned += learned
             if not learned:
-                codes.add("E411")
+                codes.add(NOTHING_LEARNED)
             elif self.ending and labels[-len(self.ending) :] != self.ending:
-                codes.add("W415")
+                codes.add(CUT_END)
             if 0 < learned < uncut_learned:
-                codes.add("W414")
+                codes.add(CUT_ANSWER)
             prompt_is_cut = len(ids) - learned < len(uncut) - uncut_learned
             if prompt_is_cut and (self.answers > 1 or learned == uncut_learned):
-                codes.add("W416")
+                codes.add(CUT_PROMPT)
         if self.sides == PAIRED and sides[0][0] == sides[1][0]:
             codes.add(SAME)
         if not audit.example:
@@ -127,7 +141,7 @@ class AnswersAuditor:
             audit.turns["thought"] += thought
             audit.turns["empty"] += self.reasons and not thought
             if self.reasons and thought and template.remove_thought(left) == left:
-                audit.find("W421", row)
+                audit.find(FOREIGN_THOUGHT, row)
 
     def _marked(self, ids: Sequence[int | None], labels: Sequence[int]) -> list[tuple[str, bool]]:
         """A row as pieces of text. Each has True if it is learned."""
@@ -155,7 +169,7 @@ class PretrainingAuditor:
         audit.seen = audit.learned = sum(map(len, blocks))
         for number, length in enumerate(lengths):
             if length > self.args.cutoff_len and not self.args.packing:
-                audit.find("W419", start + number)
+                audit.find(CUT_TEXT, start + number)
         return audit
 
 

@@ -10,9 +10,15 @@ from typing import NamedTuple
 from tuneyard.core.datasets import LLAMAFACTORY_FOLDER, REGISTRY
 from tuneyard.core.documents import read_mapping, read_yaml
 from tuneyard.core.errors import ContentError, Problem
+from tuneyard.core.errors.problem_codes import ProblemCode
 from tuneyard.core.files import Fields
 from tuneyard.core.language.message import _
 from tuneyard.core.training.training_run import names_in
+
+NOT_TRAINED = ProblemCode(
+    "E433", _("a recipe that does not train this dataset"), _("Check `dataset` and `dataset_dir`.")
+)
+
 
 Settings = Mapping[str, object]
 
@@ -55,10 +61,10 @@ def recipe_problem(recipe: RecipeFile, dataset: str, folder: Path, siblings: Seq
     trains_sibling = dataset in siblings and not set(names).isdisjoint(siblings)
     if not trains_sibling and dataset not in [*names, *names_in(recipe.settings.get("eval_dataset"))]:
         message: str = _("the recipe trains {names}, not {name}", names=", ".join(names), name=dataset)
-        return Problem("E433", recipe.place("dataset"), message, "dataset")
+        return Problem(NOT_TRAINED, recipe.place("dataset"), message, "dataset")
     other = Path(str(recipe.settings.get("dataset_dir") or LLAMAFACTORY_FOLDER))
     if other.resolve() == folder.resolve():
         return None
     message = f"LLaMA-Factory reads {other / REGISTRY}, and not {folder / REGISTRY}"
     fix = f"write `dataset_dir: {folder}`"
-    return Problem("E433", recipe.place("dataset_dir"), message, "dataset_dir", fix)
+    return Problem(NOT_TRAINED, recipe.place("dataset_dir"), message, "dataset_dir", fix)

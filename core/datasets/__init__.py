@@ -18,11 +18,18 @@ from tuneyard.core.errors import (
     show_value,
     wrong_value,
 )
+from tuneyard.core.errors.problem_codes import ProblemCode
 from tuneyard.core.files import Fields, is_file, near_name, read_json, read_object, strings
 from tuneyard.core.files.bounded_reading import open_regular, refuse_pipe
 from tuneyard.core.language.han import HAN
+from tuneyard.core.language.message import _
 from tuneyard.core.language.messages import say
 from tuneyard.core.records import ALPACA, BARE, EXTRAS, OPENAI, SHAREGPT, SHAREGPT_TAGS, Record
+
+UNKNOWN_ENTRY_KEY = ProblemCode(
+    "E401", _("an ignored key or value of the entry"), _("Write the key that the message suggests.")
+)
+
 
 REGISTRY = "dataset_info.json"
 NAMES = 10  # most registered names in a message
@@ -184,27 +191,29 @@ def unknown_keys(place: str, entry: Record, *, has_calls: bool = False) -> Itera
     for name, keys in (("", KEYS), ("columns", {*ALPACA, *SHAREGPT, *EXTRAS}), ("tags", {*SHAREGPT_TAGS})):
         value = entry.get(name) if name else entry
         if value is not None and not isinstance(value, Mapping):
-            yield Problem("E401", place, f"found {show_value(value)}, expected an object", name)
+            yield Problem(UNKNOWN_ENTRY_KEY, place, f"found {show_value(value)}, expected an object", name)
             continue
         for key in value or ():
             if key not in keys:
                 message = "LLaMA-Factory does not know this key and ignores it"
-                yield Problem("E401", place, message, f"{name}.{key}".lstrip("."), nearest(key, keys))
+                yield Problem(
+                    UNKNOWN_ENTRY_KEY, place, message, f"{name}.{key}".lstrip("."), nearest(key, keys)
+                )
     for key in ("ranking", "num_samples"):
         if isinstance(entry.get(key), str):
             message = f"found {show_value(entry[key])}, a text"
-            yield Problem("E401", place, message, key, "write it without quotes")
+            yield Problem(UNKNOWN_ENTRY_KEY, place, message, key, "write it without quotes")
     columns = strings(entry.get("columns"))
     if "query" in columns and columns["query"] == columns.get("prompt"):
         message = "found the column of the prompt, which would have its text twice"
-        yield Problem("E401", place, message, "columns.query", "take it out of `columns`")
+        yield Problem(UNKNOWN_ENTRY_KEY, place, message, "columns.query", "take it out of `columns`")
     formatting = str(entry.get("formatting", FORMATS[0]))
     if formatting not in FORMATS:
         message = f"found {show_value(formatting)}, expected one of {', '.join(FORMATS)}"
         hint = nearest(formatting, FORMATS)
         if formatting == OPENAI:
             hint = OPENAI_CALLS_HINT if has_calls else OPENAI_HINT
-        yield Problem("E401", place, message, "formatting", hint)
+        yield Problem(UNKNOWN_ENTRY_KEY, place, message, "formatting", hint)
 
 
 def refuse_misspelt(name: str, folder: Path, entry: Record) -> None:

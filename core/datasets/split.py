@@ -10,8 +10,16 @@ from typing import NamedTuple
 
 from tuneyard.core.datasets import REMOTE_SOURCES
 from tuneyard.core.errors import Problem, show_value
+from tuneyard.core.errors.problem_codes import ProblemCode
 from tuneyard.core.language.message import _
 from tuneyard.core.records import Entry
+
+UNLOADABLE_FILE = ProblemCode(
+    "E405",
+    _("a file or `split` at which the loader stops"),
+    _("Correct what the loader's own message names."),
+)
+
 
 WHOLE, ALL = "train", "all"
 _PART = re.compile(
@@ -72,7 +80,9 @@ def split_problem(place: str, entry: Entry) -> Problem | None:
         f'found {show_value(entry["split"])}: a local file is the one split "train", and LLaMA-Factory stops '
         "at any other"
     )
-    return Problem("E405", place, message, "split", _('take it out, or write a part such as "train[:50%]"'))
+    return Problem(
+        UNLOADABLE_FILE, place, message, "split", _('take it out, or write a part such as "train[:50%]"')
+    )
 
 
 def _parts(split: object) -> list[_Part] | None:

@@ -24,9 +24,23 @@ from tuneyard.core.datasets.column_meanings import (
     usual_name,
 )
 from tuneyard.core.errors import show_value
+from tuneyard.core.errors.problem_codes import ProblemCode
 from tuneyard.core.files import Fields
 from tuneyard.core.language.message import _
 from tuneyard.core.records import ANSWERS, BARE, KTO_TAG, OPENAI, PAIR, PLACEHOLDERS, Record, RecordFormat
+
+UNMAPPED_TEXT = ProblemCode(
+    "W409",
+    _("another text, reasoning or second answer that the entry lacks"),
+    _("If the prompt needs it, map it under `columns`."),
+)
+UNREAD_KEY = ProblemCode(
+    "E410",
+    _("a key that LLaMA-Factory does not read changes the answer"),
+    _("Write it into text or columns, or compile the file that `tuneyard data init` proposes."),
+    _("`weight: 0`, `loss: false`; in a turn also `tool_calls`, reasoning, `images`."),
+)
+
 
 CALLS = "tool_calls"
 REFUSAL = "refusal"
@@ -175,9 +189,9 @@ class UnreadKeys:
             if name in self._measures:
                 continue
             if finding.message or finding.is_mark:
-                code, message = "E410", self._message(finding, records)
+                code, message = UNREAD_KEY, self._message(finding, records)
             else:
-                code = "W409"
+                code = UNMAPPED_TEXT
                 message = (
                     f"filled in {finding.records} of {records:,} records: {meaning(name)}, and the entry "
                     "does not name it: LLaMA-Factory leaves it out"

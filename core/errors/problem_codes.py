@@ -14,6 +14,7 @@ from tuneyard.core.language.reader import CHINESE, current
 
 EXPLANATIONS = "problem_codes_zh"
 """Name of the catalogue with the meaning and the fix of each code, in Chinese."""
+_entries: dict[str, "ProblemCode"] = {}  # of the modules that are imported
 _CODE = re.compile("[EWN][0-9]{3}")
 
 
@@ -40,6 +41,7 @@ class ProblemCode(str):
             raise ValueError(f"found the problem code {code!r}, expected E, W or N and three digits")
         entry = super().__new__(cls, code)
         entry.meaning, entry.fix, entry.details, entry.template = meaning, fix, details, template
+        _entries.setdefault(code, entry)
         return entry
 
     def __reduce__(self) -> tuple[object, ...]:
@@ -62,7 +64,7 @@ def _again(code: str, meaning: str, fix: str, details: str, template: str) -> Pr
 
 def meaning_of(code: str) -> str:
     """The meaning of a code, "" for one without an entry: of a package that gives its problems bare codes."""
-    return code.meaning if isinstance(code, ProblemCode) else ""
+    return _entries[code].meaning if code in _entries else ""
 
 
 def guide(codes: Iterable[str]) -> list[str]:

@@ -7,9 +7,18 @@ the rules on learning rates and metrics, and the reports on bad rows read their 
 from typing import NamedTuple
 
 from tuneyard.core.errors import Problem
+from tuneyard.core.errors.problem_codes import ProblemCode
 from tuneyard.core.files import strings
+from tuneyard.core.language.message import _
 from tuneyard.core.records import KTO_TAG, Entry
 from tuneyard.core.records.answers import PAIRED
+
+UNFIT_STAGE = ProblemCode(
+    "E434",
+    _("a stage that does not fit the data"),
+    _("`rm` and `dpo` take pairs, `kto` takes rows with `kto_tag`, `sft` and `pt` all others."),
+)
+
 
 _SIDES = (
     "rewards/chosen", "rewards/rejected",
@@ -145,4 +154,4 @@ def stage_problem(stage: str, name: str, entry: Entry, place: str) -> Problem:
     if rows != PAIRS and stage in PAIRED:
         fixes.insert(1, 'or write "ranking": true into the entry of a dataset of pairs')
     message = f"found {stage}, and {name} holds {rows.description}"
-    return Problem("E434", place, message, "stage", ", ".join(fixes))
+    return Problem(UNFIT_STAGE, place, message, "stage", ", ".join(fixes))

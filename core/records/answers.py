@@ -7,14 +7,33 @@ error of the same number (E417, E422).
 import re
 from collections.abc import Mapping, Sequence
 
+from tuneyard.core.errors.problem_codes import ProblemCode
 from tuneyard.core.language.message import _
 
-EMPTY, UNFILLED, SAME = "W417", "W418", "W422"
+EMPTY = ProblemCode("W417", _("an empty answer that is learned"), _("Fill in the answer, or delete the row."))
+ALL_EMPTY = ProblemCode(
+    "E417", _("an empty answer in every row"), _("Check which column the answer is mapped to.")
+)
+UNFILLED = ProblemCode(
+    "W418", _("{{{{name}}}} or {{{{author}}}} is not filled in"), _("Write the name into the data.")
+)
+SAME = ProblemCode(
+    "W422",
+    _("chosen and rejected are equal within `cutoff_len`"),
+    _("Raise `cutoff_len`, or delete the pair."),
+)
+ALL_SAME = ProblemCode(
+    "E422", _("chosen and rejected are equal in every pair"), _("Check both columns, or raise `cutoff_len`.")
+)
+
+
 FORM_FIELD = re.compile(r"\{\{ ?(?:name|author) ?\}\}")
 """Fields of LLaMA-Factory's identity data, which is a form."""
-MESSAGES = {
+ERRORS: Mapping[str, str] = {EMPTY: ALL_EMPTY, SAME: ALL_SAME}
+"""The errors of warnings that all rows have."""
+MESSAGES: Mapping[str, str] = {
     EMPTY: _("an answer is empty: only the end of its turn is learned"),
-    UNFILLED: "{{name}} or {{author}} is not filled in: the model learns to write the field",
+    UNFILLED: _("{{{{name}}}} or {{{{author}}}} is not filled in: the model learns to write the field"),
     SAME: _("chosen and rejected are the same within cutoff_len: the pair teaches no preference"),
 }
 PAIRED = ("rm", "dpo")  # stages whose rows have a chosen and a rejected answer
@@ -33,7 +52,7 @@ def answer_codes(
     sft also learns the earlier answers in the prompt, unless the recipe sets mask_history.
     """
     texts = [answer["content"].strip() for answer in answers]
-    codes = set()
+    codes: set[str] = set()
     if any(map(FORM_FIELD.search, texts)):
         codes.add(UNFILLED)
     if stage in PAIRED:
@@ -57,8 +76,6 @@ def code_for(warning: str, count: int, rows: int) -> str:
 
     A form field stays a warning: the row can be trained.
     """
-    if warning == UNFILLED:
-        return warning
     if count >= rows > 0:
-        return f"E{warning[1:]}"
+        return ERRORS.get(warning, warning)
     return warning

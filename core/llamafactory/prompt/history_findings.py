@@ -10,6 +10,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
+from tuneyard.core.errors.problem_codes import ProblemCode
+from tuneyard.core.language.message import _
 from tuneyard.core.llamafactory.loader import RecipeData, expected_errors
 from tuneyard.core.llamafactory.prompt import Message
 from tuneyard.core.llamafactory.prompt.history_fit import (
@@ -28,6 +30,19 @@ from tuneyard.core.llamafactory.prompt.template_fit import (
     reads_media,
 )
 from tuneyard.core.records.calls import call_text, parse_calls
+
+OTHER_HISTORY = ProblemCode(
+    "W354",
+    _("a turn that is trained after another text than it is served after"),
+    _("Take the template or setting in the message."),
+    _("Earlier thoughts, tools or calls. Each kind of row is compared, and the fix tried."),
+)
+OTHER_SECOND_TURN = ProblemCode(
+    "N354",
+    _("a second turn, which no row has, would differ"),
+    _("Take the template or setting in the message."),
+)
+
 
 MOST_TEMPLATES = 12
 """Templates that are compared at most with all conversations. Others already differ in a plain prompt."""
@@ -278,9 +293,9 @@ def _finding(data: RecipeData, difference: TurnDifference, hint: str) -> Templat
     name = data.data_args.template
     called = f"template {name}" if name else "the template read from the tokenizer"
     turn, place = difference.turn, difference.conversation.place
-    code, beginning = "W354", ""
+    code, beginning = OTHER_HISTORY, ""
     if place == MADE_UP:
-        code, beginning = "N354", "no row has a second turn; "
+        code, beginning = OTHER_SECOND_TURN, "no row has a second turn; "
     message = (
         f"turn {turn} of {place} is trained after {difference.trained!r} ({called}), "
         f"and served after {difference.served!r} (the model's chat template)"

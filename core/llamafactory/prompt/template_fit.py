@@ -14,10 +14,35 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Any, NamedTuple
 
+from tuneyard.core.errors.problem_codes import ProblemCode
+from tuneyard.core.language.message import _
 from tuneyard.core.llamafactory.loader import RecipeData, expected_errors
 from tuneyard.core.llamafactory.prompt import Ids, Message, Messages
 from tuneyard.core.llamafactory.prompt.history_fit import decoded, equal_length, is_continued
 from tuneyard.core.llamafactory.prompt.templates import limit_transformers
+
+MISSING_SPECIAL_TOKEN = ProblemCode(
+    "E325",
+    _("a special token of the template that the tokenizer lacks"),
+    _("Take the template in the message, or a model that it fits; `resize_vocab: true` adds the token."),
+)
+OTHER_END_TOKEN = ProblemCode(
+    "E326",
+    _("a template that ends answers with another token than the model"),
+    _("Take the template in the message."),
+    _("The trained model would not stop."),
+)
+OTHER_PROMPT = ProblemCode(
+    "W352",
+    _("another prompt than the model's own chat template writes"),
+    _("Take the template in the message."),
+)
+OTHER_SYSTEM_TEXT = ProblemCode(
+    "N352",
+    _("another default system text than the model's"),
+    _("Leave `template` out, or set `default_system`."),
+)
+
 
 USER = {"role": "user", "content": "Is 12 even?"}
 ANSWER = {"role": "assistant", "content": "yes"}
@@ -132,7 +157,7 @@ def template_findings(
     if end and end in chat.vocabulary and end not in chat.end_tokens:
         expected = " or ".join(sorted(chat.end_tokens))
         message = f"{called} ends answers with {end}, the model ends them with {expected}"
-        errors.append(TemplateFinding("E326", message, _fitting_hint(tokenizer, chat)))
+        errors.append(TemplateFinding(OTHER_END_TOKEN, message, _fitting_hint(tokenizer, chat)))
     if errors:
         return errors
     return list(_layout(template, called, tokenizer, chat))
@@ -155,7 +180,7 @@ def _missing_tokens(
     if missing:
         listed = ", ".join(missing)
         message = f"{called} writes {listed}, which this tokenizer does not have as one token"
-        yield TemplateFinding("E325", message, _fitting_hint(tokenizer, chat))
+        yield TemplateFinding(MISSING_SPECIAL_TOKEN, message, _fitting_hint(tokenizer, chat))
 
 
 def ending_of(template: Any, tokenizer: Any) -> Ids:
@@ -182,15 +207,15 @@ def _layout(template: Any, called: str, tokenizer: Any, chat: ChatFormat) -> Ite
             hint = "score with --template, too"
             if is_served(template, tokenizer, chat.system_tool_prompts, SYSTEM_TEXT, tools):
                 hint = f"give every row a system text, or {hint}"
-            yield TemplateFinding("W352", message, hint)
+            yield TemplateFinding(OTHER_PROMPT, message, hint)
         return
     difference = _difference(prompt, chat.prompts[0], tokenizer)
     if is_served(template, tokenizer, chat.system_prompts, SYSTEM_TEXT):
         message = f"the default system text is not the model's: in a probe without one, {difference}"
-        yield TemplateFinding("N352", message, "leave `template` out, or set default_system")
+        yield TemplateFinding(OTHER_SYSTEM_TEXT, message, "leave `template` out, or set default_system")
         return
     message = f"{called} writes another prompt than the model's chat template: {difference}"
-    yield TemplateFinding("W352", message, _fitting_hint(tokenizer, chat))
+    yield TemplateFinding(OTHER_PROMPT, message, _fitting_hint(tokenizer, chat))
 
 
 def _fitting_hint(tokenizer: Any, chat: ChatFormat) -> str:

@@ -131,13 +131,13 @@ def test_usual_rates_and_packing_kept_apart_pass(settings):
 
 @pytest.mark.parametrize(("trl", "found"), [("0.24.0", [("E334", "stage")]), ("0.9.6", []), ("0.8.6", [])])
 def test_ppo_is_refused_with_a_trl_that_its_trainer_refuses(monkeypatch, trl, found):
-    monkeypatch.setattr("tuneyard.recipes.rules.versions", lambda _: {"trl": trl})
+    monkeypatch.setattr("tuneyard.recipes.stage_rules.versions", lambda _: {"trl": trl})
     server = {"reward_model": "http://reward.example", "reward_model_type": "api"}
     assert codes(stage="ppo", learning_rate=1e-5, **server) == found
 
 
 def test_a_model_that_judges_answers_has_a_value_head(tmp_path, monkeypatch):
-    monkeypatch.setattr("tuneyard.recipes.rules.versions", lambda _: {})
+    monkeypatch.setattr("tuneyard.recipes.stage_rules.versions", lambda _: {})
     (tmp_path / "config.json").write_text("{}")
     model, judges = str(tmp_path), {"stage": "rm", "do_train": False, "do_predict": True}
     assert codes(stage="rm", model_name_or_path=model) == []  # which makes one

@@ -1,0 +1,61 @@
+"""Rules of stages that need more than the data: PPO, and judging by a reward model."""
+
+from collections.abc import Iterator
+
+from tuneyard.core.errors import Problem
+from tuneyard.core.errors.problem_codes import ProblemCode
+from tuneyard.core.files import versions
+from tuneyard.core.language.message import _
+from tuneyard.core.llamafactory.stages import PREFERENCE_STAGES
+from tuneyard.recipes.recipe import Recipe, expanded
+
+NO_PPO = ProblemCode(
+    "E334",
+    _("stage `ppo`, which this LLaMA-Factory cannot start"),
+    _("Train preferences with `dpo` or `kto`."),
+)
+NO_VALUE_HEAD = ProblemCode(
+    "E335", _("a reward model without value head"), _("Name a model that `stage: rm` has written.")
+)
+VALUE_HEADS = ("value_head.safetensors", "value_head.bin")  # of LLaMA-Factory's reward models
+PPO_TRL = "0.8.6", "0.9.6"
+
+
+def ppo(recipe: Recipe) -> Iterator[Problem]:
+    """Refuse PPO with a trl that LLaMA-Factory's PPO trainer refuses, after it has loaded three models."""
+    installed = versions("trl").get("trl")
+    if recipe.stage != "ppo" or installed is None:
+        return
+    from packaging.version import Version
+
+    first, last = PPO_TRL
+    if Version(first) <= Version(installed) <= Version(last):
+        return
+    message = (
+        f"LLaMA-Factory 0.9.5 needs trl {first} to {last} for PPO, and 0.18 or newer for everything else "
+        f"(installed: {installed}): training stops once the models are loaded"
+    )
+    fix = f"train preferences with stage: {' or '.join(PREFERENCE_STAGES)}"
+    yield recipe.problem(NO_PPO, "stage", message, fix)
+
+
+def value_head(recipe: Recipe) -> Iterator[Problem]:
+    """Refuse to judge answers by a reward model whose value head is missing: it would be a random one.
+
+    A model or adapter on the hub is not looked into.
+    """
+    settings = recipe.settings
+    if recipe.stage == "ppo" and settings.get("reward_model_type") != "api":
+        key, adapter_key = "reward_model", "reward_model_adapters"
+    elif recipe.stage == "rm" and not recipe.trains:
+        key, adapter_key = "model_name_or_path", "adapter_name_or_path"
+    else:
+        return
+    if recipe.names(adapter_key):
+        key = adapter_key
+    folders = recipe.names(key)
+    folder = expanded(folders[-1]) if folders else None  # LLaMA-Factory reads the last one's
+    if folder is None or not folder.is_dir() or any((folder / name).is_file() for name in VALUE_HEADS):
+        return
+    message = f"{folder} has no value head ({' or '.join(VALUE_HEADS)}): it is no reward model"
+    yield recipe.problem(NO_VALUE_HEAD, key, message, "name a folder that stage: rm has written")
