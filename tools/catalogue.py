@@ -50,7 +50,8 @@ def updated() -> Catalog:
     for message in extracted():
         if message.id:
             known = before.get(message.id)
-            catalog.add(message.id, known.string if known else None)
+            is_known = known is not None and isinstance(known.id, str) == isinstance(message.id, str)
+            catalog.add(message.id, known.string if is_known else None)
     return catalog
 
 

@@ -18,7 +18,16 @@ def closed_up(template: str, values: Mapping[str, object]) -> str:
     """
     for name, value in values.items():
         if re.match(f"[{HAN}“（]", str(value)):
-            template = re.sub(rf"(?<![ -|]) \{{{name}\}}", f"{{{name}}}", template)
+            before = rf"(\{{(\w+)[^{{}}]*\}})?(?<![ -|]) \{{{name}\}}"
+            template = re.sub(before, lambda found: _after_chinese(found, values, name), template)
         if re.search(f"[{HAN}）”]$", str(value)):
             template = re.sub(rf"\{{{name}\}} (?![ -z])", f"{{{name}}}", template)
     return template
+
+
+def _after_chinese(found: re.Match[str], values: Mapping[str, object], name: str) -> str:
+    """A Chinese value without the space before it, but with it after a number or a Latin word: `3 行`."""
+    field, field_name = found[1] or "", found[2]
+    if field_name and re.search("[A-Za-z0-9]$", str(values.get(field_name, ""))):
+        return found[0]
+    return f"{field}{{{name}}}"

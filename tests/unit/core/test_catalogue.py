@@ -1,0 +1,127 @@
+"""Messages keep their values apart from their text; the catalogue holds the Chinese of what the code says."""
+
+import ast
+import copy
+import pickle
+import re
+from pathlib import Path
+from string import Formatter
+
+import pytest
+from babel.messages.pofile import read_po
+
+from tests.conftest import ROOT
+from tests.product import FILES, nodes
+from tools import catalogue
+from tuneyard.core.errors import ContentError, Problem
+from tuneyard.core.language.message import (
+    Message,
+    _,
+    counted,
+    joined,
+    listed,
+    ngettext,
+    relative,
+    tr,
+    translated,
+    with_texts,
+)
+from tuneyard.core.language.messages import say
+from tuneyard.core.language.reader import CHINESE, in_language
+
+HAN = re.compile("[\u3000-\u303f\u4e00-\u9fff\uff00-\uffef]")
+OURS = ("result: 42", "3 rows", "error: no such file", "{rows}", "no label", "{0.__class__}", "%s")
+"""Texts of users that look like lines or templates of ours."""
+
+
+def fields(template: str) -> set[str]:
+    return {name for _text, name, _form, _conversion in Formatter().parse(template) if name is not None}
+
+
+def test_the_catalogue_has_what_the_code_says() -> None:
+    """After a change of messages: `make catalogue`."""
+    updated = catalogue.updated()
+    assert catalogue.PO.read_bytes() == catalogue.po_text(updated)
+    assert catalogue.PO.with_suffix(".mo").read_bytes() == catalogue.mo_bytes(updated)
+
+
+def test_both_languages_have_the_same_fields() -> None:
+    checked = 0
+    with catalogue.PO.open("rb") as file:
+        for message in read_po(file, locale="zh"):
+            if not message.id or not message.string or not all(message.string):
+                continue
+            english, chinese = message.id, message.string
+            if not isinstance(english, str):
+                english, chinese = english[-1], chinese[0]
+            assert fields(chinese) <= fields(english), english  # an unknown field would be a traceback
+            assert HAN.search(chinese) or not re.search("[a-z]{3} [a-z]", english), english
+            checked += 1
+    assert checked > 1000
+
+
+def test_a_message_is_english_until_it_is_shown() -> None:
+    message = _("{first} and {last}", first="a", last="b")
+    assert message == "a and b" and f"{message}" == "a and b" and translated(message) == "a and b"
+    with in_language(CHINESE):
+        assert message == "a and b" and translated(message) == "a 和 b" == tr(
+            "{first} and {last}", first="a", last="b"
+        )
+    assert (message.template, dict(message.values)) == ("{first} and {last}", {"first": "a", "last": "b"})
+
+
+@pytest.mark.parametrize("text", OURS)
+def test_values_are_never_translated(text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Neither alone nor inside of another message, an error or a problem."""
+    with in_language(CHINESE):
+        inner = _("{first} and {last}", first=text, last=text)
+        assert translated(inner) == f"{text} 和 {text}"
+        say(_("warning: {what}", what=_("{first} and {last}", first=ContentError(inner), last="x")))
+        assert capsys.readouterr().out == f"警告：{text} 和 {text} 和 x\n"
+        line = Problem("E104", "a.jsonl:1", _("{first} and {last}", first=text, last=1)).line()
+        assert f"{text} 和 1" in translated(line)
+
+
+def test_a_message_comes_back_from_a_worker_and_from_a_copy() -> None:
+    message = _("warning: {what}", what=counted(2000, "row", "rows"))
+    for again in (pickle.loads(pickle.dumps(message)), copy.deepcopy(message)):
+        assert again == message == "warning: 2,000 rows"
+        with in_language(CHINESE):
+            assert translated(again) == "警告：2,000 行"
+
+
+def test_numbers_choose_the_form() -> None:
+    assert [counted(number, "row", "rows") for number in (0, 1, 2)] == ["0 rows", "1 row", "2 rows"]
+    assert ngettext("{name} is", "{name} are", 2, name="a, b") == "a, b are"
+    with in_language(CHINESE):
+        assert [translated(counted(number, "row", "rows")) for number in (1, 2)] == ["1 行", "2 行"]
+
+
+def test_what_is_joined_stays_a_message() -> None:
+    lines = joined([counted(1, "row", "rows"), "1 row"], "\n")
+    names = listed(["a", "b", "c"])
+    assert (lines, names) == ("1 row\n1 row", "a, b and c")
+    with in_language(CHINESE):
+        assert (translated(lines), translated(names)) == ("1 行\n1 row", "a、b 和 c")
+    shorter = with_texts(lines, str.upper)
+    assert isinstance(shorter, Message) and shorter == "1 row\n1 ROW"
+
+
+def test_a_path_below_the_folder_is_written_from_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert _("wrote {path}", path=tmp_path / "a/b.txt") == "wrote a/b.txt"
+    assert _("wrote {path}", path=Path("/elsewhere/b.txt")) == "wrote /elsewhere/b.txt"
+    assert _("wrote {path}", path=str(tmp_path / "a")) == f"wrote {tmp_path}/a", "a text is a value, no path"
+    assert relative(tmp_path) == str(tmp_path)
+
+
+def test_no_product_code_takes_the_mark_of_messages_as_a_throw_away_name() -> None:
+    """`for _, name in …` would make `_` a local variable, and `_("…")` an error of the function."""
+    for file in FILES:
+        for node in nodes(file):
+            if isinstance(node, ast.Name) and node.id == "_":
+                assert not isinstance(node.ctx, ast.Store), f"{file.relative_to(ROOT)}:{node.lineno}"
+            if isinstance(node, ast.arg):
+                assert node.arg != "_", f"{file.relative_to(ROOT)}:{node.lineno}"
