@@ -50,8 +50,10 @@ def updated() -> Catalog:
     for message in extracted():
         if message.id:
             known = before.get(message.id)
-            is_known = known is not None and isinstance(known.id, str) == isinstance(message.id, str)
-            catalog.add(message.id, known.string if is_known else None)
+            chinese = None
+            if known is not None and isinstance(known.id, str) == isinstance(message.id, str):
+                chinese = known.string
+            catalog.add(message.id, chinese)
     return catalog
 
 

@@ -6,6 +6,7 @@ them when they are first used, and not when a module is imported.
 
 import re
 from collections.abc import Mapping
+from functools import partial
 
 # Extension A, the basic block, compatibility ideographs, and the planes of the other extensions.
 HAN = "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
@@ -19,13 +20,13 @@ def closed_up(template: str, values: Mapping[str, object]) -> str:
     for name, value in values.items():
         if re.match(f"[{HAN}“（]", str(value)):
             before = rf"(\{{(\w+)[^{{}}]*\}})?(?<![ -|]) \{{{name}\}}"
-            template = re.sub(before, lambda found: _after_chinese(found, values, name), template)
+            template = re.sub(before, partial(_before_chinese, values, name), template)
         if re.search(f"[{HAN}）”]$", str(value)):
             template = re.sub(rf"\{{{name}\}} (?![ -z])", f"{{{name}}}", template)
     return template
 
 
-def _after_chinese(found: re.Match[str], values: Mapping[str, object], name: str) -> str:
+def _before_chinese(values: Mapping[str, object], name: str, found: re.Match[str]) -> str:
     """A Chinese value without the space before it, but with it after a number or a Latin word: `3 行`."""
     field, field_name = found[1] or "", found[2]
     if field_name and re.search("[A-Za-z0-9]$", str(values.get(field_name, ""))):
