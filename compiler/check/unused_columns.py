@@ -8,8 +8,8 @@ from tuneyard.compiler.read.split_names import splits_named_in
 from tuneyard.compiler.rows import MISSING, Cells, Rows, are_objects
 from tuneyard.compiler.spec.column_names import key_in_spec
 from tuneyard.compiler.spec.file import where_to_write
-from tuneyard.compiler.spec.model import PART, Output, Spec
-from tuneyard.core.datasets import filled
+from tuneyard.compiler.spec.model import Output, Spec
+from tuneyard.core.datasets import TRAIN_SPLIT, filled
 from tuneyard.core.datasets.answer_marks import LEARNED_AT, changes_answer
 from tuneyard.core.datasets.column_meanings import (
     ONLY_BESIDE_AN_ANSWER,
@@ -136,7 +136,11 @@ class Unused:
         """
         notes = []
         for name, counts in self.splits.items():
-            others = {other: rows for other, rows in counts.items() if (other == PART) != (split == PART)}
+            others = {
+                other: rows
+                for other, rows in counts.items()
+                if (other == TRAIN_SPLIT) != (split == TRAIN_SPLIT)
+            }
             if others and "" not in counts:
                 of_others = (
                     f"{sum(others.values())} of {counts.total()} rows are of {', '.join(sorted(others))}"

@@ -40,7 +40,7 @@ HISTORY = HistoryType(
         "items": {"type": "array", "minItems": 2, "maxItems": 2, "items": _TEXT},
     },
     default=[],
-    part="history",
+    registry_key="history",
     compared=PROMPT,
     beside=Beside(USUAL_NAMES["history"], conversations=False, questions=True),
     reader=HistoryReader,

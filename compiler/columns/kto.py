@@ -83,7 +83,7 @@ KTO = KtoType(
         }
     },
     code=NO_PREFERENCE,
-    part="kto_tag",
+    registry_key="kto_tag",
     compared=KTO_TAG,
     beside=Beside(
         (*USUAL_NAMES["kto_tag"], *USUAL_NAMES["feedback"], "label"), questions=True, accepts=_are_marks

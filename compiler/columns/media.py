@@ -139,11 +139,11 @@ class MediaType(ColumnType):
 
     def placeholder(self) -> str:
         """The placeholder of LLaMA-Factory, such as `<image>`."""
-        return PLACEHOLDERS[self.part]
+        return PLACEHOLDERS[self.registry_key]
 
     def loaded_pairs(self, example: Example, loaded: LoadedRow) -> Iterator[tuple[object, object]]:
         """Yield the media that differ. The loader puts media_dir before the paths of files that it finds."""
-        of_file = example.media.get(self.part, ())
+        of_file = example.media.get(self.registry_key, ())
         for medium, loaded_medium in zip_longest(of_file, loaded[self.loaded_column] or (), fillvalue=""):
             if not _is_same(medium, loaded_medium):
                 yield medium, loaded_medium
@@ -151,14 +151,14 @@ class MediaType(ColumnType):
     def unusable(self, loaded: LoadedRow) -> str:
         """The first medium that is neither a path nor in another form that LLaMA-Factory opens."""
         for medium in loaded[self.loaded_column] or ():
-            if self.part == "videos" and isinstance(medium, list):
+            if self.registry_key == "videos" and isinstance(medium, list):
                 fault = next(filter(None, map(_image_fault, medium)), "")
-            elif self.part == "images":
+            elif self.registry_key == "images":
                 fault = _image_fault(medium)
             elif isinstance(medium, str):
                 fault = ""
             else:
-                expected = "a path, or a list of frames" if self.part == "videos" else "a path"
+                expected = "a path, or a list of frames" if self.registry_key == "videos" else "a path"
                 fault = _("found {role}, expected {other}", role=show_value(medium), other=expected)
             if fault:
                 return fault
@@ -255,7 +255,7 @@ def _media_type(name: str) -> MediaType:
         name,
         _PATHS,
         code=UNUSABLE_MEDIA,
-        part=name,
+        registry_key=name,
         loaded_column=f"_{name}",
         compared=PROMPT,
         beside=Beside(USUAL_NAMES[name], questions=True, settings={"default": []}),

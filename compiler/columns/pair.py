@@ -143,7 +143,7 @@ def _reply_type(name: str) -> ReplyType:
         options={**BY_NUMBER, **ROLE_NAMES},
         code=NO_PREFERENCE,
         is_text=True,
-        part=name,
+        registry_key=name,
         shapes=("pair of answers",),
         beside=Beside((name,), needs=PAIR),
         reader=ReplyReader,

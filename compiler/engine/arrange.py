@@ -8,7 +8,8 @@ from itertools import compress
 from tuneyard.compiler.lint.fingerprints import Fingerprints
 from tuneyard.compiler.lint.matching import numbered
 from tuneyard.compiler.rows.draw import IN_REST, ROW_TYPE, draw_sample, draw_splits
-from tuneyard.compiler.spec.model import PART, Split
+from tuneyard.compiler.spec.model import Split
+from tuneyard.core.datasets import TRAIN_SPLIT
 
 Order = Sequence[int]
 _MIXER = 0x5851F42D  # below 2^31, so that the product with 4 bytes fits into 8
@@ -46,10 +47,10 @@ def split_rows(split: Split, seen: Fingerprints, order: Order, seed: int) -> dic
         if split.seed is not None:
             seed = split.seed
         homes = _drawn(split, rows, units, seed)
-    rows_of_split = [array(ROW_TYPE) for _unused in (PART, *split.shares)]
+    rows_of_split = [array(ROW_TYPE) for _unused in (TRAIN_SPLIT, *split.shares)]
     for row, unit in zip(order, units, strict=True):
         rows_of_split[homes[unit]].append(row)
-    return dict(zip((PART, *split.shares), rows_of_split, strict=True))
+    return dict(zip((TRAIN_SPLIT, *split.shares), rows_of_split, strict=True))
 
 
 def _units(split: Split, rows: Fingerprints) -> "array[int]":

@@ -19,29 +19,30 @@ from tuneyard.compiler.lint.runner import RowLints
 from tuneyard.compiler.read.inputs import Input
 from tuneyard.compiler.rows.draw import apportioned
 from tuneyard.compiler.rows.problems import NO_LIMIT, Problems
-from tuneyard.compiler.spec.model import PART, ROW_NUMBER, Spec
+from tuneyard.compiler.spec.model import ROW_NUMBER, Spec
 from tuneyard.compiler.write.record_file import CountedRecords, RecordFile
 from tuneyard.compiler.write.render import Renderer
+from tuneyard.core.datasets import TRAIN_SPLIT
 from tuneyard.core.files import Moved
 from tuneyard.core.plugins import guarded
 
 
-def rows_of_parts(spec: Spec) -> dict[str, int]:
-    """The rows that each part of a mixture should have, {} without a mixture."""
+def rows_of_sources(spec: Spec) -> dict[str, int]:
+    """The rows that each source of a mixture should have, {} without a mixture."""
     if spec.mix is None:
         return {}
-    return apportioned(spec.mix.total, {name: part.share for name, part in spec.mix.parts.items()})
+    return apportioned(spec.mix.total, {name: source.share for name, source in spec.mix.sources.items()})
 
 
-def most_kept(spec: Spec, part: str) -> int:
-    """The kept rows after which a part is not read on: its rows in a mixture, if it streams from a hub."""
-    if spec.mix and spec.of_part(part).source.hub.get("stream"):
-        return rows_of_parts(spec)[part]
+def most_kept(spec: Spec, input_name: str) -> int:
+    """The kept rows after which an input is not read on: its rows in a mixture, if it streams from a hub."""
+    if spec.mix and spec.of_input(input_name).source.hub.get("stream"):
+        return rows_of_sources(spec)[input_name]
     return NO_LIMIT
 
 
-TypesOfParts = Mapping[str, Types]
-"""The types of columns, by part, that an earlier reading has found in later rows."""
+TypesByInput = Mapping[str, Types]
+"""The types of columns, by input, that an earlier reading has found in later rows."""
 
 
 @dataclass(frozen=True)
@@ -64,9 +65,9 @@ class FileJob:
     moved: Moved | None = None
 
     @property
-    def part(self) -> Spec:
-        """The spec of the file's part in a mixture, of other specs the spec itself."""
-        return self.spec.of_part(self.item.split)
+    def input_spec(self) -> Spec:
+        """The spec of the file's source in a mixture, of other specs the spec itself."""
+        return self.spec.of_input(self.item.split)
 
     def new_problems(self) -> Problems:
         """A collection of the problems of the file."""
@@ -80,8 +81,8 @@ def compile_file(job: FileJob) -> FileResult:
     must be, too.
     """
     loop = RowLoop(
-        job.part,
-        SourceRows.of(job.item, job.part),
+        job.input_spec,
+        SourceRows.of(job.item, job.input_spec),
         job.before,
         most_rows=job.request.limit or NO_LIMIT,
         most_kept=most_kept(job.spec, job.item.split),
@@ -97,12 +98,12 @@ def compile_file(job: FileJob) -> FileResult:
             if rejected and rejected.exists():
                 os.truncate(rejected, rejected_size)
         _write_rows(job, reading)
-    return reading.complete(PART if job.spec.mix else job.item.split)
+    return reading.complete(TRAIN_SPLIT if job.spec.mix else job.item.split)
 
 
 def _write_rows(job: FileJob, reading: Reading) -> None:
     """Lint, render and write the kept rows of a reading."""
-    spec, result = job.part, reading.result
+    spec, result = job.input_spec, reading.result
     lints = RowLints(spec, result.problems)
     renderers = [Renderer(spec, output) for output in spec.outputs]
     judged = [column for column in spec.columns if column.type.judges_values]
@@ -116,7 +117,7 @@ def _write_rows(job: FileJob, reading: Reading) -> None:
 
 
 def compile_alone(
-    settings: tuple[Spec, CompileRequest, TypesOfParts], item: Input, folder: Path | None
+    settings: tuple[Spec, CompileRequest, TypesByInput], item: Input, folder: Path | None
 ) -> FileResult:
     """Compile a file in a worker, as if it were the first one, into its own folder, or only check it (None).
 
@@ -127,12 +128,12 @@ def compile_alone(
         folder.mkdir()
     spec, request, types = settings
     with contextlib.ExitStack() as stack:
-        files = [stack.enter_context(file) for file in part_files(spec.of_part(item.split), folder)]
+        files = [stack.enter_context(file) for file in fragment_files(spec.of_input(item.split), folder)]
         before = FileResult(Problems(), types=dict(types.get(item.split, {})))
         return compile_file(FileJob(spec, request, item, before, files, folder))
 
 
-def part_files(spec: Spec, folder: Path | None) -> Iterator[RecordFile]:
+def fragment_files(spec: Spec, folder: Path | None) -> Iterator[RecordFile]:
     """The files of all outputs, for the rows of one source file or of several that are to be put in order.
 
     Without a folder, in a check, they only count.
@@ -142,7 +143,7 @@ def part_files(spec: Spec, folder: Path | None) -> Iterator[RecordFile]:
             yield CountedRecords(Path(output.file))
             continue
         suffix = Path(output.file).suffix
-        yield RecordFile(folder / f"{number}{suffix}", has_keys=spec.is_indexed(output), is_part=True)
+        yield RecordFile(folder / f"{number}{suffix}", has_keys=spec.is_indexed(output), is_fragment=True)
 
 
 def numbers_rows(item: Input, spec: Spec) -> bool:

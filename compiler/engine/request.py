@@ -44,9 +44,9 @@ class CompileRequest(NamedTuple):
 
     def identity(self, spec: Spec, sources: Sources) -> Identity:
         """All settings that the written bytes depend on: equal identities mean equal bytes."""
-        parts = spec.mix.parts.values() if spec.mix else (spec,)
-        forms = {form for part in parts for form in part.source.form}
-        types = {column.type.name for part in parts for column in part.columns}
+        specs = spec.mix.sources.values() if spec.mix else (spec,)
+        forms = {form for each in specs for form in each.source.form}
+        types = {column.type.name for each in specs for column in each.columns}
         return {
             "spec": spec.given_as,
             "definition": spec.raw,

@@ -21,7 +21,8 @@ from tuneyard.compiler.rows import Batch, ObjectRows, Rows
 from tuneyard.compiler.rows.counts import Counts
 from tuneyard.compiler.rows.problems import NO_LIMIT, Problems
 from tuneyard.compiler.spec.file import Source
-from tuneyard.compiler.spec.model import PART, Filter, Spec
+from tuneyard.compiler.spec.model import Filter, Spec
+from tuneyard.core.datasets import TRAIN_SPLIT
 from tuneyard.core.files import Moved
 
 
@@ -35,7 +36,7 @@ class SourceRows(NamedTuple):
     path: Readable
     display_path: str
     source: Source
-    split: str = PART
+    split: str = TRAIN_SPLIT
     names: tuple[str, ...] = ()
 
     @classmethod
@@ -104,7 +105,7 @@ class FileResult:
 class RowLoop:
     """The loop over one file. `before` is what the files of its split before it have yielded.
 
-    - `spec`: that of the file's part in a mixture.
+    - `spec`: that of the file's source in a mixture.
     - `most_rows`, `most_kept`: the readable and the kept rows of the split after which reading ends.
     """
 

@@ -10,11 +10,11 @@ from pathlib import Path
 from tuneyard.compiler.check.checker import TextIdError
 from tuneyard.compiler.engine.compile_file import (
     FileJob,
-    TypesOfParts,
+    TypesByInput,
     compile_alone,
     compile_file,
+    fragment_files,
     most_kept,
-    part_files,
 )
 from tuneyard.compiler.engine.request import CompileReport, CompileRequest
 from tuneyard.compiler.engine.row_loop import FileResult
@@ -44,11 +44,11 @@ AHEAD = 2  # files for each worker that it reads, or whose results wait for an e
 
 
 class TextIdsError(Exception):
-    """The ids of a `column` are text in a later file of a `part`: the compile begins again, with text."""
+    """The ids of a `column` are text in a later file of an input: the compile begins again, with text."""
 
-    def __init__(self, part: str, column: str) -> None:
-        super().__init__(part, column)
-        self.part = part
+    def __init__(self, input_name: str, column: str) -> None:
+        super().__init__(input_name, column)
+        self.input_name = input_name
         self.column = column
 
 
@@ -62,7 +62,7 @@ class Run:
     - `drawn`: what became of the rows of the files of all splits.
     - `results`: what workers make of the files, None if this process compiles them.
     - `moved`: moves the bar, None without a terminal.
-    - `types`: what an earlier run has found of the ids of each part (`TextIdsError`).
+    - `types`: what an earlier run has found of the ids of each input (`TextIdsError`).
     """
 
     spec: Spec
@@ -75,26 +75,26 @@ class Run:
     fingerprints: dict[str, Fingerprints] = field(default_factory=dict)
     drawn: "dict[str, array[int] | memoryview[int]]" = field(default_factory=dict)
     results: Iterator[WorkResult] | None = None
-    types: TypesOfParts = field(default_factory=dict)
+    types: TypesByInput = field(default_factory=dict)
 
-    def inputs_of(self, part: str) -> list[tuple[int, Input]]:
-        """The numbered source files of a part, in their order."""
-        return [(number, item) for number, item in enumerate(self.inputs) if item.split == part]
+    def inputs_of(self, input_name: str) -> list[tuple[int, Input]]:
+        """The numbered source files of an input, in their order."""
+        return [(number, item) for number, item in enumerate(self.inputs) if item.split == input_name]
 
     def folder_of(self, number: int) -> Path | None:
         """The folder to which a worker writes the records of the file with this number, None for a check."""
         return self.staged / f".file-{number}" if self.staged else None
 
     @contextlib.contextmanager
-    def reading(self, parts: Sequence[str], executor: Executor | None) -> Iterator[None]:
-        """Let the workers of an executor compile the files of these parts, to be read in this order."""
+    def reading(self, input_names: Sequence[str], executor: Executor | None) -> Iterator[None]:
+        """Let the workers of an executor compile the files of these inputs, to be read in this order."""
         if executor is None:
             yield
             return
         items = [
             WorkItem(item.display_path, compile_alone, (item, self.folder_of(number)))
-            for part in parts
-            for number, item in self.inputs_of(part)
+            for input_name in input_names
+            for number, item in self.inputs_of(input_name)
         ]
         settings = (self.spec, self.request, self.types)
         results = executor.map(items, common=settings, ahead=AHEAD * executor.workers)
@@ -102,26 +102,26 @@ class Run:
         with contextlib.closing(results):
             yield
 
-    def read_part(self, part: str, fingerprints: Fingerprints, files: Sequence[RecordFile]) -> None:
-        """Compile the files of a part. `fingerprints` get the fingerprints of its rows."""
+    def read_input(self, input_name: str, fingerprints: Fingerprints, files: Sequence[RecordFile]) -> None:
+        """Compile the files of an input. `fingerprints` get the fingerprints of its rows."""
         report = self.report
         whole = FileResult(Problems(self.request.most_problems), fingerprints=fingerprints)
-        whole.types |= self.types.get(part, {})
-        most_rows, most_written = self.request.limit or NO_LIMIT, most_kept(self.spec, part)
-        inputs = self.inputs_of(part)
+        whole.types |= self.types.get(input_name, {})
+        most_rows, most_written = self.request.limit or NO_LIMIT, most_kept(self.spec, input_name)
+        inputs = self.inputs_of(input_name)
         for number, item in inputs:
             if whole.readable >= most_rows or whole.counts.kept >= most_written:
                 break
             try:
                 whole.add(self._compiled(number, item, whole, files))
             except TextIdError as error:
-                raise TextIdsError(part, error.column) from error
+                raise TextIdsError(input_name, error.column) from error
         report.problems.add(whole.problems)
         report.unused.add_rows(whole.unused)
         report.add(whole.counts)
         if inputs and not report.failed:
             is_whole = min(most_rows, most_written) == NO_LIMIT
-            self._judge(part, inputs[0][1].display_path, whole, is_whole=is_whole)
+            self._judge(input_name, inputs[0][1].display_path, whole, is_whole=is_whole)
 
     def _compiled(
         self, number: int, item: Input, before: FileResult, files: Sequence[RecordFile]
@@ -152,22 +152,22 @@ class Run:
 
     def _append(self, folder: Path, item: Input, files: Sequence[RecordFile]) -> None:
         """Append the records and the rejected rows that a worker has written to a folder."""
-        parts = part_files(self.spec.of_part(item.split), folder)
-        for file, part in zip(files, parts, strict=True):
-            file.add_part(part.path)
+        fragments = fragment_files(self.spec.of_input(item.split), folder)
+        for file, fragment in zip(files, fragments, strict=True):
+            file.add_fragment(fragment.path)
         rejected = self.request.problems_in(self.staged).rejected
-        part_of_rejected = folder / REJECTED
-        if rejected and part_of_rejected.exists():
-            with part_of_rejected.open("rb") as source, rejected.open("ab") as target:
+        fragment_of_rejected = folder / REJECTED
+        if rejected and fragment_of_rejected.exists():
+            with fragment_of_rejected.open("rb") as source, rejected.open("ab") as target:
                 shutil.copyfileobj(source, target)
 
-    def _judge(self, part: str, place: str, whole: FileResult, *, is_whole: bool) -> None:
-        """Report on all rows of a part together. `is_whole`: reading does not end before its last row."""
+    def _judge(self, input_name: str, place: str, whole: FileResult, *, is_whole: bool) -> None:
+        """Report on all rows of an input together. `is_whole`: reading does not end before its last row."""
         problems, read = self.report.problems, whole.counts.read
         if read and not whole.counts.kept:
-            message = f"none of the {read} rows of {part} is kept, so it is not written"
+            message = f"none of the {read} rows of {input_name} is kept, so it is not written"
             problems.warn(Problem(EMPTY_SPLIT, place, message))
-        types = self.spec.of_part(part).types
+        types = self.spec.of_input(input_name).types
         for column, counts in whole.values.items():
             column_type = types[column]
             with guarded(column_type.plugin):

@@ -15,13 +15,14 @@ from itertools import chain
 from pathlib import Path
 
 from tuneyard.compiler.engine.arrange import Order, sampled, split_rows
-from tuneyard.compiler.engine.compile_file import part_files, rows_of_parts
+from tuneyard.compiler.engine.compile_file import fragment_files, rows_of_sources
 from tuneyard.compiler.engine.run import EMPTY_SPLIT, Run
 from tuneyard.compiler.lint.fingerprints import Fingerprints
 from tuneyard.compiler.lint.matching import matches
 from tuneyard.compiler.rows.draw import ROW_TYPE
-from tuneyard.compiler.spec.model import PART, WHOLE, Spec
+from tuneyard.compiler.spec.model import WHOLE, Spec
 from tuneyard.compiler.write.record_file import BLOCK, RecordFile, keys_in
+from tuneyard.core.datasets import TRAIN_SPLIT
 from tuneyard.core.datasets.compiled import SPLIT, TRAINED
 from tuneyard.core.errors import ContentError, Problem
 from tuneyard.core.errors.problem_codes import ProblemCode
@@ -29,7 +30,7 @@ from tuneyard.core.execution import Executor
 from tuneyard.core.files import named
 from tuneyard.core.language.message import _, marked
 
-UNFILLED_PART = ProblemCode(
+UNFILLED_SOURCE = ProblemCode(
     "W210",
     _("a part of a mixture that could not be filled"),
     _("Lower its share or `total`, or give it more rows."),
@@ -51,36 +52,40 @@ LEAKED = 255  # in place of a split's number: the row is in none
 class FirstPass:
     """The rows of the first pass: their files and fingerprints, and the numbers of those to write.
 
-    `order_of_part` has these numbers for each part of a split that is given: 4 bytes a row.
+    `order_by_input` has these numbers for each input of a split that is given: 4 bytes a row.
     """
 
     files: list[RecordFile]
     fingerprints: Fingerprints
     order: Order
-    order_of_part: dict[str, Order]
+    order_by_input: dict[str, Order]
 
 
 def write_arranged(run: Run, executor: Executor | None) -> None:
     """Read all sources, and write each split."""
     spec = run.spec
-    parts_of_sources = {PART: spec.parts}
+    names_by_source = {TRAIN_SPLIT: spec.input_names}
     if not (spec.mix or spec.split):
-        parts_of_sources = {part: (part,) for part in spec.parts if run.inputs_of(part)}
-    with run.reading(list(chain.from_iterable(parts_of_sources.values())), executor):
-        sources = {name: _read_source(run, name, parts) for name, parts in parts_of_sources.items()}
+        names_by_source = {
+            input_name: (input_name,) for input_name in spec.input_names if run.inputs_of(input_name)
+        }
+    with run.reading(list(chain.from_iterable(names_by_source.values())), executor):
+        sources = {
+            name: _read_source(run, name, input_names) for name, input_names in names_by_source.items()
+        }
     orders = {name: source.order for name, source in sources.items()}
     if run.report.failed:
         run.report.kept = sum(map(len, orders.values()))
         return
     if spec.split:
-        whole = sources[PART]
+        whole = sources[TRAIN_SPLIT]
         if spec.split.is_given:
-            orders = whole.order_of_part
+            orders = whole.order_by_input
         else:
             orders = split_rows(spec.split, whole.fingerprints, whole.order, run.request.seed)
         sources = dict.fromkeys(orders, whole)
-        if whole.order and not orders[PART] and not spec.split.is_given:
-            message = f"none of the {len(whole.order)} rows is drawn into {PART}, so it is not written"
+        if whole.order and not orders[TRAIN_SPLIT] and not spec.split.is_given:
+            message = f"none of the {len(whole.order)} rows is drawn into {TRAIN_SPLIT}, so it is not written"
             fix = (
                 "rows with the same prompt stay on one side: take `split` out of the spec, or add other rows"
             )
@@ -103,34 +108,37 @@ def write_arranged(run: Run, executor: Executor | None) -> None:
         shutil.rmtree(run.staged / ROWS)
 
 
-def _read_source(run: Run, name: str, parts: Sequence[str]) -> FirstPass:
-    """The first pass over the files of some parts."""
+def _read_source(run: Run, name: str, input_names: Sequence[str]) -> FirstPass:
+    """The first pass over the files of some inputs."""
     folder = run.staged / ROWS / name if run.staged else None
     if folder:
         folder.mkdir(parents=True)
     fingerprints = Fingerprints()
     order = array(ROW_TYPE)
-    order_of_part: dict[str, Order] = {}
+    order_by_input: dict[str, Order] = {}
     mix = run.spec.mix
-    rows_by_part = rows_of_parts(run.spec)
+    rows_by_input = rows_of_sources(run.spec)
     with ExitStack() as stack:
-        files = [stack.enter_context(file) for file in part_files(run.spec, folder)]
-        for part in parts:
+        files = [stack.enter_context(file) for file in fragment_files(run.spec, folder)]
+        for input_name in input_names:
             first = fingerprints.rows
-            run.read_part(part, fingerprints, files)
+            run.read_input(input_name, fingerprints, files)
             rows: Order = range(first, fingerprints.rows)
             if not run.report.failed:
                 rows = _chosen(
-                    run, part, _without_duplicates(run, fingerprints, rows), rows_by_part.get(part)
+                    run,
+                    input_name,
+                    _without_duplicates(run, fingerprints, rows),
+                    rows_by_input.get(input_name),
                 )
             order.extend(rows)
             if run.spec.split and run.spec.split.is_given:
-                order_of_part[part] = rows
+                order_by_input[input_name] = rows
     if mix and mix.shuffle is not None:
         random.Random(mix.shuffle).shuffle(order)
     elif len(order) == fingerprints.rows:
-        return FirstPass(files, fingerprints, range(fingerprints.rows), order_of_part)
-    return FirstPass(files, fingerprints, order, order_of_part)
+        return FirstPass(files, fingerprints, range(fingerprints.rows), order_by_input)
+    return FirstPass(files, fingerprints, order, order_by_input)
 
 
 def _without_duplicates(run: Run, fingerprints: Fingerprints, rows: Order) -> Order:
@@ -143,10 +151,10 @@ def _without_duplicates(run: Run, fingerprints: Fingerprints, rows: Order) -> Or
     return kept
 
 
-def _chosen(run: Run, part: str, rows: Order, expected: int | None) -> Order:
-    """Draw the rows of a part: so many as are `expected` in a mixture, or the sample of the spec."""
+def _chosen(run: Run, input_name: str, rows: Order, expected: int | None) -> Order:
+    """Draw the rows of an input: so many as are `expected` in a mixture, or the sample of the spec."""
     size: float | None = expected
-    if expected is None and part == PART:
+    if expected is None and input_name == TRAIN_SPLIT:
         size = run.spec.sample
     if size is None:
         return rows
@@ -155,13 +163,13 @@ def _chosen(run: Run, part: str, rows: Order, expected: int | None) -> Order:
     if expected is None and size > len(rows):
         run.report.problems.notes.append(f"sample: all {len(rows)} rows, since there are not {size}")
     if expected is not None:
-        run.report.problems.notes.append(f"{part}: {len(chosen)} rows of {expected} wanted")
+        run.report.problems.notes.append(f"{input_name}: {len(chosen)} rows of {expected} wanted")
         if len(chosen) < expected:
             message = (
                 f"too few rows for this part: found {len(chosen)}, expected {expected}; a smaller `total` "
                 "keeps the shares"
             )
-            run.report.problems.warn(Problem(UNFILLED_PART, part, message))
+            run.report.problems.warn(Problem(UNFILLED_SOURCE, input_name, message))
     return chosen
 
 
@@ -178,22 +186,24 @@ def _warn_of_lone_classes(run: Run, whole: FirstPass, column: str, other_split: 
 def _drop_leaks(run: Run, sources: dict[str, FirstPass], orders: dict[str, Order]) -> None:
     """Drop training rows whose prompt is in another split as well."""
     spec = run.spec
-    if PART not in spec.splits:
+    if TRAIN_SPLIT not in spec.splits:
         splits = ", ".join(spec.splits)
         raise ContentError(
-            f"{spec.name}: `drop_leaks` drops rows of {PART!r}, of which there is none ({splits})"
+            f"{spec.name}: `drop_leaks` drops rows of {TRAIN_SPLIT!r}, of which there is none ({splits})"
         )
-    if PART not in orders:
+    if TRAIN_SPLIT not in orders:
         return
     leaked: set[int] = set()
     for split, fingerprints in run.fingerprints.items():
-        if split != PART:
-            same = matches(run.fingerprints[PART].values("prompts"), fingerprints.values("prompts"))
+        if split != TRAIN_SPLIT:
+            same = matches(run.fingerprints[TRAIN_SPLIT].values("prompts"), fingerprints.values("prompts"))
             leaked.update(row for row, _unused in same)
-    rows = array(ROW_TYPE, (row for position, row in enumerate(orders[PART]) if position not in leaked))
+    rows = array(
+        ROW_TYPE, (row for position, row in enumerate(orders[TRAIN_SPLIT]) if position not in leaked)
+    )
     run.report.drop(marked("leak"), len(leaked))
-    orders[PART] = rows
-    run.fingerprints[PART] = sources[PART].fingerprints.take(rows)
+    orders[TRAIN_SPLIT] = rows
+    run.fingerprints[TRAIN_SPLIT] = sources[TRAIN_SPLIT].fingerprints.take(rows)
 
 
 def _with_splits(whole: FirstPass, orders: Sequence[Order]) -> tuple[Order, "array[int]"]:

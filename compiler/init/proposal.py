@@ -95,9 +95,9 @@ class Proposal:
 def alpaca_output(instruction: str, columns: ProposedColumns) -> dict[str, str]:
     """The format and the templates of an output. A part without a column is left out."""
     write = {"format": "alpaca", "instruction": instruction}
-    for name, part in TEMPLATES.items():
+    for name, registry_key in TEMPLATES.items():
         if name in columns:
-            write[part] = f"{{{name}}}"
+            write[registry_key] = f"{{{name}}}"
     return write
 
 
@@ -120,7 +120,7 @@ def columns_beside(statistics: FileStatistics, *, conversations: bool) -> Propos
             continue
         proposed = ProposedColumn(source, column_type.name, beside.settings)
         if column_type.compared == KTO_TAG:
-            marks[column_type.part] = proposed
+            marks[column_type.registry_key] = proposed
             continue
         columns[column_type.name] = proposed
     if PAIR[0] not in columns:

@@ -45,8 +45,8 @@ from tuneyard.compiler.read.zips import members
 from tuneyard.compiler.rows import Fields, are_objects
 from tuneyard.compiler.rows.problems import UnreadableFileError
 from tuneyard.compiler.spec.column_types import Column, column_types
-from tuneyard.compiler.spec.file import ByPart, Source
-from tuneyard.compiler.spec.model import PART
+from tuneyard.compiler.spec.file import BySplit, Source
+from tuneyard.core.datasets import TRAIN_SPLIT
 from tuneyard.core.datasets.column_meanings import USUAL_NAMES, role_of_name
 from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.core.files import are_texts
@@ -91,7 +91,7 @@ def read_statistics(path: SourcePath, table: str) -> Iterator[FileStatistics]:
         placed = {"files": by_split, "splits": {name: (name,) for name in by_split}}
         folder_names = {name for name in folder_names if not splits_named_in(name)}
     elif folders != [path]:
-        placed = {"files": {PART: tuple(map(str, folders))}}
+        placed = {"files": {TRAIN_SPLIT: tuple(map(str, folders))}}
     try:
         with contextlib.ExitStack() as stack:
             files_to_read = _files_to_read(files, paths_by_split, stack)
@@ -116,7 +116,7 @@ def read_statistics(path: SourcePath, table: str) -> Iterator[FileStatistics]:
 
 
 def _files_to_read(
-    files: Sequence[SourceFile], paths_by_split: ByPart, stack: contextlib.ExitStack
+    files: Sequence[SourceFile], paths_by_split: BySplit, stack: contextlib.ExitStack
 ) -> Sequence[Readable]:
     """The first file of train, otherwise all files; of an archive those in it, which `stack` keeps open."""
     if paths_by_split:
@@ -177,17 +177,17 @@ def _folders(path: SourcePath) -> Sequence[SourcePath]:
     return [path]
 
 
-def _files_by_split(files: Sequence[SourceFile | Member]) -> ByPart:
+def _files_by_split(files: Sequence[SourceFile | Member]) -> BySplit:
     """The paths of files by the splits that their names without the suffixes have.
 
     Next to test.jsonl a file without a split is one of train. Documents are not: they have topics as names.
     """
     names = {str(file): stem_of_data(file.name) for file in files}
-    default = "" if any(suffix(file) in TEXTS for file in files) else PART
+    default = "" if any(suffix(file) in TEXTS for file in files) else TRAIN_SPLIT
     return _paths_by_split(names, default)
 
 
-def _paths_by_split(names: Mapping[str, str], default: str = "") -> ByPart:
+def _paths_by_split(names: Mapping[str, str], default: str = "") -> BySplit:
     """Paths by split, {} if their names name less than two splits, or a path has none. `default` is one.
 
     `RequestError` if a name names several, next to paths that name others.
@@ -248,7 +248,7 @@ def _read_rows(statistics: FileStatistics, file: Readable) -> None:
     """Add rows of a file to its statistics, at most `SAMPLE` of each split."""
     lists_of_objects: set[str] = set()
     kept_size = 0
-    for split in statistics.source.splits or (PART,):
+    for split in statistics.source.splits or (TRAIN_SPLIT,):
         source_rows = SourceRows(file, str(file), statistics.source, split)
         for rows in source_rows.read(statistics.problems):
             statistics.rows += len(rows.lines)
@@ -442,8 +442,8 @@ def _lists_within(items: list[Fields], steps: Steps) -> Iterator[Steps]:
     inner_lists: dict[str, list[Fields]] = {}
     for item in items:
         for name, value in item.items():
-            is_part = name in (*FIRST_COUNTS, *USUAL_NAMES["replies"], *USUAL_NAMES["label"])
-            if are_objects(value) and not are_messages(value) and not is_part:
+            is_fragment = name in (*FIRST_COUNTS, *USUAL_NAMES["replies"], *USUAL_NAMES["label"])
+            if are_objects(value) and not are_messages(value) and not is_fragment:
                 inner_lists.setdefault(name, []).extend(value)
     if len(inner_lists) == 1:
         for name, inner_items in inner_lists.items():

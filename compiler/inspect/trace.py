@@ -94,17 +94,17 @@ def kept_rows(spec: Spec, sources: Sequence[str]) -> Iterator[KeptRow]:
     spec = with_earlier_keywords(spec_for(spec, inputs), inputs)
     rows_before: Counter[str] = Counter()  # by split; rows without ids are numbered over all its files
     for item in inputs:
-        part = spec.of_part(item.split)
+        input_spec = spec.of_input(item.split)
         split = item.split
         if spec.mix or (spec.split and not spec.split.is_given):
             split = spec.splits[0]
         rows_shown = 0
         before = FileResult(Problems(), counts=Counts(read=rows_before[item.split]))
-        for reading in RowLoop(part, SourceRows.of(item, part), before).readings(Problems):
+        for reading in RowLoop(input_spec, SourceRows.of(item, input_spec), before).readings(Problems):
             for number, (row, batch) in enumerate(_each_row(reading), 1):
                 if number > rows_shown:  # all are read again if a later row shows what the earlier ones are
                     rows_shown = number
-                    yield KeptRow(part, split, row, batch)
+                    yield KeptRow(input_spec, split, row, batch)
         rows_before[item.split] += reading.complete(split).counts.read
         problems_of_file = reading.result.problems
         if problems_of_file.fatal:

@@ -17,7 +17,8 @@ from typing import NamedTuple
 from tuneyard.compiler.lint.fingerprints import Fingerprints
 from tuneyard.compiler.lint.text_keys import plain_text
 from tuneyard.compiler.rows import Batch
-from tuneyard.compiler.spec.model import PART, Spec
+from tuneyard.compiler.spec.model import Spec
+from tuneyard.core.datasets import TRAIN_SPLIT
 from tuneyard.core.errors import Problem
 from tuneyard.core.errors.problem_codes import ProblemCode
 from tuneyard.core.files import JsonObject
@@ -63,7 +64,7 @@ class Splits:
     @property
     def first(self) -> str:
         """The split that is trained on: `train`, or the first one."""
-        return PART if PART in self.rows else next(iter(self.rows), "")
+        return TRAIN_SPLIT if TRAIN_SPLIT in self.rows else next(iter(self.rows), "")
 
     def pairs(self) -> Iterator[tuple[Fingerprints, str, Fingerprints]]:
         """Yield the rows that are trained on with the name and the rows of each other split."""

@@ -3,7 +3,8 @@
 from collections.abc import Collection, Iterator, Mapping
 
 from tuneyard.compiler.lint import Splits, split_lint
-from tuneyard.compiler.spec.model import PART, UNLABELLED
+from tuneyard.compiler.spec.model import UNLABELLED
+from tuneyard.core.datasets import TRAIN_SPLIT
 from tuneyard.core.errors import Problem
 from tuneyard.core.errors.problem_codes import ProblemCode
 from tuneyard.core.language.message import _, marked
@@ -21,9 +22,9 @@ FEWEST = 50  # rows: of fewer, the shares of labels say little
 @split_lint(UNBALANCED_LABELS)
 def unbalanced_labels(splits: Splits) -> Iterator[Problem]:
     """Yield a problem of the dataset if labels of training rows are far out of balance."""
-    if PART not in splits.summaries:
+    if TRAIN_SPLIT not in splits.summaries:
         return
-    training = splits.summaries[PART]
+    training = splits.summaries[TRAIN_SPLIT]
     labels = [label for label in splits.spec.labels if label != UNLABELLED]
     shares = imbalance(training["labels"], labels)
     if shares:

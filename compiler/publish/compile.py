@@ -11,7 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from tuneyard.compiler.check.checker import Types
-from tuneyard.compiler.engine.compile_file import TypesOfParts, most_kept, numbers_rows
+from tuneyard.compiler.engine.compile_file import TypesByInput, most_kept, numbers_rows
 from tuneyard.compiler.engine.request import COUNTED, CompileReport, CompileRequest, Identity
 from tuneyard.compiler.engine.run import Run, TextIdsError
 from tuneyard.compiler.engine.two_passes import write_arranged
@@ -33,8 +33,9 @@ from tuneyard.compiler.read.inputs import (
 from tuneyard.compiler.read.stream import progress_bar, stored_size
 from tuneyard.compiler.rows.problem_codes import NO_ROWS
 from tuneyard.compiler.rows.problems import KEPT, NO_LIMIT, Problems
-from tuneyard.compiler.spec.model import PART, Spec
+from tuneyard.compiler.spec.model import Spec
 from tuneyard.compiler.write.entries import entries_of
+from tuneyard.core.datasets import TRAIN_SPLIT
 from tuneyard.core.datasets.compiled import Manifest, write_manifest
 from tuneyard.core.errors import Problem, RequestError
 from tuneyard.core.execution import Executor
@@ -77,7 +78,7 @@ def _one_process(spec: Spec, request: CompileRequest, inputs: Sequence[Input]) -
     if any(most_kept(spec, item.split) < NO_LIMIT for item in inputs):
         return _("a mixture that streams from a hub reads as far as its shares go")
     for item in inputs:
-        if numbers_rows(item, spec.of_part(item.split)):
+        if numbers_rows(item, spec.of_input(item.split)):
             return _("{path} has no ids, and the rows of all files are numbered", path=item.display_path)
     return ""
 
@@ -139,7 +140,7 @@ def _sources(spec: Spec, request: CompileRequest) -> tuple[Spec, list[Input]]:
     shares = request.over.get("split")
     if spec.split and spec.split.is_given and isinstance(shares, dict):
         option = " ".join(f"--split {split}={share:g}" for split, share in shares.items())
-        item = next(item for item in inputs if item.split != PART)
+        item = next(item for item in inputs if item.split != TRAIN_SPLIT)
         raise RequestError(
             _(
                 "{option} has no effect: {path} has the rows of {split}, so that none are "
@@ -148,7 +149,7 @@ def _sources(spec: Spec, request: CompileRequest) -> tuple[Spec, list[Input]]:
                 option=option,
                 path=item.display_path,
                 split=item.split,
-                part=PART,
+                part=TRAIN_SPLIT,
             )
         )
     return spec, inputs
@@ -219,7 +220,7 @@ def _compiled(
         try:
             return _compiled_with(spec, request, inputs, folder, types)
         except TextIdsError as error:
-            types.setdefault(error.part, {})[error.column] = "text"
+            types.setdefault(error.input_name, {})[error.column] = "text"
             for path in folder.iterdir() if folder else ():
                 if path.is_dir():
                     shutil.rmtree(path)
@@ -228,7 +229,7 @@ def _compiled(
 
 
 def _compiled_with(
-    spec: Spec, request: CompileRequest, inputs: Sequence[Input], folder: Path | None, types: TypesOfParts
+    spec: Spec, request: CompileRequest, inputs: Sequence[Input], folder: Path | None, types: TypesByInput
 ) -> CompileReport:
     """Compile once. `types` are those of ids that an earlier run has found."""
     report = CompileReport(name=spec.name, problems=request.problems_in(folder))
@@ -251,7 +252,7 @@ def _compiled_with(
                 for split in splits:  # written while its files are read
                     fingerprints = run.fingerprints[split] = Fingerprints()
                     with run.open(split) as files:
-                        run.read_part(split, fingerprints, files)
+                        run.read_input(split, fingerprints, files)
     _complete(run)
     return report
 

@@ -27,8 +27,7 @@ from tuneyard.compiler.rows import Rows
 from tuneyard.compiler.rows.problem_codes import NO_RECORDS
 from tuneyard.compiler.rows.problems import Problems, UnreadableFileError
 from tuneyard.compiler.spec.file import Source
-from tuneyard.compiler.spec.model import PART
-from tuneyard.core.datasets import REGISTRY
+from tuneyard.core.datasets import REGISTRY, TRAIN_SPLIT
 from tuneyard.core.errors import Problem, RequestError
 from tuneyard.core.errors.problem_codes import ProblemCode
 from tuneyard.core.files import Moved
@@ -189,7 +188,7 @@ def read(
     display_path: str,
     source: Source,
     problems: Problems,
-    split: str = PART,
+    split: str = TRAIN_SPLIT,
     moved: Moved | None = None,
     names: tuple[str, ...] = (),
 ) -> Iterator[Rows]:

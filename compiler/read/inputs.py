@@ -37,9 +37,9 @@ from tuneyard.compiler.read.split_names import split_of_folder, splits_named_in
 from tuneyard.compiler.read.stream import suffix
 from tuneyard.compiler.rows.problem_codes import NOT_READ
 from tuneyard.compiler.spec.file import find_spec
-from tuneyard.compiler.spec.model import PART, Spec
+from tuneyard.compiler.spec.model import Spec
 from tuneyard.compiler.spec.paths import ADDRESS, matches, no_match, refuse_path_of_shell
-from tuneyard.core.datasets import REGISTRY
+from tuneyard.core.datasets import REGISTRY, TRAIN_SPLIT
 from tuneyard.core.datasets.compiled import MANIFEST
 from tuneyard.core.errors import ContentError, Problem, RequestError, nearest
 from tuneyard.core.errors.problem_codes import ProblemCode
@@ -134,7 +134,7 @@ class Input(NamedTuple):
 def find_inputs(spec: Spec, sources: Sequence[str]) -> list[Input]:
     """The files to read: those of `--source`, or of the spec, or of data/raw/NAME. `RequestError` if none.
 
-    A mixture needs a source for each part. `--source` and the spec may each name some of them.
+    Each source of a mixture needs files or a hub. `--source` and the spec may each name some of them.
     The splits are those of `spec_for` these files.
     """
     raw_folder = RAW / spec.name
@@ -143,15 +143,15 @@ def find_inputs(spec: Spec, sources: Sequence[str]) -> list[Input]:
     for source in sources:
         inputs += _inputs_of_option(with_splits, source)
     if spec.mix or not inputs:
-        filled_parts = {item.split for item in inputs}
-        for part, paths in spec.source.files.items():
-            if part not in filled_parts:
+        filled_inputs = {item.split for item in inputs}
+        for input_name, paths in spec.source.files.items():
+            if input_name not in filled_inputs:
                 for path in paths:
                     for file_or_folder in _paths_of_spec(spec, path):
-                        inputs += _inputs(spec, part, file_or_folder)
+                        inputs += _inputs(spec, input_name, file_or_folder)
     if spec.mix:
-        filled_parts = {item.split for item in inputs}
-        hubs = {name: part.source.hub for name, part in spec.mix.parts.items() if name not in filled_parts}
+        filled_inputs = {item.split for item in inputs}
+        hubs = {name: each.source.hub for name, each in spec.mix.sources.items() if name not in filled_inputs}
         missing = [name for name, hub in hubs.items() if not hub]
         if missing:
             fix = f"give it with --source {missing[0]}=PATH"
@@ -164,7 +164,7 @@ def find_inputs(spec: Spec, sources: Sequence[str]) -> list[Input]:
                 )
             )
         for name, hub in hubs.items():
-            inputs += _from_hub(spec, hub, {PART: name})
+            inputs += _from_hub(spec, hub, {TRAIN_SPLIT: name})
     elif not inputs and raw_folder.is_dir():
         inputs = _by_name(with_splits, raw_folder)
     elif not inputs and spec.source.hub:
@@ -172,12 +172,12 @@ def find_inputs(spec: Spec, sources: Sequence[str]) -> list[Input]:
     if not inputs:
         fix = f"give one with --source PATH, or put its files into {raw_folder}/"
         raise RequestError(_("no source for {name}: {fix}", name=spec.name, fix=fix))
-    return sorted(inputs, key=lambda item: with_splits.parts.index(item.split))
+    return sorted(inputs, key=lambda item: with_splits.input_names.index(item.split))
 
 
 def spec_for(spec: Spec, inputs: Sequence[Input]) -> Spec:
     """The spec with which these files are read: files that hold rows out replace its draw."""
-    if spec.split and any(item.split != PART for item in inputs):
+    if spec.split and any(item.split != TRAIN_SPLIT for item in inputs):
         return with_given_splits(spec)
     return spec
 
@@ -229,25 +229,25 @@ def _from_hub(spec: Spec, hub: Mapping[str, object], splits: Mapping[str, str]) 
 
 
 def _named_on_hub(spec: Spec, split: str, source: str) -> list[Input]:
-    """The files of a hub's dataset, for a split or part of the spec, or for all splits ("")."""
+    """The files of a hub's dataset, for a split or a source of a mixture, or for all splits ("")."""
     match = _HUB.fullmatch(source)
     if match is None or not HUB_ID.fullmatch(match["path"]):
         raise RequestError(
             _("--source {source}: expected hub:owner/name[@revision][:config][:split]", source=source)
         )
-    hub = {"stream": spec.of_part(split).source.hub.get("stream", False)}
+    hub = {"stream": spec.of_input(split).source.hub.get("stream", False)}
     hub |= {key: match[key] for key in ("path", "revision", "name") if match[key]}
     name = match["split"]
-    splits = {PART: split}
+    splits = {TRAIN_SPLIT: split}
     if name:
         if not split:
-            split = names_of_splits(spec).get(name, PART)
+            split = names_of_splits(spec).get(name, TRAIN_SPLIT)
             if spec.source.splits:
                 split = _split_called(spec, name)
         splits = {name: split}
     elif not spec.mix:
         splits = names_of_splits(spec, split)
-    note = note_on_name(PART if spec.mix else split, name) if name else ""
+    note = note_on_name(TRAIN_SPLIT if spec.mix else split, name) if name else ""
     if name and not note and split in spec.source.held_out:
         note = f"{NAMED_LIKE} {split}, read as {split}"
     return [item._replace(note=note) for item in _from_hub(spec, hub, splits)]
@@ -259,9 +259,9 @@ def _inputs_of_option(spec: Spec, option: str) -> list[Input]:
     if not path:
         raise RequestError(_("--source {option!r}: empty path, expected PATH or SPLIT=PATH", option=option))
     if spec.mix and not name:
-        parts = ", ".join(spec.parts)
+        names = ", ".join(spec.input_names)
         raise RequestError(
-            _("--source {option}: name its part: PART=PATH (parts: {names})", option=option, names=parts)
+            _("--source {option}: name its part: PART=PATH (parts: {names})", option=option, names=names)
         )
     split = _split_called(spec, name) if name else ""
     if path.startswith(HUB):
@@ -298,10 +298,10 @@ def _split_called(spec: Spec, name: str) -> str:
     split = names_of_splits(spec).get(name)
     usual_splits = () if spec.mix else splits_named_in(name)
     if split is None and len(usual_splits) == 1:
-        split = next((part for part in spec.parts if splits_named_in(part) == usual_splits), None)
+        split = next((other for other in spec.input_names if splits_named_in(other) == usual_splits), None)
     if split is None:
-        splits = f"(splits: {', '.join(spec.parts)})"
-        correction = nearest(name, spec.parts)
+        splits = f"(splits: {', '.join(spec.input_names)})"
+        correction = nearest(name, spec.input_names)
         if correction:
             splits += f"; {correction}"
         raise RequestError(
@@ -317,9 +317,9 @@ def _by_name(spec: Spec, path: SourcePath) -> list[Input]:
         if saved:
             return saved
     files = [file for folder in _folders_of_splits(path) for file in data_files(folder)]
-    splits_in_file = [part for part in spec.source.rows if part in spec.splits]
+    splits_in_file = [split for split in spec.source.rows if split in spec.splits]
     if splits_in_file:
-        return [Input(part, file, path) for file in files for part in splits_in_file]
+        return [Input(split, file, path) for file in files for split in splits_in_file]
     inputs = []
     for file in files:
         for split, names, note in placements(spec, file, has_folder=path != RAW / spec.name):
@@ -353,12 +353,12 @@ def _saved_inputs(spec: Spec, path: SourcePath, only_split: str = "") -> list[In
             if split in spec.source.held_out and not only_split:
                 note = f"{NAMED_LIKE} {split}, read as {split}"
             inputs += [Input(split, file, path, note=note) for file in files]
-    has_rows_to_train_on = any(item.split == PART for item in inputs)
-    if only_split not in ("", PART) or PART not in spec.parts or has_rows_to_train_on:
+    has_rows_to_train_on = any(item.split == TRAIN_SPLIT for item in inputs)
+    if only_split not in ("", TRAIN_SPLIT) or TRAIN_SPLIT not in spec.input_names or has_rows_to_train_on:
         return inputs
     unnamed = [name for name in files_by_split if name not in accepted and not splits_named_in(name)]
     if len(unnamed) == 1:
-        inputs += [Input(PART, file, path) for file in files_by_split[unnamed[0]]]
+        inputs += [Input(TRAIN_SPLIT, file, path) for file in files_by_split[unnamed[0]]]
     return inputs
 
 
@@ -381,7 +381,7 @@ def _files_of_split(spec: Spec, split: str, path: SourcePath) -> dict[SourceFile
     files_by_split = saved_files(path) if isinstance(path, Path) else {}
     if isinstance(path, RemoteFile) or (isinstance(path, Path) and not path.is_dir()):
         return dict.fromkeys(data_files(path), False)
-    if PART in files_by_split or (files_by_split and len(files_by_split) != 1):
+    if TRAIN_SPLIT in files_by_split or (files_by_split and len(files_by_split) != 1):
         return dict.fromkeys(data_files(path), False)
     files: list[SourceFile] = []
     names: list[tuple[str, bool]] = []
@@ -434,8 +434,8 @@ def _files_of_folder(folder: Path) -> list[Path]:
         # With links that lead nowhere: opening one is an error.
         files = _data_files_among(folder, [entry for entry in sorted(folder.iterdir()) if not entry.is_dir()])
         return [own_file(file) for file in files]
-    if PART in files_by_split:
-        return files_by_split[PART]
+    if TRAIN_SPLIT in files_by_split:
+        return files_by_split[TRAIN_SPLIT]
     if len(files_by_split) == 1:
         return next(iter(files_by_split.values()))
     names = list(files_by_split)
@@ -444,7 +444,7 @@ def _files_of_folder(folder: Path) -> list[Path]:
             "{folder}: contains the splits {names}, and none is {split}: name one, --source {path}",
             folder=folder,
             names=", ".join(names),
-            split=PART,
+            split=TRAIN_SPLIT,
             path=folder / names[0],
         )
     )
@@ -511,7 +511,7 @@ def texts_by_line(spec: Spec, inputs: Sequence[Input]) -> Iterator[Problem]:
     """Warn of each folder with several .txt files: they may be documents, and their lines become rows."""
     folders: Counter[tuple[Path, str]] = Counter()
     for item in inputs:
-        source = spec.of_part(item.split).source
+        source = spec.of_input(item.split).source
         if isinstance(item.path, Path) and suffix(item.path) == ".txt" and not source.steps(item.split):
             folders[item.path.parent, item.split] += 1
     for (folder, _unused), files in folders.items():
@@ -585,8 +585,8 @@ def notes_on_splits(spec: Spec, inputs: Sequence[Input]) -> list[str]:
             line += f" (and {len(paths) - 1} more like it)"
         notes.append(line)
     splits_with_rows = {item.split for item in inputs}
-    if spec.split and spec.split.is_given and PART in splits_with_rows:
-        held_out = next(item for item in inputs if item.split != PART)
+    if spec.split and spec.split.is_given and TRAIN_SPLIT in splits_with_rows:
+        held_out = next(item for item in inputs if item.split != TRAIN_SPLIT)
         notes.append(
             _(
                 "{path}: held-out rows, so that {name} draws none from those to train on",
@@ -594,37 +594,37 @@ def notes_on_splits(spec: Spec, inputs: Sequence[Input]) -> list[str]:
                 name=spec.name,
             )
         )
-    if spec.source.held_out and PART not in splits_with_rows:
+    if spec.source.held_out and TRAIN_SPLIT not in splits_with_rows:
         notes.append(_without_training_rows(spec, inputs))
     return notes
 
 
 def _without_training_rows(spec: Spec, inputs: Sequence[Input]) -> str:
     """The note that all rows are held out, with the command that also gives rows to train on."""
-    words = ["tuneyard", "data", "compile", spec.name, "--source", f"{PART}=TRAINING_ROWS"]
+    words = ["tuneyard", "data", "compile", spec.name, "--source", f"{TRAIN_SPLIT}=TRAINING_ROWS"]
     for item in {item.display_path: item for item in inputs}.values():
         words += ["--source", f"{item.split}={item.display_path}"]
     path = inputs[0].display_path
     return (
-        f"{path}: no source has rows of {PART}; to train on others and evaluate on these: "
+        f"{path}: no source has rows of {TRAIN_SPLIT}; to train on others and evaluate on these: "
         f"{shlex.join(words)}; "
-        f"to train on these give --source {PART}={path}"
+        f"to train on these give --source {TRAIN_SPLIT}={path}"
     )
 
 
 def with_earlier_keywords(spec: Spec, inputs: Sequence[Input]) -> Spec:
-    """Give each part of a mixture the keywords of the parts before it that read the same files.
+    """Give each source of a mixture the keywords of the sources before it that read the same files.
 
-    A row goes to the first part whose keywords it has. Other specs stay.
+    A row goes to the first source whose keywords it has. Other specs stay.
     """
     if spec.mix is None:
         return spec
-    parts = dict(spec.mix.parts)
+    sources = dict(spec.mix.sources)
     earlier: dict[tuple[str, ...], tuple[str, ...]] = {}
-    for name, part in parts.items():
+    for name, source in sources.items():
         files = tuple(item.display_path for item in inputs if item.split == name)
         taken = earlier.get(files, ())
-        if part.filter.keywords:
-            parts[name] = part._replace(filter=part.filter._replace(taken=taken))
-            earlier[files] = taken + part.filter.keywords
-    return spec._replace(mix=spec.mix._replace(parts=parts))
+        if source.filter.keywords:
+            sources[name] = source._replace(filter=source.filter._replace(taken=taken))
+            earlier[files] = taken + source.filter.keywords
+    return spec._replace(mix=spec.mix._replace(sources=sources))

@@ -23,7 +23,8 @@ from tuneyard.compiler.read.split_names import (
 from tuneyard.compiler.read.stream import suffix
 from tuneyard.compiler.read.zips import member_paths
 from tuneyard.compiler.rows.problems import UnreadableFileError
-from tuneyard.compiler.spec.model import PART, Spec
+from tuneyard.compiler.spec.model import Spec
+from tuneyard.core.datasets import TRAIN_SPLIT
 from tuneyard.core.errors import RequestError
 from tuneyard.core.language.message import _
 from tuneyard.core.text.quoting import shell
@@ -59,7 +60,7 @@ def names_of_splits(spec: Spec, only_split: str = "") -> dict[str, str]:
 
     `only_split`: the only split whose names are needed.
     """
-    split_by_name = {split: split for split in spec.parts}
+    split_by_name = {split: split for split in spec.input_names}
     for split, names in spec.source.splits.items():
         for name in names:
             split_by_name.setdefault(name, split)
@@ -151,15 +152,15 @@ def refuse_other_splits(split: str, container: str, members: Sequence[str]) -> N
 
 def _is_of_split(spec: Spec, split: str, names: Sequence[_Name]) -> bool | None:
     """True if the innermost name that names a split names this one, None if no name names a split."""
-    usual = PART if spec.mix else _usual_split(split)
+    usual = TRAIN_SPLIT if spec.mix else _usual_split(split)
     for name in names:
         accepted = "" if spec.mix else _accepted_name(spec, name)
         if accepted:
             return names_of_splits(spec)[accepted] == split
         splits = name.splits()
         if splits and usual:
-            has_such_split = any(_usual_split(part) in splits for part in spec.parts)
-            return usual in splits or (usual == EVAL and PART not in splits and not has_such_split)
+            has_such_split = any(_usual_split(part) in splits for part in spec.input_names)
+            return usual in splits or (usual == EVAL and TRAIN_SPLIT not in splits and not has_such_split)
     return None
 
 
@@ -167,7 +168,7 @@ def _note_on_file(spec: Spec, split: str, file: SourceFile) -> str:
     """Held-out rows in train, and training rows in another split, are named. "" if the names agree."""
     names = _names_of_file(file, has_folder=True)
     splits = next(filter(None, (name.splits() for name in names)), ())
-    return _note_on_splits(PART if spec.mix else split, splits)
+    return _note_on_splits(TRAIN_SPLIT if spec.mix else split, splits)
 
 
 def note_on_name(split: str, name: str) -> str:
@@ -176,7 +177,7 @@ def note_on_name(split: str, name: str) -> str:
 
 
 def _note_on_splits(split: str, named: Sequence[str]) -> str:
-    if any((other == PART) != (split == PART) for other in named):
+    if any((other == TRAIN_SPLIT) != (split == TRAIN_SPLIT) for other in named):
         return f"{NAMED_LIKE} {' and '.join(named)} and read as {split}, as --source or the spec says"
     return ""
 
@@ -226,7 +227,7 @@ def _placed_sheets(spec: Spec, file: SourceFile, outer_names: Sequence[_Name]) -
     """
     sheets = inside(file)
     named = [sheet for sheet in sheets if _Name(sheet).splits()]
-    if not any(split != PART for sheet in named for split in _Name(sheet).splits()):
+    if not any(split != TRAIN_SPLIT for sheet in named for split in _Name(sheet).splits()):
         return [_placed(spec, file, str(file), outer_names)]
     placed = []
     for sheet in named:
@@ -235,7 +236,7 @@ def _placed_sheets(spec: Spec, file: SourceFile, outer_names: Sequence[_Name]) -
         placed.append(placement._replace(names=(sheet,)))
     others = tuple(sheet for sheet in sheets if sheet not in named)
     for number, placement in enumerate(placed):
-        if others and placement.split == PART:
+        if others and placement.split == TRAIN_SPLIT:
             placed[number] = placement._replace(names=placement.names + others)
             others = ()
     if others:
@@ -267,7 +268,7 @@ def _placed(spec: Spec, file: SourceFile, display_path: str, names: Sequence[_Na
                 file=file,
             )
         )
-    return Placement(PART)
+    return Placement(TRAIN_SPLIT)
 
 
 def _usual_split(name: str) -> str:
@@ -311,15 +312,15 @@ def _refuse_several(
 
 def _placed_as(spec: Spec, file: SourceFile, display_path: str, usual: str) -> Placement:
     """The placement of rows that are named like a usual split: there, or held-out rows in eval."""
-    if usual == PART and not spec.source.splits:
-        return Placement(PART)
+    if usual == TRAIN_SPLIT and not spec.source.splits:
+        return Placement(TRAIN_SPLIT)
     for split in (usual, EVAL):
-        for part in spec.parts:
-            if split in (part, _usual_split(part)) and (split == usual or usual != PART):
+        for part in spec.input_names:
+            if split in (part, _usual_split(part)) and (split == usual or usual != TRAIN_SPLIT):
                 return Placement(part, (), f"{NAMED_LIKE} {usual}, read as {part}")
-    first = spec.parts[0]
+    first = spec.input_names[0]
     folder = shlex.quote(str(file).rpartition("/")[0] or ".")
-    splits = f"(splits: {', '.join(spec.parts)})"
+    splits = f"(splits: {', '.join(spec.input_names)})"
     raise RequestError(
         _(
             "{display_path}: named like {usual}, and {name} has no such split {splits}; "

@@ -161,7 +161,7 @@ class ColumnType:
     - `is_text`: values are texts once they are read. `is_cleaned`: `clean:` changes values before that.
     - `may_be_blank`: an empty value, or null, is read, and the lint warns of it (W204).
     - `takes_objects`: a value may be a list of objects without being a list of rows.
-    - `part`: the key of the column in `columns` of a registry entry. Every record contains such a column.
+    - `registry_key`: its key in `columns` of a registry entry. Every record contains such a column.
     - `has_answer`: values are answers, or contain them, so that no template needs to write one.
     - `loaded_column`: the column of LLaMA-Factory's loaded rows that `loaded_pairs` compares (`_tools`).
     - `compared`: how the lint compares rows by it: as `PROMPT`, or as the `KTO_TAG` of an answer.
@@ -182,7 +182,7 @@ class ColumnType:
     is_cleaned: bool = False
     may_be_blank: bool = False
     takes_objects: bool = False
-    part: str = ""
+    registry_key: str = ""
     has_answer: bool = False
     loaded_column: str = ""
     compared: str = ""
@@ -199,7 +199,7 @@ class ColumnType:
 
     def check(self, column: "Column", spec: "Spec") -> None:
         """Refuse a column of this type if the outputs cannot contain it. `ValueError` has the reason."""
-        if not self.part:
+        if not self.registry_key:
             return
         if spec.mix or "text" in spec.formats:
             raise ValueError(

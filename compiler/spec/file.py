@@ -25,9 +25,9 @@ SPECS = PACKAGE / "specs"
 SCHEMA = PACKAGE / "schemas/spec.json"
 _NAME = re.compile(r"\w[\w .+-]*")
 Raw = JsonObject
-ByPart = Mapping[str, tuple[str, ...]]
-"""Texts by split, or by part of a mixture."""
-NO_PARTS: ByPart = {}
+BySplit = Mapping[str, tuple[str, ...]]
+"""Texts by split, or by source of a mixture."""
+NO_SPLITS: BySplit = {}
 T = TypeVar("T")
 
 
@@ -38,11 +38,11 @@ class Source(NamedTuple):
     train. `columns` are those of the spec, by which a row is recognised.
     """
 
-    files: ByPart = NO_PARTS
+    files: BySplit = NO_SPLITS
     hub: Mapping[str, Any] = {}
-    splits: ByPart = NO_PARTS
+    splits: BySplit = NO_SPLITS
     held_out: Names = ()
-    rows: ByPart = NO_PARTS
+    rows: BySplit = NO_SPLITS
     encoding: str = "utf-8"
     delimiter: str | None = None
     header: Names = ()
@@ -240,17 +240,17 @@ def source_of(raw: Any) -> Source:
         Source,
         raw,
         form=(raw["form"],) if isinstance(raw.get("form"), str) else tuple(raw.get("form", ())),
-        files=_by_part(raw.get("files", {}), TRAIN_SPLIT),
-        splits=_by_part(raw.get("splits", {}), TRAIN_SPLIT),
-        rows=_by_part(raw.get("rows", {}), ""),
+        files=_by_split(raw.get("files", {}), TRAIN_SPLIT),
+        splits=_by_split(raw.get("splits", {}), TRAIN_SPLIT),
+        rows=_by_split(raw.get("rows", {}), ""),
     )
 
 
-def _by_part(raw: Any, default_part: str) -> ByPart:
-    """Texts by part. Texts without a part belong to `default_part`."""
+def _by_split(raw: Any, default_split: str) -> BySplit:
+    """Texts by split. Texts without a split belong to `default_split`."""
     if not isinstance(raw, dict):
-        raw = {default_part: raw}
-    return {part: (texts,) if isinstance(texts, str) else tuple(texts) for part, texts in raw.items()}
+        raw = {default_split: raw}
+    return {split: (texts,) if isinstance(texts, str) else tuple(texts) for split, texts in raw.items()}
 
 
 def is_text_encoding(encoding: str) -> bool:

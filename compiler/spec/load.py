@@ -22,7 +22,6 @@ from tuneyard.compiler.spec.file import (
 )
 from tuneyard.compiler.spec.model import (
     FIELDS,
-    PART,
     REJECTED,
     TEMPLATES,
     TEXTS,
@@ -33,6 +32,7 @@ from tuneyard.compiler.spec.model import (
     Spec,
     Split,
 )
+from tuneyard.core.datasets import TRAIN_SPLIT
 from tuneyard.core.datasets.compiled import MANIFEST, row_index_file
 from tuneyard.core.errors import ContentError, nearest, show_value
 from tuneyard.core.language.message import _
@@ -156,7 +156,7 @@ def _mixed(spec: Spec, whole: Any) -> Spec:
     belongs = _("it belongs to a part or to the part's spec")
     _refuse(strange, f"`{strange}` and `mix` do not go together: {belongs}")
     raw = whole["mix"]
-    shares = sum(part["share"] for part in raw["parts"].values())
+    shares = sum(about["share"] for about in raw["parts"].values())
     _refuse(abs(shares - 1) > 1e-6, f"mix: the shares add up to {shares:g}, expected 1")
     turns = "parts of several turns become alpaca by `turns: first` or `history`"
     _refuse(spec.formats != {"alpaca"}, f"mix: write alpaca; {turns}")
@@ -164,35 +164,36 @@ def _mixed(spec: Spec, whole: Any) -> Spec:
         spec.split and (spec.split.stratify or spec.split.group),
         "mix: its rows have no columns to stratify or to group by",
     )
-    parts, files = {}, {}
+    sources, files = {}, {}
     for name, about in raw["parts"].items():
-        part = load_spec(about["as"])
-        for column, column_type in part.recorded.items():
-            reads = f"mix.parts.{name}: spec {part.name} reads {column}, which records of this mixture lack"
+        source_spec = load_spec(about["as"])
+        for column, column_type in source_spec.recorded.items():
+            where = f"mix.parts.{name}: spec {source_spec.name}"
+            reads = f"{where} reads {column}, which records of this mixture lack"
             _refuse(
-                any(output.turns != column_type.part for output in spec.outputs),  # history
+                any(output.turns != column_type.registry_key for output in spec.outputs),  # history
                 f"{reads}: take another spec, or write `turns: history` for earlier turns",
             )
-        templates = dict(part.outputs[0].templates)
+        templates = dict(source_spec.outputs[0].templates)
         templates.pop("system", None)
         outputs = [output._replace(templates=templates | output.templates) for output in spec.outputs]
-        source_of_part = source_of(about.get("source", {}))
-        source = source_of(part.raw.get("source", {}) | about.get("source", {}))
-        parts[name] = part._replace(
+        source_in_mix = source_of(about.get("source", {}))
+        source = source_of(source_spec.raw.get("source", {}) | about.get("source", {}))
+        sources[name] = source_spec._replace(
             name=spec.name,
             source=source._replace(
-                files={}, hub=source_of_part.hub, splits={}, held_out=(), columns=part.columns
+                files={}, hub=source_in_mix.hub, splits={}, held_out=(), columns=source_spec.columns
             ),
             outputs=tuple(outputs),
-            filter=filled_in(Filter, part.raw.get("filter", {}) | about.get("filter", {})),
+            filter=filled_in(Filter, source_spec.raw.get("filter", {}) | about.get("filter", {})),
             group=None,
             split=spec.split,
             share=about["share"],
-            ignore=part.ignore + spec.ignore,
+            ignore=source_spec.ignore + spec.ignore,
         )
-        if PART in source_of_part.files:
-            files[name] = source_of_part.files[PART]
-    mix = Mix(raw["total"], parts, raw.get("shuffle"))
+        if TRAIN_SPLIT in source_in_mix.files:
+            files[name] = source_in_mix.files[TRAIN_SPLIT]
+    mix = Mix(raw["total"], sources, raw.get("shuffle"))
     return spec._replace(source=spec.source._replace(files=files), group=None, mix=mix)
 
 
@@ -272,17 +273,17 @@ def _check_files(spec: Spec) -> None:
         spec.source.held_out and (spec.split or spec.source.splits),
         "`source.held_out` goes with neither `split` nor `source.splits`: these name all splits",
     )
-    for key, by_part in (("rows", spec.source.rows), ("files", spec.source.files)):
-        strange = [part for part in by_part if part and part not in spec.parts]
-        splits = f"splits: {', '.join(spec.parts)}; `source.splits` names others"
+    for key, by_split in (("rows", spec.source.rows), ("files", spec.source.files)):
+        strange = [split for split in by_split if split and split not in spec.input_names]
+        splits = f"splits: {', '.join(spec.input_names)}; `source.splits` names others"
         _refuse(strange, f"source.{key}: no split {''.join(strange[:1])!r} ({splits})")
     _refuse(
-        spec.split and PART in spec.split.shares,
-        f"split: {PART!r} is what the others leave: name the others only",
+        spec.split and TRAIN_SPLIT in spec.split.shares,
+        f"split: {TRAIN_SPLIT!r} is what the others leave: name the others only",
     )
     _refuse(
-        spec.sample is not None and (spec.mix or PART not in spec.parts),
-        f"`sample` takes rows of the part {PART!r}, and there is none",
+        spec.sample is not None and (spec.mix or TRAIN_SPLIT not in spec.input_names),
+        f"`sample` takes rows of the part {TRAIN_SPLIT!r}, and there is none",
     )
     files = []
     datasets = []

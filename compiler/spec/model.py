@@ -18,7 +18,6 @@ from tuneyard.core.language.message import _
 
 UNLABELLED = "unlabelled"
 ROW_NUMBER = "row number"
-PART = TRAIN_SPLIT
 WHOLE = ""  # stands for all splits together
 REJECTED = "rejected.jsonl"
 TEMPLATES = ("instruction", "input", "output", "system", "user", "assistant", "text")
@@ -79,7 +78,7 @@ class Output(NamedTuple):
 class Filter(NamedTuple):
     """Which rows stay: by keywords in their texts, by length in characters, by the script of the language.
 
-    `taken` are keywords of the parts of a mixture before this one, over the same files: a row with one of
+    `taken` are keywords of the sources of a mixture before this one, over the same files: a row with one of
     them is theirs.
     """
 
@@ -105,18 +104,18 @@ class Split(NamedTuple):
 
 
 class Mix(NamedTuple):
-    """A mixture: parts by name, the total of rows, the seed of the shuffle (None: parts in order)."""
+    """A mixture: sources by name, the total of rows, the seed of the shuffle (None: sources in order)."""
 
     total: int
-    parts: dict[str, "Spec"]
+    sources: dict[str, "Spec"]
     shuffle: int | None
 
 
 class Spec(NamedTuple):
     """A validated spec.
 
-    `raw` is the merged YAML that the others came from, `share` a part's of a mixture. `given_as` is the name
-    or the path that finds the spec again: a file of the user may be called as a bundled spec is.
+    `raw` is the merged YAML that the others came from, `share` that of a source in its mixture. `given_as` is
+    the name or the path that finds the spec again: a file of the user may be called as a bundled spec is.
     """
 
     name: str
@@ -140,24 +139,24 @@ class Spec(NamedTuple):
     given_as: str = ""
 
     @property
-    def parts(self) -> Names:
-        """The names that --source accepts: the splits of the source, or the parts of the mixture."""
+    def input_names(self) -> Names:
+        """The names that --source accepts: the splits of the source, or the sources of the mixture."""
         if self.mix:
-            return tuple(self.mix.parts)
-        return tuple(self.source.splits) or (PART, *self.source.held_out)
+            return tuple(self.mix.sources)
+        return tuple(self.source.splits) or (TRAIN_SPLIT, *self.source.held_out)
 
     @property
     def splits(self) -> Names:
         """The splits that are written."""
         if self.split:
-            return (PART, *self.split.shares)
+            return (TRAIN_SPLIT, *self.split.shares)
         if self.mix:
-            return (PART,)
-        return self.parts
+            return (TRAIN_SPLIT,)
+        return self.input_names
 
-    def of_part(self, part: str) -> "Spec":
-        """The spec of the rows of a part: its own in a mixture."""
-        return self.mix.parts[part] if self.mix else self
+    def of_input(self, name: str) -> "Spec":
+        """The spec of the rows of an input: each source of a mixture has one."""
+        return self.mix.sources[name] if self.mix else self
 
     def outputs_of(self, split: str) -> list[tuple[int, Output]]:
         """The numbered outputs of a split. Those of `WHOLE` are files for all rows: no datasets."""
@@ -176,7 +175,7 @@ class Spec(NamedTuple):
     @property
     def draws_by_seed(self) -> bool:
         """True if rows are drawn with the seed of a compile."""
-        if self.mix and any(not part.source.hub.get("stream") for part in self.mix.parts.values()):
+        if self.mix and any(not source.source.hub.get("stream") for source in self.mix.sources.values()):
             return True
         draws_splits = self.split is not None and not self.split.by_hash and self.split.seed is None
         return draws_splits or self.sample is not None
@@ -193,7 +192,7 @@ class Spec(NamedTuple):
     @property
     def recorded(self) -> dict[str, ColumnType]:
         """The types, by column, of the columns that every record has next to its texts."""
-        return {name: column_type for name, column_type in self.types.items() if column_type.part}
+        return {name: column_type for name, column_type in self.types.items() if column_type.registry_key}
 
     @property
     def turns(self) -> str:
@@ -292,7 +291,7 @@ class Spec(NamedTuple):
 
 
 def _needs_no_suffix(name: str, split: str) -> bool:
-    return "{split}" in name or split in (PART, WHOLE)
+    return "{split}" in name or split in (TRAIN_SPLIT, WHOLE)
 
 
 MOST_REPEATS = 16

@@ -60,7 +60,7 @@ NOT_NEEDED = ("system_tag", "observation_tag", "function_tag")  # a record with 
 Records = Iterator[tuple[str, Record, Example | str]]
 # Of Arrow; null goes with every type.
 TYPES = {bool: "truth values", int: "numbers", float: "numbers", str: "texts", list: "lists", dict: "objects"}
-TEXT_PARTS = ("system", "tools")
+TEXT_KEYS = ("system", "tools")
 LEFT_OUT = "and the entry does not name it: LLaMA-Factory leaves it out"
 
 
@@ -75,15 +75,19 @@ def entry_problems(
     formatting = record_format.formatting
     if formatting not in FORMATS:
         return
-    parts = ["prompt" if formatting == "alpaca" else "messages"]
+    registry_keys = ["prompt" if formatting == "alpaca" else "messages"]
     if record_format.ranking:
-        parts += PAIR
+        registry_keys += PAIR
     elif formatting == "alpaca":
-        parts.append("response")
-    for part in parts:
-        if part not in record_format.columns:
-            message = f"{part!r} is not named: naming `columns` makes every part that is not named empty"
-            yield Problem(MISSING_PART, place, message, "columns", _("add {part!r}: its column", part=part))
+        registry_keys.append("response")
+    for registry_key in registry_keys:
+        if registry_key not in record_format.columns:
+            message = (
+                f"{registry_key!r} is not named: naming `columns` makes every part that is not named empty"
+            )
+            yield Problem(
+                MISSING_PART, place, message, "columns", _("add {part!r}: its column", part=registry_key)
+            )
     if formatting == "alpaca":
         return
     for tag, usual in SHAREGPT_TAGS.items():
@@ -103,18 +107,18 @@ def column_problems(
 
     `fix` is the `entry_fix` of the first of them.
     """
-    parts = {"messages", *TEXT_PARTS}
+    registry_keys = {"messages", *TEXT_KEYS}
     if record_format.formatting == "alpaca":
-        parts = {*ALPACA, "history", *TEXT_PARTS}
-    for part, column in record_format.columns.items():
-        if part in parts and column not in keys:
+        registry_keys = {*ALPACA, "history", *TEXT_KEYS}
+    for registry_key, column in record_format.columns.items():
+        if registry_key in registry_keys and column not in keys:
             columns = show_values(sorted(keys)) or "no columns"
             message = f"no record has {show_value(column)} (found: {columns})"
             yield Problem(
                 NO_SUCH_COLUMN,
                 place,
                 message,
-                f"columns.{part}",
+                f"columns.{registry_key}",
                 nearest(column, keys, fix or "name a column of the records"),
             )
 

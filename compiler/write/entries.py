@@ -11,7 +11,7 @@ def entry_of(spec: Spec, output: Output, file_name: str) -> Entry:
     """The registry entry of a dataset, with complete `columns` (and `tags`) for LLaMA-Factory."""
     if output.format == "text":
         return {"file_name": file_name, "formatting": "alpaca", "columns": {"prompt": output.field}}
-    recorded_parts = {column_type.part: name for name, column_type in spec.recorded.items()}
+    recorded_keys = {column_type.registry_key: name for name, column_type in spec.recorded.items()}
     has_pair = any(column_type.is_pair() for column_type in spec.recorded.values())
     entry: Entry = {}
     if has_pair:
@@ -25,7 +25,7 @@ def entry_of(spec: Spec, output: Output, file_name: str) -> Entry:
             columns["system"] = "system"
         if output.turns == "history":
             columns["history"] = "history"
-        return {**entry, "formatting": "alpaca", "columns": columns | recorded_parts}
+        return {**entry, "formatting": "alpaca", "columns": columns | recorded_keys}
     columns = {"messages": output.field}
     names = spec.types | output.templates
     if output.format == "sharegpt" and "system" in names:
@@ -33,7 +33,7 @@ def entry_of(spec: Spec, output: Output, file_name: str) -> Entry:
     if "tools" in names:
         columns["tools"] = "tools"
     tags = SHAREGPT_TAGS if output.format == "sharegpt" else OPENAI_TAGS
-    return {**entry, "formatting": "sharegpt", "tags": tags, "columns": columns | recorded_parts}
+    return {**entry, "formatting": "sharegpt", "tags": tags, "columns": columns | recorded_keys}
 
 
 def entries_of(spec: Spec, splits: Collection[str] | None = None) -> Entries:

@@ -34,11 +34,11 @@ class RecordFile:
     - `sha256`: the hash of the file, once it is closed.
     - `keys`: the file of the fingerprints of its examples, 8 bytes each, None without a dataset.
 
-    A file that `is_part` of another one has the separator after its last record, too, and no brackets.
+    A file that `is_fragment` of another one has the separator after its last record, too, and no brackets.
     """
 
-    def __init__(self, path: Path, *, has_keys: bool = False, is_part: bool = False) -> None:
-        self.path, self.is_part = path, is_part
+    def __init__(self, path: Path, *, has_keys: bool = False, is_fragment: bool = False) -> None:
+        self.path, self.is_fragment = path, is_fragment
         self.records = 0
         self.sha256 = ""
         self.keys = path.with_name(f".{path.name}.fingerprints") if has_keys else None
@@ -46,7 +46,7 @@ class RecordFile:
         self._head, self._tail = b"", LINE
         if path.suffix == ".json":
             self.between, self._head, self._tail = b",\n", b"[\n", b"\n]\n"
-        if is_part:
+        if is_fragment:
             self._head, self._tail = b"", self.between
         self._digest = hashlib.sha256()
         self._open_files = ExitStack()
@@ -73,10 +73,10 @@ class RecordFile:
             with named(self.path):
                 self._keys_file.write(keys)
 
-    def add_part(self, part: Path) -> None:
-        """Append the records of a file that `is_part` of this one, and their keys."""
-        with named(self.path), part.open("rb", buffering=0) as source:
-            rest = part.stat().st_size - len(self.between)  # without what is after its last record
+    def add_fragment(self, fragment: Path) -> None:
+        """Append the records of a file that `is_fragment` of this one, and their keys."""
+        with named(self.path), fragment.open("rb", buffering=0) as source:
+            rest = fragment.stat().st_size - len(self.between)  # without what is after its last record
             if rest > 0:
                 self._write(self.between if self.records else self._head)
                 self.records += 1
@@ -85,12 +85,12 @@ class RecordFile:
                 self._write(piece)
                 rest -= len(piece)
         if self._keys_file is not None:
-            part_keys = part.with_name(f".{part.name}.fingerprints")
+            fragment_keys = fragment.with_name(f".{fragment.name}.fingerprints")
             with named(self.path):
-                self._keys_file.write(part_keys.read_bytes())
+                self._keys_file.write(fragment_keys.read_bytes())
 
     def add_rows(self, source: "RecordFile", order: Sequence[int]) -> None:
-        """Append lines of a file that `is_part` of this one, and their keys, in this order.
+        """Append lines of a file that `is_fragment` of this one, and their keys, in this order.
 
         Memory: 4 bytes a line, 8 if the file has 4 GiB. Each line is read by a call. In a mapped file, lines
         in random order would count many pages as our memory.
@@ -136,7 +136,7 @@ class RecordFile:
             view = memoryview(data)
             while view:
                 view = view[self._file.write(view) :]
-        if not self.is_part:
+        if not self.is_fragment:
             self._digest.update(data)
 
 

@@ -39,8 +39,10 @@ class Renderer:
         self.beside = spec.recorded
         self.is_indexed = spec.is_indexed(output)
         self.format = format_of_entry(entry_of(spec, output, output.file))
-        self.has_own_history = any(column_type.part == HISTORY for column_type in self.beside.values())
-        self.alpaca = [name for part, name in ALPACA.items() if part in self.format.columns]
+        self.has_own_history = any(
+            column_type.registry_key == HISTORY for column_type in self.beside.values()
+        )
+        self.alpaca = [name for key, name in ALPACA.items() if key in self.format.columns]
 
     def render(self, batch: Batch) -> list[bytes]:
         """The record of each row as JSON text, keys in a fixed order, without escapes for non-ASCII."""

@@ -326,7 +326,9 @@ def left_out_texts(record: Record, columns: Mapping[str, str], formatting: objec
         return []
     mapped = set(columns.values())
     prompt = _text_of(record, columns.get("prompt", ""))
-    answers = [_text_of(record, columns.get(part, "")) for part in ("response", "chosen", "rejected")]
+    answers = [
+        _text_of(record, columns.get(registry_key, "")) for registry_key in ("response", "chosen", "rejected")
+    ]
     left_out = []
     for name in record:
         text = _text_of(record, name)

@@ -112,7 +112,7 @@ _MEANING_BY_ROLE = {
     "tools": _("tools or calls of them"),
     "reasoning": REASONING,
 }
-PART_OF_MEANING = {_MEANING_BY_ROLE[role]: role for role in (*MEDIA, "system", "history", "tools")}
+KEY_OF_MEANING = {_MEANING_BY_ROLE[role]: role for role in (*MEDIA, "system", "history", "tools")}
 """The part of an entry's `columns` that takes a column of this meaning."""
 PREFERENCES = {_MEANING_BY_ROLE[role] for role in ("chosen", "ranking")}
 """Meanings of answers beside the one that is learned."""

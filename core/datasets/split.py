@@ -1,7 +1,7 @@
 """`split` of a registry entry with a local file: the rows that LLaMA-Factory takes of it.
 
 `datasets` 4 reads a file as the one split `train`, of which `train[:50%]` or `train[:10]+train[-10:]` are
-parts (datasets/arrow_reader.py, `ReadInstruction`). It is not imported: the core has no such package.
+slices (datasets/arrow_reader.py, `ReadInstruction`). It is not imported: the core has no such package.
 """
 
 import math
@@ -31,7 +31,7 @@ _CLOSEST = "closest"
 _ROUNDINGS = (None, _CLOSEST, "pct1_dropremainder")
 
 
-class _Part(NamedTuple):
+class _Slice(NamedTuple):
     start: int | None
     end: int | None
     in_percent: bool
@@ -40,7 +40,7 @@ class _Part(NamedTuple):
     def rows(self, records: int) -> int:
         """How many of so many records it takes.
 
-        A part that ends one record before its start goes on to the last one (`take` of -1 in `datasets`).
+        A slice that ends one record before its start goes on to the last one (`take` of -1 in `datasets`).
         """
         start, end = self._boundary(self.start, 0, records), self._boundary(self.end, records, records)
         if end - start == -1:
@@ -65,16 +65,16 @@ def rows_of_split(entry: Entry, records: int) -> int | None:
     >>> rows_of_split({"split": "train[:50%]"}, 24)
     12
     """
-    parts = _parts(entry.get("split", WHOLE))
-    if parts is None:
+    slices = _slices(entry.get("split", WHOLE))
+    if slices is None:
         return None
-    return sum(part.rows(records) for part in parts)
+    return sum(each.rows(records) for each in slices)
 
 
 def split_problem(place: str, entry: Entry) -> Problem | None:
     """E405 if `split` names another split than the one of a local file, or cannot be read."""
     is_local = "file_name" in entry and not any(source in entry for source in REMOTE_SOURCES)
-    if not is_local or _parts(entry.get("split", WHOLE)) is not None:
+    if not is_local or _slices(entry.get("split", WHOLE)) is not None:
         return None
     message = (
         f'found {show_value(entry["split"])}: a local file is the one split "train", and LLaMA-Factory stops '
@@ -85,12 +85,12 @@ def split_problem(place: str, entry: Entry) -> Problem | None:
     )
 
 
-def _parts(split: object) -> list[_Part] | None:
+def _slices(split: object) -> list[_Slice] | None:
     if not isinstance(split, str):
         return None
     if split == ALL:
         split = WHOLE
-    parts = []
+    slices = []
     texts = split.split("+")
     for number, text in enumerate(texts, 1):
         if "[" in text and number < len(texts):  # only there `datasets` takes blanks before a +
@@ -107,5 +107,5 @@ def _parts(split: object) -> list[_Part] | None:
             return None
         if in_percent and any(boundary is not None and abs(boundary) > 100 for boundary in (start, end)):
             return None
-        parts.append(_Part(start, end, in_percent, match["rounding"]))
-    return parts
+        slices.append(_Slice(start, end, in_percent, match["rounding"]))
+    return slices

@@ -16,8 +16,8 @@ from tuneyard.core.datasets import filled
 from tuneyard.core.datasets.answer_marks import adds_content, changes_answer, is_measure, masks
 from tuneyard.core.datasets.column_meanings import (
     CHOICES,
+    KEY_OF_MEANING,
     MEDIA,
-    PART_OF_MEANING,
     PREFERENCES,
     REASONING,
     meaning,
@@ -150,8 +150,8 @@ class UnreadKeys:
         """False for a content that the entry has in another column, or that a text of the record has."""
         content = meaning(name)
         is_preference = content in PREFERENCES
-        part = PART_OF_MEANING.get(content, "")
-        if content == CHOICES or self.format.text_only or part in self.format.columns:
+        registry_key = KEY_OF_MEANING.get(content, "")
+        if content == CHOICES or self.format.text_only or registry_key in self.format.columns:
             return False
         if is_preference and (self.format.ranking or KTO_TAG in self.format.columns):
             return False
@@ -222,9 +222,10 @@ class UnreadKeys:
                 "write it into the text as <think>…</think>, or compile the file: {command}", command=init
             )
         if not finding.message:
-            part = PART_OF_MEANING.get(content, "")
-            if part:
-                return f'add "{part}": "{finding.key}" to the entry\'s `columns`, or take it out of the file'
+            registry_key = KEY_OF_MEANING.get(content, "")
+            if registry_key:
+                column = f'"{registry_key}": "{finding.key}"'
+                return f"add {column} to the entry's `columns`, or take it out of the file"
             return _(
                 "take it out of the file, or compile the file, which makes pairs of it: {command}",
                 command=init,
@@ -250,10 +251,10 @@ class UnreadKeys:
                 yield column, number, message, number in learned
         if not self.format.ranking:
             return
-        for part in PAIR:
-            message = record.get(columns.get(part, ""))
+        for registry_key in PAIR:
+            message = record.get(columns.get(registry_key, ""))
             if isinstance(message, dict):
-                yield columns[part], 0, message, True
+                yield columns[registry_key], 0, message, True
 
     def _learned(self, record: Record, messages: list[object]) -> list[int]:
         """Numbers of the messages that are learned as answers (data/processor/)."""

@@ -19,7 +19,7 @@ from tuneyard.core.llamafactory.prompt.served_template import ServedTemplate
 from tuneyard.core.llamafactory.prompt.templates import limit_transformers
 from tuneyard.core.llamafactory.prompt.tokenizer_files import check_tokenizer_files
 
-TEXT_PARTS = (
+TEXT_KEYS = (
     "prompt", "query", "response", "history", "messages", "system", "tools", "chosen", "rejected",
 )  # fmt: skip
 """Parts of a registry entry's `columns` whose columns contain texts."""
@@ -224,7 +224,7 @@ def times_refused() -> Iterator[None]:
     align_dataset = loader.align_dataset
 
     def align(rows: Any, attributes: Any, *arguments: Any) -> Any:
-        columns = [getattr(attributes, part) for part in TEXT_PARTS]
+        columns = [getattr(attributes, registry_key) for registry_key in TEXT_KEYS]
         for column, feature in (rows.features or {}).items():
             dtype = str(getattr(feature, "dtype", ""))
             if column in columns and dtype.startswith(("timestamp", "date", "time")):

@@ -136,10 +136,10 @@ def format_of_entry(entry: Entry) -> RecordFormat:
 def format_of_record(record: Record) -> RecordFormat:
     """Find the format of a record without a registry entry by its keys."""
     columns = {name: name for name in BARE}
-    replies = [record.get(part) for part in PAIR]
+    replies = [record.get(registry_key) for registry_key in PAIR]
     ranking = are_texts(replies) or all(isinstance(reply, dict) for reply in replies)
     if ranking:
-        columns |= {part: part for part in PAIR}
+        columns |= {registry_key: registry_key for registry_key in PAIR}
     for name in BARE_MESSAGES:
         if isinstance(record.get(name), list):
             return RecordFormat(BARE_OPENAI, {**columns, "messages": name}, OPENAI_TAGS, ranking)
@@ -177,7 +177,9 @@ def read_example(record: Record, entry: Entry, place: str) -> Example:
 def entry_fix(record: Record) -> str:
     """How an entry of dataset_info.json names the columns of records, "" if their format is unknown."""
     record_format = format_of_record(record)
-    columns = {part: column for part, column in record_format.columns.items() if column in record}
+    columns = {
+        registry_key: column for registry_key, column in record_format.columns.items() if column in record
+    }
     entry: dict[str, object] = {"columns": columns}
     if record_format.tags:
         entry = {"formatting": "sharegpt", **entry, "tags": record_format.tags}
@@ -254,13 +256,13 @@ class RecordReader:
         messages.append(ChatMessage("user", prompt or query))
         answers: list[ChatMessage] = []
         fault = ""
-        parts: tuple[str, ...] = ("response",)
+        registry_keys: tuple[str, ...] = ("response",)
         if self.format.ranking:
-            parts = PAIR
+            registry_keys = PAIR
         elif self.format.text_only:
-            parts = ()
-        for part in parts:
-            column = self.columns.get(part, part)
+            registry_keys = ()
+        for registry_key in registry_keys:
+            column = self.columns.get(registry_key, registry_key)
             answer = record.get(column)
             if isinstance(answer, str):
                 answers.append(ChatMessage("assistant", answer))
@@ -294,7 +296,7 @@ class RecordReader:
         fault = self._fault_of(messages)
         answers = []
         if self.format.ranking and not fault:
-            answers = [self._reply(record, part) for part in PAIR]
+            answers = [self._reply(record, registry_key) for registry_key in PAIR]
         elif not self.format.ranking and messages and messages[-1].role in ANSWERS:
             answers = [messages[-1]]
             messages = messages[:-1]
@@ -385,9 +387,9 @@ class RecordReader:
             )
         return ""
 
-    def _reply(self, record: Record, part: str) -> ChatMessage:
+    def _reply(self, record: Record, registry_key: str) -> ChatMessage:
         """One of the two answers to a conversation, which are messages in columns of their own."""
-        column = self.columns.get(part, part)
+        column = self.columns.get(registry_key, registry_key)
         reply = record.get(column)
         if not isinstance(reply, dict):
             raise wrong_value(column, reply, _("a turn with a text"))
@@ -402,18 +404,18 @@ class RecordReader:
             )
         return message
 
-    def _value(self, record: Record, part: str) -> object:
+    def _value(self, record: Record, registry_key: str) -> object:
         """The value of a part, None if the entry does not name its column or the record lacks it."""
-        column = self.columns.get(part)
+        column = self.columns.get(registry_key)
         return record.get(column) if column else None
 
-    def _text(self, record: Record, part: str) -> str:
+    def _text(self, record: Record, registry_key: str) -> str:
         """The text of a part, "" if the record lacks it. `ContentError` for any other value."""
-        value = self._value(record, part)
+        value = self._value(record, registry_key)
         if value is None:
             return ""
         if not isinstance(value, str):
-            raise wrong_value(self.columns[part], value, "text")
+            raise wrong_value(self.columns[registry_key], value, "text")
         return value
 
 

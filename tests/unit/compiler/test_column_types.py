@@ -34,7 +34,8 @@ class SoundsType(ColumnType):
     def loaded_pairs(self, example, loaded):
         return [(list(example.media["audios"]), loaded["_audios"])]
 
-sounds = SoundsType("sounds", {"type": "string", "description": "paths"}, part="audios", compared=PROMPT,
+sounds = SoundsType("sounds", {"type": "string", "description": "paths"}, registry_key="audios",
+compared=PROMPT,
                     beside=Beside(("sounds",), questions=True),
                     loaded_column="_audios", reader=SoundsReader)
 """
@@ -270,7 +271,7 @@ class OddType(ColumnType):
     def {method}(self, *values, **others): return int("five")
 
 odd = OddType(""",
-    ).replace("is_text=True", "part='images'")
+    ).replace("is_text=True", "registry_key='images'")
     for name, usual in STEPS.items():
         code = code.replace(name, usual)
     spec = METALS.replace('is: keywords, between: ","', "is: odd")

@@ -40,7 +40,7 @@ FORMS = {
 
 def proposed(bench, path):
     spec = load_spec(str(bench.write("own.yaml", propose(path)[0])))
-    report = bench.compile(bench.folder / "own.yaml", f"{spec.parts[0]}={path}")
+    report = bench.compile(bench.folder / "own.yaml", f"{spec.input_names[0]}={path}")
     assert not report.failed, report.problems.errors
     return spec, report
 

@@ -79,7 +79,7 @@ def specs_that_read_turns() -> list[str]:
     mixed = [
         name
         for name in known_specs()
-        if (mix := load_spec(name).mix) and any(p.turns for p in mix.parts.values())
+        if (mix := load_spec(name).mix) and any(p.turns for p in mix.sources.values())
     ]
     assert {"messages", "messages-text", "media", "tools", "kto", "pairs-chat"} < set(names) and mixed
     return [*names, *EXTRA_SPECS, "mix"]

@@ -258,7 +258,7 @@ def generic_specs() -> list[str]:
 def test_every_bundled_spec_has_the_splits_that_a_source_may_have(bench: Bench, name: str) -> None:
     """A second copy of its example, in a folder called validation."""
     spec = load_spec(name)
-    assert spec.parts == ("train", "eval", "test")
+    assert spec.input_names == ("train", "eval", "test")
     example = ROOT / "tests/examples/good" / name
     for split in ("train", "validation"):
         shutil.copytree(example, bench.folder / "all" / split)

@@ -41,7 +41,7 @@ def sources(example: Path, name: str) -> list[str]:
     if example.is_dir():
         files = [path for path in sorted(example.iterdir()) if path.name != "spec.yaml"]
         return [f"{path.stem}={path}" for path in files]
-    return [f"{load_spec(name).parts[0]}={example}"]
+    return [f"{load_spec(name).input_names[0]}={example}"]
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.name)

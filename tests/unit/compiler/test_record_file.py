@@ -87,9 +87,9 @@ def test_a_file_of_parts_is_the_file_that_is_written_at_once(tmp_path, monkeypat
             data = whole.between.join([*records, b""])
             whole.add(data)
             part_path = tmp_path / f"part-{number}{suffix}"
-            with RecordFile(part_path, is_part=True) as part:
+            with RecordFile(part_path, is_fragment=True) as part:
                 part.add(data)
-            joined.add_part(part_path)
+            joined.add_fragment(part_path)
     assert joined.path.read_bytes() == whole.path.read_bytes()
     assert (joined.sha256, joined.records) == (whole.sha256, 3)
     assert len(read_records(whole.path)) == 3
