@@ -100,7 +100,8 @@ def _print(as_json: bool, report: Callable[[], object], lines: Iterable[str]) ->
     if as_json:
         print_json(report())
     else:
-        say("\n".join(lines))
+        for line in lines:
+            say(line)
 
 
 def _common(command: Any) -> Any:
@@ -283,7 +284,8 @@ def _report(
         lines += file_lines(report, request.out)
     _print(as_json, partial(report_as_json, report), lines)
     if report.failed:
-        raise ContentError(f"{report.name}: {why_failed(report, spec.given_as)}")
+        reason = why_failed(report, spec.given_as)
+        raise ContentError(_("{name}: {reason}", name=report.name, reason=reason))
     return spec.name, [output for output in report.datasets if any(each.dataset for each in spec.outputs)]
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from tuneyard.compiler.check.checker import Types
 from tuneyard.compiler.check.sources import find_source
-from tuneyard.compiler.engine.request import CompileRequest
+from tuneyard.compiler.engine.request import CompileJob
 from tuneyard.compiler.engine.row_loop import FileResult, Reading, RowLoop, SourceRows
 from tuneyard.compiler.lint.runner import RowLints
 from tuneyard.compiler.read.inputs import Input
@@ -47,17 +47,15 @@ TypesByInput = Mapping[str, Types]
 
 @dataclass(frozen=True)
 class FileJob:
-    """One source file to compile.
+    """One input of a compile.
 
-    - `item`: the file, of which `spec` and `request` are those of the whole compile.
     - `before`: what the files of its split before it have yielded.
     - `files`: the file of each output, to which the records are appended.
     - `folder`: where rejected rows go, None for a check, which writes nothing.
     - `moved`: gets the numbers of bytes read, for a progress bar.
     """
 
-    spec: Spec
-    request: CompileRequest
+    job: CompileJob
     item: Input
     before: FileResult
     files: Sequence[RecordFile]
@@ -67,58 +65,57 @@ class FileJob:
     @property
     def input_spec(self) -> Spec:
         """The spec of the file's source in a mixture, of other specs the spec itself."""
-        return self.spec.of_input(self.item.split)
+        return self.job.spec.of_input(self.item.split)
 
     def new_problems(self) -> Problems:
         """A collection of the problems of the file."""
-        return self.request.problems_in(self.folder)
+        return self.job.new_problems(self.folder)
 
 
-def compile_file(job: FileJob) -> FileResult:
+def compile_file(file_job: FileJob) -> FileResult:
     """Read a file, or the rows of it that are wanted, and append the records to the file of each output.
 
     What a reading has written is taken back if the file is read again. `TextIdError` if the files before it
     must be, too.
     """
+    job, item = file_job.job, file_job.item
     loop = RowLoop(
-        job.input_spec,
-        SourceRows.of(job.item, job.input_spec),
-        job.before,
+        file_job.input_spec,
+        SourceRows.of(item, file_job.input_spec),
+        file_job.before,
         most_rows=job.request.limit or NO_LIMIT,
-        most_kept=most_kept(job.spec, job.item.split),
-        moved=job.moved,
+        most_kept=most_kept(job.spec, item.split),
+        moved=file_job.moved,
     )
-    marks = [file.mark() for file in job.files]
-    rejected = job.new_problems().rejected
+    marks = [file.mark() for file in file_job.files]
+    rejected = file_job.new_problems().rejected
     rejected_size = rejected.stat().st_size if rejected and rejected.exists() else 0
-    for number, reading in enumerate(loop.readings(job.new_problems)):
+    for number, reading in enumerate(loop.readings(file_job.new_problems)):
         if number > 0:
-            for file, mark in zip(job.files, marks, strict=True):
+            for file, mark in zip(file_job.files, marks, strict=True):
                 file.back_to(mark)
             if rejected and rejected.exists():
                 os.truncate(rejected, rejected_size)
-        _write_rows(job, reading)
-    return reading.complete(TRAIN_SPLIT if job.spec.mix else job.item.split)
+        _write_rows(reading, file_job.input_spec, file_job.files)
+    return reading.complete(TRAIN_SPLIT if job.spec.mix else item.split)
 
 
-def _write_rows(job: FileJob, reading: Reading) -> None:
+def _write_rows(reading: Reading, spec: Spec, files: Sequence[RecordFile]) -> None:
     """Lint, render and write the kept rows of a reading."""
-    spec, result = job.input_spec, reading.result
+    result = reading.result
     lints = RowLints(spec, result.problems)
     renderers = [Renderer(spec, output) for output in spec.outputs]
     judged = [column for column in spec.columns if column.type.judges_values]
-    for _unused, batch in reading.batches():
+    for _, batch in reading.batches():
         for column in judged:
             with guarded(column.type.plugin):
                 result.values[column.name].update(batch.columns[column.name])
         lints.see(result.fingerprints, batch, reading.has_ids)
-        for renderer, file in zip(renderers, job.files, strict=True):
+        for renderer, file in zip(renderers, files, strict=True):
             file.add(*renderer.block(batch, file.between))
 
 
-def compile_alone(
-    settings: tuple[Spec, CompileRequest, TypesByInput], item: Input, folder: Path | None
-) -> FileResult:
+def compile_alone(common: tuple[CompileJob, TypesByInput], item: Input, folder: Path | None) -> FileResult:
     """Compile a file in a worker, as if it were the first one, into its own folder, or only check it (None).
 
     It leaves the same files if it runs twice.
@@ -126,11 +123,11 @@ def compile_alone(
     if folder:
         shutil.rmtree(folder, ignore_errors=True)  # of a worker that was lost
         folder.mkdir()
-    spec, request, types = settings
+    job, types = common
     with contextlib.ExitStack() as stack:
-        files = [stack.enter_context(file) for file in fragment_files(spec.of_input(item.split), folder)]
+        files = [stack.enter_context(file) for file in fragment_files(job.spec.of_input(item.split), folder)]
         before = FileResult(Problems(), types=dict(types.get(item.split, {})))
-        return compile_file(FileJob(spec, request, item, before, files, folder))
+        return compile_file(FileJob(job, item, before, files, folder))
 
 
 def fragment_files(spec: Spec, folder: Path | None) -> Iterator[RecordFile]:

@@ -1,12 +1,14 @@
-"""The request and the report of a compile."""
+"""The request of a compile, the job that it becomes, and the report."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
 from tuneyard.compiler.check.unused_columns import Unused
 from tuneyard.compiler.engine.identity import deciding_code
+from tuneyard.compiler.read.inputs import Input
 from tuneyard.compiler.rows.counts import Counts
 from tuneyard.compiler.rows.problems import KEPT, Problems
 from tuneyard.compiler.spec.model import REJECTED, Spec
@@ -19,8 +21,6 @@ COUNTED = ("read", "kept", "dropped", "rejected", "not_sampled")
 SEED = 42
 """The seed of samples and splits unless the user or the spec names another."""
 Identity = JsonObject
-Sources = list[dict[str, str]]
-"""The split, the path and the SHA-256 of each source file."""
 
 
 class CompileRequest(NamedTuple):
@@ -42,29 +42,46 @@ class CompileRequest(NamedTuple):
     workers: int | None = None
     ray: str | None = None
 
-    def identity(self, spec: Spec, sources: Sources) -> Identity:
-        """All settings that the written bytes depend on: equal identities mean equal bytes."""
+
+@dataclass(frozen=True)
+class CompileJob:
+    """A compile, complete before the first row is read: nothing that it needs is looked for again.
+
+    - `spec`: the spec with which the inputs are read, as `read.inputs.find_sources` gives both.
+    - `stamps`: the identity of each input's content when it was found.
+    """
+
+    spec: Spec
+    request: CompileRequest
+    inputs: Sequence[Input]
+    stamps: Sequence[tuple[int, ...]]
+
+    def identity(self) -> Identity:
+        """All that the written bytes depend on: equal identities mean equal bytes. The inputs are hashed."""
+        spec, request = self.spec, self.request
         specs = spec.mix.sources.values() if spec.mix else (spec,)
         forms = {form for each in specs for form in each.source.form}
         types = {column.type.name for each in specs for column in each.columns}
+        with ThreadPoolExecutor() as pool:
+            sources = list(pool.map(Input.identity, self.inputs))
         return {
             "spec": spec.given_as,
             "definition": spec.raw,
-            "over": self.over,
-            "limit": self.limit,
-            "seed": self.seed,
-            "on_error": "reject" if self.reject else "fail",
+            "over": request.over,
+            "limit": request.limit,
+            "seed": request.seed,
+            "on_error": "reject" if request.reject else "fail",
             "sources": sources,
             **deciding_code((source["path"] for source in sources), forms, types),
         }
 
-    def problems_in(self, folder: Path | None) -> Problems:
+    def new_problems(self, folder: Path | None) -> Problems:
         """A collection of problems. Bad rows that do not end the compile go to a file in `folder`.
 
         A check has no folder, and rejects nothing.
         """
-        rejected = folder / REJECTED if folder and self.reject else None
-        return Problems(self.most_problems, rejected)
+        rejected = folder / REJECTED if folder and self.request.reject else None
+        return Problems(self.request.most_problems, rejected)
 
 
 @dataclass(kw_only=True)

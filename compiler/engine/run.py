@@ -16,7 +16,7 @@ from tuneyard.compiler.engine.compile_file import (
     fragment_files,
     most_kept,
 )
-from tuneyard.compiler.engine.request import CompileReport, CompileRequest
+from tuneyard.compiler.engine.request import CompileJob, CompileReport
 from tuneyard.compiler.engine.row_loop import FileResult
 from tuneyard.compiler.lint.fingerprints import Fingerprints
 from tuneyard.compiler.lint.matching import numbered
@@ -54,7 +54,7 @@ class TextIdsError(Exception):
 
 @dataclass
 class Run:
-    """One compile: its inputs, its written files, and the `report` of all files so far.
+    """One run of a job: its written files, and the `report` of all inputs so far.
 
     - `staged`: the folder of the written files, None for a check, which writes none. `written`: each of them,
       with its split and its output.
@@ -65,9 +65,7 @@ class Run:
     - `types`: what an earlier run has found of the ids of each input (`TextIdsError`).
     """
 
-    spec: Spec
-    request: CompileRequest
-    inputs: Sequence[Input]
+    job: CompileJob
     staged: Path | None
     report: CompileReport
     moved: Moved | None = None
@@ -77,9 +75,14 @@ class Run:
     results: Iterator[WorkResult] | None = None
     types: TypesByInput = field(default_factory=dict)
 
+    @property
+    def spec(self) -> Spec:
+        """The spec of the job."""
+        return self.job.spec
+
     def inputs_of(self, input_name: str) -> list[tuple[int, Input]]:
         """The numbered source files of an input, in their order."""
-        return [(number, item) for number, item in enumerate(self.inputs) if item.split == input_name]
+        return [(number, item) for number, item in enumerate(self.job.inputs) if item.split == input_name]
 
     def folder_of(self, number: int) -> Path | None:
         """The folder to which a worker writes the records of the file with this number, None for a check."""
@@ -96,8 +99,7 @@ class Run:
             for input_name in input_names
             for number, item in self.inputs_of(input_name)
         ]
-        settings = (self.spec, self.request, self.types)
-        results = executor.map(items, common=settings, ahead=AHEAD * executor.workers)
+        results = executor.map(items, common=(self.job, self.types), ahead=AHEAD * executor.workers)
         self.results = results
         with contextlib.closing(results):
             yield
@@ -105,9 +107,9 @@ class Run:
     def read_input(self, input_name: str, fingerprints: Fingerprints, files: Sequence[RecordFile]) -> None:
         """Compile the files of an input. `fingerprints` get the fingerprints of its rows."""
         report = self.report
-        whole = FileResult(Problems(self.request.most_problems), fingerprints=fingerprints)
+        whole = FileResult(Problems(self.job.request.most_problems), fingerprints=fingerprints)
         whole.types |= self.types.get(input_name, {})
-        most_rows, most_written = self.request.limit or NO_LIMIT, most_kept(self.spec, input_name)
+        most_rows, most_written = self.job.request.limit or NO_LIMIT, most_kept(self.spec, input_name)
         inputs = self.inputs_of(input_name)
         for number, item in inputs:
             if whole.readable >= most_rows or whole.counts.kept >= most_written:
@@ -132,15 +134,13 @@ class Run:
         it change that: a kept column has another type there.
         """
         if self.results is None:
-            return compile_file(
-                FileJob(self.spec, self.request, item, before, files, self.staged, self.moved)
-            )
+            return compile_file(FileJob(self.job, item, before, files, self.staged, self.moved))
         alone: FileResult = next(self.results).record_or_raise()
         if self.moved:
             self.moved(stored_size(item.path))
         folder = self.folder_of(number)
         if not before.fits(alone):
-            alone = compile_file(FileJob(self.spec, self.request, item, before, files, self.staged))
+            alone = compile_file(FileJob(self.job, item, before, files, self.staged))
         elif folder is None:
             for file in files:
                 file.records += alone.counts.kept
@@ -155,7 +155,7 @@ class Run:
         fragments = fragment_files(self.spec.of_input(item.split), folder)
         for file, fragment in zip(files, fragments, strict=True):
             file.add_fragment(fragment.path)
-        rejected = self.request.problems_in(self.staged).rejected
+        rejected = self.job.new_problems(self.staged).rejected
         fragment_of_rejected = folder / REJECTED
         if rejected and fragment_of_rejected.exists():
             with fragment_of_rejected.open("rb") as source, rejected.open("ab") as target:

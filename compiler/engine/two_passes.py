@@ -82,7 +82,7 @@ def write_arranged(run: Run, executor: Executor | None) -> None:
         if spec.split.is_given:
             orders = whole.order_by_input
         else:
-            orders = split_rows(spec.split, whole.fingerprints, whole.order, run.request.seed)
+            orders = split_rows(spec.split, whole.fingerprints, whole.order, run.job.request.seed)
         sources = dict.fromkeys(orders, whole)
         if whole.order and not orders[TRAIN_SPLIT] and not spec.split.is_given:
             message = f"none of the {len(whole.order)} rows is drawn into {TRAIN_SPLIT}, so it is not written"
@@ -158,7 +158,7 @@ def _chosen(run: Run, input_name: str, rows: Order, expected: int | None) -> Ord
         size = run.spec.sample
     if size is None:
         return rows
-    chosen = sampled(rows, size, run.request.seed)
+    chosen = sampled(rows, size, run.job.request.seed)
     run.report.not_sampled += len(rows) - len(chosen)
     if expected is None and size > len(rows):
         run.report.problems.notes.append(f"sample: all {len(rows)} rows, since there are not {size}")

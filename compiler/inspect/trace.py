@@ -8,7 +8,7 @@ from typing import NamedTuple, TypeVar
 
 from tuneyard.compiler.engine.row_loop import FileResult, Reading, RowLoop, SourceRows
 from tuneyard.compiler.read.dataset_reader import raw_text, single_records
-from tuneyard.compiler.read.inputs import find_inputs, spec_for, with_earlier_keywords
+from tuneyard.compiler.read.inputs import find_sources
 from tuneyard.compiler.rows import Batch
 from tuneyard.compiler.rows.counts import Counts
 from tuneyard.compiler.rows.problems import Problems
@@ -90,8 +90,7 @@ def kept_rows(spec: Spec, sources: Sequence[str]) -> Iterator[KeptRow]:
     `ProblemsError` if a file lacks a column, and after the last row if others are wrong.
     """
     problems = Problems()
-    inputs = find_inputs(spec, sources)
-    spec = with_earlier_keywords(spec_for(spec, inputs), inputs)
+    spec, inputs = find_sources(spec, sources)
     rows_before: Counter[str] = Counter()  # by split; rows without ids are numbered over all its files
     for item in inputs:
         input_spec = spec.of_input(item.split)

@@ -1,86 +1,29 @@
-"""One compile: sources, registry, then read → check → filter → lint → render → write, and publish."""
+"""One compile: its sources and its registry, all rows through the engine, and the publication."""
 
-import shutil
 import time
 from collections import Counter
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from importlib.util import find_spec
-from pathlib import Path
 
-from tuneyard.compiler.check.checker import Types
-from tuneyard.compiler.engine.compile_file import TypesByInput, most_kept, numbers_rows
-from tuneyard.compiler.engine.request import COUNTED, CompileReport, CompileRequest, Identity
-from tuneyard.compiler.engine.run import Run, TextIdsError
-from tuneyard.compiler.engine.two_passes import write_arranged
-from tuneyard.compiler.lint.fingerprints import Fingerprints
-from tuneyard.compiler.lint.repeated_rows import REPEATED_ROW
-from tuneyard.compiler.lint.runner import lint_splits
-from tuneyard.compiler.publish.registry import Registry
-from tuneyard.compiler.read.inputs import (
-    Input,
-    find_inputs,
-    members_not_read,
-    not_read,
-    notes_on_splits,
-    refuse_changed,
-    spec_for,
-    texts_by_line,
-    with_earlier_keywords,
+from tuneyard.compiler.engine.compile_inputs import compile_inputs
+from tuneyard.compiler.engine.request import (
+    COUNTED,
+    CompileJob,
+    CompileReport,
+    CompileRequest,
+    Identity,
 )
-from tuneyard.compiler.read.stream import progress_bar, stored_size
-from tuneyard.compiler.rows.problem_codes import NO_ROWS
-from tuneyard.compiler.rows.problems import KEPT, NO_LIMIT, Problems
+from tuneyard.compiler.publish.registry import Registry
+from tuneyard.compiler.read.inputs import find_sources, refuse_changed
+from tuneyard.compiler.rows.problems import KEPT, Problems
 from tuneyard.compiler.spec.model import Spec
-from tuneyard.compiler.write.entries import entries_of
 from tuneyard.core.datasets import TRAIN_SPLIT
-from tuneyard.core.datasets.compiled import Manifest, write_manifest
-from tuneyard.core.errors import Problem, RequestError
-from tuneyard.core.execution import Executor
-from tuneyard.core.execution.options import default_workers, executor_of
-from tuneyard.core.files import sha256, staging
+from tuneyard.core.datasets.compiled import Entries, Manifest, write_manifest
+from tuneyard.core.errors import RequestError
+from tuneyard.core.files import staging
 from tuneyard.core.installation.checkout import version
 from tuneyard.core.installation.packages import missing
 from tuneyard.core.language.message import _
-from tuneyard.core.language.messages import warn
-
-SEVERAL_PAY = 1 << 25  # bytes of the sources from which several processes pay (tools/bench/compile.py)
-
-
-def executor_for(
-    spec: Spec, request: CompileRequest, inputs: Sequence[Input]
-) -> AbstractContextManager[Executor | None]:
-    """Where the files of a compile are read, None for this process alone.
-
-    By default several processes read several large files. One process does if a file cannot be read without
-    the files before it. A warning says why if workers were asked for.
-    """
-    size = sum(stored_size(item.path) for item in inputs)
-    default = min(default_workers(size, SEVERAL_PAY), len(inputs))
-    if request.ray is None and (request.workers or default) == 1:
-        return nullcontext()
-    reason = _one_process(spec, request, inputs)
-    if not reason:
-        return executor_of(request.workers, request.ray, default)
-    if request.ray is not None or request.workers is not None:
-        warn(_("{name} is read in one process: {reason}", name=spec.name, reason=reason))
-    return nullcontext()
-
-
-def _one_process(spec: Spec, request: CompileRequest, inputs: Sequence[Input]) -> str:
-    """Why the files of a compile cannot be read side by side, "" if they can."""
-    if len(inputs) == 1:
-        return _("it is one file, {path}", path=inputs[0].display_path)
-    if request.limit is not None:
-        return _("--limit {number} ends with the first rows", number=request.limit)
-    if any(most_kept(spec, item.split) < NO_LIMIT for item in inputs):
-        return _("a mixture that streams from a hub reads as far as its shares go")
-    for item in inputs:
-        if numbers_rows(item, spec.of_input(item.split)):
-            return _("{path} has no ids, and the rows of all files are numbered", path=item.display_path)
-    return ""
 
 
 def compile_spec(spec: Spec, request: CompileRequest) -> CompileReport:
@@ -90,22 +33,22 @@ def compile_spec(spec: Spec, request: CompileRequest) -> CompileReport:
     other compiles into the same folder go on meanwhile.
     """
     started = time.perf_counter()
-    _need_packages(spec)
-    spec, inputs = _sources(spec, request)
+    job = _find_job(spec, request)
     registry = Registry(request.out)
-    registry.check(spec, inputs, force=request.force)
-    stamps = [item.stamp() for item in inputs]
-    with ThreadPoolExecutor() as pool:
-        made_from = request.identity(spec, list(pool.map(Input.identity, inputs)))
-    report = _report_if_up_to_date(registry, spec, request, made_from)
-    if report is not None:
+    entries = registry.check(job.spec, job.inputs, force=request.force)
+    made_from = job.identity()
+    manifest = None if request.force else registry.compiled_from(spec.name, made_from)
+    if manifest is not None:
+        report = _report_of(manifest, job)
         registry.finish_publications(spec.name)
     else:
         with staging(request.out / spec.name) as staged:
-            report = _compiled(spec, request, inputs, staged)
+            report = compile_inputs(job, staged)
             if not report.failed:
-                refuse_changed(inputs, stamps)
-                _publish(registry, staged, spec, report, made_from)
+                refuse_changed(job.inputs, job.stamps)
+                manifest = _manifest_of(report, job.spec, entries, made_from)
+                write_manifest(staged, manifest)
+                report.problems.notes.extend(registry.publish(staged, spec.name, manifest))
     report.seconds = time.perf_counter() - started
     return report
 
@@ -113,16 +56,17 @@ def compile_spec(spec: Spec, request: CompileRequest) -> CompileReport:
 def check_spec(spec: Spec, request: CompileRequest) -> CompileReport:
     """Find every problem that a compile would find: each record is rendered and counted, and none written."""
     started = time.perf_counter()
-    _need_packages(spec)
-    spec, inputs = _sources(spec, request)
-    report = _compiled(spec, request, inputs, None)
+    report = compile_inputs(_find_job(spec, request), None)
     report.datasets = {}
     report.seconds = time.perf_counter() - started
     return report
 
 
-def _need_packages(spec: Spec) -> None:
-    """`RequestError` if a key of the spec needs a package of an extra that is not installed."""
+def _find_job(spec: Spec, request: CompileRequest) -> CompileJob:
+    """Find the files to read, and the spec with which they are read.
+
+    `RequestError` for a share without effect, and if a key of the spec needs an extra that is not installed.
+    """
     if spec.near and find_spec("rensa") is None:
         raise RequestError(
             _(
@@ -131,12 +75,7 @@ def _need_packages(spec: Spec) -> None:
                 missing=missing("rensa"),
             )
         )
-
-
-def _sources(spec: Spec, request: CompileRequest) -> tuple[Spec, list[Input]]:
-    """The files to read, and the spec with which they are read. `RequestError` for a share without effect."""
-    inputs = find_inputs(spec, request.sources)
-    spec = spec_for(spec, inputs)
+    spec, inputs = find_sources(spec, request.sources)
     shares = request.over.get("split")
     if spec.split and spec.split.is_given and isinstance(shares, dict):
         option = " ".join(f"--split {split}={share:g}" for split, share in shares.items())
@@ -152,27 +91,18 @@ def _sources(spec: Spec, request: CompileRequest) -> tuple[Spec, list[Input]]:
                 part=TRAIN_SPLIT,
             )
         )
-    return spec, inputs
+    return CompileJob(spec, request, inputs, [item.stamp() for item in inputs])
 
 
-def _report_if_up_to_date(
-    registry: Registry, spec: Spec, request: CompileRequest, made_from: Identity
-) -> CompileReport | None:
-    """The counts of the compiled dataset. None if a compile would write anything else.
+def _report_of(manifest: Manifest, job: CompileJob) -> CompileReport:
+    """The counts of a dataset that is up to date.
 
     Its warnings and notes stay in the manifest, to which the command points.
     """
-    manifest = registry.manifests.get(spec.name)
-    if request.force or manifest is None or not manifest.files or manifest.made_from != made_from:
-        return None
-    for name, file in manifest.files.items():
-        path = registry.folder / spec.name / name
-        if not path.is_file() or sha256(path) != file.sha256:
-            return None
     problems = Problems(counts=Counter(manifest.problems))
-    problems.fatal = request.strict and problems.count("W") > 0
+    problems.fatal = job.request.strict and problems.count("W") > 0
     return CompileReport(
-        name=spec.name,
+        name=job.spec.name,
         problems=problems,
         **{key: manifest.counts[key] for key in COUNTED},
         datasets=manifest.records,
@@ -182,13 +112,10 @@ def _report_if_up_to_date(
     )
 
 
-def _publish(
-    registry: Registry, staged: Path, spec: Spec, report: CompileReport, made_from: Identity
-) -> None:
-    """Publish a staged dataset with its manifest."""
-    entries = entries_of(spec, spec.splits)
+def _manifest_of(report: CompileReport, spec: Spec, entries: Entries, made_from: Identity) -> Manifest:
+    """The manifest of a compiled dataset. `entries` are those of all outputs of the spec."""
     problems = report.problems
-    manifest = Manifest(
+    return Manifest(
         about=spec.about,
         counts={**{key: getattr(report, key) for key in COUNTED}, "records": report.datasets},
         problems=dict(sorted(problems.counts.items())),
@@ -203,90 +130,3 @@ def _publish(
         made_from=made_from,
         tuneyard=version(),  # beside the identity: a commit elsewhere makes no dataset stale
     )
-    write_manifest(staged, manifest)
-    problems.notes.extend(registry.publish(staged, spec.name, manifest))
-
-
-def _compiled(
-    spec: Spec, request: CompileRequest, inputs: Sequence[Input], folder: Path | None
-) -> CompileReport:
-    """Take all rows through the steps of a compile, write the files into a folder, and report on them.
-
-    A check has no folder (None). The compile begins again if ids of a later file show that those of the files
-    before it are text.
-    """
-    types: dict[str, Types] = {}
-    while True:
-        try:
-            return _compiled_with(spec, request, inputs, folder, types)
-        except TextIdsError as error:
-            types.setdefault(error.input_name, {})[error.column] = "text"
-            for path in folder.iterdir() if folder else ():
-                if path.is_dir():
-                    shutil.rmtree(path)
-                else:
-                    path.unlink()
-
-
-def _compiled_with(
-    spec: Spec, request: CompileRequest, inputs: Sequence[Input], folder: Path | None, types: TypesByInput
-) -> CompileReport:
-    """Compile once. `types` are those of ids that an earlier run has found."""
-    report = CompileReport(name=spec.name, problems=request.problems_in(folder))
-    for warning in (*texts_by_line(spec, inputs), *not_read(inputs), *members_not_read(inputs)):
-        report.problems.warn(warning)
-    report.problems.notes += notes_on_splits(spec, inputs)
-    spec = with_earlier_keywords(spec, inputs)
-    with (
-        executor_for(spec, request, inputs) as executor,
-        progress_bar(item.path for item in inputs) as moved,
-    ):
-        if executor:
-            executor.check_paths([item.path for item in inputs], [folder] if folder else [])
-        run = Run(spec, request, inputs, folder, report, moved, types=types)
-        if spec.arranged:
-            write_arranged(run, executor)
-        else:
-            splits = [split for split in spec.splits if run.inputs_of(split)]
-            with run.reading(splits, executor):
-                for split in splits:  # written while its files are read
-                    fingerprints = run.fingerprints[split] = Fingerprints()
-                    with run.open(split) as files:
-                        run.read_input(split, fingerprints, files)
-    _complete(run)
-    return report
-
-
-def _complete(run: Run) -> None:
-    """Compare the rows with each other, and complete the report."""
-    spec, report, problems = run.spec, run.report, run.report.problems
-    if report.unused.findings:
-        problems.lead(report.unused.problems(report.read))
-    report.rejected = problems.bad_rows
-    if not report.failed:
-        report.fit = lint_splits(spec, run.fingerprints, problems)
-        is_drawn = spec.split and not (spec.split.is_given or spec.split.group)
-        if is_drawn and problems.counts[REPEATED_ROW]:
-            problems.notes.append(
-                _("{name}: equal rows were drawn into one split (W202 counts them)", name=spec.name)
-            )
-        totals = dict.fromkeys([output.file for output in spec.outputs], 0)
-        for _unused, output, file in run.written:
-            totals[output.file] += file.records
-        report.balance(totals)
-        if not report.kept:
-            message = "no rows: the source holds none"
-            if report.read:
-                message = _("no rows left of {name}", name=report.read)
-                if spec.labels:
-                    message += "; no label in any? --column label=COLUMN names its column"
-            places = ", ".join(item.display_path for item in run.inputs)
-            problems.lead([Problem(NO_ROWS, places, message)])
-    problems.sort_warnings()
-    if not report.failed:
-        report.datasets = run.records()
-    problems.fatal |= run.request.strict and problems.count("W") > 0
-    if report.failed:
-        report.not_written, report.kept = report.kept, 0
-    elif run.staged:
-        report.files = run.account()

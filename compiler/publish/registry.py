@@ -30,7 +30,7 @@ from tuneyard.core.datasets.compiled import (
 )
 from tuneyard.core.errors import ContentError, Problem, RequestError, nearest, show_value
 from tuneyard.core.errors.problem_codes import ProblemCode
-from tuneyard.core.files import DISK_FULL, publish, recovered, sync, write_json
+from tuneyard.core.files import DISK_FULL, JsonObject, publish, recovered, sha256, sync, write_json
 from tuneyard.core.files.temporaries import OURS, remove_folder
 from tuneyard.core.language.message import _
 from tuneyard.core.language.messages import say
@@ -66,10 +66,10 @@ class Registry:
             self._write(with_compiled(self.entries, self.manifests, name))
         return self
 
-    def check(self, spec: Spec, inputs: Sequence[Input], *, force: bool) -> None:
+    def check(self, spec: Spec, inputs: Sequence[Input], *, force: bool) -> Entries:
         """Refuse a compile that would overwrite or delete anything but the spec's own dataset.
 
-        A split that has no source any more is deleted only with `force`.
+        A split that has no source any more is deleted only with `force`. Returns the entries of all splits.
         """
         target = self.folder / spec.name
         splits_with_source = {item.split for item in inputs}
@@ -92,9 +92,20 @@ class Registry:
         draws = spec.split and not spec.split.is_given
         if not (force or draws or spec.mix):
             self._refuse_lost_splits(spec, splits_with_source)
-        if spec.source.held_out:
-            entries = entries_of(spec, splits_with_source)
-        self._refuse_taken(self.entries, spec.name, entries)
+        registered = entries_of(spec, splits_with_source) if spec.source.held_out else entries
+        self._refuse_taken(self.entries, spec.name, registered)
+        return entries
+
+    def compiled_from(self, name: str, made_from: JsonObject) -> Manifest | None:
+        """The manifest of a dataset if a compile with this identity would write the files that are here."""
+        manifest = self.manifests.get(name)
+        if manifest is None or not manifest.files or manifest.made_from != made_from:
+            return None
+        for file_name, file in manifest.files.items():
+            path = self.folder / name / file_name
+            if not path.is_file() or sha256(path) != file.sha256:
+                return None
+        return manifest
 
     def _refuse_lost_splits(self, spec: Spec, splits_with_source: Collection[str]) -> None:
         """Refuse to delete the files of a split that has no source any more."""

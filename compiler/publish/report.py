@@ -11,67 +11,85 @@ from tuneyard.compiler.spec.model import REJECTED
 from tuneyard.core.datasets import REGISTRY
 from tuneyard.core.datasets.compiled import ROW_INDEX
 from tuneyard.core.files import JsonObject
-from tuneyard.core.language.message import _, counted, tr
+from tuneyard.core.language.message import Message, _, counted, joined, relative
 
 MOST_UNKNOWN = 0.05
 """Of the rows. More of them with unknown labels are a class, which no compile should leave out."""
 
 
-def counts_line(report: CompileReport) -> str:
+def counts_line(report: CompileReport) -> Message:
     """One line: the counts, the records of each dataset, the seconds."""
-    parts = [report.name, f"read {report.read}"]
+    parts: list[str] = [report.name, _("read {rows}", rows=report.read)]
     if not report.failed:
-        parts.append(f"kept {report.kept}")
+        parts.append(_("kept {rows}", rows=report.kept))
     if report.dropped or not report.failed:
-        dropped = str(sum(report.dropped.values()))
-        if report.dropped:
-            reasons = ", ".join(f"{tr(reason)} {count}" for reason, count in report.dropped.items())
-            dropped = tr("{count} ({reasons})", count=dropped, reasons=reasons)
-        parts.append(f"dropped {dropped}")
+        parts.append(_("dropped {rows}", rows=_dropped_rows(report)))
     if report.rejected:
-        parts.append(f"rejected {report.rejected}")
+        parts.append(_("rejected {rows}", rows=report.rejected))
     if report.not_sampled:
-        parts.append(f"not sampled {report.not_sampled}")
+        parts.append(_("not sampled {rows}", rows=report.not_sampled))
     if report.failed:
-        parts.append(f"not written {report.not_written}")
+        parts.append(_("not written {rows}", rows=report.not_written))
     else:
         parts += [f"{name} {rows}" for name, rows in report.datasets.items()]
     if report.up_to_date:
-        parts.append(tr("up to date"))
-    return "  ".join([*parts, f"{report.seconds:.1f} s"])
+        parts.append(_("up to date"))
+    return joined([*parts, _("{seconds:.1f} s", seconds=report.seconds)], "  ")
 
 
-def why_failed(report: CompileReport, spec: str) -> str:
+def _dropped_rows(report: CompileReport) -> str:
+    """How many rows are dropped, and for which reasons."""
+    total = sum(report.dropped.values())
+    if not report.dropped:
+        return str(total)
+    reasons = []
+    for reason, rows in report.dropped.items():
+        template = reason.replace("{", "{{").replace("}", "}}")  # one of a reader of yours may have braces
+        reasons.append(_("{reason} {rows}", reason=_(template), rows=rows))
+    return _("{count} ({reasons})", count=total, reasons=joined(reasons))
+
+
+def why_failed(report: CompileReport, spec: str) -> Message:
     """Why a compile failed, and how to compile the other rows if only some rows are wrong.
 
     `spec` is its name or path.
     """
     problems = report.problems
     errors = problems.count("E")
-    reason: str = counted(errors, "problem", "problems")
+    reason = counted(errors, "problem", "problems")
     if not errors:
-        reason = f"{counted(problems.count('W'), 'warning', 'warnings')}, and --strict"
-    message = f"{reason}; nothing was written"
-    of_rows = counted(report.read, "row", "rows")
+        warnings = counted(problems.count("W"), "warning", "warnings")
+        reason = _("{warnings}, and --strict", warnings=warnings)
     unknown = problems.counts[UNKNOWN_LABEL]
     if unknown > max(1, report.read * MOST_UNKNOWN):  # one row is no class
-        place = place_of("labels", spec)
-        fix = "correct it there"
+        fix = _("correct it there")
         if not spec.endswith((".yaml", ".yml")):  # a spec of the user's own may be what init has proposed
-            fix += ", or take the spec of this file: `tuneyard data init FILE` proposes one"
-        return f"{message}. {unknown} of {of_rows} have labels that are not in `labels` ({place}): {fix}"
+            fix = _("correct it there, or take the spec of this file: `tuneyard data init FILE` proposes one")
+        return _(
+            "{reason}; nothing was written. {number} of {rows} have labels that are not in `labels` "
+            "({place}): {fix}",
+            reason=reason,
+            number=unknown,
+            rows=counted(report.read, "row", "rows"),
+            place=place_of("labels", spec),
+            fix=fix,
+        )
     if problems.fatal or not 0 < report.rejected < report.read:
-        return f"{message}. Correct them and compile again"
-    return (
-        f"{message}. Correct {report.rejected} of {of_rows}, or compile the others with "
-        f"--on-error reject, which lists the rejected ones in {REJECTED}"
+        return _("{reason}; nothing was written. Correct them and compile again", reason=reason)
+    return _(
+        "{reason}; nothing was written. Correct {number} of {rows}, or compile the others with "
+        "--on-error reject, which lists the rejected ones in {file}",
+        reason=reason,
+        number=report.rejected,
+        rows=counted(report.read, "row", "rows"),
+        file=REJECTED,
     )
 
 
-def file_lines(report: CompileReport, out: Path) -> Iterator[str]:
+def file_lines(report: CompileReport, out: Path) -> Iterator[Message]:
     """Yield the paths of the files that a compile has written, and the registry."""
     folder = out / report.name
-    files = [str(folder / name) for name in report.files if not name.endswith(ROW_INDEX)]
+    files = [relative(folder / name) for name in report.files if not name.endswith(ROW_INDEX)]
     yield _("files: {names}", names=", ".join(files))
     if report.rejected:
         yield _("rejected rows: {path}", path=folder / REJECTED)

@@ -135,7 +135,7 @@ def find_inputs(spec: Spec, sources: Sequence[str]) -> list[Input]:
     """The files to read: those of `--source`, or of the spec, or of data/raw/NAME. `RequestError` if none.
 
     Each source of a mixture needs files or a hub. `--source` and the spec may each name some of them.
-    The splits are those of `spec_for` these files.
+    The splits are those of the spec that `find_sources` returns.
     """
     raw_folder = RAW / spec.name
     with_splits = with_given_splits(spec)
@@ -175,11 +175,15 @@ def find_inputs(spec: Spec, sources: Sequence[str]) -> list[Input]:
     return sorted(inputs, key=lambda item: with_splits.input_names.index(item.split))
 
 
-def spec_for(spec: Spec, inputs: Sequence[Input]) -> Spec:
-    """The spec with which these files are read: files that hold rows out replace its draw."""
+def find_sources(spec: Spec, sources: Sequence[str]) -> tuple[Spec, list[Input]]:
+    """The spec with which the files are read, and the files: those that hold rows out replace its draw.
+
+    A row of a mixture goes to the first of its sources whose keywords it has.
+    """
+    inputs = find_inputs(spec, sources)
     if spec.split and any(item.split != TRAIN_SPLIT for item in inputs):
-        return with_given_splits(spec)
-    return spec
+        spec = with_given_splits(spec)
+    return _with_earlier_keywords(spec, inputs), inputs
 
 
 def _paths_of_spec(spec: Spec, path: str) -> list[SourcePath]:
@@ -612,7 +616,7 @@ def _without_training_rows(spec: Spec, inputs: Sequence[Input]) -> str:
     )
 
 
-def with_earlier_keywords(spec: Spec, inputs: Sequence[Input]) -> Spec:
+def _with_earlier_keywords(spec: Spec, inputs: Sequence[Input]) -> Spec:
     """Give each source of a mixture the keywords of the sources before it that read the same files.
 
     A row goes to the first source whose keywords it has. Other specs stay.

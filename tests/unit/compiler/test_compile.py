@@ -18,7 +18,7 @@ from tests.runs_cut import tree
 from tests.unit.compiler.conftest import ROWS, json_lines, layouts
 from tuneyard.compiler.cli import cli
 from tuneyard.compiler.engine import row_loop
-from tuneyard.compiler.engine.request import COUNTED, CompileRequest
+from tuneyard.compiler.engine.request import COUNTED, CompileJob, CompileRequest
 from tuneyard.compiler.publish.registry import Registry
 from tuneyard.compiler.publish.report import counts_line, report_as_json, why_failed
 from tuneyard.compiler.spec.load import load_spec
@@ -73,7 +73,9 @@ def test_manifest_and_registry_fit_their_schemas(bench, rte_source):
     assert list(schema("manifest.json").iter_errors(made)) == []
     assert made.keys() == {each.name for each in fields(Manifest)}
     assert made["counts"].keys() == {*COUNTED, "records"}
-    assert made["made_from"].keys() == CompileRequest().identity(load_spec("rte"), []).keys()
+    assert (
+        made["made_from"].keys() == CompileJob(load_spec("rte"), CompileRequest(), [], []).identity().keys()
+    )
     assert [source.keys() for source in made["made_from"]["sources"]] == [{"split", "path", "sha256"}]
     assert made["tuneyard"] == version()
     for entry in bench.registry().values():

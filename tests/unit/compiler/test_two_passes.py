@@ -8,7 +8,7 @@ import pytest
 
 from tuneyard.compiler.engine import run
 from tuneyard.compiler.engine.compile_file import FileJob
-from tuneyard.compiler.engine.request import CompileReport, CompileRequest
+from tuneyard.compiler.engine.request import CompileJob, CompileReport, CompileRequest
 from tuneyard.compiler.engine.row_loop import FileResult
 from tuneyard.compiler.engine.run import Run
 from tuneyard.compiler.engine.two_passes import write_arranged
@@ -56,9 +56,9 @@ class Rows:
 
     count = 0
 
-    def __call__(self, job: FileJob) -> FileResult:
+    def __call__(self, file_job: FileJob) -> FileResult:
         seen = Fingerprints()
-        self.add_rows(random.Random(1), job.spec.split or Split({}), seen, job.files)
+        self.add_rows(random.Random(1), file_job.spec.split or Split({}), seen, file_job.files)
         counts = Counts(read=self.count, kept=self.count)
         return FileResult(Problems(), fingerprints=seen, counts=counts)
 
@@ -102,7 +102,7 @@ def test_arranged_rows_take_few_bytes_each(bench, monkeypatch, setting):
         staged = bench.folder / f"staged {rows}"
         staged.mkdir()
         report = CompileReport(name="t", problems=problems)
-        compile_run = Run(loaded, CompileRequest(), inputs, staged, report)
+        compile_run = Run(CompileJob(loaded, CompileRequest(), inputs, ()), staged, report)
         tracemalloc.start()
         try:
             write_arranged(compile_run, None)
