@@ -58,7 +58,7 @@ class Rows:
 
     def __call__(self, file_job: FileJob) -> FileResult:
         seen = Fingerprints()
-        self.add_rows(random.Random(1), file_job.spec.split or Split({}), seen, file_job.files)
+        self.add_rows(random.Random(1), file_job.job.spec.split or Split({}), seen, file_job.files)
         counts = Counts(read=self.count, kept=self.count)
         return FileResult(Problems(), fingerprints=seen, counts=counts)
 
