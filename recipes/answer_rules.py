@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from tuneyard.core.errors import Problem
 from tuneyard.core.errors.problem_codes import ProblemCode
-from tuneyard.core.language.message import _
+from tuneyard.core.language.message import _, joined, marked, ngettext
 from tuneyard.core.llamafactory.problem_codes import ALL_ROWS_CUT
 from tuneyard.core.records.answers import MESSAGES, code_for
 from tuneyard.recipes.answer import Facts, Rows
@@ -93,12 +93,20 @@ def answer_text_problems(recipe: Recipe, answer: Facts, datasets: list[NamedData
         for warning, finding in answer.data.get(dataset.name, Rows()).answers.items():
             count = finding.count
             code = code_for(warning, count, finding.rows)
-            rows = ", ".join(str(number) for number in finding.first[:FIRST_ROWS])
-            more = ", …" if count > FIRST_ROWS else ""
-            label = "row" if count == 1 else "rows"
-            share = f"{count} of {finding.rows} rows ({label} {rows}{more})"
+            numbers = [str(number) for number in finding.first[:FIRST_ROWS]]
+            if count > FIRST_ROWS:
+                numbers.append("…")
+            message = ngettext(
+                "{count} of {rows} rows (row {numbers}): {message}",
+                "{count} of {rows} rows (rows {numbers}): {message}",
+                count,
+                count=count,
+                rows=finding.rows,
+                numbers=joined(numbers),
+                message=MESSAGES[warning],
+            )
             _unused, path = locate(dataset.name, dataset_dir(recipe), dataset.key)
-            yield Problem(code, str(path), f"{share}: {MESSAGES[warning]}", dataset.name)
+            yield Problem(code, str(path), message, dataset.name)
 
 
 def mark_problems(recipe: Recipe, answer: Facts) -> Iterator[Problem]:
@@ -106,14 +114,19 @@ def mark_problems(recipe: Recipe, answer: Facts) -> Iterator[Problem]:
     marks = [answer.data.get(name, Rows()).marks for name in recipe.names("dataset")]
     if not all(marks):
         return
-    wanted, unwanted = (sum(pair[kind] for pair in marks) for kind in (0, 1))
-    if bool(wanted) != bool(unwanted):
-        kind = "wanted" if wanted else "unwanted"
-        message = (
-            f"all {wanted + unwanted} answers are marked as {kind}: KTO has nothing to compare them with"
-        )
+    desirable, undesirable = (sum(pair[kind] for pair in marks) for kind in (0, 1))
+    if bool(desirable) != bool(undesirable):
+        template = marked("all {number} answers are marked as wanted: KTO has nothing to compare them with")
+        if undesirable:
+            template = marked(
+                "all {number} answers are marked as unwanted: KTO has nothing to compare them with"
+            )
+        message = _(template, number=desirable + undesirable)
         yield recipe.problem(
-            ONE_KIND_OF_ANSWERS, "dataset", message, "add answers of the other kind, or train with stage: sft"
+            ONE_KIND_OF_ANSWERS,
+            "dataset",
+            message,
+            _("add answers of the other kind, or train with stage: sft"),
         )
 
 
@@ -130,19 +143,28 @@ def thought_problems(recipe: Recipe, answer: Facts) -> Iterator[Problem]:
         thinking, silent = counts
         rows = thinking + silent
         if enables and silent:
-            message = (
-                f"{silent} of {rows} answers of {name} have no thought: an empty one is trained before them"
+            message = _(
+                "{number} of {rows} answers of {name} have no thought: an empty one is trained before them",
+                number=silent,
+                rows=rows,
+                name=name,
             )
             fix = "enable_thinking: null" if thinking else "enable_thinking: false"
             yield recipe.problem(
-                EMPTY_THOUGHTS, "enable_thinking", message, f"{fix} leaves it out of the loss"
+                EMPTY_THOUGHTS,
+                "enable_thinking",
+                message,
+                _("{setting} leaves it out of the loss", setting=fix),
             )
         elif not enables and thinking:
-            message = (
-                f"false removes the thoughts from {thinking} of {rows} answers of {name} before training"
+            message = _(
+                "false removes the thoughts from {number} of {rows} answers of {name} before training",
+                number=thinking,
+                rows=rows,
+                name=name,
             )
             yield recipe.problem(
-                EMPTY_THOUGHTS, "enable_thinking", message, "enable_thinking: true trains them"
+                EMPTY_THOUGHTS, "enable_thinking", message, _("enable_thinking: true trains them")
             )
 
 
@@ -154,13 +176,26 @@ def cut_problems(recipe: Recipe, answer: Facts) -> Iterator[Problem]:
         if not cut or is_running_text:
             continue
         if cut >= rows:
-            message = f"cuts all {rows} rows of {name}; the longest has {longest} tokens"
+            message = _(
+                "cuts all {rows} rows of {name}; the longest has {longest} tokens",
+                rows=rows,
+                name=name,
+                longest=longest,
+            )
             yield recipe.problem(
-                ALL_ROWS_CUT, "cutoff_len", message, f"cutoff_len: {longest} keeps them whole"
+                ALL_ROWS_CUT,
+                "cutoff_len",
+                message,
+                _("cutoff_len: {longest} keeps them whole", longest=longest),
             )
         elif not packs(recipe):
-            message = (
-                f"cuts {cut} of {rows} rows of {name} ({cut / rows:.1%}); the longest has {longest} tokens"
+            message = _(
+                "cuts {cut} of {rows} rows of {name} ({share:.1%}); the longest has {longest} tokens",
+                cut=cut,
+                rows=rows,
+                name=name,
+                share=cut / rows,
+                longest=longest,
             )
             yield recipe.problem(SOME_ROWS_CUT, "cutoff_len", message)
 
@@ -176,7 +211,11 @@ def position_problems(recipe: Recipe, answer: Facts) -> Iterator[Problem]:
         return
     reaches = "cutoff_len" in recipe.settings or answer.train.longest > positions
     if cutoff > positions and reaches:
-        message = f"{int(cutoff):,} is above the {positions:,} positions of the model"
+        message = _(
+            "{cutoff:,} is above the {positions:,} positions of the model",
+            cutoff=int(cutoff),
+            positions=positions,
+        )
         yield recipe.problem(ABOVE_POSITIONS, "cutoff_len", message, f"cutoff_len: {positions}")
 
 
@@ -185,8 +224,8 @@ def new_token_problems(recipe: Recipe, answer: Facts) -> Iterator[Problem]:
     keys = [key for key in NEW_TOKENS if recipe.settings.get(key)]
     if not keys or answer.model.rejected or answer.model.trains_embeddings:
         return
-    message = "adds tokens whose embeddings are not trained: they stay random"
-    hint = "additional_target: embed_tokens,lm_head with LoRA, or finetuning_type: full"
+    message = _("adds tokens whose embeddings are not trained: they stay random")
+    hint = _("additional_target: embed_tokens,lm_head with LoRA, or finetuning_type: full")
     yield recipe.problem(UNTRAINED_EMBEDDINGS, keys[0], message, hint)
 
 
@@ -196,11 +235,12 @@ def expert_problems(recipe: Recipe, answer: Facts) -> Iterator[Problem]:
     if not model.experts or model.trains_experts or "all" not in recipe.names("lora_target"):
         return
     share = model.experts / model.shapes.parameters
-    message = (
-        f"`all` takes Linear layers, which the experts ({share:.0%} of the parameters) are not: "
-        "they are not trained"
+    message = _(
+        "`all` takes Linear layers, which the experts ({share:.0%} of the "
+        "parameters) are not: they are not trained",
+        share=share,
     )
-    hint = "finetuning_type: full trains them, LoRA in LLaMA-Factory cannot"
+    hint = _("finetuning_type: full trains them, LoRA in LLaMA-Factory cannot")
     yield recipe.problem(UNTRAINED_EXPERTS, "lora_target", message, hint)
 
 
@@ -215,15 +255,15 @@ def reward_problems(recipe: Recipe, answer: Facts) -> Iterator[Problem]:
         return
     method = recipe.method
     if settings.get("pissa_init") is True and method == "lora":
-        message = "no PiSSA adapter of a reward model is converted: it fits a changed base only"
+        message = _("no PiSSA adapter of a reward model is converted: it fits a changed base only")
         yield recipe.problem(UNCONVERTED_PISSA, "pissa_init", message, "pissa_init: false")
     is_saved_as_copy = bool(settings.get("deepspeed") or settings.get("fsdp"))
     if method in ("full", "freeze") and answer.model.tied and not is_saved_as_copy:
-        message = (
-            "LLaMA-Factory cannot save all weights of a reward model whose head is tied to its embeddings: "
-            "training stops at the first checkpoint"
+        message = _(
+            "LLaMA-Factory cannot save all weights of a reward model whose head is tied "
+            "to its embeddings: training stops at the first checkpoint"
         )
-        hint = "finetuning_type: lora, or a model without tied embeddings"
+        hint = _("finetuning_type: lora, or a model without tied embeddings")
         yield recipe.problem(UNSAVABLE_REWARD_MODEL, "finetuning_type", message, hint)
 
 
@@ -232,5 +272,5 @@ def code_problems(recipe: Recipe, answer: Facts) -> Iterator[Problem]:
     key = "trust_remote_code"
     if answer.has_code and recipe.settings.get(key):
         model = recipe.settings.get("model_name_or_path")
-        message = f"the training runs the Python files of {model}"
-        yield recipe.problem(RUNS_CODE, key, message, "read them first, or remove this setting")
+        message = _("the training runs the Python files of {model}", model=model)
+        yield recipe.problem(RUNS_CODE, key, message, _("read them first, or remove this setting"))

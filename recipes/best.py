@@ -14,9 +14,8 @@ from tuneyard.core.documents import is_number
 from tuneyard.core.drawing.plots import picture, plotting
 from tuneyard.core.errors import ContentError, RequestError, nearest
 from tuneyard.core.files import read_object, require
-from tuneyard.core.language.message import _, counted, marked, tr
-from tuneyard.core.language.messages import print_json
-from tuneyard.core.language.reader import ENGLISH, in_language
+from tuneyard.core.language.message import _, counted, joined, marked, tr
+from tuneyard.core.language.messages import print_json, say
 from tuneyard.core.training.metrics import Metric, direction, metric_of
 from tuneyard.recipes.output_dir import checkpoints, find_flaw
 
@@ -70,18 +69,18 @@ def command(output_dir: Path, metric: str | None, as_json: bool) -> None:
     summary = marked("{metric}: {value:.4g} at step {step}, the best of {evaluations}")
     figure = direction(name, meaning)
     evaluations = counted(best.evaluations, "evaluation", "evaluations")
-    click.echo(tr(summary, metric=figure, value=best.value, step=best.step, evaluations=evaluations))
-    checkpoint = best.checkpoint or tr("not on the disk any more (save_total_limit)")
-    click.echo(tr("checkpoint: {path}", path=checkpoint))
-    click.echo(_advice(curve, best.step))
-    click.echo(tr("curve: {path}", path=output_dir / "best.png"))
+    say(_(summary, metric=figure, value=best.value, step=best.step, evaluations=evaluations))
+    checkpoint = best.checkpoint or _("not on the disk any more (save_total_limit)")
+    say(_("checkpoint: {path}", path=checkpoint))
+    say(best.advice)
+    say(_("curve: {path}", path=output_dir / "best.png"))
     weights = Path(best.checkpoint or output_dir)
     next_step(weights, after_best(output_dir, weights))
 
 
 def read_curve(output_dir: Path, metric: str) -> list[tuple[int, float]]:
     """The (step, value) of every evaluation. `NotMeasuredError` lists the metrics that the run has."""
-    require(output_dir, "folder of a training (as saves/NAME)")
+    require(output_dir, _("folder of a training (as saves/NAME)"))
     states = [folder / "trainer_state.json" for folder in [output_dir, *checkpoints(output_dir)][:2]]
     saved_states = [path for path in states if path.is_file()]
     if not saved_states:
@@ -89,11 +88,11 @@ def read_curve(output_dir: Path, metric: str) -> list[tuple[int, float]]:
         if runs:
             raise RequestError(
                 _(
-                    "{output_dir}: no training of its own, found {runs} in it; name one: tuneyard recipe "
-                    "best {runs2}",
-                    output_dir=output_dir,
+                    "{path}: no training of its own, found {runs} in it; name one: tuneyard recipe best "
+                    "{folder}",
+                    path=output_dir,
                     runs=counted(len(runs), "run", "runs"),
-                    runs2=shlex.quote(str(runs[0])),
+                    folder=shlex.quote(str(runs[0])),
                 )
             )
         raise RequestError(
@@ -125,15 +124,17 @@ def read_curve(output_dir: Path, metric: str) -> list[tuple[int, float]]:
     for row in rows:
         measured.update(key for key in row if is_number(row[key]))
     measured -= {"step", "epoch"}
-    hint = nearest(metric, measured) or "name one of these: --metric"
+    hint = nearest(metric, measured) or _("name one of these: --metric")
     if not any(name.startswith("eval_") for name in measured):
         hint = _(
             "the recipe has no eval_strategy; write `eval_strategy: steps`, `eval_steps` and "
             "`val_size: 0.1` (for accuracy also `compute_accuracy: true`), and train again"
         )
-    found = ", ".join(sorted(measured)) or "nothing"
+    names: str = _("nothing")
+    if measured:
+        names = joined(sorted(measured))
     raise NotMeasuredError(
-        _("{path}: no {metric}; found {names}; {hint}", path=state, metric=metric, names=found, hint=hint)
+        _("{path}: no {metric}; found {names}; {hint}", path=state, metric=metric, names=names, hint=hint)
     )
 
 
@@ -142,25 +143,23 @@ def find_best(curve: list[tuple[int, float]], metric: str, output_dir: Path, mea
     step, value = min(curve, key=lambda point: (meaning.rank(point[1]), point[0]))  # of equals the earlier
     folder = output_dir / f"checkpoint-{step}"
     is_complete = folder.is_dir() and not find_flaw(folder)
-    with in_language(ENGLISH):  # programs read the same JSON in every language
-        advice = _advice(curve, step)
-    return Best(metric, step, value, len(curve), str(folder) if is_complete else None, advice)
+    return Best(metric, step, value, len(curve), str(folder) if is_complete else None, _advice(curve, step))
 
 
 def _advice(curve: list[tuple[int, float]], step: int) -> str:
     if len(curve) == 1:
-        return tr("only one evaluation: nothing to compare with; a smaller eval_steps shows the course")
+        return _("only one evaluation: nothing to compare with; a smaller eval_steps shows the course")
     if step == curve[-1][0]:
-        return tr("the best is the last: it was still getting better, train longer")
+        return _("the best is the last: it was still getting better, train longer")
     if curve[-1][1] == dict(curve)[step]:
-        return tr("the last evaluation is equal to the best: this figure shows no overfitting, eval_loss may")
+        return _("the last evaluation is equal to the best: this figure shows no overfitting, eval_loss may")
     if step == curve[0][0]:
-        return tr(
+        return _(
             "the best is the first: it overfits from the start; fewer epochs, a smaller learning rate or rank"
         )
     after = sum(other > step for other, _unused in curve)
     evaluations = counted(after, "evaluation", "evaluations")
-    return tr(
+    return _(
         "it got no better in the {evaluations} that followed: later checkpoints overfit",
         evaluations=evaluations,
     )

@@ -29,7 +29,7 @@ from tuneyard.core.errors import (
 )
 from tuneyard.core.errors.problem_codes import ProblemCode, guide
 from tuneyard.core.files import existing
-from tuneyard.core.language.message import _, counted
+from tuneyard.core.language.message import _, counted, joined, message_of, ngettext
 from tuneyard.core.language.messages import print_json, say
 from tuneyard.core.language.number_format import size_words
 from tuneyard.core.llamafactory.prompt.token_weights import weights_file
@@ -201,7 +201,7 @@ def command(
             recipe = read_recipe(path, overrides)
             failed += check(llamafactory, recipe, options)
         except ContentError as error:
-            say(str(error), to_stderr=True)
+            say(message_of(error), to_stderr=True)
             failed += 1
     if failed:
         raise ContentError(
@@ -271,11 +271,11 @@ def check(llamafactory: LlamaFactory, recipe: Recipe, options: CheckOptions) -> 
         for line in unchecked:
             say(_("not checked: {what}", what=line))
         for line in guide(problem.code for problem in problems):
-            click.echo(line)
-        summary = f"{recipe.path}: {_verdict(problems)}"
+            say(line)
+        verdict = _verdict(problems)
         if checked.schedule.rows:
-            summary += f"; {checked.schedule.line()}"
-        say(summary)
+            verdict = _("{verdict}; {schedule}", verdict=verdict, schedule=checked.schedule.line())
+        say(_("{path}: {verdict}", path=recipe.path, verdict=verdict))
     return any(problem.is_error for problem in problems)
 
 
@@ -338,20 +338,24 @@ def output_problems(recipe: Recipe, world: dict[str, object]) -> Iterator[Proble
     grown = changed_world_size(folder, world) if world and not differs else ""
     code, message, hint = FINISHED, "", ""
     if differs:
-        code, message = OTHER_TRAINING, f"{folder} holds another run ({differs})"
-        hint = "another output_dir, or overwrite_output_dir: true to set the old one aside"
+        code, message = (
+            OTHER_TRAINING,
+            _("{path} holds another run ({difference})", path=folder, difference=differs),
+        )
+        hint = _("another output_dir, or overwrite_output_dir: true to set the old one aside")
         command = command_to_resume(recipe) if differs == FOREIGN else ""
         if command:
-            hint = f"`{command}` continues it; {hint}"
+            hint = _("`{command}` continues it; {hint}", command=command, hint=hint)
         if recipe.settings.get("overwrite_output_dir") is True:
-            code, hint = SET_ASIDE, "`tuneyard recipe train` sets it aside"
+            code, hint = SET_ASIDE, _("`tuneyard recipe train` sets it aside")
     elif grown:
-        message = f"{folder} was trained with {grown}: other steps"
-        hint = "`tuneyard recipe train --force` trains it again"
+        message = _("{path} was trained with {difference}: other steps", path=folder, difference=grown)
+        hint = _("`tuneyard recipe train --force` trains it again")
     elif (folder / TRAINING).is_file():
-        message = f"{folder}: this run already finished here"
+        message = _("{path}: this run already finished here", path=folder)
     elif (folder / STARTED).is_file():
-        message, hint = f"{folder} holds this run, cut off", "`tuneyard recipe train` resumes it"
+        message = _("{path} holds this run, cut off", path=folder)
+        hint = _("`tuneyard recipe train` resumes it")
     if message:
         yield recipe.problem(code, "output_dir", message, hint, RunProblem)
 
@@ -367,18 +371,26 @@ def answer_problems(recipe: Recipe, answer: Facts, explained: bool) -> Iterator[
     for key, names in model.unfit.items():
         hint = ""
         if key == "lora_target" and model.linear:
-            hint = f"write all, or some of {', '.join(model.linear[:8])}"
+            hint = _("write all, or some of {layers}", layers=joined(model.linear[:8]))
         for name in names:
-            yield recipe.problem(NO_SUCH_LAYER, key, f"{name} fits no layer of the model", hint)
-    rejections = [(REFUSED_SETTING, "LLaMA-Factory refuses it", answer.rejected, answer.at_fault)]
+            yield recipe.problem(NO_SUCH_LAYER, key, _("{name} fits no layer of the model", name=name), hint)
+    rejections = [
+        (
+            REFUSED_SETTING,
+            _("LLaMA-Factory refuses it: {reason}", reason=answer.rejected),
+            answer.rejected,
+            answer.at_fault,
+        )
+    ]
     if not model.unfit:
-        rejections.append((NO_SUCH_LAYER, "LLaMA-Factory cannot adapt it", model.rejected, model.at_fault))
-    for code, verb, words, at_fault in rejections:
+        message = _("LLaMA-Factory cannot adapt it: {reason}", reason=model.rejected)
+        rejections.append((NO_SUCH_LAYER, message, model.rejected, model.at_fault))
+    for code, message, words, at_fault in rejections:
         if not words or explained:
             continue
         key = rejected_key(recipe, words, at_fault)
         place = recipe.place(key) if key else str(recipe.path)
-        yield Problem(code, place, f"{verb}: {words}", key)
+        yield Problem(code, place, message, key)
 
 
 def rejected_key(recipe: Recipe, message: str, at_fault: Collection[str]) -> str:
@@ -426,9 +438,9 @@ def data_problems(recipe: Recipe, answer: Facts, datasets: list[NamedDataset]) -
         if not fits_stage(recipe, dataset.name, entry) and (rows.rows or WRONG_STAGE in reason):
             continue  # the wrong stage is one finding; every row would repeat it
         if rows.bad > SHOWN:  # the list ends before, unless --all shows it
-            message = f"{rows.bad} of {rows.rows} rows cannot be trained on"
+            message = _("{number} of {rows} rows cannot be trained on", number=rows.bad, rows=rows.rows)
             if rows.bad >= rows.rows:
-                message = f"all {rows.bad} rows fail to convert"
+                message = _("all {number} rows fail to convert", number=rows.bad)
             yield Problem(LOST_ROWS, str(path), message, dataset.name)
         for row, why in rows.problems:
             place = f"{path} row {row}" if row else str(path)
@@ -442,11 +454,17 @@ def disk_problems(recipe: Recipe, answer: Facts, schedule: Schedule) -> Iterator
         return
     each, count, free = disk_of(recipe, shapes, setup_of(recipe, 0, schedule.world_size), schedule)
     if each * count > free:
-        takes = "takes" if count == 1 else "take"
-        message = f"{counted(count, 'checkpoint', 'checkpoints')} {takes} {size_words(each * count)}"
-        hint = "a smaller save_total_limit, or save_only_model: true"
-        there = f"{message}, {size_words(free)} are free on this machine in {existing(recipe.output_dir)}"
-        yield recipe.problem(DISK_TOO_SMALL, "output_dir", there, hint, MachineProblem)
+        hint = _("a smaller save_total_limit, or save_only_model: true")
+        message = ngettext(
+            "{count:,} checkpoint takes {size}, {free} are free on this machine in {folder}",
+            "{count:,} checkpoints take {size}, {free} are free on this machine in {folder}",
+            count,
+            count=count,
+            size=size_words(each * count),
+            free=size_words(free),
+            folder=existing(recipe.output_dir),
+        )
+        yield recipe.problem(DISK_TOO_SMALL, "output_dir", message, hint, MachineProblem)
 
 
 def regroups(recipe: Recipe) -> bool:
@@ -465,17 +483,26 @@ def not_checked(checked: Checked, model: str) -> Iterator[str]:
                 name=dataset.name,
                 place=dataset.elsewhere,
             )
-    hint = "" if Path(model).is_dir() else "; give a model folder with --model DIR"
+    needs_folder = not Path(model).is_dir()
     adapted: str = _("parameters and disk")
     if checked.recipe.method == "lora":
         adapted = "lora_target"
     if answer.template_error:
-        yield f"template and cutoff_len ({answer.template_error}){hint}"
+        yield _not_asked(_("template and cutoff_len"), answer.template_error, needs_folder)
     if answer.model.error:
-        yield f"{adapted} ({answer.model.error}){hint}"
+        yield _not_asked(adapted, answer.model.error, needs_folder)
     for name, rows in answer.data.items():
         if rows.error:
             yield _("the rows of {name} ({reason})", name=name, reason=rows.error)
+
+
+def _not_asked(settings: str, reason: str, needs_folder: bool) -> str:
+    """Name settings that LLaMA-Factory was not asked about, and how to give it the model."""
+    if needs_folder:
+        return _(
+            "{settings} ({reason}); give a model folder with --model DIR", settings=settings, reason=reason
+        )
+    return _("{settings} ({reason})", settings=settings, reason=reason)
 
 
 def _show(problems: list[Problem], limit: int) -> int:
@@ -495,4 +522,5 @@ def _verdict(problems: list[Problem]) -> str:
         return _("nothing wrong")
     by_kind = Counter(problem.code[0] for problem in problems)
     totals = [counted(by_kind[kind], *nouns) for kind, nouns in kinds.items() if kind != "N" or by_kind[kind]]
-    return f"{', '.join(totals)} ({by_code(Counter(problem.code for problem in problems))})"
+    codes = Counter(problem.code for problem in problems)
+    return _("{totals} ({by_code})", totals=joined(totals), by_code=by_code(codes))

@@ -78,8 +78,8 @@ LOGITS, LOGITS_WITH_REFERENCE, LOGITS_OF_KTO = 10, 16, 20
 class Schedule:
     """The course of a training: rows and batch of one step, steps of an epoch and in all, warm-up steps.
 
-    Each process puts `accumulated` micro batches into a step. `unit` is what a row of the training is: with
-    packing a block of several rows of the dataset.
+    Each process puts `accumulated` micro batches into a step. A row of a `packed` training is a block of
+    several rows of the dataset.
     """
 
     rows: int
@@ -89,7 +89,7 @@ class Schedule:
     steps_per_epoch: int
     steps: int
     warmup: int
-    unit: str = "row"
+    packed: bool = False
 
     @property
     def world(self) -> dict[str, object]:
@@ -103,9 +103,19 @@ class Schedule:
 
     def line(self) -> str:
         """One line: `1200 rows, batch 16, 75 steps an epoch, 75 in all`."""
-        steps = f"{counted(self.steps_per_epoch, 'step', 'steps')} an epoch, {self.steps:,} in all"
-        share = f", warm-up {self.warmup / self.steps:.0%}" if self.steps and self.warmup else ""
-        return f"{counted(self.rows, self.unit, f'{self.unit}s')}, batch {self.batch}, {steps}{share}"
+        rows = counted(self.rows, "row", "rows")
+        if self.packed:
+            rows = counted(self.rows, "packed block", "packed blocks")
+        line = _(
+            "{rows}, batch {batch}, {steps_per_epoch} an epoch, {steps:,} in all",
+            rows=rows,
+            batch=self.batch,
+            steps_per_epoch=counted(self.steps_per_epoch, "step", "steps"),
+            steps=self.steps,
+        )
+        if not self.steps or not self.warmup:
+            return line
+        return _("{schedule}, warm-up {share:.0%}", schedule=line, share=self.warmup / self.steps)
 
 
 def schedule_of(recipe: Recipe, rows: int, world_size: int) -> Schedule:
@@ -125,8 +135,7 @@ def schedule_of(recipe: Recipe, rows: int, world_size: int) -> Schedule:
     warmup = recipe.number("warmup_steps", 0) or recipe.number("warmup_ratio", 0)
     warmup = math.ceil(steps * warmup) if warmup < 1 else int(warmup)
     batch = together * accumulated
-    unit = "packed block" if packs(recipe) else "row"
-    return Schedule(rows, world_size, batch, accumulated, steps_per_epoch, steps, warmup, unit)
+    return Schedule(rows, world_size, batch, accumulated, steps_per_epoch, steps, warmup, packs(recipe))
 
 
 def splits_batches(recipe: Recipe) -> bool:
@@ -200,33 +209,60 @@ def schedule_problems(recipe: Recipe, schedule: Schedule) -> Iterator[Problem]:
     never = {"save_steps": _("only the end is saved"), "eval_steps": _("it is never evaluated")}
     for key, value in {"save_steps": saves, "eval_steps": evaluates}.items():
         if isinstance(value, int) and value > schedule.steps:
-            message = f"is {value}, but the training ends after {counted(schedule.steps, 'step', 'steps')}"
+            message = _(
+                "is {value}, but the training ends after {steps}",
+                value=value,
+                steps=counted(schedule.steps, "step", "steps"),
+            )
             yield recipe.problem(NEVER_SAVED, key, message, never[key])
     if schedule.warmup >= schedule.steps:
-        message = f"{schedule.warmup} steps of {schedule.steps}: the full learning rate is never reached"
+        message = _(
+            "{warmup} steps of {steps}: the full learning rate is never reached",
+            warmup=schedule.warmup,
+            steps=schedule.steps,
+        )
         yield recipe.problem(ENDLESS_WARMUP, "warmup_steps", message)
     if not schedule.rows and settings.get("val_size"):
-        message = f"takes every row, found {settings['val_size']}: none is left to train on"
+        message = _("takes every row, found {share}: none is left to train on", share=settings["val_size"])
         yield recipe.setting_problem(NOTHING_TO_TRAIN, "val_size", message)
     if schedule.lacks_rows:
-        message = (
-            f"a step takes {schedule.batch} {schedule.unit}s, the dataset has {schedule.rows}: take less"
+        message = _(
+            "a step takes {batch} rows, the dataset has {rows}: take less",
+            batch=schedule.batch,
+            rows=schedule.rows,
         )
+        if schedule.packed:
+            message = _(
+                "a step takes {batch} packed blocks, the dataset has {blocks}: take less",
+                batch=schedule.batch,
+                blocks=schedule.rows,
+            )
         yield recipe.problem(LARGE_STEP, "per_device_train_batch_size", message)
     limit, epochs = recipe.number("max_steps", -1), recipe.number("num_train_epochs", 0)
     ends_early = 0 < limit < epochs * schedule.steps_per_epoch and schedule.rows
     if ends_early and not settings.get("streaming") and not recipe.is_overridden("max_steps"):
         share = limit / schedule.steps_per_epoch
-        message = f"ends the training after {share:.2g} of num_train_epochs: {epochs:g} epochs"
+        message = _(
+            "ends the training after {share:.2g} of num_train_epochs: {epochs:g} epochs",
+            share=share,
+            epochs=epochs,
+        )
         yield recipe.problem(ENDS_EARLY, "max_steps", message)
     each, processes = int(recipe.number("per_device_train_batch_size", 8)), schedule.world_size
     if splits_batches(recipe) and each % processes:
-        message = f"{each} cannot be split among {processes} processes (split_batches): training stops"
-        fix = f"a multiple of {processes}"
+        message = _(
+            "{rows} cannot be split among {processes} processes (split_batches): training stops",
+            rows=each,
+            processes=processes,
+        )
+        fix = _("a multiple of {processes}", processes=processes)
         yield recipe.problem(STOPS_LATE, "per_device_train_batch_size", message, fix)
     if "warmup_ratio" in settings:
-        hint = f"warmup_steps: {settings['warmup_ratio']} (a share below 1 is taken too)"
-        yield recipe.problem(DEPRECATED_WARMUP, "warmup_ratio", "is deprecated in transformers 5", hint)
+        hint = _(
+            "warmup_steps: {share} (a share below 1 is taken too)",
+            share=settings["warmup_ratio"],
+        )
+        yield recipe.problem(DEPRECATED_WARMUP, "warmup_ratio", _("is deprecated in transformers 5"), hint)
 
 
 @dataclass(frozen=True, slots=True)
@@ -541,17 +577,17 @@ def unmodelled(recipe: Recipe, shapes: Shapes, quantised: bool) -> list[str]:
     settings = recipe.settings
     parts = [key for key in UNMODELLED if settings.get(key)]
     if not TRAINING_STAGES.get(recipe.stage, UNKNOWN_STAGE).is_planned:
-        parts.append(f"stage {recipe.stage} (more than one pass, or a second model)")
+        parts.append(_("stage {stage} (more than one pass, or a second model)", stage=recipe.stage))
     if settings.get("ref_model"):
-        parts.append("ref_model (taken to be as large as the model)")
+        parts.append(_("ref_model (taken to be as large as the model)"))
     if quantised:
-        parts.append("a model that is quantised as it is (counted in 16 bits)")
+        parts.append(_("a model that is quantised as it is (counted in 16 bits)"))
     if settings.get("pure_bf16") is True and settings.get("deepspeed"):
-        parts.append("pure_bf16 under DeepSpeed")
+        parts.append(_("pure_bf16 under DeepSpeed"))
     if shapes.sees:
-        parts.append(f"images, audio or video of {shapes.model_type}")
+        parts.append(_("images, audio or video of {model_type}", model_type=shapes.model_type))
     elif shapes.parameters - shapes.linear > 2.1 * shapes.hidden * shapes.vocabulary:
-        parts.append("weights outside of linear layers and vocabulary (experts?)")
+        parts.append(_("weights outside of linear layers and vocabulary (experts?)"))
     return parts
 
 

@@ -38,7 +38,7 @@ from tuneyard.core.errors.problem_codes import ProblemCode
 from tuneyard.core.files import hub_problem, no_folder, sha256, strings
 from tuneyard.core.files.bounded_reading import UnboundedError, refuse_pipe
 from tuneyard.core.installation.checkout import ROOT
-from tuneyard.core.language.message import _
+from tuneyard.core.language.message import _, joined, marked, relative
 from tuneyard.core.llamafactory.stages import MARKED, rows_of, stage_fits, stage_problem
 from tuneyard.core.records import BARE, OPENAI, format_of_entry
 from tuneyard.recipes.recipe import MissingDataProblem, Recipe, UnboundedDataProblem
@@ -95,7 +95,7 @@ ROWS_LEFT_OUT = ProblemCode(
 
 BUFFER_SIZE = 16384
 """LLaMA-Factory's default of buffer_size, rows that streaming shuffles."""
-PT_HINT = "stage: sft learns the answers; for pt, put the whole text into the prompt column"
+PT_HINT = _("stage: sft learns the answers; for pt, put the whole text into the prompt column")
 SYSTEM = "system"
 """The part that belongs to the prompt as its question does: training without it is an error."""
 WEIGHTS = (
@@ -126,9 +126,11 @@ def read_datasets(recipe: Recipe) -> tuple[list[NamedDataset], list[Problem]]:
             except TuneyardError as error:
                 hint = ""
                 if isinstance(error, NotRegisteredError) and not other_folder(name, folder):
-                    hint = _compile_hint(name, "compile it")
+                    command = _compile_command(name)
+                    if command:
+                        hint = _("compile it: {command}", command=command)
                 kind = UnboundedDataProblem if isinstance(error, UnboundedError) else MissingDataProblem
-                problems.append(recipe.problem(UNKNOWN_DATASET, key, str(error), hint, kind))
+                problems.append(recipe.problem(UNKNOWN_DATASET, key, error.message, hint, kind))
             else:
                 datasets.append(dataset)
                 problems.extend(dataset_problems)
@@ -139,8 +141,8 @@ def read_datasets(recipe: Recipe) -> tuple[list[NamedDataset], list[Problem]]:
     return datasets, problems
 
 
-def _compile_hint(name: str, action: str) -> str:
-    """Hint with the command that compiles a dataset, "" if no bundled spec makes it."""
+def _compile_command(name: str) -> str:
+    """Command that compiles a dataset, "" if no bundled spec makes it."""
     stem = name.removeprefix("alpaca_").rsplit("_", 1)[0]
     specs = {path.stem.replace("-", "_"): path.stem for path in (ROOT / "compiler/specs").glob("*.yaml")}
     if stem not in specs:
@@ -151,7 +153,7 @@ def _compile_hint(name: str, action: str) -> str:
     names_files = "mix" in spec or (isinstance(source, dict) and {"files", "hub"} & source.keys())
     if not names_files and not Path("data/raw", specs[stem]).is_dir():
         command += " --source FILE"
-    return f"{action}: {command}"
+    return command
 
 
 def dataset_dir(recipe: Recipe) -> str:
@@ -205,16 +207,22 @@ def _read_dataset(recipe: Recipe, key: str, name: str) -> tuple[NamedDataset, li
     records, sampled = read_records(path), entry.get("num_samples")
     rows = rows_of_split(entry, len(records))
     if not records:
-        problems.append(recipe.problem(EMPTY_DATASET, key, f"{path}: has no records"))
+        problems.append(recipe.problem(EMPTY_DATASET, key, _("{path}: has no records", path=path)))
     elif not rows:
-        message = f"{name}: `split` of its entry takes none of the {len(records)} records"
-        problems.append(recipe.problem(EMPTY_DATASET, key, message, "take it out"))
+        message = _(
+            "{name}: `split` of its entry takes none of the {number} records",
+            name=name,
+            number=len(records),
+        )
+        problems.append(recipe.problem(EMPTY_DATASET, key, message, _("take it out")))
     columns = entry.get("columns")
     mapped = columns.values() if isinstance(columns, dict) else ()
     problems.extend(_unread_answers(recipe, key, name, entry, records))
     limit = recipe.number("max_samples", math.inf)
     if key == "dataset" and rows and limit < rows and not recipe.is_overridden("max_samples"):
-        message = f"trains on the first {int(limit)} of {rows} rows of {name}"
+        message = _(
+            "trains on the first {limit} of {rows} rows of {name}", limit=int(limit), rows=rows, name=name
+        )
         problems.append(recipe.problem(ROWS_LEFT_OUT, "max_samples", message))
     for part in BARE:
         if part in mapped or recipe.stage == "pt":
@@ -223,15 +231,30 @@ def _read_dataset(recipe: Recipe, key: str, name: str) -> tuple[NamedDataset, li
         if count:
             is_dropped_system = part == SYSTEM and SYSTEM not in strings(columns)
             code = UNNAMED_PROMPT if is_dropped_system else UNNAMED_COLUMNS
-            message = f"{name}: {part!r} is filled in {count} of {len(records)} records"
-            hint = f'LLaMA-Factory leaves it out; add "{part}": "{part}" to the entry\'s `columns`'
-            problems.append(recipe.problem(code, key, f"{message}, and the entry does not name it", hint))
+            message = _(
+                "{name}: {column!r} is filled in {count} of {records} records, and the entry does not "
+                "name it",
+                name=name,
+                column=part,
+                count=count,
+                records=len(records),
+            )
+            hint = _(
+                'LLaMA-Factory leaves it out; add "{column}": "{column}" to the entry\'s `columns`',
+                column=part,
+            )
+            problems.append(recipe.problem(code, key, message, hint))
     problems.extend(_text_problems(recipe, key, name, entry, records))
     problems.extend(_unread_keys(recipe, key, Dataset(name, path, entry), records))
     compiled = manifest_beside(path)
     if compiled is not None and compiled[1].sha256 != sha256(path):
-        hint = _compile_hint(name, "compile it again") or "compile it again"
-        problems.append(recipe.problem(STALE_DATASET, key, f"{path}: changed since it was compiled", hint))
+        hint = _("compile it again")
+        command = _compile_command(name)
+        if command:
+            hint = _("compile it again: {command}", command=command)
+        problems.append(
+            recipe.problem(STALE_DATASET, key, _("{path}: changed since it was compiled", path=path), hint)
+        )
     if isinstance(sampled, int):
         rows = sampled
     return NamedDataset(key, name, rows), problems
@@ -254,9 +277,16 @@ def _files_of_other_types(recipe: Recipe, key: str, folder: Path) -> list[Proble
     others = [name for name in names if types[name] != usual]
     if not others:
         return []
-    listed = ", ".join(others[:MOST_NAMED]) + (", …" if len(others) > MOST_NAMED else "")
-    message = f"{folder}: LLaMA-Factory loads every file of a folder as one type ({usual}), not {listed}"
-    return [recipe.problem(EMPTY_DATASET, key, message, "move them out of the folder")]
+    files = others[:MOST_NAMED]
+    if len(others) > MOST_NAMED:
+        files.append("…")
+    message = _(
+        "{folder}: LLaMA-Factory loads every file of a folder as one type ({type}), not {files}",
+        folder=folder,
+        type=usual,
+        files=joined(files),
+    )
+    return [recipe.problem(EMPTY_DATASET, key, message, _("move them out of the folder"))]
 
 
 def fits_stage(recipe: Recipe, name: str, entry: Mapping[str, object]) -> bool:
@@ -290,11 +320,13 @@ def _text_problems(
     texts = [column for column in places if not is_input(column)]
     if inputs:
         unmapped = _unmapped(inputs, places, len(records))
-        message = f"{name}: {unmapped}: LLaMA-Factory trains the prompt without it"
+        message = _(
+            "{name}: {columns}: LLaMA-Factory trains the prompt without it", name=name, columns=unmapped
+        )
         yield recipe.problem(UNNAMED_PROMPT, key, message, query_fix(inputs))
     if texts:
         unmapped = _unmapped(texts, places, len(records))
-        message = f"{name}: {unmapped}: LLaMA-Factory leaves this text out"
+        message = _("{name}: {columns}: LLaMA-Factory leaves this text out", name=name, columns=unmapped)
         yield recipe.problem(
             UNNAMED_TEXT, key, message, _("if the prompt needs it, {hint}", hint=query_fix([*inputs, *texts]))
         )
@@ -314,7 +346,13 @@ def _unread_keys(
     for number, record in enumerate(records):
         unread.note(record, "", number)
     for problem in unread.problems(len(records)):
-        message = f"{dataset.name}, row {problem.row + 1}: {problem.name}: {problem.message}"
+        message = _(
+            "{name}, row {row}: {key}: {message}",
+            name=dataset.name,
+            row=problem.row + 1,
+            key=problem.name,
+            message=problem.message,
+        )
         yield recipe.problem(problem.code, key, message, problem.fix)
 
 
@@ -323,8 +361,16 @@ def _unmapped(columns: Sequence[str], places: Mapping[str, list[int]], total: in
     shares = []
     for column in columns:
         rows = places[column]
-        shares.append(f"{column!r} is filled in {len(rows)} of {total} records (first in row {rows[0]})")
-    return f"{' and '.join(shares)}, and the entry does not map `query`"
+        shares.append(
+            _(
+                "{column!r} is filled in {count} of {records} records (first in row {row})",
+                column=column,
+                count=len(rows),
+                records=total,
+                row=rows[0],
+            )
+        )
+    return _("{shares}, and the entry does not map `query`", shares=joined(shares, _(" and ")))
 
 
 def _unread_answers(
@@ -334,15 +380,21 @@ def _unread_answers(
     if recipe.stage != "pt":
         return
     if entry.get("formatting", "alpaca") != "alpaca":
-        message = f"{name}: stage pt reads the first turn of a conversation alone"
+        message = _("{name}: stage pt reads the first turn of a conversation alone", name=name)
         yield recipe.problem(UNNAMED_PROMPT, key, message, PT_HINT)
         return
     columns = strings(entry.get("columns")) if "columns" in entry else {"response": "output"}
     answer = columns.get("response", "")
     count = len(filled([record.get(answer) for record in records]))
     if count:
-        share = f"{answer!r} is filled in {count} of {len(records)} records"
-        message = f"{name}: {share}, and stage pt reads the prompt alone"
+        message = _(
+            "{name}: {column!r} is filled in {count} of {records} records, and stage pt reads the prompt "
+            "alone",
+            name=name,
+            column=answer,
+            count=count,
+            records=len(records),
+        )
         yield recipe.problem(UNNAMED_PROMPT, key, message, PT_HINT)
 
 
@@ -355,7 +407,7 @@ def _unmixed(recipe: Recipe, datasets: Sequence[NamedDataset]) -> Iterator[Probl
     buffer = recipe.number("buffer_size", BUFFER_SIZE)
     if None not in rows and sum(count or 0 for count in rows) <= buffer:
         return
-    message = "streaming trains one dataset after the other; only the rows in its buffer are mixed"
+    message = _("streaming trains one dataset after the other; only the rows in its buffer are mixed")
     yield recipe.problem(UNMIXED_STREAMS, "dataset", message, "mix_strategy: interleave_under")
 
 
@@ -373,9 +425,17 @@ def _never_drawn(recipe: Recipe, datasets: Sequence[NamedDataset]) -> Iterator[P
     names = list(dict.fromkeys(recipe.names("dataset")))
     if recipe.settings.get(key) != "interleave_under" or len(names) < 2 or counts.keys() != set(names):
         return
-    shares, about = [1.0] * len(names), ""
+    shares = [1.0] * len(names)
+    template = marked(
+        "interleave_under ends with the {rows} rows of {first}: {number} of {rows_of_name} rows of {name} "
+        "are never trained"
+    )
     if recipe.settings.get("interleave_probs"):
-        shares, about = _draw_shares(recipe, len(names)), "about "
+        shares = _draw_shares(recipe, len(names))
+        template = marked(
+            "interleave_under ends with the {rows} rows of {first}: about {number} of {rows_of_name} rows of "
+            "{name} are never trained"
+        )
     draws = [(counts[name] / share, name) for name, share in zip(names, shares, strict=False) if share]
     if not draws:  # E350 reports probabilities that cannot be used
         return
@@ -383,11 +443,15 @@ def _never_drawn(recipe: Recipe, datasets: Sequence[NamedDataset]) -> Iterator[P
     for name, share in zip(names, shares, strict=True):
         left_out = int(counts[name] - math.floor(end * share + 1e-9))
         if left_out > 0 and name != first:
-            message = (
-                f"interleave_under ends with the {int(counts[first])} rows of {first}: {about}{left_out} of "
-                f"{int(counts[name])} rows of {name} are never trained"
+            message = _(
+                template,
+                rows=int(counts[first]),
+                first=first,
+                number=left_out,
+                rows_of_name=int(counts[name]),
+                name=name,
             )
-            yield recipe.problem(ROWS_LEFT_OUT, key, message, "mix_strategy: concat trains every row once")
+            yield recipe.problem(ROWS_LEFT_OUT, key, message, _("mix_strategy: concat trains every row once"))
 
 
 def _draw_shares(recipe: Recipe, datasets: int) -> list[float]:
@@ -414,12 +478,24 @@ def evaluated_on_training_rows(recipe: Recipe) -> Iterator[Problem]:
         if twin is None:
             yield from _shared_rows(recipe, name)
             continue
-        rows = "the dataset" if twin == name else f"the rows of {twin}, the dataset"
-        message = f"{name} is {rows} that is trained on: its loss only shows how well they are memorised"
-        hint = "name a held-out dataset, or leave it out and hold out a share: val_size: 0.1"
+        message = _(
+            "{name} is the dataset that is trained on: its loss only shows how well they are memorised",
+            name=name,
+        )
+        if twin != name:
+            message = _(
+                "{name} is the rows of {dataset}, the dataset that is trained on: its loss only shows how "
+                "well they are memorised",
+                name=name,
+                dataset=twin,
+            )
+        hint = _("name a held-out dataset, or leave it out and hold out a share: val_size: 0.1")
         code = EVALUATED_ON_TRAINING_ROWS
         if recipe.settings.get("load_best_model_at_end") is True:
-            message = f"{message}, and load_best_model_at_end keeps the checkpoint that memorised most"
+            message = _(
+                "{message}, and load_best_model_at_end keeps the checkpoint that memorised most",
+                message=message,
+            )
             code = BEST_BY_TRAINING_ROWS
         yield recipe.problem(code, "eval_dataset", message, hint)
 
@@ -444,7 +520,9 @@ def _held_out_rows_left_out(recipe: Recipe) -> Iterator[Problem]:
             names.append(name)
     if names:
         listed = ",".join(dict.fromkeys(names))
-        message = f"holds out training rows, and the held-out rows of {listed} are never evaluated"
+        message = _(
+            "holds out training rows, and the held-out rows of {names} are never evaluated", names=listed
+        )
         yield recipe.problem(NEVER_EVALUATED, "val_size", message, f"eval_dataset={listed} val_size=0")
 
 
@@ -453,8 +531,13 @@ def _shared_rows(recipe: Recipe, name: str) -> Iterator[Problem]:
     rows = _row_hashes(recipe, [name])
     shared = rows & _row_hashes(recipe, recipe.names("dataset"))
     if shared:
-        message = f"{len(shared)} of the {len(rows)} different rows of {name} are also trained on"
-        hint = "take them out of one of the datasets: their loss only shows how well they are memorised"
+        message = _(
+            "{number} of the {rows} different rows of {name} are also trained on",
+            number=len(shared),
+            rows=len(rows),
+            name=name,
+        )
+        hint = _("take them out of one of the datasets: their loss only shows how well they are memorised")
         yield recipe.problem(EVALUATED_ON_TRAINING_ROWS, "eval_dataset", message, hint)
 
 
@@ -526,6 +609,10 @@ def require_model(recipe: Recipe) -> None:
         url = hf_hub_url(name, "config.json", revision=revision)
         get_hf_file_metadata(url, token=token)
     except (OSError, httpx.HTTPError, HfHubHTTPError, HFValidationError) as error:
-        hub = "not in the hub's cache; not found on, or cannot reach, the Hugging Face Hub: "
-        message = no_folder(name, f"{hub}{hub_problem(error)}; give a local folder: model_name_or_path=DIR")
-        raise RequestError(f"{recipe.place('model_name_or_path')}: {message}") from error
+        reason = _(
+            "not in the hub's cache; not found on, or cannot reach, the Hugging Face Hub: {problem}; give "
+            "a local folder: model_name_or_path=DIR",
+            problem=hub_problem(error),
+        )
+        place = relative(recipe.place("model_name_or_path"))
+        raise RequestError(_("{place}: {message}", place=place, message=no_folder(name, reason))) from error

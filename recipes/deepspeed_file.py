@@ -8,7 +8,7 @@ from typing import Any
 
 from tuneyard.core.errors import ContentError, Problem, show_value
 from tuneyard.core.errors.problem_codes import ProblemCode
-from tuneyard.core.language.message import _
+from tuneyard.core.language.message import _, counted
 from tuneyard.recipes.costs import STOPS_LATE, Schedule
 from tuneyard.recipes.recipe import Recipe
 
@@ -70,17 +70,16 @@ def deepspeed_steps(recipe: Recipe, schedule: Schedule) -> Iterator[Problem]:
     Source: `trainer_config_finalize` in transformers/integrations/deepspeed.py.
     """
     name, content = _deepspeed_file(recipe)
-    world_size = "of 1 process"
-    if schedule.world_size != 1:
-        world_size = f"of {schedule.world_size} processes"
+    processes = counted(schedule.world_size, "process", "processes")
     each = int(recipe.number("per_device_train_batch_size", 8))
     batch = each * schedule.world_size * schedule.accumulated
-    yield from _contradiction(recipe, name, content, ("train_batch_size",), batch, f"a step {world_size}")
+    step = _("a step of {processes}", processes=processes)
+    yield from _contradiction(recipe, name, content, ("train_batch_size",), batch, step)
     if not schedule.rows and recipe.number("max_steps", -1) <= 0:
         return
     for key, steps, label in (
-        ("total_num_steps", schedule.steps, f"the training {world_size}"),
-        ("warmup_num_steps", schedule.warmup, "its warm-up"),
+        ("total_num_steps", schedule.steps, _("the training of {processes}", processes=processes)),
+        ("warmup_num_steps", schedule.warmup, _("its warm-up")),
     ):
         yield from _contradiction(recipe, name, content, ("scheduler", "params", key), steps, label)
 
@@ -92,8 +91,17 @@ def _contradiction(
     value = _value_at(content, path)
     if value is None or value == "auto" or value == expected:
         return
-    message = f"{name}: {'.'.join(path)} is {show_value(value)}, {label} is {show_value(expected)}"
-    yield recipe.setting_problem(WRONG_SETTINGS_FILE, "deepspeed", message, f'write "auto" for {path[-1]}')
+    message = _(
+        "{file}: {key} is {value}, {label} is {expected}",
+        file=name,
+        key=".".join(path),
+        value=show_value(value),
+        label=label,
+        expected=show_value(expected),
+    )
+    yield recipe.setting_problem(
+        WRONG_SETTINGS_FILE, "deepspeed", message, _('write "auto" for {key}', key=path[-1])
+    )
 
 
 def _deepspeed_file(recipe: Recipe) -> tuple[str, Mapping[str, Any]]:
@@ -119,30 +127,39 @@ def deepspeed_replaces(recipe: Recipe) -> Iterator[Problem]:
         value = content[section]
         kind = value.get("type") if isinstance(value, Mapping) else None
         same = equal.get(str(kind), ())
-        replaced = f"has no effect: {name} has the {section} {show_value(kind)}"
-        fix = f'take "{section}" out of {name}'
+        replaced = _(
+            "has no effect: {file} has the {section} {value}",
+            file=name,
+            section=section,
+            value=show_value(kind),
+        )
+        fix = _('take "{section}" out of {file}', section=section, file=name)
         if section == "optimizer":
             for other in OTHER_RATES:
                 if recipe.settings.get(other):
                     yield recipe.problem(NO_EFFECT, other, replaced, fix)
         if same:
-            fix += f", or write `{key}: {same[0]}`"
+            fix = _("{fix}, or write `{key}: {value}`", fix=fix, key=key, value=same[0])
         setting = recipe.settings.get(key)
         if not isinstance(setting, str):
             if default not in same:
-                yield recipe.problem(
-                    NO_EFFECT, key, f"is not given, and its default {default} {replaced}", fix
+                message = _(
+                    "is not given, and its default {value} {replaced}", value=default, replaced=replaced
                 )
+                yield recipe.problem(NO_EFFECT, key, message, fix)
         elif setting not in same:
-            yield recipe.problem(NO_EFFECT, key, f"{setting} {replaced}", fix)
+            yield recipe.problem(
+                NO_EFFECT, key, _("{value} {replaced}", value=setting, replaced=replaced), fix
+            )
     steps = _value_at(content, ("scheduler", "params", "warmup_num_steps"))
     warmup = recipe.number("warmup_steps", 0) or recipe.number("warmup_ratio", 0)
     if steps in ("auto", 0) and not warmup:
-        message = (
-            f"{name} has the scheduler's warmup_num_steps from the recipe, which has no warm-up: training "
-            "stops once the model is loaded"
+        message = _(
+            "{file} has the scheduler's warmup_num_steps from the recipe, which has no "
+            "warm-up: training stops once the model is loaded",
+            file=name,
         )
-        yield recipe.problem(STOPS_LATE, "deepspeed", message, "write `warmup_steps: 0.03`")
+        yield recipe.problem(STOPS_LATE, "deepspeed", message, _("write `warmup_steps: 0.03`"))
 
 
 def _value_at(content: object, path: Sequence[str]) -> object:

@@ -95,7 +95,7 @@ def machine(name: str) -> Machine:
                 "{name!r}: expected this, cpu, gpu, or GPUs such as 4xA100-80 (known are {gpus}); {nearest}",
                 name=name,
                 gpus=", ".join(GPUS),
-                nearest=nearest(model, near, "for another GPU take one of its memory"),
+                nearest=nearest(model, near, _("for another GPU take one of its memory")),
             )
         )
     return Machine((Gpu(model, GPUS[model].generation),) * int(parts[1] or 1), name=name)

@@ -14,6 +14,7 @@ from typing import Any
 
 from tuneyard.core.errors import ContentError
 from tuneyard.core.files import files_of, read_object, sha256
+from tuneyard.core.language.message import message_of
 from tuneyard.core.llamafactory.loader import Launch, RecipeData, read_arguments
 from tuneyard.core.llamafactory.models import linear_layers, prepare_config, with_adapter
 from tuneyard.core.llamafactory.prompt.template_fit import TemplateFinding, with_fitted_template
@@ -123,7 +124,7 @@ def _refused_sizes(arguments: RecipeData) -> str:
         if config is not None:
             check_sizes(config)
     except ContentError as error:
-        return str(error)
+        return message_of(error)
     return ""
 
 
@@ -175,7 +176,7 @@ class Inspection:
             try:
                 train = epoch(self.arguments, trained, evaluated, workers)
             except UntrainableEpochError as error:
-                rejected, keys = str(error), error.keys
+                rejected, keys = message_of(error), error.keys
         has_code = names_code(str(self.arguments.model_args.model_name_or_path))
         return Facts(rejected, list(keys), findings, template_error, data, train, model, has_code)
 

@@ -185,10 +185,18 @@ def failure(code: int, log: Path, start: int = 0, secrets: tuple[str, ...] = ())
     reason = "\n".join(dict.fromkeys(reasons[-3:])) or "\n".join(lines)[-500:]
     ranks = _RANK.findall(text) if code > 0 else []
     ended = int(ranks[-1]) if ranks else -code
-    how = _("exit code {number}", number=code) if ended < 0 else f"ended by {signal.Signals(ended).name}"
-    if ended == signal.SIGKILL:
-        how += " (by the system where memory runs out: a smaller batch or cutoff_len takes less)"
-    return f"LLaMA-Factory failed, {'a rank was ' if ranks else ''}{how}; its output is in {log}\n{reason}"
+    how: str
+    if ended < 0:
+        how = _("exit code {number}", number=code)
+    elif ended == signal.SIGKILL:
+        how = _(
+            "ended by SIGKILL (by the system where memory runs out: a smaller batch or cutoff_len takes less)"
+        )
+    else:
+        how = _("ended by {signal}", signal=signal.Signals(ended).name)
+    if ranks:
+        how = _("a rank was {ended}", ended=how)
+    return _("LLaMA-Factory failed, {how}; its output is in {log}\n{reason}", how=how, log=log, reason=reason)
 
 
 def supervise(parent: int, command: list[str]) -> int:

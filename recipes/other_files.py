@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tuneyard.core.errors import ContentError
-from tuneyard.core.language.message import _
+from tuneyard.core.language.message import _, marked
 
 TRAINED = ("dataset", "do_train", "stage")
 """Keys of which a recipe of a training has at least one."""
@@ -14,11 +14,12 @@ NEW = "tuneyard recipe new --dataset NAME --model MODEL --out R.yaml"
 
 
 class OtherFile(NamedTuple):
-    """A kind of file: what it is, how its keys show it, and what to do. `{path}` is the file."""
+    """A kind of file: what it is, how its keys show it, and the template of what to do."""
 
     name: str
     shows: Callable[[Mapping[str, Any]], bool]
     fix: str
+    """Its fields are `path` of the file, quoted for a shell, and `command`, which writes a recipe."""
 
 
 def _of_board(settings: Mapping[str, Any]) -> bool:
@@ -55,30 +56,32 @@ OTHER_FILES = (
     OtherFile(
         _("settings that LLaMA Board saved"),
         _of_board,
-        f'its button "Preview command" shows the recipe to save as YAML, or {NEW}',
+        marked('its button "Preview command" shows the recipe to save as YAML, or {command}'),
     ),
     OtherFile(
         _("a file of llamafactory-cli export"),
         _of_export,
-        "run llamafactory-cli export {path}, or tuneyard adapter fuse ADAPTER --base BASE --out DIR",
+        marked("run llamafactory-cli export {path}, or tuneyard adapter fuse ADAPTER --base BASE --out DIR"),
     ),
     OtherFile(
         _("a file of llamafactory-cli chat"),
         _of_chat,
-        "run llamafactory-cli chat {path}, or tuneyard eval chat --model MODEL",
+        marked("run llamafactory-cli chat {path}, or tuneyard eval chat --model MODEL"),
     ),
     OtherFile(
         _("a file of llamafactory-cli eval"),
         _of_eval,
-        "run llamafactory-cli eval {path}, or tuneyard eval cmmlu --model MODEL --out DIR",
+        marked("run llamafactory-cli eval {path}, or tuneyard eval cmmlu --model MODEL --out DIR"),
     ),
     OtherFile(
         _("a recipe of LLaMA-Factory v1"),
         _of_v1,
-        f"this LLaMA-Factory trains recipes with model_name_or_path and dataset: {NEW}",
+        marked("this LLaMA-Factory trains recipes with model_name_or_path and dataset: {command}"),
     ),
-    OtherFile(_("a file of axolotl"), _of_axolotl, f"a recipe of LLaMA-Factory has other keys: {NEW}"),
-    OtherFile(_("a file of mergekit"), _of_mergekit, _("adapters are merged by tuneyard adapter merge")),
+    OtherFile(
+        _("a file of axolotl"), _of_axolotl, marked("a recipe of LLaMA-Factory has other keys: {command}")
+    ),
+    OtherFile(_("a file of mergekit"), _of_mergekit, marked("adapters are merged by tuneyard adapter merge")),
 )
 
 
@@ -87,7 +90,7 @@ def refuse_other_file(path: Path, settings: Mapping[Any, Any]) -> None:
     by_text = {str(key): value for key, value in settings.items()}
     for other in OTHER_FILES:
         if other.shows(by_text):
-            fix = other.fix.format(path=shlex.quote(str(path)))
+            fix = _(other.fix, path=shlex.quote(str(path)), command=NEW)
             raise ContentError(
                 _("{path}: {kind}, not a recipe of a training: {fix}", path=path, kind=other.name, fix=fix)
             )

@@ -18,7 +18,7 @@ from tuneyard.core.errors import ContentError, show_value
 from tuneyard.core.files import HeldError, files_of, names_folder, read_object, reserved, sha256, versions
 from tuneyard.core.files.bounded_reading import read_text, refuse_pipe
 from tuneyard.core.installation.checkout import version
-from tuneyard.core.language.message import _
+from tuneyard.core.language.message import _, joined, relative, with_texts
 from tuneyard.core.language.messages import say
 from tuneyard.core.text.secrets import public_settings
 from tuneyard.core.training.parent_adapters import ADAPTERS, adapter_hashes
@@ -49,7 +49,7 @@ INCIDENTAL = {
     "preprocessing_num_workers", "preprocessing_batch_size", "project", "report_to", "resume_from_checkpoint",
     "run_name", "save_steps", "save_total_limit", "use_cpu",
 }  # fmt: skip
-FOREIGN = "not started by `tuneyard recipe train`"
+FOREIGN = _("not started by `tuneyard recipe train`")
 MARKS = ("checkpoint-*", "*.safetensors", "*.bin", "trainer_*.json*", STARTED, TRAINING)
 """Names in a folder that a training wrote to, as glob patterns."""
 
@@ -69,7 +69,11 @@ def find_flaw(folder: Path, *, needs_optimizer: bool = True) -> str:
     try:
         step = read_object(folder / STATE).get("global_step")
         if name and step != int(name[1]):  # training would resume at that step
-            return f"trainer_state.json: found global_step {show_value(step)}, expected {name[1]}"
+            return _(
+                "trainer_state.json: found global_step {step}, expected {expected}",
+                step=show_value(step),
+                expected=name[1],
+            )
         if not any((folder / weights).is_file() for weights in PICKLED):
             check_weights(folder)
         missing = [] if needs_optimizer else missing_state(folder)
@@ -80,14 +84,21 @@ def find_flaw(folder: Path, *, needs_optimizer: bool = True) -> str:
             try:  # a zip archive, its directory last; nothing is unpickled
                 zipfile.ZipFile(path).close()
             except zipfile.BadZipFile:
-                return f"{path.name} is cut off ({path.stat().st_size} bytes)"
+                return _("{name} is cut off ({size} bytes)", name=path.name, size=path.stat().st_size)
     except FileNotFoundError as error:
         return _("{path} is missing", path=Path(error.filename).name)
     except ContentError as error:
-        return str(error).removeprefix(f"{folder}/")
+        return _within(folder, error)
     except (OSError, ValueError, TypeError) as error:  # a folder for a file, bytes that are no text
-        return f"cannot be read: {error}"
+        return _("cannot be read: {error}", error=error)
     return ""
+
+
+def _within(folder: Path, error: ContentError) -> str:
+    """The message of an error about a file of a folder, with the file's name alone."""
+    return with_texts(
+        error.message, lambda text: text.removeprefix(f"{folder}/").removeprefix(f"{relative(folder)}/")
+    )
 
 
 def missing_state(folder: Path) -> list[str]:
@@ -235,21 +246,28 @@ def changed_inputs(output_dir: Path, inputs: dict[str, object]) -> str:
     try:
         started = read_object(output_dir / STARTED)
     except ContentError as error:
-        return f"its {str(error).removeprefix(f'{output_dir}/')}"
-    differences = []
+        return _("its {error}", error=_within(output_dir, error))
+    differences: list[str] = []
     before, after = started.get("settings"), inputs.get("settings")
     if isinstance(before, dict) and isinstance(after, dict):
         before = public_settings(before)  # an older record may have secrets
         changed = [key for key in sorted(before | after) if before.get(key) != after.get(key)]
-        differences = [f"{key} {before.get(key, 'unset')} → {after.get(key, 'unset')}" for key in changed]
+        for key in changed:
+            change = _(
+                "{key} {before} → {after}",
+                key=key,
+                before=before.get(key, _("unset")),
+                after=after.get(key, _("unset")),
+            )
+            differences.append(change)
     parts = ["data", "model", "weights"]
     if ADAPTERS in started and ADAPTERS in inputs:  # earlier versions did not record them
         parts.append(ADAPTERS)
     differences += [part for part in parts if _hashes(started.get(part)) != _hashes(inputs.get(part))]
-    text = ", ".join(differences[:3])
+    names = joined(differences[:3])
     if len(differences) > 3:
-        text += f" and {len(differences) - 3} more"
-    return text
+        return _("{names} and {number} more", names=names, number=len(differences) - 3)
+    return names
 
 
 def changed_world_size(output_dir: Path, world: dict[str, object]) -> str:
@@ -260,11 +278,15 @@ def changed_world_size(output_dir: Path, world: dict[str, object]) -> str:
     record = read_object(output_dir / (TRAINING if finished else STARTED))
     if record.get("world_size") == world["world_size"]:
         return ""
-    return f"{_world_size(record)} → {_world_size(world)}"
+    return _("{before} → {after}", before=_world_size(record), after=_world_size(world))
 
 
 def _world_size(record: Mapping[str, object]) -> str:
-    return f"world size {record.get('world_size')} (global batch {record.get('global_batch')})"
+    return _(
+        "world size {processes} (global batch {rows})",
+        processes=record.get("world_size"),
+        rows=record.get("global_batch"),
+    )
 
 
 def _hashes(part: object) -> object:

@@ -9,7 +9,7 @@ import click
 
 from tuneyard.core.cli.main import cli_command, next_step, same_options
 from tuneyard.core.errors import ContentError, ProblemsError, RequestError
-from tuneyard.core.language.message import _, counted, tr
+from tuneyard.core.language.message import _, counted, joined, marked, relative, tr, translated
 from tuneyard.core.language.messages import print_json, say
 from tuneyard.core.language.number_format import limits
 from tuneyard.core.text.markdown import markdown_table
@@ -27,6 +27,14 @@ NOT_PLANNED = (MachineProblem, RunProblem)  # what the plan says itself, or has 
 MOST_ROWS = 10**12
 MIDDLE_AND_ENDS = ("middle", "lower", "upper")
 MOST_TOKENS = 10**7  # of a row; the longest contexts have a tenth of it
+PURPOSES = {
+    "weights": _("weights"),
+    "gradients": _("gradients"),
+    "optimizer": _("optimizer"),
+    "activations": _("activations"),
+    "fixed": _("fixed"),
+}
+"""What the memory of a GPU is for: the names of recipes/costs.py in words."""
 Range = dict[str, int]  # bytes by purpose, and in `total`
 
 
@@ -84,14 +92,16 @@ class TrainingPlan:
     @property
     def fits(self) -> str:
         """Whether the training fits its GPUs, in words. It fits if the upper end does."""
-        words: str = _("fits")
         if not self.may_fit:
-            words = _("does NOT fit")
-        elif self.total[1] > self.gpu_bytes:
+            return _("does NOT fit")
+        if self.total[1] > self.gpu_bytes:
             return _("may NOT fit")
-        if self.not_modelled:
-            words = _("{fits}, as far as it is known,", fits=words)
-        return words
+        return _("fits")
+
+    @property
+    def is_partly_known(self) -> bool:
+        """True if a part that is not modelled could change whether the training fits."""
+        return bool(self.not_modelled) and not (self.may_fit and self.total[1] > self.gpu_bytes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,15 +168,15 @@ def command(
     except ProblemsError as error:
         if expected is None and all(isinstance(each, MissingDataProblem) for each in error.problems):
             hint = _("to plan before there is data, add --rows N --tokens N (mean tokens of a row)")
-            raise ContentError(f"{error}\n{hint}") from error
+            raise ContentError(_("{problems}\n{hint}", problems=error, hint=hint)) from error
         raise
     if as_json:
         for plan in plans:
             print_json(asdict(plan))
     elif len(plans) == 1:
-        say("\n".join(_lines(plans[0])))
+        say(joined(_lines(plans[0]), "\n"))
     else:
-        say("\n".join(_table_lines(plans)))
+        say(joined(_table_lines(plans), "\n"))
     following = ["train", recipe, *overrides]
     if expected is not None:  # check names the datasets that are missing
         following = ["check", recipe, *overrides, *same_options("--model", "--trust-remote-code")]
@@ -259,7 +269,8 @@ def make_plan(
     micro_batches = schedule.steps * schedule.accumulated * passes
     time = costs.duration(shapes, setup, work, total / ranks, micro_batches, gpu)
     each, checkpoints, free = costs.disk_of(recipe, shapes, setup, schedule)
-    steps, line = None, "rows and steps are not known"
+    steps: int | None = None
+    line: str = _("rows and steps are not known")
     if schedule.rows:
         steps, line = schedule.steps, schedule.line()
     seconds, cost = None, None
@@ -317,10 +328,18 @@ def epoch_of(recipe: Recipe, expected: ExpectedRows) -> EpochCounts:
     blocks = _expected_blocks(recipe, rows, expected.tokens, cutoff)
     shortage = ""
     if not blocks:
-        shortage = f"{rows} rows of {expected.tokens} tokens fill no block of {cutoff} (packing, cutoff_len)"
+        shortage = _(
+            "{rows} rows of {tokens} tokens fill no block of {cutoff} (packing, cutoff_len)",
+            rows=rows,
+            tokens=expected.tokens,
+            cutoff=cutoff,
+        )
     elif held_out and not _expected_blocks(recipe, held_out, expected.tokens, cutoff):
-        shortage = (
-            f"{held_out} rows of {expected.tokens} tokens fill no block of {cutoff} (val_size, cutoff_len)"
+        shortage = _(
+            "{held_out} rows of {tokens} tokens fill no block of {cutoff} (val_size, cutoff_len)",
+            held_out=held_out,
+            tokens=expected.tokens,
+            cutoff=cutoff,
         )
     if shortage:
         raise RequestError(
@@ -356,15 +375,19 @@ def _memory(terms: Sequence[costs.Term]) -> dict[str, Range]:
 
 def _lines(plan: TrainingPlan) -> list[str]:
     lower, upper = plan.memory.values()
-    parts = ", ".join(f"{name} {gigabytes(lower[name], upper[name])}" for name in lower if name != "total")
-    total = ""
+    parts = []
+    for name, purpose in PURPOSES.items():
+        if name in lower:
+            size = gigabytes(lower[name], upper[name])
+            parts.append(_("{purpose} {size}", purpose=purpose, size=size))
+    tokens = _("tokens       {source}", source=_tokens(plan))
     if plan.tokens_counted or plan.tokens_expected:
-        total = f"{plan.tokens:,} in all, "
+        tokens = _("tokens       {tokens:,} in all, {source}", tokens=plan.tokens, source=_tokens(plan))
     lines = [
-        f"{plan.recipe}: {plan.schedule}",
-        f"tokens       {total}{_tokens(plan)}",
+        _("{path}: {schedule}", path=relative(plan.recipe), schedule=plan.schedule),
+        tokens,
         _parameters(plan),
-        f"{memory_line(plan)}: {parts}",
+        _("{memory}: {parts}", memory=memory_line(plan), parts=joined(parts)),
         time_line(plan),
     ]
     if plan.cost:
@@ -376,20 +399,30 @@ def _lines(plan: TrainingPlan) -> list[str]:
 
 def memory_line(plan: TrainingPlan) -> str:
     """The memory of a GPU that a training takes, and whether it fits."""
-    gpu = f"{plan.gpu} ({plan.gpu_bytes / 1e9:.0f} GB)"
-    return f"memory       {gigabytes(*plan.total)} GB a GPU, {plan.fits} {gpu}"
+    template = marked("memory       {size} GB a GPU, {fits} {gpu} ({memory:.0f} GB)")
+    if plan.is_partly_known:
+        template = marked(
+            "memory       {size} GB a GPU, {fits}, as far as it is known, {gpu} ({memory:.0f} GB)"
+        )
+    size = gigabytes(*plan.total)
+    return _(template, size=size, fits=plan.fits, gpu=plan.gpu, memory=plan.gpu_bytes / 1e9)
 
 
 def time_line(plan: TrainingPlan) -> str:
     """The time of a training on its GPUs."""
-    return f"time         {_time_words(plan)} on {plan.gpus} × {plan.gpu}"
+    return _(
+        "time         {time} on {gpus} × {gpu}",
+        time=_time_words(plan),
+        gpus=plan.gpus,
+        gpu=plan.gpu,
+    )
 
 
 def unknown_lines(plan: TrainingPlan) -> list[str]:
     """A line on the parts that a plan does not model, if there are any."""
     if not plan.not_modelled:
         return []
-    return [_("unknown      what this adds to memory and time: {names}", names=", ".join(plan.not_modelled))]
+    return [_("unknown      what this adds to memory and time: {names}", names=joined(plan.not_modelled))]
 
 
 def _time_words(plan: TrainingPlan) -> str:
@@ -401,8 +434,8 @@ def _time_words(plan: TrainingPlan) -> str:
     if lower == upper:
         return lower
     if seconds["middle"] >= 60:
-        middle = f"about {middle}"
-    return f"{middle} ({lower} to {upper})"
+        middle = _("about {middle}", middle=middle)
+    return _("{middle} ({lower} to {upper})", middle=middle, lower=lower, upper=upper)
 
 
 def _table_lines(plans: list[TrainingPlan]) -> list[str]:
@@ -410,16 +443,13 @@ def _table_lines(plans: list[TrainingPlan]) -> list[str]:
     first = plans[0]
     priced = any(plan.cost_per_hour is not None for plan in plans)
     header = [
-        tr(name)
-        for name in (
-            _("machine"),
-            _("fits"),
-            _("GB a GPU"),
-            _("of"),
-            _("batch"),
-            _("steps"),
-            _("hours"),
-        )
+        tr("machine"),
+        tr("fits"),
+        tr("GB a GPU"),
+        tr("of"),
+        tr("batch"),
+        tr("steps"),
+        tr("hours"),
     ]
     if priced:
         header += [tr("cost an hour"), tr("cost")]
@@ -435,7 +465,10 @@ def _table_lines(plans: list[TrainingPlan]) -> list[str]:
                 hours = _("under a minute")
         if not plan.may_fit:
             hours = "–"
-        row = [plan.machine, plan.fits.rstrip(","), gigabytes(*plan.total)]
+        fits = plan.fits
+        if plan.is_partly_known:
+            fits = _("{fits}, as far as it is known", fits=fits)
+        row = [plan.machine, fits, gigabytes(*plan.total)]
         row += [f"{plan.gpu_bytes / 1e9:.0f}", str(plan.batch), steps, hours]
         if plan.cost_per_hour is not None:
             cost: str = _("not known")
@@ -446,13 +479,13 @@ def _table_lines(plans: list[TrainingPlan]) -> list[str]:
             row += [f"{plan.cost_per_hour:g}", cost]
         elif priced:
             row += [_("not given"), _("not known")]
-        rows.append([tr(cell) for cell in row])
-    counts = "rows and steps are not known"
+        rows.append([translated(cell) for cell in row])
+    counts = _("rows and steps are not known")
     if first.rows:
         counts = counted(first.rows, "row", "rows")
     return [
-        f"{first.recipe}: {counts}",
-        f"tokens       {_tokens(first)}",
+        _("{path}: {schedule}", path=relative(first.recipe), schedule=counts),
+        _("tokens       {source}", source=_tokens(first)),
         _parameters(first),
         markdown_table(header, rows),
         *_lines_below(plans),
@@ -461,15 +494,18 @@ def _table_lines(plans: list[TrainingPlan]) -> list[str]:
 
 def _tokens(plan: TrainingPlan) -> str:
     """Where the tokens of a row are from, and those of the longest one."""
+    template = marked(
+        "not counted, rows or tokenizer are not at hand (--model DIR); the rest is for rows of {tokens}"
+    )
     if plan.tokens_counted:
-        source = "counted; the longest row has"
+        template = marked("counted; the longest row has {tokens}")
     elif plan.tokens_cut:
-        source = "the rows are longer than cutoff_len and CUT (cutoff_len=N changes it): each of them has"
+        template = marked(
+            "the rows are longer than cutoff_len and CUT (cutoff_len=N changes it): each of them has {tokens}"
+        )
     elif plan.tokens_expected:
-        source = "by --rows and --tokens; the longest row is taken to have"
-    else:
-        source = "not counted, rows or tokenizer are not at hand (--model DIR); the rest is for rows of"
-    return f"{source} {plan.longest}"
+        template = marked("by --rows and --tokens; the longest row is taken to have {tokens}")
+    return _(template, tokens=plan.longest)
 
 
 def _parameters(plan: TrainingPlan) -> str:
@@ -486,11 +522,20 @@ def _lines_below(plans: list[TrainingPlan]) -> list[str]:
     """Disk of the plan that takes most, and the parts that the plans do not model."""
     plan = max(plans, key=lambda plan: plan.checkpoint * plan.checkpoints)
     disk = plan.checkpoint * plan.checkpoints
-    free = ""
-    if disk >= plan.disk_free:
-        free = f": NOT enough disk, {plan.disk_free / 1e9:.0f} GB are free on this machine"
     checkpoints = counted(plan.checkpoints, "checkpoint", "checkpoints")
-    return [f"disk         {checkpoints} of {plan.checkpoint / 1e6:,.0f} MB{free}", *unknown_lines(plan)]
+    line = _(
+        "disk         {checkpoints} of {size:,.0f} MB", checkpoints=checkpoints, size=plan.checkpoint / 1e6
+    )
+    if disk >= plan.disk_free:
+        line = _(
+            "{disk}: NOT enough disk, {free:.0f} GB are free on this machine",
+            disk=line,
+            free=plan.disk_free / 1e9,
+        )
+    return [
+        line,
+        *unknown_lines(plan),
+    ]
 
 
 def gigabytes(lower: float, upper: float) -> str:

@@ -13,7 +13,7 @@ from tuneyard.core.errors import ContentError, Problem, RequestError, nearest, s
 from tuneyard.core.errors.problem_codes import ProblemCode
 from tuneyard.core.files import bundled, parse_json, read_object, require
 from tuneyard.core.files.bounded_reading import open_regular, read_text
-from tuneyard.core.language.message import _
+from tuneyard.core.language.message import _, relative
 from tuneyard.core.text.quoting import shell
 from tuneyard.core.text.secrets import (
     HIDDEN,
@@ -69,7 +69,7 @@ NOTES: Mapping[str, str] = {
 """The note of a problem of this machine, for a recipe that another one trains."""
 JSON_SETTINGS = ("deepspeed", "fsdp_config", "accelerator_config")
 """Settings that may name a file of JSON."""
-SECRET_INSIDE = (
+SECRET_INSIDE = _(
     "found a password or a token, which the files of the training would record; leave it out, and set the "
     "variable from which its library reads it: export HF_TOKEN=…"
 )
@@ -237,12 +237,11 @@ class Recipe:
         zero = self.json_setting("deepspeed").get("zero_optimization", {})
         stage = zero.get("stage", 0) if isinstance(zero, dict) else zero
         if not isinstance(zero, dict) or stage not in (0, 1, 2, 3):
-            message = f"found stage {show_value(stage)}, expected 0, 1, 2 or 3"
             raise ContentError(
                 _(
-                    "{object_name}: zero_optimization: {message}",
-                    object_name=self.object_name("deepspeed"),
-                    message=message,
+                    "{file}: zero_optimization: found stage {stage}, expected 0, 1, 2 or 3",
+                    file=self.object_name("deepspeed"),
+                    stage=show_value(stage),
                 )
             )
         return zero
@@ -277,9 +276,9 @@ def read_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     path = find_recipe(path)
     if path.is_dir():
         recipes = [str(file) for file in path.glob("*.y*ml")]
-        there = f"name one that is there: ls {shlex.quote(str(path))}"
+        there = _("name one that is there: ls {folder}", folder=shlex.quote(str(path)))
         if len(recipes) == 1:
-            there = _("name the one in it: {name}", name=recipes[0])
+            there = _("name the one in it: {name}", name=relative(recipes[0]))
         raise RequestError(
             _("{path}: is a folder, expected a recipe (a YAML file); {hint}", path=path, hint=there)
         )
@@ -292,10 +291,10 @@ def read_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
             )
         )
     parsed = read_yaml(path, "recipe")  # refuses what OmegaConf would work on for ever
-    expected = "expected keys with values (learning_rate: 1.0e-4)"
+    expected = _("expected keys with values (learning_rate: 1.0e-4)")
     if not isinstance(parsed.value, dict):
-        fault = _("is empty") if parsed.value is None else f"found {show_value(parsed.value)}"
-        raise ContentError(f"{path}: {fault}, {expected}")
+        fault = _("is empty") if parsed.value is None else _("found {value}", value=show_value(parsed.value))
+        raise ContentError(_("{path}: {fault}, {expected}", path=path, fault=fault, expected=expected))
     if "write" in parsed.value or "like" in parsed.value:
         raise ContentError(
             _(
@@ -327,7 +326,7 @@ def read_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
         for key, value in parsed.value.items():
             if is_secret(str(key)) and value:
                 reason = reason.replace(str(value), HIDDEN)
-        raise ContentError(f"{path}: {reason}") from error
+        raise ContentError(f"{relative(path)}: {reason}") from error
     if not isinstance(settings, dict) or not settings:
         raise ContentError(_("{path}: found no settings, {expected}", path=path, expected=expected))
     if isinstance(settings.get("deepspeed"), str):
@@ -337,7 +336,9 @@ def read_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
         places = [] if is_secret(key) else secrets_inside(value, key)
         if places:
             line = f":{parsed.lines[key]}" if key in parsed.lines else ""
-            raise ContentError(f"{path}{line}: {places[0]}: {SECRET_INSIDE}")
+            raise ContentError(
+                _("{path}{line}: {key}: {reason}", path=path, line=line, key=places[0], reason=SECRET_INSIDE)
+            )
     _refuse_secret_files(named)
     public = public_settings(named)
     secrets = {key: str(named[key]) for key in named if key not in public}
@@ -356,7 +357,8 @@ def _refuse_secret_files(settings: Mapping[str, object]) -> None:
             continue
         places = secrets_inside(content, "")
         if places:
-            raise ContentError(f"{value}: {places[0].removeprefix('.')}: {SECRET_INSIDE}")
+            key = places[0].removeprefix(".")
+            raise ContentError(_("{path}: {key}: {reason}", path=value, key=key, reason=SECRET_INSIDE))
 
 
 def find_recipe(path: Path) -> Path:

@@ -16,7 +16,7 @@ from tuneyard.core.documents import is_number
 from tuneyard.core.errors import ContentError, Problem, show_value
 from tuneyard.core.errors.problem_codes import ProblemCode
 from tuneyard.core.files import read_object
-from tuneyard.core.language.message import _
+from tuneyard.core.language.message import _, joined, marked
 from tuneyard.core.training.training_run import checkpoint_folders
 from tuneyard.recipes.costs import Schedule
 from tuneyard.recipes.output_dir import find_flaw, missing_state
@@ -37,7 +37,7 @@ KEPT_BY_CHECKPOINT = ProblemCode(
 
 
 KEY = "resume_from_checkpoint"
-LEAVE_OUT = f"leave out {KEY}"
+LEAVE_OUT = _("leave out {key}", key=KEY)
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTERS = {"lora": "LORA", "oft": "OFT"}
 """PEFT's name of the adapter that a `finetuning_type` trains."""
@@ -84,31 +84,37 @@ def resume_problems(recipe: Recipe, schedule: Schedule, world_size: int | None) 
         return
     reason = why_not_resumed(recipe)
     if reason:
-        yield recipe.problem(CANNOT_RESUME, KEY, f"{reason}: training stops, or begins again", LEAVE_OUT)
+        yield recipe.problem(
+            CANNOT_RESUME, KEY, _("{reason}: training stops, or begins again", reason=reason), LEAVE_OUT
+        )
         return
     folder = _named_folder(recipe)
     if folder is None:
         if value is True and recipe.names("output_dir"):
-            message = (
-                f"true, and {recipe.output_dir} has no checkpoint: training stops once the model is loaded"
+            message = _(
+                "true, and {folder} has no checkpoint: training stops once the model is loaded",
+                folder=recipe.output_dir,
             )
             yield recipe.problem(CANNOT_RESUME, KEY, message, LEAVE_OUT)
         return
     flaw = find_flaw(folder, needs_optimizer=False)
     if flaw and not recipe.settings.get("fsdp"):
-        message = f"{folder}: {flaw}: training stops once the model is loaded"
-        yield recipe.problem(CANNOT_RESUME, KEY, message, "name another checkpoint")
+        message = _("{folder}: {flaw}: training stops once the model is loaded", folder=folder, flaw=flaw)
+        yield recipe.problem(CANNOT_RESUME, KEY, message, _("name another checkpoint"))
         return
     yield from step_problems(recipe, schedule)
     yield from _optimizer_problems(recipe, folder)
     yield from kept_settings(recipe, folder, schedule)
     processes = max(1, len(list(folder.glob("rng_state_*.pth"))))
     if world_size is not None and processes != world_size:
-        message = (
-            f"{folder} was saved by {processes} processes, and {world_size} train here: rows are left out or "
-            "trained twice"
+        message = _(
+            "{folder} was saved by {processes} processes, and {world_size} train here: "
+            "rows are left out or trained twice",
+            folder=folder,
+            processes=processes,
+            world_size=world_size,
         )
-        yield recipe.problem(KEPT_BY_CHECKPOINT, KEY, message, "take as many processes as then")
+        yield recipe.problem(KEPT_BY_CHECKPOINT, KEY, message, _("take as many processes as then"))
     yield from _adapter_problems(recipe, folder)
 
 
@@ -121,10 +127,13 @@ def step_problems(recipe: Recipe, schedule: Schedule) -> Iterator[Problem]:
     step = _state(folder).get("global_step")
     if not is_number(step) or step < schedule.steps:
         return
-    message = (
-        f"{folder} is at step {step}, and the training ends after step {schedule.steps}: no step is left"
+    message = _(
+        "{folder} is at step {step}, and the training ends after step {steps}: no step is left",
+        folder=folder,
+        step=step,
+        steps=schedule.steps,
     )
-    fix = "raise num_train_epochs or max_steps, or name an earlier checkpoint"
+    fix = _("raise num_train_epochs or max_steps, or name an earlier checkpoint")
     yield recipe.problem(CANNOT_RESUME, KEY, message, fix)
 
 
@@ -142,12 +151,22 @@ def kept_settings(recipe: Recipe, folder: Path, schedule: Schedule) -> Iterator[
         if value < 1:  # a share of all steps
             steps = math.ceil(schedule.steps * value)
         if steps != saved:
-            message = f"{show_value(value)} has no effect: the training goes on with {saved}, as in {folder}"
+            message = _(
+                "{value} has no effect: the training goes on with {saved}, as in {folder}",
+                value=show_value(value),
+                saved=saved,
+                folder=folder,
+            )
             yield recipe.problem(KEPT_BY_CHECKPOINT, key, message, f"{key}: {saved}")
     key = "per_device_train_batch_size"
     batch, saved = int(recipe.number(key, 8)), state.get("train_batch_size")
     if is_number(saved) and saved != batch and not recipe.settings.get("auto_find_batch_size"):
-        message = f"{batch}, and {folder} was trained with {saved}: rows are left out or trained twice"
+        message = _(
+            "{batch}, and {folder} was trained with {saved}: rows are left out or trained twice",
+            batch=batch,
+            folder=folder,
+            saved=saved,
+        )
         yield recipe.problem(KEPT_BY_CHECKPOINT, key, message, f"{key}: {saved}")
 
 
@@ -186,25 +205,32 @@ def _optimizer_problems(recipe: Recipe, folder: Path) -> Iterator[Problem]:
     saved_by_deepspeed = (folder / "latest").is_file()
     if recipe.settings.get("deepspeed"):
         if not saved_by_deepspeed:
-            message = f"{folder} was not saved by DeepSpeed: training stops once the model is loaded"
+            message = _(
+                "{folder} was not saved by DeepSpeed: training stops once the model is loaded", folder=folder
+            )
             yield recipe.problem(
-                CANNOT_RESUME, KEY, message, "leave out deepspeed, or name another checkpoint"
+                CANNOT_RESUME, KEY, message, _("leave out deepspeed, or name another checkpoint")
             )
         return
     missing = missing_state(folder)
     if missing:
-        message = (
-            f"{folder} has no {' and no '.join(missing)}: optimizer and learning rate start again, at the "
-            "checkpoint's step"
+        message = _(
+            "{folder} has no {files}: optimizer and learning rate start again, at the checkpoint's step",
+            folder=folder,
+            files=joined(missing, _(" and no ")),
         )
-        fix = "name a checkpoint that was saved without save_only_model"
+        fix = _("name a checkpoint that was saved without save_only_model")
         yield recipe.problem(KEPT_BY_CHECKPOINT, KEY, message, fix)
         return
     rates = saved_rates(folder / "scheduler.pt")
     rate = recipe.settings.get("learning_rate")
     if is_number(rate) and rates and not any(math.isclose(rate, saved) for saved in rates):
-        saved = ", ".join(f"{saved:g}" for saved in rates)
-        message = f"{rate:g} has no effect: the training goes on with that of {folder}, {saved}"
+        message = _(
+            "{rate:g} has no effect: the training goes on with that of {folder}, {saved_rates}",
+            rate=rate,
+            folder=folder,
+            saved_rates=joined(f"{saved:g}" for saved in rates),
+        )
         yield recipe.problem(KEPT_BY_CHECKPOINT, "learning_rate", message, f"learning_rate: {rates[0]:g}")
     yield from _other_optimizer(recipe, folder, saved_group(folder / "optimizer.pt"))
 
@@ -216,22 +242,34 @@ def _other_optimizer(recipe: Recipe, folder: Path, saved: "OptimizerGroup | None
     optimizer = str(recipe.settings.get("optim", "adamw"))
     for name, key in OPTIMIZER_KEYS.items():
         if name in optimizer and key not in saved.values:
-            message = f"{optimizer}, and {folder} has the state of another optimizer: training stops"
+            message = _(
+                "{optimizer}, and {folder} has the state of another optimizer: training stops",
+                optimizer=optimizer,
+                folder=folder,
+            )
             yield recipe.problem(
-                CANNOT_RESUME, "optim", message, f"take that of the checkpoint, or {LEAVE_OUT}"
+                CANNOT_RESUME,
+                "optim",
+                message,
+                _("take that of the checkpoint, or leave out {key}", key=KEY),
             )
             return
     ratio = "loraplus_lr_ratio"
     groups = LORAPLUS_GROUPS if recipe.settings.get(ratio) else PLAIN_GROUPS
     if saved.groups in (LORAPLUS_GROUPS, PLAIN_GROUPS) and saved.groups != groups:
-        state = "without" if recipe.settings.get(ratio) else "with"
-        message = f"{folder} was trained {state} {ratio}: training stops once the model is loaded"
+        template = marked("{folder} was trained with {key}: training stops once the model is loaded")
+        if recipe.settings.get(ratio):
+            template = marked("{folder} was trained without {key}: training stops once the model is loaded")
+        message = _(template, folder=folder, key=ratio)
         yield recipe.problem(CANNOT_RESUME, ratio, message, LEAVE_OUT)
     for setting, (key, position) in KEPT_BY_OPTIMIZER.items():
         value, values = recipe.settings.get(setting), saved.values.get(key, ())
         if is_number(value) and len(values) > position and not math.isclose(value, values[position]):
-            message = (
-                f"{value:g} has no effect: the training goes on with that of {folder}, {values[position]:g}"
+            message = _(
+                "{value:g} has no effect: the training goes on with that of {folder}, {saved:g}",
+                value=value,
+                folder=folder,
+                saved=values[position],
             )
             yield recipe.problem(KEPT_BY_CHECKPOINT, setting, message, f"{setting}: {values[position]:g}")
 
@@ -311,23 +349,36 @@ def _adapter_problems(recipe: Recipe, folder: Path) -> Iterator[Problem]:
     kind = ADAPTERS.get(recipe.method)
     if not config_path.is_file():
         if kind:
-            message = f"{folder} has no adapter: none of its weights are loaded, and training stops"
-            fix = f"finetuning_type: full, or {LEAVE_OUT} and name it as model_name_or_path"
+            message = _(
+                "{folder} has no adapter: none of its weights are loaded, and training stops", folder=folder
+            )
+            fix = _("finetuning_type: full, or leave out {key} and name it as model_name_or_path", key=KEY)
             yield recipe.problem(CANNOT_RESUME, KEY, message, fix)
         return
     if not kind:
-        message = f"{folder} has an adapter, and finetuning_type is {recipe.method}: training stops"
+        message = _(
+            "{folder} has an adapter, and finetuning_type is {method}: training stops",
+            folder=folder,
+            method=recipe.method,
+        )
         yield recipe.problem(CANNOT_RESUME, KEY, message, "finetuning_type: lora")
         return
     try:
         config = read_object(config_path)
     except ContentError as error:
-        yield recipe.problem(CANNOT_RESUME, KEY, f"{error}: training stops", "name another checkpoint")
+        yield recipe.problem(
+            CANNOT_RESUME, KEY, _("{error}: training stops", error=error), _("name another checkpoint")
+        )
         return
     saved_kind = config.get("peft_type")
     if saved_kind != kind:
-        message = f"{folder} has an adapter of type {show_value(saved_kind)}, expected {kind}: training stops"
-        yield recipe.problem(CANNOT_RESUME, KEY, message, "name a checkpoint of this finetuning_type")
+        message = _(
+            "{folder} has an adapter of type {type}, expected {expected}: training stops",
+            folder=folder,
+            type=show_value(saved_kind),
+            expected=kind,
+        )
+        yield recipe.problem(CANNOT_RESUME, KEY, message, _("name a checkpoint of this finetuning_type"))
         return
     if recipe.method == "lora" and not recipe.names("adapter_name_or_path"):
         yield from _lora_problems(recipe, folder, config)
@@ -345,14 +396,21 @@ def _lora_problems(recipe: Recipe, folder: Path, config: Mapping[str, object]) -
         if saved is None or saved == value:
             continue
         if code == CANNOT_RESUME:
-            message = (
-                f"{folder} has {name} {_plain(saved)}, the recipe {_plain(value)}: training stops once the "
-                "model is loaded"
+            message = _(
+                "{folder} has {key} {saved}, the recipe {value}: training stops once the model is loaded",
+                folder=folder,
+                key=name,
+                saved=_plain(saved),
+                value=_plain(value),
             )
         else:
-            message = (
-                f"{folder} was trained with {name} {_plain(saved)}, the recipe has {_plain(value)}: the "
-                "adapter is scaled by another factor"
+            message = _(
+                "{folder} was trained with {key} {saved}, the recipe has {value}: the "
+                "adapter is scaled by another factor",
+                folder=folder,
+                key=name,
+                saved=_plain(saved),
+                value=_plain(value),
             )
         yield recipe.problem(code, key, message, f"{key}: {_plain(saved)}")
     modules: set[str] = set(recipe.names("additional_target"))
@@ -361,9 +419,11 @@ def _lora_problems(recipe: Recipe, folder: Path, config: Mapping[str, object]) -
     may_add_modules = any(recipe.settings.get(key) for key in RESIZING)  # LLaMA-Factory then adds embeddings
     if (modules or not may_add_modules) and modules != set(map(str, saved_modules)):
         saved_text = ",".join(sorted(map(str, saved_modules)))
-        message = (
-            f"{folder} trains {saved_text or 'no further modules'}, the recipe "
-            f"{','.join(sorted(modules)) or 'none'}: training stops once the model is loaded"
+        message = _(
+            "{folder} trains {saved_modules}, the recipe {modules}: training stops once the model is loaded",
+            folder=folder,
+            saved_modules=saved_text or _("no further modules"),
+            modules=",".join(sorted(modules)) or _("none"),
         )
         fix = f"additional_target: {saved_text}" if saved_text else "leave out additional_target"
         yield recipe.problem(CANNOT_RESUME, "additional_target", message, fix)
@@ -385,9 +445,12 @@ def _other_layers(recipe: Recipe, names: set[str]) -> Iterator[Problem]:
     if not isinstance(saved, list) or set(map(str, saved)) == names:
         return  # a text is a pattern of paths
     layers = ", ".join(sorted(map(str, saved)))
-    message = (
-        f"{folder} adapts {layers}, the recipe {', '.join(sorted(names))}: training stops once the model is "
-        "loaded, or begins the other layers anew"
+    message = _(
+        "{folder} adapts {layers}, the recipe {names}: training stops once the model "
+        "is loaded, or begins the other layers anew",
+        folder=folder,
+        layers=layers,
+        names=joined(sorted(names)),
     )
     yield recipe.problem(CANNOT_RESUME, "lora_target", message, f"lora_target: {layers.replace(' ', '')}")
 

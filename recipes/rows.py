@@ -17,7 +17,7 @@ from tuneyard.core.datasets import read_records
 from tuneyard.core.errors import ContentError, TuneyardError, show_value
 from tuneyard.core.files import strings
 from tuneyard.core.files.scratch import scratch_folder
-from tuneyard.core.language.message import _, counted
+from tuneyard.core.language.message import Message, _, counted, message_of
 from tuneyard.core.llamafactory import loader as llamafactory
 from tuneyard.core.llamafactory.file_rows import aligned_rows, row_converter, rows_as_in_file
 from tuneyard.core.llamafactory.loader import WHOLE, RecipeData, RetypedColumnError
@@ -53,13 +53,16 @@ def words(error: BaseException) -> str:
     while error.__cause__ is not None:  # "an error occurred while generating the dataset"
         error = error.__cause__
     if isinstance(error, StopIteration):
-        return "it has no rows"
+        return _("it has no rows")
     if isinstance(error, LocalEntryNotFoundError | HFValidationError):  # their words are about downloading
         return _("its files are not on this machine")
     if llamafactory.needs_code(error):
-        return f"{llamafactory.NEEDS_CODE} (--trust-remote-code)"
-    text = " ".join((str(error) or type(error).__name__).split())[:300]
-    return f"there is no {text}" if isinstance(error, KeyError) else text
+        return _("{reason} (--trust-remote-code)", reason=llamafactory.NEEDS_CODE)
+    message = message_of(error)
+    if isinstance(message, Message):
+        return message
+    text = " ".join((message or type(error).__name__).split())[:300]
+    return _("there is no {text}", text=text) if isinstance(error, KeyError) else text
 
 
 def look(reader: RecipeData, name: str) -> Rows:
@@ -81,12 +84,12 @@ def _look(reader: RecipeData, name: str) -> Rows:
             return Rows()
         rows = aligned_rows(reader, attributes)
     except RetypedColumnError as error:
-        return Rows(bad=1, problems=[(0, str(error))])
+        return Rows(bad=1, problems=[(0, message_of(error))])
     except expected_errors() as error:
         count, bad = _locate(reader, attributes) if attributes else (0, [])
         if not bad and isinstance(error, OSError | RuntimeError):  # no room, no threads: no fault of the data
             return Rows(error=words(error))
-        bad = bad or [(0, f"LLaMA-Factory cannot read it: {words(error)}")]
+        bad = bad or [(0, _("LLaMA-Factory cannot read it: {reason}", reason=words(error)))]
         return Rows(count, len(bad), bad)
     bad, lengths = [], []
     for number, lengths_or_reason in enumerate(_encoded(reader, rows, attributes, name), 1):
@@ -166,8 +169,13 @@ def _locate(reader: RecipeData, attributes: Any) -> tuple[int, list[tuple[int, s
         try:
             convert(row)
         except expected_errors() as error:
-            reason = f"LLaMA-Factory stops at it: {words(error)}; found {show_value(row)}"
-            bad.append((number, f"{reason}{_missing_column_fix(error, row)}"))
+            reason: str = _(
+                "LLaMA-Factory stops at it: {reason}; found {row}", reason=words(error), row=show_value(row)
+            )
+            fix = _missing_column_fix(error, row)
+            if fix:
+                reason = _("{reason}; {fix}", reason=reason, fix=fix)
+            bad.append((number, reason))
     return len(rows), bad
 
 
@@ -177,10 +185,10 @@ def _missing_column_fix(error: BaseException, row: Mapping[str, Any]) -> str:
         return ""
     fix = entry_fix(row)
     if fix:
-        return f"; {fix}"
+        return fix
     for key, value in row.items():
         if isinstance(value, list) and value and isinstance(value[0], dict):
-            return f"; its rows are in {key!r}: write that list alone into the file, or compile it"
+            return _("its rows are in {key!r}: write that list alone into the file, or compile it", key=key)
     return ""
 
 
@@ -200,14 +208,19 @@ def _clashes(path: Path) -> Iterator[tuple[int, str]]:
     try:
         records = read_records(path)
     except (TuneyardError, OSError) as error:
-        yield 0, str(error)
+        yield 0, message_of(error)
         return
     for key in dict.fromkeys(itertools.chain(*records)):
         values = [record.get(key) for record in records]
         if mixed(values):
             row = bisect.bisect_left(range(len(values)), True, key=lambda last: mixed(values[: last + 1]))
-            message = f"column {show_value(key)} holds {show_value(values[row])}, another kind of value"
-            yield row + 1, f"LLaMA-Factory cannot read it: {message} than in the rows above"
+            message = _(
+                "LLaMA-Factory cannot read it: column {column} holds {value}, another kind of value than "
+                "in the rows above",
+                column=show_value(key),
+                value=show_value(values[row]),
+            )
+            yield row + 1, message
 
 
 def _encoded(reader: RecipeData, rows: Any, attributes: Any, name: str) -> Iterator[list[int] | str]:
@@ -229,7 +242,7 @@ def _encoded(reader: RecipeData, rows: Any, attributes: Any, name: str) -> Itera
         try:
             encoded = processor.preprocess_dataset(single_row)
         except expected_errors() as error:
-            yield f"LLaMA-Factory stops at it: {words(error)}"
+            yield _("LLaMA-Factory stops at it: {reason}", reason=words(error))
             continue
         sequences = _sequences(encoded)
         is_cut = any(len(ids) > cutoff for ids in sequences) and not reader.data_args.packing
@@ -237,13 +250,21 @@ def _encoded(reader: RecipeData, rows: Any, attributes: Any, name: str) -> Itera
             cut = cutting.preprocess_dataset(single_row)
             left, whole = _media_tokens(reader, cut), _media_tokens(reader, encoded)
             if left < whole:
-                message = f"cutoff_len {cutoff} leaves {left} of its {whole} image, video and audio tokens"
-                yield f"training stops at it: {message}"
+                yield _(
+                    "training stops at it: cutoff_len {cutoff} leaves {left} of its {whole} image, video "
+                    "and audio tokens",
+                    cutoff=cutoff,
+                    left=left,
+                    whole=whole,
+                )
                 continue
         if sequences:
             yield [len(ids) for ids in sequences]
         else:
-            yield f"LLaMA-Factory drops it: {_drop_reason(reader, attributes, row, number, originals)}"
+            yield _(
+                "LLaMA-Factory drops it: {reason}",
+                reason=_drop_reason(reader, attributes, row, number, originals),
+            )
 
 
 def _drop_reason(
@@ -255,11 +276,17 @@ def _drop_reason(
         return turn_fault(originals()[number], attributes)
     if stage.rows == MARKED and attributes.kto_tag and len(answers) == 1:
         mark = show_value(originals()[number][attributes.kto_tag])
-        return f"its mark in column {show_value(attributes.kto_tag)} is {mark}, expected true or false"
-    counts = (
-        f"found {counted(len(prompt), 'turn', 'turns')} before {counted(len(answers), 'answer', 'answers')}"
+        return _(
+            "its mark in column {column} is {value}, expected true or false",
+            column=show_value(attributes.kto_tag),
+            value=mark,
+        )
+    return _(
+        "found {turns} before {answers}, expected an odd number of turns and {expected_answers}",
+        turns=counted(len(prompt), "turn", "turns"),
+        answers=counted(len(answers), "answer", "answers"),
+        expected_answers=stage.expected_answers,
     )
-    return f"{counts}, expected an odd number of turns and {stage.expected_answers}"
 
 
 def _sequences(encoded: Mapping[str, list[list[int]]]) -> list[list[int]]:
@@ -283,7 +310,7 @@ def turn_fault(row: dict[str, Any], attributes: Any) -> str:
     try:
         return RecordReader(record_format).read(row).fault
     except ContentError as error:
-        return str(error)
+        return message_of(error)
 
 
 def _summary(lengths: Lengths, cutoff: int, share: float) -> TokenCounts:
@@ -321,27 +348,34 @@ def epoch(
     )
     blocks = packing.blocks(train)
     if not blocks:
-        message = f"{packing.shortage(train)} (packing, cutoff_len)"
+        message = _("{shortage} (packing, cutoff_len)", shortage=packing.shortage(train))
         raise UntrainableEpochError(message, "stage", "packing", "cutoff_len")
     for held_out in parts.held_out.values():
         texts = held_out["lengths"]
         if not packing.blocks(texts):
             size = _sufficient_val_size(rows, whole, seed, packing)
-            fix = "a smaller cutoff_len, longer texts, or val_size: 0"
+            fix = _("a smaller cutoff_len, longer texts, or val_size: 0")
             if size:
-                fix = f"val_size: {size:g} holds out enough, as does a smaller cutoff_len"
-            message = f"val_size {whole.val_size:g} holds out {counted(len(texts), 'row', 'rows')}: "
-            message += f"{packing.shortage(texts)} (val_size, cutoff_len); {fix}"
+                fix = _("val_size: {size:g} holds out enough, as does a smaller cutoff_len", size=size)
+            message = _(
+                "val_size {val_size:g} holds out {rows}: {shortage} (val_size, cutoff_len); {fix}",
+                val_size=whole.val_size,
+                rows=counted(len(texts), "row", "rows"),
+                shortage=packing.shortage(texts),
+                fix=fix,
+            )
             raise UntrainableEpochError(message, "val_size")
     evaluations = list(evaluated.values())
     if not whole.eval_on_each_dataset:
         evaluations = [list(itertools.chain(*evaluations))]
     for texts in evaluations:
         if texts and not packing.blocks(texts):
-            message = f"{packing.shortage(texts)} to evaluate (eval_dataset, cutoff_len); "
-            raise UntrainableEpochError(
-                _("{message}more texts in it, or a smaller cutoff_len", message=message), "eval_dataset"
+            message = _(
+                "{shortage} to evaluate (eval_dataset, cutoff_len); more texts in it, or a smaller "
+                "cutoff_len",
+                shortage=packing.shortage(texts),
             )
+            raise UntrainableEpochError(message, "eval_dataset")
     return EpochCounts(blocks, blocks * cutoff, cutoff)
 
 
@@ -373,12 +407,15 @@ class Packing:
         """The tokens of rows that fill no block, and the shares into which they are divided."""
         tokens = sum(map(sum, rows))
         batches = packed_batches(len(rows), self.workers, self.batch)
-        text = f"{tokens:,} tokens in all"
         if tokens >= self.cutoff and len(batches) > 1:
-            text += (
-                f", packed in {len(batches)} batches (preprocessing_num_workers, preprocessing_batch_size),"
+            return _(
+                "{tokens:,} tokens in all, packed in {batches} batches (preprocessing_num_workers, "
+                "preprocessing_batch_size), fill no block of {cutoff}",
+                tokens=tokens,
+                batches=len(batches),
+                cutoff=self.cutoff,
             )
-        return f"{text} fill no block of {self.cutoff}"
+        return _("{tokens:,} tokens in all fill no block of {cutoff}", tokens=tokens, cutoff=self.cutoff)
 
 
 def _sufficient_val_size(rows: Sequence[Any], data_args: Any, seed: int, packing: Packing) -> float:

@@ -11,7 +11,7 @@ from tuneyard.core.errors import ContentError, Problem, nearest, show_value
 from tuneyard.core.errors.problem_codes import ProblemCode
 from tuneyard.core.files import HUB_ID, existing, near_name
 from tuneyard.core.installation.packages import install_command
-from tuneyard.core.language.message import _
+from tuneyard.core.language.message import _, joined, marked, message_of
 from tuneyard.core.llamafactory.prompt.token_weights import read_weights, weights_file
 from tuneyard.core.llamafactory.stages import (
     TRAINING_STAGES,
@@ -20,7 +20,7 @@ from tuneyard.core.llamafactory.stages import (
 )
 from tuneyard.core.text.quoting import shell
 from tuneyard.core.text.secrets import VARIABLES
-from tuneyard.core.training.metrics import UNKNOWN, direction, metric_of
+from tuneyard.core.training.metrics import UNKNOWN, metric_of
 from tuneyard.recipes.costs import STOPS_LATE
 from tuneyard.recipes.data import NEVER_EVALUATED
 from tuneyard.recipes.deepspeed_file import (
@@ -134,6 +134,7 @@ AMPERE = 8  # the compute capability from which NVIDIA GPUs calculate in bfloat1
 HOPPER = 9  # … from which all GPUs multiply in fp8
 ADA = ("L4", "4090", "Ada")  # in names of GPUs of generation 8 that do, too
 CHOOSE = _("choose another output_dir")
+OR = _(" or ")
 KEPT = ("model_name_or_path", "adapter_name_or_path", "dataset_dir")
 FAR = 10
 """A learning rate is far outside a range if it is so many times below or above it, or more."""
@@ -172,10 +173,12 @@ def _missing(recipe: Recipe) -> Iterator[Problem]:
         evaluates = key == "dataset" and works and "do_train" not in works
         misspelt = any(meant(other, [key]) for other in recipe.settings if other not in known_keys())
         if not recipe.names(key) and not evaluates and not misspelt:
-            yield recipe.setting_problem(MISSING_KEY, key, f"is missing, expected {meaning}")
+            yield recipe.setting_problem(
+                MISSING_KEY, key, _("is missing, expected {meaning}", meaning=meaning)
+            )
     if not works and not recipe.settings.get("tokenized_path"):  # which is written without a training
         yield recipe.setting_problem(
-            MISSING_KEY, "do_train", "is not true, so nothing would be trained", "do_train: true"
+            MISSING_KEY, "do_train", _("is not true, so nothing would be trained"), "do_train: true"
         )
 
 
@@ -184,15 +187,19 @@ def _secrets(recipe: Recipe) -> Iterator[Problem]:
     for key in recipe.secrets:
         place = f"{recipe.path}:{recipe.lines[key]}" if key in recipe.lines else f"{recipe.path} (override)"
         variable = VARIABLES.get(key)
-        message = (
+        message = _(
             "a secret, which a training copies into its files: `tuneyard recipe train` writes it nowhere"
         )
-        hint = "take it out, and log in with the service's own program: the training does not get it"
+        hint = _("take it out, and log in with the service's own program: the training does not get it")
         if key == "om_hub_token":  # LLaMA-Factory reads it from the recipe alone, to load a dataset
-            hint = "take it out, download the dataset, and register its file: the training does not get it"
+            hint = _("take it out, download the dataset, and register its file: the training does not get it")
         if variable:
-            message += f", and hands it to the training as {variable}"
-            hint = f"take it out, and set it in the environment: export {variable}=…"
+            message = _(
+                "a secret, which a training copies into its files: `tuneyard recipe train` writes it "
+                "nowhere, and hands it to the training as {variable}",
+                variable=variable,
+            )
+            hint = _("take it out, and set it in the environment: export {variable}=…", variable=variable)
         yield Problem(SECRET_IN_RECIPE, place, message, key, hint)
 
 
@@ -206,15 +213,21 @@ def _model(recipe: Recipe) -> Iterator[Problem]:
             yield recipe.setting_problem(
                 INCOMPLETE_MODEL,
                 key,
-                f"{name} has no config.json: no model folder; name that of a whole model (for an adapter its "
-                "base here, and itself as adapter_name_or_path)",
+                _(
+                    "{name} has no config.json: no model folder; name that of a whole model (for "
+                    "an adapter its base here, and itself as adapter_name_or_path)",
+                    name=name,
+                ),
             )
     elif folder.is_absolute():
         yield recipe.problem(MISSING_PATH, key, _("{path}: no such folder", path=name), kind=MachineProblem)
     elif means_folder(name):
         hint = _("make it with `tuneyard recipe base`") if name == "models/demo-base" else near_name(folder)
         yield recipe.setting_problem(
-            INCOMPLETE_MODEL, key, f"{name}: no such folder, and no hub id (owner/name) either", hint
+            INCOMPLETE_MODEL,
+            key,
+            _("{name}: no such folder, and no hub id (owner/name) either", name=name),
+            hint,
         )
 
 
@@ -231,7 +244,7 @@ def _evaluation(recipe: Recipe) -> Iterator[Problem]:
     given = next((key for key in keys if settings.get(key)), "")
     if given and never:
         yield recipe.problem(
-            NEVER_EVALUATED, given, "is given, but nothing is evaluated", "eval_strategy: steps"
+            NEVER_EVALUATED, given, _("is given, but nothing is evaluated"), "eval_strategy: steps"
         )
 
 
@@ -244,13 +257,18 @@ def _best(recipe: Recipe) -> Iterator[Problem]:
         highest = not by.endswith("loss")  # what transformers takes
     kept = recipe.settings.get("load_best_model_at_end") is True and metric_of(by) is not UNKNOWN
     if kept and highest != metric_of(by).higher:
-        message = f"is {str(highest).lower()}, which keeps the worst: {direction(by)}"
+        template = marked("is true, which keeps the worst: {metric} ({unit}, lower is better)")
+        if metric_of(by).higher:
+            template = marked("is false, which keeps the worst: {metric} ({unit}, higher is better)")
+        message = _(template, metric=by, unit=metric_of(by).unit)
         hint = f"greater_is_better: {not highest}".lower()
         yield recipe.setting_problem(KEEPS_THE_WORST, "greater_is_better", message, hint)
     if isinstance(name, str) and computed and f"eval_{name.removeprefix('eval_')}" not in computed:
-        names = ", ".join(figure for figure in computed if not figure.endswith(TIMES))
+        names = joined(figure for figure in computed if not figure.endswith(TIMES))
         yield recipe.setting_problem(
-            METRIC_NOT_COMPUTED, key, f"found {show_value(name)}, which no evaluation computes: {names}"
+            METRIC_NOT_COMPUTED,
+            key,
+            _("found {name}, which no evaluation computes: {names}", name=show_value(name), names=names),
         )
 
 
@@ -289,7 +307,7 @@ def _packages(recipe: Recipe) -> Iterator[Problem]:
         needed.append(("optim", "bitsandbytes"))
     needed += [("report_to", tool) for tool in TRACKERS if tool in recipe.names("report_to")]
     if recipe.settings.get("flash_attn") == "fa2" and find_spec("flash_attn") is None:
-        message = "needs the package flash_attn, which is not installed: LLaMA-Factory trains without it"
+        message = _("needs the package flash_attn, which is not installed: LLaMA-Factory trains without it")
         yield recipe.problem(
             SKIPPED_PACKAGE, "flash_attn", message, install_command("flash-attn"), kind=MachineProblem
         )
@@ -314,11 +332,14 @@ def _deepspeed(recipe: Recipe) -> Iterator[Problem]:
             if key == "deepspeed":
                 recipe.zero()
         except ContentError as error:
-            yield recipe.setting_problem(WRONG_SETTINGS_FILE, key, str(error))
+            yield recipe.setting_problem(WRONG_SETTINGS_FILE, key, message_of(error))
         except OSError:
-            bundled_files = "; recipes/deepspeed/z3.json and others are bundled" if key == "deepspeed" else ""
-            hint = f"{near_name(Path(name))}{bundled_files}"
-            yield recipe.setting_problem(WRONG_SETTINGS_FILE, key, f"{name}: file not found", hint)
+            hint = near_name(Path(name))
+            if key == "deepspeed":
+                hint = _("{near}; recipes/deepspeed/z3.json and others are bundled", near=hint)
+            yield recipe.setting_problem(
+                WRONG_SETTINGS_FILE, key, _("{path}: file not found", path=name), hint
+            )
 
 
 def _fsdp(recipe: Recipe) -> Iterator[Problem]:
@@ -329,16 +350,20 @@ def _fsdp(recipe: Recipe) -> Iterator[Problem]:
         return
     unknown = [option for option in options if option not in FSDP_OPTIONS]
     if unknown:
-        message = f"found {show_value(unknown[0])}, expected some of {', '.join(FSDP_OPTIONS)}"
+        message = _(
+            "found {value}, expected some of {options}",
+            value=show_value(unknown[0]),
+            options=joined(FSDP_OPTIONS),
+        )
         hint = nearest(str(unknown[0]), FSDP_OPTIONS)
         if "," in str(unknown[0]):
             hint = _("separate them by spaces")
         yield recipe.setting_problem(UNKNOWN_CHOICE, "fsdp", message, hint)
     elif set(options) == {"offload"}:
-        message = "offload works only next to full_shard or shard_grad_op"
+        message = _("offload works only next to full_shard or shard_grad_op")
         yield recipe.setting_problem(UNKNOWN_CHOICE, "fsdp", message, "fsdp: full_shard offload")
     elif {"full_shard", "shard_grad_op"} <= set(options):
-        yield recipe.setting_problem(UNKNOWN_CHOICE, "fsdp", "full_shard and shard_grad_op: choose one")
+        yield recipe.setting_problem(UNKNOWN_CHOICE, "fsdp", _("full_shard and shard_grad_op: choose one"))
 
 
 def _paths(recipe: Recipe) -> Iterator[Problem]:
@@ -346,20 +371,24 @@ def _paths(recipe: Recipe) -> Iterator[Problem]:
     for key in ("output_dir", "resume_from_checkpoint"):
         value = recipe.settings.get(key)
         if isinstance(value, str) and (len(value.split()) > 1 or "${" in value or not value.isprintable()):
-            message = f"found {show_value(value)}, expected no spaces, control characters or ${{…}}"
-            hint = (
-                "LLaMA-Factory's launcher splits its arguments at spaces, and fills in no variables: write "
-                "the path itself"
+            message = _(
+                "found {value}, expected no spaces, control characters or ${{…}}", value=show_value(value)
+            )
+            hint: str = _(
+                "LLaMA-Factory's launcher splits its arguments at spaces, and fills in no "
+                "variables: write the path itself"
             )
             yield recipe.setting_problem(WRONG_PATH, key, message, hint)
     value = recipe.settings.get("resume_from_checkpoint")
     if isinstance(value, str) and not Path(value).is_dir():
         hint = near_name(Path(value))
-        yield recipe.setting_problem(WRONG_PATH, "resume_from_checkpoint", f"{value}: folder not found", hint)
+        yield recipe.setting_problem(
+            WRONG_PATH, "resume_from_checkpoint", _("{path}: folder not found", path=value), hint
+        )
     for name in recipe.names("media_dir"):
         if not expanded(name).exists():
             yield recipe.problem(
-                MISSING_PATH, "media_dir", f"{name}: no such file or folder", kind=MachineProblem
+                MISSING_PATH, "media_dir", _("{path}: no such file or folder", path=name), kind=MachineProblem
             )
 
 
@@ -375,17 +404,21 @@ def _output_dir(recipe: Recipe) -> Iterator[Problem]:
         )
         return
     if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
-        message = f"{there} is no folder that can be written to"
+        message = _("{path} is no folder that can be written to", path=there)
         yield recipe.problem(NOT_WRITABLE, "output_dir", message, CHOOSE, kind=MachineProblem)
         return
-    needed = {"the current folder": Path(), "the recipe": recipe.path}
+    needed: dict[str, Path] = {_("the current folder"): Path(), _("the recipe"): recipe.path}
     for key in KEPT:
         for name in recipe.names(key):
             if name.isprintable():
                 needed[key] = Path(name)
     for label, path in needed.items():
         if path.exists() and path.resolve().is_relative_to(folder):
-            message = f"{recipe.output_dir} holds {label}, so it cannot be a run's own"
+            message = _(
+                "{path} holds {needed}, so it cannot be a run's own",
+                path=recipe.output_dir,
+                needed=label,
+            )
             yield recipe.problem(OUTPUT_IS_INPUT, "output_dir", message, CHOOSE)
             return
 
@@ -400,13 +433,16 @@ def _weights(recipe: Recipe) -> Iterator[Problem]:
         for line in str(error).splitlines():
             place, _unused, message = line.partition(": ")
             yield Problem(WRONG_WEIGHTS, place, message)
-    message = "plain `llamafactory-cli train` ignores these key-token weights"
+    message = _("plain `llamafactory-cli train` ignores these key-token weights")
     yield RunProblem(IGNORED_WEIGHTS, str(path), message, hint=_("train with `tuneyard recipe train`"))
     unweightable = [key for key in UNWEIGHTED if recipe.settings.get(key)]
     unweightable += ["stage"] * (recipe.stage != "sft") + ["USE_RAY"] * is_set("USE_RAY")
     for key in unweightable:
-        message = f"does not go with key-token weights ({path}): not proved"
-        hint = f"change it, or train without weights: llamafactory-cli train {shell(recipe.path)}"
+        message = _("does not go with key-token weights ({path}): not proved", path=path)
+        hint = _(
+            "change it, or train without weights: llamafactory-cli train {recipe}",
+            recipe=shell(recipe.path),
+        )
         yield recipe.problem(UNWEIGHTABLE, key, message, hint)
 
 
@@ -418,24 +454,28 @@ def _hardware(recipe: Recipe, gpus: Sequence[Gpu]) -> Iterator[Problem]:
             WRONG_PRECISION, "pure_bf16", _("never works without a GPU"), "bf16: true"
         )
     if "fp16" in true and not on_gpu:
-        yield recipe.setting_problem(WRONG_PRECISION, "fp16", "needs a GPU", "bf16: true works on CPUs")
+        yield recipe.setting_problem(WRONG_PRECISION, "fp16", _("needs a GPU"), _("bf16: true works on CPUs"))
     if {"bf16", "fp16"} <= true:
-        yield recipe.setting_problem(WRONG_PRECISION, "fp16", "and bf16 are both true: choose one")
+        yield recipe.setting_problem(WRONG_PRECISION, "fp16", _("and bf16 are both true: choose one"))
     if "bf16" in true and on_gpu and any(gpu.generation < AMPERE for gpu in gpus):
-        message = f"{gpus[0].name} has no bfloat16: PyTorch imitates it, many times slower"
+        message = _("{name} has no bfloat16: PyTorch imitates it, many times slower", name=gpus[0].name)
         yield recipe.problem(SLOW_PRECISION, "bf16", message, "bf16=false fp16=true")
     without_fp8 = [gpu for gpu in gpus if gpu.generation < HOPPER and not any(map(gpu.name.count, ADA))]
     if recipe.settings.get("fp8") and on_gpu and without_fp8:
-        message = f"{gpus[0].name} has no fp8 matrix products in PyTorch: training stops at the first one"
+        message = _(
+            "{name} has no fp8 matrix products in PyTorch: training stops at the first one", name=gpus[0].name
+        )
         yield recipe.problem(
-            SLOW_PRECISION, "fp8", message, "--for 4xH100 if it is to train there, or fp8: false"
+            SLOW_PRECISION, "fp8", message, _("--for 4xH100 if it is to train there, or fp8: false")
         )
     if recipe.settings.get("quantization_bit") and not on_gpu:
-        message = "on CPU: works, but many times slower than without; meant for a GPU"
+        message = _("on CPU: works, but many times slower than without; meant for a GPU")
         yield recipe.problem(SLOW_PRECISION, "quantization_bit", message)
     if not on_gpu and world_size(recipe, gpus) > 1 and recipe.zero_stage() == 3:
-        message = "ZeRO-3 on CPUs takes several processes for one when it loads the model: training stops"
-        yield recipe.problem(STOPS_LATE, "deepspeed", message, "deepspeed=recipes/deepspeed/z2.json, or GPUs")
+        message = _("ZeRO-3 on CPUs takes several processes for one when it loads the model: training stops")
+        yield recipe.problem(
+            STOPS_LATE, "deepspeed", message, _("deepspeed=recipes/deepspeed/z2.json, or GPUs")
+        )
 
 
 def _without_gpu(recipe: Recipe, machine: Machine) -> Iterator[Problem]:
@@ -446,7 +486,7 @@ def _without_gpu(recipe: Recipe, machine: Machine) -> Iterator[Problem]:
     if machine.gpus or recipe.settings.get("bf16") is not True:
         return
     if recipe.settings.get("use_cpu") is False:
-        message = "without a GPU LLaMA-Factory stops at it, and use_cpu is false"
+        message = _("without a GPU LLaMA-Factory stops at it, and use_cpu is false")
         yield recipe.setting_problem(WRONG_PRECISION, "bf16", message, "use_cpu: true")
         return
     missing = cpu_settings(recipe, computes_bf16=not machine.here or cpu_computes_bf16())
@@ -454,10 +494,13 @@ def _without_gpu(recipe: Recipe, machine: Machine) -> Iterator[Problem]:
         return
     settings = " ".join(f"{key}={str(value).lower()}" for key, value in missing.items())
     if "use_cpu" in missing:
-        message = "without a GPU `llamafactory-cli train` stops at it"
+        message = _("without a GPU `llamafactory-cli train` stops at it")
     else:
-        message = "this CPU has no bfloat16 arithmetic: training takes many times longer"
-    hint = f"`tuneyard recipe train` adds {settings}; for llamafactory-cli add it to the command"
+        message = _("this CPU has no bfloat16 arithmetic: training takes many times longer")
+    hint = _(
+        "`tuneyard recipe train` adds {settings}; for llamafactory-cli add it to the command",
+        settings=settings,
+    )
     yield recipe.problem(BF16_ON_CPU, "bf16", message, hint, RunProblem)
 
 
@@ -483,11 +526,16 @@ def learning_rate(recipe: Recipe) -> Iterator[Problem]:
     low, high = rates
     if low / FAR < rate < high * FAR:
         return
-    side, effect = "below", "hardly anything is learned"
+    template = marked(
+        "{rate:g} is far below the usual {low:g} to {high:g} of stage {stage} with finetuning_type {method}: "
+        "hardly anything is learned"
+    )
     if rate > high:
-        side, effect = "above", "training may diverge"
-    usual = f"the usual {low:g} to {high:g} of stage {recipe.stage} with finetuning_type {method}"
-    message = f"{rate:g} is far {side} {usual}: {effect}"
+        template = marked(
+            "{rate:g} is far above the usual {low:g} to {high:g} of stage {stage} with finetuning_type "
+            "{method}: training may diverge"
+        )
+    message = _(template, rate=rate, low=low, high=high, stage=recipe.stage, method=method)
     yield recipe.problem(UNUSUAL_RATE, "learning_rate", message)
 
 
@@ -495,8 +543,8 @@ def packing(recipe: Recipe) -> Iterator[Problem]:
     """Note that packed examples see each other."""
     settings = recipe.settings
     if recipe.stage == "sft" and settings.get("packing") and not settings.get("neat_packing"):
-        message = "examples in a block see the ones before them"
-        yield recipe.problem(PACKED_TOGETHER, "packing", message, "neat_packing: true keeps them apart")
+        message = _("examples in a block see the ones before them")
+        yield recipe.problem(PACKED_TOGETHER, "packing", message, _("neat_packing: true keeps them apart"))
 
 
 def _stops(recipe: Recipe) -> Iterator[Problem]:
@@ -507,21 +555,25 @@ def _stops(recipe: Recipe) -> Iterator[Problem]:
     keeps_best = settings.get("load_best_model_at_end") is True
     metric = settings.get("metric_for_best_model") or keeps_best
     if settings.get("early_stopping_steps") and not metric:
-        message = "needs a metric and evaluations: training stops when it begins"
+        message = _("needs a metric and evaluations: training stops when it begins")
         yield recipe.problem(STOPS_LATE, "early_stopping_steps", message, "load_best_model_at_end: true")
     shards = settings.get("deepspeed") or settings.get("fsdp")
     if settings.get("deepspeed") and settings.get("fsdp"):
-        message = "and deepspeed exclude each other: training stops once the model is loaded"
-        yield recipe.problem(STOPS_LATE, "fsdp", message, "choose one")
+        message = _("and deepspeed exclude each other: training stops once the model is loaded")
+        yield recipe.problem(STOPS_LATE, "fsdp", message, _("choose one"))
     elif settings.get("save_only_model") and keeps_best and shards:
-        message = "leaves DeepSpeed and FSDP nothing to load the best checkpoint from"
+        message = _("leaves DeepSpeed and FSDP nothing to load the best checkpoint from")
         yield recipe.problem(STOPS_LATE, "save_only_model", message, "save_only_model: false")
     scheduler = settings.get("lr_scheduler_type")
     needed = SCHEDULERS.get(str(scheduler), ())
     arguments = settings.get("lr_scheduler_kwargs")
     named = arguments if isinstance(arguments, dict | str) else ()
     if needed and not any(name in named for name in needed):
-        message = f"{scheduler} needs {' or '.join(needed)}: training stops once the model is loaded"
+        message = _(
+            "{scheduler} needs {arguments}: training stops once the model is loaded",
+            scheduler=scheduler,
+            arguments=joined(needed, OR),
+        )
         yield recipe.problem(
             STOPS_LATE, "lr_scheduler_type", message, f"lr_scheduler_kwargs: {{{needed[0]}: …}}"
         )
@@ -534,9 +586,11 @@ def _tokens(recipe: Recipe) -> Iterator[Problem]:
         return
     path = Path(folder)
     if path.is_dir() and any(path.iterdir()):
-        message = f"{folder} has tokens already: dataset, template and cutoff_len are not read"
+        message = _(
+            "{folder} has tokens already: dataset, template and cutoff_len are not read", folder=folder
+        )
         yield recipe.problem(
-            TOKENS_REPLACE_DATA, "tokenized_path", message, "name another folder after a change of these"
+            TOKENS_REPLACE_DATA, "tokenized_path", message, _("name another folder after a change of these")
         )
 
 
@@ -544,28 +598,28 @@ def _no_effect(recipe: Recipe) -> Iterator[Problem]:
     """Warn about settings that are ignored."""
     settings, stage = recipe.settings, recipe.stage
     if settings.get("packing") and stage in ("rm", "dpo", "kto"):
-        message = f"has no effect in stage {stage}: only pt and sft pack"
+        message = _("has no effect in stage {stage}: only pt and sft pack", stage=stage)
         yield recipe.problem(NO_EFFECT, "packing", message, _("leave it out"))
     loss = settings.get("pref_loss")
     if settings.get("ref_model") and stage == "dpo" and loss in WITHOUT_REFERENCE:
         yield recipe.problem(
-            NO_EFFECT, "ref_model", f"has no effect: {loss} has no reference", _("leave it out")
+            NO_EFFECT, "ref_model", _("has no effect: {loss} has no reference", loss=loss), _("leave it out")
         )
     checkpoints, disables = "gradient_checkpointing", "disable_gradient_checkpointing"
     if recipe.trains and settings.get(checkpoints) is False and settings.get(disables) is not True:
-        message = "false has no effect: LLaMA-Factory switches it on"
+        message = _("false has no effect: LLaMA-Factory switches it on")
         yield recipe.problem(NO_EFFECT, checkpoints, message, f"{disables}: true")
     if recipe.trains and settings.get(checkpoints) is True and settings.get(disables) is True:
-        message = f"true has no effect: {checkpoints}: true switches it on again"
-        yield recipe.problem(NO_EFFECT, disables, message, f"leave out {checkpoints}")
+        message = _("true has no effect: {key}: true switches it on again", key=checkpoints)
+        yield recipe.problem(NO_EFFECT, disables, message, _("leave out {key}", key=checkpoints))
     if settings.get("remove_unused_columns") is True:
-        message = "true has no effect: LLaMA-Factory sets it to false"
+        message = _("true has no effect: LLaMA-Factory sets it to false")
         yield recipe.problem(NO_EFFECT, "remove_unused_columns", message, _("leave it out"))
     for key in ("dataset", "eval_dataset"):
         names = recipe.names(key)
         repeated = [name for name in dict.fromkeys(names) if names.count(name) > 1]
         if repeated:
-            message = f"{', '.join(repeated)} is listed twice: LLaMA-Factory takes it once"
+            message = _("{names} is listed twice: LLaMA-Factory takes it once", names=joined(repeated))
             yield recipe.problem(
-                NO_EFFECT, key, message, 'for more weight, "num_samples" in its registry entry'
+                NO_EFFECT, key, message, _('for more weight, "num_samples" in its registry entry')
             )

@@ -87,7 +87,7 @@ def setting_problems(recipe: Recipe) -> Iterator[Problem]:
         if violation is not None:
             code, hint = CODES.get(violation.keyword, IMPOSSIBLE_NUMBER), violation.hint
             if code == WRONG_TYPE and {",", "%"} & {*str(value)}:
-                hint = "write a number such as 1.5e-4; 10% is 0.1"
+                hint = _("write a number such as 1.5e-4; 10% is 0.1")
             if violation.keyword == "enum":
                 if key == "template":
                     code = UNKNOWN_TEMPLATE
@@ -97,10 +97,10 @@ def setting_problems(recipe: Recipe) -> Iterator[Problem]:
 
 
 def _unknown(recipe: Recipe, key: str) -> Problem:
-    hint = meant(key, known_keys()) or "LLaMA-Factory has no such setting"
+    hint = meant(key, known_keys()) or _("LLaMA-Factory has no such setting")
     if key in KEYS_OF_ENTRIES:
-        hint = "a key of a dataset's entry in dataset_info.json: write it there"
-    return recipe.setting_problem(UNKNOWN_KEY, key, "unknown key", hint)
+        hint = _("a key of a dataset's entry in dataset_info.json: write it there")
+    return recipe.setting_problem(UNKNOWN_KEY, key, _("unknown key"), hint)
 
 
 def meant(name: str, choices: Collection[str]) -> str:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from tuneyard.core.errors import Problem
 from tuneyard.core.errors.problem_codes import ProblemCode
 from tuneyard.core.files import versions
-from tuneyard.core.language.message import _
+from tuneyard.core.language.message import _, joined
 from tuneyard.core.llamafactory.stages import PREFERENCE_STAGES
 from tuneyard.recipes.recipe import Recipe, expanded
 
@@ -31,11 +31,15 @@ def ppo(recipe: Recipe) -> Iterator[Problem]:
     first, last = PPO_TRL
     if Version(first) <= Version(installed) <= Version(last):
         return
-    message = (
-        f"LLaMA-Factory 0.9.5 needs trl {first} to {last} for PPO, and 0.18 or newer for everything else "
-        f"(installed: {installed}): training stops once the models are loaded"
+    message = _(
+        "LLaMA-Factory 0.9.5 needs trl {first} to {last} for PPO, and 0.18 or newer "
+        "for everything else (installed: {installed}): training stops once the "
+        "models are loaded",
+        first=first,
+        last=last,
+        installed=installed,
     )
-    fix = f"train preferences with stage: {' or '.join(PREFERENCE_STAGES)}"
+    fix = _("train preferences with stage: {stages}", stages=joined(PREFERENCE_STAGES, _(" or ")))
     yield recipe.problem(NO_PPO, "stage", message, fix)
 
 
@@ -57,5 +61,9 @@ def value_head(recipe: Recipe) -> Iterator[Problem]:
     folder = expanded(folders[-1]) if folders else None  # LLaMA-Factory reads the last one's
     if folder is None or not folder.is_dir() or any((folder / name).is_file() for name in VALUE_HEADS):
         return
-    message = f"{folder} has no value head ({' or '.join(VALUE_HEADS)}): it is no reward model"
-    yield recipe.problem(NO_VALUE_HEAD, key, message, "name a folder that stage: rm has written")
+    message = _(
+        "{folder} has no value head ({value_heads}): it is no reward model",
+        folder=folder,
+        value_heads=joined(VALUE_HEADS, _(" or ")),
+    )
+    yield recipe.problem(NO_VALUE_HEAD, key, message, _("name a folder that stage: rm has written"))

@@ -6,7 +6,7 @@ from pathlib import Path
 from tuneyard.core.errors import ContentError, Problem, RequestError, show_value
 from tuneyard.core.errors.problem_codes import ProblemCode
 from tuneyard.core.files import no_folder, read_object, require
-from tuneyard.core.language.message import _, counted
+from tuneyard.core.language.message import _, counted, joined, message_of
 from tuneyard.core.training.parent_adapters import last_parts, parent_adapters
 from tuneyard.recipes.config_sizes import CONFIG, check_sizes
 from tuneyard.recipes.deepspeed_file import NO_EFFECT
@@ -96,7 +96,9 @@ def _model_problems(recipe: Recipe, key: str, name: str) -> Iterator[Problem]:
         if (model / CONFIG).is_file():
             check_sizes(model / CONFIG)
     except (ContentError, OSError) as error:
-        yield recipe.problem(INCOMPLETE_MODEL, key, str(error), "`hf download` completes the folder")
+        yield recipe.problem(
+            INCOMPLETE_MODEL, key, message_of(error), _("`hf download` completes the folder")
+        )
 
 
 def check_weights(folder: Path) -> None:
@@ -128,8 +130,12 @@ def _kept_settings(recipe: Recipe) -> Iterator[Problem]:
     for key, kept in KEPT_BY_ADAPTERS.items():
         value, own = recipe.settings.get(key), config.get(kept)
         if value is not None and own is not None and value != own:
-            message = f"has no effect: training goes on with the adapter's own {kept}, {show_value(own)}"
-            yield recipe.problem(NO_EFFECT, key, message, "create_new_adapter: true starts a new adapter")
+            message = _(
+                "has no effect: training goes on with the adapter's own {setting}, {value}",
+                setting=kept,
+                value=show_value(own),
+            )
+            yield recipe.problem(NO_EFFECT, key, message, _("create_new_adapter: true starts a new adapter"))
 
 
 def _adapter_problems(recipe: Recipe, key: str, name: str, base_key: str, base: object) -> Iterator[Problem]:
@@ -150,7 +156,10 @@ def _adapter_problems(recipe: Recipe, key: str, name: str, base_key: str, base: 
     for file in (CONFIG, WEIGHTS):
         if not (folder / file).is_file() and not (file == WEIGHTS and is_split_or_pickled):
             yield recipe.problem(
-                MISSING_ADAPTER, key, f"{name}: not an adapter: {file} is missing", _subfolder(folder)
+                MISSING_ADAPTER,
+                key,
+                _("{name}: not an adapter: {file} is missing", name=name, file=file),
+                _subfolder(folder),
             )
             return
     if not isinstance(base, str) or not base:
@@ -175,16 +184,23 @@ def _adapter_problems(recipe: Recipe, key: str, name: str, base_key: str, base: 
         reason = _why_shapes_unknown(folder, base_folder)
         if reason:
             yield recipe.problem(
-                UNCHECKED_ADAPTER, key, f"adapter {name}: its shapes are not checked: {reason}"
+                UNCHECKED_ADAPTER,
+                key,
+                _("adapter {name}: its shapes are not checked: {reason}", name=name, reason=reason),
             )
             return
         # LLaMA-Factory enlarges the embeddings before it loads an adapter (hparams/model_args.py)
         may_grow = any(recipe.settings.get(setting) for setting in RESIZING)
         misfits = adapter_misfits(folder, base_folder, may_grow=may_grow)
         if misfits:
-            message = f"adapter {name}: {misfits[0]}"
+            message = _("adapter {name}: {misfit}", name=name, misfit=misfits[0])
             if len(misfits) > 1:
-                message += f" ({counted(len(misfits), 'tensor', 'tensors')} in all)"
+                message = _(
+                    "adapter {name}: {misfit} ({tensors} in all)",
+                    name=name,
+                    misfit=misfits[0],
+                    tensors=counted(len(misfits), "tensor", "tensors"),
+                )
             fix = _(
                 "set `{key}` to the base of the adapter, or name an adapter of {base}",
                 key=base_key,
@@ -192,7 +208,7 @@ def _adapter_problems(recipe: Recipe, key: str, name: str, base_key: str, base: 
             )
             yield recipe.problem(OTHER_BASE, key, message, fix)
     except (ContentError, RequestError) as error:
-        yield recipe.problem(OTHER_BASE, key, str(error))
+        yield recipe.problem(OTHER_BASE, key, message_of(error))
 
 
 def _left_out_parents(recipe: Recipe, key: str) -> Iterator[Problem]:
@@ -209,7 +225,11 @@ def _left_out_parents(recipe: Recipe, key: str) -> Iterator[Problem]:
         before = {last_parts(other) for other in names[:position]}
         missing = [parent for parent in parents if last_parts(parent) not in before]
         if missing:
-            message = f"{name} was trained on top of {', '.join(missing)}, and the base here is without"
+            message = _(
+                "{name} was trained on top of {parents}, and the base here is without",
+                name=name,
+                parents=joined(missing),
+            )
             complete = ",".join([*names[:position], *missing, *names[position:]])
             yield recipe.problem(MISSING_PARENTS, key, message, f"{key}: {complete}")
 
@@ -219,7 +239,11 @@ def _subfolder(folder: Path) -> str:
     for config in sorted(folder.glob("[!.]*/adapter_config.json")):
         if not config.parent.name.startswith("checkpoint-"):
             name = config.parent.name
-            return f"PEFT saved it under its name: add adapter_folder: {name}, or name {config.parent}"
+            return _(
+                "PEFT saved it under its name: add adapter_folder: {name}, or name {folder}",
+                name=name,
+                folder=config.parent,
+            )
     return ""
 
 
@@ -229,11 +253,11 @@ def _why_shapes_unknown(adapter: Path, base: Path) -> str:
     from tuneyard.core.weights.tensors import INDEX, SINGLE
 
     if not base.is_dir():
-        return f"the base {base} is not a folder here"
+        return _("the base {base} is not a folder here", base=base)
     if not any((base / name).is_file() for name in (SINGLE, INDEX)):
-        return f"{base} has no weights in safetensors"
+        return _("{base} has no weights in safetensors", base=base)
     if not any((adapter / name).is_file() for name in (WEIGHTS, WEIGHTS_INDEX)):
-        return "its weights are pickled"
-    if "quantization_config" in read_object(require(base / "config.json", "the base model's config")):
+        return _("its weights are pickled")
+    if "quantization_config" in read_object(require(base / "config.json", _("the base model's config"))):
         return _("the weights of {name} are quantised", name=base)
     return ""

@@ -60,7 +60,7 @@ from tuneyard.recipes.rules import cpu_settings
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
 @click.option("--force", is_flag=True, help="Train again what was trained on another number of processes.")
 @code_option
-@resumed_by(lambda: "the same command resumes it from its newest complete checkpoint, if there is one")
+@resumed_by(lambda: _("the same command resumes it from its newest complete checkpoint, if there is one"))
 def command(recipe: Path, overrides: tuple[str, ...], force: bool, runs_model_code: bool) -> None:
     """Train RECIPE with LLaMA-Factory; KEY=VALUE overrides its settings.
 
@@ -176,7 +176,7 @@ def _show_warnings(problems: list[Problem]) -> None:
             say(problem.line(), to_stderr=True)
             codes.append(problem.code)
     for line in guide(codes):
-        click.echo(line, err=True)
+        say(line, to_stderr=True)
 
 
 def _reserve(
@@ -191,16 +191,20 @@ def _reserve(
             if not differs and grown and not force:
                 words = dict.fromkeys([*recipe.overrides, f"output_dir={output_dir}"])
                 command = shlex.join(["tuneyard", "recipe", "train", str(recipe.path), *words, "--force"])
-                again = f"`{command}` trains it again"
-                message = f"{output_dir} was trained with {grown}: other steps"
                 raise ContentError(
-                    _("{reason}; take as many processes as then, or {hint}", reason=message, hint=again)
+                    _(
+                        "{path} was trained with {difference}: other steps; take as many processes as "
+                        "then, or `{command}` trains it again",
+                        path=output_dir,
+                        difference=grown,
+                        command=command,
+                    )
                 )
             if differs and recipe.settings.get("overwrite_output_dir") is not True:
-                mend = "give another output_dir=…, or overwrite_output_dir=true to set the old one aside"
+                mend = _("give another output_dir=…, or overwrite_output_dir=true to set the old one aside")
                 command = command_to_resume(recipe) if differs == FOREIGN else ""
                 if command:
-                    mend = f"`{command}` continues it; {mend}"
+                    mend = _("`{command}` continues it; {hint}", command=command, hint=mend)
                 raise ContentError(
                     _(
                         "{path} holds another run ({difference}); {hint}",

@@ -17,7 +17,7 @@ from tuneyard.core.cli.main import cli_command, next_step, same_options
 from tuneyard.core.errors import ContentError, Problem, RequestError, summarise
 from tuneyard.core.files import check_writable, no_folder, write_text
 from tuneyard.core.files.scratch import scratch_folder
-from tuneyard.core.language.message import _, counted
+from tuneyard.core.language.message import _, counted, joined, marked
 from tuneyard.core.language.messages import say
 from tuneyard.core.llamafactory.template_choice import TemplateChoice
 from tuneyard.recipes import costs
@@ -159,9 +159,15 @@ def new_recipe(llamafactory: LlamaFactory, request: RecipeRequest) -> NewRecipe:
     text = recipe_text(header, values)
     rows = _amount(request, counts.rows)
     summary = [
-        f"{request.out}: {request.data.objective}, {METHODS[request.method].trains}, {rows}",
+        _(
+            "{path}: {objective}, {trains}, {rows}",
+            path=request.out,
+            objective=request.data.objective,
+            trains=METHODS[request.method].trains,
+            rows=rows,
+        ),
         _("template     {name}", name=_template_words(counts.template)),
-        f"cutoff_len   {counts.cutoff.tokens}: {counts.cutoff.reason}",
+        _("cutoff_len   {tokens}: {reason}", tokens=counts.cutoff.tokens, reason=counts.cutoff.reason),
         *expected,
     ]
     if request.machine.name == "gpu":
@@ -183,7 +189,7 @@ def _template_words(template: TemplateChoice | None) -> str:
     """The template for the summary. Running text has none at all."""
     if template is None:
         return _("none: plain text")
-    return template.name or "none: the chat template of the tokenizer"
+    return template.name or _("none: the chat template of the tokenizer")
 
 
 def _measured(llamafactory: LlamaFactory, request: RecipeRequest) -> tuple[Facts, TemplateChoice | None]:
@@ -206,7 +212,7 @@ def _measured(llamafactory: LlamaFactory, request: RecipeRequest) -> tuple[Facts
     if reason:
         raise _model_error(model, reason)
     if template is not None and template.findings:
-        nearest = template.name or "that of the tokenizer, as LLaMA-Factory reads it"
+        nearest = template.name or _("that of the tokenizer, as LLaMA-Factory reads it")
         raise RequestError(
             _(
                 "--model {model}: no template of LLaMA-Factory writes the model's own prompt. The "
@@ -229,11 +235,19 @@ def _model_error(model: str, reason: str) -> RequestError:
     if Path(model).is_dir():
         return RequestError(_("--model {model}: {reason}; {hint}", model=model, reason=reason, hint=fix))
     if "/" not in model:
-        fix += ", or a hub id, which is OWNER/NAME (e.g. Qwen/Qwen2.5-7B)"
+        fix = _(
+            "name a folder with config.json and the tokenizer's files, or a hub id, which is OWNER/NAME "
+            "(e.g. Qwen/Qwen2.5-7B)"
+        )
     elif not is_missing(model):  # a hub id, not a path here
         fetch = shlex.join(["hf", "download", model])
-        fix = f"{reason}; {fix}, or fetch the model into the hub's cache: {fetch}"
-    return RequestError(_("--model {no_folder}", no_folder=no_folder(model, fix)))
+        fix = _(
+            "{reason}; name a folder with config.json and the tokenizer's files, or fetch the model into the "
+            "hub's cache: {command}",
+            reason=reason,
+            command=fetch,
+        )
+    return RequestError(_("--model {message}", message=no_folder(model, fix)))
 
 
 def _untrainable(name: str, rows: Rows) -> str:
@@ -242,12 +256,12 @@ def _untrainable(name: str, rows: Rows) -> str:
     if rows.problems:
         row, reason = rows.problems[0]
         if row:
-            reason = f"row {row}: {reason}"
+            reason = _("row {row}: {reason}", row=row, reason=reason)
     verify = shlex.join(["tuneyard", "data", "verify", name, *same_options("--dataset-dir")])
     return _(
         "{name}: no row can be trained on: {reason}; {command}",
         name=name,
-        reason=reason or "it has none",
+        reason=reason or _("it has none"),
         command=verify,
     )
 
@@ -290,15 +304,14 @@ def _refuse_idle_gpus(request: RecipeRequest, rows: int) -> None:
     gpu = gpu_model(request.machine.gpus[0].name)
     raise RequestError(
         _(
-            "--for {name}: a step takes at least {batch:,} rows, one for each GPU, and {name2} "
-            "has {amount}, enough for at most {rows}; name fewer: --for "
-            "{gpus_that_get_rows}x{gpu}",
-            name=request.machine.name,
+            "--for {machine}: a step takes at least {batch:,} rows, one for each GPU, and {name} "
+            "has {rows}, enough for at most {gpus}; name fewer: --for {number}x{gpu}",
+            machine=request.machine.name,
             batch=schedule.batch,
-            name2=request.data.name,
-            amount=_amount(request, rows),
-            rows=counted(rows, "GPU", "GPUs"),
-            gpus_that_get_rows=gpus_that_get_rows,
+            name=request.data.name,
+            rows=_amount(request, rows),
+            gpus=counted(rows, "GPU", "GPUs"),
+            number=gpus_that_get_rows,
             gpu=gpu,
         )
     )
@@ -318,18 +331,25 @@ def _fit(request: RecipeRequest, model: LaidOut, rows: int, cutoff: Cutoff, long
     fitting = fit(longest, request.ranks, gpu)
     if fitting is not None:
         return fitting
-    message = (
-        f"--for {request.machine.name}: {request.model} with rows of {longest:,} tokens (cutoff_len "
-        f"{cutoff.tokens:,}) needs more than the {gpu.memory / 1e9:.0f} GB of a GPU, even one row at a time"
+    message = _(
+        "--for {machine}: {model} with rows of {longest:,} tokens (cutoff_len "
+        "{tokens:,}) needs more than the {memory:.0f} GB of a GPU, even one row at a "
+        "time",
+        machine=request.machine.name,
+        model=request.model,
+        longest=longest,
+        tokens=cutoff.tokens,
+        memory=gpu.memory / 1e9,
     )
     fixes = []
     for ranks, name in itertools.product(MOST_GPUS, sorted(GPUS, key=lambda name: GPUS[name].memory)):
         if fit(longest, ranks, GPUS[name]):
-            fixes.append(f"take a larger machine: --for {ranks}x{name}")
+            fixes.append(_("take a larger machine: --for {number}x{gpu}", number=ranks, gpu=name))
             break
     if METHODS[request.method].is_adapter and not settings.get("quantization_bit"):
-        fixes.append("try --method qlora, whose base takes a quarter of the memory")
-    raise RequestError(f"{message}; {', or '.join([*fixes, 'take shorter rows or a smaller model'])}")
+        fixes.append(_("try --method qlora, whose base takes a quarter of the memory"))
+    fixes.append(_("take shorter rows or a smaller model"))
+    raise RequestError(_("{message}; {fixes}", message=message, fixes=joined(fixes, _(", or "))))
 
 
 def _as_recipe(text: str, out: Path) -> Recipe:
@@ -352,9 +372,9 @@ def _checked(llamafactory: LlamaFactory, recipe: Recipe, request: RecipeRequest)
     if errors:
         raise ContentError(
             _(
-                "{out} was not written, since the recipe would have errors:\n{summarise}",
-                out=request.out,
-                summarise=summarise(errors),
+                "{path} was not written, since the recipe would have errors:\n{problems}",
+                path=request.out,
+                problems=summarise(errors),
             )
         )
     return replace(checked, problems=at_settings)
@@ -393,19 +413,29 @@ def _header(request: RecipeRequest, counts: Measured, expected: Sequence[str]) -
     plain = f"llamafactory-cli train {out}"
     if counts.fit is not None and counts.fit.deepspeed and request.ranks == 1:
         plain = f"FORCE_TORCHRUN=1 {plain}"
-    stage = f"stage {objective.stage}"
+    template = marked("{trains} of {model} on {name} (stage {stage}), on {machine}.")
     if objective.pref_loss:
-        stage += f", pref_loss {objective.pref_loss}"
-    about = (
-        f"{METHODS[request.method].trains} of {request.model} on {data.name} ({stage}), on "
-        f"{request.machine_words}."
+        template = marked(
+            "{trains} of {model} on {name} (stage {stage}, pref_loss {pref_loss}), on {machine}."
+        )
+    about = _(
+        template,
+        trains=METHODS[request.method].trains,
+        model=request.model,
+        name=data.name,
+        stage=objective.stage,
+        pref_loss=objective.pref_loss,
+        machine=request.machine_words,
     )
     return [
         about,
         "",
         _("Made by {command}", command=shlex.join(words)),
         "",
-        f"  train      tuneyard recipe train {out}      (checks first; run again, it resumes)",
+        _(
+            "  train      tuneyard recipe train {recipe}      (checks first; run again, it resumes)",
+            recipe=out,
+        ),
         _("  or         {command}", command=plain),
         _("  then       {command}", command=shlex.join(best)),
         "",

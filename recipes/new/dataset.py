@@ -18,7 +18,7 @@ from tuneyard.core.datasets.compiled import manifest_beside
 from tuneyard.core.errors import RequestError
 from tuneyard.core.files import files_of, strings
 from tuneyard.core.files.bounded_reading import BLOCK, open_regular
-from tuneyard.core.language.message import _
+from tuneyard.core.language.message import _, joined
 from tuneyard.core.llamafactory.stages import rows_of
 from tuneyard.core.records import PLACEHOLDERS
 from tuneyard.recipes.data import locate
@@ -124,18 +124,17 @@ def _objective(name: str, entry: Mapping[str, object], stage: str | None) -> str
     if stage is None:
         return names[0]
     if stage not in names:
-        listed = " or ".join(names)
         rows = rows_of(entry).description
         if names == ["pt"]:
-            rows = "texts without answers"
+            rows = _("texts without answers")
         raise RequestError(
             _(
-                "--stage {stage}: {name} has {rows}; --stage {listed} fits it (without --stage: {names})",
+                "--stage {stage}: {name} has {rows}; --stage {stages} fits it (without --stage: {default})",
                 stage=stage,
                 name=name,
                 rows=rows,
-                listed=listed,
-                names=names[0],
+                stages=joined(names, _(" or ")),
+                default=names[0],
             )
         )
     return stage

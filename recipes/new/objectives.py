@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+from tuneyard.core.language.message import _
 from tuneyard.core.llamafactory.stages import PLAIN, TRAINING_STAGES, rows_of
 from tuneyard.core.records import Entry, format_of_entry
 
@@ -25,29 +26,33 @@ class Objective(NamedTuple):
     pref_loss: str = ""
 
 
-_DPO_EXAMPLE = LearningRate(5e-6, "LLaMA-Factory's qwen3_lora_dpo.yaml")
+def _example(file: str) -> str:
+    return _("LLaMA-Factory's {file}", file=file)
+
+
+_DPO_EXAMPLE = LearningRate(5e-6, _example("qwen3_lora_dpo.yaml"))
 OBJECTIVES = {
     "pt": Objective(
         "pt",
-        LearningRate(1e-4, "LLaMA-Factory's qwen3_lora_pretrain.yaml"),
+        LearningRate(1e-4, _example("qwen3_lora_pretrain.yaml")),
         LearningRate(5e-5, "transformers' run_clm.py"),
     ),
     "sft": Objective(
         "sft",
-        LearningRate(1e-4, "LLaMA-Factory's qwen3_lora_sft.yaml"),
-        LearningRate(1e-5, "LLaMA-Factory's qwen3_full_sft.yaml"),
+        LearningRate(1e-4, _example("qwen3_lora_sft.yaml")),
+        LearningRate(1e-5, _example("qwen3_full_sft.yaml")),
     ),
     "dpo": Objective("dpo", _DPO_EXAMPLE, LearningRate(5e-7, "Zephyr"), "sigmoid"),
     "orpo": Objective("dpo", _DPO_EXAMPLE, LearningRate(8e-6, "TRL's orpo.py"), "orpo"),
-    "simpo": Objective("dpo", _DPO_EXAMPLE, LearningRate(5e-7, "the SimPO paper"), "simpo"),
+    "simpo": Objective("dpo", _DPO_EXAMPLE, LearningRate(5e-7, _("the SimPO paper")), "simpo"),
     "rm": Objective(
         "rm",
-        LearningRate(1e-4, "LLaMA-Factory's qwen3_lora_reward.yaml"),
+        LearningRate(1e-4, _example("qwen3_lora_reward.yaml")),
         LearningRate(9e-6, "OpenRLHF"),
     ),
     "kto": Objective(
         "kto",
-        LearningRate(5e-6, "LLaMA-Factory's qwen3_lora_kto.yaml"),
+        LearningRate(5e-6, _example("qwen3_lora_kto.yaml")),
         LearningRate(5e-7, "TRL's kto.py"),
     ),
 }

@@ -128,7 +128,7 @@ class RecipeRequest:
         """The machine for people: 4 × A100-80, or a CPU."""
         gpus = self.machine.gpus
         if not gpus:
-            return "a CPU"
+            return _("a CPU")
         return f"{len(gpus)} × {gpus[0].name}"
 
     @property
@@ -150,7 +150,9 @@ class RecipeRequest:
         quantised = [value for value in METHODS[self.method].values if value.key in OF_MODEL]
         code = []
         if self.runs_model_code:
-            code.append(Value("trust_remote_code", True, "LLaMA-Factory runs the Python files of the model"))
+            code.append(
+                Value("trust_remote_code", True, _("LLaMA-Factory runs the Python files of the model"))
+            )
         return [Value("model_name_or_path", self.model), *code, *quantised]
 
     def method_values(self) -> list[Value]:
@@ -165,7 +167,10 @@ class RecipeRequest:
         data = self.data
         values = [Value("dataset_dir", str(data.folder)), Value("dataset", data.name)]
         if not data.eval_name:
-            reason = f"no {stem_of(data.name)}_eval is registered: a tenth of the rows, drawn by `seed`"
+            reason = _(
+                "no {name}_eval is registered: a tenth of the rows, drawn by `seed`",
+                name=stem_of(data.name),
+            )
             values.append(Value("val_size", VAL_SIZE, reason))
         else:
             reason = _("held-out rows: each checkpoint is judged by them")
@@ -187,15 +192,18 @@ def _preference_values(data: TrainingData) -> list[Value]:
             Value("pref_loss", loss),
         ]
     if loss:
-        return [Value("pref_beta", 0.1, "LLaMA-Factory's qwen3_lora_dpo.yaml"), Value("pref_loss", loss)]
+        return [
+            Value("pref_beta", 0.1, _("LLaMA-Factory's {file}", file="qwen3_lora_dpo.yaml")),
+            Value("pref_loss", loss),
+        ]
     if data.objective != "kto":
         return []
-    values = [Value("pref_beta", 0.1, "LLaMA-Factory's qwen3_lora_kto.yaml")]
+    values = [Value("pref_beta", 0.1, _("LLaMA-Factory's {file}", file="qwen3_lora_kto.yaml"))]
     wanted, unwanted = _marks(data)
     reason = _(
-        "{number:,} wanted and {count:,} unwanted answers: the rarer ones weigh more, as KTO asks",
-        number=wanted,
-        count=unwanted,
+        "{wanted:,} wanted and {unwanted:,} unwanted answers: the rarer ones weigh more, as KTO asks",
+        wanted=wanted,
+        unwanted=unwanted,
     )
     if wanted and unwanted > BALANCED * wanted:
         values.append(Value("kto_chosen_weight", round(unwanted / wanted, 2), reason))
@@ -229,10 +237,16 @@ def choose_cutoff(lengths: Sequence[int], positions: int | None) -> Cutoff:
     """
     longest = max(lengths)
     tokens = next((size for size in ROUND_LENGTHS if _longer(lengths, size) <= CUT * len(lengths)), longest)
-    reason = f"the longest of {counted(len(lengths), 'row', 'rows')} has {longest:,} tokens"
+    rows = counted(len(lengths), "row", "rows")
+    reason = _("the longest of {rows} has {longest:,} tokens", rows=rows, longest=longest)
     if positions and tokens > positions:
         tokens = positions
-        reason += f", the model has {positions:,} positions"
+        reason = _(
+            "the longest of {rows} has {longest:,} tokens, the model has {positions:,} positions",
+            rows=rows,
+            longest=longest,
+            positions=positions,
+        )
     cut = _longer(lengths, tokens)
     if cut == len(lengths):
         raise RequestError(
@@ -246,7 +260,7 @@ def choose_cutoff(lengths: Sequence[int], positions: int | None) -> Cutoff:
     share = _("it cuts none")
     if cut:
         share = _("it cuts {number:,} ({share:.1%})", number=cut, share=cut / len(lengths))
-    return Cutoff(tokens, cut, f"{reason}; {share}")
+    return Cutoff(tokens, cut, _("{reason}; {share}", reason=reason, share=share))
 
 
 def _longer(lengths: Sequence[int], tokens: int) -> int:
@@ -273,7 +287,15 @@ def choose_block(tokens: int, eval_tokens: int, positions: int | None) -> Cutoff
             )
         )
     blocks = counted(tokens // size, "block", "blocks")
-    return Cutoff(size, 0, f"{tokens:,} tokens of running text, packed into {blocks}: nothing is cut")
+    return Cutoff(
+        size,
+        0,
+        _(
+            "{tokens:,} tokens of running text, packed into {blocks}: nothing is cut",
+            tokens=tokens,
+            blocks=blocks,
+        ),
+    )
 
 
 def rows_of_step(rows: int, ranks: int) -> int:
@@ -357,7 +379,9 @@ def _template_values(template: TemplateChoice | None) -> list[Value]:
     name = template.name
     reason: str = _("writes the model's own prompt, token by token")
     if template.differs_with_tools:
-        reason += "; with tools it differs from the model's (W352)"
+        reason = _(
+            "writes the model's own prompt, token by token; with tools it differs from the model's (W352)"
+        )
     if name is None:
         return [
             Value(
@@ -391,12 +415,17 @@ def _train_values(request: RecipeRequest, counts: Measured) -> tuple[list[Value]
     reason: str = _("its memory is not planned")
     if counts.fit is not None:
         per_device = counts.fit.rows
-        reason = f"{counts.fit.lower / 1e9:.1f}–{counts.fit.upper / 1e9:.1f} GB a GPU (tuneyard recipe plan)"
+        reason = _(
+            "{lower:.1f}–{upper:.1f} GB a GPU (tuneyard recipe plan)",
+            lower=counts.fit.lower / 1e9,
+            upper=counts.fit.upper / 1e9,
+        )
         fit_values = _fit_values(counts.fit, request.out)
     accumulation = max(1, batch // (per_device * ranks))
-    rows: str = _("{rows} rows a step", rows=accumulation * per_device * ranks)
+    rows_a_step = accumulation * per_device * ranks
+    rows: str = _("{rows} rows a step", rows=rows_a_step)
     if ranks > 1:
-        rows += f", on {ranks} GPUs"
+        rows = _("{rows} rows a step, on {gpus} GPUs", rows=rows_a_step, gpus=ranks)
     values = [
         Value("per_device_train_batch_size", per_device, reason),
         Value("gradient_accumulation_steps", accumulation, rows),

@@ -7,7 +7,7 @@ from decimal import Decimal
 from typing import Any
 
 from tuneyard.core.documents import dump_yaml
-from tuneyard.core.language.messages import for_reader
+from tuneyard.core.language.message import translated
 from tuneyard.core.text.quoting import one_line
 from tuneyard.recipes.new.settings import Section
 
@@ -31,7 +31,7 @@ def recipe_text(header: Sequence[str], sections: Sequence[Section]) -> str:
 
 def _comment(text: str) -> list[str]:
     """A text as comment lines in the language of the reader, [] for ""."""
-    lines = map(one_line, for_reader(text).splitlines())  # YAML forbids control characters
+    lines = map(one_line, translated(text).splitlines())  # YAML forbids control characters
     commented = textwrap.indent("\n".join(lines), "# ")
     return textwrap.wrap(
         commented, WIDTH, subsequent_indent="# ", break_long_words=False, break_on_hyphens=False

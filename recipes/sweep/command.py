@@ -17,7 +17,7 @@ from tuneyard.core.execution.options import ray_option
 from tuneyard.core.execution.ray_cluster import RayCluster
 from tuneyard.core.files import make_folder
 from tuneyard.core.files.temporaries import locked
-from tuneyard.core.language.message import _, counted
+from tuneyard.core.language.message import _, counted, joined
 from tuneyard.core.text.secrets import public_text, public_words
 from tuneyard.core.training.metrics import METRICS, UNKNOWN, metric_of
 from tuneyard.recipes.hardware import machine
@@ -58,7 +58,7 @@ from tuneyard.recipes.train import train
 @click.option(
     "--point", metavar="NAME", help="Train and score this run alone, as a command of `--list` does; no table."
 )
-@resumed_by(lambda: "the same command resumes it: finished runs are skipped")
+@resumed_by(lambda: _("the same command resumes it: finished runs are skipped"))
 def command(
     recipe: Path,
     grid: tuple[str, ...],
@@ -155,7 +155,7 @@ def _run_named(name: str, runs: Sequence[TrainingRun]) -> TrainingRun:
     """The run with this folder. `RequestError` if the grid has none."""
     names = [recipe.output_dir.name for _unused, recipe in runs]
     if name not in names:
-        hint = nearest(name, names) or "expected the name of a run's folder, as --dry-run prints them"
+        hint = nearest(name, names) or _("expected the name of a run's folder, as --dry-run prints them")
         raise RequestError(_("--point {name}: the grid has no such run; {hint}", name=name, hint=hint))
     return runs[names.index(name)]
 
@@ -184,8 +184,13 @@ def sweep(
         write_report(results)
     if results.failures:
         failures = results.failures
-        names = ", ".join(Path(row["run"]).name for row in failures)
-        subject = f"{len(failures)} of {counted(len(runs), 'run', 'runs')} failed ({names})"
+        names = joined(Path(row["run"]).name for row in failures)
+        subject = _(
+            "{failures} of {runs} failed ({names})",
+            failures=len(failures),
+            runs=counted(len(runs), "run", "runs"),
+            names=names,
+        )
         raise ContentError(_("{subject}; the same command tries them again", subject=subject))
     best = min(results.rows, key=lambda row: results.meaning.rank(row[metric]))
     return str(best["run"])

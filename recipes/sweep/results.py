@@ -12,7 +12,7 @@ import click
 from tuneyard.core.drawing.plots import check_replaceable, picture, plotting
 from tuneyard.core.errors import ContentError, RequestError, show_value
 from tuneyard.core.files import read_object, write_json, write_text
-from tuneyard.core.language.message import _, marked, tr
+from tuneyard.core.language.message import _, marked, tr, translated
 from tuneyard.core.text.markdown import markdown_table
 from tuneyard.core.text.quoting import markdown_text
 from tuneyard.core.training.metrics import Metric, declared_metric, direction, metric_of
@@ -158,7 +158,7 @@ def write_report(results: SweepResults) -> None:
     if results.failures:
         lines = []
         for row in results.failures:
-            reason = row["error"].splitlines()[0]
+            reason = translated(row["error"]).splitlines()[0]
             line = tr("failed: {run}: {reason}", run=row["run"], reason=reason)
             lines.append(f"- {markdown_text(line)}\n")
         parts.append("".join(lines))

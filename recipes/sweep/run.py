@@ -18,7 +18,7 @@ from tuneyard.core.files import HeldError, read_object, reserved, write_json
 from tuneyard.core.files.bounded_reading import read_end
 from tuneyard.core.files.links import refuse_written_link
 from tuneyard.core.files.temporaries import locked
-from tuneyard.core.language.message import _
+from tuneyard.core.language.message import _, joined, marked
 from tuneyard.core.language.messages import say
 from tuneyard.core.llamafactory.prompt.token_weights import weights_file
 from tuneyard.core.text.secrets import public_text, public_words
@@ -72,22 +72,15 @@ def check_first(
         checked = quick_check(recipe, target)
         problems = checked.refuse()
         if metric and metric not in measured(recipe):
-            evaluates = ""
+            template = marked(
+                "{path}: a run of it does not write {metric}, only {names}; or let a command score it: --eval"
+            )
             if not evaluated(recipe):
-                evaluates = "; hold rows out: val_size=0.1 eval_strategy=epoch"
-            only = _(
-                "a run of it does not write {metric}, only {names}",
-                metric=metric,
-                names=", ".join(measured(recipe)),
-            )
-            raise ContentError(
-                _(
-                    "{path}: {only}{evaluates}; or let a command score it: --eval",
-                    path=recipe.path,
-                    only=only,
-                    evaluates=evaluates,
+                template = marked(
+                    "{path}: a run of it does not write {metric}, only {names}; hold rows out: val_size=0.1 "
+                    "eval_strategy=epoch; or let a command score it: --eval"
                 )
-            )
+            raise ContentError(_(template, path=recipe.path, metric=metric, names=joined(measured(recipe))))
         question = str({key: value for key, value in recipe.settings.items() if key not in NOT_JUDGED})
         if not quick and question not in judged:
             judged.add(question)
@@ -98,7 +91,7 @@ def check_first(
         never = [problem for problem in problems if problem.field == "eval_steps"]
         if metric in evaluated(recipe) and never:
             raise ContentError(
-                _("{reason}, so that no run has its {metric}", reason=never[0].line(), metric=metric)
+                _("{problem}, so that no run has its {metric}", problem=never[0].line(), metric=metric)
             )
     for line in unchecked:
         say(_("not checked: {what}", what=line), to_stderr=True)
@@ -140,7 +133,8 @@ def finish_points(
     work_results = place.executor.map(items(), resources=place.resources, observer=progress)
     with closing(work_results):
         for number, work_result in enumerate(work_results):
-            yield started[number], str(work_result.error or "")
+            error = work_result.error
+            yield started[number], error.message if error else ""
 
 
 def _free_first(recipes: Sequence[Recipe]) -> Iterator[Recipe]:
@@ -199,10 +193,17 @@ class SweepProgress(Observer):
             if line not in self._printed:
                 click.echo(line)
             self._printed.add(line)
-        verb = "finished"
+        template = marked("{number}/{total} {name} finished")
         if work_result.error:
-            verb = f"failed: {work_result.error}"
-        say(f"{self._ended}/{self._total} {work_result.name} {verb}", to_stderr=True)
+            template = marked("{number}/{total} {name} failed: {reason}")
+        line = _(
+            template,
+            number=self._ended,
+            total=self._total,
+            name=work_result.name,
+            reason=work_result.error,
+        )
+        say(line, to_stderr=True)
 
     def lost(self, name: str, reason: str) -> None:
         """Print that a point starts again."""
@@ -227,8 +228,8 @@ def scoring_words(evaluation: str, folder: Path) -> list[str]:
     elif shutil.which(words[0], path=environment()["PATH"]) is None:
         raise RequestError(
             _(
-                "--eval: the program {words!r} was not found; begin with one, as in 'tuneyard eval nli …'",
-                words=words[0],
+                "--eval: the program {program!r} was not found; begin with one, as in 'tuneyard eval nli …'",
+                program=words[0],
             )
         )
     for word in words:
@@ -262,7 +263,14 @@ def evaluate(folder: Path, evaluation: str, has_log: bool) -> None:
         (folder / SCORED).unlink(missing_ok=True)
         results = folder / RESULTS
         if results.exists():
-            click.echo(f"{results}: cut off, or of another command; it is now {set_aside(results)}", err=True)
+            say(
+                _(
+                    "{path}: cut off, or of another command; it is now {new_path}",
+                    path=results,
+                    new_path=set_aside(results),
+                ),
+                to_stderr=True,
+            )
         failed: str = _(
             "{path}: the command that scores it failed: {command}",
             path=folder,
@@ -272,7 +280,12 @@ def evaluate(folder: Path, evaluation: str, has_log: bool) -> None:
             refuse_written_link(folder / SCORE_LOG)
             with (folder / SCORE_LOG).open("wb") as log:
                 code = _run_supervised(words, lock, log.fileno())
-            failed += f"; its output is in {folder / SCORE_LOG}{_last_line(folder / SCORE_LOG)}"
+            failed = _(
+                "{failed}; its output is in {log}{last_line}",
+                failed=failed,
+                log=folder / SCORE_LOG,
+                last_line=_last_line(folder / SCORE_LOG),
+            )
         else:
             code = _run_supervised(words, lock, sys.stderr.fileno())
         if code:

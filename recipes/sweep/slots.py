@@ -97,7 +97,7 @@ def _all_on_cpu(recipes: Sequence[Recipe]) -> bool:
 
 
 def _gpu_name(names: Sequence[str]) -> str:
-    return f"GPU {','.join(names)}"
+    return _("GPU {names}", names=",".join(names))
 
 
 def _cpu_slots(recipes: Sequence[Recipe]) -> list[Slot]:
@@ -115,7 +115,7 @@ def _cpu_slots(recipes: Sequence[Recipe]) -> list[Slot]:
     if count == 1:
         return [Slot("CPU", {})]
     variables = {THREADS: threads_set or str(cores // count)}
-    return [Slot(f"CPU slot {number}", variables) for number in range(1, count + 1)]
+    return [Slot(_("CPU slot {number}", number=number), variables) for number in range(1, count + 1)]
 
 
 def _memory_of_a_point(recipe: Recipe) -> float:

@@ -37,7 +37,7 @@ def read_results(
             try:
                 figure, meaning = score(folder, evaluation is not None, metric)
             except TuneyardError as no_figure:
-                error = str(no_figure)
+                error = no_figure.message
             else:
                 rows.append({**point, metric: figure, "run": str(folder)})
                 continue

@@ -13,7 +13,7 @@ from tests.json_files import write_json
 from tests.messages import printed
 from tuneyard.recipes.costs import LIGER_MODELS, Schedule, Shapes, disk_of, setup_of, unmodelled
 from tuneyard.recipes.layout import with_trained
-from tuneyard.recipes.plan import TrainingPlan
+from tuneyard.recipes.plan import TrainingPlan, memory_line
 from tuneyard.recipes.recipe import Recipe
 
 SHAPES = Shapes(1_000_000, 10_000, 800_000, 100, 400, 4, 1000)
@@ -102,8 +102,9 @@ def test_experts_are_not_modelled():
 )  # fmt: skip
 def test_only_what_fits_by_the_upper_end_fits(lower, upper, unknown, words):
     plan = dict.fromkeys(TrainingPlan.__slots__)
-    plan |= {"memory": {"lower": {"total": lower}, "upper": {"total": upper}}, "gpu_bytes": 10}
-    assert TrainingPlan(**plan | {"not_modelled": unknown}).fits == words
+    plan |= {"memory": {"lower": {"total": lower}, "upper": {"total": upper}}, "gpu_bytes": 10, "gpu": "T4"}
+    line = memory_line(TrainingPlan(**plan | {"not_modelled": unknown}))
+    assert f" GB a GPU, {words} T4 (0 GB)" in line
 
 
 def test_checkpoints_on_the_disk(tmp_path):

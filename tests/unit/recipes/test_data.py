@@ -8,7 +8,7 @@ import pytest
 
 from tests.json_files import write_json
 from tests.messages import printed
-from tuneyard.core.language.messages import relative_paths
+from tuneyard.core.language.message import _
 from tuneyard.core.llamafactory.trained_rows import Epoch
 from tuneyard.recipes import rows
 from tuneyard.recipes.answer import EpochCounts
@@ -101,10 +101,11 @@ def test_an_epoch_has_the_tokens_that_cutoff_len_leaves(monkeypatch):
 def test_paths_in_messages_begin_at_the_folder(working_folder):
     (working_folder / "saves").write_text("")
     recipe = Recipe(Path("r.yaml"), {}, {})
-    problem = recipe.problem("E341", "output_dir", f"{working_folder}/saves is a file")
+    message = _("{path} is a file", path=working_folder / "saves")
+    problem = recipe.problem("E341", "output_dir", message)
     assert problem.line() == "r.yaml: E341 output_dir: saves is a file"
-    other = f"/mnt{working_folder}/saves and {working_folder.parent}/b"
-    assert relative_paths(other) == other
+    for other in (f"/mnt{working_folder}/saves", f"{working_folder.parent}/b"):
+        assert _("{path} is a file", path=Path(other)) == f"{other} is a file"
 
 
 def test_a_misspelt_name_never_stands_for_a_set_held_out(tmp_path):

@@ -16,7 +16,7 @@ from tuneyard.core.cli.main import cli
 from tuneyard.core.datasets import eval_split
 from tuneyard.core.errors import RequestError
 from tuneyard.core.installation.checkout import ROOT
-from tuneyard.core.language.messages import relative_paths
+from tuneyard.core.language.message import _, relative
 from tuneyard.core.language.reader import in_language
 from tuneyard.core.llamafactory.prompt.template_fit import TemplateFinding
 from tuneyard.core.llamafactory.stages import TRAINING_STAGES
@@ -286,7 +286,7 @@ def test_a_learning_rate_is_a_number_for_every_reader_of_yaml() -> None:
 def test_basic_settings_are_settings_of_llamafactory(with_datasets: Path, method: str, name: str) -> None:
     wanted = request(name, method)
     with in_language("zh"):
-        text = recipe_text(["every linear layer"], [("all", wanted.basic_values())])
+        text = recipe_text([_("every linear layer")], [("all", wanted.basic_values())])
     assert "# 所有线性层\n" in text
     Path("r.yaml").write_text(text)
     recipe = read_recipe(Path("r.yaml"))
@@ -344,8 +344,8 @@ def written(with_datasets: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
             out = words[words.index("--out") + 1]
         text = Path(out).read_text()
         Path(out).unlink()
-        assert f"result: {relative_paths(out)}" in ended.stderr
-        assert f"tuneyard recipe train {shlex.quote(relative_paths(out))}" in ended.stderr
+        assert f"result: {relative(out)}" in ended.stderr
+        assert f"tuneyard recipe train {shlex.quote(relative(out))}" in ended.stderr
         write.summary = ended.stdout
         return yaml.safe_load(text), text
 

@@ -6,7 +6,7 @@ import pytest
 
 from tests.messages import raises
 from tuneyard.core.errors import ContentError, RequestError
-from tuneyard.core.language.messages import for_reader
+from tuneyard.core.language.message import translated
 from tuneyard.core.language.reader import in_language
 from tuneyard.recipes.recipe import read_recipe
 
@@ -100,7 +100,7 @@ def test_a_file_of_another_command_is_named_with_its_command(tmp_path, text, nam
     assert message.startswith(f"{path}: ") and name in message and "\n" not in message
     assert "llamafactory-cli" in message or "tuneyard" in message
     with in_language("zh"):
-        assert "不是训练配方" in for_reader(f"error: {message}")
+        assert "不是训练配方" in translated(error.value.message)
 
 
 def test_a_recipe_with_such_keys_is_a_recipe(tmp_path):
