@@ -48,14 +48,14 @@ NEVER_EVALUATED = ProblemCode(
     "W307",
     _("held-out rows that are never evaluated"),
     _(
-        "Set `eval_strategy`, or leave `val_size` out; for the dataset's own held-out rows write "
-        "`eval_dataset` and `val_size: 0`."
+        "Set `eval_strategy`, or leave `val_size` out. For a dataset's own held-out "
+        "rows write `eval_dataset`."
     ),
 )
 UNKNOWN_DATASET = ProblemCode(
     "E320",
     _("a dataset that is not registered or cannot be read"),
-    _("`tuneyard data list` shows the datasets, `tuneyard data compile` registers one."),
+    _("`tuneyard data list` shows the registered ones."),
 )
 EMPTY_DATASET = ProblemCode(
     "E321", _("a dataset without records"), _("Compile it again, or name another one.")
@@ -70,7 +70,6 @@ UNNAMED_PROMPT = ProblemCode(
     "E327",
     _("system texts or inputs that the entry does not name"),
     _("Map the column under `columns` in dataset_info.json."),
-    _("LLaMA-Factory trains the prompt without them."),
 )
 UNNAMED_TEXT = ProblemCode(
     "W327", _("a text that the entry does not name"), _("If the prompt needs it, map it to `query`.")

@@ -32,7 +32,6 @@ KEPT_BY_CHECKPOINT = ProblemCode(
     "W347",
     _("a setting of which resuming takes the checkpoint's value"),
     _("Write the checkpoint's value, or leave `resume_from_checkpoint` out."),
-    _("Save interval, learning rate, optimizer and others."),
 )
 
 

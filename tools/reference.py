@@ -1,6 +1,6 @@
-"""python -m tools.reference: write docs/reference.md of the commands and docs/zh/problems.md of the codes.
+"""python -m tools.reference: write docs/reference.md of the commands, docs/problems.md and its Chinese page.
 
-Run it (`make reference`) after a change of an option, a help text or a code; tests compare both files.
+Run it (`make reference`) after a change of an option, a help text or a code; tests compare these files.
 """
 
 import inspect
@@ -11,12 +11,10 @@ from typing import NamedTuple
 
 import click
 
+from tools.problem_pages import chinese_problems_page, problems_page
 from tuneyard.core.cli.main import cli
-from tuneyard.core.errors.problem_codes import EXPLANATIONS, guide
 from tuneyard.core.files import write_text
 from tuneyard.core.installation.checkout import ROOT
-from tuneyard.core.language.messages import catalogue
-from tuneyard.core.language.reader import CHINESE, in_language
 
 OF_EVERY_COMMAND = {"--help", "--lang", "--quiet"}
 HEAD = """# Commands and options
@@ -29,14 +27,6 @@ Every command ends with the place of its result and the next command; `-q` or `-
 Options that several commands of a group have are explained once, above the group's commands.
 """
 
-CODES_HEAD = """\
-# 问题代码
-
-`tuneyard data check`、`data compile`、`data verify` 和 `recipe check` 报告的代码。代码不会改变。E… 是错误，
-W… 是警告（`--strict` 使它们成为错误），N… 是提示。每一行问题的格式是
-`位置: 代码 字段: 发现了什么, 应为什么; 怎么修复`。`--lang zh`，或中文的语言环境（`LANG=zh_CN.UTF-8`），
-在问题下面给出这里的说明：含义，然后是怎么做。英文的例子见 [problems](../problems.md)。
-"""
 SHARED_BY = 2  # so many commands of a group have an option before it is explained above them
 
 
@@ -121,13 +111,7 @@ def _one_line(text: str) -> str:
     return re.sub(r"\s+", " ", text)
 
 
-def list_of_codes() -> str:
-    """The list of all problem codes in Chinese, as Markdown."""
-    with in_language(CHINESE):
-        lines = [CODES_HEAD, *(f"- {line}" for line in guide(catalogue(EXPLANATIONS)))]
-    return "\n".join(lines) + "\n"
-
-
 if __name__ == "__main__":
     write_text(ROOT / "docs/reference.md", reference())
-    write_text(ROOT / "docs/zh/problems.md", list_of_codes())
+    write_text(ROOT / "docs/problems.md", problems_page())
+    write_text(ROOT / "docs/zh/problems.md", chinese_problems_page())

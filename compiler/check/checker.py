@@ -42,16 +42,14 @@ NULL_VALUE = ProblemCode(
     _("null where a value is due"),
     _("Fill in the value, or delete the row."),
     _(
-        "LLaMA-Factory silently drops a row with a null answer. In Excel, a formula without a computed "
-        "value, an error value (`#N/A`) and the further cells of a merged one look filled and are not: "
-        "the message names this cause."
+        "LLaMA-Factory silently drops a row with a null answer. In Excel a formula "
+        "without a computed value, `#N/A` and merged cells look filled."
     ),
 )
 WRONG_TYPE = ProblemCode(
     "E105",
     _("a value of the wrong type"),
     _("Write text; in a spec, `is: any` takes other types."),
-    _("LLaMA-Factory would drop the row or fail."),
 )
 BLANK_TEXT = ProblemCode("E106", _("text that is blank"), _("Fill in the text, or delete the row."))
 Types = dict[str, str]

@@ -25,10 +25,7 @@ UNUSED_COLUMN = ProblemCode(
     "E108",
     _("a column that changes what an answer means, and is not used"),
     _("Map the column in a spec, or leave it out by `ignore: [NAME]`."),
-    _(
-        "Its value marks the answer (`weight: 0`, `is_correct: false`) or belongs to it (`rejected`, "
-        "images, tools, reasoning). Other values (1, true, null) are only counted."
-    ),
+    _("Its value marks the answer (`weight: 0`) or belongs to it (`rejected`, images, tools, reasoning)."),
 )
 
 

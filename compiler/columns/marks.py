@@ -17,9 +17,8 @@ MASKED_ANSWER = ProblemCode(
     _("an answer that is marked as not to be learned"),
     _("Leave the row out, or end it before that answer."),
     _(
-        "By a mark such as `weight: 0` or `loss: false`, which LLaMA-Factory ignores. If only the last "
-        "answer is to be learned, write `mask_history: true` in the recipe and list the mark under "
-        "`ignore:`."
+        "LLaMA-Factory ignores marks such as `weight: 0`. To learn only the last "
+        "answer, write `mask_history: true` in the recipe and list the mark under `ignore:`."
     ),
 )
 

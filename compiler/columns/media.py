@@ -28,10 +28,6 @@ UNUSABLE_MEDIA = ProblemCode(
     "E110",
     _("an image, video or audio that cannot be used"),
     _("Correct the path (`source.media_dir`), the file, or the number of placeholders."),
-    _(
-        "A missing or damaged file, a path outside the folder, or another number of files than of "
-        "`<image>`, `<video>` or `<audio>` in the texts."
-    ),
 )
 
 

@@ -34,13 +34,12 @@ UNDECLARED_CALL = ProblemCode(
     "E109",
     _("a call that does not fit the tools of its row"),
     _("Declare the tool in `tools`, or correct the call."),
-    _("The tool is not declared; with `arguments: error` also wrong arguments (otherwise W215)."),
 )
 WRONG_ARGUMENTS = ProblemCode(
     "W215",
     _("a call that no tool of its row declares so"),
     _("Correct the call; `arguments: error` makes it an error."),
-    _("Arguments that the tool's JSON Schema refuses, or a call in a row without tools."),
+    _("Its schema refuses the arguments, or the row has no tools."),
 )
 CALL_IN_TEXT = ProblemCode(
     "W216",

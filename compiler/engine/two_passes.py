@@ -34,7 +34,6 @@ UNFILLED_SOURCE = ProblemCode(
     "W210",
     _("a part of a mixture that could not be filled"),
     _("Lower its share or `total`, or give it more rows."),
-    _("Nothing is repeated."),
 )
 LONE_CLASS = ProblemCode(
     "W211",

@@ -10,7 +10,6 @@ CONTROL_CHARACTER = ProblemCode(
     "W206",
     _("a control character inside the text"),
     _("Check the export that wrote it."),
-    _("The text is kept as it is."),
     template=marked("a control character: {text}"),
 )
 CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")

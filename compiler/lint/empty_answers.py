@@ -9,8 +9,8 @@ from tuneyard.core.language.message import _, marked
 EMPTY_ANSWER = ProblemCode(
     "W204",
     _("an empty answer"),
-    _("Fill in the answer, or delete the row: the model would learn to say nothing."),
-    _("Nothing, or what people and spreadsheets write for it: `NaN`, `N/A`, `无`, `#REF!`."),
+    _("Fill in the answer, or delete the row."),
+    _("Also what spreadsheets write for it: `NaN`, `N/A`, `无`, `#REF!`."),
     template=marked("an empty answer would be trained on"),
 )
 _EMPTY = "- – — nan nat <na> n/a null none <noinput> 无 暂无 待补充 tbd #n/a #ref! #value! #div/0! #name?"

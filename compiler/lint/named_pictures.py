@@ -11,10 +11,7 @@ NAMED_PICTURE = ProblemCode(
     "W226",
     _("a picture, video or audio named in a text"),
     _("Write the paths under `images`, and `<image>` in the text: the spec `media` compiles such rows."),
-    _(
-        "Qwen-VL's `<img>a.png</img>`, `<image_1>`, `<image>` without a column of images: the model reads "
-        "these words. Texts about web pages are not reported."
-    ),
+    _("The model reads `<img>a.png</img>` or `<image>` without a file as words."),
     template=marked("a picture, video or audio named in a text, which is learned as text: {text}"),
 )
 # Pictures of Qwen-VL, of Phi, numbered ones, of LLaVA, and tags of a web page.

@@ -10,7 +10,7 @@ TEMPLATE_TOKEN = ProblemCode(
     "W205",
     _("a token of a chat template inside the text"),
     _("Check the text, or take the token out."),
-    _("The tokenizer may read text like `<|im_end|>` as the end of a turn."),
+    _("The tokenizer may read it as the end of a turn."),
     template=marked("a token of a chat template inside the text: {text}"),
 )
 # The tokens of LLaMA-Factory's templates in this form. Another `<|…|>` is a text's own, as a list's mark.

@@ -29,19 +29,17 @@ BROKEN_JSON = ProblemCode(
     "E002",
     _("broken JSON in a line or record"),
     _("Complete what is cut off; write null or a number for `NaN`."),
-    _("Cut off, or with `NaN` or half of a surrogate pair. Other lines are still checked."),
+    _("Other lines are still checked."),
 )
 BROKEN_LIST = ProblemCode(
     "E003",
     _("a JSON list that cannot be read on"),
     _("Correct it at this place, or get the file again."),
-    _("The next record cannot be found."),
 )
 DUPLICATE_KEY = ProblemCode(
     "E006",
     _("duplicate key in one object"),
-    _("Delete one of both: only you know which is right."),
-    _("JSON readers keep one of the two values."),
+    _("Delete one of the two keys."),
 )
 
 

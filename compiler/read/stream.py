@@ -36,13 +36,13 @@ DAMAGED_ARCHIVE = ProblemCode(
 LARGE_RECORD = ProblemCode(
     "E014",
     _("a record that is too large"),
-    _("Name one JSON document `.json`; look for an open quote in a csv."),
+    _("Look for an open quote in a csv; name one JSON document `.json`."),
 )
 LARGE_CONTENT = ProblemCode(
     "E015",
     _("a small file that unpacks to too much"),
     _("Ask its author for the original, or write it again with the defaults of its software."),
-    _("It has zeros, nulls or one row in place of data: over 1,000 times its size, or a page of over 1 GiB."),
+    _("Zeros, nulls or one row take over 1,000 times its size, or a page takes over 1 GiB."),
 )
 
 

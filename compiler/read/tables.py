@@ -21,7 +21,6 @@ FIELD_COUNT = ProblemCode(
     "E008",
     _("more or fewer fields than the header"),
     _("Correct the row; write `quoted: true` under `source:` for a tsv with quoted fields."),
-    _("In a tsv a quote is otherwise an ordinary character."),
 )
 REPEATED_HEADER = ProblemCode(
     "E010",

@@ -12,7 +12,7 @@ NO_RECORDS = ProblemCode(
     "E007",
     _("neither a list of records nor an object of rows"),
     _("Of several lists, name the right one by `rows:` under `source:` in a spec."),
-    _("A column `order` of turns that may be read in two ways has this code, too."),
+    _("Also a column `order` of turns that may be read in two ways."),
 )
 UNREADABLE_TABLE = ProblemCode(
     "E012",
@@ -33,10 +33,7 @@ NO_PREFERENCE = ProblemCode(
     "E111",
     _("answers that no preference can be learned from"),
     _("Correct the answers, or say by `verdict` in the spec what the verdict means."),
-    _(
-        "Answers that are equal, blank or to different prompts; a verdict that names neither answer; a "
-        "KTO mark that is neither true nor false."
-    ),
+    _("They are equal, blank or to different prompts; or a verdict or KTO mark is unknown."),
 )
 NOT_READ = ProblemCode(
     "W224",

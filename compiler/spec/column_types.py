@@ -31,12 +31,8 @@ UNTRAINABLE_TURNS = ProblemCode(
     "E107",
     _("turns that cannot be trained on"),
     _(
-        "Correct roles, order and end of the turns; `roles:` maps other names, `calls: text` keeps text "
-        "next to a call."
-    ),
-    _(
-        "An unknown role, two turns of one side in a row, no answer at the end, a call without result, "
-        "or text next to a call."
+        "Correct roles, order and end of the turns. `roles:` maps other names, "
+        "`calls: text` keeps text next to a call."
     ),
 )
 

@@ -24,7 +24,6 @@ ENDLESS_TURN = ProblemCode(
     "E412",
     _("a template that ends no turn"),
     _("Take another template."),
-    _("The model would not learn to stop."),
 )
 CUT_ANSWER = ProblemCode(
     "W414",
@@ -47,12 +46,12 @@ UNWRITABLE_TOOLS = ProblemCode(
 FOREIGN_THOUGHT = ProblemCode(
     "W421",
     _("a thought in another form than the template's"),
-    _("Write `<think>`, the thought, `</think>` and a blank line on lines of their own."),
+    _("Put `<think>` and `</think>` on lines of their own, and a blank line after them."),
 )
 UNPROCESSABLE_MEDIA = ProblemCode(
     "E423",
     _("media at which the model's processor stops, or no processor"),
-    _("Check the file, the model folder, and whether the model takes such media."),
+    _("Check the file and the model folder."),
 )
 
 

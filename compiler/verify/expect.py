@@ -46,7 +46,6 @@ UNLOADABLE_VALUES = ProblemCode(
     "E404",
     _("a byte-order mark, or a column of two types"),
     _("Save the file without a mark; write one type."),
-    _("The loader refuses the whole file."),
 )
 UNMAPPED_COLUMNS = ProblemCode(
     "E409",

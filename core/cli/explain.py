@@ -11,7 +11,8 @@ import click
 
 import tuneyard
 from tuneyard.core.errors import nearest
-from tuneyard.core.errors.problem_codes import ProblemCode, guide
+from tuneyard.core.errors.problem_codes import ProblemCode
+from tuneyard.core.language.message import _
 from tuneyard.core.language.messages import say
 from tuneyard.core.plugins import Group, load
 
@@ -70,7 +71,8 @@ def explain(ctx: click.Context, parameter: click.Parameter, code: str) -> None:
     if entry is None:
         suggestion = nearest(code, problem_codes(), "docs/problems.md lists all codes.")
         raise click.BadParameter(f"{code} is no problem code; {suggestion}", ctx, parameter)
-    lines = guide([entry]) or [f"{entry}: {entry.severity}: {entry.meaning}", f"fix: {entry.fix}"]
-    for line in filter(None, [*lines, entry.details]):
-        say(line)
+    say(_("{code}: {severity}: {meaning}", code=code, severity=entry.severity, meaning=entry.meaning))
+    say(_("fix: {fix}", fix=entry.fix))
+    if entry.details:
+        say(entry.details)
     ctx.exit()

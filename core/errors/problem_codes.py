@@ -1,19 +1,16 @@
 """Problem codes: what a user reads about a problem beyond its line, as one entry in the file that raises it.
 
 `tuneyard --explain CODE` prints an entry. `make reference` writes the documents from all entries. A Chinese
-reader gets the meaning and the fix of each code below the problems.
+reader gets the meaning and the fix of each code below the problems (`guide`).
 """
 
 import re
 from collections.abc import Iterable
 from typing import Self
 
-from tuneyard.core.language.message import Message
-from tuneyard.core.language.messages import catalogue
+from tuneyard.core.language.message import Message, _, translated
 from tuneyard.core.language.reader import CHINESE, current
 
-EXPLANATIONS = "problem_codes_zh"
-"""Name of the catalogue with the meaning and the fix of each code, in Chinese."""
 _entries: dict[str, "ProblemCode"] = {}  # of the modules that are imported
 _CODE = re.compile("[EWN][0-9]{3}")
 
@@ -55,7 +52,7 @@ class ProblemCode(str):
     @property
     def severity(self) -> str:
         """`error`, `warning` or `note`."""
-        return {"E": "error", "W": "warning", "N": "note"}[self[0]]
+        return {"E": _("error"), "W": _("warning"), "N": _("note")}[self[0]]
 
 
 def _again(code: str, meaning: str, fix: str, details: str, template: str) -> ProblemCode:
@@ -70,9 +67,12 @@ def meaning_of(code: str) -> str:
 def guide(codes: Iterable[str]) -> list[str]:
     """A line for each code, `E104：含义。怎么做`, for a Chinese reader. Other readers get none.
 
-    Codes of plug-ins have no explanation and are skipped.
+    Codes without an entry are skipped.
     """
     if current() != CHINESE:
         return []
-    texts = catalogue(EXPLANATIONS)
-    return [f"{code}：{texts[code]}" for code in sorted(texts.keys() & set(codes))]
+    lines = []
+    for code in sorted(_entries.keys() & set(codes)):
+        entry = _entries[code]
+        lines.append(f"{code}：{translated(entry.meaning)}。{translated(entry.fix)}")
+    return lines

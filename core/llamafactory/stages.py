@@ -16,7 +16,7 @@ from tuneyard.core.records.answers import PAIRED
 UNFIT_STAGE = ProblemCode(
     "E434",
     _("a stage that does not fit the data"),
-    _("`rm` and `dpo` take pairs, `kto` takes rows with `kto_tag`, `sft` and `pt` all others."),
+    _("`rm` and `dpo` take pairs, `kto` takes marked rows, `sft` and `pt` all others."),
 )
 
 

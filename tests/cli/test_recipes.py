@@ -38,7 +38,7 @@ def test_every_problem_at_once(run, tmp_path):
 
 
 def test_codes_of_the_golden_file_are_documented():
-    page = (ROOT / "docs/recipes.md").read_text()
+    page = (ROOT / "docs/problems.md").read_text()
     for line in (ROOT / "tests/golden/recipes/bad.txt").read_text().splitlines()[:-1]:
         code = line.split(": ")[1].split()[0]
         assert code in page, code

@@ -35,7 +35,7 @@ OTHER_HISTORY = ProblemCode(
     "W354",
     _("a turn that is trained after another text than it is served after"),
     _("Take the template or setting in the message."),
-    _("Earlier thoughts, tools or calls. Each kind of row is compared, and the fix tried."),
+    _("Earlier thoughts, tools or calls."),
 )
 OTHER_SECOND_TURN = ProblemCode(
     "N354",

@@ -7,27 +7,16 @@ import pytest
 
 from tests.cli.scoring import invoke
 from tests.json_files import write_lines
-from tools.reference import list_of_codes
+from tools.problem_pages import chinese_problems_page, problems_page
 from tuneyard.compiler.cli import cli as data
+from tuneyard.core.cli.explain import problem_codes
 from tuneyard.core.errors import Problem, ProblemsError
-from tuneyard.core.errors.problem_codes import EXPLANATIONS, guide
+from tuneyard.core.errors.problem_codes import guide
 from tuneyard.core.installation.checkout import ROOT
-from tuneyard.core.language.messages import catalogue
 from tuneyard.core.language.reader import CHINESE, in_language
 
 CODE = re.compile(r"\b[EWN]\d{3}\b")
 LOCALE = ("LC_ALL", "LC_MESSAGES", "LANG")
-
-
-def codes_of_the_product() -> set[str]:
-    """Each code that stands in a string of the product, or that its documents explain."""
-    codes: set[str] = set()
-    for package in ("core", "compiler", "recipes", "adapters", "eval"):
-        for file in (ROOT / package).rglob("*.py"):
-            codes.update(re.findall(r'"([EWN]\d{3})"', file.read_text(encoding="utf-8")))
-    for name in ("problems", "recipes", "verify"):
-        codes.update(CODE.findall((ROOT / f"docs/{name}.md").read_text(encoding="utf-8")))
-    return codes
 
 
 @pytest.fixture
@@ -37,15 +26,36 @@ def no_locale(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_each_code_has_an_explanation_in_chinese() -> None:
-    assert codes_of_the_product() == set(catalogue(EXPLANATIONS))
-    for code, meaning_and_fix in catalogue(EXPLANATIONS).items():
-        assert re.search("[\u4e00-\u9fff].*。.*[\u4e00-\u9fff]", meaning_and_fix), code
+    with in_language(CHINESE):
+        for code in problem_codes():
+            (line,) = guide([code])
+            assert re.fullmatch(rf"{code}：.*[\u4e00-\u9fff].*。.*[\u4e00-\u9fff].*", line), code
 
 
-def test_the_document_lists_every_code_and_is_current() -> None:
-    text = (ROOT / "docs/zh/problems.md").read_text(encoding="utf-8")
-    assert text == list_of_codes(), "make reference"
-    assert re.findall(r"^- ([EWN]\d{3})：", text, re.MULTILINE) == sorted(catalogue(EXPLANATIONS))
+@pytest.mark.parametrize(
+    ("page", "text"), [("problems.md", problems_page()), ("zh/problems.md", chinese_problems_page())]
+)
+def test_the_pages_are_current(page: str, text: str) -> None:
+    assert (ROOT / "docs" / page).read_text(encoding="utf-8") == text, "run `make reference`"
+
+
+def test_each_code_has_an_anchor_and_a_line_of_its_own() -> None:
+    english = (ROOT / "docs/problems.md").read_text(encoding="utf-8")
+    chinese = (ROOT / "docs/zh/problems.md").read_text(encoding="utf-8")
+    assert sorted(re.findall(r"^### ([EWN]\d{3}) \S", english, re.MULTILINE)) == list(problem_codes())
+    assert sorted(re.findall(r"^- ([EWN]\d{3})：\S", chinese, re.MULTILINE)) == list(problem_codes())
+
+
+@pytest.mark.parametrize("folder", ["bad", "recipes/bad"])
+def test_each_code_of_an_example_has_an_entry(folder: str) -> None:
+    codes = {path.name[:4] for path in (ROOT / "tests/examples" / folder).iterdir() if CODE.match(path.name)}
+    assert len(codes) > 40 and codes <= set(problem_codes())
+
+
+def test_each_code_that_a_document_names_has_an_entry() -> None:
+    for path in (ROOT / "docs").rglob("*.md"):
+        codes = set(CODE.findall(path.read_text(encoding="utf-8")))
+        assert {code for code in codes if code[1] != "9"} <= set(problem_codes()), path
 
 
 @pytest.mark.parametrize(
