@@ -39,7 +39,7 @@ from tuneyard.core.files import hub_problem, no_folder, sha256, strings
 from tuneyard.core.files.bounded_reading import UnboundedError, refuse_pipe
 from tuneyard.core.installation.checkout import ROOT
 from tuneyard.core.language.message import _, joined, marked, relative
-from tuneyard.core.llamafactory.stages import MARKED, rows_of, stage_fits, stage_problem
+from tuneyard.core.llamafactory.stages import TAGGED, rows_of, stage_fits, stage_problem
 from tuneyard.core.records import BARE, OPENAI, format_of_entry
 from tuneyard.recipes.recipe import MissingDataProblem, Recipe, UnboundedDataProblem
 from tuneyard.recipes.rows import COUNTED
@@ -296,7 +296,7 @@ def fits_stage(recipe: Recipe, name: str, entry: Mapping[str, object]) -> bool:
     if not entry:
         return True
     generates = recipe.settings.get("predict_with_generate") is True and name not in recipe.names("dataset")
-    if generates and rows_of(entry) == MARKED:
+    if generates and rows_of(entry) == TAGGED:
         return True
     return stage_fits(recipe.stage, entry)
 

@@ -24,7 +24,7 @@ from tuneyard.core.llamafactory.loader import WHOLE, RecipeData, RetypedColumnEr
 from tuneyard.core.llamafactory.processors import packed_blocks
 from tuneyard.core.llamafactory.prompt.history_findings import history_findings
 from tuneyard.core.llamafactory.prompt.template_fit import TemplateFinding
-from tuneyard.core.llamafactory.stages import MARKED, TRAINING_STAGES
+from tuneyard.core.llamafactory.stages import TAGGED, TRAINING_STAGES
 from tuneyard.core.llamafactory.templates import is_reasoning
 from tuneyard.core.llamafactory.trained_rows import UntrainableEpochError, mixed_and_split
 from tuneyard.core.records import PAIR, SHAREGPT_TAGS, RecordFormat, RecordReader, entry_fix
@@ -274,7 +274,7 @@ def _drop_reason(
     prompt, answers, stage = row["_prompt"], row["_response"], TRAINING_STAGES[reader.stage]
     if attributes.formatting != "alpaca" and not prompt and not answers:
         return turn_fault(originals()[number], attributes)
-    if stage.rows == MARKED and attributes.kto_tag and len(answers) == 1:
+    if stage.rows == TAGGED and attributes.kto_tag and len(answers) == 1:
         mark = show_value(originals()[number][attributes.kto_tag])
         return _(
             "its mark in column {column} is {value}, expected true or false",

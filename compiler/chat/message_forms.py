@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from tuneyard.compiler.rows import Fields, are_objects, without
-from tuneyard.core.datasets.answer_marks import as_number, masks
+from tuneyard.core.datasets.answer_flags import as_number, masks
 from tuneyard.core.datasets.column_meanings import snake_case
 from tuneyard.core.files import JsonObject, are_texts
 from tuneyard.core.records.calls import read_strict
@@ -130,7 +130,7 @@ _LINES = re.compile(rf"(?:^|\n\n?){SPEAKER.pattern}\s*", re.I)
 _TEXTS = ("text", "input_text", "output_text")
 _THOUGHTS = {"thinking": "thinking", "reasoning": "value"}
 """The key of the text in a part of reasoning, by the type of the part."""
-_THOUGHT_MARKS = ("thought", "is_thought")
+_THOUGHT_FLAGS = ("thought", "is_thought")
 """Keys by which Google's tools mark a part or a message that is no answer, in snake case."""
 REASONING = "reasoning_content"
 
@@ -148,14 +148,14 @@ def speaker(message: Fields) -> str | None:
     return ROLES.get(str(message.get(role_and_content(message)[0])).lower())
 
 
-def marked_thought(fields: Fields) -> bool:
+def is_flagged_thought(fields: Fields) -> bool:
     """True for a part or a message that is marked as a thought before the answer: `thought`, `isThought`."""
-    return any(as_number(fields[key]) == 1 for key in thought_marks(fields))
+    return any(as_number(fields[key]) == 1 for key in thought_flags(fields))
 
 
-def thought_marks(fields: Fields) -> list[str]:
+def thought_flags(fields: Fields) -> list[str]:
     """The keys of a part or a message that mark it as a thought, or as none. A text under them is no mark."""
-    names = [key for key in fields if snake_case(key) in _THOUGHT_MARKS]
+    names = [key for key in fields if snake_case(key) in _THOUGHT_FLAGS]
     return [name for name in names if as_number(fields[name]) in (0, 1)]
 
 
@@ -211,7 +211,7 @@ def _joined_thoughts(*thoughts: object) -> str:
 def _is_thought(message: Fields) -> bool:
     """True for a message of the assistant that is a thought, with its text."""
     text = message.get(role_and_content(message)[1])
-    return speaker(message) == ASSISTANT and marked_thought(message) and isinstance(text, str)
+    return speaker(message) == ASSISTANT and is_flagged_thought(message) and isinstance(text, str)
 
 
 def _is_open(message: Fields) -> bool:
@@ -324,9 +324,9 @@ class _Parts:
         text_key = _THOUGHTS.get(kind, "value" if "value" in part else "text")
         text = part.get(text_key)
         used = {text_key}
-        if kind in _TEXTS and isinstance(text, str) and marked_thought(part):
+        if kind in _TEXTS and isinstance(text, str) and is_flagged_thought(part):
             self.thoughts.append(text)
-            used.update(thought_marks(part))
+            used.update(thought_flags(part))
         elif kind in _TEXTS and isinstance(text, str):
             self.texts.append(text)
         elif kind in _THOUGHTS and isinstance(text, str):

@@ -14,13 +14,13 @@ from tuneyard.compiler.chat.message_forms import (
     OBSERVATION,
     ROLES,
     USER,
-    marked_thought,
+    is_flagged_thought,
 )
 from tuneyard.compiler.chat.message_order import orders_of
 from tuneyard.compiler.rows import MISSING, Fields, Line, ObjectRows, Prefix, Rows, walker, without
 from tuneyard.compiler.rows.problem_codes import NO_RECORDS, NOT_AN_OBJECT
 from tuneyard.compiler.rows.problems import Problems, UnreadableFileError
-from tuneyard.core.datasets.answer_marks import changes_answer
+from tuneyard.core.datasets.answer_flags import changes_answer
 from tuneyard.core.errors import Problem, show_value, show_values
 
 MESSAGES = "messages"
@@ -235,7 +235,7 @@ def _is_continued(message: Fields, following: Fields) -> bool:
     A message that is marked, or has a part besides its text, is not joined: the mark is of it alone. A
     thought is no part of the answer after it.
     """
-    if marked_thought(message) != marked_thought(following):
+    if is_flagged_thought(message) != is_flagged_thought(following):
         return False
     if message["role"] != following["role"] or ROLES.get(str(message["role"]).lower()) in (CALL, OBSERVATION):
         return False

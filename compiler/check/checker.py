@@ -14,7 +14,7 @@ from tuneyard.compiler.check.plugin_columns import reader_of, refuse_unwritable
 from tuneyard.compiler.check.sources import all_are_filled, is_filled, sources_in
 from tuneyard.compiler.check.text_columns import fallback_columns
 from tuneyard.compiler.check.unused_columns import Unused
-from tuneyard.compiler.columns.marks import MessageKeys
+from tuneyard.compiler.columns.loss_flags import MessageKeys
 from tuneyard.compiler.columns.turns import unread_keys
 from tuneyard.compiler.rows import MISSING, Batch, Fields, ObjectRows, Place, Rows, TableRows
 from tuneyard.compiler.rows.problem_codes import MISSING_FIELD

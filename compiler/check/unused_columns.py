@@ -10,7 +10,7 @@ from tuneyard.compiler.spec.column_names import key_in_spec
 from tuneyard.compiler.spec.file import where_to_write
 from tuneyard.compiler.spec.model import Output, Spec
 from tuneyard.core.datasets import TRAIN_SPLIT, filled
-from tuneyard.core.datasets.answer_marks import LEARNED_AT, changes_answer
+from tuneyard.core.datasets.answer_flags import LEARNED_AT, changes_answer
 from tuneyard.core.datasets.column_meanings import (
     ONLY_BESIDE_AN_ANSWER,
     SYSTEM_TEXT,

@@ -1,11 +1,11 @@
-"""Marks of answers as wanted or not, which LLaMA-Factory 0.9.5 reads as `kto_tag` (stage kto)."""
+"""KTO tags: is an answer desirable? LLaMA-Factory 0.9.5 reads them as `kto_tag` (stage kto)."""
 
 from collections import Counter
 from collections.abc import Sequence
 
 from tuneyard.compiler.rows.problem_codes import NO_PREFERENCE
 from tuneyard.compiler.spec.column_types import KTO_TAG, Beside, ColumnReader, ColumnType
-from tuneyard.core.datasets.answer_marks import as_number
+from tuneyard.core.datasets.answer_flags import as_number
 from tuneyard.core.datasets.column_meanings import USUAL_NAMES
 from tuneyard.core.errors import Problem
 from tuneyard.core.errors.problem_codes import ProblemCode
@@ -20,14 +20,14 @@ ONE_KIND_OF_ANSWER = ProblemCode(
 
 
 MOSTLY = 0.9
-"""The share of rows that have a mark, from which on the others are rejected ones."""
+"""The share of rows with a tag, from which on the others are rejected rows."""
 
 
 class KtoReader(ColumnReader):
-    """Reads marks, and ratings if the column has `at_least`."""
+    """Reads tags, and ratings if the column has `at_least`."""
 
     def read(self, value: object) -> bool:
-        """True if the answer is wanted."""
+        """True if the answer is desirable."""
         at_least = self.column.options.get("at_least")
         if at_least is not None:
             if isinstance(value, bool) or not isinstance(value, int | float):
@@ -40,7 +40,7 @@ class KtoReader(ColumnReader):
 
 
 class KtoType(ColumnType):
-    """Marks, of which a dataset needs both."""
+    """KTO tags, of which a dataset needs both."""
 
     judges_values = True
 
@@ -50,27 +50,32 @@ class KtoType(ColumnType):
 
     def judge(self, values: Counter[object], place: str) -> Problem | str:
         """The ratio of both. An error if one is missing: KTO learns from the contrast."""
-        wanted_rows, unwanted_rows = values[True], values[False]
-        if wanted_rows and unwanted_rows:
-            ratio = f"{wanted_rows / unwanted_rows:.2f} to 1"
-            return f"{wanted_rows} answers wanted, {unwanted_rows} unwanted ({ratio})"
-        mark = "wanted" if wanted_rows else "unwanted"
-        message = f"all {values.total()} answers are {mark}: KTO learns from both kinds"
+        desirable, undesirable = values[True], values[False]
+        if desirable and undesirable:
+            return _(
+                "{desirable} desirable answers, {undesirable} undesirable ({ratio:.2f} to 1)",
+                desirable=desirable,
+                undesirable=undesirable,
+                ratio=desirable / undesirable,
+            )
+        message = _("all {count} answers are desirable: KTO learns from both kinds", count=desirable)
+        if undesirable:
+            message = _("all {count} answers are undesirable: KTO learns from both kinds", count=undesirable)
         return Problem(
             ONE_KIND_OF_ANSWER,
             place,
             message,
             "",
-            _("`at_least` at the column says which ratings are wanted"),
+            _("`at_least` at the column says which ratings are desirable"),
         )
 
 
-def _are_marks(name: str, values: Sequence[object]) -> bool:
-    """True for two marks, one of them for good answers. In a `label` only true and false are no classes."""
+def _are_tags(name: str, values: Sequence[object]) -> bool:
+    """True for two tags, one of them for good answers. In a `label` only true and false are no classes."""
     if name == "label":
         return {str(value).lower() for value in values} <= {"true", "false"}
-    given = [value for value in values if value not in ("", None)]
-    return set(map(as_number, given)) in ({0, 1}, {-1, 1}) and len(given) > MOSTLY * len(values)
+    tags = [value for value in values if value not in ("", None)]
+    return set(map(as_number, tags)) in ({0, 1}, {-1, 1}) and len(tags) > MOSTLY * len(values)
 
 
 KTO = KtoType(
@@ -78,7 +83,7 @@ KTO = KtoType(
     {"description": _("true or false, or a number"), "type": ["boolean", "number", "string"]},
     options={
         "at_least": {
-            "description": "of ratings: an answer with this one or a higher one is wanted",
+            "description": "of ratings: an answer with this one or a higher one is desirable",
             "type": "number",
         }
     },
@@ -86,7 +91,7 @@ KTO = KtoType(
     registry_key="kto_tag",
     compared=KTO_TAG,
     beside=Beside(
-        (*USUAL_NAMES["kto_tag"], *USUAL_NAMES["feedback"], "label"), questions=True, accepts=_are_marks
+        (*USUAL_NAMES["kto_tag"], *USUAL_NAMES["feedback"], "label"), questions=True, accepts=_are_tags
     ),
     reader=KtoReader,
 )

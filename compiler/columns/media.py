@@ -107,11 +107,11 @@ class MediaReader(ColumnReader):
                     name=column_type.name,
                 )
             )
-        marks = placeholder * len(paths)
+        placeholders = placeholder * len(paths)
         if not self.turns:
-            return {self.prompt_columns[0]: f"{marks}{row[self.prompt_columns[0]]}"}
+            return {self.prompt_columns[0]: f"{placeholders}{row[self.prompt_columns[0]]}"}
         first = next(number for number, message in enumerate(conversation) if message.role == USER)
-        question = conversation[first]._replace(text=marks + conversation[first].text)
+        question = conversation[first]._replace(text=placeholders + conversation[first].text)
         return {self.turns: [*conversation[:first], question, *conversation[first + 1 :]]}
 
     def notes(self) -> list[str]:

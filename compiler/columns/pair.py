@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 from tuneyard.compiler.chat.message_forms import ASSISTANT, common_messages
 from tuneyard.compiler.columns.best import BY_NUMBER, best_of
-from tuneyard.compiler.columns.marks import MessageKeys, refuse_masked
+from tuneyard.compiler.columns.loss_flags import MessageKeys, refuse_flagged
 from tuneyard.compiler.columns.turns import (
     OPENAI,
     ROLE_NAMES,
@@ -53,7 +53,7 @@ class ReplyReader(ColumnReader):
         if isinstance(value, dict):
             value = [value]
         if isinstance(value, list):
-            refuse_masked(keys.masking(value), [len(value)], keys)
+            refuse_flagged(keys.flags_in(value), [len(value)], keys)
         if isinstance(value, str):
             reply = Reply([], value)
         elif len(value) == 1:

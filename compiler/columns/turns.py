@@ -15,17 +15,17 @@ from tuneyard.compiler.chat.message_forms import (
     SYSTEM,
     USER,
     common_messages,
-    marked_thought,
+    is_flagged_thought,
     role_and_content,
     speaker,
-    thought_marks,
+    thought_flags,
 )
-from tuneyard.compiler.columns.marks import MessageKeys, refuse_masked
+from tuneyard.compiler.columns.loss_flags import MessageKeys, refuse_flagged
 from tuneyard.compiler.rows import Fields, are_objects
 from tuneyard.compiler.spec.column_types import Clean, ColumnReader, ColumnType, Row, Schema, Values
 from tuneyard.compiler.spec.model import Output, Spec
 from tuneyard.core.datasets import filled
-from tuneyard.core.datasets.answer_marks import adds_content
+from tuneyard.core.datasets.answer_flags import adds_content
 from tuneyard.core.datasets.column_meanings import REASONING, meaning
 from tuneyard.core.errors import show_value, show_values
 from tuneyard.core.language.message import _, counted
@@ -243,9 +243,9 @@ def _read_keys(message: Fields) -> set[str]:
     if role == OBSERVATION:
         read.add("tool_call_id")
     if role in (ASSISTANT, CALL):
-        read.update(_reasons(message), thought_marks(message))
-    elif not marked_thought(message):  # `thought: false` in each row of a table
-        read.update(thought_marks(message))
+        read.update(_reasons(message), thought_flags(message))
+    elif not is_flagged_thought(message):  # `thought: false` in each row of a table
+        read.update(thought_flags(message))
     return read
 
 
@@ -299,9 +299,9 @@ def refuse_images(messages: Iterable[ChatMessage]) -> None:
 def _reasons(item: Fields) -> dict[str, str]:
     """The reasoning next to a message's text, by key. Some servers fill two keys with the same text."""
     reasons: dict[str, str] = {}
-    marks = thought_marks(item)
+    flags = thought_flags(item)
     for key, text in item.items():
-        if isinstance(text, str) and text and meaning(key) == REASONING and key not in marks:
+        if isinstance(text, str) and text and meaning(key) == REASONING and key not in flags:
             first = next(iter(reasons.values()), text)
             if text == first:
                 reasons[key] = text
@@ -429,9 +429,9 @@ class TurnsReader(ColumnReader):
         has_system = conversation[0].role == SYSTEM
         self.noted[UNASKED] += conversation[has_system].number > 1 + has_system
         self.noted[UNANSWERED] += not asks and conversation[-1].number < len(prompt_messages)
-        marked = keys.masking(prompt_messages)
-        if marked:
-            self._refuse_masked(marked, conversation, keys)
+        flags_by_message = keys.flags_in(prompt_messages)
+        if flags_by_message:
+            self._refuse_flagged(flags_by_message, conversation, keys)
         if not self.reads_images:
             refuse_images(conversation)
         if has_system and conversation[0].text.strip() and self.leaving_system_out:
@@ -445,14 +445,14 @@ class TurnsReader(ColumnReader):
         """True if the file has the answer in another column."""
         return any(name in self.file.sources for name in self.completions)
 
-    def _refuse_masked(
-        self, marked: dict[int, Fields], conversation: Conversation, keys: MessageKeys
+    def _refuse_flagged(
+        self, flags_by_message: dict[int, Fields], conversation: Conversation, keys: MessageKeys
     ) -> None:
         """Refuse a row if an output would teach an answer that is marked as not to be learned."""
         answers = set()
         for output in self.spec.outputs:
             answers.update(answers_learned(self.spec, output, conversation))
-        refuse_masked(marked, sorted(answers), keys)
+        refuse_flagged(flags_by_message, sorted(answers), keys)
 
     def _refuse_lost_system(self) -> None:
         """Refuse a row with a system message, since an output has no system text, or another one."""

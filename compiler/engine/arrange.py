@@ -32,81 +32,81 @@ def split_rows(split: Split, seen: Fingerprints, order: Order, seed: int) -> dic
     """Draw the rows of each split; `train` is the rows that the others leave. Order is kept within each.
 
     Memory: 4 bytes a row for the result and up to 17 while it is made. `seen` forgets the columns `stable`
-    and `units` as soon as they are read: 8 bytes a row each.
+    and `clusters` as soon as they are read: 8 bytes a row each.
     """
     rows = seen.take(order)
-    homes_by_hash = array("B")
+    numbers_by_hash = array("B")
     if split.by_hash:
-        homes_by_hash = _homes_by_hash(split.shares, rows.values("stable"))
+        numbers_by_hash = _split_numbers_by_hash(split.shares, rows.values("stable"))
         seen.forget("stable")
-    units = numbered(_units(split, rows))
-    seen.forget("units")
+    clusters = numbered(_cluster_keys(split, rows))
+    seen.forget("clusters")
     if split.by_hash:
-        homes = _firsts(homes_by_hash, units)
+        split_numbers = _values_of_first_rows(numbers_by_hash, clusters)
     else:
         if split.seed is not None:
             seed = split.seed
-        homes = _drawn(split, rows, units, seed)
+        split_numbers = _drawn(split, rows, clusters, seed)
     rows_of_split = [array(ROW_TYPE) for _unused in (TRAIN_SPLIT, *split.shares)]
-    for row, unit in zip(order, units, strict=True):
-        rows_of_split[homes[unit]].append(row)
+    for row, cluster in zip(order, clusters, strict=True):
+        rows_of_split[split_numbers[cluster]].append(row)
     return dict(zip((TRAIN_SPLIT, *split.shares), rows_of_split, strict=True))
 
 
-def _units(split: Split, rows: Fingerprints) -> "array[int]":
+def _cluster_keys(split: Split, rows: Fingerprints) -> "array[int]":
     """The key of what stays together: a group, or equal rows, so that none is trained on and tested.
 
     Equal rows that are all of a class do not stay together: each split has a share of each class.
     """
     if split.group:
-        return rows.column("units")
+        return rows.column("clusters")
     prompts, answers = rows.column("prompts"), rows.column("answers")
     row_keys = (prompt ^ answer * _MIXER for prompt, answer in zip(prompts, answers, strict=True))
-    units = array("q", row_keys)
+    clusters = array("q", row_keys)
     if not split.stratify:
-        return units
+        return clusters
     classes = rows.column("classes")
     first_of_class: dict[int, int] = {}
     classes_of_several: set[int] = set()
-    for code, unit in zip(classes, units, strict=True):
-        if first_of_class.setdefault(code, unit) != unit:
+    for code, cluster in zip(classes, clusters, strict=True):
+        if first_of_class.setdefault(code, cluster) != cluster:
             classes_of_several.add(code)
-    unit_of_row = array(units.typecode)
-    for row, (code, unit) in enumerate(zip(classes, units, strict=True)):
-        unit_of_row.append(unit if code in classes_of_several else row)
-    return unit_of_row
+    cluster_of_row = array(clusters.typecode)
+    for row, (code, cluster) in enumerate(zip(classes, clusters, strict=True)):
+        cluster_of_row.append(cluster if code in classes_of_several else row)
+    return cluster_of_row
 
 
-def _firsts(values: "array[int]", units: "array[int]") -> "array[int]":
-    """Take the value of each unit's first row; units are numbered as they first come."""
-    firsts = array(values.typecode)
-    for value, unit in zip(values, units, strict=True):
-        if unit == len(firsts):
-            firsts.append(value)
-    return firsts
+def _values_of_first_rows(values: "array[int]", clusters: "array[int]") -> "array[int]":
+    """Take the value of each cluster's first row; clusters are numbered as they first come."""
+    first_values = array(values.typecode)
+    for value, cluster in zip(values, clusters, strict=True):
+        if cluster == len(first_values):
+            first_values.append(value)
+    return first_values
 
 
-def _homes_by_hash(shares: Mapping[str, float], keys: Iterable[int]) -> "array[int]":
-    """Number the split of each key (64 bits) by where it falls between 0 and 1."""
-    homes = array("B")
+def _split_numbers_by_hash(shares: Mapping[str, float], keys: Iterable[int]) -> "array[int]":
+    """The number of the split of each key (64 bits), by the share of the range 0 to 1 in which it lies."""
+    split_numbers = array("B")
     for key in keys:
-        place = key / 2**64
-        home = IN_REST
+        position = key / 2**64
+        split_number = IN_REST
         for number, share in enumerate(shares.values(), start=1):
-            if place < share:
-                home = number
+            if position < share:
+                split_number = number
                 break
-            place -= share
-        homes.append(home)
-    return homes
+            position -= share
+        split_numbers.append(split_number)
+    return split_numbers
 
 
-def _drawn(split: Split, rows: Fingerprints, units: "array[int]", seed: int) -> "array[int]":
-    """Draw units for each split: exact shares of rows, in each class if the split is stratified."""
-    classes = _firsts(rows.column("classes"), units) if split.stratify else None
+def _drawn(split: Split, rows: Fingerprints, clusters: "array[int]", seed: int) -> "array[int]":
+    """Draw clusters for each split: exact shares of rows, in each class if the split is stratified."""
+    classes = _values_of_first_rows(rows.column("classes"), clusters) if split.stratify else None
     sizes = array(ROW_TYPE)
-    for unit in units:
-        if unit == len(sizes):
+    for cluster in clusters:
+        if cluster == len(sizes):
             sizes.append(0)
-        sizes[unit] += 1
+        sizes[cluster] += 1
     return draw_splits(sizes, classes, split.shares, seed)

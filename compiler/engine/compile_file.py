@@ -87,13 +87,13 @@ def compile_file(file_job: FileJob) -> FileResult:
         most_kept=most_kept(job.spec, item.split),
         moved=file_job.moved,
     )
-    marks = [file.mark() for file in file_job.files]
+    savepoints = [file.savepoint() for file in file_job.files]
     rejected = file_job.new_problems().rejected
     rejected_size = rejected.stat().st_size if rejected and rejected.exists() else 0
     for number, reading in enumerate(loop.readings(file_job.new_problems)):
         if number > 0:
-            for file, mark in zip(file_job.files, marks, strict=True):
-                file.back_to(mark)
+            for file, savepoint in zip(file_job.files, savepoints, strict=True):
+                file.roll_back_to(savepoint)
             if rejected and rejected.exists():
                 os.truncate(rejected, rejected_size)
         _write_rows(reading, file_job.input_spec, file_job.files)

@@ -107,7 +107,7 @@ def columns_beside(statistics: FileStatistics, *, conversations: bool) -> Propos
     An answer of a pair has no mark.
     """
     columns: ProposedColumns = {}
-    marks: ProposedColumns = {}
+    feedback: ProposedColumns = {}
     for column_type in column_types().values():
         beside = column_type.beside
         if beside is None or not (beside.conversations if conversations else beside.questions):
@@ -120,11 +120,11 @@ def columns_beside(statistics: FileStatistics, *, conversations: bool) -> Propos
             continue
         proposed = ProposedColumn(source, column_type.name, beside.settings)
         if column_type.compared == KTO_TAG:
-            marks[column_type.registry_key] = proposed
+            feedback[column_type.registry_key] = proposed
             continue
         columns[column_type.name] = proposed
     if PAIR[0] not in columns:
-        columns |= marks
+        columns |= feedback
     return columns
 
 

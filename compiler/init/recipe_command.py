@@ -19,7 +19,7 @@ from tuneyard.core.datasets import (
 from tuneyard.core.datasets.bundled_recipes import RECIPES, BundledRecipe, find_recipe, read_bundled
 from tuneyard.core.datasets.compiled import manifest_beside
 from tuneyard.core.files import strings
-from tuneyard.core.llamafactory.stages import MARKED, PAIRS, rows_of
+from tuneyard.core.llamafactory.stages import PAIRS, TAGGED, rows_of
 from tuneyard.core.records import Entry, has_media
 from tuneyard.core.training.training_run import names_in
 
@@ -115,7 +115,7 @@ def recipe_for_rows(entry: Entry) -> str:
         return "vl-lora.yaml"
     if rows_of(entry) == PAIRS:
         return "dpo-lora.yaml"
-    if rows_of(entry) == MARKED:
+    if rows_of(entry) == TAGGED:
         return "kto-lora.yaml"
     if columns.keys() == {"prompt"}:
         return "text-lora.yaml"

@@ -15,7 +15,7 @@ from tuneyard.compiler.read.split_names import splits_named_in
 from tuneyard.compiler.rows import Fields, walker
 from tuneyard.compiler.spec.model import Spec
 from tuneyard.core.datasets import TRAIN_SPLIT
-from tuneyard.core.datasets.answer_marks import as_number
+from tuneyard.core.datasets.answer_flags import as_number
 from tuneyard.core.errors import show_value, show_values
 from tuneyard.core.language.message import _
 
@@ -186,11 +186,11 @@ def may_matter(statistics: FileStatistics, proposal: Proposal, leaf: Leaf) -> bo
         return True
     if not leaf.filled:
         return False
-    is_mark = set(map(as_number, leaf.values)) - {None} == {0, 1}
+    is_flag = set(map(as_number, leaf.values)) - {None} == {0, 1}
     is_score = proposal.columns.keys() == {"text"} and all(map(_FRACTION.fullmatch, map(str, leaf.values)))
     return (
         any(map(leaf.is_called, _ROLES_TO_REPORT))
-        or is_mark
+        or is_flag
         or is_score
         or statistics.names_media(leaf)
         or is_prose(statistics, leaf)

@@ -150,10 +150,10 @@ def _others(rows: Rows, without: Rows) -> Rows:
     """The rows, in rising order, that are not among others."""
     if len(rows) == len(without):
         return ()
-    marks = bytearray(rows[-1] + 1)
+    is_taken = bytearray(rows[-1] + 1)
     for row in without:
-        marks[row] = 1
-    return array(ROW_TYPE, (row for row in rows if not marks[row]))
+        is_taken[row] = 1
+    return array(ROW_TYPE, (row for row in rows if not is_taken[row]))
 
 
 def _listed(title: str, lines: Iterator[str], count: int, every: bool) -> Iterator[str]:

@@ -25,7 +25,7 @@ COLUMNS = {
     "lengths": "I",
     "labels": "H",
     "classes": "I",
-    "units": "q",
+    "clusters": "q",
     "stable": "Q",
 }
 """The columns of fingerprints and their type codes. Columns that a dataset does not need stay empty.

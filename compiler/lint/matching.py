@@ -29,20 +29,20 @@ def first_rows(keys: Keys) -> Rows:
 
     values = np.asarray(keys)
     shares = values.view(np.uint8)[:: values.itemsize] % SHARES
-    firsts = array(ROW_TYPE, [0]) * len(keys)
+    first_row_of = array(ROW_TYPE, [0]) * len(keys)
     for share in range(SHARES):
         rows = np.flatnonzero(shares == share)
         _unused, numbers = np.unique(values[rows], return_inverse=True)
         first_by_number = np.empty_like(rows)
         first_by_number[numbers[::-1]] = rows[::-1]  # the last one that is written stays
-        np.asarray(firsts)[rows] = first_by_number[numbers]
-    return firsts
+        np.asarray(first_row_of)[rows] = first_by_number[numbers]
+    return first_row_of
 
 
 def repeated(keys: Keys) -> Pairs:
     """Yield (row, first row) for every row whose key came before. The keys are not kept meanwhile."""
-    rows, firsts = range(len(keys)), first_rows(keys)
-    return compress(zip(rows, firsts, strict=True), map(ne, rows, firsts))
+    rows, first_row_of = range(len(keys)), first_rows(keys)
+    return compress(zip(rows, first_row_of, strict=True), map(ne, rows, first_row_of))
 
 
 def matches(keys: Iterable[int], others: Iterable[int]) -> Pairs:
@@ -73,15 +73,16 @@ def paired(keys: Keys, others: Keys) -> tuple[Rows, Rows]:
 
     Returns the rows and the rows of the others, in the order of the others.
     """
-    firsts = first_rows(keys + others)
-    free_rows = array(ROW_TYPE, [0]) * len(firsts)  # by the first row of a key: its next free row, from 1
+    first_row_of = first_rows(keys + others)
+    # by the first row of a key: its next free row, from 1
+    free_rows = array(ROW_TYPE, [0]) * len(first_row_of)
     rows_after = array(ROW_TYPE, [0]) * len(keys)  # the free row of the same key after it
     for row in range(len(keys) - 1, -1, -1):
-        rows_after[row] = free_rows[firsts[row]]
-        free_rows[firsts[row]] = row + 1
+        rows_after[row] = free_rows[first_row_of[row]]
+        free_rows[first_row_of[row]] = row + 1
     pairs, other_pairs = array(ROW_TYPE), array(ROW_TYPE)
     for row in range(len(others)):
-        first = firsts[len(keys) + row]
+        first = first_row_of[len(keys) + row]
         if free_rows[first]:
             pairs.append(free_rows[first] - 1)
             other_pairs.append(row)

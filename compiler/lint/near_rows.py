@@ -44,7 +44,7 @@ _WORDS = f"[{HAN}]|[^\\W{HAN}]+"
 
 _ASCII_SIGNS = {code: " " for code in range(128) if chr(code) != "_" and not chr(code).isalnum()}
 
-Twin = tuple[int, int, float]
+NearPair = tuple[int, int, float]
 
 
 @split_lint(NEAR_ROW, NEAR_LEAK)
@@ -53,12 +53,12 @@ def near_duplicates(splits: Splits) -> Iterator[Problem]:
     if not splits.spec.near:
         return
     for rows in splits.rows.values():
-        for row, twin, share in near_rows(rows.texts):
-            message = NEAR_ROW.message(place=rows.place(twin), similarity=share)
+        for row, near_row, share in near_rows(rows.texts):
+            message = NEAR_ROW.message(place=rows.place(near_row), similarity=share)
             yield Problem(NEAR_ROW, rows.place(row), message)
     for training, name, others in splits.pairs():
-        for row, twin, share in near_rows(training.texts, others.texts):
-            message = NEAR_LEAK.message(split=name, place=others.place(twin), similarity=share)
+        for row, near_row, share in near_rows(training.texts, others.texts):
+            message = NEAR_LEAK.message(split=name, place=others.place(near_row), similarity=share)
             yield Problem(NEAR_LEAK, training.place(row), message)
 
 
@@ -77,7 +77,7 @@ def similarity(one: str, other: str) -> float:
     return len(first & second) / len(first | second)
 
 
-def near_rows(texts: Sequence[str], others: Sequence[str] | None = None) -> Iterator[Twin]:
+def near_rows(texts: Sequence[str], others: Sequence[str] | None = None) -> Iterator[NearPair]:
     """Yield (row, first near row of `others`, similarity). Without `others` the near row is an earlier one.
 
     Equal texts are not near, since each text is looked at once. Memory: about 600 bytes a row.
@@ -104,14 +104,14 @@ def near_rows(texts: Sequence[str], others: Sequence[str] | None = None) -> Iter
     for row in np.flatnonzero(shared).tolist():
         spans = zip(orders, begins[:, row].tolist(), ends[:, row].tolist(), strict=True)
         runs = [order[begin:end] for order, begin, end in spans if end - begin > alone]
-        for twin, _unused in groupby(merge(*runs)):
-            if others is None and twin >= row:
+        for near_row, _unused in groupby(merge(*runs)):
+            if others is None and near_row >= row:
                 break
-            if texts[row] == candidates[twin]:
+            if texts[row] == candidates[near_row]:
                 continue
-            share = similarity(texts[row], candidates[twin])
+            share = similarity(texts[row], candidates[near_row])
             if share >= THRESHOLD:
-                yield row, twin, share
+                yield row, near_row, share
                 break
 
 

@@ -10,13 +10,13 @@ from tuneyard.compiler.lint import BatchLint, RowTexts, SplitLint, Splits, TextB
 from tuneyard.compiler.lint.fingerprints import Fingerprints
 from tuneyard.compiler.lint.matching import matches
 from tuneyard.compiler.lint.text_keys import (
+    cluster_key,
     digest,
     joined_columns,
     keys_of_ids,
     keys_of_texts,
     plain_texts,
     short_keys_of_texts,
-    unit_key,
     written,
 )
 from tuneyard.compiler.rows import Batch
@@ -68,7 +68,7 @@ class RowLints:
             columns["ids"] = keys_of_ids(batch.columns["idx"] if numbered else [None] * len(batch))
         split = self.spec.split
         if split and split.group:
-            columns["units"] = map(unit_key, batch.columns[split.group])
+            columns["clusters"] = map(cluster_key, batch.columns[split.group])
         if split and split.by_hash:  # by what is the same in every run
             values = batch.columns[split.group] if split.group else zip(*prompts, strict=True)
             columns["stable"] = [int.from_bytes(digest(value)) for value in values]

@@ -66,10 +66,10 @@ def _id_key(value: object) -> int:
     number = NO_ID if value is None else _whole(value)
     if isinstance(number, int) and -_WORD <= number < _WORD:
         return number
-    return unit_key(value)
+    return cluster_key(value)
 
 
-def unit_key(value: object) -> int:
+def cluster_key(value: object) -> int:
     """Hash a value that groups rows: 8 bytes, the same in every process, equal for equal numbers."""
     return int.from_bytes(xxh3_64_digest(written(value)), signed=True)
 

@@ -19,8 +19,8 @@ from tuneyard.core.records import Entry, Example, RecordReader, format_of, forma
 
 MOST_LABELS = 30
 LONGEST = 60  # characters of an answer that may be a label
-MARKS = {True: "good", False: "bad"}
-"""Labels of KTO's marks."""
+KTO_LABELS = {True: "good", False: "bad"}
+"""Labels of KTO tags."""
 
 
 @dataclass
@@ -47,11 +47,11 @@ class StoredExamples:
 
 
 def label_of(example: Example | str) -> str:
-    """The label of a row: its mark (KTO), its answer if that is short, "" for other rows."""
+    """The label of a row: its KTO tag, its answer if that is short, "" for other rows."""
     if isinstance(example, str) or len(example.answers) != 1:
         return ""
     if example.desirable is not None:
-        return MARKS[example.desirable]
+        return KTO_LABELS[example.desirable]
     answer = example.answers[0].text
     return answer if len(answer) <= LONGEST else ""
 

@@ -43,7 +43,7 @@ MAY_CONTINUE = ProblemCode(
 BATCH = 1000
 EXCEL = "sep="
 """The beginning of a line above the header that names the delimiter for Excel."""
-MARK = "\ufeff"
+BYTE_ORDER_MARK = "\ufeff"
 """The byte-order mark, which is inside a file that was joined from several."""
 MOST_AROUND = 8
 """Blanks, quotes and a mark around the name of a column, which a row that is the header again may have."""
@@ -258,7 +258,7 @@ def is_header_again(row: Sequence[str], header: Sequence[str]) -> bool:
     if len(row) != len(header) or not row:
         return False
     if len(row) == 1:
-        return row[0].removeprefix(MARK) == header[0]
+        return row[0].removeprefix(BYTE_ORDER_MARK) == header[0]
     if _plain_name(row[0]) != _plain_name(header[0]):  # as of nearly all rows
         return False
     return list(map(_plain_name, row)) == list(map(_plain_name, header))
@@ -266,7 +266,7 @@ def is_header_again(row: Sequence[str], header: Sequence[str]) -> bool:
 
 def _plain_name(name: str) -> str:
     """The name of a column without its mark, quotes, blanks around it and capitals."""
-    return name.removeprefix(MARK).strip().strip('"').strip().casefold()
+    return name.removeprefix(BYTE_ORDER_MARK).strip().strip('"').strip().casefold()
 
 
 def _escaped(row: Cells) -> Cells:

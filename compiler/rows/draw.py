@@ -17,13 +17,13 @@ ROW_TYPE = "I"  # typecode of an array of row numbers: 4 bytes each
 def draw_splits(
     sizes: Sequence[int], classes: Sequence[int] | None, shares: Mapping[str, float], seed: int
 ) -> "array[int]":
-    """Draw the split of each unit (a row, or rows that stay together) in exact shares of rows.
+    """Draw the split of each cluster (a row, or rows that stay together) in exact shares of rows.
 
-    A unit's entry is 0 for `train`, otherwise the number of its split among `shares`, counted from 1.
-    `sizes` are the numbers of rows of the units. `classes` are the numbers of their classes: every class has
-    each share. With None the shares are of all rows. Memory: 6 bytes a unit besides the arguments.
+    A cluster's entry is 0 for `train`, otherwise the number of its split among `shares`, counted from 1.
+    `sizes` are the numbers of rows of the clusters, `classes` the numbers of their classes. Every class has
+    each share. With None the shares are of all rows. Memory: 6 bytes a cluster besides the arguments.
     """
-    homes = array("B", [IN_REST]) * len(sizes)
+    split_numbers = array("B", [IN_REST]) * len(sizes)
     if classes is None:
         classes = bytes(len(sizes))
     order = array(ROW_TYPE, range(len(sizes)))
@@ -38,18 +38,18 @@ def draw_splits(
         quotas = _quotas(exact, free_rows, round(total * share))
         if 0 < free_rows.total() <= sum(quotas.values()):  # the last row is one to train on
             quotas[max(quotas, key=quotas.__getitem__)] -= 1
-        free_rows.subtract(_fill(homes, number, order, quotas, sizes, classes))
-    return homes
+        free_rows.subtract(_fill(split_numbers, number, order, quotas, sizes, classes))
+    return split_numbers
 
 
 def draw_sample(rows: int, size: int, seed: int) -> bytearray:
     """Mark `size` of `rows` rows with 1, all others with 0. Memory: 5 bytes a row."""
     order = array(ROW_TYPE, range(rows))
     random.Random(seed).shuffle(order)
-    marks = bytearray(rows)
+    is_drawn = bytearray(rows)
     for row in order[:size]:
-        marks[row] = 1
-    return marks
+        is_drawn[row] = 1
+    return is_drawn
 
 
 def apportioned(total: int, shares: Mapping[str, float]) -> dict[str, int]:
@@ -77,30 +77,30 @@ def _quotas(exact: Mapping[int, float], available: Mapping[int, int], total: int
 
 
 def _fill(
-    homes: "array[int]",
+    split_numbers: "array[int]",
     number: int,
     order: Sequence[int],
     quotas: Mapping[int, int],
     sizes: Sequence[int],
     classes: Sequence[int],
 ) -> dict[int, int]:
-    """Give a split the first free units of each class, up to the quota of rows of the class.
+    """Give a split the first free clusters of each class, up to the quota of rows of the class.
 
-    The last unit of a class is in if that misses the quota by less. The result is the rows taken by class.
+    The last cluster of a class is in if that misses the quota by less. The result is the rows taken by class.
     """
     taken_rows = dict.fromkeys(quotas, 0)
     open_classes = {code for code, quota in quotas.items() if quota > 0}
-    for unit in order:
+    for cluster in order:
         if not open_classes:
             break
-        code = classes[unit]
-        if homes[unit] != IN_REST or code not in open_classes:
+        code = classes[cluster]
+        if split_numbers[cluster] != IN_REST or code not in open_classes:
             continue
         quota, rows = quotas[code], taken_rows[code]
-        rows_with_unit = rows + sizes[unit]
-        if not rows or abs(rows_with_unit - quota) < quota - rows:
-            homes[unit] = number
-            taken_rows[code] = rows_with_unit
-        if rows_with_unit >= quota:
+        rows_with_cluster = rows + sizes[cluster]
+        if not rows or abs(rows_with_cluster - quota) < quota - rows:
+            split_numbers[cluster] = number
+            taken_rows[code] = rows_with_cluster
+        if rows_with_cluster >= quota:
             open_classes.remove(code)
     return taken_rows

@@ -33,7 +33,7 @@ NO_PREFERENCE = ProblemCode(
     "E111",
     _("answers that no preference can be learned from"),
     _("Correct the answers, or say by `verdict` in the spec what the verdict means."),
-    _("They are equal, blank or to different prompts; or a verdict or KTO mark is unknown."),
+    _("They are equal, blank or to different prompts; or a verdict or KTO tag is unknown."),
 )
 NOT_READ = ProblemCode(
     "W224",

@@ -11,7 +11,7 @@ from tuneyard.compiler.verify.dataset import (
 )
 from tuneyard.compiler.verify.recipe_file import read_settings
 from tuneyard.compiler.view.build import build
-from tuneyard.compiler.view.page import MARK, render_page, sampled_text, sentence
+from tuneyard.compiler.view.page import GENERATOR, render_page, sampled_text, sentence
 from tuneyard.core.cli.main import next_step, same_options
 from tuneyard.core.datasets import REGISTRY, find_dataset
 from tuneyard.core.errors import RequestError
@@ -99,7 +99,7 @@ def check_replaceable(out: Path, inputs: Sequence[Path], *, force: bool) -> None
         return
     with open_regular(out) as file:
         head = file.read(HEAD)
-    if not force and MARK.encode() not in head:
+    if not force and GENERATOR.encode() not in head:
         raise RequestError(
             _(
                 "--out {path}: this file exists and is not a page of `data view`. Name "

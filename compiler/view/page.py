@@ -13,7 +13,7 @@ from tuneyard.core.language.messages import for_reader
 from tuneyard.core.language.number_format import percent
 
 PAGE = Path(__file__).parent / "page"
-MARK = '<meta name="generator" content="Tuneyard data view">'
+GENERATOR = '<meta name="generator" content="Tuneyard data view">'
 """Mark in the head of every page, by which `data view` recognises its own pages."""
 
 
@@ -73,7 +73,7 @@ def render_page(payload: ViewPayload) -> str:
     words = json.dumps(words_of(PAGE), ensure_ascii=False)
     return fill_page(
         PAGE,
-        mark=MARK,
+        mark=GENERATOR,
         tr=tr,
         dataset=payload.dataset,
         sentence=sentence(payload),

@@ -35,8 +35,8 @@ class PageBlocks:
         self.texts = TokenTexts(decode)
         plugin = template.mm_plugin
         media = [getattr(plugin, f"{kind}_token", None) for kind in ("image", "video", "audio")]
-        marks = [re.escape(token) for token in media if token]
-        self.media = re.compile(f"(?:{'|'.join(marks)})+") if marks else None
+        media_tokens = [re.escape(token) for token in media if token]
+        self.media = re.compile(f"(?:{'|'.join(media_tokens)})+") if media_tokens else None
         first, last = map(str.strip, template.thought_words)
         self.thought = re.compile(f"{re.escape(first)}.*?{re.escape(last)}\\s*", re.DOTALL)
         self.writing = Writing()

@@ -18,7 +18,7 @@ SMALL = 1 << 32  # bytes: the places of lines in a smaller file need 4 bytes
 LINE = b"\n"
 
 
-class Mark(NamedTuple):
+class Savepoint(NamedTuple):
     """How much of a file and of its keys is written, its number of records, and their hash."""
 
     size: int
@@ -108,21 +108,21 @@ class RecordFile:
                 keys = array("Q", map(keys_of_lines.__getitem__, rows)) if keys_of_lines else None
                 self.add(self.between.join([*lines, b""]), keys)
 
-    def mark(self) -> Mark:
-        """What is written so far, to go `back_to`."""
+    def savepoint(self) -> Savepoint:
+        """What is written so far, to go `roll_back_to`."""
         keys_size = self._keys_file.tell() if self._keys_file else 0
-        return Mark(self._file.tell(), keys_size, self.records, self._digest.copy())
+        return Savepoint(self._file.tell(), keys_size, self.records, self._digest.copy())
 
-    def back_to(self, mark: Mark) -> None:
+    def roll_back_to(self, savepoint: Savepoint) -> None:
         """Take back all that was written after a mark."""
         with named(self.path):
-            self._file.seek(mark.size)
+            self._file.seek(savepoint.size)
             self._file.truncate()
             if self._keys_file is not None:
-                self._keys_file.seek(mark.keys_size)
+                self._keys_file.seek(savepoint.keys_size)
                 self._keys_file.truncate()
-        self.records = mark.records
-        self._digest = mark.digest.copy()
+        self.records = savepoint.records
+        self._digest = savepoint.digest.copy()
 
     def delete(self) -> None:
         """Delete the file and its keys."""
@@ -157,13 +157,13 @@ class CountedRecords(RecordFile):
         """Count the rows of an earlier pass."""
         self.records += len(order)
 
-    def mark(self) -> Mark:
+    def savepoint(self) -> Savepoint:
         """The records that are counted so far."""
-        return Mark(0, 0, self.records, self._digest)
+        return Savepoint(0, 0, self.records, self._digest)
 
-    def back_to(self, mark: Mark) -> None:
+    def roll_back_to(self, savepoint: Savepoint) -> None:
         """Count from a mark again."""
-        self.records = mark.records
+        self.records = savepoint.records
 
     def delete(self) -> None:
         """Nothing was written."""

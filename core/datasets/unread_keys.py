@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tuneyard.core.datasets import filled
-from tuneyard.core.datasets.answer_marks import adds_content, changes_answer, is_measure, masks
+from tuneyard.core.datasets.answer_flags import adds_content, changes_answer, is_measure, masks
 from tuneyard.core.datasets.column_meanings import (
     CHOICES,
     KEY_OF_MEANING,
@@ -75,7 +75,7 @@ class _Finding:
     place: str
     message: str
     value: object
-    is_mark: bool
+    is_flag: bool
     row: int
     last_row: int
     records: int = 1
@@ -84,7 +84,7 @@ class _Finding:
 class UnreadKeys:
     """Counts the keys of a dataset's records, and of their messages, that LLaMA-Factory does not read.
 
-    A mark (`weight: 0`) counts only at an answer that is learned. With the recipe's `mask_history: true` that
+    A flag (`weight: 0`) counts only at an answer that is learned. With the recipe's `mask_history: true` that
     is the last one of a conversation.
     """
 
@@ -113,9 +113,9 @@ class UnreadKeys:
             for key in self._unread_keys(message):
                 name = f"{column}.{key}"
                 value = message[key]
-                is_mark = masks(key, value)
-                if self._changes_answer(key, value, is_mark=is_mark, is_learned=is_learned):
-                    self._find(name, _Finding(key, place, message_place, value, is_mark, row, row))
+                is_flag = masks(key, value)
+                if self._changes_answer(key, value, is_flag=is_flag, is_learned=is_learned):
+                    self._find(name, _Finding(key, place, message_place, value, is_flag, row, row))
                 else:
                     neutral.add(name)
         for name in sorted(neutral):
@@ -131,16 +131,16 @@ class UnreadKeys:
                 self._measures.add(name)
             if not changes_answer(name, value):
                 continue
-            is_mark = masks(name, value)
-            if is_mark:
-                counts = self._is_mark_of_answer(name, value, record)
+            is_flag = masks(name, value)
+            if is_flag:
+                counts = self._is_flag_of_answer(name, value, record)
             else:
                 counts = self._may_be_missed(name, value, record)
             if counts:
-                self._find(name, _Finding(name, place, "", value, is_mark, row, row))
+                self._find(name, _Finding(name, place, "", value, is_flag, row, row))
 
-    def _is_mark_of_answer(self, name: str, value: object, record: Record) -> bool:
-        """False for a class that is called `label`, and for a mark that the entry's `kto_tag` repeats."""
+    def _is_flag_of_answer(self, name: str, value: object, record: Record) -> bool:
+        """False for a class that is called `label`, and for a flag that the entry's `kto_tag` repeats."""
         if usual_name(name) == LABEL and not isinstance(value, bool):
             return False
         tag = record.get(self.format.columns.get(KTO_TAG, ""))
@@ -178,8 +178,8 @@ class UnreadKeys:
             first.last_row = finding.row
             first.records += 1
 
-    def _changes_answer(self, key: str, value: object, *, is_mark: bool, is_learned: bool) -> bool:
-        if is_mark:
+    def _changes_answer(self, key: str, value: object, *, is_flag: bool, is_learned: bool) -> bool:
+        if is_flag:
             return is_learned
         return key in self._read or key == REFUSAL or adds_content(key, value)
 
@@ -188,7 +188,7 @@ class UnreadKeys:
         for name, finding in self._findings.items():
             if name in self._measures:
                 continue
-            if finding.message or finding.is_mark:
+            if finding.message or finding.is_flag:
                 code, message = UNREAD_KEY, self._message(finding, records)
             else:
                 code = UNMAPPED_TEXT
@@ -200,7 +200,7 @@ class UnreadKeys:
 
     def _message(self, finding: _Finding, records: int) -> str:
         content, effect = meaning(finding.key), _("LLaMA-Factory leaves it out")
-        if finding.is_mark:
+        if finding.is_flag:
             content, effect = NOT_LEARNED, _("LLaMA-Factory learns the whole answer")
         elif finding.key in self._read:
             content = _("a text next to tool_calls")
@@ -214,7 +214,7 @@ class UnreadKeys:
     def _fix(self, finding: _Finding) -> str:
         """The edit of the file, or the command that reads such messages."""
         init = f"`tuneyard data init {shlex.quote(str(self.path))}`"
-        if finding.is_mark:
+        if finding.is_flag:
             return _("take these answers out of the file, or compile it: {command}", command=init)
         content = meaning(finding.key)
         if content == REASONING:

@@ -41,7 +41,7 @@ class DatasetRows(NamedTuple):
 
 PLAIN = DatasetRows("sft", "plain answers, neither pairs nor marked ones", "write `stage: sft`")
 PAIRS = DatasetRows("rm", "preference pairs (`ranking: true`)", "write `stage: dpo` or `stage: rm`")
-MARKED = DatasetRows("kto", f"answers marked as wanted or not (`{KTO_TAG}`)", "write `stage: kto`")
+TAGGED = DatasetRows("kto", f"answers tagged as desirable or not (`{KTO_TAG}`)", "write `stage: kto`")
 
 
 class TrainingStage(NamedTuple):
@@ -76,7 +76,7 @@ class TrainingStage(NamedTuple):
 
 
 _DPO_METRICS = (*_SIDES, "rewards/accuracies", "rewards/margins", "sft_loss", "odds_ratio_loss")
-_MARKED_METRICS = (*_SIDES, "rewards/margins")
+_TAGGED_METRICS = (*_SIDES, "rewards/margins")
 _REWARD_MODEL = TrainingStage(
     PAIRS,
     2,
@@ -100,7 +100,7 @@ TRAINING_STAGES = {
         logged=_DPO_METRICS,
     ),
     "kto": TrainingStage(
-        MARKED,
+        TAGGED,
         2,
         encoded_lists=5,
         expected_answers="an answer with true or false",
@@ -110,8 +110,8 @@ TRAINING_STAGES = {
         reads_reference=True,
         adapter_rates=(5e-7, 1e-4),
         weight_rates=(3e-7, 1e-5),
-        metrics=_MARKED_METRICS,
-        logged=_MARKED_METRICS,
+        metrics=_TAGGED_METRICS,
+        logged=_TAGGED_METRICS,
     ),
     "ppo": TrainingStage(None, logged=("reward",), is_planned=False),
 }
@@ -127,7 +127,7 @@ def rows_of(entry: Entry) -> DatasetRows:
     if entry.get("ranking") is True:
         return PAIRS
     if KTO_TAG in strings(entry.get("columns")):
-        return MARKED
+        return TAGGED
     return PLAIN
 
 
@@ -140,16 +140,16 @@ def stage_fits(stage: str, entry: Entry) -> bool:
     expected = TRAINING_STAGES.get(stage, UNKNOWN_STAGE).rows
     if PAIRS in (rows, expected):
         return rows == expected
-    if rows == MARKED:
-        return expected == MARKED or stage == "ppo"
-    return expected != MARKED
+    if rows == TAGGED:
+        return expected == TAGGED or stage == "ppo"
+    return expected != TAGGED
 
 
 def stage_problem(stage: str, name: str, entry: Entry, place: str) -> Problem:
     """E434 for a dataset that the stage cannot train, with the edits that make them fit."""
     rows = rows_of(entry)
     fixes = [rows.edit, "or name another dataset"]
-    if rows == PLAIN and TRAINING_STAGES.get(stage, UNKNOWN_STAGE).rows == MARKED:
+    if rows == PLAIN and TRAINING_STAGES.get(stage, UNKNOWN_STAGE).rows == TAGGED:
         fixes.insert(1, f'or add "{KTO_TAG}": "<column of true and false>" to the entry\'s `columns`')
     if rows != PAIRS and stage in PAIRED:
         fixes.insert(1, 'or write "ranking": true into the entry of a dataset of pairs')

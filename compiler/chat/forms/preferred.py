@@ -10,7 +10,7 @@ from tuneyard.compiler.rows import Fields, without
 from tuneyard.compiler.rows.problem_codes import MISSING_FIELD, NO_PREFERENCE
 from tuneyard.compiler.rows.problems import some_of
 from tuneyard.compiler.spec.export_forms import ExportForm
-from tuneyard.core.datasets.answer_marks import as_number
+from tuneyard.core.datasets.answer_flags import as_number
 from tuneyard.core.datasets.column_meanings import snake_case
 from tuneyard.core.errors import show_value
 from tuneyard.core.language.message import marked

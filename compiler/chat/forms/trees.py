@@ -4,7 +4,7 @@ from math import inf
 
 from tuneyard.compiler.rows import Fields, are_objects, without
 from tuneyard.compiler.spec.export_forms import ExportForm
-from tuneyard.core.datasets.answer_marks import as_number
+from tuneyard.core.datasets.answer_flags import as_number
 
 OTHER_ANSWERS = "other_answers"
 """The column with the answers that are left out, so that they are counted."""

@@ -39,7 +39,7 @@ SAME = {
     True: "“{premise}”和“{hypothesis}”意思相同吗？",
 }
 JUDGE = "{premise}\n\n{hypothesis}\n\n"
-_MARKS = {0, 1, "0", "1"}
+_FLAGS = {0, 1, "0", "1"}
 SAME_LENGTH = 0.8
 """The shorter of two texts that may mean the same has at least this share of the other's characters."""
 _NUMBERED = re.compile(r"(?:^|_)[12ab](?=_|$)|[12]$")
@@ -161,12 +161,12 @@ def labelled_text(statistics: FileStatistics) -> Proposal | None:
         label, *others = leaves
         also = "".join(f", as {leaf.path} has" for leaf in others)
         guesses.append(f"{label.path} is used as the label: it has few values{also}. --label names another")
-        marks = [leaf.path for leaf in statistics.leaves.values() if leaf.values.keys() <= _MARKS]
-        if {label.path} < set(marks):  # and others
+        flags = [leaf.path for leaf in statistics.leaves.values() if leaf.values.keys() <= _FLAGS]
+        if {label.path} < set(flags):  # and others
             guesses.append(
-                f"{', '.join(marks)} mark classes with 0 and 1, and the model learns {label.path} alone. To "
+                f"{', '.join(flags)} mark classes with 0 and 1, and the model learns {label.path} alone. To "
                 "learn all, name a column of the classes that a text has with --answer: "
-                f"df['classes'] = df[{marks}].astype(int).apply(lambda row: ', '.join(row.index[row == 1]) "
+                f"df['classes'] = df[{flags}].astype(int).apply(lambda row: ', '.join(row.index[row == 1]) "
                 "or 'no class', axis=1)"
             )
     if text is label:

@@ -164,10 +164,10 @@ def _partner_leaf(statistics: FileStatistics, role: Leaf) -> Leaf | None:
         for leaf in statistics.leaves.values():
             if leaf.name != name or leaf.filled < MOST * statistics.rows:
                 continue
-            marks: dict[object, set[object]] = {}
-            for partner, mark in zip(statistics.values(leaf), statistics.values(role), strict=True):
-                marks.setdefault(partner, set()).add(mark)
-            if 2 * sum(len(each) > 1 for each in marks.values()) > len(marks):
+            speakers_of_partner: dict[object, set[object]] = {}
+            for partner, speaker in zip(statistics.values(leaf), statistics.values(role), strict=True):
+                speakers_of_partner.setdefault(partner, set()).add(speaker)
+            if 2 * sum(len(each) > 1 for each in speakers_of_partner.values()) > len(speakers_of_partner):
                 return leaf
     return None
 

@@ -105,7 +105,7 @@ def made_up_like(data: RecipeData, conversations: Sequence[TrainedConversation])
 
 def has_thought(data: RecipeData, message: Message) -> bool:
     """True if a message has a thought in the words of the template."""
-    return any(mark.strip() in message["content"] for mark in data.template.thought_words)
+    return any(token.strip() in message["content"] for token in data.template.thought_words)
 
 
 def _with_fitting_system(

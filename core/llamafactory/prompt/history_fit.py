@@ -154,7 +154,7 @@ def conversations_of(data: RecipeData, rows: Any, dataset: str) -> list[TrainedC
     Rows are of a kind if they have thoughts, calls, tools, a system text, and white space around texts at the
     same turns. Rows with media are left out, and those that LLaMA-Factory drops.
     """
-    marks = [mark.strip() for mark in data.template.thought_words]
+    thought_tokens = [token.strip() for token in data.template.thought_words]
     conversations: dict[object, TrainedConversation] = {}
     for start in range(0, len(rows), BATCH):
         batch = rows[start : start + BATCH]
@@ -166,7 +166,7 @@ def conversations_of(data: RecipeData, rows: Any, dataset: str) -> list[TrainedC
             kind = [bool(conversation.system), bool(conversation.tools)]
             for message in conversation.messages:
                 kind.append(message["role"] == "function")
-                kind.append(any(mark in message["content"] for mark in marks))
+                kind.append(any(token in message["content"] for token in thought_tokens))
                 kind.append(message["content"] != message["content"].strip())
             if len(conversations) < MOST_KINDS:
                 conversations.setdefault(tuple(kind), conversation)

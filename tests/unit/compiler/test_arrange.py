@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from tests.unit.compiler.conftest import exchange, questions
 from tuneyard.compiler.engine.arrange import sampled, split_rows
 from tuneyard.compiler.lint.fingerprints import Fingerprints
-from tuneyard.compiler.lint.text_keys import keys_of_ids, unit_key
+from tuneyard.compiler.lint.text_keys import cluster_key, keys_of_ids
 from tuneyard.compiler.publish.report import counts_line
 from tuneyard.compiler.rows import Prefix
 from tuneyard.compiler.spec.model import Split
@@ -30,7 +30,7 @@ MANY = [
 def seen_of(classes, groups=None) -> Fingerprints:
     seen = Fingerprints()
     rows = range(len(classes))
-    columns = {"units": map(unit_key, groups or rows), "prompts": rows, "answers": rows}
+    columns = {"clusters": map(cluster_key, groups or rows), "prompts": rows, "answers": rows}
     seen.add(Prefix("file"), rows, columns)
     seen.add_values("classes", classes)
     return seen
@@ -61,8 +61,8 @@ def test_groups_stay_together(groups, stratified):
     split = Split({"test": 0.25}, stratify="kind" if stratified else None, group="id")
     classes = ["even" if group % 2 else "odd" for group in groups]
     parts = split_rows(split, seen_of(classes, groups), range(len(groups)), 3)
-    homes = {groups[row]: name for name, rows in parts.items() for row in rows}
-    assert all(homes[groups[row]] == name for name, rows in parts.items() for row in rows)
+    split_numbers = {groups[row]: name for name, rows in parts.items() for row in rows}
+    assert all(split_numbers[groups[row]] == name for name, rows in parts.items() for row in rows)
     assert parts["test"] and sum(map(len, parts.values())) == len(groups)
 
 
@@ -74,8 +74,8 @@ def test_the_key_of_an_id_does_not_depend_on_its_neighbours():
 
 
 def test_equal_numbers_are_one_group_and_a_number_as_text_is_another():
-    assert unit_key(1) == unit_key(1.0) == unit_key(True) and unit_key(0.0) == unit_key(-0.0)
-    assert len({unit_key(value) for value in (1, "1", 1.5, -1, -2, None, "None", float("inf"))}) == 8
+    assert cluster_key(1) == cluster_key(1.0) == cluster_key(True) and cluster_key(0.0) == cluster_key(-0.0)
+    assert len({cluster_key(value) for value in (1, "1", 1.5, -1, -2, None, "None", float("inf"))}) == 8
 
 
 def test_the_same_texts_in_other_columns_are_another_row(bench):

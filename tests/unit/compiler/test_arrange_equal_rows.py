@@ -19,7 +19,7 @@ write:
 """
 
 
-def homes(bench, rows, split):
+def split_numbers(bench, rows, split):
     """How often each split has each instruction."""
     spec = SPEC.format(split=split)
     bench.compile_rows(spec, rows)
@@ -38,7 +38,7 @@ def row(text, kind="a"):
 @pytest.mark.parametrize("split", ["test: 0.3", "eval: 0.2, test: 0.2", "test: 0.3, stratify: kind"])
 def test_equal_rows_fall_into_one_split(bench, split):
     rows = [row(f"number {n % 40}", "ab"[n % 2]) for n in range(100)]
-    found = homes(bench, rows, split)
+    found = split_numbers(bench, rows, split)
     for text in {each["question"] for each in rows}:
         assert sum(text in counts for counts in found.values()) == 1
     assert sum(counts.total() for counts in found.values()) == 100
@@ -48,7 +48,7 @@ def test_equal_rows_fall_into_one_split(bench, split):
 
 def test_a_class_of_equal_rows_is_in_train_and_test(bench):
     rows = [row(f"number {n}") for n in range(20)] + [row("the same", "b")] * 10
-    found = homes(bench, rows, "test: 0.3, stratify: kind")
+    found = split_numbers(bench, rows, "test: 0.3, stratify: kind")
     assert (found["train"]["the same"], found["test"]["the same"]) == (7, 3)
     assert bench.manifest("spec")["problems"]["W208"] == 7  # each row to train on that is in the test split
 
@@ -56,6 +56,6 @@ def test_a_class_of_equal_rows_is_in_train_and_test(bench):
 @pytest.mark.parametrize("count", [1, 2, 3])
 def test_the_last_row_is_one_to_train_on(bench, count):
     rows = [row(f"number {n}") for n in range(count)]
-    found = homes(bench, rows, "eval: 0.2, test: 0.2")
+    found = split_numbers(bench, rows, "eval: 0.2, test: 0.2")
     assert found["train"].total() == 1
     assert sum(counts.total() for counts in found.values()) == count

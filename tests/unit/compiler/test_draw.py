@@ -8,17 +8,17 @@ from tuneyard.compiler.rows.draw import draw_sample, draw_splits
 
 
 @pytest.mark.parametrize(
-    ("sizes", "classes", "homes"),
+    ("sizes", "classes", "split_numbers"),
     [
         ([1] * 40, None, "0001200001120000000002002200202020001000"),
         ([1] * 40, [unit % 3 for unit in range(40)], "0001200001110000000000022200202020002000"),
         ([1, 3, 2, 5] * 10, [unit % 3 for unit in range(40)], "0002200001110200000000022100200020202000"),
     ],
 )
-def test_the_draw_of_a_seed_never_changes(sizes, classes, homes) -> None:
+def test_the_draw_of_a_seed_never_changes(sizes, classes, split_numbers) -> None:
     """A file of all rows is scored on the rows that a compile of an earlier version held out."""
     drawn = draw_splits(sizes, classes, {"eval": 0.1, "test": 0.2}, 42)
-    assert "".join(map(str, drawn)) == homes
+    assert "".join(map(str, drawn)) == split_numbers
 
 
 def test_the_sample_of_a_seed_never_changes() -> None:

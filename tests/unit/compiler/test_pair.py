@@ -56,7 +56,7 @@ def test_ratings_become_marks_by_the_rule_in_the_spec(tmp_path):
 def test_one_class_is_an_error_but_not_of_a_few_rows_that_were_asked_for(tmp_path):
     rows = [{"messages": answer(text), "label": True} for text in "abc"]
     report, _ = compiled(tmp_path, rows)
-    assert report.failed and "all 3 answers are wanted" in report.problems.errors[0].line()
+    assert report.failed and "all 3 answers are desirable" in report.problems.errors[0].line()
     rows.append({"messages": answer("d"), "label": False})
     assert not compiled(tmp_path, rows, limit=2)[0].failed
     report, _ = compiled(tmp_path, rows)

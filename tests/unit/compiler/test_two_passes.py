@@ -15,7 +15,7 @@ from tuneyard.compiler.engine.two_passes import write_arranged
 from tuneyard.compiler.lint import matching
 from tuneyard.compiler.lint.fingerprints import Fingerprints
 from tuneyard.compiler.lint.runner import lint_splits
-from tuneyard.compiler.lint.text_keys import unit_key
+from tuneyard.compiler.lint.text_keys import cluster_key
 from tuneyard.compiler.read.inputs import find_inputs
 from tuneyard.compiler.rows import InList, Prefix
 from tuneyard.compiler.rows.counts import Counts
@@ -75,7 +75,7 @@ class Rows:
             if split.by_hash:
                 columns["stable"] = keys
             if split.group:
-                columns["units"] = [unit_key(f"page {row // 2}") for row in rows]
+                columns["clusters"] = [cluster_key(f"page {row // 2}") for row in rows]
             lines = [InList(row // 3, row, "data.rows[", "]") for row in rows]
             seen.add(Prefix("file"), lines, columns)
             if split.stratify:

@@ -137,7 +137,7 @@ def test_a_record_that_the_loader_left_out_is_on_the_page_as_dropped(tmp_path):
 def test_only_a_page_of_the_command_is_replaced(tmp_path):
     page = tmp_path / "page.html"
     check_replaceable(page, [], force=False)
-    page.write_text(f"<head>{command.MARK}")
+    page.write_text(f"<head>{command.GENERATOR}")
     check_replaceable(page, [], force=False)
     page.write_text("mine")
     check_replaceable(page, [], force=True)

@@ -5,7 +5,7 @@ import re
 from typing import Any
 
 from tests.view_payloads import RED_DOT, chat, payload, row, with_losses
-from tuneyard.compiler.view.page import MARK, percentage, render_page
+from tuneyard.compiler.view.page import GENERATOR, percentage, render_page
 from tuneyard.compiler.view.payload import CodeCount
 from tuneyard.core.drawing.page import content_policy
 from tuneyard.core.language.reader import in_language
@@ -104,7 +104,7 @@ def test_the_policy_allows_the_own_script_and_style_alone() -> None:
     style = page.partition("<style>")[2].partition("</style>")[0]
     policy = content_policy(script, style)
     assert policy.startswith("default-src 'none'; img-src data:;") and "unsafe" not in policy
-    assert f'content="{policy}"' in page and MARK in page[:1000]
+    assert f'content="{policy}"' in page and GENERATOR in page[:1000]
     assert not re.search(
         r'\s(src|href|action)="(?!#)|\sstyle="|\son\w+="|url\((?!#)', page.replace(script, "")
     )

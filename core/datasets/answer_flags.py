@@ -22,11 +22,11 @@ _LEARNED_AT_ZERO = (
     "is_incorrect is_wrong answer_is_wrong incorrect wrong is_rejected"
 )
 LEARNED_AT = dict.fromkeys(_LEARNED_AT_ONE.split(), 1) | dict.fromkeys(_LEARNED_AT_ZERO.split(), 0)
-"""The value with which an answer is correct and learned, by the name of the mark."""
+"""The value with which an answer is correct and learned, by the name of the flag."""
 _WITH_OTHER_CONTENTS = frozenset(("loss", "label", "correct", "incorrect", "wrong"))
-"""Names of other numbers, too (`loss: 0.342` is measured): as marks they are only 0 or 1."""
+"""Names of other numbers, too (`loss: 0.342` is measured): as flags they are only 0 or 1."""
 _VERDICTS = ("status", "answer", "responses")
-"""Marks of Argilla and Prodigy, which a list or objects may have. The status of a ticket says nothing."""
+"""Flags of Argilla and Prodigy, which a list or objects may have. The status of a ticket says nothing."""
 _TRUE = "true t yes y on up thumbs-up 👍 like liked good right correct approved accepted 是 对 正确 赞 通过"
 _FALSE = (
     "false f no n off down thumbs-down 👎 dislike disliked bad wrong incorrect rejected "
@@ -36,7 +36,7 @@ _WORDS = dict.fromkeys(_TRUE.split(), 1) | dict.fromkeys(_FALSE.split(), 0)
 
 
 def is_measure(name: str, value: object) -> bool:
-    """True if a value shows that a column is no mark: `correct: 3` is a position, `loss: 0.342` a number."""
+    """True if a value shows that a column is no flag: `correct: 3` is a position, `loss: 0.342` a number."""
     number = as_number(value)
     return usual_name(name) in _WITH_OTHER_CONTENTS and number is not None and number not in (0, 1)
 
@@ -57,20 +57,20 @@ def adds_content(name: str, value: object) -> bool:
 
 
 def masks(name: str, value: object) -> bool:
-    """True if a mark says that its answer is incorrect, or that the answer or a part is not to be learned."""
-    mark = usual_name(name)
-    if mark in PAIR and isinstance(value, bool):
-        return value == (mark == "rejected")
-    learned_at = LEARNED_AT.get(mark)
+    """True if a flag says that its answer is incorrect, or that the answer or a part is not to be learned."""
+    flag = usual_name(name)
+    if flag in PAIR and isinstance(value, bool):
+        return value == (flag == "rejected")
+    learned_at = LEARNED_AT.get(flag)
     if learned_at is None:
         return False
-    if mark in _VERDICTS:
+    if flag in _VERDICTS:
         return _is_discarded(value)
     if isinstance(value, list):  # of single tokens or parts of the text
         numbers = {as_number(part) for part in value if part is not None}
-        return mark not in _WITH_OTHER_CONTENTS and not numbers <= {learned_at}
+        return flag not in _WITH_OTHER_CONTENTS and not numbers <= {learned_at}
     number = as_number(value)
-    if number is None or (mark in _WITH_OTHER_CONTENTS and number not in (0, 1)):
+    if number is None or (flag in _WITH_OTHER_CONTENTS and number not in (0, 1)):
         return False
     return number != learned_at
 
@@ -85,7 +85,7 @@ def _is_discarded(value: object) -> bool:
 
 
 def as_number(value: object) -> float | None:
-    """The number of a mark: 0.5, false, "0", "no", "Thumbs down". None for anything else.
+    """The number of a flag: 0.5, false, "0", "no", "Thumbs down". None for anything else.
 
     A class such as "negative" is none: a conversation may have it as its `label`.
     """

@@ -1,4 +1,4 @@
-"""Marks on the messages of a source column, which a spec may ignore: `weight: 0` at an answer is E113."""
+"""Flags on the messages of a source column, which a spec may ignore: `weight: 0` at an answer is E113."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -7,7 +7,7 @@ from tuneyard.compiler.rows import Fields
 from tuneyard.compiler.spec.column_types import CodedError
 from tuneyard.compiler.spec.file import where_to_write
 from tuneyard.compiler.spec.model import Spec
-from tuneyard.core.datasets.answer_marks import masks
+from tuneyard.core.datasets.answer_flags import masks
 from tuneyard.core.errors import show_value
 from tuneyard.core.errors.problem_codes import ProblemCode
 from tuneyard.core.language.message import _
@@ -35,29 +35,31 @@ class MessageKeys(NamedTuple):
         names = (key, self.source, f"{self.source}.{key}", head)
         return any(name.lower() in self.spec.ignore for name in names)
 
-    def masking(self, messages: list[Fields]) -> dict[int, Fields]:
-        """The marks that keep messages, or parts of them, out of the loss, by the number of the message."""
-        marked: dict[int, Fields] = {}
+    def flags_in(self, messages: list[Fields]) -> dict[int, Fields]:
+        """The flags that keep messages, or parts of them, out of the loss, by the number of the message."""
+        flags_by_message: dict[int, Fields] = {}
         for number, message in enumerate(messages, 1):
             for key, value in message.items() if len(message) > 2 else ():
                 if masks(key, value) and not self.is_ignored(key):
-                    marked.setdefault(number, {})[key] = value
-        return marked
+                    flags_by_message.setdefault(number, {})[key] = value
+        return flags_by_message
 
 
-def refuse_masked(marked: Mapping[int, Fields], answers: Sequence[int], keys: MessageKeys) -> None:
-    """Raise E113 if an answer that would be learned carries a mark.
+def refuse_flagged(flags_by_message: Mapping[int, Fields], answers: Sequence[int], keys: MessageKeys) -> None:
+    """Raise E113 if an answer that would be learned carries a flag.
 
-    - `marked`: the masking marks by the number of their message.
+    - `flags_by_message`: the masking flags by the number of their message.
     - `answers`: the numbers of the messages that would be learned.
     """
-    masked = [number for number in answers if number in marked]
-    if not masked:
+    flagged_answers = [number for number in answers if number in flags_by_message]
+    if not flagged_answers:
         return
-    listed = ", ".join(f"{key}: {show_value(value)}" for key, value in marked[masked[0]].items())
-    names = dict.fromkeys(key for number in masked for key in marked[number])
-    numbers = ", ".join(map(str, masked))
-    messages = f"turn {numbers}" if len(masked) == 1 else f"turns {numbers}"
+    listed = ", ".join(
+        f"{key}: {show_value(value)}" for key, value in flags_by_message[flagged_answers[0]].items()
+    )
+    names = dict.fromkeys(key for number in flagged_answers for key in flags_by_message[number])
+    numbers = ", ".join(map(str, flagged_answers))
+    messages = f"turn {numbers}" if len(flagged_answers) == 1 else f"turns {numbers}"
     message = f"{messages}: marked with {listed}, and LLaMA-Factory would learn the whole answer"
     ignore = f"`ignore: [{', '.join(names)}]` {where_to_write(keys.spec.name)}"
     fix = f"leave the row out (`--on-error reject`), or the mark by {ignore}"
