@@ -2,4 +2,7 @@
 
 from tuneyard.core.installation.start import check_name
 
+COMMAND_GROUP = "adapter"
+"""`python -m adapters` is `tuneyard adapter`."""
+
 check_name(__name__)

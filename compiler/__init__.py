@@ -2,4 +2,7 @@
 
 from tuneyard.core.installation.start import check_name
 
+COMMAND_GROUP = "data"
+"""`python -m compiler` is `tuneyard data`."""
+
 check_name(__name__)

@@ -2,4 +2,7 @@
 
 from tuneyard.core.installation.start import check_name
 
+COMMAND_GROUP = "eval"
+"""`python -m eval` is `tuneyard eval`."""
+
 check_name(__name__)

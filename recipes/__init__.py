@@ -2,4 +2,7 @@
 
 from tuneyard.core.installation.start import check_name
 
+COMMAND_GROUP = "recipe"
+"""`python -m recipes` is `tuneyard recipe`."""
+
 check_name(__name__)

@@ -8,6 +8,7 @@ from tests.conftest import ROOT
 
 ROOMS = ("core", "compiler", "recipes", "adapters", "eval")
 FILES = [path for room in ROOMS for path in sorted((ROOT / room).rglob("*.py"))]
+FILES += sorted((ROOT / "tuneyard").glob("*.py"))
 
 
 @functools.cache

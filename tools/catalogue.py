@@ -17,7 +17,7 @@ from babel.messages.mofile import write_mo
 from babel.messages.pofile import read_po, write_po
 
 ROOT = Path(__file__).parents[1]
-FOLDERS = ("core", "compiler", "recipes", "adapters", "eval")
+FOLDERS = ("core", "compiler", "recipes", "adapters", "eval", "tuneyard")
 PO = ROOT / "core/language/locale/zh/LC_MESSAGES/tuneyard.po"
 KEYWORDS = {"_": None, "tr": None, "marked": None, "ngettext": (1, 2), "counted": (2, 3)}
 HEADER = "# The Chinese of Tuneyard's messages, by their English. `make catalogue` brings it up to date."

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import click
 
 from tools.problem_pages import chinese_problems_page, problems_page
-from tuneyard.core.cli.main import cli
+from tuneyard.cli import cli
 from tuneyard.core.files import write_text
 from tuneyard.core.installation.checkout import ROOT
 

@@ -16,7 +16,7 @@ from tuneyard.core.installation.start import start
 
 def main() -> NoReturn:
     """Run `tuneyard`."""
-    start("tuneyard.core.cli.main")
+    start("tuneyard.cli")
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ from click.core import ParameterSource
 from click.exceptions import NoSuchCommand
 
 from tuneyard.core.cli.run import CLI
-from tuneyard.core.installation.checkout import ROOT, version
+from tuneyard.core.installation.checkout import packages_folder
 from tuneyard.core.language.message import _
 from tuneyard.core.language.messages import as_is, one_command, relative_paths, say
 from tuneyard.core.language.reader import CHINESE, ENGLISH, write_in
@@ -127,8 +127,7 @@ class LazyGroup(WithExamples, click.Group):
 
 def source(module: str) -> Path:
     """File of one of our modules, without importing it."""
-    _tuneyard, *parts = module.split(".")
-    return ROOT.joinpath(*parts).with_suffix(".py")
+    return packages_folder().joinpath(*module.split(".")).with_suffix(".py")
 
 
 def _set_language(_context: click.Context, _unused: click.Parameter, name: str | None) -> None:
@@ -248,50 +247,3 @@ def command_line(module: str, without: Collection[str] = (), pattern: str = "") 
 def cli_command(name: str, *examples: str) -> Callable[[Callable[..., Any]], click.Command]:
     """Decorator of a command whose `--help` ends with these examples."""
     return click.command(name, cls=TuneyardCommand, examples=examples)
-
-
-def _print_version(ctx: click.Context, _unused: click.Parameter, is_set: bool) -> None:
-    if is_set and not ctx.resilient_parsing:
-        release = version()
-        click.echo(f"tuneyard {release['version']} {release.get('commit', '')[:12]}".rstrip())
-        ctx.exit()
-
-
-def _explain(ctx: click.Context, parameter: click.Parameter, code: str | None) -> None:
-    if code is not None and not ctx.resilient_parsing:
-        from tuneyard.core.cli.explain import explain
-
-        explain(ctx, parameter, code)
-
-
-GROUPS = {
-    "data": "tuneyard.compiler.cli:cli",
-    "recipe": "tuneyard.recipes.__main__:cli",
-    "adapter": "tuneyard.adapters.__main__:cli",
-    "eval": "tuneyard.eval.__main__:cli",
-    "demo": "tuneyard.core.cli.demo:cli",
-    "doctor": "tuneyard.core.cli.doctor:cli",
-}
-VERSION = click.Option(
-    ["--version"],
-    is_flag=True,
-    is_eager=True,
-    expose_value=False,
-    callback=_print_version,
-    help="Print the version and the commit.",
-)
-EXPLAIN = click.Option(
-    ["--explain"],
-    metavar="CODE",
-    is_eager=True,
-    expose_value=False,
-    callback=_explain,
-    help="Explain a problem code, such as W204.",
-)
-cli = LazyGroup(
-    "tuneyard",
-    lazy=GROUPS,
-    params=[VERSION, EXPLAIN],
-    help="From a raw file to a decision: which adapter, or which merge of them, do I ship?",
-    examples=("tuneyard demo --dry-run", "tuneyard data compile demo_rte"),
-)

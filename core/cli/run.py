@@ -25,8 +25,6 @@ from tuneyard.core.language.messages import say
 from tuneyard.core.text.terminal import guarded_output
 
 LONGEST_LINE = 5000  # characters of a message
-GROUPS_OF_PACKAGES = {"compiler": "data", "recipes": "recipe", "adapters": "adapter", "eval": "eval"}
-"""The group of `tuneyard` that a package has: `python -m compiler` is `tuneyard data`."""
 _OTHER_TOOLS = {
     "--model-name-or-path": " Here it is --model.",
     "-m": " Here it is --model.",
@@ -140,12 +138,25 @@ def _of_module(command: click.Command, module: str) -> tuple[click.Command, str 
     package, *commands = name.split(".")
     if package == "tuneyard":
         return command, package
-    if package not in GROUPS_OF_PACKAGES:
+    group = _group_of(package)
+    if group is None:
         return command, None
     callback = command.callback
     if commands and callback is not None and callback.__module__ == "__main__":
         command = getattr(importlib.import_module(f"tuneyard.{name}"), callback.__name__)
-    return command, " ".join(["tuneyard", GROUPS_OF_PACKAGES[package], *commands])
+    return command, " ".join(["tuneyard", group, *commands])
+
+
+def _group_of(package: str) -> str | None:
+    """The group of `tuneyard` that one of its packages declares; None for any other package."""
+    name = f"tuneyard.{package}"
+    try:
+        group = getattr(importlib.import_module(name), "COMMAND_GROUP", None)
+    except ModuleNotFoundError as error:
+        if error.name != name:
+            raise
+        return None
+    return group if isinstance(group, str) else None
 
 
 def _exit_code(command: click.Command) -> int:

@@ -29,13 +29,12 @@ from tuneyard.core.execution import (
     WorkResult,
 )
 from tuneyard.core.files import JsonObject, existing, files_sha256
-from tuneyard.core.installation.checkout import ROOT, packages_folder, python_variables, version
+from tuneyard.core.installation.checkout import packages_folder, python_variables, version
 from tuneyard.core.language.message import _
 
 ANSWERS_WITHIN = 5.0  # seconds in which the head must answer; Ray would wait for two minutes
 _LOOK_EVERY = 1.0  # seconds between two looks for nodes that have joined
 _STARTED_WITHIN = 120.0  # seconds in which a node must run its first task: a worker starts in seconds
-_PACKAGES = ("core", "compiler", "recipes", "adapters", "eval")
 
 
 class RayCluster(Executor):
@@ -265,7 +264,8 @@ def _differences(
 @functools.cache
 def code_digest() -> str:
     """Hash of the program: uncommitted changes count, too."""
-    paths: list[Path] = []
-    for package in _PACKAGES:
-        paths += [path for path in (ROOT / package).rglob("*") if path.suffix in (".py", ".json", ".yaml")]
+    program = packages_folder() / "tuneyard"
+    paths = list(program.glob("*.py"))
+    for marker in program.glob("*/__init__.py"):  # in a checkout the packages are links
+        paths += [path for path in marker.parent.rglob("*") if path.suffix in (".py", ".json", ".yaml")]
     return files_sha256(sorted(paths))

@@ -10,7 +10,7 @@ import pytest
 from tests.cli.scoring import PAIRS, call, results
 from tests.json_files import write_json
 from tests.messages import raises
-from tuneyard.core.cli.main import cli
+from tuneyard.cli import cli
 from tuneyard.core.errors import RequestError
 from tuneyard.eval.nli import cli as nli
 from tuneyard.eval.suite import cli as suite

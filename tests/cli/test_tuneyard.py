@@ -13,8 +13,9 @@ from tests.cli.scoring import invoke
 from tests.conftest import ROOT, Done, Here
 from tests.forks import Forks
 from tests.messages import printed_line
+from tuneyard.cli import cli
 from tuneyard.core.cli import doctor
-from tuneyard.core.cli.main import cli, source
+from tuneyard.core.cli.main import source
 from tuneyard.core.installation.checkout import version
 
 ENTRY = "import sys; sys.argv[0] = 'tuneyard'; from tuneyard.__main__ import main; main()"

@@ -17,7 +17,7 @@ from PIL import Image
 from tests.cli.scoring import invoke
 from tests.json_files import read_json, read_lines, write_json
 from tests.tiny import CHATML, make_base, make_llama3, make_seeing, make_tiny
-from tuneyard.core.cli.main import cli
+from tuneyard.cli import cli
 from tuneyard.core.errors import TuneyardError
 from tuneyard.recipes.hardware import machine
 from tuneyard.recipes.llamafactory_client import LlamaFactory

@@ -50,7 +50,7 @@ PROCESSES = {
         assert supervised(command, env=users_environment(command)).wait() == 0
     """,
     "a step of the demo": """
-        from tuneyard.core.cli import demo
+        from tuneyard import demo
         demo.LOG.parent.mkdir(parents=True, exist_ok=True)
         demo._execute(["--version"], "version")
     """,

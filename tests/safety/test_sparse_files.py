@@ -179,7 +179,7 @@ def test_a_large_item_is_refused(tmp_path: Path) -> None:
 
 
 OWN = {  # the readers themselves, files of the package, of the system, and of the user's own cache
-    "core/files/bounded_reading.py", "core/cli/demo.py", "core/cli/main.py",
+    "core/files/bounded_reading.py", "tuneyard/demo.py", "core/cli/main.py",
     "core/datasets/bundled_recipes.py",
     "core/drawing/page.py", "core/execution/machine_limits.py", "core/installation/checkout.py",
     "core/cli/doctor.py", "core/language/messages.py", "core/weights/class_defaults.py",

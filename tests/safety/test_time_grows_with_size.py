@@ -18,6 +18,7 @@ from tests.json_files import write_json
 from tests.messages import raises
 from tests.unit.adapters.make import make
 from tuneyard.adapters.store import open_adapter
+from tuneyard.cli import cli
 from tuneyard.compiler.chat.forms import glaive, hermes
 from tuneyard.compiler.chat.message_forms import common_messages
 from tuneyard.compiler.chat.message_rows import joined_messages
@@ -25,7 +26,6 @@ from tuneyard.compiler.read import read
 from tuneyard.compiler.rows import Fields
 from tuneyard.compiler.rows.problems import Problems
 from tuneyard.compiler.spec.file import Source
-from tuneyard.core.cli.main import cli
 from tuneyard.core.documents import parse_yaml
 from tuneyard.core.errors import ContentError, nearest_name
 from tuneyard.core.text.secrets import HIDDEN, hide_secrets

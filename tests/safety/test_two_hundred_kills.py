@@ -24,7 +24,7 @@ from tests.exams import HEAD, ROW, write_exam
 from tests.forks import Forks, RunningFork
 from tests.json_files import write_json, write_lines
 from tests.tiny import make_tiny, write_adapter
-from tuneyard.core.cli.main import cli
+from tuneyard.cli import cli
 
 pytestmark = pytest.mark.slow
 SEED = 73

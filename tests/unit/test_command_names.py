@@ -11,7 +11,7 @@ import pytest
 from tests.conftest import ROOT
 from tests.product import FILES, nodes
 from tools.reference import commands
-from tuneyard.core.cli.main import cli
+from tuneyard.cli import cli
 
 WORDS = re.compile(r"\btuneyard ((?:[a-z][a-z0-9_-]*)(?: [a-z][a-z0-9_-]*)*)")
 DOCUMENTED = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef

@@ -1,14 +1,17 @@
 """The plan of the house (design §7): who may import whom."""
 
 import ast
+import importlib
 import re
 import subprocess
 from pathlib import Path
 
+import click
 import pytest
 
 from tests.conftest import ROOT
 from tests.product import FILES, ROOMS, all_imports, imported, nodes, syntax
+from tuneyard.cli import GROUPS, cli
 
 EVAL = {
     "statistics": set(),
@@ -29,7 +32,7 @@ LAYERS = {
     "compiler": ("rows spec chat columns read check lint write engine publish inspect verify view init cli"),
 }
 """The folders of a package in the order in which its data flows: each imports those before it."""
-ALLOWED = {"core": set(), "eval": {"core", "adapters"}}
+ALLOWED = {"core": set(), "eval": {"core", "adapters"}, "tuneyard": {"tuneyard", "cli", "demo", *ROOMS}}
 HEAVY = {
     "torch",
     "transformers",
@@ -65,6 +68,51 @@ def test_rooms_import_only_core_and_what_lies_below() -> None:
             if rest and rest[0] not in allowed:
                 offenders.append(f"{name(path)} imports {module}")
     assert offenders == []
+
+
+PACKAGE_NAMES = "compiler|recipes|adapters|eval"
+NAMES_OF_PACKAGES = re.compile(
+    rf"\btuneyard[./](?:{PACKAGE_NAMES})\b"  # a module, or a file of an installation
+    rf"|^(?:{PACKAGE_NAMES})[./:]"  # `eval.nli`, `recipes/weights/schema.json`
+    r"|^(?:compiler|recipes)$"  # `eval` is a split, too, and `adapters` a key
+)
+
+
+def texts_beside_docstrings(path: Path) -> list[str]:
+    docstrings = {node.value for node in nodes(path) if isinstance(node, ast.Expr)}
+    constants = [node for node in nodes(path) if isinstance(node, ast.Constant) and node not in docstrings]
+    return [node.value for node in constants if isinstance(node.value, str)]
+
+
+def test_core_names_no_package_above_it_in_a_text() -> None:
+    """The folder of the bundled recipes, a path that users type, is the one exception."""
+    names = [
+        (name(path), text)
+        for path in FILES
+        if name(path).startswith("core/")
+        for text in texts_beside_docstrings(path)
+        if NAMES_OF_PACKAGES.search(text)
+    ]
+    assert names == [("core/datasets/bundled_recipes.py", "recipes")]
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["tuneyard.recipes.launch", "tuneyard.compiler.cli:cli", "eval.nli", "recipes/weights/schema.json"],
+)
+def test_texts_that_name_a_package_are_found(text: str) -> None:
+    assert NAMES_OF_PACKAGES.search(text)
+
+
+def test_each_package_above_core_declares_its_group_of_commands() -> None:
+    """`COMMAND_GROUP` is for `python -m PACKAGE`, `GROUPS` for `tuneyard GROUP`: they are equal."""
+    packages = [room for room in ROOMS if room != "core"]
+    groups = {importlib.import_module(f"tuneyard.{package}").COMMAND_GROUP: package for package in packages}
+    modules = {group: location.split(".")[1].partition(":")[0] for group, location in GROUPS.items()}
+    assert modules == {**groups, "demo": "demo", "doctor": "core"}
+    for group in groups:
+        command = cli.get_command(click.Context(cli), group)
+        assert command is not None and command.name == group
 
 
 def test_our_modules_go_by_the_name_tuneyard() -> None:
@@ -150,7 +198,7 @@ def test_a_name_of_a_class_has_one_meaning() -> None:
 
 
 def test_the_rules_are_asked_of_many_files() -> None:
-    assert len(FILES) > 150 and {name(path).split("/")[0] for path in FILES} == set(ROOMS)
+    assert len(FILES) > 150 and {name(path).split("/")[0] for path in FILES} == {*ROOMS, "tuneyard"}
 
 
 PRIVATE_OR_GENERATED = (

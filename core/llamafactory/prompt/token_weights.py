@@ -19,7 +19,7 @@ from tuneyard.core.llamafactory.prompt import Ids
 from tuneyard.core.llamafactory.prompt.supervision import IGNORED
 from tuneyard.core.llamafactory.prompt.token_texts import Decode, TokenTexts
 
-SCHEMA = ROOT / "recipes/weights/schema.json"
+SCHEMA = ROOT / "core/schemas/token_weights.json"
 
 
 class TokenWeights(NamedTuple):

@@ -10,10 +10,10 @@ from tests.cli.scoring import invoke
 from tests.messages import raises
 from tests.plug_ins import documented, installing
 from tests.unit.compiler.test_identity import listed
+from tuneyard.cli import cli
 from tuneyard.compiler.cli import cli as data
 from tuneyard.compiler.lint import BatchLint, SplitLint, TextLint, lints
 from tuneyard.compiler.lint.text_keys import plain_texts
-from tuneyard.core.cli.main import cli
 from tuneyard.core.plugins import PluginError
 
 ROWS = [

@@ -11,8 +11,8 @@ import pytest
 
 from tests.cli.scoring import invoke
 from tests.messages import raises
-from tuneyard.core.cli import demo
-from tuneyard.core.cli.main import cli as tuneyard
+from tuneyard import demo
+from tuneyard.cli import cli as tuneyard
 from tuneyard.core.errors import ContentError, RequestError, TuneyardError
 from tuneyard.core.files import HeldError, reserved
 

@@ -8,8 +8,8 @@ import pytest
 
 from tests.cli.scoring import invoke
 from tests.conftest import ROOT
+from tuneyard.cli import cli
 from tuneyard.core.cli.explain import _by_code, problem_codes
-from tuneyard.core.cli.main import cli
 from tuneyard.core.errors.problem_codes import ProblemCode
 
 

@@ -14,7 +14,6 @@ from tuneyard.compiler.cli import cli as data
 from tuneyard.compiler.spec.file import known_specs
 from tuneyard.compiler.spec.load import load_spec
 from tuneyard.core.cli import doctor
-from tuneyard.core.cli.main import cli as tuneyard
 from tuneyard.core.language.messages import for_reader
 
 ROWS = "评论,情感\n" + "".join(f"第{n}条,{'正面' if n % 2 else '负面'}\n" for n in range(40))

@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 import pytest
 
-from tuneyard.core.cli.main import cli as tuneyard
+from tuneyard.cli import cli as tuneyard
 from tuneyard.core.cli.run import run_command
 
 RECIPE = "model_name_or_path: a/b\nstage: sft\ndataset: x\noutput_dir: out\n"

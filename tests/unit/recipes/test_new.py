@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 from tests.cli.scoring import call, invoke
 from tests.json_files import write_json
 from tests.messages import printed, raises
-from tuneyard.core.cli.main import cli
+from tuneyard.cli import cli
 from tuneyard.core.datasets import eval_split
 from tuneyard.core.errors import RequestError
 from tuneyard.core.installation.checkout import ROOT

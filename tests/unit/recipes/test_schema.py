@@ -51,7 +51,7 @@ def test_the_schema_of_weights_accepts_what_the_reader_reads(tmp_path, text):
         reads = True
     except ContentError:
         reads = False
-    assert accepts(ROOT / "recipes/weights/schema.json", read_yaml(path, "file").value) == reads
+    assert accepts(ROOT / "core/schemas/token_weights.json", read_yaml(path, "file").value) == reads
 
 
 @pytest.mark.parametrize(
