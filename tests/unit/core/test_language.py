@@ -10,6 +10,7 @@ import pytest
 
 from tests.cli.scoring import invoke
 from tests.conftest import Here
+from tuneyard.cli import cli as tuneyard
 from tuneyard.compiler.cli import cli as data
 from tuneyard.compiler.spec.file import known_specs
 from tuneyard.compiler.spec.load import load_spec
