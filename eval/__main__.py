@@ -31,7 +31,7 @@ def plugin_commands() -> dict[str, click.Command]:
     from tuneyard.eval.scoring.command import ScoringCommand
 
     commands: dict[str, click.Command] = {}
-    for plugin in load(GROUP, ScoringCommand, "function with @scoring_command").values():
+    for plugin in load(GROUP, ScoringCommand, _("function with @scoring_command")).values():
         name = plugin.value.name
         if name in COMMANDS or name in commands:
             warn(

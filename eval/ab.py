@@ -18,7 +18,8 @@ from tuneyard.core.cli.run import run_command
 from tuneyard.core.documents import json_lines
 from tuneyard.core.errors import RequestError
 from tuneyard.core.files import atomic, require, write_json, write_text
-from tuneyard.core.language.message import _, counted
+from tuneyard.core.language.message import _, counted, joined
+from tuneyard.core.language.messages import say
 from tuneyard.eval.backends.scorers import Fields
 from tuneyard.eval.datasets.dataset import EvalDataset
 from tuneyard.eval.metrics.answers import cut_thought, is_answered
@@ -114,7 +115,7 @@ def tally(sheets: tuple[Path, ...], key: Path | None, out: Path | None) -> None:
     if out:
         check_files(out, ("tally.json", "tally.md"), "verdicts")
     files = [sheet / SHEET if sheet.is_dir() else sheet for sheet in sheets]
-    filled = dict.fromkeys(require(file, "sheet") for file in files)
+    filled = dict.fromkeys(require(file, _("sheet")) for file in files)
     stems = Counter(sheet.stem for sheet in filled)
     key_path = key or next(iter(filled)).with_name(KEY)
     if not key_path.is_file():
@@ -191,7 +192,7 @@ class Ab(Task):
 
     def line(self, results: Results) -> str:
         """The number of answers."""
-        return f"n {results['n']}  empty {results['empty']}"
+        return _("n {n}  empty {empty}", n=results["n"], empty=results["empty"])
 
     def finish(self, out: Path, models: Sequence[str], sets: Sequence[str]) -> NextStep:
         """Write the sheet for the raters, its key, and the answers side by side."""
@@ -203,11 +204,18 @@ class Ab(Task):
         write_json(out / KEY, {**self._facts(models), "answers": answers})
         with atomic(out / SHEET) as file:
             file.write(sheet)
-        click.echo(
-            f"\n{counted(len(prompts), 'prompt', 'prompts')}, {counted(len(answers), 'answer', 'answers')}\n"
-            f"{out / SHEET}: for the raters, marks from 1 to 5\n{out / KEY}: the model of each answer\n"
-            f"{out / ANSWERS}: the answers side by side, with the models' names"
-        )
+        counts = [
+            counted(len(prompts), "prompt", "prompts"),
+            counted(len(answers), "answer", "answers"),
+        ]
+        lines = [
+            "",
+            joined(counts),
+            _("{path}: for the raters, marks from 1 to 5", path=out / SHEET),
+            _("{path}: the model of each answer", path=out / KEY),
+            _("{path}: the answers side by side, with the models' names", path=out / ANSWERS),
+        ]
+        say(joined(lines, "\n"))
         return out / SHEET, ["tuneyard", "eval", "ab", "tally", str(out / SHEET)]
 
 

@@ -15,7 +15,8 @@ import click
 from tuneyard.core.cli.run import run_command
 from tuneyard.core.errors import RequestError, need
 from tuneyard.core.files import read_object, write_json, write_text
-from tuneyard.core.language.message import _
+from tuneyard.core.language.message import _, joined, marked, tr
+from tuneyard.core.language.messages import say
 from tuneyard.core.language.number_format import percent
 from tuneyard.core.text.markdown import markdown_table
 from tuneyard.core.training.metrics import ACCURACY
@@ -35,8 +36,8 @@ from tuneyard.eval.scoring.options import ScoringRequest, dataset_dir
 from tuneyard.eval.scoring.task import NextStep
 from tuneyard.eval.statistics.rates import Mean, average
 
-AVERAGE = "average over subjects"
-QUESTIONS = "all questions as one"
+AVERAGE = marked("average over subjects")
+QUESTIONS = _("all questions as one")
 TABLE, SCORES = "cmmlu.md", "cmmlu.json"
 Scores = dict[str, dict[str, dict[str, Any]]]  # by model, then by group, the average last
 PLAIN = "the benchmark's text (no chat template)"
@@ -109,7 +110,7 @@ class Cmmlu(Nli):
         table = group_table(scores)
         write_text(out / TABLE, f"{table}\n")
         write_json(out / SCORES, scores)
-        click.echo(f"\n{table}")
+        say(joined(["", table], "\n"))
         return Nli.finish(self, out, models, sets)
 
 
@@ -156,11 +157,13 @@ def group_table(scores: Scores) -> str:
         for groups_of_model in scores.values():
             accuracy = groups_of_model[group]
             shares.append(ACCURACY.interval_text((accuracy["accuracy"], *accuracy["ci95"])))
-        rows.append([group, str(score["sets"]), f"{score['n']:,}", percent(score["majority"]), *shares])
+        name = tr(AVERAGE) if group == AVERAGE else group
+        rows.append([name, str(score["sets"]), f"{score['n']:,}", percent(score["majority"]), *shares])
     last = first[AVERAGE]
     overall = [percent(groups_of_model[AVERAGE]["over_questions"]) for groups_of_model in scores.values()]
-    rows.append([QUESTIONS, str(last["sets"]), f"{last['n']:,}", "", *overall])
-    return markdown_table([_("accuracy (95 % interval)"), "subjects", "n", "majority", *scores], rows)
+    rows.append([tr(QUESTIONS), str(last["sets"]), f"{last['n']:,}", "", *overall])
+    header = [tr("accuracy (95 % interval)"), tr("subjects"), "n", tr("majority"), *scores]
+    return markdown_table(header, rows)
 
 
 if __name__ == "__main__":

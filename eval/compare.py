@@ -20,10 +20,9 @@ from tuneyard.core.cli.run import run_command
 from tuneyard.core.drawing.plots import check_replaceable
 from tuneyard.core.errors import RequestError
 from tuneyard.core.files import json_text
-from tuneyard.core.language.message import _, joined, tr
-from tuneyard.core.language.messages import warn
+from tuneyard.core.language.message import _, joined, tr, with_texts
+from tuneyard.core.language.messages import say, warn
 from tuneyard.core.text.quoting import one_line
-from tuneyard.core.text.secrets import hide_secrets
 from tuneyard.core.training.metrics import ACCURACY
 from tuneyard.eval.read.comparison_folder import finish_comparison, publish_comparison, refuse_links
 from tuneyard.eval.read.results import (
@@ -255,11 +254,11 @@ def write(
         if name.endswith(PLOT_SUFFIX):
             check_replaceable(out / name)
     publish_comparison(out, files)
-    click.echo(hide_secrets(summary(compared)))
+    say(summary(compared))
     for warning in compared.warnings:
-        click.echo(hide_secrets(one_line(tr("warning: {what}", what=warning))), err=True)
+        warn(with_texts(warning, one_line))
     if not is_quiet():
-        click.echo(tr("The rest is in {out}: {files}", out=out, files=joined(list(files))), err=True)
+        say(_("The rest is in {out}: {files}", out=out, files=joined(files)), to_stderr=True)
 
 
 def lay_out(compared: "ComparedRuns", page: "Page", facts: Mapping[str, object]) -> dict[str, bytes]:

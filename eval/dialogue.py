@@ -15,7 +15,7 @@ from typing import Any
 from tuneyard.core.cli.run import run_command
 from tuneyard.core.errors import ContentError
 from tuneyard.core.language.han import HAN
-from tuneyard.core.language.message import _, counted
+from tuneyard.core.language.message import Message, _, counted, joined, marked
 from tuneyard.core.llamafactory.prompt import Encode, Messages, PromptAndAnswer
 from tuneyard.eval.backends import Backend
 from tuneyard.eval.backends.scorers import Fields, Refused, Scorer, TooLong, plan_answers
@@ -141,25 +141,26 @@ class Dialogue(Task):
     def line(self, results: Results) -> str:
         """Each figure, with that of the data's own answers."""
         reference = results["reference"]
-        parts = []
-        for name in FIGURES:
-            label = name.replace("_", "-")
-            parts.append(f"{label} {_percent(results[name])} (data {_percent(reference[name])})")
-        parts.append(f"n {results['n']} ({counted(results['answers'], 'answer', 'answers')})")
-        return "  ".join(parts)
+        parts = [_figure_text(name, results[name], reference[name]) for name in FIGURES]
+        parts.append(
+            _("n {n} ({answers})", n=results["n"], answers=counted(results["answers"], "answer", "answers"))
+        )
+        return joined(parts, "  ")
 
     def warnings(self, results: Results) -> list[str]:
         """Warn of conversations that were not played to their end."""
+        warnings = refused_warnings(results, _("left out"))
+        single = results["one_question"]
+        if single:
+            warnings.append(_("{rows} with a single question: left out", rows=counted(single, "row", "rows")))
         reasons = {
-            "one_question": (("row", "rows"), _("with a single question: left out")),
-            "too_long": (("conversation", "conversations"), _("too long for the context: left out")),
-            "cut_short": (("conversation", "conversations"), _("ended early, when the context was full")),
+            "too_long": marked("{conversations} too long for the context: left out"),
+            "cut_short": marked("{conversations} ended early, when the context was full"),
         }
-        warnings = refused_warnings(results, "left out")
-        for name, (nouns, reason) in reasons.items():
+        for name, template in reasons.items():
             if results[name]:
-                count = counted(results[name], *nouns)
-                warnings.append(_("{count} {reason}", count=count, reason=reason))
+                conversations = counted(results[name], "conversation", "conversations")
+                warnings.append(_(template, conversations=conversations))
         return warnings
 
 
@@ -256,6 +257,16 @@ def _values(figures: Mapping[str, Mean]) -> dict[str, float | None]:
 
 def _percent(value: float | None) -> str:
     return "–" if value is None else f"{value:.1%}"
+
+
+def _figure_text(name: str, value: float | None, of_data: float | None) -> Message:
+    """A figure of the model next to that of the data's own answers: `carry-over 40.0% (data 35.2%)`."""
+    return _(
+        "{figure} {share} (data {expected})",
+        figure=name.replace("_", "-"),
+        share=_percent(value),
+        expected=_percent(of_data),
+    )
 
 
 def _reference(example: PromptAndAnswer) -> Talk:

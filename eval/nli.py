@@ -12,7 +12,7 @@ import click
 
 from tuneyard.core.cli.run import run_command
 from tuneyard.core.errors import RequestError, need, show_value, show_values
-from tuneyard.core.language.message import _
+from tuneyard.core.language.message import _, joined, marked, relative
 from tuneyard.core.language.messages import say
 from tuneyard.eval.backends import Backend
 from tuneyard.eval.backends.scorers import DIGITS, Fields, Scorer
@@ -115,10 +115,12 @@ def cli(request: ScoringRequest, datasets: Sequence[EvalDataset], **options: Any
                 _("--preset needs --mode generate: nothing is sampled where labels are compared")
             )
         if request.rescore or not options["check_generate"]:
-            reason = "nothing is generated here: leave it out, or give --mode generate or --check-generate N"
+            reason = _(
+                "nothing is generated here: leave it out, or give --mode generate or --check-generate N"
+            )
             refuse_explicit(("parser", "max_new_tokens"), reason)
     else:
-        reason = "it is for --mode choice: here every answer is generated"
+        reason = _("it is for --mode choice: here every answer is generated")
         refuse_explicit(("check_generate", "variants"), reason)
     return Nli(label_sets(datasets, options), **options), datasets
 
@@ -137,7 +139,7 @@ def label_sets(datasets: Sequence[EvalDataset], options: Mapping[str, Any]) -> d
     """
     label_sets = {}
     for dataset in datasets:
-        place, choices = str(dataset.path), []
+        place, choices = relative(dataset.path), []
         if options["choices"] is not None:
             choices = parse_choices(options["choices"])
         label_of = one_spelling(dataset.answers, choices)
@@ -257,19 +259,23 @@ class Nli(Task):
 
     def line(self, results: Results) -> str:
         """Accuracy, interval, n, majority, unparsed, label mass and agreement."""
-        line = accuracy_line(results)
+        parts = [accuracy_line(results)]
         predicted: set[str] = set()
         for counts in results["confusion"].values():
             predicted.update(label for label, count in counts.items() if count)
         if len(predicted) == 1 < len(results["confusion"]):
-            line += f'  always "{predicted.pop()}"'
-        line += f"  unparsed {results['unparsed']}"
+            parts.append(_('always "{label}"', label=predicted.pop()))
+        parts.append(_("unparsed {count}", count=results["unparsed"]))
         if results["label_mass"] is not None:
-            line += f"  label mass {results['label_mass']:.2f}"
-        for check, mode in (("check_generate", "generated"), ("check_choice", "chosen")):
+            parts.append(_("label mass {mass:.2f}", mass=results["label_mass"]))
+        checks = {
+            "check_generate": marked("generated answers agree {agree}/{n}"),
+            "check_choice": marked("chosen answers agree {agree}/{n}"),
+        }
+        for check, template in checks.items():
             if check in results:
-                line += f"  {mode} answers agree {results[check]['agree']}/{results[check]['n']}"
-        return line
+                parts.append(_(template, agree=results[check]["agree"], n=results[check]["n"]))
+        return joined(parts, "  ")
 
     def _label(self, job: Job, fields: Fields) -> str:
         """The label of a chosen or generated answer, with --count applied."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from tuneyard.core.cli.run import run_command
 from tuneyard.core.documents import json_lines
 from tuneyard.core.errors import ContentError, RequestError, show_value, unexpected
-from tuneyard.core.language.message import _
+from tuneyard.core.language.message import _, joined
 from tuneyard.core.llamafactory.prompt import prompt_and_answer
 from tuneyard.core.llamafactory.prompt.supervision import EncodedConversation, SupervisedText, supervise
 from tuneyard.core.records import KTO_TAG, PAIR, format_of
@@ -74,7 +74,7 @@ def cli(request: ScoringRequest, datasets: Sequence[EvalDataset]) -> Declared:
         raise RequestError(
             _(
                 "{path}: marked answers; the others are pairs: score each kind in a run of its own",
-                path=", ".join(desirable),
+                path=joined(desirable),
             )
         )
     return Marked(desirable), datasets
@@ -152,11 +152,11 @@ class Preference(Task):
 
     def line(self, results: Results) -> str:
         """The share of pairs in sum, per token and against the base, and the margin."""
-        shares = {"per_token": "per token", "reward": "against the base"}
+        shares = {"per_token": _("per token"), "reward": _("against the base")}
         parts = [accuracy_line(results), *labelled_shares(results, shares)]
         if results["margin"]:
-            parts.append(f"margin {results['margin']['value']:+.2f} nats")
-        return "  ".join(parts)
+            parts.append(_("margin {value:+.2f} nats", value=results["margin"]["value"]))
+        return joined(parts, "  ")
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,21 +193,31 @@ class Marked(Task):
         area = results[AUC]
         if area and area["value"] == 0:
             warnings.append(
-                "every undesirable answer is more likely than every desirable one: the marks may be the "
-                "wrong way round, or the template may be wrong"
+                _(
+                    "every undesirable answer is more likely than every desirable one: the marks may be the "
+                    "wrong way round, or the template may be wrong"
+                )
             )
         return warnings
 
     def line(self, results: Results) -> str:
         """The AUCs that could be measured, and the number of rows with each mark."""
-        parts = []
-        for name, label in ((AUC, "AUC"), ("reward_auc", "AUC against the base")):
+        parts: list[str] = []
+        for name, label in ((AUC, "AUC"), ("reward_auc", _("AUC against the base"))):
             area = results[name]
             if area:
                 low, high = area["ci95"]
-                parts.append(f"{label} {area['value']:.3f} [{low:.3f}, {high:.3f}]")
-        parts.append(f"n {results['n']} ({results['desirable']} {DESIRABLE})")
-        return "  ".join(parts)
+                parts.append(
+                    _(
+                        "{label} {area:.3f} [{low:.3f}, {high:.3f}]",
+                        label=label,
+                        area=area["value"],
+                        low=low,
+                        high=high,
+                    )
+                )
+        parts.append(_("n {n} ({count} desirable)", n=results["n"], count=results["desirable"]))
+        return joined(parts, "  ")
 
 
 def _base_rows(job: Job) -> list[Prediction]:

@@ -16,7 +16,7 @@ import click
 
 from tuneyard.core.cli.run import run_command
 from tuneyard.core.errors import ContentError, RequestError
-from tuneyard.core.language.message import _
+from tuneyard.core.language.message import _, joined
 from tuneyard.core.training.training_run import model_sha256
 from tuneyard.eval.backends import Backend
 from tuneyard.eval.backends.scorers import Fields, Scorer
@@ -79,11 +79,11 @@ def check_references(dataset: EvalDataset) -> None:
     if rows:
         raise ContentError(
             _(
-                "{name} has no reference answer ({number} such records of {all}): take them out, or "
+                "{place} has no reference answer ({number} such records of {total}): take them out, or "
                 "compare answers side by side with `tuneyard eval ab`",
-                name=dataset.place(rows[0]),
+                place=dataset.place(rows[0]),
                 number=len(rows),
-                all=len(dataset.answers),
+                total=len(dataset.answers),
             )
         )
 
@@ -235,37 +235,47 @@ class Qa(Task):
 
         A partial match that compares letters is followed by the option that compares the meaning.
         """
-        lines = [""]
+        lines: list[str] = [""]
         for generated in results["generation"]:
             answer = " ".join(generated["answer"].split())
-            lines.append(f"fixed prompt: {generated['prompt']} → {answer}")
+            lines.append(_("fixed prompt: {prompt} → {answer}", prompt=generated["prompt"], answer=answer))
         lexical, n = results["similarity"]["lexical"], results["exact_match"]["n"]
-        kind: str = _("{first} and {last}", first=SEMANTIC, last=LEXICAL)
+        kind = _("semantic and lexical")
         if not lexical:
-            kind = SEMANTIC
+            kind = _("semantic")
         elif results["similarity"]["by"].startswith(LEXICAL):
-            kind = LEXICAL
+            kind = _("lexical")
         for name, part in results["types"].items():
-            lines.append(f"{name}  {_figures(part, kind)}")
+            lines.append(joined([name, _figures(part, kind)], "  "))
         if lexical:
             lines.append(
                 _(
-                    "compared by letters: {number} of {all} answers; --embedding-model compares meanings",
+                    "compared by letters: {number} of {total} answers; --embedding-model compares meanings",
                     number=lexical,
-                    all=n,
+                    total=n,
                 )
             )
-        majority = f"{results['majority']:.1%}"
+        majority: str = f"{results['majority']:.1%}"
         if results["majority"] == 1:  # no baseline: it is the only expected answer
-            majority = "none"
-        lines.append(f"{_figures(results, kind)}  majority {majority}  empty {results['empty']}")
-        return "\n  ".join(lines)
+            majority = _("none")
+        parts = [
+            _figures(results, kind),
+            _("majority {share}", share=majority),
+            _("empty {count}", count=results["empty"]),
+        ]
+        lines.append(joined(parts, "  "))
+        return joined(lines, "\n  ")
 
 
 def _figures(part: Results, kind: str) -> str:
-    exact = f"exact {share_line(part['exact_match'])}"
-    partial = f"partial ({kind}) {share_line(part['partial_match'])}"
-    return f"{exact}  {partial}  token F1 {part['token_f1']['value']:.3f}  n {part['exact_match']['n']}"
+    return _(
+        "exact {exact}  partial ({kind}) {partial}  token F1 {token_f1:.3f}  n {n}",
+        exact=share_line(part["exact_match"]),
+        kind=kind,
+        partial=share_line(part["partial_match"]),
+        token_f1=part["token_f1"]["value"],
+        n=part["exact_match"]["n"],
+    )
 
 
 if __name__ == "__main__":

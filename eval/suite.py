@@ -26,7 +26,8 @@ from tuneyard.core.errors import (
     wrong_value,
 )
 from tuneyard.core.files import bundled, names_folder, read_object, write_json, write_text
-from tuneyard.core.language.message import _, tr
+from tuneyard.core.language.message import _, joined, message_of, relative, tr
+from tuneyard.core.language.messages import say
 from tuneyard.core.language.number_format import NONE, Table, grid, percent
 from tuneyard.core.training.metrics import ACCURACY, UNKNOWN
 from tuneyard.eval import compare
@@ -117,7 +118,7 @@ def score_steps(
     with undone_without_predictions(request.out):
         for name in list(plans):
             plan = plans.pop(name)  # its prompts are not needed any more once it is scored
-            click.echo(f"\n{name}: {plan.request.command}")
+            say(_("\n{step}: {command}", step=name, command=plan.request.command))
             carry_out(plan)
     return [candidate.name for candidate in opened.candidates]
 
@@ -159,7 +160,7 @@ def report_steps(request: ScoringRequest, steps: Mapping[str, PlannedStep], mode
         words = ["tuneyard", "eval", "chat", *same_options("--model", "--adapter", "--dataset-dir")]
         write_text(request.out / TABLE, grid(table) + "\n")
         write_json(request.out / TABLE_JSON, facts)
-    click.echo(f"\n{grid(table)}")
+    say(joined(["", grid(table)], "\n"))
     next_step(request.out / TABLE, words)
 
 
@@ -200,8 +201,8 @@ def steps_table(figures: Figures, models: Sequence[str]) -> Table:
     rows = []
     for step, by_name in figures.items():
         if not by_name:
-            nothing = tr("nothing to measure in the answers")
-            rows.append([f"{step}: {nothing}", "0", "", *[NONE for _unused in models]])
+            nothing = tr("{step}: nothing to measure in the answers", step=step)
+            rows.append([nothing, "0", "", *[NONE for _unused in models]])
         for name, by_model in by_name.items():
             first = next(iter(by_model.values()))
             majority = ""
@@ -245,22 +246,27 @@ class Step:
             return self.command.prepare(options)
         except TuneyardError as error:
             raise type(error)(
-                f"{self.place}: {error}; change the step, or leave it out: --skip {self.name}"
+                _(
+                    "{place}: {error}; change the step, or leave it out: --skip {step}",
+                    place=self.place,
+                    error=error,
+                    step=self.name,
+                )
             ) from error
 
 
 def read_steps(path: Path, skipped: Collection[str]) -> list[Step]:
     """Read a suite's steps without the `skipped` ones. `ContentError` lists every problem in the file."""
     path = bundled(path)
-    read = read_yaml(path, "suite (eval/suites/toolkit.yaml is bundled)")
+    read = read_yaml(path, _("suite (eval/suites/toolkit.yaml is bundled)"))
     if not isinstance(read.value, dict) or not all(isinstance(name, str) for name in read.value):
         raise wrong_value(path, read.value, _("the name of each step above its options"))
     if "model_name_or_path" in read.value:
         raise ContentError(
             _(
-                "{name}: a training recipe, not a suite: tuneyard recipe check {path}",
-                name=path,
-                path=shlex.quote(str(path)),
+                "{path}: a training recipe, not a suite: tuneyard recipe check {recipe}",
+                path=path,
+                recipe=shlex.quote(relative(path)),
             )
         )
     for name in skipped:
@@ -270,22 +276,22 @@ def read_steps(path: Path, skipped: Collection[str]) -> list[Step]:
                     "--skip {name}: {path} has the steps {names}",
                     name=name,
                     path=path,
-                    names=", ".join(read.value),
+                    names=joined(read.value),
                 )
             )
     steps: list[Step] = []
     problems: list[str] = []
     for name, options in read.value.items():
-        place = f"{path}:{read.lines[name]}: {name}"
+        place = f"{relative(path)}:{read.lines[name]}: {name}"
         try:
             step = _step(name, place, options, path.parent)
         except ContentError as error:
-            problems.append(str(error))
+            problems.append(message_of(error))
             continue
         if name not in skipped:
             steps.append(step)
     if problems:
-        raise ContentError("\n".join(problems))
+        raise ContentError(joined(problems, "\n"))
     if not steps:
         raise ContentError(_("{path}: no step is left", path=path))
     return steps
@@ -298,16 +304,16 @@ def _step(name: str, place: str, options: object, folder: Path) -> Step:
     command = _scoring_command(command_name)
     if command is None or not isinstance(options, dict):
         names = [each for each in eval_commands.list_commands(CONTEXT) if _scoring_command(each)]
-        raise unexpected(place, "command", command_name, _("one of {names}", names=", ".join(names)))
+        raise unexpected(place, "command", command_name, _("one of {names}", names=joined(names)))
     try:
         arguments = list(_arguments(command, options, folder))
         # the suite's command line has the options that every command requires
         with command.make_context(name, ["--model", "-", "--out", "-", *arguments]) as context:
             return Step(name, place, command, context.params)
     except click.UsageError as error:
-        raise ContentError(f"{place}: {error.format_message()}") from error
+        raise ContentError(_("{place}: {error}", place=place, error=error.format_message())) from error
     except ContentError as error:
-        raise ContentError(f"{place}: {error}") from error
+        raise ContentError(_("{place}: {error}", place=place, error=error)) from error
 
 
 def _scoring_command(name: object) -> ScoringCommand | None:
@@ -326,7 +332,11 @@ def _arguments(command: ScoringCommand, options: Mapping[object, object], folder
             continue
         if flag in ALONE and (flag != "--shots" or command.has_shots):
             raise ContentError(
-                _("{flag}: not in a suite: run {command} by itself", flag=flag[2:], command=command.module)
+                _(
+                    "{option}: not in a suite: run {command} by itself",
+                    option=flag[2:],
+                    command=command.module,
+                )
             )
         if flag != "--limit" and any(flag in option.opts for option in cli.get_params(CONTEXT)):
             raise ContentError(_("{key}: the same for all steps: give it on the command line", key=key))

@@ -19,7 +19,7 @@ from tuneyard.core.cli.main import cli_command, command_line, next_step
 from tuneyard.core.cli.run import run_command
 from tuneyard.core.errors import RequestError, resumed_by
 from tuneyard.core.files import write_json, write_text
-from tuneyard.core.language.message import _, marked, tr
+from tuneyard.core.language.message import _
 from tuneyard.core.language.messages import say, warn
 from tuneyard.core.training.metrics import ACCURACY
 from tuneyard.eval.datasets.dataset import EvalDataset, read_datasets
@@ -48,9 +48,6 @@ if TYPE_CHECKING:
 
 COMMAND = "eval.sweep"
 RECIPE = "merge.yaml"
-NO_ADAPTER = marked(
-    "No weights have a better figure than {base} on the choosing half: there is no adapter to ship."
-)
 
 
 @cli_command(
@@ -221,7 +218,7 @@ def _score(
         sweep = replace(sweep, axes=axes)
     best = best_point(read_points(sweep), sweep.metric)
     reported = {**axes.alone(), best: axes.models[best]}
-    click.echo(tr("the half that does not choose:"))
+    say(_("the half that does not choose:"))
     request = replace(request, out=request.out / HELD_OUT)
     candidates = choose_candidates(request, opened.backend.tokenizer, reported)
     carry_out(plan_scoring(request, task, held_out, replace(opened, candidates=candidates)))
@@ -243,7 +240,13 @@ def _report(request: ScoringRequest, sweep: "Sweep") -> None:
         recipe.unlink(missing_ok=True)
     click.echo(write(sweep, compared), nl=False)
     if not parts:
-        click.echo(tr(NO_ADAPTER, base=ship))
+        say(
+            _(
+                "No weights have a better figure than {base} on the choosing half: there is no adapter to "
+                "ship.",
+                base=ship,
+            )
+        )
     next_step(request.out / SWEEP, next_command(sweep.out, compared))
 
 
@@ -344,9 +347,9 @@ def _forecast(
     searching = steps.extend is not _no_more
     counts, held_out = ({dataset.name: len(dataset.records) for dataset in half} for half in halves)
     listed = " + ".join(f"{dataset} {count}" for dataset, count in counts.items())
-    models = str(len(axes.models))
+    models: str = str(len(axes.models))
     if most > len(axes.models):
-        models = f"{models} to {most}"
+        models = _("{fewest} to {most}", fewest=len(axes.models), most=most)
     reported = len(axes.alone()) + 1  # the best point may be one of them
     others = sum(held_out.values())
     total = most * sum(counts.values()) + reported * others

@@ -14,7 +14,7 @@ import click
 from tuneyard.core.cli.run import run_command
 from tuneyard.core.errors import ContentError, RequestError, need
 from tuneyard.core.files import write_json
-from tuneyard.core.language.message import _, counted
+from tuneyard.core.language.message import _, counted, joined
 from tuneyard.core.llamafactory.prompt.supervision import SupervisedText, supervise, supervise_text
 from tuneyard.eval.backends import Backend
 from tuneyard.eval.backends.scorers import Fields, Scorer
@@ -112,13 +112,13 @@ def cli(request: ScoringRequest, datasets: Sequence[EvalDataset], **options: Any
     if options["rouge"] and not options["generate"]:
         raise RequestError(_("--rouge compares generated answers: leave out --no-generate"))
     if not options["rouge"]:
-        refuse_explicit(("tokenizer",), "it is for ROUGE and BLEU: add --rouge")
+        refuse_explicit(("tokenizer",), _("it is for ROUGE and BLEU: add --rouge"))
     if options["rouge"]:
         need("rouge_score", "sacrebleu")
     if options["rouge"] and options["tokenizer"] == JIEBA:
         need(JIEBA)
     if not options["generate"]:
-        reason = "nothing is generated: leave it out, or leave out --no-generate"
+        reason = _("nothing is generated: leave it out, or leave out --no-generate")
         refuse_explicit(GENERATING, reason)
     if request.rescore:
         options["token_losses"] = False  # the losses stay with the run that is scored again
@@ -126,10 +126,10 @@ def cli(request: ScoringRequest, datasets: Sequence[EvalDataset], **options: Any
     if options["eval_ratio"] is not None:
         datasets = [held_out(dataset, options["eval_ratio"], options["seed"]) for dataset in datasets]
     elif not request.preset:
-        refuse_explicit(("seed",), "it is the seed of --eval-ratio R: give both")
+        refuse_explicit(("seed",), _("it is the seed of --eval-ratio R: give both"))
     texts = frozenset(dataset.name for dataset in datasets if not any(dataset.answers))
     if len(texts) == len(datasets):
-        reason = (
+        reason = _(
             "nothing is generated: these are plain texts, of which only the loss is measured; leave it out"
         )
         refuse_explicit((*GENERATING, "rouge"), reason)
@@ -302,49 +302,59 @@ class Text(Task):
     def line(self, results: Results) -> str:
         """The figures, with the limits of the loss."""
         limits = results["estimates"]["eval_loss"]["ci95"]
-        interval = "too few rows for an interval"
+        interval: str = _("too few rows for an interval")
         if limits:
             interval = ", ".join(f"{limit:.4f}" for limit in limits)
         rows = counted(results["n"], "answer", "answers")
         if results["scored"] == "texts":
             rows = counted(results["n"], "text", "texts")
-        parts = [
-            f"eval_loss {results['eval_loss']:.4f} [{interval}]",
-            f"perplexity {results['perplexity']:.4g}",
-            f"n {rows} ({counted(results['tokens'], 'token', 'tokens')})",
+        tokens = counted(results["tokens"], "token", "tokens")
+        parts: list[str] = [
+            _("eval_loss {loss:.4f} [{interval}]", loss=results["eval_loss"], interval=interval),
+            _("perplexity {perplexity:.4g}", perplexity=results["perplexity"]),
+            _("n {rows} ({tokens})", rows=rows, tokens=tokens),
         ]
         if results["generated"]:
-            parts.append(f"empty {results['empty_rate']:.1%}")
+            parts.append(_("empty {share:.1%}", share=results["empty_rate"]))
             parts.append(f"distinct-2 {results['distinct-2']:.2f}")
         if "bleu" in results:
             parts += [f"ROUGE-L {results['rougeL']:.3f}", f"BLEU {results['bleu']:.2f}"]
-            parts.append(f"(by {results['tokenizer']})")
-        return "  ".join(parts)
+            parts.append(_("(by {tokenizer})", tokenizer=results["tokenizer"]))
+        return joined(parts, "  ")
 
     def warnings(self, results: Results) -> list[str]:
         """Warn of rows that were cut, and of prompts that exceed the context."""
-        warnings = []
+        warnings: list[str] = []
         if results["generated"] and results["empty_rate"] == 1:
             warnings.append(NO_TEXT)
         elif results["generated"] and results.get("rouge1") == 0:
             warnings.append(
-                f"no answer has a word of its reference; read some of them in {PREDICTIONS}, since the "
-                "template or the end tokens may be wrong"
+                _(
+                    "no answer has a word of its reference; read some of them in {file}, since the "
+                    "template or the end tokens may be wrong",
+                    file=PREDICTIONS,
+                )
             )
         cut, too_long = round(results["truncation_rate"] * results["n"]), results["too_long"]
         if cut:
             rows, longest = counted(results["n"], "row", "rows"), results["settings"]["max_seq_length"]
             warnings.append(
-                f"{cut:,} of {rows} cut to --max-seq-length {longest} as training cuts them: their loss is "
-                "that of the remaining tokens; a larger one reads more of them"
+                _(
+                    "{cut:,} of {rows} cut to --max-seq-length {longest} as training cuts them: their loss "
+                    "is that of the remaining tokens; a larger one reads more of them",
+                    cut=cut,
+                    rows=rows,
+                    longest=longest,
+                )
             )
         if too_long:
-            prompts, tokens = (
-                counted(too_long, "prompt", "prompts"),
-                results["settings"].get("max_new_tokens"),
-            )
             warnings.append(
-                f"{prompts} too long for the context with --max-new-tokens {tokens}: no answer was generated"
+                _(
+                    "{prompts} too long for the context with --max-new-tokens {tokens}: no answer was "
+                    "generated",
+                    prompts=counted(too_long, "prompt", "prompts"),
+                    tokens=results["settings"].get("max_new_tokens"),
+                )
             )
         return warnings
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from tuneyard.core.cli.run import run_command
 from tuneyard.core.errors import ContentError
-from tuneyard.core.language.message import _
+from tuneyard.core.language.message import _, joined
 from tuneyard.core.llamafactory.prompt import Messages, PromptAndAnswer, tool_format
 from tuneyard.core.records import ANSWERS
 from tuneyard.core.records.calls import WrongValueError, calls_of
@@ -30,11 +30,11 @@ if TYPE_CHECKING:
 
 COMPARED = 20  # turns whose prompts are compared with those of training
 SHARES = {
-    "function": "right function",
-    "arguments": "right arguments",
-    "number": "right number of calls",
-    "valid_json": "valid JSON",
-    "no_call": "no call when none is expected",
+    "function": _("right function"),
+    "arguments": _("right arguments"),
+    "number": _("right number of calls"),
+    "valid_json": _("valid JSON"),
+    "no_call": _("no call when none is expected"),
 }
 
 
@@ -144,18 +144,21 @@ class Tools(Task):
         arguments = results["arguments"]
         if arguments and arguments["value"] == 0 and results["accuracy"] > 0:
             warnings.append(
-                f"no call is correct; read some answers in {PREDICTIONS}, since their form or the template "
-                "may be wrong"
+                _(
+                    "no call is correct; read some answers in {file}, since their form or the template "
+                    "may be wrong",
+                    file=PREDICTIONS,
+                )
             )
         return warnings
 
     def line(self, results: Results) -> str:
         """A line for each tool, then all shares."""
-        lines = [""]
+        lines: list[str] = [""]
         for name, part in results["tools"].items():
-            lines.append("  ".join([name, *labelled_shares(part, SHARES)]))
-        lines.append("  ".join([accuracy_line(results), *labelled_shares(results, SHARES)]))
-        return "\n  ".join(lines)
+            lines.append(joined([name, *labelled_shares(part, SHARES)], "  "))
+        lines.append(joined([accuracy_line(results), *labelled_shares(results, SHARES)], "  "))
+        return joined(lines, "\n  ")
 
 
 if __name__ == "__main__":

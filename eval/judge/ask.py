@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import Any
 
 from tuneyard.core.errors import RequestError, show_value
-from tuneyard.core.language.message import _, counted, joined, marked, tr
+from tuneyard.core.language.message import _, counted, joined, listed, relative
 from tuneyard.core.language.number_format import Table
 from tuneyard.core.training.metrics import ACCURACY, SHARE, Metric
 from tuneyard.eval.judge.conclusions import Comparison
@@ -82,12 +82,14 @@ def compare_runs(
             for run in by_model.values():
                 warned += answer_warnings(run)
     if len(models_of(runs)) > 1 and all(len(by_model) == 1 for by_model in runs.values()):
-        answered = [f"{dataset} ({joined(list(by_model))})" for dataset, by_model in runs.items()]
+        answered = []
+        for dataset, by_model in runs.items():
+            answered.append(_("{dataset} ({models})", dataset=dataset, models=joined(by_model)))
         raise RequestError(
             _(
                 "nothing to compare: a single model answered each of {datasets}; score two models or "
                 "more on the same dataset, and name the folders of both",
-                datasets=", ".join(answered),
+                datasets=joined(answered),
             )
         )
     base = BASE
@@ -128,13 +130,14 @@ def _trained_on(runs: RunsByDataset, metric: Metric) -> list[str]:
                 if text.endswith(reasons):
                     warnings.append(text)
                 else:
-                    warnings.append(tr("{dataset}: {text}", dataset=dataset, text=text))
+                    warnings.append(_("{dataset}: {text}", dataset=dataset, text=text))
             if model != BASE and "model" not in run.facts:  # another tool wrote the answers
                 logged.append(model)
     if logged:
-        models = joined(list(dict.fromkeys(logged)))
-        warning = marked("training examples not checked: no log says what {models} was trained on")
-        warnings.append(tr(warning, models=models))
+        models = joined(dict.fromkeys(logged))
+        warnings.append(
+            _("training examples not checked: no log says what {models} was trained on", models=models)
+        )
     return list(dict.fromkeys(warnings))
 
 
@@ -147,11 +150,14 @@ def check_rows(runs: Sequence[ScoredRun]) -> list[str]:
     warnings = []
     count = len(set(first.groups or ()))
     if 0 < count < FEW_GROUPS:
-        warning = marked(
+        warning = _(
             "{dataset}: fewer than {few} clusters ({count} here) cannot show any difference; "
-            "score examples of more"
+            "score examples of more",
+            dataset=first.dataset,
+            few=FEW_GROUPS,
+            count=count,
         )
-        warnings.append(tr(warning, dataset=first.dataset, count=count, few=FEW_GROUPS))
+        warnings.append(warning)
     first_settings = _settings(first)
     questions = [question_of(record) for record in first.records]
     sources_by_difference: dict[str, list[str]] = {}
@@ -161,23 +167,30 @@ def check_rows(runs: Sequence[ScoredRun]) -> list[str]:
         for name, value in _settings(run).items():
             first_value = first_settings.get(name, value)
             if first_value != value:
-                differing.append(f"{name} {show_value(value)} and {show_value(first_value)}")
+                differing.append(
+                    _(
+                        "{setting} {value} and {other}",
+                        setting=name,
+                        value=show_value(value),
+                        other=show_value(first_value),
+                    )
+                )
         if differing:
-            sources_by_difference.setdefault("; ".join(differing), []).append(run.source)
+            sources_by_difference.setdefault(joined(differing, _("; ")), []).append(run.source)
         for row, record, other in zip(run.rows, run.records, questions, strict=False):
             text = question_of(record)
             if text not in other and other not in text:  # a tool may record it within its template
-                warning = marked(
-                    "{both} have different questions, first in row {row}; score both on the same questions"
+                warning = _(
+                    "{both} have different questions, first in row {row}; score both on the same questions",
+                    both=listed([relative(run.source), relative(first.source)]),
+                    row=row,
                 )
-                warnings.append(
-                    tr(warning, both=_("{first} and {last}", first=run.source, last=first.source), row=row)
-                )
+                warnings.append(warning)
                 break
     for differing_settings, sources in sources_by_difference.items():
-        both = _("{first} and {last}", first=", ".join(sources), last=first.source)
+        both = listed(list(map(relative, [*sources, first.source])))
         warnings.append(
-            tr("{both} have different settings: {differing}", both=both, differing=differing_settings)
+            _("{both} have different settings: {differing}", both=both, differing=differing_settings)
         )
     return warnings
 
@@ -190,11 +203,15 @@ def worst_warnings(run: ScoredRun, metric: Metric) -> list[str]:
     values = [value for value in run.column(metric.name) if value is not None]
     if not values or any(value != worst for value in values):
         return []
-    warning = marked(
+    warning = _(
         "{model}: {metric} is {value:g} for every row of {dataset}; read some answers: their form, the "
-        "labels or the template may be wrong"
+        "labels or the template may be wrong",
+        model=run.model,
+        metric=metric.name,
+        value=worst,
+        dataset=run.dataset,
     )
-    return [tr(warning, model=run.model, metric=metric.name, value=worst, dataset=run.dataset)]
+    return [warning]
 
 
 def refusal_warnings(run: ScoredRun) -> list[str]:
@@ -202,35 +219,39 @@ def refusal_warnings(run: ScoredRun) -> list[str]:
     refused = [row for row, record in zip(run.rows, run.records, strict=False) if "refused" in record]
     if not refused:
         return []
-    listed = ", ".join(refused[:MOST_LISTED])
-    if len(refused) > MOST_LISTED:
-        listed += ", …"
-    warning = marked(
-        "{model}: the server refused {count:,} of {total:,} rows of {dataset}, counted as unanswered ({rows})"
+    warning = _(
+        "{model}: the server refused {count:,} of {total:,} rows of {dataset}, counted as unanswered "
+        "({rows})",
+        model=run.model,
+        count=len(refused),
+        total=len(run.rows),
+        dataset=run.dataset,
+        rows=_first_rows(refused),
     )
-    return [
-        tr(
-            warning, model=run.model, count=len(refused), total=len(run.rows), dataset=run.dataset,
-            rows=listed,
-        )
-    ]  # fmt: skip
+    return [warning]
+
+
+def _first_rows(rows: Sequence[str]) -> str:
+    """List the first rows, with an ellipsis if there are more."""
+    names = list(rows[:MOST_LISTED])
+    if len(rows) > MOST_LISTED:
+        names.append("…")
+    return joined(names)
 
 
 def answer_warnings(run: ScoredRun) -> list[str]:
     """A warning if no answer is correct, or if most answers are none of the few expected ones."""
     if not any(run.correct):
-        warning = marked(
+        warning = _(
             "{model}: no answer to {dataset} is correct (expected {expected}, found "
             "{predicted}); read some of them: the form of the answers, the labels or the template may be "
-            "wrong"
+            "wrong",
+            model=run.model,
+            dataset=run.dataset,
+            expected=show_value(short(run.gold[0])),
+            predicted=show_value(short(run.predicted[0])),
         )
-        expected, predicted = show_value(short(run.gold[0])), show_value(short(run.predicted[0]))
-        return [
-            tr(
-                warning, model=run.model, dataset=run.dataset,
-                expected=expected, predicted=predicted,
-            )
-        ]  # fmt: skip
+        return [warning]
     labels = set(run.gold)
     rows = zip(run.predicted, run.correct, strict=True)
     others = [answer for answer, correct in rows if not correct and answer not in {*labels, NOT_FOUND}]
@@ -238,17 +259,20 @@ def answer_warnings(run: ScoredRun) -> list[str]:
         return []
     if len(others) <= len(run.rows) / 2:
         return []
-    warning = marked(
+    warning = _(
         "{model}: {count:,} of {total:,} answers are none of the expected ones ({examples}); "
-        "write them as the expected ones to compare them"
+        "write them as the expected ones to compare them",
+        model=run.model,
+        count=len(others),
+        total=len(run.rows),
+        examples=joined(map(show_value, list(dict.fromkeys(others))[:2])),
     )
-    examples = ", ".join(map(show_value, list(dict.fromkeys(others))[:2]))
-    return [tr(warning, model=run.model, count=len(others), total=len(run.rows), examples=examples)]
+    return [warning]
 
 
 def _check_same(run: ScoredRun, first: ScoredRun) -> None:
     """`RequestError` if the run has other rows, expected answers or clusters than the first."""
-    both = _("{first} and {last}", first=run.source, last=first.source)
+    both = listed([relative(run.source), relative(first.source)])
     data, other_data = _hash(run, "data"), _hash(first, "data")
     if data and other_data and data != other_data:
         raise RequestError(
@@ -261,22 +285,19 @@ def _check_same(run: ScoredRun, first: ScoredRun) -> None:
         )
     if run.rows != first.rows:
         only_in_one = sorted(set(first.rows) ^ set(run.rows), key=lambda row: (len(row), row))
-        listed = ", ".join(only_in_one[:MOST_LISTED])
-        if len(only_in_one) > MOST_LISTED:
-            listed += ", …"
         raise RequestError(
             _(
-                "{both}: {rows:,} and {rows2}; only one has row {listed}; score both on the same "
+                "{both}: {count:,} and {others}; only one has row {rows}; score both on the same "
                 "rows to compare them",
                 both=both,
-                rows=len(run.rows),
-                rows2=counted(len(first.rows), "row", "rows"),
-                listed=listed,
+                count=len(run.rows),
+                others=counted(len(first.rows), "row", "rows"),
+                rows=_first_rows(only_in_one),
             )
         )
     for row, gold, first_gold in zip(run.rows, run.gold, first.gold, strict=True):
         if gold != first_gold:
-            answers = _("{first} and {last}", first=show_value(gold), last=show_value(first_gold))
+            answers = listed([show_value(gold), show_value(first_gold)])
             raise RequestError(
                 _(
                     "{both}: row {row} has different expected answers ({answers}): score both on the "
@@ -298,11 +319,14 @@ def pairing_warnings(runs: RunsByDataset) -> list[str]:
     unnamed = [run for run in paired if not _hash(run, "data")]
     if not unnamed:
         return []
-    warning = marked(
+    warning = _(
         "{count} of {total} runs do not name their data (the first: {source}): "
-        "paired by row and expected answer alone"
+        "paired by row and expected answer alone",
+        count=len(unnamed),
+        total=len(paired),
+        source=relative(unnamed[0].source),
     )
-    return [tr(warning, count=len(unnamed), total=len(paired), source=unnamed[0].source)]
+    return [warning]
 
 
 def _hash(run: ScoredRun, name: str) -> str:

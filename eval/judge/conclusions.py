@@ -9,14 +9,14 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
-from tuneyard.core.language.message import _, tr
+from tuneyard.core.language.message import _, marked, tr
 from tuneyard.core.language.number_format import Table, show_p
 from tuneyard.core.training.metrics import ACCURACY, Metric
 from tuneyard.eval.read.results import BASE
 from tuneyard.eval.statistics.family import ALPHA, DifferenceTest
 from tuneyard.eval.statistics.rates import Calibration, Mean
 
-MEAN = "mean"
+MEAN = marked("mean")
 BEST_MARK = " ←"
 DIFFERENCES = (
     _("difference, points (95 %)"),

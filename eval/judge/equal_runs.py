@@ -6,17 +6,12 @@ Another weight changes log-probabilities in their last digits, even if every ans
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations
 
-from tuneyard.core.language.message import marked, tr
+from tuneyard.core.language.message import _, relative
 from tuneyard.eval.read.results import BASE, part_of
 from tuneyard.eval.read.scored_run import ScoredRun
 
 LOGS = ("choices", "chosen_logp", "rejected_logp", "answer_logp", "loss")
 """Fields with log-probabilities: of labels, of both answers of a pair, of one answer, and of a text."""
-EQUAL = marked(
-    "{dataset}: all log-probabilities of {model} and {other} are bit-equal: nothing was learned, or the "
-    "adapter was not loaded; if `{command}` shows ΔW = 0, train again, otherwise score again and read the "
-    "warnings of loading"
-)
 
 
 def equal_warnings(runs: Sequence[ScoredRun]) -> Iterator[str]:
@@ -32,8 +27,16 @@ def equal_warnings(runs: Sequence[ScoredRun]) -> Iterator[str]:
         if other.model == BASE:
             adapted, reference = one, other
         folders = part_of(adapted.facts, "adapters").values()
-        command = " ".join(["tuneyard adapter show", *map(str, folders or ["ADAPTER"])])
-        yield tr(EQUAL, dataset=one.dataset, model=adapted.model, other=reference.model, command=command)
+        command = " ".join(["tuneyard adapter show", *map(relative, map(str, folders or ["ADAPTER"]))])
+        yield _(
+            "{dataset}: all log-probabilities of {model} and {other} are bit-equal: nothing was learned, or "
+            "the adapter was not loaded; if `{command}` shows ΔW = 0, train again, otherwise score again and "
+            "read the warnings of loading",
+            dataset=one.dataset,
+            model=adapted.model,
+            other=reference.model,
+            command=command,
+        )
 
 
 def _is_same_adapter(one: ScoredRun, other: ScoredRun) -> bool:

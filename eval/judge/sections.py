@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from tuneyard.core.errors import RequestError
-from tuneyard.core.language.message import _, joined, marked, tr
+from tuneyard.core.language.message import _, joined
 from tuneyard.core.training.metrics import ACCURACY, METRICS, SHARE, Metric, metric_of
 from tuneyard.eval.judge.conclusions import MEAN, Comparison, ModelScore, PairedTest, Section
 from tuneyard.eval.metrics import metrics
@@ -330,21 +330,24 @@ def _cautions(run: ScoredRun, data: PairedRows, metric: Metric) -> list[str]:
         rare = sorted(label for label, count in Counter(run.gold).items() if count < RARE)
         if not rare:
             return []
-        warning = marked(
-            "{dataset}: fewer than {count} examples of {labels}: the interval of macro-F1 may be too narrow"
+        warning = _(
+            "{dataset}: fewer than {count} examples of {labels}: the interval of macro-F1 may be too narrow",
+            dataset=run.dataset,
+            count=RARE,
+            labels=joined([short(label) for label in rare]),
         )
-        labels = joined([short(label) for label in rare])
-        return [tr(warning, dataset=run.dataset, count=RARE, labels=labels)]
+        return [warning]
     pairs = list(combinations(data.values, 2))
     if metric.counts_correct or not pairs:
         return []
     _unused, units = differences_of(pairs, [data], metric)
     if not is_skewed(units):
         return []
-    warning = marked(
-        "{dataset}: a few examples decide the difference (very skewed): its interval may be too narrow"
+    warning = _(
+        "{dataset}: a few examples decide the difference (very skewed): its interval may be too narrow",
+        dataset=run.dataset,
     )
-    return [tr(warning, dataset=run.dataset)]
+    return [warning]
 
 
 def _mean_section(

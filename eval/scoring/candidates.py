@@ -7,7 +7,6 @@ from functools import partial
 from itertools import chain
 from pathlib import Path
 
-import click
 from tqdm import tqdm
 
 from tuneyard.adapters.store import open_adapter
@@ -22,8 +21,8 @@ from tuneyard.adapters.weighted import (
 from tuneyard.core.errors import RequestError, show_value
 from tuneyard.core.execution import Executor
 from tuneyard.core.files import names_folder, text_sha256
-from tuneyard.core.language.message import _, counted
-from tuneyard.core.language.messages import for_reader, warn, warn_once
+from tuneyard.core.language.message import _, counted, tr
+from tuneyard.core.language.messages import say, warn, warn_once
 from tuneyard.core.llamafactory.prompt import Messages, Tokenizer, template_named
 from tuneyard.core.llamafactory.prompt.supervision import EncodedConversation
 from tuneyard.core.text.quoting import one_line
@@ -171,7 +170,7 @@ def load_candidates(
             request.pipeline_parallel or 1,
         )
     else:
-        with tqdm(desc=for_reader(_("loading {folder}", folder=folder)), bar_format="{desc} …", leave=False):
+        with tqdm(desc=tr("loading {folder}", folder=folder), bar_format="{desc} …", leave=False):
             if workers:
                 model = open_in_workers(workers, folder, list(adapters), request.dtype, request.quantize)
             else:
@@ -289,7 +288,10 @@ def _open_server(request: ScoringRequest, chooses: bool) -> Opened:
         server = server.with_labels(tokenizer, ends)
     else:
         if server.model.name != name and not request.served_model:
-            click.echo(f"{server.url}: its only model is {show_value(server.model.name)}", err=True)
+            say(
+                _("{url}: its only model is {model}", url=server.url, model=show_value(server.model.name)),
+                to_stderr=True,
+            )
         prompting = _made_elsewhere("the server's own", server.digest)
     server.budget = request.batch_tokens or 0
     return Opened(server, [Candidate(candidate_name, (), prompting)])

@@ -36,7 +36,7 @@ from tuneyard.core.datasets.fitting_command import fitting_command
 from tuneyard.core.documents import read_mapping
 from tuneyard.core.errors import RequestError, TuneyardError
 from tuneyard.core.installation.checkout import ROOT
-from tuneyard.core.language.message import _
+from tuneyard.core.language.message import _, joined, message_of
 from tuneyard.core.language.messages import say
 from tuneyard.core.text.quoting import shell
 from tuneyard.core.weights.adapter_files import CONFIG, check_here
@@ -98,9 +98,9 @@ def found_here(command: str, options: Mapping[str, Any], out: Path) -> dict[str,
     if found.model or found.datasets:
         say(
             _(
-                "chosen here: {command_line} {added}",
-                command_line=command_line(command),
-                added=shlex.join(added),
+                "chosen here: {command} {options}",
+                command=command_line(command),
+                options=shlex.join(added),
             ),
             to_stderr=True,
         )
@@ -123,7 +123,7 @@ def _choose_datasets(found: FoundHere, command: str, option: Path | None) -> Non
             dataset = find_dataset(name, folder)
             fitting = fitting_command(dataset)
         except TuneyardError as error:
-            found.left_out.append(str(error))
+            found.left_out.append(message_of(error))
             continue
         if fitting == "nli":
             found.datasets.append(name)
@@ -131,9 +131,10 @@ def _choose_datasets(found: FoundHere, command: str, option: Path | None) -> Non
         return
     registry = folder / REGISTRY
     if registry.exists():
-        reason = (
-            f"{registry} registers no held-out rows whose answers are labels, "
-            "such as alpaca_rte_eval; name yours with --dataset NAME or --data FILE"
+        reason = _(
+            "{registry} registers no held-out rows whose answers are labels, "
+            "such as alpaca_rte_eval; name yours with --dataset NAME or --data FILE",
+            registry=registry,
         )
     else:
         root = _root_above()
@@ -141,19 +142,26 @@ def _choose_datasets(found: FoundHere, command: str, option: Path | None) -> Non
             raise RequestError(
                 _(
                     "nothing was scored: there is no {registry} here; run the command at the root of the "
-                    "checkout: cd {root} && {command_line}",
+                    "checkout: cd {root} && {command}",
                     registry=registry,
                     root=shlex.quote(str(root)),
-                    command_line=command_line(command),
+                    command=command_line(command),
                 )
             )
-        reason = f"there is no {registry} here"
+        reason = _("there is no {registry} here", registry=registry)
         if not _is_root(Path()):
-            reason += "; run the command at the root of the checkout"
-            reason += ", or name rows with --dataset NAME or --data FILE"
+            reason = _(
+                "{reason}; run the command at the root of the checkout, or name rows with --dataset NAME or "
+                "--data FILE",
+                reason=reason,
+            )
     if _is_root(Path()):
-        reason += f"; `make compile DATA='{' '.join(TUTORIAL)}'` makes those of the RTE/MNLI tutorial"
-    found.missing.append(f"a dataset: {reason}")
+        reason = _(
+            "{reason}; `make compile DATA='{datasets}'` makes those of the RTE/MNLI tutorial",
+            reason=reason,
+            datasets=" ".join(TUTORIAL),
+        )
+    found.missing.append(_("a dataset: {reason}", reason=reason))
     found.fixes.append(f"tuneyard data compile {shell(_dataset_to_compile())}")
 
 
@@ -209,14 +217,16 @@ def _choose_adapters(found: FoundHere, datasets: Sequence[str]) -> None:
         try:
             open_alone(folder, open_adapter, None)
         except TuneyardError as error:
-            found.left_out.append(str(error))
+            found.left_out.append(message_of(error))
             continue
         option = _adapter_option(folder)
         others = _other_datasets(folder, stems)
         if others:
-            found.left_out.append(f"{folder}: trained on {others}")
+            found.left_out.append(_("{folder}: trained on {datasets}", folder=folder, datasets=others))
         elif is_try(folder):
-            found.left_out.append(f"{folder}: a try (by its name); --adapter {option} scores it")
+            found.left_out.append(
+                _("{folder}: a try (by its name); --adapter {option} scores it", folder=folder, option=option)
+            )
         else:
             found.adapters.append(option)
     for folder in unfinished_trainings(DEEPEST):
@@ -224,14 +234,20 @@ def _choose_adapters(found: FoundHere, datasets: Sequence[str]) -> None:
             found.left_out.append(unfinished_line(folder))
     if found.adapters:
         return
-    for_datasets = f" for {', '.join(datasets)}" if datasets else ""
-    reason = f"an adapter{for_datasets}: {SAVES}/ has none"
+    adapter = _("an adapter")
+    if datasets:
+        adapter = _("an adapter for {datasets}", datasets=joined(datasets))
+    reason = _("{adapter}: {folder}/ has none", adapter=adapter, folder=SAVES)
     if not SAVES.is_dir():
-        reason = f"an adapter{for_datasets}: there is no {SAVES}/ here"
+        reason = _("{adapter}: there is no {folder}/ here", adapter=adapter, folder=SAVES)
     for stem in sorted(stems):
         recipe = find_recipe(f"{stem}_{TRAIN_SPLIT}")
         if recipe is not None:
-            reason += f"; `tuneyard recipe train recipes/{shell(recipe.path.name)}` trains one"
+            reason = _(
+                "{reason}; `tuneyard recipe train recipes/{recipe}` trains one",
+                reason=reason,
+                recipe=shell(recipe.path.name),
+            )
             break
     found.missing.append(reason)
 
@@ -241,7 +257,7 @@ def _other_datasets(folder: Path, stems: Collection[str]) -> str:
     trained = [entry["dataset"] for entry in training_datasets(folder)]
     if not stems or any(stem_of(name) in stems for name in trained):
         return ""
-    return ", ".join(trained)
+    return joined(trained)
 
 
 def adapter_folders() -> list[Path]:
@@ -274,10 +290,10 @@ def _base_of(command: str, adapters: Sequence[str]) -> str:
             if base is None:
                 raise RequestError(
                     _(
-                        "{folder}: its config names no base: name it with --model, as in {command_line} "
+                        "{folder}: its config names no base: name it with --model, as in {command} "
                         "--model DIR",
                         folder=adapter.folder,
-                        command_line=command_line(command),
+                        command=command_line(command),
                     )
                 )
             check_here(adapter.config.path, base, "--model")
@@ -288,12 +304,11 @@ def _base_of(command: str, adapters: Sequence[str]) -> str:
     for base, options in options_by_base.items():
         words = [word for option in dict.fromkeys(options) for word in ("--adapter", option)]
         lines.append(f"  {base}: {command_line(command)} {shlex.join(words)}")
-    listed = "\n".join(lines)
     raise RequestError(
         _(
-            "the adapters have {options_by_base} bases, and a run scores those of one; choose:\n{listed}",
-            options_by_base=len(options_by_base),
-            listed=listed,
+            "the adapters have {count} bases, and a run scores those of one; choose:\n{commands}",
+            count=len(options_by_base),
+            commands="\n".join(lines),
         )
     )
 
@@ -315,10 +330,13 @@ def _require_base(found: FoundHere) -> None:
             find_model(found.model)
         elif not _is_in_the_cache(found.model):
             found.missing.append(
-                f"the base of the adapters: {found.model} is no folder here and not in the hub's cache"
+                _(
+                    "the base of the adapters: {model} is no folder here and not in the hub's cache",
+                    model=found.model,
+                )
             )
     except TuneyardError as error:
-        found.missing.append(f"the base of the adapters: {error}")
+        found.missing.append(_("the base of the adapters: {error}", error=error))
 
 
 def _is_in_the_cache(hub_id: str) -> bool:
@@ -335,13 +353,13 @@ def _is_in_the_cache(hub_id: str) -> bool:
 def _message(command: str, found: FoundHere, named_model: str | None) -> str:
     """All that is missing, one a line, and one command line that works here."""
     lines: list[str] = [_("nothing was scored; missing here:")]
-    lines += [f"  {line}" for line in found.missing]
-    lines += [f"  not scored: {line}" for line in found.left_out]
+    lines += [_("  {line}", line=line) for line in found.missing]
+    lines += [_("  not scored: {line}", line=line) for line in found.left_out]
     if named_model is not None:
         lines.append(
             _("this works here: {command}", command=" && ".join([*found.fixes, command_line(command)]))
         )
-        return "\n".join(lines)
+        return joined(lines, "\n")
     fixes = list(found.fixes)
     model = _model_here()
     if model is None:
@@ -349,7 +367,7 @@ def _message(command: str, found: FoundHere, named_model: str | None) -> str:
         model = DEMO_BASE
     fixes.append(f"{command_line(command)} --model {shlex.quote(str(model))}")
     lines.append(_("this works here, with the base alone: {command}", command=" && ".join(fixes)))
-    return "\n".join(lines)
+    return joined(lines, "\n")
 
 
 def _model_here() -> Path | None:

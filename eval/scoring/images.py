@@ -12,7 +12,7 @@ from pathlib import Path
 from tuneyard.core.datasets import REGISTRY
 from tuneyard.core.datasets.compiled import read_manifest
 from tuneyard.core.errors import ContentError, RequestError, show_value
-from tuneyard.core.language.message import _
+from tuneyard.core.language.message import _, joined, relative
 from tuneyard.core.llamafactory.prompt import PromptAndAnswer
 from tuneyard.core.records import PLACEHOLDERS
 from tuneyard.core.records.images import BROKEN_IMAGE, FORMAT_NAMES, open_image
@@ -52,7 +52,7 @@ def with_images(request: ScoringRequest, datasets: Sequence[EvalDataset], shots:
             _(
                 "the adapters were trained on images of different sizes ({names}): score each in a "
                 "run of its own",
-                names=" and ".join(map(str, sizes)),
+                names=joined(map(str, sizes), _(" and ")),
             )
         )
     checked = []
@@ -150,7 +150,7 @@ def _find_image(path: str, folders: Sequence[Path], place: str) -> Path:
         with contextlib.suppress(OSError):  # a name that is too long, such as an image as text
             if (folder / path).is_file():
                 return folder / path
-    searched = ", ".join(map(str, folders))
+    searched = joined(map(relative, folders))
     raise ContentError(
         _(
             "{place}: {path}: no such file below {folder}; put it next to the dataset's file, or "

@@ -19,7 +19,7 @@ from tuneyard.core.cli.main import command_line
 from tuneyard.core.datasets import registry_folder
 from tuneyard.core.errors import RequestError
 from tuneyard.core.execution.options import ray_option, workers_option
-from tuneyard.core.language.message import _
+from tuneyard.core.language.message import _, joined
 from tuneyard.core.text.quoting import shell
 from tuneyard.eval.backends.connection import TIMEOUT
 from tuneyard.eval.backends.generate import PRESETS
@@ -48,7 +48,7 @@ class Finite(click.FloatRange):
         """Parse a number; a usage error if it is not finite or out of range."""
         number = float(super().convert(value, param, ctx))
         if not math.isfinite(number):
-            self.fail(f"{value} is not a finite number.", param, ctx)
+            self.fail(_("{value} is not a finite number.", value=value), param, ctx)
         return number
 
 
@@ -175,7 +175,7 @@ def _kept_options(options: dict[str, Any], command: str) -> dict[str, Any]:
             _(
                 "--rescore keeps the model's outputs: {names} would change them or has no effect; "
                 "leave it out, or score without --rescore",
-                names=", ".join(fixed),
+                names=joined(fixed),
             )
         )
     source = options["rescore"]
@@ -184,12 +184,12 @@ def _kept_options(options: dict[str, Any], command: str) -> dict[str, Any]:
     if scored_by != command:
         raise RequestError(
             _(
-                "--rescore {source}: outputs of `{shown_command}`, expected a run of "
-                "`{shown_command2}`; what is there is compared by tuneyard eval compare {shell}",
-                source=source,
-                shown_command=shown_command(scored_by),
-                shown_command2=shown_command(command),
-                shell=shell(source),
+                "--rescore {path}: outputs of `{command}`, expected a run of "
+                "`{expected}`; what is there is compared by tuneyard eval compare {results}",
+                path=source,
+                command=shown_command(scored_by),
+                expected=shown_command(command),
+                results=shell(source),
             )
         )
     open_options = options.keys() - explicit.keys()
@@ -224,14 +224,15 @@ def refuse_explicit(names: Iterable[str], reason: str) -> None:
     explicit = _explicit_options()
     for name in names:
         if name in explicit:
-            raise RequestError(f"{explicit[name].opts[0]}: {reason}")
+            raise RequestError(_("{option}: {reason}", option=explicit[name].opts[0], reason=reason))
 
 
 def resume_command(module: str) -> str:
     """Describe how a scoring run of `module` (such as `eval.nli`) is resumed after Ctrl-C."""
     if click.get_current_context().params.get("rescore"):
         return _("the same command starts again")
-    return f"resume it with: {command_line(module, ('--force', '--resume'))} --resume"
+    command = command_line(module, ("--force", "--resume"))
+    return _("resume it with: {command} --resume", command=command)
 
 
 def with_options(options: Sequence[Option], command: Callable[..., Any]) -> Callable[..., Any]:

@@ -18,8 +18,8 @@ from tuneyard.core.execution import Executor
 from tuneyard.core.execution.options import executor_of
 from tuneyard.core.files import read_object, reserved, sha256, write_json
 from tuneyard.core.installation.checkout import version
-from tuneyard.core.language.message import _, counted
-from tuneyard.core.language.messages import as_is, say, warn, warn_once
+from tuneyard.core.language.message import _, counted, joined
+from tuneyard.core.language.messages import say, warn, warn_once
 from tuneyard.eval.backends.scorers import Fields, score_in_halves
 from tuneyard.eval.backends.worker_model import worker_slots
 from tuneyard.eval.datasets.training import trained_on
@@ -97,7 +97,7 @@ def _score(plan: ScoringPlan) -> None:
     """Score all jobs, here or in workers, and write the files of each as soon as its rows are there."""
     workers = plan.opened.workers
     for model, dataset in plan.finished:
-        say(_("{model}  {dataset}  done before", model=as_is(model), dataset=as_is(dataset)))
+        say(_("{model}  {dataset}  done before", model=model, dataset=dataset))
     logs: dict[Job, PredictionLog] = {}
     pending = {job: job.scorer.batches for job in plan.jobs}
     for job in plan.jobs:
@@ -152,25 +152,26 @@ def check_refused(job: Job, refused: Mapping[int, str]) -> None:
     """Raise `RequestError` if the server refused more of a job's rows than --max-refused allows."""
     if job.backend.run or len(refused) <= job.request.max_refused:
         return
-    rows = [f"{job.dataset.place(row)} ({reason})" for row, reason in sorted(refused.items())]
-    listed = "; ".join(rows[:SHOWN_REFUSED])
-    if len(rows) > SHOWN_REFUSED:
-        listed += f"; and {len(rows) - SHOWN_REFUSED} more"
+    rows: list[str] = []
+    for row, reason in sorted(refused.items())[:SHOWN_REFUSED]:
+        rows.append(_("{place} ({reason})", place=job.dataset.place(row), reason=reason))
+    if len(refused) > SHOWN_REFUSED:
+        rows.append(_("and {number} more", number=len(refused) - SHOWN_REFUSED))
     command = command_line(
         job.request.by or job.request.command, ("--resume", "--force"), r" --max-refused[ =]\S+"
     )
     raise RequestError(
         _(
-            "{name} on {name2}: the server refused {rows}, expected at most {max_refused} "
-            "(--max-refused): {listed}. What was answered is kept; `{command} --resume "
-            "--max-refused {rows2}` resumes and counts them as unanswered",
-            name=job.candidate.name,
-            name2=job.dataset.name,
-            rows=counted(len(rows), "row", "rows"),
-            max_refused=job.request.max_refused,
-            listed=listed,
+            "{model} on {dataset}: the server refused {rows}, expected at most {most} "
+            "(--max-refused): {reasons}. What was answered is kept; `{command} --resume "
+            "--max-refused {number}` resumes and counts them as unanswered",
+            model=job.candidate.name,
+            dataset=job.dataset.name,
+            rows=counted(len(refused), "row", "rows"),
+            most=job.request.max_refused,
+            reasons=joined(rows, _("; ")),
             command=command,
-            rows2=len(rows),
+            number=len(refused),
         )
     )
 
@@ -182,11 +183,11 @@ def _check_answered(job: Job, refused: Mapping[int, str], predictions: Sequence[
     row, reason = next(iter(refused.items()))
     raise RequestError(
         _(
-            "{name} on {name2}: no row has an answer, the server refused {refused} ({place}: "
+            "{model} on {dataset}: no row has an answer, the server refused {rows} ({place}: "
             "{reason}). Correct the request or the server, then start anew with --force",
-            name=job.candidate.name,
-            name2=job.dataset.name,
-            refused=counted(len(refused), "row", "rows"),
+            model=job.candidate.name,
+            dataset=job.dataset.name,
+            rows=counted(len(refused), "row", "rows"),
             place=job.dataset.place(row),
             reason=reason,
         )
@@ -197,12 +198,11 @@ def _warn_of_refused_prompts(job: Job, fields_by_row: Mapping[int, Fields]) -> N
     """Warn of further prompts, which are no rows of the results, that the server refused."""
     for fields in fields_by_row.values():
         if "refused" in fields:
-            name, dataset = as_is(job.candidate.name), as_is(job.dataset.name)
             warn(
                 _(
-                    "{name} on {dataset}: the server refused a further prompt: {reason}",
-                    name=name,
-                    dataset=dataset,
+                    "{model} on {dataset}: the server refused a further prompt: {reason}",
+                    model=job.candidate.name,
+                    dataset=job.dataset.name,
                     reason=fields["refused"],
                 )
             )
@@ -232,7 +232,7 @@ def _finish(job: Job, log: PredictionLog, plan: ScoringPlan, note: str) -> None:
         kept_results, kept = read_object(kept_run / RESULTS), kept_run / PREDICTIONS
         origin = {name: kept_results[name] for name in ORIGIN if name in kept_results}
         rescored = {"rescored_from": {"path": str(kept), "sha256": sha256(kept)}}
-        note = f"rescored from {kept}"
+        note = _("rescored from {path}", path=kept)
     else:
         origin = _origin(job, plan.identity)
     results = {
@@ -300,13 +300,22 @@ def _origin(job: Job, identity: Identity) -> dict[str, Any]:
 def show(job: Job, results: Results, note: str) -> None:
     """Print a job's figures in a line that ends with `note`, and its warnings."""
     name, task = job.candidate.name, job.task
-    say(f"{as_is(name)}  {as_is(job.dataset.name)}  {task.line(results)}  {note}")
+    figures = task.line(results)
+    say(
+        _(
+            "{model}  {dataset}  {figures}  {note}",
+            model=name,
+            dataset=job.dataset.name,
+            figures=figures,
+            note=note,
+        )
+    )
     for warning in task.warnings(results):
         warn(
             _(
-                "{name} on {name2}: {warning}",
-                name=as_is(name),
-                name2=as_is(job.dataset.name),
+                "{model} on {dataset}: {warning}",
+                model=name,
+                dataset=job.dataset.name,
                 warning=warning,
             )
         )

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.core.files import versions
-from tuneyard.core.language.message import _
+from tuneyard.core.language.message import _, joined
 from tuneyard.core.language.messages import warn, warn_once
 from tuneyard.core.llamafactory.prompt import Messages
 from tuneyard.core.records import ANSWERS
@@ -211,23 +211,22 @@ def _kept_identity(
     sets = {dataset.name: dataset.digest for dataset in datasets}
     for dataset in datasets:
         if dataset.name not in run["sets"]:
-            names = ", ".join(run["sets"])
             raise RequestError(
                 _(
                     "--rescore {path}: no outputs on {name}; name --dataset one of these: {names}",
                     path=source,
                     name=dataset.name,
-                    names=names,
+                    names=joined(run["sets"]),
                 )
             )
         if sets[dataset.name] != run["sets"][dataset.name]:
             raise ContentError(
                 _(
-                    "--rescore {path}: its outputs on {name} are of another {other}: put it back as it "
+                    "--rescore {path}: its outputs on {name} are of another {data}: put it back as it "
                     "was, or score without --rescore",
                     path=source,
                     name=dataset.name,
-                    other=dataset.path,
+                    data=dataset.path,
                 )
             )
     for model, dataset in product(run["models"], datasets):

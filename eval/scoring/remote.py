@@ -77,11 +77,12 @@ def _setup(plan: ScoringPlan, jobs: Iterable[Job]) -> ScoringSetup:
 def item_of(job: Job, batch: list[int]) -> WorkItem:
     """The work on a batch of a job. Its name is for messages about lost workers."""
     candidate, dataset = job.candidate.name, job.dataset.name
-    about = f"{len(batch)} rows from row {batch[0]} on"
+    about = _("{count} rows from row {first} on", count=len(batch), first=batch[0])
     if job.main is not None:
-        about = "further answers"
+        about = _("further answers")
     arguments = (candidate, dataset, job.main is not None, batch)
-    return WorkItem(f"{candidate} on {dataset}, {about}", score_batch, arguments)
+    name = _("{model} on {dataset}, {about}", model=candidate, dataset=dataset, about=about)
+    return WorkItem(name, score_batch, arguments)
 
 
 def score_batch(

@@ -16,7 +16,7 @@ from typing import TypedDict
 
 from tuneyard.core.errors import RequestError
 from tuneyard.core.files import read_object, write_json, write_text
-from tuneyard.core.language.message import _, tr
+from tuneyard.core.language.message import _, joined, tr
 from tuneyard.core.language.messages import say
 from tuneyard.core.language.number_format import NONE, Table, grid, number, percent
 from tuneyard.core.training.metrics import ACCURACY, SHARE, Metric
@@ -124,7 +124,7 @@ def score_draws(
     table = grid(repeats_table(repeats, means))
     write_json(request.out / REPEATS, {"seeds": seeds, "figures": repeats, "mean": means})
     write_text(request.out / TABLE, f"{table}\n")
-    say(f"\n{table}")
+    say(joined(["", table], "\n"))
     _unused, words = next_steps[0]
     return request.out / TABLE, words
 
@@ -225,8 +225,8 @@ def repeats_table(repeats: Repeats, means: Mapping[str, RepeatedFigure]) -> Tabl
         baseline = tr("majority-class baseline")
         rows.append([baseline, dataset, ACCURACY.name, str(figure["n"]), share, NONE, NONE])
     header = (
-        "model",
-        "dataset",
+        _("model"),
+        _("dataset"),
         _("figure"),
         "n",
         _("mean (95 % interval)"),

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from tuneyard.core.errors import RequestError, need
-from tuneyard.core.language.message import _
+from tuneyard.core.language.message import _, joined
 from tuneyard.eval.scoring.weights import Axes, Point
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ class WeightSearch:
         equal = (round(1 / count, DIGITS),) * count
         self.first = axes.with_points([*alone, equal])
         if points < len(self.first.points):
-            least, names = len(self.first.points), ", ".join(self.first.points)
+            least, names = len(self.first.points), joined(self.first.points)
             raise RequestError(
                 _(
                     "--search {points}: expected {least} or more, since the first points are {names}",

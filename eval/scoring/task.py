@@ -24,7 +24,7 @@ NextStep = tuple[Path, Sequence[str]]
 """Where the result of a scoring command is, and the words of the next command."""
 
 
-NO_TEXT = "no answer has a text; the template, the end tokens or --max-new-tokens may be wrong"
+NO_TEXT = _("no answer has a text; the template, the end tokens or --max-new-tokens may be wrong")
 """The warning of a run in which all answers are empty."""
 
 
@@ -163,25 +163,38 @@ class Task(ABC):
 
     def warnings(self, results: Results) -> list[str]:
         """Warn if accuracy says little, of little label mass, and of prompts without an answer."""
-        warnings = []
+        warnings: list[str] = []
         if results.get("accuracy") == 0:
             warnings.append(
-                f"no answer is correct; read some of them in {PREDICTIONS}, since the "
-                "labels, the parser or the template may be wrong"
+                _(
+                    "no answer is correct; read some of them in {file}, since the "
+                    "labels, the parser or the template may be wrong",
+                    file=PREDICTIONS,
+                )
             )
         if results.get("majority") == 1 and results["n"] > 1:
             warnings.append(
-                "all expected answers are the same: accuracy has no majority baseline and supports no verdict"
+                _(
+                    "all expected answers are the same: accuracy has no majority baseline and supports no "
+                    "verdict"
+                )
             )
         mass, too_long = results.get("label_mass"), results["too_long"]
         if mass is not None and mass < LOW_MASS:
-            share = f"{100 * mass:.1f} %"
             warnings.append(
-                f"only {share} of the probability is on the labels; the model would often answer otherwise"
+                _(
+                    "only {percent:.1f} % of the probability is on the labels; the model would often answer "
+                    "otherwise",
+                    percent=100 * mass,
+                )
             )
         if too_long:
             warnings.append(
-                f"{counted(too_long, 'prompt', 'prompts')} too long for the context: {self.if_too_long}"
+                _(
+                    "{prompts} too long for the context: {effect}",
+                    prompts=counted(too_long, "prompt", "prompts"),
+                    effect=self.if_too_long,
+                )
             )
         return [*warnings, *refused_warnings(results, self.if_too_long)]
 
@@ -208,8 +221,13 @@ def refused_warnings(results: Results, effect: str) -> list[str]:
     refused = results.get("refused", 0)
     if not refused:
         return []
-    rows = counted(refused, "row", "rows")
-    return [f"{rows} refused by the server: {effect}; the reasons are in {PREDICTIONS}, under `refused`"]
+    warning = _(
+        "{rows} refused by the server: {effect}; the reasons are in {file}, under `refused`",
+        rows=counted(refused, "row", "rows"),
+        effect=effect,
+        file=PREDICTIONS,
+    )
+    return [warning]
 
 
 def share_line(share: Results) -> str:
@@ -220,11 +238,11 @@ def share_line(share: Results) -> str:
 
 def labelled_shares(results: Results, labels: Mapping[str, str]) -> list[str]:
     """Each rate that could be measured, after its label: `valid JSON 90.0% [69.9%, 97.2%] of 20`."""
-    parts = []
+    parts: list[str] = []
     for name, label in labels.items():
         share = results.get(name)
         if share:
-            parts.append(f"{label} {share_line(share)} of {share['n']}")
+            parts.append(_("{label} {share} of {n}", label=label, share=share_line(share), n=share["n"]))
     return parts
 
 

@@ -14,6 +14,7 @@ from tuneyard.adapters.store import SAVES
 from tuneyard.core.datasets.bundled_recipes import BundledRecipe, bundled_recipes, find_recipe
 from tuneyard.core.errors import ContentError
 from tuneyard.core.files import JsonObject
+from tuneyard.core.language.message import _
 from tuneyard.core.training.training_run import (
     CHECKPOINT,
     STARTED,
@@ -81,15 +82,30 @@ def newest_checkpoint(folder: Path) -> Path | None:
 def unfinished_line(folder: Path) -> str:
     """Sentence about an unfinished training: its newest checkpoint, and the command that resumes it."""
     checkpoint = newest_checkpoint(folder)
-    state = f"newest {checkpoint.name}" if checkpoint else "no checkpoint"
-    effect = "resumes it" if checkpoint else "starts it again"
+    if checkpoint:
+        state = _("newest {checkpoint}", checkpoint=checkpoint.name)
+        effect = _("resumes it")
+    else:
+        state = _("no checkpoint")
+        effect = _("starts it again")
     try:
         command = _resuming(folder, checkpoint)
     except ContentError as error:
-        return f"{folder}: training unfinished ({state}); {error}"
+        return _("{folder}: training unfinished ({state}); {error}", folder=folder, state=state, error=error)
     if not command:
-        return f"{folder}: training unfinished ({state}); the command that began it {effect}"
-    return f"{folder}: training unfinished ({state}); `{shlex.join(command)}` {effect}"
+        return _(
+            "{folder}: training unfinished ({state}); the command that began it {effect}",
+            folder=folder,
+            state=state,
+            effect=effect,
+        )
+    return _(
+        "{folder}: training unfinished ({state}); `{command}` {effect}",
+        folder=folder,
+        state=state,
+        command=shlex.join(command),
+        effect=effect,
+    )
 
 
 def _resuming(folder: Path, checkpoint: Path | None) -> list[str]:

@@ -19,7 +19,7 @@ from markupsafe import Markup, escape
 from tuneyard.core.cli.main import command_line as made_by
 from tuneyard.core.drawing.page import embedded, fill_page, words_of
 from tuneyard.core.drawing.plots import NOT_WRITTEN, plot_language
-from tuneyard.core.language.message import _, counted, tr
+from tuneyard.core.language.message import _, counted, tr, translated, with_texts
 from tuneyard.core.language.number_format import Table, percent
 from tuneyard.core.language.reader import current
 from tuneyard.eval.judge.ask import ComparedRuns
@@ -114,7 +114,7 @@ def render(compared: ComparedRuns, page: Page, plots: Sequence[DrawnPlot]) -> st
         accuracies=scores(comparison),
         pictures=pictures,
         unfolded=len(models) <= FEW,
-        warnings=[without_places(warning) for warning in compared.warnings],
+        warnings=[translated(with_texts(warning, without_places)) for warning in compared.warnings],
         caveats=caveats,
         tables={f"{name}{tr('.')}": table for name, table in shown.items()},
         counts=_counts,
@@ -272,26 +272,26 @@ def _data(models: Sequence[str], base: str, best: str, errors: Sequence[Incorrec
 
 
 GLOSSARY = {
-    "the base": _("The model as it was before any adapter was added."),
+    _("the base"): _("The model as it was before any adapter was added."),
     _("the merge"): _("One adapter made of several; the number is the weight of each."),
-    "accuracy": _("The share of examples that a model answers correctly."),
-    "macro-F1": _("The unweighted mean over labels of the harmonic mean of precision and recall."),
-    "95 % interval": _(
+    _("accuracy"): _("The share of examples that a model answers correctly."),
+    _("macro-F1"): _("The unweighted mean over labels of the harmonic mean of precision and recall."),
+    _("95 % interval"): _(
         "Confidence interval. If the examples were drawn again many times, 95 of 100 intervals "
         "computed this way would contain the true value."
     ),
-    "majority-class baseline": _("The accuracy of always giving the most common expected answer."),
-    "mean": _("The mean of the accuracies on all datasets, each dataset counting alike."),
+    _("majority-class baseline"): _("The accuracy of always giving the most common expected answer."),
+    _("mean"): _("The mean of the accuracies on all datasets, each dataset counting alike."),
     _("difference, points"): _(
         "The accuracy of the first model less that of the second, in percentage points."
     ),
     _("fixed"): _("Examples that the second model, or the base, got wrong and the first got right."),
     _("regressed"): _("Examples that the second model, or the base, got right and the first got wrong."),
-    "p": _("How often chance alone gives a difference as large, in any of the comparisons made together."),
+    _("p"): _("How often chance alone gives a difference as large, in any of the comparisons made together."),
     _("minimum detectable effect"): _(
         "The least difference, in points, that these examples show with 80 % power."
     ),
-    "not shown": _("No significant difference at 5 % here, which does not show them to be equal."),
+    _("not shown"): _("No significant difference at 5 % here, which does not show them to be equal."),
     _("95th percentile if calibrated"): _(
         "The ECE that a perfectly calibrated model exceeds 5 times of 100."
     ),
@@ -301,7 +301,7 @@ GLOSSARY = {
     ),
     _("ECE"): _("Expected calibration error: the mean distance between confidence and accuracy."),
     _("unparsed"): _("Answers in which no label was found; they count as incorrect."),
-    "cluster": _("Examples that share a text and are not independent; tests keep them together."),
+    _("cluster"): _("Examples that share a text and are not independent; tests keep them together."),
 }
 
 

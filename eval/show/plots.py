@@ -338,4 +338,4 @@ def _commonest_error(counts: Mapping[tuple[str, str], int]) -> str:
         return tr("no error")
     (gold, predicted), count = max(errors.items(), key=lambda item: item[1])
     times = counted(count, "time", "times")
-    return tr("{right} answered as {said} {times}", right=gold, said=predicted, times=times)
+    return tr("{expected} answered as {predicted} {times}", expected=gold, predicted=predicted, times=times)

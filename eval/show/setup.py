@@ -12,8 +12,8 @@ from pathlib import Path
 from tuneyard.adapters.adapter import digest_in
 from tuneyard.core.files import versions
 from tuneyard.core.installation.checkout import version
-from tuneyard.core.language.message import _, marked, tr
-from tuneyard.core.language.messages import for_reader, relative_paths, warn
+from tuneyard.core.language.message import _, joined, tr
+from tuneyard.core.language.messages import warn
 from tuneyard.core.language.number_format import NONE, Table
 from tuneyard.eval.judge.ask import ComparedRuns
 from tuneyard.eval.judge.conclusions import Section
@@ -51,7 +51,15 @@ def without_places(text: str) -> str:
     folders = {str(folder) for folder in (*Path.cwd().parents, Path.home()) if folder != folder.parent}
     known = "|".join(re.escape(folder) for folder in sorted(folders, key=len, reverse=True))
     absolute = rf"(?<![\w./~<-])(?:{known}|~)?/(?:{NAME}/)*(?P<last>{NAME})/?"
-    return re.sub(absolute, r"\g<last>", relative_paths(text))
+    return re.sub(absolute, r"\g<last>", _from_here(text))
+
+
+def _from_here(text: str) -> str:
+    """Write the paths below the working folder in a text from that folder on."""
+    folder = Path.cwd()
+    if folder == folder.parent:
+        return text
+    return re.sub(rf"(?<![\w./~-]){re.escape(str(folder))}/", "", text)
 
 
 def argument(text: str) -> str:
@@ -61,7 +69,7 @@ def argument(text: str) -> str:
     'rte=a'
     """
     name, equals, path = text.rpartition("=")
-    here = relative_paths(path)
+    here = _from_here(path)
     if Path(here).is_absolute():
         return f"{name}{equals}{Path(here).name}"
     return without_places(f"{name}{equals}{here}")
@@ -126,11 +134,11 @@ def compared_datasets(runs: RunsByDataset, sections: Sequence[Section]) -> Table
         tests = []
         about = run.facts.get("about")
         if isinstance(about, str):
-            tests.append(for_reader(about))
+            tests.append(about)
         labels = sorted({short(label) for label in run.gold if label})
         command = part_of(run.facts, "settings").get("command")
         if 1 < len(labels) <= MOST_LABELS:
-            tests.append(tr("answers {labels}", labels=tr(", ").join(labels)))
+            tests.append(tr("answers {labels}", labels=joined(labels)))
         elif command in TESTED:
             tests.append(tr(TESTED[command]))
         rows.append([section.name, f"{section.n:,}", tr("; ").join(tests) or NONE])
@@ -167,7 +175,7 @@ def _plain(value: object) -> str:
     if isinstance(value, Mapping):
         return "; ".join(f"{key} {_plain(part)}" for key, part in value.items()) or NONE
     if isinstance(value, str):
-        return for_reader(value)
+        return value
     return json.dumps(value, ensure_ascii=False)
 
 
@@ -192,8 +200,7 @@ def next_command(compared: ComparedRuns) -> list[str]:
     digests = part_of(part_of(run.facts, "hashes"), "adapters").values()
     for place in map(Path, weights if digests else ()):
         if digest_in(place) not in {"", *digests}:
-            changed = marked("{place} is not what was scored any more: score it again before you ship it")
-            warn(tr(changed, place=place))
+            warn(_("{place} is not what was scored any more: score it again before you ship it", place=place))
             return []
     name = re.sub(r"[^\w.-]+", "-", run.model)
     if list(weights.values()) == [1]:

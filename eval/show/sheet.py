@@ -19,7 +19,7 @@ from typing import Any
 from tuneyard.core.errors import SHOWN, ContentError, RequestError, show_value
 from tuneyard.core.files import read_object, text_sha256
 from tuneyard.core.files.bounded_reading import open_regular
-from tuneyard.core.language.message import counted
+from tuneyard.core.language.message import _, counted, joined, relative, tr, translated
 from tuneyard.core.language.number_format import NONE, percent, show_p
 from tuneyard.core.text.markdown import markdown_table
 from tuneyard.core.text.quoting import markdown_block, markdown_text
@@ -103,7 +103,7 @@ def safe_cell(text: str) -> str:
         text = f"'{text}"
     if len(text) <= LONGEST:
         return text
-    return f"{text[:LONGEST]}… (cut: the whole text is in answers.md)"
+    return tr("{beginning}… (cut: the whole text is in answers.md)", beginning=text[:LONGEST])
 
 
 def check_key(path: Path, facts: Mapping[str, object]) -> None:
@@ -114,8 +114,13 @@ def check_key(path: Path, facts: Mapping[str, object]) -> None:
     changed = [name for name, value in facts.items() if before.get(name) != value]
     if changed:
         raise RequestError(
-            f"{path}: the key of an earlier sheet, made with other values of {' and '.join(changed)}. "
-            "Raters may still have that sheet: choose another --out, or give it up with --force"
+            _(
+                "{path}: the key of an earlier sheet, made with other values of {names}. "
+                "Raters may still have that sheet: choose another --out, or give it up with "
+                "--force",
+                path=path,
+                names=joined(changed, _(" and ")),
+            )
         )
 
 
@@ -125,7 +130,9 @@ def check_unrated(path: Path) -> None:
         return
     for _unused, row in read_rows(path):
         if any(row[name] for name in (*CRITERIA, "comment")):
-            raise RequestError(f"{path} holds somebody's marks: move it away, or choose another --out")
+            raise RequestError(
+                _("{path} holds somebody's marks: move it away, or choose another --out", path=path)
+            )
 
 
 def read_key(path: Path) -> Key:
@@ -141,7 +148,9 @@ def read_key(path: Path) -> Key:
                 clusters[prompt] = str(entry["cluster"])
         return Key(list(map(str, value["models"])), answers, clusters)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise ContentError(f"{path}: no key of a rating sheet: give its key.json with --key") from error
+        raise ContentError(
+            _("{path}: no key of a rating sheet: give its key.json with --key", path=path)
+        ) from error
 
 
 def read_sheet(path: Path, key: Key, rater: str) -> list[Rating]:
@@ -157,29 +166,36 @@ def read_sheet(path: Path, key: Key, rater: str) -> list[Rating]:
         name = row["id"]
         marks = {criterion: row[criterion] for criterion in CRITERIA if row[criterion]}
         of_row = list(_problems(name, marks, key, seen))
-        problems += [f"{path} row {number}: {problem}" for problem in of_row]
+        place = f"{relative(path)} row {number}"
+        problems += [_("{place}: {problem}", place=place, problem=problem) for problem in of_row]
         seen.add(name)
         if marks and not of_row:
             numbers = {criterion: int(mark[0]) for criterion, mark in marks.items()}
             ratings.append(Rating(rater, *key.answers[name], numbers))
     if problems:
-        message = "\n".join(problems[:SHOWN])
+        lines = problems[:SHOWN]
         if len(problems) > SHOWN:
-            message += f"\n… {len(problems) - SHOWN} more"
-        raise ContentError(message)
+            lines.append(_("… {number} more", number=len(problems) - SHOWN))
+        raise ContentError(joined(lines, "\n"))
     if not ratings:
-        raise ContentError(f"{path}: no marks in it: rate from 1 to 5 under {', '.join(CRITERIA)}")
+        raise ContentError(
+            _("{path}: no marks in it: rate from 1 to 5 under {names}", path=path, names=joined(CRITERIA))
+        )
     return ratings
 
 
 def _problems(name: str, marks: Mapping[str, str], key: Key, seen: set[str]) -> Iterator[str]:
     if name not in key.answers:
-        yield f"id {show_value(name)} is not in the key: is it the key of another sheet?"
+        yield _("id {id} is not in the key: is it the key of another sheet?", id=show_value(name))
     if name in seen:
-        yield f"id {show_value(name)} stands twice"
+        yield _("id {id} stands twice", id=show_value(name))
     for criterion, mark in marks.items():
         if not MARK.fullmatch(mark):
-            yield f"{criterion}: found {show_value(mark)}, expected 1, 2, 3, 4, 5 or nothing"
+            yield _(
+                "{criterion}: found {mark}, expected 1, 2, 3, 4, 5 or nothing",
+                criterion=criterion,
+                mark=show_value(mark),
+            )
 
 
 def read_rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
@@ -190,13 +206,19 @@ def read_rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
     with open_regular(path) as file:
         head = file.read(HEAD)
     if head.startswith(b"PK") or b"\0" in head:
-        raise ContentError(f"{path}: not CSV: save the sheet as CSV (UTF-8)")
+        raise ContentError(_("{path}: not CSV: save the sheet as CSV (UTF-8)", path=path))
     rows = csv_rows(path, "replace", longest_cell=4 * LONGEST)
     _unused, header = next(rows, (1, []))
     names = [name.strip().lower() for name in header]
     missing = [name for name in ("id", *CRITERIA) if name not in names]
     if missing:
-        raise ContentError(f"{path} row 1: no column {', '.join(missing)}: keep the heading as it was")
+        raise ContentError(
+            _(
+                "{path} row 1: no column {names}: keep the heading as it was",
+                path=path,
+                names=joined(missing),
+            )
+        )
     for number, (_unused, cells) in enumerate(rows, 2):
         plain = [unicodedata.normalize("NFKC", cell).strip() for cell in cells]
         if any(plain):
@@ -208,19 +230,20 @@ def side_by_side(prompts: Sequence[Answered]) -> str:
 
     The texts are in fenced blocks, so that nothing in them is Markdown or HTML.
     """
-    parts = ["# Answers side by side", "This page names the models: raters get sheet.csv alone."]
+    parts = [f"# {tr('Answers side by side')}", tr("This page names the models: raters get sheet.csv alone.")]
     for number, answered in enumerate(prompts, 1):
-        texts = {"Prompt": answered.prompt, "Reference": answered.reference, **answered.answers}
-        if not answered.reference:
-            del texts["Reference"]
+        texts = {tr("Prompt"): answered.prompt}
+        if answered.reference:
+            texts[tr("Reference")] = answered.reference
+        texts |= answered.answers
         parts.append(f"## {number}")
         for name, text in texts.items():
             parts += [f"**{markdown_text(name)}**", markdown_block(text, "text")]
     return "\n\n".join(parts) + "\n"
 
 
-HEADER = ["", "criterion", "won", "tied", "lost", "won of the decided (95 %)", "p"]
-METHOD = (
+HEADER = (_("criterion"), _("won"), _("tied"), _("lost"), _("won of the decided (95 %)"), _("p"))
+METHOD = _(
     "A prompt is won by the better mean mark over the raters who marked both answers; overall takes the "
     "mean of the criteria and decides. A cluster of prompts counts as one, and is won by the better mean of "
     "its prompts. p is the exact two-sided sign test's, over those that are no tie. The criteria describe."
@@ -230,28 +253,49 @@ METHOD = (
 def tally_table(tally: Mapping[str, Any]) -> str:
     """The tally of `tally_json` as Markdown: verdicts, wins by criterion, mean marks, equal verdicts."""
     rows = [[model, *map(_number, means.values())] for model, means in tally["mean_marks"].items()]
-    wins = markdown_table(HEADER, [_row(outcome) for outcome in tally["outcomes"]])
-    marks = markdown_table(["mean mark", *CRITERIA], rows)
-    parts = [*map(markdown_text, tally["verdicts"]), wins, METHOD, marks]
+    wins = markdown_table(["", *map(tr, HEADER)], [_row(outcome) for outcome in tally["outcomes"]])
+    marks = markdown_table([tr("mean mark"), *CRITERIA], rows)
+    parts = [*map(markdown_text, map(translated, tally["verdicts"])), wins, tr(METHOD), marks]
     if tally["equal_verdicts"] is not None:
-        parts.append(f"Two raters gave the same verdict (overall) in {percent(tally['equal_verdicts'])}.")
+        share = percent(tally["equal_verdicts"])
+        parts.append(tr("Two raters gave the same verdict (overall) in {share}.", share=share))
     return "\n\n".join(parts) + "\n"
 
 
-def verdict(one: Outcome, unit: str) -> str:
-    """An overall outcome as a sentence. Its `unit` is what is won and lost: prompts or clusters."""
+def verdict(one: Outcome, *, by_cluster: bool) -> str:
+    """An overall outcome as a sentence. Prompts are won and lost, or clusters of them."""
     from tuneyard.eval.statistics.family import ALPHA
 
-    outcome = f"{counted(one.wins, unit, f'{unit}s')} won, {one.losses} lost, {one.ties} tied"
+    units = counted(one.wins, "prompt", "prompts")
+    if by_cluster:
+        units = counted(one.wins, "cluster", "clusters")
+    outcome = _("{units} won, {losses} lost, {ties} tied", units=units, losses=one.losses, ties=one.ties)
     if one.share is None or one.p is None:
-        return f"No difference between {one.model} and {one.against}: {outcome}."
-    chance = f"p {show_p(one.p)}"
+        return _(
+            "No difference between {model} and {other}: {outcome}.",
+            model=one.model,
+            other=one.against,
+            outcome=outcome,
+        )
     if one.p >= ALPHA:
-        return f"No evidence of a difference between {one.model} and {one.against}: {outcome} ({chance})."
+        return _(
+            "No evidence of a difference between {model} and {other}: {outcome} (p {p}).",
+            model=one.model,
+            other=one.against,
+            outcome=outcome,
+            p=show_p(one.p),
+        )
     better, worse = one.model, one.against
     if one.wins <= one.losses:
         better, worse = one.against, one.model
-    return f"{better} is rated better than {worse}: for {one.model} {outcome} ({chance})."
+    return _(
+        "{better} is rated better than {worse}: for {model} {outcome} (p {p}).",
+        better=better,
+        worse=worse,
+        model=one.model,
+        outcome=outcome,
+        p=show_p(one.p),
+    )
 
 
 def tally_json(
@@ -259,13 +303,16 @@ def tally_json(
 ) -> dict[str, Any]:
     """The tally as plain JSON values; `clusters` has the prompts (from 1) that belong to a cluster."""
     compared = outcomes(ratings, models, clusters)
-    unit = "cluster" if clusters else "prompt"
     return {
         "models": list(models),
         "raters": sorted({rating.rater for rating in ratings}),
         "prompts": len({rating.prompt for rating in ratings}),
         "clusters": len(set(clusters.values())) or None,
-        "verdicts": [verdict(outcome, unit) for outcome in compared if outcome.criterion == OVERALL],
+        "verdicts": [
+            verdict(outcome, by_cluster=bool(clusters))
+            for outcome in compared
+            if outcome.criterion == OVERALL
+        ],
         "outcomes": [asdict(outcome) for outcome in compared],
         "mean_marks": {model: mean_marks(ratings, model) for model in models},
         "equal_verdicts": equal_verdicts(ratings, models),

@@ -74,8 +74,8 @@ def _heat(axes: "Axes", choice: Choice, names: Sequence[str], points: Mapping[st
         axes.text(x, y, text, ha="center", va="center", fontsize=8, color=colour)
     image = axes.imshow(shares, origin="lower", cmap="cividis", aspect="auto")
     marks = (
-        ("best on this set", points[choice.model], "solid", COLOURS[6]),
-        ("best on all sets", points[ship], "dotted", "black"),
+        (_("best on this set"), points[choice.model], "solid", COLOURS[6]),
+        (_("best on all sets"), points[ship], "dotted", "black"),
     )
     for label, (up, right), style, colour in marks:
         corner = (rights.index(right) - 0.47, ups.index(up) - 0.47)

@@ -7,7 +7,7 @@ from typing import Any
 
 from tuneyard.core.files import versions
 from tuneyard.core.installation.checkout import version
-from tuneyard.core.language.message import _, counted, marked, tr
+from tuneyard.core.language.message import _, counted, joined, tr
 from tuneyard.core.language.number_format import (
     NONE,
     Table,
@@ -42,7 +42,7 @@ LEFT_OUT_OF_SEEDS = _(
     "The intervals of replicates are over these examples and training seeds. They leave out what another "
     "prompt or other data would change."
 )
-ANSWER_FIELDS = (_("unparsed"), _("calibration"), "metrics", "always", "macro_f1")
+ANSWER_FIELDS = ("unparsed", "calibration", "metrics", "always", "macro_f1")
 SEED_FIELDS = ("trainings", "seed_deviation")
 WIDE = 7  # more columns than this do not fit a screen
 MOST_MODELS = 20  # on a screen
@@ -56,7 +56,7 @@ def summary(compared: ComparedRuns) -> str:
     more = len(comparison.models) - MOST_MODELS
     if more > 0:
         parts.append(tr("{more} more", more=more))
-    return "\n\n".join(parts)
+    return joined(parts, "\n\n")
 
 
 def scores(comparison: Comparison, most: int | None = None, marked: Collection[str] = ()) -> Table:
@@ -131,14 +131,14 @@ def differences(section: Section) -> dict[str, Table]:
 
     By caption; of macro-F1 too if the answers are labels.
     """
-    caption = marked("Differences in accuracy on {name}, example by example.")
-    if section.name == MEAN:
-        caption = _("Differences in mean accuracy, example by example.")
     name = section_name(section.name)
+    caption = tr("Differences in accuracy on {name}, example by example.", name=name)
+    if section.name == MEAN:
+        caption = tr("Differences in mean accuracy, example by example.")
     best = section.best
     between = sorted(section.between, key=lambda test: best not in (test.model, test.against))
     tests = [*section.against_base, *(test.seen_from(best) for test in between)]
-    tables = {tr(caption, name=name): difference_table(tests, section.metric)}
+    tables = {caption: difference_table(tests, section.metric)}
     f1_rows = []
     for test in tests:
         f1 = test.macro_f1
@@ -208,10 +208,8 @@ def method(section: Section) -> str:
     if section.name == MEAN:
         rows = tr("Every dataset counts alike.")
     elif section.groups is not None:
-        examples, clusters = (
-            counted(section.n, "example", "examples"),
-            counted(section.groups, "cluster", "clusters"),
-        )
+        examples = counted(section.n, "example", "examples")
+        clusters = counted(section.groups, "cluster", "clusters")
         rows = tr("{examples} in {clusters}.", examples=examples, clusters=clusters)
         test = tr(" p and intervals come from one test, which takes clusters whole.")
     else:
@@ -223,11 +221,12 @@ def method(section: Section) -> str:
         test += tr(" Seeds are replicates: the intervals include how much they differ (Student's t).")
     against, between = len(section.against_base), len(section.between)
     if max(against, between) > 1:
-        sentence = marked(
+        test += tr(
             " They are corrected for {against} comparisons with the base and {between} among the others "
-            "(max statistic)."
+            "(max statistic).",
+            against=against,
+            between=between,
         )
-        test += tr(sentence, against=against, between=between)
     return rows + test
 
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from functools import partial
 
 from tuneyard.core.errors import show_value
-from tuneyard.core.language.message import _, counted, listed, marked, tr
+from tuneyard.core.language.message import _, counted, joined, listed, tr
 from tuneyard.core.language.number_format import limits, percent, points, show_p
 from tuneyard.eval.judge.conclusions import Comparison, PairedTest, Section, section_name
 from tuneyard.eval.metrics.labels import short
@@ -42,10 +42,10 @@ def decision(section: Section, *, brief: bool = False) -> str:
     if section.decided_by:
         return ""
     if not section.against_base:
-        text = marked(
-            "Nothing to compare: only {models} answered these examples. Name the base and another that did."
+        return tr(
+            "Nothing to compare: only {models} answered these examples. Name the base and another that did.",
+            models=first_few(list(map(called, section.figures))),
         )
-        return tr(text, models=first_few(list(map(called, section.figures))))
     if section.same_answer is not None:
         return tr(
             "No verdict on accuracy: every expected answer is {answer}. Compare a figure of the rows by its "
@@ -101,7 +101,7 @@ def notes(section: Section) -> str:
             warning = contamination(
                 model, score.trained_on, score.n, [], section.metric, at_most=score.trained_on_at_most
             )
-            text += f" {warning}{tr('.')}"
+            text += tr(" {warning}.", warning=warning)
     return text
 
 
@@ -225,7 +225,7 @@ def _not_better(section: Section, *, brief: bool) -> str:
         losses = [f"{called(test.model)} {section.metric.difference_text(test.value)}" for test in worse]
         text = tr(
             "Keep {base}: all others are worse ({listed}; p {p}).",
-            base=called(base), listed=tr(", ").join(losses), p=show_p(max(test.p for test in worse)),
+            base=called(base), listed=joined(losses), p=show_p(max(test.p for test in worse)),
         )  # fmt: skip
     if brief:
         return text

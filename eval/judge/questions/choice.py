@@ -10,7 +10,7 @@ from statistics import fmean
 from typing import Any
 
 from tuneyard.core.errors import RequestError
-from tuneyard.core.language.message import _, counted, tr
+from tuneyard.core.language.message import _, counted, joined, tr
 from tuneyard.core.language.number_format import Table
 from tuneyard.core.training.metrics import ACCURACY, Metric
 from tuneyard.eval.judge.conclusions import (
@@ -26,7 +26,7 @@ from tuneyard.eval.statistics.rates import average
 from tuneyard.eval.statistics.selection import split_halves
 
 CHOICE_SEED = 42
-CHOICE = (_("best on"), "candidate", _("choosing half"), _("held-out half"))
+CHOICE = (_("best on"), _("candidate"), _("choosing half"), _("held-out half"))
 
 
 def choose_on_half(
@@ -53,7 +53,7 @@ def choose_on_half(
             raise RequestError(
                 _(
                     "--choose-on half: found {names}, expected {base} and two others or more",
-                    names=", ".join(names),
+                    names=joined(names),
                     base=base,
                 )
             )
@@ -64,7 +64,7 @@ def choose_on_half(
                     _(
                         "--choose-on half: {dataset} was not scored with {names}",
                         dataset=dataset,
-                        names=", ".join(missing),
+                        names=joined(missing),
                     )
                 )
         runs, held_out = halves(runs)

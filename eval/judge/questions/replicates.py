@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from tuneyard.core.errors import RequestError
-from tuneyard.core.language.message import _, marked, tr
+from tuneyard.core.language.message import _
 from tuneyard.eval.read.scored_run import RunsByDataset, ScoredRun, models_of
 
 Recipes = Mapping[str, Sequence[str]]
@@ -73,9 +73,15 @@ def with_trainings(runs: RunsByDataset) -> RunsByDataset:
 
 def seed_warnings(recipes: Recipes) -> list[str]:
     """A warning for each recipe of fewer than five trainings."""
-    message = marked("--replicates {name}: the interval over {count} seeds is wide; train five")
-    return [
-        tr(message, name=name, count=len(models))
-        for name, models in recipes.items()
-        if len(models) < RECOMMENDED
-    ]
+    warnings: list[str] = []
+    for name, models in recipes.items():
+        if len(models) < RECOMMENDED:
+            count = len(models)
+            warnings.append(
+                _(
+                    "--replicates {name}: the interval over {count} seeds is wide; train five",
+                    name=name,
+                    count=count,
+                )
+            )
+    return warnings

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from tuneyard.core.errors import RequestError, nearest
-from tuneyard.core.language.message import _, tr
+from tuneyard.core.language.message import _, joined, tr
 from tuneyard.core.language.number_format import Table, percent
 from tuneyard.core.training.metrics import ACCURACY
 from tuneyard.eval.judge.conclusions import PairedTest, difference_table
@@ -64,8 +64,16 @@ def compare_slices(runs: RunsByDataset, base: str, by: str) -> list[Slice]:
             for run in by_model.values():
                 names = {*KINDS, *run.records[0]} - {"place"}
                 fields.update(name for name in names if 1 < len(set(run.kinds(name))) <= MOST)
-        listed = f"(fields with groups: {', '.join(sorted(fields)) or 'none'}); {nearest(by, fields)}"
-        raise RequestError(f"--by {by}: no dataset has this field {listed}".rstrip("; "))
+        groups: str = joined(sorted(fields))
+        if not fields:
+            groups = _("none")
+        message = _(
+            "--by {field}: no dataset has this field (fields with groups: {groups})", field=by, groups=groups
+        )
+        hint = nearest(by, fields)
+        if hint:
+            message = _("{message}; {hint}", message=message, hint=hint)
+        raise RequestError(message)
     return slices
 
 
