@@ -21,7 +21,7 @@ from tuneyard.core.drawing.page import embedded, fill_page, words_of
 from tuneyard.core.drawing.plots import NOT_WRITTEN, plot_language
 from tuneyard.core.language.message import _, counted, tr, translated, with_texts
 from tuneyard.core.language.number_format import Table, percent
-from tuneyard.core.language.reader import current
+from tuneyard.core.language.reader import CHINESE, current
 from tuneyard.eval.judge.ask import ComparedRuns
 from tuneyard.eval.judge.conclusions import MEAN, Section, section_name
 from tuneyard.eval.metrics.labels import MOST
@@ -92,6 +92,7 @@ def render(compared: ComparedRuns, page: Page, plots: Sequence[DrawnPlot]) -> st
     return fill_page(
         PAGE,
         tr=tr,
+        space="" if current() == CHINESE else " ",
         section_name=section_name,
         notes=notes,
         method=method,

@@ -1,10 +1,9 @@
-"""The Chinese of tables, plots, verdicts and the page: whole, used, with the fields of the English."""
+"""Tables, plots, verdicts and the page are in the language of their reader; files for programs are not."""
 
-import ast
 import itertools
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -12,23 +11,20 @@ from typing import Any
 
 import click
 import pytest
+from matplotlib.text import Text
 
 from tests.cli.scoring import call, invoke
-from tests.conftest import ROOT
 from tests.fake_runs import answers, demo, page_of, write_run
 from tests.json_files import read_json, write_json
 from tests.messages import raises
-from tests.product import FILES, nodes
 from tests.unit.adapters.test_plots import adapter
 from tuneyard.adapters import statistics
 from tuneyard.adapters.kinds.dora import DoraStatistics
 from tuneyard.adapters.plots import draw as draw_adapters
 from tuneyard.core.drawing import plots as drawing
 from tuneyard.core.errors import ContentError
-from tuneyard.core.language import translation as language
-from tuneyard.core.language.message import counted, listed, tr
-from tuneyard.core.language.messages import catalogue
-from tuneyard.core.language.reader import CHINESE, ENGLISH, in_language
+from tuneyard.core.language.message import counted, listed, tr, translated
+from tuneyard.core.language.reader import CHINESE, ENGLISH, current, in_language
 from tuneyard.core.training import metrics
 from tuneyard.eval import compare, suite
 from tuneyard.eval import sweep as eval_sweep
@@ -40,89 +36,46 @@ from tuneyard.eval.judge.questions.slices import by_slices
 from tuneyard.eval.read.find import ScoredRunSource
 from tuneyard.eval.read.logs.defect import DETAILED
 from tuneyard.eval.scoring.weights import Axes
-from tuneyard.eval.show.html import GLOSSARY
 from tuneyard.eval.show.tables import markdown
 from tuneyard.recipes import best
 from tuneyard.recipes.sweep import results
 from tuneyard.recipes.sweep.grid import Grid
 
 pytestmark = pytest.mark.usefixtures("unrendered")
-PAGES = (ROOT / "eval/show/page", ROOT / "compiler/view/page")
-FIELD = re.compile(r"\{\w+(?::[^}]*)?\}")
+WORD = re.compile(r"[A-Za-z]{2,}")
+MARKS = re.compile(r"<(style|script)\b.*?</\1>|<[^>]*>", re.DOTALL)
 
 
-def on_the_page() -> set[str]:
-    """The texts that the templates and the scripts translate."""
-    texts: set[str] = set()
-    for page in PAGES:
-        template = (page / "page.html").read_text(encoding="utf-8")
-        script = (page / "script.js").read_text(encoding="utf-8")
-        texts.update(re.findall(r'tr\("(.*?)"', template + script))
-        texts.update(re.findall(r'"([✓✗] \w+)"', script))
-        texts.update(f"{{count:,}} {noun}s" for noun in re.findall(r'counted\(.*?, "(\w+)"\)', script))
+def english_words(text: str) -> set[str]:
+    """Words of Latin letters in a text, in lower case."""
+    return {word.lower() for word in WORD.findall(text)}
+
+
+@pytest.fixture
+def drawn(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The texts of all plots that a test draws, in Chinese too, whatever fonts are installed."""
+    texts: list[str] = []
+    set_text = Text.set_text
+
+    def watched(text: Text, words: Any) -> None:
+        texts.append(words or "")
+        set_text(text, words)
+
+    monkeypatch.setattr(Text, "set_text", watched)
+    monkeypatch.setattr(drawing, "has_font_for", lambda _letters: True)
     return texts
 
 
-def product_nodes() -> Iterator[ast.AST]:
-    """The nodes of all product code."""
-    for file in FILES:
-        yield from nodes(file)
+NAMES = {
+    *("base", "type", "subtype", "question", "yes", "no", "why"),  # of the data
+    *("brier", "points", "label", "mass", "label_mass", "macro", "ece", "max", "mid", "mcnemar"),
+    *("replicates", "csv", "javascript", "lt"),
+}
+"""Names of data, figures, options and formats, which are the same in both languages; `lt` is that of <."""
 
 
-def test_every_text_that_is_written_into_a_call_of_tr_has_its_chinese() -> None:
-    texts = set()
-    for node in product_nodes():
-        if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Name)):
-            continue
-        if node.func.id == "tr" and isinstance(node.args[0], ast.Constant):
-            texts.add(node.args[0].value)
-        if node.func.id == "tr_counted" and isinstance(node.args[1], ast.Constant):
-            texts.add(f"{{count:,}} {node.args[1].value}s")
-    assert len(texts) > 100 and texts - {*catalogue(CHINESE)} == set()
-
-
-def test_the_fields_of_both_languages_are_the_same() -> None:
-    for english, chinese in catalogue(CHINESE).items():
-        assert sorted(FIELD.findall(english)) == sorted(FIELD.findall(chinese)), english
-
-
-def test_no_text_is_left_that_nothing_asks_for() -> None:
-    asked = on_the_page()
-    for node in product_nodes():
-        if isinstance(node, ast.Constant) and isinstance(node.value, str):
-            asked.add(node.value)
-    nouns = {f"{{count:,}} {noun}s" for noun in asked}
-    assert {*catalogue(CHINESE)} - asked - nouns == set()
-
-
-def test_every_text_of_the_page_and_the_glossary_is_there() -> None:
-    assert on_the_page() <= {*catalogue(CHINESE)}
-    assert {*GLOSSARY, *GLOSSARY.values()} <= {*catalogue(CHINESE)}
-
-
-class Asked(dict[str, str]):
-    """A catalogue that remembers what it lacks."""
-
-    def __init__(self, words: Mapping[str, str]) -> None:
-        super().__init__(words)
-        self.missing: set[str] = set()
-
-    def get(self, key: str, default: str = "") -> str:  # type: ignore[override]  # no other default is asked
-        if key not in self:
-            self.missing.add(key)
-        return super().get(key, default)
-
-
-def watch(asked: Asked, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Look all Chinese up in `asked`, in plots too, whatever fonts are installed."""
-    monkeypatch.setattr(language, "catalogue", lambda name: asked if name == CHINESE else {})
-    monkeypatch.setattr(metrics, "catalogue", language.catalogue)
-    monkeypatch.setattr(drawing, "has_font_for", lambda _: True)
-
-
-def test_no_text_of_a_comparison_lacks_its_chinese(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = Asked(catalogue(CHINESE))
-    watch(asked, monkeypatch)
+def test_no_text_of_a_comparison_lacks_its_chinese(tmp_path: Path, drawn: list[str]) -> None:
+    """Pages, tables, plots and warnings have no English word but names."""
     gold = ["yes", "no"] * 40
     kinds = {"type": ["x", "y"] * 40, "subtype": [f"k{n // 3}" for n in range(80)]}
     for seed, (model, right) in enumerate([("base", 50), ("a", 70), ("b", 72), ("c", 20)]):
@@ -134,19 +87,23 @@ def test_no_text_of_a_comparison_lacks_its_chinese(tmp_path: Path, monkeypatch: 
                 tmp_path / "runs", model, name, gold, answers(gold, right, seed), groups, kinds,
                 metrics=metric, trained_on=trained if seed in (0, 1) else None,
             )  # fmt: skip
+    texts: list[str] = []
     with in_language(CHINESE):
         for choose in (False, True):
             questions: list[Question] = [choose_on_half] if choose else []
             recipes = {} if choose else {"x": ["a", "b"]}
             questions.append(partial(by_slices, by="type"))
-            found = compare_results(
+            compared = compare_results(
                 [ScoredRunSource(tmp_path / "runs")], questions, margin=0.05, recipes=recipes
             )
-            page = page_of(found)
-            markdown(found.comparison)
+            page, _provenance = page_of(compared).split('<details id="provenance">')
+            texts += [MARKS.sub(" ", page), markdown(compared.comparison)]
+            texts += map(translated, compared.warnings)
         for metric in ("brier", "label_mass"):
-            markdown(compare_results([ScoredRunSource(tmp_path / "runs")], metric=metric).comparison)
-    assert asked.missing <= {"n", "points", "x"} and "基线" in page
+            compared = compare_results([ScoredRunSource(tmp_path / "runs")], metric=metric)
+            texts.append(markdown(compared.comparison))
+    assert "基座" in page and len(drawn) > 100
+    assert english_words(" ".join([*texts, *drawn])) - NAMES == set()
 
 
 @pytest.mark.usefixtures("without_plots")
@@ -190,7 +147,7 @@ def test_warnings_in_json_are_english_and_those_of_the_reader_are_not(
 def test_names_are_listed() -> None:
     assert listed(["a"]) == "a" and listed(["a", "b", "c"]) == "a, b and c"
     with in_language(CHINESE):
-        assert listed(["a", "b", "c"]) == "a、b 和 c" and tr("no such text") == "no such text"
+        assert translated(listed(["a", "b", "c"])) == "a、b 和 c" and tr("no such text") == "no such text"
 
 
 PLURAL_OF_ONE = re.compile(r"(?<![\d.,−+(])\b1 (?:independent )?(?!is |has |was )[a-z]+s\b")
@@ -220,10 +177,7 @@ def test_one_of_a_thing_is_no_plural(groups: list[str] | None, tmp_path: Path) -
         singular = number == 1
         assert counted(number, "example", "examples") == f"{number:,} example{'' if singular else 's'}"
         with in_language(CHINESE):
-            assert counted(number, "example", "examples") == f"{number:,} 个样本"
-            assert counted(number, "unheard-of thing", "unheard-of things") == counted(
-                number, "unheard-of thing", "unheard-of things"
-            )
+            assert translated(counted(number, "example", "examples")) == f"{number:,} 个样本"
 
 
 def test_a_chinese_page_and_table(tmp_path: Path) -> None:
@@ -254,7 +208,7 @@ def test_without_a_font_of_chinese_letters_plots_are_in_english_and_say_so(
     with in_language(CHINESE):
         found = compare_results([ScoredRunSource(tmp_path / "runs")])
         page = page_of(found)
-        assert language.current() == CHINESE and drawing.plot_language() == "en"
+        assert current() == CHINESE and drawing.plot_language() == "en"
     said = "图中文字为英文：没有安装中文字体；请安装一种（如 fonts-noto-cjk，见 tuneyard doctor）。"
     assert said in capsys.readouterr().err
     assert re.findall("<p class=.note.>(.*?)</p>", page).count(said) == 1
@@ -332,7 +286,7 @@ def recipe_files(folder: Path) -> list[object]:
             folder / "trainer_state.json",
             {"log_history": [{"step": step, "eval_loss": value} for step, value in curve]},
         )
-        invoke(best.command, folder, "--lang", language.current(), catch_exceptions=False)
+        invoke(best.command, folder, "--lang", current(), catch_exceptions=False)
     for axes in ({"seed": ["1", "2"]}, {"lora_rank": ["4", "8"], "seed": ["1"]}):
         grid = Grid(axes, {"max_steps": "9"})
         rows: list[dict[str, Any]] = []
@@ -343,19 +297,27 @@ def recipe_files(folder: Path) -> list[object]:
     return facts
 
 
-@pytest.mark.parametrize("write", [defect_files, sweep_files, adapter_files, recipe_files])
+@pytest.mark.parametrize(
+    ("write", "names"),
+    [
+        (defect_files, "mine defect test crack"),
+        (sweep_files, "brier"),
+        (adapter_files, "one two embed tokens proj frobenius"),
+        (recipe_files, "eval loss lora rank seed"),
+    ],
+)
 def test_every_plot_and_table_has_its_chinese_and_the_same_figures(
-    write: Callable[[Path], list[object]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    write: Callable[[Path], list[object]], names: str, tmp_path: Path, drawn: list[str]
 ) -> None:
-    asked = Asked(catalogue(CHINESE))
-    watch(asked, monkeypatch)
     folders = {name: tmp_path / name for name in ("en", CHINESE)}
     figures = {}
     for name, folder in folders.items():
         folder.mkdir()
         with in_language(name):
             figures[name] = write(folder)
-    assert asked.missing == set()
+            if name == "en":
+                drawn.clear()
+    assert english_words(" ".join(drawn)) - {*names.split()} == set()
     assert figures["en"] == figures[CHINESE]
     written = [{path.relative_to(folder) for path in folder.rglob("*")} for folder in folders.values()]
     assert written[0] == written[1]
@@ -375,9 +337,9 @@ def test_a_suite_has_one_language_for_all_steps(tmp_path: Path) -> None:
     path.write_text("loss:\n  command: text\n  data: rows.json\n")
     with in_language(CHINESE):
         (step,) = suite.read_steps(path, [])
-        assert step.name == "loss" and language.current() == CHINESE
+        assert step.name == "loss" and current() == CHINESE
         header = suite.steps_table({"loss": {}}, ["base"]).header
-    assert header[0] == catalogue(CHINESE)["figure (95 % interval)"]
+    assert header[0] == "指标（95% 置信区间）"
     path.write_text("loss:\n  command: text\n  data: rows.json\n  lang: zh\n")
     with raises(ContentError, "lang"):
         suite.read_steps(path, [])
