@@ -147,7 +147,7 @@ def check_rows(runs: Sequence[ScoredRun]) -> list[str]:
     `RequestError` if two runs did not answer the same rows; it names them and the difference.
     """
     first, *others = runs
-    warnings = []
+    warnings: list[str] = []
     count = len(set(first.groups or ()))
     if 0 < count < FEW_GROUPS:
         warning = _(
