@@ -15,7 +15,7 @@ from tuneyard.adapters.store import adapters_in, open_adapter
 from tuneyard.compiler.cli import cli
 from tuneyard.core.datasets.compiled import MANIFEST, read_manifests
 from tuneyard.core.errors import TuneyardError
-from tuneyard.core.language.messages import relative_paths
+from tuneyard.core.language.message import relative
 from tuneyard.eval.datasets.origin import compiles_for
 from tuneyard.eval.read.find import find_scored_runs
 from tuneyard.eval.read.results import PredictionLog, begin_scoring_run
@@ -55,7 +55,7 @@ def test_a_message_is_printed_after_the_current_folder_was_deleted(tmp_path, mon
     folder.mkdir()
     monkeypatch.chdir(folder)
     folder.rmdir()
-    assert relative_paths(f"{folder}/a: missing") == f"{folder}/a: missing"
+    assert relative(folder / "a") == f"{folder}/a"
 
 
 MARK = ".tuneyard-0123456789abcdef"
