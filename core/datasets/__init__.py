@@ -22,7 +22,7 @@ from tuneyard.core.errors.problem_codes import ProblemCode
 from tuneyard.core.files import Fields, is_file, near_name, read_json, read_object, strings
 from tuneyard.core.files.bounded_reading import open_regular, refuse_pipe
 from tuneyard.core.language.han import HAN
-from tuneyard.core.language.message import _
+from tuneyard.core.language.message import _, joined, relative
 from tuneyard.core.language.messages import say
 from tuneyard.core.records import ALPACA, BARE, EXTRAS, OPENAI, SHAREGPT, SHAREGPT_TAGS, Record
 
@@ -36,8 +36,8 @@ NAMES = 10  # most registered names in a message
 REMOTE_SOURCES = ("hf_hub_url", "ms_hub_url", "om_hub_url", "script_url", "cloud_file_name")
 """Keys of an entry that name where its rows are, other than `file_name`."""
 FORMATS = ("alpaca", "sharegpt")
-OPENAI_HINT = "LLaMA-Factory's openai adds words of its own to each system text: use sharegpt with tags"
-OPENAI_CALLS_HINT = (
+OPENAI_HINT = _("LLaMA-Factory's openai adds words of its own to each system text: use sharegpt with tags")
+OPENAI_CALLS_HINT = _(
     "LLaMA-Factory's openai adds words of its own to each system text, and no other formatting reads "
     "tool_calls: compile the file (tuneyard data init FILE), which writes them as turns"
 )
@@ -82,18 +82,25 @@ def registry_folder(option: Path | None = None, name: str = "") -> Path:
         path = option / REGISTRY
         if not path.exists():
             near = near_name(path if option.exists() else option)
-            raise RequestError(f"{option}: no {REGISTRY}; `tuneyard data compile` makes one; {near}")
+            raise RequestError(
+                _(
+                    "{path}: no {registry}; `tuneyard data compile` makes one; {near_name}",
+                    path=option,
+                    registry=REGISTRY,
+                    near_name=near,
+                )
+            )
         return option
     default_registry = DEFAULT_FOLDER / REGISTRY
     other_registry = LLAMAFACTORY_FOLDER / REGISTRY
     why = ""
     if not default_registry.exists() and other_registry.is_file():
-        why = f"no {default_registry} here"
+        why = _("no {path} here", path=default_registry)
     elif name and not (DEFAULT_FOLDER / name).exists() and other_folder(name, DEFAULT_FOLDER):
-        why = f"{name} is not in {default_registry}"
+        why = _("{name} is not in {path}", name=name, path=default_registry)
     if not why:
         return DEFAULT_FOLDER
-    say(f"{why}: reading {other_registry}", to_stderr=True)
+    say(_("{reason}: reading {path}", reason=why, path=other_registry), to_stderr=True)
     return LLAMAFACTORY_FOLDER
 
 
@@ -115,14 +122,15 @@ def read_registry(folder: Path) -> dict[str, Fields]:
         path.stat()  # unlike `exists`, it raises for a loop of links
     except FileNotFoundError:
         if path.is_symlink():  # a compile would make the file that it leads to, wherever that is
-            raise RequestError(f"{path}: {near_name(path)}") from None
+            raise RequestError(_("{path}: {near_name}", path=path, near_name=near_name(path))) from None
         return {}
     except NotADirectoryError:
         raise RequestError(near_name(path)) from None
     entries: dict[str, Fields] = {}
     for name, entry in read_object(path, unique_keys=True).items():
         if not isinstance(entry, dict):
-            raise wrong_value(f"{path}: entry {name!r}", entry, "an object")
+            place = _("{path}: entry {name!r}", path=path, name=name)
+            raise wrong_value(place, entry, _("an object"))
         entries[name] = entry
     return entries
 
@@ -135,10 +143,11 @@ def wrong_folder(folder: Path) -> str:
     usual = (DEFAULT_FOLDER, LLAMAFACTORY_FOLDER)
     if folder not in usual or any(map(Path.is_dir, usual)):
         return ""
-    return (
-        f"there is no {DEFAULT_FOLDER}/ or {LLAMAFACTORY_FOLDER}/ here: cd to your LLaMA-Factory folder, "
-        "compile a dataset here (tuneyard data compile), or name its folder (--dataset-dir; dataset_dir in a "
-        "recipe)"
+    return _(
+        "there is no {folder}/ or {other}/ here: cd to your LLaMA-Factory folder, compile a dataset here "
+        "(tuneyard data compile), or name its folder (--dataset-dir; dataset_dir in a recipe)",
+        folder=DEFAULT_FOLDER,
+        other=LLAMAFACTORY_FOLDER,
     )
 
 
@@ -153,34 +162,59 @@ def not_registered(
     if is_file(Path(name)):
         command = "compile" if Path(name).suffix in (".yaml", ".yml") else "init"
         fix = f"tuneyard data {command} {shlex.quote(name)}"
-        return NotRegisteredError(f"{name} is a file, expected the name of a dataset; make one of it: {fix}")
+        return NotRegisteredError(
+            _(
+                "{path} is a file, expected the name of a dataset; make one of it: {command}",
+                path=name,
+                command=fix,
+            )
+        )
     names = sorted(entries)
-    more = ""
+    registered: str = _("none")
+    if names:
+        registered = joined(names[:NAMES])
     if len(names) > NAMES:
-        more = f", … and {len(names) - NAMES} more"
-    here = "" if folder == DEFAULT_FOLDER else f" --dataset-dir {shlex.quote(str(folder))}"
-    hint = nearest(
-        name,
-        names if offered is None else offered,
-        wrong_folder(folder)
-        or f"`tuneyard data list{here}` shows what there is; --dataset-dir (in a recipe dataset_dir) names "
-        "another folder",
+        registered = _("{names}, … and {number} more", names=registered, number=len(names) - NAMES)
+    command = "tuneyard data list"
+    if folder != DEFAULT_FOLDER:
+        command += f" --dataset-dir {shlex.quote(relative(folder))}"
+    otherwise = wrong_folder(folder) or _(
+        "`{command}` shows what there is; --dataset-dir (in a recipe dataset_dir) names another folder",
+        command=command,
     )
+    hint = nearest(name, names if offered is None else offered, otherwise)
     if " " in name:
-        hint = "separate the names of datasets by commas"
+        hint = _("separate the names of datasets by commas")
     other = other_folder(name, folder)
     if other:
-        hint = f"it is in {other / REGISTRY}: in a recipe `dataset_dir: {other}`, else --dataset-dir {other}"
-    listed = f"{', '.join(names[:NAMES]) or 'none'}{more}"
+        hint = _(
+            "it is in {path}: in a recipe `dataset_dir: {folder}`, else --dataset-dir {folder}",
+            path=other / REGISTRY,
+            folder=other,
+        )
     return NotRegisteredError(
-        f"dataset {name!r} is not in {folder / REGISTRY} (registered: {listed}); {hint}"
+        _(
+            "dataset {name!r} is not in {path} (registered: {names}); {hint}",
+            name=name,
+            path=folder / REGISTRY,
+            names=registered,
+            hint=hint,
+        )
     )
 
 
 def file_not_found(name: str, path: Path, folder: Path) -> RequestError:
     """Error for a registered dataset without its file; an entry may be compiled or written by hand."""
-    fix = f"compile it again, or correct `file_name` in {folder / REGISTRY}"
-    return RequestError(f"{path}: file of dataset {name!r} not found; {fix}; {near_name(path)}")
+    return RequestError(
+        _(
+            "{path}: file of dataset {name!r} not found; compile it again, or correct `file_name` in "
+            "{registry}; {near_name}",
+            path=path,
+            name=name,
+            registry=folder / REGISTRY,
+            near_name=near_name(path),
+        )
+    )
 
 
 def unknown_keys(place: str, entry: Record, *, has_calls: bool = False) -> Iterator[Problem]:
@@ -191,25 +225,28 @@ def unknown_keys(place: str, entry: Record, *, has_calls: bool = False) -> Itera
     for name, keys in (("", KEYS), ("columns", {*ALPACA, *SHAREGPT, *EXTRAS}), ("tags", {*SHAREGPT_TAGS})):
         value = entry.get(name) if name else entry
         if value is not None and not isinstance(value, Mapping):
-            yield Problem(UNKNOWN_ENTRY_KEY, place, f"found {show_value(value)}, expected an object", name)
+            message = _("found {value}, expected an object", value=show_value(value))
+            yield Problem(UNKNOWN_ENTRY_KEY, place, message, name)
             continue
         for key in value or ():
             if key not in keys:
-                message = "LLaMA-Factory does not know this key and ignores it"
+                message = _("LLaMA-Factory does not know this key and ignores it")
                 yield Problem(
                     UNKNOWN_ENTRY_KEY, place, message, f"{name}.{key}".lstrip("."), nearest(key, keys)
                 )
     for key in ("ranking", "num_samples"):
         if isinstance(entry.get(key), str):
-            message = f"found {show_value(entry[key])}, a text"
-            yield Problem(UNKNOWN_ENTRY_KEY, place, message, key, "write it without quotes")
+            message = _("found {value}, a text", value=show_value(entry[key]))
+            yield Problem(UNKNOWN_ENTRY_KEY, place, message, key, _("write it without quotes"))
     columns = strings(entry.get("columns"))
     if "query" in columns and columns["query"] == columns.get("prompt"):
-        message = "found the column of the prompt, which would have its text twice"
-        yield Problem(UNKNOWN_ENTRY_KEY, place, message, "columns.query", "take it out of `columns`")
+        message = _("found the column of the prompt, which would have its text twice")
+        yield Problem(UNKNOWN_ENTRY_KEY, place, message, "columns.query", _("take it out of `columns`"))
     formatting = str(entry.get("formatting", FORMATS[0]))
     if formatting not in FORMATS:
-        message = f"found {show_value(formatting)}, expected one of {', '.join(FORMATS)}"
+        message = _(
+            "found {value}, expected one of {names}", value=show_value(formatting), names=joined(FORMATS)
+        )
         hint = nearest(formatting, FORMATS)
         if formatting == OPENAI:
             hint = OPENAI_CALLS_HINT if has_calls else OPENAI_HINT
@@ -218,7 +255,7 @@ def unknown_keys(place: str, entry: Record, *, has_calls: bool = False) -> Itera
 
 def refuse_misspelt(name: str, folder: Path, entry: Record) -> None:
     """Raise `ContentError` for the first mistake in an entry whose fix is known."""
-    for problem in unknown_keys(f"{folder / REGISTRY}: {name}", entry):
+    for problem in unknown_keys(f"{relative(folder / REGISTRY)}: {name}", entry):
         if problem.hint not in ("", OPENAI_HINT):
             raise ContentError(problem.line())
 
@@ -235,18 +272,27 @@ def find_dataset(name: str, folder: Path, *, lenient: bool = False) -> Dataset:
     file_name = entries[name].get("file_name")
     source = next((source for source in REMOTE_SOURCES if source in entries[name]), "")
     if source and file_name is not None:
-        place = f"{folder / REGISTRY}: {name}"
-        value = show_value(entries[name][source])
         raise ContentError(
-            f"{place}: found {source} {value} next to file_name: LLaMA-Factory takes the rows from it, and "
-            f"never reads {file_name}; take {source} out of the entry to train the file"
+            _(
+                "{path}: {name}: found {source} {value} next to file_name: LLaMA-Factory takes the rows from "
+                "it, and never reads {file_name}; take {source} out of the entry to train the file",
+                path=folder / REGISTRY,
+                name=name,
+                source=source,
+                value=show_value(entries[name][source]),
+                file_name=file_name,
+            )
         )
     if not lenient or file_name is None:
         refuse_misspelt(name, folder, entries[name])
     if not isinstance(file_name, str):
         raise ContentError(
-            f"{folder / REGISTRY}: {name}: no file_name: only local files can be read here: "
-            "download it, and register the file"
+            _(
+                "{path}: {name}: no file_name: only local files can be read here: download it, and register "
+                "the file",
+                path=folder / REGISTRY,
+                name=name,
+            )
         )
     path = folder / file_name
     if not path.exists():
@@ -254,8 +300,12 @@ def find_dataset(name: str, folder: Path, *, lenient: bool = False) -> Dataset:
     refuse_pipe(path)
     if not path.is_file():
         raise RequestError(
-            f"{path}: dataset {name!r} is a folder, of which LLaMA-Factory loads every file; only recipes "
-            "read a folder: register each file as a dataset of its own"
+            _(
+                "{path}: dataset {name!r} is a folder, of which LLaMA-Factory loads every file; only recipes "
+                "read a folder: register each file as a dataset of its own",
+                path=path,
+                name=name,
+            )
         )
     return Dataset(name, path, entries[name])
 
@@ -303,14 +353,14 @@ def read_records(path: Path) -> list[Fields]:
     if begin.startswith(b"{\n"):  # no JSON Lines
         document = read_json(path)
         raise wrong_value(
-            path, document, "a list of records, or one in each line (`tuneyard data init` reads more)"
+            path, document, _("a list of records, or one in each line (`tuneyard data init` reads more)")
         )
     if not begin.startswith(b"["):
         return [record for _unused, record in json_lines(path)]
     rows = []
     for number, row in enumerate(json_items(path), 1):
         if not isinstance(row, dict):
-            raise wrong_value(f"{path}: record {number}", row, "an object")
+            raise wrong_value(_("{path}: record {number}", path=path, number=number), row, _("an object"))
         rows.append(row)
     return rows
 
@@ -359,11 +409,13 @@ def is_input(name: str) -> bool:
 
 def query_fix(columns: Sequence[str]) -> str:
     """How columns that LLaMA-Factory leaves out get into the prompt: its `query` takes one of them."""
-    entries = " or ".join(f'"query": "{column}"' for column in columns)
-    fix = f"add {entries} to the entry's `columns`"
+    entries = joined((f'"query": "{column}"' for column in columns), _(" or "))
+    fix = _("add {entries} to the entry's `columns`", entries=entries)
     if len(columns) == 1:
         return fix
-    return f"{fix}; only one can be `query`: if the prompt needs more, compile them into it (data init)"
+    return _(
+        "{fix}; only one can be `query`: if the prompt needs more, compile them into it (data init)", fix=fix
+    )
 
 
 def _text_of(record: Record, name: str) -> str:

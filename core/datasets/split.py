@@ -76,9 +76,9 @@ def split_problem(place: str, entry: Entry) -> Problem | None:
     is_local = "file_name" in entry and not any(source in entry for source in REMOTE_SOURCES)
     if not is_local or _slices(entry.get("split", WHOLE)) is not None:
         return None
-    message = (
-        f'found {show_value(entry["split"])}: a local file is the one split "train", and LLaMA-Factory stops '
-        "at any other"
+    message = _(
+        'found {value}: a local file is the one split "train", and LLaMA-Factory stops at any other',
+        value=show_value(entry["split"]),
     )
     return Problem(
         UNLOADABLE_FILE, place, message, "split", _('take it out, or write a part such as "train[:50%]"')

@@ -26,7 +26,7 @@ from tuneyard.core.datasets.column_meanings import (
 from tuneyard.core.errors import show_value
 from tuneyard.core.errors.problem_codes import ProblemCode
 from tuneyard.core.files import Fields
-from tuneyard.core.language.message import _
+from tuneyard.core.language.message import _, relative
 from tuneyard.core.records import ANSWERS, BARE, KTO_TAG, OPENAI, PAIR, PLACEHOLDERS, Record, RecordFormat
 
 UNMAPPED_TEXT = ProblemCode(
@@ -68,12 +68,13 @@ class UnreadKey(NamedTuple):
 class _Finding:
     """A key that changes answers: the first record and message with it, and in how many records it does.
 
-    `message` is "" for a column of the record. `row` and `last_row` are numbers of records from 0.
+    `message` is the number of the message in its list from 1, 0 for a single one, None for a column of the
+    record. `row` and `last_row` are numbers of records from 0.
     """
 
     key: str
     place: str
-    message: str
+    message: int | None
     value: object
     is_flag: bool
     row: int
@@ -109,13 +110,12 @@ class UnreadKeys:
             return
         neutral: set[str] = set()
         for column, number, message, is_learned in self._messages(record):
-            message_place = f"turn {number}" if number else _("the answer")
             for key in self._unread_keys(message):
                 name = f"{column}.{key}"
                 value = message[key]
                 is_flag = masks(key, value)
                 if self._changes_answer(key, value, is_flag=is_flag, is_learned=is_learned):
-                    self._find(name, _Finding(key, place, message_place, value, is_flag, row, row))
+                    self._find(name, _Finding(key, place, number, value, is_flag, row, row))
                 else:
                     neutral.add(name)
         for name in sorted(neutral):
@@ -137,7 +137,7 @@ class UnreadKeys:
             else:
                 counts = self._may_be_missed(name, value, record)
             if counts:
-                self._find(name, _Finding(name, place, "", value, is_flag, row, row))
+                self._find(name, _Finding(name, place, None, value, is_flag, row, row))
 
     def _is_flag_of_answer(self, name: str, value: object, record: Record) -> bool:
         """False for a class that is called `label`, and for a flag that the entry's `kto_tag` repeats."""
@@ -188,13 +188,16 @@ class UnreadKeys:
         for name, finding in self._findings.items():
             if name in self._measures:
                 continue
-            if finding.message or finding.is_flag:
+            if finding.message is not None or finding.is_flag:
                 code, message = UNREAD_KEY, self._message(finding, records)
             else:
                 code = UNMAPPED_TEXT
-                message = (
-                    f"filled in {finding.records} of {records:,} records: {meaning(name)}, and the entry "
-                    "does not name it: LLaMA-Factory leaves it out"
+                message = _(
+                    "filled in {count} of {records:,} records: {content}, and the entry does not name it: "
+                    "LLaMA-Factory leaves it out",
+                    count=finding.records,
+                    records=records,
+                    content=meaning(name),
                 )
             yield UnreadKey(code, finding.place, finding.row, name, message, self._fix(finding))
 
@@ -206,14 +209,24 @@ class UnreadKeys:
             content = _("a text next to tool_calls")
         elif finding.key == REFUSAL:
             content = _("a refusal")
-        return (
-            f"{finding.message or 'the record'} has {show_value(finding.value)}: {content}, in "
-            f"{finding.records} of {records:,} records; {effect}"
+        message = _("the record")
+        if finding.message == 0:
+            message = _("the answer")
+        elif finding.message is not None:
+            message = _("turn {number}", number=finding.message)
+        return _(
+            "{message} has {value}: {content}, in {count} of {records:,} records; {effect}",
+            message=message,
+            value=show_value(finding.value),
+            content=content,
+            count=finding.records,
+            records=records,
+            effect=effect,
         )
 
     def _fix(self, finding: _Finding) -> str:
         """The edit of the file, or the command that reads such messages."""
-        init = f"`tuneyard data init {shlex.quote(str(self.path))}`"
+        init = f"`tuneyard data init {shlex.quote(relative(self.path))}`"
         if finding.is_flag:
             return _("take these answers out of the file, or compile it: {command}", command=init)
         content = meaning(finding.key)
@@ -221,19 +234,24 @@ class UnreadKeys:
             return _(
                 "write it into the text as <think>…</think>, or compile the file: {command}", command=init
             )
-        if not finding.message:
+        if finding.message is None:
             registry_key = KEY_OF_MEANING.get(content, "")
             if registry_key:
-                column = f'"{registry_key}": "{finding.key}"'
-                return f"add {column} to the entry's `columns`, or take it out of the file"
+                return _(
+                    'add "{registry_key}": "{key}" to the entry\'s `columns`, or take it out of the file',
+                    registry_key=registry_key,
+                    key=finding.key,
+                )
             return _(
                 "take it out of the file, or compile the file, which makes pairs of it: {command}",
                 command=init,
             )
         if content in MEDIA:
-            return (
-                f'name the files in a column of the record, add "{content}": "<column>" to the entry\'s '
-                f"`columns`, and write one {PLACEHOLDERS[content]} for each into the text"
+            return _(
+                'name the files in a column of the record, add "{part}": "<column>" to the entry\'s '
+                "`columns`, and write one {placeholder} for each into the text",
+                part=content,
+                placeholder=PLACEHOLDERS[content],
             )
         return _("compile the file, which writes it as a turn or refuses it: {command}", command=init)
 

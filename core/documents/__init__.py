@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeGuard
 from tuneyard.core.errors import ContentError, wrong_value
 from tuneyard.core.files import Fields, parse_json, require
 from tuneyard.core.files.bounded_reading import BrokenListError, JsonListReader, lines_of, open_regular
+from tuneyard.core.language.message import _, relative
 
 if TYPE_CHECKING:
     import yaml
@@ -51,7 +52,7 @@ def read_mapping(path: Path, description: str) -> Fields:
     """Read a YAML file that must be a mapping; `ContentError` otherwise."""
     value = read_yaml(path, description).value
     if not isinstance(value, dict):
-        raise wrong_value(path, value, "a mapping (`key: value` lines)")
+        raise wrong_value(path, value, _("a mapping (`key: value` lines)"))
     return value
 
 
@@ -59,8 +60,15 @@ def parse_yaml(text: bytes | str, place: object) -> Yaml:
     """Parse YAML (None for an empty text). `ContentError` begins with `place` and the line."""
     import yaml
 
+    place = relative(str(place))
     if len(text) > MOST_BYTES:
-        raise ContentError(f"{place}: more than {MOST_BYTES:,} bytes, which no file of settings has")
+        raise ContentError(
+            _(
+                "{path}: more than {bytes:,} bytes, which no file of settings has",
+                path=place,
+                bytes=MOST_BYTES,
+            )
+        )
     try:
         if isinstance(text, bytes):
             text = text.decode("utf-8-sig")
@@ -76,18 +84,28 @@ def parse_yaml(text: bytes | str, place: object) -> Yaml:
             lines = {key.value: key.start_mark.line + 1 for key in keys}
         value = loader.construct_document(root)
     except UnicodeDecodeError as error:
-        raise ContentError(f"{place}: not UTF-8 at byte {error.start}: save it as UTF-8") from error
-    except yaml.MarkedYAMLError as error:
-        line, problem = error.problem_mark.line + 1 if error.problem_mark else 1, error.problem
-        joined = re.search(r"^\w+:(?=\S)", str(text), re.MULTILINE)
-        if joined is not None:  # which YAML notices far below
-            line, problem = str(text).count("\n", 0, joined.start()) + 1, f"no blank after {joined[0]}"
         raise ContentError(
-            f"{place}:{line}: not YAML: {problem}; indent with spaces, write `key: value`, close each "
-            "quote, and put a value with a colon, # or bracket in quotes"
+            _("{place}: not UTF-8 at byte {byte}: save it as UTF-8", place=place, byte=error.start)
+        ) from error
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        problem = error.problem
+        without_blank = re.search(r"^\w+:(?=\S)", str(text), re.MULTILINE)
+        if without_blank is not None:  # which YAML notices far below
+            line = str(text).count("\n", 0, without_blank.start()) + 1
+            problem = _("no blank after {key}", key=without_blank[0])
+        raise ContentError(
+            _(
+                "{place}: not YAML: {problem}; indent with spaces, write `key: value`, close each "
+                "quote, and put a value with a colon, # or bracket in quotes",
+                place=f"{place}:{line}",
+                problem=problem,
+            )
         ) from error
     except (yaml.YAMLError, ValueError, TypeError, LookupError) as error:  # 5,000 digits, !!bool maybe
-        raise ContentError(f"{place}: not YAML: a value that does not fit: {error}") from error
+        raise ContentError(
+            _("{path}: not YAML: a value that does not fit: {error}", path=place, error=error)
+        ) from error
     return Yaml(value, lines)
 
 
@@ -167,7 +185,13 @@ def _check_depth(place: object, text: str) -> None:
         elif isinstance(event, yaml.CollectionEndEvent):
             depth -= 1
         if depth > MOST_DEPTH:
-            raise ContentError(f"{place}: more than {MOST_DEPTH} lists and mappings in one another")
+            raise ContentError(
+                _(
+                    "{path}: more than {depth} lists and mappings in one another",
+                    path=place,
+                    depth=MOST_DEPTH,
+                )
+            )
 
 
 def _size(node: "yaml.Node", place: object, sizes: "dict[yaml.Node, int]") -> int:
@@ -181,30 +205,44 @@ def _size(node: "yaml.Node", place: object, sizes: "dict[yaml.Node, int]") -> in
 
     if node in sizes:
         if not sizes[node]:
-            raise ContentError(f"{place}:{node.start_mark.line + 1}: an alias in here leads back to itself")
+            raise ContentError(_("{place}: an alias in here leads back to itself", place=_line(place, node)))
         return sizes[node]
     if node.tag.removeprefix(_TAG) not in _VALUES:
-        raise ContentError(f"{place}:{node.start_mark.line + 1}: not YAML: a value with the tag {node.tag}")
+        raise ContentError(
+            _("{place}: not YAML: a value with the tag {tag}", place=_line(place, node), tag=node.tag)
+        )
     if isinstance(node, yaml.ScalarNode) and "\0" in node.value:  # no path can have it
-        raise ContentError(f"{place}:{node.start_mark.line + 1}: a text with the character \\0: take it out")
+        raise ContentError(_("{place}: a text with the character \\0: take it out", place=_line(place, node)))
     if node.tag == f"{_TAG}int" and len(node.value) > MOST_DIGITS:  # of any base: 0xff…, too
         raise ContentError(
-            f"{place}:{node.start_mark.line + 1}: found a number of {len(node.value):,} digits, expected "
-            f"{MOST_DIGITS:,} at most; write it in quotes if it is a text"
+            _(
+                "{place}: found a number of {digits:,} digits, expected {most:,} at most; write it in quotes "
+                "if it is a text",
+                place=_line(place, node),
+                digits=len(node.value),
+                most=MOST_DIGITS,
+            )
         )
     sizes[node] = 0
     parts = node.value if isinstance(node, yaml.SequenceNode) else []
     if isinstance(node, yaml.MappingNode):
         keys = set()
         for key, value in node.value:
-            line = f"{place}:{key.start_mark.line + 1}"
             if key.tag not in _KEYS:
-                fix = 'write it in quotes, as "yes" or "no"'
+                fix = _('write it in quotes, as "yes" or "no"')
                 if value.value == "":  # {eval: 0,2}
-                    fix = "write a decimal point, not a comma (0.2)"
-                raise ContentError(f"{line}: a key that YAML does not read as text: {fix}")
+                    fix = _("write a decimal point, not a comma (0.2)")
+                raise ContentError(
+                    _(
+                        "{place}: a key that YAML does not read as text: {fix}",
+                        place=_line(place, key),
+                        fix=fix,
+                    )
+                )
             if key.value in keys:
-                raise ContentError(f"{line}: duplicate key {key.value!r}: keep one")
+                raise ContentError(
+                    _("{path}: duplicate key {key!r}: keep one", path=_line(place, key), key=key.value)
+                )
             keys.add(key.value)
             parts.append(value)
     size = 1
@@ -212,11 +250,20 @@ def _size(node: "yaml.Node", place: object, sizes: "dict[yaml.Node, int]") -> in
         size += _size(part, place, sizes)
     if size > MOST_VALUES:
         raise ContentError(
-            f"{place}: more than {MOST_VALUES:,} values, where an alias counts as all that it stands for; "
-            "keep rows of data in a .jsonl"
+            _(
+                "{path}: more than {values:,} values, where an alias counts as all that it stands for; "
+                "keep rows of data in a .jsonl",
+                path=place,
+                values=MOST_VALUES,
+            )
         )
     sizes[node] = size
     return size
+
+
+def _line(place: object, node: "yaml.Node") -> str:
+    """The line on which a node begins: `recipe.yaml:3`."""
+    return f"{place}:{node.start_mark.line + 1}"
 
 
 def json_lines(path: Path, *, growing: bool = False) -> Iterator[tuple[int, Fields]]:
@@ -231,7 +278,7 @@ def json_lines(path: Path, *, growing: bool = False) -> Iterator[tuple[int, Fiel
             continue
         value = parse_json(text, path, number)
         if not isinstance(value, dict):
-            raise wrong_value(f"{path}:{number}", value, "an object")
+            raise wrong_value(f"{path}:{number}", value, _("an object"))
         yield number, value
 
 

@@ -11,23 +11,29 @@ from typing import Any, NamedTuple
 
 from tuneyard.core.documents import LARGEST, is_number
 from tuneyard.core.errors import ContentError, nearest, show_value
-from tuneyard.core.language.message import _
+from tuneyard.core.language.message import _, joined, marked
 
-_TYPES = {"string": "text", "integer": "a whole number", "number": _("a number")}
-_TYPES |= {"array": _("a list"), "object": _("a mapping"), "boolean": _("true or false")}
-_BOUNDS = {
-    "minimum": _("{{}} or more"),
-    "exclusiveMinimum": _("more than {{}}"),
-    "maximum": _("{{}} or less"),
-    "exclusiveMaximum": "less than {}",
-    "minLength": "{} or more characters",
-    "maxLength": "{} or fewer characters",
-    "minItems": _("{{}} or more items"),
-    "maxItems": _("{{}} or fewer items"),
-    "minProperties": "{} or more keys",
-    "uniqueItems": "no item twice",
+_TYPES = {
+    "string": _("text"),
+    "integer": _("a whole number"),
+    "number": _("a number"),
+    "array": _("a list"),
+    "object": _("a mapping"),
+    "boolean": _("true or false"),
 }
-YES_OR_NO = "YAML reads a bare yes or no as true or false: write it in quotes (in a shell 'KEY=\"no\"')"
+_BOUNDS = {
+    "minimum": marked("{bound} or more"),
+    "exclusiveMinimum": marked("more than {bound}"),
+    "maximum": marked("{bound} or less"),
+    "exclusiveMaximum": marked("less than {bound}"),
+    "minLength": marked("{bound} or more characters"),
+    "maxLength": marked("{bound} or fewer characters"),
+    "minItems": marked("{bound} or more items"),
+    "maxItems": marked("{bound} or fewer items"),
+    "minProperties": marked("{bound} or more keys"),
+    "uniqueItems": marked("no item twice"),
+}
+YES_OR_NO = _("YAML reads a bare yes or no as true or false: write it in quotes (in a shell 'KEY=\"no\"')")
 
 
 class Violation(NamedTuple):
@@ -40,19 +46,26 @@ class Violation(NamedTuple):
 
     def line(self, whole: str) -> str:
         """Format as `place: message; hint`. `whole` names the whole value."""
-        line = f"{self.place or whole}: {self.message}"
+        line = _("{place}: {message}", place=self.place or whole, message=self.message)
         if self.hint:
-            line += f"; {self.hint}"
+            return _("{problem}; {fix}", problem=line, fix=self.hint)
         return line
 
 
 def check_file(
-    path: Path, schema: Mapping[str, Any], value: object, whole: str = "the file", *, exact: bool = True
+    path: Path,
+    schema: Mapping[str, Any],
+    value: object,
+    whole: str = _("the file"),
+    *,
+    exact: bool = True,
 ) -> None:
     """Validate a file's value. `ContentError` has a line for each violation."""
-    lines = [f"{path}: {violation.line(whole)}" for violation in violations(schema, value, exact=exact)]
+    lines: dict[str, None] = {}
+    for violation in violations(schema, value, exact=exact):
+        lines[_("{path}: {problem}", path=path, problem=violation.line(whole))] = None
     if lines:
-        raise ContentError("\n".join(dict.fromkeys(lines)))
+        raise ContentError(joined(lines, "\n"))
 
 
 def violations(schema: Mapping[str, Any], value: object, *, exact: bool = False) -> Iterator[Violation]:
@@ -116,14 +129,15 @@ def _in_words(error: Any) -> Iterator[Violation]:
     schema, bound, value = error.schema, error.validator_value, error.instance
     if keyword == "additionalProperties":
         keys = schema.get("properties", {})
-        others = f"the keys are {', '.join(keys)}" if keys else ""
+        others = _("the keys are {keys}", keys=joined(keys)) if keys else ""
         for name in value:
             if name not in keys:
-                yield Violation(place, keyword, f"unknown key {name!r}", nearest(name, keys, others))
+                message = _("unknown key {key!r}", key=name)
+                yield Violation(place, keyword, message, nearest(name, keys, others))
         return
     if keyword == "required":
-        lacking = [key for key in bound if key not in value]
-        yield Violation(place, keyword, f"{', '.join(map(repr, lacking))} is missing: add it")
+        lacking = [repr(key) for key in bound if key not in value]
+        yield Violation(place, keyword, _("{keys} is missing: add it", keys=joined(lacking)))
         return
     kind = schema.get("type", [])
     kinds = {kind} if isinstance(kind, str) else set(kind)
@@ -134,9 +148,11 @@ def _in_words(error: Any) -> Iterator[Violation]:
         keyword = "maximum"
         expected = _("a number of at most {number:,.0f}", number=LARGEST)
     elif keyword == "type":
-        expected = " or ".join(words for name, words in _TYPES.items() if name in kinds) or "null"
+        expected = "null"
+        if not kinds.isdisjoint(_TYPES):
+            expected = joined((words for name, words in _TYPES.items() if name in kinds), _(" or "))
         if "description" in schema:
-            expected += f" ({schema['description']})"
+            expected = _("{type} ({description})", type=expected, description=schema["description"])
         if isinstance(value, bool) and "string" in kinds:
             hint = YES_OR_NO
     elif keyword == "enum":
@@ -145,9 +161,8 @@ def _in_words(error: Any) -> Iterator[Violation]:
             for choice in bound
             if choice is not None
         ]
-        expected = _("one of {names}", names=", ".join(choices[:20]))
-        if len(choices) > 20:
-            expected += ", …"
+        names = joined([*choices[:20], "…"] if len(choices) > 20 else choices)
+        expected = _("one of {names}", names=names)
         if isinstance(value, str):
             hint = nearest(value, choices)
         elif value is False and "no" in choices:
@@ -156,9 +171,12 @@ def _in_words(error: Any) -> Iterator[Violation]:
         bounds = [keyword]
         if keyword.endswith("imum"):  # a range is reported with both of its ends
             bounds = [name for name in _BOUNDS if name in schema]
-        expected = " and ".join(_BOUNDS[name].format(schema[name]) for name in bounds)
+        expected = joined((_(_BOUNDS[name], bound=schema[name]) for name in bounds), _(" and "))
     else:
         expected = str(schema.get("description") or f"{keyword} {show_value(bound)}")
     yield Violation(
-        place, keyword, _("found {role}, expected {other}", role=show_value(value), other=expected), hint
+        place,
+        keyword,
+        _("found {value}, expected {expected}", value=show_value(value), expected=expected),
+        hint,
     )

@@ -21,8 +21,7 @@ import click
 
 from tuneyard.core.errors.problem_codes import guide
 from tuneyard.core.installation.packages import missing
-from tuneyard.core.language.message import Message, _, counted, joined, message_of, with_texts
-from tuneyard.core.language.messages import relative_paths
+from tuneyard.core.language.message import _, counted, joined, message_of, relative, with_texts
 from tuneyard.core.text.quoting import one_line
 
 SHOWN = 20
@@ -31,13 +30,13 @@ MOST_CHOICES = 10_000
 TIME_LIMIT = 5.0  # seconds of CPU time for code of a user
 TERMINATED = 128 + signal.SIGTERM  # exit code
 OS_FIXES = {
-    errno.ENOSPC: "free some space, or write to another disk (temporary files: TMPDIR)",
-    errno.EDQUOT: "free some space, or write to another disk",
-    errno.EROFS: "write to a folder that is yours",
-    errno.EACCES: "name a file or folder that is yours",
-    errno.EPERM: "name a file or folder that is yours",
-    errno.EISDIR: "name a file in it",
-    errno.ELOOP: "remove these links, or name another path",
+    errno.ENOSPC: _("free some space, or write to another disk (temporary files: TMPDIR)"),
+    errno.EDQUOT: _("free some space, or write to another disk"),
+    errno.EROFS: _("write to a folder that is yours"),
+    errno.EACCES: _("name a file or folder that is yours"),
+    errno.EPERM: _("name a file or folder that is yours"),
+    errno.EISDIR: _("name a file in it"),
+    errno.ELOOP: _("remove these links, or name another path"),
 }
 _JSON = json.JSONEncoder(ensure_ascii=False)  # `json.dumps` makes one at each call: rows may all be wrong
 
@@ -99,8 +98,12 @@ def bounded(code: str) -> Iterator[None]:
 
     def stop(_number: int, _frame: FrameType | None) -> None:
         raise LimitError(
-            f"{code}: stopped after {TIME_LIMIT:g} s of computing; repeats inside repeats, such as (a+)+, "
-            "can take for ever: write it without them"
+            _(
+                "{code}: stopped after {seconds:g} s of computing; repeats inside repeats, such as (a+)+, "
+                "can take for ever: write it without them",
+                code=code,
+                seconds=TIME_LIMIT,
+            )
         )
 
     before = signal.signal(signal.SIGVTALRM, stop)
@@ -142,24 +145,19 @@ class Problem:
 
     def line(self) -> str:
         """Format as `place: code field: message; hint`, the form of every printed problem."""
-        field = f" {self.field}" if self.field else ""
-        if isinstance(self.message, Message) or isinstance(self.hint, Message):
-            line: str = _(
-                "{place}: {code}{field}: {message}",
-                place=one_line(relative_paths(self.place)),
-                code=self.code,
-                field=one_line(field),
-                message=with_texts(self.message, one_line),
-            )
-            if not self.hint:
-                return line
-            hint = with_texts(self.hint, one_line)
-            if self.message.endswith("?"):
-                return _("{problem} {fix}", problem=line, fix=hint)
-            return _("{problem}; {fix}", problem=line, fix=hint)
-        joint = " " if self.message.endswith("?") else "; "
-        line = f"{self.place}: {self.code}{field}: {self.message}{joint}{self.hint}"
-        return relative_paths(one_line(line.removesuffix(joint)))
+        line = _(
+            "{place}: {code}{field}: {message}",
+            place=one_line(relative(self.place)),
+            code=self.code,
+            field=one_line(f" {self.field}") if self.field else "",
+            message=with_texts(self.message, one_line),
+        )
+        if not self.hint:
+            return line
+        hint = with_texts(self.hint, one_line)
+        if self.message.endswith("?"):
+            return _("{problem} {fix}", problem=line, fix=hint)
+        return _("{problem}; {fix}", problem=line, fix=hint)
 
 
 class ProblemsError(ContentError):
@@ -213,19 +211,19 @@ def summarise(
 
 def dangling(link: Path) -> str:
     """Words for a link that leads nowhere, e.g. `a link to /gone.csv, which does not exist`."""
-    return f"a link to {link.readlink()}, which does not exist"
+    return _("a link to {target}, which does not exist", target=link.readlink())
 
 
 def describe_os_error(error: OSError) -> str:
     """Format an operating system error as `path: reason`, e.g. `out/x: No space left on device`."""
     reason = str(error.strerror or error)
     if error.errno in OS_FIXES:
-        reason = f"{reason}: {OS_FIXES[error.errno]}"
+        reason = _("{reason}: {fix}", reason=reason, fix=OS_FIXES[error.errno])
     if error.filename:
         path = Path(error.filename)
         if error.errno == errno.ENOENT and path.is_symlink():
-            reason = f"it is {dangling(path)}: remove it, or bring back what it leads to"
-        return f"{error.filename}: {reason}"
+            reason = _("it is {link}: remove it, or bring back what it leads to", link=dangling(path))
+        return _("{path}: {reason}", path=path, reason=reason)
     return reason
 
 
@@ -236,7 +234,7 @@ def show_value(value: object) -> str:
     except TypeError:
         text = str(value)
     except (ValueError, RecursionError):  # more than 4300 digits, nested too deep
-        text = f"a {type(value).__name__} too large to show"
+        return _("a {type} too large to show", type=type(value).__name__)
     text = text.encode(errors="backslashreplace").decode()  # halves of characters cannot be encoded
     if len(text) > 60:
         return f"{text[:59]}…"
@@ -245,17 +243,24 @@ def show_value(value: object) -> str:
 
 def show_values(values: Iterable[object]) -> str:
     """Format values for a message, each as `show_value` does, with commas between them."""
-    return ", ".join(map(show_value, values))
+    return joined(map(show_value, values))
 
 
 def wrong_value(place: object, value: object, expected: str) -> ContentError:
     """The error for a value of another kind: `rows.jsonl:3: found "a", expected an object`."""
-    return ContentError(f"{place}: found {show_value(value)}, expected {expected}")
+    return ContentError(
+        _(
+            "{place}: found {value}, expected {expected}",
+            place=relative(str(place)),
+            value=show_value(value),
+            expected=expected,
+        )
+    )
 
 
 def unexpected(place: object, field: str, value: object, expected: str) -> ContentError:
     """The error for a field of another kind: `rows.jsonl:3: row: found "a", expected a number`."""
-    return wrong_value(f"{place}: {field}", value, expected)
+    return wrong_value(f"{relative(str(place))}: {field}", value, expected)
 
 
 def nearest_name(name: str, choices: Iterable[str]) -> str:
@@ -280,4 +285,4 @@ def nearest_name(name: str, choices: Iterable[str]) -> str:
 def nearest(name: str, choices: Iterable[str], otherwise: str = "") -> str:
     """Suggest the choice nearest to `name` as `did you mean "x"?`, or `otherwise` if none is similar."""
     near = nearest_name(name, choices)
-    return f'did you mean "{near}"?' if near else otherwise
+    return _('did you mean "{name}"?', name=near) if near else otherwise

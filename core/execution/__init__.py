@@ -26,6 +26,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, ParamSpec, Self, TypeVar
 
 from tuneyard.core.errors import ContentError, RequestError, TuneyardError, describe_os_error
+from tuneyard.core.language.message import _
 
 AHEAD = 64  # items that may be drawn before the result of the first of them is taken
 P = ParamSpec("P")
@@ -103,7 +104,7 @@ class DrawnItem:
     def runs_again(self, reason: str, observer: Observer) -> bool:
         """True for the first loss of its worker. The second one is its result."""
         if self.has_lost_a_worker:
-            error = ContentError(f"{self.item.name}: its process {reason}")
+            error = ContentError(_("{name}: its process {reason}", name=self.item.name, reason=reason))
             self.end(WorkResult(self.item.name, error=error), observer)
             return False
         self.has_lost_a_worker = True

@@ -70,4 +70,5 @@ def executor_of(
 
     if slots is not None:
         return LocalProcesses(slots(count))
-    return LocalProcesses([Slot(f"process {number}") for number in range(1, count + 1)], forks=True)
+    processes = [Slot(_("process {number}", number=number)) for number in range(1, count + 1)]
+    return LocalProcesses(processes, forks=True)

@@ -33,6 +33,7 @@ from tuneyard.core.files.temporaries import (
     temporary_prefix,
 )
 from tuneyard.core.installation.checkout import ROOT
+from tuneyard.core.language.message import _, joined, relative
 from tuneyard.core.text.quoting import one_line
 
 Fields = dict[str, object]
@@ -59,11 +60,15 @@ def make_folder(folder: Path) -> None:
     """Make a folder and its parents. `RequestError` for a dangling link among them, or if the OS refuses."""
     for part in (folder, *folder.parents):
         if part.is_symlink() and not part.exists():
-            raise RequestError(f"{part}: {dangling(part)}; make that folder, or name another one")
+            raise RequestError(
+                _("{path}: {link}; make that folder, or name another one", path=part, link=dangling(part))
+            )
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except (FileNotFoundError, FileExistsError):  # its parent takes no folders (/proc), or a file is there
-        raise RequestError(f"{folder}: no folder can be made there; name one that is yours") from None
+        raise RequestError(
+            _("{folder}: no folder can be made there; name one that is yours", folder=folder)
+        ) from None
 
 
 @contextlib.contextmanager
@@ -170,35 +175,51 @@ def parse_json(
             text = text.decode("utf-8-sig")
         return json.loads(text, object_pairs_hook=unique if unique_keys else None)
     except json.JSONDecodeError as error:
-        where = f"{place}:{line + error.lineno - 1}"
-        fix = "; correct it there, or make the file again"
+        fix = _("correct it there, or make the file again")
         if error.doc[: error.pos].rstrip().endswith(",") and error.doc.startswith(("]", "}"), error.pos):
-            fix = "; remove the comma before it"
+            fix = _("remove the comma before it")
         in_line = error.colno + (column if error.lineno == 1 else 0)
-        raise ContentError(f"{where}: not JSON: {error.msg} (column {in_line}){fix}") from error
+        raise ContentError(
+            _(
+                "{place}: not JSON: {reason} (column {column}); {fix}",
+                place=f"{relative(str(place))}:{line + error.lineno - 1}",
+                reason=error.msg,
+                column=in_line,
+                fix=fix,
+            )
+        ) from error
     except DuplicateKeyError as error:
-        raise ContentError(f"{place}: {error}: keep one") from error
+        raise ContentError(
+            _("{path}: duplicate key {key!r}: keep one", path=relative(str(place)), key=error.key)
+        ) from error
     except UnicodeDecodeError as error:
-        where = f"{place}:{line}" if line > 1 else f"{place}"
-        raise ContentError(f"{where}: not UTF-8 at byte {error.start}: save it as UTF-8") from error
+        where = relative(str(place))
+        if line > 1:
+            where = f"{where}:{line}"
+        raise ContentError(
+            _("{place}: not UTF-8 at byte {byte}: save it as UTF-8", place=where, byte=error.start)
+        ) from error
     except RecursionError as error:
-        raise ContentError(f"{place}:{line}: nested too deep to be read") from error
+        where = f"{relative(str(place))}:{line}"
+        raise ContentError(_("{place}: nested too deep to be read", place=where)) from error
     except ValueError as error:  # Python reads whole numbers of 4,300 digits at most
-        raise ContentError(f"{place}:{line}: a number of too many digits to be read") from error
+        where = f"{relative(str(place))}:{line}"
+        raise ContentError(_("{place}: a number of too many digits to be read", place=where)) from error
 
 
 class DuplicateKeyError(ValueError):
-    """A JSON object has this key twice."""
+    """A JSON object has a key twice."""
 
-    def __str__(self) -> str:
-        return f"duplicate key {self.args[0]!r}"
+    def __init__(self, key: str | None) -> None:
+        super().__init__(key)
+        self.key = key
 
 
 def unique(pairs: list[tuple[str, object]]) -> Fields:
     """The pairs of a JSON object as its fields; `DuplicateKeyError` for a key that comes again."""
     fields = dict(pairs)
     if len(fields) < len(pairs):
-        raise DuplicateKeyError(first_repeated(key for key, _unused in pairs))
+        raise DuplicateKeyError(first_repeated(key for key, _value in pairs))
     return fields
 
 
@@ -216,7 +237,7 @@ def read_object(path: Path, *, unique_keys: bool = False) -> Fields:
     """Read a JSON file that must be an object; `ContentError` otherwise."""
     value = parse_json(read_regular(path), path, unique_keys=unique_keys)
     if not isinstance(value, dict):
-        raise wrong_value(path, value, "a JSON object")
+        raise wrong_value(path, value, _("a JSON object"))
     return value
 
 
@@ -238,7 +259,13 @@ def check_characters(text: str, place: object) -> None:
         text.encode()
     except UnicodeEncodeError as error:
         half = error.object[error.start]
-        raise ContentError(f"{place}: half a character ({half!r}): correct the text") from error
+        raise ContentError(
+            _(
+                "{place}: half a character ({half!r}): correct the text",
+                place=relative(str(place)),
+                half=half,
+            )
+        ) from error
 
 
 def bundled(path: Path) -> Path:
@@ -252,7 +279,14 @@ def bundled(path: Path) -> Path:
 def require(path: Path, description: str) -> Path:
     """Check that a path exists. `RequestError` names it, the `description` of its content, and a near one."""
     if not path.exists():
-        raise RequestError(f"{path}: {description} not found; {near_name(path)}")
+        raise RequestError(
+            _(
+                "{path}: {description} not found; {near_name}",
+                path=path,
+                description=description,
+                near_name=near_name(path),
+            )
+        )
     return path
 
 
@@ -262,24 +296,27 @@ def near_name(path: Path) -> str:
     A dangling link is called one. Of a folder with many names it is the command that lists them.
     """
     if path.is_symlink():
-        return f"it is {dangling(path)}: remove it, or bring back what it leads to"
+        return _("it is {link}: remove it, or bring back what it leads to", link=dangling(path))
     folder = existing(path)
     if not folder.is_dir():
-        near = ""
-        if folder.parent != Path():
-            near = f': did you mean "{folder.parent}"?'
-        return f"{folder} is a file, expected a folder{near}"
+        if folder.parent == Path():
+            return _("{path} is a file, expected a folder", path=folder)
+        return _(
+            '{path} is a file, expected a folder: did you mean "{near}"?', path=folder, near=folder.parent
+        )
     names = sorted(each.name for each in folder.iterdir() if not each.name.startswith("."))
     near = nearest_name(path.name, names) if path.parent.is_dir() and not path.exists() else ""
     if nearest_name(path.stem, [Path(near).stem]):  # names with an ending alone in common are not near
-        return f'did you mean "{one_line(str(path.with_name(near)))}"?'
+        return _('did you mean "{name}"?', name=one_line(relative(path.with_name(near))))
     is_current = folder == Path.cwd()
     if not names:
-        return f"{'this folder' if is_current else folder} is empty"
+        return _("this folder is empty") if is_current else _("{folder} is empty", folder=folder)
     if len(names) > SHOWN_NAMES:
-        return f"name one that is there: ls {shlex.quote(str(folder))}"
-    place = "this folder has" if is_current else f"in {folder}:"
-    return one_line(f"{place} {', '.join(names)}")
+        return _("name one that is there: ls {folder}", folder=shlex.quote(relative(folder)))
+    listed_names = joined(map(one_line, names))
+    if is_current:
+        return _("this folder has {names}", names=listed_names)
+    return _("in {folder}: {names}", folder=one_line(relative(folder)), names=listed_names)
 
 
 def is_file(path: Path) -> bool:
@@ -320,7 +357,13 @@ def check_writable(out: Path) -> None:
     """Raise `RequestError` unless OUT, or the nearest of its parents that exists, is a folder for files."""
     folder = existing(out)
     if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
-        raise RequestError(f"--out {out}: {folder} is no folder that can be written to; name another folder")
+        raise RequestError(
+            _(
+                "--out {path}: {folder} is no folder that can be written to; name another folder",
+                path=out,
+                folder=folder,
+            )
+        )
 
 
 def no_folder(reference: str, otherwise: str) -> str:
@@ -334,14 +377,14 @@ def no_folder(reference: str, otherwise: str) -> str:
     for path in places:
         near = ""
         if path.is_dir():
-            near = f'did you mean "{path}"?'
+            near = _('did you mean "{name}"?', name=path)
         elif path.parent.is_dir():
             near = near_name(path)
         if near.endswith("?"):
-            return f"{reference}: no such folder; {near}"
+            return _("{folder}: no such folder; {fix}", folder=relative(reference), fix=near)
     if near:
-        otherwise = f"{near}; {otherwise}"
-    return f"{reference}: no such folder; {otherwise}"
+        otherwise = _("{near_name}; {fix}", near_name=near, fix=otherwise)
+    return _("{folder}: no such folder; {fix}", folder=relative(reference), fix=otherwise)
 
 
 def from_hub(reference: str, fix: str, **options: Any) -> Path:
@@ -356,7 +399,11 @@ def from_hub(reference: str, fix: str, **options: Any) -> Path:
     try:
         return Path(snapshot_download(reference, **options))
     except (OSError, HfHubHTTPError, HFValidationError, httpx.HTTPError, ValueError) as error:
-        hub = f"not found on, or cannot reach, the Hugging Face Hub: {hub_problem(error)}; {fix}"
+        hub = _(
+            "not found on, or cannot reach, the Hugging Face Hub: {reason}; {fix}",
+            reason=hub_problem(error),
+            fix=fix,
+        )
         raise RequestError(no_folder(reference, hub)) from error
 
 
@@ -371,18 +418,18 @@ def hub_problem(error: Exception) -> str:
     )
 
     if isinstance(error, HFValidationError):
-        return "a name there is OWNER/NAME of letters, digits and . - _"
+        return _("a name there is OWNER/NAME of letters, digits and . - _")
     if isinstance(error, GatedRepoError):
-        return "its licence must be accepted on its page there, by the account of `hf auth login`"
+        return _("its licence must be accepted on its page there, by the account of `hf auth login`")
     if isinstance(error, RepositoryNotFoundError):
-        return "no public repository of this name (for a private one: `hf auth login`)"
+        return _("no public repository of this name (for a private one: `hf auth login`)")
     if constants.HF_HUB_OFFLINE:
-        return "HF_HUB_OFFLINE is set, and the cache does not have it"
+        return _("HF_HUB_OFFLINE is set, and the cache does not have it")
     if isinstance(error, HfHubHTTPError) and error.response is not None:
-        return f"it answers HTTP {error.response.status_code}"
+        return _("it answers HTTP {status}", status=error.response.status_code)
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
-    return f"no connection ({type(error.__cause__ or error).__name__})"
+    return _("no connection ({error})", error=type(error.__cause__ or error).__name__)
 
 
 def sha256(*paths: Path) -> str:
@@ -460,7 +507,10 @@ def reserved(folder: Path) -> Iterator[int]:
             handle = stack.enter_context(locked(folder, how=AT_ONCE))
         except BlockingIOError as error:
             raise HeldError(
-                f"{folder}: another command is writing there; wait for it, or name another folder"
+                _(
+                    "{folder}: another command is writing there; wait for it, or name another folder",
+                    folder=folder,
+                )
             ) from error
         sweep(folder)
         yield handle

@@ -18,7 +18,7 @@ from tuneyard.core.files.bounded_reading import (
     refuse_expansion,
 )
 from tuneyard.core.files.parquet_pages import DELTA_TEXTS, PageError, pages_of
-from tuneyard.core.language.message import _
+from tuneyard.core.language.message import _, message_of
 
 SMALLEST_CELL = 2  # bytes: as a number and a comma in JSON
 ELEMENT_COST = 16
@@ -109,7 +109,7 @@ def _limits(table: Any, file: BinaryIO, number: int, usual_rows: int) -> GroupLi
         column = group.column(at)
         about = table.schema.column(at)
         name = column.path_in_schema
-        place = f"row group {number + 1}, column {name}"
+        place = _("row group {number}, column {name}", number=number + 1, name=name)
         start = column.data_page_offset
         if column.has_dictionary_page and 0 < column.dictionary_page_offset < start:
             start = column.dictionary_page_offset
@@ -120,27 +120,28 @@ def _limits(table: Any, file: BinaryIO, number: int, usual_rows: int) -> GroupLi
         try:
             for page in pages_of(file, start, column.total_compressed_size):
                 if page.size > LARGEST_RUN:
-                    raise large_part("a page", page.size, place=place)
+                    raise large_part(_("a page"), page.size, place=place)
                 if page.is_dictionary:
                     dictionary = max(dictionary, page.size)
                     continue
                 values += page.values
                 if page.values * width > LARGEST_RUN:  # Arrow makes room for all of them
-                    raise large_part("a page", page.values * width, place=place)
+                    raise large_part(_("a page"), page.values * width, place=place)
                 if page.values > 0:
                     rows = min(rows, _rows_of_batch(page.values, page.size, LARGEST_BATCH))
                 if page.encoding == DELTA_TEXTS:
                     largest_value = max(largest_value, page.size)
         except PageError as error:
-            raise ValueError(f"{place}: {error}") from error
+            raise ValueError(_("{place}: {error}", place=place, error=error)) from error
         if is_nested and values > MOST_ELEMENTS:
-            raise large_part(f"{values:,} elements of lists", ELEMENT_COST * values, place=place)
+            elements = _("{number:,} elements of lists", number=values)
+            raise large_part(elements, ELEMENT_COST * values, place=place)
         if largest_value:
             rows = min(rows, _rows_of_batch(1, largest_value, LARGEST_BATCH))
         if not is_text or dictionary * (values if is_nested else rows) <= LARGEST_BATCH:
             continue
         if is_nested and dictionary > LARGEST_BATCH:
-            raise large_part("a dictionary", dictionary, LARGEST_BATCH, place)
+            raise large_part(_("a dictionary"), dictionary, LARGEST_BATCH, place)
         if is_nested:
             encoded.append(name)
             continue
@@ -181,11 +182,13 @@ def arrow_batches(file: BinaryIO, path: Path | None = None) -> tuple[Any, Iterat
                 cells += message.rows * message.columns
             is_mapped = path is not None and not message.is_packed
             if message.size > LARGEST_RUN and not is_mapped:
-                part = "a dictionary" if message.is_dictionary else f"a batch of {message.rows:,} rows"
+                part = _("a dictionary")
+                if not message.is_dictionary:
+                    part = _("a batch of {number:,} rows", number=message.rows)
                 raise large_part(part, message.size)
             largest = max(largest, message.size)
     except ArrowMessageError as error:
-        raise ValueError(str(error)) from error
+        raise ValueError(message_of(error)) from error
     stored = file.seek(0, 2)
     refuse_expansion(rows, cells, 0, stored)
     file.seek(0)

@@ -93,7 +93,7 @@ def large_part(description: str, size: int, most: int = LARGEST_RUN, place: str 
 def large_record(place: str) -> LargeDataError:
     """The error for a row of more than `LARGEST_RECORD`."""
     most = LARGEST_RECORD >> 20
-    message = f"found a record of more than {most} MiB, expected {most} MiB at most"
+    message = _("found a record of more than {most} MiB, expected {most} MiB at most", most=most)
     return LargeDataError(message, place, is_record=True)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.core.files.bounded_reading import refuse_pipe
-from tuneyard.core.language.message import _
+from tuneyard.core.language.message import _, relative
 from tuneyard.core.text.quoting import shell
 
 
@@ -26,14 +26,13 @@ def own_file(path: Path) -> Path:
         raise ContentError(
             _(
                 "{path}: a link to {target}, expected a file of this folder; if it belongs there, "
-                "copy it: cp --remove-destination {shell} {shell2}",
+                "copy it: {command}",
                 path=path,
                 target=target,
-                shell=shell(target),
-                shell2=shell(path),
+                command=f"cp --remove-destination {shell(relative(target))} {shell(relative(path))}",
             )
         )
-    refuse_pipe(path, "; remove it from the folder")
+    refuse_pipe(path, _("; remove it from the folder"))
     return path
 
 
@@ -54,7 +53,7 @@ def refuse_written_link(path: Path) -> None:
                 "{path}: a link to {target}, which would be overwritten; remove the link, or name "
                 "another folder",
                 path=path,
-                target=os.path.realpath(path),
+                target=Path(os.path.realpath(path)),
             )
         )
     refuse_special_file(path)

@@ -12,6 +12,7 @@ from typing import Any, Literal, NamedTuple, TypeVar
 
 from tuneyard.core.errors import ContentError
 from tuneyard.core.files import JsonObject, files_sha256
+from tuneyard.core.language.message import _
 
 T = TypeVar("T")
 Group = Literal[
@@ -57,8 +58,15 @@ class Plugin(NamedTuple):
             raise
         except (Exception, SystemExit) as error:  # the code of others may raise anything, sys.exit() included
             reason = f"{type(error).__name__}: {error}".rstrip(": ")
-            message = f"plug-in {self.name!r} of {self.package} ({self.group}) failed: {reason}"
-            raise PluginError(message) from error
+            raise PluginError(
+                _(
+                    "plug-in {name!r} of {package} ({group}) failed: {reason}",
+                    name=self.name,
+                    package=self.package,
+                    group=self.group,
+                    reason=reason,
+                )
+            ) from error
 
 
 def guarded(plugin: Plugin | None) -> contextlib.AbstractContextManager[None]:
@@ -92,7 +100,7 @@ def load(group: Group, kind: type = object, expected: str = "") -> dict[str, Plu
 
     plugins: dict[str, Plugin] = {}
     for entry in metadata.entry_points(group=group):
-        package = f"{entry.dist.name} {entry.dist.version}" if entry.dist else "an unknown package"
+        package = f"{entry.dist.name} {entry.dist.version}" if entry.dist else _("an unknown package")
         plugin = Plugin(group, entry.name, package, None, entry.module)
         with plugin.guarded():
             plugin = plugin._replace(value=entry.load())

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from tuneyard.core.errors import ContentError, show_value, unexpected, wrong_value
 from tuneyard.core.files import are_texts, strings
-from tuneyard.core.language.message import _, counted
+from tuneyard.core.language.message import _, counted, joined, relative
 from tuneyard.core.records.calls import RESULTS, WrongValueError, call_text, parse_calls
 
 ALPACA = {"prompt": "instruction", "query": "input", "response": "output"}
@@ -234,12 +234,12 @@ class RecordReader:
                         "no column {column!r} (found: {record}): map it in `columns` of the entry, or "
                         "compile the file: tuneyard data init FILE",
                         column=column or "prompt",
-                        record=", ".join(record) or "none",
+                        record=", ".join(record) or _("none"),
                     )
                 )
             return self.read(record)
         except ContentError as error:
-            raise ContentError(f"{place}: {error}") from error
+            raise ContentError(_("{place}: {error}", place=relative(place), error=error)) from error
 
     def _read_alpaca(self, record: Record) -> Example:
         messages: list[ChatMessage] = []
@@ -267,8 +267,14 @@ class RecordReader:
             if isinstance(answer, str):
                 answers.append(ChatMessage("assistant", answer))
                 continue
-            state = f"found {show_value(answer)}" if column in record else "missing"
-            fault = f"{column}: {state}, expected text: a row without a text to answer is dropped"
+            state = _("missing")
+            if column in record:
+                state = _("found {value}", value=show_value(answer))
+            fault = _(
+                "{column}: {state}, expected text: a row without a text to answer is dropped",
+                column=column,
+                state=state,
+            )
             if answer is not None:
                 raise ContentError(fault)
         return Example(messages, answers, self._text(record, "system"), fault=fault)
@@ -282,9 +288,7 @@ class RecordReader:
         values = record.get(column)
         if not isinstance(values, list):
             raise wrong_value(column, values, _("a list of messages"))
-        messages = [
-            self._message(value, f"{column}: turn {number}", number) for number, value in enumerate(values, 1)
-        ]
+        messages = [self._message(value, column, number) for number, value in enumerate(values, 1)]
         system = self._text(record, "system")
         if messages and messages[0].role == "system":
             system = messages[0].text
@@ -303,13 +307,13 @@ class RecordReader:
         if self.format.formatting == OPENAI:
             system = _openai_system(system, bool(self._value(record, "tools")))
         if fault:
-            fault = f"{column}: {fault}"
+            fault = _("{column}: {fault}", column=column, fault=fault)
         return Example(messages, answers, system, fault=fault)
 
-    def _message(self, value: object, place: str, number: int = 0) -> ChatMessage:
-        """One message. `place` is its column, with its number in a list of messages."""
+    def _message(self, value: object, column: str, number: int = 0) -> ChatMessage:
+        """One message of a column, with its `number` from 1 in a list of messages."""
         if not isinstance(value, dict):
-            raise wrong_value(place, value, _("a message"))
+            raise wrong_value(_message_place(column, number), value, _("a message"))
         role_key = self.tags.get("role_tag", "")
         role = self.roles.get(str(value.get(role_key)), "")
         if not role:
@@ -320,7 +324,7 @@ class RecordReader:
                 raise ContentError(
                     _(
                         '{place}: no {role_key!r}; add "tags": {tags} to the entry',
-                        place=place,
+                        place=_message_place(column, number),
                         role_key=role_key,
                         tags=tags,
                     )
@@ -329,11 +333,15 @@ class RecordReader:
             for usual_tags in (OPENAI_TAGS, SHAREGPT_TAGS):
                 for name, usual_tag in usual_tags.items():
                     if usual_tag == value.get(role_key) and name not in ("role_tag", "content_tag"):
-                        fix = f'; add "{name}": {json.dumps(usual_tag)} to `tags` of the entry'
+                        fix = _(
+                            '; add "{name}": {value} to `tags` of the entry',
+                            name=name,
+                            value=json.dumps(usual_tag),
+                        )
             raise ContentError(
                 _(
                     "{place}: {role_key} {tag}, expected one of {expected}{fix}",
-                    place=place,
+                    place=_message_place(column, number),
                     role_key=role_key,
                     tag=tag,
                     expected=expected,
@@ -343,20 +351,21 @@ class RecordReader:
         content_key = self.tags.get("content_tag", "")
         text = value.get(content_key)
         if self.reads_calls and role in ANSWERS and value.get("tool_calls"):
-            return ChatMessage("function", self._calls(value["tool_calls"], text, place), number)
+            try:
+                return ChatMessage("function", self._calls(value["tool_calls"], text), number)
+            except (WrongValueError, TypeError, KeyError) as error:
+                place = _message_place(column, number)
+                raise ContentError(_("{place}: tool_calls: {error}", place=place, error=error)) from error
         if not isinstance(text, str):
-            raise unexpected(place, content_key, text, "text")
+            raise unexpected(_message_place(column, number), content_key, text, _("text"))
         return ChatMessage(role, text, number)
 
-    def _calls(self, calls: object, text: object, place: str) -> str:
+    def _calls(self, calls: object, text: object) -> str:
         """The text of a message with OpenAI's calls. LLaMA-Factory writes the calls alone, unparsed."""
-        try:
-            if self.format.formatting == BARE_OPENAI:
-                return call_text(parse_calls(calls), text if isinstance(text, str) else "")
-            functions = [call["function"] for call in calls] if isinstance(calls, list) else calls
-            return json.dumps(functions, ensure_ascii=False)
-        except (WrongValueError, TypeError, KeyError) as error:
-            raise ContentError(_("{place}: tool_calls: {error}", place=place, error=error)) from error
+        if self.format.formatting == BARE_OPENAI:
+            return call_text(parse_calls(calls), text if isinstance(text, str) else "")
+        functions = [call["function"] for call in calls] if isinstance(calls, list) else calls
+        return json.dumps(functions, ensure_ascii=False)
 
     def _fault_of(self, messages: list[ChatMessage]) -> str:
         """The reason for which LLaMA-Factory drops a conversation, "" if there is none.
@@ -369,12 +378,14 @@ class RecordReader:
                 tag = show_value(self.tags.get(f"{message.role}_tag"))
                 tag_names = [f"{name}_tag" for name in expected]
                 tags = [show_value(self.tags[name]) for name in tag_names if name in self.tags]
-                return (
-                    f"turn {message.number} is {tag}, expected {' or '.join(tags)}: "
-                    "questions and answers alternate"
+                return _(
+                    "turn {number} is {role}, expected {roles}: questions and answers alternate",
+                    number=message.number,
+                    role=tag,
+                    roles=joined(tags, _(" or ")),
                 )
         if not messages:
-            return "found no turns, expected a question"
+            return _("found no turns, expected a question")
         if self.format.ranking and len(messages) % 2 == 0:
             return _(
                 "found {turns}, expected an odd number: the last one is the question to both answers",
@@ -415,8 +426,15 @@ class RecordReader:
         if value is None:
             return ""
         if not isinstance(value, str):
-            raise wrong_value(self.columns[registry_key], value, "text")
+            raise wrong_value(self.columns[registry_key], value, _("text"))
         return value
+
+
+def _message_place(column: str, number: int) -> str:
+    """The place of a turn: its column, and its number in a list of turns (0: the column has a single one)."""
+    if not number:
+        return column
+    return _("{column}: turn {number}", column=column, number=number)
 
 
 def _refuse_mixed_media(column: str, media: list[object]) -> None:
@@ -441,13 +459,13 @@ def _with_joined_results(messages: list[ChatMessage]) -> list[ChatMessage]:
 
     A joined message keeps the number of its first one.
     """
-    joined: list[ChatMessage] = []
+    kept: list[ChatMessage] = []
     for message in messages:
-        if joined and message.role == "observation" == joined[-1].role:
-            joined[-1] = joined[-1]._replace(text=f"{joined[-1].text}{RESULTS}{message.text}")
+        if kept and message.role == "observation" == kept[-1].role:
+            kept[-1] = kept[-1]._replace(text=f"{kept[-1].text}{RESULTS}{message.text}")
         else:
-            joined.append(message)
-    return joined
+            kept.append(message)
+    return kept
 
 
 def _openai_system(system: str, has_tools: bool) -> str:

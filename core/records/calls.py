@@ -194,7 +194,7 @@ def tools_text(value: object) -> str:
         elif value:
             text = json.dumps(value, ensure_ascii=False)
     except (TypeError, ValueError, RecursionError) as error:
-        raise unusable(value, f"a list of tools that JSON can hold ({error})") from error
+        raise unusable(value, _("a list of tools that JSON can hold ({error})", error=error)) from error
     return text if declared(text) else ""
 
 
@@ -204,19 +204,29 @@ def declared(text: str) -> dict[str, JsonObject]:
     try:
         tools = read_strict(text) if text.strip() else []
     except ValueError as error:
-        raise unusable(text, f"a list of tools as JSON ({error})") from error
+        raise unusable(text, _("a list of tools as JSON ({error})", error=error)) from error
     if not isinstance(tools, list):
-        raise unusable(tools, "a list of tools")
+        raise unusable(tools, _("a list of tools"))
     schemas = {}
     for number, tool in enumerate(tools, 1):
         name, inner = _named(tool)
         if not name:
-            message = f'tool {number}: found {show_value(tool)}, expected an object with a "name"'
-            raise WrongValueError(message)
+            raise WrongValueError(
+                _(
+                    'tool {number}: found {value}, expected an object with a "name"',
+                    number=number,
+                    value=show_value(tool),
+                )
+            )
         schema = inner.get("parameters") or {}
         if not isinstance(schema, dict):
-            message = f"tool {number}: found the parameters {show_value(schema)}, expected an object"
-            raise WrongValueError(message)
+            raise WrongValueError(
+                _(
+                    "tool {number}: found the parameters {value}, expected an object",
+                    number=number,
+                    value=show_value(schema),
+                )
+            )
         schemas[name] = schema
     return schemas
 
