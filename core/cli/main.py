@@ -24,8 +24,8 @@ from click.exceptions import NoSuchCommand
 
 from tuneyard.core.cli.run import CLI
 from tuneyard.core.installation.checkout import packages_folder
-from tuneyard.core.language.message import _
-from tuneyard.core.language.messages import as_is, one_command, relative_paths, say
+from tuneyard.core.language.message import _, joined, relative
+from tuneyard.core.language.messages import one_command, say
 from tuneyard.core.language.reader import CHINESE, ENGLISH, write_in
 from tuneyard.core.text.secrets import public_words
 
@@ -77,18 +77,18 @@ class LazyGroup(WithExamples, click.Group):
         try:
             return super().resolve_command(ctx, args)
         except NoSuchCommand as error:
-            message = f"{error.message} {self._suggestion(ctx, args[0])}"
-            raise NoSuchCommand(args[0], message, ctx=ctx) from None
+            message = _("No such command {name!r}. {hint}", name=args[0], hint=self._suggestion(ctx, args[0]))
+            raise NoSuchCommand(args[0], message, ctx=ctx) from error
 
     def _suggestion(self, ctx: click.Context, name: str) -> str:
         similar = difflib.get_close_matches(name, self.list_commands(ctx))
-        root, listing = ctx.find_root(), _("`{command} --help` lists the commands.", command=ctx.command_path)
+        root, program = ctx.find_root(), ctx.command_path
         if not similar and isinstance(root.command, LazyGroup):
             ctx, similar = root, list(root.command._of_groups(root, name))
         if not similar:
-            return listing
+            return _("`{command} --help` lists the commands.", command=program)
         commands = [f"`{ctx.command_path} {words}`" for words in similar]
-        return f"Did you mean {' or '.join(commands)}?"
+        return _("Did you mean {commands}?", commands=joined(commands, _(" or ")))
 
     def _of_groups(self, ctx: click.Context, name: str) -> Iterator[str]:
         """Yield `data compile` for `compile`: the commands of this name in groups, which are imported."""
@@ -166,7 +166,8 @@ class TuneyardCommand(WithExamples):
         """
         for option, word in pairwise(["", *args]):
             if word in _PLACEHOLDERS and option not in _OF_COLUMNS and not Path(word).exists():
-                raise click.BadParameter(f"{word} is a placeholder of the help: put your own there.", ctx)
+                message = _("{word} is a placeholder of the help: put your own there.", word=word)
+                raise click.BadParameter(message, ctx)
         home = os.path.expanduser("~/")  # noqa: PTH111  # Path's raises without one
         args = [re.sub("^~/|(?<==)~/", home, word) for word in args]
         try:
@@ -194,7 +195,7 @@ def next_step(place: object, command: Sequence[object] | str = ()) -> None:
     if context is None or is_quiet() or context.params.get("as_json"):
         return
     if place is not None:
-        say(_("result: {place}", place=as_is(relative_paths(str(place)))), to_stderr=True)
+        say(_("result: {place}", place=relative(str(place))), to_stderr=True)
     if not isinstance(command, str):
         command = shlex.join(public_words(map(str, command)))
     if command:

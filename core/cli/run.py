@@ -3,7 +3,6 @@
 import contextlib
 import errno
 import importlib
-import io
 import os
 import re
 import select
@@ -18,52 +17,29 @@ from typing import NoReturn
 
 import click
 
+from tuneyard.core.cli.click_errors import click_lines
 from tuneyard.core.errors import TERMINATED, ContentError, RequestError, TuneyardError, describe_os_error
 from tuneyard.core.installation.packages import missing, set_up_command
-from tuneyard.core.language.message import Message, _, translated
+from tuneyard.core.language.message import _, joined, marked, message_of, tr, translated
 from tuneyard.core.language.messages import say
 from tuneyard.core.text.terminal import guarded_output
 
 LONGEST_LINE = 5000  # characters of a message
-_OTHER_TOOLS = {
-    "--model-name-or-path": " Here it is --model.",
-    "-m": " Here it is --model.",
-    "--model-args": " Here each is an option: --model DIR --dtype bf16.",
-    "--adapter-name-or-path": " Here it is --adapter.",
-    "--peft": " Here it is --adapter.",
-    "--eval-dataset": " Here it is --dataset.",
-    "--tasks": " Here it is --dataset.",
-    "--num-fewshot": " Here it is --shots.",
-    "--batch-size": " Here it is --batch-tokens, the tokens in a batch.",
-    "--device": " A GPU is used if there is one; CUDA_VISIBLE_DEVICES chooses it.",
-    "--temperature": " Answers are greedy; --preset document samples them.",
-    "--gpu-memory-utilization": " Add it to the command that --dry-run prints.",
-    "--max-model-len": " Add it to the command that --dry-run prints.",
-    "ollama": " For Ollama: tuneyard adapter export NAME --to ollama.",
-    "bfloat16": " Here it is bf16.",
-    "float32": " Here it is fp32.",
-    "--weights": " A weight follows its adapter: demo-rte=0.5.",
-    "--output-dir": " Here it is --out.",
-    "--output-path": " Here it is --out.",
-    "--steps": " A setting of a recipe has no dashes: max_steps=20.",
-    "--gpus": " Here it is --for 2xA100-80.",
-    "--max-steps": " A setting of a recipe has no dashes: max_steps=20.",
-    "--learning-rate": " A setting of a recipe has no dashes: learning_rate=1e-4.",
-    "--dry-run": " `data check`, `recipe check` and `recipe plan` only look.",
-}
-"""What to type in place of options and values that a command lacks: of LLaMA-Factory, lm-evaluation-harness
-and vLLM, or of another command."""
 _REPEATABLE = ("--adapter", "--data", "--dataset", "--source")
 _NO_NUMBER = "(?:: expected a number|, expected a number| is not a valid float)"
 _NO_SHARE = r"(?:\.0)?(?:, expected .* 1 or less| is not in the range 0<.*<=?1\.)"
 _SLIPS = {
-    rf"""["'](\d+),(\d[\de-]*)["']{_NO_NUMBER}""": r"write a decimal point, not a comma: \1.\2",
-    rf"""["'](\d+)%["']{_NO_NUMBER}""": (
-        r"write a share of 1, such as 0.5 for 50 %; \1 alone if it counts in points"
+    rf"""["'](?P<whole>\d+),(?P<digits>\d[\de-]*)["']{_NO_NUMBER}""": marked(
+        "write a decimal point, not a comma: {whole}.{digits}"
     ),
-    rf"(?<![\d.])\d+{_NO_SHARE}": _("write a share of 1, such as 0.5 for 50 %"),
-    r"'(\d\d)[/:](\d\d)' is not a valid float": r"write the share alone: 0.\2",
-    r"'(\d+)(?:[kK]|[,.]000)' is not a valid integer": r"write the digits alone: \g<1>000",
+    rf"""["'](?P<number>\d+)%["']{_NO_NUMBER}""": marked(
+        "write a share of 1, such as 0.5 for 50 %; {number} alone if it counts in points"
+    ),
+    rf"(?<![\d.])\d+{_NO_SHARE}": marked("write a share of 1, such as 0.5 for 50 %"),
+    r"'\d\d[/:](?P<percent>\d\d)' is not a valid float": marked("write the share alone: 0.{percent}"),
+    r"'(?P<thousands>\d+)(?:[kK]|[,.]000)' is not a valid integer": marked(
+        "write the digits alone: {thousands}000"
+    ),
 }
 """What to write in place of a number, by the message that refuses it."""
 _EMPTY_PATHS = {(word, "") for word in ("--out", "--dataset-dir", "check", "plan", "train")}
@@ -74,7 +50,6 @@ _SEVERAL = re.compile(r"(?:,|(?<=\d)\+)(?=[^\W\d]|[./])")
 """What stands between several names in one word: `a,b`, `a=0.5,b=0.5`, `a:0.5+b:0.5`."""
 _TYPOGRAPHIC = re.compile("^[–—−]|(^|=)[“”„«‘’]")
 """A dash or a quote that a text editor has put in place of the plain one."""
-_MISSING_PATH = re.compile(r"(?:File|Directory|Path) '(.+)' (?:does not exist|is a file)\.$")  # of Click
 _OF_RUST = "pyo3_runtime"
 """Module of the exception that tokenizers and safetensors raise where their code panics."""
 _terminated = threading.Event()
@@ -171,19 +146,14 @@ def _exit_code(command: click.Command) -> int:
         with _PanicsOfRust():
             code = command.main(prog_name=program, standalone_mode=False)
     except (click.Abort, KeyboardInterrupt) as error:
-        return _interrupted(str(error))
+        return _interrupted(message_of(error))
     except click.ClickException as error:
-        message_of_click = io.StringIO()
-        error.show(message_of_click)
-        hint = _slip(error.message) or _hint(error)
-        say(message_of_click.getvalue().rstrip("\n") + hint, to_stderr=True)
+        say(joined(click_lines(error, _slip(error.message)), "\n"), to_stderr=True)
         return 2
     except TuneyardError as error:
-        if isinstance(error.message, Message):
-            text = _with_short_lines(translated(error.message))
-            say(_("error: {text}{slip}", text=text, slip=_slip(str(error))), to_stderr=True)
-        else:
-            say(f"error: {_with_short_lines(str(error))}{_slip(str(error))}", to_stderr=True)
+        text = _with_short_lines(translated(error.message))
+        lines = [_("error: {message}", message=text), *_slip(str(error))]
+        say(joined(lines, "\n"), to_stderr=True)
         return error.exit_code
     except ImportError as error:
         if not error.name or error.name.partition(".")[0] == "tuneyard":
@@ -227,58 +197,48 @@ def _with_short_lines(message: str) -> str:
     lines = message.split("\n")
     for number, line in enumerate(lines):
         if len(line) > LONGEST_LINE:
-            lines[number] = f"{line[:LONGEST_LINE]}… ({len(line):,} characters)"
+            lines[number] = tr(
+                "{begin}… ({number:,} characters)", begin=line[:LONGEST_LINE], number=len(line)
+            )
     return "\n".join(lines)
 
 
 def _interrupted(how_to_resume: str = "") -> int:
     """Print how a command goes on that Ctrl-C or SIGTERM has ended; return the exit code of that signal."""
-    say(_("interrupted; {hint}", hint=how_to_resume or "the same command starts again"), to_stderr=True)
+    hint = how_to_resume or _("the same command starts again")
+    say(_("interrupted; {hint}", hint=hint), to_stderr=True)
     if _terminated.is_set():
         return TERMINATED
     return 130
 
 
-def _hint(error: click.ClickException) -> str:
-    """The fix that Click's message lacks: a near file, where options belong, an example of the command."""
-    if isinstance(error, click.NoSuchOption) and error.ctx and isinstance(error.ctx.command, click.Group):
-        return f" Options come after the command: {error.ctx.command_path} COMMAND {error.option_name} …"
-    hint = _OTHER_TOOLS.get("".join(error.message.split("'")[1:2]), "")
-    if error.message.startswith("Got unexpected extra argument"):
-        hint = "; see the usage above: quote a text with spaces, and give each further value its option again"
-    missing_path = _MISSING_PATH.search(error.message)
-    if missing_path:
-        from tuneyard.core.files import near_name
-
-        return f"\n{near_name(Path(missing_path[1]))}"
-    if isinstance(error, click.UsageError) and error.ctx:
-        for line in getattr(error.ctx.command, "examples", ()):
-            if f" {error.ctx.info_name} " in line:
-                return f"{hint}\nExample: {line}"
-    return hint
-
-
-def _slip(message: str) -> str:
-    """A line on a slip in the refused number or in the words of the command line, "" without any."""
+def _slip(message: str) -> list[str]:
+    """The line on a slip in the refused number or in the words of the command line, if there is one."""
     for pattern, fix in _SLIPS.items():
         number = re.search(pattern, message)
         if number:
-            return f"\n{number.expand(fix)}"
+            return [_(fix, **number.groupdict())]
     for word, following in pairwise(sys.argv):
         path = f"{word} {following}"
         if os.path.exists(path):  # noqa: PTH110  # Path.exists raises for a name that is too long
-            return f'\nput a path with spaces in quotes: "{path}"'
+            return [_('put a path with spaces in quotes: "{path}"', path=path)]
         if _TYPOGRAPHIC.search(following):
-            return f"\n{following}: a text editor's dash or quote; type two hyphens (--) or a plain quote (')"
+            return [
+                _(
+                    "{word}: a text editor's dash or quote; type two hyphens (--) or a plain quote (')",
+                    word=following,
+                )
+            ]
         if _EMPTY.fullmatch(following):
-            return f"\n{word} {following!r}: is a variable of your shell empty?"
+            return [_("{option} {word!r}: is a variable of your shell empty?", option=word, word=following)]
         if "recipe" in sys.argv:  # whose settings have commas
             continue
         if word in _REPEATABLE and "," in following:
-            return f"\ngive each a {word} of its own: {word} {following.replace(',', f' {word} ')}"
+            options = f"{word} {following.replace(',', f' {word} ')}"
+            return [_("give each a {option} of its own: {options}", option=word, options=options)]
         if {word[:1], following[0]}.isdisjoint("-") and _SEVERAL.search(following):
-            return f"\nput a space between them: {_SEVERAL.sub(' ', following)}"
-    return ""
+            return [_("put a space between them: {words}", words=_SEVERAL.sub(" ", following))]
+    return []
 
 
 def _reader_is_gone() -> bool:
