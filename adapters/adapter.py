@@ -40,9 +40,10 @@ from tuneyard.core.weights.tensors import LONGEST_NAME, Array, Tensor, Weights
 SHOWN = 5  # problems of one file in a message
 MOST_EXPRESSIONS = 1000  # of one config: each is tried on each module
 MOST_DIGITS = 18  # of a layer's number
-MISMATCH = (
-    f"expected {CONFIG} and weights of one training: copy both again, train again, or name one of its "
-    "checkpoint folders, if there are any"
+MISMATCH = _(
+    "expected {config} and weights of one training: copy both again, train "
+    "again, or name one of its checkpoint folders, if there are any",
+    config=CONFIG,
 )
 # Fields that PEFT also accepts as one text (a regular expression), fields that must be lists, and maps.
 TEXT_OR_LIST = ("target_modules", "exclude_modules", "layers_pattern")
@@ -72,7 +73,7 @@ class AdapterConfig:
         """A block that matches modules, bounded if the config has regular expressions. Names take no time."""
         if not any(is_expression(pattern) for _unused, pattern, _unused in _patterns(self.raw)):
             return nullcontext()
-        return bounded(f"{self.path}: its regular expressions (target_modules and the like)")
+        return bounded(_("{path}: its regular expressions (target_modules and the like)", path=self.path))
 
     def targets(self, module: str) -> bool:
         """True if PEFT would adapt a module: targets, exclusions, layers."""
@@ -301,26 +302,30 @@ class Adapter(ABC):
         config, full_tensors = self.config, self.full_tensors
         for path in self.modules:
             if not config.targets(path):
-                yield f"{path}: is adapted, but {CONFIG} does not target it"
+                yield _("{path}: is adapted, but {config} does not target it", path=path, config=CONFIG)
         for name in full_tensors:
             parent = name.rpartition(".")[0]
             copy_of_base = (
                 parent.endswith(".base_layer") and parent.removesuffix(".base_layer") in self.modules
             )
             if PREFIX + name not in self.weights.tensors:
-                yield f"{name}: expected names that begin with {PREFIX!r}"
+                yield _("{name}: expected names that begin with {prefix!r}", name=name, prefix=PREFIX)
             elif not (copy_of_base or config.saves_in_full(name)):
-                yield f"{name}: {CONFIG} does not explain this tensor"
+                yield _("{name}: {config} does not explain this tensor", name=name, config=CONFIG)
         targets = config.raw.get("target_modules")
         if isinstance(targets, list):
             adapted_ends = {end for path in self.modules for end in ends_of(path)}
             for target in targets:
                 if target not in adapted_ends and not config.may_exclude(target):
-                    yield f"{CONFIG} targets {target!r}, but no such tensor is in the file"
+                    yield _(
+                        "{config} targets {target!r}, but no such tensor is in the file",
+                        config=CONFIG,
+                        target=target,
+                    )
         saved = {kept for name in full_tensors for kept in config.full_names_at(name.rpartition(".")[0])}
         for kept in config.modules_to_save:
             if kept not in saved:
-                yield f"modules_to_save names {kept!r}, but no such tensor is in the file"
+                yield _("modules_to_save names {kept!r}, but no such tensor is in the file", kept=kept)
         if config.bias == "lora_only" and not any(name.endswith(".bias") for name in full_tensors):
             yield (
                 "bias 'lora_only', but no bias was saved (PEFT never writes those of lora_only): its "
@@ -352,30 +357,36 @@ def _shared_problems(raw: dict[str, Any], explained: Set[str], switches: Iterabl
     if unknown:
         names = ", ".join(unknown[:SHOWN])
         if len(unknown) > SHOWN:
-            names += f", … and {len(unknown) - SHOWN:,} more"
-        yield f"{names}: unknown fields, which may change the meaning of the weights"
+            names += _(", … and {unknown:,} more", unknown=len(unknown) - SHOWN)
+        yield _("{names}: unknown fields, which may change the meaning of the weights", names=names)
     for field in (*TEXT_OR_LIST, *LISTS):
         value = raw.get(field)
         is_list = isinstance(value, list) and are_texts(value)
         is_text = isinstance(value, str) and field in TEXT_OR_LIST
         if value is not None and not is_list and not is_text:
-            yield f"{field} {show_value(value)}: expected a list of module names"
+            yield _("{field} {value}: expected a list of module names", field=field, value=show_value(value))
         if is_list and any(len(name) > LONGEST_NAME for name in as_list(value)):
-            yield f"{field}: found a name of more than {LONGEST_NAME:,} characters, expected names of modules"
+            yield _(
+                "{field}: found a name of more than {longest_name:,} characters, expected names of modules",
+                field=field,
+                longest_name=LONGEST_NAME,
+            )
     for field in MAPS:
         value = raw.get(field) or {}
         if not isinstance(value, dict):
-            yield f"{field} {show_value(value)}: expected a map of module patterns"
+            yield _(
+                "{field} {value}: expected a map of module patterns", field=field, value=show_value(value)
+            )
     yield from _wrong_expressions(raw)
     if any(type(number) is not int for number in as_list(raw.get("layers_to_transform") or [])):
         value = show_value(raw["layers_to_transform"])
-        yield f"layers_to_transform {value}: expected the number of a layer, or a list of them"
+        yield _("layers_to_transform {value}: expected the number of a layer, or a list of them", value=value)
     for field in switches:
         if raw.get(field) not in (True, False, None):
-            yield f"{field} {show_value(raw[field])}: expected true or false"
+            yield _("{field} {raw}: expected true or false", field=field, raw=show_value(raw[field]))
     base = raw.get("base_model_name_or_path")
     if not isinstance(base, str | None):
-        yield f"base_model_name_or_path {show_value(base)}: expected a name"
+        yield _("base_model_name_or_path {base}: expected a name", base=show_value(base))
 
 
 def _patterns(raw: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
@@ -400,15 +411,25 @@ def _wrong_expressions(raw: dict[str, Any]) -> Iterator[str]:
     if len(expressions) > MOST_EXPRESSIONS:
         fields = ", ".join(dict.fromkeys(field for field, _unused, _unused in expressions))
         yield (
-            f"{fields}: found {len(expressions):,} regular expressions, expected at most "
-            f"{MOST_EXPRESSIONS:,}; write names of modules"
+            _(
+                "{fields}: found {expressions:,} regular expressions, expected at most "
+                "{most_expressions:,}; write names of modules",
+                fields=fields,
+                expressions=len(expressions),
+                most_expressions=MOST_EXPRESSIONS,
+            )
         )
         return
     for field, value, expression in expressions:
         try:
             re.compile(expression)
         except re.error as error:
-            yield f"{field} {show_value(value)}: not a regular expression: {error}"
+            yield _(
+                "{field} {value}: not a regular expression: {error}",
+                field=field,
+                value=show_value(value),
+                error=error,
+            )
 
 
 def raise_together(problems: Iterable[str], place: object, fix: str = "") -> None:
@@ -443,7 +464,12 @@ def wrong_numbers(numbers: Mapping[str, Any], *, whole: bool) -> Iterator[str]:
         kinds, expected = [int], _("a whole number")
     for field, number in numbers.items():
         if type(number) not in kinds or not 0 < number <= LARGEST:
-            yield f"{field} {show_value(number)}: expected {expected} above 0 and up to 9e15"
+            yield _(
+                "{field} {number}: expected {expected} above 0 and up to 9e15",
+                field=field,
+                number=show_value(number),
+                expected=expected,
+            )
 
 
 def span(values: Sequence[float]) -> str:

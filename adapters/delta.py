@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from tuneyard.adapters.lowrank import Factor, Matrix
 from tuneyard.adapters.shards import Piece
+from tuneyard.core.language.message import _
 from tuneyard.core.weights.tensors import Array, Stored, Tensor, blocks_of, from_fp32, require_finite, to_fp32
 
 BLOCK = 1 << 18  # elements in memory at once, which fit into the second-level cache
@@ -132,7 +133,7 @@ def apply(
         if piece.dtype == "BF16":
             _round_again(stored, base, total, changes, first)
         written = to_fp32(stored, piece.dtype)
-        require_finite(written, f"{piece.name}: W + ΔW in {piece.dtype}")
+        require_finite(written, _("{name}: W + ΔW in {dtype}", name=piece.name, dtype=piece.dtype))
         sums.append(_retained(written, base, added))
         yield stored
 

@@ -198,7 +198,11 @@ def plan_extraction(request: ExtractRequest) -> ExtractPlan:
         else:
             left_out[name] = pair
     if not modules:
-        reason = "their weights are equal" if not left_out else f"only {_listing(left_out)} differ"
+        reason = (
+            "their weights are equal"
+            if not left_out
+            else _("only {listing} differ", listing=_listing(left_out))
+        )
         raise ContentError(
             _(
                 "{model} and {base}: {reason}, so that there is no LoRA to extract; expected a full "
@@ -368,7 +372,7 @@ def _module(plan: ExtractPlan, path: str) -> MergedModule:
     written = []
     for factor in (a, b):
         rounded = to_fp32(from_fp32(to_fp32(factor, "F64"), plan.request.dtype), plan.request.dtype)
-        require_finite(rounded, f"{path}: ΔW in {plan.request.dtype}")
+        require_finite(rounded, _("{path}: ΔW in {dtype}", path=path, dtype=plan.request.dtype))
         written.append(rounded)
     pair = written[0], written[1]
     return pair, lowrank.matrix_norms(delta, pair)
@@ -390,10 +394,18 @@ def _rank_sentence(plan: ExtractPlan, norms: Norms) -> str:
     """What the rank loses, in all and in the worst module."""
     errors = {path: relative([pair]) for path, pair in norms.items()}
     worst = max(errors, key=lambda path: errors[path])
-    size = f"{counted(len(norms), 'module', 'modules')}, rank {plan.rank}, {size_words(plan.bytes)}"
-    return (
-        f"Extracted with a relative Frobenius error of {relative(norms.values()):.1e}, at most "
-        f"{errors[worst]:.1e} ({worst}): {size}."
+    size = _(
+        "{norms}, rank {rank}, {bytes}",
+        norms=counted(len(norms), "module", "modules"),
+        rank=plan.rank,
+        bytes=size_words(plan.bytes),
+    )
+    return _(
+        "Extracted with a relative Frobenius error of {values:.1e}, at most {errors:.1e} ({worst}): {size}.",
+        values=relative(norms.values()),
+        errors=errors[worst],
+        worst=worst,
+        size=size,
     )
 
 
@@ -418,7 +430,7 @@ def _listing(names: Iterable[str]) -> str:
     listed = list(names)
     text = ", ".join(listed[:SHOWN])
     if len(listed) > SHOWN:
-        text += f" and {len(listed) - SHOWN} more"
+        text += _(" and {listed} more", listed=len(listed) - SHOWN)
     return text
 
 

@@ -192,8 +192,12 @@ def plan_fusing(request: FuseRequest) -> FusePlan:
         quantised = trained_on_nf4(item.adapter.folder)
         if quantised and quantised != request.base_as:
             notes.append(
-                f"{item.adapter.name} was trained on the base in 4 bits: --base-as {quantised} fuses it into "
-                "the weights that its training saw"
+                _(
+                    "{name} was trained on the base in 4 bits: --base-as {quantised} fuses it "
+                    "into the weights that its training saw",
+                    name=item.adapter.name,
+                    quantised=quantised,
+                )
             )
 
     paths = [path for item in used for path in item.adapter.modules]
@@ -325,7 +329,12 @@ def retained_lines(plan: FusePlan, retained: dict[str, Retained]) -> list[str]:
     """Report the retained fraction of ΔW over all modules, with advice if much is lost."""
     overall = total(retained.values())
     if not overall.squares or plan.is_unlearned:  # of an untrained DoRA rounding remains
-        return [f"ΔW = 0 in all {counted(len(retained), 'module', 'modules')}: their weights are the base's"]
+        return [
+            _(
+                "ΔW = 0 in all {retained}: their weights are the base's",
+                retained=counted(len(retained), "module", "modules"),
+            )
+        ]
     lines: list[str] = [
         _(
             "retained fraction of ΔW {fraction:.1%}, relative Frobenius error {error:.1e}, "
@@ -337,8 +346,11 @@ def retained_lines(plan: FusePlan, retained: dict[str, Retained]) -> list[str]:
     ]
     if overall.error > MUCH_LOST and plan.request.dtype != "F32":
         lines.append(
-            f"note: rounding changes ΔW by {overall.error:.0%} of its norm: write --dtype fp32, or serve the "
-            "adapter unmerged, which is exact"
+            _(
+                "note: rounding changes ΔW by {error:.0%} of its norm: write --dtype fp32, "
+                "or serve the adapter unmerged, which is exact",
+                error=overall.error,
+            )
         )
     return lines
 
@@ -393,7 +405,9 @@ def _blocks(plan: FusePlan, sums: dict[str, list[Retained]], piece: Piece) -> It
     """
     if piece.name in plan.full_tensors:
         stored = from_fp32(plan.full_tensors[piece.name].read(), piece.dtype)
-        require_finite(to_fp32(stored, piece.dtype), f"{piece.name}: in {piece.dtype}")
+        require_finite(
+            to_fp32(stored, piece.dtype), _("{name}: in {dtype}", name=piece.name, dtype=piece.dtype)
+        )
         return iter([stored])
     # bitsandbytes quantises linear layers except the head
     is_matrix = piece.name.endswith(".weight") and len(piece.source.shape) == 2

@@ -130,8 +130,11 @@ class MergePlan:
 
     def write(self, progress: output.Progress) -> list[str]:
         """Write the merge and report its size, and its error if it has one."""
-        size = (
-            f"{counted(len(self.modules), 'module', 'modules')}, rank {self.rank}, {size_words(self.bytes)}"
+        size = _(
+            "{modules}, rank {rank}, {bytes}",
+            modules=counted(len(self.modules), "module", "modules"),
+            rank=self.rank,
+            bytes=size_words(self.bytes),
         )
         return [f"{error_sentence(self.method, merge(self, progress))}: {size}."]
 
@@ -426,18 +429,31 @@ def error_sentence(method: Method, norms: Norms) -> str:
     errors = {module: relative([pair]) for module, pair in norms.items()}
     worst = max(errors, key=lambda module: errors[module])
     if not any(norm for norm, _unused in norms.values()):
-        return f"Merged by {method.name}, and ΔW = 0 in every module"
+        return _("Merged by {name}, and ΔW = 0 in every module", name=method.name)
     if errors[worst] < EXACT:
         if method.exact_sum:
             return "Merged exactly"
-        return f"Merged by {method.name}, which is not the weighted sum"
+        return _("Merged by {name}, which is not the weighted sum", name=method.name)
     overall = relative(norms.values())
-    line = f"Merged with a relative Frobenius error of {overall:.1e}, at most {errors[worst]:.1e} ({worst})"
+    line = _(
+        "Merged with a relative Frobenius error of {overall:.1e}, at most {errors:.1e} ({worst})",
+        overall=overall,
+        errors=errors[worst],
+        worst=worst,
+    )
     if method.exact_sum:
         return line
     if method.matrix:
-        return f"{line}, which the rank cuts off the result of {method.name}, which is not the weighted sum"
-    return f"{line}, from rounding the result of {method.name}, which is not the weighted sum"
+        return _(
+            "{line}, which the rank cuts off the result of {name}, which is not the weighted sum",
+            line=line,
+            name=method.name,
+        )
+    return _(
+        "{line}, from rounding the result of {name}, which is not the weighted sum",
+        line=line,
+        name=method.name,
+    )
 
 
 def merge_record(plan: MergePlan, norms: Norms) -> dict[str, object]:
@@ -509,7 +525,7 @@ def _module(plan: MergePlan, path: str) -> MergedModule:
         if factor is unrounded:  # fp32 that stays fp32, checked when it was read
             continue
         place = _("{path}: merged {side} in {dtype}", path=path, side=side, dtype=dtype)
-        require_finite(factor, f"{place}: too large for it")
+        require_finite(factor, _("{place}: too large for it", place=place))
         if not factor.any() and unrounded.any():
             raise ContentError(_("{place}: too small for it, all of it would become 0", place=place))
     rounded = written[0], written[1]

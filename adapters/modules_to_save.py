@@ -65,7 +65,7 @@ def plan_full_tensors(
     if merged and base is None:
         listing = ", ".join(merged[:3])
         if len(merged) > 3:
-            listing += f" and {len(merged) - 3} more"
+            listing += _(" and {merged} more", merged=len(merged) - 3)
         raise RequestError(
             _(
                 "{names}: full tensors (modules_to_save or bias), which can only be merged against "

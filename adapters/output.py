@@ -99,11 +99,11 @@ def _foreign(target: Path, command: str, sources: Iterable[Path]) -> str:
     try:
         record = read_provenance(target)
     except ContentError:
-        return f"a damaged {MERGE}"
+        return _("a damaged {merge}", merge=MERGE)
     if record is None:
         return _("a folder without {file}", file=MERGE)
     if record["command"] != command:
-        return f"the output of `tuneyard adapter {record['command']}`"
+        return _("the output of `tuneyard adapter {command}`", command=record["command"])
     config = CONFIG if command == "merge" else "config.json"
     expected = {MERGE, CARD, INDEX, config, *PROMPT_FILES}
     for source in sources:
@@ -113,7 +113,7 @@ def _foreign(target: Path, command: str, sources: Iterable[Path]) -> str:
         if path.is_dir():
             return _("a folder {name} in it", name=path.name)
         if path.name not in expected and not _SHARD.fullmatch(path.name):
-            return f"{path.name} in it"
+            return _("{name} in it", name=path.name)
     return ""
 
 

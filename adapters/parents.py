@@ -83,8 +83,14 @@ def parent_weight_notes(weights: Sequence[tuple[Adapter, float]]) -> Iterator[st
             total = math.fsum(shares)
             if shares and total != expected:
                 yield (
-                    f"{adapter.name} was trained on top of {parent.name}: the trained model has it with "
-                    f"weight {expected:g}, this sum with {total:g}"
+                    _(
+                        "{name} was trained on top of {name2}: the trained model has it with weight "
+                        "{expected:g}, this sum with {total:g}",
+                        name=adapter.name,
+                        name2=parent.name,
+                        expected=expected,
+                        total=total,
+                    )
                 )
 
 
@@ -209,20 +215,34 @@ def _refusal(
 ) -> MissingParents:
     """The refusal of an adapter without its parents, with the command of the exact sum."""
     names = ", ".join(parent.name for parent in parents)
-    text = (
-        f"{adapter.folder}: trained on top of {names} ({KEY} in {parents[0].record}): its ΔW alone is not "
-        "what was trained"
+    text = _(
+        "{folder}: trained on top of {names} ({key} in {record}): its ΔW alone is not what was trained",
+        folder=adapter.folder,
+        names=names,
+        key=KEY,
+        record=parents[0].record,
     )
     moved = [parent.name for parent in missing if parent.folder is None]
     if moved:
-        text += f"; not here: {', '.join(moved)}: bring it back, or name its new folder in the command"
+        text += _(
+            "; not here: {moved}: bring it back, or name its new folder in the command",
+            moved=", ".join(moved),
+        )
     words = [*(path_word(str(parent.folder or parent.name)) for parent in parents), adapter.word]
     name = name_of(adapter.folder)
     base = adapter.config.base or "BASE"
     if reason:
         first, second = fuse_commands(words, name, base)
-        fix = f"{reason}; expected two steps: {shlex.join(first)} && {shlex.join(second)}"
+        fix = _(
+            "{reason}; expected two steps: {first} && {second}",
+            reason=reason,
+            first=shlex.join(first),
+            second=shlex.join(second),
+        )
         return MissingParents(f"{text}; {fix}", first)
     saves_in_full = any(part.full_tensors for part in (adapter, *opened))
     command = sum_command(words, name, base if saves_in_full else None)
-    return MissingParents(f"{text}; expected all of them in one sum: {shlex.join(command)}", command)
+    return MissingParents(
+        _("{text}; expected all of them in one sum: {command}", text=text, command=shlex.join(command)),
+        command,
+    )

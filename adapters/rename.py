@@ -143,7 +143,11 @@ def write(plan: RenamePlan) -> str:
             (staged / source.name).write_bytes(read_regular(source))
         (staged / CONFIG).write_text(json_text(_renamed_config(plan)), encoding="utf-8")
         _check(staged, plan)
-    return f"{counted(plan.renamed, 'tensor', 'tensors')} of {len(plan.tensors)} renamed"
+    return _(
+        "{renamed} of {tensors} renamed",
+        renamed=counted(plan.renamed, "tensor", "tensors"),
+        tensors=len(plan.tensors),
+    )
 
 
 def _check(staged: Path, plan: RenamePlan) -> None:

@@ -73,9 +73,14 @@ def require_config(folder: Path) -> Path:
     """The adapter_config.json of a folder. A `RequestError` names what the folder has in its place."""
     path = folder / CONFIG
     if not path.is_file():
-        hint = adapters_in(folder) or f"; name the output_dir of a LoRA training ({_listing()})"
+        hint = adapters_in(folder) or _(
+            "; name the output_dir of a LoRA training ({listing})", listing=_listing()
+        )
         if (folder / "config.json").is_file():
-            hint = f"; it is a whole model: was it meant for --model or --base? Adapters {_listing()}"
+            hint = _(
+                "; it is a whole model: was it meant for --model or --base? Adapters {listing}",
+                listing=_listing(),
+            )
         raise RequestError(
             _("{folder}: not an adapter: {config} is missing{hint}", folder=folder, config=CONFIG, hint=hint)
         )
@@ -161,7 +166,7 @@ def _saved() -> list[str]:
 
 def _listing() -> str:
     names = ", ".join(_saved())
-    return f"under {SAVES}/: {names or 'none'}"
+    return _("under {saves}/: {names}", saves=SAVES, names=names or "none")
 
 
 def adapters_in(folder: Path) -> str:
@@ -171,14 +176,14 @@ def adapters_in(folder: Path) -> str:
     """
     checkpoints = sorted(path.parent.name for path in folder.glob(f"checkpoint-*/{CONFIG}"))
     if checkpoints:
-        return f" (but it contains {', '.join(checkpoints)})"
+        return _(" (but it contains {checkpoints})", checkpoints=", ".join(checkpoints))
     named = sorted(str(path.parent) for path in folder.glob(f"[!.]*/{CONFIG}"))
     if not named:
         return ""
     listing = ", ".join(named[:SHOWN_ADAPTERS])
     if len(named) > SHOWN_ADAPTERS:
-        listing += f" and {len(named) - SHOWN_ADAPTERS} more"
-    return f"; PEFT saves an adapter under its name in the folder: name {listing}"
+        listing += _(" and {named} more", named=len(named) - SHOWN_ADAPTERS)
+    return _("; PEFT saves an adapter under its name in the folder: name {listing}", listing=listing)
 
 
 def note(text: str) -> None:

@@ -319,9 +319,13 @@ def check_base_names(weighted: Sequence[Weighted[Adapter]]) -> list[str]:
                     model=other_base,
                 )
             )
-        note = (
-            f"{one.name} was trained on {base}, {other.name} on {other_base}: taken for one model by the "
-            "last part of the name; --base DIR compares"
+        note = _(
+            "{name} was trained on {base}, {name2} on {other_base}: taken for one model "
+            "by the last part of the name; --base DIR compares",
+            name=one.name,
+            base=base,
+            name2=other.name,
+            other_base=other_base,
         )
         notes[note] = None
     return list(notes)
@@ -339,21 +343,23 @@ def _missing(adapter: Adapter, base: Base) -> Iterator[str]:
     if adapter.config.bias == "all" and not any(name.endswith(".bias") for name in adapter.full_tensors):
         for name in base.tensors:
             if name.endswith(".bias"):
-                yield f"bias 'all', but {name} of {base.folder} is not in the file"
+                yield _(
+                    "bias 'all', but {name} of {folder} is not in the file", name=name, folder=base.folder
+                )
     if adapter.config.raw.get("target_modules") == "all-linear":  # PEFT writes the names when it saves
         return
     for name, tensor in base.tensors.items():
         path = base.module_name(name).removesuffix(".weight")
         is_matrix = name.endswith(".weight") and len(tensor.shape) == 2
         if is_matrix and path not in adapter.modules and adapter.config.targets(path):
-            yield f"{path} is missing, although its config targets it"
+            yield _("{path} is missing, although its config targets it", path=path)
 
 
 def _notes(weighted: Sequence[Weighted[Adapter]]) -> Iterator[str]:
     """Notes on inputs that count otherwise than a user may expect, or not at all."""
     unnamed = [item.adapter.name for item in weighted if item.adapter.config.base is None]
     if unnamed and len(weighted) > 1:
-        yield f"not checked: {', '.join(unnamed)} names no base model"
+        yield _("not checked: {unnamed} names no base model", unnamed=", ".join(unnamed))
     used = [item for item in weighted if item.weight]
     yield from parent_weight_notes([(item.adapter, item.weight) for item in used])
     for folder, shares in _weights_by_folder(weighted).items():
@@ -371,7 +377,7 @@ def _notes(weighted: Sequence[Weighted[Adapter]]) -> Iterator[str]:
             yield _("left out: {path}, the value head of a reward model", path=head)
     unused = [item.adapter.name for item in weighted if not item.weight]
     if unused:
-        yield f"weight 0: {', '.join(unused)} left out"
+        yield _("weight 0: {unused} left out", unused=", ".join(unused))
 
 
 def union(weighted: Iterable[WeightedAdapter]) -> dict[str, Module]:

@@ -126,10 +126,10 @@ def read_architecture(path: Path, fields: dict[str, Any]) -> Architecture:
     scaling = rope.get("rope_type") or rope.get("type") or "default"
     activation = fields.get("hidden_act")
     refused = {
-        f"rope_type {show_value(scaling)}": scaling != "default",
+        _("rope_type {scaling}", scaling=show_value(scaling)): scaling != "default",
         "use_sliding_window": fields.get("use_sliding_window"),
         "its weights are quantised": fields.get("quantization_config"),
-        f"hidden_act {show_value(activation)}": activation != "silu",
+        _("hidden_act {activation}", activation=show_value(activation)): activation != "silu",
     }
     for reason, applies in refused.items():
         if applies:

@@ -163,7 +163,7 @@ def check_lora(adapter: LoraAdapter, base: Path) -> Architecture:
     """The base's architecture. `ContentError` for an adapter that cannot be a GGUF LoRA as a whole."""
     config = base / "config.json"
     architecture = read_architecture(config, read_object(config))
-    fuse = f"fuse it: {shlex.join(adapter.fuse_words(str(base)))}"
+    fuse = _("fuse it: {fuse_words}", fuse_words=shlex.join(adapter.fuse_words(str(base))))
     full_tensors = adapter.full_tensors
     if full_tensors:
         raise ContentError(
@@ -396,7 +396,9 @@ def _blocks(entry: Entry) -> Iterator[NDArray[Any]]:
         if entry.kind == GGMLQuantizationType.F16:
             with np.errstate(over="ignore"):
                 half = ordered.astype(np.float16)
-            require_finite(half.astype(np.float32), f"{entry.source.name}: in f16, which ends at 65,504")
+            require_finite(
+                half.astype(np.float32), _("{name}: in f16, which ends at 65,504", name=entry.source.name)
+            )
             yield np.ascontiguousarray(half)
         else:
             yield np.ascontiguousarray(quantize(ordered, entry.kind))

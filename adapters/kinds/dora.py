@@ -59,9 +59,19 @@ class DoraAdapter(LoraAdapter):
             name = f"{PREFIX}{path}{MAGNITUDE}"
             magnitude = self.weights.tensors.get(name)
             if magnitude is None:
-                yield f"{path}: {MAGNITUDE.removeprefix('.')} is missing, but {CONFIG} sets use_dora"
+                yield _(
+                    "{path}: {magnitude} is missing, but {config} sets use_dora",
+                    path=path,
+                    magnitude=MAGNITUDE.removeprefix("."),
+                    config=CONFIG,
+                )
             elif magnitude.shape != (module.outputs,):
-                yield f"{name}: shape {list(magnitude.shape)}, expected [{module.outputs}]"
+                yield _(
+                    "{name}: shape {shape}, expected [{outputs}]",
+                    name=name,
+                    shape=list(magnitude.shape),
+                    outputs=module.outputs,
+                )
 
     def is_zero(self, path: str, base: Base | None) -> bool:
         """See `Adapter`. Magnitudes start as the norms of the base's rows, rounded to bf16 at most.

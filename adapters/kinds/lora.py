@@ -196,7 +196,13 @@ class LoraAdapter(Adapter):
         for path, module in self.modules.items():
             rank = self.config.rank_of(path)
             if self.config.targets(path) and module.rank != rank:
-                yield f"{path}: rank {module.rank}, but {CONFIG} gives it {rank}"
+                yield _(
+                    "{path}: rank {rank}, but {config} gives it {rank2}",
+                    path=path,
+                    rank=module.rank,
+                    config=CONFIG,
+                    rank2=rank,
+                )
             self.config.scale_of(path)  # matches alpha_pattern too, here where its time is limited
 
     def change(self, weight: float, path: str, source: Tensor, base_as: str | None) -> Change:  # noqa: ARG002
@@ -293,8 +299,11 @@ def _problems(raw: dict[str, Any], folder: Path) -> Iterator[str]:
     if start in PLAIN_STARTS:
         if folder.resolve().name in PISSA_LEFTOVERS:
             yield (
-                "LLaMA-Factory keeps this of a PiSSA run. Its B·A is the change from PiSSA's changed base; "
-                f"{_how_to_convert(folder)}"
+                _(
+                    "LLaMA-Factory keeps this of a PiSSA run. Its B·A is the change from PiSSA's "
+                    "changed base; {how_to_convert}",
+                    how_to_convert=_how_to_convert(folder),
+                )
             )
     elif isinstance(start, str) and start.lower().startswith(CHANGED_STARTS):
         fix: str = _("no conversion is known: serve it on the base saved with it")
@@ -303,16 +312,20 @@ def _problems(raw: dict[str, Any], folder: Path) -> Iterator[str]:
         elif start.lower().startswith(CONVERTED):
             fix = _("convert it: {command}", command=CONVERT_WITH_PEFT)
         yield (
-            f"init_lora_weights {show_value(start)}: training began from a changed base, so B·A is not the "
-            f"change from the published one; {fix}"
+            _(
+                "init_lora_weights {start}: training began from a changed base, so B·A is "
+                "not the change from the published one; {fix}",
+                start=show_value(start),
+                fix=fix,
+            )
         )
     else:
-        yield f"init_lora_weights {show_value(start)}: an unknown start"
+        yield _("init_lora_weights {start}: an unknown start", start=show_value(start))
     for field, why in REFUSED.items():
         if raw.get(field):
             yield f"{field} {show_value(raw[field])}: {why}"
     if raw.get("bias", "none") not in ("none", "all", "lora_only"):
-        yield f"bias {show_value(raw['bias'])}: expected none, all or lora_only"
+        yield _("bias {bias}: expected none, all or lora_only", bias=show_value(raw["bias"]))
     for field, pattern in NUMBERS.items():
         numbers = {field: raw.get(field)}
         if isinstance(raw.get(pattern), dict):
@@ -331,9 +344,12 @@ def _how_to_convert(folder: Path) -> str:
         output_dir = Path(os.path.normpath(folder / ".."))
     converted = output_dir / PISSA_CONVERTED
     if not (converted / CONFIG).is_file():
-        return (
-            "train again with pissa_convert: true in the recipe and use the plain LoRA in "
-            f"OUTPUT_DIR/{PISSA_CONVERTED}; for an adapter that PEFT trained: {CONVERT_WITH_PEFT}"
+        return _(
+            "train again with pissa_convert: true in the recipe and use the plain LoRA "
+            "in OUTPUT_DIR/{pissa_converted}; for an adapter that PEFT trained: "
+            "{convert_with_peft}",
+            pissa_converted=PISSA_CONVERTED,
+            convert_with_peft=CONVERT_WITH_PEFT,
         )
     if name.startswith("checkpoint-"):
         return _(

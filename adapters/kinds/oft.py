@@ -151,7 +151,12 @@ class OftAdapter(Adapter):
         """See `Adapter`."""
         for path, rotation in self.modules.items():
             if rotation.shared and rotation.blocks > 1:
-                yield f"{path}: {rotation.blocks} blocks, but {CONFIG} sets block_share: expected 1"
+                yield _(
+                    "{path}: {blocks} blocks, but {config} sets block_share: expected 1",
+                    path=path,
+                    blocks=rotation.blocks,
+                    config=CONFIG,
+                )
 
     def misfits(self, base: Base) -> Iterator[str]:
         """See `Adapter`."""
@@ -161,7 +166,13 @@ class OftAdapter(Adapter):
             if shape and len(shape) == 2:
                 size = self.config.size_of(shape[1])
                 if rotation.size != size:
-                    yield f"{path}: blocks of size {rotation.size}, but {CONFIG} gives it {size}"
+                    yield _(
+                        "{path}: blocks of size {size}, but {config} gives it {size2}",
+                        path=path,
+                        size=rotation.size,
+                        config=CONFIG,
+                        size2=size,
+                    )
 
     def change(self, weight: float, path: str, source: Tensor, base_as: str | None) -> Change:  # noqa: ARG002
         """See `Adapter`."""
@@ -279,23 +290,36 @@ def _formula_problems(raw: dict[str, Any]) -> Iterator[str]:
         yield "no oft_block_size: PEFT before 0.14 wrote it, with other rotations; train again"
     if not isinstance(raw.get("use_cayley_neumann"), bool):
         value = show_value(raw.get("use_cayley_neumann"))
-        yield f"use_cayley_neumann {value}: expected true or false; which rotation was trained is unknown"
+        yield _(
+            "use_cayley_neumann {value}: expected true or false; which rotation was trained is unknown",
+            value=value,
+        )
     version = re.match(r"(\d+)\.(\d+)", str(raw.get("peft_version") or "0.0"))
     if raw.get("use_cayley_neumann") and (
         version is None or tuple(map(int, version.groups())) < NEUMANN_SINCE
     ):
         yield (
-            f"use_cayley_neumann with peft_version {show_value(raw.get('peft_version'))}: PEFT 0.18 changed "
-            "the series, so this rotation is another one there; train again with PEFT 0.18 or later"
+            _(
+                "use_cayley_neumann with peft_version {raw}: PEFT 0.18 changed the series, "
+                "so this rotation is another one there; train again with PEFT 0.18 or later",
+                raw=show_value(raw.get("peft_version")),
+            )
         )
     if raw.get("bias", "none") != "none":
         yield (
-            f"bias {show_value(raw['bias'])}: PEFT trains biases with OFT and never writes them, so that the "
-            "training cannot be reproduced"
+            _(
+                "bias {bias}: PEFT trains biases with OFT and never writes them, so that the "
+                "training cannot be reproduced",
+                bias=show_value(raw["bias"]),
+            )
         )
     blocks, block_size = raw.get("r"), raw.get("oft_block_size")
     if blocks and block_size:
-        yield f"r {show_value(blocks)} and oft_block_size {show_value(block_size)}: expected one of them"
+        yield _(
+            "r {blocks} and oft_block_size {block_size}: expected one of them",
+            blocks=show_value(blocks),
+            block_size=show_value(block_size),
+        )
     whole = {"oft_block_size": block_size} if block_size else {"r": blocks}
     if raw.get("use_cayley_neumann"):
         whole["num_cayley_neumann_terms"] = raw.get("num_cayley_neumann_terms")

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from tuneyard.core.documents.schema_errors import violations
 from tuneyard.core.errors import RequestError
+from tuneyard.core.language.message import _
 from tuneyard.core.plugins import Plugin, registry
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ class Parameter:
 
     def __post_init__(self) -> None:
         if self.name in TAKEN or not self.name.isidentifier():
-            raise ValueError(f"a parameter cannot be called {self.name!r}")
+            raise ValueError(_("a parameter cannot be called {name!r}", name=self.name))
 
     @property
     def option(self) -> str:
@@ -116,7 +117,12 @@ class Method:
                 owners = [method.name for method, _unused in parameters_by_name()[name]]
                 option = name.replace("_", "-")
                 raise RequestError(
-                    f"method {self.name}: --{option} belongs to --method {' or '.join(owners)}"
+                    _(
+                        "method {name}: --{option} belongs to --method {owners}",
+                        name=self.name,
+                        option=option,
+                        owners=" or ".join(owners),
+                    )
                 )
         values: dict[str, float | None] = {}
         for name, parameter in declared.items():
@@ -124,7 +130,14 @@ class Method:
             if name in parameters:
                 values[name] = parameter.check(parameters[name], parameter.option)
             elif parameter.required:
-                raise RequestError(f"method {self.name}: no {parameter.option}: {parameter.help}")
+                raise RequestError(
+                    _(
+                        "method {method}: no {option}: {explanation}",
+                        method=self.name,
+                        option=parameter.option,
+                        explanation=parameter.help,
+                    )
+                )
         return values
 
     def check_weights(self, weights: Sequence[float], names: Sequence[str]) -> None:
@@ -134,23 +147,34 @@ class Method:
         """
         least, most = self.adapters
         if len(names) < least or (most is not None and len(names) > most):
-            expected = f"{least}" if most == least else f"{least} or more"
+            expected = f"{least}" if most == least else _("{number} or more", number=least)
             listed = ", ".join(names)
             raise RequestError(
-                f"method {self.name}: adapters with a weight other than 0: {len(names)} ({listed}), "
-                f"expected {expected}; --method exact takes any number"
+                _(
+                    "method {method}: adapters with a weight other than 0: {number} ({names}), "
+                    "expected {expected}; --method exact takes any number",
+                    method=self.name,
+                    number=len(names),
+                    names=listed,
+                    expected=expected,
+                )
             )
         for weight in weights:
             if self.min_weight is not None and weight < self.min_weight:
                 raise RequestError(
-                    f"method {self.name}: weight {weight:g}: expected {self.min_weight:g} or more; "
-                    "--method exact takes any weight"
+                    _(
+                        "method {method}: weight {weight:g}: expected {least:g} or more; --method "
+                        "exact takes any weight",
+                        method=self.name,
+                        weight=weight,
+                        least=self.min_weight,
+                    )
                 )
 
     def choose_rank(self, values: Values, modules: "Iterable[WeightedFactors]") -> int:
         """Call the method's own `rank` function; `PluginError` of a plug-in."""
         if not callable(self.rank):
-            raise TypeError(f"method {self.name} chooses no rank")
+            raise TypeError(_("method {name} chooses no rank", name=self.name))
         if self.plugin is None:
             return self.rank(values, modules)
         with self.plugin.guarded():
@@ -159,7 +183,7 @@ class Method:
     def combine(self, factors: "WeightedFactors", rank: int, values: Values) -> "Pair":
         """Merge one module: A [≤ rank, inputs] and B [outputs, ≤ rank]; `PluginError` of a plug-in."""
         if self.function is None:
-            raise TypeError(f"method {self.name} returns no factors")
+            raise TypeError(_("method {name} returns no factors", name=self.name))
         if self.plugin is None:
             return self.function(factors, rank, values)
         import numpy as np  # imported here, since `--help` lists the methods without it
@@ -168,18 +192,27 @@ class Method:
         with self.plugin.guarded():
             a, b = self.function(factors, rank, values)
             if (a.shape[1:], b.shape[:1]) != ((inputs,), (outputs,)) or a.shape[0] != b.shape[-1]:
-                shapes = f"A {list(a.shape)} and B {list(b.shape)}"
-                raise ValueError(f"{shapes} are no factors of {outputs}×{inputs}")
+                shapes = _("A {shape} and B {shape2}", shape=list(a.shape), shape2=list(b.shape))
+                raise ValueError(
+                    _(
+                        "{shapes} are no factors of {outputs}×{inputs}",
+                        shapes=shapes,
+                        outputs=outputs,
+                        inputs=inputs,
+                    )
+                )
             if a.shape[0] > rank:
-                raise ValueError(f"rank {a.shape[0]} is above {rank}, the rank of the result")
+                raise ValueError(
+                    _("rank {shape} is above {rank}, the rank of the result", shape=a.shape[0], rank=rank)
+                )
             if not (np.isfinite(a).all() and np.isfinite(b).all()):
-                raise ValueError("A or B contains NaN or infinity")
+                raise ValueError(_("A or B contains NaN or infinity"))
         return a, b
 
     def combine_matrix(self, factors: "WeightedFactors", values: Values) -> "Delta":
         """The merged ΔW [outputs, inputs] of one module; `PluginError` of a plug-in."""
         if self.matrix is None:
-            raise TypeError(f"method {self.name} returns no matrix")
+            raise TypeError(_("method {name} returns no matrix", name=self.name))
         if self.plugin is None:
             return self.matrix(factors, values)
         import numpy as np
@@ -187,9 +220,15 @@ class Method:
         with self.plugin.guarded():
             merged = self.matrix(factors, values)
             if merged.shape != factors.shape:
-                raise ValueError(f"ΔW {list(merged.shape)} is no matrix of {list(factors.shape)}")
+                raise ValueError(
+                    _(
+                        "ΔW {shape} is no matrix of {shape2}",
+                        shape=list(merged.shape),
+                        shape2=list(factors.shape),
+                    )
+                )
             if not np.isfinite(merged).all():
-                raise ValueError("ΔW contains NaN or infinity")
+                raise ValueError(_("ΔW contains NaN or infinity"))
         return merged
 
 
@@ -220,7 +259,9 @@ def methods() -> dict[str, Method]:
 def find_method(name: str) -> Method:
     """Look a method up; `RequestError` lists the existing methods."""
     if name not in methods():
-        raise RequestError(f"--method {name!r} is not one of {', '.join(methods())}")
+        raise RequestError(
+            _("--method {name!r} is not one of {methods}", name=name, methods=", ".join(methods()))
+        )
     return methods()[name]
 
 

@@ -104,23 +104,39 @@ class ServingPlan:
         if models.context is not None:
             context = _("{number:,} tokens", number=models.context)
         if models.length is not None:
-            context += f" (cutoff_len {models.length:,} and {models.new_tokens:,} new ones; "
-            context += f"the base's limit is {models.limit:,})" if models.limit else "no limit of the base)"
+            context += _(
+                " (cutoff_len {length:,} and {new_tokens:,} new ones; ",
+                length=models.length,
+                new_tokens=models.new_tokens,
+            )
+            context += (
+                _("the base's limit is {limit:,})", limit=models.limit)
+                if models.limit
+                else "no limit of the base)"
+            )
         lines = [
             _("base      {name}", name=models.name),
             _("adapters  {names}", names=adapters),
-            f"context   {context}",
+            _("context   {context}", context=context),
         ]
         if self.engine == LLAMA_CPP and len(models.adapters) > 1:
-            ids = [f"id {number}: {adapter.name}" for number, adapter in enumerate(models.adapters)]
+            ids = [
+                _("id {number}: {name}", number=number, name=adapter.name)
+                for number, adapter in enumerate(models.adapters)
+            ]
             lines.append(
-                'choice    by the request\'s "lora": [{"id": 0, "scale": 1}], without it the base answers '
-                f"({', '.join(ids)})"
+                _(
+                    'choice    by the request\'s "lora": [{{"id": 0, "scale": 1}}], without it '
+                    "the base answers ({ids})",
+                    ids=", ".join(ids),
+                )
             )
         elif self.engine == LLAMA_CPP and models.adapters:
             lines.append(_("choice    the adapter answers every request"))
         elif models.adapters:
-            lines.append(f"choice    by the request's model: {models.name}, {adapters}")
+            lines.append(
+                _("choice    by the request's model: {name}, {adapters}", name=models.name, adapters=adapters)
+            )
         return [*lines, _("files     {path}", path=self.out), "", shlex.join(self.command)]
 
     def prove_command(self) -> list[str]:
@@ -149,7 +165,7 @@ class ServingPlan:
             saved = "no chat template is saved, and joined texts have"
             template = self.models.trained.template
             if template is not None:
-                saved = f"{template.file}: this chat template gives"
+                saved = _("{file}: this chat template gives", file=template.file)
             warn(
                 _(
                     "{saved} other token ids than the training had; served is the template of the "
@@ -255,10 +271,13 @@ def missing_engine(plan: ServingPlan) -> str:
     program = plan.command[0]
     if shutil.which(program):
         return ""
-    fix = f"install {LLAMA_CPP}: {RELEASES}"
+    fix = _("install {llama_cpp}: {releases}", llama_cpp=LLAMA_CPP, releases=RELEASES)
     if plan.engine == VLLM:
-        fix = f"set it up here: {after_vllm_setup('tuneyard adapter serve …')}"
-    return f"{program} is not on PATH; add its folder to PATH, or {fix}"
+        fix = _(
+            "set it up here: {after_vllm_setup}",
+            after_vllm_setup=after_vllm_setup("tuneyard adapter serve …"),
+        )
+    return _("{program} is not on PATH; add its folder to PATH, or {fix}", program=program, fix=fix)
 
 
 def after_engine_setup(plan: ServingPlan, command: str) -> str:

@@ -178,7 +178,7 @@ def _trainings(folder: Path, notes: list[str]) -> Iterator[Settings]:
         if part.adapter:
             yield from _trainings(part.adapter.folder, notes)
         else:
-            notes.append(f"the training of an adapter in it is not known: {part.problem}")
+            notes.append(_("the training of an adapter in it is not known: {problem}", problem=part.problem))
 
 
 def _check_training(settings: Settings, base: Path) -> None:
@@ -200,7 +200,9 @@ def _whole(settings: Settings, name: str, default: int, folder: Path) -> int:
     value = settings.get(name)
     if value is None:
         return default
-    raise_together(wrong_numbers({name: value}, whole=True), f"{folder}: in the record of its training")
+    raise_together(
+        wrong_numbers({name: value}, whole=True), _("{folder}: in the record of its training", folder=folder)
+    )
     return int(value)
 
 

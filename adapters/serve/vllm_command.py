@@ -29,7 +29,11 @@ def check_vllm(models: ServedModels) -> None:
         if adapter.full_tensors:
             raise ContentError(f"{adapter.folder}: {NOT_IN_VLLM}: {fuse}")
         if vllm_rank(adapter.largest_rank) is None:
-            above = f"rank {adapter.largest_rank} is above vLLM's largest, {VLLM_RANKS[-1]}"
+            above = _(
+                "rank {largest_rank} is above vLLM's largest, {vllm_ranks}",
+                largest_rank=adapter.largest_rank,
+                vllm_ranks=VLLM_RANKS[-1],
+            )
             raise ContentError(f"{adapter.folder}: {above}: {fuse}")
         without_patterns = replace(adapter.config, ranks={}, alphas={})
         for path in adapter.modules:
