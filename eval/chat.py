@@ -107,7 +107,7 @@ def cli(
         return
     if not request.model:
         raise click.UsageError(_("Missing option '--model' for a model here, or '--url' for a served one."))
-    refuse_explicit(["served_model", "timeout"], "it is for --url")
+    refuse_explicit(["served_model", "timeout"], _("it is for --url"))
     from tuneyard.eval.backends.load import in_this_process
     from tuneyard.eval.scoring.candidates import open_models
 
@@ -139,15 +139,15 @@ def _talk(chat: "Chat", once: str | None, name: str, names: Sequence[str]) -> st
 
 def _open_served(request: ScoringRequest, options: Mapping[str, Any]) -> tuple[str, Reply]:
     """Connect to the server: the name of its model. `RequestError` for options that it cannot take."""
-    refuse_explicit(LOCAL_SAMPLING, "OpenAI's interface does not have it: leave it out with --url")
-    refuse_explicit(LOCAL, "it is for a model here: leave it out, or leave out --url")
+    refuse_explicit(LOCAL_SAMPLING, _("OpenAI's interface does not have it: leave it out with --url"))
+    refuse_explicit(LOCAL, _("it is for a model here: leave it out, or leave out --url"))
     from tuneyard.eval.backends.open_server import connect
 
     settings: dict[str, object] = {"max_tokens": request.max_new_tokens}
     for option in SERVED_SAMPLING:
         if options[option] is not None:
             settings[option] = options[option]
-    server = connect(str(request.url), request.served_model, "", request.timeout, "try again")
+    server = connect(str(request.url), request.served_model, "", request.timeout, _("try again"))
 
     def reply(messages: Messages) -> Speak:
         answer = server.connection.once(lambda: server.chat_with(messages, settings))
@@ -256,7 +256,7 @@ def converse(chat: Chat, name: str, names: Sequence[str]) -> str | None:
     if sys.stdin.isatty():
         say(_("{name}: exit or quit leaves, Ctrl-C ends an answer", name=name), to_stderr=True)
     for line in lines():
-        command, _unused, new_name = line.partition(" ")
+        command, _blank, new_name = line.partition(" ")
         if command == USE and new_name in names:
             return new_name
         if command == USE:
@@ -275,7 +275,7 @@ def converse(chat: Chat, name: str, names: Sequence[str]) -> str | None:
         except KeyboardInterrupt:
             say(_("(cut short)"), to_stderr=True)
         except RequestError as error:
-            say(f"({error})", to_stderr=True)
+            say(_("({error})", error=error), to_stderr=True)
     return None
 
 

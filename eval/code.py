@@ -116,7 +116,7 @@ def check_tests(dataset: EvalDataset) -> None:
     for row, record in enumerate(dataset.records):
         tests = record.get("tests")
         if not isinstance(tests, list) or not tests or not all(isinstance(test, str) for test in tests):
-            expected = "a list of Python expressions that must be true, such as add_all([1, 2]) == 3"
+            expected = _("a list of Python expressions that must be true, such as add_all([1, 2]) == 3")
             raise unexpected(dataset.place(row), "tests", tests, expected)
 
 
@@ -198,9 +198,11 @@ class Code(Task):
 
     def line(self, results: Results) -> str:
         """pass@1, its interval, and the kinds of failures."""
-        line = f"pass@1 {accuracy_line(results)}"
-        failures = [f"{kind} {count}" for kind, count in results["failures"].items()]
-        return f"{line}  ({', '.join(failures)})" if failures else line
+        line = _("pass@1 {accuracy}", accuracy=accuracy_line(results))
+        if not results["failures"]:
+            return line
+        failures = ", ".join(f"{kind} {count}" for kind, count in results["failures"].items())
+        return _("{line}  ({failures})", line=line, failures=failures)
 
 
 if __name__ == "__main__":

@@ -21,7 +21,6 @@ from tuneyard.core.cli.run import run_command
 from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.core.files import write_json, write_text
 from tuneyard.core.language.message import _
-from tuneyard.core.language.messages import for_reader
 from tuneyard.eval.backends.connection import TIMEOUT
 from tuneyard.eval.read.results import check_files
 from tuneyard.eval.scoring.options import (
@@ -138,7 +137,7 @@ def cli(
     inputs = ParityInputs(template, **files, urls=addresses, served_model=served_model, timeout=timeout)
     request = ScoringRequest(out=out, day=date.today(), **options)
     proof = prove(request, inputs, Tolerance(flips, tolerance))
-    page = for_reader(markdown(proof))
+    page = markdown(proof)
     write_json(out / "prove.json", to_json(proof, command_line("eval.prove")))
     write_text(out / "prove.md", page)
     click.echo(page, nl=False)
@@ -161,7 +160,7 @@ def _chat_server(offers: Sequence["ServedModel"], adapters: Sequence[str]) -> li
         return words
     from tuneyard.adapters.weighted import parse_named
 
-    name, _unused = parse_named(adapters[0])
+    name, _path = parse_named(adapters[0])
     for offer in offers:
         if offer.is_adapter and name in offer.names:
             return [*words, "--served-model", offer.name]

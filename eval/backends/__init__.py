@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from tuneyard.core.errors import ContentError, RequestError
+from tuneyard.core.language.message import _
 from tuneyard.core.llamafactory.prompt import Tokenizer
 from tuneyard.eval.backends.scorers import Scorer, label_fields, prompts_too_long, tokenise
 
@@ -31,6 +32,7 @@ LIBRARY_ERRORS = (
     AssertionError, MemoryError,
 )  # fmt: skip
 """What transformers, torch and gguf raise at files that they cannot use."""
+NOT_LOADED = _("cannot be loaded")
 
 
 @dataclass(eq=False, kw_only=True)
@@ -142,7 +144,7 @@ class Backend:
 
     def needs_model(self) -> RequestError:
         """The error for what only a model in this process does."""
-        return RequestError("--backend: this needs the model in this process, leave it out")
+        return RequestError(_("--backend: this needs the model in this process, leave it out"))
 
 
 class Network(Backend):
@@ -158,10 +160,12 @@ class Network(Backend):
 
 
 @contextlib.contextmanager
-def loading(path: object, problem: str = "cannot be loaded") -> Iterator[None]:
+def loading(path: object, problem: str = NOT_LOADED) -> Iterator[None]:
     """Turn a library's error about a model, or its inputs, into `ContentError` with its first line."""
     try:
         yield
     except LIBRARY_ERRORS as error:
         first_line = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ContentError(f"{path}: {problem}: {first_line}") from error
+        raise ContentError(
+            _("{path}: {problem}: {reason}", path=path, problem=problem, reason=first_line)
+        ) from error

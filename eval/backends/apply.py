@@ -47,7 +47,7 @@ def check_fits(model: Network, adapter: LoraAdapter) -> None:
     for path, layout in layouts.items():
         misfit = layout.misfit(path, shapes.get(path), _("the model"))
         if misfit:
-            trained_on = adapter.config.base or "a base that its config does not name"
+            trained_on = adapter.config.base or _("a base that its config does not name")
             raise ContentError(
                 _(
                     "adapter {folder}: {misfit} It was trained on {base}",
@@ -67,11 +67,13 @@ def check_fits(model: Network, adapter: LoraAdapter) -> None:
         saved_shape = adapter.weights.tensors[PREFIX + name].shape
         misfit = full_tensor_misfit(name, saved_shape, model_shape, _("the model"), may_grow=False)
         if misfit:
-            fix = (
-                "If its vocabulary is larger, fuse it: tuneyard adapter fuse makes a model that can be scored"
-            )
             raise ContentError(
-                _("adapter {folder}: {misfit} {fix}", folder=adapter.folder, misfit=misfit, fix=fix)
+                _(
+                    "adapter {folder}: {misfit} If its vocabulary is larger, fuse it: "
+                    "tuneyard adapter fuse makes a model that can be scored",
+                    folder=adapter.folder,
+                    misfit=misfit,
+                )
             )
 
 
@@ -106,13 +108,13 @@ def _hook(model: Network, parts: Sequence[WeightedAdapter], path: str) -> Undo:
     a, b = (torch.from_numpy(one).to(model.net.dtype).to(model.device) for one in pair)
 
     def linear(
-        _unused: "Module", inputs: "tuple[torch.Tensor, ...]", output: "torch.Tensor"
+        _module: "Module", inputs: "tuple[torch.Tensor, ...]", output: "torch.Tensor"
     ) -> "torch.Tensor":
         x = inputs[0].reshape(-1, a.shape[1])
         return output.view(-1, b.shape[0]).addmm_(x @ a.T, b.T).view(output.shape)
 
     def embedding(
-        _unused: "Module", inputs: "tuple[torch.Tensor, ...]", output: "torch.Tensor"
+        _module: "Module", inputs: "tuple[torch.Tensor, ...]", output: "torch.Tensor"
     ) -> "torch.Tensor":
         return output + torch.nn.functional.embedding(inputs[0], a.T) @ b.T
 
@@ -147,7 +149,7 @@ def _replace(model: Network, parts: Sequence[WeightedAdapter], name: str) -> Und
     """
     import torch
 
-    owner, _unused, leaf = unwrapped_tensor(name).rpartition(".")
+    owner, _dot, leaf = unwrapped_tensor(name).rpartition(".")
     module = model.net.get_submodule(owner)
     kept = getattr(module, leaf)
     tensors = [torch.from_numpy(part.adapter.full_tensor(name)) for part in parts]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import urlsplit
 
 from tuneyard.core.errors import RequestError
-from tuneyard.core.language.message import _
+from tuneyard.core.language.message import _, counted, message_of, with_texts
 from tuneyard.core.language.messages import warn_once
 from tuneyard.core.text.quoting import one_line
 from tuneyard.core.text.secrets import HIDDEN, hide_secrets
@@ -52,7 +52,7 @@ class RefusedError(RequestError):
     """The server answers a request with an HTTP `status`: `problem` is its text."""
 
     def __init__(self, url: str, status: int, problem: str) -> None:
-        super().__init__(f"{url}: {problem}")
+        super().__init__(_("{url}: {problem}", url=url, problem=problem))
         self.status = status
         self.problem = problem
 
@@ -127,7 +127,7 @@ class Connection:
 
     def once(self, work: Callable[[], Awaitable[Result]]) -> Result:
         """Do the work of one or several requests, one after the other."""
-        (result,) = self.each(lambda _unused: work(), [None])
+        (result,) = self.each(lambda _item: work(), [None])
         return result
 
     def _client(self) -> "httpx.AsyncClient":
@@ -160,7 +160,7 @@ class Connection:
                 proxy=proxy,
                 error=error,
             )
-            raise RequestError(hide_secrets(message)) from error
+            raise RequestError(with_texts(message, hide_secrets)) from error
 
     async def request(
         self,
@@ -193,7 +193,7 @@ class Connection:
                 if tries == 1 and isinstance(error, ConnectError):
                     if not self.reached:
                         break
-                    reason = one_line(hide_secrets(str(error)))
+                    reason = _printable(str(error))
                     warn_once(
                         _(
                             "{url}: {reason}. Trying again for {seconds:.0f} s …",
@@ -204,13 +204,24 @@ class Connection:
                     )
                 if tries >= self.few_tries and isinstance(error, TimeoutError | ConnectTimeout | ValueError):
                     break
-        problem = one_line(hide_secrets(self._problem(failure)))
-        again = self.again if self.reached else "start the server (tuneyard adapter serve), or correct --url"
-        count = "1 try" if tries == 1 else f"{tries} tries"
-        message = f"{self.url}: {about}: no answer in {count} ({problem}); {again}"
+        problem = with_texts(self._problem(failure), _printable)
+        again = self.again
+        if not self.reached:
+            again = _("start the server (tuneyard adapter serve), or correct --url")
+        message = _(
+            "{url}: {about}: no answer in {tries} ({problem}); {again}",
+            url=self.url,
+            about=about,
+            tries=counted(tries, "try", "tries"),
+            problem=problem,
+            again=again,
+        )
         if isinstance(failure, ValueError):
-            fix = "Is --url an OpenAI-compatible server's address before /chat/completions?"
-            raise UnreadableError(f"{message}. {fix}", problem)
+            message = _(
+                "{problem}. Is --url an OpenAI-compatible server's address before /chat/completions?",
+                problem=message,
+            )
+            raise UnreadableError(message, problem)
         raise RequestError(message)
 
     def _problem(self, failure: Exception) -> str:
@@ -222,13 +233,17 @@ class Connection:
         if isinstance(failure, RefusedError):
             return failure.problem
         if isinstance(failure, ValueError):
-            return str(failure)
-        text = f"{type(failure).__name__}: {failure}"
-        if isinstance(failure, ConnectError | ConnectTimeout):
-            text += "; is the server running at this address?"
-            if self.url.startswith("https:"):
-                text += " Does it speak https? SSL_CERT_FILE names the certificates of other authorities"
-        return text
+            return message_of(failure)
+        problem = f"{type(failure).__name__}: {failure}"
+        if not isinstance(failure, ConnectError | ConnectTimeout):
+            return problem
+        if self.url.startswith("https:"):
+            return _(
+                "{problem}; is the server running at this address? Does it speak https? "
+                "SSL_CERT_FILE names the certificates of other authorities",
+                problem=problem,
+            )
+        return _("{problem}; is the server running at this address?", problem=problem)
 
     async def _answer(self, address: str, body: Mapping[str, object] | None) -> bytes:
         """The body of an answer, `RefusedError` for one of another status. `ValueError` if it is too large.
@@ -244,9 +259,7 @@ class Connection:
                 if not response.is_success and len(data) > READ_OF_REFUSED:  # it may be endless
                     break
                 if len(data) > MOST_BYTES:
-                    raise ValueError(
-                        _("an answer of more than {most_bytes} MiB", most_bytes=MOST_BYTES >> 20)
-                    )
+                    raise ValueError(_("an answer of more than {size} MiB", size=MOST_BYTES >> 20))
         if response.is_success:
             return without_key(bytes(data))
         # Some proxies return the headers of a request: the key is hidden before the answer is cut.
@@ -255,13 +268,19 @@ class Connection:
         problem = one_line(f"HTTP {status} {beginning}".strip())
         elsewhere = response.next_request
         if elsewhere:
-            problem = f"HTTP {status}: it sends elsewhere, {hide_secrets(str(elsewhere.url))[:SHOWN_BYTES]!r}"
+            other_address = hide_secrets(str(elsewhere.url))[:SHOWN_BYTES]
+            problem = _(
+                "HTTP {status}: it sends elsewhere, {address!r}", status=status, address=other_address
+            )
         if elsewhere or status == HTTPStatus.NOT_FOUND:
-            problem += " (--url is the address before /chat/completions, such as http://localhost:8000/v1)"
+            problem = _(
+                "{problem} (--url is the address before /chat/completions, such as http://localhost:8000/v1)",
+                problem=problem,
+            )
         of_content = status == HTTPStatus.FORBIDDEN and MODERATED.search(beginning)
         no_access = status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN) and not of_content
         if status < HTTPStatus.BAD_REQUEST or no_access:
-            raise NoAccessError(f"{self.url}: {problem}")
+            raise NoAccessError(_("{url}: {problem}", url=self.url, problem=problem))
         raise RefusedError(self.url, status, problem)
 
 
@@ -270,6 +289,11 @@ def without_key(data: bytes) -> bytes:
     if api_key() == NO_KEY:
         return data
     return data.replace(api_key().encode(), HIDDEN.encode())
+
+
+def _printable(text: str) -> str:
+    """A text of a server or a library in one line, without secrets."""
+    return one_line(hide_secrets(text))
 
 
 def api_key() -> str:

@@ -63,7 +63,7 @@ class Engine(Backend):
         token_prompts = [{"prompt_token_ids": list(ids)} for ids in prompts]
         loras = [self._lora()] * len(prompts) if self.adapters else None
         self.llm.reset_prefix_cache()
-        with loading(self.folder, "vLLM cannot run it"):
+        with loading(self.folder, _("vLLM cannot run it")):
             outputs = self.llm.generate(token_prompts, sampling, lora_request=loras, use_tqdm=False)
         return [output.outputs[0] for output in outputs]
 
@@ -87,7 +87,7 @@ class Engine(Backend):
 
         steps = steps_of(spellings)
         sampling = []
-        for _unused, following in steps:
+        for _begin, following in steps:
             sampling.append(
                 SamplingParams(
                     temperature=0.0, max_tokens=1, logprob_token_ids=list(following), detokenize=False
@@ -95,10 +95,10 @@ class Engine(Backend):
             )
 
         def read(batch: Sequence[int]) -> list[Logs]:
-            asked = [[*prompts[row], *begin] for row in batch for begin, _unused in steps]
+            asked = [[*prompts[row], *begin] for row in batch for begin, _following in steps]
             answers = iter(self.answers(asked, sampling * len(batch)))
             by_row: list[Logs] = []
-            for _unused in batch:
+            for _row in batch:
                 logs: Logs = {}
                 for begin, following in steps:
                     listed = next(answers).logprobs[0]
@@ -176,7 +176,7 @@ def load_engine(
             "max_lora_rank": _rank_limit(adapters),
         }
     dtype = dtype or ("bf16" if gpus else "fp32")
-    with loading(folder, "vLLM cannot load it"):
+    with loading(folder, _("vLLM cannot load it")):
         llm = vllm.LLM(
             model=str(folder),
             dtype=DTYPES[dtype],

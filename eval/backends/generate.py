@@ -90,7 +90,7 @@ def generate(
 
     ends = list(model.ends)
 
-    def check(_unused: "torch.Tensor", logits: "torch.Tensor") -> "torch.Tensor":
+    def check(_ids: "torch.Tensor", logits: "torch.Tensor") -> "torch.Tensor":
         if logits.isnan().any():
             raise ContentError(
                 _("the model gives nan as a logit: its weights or the adapter's overflow; try --dtype fp32")

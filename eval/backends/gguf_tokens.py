@@ -9,7 +9,7 @@ from typing import BinaryIO
 from tuneyard.adapters.export.architecture import CONTROL, END_NAMES, ENDS_BY_NAME, USER_DEFINED
 from tuneyard.core.errors import ContentError
 from tuneyard.core.files.bounded_reading import open_regular
-from tuneyard.core.language.message import _
+from tuneyard.core.language.message import _, marked
 
 MOST_ITEMS = 1 << 20  # fields, tensors, or items of a list; the largest vocabularies have 260,000 tokens
 STRING, LIST = 8, 9
@@ -38,8 +38,8 @@ class _Fields:
     def check(self) -> None:
         """Walk over all fields."""
         self._number("I")  # the version, which the library checks
-        self._count("Q", "tensors")
-        for _unused in range(self._count("Q", "fields")):
+        self._count("Q", marked("{number:,} tensors"))
+        for _field in range(self._count("Q", marked("{number:,} fields"))):
             self._skip(self._number("Q"))
             self._value(self._number("I"))
 
@@ -48,11 +48,11 @@ class _Fields:
             self._skip(self._number("Q"))
         elif kind == LIST:
             kind = self._number("I")
-            count = self._count("Q", "items in a list")
+            count = self._count("Q", marked("{number:,} items in a list"))
             if kind == LIST:
-                raise self._wrong("a list of lists", "a list of numbers or texts")
+                raise self._wrong(_("a list of lists"), _("a list of numbers or texts"))
             if kind == STRING:
-                for _unused in range(count):
+                for _text in range(count):
                     self._skip(self._number("Q"))
             else:
                 self._skip(count * NUMBERS.get(kind, 0))
@@ -63,28 +63,32 @@ class _Fields:
         width = struct.calcsize(f"<{form}")
         data = self.file.read(width)
         if len(data) < width:
-            raise self._wrong("the end of the file within its fields", "all of them")
+            raise self._wrong(_("the end of the file within its fields"), _("all of them"))
         (number,) = struct.unpack(f"<{form}", data)
         return int(number)
 
-    def _count(self, form: str, noun: str) -> int:
+    def _count(self, form: str, template: str) -> int:
+        """Read a number of items. `template` says in an error what they are."""
         count = self._number(form)
         if count > MOST_ITEMS:
-            raise self._wrong(f"{count:,} {noun}", f"at most {MOST_ITEMS:,}")
+            raise self._wrong(_(template, number=count), _("at most {most:,}", most=MOST_ITEMS))
         return count
 
     def _skip(self, length: int) -> None:
         end = self.file.tell() + length
         if end > self.size:
-            raise self._wrong(f"a value of {length:,} bytes in a file of {self.size:,}", "one that fits")
+            raise self._wrong(
+                _("a value of {length:,} bytes in a file of {size:,}", length=length, size=self.size),
+                _("one that fits"),
+            )
         self.file.seek(end)
 
     def _wrong(self, there: str, expected: str) -> ContentError:
-        place = f"{self.path}: byte {self.file.tell():,}"
         return ContentError(
             _(
-                "{place}: found {there}, expected {expected}; copy the file again",
-                place=place,
+                "{path}: byte {position:,}: found {there}, expected {expected}; copy the file again",
+                path=self.path,
+                position=self.file.tell(),
                 there=there,
                 expected=expected,
             )

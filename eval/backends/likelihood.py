@@ -84,7 +84,7 @@ class LogProbabilities:
         """Log-probabilities of the spellings' tokens, row by row."""
         import torch
 
-        by_row: list[Logs] = [{} for _unused in batch]
+        by_row: list[Logs] = [{} for _row in batch]
         remaining = dict(self.following)
         with torch.inference_mode():
             for begin in self.passes:
@@ -142,7 +142,7 @@ class LogProbabilities:
 def head_only_at(net: Any, rows: "torch.Tensor", positions: "torch.Tensor") -> Iterator[None]:
     """Apply the head to k states only, [k, hidden], at `rows` and `positions`, which broadcast to k."""
     handle = net.get_output_embeddings().register_forward_pre_hook(
-        lambda _unused, inputs: inputs[0][rows, positions].reshape(-1, inputs[0].shape[-1]).contiguous()
+        lambda _module, inputs: inputs[0][rows, positions].reshape(-1, inputs[0].shape[-1]).contiguous()
     )
     try:
         yield
@@ -215,7 +215,9 @@ def reading_answers(backend: Backend, texts: Mapping[int, AnswerTexts]) -> Score
     for row, answers in texts.items():
         length = max(answer.length for answer in answers.values())
         if length > backend.context:
-            too_long[row] = f"{length} tokens exceed the context of {backend.context}"
+            too_long[row] = _(
+                "{number} tokens exceed the context of {context}", number=length, context=backend.context
+            )
         else:
             longest[row] = length
 

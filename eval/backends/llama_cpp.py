@@ -58,17 +58,17 @@ class LlamaCpp(Server):
 
         body = {"prompt": list(ids), "n_predict": longest, **NEUTRAL}
         address = f"{self.connection.root}/completion"
-        return await self.post(address, body, read, "completion")
+        return await self.post(address, body, read, _("completion"))
 
     async def prompt(self, talk: Messages) -> Ids:
         """/apply-template, then /tokenize, which adds BOS."""
         root = self.connection.root
         asking = chat_request(talk)
         text = await self.post(
-            f"{root}/apply-template", asking, lambda answer: writable(answer["prompt"]), "prompt"
+            f"{root}/apply-template", asking, lambda answer: writable(answer["prompt"]), _("prompt")
         )
         request = {"content": text, "add_special": True, "parse_special": True}
-        return await self.post(f"{root}/tokenize", request, read_ids, "token ids")
+        return await self.post(f"{root}/tokenize", request, read_ids, _("token ids"))
 
     def tokenizing(self, text: str) -> dict[str, object]:
         """llama.cpp names the text `content`."""

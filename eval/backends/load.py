@@ -14,7 +14,7 @@ from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.core.files import from_hub, read_object
 from tuneyard.core.files.bounded_reading import open_regular
 from tuneyard.core.installation.packages import missing
-from tuneyard.core.language.message import _
+from tuneyard.core.language.message import _, joined
 from tuneyard.core.llamafactory.loader import replaced
 from tuneyard.core.llamafactory.prompt import Encode, Messages, Tokenizer
 from tuneyard.core.llamafactory.prompt.supervision import SupervisedText
@@ -183,7 +183,7 @@ def load_model(folder: Path, dtype: str | None, bits: int | None = None) -> Mode
         pad_token_id=tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id,
     )
     limit = getattr(net.config.get_text_config(), "max_position_embeddings", None)
-    with loading(folder, "cannot be prompted with text"):
+    with loading(folder, _("cannot be prompted with text")):
         attends = _attends(net, device)
         check_causal(net, folder, exact=dtype == "fp32" and not bits)
     alone = bits == 8 or not attends  # LLM.int8() takes outliers by column of the whole batch
@@ -221,14 +221,16 @@ def open_tokenizer(reference: str) -> "tuple[Tokenizer, list[int]]":
     """
     folder = Path(reference)
     if not folder.is_dir():
-        fix = "--model names the served model's tokenizer, a folder or hub id; --served-model its name there"
+        fix = _(
+            "--model names the served model's tokenizer, a folder or hub id; --served-model its name there"
+        )
         folder = from_hub(reference, fix, allow_patterns=list(OF_TOKENIZER))
     if not any((folder / name).is_file() for name in TOKENIZERS):
         raise RequestError(
             _(
                 "{folder}: no {names}: --model names the tokenizer's folder",
                 folder=folder,
-                names=" or ".join(TOKENIZERS),
+                names=joined(TOKENIZERS, _(" or ")),
             )
         )
     check_tokenizer_files(folder)
@@ -292,7 +294,7 @@ def load_gguf(path: Path, like: Model) -> Model:
     from transformers import AutoModelForCausalLM
 
     options = {"gguf_file": path.name, "dtype": getattr(torch, DTYPES[like.dtype])}
-    with loading(path, "transformers cannot read it"), _parsed_once():
+    with loading(path, _("transformers cannot read it")), _parsed_once():
         net = AutoModelForCausalLM.from_pretrained(path.parent, trust_remote_code=False, **options)
         ends = read_tokens(path).ends
     net = net.to(like.device).eval().requires_grad_(False)
@@ -308,7 +310,7 @@ def load_gguf_tokenizer(path: Path) -> Tokenizer:
     """
     from transformers import AddedToken, AutoTokenizer
 
-    with loading(path, "transformers cannot read its tokenizer"), _parsed_once():
+    with loading(path, _("transformers cannot read its tokenizer")), _parsed_once():
         tokenizer = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name, trust_remote_code=False)
         whole = read_tokens(path).whole
     missing_tokens = []

@@ -44,7 +44,7 @@ class ServedModelfile:
         if self.system is not None and messages[0]["role"] != "system":
             messages = [{"role": "system", "content": self.system}, *messages]
         joined: Messages = []
-        for _unused, neighbours in groupby(messages, itemgetter("role")):
+        for _role, neighbours in groupby(messages, itemgetter("role")):
             same_role = list(neighbours)
             content = same_role[0]["content"]
             if len(same_role) > 1:
@@ -57,7 +57,7 @@ def read_modelfile(path: Path) -> ServedModelfile:
     """Read a Modelfile. `ContentError` if its TEMPLATE is missing or cannot be rendered here."""
     text = read_text(require(path, "Modelfile"), "replace")
     try:
-        with bounded("reading it"):
+        with bounded(_("reading it")):
             instructions = {word.upper(): _unquoted(value) for word, value in INSTRUCTION.findall(text)}
             if "TEMPLATE" not in instructions:
                 raise ContentError(_("no TEMPLATE; tuneyard adapter export --to ollama writes one"))
@@ -65,7 +65,7 @@ def read_modelfile(path: Path) -> ServedModelfile:
                 raise ContentError(_("MESSAGE puts turns before every conversation: training had none"))
             return ServedModelfile(compile_go_template(instructions["TEMPLATE"]), instructions.get("SYSTEM"))
     except ContentError as error:
-        raise ContentError(f"{path}: {error}") from error
+        raise ContentError(_("{path}: {error}", path=path, error=error)) from error
 
 
 def _unquoted(value: str) -> str:

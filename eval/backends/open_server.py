@@ -115,7 +115,7 @@ def open_served(
     try:
         server = server.with_labels(tokenizer, ends)
     except NoLogProbabilitiesError as error:
-        missing["labels"] = str(error).removeprefix(f"{server.url}: ")
+        missing["labels"] = error.problem
     if server.model.version is None:  # vLLM has it at an address of its own
         version = (get(server.connection, f"{server.connection.root}/version") or {}).get("version")
         if isinstance(version, str):

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-from tuneyard.core.language.message import _
+from tuneyard.core.language.message import _, joined
 from tuneyard.core.llamafactory.prompt import Messages
 from tuneyard.eval.backends.connection import RefusedError, UnreadableError
 from tuneyard.eval.backends.generate import Generated
@@ -41,17 +41,16 @@ class OpenAi(Server):
             try:
                 self.connection.once(partial(trial.logs, sample[:1], [sample[1:]] * 2))
             except (RefusedError, UnreadableError) as error:
-                reasons.append(f"{way}: {error.problem}")
+                reasons.append(_("{way}: {problem}", way=way, problem=error.problem))
             else:
                 return replace(self, way=way)
         raise NoLogProbabilitiesError(
+            self.url,
             _(
-                "{url}: it gives no log-probabilities of prompts, which --mode choice needs "
-                "({reasons}). llama.cpp's server and vLLM give them. For this server, add --mode "
-                "generate",
-                url=self.url,
-                reasons="; ".join(reasons),
-            )
+                "it gives no log-probabilities of prompts, which --mode choice needs ({reasons}). "
+                "llama.cpp's server and vLLM give them. For this server, add --mode generate",
+                reasons=joined(reasons, _("; ")),
+            ),
         )
 
     async def greedy(self, ids: Ids, longest: int) -> Generated:
@@ -68,13 +67,13 @@ class OpenAi(Server):
         if self.model.engine == VLLM:
             body["repetition_penalty"] = 1.0
         address = f"{self.url}/completions"
-        return await self.post(address, body, read, "completion")
+        return await self.post(address, body, read, _("completion"))
 
     async def prompt(self, talk: Messages) -> Ids:
         """/tokenize of messages, as vLLM has it."""
         address = f"{self.connection.root}/tokenize"
         request = {**chat_request(talk), "add_generation_prompt": True}
-        return await self.post(address, request, read_ids, "token ids")
+        return await self.post(address, request, read_ids, _("token ids"))
 
     def tokenizing(self, text: str) -> dict[str, object]:
         """vLLM names the text `prompt`."""

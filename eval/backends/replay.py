@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tuneyard.core.documents import is_number
 from tuneyard.core.errors import ContentError, RequestError, unexpected
-from tuneyard.core.language.message import _
+from tuneyard.core.language.message import _, relative
 from tuneyard.core.llamafactory.prompt import Encode, Messages
 from tuneyard.core.llamafactory.prompt.supervision import SupervisedText
 from tuneyard.eval.backends import Backend
@@ -23,7 +23,8 @@ KINDS = {
     "prediction": (str, _("a text")),
     "truncated": (bool, _("true or false")),
 }
-"""What these fields are. The others are numbers."""
+"""What these fields are. The others are `NUMBER`."""
+NUMBER = float, _("a number")
 
 
 @dataclass(eq=False)
@@ -54,7 +55,7 @@ class Replay(Backend):
 
     def place(self, row: int) -> str:
         """Where a row's line is, for messages."""
-        return f"{self.run / PREDICTIONS}: row {row}"
+        return f"{relative(self.run / PREDICTIONS)}: row {row}"
 
     def seeing(self, template: str, think: bool, pixels: Mapping[str, int]) -> "Replay":  # noqa: ARG002
         """The same outputs: the images were seen before."""
@@ -115,7 +116,7 @@ class Replay(Backend):
             names += ANSWER
         for name in names:
             value = line.get(name)
-            kind, expected = KINDS.get(name, (float, _("a number")))
+            kind, expected = KINDS.get(name, NUMBER)
             if not (is_number(value) if kind is float else isinstance(value, kind)):
                 raise unexpected(place, name, value, expected)
         return {name: value for name, value in line.items() if name != "cluster"}
@@ -131,7 +132,7 @@ class Replay(Backend):
             if turn < len(turns):
                 answer = turns[turn].get("content")
             else:
-                refusal = "cut short"
+                refusal = _("cut short")
         if refusal is not None:
             return TooLong(refusal)
         if "refused" in line:

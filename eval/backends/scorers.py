@@ -206,10 +206,10 @@ def tokenise(
             if owners.setdefault(ids, label) != label:
                 raise RequestError(
                     _(
-                        "{label!r} and {owners!r} share the spelling {text!r}: write them alike in the data "
+                        "{label!r} and {other!r} share the spelling {text!r}: write them alike in the data "
                         "if they mean the same, otherwise --variants none",
                         label=label,
-                        owners=owners[ids],
+                        other=owners[ids],
                         text=text,
                     )
                 )

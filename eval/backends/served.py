@@ -133,17 +133,12 @@ def choose_model(models: Sequence[ServedModel], name: str, is_exact_name: bool) 
     if len(listed) == 1 and not is_exact_name:
         return listed[0]
     names = ", ".join(show_value(model.name) for model in models[:SHOWN_NAMES])
-    problem = f"no model {name!r}; it" if name else "it"
+    url = models[0].connection.url
+    problem = _("{url}: it has {names}", url=url, names=names)
+    if name:
+        problem = _("{url}: no model {name!r}; it has {names}", url=url, name=name, names=names)
     fix = _("Name one of them in --served-model") if is_exact_name else _("Add --served-model NAME")
-    raise RequestError(
-        _(
-            "{url}: {problem} has {names}. {fix}",
-            url=models[0].connection.url,
-            problem=problem,
-            names=names,
-            fix=fix,
-        )
-    )
+    raise RequestError(_("{problem}. {fix}", problem=problem, fix=fix))
 
 
 def _entries(connection: Connection, name: str) -> list[dict[str, Any]]:

@@ -54,6 +54,8 @@ REFUSING = {400, 403, 413, 422, 451}
 CONTENT_FILTER = "content_filter"
 """OpenAI's word for the end of an answer that was taken away or cut."""
 SHOWN = 60  # bytes of an answer that is not what it should be
+LOG_PROBABILITIES = _("log-probabilities")
+"""What an answer should be, unless another thing is asked for."""
 SAMPLE = "Is the answer yes or no? It may be."
 """A text to compare tokenizers by."""
 QUESTION: Messages = [{"role": "user", "content": SAMPLE}]
@@ -75,7 +77,11 @@ def log_of(value: object) -> float:
 
 
 class NoLogProbabilitiesError(RequestError):
-    """A server gives no log-probabilities."""
+    """A server gives no log-probabilities. `problem` is the reason."""
+
+    def __init__(self, url: str, problem: str) -> None:
+        super().__init__(_("{url}: {problem}", url=url, problem=problem))
+        self.problem = problem
 
 
 OPENAI_SAMPLING = ("temperature", "top_p")
@@ -244,14 +250,16 @@ class Server(Backend, ABC):
         """Answer of a client's request: the messages and these settings. Errors quote the last message."""
         body = {**chat_request(talk), **settings}
         address = f"{self.url}/chat/completions"
-        return await self.post(address, body, chat_answer, "chat completion", repr(talk[-1]["content"][:40]))
+        return await self.post(
+            address, body, chat_answer, _("chat completion"), repr(talk[-1]["content"][:40])
+        )
 
     async def post(
         self,
         address: str,
         body: Mapping[str, object],
         read: ReadAnswer[Result],
-        about: str = "log-probabilities",
+        about: str = LOG_PROBABILITIES,
         place: str = "",
     ) -> Result:
         """Post a body and read the JSON of the answer. Errors in `read` mean that the answer is nonsense.
@@ -267,15 +275,20 @@ class Server(Backend, ABC):
             except NoAnswerError as error:
                 raise RefusedError(self.url, HTTPStatus.OK, _("HTTP 200 {error}", error=error)) from error
             except ContentError as error:
-                raise ContentError(f"{self.url}: {error}") from error
+                raise ContentError(_("{url}: {error}", url=self.url, error=error)) from error
             except (LookupError, TypeError, AttributeError, OverflowError) as error:
                 beginning = f"{data[:SHOWN]!r}"
                 if "error" in answer:
                     beginning = show_value(answer["error"])
-                missing = f" ({error} is missing)" if isinstance(error, KeyError) else ""
-                raise ValueError(
-                    _("no {about}{missing}: {beginning}", about=about, missing=missing, beginning=beginning)
-                ) from error
+                problem = _("no {about}: {beginning}", about=about, beginning=beginning)
+                if isinstance(error, KeyError):
+                    problem = _(
+                        "no {about} ({name} is missing): {beginning}",
+                        about=about,
+                        name=error,
+                        beginning=beginning,
+                    )
+                raise ValueError(problem) from error
 
         named = {"model": self.model.model, **body, **self.model.settings}
         return await self.connection.request(address, named, parse, place or about)
@@ -311,7 +324,7 @@ class Server(Backend, ABC):
     def check_length(self, read: object, sent: int) -> None:
         """`RequestError` unless the server read as many tokens as it was sent."""
         if read != sent:
-            count = "fewer" if read is None else show_value(read)
+            count = _("fewer") if read is None else show_value(read)
             raise RequestError(
                 _(
                     "{url}: the server read {number} tokens of a prompt of {sent}: it cuts prompts or "
@@ -326,7 +339,7 @@ class Server(Backend, ABC):
         """`RequestError` if the server's tokenizer gives other ids; a warning if it offers none."""
         address, body = f"{self.connection.root}/tokenize", self.tokenizing(SAMPLE)
         try:
-            tokens = self.connection.once(lambda: self.post(address, body, read_ids, "token ids"))
+            tokens = self.connection.once(lambda: self.post(address, body, read_ids, _("token ids")))
         except (RefusedError, NoAccessError):
             warn(
                 _(
@@ -338,12 +351,12 @@ class Server(Backend, ABC):
         if tokens != list(sample):
             raise RequestError(
                 _(
-                    "{url}: it makes {tokens} of {sample!r}, --model makes {sample2}: another model is "
+                    "{url}: it makes {tokens} of {sample!r}, --model makes {expected}: another model is "
                     "served, or --model is another one",
                     url=self.url,
                     tokens=show_value(tokens),
                     sample=SAMPLE,
-                    sample2=list(sample),
+                    expected=list(sample),
                 )
             )
 

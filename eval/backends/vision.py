@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.core.files import sha256
-from tuneyard.core.language.message import _
+from tuneyard.core.language.message import _, joined
 from tuneyard.core.llamafactory.prompt import Message, Messages, Tokenizer, llamafactory_template
 from tuneyard.core.llamafactory.vision import (
     image_collator,
@@ -54,7 +54,7 @@ class Vision:
         """
         system = [message for message in messages if message["role"] == "system"]
         turns = [message for message in messages if message["role"] != "system"]
-        with loading(", ".join(images), "LLaMA-Factory cannot use it"):
+        with loading(joined(images), _("LLaMA-Factory cannot use it")):
             return [*system, *self.plugin.process_messages(turns, list(images), [], [], self.processor)]
 
     def inputs(self, ids: Sequence[int], images: Sequence[str]) -> "dict[str, torch.Tensor]":
@@ -110,13 +110,14 @@ def open_vision(
         name = "qwen3_vl_nothink" if kind == "qwen3_vl" else "qwen2_vl"
         raise RequestError(
             _(
-                "--template {name}: it shows a {kind} no images: --template {other} does",
-                name=template,
+                "--template {template}: it shows a {kind} no images: --template {other} does",
+                template=template,
                 kind=kind,
                 other=name,
             )
         )
-    with loading(f"the adapters' recipe: {pixels}", "LLaMA-Factory takes no such sizes"):
+    recipe = _("the adapters' recipe: {sizes}", sizes=pixels)
+    with loading(recipe, _("LLaMA-Factory takes no such sizes")):
         arguments = model_arguments(folder, **pixels)
     processor = _processor(arguments, folder)
     collator = image_collator(tokenizer, net, written, processor)
@@ -134,10 +135,10 @@ def _processor(arguments: Any, folder: Path) -> Any:
             _(
                 "{folder}: no {names}: images cannot be shown to the model",
                 folder=folder,
-                names=" or ".join(PROCESSORS),
+                names=joined(PROCESSORS, _(" or ")),
             )
         )
-    with loading(folder, "its processor cannot be loaded"):
+    with loading(folder, _("its processor cannot be loaded")):
         processor = load_processor(arguments)
     if processor is None:
         raise ContentError(_("{folder}: LLaMA-Factory cannot load its processor of images", folder=folder))

@@ -77,7 +77,10 @@ def worker_slots(count: int) -> list[Slot]:
     gpus = visible_gpus(torch.cuda.device_count())
     if not gpus:
         threads = os.environ.get("OMP_NUM_THREADS") or str(max(1, available_cores() // count))
-        return [Slot(f"worker {number}", {"OMP_NUM_THREADS": threads}) for number in range(1, count + 1)]
+        return [
+            Slot(_("worker {number}", number=number), {"OMP_NUM_THREADS": threads})
+            for number in range(1, count + 1)
+        ]
     if count > len(gpus):
         raise RequestError(
             _(
@@ -88,4 +91,4 @@ def worker_slots(count: int) -> list[Slot]:
                 number=len(gpus),
             )
         )
-    return [Slot(f"GPU {gpu}", {"CUDA_VISIBLE_DEVICES": gpu}) for gpu in gpus[:count]]
+    return [Slot(_("GPU {gpu}", gpu=gpu), {"CUDA_VISIBLE_DEVICES": gpu}) for gpu in gpus[:count]]

@@ -27,7 +27,7 @@ COLUMNS = ("Question", *LETTERS, "Answer")
 def read_subjects() -> dict[str, str]:
     """The name of each subject in its prompt, by the name of its files, in the benchmark's order."""
     chinese: dict[str, str] = {}
-    for group in read_mapping(TABLE, "table of subjects").values():
+    for group in read_mapping(TABLE, _("table of subjects")).values():
         if isinstance(group, dict):
             chinese.update(group)
     return dict(sorted(chinese.items()))
@@ -65,7 +65,7 @@ def choose_subjects(text: str | None, data: Path | None) -> dict[str, str]:
 def fetch(repo: str, names: Iterable[str]) -> Path:
     """Download the subjects' Parquet into the hub's cache; `RequestError` if the hub cannot be reached."""
     patterns = [f"{name}/*/*.parquet" for name in names]
-    fix = "give a folder with dev/ and test/ as --data, or name a mirror in HF_ENDPOINT"
+    fix = _("give a folder with dev/ and test/ as --data, or name a mirror in HF_ENDPOINT")
     return from_hub(repo, fix, repo_type="dataset", revision=REVISION, allow_patterns=patterns)
 
 
@@ -90,7 +90,7 @@ def read_exam(data: Path, subject: str, chinese: str, shots: int) -> EvalDataset
             )
         before += "".join(f"{question}{answer}\n\n" for question, answer in examples[:shots])
         files.append(dev_path)
-    records: list[dict[str, object]] = [{"instruction": question} for question, _unused in questions]
+    records: list[dict[str, object]] = [{"instruction": question} for question, _answer in questions]
     conversations, alone = [], []
     for question, answer in questions:
         conversations.append(PromptAndAnswer([{"role": "user", "content": before + question}], answer))
@@ -101,7 +101,7 @@ def read_exam(data: Path, subject: str, chinese: str, shots: int) -> EvalDataset
 
 def in_groups(subjects: Iterable[str]) -> dict[str, list[str]]:
     """Names of the subjects by group, in the benchmark's order of groups."""
-    table: dict[str, Any] = read_mapping(TABLE, "table of subjects")
+    table: dict[str, Any] = read_mapping(TABLE, _("table of subjects"))
     groups = {}
     for group, members in table.items():
         names = [name for name in subjects if name in members]
@@ -116,8 +116,8 @@ def _read(data: Path, subject: str, split: str) -> tuple[Path, list[tuple[str, s
     if path is None:
         raise RequestError(
             _(
-                "{name}.csv: the subject's {split} questions are missing",
-                name=data / split / subject,
+                "{path}.csv: the subject's {split} questions are missing",
+                path=data / split / subject,
                 split=split,
             )
         )

@@ -17,7 +17,7 @@ from tuneyard.core.datasets.compiled import EMPTY, MANIFEST, manifest_beside, re
 from tuneyard.core.errors import ContentError, RequestError, nearest_name
 from tuneyard.core.files import check_characters, free_path, names_folder, require, sha256, text_sha256
 from tuneyard.core.files.bounded_reading import text_lines
-from tuneyard.core.language.message import _, tr
+from tuneyard.core.language.message import _, joined, marked, relative
 from tuneyard.core.language.messages import warn
 from tuneyard.core.llamafactory.prompt import Messages, PromptAndAnswer, prompt_and_answer, refuse_media
 from tuneyard.core.records import ALPACA, Entry, format_of
@@ -28,6 +28,8 @@ INDEPENDENT = "none"  # --cluster none
 DEFAULT = "group"  # the cluster column if none is named
 RAW_FORMATS = (".csv", ".tsv", ".xlsx", ".parquet", ".arrow", ".zip", ".gz", ".zst", ".md", ".docx", ".db")
 """Suffixes of files that `tuneyard data` compiles and no command of eval reads."""
+MISSPELT = marked("{place}: no {name!r}, found {near!r}: write both alike")
+MISSPELT_IN_ENTRY = marked("{place}: no {name!r}, found {near!r} in `columns` of its entry: write both alike")
 Record = dict[str, Any]
 
 
@@ -77,7 +79,7 @@ class EvalDataset:
 
     def place(self, row: int) -> str:
         """A row's place for messages: `FILE: record N`."""
-        return f"{self.path}: record {self.record_numbers[row]}"
+        return f"{relative(self.path)}: record {self.record_numbers[row]}"
 
     def take(self, rows: Sequence[int]) -> "EvalDataset":
         """The dataset with some of its rows, in the given order."""
@@ -154,14 +156,14 @@ def _refuse_compiled(path: Path) -> None:
                 _(
                     "{path}: compiled already; name it with --dataset {names}",
                     path=path,
-                    names=" or ".join(names),
+                    names=joined(names, _(" or ")),
                 )
             )
 
 
 def _data_file(path: Path) -> Path:
     """Check a file of --data; `RequestError` if it is missing, or in a format that must be compiled first."""
-    require(path, "data file")
+    require(path, _("data file"))
     if path.is_file() and path.suffix.lower() not in RAW_FORMATS:
         return path
     _refuse_compiled(path)
@@ -171,10 +173,10 @@ def _data_file(path: Path) -> Path:
     raise RequestError(
         _(
             "{path}: --data reads records as JSON or JSON Lines, and prompts as .txt: compile it "
-            "first ({command} && {next}), then name the dataset with --dataset",
+            "first ({init} && {compile}), then name the dataset with --dataset",
             path=path,
-            command=init,
-            next=compile_spec,
+            init=init,
+            compile=compile_spec,
         )
     )
 
@@ -184,7 +186,7 @@ def read_rows(path: Path) -> list[Record]:
     records: list[Record]
     if path.suffix == ".txt":
         records = []
-        for _unused, line in text_lines(path):
+        for _number, line in text_lines(path):
             for prompt in line.split("\r"):
                 if prompt.strip():
                     records.append({"instruction": prompt.strip()})
@@ -210,8 +212,9 @@ def make_dataset(dataset: Dataset, cluster: str | None, folder: Path | None, ima
     if not dataset.entry:
         records = [with_text_answers(record) for record in records]
     conversations = []
+    file = relative(dataset.path)
     for number, record in enumerate(records, 1):
-        place = f"{dataset.path}: record {number}"
+        place = f"{file}: record {number}"
         refuse_media(record, dataset.entry, place, images)
         _check_names(record, dataset.entry, place)
         conversations.append(prompt_and_answer(record, dataset.entry, place))
@@ -221,7 +224,7 @@ def make_dataset(dataset: Dataset, cluster: str | None, folder: Path | None, ima
     manifest = compiled[0] if compiled else EMPTY
     has_changed = compiled is not None and compiled[1].sha256 != digest
     if has_changed:
-        warn(tr("{path}: the file has changed since it was compiled", path=dataset.path))
+        warn(_("{path}: the file has changed since it was compiled", path=dataset.path))
     column, clusters = find_clusters(
         dataset.path, records, cluster, manifest.cluster, has_changed=has_changed
     )
@@ -244,28 +247,21 @@ def _check_names(record: Record, entry: Entry, place: str) -> None:
     """Refuse a question, an input or an answer under a misspelt name: it would be read as an empty text."""
     columns = format_of(record, entry).columns
     for part in ALPACA:
-        name, names, where = part, columns.keys() - ALPACA, " in `columns` of its entry"
+        name, names, template = part, columns.keys() - ALPACA, MISSPELT_IN_ENTRY
         if part in columns:
-            name, names, where = columns[part], record.keys() - columns.values(), ""
+            name, names, template = columns[part], record.keys() - columns.values(), MISSPELT
         if name in record:
             continue
         near = nearest_name(name, names)
         if near:
-            raise ContentError(
-                _(
-                    "{place}: no {name!r}, found {near!r}{where}: write both alike",
-                    place=place,
-                    name=name,
-                    near=near,
-                    where=where,
-                )
-            )
+            raise ContentError(_(template, place=place, name=name, near=near))
 
 
 def trained_conversations(dataset: Dataset, most: int | None = None) -> Iterator[PromptAndAnswer]:
     """Yield the first `most` examples of a dataset as training reads them."""
+    file = relative(dataset.path)
     for number, record in enumerate(read_records(dataset.path)[:most], 1):
-        yield prompt_and_answer(record, dataset.entry, f"{dataset.path}: record {number}")
+        yield prompt_and_answer(record, dataset.entry, f"{file}: record {number}")
 
 
 def find_clusters(
@@ -286,10 +282,10 @@ def find_clusters(
     if index is not None and (has_changed or len(index.fingerprints) != len(records)):
         raise ContentError(
             _(
-                "{path}: changed since it was compiled, {name} is of other records: compile it "
+                "{path}: changed since it was compiled, {file} is of other records: compile it "
                 "again, or take every example as independent with --cluster {independent}",
                 path=path,
-                name=row_index_file(path).name,
+                file=row_index_file(path).name,
                 independent=INDEPENDENT,
             )
         )
@@ -302,14 +298,17 @@ def find_clusters(
         columns = dict.fromkeys(indexed)
         for record in records:
             columns.update(dict.fromkeys(record))
-        origin = "" if requested else f" (which {MANIFEST} names)"
+        problem = _("no column {column!r} to cluster by", column=column)
+        if not requested:
+            problem = _(
+                "no column {column!r} (which {file} names) to cluster by", column=column, file=MANIFEST
+            )
         raise RequestError(
             _(
-                "{path}: no column {column!r}{origin} to cluster by, found {columns}: name one with "
+                "{path}: {problem}, found {columns}: name one with "
                 "--cluster, or take every example as independent with --cluster {independent}",
                 path=path,
-                column=column,
-                origin=origin,
+                problem=problem,
                 columns=", ".join(columns),
                 independent=INDEPENDENT,
             )
@@ -317,11 +316,11 @@ def find_clusters(
     if missing:
         raise ContentError(
             _(
-                "{path}: record {number}: no {column}, but {other} other records have one",
+                "{path}: record {number}: no {column}, but {others} other records have one",
                 path=path,
                 number=values.index(None) + 1,
                 column=column,
-                other=len(values) - missing,
+                others=len(values) - missing,
             )
         )
     return column, [str(value) for value in values]

@@ -119,12 +119,12 @@ class Unsplit:
         raise RequestError(
             _(
                 "--eval-ratio {ratio:g} --seed {seed}: {path} is split already ({splits}, seed "
-                "{other}), and other rows would be rows of its training split; score {option}",
+                "{split_seed}), and other rows would be rows of its training split; score {option}",
                 ratio=ratio,
                 seed=seed,
                 path=self.path,
                 splits=splits,
-                other=self.seed,
+                split_seed=self.seed,
                 option=option,
             )
         )
@@ -231,7 +231,7 @@ def _of_whole_file(
     unsplit = Unsplit(path, shares, seed, rows, held_out, is_reworded)
     in_training = _compared(index.trained, [compiled]).in_training
     in_training[rows[TRAIN_SPLIT]] = True
-    training_datasets = compiled.training_datasets or ["its training split"]
+    training_datasets = compiled.training_datasets or [_("its training split")]
     return Origin(index.trained, in_training, training_datasets[:1], held_out, unsplit)
 
 

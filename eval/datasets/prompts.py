@@ -14,7 +14,7 @@ from typing import NamedTuple
 from tuneyard.core.datasets import find_dataset, registry_folder
 from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.core.files import text_sha256
-from tuneyard.core.language.message import _
+from tuneyard.core.language.message import _, joined, relative
 from tuneyard.core.llamafactory.prompt import (
     TALKS,
     TODAY,
@@ -42,8 +42,8 @@ from tuneyard.core.training.training_run import names_in, training_settings
 from tuneyard.eval.datasets.dataset import trained_conversations
 
 PLAIN = _("plain text (no chat template)")
-WITHOUT_BOS = f"{PLAIN} without the tokenizer's BOS"
-AFTER_BOS = f"{PLAIN} after BOS"
+WITHOUT_BOS = _("plain text (no chat template) without the tokenizer's BOS")
+AFTER_BOS = _("plain text (no chat template) after BOS")
 SAMPLED = 1000
 SHOWN = 24
 """Tokens around the first difference of two prompts that are printed."""
@@ -62,7 +62,12 @@ class OtherTurn(NamedTuple):
     def words(self, tokenizer: Tokenizer) -> str:
         """Say it in words, with both texts."""
         trained, prompted = (repr(tokenizer.decode(ids)) for ids in (self.trained, self.prompted))
-        return f"turn {self.turn} was trained after {trained}, and is prompted after {prompted}"
+        return _(
+            "turn {turn} was trained after {trained}, and is prompted after {prompted}",
+            turn=self.turn,
+            trained=trained,
+            prompted=prompted,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,9 +151,11 @@ def _prompting(
     if not adapters or not all(saved_templates.values()):
         base_template = _template_of(tokenizer)
     if len({saved.text if saved else base_template for saved in saved_templates.values()}) > 1:
-        folders = ", ".join(map(str, adapters))
         raise RequestError(
-            _("{name} were trained with different chat templates: name one with --template", name=folders)
+            _(
+                "{folders} were trained with different chat templates: name one with --template",
+                folders=joined(map(relative, adapters)),
+            )
         )
     text = base_template
     source = _("chat template of the tokenizer")
@@ -213,18 +220,27 @@ def other_prompt(
         chosen = choose_prompting(tokenizer, [folder], str(trained or ""), day=prompting.day)
         differing = next((talk for talk in talks if chosen.encode(talk) != prompting.encode(talk)), None)
     except RequestError as error:
-        return f"{folder} was trained with template {trained}; its prompts were not compared: {error}"
+        return _(
+            "{folder} was trained with template {template}; its prompts were not compared: {error}",
+            folder=folder,
+            template=trained,
+            error=error,
+        )
     if differing is None:
         return None
-    fix = f"--template {trained} prompts with it" if trained else "leave --template out to prompt with it"
-    name = trained or "its own chat template"
+    source = _("its own chat template")
+    fix = _("leave --template out to prompt with it")
+    if trained:
+        source = trained
+        fix = _("--template {template} prompts with it", template=trained)
     difference = first_other_turn(differing, chosen.encode, prompting.encode)
     if difference.turn > 1:
-        fix = f"{difference.words(prompting.tokenizer or tokenizer)}: {fix}"
+        words = difference.words(prompting.tokenizer or tokenizer)
+        fix = _("{difference}: {fix}", difference=words, fix=fix)
     return _(
-        "{name} was trained with {template}, and is prompted with {other}: {fix}",
-        name=folder,
-        template=name,
+        "{folder} was trained with {source}, and is prompted with {other}: {fix}",
+        folder=folder,
+        source=source,
         other=prompting.source,
         fix=fix,
     )
@@ -249,9 +265,11 @@ def _other_reading(
             continue
         difference = first_other_turn(talk, encode, prompting.encode)
         if difference.turn > 1:
-            return (
-                f"{folder} was trained without a template, and {difference.words(trained_tokenizer)}: "
-                "no option prompts so; train with LLaMA-Factory's template of this model"
+            return _(
+                "{folder} was trained without a template, and {difference}: "
+                "no option prompts so; train with LLaMA-Factory's template of this model",
+                folder=folder,
+                difference=difference.words(trained_tokenizer),
             )
     return None
 

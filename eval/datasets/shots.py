@@ -11,7 +11,7 @@ from pathlib import Path
 from tuneyard.core.datasets import Dataset, find_dataset, read_records, read_registry, registry_folder
 from tuneyard.core.errors import RequestError
 from tuneyard.core.files import text_sha256
-from tuneyard.core.language.message import _
+from tuneyard.core.language.message import _, relative
 from tuneyard.core.llamafactory.prompt import Messages, PromptAndAnswer, prompt_and_answer, refuse_media
 from tuneyard.eval.datasets.dataset import EvalDataset, Shots
 from tuneyard.eval.datasets.origin import fingerprints_of
@@ -57,8 +57,9 @@ def with_shots(
             records = [with_text_answers(record) for record in records]
         drawn_rows = random.Random(SEED).sample(range(len(records)), min(DRAWN, len(records)))
         fitting: list[Drawn] = []
+        file = relative(split.path)
         for row in drawn_rows:
-            place = f"{split.path}: record {row + 1}"
+            place = f"{file}: record {row + 1}"
             refuse_media(records[row], split.entry, place)
             example = prompt_and_answer(records[row], split.entry, place)
             fits = bool(example.answer.strip()) if allowed is None else example.answer in allowed
@@ -101,13 +102,16 @@ def _training_split(name: str, source: str | None, dataset_dir: Path | None) -> 
         return find_dataset(source, folder)
     train = SPLIT.sub("train", name)
     if train == name or train not in read_registry(folder):
-        missing = f" (no {train} is registered)" if train != name else ""
+        problem = _("no training split of {name} is known", name=name)
+        if train != name:
+            problem = _(
+                "no training split of {name} is known (no {train} is registered)", name=name, train=train
+            )
         raise RequestError(
             _(
-                "--shots: no training split of {name} is known{missing}: name a registered dataset "
-                "or a file with --shots-from {name}=NAME",
+                "--shots: {problem}: name a registered dataset or a file with --shots-from {name}=NAME",
+                problem=problem,
                 name=name,
-                missing=missing,
             )
         )
     return find_dataset(train, folder)
@@ -117,17 +121,17 @@ def _in_turn(drawn: Sequence[Drawn]) -> list[Drawn]:
     """The first example of every answer, then the second of every answer, and so on, in the drawn order."""
     counts: Counter[str] = Counter()
     places = []
-    for place, (_unused, example) in enumerate(drawn):
+    for place, (_row, example) in enumerate(drawn):
         places.append((counts[example.answer], place))
         counts[example.answer] += 1
-    return [drawn[place] for _unused, place in sorted(places)]
+    return [drawn[place] for _count, place in sorted(places)]
 
 
 def _shots(split: Dataset, chosen: Sequence[Drawn]) -> Shots:
     """Turns of the chosen examples without system messages: the one before the question is for all."""
     turns: Messages = []
-    for _unused, example in chosen:
+    for _row, example in chosen:
         turns += [turn for turn in example.messages if turn["role"] != "system"]
         turns.append({"role": "assistant", "content": example.answer})
     digest = text_sha256(json.dumps(turns))
-    return Shots(split.name, [row for row, _unused in chosen], turns, digest)
+    return Shots(split.name, [row for row, _example in chosen], turns, digest)

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     Fingerprints = NDArray[np.uint64]
     """Fingerprints of examples."""
 
-UNKNOWN = f"no {TRAINING}, and no {CARD} that names its datasets"  # of an adapter
+UNKNOWN = _("no {file}, and no {card} that names its datasets", file=TRAINING, card=CARD)  # of an adapter
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -118,7 +118,7 @@ def _records(folder: Path, missing: str) -> list[Record]:
             return [Record(_shown(path), training_data(folder), settings, whole_pass=whole_pass)]
         merge = read_provenance(folder)
     except ContentError as error:
-        return [Record(_shown(folder), missing=str(error))]
+        return [Record(_shown(folder), missing=error.message)]
     if merge:
         return _records_of_merge(folder, merge)
     card, datasets = record_of(folder, [CARD]), training_data(folder)
@@ -163,20 +163,29 @@ def _examples(record: Record, folder: Path | None) -> "tuple[Fingerprints, list[
     import numpy as np
 
     settings = record.settings
-    parts, reasons = [np.empty(0, np.uint64)], []
+    parts = [np.empty(0, np.uint64)]
+    reasons: list[str] = []
     registry = Path(settings.get("dataset_dir") or registry_folder(folder))
     for data in record.data:
         try:
             fingerprints = _fingerprints(data, registry)
             parts.append(fingerprints[: settings.get("max_samples")])
         except (TuneyardError, UnicodeEncodeError) as error:
-            reasons.append(f"{data['dataset']} ({record.source}): {error}")
+            reasons.append(
+                _(
+                    "{dataset} ({source}): {error}",
+                    dataset=data["dataset"],
+                    source=record.source,
+                    error=error,
+                )
+            )
     examples = np.concatenate(parts)
     held_out = settings.get("val_size")
     if held_out and not reasons:
         examples = np.delete(examples, held_out_rows(len(examples), held_out, settings.get("seed", 42)))
     if not record.data:
-        reasons.append(f"{record.source}: {record.missing or 'names no dataset'}")
+        reason = record.missing or _("names no dataset")
+        reasons.append(_("{source}: {reason}", source=record.source, reason=reason))
     return examples, reasons
 
 

@@ -14,6 +14,7 @@ from types import MappingProxyType
 from typing import Any, Literal
 
 from tuneyard.core.errors import RequestError
+from tuneyard.core.language.message import _
 from tuneyard.core.language.messages import warn
 from tuneyard.core.plugins import Plugin, PluginError, guarded, registry
 from tuneyard.core.training.metrics import METRICS, SHARE, Metric
@@ -42,9 +43,17 @@ class ExampleMetric:
             for row in rows:
                 value = float(self.function(MappingProxyType(row)))  # others are given the row, too
                 if not math.isfinite(value):
-                    raise ValueError(f"{self.name}: found {value}, expected a finite number")
+                    raise ValueError(
+                        _("{name}: found {value}, expected a finite number", name=self.name, value=value)
+                    )
                 if self.meaning.unit == SHARE and not 0 <= value <= 1:
-                    raise ValueError(f"{self.name}: found {value}, expected a share from 0 to 1")
+                    raise ValueError(
+                        _(
+                            "{name}: found {value}, expected a share from 0 to 1",
+                            name=self.name,
+                            value=value,
+                        )
+                    )
                 values.append(value)
         return values
 
@@ -73,22 +82,23 @@ def metric(
     """Declare a function of one prediction (a line of predictions.jsonl) as the metric `name`. A unit "share"
     is 0 to 1; `higher`: more is better; rows without the fields in `needs` are left out."""
     if isinstance(needs, str):
-        raise TypeError(f"needs: found the text {needs!r}, expected a list of fields")
+        raise TypeError(_("needs: found the text {needs!r}, expected a list of fields", needs=needs))
     if not re.fullmatch(r"[\w.@%+-]+", name):
-        raise ValueError(f"found the name {name!r}, expected letters, digits, _ . @ % + -")
+        raise ValueError(_("found the name {name!r}, expected letters, digits, _ . @ % + -", name=name))
     return lambda function: ExampleMetric(name, Metric(unit, higher, name), tuple(needs), function)
 
 
 @functools.cache
 def metrics() -> dict[str, ExampleMetric]:
     """Every metric of examples by name. `PluginError` for a plug-in that is broken."""
-    return registry(GROUP, __name__, ExampleMetric, "function with @metric", METRICS)
+    return registry(GROUP, __name__, ExampleMetric, _("function with @metric"), METRICS)
 
 
 def check_metric(name: str) -> None:
     """Raise `RequestError` with the metrics that exist if a metric is not one of them."""
     if name not in metrics():
-        raise RequestError(f"--metric {name!r} is not one of {', '.join(['accuracy', *metrics()])}")
+        names = ", ".join(["accuracy", *metrics()])
+        raise RequestError(_("--metric {name!r} is not one of {names}", name=name, names=names))
 
 
 def measure(rows: Rows) -> dict[str, dict[str, object]]:
@@ -98,7 +108,7 @@ def measure(rows: Rows) -> dict[str, dict[str, object]]:
         try:
             figure = each.of(rows)
         except PluginError as error:
-            warn(f"{error}; the metric is left out")
+            warn(_("{error}; the metric is left out", error=error))
             continue
         if figure:
             figures[each.name] = figure

@@ -60,10 +60,8 @@ def _any_of(words: Iterable[str]) -> str:
     return "|".join(map(re.escape, words))
 
 
-BEGINS = _any_of(
-    begin.rstrip() for begin, _unused in THOUGHT_WORDS
-)  # also of an answer that was trimmed there
-ENDS = _any_of(end for _unused, end in THOUGHT_WORDS)
+BEGINS = _any_of(begin.rstrip() for begin, _end in THOUGHT_WORDS)  # also of an answer that was trimmed there
+ENDS = _any_of(end for _begin, end in THOUGHT_WORDS)
 WITHOUT_MARKS = "analysis.*assistantfinal"  # gpt-oss, decoded without special tokens as do_predict does
 THOUGHT = re.compile(rf"\A.*(?:{ENDS})|\A{WITHOUT_MARKS}|(?:{BEGINS}).*\Z", re.DOTALL)
 """The prompt may have the beginning of a thought."""
@@ -136,7 +134,7 @@ def one_spelling(answers: Sequence[str], labels: Sequence[str] = ()) -> dict[str
     {'yes': 'yes', 'Yes.': 'yes', 'no': 'no'}
     """
     spellings: dict[str, str] = {}
-    common_first = [answer for answer, _unused in Counter(answers).most_common()]
+    common_first = [answer for answer, _count in Counter(answers).most_common()]
     for text in (*labels, *common_first):
         spellings.setdefault(answer_key(text), text)
     return {answer: spellings[answer_key(answer)] for answer in dict.fromkeys(answers)}

@@ -9,7 +9,7 @@ from typing import Any
 from tuneyard.core.datasets.fitting_command import MOST_LABELS
 from tuneyard.core.documents import is_number
 from tuneyard.core.errors import ContentError, RequestError, unexpected
-from tuneyard.core.language.message import _
+from tuneyard.core.language.message import _, relative
 from tuneyard.eval.statistics.rates import Rows, accuracy_of, groups_of, hits
 
 UNKNOWN = "unknown"
@@ -61,7 +61,7 @@ def find_labels(answers: Sequence[str], place: str) -> list[str]:
         raise ContentError(
             _(
                 "{place}: record {number} has no expected answer: give each record one",
-                place=place,
+                place=relative(place),
                 number=answers.index("") + 1,
             )
         )
@@ -70,7 +70,7 @@ def find_labels(answers: Sequence[str], place: str) -> list[str]:
             _(
                 "{place}: {number} different answers are no label set (at most {most}); name it: "
                 "--choices; `tuneyard eval text` and `tuneyard eval qa` score free text",
-                place=place,
+                place=relative(place),
                 number=len(labels),
                 most=MOST,
             )
@@ -78,9 +78,9 @@ def find_labels(answers: Sequence[str], place: str) -> list[str]:
     if len(labels) < 2:
         raise ContentError(
             _(
-                "{place}: every answer is {labels!r}; name what is to be chosen from: --choices",
-                place=place,
-                labels=labels[0],
+                "{place}: every answer is {label!r}; name what is to be chosen from: --choices",
+                place=relative(place),
+                label=labels[0],
             )
         )
     return labels
@@ -90,12 +90,14 @@ def check_labels(answers: Sequence[str], labels: Sequence[str], place: str) -> N
     """Raise `ContentError` with a record whose answer is not one of the labels."""
     others = sorted({*answers}.difference(labels))
     if others:
-        record = f"{place}: record {answers.index(others[0]) + 1}: answer {others[0]!r}"
         choices = ",".join(sorted({*answers})[:MOST])
         raise ContentError(
             _(
-                "{record}, expected one of {labels}; its answers: --choices {choices}",
-                record=record,
+                "{place}: record {number}: answer {answer!r}, expected one of {labels}; "
+                "its answers: --choices {choices}",
+                place=relative(place),
+                number=answers.index(others[0]) + 1,
+                answer=others[0],
                 labels=", ".join(labels),
                 choices=choices,
             )
@@ -130,7 +132,7 @@ def parse_counts(texts: Sequence[str], labels: Sequence[str]) -> dict[str, str]:
     """Parse `--count maybe=no`; `RequestError` unless both are labels."""
     counted_as = {}
     for text in texts:
-        label, _unused, other = text.partition("=")
+        label, _equals, other = text.partition("=")
         if label not in labels or other not in labels:
             raise RequestError(
                 _(
@@ -168,8 +170,15 @@ def accuracy_line(results: Mapping[str, Any]) -> str:
     low, high = results["ci95"]
     majority = f"{results['majority']:.1%}"
     if results["majority"] == 1:  # no baseline: it is the only expected answer
-        majority = "none"
-    return f"{results['accuracy']:.1%} [{low:.1%}, {high:.1%}]  n {results['n']}  majority {majority}"
+        majority = _("none")
+    return _(
+        "{accuracy:.1%} [{low:.1%}, {high:.1%}]  n {n}  majority {majority}",
+        accuracy=results["accuracy"],
+        low=low,
+        high=high,
+        n=results["n"],
+        majority=majority,
+    )
 
 
 def class_scores(expected: Sequence[str], predicted: Sequence[str]) -> dict[str, dict[str, float]]:

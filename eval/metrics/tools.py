@@ -78,7 +78,7 @@ def tool_summary(rows: Rows) -> dict[str, object]:
         "no_call": share_of(hits(none), none),
         "tools": {
             name: _of_calls([row for row in with_calls if name in row["functions"]])
-            for name, _unused in names.most_common()
+            for name, _count in names.most_common()
         },
     }
 

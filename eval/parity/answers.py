@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from tuneyard.adapters.weighted import WeightedAdapter
+from tuneyard.core.language.message import tr
 from tuneyard.core.llamafactory.prompt import Tokenizer
 from tuneyard.eval.backends import Backend
 from tuneyard.eval.backends.generate import generate
@@ -71,7 +72,7 @@ def answer_rows(reference: Reference) -> Answers:
 
     lengths = {row: len(ids) + longest for row, ids in prompts.items()}
     scorer = Scorer(plan_batches(lengths, model.budget), {}, score)
-    texts = {row: fields["answer"] for row, fields in score_all(scorer, "generating").items()}
+    texts = {row: fields["answer"] for row, fields in score_all(scorer, tr("generating")).items()}
     labels, forms = None, label_forms(reference.dataset)
     if forms:  # texts end where the file says; a label means the same text in all of them
         with_training_ends = model.as_trained(model.tokenizer, reference.candidate.prompting.ends)
@@ -81,7 +82,7 @@ def answer_rows(reference: Reference) -> Answers:
 
 def score_labels(backend: Backend, prompts: Prompts, forms: Mapping[str, Sequence[str]]) -> Labels:
     """The log-probability of each label after each prompt."""
-    chosen = score_all(backend.choosing(prompts, forms), "labels")
+    chosen = score_all(backend.choosing(prompts, forms), tr("labels"))
     return {row: fields["choices"] for row, fields in chosen.items()}
 
 

@@ -8,7 +8,7 @@ from tuneyard.adapters.weighted import WeightedAdapter
 from tuneyard.core.errors import RequestError
 from tuneyard.core.files import sha256, versions
 from tuneyard.core.installation.checkout import version
-from tuneyard.core.language.message import _, counted
+from tuneyard.core.language.message import _, counted, joined
 from tuneyard.core.language.messages import warn
 from tuneyard.core.llamafactory.prompt import (
     Encode,
@@ -66,13 +66,15 @@ def prove(request: ScoringRequest, inputs: ParityInputs, tolerance: Tolerance) -
         )
     servers = [connect(url, inputs, opened, request.model) for url in inputs.urls]
     ways = {}
-    unchecked = []
+    unchecked: list[str] = []
     for candidate in opened.candidates:
         template = inputs.template or _common_template(candidate, request.model)
         if template is None:
-            of_adapter = f" of {candidate.name}" if len(opened.candidates) > 1 else ""
+            subject = _("training's template")
+            if len(opened.candidates) > 1:
+                subject = _("training's template of {adapter}", adapter=candidate.name)
             unchecked.append(
-                f"training's template{of_adapter}: no recipe beside the adapter names one (--template NAME)"
+                _("{subject}: no recipe beside the adapter names one (--template NAME)", subject=subject)
             )
         others = replace(inputs, template=template) if candidate is first else ParityInputs(template)
         served = modelfile if candidate is first else None
@@ -91,16 +93,20 @@ def prove(request: ScoringRequest, inputs: ParityInputs, tolerance: Tolerance) -
             _prove_ways(request, opened.backend, candidate, dataset, ways[candidate.name], proof)
             for dataset in datasets
         ]
-    proof.unchecked.extend(f"no --{name}" for name in FILES if getattr(inputs, name) is None)
+    for name in FILES:
+        if getattr(inputs, name) is None:
+            proof.unchecked.append(_("no --{option}", option=name))
     if inputs.modelfile:
-        proof.unchecked.append(f"PARAMETERs of {inputs.modelfile}: Ollama alone applies them")
+        proof.unchecked.append(_("PARAMETERs of {path}: Ollama alone applies them", path=inputs.modelfile))
     if not servers:
-        proof.unchecked.append("no --url")
+        proof.unchecked.append(_("no --{option}", option="url"))
     proof.comparisons.extend(prove_files(references[first.name], inputs))
     prove_servers(servers, references, opened.candidates, proof)
     proof.unchecked[:] = dict.fromkeys(proof.unchecked)
     if not proof.comparisons:
-        raise RequestError(_("nothing could be compared: {reasons}", reasons="; ".join(proof.unchecked)))
+        raise RequestError(
+            _("nothing could be compared: {reasons}", reasons=joined(proof.unchecked, _("; ")))
+        )
     return proof
 
 
@@ -119,7 +125,7 @@ def _prompt_ways(
         yield way, llamafactory_encoder(tokenizer, inputs.template, history=history)
     yield candidate.prompting.source, candidate.prompting.encode
     if inputs.fused:
-        fused_tokenizer, _unused = open_tokenizer(str(find_model(str(inputs.fused))))
+        fused_tokenizer, _ends = open_tokenizer(str(find_model(str(inputs.fused))))
         fused = choose_prompting(fused_tokenizer, [inputs.fused], None, day=candidate.prompting.day)
         yield _("chat template and tokenizer of {path}", path=inputs.fused), fused.encode
     if inputs.gguf:
@@ -181,7 +187,9 @@ def _prove_ways(
     too_long = prompts_too_long(scored_ids, request.max_new_tokens, backend.context)
     if too_long:
         rows = counted(len(too_long), "row", "rows")
-        proof.unchecked.append(f"answers to {rows} of {dataset.name}: too long for the context")
+        proof.unchecked.append(
+            _("answers to {rows} of {dataset}: too long for the context", rows=rows, dataset=dataset.name)
+        )
     fitting = [row for row in scored_ids if row not in too_long]
     ends = end_after_answer(candidate.prompting.turns, tokenizer)
     return Reference(request, backend, candidate, dataset, trained_ids, scored_ids, fitting, ends)
@@ -201,7 +209,7 @@ def _facts(
     adapters = [{"folder": str(part.adapter.folder), "weight": part.weight} for part in parts]
     hashes = {"model": opened.backend.digest}
     for part in parts:
-        hashes[_("adapter {name}", name=part.adapter.name)] = part.adapter.digest
+        hashes[f"adapter {part.adapter.name}"] = part.adapter.digest
     for name, path in (("gguf", inputs.gguf), ("modelfile", inputs.modelfile)):
         if path:
             hashes[name] = sha256(path)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from tuneyard.adapters.kinds.lora import VLLM_RANKS, vllm_rank
 from tuneyard.adapters.weighted import WeightedAdapter
 from tuneyard.core.errors import show_value
-from tuneyard.core.language.message import _, counted
+from tuneyard.core.language.message import _, counted, joined
 from tuneyard.core.llamafactory.prompt import Tokenizer, find_chat_template
 from tuneyard.eval.backends.connection import TOO_LONG
 from tuneyard.eval.backends.generate import LENGTH, STOP
@@ -80,7 +80,7 @@ class Evidence:
 
     def option(self, llama_cpp: str, vllm: str) -> str:
         """The option of the server's engine, or of both servers if the engine is none of them."""
-        both = f"{llama_cpp} (llama.cpp), {vllm} (vLLM)"
+        both = _("{llama_cpp} (llama.cpp), {vllm} (vLLM)", llama_cpp=llama_cpp, vllm=vllm)
         return {LLAMA_CPP: llama_cpp, VLLM: vllm}.get(self.facts.engine, both)
 
 
@@ -114,7 +114,9 @@ def context_cut(evidence: Evidence) -> Cause | None:
     need, slots = max(lengths.values()), facts.slots or 1
     rounded = -(-need // CONTEXT_STEP) * CONTEXT_STEP
     option = evidence.option(f"--ctx-size {rounded * slots}", f"--max-model-len {rounded}")
-    context = f"its context of {facts.context} tokens" if facts.context else "its context"
+    context = _("its context")
+    if facts.context:
+        context = _("its context of {number} tokens", number=facts.context)
     return Cause(
         _("context cut"),
         _(
@@ -128,11 +130,13 @@ def context_cut(evidence: Evidence) -> Cause | None:
 
 def another_prompt(evidence: Evidence) -> Cause | None:
     """The server's ids are not training's, or it refuses messages because it has no chat template."""
-    file = "FILE with training's chat template"
+    file: str = _("FILE with training's chat template")
     for part in evidence.parts[:1]:
         if find_chat_template(part.adapter.folder):
             file = shlex.quote(str(part.adapter.folder / "chat_template.jinja"))
-    fix = "serve with " + evidence.option(f"--jinja --chat-template-file {file}", f"--chat-template {file}")
+    llama_cpp = joined(["--jinja --chat-template-file", file], " ")
+    option = evidence.option(llama_cpp, joined(["--chat-template", file], " "))
+    fix = _("serve with {option}", option=option)
     if any(NO_TEMPLATE.search(refusal) for refusal in evidence.refusals):
         return Cause(
             _("another prompt"), _("The server has no chat template and refuses messages: {fix}.", fix=fix)
@@ -144,10 +148,10 @@ def another_prompt(evidence: Evidence) -> Cause | None:
     return Cause(
         _("another prompt"),
         _(
-            "{rows} of {expected_ids} have other token ids, in row {row} from token {place} on: "
+            "{rows} of {prompts} have other token ids, in row {row} from token {place} on: "
             "training's goes on with {trained}, the server's with {served}; {fix}.",
             rows=len(rows),
-            expected_ids=counted(len(evidence.expected_ids), "prompt", "prompts"),
+            prompts=counted(len(evidence.expected_ids), "prompt", "prompts"),
             row=first.row,
             place=first.place,
             trained=trained,
@@ -188,24 +192,29 @@ def other_weights(evidence: Evidence) -> Cause | None:
     if labels is None or labels.spread < 0.5:
         return None
     facts, flips = evidence.facts, len(labels.flips)
-    bits = f"{facts.bits:.1f} bits a weight" if facts.bits else ""
-    file_type = ", ".join(filter(None, (facts.file_type, bits)))
-    served_file = f" (its file: {file_type})" if file_type else ""
+    file_type: list[str] = []
+    if facts.file_type:
+        file_type.append(facts.file_type)
+    if facts.bits:
+        file_type.append(_("{bits:.1f} bits a weight", bits=facts.bits))
+    served_file = ""
+    if file_type:
+        served_file = _(" (its file: {type})", type=joined(file_type))
     return Cause(
         _("another model or quantisation"),
         _(
             "Log-probabilities differ by {mean:.2g} nats on average and {largest:.2g} at most, "
-            "and {flips} of {expected_ids} flip: the server has another model, another adapter, "
+            "and {flips} of {labels} flip: the server has another model, another adapter, "
             "an adapter in another scale, or quantised weights{served_file}; serve the fused "
             "model (tuneyard adapter fuse) or an f16 file (tuneyard adapter export DIR --to gguf "
             "--type f16 --out FILE), or accept it with --flips {flips} --tolerance "
-            "{largest2:.2g}.",
+            "{tolerance:.2g}.",
             mean=labels.mean,
             largest=labels.largest,
             flips=flips,
-            expected_ids=counted(len(evidence.expected_ids), "label", "labels"),
+            labels=counted(len(evidence.expected_ids), "label", "labels"),
             served_file=served_file,
-            largest2=labels.largest * 1.05,
+            tolerance=labels.largest * 1.05,
         ),
     )
 
@@ -226,12 +235,21 @@ def above_max_lora_rank(refusal: str, parts: Sequence[WeightedAdapter]) -> str:
     if not match:
         return ""
     lora_rank = vllm_rank(int(match[1]))
-    fix = f"start it with --max-lora-rank {lora_rank}"
+    fix = _("start it with --max-lora-rank {rank}", rank=lora_rank)
     if lora_rank is None:
         adapter = parts[0].adapter
         fuse = shlex.join(adapter.fuse_words(adapter.config.base or "BASE"))
-        fix = f"vLLM's largest is {VLLM_RANKS[-1]}: serve the fused model ({fuse})"
-    return f"The adapter has rank {match[1]}, and the server loads ranks up to {match[2]}: {fix}."
+        fix = _(
+            "vLLM's largest is {largest}: serve the fused model ({command})",
+            largest=VLLM_RANKS[-1],
+            command=fuse,
+        )
+    return _(
+        "The adapter has rank {rank}, and the server loads ranks up to {largest}: {fix}.",
+        rank=match[1],
+        largest=match[2],
+        fix=fix,
+    )
 
 
 def missing_end(evidence: Evidence) -> Cause | None:
@@ -244,7 +262,7 @@ def missing_end(evidence: Evidence) -> Cause | None:
     trained = [answer for answer in expected.values() if answer.finish == STOP]
     if not rows or 2 * len(rows) <= len(trained) or not evidence.ends:
         return None
-    (end, *_unused) = evidence.tokenizer.convert_ids_to_tokens(list(evidence.ends))
+    (end, *_others) = evidence.tokenizer.convert_ids_to_tokens(list(evidence.ends))
     llama_cpp = f"--override-kv tokenizer.ggml.eos_token_id=int:{evidence.ends[0]}"
     override = f"--override-generation-config '{{\"eos_token_id\": {list(evidence.ends)}}}'"
     return Cause(
@@ -273,7 +291,7 @@ def sampling(evidence: Evidence) -> Cause | None:
         '--override-generation-config \'{"temperature": 0, "repetition_penalty": 1}\'',
     )
     return Cause(
-        "sampling",
+        _("sampling"),
         _(
             "The server samples its answers: {rows} to the messages alone are the greedy ones at "
             "temperature 0 without penalties; serve with {option}, or send these settings with "

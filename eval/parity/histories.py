@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from tuneyard.core.language.message import _
+from tuneyard.core.language.message import _, listed
 from tuneyard.core.llamafactory.prompt import (
     Encode,
     Messages,
@@ -47,14 +47,19 @@ class PromptWays:
         difference = first_other_turn(talks[row], self.encoders[self.trained_way], self.encoders[way])
         if difference.turn == 1:
             return None
-        fix = "No setting of LLaMA-Factory makes both equal."
+        fix = _("No setting of LLaMA-Factory makes both equal.")
         for setting, encode in self._alternatives():
             if all(encode(talks[each]) == self.encoders[way](talks[each]) for each in rows):
-                fix = f"Both are equal after a training with {setting}."
+                fix = _("Both are equal after a training with {setting}.", setting=setting)
                 break
         trained, prompted = _texts(difference.trained, difference.prompted, decode)
-        sentence = (
-            f"Turn {difference.turn} of row {row} is trained after {trained}, here after {prompted}. {fix}"
+        sentence = _(
+            "Turn {turn} of row {row} is trained after {trained}, here after {prompted}. {fix}",
+            turn=difference.turn,
+            row=row,
+            trained=trained,
+            prompted=prompted,
+            fix=fix,
         )
         return Cause(NAME, sentence)
 
@@ -66,7 +71,7 @@ class PromptWays:
         yield "mask_history: true", llamafactory_encoder(self.tokenizer, self.template, history=masked)
         preserved = masked._replace(preserve_thinking=True)
         encode = llamafactory_encoder(self.tokenizer, self.template, history=preserved)
-        yield "mask_history: true and preserve_thinking: true", encode
+        yield listed(["mask_history: true", "preserve_thinking: true"]), encode
 
 
 def _texts(trained: Ids, prompted: Ids, decode: Decode) -> tuple[str, str]:

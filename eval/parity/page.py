@@ -4,8 +4,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 
 from tuneyard.core.errors import show_value
-from tuneyard.core.language.message import _, counted, tr
-from tuneyard.core.language.messages import for_reader
+from tuneyard.core.language.message import _, counted, tr, translated
 from tuneyard.core.language.number_format import NONE
 from tuneyard.core.text.markdown import markdown_table
 from tuneyard.core.text.quoting import markdown_text
@@ -34,13 +33,13 @@ def markdown(proof: Proof) -> str:
     """Write the page: the verdict, the tolerance, the tables, causes, and the checks that were not made."""
     tolerance = proof.tolerance
     parts = [
-        _("# Parity of training, scoring and serving"),
-        markdown_text(proof.verdict()),
-        _(
+        tr("# Parity of training, scoring and serving"),
+        markdown_text(translated(proof.verdict())),
+        tr(
             "Reference of the prompts: {prompts}. Reference of the answers: {answers}. Allowed: "
             "{flips}, {nats:g} nats.",
-            prompts=markdown_text(proof.reference),
-            answers=markdown_text(proof.answering),
+            prompts=markdown_text(translated(proof.reference)),
+            answers=markdown_text(translated(proof.answering)),
             flips=counted(tolerance.flips, "flip", "flips"),
             nats=tolerance.nats,
         ),
@@ -48,19 +47,20 @@ def markdown(proof: Proof) -> str:
     for part, (name, *columns) in HEADERS.items():
         rows = [_cells(one) for one in proof.of(part)]
         if rows:
-            header = [*map(tr, (name, "dataset", "examples", *columns, "first"))]
+            header = [translated(name), tr("dataset"), tr("examples")]
+            header += [*map(translated, columns), tr("first")]
             parts.append(markdown_table(header, rows))
     if proof.causes:
-        causes = ["{model}, {dataset}: {sentence}".format_map(cause) for cause in proof.causes]
-        parts += [_("## Causes"), _bullets(causes)]
+        causes = [_("{model}, {dataset}: {sentence}", **cause) for cause in proof.causes]
+        parts += [tr("## Causes"), _bullets(causes)]
     if proof.unchecked:
-        parts += [_("## Not checked"), _bullets(proof.unchecked)]
+        parts += [tr("## Not checked"), _bullets(proof.unchecked)]
     return "\n\n".join(parts) + "\n"
 
 
 def _bullets(texts: Sequence[str]) -> str:
     """A list in Markdown. Names and answers of servers may contain control characters, which are escaped."""
-    return "\n".join(f"- {markdown_text(text)}" for text in texts)
+    return "\n".join(f"- {markdown_text(translated(text))}" for text in texts)
 
 
 def _cells(one: ProofPart) -> list[str]:
@@ -70,12 +70,12 @@ def _cells(one: ProofPart) -> list[str]:
         rows = ", ".join(map(str, one.flips[:MOST_ROWS]))
         if len(one.flips) > MOST_ROWS:
             rows += "…"
-        flips += f" (row {rows})"
-    cells = [for_reader(one.model), one.dataset, f"{one.n:,}", flips]
+        flips = tr("{flips} (row {rows})", flips=flips, rows=rows)
+    cells = [translated(one.model), one.dataset, f"{one.n:,}", flips]
     if one.part == ANSWERS:
         largest, differing = NONE, NONE
         if one.largest is not None:
-            largest = f"{one.largest:.2g} (row {one.largest_row})"
+            largest = tr("{largest:.2g} (row {row})", largest=one.largest, row=one.largest_row)
         if one.differing is not None:
             differing = f"{one.differing:,}"
         cells += [largest, differing]
@@ -93,12 +93,18 @@ def _first(first: FirstDifference | None) -> str:
         return ""
     expected = _token(first.expected, first.expected_text)
     actual = _token(first.actual, first.actual_text)
-    return f"row {first.row}, token {first.place}: {expected} became {actual}"
+    return tr(
+        "row {row}, token {place}: {expected} became {actual}",
+        row=first.row,
+        place=first.place,
+        expected=expected,
+        actual=actual,
+    )
 
 
 def _token(token: int | None, text: str) -> str:
     if token is None:
-        return "the end"
+        return tr("the end")
     return f"{token} {show_value(text)}"
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from itertools import zip_longest
 from pathlib import Path
 
-from tuneyard.core.language.message import _, counted
+from tuneyard.core.language.message import _, counted, joined, ngettext
 from tuneyard.eval.backends.connection import TIMEOUT
 from tuneyard.eval.backends.generate import LENGTH, STOP, Generated
 from tuneyard.eval.backends.scorers import Ids, Prompts
@@ -112,15 +112,32 @@ class ProofPart:
             allowed = 0
         if max(len(self.flips), runs_on) <= allowed and (self.largest or 0.0) <= tolerance.nats:
             return ""
-        parts = counted(self.n, self.part, f"{self.part}s")
-        text = f"{self.model} differs in {len(self.flips)} of {parts} of {self.dataset}"
+        difference = _(
+            "{model} differs in {flips} of {parts} of {dataset}",
+            model=self.model,
+            flips=len(self.flips),
+            parts=self._size(),
+            dataset=self.dataset,
+        )
         if self.refused:
-            text += f" ({len(self.refused)} refused)"
+            difference = _("{difference} ({number} refused)", difference=difference, number=len(self.refused))
         if self.largest is not None:
-            text += f", a label's log-probability by {self.largest:.2g} nats"
+            difference = _(
+                "{difference}, a label's log-probability by {nats:.2g} nats",
+                difference=difference,
+                nats=self.largest,
+            )
         if runs_on:
-            text += f", and {runs_on} run on"
-        return text
+            difference = _("{difference}, and {number} run on", difference=difference, number=runs_on)
+        return difference
+
+    def _size(self) -> str:
+        """The number of compared prompts, answers or chat answers."""
+        if self.part == PROMPTS:
+            return counted(self.n, "prompt", "prompts")
+        if self.part == CHATS:
+            return counted(self.n, "chat answer", "chat answers")
+        return counted(self.n, "answer", "answers")
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,19 +175,19 @@ class Proof:
         """Summarise the check in one sentence: the extent of the parity, or every failure."""
         failures = self.failures()
         if failures:
-            return _("Not equal: {differences}.", differences="; ".join(failures))
+            return _("Not equal: {differences}.", differences=joined(failures, _("; ")))
         rows: dict[str, int] = {}
         for one in self.comparisons:
             rows[one.dataset] = max(one.n, rows.get(one.dataset, 0))
-        parts = []
+        parts: list[str] = []
         ways = {one.model for one in self.of(PROMPTS)}
         if ways:
-            give = "gives" if len(ways) == 1 else "give"
             parts.append(
-                _(
-                    "{ways} of making prompts {give} the reference's token ids",
+                ngettext(
+                    "{ways} of making prompts gives the reference's token ids",
+                    "{ways} of making prompts give the reference's token ids",
+                    len(ways),
                     ways=counted(len(ways), "other way", "other ways"),
-                    give=give,
                 )
             )
         answers = self.of(ANSWERS)
@@ -179,16 +196,20 @@ class Proof:
             figures: list[str] = [counted(sum(len(one.flips) for one in answers), "flip", "flips")]
             nats = [one.largest for one in answers if one.largest is not None]
             if nats:
-                figures.append(f"labels' log-probabilities within {max(nats):.2g} nats")
+                figures.append(_("labels' log-probabilities within {nats:.2g} nats", nats=max(nats)))
             parts.append(
                 _(
                     "the answers of {models} are those of {answering} ({figures})",
                     models=counted(len(models), "served model", "served models"),
                     answering=self.answering,
-                    figures=", ".join(figures),
+                    figures=joined(figures),
                 )
             )
-        return f"Equal on {counted(sum(rows.values()), 'example', 'examples')}: {', and '.join(parts)}."
+        return _(
+            "Equal on {examples}: {parts}.",
+            examples=counted(sum(rows.values()), "example", "examples"),
+            parts=joined(parts, _(", and ")),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,7 +271,7 @@ def distance(expected: Answers, actual: Answers) -> Distance | None:
         largest.append((max(nats), row))
         if likeliest(labels) != likeliest(others):
             flips.append(row)
-    share = sum(nats > NOTICEABLE for nats, _unused in largest) / len(largest)
+    share = sum(nats > NOTICEABLE for nats, _row in largest) / len(largest)
     return Distance(statistics.fmean(differences), *max(largest), share, flips)
 
 

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from tuneyard.core.errors import RequestError
-from tuneyard.core.language.message import _, counted
+from tuneyard.core.language.message import _, counted, tr, with_texts
 from tuneyard.core.text.quoting import one_line
 from tuneyard.eval.backends.connection import Connection, Item, RefusedError, Result
 from tuneyard.eval.backends.open_server import open_served
@@ -28,13 +28,13 @@ from tuneyard.eval.parity.proof import (
 )
 from tuneyard.eval.scoring.candidates import Candidate, Opened
 
-AGAIN = "nothing is written; run the command again"
+AGAIN = _("nothing is written; run the command again")
 BASE_ALONE = ""  # its name among those of --adapter
 OFFERED = {
-    "prompts": "prompts",
-    "labels": "labels' log-probabilities",
-    "texts": "greedy texts after our ids",
-    "chat": "chat answers",
+    "prompts": _("prompts"),
+    "labels": _("labels' log-probabilities"),
+    "texts": _("greedy texts after our ids"),
+    "chat": _("chat answers"),
 }
 """What servers are asked for, by the names in `Server.missing`."""
 
@@ -74,21 +74,25 @@ def pair_models(served: Server, candidates: Sequence[Candidate]) -> tuple[list[P
     The model next to adapters is paired with the base, a server's only model with the only candidate.
     `RequestError` if nothing can be paired.
     """
-    url, pairings, unchecked = served.url, [], []
+    url = served.url
+    pairings: list[Pairing] = []
+    unchecked: list[str] = []
     adapters = [offer for offer in served.offers if offer.is_adapter]
     models = [offer for offer in served.offers if not offer.is_adapter]
     applied = [adapter for adapter in adapters if adapter.scale]  # to requests that name none
     for adapter in adapters:
         candidate = _named(adapter, candidates)
         if candidate is None:
-            unchecked.append(f"adapter {adapter.name} of {url}: no --adapter has this name")
+            unchecked.append(
+                _("adapter {adapter} of {url}: no --adapter has this name", adapter=adapter.name, url=url)
+            )
             continue
         adapted = served
         if applied == [adapter] and adapter.scale == 1:
             models = []
         else:
             adapted = replace(served, model=adapter)
-        pairings.append(Pairing(adapted, one_line(f"{adapter.name} at {url}"), candidate))
+        pairings.append(Pairing(adapted, _title(adapter.name, url), candidate))
     has_adapters = bool(pairings)
     for model in models:
         candidate = _named(model, candidates)
@@ -97,11 +101,13 @@ def pair_models(served: Server, candidates: Sequence[Candidate]) -> tuple[list[P
         elif candidate is None and len(candidates) == len(models) == 1:
             candidate = candidates[0]
         if candidate is None:
-            unchecked.append(f"model {model.name} of {url}: no --adapter has this name")
+            unchecked.append(
+                _("model {model} of {url}: no --adapter has this name", model=model.name, url=url)
+            )
             continue
-        title = one_line(f"{Path(model.name).name} at {url}")
+        title = _title(Path(model.name).name, url)
         if model.engine == LLAMA_CPP and adapters:
-            title += " without an adapter in the request"
+            title = _("{title} without an adapter in the request", title=title)
         server = served
         if model.name != served.model.name:
             server = open_served(served.offers, model.name, True, served.tokenizer, served.ends)
@@ -111,14 +117,18 @@ def pair_models(served: Server, candidates: Sequence[Candidate]) -> tuple[list[P
         names = ", ".join(candidate.name for candidate in candidates)
         raise RequestError(
             _(
-                "{url} offers {names}, and --adapter names {other}: name an adapter as the server "
+                "{url} offers {offers}, and --adapter names {names}: name an adapter as the server "
                 "does, --adapter NAME=DIR",
                 url=url,
-                names=offers,
-                other=names,
+                offers=offers,
+                names=names,
             )
         )
     return pairings, unchecked
+
+
+def _title(name: str, url: str) -> str:
+    return _("{name} at {url}", name=one_line(name), url=one_line(url))
 
 
 def base_alone(candidates: Sequence[Candidate]) -> Candidate:
@@ -147,7 +157,7 @@ def prove_servers(
     paired_names = {pairing.candidate.name for pairing in pairings}
     for candidate in candidates:
         if servers and candidate.name not in paired_names:
-            proof.unchecked.append(f"adapter {candidate.name}: no server offers it")
+            proof.unchecked.append(_("adapter {adapter}: no server offers it", adapter=candidate.name))
     base = base_alone(candidates)
     of_base = [replace(reference, candidate=base) for reference in references[candidates[0].name]]
     for name, references_of_name in {**references, BASE_ALONE: of_base}.items():
@@ -209,14 +219,14 @@ def ask(served: Server, reference: Reference, expected: Answers, tolerance: Tole
 
     def chatting(more: Mapping[str, object]) -> Texts:
         settings = {"max_tokens": longest, **more}
-        return answers_to("chat", talks, lambda talk: served.chat_with(talk, settings))
+        return answers_to(tr("chat"), talks, lambda talk: served.chat_with(talk, settings))
 
     ids, chat, labels = None, None, None
     answers = Answers(None, None)
     if "prompts" not in served.missing:
-        ids = answers_to("prompts", talks, served.prompt)
+        ids = answers_to(tr("prompts"), talks, served.prompt)
     if "texts" not in served.missing:
-        texts = answers_to("texts", prompts, lambda ids: served.greedy(ids, longest))
+        texts = answers_to(tr("texts"), prompts, lambda ids: served.greedy(ids, longest))
         answers = Answers(tokens_of(texts, tokenizer), None, texts)
         prompts = {row: prompts[row] for row in texts}
     if "chat" not in served.missing:
@@ -257,37 +267,46 @@ def _unchecked(
     has_labels = bool(label_forms(dataset))
     for part, description in OFFERED.items():
         if part in served.missing and (part != "labels" or has_labels):
-            yield f"{description} of {title}: {served.missing[part]}"
+            yield _(
+                "{description} of {title}: {reason}",
+                description=description,
+                title=title,
+                reason=served.missing[part],
+            )
     if served.gives_labels and has_labels:
         answered = reference.rows
         if evidence.served.tokens is not None:
             answered = list(evidence.served.texts)
         unscored = len(answered) - len(evidence.served.labels or ())
         if unscored:
-            yield (
-                _(
-                    "{labels} of {title}: {unscored} of {name} too long for the server's context",
-                    labels=OFFERED["labels"],
-                    title=title,
-                    unscored=counted(unscored, "row", "rows"),
-                    name=dataset.name,
-                )
+            yield _(
+                "{labels} of {title}: {rows} of {dataset} too long for the server's context",
+                labels=OFFERED["labels"],
+                title=title,
+                rows=counted(unscored, "row", "rows"),
+                dataset=dataset.name,
             )
     if evidence.refusals:
-        yield f"requests that {title} refused: {one_line(evidence.refusals[0])}"
+        refusal = with_texts(evidence.refusals[0], one_line)
+        yield _("requests that {title} refused: {refusal}", title=title, refusal=refusal)
     heat = served.model.sampling.get("temperature")
-    stops = f"stop words and end tokens of {title}"
+    stops = _("stop words and end tokens of {title}", title=title)
     chats = [one for one in comparisons if one.part == CHATS]
     if not chats:
-        yield f"{stops}: no chat answers"
+        yield _("{stops}: no chat answers", stops=stops)
     for chat in chats:
         if chat.differing == 0 and isinstance(heat, (int, float)) and heat > 0:
-            yield (
-                f"sampling of {title}: it samples at temperature {heat:g}, so that other tries may give "
-                "other answers"
+            yield _(
+                "sampling of {title}: it samples at temperature {temperature:g}, so that other tries "
+                "may give other answers",
+                title=title,
+                temperature=heat,
             )
         if chat.runs_on is None:
             longest = reference.request.max_new_tokens
-            yield (
-                f"{stops}: no answer of the adapter to {dataset.name} ends within --max-new-tokens {longest}"
+            yield _(
+                "{stops}: no answer of the adapter to {dataset} ends within --max-new-tokens {longest}",
+                stops=stops,
+                dataset=dataset.name,
+                longest=longest,
             )

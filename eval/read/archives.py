@@ -14,7 +14,7 @@ from typing import BinaryIO
 from tuneyard.core.errors import ContentError
 from tuneyard.core.files import parse_json
 from tuneyard.core.files.bounded_reading import LARGEST_FILE
-from tuneyard.core.language.message import _
+from tuneyard.core.language.message import _, relative
 
 LARGEST_MEMBER = LARGEST_FILE  # bytes: a sample with all of its messages and events
 LARGEST_TOTAL = 1 << 32
@@ -28,7 +28,7 @@ def member_names(path: Path) -> list[str]:
         with zipfile.ZipFile(path) as archive:
             return list(dict.fromkeys(archive.namelist()))
     except (zipfile.BadZipFile, NotImplementedError, ValueError) as error:  # also a name that is no UTF-8
-        raise _damaged(path, str(error)) from error
+        raise _damaged(relative(path), error) from error
 
 
 def json_members(path: Path, names: list[str]) -> Iterator[tuple[str, object]]:
@@ -39,19 +39,19 @@ def json_members(path: Path, names: list[str]) -> Iterator[tuple[str, object]]:
     total = 0
     with zipfile.ZipFile(path) as archive, path.open("rb") as file:
         for name in names:
-            place = f"{path}/{name}"
+            place = f"{relative(path)}/{name}"
             try:
                 content = _content(place, archive.getinfo(name), archive, file)
             except (zipfile.BadZipFile, zlib.error, OSError, EOFError, RuntimeError, struct.error) as error:
-                raise _damaged(place, str(error)) from error
+                raise _damaged(place, error) from error
             total += len(content)
             if total > LARGEST_TOTAL:
                 raise ContentError(
                     _(
-                        "{path}: more than {count} GiB in its files, expected less; score fewer examples in "
+                        "{path}: more than {size} GiB in its files, expected less; score fewer examples in "
                         "one log",
                         path=path,
-                        count=LARGEST_TOTAL >> 30,
+                        size=LARGEST_TOTAL >> 30,
                     )
                 )
             yield place, parse_json(content, place)
@@ -69,7 +69,7 @@ def _content(place: str, info: zipfile.ZipInfo, archive: zipfile.ZipFile, file: 
     if len(content) > LARGEST_MEMBER:
         raise _too_large(place)
     if zlib.crc32(content) != info.CRC:
-        raise zipfile.BadZipFile("its checksum is another one")
+        raise zipfile.BadZipFile(_("its checksum is another one"))
     return content
 
 
@@ -89,14 +89,14 @@ def _unpacked(info: zipfile.ZipInfo, file: BinaryIO) -> bytes:
 def _too_large(place: str) -> ContentError:
     return ContentError(
         _(
-            "{path}: more than {count} MiB, which no sample of a log has",
-            path=place,
-            count=LARGEST_MEMBER >> 20,
+            "{place}: more than {size} MiB, which no sample of a log has",
+            place=place,
+            size=LARGEST_MEMBER >> 20,
         )
     )
 
 
-def _damaged(place: object, reason: str) -> ContentError:
+def _damaged(place: str, error: Exception) -> ContentError:
     return ContentError(
-        _("{path}: not a zip archive, or damaged: {reason}; copy the file again", path=place, reason=reason)
+        _("{place}: not a zip archive, or damaged: {error}; copy the file again", place=place, error=error)
     )

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tuneyard.core.language.message import counted, listed, marked, tr
+from tuneyard.core.language.message import _, counted, listed, marked
 from tuneyard.core.training.metrics import ACCURACY, Metric
 from tuneyard.eval.read.results import part_of
 
@@ -23,9 +23,9 @@ def training_warnings(model: str, n: int, facts: Mapping[str, Any], metric: Metr
     same = marked("{model} was trained on a dataset of this name ({source})")
     chose = marked("{model}: its checkpoint was chosen on these examples ({source}): score others, too")
     unknown = marked("{model}: training examples not checked: {reason}")
-    warnings += [tr(same, model=model, source=source) for source in trained_on.get("same_name", ())]
-    warnings += [tr(chose, model=model, source=source) for source in trained_on.get("chose", ())]
-    warnings += [tr(unknown, model=model, reason=reason) for reason in trained_on.get("not_checked", ())]
+    warnings += [_(same, model=model, source=source) for source in trained_on.get("same_name", ())]
+    warnings += [_(chose, model=model, source=source) for source in trained_on.get("chose", ())]
+    warnings += [_(unknown, model=model, reason=reason) for reason in trained_on.get("not_checked", ())]
     return warnings
 
 
@@ -37,12 +37,12 @@ def _of_training_split(model: str, n: int, rows: Mapping[str, Any]) -> str:
     )
     scored = counted(n, "example", "examples")
     datasets = listed(rows["datasets"])
-    text = tr(warning, model=model, count=rows["examples"], examples=scored, datasets=datasets)
+    text = _(warning, model=model, count=rows["examples"], examples=scored, datasets=datasets)
     if rows.get("drawn"):
-        text = tr("{text}, unless their recipe had this very file with the same val_size and seed", text=text)
+        text = _("{text}, unless their recipe had this very file with the same val_size and seed", text=text)
     if rows.get("held_out"):
         option = " ".join(f"--dataset {name}" for name in rows["held_out"])
-        text = tr("{text}; score the held-out rows: {option}", text=text, option=option)
+        text = _("{text}; score the held-out rows: {option}", text=text, option=option)
     return text
 
 
@@ -68,10 +68,10 @@ def contamination(
         )
     every_one = examples == n and not at_most
     if not metric.counts_correct:
-        meaning = tr("its {metric} on them is that of training", metric=metric.name)
+        meaning = _("its {metric} on them is that of training", metric=metric.name)
     elif every_one:
-        meaning = tr("this is training accuracy")
+        meaning = _("this is training accuracy")
     else:
-        meaning = tr("its accuracy on them is training accuracy")
+        meaning = _("its accuracy on them is training accuracy")
     scored = counted(n, "example", "examples")
-    return tr(warning, model=model, count=examples, examples=scored, where=where, what=meaning)
+    return _(warning, model=model, count=examples, examples=scored, where=where, what=meaning)

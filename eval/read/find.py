@@ -12,7 +12,7 @@ from tuneyard.core.documents.schema_errors import check_file
 from tuneyard.core.errors import ContentError, RequestError, nearest, show_value, unexpected
 from tuneyard.core.files import check_characters, near_name, read_object, require
 from tuneyard.core.installation.checkout import ROOT
-from tuneyard.core.language.message import _, marked, tr
+from tuneyard.core.language.message import _, joined, relative
 from tuneyard.core.language.messages import say
 from tuneyard.core.text.quoting import shell
 from tuneyard.core.training.metrics import ACCURACY
@@ -80,7 +80,7 @@ def parse_source(text: str) -> ScoredRunSource:
         is_ours = (folder / PREDICTIONS).is_file()
     if path.name in (RUN, SWEEP, *COMPARED) or (is_ours and (folder / RESULTS).is_file()):
         path = folder
-    model, _unused, dataset = name.partition("/")
+    model, _slash, dataset = name.partition("/")
     return ScoredRunSource(path, model, dataset)
 
 
@@ -103,7 +103,7 @@ def read_scored_runs(
             say(_("note: {path}: a sweep, compared on its held-out half", path=source.path), to_stderr=True)
         whole, unfinished = find_scored_runs(folder)
         warnings += [
-            tr("{place}: left out, unfinished; resume with --resume", place=place) for place in unfinished
+            _("{path}: left out, unfinished; resume with --resume", path=place) for place in unfinished
         ]
         runs_of_source: list[ScoredRun] = []
         for place in whole:
@@ -118,10 +118,12 @@ def read_scored_runs(
         runs += [(source, run) for run in _named(runs_of_source, source)]
     chosen = dict.fromkeys(str(source.path) for source, run in runs if has_chosen(run))
     if chosen:
-        lucky = marked(
-            "{places}: a sweep chose on these rows, so its best is partly lucky; compare its held-out/"
+        warnings.append(
+            _(
+                "{places}: a sweep chose on these rows, so its best is partly lucky; compare its held-out/",
+                places=joined(map(relative, chosen)),
+            )
         )
-        warnings.append(tr(lucky, places=", ".join(chosen)))
     return _distinct(runs, metric), warnings
 
 
@@ -157,12 +159,16 @@ def find_scored_runs(path: Path) -> tuple[list[Path], list[Path]]:
     whole = [place for place in places if (place / RESULTS).is_file()]
     if not whole and not logs:
         patterns = sorted(pattern for reader in log_readers().values() for pattern in reader.files)
-        fix = "score a model first: tuneyard eval nli --model MODEL --dataset NAME --out results/MODEL"
+        fix = _("score a model first: tuneyard eval nli --model MODEL --dataset NAME --out results/MODEL")
         runs = [file.parent for level in LEVELS[1:] for file in sorted(Path().glob(level + RUN))]
         scored_runs = [str(run) for run in runs if any(run.glob(f"*/*/{RESULTS}"))]
         if scored_runs:
             shown_runs = ", ".join(scored_runs[:SHOWN_RUNS])
-            fix = f"runs are in {shown_runs}: tuneyard eval compare {shlex.quote(scored_runs[0])} --out OUT"
+            fix = _(
+                "runs are in {runs}: tuneyard eval compare {run} --out OUT",
+                runs=shown_runs,
+                run=shlex.quote(scored_runs[0]),
+            )
         if (path / REPEATS).is_file():
             draw = shlex.quote(str(path / "draw-1"))
             raise RequestError(
@@ -188,7 +194,7 @@ def find_scored_runs(path: Path) -> tuple[list[Path], list[Path]]:
                 "{path}: no {results} here or two levels below, and no {patterns}: {near_name}; {fix}",
                 path=path,
                 results=RESULTS,
-                patterns=" or ".join(patterns),
+                patterns=joined(patterns, _(" or ")),
                 near_name=near_name(path / RESULTS),
                 fix=fix,
             )
@@ -251,10 +257,10 @@ def _distinct(runs: Sequence[tuple[ScoredRunSource, ScoredRun]], metric: str) ->
         if other is not renamed:
             raise RequestError(
                 _(
-                    "{source} and {source2} are both {model} on {dataset}; name them: first={source} "
-                    "second={source2}",
-                    source=other.source,
-                    source2=renamed.source,
+                    "{first} and {second} are both {model} on {dataset}; name them: first={first} "
+                    "second={second}",
+                    first=relative(other.source),
+                    second=relative(renamed.source),
                     model=renamed.model,
                     dataset=renamed.dataset,
                 )
@@ -332,7 +338,7 @@ def _measured_rows(path: Path, records: Sequence[Record], metric: str) -> list[R
     """The rows of a run that need no answers. `RequestError` if none has the metric."""
     if not has_metric(records, metric):
         names = [*OF_ANSWERS, *measurable(records)]
-        hint = nearest(metric, names, f"its metrics: {', '.join(names)}")
+        hint = nearest(metric, names, _("its metrics: {names}", names=", ".join(names)))
         raise RequestError(_("{path}: no row has {metric}; {hint}", path=path, metric=metric, hint=hint))
     return list(map(_measured_row, records))
 
@@ -381,7 +387,7 @@ def _check_totals(run: ScoredRun) -> None:
         raise ContentError(
             _(
                 "{path}: {number} predictions, but n in {file} is {n}",
-                path=run.source,
+                path=relative(run.source),
                 number=len(run.rows),
                 file=RESULTS,
                 n=show_value(n),
@@ -392,7 +398,7 @@ def _check_totals(run: ScoredRun) -> None:
         raise ContentError(
             _(
                 "{path}: predictions give accuracy {share:.6f}, but {file} has {accuracy}",
-                path=run.source,
+                path=relative(run.source),
                 share=share,
                 file=RESULTS,
                 accuracy=show_value(accuracy),

@@ -30,7 +30,7 @@ from tuneyard.core.files.bounded_reading import open_regular
 from tuneyard.core.files.links import refuse_written_link
 from tuneyard.core.files.temporaries import TEMPORARY, sweep
 from tuneyard.core.installation.checkout import version
-from tuneyard.core.language.message import _, counted
+from tuneyard.core.language.message import _, counted, joined, relative
 from tuneyard.core.llamafactory.prompt.token_losses import TOKEN_LOSSES, TokenLosses, TokenLossFile
 
 RUN = "run.json"
@@ -102,21 +102,30 @@ def check_new(
         return
     options = options or {}
     settings = read_run(out)["settings"]
-    changed = []
+    changed: list[str] = []
     for name, value in options.items():
         if name in settings and settings[name] != value:
-            changed.append(f"{name} was {show_value(settings[name])}, is {show_value(value)}")
+            changed.append(
+                _(
+                    "{name} was {was}, is {now_is}",
+                    name=name,
+                    was=show_value(settings[name]),
+                    now_is=show_value(value),
+                )
+            )
     other = _free_folder(out, str(options.get("preset") or ""))
     line = f"{command_line(command, pattern=OUT_OPTION)} --out {shlex.quote(str(other))}"
-    way = f"--force starts it anew, and `{line}` keeps it"
+    way = _("--force starts it anew, and `{command}` keeps it", command=line)
     if _is_finished(out):
-        way = f"`tuneyard eval compare {shlex.quote(str(out))}` compares its models, {way}"
+        way = _(
+            "`tuneyard eval compare {run}` compares its models, {way}", run=shlex.quote(str(out)), way=way
+        )
         if changed:
             raise RequestError(
                 _(
                     "{out}: a finished run of other settings ({changed}): {way}",
                     out=out,
-                    changed="; ".join(changed),
+                    changed=joined(changed, _("; ")),
                     way=way,
                 )
             )
@@ -128,7 +137,7 @@ def check_new(
             _(
                 "{out}: an unfinished run of other settings ({changed}): {way}",
                 out=out,
-                changed="; ".join(changed),
+                changed=joined(changed, _("; ")),
                 way=way,
             )
         )
@@ -167,16 +176,18 @@ def _check_owner(out: Path, command: str) -> None:
             _("{path}: its {file} is not of a scoring command: choose another --out", path=out, file=RUN)
         )
     if owner != command:
-        contents = "the run"
+        content = _("the run")
         scored = len(list(out.glob(f"**/{RESULTS}")))
         if scored:
-            contents += f" and {counted(scored, 'scored dataset', 'scored datasets')}"
+            content = _(
+                "the run and {datasets}", datasets=counted(scored, "scored dataset", "scored datasets")
+            )
         raise RequestError(
             _(
                 "{path}: found {content} of `{command}`; expected a folder of `{other}` or none: "
                 "choose another --out",
                 path=out,
-                content=contents,
+                content=content,
                 command=shown_command(owner),
                 other=shown_command(command),
             )
@@ -287,7 +298,7 @@ def read_lines(path: Path, *, growing: bool = False) -> dict[int, Prediction]:
     for number, line in json_lines(path, growing=growing):
         row = line.get("row")
         if type(row) is not int or row in lines:
-            raise unexpected(f"{path}:{number}", "row", row, _("a number that no other line has"))
+            raise unexpected(f"{relative(path)}:{number}", "row", row, _("a number that no other line has"))
         lines[row] = line
     return lines
 
@@ -424,7 +435,7 @@ def _sort_losses(path: Path) -> set[int]:
 
 def check_same(out: Path, before: Identity, now: Identity) -> None:
     """Raise `RequestError` if a run has other settings. Models and datasets may be added, not changed."""
-    changed = []
+    changed: list[str] = []
     for part, values in now.items():
         kept = before[part]
         names = [name for name in values if name in kept]
@@ -433,14 +444,16 @@ def check_same(out: Path, before: Identity, now: Identity) -> None:
         for name in names:
             if kept.get(name) != values.get(name):
                 was, now_is = show_value(kept.get(name)), show_value(values.get(name))
-                changed.append(f"{part} {name}: was {was}, is {now_is}")
+                changed.append(
+                    _("{part} {name}: was {was}, is {now_is}", part=part, name=name, was=was, now_is=now_is)
+                )
     if changed:
         raise RequestError(
             _(
-                "{path}: --resume needs the settings of the run that is there; changed: {names}; "
+                "{path}: --resume needs the settings of the run that is there; changed: {changed}; "
                 "--force starts anew",
                 path=out,
-                names="; ".join(changed),
+                changed=joined(changed, _("; ")),
             )
         )
 
@@ -462,7 +475,7 @@ def kept_day(out: Path) -> date | None:
         try:
             return date.fromisoformat(text)
         except (TypeError, ValueError) as error:
-            raise unexpected(str(file), DAY, text, _("a date such as 2026-01-31")) from error
+            raise unexpected(relative(file), DAY, text, _("a date such as 2026-01-31")) from error
     return None
 
 

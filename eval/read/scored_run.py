@@ -283,7 +283,7 @@ def measurable(records: Iterable[Mapping[str, object]]) -> list[str]:
     """
     record = next(filter(is_answered, records), {})
     names = []
-    for name, (fields, _unused) in functions().items():
+    for name, (fields, _function) in functions().items():
         if is_measurable(record, fields):
             names.append(name)
     names += [
@@ -296,7 +296,7 @@ def measurable(records: Iterable[Mapping[str, object]]) -> list[str]:
 
 def has_metric(records: Rows, metric: str) -> bool:
     """True if a row has the fields of the metric."""
-    fields, _unused = measured_by(metric, records)
+    fields, _function = measured_by(metric, records)
     return any(is_measurable(record, fields) for record in records)
 
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tuneyard.core.errors import ContentError, show_value
-from tuneyard.core.language.message import _
+from tuneyard.core.language.message import _, joined
 from tuneyard.eval.read.scored_run import Record
 
 Scores = dict[str, float | None]
@@ -57,7 +57,7 @@ def score_names(records: Sequence[Record]) -> tuple[str, list[str]]:
     """The name of the main score, and the names of all others. `ContentError` if no row has a score."""
     names = list(dict.fromkeys(name for record in records for name in record["scores"]))
     if not names:
-        raise ContentError(_("{path}: no score, expected one for each example", path=records[0]["place"]))
+        raise ContentError(_("{place}: no score, expected one for each example", place=records[0]["place"]))
     main, *others = names
     return main, others
 
@@ -84,12 +84,12 @@ def judged_by_a_score(records: Sequence[Record], main: str, others: Sequence[str
                 )
             )
         if value not in (0, 1) or GRADED.search(main):
-            choices = " or ".join([main, *others])
+            choices = joined([main, *others], _(" or "))
             raise ContentError(
                 _(
-                    "{path}: {name}: found {value}, expected a score of right (1) and wrong (0) in every "
+                    "{place}: {name}: found {value}, expected a score of right (1) and wrong (0) in every "
                     "row: only such answers can be paired; compare the values: --metric {metric}",
-                    path=place,
+                    place=place,
                     name=main,
                     value=show_value(value),
                     metric=choices,

@@ -95,12 +95,11 @@ def read_trained_sweep(folder: Path) -> TrainedSweep | None:
             scored = _scored_folders(run / OF_RUN)
             _add_base(base_folders, scored.pop(BASE, []))
             if len(scored) != 1:
-                found = ", ".join(scored) or "none"
                 raise ContentError(
                     _(
                         "{place}: expected results of one adapter, found {names}",
                         place=run / OF_RUN,
-                        names=found,
+                        names=", ".join(scored) or _("none"),
                     )
                 )
             sources += [f"{model}={path}" for paths in scored.values() for path in paths]

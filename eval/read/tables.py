@@ -15,7 +15,7 @@ from tuneyard.core.errors import ContentError, show_value
 from tuneyard.core.files import first_repeated
 from tuneyard.core.files.bounded_columns import decoded_size, parquet_batches, record_slices
 from tuneyard.core.files.bounded_reading import LARGEST_RECORD, LargeDataError, text_lines, too_large
-from tuneyard.core.language.message import _
+from tuneyard.core.language.message import _, relative
 
 Records = Iterator[Mapping[str, Any]]
 DELIMITERS = (",", ";", "\t")  # spreadsheets save the one of their language
@@ -26,12 +26,13 @@ LONGEST_CELL = LARGEST_RECORD  # characters: prompts and answers are longer than
 
 def placed_lines(path: Path) -> Records:
     """The objects of JSON Lines. Rows share the names of fields in memory, and models the questions."""
+    file = relative(path)
     for number, record in json_lines(path):
         shared = {
             sys.intern(name): sys.intern(value) if isinstance(value, str) else value
             for name, value in record.items()
         }
-        yield {**shared, "place": f"{path}:{number}"}
+        yield {**shared, "place": f"{file}:{number}"}
 
 
 class _RowText:
@@ -48,7 +49,7 @@ class _RowText:
         for number, line in self._lines:
             self.in_row += len(line)
             if self.in_row > LARGEST_RECORD:
-                raise too_large(f"{self.path}:{number}", "row")
+                raise too_large(f"{relative(self.path)}:{number}", _("row"))
             yield line
 
 
@@ -71,9 +72,9 @@ def csv_rows(
     except csv.Error as error:
         raise ContentError(
             _(
-                "{path}:{line_num}: not CSV in UTF-8: {error}",
+                "{path}:{line}: not CSV in UTF-8: {error}",
                 path=path,
-                line_num=reader.line_num,
+                line=reader.line_num,
                 error=error,
             )
         ) from error
@@ -82,23 +83,24 @@ def csv_rows(
 def _csv(path: Path) -> Records:
     """Rows of a CSV."""
     rows = csv_rows(path)
-    _unused, header = next(rows, (1, []))
+    _line, header = next(rows, (1, []))
     twice = first_repeated(header)
     if twice is not None:
         raise ContentError(
-            _("{path}:1: found the column {twice} twice: rename one", path=path, twice=show_value(twice))
+            _("{path}:1: found the column {name} twice: rename one", path=path, name=show_value(twice))
         )
+    file = relative(path)
     for number, cells in rows:
-        place = f"{path}:{number}"
+        place = f"{file}:{number}"
         if not cells:
             continue
         if len(cells) != len(header):
             raise ContentError(
                 _(
-                    "{place}: found {number} cells, expected {count}",
+                    "{place}: found {number} cells, expected {expected}",
                     place=place,
                     number=len(cells),
-                    count=len(header),
+                    expected=len(header),
                 )
             )
         yield {"place": place, **dict(zip(header, cells, strict=True))}
@@ -108,10 +110,11 @@ def parquet_rows(path: Path, columns: Sequence[str] | None = None) -> Records:
     """Rows of Parquet, a batch at a time, with some `columns` (`doc.id` inside of `doc`) or all of them."""
     import pyarrow as pa
 
+    file = relative(path)
     number = total = 0
     try:
-        with path.open("rb") as file:
-            _unused, batches = parquet_batches(file, columns, BATCH)
+        with path.open("rb") as table:
+            _fields, batches = parquet_batches(table, columns, BATCH)
             for batch in batches:
                 total += decoded_size(batch)
                 if total > LARGEST_TABLE:
@@ -127,11 +130,11 @@ def parquet_rows(path: Path, columns: Sequence[str] | None = None) -> Records:
                 for rows in record_slices(batch, number + 1):
                     for record in rows.to_pylist():
                         number += 1
-                        yield {**record, "place": f"{path} row {number}"}
+                        yield {**record, "place": f"{file} row {number}"}
     except LargeDataError as error:
-        place = f"{path} {error.place}".rstrip()
+        place = f"{file} {error.place}".rstrip()
         raise ContentError(
-            _("{place}: {message}; write it again in smaller parts", place=place, message=error.message)
+            _("{place}: {problem}; write it again in smaller parts", place=place, problem=error.message)
         ) from error
     except (pa.ArrowInvalid, OSError, ValueError, OverflowError) as error:  # the last two of cells
         raise ContentError(

@@ -24,6 +24,7 @@ from typing import Literal
 
 from tuneyard.core.errors import ContentError, show_value, unexpected
 from tuneyard.core.files import read_json
+from tuneyard.core.language.message import _, joined, relative
 from tuneyard.core.language.messages import say
 from tuneyard.core.plugins import Plugin, guarded, registry
 from tuneyard.eval.metrics.answers import answer_key, cut_thought
@@ -79,14 +80,25 @@ class LogReader:
         with guarded(self.plugin):
             for record in self.function(path):
                 if not isinstance(record, Mapping):
-                    raise TypeError(f"found {show_value(record)}, expected a dict with {', '.join(FIELDS)}")
+                    raise TypeError(
+                        _(
+                            "found {value}, expected a dict with {fields}",
+                            value=show_value(record),
+                            fields=", ".join(FIELDS),
+                        )
+                    )
                 yield record
 
     @property
     def expected(self) -> str:
         """Description of the format for messages: its suffixes, its name, and its fields."""
-        fields = " or ".join(", ".join(one) for one in self.fields)
-        return f"{'/'.join(self.suffixes)} {self.about} ({fields})"
+        sets_of_fields = [", ".join(names) for names in self.fields]
+        return _(
+            "{suffixes} {about} ({fields})",
+            suffixes="/".join(self.suffixes),
+            about=self.about,
+            fields=joined(sets_of_fields, _(" or ")),
+        )
 
 
 def log_reader(
@@ -106,7 +118,7 @@ def log_reader(
 @functools.cache
 def log_readers() -> dict[str, LogReader]:
     """Every reader by name. A broken plug-in is left out with a warning."""
-    return registry(GROUP, __name__, LogReader, "function with @log_reader")
+    return registry(GROUP, __name__, LogReader, _("function with @log_reader"))
 
 
 def read_log(path: Path) -> list[ScoredRun]:
@@ -117,7 +129,7 @@ def read_log(path: Path) -> list[ScoredRun]:
     reader = reader_of(path)
     records_of = by_model_and_dataset(path, reader.records(path))
     runs = []
-    notes = set()
+    notes: set[str] = set()
     for (model, dataset), records in records_of.items():
         facts: dict[str, object] = {"log": reader.name}
         if reader.scores:
@@ -126,12 +138,17 @@ def read_log(path: Path) -> list[ScoredRun]:
             facts["settings"] = {"score": score}
             if others:
                 notes.add(
-                    f"note: {path}: the score {score} says which answers are correct; --metric compares "
-                    f"{', '.join(others)}"
+                    _(
+                        "note: {path}: the score {score} says which answers are correct; "
+                        "--metric compares {names}",
+                        path=path,
+                        score=score,
+                        names=", ".join(others),
+                    )
                 )
         elif records[0].get("deciding_score"):
             facts["settings"] = {"score": records[0]["deciding_score"]}
-        rows = with_one_spelling([row_of(record, str(path)) for record in records])
+        rows = with_one_spelling([row_of(record, relative(path)) for record in records])
         if all(record.get("fingerprint") for record in records):
             lines = sorted(f"{row.id} {row.record['fingerprint']}" for row in rows)
             digest = hashlib.sha256("\n".join(lines).encode(errors="surrogatepass")).hexdigest()
@@ -152,7 +169,7 @@ def by_model_and_dataset(path: Path, records: Iterable[Record]) -> dict[tuple[st
         name = str(record.get("model") or path.stem), str(record.get("dataset") or WITHOUT_NAME)
         grouped.setdefault(name, []).append(record)
     if not grouped:
-        raise ContentError(f"{path}: found no rows, expected one for each scored example")
+        raise ContentError(_("{path}: found no rows, expected one for each scored example", path=path))
     return grouped
 
 
@@ -164,12 +181,19 @@ def row_of(record: Record, where: str) -> Row:
         fields = ", ".join(
             name for name, value in record.items() if value not in (None, "") and name != "place"
         )
-        raise ContentError(f"{place}: expected {', '.join(FIELDS)} in every row, found {fields or 'none'}")
+        raise ContentError(
+            _(
+                "{place}: expected {expected} in every row, found {fields}",
+                place=place,
+                expected=", ".join(FIELDS),
+                fields=fields or _("none"),
+            )
+        )
     output = prediction or ""
     gold, prediction = cut_thought(gold), cut_thought(output)
     correct = record.get("correct", answer_key(gold) == answer_key(prediction))
     if not isinstance(correct, bool):
-        raise unexpected(place, "correct", correct, "true or false")
+        raise unexpected(place, "correct", correct, _("true or false"))
     kept = {"output": output, **record, "place": place}
     return Row(row_id, gold, prediction, correct, _confidence(record, place), kept)
 
@@ -202,7 +226,7 @@ def _confidence(record: Record, place: str) -> float | None:
         with contextlib.suppress(TypeError, ValueError, OverflowError):
             number = float(value)
     if not 0 <= number <= 1:
-        expected = "a number from 0 to 1; a column of another name is left out"
+        expected = _("a number from 0 to 1; a column of another name is left out")
         raise unexpected(place, "confidence", value, expected)
     return number
 
@@ -241,7 +265,8 @@ def reader_of(path: Path) -> LogReader:
     reader = _recognised(path, fields)
     _refuse_other(path, fields, reader)
     if reader is None:
-        raise _unknown(path, f"the fields {', '.join(fields[:8]) or 'none'}")
+        names = ", ".join(fields[:8]) or _("none")
+        raise _unknown(path, _("the fields {names}", names=names))
     return reader
 
 
@@ -261,10 +286,15 @@ def _recognised(path: Path, fields: Sequence[str]) -> LogReader | None:
 
 def _unknown(path: Path, content: str) -> ContentError:
     """Error for a file in an unknown format, with the list of readable formats."""
-    readable = "; ".join(reader.expected for reader in log_readers().values())
+    formats = [reader.expected for reader in log_readers().values()]
     return ContentError(
-        f"{path}: no results that can be read: found {content}; expected one of: {readable}. "
-        "Rename its columns to id, gold and prediction, or write a plug-in (docs/extending.md)"
+        _(
+            "{path}: no results that can be read: found {content}; expected one of: {formats}. "
+            "Rename its columns to id, gold and prediction, or write a plug-in (docs/extending.md)",
+            path=path,
+            content=content,
+            formats=joined(formats, _("; ")),
+        )
     )
 
 
@@ -314,20 +344,23 @@ def _first_fields(path: Path) -> list[str]:
     if suffix in TABLES:
         first = next(iter(TABLES[suffix](path)), None)
         if first is None:
-            raise ContentError(f"{path}: found no rows, expected one for each scored example")
+            raise ContentError(_("{path}: found no rows, expected one for each scored example", path=path))
         return [name for name in first if name != "place"]
     if suffix == ".json":
         try:
             document = read_json(path)
         except ContentError as error:
-            raise ContentError(f"{error}; if it has one object a line, name it {path.stem}.jsonl") from error
+            raise ContentError(
+                _("{error}; if it has one object a line, name it {name}.jsonl", error=error, name=path.stem)
+            ) from error
         if isinstance(document, list) and document and isinstance(document[0], Mapping):
             other = recognised_other(path, document[0])
             if other is not None:
                 raise other_file(path, other)
         if not isinstance(document, Mapping):
-            raise _unknown(
-                path, f"the JSON {show_value(document)} (write a list as JSON Lines: one object a line)"
+            content = _(
+                "the JSON {value} (write a list as JSON Lines: one object a line)", value=show_value(document)
             )
+            raise _unknown(path, content)
         return list(document)
     return []

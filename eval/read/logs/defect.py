@@ -5,7 +5,7 @@ from pathlib import Path
 
 from tuneyard.core.errors import ContentError, unexpected
 from tuneyard.core.files import read_object
-from tuneyard.core.language.message import _
+from tuneyard.core.language.message import _, relative
 from tuneyard.eval.read.logs import log_reader
 from tuneyard.eval.read.other_tools import PROMPTFOO_FIX, UnjudgedFile, other_file
 from tuneyard.eval.read.scored_run import Record, optional_text
@@ -14,7 +14,7 @@ DETAILED = "evaluation_results.json"
 TOTALS = (("results",), ("subtype_accuracy",), ("type_accuracy",))
 
 
-@log_reader("guide", "the defect guide's evaluation_results", ".json", fields=TOTALS)
+@log_reader("guide", _("the defect guide's evaluation_results"), ".json", fields=TOTALS)
 def detailed(path: Path) -> Iterator[Record]:
     """Read the rows, which are paired by their places in the list.
 
@@ -46,6 +46,7 @@ def detailed(path: Path) -> Iterator[Record]:
         )
     if not isinstance(rows, list):
         raise unexpected(path, "results", rows, _("a list of objects"))
+    file = relative(path)
     for number, row in enumerate(rows):
         if not isinstance(row, dict):
             raise unexpected(path, "results", row, _("a list of objects"))
@@ -62,5 +63,5 @@ def detailed(path: Path) -> Iterator[Record]:
             **judged,
             "question": question,
             "fingerprint": question and f"user {question}",
-            "place": f"{path} result {number}",
+            "place": f"{file} result {number}",
         }

@@ -17,7 +17,7 @@ from tuneyard.eval.read.tables import placed_lines
 
 @log_reader(
     "evalscope",
-    "EvalScope's reviews",
+    _("EvalScope's reviews"),
     ".jsonl",
     fields=(("index", "sample_score"),),
     files=("reviews/*/*.jsonl",),
@@ -31,7 +31,7 @@ def evalscope(path: Path) -> Iterator[Record]:
         if not isinstance(review, Mapping) or not isinstance(review.get("score"), Mapping):
             raise unexpected(line["place"], "sample_score", review, _("an object with a score"))
         rows.append((line, review))
-    repeated = any(review.get("generation_index") for _unused, review in rows)
+    repeated = any(review.get("generation_index") for _line, review in rows)
     for line, review in rows:
         record = {**_record(line, review), "model": path.absolute().parent.name, "dataset": path.stem}
         if repeated:

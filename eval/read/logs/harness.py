@@ -28,7 +28,7 @@ def names(path: Path, record: Record) -> Record:
 
 @log_reader(
     "harness",
-    "lm-evaluation-harness's samples",
+    _("lm-evaluation-harness's samples"),
     ".jsonl",
     fields=(HARNESS,),
     files=("samples_*.jsonl",),
@@ -41,7 +41,7 @@ def harness(path: Path) -> Iterator[Record]:
         missing = [name for name in HARNESS if name not in record]
         if missing:
             raise ContentError(
-                _("{place}: no {names}, as the rows before it have", place=record["place"], names=missing[0])
+                _("{place}: no {name}, as the rows before it have", place=record["place"], name=missing[0])
             )
         by_filter[optional_text(record, "filter") or "none"].append(record)
     for records in by_filter.values():
@@ -92,9 +92,9 @@ def _metric(records: Sequence[Record]) -> str:
             return name
     raise ContentError(
         _(
-            "{path}: no metric that is 0 or 1 in every row (found {names}); only correct or "
+            "{place}: no metric that is 0 or 1 in every row (found {names}); only correct or "
             "incorrect answers can be paired",
-            path=records[0]["place"],
+            place=records[0]["place"],
             names=show_value(listed),
         )
     )

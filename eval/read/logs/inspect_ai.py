@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tuneyard.core.errors import ContentError, show_value, unexpected, wrong_value
 from tuneyard.core.files import read_object
-from tuneyard.core.language.message import _
+from tuneyard.core.language.message import _, relative
 from tuneyard.eval.read.archives import json_members, member_names
 from tuneyard.eval.read.logs import log_reader
 from tuneyard.eval.read.results import part_of
@@ -30,7 +30,7 @@ Samples = Sequence[tuple[str, Mapping[str, object]]]
 
 @log_reader(
     "inspect_ai",
-    "an inspect_ai log",
+    _("an inspect_ai log"),
     ".eval",
     ".json",
     fields=(("_journal",), ("eval", "plan", "status")),
@@ -47,14 +47,16 @@ def inspect_ai(path: Path) -> Iterator[Record]:
         listed = header.get("samples")
         if listed is not None and not isinstance(listed, list):
             raise unexpected(path, "samples", listed, _("a list of objects"))
+        file = relative(path)
         for number, sample in enumerate(listed or []):
-            samples.append((f"{path} sample {number}", _object(sample, f"{path} sample {number}")))
+            place = f"{file} sample {number}"
+            samples.append((place, _object(sample, place)))
     _check_finished(path, header, len(samples))
     spec = part_of(header, "eval")
     task, model = (optional_text(spec, name) for name in ("task", "model"))
     if not task or not model:
         raise unexpected(path, "eval", spec, _("an object with task and model"))
-    several_epochs = any(sample.get("epoch", 1) != 1 for _unused, sample in samples)
+    several_epochs = any(sample.get("epoch", 1) != 1 for _place, sample in samples)
     judged = _judged_by_letters(samples)
     for place, sample in samples:
         record = {
@@ -73,7 +75,7 @@ def _archive(path: Path) -> tuple[Mapping[str, object], list[tuple[str, Mapping[
     if HEADER not in names:
         raise _unfinished(path, "started")
     members = json_members(path, [HEADER, *filter(SAMPLE.fullmatch, names)])
-    header = _object(next(members)[1], f"{path}/{HEADER}")
+    header = _object(next(members)[1], f"{relative(path)}/{HEADER}")
     samples: list[tuple[str, Mapping[str, object]]] = []
     for place, value in members:
         sample = _object(value, place)
@@ -115,10 +117,10 @@ def _check_finished(path: Path, header: Mapping[str, object], count: int) -> Non
 def _unfinished(path: Path, status: object) -> ContentError:
     return ContentError(
         _(
-            "{path}: an inspect_ai log with the status {value}, expected success: run `inspect "
+            "{path}: an inspect_ai log with the status {status}, expected success: run `inspect "
             "eval-retry` on it first",
             path=path,
-            value=show_value(status),
+            status=show_value(status),
         )
     )
 
@@ -192,7 +194,7 @@ def _number(value: object) -> float | None:
 def _judged_by_letters(samples: Samples) -> set[str]:
     """Names of the scores that are letters in some sample. They decide before numbers."""
     names: set[str] = set()
-    for _unused, sample in samples:
+    for _place, sample in samples:
         for scorer, score in _scores(sample).items():
             if isinstance(score, Mapping):
                 values = _values(scorer, score.get("value"))

@@ -34,7 +34,7 @@ def names(path: Path) -> Record:
 
 @log_reader(
     "lighteval",
-    "lighteval's details",
+    _("lighteval's details"),
     ".parquet",
     fields=(DETAILS,),
     files=(FILES, f"details/*/*/{FILES}", f"details/*/*/*/{FILES}"),
@@ -89,7 +89,7 @@ def _answers(row: Record, choices: list[str], fixed: bool) -> Record:
     numbers = [number_of(score) for score in scores[: len(choices)]]
     logs = [number for number in numbers if number is not None]
     if len(logs) < len(choices):
-        raise unexpected(place, "model_response.logprobs", scores, "numbers")
+        raise unexpected(place, "model_response.logprobs", scores, _("numbers"))
     labels = choices if fixed else [str(number) for number in range(len(choices))]
     return {
         "gold": _one_or_all(sorted({labels[value] for value in places})),

@@ -8,13 +8,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tuneyard.core.documents import json_lines
+from tuneyard.core.language.message import _, relative
 from tuneyard.eval.read.logs import log_reader
 from tuneyard.eval.read.scored_run import Record, text_field
 
 NAME = "generated_predictions.jsonl"
 
 
-def names(path: Path, _unused: Record) -> Record:
+def names(path: Path, _record: Record) -> Record:
     """The model is called as the output_dir."""
     model = path.stem
     if path.name == NAME:
@@ -24,7 +25,7 @@ def names(path: Path, _unused: Record) -> Record:
 
 @log_reader(
     "llamafactory",
-    "LLaMA-Factory's generated_predictions",
+    _("LLaMA-Factory's generated_predictions"),
     ".jsonl",
     fields=(("predict", "label"),),
     files=(NAME,),
@@ -32,8 +33,9 @@ def names(path: Path, _unused: Record) -> Record:
 )
 def generated_predictions(path: Path) -> Iterator[Record]:
     """Read the predictions of one run."""
+    file = relative(path)
     for number, record in json_lines(path):
-        place = f"{path}:{number}"
+        place = f"{file}:{number}"
         predicted, gold = (text_field(record, name, place) for name in ("predict", "label"))
         yield {
             "id": number,

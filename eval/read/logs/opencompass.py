@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tuneyard.core.errors import ContentError, unexpected
 from tuneyard.core.files import JsonObject, read_object
-from tuneyard.core.language.message import _
+from tuneyard.core.language.message import _, relative
 from tuneyard.eval.metrics.answers import answer_key, cut_thought
 from tuneyard.eval.read.logs import log_reader
 from tuneyard.eval.read.scored_run import Record, first_text, optional_text
@@ -33,7 +33,7 @@ def is_of_opencompass(path: Path) -> bool:
 
 @log_reader(
     "opencompass",
-    "OpenCompass's results with --dump-eval-details",
+    _("OpenCompass's results with --dump-eval-details"),
     ".json",
     fields=(("details",),),
     files=("results/*/*.json",),
@@ -45,8 +45,9 @@ def opencompass(path: Path) -> Iterator[Record]:
     document = read_object(path)
     examples = _examples(path, document.get("details"))
     records = []
+    file = relative(path)
     for number, details in examples:
-        records += _runs(f"{path} example {number}", number, details)
+        records += _runs(f"{file} example {number}", number, details)
     _judge_equal_answers(path, document, records)
     for record in records:
         yield {**record, "model": path.absolute().parent.name, "dataset": path.stem}

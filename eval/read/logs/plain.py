@@ -7,12 +7,13 @@ that equals `gold` by `answer_key`, without thoughts.
 from collections.abc import Iterator
 from pathlib import Path
 
+from tuneyard.core.language.message import _
 from tuneyard.eval.read.logs import FIELDS, log_reader
 from tuneyard.eval.read.scored_run import Record
 from tuneyard.eval.read.tables import TABLES
 
 
-@log_reader("plain", "one example a row", *TABLES, fields=(FIELDS,))
+@log_reader("plain", _("one example a row"), *TABLES, fields=(FIELDS,))
 def plain(path: Path) -> Iterator[Record]:
     """Read a table whose columns have the names of a record. An empty cell of a CSV is none."""
     suffix = path.suffix.lower()

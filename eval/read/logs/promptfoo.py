@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tuneyard.core.errors import ContentError, unexpected
 from tuneyard.core.files import read_object
-from tuneyard.core.language.message import _
+from tuneyard.core.language.message import _, relative
 from tuneyard.eval.read.logs import log_reader
 from tuneyard.eval.read.results import part_of
 from tuneyard.eval.read.scored_run import Record, optional_text
@@ -23,7 +23,7 @@ TEXT_ASSERTIONS = ("equals", "contains", "icontains", "starts-with", "similar", 
 
 @log_reader(
     "promptfoo",
-    "promptfoo's results",
+    _("promptfoo's results"),
     ".json",
     ".jsonl",
     fields=(
@@ -73,10 +73,11 @@ def _rows(path: Path, rows: object) -> list[Record]:
     if not isinstance(rows, list):
         raise unexpected(path, "results.results", rows, _("a list of objects"))
     placed: list[Record] = []
+    file = relative(path)
     for number, row in enumerate(rows):
         if not isinstance(row, dict):
             raise unexpected(path, _("results.results {number}", number=number), row, _("an object"))
-        placed.append({**row, "place": f"{path} result {number}"})
+        placed.append({**row, "place": f"{file} result {number}"})
     return placed
 
 

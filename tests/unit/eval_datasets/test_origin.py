@@ -104,7 +104,7 @@ def test_a_copy_elsewhere_has_the_held_out_rows_of_its_compile(tmp_path, mixture
     assert texts(picked.records) == records(mixture / "both-eval.jsonl")
     assert picked.origin.training_rows(6) is None
     assert dataset.origin.unsplit.is_reworded and dataset.origin.unsplit.instead == ["both_eval"]
-    with raises(RequestError, str(copy), "--dataset both_eval"):
+    with raises(RequestError, "elsewhere/mine.jsonl", "--dataset both_eval"):
         text.held_out(dataset, 0.2, 42)
 
 
