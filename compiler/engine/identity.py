@@ -13,6 +13,7 @@ from tuneyard.compiler.spec.column_types import bundled_types, column_types
 from tuneyard.compiler.spec.export_forms import bundled_forms, export_forms
 from tuneyard.core.files import JsonObject, files_sha256, versions
 from tuneyard.core.installation.checkout import ROOT, release
+from tuneyard.core.language.message import _
 from tuneyard.core.plugins import Plugin
 
 PACKAGES = ("jsonschema-rs", "lxml", "openpyxl", "orjson", "pyarrow", "xxhash")
@@ -78,12 +79,12 @@ def changed_code(made_from: Mapping[str, object], paths: Iterable[str]) -> str:
         if recorded != installed:
             return f"another version of {name}: {recorded or 'none'}, now {installed or 'none'}"
     if not _are_current(made_from.get(PLUGINS), now[PLUGINS]):
-        return "a plug-in that reads its files has changed"
+        return _("a plug-in that reads or checks its files has changed")
     return ""
 
 
 def _are_current(recorded: object, of_readers: list[JsonObject]) -> bool:
-    """True if the plug-ins of a manifest are installed unchanged. `of_readers` read its files now."""
+    """True if the plug-ins of a manifest are unchanged. `of_readers` read or check its files now."""
     if not isinstance(recorded, list) or any(identity not in recorded for identity in of_readers):
         return False
     others = [identity for identity in recorded if identity not in of_readers]

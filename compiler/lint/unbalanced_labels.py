@@ -29,7 +29,7 @@ def unbalanced_labels(splits: Splits) -> Iterator[Problem]:
     shares = imbalance(training["labels"], labels)
     if shares:
         message = UNBALANCED_LABELS.message(shares=shares, rows=training["rows"])
-        hint = "add rows of the rare ones, or leave rows of the common ones out"
+        hint = _("add rows of the rare ones, or leave rows of the common ones out")
         yield Problem(UNBALANCED_LABELS, splits.spec.name, message, "label", hint)
 
 

@@ -181,7 +181,7 @@ def test_the_code_of_a_column_type_is_part_of_the_identity(bench, keywords):
     assert (plugin["name"], plugin["package"]) == ("keywords", "plug_keywords 1.2")
     assert bench.compile(spec, source).up_to_date and "stale" not in listed(bench)
     keywords.write_text(keywords.read_text() + "# changed\n")
-    assert "stale: a plug-in that reads its files has changed" in listed(bench)
+    assert "stale: a plug-in that reads or checks its files has changed" in listed(bench)
     assert not bench.compile(spec, source).up_to_date
 
 
