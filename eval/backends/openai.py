@@ -93,9 +93,9 @@ class OpenAi(Server):
             if len(choices) != len(prompts):
                 raise ValueError(
                     _(
-                        "{choices} of `choices`, {prompts} prompts were sent",
-                        choices=len(choices),
-                        prompts=len(prompts),
+                        "{number} of `choices`, {expected} prompts were sent",
+                        number=len(choices),
+                        expected=len(prompts),
                     )
                 )
             logs: Logs = {}
@@ -113,7 +113,11 @@ def _read_prompt_logprobs(choice: dict[str, Any], ids: Ids, after: int) -> list[
     by_place = choice["prompt_logprobs"]
     if len(by_place) != len(ids):
         raise ValueError(
-            _("log-probabilities of {by_place} tokens, {ids} were sent", by_place=len(by_place), ids=len(ids))
+            _(
+                "log-probabilities of {number} tokens, {expected} were sent",
+                number=len(by_place),
+                expected=len(ids),
+            )
         )
     return [log_of(by_place[place][str(ids[place])]["logprob"]) for place in range(after, len(ids))]
 
@@ -123,7 +127,11 @@ def _read_echo(choice: dict[str, Any], ids: Ids, after: int) -> list[float]:
     logs = choice["logprobs"]["token_logprobs"]
     if not len(ids) <= len(logs) <= len(ids) + 1:
         raise ValueError(
-            _("log-probabilities of {logs} tokens, {ids} were sent", logs=len(logs), ids=len(ids))
+            _(
+                "log-probabilities of {number} tokens, {expected} were sent",
+                number=len(logs),
+                expected=len(ids),
+            )
         )
     return [log_of(logs[place]) for place in range(after, len(ids))]
 
