@@ -17,8 +17,8 @@ from tuneyard.adapters.methods import methods, parameters_by_name
 from tuneyard.core.cli.main import LazyGroup, TuneyardCommand, command_line, next_step, same_options
 from tuneyard.core.cli.run import run_command
 from tuneyard.core.errors import RequestError, resumed_by
-from tuneyard.core.language.message import _, tr
-from tuneyard.core.language.messages import for_reader, print_json, say
+from tuneyard.core.language.message import _, joined
+from tuneyard.core.language.messages import print_json, say
 from tuneyard.core.text.secrets import hide_secrets
 
 if TYPE_CHECKING:
@@ -198,7 +198,7 @@ def _run(plan: "MergePlan | FusePlan | ExtractPlan", dry_run: bool, command: Seq
         with tqdm(total=plan.bytes, unit="B", unit_scale=True, delay=2) as bar:
             details = plan.write(bar.update)
         last = f"{plan.request.out}  {time.monotonic() - started:.1f} s"
-    say("\n".join([summary, *details, last]))
+    say(joined([summary, *details, last], "\n"))
     if dry_run:
         next_step(None, command_line("adapter", ("--dry-run",)))
     else:
@@ -250,7 +250,7 @@ def show(adapters: tuple[str, ...], plot: Path | None, as_json: bool) -> None:
         from tuneyard.adapters.plots import draw
 
         for path in draw(plot, measured, cosines):
-            click.echo(tr("wrote {path}", path=path), err=True)
+            say(_("wrote {path}", path=path), to_stderr=True)
     for unlearned in unlearned_notes(opened):
         note(unlearned)
     needing_base = [adapter for adapter in opened if adapter.NOT_MERGED or adapter.full_tensors]
@@ -339,7 +339,7 @@ def export(reference: str, target: str, base: Path | None, **options: Any) -> No
                 _(
                     "--{option} belongs to --to {target}, not to {other}",
                     option=option,
-                    target=" or ".join(BELONGS[name]),
+                    target=joined(BELONGS[name], _(" or ")),
                     other=target,
                 )
             )
@@ -411,7 +411,7 @@ def serve(references: tuple[str, ...], dry_run: bool, **options: Any) -> None:  
     plan = plan_serving(references, **options)
     for text in plan.models.notes:
         note(text)
-    click.echo(for_reader("\n".join(plan.lines())))
+    say(joined(plan.lines(), "\n"))
     if dry_run:
         absence = missing_engine(plan)
         if absence:

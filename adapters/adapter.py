@@ -24,7 +24,7 @@ from tuneyard.adapters.patterns import (
 from tuneyard.core.documents import LARGEST
 from tuneyard.core.errors import ContentError, bounded, show_value
 from tuneyard.core.files import Fields, are_texts, check_characters, sha256, text_sha256
-from tuneyard.core.language.message import _
+from tuneyard.core.language.message import _, joined, relative
 from tuneyard.core.weights.adapter_files import (
     CONFIG,
     EMBEDDINGS,
@@ -71,7 +71,7 @@ class AdapterConfig:
 
     def in_bounded_time(self) -> AbstractContextManager[None]:
         """A block that matches modules, bounded if the config has regular expressions. Names take no time."""
-        if not any(is_expression(pattern) for _unused, pattern, _unused in _patterns(self.raw)):
+        if not any(is_expression(pattern) for _field, pattern, _expression in _patterns(self.raw)):
             return nullcontext()
         return bounded(_("{path}: its regular expressions (target_modules and the like)", path=self.path))
 
@@ -117,12 +117,12 @@ class AdapterConfig:
 
     def saves_in_full(self, name: str) -> bool:
         """True if the config explains a full tensor: in modules_to_save, a bias, embedding or head."""
-        module, _unused, leaf = name.rpartition(".")
+        module, _dot, leaf = name.rpartition(".")
         if leaf == "bias" and self.bias != "none":
             return self.bias == "all" or self.targets(module.removesuffix(".base_layer"))
         if name.endswith((*EMBEDDINGS, *HEADS)):  # save_embedding_layers, which no field records
             return True
-        return any(True for _unused in self.full_names_at(module))
+        return any(True for _name in self.full_names_at(module))
 
     def full_names_at(self, module: str) -> Iterator[str]:
         """Yield the names of `modules_to_save` that a module path ends with."""
@@ -325,9 +325,9 @@ class Adapter(ABC):
         saved = {kept for name in full_tensors for kept in config.full_names_at(name.rpartition(".")[0])}
         for kept in config.modules_to_save:
             if kept not in saved:
-                yield _("modules_to_save names {kept!r}, but no such tensor is in the file", kept=kept)
+                yield _("modules_to_save names {name!r}, but no such tensor is in the file", name=kept)
         if config.bias == "lora_only" and not any(name.endswith(".bias") for name in full_tensors):
-            yield (
+            yield _(
                 "bias 'lora_only', but no bias was saved (PEFT never writes those of lora_only): its "
                 "training cannot be reproduced"
             )
@@ -355,9 +355,9 @@ def _shared_problems(raw: dict[str, Any], explained: Set[str], switches: Iterabl
     """Yield fields that nobody explains, and values of a type or form that PEFT does not read."""
     unknown = [key for key, value in raw.items() if value and key not in explained]
     if unknown:
-        names = ", ".join(unknown[:SHOWN])
+        names = joined(unknown[:SHOWN])
         if len(unknown) > SHOWN:
-            names += _(", … and {unknown:,} more", unknown=len(unknown) - SHOWN)
+            names = _("{names}, … and {number:,} more", names=names, number=len(unknown) - SHOWN)
         yield _("{names}: unknown fields, which may change the meaning of the weights", names=names)
     for field in (*TEXT_OR_LIST, *LISTS):
         value = raw.get(field)
@@ -367,9 +367,9 @@ def _shared_problems(raw: dict[str, Any], explained: Set[str], switches: Iterabl
             yield _("{field} {value}: expected a list of module names", field=field, value=show_value(value))
         if is_list and any(len(name) > LONGEST_NAME for name in as_list(value)):
             yield _(
-                "{field}: found a name of more than {longest_name:,} characters, expected names of modules",
+                "{field}: found a name of more than {most:,} characters, expected names of modules",
                 field=field,
-                longest_name=LONGEST_NAME,
+                most=LONGEST_NAME,
             )
     for field in MAPS:
         value = raw.get(field) or {}
@@ -383,7 +383,8 @@ def _shared_problems(raw: dict[str, Any], explained: Set[str], switches: Iterabl
         yield _("layers_to_transform {value}: expected the number of a layer, or a list of them", value=value)
     for field in switches:
         if raw.get(field) not in (True, False, None):
-            yield _("{field} {raw}: expected true or false", field=field, raw=show_value(raw[field]))
+            value = show_value(raw[field])
+            yield _("{field} {value}: expected true or false", field=field, value=value)
     base = raw.get("base_model_name_or_path")
     if not isinstance(base, str | None):
         yield _("base_model_name_or_path {base}: expected a name", base=show_value(base))
@@ -409,15 +410,13 @@ def _wrong_expressions(raw: dict[str, Any]) -> Iterator[str]:
     """Yield patterns that are no regular expressions; if there are too many of these, only their number."""
     expressions = [pattern for pattern in _patterns(raw) if is_expression(pattern[1])]
     if len(expressions) > MOST_EXPRESSIONS:
-        fields = ", ".join(dict.fromkeys(field for field, _unused, _unused in expressions))
-        yield (
-            _(
-                "{fields}: found {expressions:,} regular expressions, expected at most "
-                "{most_expressions:,}; write names of modules",
-                fields=fields,
-                expressions=len(expressions),
-                most_expressions=MOST_EXPRESSIONS,
-            )
+        fields = joined(dict.fromkeys(field for field, _value, _expression in expressions))
+        yield _(
+            "{fields}: found {number:,} regular expressions, expected at most {most:,}; write names of "
+            "modules",
+            fields=fields,
+            number=len(expressions),
+            most=MOST_EXPRESSIONS,
         )
         return
     for field, value, expression in expressions:
@@ -434,11 +433,12 @@ def _wrong_expressions(raw: dict[str, Any]) -> Iterator[str]:
 
 def raise_together(problems: Iterable[str], place: object, fix: str = "") -> None:
     """`ContentError` with all problems of a file, one a line, if there are any, and the `fix` of them all."""
-    lines = [f"{place}: {problem}" for problem in problems]
+    where = relative(str(place))
+    lines = [_("{place}: {problem}", place=where, problem=problem) for problem in problems]
     if len(lines) > SHOWN:
         lines[SHOWN:] = [_("… and {number} more", number=len(lines) - SHOWN)]
     if lines:
-        raise ContentError("\n".join(filter(None, [*lines, fix])))
+        raise ContentError(joined(filter(None, [*lines, fix]), "\n"))
 
 
 def digest_in(folder: Path) -> str:

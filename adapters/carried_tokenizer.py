@@ -13,7 +13,7 @@ from tuneyard.adapters.store import note
 from tuneyard.core.errors import ContentError, show_value
 from tuneyard.core.files import read_object, write_json, write_text
 from tuneyard.core.files.bounded_reading import read_regular
-from tuneyard.core.language.message import _
+from tuneyard.core.language.message import _, joined
 from tuneyard.core.llamafactory.prompt import find_chat_template
 from tuneyard.core.llamafactory.prompt.tokenizer_files import (
     CHAT_TEMPLATE,
@@ -162,7 +162,7 @@ def _note_differences(first: Path, other: Path) -> None:
                 "the tokenizer is that of {first}; {second} differs in {names}",
                 first=first,
                 second=other,
-                names=", ".join(names),
+                names=joined(names),
             )
         )
 

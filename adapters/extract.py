@@ -26,7 +26,7 @@ from tuneyard.adapters.provenance import CARD, model_card, scientific
 from tuneyard.core.errors import ContentError
 from tuneyard.core.files import json_text
 from tuneyard.core.files.links import check_own_files
-from tuneyard.core.language.message import _, counted
+from tuneyard.core.language.message import _, counted, joined
 from tuneyard.core.language.number_format import size_words
 from tuneyard.core.text.markdown import markdown_table
 from tuneyard.core.text.quoting import markdown_text
@@ -198,11 +198,9 @@ def plan_extraction(request: ExtractRequest) -> ExtractPlan:
         else:
             left_out[name] = pair
     if not modules:
-        reason = (
-            "their weights are equal"
-            if not left_out
-            else _("only {listing} differ", listing=_listing(left_out))
-        )
+        reason = _("their weights are equal")
+        if left_out:
+            reason = _("only {names} differ", names=_listing(left_out))
         raise ContentError(
             _(
                 "{model} and {base}: {reason}, so that there is no LoRA to extract; expected a full "
@@ -219,7 +217,7 @@ def plan_extraction(request: ExtractRequest) -> ExtractPlan:
         notes.append(
             _(
                 "the weights are {dtypes}: rounding to another dtype counts as a change",
-                dtypes=" and ".join(dtypes),
+                dtypes=joined(dtypes, _(" and ")),
             )
         )
     notes += vllm_notes(rank, full_tensors=False)
@@ -394,18 +392,15 @@ def _rank_sentence(plan: ExtractPlan, norms: Norms) -> str:
     """What the rank loses, in all and in the worst module."""
     errors = {path: relative([pair]) for path, pair in norms.items()}
     worst = max(errors, key=lambda path: errors[path])
-    size = _(
-        "{norms}, rank {rank}, {bytes}",
-        norms=counted(len(norms), "module", "modules"),
-        rank=plan.rank,
-        bytes=size_words(plan.bytes),
-    )
     return _(
-        "Extracted with a relative Frobenius error of {values:.1e}, at most {errors:.1e} ({worst}): {size}.",
-        values=relative(norms.values()),
-        errors=errors[worst],
-        worst=worst,
-        size=size,
+        "Extracted with a relative Frobenius error of {error:.1e}, at most {largest:.1e} ({module}): "
+        "{modules}, rank {rank}, {size}.",
+        error=relative(norms.values()),
+        largest=errors[worst],
+        module=worst,
+        modules=counted(len(norms), "module", "modules"),
+        rank=plan.rank,
+        size=size_words(plan.bytes),
     )
 
 
@@ -427,11 +422,11 @@ def _left_out_sentences(plan: ExtractPlan, losses: Losses) -> list[str]:
 
 
 def _listing(names: Iterable[str]) -> str:
-    listed = list(names)
-    text = ", ".join(listed[:SHOWN])
-    if len(listed) > SHOWN:
-        text += _(" and {listed} more", listed=len(listed) - SHOWN)
-    return text
+    all_names = list(names)
+    listing = joined(all_names[:SHOWN])
+    if len(all_names) > SHOWN:
+        return _("{names} and {number} more", names=listing, number=len(all_names) - SHOWN)
+    return listing
 
 
 def _card(plan: ExtractPlan, losses: Losses) -> str:

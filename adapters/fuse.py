@@ -331,8 +331,8 @@ def retained_lines(plan: FusePlan, retained: dict[str, Retained]) -> list[str]:
     if not overall.squares or plan.is_unlearned:  # of an untrained DoRA rounding remains
         return [
             _(
-                "ΔW = 0 in all {retained}: their weights are the base's",
-                retained=counted(len(retained), "module", "modules"),
+                "ΔW = 0 in all {modules}: their weights are the base's",
+                modules=counted(len(retained), "module", "modules"),
             )
         ]
     lines: list[str] = [

@@ -49,7 +49,7 @@ from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.core.files import bundled, json_text, read_object
 from tuneyard.core.files.links import check_own_files
 from tuneyard.core.installation.checkout import ROOT
-from tuneyard.core.language.message import _, counted
+from tuneyard.core.language.message import _, counted, joined
 from tuneyard.core.language.number_format import size_words
 from tuneyard.core.text.quoting import shell
 from tuneyard.core.training.training_run import MERGE
@@ -130,13 +130,14 @@ class MergePlan:
 
     def write(self, progress: output.Progress) -> list[str]:
         """Write the merge and report its size, and its error if it has one."""
-        size = _(
-            "{modules}, rank {rank}, {bytes}",
+        line = _(
+            "{sentence}: {modules}, rank {rank}, {size}.",
+            sentence=error_sentence(self.method, merge(self, progress)),
             modules=counted(len(self.modules), "module", "modules"),
             rank=self.rank,
-            bytes=size_words(self.bytes),
+            size=size_words(self.bytes),
         )
-        return [f"{error_sentence(self.method, merge(self, progress))}: {size}."]
+        return [line]
 
 
 def relative(norms: Iterable[tuple[float, float]]) -> float:
@@ -297,13 +298,13 @@ def _equal_rank(method: Method, weighted: list[WeightedAdapter], path: str) -> i
         on_delta = f"{method.name}_svd"
         if on_delta not in methods():
             on_delta = "svd"
-        listed = ", ".join(f"{rank} ({name})" for name, rank in ranks.items())
+        listing = joined(f"{rank} ({name})" for name, rank in ranks.items())
         raise ContentError(
             _(
                 "{module}: ranks {ranks}: method {method} needs equal ranks, since it averages A and "
                 "B; use --method {fix}, which works on ΔW",
                 module=path,
-                ranks=listed,
+                ranks=listing,
                 method=method.name,
                 fix=on_delta,
             )
@@ -332,14 +333,12 @@ def _sign_notes(method: Method, weighted: list[WeightedAdapter]) -> Iterator[str
     for item in weighted:
         negative = [weight for weight in item.weights if weight < 0]
         if negative:
-            yield (
-                _(
-                    "{adapter}: weight {weight:g}: as in PEFT, {method} multiplies A and B by "
-                    "−√|weight|, which adds ΔW; --method exact subtracts it",
-                    adapter=item.adapter.name,
-                    weight=negative[0],
-                    method=method.name,
-                )
+            yield _(
+                "{adapter}: weight {weight:g}: as in PEFT, {method} multiplies A and B by "
+                "−√|weight|, which adds ΔW; --method exact subtracts it",
+                adapter=item.adapter.name,
+                weight=negative[0],
+                method=method.name,
             )
 
 
@@ -432,14 +431,14 @@ def error_sentence(method: Method, norms: Norms) -> str:
         return _("Merged by {name}, and ΔW = 0 in every module", name=method.name)
     if errors[worst] < EXACT:
         if method.exact_sum:
-            return "Merged exactly"
+            return _("Merged exactly")
         return _("Merged by {name}, which is not the weighted sum", name=method.name)
     overall = relative(norms.values())
     line = _(
-        "Merged with a relative Frobenius error of {overall:.1e}, at most {errors:.1e} ({worst})",
-        overall=overall,
-        errors=errors[worst],
-        worst=worst,
+        "Merged with a relative Frobenius error of {error:.1e}, at most {largest:.1e} ({module})",
+        error=overall,
+        largest=errors[worst],
+        module=worst,
     )
     if method.exact_sum:
         return line

@@ -13,7 +13,7 @@ import numpy as np
 from tuneyard.adapters.adapter import Adapter
 from tuneyard.adapters.weighted import Weighted
 from tuneyard.core.errors import ContentError, RequestError
-from tuneyard.core.language.message import _
+from tuneyard.core.language.message import _, joined
 from tuneyard.core.weights.adapter_files import (
     PREFIX,
     full_tensor_misfit,
@@ -63,9 +63,9 @@ def plan_full_tensors(
     merged = [name for name in holders if name not in copies]
     full_tensors = [_base_copy(name, holders[name]) for name in copies]
     if merged and base is None:
-        listing = ", ".join(merged[:3])
+        listing = joined(merged[:3])
         if len(merged) > 3:
-            listing += _(" and {merged} more", merged=len(merged) - 3)
+            listing = _("{names} and {number} more", names=listing, number=len(merged) - 3)
         raise RequestError(
             _(
                 "{names}: full tensors (modules_to_save or bias), which can only be merged against "
@@ -121,12 +121,12 @@ def _merged(
     shapes = [item.adapter.weights.tensors[PREFIX + name].shape for item in holders]
     if stored is None:
         misfit = full_tensor_misfit(name, shapes[0], None, base.folder, may_grow=True)
-        raise ContentError(f"{first}: {misfit}")
+        raise ContentError(_("{name}: {problem}", name=first, problem=misfit))
     base_shape = base.tensors[stored].shape
     for item, shape in zip(holders, shapes, strict=True):
         misfit = full_tensor_misfit(name, shape, base_shape, base.folder, may_grow=True)
         if misfit:
-            raise ContentError(f"{item.adapter.name}: {misfit}")
+            raise ContentError(_("{name}: {problem}", name=item.adapter.name, problem=misfit))
         if shape != shapes[0]:
             raise ContentError(
                 _(

@@ -70,10 +70,10 @@ def check_output(out: Path, inputs: Sequence[Path], command: str, *, force: bool
     if foreign:
         raise RequestError(
             _(
-                "{path}: found {found}, expected a folder that this command wrote: --force will not "
+                "{path}: found {content}, expected a folder that this command wrote: --force will not "
                 "replace it; choose another --out",
                 path=out,
-                found=foreign,
+                content=foreign,
             )
         )
     return target
@@ -95,11 +95,11 @@ def check_free(out: Path, *, force: bool, replaceable: bool) -> None:
 def _foreign(target: Path, command: str, sources: Iterable[Path]) -> str:
     """Name a file or folder at `target` that `command` neither wrote nor copied from `sources`, or ""."""
     if not target.is_dir():
-        return "a file"
+        return _("a file")
     try:
         record = read_provenance(target)
     except ContentError:
-        return _("a damaged {merge}", merge=MERGE)
+        return _("a damaged {file}", file=MERGE)
     if record is None:
         return _("a folder without {file}", file=MERGE)
     if record["command"] != command:

@@ -14,7 +14,7 @@ from tuneyard.adapters.adapter import Adapter, name_of
 from tuneyard.adapters.merged_parents import merged_into
 from tuneyard.adapters.store import open_any
 from tuneyard.core.errors import ContentError, TuneyardError
-from tuneyard.core.language.message import _
+from tuneyard.core.language.message import _, joined
 from tuneyard.core.language.messages import warn_once
 from tuneyard.core.training.parent_adapters import (
     KEY,
@@ -82,15 +82,13 @@ def parent_weight_notes(weights: Sequence[tuple[Adapter, float]]) -> Iterator[st
             shares = [share for other, share in weights if other is not adapter and _is(other, parent)]
             total = math.fsum(shares)
             if shares and total != expected:
-                yield (
-                    _(
-                        "{name} was trained on top of {name2}: the trained model has it with weight "
-                        "{expected:g}, this sum with {total:g}",
-                        name=adapter.name,
-                        name2=parent.name,
-                        expected=expected,
-                        total=total,
-                    )
+                yield _(
+                    "{adapter} was trained on top of {parent}: the trained model has it with weight "
+                    "{expected:g}, this sum with {total:g}",
+                    adapter=adapter.name,
+                    parent=parent.name,
+                    expected=expected,
+                    total=total,
                 )
 
 
@@ -214,7 +212,7 @@ def _refusal(
     reason: str,
 ) -> MissingParents:
     """The refusal of an adapter without its parents, with the command of the exact sum."""
-    names = ", ".join(parent.name for parent in parents)
+    names = joined(parent.name for parent in parents)
     text = _(
         "{folder}: trained on top of {names} ({key} in {record}): its ΔW alone is not what was trained",
         folder=adapter.folder,
@@ -224,22 +222,24 @@ def _refusal(
     )
     moved = [parent.name for parent in missing if parent.folder is None]
     if moved:
-        text += _(
-            "; not here: {moved}: bring it back, or name its new folder in the command",
-            moved=", ".join(moved),
+        text = _(
+            "{text}; not here: {names}: bring it back, or name its new folder in the command",
+            text=text,
+            names=joined(moved),
         )
     words = [*(path_word(str(parent.folder or parent.name)) for parent in parents), adapter.word]
     name = name_of(adapter.folder)
     base = adapter.config.base or "BASE"
     if reason:
         first, second = fuse_commands(words, name, base)
-        fix = _(
-            "{reason}; expected two steps: {first} && {second}",
+        text = _(
+            "{text}; {reason}; expected two steps: {first} && {second}",
+            text=text,
             reason=reason,
             first=shlex.join(first),
             second=shlex.join(second),
         )
-        return MissingParents(f"{text}; {fix}", first)
+        return MissingParents(text, first)
     saves_in_full = any(part.full_tensors for part in (adapter, *opened))
     command = sum_command(words, name, base if saves_in_full else None)
     return MissingParents(

@@ -12,7 +12,7 @@ from tuneyard.adapters.measures import AdapterStatistics
 from tuneyard.adapters.statistics import Matrix
 from tuneyard.core.drawing.plots import picture, plotting
 from tuneyard.core.errors import RequestError
-from tuneyard.core.language.message import _, marked, tr
+from tuneyard.core.language.message import _, joined, marked, tr
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -116,7 +116,7 @@ def _spectrum(measured: list[AdapterStatistics[FactorStatistics]], figure: "Figu
         ranks.append(f"{adapter.name} {effective_rank:.1f}")
     axis.set_ylim(0, 1.05)
     axis.locator_params(axis="x", integer=True)
-    title = tr("effective rank (median): {ranks}", ranks=", ".join(ranks))
+    title = tr("effective rank (median): {ranks}", ranks=joined(ranks))
     _label(axis, title, tr("singular value of ΔW, largest first"), tr("share of the largest (median)"))
 
 

@@ -15,7 +15,7 @@ from tuneyard.adapters.kinds.lora import LoraAdapter
 from tuneyard.adapters.kinds.oft import OftAdapter
 from tuneyard.core.errors import ContentError, RequestError, nearest, show_value
 from tuneyard.core.files import check_characters, from_hub, near_name, read_object
-from tuneyard.core.language.message import _
+from tuneyard.core.language.message import _, joined, relative
 from tuneyard.core.language.messages import say
 from tuneyard.core.weights.adapter_files import CONFIG, check_here
 
@@ -24,7 +24,7 @@ SAVES = Path("saves")
 BASE_FILES = ("*.json", "*.safetensors", "*.jinja", "*.txt", "*.model", "LICENSE*", "README.md")
 """What is fetched of a base on the hub."""
 SHOWN_ADAPTERS = 5  # names in a message
-HOW_TO_FUSE = "fuse it into its base, which is exact: `tuneyard adapter fuse NAME --base DIR --out DIR`"
+HOW_TO_FUSE = _("fuse it into its base, which is exact: `tuneyard adapter fuse NAME --base DIR --out DIR`")
 
 
 def open_adapter(reference: str | Path) -> LoraAdapter:
@@ -51,7 +51,9 @@ def plain_lora(adapter: Adapter) -> LoraAdapter:
 def _refuse_unmergeable(kind: type[Adapter], folder: Path) -> None:
     """Raise `ContentError` for a kind that needs the base's weights."""
     if kind.NOT_MERGED:
-        raise ContentError(f"{folder / CONFIG}: {kind.NOT_MERGED}; {HOW_TO_FUSE}")
+        raise ContentError(
+            _("{path}: {reason}; {fix}", path=folder / CONFIG, reason=kind.NOT_MERGED, fix=HOW_TO_FUSE)
+        )
 
 
 def open_any(reference: str | Path) -> Adapter:
@@ -96,7 +98,7 @@ def kind_of(raw: Mapping[str, Any], place: object) -> type[Adapter]:
     raise ContentError(
         _(
             "{path}: peft_type {kind}: only LoRA and OFT adapters are supported: train one of them",
-            path=place,
+            path=relative(str(place)),
             kind=kind_name,
         )
     )
@@ -143,8 +145,12 @@ def find_folder(reference: str | Path) -> Path:
             _("adapter {text!r}: no such folder; {near_name}", text=text, near_name=near_name(path))
         )
     raise RequestError(
-        _("adapter {text!r}: no such folder ({listing}); ", text=text, listing=_listing())
-        + nearest(text, _saved(), "name one of saves/, or a path with a slash")
+        _(
+            "adapter {text!r}: no such folder ({listing}); {fix}",
+            text=text,
+            listing=_listing(),
+            fix=nearest(text, _saved(), _("name one of saves/, or a path with a slash")),
+        )
     )
 
 
@@ -165,8 +171,8 @@ def _saved() -> list[str]:
 
 
 def _listing() -> str:
-    names = ", ".join(_saved())
-    return _("under {saves}/: {names}", saves=SAVES, names=names or "none")
+    names = _saved()
+    return _("under {folder}/: {names}", folder=SAVES, names=joined(names) if names else _("none"))
 
 
 def adapters_in(folder: Path) -> str:
@@ -176,14 +182,14 @@ def adapters_in(folder: Path) -> str:
     """
     checkpoints = sorted(path.parent.name for path in folder.glob(f"checkpoint-*/{CONFIG}"))
     if checkpoints:
-        return _(" (but it contains {checkpoints})", checkpoints=", ".join(checkpoints))
-    named = sorted(str(path.parent) for path in folder.glob(f"[!.]*/{CONFIG}"))
+        return _(" (but it contains {names})", names=joined(checkpoints))
+    named = sorted(relative(path.parent) for path in folder.glob(f"[!.]*/{CONFIG}"))
     if not named:
         return ""
-    listing = ", ".join(named[:SHOWN_ADAPTERS])
+    listing = joined(named[:SHOWN_ADAPTERS])
     if len(named) > SHOWN_ADAPTERS:
-        listing += _(" and {named} more", named=len(named) - SHOWN_ADAPTERS)
-    return _("; PEFT saves an adapter under its name in the folder: name {listing}", listing=listing)
+        listing = _("{names} and {number} more", names=listing, number=len(named) - SHOWN_ADAPTERS)
+    return _("; PEFT saves an adapter under its name in the folder: name {names}", names=listing)
 
 
 def note(text: str) -> None:

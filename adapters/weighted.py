@@ -15,7 +15,7 @@ from tuneyard.adapters.parents import parent_weight_notes, require_parents
 from tuneyard.adapters.store import SAVES
 from tuneyard.adapters.weights import LayerWeights, Weight, layer_notes, parse_merge_weight, parse_weight
 from tuneyard.core.errors import ContentError, RequestError
-from tuneyard.core.language.message import _
+from tuneyard.core.language.message import _, joined
 from tuneyard.core.weights.adapter_files import Module, check_base, check_task, is_same_name
 from tuneyard.core.weights.adapter_fit import shapes_of
 from tuneyard.core.weights.adapter_names import core_of, misnaming, rename_command
@@ -203,7 +203,7 @@ def check_names_in(adapter: Adapter, base: Base) -> None:
     missing = {path: module for path, module in adapter.modules.items() if not base.find(f"{path}.weight")}
     renaming = misnaming(adapter.folder, missing, shapes_of(base), base.folder)
     if renaming:
-        raise ContentError(f"{adapter.name}: {renaming}")
+        raise ContentError(_("{name}: {problem}", name=adapter.name, problem=renaming))
 
 
 def check_fit(adapters: Sequence[LoraAdapter], folder: Path, *, same_base: bool) -> list[str]:
@@ -320,11 +320,11 @@ def check_base_names(weighted: Sequence[Weighted[Adapter]]) -> list[str]:
                 )
             )
         note = _(
-            "{name} was trained on {base}, {name2} on {other_base}: taken for one model "
+            "{adapter} was trained on {base}, {other} on {other_base}: taken for one model "
             "by the last part of the name; --base DIR compares",
-            name=one.name,
+            adapter=one.name,
             base=base,
-            name2=other.name,
+            other=other.name,
             other_base=other_base,
         )
         notes[note] = None
@@ -359,7 +359,7 @@ def _notes(weighted: Sequence[Weighted[Adapter]]) -> Iterator[str]:
     """Notes on inputs that count otherwise than a user may expect, or not at all."""
     unnamed = [item.adapter.name for item in weighted if item.adapter.config.base is None]
     if unnamed and len(weighted) > 1:
-        yield _("not checked: {unnamed} names no base model", unnamed=", ".join(unnamed))
+        yield _("not checked: {names} names no base model", names=joined(unnamed))
     used = [item for item in weighted if item.weight]
     yield from parent_weight_notes([(item.adapter, item.weight) for item in used])
     for folder, shares in _weights_by_folder(weighted).items():
@@ -377,7 +377,7 @@ def _notes(weighted: Sequence[Weighted[Adapter]]) -> Iterator[str]:
             yield _("left out: {path}, the value head of a reward model", path=head)
     unused = [item.adapter.name for item in weighted if not item.weight]
     if unused:
-        yield _("weight 0: {unused} left out", unused=", ".join(unused))
+        yield _("weight 0: {names} left out", names=joined(unused))
 
 
 def union(weighted: Iterable[WeightedAdapter]) -> dict[str, Module]:

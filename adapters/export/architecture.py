@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from tuneyard.adapters.adapter import raise_together, wrong_numbers
 from tuneyard.core.errors import ContentError, show_value
 from tuneyard.core.files import require
-from tuneyard.core.language.message import _
+from tuneyard.core.language.message import _, joined
 from tuneyard.core.llamafactory.prompt import SavedTemplate
 from tuneyard.core.llamafactory.prompt.tokenizer_files import TOKENIZER_JSON, read_tokenizer
 from tuneyard.core.llamafactory.prompt.trained_files import TrainedFiles
@@ -119,7 +119,7 @@ def read_architecture(path: Path, fields: dict[str, Any]) -> Architecture:
                 "{path}: model_type {kind}: only {names} are written here; {hint}",
                 path=path,
                 kind=show_value(kind),
-                names=", ".join(KNOWN),
+                names=joined(KNOWN),
                 hint=OTHERS,
             )
         )
@@ -128,7 +128,7 @@ def read_architecture(path: Path, fields: dict[str, Any]) -> Architecture:
     refused = {
         _("rope_type {scaling}", scaling=show_value(scaling)): scaling != "default",
         "use_sliding_window": fields.get("use_sliding_window"),
-        "its weights are quantised": fields.get("quantization_config"),
+        _("its weights are quantised"): fields.get("quantization_config"),
         _("hidden_act {activation}", activation=show_value(activation)): activation != "silu",
     }
     for reason, applies in refused.items():
@@ -236,11 +236,11 @@ def read_vocabulary(trained: TrainedFiles, size: int) -> Vocabulary:
     if steps not in PRE_TOKENIZERS:
         raise ContentError(
             _(
-                "{path}: a pre-tokenizer that is none of {names}; {hint} (found: {found})",
+                "{path}: a pre-tokenizer that is none of {names}; {hint} (found: {steps})",
                 path=path,
-                names=", ".join(PRE_TOKENIZERS.values()),
+                names=joined(PRE_TOKENIZERS.values()),
                 hint=OTHERS,
-                found=", ".join(steps) or "none",
+                steps=joined(steps) or "none",
             )
         )
     kinds = [step.get("type") for step in _parts(fields.get("normalizer"), "normalizers")]
@@ -249,7 +249,7 @@ def read_vocabulary(trained: TrainedFiles, size: int) -> Vocabulary:
             _(
                 "{path}: normalizer {names}: llama.cpp has no such step",
                 path=path,
-                names=", ".join(map(str, kinds)),
+                names=joined(map(str, kinds)),
             )
         )
     tokens, types = [token for token, _unused in every], [kind for _unused, kind in every]

@@ -33,7 +33,7 @@ from tuneyard.adapters.store import note
 from tuneyard.adapters.weighted import check_fit
 from tuneyard.core.errors import ContentError, RequestError, need
 from tuneyard.core.files import read_object
-from tuneyard.core.language.message import _
+from tuneyard.core.language.message import _, joined
 from tuneyard.core.language.messages import say
 from tuneyard.core.llamafactory.prompt.trained_files import TrainedFiles, read_trained
 from tuneyard.core.text.quoting import shell
@@ -105,7 +105,7 @@ def gguf_type(name: str | None, out: Path) -> str:
                 "--type {kind}: the gguf package writes {types}; for other types write f16, and let "
                 "llama.cpp quantise it: llama-quantize {options} OUT.gguf {kind}",
                 kind=kind,
-                types=", ".join(TYPES),
+                types=joined(TYPES),
                 options=out,
             )
         )
@@ -146,10 +146,10 @@ def _plan_lora(source: ExportSource, adapter: LoraAdapter, options: Mapping[str,
         raise RequestError(
             _(
                 "{folder}: an adapter alone cannot become a GGUF model. Fuse it with its base first: "
-                "tuneyard adapter fuse {shell} --base BASE --out DIR, and export that; or give "
+                "tuneyard adapter fuse {word} --base BASE --out DIR, and export that; or give "
                 "--base BASE here for a GGUF LoRA that is loaded beside the base's GGUF",
                 folder=source.folder,
-                shell=shell(source.folder),
+                word=shell(source.folder),
             )
         )
     architecture = check_lora(adapter, source.base)
@@ -163,7 +163,7 @@ def check_lora(adapter: LoraAdapter, base: Path) -> Architecture:
     """The base's architecture. `ContentError` for an adapter that cannot be a GGUF LoRA as a whole."""
     config = base / "config.json"
     architecture = read_architecture(config, read_object(config))
-    fuse = _("fuse it: {fuse_words}", fuse_words=shlex.join(adapter.fuse_words(str(base))))
+    fuse = _("fuse it: {command}", command=shlex.join(adapter.fuse_words(str(base))))
     full_tensors = adapter.full_tensors
     if full_tensors:
         raise ContentError(
@@ -323,12 +323,12 @@ def _entries(base: Base, architecture: Architecture, gguf_type: str) -> Iterator
         if name is None or tensor.dtype not in STORED or not 1 <= len(tensor.shape) <= 2:
             raise ContentError(
                 _(
-                    "{file}: tensor {name!r} ({dtype} {shape}) has no place in a GGUF of {name2}",
+                    "{file}: tensor {name!r} ({dtype} {shape}) has no place in a GGUF of {architecture}",
                     file=tensor.file,
                     name=tensor.name,
                     dtype=tensor.dtype,
                     shape=list(tensor.shape),
-                    name2=architecture.name,
+                    architecture=architecture.name,
                 )
             )
         if name == "output.weight" and base.tied:

@@ -18,7 +18,7 @@ from tuneyard.adapters.export.source import ExportSource
 from tuneyard.adapters.store import note
 from tuneyard.core.documents import is_number
 from tuneyard.core.errors import ContentError, RequestError, show_value, unexpected
-from tuneyard.core.language.message import _
+from tuneyard.core.language.message import _, joined
 from tuneyard.core.llamafactory.prompt import TODAY, Message, Render
 from tuneyard.core.llamafactory.prompt.rendering import template_renderer
 from tuneyard.core.llamafactory.prompt.tokenizer_files import GENERATION, first_object, read_tokenizer
@@ -68,7 +68,7 @@ def find_wrapping(render: Render) -> Wrapping:
                     "the chat template does more than wrap each message (it trims texts, or treats some "
                     "turns differently), so no TEMPLATE can be written that is exact; write one by hand. "
                     "For messages of {roles} it gives {expected}, a wrapping {wrapped}",
-                    roles=", ".join(message["role"] for message in messages),
+                    roles=joined(message["role"] for message in messages),
                     expected=show_value(expected),
                     wrapped=show_value(wrapped),
                 )

@@ -38,7 +38,7 @@ class DoraStatistics(FactorStatistics):
 class DoraAdapter(LoraAdapter):
     """A DoRA adapter: the factors of a LoRA, and the magnitudes m [outputs] of each module."""
 
-    NOT_MERGED = "use_dora true: DoRA rescales the base weights, so its change is not a sum of B·A"
+    NOT_MERGED = _("use_dora true: DoRA rescales the base weights, so its change is not a sum of B·A")
 
     HAS_MAGNITUDES = True
     SUFFIXES = (*LoraAdapter.SUFFIXES, MAGNITUDE)

@@ -51,16 +51,16 @@ KNOWN = {
 }  # fmt: skip
 REFUSED = {
     "alora_invocation_tokens": _("aLoRA acts only after its invocation tokens"),
-    "arrow_config": "an Arrow router chooses between adapters at run time",
-    "layer_replication": "the adapter belongs to a base with replicated layers",
-    "lora_bias": "the adapter adds a bias next to B·A",
-    "megatron_config": "Megatron's sharded layers are not supported",
-    "target_parameters": (
+    "arrow_config": _("an Arrow router chooses between adapters at run time"),
+    "layer_replication": _("the adapter belongs to a base with replicated layers"),
+    "lora_bias": _("the adapter adds a bias next to B·A"),
+    "megatron_config": _("Megatron's sharded layers are not supported"),
+    "target_parameters": _(
         "LoRA on bare parameters (the experts of MoE layers), which LLaMA-Factory cannot train; merge it "
         "into its base with PEFT: PeftModel.from_pretrained(BASE, DIR).merge_and_unload()"
     ),
-    "trainable_token_indices": "it replaces single rows of the embedding",
-    "use_qalora": "QA-LoRA pools its inputs",
+    "trainable_token_indices": _("it replaces single rows of the embedding"),
+    "use_qalora": _("QA-LoRA pools its inputs"),
 }
 NUMBERS = {"r": "rank_pattern", "lora_alpha": "alpha_pattern"}  # each with its values by module
 SWITCHES = ("use_rslora", "fan_in_fan_out", "use_dora")
@@ -197,11 +197,11 @@ class LoraAdapter(Adapter):
             rank = self.config.rank_of(path)
             if self.config.targets(path) and module.rank != rank:
                 yield _(
-                    "{path}: rank {rank}, but {config} gives it {rank2}",
+                    "{path}: rank {rank}, but {config} gives it {expected}",
                     path=path,
                     rank=module.rank,
                     config=CONFIG,
-                    rank2=rank,
+                    expected=rank,
                 )
             self.config.scale_of(path)  # matches alpha_pattern too, here where its time is limited
 
@@ -298,12 +298,10 @@ def _problems(raw: dict[str, Any], folder: Path) -> Iterator[str]:
     start = raw.get("init_lora_weights", True)
     if start in PLAIN_STARTS:
         if folder.resolve().name in PISSA_LEFTOVERS:
-            yield (
-                _(
-                    "LLaMA-Factory keeps this of a PiSSA run. Its B·A is the change from PiSSA's "
-                    "changed base; {how_to_convert}",
-                    how_to_convert=_how_to_convert(folder),
-                )
+            yield _(
+                "LLaMA-Factory keeps this of a PiSSA run. Its B·A is the change from PiSSA's "
+                "changed base; {fix}",
+                fix=_how_to_convert(folder),
             )
     elif isinstance(start, str) and start.lower().startswith(CHANGED_STARTS):
         fix: str = _("no conversion is known: serve it on the base saved with it")
@@ -311,19 +309,17 @@ def _problems(raw: dict[str, Any], folder: Path) -> Iterator[str]:
             fix = _how_to_convert(folder)
         elif start.lower().startswith(CONVERTED):
             fix = _("convert it: {command}", command=CONVERT_WITH_PEFT)
-        yield (
-            _(
-                "init_lora_weights {start}: training began from a changed base, so B·A is "
-                "not the change from the published one; {fix}",
-                start=show_value(start),
-                fix=fix,
-            )
+        yield _(
+            "init_lora_weights {start}: training began from a changed base, so B·A is "
+            "not the change from the published one; {fix}",
+            start=show_value(start),
+            fix=fix,
         )
     else:
         yield _("init_lora_weights {start}: an unknown start", start=show_value(start))
     for field, why in REFUSED.items():
         if raw.get(field):
-            yield f"{field} {show_value(raw[field])}: {why}"
+            yield _("{field} {value}: {reason}", field=field, value=show_value(raw[field]), reason=why)
     if raw.get("bias", "none") not in ("none", "all", "lora_only"):
         yield _("bias {bias}: expected none, all or lora_only", bias=show_value(raw["bias"]))
     for field, pattern in NUMBERS.items():
@@ -346,10 +342,9 @@ def _how_to_convert(folder: Path) -> str:
     if not (converted / CONFIG).is_file():
         return _(
             "train again with pissa_convert: true in the recipe and use the plain LoRA "
-            "in OUTPUT_DIR/{pissa_converted}; for an adapter that PEFT trained: "
-            "{convert_with_peft}",
-            pissa_converted=PISSA_CONVERTED,
-            convert_with_peft=CONVERT_WITH_PEFT,
+            "in OUTPUT_DIR/{folder}; for an adapter that PEFT trained: {command}",
+            folder=PISSA_CONVERTED,
+            command=CONVERT_WITH_PEFT,
         )
     if name.startswith("checkpoint-"):
         return _(

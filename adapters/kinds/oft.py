@@ -89,11 +89,11 @@ class OftAdapter(Adapter):
     config: OftConfig
     modules: dict[str, Rotation]
 
-    NOT_MERGED = (
+    NOT_MERGED = _(
         'peft_type "OFT": OFT multiplies the base weights by a rotation, so its change is not a sum of B·A '
         "(to merge adapters, train LoRA)"
     )
-    NOT_DRAWN = "--plot draws factors B·A, and OFT has none"
+    NOT_DRAWN = _("--plot draws factors B·A, and OFT has none")
     TENSORS = _("OFT rotations")
     SUFFIXES = (ROTATION,)
     TAG = "oft"
@@ -167,11 +167,11 @@ class OftAdapter(Adapter):
                 size = self.config.size_of(shape[1])
                 if rotation.size != size:
                     yield _(
-                        "{path}: blocks of size {size}, but {config} gives it {size2}",
+                        "{path}: blocks of size {size}, but {config} gives it {expected}",
                         path=path,
                         size=rotation.size,
                         config=CONFIG,
-                        size2=size,
+                        expected=size,
                     )
 
     def change(self, weight: float, path: str, source: Tensor, base_as: str | None) -> Change:  # noqa: ARG002
@@ -298,20 +298,16 @@ def _formula_problems(raw: dict[str, Any]) -> Iterator[str]:
     if raw.get("use_cayley_neumann") and (
         version is None or tuple(map(int, version.groups())) < NEUMANN_SINCE
     ):
-        yield (
-            _(
-                "use_cayley_neumann with peft_version {raw}: PEFT 0.18 changed the series, "
-                "so this rotation is another one there; train again with PEFT 0.18 or later",
-                raw=show_value(raw.get("peft_version")),
-            )
+        yield _(
+            "use_cayley_neumann with peft_version {version}: PEFT 0.18 changed the series, "
+            "so this rotation is another one there; train again with PEFT 0.18 or later",
+            version=show_value(raw.get("peft_version")),
         )
     if raw.get("bias", "none") != "none":
-        yield (
-            _(
-                "bias {bias}: PEFT trains biases with OFT and never writes them, so that the "
-                "training cannot be reproduced",
-                bias=show_value(raw["bias"]),
-            )
+        yield _(
+            "bias {bias}: PEFT trains biases with OFT and never writes them, so that the "
+            "training cannot be reproduced",
+            bias=show_value(raw["bias"]),
         )
     blocks, block_size = raw.get("r"), raw.get("oft_block_size")
     if blocks and block_size:

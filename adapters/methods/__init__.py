@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from tuneyard.core.documents.schema_errors import violations
 from tuneyard.core.errors import RequestError
-from tuneyard.core.language.message import _
+from tuneyard.core.language.message import _, joined, listed, relative
 from tuneyard.core.plugins import Plugin, registry
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ class Parameter:
                 number = self.kind(value)
         messages = [violation.message for violation in violations(self.schema, number, exact=True)]
         if messages:
-            raise RequestError(f"{place}: {', '.join(messages)}")
+            raise RequestError(_("{place}: {problems}", place=relative(place), problems=joined(messages)))
         return self.kind(str(number))
 
 
@@ -121,7 +121,7 @@ class Method:
                         "method {name}: --{option} belongs to --method {owners}",
                         name=self.name,
                         option=option,
-                        owners=" or ".join(owners),
+                        owners=joined(owners, _(" or ")),
                     )
                 )
         values: dict[str, float | None] = {}
@@ -147,15 +147,16 @@ class Method:
         """
         least, most = self.adapters
         if len(names) < least or (most is not None and len(names) > most):
-            expected = f"{least}" if most == least else _("{number} or more", number=least)
-            listed = ", ".join(names)
+            expected = str(least)
+            if most != least:
+                expected = _("{number} or more", number=least)
             raise RequestError(
                 _(
                     "method {method}: adapters with a weight other than 0: {number} ({names}), "
                     "expected {expected}; --method exact takes any number",
                     method=self.name,
                     number=len(names),
-                    names=listed,
+                    names=joined(names),
                     expected=expected,
                 )
             )
@@ -192,7 +193,7 @@ class Method:
         with self.plugin.guarded():
             a, b = self.function(factors, rank, values)
             if (a.shape[1:], b.shape[:1]) != ((inputs,), (outputs,)) or a.shape[0] != b.shape[-1]:
-                shapes = _("A {shape} and B {shape2}", shape=list(a.shape), shape2=list(b.shape))
+                shapes = _("A {shape} and B {other}", shape=list(a.shape), other=list(b.shape))
                 raise ValueError(
                     _(
                         "{shapes} are no factors of {outputs}×{inputs}",
@@ -222,9 +223,9 @@ class Method:
             if merged.shape != factors.shape:
                 raise ValueError(
                     _(
-                        "ΔW {shape} is no matrix of {shape2}",
+                        "ΔW {shape} is no matrix of {expected}",
                         shape=list(merged.shape),
-                        shape2=list(factors.shape),
+                        expected=list(factors.shape),
                     )
                 )
             if not np.isfinite(merged).all():
@@ -260,7 +261,7 @@ def find_method(name: str) -> Method:
     """Look a method up; `RequestError` lists the existing methods."""
     if name not in methods():
         raise RequestError(
-            _("--method {name!r} is not one of {methods}", name=name, methods=", ".join(methods()))
+            _("--method {name!r} is not one of {methods}", name=name, methods=joined(methods()))
         )
     return methods()[name]
 

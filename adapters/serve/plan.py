@@ -32,7 +32,7 @@ from tuneyard.core.files import read_object, write_json, write_text
 from tuneyard.core.files.bounded_reading import read_text
 from tuneyard.core.installation.checkout import SAFE_PATH
 from tuneyard.core.installation.packages import after_vllm_setup
-from tuneyard.core.language.message import _
+from tuneyard.core.language.message import _, joined
 from tuneyard.core.language.messages import warn
 from tuneyard.core.llamafactory.prompt.trained_files import ends_with
 from tuneyard.core.training.training_run import names_in
@@ -97,22 +97,22 @@ class ServingPlan:
     def lines(self) -> list[str]:
         """The lines that name the models, the settings and the command of the server."""
         models = self.models
-        adapters = "no adapters"
+        adapters = _("no adapters")
         if models.adapters:
-            adapters = ", ".join(adapter.name for adapter in models.adapters)
-        context = "the model's own"
+            adapters = joined(adapter.name for adapter in models.adapters)
+        context = _("the model's own")
         if models.context is not None:
             context = _("{number:,} tokens", number=models.context)
         if models.length is not None:
-            context += _(
-                " (cutoff_len {length:,} and {new_tokens:,} new ones; ",
+            limit = _("no limit of the base")
+            if models.limit:
+                limit = _("the base's limit is {limit:,}", limit=models.limit)
+            context = _(
+                "{context} (cutoff_len {length:,} and {new_tokens:,} new ones; {limit})",
+                context=context,
                 length=models.length,
                 new_tokens=models.new_tokens,
-            )
-            context += (
-                _("the base's limit is {limit:,})", limit=models.limit)
-                if models.limit
-                else "no limit of the base)"
+                limit=limit,
             )
         lines = [
             _("base      {name}", name=models.name),
@@ -120,15 +120,12 @@ class ServingPlan:
             _("context   {context}", context=context),
         ]
         if self.engine == LLAMA_CPP and len(models.adapters) > 1:
-            ids = [
-                _("id {number}: {name}", number=number, name=adapter.name)
-                for number, adapter in enumerate(models.adapters)
-            ]
+            ids = [f"id {number}: {adapter.name}" for number, adapter in enumerate(models.adapters)]
             lines.append(
                 _(
                     'choice    by the request\'s "lora": [{{"id": 0, "scale": 1}}], without it '
                     "the base answers ({ids})",
-                    ids=", ".join(ids),
+                    ids=joined(ids),
                 )
             )
         elif self.engine == LLAMA_CPP and models.adapters:
@@ -162,7 +159,7 @@ class ServingPlan:
         folder = self.prompt_folder
         write_once(folder, self._write_prompt)
         if read_text(folder / CHAT_TEMPLATE) != self.template:
-            saved = "no chat template is saved, and joined texts have"
+            saved = _("no chat template is saved, and joined texts have")
             template = self.models.trained.template
             if template is not None:
                 saved = _("{file}: this chat template gives", file=template.file)
@@ -246,7 +243,7 @@ def _template_of(models: ServedModels, think: bool) -> str:
     try:
         return serving_template(trained.template.text, trained.special, think)
     except ContentError as error:
-        raise ContentError(f"{trained.template.file}: {error}") from error
+        raise ContentError(_("{path}: {error}", path=trained.template.file, error=error)) from error
 
 
 def _dataset_dir(settings: Settings) -> str:
@@ -271,12 +268,9 @@ def missing_engine(plan: ServingPlan) -> str:
     program = plan.command[0]
     if shutil.which(program):
         return ""
-    fix = _("install {llama_cpp}: {releases}", llama_cpp=LLAMA_CPP, releases=RELEASES)
+    fix = _("install {name}: {address}", name=LLAMA_CPP, address=RELEASES)
     if plan.engine == VLLM:
-        fix = _(
-            "set it up here: {after_vllm_setup}",
-            after_vllm_setup=after_vllm_setup("tuneyard adapter serve …"),
-        )
+        fix = _("set it up here: {command}", command=after_vllm_setup("tuneyard adapter serve …"))
     return _("{program} is not on PATH; add its folder to PATH, or {fix}", program=program, fix=fix)
 
 
@@ -311,7 +305,8 @@ def check_port(host: str, port: int) -> None:
         try:
             listener.bind((host, port))
         except (OSError, TypeError) as error:  # TypeError: a host name that cannot be encoded
-            reason, fix = str(error), _("name an address of this machine with --host")
+            reason = str(error)
+            fix = _("name an address of this machine with --host")
             if isinstance(error, OSError):
                 reason = error.strerror or reason
                 if error.errno in (errno.EADDRINUSE, errno.EACCES):

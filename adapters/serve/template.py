@@ -131,10 +131,10 @@ def trained_template(
         _(
             "{tokenizer_folder}: neither its chat template nor LLaMA-Factory's own Jinja form "
             "writes the prompts of the training ({written}); write a Jinja template that does "
-            "into {tokenizer_folder2}",
+            "into {template_file}",
             tokenizer_folder=tokenizer_folder,
             written=written,
-            tokenizer_folder2=tokenizer_folder / "chat_template.jinja",
+            template_file=tokenizer_folder / "chat_template.jinja",
         )
     )
 

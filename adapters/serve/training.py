@@ -123,9 +123,9 @@ def _unweighted(text: str) -> str:
         raise RequestError(
             _(
                 "{text!r}: a server takes adapters without weights; merge them, and serve the "
-                "result: tuneyard adapter merge {text2} … --out saves/NAME",
+                "result: tuneyard adapter merge {word} … --out saves/NAME",
                 text=text,
-                text2=shlex.quote(text),
+                word=shlex.quote(text),
             )
         )
     return reference

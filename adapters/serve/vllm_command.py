@@ -27,14 +27,19 @@ def check_vllm(models: ServedModels) -> None:
             ["tuneyard", "adapter", "merge", f"{adapter.word}=1", "--out", f"saves/{adapter.name}-plain"]
         )
         if adapter.full_tensors:
-            raise ContentError(f"{adapter.folder}: {NOT_IN_VLLM}: {fuse}")
-        if vllm_rank(adapter.largest_rank) is None:
-            above = _(
-                "rank {largest_rank} is above vLLM's largest, {vllm_ranks}",
-                largest_rank=adapter.largest_rank,
-                vllm_ranks=VLLM_RANKS[-1],
+            raise ContentError(
+                _("{folder}: {reason}: {command}", folder=adapter.folder, reason=NOT_IN_VLLM, command=fuse)
             )
-            raise ContentError(f"{adapter.folder}: {above}: {fuse}")
+        if vllm_rank(adapter.largest_rank) is None:
+            raise ContentError(
+                _(
+                    "{folder}: rank {rank} is above vLLM's largest, {largest}: {command}",
+                    folder=adapter.folder,
+                    rank=adapter.largest_rank,
+                    largest=VLLM_RANKS[-1],
+                    command=fuse,
+                )
+            )
         without_patterns = replace(adapter.config, ranks={}, alphas={})
         for path in adapter.modules:
             scale, scale_of_vllm = adapter.config.scale_of(path), without_patterns.scale_of(path)

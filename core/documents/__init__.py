@@ -251,10 +251,10 @@ def _size(node: "yaml.Node", place: object, sizes: "dict[yaml.Node, int]") -> in
     if size > MOST_VALUES:
         raise ContentError(
             _(
-                "{path}: more than {values:,} values, where an alias counts as all that it stands for; "
+                "{path}: more than {most:,} values, where an alias counts as all that it stands for; "
                 "keep rows of data in a .jsonl",
                 path=place,
-                values=MOST_VALUES,
+                most=MOST_VALUES,
             )
         )
     sizes[node] = size

@@ -234,7 +234,7 @@ class RecordReader:
                         "no column {column!r} (found: {record}): map it in `columns` of the entry, or "
                         "compile the file: tuneyard data init FILE",
                         column=column or "prompt",
-                        record=", ".join(record) or _("none"),
+                        record=joined(record) or _("none"),
                     )
                 )
             return self.read(record)

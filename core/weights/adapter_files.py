@@ -14,7 +14,7 @@ from typing import NamedTuple, Protocol
 from tuneyard.core.errors import ContentError, RequestError, show_value
 from tuneyard.core.files import HUB_ID, Fields, files_sha256, read_object
 from tuneyard.core.files.bounded_reading import refuse_pipe
-from tuneyard.core.language.message import _
+from tuneyard.core.language.message import _, joined
 from tuneyard.core.text.quoting import shell
 from tuneyard.core.training.training_run import TRAINING, model_sha256, training_inputs
 from tuneyard.core.weights.tensors import Weights, open_shards, open_weights, read_shards, tensors_of
@@ -252,7 +252,7 @@ def check_task(place: Path, config: Fields) -> None:
                 "{path}: task_type {value}: unknown; expected {names}: name the one of its training",
                 path=place,
                 value=show_value(task),
-                names=", ".join(LANGUAGE_TASKS),
+                names=joined(LANGUAGE_TASKS),
             )
         )
 
@@ -398,10 +398,10 @@ def refuse_adapter(folder: Path) -> None:
         raise RequestError(
             _(
                 "{folder}: an adapter, expected a whole model: its base is {base}, and both together "
-                "are what `tuneyard adapter fuse {shell} --base {shell2} --out DIR` writes",
+                "are what `tuneyard adapter fuse {word} --base {base_word} --out DIR` writes",
                 folder=folder,
                 base=base,
-                shell=shell(folder),
-                shell2=shell(base),
+                word=shell(folder),
+                base_word=shell(base),
             )
         )

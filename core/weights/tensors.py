@@ -27,7 +27,7 @@ from tuneyard.core.errors import (
 )
 from tuneyard.core.files import Fields, JsonObject, parse_json, read_object, strings
 from tuneyard.core.files.bounded_reading import LARGEST_FILE, open_regular
-from tuneyard.core.language.message import _
+from tuneyard.core.language.message import _, joined
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -109,7 +109,7 @@ def _read(tensor: Tensor, first: int, count: int, where: str) -> Stored:
                 "{place}: dtype {dtype}, expected {names}",
                 place=where,
                 dtype=tensor.dtype,
-                names=" or ".join(STORED),
+                names=joined(STORED, _(" or ")),
             )
         )
     kind = np.dtype(STORED[tensor.dtype])
@@ -207,12 +207,12 @@ def _read_header(path: Path) -> tuple[JsonObject, int]:
         if len(name) > LONGEST_NAME:
             raise ContentError(
                 _(
-                    "{path}: found a tensor's name of {name:,} characters, {name2}; expected "
-                    "{longest_name:,} at most; copy the file again",
+                    "{path}: found a tensor's name of {length:,} characters, {begin}; expected "
+                    "{most:,} at most; copy the file again",
                     path=path,
-                    name=len(name),
-                    name2=show_value(name),
-                    longest_name=LONGEST_NAME,
+                    length=len(name),
+                    begin=show_value(name),
+                    most=LONGEST_NAME,
                 )
             )
         if not isinstance(entry, dict):  # the library takes a list, too
@@ -377,10 +377,10 @@ def write_weights(path: Path, tensors: Sequence[Spec], values: Iterable[Array]) 
             if array.shape != shape:
                 raise ValueError(
                     _(
-                        "{name}: array of shape {shape}, announced as {shape2}",
+                        "{name}: array of shape {shape}, announced as {announced}",
                         name=name,
                         shape=array.shape,
-                        shape2=shape,
+                        announced=shape,
                     )
                 )
             stored = from_fp32(array, dtype)

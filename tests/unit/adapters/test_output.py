@@ -41,7 +41,7 @@ def trained(_count):
 
 @pytest.mark.parametrize("work", [merge, fuse])
 def test_what_comes_while_a_command_works_is_kept_with_its_result(work):
-    with raises(RequestError, "out", "/out-2"):
+    with raises(RequestError, "out", "out-2"):
         work(trained)
     assert open_adapter("./out").digest == open_adapter(make("same", factors(7))).digest
     files = {path: path.read_bytes() for path in Path("out-2").iterdir()}
@@ -69,7 +69,7 @@ def test_force_is_for_what_lay_there_and_not_for_what_came(work):
             Path("out").rename("old")
             trained(0)
 
-    with raises(RequestError, "--force", "/out-2"):
+    with raises(RequestError, "--force", "out-2"):
         work(replaced, force=True)
     assert open_adapter("./out").digest == open_adapter(make("same", factors(7))).digest
     assert names("old") == names("out-2")
@@ -138,7 +138,7 @@ def test_a_file_that_comes_while_a_gguf_is_written_is_kept(monkeypatch):
 
     with monkeypatch.context() as patch:
         patch.setattr("tuneyard.adapters.export.gguf_files.write_gguf", interrupted)
-        with raises(RequestError, "m.gguf", "/m-2.gguf"):
+        with raises(RequestError, "m.gguf", "m-2.gguf"):
             to_gguf(open_source("./model", None), options)
     assert Path("m.gguf").read_text() == "mine"
     Path("m.gguf").unlink()
