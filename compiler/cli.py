@@ -559,7 +559,9 @@ def verify_command(
         _print(as_json, partial(report.as_json, verdict), report.lines(verdict, every))
         if verdict.failed:
             errors = sum(count for code, count in verdict.counts.items() if code.startswith("E"))
-            failed.append(f"{dataset} has {counted(errors, 'problem', 'problems')}")
+            failed.append(
+                _("{dataset} has {errors}", dataset=dataset, errors=counted(errors, "problem", "problems"))
+            )
         not_checked += verdict.not_checked
     if failed:
         raise ContentError(_("{failed}. Fix them before training", failed=", ".join(failed)))

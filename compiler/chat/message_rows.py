@@ -22,6 +22,7 @@ from tuneyard.compiler.rows.problem_codes import NO_RECORDS, NOT_AN_OBJECT
 from tuneyard.compiler.rows.problems import Problems, UnreadableFileError
 from tuneyard.core.datasets.answer_flags import changes_answer
 from tuneyard.core.errors import Problem, show_value, show_values
+from tuneyard.core.language.message import _
 
 MESSAGES = "messages"
 """The column of the messages in the rows that come out."""
@@ -100,7 +101,12 @@ def conversations_of(
     if conversations:
         prefix = conversations[0].prefix
         problems.notes.append(
-            f"{prefix.file}: {count:,} rows are the turns of {len(conversations):,} conversations"
+            _(
+                "{file}: {number:,} rows are the turns of {count:,} conversations",
+                file=prefix.file,
+                number=count,
+                count=len(conversations),
+            )
         )
     for prefix, value, conversation in conversations:
         joined = joined_messages(message.fields for message in conversation)
@@ -131,7 +137,7 @@ def _messages(
                 continue
             if missing or isinstance(cells.get("by"), list | dict):
                 name = settings[missing or "by"]
-                fault = f"found {show_value(row.get(name))}, expected a value: `turns` names it"
+                fault = _("found {row}, expected a value: `turns` names it", row=show_value(row.get(name)))
                 problems.bad_row([Problem(NOT_AN_OBJECT, rows.place(number), fault, name)], row)
                 continue
             if "per" in settings:
@@ -204,7 +210,9 @@ def _sort(conversations: Collection[list[MessageRow]], order: str) -> None:
         fix = (
             "number the turns, or write times as 2024-03-01 09:05:00; without `order` the file's order stays"
         )
-        raise UnreadableFileError(NO_RECORDS, f"the order of {shown} is not certain", fix, field=order)
+        raise UnreadableFileError(
+            NO_RECORDS, _("the order of {shown} is not certain", shown=shown), fix, field=order
+        )
     for conversation, places in zip(conversations, orders, strict=True):
         conversation[:] = [conversation[place] for place in places]
 

@@ -31,7 +31,7 @@ from tuneyard.compiler.spec.model import ROW_NUMBER, UNLABELLED, Spec
 from tuneyard.core.documents.schema_errors import violations
 from tuneyard.core.errors import Problem, nearest, show_value
 from tuneyard.core.errors.problem_codes import ProblemCode
-from tuneyard.core.language.message import _
+from tuneyard.core.language.message import _, joined
 from tuneyard.core.records.calls import WrongValueError
 
 MISSING_COLUMN = ProblemCode(
@@ -194,26 +194,34 @@ class Checker:
             counts = self.rows_by_source[column.name]
             source = max(counts, key=lambda name: bool(counts[name]), default=None)
             if len(+counts) > 1:
-                of_all = f"of {counts.total()}"
                 columns = [
-                    f"column {show_value(name)} ({number} {of_all})" for name, number in (+counts).items()
+                    _(
+                        "column {name} ({number} of {total})",
+                        name=show_value(name),
+                        number=number,
+                        total=counts.total(),
+                    )
+                    for name, number in (+counts).items()
                 ]
-                mixed.append(f"using {' and '.join(columns)} as {column.name}")
+                mixed.append(
+                    _("using {columns} as {name}", columns=joined(columns, _(" and ")), name=column.name)
+                )
             elif source is None:
                 if self.spec.is_generic and column.name != SYSTEM:
                     missing.append(column.name)
             elif self.spec.is_generic or source not in (column.name, column.names[0]):
-                used.append(f"column {show_value(source)} as {column.name}")
-        lines = []
-        if used:
-            line = f"using {', '.join(used)}"
-            if missing:
-                line += f", no column for {', '.join(missing)}"
-            lines.append(line)
+                used.append(_("column {source} as {name}", source=show_value(source), name=column.name))
+        lines: list[str] = []
+        if used and missing:
+            lines.append(
+                _("using {used}, no column for {missing}", used=joined(used), missing=joined(missing))
+            )
+        elif used:
+            lines.append(_("using {used}", used=joined(used)))
         lines += mixed
         for reader in self.readers:
             lines += reader.notes()
-        return [f"{self.display_path}: {line}" for line in dict.fromkeys(lines)]
+        return [_("{path}: {line}", path=self.display_path, line=line) for line in dict.fromkeys(lines)]
 
     def _shape(self, reader: ColumnReader, batch: Batch, rows: Rows) -> Batch:
         """Bring the values of a column that passed the check into the form that rendering expects."""
@@ -355,7 +363,11 @@ class Checker:
         forms = form_names(map(rows.row, range(len(rows.lines))))
         if forms:
             command = f"tuneyard data init {shlex.quote(self.display_path)}"
-            fix = f"`{command}` proposes a spec for this export (`source: {{form: {' or '.join(forms)}}}`)"
+            fix = _(
+                "`{command}` proposes a spec for this export (`source: {{form: {forms}}}`)",
+                command=command,
+                forms=" or ".join(forms),
+            )
         for column in columns:
             near = nearest(column.name, names)
             if near:
@@ -363,7 +375,9 @@ class Checker:
                 break
         line = rows.lines[0] if rows.typed else 1
         noun = "column" if len(columns) == 1 else "columns"
-        message = f"no such {noun}: found {listed}, expected {expected}"
+        message = _(
+            "no such {noun}: found {listed}, expected {expected}", noun=noun, listed=listed, expected=expected
+        )
         field = ", ".join(column.name for column in columns)
         return Problem(MISSING_COLUMN, Place(rows.prefix, line), message, field, fix)
 
@@ -451,8 +465,8 @@ class Checker:
     def _changed(self, name: str, batch: Batch, number: int, rows: Rows) -> Problem:
         """E105 for a kept value of another type than before."""
         value = batch.columns[name][number]
-        found = f"found {show_value(value)} ({_type(type(value))})"
-        message = f"{found}, expected {self.types[name]} as in the rows before"
+        found = _("found {value} ({type})", value=show_value(value), type=_type(type(value)))
+        message = _("{found}, expected {types} as in the rows before", found=found, types=self.types[name])
         in_table = "in a spec, `is: extra` keeps all of them as text"
         fix = "write all of them as text" if rows.typed else in_table
         return Problem(WRONG_TYPE, batch.place(number), message, self._field(name), fix)
@@ -508,7 +522,12 @@ class Checker:
             wrong = next(violations(schema, value))
             return Problem(WRONG_TYPE, place, wrong.message, f"{field} {wrong.place}".rstrip())
         fix = column_type.fix_of(value, field)
-        message = f"found {value_text} ({_type(type(value))}), expected {expected}"
+        message = _(
+            "found {value_text} ({type}), expected {expected}",
+            value_text=value_text,
+            type=_type(type(value)),
+            expected=expected,
+        )
         return Problem(WRONG_TYPE, place, message, field, fix)
 
     def _field(self, name: str) -> str:

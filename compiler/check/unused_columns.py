@@ -91,7 +91,7 @@ class Unused:
                     content = _(
                         "a mark such as {value} (an answer is incorrect, or not to be learned)", value=value
                     )
-                message = f"{content}, and the spec uses no such column"
+                message = _("{content}, and the spec uses no such column", content=content)
                 self._find(name, rows, changing.rows, message, _fix_of_unused(spec, name))
 
     def note_lost(
@@ -111,7 +111,7 @@ class Unused:
             elif numbers:
                 content = SYSTEM_TEXT if column == "system" else column
                 files = ", ".join(output.file for output in outputs)
-                message = f"{content}, which is not written to {files}"
+                message = _("{content}, which is not written to {files}", content=content, files=files)
                 self._find(source, rows, numbers, message, _fix_of_lost(spec, column, source, outputs))
 
     def _find(self, name: str, rows: Rows, numbers: Sequence[int], message: str, fix: str) -> None:
@@ -131,7 +131,7 @@ class Unused:
 
         A column counts if each of its values names a split.
         """
-        notes = []
+        notes: list[str] = []
         for name, counts in self.splits.items():
             others = {
                 other: rows
@@ -139,13 +139,23 @@ class Unused:
                 if (other == TRAIN_SPLIT) != (split == TRAIN_SPLIT)
             }
             if others and "" not in counts:
-                of_others = (
-                    f"{sum(others.values())} of {counts.total()} rows are of {', '.join(sorted(others))}"
+                of_others = _(
+                    "{values} of {total} rows are of {others}",
+                    values=sum(others.values()),
+                    total=counts.total(),
+                    others=", ".join(sorted(others)),
                 )
                 notes.append(
-                    f"{display_path}: {of_others} {SAYS} {key_in_spec(name)}, and all are read as "
-                    f"{split}: write the rows of each split into a file that is named like it, or list the "
-                    "column under `ignore`"
+                    _(
+                        "{display_path}: {of_others} {says} {key_in_spec}, and all are read as "
+                        "{split}: write the rows of each split into a file that is named like it, or "
+                        "list the column under `ignore`",
+                        display_path=display_path,
+                        of_others=of_others,
+                        says=SAYS,
+                        key_in_spec=key_in_spec(name),
+                        split=split,
+                    )
                 )
         return notes
 
@@ -248,7 +258,12 @@ def _fix_of_unused(spec: Spec, name: str) -> str:
     if not meaning(name):
         fix = "LLaMA-Factory learns every row alike: take out the rows that are not to be learned; or "
     ignore = f"`ignore: [{key_in_spec(name)}]`"
-    return f"{fix}{where_to_write(spec.name)} map it to a column, or leave it out by {ignore}"
+    return _(
+        "{fix}{where_to_write} map it to a column, or leave it out by {ignore}",
+        fix=fix,
+        where_to_write=where_to_write(spec.name),
+        ignore=ignore,
+    )
 
 
 def _fix_of_lost(spec: Spec, column: str, source: str, outputs: Sequence[Output]) -> str:
@@ -258,4 +273,4 @@ def _fix_of_lost(spec: Spec, column: str, source: str, outputs: Sequence[Output]
         fix = "a mixture holds none: "
     elif column == "system" and all(output.format == "alpaca" for output in outputs):
         fix = 'add `system: "{system}"` to that output, or '
-    return f"{fix}leave it out by `ignore: [{key_in_spec(source)}]`"
+    return _("{fix}leave it out by `ignore: [{key_in_spec}]`", fix=fix, key_in_spec=key_in_spec(source))

@@ -3,7 +3,7 @@
 from tuneyard.compiler.columns.text import CleanedType
 from tuneyard.compiler.spec.column_types import ColumnReader, Values
 from tuneyard.core.files import are_texts
-from tuneyard.core.language.message import counted
+from tuneyard.core.language.message import _, counted
 
 OTHERS = "rows with other answers"
 
@@ -28,8 +28,13 @@ class AnswerReader(ColumnReader):
             return []
         rows = counted(self.noted[OTHERS], "row", "rows")
         return [
-            f"{self.column.name}: {rows} with several different answers, of which the first is learned, as "
-            "of alternatives; if they are parts of one answer, write `is: list` for the column"
+            _(
+                "{name}: {rows} with several different answers, of which the first is "
+                "learned, as of alternatives; if they are parts of one answer, write `is: "
+                "list` for the column",
+                name=self.column.name,
+                rows=rows,
+            )
         ]
 
 

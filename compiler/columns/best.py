@@ -40,7 +40,7 @@ def best_of(reader: ColumnReader, value: object, *, lowest: bool = False, in_pai
         fields = item if isinstance(item, dict) else {}
         score, text = fields.get(by), fields.get(take)
         if isinstance(score, bool) or not isinstance(score, int | float) or not isinstance(text, str):
-            expected = f"a number {by!r} and a text {take!r}"
+            expected = _("a number {by!r} and a text {take!r}", by=by, take=take)
             raise WrongValueError(
                 _(
                     "item {number}: found {item}, expected {expected}",
@@ -51,7 +51,9 @@ def best_of(reader: ColumnReader, value: object, *, lowest: bool = False, in_pai
             )
         scored.append((score, text))
     if in_pair and len({score for score, _unused in scored}) == 1:
-        equal_scores = f"{by} is {scored[0][0]} for all of {len(scored)} answers"
+        equal_scores = _(
+            "{by} is {scored} for all of {scored2} answers", by=by, scored=scored[0][0], scored2=len(scored)
+        )
         raise WrongValueError(_("{equal_scores}: none is preferred", equal_scores=equal_scores))
     choose = min if lowest != (by == "rank") else max
     _unused, best = choose(scored, key=lambda answer: answer[0])

@@ -97,10 +97,15 @@ class CorrectChoiceReader(ColumnReader):
         """From which number on the choices are counted, if answers are numbers."""
         if not self.noted:
             return []
-        numbers = f"numbers from {min(self.noted)} to {max(self.noted)}"
+        numbers = _("numbers from {noted} to {noted2}", noted=min(self.noted), noted2=max(self.noted))
         return [
-            f"{column.name}: {numbers}, of which {column.options.get('first', 0)} is the first choice "
-            "(`first: 0` or `first: 1` at the column)"
+            _(
+                "{name}: {numbers}, of which {options} is the first choice (`first: 0` or "
+                "`first: 1` at the column)",
+                name=column.name,
+                numbers=numbers,
+                options=column.options.get("first", 0),
+            )
             for column in self.answers
         ]
 

@@ -56,8 +56,13 @@ class LabelType(ColumnType):
         elif value is None:
             fix = _("fill it, or delete the row")
         elif isinstance(value, dict | list):
-            fix = f"--column label={file.sources.get(COLUMN, COLUMN)}.KEY names the label inside it"
-        message = f"found {show_value(value)}, expected one of {', '.join(labels)}"
+            fix = _(
+                "--column label={sources}.KEY names the label inside it",
+                sources=file.sources.get(COLUMN, COLUMN),
+            )
+        message = _(
+            "found {value}, expected one of {labels}", value=show_value(value), labels=", ".join(labels)
+        )
         return Problem(UNKNOWN_LABEL, place, message, field, fix)
 
 

@@ -62,5 +62,5 @@ def refuse_flagged(flags_by_message: Mapping[int, Fields], answers: Sequence[int
     messages = f"turn {numbers}" if len(flagged_answers) == 1 else f"turns {numbers}"
     message = f"{messages}: marked with {listed}, and LLaMA-Factory would learn the whole answer"
     ignore = f"`ignore: [{', '.join(names)}]` {where_to_write(keys.spec.name)}"
-    fix = f"leave the row out (`--on-error reject`), or the mark by {ignore}"
+    fix = _("leave the row out (`--on-error reject`), or the mark by {ignore}", ignore=ignore)
     raise CodedError(MASKED_ANSWER, message, fix=fix)

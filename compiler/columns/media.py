@@ -57,7 +57,7 @@ class MediaReader(ColumnReader):
         """The paths in a cell, which is one text or a list; `WrongValueError` names the one that is wrong."""
         paths: list[Any] = [value] if isinstance(value, str) and value else value or []
         for path in paths:
-            expected = f"found {show_value(path)}, expected the path of a file"
+            expected = _("found {path}, expected the path of a file", path=show_value(path))
             if not isinstance(path, str) or not path.strip():
                 raise WrongValueError(expected)
             if ".." in PurePath(path).parts:
@@ -172,9 +172,13 @@ class MediaType(ColumnType):
             count += str(message["content"]).count(placeholder)
         if not media or count == len(media):
             return ""
-        return (
-            f"{count} of {placeholder} in the texts, and {len(media)} {self.name}: LLaMA-Factory stops at "
-            "it, expected one for each"
+        return _(
+            "{count} of {placeholder} in the texts, and {media} {name}: LLaMA-Factory "
+            "stops at it, expected one for each",
+            count=count,
+            placeholder=placeholder,
+            media=len(media),
+            name=self.name,
         )
 
     def not_found(self, loaded: LoadedRow) -> str:
@@ -186,7 +190,11 @@ class MediaType(ColumnType):
             for path in _paths_of(medium):
                 if not is_file(Path(path)):
                     fix = _fix_of_missing(path, is_in_object=isinstance(medium, dict))
-                    return f"LLaMA-Factory does not find {path[:LONGEST_PATH] or BLANK}: {fix}"
+                    return _(
+                        "LLaMA-Factory does not find {path}: {fix}",
+                        path=path[:LONGEST_PATH] or BLANK,
+                        fix=fix,
+                    )
         return ""
 
 
@@ -224,14 +232,18 @@ def _image_fault(image: object) -> str:
         return ""
     expected = _('expected a path, or an object with "bytes" (null) and "path"')
     if not isinstance(image, dict):
-        return f"found {show_value(image)}, {expected}"
+        return _("found {image}, {expected}", image=show_value(image), expected=expected)
     content = image.get("bytes")
     if "bytes" not in image:
-        return f'found {show_value(image)} without "bytes", {expected}'
+        return _('found {image} without "bytes", {expected}', image=show_value(image), expected=expected)
     if content is None and not isinstance(image.get("path"), str):
-        return f"found {show_value(image)} without a path, {expected}"
+        return _("found {image} without a path, {expected}", image=show_value(image), expected=expected)
     if content is not None and not isinstance(content, bytes):
-        return f"found {show_value(content)} as bytes, which are none in JSON, {expected}"
+        return _(
+            "found {content} as bytes, which are none in JSON, {expected}",
+            content=show_value(content),
+            expected=expected,
+        )
     return ""
 
 

@@ -63,7 +63,11 @@ class IdType(ColumnType):
     def fix_of(self, value: object, field: str) -> str:
         """The whole number, and how pandas writes it."""
         if isinstance(value, float) and value.is_integer():
-            return f"write it as {int(value)} (pandas: df[{field.partition(' ')[0]!r}].astype('Int64'))"
+            return _(
+                "write it as {value} (pandas: df[{partition!r}].astype('Int64'))",
+                value=int(value),
+                partition=field.partition(" ")[0],
+            )
         return ""
 
 

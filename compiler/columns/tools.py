@@ -80,8 +80,10 @@ class ToolsReader(ColumnReader):
             self.file.warnings.append((WRONG_ARGUMENTS, error.message, ""))
         for chat_message in conversation:
             if chat_message.role == ASSISTANT and OPEN in chat_message.text:
-                message = (
-                    f"turn {chat_message.number}: {OPEN} in an answer: neither checked nor scored as a call"
+                message = _(
+                    "turn {number}: {open} in an answer: neither checked nor scored as a call",
+                    number=chat_message.number,
+                    open=OPEN,
                 )
                 self.file.warnings.append((CALL_IN_TEXT, message, "give the turn the role function_call"))
         return {}
@@ -108,8 +110,12 @@ def _call_errors(conversation: Conversation, tools: str) -> Iterator[CallError]:
             if name not in schemas:
                 declared_names = "the row declares none"
                 if schemas:
-                    declared_names = f"the row has {show_values(schemas)}"
-                message = f"the tool {show_value(name)} is not declared: {declared_names}"
+                    declared_names = _("the row has {schemas}", schemas=show_values(schemas))
+                message = _(
+                    "the tool {name} is not declared: {declared_names}",
+                    name=show_value(name),
+                    declared_names=declared_names,
+                )
                 yield CallError(
                     _("turn {number}: {message}", number=chat_message.number, message=message), bool(schemas)
                 )
@@ -146,7 +152,9 @@ def _validator(schema: str) -> Any:
     try:
         return jsonschema_rs.validator_for(json.loads(schema), retriever=_no_retrieval)
     except (ValueError, RecursionError) as error:
-        return f"the tool's parameters are no JSON Schema: {str(error).splitlines()[0]}"
+        return _(
+            "the tool's parameters are no JSON Schema: {splitlines}", splitlines=str(error).splitlines()[0]
+        )
 
 
 def _no_retrieval(uri: str) -> JsonObject:

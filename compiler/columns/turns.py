@@ -112,7 +112,7 @@ def read_messages(
     conversation: Conversation = []
     for message in kept:
         if message.role in (CALL, OBSERVATION) and without_tools:
-            lost = f"found the {message.role} of a tool, which this output would make plain text"
+            lost = _("found the {role} of a tool, which this output would make plain text", role=message.role)
             fix = "write sharegpt or messages"
             raise WrongValueError(
                 _(
@@ -137,7 +137,7 @@ def read_messages(
             _("the last turn is the assistant's, but the answer is in another column; expected the user's")
         )
     if not asks and len(conversation) % 2:
-        last = f"the last turn is the {conversation[-1].role}'s"
+        last = _("the last turn is the {role}'s", role=conversation[-1].role)
         fix = ""
         if conversation[-1].role == USER and len(conversation) > 1:
             fix = " (`unanswered: drop` at the column leaves it out)"
@@ -324,7 +324,7 @@ def _content(content: object, key: str, called: bool) -> str:
         raise WrongValueError(
             _("found parts ({types}), expected text in {key!r}; {fix}", types=types, key=key, fix=fix)
         )
-    raise unusable(content, f"text in {key!r}")
+    raise unusable(content, _("text in {key!r}", key=key))
 
 
 def _refuse_loss(item: Fields, keys: MessageKeys, beside: str) -> None:
@@ -456,11 +456,14 @@ class TurnsReader(ColumnReader):
 
     def _refuse_lost_system(self) -> None:
         """Refuse a row with a system message, since an output has no system text, or another one."""
-        lost = f"and this output has a `system` of its own ({self.leaving_system_out})"
+        lost = _(
+            "and this output has a `system` of its own ({leaving_system_out})",
+            leaving_system_out=self.leaving_system_out,
+        )
         fix = "leave that out, or the turn by `ignore: [system]`"
         without_system = files_without(self.spec, SYSTEM)
         if without_system:
-            lost = f"which this output would leave out ({without_system})"
+            lost = _("which this output would leave out ({without_system})", without_system=without_system)
             fix = "write sharegpt or messages, or leave it out by `ignore: [system]`"
         raise WrongValueError(_("turn 1: found a system text, {lost}; {fix}", lost=lost, fix=fix))
 
@@ -468,7 +471,11 @@ class TurnsReader(ColumnReader):
         """Refuse a row with two different system texts: a message and a column."""
         first, text = row[self.column.name][0], row["system"]
         if first.role == SYSTEM and text and str(text).strip() not in ("", first.text.strip()):
-            both = f"{show_value(first.text)} as a turn and {show_value(text)} beside the turns"
+            both = _(
+                "{text} as a turn and {text2} beside the turns",
+                text=show_value(first.text),
+                text2=show_value(text),
+            )
             raise WrongValueError(_("found two system texts, {both}; expected one", both=both))
         return {}
 
@@ -479,7 +486,11 @@ class TurnsReader(ColumnReader):
             SHORTENED: "the first exchange alone is written (`turns: history` keeps the others)",
             UNANSWERED: "what the user says after the last answer is left out (`unanswered: drop`)",
             UNASKED: "what the assistant says before the user is left out (`unasked: drop`)",
-            WITHOUT_SYSTEM: f"{self.leaving_system_out} leaves the system turn out ({why})",
+            WITHOUT_SYSTEM: _(
+                "{leaving_system_out} leaves the system turn out ({why})",
+                leaving_system_out=self.leaving_system_out,
+                why=why,
+            ),
         }
         lines = []
         for key, message in messages.items():

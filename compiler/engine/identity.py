@@ -71,13 +71,18 @@ def changed_code(made_from: Mapping[str, object], paths: Iterable[str]) -> str:
     """The first code that has changed since a compile, "" if none has."""
     now = deciding_code(paths, (), ())
     if (made_from.get(VERSION), made_from.get(CODE)) != (now[VERSION], now[CODE]):
-        return "the compiler has changed"
+        return _("the compiler has changed")
     before = made_from.get(LIBRARIES)
     for name in ("python", *PACKAGES):
         recorded = before.get(name) if isinstance(before, Mapping) else None
         installed = now[LIBRARIES].get(name)
         if recorded != installed:
-            return f"another version of {name}: {recorded or 'none'}, now {installed or 'none'}"
+            return _(
+                "another version of {name}: {before}, now {now}",
+                name=name,
+                before=recorded or "none",
+                now=installed or "none",
+            )
     if not _are_current(made_from.get(PLUGINS), now[PLUGINS]):
         return _("a plug-in that reads or checks its files has changed")
     return ""

@@ -16,6 +16,7 @@ from tuneyard.core.datasets import DEFAULT_FOLDER
 from tuneyard.core.datasets.compiled import CompiledFiles
 from tuneyard.core.errors import ContentError
 from tuneyard.core.files import JsonObject
+from tuneyard.core.language.message import _
 
 COUNTED = ("read", "kept", "dropped", "rejected", "not_sampled")
 SEED = 42
@@ -109,7 +110,14 @@ class CompileReport(Counts):
         for output, records in records_of_outputs.items():
             if self.read != records + others:
                 raise ContentError(
-                    f"{self.name}: internal error: read {self.read}, but {output} has {records}, and "
-                    f"{others} are dropped, rejected or not sampled: nothing was published; please report "
-                    "this"
+                    _(
+                        "{name}: internal error: read {read}, but {output} has {records}, and "
+                        "{others} are dropped, rejected or not sampled: nothing was published; "
+                        "please report this",
+                        name=self.name,
+                        read=self.read,
+                        output=output,
+                        records=records,
+                        others=others,
+                    )
                 )

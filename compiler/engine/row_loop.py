@@ -24,6 +24,7 @@ from tuneyard.compiler.spec.file import Source
 from tuneyard.compiler.spec.model import Filter, Spec
 from tuneyard.core.datasets import TRAIN_SPLIT
 from tuneyard.core.files import Moved
+from tuneyard.core.language.message import _
 
 
 class SourceRows(NamedTuple):
@@ -178,7 +179,7 @@ class Reading:
             result.readable += len(rows.lines)
             batch = self._checker.check(rows)
             if batch is None:  # reading goes on, for the counts: a later row may have the column
-                result.counts.drop("column missing", len(rows.lines))
+                result.counts.drop(_("column missing"), len(rows.lines))
                 continue
             if self._filter is not None:
                 batch = self._filter.kept(batch)
@@ -196,7 +197,7 @@ class Reading:
         result.counts.read = result.readable + problems.bad_rows - checker.bad + problems.dropped.total()
         for reason, number in problems.dropped.items():
             result.counts.drop(reason, number)
-        result.counts.drop("no gold label", checker.unlabelled)
+        result.counts.drop(_("no gold label"), checker.unlabelled)
         problems.notes += checker.notes()
         problems.notes += result.unused.notes_on_splits(self.loop.rows.display_path, split)
         return result

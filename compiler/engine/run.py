@@ -173,7 +173,9 @@ class Run:
             with guarded(column_type.plugin):
                 finding = column_type.judge(counts, place)
                 if not isinstance(finding, str | Problem):
-                    raise TypeError(f"`judge` gave {show_value(finding)}, expected a problem or a text")
+                    raise TypeError(
+                        _("`judge` gave {finding}, expected a problem or a text", finding=show_value(finding))
+                    )
             if isinstance(finding, str):
                 problems.notes += [f"{place}: {finding}"] if finding else []
             elif is_whole:

@@ -160,13 +160,17 @@ def _chosen(run: Run, input_name: str, rows: Order, expected: int | None) -> Ord
     chosen = sampled(rows, size, run.job.request.seed)
     run.report.not_sampled += len(rows) - len(chosen)
     if expected is None and size > len(rows):
-        run.report.problems.notes.append(f"sample: all {len(rows)} rows, since there are not {size}")
+        run.report.problems.notes.append(
+            _("sample: all {rows} rows, since there are not {size}", rows=len(rows), size=size)
+        )
     if expected is not None:
         run.report.problems.notes.append(f"{input_name}: {len(chosen)} rows of {expected} wanted")
         if len(chosen) < expected:
-            message = (
-                f"too few rows for this part: found {len(chosen)}, expected {expected}; a smaller `total` "
-                "keeps the shares"
+            message = _(
+                "too few rows for this part: found {chosen}, expected {expected}; a smaller "
+                "`total` keeps the shares",
+                chosen=len(chosen),
+                expected=expected,
             )
             run.report.problems.warn(Problem(UNFILLED_SOURCE, input_name, message))
     return chosen
@@ -178,8 +182,15 @@ def _warn_of_lone_classes(run: Run, whole: FirstPass, column: str, other_split: 
     names = rows.names("classes")
     for number, size in sorted(Counter(rows.column("classes")).items()):
         if size == 1:
-            message = f"one row alone has {column} {names[number]}: it goes to {other_split}"
-            run.report.problems.warn(Problem(LONE_CLASS, run.spec.name, f"{message}, and none is trained on"))
+            message = _(
+                "one row alone has {column} {names}: it goes to {other_split}",
+                column=column,
+                names=names[number],
+                other_split=other_split,
+            )
+            run.report.problems.warn(
+                Problem(LONE_CLASS, run.spec.name, _("{message}, and none is trained on", message=message))
+            )
 
 
 def _drop_leaks(run: Run, sources: dict[str, FirstPass], orders: dict[str, Order]) -> None:

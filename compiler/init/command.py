@@ -174,9 +174,19 @@ def propose(
         if first is not None:
             all_of_them = counted(report.kept + report.not_written, *nouns)
             count = report.problems.counts[code]
-            lines.append(f"warning: {count} of {all_of_them} {fault}, first {first.line()}")
+            lines.append(
+                _(
+                    "warning: {count} of {all_of_them} {fault}, first {line}",
+                    count=count,
+                    all_of_them=all_of_them,
+                    fault=fault,
+                    line=first.line(),
+                )
+            )
             if code == EMPTY_ANSWER and not proposal.turns:
-                lines[-1] += f"; in the spec `columns: {{{first.field}: {{is: text}}}}` rejects empty ones"
+                lines[-1] += _(
+                    "; in the spec `columns: {{{field}: {{is: text}}}}` rejects empty ones", field=first.field
+                )
     options = _words(user_columns, share, table)
     next_steps = _next(path, spec, out, options, rejecting=0 < report.rejected <= report.read / 2)
     return ProposedSpec(text, "\n".join(lines), "\n".join(next_steps))
@@ -213,11 +223,15 @@ def _outcome(path: SourcePath, report: CompileReport, text: str, guesses: Sequen
         return counts_line(report)
     first_error = errors[0].line()
     if not report.problems.fatal and report.rejected < report.read:
-        rejected = f"{report.rejected} of {counted(report.read, 'row', 'rows')} would be rejected"
-        return f"{rejected}; the first: {first_error}"
+        rejected = _(
+            "{rejected} of {read} would be rejected",
+            rejected=report.rejected,
+            read=counted(report.read, "row", "rows"),
+        )
+        return _("{rejected}; the first: {first_error}", rejected=rejected, first_error=first_error)
     failure = "does not compile"
     if not report.problems.fatal:
-        failure = f"compiles none of {counted(report.read, 'row', 'rows')}"
+        failure = _("compiles none of {read}", read=counted(report.read, "row", "rows"))
     if errors[0].code in (BROKEN_LIST, BROKEN_QUOTING, LARGE_RECORD):
         raise ContentError(_("{error}; no spec can mend that", error=first_error))
     fixes = [
@@ -300,7 +314,7 @@ def _example(number: int, row: KeptRow) -> Iterator[str]:
 
 def _short(text: str) -> str:
     if len(text) > LONGEST:
-        text = f"{text[:LONGEST]}… ({len(text)} characters)"
+        text = _("{text}… ({text2} characters)", text=text[:LONGEST], text2=len(text))
     return as_is(text.replace("\n", "\n    "))
 
 

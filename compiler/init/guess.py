@@ -62,8 +62,11 @@ def fixes_of_notation(statistics: FileStatistics) -> list[str]:
         f"{name} {NAMES_FILES}" for name, leaf in statistics.leaves.items() if statistics.names_media(leaf)
     ]
     return fixes or [
-        f"{name} holds lists in Python's notation, not JSON; write them as JSON: "
-        f"df[{name!r}] = df[{name!r}].map(ast.literal_eval).map(json.dumps)"
+        _(
+            "{name} holds lists in Python's notation, not JSON; write them as JSON: "
+            "df[{name!r}] = df[{name!r}].map(ast.literal_eval).map(json.dumps)",
+            name=name,
+        )
         for name, leaf in statistics.leaves.items()
         if leaf.value_type == "text" and all(map(_PYTHON.match, map(str, statistics.each_value(leaf))))
     ]
@@ -89,7 +92,13 @@ def _check_user_columns(statistics: FileStatistics) -> None:
             columns = (
                 f"(columns: {', '.join(statistics.leaves) or 'none'}); {nearest(path, statistics.leaves)}"
             )
-            message = f"--{option} {path}: no such column in {statistics.path} {columns}"
+            message = _(
+                "--{option} {path}: no such column in {path2} {columns}",
+                option=option,
+                path=path,
+                path2=statistics.path,
+                columns=columns,
+            )
             raise RequestError(message.rstrip("; "))
         if statistics.names_media(leaf):
             raise RequestError(f"--{option} {path} {NAMES_FILES}")

@@ -91,8 +91,12 @@ def _names_of_folders(statistics: FileStatistics) -> Iterator[str]:
     held_out = [name for name in names if set(splits_named_in(name)) - {TRAIN_SPLIT}]
     if held_out:
         yield (
-            f"the files of {', '.join(held_out)} are in {TRAIN_SPLIT}, as all others: list the folders of "
-            "each split in the spec, under `files:` and `splits:` of `source:`"
+            _(
+                "the files of {held_out} are in {train_split}, as all others: list the "
+                "folders of each split in the spec, under `files:` and `splits:` of `source:`",
+                held_out=", ".join(held_out),
+                train_split=TRAIN_SPLIT,
+            )
         )
 
 
@@ -172,7 +176,7 @@ def first_names(names: Sequence[str]) -> str:
     if len(shown) > LONGEST:
         shown = f"{shown[:LONGEST]}…"
     if len(names) > SHOWN_COLUMNS:
-        shown += f" and {len(names) - SHOWN_COLUMNS} more"
+        shown += _(" and {names} more", names=len(names) - SHOWN_COLUMNS)
     return shown
 
 

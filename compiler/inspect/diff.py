@@ -15,7 +15,7 @@ from tuneyard.compiler.read.dataset_reader import few, label_of, stored_examples
 from tuneyard.compiler.rows.draw import ROW_TYPE
 from tuneyard.compiler.rows.places import Places
 from tuneyard.core.files import JsonObject
-from tuneyard.core.language.message import counted
+from tuneyard.core.language.message import _, counted
 from tuneyard.core.language.messages import as_is
 from tuneyard.core.records import Example
 
@@ -117,13 +117,32 @@ class Difference:
         yield from _listed("changed  ", map(_change_line, self.changed()), len(self.pairs[0]), every)
         shifts = Counter((old, new) for _unused, _unused, old, new in self.changed() if old != new)
         for (old, new), count in shifts.items():
-            yield f"shift    {as_is(old)} → {as_is(new)}: {counted(count, 'example', 'examples')}"
+            yield _(
+                "shift    {old} → {new}: {count}",
+                old=as_is(old),
+                new=as_is(new),
+                count=counted(count, "example", "examples"),
+            )
         for name in sorted(before.label_counts | after.label_counts):
-            yield f"label    {as_is(name)}: {before.label_counts[name]} → {after.label_counts[name]}"
+            yield _(
+                "label    {name}: {label_counts} → {label_counts2}",
+                name=as_is(name),
+                label_counts=before.label_counts[name],
+                label_counts2=after.label_counts[name],
+            )
         yield (
-            f"{as_is(before.name)} {before.places.rows} → {as_is(after.name)} {after.places.rows}: "
-            f"same {self.same}, added {len(self.added_rows)}, "
-            f"removed {len(self.removed_rows)}, changed {len(self.pairs[0])}"
+            _(
+                "{name} {rows} → {name2} {rows2}: same {same}, added {added_rows}, removed "
+                "{removed_rows}, changed {pairs}",
+                name=as_is(before.name),
+                rows=before.places.rows,
+                name2=as_is(after.name),
+                rows2=after.places.rows,
+                same=self.same,
+                added_rows=len(self.added_rows),
+                removed_rows=len(self.removed_rows),
+                pairs=len(self.pairs[0]),
+            )
         )
 
 
@@ -162,7 +181,7 @@ def _listed(title: str, lines: Iterator[str], count: int, every: bool) -> Iterat
     for line in islice(lines, shown):
         yield f"{title}{line}"
     if count > shown:
-        yield f"{title.rstrip()}    … and {count - shown} more (--all shows them)"
+        yield _("{title}    … and {count} more (--all shows them)", title=title.rstrip(), count=count - shown)
 
 
 def _change_line(change: Change) -> str:

@@ -32,7 +32,9 @@ def seen_by_model(record: Record, entry: Entry, name: str) -> str:
             Writing(), _messages(example.trained_messages), example.system, example.tools
         )
     except expected_errors() as error:
-        message = f"the template {name!r} cannot write the row's tools or calls: {error!r}"
+        message = _(
+            "the template {name!r} cannot write the row's tools or calls: {error!r}", name=name, error=error
+        )
         raise ContentError(_("{reason}; training would stop at it", reason=message)) from error
     end = _end(template)
     return "".join(f"{''.join(prompt)}⟦{''.join(answer)}{end}⟧" for prompt, answer in pairs)

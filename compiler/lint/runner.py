@@ -26,6 +26,7 @@ from tuneyard.compiler.spec.model import Spec
 from tuneyard.core.errors import Problem, show_value
 from tuneyard.core.errors.problem_codes import ProblemCode
 from tuneyard.core.files import JsonObject
+from tuneyard.core.language.message import _
 from tuneyard.core.plugins import guarded
 
 
@@ -147,12 +148,20 @@ def lint_splits(spec: Spec, fingerprints: Mapping[str, Fingerprints], problems: 
         with guarded(lint.plugin):
             for problem in lint.find(splits):
                 if problem.code not in lint.codes:
-                    raise ValueError(f"the lint {lint.name} found {problem.code}, which it does not declare")
+                    raise ValueError(
+                        _(
+                            "the lint {name} found {code}, which it does not declare",
+                            name=lint.name,
+                            code=problem.code,
+                        )
+                    )
                 problems.warn(problem)
     report: JsonObject = dict(summaries)
     if spec.group:
         for training, name, others in splits.pairs():
             shared_groups = matches(training.values("groups"), others.values("groups"))
             shared_rows = len({row for _unused, row in shared_groups})
-            report[f"{spec.group} shared by {splits.first} and {name}"] = shared_rows
+            report[
+                _("{group} shared by {first} and {name}", group=spec.group, first=splits.first, name=name)
+            ] = shared_rows
     return report

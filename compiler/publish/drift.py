@@ -28,7 +28,7 @@ def compile_again(manifest: Manifest) -> str:
             sources.append(source.path if is_of_several else f"{source.split}={source.path}")
     for text in dict.fromkeys(sources):
         words += ["--source", text]
-    return f"`{shlex.join(words)}` writes it again"
+    return _("`{words}` writes it again", words=shlex.join(words))
 
 
 def since_compiled(dataset: Dataset, out: Path, manifests: Manifests) -> list[Problem] | None:

@@ -36,7 +36,7 @@ def dataset_lines(registry: Registry) -> Iterator[str]:
             if stale:
                 parts.append(f"stale: {stale}")
             elif dataset in manifest.entries and dataset not in registry.entries:  # a killed compile
-                parts.append(f"stale: {REGISTRY} lacks its entry")
+                parts.append(_("stale: {registry} lacks its entry", registry=REGISTRY))
             changes = _changes(registry, dataset, name)
             if changes:
                 parts.append(f"changed: {'; '.join(changes)}")
@@ -45,7 +45,7 @@ def dataset_lines(registry: Registry) -> Iterator[str]:
     for dataset, entry in others.items():
         sources = [as_is(str(entry[key])) for key in ("file_name", *REMOTE_SOURCES) if entry.get(key)]
         where = next(iter(sources), "no file")
-        yield f"{as_is(dataset)}  {where}  not compiled here"
+        yield _("{dataset}  {where}  not compiled here", dataset=as_is(dataset), where=where)
 
 
 def registered_files(registry: Registry) -> Iterator[str]:

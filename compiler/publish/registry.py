@@ -145,13 +145,16 @@ class Registry:
         if not old_sources:
             return []
         if {source.path for source in manifest.sources}.isdisjoint(old_sources):
-            replaced = f"what was compiled from {', '.join(old_sources[:3])}"
+            replaced = _("what was compiled from {old_sources}", old_sources=", ".join(old_sources[:3]))
         elif manifest.made_from["limit"] and not old.made_from.get("limit"):
-            replaced = f"the dataset of {old.counts['kept']} rows, compiled without --limit"
+            replaced = _("the dataset of {kept} rows, compiled without --limit", kept=old.counts["kept"])
         else:
             return []
-        ways = f"another `dataset:` {where_to_write(name)} of another name, or another --out keeps both"
-        return [f"{target}: replaced {replaced}; {ways}"]
+        ways = _(
+            "another `dataset:` {where_to_write} of another name, or another --out keeps both",
+            where_to_write=where_to_write(name),
+        )
+        return [_("{target}: replaced {replaced}; {ways}", target=target, replaced=replaced, ways=ways)]
 
     def remove(self, name: str) -> list[str]:
         """Unregister a compiled dataset and delete its folder. Returns the names of its datasets.
@@ -191,7 +194,7 @@ class Registry:
         no_folder = wrong_folder(self.folder) or "`tuneyard data list` shows what there is"
         hint = nearest(name, self.manifests, no_folder)
         names = ", ".join(self.manifests) or "none"
-        found = f"{names}; each goes with all its splits"
+        found = _("{names}; each goes with all its splits", names=names)
         raise RequestError(
             _(
                 "no compiled dataset {name!r} in {folder} (found: {found}); {hint}",
@@ -233,7 +236,11 @@ class Registry:
             fix = _("rename one of the two")
             if other in self.manifests:
                 fix = _("`tuneyard data remove {name}` first, or give another --out", name=shell(other))
-            taken = f"the dataset name {dataset!r} is taken by {registered.get('file_name')!r}"
+            taken = _(
+                "the dataset name {dataset!r} is taken by {registered!r}",
+                dataset=dataset,
+                registered=registered.get("file_name"),
+            )
             raise ContentError(f"{self.folder / REGISTRY}: {taken}: {fix}")
 
     def _refuse_foreign(self, target: Path, written: Collection[str] = ()) -> None:
@@ -315,7 +322,11 @@ def changed_entry(place: str, name: str, entry: Entry, compiled: Entry, hint: st
         values, expected = entry.get(key, _ABSENT), compiled.get(key, _ABSENT)
         for field, value, expected_value in _parts(key, values, expected):
             if value != expected_value:
-                message = f"{_shown(value)}, but the compile registered {_shown(expected_value)}"
+                message = _(
+                    "{shown}, but the compile registered {shown2}",
+                    shown=_shown(value),
+                    shown2=_shown(expected_value),
+                )
                 yield Problem(CHANGED_ENTRY, f"{place}: {name}", message, field, hint)
 
 

@@ -38,7 +38,11 @@ def _refuse_overlaps(archive: zipfile.ZipFile, code: str) -> None:
     previous = ""
     for member in sorted(archive.infolist(), key=lambda member: member.header_offset):
         if member.header_offset < end:
-            message = f"its members {previous} and {member.filename} share bytes"
+            message = _(
+                "its members {previous} and {filename} share bytes",
+                previous=previous,
+                filename=member.filename,
+            )
             raise UnreadableFileError(code, message, GET_AGAIN)
         end = member.header_offset + member.compress_size
         previous = member.filename

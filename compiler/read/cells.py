@@ -7,6 +7,7 @@ from datetime import date, datetime, time, timedelta
 from typing import NamedTuple
 
 from tuneyard.compiler.rows import EmptyCell
+from tuneyard.core.language.message import _
 
 _NO_PLACEHOLDER = re.compile(r'"[^"]*"|\\.|_.|\[(?![hms]+\])[^]]*\]', re.IGNORECASE)
 """What stands for itself in a number format: texts in quotes, signs, colours and languages in brackets."""
@@ -50,6 +51,8 @@ def part_of(merged_cells: Sequence[MergedCell], row: int) -> EmptyCell | None:
     if at:
         merged_cell = merged_cells[at - 1]
         if row <= merged_cell.last:
-            cause = f"a part of the merged cell {merged_cell.name}, whose value is in its first cell"
+            cause = _(
+                "a part of the merged cell {name}, whose value is in its first cell", name=merged_cell.name
+            )
             return EmptyCell(cause, UNMERGE)
     return None

@@ -154,7 +154,7 @@ def find_inputs(spec: Spec, sources: Sequence[str]) -> list[Input]:
         hubs = {name: each.source.hub for name, each in spec.mix.sources.items() if name not in filled_inputs}
         missing = [name for name, hub in hubs.items() if not hub]
         if missing:
-            fix = f"give it with --source {missing[0]}=PATH"
+            fix = _("give it with --source {missing}=PATH", missing=missing[0])
             raise RequestError(
                 _(
                     "no source for {missing} of {name}: {fix}",
@@ -170,7 +170,7 @@ def find_inputs(spec: Spec, sources: Sequence[str]) -> list[Input]:
     elif not inputs and spec.source.hub:
         inputs = _from_hub(spec, spec.source.hub, names_of_splits(spec))
     if not inputs:
-        fix = f"give one with --source PATH, or put its files into {raw_folder}/"
+        fix = _("give one with --source PATH, or put its files into {raw_folder}/", raw_folder=raw_folder)
         raise RequestError(_("no source for {name}: {fix}", name=spec.name, fix=fix))
     return sorted(inputs, key=lambda item: with_splits.input_names.index(item.split))
 
@@ -253,7 +253,7 @@ def _named_on_hub(spec: Spec, split: str, source: str) -> list[Input]:
         splits = names_of_splits(spec, split)
     note = note_on_name(TRAIN_SPLIT if spec.mix else split, name) if name else ""
     if name and not note and split in spec.source.held_out:
-        note = f"{NAMED_LIKE} {split}, read as {split}"
+        note = _("{named_like} {split}, read as {split}", named_like=NAMED_LIKE, split=split)
     return [item._replace(note=note) for item in _from_hub(spec, hub, splits)]
 
 
@@ -355,7 +355,7 @@ def _saved_inputs(spec: Spec, path: SourcePath, only_split: str = "") -> list[In
             split = accepted[name]
             note = ""
             if split in spec.source.held_out and not only_split:
-                note = f"{NAMED_LIKE} {split}, read as {split}"
+                note = _("{named_like} {split}, read as {split}", named_like=NAMED_LIKE, split=split)
             inputs += [Input(split, file, path, note=note) for file in files]
     has_rows_to_train_on = any(item.split == TRAIN_SPLIT for item in inputs)
     if only_split not in ("", TRAIN_SPLIT) or TRAIN_SPLIT not in spec.input_names or has_rows_to_train_on:
@@ -460,7 +460,9 @@ def _data_files_among(folder: Path | RemoteFolder, files: Sequence[F]) -> list[F
     if not data:
         fix = "name the folder or file that has the rows"
         if REGISTRY in [file.name for file in files]:
-            fix = f"its datasets are compiled already: tuneyard data list --out {shell(folder)}"
+            fix = _(
+                "its datasets are compiled already: tuneyard data list --out {shell}", shell=shell(folder)
+            )
         raise RequestError(
             _(
                 "{folder}: no data files in this folder (known: {known_suffixes}); {fix}",
@@ -498,9 +500,11 @@ def _not_found(text: str) -> str:
     dataset = page[1] if page else text.removeprefix(HUB)
     is_near = Path(text).parent.is_dir()
     if HUB_ID.fullmatch(dataset) and not is_near and suffix(Path(text)) not in readers():
-        return (
-            f"{text}: source not found; a dataset of the Hugging Face Hub is compiled by "
-            f"`tuneyard data compile SPEC --source hub:{shell(dataset)}`"
+        return _(
+            "{text}: source not found; a dataset of the Hugging Face Hub is compiled by "
+            "`tuneyard data compile SPEC --source hub:{shell}`",
+            text=text,
+            shell=shell(dataset),
         )
     if "://" in text:
         return _(
@@ -520,8 +524,9 @@ def texts_by_line(spec: Spec, inputs: Sequence[Input]) -> Iterator[Problem]:
             folders[item.path.parent, item.split] += 1
     for (folder, _unused), files in folders.items():
         if files > 1:
-            message = (
-                f"{files} .txt files: each line that is not blank is a row; no file is kept as a document"
+            message = _(
+                "{files} .txt files: each line that is not blank is a row; no file is kept as a document",
+                files=files,
             )
             hint = "for a document a row, write `rows: file` into the spec under `source:` (docs/compiler.md)"
             yield Problem(LINES_OF_TEXTS, str(folder), message, "", hint)
@@ -538,7 +543,10 @@ def not_read(inputs: Sequence[Input]) -> Iterator[Problem]:
         for folder in sorted(parent.glob("[!.]*/")):
             count = len(readable(file for file in folder.glob("*") if file.name not in ABOUT_SAVED))
             if count and folder not in folders_read and not (folder / MANIFEST).is_file():
-                message = f"{counted(count, 'data file', 'data files')} not read: a source is one folder"
+                message = _(
+                    "{count} not read: a source is one folder",
+                    count=counted(count, "data file", "data files"),
+                )
                 yield Problem(NOT_READ, str(folder), message, "", ADD_FOLDER)
         texts = {file for file in parent.glob("*") if suffix(file) in DOCUMENTS and not is_no_data(file.name)}
         other_splits = []
@@ -553,7 +561,9 @@ def not_read(inputs: Sequence[Input]) -> Iterator[Problem]:
             )
             yield Problem(NOT_READ, str(parent), message, "", ADD_SPLIT)
         for kind, count in sorted(Counter(map(suffix, texts - files_read)).items()):
-            message = f"{counted(count, f'{kind} file', f'{kind} files')} not read next to the data"
+            message = _(
+                "{count} not read next to the data", count=counted(count, f"{kind} file", f"{kind} files")
+            )
             yield Problem(NOT_READ, str(parent), message, "", ADD_TEXTS)
 
 
@@ -569,7 +579,9 @@ def members_not_read(inputs: Sequence[Input]) -> Iterator[Problem]:
         other_splits = [name for name in inside(item.path) if name not in names_read[item.path]]
         del names_read[item.path]
         if other_splits:
-            message = f"{', '.join(other_splits)}: named like other splits, not read"
+            message = _(
+                "{other_splits}: named like other splits, not read", other_splits=", ".join(other_splits)
+            )
             yield Problem(NOT_READ, item.display_path, message, "", ADD_SPLIT)
 
 
@@ -586,7 +598,7 @@ def notes_on_splits(spec: Spec, inputs: Sequence[Input]) -> list[str]:
     for note, paths in files.items():
         line = f"{paths[0]}: {note}"
         if len(paths) > 1:
-            line += f" (and {len(paths) - 1} more like it)"
+            line += _(" (and {paths} more like it)", paths=len(paths) - 1)
         notes.append(line)
     splits_with_rows = {item.split for item in inputs}
     if spec.split and spec.split.is_given and TRAIN_SPLIT in splits_with_rows:

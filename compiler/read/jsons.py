@@ -55,7 +55,7 @@ OVER_LINES = (
     "an object over several lines, where each line is a row: write each object on one line, as `jq -c .` "
     "does, or name the file .json if the object is all of it"
 )
-ONE_DOCUMENT = f"{SHORTEN}; if the file is one JSON document, name it .json"
+ONE_DOCUMENT = _("{shorten}; if the file is one JSON document, name it .json", shorten=SHORTEN)
 AS_JSON = (
     'python -c "import ast, json, sys; [print(json.dumps(ast.literal_eval(line))) for line in sys.stdin '
     'if line.strip()]" < OLD > NEW.jsonl'
@@ -98,7 +98,11 @@ def read_json(file: OpenFile, problems: Problems) -> Iterator[ObjectRows]:
     if steps or source.answers_by_question:
         layout = Layout(steps, "")
         if in_lines:
-            message = f"`rows: {'.'.join(steps)}` leads into one document, and in {suffix} each line is a row"
+            message = _(
+                "`rows: {steps}` leads into one document, and in {suffix} each line is a row",
+                steps=".".join(steps),
+                suffix=suffix,
+            )
     elif in_lines:
         layout = LINES
     else:
@@ -108,7 +112,13 @@ def read_json(file: OpenFile, problems: Problems) -> Iterator[ObjectRows]:
         if len(layout.lists) > 1:
             message = ambiguous(list(layout.lists))
         elif layout.description:
-            problems.notes.append(f"{display_path}: read as {layout.description}")
+            problems.notes.append(
+                _(
+                    "{display_path}: read as {description}",
+                    display_path=display_path,
+                    description=layout.description,
+                )
+            )
     if layout is LINES and _OPEN.match(head):
         message = OVER_LINES
     if message:
@@ -156,7 +166,7 @@ def read_array(
     except BrokenError as error:
         before, hint = "", error.hint
         if error.code in (BROKEN_LIST, LARGE_RECORD):
-            before = f"; {count} whole records came before"
+            before = _("; {count} whole records came before", count=count)
             hint = hint or "correct it there, or get the file again"
         place = f"{display_path}:{scanner.line_now()}"
         problems.bad_file(Problem(error.code, place, f"{error}{before}", hint=hint))
@@ -282,7 +292,12 @@ class _Walk:
                     self.ignored.append(key)
         if step not in keys:
             there = show_values(keys) or "none"
-            raise BrokenError(NO_RECORDS, f"{where}: no key {show_value(step)} (keys: {there})".lstrip(": "))
+            raise BrokenError(
+                NO_RECORDS,
+                _(
+                    "{where}: no key {step} (keys: {there})", where=where, step=show_value(step), there=there
+                ).lstrip(": "),
+            )
 
 
 def _inside(value: object, steps: Steps, place: Line, outer: Fields) -> Iterator[Found]:
@@ -293,7 +308,11 @@ def _inside(value: object, steps: Steps, place: Line, outer: Fields) -> Iterator
         yield place, {**outer, **value}, None
     elif steps[0] not in value:
         there = show_values(value) or "none"
-        yield place, value, (NOT_AN_OBJECT, f"no key {show_value(steps[0])} (keys: {there})")
+        yield (
+            place,
+            value,
+            (NOT_AN_OBJECT, _("no key {steps} (keys: {there})", steps=show_value(steps[0]), there=there)),
+        )
     else:
         others = without(value, steps[0])
         inner, here = value[steps[0]], f"{place}.{key_in_spec(steps[0])}"
@@ -310,13 +329,20 @@ def as_row(value: object) -> object:
 
 def no_object(value: object) -> str:
     """The message for a row that is not an object."""
-    return f'found {show_value(value)}, expected an object, such as {{"question": "…", "answer": "…"}}'
+    return _(
+        'found {value}, expected an object, such as {{"question": "…", "answer": "…"}}',
+        value=show_value(value),
+    )
 
 
 def ambiguous(keys: Sequence[str]) -> str:
     """The message for a document with several lists of objects, any of which may be the rows."""
-    lists = f"found {len(keys)} lists of objects: {show_values(keys)}"
-    return f"{lists}; name the list that holds the rows in a spec, under `source:`: `rows: {keys[0]}`"
+    lists = _("found {keys} lists of objects: {keys2}", keys=len(keys), keys2=show_values(keys))
+    return _(
+        "{lists}; name the list that holds the rows in a spec, under `source:`: `rows: {keys}`",
+        lists=lists,
+        keys=keys[0],
+    )
 
 
 def _read_lines(
@@ -379,10 +405,12 @@ def _broken(text: bytes, place: Place, error: orjson.JSONDecodeError) -> Problem
         return problem
     rest = text.decode()[error.pos :]
     constant = _CONSTANT.match(rest)
-    message = f"broken JSON at column {error.colno}: {error.msg.split(': line')[0]}"
+    message = _(
+        "broken JSON at column {colno}: {split}", colno=error.colno, split=error.msg.split(": line")[0]
+    )
     hint = ""
     if constant:
-        message = f"found {constant[0]} at column {error.colno}: not JSON"
+        message = _("found {constant} at column {colno}: not JSON", constant=constant[0], colno=error.colno)
         hint = "write null or a number"
     elif text.lstrip().startswith((b"{'", b"[{'")):
         hint = _("this is Python's notation, not JSON: {command}", command=AS_JSON)

@@ -40,6 +40,10 @@ def read_columns(file: OpenFile, _unused: Problems) -> Iterator[TableRows]:
     except LargeDataError:
         raise
     except (pyarrow.ArrowException, OSError, *NOT_IN_PYTHON) as error:
-        message = f"{file.suffix[1:].capitalize()} cannot be read: {str(error).splitlines()[0]}"
+        message = _(
+            "{suffix} cannot be read: {splitlines}",
+            suffix=file.suffix[1:].capitalize(),
+            splitlines=str(error).splitlines()[0],
+        )
         place = f"{file.display_path} row {start}"
         raise UnreadableFileError(UNREADABLE_TABLE, message, _("export the file again"), place) from error

@@ -137,7 +137,7 @@ def refuse_other_splits(split: str, container: str, members: Sequence[str]) -> N
     """`RequestError` for a folder, an archive or a workbook that has nothing of the split given."""
     several = ", ".join(members[:SHOWN_MEMBERS])
     if len(members) > SHOWN_MEMBERS:
-        several += f" and {len(members) - SHOWN_MEMBERS} more"
+        several += _(" and {members} more", members=len(members) - SHOWN_MEMBERS)
     raise RequestError(
         _(
             "{container}: its parts are named like other splits than {split}: {several}; "
@@ -259,7 +259,11 @@ def _placed(spec: Spec, file: SourceFile, display_path: str, names: Sequence[_Na
             _refuse_several(file, display_path, splits[:1], splits)
             return _placed_as(spec, file, display_path, splits[0])
     if spec.source.splits:
-        message = f"its name contains no split of {spec.name} (splits: {', '.join(spec.splits)})"
+        message = _(
+            "its name contains no split of {name} (splits: {splits})",
+            name=spec.name,
+            splits=", ".join(spec.splits),
+        )
         raise RequestError(
             _(
                 "{display_path}: {message}; give --source SPLIT={file}",

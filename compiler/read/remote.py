@@ -165,7 +165,7 @@ def find_remote(address: str) -> RemoteFile | RemoteFolder:
 
 def _remote_file(address: str, about: Mapping[str, Any]) -> RemoteFile:
     """A file with its size, and its version: the size, and the ETag or the like if the store has one."""
-    version = f"{about['size']} bytes"
+    version: str = _("{size} bytes", size=about["size"])
     key = next((key for key in VERSIONS if about.get(key)), "")
     if key:
         version += f", {key} {about[key]}".replace('"', "")

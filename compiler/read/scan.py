@@ -283,18 +283,20 @@ class Scanner:
         try:
             return unique(pairs)
         except DuplicateKeyError as error:
-            self.odd.append((DUPLICATE_KEY, f"duplicate key {show_value(error.args[0])}"))
+            self.odd.append((DUPLICATE_KEY, _("duplicate key {args}", args=show_value(error.args[0]))))
             return dict(pairs)
 
     def _constant(self, name: str) -> None:
-        self.odd.append((BROKEN_JSON, f"found {name}: not JSON; write null or a number"))
+        self.odd.append((BROKEN_JSON, _("found {name}: not JSON; write null or a number", name=name)))
 
     def _number(self, digits: str) -> object:
         """Read a number as in JSON Lines: beyond 64 bits a float, beyond that a problem."""
         try:
             return orjson.loads(digits)
         except orjson.JSONDecodeError:
-            self.odd.append((BROKEN_JSON, f"found {show_value(digits)}: a number out of range"))
+            self.odd.append(
+                (BROKEN_JSON, _("found {digits}: a number out of range", digits=show_value(digits)))
+            )
             return None
 
 
@@ -333,7 +335,9 @@ def layout_of(head: bytes, whole: bool, columns: Sequence[Column] = ()) -> Layou
     if is_one_row(columns, members):
         return ROW
     if lists and not any(map(are_messages, lists.values())):
-        return Layout((next(iter(lists)),), f"a list of rows under {show_value(next(iter(lists)))}", lists)
+        return Layout(
+            (next(iter(lists)),), _("a list of rows under {next}", next=show_value(next(iter(lists)))), lists
+        )
     layouts = list(_layouts_within(members, (), len(members)))
     if len(layouts) == 1 and not lists:
         return layouts[0]
@@ -350,12 +354,12 @@ def _layouts_within(fields: Fields, steps: Steps, fewest: int) -> Iterator[Layou
     Rows under ids are no `fewest` beside a row's other fields.
     """
     lists = [key for key, value in fields.items() if are_objects(value) and not are_messages(value)]
-    where = f" under {'.'.join(steps)}" if steps else ""
+    where = _(" under {steps}", steps=".".join(steps)) if steps else ""
     if _are_conversations(fields) or (len(fields) >= fewest and are_rows(fields)):
-        yield Layout(steps, f"an object whose values are the rows{where}")
+        yield Layout(steps, _("an object whose values are the rows{where}", where=where))
         return
     for key in lists:
-        yield Layout((*steps, key), f"a list of rows{where}.{key}")
+        yield Layout((*steps, key), _("a list of rows{where}.{key}", where=where, key=key))
     if not lists:
         for key, value in fields.items():
             if isinstance(value, dict):

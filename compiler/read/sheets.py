@@ -47,7 +47,9 @@ def read_sheet(file: OpenFile, problems: Problems) -> Iterator[ObjectRows]:
         first = (tables or columns or sheets)[0]
         titles = [title for title, each in beginnings.items() if each.rows and title != first.title]
         if titles:
-            message = f"only the sheet {first.title} is read, not {', '.join(titles)}"
+            message = _(
+                "only the sheet {title} is read, not {titles}", title=first.title, titles=", ".join(titles)
+            )
             hint = "save each sheet as a file of its own"
             problems.warn(Problem(NOT_READ, file.display_path, message, "", hint))
         yield from _read_rows(book, first, file.display_path, problems)
@@ -147,11 +149,13 @@ class _Table:
         for column, value in row.cells.items():
             name = self.header.get(column)
             if name is None:
-                message = f"found {show_value(value)} in a column that the header does not name"
+                message = _(
+                    "found {value} in a column that the header does not name", value=show_value(value)
+                )
                 fix = "name each column in the first row, and delete the rows above it"
                 return Problem(FIELD_COUNT, place, message, "", fix)
             if isinstance(value, ErrorValue):
-                self.causes[row.number, name] = EmptyCell(f"the error value {value}", CORRECT)
+                self.causes[row.number, name] = EmptyCell(_("the error value {value}", value=value), CORRECT)
             else:
                 fields[name] = value
         for column in row.formulas & self.header.keys():

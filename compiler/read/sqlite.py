@@ -58,7 +58,7 @@ def read_sqlite(file: OpenFile, _unused: Problems) -> Iterator[TableRows]:
         except sqlite3.DatabaseError as error:
             if error.sqlite_errorcode == sqlite3.SQLITE_TOOBIG:
                 raise large_record("") from error  # the module reads ahead: no row is certain
-            message = f"the database cannot be read: {error}"
+            message = _("the database cannot be read: {error}", error=error)
             raise UnreadableFileError(UNREADABLE_TABLE, message, FIX) from error
 
 
@@ -124,16 +124,18 @@ def _table(database: sqlite3.Connection, table: str) -> str:
         columns = database.execute(f"pragma table_xinfo({quoted_name})")
         names = [str(column[1]) for column in columns if column[6] == COMPUTED]
         if names:
-            raise _computed(f"the columns {', '.join(names)} of {table!r} are computed", table)
+            raise _computed(
+                _("the columns {names} of {table!r} are computed", names=", ".join(names), table=table), table
+            )
         return table
     if table in tables.computed:
-        raise _computed(f"{table!r} is a view or a virtual table", table)
+        raise _computed(_("{table!r} is a view or a virtual table", table=table), table)
     if not table and not tables.stored and len(tables.computed) == 1:
         name = tables.computed[0]
-        raise _computed(f"{name!r} is a view or a virtual table", name)
-    message = f"found the tables {', '.join(tables.stored) or 'none'}"
+        raise _computed(_("{name!r} is a view or a virtual table", name=name), name)
+    message = _("found the tables {stored}", stored=", ".join(tables.stored) or "none")
     if table:
-        message = f"no table {table!r}: {message}"
+        message = _("no table {table!r}: {message}", table=table, message=message)
     hint = "name one with --table, or in a spec under `source:`: `table: NAME`"
     raise UnreadableFileError(NO_RECORDS, message, hint)
 
@@ -141,7 +143,7 @@ def _table(database: sqlite3.Connection, table: str) -> str:
 def _computed(message: str, table: str) -> UnreadableFileError:
     """E007 for rows that only code of the database yields: a file that was sent would run it here."""
     command = shlex.join(["sqlite3", "FILE", f"create table stored_rows as select * from {_quoted(table)}"])
-    hint = f"if you trust the file, store them: {command}"
+    hint = _("if you trust the file, store them: {command}", command=command)
     return UnreadableFileError(
         NO_RECORDS, _("{message}, expected a table of stored rows", message=message), hint
     )

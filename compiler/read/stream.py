@@ -60,7 +60,7 @@ BLOCK = 1 << 17
 AHEAD = 1 << 20  # bytes: each read gives up the interpreter lock, and waits for it where rows are written
 BAR_AFTER = 2.0  # seconds
 MOST_MIB = LARGEST_RECORD >> 20
-TOO_LONG = f"found a record of more than {MOST_MIB} MiB, expected {MOST_MIB} MiB at most"
+TOO_LONG = _("found a record of more than {most_mib} MiB, expected {most_mib} MiB at most", most_mib=MOST_MIB)
 SHORTEN = "shorten it, or take it out"
 NO_ROWS = (
     "such files have zeros or the same row in place of data: get it from its author, or unpack it yourself"
@@ -79,7 +79,7 @@ CUT_OFF = _("the file is cut off inside a character")
 
 def encoding_hint(guess: str) -> str:
     """The edit of the spec for a file in another encoding."""
-    return f"name it in a spec under `source:`, such as `encoding: {guess}`"
+    return _("name it in a spec under `source:`, such as `encoding: {guess}`", guess=guess)
 
 
 class Member(NamedTuple):
@@ -246,7 +246,7 @@ def undecodable(data: bytes, place: str) -> Problem | None:
     except UnicodeDecodeError as error:
         if error.reason == "unexpected end of data" and error.end == len(data):
             return Problem(NOT_TEXT, place, CUT_OFF, hint=GET_AGAIN)
-        where = f"0x{data[error.start]:02x} at byte {error.start + 1} of the row"
+        where = _("0x{data:02x} at byte {start} of the row", data=data[error.start], start=error.start + 1)
         fix = (
             "correct the row, save the file as UTF-8, or name the encoding in a spec under `source:`, "
             "such as `encoding: cp1252` or `encoding: gb18030`: `tuneyard data init` looks for it in the "
@@ -287,7 +287,7 @@ def _damage() -> Iterator[None]:
     except (EOFError, zlib.error, OSError) as error:
         if isinstance(error, OSError) and error.errno is not None:  # of the system, not of the contents
             raise
-        message = f"the compressed file is damaged or cut off: {error}"
+        message = _("the compressed file is damaged or cut off: {error}", error=error)
         raise UnreadableFileError(DAMAGED_ARCHIVE, message, GET_AGAIN) from error
 
 
@@ -299,7 +299,12 @@ def _decoding(encoding: str) -> Iterator[None]:
     except UnicodeDecodeError as error:
         if error.start == 0 and error.end == len(error.object):  # what is left over at the end
             raise UnreadableFileError(NOT_TEXT, CUT_OFF, GET_AGAIN) from error
-        message = f"not {encoding}: byte 0x{error.object[error.start]:02x}: {error.reason}"
+        message = _(
+            "not {encoding}: byte 0x{object:02x}: {reason}",
+            encoding=encoding,
+            object=error.object[error.start],
+            reason=error.reason,
+        )
         raise UnreadableFileError(NOT_TEXT, message, encoding_hint("utf-8")) from error
     except UnicodeError as error:  # no byte-order mark; half of a character in UTF-7
         guess = f"{encoding}-le" if "BOM" in str(error) else "utf-8"

@@ -164,7 +164,9 @@ def _dialogues(
                     between = "\n" * moved
                     further.append(f"{between}{spoken.rstrip()}")
                 else:
-                    message = f"found {show_value(spoken)}, expected a speaker, as User: or 问："
+                    message = _(
+                        "found {spoken}, expected a speaker, as User: or 问：", spoken=show_value(spoken)
+                    )
                     problems.bad_row(
                         [Problem(NOT_AN_OBJECT, Place(prefix, number), message)], {"text": spoken}
                     )
@@ -215,7 +217,7 @@ def _numbered_lines(file: OpenFile, prefix: Prefix, problems: Problems) -> Itera
         gap = 0 if kept else gap + len(rows)
         if ROW_COST * gap > FREE_EXPANSION:
             most = FREE_EXPANSION // ROW_COST
-            message = f"found a gap of {gap:,} blank lines, expected {most:,} at most"
+            message = _("found a gap of {gap:,} blank lines, expected {most:,} at most", gap=gap, most=most)
             raise LargeDataError(message, str(Place(prefix, numbers[0])))
         yield kept
 
@@ -236,7 +238,9 @@ def _good(
         if problem:
             problems.bad_row([problem], _escaped(row))
         elif len(row) != len(header):
-            message = f"found {len(row)} fields, expected {len(header)} as in the header"
+            message = _(
+                "found {row} fields, expected {header} as in the header", row=len(row), header=len(header)
+            )
             fix = ""
             if len(row) > len(header):
                 fix = "put a field with the delimiter inside into quotes; a tsv needs `quoted: true`, too"
@@ -319,10 +323,11 @@ def _quoted(text: "_Text", delimiter: str) -> Lines:
     except TooLongError:
         failure = too_long(f"{text.display_path}:{line}", unclosed)
     except csv.Error as error:
-        message, fix = f"broken quoting: {error}", f"{unclosed}; quotes inside are doubled"
+        message = _("broken quoting: {error}", error=error)
+        fix = _("{unclosed}; quotes inside are doubled", unclosed=unclosed)
         if str(error).startswith("new-line character"):
-            message = "a carriage return alone, outside quotes"
-            fix = "end lines with a line feed, or quote the field"
+            message = _("a carriage return alone, outside quotes")
+            fix = _("end lines with a line feed, or quote the field")
         failure = UnreadableFileError(BROKEN_QUOTING, message, fix, f"{text.display_path}:{line}")
     if rows:
         yield lines, rows

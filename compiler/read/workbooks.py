@@ -18,6 +18,7 @@ from tuneyard.compiler.read.stream import too_long
 from tuneyard.compiler.read.xml_parts import broken, parse, refuse_large
 from tuneyard.core.errors import show_value
 from tuneyard.core.files.bounded_reading import LARGEST_RECORD
+from tuneyard.core.language.message import _
 
 MOST_ROWS = 1 << 20
 """The rows of a sheet in Excel, and the most formats of cells that are read."""
@@ -98,11 +99,21 @@ class Workbook:
             if path == "":  # a chart alone
                 continue
             if path is None or path not in names:
-                missing = path or f"no part {identity}"
-                raise broken(self.place, f"the sheet {show_value(title)} names {missing}, which is missing")
+                missing = path or _("no part {identity}", identity=identity)
+                raise broken(
+                    self.place,
+                    _(
+                        "the sheet {title} names {missing}, which is missing",
+                        title=show_value(title),
+                        missing=missing,
+                    ),
+                )
             if path in titles:
-                message = (
-                    f"the sheets {show_value(titles[path])} and {show_value(title)} are one part, {path}"
+                message = _(
+                    "the sheets {titles} and {title} are one part, {path}",
+                    titles=show_value(titles[path]),
+                    title=show_value(title),
+                    path=path,
                 )
                 raise broken(self.place, message)
             titles[path] = title
@@ -204,7 +215,9 @@ class _Elements(_Ignoring):
             return
         self.attributes.append(attributes)
         if len(self.attributes) > self.most:
-            message = f"found more than {self.most:,} {name}s, expected one for each sheet"
+            message = _(
+                "found more than {most:,} {name}s, expected one for each sheet", most=self.most, name=name
+            )
             raise broken(self.place_of_file, message)
 
 
@@ -263,9 +276,13 @@ class _Strings(_Texts):
             self.strings.append(text)
             self.total += sys.getsizeof(text)
             if self.total > LARGEST_STRINGS or len(self.strings) > MOST_STRINGS:
-                message = (
-                    f"found {len(self.strings):,} shared texts of {self.total:,} bytes and more, expected at "
-                    f"most {MOST_STRINGS:,} of {LARGEST_STRINGS:,} bytes"
+                message = _(
+                    "found {strings:,} shared texts of {total:,} bytes and more, expected at "
+                    "most {most_strings:,} of {largest_strings:,} bytes",
+                    strings=len(self.strings),
+                    total=self.total,
+                    most_strings=MOST_STRINGS,
+                    largest_strings=LARGEST_STRINGS,
                 )
                 raise broken(self.place_of_file, message, "export the rows as CSV")
         elif name == "rPh":
@@ -290,12 +307,18 @@ class _Formats(_Ignoring):
         elif name == "numFmt":
             code = attributes.get("formatCode", "General")
             if len(code) > LONGEST_FORMAT:
-                length = f"{len(code):,} characters"
-                message = f"found a number format of {length}, expected at most {LONGEST_FORMAT}"
+                length = _("{code:,} characters", code=len(code))
+                message = _(
+                    "found a number format of {length}, expected at most {longest_format}",
+                    length=length,
+                    longest_format=LONGEST_FORMAT,
+                )
                 raise broken(self.place_of_file, message)
             self.codes[int(attributes.get("numFmtId", "0"))] = code
         if len(self.numbers) > MOST_ROWS or len(self.codes) > MOST_ROWS:
-            raise broken(self.place_of_file, f"found more than {MOST_ROWS:,} formats of cells")
+            raise broken(
+                self.place_of_file, _("found more than {most_rows:,} formats of cells", most_rows=MOST_ROWS)
+            )
 
     def end(self, name: str) -> None:
         """The list of styles ends."""
@@ -320,13 +343,18 @@ class _MergedCells(_Ignoring):
         if name != "mergeCell":
             self.others += 1
             if self.others > MOST_OTHERS:
-                message = f"found more than {MOST_OTHERS:,} elements before its merged cells"
+                message = _(
+                    "found more than {most_others:,} elements before its merged cells",
+                    most_others=MOST_OTHERS,
+                )
                 raise broken(self.place_of_file, message)
             return
         reference = _RANGE.fullmatch(attributes.get("ref", ""))
         if not reference:
             text = show_value(attributes.get("ref", ""))
-            raise broken(self.place_of_file, f"found a merged cell {text}, expected one such as A1:B2")
+            raise broken(
+                self.place_of_file, _("found a merged cell {text}, expected one such as A1:B2", text=text)
+            )
         first_letters, first_row, last_letters, last_row = reference.groups()
         first, last = int(first_row), int(last_row or first_row)
         first_column, last_column = _number(first_letters), _number(last_letters or first_letters)
@@ -335,7 +363,7 @@ class _MergedCells(_Ignoring):
                 self.merged.setdefault(column, []).append(MergedCell(first, last, reference[0]))
                 self.count += 1
         if self.count > MOST_MERGED:
-            message = f"its merged cells have more than {MOST_MERGED:,} columns"
+            message = _("its merged cells have more than {most_merged:,} columns", most_merged=MOST_MERGED)
             raise broken(self.place_of_file, message, "unmerge them, or export the rows as CSV")
 
     def end(self, name: str) -> None:
@@ -398,7 +426,10 @@ class _Rows(_Texts):
         else:
             self.others += 1
             if self.others > MOST_OTHERS:
-                raise broken(self.place(), f"found more than {MOST_OTHERS:,} elements that are no cells")
+                raise broken(
+                    self.place(),
+                    _("found more than {most_others:,} elements that are no cells", most_others=MOST_OTHERS),
+                )
 
     def end(self, name: str) -> None:
         """A part of a cell, a cell or a row ends."""
@@ -427,7 +458,11 @@ class _Rows(_Texts):
             self.number = int(written) if written.isdecimal() else int(float(written))
         if not before < self.number <= MOST_ROWS:
             number, self.number = self.number, before
-            message = f"found row {number:,} after it, expected a larger number, {MOST_ROWS:,} at most"
+            message = _(
+                "found row {number:,} after it, expected a larger number, {most_rows:,} at most",
+                number=number,
+                most_rows=MOST_ROWS,
+            )
             raise broken(self.place(), message)
 
     def _find_column(self, reference: str | None) -> None:
@@ -439,14 +474,20 @@ class _Rows(_Texts):
             if column is None:
                 match = _REFERENCE.fullmatch(reference)
                 if not match:
-                    message = f"found a cell {show_value(reference)}, expected one such as B2"
+                    message = _(
+                        "found a cell {reference}, expected one such as B2", reference=show_value(reference)
+                    )
                     raise broken(self.place(), message)
                 column = _number(match[1])
                 if column <= MOST_COLUMNS:
                     self.columns[letters] = column
             self.column = column
         if self.column > MOST_COLUMNS:
-            message = f"found a cell in column {self.column:,}, expected {MOST_COLUMNS:,} columns at most"
+            message = _(
+                "found a cell in column {column:,}, expected {most_columns:,} columns at most",
+                column=self.column,
+                most_columns=MOST_COLUMNS,
+            )
             raise broken(self.place(), message)
 
     def _end_cell(self) -> None:
@@ -481,7 +522,9 @@ class _Rows(_Texts):
         index = int(text)
         strings = self.book.strings
         if not 0 <= index < len(strings):
-            message = f"found the shared text {index + 1:,}, of {len(strings):,}"
+            message = _(
+                "found the shared text {index:,}, of {strings:,}", index=index + 1, strings=len(strings)
+            )
             raise broken(self.place(), message)
         shared = strings[index]
         self.size += len(shared)
@@ -521,7 +564,14 @@ class _Rows(_Texts):
         if not formats:
             return NumberFormat()
         if not 0 <= index < len(formats):
-            raise broken(self.place(), f"found the style {index:,}, expected one of {len(formats):,}")
+            raise broken(
+                self.place(),
+                _(
+                    "found the style {index:,}, expected one of {formats:,}",
+                    index=index,
+                    formats=len(formats),
+                ),
+            )
         return formats[index]
 
 

@@ -61,10 +61,20 @@ def parse(
         nonlocal depth
         depth += 1
         if depth > DEEPEST:
-            raise broken(place(), f"{path} has more than {DEEPEST} elements inside each other")
+            raise broken(
+                place(),
+                _("{path} has more than {deepest} elements inside each other", path=path, deepest=DEEPEST),
+            )
         if name not in local_names:
             if len(local_names) > MOST_NAMES:
-                raise broken(place(), f"{path} has more than {MOST_NAMES:,} names of elements")
+                raise broken(
+                    place(),
+                    _(
+                        "{path} has more than {most_names:,} names of elements",
+                        path=path,
+                        most_names=MOST_NAMES,
+                    ),
+                )
             local_names[name] = name.rpartition(":")[2]
         handlers.start(local_names[name], attributes)
 
@@ -74,7 +84,7 @@ def parse(
         handlers.end(local_names[name])
 
     def refuse(*_unused: object) -> None:
-        raise broken(place(), f"{path} declares a document type, expected none")
+        raise broken(place(), _("{path} declares a document type, expected none", path=path))
 
     parser.StartElementHandler = start
     parser.EndElementHandler = end
@@ -87,14 +97,21 @@ def parse(
                 parser.Parse(block, False)
                 count += len(block)
                 if count - parser.CurrentByteIndex > LONGEST_TOKEN:
-                    raise broken(place(), f"{path} has a tag of more than {LONGEST_TOKEN >> 20} MiB")
+                    raise broken(
+                        place(),
+                        _(
+                            "{path} has a tag of more than {longest_token} MiB",
+                            path=path,
+                            longest_token=LONGEST_TOKEN >> 20,
+                        ),
+                    )
                 yield
                 if handlers.has_ended:
                     return
             parser.Parse(b"", True)
             yield
     except KeyError as error:
-        raise broken(place(), f"it has no {path}") from error
+        raise broken(place(), _("it has no {path}", path=path)) from error
     except (expat.ExpatError, ValueError, OverflowError, *DAMAGE) as error:
         raise broken(place(), f"{path}: {error}") from error
 
@@ -103,4 +120,12 @@ def refuse_large(archive: zipfile.ZipFile, path: str, place: str) -> None:
     """Refuse a member of more than `LARGEST_PART` bytes by its header: `zipfile` reads no more than that."""
     if path in archive.namelist() and archive.getinfo(path).file_size > LARGEST_PART:
         size = archive.getinfo(path).file_size
-        raise broken(place, f"{path} has {size:,} bytes, expected at most {LARGEST_PART:,}")
+        raise broken(
+            place,
+            _(
+                "{path} has {size:,} bytes, expected at most {largest_part:,}",
+                path=path,
+                size=size,
+                largest_part=LARGEST_PART,
+            ),
+        )

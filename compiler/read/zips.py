@@ -44,7 +44,7 @@ def _refuse_saved(data_members: Sequence[Member]) -> None:
     """`UnreadableFileError` for an archive of a dataset that `save_to_disk` wrote."""
     for member in data_members:
         if member.name in (STATE, INDEX):
-            message = f"the archive contains {member.path}, a dataset that `save_to_disk` wrote"
+            message = _("the archive contains {path}, a dataset that `save_to_disk` wrote", path=member.path)
             raise UnreadableFileError(
                 UNREADABLE_TABLE, message, _("unpack the archive and give the folder as --source")
             )

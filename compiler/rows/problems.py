@@ -123,7 +123,7 @@ class Problems:
             rest = total - len(first_lines)
             if rest:
                 label = f"{code}: {meaning_of(code)}".removesuffix(": ")
-                lines.append(f"… {rest} more {label} (--all shows every one)")
+                lines.append(_("… {rest} more {label} (--all shows every one)", rest=rest, label=label))
         if lines:
             lines += guide(self.counts_of("W"))
         return lines

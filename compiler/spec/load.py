@@ -121,7 +121,7 @@ def _split(raw: Any) -> Split:
     shares = {name: float(share) for name, share in raw.items() if name not in settings}
     for name in shares:
         near = nearest(name, ("stratify", "group"))
-        _refuse(near, f"split: {name} is no name of a split: {near}")
+        _refuse(near, _("split: {name} is no name of a split: {near}", name=name, near=near))
     _refuse(
         not shares or sum(shares.values()) >= 1,
         "split: name at least one part with its share, all together below 1",
@@ -146,7 +146,10 @@ def _whole_output(writes: list[Any], number: int) -> Raw:
     raw: Raw = writes[number]
     if "like" not in raw:
         return raw
-    _refuse(raw["like"] >= number, f"write.{number}: `like: {raw['like']}` must name an output above it")
+    _refuse(
+        raw["like"] >= number,
+        _("write.{number}: `like: {like}` must name an output above it", number=number, like=raw["like"]),
+    )
     return without(_whole_output(writes, raw["like"]), "dataset", "field") | raw
 
 
@@ -154,12 +157,14 @@ def _mixed(spec: Spec, whole: Any) -> Spec:
     """Give each part of a mixture its own spec with the outputs of the mixture."""
     strange = next((key for key in ("source", "labels", "clean", "filter") if key in whole), "")
     belongs = _("it belongs to a part or to the part's spec")
-    _refuse(strange, f"`{strange}` and `mix` do not go together: {belongs}")
+    _refuse(
+        strange, _("`{strange}` and `mix` do not go together: {belongs}", strange=strange, belongs=belongs)
+    )
     raw = whole["mix"]
     shares = sum(about["share"] for about in raw["parts"].values())
     _refuse(abs(shares - 1) > 1e-6, f"mix: the shares add up to {shares:g}, expected 1")
     turns = "parts of several turns become alpaca by `turns: first` or `history`"
-    _refuse(spec.formats != {"alpaca"}, f"mix: write alpaca; {turns}")
+    _refuse(spec.formats != {"alpaca"}, _("mix: write alpaca; {turns}", turns=turns))
     _refuse(
         spec.split and (spec.split.stratify or spec.split.group),
         "mix: its rows have no columns to stratify or to group by",
@@ -291,7 +296,12 @@ def _check_files(spec: Spec) -> None:
         for number, output in spec.outputs_of(split):
             if split != WHOLE and len(spec.splits) > 1 and not spec.source.held_out:
                 for text in (output.file, output.dataset or "{split}"):
-                    fix = f"write.{number}: {text!r} must hold {{split}}: {', '.join(spec.splits)}"
+                    fix = _(
+                        "write.{number}: {text!r} must hold {{split}}: {splits}",
+                        number=number,
+                        text=text,
+                        splits=", ".join(spec.splits),
+                    )
                     _refuse("{split}" not in text, fix)
             file = output.file_of(split)
             files.append(file)
@@ -305,7 +315,7 @@ def _check_files(spec: Spec) -> None:
     encoding = spec.source.encoding
     _refuse(
         encoding != "utf-8" and not is_text_encoding(encoding),
-        f"source.encoding: unknown encoding {encoding!r}",
+        _("source.encoding: unknown encoding {encoding!r}", encoding=encoding),
     )
 
 

@@ -164,5 +164,5 @@ def no_match(pattern: str) -> str:
     folder = Path(pattern).parent
     while glob.has_magic(str(folder)) and not folder.exists():
         folder = folder.parent
-    hint = f"{folder} has no such file" if folder.exists() else near_name(folder)
+    hint = _("{folder} has no such file", folder=folder) if folder.exists() else near_name(folder)
     return _("{path}: no file matches this pattern; {hint}", path=pattern, hint=hint)

@@ -133,7 +133,16 @@ def audited(
         yield from repeat(None, len(starts))
         return
     items = [
-        WorkItem(f"{dataset}, rows {start + 1} to {start + starts.step}", _audit_batch, (start, starts.step))
+        WorkItem(
+            _(
+                "{dataset}, rows {first} to {last}",
+                dataset=dataset,
+                first=start + 1,
+                last=start + starts.step,
+            ),
+            _audit_batch,
+            (start, starts.step),
+        )
         for start in starts
     ]
     _audited.append((audit, rows))

@@ -67,7 +67,11 @@ class RecordComparison:
             verdict.add(Problem(DROPPED_RECORD, place, LEFT_OUT), row=verdict.records)
             verdict.records += 1
         if verdict.loaded > verdict.records:
-            message = f"{verdict.loaded} rows from {verdict.records} records: rows were made up"
+            message = _(
+                "{loaded} rows from {records} records: rows were made up",
+                loaded=verdict.loaded,
+                records=verdict.records,
+            )
             verdict.add(Problem(CHANGED_ROW, verdict.dataset, message))
 
     def _problem_of(self, place: str, example: Example | str, row: Row) -> Problem | None:

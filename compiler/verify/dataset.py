@@ -162,7 +162,11 @@ class LoadedDataset:
         if problem:
             yield problem
         elif records and not rows_of_split(entry, records):
-            message = f"found {show_value(entry['split'])}, which takes none of the {records} records"
+            message = _(
+                "found {split}, which takes none of the {records} records",
+                split=show_value(entry["split"]),
+                records=records,
+            )
             yield Problem(UNLOADABLE_FILE, place, message, "split", _("take it out"))
 
     def _compare_rows(self, loaded: LoadedRows, records: Records) -> None:
@@ -328,7 +332,11 @@ def _load(result: LoadedDataset, settings: Settings, cache: str) -> None:
         cause = error.__cause__  # of a forked process it is a whole traceback in one text
         inner = cause if isinstance(cause, expected_errors()) else error
         first_line = (str(inner).strip() or repr(inner)).splitlines()[0]
-        message = f"LLaMA-Factory cannot load it: {type(inner).__name__}: {first_line[:200]}"
+        message = _(
+            "LLaMA-Factory cannot load it: {name}: {first_line}",
+            name=type(inner).__name__,
+            first_line=first_line[:200],
+        )
         result.loader_problem = Problem(UNLOADABLE_FILE, path, message)
         return
     verdict.loaded = len(rows)
@@ -382,16 +390,19 @@ def _lost_texts(verdict: Verdict, audit: Audit, path: Path) -> Iterator[Problem]
         return
     if verdict.stage == "pt" and verdict.packing:
         if not audit.blocks:
-            message = (
-                f"no block of {verdict.cutoff} tokens is full: all {audit.uncut} tokens are left over, none "
-                "is trained"
+            message = _(
+                "no block of {cutoff} tokens is full: all {uncut} tokens are left over, none is trained",
+                cutoff=verdict.cutoff,
+                uncut=audit.uncut,
             )
             yield Problem(
                 NOTHING_LEARNED, str(path), message, "cutoff_len", _("lower it, or write `packing: false`")
             )
     elif min(audit.lengths) > verdict.cutoff:
         longest = max(audit.lengths)
-        message = f"cuts all {audit.rows} rows; the longest has {longest} tokens"
+        message = _(
+            "cuts all {rows} rows; the longest has {longest} tokens", rows=audit.rows, longest=longest
+        )
         yield Problem(
             ALL_ROWS_CUT,
             str(path),
@@ -417,7 +428,10 @@ def _auditor(
     if not has_tokenizer(model):
         reason = why_no_tokenizer(model)
         verdict.not_checked.append(
-            f"what is learned, token lengths ({reason}); give a model folder with --model DIR"
+            _(
+                "what is learned, token lengths ({reason}); give a model folder with --model DIR",
+                reason=reason,
+            )
         )
         return data, None
     name = data.data_args.template
@@ -446,7 +460,11 @@ def _auditor(
     fault = data.processor_fault()
     if fault:
         used = _("template {name}", name=name) if name else "its template"
-        message = f"{used} needs a processor of its model, and LLaMA-Factory stops at every row: {fault}"
+        message = _(
+            "{used} needs a processor of its model, and LLaMA-Factory stops at every row: {fault}",
+            used=used,
+            fault=fault,
+        )
         fix = "name the folder of the whole model, with its processor's files, or a template for texts"
         verdict.add(Problem(UNPROCESSABLE_MEDIA, str(model), message, "template", fix))
         return data, None

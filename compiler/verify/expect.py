@@ -93,7 +93,7 @@ def entry_problems(
         if record_format.tags.get("role_tag") == OPENAI_TAGS["role_tag"]:
             usual = OPENAI_TAGS[tag]
         if tag not in NOT_NEEDED and tag not in record_format.tags:
-            message = f"{tag!r} is not named: naming `tags` makes every tag that is not named None"
+            message = _("{tag!r} is not named: naming `tags` makes every tag that is not named None", tag=tag)
             yield Problem(
                 MISSING_PART, place, message, "tags", _("add {tag!r}: {usual!r}", tag=tag, usual=usual)
             )
@@ -112,7 +112,9 @@ def column_problems(
     for registry_key, column in record_format.columns.items():
         if registry_key in registry_keys and column not in keys:
             columns = show_values(sorted(keys)) or "no columns"
-            message = f"no record has {show_value(column)} (found: {columns})"
+            message = _(
+                "no record has {column} (found: {columns})", column=show_value(column), columns=columns
+            )
             yield Problem(
                 NO_SUCH_COLUMN,
                 place,
@@ -183,7 +185,9 @@ class Expected:
         texts: list[str] = []
         for name in self._left_out:
             if name in BARE:
-                fix = f'add "{name}": "{name}" to the entry\'s `columns`, or take it out of the file'
+                fix = _(
+                    'add "{name}": "{name}" to the entry\'s `columns`, or take it out of the file', name=name
+                )
                 yield self._left_out_columns(UNMAPPED_COLUMNS, [name], fix)
             elif is_input(name):
                 inputs.append(name)
@@ -203,7 +207,7 @@ class Expected:
         shares = []
         for name in names:
             records = counted(self._left_out[name].records, "record", "records")
-            shares.append(f"{name!r} is filled in {records}")
+            shares.append(_("{name!r} is filled in {records}", name=name, records=records))
         first = self._left_out[names[0]]
         message = f"{' and '.join(shares)}, {LEFT_OUT}"
         return Problem(code, first.place, message, ", ".join(names), fix), first.row
@@ -231,9 +235,11 @@ class Expected:
             if type_name != first_type and not any(
                 problem.field == key for problem, _unused in self.problems
             ):
-                message = (
-                    f"found {show_value(value)} ({type_name}) in a column of {first_type}: "
-                    "the loader refuses the file"
+                message = _(
+                    "found {value} ({type_name}) in a column of {first_type}: the loader refuses the file",
+                    value=show_value(value),
+                    type_name=type_name,
+                    first_type=first_type,
                 )
                 problem = Problem(
                     UNLOADABLE_VALUES,

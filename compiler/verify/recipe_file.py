@@ -65,6 +65,8 @@ def recipe_problem(recipe: RecipeFile, dataset: str, folder: Path, siblings: Seq
     other = Path(str(recipe.settings.get("dataset_dir") or LLAMAFACTORY_FOLDER))
     if other.resolve() == folder.resolve():
         return None
-    message = f"LLaMA-Factory reads {other / REGISTRY}, and not {folder / REGISTRY}"
-    fix = f"write `dataset_dir: {folder}`"
+    message = _(
+        "LLaMA-Factory reads {other}, and not {folder}", other=other / REGISTRY, folder=folder / REGISTRY
+    )
+    fix = _("write `dataset_dir: {folder}`", folder=folder)
     return Problem(NOT_TRAINED, recipe.place("dataset_dir"), message, "dataset_dir", fix)

@@ -45,14 +45,18 @@ def lines(verdict: Verdict, every: bool) -> Iterator[str]:
         )
     if not verdict.is_compiled:
         yield (
-            f"{verdict.dataset} was not compiled here (no {MANIFEST} lists it): the hash of its file and its "
-            "entry were not compared with a compile's"
+            _(
+                "{dataset} was not compiled here (no {manifest} lists it): the hash of its "
+                "file and its entry were not compared with a compile's",
+                dataset=verdict.dataset,
+                manifest=MANIFEST,
+            )
         )
     yield from verdict.notes
     audit = verdict.audit
     if audit and audit.rows:
         lengths = ", ".join(f"{name} {value}" for name, value in quantiles(audit.lengths).items())
-        yield f"tokens per row: {lengths} (cutoff_len {verdict.cutoff})"
+        yield _("tokens per row: {lengths} (cutoff_len {cutoff})", lengths=lengths, cutoff=verdict.cutoff)
         yield from [_learned_pretraining(audit, verdict)] if verdict.stage == "pt" else _learned(audit)
     yield from (_("not checked: {what}", what=reason) for reason in verdict.not_checked)
 
@@ -101,9 +105,13 @@ def _learned_pretraining(audit: Audit, verdict: Verdict) -> str:
     if not verdict.packing:
         return line
     rest = audit.uncut - audit.seen
-    return (
-        f"{line}, in {audit.blocks} blocks of {verdict.cutoff}; "
-        f"{rest} left over: LLaMA-Factory drops what does not fill the last block of each batch of rows"
+    return _(
+        "{line}, in {blocks} blocks of {cutoff}; {rest} left over: LLaMA-Factory "
+        "drops what does not fill the last block of each batch of rows",
+        line=line,
+        blocks=audit.blocks,
+        cutoff=verdict.cutoff,
+        rest=rest,
     )
 
 

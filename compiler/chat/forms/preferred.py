@@ -13,7 +13,7 @@ from tuneyard.compiler.spec.export_forms import ExportForm
 from tuneyard.core.datasets.answer_flags import as_number
 from tuneyard.core.datasets.column_meanings import snake_case
 from tuneyard.core.errors import show_value
-from tuneyard.core.language.message import marked
+from tuneyard.core.language.message import _, marked
 from tuneyard.core.records import PAIR
 from tuneyard.core.records.calls import WrongValueError, read_strict
 
@@ -83,7 +83,7 @@ class MissingError(PairError):
     """A row lacks one of the two answers, or a verdict."""
 
     def __init__(self, column: str, row: Fields) -> None:
-        super().__init__(column, f"missing; the row has {some_of(tuple(row), column)}")
+        super().__init__(column, _("missing; the row has {some_of}", some_of=some_of(tuple(row), column)))
 
 
 class VerdictError(PairError):
@@ -95,15 +95,23 @@ class VerdictError(PairError):
         first, second = names
         super().__init__(
             column,
-            f"found {show_value(value)}, expected {first} or {second}, their last letter or number, or tie",
+            _(
+                "found {value}, expected {first} or {second}, their last letter or number, or tie",
+                value=show_value(value),
+                first=first,
+                second=second,
+            ),
         )
         self.is_in_doubt = isinstance(_key(value), float)
         verdict = "{first: [A], second: [B], tie: [C]}"
         if self.is_in_doubt:
             verdict = "{first: [-3, -2, -1], second: [1, 2, 3], tie: [0]}"
-        self.fix = (
-            "say in the spec what each verdict means, as in `source: {form: preference, verdict: "
-            f"{verdict}}}`; first is {first}, second is {second}"
+        self.fix = _(
+            "say in the spec what each verdict means, as in `source: {{form: preference, "
+            "verdict: {verdict}}}`; first is {first}, second is {second}",
+            verdict=verdict,
+            first=first,
+            second=second,
         )
 
 

@@ -145,6 +145,10 @@ def _columns_proposal(
     if len(question.values) <= MOST_VALUES and 2 * len(question.values) <= question.filled:
         values = ", ".join(map(str, question.values))
         proposal.guesses.append(
-            f"{question.path} has few values ({values}): ask for it in words in the prompt"
+            _(
+                "{path} has few values ({values}): ask for it in words in the prompt",
+                path=question.path,
+                values=values,
+            )
         )
     return proposal

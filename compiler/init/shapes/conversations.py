@@ -206,7 +206,7 @@ def _messages_of_people(statistics: FileStatistics, path: str) -> Iterator[str]:
     messages = list(filter(_MESSAGE.match, lines))
     sign = ""
     if authors:
-        sign = f"{authors[0].path} is its author"
+        sign = _("{path} is its author", path=authors[0].path)
     elif 3 * len(messages) > len(lines):
         sign = show_value(messages[0])
     if sign:

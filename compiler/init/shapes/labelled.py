@@ -110,10 +110,14 @@ def _judgement(label: Leaf, is_nli: bool, chinese: bool, same_length: bool) -> t
             )
     elif is_nli and real == list(range(len(real))) and len(real) in GLUE_ORDER:
         meanings = dict(zip(real, GLUE_ORDER[len(real)], strict=True))
-        numbers = ", ".join(f"{number} is {name}" for number, name in meanings.items())
-        guess = (
-            f"GLUE numbers them so ({numbers}), and this file may not: in PAWS, AFQMC or QQP "
-            "1 means the same. Compare some rows, and change `labels` and the prompt if it is wrong"
+        numbers = ", ".join(
+            _("{number} is {name}", number=number, name=name) for number, name in meanings.items()
+        )
+        guess = _(
+            "GLUE numbers them so ({numbers}), and this file may not: in PAWS, AFQMC or "
+            "QQP 1 means the same. Compare some rows, and change `labels` and the prompt "
+            "if it is wrong",
+            numbers=numbers,
         )
     if meanings:
         return named_labels(meanings, values, chinese), question[chinese], [f"{label.path}: {guess}"]

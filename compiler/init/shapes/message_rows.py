@@ -105,10 +105,11 @@ def _parting_columns(
     """
     links = message_links(statistics)
     if links:
-        first = f"of the lowest {links['rank']}" if "rank" in links else "that comes first"
-        order_of_answers = (
-            f"{links['parent']} names the message that a row answers; of several answers the one {first} "
-            "is learned"
+        first = _("of the lowest {rank}", rank=links["rank"]) if "rank" in links else "that comes first"
+        order_of_answers = _(
+            "{parent} names the message that a row answers; of several answers the one {first} is learned",
+            parent=links["parent"],
+            first=first,
         )
         return links, list(filter(None, [order_of_answers, lost_parents(statistics, links)]))
     if parent_leaf(statistics):
@@ -151,7 +152,7 @@ def _parting_columns(
     columns = {"by": by.path}
     if order is not None:
         columns["order"] = order.path
-        guess += f", in the order of {order.path}"
+        guess += _(", in the order of {path}", path=order.path)
     return columns, [guess, *guesses]
 
 
@@ -263,23 +264,33 @@ def _order_leaf(
         unordered = sum(
             len(set(values[conversation])) < sizes[conversation] for conversation in conversations
         )
-        gaps = f"{leaf.path} is empty or repeated in {unordered} of {len(conversations)} conversations"
+        gaps = _(
+            "{path} is empty or repeated in {unordered} of {conversations} conversations",
+            path=leaf.path,
+            unordered=unordered,
+            conversations=len(conversations),
+        )
         is_named = _is_named_for_order(leaf)
         order = orders_of(list(values.values())) if is_named else None
         if len(conversations) - unordered >= MOST * len(conversations) and (order or _is_count(leaf, values)):
             if not unordered:
                 return leaf, []
             return leaf, [
-                f"{gaps}: rows without it are refused, rows with the same one stay in the order of the file"
+                _(
+                    "{gaps}: rows without it are refused, rows with the same one stay in the "
+                    "order of the file",
+                    gaps=gaps,
+                )
             ]
         if is_named and any(len(set(each)) > 1 for each in values.values()):
             reason = gaps
             if order is None:
-                reason = (
-                    f"{leaf.path} cannot order them ({next(iter(leaf.values))}); if that is wrong, write "
-                    "times as 2024-03-01 09:05:00"
+                reason = _(
+                    "{path} cannot order them ({next}); if that is wrong, write times as 2024-03-01 09:05:00",
+                    path=leaf.path,
+                    next=next(iter(leaf.values)),
                 )
-            guesses.append(f"the turns stay in the order of the file, because {reason}")
+            guesses.append(_("the turns stay in the order of the file, because {reason}", reason=reason))
     return None, guesses
 
 

@@ -52,7 +52,7 @@ def chats_of_people(statistics: FileStatistics) -> Proposal | None:
         orders = orders_of([list(map(str, statistics.values(time)))])
         if orders and orders[0][0]:  # the first message is not the oldest one
             turns["order"] = time.path
-            guess += f", in the order of {time.path}"
+            guess += _(", in the order of {path}", path=time.path)
     answers: Counter[object] = Counter()
     conversations = conversations_in(statistics, turns)
     for conversation in conversations:
