@@ -106,7 +106,7 @@ def _write_rows(reading: Reading, spec: Spec, files: Sequence[RecordFile]) -> No
     lints = RowLints(spec, result.problems)
     renderers = [Renderer(spec, output) for output in spec.outputs]
     judged = [column for column in spec.columns if column.type.judges_values]
-    for _, batch in reading.batches():
+    for _unused, batch in reading.batches():
         for column in judged:
             with guarded(column.type.plugin):
                 result.values[column.name].update(batch.columns[column.name])

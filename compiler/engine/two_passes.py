@@ -164,7 +164,14 @@ def _chosen(run: Run, input_name: str, rows: Order, expected: int | None) -> Ord
             _("sample: all {rows} rows, since there are not {size}", rows=len(rows), size=size)
         )
     if expected is not None:
-        run.report.problems.notes.append(f"{input_name}: {len(chosen)} rows of {expected} wanted")
+        run.report.problems.notes.append(
+            _(
+                "{part}: {number} rows of {expected} wanted",
+                part=input_name,
+                number=len(chosen),
+                expected=expected,
+            )
+        )
         if len(chosen) < expected:
             message = _(
                 "too few rows for this part: found {chosen}, expected {expected}; a smaller "
@@ -199,7 +206,12 @@ def _drop_leaks(run: Run, sources: dict[str, FirstPass], orders: dict[str, Order
     if TRAIN_SPLIT not in spec.splits:
         splits = ", ".join(spec.splits)
         raise ContentError(
-            f"{spec.name}: `drop_leaks` drops rows of {TRAIN_SPLIT!r}, of which there is none ({splits})"
+            _(
+                "{name}: `drop_leaks` drops rows of {train_split!r}, of which there is none ({splits})",
+                name=spec.name,
+                train_split=TRAIN_SPLIT,
+                splits=splits,
+            )
         )
     if TRAIN_SPLIT not in orders:
         return

@@ -61,7 +61,7 @@ AHEAD = 1 << 20  # bytes: each read gives up the interpreter lock, and waits for
 BAR_AFTER = 2.0  # seconds
 MOST_MIB = LARGEST_RECORD >> 20
 TOO_LONG = _("found a record of more than {most_mib} MiB, expected {most_mib} MiB at most", most_mib=MOST_MIB)
-SHORTEN = "shorten it, or take it out"
+SHORTEN = _("shorten it, or take it out")
 NO_ROWS = (
     "such files have zeros or the same row in place of data: get it from its author, or unpack it yourself"
 )
