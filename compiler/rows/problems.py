@@ -122,7 +122,9 @@ class Problems:
             lines += first_lines
             rest = total - len(first_lines)
             if rest:
-                label = f"{code}: {meaning_of(code)}".removesuffix(": ")
+                label = code
+                if meaning_of(code):
+                    label = _("{code}: {meaning}", code=code, meaning=meaning_of(code))
                 lines.append(_("… {rest} more {label} (--all shows every one)", rest=rest, label=label))
         if lines:
             lines += guide(self.counts_of("W"))
