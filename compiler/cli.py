@@ -265,12 +265,12 @@ def _report(
     if report.up_to_date:
         warnings = problems.count("W")
         if warnings and not as_json:
-            place = request.out / report.name / MANIFEST
+            location = request.out / report.name / MANIFEST
             say(
                 _(
                     "up to date, {warnings}: {place}",
                     warnings=counted(warnings, "warning", "warnings"),
-                    place=place,
+                    place=location,
                 ),
                 to_stderr=True,
             )

@@ -294,13 +294,13 @@ def _common(message: Any, roles: Mapping[str, str]) -> list[Any]:
         message = without(message, "function_call")
         message["tool_calls"] = [{"function": call}]
     is_gemini = "parts" in message and content not in message
-    place = "parts" if is_gemini else content
-    parts = message.get(place)
+    content_key = "parts" if is_gemini else content
+    parts = message.get(content_key)
     if not are_objects(parts):
         return [message]
     if is_gemini:
         parts = list(map(_gemini_part, parts))
-    rest = without(message, place)
+    rest = without(message, content_key)
     form = _Parts()
     if not all(map(form.add, parts)):
         return [{**rest, content: parts}]
@@ -405,11 +405,11 @@ def _result(content: object) -> str | None:
 def _image(part: JsonObject) -> tuple[str, set[str]]:
     """The path of an image in a part ("" if there is none), and the keys that it takes."""
     for key in ("image_url", "image", "path", "url", "value"):
-        place = part.get(key)
-        if isinstance(place, dict) and place.keys() <= {"url", "detail"}:
-            place = place.get("url")
-        if isinstance(place, str) and place:
-            return place.removeprefix("file://"), {key}
+        image = part.get(key)
+        if isinstance(image, dict) and image.keys() <= {"url", "detail"}:
+            image = image.get("url")
+        if isinstance(image, str) and image:
+            return image.removeprefix("file://"), {key}
     return "", set()
 
 

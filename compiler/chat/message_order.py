@@ -25,7 +25,7 @@ _PARTS = re.compile(rf"\D*\d+|\d+(\.\d+)+|{_CLOCK}|\d{{4}}[-/.年]\d\d?[-/.月]\
 
 
 def orders_of(conversations: list[list[str]]) -> list[list[int]] | None:
-    """The places of the messages of each conversation in the order of these texts. None if it is not certain.
+    """The positions of each conversation's messages in the order of these texts. None if it is not certain.
 
     Readings of one kind must agree: 3/4/2024 is in March or in April.
     """

@@ -138,7 +138,7 @@ def _messages(
             if missing or isinstance(cells.get("by"), list | dict):
                 name = settings[missing or "by"]
                 fault = _("found {row}, expected a value: `turns` names it", row=show_value(row.get(name)))
-                problems.bad_row([Problem(NOT_AN_OBJECT, rows.place(number), fault, name)], row)
+                problems.bad_row([Problem(NOT_AN_OBJECT, rows.location(number), fault, name)], row)
                 continue
             if "per" in settings:
                 cells["by"] = _day(str(cells["by"]))
@@ -213,8 +213,8 @@ def _sort(conversations: Collection[list[MessageRow]], order: str) -> None:
         raise UnreadableFileError(
             NO_RECORDS, _("the order of {shown} is not certain", shown=shown), fix, field=order
         )
-    for conversation, places in zip(conversations, orders, strict=True):
-        conversation[:] = [conversation[place] for place in places]
+    for conversation, positions in zip(conversations, orders, strict=True):
+        conversation[:] = [conversation[position] for position in positions]
 
 
 def joined_messages(settings: Iterable[Fields]) -> list[Fields]:

@@ -16,7 +16,7 @@ from tuneyard.compiler.check.text_columns import fallback_columns
 from tuneyard.compiler.check.unused_columns import Unused
 from tuneyard.compiler.columns.loss_flags import MessageKeys
 from tuneyard.compiler.columns.turns import unread_keys
-from tuneyard.compiler.rows import MISSING, Batch, Fields, ObjectRows, Place, Rows, TableRows
+from tuneyard.compiler.rows import MISSING, Batch, Fields, Location, ObjectRows, Rows, TableRows
 from tuneyard.compiler.rows.problem_codes import MISSING_FIELD
 from tuneyard.compiler.rows.problems import Problems, some_of
 from tuneyard.compiler.spec.column_types import (
@@ -248,11 +248,11 @@ class Checker:
                 error_code, fix = code, ""
                 if isinstance(error, CodedError):
                     error_code, fix = error.code, error.fix
-                place = batch.place(number)
-                wrong = [Problem(error_code, place, message, field, fix) for message in error.args]
+                location = batch.location(number)
+                wrong = [Problem(error_code, location, message, field, fix) for message in error.args]
                 self._refuse(batch, rows, number, wrong)
             for warning, message, fix in self.file.warnings:
-                self.problems.warn(Problem(warning, batch.place(number), message, "", fix))
+                self.problems.warn(Problem(warning, batch.location(number), message, "", fix))
             self.file.warnings.clear()
         if len(good) < len(batch):
             batch = batch.keep(good)
@@ -379,7 +379,7 @@ class Checker:
             "no such {noun}: found {listed}, expected {expected}", noun=noun, listed=listed, expected=expected
         )
         field = ", ".join(column.name for column in columns)
-        return Problem(MISSING_COLUMN, Place(rows.prefix, line), message, field, fix)
+        return Problem(MISSING_COLUMN, Location(rows.prefix, line), message, field, fix)
 
     def _values(self, reader: ColumnReader, rows: Rows, numbers: Sequence[int]) -> Values:
         column = reader.column
@@ -469,7 +469,7 @@ class Checker:
         message = _("{found}, expected {types} as in the rows before", found=found, types=self.types[name])
         in_table = "in a spec, `is: extra` keeps all of them as text"
         fix = "write all of them as text" if rows.typed else in_table
-        return Problem(WRONG_TYPE, batch.place(number), message, self._field(name), fix)
+        return Problem(WRONG_TYPE, batch.location(number), message, self._field(name), fix)
 
     def _refuse(self, batch: Batch, rows: Rows, number: int, wrong: Sequence[Problem]) -> None:
         """Record a row of a batch as bad."""
@@ -483,13 +483,15 @@ class Checker:
             for number in numbers:
                 fields.setdefault(number, []).append(name)
         for number, names in sorted(fields.items()):
-            place = rows.place(number)
-            wrong_values = [self._explain(name, columns[name][number], place, rows, number) for name in names]
+            location = rows.location(number)
+            wrong_values = [
+                self._explain(name, columns[name][number], location, rows, number) for name in names
+            ]
             self.problems.bad_row(wrong_values, rows.row(number))
         self.bad += len(fields)
         return [number for number in range(len(rows.lines)) if number not in fields]
 
-    def _explain(self, name: str, value: object, place: str, rows: Rows, number: int) -> Problem:
+    def _explain(self, name: str, value: object, location: str, rows: Rows, number: int) -> Problem:
         column_type, field = self.column_types[name], self._field(name)
         empty_cell = rows.empty_cells.get((rows.lines[number], self.sources.get(name, "")))
         if empty_cell:
@@ -498,29 +500,31 @@ class Checker:
                 role=empty_cell.cause,
                 other=column_type.schema["description"],
             )
-            return Problem(NULL_VALUE, place, message, field, empty_cell.fix)
+            return Problem(NULL_VALUE, location, message, field, empty_cell.fix)
         if value is MISSING:
             row = rows.row(number)
             keys = some_of(tuple(row), field.partition(" ")[0])
-            return Problem(MISSING_FIELD, place, _("missing; the row has {keys}", keys=keys), field)
-        problem = column_type.explain(value, place, field, self.file)
+            return Problem(MISSING_FIELD, location, _("missing; the row has {keys}", keys=keys), field)
+        problem = column_type.explain(value, location, field, self.file)
         if problem is not None:
             return problem
         schema = column_type.schema
         expected = schema["description"]
         if value is None:
-            return Problem(NULL_VALUE, place, _("found null, expected {expected}", expected=expected), field)
+            return Problem(
+                NULL_VALUE, location, _("found null, expected {expected}", expected=expected), field
+            )
         value_text = show_value(value)
         if isinstance(value, str) and not value.replace("\ufeff", "").strip():  # what \\S of JSON Schema is
             return Problem(
                 BLANK_TEXT,
-                place,
+                location,
                 _("found {value_text}, expected text that is not blank", value_text=value_text),
                 field,
             )
         if isinstance(value, list) and "items" in schema:  # the message names the item
             wrong = next(violations(schema, value))
-            return Problem(WRONG_TYPE, place, wrong.message, f"{field} {wrong.place}".rstrip())
+            return Problem(WRONG_TYPE, location, wrong.message, f"{field} {wrong.place}".rstrip())
         fix = column_type.fix_of(value, field)
         message = _(
             "found {value_text} ({type}), expected {expected}",
@@ -528,7 +532,7 @@ class Checker:
             type=_type(type(value)),
             expected=expected,
         )
-        return Problem(WRONG_TYPE, place, message, field, fix)
+        return Problem(WRONG_TYPE, location, message, field, fix)
 
     def _field(self, name: str) -> str:
         """The source column in messages, with the target column if it is called otherwise."""

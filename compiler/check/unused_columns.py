@@ -117,7 +117,7 @@ class Unused:
     def _find(self, name: str, rows: Rows, numbers: Sequence[int], message: str, fix: str) -> None:
         """Count rows with a value that changes the answer. The error of a column names the first one."""
         self.changing[name] += len(numbers)
-        problem = Problem(UNUSED_COLUMN, rows.place(numbers[0]), message, key_in_spec(name), fix)
+        problem = Problem(UNUSED_COLUMN, rows.location(numbers[0]), message, key_in_spec(name), fix)
         self.findings.setdefault(name, problem)
 
     def _count_splits(self, name: str, cells: Cells) -> None:

@@ -48,7 +48,7 @@ class KtoType(ColumnType):
         """The last answer alone (data/processor/feedback.py)."""
         return numbers[-1:]
 
-    def judge(self, values: Counter[object], place: str) -> Problem | str:
+    def judge(self, values: Counter[object], location: str) -> Problem | str:
         """The ratio of both. An error if one is missing: KTO learns from the contrast."""
         desirable, undesirable = values[True], values[False]
         if desirable and undesirable:
@@ -63,7 +63,7 @@ class KtoType(ColumnType):
             message = _("all {count} answers are undesirable: KTO learns from both kinds", count=undesirable)
         return Problem(
             ONE_KIND_OF_ANSWER,
-            place,
+            location,
             message,
             "",
             _("`at_least` at the column says which ratings are desirable"),

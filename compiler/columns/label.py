@@ -45,7 +45,7 @@ class LabelType(ColumnType):
         """The labels of the spec, which are texts."""
         return cast("list[str]", values)
 
-    def explain(self, value: object, place: str, field: str, file: FileContext) -> Problem:
+    def explain(self, value: object, location: str, field: str, file: FileContext) -> Problem:
         """E104: a label that the spec lacks, with the one that may be meant."""
         labels = tuple(dict.fromkeys(map(written_value, chain.from_iterable(file.spec.labels.values()))))
         fix = _nearest(value, labels) if isinstance(value, str) else ""
@@ -63,7 +63,7 @@ class LabelType(ColumnType):
         message = _(
             "found {value}, expected one of {labels}", value=show_value(value), labels=", ".join(labels)
         )
-        return Problem(UNKNOWN_LABEL, place, message, field, fix)
+        return Problem(UNKNOWN_LABEL, location, message, field, fix)
 
 
 LABEL = LabelType(

@@ -139,8 +139,8 @@ def _schema_violation(schema: str, arguments: JsonObject) -> str:
     if isinstance(validator, str):
         return validator
     for error in validator.iter_errors(arguments):
-        place = ".".join(map(str, error.instance_path))
-        return f"{place}: {error.message}" if place else str(error.message)
+        path = ".".join(map(str, error.instance_path))
+        return f"{path}: {error.message}" if path else str(error.message)
     return ""
 
 

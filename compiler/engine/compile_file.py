@@ -112,7 +112,7 @@ def _write_rows(reading: Reading, spec: Spec, files: Sequence[RecordFile]) -> No
                 result.values[column.name].update(batch.columns[column.name])
         lints.see(result.fingerprints, batch, reading.has_ids)
         for renderer, file in zip(renderers, files, strict=True):
-            file.add(*renderer.block(batch, file.between))
+            file.add(*renderer.block(batch, file.separator))
 
 
 def compile_alone(common: tuple[CompileJob, TypesByInput], item: Input, folder: Path | None) -> FileResult:

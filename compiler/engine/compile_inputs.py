@@ -97,8 +97,8 @@ def _complete(run: Run) -> None:
                 )
             elif report.read:
                 message = _("no rows left of {rows}", rows=report.read)
-            places = ", ".join(item.display_path for item in run.job.inputs)
-            problems.lead([Problem(NO_ROWS, places, message)])
+            locations = ", ".join(item.display_path for item in run.job.inputs)
+            problems.lead([Problem(NO_ROWS, locations, message)])
     problems.sort_warnings()
     if not report.failed:
         report.datasets = run.records()

@@ -161,23 +161,23 @@ class Run:
             with fragment_of_rejected.open("rb") as source, rejected.open("ab") as target:
                 shutil.copyfileobj(source, target)
 
-    def _judge(self, input_name: str, place: str, whole: FileResult, *, is_whole: bool) -> None:
+    def _judge(self, input_name: str, location: str, whole: FileResult, *, is_whole: bool) -> None:
         """Report on all rows of an input together. `is_whole`: reading does not end before its last row."""
         problems, read = self.report.problems, whole.counts.read
         if read and not whole.counts.kept:
             message = f"none of the {read} rows of {input_name} is kept, so it is not written"
-            problems.warn(Problem(EMPTY_SPLIT, place, message))
+            problems.warn(Problem(EMPTY_SPLIT, location, message))
         types = self.spec.of_input(input_name).types
         for column, counts in whole.values.items():
             column_type = types[column]
             with guarded(column_type.plugin):
-                finding = column_type.judge(counts, place)
+                finding = column_type.judge(counts, location)
                 if not isinstance(finding, str | Problem):
                     raise TypeError(
                         _("`judge` gave {finding}, expected a problem or a text", finding=show_value(finding))
                     )
             if isinstance(finding, str):
-                problems.notes += [f"{place}: {finding}"] if finding else []
+                problems.notes += [f"{location}: {finding}"] if finding else []
             elif is_whole:
                 problems.lead([finding])
 

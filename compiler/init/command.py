@@ -294,21 +294,21 @@ def _preview(spec: Spec) -> list[str]:
 
 
 def _example(number: int, row: KeptRow) -> Iterator[str]:
-    place = row.batch.place(0)
-    yield _("example {number}, {place}", number=number, place=place)
+    location = row.batch.location(0)
+    yield _("example {number}, {place}", number=number, place=location)
     (output,) = row.spec.outputs
     record = json.loads(Renderer(row.spec, output).render(row.batch)[0])
     if output.format == "text":
         yield _("  text: {text}", text=_short(record[output.field]))
         return
     entry = entry_of(row.spec, output, output.file)
-    conversation = prompt_and_answer(record, entry, place)
+    conversation = prompt_and_answer(record, entry, location)
     yield from (f"  {message['role']}: {_short(message['content'])}" for message in conversation.messages)
     if PAIR[0] not in record:
         yield _("  answer: {text}", text=_short(conversation.answer))
         return
     for number, name in enumerate(PAIR):
-        answer = prompt_and_answer(record, entry, place, answer=number).answer
+        answer = prompt_and_answer(record, entry, location, answer=number).answer
         yield f"  {name}: {_short(answer)}"
 
 
@@ -335,9 +335,9 @@ def _next(
     (output,) = spec.outputs
     dataset = output.dataset_of(TRAIN_SPLIT if TRAIN_SPLIT in spec.splits else spec.splits[0])
     recipe = shlex.join(recipe_words(dataset, folder, entries_of(spec)))
-    place = [_("result: {place}", place=out)] if out else []
+    result = [_("result: {place}", place=out)] if out else []
     return [
-        *place,
+        *result,
         _("next: {command}", command=" && ".join(commands)),
         _("then: {command}", command=after_setup(recipe, "llamafactory")),
     ]

@@ -47,7 +47,7 @@ def encoding_of(path: Readable) -> str:
         raise ContentError(_("{path}: not a text file: it contains NUL bytes; is its name right?", path=path))
     text = codecs.getincrementaldecoder("utf-8")("replace").decode(data)
     foreign = len(text) - len(text.encode("ascii", "ignore"))
-    if 2 * text.count("\ufffd") <= foreign:  # UTF-8, at most with broken places that compile names
+    if 2 * text.count("\ufffd") <= foreign:  # UTF-8, at most with broken locations that compile names
         return UTF_8
     from chardet import detect
 

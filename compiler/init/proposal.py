@@ -253,8 +253,8 @@ def conversation_proposal(
     ]
     guesses = []
     for option in options:
-        place, role, sentence = ENDS[option]
-        count = sum(names[place] == role for names in speakers if names)
+        position, role, sentence = ENDS[option]
+        count = sum(names[position] == role for names in speakers if names)
         if count:
             settings[option] = "drop"
             guesses.append(sentence.format(count, len(speakers)))

@@ -258,7 +258,7 @@ def _read_rows(statistics: FileStatistics, file: Readable) -> None:
                     _note(statistics.leaves, lists_of_objects, "", row)
                 except RecursionError as error:
                     raise ContentError(
-                        _("{place}: nested too deep to be read", place=rows.place(number))
+                        _("{place}: nested too deep to be read", place=rows.location(number))
                     ) from error
                 if len(statistics.leaves) > MOST_COLUMNS:
                     raise ContentError(
@@ -266,7 +266,7 @@ def _read_rows(statistics: FileStatistics, file: Readable) -> None:
                             "{place}: found more than {most_columns:,} columns up to this row, expected "
                             "rows that share their columns: their names may be data, as ids are; write a "
                             "list of rows with these as a column",
-                            place=rows.place(number),
+                            place=rows.location(number),
                             most_columns=MOST_COLUMNS,
                         )
                     )

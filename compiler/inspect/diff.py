@@ -13,7 +13,7 @@ from tuneyard.compiler.lint.matching import paired
 from tuneyard.compiler.lint.text_keys import keys_of_texts, plain_text
 from tuneyard.compiler.read.dataset_reader import few, label_of, stored_examples
 from tuneyard.compiler.rows.draw import ROW_TYPE
-from tuneyard.compiler.rows.places import Places
+from tuneyard.compiler.rows.locations import Locations
 from tuneyard.core.files import JsonObject
 from tuneyard.core.language.message import _, counted
 from tuneyard.core.language.messages import as_is
@@ -25,17 +25,17 @@ Change = tuple[str, str, str, str]
 
 
 class Side:
-    """The keys, places and labels of one of two datasets. `labels` is empty if its answers are no labels."""
+    """Keys, locations and labels of one of two datasets. `labels` is empty if its answers are no labels."""
 
     def __init__(self, name: str, folder: Path) -> None:
         self.name = name
-        self.places = Places()
+        self.locations = Locations()
         self.prompts, self.contents = array("q"), array("q")
         self.labels: list[str] = []
         self.label_counts: Counter[str] = Counter()
         has_labels = True
         for examples in stored_examples(name, folder):
-            self.places.add(examples.prefix, examples.lines)
+            self.locations.add(examples.prefix, examples.lines)
             # prompts are compared as in a compile, contents exactly
             self.prompts.extend(keys_of_texts(map(plain_text, examples.prompts())))
             self.contents.extend(keys_of_texts(map(_content, examples.examples)))
@@ -76,15 +76,15 @@ class Difference:
         return bool(self.added_rows or self.removed_rows or self.pairs[0])
 
     def removed(self) -> Iterator[str]:
-        """Yield the places of examples that only A has."""
-        return map(self.before.places.__getitem__, self.removed_rows)
+        """Yield the locations of examples that only A has."""
+        return map(self.before.locations.__getitem__, self.removed_rows)
 
     def added(self) -> Iterator[str]:
-        """Yield the places of examples that only B has."""
-        return map(self.after.places.__getitem__, self.added_rows)
+        """Yield the locations of examples that only B has."""
+        return map(self.after.locations.__getitem__, self.added_rows)
 
     def changed(self) -> Iterator[Change]:
-        """Yield place in A, place in B, label in A and label in B of changed examples.
+        """Yield location in A, location in B, label in A and label in B of changed examples.
 
         The labels are "" if the answers of a dataset are no labels.
         """
@@ -93,15 +93,15 @@ class Difference:
         for row, other in zip(*self.pairs, strict=True):
             if before.labels and after.labels:
                 old, new = before.labels[row], after.labels[other]
-            yield before.places[row], after.places[other], old, new
+            yield before.locations[row], after.locations[other], old, new
 
     def as_json(self) -> JsonObject:
         """The differences for `--json`."""
         before, after = self.before, self.after
         names = ("a", "b", "label_a", "label_b")
         return {
-            "a": {"name": before.name, "examples": before.places.rows},
-            "b": {"name": after.name, "examples": after.places.rows},
+            "a": {"name": before.name, "examples": before.locations.rows},
+            "b": {"name": after.name, "examples": after.locations.rows},
             "same": self.same,
             "added": list(self.added()),
             "removed": list(self.removed()),
@@ -110,7 +110,7 @@ class Difference:
         }
 
     def lines(self, every: bool) -> Iterator[str]:
-        """Yield the lines for people, the first 20 places of each kind unless `every`."""
+        """Yield the lines for people, the first 20 locations of each kind unless `every`."""
         before, after = self.before, self.after
         yield from _listed("added    ", self.added(), len(self.added_rows), every)
         yield from _listed("removed  ", self.removed(), len(self.removed_rows), every)
@@ -135,9 +135,9 @@ class Difference:
                 "{name} {rows} → {name2} {rows2}: same {same}, added {added_rows}, removed "
                 "{removed_rows}, changed {pairs}",
                 name=as_is(before.name),
-                rows=before.places.rows,
+                rows=before.locations.rows,
                 name2=as_is(after.name),
-                rows2=after.places.rows,
+                rows2=after.locations.rows,
                 same=self.same,
                 added_rows=len(self.added_rows),
                 removed_rows=len(self.removed_rows),
@@ -154,15 +154,18 @@ def diff(first: str, second: str, folder: Path) -> Difference:
     """
     before, after = Side(first, folder), Side(second, folder)
     same, same_there = paired(before.contents, after.contents)
-    removed, added = _others(range(before.places.rows), same), _others(range(after.places.rows), same_there)
-    places, places_there = paired(_taken(before.prompts, removed), _taken(after.prompts, added))
-    changed = _taken(removed, places), _taken(added, places_there)
+    removed, added = (
+        _others(range(before.locations.rows), same),
+        _others(range(after.locations.rows), same_there),
+    )
+    positions, places_there = paired(_taken(before.prompts, removed), _taken(after.prompts, added))
+    changed = _taken(removed, positions), _taken(added, places_there)
     removed, added = _others(removed, changed[0]), _others(added, changed[1])
     return Difference(before, after, len(same), removed, added, changed)
 
 
-def _taken(numbers: Rows, places: Rows) -> "array[int]":
-    return array("q", map(numbers.__getitem__, places))
+def _taken(numbers: Rows, positions: Rows) -> "array[int]":
+    return array("q", map(numbers.__getitem__, positions))
 
 
 def _others(rows: Rows, without: Rows) -> Rows:
@@ -185,6 +188,6 @@ def _listed(title: str, lines: Iterator[str], count: int, every: bool) -> Iterat
 
 
 def _change_line(change: Change) -> str:
-    place, other_place, old, new = change
+    location, other_place, old, new = change
     shift = f": {as_is(old)} → {as_is(new)}" if old != new else ""
-    return f"{place} → {other_place}{shift}"
+    return f"{location} → {other_place}{shift}"

@@ -10,7 +10,7 @@ from tuneyard.compiler.check.filters import language_of
 from tuneyard.compiler.lint.example_keys import keys_of_examples
 from tuneyard.compiler.lint.fingerprints import Fingerprints, quantiles
 from tuneyard.compiler.read.dataset_reader import MOST_LABELS, few, label_of, stored_examples
-from tuneyard.compiler.rows import Place
+from tuneyard.compiler.rows import Location
 from tuneyard.core.errors import ContentError, RequestError, need
 from tuneyard.core.files import JsonObject, read_object
 from tuneyard.core.language.message import _, counted, marked, tr
@@ -27,7 +27,7 @@ Measure = Callable[[list[str]], list[int]]
 
 @dataclass
 class Stats:
-    """Counts over examples. `lengths` are in `unit`s. `places` has (first duplicates, their originals)."""
+    """Counts over examples. `lengths` are in `unit`s. `locations` has (first duplicates, their originals)."""
 
     name: str
     unit: str
@@ -37,7 +37,7 @@ class Stats:
     languages: Counter[str]
     duplicates: int
     conflicts: int
-    places: list[tuple[Place, Place]]
+    locations: list[tuple[Location, Location]]
 
     def as_json(self) -> JsonObject:
         """The counts for `--json`; lengths as their quantiles (nearest rank)."""
@@ -49,7 +49,9 @@ class Stats:
             marked("labels"): dict(self.labels.most_common()),
             "languages": dict(self.languages.most_common()),
             "duplicates": self.duplicates,
-            "duplicates_first": [{"place": place, "same_as": before} for place, before in self.places],
+            "duplicates_first": [
+                {"place": location, "same_as": before} for location, before in self.locations
+            ],
             "same_prompt_other_answer": self.conflicts,
         }
 
@@ -57,10 +59,10 @@ class Stats:
         """Yield the lines for people."""
         examples = counted(self.examples, "example", "examples")
         yield tr(HEADING, name=as_is(self.name), examples=examples, duplicates=self.duplicates)
-        if self.places:
+        if self.locations:
             pairs = []
-            for place, before in self.places[:NAMED]:
-                pairs.append(tr("{place} (as {before})", place=place, before=before))
+            for location, before in self.locations[:NAMED]:
+                pairs.append(tr("{place} (as {before})", place=location, before=before))
             yield tr("first duplicates: {places}", places=tr(", ").join(pairs))
         yield tr("same prompt, other answer: {count}", count=self.conflicts)
         for title, counts in self.lengths.items():
@@ -117,7 +119,9 @@ def stats(name: str, folder: Path, model: Path | None) -> Stats:
         languages=languages,
         duplicates=len(duplicates),
         conflicts=len(conflicts),
-        places=[(fingerprints.place(row), fingerprints.place(first)) for row, first in duplicates[:KEPT]],
+        locations=[
+            (fingerprints.location(row), fingerprints.location(first)) for row, first in duplicates[:KEPT]
+        ],
     )
 
 

@@ -41,7 +41,7 @@ def trace(spec: Spec, sources: Sequence[str], row: int, template: str | None) ->
     from tuneyard.compiler.inspect.template import seen_by_model
 
     kept_row = _numbered(row, kept_rows(spec, sources), spec.name)
-    yield _("raw row, {place}", place=kept_row.batch.place(0)), raw_text(kept_row.raw, 2)
+    yield _("raw row, {place}", place=kept_row.batch.location(0)), raw_text(kept_row.raw, 2)
     columns = {name: values[0] for name, values in kept_row.batch.columns.items()}
     yield tr("columns"), raw_text(columns, 2)
     for output in kept_row.spec.outputs:
@@ -78,8 +78,8 @@ def registered_row(name: str, folder: Path, row: int, template: str | None) -> I
     from tuneyard.compiler.inspect.template import seen_by_model
 
     dataset = find_dataset(name, folder)
-    place, record = _numbered(row, single_records(dataset.path, name), name)
-    yield _("record {number}, {place}", number=row, place=place), raw_text(record, 2)
+    location, record = _numbered(row, single_records(dataset.path, name), name)
+    yield _("record {number}, {place}", number=row, place=location), raw_text(record, 2)
     if template:
         yield SEEN.format(template), seen_by_model(record, dataset.entry, template)
 

@@ -12,8 +12,8 @@ from math import ceil
 from operator import lt
 
 from tuneyard.compiler.lint.matching import repeated
-from tuneyard.compiler.rows import Line, Place, Prefix
-from tuneyard.compiler.rows.places import Places
+from tuneyard.compiler.rows import Line, Location, Prefix
+from tuneyard.compiler.rows.locations import Locations
 from tuneyard.core.files import JsonObject
 from tuneyard.core.language.message import marked
 
@@ -42,11 +42,11 @@ Repeats = list[tuple[int, int]]
 
 
 class Fingerprints:
-    """Keys, places, labels and lengths of rows (`COLUMNS`)."""
+    """Keys, locations, labels and lengths of rows (`COLUMNS`)."""
 
     def __init__(self) -> None:
         self.texts: list[str] = []
-        self._places = Places()
+        self._locations = Locations()
         self._columns = {name: array(code) for name, code in COLUMNS.items()}
         self._names: dict[str, dict[object, int]] = {"labels": {}, "classes": {}}
         self._order: Sequence[int] | None = None
@@ -54,11 +54,11 @@ class Fingerprints:
     @property
     def rows(self) -> int:
         """The number of rows."""
-        return self._places.rows if self._order is None else len(self._order)
+        return self._locations.rows if self._order is None else len(self._order)
 
     def add(self, prefix: Prefix, lines: Sequence[Line], columns: Mapping[str, Iterable[int]]) -> None:
-        """Append a batch: the place of each row, and each column has a number for it."""
-        self._places.add(prefix, lines)
+        """Append a batch: the location of each row, and each column has a number for it."""
+        self._locations.add(prefix, lines)
         for name, numbers in columns.items():
             self._columns[name].extend(numbers)
 
@@ -75,7 +75,7 @@ class Fingerprints:
         `other` is not to be used any more.
         """
         if not self.rows:
-            self._places, self._columns, self._names = other._places, other._columns, other._names
+            self._locations, self._columns, self._names = other._locations, other._columns, other._names
             self.texts = other.texts
             return
         for name, column in other._columns.items():
@@ -85,12 +85,12 @@ class Fingerprints:
             else:
                 self._columns[name].extend(column)
         self.texts += other.texts
-        self._places.append(other._places)
+        self._locations.append(other._locations)
 
     def take(self, order: Sequence[int]) -> "Fingerprints":
         """The fingerprints of some rows, in this order, without a copy of their keys."""
         taken = Fingerprints()
-        taken._places, taken._columns, taken._names = self._places, self._columns, self._names
+        taken._locations, taken._columns, taken._names = self._locations, self._columns, self._names
         taken._order = order
         if self.texts:
             taken.texts = [self.texts[row] for row in order]
@@ -119,9 +119,9 @@ class Fingerprints:
         """The labels or classes by their numbers, in the order of their first appearance."""
         return list(self._names[name])
 
-    def place(self, row: int) -> Place:
-        """The place of the row with this number (from 0)."""
-        return self._places[row if self._order is None else self._order[row]]
+    def location(self, row: int) -> Location:
+        """The location of the row with this number (from 0)."""
+        return self._locations[row if self._order is None else self._order[row]]
 
     def repeated_ids(self) -> Repeats:
         """(row, first row) for rows whose id came before."""

@@ -22,5 +22,5 @@ def leaks(splits: Splits) -> Iterator[Problem]:
     """Yield the training rows whose input is in another split."""
     for training, name, others in splits.pairs():
         for row, other in matches(training.values("prompts"), others.values("prompts")):
-            message = LEAK.message(split=name, place=others.place(other))
-            yield Problem(LEAK, training.place(row), message)
+            message = LEAK.message(split=name, place=others.location(other))
+            yield Problem(LEAK, training.location(row), message)

@@ -54,12 +54,12 @@ def near_duplicates(splits: Splits) -> Iterator[Problem]:
         return
     for rows in splits.rows.values():
         for row, near_row, share in near_rows(rows.texts):
-            message = NEAR_ROW.message(place=rows.place(near_row), similarity=share)
-            yield Problem(NEAR_ROW, rows.place(row), message)
+            message = NEAR_ROW.message(place=rows.location(near_row), similarity=share)
+            yield Problem(NEAR_ROW, rows.location(row), message)
     for training, name, others in splits.pairs():
         for row, near_row, share in near_rows(training.texts, others.texts):
-            message = NEAR_LEAK.message(split=name, place=others.place(near_row), similarity=share)
-            yield Problem(NEAR_LEAK, training.place(row), message)
+            message = NEAR_LEAK.message(split=name, place=others.location(near_row), similarity=share)
+            yield Problem(NEAR_LEAK, training.location(row), message)
 
 
 def shingles(text: str) -> list[str]:
@@ -87,8 +87,10 @@ def near_rows(texts: Sequence[str], others: Sequence[str] | None = None) -> Iter
     candidates = texts if others is None else others
     alone = int(others is None)  # then a text is in its own bands
     number_by_text: dict[str, int] = {}
-    places = np.array([number_by_text.setdefault(text, len(number_by_text)) for text in candidates], np.intp)
-    rows = np.unique(places, return_index=True)[1]
+    text_numbers = np.array(
+        [number_by_text.setdefault(text, len(number_by_text)) for text in candidates], np.intp
+    )
+    rows = np.unique(text_numbers, return_index=True)[1]
     bands = _bands(list(number_by_text))
     bands_of_texts = None if others is None else _bands(texts)
     begins, ends = np.empty((2, BANDS, len(texts)), np.uint32)
@@ -96,7 +98,7 @@ def near_rows(texts: Sequence[str], others: Sequence[str] | None = None) -> Iter
     orders = []
     for number, band in enumerate(bands):
         order = band.argsort(kind="stable")
-        hashes = band[places] if bands_of_texts is None else bands_of_texts[number]
+        hashes = band[text_numbers] if bands_of_texts is None else bands_of_texts[number]
         begins[number] = np.searchsorted(band, hashes, "left", order)
         ends[number] = np.searchsorted(band, hashes, "right", order)
         shared |= ends[number] - begins[number] > alone

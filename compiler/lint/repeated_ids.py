@@ -20,5 +20,5 @@ def repeated_ids(splits: Splits) -> Iterator[Problem]:
     """Yield the rows whose id came before in their split."""
     for rows in splits.rows.values():
         for row, first in rows.repeated_ids():
-            message = REPEATED_ID.message(place=rows.place(first))
-            yield Problem(REPEATED_ID, rows.place(row), message)
+            message = REPEATED_ID.message(place=rows.location(first))
+            yield Problem(REPEATED_ID, rows.location(row), message)

@@ -29,4 +29,4 @@ def repeated_rows(splits: Splits) -> Iterator[Problem]:
         repeats, conflicts = rows.repeats()
         for code, pairs in ((REPEATED_ROW, repeats), (CONFLICT, conflicts)):
             for row, first in pairs:
-                yield Problem(code, rows.place(row), code.message(place=rows.place(first)))
+                yield Problem(code, rows.location(row), code.message(place=rows.location(first)))

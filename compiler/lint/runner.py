@@ -119,7 +119,7 @@ class RowLints:
         ]
 
     def _add(self, code: ProblemCode, batch: TextBatch, number: int, field: str = "", **values: str) -> None:
-        self.problems.warn(Problem(code, batch.rows.place(number), code.message(**values), field))
+        self.problems.warn(Problem(code, batch.rows.location(number), code.message(**values), field))
 
 
 def text_lints() -> list[TextLint]:

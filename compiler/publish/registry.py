@@ -290,7 +290,7 @@ def compiled_entries(folder: str, manifest: Manifest) -> Entries:
 
 
 def with_compiled(entries: Entries, manifests: Manifests, name: str = "") -> Entries:
-    """Entries with those of the compiled datasets of `manifests` (by folder). Each keeps its place.
+    """Entries with those of the compiled datasets of `manifests` (by folder). Each keeps its location.
 
     Missing entries are added, and entries of files that no compile has any more are dropped. The entries of
     the folder `name` get the keys of its compile. All others stay as they are.
@@ -313,10 +313,10 @@ def with_compiled(entries: Entries, manifests: Manifests, name: str = "") -> Ent
     return registered
 
 
-def changed_entry(place: str, name: str, entry: Entry, compiled: Entry, hint: str) -> Iterator[Problem]:
+def changed_entry(location: str, name: str, entry: Entry, compiled: Entry, hint: str) -> Iterator[Problem]:
     """Yield E432 for each part of a registry entry that differs from what the compile registered.
 
-    Keys that a user added (`num_samples`, `split`, …) do not count. `place` is the registry's path.
+    Keys that a user added (`num_samples`, `split`, …) do not count. `location` is the registry's path.
     """
     for key in COMPILED_KEYS:
         values, expected = entry.get(key, _ABSENT), compiled.get(key, _ABSENT)
@@ -327,7 +327,7 @@ def changed_entry(place: str, name: str, entry: Entry, compiled: Entry, hint: st
                     shown=_shown(value),
                     shown2=_shown(expected_value),
                 )
-                yield Problem(CHANGED_ENTRY, f"{place}: {name}", message, field, hint)
+                yield Problem(CHANGED_ENTRY, f"{location}: {name}", message, field, hint)
 
 
 def _parts(key: str, value: object, expected: object) -> Iterator[tuple[str, object, object]]:

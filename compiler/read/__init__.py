@@ -1,6 +1,6 @@
 """Readers: a file here, or an entry point `tuneyard.readers`, contains one function with `@reader`.
 
-A reader gets an open file and yields its rows with their places, some hundreds at a time.
+A reader gets an open file and yields its rows with their locations, some hundreds at a time.
 """
 
 import io
@@ -160,13 +160,13 @@ def known_suffixes() -> str:
     return _("{names}, each also .gz or .zst", names=", ".join(readers()))
 
 
-def refuse_twice(names: Sequence[str], place: str) -> None:
+def refuse_twice(names: Sequence[str], location: str) -> None:
     """Refuse two columns of one name (E009), since only one of them would be read."""
     for name, count in Counter(names).items():
         if count > 1:
             fix = "give each column a name of its own there, or delete the lines above the header"
             raise UnreadableFileError(
-                REPEATED_COLUMN, _("the header names it twice"), fix, place, name or '""'
+                REPEATED_COLUMN, _("the header names it twice"), fix, location, name or '""'
             )
 
 
@@ -174,13 +174,13 @@ SMALLER = "write it again in smaller parts: fewer rows in a row group or batch, 
 
 
 def _too_large(error: LargeDataError, display_path: str) -> Problem:
-    """The problem of data that unpack to too much. Their place may be one inside of the file."""
-    place = error.place or display_path
-    if not place.startswith(display_path):
-        place = f"{display_path} {place}"
+    """The problem of data that unpack to too much. Their location may be inside of the file."""
+    location = error.place or display_path
+    if not location.startswith(display_path):
+        location = f"{display_path} {location}"
     if error.is_record:
-        return Problem(LARGE_RECORD, place, error.message, hint=SHORTEN)
-    return Problem(LARGE_CONTENT, place, error.message, hint=SMALLER)
+        return Problem(LARGE_RECORD, location, error.message, hint=SHORTEN)
+    return Problem(LARGE_CONTENT, location, error.message, hint=SMALLER)
 
 
 def read(
@@ -221,6 +221,6 @@ def read(
     except LargeDataError as error:
         problems.bad_file(_too_large(error, display_path))
     except UnreadableFileError as error:
-        place = error.place or display_path
-        problems.bad_file(Problem(error.code, place, str(error), error.field, error.hint))
+        location = error.location or display_path
+        problems.bad_file(Problem(error.code, location, str(error), error.field, error.hint))
     problems.end_batch()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tuneyard.compiler.read import read
 from tuneyard.compiler.read.stream import Readable, progress_bar
-from tuneyard.compiler.rows import Fields, Line, Place, Prefix, Rows
+from tuneyard.compiler.rows import Fields, Line, Location, Prefix, Rows
 from tuneyard.compiler.rows.problems import Problems
 from tuneyard.compiler.spec.file import Source
 from tuneyard.core.datasets import find_dataset
@@ -99,21 +99,21 @@ def stored_records(path: Readable, name: str, moved: Moved | None = None) -> Ite
         raise ProblemsError(problems.errors, name)
 
 
-def single_records(path: Readable, name: str) -> Iterator[tuple[Place, Fields]]:
-    """Yield the place of each record in a dataset's file, and the record. Errors as for `stored_records`."""
+def single_records(path: Readable, name: str) -> Iterator[tuple[Location, Fields]]:
+    """Yield each record in a dataset's file, with its location. Errors as for `stored_records`."""
     for rows in stored_records(path, name):
         for number in range(len(rows.lines)):
-            yield rows.place(number), rows.row(number)
+            yield rows.location(number), rows.row(number)
 
 
 def _examples(rows: Rows, entry: Entry) -> StoredExamples:
     stored = StoredExamples(rows.prefix, rows.lines)
     reader = RecordReader(format_of_entry(entry))
     for number in range(len(rows.lines)):
-        record, place = rows.row(number), rows.place(number)
+        record, location = rows.row(number), rows.location(number)
         if not entry:
             reader = RecordReader(format_of(record, entry))
-        stored.examples.append(reader.read_at(record, place))
+        stored.examples.append(reader.read_at(record, location))
     return stored
 
 

@@ -96,7 +96,7 @@ class Input(NamedTuple):
         return os.fsencode(str(self.path)).decode(errors="backslashreplace")
 
     @property
-    def place_of_rows(self) -> str:
+    def location_of_rows(self) -> str:
         """The path, with the first member or sheet if not all are read."""
         if not self.names:
             return self.display_path
@@ -593,7 +593,7 @@ def notes_on_splits(spec: Spec, inputs: Sequence[Input]) -> list[str]:
     files: dict[str, list[str]] = {}
     for item in inputs:
         if item.note:
-            files.setdefault(item.note, []).append(item.place_of_rows)
+            files.setdefault(item.note, []).append(item.location_of_rows)
     notes = []
     for note, paths in files.items():
         line = f"{paths[0]}: {note}"

@@ -38,7 +38,7 @@ from tuneyard.compiler.read.stream import (
     undecodable,
     whole_lines,
 )
-from tuneyard.compiler.rows import AtKey, Fields, InList, Line, ObjectRows, Place, Prefix, without
+from tuneyard.compiler.rows import AtKey, Fields, InList, Line, Location, ObjectRows, Prefix, without
 from tuneyard.compiler.rows.problem_codes import NO_RECORDS, NOT_AN_OBJECT
 from tuneyard.compiler.rows.problems import Problems, UnreadableFileError
 from tuneyard.compiler.spec.column_names import key_in_spec
@@ -69,7 +69,7 @@ BY_ROWS = (
 """The commands that write lists of texts under their column or class by rows."""
 IGNORED = "ignored next to the rows"
 Found = tuple[Line, object, Wrong | None]
-"""A row: its place, its value, and what is wrong with it besides that it may be no object."""
+"""A row: its location, its value, and what is wrong with it besides that it may be no object."""
 _CONSTANT = re.compile("NaN|-?Infinity")
 _OPEN = re.compile(rb"\s*\{[ \t]*\r?\n")  # an object that is indented
 
@@ -122,7 +122,7 @@ def read_json(file: OpenFile, problems: Problems) -> Iterator[ObjectRows]:
     if layout is LINES and _OPEN.match(head):
         message = OVER_LINES
     if message:
-        raise UnreadableFileError(NO_RECORDS, message, place=f"{display_path}:{start}")
+        raise UnreadableFileError(NO_RECORDS, message, location=f"{display_path}:{start}")
     if layout.steps is None:
         yield from _read_lines(whole, display_path, start, problems)
     else:
@@ -159,7 +159,7 @@ def read_array(
                 lines.append(line)
             else:
                 code, message = wrong or (NOT_AN_OBJECT, no_object(row))
-                problems.bad_row([Problem(code, Place(Prefix(display_path), line), message)], row)
+                problems.bad_row([Problem(code, Location(Prefix(display_path), line), message)], row)
             if since >= BATCH or scanner.offset - done > BATCH_BYTES:
                 yield ObjectRows(Prefix(display_path), lines, rows, text_size=scanner.offset - done)
                 rows, lines, since, done = [], [], 0, scanner.offset
@@ -168,8 +168,8 @@ def read_array(
         if error.code in (BROKEN_LIST, LARGE_RECORD):
             before = _("; {count} whole records came before", count=count)
             hint = hint or "correct it there, or get the file again"
-        place = f"{display_path}:{scanner.line_now()}"
-        problems.bad_file(Problem(error.code, place, f"{error}{before}", hint=hint))
+        location = f"{display_path}:{scanner.line_now()}"
+        problems.bad_file(Problem(error.code, location, f"{error}{before}", hint=hint))
     if rows:
         yield ObjectRows(Prefix(display_path), lines, rows, text_size=scanner.offset - done)
     rows_of_splits = {path[0] for path in source.rows.values()}
@@ -220,30 +220,30 @@ class _Walk:
         for _unused in self.scanner.items("]"):
             lines, rows = ([], []) if steps else self.scanner.objects()
             for line, row in zip(lines, rows, strict=True):
-                yield self._place(line, before, number), {**outer, **row} if outer else row, None
+                yield self._location(line, before, number), {**outer, **row} if outer else row, None
                 number += 1
             if rows:
                 continue
             line, value, wrong = self.scanner.row()
-            place = self._place(line, before, number)
+            location = self._location(line, before, number)
             if wrong or not (where or steps):
-                yield place, value, wrong
+                yield location, value, wrong
             else:
-                yield from _inside(value, steps, place, outer)
+                yield from _inside(value, steps, location, outer)
             number += 1
 
-    def _place(self, line: int, before: str, number: int) -> Line:
-        """The place of a row of a list: `before` is `rows[`, "" for the outermost list.
+    def _location(self, line: int, before: str, number: int) -> Line:
+        """The location of a row of a list: `before` is `rows[`, "" for the outermost list.
 
         Rows of the outermost list that begin on one line need their numbers, too.
         """
-        place: Line = line
+        location: Line = line
         if before:
-            place = InList(line, number, before, "]")
+            location = InList(line, number, before, "]")
         elif line == self.last_line:
-            place = InList(line, number + 1, "record ", "")
+            location = InList(line, number + 1, "record ", "")
         self.last_line = line
-        return place
+        return location
 
     def _members(self, where: str, outer: Fields) -> Iterator[Found]:
         for number in self.scanner.items("}"):
@@ -252,8 +252,8 @@ class _Walk:
             if self.by_question:
                 if isinstance(value, dict) and not any(map(role_of_name, value)):
                     for question, answer in value.items():
-                        place = AtKey(line, number, f"key {show_value(key)}, {show_value(question)}")
-                        yield place, {"topic": key, "question": question, "answer": answer}, wrong
+                        location = AtKey(line, number, f"key {show_value(key)}, {show_value(question)}")
+                        yield location, {"topic": key, "question": question, "answer": answer}, wrong
                     continue
                 answer = value if isinstance(value, dict) else {"answer": value}
                 value = {"question": key, **answer}
@@ -300,22 +300,22 @@ class _Walk:
             )
 
 
-def _inside(value: object, steps: Steps, place: Line, outer: Fields) -> Iterator[Found]:
+def _inside(value: object, steps: Steps, location: Line, outer: Fields) -> Iterator[Found]:
     """Yield the rows under the keys of a value that is held: an item of the outermost list."""
     if not isinstance(value, dict):
-        yield place, value, None
+        yield location, value, None
     elif not steps:
-        yield place, {**outer, **value}, None
+        yield location, {**outer, **value}, None
     elif steps[0] not in value:
         there = show_values(value) or "none"
         yield (
-            place,
+            location,
             value,
             (NOT_AN_OBJECT, _("no key {steps} (keys: {there})", steps=show_value(steps[0]), there=there)),
         )
     else:
         others = without(value, steps[0])
-        inner, here = value[steps[0]], f"{place}.{key_in_spec(steps[0])}"
+        inner, here = value[steps[0]], f"{location}.{key_in_spec(steps[0])}"
         several = isinstance(inner, list)
         for number, item in enumerate(inner if several else [inner]):
             text = f"{here}[{number}]" if several else here
@@ -379,28 +379,28 @@ def _parse_each(
     """The rows of the good lines, with their line numbers. Each other line becomes a problem."""
     lines, rows = [], []
     for number, text in enumerate(block, start):
-        place = Place(prefix, number)
+        location = Location(prefix, number)
         line_text = text.decode(errors="backslashreplace").rstrip("\r\n")
         try:
             row = as_row(orjson.loads(text))
             if not isinstance(row, dict):
-                problems.bad_row([Problem(NOT_AN_OBJECT, place, no_object(row))], row)
+                problems.bad_row([Problem(NOT_AN_OBJECT, location, no_object(row))], row)
                 continue
             key = _repeated(text, row)
             if key is not None:
-                problem = Problem(DUPLICATE_KEY, place, _("duplicate key"), key)
+                problem = Problem(DUPLICATE_KEY, location, _("duplicate key"), key)
                 problems.bad_row([problem], line_text)
             else:
                 lines.append(number)
                 rows.append(row)
         except orjson.JSONDecodeError as error:
             if text.strip():
-                problems.bad_row([_broken(text, place, error)], line_text)
+                problems.bad_row([_broken(text, location, error)], line_text)
     return lines, rows
 
 
-def _broken(text: bytes, place: Place, error: orjson.JSONDecodeError) -> Problem:
-    problem = undecodable(text, place)
+def _broken(text: bytes, location: Location, error: orjson.JSONDecodeError) -> Problem:
+    problem = undecodable(text, location)
     if problem:
         return problem
     rest = text.decode()[error.pos :]
@@ -416,7 +416,7 @@ def _broken(text: bytes, place: Place, error: orjson.JSONDecodeError) -> Problem
         hint = _("this is Python's notation, not JSON: {command}", command=AS_JSON)
     elif rest.strip() == ",":
         hint = "each line is a whole row, without a comma at its end: sed 's/, *$//' OLD > NEW.jsonl"
-    return Problem(BROKEN_JSON, place, message, hint=hint)
+    return Problem(BROKEN_JSON, location, message, hint=hint)
 
 
 def _repeated(text: bytes, row: Fields) -> str | None:

@@ -36,7 +36,7 @@ def measured(batches: Iterable[Rows], stored: int, problems: Problems) -> Iterat
         if sizes > LARGEST_RECORD:
             for number in range(len(rows.lines)):
                 if size_of(rows.row(number)) > LARGEST_RECORD:
-                    raise large_record(rows.place(number))
+                    raise large_record(rows.location(number))
         size += sizes
         run_rows += len(rows.lines)
         run_size += sizes

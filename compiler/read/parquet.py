@@ -1,4 +1,4 @@
-"""Parquet and Arrow, batch by batch; places are row numbers (from 1)."""
+"""Parquet and Arrow, batch by batch; locations are row numbers (from 1)."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -45,5 +45,5 @@ def read_columns(file: OpenFile, _unused: Problems) -> Iterator[TableRows]:
             suffix=file.suffix[1:].capitalize(),
             splitlines=str(error).splitlines()[0],
         )
-        place = f"{file.display_path} row {start}"
-        raise UnreadableFileError(UNREADABLE_TABLE, message, _("export the file again"), place) from error
+        location = f"{file.display_path} row {start}"
+        raise UnreadableFileError(UNREADABLE_TABLE, message, _("export the file again"), location) from error

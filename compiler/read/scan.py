@@ -274,7 +274,7 @@ class Scanner:
         self.text = "".join(pieces)
 
     def line_now(self) -> int:
-        """The line number at the present place (lines are counted once, on the way)."""
+        """The line number at the present position (lines are counted once, on the way)."""
         self.line += self.text.count("\n", self.counted, self.at)
         self.counted = self.at
         return self.line

@@ -12,7 +12,7 @@ from tuneyard.compiler.read.cells import CORRECT, NO_VALUE, MergedCell, part_of
 from tuneyard.compiler.read.stream import Readable, opened, seekable
 from tuneyard.compiler.read.tables import FIELD_COUNT, HEADER_AGAIN, JOINED, REPEATED_HEADER
 from tuneyard.compiler.read.workbooks import ErrorValue, Sheet, SheetRow, Workbook, letters_of
-from tuneyard.compiler.rows import ROW, EmptyCell, Fields, Line, ObjectRows, Place, Prefix
+from tuneyard.compiler.rows import ROW, EmptyCell, Fields, Line, Location, ObjectRows, Prefix
 from tuneyard.compiler.rows.problem_codes import NOT_READ, UNREADABLE_TABLE
 from tuneyard.compiler.rows.problems import Problems
 from tuneyard.core.errors import Problem, show_value
@@ -89,7 +89,7 @@ def _read_rows(book: Workbook, sheet: Sheet, display_path: str, problems: Proble
             problems.notes.append(
                 _(
                     "{place}: a title, not read: {title}",
-                    place=Place(prefix, row.number),
+                    place=Location(prefix, row.number),
                     title=show_value(title),
                 )
             )
@@ -99,7 +99,7 @@ def _read_rows(book: Workbook, sheet: Sheet, display_path: str, problems: Proble
     if header_row is None:
         return
     header = _named(header_row)
-    refuse_twice(list(header.values()), Place(prefix, header_row.number))
+    refuse_twice(list(header.values()), Location(prefix, header_row.number))
     table = _Table(book, sheet, header, prefix)
     count = size = 0  # since the last batch, also bad rows, which would pile up without one
     for row in filled_rows:
@@ -142,9 +142,9 @@ class _Table:
 
     def add(self, row: SheetRow) -> Problem | None:
         """Take a row, or return why it is none."""
-        place = Place(self.prefix, row.number)
+        location = Location(self.prefix, row.number)
         if len(row.cells) >= len(self.header) and _named(row) == self.header:
-            return Problem(REPEATED_HEADER, place, HEADER_AGAIN, "", JOINED)
+            return Problem(REPEATED_HEADER, location, HEADER_AGAIN, "", JOINED)
         fields = dict(self.empty)
         for column, value in row.cells.items():
             name = self.header.get(column)
@@ -153,7 +153,7 @@ class _Table:
                     "found {value} in a column that the header does not name", value=show_value(value)
                 )
                 fix = "name each column in the first row, and delete the rows above it"
-                return Problem(FIELD_COUNT, place, message, "", fix)
+                return Problem(FIELD_COUNT, location, message, "", fix)
             if isinstance(value, ErrorValue):
                 self.causes[row.number, name] = EmptyCell(_("the error value {value}", value=value), CORRECT)
             else:

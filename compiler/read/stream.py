@@ -239,26 +239,26 @@ def seekable(stream: io.BufferedReader) -> BinaryIO:
     return file
 
 
-def undecodable(data: bytes, place: str) -> Problem | None:
+def undecodable(data: bytes, location: str) -> Problem | None:
     """E001 for a row that is not UTF-8 or is cut off inside a character, None for any other row."""
     try:
         data.decode()
     except UnicodeDecodeError as error:
         if error.reason == "unexpected end of data" and error.end == len(data):
-            return Problem(NOT_TEXT, place, CUT_OFF, hint=GET_AGAIN)
+            return Problem(NOT_TEXT, location, CUT_OFF, hint=GET_AGAIN)
         where = _("0x{data:02x} at byte {start} of the row", data=data[error.start], start=error.start + 1)
         fix = (
             "correct the row, save the file as UTF-8, or name the encoding in a spec under `source:`, "
             "such as `encoding: cp1252` or `encoding: gb18030`: `tuneyard data init` looks for it in the "
             "first 16 MiB"
         )
-        return Problem(NOT_TEXT, place, _("not UTF-8: {where}", where=where), hint=fix)
+        return Problem(NOT_TEXT, location, _("not UTF-8: {where}", where=where), hint=fix)
     return None
 
 
-def too_long(place: str, hint: str = SHORTEN) -> UnreadableFileError:
+def too_long(location: str, hint: str = SHORTEN) -> UnreadableFileError:
     """E014 for a record of more than `LARGEST_RECORD` bytes."""
-    return UnreadableFileError(LARGE_RECORD, TOO_LONG, hint, place)
+    return UnreadableFileError(LARGE_RECORD, TOO_LONG, hint, location)
 
 
 def blocks(stream: io.BufferedReader) -> Iterator[bytes]:

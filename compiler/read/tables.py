@@ -9,7 +9,7 @@ from tuneyard.compiler.chat.chats import NumberedLines, chat_messages
 from tuneyard.compiler.chat.message_forms import QUESTIONS, SPEAKER, SPEAKERS
 from tuneyard.compiler.read import TEXTS, OpenFile, reader, refuse_twice
 from tuneyard.compiler.read.stream import TooLongError, blocks, too_long, undecodable, whole_lines
-from tuneyard.compiler.rows import Fields, ObjectRows, Place, Prefix, Rows, TableRows
+from tuneyard.compiler.rows import Fields, Location, ObjectRows, Prefix, Rows, TableRows
 from tuneyard.compiler.rows.problem_codes import NOT_AN_OBJECT
 from tuneyard.compiler.rows.problems import Problems, UnreadableFileError
 from tuneyard.core.errors import Problem, show_value
@@ -127,11 +127,11 @@ def read_text(file: OpenFile, problems: Problems) -> Iterator[Rows]:
 
 def _document(file: OpenFile, prefix: Prefix, problems: Problems) -> Iterator[TableRows]:
     """Yield one row for a whole file, none for a blank one."""
-    place = Place(prefix, 1)
+    location = Location(prefix, 1)
     data = file.stream.read(LARGEST_RECORD + 1)
     if len(data) > LARGEST_RECORD:
-        raise too_long(place)
-    problem = undecodable(data, place)
+        raise too_long(location)
+    problem = undecodable(data, location)
     if problem:
         problems.bad_row([problem], "")
         return
@@ -168,7 +168,7 @@ def _dialogues(
                         "found {spoken}, expected a speaker, as User: or 问：", spoken=show_value(spoken)
                     )
                     problems.bad_row(
-                        [Problem(NOT_AN_OBJECT, Place(prefix, number), message)], {"text": spoken}
+                        [Problem(NOT_AN_OBJECT, Location(prefix, number), message)], {"text": spoken}
                     )
                 continue
             name = speaker[1].lower()
@@ -180,7 +180,7 @@ def _dialogues(
                 if is_question or (has_gap and (role == "user" or is_close)):
                     if not (is_question or is_close):
                         problems.warn(
-                            Problem(MAY_CONTINUE, Place(prefix, number), MAY_GO_ON, hint=NO_BLANK_LINES)
+                            Problem(MAY_CONTINUE, Location(prefix, number), MAY_GO_ON, hint=NO_BLANK_LINES)
                         )
                     yield ObjectRows(prefix, [first], [{"messages": turns}])
                     turns = []
@@ -209,7 +209,7 @@ def _numbered_lines(file: OpenFile, prefix: Prefix, problems: Problems) -> Itera
     for numbers, rows in _unquoted(text, "\n"):
         kept = {}
         for number, (line,) in zip(numbers, rows, strict=True):
-            problem = text.undecodable([line], Place(prefix, number))
+            problem = text.undecodable([line], Location(prefix, number))
             if problem:
                 problems.bad_row([problem], {"text": _escaped([line])[0]})
             elif line.strip():
@@ -218,7 +218,7 @@ def _numbered_lines(file: OpenFile, prefix: Prefix, problems: Problems) -> Itera
         if ROW_COST * gap > FREE_EXPANSION:
             most = FREE_EXPANSION // ROW_COST
             message = _("found a gap of {gap:,} blank lines, expected {most:,} at most", gap=gap, most=most)
-            raise LargeDataError(message, str(Place(prefix, numbers[0])))
+            raise LargeDataError(message, str(Location(prefix, numbers[0])))
         yield kept
 
 
@@ -233,8 +233,8 @@ def _good(
             if len(header) > 1:
                 continue
             row = [""]  # a blank line, or "": of a single column, both are a row
-        place = Place(Prefix(text.display_path), line)
-        problem = text.undecodable(row, place)
+        location = Location(Prefix(text.display_path), line)
+        problem = text.undecodable(row, location)
         if problem:
             problems.bad_row([problem], _escaped(row))
         elif len(row) != len(header):
@@ -244,9 +244,9 @@ def _good(
             fix = ""
             if len(row) > len(header):
                 fix = "put a field with the delimiter inside into quotes; a tsv needs `quoted: true`, too"
-            problems.bad_row([Problem(FIELD_COUNT, place, message, hint=fix)], row)
+            problems.bad_row([Problem(FIELD_COUNT, location, message, hint=fix)], row)
         elif is_header_again(row, header):
-            problems.bad_row([Problem(REPEATED_HEADER, place, HEADER_AGAIN, hint=JOINED)], row)
+            problems.bad_row([Problem(REPEATED_HEADER, location, HEADER_AGAIN, hint=JOINED)], row)
         else:
             kept_lines.append(line)
             kept_rows.append(row)
@@ -366,10 +366,10 @@ class _Text:
             self.last = text[text.rfind("\n") + 1 :]
             yield text
 
-    def undecodable(self, row: Cells, place: str) -> Problem | None:
+    def undecodable(self, row: Cells, location: str) -> Problem | None:
         """The problem of a row that is not UTF-8, None for any other row."""
         if not self.undecoded:
             return None
         data = "\t".join(row).encode(errors="surrogateescape")
         is_last = bool(row and self.last) and self.last.endswith(row[-1])
-        return undecodable(data if is_last else data + b"\n", place)
+        return undecodable(data if is_last else data + b"\n", location)

@@ -68,12 +68,12 @@ class Sheet(NamedTuple):
 
 
 class Workbook:
-    """A workbook as it is read. Errors name `place`, and a row of a sheet if they are in one."""
+    """A workbook as it is read. Errors name `location`, and a row of a sheet if they are in one."""
 
-    def __init__(self, archive: zipfile.ZipFile, place: str) -> None:
+    def __init__(self, archive: zipfile.ZipFile, location: str) -> None:
         """Read the list of sheets. `UnreadableFileError` for a damaged workbook."""
         self.archive = archive
-        self.place = place
+        self.location = location
         types = self._elements(CONTENT_TYPES, "Override")
         self._parts = {each.get("ContentType", ""): each.get("PartName", "")[1:] for each in types}
         main = [path for kind, path in self._parts.items() if _WORKBOOKS.search(kind)]
@@ -101,7 +101,7 @@ class Workbook:
             if path is None or path not in names:
                 missing = path or _("no part {identity}", identity=identity)
                 raise broken(
-                    self.place,
+                    self.location,
                     _(
                         "the sheet {title} names {missing}, which is missing",
                         title=show_value(title),
@@ -115,30 +115,30 @@ class Workbook:
                     title=show_value(title),
                     path=path,
                 )
-                raise broken(self.place, message)
+                raise broken(self.location, message)
             titles[path] = title
             sheets.append(Sheet(title, path))
         return sheets
 
     def _elements(self, path: str, name: str) -> list[dict[str, str]]:
         """The attributes of all elements of this name in a small part."""
-        refuse_large(self.archive, path, self.place)
-        handlers = _Elements(name, self.place)
-        for _unused in parse(self.archive, path, handlers, lambda: self.place):
+        refuse_large(self.archive, path, self.location)
+        handlers = _Elements(name, self.location)
+        for _unused in parse(self.archive, path, handlers, lambda: self.location):
             pass
         return handlers.attributes
 
     def rows(self, sheet: Sheet) -> Iterator[SheetRow]:
         """Yield the rows that have a value."""
         handlers = _Rows(self, sheet)
-        for _unused in parse(self.archive, sheet.path, handlers, handlers.place):
+        for _unused in parse(self.archive, sheet.path, handlers, handlers.location):
             yield from handlers.rows
             handlers.rows.clear()
 
     def merged(self, sheet: Sheet, columns: frozenset[int]) -> dict[int, list[MergedCell]]:
         """The merged cells in each of these columns that has one, sorted."""
-        handlers = _MergedCells(columns, self.place)
-        for _unused in parse(self.archive, sheet.path, handlers, lambda: self.place):
+        handlers = _MergedCells(columns, self.location)
+        for _unused in parse(self.archive, sheet.path, handlers, lambda: self.location):
             pass
         for merged_cells in handlers.merged.values():
             merged_cells.sort()
@@ -149,8 +149,8 @@ class Workbook:
         """The texts that cells share, by their number."""
         for kind, path in self._parts.items():
             if kind.endswith("sharedStrings+xml"):
-                handlers = _Strings(self.place)
-                for _unused in parse(self.archive, path, handlers, lambda: self.place):
+                handlers = _Strings(self.location)
+                for _unused in parse(self.archive, path, handlers, lambda: self.location):
                     pass
                 return handlers.strings
         return []
@@ -163,9 +163,9 @@ class Workbook:
         path = next((path for kind, path in self._parts.items() if kind.endswith("styles+xml")), "")
         if path not in self.archive.namelist():
             return []
-        refuse_large(self.archive, path, self.place)
-        handlers = _Formats(self.place)
-        for _unused in parse(self.archive, path, handlers, lambda: self.place):
+        refuse_large(self.archive, path, self.location)
+        handlers = _Formats(self.location)
+        for _unused in parse(self.archive, path, handlers, lambda: self.location):
             pass
         formats = {}
         for number, code in {**BUILTIN_FORMATS, **handlers.codes}.items():
@@ -186,8 +186,8 @@ class _Ignoring:
 
     has_ended = False
 
-    def __init__(self, place: str) -> None:
-        self.place_of_file = place
+    def __init__(self, location: str) -> None:
+        self.location_of_file = location
 
     def start(self, name: str, attributes: dict[str, str]) -> None:
         """Ignore it."""
@@ -204,8 +204,8 @@ class _Elements(_Ignoring):
 
     most = 100_000
 
-    def __init__(self, name: str, place: str) -> None:
-        super().__init__(place)
+    def __init__(self, name: str, location: str) -> None:
+        super().__init__(location)
         self.name = name
         self.attributes: list[dict[str, str]] = []
 
@@ -218,21 +218,21 @@ class _Elements(_Ignoring):
             message = _(
                 "found more than {most:,} {name}s, expected one for each sheet", most=self.most, name=name
             )
-            raise broken(self.place_of_file, message)
+            raise broken(self.location_of_file, message)
 
 
 class _Texts(_Ignoring):
     """The text of an element, without that for reading it aloud (`rPh`); it is refused above 16 MiB."""
 
-    def __init__(self, place: str) -> None:
-        super().__init__(place)
+    def __init__(self, location: str) -> None:
+        super().__init__(location)
         self.pieces: list[str] | None = None
         self.size = 0
         self.is_phonetic = False
 
-    def place(self) -> str:
-        """The place of the text that is being read."""
-        return self.place_of_file
+    def location(self) -> str:
+        """The location of the text that is being read."""
+        return self.location_of_file
 
     def text(self, text: str) -> None:
         """Keep a piece of a text that is wanted."""
@@ -240,22 +240,22 @@ class _Texts(_Ignoring):
             return
         self.size += len(text)
         if self.size > LARGEST_RECORD:
-            raise too_long(self.place())
+            raise too_long(self.location())
         self.pieces.append(text)
 
 
 class _Strings(_Texts):
     """The shared texts. All of them together take `LARGEST_STRINGS` at most."""
 
-    def __init__(self, place: str) -> None:
-        super().__init__(place)
+    def __init__(self, location: str) -> None:
+        super().__init__(location)
         self.strings: list[str] = []
         self.parts: list[str] = []
         self.total = 0
 
-    def place(self) -> str:
+    def location(self) -> str:
         """The number of the text from 1."""
-        return f"{self.place_of_file}, shared text {len(self.strings) + 1}"
+        return f"{self.location_of_file}, shared text {len(self.strings) + 1}"
 
     def start(self, name: str, attributes: dict[str, str]) -> None:  # noqa: ARG002  as all handlers
         """A text begins, or a piece of it."""
@@ -284,7 +284,7 @@ class _Strings(_Texts):
                     most_strings=MOST_STRINGS,
                     largest_strings=LARGEST_STRINGS,
                 )
-                raise broken(self.place_of_file, message, "export the rows as CSV")
+                raise broken(self.location_of_file, message, "export the rows as CSV")
         elif name == "rPh":
             self.is_phonetic = False
 
@@ -292,8 +292,8 @@ class _Strings(_Texts):
 class _Formats(_Ignoring):
     """The number formats: their own codes by number, and the number of each style of cells."""
 
-    def __init__(self, place: str) -> None:
-        super().__init__(place)
+    def __init__(self, location: str) -> None:
+        super().__init__(location)
         self.codes: dict[int, str] = {}
         self.numbers: list[int] = []
         self.is_of_cells = False
@@ -313,11 +313,12 @@ class _Formats(_Ignoring):
                     length=length,
                     longest_format=LONGEST_FORMAT,
                 )
-                raise broken(self.place_of_file, message)
+                raise broken(self.location_of_file, message)
             self.codes[int(attributes.get("numFmtId", "0"))] = code
         if len(self.numbers) > MOST_ROWS or len(self.codes) > MOST_ROWS:
             raise broken(
-                self.place_of_file, _("found more than {most_rows:,} formats of cells", most_rows=MOST_ROWS)
+                self.location_of_file,
+                _("found more than {most_rows:,} formats of cells", most_rows=MOST_ROWS),
             )
 
     def end(self, name: str) -> None:
@@ -329,8 +330,8 @@ class _Formats(_Ignoring):
 class _MergedCells(_Ignoring):
     """The merged cells of a sheet in these columns."""
 
-    def __init__(self, columns: frozenset[int], place: str) -> None:
-        super().__init__(place)
+    def __init__(self, columns: frozenset[int], location: str) -> None:
+        super().__init__(location)
         self.columns = sorted(columns)
         self.others = 0
         self.merged: dict[int, list[MergedCell]] = {}
@@ -347,13 +348,13 @@ class _MergedCells(_Ignoring):
                     "found more than {most_others:,} elements before its merged cells",
                     most_others=MOST_OTHERS,
                 )
-                raise broken(self.place_of_file, message)
+                raise broken(self.location_of_file, message)
             return
         reference = _RANGE.fullmatch(attributes.get("ref", ""))
         if not reference:
             text = show_value(attributes.get("ref", ""))
             raise broken(
-                self.place_of_file, _("found a merged cell {text}, expected one such as A1:B2", text=text)
+                self.location_of_file, _("found a merged cell {text}, expected one such as A1:B2", text=text)
             )
         first_letters, first_row, last_letters, last_row = reference.groups()
         first, last = int(first_row), int(last_row or first_row)
@@ -364,7 +365,7 @@ class _MergedCells(_Ignoring):
                 self.count += 1
         if self.count > MOST_MERGED:
             message = _("its merged cells have more than {most_merged:,} columns", most_merged=MOST_MERGED)
-            raise broken(self.place_of_file, message, "unmerge them, or export the rows as CSV")
+            raise broken(self.location_of_file, message, "unmerge them, or export the rows as CSV")
 
     def end(self, name: str) -> None:
         """The list of merged cells ends."""
@@ -376,7 +377,7 @@ class _Rows(_Texts):
     """The rows of a sheet. `rows` has those that ended since it was emptied."""
 
     def __init__(self, book: Workbook, sheet: Sheet) -> None:
-        super().__init__(book.place)
+        super().__init__(book.location)
         self.book = book
         self.sheet = sheet
         self.rows: list[SheetRow] = []
@@ -386,9 +387,9 @@ class _Rows(_Texts):
         self._begin_row()
         self._begin_cell({})
 
-    def place(self) -> str:
+    def location(self) -> str:
         """The row that is being read."""
-        return f"{self.place_of_file} row {max(self.number, 1)}"
+        return f"{self.location_of_file} row {max(self.number, 1)}"
 
     def _begin_row(self) -> None:
         self.cells: dict[int, object] = {}
@@ -427,7 +428,7 @@ class _Rows(_Texts):
             self.others += 1
             if self.others > MOST_OTHERS:
                 raise broken(
-                    self.place(),
+                    self.location(),
                     _("found more than {most_others:,} elements that are no cells", most_others=MOST_OTHERS),
                 )
 
@@ -463,7 +464,7 @@ class _Rows(_Texts):
                 number=number,
                 most_rows=MOST_ROWS,
             )
-            raise broken(self.place(), message)
+            raise broken(self.location(), message)
 
     def _find_column(self, reference: str | None) -> None:
         if reference is None:
@@ -477,7 +478,7 @@ class _Rows(_Texts):
                     message = _(
                         "found a cell {reference}, expected one such as B2", reference=show_value(reference)
                     )
-                    raise broken(self.place(), message)
+                    raise broken(self.location(), message)
                 column = _number(match[1])
                 if column <= MOST_COLUMNS:
                     self.columns[letters] = column
@@ -488,7 +489,7 @@ class _Rows(_Texts):
                 column=self.column,
                 most_columns=MOST_COLUMNS,
             )
-            raise broken(self.place(), message)
+            raise broken(self.location(), message)
 
     def _end_cell(self) -> None:
         value = self._value()
@@ -525,11 +526,11 @@ class _Rows(_Texts):
             message = _(
                 "found the shared text {index:,}, of {strings:,}", index=index + 1, strings=len(strings)
             )
-            raise broken(self.place(), message)
+            raise broken(self.location(), message)
         shared = strings[index]
         self.size += len(shared)
         if self.size > LARGEST_RECORD:
-            raise too_long(self.place())
+            raise too_long(self.location())
         return shared
 
     def _number_value(self, text: str) -> object:
@@ -565,7 +566,7 @@ class _Rows(_Texts):
             return NumberFormat()
         if not 0 <= index < len(formats):
             raise broken(
-                self.place(),
+                self.location(),
                 _(
                     "found the style {index:,}, expected one of {formats:,}",
                     index=index,

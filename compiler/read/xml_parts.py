@@ -36,20 +36,20 @@ class Handlers(Protocol):
         """Some of the text inside an element."""
 
 
-def broken(place: str, message: str, fix: str = EXPORT_AGAIN) -> UnreadableFileError:
+def broken(location: str, message: str, fix: str = EXPORT_AGAIN) -> UnreadableFileError:
     """E012 for a workbook."""
     return UnreadableFileError(
-        UNREADABLE_TABLE, _("the workbook cannot be read: {message}", message=message), fix, place
+        UNREADABLE_TABLE, _("the workbook cannot be read: {message}", message=message), fix, location
     )
 
 
 def parse(
-    archive: zipfile.ZipFile, path: str, handlers: Handlers, place: Callable[[], str]
+    archive: zipfile.ZipFile, path: str, handlers: Handlers, location: Callable[[], str]
 ) -> Iterator[None]:
     """Parse a member, and yield after each block, in which the handlers were called for its elements.
 
-    The rest of the member is not read once the handlers have ended. `UnreadableFileError` with the `place` of
-    that moment for what is no XML, and for a document type, whose entities may be files or billions of
+    The rest of the member is not read once the handlers have ended. `UnreadableFileError` with the `location`
+    of that moment for what is no XML, and for a document type, whose entities may be files or billions of
     characters.
     """
     parser = expat.ParserCreate()
@@ -62,13 +62,13 @@ def parse(
         depth += 1
         if depth > DEEPEST:
             raise broken(
-                place(),
+                location(),
                 _("{path} has more than {deepest} elements inside each other", path=path, deepest=DEEPEST),
             )
         if name not in local_names:
             if len(local_names) > MOST_NAMES:
                 raise broken(
-                    place(),
+                    location(),
                     _(
                         "{path} has more than {most_names:,} names of elements",
                         path=path,
@@ -84,7 +84,7 @@ def parse(
         handlers.end(local_names[name])
 
     def refuse(*_unused: object) -> None:
-        raise broken(place(), _("{path} declares a document type, expected none", path=path))
+        raise broken(location(), _("{path} declares a document type, expected none", path=path))
 
     parser.StartElementHandler = start
     parser.EndElementHandler = end
@@ -98,7 +98,7 @@ def parse(
                 count += len(block)
                 if count - parser.CurrentByteIndex > LONGEST_TOKEN:
                     raise broken(
-                        place(),
+                        location(),
                         _(
                             "{path} has a tag of more than {longest_token} MiB",
                             path=path,
@@ -111,17 +111,17 @@ def parse(
             parser.Parse(b"", True)
             yield
     except KeyError as error:
-        raise broken(place(), _("it has no {path}", path=path)) from error
+        raise broken(location(), _("it has no {path}", path=path)) from error
     except (expat.ExpatError, ValueError, OverflowError, *DAMAGE) as error:
-        raise broken(place(), f"{path}: {error}") from error
+        raise broken(location(), f"{path}: {error}") from error
 
 
-def refuse_large(archive: zipfile.ZipFile, path: str, place: str) -> None:
+def refuse_large(archive: zipfile.ZipFile, path: str, location: str) -> None:
     """Refuse a member of more than `LARGEST_PART` bytes by its header: `zipfile` reads no more than that."""
     if path in archive.namelist() and archive.getinfo(path).file_size > LARGEST_PART:
         size = archive.getinfo(path).file_size
         raise broken(
-            place,
+            location,
             _(
                 "{path} has {size:,} bytes, expected at most {largest_part:,}",
                 path=path,

@@ -52,7 +52,7 @@ def _refuse_saved(data_members: Sequence[Member]) -> None:
 
 @reader(".zip", text=False)
 def read_zip(file: OpenFile, problems: Problems) -> Iterator[Rows]:
-    """Yield the rows of the data files of an archive; places name both files (`a.zip/b.csv:2`)."""
+    """Yield the rows of the data files of an archive; locations name both files (`a.zip/b.csv:2`)."""
     with members(seekable(file.stream)) as data_members:
         if not data_members:
             raise UnreadableFileError(NO_ROWS, _("no data file in the archive"))

@@ -1,7 +1,7 @@
 """Rows on their way: as read from a file (`ObjectRows`, `TableRows`), then as checked columns (`Batch`).
 
-Rows are consecutive rows of one file, and `prefix` and `line` are the place of each. `typed` is False if all
-values are text cells (csv, tsv), so that "7" may mean 7.
+Rows are consecutive rows of one file, and `prefix` and `line` are the location of each. `typed` is False if
+all values are text cells (csv, tsv), so that "7" may mean 7.
 """
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -44,7 +44,7 @@ Line = int | str | InList | AtKey
 
 
 class Prefix(NamedTuple):
-    """The beginning of all places in a file: its path in messages, and the text before the number."""
+    """The beginning of all locations in a file: its path in messages, and the text before the number."""
 
     file: str
     between: str = ":"
@@ -54,16 +54,16 @@ ROW = " row "
 """`between` for a file that has rows and no lines."""
 
 
-class Place(str):
-    """The place of a row as people read it (`file:12`), with the parts by which problems are sorted."""
+class Location(str):
+    """The location of a row as people read it (`file:12`), with the parts by which problems are sorted."""
 
     __slots__ = ("line", "prefix")
 
     def __new__(cls, prefix: Prefix, line: Line) -> Self:
-        """A place is `prefix` and `line`, one after the other."""
-        place = super().__new__(cls, f"{prefix.file}{prefix.between}{line}")
-        place.prefix, place.line = prefix, line
-        return place
+        """A location is `prefix` and `line`, one after the other."""
+        location = super().__new__(cls, f"{prefix.file}{prefix.between}{line}")
+        location.prefix, location.line = prefix, line
+        return location
 
     prefix: Prefix
     line: Line
@@ -95,15 +95,15 @@ class Cells(NamedTuple):
 
 
 @dataclass
-class _Addressed:
-    """Rows of one file with their places: `lines` has the line of each row."""
+class _Located:
+    """Rows of one file with their locations: `lines` has the line of each row."""
 
     prefix: Prefix
     lines: Sequence[Line]
 
-    def place(self, number: int) -> Place:
+    def location(self, number: int) -> Location:
         """The address of a row, `file:line`."""
-        return Place(self.prefix, self.lines[number])
+        return Location(self.prefix, self.lines[number])
 
 
 class EmptyCell(NamedTuple):
@@ -114,7 +114,7 @@ class EmptyCell(NamedTuple):
 
 
 @dataclass
-class ObjectRows(_Addressed):
+class ObjectRows(_Located):
     """JSON objects as read. `empty_cells` are those of a sheet with a cause, by line and column.
 
     `text_size` is the size of the text that they were read from, None if the reader does not know it.
@@ -161,7 +161,7 @@ class ObjectRows(_Addressed):
 
 
 @dataclass
-class TableRows(_Addressed):
+class TableRows(_Located):
     """Columns of equal length as read from csv, tsv or parquet."""
 
     columns: dict[str, Sequence[object]]
@@ -199,7 +199,7 @@ Rows = ObjectRows | TableRows
 
 
 @dataclass
-class Batch(_Addressed):
+class Batch(_Located):
     """Rows that passed the checks: one list per column of the spec, all of one length."""
 
     columns: dict[str, list[Any]]

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import orjson
 
-from tuneyard.compiler.rows import AtKey, InList, Place
+from tuneyard.compiler.rows import AtKey, InList, Location
 from tuneyard.core.errors import Problem, show_value, show_values
 from tuneyard.core.errors.problem_codes import guide, meaning_of
 from tuneyard.core.files import named
@@ -26,7 +26,7 @@ NAMES = 10
 
 @dataclass
 class Problems:
-    """Collects errors (E…) and warnings (W…) with their places: those of one source file, then of a compile.
+    """Collects errors (E…) and warnings (W…) of one source file, then of a compile.
 
     - `limit`: the most errors and the most warnings that are kept as text.
     - `notes`: lines for people on layouts and columns.
@@ -113,7 +113,7 @@ class Problems:
         return {code: n for code, n in self.counts.items() if code.startswith(severity)}
 
     def warning_lines(self) -> list[str]:
-        """The first places of each kind of warning, and how many more there are."""
+        """The first locations of each kind of warning, and how many more there are."""
         lines = []
         for code, total in sorted(self.counts_of("W").items()):
             first_lines = [problem.line() for problem in self.warnings if problem.code == code]
@@ -146,13 +146,13 @@ _NO_ROW = object()
 
 
 def _file_of(problem: Problem) -> str:
-    """The file of a problem's place."""
-    return problem.place.prefix.file if isinstance(problem.place, Place) else problem.place
+    """The file of a problem's location."""
+    return problem.place.prefix.file if isinstance(problem.place, Location) else problem.place
 
 
 def _number(problem: Problem) -> tuple[float, float]:
-    """The line of a problem's place and the item in it. A problem of a whole file comes last."""
-    line = problem.place.line if isinstance(problem.place, Place) else inf
+    """The line of a problem's location and the item in it. A problem of a whole file comes last."""
+    line = problem.place.line if isinstance(problem.place, Location) else inf
     if isinstance(line, (InList, AtKey)):
         return line.line, line.item
     if isinstance(line, str):
@@ -174,8 +174,8 @@ def _rejected_line(problems: Sequence[Problem], row: object) -> bytes:
 
 
 class UnreadableFileError(Exception):
-    """The rest of a file cannot be read: a problem of the file, or at a `place` in it."""
+    """The rest of a file cannot be read: a problem of the file, or at a `location` in it."""
 
-    def __init__(self, code: str, message: str, hint: str = "", place: str = "", field: str = "") -> None:
+    def __init__(self, code: str, message: str, hint: str = "", location: str = "", field: str = "") -> None:
         super().__init__(message)
-        self.code, self.hint, self.place, self.field = code, hint, place, field
+        self.code, self.hint, self.location, self.field = code, hint, location, field

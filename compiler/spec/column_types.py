@@ -262,12 +262,12 @@ class ColumnType:
         del type_before
         return values
 
-    def explain(self, value: object, place: str, field: str, file: FileContext) -> Problem | None:
+    def explain(self, value: object, location: str, field: str, file: FileContext) -> Problem | None:
         """The problem of a value that the type refuses by more than its schema, None to explain the schema.
 
         `field` is the column in messages.
         """
-        del value, place, field, file
+        del value, location, field, file
         return None
 
     def fix_of(self, value: object, field: str) -> str:
@@ -286,12 +286,12 @@ class ColumnType:
         del output_format
         return values
 
-    def judge(self, values: Counter[object], place: str) -> Problem | str:
+    def judge(self, values: Counter[object], location: str) -> Problem | str:
         """The error of all kept values of a split, or a line for people, "" if there is nothing to add.
 
-        `values` has the number of each value, `place` is the first file of the split.
+        `values` has the number of each value, `location` is the first file of the split.
         """
-        del values, place
+        del values, location
         return ""
 
     def validators(self) -> tuple[Validator, Validator]:
@@ -312,7 +312,7 @@ class ColumnType:
         return ""
 
     def miscounted(self, loaded: LoadedRow) -> str:
-        """A message on a loaded row whose texts have places for more or fewer values, or ""."""
+        """A message on a loaded row whose texts have more or fewer placeholders than values, or ""."""
         del loaded
         return ""
 

@@ -40,7 +40,7 @@ class RecordComparison:
     """Compares rows with the records of the file, which come in the same order."""
 
     def __init__(self, loaded: Any, records: Records, verdict: Verdict) -> None:
-        self.places: list[str] = []  # of the records
+        self.locations: list[str] = []  # of the records
         self._records, self._verdict = records, verdict
         self._types = [column_type for column_type in column_types().values() if column_type.loaded_column]
         columns_of_types = [column_type.loaded_column for column_type in self._types]
@@ -50,10 +50,10 @@ class RecordComparison:
         """Compare the batch of rows that begins here; the number of its rows."""
         rows = self._columns[start : start + size]
         batch = list(islice(self._records, len(rows["_prompt"])))
-        for number, (place, _unused, example) in enumerate(batch):
-            self.places.append(place)
+        for number, (location, _unused, example) in enumerate(batch):
+            self.locations.append(location)
             row = {name: values[number] for name, values in rows.items()}
-            problem = self._problem_of(place, example, row)
+            problem = self._problem_of(location, example, row)
             if problem:
                 self._verdict.add(problem, row=start + number)
             self._verdict.dropped += is_dropped(row, self._verdict.stage)
@@ -63,8 +63,8 @@ class RecordComparison:
     def end(self) -> None:
         """Report records without a row, and rows without a record."""
         verdict = self._verdict
-        for place, *_unused in self._records:
-            verdict.add(Problem(DROPPED_RECORD, place, LEFT_OUT), row=verdict.records)
+        for location, *_unused in self._records:
+            verdict.add(Problem(DROPPED_RECORD, location, LEFT_OUT), row=verdict.records)
             verdict.records += 1
         if verdict.loaded > verdict.records:
             message = _(
@@ -74,13 +74,13 @@ class RecordComparison:
             )
             verdict.add(Problem(CHANGED_ROW, verdict.dataset, message))
 
-    def _problem_of(self, place: str, example: Example | str, row: Row) -> Problem | None:
+    def _problem_of(self, location: str, example: Example | str, row: Row) -> Problem | None:
         """The first difference of a record and its row: messages, system text, what the column types add."""
         verdict = self._verdict
         if isinstance(example, str):
-            return Problem(DROPPED_RECORD, place, example)
+            return Problem(DROPPED_RECORD, location, example)
         if is_dropped(row, verdict.stage):
-            return Problem(DROPPED_RECORD, place, verdict.no_answer)
+            return Problem(DROPPED_RECORD, location, verdict.no_answer)
         pairs: list[tuple[object, object]] = []  # of the file, of the loader
         trained = [(message.role, message.text) for message in example.trained_messages]
         loaded = [(message["role"], message["content"]) for message in row["_prompt"] + row["_response"]]
@@ -96,7 +96,7 @@ class RecordComparison:
                     value=show_value(of_file),
                     other=show_value(of_loader),
                 )
-                return Problem(CHANGED_ROW, place, message)
+                return Problem(CHANGED_ROW, location, message)
         verdict.same += 1
         for column_type in self._types:
             with guarded(column_type.plugin):
@@ -106,13 +106,13 @@ class RecordComparison:
                 fix = "save it as a file, and write its path"
                 return Problem(
                     UNUSABLE_FILE,
-                    place,
+                    location,
                     _("{unusable}: LLaMA-Factory stops at it", unusable=unusable),
                     column_type.name,
                     fix,
                 )
             if fault:
-                return Problem(UNUSABLE_FILE, place, fault)
+                return Problem(UNUSABLE_FILE, location, fault)
         return None
 
 

@@ -128,12 +128,12 @@ class LoadedDataset:
         verdict, expected = self.verdict, self.expected
         changes = since_compiled(self.dataset, self.folder, read_manifests(self.folder))
         verdict.is_compiled = changes is not None
-        place = f"{self.folder / REGISTRY}: {self.dataset.name}"
+        location = f"{self.folder / REGISTRY}: {self.dataset.name}"
         has_calls = expected.unread_keys.has_calls
-        of_entry = [*entry_problems(place, self.dataset.entry, expected.format, has_calls=has_calls)]
+        of_entry = [*entry_problems(location, self.dataset.entry, expected.format, has_calls=has_calls)]
         if verdict.stage == "pt":
             of_entry = [problem for problem in of_entry if problem.code != MISSING_PART]
-        verdict.lead([*(changes or ()), *of_entry, *self._split_problems(place)])
+        verdict.lead([*(changes or ()), *of_entry, *self._split_problems(location)])
         verdict.unread_turn_keys = expected.unread_keys.neutral
         verdict.notes += Unused(expected.unread_keys.neutral).lines(expected.count)
         verdict.trained = self._trained_rows()
@@ -143,7 +143,7 @@ class LoadedDataset:
                 verdict.add(recipe_finding)
         for problem, row in expected.problems:
             verdict.add(problem, row)
-        for problem in column_problems(place, expected.format, expected.keys, expected.fix):
+        for problem in column_problems(location, expected.format, expected.keys, expected.fix):
             verdict.add(problem)
         return verdict
 
@@ -155,10 +155,10 @@ class LoadedDataset:
             return int(sampled)
         return rows
 
-    def _split_problems(self, place: str) -> Iterator[Problem]:
+    def _split_problems(self, location: str) -> Iterator[Problem]:
         """E405 for a `split` at which LLaMA-Factory stops: of another name, or of no record."""
         entry, records = self.dataset.entry, self.expected.count
-        problem = split_problem(place, entry)
+        problem = split_problem(location, entry)
         if problem:
             yield problem
         elif records and not rows_of_split(entry, records):
@@ -167,7 +167,7 @@ class LoadedDataset:
                 split=show_value(entry["split"]),
                 records=records,
             )
-            yield Problem(UNLOADABLE_FILE, place, message, "split", _("take it out"))
+            yield Problem(UNLOADABLE_FILE, location, message, "split", _("take it out"))
 
     def _compare_rows(self, loaded: LoadedRows, records: Records) -> None:
         verdict = self.verdict
@@ -192,18 +192,18 @@ class LoadedDataset:
                 rows = audit.findings.get(code, ())
                 graded = code_for(code, len(rows), audit.rows) if code in MESSAGES else code
                 for row in rows:
-                    verdict.add(Problem(graded, comparison.places[row], message), row)
+                    verdict.add(Problem(graded, comparison.locations[row], message), row)
             for problem in _lost_texts(verdict, audit, self.dataset.path):
                 verdict.add(problem)
 
     def _find_lost(self, records: Records) -> None:
-        """Read a file that LLaMA-Factory cannot load, for the places of its lost records."""
+        """Read a file that LLaMA-Factory cannot load, for the locations of its lost records."""
         verdict = self.verdict
         try:
-            for row, (place, _unused, example) in enumerate(records):
+            for row, (location, _unused, example) in enumerate(records):
                 verdict.records += 1
                 if isinstance(example, str):
-                    verdict.add(Problem(DROPPED_RECORD, place, example), row=row)
+                    verdict.add(Problem(DROPPED_RECORD, location, example), row=row)
         except ProblemsError as error:
             for problem in error.problems:
                 verdict.add(problem)
@@ -299,8 +299,8 @@ def loaded(
     record_format = format_of_entry(dataset.entry)
     stage = str(settings.get("stage", _stage(dataset, record_format)))
     if not stage_fits(stage, dataset.entry):
-        stage_place = recipe.place("stage") if recipe else "stage"
-        verdict.add(stage_problem(stage, name, dataset.entry, stage_place))
+        stage_location = recipe.location("stage") if recipe else "stage"
+        verdict.add(stage_problem(stage, name, dataset.entry, stage_location))
         verdict.not_checked.append(
             _("what stage {stage} would learn: the data is for another stage", stage=stage)
         )

@@ -64,13 +64,13 @@ LEFT_OUT = "and the entry does not name it: LLaMA-Factory leaves it out"
 
 
 def entry_problems(
-    place: str, entry: Entry, record_format: RecordFormat, *, has_calls: bool = False
+    location: str, entry: Entry, record_format: RecordFormat, *, has_calls: bool = False
 ) -> Iterator[Problem]:
     """Report unknown keys of an entry (E401), and parts and tags that it leaves out (E402).
 
     `has_calls`: its records have `tool_calls`, which only `formatting: openai` reads.
     """
-    yield from unknown_keys(place, entry, has_calls=has_calls)
+    yield from unknown_keys(location, entry, has_calls=has_calls)
     formatting = record_format.formatting
     if formatting not in FORMATS:
         return
@@ -85,7 +85,7 @@ def entry_problems(
                 f"{registry_key!r} is not named: naming `columns` makes every part that is not named empty"
             )
             yield Problem(
-                MISSING_PART, place, message, "columns", _("add {part!r}: its column", part=registry_key)
+                MISSING_PART, location, message, "columns", _("add {part!r}: its column", part=registry_key)
             )
     if formatting == "alpaca":
         return
@@ -95,12 +95,12 @@ def entry_problems(
         if tag not in NOT_NEEDED and tag not in record_format.tags:
             message = _("{tag!r} is not named: naming `tags` makes every tag that is not named None", tag=tag)
             yield Problem(
-                MISSING_PART, place, message, "tags", _("add {tag!r}: {usual!r}", tag=tag, usual=usual)
+                MISSING_PART, location, message, "tags", _("add {tag!r}: {usual!r}", tag=tag, usual=usual)
             )
 
 
 def column_problems(
-    place: str, record_format: RecordFormat, keys: set[str], fix: str = ""
+    location: str, record_format: RecordFormat, keys: set[str], fix: str = ""
 ) -> Iterator[Problem]:
     """Report the columns that an entry names and no record has (E403). `keys` are those of all records.
 
@@ -117,7 +117,7 @@ def column_problems(
             )
             yield Problem(
                 NO_SUCH_COLUMN,
-                place,
+                location,
                 message,
                 f"columns.{registry_key}",
                 nearest(column, keys, fix or "name a column of the records"),
@@ -128,7 +128,7 @@ def column_problems(
 class _LeftOut:
     """A column that the entry does not name: its first record, and how many have it."""
 
-    place: str
+    location: str
     row: int
     records: int = 0
 
@@ -156,9 +156,9 @@ class Expected:
         self.unread_keys = UnreadKeys(self.path, self.format, mask_history=self.mask_history)
 
     def records(self) -> Records:
-        """Yield place, the raw record, and its example or the reason for its loss.
+        """Yield location, the raw record, and its example or the reason for its loss.
 
-        `ProblemsError` if the file cannot be read to its end; its problems have their places.
+        `ProblemsError` if the file cannot be read to its end; its problems have their locations.
         """
         reader = RecordReader(self.format)
         with open_regular(self.path) as file:
@@ -167,13 +167,13 @@ class Expected:
             message = "begins with a byte-order mark, which LLaMA-Factory's loader takes for broken JSON"
             problem = Problem(UNLOADABLE_VALUES, f"{self.path}:1", message, hint=_("save it without one"))
             self.problems.append((problem, None))
-        for place, record in single_records(self.path, str(self.path)):
+        for location, record in single_records(self.path, str(self.path)):
             if not self.count:
                 self.fix = entry_fix(record)
-            self._note(record, place)
-            self._find_left_out(record, place)
-            self.unread_keys.note(record, place, self.count)
-            yield place, record, example_or_loss(reader, record)
+            self._note(record, location)
+            self._find_left_out(record, location)
+            self.unread_keys.note(record, location, self.count)
+            yield location, record, example_or_loss(reader, record)
             self.count += 1
         self.problems += self._left_out_problems()
         for key in self.unread_keys.problems(self.count):
@@ -210,9 +210,9 @@ class Expected:
             shares.append(_("{name!r} is filled in {records}", name=name, records=records))
         first = self._left_out[names[0]]
         message = f"{' and '.join(shares)}, {LEFT_OUT}"
-        return Problem(code, first.place, message, ", ".join(names), fix), first.row
+        return Problem(code, first.location, message, ", ".join(names), fix), first.row
 
-    def _find_left_out(self, record: Record, place: str) -> None:
+    def _find_left_out(self, record: Record, location: str) -> None:
         """Count the records with a part or an input that LLaMA-Factory reads only if the entry names it."""
         if self.format.text_only:
             return
@@ -222,9 +222,9 @@ class Expected:
             if name in record and name not in columns.values() and filled([record[name]]):
                 names.append(name)
         for name in names:
-            self._left_out.setdefault(name, _LeftOut(place, self.count)).records += 1
+            self._left_out.setdefault(name, _LeftOut(location, self.count)).records += 1
 
-    def _note(self, record: Record, place: str) -> None:
+    def _note(self, record: Record, location: str) -> None:
         """Remember keys and types: one number among texts makes the loader refuse the whole file."""
         for key, value in record.items():
             self.keys.add(key)
@@ -243,7 +243,7 @@ class Expected:
                 )
                 problem = Problem(
                     UNLOADABLE_VALUES,
-                    place,
+                    location,
                     message,
                     key,
                     _("write it as {first_type}", first_type=first_type),

@@ -72,11 +72,11 @@ class AnswersAuditor:
         encoded = whole
         if longest >= self.args.cutoff_len:
             encoded = self.cut.preprocess_dataset(rows)
-        for place, number in enumerate(numbers):
-            for code in sorted(self._codes(audit, place, rows, encoded, whole)):
+        for position, number in enumerate(numbers):
+            for code in sorted(self._codes(audit, position, rows, encoded, whole)):
                 audit.find(code, start + number)
             if self.counts_turns:
-                self._count(audit, start + number, rows["_prompt"][place] + rows["_response"][place])
+                self._count(audit, start + number, rows["_prompt"][position] + rows["_response"][position])
         return audit
 
     def _encoded(self, rows: Row) -> Row | None:
@@ -87,17 +87,17 @@ class AnswersAuditor:
             return None
         return encoded
 
-    def _codes(self, audit: Audit, place: int, rows: Row, encoded: Row, whole: Row) -> set[str]:
+    def _codes(self, audit: Audit, position: int, rows: Row, encoded: Row, whole: Row) -> set[str]:
         """Count one row; the codes of its findings. `encoded` is cut to cutoff_len, `whole` is not."""
         codes: set[str] = set()
         if not self.ending:
             codes.add(ENDLESS_TURN)
-        prompt, answers = rows["_prompt"][place], rows["_response"][place]
+        prompt, answers = rows["_prompt"][position], rows["_response"][position]
         codes |= answer_codes(self.stage, prompt, answers, mask_history=bool(self.args.mask_history))
         sides = []
         for side in self.sides:
             keys = f"{side}input_ids", f"{side}labels"
-            sides.append([table[key][place] for table in (encoded, whole) for key in keys])
+            sides.append([table[key][position] for table in (encoded, whole) for key in keys])
         audit.rows += 1
         audit.lengths[max(len(uncut) for _unused, _unused, uncut, _unused in sides)] += 1
         for ids, labels, uncut, uncut_labels in sides:

@@ -29,7 +29,7 @@ class RecipeFile(NamedTuple):
     path: Path
     settings: Settings
 
-    def place(self, key: str) -> str:
+    def location(self, key: str) -> str:
         """`file:line` of a key, or the file if the recipe does not have it."""
         lines = read_yaml(self.path, "recipe").lines
         return f"{self.path}:{lines[key]}" if key in lines else str(self.path)
@@ -61,7 +61,7 @@ def recipe_problem(recipe: RecipeFile, dataset: str, folder: Path, siblings: Seq
     trains_sibling = dataset in siblings and not set(names).isdisjoint(siblings)
     if not trains_sibling and dataset not in [*names, *names_in(recipe.settings.get("eval_dataset"))]:
         message: str = _("the recipe trains {names}, not {name}", names=", ".join(names), name=dataset)
-        return Problem(NOT_TRAINED, recipe.place("dataset"), message, "dataset")
+        return Problem(NOT_TRAINED, recipe.location("dataset"), message, "dataset")
     other = Path(str(recipe.settings.get("dataset_dir") or LLAMAFACTORY_FOLDER))
     if other.resolve() == folder.resolve():
         return None
@@ -69,4 +69,4 @@ def recipe_problem(recipe: RecipeFile, dataset: str, folder: Path, siblings: Seq
         "LLaMA-Factory reads {other}, and not {folder}", other=other / REGISTRY, folder=folder / REGISTRY
     )
     fix = _("write `dataset_dir: {folder}`", folder=folder)
-    return Problem(NOT_TRAINED, recipe.place("dataset_dir"), message, "dataset_dir", fix)
+    return Problem(NOT_TRAINED, recipe.location("dataset_dir"), message, "dataset_dir", fix)

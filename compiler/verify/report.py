@@ -1,4 +1,4 @@
-"""The report of verify: counts, findings with their first places, token lengths, one marked example."""
+"""The report of verify: counts, findings with their first locations, token lengths, one marked example."""
 
 import re
 from collections import Counter

@@ -10,7 +10,7 @@ from tuneyard.core.errors import Problem
 from tuneyard.core.language.message import _
 
 FIRST = 1000
-"""So many problems of each code are kept with their places."""
+"""So many problems of each code are kept with their locations."""
 
 
 @dataclass

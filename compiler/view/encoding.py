@@ -226,9 +226,9 @@ def _checked(
     kept_ids: Ids = []
     states = []
     for segment in segments:
-        place = len(kept_ids)
+        start = len(kept_ids)
         kept_ids += segment.ids[: segment.kept]
-        of_segment = labels[place : len(kept_ids)]
+        of_segment = labels[start : len(kept_ids)]
         states += [MASKED if label == IGNORED else LEARNED for label in of_segment]
         states += [CUT] * (len(segment.ids) - segment.kept)
     if kept_ids != list(ids):

@@ -162,10 +162,10 @@ def _bins(payload: ViewPayload) -> list[LengthBar]:
 
 def _cutoff_at(payload: ViewPayload) -> float | None:
     """Place of cutoff_len in percent of the histogram's width; None if it is not within the bars."""
-    for place, (start, end, _rows) in enumerate(payload.bins):
+    for number, (start, end, _rows) in enumerate(payload.bins):
         if start <= payload.cutoff_len <= end:
             within = (payload.cutoff_len - start + 1) / (end - start + 1)
-            return 100 * (place + within) / len(payload.bins)
+            return 100 * (number + within) / len(payload.bins)
     return None
 
 

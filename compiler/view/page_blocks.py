@@ -53,13 +53,13 @@ class PageBlocks:
         loss_of_token, weight_of_token = iter(losses or ()), iter(weights or ())
         turns: list[PageBlock] = []
         texts_of_turns: list[list[str]] = []  # joined at the end: a row may have a million tokens
-        place = 0
+        position = 0
         for segment in sequence.segments:
-            end = place + len(segment.ids)
-            segment_texts = token_texts[place:end]
+            end = position + len(segment.ids)
+            segment_texts = token_texts[position:end]
             pieces = list(self._pieces(segment, segment_texts))
             number, start = 0, 0
-            for text, state in zip(segment_texts, sequence.states[place:end], strict=True):
+            for text, state in zip(segment_texts, sequence.states[position:end], strict=True):
                 while number + 1 < len(pieces) and pieces[number + 1][0] <= start:
                     number += 1
                 _unused, role, part = pieces[number]
@@ -79,7 +79,7 @@ class PageBlocks:
                         span = (len(text), state, loss)
                 turn.spans.append(span)
                 start += len(text)
-            place = end
+            position = end
         for turn, turn_texts in zip(turns, texts_of_turns, strict=True):
             turn.text = "".join(turn_texts)
         return PageSide(sequence.name, sequence.mark, turns)
@@ -89,7 +89,7 @@ class PageBlocks:
         yield 0, TEMPLATE, "text"
         begin = 0  # token
         for number, message in enumerate(segment.messages):
-            begin = _place_of(segment.ids, message.ids, begin)
+            begin = _position_of(segment.ids, message.ids, begin)
             if begin < 0:
                 yield 0, message.role, "text"
                 return
@@ -163,12 +163,12 @@ class PageBlocks:
         return "".join(self.template._convert_elements_to_ids(self.writing, slots))
 
 
-def _place_of(ids: Sequence[int], message_ids: Sequence[int], begin: int) -> int:
+def _position_of(ids: Sequence[int], message_ids: Sequence[int], begin: int) -> int:
     """The first place from `begin` on at which the tokens of a message are, -1 if nowhere."""
     length = len(message_ids)
-    for place in range(begin, len(ids) - length + 1):
-        if ids[place : place + length] == message_ids:
-            return place
+    for position in range(begin, len(ids) - length + 1):
+        if ids[position : position + length] == message_ids:
+            return position
     return -1
 
 

@@ -14,7 +14,7 @@ from tuneyard.core.files import named
 
 COPIED = 1 << 20  # bytes at a time
 BLOCK = 1000  # rows that are copied at a time
-SMALL = 1 << 32  # bytes: the places of lines in a smaller file need 4 bytes
+SMALL = 1 << 32  # bytes: the locations of lines in a smaller file need 4 bytes
 LINE = b"\n"
 
 
@@ -42,12 +42,12 @@ class RecordFile:
         self.records = 0
         self.sha256 = ""
         self.keys = path.with_name(f".{path.name}.fingerprints") if has_keys else None
-        self.between = LINE  # what stands between two records; JSON escapes line breaks in one
+        self.separator = LINE  # what stands between two records; JSON escapes line breaks in one
         self._head, self._tail = b"", LINE
         if path.suffix == ".json":
-            self.between, self._head, self._tail = b",\n", b"[\n", b"\n]\n"
+            self.separator, self._head, self._tail = b",\n", b"[\n", b"\n]\n"
         if is_fragment:
-            self._head, self._tail = b"", self.between
+            self._head, self._tail = b"", self.separator
         self._digest = hashlib.sha256()
         self._open_files = ExitStack()
 
@@ -63,12 +63,12 @@ class RecordFile:
                 self.sha256 = self._digest.hexdigest()
 
     def add(self, data: bytes, keys: "array[int] | None" = None) -> None:
-        """Append JSON texts without line breaks, each with `between` after it, and keys of the examples."""
+        """Append JSON texts without line breaks, each with `separator` after it, and keys of the examples."""
         if not data:
             return
-        before = self.between if self.records else self._head
+        before = self.separator if self.records else self._head
         self.records += data.count(LINE)
-        self._write(before + data[: -len(self.between)])
+        self._write(before + data[: -len(self.separator)])
         if keys is not None and self._keys_file is not None:
             with named(self.path):
                 self._keys_file.write(keys)
@@ -76,9 +76,9 @@ class RecordFile:
     def add_fragment(self, fragment: Path) -> None:
         """Append the records of a file that `is_fragment` of this one, and their keys."""
         with named(self.path), fragment.open("rb", buffering=0) as source:
-            rest = fragment.stat().st_size - len(self.between)  # without what is after its last record
+            rest = fragment.stat().st_size - len(self.separator)  # without what is after its last record
             if rest > 0:
-                self._write(self.between if self.records else self._head)
+                self._write(self.separator if self.records else self._head)
                 self.records += 1
             while rest > 0 and (piece := source.read(min(rest, COPIED))):
                 self.records += piece.count(LINE)
@@ -97,7 +97,7 @@ class RecordFile:
         """
         keys_of_lines = keys_in(source.keys) if source.keys else None
         with source.path.open("rb") as file:
-            gap = len(source.between)
+            gap = len(source.separator)
             is_small = source.path.stat().st_size < SMALL
             starts = array("I" if is_small else "Q", accumulate(map(len, file), initial=0))
             for first in range(0, len(order), BLOCK):
@@ -106,7 +106,7 @@ class RecordFile:
                     pread(file.fileno(), starts[row + 1] - starts[row] - gap, starts[row]) for row in rows
                 ]
                 keys = array("Q", map(keys_of_lines.__getitem__, rows)) if keys_of_lines else None
-                self.add(self.between.join([*lines, b""]), keys)
+                self.add(self.separator.join([*lines, b""]), keys)
 
     def savepoint(self) -> Savepoint:
         """What is written so far, to go `roll_back_to`."""

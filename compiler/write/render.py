@@ -48,8 +48,8 @@ class Renderer:
         """The record of each row as JSON text, keys in a fixed order, without escapes for non-ASCII."""
         return self.block(batch, LINE)[0].split(LINE)[:-1]  # JSON escapes line breaks
 
-    def block(self, batch: Batch, between: bytes) -> "tuple[bytes, array[int] | None]":
-        """The records of all rows as `render` makes them, with `between` after each row.
+    def block(self, batch: Batch, separator: bytes) -> "tuple[bytes, array[int] | None]":
+        """The records of all rows as `render` makes them, with `separator` after each row.
 
         Also the fingerprints of the examples, None for a file without a row index.
         """
@@ -57,7 +57,7 @@ class Renderer:
         keys = None
         if self.is_indexed:
             keys = fingerprints(prompts(self.format, fields))
-        return _encoded(fields, between, len(batch)), keys
+        return _encoded(fields, separator, len(batch)), keys
 
     def _fields(self, batch: Batch) -> list[Field]:
         """The fields of the records in order."""
@@ -181,8 +181,8 @@ class Renderer:
         return list(map("".join, zip(*pieces, strict=True)))
 
 
-def _encoded(fields: Mapping[str, list[Any]], between: bytes, rows: int) -> bytes:
-    """The JSON texts of all rows from their fields, with `between` after each.
+def _encoded(fields: Mapping[str, list[Any]], separator: bytes, rows: int) -> bytes:
+    """The JSON texts of all rows from their fields, with `separator` after each.
 
     A list has the pieces of all rows in their order. It is filled column by column and joined once, in half
     of the time that filling a template for each row takes.
@@ -198,7 +198,7 @@ def _encoded(fields: Mapping[str, list[Any]], between: bytes, rows: int) -> byte
         columns.append(texts)
         literals[-1] += quote
         literals.append(quote + b",")
-    literals[-1] = literals[-1][:-1] + b"}" + between
+    literals[-1] = literals[-1][:-1] + b"}" + separator
     step = 2 * len(columns) + 1
     row = []
     for literal in literals:

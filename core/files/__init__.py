@@ -371,10 +371,10 @@ def no_folder(reference: str, otherwise: str) -> str:
 
     A bare name may be one of models/. Without a similar folder it names those beside it, and `otherwise`.
     """
-    places = [Path(reference)]
-    if places[0].parent == Path():
-        places.append(MODELS / reference)
-    for path in places:
+    paths = [Path(reference)]
+    if paths[0].parent == Path():
+        paths.append(MODELS / reference)
+    for path in paths:
         near = ""
         if path.is_dir():
             near = _('did you mean "{name}"?', name=path)

@@ -120,28 +120,28 @@ class _FlatTable:
         self.size = _number(data, "<H", self.names)
 
     def field(self, number: int) -> int | None:
-        place = 4 + 2 * number
-        if place + 2 > self.size:
+        offset = 4 + 2 * number
+        if offset + 2 > self.size:
             return None
-        offset = _number(self.data, "<H", self.names + place)
+        offset = _number(self.data, "<H", self.names + offset)
         return self.at + offset if offset else None
 
     def number(self, field: int, form: str) -> int:
-        place = self.field(field)
-        return 0 if place is None else _number(self.data, form, place)
+        offset = self.field(field)
+        return 0 if offset is None else _number(self.data, form, offset)
 
     def table(self, field: int) -> "_FlatTable | None":
-        place = self.field(field)
-        return None if place is None else _FlatTable(self.data, place + _number(self.data, "<I", place))
+        offset = self.field(field)
+        return None if offset is None else _FlatTable(self.data, offset + _number(self.data, "<I", offset))
 
     def items(self, field: int, form: str) -> list[tuple[int, ...]]:
         """A list of structs with numbers of this form."""
-        place = self.field(field)
-        if place is None:
+        offset = self.field(field)
+        if offset is None:
             return []
-        place += _number(self.data, "<I", place)
-        size = struct.calcsize(form) * _number(self.data, "<I", place)
-        content = self.data[place + 4 : place + 4 + size]
+        offset += _number(self.data, "<I", offset)
+        size = struct.calcsize(form) * _number(self.data, "<I", offset)
+        content = self.data[offset + 4 : offset + 4 + size]
         if len(content) < size:
             raise struct.error("a list is cut off")
         return list(struct.iter_unpack(form, content))

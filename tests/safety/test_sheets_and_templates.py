@@ -294,7 +294,7 @@ def test_the_good_workbook_is_read(tmp_path: Path) -> None:
     problems = Problems()
     (rows,) = read(workbook(tmp_path / "a.xlsx"), "a.xlsx", Source(), problems)
     assert not problems.errors
-    assert [rows.row(0), rows.place(0)] == [{"q": "Q", "a": 7}, "a.xlsx row 2"]
+    assert [rows.row(0), rows.location(0)] == [{"q": "Q", "a": 7}, "a.xlsx row 2"]
 
 
 @pytest.mark.slow

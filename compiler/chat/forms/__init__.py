@@ -108,7 +108,7 @@ def examples_of(batches: Iterable[Rows], source: Source, problems: Problems) -> 
                 problems.dropped[TIE] += 1
                 continue
             except preferred.PairError as error:
-                problem = Problem(error.code, rows.place(number), str(error), error.column, error.fix)
+                problem = Problem(error.code, rows.location(number), str(error), error.column, error.fix)
                 problems.bad_row([problem], row)
                 problems.fatal |= error.is_in_doubt
                 continue

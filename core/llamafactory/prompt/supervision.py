@@ -49,7 +49,7 @@ class SupervisedText(NamedTuple):
     @property
     def learned(self) -> list[int]:
         """Positions of the loss tokens. The first token has no token before it and carries no loss."""
-        return [place for place, label in enumerate(self.labels) if place and label != IGNORED]
+        return [position for position, label in enumerate(self.labels) if position and label != IGNORED]
 
 
 EncodeConversation = Callable[[Messages], EncodedConversation]  # of messages that end with an answer
@@ -58,10 +58,10 @@ EncodeConversation = Callable[[Messages], EncodedConversation]  # of messages th
 def chat_turns(tokenizer: Tokenizer, render: Render, messages: Messages) -> EncodedConversation:
     """Turns of messages as a `chat_renderer` writes them. `ContentError` if an answer changes its prompt."""
     pairs, before = [], ""
-    for place, message in enumerate(messages):
+    for position, message in enumerate(messages):
         if message["role"] in ANSWERS:
-            prompt = render(messages[:place], True)
-            with_answer = render(messages[: place + 1], False)
+            prompt = render(messages[:position], True)
+            with_answer = render(messages[: position + 1], False)
             question = tokenizer(_after(before, prompt), add_special_tokens=False)
             answer = tokenizer(_after(prompt, with_answer), add_special_tokens=False)
             pairs.append((list(question["input_ids"]), list(answer["input_ids"])))

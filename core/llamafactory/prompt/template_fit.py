@@ -189,9 +189,9 @@ def ending_of(template: Any, tokenizer: Any) -> Ids:
         return [tokenizer.eos_token_id]
     _unused, answer_ids = template.encode_oneturn(tokenizer, [USER, ANSWER])
     stop_ids = set(template.get_stop_token_ids(tokenizer))
-    for place, token_id in enumerate(answer_ids):
+    for position, token_id in enumerate(answer_ids):
         if token_id in stop_ids and token_id is not None:
-            return list(answer_ids[place:])
+            return list(answer_ids[position:])
     return []
 
 
@@ -361,8 +361,8 @@ def _encode(tokenizer: Any, text: str) -> Ids:
 
 def _difference(prompt: Sequence[int], expected: Sequence[int], tokenizer: Any) -> str:
     """Describe the first difference of two prompts with the text around it."""
-    place = equal_length(prompt, expected)
-    around = slice(max(0, place - 3), place + 8)
+    position = equal_length(prompt, expected)
+    around = slice(max(0, position - 3), position + 8)
     trained_text = tokenizer.decode(prompt[around], clean_up_tokenization_spaces=False)
     model_text = tokenizer.decode(expected[around], clean_up_tokenization_spaces=False)
-    return f"at token {place + 1} it trains {trained_text!r}, the model's own has {model_text!r}"
+    return f"at token {position + 1} it trains {trained_text!r}, the model's own has {model_text!r}"

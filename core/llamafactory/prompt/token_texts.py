@@ -32,16 +32,16 @@ class TokenTexts:
     def _token_by_token(self, ids: Ids) -> list[str]:
         """Texts of tokens that a tokenizer decodes each by itself; tokens of one character together."""
         texts: list[str] = []
-        place = 0
-        while place < len(ids):
-            text = self._text(ids[place])
+        position = 0
+        while position < len(ids):
+            text = self._text(ids[position])
             if INCOMPLETE not in text:
                 texts.append(text)
-                place += 1
+                position += 1
                 continue
-            shared = self._sharing(ids[place : place + MOST_PARTS])
+            shared = self._sharing(ids[position : position + MOST_PARTS])
             texts += shared
-            place += len(shared)
+            position += len(shared)
         return texts
 
     def _sharing(self, ids: Ids) -> list[str]:

@@ -6,7 +6,7 @@ import pytest
 
 from tuneyard.compiler.lint.fingerprints import Fingerprints
 from tuneyard.compiler.rows import AtKey, InList, Prefix
-from tuneyard.compiler.rows.places import Places
+from tuneyard.compiler.rows.locations import Locations
 
 ROWS = 1000
 LINE, ITEM, TEXT = 4, 4, 12
@@ -61,29 +61,29 @@ def test_places_take_few_bytes_and_come_back(kind):
     line_of, text_of, most = LINES[kind]
     batches = lines_of(line_of)
     seen = seen_of(*batches)
-    places = [seen.place(row) for row in range(3 * ROWS)]
+    places = [seen.location(row) for row in range(3 * ROWS)]
     assert places == [f"a.json:{text_of(row)}" for row in range(3 * ROWS)]
     assert [place.line for place in places] == [line for lines in batches for line in lines]
-    assert len(pickle.dumps(seen._places)) <= most * 3 * ROWS + 500
+    assert len(pickle.dumps(seen._locations)) <= most * 3 * ROWS + 500
     order = [2 * ROWS, 0, ROWS + 7]
-    assert [seen.take(order).place(row) for row in range(3)] == [places[row] for row in order]
+    assert [seen.take(order).location(row) for row in range(3)] == [places[row] for row in order]
 
 
 @pytest.mark.parametrize("kind", BEYOND)
 def test_lines_of_more_than_4_bytes_keep_their_places(kind):
     line_of, text_of = BEYOND[kind]
     seen = seen_of(*lines_of(line_of))
-    places = [seen.place(row) for row in range(3 * ROWS)]
+    places = [seen.location(row) for row in range(3 * ROWS)]
     assert places == [f"a.json:{text_of(row)}" for row in range(3 * ROWS)]
 
 
 def test_files_of_all_kinds_follow_each_other():
     """Each file of its own, and all put together as those of several processes are."""
     kinds = {**LINES, **BEYOND}
-    one, together, expected = Places(), Places(), []
+    one, together, expected = Locations(), Locations(), []
     for number, kind in enumerate([*kinds, *reversed(kinds)]):
         prefix = Prefix(f"{number}.json", " row " if number % 2 else ":")
-        other = Places()
+        other = Locations()
         for lines in ([], [kinds[kind][0](5), kinds[kind][0](6)], [kinds[kind][0](7)]):
             one.add(prefix, lines)
             other.add(prefix, lines)

@@ -68,7 +68,7 @@ def test_files_put_together_are_as_one_file(files):
             seen.add_values("labels", keys)
         joined.append(of_file)
     rows = range(whole.rows)
-    for ask in (Fingerprints.summary, Fingerprints.repeats, lambda seen: list(map(seen.place, rows))):
+    for ask in (Fingerprints.summary, Fingerprints.repeats, lambda seen: list(map(seen.location, rows))):
         assert ask(joined) == ask(whole)
 
 

@@ -84,7 +84,7 @@ def test_a_file_of_parts_is_the_file_that_is_written_at_once(tmp_path, monkeypat
     texts = [[b'{"a":1}', b'{"a":2}'], [], [b'{"a":"\\n"}']]
     with RecordFile(tmp_path / f"whole{suffix}") as whole, RecordFile(tmp_path / f"joined{suffix}") as joined:
         for number, records in enumerate(texts):
-            data = whole.between.join([*records, b""])
+            data = whole.separator.join([*records, b""])
             whole.add(data)
             part_path = tmp_path / f"part-{number}{suffix}"
             with RecordFile(part_path, is_fragment=True) as part:

@@ -304,7 +304,9 @@ def test_rows_that_are_read_many_at_once_are_those_that_are_read_one_by_one(name
         problems = Problems()
         scanner = kind((data[at : at + size] for at in range(0, len(data), size)), 3)
         blocks = list(read_array(scanner, "t", steps, False, problems, Source()))
-        rows = [(block.place(at), repr(block.rows[at])) for block in blocks for at in range(len(block.rows))]
+        rows = [
+            (block.location(at), repr(block.rows[at])) for block in blocks for at in range(len(block.rows))
+        ]
         results.append((rows, problems.errors, problems.notes))
     assert results[0] == results[1]
 

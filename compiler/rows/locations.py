@@ -1,11 +1,11 @@
-"""The places of all rows of a compile, in arrays: 4 bytes a row, or 8 if a file needs more than lines."""
+"""The locations of all rows of a compile, in arrays: 4 bytes a row, or 8 if a file needs more than lines."""
 
 from array import array
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from tuneyard.compiler.rows import AtKey, InList, Line, Place, Prefix
+from tuneyard.compiler.rows import AtKey, InList, Line, Location, Prefix
 
 _NUMBER = "I"
 """The type code of a line or an item: 4 bytes."""
@@ -50,8 +50,8 @@ class _PlaceTexts:
         return self._bytes[start : self._ends[number]].decode("utf-8", "surrogatepass")
 
 
-class Places:
-    """The place of each row.
+class Locations:
+    """The location of each row.
 
     `_lines` has the line of each row. `_items` is empty until a file has rows in a list or at keys: then it
     has their numbers plus 1, and 0 for the other rows. Keys, and the texts that a plug-in gives as lines, are
@@ -71,7 +71,7 @@ class Places:
         return len(self._lines)
 
     def add(self, prefix: Prefix, lines: Sequence[Line]) -> None:
-        """Append the places of rows of one file."""
+        """Append the locations of rows of one file."""
         if not lines:
             return
         if not self._runs or self._runs[-1].prefix != prefix:
@@ -86,8 +86,8 @@ class Places:
             if self._items:
                 self._fill_items(self.rows)
 
-    def append(self, other: "Places") -> None:
-        """Append the places of further rows."""
+    def append(self, other: "Locations") -> None:
+        """Append the locations of further rows."""
         first_row = self.rows
         self._starts += [first_row + start for start in other._starts]
         self._runs += other._runs
@@ -99,7 +99,7 @@ class Places:
         elif self._items:
             self._fill_items(self.rows)
 
-    def __getitem__(self, row: int) -> Place:
+    def __getitem__(self, row: int) -> Location:
         run = self._runs[bisect_right(self._starts, row) - 1]
         number, item, text = self._lines[row], 0, self._texts.get(row)
         if self._items:
@@ -109,7 +109,7 @@ class Places:
             line = AtKey(number, item - 1, text) if item else text
         elif item:
             line = InList(number, item - 1, run.before, run.after)
-        return Place(run.prefix, line)
+        return Location(run.prefix, line)
 
     def _add_line(self, line: Line) -> None:
         number, item, text = 0, 0, None
