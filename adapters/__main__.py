@@ -154,7 +154,7 @@ def merge(adapters: tuple[str, ...], dry_run: bool, **options: Any) -> None:  # 
 )
 @DRY_RUN
 @click.option("--force", is_flag=True, help="Replace --out if fuse wrote it.")
-@resumed_by(lambda: "the same command resumes it")
+@resumed_by(lambda: _("the same command resumes it"))
 def fuse(adapters: tuple[str, ...], dry_run: bool, **options: Any) -> None:  # Click's values
     """Write the base plus adapters as a full model, shard by shard."""
     from tuneyard.adapters.fuse import fuse_request, plan_fusing

@@ -191,7 +191,7 @@ def merge_request(texts: Sequence[str], options: Mapping[str, Any]) -> MergeRequ
 
 def _read_recipe(path: Path) -> dict[str, Any]:
     """Read a merge recipe: the options of `merge` by name, and the list `adapters`."""
-    fields = read_mapping(path, "merge recipe")
+    fields = read_mapping(path, _("merge recipe"))
     if "model_name_or_path" in fields:
         raise ContentError(
             _(

@@ -81,8 +81,15 @@ def plan_renaming(reference: str, base: Path | None, out: Path) -> RenamePlan:
         tensors[new_name] = weights.tensors[name]
     renamed = sum(name != new_name for name, new_name in names.items())
     if not renamed:
-        fix = "" if base else "; give --base DIR for the names of another class of the model"
-        raise RequestError(_("{folder}: its names are right already{fix}", folder=folder, fix=fix))
+        if base:
+            raise RequestError(_("{folder}: its names are right already", folder=folder))
+        raise RequestError(
+            _(
+                "{folder}: its names are right already; give --base DIR for the names of another class of "
+                "the model",
+                folder=folder,
+            )
+        )
     check = functools.partial(output.check_output, out, [folder], "rename", force=False)
     check()
     list(_small_files(folder))  # refuses links before anything is written

@@ -88,10 +88,10 @@ def write_export(export: GgufExport, out: Path, check: Check) -> None:
     size = target.stat().st_size
     say(
         _(
-            "{out}  {size:,.1f} MB  {monotonic:.1f} s",
-            out=out,
+            "{path}  {size:,.1f} MB  {seconds:.1f} s",
+            path=out,
             size=size / 1e6,
-            monotonic=time.monotonic() - started,
+            seconds=time.monotonic() - started,
         )
     )
 
@@ -129,12 +129,11 @@ def plan_model(source: ExportSource, folder: Path, kind: str) -> GgufExport:
 def note_further_ends(plan: "GgufPlan") -> None:
     """Name the end tokens for which a GGUF has no place."""
     if plan.vocabulary.further_ends:
-        rest = ", ".join(map(str, plan.vocabulary.further_ends))
         note(
             _(
-                "a GGUF has places for {end_names} end tokens: left out are the ids {rest}",
-                end_names=len(END_NAMES),
-                rest=rest,
+                "a GGUF has places for {number} end tokens: left out are the ids {ids}",
+                number=len(END_NAMES),
+                ids=joined(map(str, plan.vocabulary.further_ends)),
             )
         )
 

@@ -89,7 +89,7 @@ def open_source(
     elif (folder / "config.json").is_file():
         base_name = fused_base(folder)
     else:
-        hint = adapters_in(folder) or "; name a LoRA's output_dir, or what `tuneyard adapter fuse` wrote"
+        hint = adapters_in(folder) or _("; name a LoRA's output_dir, or what `tuneyard adapter fuse` wrote")
         raise RequestError(
             _(
                 "{folder}: not an adapter or a model: no {config} and no config.json{hint}",

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from tuneyard.core.documents.schema_errors import violations
 from tuneyard.core.errors import RequestError
-from tuneyard.core.language.message import _, joined, listed, relative
+from tuneyard.core.language.message import _, joined, relative
 from tuneyard.core.plugins import Plugin, registry
 
 if TYPE_CHECKING:

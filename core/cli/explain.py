@@ -59,7 +59,11 @@ def _by_code(modules: Iterable[ModuleType]) -> dict[str, ProblemCode]:
         for value in vars(module).values():
             if isinstance(value, ProblemCode) and entries.setdefault(value, value) is not value:
                 raise ValueError(
-                    f"the problem code {value} has two entries, one of them in {module.__name__}"
+                    _(
+                        "the problem code {code} has two entries, one of them in {module}",
+                        code=value,
+                        module=module.__name__,
+                    )
                 )
     return dict(sorted(entries.items()))
 

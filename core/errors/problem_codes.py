@@ -35,7 +35,9 @@ class ProblemCode(str):
     def __new__(cls, code: str, meaning: str, fix: str, details: str = "", *, template: str = "") -> Self:
         """Make an entry. `ValueError` for a code of another form than `W204`."""
         if not _CODE.fullmatch(code):
-            raise ValueError(f"found the problem code {code!r}, expected E, W or N and three digits")
+            raise ValueError(
+                _("found the problem code {code!r}, expected E, W or N and three digits", code=code)
+            )
         entry = super().__new__(cls, code)
         entry.meaning, entry.fix, entry.details, entry.template = meaning, fix, details, template
         _entries.setdefault(code, entry)

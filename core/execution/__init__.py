@@ -164,7 +164,7 @@ def run_item(item: WorkItem, common: object) -> WorkResult:
     except OSError as error:
         return WorkResult(item.name, error=RequestError(describe_os_error(error)))
     except MemoryError:
-        message = "out of memory; use fewer workers, or a machine with more"
+        message = _("out of memory; use fewer workers, or a machine with more")
         return WorkResult(item.name, error=ContentError(message))
 
 

@@ -155,10 +155,10 @@ class _Worker:
         self.stop()
         if process.exitcode >= 0:
             return _("ended with exit code {number}", number=process.exitcode)
-        reason: str = _("was ended by {signal}", signal=signal.Signals(-process.exitcode).name)
+        name = signal.Signals(-process.exitcode).name
         if process.exitcode == -signal.SIGKILL:
-            reason += "; was there too little memory?"
-        return reason
+            return _("was ended by {signal}; was there too little memory?", signal=name)
+        return _("was ended by {signal}", signal=name)
 
     def terminate(self) -> None:
         """Ask the process to end, and what its item has started."""

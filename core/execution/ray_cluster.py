@@ -30,7 +30,7 @@ from tuneyard.core.execution import (
 )
 from tuneyard.core.files import JsonObject, existing, files_sha256
 from tuneyard.core.installation.checkout import packages_folder, python_variables, version
-from tuneyard.core.language.message import _
+from tuneyard.core.language.message import _, joined
 
 ANSWERS_WITHIN = 5.0  # seconds in which the head must answer; Ray would wait for two minutes
 _LOOK_EVERY = 1.0  # seconds between two looks for nodes that have joined
@@ -80,10 +80,10 @@ class RayCluster(Executor):
             except ray.exceptions.TaskUnschedulableError:
                 continue  # the node has just left
             except ray.exceptions.RayError as error:
-                answers = [f"cannot run this Tuneyard: {_last_line(error)}"]
-            problems += [f"node {name}: {answer}" for answer in answers]
+                answers = [_("cannot run this Tuneyard: {reason}", reason=_last_line(error))]
+            problems += [_("node {name}: {answer}", name=name, answer=answer) for answer in answers]
         if problems:
-            raise RequestError("--ray: " + "\n".join(problems))
+            raise RequestError(_("--ray: {problems}", problems=joined(problems, "\n")))
 
     def fitting(self, resources: Resources) -> int:
         """How many items with these resources can run on the cluster at a time."""
@@ -249,15 +249,22 @@ def _differences(
     for name, value in _here().items():
         if value != expected[name]:
             problems.append(
-                f"{name} {value}, the driver has {expected[name]}; install the same on every node"
+                _(
+                    "{name} {value}, the driver has {expected}; install the same on every node",
+                    name=name,
+                    value=value,
+                    expected=expected[name],
+                )
             )
     for shared in (folder, *folders):
         if not os.access(shared, os.W_OK):
-            problems += [f"cannot write to the folder {shared}; expected one that all nodes share"]
+            problems += [
+                _("cannot write to the folder {folder}; expected one that all nodes share", folder=shared)
+            ]
     for name in files:
         path = Path(folder, name)
         if not os.access(path, os.R_OK):
-            problems.append(f"cannot read {path}; expected a path that all nodes see")
+            problems.append(_("cannot read {path}; expected a path that all nodes see", path=path))
     return problems
 
 

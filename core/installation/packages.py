@@ -60,18 +60,18 @@ def _fix(name: str) -> str:
         return _("install it with: {command}", command=_pip_install(name, f"fsspec=={fsspec_version}"))
     if not is_checkout():
         if name in CORE:
-            return f"run {_pip_install('tuneyard')}"
-        return f"run {set_up_command(EXTRAS.get(name, TRAIN))}"
+            return _("run {command}", command=_pip_install("tuneyard"))
+        return _("run {command}", command=set_up_command(EXTRAS.get(name, TRAIN)))
     environment = ROOT / ".venv"
     has_environment = (environment / "bin" / "python").exists()
     if has_environment and Path(sys.prefix).resolve() != environment.resolve():
-        return f'run "{in_checkout("source .venv/bin/activate")}"'
+        return _('run "{command}"', command=in_checkout("source .venv/bin/activate"))
     setup = '"make setup"'
     if name in EXTRAS:
         setup = f'"make setup-{EXTRAS[name]}"'
     if name in CORE:
-        setup = '"make setup-core" (or "make setup" for training and evaluation)'
-    return f'run {setup}, then "source .venv/bin/activate"'
+        setup = _('"make setup-core" (or "make setup" for training and evaluation)')
+    return _('run {command}, then "source .venv/bin/activate"', command=setup)
 
 
 def vllm_set_up() -> str:

@@ -105,9 +105,9 @@ def load(group: Group, kind: type = object, expected: str = "") -> dict[str, Plu
         with plugin.guarded():
             plugin = plugin._replace(value=entry.load())
             if not isinstance(plugin.value, kind):
-                raise TypeError(f"no {expected}")
+                raise TypeError(_("no {expected}", expected=expected))
             if entry.name in plugins:
-                raise ValueError(f"{plugins[entry.name].package} has one of this name")
+                raise ValueError(_("{package} has one of this name", package=plugins[entry.name].package))
         plugins[entry.name] = plugin
     return plugins
 
@@ -132,6 +132,6 @@ def registry(
     for plugin in load(group, kind, expected).values():
         with plugin.guarded():
             if plugin.value.name in registered or plugin.value.name in taken:
-                raise ValueError(f"the name {plugin.value.name!r} is taken")
+                raise ValueError(_("the name {name!r} is taken", name=plugin.value.name))
         registered[plugin.value.name] = replace(plugin.value, plugin=plugin)
     return registered

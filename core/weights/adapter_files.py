@@ -91,9 +91,13 @@ class Module(NamedTuple):
         if shape is None:
             return no_module(path, model)
         if list(shape) != expected:
-            return (
-                f"{path}: made for a weight of shape {expected}, {model} has {list(shape)}: "
-                "another base? Name its own"
+            return _(
+                "{path}: made for a weight of shape {expected}, {model} has {shape}: another "
+                "base? Name its own",
+                path=path,
+                expected=expected,
+                model=model,
+                shape=list(shape),
             )
         return ""
 
@@ -213,18 +217,26 @@ def full_tensor_misfit(
     or a head may have new rows.
     """
     if base_shape is None:
-        return f"{name}: {model} has no such tensor: another base? Name its own"
+        return _("{name}: {model} has no such tensor: another base? Name its own", name=name, model=model)
     if list(shape) == list(base_shape):
         return ""
     if not is_enlarged_table(name, shape, base_shape):
-        return (
-            f"{name}: saved with shape {list(shape)}, {model} has {list(base_shape)}: "
-            "another base? Name its own"
+        return _(
+            "{name}: saved with shape {shape}, {model} has {base_shape}: another base? Name its own",
+            name=name,
+            shape=list(shape),
+            model=model,
+            base_shape=list(base_shape),
         )
     if may_grow:
         return ""
-    rows = f"saved with {shape[0]} rows, {model} has {base_shape[0]}"
-    return f"{name}: {rows}: another base, or a larger vocabulary?"
+    return _(
+        "{name}: saved with {rows} rows, {model} has {base_rows}: another base, or a larger vocabulary?",
+        name=name,
+        rows=shape[0],
+        model=model,
+        base_rows=base_shape[0],
+    )
 
 
 def check_task(place: Path, config: Fields) -> None:
@@ -277,7 +289,7 @@ def check_base(
     if trained_on is None or trained_on == reference or same:
         return ""
     recorded_folder = Path(trained_on)
-    wrong = f"adapter {adapter}: trained on {trained_on}"
+    wrong = _("adapter {adapter}: trained on {trained_on}", adapter=adapter, trained_on=trained_on)
     is_local = folder.is_dir()
     if is_local and (recorded_folder / "config.json").is_file():
         is_same_folder = recorded_folder.resolve() == folder.resolve()
@@ -375,11 +387,16 @@ def check_here(place: Path, base: str, option: str) -> None:
     if (Path(base) / "config.json").is_file():
         return
     published = published_name(base)
-    fix = f"name its folder with {option} DIR"
+    fix = _("name its folder with {option} DIR", option=option)
     if "/" in published:
         folder = f"models/{published.rpartition('/')[2]}"
-        fix = f"it is {published} of the hub: hf download {shell(published)} --local-dir {shell(folder)}"
-        fix += f"; then add {option} {folder}"
+        fix = _(
+            "it is {name} of the hub: {command}; then add {option} {folder}",
+            name=published,
+            command=f"hf download {shell(published)} --local-dir {shell(folder)}",
+            option=option,
+            folder=folder,
+        )
     raise RequestError(
         _("{place}: names the base {base}, which is not here; {fix}", place=place, base=base, fix=fix)
     )

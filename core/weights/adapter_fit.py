@@ -75,7 +75,14 @@ def adapter_misfits(adapter: Path, base_folder: Path, *, may_grow: bool) -> list
         if name not in known:
             continue
         if not key.startswith(PREFIX):
-            misfits.append(f"{weights.path}: {key}: expected names that begin with {PREFIX!r}")
+            misfits.append(
+                _(
+                    "{path}: {key}: expected names that begin with {prefix!r}",
+                    path=weights.path,
+                    key=key,
+                    prefix=PREFIX,
+                )
+            )
             continue
         saved_shape, shape = weights.tensors[key].shape, stored_shape(base, name)
         misfit = full_tensor_misfit(name, saved_shape, shape, base_folder, may_grow=may_grow)

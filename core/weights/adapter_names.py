@@ -62,15 +62,15 @@ def check_names(path: Path, names: Iterable[str]) -> None:
         if plain == name:
             continue
         tools = [tool for part, tool in (WRAPPERS | FIRST_WRAPPERS).items() if part in name.split(".")]
-        cause = "the name is of another program"
+        cause = _("the name is of another program")
         if tools:
-            cause = f"the name has a part of {tools[0]}"
+            cause = _("the name has a part of {tool}", tool=tools[0])
         elif not name.startswith(PREFIX):
-            cause = f"expected names that begin with {PREFIX!r}"
+            cause = _("expected names that begin with {prefix!r}", prefix=PREFIX)
         elif name.startswith(PREFIX * 2):
-            cause = f"the name has {PREFIX!r} twice"
+            cause = _("the name has {prefix!r} twice", prefix=PREFIX)
         elif name.count(".") > plain.count("."):
-            cause = "the name has the adapter's own name, as in a live model"
+            cause = _("the name has the adapter's own name, as in a live model")
         raise ContentError(
             _(
                 "{path}: {name}: {cause}. PEFT reads {plain}, and would leave the adapter at zero; "
@@ -136,8 +136,12 @@ def misnaming(
     for path, other in in_base.items():
         if path != other:
             command = shlex.join(rename_command(folder, str(base)))
-            return (
-                f"{path} is called {other} in {base}: trained with another class of the model; expected the "
-                f"names of the base: {command}"
+            return _(
+                "{path} is called {other} in {base}: trained with another class of the "
+                "model; expected the names of the base: {command}",
+                path=path,
+                other=other,
+                base=base,
+                command=command,
             )
     return ""

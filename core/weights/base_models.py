@@ -198,7 +198,8 @@ def base_config(folder: Path) -> Path:
     if not folder.is_dir():
         fix: str = _("name the folder of a whole model")
         if HUB_ID.fullmatch(str(folder)):
-            fix = f"if it is on the hub: hf download {shell(folder)} --local-dir models/{shell(folder.name)}"
-        raise RequestError(_("base model {no_folder}", no_folder=no_folder(str(folder), fix)))
+            command = f"hf download {shell(folder)} --local-dir models/{shell(folder.name)}"
+            fix = _("if it is on the hub: {command}", command=command)
+        raise RequestError(_("base model {problem}", problem=no_folder(str(folder), fix)))
     refuse_adapter(folder)
-    return require(folder / "config.json", "the config of a whole model")
+    return require(folder / "config.json", _("the config of a whole model"))

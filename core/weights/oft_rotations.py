@@ -28,15 +28,26 @@ class Rotation(NamedTuple):
         if shape is None:
             return no_module(path, model)
         if len(shape) != 2:
-            return f"{path}: {model} has shape {list(shape)}, expected a matrix (no convolutions)"
+            return _(
+                "{path}: {model} has shape {shape}, expected a matrix (no convolutions)",
+                path=path,
+                model=model,
+                shape=list(shape),
+            )
         inputs = shape[1]
         if self.shared:
-            fits, made_for = inputs % self.size == 0, f"a multiple of {self.size}"
+            fits, made_for = inputs % self.size == 0, _("a multiple of {size}", size=self.size)
         else:
             fits, made_for = inputs == self.blocks * self.size, f"{self.blocks} × {self.size}"
         if fits:
             return ""
-        return f"{path}: made for {made_for} inputs, {model} has {inputs}: another base? Name its own"
+        return _(
+            "{path}: made for {expected} inputs, {model} has {inputs}: another base? Name its own",
+            path=path,
+            expected=made_for,
+            model=model,
+            inputs=inputs,
+        )
 
 
 def rotated_modules(weights: Weights, config: Fields) -> Iterator[tuple[str, Rotation]]:

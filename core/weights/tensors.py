@@ -73,11 +73,11 @@ class Weights(NamedTuple):
     def read(self, name: str) -> Array:
         """Read a tensor as fp32. `ContentError` if it is no float or has NaN or infinity."""
         tensor = self.tensors[name]
-        where = f"{tensor.file}: tensor {name!r}"
+        where = _("{file}: tensor {name!r}", file=tensor.file, name=name)
         try:
             stored = _read(tensor, 0, math.prod(tensor.shape), where).reshape(tensor.shape)
         except OSError as error:
-            raise ContentError(f"{where}: {describe_os_error(error)}") from error
+            raise ContentError(_("{place}: {error}", place=where, error=describe_os_error(error))) from error
         values = to_fp32(stored, tensor.dtype)
         require_finite(values, where)
         return values
@@ -90,11 +90,11 @@ def blocks_of(tensor: Tensor, elements: int) -> Iterator[tuple[int, Array]]:
     """
     rows, columns = math.prod(tensor.shape[:1]), math.prod(tensor.shape[1:])
     step = max(elements // max(columns, 1), 1)
-    where = f"{tensor.file}: tensor {tensor.name!r}"
+    where = _("{file}: tensor {name!r}", file=tensor.file, name=tensor.name)
     for first in range(0, rows, step):
         count = min(step, rows - first) * columns
         values = to_fp32(_read(tensor, first * columns, count, where), tensor.dtype)
-        require_finite(values, f"{where} from row {first}")
+        require_finite(values, _("{place} from row {number}", place=where, number=first))
         yield first, values.reshape(-1, columns)
 
 
@@ -188,7 +188,9 @@ def _read_header(path: Path) -> tuple[JsonObject, int]:
     with open_regular(path) as file:
         length = int.from_bytes(file.read(8), "little")
         if length > size - 8:
-            raise _damaged(path, f"a header of {length:,} bytes in a file of {size:,}")
+            raise _damaged(
+                path, _("a header of {length:,} bytes in a file of {size:,}", length=length, size=size)
+            )
         if length > LARGEST_FILE:
             raise ContentError(
                 _(
@@ -221,7 +223,7 @@ def _read_header(path: Path) -> tuple[JsonObject, int]:
         if isinstance(offsets, list) and len(offsets) == 2 and type(offsets[1]) is int:
             end = max(end, start + offsets[1])
     if end != size:
-        raise _damaged(path, f"found {size:,} bytes, and its header describes {end:,}")
+        raise _damaged(path, _("found {size:,} bytes, and its header describes {end:,}", size=size, end=end))
     return header, start
 
 
@@ -249,9 +251,14 @@ def open_shards(folder: Path) -> Shards:
         return read_shards(folder / INDEX)
     if (folder / SINGLE).is_file():
         return {SINGLE: open_weights(folder / SINGLE)}
-    neither = f"{folder}: neither {SINGLE} nor {INDEX}"
     raise RequestError(
-        _("{neither}; a model in pickle files must be saved as safetensors first", neither=neither)
+        _(
+            "{folder}: neither {single} nor {index}; a model in pickle files must be saved as safetensors "
+            "first",
+            folder=folder,
+            single=SINGLE,
+            index=INDEX,
+        )
     )
 
 
@@ -384,7 +391,9 @@ def write_weights(path: Path, tensors: Sequence[Spec], values: Iterable[Array]) 
                     )
                 )
             stored = from_fp32(array, dtype)
-            require_finite(to_fp32(stored, dtype), f"{name}: after rounding to {dtype}")
+            require_finite(
+                to_fp32(stored, dtype), _("{name}: after rounding to {dtype}", name=name, dtype=dtype)
+            )
             file.write(np.ascontiguousarray(stored).data)
 
 

@@ -16,8 +16,9 @@ from tests.fake_runs import demo as write_demo_runs
 from tests.json_files import write_json, write_lines
 from tests.unit.adapters.make import base_tensors, factors, make, make_base
 from tools import reference
+from tuneyard.cli import cli
 from tuneyard.compiler.init.recipe_command import next_recipe
-from tuneyard.core.cli.main import TuneyardCommand, cli, next_step, same_options
+from tuneyard.core.cli.main import TuneyardCommand, next_step, same_options
 from tuneyard.core.datasets import DEFAULT_FOLDER, REGISTRY
 from tuneyard.recipes.recipe import read_recipe
 from tuneyard.recipes.train import after_training
