@@ -105,7 +105,7 @@ def answer_text_problems(recipe: Recipe, answer: Facts, datasets: list[NamedData
                 numbers=joined(numbers),
                 message=MESSAGES[warning],
             )
-            _unused, path = locate(dataset.name, dataset_dir(recipe), dataset.key)
+            _entry, path = locate(dataset.name, dataset_dir(recipe), dataset.key)
             yield Problem(code, str(path), message, dataset.name)
 
 

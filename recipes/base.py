@@ -129,7 +129,7 @@ def convert(gguf: Path, folder: Path, dtype: str) -> None:
     # The loaders of model, config and tokenizer would each read the whole file, which takes 20 s more.
     content = load_gguf_checkpoint(gguf, return_tensors=True, model_to_load=names)
     model = LlamaForCausalLM.from_pretrained(None, config=config, state_dict=content["tensors"], dtype=dtype)
-    backend, _unused = convert_gguf_tokenizer(config.model_type, content["tokenizer"])
+    backend, _settings = convert_gguf_tokenizer(config.model_type, content["tokenizer"])
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=mended(backend),
         chat_template=content["tokenizer_config"]["chat_template"],

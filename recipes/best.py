@@ -157,7 +157,7 @@ def _advice(curve: list[tuple[int, float]], step: int) -> str:
         return _(
             "the best is the first: it overfits from the start; fewer epochs, a smaller learning rate or rank"
         )
-    after = sum(other > step for other, _unused in curve)
+    after = sum(other > step for other, _value in curve)
     evaluations = counted(after, "evaluation", "evaluations")
     return _(
         "it got no better in the {evaluations} that followed: later checkpoints overfit",

@@ -18,6 +18,7 @@ from typing import Any, TypeVar, get_args, get_type_hints
 from tuneyard.core.errors import RequestError
 from tuneyard.core.files import sha256, text_sha256, versions, write_text
 from tuneyard.core.installation.checkout import ROOT
+from tuneyard.core.language.message import Message
 from tuneyard.recipes.answer import Facts, Rows
 
 A = TypeVar("A", Facts, Rows)
@@ -32,8 +33,10 @@ CODE = (
 """Answers of an older version of these files are not used again."""
 MODEL_WEIGHTS = {".safetensors", ".bin", ".gguf", ".pt", ".pth", ".h5", ".msgpack", ".onnx"}
 """Files of a model folder that no answer depends on."""
-ERROR = re.compile(r'error": "[^"]')
-"""A field for an error that is not empty."""
+ERROR = re.compile(r'error": (?:"[^"]|\{)')
+"""A field for an error that is not empty: a text, or a message."""
+MESSAGE = {"template", "values", "plural", "number"}
+"""Keys of a message in JSON."""
 KEPT = 30 * 86400
 """Seconds since the last use."""
 
@@ -46,14 +49,14 @@ def remembered(kind: str, depends_on: object, of: type[A], compute: Callable[[],
     """
     path = _path(kind, depends_on)
     with contextlib.suppress(OSError):  # it is missing
-        digest, _unused, text = path.read_text(encoding="utf-8", errors="replace").partition("\n")
+        digest, _newline, text = path.read_text(encoding="utf-8", errors="replace").partition("\n")
         if digest == text_sha256(text):
             kept_answer: A = record(of, json.loads(text))
             with contextlib.suppress(OSError):  # another process removed it, or the folder is read-only
                 os.utime(path)  # it was used now
             return kept_answer
     answer = compute()
-    text = json.dumps(asdict(answer))
+    text = json.dumps(_raw(asdict(answer)))
     if not ERROR.search(text):
         with contextlib.suppress(OSError, RequestError):  # a full disk, a link that leads nowhere
             write_text(path, f"{text_sha256(text)}\n{text}")
@@ -70,7 +73,10 @@ def remove_unused(folder: Path) -> None:
 
 
 def record(kind: Any, raw: Any) -> Any:
-    """Make a value of a type from its JSON form: records, and lists and mappings of them."""
+    """Make a value of a type from its JSON form: records, lists and mappings of them, and messages."""
+    if isinstance(raw, dict) and raw.keys() == MESSAGE:
+        values = {name: record(None, value) for name, value in raw["values"].items()}
+        return Message(raw["template"], values, raw["plural"], raw["number"])
     parts = get_args(kind)
     if isinstance(kind, type) and is_dataclass(kind):
         hints = get_type_hints(kind)
@@ -80,6 +86,18 @@ def record(kind: Any, raw: Any) -> Any:
     if isinstance(raw, list):
         return [record(parts[0], value) for value in raw]
     return raw
+
+
+def _raw(value: object) -> object:
+    """The JSON form of a value: a message keeps its template and values, so that it can be translated."""
+    if isinstance(value, Message):
+        values = {name: _raw(field) for name, field in value.values.items()}
+        return {"template": value.template, "values": values, "plural": value.plural, "number": value.number}
+    if isinstance(value, dict):
+        return {name: _raw(field) for name, field in value.items()}
+    if isinstance(value, list | tuple):
+        return [_raw(item) for item in value]
+    return value
 
 
 def folder_hashes(folder: Path) -> dict[str, str]:

@@ -434,7 +434,7 @@ def data_problems(recipe: Recipe, answer: Facts, datasets: list[NamedDataset]) -
         if dataset.rows == 0 or not rows.bad:
             continue
         entry, path = locate(dataset.name, dataset_dir(recipe), dataset.key)
-        _unused, reason = rows.problems[0]
+        _row, reason = rows.problems[0]
         if not fits_stage(recipe, dataset.name, entry) and (rows.rows or WRONG_STAGE in reason):
             continue  # the wrong stage is one finding; every row would repeat it
         if rows.bad > SHOWN:  # the list ends before, unless --all shows it

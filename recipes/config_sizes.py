@@ -102,7 +102,7 @@ class ParameterLimit:
 
         self._hook = register_module_parameter_registration_hook(self._registered)
 
-    def __exit__(self, *_unused: object) -> None:
+    def __exit__(self, *_error: object) -> None:
         self._hook.remove()
 
     def _registered(self, _module: object, _name: str, _parameter: object) -> None:

@@ -272,7 +272,7 @@ def _files_of_other_types(recipe: Recipe, key: str, folder: Path) -> list[Proble
     known_types = Counter(kind for kind in types.values() if kind)
     if not known_types:
         return []
-    ((usual, _unused),) = known_types.most_common(1)
+    ((usual, _count),) = known_types.most_common(1)
     others = [name for name in names if types[name] != usual]
     if not others:
         return []
@@ -545,7 +545,7 @@ def _row_hashes(recipe: Recipe, names: Sequence[str]) -> set[bytes]:
     hashes: set[bytes] = set()
     for name in dict.fromkeys(names):
         try:
-            _unused, path = locate(name, dataset_dir(recipe))
+            _entry, path = locate(name, dataset_dir(recipe))
             records = read_records(path) if isinstance(path, Path) and _is_counted(path) else []
         except (TuneyardError, OSError):  # E320 reports it
             continue

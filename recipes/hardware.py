@@ -12,7 +12,7 @@ import click
 
 from tuneyard.core.errors import RequestError, nearest
 from tuneyard.core.files import versions
-from tuneyard.core.language.message import _
+from tuneyard.core.language.message import _, joined
 from tuneyard.recipes.recipe import Recipe
 
 
@@ -94,7 +94,7 @@ def machine(name: str) -> Machine:
             _(
                 "{name!r}: expected this, cpu, gpu, or GPUs such as 4xA100-80 (known are {gpus}); {nearest}",
                 name=name,
-                gpus=", ".join(GPUS),
+                gpus=joined(GPUS),
                 nearest=nearest(model, near, _("for another GPU take one of its memory")),
             )
         )
@@ -116,7 +116,7 @@ def gpu_model(name: str) -> str:
         if set(model.split("-")) <= words | sizes and sizes <= {f"{figures.memory / 1e9:.0f}"}
     ]
     if not models or "LAPTOP" in words:
-        choices = " or ".join(GPUS)
+        choices = joined(GPUS, _(" or "))
         raise RequestError(
             _(
                 "{name}: its speed and memory are not known; name a similar one: --for {names}",

@@ -352,9 +352,9 @@ def _adapted(
 
     `embeddings` is the path of the input embeddings.
     """
-    modules = [f".{name}" for name, _unused in model.named_modules()]
+    modules = [f".{name}" for name, _module in model.named_modules()]
     weights = model.named_parameters(remove_duplicate=False)  # a tied head is a layer of its own
-    layers = [f".{name}".removesuffix(".weight") for name, _unused in weights]
+    layers = [f".{name}".removesuffix(".weight") for name, _weight in weights]
     unfit: dict[str, list[str]] = {}
     for key, paths in {"lora_target": layers, "additional_target": modules}.items():
         for name in getattr(finetuning_args, key, None) or []:

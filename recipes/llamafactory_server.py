@@ -71,7 +71,7 @@ def _report_crash(
     reply: connection.Connection,
     kind: type[BaseException] | None,
     error: BaseException | None,
-    _unused: object,
+    _traceback: object,
 ) -> None:
     """Tell the asking process why a question ended without an answer; the exception goes on."""
     if kind is not None:

@@ -328,7 +328,7 @@ def inputs_of(recipe: Recipe, weights: Path | None) -> dict[str, object]:
 
 
 def _data(name: str, folder: str) -> dict[str, object]:
-    _unused, path = locate(name, folder)
+    _entry, path = locate(name, folder)
     if isinstance(path, str):  # on a hub, made by a script, in a cloud: nothing here to hash
         return {"dataset": name, "file": path, "sha256": None, "manifest_sha256": None}
     manifest = path.parent / MANIFEST

@@ -305,7 +305,7 @@ def read_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
         )
     refuse_other_file(path, parsed.value)
     for override in overrides:
-        key, equals, _unused = override.partition("=")
+        key, equals, _value = override.partition("=")
         first_word = re.match(r"\w*", override)
         shown = override
         if first_word and is_secret(first_word[0]):

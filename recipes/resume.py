@@ -290,7 +290,7 @@ def saved_group(optimizer: Path) -> OptimizerGroup | None:
     count = 0
     is_inside = False
     try:
-        for opcode, argument, _unused in pickletools.genops(content):
+        for opcode, argument, _position in pickletools.genops(content):
             text = ""
             if opcode.name in ("BINUNICODE", "SHORT_BINUNICODE"):
                 text = last_text = str(argument)
@@ -319,7 +319,7 @@ def saved_rates(scheduler: Path) -> list[float]:
     content = _pickle_of(scheduler)
     is_inside = False
     try:
-        for opcode, argument, _unused in pickletools.genops(content):
+        for opcode, argument, _position in pickletools.genops(content):
             if argument == "base_lrs":
                 is_inside = True
             elif is_inside and opcode.name == "BINFLOAT" and isinstance(argument, float):
@@ -443,7 +443,7 @@ def _other_layers(recipe: Recipe, names: set[str]) -> Iterator[Problem]:
         return
     if not isinstance(saved, list) or set(map(str, saved)) == names:
         return  # a text is a pattern of paths
-    layers = ", ".join(sorted(map(str, saved)))
+    layers = joined(sorted(map(str, saved)))
     message = _(
         "{folder} adapts {layers}, the recipe {names}: training stops once the model "
         "is loaded, or begins the other layers anew",

@@ -431,7 +431,7 @@ def _weights(recipe: Recipe) -> Iterator[Problem]:
         read_weights(path)
     except ContentError as error:
         for line in str(error).splitlines():
-            place, _unused, message = line.partition(": ")
+            place, _colon, message = line.partition(": ")
             yield Problem(WRONG_WEIGHTS, place, message)
     message = _("plain `llamafactory-cli train` ignores these key-token weights")
     yield RunProblem(IGNORED_WEIGHTS, str(path), message, hint=_("train with `tuneyard recipe train`"))

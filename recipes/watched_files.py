@@ -42,7 +42,7 @@ def _datasets(recipe: Recipe) -> list[Path]:
     paths: list[Path] = []
     for name in recipe.datasets:
         try:
-            _unused, path = locate(name, dataset_dir(recipe))
+            _entry, path = locate(name, dataset_dir(recipe))
             if isinstance(path, Path):
                 paths += [path, *files_of(path), path.parent / MANIFEST]
         except (TuneyardError, OSError):  # the check reports it; the registry is watched

@@ -105,7 +105,7 @@ def command(
     write_text(out, recipe.text)
     for problem in recipe.problems:
         say(problem.line())
-    say("\n".join(recipe.summary))
+    say(joined(recipe.summary, "\n"))
     next_step(out, ["tuneyard", "recipe", "train", out])
 
 
@@ -126,7 +126,7 @@ def _refuse_out(out: Path) -> None:
 
 def _target(name: str) -> Machine:
     """The machine of `--for`. `RequestError` for an unknown one, and for one with a price."""
-    model, at_sign, _unused = name.partition("@")
+    model, at_sign, _price = name.partition("@")
     if at_sign:
         raise RequestError(
             _(

@@ -18,7 +18,7 @@ from tuneyard.core.datasets.compiled import manifest_beside
 from tuneyard.core.errors import RequestError
 from tuneyard.core.files import files_of, strings
 from tuneyard.core.files.bounded_reading import BLOCK, open_regular
-from tuneyard.core.language.message import _, joined
+from tuneyard.core.language.message import _, joined, relative
 from tuneyard.core.llamafactory.stages import rows_of
 from tuneyard.core.records import PLACEHOLDERS
 from tuneyard.recipes.data import locate
@@ -160,7 +160,7 @@ def _media_dir(entry: Mapping[str, object], path: Path, folder: Path) -> str:
     for candidate in folders:
         if (candidate / file).is_file():
             return str(candidate)
-    listed = ", ".join(map(str, dict.fromkeys(folders)))
+    listed = joined(relative(folder) for folder in dict.fromkeys(folders))
     raise RequestError(
         _(
             "{path}: {file}: no such file in {names}; put the media of the rows into {folder}",

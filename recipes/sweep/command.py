@@ -96,7 +96,7 @@ def command(
     runs = plan_runs(recipe, settings, folder)
     if point is not None:
         runs = [_run_named(point, runs)]
-    recipes = [recipe for _unused, recipe in runs]
+    recipes = [recipe for _point, recipe in runs]
     if evaluation is not None:
         scoring_words(evaluation, folder)
     if point is not None and not lists and not dry_run:
@@ -153,7 +153,7 @@ def _place(ray: str | None, recipes: Sequence[Recipe], gpus_each: int, folder: P
 
 def _run_named(name: str, runs: Sequence[TrainingRun]) -> TrainingRun:
     """The run with this folder. `RequestError` if the grid has none."""
-    names = [recipe.output_dir.name for _unused, recipe in runs]
+    names = [recipe.output_dir.name for _point, recipe in runs]
     if name not in names:
         hint = nearest(name, names) or _("expected the name of a run's folder, as --dry-run prints them")
         raise RequestError(_("--point {name}: the grid has no such run; {hint}", name=name, hint=hint))
@@ -172,7 +172,7 @@ def sweep(
     out = runs[0][1].output_dir.parent
     errors: dict[Path, str] = {}
     finished: set[Path] = set()
-    with closing(finish_points([recipe for _unused, recipe in runs], evaluation, place)) as ended:
+    with closing(finish_points([recipe for _point, recipe in runs], evaluation, place)) as ended:
         for recipe, error in ended:
             errors[recipe.output_dir] = error
             make_folder(out)

@@ -54,7 +54,7 @@ def score(folder: Path, is_scored_by_command: bool, metric: str) -> tuple[float,
     if not is_scored_by_command:
         meaning = metric_of(metric)
         try:
-            return meaning.best(value for _unused, value in read_curve(folder, metric)), meaning
+            return meaning.best(value for _step, value in read_curve(folder, metric)), meaning
         except DivergedError:  # one point of the grid, not the end of the others
             return math.nan, meaning
     results = folder / RESULTS
@@ -235,7 +235,7 @@ def _heat_map(
     panel: "Axes", rows: Sequence[Row], axes: dict[str, list[str]], metric: str, meaning: Metric
 ) -> None:
     (down, downs), (across, acrosses) = axes.items()
-    values = [[math.nan] * len(acrosses) for _unused in downs]
+    values = [[math.nan] * len(acrosses) for _row in downs]
     box = {"facecolor": "white", "alpha": 0.8, "edgecolor": "none"}
     digits = telling_digits([row[metric] for row in rows])
     for row in rows:

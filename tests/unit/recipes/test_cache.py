@@ -5,6 +5,7 @@ from unittest.mock import Mock
 
 import pytest
 
+from tuneyard.core.language.message import Message, _, ngettext
 from tuneyard.recipes.answer import Rows
 from tuneyard.recipes.cache import folder_hashes, remembered
 
@@ -29,14 +30,28 @@ def test_a_broken_file_is_computed_again(compute, tmp_path, text):
     remembered("rows", 1, Rows, compute)
     (kept,) = (tmp_path / "cache/tuneyard/inspect").iterdir()
     kept.write_text(text)
-    for _ in range(2):
+    for _number in range(2):
         remembered("rows", 1, Rows, compute)
     assert compute.call_count == 2
 
 
-def test_what_was_missing_may_be_there_the_next_time(compute):
-    compute.return_value = Rows(error="its files are not on this machine")
-    for _ in range(2):
+def test_a_message_comes_back_as_one_that_can_be_translated(compute):
+    inner = ngettext("{count} turn", "{count} turns", 2, count=2)
+    reason = _("LLaMA-Factory drops it: {reason}", reason=_("found {turns}", turns=inner))
+    compute.return_value = Rows(3, 1, [(2, reason), (3, "plain: {braces}")])
+    first, second = (remembered("rows", 1, Rows, compute) for _number in range(2))
+    assert compute.call_count == 1 and first.problems == [(2, reason), (3, "plain: {braces}")]
+    (_row, kept), (_other, plain) = second.problems
+    assert type(plain) is str and plain == "plain: {braces}"
+    assert isinstance(kept, Message) and kept == "LLaMA-Factory drops it: found 2 turns"
+    assert kept.template == reason.template
+    assert kept.values["reason"].values["turns"].plural == "{count} turns"
+
+
+@pytest.mark.parametrize("error", ["OSError", _("its files are not on this machine")])
+def test_what_was_missing_may_be_there_the_next_time(compute, error):
+    compute.return_value = Rows(error=error)
+    for _number in range(2):
         remembered("layout", 1, Rows, compute)
     assert compute.call_count == 2
 
@@ -44,7 +59,7 @@ def test_what_was_missing_may_be_there_the_next_time(compute):
 def test_a_cache_that_cannot_be_written_costs_time_only(compute, tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
-    for _ in range(2):
+    for _number in range(2):
         assert remembered("rows", 1, Rows, compute) == Rows(3)
     assert compute.call_count == 2
 
