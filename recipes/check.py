@@ -29,7 +29,7 @@ from tuneyard.core.errors import (
 )
 from tuneyard.core.errors.problem_codes import ProblemCode, guide
 from tuneyard.core.files import existing
-from tuneyard.core.language.message import _, counted, joined, message_of, ngettext
+from tuneyard.core.language.message import _, joined, message_of, ngettext
 from tuneyard.core.language.messages import print_json, say
 from tuneyard.core.language.number_format import size_words
 from tuneyard.core.llamafactory.prompt.token_weights import weights_file
@@ -517,10 +517,15 @@ def _show(problems: list[Problem], limit: int) -> int:
 
 
 def _verdict(problems: list[Problem]) -> str:
-    kinds = {"E": ("error", "errors"), "W": ("warning", "warnings"), "N": ("note", "notes")}
     if not problems:
         return _("nothing wrong")
-    by_kind = Counter(problem.code[0] for problem in problems)
-    totals = [counted(by_kind[kind], *nouns) for kind, nouns in kinds.items() if kind != "N" or by_kind[kind]]
+    of_severity = Counter(problem.code[0] for problem in problems)
+    errors, warnings, notes = (of_severity[letter] for letter in "EWN")
+    totals = [
+        ngettext("{count:,} error", "{count:,} errors", errors, count=errors),
+        ngettext("{count:,} warning", "{count:,} warnings", warnings, count=warnings),
+    ]
+    if notes:
+        totals.append(ngettext("{count:,} note", "{count:,} notes", notes, count=notes))
     codes = Counter(problem.code for problem in problems)
     return _("{totals} ({by_code})", totals=joined(totals), by_code=by_code(codes))

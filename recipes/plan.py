@@ -28,13 +28,13 @@ MOST_ROWS = 10**12
 MIDDLE_AND_ENDS = ("middle", "lower", "upper")
 MOST_TOKENS = 10**7  # of a row; the longest contexts have a tenth of it
 PURPOSES = {
-    "weights": _("weights"),
-    "gradients": _("gradients"),
-    "optimizer": _("optimizer"),
-    "activations": _("activations"),
-    "fixed": _("fixed"),
+    "weights": marked("weights {size}"),
+    "gradients": marked("gradients {size}"),
+    "optimizer": marked("optimizer {size}"),
+    "activations": marked("activations {size}"),
+    "fixed": marked("fixed {size}"),
 }
-"""What the memory of a GPU is for: the names of recipes/costs.py in words."""
+"""What takes the memory of a GPU, by the names of recipes/costs.py: a template with its `size`."""
 Range = dict[str, int]  # bytes by purpose, and in `total`
 
 
@@ -376,10 +376,9 @@ def _memory(terms: Sequence[costs.Term]) -> dict[str, Range]:
 def _lines(plan: TrainingPlan) -> list[str]:
     lower, upper = plan.memory.values()
     parts = []
-    for name, purpose in PURPOSES.items():
+    for name, template in PURPOSES.items():
         if name in lower:
-            size = gigabytes(lower[name], upper[name])
-            parts.append(_("{purpose} {size}", purpose=purpose, size=size))
+            parts.append(_(template, size=gigabytes(lower[name], upper[name])))
     tokens = _("tokens       {source}", source=_tokens(plan))
     if plan.tokens_counted or plan.tokens_expected:
         tokens = _("tokens       {tokens:,} in all, {source}", tokens=plan.tokens, source=_tokens(plan))

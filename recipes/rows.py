@@ -232,9 +232,7 @@ def _encoded(reader: RecipeData, rows: Any, attributes: Any, name: str) -> Itera
     cutting = reader.encoder(generates=generates, packing=False, neat_packing=False)
     cutoff = reader.data_args.cutoff_len
     if not reader.module:  # it still reports the rows that it drops
-        processor._encode_data_example = lambda **_row: (
-            ([],) * TRAINING_STAGES[reader.stage].encoded_lists
-        )
+        processor._encode_data_example = lambda **_row: ([],) * TRAINING_STAGES[reader.stage].encoded_lists
     originals = functools.cache(functools.partial(rows_as_in_file, reader, attributes))
     for number, row in enumerate(tqdm(rows, desc="counting tokens", unit="row", delay=2, file=progress)):
         if reader.stage == "pt" and not reader.module:
