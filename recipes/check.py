@@ -456,10 +456,10 @@ def disk_problems(recipe: Recipe, answer: Facts, schedule: Schedule) -> Iterator
     if each * count > free:
         hint = _("a smaller save_total_limit, or save_only_model: true")
         message = ngettext(
-            "{count:,} checkpoint takes {size}, {free} are free on this machine in {folder}",
-            "{count:,} checkpoints take {size}, {free} are free on this machine in {folder}",
+            "{number:,} checkpoint takes {size}, {free} are free on this machine in {folder}",
+            "{number:,} checkpoints take {size}, {free} are free on this machine in {folder}",
             count,
-            count=count,
+            number=count,
             size=size_words(each * count),
             free=size_words(free),
             folder=existing(recipe.output_dir),
@@ -522,10 +522,10 @@ def _verdict(problems: list[Problem]) -> str:
     of_severity = Counter(problem.code[0] for problem in problems)
     errors, warnings, notes = (of_severity[letter] for letter in "EWN")
     totals = [
-        ngettext("{count:,} error", "{count:,} errors", errors, count=errors),
-        ngettext("{count:,} warning", "{count:,} warnings", warnings, count=warnings),
+        ngettext("{number:,} error", "{number:,} errors", errors, number=errors),
+        ngettext("{number:,} warning", "{number:,} warnings", warnings, number=warnings),
     ]
     if notes:
-        totals.append(ngettext("{count:,} note", "{count:,} notes", notes, count=notes))
+        totals.append(ngettext("{number:,} note", "{number:,} notes", notes, number=notes))
     codes = Counter(problem.code for problem in problems)
     return _("{totals} ({by_code})", totals=joined(totals), by_code=by_code(codes))

@@ -15,7 +15,7 @@ from typing import NamedTuple
 from tuneyard.core.errors import ContentError, Problem
 from tuneyard.core.errors.problem_codes import ProblemCode
 from tuneyard.core.files import existing
-from tuneyard.core.language.message import _, counted
+from tuneyard.core.language.message import _, counted, ngettext
 from tuneyard.core.llamafactory.stages import TRAINING_STAGES, UNKNOWN_STAGE, WITHOUT_REFERENCE
 from tuneyard.recipes.hardware import GpuModel
 from tuneyard.recipes.recipe import Recipe
@@ -106,11 +106,13 @@ class Schedule:
         rows = counted(self.rows, "row", "rows")
         if self.packed:
             rows = counted(self.rows, "packed block", "packed blocks")
-        line = _(
-            "{rows}, batch {batch}, {steps_per_epoch} an epoch, {steps:,} in all",
+        line = ngettext(
+            "{rows}, batch {batch}, {number:,} step an epoch, {steps:,} in all",
+            "{rows}, batch {batch}, {number:,} steps an epoch, {steps:,} in all",
+            self.steps_per_epoch,
             rows=rows,
             batch=self.batch,
-            steps_per_epoch=counted(self.steps_per_epoch, "step", "steps"),
+            number=self.steps_per_epoch,
             steps=self.steps,
         )
         if not self.steps or not self.warmup:
@@ -209,10 +211,12 @@ def schedule_problems(recipe: Recipe, schedule: Schedule) -> Iterator[Problem]:
     never = {"save_steps": _("only the end is saved"), "eval_steps": _("it is never evaluated")}
     for key, value in {"save_steps": saves, "eval_steps": evaluates}.items():
         if isinstance(value, int) and value > schedule.steps:
-            message = _(
-                "is {value}, but the training ends after {steps}",
+            message = ngettext(
+                "is {value}, but the training ends after {number:,} step",
+                "is {value}, but the training ends after {number:,} steps",
+                schedule.steps,
                 value=value,
-                steps=counted(schedule.steps, "step", "steps"),
+                number=schedule.steps,
             )
             yield recipe.problem(NEVER_SAVED, key, message, never[key])
     if schedule.warmup >= schedule.steps:
