@@ -21,6 +21,7 @@ from tuneyard.eval.backends.scorers import Fields, Scorer
 from tuneyard.eval.datasets.dataset import EvalDataset
 from tuneyard.eval.metrics.answers import cut_thought
 from tuneyard.eval.metrics.text import (
+    CHARACTERS,
     JIEBA,
     TOKENIZERS,
     generated_figures,
@@ -319,7 +320,10 @@ class Text(Task):
             parts.append(f"distinct-2 {results['distinct-2']:.2f}")
         if "bleu" in results:
             parts += [f"ROUGE-L {results['rougeL']:.3f}", f"BLEU {results['bleu']:.2f}"]
-            parts.append(_("(by {tokenizer})", tokenizer=results["tokenizer"]))
+            tokenizer = _("(by characters)")
+            if self.tokenizer != CHARACTERS:
+                tokenizer = _("(by {tokenizer})", tokenizer=results["tokenizer"])
+            parts.append(tokenizer)
         return joined(parts, "  ")
 
     def warnings(self, results: Results) -> list[str]:

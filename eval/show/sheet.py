@@ -19,7 +19,7 @@ from typing import Any
 from tuneyard.core.errors import SHOWN, ContentError, RequestError, show_value
 from tuneyard.core.files import read_object, text_sha256
 from tuneyard.core.files.bounded_reading import open_regular
-from tuneyard.core.language.message import _, counted, joined, relative, tr, translated
+from tuneyard.core.language.message import _, counted, joined, tr, translated
 from tuneyard.core.language.number_format import NONE, percent, show_p
 from tuneyard.core.text.markdown import markdown_table
 from tuneyard.core.text.quoting import markdown_block, markdown_text
@@ -166,7 +166,7 @@ def read_sheet(path: Path, key: Key, rater: str) -> list[Rating]:
         name = row["id"]
         marks = {criterion: row[criterion] for criterion in CRITERIA if row[criterion]}
         of_row = list(_problems(name, marks, key, seen))
-        place = f"{relative(path)} row {number}"
+        place = _("{path} row {number}", path=path, number=number)
         problems += [_("{place}: {problem}", place=place, problem=problem) for problem in of_row]
         seen.add(name)
         if marks and not of_row:

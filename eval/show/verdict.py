@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from functools import partial
 
 from tuneyard.core.errors import show_value
-from tuneyard.core.language.message import _, counted, joined, listed, tr
+from tuneyard.core.language.message import _, counted, joined, listed, marked, tr
 from tuneyard.core.language.number_format import limits, percent, points, show_p
 from tuneyard.eval.judge.conclusions import Comparison, PairedTest, Section, section_name
 from tuneyard.eval.metrics.labels import short
@@ -285,15 +285,17 @@ def _within(section: Section, margin: float) -> str:
     sentences = []
     gain = partial(points, border=-margin)
     for test in section.against_top:
-        conclusion = tr("not shown")
+        template = marked(" {model} is not shown to be within {margin:g} points of {other}: {gain}.")
         if test.model in section.within_margin:
-            conclusion = tr("shown")
+            template = marked(" {model} is shown to be within {margin:g} points of {other}: {gain}.")
         figures = limits(gain, test.with_limits, tr(" points"))
         sentences.append(
             tr(
-                " {model} is {shown} to be within {margin:g} points of {other}: {gain}.",
-                model=_subject(test.model), other=called(test.against), margin=100 * margin,
-                gain=figures, shown=conclusion,
+                template,
+                model=_subject(test.model),
+                margin=100 * margin,
+                other=called(test.against),
+                gain=figures,
             )
-        )  # fmt: skip
+        )
     return "".join(sentences)
