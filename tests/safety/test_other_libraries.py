@@ -70,6 +70,9 @@ def test_a_proper_tokenizer_is_taken(tmp_path: Path) -> None:
     (model / "trainer_state.json").touch()
     os.truncate(model / "trainer_state.json", LARGEST_FILE + 1)
     check_tokenizer_files(model)
+    (model / "trainer_state.json").rename(model / "added_tokens.json")
+    with raises(ContentError, "added_tokens.json"):
+        check_tokenizer_files(model)
 
 
 def numpy_file(header: str, rows: bytes = b"") -> bytes:

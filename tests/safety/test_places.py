@@ -62,7 +62,12 @@ def test_a_hub_source_names_a_dataset_of_the_hub(source: dict[str, object], fiel
 
 
 def test_paths_within_a_dataset_of_the_hub_stay() -> None:
-    hub.refuse_other_places({"path": "our/own", "data_files": {"train": "data/train*", "dev": ["data/dev*"]}})
+    """The same source is refused as soon as one of its patterns leads out of the dataset."""
+    files: dict[str, object] = {"train": "data/train*", "dev": ["data/dev*"]}
+    hub.refuse_other_places({"path": "our/own", "data_files": files})
+    for outside in ("../data/dev*", "/data/dev*", "https://example.org/dev*"):
+        with raises(ContentError, "source.hub: data_files"):
+            hub.refuse_other_places({"path": "our/own", "data_files": files | {"dev": [outside]}})
 
 
 @pytest.mark.slow

