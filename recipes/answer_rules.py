@@ -11,9 +11,9 @@ from tuneyard.core.language.message import _, joined, marked, ngettext
 from tuneyard.core.llamafactory.problem_codes import ALL_ROWS_CUT
 from tuneyard.core.records.answers import MESSAGES, code_for
 from tuneyard.recipes.answer import Facts, Rows
-from tuneyard.recipes.costs import packs
 from tuneyard.recipes.data import NamedDataset, dataset_dir, locate
 from tuneyard.recipes.recipe import Recipe
+from tuneyard.recipes.schedule import packs
 
 UNSAVABLE_REWARD_MODEL = ProblemCode(
     "E315",

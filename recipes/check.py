@@ -37,19 +37,12 @@ from tuneyard.core.text.secrets import public_words
 from tuneyard.core.training.training_run import STARTED, TRAINING
 from tuneyard.recipes.answer import Facts, Rows
 from tuneyard.recipes.answer_rules import problems_of_answer
-from tuneyard.recipes.costs import (
-    Schedule,
-    disk_of,
-    packs,
-    schedule_of,
-    schedule_problems,
-    setup_of,
-    training_rows,
-)
-from tuneyard.recipes.data import NamedDataset, dataset_dir, fits_stage, locate, may_be_here, read_datasets
+from tuneyard.recipes.costs import disk_of, setup_of
+from tuneyard.recipes.data import NamedDataset, dataset_dir, fits_stage, locate, read_datasets
 from tuneyard.recipes.deepspeed_file import deepspeed_steps
 from tuneyard.recipes.hardware import Machine, machine, target_option, world_size
 from tuneyard.recipes.llamafactory_client import LlamaFactory, ask, code_option
+from tuneyard.recipes.model_source import may_be_here
 from tuneyard.recipes.output_dir import (
     FOREIGN,
     MARKS,
@@ -71,6 +64,7 @@ from tuneyard.recipes.recipe import (
 )
 from tuneyard.recipes.resume import resume_problems, step_problems, target_problems
 from tuneyard.recipes.rules import problems_of
+from tuneyard.recipes.schedule import Schedule, packs, schedule_of, schedule_problems, training_rows
 from tuneyard.recipes.schema import known_keys
 from tuneyard.recipes.starting_weights import loaded_problems
 from tuneyard.recipes.watched_files import FileStates, states_of, watched_files

@@ -9,8 +9,8 @@ from typing import Any
 from tuneyard.core.errors import ContentError, Problem, show_value
 from tuneyard.core.errors.problem_codes import ProblemCode
 from tuneyard.core.language.message import _, counted
-from tuneyard.recipes.costs import STOPS_LATE, Schedule
 from tuneyard.recipes.recipe import Recipe
+from tuneyard.recipes.schedule import STOPS_LATE, Schedule
 
 WRONG_SETTINGS_FILE = ProblemCode(
     "E310",

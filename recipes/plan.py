@@ -21,6 +21,7 @@ from tuneyard.recipes.hardware import GPUS, Machine, gpu_model, machine
 from tuneyard.recipes.llamafactory_client import LlamaFactory, ask, code_option
 from tuneyard.recipes.recipe import MachineProblem, MissingDataProblem, Recipe, RunProblem, read_recipe
 from tuneyard.recipes.rules import problems_of
+from tuneyard.recipes.schedule import held_out_rows, packed_batches, packs, training_rows
 from tuneyard.recipes.starting_weights import loaded_problems
 
 NOT_PLANNED = (MachineProblem, RunProblem)  # what the plan says itself, or has nothing to do with it
@@ -320,11 +321,11 @@ def epoch_of(recipe: Recipe, expected: ExpectedRows) -> EpochCounts:
     cutoff = int(recipe.number("cutoff_len", CUTOFF_LEN))
     datasets = len(recipe.names("dataset"))  # taken to be of one size
     counts = [len(range(n, expected.rows, datasets)) for n in range(datasets)]
-    rows = costs.training_rows(recipe, counts)
-    if not costs.packs(recipe):
+    rows = training_rows(recipe, counts)
+    if not packs(recipe):
         sides = costs.setup_of(recipe, cutoff, 1).sequences
         return EpochCounts(rows, rows * min(expected.tokens, cutoff) * sides, cutoff)
-    held_out = costs.held_out_rows(recipe, counts)
+    held_out = held_out_rows(recipe, counts)
     blocks = _expected_blocks(recipe, rows, expected.tokens, cutoff)
     shortage = ""
     if not blocks:
@@ -353,13 +354,13 @@ def _expected_blocks(recipe: Recipe, rows: int, tokens: int, cutoff: int) -> int
     if recipe.stage != "pt":
         return math.ceil(rows * min(tokens, cutoff) / cutoff)
     workers = int(recipe.number("preprocessing_num_workers", 1))
-    batches = costs.packed_batches(rows, workers, int(recipe.number("preprocessing_batch_size", 1000)))
+    batches = packed_batches(rows, workers, int(recipe.number("preprocessing_batch_size", 1000)))
     return sum(size * tokens // cutoff for size in batches)  # the rest of each batch is dropped
 
 
 def is_cut(recipe: Recipe, expected: ExpectedRows | None) -> bool:
     """True if even a mean row is longer than cutoff_len. Packed running text is split instead of cut."""
-    if expected is None or (costs.packs(recipe) and recipe.stage == "pt"):
+    if expected is None or (packs(recipe) and recipe.stage == "pt"):
         return False
     return expected.tokens > int(recipe.number("cutoff_len", CUTOFF_LEN))
 

@@ -18,9 +18,9 @@ from tuneyard.core.errors.problem_codes import ProblemCode
 from tuneyard.core.files import read_object
 from tuneyard.core.language.message import _, joined, marked
 from tuneyard.core.training.training_run import checkpoint_folders
-from tuneyard.recipes.costs import Schedule
 from tuneyard.recipes.output_dir import find_flaw, missing_state
 from tuneyard.recipes.recipe import Recipe
+from tuneyard.recipes.schedule import Schedule
 from tuneyard.recipes.starting_weights import RESIZING
 
 CANNOT_RESUME = ProblemCode(

@@ -30,7 +30,7 @@ from tuneyard.core.llamafactory.trained_rows import UntrainableEpochError, mixed
 from tuneyard.core.records import PAIR, SHAREGPT_TAGS, RecordFormat, RecordReader, entry_fix
 from tuneyard.core.records.answers import answer_codes
 from tuneyard.recipes.answer import AnswerFinding, EpochCounts, Rows, TokenCounts
-from tuneyard.recipes.costs import packed_batches
+from tuneyard.recipes.schedule import packed_batches
 
 COUNTED = {".json", ".jsonl"}  # kinds of files that we read as well
 FIRST = 20  # rows that are named for a finding on answers

@@ -21,11 +21,9 @@ from tuneyard.core.llamafactory.stages import (
 from tuneyard.core.text.quoting import shell
 from tuneyard.core.text.secrets import VARIABLES
 from tuneyard.core.training.metrics import UNKNOWN, metric_of
-from tuneyard.recipes.costs import STOPS_LATE
 from tuneyard.recipes.data import NEVER_EVALUATED
 from tuneyard.recipes.deepspeed_file import (
     NO_EFFECT,
-    OTHER_RATES,
     WRONG_SETTINGS_FILE,
     deepspeed_replaces,
     deepspeed_values,
@@ -42,8 +40,9 @@ from tuneyard.recipes.recipe import (
     RunProblem,
     expanded,
 )
+from tuneyard.recipes.schedule import STOPS_LATE
 from tuneyard.recipes.schema import UNKNOWN_CHOICE, known_keys, meant, setting_problems
-from tuneyard.recipes.stage_rules import ppo, value_head
+from tuneyard.recipes.stage_rules import learning_rate, packing, ppo, value_head
 
 MISSING_KEY = ProblemCode("E304", _("a required key is missing"), _("Add it to the recipe."))
 INCOMPLETE_MODEL = ProblemCode(
@@ -80,12 +79,6 @@ TOKENS_REPLACE_DATA = ProblemCode(
 )
 OUTPUT_IS_INPUT = ProblemCode(
     "E341", _("an `output_dir` that holds the model, the data or the recipe"), _("Name another `output_dir`.")
-)
-UNUSUAL_RATE = ProblemCode(
-    "W357", _("a learning rate far from the published ranges"), _("Look for a zero too many or too few.")
-)
-PACKED_TOGETHER = ProblemCode(
-    "N359", _("packed examples that see each other"), _("Write `neat_packing: true`.")
 )
 WRONG_WEIGHTS = ProblemCode("E360", _("key-token weights that are wrong"), _("Correct the file."))
 UNWEIGHTABLE = ProblemCode(
@@ -136,9 +129,6 @@ ADA = ("L4", "4090", "Ada")  # in names of GPUs of generation 8 that do, too
 CHOOSE = _("choose another output_dir")
 OR = _(" or ")
 KEPT = ("model_name_or_path", "adapter_name_or_path", "dataset_dir")
-FAR = 10
-"""A learning rate is far outside a range if it is so many times below or above it, or more."""
-ADAM = "adam"
 """The first and the last version of trl that LLaMA-Factory 0.9.5 takes for PPO (train/ppo/trainer.py)."""
 # Schedulers with an argument that transformers needs and does not set, in lr_scheduler_kwargs.
 SCHEDULERS = {
@@ -512,39 +502,6 @@ def cpu_settings(recipe: Recipe, *, computes_bf16: bool) -> dict[str, object]:
     if recipe.settings.get("bf16") is True and not computes_bf16:
         missing["bf16"] = False
     return missing
-
-
-def learning_rate(recipe: Recipe) -> Iterator[Problem]:
-    """Warn about a learning rate far outside of the published range for the stage."""
-    settings, method = recipe.settings, recipe.method
-    stage = TRAINING_STAGES.get(recipe.stage, UNKNOWN_STAGE)
-    rates = stage.adapter_rates if method in ("lora", "oft") else stage.weight_rates
-    rate = recipe.number("learning_rate", 0)
-    uses_other_optimizer = ADAM not in str(settings.get("optim", ADAM)) or any(map(settings.get, OTHER_RATES))
-    if rates is None or rate <= 0 or uses_other_optimizer:
-        return
-    low, high = rates
-    if low / FAR < rate < high * FAR:
-        return
-    template = marked(
-        "{rate:g} is far below the usual {low:g} to {high:g} of stage {stage} with finetuning_type {method}: "
-        "hardly anything is learned"
-    )
-    if rate > high:
-        template = marked(
-            "{rate:g} is far above the usual {low:g} to {high:g} of stage {stage} with finetuning_type "
-            "{method}: training may diverge"
-        )
-    message = _(template, rate=rate, low=low, high=high, stage=recipe.stage, method=method)
-    yield recipe.problem(UNUSUAL_RATE, "learning_rate", message)
-
-
-def packing(recipe: Recipe) -> Iterator[Problem]:
-    """Note that packed examples see each other."""
-    settings = recipe.settings
-    if recipe.stage == "sft" and settings.get("packing") and not settings.get("neat_packing"):
-        message = _("examples in a block see the ones before them")
-        yield recipe.problem(PACKED_TOGETHER, "packing", message, _("neat_packing: true keeps them apart"))
 
 
 def _stops(recipe: Recipe) -> Iterator[Problem]:

@@ -25,11 +25,10 @@ from tuneyard.core.llamafactory.prompt.token_weights import weights_file
 from tuneyard.core.training.training_run import STARTED, TRAINING
 from tuneyard.recipes.after_training import after_training
 from tuneyard.recipes.check import Checked, ask_check, not_checked, quick_check
-from tuneyard.recipes.costs import Schedule
-from tuneyard.recipes.data import require_model
 from tuneyard.recipes.hardware import cpu_computes_bf16, machine, uses_torchrun
 from tuneyard.recipes.launch import launch, torchrun_command
 from tuneyard.recipes.llamafactory_client import LlamaFactory, code_option
+from tuneyard.recipes.model_source import require_model
 from tuneyard.recipes.output_dir import (
     EFFECTIVE,
     FOREIGN,
@@ -49,6 +48,7 @@ from tuneyard.recipes.output_dir import (
 from tuneyard.recipes.recipe import Recipe, RunProblem, read_recipe
 from tuneyard.recipes.resume import kept_settings, why_not_resumed
 from tuneyard.recipes.rules import cpu_settings
+from tuneyard.recipes.schedule import Schedule
 
 
 @cli_command(

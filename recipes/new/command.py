@@ -20,12 +20,11 @@ from tuneyard.core.files.scratch import scratch_folder
 from tuneyard.core.language.message import _, counted, joined, marked
 from tuneyard.core.language.messages import say
 from tuneyard.core.llamafactory.template_choice import TemplateChoice
-from tuneyard.recipes import costs
 from tuneyard.recipes.answer import Facts, LaidOut, Rows
 from tuneyard.recipes.check import Checked, ask_check, quick_check
-from tuneyard.recipes.data import may_be_here
 from tuneyard.recipes.hardware import GPUS, GpuModel, Machine, gpu_model, machine, target_option
 from tuneyard.recipes.llamafactory_client import LlamaFactory, ask_measures, code_option
+from tuneyard.recipes.model_source import may_be_here
 from tuneyard.recipes.new.dataset import STAGES, training_data
 from tuneyard.recipes.new.memory import GpuFit, gpu_fit, write_zero_file, zero_setting
 from tuneyard.recipes.new.objectives import OBJECTIVES
@@ -44,6 +43,7 @@ from tuneyard.recipes.new.settings import (
 from tuneyard.recipes.new.text import recipe_text
 from tuneyard.recipes.plan import Offer, make_plan, memory_line, time_line, unknown_lines
 from tuneyard.recipes.recipe import Recipe, read_recipe
+from tuneyard.recipes.schedule import schedule_of
 from tuneyard.recipes.starting_weights import is_missing
 
 MOST_GPUS = (1, 2, 4, 8)
@@ -297,7 +297,7 @@ def _counts(request: RecipeRequest, answer: Facts, template: TemplateChoice | No
 def _refuse_idle_gpus(request: RecipeRequest, rows: int) -> None:
     """Raise `RequestError` if one row for each GPU is already more than there are (W332 of the check)."""
     smallest = Recipe(request.out, {"per_device_train_batch_size": 1}, {})
-    schedule = costs.schedule_of(smallest, rows, request.ranks)
+    schedule = schedule_of(smallest, rows, request.ranks)
     if not schedule.lacks_rows:
         return
     gpus_that_get_rows = rows_of_step(rows, 1)

@@ -24,11 +24,10 @@ from tuneyard.core.llamafactory.prompt.token_weights import weights_file
 from tuneyard.core.text.secrets import public_text, public_words
 from tuneyard.core.training.training_run import TRAINING
 from tuneyard.recipes.check import ask_check, not_checked, quick_check
-from tuneyard.recipes.costs import schedule_of
-from tuneyard.recipes.data import require_model
 from tuneyard.recipes.hardware import Machine, world_size
 from tuneyard.recipes.launch import environment, supervised, users_environment
 from tuneyard.recipes.llamafactory_client import LlamaFactory
+from tuneyard.recipes.model_source import require_model
 from tuneyard.recipes.output_dir import (
     changed_inputs,
     changed_world_size,
@@ -38,6 +37,7 @@ from tuneyard.recipes.output_dir import (
 )
 from tuneyard.recipes.recipe import Recipe
 from tuneyard.recipes.rules import evaluated, measured
+from tuneyard.recipes.schedule import schedule_of
 from tuneyard.recipes.sweep.grid import RESULTS
 from tuneyard.recipes.sweep.slots import SweepPlace
 from tuneyard.recipes.train import train

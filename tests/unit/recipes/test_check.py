@@ -13,10 +13,10 @@ from tuneyard.recipes import check
 from tuneyard.recipes.answer import EpochCounts, Facts, Rows
 from tuneyard.recipes.cache import record
 from tuneyard.recipes.check import Checked, disk_problems
-from tuneyard.recipes.costs import schedule_of
 from tuneyard.recipes.data import NamedDataset, read_datasets
 from tuneyard.recipes.hardware import machine
 from tuneyard.recipes.recipe import Recipe
+from tuneyard.recipes.schedule import schedule_of
 
 SHAPES = {
     "parameters": 3_000, "trainable": 1_000, "linear": 2_000, "hidden": 10, "intermediate": 20, "layers": 2,

@@ -7,8 +7,8 @@ import pytest
 from tests.messages import printed
 from tuneyard.core.llamafactory.trained_rows import Epoch, UntrainableEpochError
 from tuneyard.recipes import rows
-from tuneyard.recipes.costs import packed_batches
 from tuneyard.recipes.rows import Packing, epoch, turn_fault
+from tuneyard.recipes.schedule import packed_batches
 
 SHAREGPT = {
     "messages": "conversations", "system": None, "tools": None, "chosen": None, "rejected": None,

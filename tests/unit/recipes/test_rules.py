@@ -12,10 +12,10 @@ from tests.json_files import write_json
 from tests.unit.recipes.make import write_recipe
 from tuneyard.recipes import rules
 from tuneyard.recipes.check import quick_check
-from tuneyard.recipes.costs import splits_batches
 from tuneyard.recipes.hardware import Gpu, Machine, machine, world_size
 from tuneyard.recipes.recipe import Recipe, read_recipe
 from tuneyard.recipes.rules import cpu_settings, measured, problems_of
+from tuneyard.recipes.schedule import splits_batches
 
 VOLTA = Gpu("Tesla V100", 7)
 

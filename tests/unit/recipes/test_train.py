@@ -12,8 +12,8 @@ from tuneyard.core.training.training_run import STARTED, TRAINING
 from tuneyard.recipes import check, output_dir
 from tuneyard.recipes import train as training
 from tuneyard.recipes.answer import Facts, Rows
-from tuneyard.recipes.data import require_model
 from tuneyard.recipes.hardware import machine
+from tuneyard.recipes.model_source import require_model
 from tuneyard.recipes.output_dir import inputs_of
 from tuneyard.recipes.recipe import read_recipe
 from tuneyard.recipes.resume import why_not_resumed
