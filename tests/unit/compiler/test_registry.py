@@ -8,11 +8,13 @@ from dataclasses import replace
 import pytest
 
 from tests.cli.scoring import invoke
+from tests.folders import names
 from tests.json_files import read_json, write_json
 from tests.messages import printed, printed_line, raises
 from tests.unit.compiler.conftest import ROWS, questions
 from tuneyard.compiler.cli import cli
-from tuneyard.compiler.publish import drift
+from tuneyard.compiler.engine import row_loop
+from tuneyard.compiler.publish import drift, registry
 from tuneyard.compiler.publish.listing import dataset_lines
 from tuneyard.compiler.publish.registry import Registry
 from tuneyard.core.datasets import find_dataset
@@ -302,3 +304,96 @@ def test_a_manifest_of_another_tool_is_no_compiled_dataset(bench, content):
     bench.write("out/images/manifest.json", json.dumps(content))
     assert list(read_manifests(bench.out)) == ["alpaca"]
     assert len(listed(bench)) == 1
+
+
+FILE = "alpaca_rte-train.json"
+
+
+@pytest.fixture
+def source(bench):
+    """Rows of rte that are not compiled yet, in a folder of their own."""
+    return bench.rows("apart/train.jsonl", ROWS)
+
+
+def meanwhile(monkeypatch, action):
+    """Do something else once, after the next compile has read its first rows."""
+    reader = row_loop.read
+    waiting = [action]
+
+    def read(*arguments, **options):
+        for rows in reader(*arguments, **options):
+            if waiting:
+                waiting.pop()()
+            yield rows
+
+    monkeypatch.setattr(row_loop, "read", read)
+
+
+def test_a_compile_keeps_what_another_one_has_published_meanwhile(bench, source, monkeypatch):
+    """What a compile found at its start is handed on; only entries and manifests are read again."""
+    bench.compile_rows("qa", questions(1))
+    edit(bench, by_hand={"file_name": "mine.json"})
+
+    def two_others():
+        bench.compile("ocnli", bench.rows("dev.jsonl", ROWS))
+        bench.compile_rows("qa", questions(3), force=True)
+
+    meanwhile(monkeypatch, two_others)
+    bench.compile("rte", source)
+    assert set(bench.registry()) == {"qa", "by_hand", "ocnli_eval", "alpaca_rte_train"}
+    assert bench.manifest("qa")["counts"]["kept"] == 3
+    assert sorted(Registry(bench.out).manifests) == ["ocnli", "qa", "rte"]
+
+
+def test_the_same_dataset_compiled_meanwhile_is_replaced_whole(bench, source, monkeypatch):
+    meanwhile(monkeypatch, lambda: bench.compile_rows("rte", [*ROWS, ROWS[0] | {"idx": 77}]))
+    report = bench.compile("rte", source)
+    assert bench.manifest("rte")["counts"]["kept"] == report.kept == len(bench.records(FILE)) == len(ROWS)
+    assert any("replaced" in note for note in report.problems.notes)
+
+
+TAKEN_DATASET = """
+about: x
+columns: {question: [question], answer: {names: [answer], is: answer}}
+write:
+  - {dataset: alpaca_rte_train, file: a.json, format: alpaca, instruction: "{question}", output: "{answer}"}
+"""
+
+
+@pytest.mark.parametrize("taken", ["by hand", "by a dataset", "by a file"])
+def test_what_is_taken_while_a_compile_reads_is_refused(bench, source, monkeypatch, taken):
+    bench.compile_rows("qa", questions(2))
+    takes = {
+        "by hand": lambda: edit(bench, alpaca_rte_train={"file_name": "mine.json"}),
+        "by a dataset": lambda: bench.compile_rows(TAKEN_DATASET, questions(1)),
+        "by a file": lambda: bench.write("out/rte/mine.json", "precious"),
+    }
+    meanwhile(monkeypatch, takes[taken])
+    with pytest.raises((ContentError, RequestError)):
+        bench.compile("rte", source)
+    assert set(Registry(bench.out).manifests) - {"spec"} == {"qa"}
+    assert not (bench.out / "rte").exists() or names(bench.out / "rte") == ["mine.json"]
+
+
+def test_what_is_removed_while_a_compile_reads_stays_removed(bench, source, monkeypatch):
+    bench.compile_rows("qa", questions(2))
+    meanwhile(monkeypatch, lambda: Registry(bench.out).remove("qa"))
+    bench.compile("rte", source)
+    assert set(bench.registry()) == {"alpaca_rte_train"}
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_a_compile_reads_its_registry_at_its_start_and_under_the_lock(bench, source, monkeypatch, again):
+    if again:
+        bench.compile("rte", source)
+    readings = []
+    for function in ("read_registry", "read_manifests"):
+        reader = getattr(registry, function)
+
+        def counted(folder, function=function, reader=reader):
+            readings.append(function)
+            return reader(folder)
+
+        monkeypatch.setattr(registry, function, counted)
+    assert bench.compile("rte", source).up_to_date == again
+    assert readings == ["read_registry", "read_manifests"] * 2
