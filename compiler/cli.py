@@ -1,8 +1,8 @@
 """Compile raw files into datasets that LLaMA-Factory reads."""
 
-import re
 import shlex
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ import click
 
 from tuneyard.compiler.engine.request import SEED, CompileReport, CompileRequest
 from tuneyard.compiler.rows.problems import KEPT, NO_LIMIT
+from tuneyard.compiler.spec.changes import SpecChanges, changed_spec
 from tuneyard.compiler.spec.load import load_spec
 from tuneyard.compiler.spec.model import Spec
 from tuneyard.core.cli.main import LazyGroup, TuneyardCommand, is_quiet, next_step, same_options
@@ -29,7 +30,7 @@ from tuneyard.core.files import JsonObject
 from tuneyard.core.installation.packages import after_setup
 from tuneyard.core.language.message import _, counted
 from tuneyard.core.language.messages import as_is, for_reader, print_json, say
-from tuneyard.core.text.quoting import one_line, shell
+from tuneyard.core.text.quoting import one_line
 
 Texts = tuple[str, ...]
 Run = Callable[[Spec, CompileRequest], CompileReport]
@@ -84,6 +85,48 @@ _SPEC = click.argument("name", metavar="NAME|SPEC.yaml")
 _SPECS = click.argument("names", metavar="NAME|SPEC.yaml…", nargs=-1, required=True)
 _OF_ONE_FILE = ("--source", "--column", "--table", "--split")
 """Options that describe the files of one dataset."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """The options of `compile` and `check`."""
+
+    sources: Texts
+    out: Path
+    columns: Texts
+    table: str
+    shares: Texts
+    sample: str | None
+    limit: int | None
+    seed: int | None
+    strict: bool
+    workers: int | None
+    ray: str | None
+    every: bool
+    as_json: bool
+    reject: bool = False
+    force: bool = False
+
+    @property
+    def changes(self) -> SpecChanges:
+        """What they change in a spec."""
+        return SpecChanges(self.columns, self.shares, self.table, self.sample)
+
+    def request(self, over: JsonObject) -> CompileRequest:
+        """The request of a compile. `over` has the changes as keys of the spec."""
+        return CompileRequest(
+            sources=self.sources,
+            out=self.out,
+            limit=self.limit,
+            seed=SEED if self.seed is None else self.seed,
+            reject=self.reject,
+            strict=self.strict,
+            force=self.force,
+            over=over,
+            most_problems=NO_LIMIT if self.every or self.as_json else KEPT,
+            workers=self.workers,
+            ray=self.ray,
+        )
 
 
 cli = LazyGroup(
@@ -152,11 +195,12 @@ def compile_command(names: Texts, on_error: str, **options: Any) -> None:
     from tuneyard.compiler.init.recipe_command import next_recipe
     from tuneyard.compiler.publish.compile import compile_spec
 
+    compile_options = Options(reject=on_error == "reject", **options)
     commands = []
-    for spec, datasets in _reports(compile_spec, names, reject=on_error == "reject", **options):
+    for spec, datasets in _reports(compile_spec, names, compile_options):
         if datasets:
             commands.append(["tuneyard", "data", "verify", spec, *same_options("--dataset-dir")])
-            commands.append(next_recipe(datasets, options["out"]))
+            commands.append(next_recipe(datasets, compile_options.out))
     if commands:
         following = " && ".join(shlex.join(command) for command in commands if command)
         next_step(None, after_setup(following, "llamafactory"))
@@ -168,7 +212,7 @@ def check_command(names: Texts, **options: Any) -> None:
     """Find every problem that compile would find; nothing is written."""
     from tuneyard.compiler.publish.compile import check_spec
 
-    _reports(check_spec, names, **options)
+    _reports(check_spec, names, Options(**options))
     given_again = same_options(
         "--source",
         "--dataset-dir",
@@ -185,14 +229,14 @@ def check_command(names: Texts, **options: Any) -> None:
     next_step(None, ["tuneyard", "data", "compile", *names, *given_again])
 
 
-def _reports(run: Run, names: Texts, **options: Any) -> list[tuple[str, list[str]]]:
+def _reports(run: Run, names: Texts, options: Options) -> list[tuple[str, list[str]]]:
     """Compile or check datasets one after the other, and print the report of each.
 
     A failed dataset does not keep the others from being compiled. `ContentError` at the end names those that
     failed, or `RequestError` if no file of any was read.
     """
     if len(names) == 1:
-        return [_report(run, names[0], **options)]
+        return [_report(run, names[0], options)]
     of_one_file = same_options(*_OF_ONE_FILE)
     if of_one_file:
         option, value, *_unused = of_one_file
@@ -212,7 +256,7 @@ def _reports(run: Run, names: Texts, **options: Any) -> list[tuple[str, list[str
     errors: dict[str, TuneyardError] = {}
     for name in names:
         try:
-            reports.append(_report(run, name, **options))
+            reports.append(_report(run, name, options))
         except TuneyardError as error:
             say(_("error: {message}", message=error), to_stderr=True)
             errors[name] = error
@@ -229,42 +273,29 @@ def _reports(run: Run, names: Texts, **options: Any) -> list[tuple[str, list[str
     return reports
 
 
-def _report(
-    run: Run,
-    name: str,
-    columns: Texts,
-    shares: Texts,
-    table: str,
-    sample: str | None,
-    seed: int | None,
-    every: bool,
-    as_json: bool,
-    **settings: Any,
-) -> tuple[str, list[str]]:
+def _report(run: Run, name: str, options: Options) -> tuple[str, list[str]]:
     """Compile or check a spec, and print the report. `ContentError` if it fails.
 
     Returns the name of the spec and the registered datasets.
     """
     from tuneyard.compiler.publish.report import counts_line, file_lines, report_as_json, why_failed
 
-    spec, over = _changed(name, columns, shares, table, sample)
-    request = CompileRequest(**settings, over=over, most_problems=NO_LIMIT if every or as_json else KEPT)
-    if seed is not None:
-        if not spec.draws_by_seed:
-            raise RequestError(
-                _(
-                    "--seed {seed} has no effect on the spec {name}: a seed is for `sample`, "
-                    "`mix`, and a `split` without `seed` and `by: hash`; leave --seed out",
-                    seed=seed,
-                    name=spec.name,
-                )
+    spec, over = changed_spec(name, options.changes)
+    request = options.request(over)
+    if options.seed is not None and not spec.draws_by_seed:
+        raise RequestError(
+            _(
+                "--seed {seed} has no effect on the spec {name}: a seed is for `sample`, "
+                "`mix`, and a `split` without `seed` and `by: hash`; leave --seed out",
+                seed=options.seed,
+                name=spec.name,
             )
-        request = request._replace(seed=seed)
+        )
     report = run(spec, request)
     problems = report.problems
     if report.up_to_date:
         warnings = problems.count("W")
-        if warnings and not as_json:
+        if warnings and not options.as_json:
             location = request.out / report.name / MANIFEST
             say(
                 _(
@@ -274,97 +305,19 @@ def _report(
                 ),
                 to_stderr=True,
             )
-    elif not as_json:
+    elif not options.as_json:
         for line in [*problems.notes, *report.unused.lines(report.read), *problems.warning_lines()]:
             say(one_line(line), to_stderr=True)
         if problems.errors:
-            say(summarise(problems.errors, every, problems.counts_of("E")), to_stderr=True)
+            say(summarise(problems.errors, options.every, problems.counts_of("E")), to_stderr=True)
     lines = [counts_line(report)]
     if report.datasets and not report.failed and not is_quiet():  # a check has no files to count
         lines += file_lines(report, request.out)
-    _print(as_json, partial(report_as_json, report), lines)
+    _print(options.as_json, partial(report_as_json, report), lines)
     if report.failed:
         reason = why_failed(report, spec.given_as)
         raise ContentError(_("{name}: {reason}", name=report.name, reason=reason))
     return spec.name, [output for output in report.datasets if any(each.dataset for each in spec.outputs)]
-
-
-def _sample(text: str) -> float:
-    """A share (a float below 1) or a number of rows (an int); `RequestError` for any other text."""
-    expected = "expected a share of the rows below 1, as 0.1, or their number, as 2000"
-    if not re.fullmatch(r"[0-9]{0,15}\.?[0-9]{0,15}", text) or not re.search("[1-9]", text):
-        raise RequestError(_("--sample {text}: {expected}", text=text, expected=expected))
-    number = float(text)
-    if number < 1:
-        return number
-    if number == 1 and "." in text:
-        raise RequestError(
-            _(
-                "--sample {text}: the share of all rows, or 1 row? Leave --sample out to "
-                "take all rows, or write --sample 1 to take one",
-                text=text,
-            )
-        )
-    if not number.is_integer():
-        raise RequestError(_("--sample {text}: {expected}", text=text, expected=expected))
-    return int(number)
-
-
-def _changed(
-    name: str, columns: Texts, shares: Texts = (), table: str = "", sample: str | None = None
-) -> tuple[Spec, JsonObject]:
-    """The spec with what the command line changes (shares, columns, table, sample), and the changes alone."""
-    spec = load_spec(name)
-    over: JsonObject = {}
-    if sample is not None:
-        if spec.mix:
-            raise RequestError(
-                _(
-                    "--sample {sample}: the spec {name} is a mixture, which has its number of "
-                    "rows in `total`: write a spec with `like: {name}` and `mix: {{total: N}}`",
-                    sample=sample,
-                    name=spec.name,
-                )
-            )
-        over["sample"] = _sample(sample)
-    if table:
-        over["source"] = {"table": table}
-    for text in shares:
-        if not spec.split:
-            raise RequestError(
-                _(
-                    "--split {text}: the spec {name} has no `split` of its own to give another "
-                    "share; hold rows out in the recipe (`val_size: 0.1`), or write a spec with "
-                    "`split`: tuneyard data init FILE --split 0.1 --out SPEC.yaml",
-                    text=text,
-                    name=spec.name,
-                )
-            )
-        split, _unused, share = text.partition("=")
-        if split not in spec.split.shares or not re.fullmatch(r"0?\.\d*[1-9]\d*", share):
-            command = f"tuneyard data compile {shell(name)} --split {shell(min(spec.split.shares))}=0.3"
-            raise RequestError(
-                _(
-                    "--split {split}: expected SPLIT=SHARE, as test=0.3: {command}",
-                    split=text,
-                    command=command,
-                )
-            )
-        over.setdefault("split", {})[split] = float(share)
-    columns_of_spec = [column.name for column in spec.columns]
-    for text in columns:
-        target, _unused, source = text.partition("=")
-        if not source or target not in columns_of_spec:
-            listed = ", ".join(columns_of_spec)
-            raise RequestError(
-                _(
-                    "--column {column}: expected TARGET=SOURCE with TARGET one of {names}",
-                    column=text,
-                    names=listed,
-                )
-            )
-        over.setdefault("columns", {})[target] = {"names": [source]}
-    return load_spec(name, over) if over else spec, over
 
 
 @_command("list", "list --out dataset_info")
@@ -420,7 +373,7 @@ def show_command(name: str, sources: Texts, columns: Texts, row: int, template: 
         texts = registered_row(name, folder, row, template)
         command = ["view", name]
     else:
-        spec, _unused = _changed(name, columns)
+        spec, _unused = changed_spec(name, SpecChanges(columns))
         texts = trace(spec, sources, row, template)
         command = ["compile", name, *same_options("--source", "--column")]
     for title, text in texts:
