@@ -33,6 +33,7 @@ from tuneyard.core.files.bounded_reading import read_text
 from tuneyard.core.files.links import check_own_files
 from tuneyard.core.installation.checkout import ROOT
 from tuneyard.core.language.message import _, counted
+from tuneyard.core.language.messages import say
 from tuneyard.core.text.markdown import markdown_table
 from tuneyard.core.text.quoting import (
     Markdown,
@@ -115,7 +116,8 @@ def to_hub(source: ExportSource, options: Mapping[str, Any]) -> None:
     if left_out:
         note(_("not uploaded: {names}", names=", ".join(sorted(left_out))))
     if options["dry_run"]:
-        click.echo(f"\n{card}\nnothing sent (--dry-run); would send to {repo}")
+        click.echo(f"\n{card}")
+        say(_("nothing sent (--dry-run); would send to {repo}", repo=repo))
     else:
         upload = Upload(repo, [folder / name for name in names], card, message, facts, own_card is None)
         click.echo(_send(upload, private=options["private"]))
@@ -165,11 +167,11 @@ def _send(upload: Upload, *, private: bool) -> str:
     api, repo = HfApi(), upload.repo
     additions = [CommitOperationAdd(file.name, file) for file in upload.files]
     title, _unused, description = upload.message.partition("\n")
-    again = "run the command again: what has arrived is not sent twice"
+    again = _("run the command again: what has arrived is not sent twice")
     try:
         api.create_repo(repo, private=private, exist_ok=True)
         if upload.is_card_made and _has_users_card(repo):
-            refuse_facts(f"{repo}/{CARD} on the hub", upload.facts)
+            refuse_facts(_("{repo}/{card} on the hub", repo=repo, card=CARD), upload.facts)
             note(
                 _(
                     "{repo}/{card} on the hub was written or edited by hand: kept; --card FILE replaces it",
@@ -238,11 +240,12 @@ def make_card(
         terms += f", [stated there](<{quote(str(page), safe=':/?&=#%+,;@~.')}>)"
         head["base_model"] = base
     else:
-        message: str = _(
-            "the base is named {name}, no hub id: nobody can download it by this name", name=base or "nowhere"
+        message = _(
+            "the base is named {name}, no hub id: nobody can download it by this name",
+            name=base or _("nowhere"),
         )
         if adapter:
-            message += f"; set base_model_name_or_path in {CONFIG}"
+            message = _("{problem}; set base_model_name_or_path in {file}", problem=message, file=CONFIG)
         notes.append(message)
     base_label = one_line(base or "BASE")
     if Path(base_label).is_absolute() or "\\" in base_label:
@@ -257,11 +260,15 @@ def make_card(
     listed: dict[str, str] = {}
     if not recipes:
         listed = card_hyperparameters(source.folder)
-        note_on_recipe: str = _(
+        note_on_recipe = _(
             "recipe not recorded next to the weights (training.json of `tuneyard recipe train`)"
         )
         if listed:
-            note_on_recipe += f"; the card has the hyperparameters that LLaMA-Factory's {CARD} lists"
+            note_on_recipe = _(
+                "{problem}; the card has the hyperparameters that LLaMA-Factory's {file} lists",
+                problem=note_on_recipe,
+                file=CARD,
+            )
         notes.append(note_on_recipe)
     facts: list[list[str]] = [["base", base or "not recorded"], ["licence of the base", Markdown(terms)]]
     if adapter:
@@ -273,7 +280,7 @@ def make_card(
         sentence = f"A full model: adapters fused into {markdown_text(base_label)}"
     if datasets:
         names = dict.fromkeys(str(entry["dataset"]) for entry in datasets)
-        sentence += _(", trained on {count}", count=", ".join(map(markdown_text, names)))
+        sentence += f", trained on {', '.join(map(markdown_text, names))}"
     template: list[str] = []
     first_recipe: dict[str, Any] = next(iter(recipes.values()), {})
     if first_recipe.get("template"):
@@ -339,11 +346,11 @@ def _training_inputs(folder: Path, name: str, notes: list[str]) -> dict[str, dic
                 notes.append(_("data and recipe of {name} in it not recorded", name=part_name))
             inputs_by_name |= of_part
             continue
-        unknown = "data and recipe"
+        unknown = _("data and recipe of an adapter in it not known: {reason}", reason=part.problem)
         if part.entry["datasets"]:
             inputs_by_name[part_name] = {"data": part.entry["datasets"]}
-            unknown = "recipe"
-        notes.append(f"{unknown} of an adapter in it not known: {part.problem}")
+            unknown = _("recipe of an adapter in it not known: {reason}", reason=part.problem)
+        notes.append(unknown)
     datasets = training_data(folder)
     if datasets and not inputs_by_name:
         inputs_by_name[name] = {"data": datasets}

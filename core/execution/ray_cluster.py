@@ -245,7 +245,7 @@ def _differences(
     expected: dict[str, str], folder: str, files: Sequence[str], folders: Sequence[str]
 ) -> list[str]:
     """Why this node cannot work for a driver that runs in `folder`."""
-    problems = []
+    problems: list[str] = []
     for name, value in _here().items():
         if value != expected[name]:
             problems.append(

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from tuneyard.core.errors import ContentError
-from tuneyard.core.language.message import _
+from tuneyard.core.language.message import _, relative
 
 LARGEST_FILE = 64 << 20  # bytes; the largest tokenizer.json of a hub model has 40 MB
 LARGEST_RECORD = 16 << 20  # bytes of a line, of a CSV row, of an item of a JSON list, in all commands
@@ -178,7 +178,7 @@ def lines_of(path: Path) -> Iterator[tuple[int, bytes]]:
         while line := file.readline(LARGEST_RECORD + 1):
             number += 1
             if len(line) > LARGEST_RECORD:
-                raise too_large(f"{path}:{number}", "line")
+                raise too_large(f"{relative(path)}:{number}", _("line"))
             yield number, line
 
 
@@ -204,11 +204,10 @@ def too_large(place: str, description: str) -> ContentError:
     """The error for a record beyond `LARGEST_RECORD`."""
     return UnboundedError(
         _(
-            "{place}: found a {description} of more than {largest_record} MiB, expected at most "
-            "{largest_record} MiB: shorten it",
+            "{place}: found a {description} of more than {most} MiB, expected at most {most} MiB: shorten it",
             place=place,
             description=description,
-            largest_record=LARGEST_RECORD >> 20,
+            most=LARGEST_RECORD >> 20,
         )
     )
 
@@ -281,7 +280,7 @@ class JsonListReader:
             if position < len(self._text) or self._ended:
                 return position
             if position - self._at > LARGEST_RECORD:
-                raise too_large(f"{self.path}:{self._line}", "gap")
+                raise self._too_large(_("gap"))
             self._read_more()
 
     def _item(self, decoder: json.JSONDecoder, begin: int) -> object:
@@ -297,14 +296,17 @@ class JsonListReader:
                 raise self._broken() from error
             else:
                 if end - begin > LARGEST_RECORD:
-                    raise too_large(f"{self.path}:{self._line}", f"record {self._count + 1}")
+                    raise self._too_large(_("record {number}", number=self._count + 1))
                 if end < len(self._text) or self._ended:
                     self._advance(end)
                     self._count += 1
                     return value
             if len(self._text) - begin > LARGEST_RECORD:
-                raise too_large(f"{self.path}:{self._line}", f"record {self._count + 1}")
+                raise self._too_large(_("record {number}", number=self._count + 1))
             self._read_more(len(self._text) - begin)
+
+    def _too_large(self, description: str) -> ContentError:
+        return too_large(f"{relative(self.path)}:{self._line}", description)
 
     def _advance(self, end: int) -> None:
         """Go to `end`, and forget the text before once it is a block."""

@@ -28,6 +28,7 @@ from tuneyard.core.files.bounded_reading import (
     refuse_expansion,
     refuse_pipe,
 )
+from tuneyard.core.language.message import _
 
 DISK_BLOCK = 512  # bytes of `st_blocks`
 ARCHIVES = {
@@ -88,8 +89,13 @@ def _refuse_archive(path: Path) -> None:
         kind = "tar"
     if kind:
         raise UnboundedError(
-            f"{path}: found a file that is packed as {kind}, expected {path.suffix or 'rows'}: unpack it, or "
-            f"{COMPILE}"
+            _(
+                "{path}: found a file that is packed as {kind}, expected {suffix}: unpack it, or {fix}",
+                path=path,
+                kind=kind,
+                suffix=path.suffix or _("rows"),
+                fix=COMPILE,
+            )
         )
 
 
@@ -126,7 +132,7 @@ def _check_batches(path: Path, stored: int, batches_of: Callable[[Any], Any], fi
                 rows += part.num_rows
                 size += decoded_size(part)
                 if size > most:
-                    raise large_part(f"{rows:,} rows", size, most)
+                    raise large_part(_("{count:,} rows", count=rows), size, most)
     except LargeDataError:
         raise
     except (pyarrow.ArrowException, OSError, ValueError, OverflowError, LookupError) as error:
@@ -135,7 +141,13 @@ def _check_batches(path: Path, stored: int, batches_of: Callable[[Any], Any], fi
         kind = path.suffix[1:].capitalize()
         reason = str(error).splitlines()[0]
         raise UnboundedError(
-            f"{path} row {rows + 1}: {kind} cannot be read: {reason}; export the file again"
+            _(
+                "{path} row {number}: {kind} cannot be read: {reason}; export the file again",
+                path=path,
+                number=rows + 1,
+                kind=kind,
+                reason=reason,
+            )
         ) from error
 
 
@@ -155,14 +167,20 @@ def _check_json(path: Path, stored: int) -> None:
             open_text = window[-len(parts[-1]) - 1 :] if is_open else b""
             outside = outside + len(parts[0]) if len(parts) == 1 else len(parts[-1])
             if max(len(open_text), outside) > LARGEST_RECORD:
-                place = f"byte {file.tell() - max(len(open_text), outside) + 1:,}"
+                place = _("byte {number:,}", number=file.tell() - max(len(open_text), outside) + 1)
                 raise large_record(place)
             for text, after in zip(parts[1::2], parts[2::2], strict=False):
                 if after.lstrip().startswith(b":"):
                     keys.add(text)
             objects += sum(part.count(b"{") for part in parts[::2])
             if len(keys) > MOST_KEYS:
-                raise LargeDataError(f"found {len(keys):,} different keys, expected {MOST_KEYS:,} at most")
+                raise LargeDataError(
+                    _(
+                        "found {number:,} different keys, expected {most:,} at most",
+                        number=len(keys),
+                        most=MOST_KEYS,
+                    )
+                )
     refuse_expansion(objects, objects * len(keys), 0, stored)
 
 
@@ -180,7 +198,9 @@ def _check_csv(path: Path, stored: int) -> None:
                 filled += 1
                 width = max(width, len(cells))
     except csv.Error as error:
-        raise UnboundedError(f"{path}: not CSV: {error}; save it again") from error
+        raise UnboundedError(
+            _("{path}: not CSV: {reason}; save it again", path=path, reason=error)
+        ) from error
     rows = 0
     for _unused, line in lines_of(path):
         rows += 1 + line.count(b"\r", 0, -2)

@@ -13,6 +13,7 @@ from typing import Any, Self
 from tuneyard.core.errors import ContentError, TuneyardError, show_value
 from tuneyard.core.files import JsonObject
 from tuneyard.core.files.scratch import scratch_folder
+from tuneyard.core.language.message import _
 from tuneyard.core.llamafactory.data_files import check_data_files
 from tuneyard.core.llamafactory.local_media import broken_media, open_local_media
 from tuneyard.core.llamafactory.prompt.served_template import ServedTemplate
@@ -207,9 +208,15 @@ class RetypedColumnError(ContentError):
 
     def __init__(self, column: str, dtype: str) -> None:
         self.column = column
-        self.reason = f"LLaMA-Factory's loader reads these texts as {dtype}, and drops the rows or stops"
-        self.fix = "write .jsonl as an array (.json), rename the column of an array, store texts in Parquet"
-        super().__init__(f"column {show_value(column)}: {self.reason}; {self.fix}")
+        self.reason = _(
+            "LLaMA-Factory's loader reads these texts as {dtype}, and drops the rows or stops", dtype=dtype
+        )
+        self.fix = _(
+            "write .jsonl as an array (.json), rename the column of an array, store texts in Parquet"
+        )
+        super().__init__(
+            _("column {column}: {reason}; {fix}", column=show_value(column), reason=self.reason, fix=self.fix)
+        )
 
 
 @contextlib.contextmanager

@@ -9,6 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+from tuneyard.core.language.message import _
 from tuneyard.core.records.images import BROKEN_IMAGE, limit_formats, open_image
 
 VIDEO_FORMATS = "mov,matroska,webm,avi,mpegts,mpeg,flv,ogg,asf,gif"
@@ -71,5 +72,5 @@ def _regular_file(media: Any) -> Any:
     if not isinstance(media, str):
         return media
     if not Path(media).is_file():
-        raise ValueError(f"{media}: found no file, expected the path of a video or sound")
+        raise ValueError(_("{media}: found no file, expected the path of a video or sound", media=media))
     return str(Path(media).absolute())

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from tuneyard.core.errors import Problem
 from tuneyard.core.errors.problem_codes import ProblemCode
 from tuneyard.core.files import strings
-from tuneyard.core.language.message import _
+from tuneyard.core.language.message import _, joined
 from tuneyard.core.records import KTO_TAG, Entry
 from tuneyard.core.records.answers import PAIRED
 
@@ -39,9 +39,11 @@ class DatasetRows(NamedTuple):
     edit: str
 
 
-PLAIN = DatasetRows("sft", "plain answers, neither pairs nor marked ones", "write `stage: sft`")
-PAIRS = DatasetRows("rm", "preference pairs (`ranking: true`)", "write `stage: dpo` or `stage: rm`")
-TAGGED = DatasetRows("kto", f"answers tagged as desirable or not (`{KTO_TAG}`)", "write `stage: kto`")
+PLAIN = DatasetRows("sft", _("plain answers, neither pairs nor marked ones"), _("write `stage: sft`"))
+PAIRS = DatasetRows("rm", _("preference pairs (`ranking: true`)"), _("write `stage: dpo` or `stage: rm`"))
+TAGGED = DatasetRows(
+    "kto", _("answers tagged as desirable or not (`{key}`)", key=KTO_TAG), _("write `stage: kto`")
+)
 
 
 class TrainingStage(NamedTuple):
@@ -62,7 +64,7 @@ class TrainingStage(NamedTuple):
     rows: DatasetRows | None
     answers: int | None = None
     encoded_lists: int = 2
-    expected_answers: str = "one answer"
+    expected_answers: str = _("one answer")
     sides: int = 1
     sequences: int = 1
     learned: float = 1.0
@@ -81,7 +83,7 @@ _REWARD_MODEL = TrainingStage(
     PAIRS,
     2,
     encoded_lists=4,
-    expected_answers="two answers",
+    expected_answers=_("two answers"),
     sides=2,
     sequences=2,
     adapter_rates=(2e-5, 1e-4),
@@ -103,7 +105,7 @@ TRAINING_STAGES = {
         TAGGED,
         2,
         encoded_lists=5,
-        expected_answers="an answer with true or false",
+        expected_answers=_("an answer with true or false"),
         sequences=2,
         learned=0.5,
         read=1.5,
@@ -148,10 +150,13 @@ def stage_fits(stage: str, entry: Entry) -> bool:
 def stage_problem(stage: str, name: str, entry: Entry, place: str) -> Problem:
     """E434 for a dataset that the stage cannot train, with the edits that make them fit."""
     rows = rows_of(entry)
-    fixes = [rows.edit, "or name another dataset"]
+    fixes = [rows.edit, _("or name another dataset")]
     if rows == PLAIN and TRAINING_STAGES.get(stage, UNKNOWN_STAGE).rows == TAGGED:
-        fixes.insert(1, f'or add "{KTO_TAG}": "<column of true and false>" to the entry\'s `columns`')
+        column = _('or add "{key}": "<column of true and false>" to the entry\'s `columns`', key=KTO_TAG)
+        fixes.insert(1, column)
     if rows != PAIRS and stage in PAIRED:
-        fixes.insert(1, 'or write "ranking": true into the entry of a dataset of pairs')
-    message = f"found {stage}, and {name} holds {rows.description}"
-    return Problem(UNFIT_STAGE, place, message, "stage", ", ".join(fixes))
+        fixes.insert(1, _('or write "ranking": true into the entry of a dataset of pairs'))
+    message = _(
+        "found {stage}, and {name} holds {description}", stage=stage, name=name, description=rows.description
+    )
+    return Problem(UNFIT_STAGE, place, message, "stage", joined(fixes))

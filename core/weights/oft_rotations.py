@@ -35,16 +35,17 @@ class Rotation(NamedTuple):
                 shape=list(shape),
             )
         inputs = shape[1]
+        fits = inputs == self.blocks * self.size
+        expected = f"{self.blocks} × {self.size}"
         if self.shared:
-            fits, made_for = inputs % self.size == 0, _("a multiple of {size}", size=self.size)
-        else:
-            fits, made_for = inputs == self.blocks * self.size, f"{self.blocks} × {self.size}"
+            fits = inputs % self.size == 0
+            expected = _("a multiple of {size}", size=self.size)
         if fits:
             return ""
         return _(
             "{path}: made for {expected} inputs, {model} has {inputs}: another base? Name its own",
             path=path,
-            expected=made_for,
+            expected=expected,
             model=model,
             inputs=inputs,
         )

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 from tuneyard.core.errors import ContentError, LimitError, RequestError, nearest, unexpected
 from tuneyard.core.files import JsonObject, read_object, strings
 from tuneyard.core.files.bounded_reading import read_text
+from tuneyard.core.language.message import _, joined, relative
 from tuneyard.core.llamafactory.prompt.templates import TODAY as TODAY
 from tuneyard.core.llamafactory.prompt.templates import limit_transformers
 from tuneyard.core.llamafactory.prompt.tokenizer_files import CHAT_TEMPLATE
@@ -88,10 +89,16 @@ def prompt_and_answer(record: Record, entry: Entry, place: str, answer: int = 0)
     """
     example = read_example(record, entry, place)
     if not example.messages or example.messages[-1].role not in QUESTIONS:
-        raise ContentError(f"{place}: expected a turn of the user before the answer: {example.fault}")
+        raise ContentError(
+            _(
+                "{place}: expected a turn of the user before the answer: {reason}",
+                place=relative(place),
+                reason=example.fault,
+            )
+        )
     messages = [{"role": message.role, "content": message.text} for message in example.messages]
     if any(message["role"] == "system" for message in messages):  # LLaMA-Factory drops such a record
-        raise ContentError(f"{place}: {example.fault}")
+        raise ContentError(_("{place}: {reason}", place=relative(place), reason=example.fault))
     if example.system:
         messages.insert(0, {"role": "system", "content": example.system})
     if example.tools:
@@ -99,7 +106,9 @@ def prompt_and_answer(record: Record, entry: Entry, place: str, answer: int = 0)
             tools = tools_text(example.tools)
         except WrongValueError as error:
             column = format_of(record, entry).columns["tools"]
-            raise ContentError(f"{place}: {column}: {error}") from error
+            raise ContentError(
+                _("{place}: {column}: {error}", place=relative(place), column=column, error=error)
+            ) from error
         if tools:
             messages[0]["tools"] = tools
     role, text = "assistant", ""
@@ -126,15 +135,25 @@ def refuse_media(record: Record, entry: Entry, place: str, images: bool = False)
                 paths = [paths]
             for path in paths:
                 if not (isinstance(path, str) and path):
-                    raise unexpected(place, column, path, "the path of an image")
+                    raise unexpected(place, column, path, _("the path of an image"))
             continue
-        hint = (
-            "images are, by eval.text --no-generate, eval.preference, and eval.nli --mode choice without "
-            "--check-generate"
+        hint = _(
+            "images are, by eval.text --no-generate, eval.preference, and eval.nli "
+            "--mode choice without --check-generate"
         )
         if images and kind == "images":
-            hint = "the registry's entry does not name the column, so that training leaves them out: name it"
-        raise ContentError(f"{place}: {column}: rows with {kind} are not scored here ({hint})")
+            hint = _(
+                "the registry's entry does not name the column, so that training leaves them out: name it"
+            )
+        raise ContentError(
+            _(
+                "{place}: {column}: rows with {kind} are not scored here ({hint})",
+                place=relative(place),
+                column=column,
+                kind=kind,
+                hint=hint,
+            )
+        )
 
 
 def find_chat_template(folder: Path) -> SavedTemplate | None:
@@ -167,9 +186,14 @@ def default_name(names: Collection[str], place: object) -> str:
     """The name of the chat template of a conversation among several; `ContentError` if it is missing."""
     if DEFAULT_TEMPLATE not in names:
         raise ContentError(
-            f"{place}: several chat templates ({', '.join(names)}), expected one with the name "
-            f"{DEFAULT_TEMPLATE}; write the template of the training into chat_template.jinja, or name "
-            "LLaMA-Factory's with --template NAME"
+            _(
+                "{place}: several chat templates ({names}), expected one with the name "
+                "{default}; write the template of the training into chat_template.jinja, or name "
+                "LLaMA-Factory's with --template NAME",
+                place=relative(str(place)),
+                names=joined(names),
+                default=DEFAULT_TEMPLATE,
+            )
         )
     return DEFAULT_TEMPLATE
 
@@ -215,18 +239,27 @@ def chat_renderer(
                 plain, chat_template=template, tokenize=False, **options
             )
         except LimitError as error:
-            raise LimitError(f"{place}: {error}" if place else str(error)) from error
+            if not place:
+                raise
+            raise LimitError(_("{place}: {error}", place=place, error=error)) from error
         except (TemplateError, TypeError, ArithmeticError, LookupError, ValueError) as error:  # of its code
-            roles = ", ".join(message["role"] for message in messages)
-            raise ContentError(f"the chat template refuses messages of {roles}: {error}") from error
+            roles = joined(message["role"] for message in messages)
+            raise ContentError(
+                _("the chat template refuses messages of {roles}: {reason}", roles=roles, reason=error)
+            ) from error
         functions = list(tools)
         for message in plain:
             functions += message.get("tool_calls", ())
         for function in functions:
             name = function["function"]["name"]
             if name not in text:
-                fix = "it knows none; name LLaMA-Factory's template with --template NAME"
-                raise ContentError(f"the chat template leaves out the tool {name!r}: {fix}")
+                raise ContentError(
+                    _(
+                        "the chat template leaves out the tool {name!r}: it knows none; name "
+                        "LLaMA-Factory's template with --template NAME",
+                        name=name,
+                    )
+                )
         if ask and not think and text.rstrip().endswith("<think>"):  # the template itself begins a thought
             text = f"{text.rstrip()}\n\n</think>\n\n"
         return text
@@ -250,7 +283,7 @@ def openai_messages(messages: Messages) -> tuple[list[JsonObject], list[JsonObje
         tools = messages[0].get("tools") if messages else None
         return plain, wrapped_tools(tools) if tools else []
     except WrongValueError as error:
-        raise ContentError(f"a call or the tools of a conversation: {error}") from error
+        raise ContentError(_("a call or the tools of a conversation: {error}", error=error)) from error
 
 
 def prompt_ids(tokenizer: Tokenizer, render: Render, messages: Messages) -> Ids:
@@ -365,9 +398,15 @@ def template_named(name: str, think: bool) -> "Template":
     from llamafactory.data.template import TEMPLATES, ReasoningTemplate
 
     if name not in TEMPLATES:
-        message = f"LLaMA-Factory has no template {name!r} (it has {len(TEMPLATES)})"
-        hint = nearest(name, TEMPLATES, "without a template, the model's own chat template is used")
-        raise RequestError(f"{message}; {hint}")
+        hint = nearest(name, TEMPLATES, _("without a template, the model's own chat template is used"))
+        raise RequestError(
+            _(
+                "LLaMA-Factory has no template {name!r} (it has {number}); {hint}",
+                name=name,
+                number=len(TEMPLATES),
+                hint=hint,
+            )
+        )
     template = copy.copy(TEMPLATES[name])
     if isinstance(template, ReasoningTemplate):
         template.enable_thinking = think

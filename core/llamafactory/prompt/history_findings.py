@@ -171,7 +171,7 @@ def _fix(
     equal = [conversation for conversation in others if not _differences(data, [conversation])]
     for name, changed in _alternatives(data, concerned):
         if not _differences(changed, concerned) and not _differences(changed, equal):
-            return f"{name} makes every turn equal"
+            return _("{name} makes every turn equal", name=name)
     return ""
 
 
@@ -194,7 +194,7 @@ def _alternatives(
     if data.stage == "sft" and not data.data_args.train_on_prompt:
         for name, changed in _templates(data, like=False):
             for other, with_mask in _changed(changed, MASKED):
-                yield f"{name} with {other}", with_mask
+                yield _("{name} with {other}", name=name, other=other), with_mask
 
 
 def _changed(data: RecipeData, settings: dict[str, object]) -> Iterator[tuple[str, RecipeData]]:
@@ -259,9 +259,9 @@ def _edit(data: RecipeData, differences: Sequence[TurnDifference]) -> str:
         return ""
     concerned = [difference.conversation for difference in differences]
     if not _differences(data, [_stripped(conversation) for conversation in concerned]):
-        return "take the white space around its texts away"
+        return _("take the white space around its texts away")
     if not _differences(data, [_without_earlier_thoughts(data, each) for each in concerned]):
-        return "take the thoughts out of the answers before the last one"
+        return _("take the thoughts out of the answers before the last one")
     return ""
 
 
@@ -280,26 +280,44 @@ def _without_earlier_thoughts(data: RecipeData, conversation: TrainedConversatio
 def _without_fix(data: RecipeData, difference: TurnDifference) -> str:
     """What can be done about a turn that nothing makes equal."""
     if difference.refusal:
-        return "leave such rows out, or serve the model with another chat template"
-    nothing = "no template or setting of LLaMA-Factory makes it equal"
+        return _("leave such rows out, or serve the model with another chat template")
     if difference.turn > 1:
-        return f"{nothing}; rows of one turn are trained as they are served"
+        return _(
+            "no template or setting of LLaMA-Factory makes it equal; rows of one turn are trained as they "
+            "are served"
+        )
     if data.data_args.template:
-        return f"{nothing}; score with --template {data.data_args.template}"
-    return f"{nothing}; name LLaMA-Factory's template of this model, and score with --template"
+        return _(
+            "no template or setting of LLaMA-Factory makes it equal; score with --template {name}",
+            name=data.data_args.template,
+        )
+    return _(
+        "no template or setting of LLaMA-Factory makes it equal; name LLaMA-Factory's template of this "
+        "model, and score with --template"
+    )
 
 
 def _finding(data: RecipeData, difference: TurnDifference, hint: str) -> TemplateFinding:
     name = data.data_args.template
-    called = f"template {name}" if name else "the template read from the tokenizer"
+    called = _("template {name}", name=name) if name else _("the template read from the tokenizer")
     turn, place = difference.turn, difference.conversation.place
     code, beginning = OTHER_HISTORY, ""
     if place == MADE_UP:
         code, beginning = OTHER_SECOND_TURN, "no row has a second turn; "
-    message = (
-        f"turn {turn} of {place} is trained after {difference.trained!r} ({called}), "
-        f"and served after {difference.served!r} (the model's chat template)"
+    message = _(
+        "turn {turn} of {place} is trained after {trained!r} ({called}), and served "
+        "after {served!r} (the model's chat template)",
+        turn=turn,
+        place=place,
+        trained=difference.trained,
+        called=called,
+        served=difference.served,
     )
     if difference.refusal:
-        message = f"the model's chat template refuses turn {turn} of {place}: {difference.refusal}"
+        message = _(
+            "the model's chat template refuses turn {turn} of {place}: {refusal}",
+            turn=turn,
+            place=place,
+            refusal=difference.refusal,
+        )
     return TemplateFinding(code, f"{beginning}{message}", hint)

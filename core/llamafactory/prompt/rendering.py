@@ -6,6 +6,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from tuneyard.core.errors import ContentError
+from tuneyard.core.language.message import _
 from tuneyard.core.llamafactory.prompt import Message, Render, chat_renderer
 from tuneyard.core.llamafactory.prompt.templates import compile_template, render_template
 
@@ -23,9 +24,15 @@ def template_renderer(
     try:
         compile_template(template)
     except TemplateSyntaxError as error:
-        raise ContentError(f"the chat template is damaged: line {error.lineno}: {error.message}") from error
+        raise ContentError(
+            _(
+                "the chat template is damaged: line {number}: {message}",
+                number=error.lineno,
+                message=error.message,
+            )
+        ) from error
     except TemplateError as error:  # of Python's compiler
-        raise ContentError(f"the chat template is damaged: {error}") from error
+        raise ContentError(_("the chat template is damaged: {error}", error=error)) from error
 
     def apply(messages: list[Message], chat_template: str, tokenize: bool, **names: Any) -> str:  # noqa: ARG001  as a tokenizer
         return render_template(

@@ -15,7 +15,7 @@ from itertools import chain
 from typing import Any, NamedTuple
 
 from tuneyard.core.errors.problem_codes import ProblemCode
-from tuneyard.core.language.message import _
+from tuneyard.core.language.message import _, joined
 from tuneyard.core.llamafactory.loader import RecipeData, expected_errors
 from tuneyard.core.llamafactory.prompt import Ids, Message, Messages
 from tuneyard.core.llamafactory.prompt.history_fit import decoded, equal_length, is_continued
@@ -146,17 +146,22 @@ def template_findings(
 
     `tokenizer` is the mended one, `chat` the format before that, `resizes` the recipe's `resize_vocab`.
     """
-    called = "the template read from the tokenizer"
+    called = _("the template read from the tokenizer")
     if name:
-        called = f"template {name}"
+        called = _("template {name}", name=name)
     errors = list(_missing_tokens(template, called, tokenizer, chat, resizes))
     if not chat.is_instruct:
         return errors
     ending = ending_of(template, tokenizer)
     end = tokenizer.convert_ids_to_tokens(ending[0]) if ending else ""
     if end and end in chat.vocabulary and end not in chat.end_tokens:
-        expected = " or ".join(sorted(chat.end_tokens))
-        message = f"{called} ends answers with {end}, the model ends them with {expected}"
+        expected = joined(sorted(chat.end_tokens), _(" or "))
+        message = _(
+            "{called} ends answers with {end}, the model ends them with {expected}",
+            called=called,
+            end=end,
+            expected=expected,
+        )
         errors.append(TemplateFinding(OTHER_END_TOKEN, message, _fitting_hint(tokenizer, chat)))
     if errors:
         return errors
@@ -178,8 +183,11 @@ def _missing_tokens(
             continue  # a base model learns it as it learns any text
         missing.append(token)
     if missing:
-        listed = ", ".join(missing)
-        message = f"{called} writes {listed}, which this tokenizer does not have as one token"
+        message = _(
+            "{called} writes {tokens}, which this tokenizer does not have as one token",
+            called=called,
+            tokens=joined(missing),
+        )
         yield TemplateFinding(MISSING_SPECIAL_TOKEN, message, _fitting_hint(tokenizer, chat))
 
 
@@ -203,30 +211,44 @@ def _layout(template: Any, called: str, tokenizer: Any, chat: ChatFormat) -> Ite
         if chat.tool_prompts and not is_served(template, tokenizer, chat.tool_prompts, tools=tools):
             prompt = _template_prompt(template, tokenizer, tools=tools)
             difference = _difference(prompt, chat.tool_prompts[0], tokenizer)
-            message = f"with tools and no system text {called} writes another prompt: {difference}"
-            hint = "score with --template, too"
+            message = _(
+                "with tools and no system text {called} writes another prompt: {difference}",
+                called=called,
+                difference=difference,
+            )
+            hint = _("score with --template, too")
             if is_served(template, tokenizer, chat.system_tool_prompts, SYSTEM_TEXT, tools):
-                hint = f"give every row a system text, or {hint}"
+                hint = _("give every row a system text, or score with --template, too")
             yield TemplateFinding(OTHER_PROMPT, message, hint)
         return
     difference = _difference(prompt, chat.prompts[0], tokenizer)
     if is_served(template, tokenizer, chat.system_prompts, SYSTEM_TEXT):
-        message = f"the default system text is not the model's: in a probe without one, {difference}"
-        yield TemplateFinding(OTHER_SYSTEM_TEXT, message, "leave `template` out, or set default_system")
+        message = _(
+            "the default system text is not the model's: in a probe without one, {difference}",
+            difference=difference,
+        )
+        fix = _("leave `template` out, or set default_system")
+        yield TemplateFinding(OTHER_SYSTEM_TEXT, message, fix)
         return
-    message = f"{called} writes another prompt than the model's chat template: {difference}"
+    message = _(
+        "{called} writes another prompt than the model's chat template: {difference}",
+        called=called,
+        difference=difference,
+    )
     yield TemplateFinding(OTHER_PROMPT, message, _fitting_hint(tokenizer, chat))
 
 
 def _fitting_hint(tokenizer: Any, chat: ChatFormat) -> str:
     """Name templates that write the model's own prompt, or at least with a system text given."""
     if not chat.is_instruct:
-        return "take the template of this model, or add the tokens (add_special_tokens, resize_vocab: true)"
+        return _(
+            "take the template of this model, or add the tokens (add_special_tokens, resize_vocab: true)"
+        )
     same_prompt, same_with_system, _unused = templates_like(tokenizer, chat)
     names = (same_prompt or same_with_system)[:NAMES]
-    hint = "leave `template` out to train the model's own chat template"
+    hint = _("leave `template` out to train the model's own chat template")
     if names:
-        hint = f"take the template {' or '.join(names)}, or {hint}"
+        return _("take the template {names}, or {hint}", names=joined(names, _(" or ")), hint=hint)
     return hint
 
 
@@ -365,4 +387,9 @@ def _difference(prompt: Sequence[int], expected: Sequence[int], tokenizer: Any) 
     around = slice(max(0, position - 3), position + 8)
     trained_text = tokenizer.decode(prompt[around], clean_up_tokenization_spaces=False)
     model_text = tokenizer.decode(expected[around], clean_up_tokenization_spaces=False)
-    return f"at token {position + 1} it trains {trained_text!r}, the model's own has {model_text!r}"
+    return _(
+        "at token {number} it trains {trained!r}, the model's own has {expected!r}",
+        number=position + 1,
+        trained=trained_text,
+        expected=model_text,
+    )

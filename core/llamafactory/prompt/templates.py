@@ -20,6 +20,7 @@ from tuneyard.core.errors import LimitError
 from tuneyard.core.files import JsonObject
 from tuneyard.core.files.bounded_reading import LARGEST_RECORD
 from tuneyard.core.installation.checkout import python_variables
+from tuneyard.core.language.message import _
 
 MEMORY = 1 << 29  # bytes of addresses of the process that renders
 SECONDS_FOR_EACH = 0.05
@@ -62,7 +63,7 @@ def _render_conversations(
     """As transformers' `render_jinja_template`, without its masks and its continued messages."""
     for option in ("return_assistant_tokens_mask", "continue_final_message"):
         if names.pop(option, False):
-            raise ValueError(f"{option} is not for templates of files")
+            raise ValueError(_("{option} is not for templates of files", option=option))
     texts = []
     for messages in conversations:
         values = {
@@ -176,10 +177,15 @@ class _Renderer:
 def _message(limit: str) -> str:
     """What a template did."""
     if limit == "time":
-        return f"the chat template is stopped after {errors.TIME_LIMIT:g} s of computing: take its loops out"
+        return _(
+            "the chat template is stopped after {seconds:g} s of computing: take its loops out",
+            seconds=errors.TIME_LIMIT,
+        )
     if limit == "length":
-        return f"the chat template writes more than {LARGEST_RECORD >> 20} MiB: take its repeats out"
-    return f"the chat template is stopped at {MEMORY >> 20} MiB of memory: take its repeats out"
+        return _(
+            "the chat template writes more than {size} MiB: take its repeats out", size=LARGEST_RECORD >> 20
+        )
+    return _("the chat template is stopped at {size} MiB of memory: take its repeats out", size=MEMORY >> 20)
 
 
 _RENDERER = _Renderer()

@@ -14,6 +14,7 @@ from typing import NamedTuple
 from tuneyard.core.errors import ContentError, unexpected
 from tuneyard.core.files import parse_json, require
 from tuneyard.core.files.bounded_reading import LARGEST_RECORD, lines_of, open_regular
+from tuneyard.core.language.message import _
 
 TOKEN_LOSSES = "token_losses.jsonl"
 
@@ -47,7 +48,7 @@ class TokenLossFile:
 
     def __init__(self, path: Path, *, growing: bool = False) -> None:
         """Find the lines. `RequestError` if the file is missing, `ContentError` for a line without a row."""
-        require(path, "file of token losses")
+        require(path, _("file of token losses"))
         self.path = path
         self._offsets: dict[int, int] = {}
         offset = 0
@@ -77,8 +78,12 @@ class TokenLossFile:
         is_list = isinstance(ids, list) and all(type(token) is int for token in ids)
         if not (is_list and _all_losses(losses) and len(ids) == len(losses)):
             raise ContentError(
-                f"{self.path}: row {row}: expected `ids` (whole numbers) and as many `losses` (numbers or "
-                "null). Score the dataset again with --token-losses"
+                _(
+                    "{path}: row {row}: expected `ids` (whole numbers) and as many `losses` "
+                    "(numbers or null). Score the dataset again with --token-losses",
+                    path=self.path,
+                    row=row,
+                )
             )
         return TokenLosses(row, ids, losses)
 
@@ -89,7 +94,7 @@ def _row(line: bytes, path: Path, number: int) -> int:
     if isinstance(fields, dict):
         row = fields.get("row")
     if type(row) is not int or row < 1:
-        raise unexpected(f"{path}:{number}", "row", row, "a whole number from 1")
+        raise unexpected(f"{path}:{number}", "row", row, _("a whole number from 1"))
     return row
 
 

@@ -15,6 +15,7 @@ from tuneyard.core.documents.schema_errors import check_file
 from tuneyard.core.errors import ContentError, bounded, show_value, unexpected
 from tuneyard.core.files import JsonObject, read_object
 from tuneyard.core.installation.checkout import ROOT
+from tuneyard.core.language.message import _, relative
 from tuneyard.core.llamafactory.prompt import Ids
 from tuneyard.core.llamafactory.prompt.supervision import IGNORED
 from tuneyard.core.llamafactory.prompt.token_texts import Decode, TokenTexts
@@ -75,11 +76,12 @@ def weights_file(recipe: Path) -> Path | None:
 
 def read_weights(path: Path) -> TokenWeights:
     """Read a weights file. `ContentError` names the wrong rule, its value and the expected value."""
-    value: JsonObject = read_mapping(path, "weights file")
+    value: JsonObject = read_mapping(path, _("weights file"))
     check_file(path, read_object(SCHEMA), value)
     rules = []
     for number, rule in enumerate(value["rules"]):
-        rules.append((_pattern(rule, f"{path}: rules.{number}"), float(rule["weight"])))
+        pattern = _pattern(rule, f"{relative(path)}: rules.{number}")
+        rules.append((pattern, float(rule["weight"])))
     return TokenWeights(float(value.get("default", 1.0)), tuple(rules))
 
 
@@ -92,7 +94,12 @@ def _pattern(rule: JsonObject, place: str) -> re.Pattern[str]:
     try:
         return re.compile(expression, re.DOTALL if "field" in rule else 0)
     except re.error as error:
-        wrong = f"{place}: {show_value(rule['regex'])} is no regular expression: {error}"
+        wrong = _(
+            "{place}: {pattern} is no regular expression: {reason}",
+            place=place,
+            pattern=show_value(rule["regex"]),
+            reason=error,
+        )
         raise ContentError(wrong) from error
 
 
@@ -100,7 +107,7 @@ def _in_template(field: str, template: str, place: str) -> str:
     """Regular expression for a field's text in an answer that follows the template."""
     parts = re.split(r"\{(\w+)\}", template)  # texts and, between them, the names of fields
     if field not in parts[1::2]:
-        raise unexpected(place, "in", template, f"the answer's template with {{{field}}}")
+        raise unexpected(place, "in", template, _("the answer's template with {{{field}}}", field=field))
     pieces = list(map(re.escape, parts))
     pieces[1::2] = ["(?:.*?)"] * (len(parts) // 2)
     pieces[2 * parts[1::2].index(field) + 1] = "(.*?)"

@@ -11,6 +11,7 @@ from tuneyard.core.errors import ContentError
 from tuneyard.core.files import check_characters, read_object
 from tuneyard.core.files.bounded_reading import check_size
 from tuneyard.core.installation.checkout import ROOT
+from tuneyard.core.language.message import _
 
 TOKENIZER_JSON, TOKENIZER_CONFIG = "tokenizer.json", "tokenizer_config.json"
 GENERATION = "generation_config.json"
@@ -88,8 +89,14 @@ def _check_growth(path: Path, fields: Mapping[str, Any]) -> None:
                 growth *= max(1, len(step["content"]))
         if growth > MOST_GROWTH:
             raise ContentError(
-                f"{path}: {part}: its replacements may write {growth:,} characters for one, expected at most "
-                f"{MOST_GROWTH:,}; take the file from the model's own page again"
+                _(
+                    "{path}: {part}: its replacements may write {growth:,} characters for one, "
+                    "expected at most {most:,}; take the file from the model's own page again",
+                    path=path,
+                    part=part,
+                    growth=growth,
+                    most=MOST_GROWTH,
+                )
             )
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tuneyard.core.errors import ContentError, LimitError, show_value
+from tuneyard.core.language.message import _
 from tuneyard.core.llamafactory.prompt import SavedTemplate, find_chat_template
 from tuneyard.core.llamafactory.prompt.rendering import template_renderer
 from tuneyard.core.llamafactory.prompt.tokenizer_files import (
@@ -92,8 +93,15 @@ def trained_special(folder: Path, place: Path, vocabulary: Collection[str]) -> d
     for name, text in changed.items():
         if vocabulary and text not in vocabulary:
             raise ContentError(
-                f"{folder / TOKENIZER_CONFIG}: {name} is {show_value(text)}, expected a token of the "
-                f"base's vocabulary; copy the training's {TOKENIZER_JSON} into {folder}"
+                _(
+                    "{path}: {name} is {token}, expected a token of the base's vocabulary; copy "
+                    "the training's {file} into {folder}",
+                    path=folder / TOKENIZER_CONFIG,
+                    name=name,
+                    token=show_value(text),
+                    file=TOKENIZER_JSON,
+                    folder=folder,
+                )
             )
     return {**special, **changed}
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from tuneyard.core.errors import ContentError, RequestError, show_value
+from tuneyard.core.language.message import _
 from tuneyard.core.llamafactory.prompt import Tokenizer
 from tuneyard.core.llamafactory.prompt.tokenizer_files import check_tokenizer_files
 from tuneyard.core.llamafactory.prompt.trained_files import read_trained, tokenizer_folder, trained_special
@@ -18,7 +19,7 @@ def open_trained(folders: Sequence[Path], base: Tokenizer) -> tuple[Tokenizer, l
     `RequestError` if two adapters have other ids for a token, `ContentError` for a damaged tokenizer.
     """
     if not folders:
-        raise ValueError("no adapter, whose tokenizer is to be opened")
+        raise ValueError(_("no adapter, whose tokenizer is to be opened"))
     base_folder = Path(base.name_or_path)
     tokenizers: list[Tokenizer] = []
     ends: set[int] = set()
@@ -59,8 +60,12 @@ def _load(folder: Path, base: Path) -> Tokenizer:
     except (OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError) as error:
         first_line = str(error).partition("\n")[0]
         raise ContentError(
-            f"{folder}: its tokenizer cannot be loaded: {first_line}; copy it again from the training's "
-            "output_dir"
+            _(
+                "{folder}: its tokenizer cannot be loaded: {problem}; copy it again from the "
+                "training's output_dir",
+                folder=folder,
+                problem=first_line,
+            )
         ) from error
 
 
@@ -70,7 +75,13 @@ def _check_equal(first: Path, one: Tokenizer, folder: Path, other: Tokenizer) ->
     differing = sorted(token for token in {*ids, *other_ids} if ids.get(token) != other_ids.get(token))
     if differing:
         raise RequestError(
-            f"{first} and {folder} were trained with different tokenizers: {show_value(differing[0])} has "
-            f"the id {ids.get(differing[0])} in one and {other_ids.get(differing[0])} in the other; "
-            "score each adapter on its own"
+            _(
+                "{name} and {folder} were trained with different tokenizers: {token} has the "
+                "id {number} in one and {other} in the other; score each adapter on its own",
+                name=first,
+                folder=folder,
+                token=show_value(differing[0]),
+                number=ids.get(differing[0]),
+                other=other_ids.get(differing[0]),
+            )
         )
