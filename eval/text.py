@@ -14,7 +14,7 @@ import click
 from tuneyard.core.cli.run import run_command
 from tuneyard.core.errors import ContentError, RequestError, need
 from tuneyard.core.files import write_json
-from tuneyard.core.language.message import _, counted, joined
+from tuneyard.core.language.message import _, counted, joined, ngettext
 from tuneyard.core.llamafactory.prompt.supervision import SupervisedText, supervise, supervise_text
 from tuneyard.eval.backends import Backend
 from tuneyard.eval.backends.scorers import Fields, Scorer
@@ -308,7 +308,7 @@ class Text(Task):
             interval = ", ".join(f"{limit:.4f}" for limit in limits)
         rows = counted(results["n"], "answer", "answers")
         if results["scored"] == "texts":
-            rows = counted(results["n"], "text", "texts")
+            rows = ngettext("{number:,} text", "{number:,} texts", results["n"], number=results["n"])
         tokens = counted(results["tokens"], "token", "tokens")
         parts: list[str] = [
             _("eval_loss {loss:.4f} [{interval}]", loss=results["eval_loss"], interval=interval),

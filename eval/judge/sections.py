@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from tuneyard.core.errors import RequestError
-from tuneyard.core.language.message import _, joined
+from tuneyard.core.language.message import _, joined, relative
 from tuneyard.core.training.metrics import ACCURACY, METRICS, SHARE, Metric, metric_of
 from tuneyard.eval.judge.conclusions import MEAN, Comparison, ModelScore, PairedTest, Section
 from tuneyard.eval.metrics import metrics
@@ -107,7 +107,7 @@ def compare(
             _(
                 "--decide-on {name}: no such dataset; expected one of {names}",
                 name=decide_on,
-                names=", ".join(runs),
+                names=joined(runs),
             )
         )
     models = models_of(runs)
@@ -147,13 +147,13 @@ def paired_rows(dataset: str, runs: RunsByModel, metric: Metric) -> PairedRows:
     by_model = {model: run.column(metric.name) for model, run in runs.items()}
     kept = [row for row, cells in enumerate(zip(*by_model.values(), strict=True)) if None not in cells]
     if not kept:
-        sources = ", ".join(run.source for run in runs.values())
+        sources = joined(relative(run.source) for run in runs.values())
         raise RequestError(
             _(
-                "{dataset}: no row has {name} in all of {names}",
+                "{dataset}: no row has {metric} in all of {sources}",
                 dataset=dataset,
-                name=metric.name,
-                names=sources,
+                metric=metric.name,
+                sources=sources,
             )
         )
     weights = np.ones(len(kept))

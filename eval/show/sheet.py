@@ -19,7 +19,7 @@ from typing import Any
 from tuneyard.core.errors import SHOWN, ContentError, RequestError, show_value
 from tuneyard.core.files import read_object, text_sha256
 from tuneyard.core.files.bounded_reading import open_regular
-from tuneyard.core.language.message import _, counted, joined, tr, translated
+from tuneyard.core.language.message import _, counted, joined, ngettext, tr, translated
 from tuneyard.core.language.number_format import NONE, percent, show_p
 from tuneyard.core.text.markdown import markdown_table
 from tuneyard.core.text.quoting import markdown_block, markdown_text
@@ -268,7 +268,7 @@ def verdict(one: Outcome, *, by_cluster: bool) -> str:
 
     units = counted(one.wins, "prompt", "prompts")
     if by_cluster:
-        units = counted(one.wins, "cluster", "clusters")
+        units = ngettext("{number:,} cluster", "{number:,} clusters", one.wins, number=one.wins)
     outcome = _("{units} won, {losses} lost, {ties} tied", units=units, losses=one.losses, ties=one.ties)
     if one.share is None or one.p is None:
         return _(

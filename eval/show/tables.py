@@ -7,7 +7,7 @@ from typing import Any
 
 from tuneyard.core.files import versions
 from tuneyard.core.installation.checkout import version
-from tuneyard.core.language.message import _, counted, joined, tr
+from tuneyard.core.language.message import _, counted, joined, ngettext, tr
 from tuneyard.core.language.number_format import (
     NONE,
     Table,
@@ -209,7 +209,9 @@ def method(section: Section) -> str:
         rows = tr("Every dataset counts alike.")
     elif section.groups is not None:
         examples = counted(section.n, "example", "examples")
-        clusters = counted(section.groups, "cluster", "clusters")
+        clusters = ngettext(
+            "{number:,} cluster", "{number:,} clusters", section.groups, number=section.groups
+        )
         rows = tr("{examples} in {clusters}.", examples=examples, clusters=clusters)
         test = tr(" p and intervals come from one test, which takes clusters whole.")
     else:

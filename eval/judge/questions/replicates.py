@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from tuneyard.core.errors import RequestError
-from tuneyard.core.language.message import _
+from tuneyard.core.language.message import _, joined
 from tuneyard.eval.read.scored_run import RunsByDataset, ScoredRun, models_of
 
 Recipes = Mapping[str, Sequence[str]]
@@ -21,12 +21,11 @@ def with_settings(runs: RunsByDataset, base: str, recipes: Recipes) -> RunsByDat
     for setting, members in recipes.items():
         if setting in models:
             raise RequestError(
-                _("--replicates {text}: {text} is also a model; choose another name", text=setting)
+                _("--replicates {name}: {name} is also a model; choose another name", name=setting)
             )
         candidates = [model for model in models if model != base]
         for model in members:
             if model not in candidates:
-                expected = ", ".join(candidates)
                 raise RequestError(
                     _(
                         "--replicates {name}: {model} is no model to compare with {base}; expected some of "
@@ -34,7 +33,7 @@ def with_settings(runs: RunsByDataset, base: str, recipes: Recipes) -> RunsByDat
                         name=setting,
                         model=model,
                         base=base,
-                        names=expected,
+                        names=joined(candidates),
                     )
                 )
     setting_of = {model: name for name, models in recipes.items() for model in models}

@@ -36,6 +36,7 @@ from tuneyard.eval.judge.questions.slices import by_slices
 from tuneyard.eval.read.find import ScoredRunSource
 from tuneyard.eval.read.logs.defect import DETAILED
 from tuneyard.eval.scoring.weights import Axes
+from tuneyard.eval.show.html import terms
 from tuneyard.eval.show.tables import markdown
 from tuneyard.recipes import best
 from tuneyard.recipes.sweep import results
@@ -178,6 +179,12 @@ def test_one_of_a_thing_is_no_plural(groups: list[str] | None, tmp_path: Path) -
         assert counted(number, "example", "examples") == f"{number:,} example{'' if singular else 's'}"
         with in_language(CHINESE):
             assert translated(counted(number, "example", "examples")) == f"{number:,} 个样本"
+
+
+def test_a_term_of_the_glossary_is_no_noun_of_a_number() -> None:
+    """`4 个聚类` has the term 聚类, whose meaning follows: the measure word belongs to the number."""
+    with in_language(CHINESE):
+        assert [name for name, _meaning in terms("共 20 个样本，分属 4 个聚类。")] == ["聚类"]
 
 
 def test_a_chinese_page_and_table(tmp_path: Path) -> None:
