@@ -32,8 +32,8 @@ from tuneyard.core.weights.adapter_files import (
     PREFIX,
     ChangedModule,
 )
-from tuneyard.core.weights.adapter_fit import module_misfits
 from tuneyard.core.weights.adapter_names import open_adapter_weights
+from tuneyard.core.weights.base_compatibility import module_mismatches
 from tuneyard.core.weights.base_models import Base
 from tuneyard.core.weights.tensors import LONGEST_NAME, Array, Tensor, Weights
 
@@ -200,7 +200,7 @@ class Adapter(ABC):
 
     def misfits(self, base: Base) -> Iterator[str]:
         """Yield why modules of the base cannot be changed by this adapter."""
-        return module_misfits(base, self.modules)
+        return module_mismatches(base, self.modules)
 
     def on_base(self, base: Base) -> Self:  # noqa: ARG002  # of kinds whose files do not say it
         """The adapter with its modules as the base's class stores their weights."""

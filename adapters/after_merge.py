@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tuneyard.core.datasets import eval_split, read_registry, registry_folder
-from tuneyard.core.datasets.fitting_command import scoring_options
+from tuneyard.core.datasets.scoring_command import scoring_options
 from tuneyard.core.errors import TuneyardError
 from tuneyard.core.training.parent_adapters import parent_adapters
 

@@ -16,7 +16,7 @@ from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.core.language.message import _, joined
 from tuneyard.core.weights.adapter_files import (
     PREFIX,
-    full_tensor_misfit,
+    full_tensor_mismatch,
     is_enlarged_table,
     unwrapped_tensor,
 )
@@ -120,11 +120,11 @@ def _merged(
     stored = base.find(unwrapped_tensor(name))
     shapes = [item.adapter.weights.tensors[PREFIX + name].shape for item in holders]
     if stored is None:
-        misfit = full_tensor_misfit(name, shapes[0], None, base.folder, may_grow=True)
+        misfit = full_tensor_mismatch(name, shapes[0], None, base.folder, may_grow=True)
         raise ContentError(_("{name}: {problem}", name=first, problem=misfit))
     base_shape = base.tensors[stored].shape
     for item, shape in zip(holders, shapes, strict=True):
-        misfit = full_tensor_misfit(name, shape, base_shape, base.folder, may_grow=True)
+        misfit = full_tensor_mismatch(name, shape, base_shape, base.folder, may_grow=True)
         if misfit:
             raise ContentError(_("{name}: {problem}", name=item.adapter.name, problem=misfit))
         if shape != shapes[0]:

@@ -19,8 +19,8 @@ from tuneyard.core.files.links import check_own_files, own_file
 from tuneyard.core.language.message import _, counted
 from tuneyard.core.training.training_run import SETTINGS, STARTED, TRAINING, record_folders
 from tuneyard.core.weights.adapter_files import CONFIG, PREFIX, WEIGHTS, WEIGHTS_INDEX, open_weight_files
-from tuneyard.core.weights.adapter_fit import shapes_of
 from tuneyard.core.weights.adapter_names import core_of, paths_in_base, peft_name
+from tuneyard.core.weights.base_compatibility import shapes_of
 from tuneyard.core.weights.base_models import open_base
 from tuneyard.core.weights.tensors import Tensor, header_bytes
 

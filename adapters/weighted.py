@@ -17,8 +17,8 @@ from tuneyard.adapters.weights import LayerWeights, Weight, layer_notes, parse_m
 from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.core.language.message import _, joined
 from tuneyard.core.weights.adapter_files import Module, check_base, check_task, is_same_name
-from tuneyard.core.weights.adapter_fit import shapes_of
 from tuneyard.core.weights.adapter_names import core_of, misnaming, rename_command
+from tuneyard.core.weights.base_compatibility import shapes_of
 from tuneyard.core.weights.base_models import Base, has_weights, open_base
 
 A = TypeVar("A", bound=Adapter, covariant=True)

@@ -8,7 +8,7 @@ from tuneyard.core.datasets import (
     read_registry,
     registry_folder,
 )
-from tuneyard.core.datasets.fitting_command import scoring_options
+from tuneyard.core.datasets.scoring_command import scoring_options
 from tuneyard.core.documents import is_number
 from tuneyard.core.errors import TuneyardError
 from tuneyard.core.files import read_object

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from tuneyard.core.llamafactory.prompt.template_fit import TemplateFinding
+from tuneyard.core.llamafactory.prompt.template_match import TemplateFinding
 from tuneyard.recipes.costs import Shapes
 
 

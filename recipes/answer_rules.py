@@ -75,7 +75,7 @@ def problems_of_answer(recipe: Recipe, answer: Facts, datasets: list[NamedDatase
 
 
 def template_problems(recipe: Recipe, answer: Facts) -> Iterator[Problem]:
-    """Report the problems that core/llamafactory/prompt/template_fit.py and history_findings.py found.
+    """Report the problems that core/llamafactory/prompt/template_match.py and history_findings.py found.
 
     With wrong tokens (an error) every later turn differs, which is said once.
     """

@@ -17,8 +17,8 @@ from tuneyard.core.files import files_of, read_object, sha256
 from tuneyard.core.language.message import message_of
 from tuneyard.core.llamafactory.loader import Launch, RecipeData, read_arguments
 from tuneyard.core.llamafactory.models import linear_layers, prepare_config, with_adapter
-from tuneyard.core.llamafactory.prompt.template_fit import TemplateFinding, with_fitted_template
-from tuneyard.core.llamafactory.template_choice import TemplateChoice, fitting_templates
+from tuneyard.core.llamafactory.prompt.template_match import TemplateFinding, with_matching_template
+from tuneyard.core.llamafactory.template_choice import TemplateChoice, matching_templates
 from tuneyard.core.llamafactory.trained_rows import UntrainableEpochError
 from tuneyard.core.records import PLACEHOLDERS
 from tuneyard.recipes.answer import EpochCounts, Facts, LaidOut, Rows
@@ -81,7 +81,7 @@ def measure(
             arguments.with_tokenizer()
             choices: Iterator[TemplateChoice] = iter(())
         else:
-            choices = fitting_templates(arguments, has_tools=_has_tools(arguments), **rows)
+            choices = matching_templates(arguments, has_tools=_has_tools(arguments), **rows)
         for choice in choices:
             template = choice
             chosen = {**settings, **choice.settings}
@@ -162,7 +162,7 @@ class Inspection:
         template_error, rejected, train = "", "", EpochCounts()
         inspection = self
         try:
-            loaded, findings = with_fitted_template(self.arguments, _has_tools(self.arguments))
+            loaded, findings = with_matching_template(self.arguments, _has_tools(self.arguments))
             inspection = replace(self, loaded=loaded)
         except expected_errors() as error:
             template_error = words(error)

@@ -23,7 +23,7 @@ from tuneyard.core.llamafactory.file_rows import aligned_rows, row_converter, ro
 from tuneyard.core.llamafactory.loader import WHOLE, RecipeData, RetypedColumnError
 from tuneyard.core.llamafactory.processors import packed_blocks
 from tuneyard.core.llamafactory.prompt.history_findings import history_findings
-from tuneyard.core.llamafactory.prompt.template_fit import TemplateFinding
+from tuneyard.core.llamafactory.prompt.template_match import TemplateFinding
 from tuneyard.core.llamafactory.stages import TAGGED, TRAINING_STAGES
 from tuneyard.core.llamafactory.templates import is_reasoning
 from tuneyard.core.llamafactory.trained_rows import UntrainableEpochError, mixed_and_split

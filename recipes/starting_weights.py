@@ -150,7 +150,7 @@ def _adapter_problems(recipe: Recipe, key: str, name: str, base_key: str, base: 
         return
     # imports numpy
     from tuneyard.core.weights.adapter_files import CONFIG, WEIGHTS, WEIGHTS_INDEX, find_pickle
-    from tuneyard.core.weights.adapter_fit import adapter_misfits
+    from tuneyard.core.weights.base_compatibility import adapter_mismatches
 
     is_split_or_pickled = (folder / WEIGHTS_INDEX).is_file() or find_pickle(folder) is not None
     for file in (CONFIG, WEIGHTS):
@@ -191,7 +191,7 @@ def _adapter_problems(recipe: Recipe, key: str, name: str, base_key: str, base: 
             return
         # LLaMA-Factory enlarges the embeddings before it loads an adapter (hparams/model_args.py)
         may_grow = any(recipe.settings.get(setting) for setting in RESIZING)
-        misfits = adapter_misfits(folder, base_folder, may_grow=may_grow)
+        misfits = adapter_mismatches(folder, base_folder, may_grow=may_grow)
         if misfits:
             message = _("adapter {name}: {misfit}", name=name, misfit=misfits[0])
             if len(misfits) > 1:

@@ -27,7 +27,7 @@ from tuneyard.core.errors import show_value
 from tuneyard.core.language.message import _, tr
 from tuneyard.core.training.training_run import PISSA_CONVERTED
 from tuneyard.core.weights.adapter_files import CONFIG, PAIRS, PREFIX, Module, adapted_modules
-from tuneyard.core.weights.adapter_fit import as_stored
+from tuneyard.core.weights.base_compatibility import as_stored
 from tuneyard.core.weights.base_models import Base
 from tuneyard.core.weights.tensors import Array, Tensor
 

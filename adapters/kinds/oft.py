@@ -28,7 +28,7 @@ from tuneyard.adapters.measures import ModuleStatistics
 from tuneyard.core.errors import ContentError, show_value
 from tuneyard.core.language.message import _, tr
 from tuneyard.core.weights.adapter_files import CONFIG, PREFIX
-from tuneyard.core.weights.adapter_fit import stored_shape
+from tuneyard.core.weights.base_compatibility import stored_shape
 from tuneyard.core.weights.base_models import Base
 from tuneyard.core.weights.oft_rotations import ROTATION, Rotation, rotated_modules
 from tuneyard.core.weights.tensors import Array, Tensor

@@ -206,12 +206,12 @@ def _sort(conversations: Collection[list[MessageRow]], order: str) -> None:
         open_texts = next(
             (conversation for conversation in texts if orders_of([conversation]) is None), texts[0]
         )
-        shown = show_values(open_texts[:MOST_SHOWN])
+        examples = show_values(open_texts[:MOST_SHOWN])
         fix = (
             "number the turns, or write times as 2024-03-01 09:05:00; without `order` the file's order stays"
         )
         raise UnreadableFileError(
-            NO_RECORDS, _("the order of {shown} is not certain", shown=shown), fix, field=order
+            NO_RECORDS, _("the order of {shown} is not certain", shown=examples), fix, field=order
         )
     for conversation, positions in zip(conversations, orders, strict=True):
         conversation[:] = [conversation[position] for position in positions]

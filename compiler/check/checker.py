@@ -102,7 +102,7 @@ class Checker:
         self.lost_in = spec.lost_in
         self.mapped = {*spec.used, *self.lost_in}
         self.sources: dict[str, str] = {}
-        self.known = dict(late)
+        self.source_by_column = dict(late)
         self.absent: set[str] = set()
         self.rows_by_source: dict[str, Counter[str]] = {column.name: Counter() for column in spec.columns}
         self.lookup = label_keys(spec)
@@ -283,21 +283,21 @@ class Checker:
         sources_of_rows: dict[str, list[str | None]] = {}
         missing = []
         for column in self.spec.columns:
-            found = sources_in(column, names, rows)
-            if found:
-                chosen = self._chosen(column, found, rows)
+            filled_sources = sources_in(column, names, rows)
+            if filled_sources:
+                chosen = self._chosen(column, filled_sources, rows)
                 if isinstance(chosen, str):
                     sources[column.name] = chosen
                 else:
                     sources_of_rows[column.name] = chosen
             elif column.required or column.type.is_id():
-                if column.name in self.known:
-                    sources[column.name] = self.known[column.name]
+                if column.name in self.source_by_column:
+                    sources[column.name] = self.source_by_column[column.name]
                     continue
                 self.absent.add(column.name)
                 if column.required and not column.type.drops_rows_without_it():
                     missing.append(column)
-        late = {name: source for name, source in self.known.items() if name in self.absent}
+        late = {name: source for name, source in self.source_by_column.items() if name in self.absent}
         if late:
             raise LateColumnError(late)
         if missing and not self.failed:
@@ -317,15 +317,15 @@ class Checker:
             for each, numbers in groups.items()
         ]
 
-    def _chosen(self, column: Column, found: Sequence[str], rows: Rows) -> str | list[str | None]:
+    def _chosen(self, column: Column, filled_sources: Sequence[str], rows: Rows) -> str | list[str | None]:
         """The source of a column in all rows of a batch, or in each: the first that a row fills.
 
         A row that fills none takes the first that it has. Next to turns a row may have none.
         """
-        self.known.setdefault(column.name, found[0])
+        self.source_by_column.setdefault(column.name, filled_sources[0])
         counts = self.rows_by_source[column.name]
-        if len(found) == 1:
-            source = found[0]
+        if len(filled_sources) == 1:
+            source = filled_sources[0]
             values = rows.column(source)
             count = len(values)
             if not column.required and len(column.names) > 1:
@@ -334,20 +334,27 @@ class Checker:
             if column.type.joins_conversation() and any(value is MISSING for value in values):
                 return [None if value is MISSING else source for value in values]
             return source
-        values_of_sources = [rows.column(source) for source in found]
+        values_of_sources = [rows.column(source) for source in filled_sources]
         if all_are_filled(values_of_sources[0]):
-            counts[found[0]] += len(rows.lines)
-            return found[0]
+            counts[filled_sources[0]] += len(rows.lines)
+            return filled_sources[0]
         chosen: list[str | None] = []
         for values_of_row in zip(*values_of_sources, strict=True):
             source = next(
-                (source for source, value in zip(found, values_of_row, strict=True) if is_filled(value)), ""
+                (
+                    source
+                    for source, value in zip(filled_sources, values_of_row, strict=True)
+                    if is_filled(value)
+                ),
+                "",
             )
             if source:
                 counts[source] += 1
             else:
-                present = zip(found, values_of_row, strict=True)
-                source = next((source for source, value in present if value is not MISSING), found[0])
+                present = zip(filled_sources, values_of_row, strict=True)
+                source = next(
+                    (source for source, value in present if value is not MISSING), filled_sources[0]
+                )
                 counts[source] += 0
             chosen.append(source)
         first = chosen[0]
@@ -448,10 +455,12 @@ class Checker:
         types_of_rows = list(zip(*(map(type, batch.columns[name]) for name in names), strict=True))
         changed = {}
         for types in dict.fromkeys(types_of_rows):
-            found = {name: _type(of) for name, of in zip(names, types, strict=True) if of is not NoneType}
-            changed[types] = [name for name, of in found.items() if of != self.types.get(name, of)]
+            type_by_name = {
+                name: _type(of) for name, of in zip(names, types, strict=True) if of is not NoneType
+            }
+            changed[types] = [name for name, of in type_by_name.items() if of != self.types.get(name, of)]
             if not changed[types]:
-                self.types.update(found)
+                self.types.update(type_by_name)
         if not any(changed.values()):
             return batch
         good = []
@@ -466,8 +475,10 @@ class Checker:
     def _changed(self, name: str, batch: Batch, number: int, rows: Rows) -> Problem:
         """E105 for a kept value of another type than before."""
         value = batch.columns[name][number]
-        found = _("found {value} ({type})", value=show_value(value), type=_type(type(value)))
-        message = _("{found}, expected {types} as in the rows before", found=found, types=self.types[name])
+        value_and_type = _("found {value} ({type})", value=show_value(value), type=_type(type(value)))
+        message = _(
+            "{found}, expected {types} as in the rows before", found=value_and_type, types=self.types[name]
+        )
         in_table = "in a spec, `is: extra` keeps all of them as text"
         fix = "write all of them as text" if rows.typed else in_table
         return Problem(WRONG_TYPE, batch.location(number), message, self._field(name), fix)

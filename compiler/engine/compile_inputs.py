@@ -78,7 +78,7 @@ def _complete(run: Run) -> None:
         problems.lead(report.unused.problems(report.read))
     report.rejected = problems.bad_rows
     if not report.failed:
-        report.fit = lint_splits(spec, run.fingerprints, problems)
+        report.quality = lint_splits(spec, run.fingerprints, problems)
         is_drawn = spec.split and not (spec.split.is_given or spec.split.group)
         if is_drawn and problems.counts[REPEATED_ROW]:
             problems.notes.append(

@@ -93,7 +93,7 @@ class CompileReport(Counts):
     problems: Problems
     datasets: dict[str, int] = field(default_factory=dict)
     files: CompiledFiles = field(default_factory=dict)
-    fit: JsonObject = field(default_factory=dict)
+    quality: JsonObject = field(default_factory=dict)
     unused: Unused = field(default_factory=Unused)
     up_to_date: bool = False
     seconds: float = 0.0

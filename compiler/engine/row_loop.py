@@ -159,7 +159,7 @@ class Reading:
     @property
     def has_ids(self) -> bool:
         """True if the rows so far have ids of their own."""
-        return "idx" in self._checker.known
+        return "idx" in self._checker.source_by_column
 
     def batches(self) -> Iterator[tuple[Rows, Batch]]:
         """Yield rows as they are read, with those of them that are kept, as checked columns.

@@ -362,7 +362,7 @@ def _sources_to_try(
         lines = [
             line for line in head_of(path, encoding).decode(errors="replace").splitlines() if line.strip()
         ]
-        speakers = {SPEAKERS[found[1].lower()] for found in map(SPEAKER.match, lines) if found is not None}
+        speakers = {SPEAKERS[match[1].lower()] for match in map(SPEAKER.match, lines) if match is not None}
         rows = {}
         has_both = {"user", "assistant"} <= speakers
         if has_both and any(map(SPEAKER.match, lines[:3])):  # the lines before it are titles

@@ -172,12 +172,12 @@ def lost_prompt(statistics: FileStatistics, spec: Spec, unused: Sequence[Leaf]) 
 
 def first_names(names: Sequence[str]) -> str:
     """The first names, and how many more there are."""
-    shown = ", ".join(names[:SHOWN_COLUMNS])
-    if len(shown) > LONGEST:
-        shown = f"{shown[:LONGEST]}…"
+    listed = ", ".join(names[:SHOWN_COLUMNS])
+    if len(listed) > LONGEST:
+        listed = f"{listed[:LONGEST]}…"
     if len(names) > SHOWN_COLUMNS:
-        shown += _(" and {names} more", names=len(names) - SHOWN_COLUMNS)
-    return shown
+        listed += _(" and {names} more", names=len(names) - SHOWN_COLUMNS)
+    return listed
 
 
 def may_matter(statistics: FileStatistics, proposal: Proposal, leaf: Leaf) -> bool:

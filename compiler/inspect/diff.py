@@ -180,11 +180,15 @@ def _others(rows: Rows, without: Rows) -> Rows:
 
 def _listed(title: str, lines: Iterator[str], count: int, every: bool) -> Iterator[str]:
     """Yield lines with their title, the first 20 unless `every`, and how many more there are."""
-    shown = count if every else min(count, SHOWN)
-    for line in islice(lines, shown):
+    count_to_print = count if every else min(count, SHOWN)
+    for line in islice(lines, count_to_print):
         yield f"{title}{line}"
-    if count > shown:
-        yield _("{title}    … and {count} more (--all shows them)", title=title.rstrip(), count=count - shown)
+    if count > count_to_print:
+        yield _(
+            "{title}    … and {count} more (--all shows them)",
+            title=title.rstrip(),
+            count=count - count_to_print,
+        )
 
 
 def _change_line(change: Change) -> str:

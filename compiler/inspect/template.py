@@ -6,7 +6,7 @@ from tuneyard.core.errors import ContentError
 from tuneyard.core.language.message import _
 from tuneyard.core.llamafactory.loader import expected_errors, import_offline
 from tuneyard.core.llamafactory.prompt import Messages, template_named
-from tuneyard.core.llamafactory.prompt.template_fit import EOS, Writing
+from tuneyard.core.llamafactory.prompt.template_match import EOS, Writing
 from tuneyard.core.llamafactory.stages import rows_of
 from tuneyard.core.records import ChatMessage, Entry, Example, Record, RecordReader, format_of_entry
 

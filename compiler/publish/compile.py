@@ -107,7 +107,7 @@ def _report_of(manifest: Manifest, job: CompileJob) -> CompileReport:
         **{key: manifest.counts[key] for key in COUNTED},
         datasets=manifest.records,
         files=manifest.files,
-        fit=manifest.fit,
+        quality=manifest.fit,
         up_to_date=True,
     )
 
@@ -123,7 +123,7 @@ def _manifest_of(report: CompileReport, spec: Spec, entries: Entries, made_from:
         notes=problems.notes,
         not_used=dict(report.unused.rows),
         ignored=dict(report.unused.ignored),
-        fit=report.fit,
+        fit=report.quality,
         cluster=spec.group,
         files=report.files,
         entries={name: entry for name, entry in entries.items() if name in report.datasets},

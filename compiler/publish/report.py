@@ -112,7 +112,7 @@ def report_as_json(report: CompileReport) -> JsonObject:
         "up_to_date": report.up_to_date,
         "seconds": round(report.seconds, 3),
         "counts": dict(sorted(problems.counts.items())),
-        "fit": report.fit,
+        "fit": report.quality,
         "notes": problems.notes,
         "not_used": dict(report.unused.rows),
         "ignored": dict(report.unused.ignored),

@@ -56,10 +56,13 @@ def _parse(path: Path, raw: Any) -> Spec:
     if isinstance(clean, str):
         clean = [clean]
     split = raw.get("split", {})
-    fit = raw.get("fit", {})
-    if fit == "near":
-        fit = {"near": True}
-    fit = {"group": split.get("group"), **fit}  # rows that a split keeps together depend on each other
+    quality = raw.get("fit", {})
+    if quality == "near":
+        quality = {"near": True}
+    quality = {
+        "group": split.get("group"),
+        **quality,
+    }  # rows that a split keeps together depend on each other
     try:
         columns = tuple(_column(name, value, raw) for name, value in raw.get("columns", {}).items())
         spec = filled_in(
@@ -70,7 +73,7 @@ def _parse(path: Path, raw: Any) -> Spec:
             columns=columns,
             labels={label: tuple(raw_labels) for label, raw_labels in raw.get("labels", {}).items()},
             outputs=tuple(_output(raw["write"], number) for number in range(len(raw["write"]))),
-            **fit,
+            **quality,
             filter=filled_in(Filter, raw.get("filter", {})),
             clean=tuple(clean),
             split=_split(split) if split else None,

@@ -56,7 +56,7 @@ from tuneyard.core.llamafactory.loader import (
 from tuneyard.core.llamafactory.problem_codes import ALL_ROWS_CUT
 from tuneyard.core.llamafactory.prompt import template_named
 from tuneyard.core.llamafactory.prompt.history_findings import history_findings
-from tuneyard.core.llamafactory.prompt.template_fit import with_fitted_template
+from tuneyard.core.llamafactory.prompt.template_match import with_matching_template
 from tuneyard.core.llamafactory.stages import UNFIT_STAGE, rows_of, stage_fits, stage_problem
 from tuneyard.core.records import PLACEHOLDERS, RecordFormat, format_of_entry
 from tuneyard.core.records.answers import MESSAGES, code_for
@@ -439,7 +439,7 @@ def _auditor(
         template_named(name, think=False)  # an unknown name is refused with the nearest one
     try:
         with quiet():
-            data, template = with_fitted_template(data, has_tools)
+            data, template = with_matching_template(data, has_tools)
     except expected_errors() as error:
         if needs_code(error):
             fix = "without --model and --recipe the rows are checked"

@@ -23,7 +23,7 @@ from tuneyard.compiler.verify.audit import (
 from tuneyard.core.llamafactory.loader import UNPACKED, WHOLE, RecipeData, expected_errors
 from tuneyard.core.llamafactory.prompt import Messages
 from tuneyard.core.llamafactory.prompt.supervision import IGNORED
-from tuneyard.core.llamafactory.prompt.template_fit import ending_of
+from tuneyard.core.llamafactory.prompt.template_match import ending_of
 from tuneyard.core.llamafactory.templates import is_reasoning
 from tuneyard.core.records import PLACEHOLDERS
 from tuneyard.core.records.answers import SAME, answer_codes

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from tuneyard.compiler.view.encoding import TEXT, EncodedMessage, Segment, TokenSequence
 from tuneyard.compiler.view.payload import CUT, LEARNED, PageBlock, PageSide, TokenSpan
-from tuneyard.core.llamafactory.prompt.template_fit import Writing
+from tuneyard.core.llamafactory.prompt.template_match import Writing
 from tuneyard.core.llamafactory.prompt.token_texts import TokenTexts
 
 CONTENT = "{{content}}"

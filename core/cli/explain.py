@@ -43,8 +43,8 @@ def codes_of_plugins() -> Mapping[str, ProblemCode]:
     for group in get_args(Group):
         for plugin in load(group).values():
             with plugin.guarded():
-                found = _by_code([importlib.import_module(plugin.module)])
-                for code, entry in found.items():
+                entries_of_plugin = _by_code([importlib.import_module(plugin.module)])
+                for code, entry in entries_of_plugin.items():
                     if code[1] != PLUGINS:
                         continue
                     if entries.setdefault(code, entry) is not entry:

@@ -50,13 +50,13 @@ def messages_of(file: BinaryIO) -> Iterator[ArrowMessage]:
     file.seek(0)
     if file.read(len(MAGIC)) == MAGIC:
         for start in _starts(file):
-            found = _message_at(file, start)
-            if found and found[1]:
-                yield found[1]
+            step = _message_at(file, start)
+            if step and step[1]:
+                yield step[1]
         return
     start = 0
-    while found := _message_at(file, start):
-        start, message = found
+    while step := _message_at(file, start):
+        start, message = step
         if message:
             yield message
 

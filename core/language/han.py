@@ -26,9 +26,9 @@ def closed_up(template: str, values: Mapping[str, object]) -> str:
     return template
 
 
-def _before_chinese(values: Mapping[str, object], name: str, found: re.Match[str]) -> str:
+def _before_chinese(values: Mapping[str, object], name: str, match: re.Match[str]) -> str:
     """A Chinese value without the space before it, but with it after a number or a Latin word: `3 行`."""
-    field, field_name = found[1] or "", found[2]
+    field, field_name = match[1] or "", match[2]
     if field_name and re.search("[A-Za-z0-9]$", str(values.get(field_name, ""))):
-        return found[0]
+        return match[0]
     return f"{field}{{{name}}}"

@@ -10,12 +10,12 @@ from difflib import SequenceMatcher
 from typing import Any
 
 from tuneyard.core.llamafactory.loader import RecipeData
-from tuneyard.core.llamafactory.prompt.template_fit import (
+from tuneyard.core.llamafactory.prompt.template_match import (
     ChatFormat,
     TemplateFinding,
     reads_media,
     templates_like,
-    with_fitted_template,
+    with_matching_template,
 )
 from tuneyard.core.llamafactory.templates import all_templates, is_reasoning, usual_template
 
@@ -53,7 +53,7 @@ class TemplateChoice:
         return settings
 
 
-def fitting_templates(
+def matching_templates(
     arguments: RecipeData, *, has_tools: bool, has_media: bool, has_thoughts: bool
 ) -> Iterator[TemplateChoice]:
     """Yield the templates without a finding, the likeliest first. If there are none, the nearest one.
@@ -117,5 +117,5 @@ def _tried(arguments: RecipeData, name: str | None, has_tools: bool, has_thought
     if name is not None and is_reasoning(all_templates().get(name)):
         enable_thinking = has_thoughts
         data_args.enable_thinking = has_thoughts
-    _unused, findings = with_fitted_template(replace(arguments, data_args=data_args), has_tools)
+    _unused, findings = with_matching_template(replace(arguments, data_args=data_args), has_tools)
     return TemplateChoice(name, enable_thinking, findings=tuple(findings))

@@ -132,13 +132,13 @@ def public_text(text: str) -> str:
     return _hide_forms(text)
 
 
-def hide_secrets(text: str, known: Iterable[str] = ()) -> str:
+def hide_secrets(text: str, secrets: Iterable[str] = ()) -> str:
     """A text in which passwords of addresses, and the values of secret environment variables, are hidden.
 
-    `known` are further secrets. Call it on the whole text before it is cut: half a key is a secret, too.
+    `secrets` are further secrets. Call it on the whole text before it is cut: half a key is a secret, too.
     """
     text = hide_users_secrets(_hide_forms(text))
-    for secret in known:
+    for secret in secrets:
         text = text.replace(secret, HIDDEN)
     return text
 

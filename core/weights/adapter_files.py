@@ -1,7 +1,7 @@
 """The files of an adapter: its weights, the modules that a LoRA changes, and whether a base is its own.
 
 `adapter fuse`, `eval` and `recipe check` refuse an adapter by the same rules (`check_base`,
-`ChangedModule.misfit` and `full_tensor_misfit`). Of weights this module reads headers only.
+`ChangedModule.mismatch` and `full_tensor_mismatch`). Of weights this module reads headers only.
 """
 
 import json
@@ -53,7 +53,7 @@ PAIRS = {  # file suffixes of A and B by kind of module
 class ChangedModule(Protocol):
     """What the file of an adapter says of one module that it changes; each kind of adapter has its own."""
 
-    def misfit(self, path: str, shape: Shape | None, model: object) -> str:
+    def mismatch(self, path: str, shape: Shape | None, model: object) -> str:
         """Reason why a weight of `shape` cannot be changed, "" if it can.
 
         `shape` is None if the model, which the message names, has no such module.
@@ -83,7 +83,7 @@ class Module(NamedTuple):
         """Elements of A and B."""
         return self.rank * (self.inputs + self.outputs)
 
-    def misfit(self, path: str, shape: Shape | None, model: object) -> str:
+    def mismatch(self, path: str, shape: Shape | None, model: object) -> str:
         """See `ChangedModule`."""
         expected = [self.outputs, self.inputs]
         if self.transposed:
@@ -103,7 +103,7 @@ class Module(NamedTuple):
 
 
 def no_module(path: str, model: object) -> str:
-    """The misfit of a module that the model does not have."""
+    """The mismatch of a module that the model does not have."""
     return _("{module}: {model} has no such module: another base? Name its own", module=path, model=model)
 
 
@@ -208,7 +208,7 @@ def is_enlarged_table(name: str, shape: Shape, base_shape: Shape) -> bool:
     return name.endswith((*EMBEDDINGS, *HEADS)) and same_width and list(shape[:1]) > list(base_shape[:1])
 
 
-def full_tensor_misfit(
+def full_tensor_mismatch(
     name: str, shape: Shape, base_shape: Shape | None, model: object, *, may_grow: bool
 ) -> str:
     """Reason why a tensor that is saved in full cannot take the place of the base's, "" if it can.

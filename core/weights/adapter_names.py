@@ -131,7 +131,7 @@ def misnaming(
     `shapes` are those of the base's weights by module. Modules of other shapes are another base's.
     """
     in_base = paths_in_base(modules, shapes.keys())
-    if any(modules[path].misfit(path, shapes[other], base) for path, other in in_base.items()):
+    if any(modules[path].mismatch(path, shapes[other], base) for path, other in in_base.items()):
         return ""
     for path, other in in_base.items():
         if path != other:

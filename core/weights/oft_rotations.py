@@ -23,7 +23,7 @@ class Rotation(NamedTuple):
     size: int
     shared: bool
 
-    def misfit(self, path: str, shape: Shape | None, model: object) -> str:
+    def mismatch(self, path: str, shape: Shape | None, model: object) -> str:
         """See `ChangedModule`."""
         if shape is None:
             return no_module(path, model)

@@ -12,7 +12,7 @@ from tuneyard.adapters.kinds.lora import LoraAdapter
 from tuneyard.adapters.weighted import WeightedAdapter, factors_of
 from tuneyard.core.errors import ContentError
 from tuneyard.core.language.message import _
-from tuneyard.core.weights.adapter_files import PREFIX, full_tensor_misfit, unwrapped_tensor
+from tuneyard.core.weights.adapter_files import PREFIX, full_tensor_mismatch, unwrapped_tensor
 from tuneyard.core.weights.adapter_names import misnaming
 from tuneyard.eval.backends import Network
 
@@ -45,7 +45,7 @@ def check_fits(model: Network, adapter: LoraAdapter) -> None:
     if renaming:
         raise ContentError(_("adapter {name}: {renaming}", name=adapter.name, renaming=renaming))
     for path, layout in layouts.items():
-        misfit = layout.misfit(path, shapes.get(path), _("the model"))
+        misfit = layout.mismatch(path, shapes.get(path), _("the model"))
         if misfit:
             trained_on = adapter.config.base or _("a base that its config does not name")
             raise ContentError(
@@ -65,7 +65,7 @@ def check_fits(model: Network, adapter: LoraAdapter) -> None:
         if in_model in tensors:
             model_shape = tuple(tensors[in_model].shape)
         saved_shape = adapter.weights.tensors[PREFIX + name].shape
-        misfit = full_tensor_misfit(name, saved_shape, model_shape, _("the model"), may_grow=False)
+        misfit = full_tensor_mismatch(name, saved_shape, model_shape, _("the model"), may_grow=False)
         if misfit:
             raise ContentError(
                 _(

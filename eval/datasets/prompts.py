@@ -29,7 +29,7 @@ from tuneyard.core.llamafactory.prompt import (
     llamafactory_encoder,
     prompt_ids,
 )
-from tuneyard.core.llamafactory.prompt.history_fit import equal_length
+from tuneyard.core.llamafactory.prompt.history_match import equal_length
 from tuneyard.core.llamafactory.prompt.supervision import (
     EncodeConversation,
     EncodedConversation,

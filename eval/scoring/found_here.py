@@ -32,7 +32,7 @@ from tuneyard.core.datasets import (
     stem_of,
 )
 from tuneyard.core.datasets.bundled_recipes import find_recipe
-from tuneyard.core.datasets.fitting_command import fitting_command
+from tuneyard.core.datasets.scoring_command import scoring_command
 from tuneyard.core.documents import read_mapping
 from tuneyard.core.errors import RequestError, TuneyardError
 from tuneyard.core.installation.checkout import ROOT
@@ -121,7 +121,7 @@ def _choose_datasets(found: FoundHere, command: str, option: Path | None) -> Non
     for name in _held_out_names(list(registered)):
         try:
             dataset = find_dataset(name, folder)
-            fitting = fitting_command(dataset)
+            fitting = scoring_command(dataset)
         except TuneyardError as error:
             found.left_out.append(message_of(error))
             continue

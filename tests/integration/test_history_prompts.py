@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tests.integration import chat_templates
-from tests.integration.test_history_fit import TALKS, loaded, opened, tokenizer, trained_turns
+from tests.integration.test_history_match import TALKS, loaded, opened, tokenizer, trained_turns
 from tests.messages import printed
 from tuneyard.core.llamafactory.prompt import TrainedHistory, llamafactory_encoder
 from tuneyard.core.llamafactory.prompt.supervision import llamafactory_turns

@@ -8,7 +8,7 @@ import pytest
 
 from tests.tiny import CHATML, make_base, make_llama3, make_tiny
 from tuneyard.core.llamafactory.loader import RecipeData, import_offline
-from tuneyard.core.llamafactory.prompt.template_fit import ChatFormat, TemplateFinding, template_findings
+from tuneyard.core.llamafactory.prompt.template_match import ChatFormat, TemplateFinding, template_findings
 
 pytestmark = pytest.mark.slow
 # As Zephyr's: the marks of turns are plain text to its tokenizer.
@@ -47,7 +47,7 @@ def tokenizers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 
 def findings(tokenizer: Any, name: str | None, **options: bool) -> list[TemplateFinding]:
-    """Judge a template as `with_fitted_template` does, on a copy of the tokenizer."""
+    """Judge a template as `with_matching_template` does, on a copy of the tokenizer."""
     from llamafactory.data import template as templates
 
     tokenizer = copy.deepcopy(tokenizer)

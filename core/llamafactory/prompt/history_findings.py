@@ -14,13 +14,13 @@ from tuneyard.core.errors.problem_codes import ProblemCode
 from tuneyard.core.language.message import _
 from tuneyard.core.llamafactory.loader import RecipeData, expected_errors
 from tuneyard.core.llamafactory.prompt import Message
-from tuneyard.core.llamafactory.prompt.history_fit import (
+from tuneyard.core.llamafactory.prompt.history_match import (
     TrainedConversation,
     TurnDifference,
     conversations_of,
     first_difference,
 )
-from tuneyard.core.llamafactory.prompt.template_fit import (
+from tuneyard.core.llamafactory.prompt.template_match import (
     ANSWER,
     SYSTEM_TEXT,
     USER,
@@ -69,7 +69,7 @@ def history_findings(data: RecipeData, rows: Any, dataset: str) -> list[Template
     is_made_up = all(conversation.turns == 1 for conversation in conversations)
     if is_made_up:
         conversations.append(made_up_like(data, conversations))
-    compared = _with_fitting_system(data, conversations)
+    compared = _with_matching_system(data, conversations)
     differences = _differences(data, compared)
     findings = []
     while differences:
@@ -108,7 +108,7 @@ def has_thought(data: RecipeData, message: Message) -> bool:
     return any(token.strip() in message["content"] for token in data.template.thought_words)
 
 
-def _with_fitting_system(
+def _with_matching_system(
     data: RecipeData, conversations: Sequence[TrainedConversation]
 ) -> list[TrainedConversation]:
     """Add a system text where another finding already says that a prompt differs without one.
@@ -117,10 +117,10 @@ def _with_fitting_system(
     said once.
     """
     tools = next((each.tools for each in conversations if each.tools), "")
-    fits_plain, fits_with_tools = _fits(data), not tools or _fits(data, tools=tools)
-    if not fits_plain and not _fits(data, system=SYSTEM_TEXT):
+    fits_plain, fits_with_tools = _matches(data), not tools or _matches(data, tools=tools)
+    if not fits_plain and not _matches(data, system=SYSTEM_TEXT):
         return []
-    is_said = fits_plain and not fits_with_tools and not _fits(data, system=SYSTEM_TEXT, tools=tools)
+    is_said = fits_plain and not fits_with_tools and not _matches(data, system=SYSTEM_TEXT, tools=tools)
     compared = []
     for conversation in conversations:
         fits = fits_with_tools if conversation.tools else fits_plain
@@ -131,7 +131,7 @@ def _with_fitting_system(
     return compared
 
 
-def _fits(data: RecipeData, system: str = "", tools: str = "") -> bool:
+def _matches(data: RecipeData, system: str = "", tools: str = "") -> bool:
     """True if a plain question is served after the text after which it is trained."""
     for answer in probe_answers(data.template):
         conversation = TrainedConversation("", [USER, answer], system, tools)
@@ -240,7 +240,7 @@ def _templates(data: RecipeData, *, like: bool) -> Iterator[tuple[str, RecipeDat
             changed = replace(data, data_args=arguments, module=module).with_template()
         except expected_errors():
             continue
-        if not _fits(changed):
+        if not _matches(changed):
             continue
         count += 1
         if count > MOST_TEMPLATES:

@@ -22,8 +22,8 @@ from tests.unit.adapters.make import (
 from tuneyard.adapters.store import open_adapter
 from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.core.weights.adapter_files import check_base, is_same_name, published_name
-from tuneyard.core.weights.adapter_fit import adapter_misfits
 from tuneyard.core.weights.adapter_names import core_of, peft_name
+from tuneyard.core.weights.base_compatibility import adapter_mismatches
 from tuneyard.core.weights.tensors import open_weights
 
 FIRST = f"{PREFIX}model.layers.0.self_attn.q_proj.lora_A.weight"
@@ -87,7 +87,7 @@ def test_names_of_other_programs_are_refused_everywhere_and_renamed(kind):
         printed(message, "saves/a/adapter_model.safetensors", cause, FIRST)
         printed(message, "tuneyard adapter rename saves/a --out saves/a-renamed")
     with raises(ContentError, "tuneyard adapter rename"):
-        adapter_misfits(Path("saves/a"), Path("base"), may_grow=False)  # of `recipe check`
+        adapter_mismatches(Path("saves/a"), Path("base"), may_grow=False)  # of `recipe check`
     call("rename", "a", "--out", "saves/a-renamed")
     written = Path("saves/a-renamed/adapter_model.safetensors")
     ours, plain = open_weights(written), open_weights(Path("saves/plain/adapter_model.safetensors"))
@@ -104,7 +104,7 @@ def test_names_of_another_class_of_the_model_are_renamed_to_those_of_the_base(na
     printed(message, f"{CLASSES[name]}0.self_attn.q_proj", "model.layers.0.self_attn.q_proj")
     printed(message, "tuneyard adapter rename saves/a --base base --out saves/a-renamed")
     with raises(ContentError, "tuneyard adapter rename"):
-        adapter_misfits(Path("saves/a"), Path("base"), may_grow=False)
+        adapter_mismatches(Path("saves/a"), Path("base"), may_grow=False)
     for target in (("gguf", "--out", "x"), ("ollama", "--out", "x"), ("hub", "--repo", "o/n", "--dry-run")):
         message = call("export", "a", "--base", "base", "--to", *target, code=1)[1]
         printed(message, "tuneyard adapter rename saves/a --base base --out saves/a-renamed")
@@ -251,7 +251,7 @@ def test_adapters_with_another_head_are_refused_by_all_commands_that_use_them(ta
     ):
         printed(call(*words, code=1)[1], "saves/a/adapter_config.json", "task_type", task, "CAUSAL_LM")
     with raises(ContentError, "task_type", task):
-        adapter_misfits(Path("saves/a"), Path("base"), may_grow=False)  # of `recipe check`
+        adapter_mismatches(Path("saves/a"), Path("base"), may_grow=False)  # of `recipe check`
     call("show", "a")
 
 

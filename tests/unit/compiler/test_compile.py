@@ -340,7 +340,7 @@ def test_leaks_are_dropped_from_train_whatever_the_order_of_the_splits(bench):
     train, test = bench.rows("train.jsonl", ROWS), bench.rows("test.jsonl", ROWS[:1])
     report = bench.compile(leaky(bench, ["test", "train"]), train, test)
     assert bench.codes(report) == [("W208", "train.jsonl:1")]
-    assert report.fit["premise shared by train and test"] == 1
+    assert report.quality["premise shared by train and test"] == 1
     report = bench.compile(leaky(bench, ["test", "train"], drop_leaks=True), train, test)
     assert report.datasets == {"alpaca_rte_train": 2, "alpaca_rte_test": 1}
     assert (report.read, report.kept, report.dropped) == (4, 3, {"leak": 1})

@@ -33,8 +33,8 @@ def test_conflicts_leaks_and_shared_premises_are_told_apart(bench):
     dev = bench.rows("dev.jsonl", [row(9, sentence1="Premise 0."), row(1), row(8, sentence1="Premise 0.")])
     report = bench.compile("rte", train, dev)
     assert sorted(bench.codes(report)) == [("W203", "train.jsonl:3"), ("W208", "train.jsonl:2")]
-    assert report.fit["premise shared by train and eval"] == 2
-    assert report.fit["train"]["labels"] == {"no": 1, "yes": 2}
+    assert report.quality["premise shared by train and eval"] == 2
+    assert report.quality["train"]["labels"] == {"no": 1, "yes": 2}
 
 
 def test_a_label_that_is_only_kept_is_no_answer(bench):
@@ -48,7 +48,7 @@ def test_a_label_that_is_only_kept_is_no_answer(bench):
 def test_lengths_are_characters_of_the_texts(bench):
     rows = [row(n, sentence1="x" * (n + 1), sentence2="苹" * 10) for n in range(20)]
     report = bench.compile_rows("rte", rows)
-    assert report.fit["train"]["characters"] == {"min": 11, "median": 20, "p95": 29, "max": 30}
+    assert report.quality["train"]["characters"] == {"min": 11, "median": 20, "p95": 29, "max": 30}
 
 
 @pytest.mark.parametrize("text", ["tab\tnewline\nreturn\r", "a < b |> c", "[INSTANCE]", "苹果\u3000"])

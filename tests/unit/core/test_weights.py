@@ -12,7 +12,7 @@ from safetensors.numpy import load_file, save_file
 from tests.json_files import write_json
 from tests.messages import raises
 from tuneyard.core.errors import ContentError, RequestError
-from tuneyard.core.weights.adapter_files import check_base, full_tensor_misfit
+from tuneyard.core.weights.adapter_files import check_base, full_tensor_mismatch
 from tuneyard.core.weights.base_models import base_config
 from tuneyard.core.weights.tensors import (
     PREFETCHED,
@@ -154,7 +154,7 @@ def test_the_files_of_an_index_have_the_tensors_that_it_names(tmp_path):
     ],
 )
 def test_a_tensor_in_full_fits_the_base_or_is_a_table_with_new_rows(name, shape, may_grow, reason):
-    misfit = full_tensor_misfit(name, shape, [4, 3], "the base", may_grow=may_grow)
+    misfit = full_tensor_mismatch(name, shape, [4, 3], "the base", may_grow=may_grow)
     assert bool(misfit) == bool(reason) and misfit.endswith(reason)
 
 

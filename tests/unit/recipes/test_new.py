@@ -18,7 +18,7 @@ from tuneyard.core.errors import RequestError
 from tuneyard.core.installation.checkout import ROOT
 from tuneyard.core.language.message import _, relative
 from tuneyard.core.language.reader import in_language
-from tuneyard.core.llamafactory.prompt.template_fit import TemplateFinding
+from tuneyard.core.llamafactory.prompt.template_match import TemplateFinding
 from tuneyard.core.llamafactory.stages import TRAINING_STAGES
 from tuneyard.core.llamafactory.template_choice import TemplateChoice
 from tuneyard.recipes.answer import Facts, LaidOut, Rows

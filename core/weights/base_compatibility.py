@@ -14,7 +14,7 @@ from tuneyard.core.weights.adapter_files import (
     Module,
     adapted_modules,
     check_task,
-    full_tensor_misfit,
+    full_tensor_mismatch,
     unwrapped_tensor,
 )
 from tuneyard.core.weights.adapter_names import misnaming, open_adapter_weights
@@ -24,14 +24,14 @@ from tuneyard.core.weights.oft_rotations import rotated_modules
 _LAYER_NUMBER = re.compile(r"(?<=\.)\d+(?=\.)")
 
 
-def module_misfits(base: Base, modules: Mapping[str, ChangedModule]) -> Iterator[str]:
+def module_mismatches(base: Base, modules: Mapping[str, ChangedModule]) -> Iterator[str]:
     """Yield why weights of the base cannot be changed by an adapter."""
     for path, module in modules.items():
         if isinstance(module, Module):
             module = as_stored(base, path, module)
-        misfit = module.misfit(path, stored_shape(base, f"{path}.weight"), base.folder)
-        if misfit:
-            yield misfit
+        mismatch = module.mismatch(path, stored_shape(base, f"{path}.weight"), base.folder)
+        if mismatch:
+            yield mismatch
 
 
 def as_stored(base: Base, path: str, module: Module) -> Module:
@@ -52,7 +52,7 @@ def shapes_of(base: Base) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
-def adapter_misfits(adapter: Path, base_folder: Path, *, may_grow: bool) -> list[str]:
+def adapter_mismatches(adapter: Path, base_folder: Path, *, may_grow: bool) -> list[str]:
     """Every module and full tensor of the adapter that does not fit the base's shapes.
 
     `may_grow`: embeddings and heads that the adapter saves in full may have more rows than the base's.
@@ -67,15 +67,17 @@ def adapter_misfits(adapter: Path, base_folder: Path, *, may_grow: bool) -> list
     renaming = misnaming(adapter, modules, shapes_of(base), base_folder)
     if renaming:
         raise ContentError(_("adapter {adapter}: {renaming}", adapter=adapter, renaming=renaming))
-    known = comparable_tensors(base, [f"{path}.weight" for path in modules])
-    misfits = [*module_misfits(base, {path: modules[path] for path in modules if f"{path}.weight" in known})]
+    comparable = comparable_tensors(base, [f"{path}.weight" for path in modules])
+    mismatches = [
+        *module_mismatches(base, {path: modules[path] for path in modules if f"{path}.weight" in comparable})
+    ]
     names_in_base = {key: unwrapped_tensor(key.removeprefix(PREFIX)) for key in weights.tensors}
-    known = comparable_tensors(base, names_in_base.values())
+    comparable = comparable_tensors(base, names_in_base.values())
     for key, name in names_in_base.items():
-        if name not in known:
+        if name not in comparable:
             continue
         if not key.startswith(PREFIX):
-            misfits.append(
+            mismatches.append(
                 _(
                     "{path}: {key}: expected names that begin with {prefix!r}",
                     path=weights.path,
@@ -85,10 +87,10 @@ def adapter_misfits(adapter: Path, base_folder: Path, *, may_grow: bool) -> list
             )
             continue
         saved_shape, shape = weights.tensors[key].shape, stored_shape(base, name)
-        misfit = full_tensor_misfit(name, saved_shape, shape, base_folder, may_grow=may_grow)
-        if misfit:
-            misfits.append(misfit)
-    return misfits
+        mismatch = full_tensor_mismatch(name, saved_shape, shape, base_folder, may_grow=may_grow)
+        if mismatch:
+            mismatches.append(mismatch)
+    return mismatches
 
 
 def stored_shape(base: Base, tensor: str) -> tuple[int, ...] | None:

@@ -2,7 +2,7 @@
 
 `ChatFormat.of` reads the tokenizer before the template changes it: LLaMA-Factory adds the template's stop
 words as new tokens and replaces the end token. `template_findings` then compares the template with it.
-`with_fitted_template` does both for a recipe.
+`with_matching_template` does both for a recipe.
 
 A model with a chat template counts as an instruct model, one without as a base model.
 """
@@ -18,7 +18,7 @@ from tuneyard.core.errors.problem_codes import ProblemCode
 from tuneyard.core.language.message import _, joined
 from tuneyard.core.llamafactory.loader import RecipeData, expected_errors
 from tuneyard.core.llamafactory.prompt import Ids, Message, Messages
-from tuneyard.core.llamafactory.prompt.history_fit import decoded, equal_length, is_continued
+from tuneyard.core.llamafactory.prompt.history_match import decoded, equal_length, is_continued
 from tuneyard.core.llamafactory.prompt.templates import limit_transformers
 
 MISSING_SPECIAL_TOKEN = ProblemCode(
@@ -124,7 +124,7 @@ class ChatFormat(NamedTuple):
         return bool(self.prompts)
 
 
-def with_fitted_template(data: RecipeData, has_tools: bool) -> tuple[RecipeData, list[TemplateFinding]]:
+def with_matching_template(data: RecipeData, has_tools: bool) -> tuple[RecipeData, list[TemplateFinding]]:
     """Load tokenizer and template, and report why the template does not fit the model.
 
     `has_tools`: whether rows of the data have tools. Stage pt writes no template, so it has no findings.
@@ -162,7 +162,7 @@ def template_findings(
             end=end,
             expected=expected,
         )
-        errors.append(TemplateFinding(OTHER_END_TOKEN, message, _fitting_hint(tokenizer, chat)))
+        errors.append(TemplateFinding(OTHER_END_TOKEN, message, _matching_hint(tokenizer, chat)))
     if errors:
         return errors
     return list(_layout(template, called, tokenizer, chat))
@@ -188,7 +188,7 @@ def _missing_tokens(
             called=called,
             tokens=joined(missing),
         )
-        yield TemplateFinding(MISSING_SPECIAL_TOKEN, message, _fitting_hint(tokenizer, chat))
+        yield TemplateFinding(MISSING_SPECIAL_TOKEN, message, _matching_hint(tokenizer, chat))
 
 
 def ending_of(template: Any, tokenizer: Any) -> Ids:
@@ -235,10 +235,10 @@ def _layout(template: Any, called: str, tokenizer: Any, chat: ChatFormat) -> Ite
         called=called,
         difference=difference,
     )
-    yield TemplateFinding(OTHER_PROMPT, message, _fitting_hint(tokenizer, chat))
+    yield TemplateFinding(OTHER_PROMPT, message, _matching_hint(tokenizer, chat))
 
 
-def _fitting_hint(tokenizer: Any, chat: ChatFormat) -> str:
+def _matching_hint(tokenizer: Any, chat: ChatFormat) -> str:
     """Name templates that write the model's own prompt, or at least with a system text given."""
     if not chat.is_instruct:
         return _(

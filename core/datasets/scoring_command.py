@@ -20,7 +20,7 @@ JUDGEMENT = "判断"
 """The mark of the judgement in an answer to a defect report."""
 
 
-def fitting_command(dataset: Dataset) -> str:
+def scoring_command(dataset: Dataset) -> str:
     """The scoring command of a dataset: preference, tools, defect, nli or text.
 
     `ContentError` for records that cannot be read.
@@ -53,7 +53,7 @@ def scoring_options(names: Iterable[str], folder: Path, *, is_running_text: bool
             continue
         commands[name] = "text"
         if not is_running_text:
-            commands[name] = fitting_command(find_dataset(name, folder, lenient=True))
+            commands[name] = scoring_command(find_dataset(name, folder, lenient=True))
     if not commands:
         return []
     command = next(iter(commands.values()))

@@ -8,8 +8,8 @@ import pytest
 from tests.messages import printed, raises
 from tuneyard.core import errors
 from tuneyard.core.errors import ContentError
-from tuneyard.core.llamafactory.prompt import template_fit
-from tuneyard.core.llamafactory.prompt.template_fit import USER, ChatFormat, template_findings
+from tuneyard.core.llamafactory.prompt import template_match
+from tuneyard.core.llamafactory.prompt.template_match import USER, ChatFormat, template_findings
 from tuneyard.core.llamafactory.prompt.templates import render_template
 
 
@@ -121,17 +121,17 @@ def test_a_chat_template_is_asked_with_thinking_off_and_on() -> None:
 def test_the_place_where_prompts_part_is_the_first_other_token(place: int) -> None:
     prompt = [10, 11, 12, 13, 14, 15]
     other = [*prompt[:place], 99, *prompt[place + 1 :]]
-    difference = template_fit._difference(prompt, other, Tokenizer(None))
+    difference = template_match._difference(prompt, other, Tokenizer(None))
     assert difference.startswith(f"at token {place + 1} ")
 
 
 def token_findings(monkeypatch: pytest.MonkeyPatch, tokens: list[str], chat: ChatFormat) -> list[str]:
     """What E325 says of a template that writes these tokens; `<slot>` ones are tokens of its slots."""
     slots = {token for token in tokens if token.startswith("<slot")}
-    monkeypatch.setattr(template_fit, "_written_tokens", lambda *_: tokens)
-    monkeypatch.setattr(template_fit, "_token_slots", lambda _: slots)
-    monkeypatch.setattr(template_fit, "_fitting_hint", lambda *_: "")
-    findings = template_fit._missing_tokens(Trained(), "mine", Tokenizer(None), chat, False)
+    monkeypatch.setattr(template_match, "_written_tokens", lambda *_: tokens)
+    monkeypatch.setattr(template_match, "_token_slots", lambda _: slots)
+    monkeypatch.setattr(template_match, "_matching_hint", lambda *_: "")
+    findings = template_match._missing_tokens(Trained(), "mine", Tokenizer(None), chat, False)
     return [finding.message for finding in findings]
 
 
@@ -158,8 +158,8 @@ def test_the_hint_names_the_templates_that_write_the_models_own_prompt(monkeypat
     for name, template in registry.TEMPLATES.items():
         template.mm_plugin, template.name = object(), name
     monkeypatch.setitem(sys.modules, "llamafactory.data.template", registry)
-    monkeypatch.setattr(template_fit, "reads_media", lambda _: False)
-    monkeypatch.setattr(template_fit, "expected_errors", lambda: (ValueError,))
+    monkeypatch.setattr(template_match, "reads_media", lambda _: False)
+    monkeypatch.setattr(template_match, "expected_errors", lambda: (ValueError,))
     prompts = {"system": [[3], [2]], "no": [[3], [3]]}
 
     def encoded(template: Trained, _: object, __: list[dict], *others: str | None) -> object:
@@ -169,7 +169,9 @@ def test_the_hint_names_the_templates_that_write_the_models_own_prompt(monkeypat
 
     monkeypatch.setattr(Trained, "encode_oneturn", encoded)
     chat = ChatFormat(frozenset(), prompts=[[1]], system_prompts=[[2]])
-    hint = template_fit._fitting_hint(Tokenizer(None), chat)
+    hint = template_match._matching_hint(Tokenizer(None), chat)
     printed(hint, "one or two or three")
     only_system = ChatFormat(frozenset(), prompts=[[9]], system_prompts=[[2]])
-    assert template_fit._fitting_hint(Tokenizer(None), only_system).startswith("take the template system, or")
+    assert template_match._matching_hint(Tokenizer(None), only_system).startswith(
+        "take the template system, or"
+    )
