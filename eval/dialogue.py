@@ -28,7 +28,8 @@ from tuneyard.eval.scoring.options import ScoringRequest
 from tuneyard.eval.scoring.task import Job, Task, refused_warnings
 from tuneyard.eval.statistics.rates import Mean, groups_of, mean_of
 
-FIGURES = ("carry_over", "chance", "repetition")
+FIGURES = {"carry_over": _("carry-over"), "chance": _("chance"), "repetition": _("repetition")}
+"""The figures by their names in results.json, as they are printed."""
 SHORTEST = 4  # letters of a word that carries content: no list of stop words is needed
 PHRASE = 4  # words of a phrase that may be repeated
 HAN_RUN = re.compile(f"[{HAN}]+")
@@ -141,7 +142,7 @@ class Dialogue(Task):
     def line(self, results: Results) -> str:
         """Each figure, with that of the data's own answers."""
         reference = results["reference"]
-        parts = [_figure_text(name, results[name], reference[name]) for name in FIGURES]
+        parts = [_figure_text(label, results[name], reference[name]) for name, label in FIGURES.items()]
         parts.append(
             _("n {n} ({answers})", n=results["n"], answers=counted(results["answers"], "answer", "answers"))
         )
@@ -259,11 +260,11 @@ def _percent(value: float | None) -> str:
     return "–" if value is None else f"{value:.1%}"
 
 
-def _figure_text(name: str, value: float | None, of_data: float | None) -> Message:
+def _figure_text(label: str, value: float | None, of_data: float | None) -> Message:
     """A figure of the model next to that of the data's own answers: `carry-over 40.0% (data 35.2%)`."""
     return _(
         "{figure} {share} (data {expected})",
-        figure=name.replace("_", "-"),
+        figure=label,
         share=_percent(value),
         expected=_percent(of_data),
     )

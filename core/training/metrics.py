@@ -96,6 +96,8 @@ METRICS = {
     for name in names.split()
 }
 ACCURACY = METRICS["accuracy"]
+_UNITS = {str(unit): unit for unit, _higher in _NAMES}
+"""The units as messages. A results.json has their English."""
 UNKNOWN = Metric(_("unknown figure"), higher=True)
 _PREFIX = re.compile(r"^(?:eval|train|test|predict)_")
 
@@ -114,7 +116,7 @@ def metric_of(name: str) -> Metric:
 def direction(name: str, metric: Metric | None = None) -> str:
     """Describe a figure with its direction, e.g. `eval_loss (nats, lower is better)`."""
     metric = metric or metric_of(name)
-    unit = translated(metric.unit)  # a plug-in's unit may have braces
+    unit = translated(_UNITS.get(metric.unit, metric.unit))
     if metric.higher:
         return tr("{name} ({unit}, higher is better)", name=name, unit=unit)
     return tr("{name} ({unit}, lower is better)", name=name, unit=unit)

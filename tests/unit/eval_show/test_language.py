@@ -145,6 +145,14 @@ def test_warnings_in_json_are_english_and_those_of_the_reader_are_not(
     assert "警告：" in printed and "warning:" not in printed
 
 
+def test_a_unit_of_a_results_json_is_translated_if_it_is_one_of_ours() -> None:
+    figure = {"value": 0.5, "n": 1, "higher_is_better": False}
+    with in_language(CHINESE):
+        for unit, chinese in (("squared error", "平方误差"), ("rows", "行"), ("3 rows", "3 rows"), ("", "")):
+            metric = metrics.declared_metric("mine", {**figure, "unit": unit})
+            assert metrics.direction("mine", metric) == f"mine（{chinese}，越低越好）"
+
+
 def test_names_are_listed() -> None:
     assert listed(["a"]) == "a" and listed(["a", "b", "c"]) == "a, b and c"
     with in_language(CHINESE):
