@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 from click.exceptions import NoArgsIsHelpError, NoSuchOption
 
-from tuneyard.core.language.message import _, joined, ngettext
+from tuneyard.core.language.message import Message, _, joined, marked, ngettext
 
 _OTHER_TOOLS = {
     "--model-name-or-path": _("Here it is --model."),
@@ -37,6 +37,25 @@ _OTHER_TOOLS = {
 }
 """What to type in place of options and values that a command lacks: of LLaMA-Factory, lm-evaluation-harness
 and vLLM, or of another command."""
+_SENTENCES = (
+    marked("'{value}' is not a valid integer."),
+    marked("'{value}' is not a valid integer range."),
+    marked("'{value}' is not a valid float."),
+    marked("'{value}' is not a valid float range."),
+    marked("{value} is not in the range {range}."),
+    marked("'{value}' is not one of {choices}."),
+    marked("File '{path}' does not exist."),
+    marked("Directory '{path}' does not exist."),
+    marked("Path '{path}' does not exist."),
+    marked("File '{path}' is a directory."),
+    marked("Directory '{path}' is a file."),
+    marked("Option '{name}' requires an argument."),
+    marked("Option '{name}' does not take a value."),
+    marked("Got unexpected extra argument ({words})"),
+    marked("Got unexpected extra arguments ({words})"),
+    marked("Missing command."),
+)
+"""Sentences of Click, which raises them as finished texts."""
 _MISSING_PATH = re.compile(r"(?:File|Directory|Path) '(.+)' (?:does not exist|is a file)\.$")  # of Click
 
 
@@ -86,13 +105,25 @@ def _message(error: click.ClickException) -> str:
     if isinstance(error, click.MissingParameter):
         return _missing(error)
     if isinstance(error, click.BadParameter):
-        name = _name(error)
+        name, message = _name(error), _sentence(error.message)
         if not name:
-            return _("Invalid value: {message}", message=error.message)
-        return _("Invalid value for {name}: {message}", name=name, message=error.message)
+            return _("Invalid value: {message}", message=message)
+        return _("Invalid value for {name}: {message}", name=name, message=message)
     if isinstance(error, click.FileError):
         return error.format_message()
-    return error.message
+    return _sentence(error.message)
+
+
+def _sentence(text: str) -> str:
+    """A sentence of Click as a message with its values. Messages of ours and other texts stay."""
+    if isinstance(text, Message):
+        return text
+    for template in _SENTENCES:
+        pattern = re.sub(r"\\\{(\w+)\\\}", r"(?P<\1>.*)", re.escape(template))
+        fields = re.fullmatch(pattern, text, re.DOTALL)
+        if fields is not None:
+            return _(template, **fields.groupdict())
+    return text
 
 
 def _missing(error: click.MissingParameter) -> str:
@@ -117,9 +148,14 @@ def _name(error: click.BadParameter) -> str:
     names = error.param_hint
     if names is None and error.param is not None:
         names = error.param.get_error_hint(error.ctx)
-    if names is None or isinstance(names, str):
-        return names or ""
-    return " / ".join(map(repr, names))
+    if names is None:
+        return ""
+    if not isinstance(names, str):
+        names = " / ".join(map(repr, names))
+    quoted = re.fullmatch("'([^']*)'", names)
+    if quoted is not None:  # Chinese has no quotes around a name
+        return _("'{name}'", name=quoted[1])
+    return names
 
 
 def _hint(error: click.ClickException) -> str:
