@@ -75,41 +75,43 @@ KEYS = [f'{{"k{number}": 1}}' for number in range(WIDE)]
 INNER = [f'{{"a": [{{"k{number}": 1}}]}}' for number in range(WIDE)]
 NAMES = ",".join(f"c{number}" for number in range(WIDE))
 MANY = ",".join(f'"{number}":1' for number in range(1_050_000))
-# fmt: off
-FILES: dict[str, tuple[str, Write, str]] = {
-    "a dictionary of Parquet": ("a.parquet", parquet(repeated("x" * 2000, 12_000_000)), "times"),
-    "a large text in Parquet": ("a.parquet", parquet(repeated("x" * 8_000_000, 2000)), "1,024"),
-    "runs in Parquet": ("a.parquet", parquet(pa.array(np.zeros(1 << 24, np.int8))), "times"),
-    "a dictionary of Arrow": ("a.arrow", arrow(repeated("x" * 8_000_000, 5000), "zstd"), "1,024"),
-    "no Parquet": ("a.parquet", text(b"PAR1" + bytes(100) + b"PAR1"), "Parquet"),
-    "keys of an array": ("a.json", text("[" + ",".join(KEYS) + "]"), "times"),
-    "keys of lines": ("a.jsonl", text("\n".join(KEYS)), "times"),
-    "keys inside of lists": ("a.jsonl", text("\n".join(INNER)), "times"),
-    "keys of keys": ("a.json", text(pretty(20_000)), "times"),
-    "too many keys": ("a.json", text("{" + MANY + "}"), "1,000,000"),
-    "a header of CSV": ("a.csv", text(NAMES + "\n" + "1\n" * 20_000), "times"),
-    "a header of CSV with other breaks": ("a.csv", text(NAMES + "\r" + "1\r" * 20_000), "times"),
-    "a header of CSV on many lines": ("a.csv", text('"\n",' * WIDE + "a\n" + "1\n" * 20_000), "times"),
-    "a first row of CSV": ("a.csv", text("a\n" + "," * WIDE + "\n" + "1\n" * 20_000), "times"),
-    "a gap after lines": ("a.jsonl", sparse(ROW), "16"),
-    "a gap in a text": ("a.json", sparse(b'[{"instruction": "'), "16"),
-    "a gap in a list": ("a.json", sparse(b"[1"), "16"),
-    "a gap in CSV": ("a.csv", sparse(b"a,b\n"), "16"),
-    "a gap in a text file": ("a.txt", sparse(b"a\n"), "16"),
-    "gzip": ("a.jsonl", text(gzip.compress(ROW)), "gzip"),
-    "bzip2": ("a.json", text(bz2.compress(ROW)), "bzip2"),
-    "zstd": ("a.csv", text(as_zst(ROW)), "zstd"),
-    "tar": ("a.txt", tar, "tar"),
-    "zip after rows": ("a.jsonl", rows_before_archive, "zip"),
+FILES: dict[str, tuple[str, Callable[[], Write], str]] = {
+    "a dictionary of Parquet": ("a.parquet", lambda: parquet(repeated("x" * 2000, 12_000_000)), "times"),
+    "a large text in Parquet": ("a.parquet", lambda: parquet(repeated("x" * 8_000_000, 2000)), "1,024"),
+    "runs in Parquet": ("a.parquet", lambda: parquet(pa.array(np.zeros(1 << 24, np.int8))), "times"),
+    "a dictionary of Arrow": ("a.arrow", lambda: arrow(repeated("x" * 8_000_000, 5000), "zstd"), "1,024"),
+    "no Parquet": ("a.parquet", lambda: text(b"PAR1" + bytes(100) + b"PAR1"), "Parquet"),
+    "keys of an array": ("a.json", lambda: text("[" + ",".join(KEYS) + "]"), "times"),
+    "keys of lines": ("a.jsonl", lambda: text("\n".join(KEYS)), "times"),
+    "keys inside of lists": ("a.jsonl", lambda: text("\n".join(INNER)), "times"),
+    "keys of keys": ("a.json", lambda: text(pretty(20_000)), "times"),
+    "too many keys": ("a.json", lambda: text("{" + MANY + "}"), "1,000,000"),
+    "a header of CSV": ("a.csv", lambda: text(NAMES + "\n" + "1\n" * 20_000), "times"),
+    "a header of CSV with other breaks": ("a.csv", lambda: text(NAMES + "\r" + "1\r" * 20_000), "times"),
+    "a header of CSV on many lines": (
+        "a.csv",
+        lambda: text('"\n",' * WIDE + "a\n" + "1\n" * 20_000),
+        "times",
+    ),
+    "a first row of CSV": ("a.csv", lambda: text("a\n" + "," * WIDE + "\n" + "1\n" * 20_000), "times"),
+    "a gap after lines": ("a.jsonl", lambda: sparse(ROW), "16"),
+    "a gap in a text": ("a.json", lambda: sparse(b'[{"instruction": "'), "16"),
+    "a gap in a list": ("a.json", lambda: sparse(b"[1"), "16"),
+    "a gap in CSV": ("a.csv", lambda: sparse(b"a,b\n"), "16"),
+    "a gap in a text file": ("a.txt", lambda: sparse(b"a\n"), "16"),
+    "gzip": ("a.jsonl", lambda: text(gzip.compress(ROW)), "gzip"),
+    "bzip2": ("a.json", lambda: text(bz2.compress(ROW)), "bzip2"),
+    "zstd": ("a.csv", lambda: text(as_zst(ROW)), "zstd"),
+    "tar": ("a.txt", lambda: tar, "tar"),
+    "zip after rows": ("a.jsonl", lambda: rows_before_archive, "zip"),
 }
-# fmt: on
 
 
 @pytest.mark.parametrize("case", FILES)
 def test_a_file_that_would_fill_the_memory_is_refused(tmp_path: Path, case: str) -> None:
-    name, write, word = FILES[case]
+    name, writer, word = FILES[case]
     path = tmp_path / name
-    write(path)
+    writer()(path)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with raises(UnboundedError, f"{path}", word):
         check_data_files(path)
@@ -124,9 +126,9 @@ COLUMNS = [
 
 @pytest.mark.parametrize("case", COLUMNS)
 def test_a_file_that_no_reader_takes_is_refused(tmp_path: Path, case: str) -> None:
-    name, write, _ = ROWS[case]
+    name, writer, _ = ROWS[case]
     path = tmp_path / name
-    write(path)
+    writer()(path)
     with raises(UnboundedError, f"{path}"):
         check_data_files(path)
 
