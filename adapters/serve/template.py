@@ -14,7 +14,7 @@ from tuneyard.core.errors import ContentError, LimitError
 from tuneyard.core.language.message import _
 from tuneyard.core.llamafactory.loader import quiet
 from tuneyard.core.llamafactory.prompt import (
-    TALKS,
+    PROBES,
     Render,
     chat_renderer,
     llamafactory_messages,
@@ -62,7 +62,7 @@ def _missing_end(served: str, special: Mapping[str, str], scored: Render) -> str
     plain = template_renderer(served, special, think=True)  # which adds nothing after the template
     endings = set()
     refusals = []
-    for talk in TALKS:
+    for talk in PROBES:
         try:
             expected = scored(talk, True)
         except LimitError:
@@ -74,7 +74,7 @@ def _missing_end(served: str, special: Mapping[str, str], scored: Render) -> str
         if not expected.startswith(prompt):
             return None
         endings.add(expected.removeprefix(prompt))
-    if len(refusals) == len(TALKS):
+    if len(refusals) == len(PROBES):
         raise refusals[0]
     if len(endings) != 1:
         return None
@@ -119,7 +119,7 @@ def trained_template(
     if default_system is not None:
         template.default_system = default_system
     expected = []
-    for talk in TALKS:
+    for talk in PROBES:
         turns, system, tools = llamafactory_messages(talk)
         answer = {"role": "assistant", "content": ""}
         expected.append(list(template.encode_oneturn(adapted, [*turns, answer], system, tools)[0]))
@@ -153,10 +153,10 @@ def _candidates(
 
 
 def _writes(tokenizer: "PreTrainedTokenizerBase", candidate: str, expected: Sequence[list[int]]) -> bool:
-    """True if a template gives these token ids for all of `TALKS` that it takes."""
+    """True if a template gives these token ids for all of `PROBES` that it takes."""
     render = chat_renderer(tokenizer, candidate, think=True)  # which adds nothing after the template
     taken = 0
-    for talk, ids in zip(TALKS, expected, strict=True):
+    for talk, ids in zip(PROBES, expected, strict=True):
         try:
             prompt = render(talk, True)
         except LimitError:

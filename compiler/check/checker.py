@@ -171,7 +171,7 @@ class Checker:
         return self._label(batch) if self.lookup else batch
 
     def _count_inside_messages(self, columns: dict[str, Values]) -> None:
-        """Count the keys of turns that reading leaves out, once for each source column."""
+        """Count the keys of messages that reading leaves out, once for each source column."""
         conversations_by_source = {
             self.sources[name]: columns[name] for name in self.conversation_columns if name in self.sources
         }
@@ -320,7 +320,7 @@ class Checker:
     def _chosen(self, column: Column, filled_sources: Sequence[str], rows: Rows) -> str | list[str | None]:
         """The source of a column in all rows of a batch, or in each: the first that a row fills.
 
-        A row that fills none takes the first that it has. Next to turns a row may have none.
+        A row that fills none takes the first that it has. Next to messages a row may have none.
         """
         self.source_by_column.setdefault(column.name, filled_sources[0])
         counts = self.rows_by_source[column.name]

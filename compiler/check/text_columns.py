@@ -13,7 +13,7 @@ class TextColumns:
 
     def __init__(self, spec: Spec) -> None:
         self.spec = spec
-        self.turns = spec.turns
+        self.conversation_column = spec.conversation_column
         output = spec.outputs[0]
         types = spec.types
         completion = output.columns_of("output", "assistant")
@@ -23,7 +23,7 @@ class TextColumns:
         self.may_be_blank = [
             name for name in self.completion_columns if types[name].may_be_blank or types[name].is_text
         ]
-        if self.turns:
+        if self.conversation_column:
             self.prompt_columns = ["prompt"]
             self.completion_columns = ["completion"]
             self.may_be_blank = ["completion"]
@@ -32,7 +32,7 @@ class TextColumns:
             if (
                 name in ("system", TOOLS)
                 and name not in self.prompt_columns
-                and (self.turns or name in written)
+                and (self.conversation_column or name in written)
             ):
                 self.prompt_columns.append(name)
         self.pair = [name for name, column_type in types.items() if column_type.is_pair()]
@@ -43,8 +43,8 @@ class TextColumns:
     def of(self, batch: Batch) -> dict[str, Texts]:
         """The texts of a batch by column: first the prompts, then the answers."""
         texts: dict[str, Texts] = {}
-        if self.turns:
-            conversations: list[Conversation] = batch.columns[self.turns]
+        if self.conversation_column:
+            conversations: list[Conversation] = batch.columns[self.conversation_column]
             end = None if self.pair else -1
             texts["prompt"] = [
                 "\n".join(turn.text for turn in conversation[:end]) for conversation in conversations

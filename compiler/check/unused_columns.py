@@ -48,7 +48,7 @@ SPLIT_COLUMNS = {
 
 @dataclass
 class Unused:
-    """The unused source columns, and keys inside turns, of some rows.
+    """The unused source columns, and keys inside messages, of some rows.
 
     - `rows`: the number of rows that fill a column which the spec does not name.
     - `ignored`: the same for the columns that it lists under `ignore`.

@@ -52,7 +52,7 @@ class CompletionReader(ReplyReader):
         reply: Reply = row[self.column.name]
         if not self.source:
             return {}
-        messages = self.spec.turns
+        messages = self.spec.conversation_column
         conversation: Conversation = row[messages]
         return {messages: [*conversation, ChatMessage(reply.role, reply.text, conversation[-1].number + 1)]}
 
@@ -70,7 +70,7 @@ class CompletionType(ColumnType):
 
     def check(self, column: Column, spec: Spec) -> None:
         """Refuse it without messages."""
-        if not spec.turns:
+        if not spec.conversation_column:
             raise ValueError(
                 _("column {name}: a completion ends turns, and no column has `is: turns`", name=column.name)
             )

@@ -21,7 +21,7 @@ class HistoryType(ColumnType):
         """Refuse it without an alpaca record that it can go before."""
         if spec.mix or "text" in spec.formats:
             super().check(column, spec)
-        if spec.turns or spec.formats != {"alpaca"}:
+        if spec.conversation_column or spec.formats != {"alpaca"}:
             raise ValueError(
                 _(
                     "column {name}: history goes with the question of an alpaca record. Write "

@@ -47,7 +47,7 @@ class MediaReader(ColumnReader):
         """Find the folder of the files, and the texts with their placeholders."""
         spec = self.spec
         self.folder = Path(spec.source.media_dir or Path(self.file.display_path).parent)
-        self.turns = spec.turns
+        self.conversation_column = spec.conversation_column
         asking, output = ("instruction", "input", "user"), spec.outputs[0]
         self.prompt_columns = output.columns_of(*asking)
         templates = "".join(output.templates.get(key, "") for key in asking)
@@ -77,7 +77,7 @@ class MediaReader(ColumnReader):
         paths: list[str] = row[self.column.name]
         column_type = self.column.type
         placeholder = column_type.placeholder()
-        conversation: Conversation = row[self.turns] if self.turns else []
+        conversation: Conversation = row[self.conversation_column] if self.conversation_column else []
         in_messages = (
             [path for message in conversation for path in message.images] if column_type is IMAGES else []
         )
@@ -108,11 +108,11 @@ class MediaReader(ColumnReader):
                 )
             )
         placeholders = placeholder * len(paths)
-        if not self.turns:
+        if not self.conversation_column:
             return {self.prompt_columns[0]: f"{placeholders}{row[self.prompt_columns[0]]}"}
         first = next(number for number, message in enumerate(conversation) if message.role == USER)
         question = conversation[first]._replace(text=placeholders + conversation[first].text)
-        return {self.turns: [*conversation[:first], question, *conversation[first + 1 :]]}
+        return {self.conversation_column: [*conversation[:first], question, *conversation[first + 1 :]]}
 
     def notes(self) -> list[str]:
         """Where the files are, for the recipe."""

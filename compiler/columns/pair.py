@@ -82,7 +82,7 @@ class ReplyReader(ColumnReader):
             raise WrongValueError(
                 _("chosen and rejected do not answer the same prompt: the turns before them differ")
             )
-        prompt = _texts_of(row[spec.turns]) if spec.turns else []
+        prompt = _texts_of(row[spec.conversation_column]) if spec.conversation_column else []
         if before_chosen and before_chosen != prompt:
             raise WrongValueError(
                 _(

@@ -60,7 +60,7 @@ class ToolsReader(ColumnReader):
 
     def prepare(self) -> None:
         """Check calls if there are messages."""
-        self.checks_rows = bool(self.spec.turns)
+        self.checks_rows = bool(self.spec.conversation_column)
 
     def read(self, value: object) -> str:
         """The tools as a JSON list in text, "" without any."""
@@ -70,7 +70,7 @@ class ToolsReader(ColumnReader):
 
     def check_row(self, row: Row) -> Fields:
         """Refuse calls that do not fit the tools, and warn of calls that may not."""
-        conversation: Conversation = row[self.spec.turns]
+        conversation: Conversation = row[self.spec.conversation_column]
         errors = dict.fromkeys(_call_errors(conversation, row[self.column.name]))
         is_strict = self.column.options.get("arguments") == "error"
         messages = [error.message for error in errors if error.error or is_strict]

@@ -84,7 +84,7 @@ def _fits(candidate: BundledSpec, proposal: Proposal) -> bool:
     for column in proposal.columns.values():
         if column.path not in paths.values():
             return False
-        if column.type and column_types()[column.type].is_conversation() and not spec.turns:
+        if column.type and column_types()[column.type].is_conversation() and not spec.conversation_column:
             return False
     output = spec.outputs[0]
     return output.format != "text" or output.templates.get("text") == "{text}"

@@ -205,7 +205,7 @@ class ColumnType:
                     name2=self.name,
                 )
             )
-        if "alpaca" in spec.formats and spec.turns:
+        if "alpaca" in spec.formats and spec.conversation_column:
             raise ValueError(
                 _(
                     "column {name}: alpaca leaves out turns that {name2} may refer to. Write "

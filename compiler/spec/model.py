@@ -195,7 +195,7 @@ class Spec(NamedTuple):
         return {name: column_type for name, column_type in self.types.items() if column_type.registry_key}
 
     @property
-    def turns(self) -> str:
+    def conversation_column(self) -> str:
         """The name of the column of messages, "" without such a column."""
         return next(iter(self.conversation_columns), "")
 
@@ -216,7 +216,7 @@ class Spec(NamedTuple):
 
     def writes_conversation(self, output: Output) -> bool:
         """True if the texts of an output come from the column of messages, and not from templates."""
-        if not self.turns:
+        if not self.conversation_column:
             return False
         if output.format == "text":
             return bool(output.roles)
@@ -234,7 +234,7 @@ class Spec(NamedTuple):
             templates = () if output.format == "text" else ("system",)
         names = {*output.columns_of(*templates), *output.keep, *self.recorded}
         if from_conversation:
-            names.add(self.turns)
+            names.add(self.conversation_column)
             names.update(column.name for column in self.columns if column.type.joins_conversation())
         conversation = output.format in ("sharegpt", "messages")
         if conversation:

@@ -55,7 +55,7 @@ UNMAPPED_COLUMNS = ProblemCode(
 )
 
 
-NOT_NEEDED = ("system_tag", "observation_tag", "function_tag")  # a record with such a turn is E406
+NOT_NEEDED = ("system_tag", "observation_tag", "function_tag")  # a record with such a message is E406
 Records = Iterator[tuple[str, Record, Example | str]]
 # Of Arrow; null goes with every type.
 TYPES = {bool: "truth values", int: "numbers", float: "numbers", str: "texts", list: "lists", dict: "objects"}
@@ -138,7 +138,7 @@ class Expected:
     """Reads a file record by record. Notes why the loader would fail on a whole file.
 
     `count` is the number of records read so far. `problems` are each with the number of its record, if any.
-    `unread_keys` counts the keys of records and turns that the loader does not read.
+    `unread_keys` counts the keys of records and messages that the loader does not read.
     """
 
     path: Path

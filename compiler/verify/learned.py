@@ -122,7 +122,7 @@ class AnswersAuditor:
         return codes
 
     def _count(self, audit: Audit, row: int, messages: Messages) -> None:
-        """Count a row's learned turns by role and by their thoughts, and its masked observations."""
+        """Count a row's learned messages by role and by their thoughts, and its masked observations."""
         template = self.template
         audit.turns["observation"] += sum(message["role"] == "observation" for message in messages)
         learned_messages = messages[1::2]

@@ -25,7 +25,7 @@ class Verdict:
 
     `dropped` counts the loaded rows that its processor skips.
 
-    `unread_turn_keys` has the number of records with each key inside turns that is not read and changes no
+    `unread_turn_keys` has the number of records with each key inside messages that is not read and changes no
     answer. `notes` are lines about the whole dataset.
 
     `trained` is the number of rows that a training draws by the entry's `split` and `num_samples`.

@@ -20,7 +20,7 @@ from tuneyard.core.llamafactory.prompt import Ids
 from tuneyard.core.llamafactory.prompt.supervision import IGNORED
 
 TEXT = "text"
-"""Role of a text for pretraining, which has no turns."""
+"""Role of a text for pretraining, which has no messages."""
 
 
 class EncodedMessage(NamedTuple):

@@ -1,4 +1,4 @@
-"""A sequence of tokens as chat turns for the page: role, kind of content, text, and spans of tokens."""
+"""A sequence of tokens as blocks of the page: role, kind of content, text, and spans of tokens."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -27,7 +27,7 @@ class _Slot(NamedTuple):
 
 
 class PageBlocks:
-    """Writes sequences as turns of the page, by the slots of one template."""
+    """Writes sequences as blocks of the page, by the slots of one template."""
 
     def __init__(self, template: Any, tokenizer: Any) -> None:
         self.template = template
@@ -51,8 +51,8 @@ class PageBlocks:
         """One side of a row. `losses` and `weights` are those of the tokens that are trained on."""
         token_texts = self.texts.of(sequence.ids)
         loss_of_token, weight_of_token = iter(losses or ()), iter(weights or ())
-        turns: list[PageBlock] = []
-        texts_of_turns: list[list[str]] = []  # joined at the end: a row may have a million tokens
+        blocks: list[PageBlock] = []
+        texts_of_blocks: list[list[str]] = []  # joined at the end: a row may have a million tokens
         position = 0
         for segment in sequence.segments:
             end = position + len(segment.ids)
@@ -63,11 +63,11 @@ class PageBlocks:
                 while number + 1 < len(pieces) and pieces[number + 1][0] <= start:
                     number += 1
                 _unused, role, part = pieces[number]
-                if not turns or (turns[-1].role, turns[-1].part) != (role, part):
-                    turns.append(PageBlock(role, part, ""))
-                    texts_of_turns.append([])
-                turn = turns[-1]
-                texts_of_turns[-1].append(text)
+                if not blocks or (blocks[-1].role, blocks[-1].part) != (role, part):
+                    blocks.append(PageBlock(role, part, ""))
+                    texts_of_blocks.append([])
+                block = blocks[-1]
+                texts_of_blocks[-1].append(text)
                 span: TokenSpan = (len(text), state)
                 if state != CUT:
                     loss, weight = next(loss_of_token, None), next(weight_of_token, None)
@@ -77,12 +77,12 @@ class PageBlocks:
                         span = (len(text), state, loss, weight)
                     elif loss is not None:
                         span = (len(text), state, loss)
-                turn.spans.append(span)
+                block.spans.append(span)
                 start += len(text)
             position = end
-        for turn, turn_texts in zip(turns, texts_of_turns, strict=True):
-            turn.text = "".join(turn_texts)
-        return PageSide(sequence.name, sequence.mark, turns)
+        for block, block_texts in zip(blocks, texts_of_blocks, strict=True):
+            block.text = "".join(block_texts)
+        return PageSide(sequence.name, sequence.mark, blocks)
 
     def _pieces(self, segment: Segment, texts: Sequence[str]) -> Iterator[Piece]:
         """The pieces of a segment in their order. The first begins at 0."""

@@ -130,7 +130,7 @@ class TokenView:
 
     def __init__(self, loaded: LoadedRows, losses: "TokenLossFile | None") -> None:
         self.encoder = RowEncoder(loaded.data)
-        self.turns = PageBlocks(loaded.data.template, self.encoder.tokenizer)
+        self.page_blocks = PageBlocks(loaded.data.template, self.encoder.tokenizer)
         self.losses = losses
         self.weights: TokenWeights | None = None
 
@@ -156,7 +156,7 @@ class TokenView:
             weights = None
             if self.weights is not None:
                 weights = self.weights.of_labels(sequence.labels, self.encoder.tokenizer.decode)
-            page_row.sides.append(self.turns.side(sequence, losses, weights))
+            page_row.sides.append(self.page_blocks.side(sequence, losses, weights))
 
     def _losses(self, page_row: PageRow, sequences: Sequence[TokenSequence]) -> Sequence[float | None] | None:
         """The losses of the tokens that are trained on, None without them."""

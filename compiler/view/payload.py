@@ -14,7 +14,7 @@ MASKED, LEARNED, CUT = 0, 1, 2
 """States of a token: no loss, loss, cut (LLaMA-Factory drops it because of cutoff_len)."""
 
 TokenSpan = tuple[int, int] | tuple[int, int, float | None] | tuple[int, int, float | None, float]
-"""One token over its turn's text: length in characters, state, its loss if losses were read, and its weight
+"""One token over its block's text: length in characters, state, its loss if losses were read, and its weight
 if it is learned with key-token weights.
 
 A token that is a part of a character has the length 0, and the last token of that character has its length.
@@ -26,7 +26,7 @@ class PageBlock:
     """A part of the sequence that the model reads: one role and one kind of content.
 
     `role` is system, user, assistant, function, observation, or template (text that the template adds between
-    the messages). `part` is text, thought, tool_call, tool_result or image. The texts of a side's turns,
+    the messages). `part` is text, thought, tool_call, tool_result or image. The texts of a side's blocks,
     joined, are its decoded sequence; `spans` cover all of `text`.
     """
 

@@ -153,7 +153,7 @@ class Renderer:
     def _conversations(self, batch: Batch) -> Iterator[Conversation]:
         """Yield the messages of each row: from its column of messages, or made by the templates."""
         if self.from_conversation:
-            conversations = batch.columns[self.spec.turns]
+            conversations = batch.columns[self.spec.conversation_column]
             if self.spec.has_own_system(self.output):  # it stands in place of those that the spec ignores
                 conversations = [
                     [message for message in conversation if message.role != SYSTEM]

@@ -220,7 +220,7 @@ def file_not_found(name: str, path: Path, folder: Path) -> RequestError:
 def unknown_keys(place: str, entry: Record, *, has_calls: bool = False) -> Iterator[Problem]:
     """Report the keys and the `formatting` of an entry that LLaMA-Factory does not know (E401).
 
-    `has_calls`: the turns of its records have `tool_calls`.
+    `has_calls`: the messages of its records have `tool_calls`.
     """
     for name, keys in (("", KEYS), ("columns", {*ALPACA, *SHAREGPT, *EXTRAS}), ("tags", {*SHAREGPT_TAGS})):
         value = entry.get(name) if name else entry

@@ -133,7 +133,7 @@ def snake_case(step: str) -> str:
 
 
 def meaning(name: str) -> str:
-    """The meaning of a source column or of a key of a turn for an answer, by its name; "" if none."""
+    """The meaning of a source column or of a key of a message for an answer, by its name; "" if none."""
     return MEANINGS.get(usual_name(name), "")
 
 

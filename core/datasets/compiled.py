@@ -223,7 +223,7 @@ def row_index_file(records: Path) -> Path:
 
 
 def fingerprints(joined: Sequence[str]) -> "array[int]":
-    """XXH3 (64 bits) of the prompts of examples: the texts of the turns before the last answer.
+    """XXH3 (64 bits) of the prompts of examples: the texts of the messages before the last answer.
 
     The texts of each prompt are joined by `SEPARATOR`. The system text is left out, since it does not make
     another example. Two other prompts have the same fingerprint with probability 2^-64, unless somebody makes

@@ -37,7 +37,7 @@ from tuneyard.core.language.message import _, joined, relative
 from tuneyard.core.text.quoting import one_line
 
 Fields = dict[str, object]
-"""The fields of an object: a row as read, a turn in it, an entry, a configuration."""
+"""The fields of an object: a row as read, a message in it, an entry, a configuration."""
 JsonObject = dict[str, Any]
 """An object of a JSON document that was checked, or that is written."""
 Moved = Callable[[int], object]

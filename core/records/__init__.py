@@ -431,7 +431,7 @@ class RecordReader:
 
 
 def _message_place(column: str, number: int) -> str:
-    """The place of a turn: its column, and its number in a list of turns (0: the column has a single one)."""
+    """Where a message is: its column, and its number in a list of messages (0: the column has one)."""
     if not number:
         return column
     return _("{column}: turn {number}", column=column, number=number)

@@ -44,7 +44,7 @@ from tuneyard.eval.backends.served import LLAMA_CPP, VLLM, ServedModel, json_obj
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-ROWS, TALKS = 32, 8  # rows between two writes of the log, by labels and by answers
+ROWS, PROBES = 32, 8  # rows between two writes of the log, by labels and by answers
 IMPOSSIBLE = -9000.0  # below it are the numbers for a probability of 0: -9999, the least float
 UNDERFLOW = math.log(2.0**-149)  # the value for those: the least probability in fp32
 LARGEST = 0.01  # of a log-probability: rounded sums
@@ -157,7 +157,7 @@ class Server(Backend, ABC):
 
     def batches(self, lengths: Mapping[int, int]) -> Batches:
         """Batches of a few conversations in the data's order."""
-        return chunks(sorted(lengths), TALKS)
+        return chunks(sorted(lengths), PROBES)
 
     def chat(
         self,

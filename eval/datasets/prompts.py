@@ -16,7 +16,7 @@ from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.core.files import text_sha256
 from tuneyard.core.language.message import _, joined, relative
 from tuneyard.core.llamafactory.prompt import (
-    TALKS,
+    PROBES,
     TODAY,
     Encode,
     Ids,
@@ -47,7 +47,7 @@ AFTER_BOS = _("plain text (no chat template) after BOS")
 SAMPLED = 1000
 SHOWN = 24
 """Tokens around the first difference of two prompts that are printed."""
-ONE_TURN = TALKS[:2]
+ONE_TURN = PROBES[:2]
 """Conversations of one question. Others are compared if the data has some."""
 ANSWERED = [{"role": "user", "content": "?"}, {"role": "assistant", "content": "!"}]
 

@@ -11,7 +11,7 @@ import pytest
 from tests.cli.scoring import PAIRS, ask, call, predictions, results
 from tests.cli.test_eval_tools import ROWS as CALLS
 from tests.cli.test_qa import ROWS as QUESTIONS
-from tests.cli.test_suite import TALKS
+from tests.cli.test_suite import PROBES
 from tests.cli.test_text import ROWS as TEXTS
 from tests.json_files import read_json, write_json
 from tests.messages import raises
@@ -144,7 +144,7 @@ PROGRAMS = [{"instruction": "Write f.", "output": "", "tests": ["f() == 1"]}]
 EVERY = {
     "qa": (qa, QUESTIONS, ()),
     "defect": (defect, REPORTS, ()),
-    "dialogue": (dialogue, TALKS, ()),
+    "dialogue": (dialogue, PROBES, ()),
     "tools": (tools, CALLS, ()),
     "code": (code, PROGRAMS, ("--run-code",)),
 }

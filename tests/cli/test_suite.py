@@ -25,7 +25,7 @@ SUMS = [
     {"question": "Capital of France?", "answer": "Paris", "type": "factual"},
     {"question": "Capital of Peru?", "answer": "Lima", "type": "factual"},
 ]
-TALKS = [
+PROBES = [
     {
         "messages": [
             {"role": "user", "content": "My cat is called Momo."},
@@ -54,7 +54,7 @@ def suite_folder(tmp_path: Path) -> Path:
     for name in ("anatomy", "logical"):
         exam = HEAD + "".join(f"{n},{name} {n}?,a,b,c,d,{'ABCD'[n]}\n" for n in range(3))
         write_exam(folder / "exams", name, exam, exam)
-    for name, rows in (("sums", SUMS), ("talks", TALKS), ("even", NLI)):
+    for name, rows in (("sums", SUMS), ("talks", PROBES), ("even", NLI)):
         write_lines(folder / f"{name}.jsonl", rows)
     return folder
 

@@ -14,7 +14,7 @@ TEMPLATES = {  # what a tokenizer would ship for each of LLaMA-Factory's templat
         "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
     ),
 }
-TALKS = {
+PROBES = {
     "plain": [{"role": "user", "content": QUESTION}],
     "system": [{"role": "system", "content": "Answer in one word."}, {"role": "user", "content": QUESTION}],
     "turns": [

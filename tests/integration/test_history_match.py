@@ -49,7 +49,7 @@ RESULT = (
     {"role": "observation", "content": "true"},
     {"role": "tool", "content": "true", "tool_call_id": "call00000"},
 )
-TALKS = {
+PROBES = {
     "one turn": [user("Is 12 even?"), says("yes")],
     "two turns": [user("Is 12 even?"), says("yes"), user("And 13?"), says("no")],
     "four turns": [user("Is 12 even?"), says("yes"), user("And 13?"), says("no")] * 2,
@@ -142,7 +142,7 @@ CASES = [
         ("deepseekr1", "DEEPSEEK_R1"), ("glm4", "GLM4"), (None, "GLM4"), ("glm4_moe", "GLM45"),
         ("llama3", "LLAMA3"), (None, "LLAMA31"), ("mistral", "MISTRAL"), ("chatml", "HERMES"),
     ]
-    for talk in TALKS
+    for talk in PROBES
     if "call" not in talk or chat == "QWEN3"
 ]  # fmt: skip
 
@@ -153,9 +153,9 @@ def test_the_first_turn_that_differs_is_named_with_a_fix_that_makes_it_equal(tok
     tools = TOOLS if "call" in talk else ""
     system = "" if chat == "MISTRAL" else "You are terse."
     data = opened(tokenizer, chat_template, template, "sft")
-    expected = expected_turn(data, chat_template, TALKS[talk], system, tools)
-    findings = history_findings(data, loaded([TALKS[talk]], system, tools), "talks")
-    if len(TALKS[talk]) > 2:
+    expected = expected_turn(data, chat_template, PROBES[talk], system, tools)
+    findings = history_findings(data, loaded([PROBES[talk]], system, tools), "talks")
+    if len(PROBES[talk]) > 2:
         assert [finding.code for finding in findings] == (["W354"] if expected else [])
     for finding in findings:
         if finding.code == "W354":
@@ -163,7 +163,7 @@ def test_the_first_turn_that_differs_is_named_with_a_fix_that_makes_it_equal(tok
         if "makes every turn equal" in finding.hint:
             settings = {"template": template, **named_settings(finding.hint)}
             changed = opened(tokenizer, chat_template, settings.pop("template"), "sft", **settings)
-            assert expected_turn(changed, chat_template, TALKS[talk], system, tools) == 0
+            assert expected_turn(changed, chat_template, PROBES[talk], system, tools) == 0
     assert bool(findings) or not expected
 
 
@@ -183,12 +183,12 @@ CALLS = ("a call after a thought", "a question after a call")
 def test_the_fix_of_qwen3(tokenizer, template, talks, hint):
     tools = TOOLS if talks == CALLS else ""
     data = opened(tokenizer, chat_templates.QWEN3, template, "sft")
-    (finding,) = history_findings(data, loaded([TALKS[talk] for talk in talks], "", tools), "talks")
+    (finding,) = history_findings(data, loaded([PROBES[talk] for talk in talks], "", tools), "talks")
     assert finding.hint.endswith(hint)
 
 
 def test_stages_of_preferences_learn_the_last_answer_after_earlier_ones_without_thoughts(tokenizer):
-    rows = loaded([TALKS["thoughts"], TALKS["two turns"]], "", "")
+    rows = loaded([PROBES["thoughts"], PROBES["two turns"]], "", "")
     data = opened(tokenizer, chat_templates.QWEN3, "qwen3", "dpo")
     assert history_findings(data, rows, "talks") == []
     data = opened(tokenizer, chat_templates.QWEN3, "qwen3", "dpo", preserve_thinking=True)
@@ -199,14 +199,14 @@ def test_stages_of_preferences_learn_the_last_answer_after_earlier_ones_without_
 
 def test_a_chat_template_that_trims_texts_is_named_at_its_turn(tokenizer):
     data = opened(tokenizer, chat_templates.LLAMA3, "llama3", "sft")
-    (finding,) = history_findings(data, loaded([TALKS["two turns"], TALKS["spaces"]], "", ""), "talks")
+    (finding,) = history_findings(data, loaded([PROBES["two turns"], PROBES["spaces"]], "", ""), "talks")
     assert "turn 1 of row 2 of talks" in finding.message
     assert finding.hint == "take the white space around its texts away"
 
 
 def test_a_refused_conversation_is_named_once(tokenizer):
     data = opened(tokenizer, chat_templates.MISTRAL, "mistral", "sft")
-    rows = loaded([TALKS["one turn"], TALKS["two turns"], TALKS["four turns"]], "Be terse.", "")
+    rows = loaded([PROBES["one turn"], PROBES["two turns"], PROBES["four turns"]], "Be terse.", "")
     (finding,) = history_findings(data, rows, "talks")
     assert "refuses turn 1 of row 1 of talks: only user, assistant and tool" in finding.message
 
@@ -221,16 +221,16 @@ def test_templates_that_keep_each_turn_have_no_finding_on_the_chat_template_that
 
     chat_template = TEMPLATES[template]._get_jinja_template(tokenizer)
     data = opened(tokenizer, chat_template, template, "sft")
-    talks = [TALKS[name] for name in TALKS if "call" not in name]
+    talks = [PROBES[name] for name in PROBES if "call" not in name]
     assert history_findings(data, loaded(talks, "", ""), "talks") == []
 
 
 def test_a_made_up_second_turn_is_a_note(tokenizer):
     data = opened(tokenizer, chat_templates.QWEN3, "qwen3", "sft")
-    (finding,) = history_findings(data, loaded([TALKS["one turn"]], "", ""), "talks")
+    (finding,) = history_findings(data, loaded([PROBES["one turn"]], "", ""), "talks")
     assert finding.code == "N354" and "turn 2" in finding.message
     data = opened(tokenizer, chat_templates.QWEN3, "qwen3_nothink", "sft")
-    assert history_findings(data, loaded([TALKS["one turn"]], "", ""), "talks") == []
+    assert history_findings(data, loaded([PROBES["one turn"]], "", ""), "talks") == []
 
 
 @pytest.mark.parametrize(
@@ -240,7 +240,7 @@ def test_a_made_up_second_turn_is_a_note(tokenizer):
 def test_rows_that_llamafactory_drops_are_not_compared(tokenizer, change):
     """They have findings of their own."""
     data = opened(tokenizer, chat_templates.QWEN3, "qwen3", "sft")
-    (row,) = loaded([TALKS["thoughts"]], "", "")
+    (row,) = loaded([PROBES["thoughts"]], "", "")
     assert history_findings(data, Dataset.from_list([{**row, **change}]), "talks") == []
     assert len(history_findings(data, Dataset.from_list([{**row, **change}, row]), "talks")) == 1
 
@@ -249,5 +249,5 @@ def test_rows_that_llamafactory_drops_are_not_compared(tokenizer, change):
 def test_tools_that_the_chat_template_leaves_out_are_said_once(tokenizer, system, codes):
     """Without a system text W352 says it, by the template alone."""
     data = opened(tokenizer, chat_templates.HERMES, "chatml", "sft")
-    findings = history_findings(data, loaded([TALKS["a call"]], system, TOOLS), "talks")
+    findings = history_findings(data, loaded([PROBES["a call"]], system, TOOLS), "talks")
     assert [finding.code for finding in findings] == codes

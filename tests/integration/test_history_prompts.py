@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tests.integration import chat_templates
-from tests.integration.test_history_match import TALKS, loaded, opened, tokenizer, trained_turns
+from tests.integration.test_history_match import PROBES, loaded, opened, tokenizer, trained_turns
 from tests.messages import printed
 from tuneyard.core.llamafactory.prompt import TrainedHistory, llamafactory_encoder
 from tuneyard.core.llamafactory.prompt.supervision import llamafactory_turns
@@ -27,8 +27,8 @@ SETTINGS: list[dict[str, object]] = [
 
 
 def messages(talk: str) -> list[dict]:
-    """A talk of TALKS without its last answer."""
-    return [message for message, _ in TALKS[talk]][:-1]
+    """A conversation of PROBES without its last answer."""
+    return [message for message, _ in PROBES[talk]][:-1]
 
 
 def adapter(folder: Path, tokenizer: Any, **settings: object) -> Path:
@@ -47,7 +47,7 @@ def test_earlier_turns_are_prompted_as_llamafactorys_processor_trained_them(
     tokenizer, template, talk, settings
 ):
     data = opened(tokenizer, chat_templates.QWEN3, template, "sft", **settings)
-    *_, (_, prompt, answer) = trained_turns(data, loaded([TALKS[talk]], "", "")[0])
+    *_, (_, prompt, answer) = trained_turns(data, loaded([PROBES[talk]], "", "")[0])
     history = TrainedHistory.of({"stage": "sft", **settings})
     encode = llamafactory_encoder(tokenizer, template, think=True, history=history)
     decode = data.module["tokenizer"].decode  # it has the tokens that the template adds
@@ -55,7 +55,7 @@ def test_earlier_turns_are_prompted_as_llamafactorys_processor_trained_them(
     assert text.startswith(prompt.partition("And 13?")[0])
     assert (prompt + answer).startswith(text) or settings.get("enable_thinking", True) is not True
     turns = llamafactory_turns(tokenizer, template, think=True, history=history)
-    whole = [*messages(talk), TALKS[talk][-1][0]]
+    whole = [*messages(talk), PROBES[talk][-1][0]]
     earlier = [token for question, reply in turns(whole).pairs[:-1] for token in (*question, *reply)]
     assert text.startswith(decode(earlier))
 
@@ -63,7 +63,7 @@ def test_earlier_turns_are_prompted_as_llamafactorys_processor_trained_them(
 @pytest.mark.parametrize(("stage", "preserves"), [("dpo", False), ("dpo", True), ("kto", False)])
 def test_earlier_turns_of_a_preference_training(tokenizer, stage, preserves):
     data = opened(tokenizer, chat_templates.QWEN3, "qwen3", "sft", preserve_thinking=preserves)
-    row = [message for message, _ in TALKS["thoughts"]]
+    row = [message for message, _ in PROBES["thoughts"]]
     expected, _ = data.template.encode_oneturn(data.module["tokenizer"], row, None, None)
     history = TrainedHistory.of({"stage": stage, "preserve_thinking": preserves})
     encode = llamafactory_encoder(tokenizer, "qwen3", think=True, history=history)

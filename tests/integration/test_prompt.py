@@ -5,7 +5,7 @@ from itertools import chain
 
 import pytest
 
-from tests.integration.templates import SMOLLM2, TALKS, TEMPLATES
+from tests.integration.templates import PROBES, SMOLLM2, TEMPLATES
 from tests.tiny import CHATML
 from tuneyard.core.llamafactory.prompt import (
     chat_renderer,
@@ -30,7 +30,7 @@ def trained_ids(tokenizer, messages, template, tools=None):
     return [*chain.from_iterable(source + target for source, target in before), *last], answer
 
 
-@pytest.mark.parametrize("talk", TALKS.values(), ids=TALKS)
+@pytest.mark.parametrize("talk", PROBES.values(), ids=PROBES)
 @pytest.mark.parametrize("name", TEMPLATES)
 def test_ids_equal_llamafactorys(tokenizer, name, talk) -> None:
     jinja = prompt_ids(tokenizer, chat_renderer(tokenizer, TEMPLATES[name]), talk)
@@ -39,7 +39,7 @@ def test_ids_equal_llamafactorys(tokenizer, name, talk) -> None:
     assert answer[: len(answer) - 2] == tokenizer("yes", add_special_tokens=False)["input_ids"]
 
 
-@pytest.mark.parametrize("talk", TALKS.values(), ids=TALKS)
+@pytest.mark.parametrize("talk", PROBES.values(), ids=PROBES)
 @pytest.mark.parametrize("system", ["You are a helpful assistant.", SMOLLM2, f"{SMOLLM2}."])
 def test_a_recipe_without_template_trains_on_the_tokenizers_own(tokenizer, system, talk) -> None:
     own = CHATML.replace("You are a helpful assistant.", system)
@@ -49,7 +49,7 @@ def test_a_recipe_without_template_trains_on_the_tokenizers_own(tokenizer, syste
 
 
 def test_thinking_is_off_in_llamafactorys_reasoning_templates(tokenizer) -> None:
-    ids = llamafactory_encoder(tokenizer, "qwen3")(TALKS["plain"])
+    ids = llamafactory_encoder(tokenizer, "qwen3")(PROBES["plain"])
     assert tokenizer.decode(ids).endswith("<|im_start|>assistant\n<think>\n\n</think>\n\n")
 
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from tests.integration.templates import TALKS, TEMPLATES
+from tests.integration.templates import PROBES, TEMPLATES
 from tests.messages import raises
 from tuneyard.core.errors import ContentError
 from tuneyard.core.llamafactory.prompt import chat_renderer
@@ -38,7 +38,7 @@ def trained(tokenizer, talk, template, cutoff):
     return processor._encode_data_example(turns, [ANSWER], system, None, [], [], [])
 
 
-@pytest.mark.parametrize("talk", TALKS.values(), ids=TALKS)
+@pytest.mark.parametrize("talk", PROBES.values(), ids=PROBES)
 @pytest.mark.parametrize("name", TEMPLATES)
 def test_ids_and_labels_equal_llamafactorys(tokenizer, name, talk) -> None:
     by_jinja = partial(chat_turns, tokenizer, chat_renderer(tokenizer, TEMPLATES[name]))
@@ -54,10 +54,10 @@ def test_ids_and_labels_equal_llamafactorys(tokenizer, name, talk) -> None:
 @pytest.mark.parametrize("name", ["solar", "qwen3", "empty"])
 def test_labels_equal_under_other_kinds_of_template(tokenizer, name) -> None:
     """solar teaches the end of a turn at the next one's first token, qwen3 can think, empty has no marks."""
-    turns = llamafactory_turns(tokenizer, name)([*TALKS["turns"], ANSWER])
+    turns = llamafactory_turns(tokenizer, name)([*PROBES["turns"], ANSWER])
     for cutoff in (60, 4096):
         supervised = supervise(turns, cutoff)
-        assert (supervised.ids, supervised.labels) == trained(tokenizer, TALKS["turns"], name, cutoff)
+        assert (supervised.ids, supervised.labels) == trained(tokenizer, PROBES["turns"], name, cutoff)
 
 
 @settings(deadline=None, max_examples=300)
@@ -110,4 +110,4 @@ def test_held_out_rows_are_those_of_val_size(count, ratio, seed, tmp_path) -> No
 def test_a_template_that_rewrites_a_turn_is_refused(tokenizer) -> None:
     rewriting = "{% for m in messages %}{{ loop.length }} {{ m['content'] }}\n{% endfor %}"
     with raises(ContentError, "--template NAME"):
-        chat_turns(tokenizer, chat_renderer(tokenizer, rewriting), [*TALKS["plain"], ANSWER])
+        chat_turns(tokenizer, chat_renderer(tokenizer, rewriting), [*PROBES["plain"], ANSWER])

@@ -35,7 +35,7 @@ ALPACA = [
     {"instruction": LONG, "input": "in", "output": LONG, "system": "Be terse.", "history": [["a", "b"]]},
     {"instruction": "And 8?", "input": "", "output": "", "history": [["Is 6 even?", LONG], [LONG, "c"]]},
 ]
-TALKS = [
+PROBES = [
     said(("human", "Sum."), ("function_call", CALL), ("observation", "5"), ("gpt", "It is 5."), tools=TOOLS),
     said(("human", "Hi"), ("gpt", "<think>\nAdd.\n</think>\n\nHello"), ("human", LONG), ("gpt", LONG)),
     said(("human", "x"), ("gpt", LONG), ("human", "y"), ("gpt", "z")),
@@ -56,7 +56,7 @@ PLAIN = {"columns": {"prompt": "instruction", "response": "output"}}
 FORMATS = {
     "sft": (ALPACA, {"columns": ALPACA_COLUMNS}),
     "talks": (
-        TALKS,
+        PROBES,
         {"formatting": "sharegpt", "columns": {"messages": "conversations", "tools": "tools"}},
     ),
     "rm": (

@@ -47,7 +47,7 @@ Encode = Callable[[Messages], Ids]
 Render = Callable[[Messages, bool], str]  # of messages, whether an answer is asked for
 DEFAULT_TEMPLATE = "default"
 _QUESTION = {"role": "user", "content": "Is it?"}
-TALKS: tuple[Messages, ...] = (
+PROBES: tuple[Messages, ...] = (
     [_QUESTION],
     [{"role": "system", "content": "Be brief."}, _QUESTION],
     [_QUESTION, {"role": "assistant", "content": "Yes."}, _QUESTION],
@@ -56,7 +56,7 @@ TALKS: tuple[Messages, ...] = (
 
 
 class PromptAndAnswer(NamedTuple):
-    """Prompt (`messages`, the user's turn last), expected answer ("" without one) and its role.
+    """Prompt (`messages`, the user's message last), expected answer ("" without one) and its role.
 
     Tool calls are messages of role `function`, their results of role `observation`, as in LLaMA-Factory. The
     first message has the `tools` (a JSON list as text) if there are any.
@@ -70,7 +70,7 @@ class PromptAndAnswer(NamedTuple):
 
     @property
     def question(self) -> str:
-        """The text of the user's last turn."""
+        """The text of the user's last message."""
         return self.messages[-1]["content"]
 
 

@@ -105,13 +105,13 @@ class ChatFormat(NamedTuple):
         if not isinstance(tokenizer.chat_template, str):
             return cls(vocabulary)
         prompts = _prompts(tokenizer, [USER])
-        talk = _render(tokenizer, [USER, ANSWER])
-        end_tokens = {tokenizer.eos_token, _token_after_answer(tokenizer, talk)} - {None}
+        text = _render(tokenizer, [USER, ANSWER])
+        end_tokens = {tokenizer.eos_token, _token_after_answer(tokenizer, text)} - {None}
         system_prompts = _optional_prompts(tokenizer, [SYSTEM, USER])
         return cls(
             vocabulary,
             frozenset(end_tokens),
-            "".join([talk, *map(tokenizer.decode, [*prompts, *system_prompts])]),
+            "".join([text, *map(tokenizer.decode, [*prompts, *system_prompts])]),
             prompts,
             system_prompts,
             _optional_prompts(tokenizer, [USER], tools=[TOOL]) if has_tools else [],
@@ -367,9 +367,9 @@ def _optional_prompts(tokenizer: Any, messages: Messages, **options: Any) -> lis
         return []
 
 
-def _token_after_answer(tokenizer: Any, talk: str) -> str | None:
+def _token_after_answer(tokenizer: Any, text: str) -> str | None:
     """Token with which the chat template ends an answer. None if it writes none."""
-    _unused, _unused, rest = talk.rpartition(ANSWER["content"])
+    _unused, _unused, rest = text.rpartition(ANSWER["content"])
     special_ids = {*tokenizer.all_special_ids, *getattr(tokenizer, "added_tokens_decoder", ())}
     for token_id in _encode(tokenizer, rest):
         if token_id in special_ids:

@@ -17,7 +17,7 @@ from tests.unit.adapters.llama import TOKENIZER, make_llama
 from tests.unit.adapters.make import factors, gguf_fields, make, tensors_of
 from tests.unit.adapters.test_export_modelfile import CHATML, THINKS
 from tuneyard.adapters.serve import plan
-from tuneyard.adapters.serve.template import PLAIN, TALKS, serving_template
+from tuneyard.adapters.serve.template import PLAIN, PROBES, serving_template
 from tuneyard.core import errors
 from tuneyard.core.installation import packages
 from tuneyard.core.llamafactory.prompt import chat_renderer
@@ -393,11 +393,11 @@ def test_the_file_renders_without_options_as_the_scoring_does(template, think):
     special = {"eos_token": "<|im_end|>"}
     scored = template_renderer(template, special, think)
     plain = template_renderer(serving_template(template, special, think), special, think=True)
-    for talk in TALKS:
+    for talk in PROBES:
         assert plain(talk, True) == scored(talk, True)
 
 
 def test_without_a_chat_template_the_texts_are_joined():
     plain = chat_renderer(None, None)
-    for talk in TALKS:
+    for talk in PROBES:
         assert template_renderer(PLAIN, {}, think=True)(talk, True) == plain(talk, True)

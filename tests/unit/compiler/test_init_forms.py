@@ -45,7 +45,7 @@ def asked(n: int) -> list[tuple[str, str]]:
 
 OLD = json.dumps(exchange("Old", "Old."))
 """A conversation written as text."""
-TALKS = [asked(n) for n in range(COUNT)]
+PROBES = [asked(n) for n in range(COUNT)]
 
 
 def table(bench, name: str, header: str, lines: Iterable[str]) -> Path:
@@ -221,7 +221,7 @@ def test_speakers_in_lists_of_turns_are_known_by_their_names(bench, keys, user, 
     source = bench.write("talk.json", json.dumps(lists))
     if not by_id:
         source = bench.rows("talk.jsonl", [{"id": name, "talk": turns} for name, turns in lists.items()])
-    assert talks(bench, source) == TALKS
+    assert talks(bench, source) == PROBES
 
 
 @pytest.mark.parametrize("as_table", [True, False])
@@ -236,7 +236,7 @@ def test_a_greeting_and_the_last_word_of_the_customer_are_left_out_and_named(ben
     else:
         messages = [[{"role": role, "content": text} for role, text in talk] for talk in turns]
         source = bench.rows("talk.jsonl", [{"messages": talk} for talk in messages])
-    assert talks(bench, source) == TALKS
+    assert talks(bench, source) == PROBES
     report = again(bench)
     (note,) = (note for note in report.problems.notes if option in note)
     assert f"{COUNT} conversations" in note
@@ -266,7 +266,7 @@ def test_a_completion_answers_turns_that_end_with_the_user(bench, make) -> None:
     rows = []
     for q, a in ANSWERED:
         rows.append(make([{"role": "user", "content": q}], {"role": "assistant", "content": a}))
-    assert talks(bench, rows) == TALKS
+    assert talks(bench, rows) == PROBES
 
 
 @pytest.mark.parametrize(
@@ -284,7 +284,7 @@ def test_a_completion_answers_turns_that_end_with_the_user(bench, make) -> None:
     ids=["Guanaco", "lines", "bold", "headings", "BELLE", "LIMA", "UltraChat", "JSON"],
 )
 def test_dialogues_in_a_column_are_conversations(bench, make) -> None:
-    assert talks(bench, [make(*pair) for pair in ANSWERED]) == TALKS
+    assert talks(bench, [make(*pair) for pair in ANSWERED]) == PROBES
 
 
 @pytest.mark.parametrize(
@@ -322,7 +322,7 @@ def test_an_answer_under_another_name_and_with_its_reasoning(bench, names, more)
 def test_turns_in_a_database_are_counted_by_its_file(bench) -> None:
     rows = [(n, *turn) for n in range(COUNT) for turn in asked(n)]
     path = database(bench, "talks (conversation, role, content)", rows)
-    assert talks(bench, path) == TALKS
+    assert talks(bench, path) == PROBES
     report = again(bench)
     assert f"{path}: {2 * COUNT} rows are the turns of {COUNT} conversations" in report.problems.notes
 
@@ -331,7 +331,7 @@ def test_a_conversation_a_file_with_fields_beside_it(bench) -> None:
     for n in range(COUNT):
         messages = [{"role": role, "content": text} for role, text in asked(n)]
         bench.write(f"talks/{n:02}.json", json.dumps({"id": n, "lang": "de", "messages": messages}, indent=1))
-    assert talks(bench, bench.folder / "talks") == TALKS
+    assert talks(bench, bench.folder / "talks") == PROBES
 
 
 @pytest.mark.parametrize("mark", [{"thumbs": ("Thumbs up", "bad")}, {"thumbs_up": (True, False)}])
@@ -568,7 +568,7 @@ def test_chatgpts_export_gives_the_branch_that_was_shown(bench) -> None:
         mapping = {each["id"]: each for each in nodes}
         exported.append({"title": f"talk {n}", "mapping": mapping, "current_node": "new"})
     path = bench.write("conversations.json", json.dumps(exported))
-    assert talks(bench, path) == TALKS
+    assert talks(bench, path) == PROBES
     # What goes to a tool and comes back is no turn, and is named as left out.
     call, seen = node("call", "b", "assistant", "print(1)"), node("seen", "call", "tool", "1")
     call["message"]["recipient"] = "python"
@@ -623,7 +623,7 @@ def test_two_questions_with_their_answers_are_enough(bench) -> None:
 def test_conversations_by_id_under_a_key(bench) -> None:
     by_id = {f"talk {n}": exchange(*pair) for n, pair in enumerate(ANSWERED)}
     document = {"version": 1, "conversations": by_id}
-    assert talks(bench, bench.write("talks.json", json.dumps(document))) == TALKS
+    assert talks(bench, bench.write("talks.json", json.dumps(document))) == PROBES
 
 
 def test_a_table_of_a_database(bench) -> None:
@@ -970,7 +970,7 @@ def test_the_type_of_a_message_is_no_class_of_it(bench) -> None:
 def test_turns_are_ordered_by_their_times(bench, header, user, assistant) -> None:
     lines = [f"{n};{assistant};{answer(n)}" for n in range(COUNT)]
     lines += [f"{n};{user};{question(n)}" for n in range(COUNT)]
-    assert talks(bench, table(bench, "verlauf.csv", header, lines)) == TALKS
+    assert talks(bench, table(bench, "verlauf.csv", header, lines)) == PROBES
 
 
 def test_two_texts_may_be_asked_with_an_answer(bench) -> None:

@@ -75,11 +75,11 @@ def shapes(spec_name: str, form: str, turns: list[dict], number: int) -> list[di
 
 
 def specs_that_read_turns() -> list[str]:
-    names = [name for name in known_specs() if load_spec(name).turns]
+    names = [name for name in known_specs() if load_spec(name).conversation_column]
     mixed = [
         name
         for name in known_specs()
-        if (mix := load_spec(name).mix) and any(p.turns for p in mix.sources.values())
+        if (mix := load_spec(name).mix) and any(p.conversation_column for p in mix.sources.values())
     ]
     assert {"messages", "messages-text", "media", "tools", "kto", "pairs-chat"} < set(names) and mixed
     return [*names, *EXTRA_SPECS, "mix"]
