@@ -285,7 +285,7 @@ def first_other_turn(talk: Messages, trained: Encode, prompted: Encode) -> Other
         if trained_ids != ids:
             begin = max(0, equal_length(trained_ids, ids) - 3)
             return OtherTurn(turn, trained_ids[begin : begin + SHOWN], ids[begin : begin + SHOWN])
-    raise ValueError(_("both encoders write the same ids"))
+    raise ValueError("both encoders write the same ids")
 
 
 def trained_history(folders: Sequence[Path], template: str) -> TrainedHistory | None:

@@ -10,6 +10,7 @@ from tests.cli.scoring import call
 from tests.label_server import Answer
 from tests.messages import raises
 from tuneyard.core.errors import RequestError
+from tuneyard.core.language.reader import CHINESE, in_language
 from tuneyard.eval import chat, nli
 from tuneyard.eval.prove import cli
 from tuneyard.eval.read.results import PREDICTIONS
@@ -40,6 +41,17 @@ def test_what_a_plain_server_does_not_offer_is_listed_and_not_equal(home: Home) 
     _, _, unchecked = page.partition("## Not checked")
     for part in ("prompts of", "labels' log-probabilities of", "greedy texts after our ids of"):
         assert f"- {part} one at {url}" in unchecked
+
+
+def test_the_page_is_chinese_and_prove_json_english(home: Home) -> None:
+    url = home.serve("plain", "one")
+    english = home.prove("--url", url)
+    with in_language(CHINESE):
+        chinese = home.prove("--url", url)
+    for part in ("verdict", "reference", "chats", "causes", "not_checked"):
+        assert chinese[part] == english[part]
+    page = (home.folder / "proof/prove.md").read_text()
+    assert page.startswith("# 训练、评测与部署是否一致\n") and url in page and "## Not checked" not in page
 
 
 def test_every_adapter_of_vllm_is_compared_with_the_one_of_its_name(home: Home) -> None:
