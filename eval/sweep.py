@@ -21,6 +21,7 @@ from tuneyard.core.errors import RequestError, resumed_by
 from tuneyard.core.files import write_json, write_text
 from tuneyard.core.language.message import _
 from tuneyard.core.language.messages import say, warn
+from tuneyard.core.language.reader import in_language
 from tuneyard.core.training.metrics import ACCURACY
 from tuneyard.eval.datasets.dataset import EvalDataset, read_datasets
 from tuneyard.eval.judge.question import CHOICES, Choice
@@ -307,13 +308,15 @@ def judge(sweep: Sweep, runs: "RunsByDataset", held_out: "RunsByDataset") -> "Co
 
 def write(sweep: Sweep, compared: "ComparedRuns") -> str:
     """Write a plot for each dataset, table.md and, last, sweep.json; return the text of table.md."""
+    from tuneyard.core.drawing.plots import plot_language
     from tuneyard.eval.show.sweep import draw, plot_name
     from tuneyard.eval.show.tables import judged, text_of
     from tuneyard.eval.show.verdict import decisions
 
     choices: Sequence[Choice] = compared.figures[CHOICES]
     ship = choices[-1].model
-    title = decisions(compared.comparison, brief=True)[0]
+    with in_language(plot_language()):
+        title = decisions(compared.comparison, brief=True)[0]
     for choice in choices[: len(sweep.rows_to_choose_on)]:  # another one is that on the mean
         path = sweep.out / plot_name(choice.dataset)
         draw(title, choice, sweep.axes.names, sweep.axes.points, ship, path)

@@ -347,6 +347,16 @@ def test_a_text_that_no_font_can_write_is_reported_once_in_a_command(
     assert capsys.readouterr().err.count("fonts-noto-cjk") == 1
 
 
+def test_a_plot_without_chinese_letters_has_no_chinese_title(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The title of a sweep is the decision. A text that no font has is numbered, and listed in a .txt."""
+    monkeypatch.setattr("tuneyard.core.drawing.plots.CJK", ())
+    with in_language(CHINESE):
+        sweep_files(tmp_path)
+    assert list(tmp_path.rglob("*.png")) and not list(tmp_path.rglob("*.txt"))
+
+
 def test_a_suite_has_one_language_for_all_steps(tmp_path: Path) -> None:
     path = tmp_path / "suite.yaml"
     path.write_text("loss:\n  command: text\n  data: rows.json\n")
