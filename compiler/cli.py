@@ -28,8 +28,8 @@ from tuneyard.core.errors import (
 from tuneyard.core.execution.options import ray_option, workers_option
 from tuneyard.core.files import JsonObject
 from tuneyard.core.installation.packages import after_setup
-from tuneyard.core.language.message import _, counted
-from tuneyard.core.language.messages import as_is, for_reader, print_json, say
+from tuneyard.core.language.message import _, counted, translated
+from tuneyard.core.language.messages import print_json, say
 from tuneyard.core.text.quoting import one_line
 
 Texts = tuple[str, ...]
@@ -336,7 +336,7 @@ def list_command(out: Path) -> None:
         _("datasets in {folder}", folder=out),
         *(f"  {line}" for line in datasets or [wrong_folder(out) or "none"]),
     ]
-    lines += ["specs", *(f"  {spec.name:{width}}  {as_is(for_reader(spec.about))}" for spec in specs)]
+    lines += ["specs", *(f"  {spec.name:{width}}  {translated(spec.about)}" for spec in specs)]
     say("\n".join(lines))
     command = ["compile", "demo_rte"]
     to_verify = next(iter(registered_files(registry)), "")
@@ -377,7 +377,7 @@ def show_command(name: str, sources: Texts, columns: Texts, row: int, template: 
         texts = trace(spec, sources, row, template)
         command = ["compile", name, *same_options("--source", "--column")]
     for title, text in texts:
-        click.echo(f"{for_reader(title)}\n{text}\n")
+        click.echo(f"{translated(title)}\n{text}\n")
     next_step(None, ["tuneyard", "data", *command])
 
 

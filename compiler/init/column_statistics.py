@@ -14,8 +14,7 @@ from tuneyard.compiler.rows.problems import Problems
 from tuneyard.compiler.spec.file import Source
 from tuneyard.core.datasets.column_meanings import USUAL_NAMES, meaning, usual_steps
 from tuneyard.core.language.han import HAN
-from tuneyard.core.language.message import tr
-from tuneyard.core.language.messages import for_reader
+from tuneyard.core.language.message import _
 
 MOST_VALUES = 30
 """Distinct values that a column of labels has at most."""
@@ -63,8 +62,8 @@ class Leaf:
 
     @property
     def with_kind(self) -> str:
-        """The path and the type of its values for a message, e.g. `body (text)`, in the reader's language."""
-        return tr("{column} {kind}", column=self.path, kind=for_reader(f"({self.value_type})"))
+        """The path and the type of its values for a message, e.g. `body (text)`."""
+        return _("{column} ({value_type})", column=self.path, value_type=_(self.value_type))
 
     @property
     def in_chinese(self) -> bool:

@@ -46,8 +46,7 @@ from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.core.files import free_path
 from tuneyard.core.files.scratch import scratch_folder
 from tuneyard.core.installation.packages import after_setup
-from tuneyard.core.language.message import _, counted
-from tuneyard.core.language.messages import as_is, for_reader
+from tuneyard.core.language.message import _, counted, translated, with_texts
 from tuneyard.core.llamafactory.prompt import prompt_and_answer
 from tuneyard.core.records import PAIR
 from tuneyard.core.text.quoting import one_line
@@ -149,11 +148,17 @@ def propose(
         notes_to_show = (IGNORED, NAMED_LIKE, SAYS)
         warnings += [note for note in report.problems.notes if any(part in note for part in notes_to_show)]
         warnings += warnings_of(statistics, proposal, important)
-        warnings = list(dict.fromkeys(map(_printable, warnings)))
+        warnings = list(dict.fromkeys(with_texts(warning, _printable) for warning in warnings))
         examples = _preview(spec)
-    comments = [f"Proposed by `tuneyard data init {shlex.quote(str(path))}` after {statistics.rows} rows."]
+    comments = [
+        _(
+            "Proposed by `tuneyard data init {file}` after {rows} rows.",
+            file=shlex.quote(str(path)),
+            rows=statistics.rows,
+        )
+    ]
     comments += [_("guessed, look at it: {guess}", guess=warning) for warning in warnings]
-    text = "".join(f"# {_printable(for_reader(comment))}\n" for comment in comments) + spec_text
+    text = "".join(f"# {_printable(translated(comment))}\n" for comment in comments) + spec_text
     outcome = _outcome(path, report, text, [*fixes_of_notation(statistics), *proposal.guesses])
     lines = [_("warning: {message}", message=warning) for warning in warnings] + examples
     if base is not None:
@@ -167,7 +172,7 @@ def propose(
         )
     minor = [leaf.path for leaf in unused if leaf not in important_leaves]  # such as ids and dates
     if minor:
-        lines.append(_("left out: {columns}", columns=as_is(_printable(first_names(minor)))))
+        lines.append(_("left out: {columns}", columns=_printable(first_names(minor))))
     lines += [_("tried on the whole file: {summary}", summary=outcome)]
     for code, (nouns, fault) in TOLD.items():
         first = next((problem for problem in report.problems.warnings if problem.code == code), None)
@@ -314,8 +319,9 @@ def _example(number: int, row: KeptRow) -> Iterator[str]:
 
 def _short(text: str) -> str:
     if len(text) > LONGEST:
-        text = _("{text}… ({text2} characters)", text=text[:LONGEST], text2=len(text))
-    return as_is(text.replace("\n", "\n    "))
+        begin = text[:LONGEST].replace("\n", "\n    ")
+        return _("{begin}… ({number} characters)", begin=begin, number=len(text))
+    return text.replace("\n", "\n    ")
 
 
 def _next(

@@ -10,7 +10,7 @@ from tuneyard.compiler.init.proposal import Proposal
 from tuneyard.compiler.read.remote import SourcePath
 from tuneyard.compiler.spec.file import Raw, Source
 from tuneyard.core.datasets.column_meanings import MEDIA, meaning
-from tuneyard.core.language.messages import for_reader
+from tuneyard.core.language.message import translated
 
 REPEATED = 0.01
 MOST_WITHOUT = 0.01
@@ -30,7 +30,7 @@ def proposed_spec(
     statistics: FileStatistics, proposal: Proposal, base: BundledSpec | None, share: float, stem: str
 ) -> Raw:
     """The spec as a mapping in the order of its lines. `stem` begins the names of its dataset."""
-    spec: Raw = {"about": for_reader(proposal.about)}
+    spec: Raw = {"about": translated(proposal.about)}
     columns: Raw = {name: column.in_spec() for name, column in proposal.columns.items()}
     column_by_path: dict[str, str] = {}
     if base is not None:

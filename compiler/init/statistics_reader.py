@@ -51,7 +51,7 @@ from tuneyard.core.datasets.column_meanings import USUAL_NAMES, role_of_name
 from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.core.files import are_texts
 from tuneyard.core.files.bounded_reading import LARGEST_BATCH, LARGEST_RECORD
-from tuneyard.core.language.message import _
+from tuneyard.core.language.message import _, marked
 
 SAMPLE = 20_000
 MOST_COLUMNS = 200_000
@@ -68,7 +68,12 @@ FIRST_COUNTS = {"annotations": "result", "answers": "answer_start"}
 """Lists whose first object counts, by a key in it: Label Studio's first annotator, SQuAD's first answer."""
 OF_ONE_ROW = ({"question": "text", "answer": "answer"}, {"turns": "turns"})
 """The columns, with their types, by which a document is one row, whatever lists of objects are in it."""
-TYPE_NAMES = {str: "text", bool: "truth value", int: "number", float: "fraction"}
+TYPE_NAMES = {
+    str: marked("text"),
+    bool: marked("truth value"),
+    int: marked("number"),
+    float: marked("fraction"),
+}
 
 
 def read_statistics(path: SourcePath, table: str) -> Iterator[FileStatistics]:

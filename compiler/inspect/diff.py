@@ -16,7 +16,6 @@ from tuneyard.compiler.rows.draw import ROW_TYPE
 from tuneyard.compiler.rows.locations import Locations
 from tuneyard.core.files import JsonObject
 from tuneyard.core.language.message import _, counted
-from tuneyard.core.language.messages import as_is
 from tuneyard.core.records import Example
 
 SHOWN = 20
@@ -119,29 +118,29 @@ class Difference:
         for (old, new), count in shifts.items():
             yield _(
                 "shift    {old} → {new}: {count}",
-                old=as_is(old),
-                new=as_is(new),
+                old=old,
+                new=new,
                 count=counted(count, "example", "examples"),
             )
         for name in sorted(before.label_counts | after.label_counts):
             yield _(
-                "label    {name}: {label_counts} → {label_counts2}",
-                name=as_is(name),
-                label_counts=before.label_counts[name],
-                label_counts2=after.label_counts[name],
+                "label    {label}: {before} → {after}",
+                label=name,
+                before=before.label_counts[name],
+                after=after.label_counts[name],
             )
         yield (
             _(
-                "{name} {rows} → {name2} {rows2}: same {same}, added {added_rows}, removed "
-                "{removed_rows}, changed {pairs}",
-                name=as_is(before.name),
-                rows=before.locations.rows,
-                name2=as_is(after.name),
-                rows2=after.locations.rows,
+                "{before} {rows_before} → {after} {rows_after}: same {same}, added {added}, removed "
+                "{removed}, changed {changed}",
+                before=before.name,
+                rows_before=before.locations.rows,
+                after=after.name,
+                rows_after=after.locations.rows,
                 same=self.same,
-                added_rows=len(self.added_rows),
-                removed_rows=len(self.removed_rows),
-                pairs=len(self.pairs[0]),
+                added=len(self.added_rows),
+                removed=len(self.removed_rows),
+                changed=len(self.pairs[0]),
             )
         )
 
@@ -193,5 +192,5 @@ def _listed(title: str, lines: Iterator[str], count: int, every: bool) -> Iterat
 
 def _change_line(change: Change) -> str:
     location, other_place, old, new = change
-    shift = f": {as_is(old)} → {as_is(new)}" if old != new else ""
+    shift = f": {old} → {new}" if old != new else ""
     return f"{location} → {other_place}{shift}"

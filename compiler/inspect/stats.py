@@ -14,7 +14,6 @@ from tuneyard.compiler.rows import Location
 from tuneyard.core.errors import ContentError, RequestError, need
 from tuneyard.core.files import JsonObject, read_object
 from tuneyard.core.language.message import _, counted, marked, tr
-from tuneyard.core.language.messages import as_is
 
 NAMED = 3  # duplicates for people, of the first that --json names
 KEPT = 20
@@ -43,10 +42,10 @@ class Stats:
         """The counts for `--json`; lengths as their quantiles (nearest rank)."""
         return {
             "dataset": self.name,
-            marked("examples"): self.examples,
+            "examples": self.examples,
             "unit": self.unit,
             "lengths": {title: quantiles(counts) for title, counts in self.lengths.items()},
-            marked("labels"): dict(self.labels.most_common()),
+            "labels": dict(self.labels.most_common()),
             "languages": dict(self.languages.most_common()),
             "duplicates": self.duplicates,
             "duplicates_first": [
@@ -58,7 +57,7 @@ class Stats:
     def lines(self) -> Iterator[str]:
         """Yield the lines for people."""
         examples = counted(self.examples, "example", "examples")
-        yield tr(HEADING, name=as_is(self.name), examples=examples, duplicates=self.duplicates)
+        yield tr(HEADING, name=self.name, examples=examples, duplicates=self.duplicates)
         if self.locations:
             pairs = []
             for location, before in self.locations[:NAMED]:
@@ -76,7 +75,7 @@ class Stats:
         ):
             shares = []
             for name, count in counter.most_common():
-                label = as_is(name)
+                label = name
                 if counter is self.languages:
                     label = tr(name)
                 shares.append(f"{label} {count} ({count / self.examples:.1%})")

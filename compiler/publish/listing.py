@@ -15,8 +15,7 @@ from tuneyard.core.datasets import REGISTRY, REMOTE_SOURCES, Dataset
 from tuneyard.core.datasets.compiled import MANIFEST, Manifest
 from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.core.files import sha256
-from tuneyard.core.language.message import _
-from tuneyard.core.language.messages import as_is
+from tuneyard.core.language.message import SEMICOLON, _, joined
 
 
 def dataset_lines(registry: Registry) -> Iterator[str]:
@@ -32,20 +31,20 @@ def dataset_lines(registry: Registry) -> Iterator[str]:
         if Path(manifest.spec).stem == name:
             stale = _stale(manifest)
         for dataset, rows in manifest.records.items():
-            parts = [as_is(dataset), _("{count} rows", count=rows), as_is(name), made]
+            parts = [dataset, _("{count} rows", count=rows), name, made]
             if stale:
-                parts.append(f"stale: {stale}")
+                parts.append(_("stale: {reason}", reason=stale))
             elif dataset in manifest.entries and dataset not in registry.entries:  # a killed compile
                 parts.append(_("stale: {registry} lacks its entry", registry=REGISTRY))
             changes = _changes(registry, dataset, name)
             if changes:
-                parts.append(f"changed: {'; '.join(changes)}")
-            yield "  ".join(parts)
+                parts.append(_("changed: {changes}", changes=joined(changes, SEMICOLON)))
+            yield joined(parts, "  ")
             others.pop(dataset, None)
     for dataset, entry in others.items():
-        sources = [as_is(str(entry[key])) for key in ("file_name", *REMOTE_SOURCES) if entry.get(key)]
-        where = next(iter(sources), "no file")
-        yield _("{dataset}  {where}  not compiled here", dataset=as_is(dataset), where=where)
+        sources = [str(entry[key]) for key in ("file_name", *REMOTE_SOURCES) if entry.get(key)]
+        where = next(iter(sources), _("no file"))
+        yield _("{dataset}  {where}  not compiled here", dataset=dataset, where=where)
 
 
 def registered_files(registry: Registry) -> Iterator[str]:

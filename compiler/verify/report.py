@@ -13,7 +13,6 @@ from tuneyard.core.datasets.compiled import MANIFEST
 from tuneyard.core.errors import summarise
 from tuneyard.core.files import JsonObject
 from tuneyard.core.language.message import _
-from tuneyard.core.language.messages import as_is
 
 BARS = 8
 REPEATED = re.compile(r"(<\|[^|<>]+\|>)\1{3,}")
@@ -130,10 +129,10 @@ def _learned(audit: Audit) -> Iterator[str]:
         example = ""
         for text, learned in audit.example:
             example += f"⟦{text}⟧" if learned else text
-        yield as_is(REPEATED.sub(_with_count, example))
+        yield REPEATED.sub(_with_count, example)
     if audit.rejected:
         yield _("rejected, after the same prompt:")
-        yield as_is("".join(f"⟦{text}⟧" for text in audit.rejected))
+        yield "".join(f"⟦{text}⟧" for text in audit.rejected)
 
 
 def _with_count(match: re.Match[str]) -> str:

@@ -17,8 +17,8 @@ from tuneyard.core.datasets import REGISTRY, find_dataset
 from tuneyard.core.errors import RequestError
 from tuneyard.core.files import check_writable, write_text
 from tuneyard.core.files.bounded_reading import open_regular
-from tuneyard.core.language.message import _, counted, tr
-from tuneyard.core.language.messages import as_is, say
+from tuneyard.core.language.message import _, counted
+from tuneyard.core.language.messages import say
 from tuneyard.core.llamafactory.prompt.token_losses import TOKEN_LOSSES, TokenLossFile
 from tuneyard.core.text.quoting import shell
 
@@ -77,7 +77,7 @@ def view(
             )
         )
     counts, sampled = sentence(payload), sampled_text(payload)
-    say(tr("{dataset}: {counts} {sampled}", dataset=as_is(payload.dataset), counts=counts, sampled=sampled))
+    say(_("{dataset}: {counts} {sampled}", dataset=payload.dataset, counts=counts, sampled=sampled))
     given_again = same_options("--recipe", "--model", "--template", "--dataset-dir")
     if payload.note:
         say(payload.note, to_stderr=True)

@@ -8,8 +8,7 @@ from typing import NamedTuple
 from tuneyard.compiler.view.payload import SEED, ViewPayload, json_of
 from tuneyard.core.drawing.page import embedded, fill_page, words_of
 from tuneyard.core.installation.checkout import version
-from tuneyard.core.language.message import counted, joined, tr
-from tuneyard.core.language.messages import for_reader
+from tuneyard.core.language.message import counted, joined, tr, translated
 from tuneyard.core.language.number_format import percent
 
 PAGE = Path(__file__).parent / "page"
@@ -80,7 +79,7 @@ def render_page(payload: ViewPayload) -> str:
         setup=_setup(payload),
         shares=shares,
         shares_text=joined([f"{share.name} {share.figures}" for share in shares]),
-        note=for_reader(payload.note),
+        note=translated(payload.note),
         has_tokens=bool(payload.model),
         has_losses=any(row.loss is not None for row in payload.rows),
         bins=_bins(payload),
@@ -190,7 +189,7 @@ def _facets(payload: ViewPayload) -> list[Facet]:
             names.get(problem.code, problem.code),
             problem.rows,
             percentage(problem.rows, rows),
-            for_reader(problem.message),
+            translated(problem.message),
         )
         for problem in payload.problems
     ]

@@ -20,7 +20,7 @@ from tuneyard.compiler.view.scan import Scan
 from tuneyard.compiler.view.thumbnails import thumbnails
 from tuneyard.core.datasets import Dataset
 from tuneyard.core.errors import ContentError, ProblemsError
-from tuneyard.core.language.messages import for_reader
+from tuneyard.core.language.message import tr, translated
 from tuneyard.core.llamafactory.loader import expected_errors, quiet
 from tuneyard.core.records import Example, RecordReader, format_of_entry
 from tuneyard.core.text.quoting import one_line
@@ -112,14 +112,15 @@ class PageRows:
             if self.tokens:
                 self.tokens.add(page_row, values)
             if outside and not page_row.note:
-                page_row.note = (
-                    f"{outside} is not shown: it lies outside of the dataset's folders; --media-dir DIR "
-                    "names the folder of its pictures"
+                page_row.note = tr(
+                    "{path} is not shown: it lies outside of the dataset's folders; --media-dir DIR names "
+                    "the folder of its pictures",
+                    path=outside,
                 )
             if page_row.cut:
                 page_row.problems.append(CUT_CODE)
         if isinstance(example, str):
-            page_row.dropped = for_reader(example)
+            page_row.dropped = translated(example)
 
 
 class TokenView:

@@ -70,7 +70,7 @@ def marked(template: str) -> str:
     return template
 
 
-COMMA = _(", ")
+COMMA, SEMICOLON = _(", "), _("; ")
 
 
 def joined(parts: Iterable[str], separator: str = COMMA) -> Message:
