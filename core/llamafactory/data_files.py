@@ -28,7 +28,7 @@ from tuneyard.core.files.bounded_reading import (
     refuse_expansion,
     refuse_pipe,
 )
-from tuneyard.core.language.message import _
+from tuneyard.core.language.message import _, relative
 
 DISK_BLOCK = 512  # bytes of `st_blocks`
 ARCHIVES = {
@@ -43,7 +43,7 @@ ARCHIVES = {
 }
 """The formats that `datasets` unpacks, by the first bytes of their files."""
 MOST_KEYS = 1_000_000  # of all objects of a file: each becomes a column
-COMPILE = "compile it with `tuneyard data init`, which reads it in parts"
+COMPILE = _("compile it with `tuneyard data init`, which reads it in parts")
 _BOUNDED: set[tuple[object, ...]] = set()
 """Files that are within the limits: path, size and time."""
 
@@ -70,8 +70,12 @@ def check_data_files(path: Path) -> None:
             if check:
                 check(file, state.st_size)
         except LargeDataError as error:
-            place = f"{file} {error.place}".rstrip()
-            raise UnboundedError(f"{place}: {error.message}; {COMPILE}") from error
+            place = relative(file)
+            if error.place:
+                place = _("{path} {place}", path=file, place=error.place)
+            raise UnboundedError(
+                _("{place}: {reason}; {fix}", place=place, reason=error.message, fix=COMPILE)
+            ) from error
         _BOUNDED.add(stamp)
 
 

@@ -14,7 +14,7 @@ from typing import NamedTuple, Protocol
 from tuneyard.core.errors import ContentError, RequestError, show_value
 from tuneyard.core.files import HUB_ID, Fields, files_sha256, read_object
 from tuneyard.core.files.bounded_reading import refuse_pipe
-from tuneyard.core.language.message import _, joined
+from tuneyard.core.language.message import _, joined, relative
 from tuneyard.core.text.quoting import shell
 from tuneyard.core.training.training_run import TRAINING, model_sha256, training_inputs
 from tuneyard.core.weights.tensors import Weights, open_shards, open_weights, read_shards, tensors_of
@@ -171,7 +171,7 @@ def adapted_modules(weights: Weights, config: Fields) -> Iterator[tuple[str, Mod
     """
     tensors = weights.tensors
     for key in tensors:
-        where = f"{weights.path}: {key}"
+        where = f"{relative(weights.path)}: {key}"
         for kind, (down, up) in PAIRS.items():
             if key.endswith(up) and key.removesuffix(up) + down not in tensors:
                 raise ContentError(_("{place}: its A is missing", place=where))
@@ -418,7 +418,7 @@ def refuse_adapter(folder: Path) -> None:
                 "are what `tuneyard adapter fuse {word} --base {base_word} --out DIR` writes",
                 folder=folder,
                 base=base,
-                word=shell(folder),
+                word=shell(relative(folder)),
                 base_word=shell(base),
             )
         )

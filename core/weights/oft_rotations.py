@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from tuneyard.core.errors import ContentError
 from tuneyard.core.files import Fields
-from tuneyard.core.language.message import _
+from tuneyard.core.language.message import _, relative
 from tuneyard.core.weights.adapter_files import PREFIX, Shape, no_module
 from tuneyard.core.weights.tensors import Weights
 
@@ -59,7 +59,7 @@ def rotated_modules(weights: Weights, config: Fields) -> Iterator[tuple[str, Rot
     for key, tensor in weights.tensors.items():
         if not key.endswith(ROTATION):
             continue
-        where = f"{weights.path}: {key}"
+        where = f"{relative(weights.path)}: {key}"
         if len(tensor.shape) != 2:
             raise ContentError(
                 _(

@@ -64,7 +64,7 @@ def read_trained(folder: Path, base: Path | None = None) -> TrainedFiles:
         try:
             texts.append(end_after_answer(template.text, special, added_tokens(place)))
         except LimitError as error:
-            raise LimitError(f"{template.file}: {error}") from error
+            raise LimitError(_("{path}: {error}", path=template.file, error=error)) from error
     ends = [ids[text] for text in texts if text in ids]
     for each in (folder, base):
         if each is not None:
