@@ -94,14 +94,14 @@ def _usage(error: click.ClickException) -> list[str]:
 def _message(error: click.ClickException) -> str:
     """Click's sentence."""
     if isinstance(error, NoSuchOption):
-        message = _("No such option {name!r}.", name=error.option_name)
+        no_option = _("No such option {name!r}.", name=error.option_name)
         if not error.possibilities:
-            return message
+            return no_option
         names = joined(map(repr, sorted(error.possibilities)))
         near = ngettext(
             "Did you mean {names}?", "(Did you mean one of: {names}?)", len(error.possibilities), names=names
         )
-        return _("{message} {hint}", message=message, hint=near)
+        return _("{message} {hint}", message=no_option, hint=near)
     if isinstance(error, click.MissingParameter):
         return _missing(error)
     if isinstance(error, click.BadParameter):
