@@ -49,6 +49,7 @@ CAPTIONS = {
         "Predicted by expected labels on {name}: counts of examples, and their shares of the row."
     ),
 }
+KIND_NAMES = {"type": _("type"), "subtype": _("subtype")}
 HATCHES = (None, "//", "..", "xx")
 WHISKER: dict[str, Any] = {"fmt": "none", "ecolor": "black", "elinewidth": 0.8, "capsize": 1.5}
 AXIS = _("accuracy, % (whiskers: 95 % interval)")
@@ -196,13 +197,13 @@ def kinds_chart(runs: Sequence[ScoredRun], kind: str) -> Chart:
     counts = Counter(kind_of_row)
     names = sorted(counts, key=lambda name: (-counts[name], name))
     most = min(MOST_KINDS, int(TALLEST / (BETWEEN_PLACES + THINNEST_BAR * len(runs))))
-    title = tr("Accuracy by {kind}", kind=tr(kind))
+    title = tr("Accuracy by {kind}", kind=tr(KIND_NAMES[kind]))
     groups = [[name] for name in names]
     if len(names) > most:
         groups = [*groups[: most - 1], names[most - 1 :]]
         title = tr(
             "Accuracy by {kind}: the {n:,} most common of {total:,}, the others in one bar",
-            kind=tr(kind),
+            kind=tr(KIND_NAMES[kind]),
             n=most - 1,
             total=len(names),
         )

@@ -104,6 +104,8 @@ def test_no_text_of_a_comparison_lacks_its_chinese(tmp_path: Path, drawn: list[s
             compared = compare_results([ScoredRunSource(tmp_path / "runs")], metric=metric)
             texts.append(markdown(compared.comparison))
     assert "基座" in page and len(drawn) > 100
+    titles = " ".join(drawn)
+    assert "按类型" in titles and "按子类型" in titles
     assert english_words(" ".join([*texts, *drawn])) - NAMES == set()
 
 
