@@ -59,7 +59,7 @@ SIGNED_VERDICTS = _(
     "`verdict` of `source:`"
 )
 LONGEST = 400  # characters of a text that are shown
-TOLD = {
+WARNINGS_OF_ROWS = {
     EMPTY_ANSWER: (("answer", "answers"), "are empty, or a word for that"),
     TEMPLATE_TOKEN: (("example", "examples"), "contain a token of a chat template, learned as text"),
     HTML_ANSWER: (("answer", "answers"), "contain HTML, which `clean: html` in the spec takes out"),
@@ -88,6 +88,16 @@ class ProposedSpec(NamedTuple):
     next_steps: str
 
 
+class TriedSpec(NamedTuple):
+    """A proposed spec and its check on all rows. `minor_columns` are left out, such as ids and dates."""
+
+    spec: Spec
+    report: CompileReport
+    warnings: list[str]
+    examples: list[str]
+    minor_columns: list[str]
+
+
 def propose(
     path: SourcePath,
     share: float | None = None,
@@ -104,6 +114,46 @@ def propose(
     Raises `RequestError` if the file has no rows or cannot be split as requested, `ContentError` if no role
     can be guessed, and `FailingSpecError` if no row compiles.
     """
+    _refuse_options(user_columns)
+    statistics, proposal, base = _guessed(path, table, user_columns)
+    _check_split(statistics, share)
+    name = stem_of_file(out.with_suffix("") if out else path)
+    spec_folder = out.parent if out else Path()
+    spec_as_dict = proposed_spec(statistics, proposal, base, USUAL_SHARE if share is None else share, name)
+    spec_text = dump_short_yaml(with_paths_changed(spec_as_dict, partial(path_from, spec_folder)))
+    tried = _tried(path, statistics, proposal, spec_text, name, spec_folder)
+    report, warnings = tried.report, tried.warnings
+    comments = [
+        _(
+            "Proposed by `tuneyard data init {file}` after {rows} rows.",
+            file=shlex.quote(str(path)),
+            rows=statistics.rows,
+        )
+    ]
+    comments += [_("guessed, look at it: {guess}", guess=warning) for warning in warnings]
+    text = "".join(f"# {_printable(translated(comment))}\n" for comment in comments) + spec_text
+    outcome = _outcome(path, report, text, [*fixes_of_notation(statistics), *proposal.guesses])
+    lines = [_("warning: {message}", message=warning) for warning in warnings] + tried.examples
+    if base is not None:
+        file_name = out.name if out else _("the proposal")
+        lines.append(
+            _(
+                "This file fits the bundled spec {spec}; {file} holds only the differences.",
+                spec=base.spec.name,
+                file=file_name,
+            )
+        )
+    if tried.minor_columns:
+        lines.append(_("left out: {columns}", columns=_printable(first_names(tried.minor_columns))))
+    lines.append(_("tried on the whole file: {summary}", summary=outcome))
+    lines += _warnings_of_rows(report, proposal)
+    options = _words(user_columns, share, table)
+    next_steps = _next(path, tried.spec, out, options, rejecting=0 < report.rejected <= report.read / 2)
+    return ProposedSpec(text, "\n".join(lines), "\n".join(next_steps))
+
+
+def _refuse_options(user_columns: Mapping[str, str]) -> None:
+    """Refuse options that name two answers, or one column twice."""
     if {"label", "answer"} <= user_columns.keys():
         raise RequestError(
             _("--label and --answer: give one; --label is for classes, --answer for free text")
@@ -115,86 +165,64 @@ def propose(
                 "--answer for the answer"
             )
         )
-    statistics, proposal, base = _guessed(path, table, user_columns)
-    _check_split(statistics, share)
-    name = stem_of_file(out.with_suffix("") if out else path)
-    spec_folder = out.parent if out else Path()
-    spec_as_dict = proposed_spec(statistics, proposal, base, USUAL_SHARE if share is None else share, name)
-    written = with_paths_changed(spec_as_dict, partial(path_from, spec_folder))
-    with scratch_folder() as folder:
-        file = folder / f"{name}.yaml"
-        spec_text = dump_short_yaml(written)
+
+
+def _tried(
+    path: SourcePath, statistics: FileStatistics, proposal: Proposal, spec_text: str, name: str, folder: Path
+) -> TriedSpec:
+    """Check a proposed spec on all rows. `folder` is the one from which its paths are relative."""
+    with scratch_folder() as scratch:
+        file = scratch / f"{name}.yaml"
         file.write_text(spec_text, encoding="utf-8")
-        spec = load_spec(str(file), folder=spec_folder)
+        spec = load_spec(str(file), folder=folder)
         report = check_spec(spec, CompileRequest())
         unused = unused_leaves(statistics, proposal, spec)
         important = [leaf for leaf in unused if may_matter(statistics, proposal, leaf)]
-        important_leaves = set(important)
-        if not user_columns:
-            lost = lost_prompt(statistics, spec, unused)
-            if lost is not None:
-                raise FailingSpecError(
-                    _(
-                        "{path}: the proposal leaves out {column}, which the model should read by "
-                        "its name; name the columns, as in --text {text} --answer COLUMN, or correct "
-                        "the spec",
-                        path=path,
-                        column=lost.path,
-                        text=shlex.quote(lost.path),
-                    ),
-                    spec_text,
-                )
+        lost = None if statistics.user_columns else lost_prompt(statistics, spec, unused)
+        if lost is not None:
+            raise FailingSpecError(
+                _(
+                    "{path}: the proposal leaves out {column}, which the model should read by "
+                    "its name; name the columns, as in --text {text} --answer COLUMN, or correct "
+                    "the spec",
+                    path=path,
+                    column=lost.path,
+                    text=shlex.quote(lost.path),
+                ),
+                spec_text,
+            )
         warnings = [each.line() for each in report.problems.warnings if each.code == NOT_READ]
         notes_to_show = (IGNORED, NAMED_LIKE, SAYS)
         warnings += [note for note in report.problems.notes if any(part in note for part in notes_to_show)]
         warnings += warnings_of(statistics, proposal, important)
-        warnings = list(dict.fromkeys(with_texts(warning, _printable) for warning in warnings))
-        examples = _preview(spec)
-    comments = [
-        _(
-            "Proposed by `tuneyard data init {file}` after {rows} rows.",
-            file=shlex.quote(str(path)),
-            rows=statistics.rows,
+        minor_columns = [leaf.path for leaf in unused if leaf not in set(important)]
+        return TriedSpec(
+            spec,
+            report,
+            list(dict.fromkeys(with_texts(warning, _printable) for warning in warnings)),
+            _preview(spec),
+            minor_columns,
         )
-    ]
-    comments += [_("guessed, look at it: {guess}", guess=warning) for warning in warnings]
-    text = "".join(f"# {_printable(translated(comment))}\n" for comment in comments) + spec_text
-    outcome = _outcome(path, report, text, [*fixes_of_notation(statistics), *proposal.guesses])
-    lines = [_("warning: {message}", message=warning) for warning in warnings] + examples
-    if base is not None:
-        file_name = out.name if out else _("the proposal")
-        lines.append(
-            _(
-                "This file fits the bundled spec {spec}; {file} holds only the differences.",
-                spec=base.spec.name,
-                file=file_name,
-            )
-        )
-    minor = [leaf.path for leaf in unused if leaf not in important_leaves]  # such as ids and dates
-    if minor:
-        lines.append(_("left out: {columns}", columns=_printable(first_names(minor))))
-    lines += [_("tried on the whole file: {summary}", summary=outcome)]
-    for code, (nouns, fault) in TOLD.items():
+
+
+def _warnings_of_rows(report: CompileReport, proposal: Proposal) -> Iterator[str]:
+    """Yield how many rows have each warning of `WARNINGS_OF_ROWS`, with the first row."""
+    for code, (nouns, fault) in WARNINGS_OF_ROWS.items():
         first = next((problem for problem in report.problems.warnings if problem.code == code), None)
-        if first is not None:
-            all_of_them = counted(report.kept + report.not_written, *nouns)
-            count = report.problems.counts[code]
-            lines.append(
-                _(
-                    "warning: {count} of {all_of_them} {fault}, first {line}",
-                    count=count,
-                    all_of_them=all_of_them,
-                    fault=fault,
-                    line=first.line(),
-                )
+        if first is None:
+            continue
+        line: str = _(
+            "warning: {count} of {all_of_them} {fault}, first {line}",
+            count=report.problems.counts[code],
+            all_of_them=counted(report.kept + report.not_written, *nouns),
+            fault=fault,
+            line=first.line(),
+        )
+        if code == EMPTY_ANSWER and not proposal.turns:
+            line += _(
+                "; in the spec `columns: {{{field}: {{is: text}}}}` rejects empty ones", field=first.field
             )
-            if code == EMPTY_ANSWER and not proposal.turns:
-                lines[-1] += _(
-                    "; in the spec `columns: {{{field}: {{is: text}}}}` rejects empty ones", field=first.field
-                )
-    options = _words(user_columns, share, table)
-    next_steps = _next(path, spec, out, options, rejecting=0 < report.rejected <= report.read / 2)
-    return ProposedSpec(text, "\n".join(lines), "\n".join(next_steps))
+        yield line
 
 
 def _words(user_columns: Mapping[str, str], share: float | None, table: str) -> list[str]:
