@@ -38,15 +38,22 @@ def _modules_with_entries() -> Iterator[str]:
 
 
 def codes_of_plugins() -> Mapping[str, ProblemCode]:
-    """The entries of installed plug-ins by code. `PluginError` names one whose code another one has."""
+    """The entries of installed plug-ins by code. `PluginError` names one with a code of others."""
     entries: dict[str, ProblemCode] = {}
     for group in get_args(Group):
         for plugin in load(group).values():
             with plugin.guarded():
                 entries_of_plugin = _by_code([importlib.import_module(plugin.module)])
                 for code, entry in entries_of_plugin.items():
+                    if problem_codes().get(code) is entry:
+                        continue  # ours, which its module imports
                     if code[1] != PLUGINS:
-                        continue
+                        message = _(
+                            "found the problem code {code}, expected {severity}900 to {severity}999",
+                            code=code,
+                            severity=code[0],
+                        )
+                        raise ValueError(message)
                     if entries.setdefault(code, entry) is not entry:
                         raise ValueError(_("another plug-in has the problem code {code}", code=code))
     return entries

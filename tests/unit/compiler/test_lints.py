@@ -66,6 +66,19 @@ def test_the_lint_of_a_package_is_explained_and_counted(emails, tmp_path):
     assert "… 6 more W901: an e-mail address in a text" in checked.stderr
 
 
+@pytest.mark.parametrize(
+    ("code", "error"), [("E250", "E900 to E999"), ("W204", "W900 to W999"), ("N909", "")]
+)
+def test_an_entry_beside_a_lint_of_a_package_is_explained_or_refused(emails, code, error):
+    """A code of ours, or of a later version of ours, is no code of a package."""
+    emails.write_text(emails.read_text() + f'OTHER = ProblemCode("{code}", "another", "Change it.")\n')
+    result = invoke(cli, "--explain", "N909")
+    if error:
+        assert isinstance(result.exception, PluginError) and error in str(result.exception)
+    else:
+        assert result.stdout.splitlines() == ["N909: note: another", "fix: Change it."]
+
+
 def test_an_edit_of_the_lint_of_a_package_makes_its_datasets_stale(bench, emails):
     bench.compile_rows("qa", ROWS)
     assert "stale" not in listed(bench)
