@@ -110,8 +110,8 @@ class ParameterLimit:
         if self.count > MOST_PARAMETERS:
             raise TooManyParametersError(
                 _(
-                    "its config lays out more than {most_parameters:,} tensors, no model has as many: "
+                    "its config lays out more than {most:,} tensors, no model has as many: "
                     "copy config.json from the model's page again",
-                    most_parameters=MOST_PARAMETERS,
+                    most=MOST_PARAMETERS,
                 )
             )

@@ -92,10 +92,10 @@ def machine(name: str) -> Machine:
         near = [known for known in GPUS if digits in known.replace("-", "")]  # an H800 is no H200
         raise RequestError(
             _(
-                "{name!r}: expected this, cpu, gpu, or GPUs such as 4xA100-80 (known are {gpus}); {nearest}",
+                "{name!r}: expected this, cpu, gpu, or GPUs such as 4xA100-80 (known are {gpus}); {hint}",
                 name=name,
                 gpus=joined(GPUS),
-                nearest=nearest(model, near, _("for another GPU take one of its memory")),
+                hint=nearest(model, near, _("for another GPU take one of its memory")),
             )
         )
     return Machine((Gpu(model, GPUS[model].generation),) * int(parts[1] or 1), name=name)

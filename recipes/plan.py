@@ -256,7 +256,7 @@ def make_plan(
     answer, train, schedule = checked.answer, checked.answer.train, checked.schedule
     if answer.model.error:
         why = _("the model's config is not at hand ({reason})", reason=answer.model.error)
-        raise RequestError(_("{why}; give a folder with config.json: --model DIR", why=why))
+        raise RequestError(_("{reason}; give a folder with config.json: --model DIR", reason=why))
     ranks, shapes = schedule.world_size, answer.model.shapes
     longest, mean = train.longest, train.seen / max(1, train.rows)
     if not train.rows:

@@ -312,12 +312,15 @@ def read_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
             shown = f"{first_word[0]}…"
         if not equals or not key.isidentifier():
             raise RequestError(
-                _("{shown!r}: expected key=value, as in learning_rate=1e-4 (and one recipe)", shown=shown)
+                _(
+                    "{override!r}: expected key=value, as in learning_rate=1e-4 (and one recipe)",
+                    override=shown,
+                )
             )
         try:
             OmegaConf.from_cli([override])
         except (YAMLError, OmegaConfBaseException, ValueError, RecursionError) as error:
-            raise RequestError(_("{shown!r}: the value is not YAML", shown=shown)) from error
+            raise RequestError(_("{override!r}: the value is not YAML", override=shown)) from error
     try:
         base, over = OmegaConf.create(read_text(path)), OmegaConf.from_cli(list(overrides))
         settings = OmegaConf.to_container(OmegaConf.merge(base, over), resolve=False)
@@ -372,10 +375,10 @@ def find_recipe(path: Path) -> Path:
             raise RequestError(
                 _(
                     "{path}: a dataset of {folder}/, expected a recipe; write one: tuneyard recipe new "
-                    "--dataset {shell} --model DIR --out {shell}.yaml",
+                    "--dataset {dataset} --model DIR --out {dataset}.yaml",
                     path=path,
                     folder=folder,
-                    shell=shell(path),
+                    dataset=shell(path),
                 )
             )
         hint = nearest(

@@ -102,10 +102,10 @@ def install(weights: TokenWeights) -> None:
     if installed != TESTED_VERSION:
         raise ContentError(
             _(
-                "found LLaMA-Factory {installed}, expected {tested_version}, with which key-token "
+                "found LLaMA-Factory {installed}, expected {tested}, with which key-token "
                 "weights are tested: install that version, or train without recipes/weights",
                 installed=installed,
-                tested_version=TESTED_VERSION,
+                tested=TESTED_VERSION,
             )
         )
     change_sft_trainer(lambda parent: weighted_trainer(parent, weights))

@@ -102,9 +102,9 @@ def train(recipe: Recipe, force: bool = False, ask: bool = True, *, runs_model_c
         if has_results(recipe):  # a command that was killed before it wrote training.json
             say(
                 _(
-                    "{output_dir}: the training has ended, only {training} is missing",
-                    output_dir=output_dir,
-                    training=TRAINING,
+                    "{path}: the training has ended, only {file} is missing",
+                    path=output_dir,
+                    file=TRAINING,
                 )
             )
             facts = facts_of_ended_training(recipe)

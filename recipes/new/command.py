@@ -114,9 +114,9 @@ def _refuse_out(out: Path) -> None:
     if out.suffix not in {".yaml", ".yml"}:
         raise RequestError(
             _(
-                "--out {out}: LLaMA-Factory takes recipes that end in .yaml or .yml: --out {parent}.yaml",
-                out=out,
-                parent=out.parent / out.stem,
+                "--out {path}: LLaMA-Factory takes recipes that end in .yaml or .yml: --out {stem}.yaml",
+                path=out,
+                stem=out.parent / out.stem,
             )
         )
     if out.exists() or out.is_symlink():
@@ -394,7 +394,7 @@ def _expected(llamafactory: LlamaFactory, recipe: Recipe, request: RecipeRequest
     try:
         plan = make_plan(llamafactory, recipe, Offer(request.machine), None)
     except RequestError as error:
-        return [_("memory, time are not known: {why}", why=error)]
+        return [_("memory, time are not known: {reason}", reason=error)]
     return [memory_line(plan), time_line(plan), *unknown_lines(plan)]
 
 

@@ -251,9 +251,9 @@ def choose_cutoff(lengths: Sequence[int], positions: int | None) -> Cutoff:
     if cut == len(lengths):
         raise RequestError(
             _(
-                "every row is longer than the model's {number:,} positions (the shortest has "
+                "every row is longer than the model's {positions:,} positions (the shortest has "
                 "{tokens:,} tokens); take a model with more positions, or compile shorter rows",
-                number=positions,
+                positions=positions,
                 tokens=min(lengths),
             )
         )
@@ -279,10 +279,10 @@ def choose_block(tokens: int, eval_tokens: int, positions: int | None) -> Cutoff
     if min(tokens, eval_tokens) < size:
         raise RequestError(
             _(
-                "the texts have {number:,} tokens to train on and {count:,} to evaluate, which do "
+                "the texts have {tokens:,} tokens to train on and {eval_tokens:,} to evaluate, which do "
                 "not fill a packed block of {size}; compile more texts",
-                number=tokens,
-                count=eval_tokens,
+                tokens=tokens,
+                eval_tokens=eval_tokens,
                 size=size,
             )
         )
@@ -388,8 +388,8 @@ def _template_values(template: TemplateChoice | None) -> list[Value]:
                 "",
                 None,
                 _(
-                    "no template: the tokenizer's chat template, which LLaMA-Factory reads, {rest}",
-                    rest=reason,
+                    "no template: the tokenizer's chat template, which LLaMA-Factory reads, {reason}",
+                    reason=reason,
                 ),
             )
         ]

@@ -185,12 +185,13 @@ def sweep(
     if results.failures:
         failures = results.failures
         names = joined(Path(row["run"]).name for row in failures)
-        subject = _(
-            "{failures} of {runs} failed ({names})",
-            failures=len(failures),
-            runs=counted(len(runs), "run", "runs"),
-            names=names,
+        raise ContentError(
+            _(
+                "{failures} of {runs} failed ({names}); the same command tries them again",
+                failures=len(failures),
+                runs=counted(len(runs), "run", "runs"),
+                names=names,
+            )
         )
-        raise ContentError(_("{subject}; the same command tries them again", subject=subject))
     best = min(results.rows, key=lambda row: results.meaning.rank(row[metric]))
     return str(best["run"])

@@ -57,13 +57,16 @@ def parse_grid(arguments: Sequence[str]) -> Grid:
             )
         if key == "output_dir":
             raise RequestError(
-                _("{path!r}: each run has its own folder; name their parent by --out DIR", path=argument)
+                _(
+                    "{argument!r}: each run has its own folder; name their parent by --out DIR",
+                    argument=argument,
+                )
             )
         if key in axes or key in fixed:
             raise RequestError(
                 _(
-                    "{word!r}: {key} is given twice; write all its values into one argument",
-                    word=argument,
+                    "{argument!r}: {key} is given twice; write all its values into one argument",
+                    argument=argument,
                     key=key,
                 )
             )
@@ -101,12 +104,12 @@ def _values(key: str, text: str) -> list[str]:
         raise RequestError(
             _(
                 "{key}={text}: is this one list or several values? Write {one} for one list, "
-                "{key}={several} for {pieces} runs",
+                "{key}={several} for {runs} runs",
                 key=key,
                 text=text,
                 one=one,
                 several=several,
-                pieces=len(pieces),
+                runs=len(pieces),
             )
         )
     values = []
