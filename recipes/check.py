@@ -72,12 +72,12 @@ from tuneyard.recipes.watched_files import FileStates, states_of, watched_files
 LOST_ROWS = ProblemCode(
     "E323",
     _("rows that LLaMA-Factory drops or stops at"),
-    _("Correct these rows; `tuneyard data verify` has the reason for each."),
+    _("Correct them; `tuneyard data verify` has the reasons."),
 )
 OTHER_TRAINING = ProblemCode(
     "E340",
     _("an `output_dir` with another training"),
-    _("Name another `output_dir`, or set this one aside by `overwrite_output_dir: true`."),
+    _("Name another one, or write `overwrite_output_dir: true`."),
 )
 SET_ASIDE = ProblemCode(
     "W340",
@@ -86,7 +86,7 @@ SET_ASIDE = ProblemCode(
 )
 FINISHED = ProblemCode(
     "W341",
-    _("a training that finished here, maybe with another number of processes"),
+    _("a training that finished here"),
     _("Name another `output_dir` to train again."),
 )
 REFUSED_SETTING = ProblemCode(

@@ -46,10 +46,7 @@ from tuneyard.recipes.rows import COUNTED
 NEVER_EVALUATED = ProblemCode(
     "W307",
     _("held-out rows that are never evaluated"),
-    _(
-        "Set `eval_strategy`, or leave `val_size` out. For a dataset's own held-out "
-        "rows write `eval_dataset`."
-    ),
+    _("Set `eval_strategy`, or leave `val_size` out."),
 )
 UNKNOWN_DATASET = ProblemCode(
     "E320",

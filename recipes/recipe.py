@@ -33,7 +33,7 @@ SKIPPED_PACKAGE = ProblemCode(
     _("Install it, or take the setting out."),
 )
 MISSING_PACKAGE_HERE = ProblemCode(
-    "N309", _("a package that this machine lacks"), _("Install it on the machine that trains.")
+    "N309", _("a package that this machine lacks"), _("Install it where you train.")
 )
 DISK_TOO_SMALL = ProblemCode(
     "E342",
@@ -43,7 +43,7 @@ DISK_TOO_SMALL = ProblemCode(
 DISK_TOO_SMALL_HERE = ProblemCode(
     "N342",
     _("a disk of this machine too small for the checkpoints"),
-    _("Check the disk of the machine that trains."),
+    _("Check the disk where you train."),
 )
 NOT_WRITABLE = ProblemCode(
     "E343", _("an `output_dir` that cannot be written"), _("Change its permissions, or name another folder.")
@@ -51,13 +51,13 @@ NOT_WRITABLE = ProblemCode(
 NOT_WRITABLE_HERE = ProblemCode(
     "N343",
     _("an `output_dir` that this machine cannot write"),
-    _("Check the permissions on the machine that trains."),
+    _("Check the permissions where you train."),
 )
 MISSING_PATH = ProblemCode(
     "E344", _("a model folder or `media_dir` that does not exist"), _("Correct the path.")
 )
 MISSING_PATH_HERE = ProblemCode(
-    "N344", _("a path that this machine lacks"), _("Check the path on the machine that trains.")
+    "N344", _("a path that this machine lacks"), _("Check the path where you train.")
 )
 NOTES: Mapping[str, str] = {
     MISSING_PACKAGE: MISSING_PACKAGE_HERE,

@@ -17,8 +17,8 @@ MASKED_ANSWER = ProblemCode(
     _("an answer that is marked as not to be learned"),
     _("Leave the row out, or end it before that answer."),
     _(
-        "LLaMA-Factory ignores marks such as `weight: 0`. To learn only the last "
-        "answer, write `mask_history: true` in the recipe and list the mark under `ignore:`."
+        "LLaMA-Factory ignores marks such as `weight: 0`. For the last answer alone, "
+        "write `mask_history: true` in the recipe."
     ),
 )
 

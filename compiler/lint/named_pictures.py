@@ -10,7 +10,7 @@ from tuneyard.core.language.message import _, marked
 NAMED_PICTURE = ProblemCode(
     "W226",
     _("a picture, video or audio named in a text"),
-    _("Write the paths under `images`, and `<image>` in the text: the spec `media` compiles such rows."),
+    _("Write paths under `images` and `<image>` in the text (spec `media`)."),
     _("The model reads `<img>a.png</img>` or `<image>` without a file as words."),
     template=marked("a picture, video or audio named in a text, which is learned as text: {text}"),
 )

@@ -23,7 +23,7 @@ NEAR_ROW = ProblemCode(
     "W212",
     _("a row that is nearly the same as one before it"),
     _("Decide whether both rows should stay."),
-    _("With `fit: near` (extra `tuneyard[near]`): the share of common three-word sequences is 0.80 or more."),
+    _("With `fit: near`: 0.80 or more of their three-word sequences are common."),
     template=marked("nearly the same as {place} ({similarity:.2f})"),
 )
 NEAR_LEAK = ProblemCode(

@@ -26,7 +26,7 @@ from tuneyard.core.language.message import _
 NOT_TEXT = ProblemCode(
     "E001",
     _("bytes that are not text in the encoding"),
-    _("Name the encoding in the spec under `source:` (such as `encoding: gb18030`), or repair the bytes."),
+    _("Name the encoding under `source:` (`encoding: gb18030`), or repair the bytes."),
 )
 DAMAGED_ARCHIVE = ProblemCode(
     "E004",

@@ -11,8 +11,8 @@ NOT_AN_OBJECT = ProblemCode(
 NO_RECORDS = ProblemCode(
     "E007",
     _("neither a list of records nor an object of rows"),
-    _("Of several lists, name the right one by `rows:` under `source:` in a spec."),
-    _("Also a column `order` of turns that may be read in two ways."),
+    _("Name the right list by `rows:` under `source:`."),
+    _("Also an `order` of turns that may be read in two ways."),
 )
 UNREADABLE_TABLE = ProblemCode(
     "E012",
@@ -32,11 +32,11 @@ MISSING_FIELD = ProblemCode(
 NO_PREFERENCE = ProblemCode(
     "E111",
     _("answers that no preference can be learned from"),
-    _("Correct the answers, or say by `verdict` in the spec what the verdict means."),
+    _("Correct the answers, or the spec's `verdict`."),
     _("They are equal, blank or to different prompts; or a verdict or KTO tag is unknown."),
 )
 NOT_READ = ProblemCode(
     "W224",
     _("a folder, sheet or text that is not read"),
-    _("Add the folder as a further source; write other files as .jsonl."),
+    _("Add the folder as a further source."),
 )

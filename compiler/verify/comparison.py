@@ -24,7 +24,7 @@ CHANGED_ROW = ProblemCode(
 )
 UNUSABLE_FILE = ProblemCode(
     "E408",
-    _("an image, video or audio that is missing or in a form that is refused"),
+    _("a missing or refused image, video or audio"),
     _("Write it as a path; check `media_dir` and placeholders."),
 )
 

@@ -65,7 +65,7 @@ READ_AS_TIMES = ProblemCode(
     "E430",
     _("texts that the loader reads as times"),
     _("Write the file as a .json list."),
-    _("It drops rows or stops: a column of dates, or one named `date` or `created_at`."),
+    _("A column of dates, or one named `date` or `created_at`."),
 )
 
 

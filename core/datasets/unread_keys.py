@@ -37,7 +37,7 @@ UNMAPPED_TEXT = ProblemCode(
 UNREAD_KEY = ProblemCode(
     "E410",
     _("a key that LLaMA-Factory does not read changes the answer"),
-    _("Write it into text or columns, or compile the file that `tuneyard data init` proposes."),
+    _("Write it into text or columns."),
     _("`weight: 0`, `loss: false`; in a turn also `tool_calls`, reasoning, `images`."),
 )
 
