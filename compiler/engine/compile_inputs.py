@@ -15,7 +15,7 @@ from tuneyard.compiler.engine.two_passes import write_arranged
 from tuneyard.compiler.lint.fingerprints import Fingerprints
 from tuneyard.compiler.lint.repeated_rows import REPEATED_ROW
 from tuneyard.compiler.lint.runner import lint_splits
-from tuneyard.compiler.read.inputs import members_not_read, not_read, notes_on_splits, texts_by_line
+from tuneyard.compiler.read.input_notes import members_not_read, not_read, notes_on_splits, texts_by_line
 from tuneyard.compiler.read.stream import progress_bar, stored_size
 from tuneyard.compiler.rows.problem_codes import NO_ROWS
 from tuneyard.compiler.rows.problems import NO_LIMIT
