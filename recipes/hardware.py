@@ -90,12 +90,13 @@ def machine(name: str) -> Machine:
     if parts is None or model not in GPUS:
         digits = re.sub(r"\D", "", model)
         near = [known for known in GPUS if digits in known.replace("-", "")]  # an H800 is no H200
+        hint = nearest(model, near, _("for another GPU take one of its memory"))
         raise RequestError(
             _(
                 "{name!r}: expected this, cpu, gpu, or GPUs such as 4xA100-80 (known are {gpus}); {hint}",
                 name=name,
                 gpus=joined(GPUS),
-                hint=nearest(model, near, _("for another GPU take one of its memory")),
+                hint=hint,
             )
         )
     return Machine((Gpu(model, GPUS[model].generation),) * int(parts[1] or 1), name=name)

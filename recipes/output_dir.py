@@ -252,14 +252,10 @@ def changed_inputs(output_dir: Path, inputs: dict[str, object]) -> str:
     if isinstance(before, dict) and isinstance(after, dict):
         before = public_settings(before)  # an older record may have secrets
         changed = [key for key in sorted(before | after) if before.get(key) != after.get(key)]
+        unset = _("unset")
         for key in changed:
-            change = _(
-                "{key} {before} → {after}",
-                key=key,
-                before=before.get(key, _("unset")),
-                after=after.get(key, _("unset")),
-            )
-            differences.append(change)
+            old, new = before.get(key, unset), after.get(key, unset)
+            differences.append(_("{key} {before} → {after}", key=key, before=old, after=new))
     parts = ["data", "model", "weights"]
     if ADAPTERS in started and ADAPTERS in inputs:  # earlier versions did not record them
         parts.append(ADAPTERS)

@@ -213,10 +213,11 @@ def _optimizer_problems(recipe: Recipe, folder: Path) -> Iterator[Problem]:
         return
     missing = missing_state(folder)
     if missing:
+        files = joined(missing, _(" and no "))
         message = _(
             "{folder} has no {files}: optimizer and learning rate start again, at the checkpoint's step",
             folder=folder,
-            files=joined(missing, _(" and no ")),
+            files=files,
         )
         fix = _("name a checkpoint that was saved without save_only_model")
         yield recipe.problem(KEPT_BY_CHECKPOINT, KEY, message, fix)

@@ -349,7 +349,8 @@ def _fit(request: RecipeRequest, model: LaidOut, rows: int, cutoff: Cutoff, long
     if METHODS[request.method].is_adapter and not settings.get("quantization_bit"):
         fixes.append(_("try --method qlora, whose base takes a quarter of the memory"))
     fixes.append(_("take shorter rows or a smaller model"))
-    raise RequestError(_("{message}; {fixes}", message=message, fixes=joined(fixes, _(", or "))))
+    alternatives = joined(fixes, _(", or "))
+    raise RequestError(_("{message}; {fixes}", message=message, fixes=alternatives))
 
 
 def _as_recipe(text: str, out: Path) -> Recipe:
