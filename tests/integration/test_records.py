@@ -83,13 +83,13 @@ def llamafactorys_row(record: dict[str, object], entry: dict[str, object]) -> di
 def assert_same(record: dict[str, object], entry: dict[str, object]) -> None:
     row = llamafactorys_row(record, entry)
     example = RecordReader(format_of_entry(entry)).read(record)
-    turns = [(turn["role"], turn["content"]) for turn in row["_prompt"] + row["_response"]]
+    loaded = [(message["role"], message["content"]) for message in row["_prompt"] + row["_response"]]
     is_text = format_of_entry(entry).text_only
     is_trained = len(row["_prompt"]) % 2 == 1 and (is_text or len(row["_response"]) > 0)
     assert bool(example.fault) == (not is_trained)
     if not is_trained:
         return
-    assert example.trained_turns == turns
+    assert [(message.role, message.text) for message in example.trained_messages] == loaded
     assert example.system == (row["_system"] or "")
     assert example.tools == (row["_tools"] or "")
     for kind in PLACEHOLDERS:
