@@ -138,6 +138,20 @@ def test_inside_eval_imports_go_one_way() -> None:
     assert offenders == []
 
 
+def test_source_rows_are_read_and_checked_by_one_loop() -> None:
+    """`compile`, `show` and `init` take them from engine/row_loop.py."""
+    one_loop = {"tuneyard.compiler.read.read", "tuneyard.compiler.check.checker.Checker"}
+    users = []
+    for path in FILES:
+        if name(path).startswith(("compiler/read/", "compiler/check/")):
+            continue  # files inside an archive, and records of compiled datasets, which need no spec
+        for node in nodes(path):
+            if isinstance(node, ast.ImportFrom):
+                names = {f"{node.module}.{alias.name}" for alias in node.names}
+                users += [name(path)] if names & one_loop else []
+    assert set(users) == {"compiler/engine/row_loop.py"}
+
+
 @pytest.mark.parametrize("package", LAYERS)
 def test_folders_flow_one_way(package: str) -> None:
     layers = LAYERS[package].split()
