@@ -26,7 +26,7 @@ EVAL = {
 }
 LAYERS = {
     "core": (
-        "installation text language errors files documents plugins records execution drawing training "
+        "text language installation errors files documents plugins records execution drawing training "
         "weights llamafactory datasets cli"
     ),
     "compiler": ("rows spec chat columns read check lint write engine publish inspect verify view init cli"),
