@@ -5,6 +5,7 @@ writes core/language/locale/zh/LC_MESSAGES/tuneyard.po and .mo. Lists what has n
 in English.
 """
 
+import ast
 import io
 import sys
 from collections.abc import Iterator
@@ -16,23 +17,48 @@ from babel.messages.extract import extract_from_dir
 from babel.messages.mofile import write_mo
 from babel.messages.pofile import read_po, write_po
 
+from tuneyard.core.documents import read_mapping
+
 ROOT = Path(__file__).parents[1]
 FOLDERS = ("core", "compiler", "recipes", "adapters", "eval", "tuneyard")
+SPECS = ROOT / "compiler/specs"
 PO = ROOT / "core/language/locale/zh/LC_MESSAGES/tuneyard.po"
-KEYWORDS = {"_": None, "tr": None, "marked": None, "ngettext": (1, 2), "counted": (2, 3)}
+KEYWORDS = {"_": None, "tr": None, "marked": None, "ngettext": (1, 2)}
 HEADER = "# The Chinese of Tuneyard's messages, by their English. `make catalogue` brings it up to date."
 NEVER = datetime(2026, 1, 1, tzinfo=UTC)  # no date of today: the same messages give the same file
-METHODS = [("**.py", "python"), ("**/page/*.js", "javascript"), ("**/page/*.html", "jinja2")]
+PAGES = [("**/page/*.js", "javascript"), ("**/page/*.html", "jinja2")]
 
 
 def extracted() -> Catalog:
     """The templates of the code, without Chinese."""
     catalog = Catalog()
     for folder in FOLDERS:
-        messages = extract_from_dir(ROOT / folder, METHODS, keywords=KEYWORDS)
-        for _file, _line, template, _comments, _context in messages:
-            catalog.add(template)
+        for path in sorted((ROOT / folder).rglob("*.py")):
+            for template in templates_of(path.read_text(encoding="utf-8")):
+                catalog.add(template)
+        pages = extract_from_dir(ROOT / folder, PAGES, keywords=KEYWORDS)
+        for _file, _line, text, _comments, _context in pages:
+            catalog.add(text)
+    for spec in sorted(SPECS.glob("*.yaml")):
+        about = read_mapping(spec, "the spec").get("about")
+        if isinstance(about, str):
+            catalog.add(about)
     return catalog
+
+
+def templates_of(code: str) -> Iterator[str | tuple[str, str]]:
+    """The templates in the calls of Python code. Babel leaves out calls inside of one another."""
+    for node in ast.walk(ast.parse(code)):
+        if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Name)):
+            continue
+        texts = [argument.value for argument in node.args if isinstance(argument, ast.Constant)]
+        match node.func.id, texts:
+            case "_" | "tr" | "marked", [str(template), *_rest]:
+                yield template
+            case "ngettext", [str(singular), str(plural), *_rest]:
+                yield singular, plural
+            case "counted", [*_number, str(singular), str(plural)]:
+                yield f"{{number:,}} {singular}", f"{{number:,}} {plural}"
 
 
 def updated() -> Catalog:
@@ -50,8 +76,8 @@ def updated() -> Catalog:
     for message in extracted():
         if message.id:
             known = before.get(message.id)
-            chinese = None
-            if known is not None and isinstance(known.id, str) == isinstance(message.id, str):
+            chinese: str | tuple[str, ...] = "" if isinstance(message.id, str) else ("",)
+            if known is not None and type(known.string) is type(chinese):
                 chinese = known.string
             catalog.add(message.id, chinese)
     return catalog

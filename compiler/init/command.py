@@ -46,7 +46,7 @@ from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.core.files import free_path
 from tuneyard.core.files.scratch import scratch_folder
 from tuneyard.core.installation.packages import after_setup
-from tuneyard.core.language.message import _, counted, translated, with_texts
+from tuneyard.core.language.message import _, counted, translated, translated_template, with_texts
 from tuneyard.core.llamafactory.prompt import prompt_and_answer
 from tuneyard.core.records import PAIR
 from tuneyard.core.text.quoting import one_line
@@ -395,7 +395,7 @@ def _guessed(
             proposal.guesses.append(SIGNED_VERDICTS)
         base = find_bundled_spec(statistics, proposal)
         if base is not None and not proposal.about:
-            proposal.about = base.spec.about
+            proposal.about = translated_template(base.spec.about)
         if proposal.about:
             return statistics, proposal, base
     raise refusal

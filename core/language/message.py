@@ -62,7 +62,7 @@ def ngettext(singular: str, plural: str, number: int, /, **values: object) -> Me
 
 def counted(number: int, singular: str, plural: str) -> Message:
     """Format a number with its noun: `1 error`, `2,000 errors`."""
-    return _("{number:,} {noun}", number=number, noun=ngettext(singular, plural, number))
+    return ngettext(f"{{number:,}} {singular}", f"{{number:,}} {plural}", number, number=number)
 
 
 def marked(template: str) -> str:

@@ -3,7 +3,6 @@
 import ast
 import copy
 import pickle
-import re
 from pathlib import Path
 from string import Formatter
 
@@ -29,7 +28,6 @@ from tuneyard.core.language.message import (
 from tuneyard.core.language.messages import say
 from tuneyard.core.language.reader import CHINESE, in_language
 
-HAN = re.compile("[\u3000-\u303f\u4e00-\u9fff\uff00-\uffef]")
 OURS = ("result: 42", "3 rows", "error: no such file", "{rows}", "no label", "{0.__class__}", "%s")
 """Texts of users that look like lines or templates of ours."""
 
@@ -55,7 +53,6 @@ def test_both_languages_have_the_same_fields() -> None:
             if not isinstance(english, str):
                 english, chinese = english[-1], chinese[0]
             assert fields(chinese) <= fields(english), english  # an unknown field would be a traceback
-            assert HAN.search(chinese) or not re.search("[a-z]{3} [a-z]", english), english
             checked += 1
     assert checked > 1000
 
