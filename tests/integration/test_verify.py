@@ -26,7 +26,7 @@ from tuneyard.compiler.verify.recipe_file import read_settings
 from tuneyard.compiler.verify.report import as_json, lines
 from tuneyard.compiler.verify.verdict import Verdict
 from tuneyard.core.errors import ContentError
-from tuneyard.core.language.messages import for_reader
+from tuneyard.core.language.message import translated
 
 pytestmark = pytest.mark.slow
 COLUMNS = {"prompt": "instruction", "query": "input", "response": "output"}
@@ -540,7 +540,7 @@ def test_what_is_learned_of_both_sides_of_a_pair(sets, stage):
     assert not verdict.counts and not verdict.not_checked
     assert verdict.audit.example[1] == ("No.<|im_end|>\n", True)
     shown = list(lines(verdict, every=False))[-1]
-    assert for_reader(shown) == "⟦Yes, of course it is.<|im_end|>\n⟧"
+    assert translated(shown) == "⟦Yes, of course it is.<|im_end|>\n⟧"
     assert as_json(verdict)["rejected"] == ["Yes, of course it is.<|im_end|>\n"]
 
 

@@ -13,7 +13,7 @@ from tests.messages import printed, printed_line, raises
 from tests.unit.compiler.conftest import ROWS, as_csv, layouts, questions
 from tuneyard.compiler.init.command import propose
 from tuneyard.core.errors import ContentError, RequestError
-from tuneyard.core.language.messages import for_reader
+from tuneyard.core.language.message import translated
 
 NLI = [{"premise": "P.", "hypothesis": "H.", "label": name} for name in ("entailment", "neutral", "-")]
 QA = [{"Question": "Why?", "Answer": "So, and so."}, {"Question": "Who?", "Answer": 'A "she".'}]
@@ -261,7 +261,7 @@ def test_a_split_keeps_repeated_questions_on_one_side_and_chinese_headers_are_re
         {r["instruction"] for r in bench.records(f"*_{part}.jsonl")} for part in ("train", "eval")
     )
     assert not train & other
-    assert said.count("example ") == 3 and "  user: 第0个问题怎么办？\n  answer: 第0个答案。" in for_reader(
+    assert said.count("example ") == 3 and "  user: 第0个问题怎么办？\n  answer: 第0个答案。" in translated(
         said
     )
     training = steps.splitlines()[-1]

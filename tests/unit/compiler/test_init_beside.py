@@ -9,7 +9,7 @@ from tests.conftest import REAL
 from tests.messages import printed_line
 from tuneyard.compiler.init.command import propose
 from tuneyard.compiler.spec.load import load_spec
-from tuneyard.core.language.messages import for_reader
+from tuneyard.core.language.message import translated
 
 ASK = [{"role": "user", "content": "Name a river."}]
 GOOD, BAD = ([{"role": "assistant", "content": text}] for text in ("The Rhine.", "A river."))
@@ -71,7 +71,7 @@ def test_llamafactorys_own_demo_files(name, kinds, bench):
 
 @pytest.mark.parametrize("form", ["trl", "llamafactory"])
 def test_of_pairs_both_answers_are_shown_and_the_bundled_spec_of_pairs_is_named(form, bench):
-    said = for_reader("\n".join(propose(bench.rows("rows.jsonl", [FORMS[form]]))[1:]))
+    said = "\n".join(map(translated, propose(bench.rows("rows.jsonl", [FORMS[form]]))[1:]))
     assert "\n  user: Name a river.\n  chosen: The Rhine.\n  rejected: A river.\n" in said
     assert "  answer:" not in said and "This file fits the bundled spec pairs-chat;" in said
     printed_line(said, "recipe check recipes/dpo-lora.yaml dataset=rows output_dir=saves/rows")

@@ -20,7 +20,7 @@ from tuneyard.compiler.engine.request import CompileReport
 from tuneyard.compiler.init.command import FailingSpecError, propose
 from tuneyard.compiler.read.dataset_reader import stored_records
 from tuneyard.core.errors import ContentError, TuneyardError
-from tuneyard.core.language.messages import for_reader
+from tuneyard.core.language.message import translated
 from tuneyard.core.language.reader import CHINESE, in_language
 
 COUNT = 30
@@ -124,7 +124,7 @@ def test_a_turn_without_its_number_or_with_a_second_one_leaves_the_others_in_ord
     assert f"turn is empty or repeated in 1 of {COUNT} conversations" in report
     assert ("talk.csv:2: E005 turn: found" in report) == (odd == "")
     with in_language(CHINESE):
-        assert f"{COUNT} 个对话中有 1 个的 turn 为空或重复" in for_reader(report)
+        assert f"{COUNT} 个对话中有 1 个的 turn 为空或重复" in translated(report)
 
 
 def test_numbers_that_repeat_in_most_conversations_are_named_unless_another_column_orders(bench) -> None:
@@ -137,7 +137,7 @@ def test_numbers_that_repeat_in_most_conversations_are_named_unless_another_colu
     without = propose(table(bench, "talk.csv", header, lines))
     assert "order: " not in without[0] and said in without[1]
     with in_language(CHINESE):
-        assert f"因为 {COUNT} 个对话中有 {COUNT} 个的 turn 为空或重复" in for_reader(without[1])
+        assert f"因为 {COUNT} 个对话中有 {COUNT} 个的 turn 为空或重复" in translated(without[1])
 
 
 @pytest.mark.parametrize(
@@ -548,7 +548,7 @@ def test_of_two_classes_the_other_one_is_named(bench) -> None:
     lines.insert(0, "ticket,priority,team,n1,n2,n3,n4,n5,n6,n7,n8,n9")
     text, report, _ = propose(bench.write("t.csv", "\n".join(lines)))
     assert "label: [team]" in text and "as priority has" in report
-    assert "left out: priority, n1, n2, n3, n4, n5, n6, n7 and 2 more\n" in for_reader(report)
+    assert "left out: priority, n1, n2, n3, n4, n5, n6, n7 and 2 more\n" in translated(report)
 
 
 def test_chatgpts_export_gives_the_branch_that_was_shown(bench) -> None:
@@ -669,7 +669,7 @@ def test_folders_that_are_classes_are_named_and_those_that_are_splits_are_kept_a
         assert "the names of the folders are left out: neg, notes, pos, test, train. " in said
         assert "the files of test are in train, as all others" in said
     with in_language(CHINESE):
-        lines = [line for line in for_reader(said).splitlines() if line.startswith("警告")]
+        lines = [line for line in translated(said).splitlines() if line.startswith("警告")]
     assert not any(line.isascii() for line in lines) and "没有用到文件夹的名称：neg" in lines[1]
 
 
@@ -866,7 +866,7 @@ def test_lines_of_which_a_spec_learns_more_or_less_than_is_meant_are_counted(ben
     warning = next(line for line in propose(source)[1].splitlines() if line.startswith("warning: "))
     assert fact in warning
     with in_language(CHINESE):
-        assert "lines" not in for_reader(warning)
+        assert "lines" not in translated(warning)
 
 
 @pytest.mark.parametrize("name", sorted(path.name for path in EXPORTS.iterdir()))

@@ -7,7 +7,7 @@ import pytest
 from tuneyard.compiler.cli import cli
 from tuneyard.compiler.verify.audit import Audit
 from tuneyard.compiler.verify.report import lines
-from tuneyard.core.language.messages import as_is, for_reader, relative_paths
+from tuneyard.core.language.message import translated
 from tuneyard.core.language.reader import in_language
 
 OURS = ["result: 42", "3 rows", "next: x", "error: no such file", "warning: none", "interrupted; ok"]
@@ -78,7 +78,7 @@ def test_a_refused_label_is_printed_as_it_is(here, bench, text):
 def test_the_loss_tokens_of_verify_are_printed_as_they_are(text, make_verdict):
     verdict = make_verdict([(f"Q\n{text}\n", False), (f"{text}\nA\n{text}", True)])
     with in_language("zh"):
-        printed = for_reader("\n".join(lines(verdict, every=False)))
+        printed = "\n".join(map(translated, lines(verdict, every=False)))
     assert f"Q\n{text}\n⟦{text}\nA\n{text}⟧" in printed and "损失" in printed
 
 
@@ -95,51 +95,3 @@ def make_verdict():
         return verdict
 
     return make
-
-
-@pytest.mark.parametrize("text", [*OURS, "", "中文", "{field}", 'a "quote', "\ufdd0", "a\ufdd10\ufdd1"])
-def test_a_marked_text_is_printed_as_it_is_in_each_language(text):
-    printed_text = text.replace("\ufdd0", "\ufffd").replace("\ufdd1", "\ufffd")
-    assert for_reader(f"result: {as_is(text)}") == f"result: {printed_text}"
-    with in_language("zh"):
-        assert for_reader(f"result: {as_is(text)}") == f"结果：{printed_text}"
-        assert for_reader(as_is(text)) == printed_text
-
-
-def test_paths_in_a_marked_text_stay(monkeypatch, tmp_path):
-    monkeypatch.chdir(tmp_path)
-    assert for_reader(relative_paths(f"{tmp_path}/a: {as_is(f'{tmp_path}/b')}")) == f"a: {tmp_path}/b"
-
-
-@pytest.mark.parametrize("text", ["\ufdd0", "\ufdd1\ufdd0", "\ufdd05\ufdd1", "\ufdd0\ufdd00\ufdd1\ufdd1"])
-def test_a_text_with_marks_of_its_own_ends(text):
-    with in_language("zh"):
-        line = for_reader(f'result: "{text}"')
-    assert line.startswith("结果：")
-
-
-def test_a_quoted_value_is_no_line_of_ours():
-    with in_language("zh"):
-        assert for_reader('a.jsonl:3: E104 label: found "3 rows", expected one of yes, no') == (
-            'a.jsonl:3：E104 label：为 "3 rows"，应为 yes, no 之一'
-        )
-
-
-@pytest.mark.parametrize("name", ["none", "ok", "error", "text", "3 rows", "result: 42"])
-def test_a_name_inside_a_line_of_ours_is_printed_as_it_is(name):
-    """Adapters, models and columns may be called as words of ours are."""
-    bases = (
-        f"error: different base models: a was trained on b, {name} on {name}; if both are the same model, "
-    )
-    bases += "give it as --base DIR, which decides (with --same-base if one is not here)"
-    with in_language("zh"):
-        assert f"b 上训练，{name} 在 {name} 上训练" in for_reader(bases)
-
-
-@pytest.mark.parametrize("name", ["none", "ok", "error", "text", "3 rows"])
-def test_a_name_at_the_beginning_of_a_line_is_printed_as_it_is(name):
-    with in_language("zh"):
-        assert (
-            for_reader(f"warning: {name} is used as the input of question")
-            == f"警告：{name} 用作 question 的输入"
-        )

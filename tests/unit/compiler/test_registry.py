@@ -21,7 +21,7 @@ from tuneyard.core.datasets import find_dataset
 from tuneyard.core.datasets.compiled import read_manifest, read_manifests
 from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.core.files import staging
-from tuneyard.core.language.messages import for_reader
+from tuneyard.core.language.message import translated
 
 
 def settled(bench):
@@ -29,7 +29,7 @@ def settled(bench):
 
 
 def listed(bench):
-    return list(map(for_reader, dataset_lines(settled(bench))))
+    return list(map(translated, dataset_lines(settled(bench))))
 
 
 def changes_of(bench, name="alpaca_rte_train"):

@@ -17,7 +17,7 @@ from tuneyard.compiler.verify.recipe_file import read_settings
 from tuneyard.compiler.verify.report import as_json, histogram, lines
 from tuneyard.compiler.verify.verdict import Verdict
 from tuneyard.core.errors import ContentError, Problem, ProblemsError, RequestError
-from tuneyard.core.language.messages import for_reader
+from tuneyard.core.language.message import translated
 from tuneyard.core.records import ChatMessage, Example, format_of_entry
 
 ALPACA = {"file_name": "x", "columns": {"prompt": "instruction", "query": "input", "response": "output"}}
@@ -189,7 +189,7 @@ def test_the_report():
     audit = Audit(Counter({10: 1}), rows=1, seen=10, learned=2, example=example)
     verdict = Verdict("set", records=2, loaded=1, same=1, audit=audit, cutoff=16)
     verdict.add(Problem("E406", "f:2", "gone"))
-    text = for_reader("\n".join(lines(verdict, every=False)))
+    text = "\n".join(map(translated, lines(verdict, every=False)))
     assert verdict.failed and "f:2: E406: gone" in text and "1 problem (E406 1)" in text
     assert "10 tokens, 2 of them loss tokens (20.0%)" in text and text.endswith("ask ⟦yes⟧")
     report = as_json(verdict)

@@ -15,7 +15,7 @@ from tuneyard.compiler.cli import cli as data
 from tuneyard.compiler.spec.file import known_specs
 from tuneyard.compiler.spec.load import load_spec
 from tuneyard.core.cli import doctor
-from tuneyard.core.language.messages import for_reader
+from tuneyard.core.language.message import translated_template
 
 ROWS = "评论,情感\n" + "".join(f"第{n}条,{'正面' if n % 2 else '负面'}\n" for n in range(40))
 
@@ -32,7 +32,7 @@ def in_china(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 def test_every_bundled_spec_is_described_in_chinese(in_china: Path) -> None:
     listed = invoke(data, "list").output
     for name in known_specs():
-        about = for_reader(load_spec(name).about)
+        about = translated_template(load_spec(name).about)
         assert re.search("[\u4e00-\u9fff]", about), name
         assert about in listed
 
