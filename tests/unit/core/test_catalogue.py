@@ -122,3 +122,27 @@ def test_no_product_code_takes_the_mark_of_messages_as_a_throw_away_name() -> No
                 assert not isinstance(node.ctx, ast.Store), f"{file.relative_to(ROOT)}:{node.lineno}"
             if isinstance(node, ast.arg):
                 assert node.arg != "_", f"{file.relative_to(ROOT)}:{node.lineno}"
+
+
+SHOWN_TO_PEOPLE = re.compile(r"(?:\w*Error|say|warn|warn_once|Problem)$")
+
+
+def test_what_people_read_is_a_message() -> None:
+    """An f-string in an error or in a printed line would stay English for ever."""
+    found = []
+    for file in FILES:
+        for node in nodes(file):
+            if not isinstance(node, ast.Call):
+                continue
+            name = node.func.id if isinstance(node.func, ast.Name) else ""
+            if SHOWN_TO_PEOPLE.match(name):
+                found += [f"{file.relative_to(ROOT)}:{text.lineno}" for text in node.args if is_wordy(text)]
+    assert found == []
+
+
+def is_wordy(node: ast.expr) -> bool:
+    """True for an f-string with words of ours beside its fields."""
+    if not isinstance(node, ast.JoinedStr):
+        return False
+    texts = [part.value for part in node.values if isinstance(part, ast.Constant)]
+    return bool(re.search("[a-z]{3,} [a-z]", " ".join(texts)))
