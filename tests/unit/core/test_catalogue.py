@@ -3,6 +3,7 @@
 import ast
 import copy
 import pickle
+import re
 from pathlib import Path
 from string import Formatter
 
