@@ -8,9 +8,10 @@ in English.
 import ast
 import io
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
+from string import Formatter
 
 from babel.messages import Catalog
 from babel.messages.extract import extract_from_dir
@@ -25,6 +26,7 @@ SPECS = ROOT / "compiler/specs"
 PO = ROOT / "core/language/locale/zh/LC_MESSAGES/tuneyard.po"
 KEYWORDS = {"_": None, "tr": None, "marked": None, "ngettext": (1, 2)}
 HEADER = "# The Chinese of Tuneyard's messages, by their English. `make catalogue` brings it up to date."
+FORMATTER = Formatter()
 NEVER = datetime(2026, 1, 1, tzinfo=UTC)  # no date of today: the same messages give the same file
 PAGES = [("**/page/*.js", "javascript"), ("**/page/*.html", "jinja2")]
 
@@ -61,8 +63,18 @@ def templates_of(code: str) -> Iterator[str | tuple[str, str]]:
                 yield f"{{number:,}} {singular}", f"{{number:,}} {plural}"
 
 
-def updated() -> Catalog:
-    """The templates of the code with the Chinese of the catalogue. What no code has any more is left out."""
+def committed() -> Catalog:
+    """The catalogue as it is in the tree."""
+    with PO.open("rb") as file:
+        return read_po(file, locale="zh")
+
+
+def updated(before: Catalog, code: Catalog) -> Catalog:
+    """The templates of the code with the Chinese of the catalogue `before`.
+
+    A template keeps its Chinese if only the names of its fields are others.
+    """
+    chinese_texts = _by_unnamed_templates(before)
     catalog = Catalog(
         locale="zh",
         project="tuneyard",
@@ -71,16 +83,87 @@ def updated() -> Catalog:
         revision_date=NEVER,
         fuzzy=False,
     )
-    with PO.open("rb") as file:
-        before = read_po(file, locale="zh")
-    for message in extracted():
-        if message.id:
-            known = before.get(message.id)
-            chinese: str | tuple[str, ...] = "" if isinstance(message.id, str) else ("",)
-            if known is not None and type(known.string) is type(chinese):
-                chinese = known.string
-            catalog.add(message.id, chinese)
+    for message in code:
+        templates = texts_of(message.id)
+        if not templates[0]:
+            continue
+        chinese = _renamed_chinese(templates, chinese_texts.get(_unnamed(templates), {}))
+        catalog.add(message.id, chinese if len(templates) > 1 else "".join(chinese))
     return catalog
+
+
+Texts = tuple[str, ...]
+"""The template of a message, or its singular and its plural; or the Chinese of either."""
+
+
+def texts_of(texts: object) -> Texts:
+    if isinstance(texts, str):
+        return (texts,)
+    return tuple(texts) if isinstance(texts, tuple | list) else ()
+
+
+def _field_names(templates: Texts) -> list[str]:
+    """The names of the fields in their order, each once."""
+    names = [
+        name for template in templates for _text, name, _form, _mark in FORMATTER.parse(template) if name
+    ]
+    return list(dict.fromkeys(names))
+
+
+def _with_names(template: str, names: Mapping[str, str]) -> str:
+    """A template whose fields have other names."""
+    parts = []
+    for text, name, specification, conversion in FORMATTER.parse(template):
+        parts.append(text.replace("{", "{{").replace("}", "}}"))
+        if name is not None:
+            mark = f"!{conversion}" if conversion else ""
+            form = f":{specification}" if specification else ""
+            parts.append(f"{{{names.get(name, name)}{mark}{form}}}")
+    return "".join(parts)
+
+
+def _unnamed(templates: Texts) -> Texts:
+    """Templates with numbers for the names of fields: equal for those that differ by the names alone."""
+    numbers = {name: str(number) for number, name in enumerate(_field_names(templates))}
+    return tuple(_with_names(template, numbers) for template in templates)
+
+
+def _translated(catalog: Catalog) -> Iterator[tuple[Texts, Texts]]:
+    """Yield the templates that have Chinese, with it."""
+    for message in catalog:
+        templates, chinese = texts_of(message.id), texts_of(message.string)
+        if templates and templates[0] and chinese and all(chinese):
+            yield templates, chinese
+
+
+def _by_unnamed_templates(catalog: Catalog) -> dict[Texts, dict[Texts, Texts]]:
+    """The Chinese of templates, by those templates without and with the names of their fields."""
+    chinese_texts: dict[Texts, dict[Texts, Texts]] = {}
+    for templates, chinese in _translated(catalog):
+        chinese_texts.setdefault(_unnamed(templates), {})[templates] = chinese
+    return chinese_texts
+
+
+def _renamed_chinese(templates: Texts, chinese: Mapping[Texts, Texts]) -> Texts:
+    """The Chinese of the templates, else of those that differ by names of fields alone; () if there is none.
+
+    Several of the latter may have different Chinese: then a person must choose.
+    """
+    if templates in chinese:
+        return chinese[templates]
+    candidates = set()
+    for known, texts in chinese.items():
+        names = dict(zip(_field_names(known), _field_names(templates), strict=True))
+        candidates.add(tuple(_with_names(text, names) for text in texts))
+    return candidates.pop() if len(candidates) == 1 else ()
+
+
+def without_message(before: Catalog, after: Catalog) -> Iterator[tuple[str, str]]:
+    """Yield the Chinese that the catalogue has no more, with its templates, whatever their fields are called."""
+    remaining = {_unnamed(templates + chinese) for templates, chinese in _translated(after)}
+    for templates, chinese in _translated(before):
+        if _unnamed(templates + chinese) not in remaining:
+            yield templates[-1], chinese[0]
 
 
 def po_text(catalog: Catalog) -> bytes:
@@ -107,13 +190,16 @@ def untranslated(catalog: Catalog) -> Iterator[str]:
 
 
 def main() -> None:
-    """Write both files, and list what has no Chinese."""
-    catalog = updated()
+    """Write both files. List what has no Chinese, and the Chinese of messages that are gone."""
+    before = committed()
+    catalog = updated(before, extracted())
     PO.write_bytes(po_text(catalog))
     PO.with_suffix(".mo").write_bytes(mo_bytes(catalog))
     missing = list(untranslated(catalog))
     sys.stdout.writelines(f"{template!r}\n" for template in missing)
     print(f"{len(catalog)} messages, {len(missing)} without Chinese")
+    for template, chinese in without_message(before, catalog):
+        print(f"no code has this message any more: {template!r}, its Chinese was {chinese!r}")
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from pathlib import Path
 from string import Formatter
 
 import pytest
+from babel.messages import Catalog
 from babel.messages.pofile import read_po
 
 from tests.conftest import ROOT
@@ -37,11 +38,55 @@ def fields(template: str) -> set[str]:
     return {name for _text, name, _form, _conversion in Formatter().parse(template) if name is not None}
 
 
-def test_the_catalogue_has_what_the_code_says() -> None:
-    """After a change of messages: `make catalogue`."""
-    updated = catalogue.updated()
-    assert catalogue.PO.read_bytes() == catalogue.po_text(updated)
-    assert catalogue.PO.with_suffix(".mo").read_bytes() == catalogue.mo_bytes(updated)
+def test_both_files_of_the_catalogue_have_the_same_messages() -> None:
+    """After a change of the .po file: `make catalogue`."""
+    committed = catalogue.committed()
+    assert catalogue.PO.with_suffix(".mo").read_bytes() == catalogue.mo_bytes(committed)
+
+
+def test_no_chinese_is_left_behind_by_its_message() -> None:
+    """After other words in a message: `make catalogue`. A new message stays English and fails no test."""
+    code = {catalogue.texts_of(message.id) for message in catalogue.extracted()}
+    templates = [message.id for message in catalogue.committed() if message.id and message.string]
+    assert [template for template in templates if catalogue.texts_of(template) not in code] == []
+
+
+@pytest.mark.parametrize(
+    ("template", "chinese", "template_now", "chinese_now"),
+    [
+        ("it took {minutes}", "用时 {minutes}", "it took {time}", "用时 {time}"),
+        ("{n:,} of {all:,}", "{all:,} 行中的 {n:,} 行", "{a:,} of {b:,}", "{b:,} 行中的 {a:,} 行"),
+        ("{path!r} is {{}}, not {path!r}", "{path!r} 是 {{}}", "{a!r} is {{}}, not {a!r}", "{a!r} 是 {{}}"),
+        (("{name} is", "{name} are"), ("{name} 是",), ("{names} is", "{names} are"), ("{names} 是",)),
+        ("{rows:,} rows", "{rows:,} 行", "{rows} rows", ""),
+        ("{a} and {b} rows", "{a} 和 {b} 行", "{a} and {a} rows", ""),
+        ("it took {time}", "用时 {time}", "it lasted {time}", ""),
+    ],
+)  # fmt: skip
+def test_a_message_keeps_its_chinese_if_its_fields_get_other_names(
+    template: str | tuple[str, str],
+    chinese: str | tuple[str],
+    template_now: str | tuple[str, str],
+    chinese_now: str | tuple[str],
+) -> None:
+    before, code = Catalog(locale="zh"), Catalog()
+    before.add(template, chinese)
+    code.add(template_now)
+    now = catalogue.updated(before, code)
+    assert now[template_now].string == (chinese_now if isinstance(chinese_now, str) else tuple(chinese_now))
+    gone = [(template, chinese)] if chinese_now == "" else []
+    assert list(catalogue.without_message(before, now)) == gone
+
+
+def test_two_chinese_texts_for_a_renamed_message_are_a_persons_choice() -> None:
+    before, code = Catalog(locale="zh"), Catalog()
+    before.add("{rows} left", "还有 {rows} 行")
+    before.add("{minutes} left", "还有 {minutes} 分钟")
+    code.add("{hours} left")
+    code.add("{rows} left")
+    now = catalogue.updated(before, code)
+    assert (now["{hours} left"].string, now["{rows} left"].string) == ("", "还有 {rows} 行")
+    assert list(catalogue.without_message(before, now)) == [("{minutes} left", "还有 {minutes} 分钟")]
 
 
 def test_both_languages_have_the_same_fields() -> None:
