@@ -69,13 +69,9 @@ def committed() -> Catalog:
         return read_po(file, locale="zh")
 
 
-def updated(before: Catalog, code: Catalog) -> Catalog:
-    """The templates of the code with the Chinese of the catalogue `before`.
-
-    A template keeps its Chinese if only the names of its fields are others.
-    """
-    chinese_texts = _by_unnamed_templates(before)
-    catalog = Catalog(
+def empty() -> Catalog:
+    """A catalogue without messages."""
+    return Catalog(
         locale="zh",
         project="tuneyard",
         header_comment=HEADER,
@@ -83,6 +79,15 @@ def updated(before: Catalog, code: Catalog) -> Catalog:
         revision_date=NEVER,
         fuzzy=False,
     )
+
+
+def updated(before: Catalog, code: Catalog) -> Catalog:
+    """The templates of the code with the Chinese of the catalogue `before`.
+
+    A template keeps its Chinese if only the names of its fields are others.
+    """
+    chinese_texts = _by_unnamed_templates(before)
+    catalog = empty()
     for message in code:
         templates = texts_of(message.id)
         if not templates[0]:
@@ -159,7 +164,7 @@ def _renamed_chinese(templates: Texts, chinese: Mapping[Texts, Texts]) -> Texts:
 
 
 def without_message(before: Catalog, after: Catalog) -> Iterator[tuple[str, str]]:
-    """Yield the Chinese that the catalogue has no more, with its templates, whatever their fields are called."""
+    """Yield the templates with their Chinese that the catalogue lost, whatever their fields are called."""
     remaining = {_unnamed(templates + chinese) for templates, chinese in _translated(after)}
     for templates, chinese in _translated(before):
         if _unnamed(templates + chinese) not in remaining:
@@ -176,9 +181,18 @@ def po_text(catalog: Catalog) -> bytes:
 
 
 def mo_bytes(catalog: Catalog) -> bytes:
-    """The catalogue as programs read it."""
+    """The catalogue as programs read it, without messages that have no Chinese.
+
+    Babel would write a plural without Chinese with its English singular for all numbers.
+    """
+    chinese = empty()
+    for templates, texts in _translated(catalog):
+        if len(templates) == 1:
+            chinese.add(templates[0], texts[0])
+        else:
+            chinese.add(templates, texts)
     file = io.BytesIO()
-    write_mo(file, catalog)
+    write_mo(file, chinese)
     return file.getvalue()
 
 

@@ -2,6 +2,8 @@
 
 import ast
 import copy
+import gettext
+import io
 import pickle
 import re
 from pathlib import Path
@@ -87,6 +89,18 @@ def test_two_chinese_texts_for_a_renamed_message_are_a_persons_choice() -> None:
     now = catalogue.updated(before, code)
     assert (now["{hours} left"].string, now["{rows} left"].string) == ("", "还有 {rows} 行")
     assert list(catalogue.without_message(before, now)) == [("{minutes} left", "还有 {minutes} 分钟")]
+
+
+def test_what_has_no_chinese_is_english_in_the_right_number() -> None:
+    catalog = Catalog(locale="zh")
+    catalog.add(("{number} shot", "{number} shots"))
+    catalog.add(("{number} row", "{number} rows"), ("{number} 行",))
+    catalog.add("no rows")
+    chinese = gettext.GNUTranslations(io.BytesIO(catalogue.mo_bytes(catalog)))
+    shots = [chinese.ngettext("{number} shot", "{number} shots", number) for number in (0, 1, 2)]
+    assert shots == ["{number} shots", "{number} shot", "{number} shots"]
+    assert chinese.ngettext("{number} row", "{number} rows", 2) == "{number} 行"
+    assert chinese.gettext("no rows") == "no rows"
 
 
 def test_both_languages_have_the_same_fields() -> None:
