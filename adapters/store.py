@@ -14,7 +14,8 @@ from tuneyard.adapters.kinds.dora import DoraAdapter
 from tuneyard.adapters.kinds.lora import LoraAdapter
 from tuneyard.adapters.kinds.oft import OftAdapter
 from tuneyard.core.errors import ContentError, RequestError, nearest, show_value
-from tuneyard.core.files import check_characters, from_hub, near_name, read_object
+from tuneyard.core.files import check_characters, near_name, read_object
+from tuneyard.core.files.hub import from_hub
 from tuneyard.core.language.message import _, joined, relative
 from tuneyard.core.language.messages import say
 from tuneyard.core.weights.adapter_files import CONFIG, check_here

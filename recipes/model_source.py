@@ -4,7 +4,8 @@ import os
 from pathlib import Path
 
 from tuneyard.core.errors import RequestError
-from tuneyard.core.files import hub_problem, no_folder
+from tuneyard.core.files import no_folder
+from tuneyard.core.files.hub import hub_problem
 from tuneyard.core.language.message import _, relative
 from tuneyard.recipes.recipe import Recipe
 

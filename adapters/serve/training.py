@@ -12,7 +12,8 @@ from tuneyard.adapters.kinds.lora import LoraAdapter
 from tuneyard.adapters.provenance import open_parts
 from tuneyard.adapters.weighted import check_fit, parse_optional_weight
 from tuneyard.core.errors import ContentError, RequestError, show_value
-from tuneyard.core.files import from_hub, read_object
+from tuneyard.core.files import read_object
+from tuneyard.core.files.hub import from_hub
 from tuneyard.core.language.message import _
 from tuneyard.core.llamafactory.prompt.trained_files import TrainedFiles, read_trained
 from tuneyard.core.training.training_run import read_provenance, training_settings

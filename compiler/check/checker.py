@@ -17,7 +17,7 @@ from tuneyard.compiler.check.text_columns import fallback_columns
 from tuneyard.compiler.check.unused_columns import Unused
 from tuneyard.compiler.columns.loss_flags import MessageKeys
 from tuneyard.compiler.columns.turns import unread_keys
-from tuneyard.compiler.rows import MISSING, Batch, Fields, Location, ObjectRows, Rows, TableRows
+from tuneyard.compiler.rows import MISSING, Batch, Fields, Location, Rows, taken, together
 from tuneyard.compiler.rows.problem_codes import MISSING_FIELD
 from tuneyard.compiler.rows.problems import Problems, some_of
 from tuneyard.compiler.spec.column_types import (
@@ -565,30 +565,6 @@ class Checker:
         kept = [number for number, label in enumerate(labels) if label != UNLABELLED]
         self.unlabelled += len(batch) - len(kept)
         return batch.keep(kept)
-
-
-def taken(rows: Rows, numbers: Sequence[int]) -> Rows:
-    """The rows with these numbers."""
-    lines = [rows.lines[number] for number in numbers]
-    if isinstance(rows, ObjectRows):
-        objects = [rows.rows[number] for number in numbers]
-        return ObjectRows(rows.prefix, lines, objects, rows.typed, rows.empty_cells)
-    columns: dict[str, Sequence[object]] = {}
-    for name, values in rows.columns.items():
-        columns[name] = [values[number] for number in numbers]
-    return TableRows(rows.prefix, lines, columns, rows.typed)
-
-
-def together(rows: Rows, batches: Sequence[Batch]) -> Batch:
-    """Batches of rows as one, in the order of the rows."""
-    number_of_line = {line: number for number, line in enumerate(rows.lines)}
-    lines = list(chain.from_iterable(batch.lines for batch in batches))
-    columns = {
-        name: list(chain.from_iterable(batch.columns[name] for batch in batches))
-        for name in batches[0].columns
-    }
-    order = sorted(range(len(lines)), key=lambda position: number_of_line[lines[position]])
-    return Batch(rows.prefix, lines, columns).keep(order)
 
 
 def _holds(valid: Validator, value: object) -> bool:

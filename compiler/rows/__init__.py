@@ -6,6 +6,7 @@ all values are text cells (csv, tsv), so that "7" may mean 7.
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from operator import itemgetter
 from typing import Any, NamedTuple, Self, TypeGuard
 
@@ -250,3 +251,27 @@ def walker(path: str) -> Callable[[object], object]:
         return value
 
     return walk
+
+
+def taken(rows: Rows, numbers: Sequence[int]) -> Rows:
+    """The rows with these numbers."""
+    lines = [rows.lines[number] for number in numbers]
+    if isinstance(rows, ObjectRows):
+        objects = [rows.rows[number] for number in numbers]
+        return ObjectRows(rows.prefix, lines, objects, rows.typed, rows.empty_cells)
+    columns: dict[str, Sequence[object]] = {}
+    for name, values in rows.columns.items():
+        columns[name] = [values[number] for number in numbers]
+    return TableRows(rows.prefix, lines, columns, rows.typed)
+
+
+def together(rows: Rows, batches: Sequence[Batch]) -> Batch:
+    """Batches of rows as one, in the order of the rows."""
+    number_of_line = {line: number for number, line in enumerate(rows.lines)}
+    lines = list(chain.from_iterable(batch.lines for batch in batches))
+    columns = {
+        name: list(chain.from_iterable(batch.columns[name] for batch in batches))
+        for name in batches[0].columns
+    }
+    order = sorted(range(len(lines)), key=lambda position: number_of_line[lines[position]])
+    return Batch(rows.prefix, lines, columns).keep(order)

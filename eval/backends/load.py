@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from tuneyard.adapters.store import SAVES, adapters_in
 from tuneyard.core.errors import ContentError, RequestError
-from tuneyard.core.files import from_hub, read_object
+from tuneyard.core.files import read_object
 from tuneyard.core.files.bounded_reading import open_regular
+from tuneyard.core.files.hub import from_hub
 from tuneyard.core.installation.packages import missing
 from tuneyard.core.language.message import _, joined
 from tuneyard.core.llamafactory.loader import replaced

@@ -10,7 +10,7 @@ from typing import Any
 
 from tuneyard.core.documents import read_mapping
 from tuneyard.core.errors import ContentError, RequestError, nearest, unexpected
-from tuneyard.core.files import from_hub
+from tuneyard.core.files.hub import from_hub
 from tuneyard.core.language.message import _
 from tuneyard.core.llamafactory.prompt import PromptAndAnswer
 from tuneyard.eval.datasets.dataset import EvalDataset, digest_of

@@ -5,7 +5,6 @@ import contextlib
 import pytest
 
 from tests.unit.compiler.conftest import ROWS, layouts
-from tuneyard.compiler.publish import compile as compiling
 
 
 @pytest.mark.parametrize(
@@ -19,7 +18,7 @@ def test_every_byte_of_the_sources_is_counted(bench, name, monkeypatch):
         list(paths)
         yield counts.append
 
-    monkeypatch.setattr(compiling, "progress_bar", followed_bar)
+    monkeypatch.setattr(compile_inputs, "progress_bar", followed_bar)
     sources = [bench.write(f"{split}/{name}", layouts(ROWS)[name]) for split in ("train", "eval")]
     for workers in (1, 2):
         counts.clear()

@@ -13,7 +13,7 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
 )
 
-from tuneyard.core.files import hub_problem
+from tuneyard.core.files.hub import hub_problem
 
 RAW = "Something\nat https://huggingface.co/raw with `repo_type`"
 
