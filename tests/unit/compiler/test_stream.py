@@ -5,6 +5,7 @@ import contextlib
 import pytest
 
 from tests.unit.compiler.conftest import ROWS, layouts
+from tuneyard.compiler.engine import compile_inputs
 
 
 @pytest.mark.parametrize(
