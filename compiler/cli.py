@@ -33,7 +33,7 @@ from tuneyard.core.language.messages import print_json, say
 from tuneyard.core.text.quoting import one_line
 
 Texts = tuple[str, ...]
-Run = Callable[[Spec, CompileRequest], CompileReport]
+CompileOrCheck = Callable[[Spec, CompileRequest], CompileReport]
 _COUNT = click.IntRange(1)
 _FILE = click.Path(path_type=Path, dir_okay=False)
 _FOLDER = click.Path(path_type=Path, file_okay=False)
@@ -229,7 +229,7 @@ def check_command(names: Texts, **options: Any) -> None:
     next_step(None, ["tuneyard", "data", "compile", *names, *given_again])
 
 
-def _reports(run: Run, names: Texts, options: Options) -> list[tuple[str, list[str]]]:
+def _reports(run: CompileOrCheck, names: Texts, options: Options) -> list[tuple[str, list[str]]]:
     """Compile or check datasets one after the other, and print the report of each.
 
     A failed dataset does not keep the others from being compiled. `ContentError` at the end names those that
@@ -273,7 +273,7 @@ def _reports(run: Run, names: Texts, options: Options) -> list[tuple[str, list[s
     return reports
 
 
-def _report(run: Run, name: str, options: Options) -> tuple[str, list[str]]:
+def _report(run: CompileOrCheck, name: str, options: Options) -> tuple[str, list[str]]:
     """Compile or check a spec, and print the report. `ContentError` if it fails.
 
     Returns the name of the spec and the registered datasets.

@@ -110,7 +110,7 @@ def _write_rows(reading: Reading, spec: Spec, files: Sequence[RecordFile]) -> No
         for column in judged:
             with guarded(column.type.plugin):
                 result.values[column.name].update(batch.columns[column.name])
-        lints.see(result.fingerprints, batch, reading.has_ids)
+        lints.check(batch, result.fingerprints, has_ids=reading.has_ids)
         for renderer, file in zip(renderers, files, strict=True):
             file.add(*renderer.block(batch, file.separator))
 

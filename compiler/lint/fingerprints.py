@@ -34,7 +34,8 @@ COLUMNS = {
   only between rows with the same prompt.
 - `groups`: hash of the cluster column. `ids`: key of the row's id, `NO_ID` without one.
 - `lengths`: characters. `labels`, `classes`: the number of the value in `names`.
-- `units`: hash of the values that a split keeps together. `stable`: the number that splits by hash draw by.
+- `clusters`: hash of the column whose rows a split keeps together. `stable`: the number by which a split by
+  hash draws.
 """
 NO_ID = -(1 << 62)
 Repeats = list[tuple[int, int]]
@@ -111,7 +112,7 @@ class Fingerprints:
         return map(column.__getitem__, self._order)
 
     def forget(self, *names: str) -> None:
-        """Free the memory of columns that nothing more is asked of."""
+        """Free the memory of columns that no later step reads."""
         for name in names:
             del self._columns[name][:]
 

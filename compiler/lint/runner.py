@@ -31,7 +31,7 @@ from tuneyard.core.plugins import guarded
 
 
 class RowLints:
-    """Runs the lints on every kept row of a spec once, batch by batch, and adds it to a `Fingerprints`."""
+    """Runs the lints of rows on every kept row of a file once, batch by batch."""
 
     def __init__(self, spec: Spec, problems: Problems) -> None:
         self.spec = spec
@@ -45,8 +45,11 @@ class RowLints:
         self.text_lints, self.batch_lints = text_lints(), batch_lints()
         self.signs = frozenset().union(*(lint.signs for lint in self.text_lints))
 
-    def see(self, seen: Fingerprints, batch: Batch, numbered: bool) -> None:
-        """Check a batch. `numbered`: its ids come from the file, so that they should differ."""
+    def check(self, batch: Batch, fingerprints: Fingerprints, *, has_ids: bool) -> None:
+        """Warn of the rows of a batch, and add their fingerprints.
+
+        `has_ids`: the ids come from the file, so that they should differ.
+        """
         texts = self.texts.of(batch)
         plain: dict[str, list[bytes]] = {}
         signs: set[bytes] = set()
@@ -66,20 +69,20 @@ class RowLints:
         columns["prompts"] = keys_of_texts(joined_columns(prompts, len(batch)))
         columns["answers"] = short_keys_of_texts(joined_columns(answers, len(batch)))
         if "idx" in batch.columns and not self.spec.share:
-            columns["ids"] = keys_of_ids(batch.columns["idx"] if numbered else [None] * len(batch))
+            columns["ids"] = keys_of_ids(batch.columns["idx"] if has_ids else [None] * len(batch))
         split = self.spec.split
         if split and split.group:
             columns["clusters"] = map(cluster_key, batch.columns[split.group])
         if split and split.by_hash:  # by what is the same in every run
             values = batch.columns[split.group] if split.group else zip(*prompts, strict=True)
             columns["stable"] = [int.from_bytes(digest(value)) for value in values]
-        seen.add(batch.prefix, batch.lines, columns)
+        fingerprints.add(batch.prefix, batch.lines, columns)
         if self.spec.labels and not self.spec.share:
-            seen.add_values("labels", batch.columns["label"])
+            fingerprints.add_values("labels", batch.columns["label"])
         if split and split.stratify:
-            seen.add_values("classes", batch.columns[split.stratify])
+            fingerprints.add_values("classes", batch.columns[split.stratify])
         if self.spec.near:
-            seen.texts += map(
+            fingerprints.texts += map(
                 "\n".join, zip(*(texts[name] for name in self.texts.prompt_columns), strict=True)
             )
 
