@@ -11,7 +11,7 @@ from tuneyard.compiler.check.checker import Types
 from tuneyard.compiler.engine.compile_file import TypesByInput, most_kept, numbers_rows
 from tuneyard.compiler.engine.request import CompileJob, CompileReport
 from tuneyard.compiler.engine.run import Run, TextIdsError
-from tuneyard.compiler.engine.two_passes import write_arranged
+from tuneyard.compiler.engine.two_passes import write_in_two_passes
 from tuneyard.compiler.lint.fingerprints import Fingerprints
 from tuneyard.compiler.lint.repeated_rows import REPEATED_ROW
 from tuneyard.compiler.lint.runner import lint_splits
@@ -58,15 +58,15 @@ def _compile_once(job: CompileJob, folder: Path | None, types: TypesByInput) -> 
         if executor:
             executor.check_paths([item.path for item in inputs], [folder] if folder else [])
         run = Run(job, folder, report, moved, types=types)
-        if spec.arranged:
-            write_arranged(run, executor)
+        if spec.needs_two_passes:
+            write_in_two_passes(run, executor)
         else:
             splits = [split for split in spec.splits if run.inputs_of(split)]
-            with run.reading(splits, executor):
+            with run.workers(splits, executor):
                 for split in splits:  # written while its files are read
                     fingerprints = run.fingerprints[split] = Fingerprints()
                     with run.open(split) as files:
-                        run.read_input(split, fingerprints, files)
+                        run.compile_input(split, fingerprints, files)
     _complete(run)
     return report
 

@@ -89,8 +89,8 @@ class Run:
         return self.staged / f".file-{number}" if self.staged else None
 
     @contextlib.contextmanager
-    def reading(self, input_names: Sequence[str], executor: Executor | None) -> Iterator[None]:
-        """Let the workers of an executor compile the files of these inputs, to be read in this order."""
+    def workers(self, input_names: Sequence[str], executor: Executor | None) -> Iterator[None]:
+        """Let the workers of an executor, if any, compile the files of these inputs in this order."""
         if executor is None:
             yield
             return
@@ -104,7 +104,7 @@ class Run:
         with contextlib.closing(results):
             yield
 
-    def read_input(self, input_name: str, fingerprints: Fingerprints, files: Sequence[RecordFile]) -> None:
+    def compile_input(self, input_name: str, fingerprints: Fingerprints, files: Sequence[RecordFile]) -> None:
         """Compile the files of an input. `fingerprints` get the fingerprints of its rows."""
         report = self.report
         whole = FileResult(Problems(self.job.request.most_problems), fingerprints=fingerprints)
@@ -115,7 +115,7 @@ class Run:
             if whole.readable >= most_rows or whole.counts.kept >= most_written:
                 break
             try:
-                whole.add(self._compiled(number, item, whole, files))
+                whole.add(self._result_of_file(number, item, whole, files))
             except TextIdError as error:
                 raise TextIdsError(input_name, error.column) from error
         report.problems.add(whole.problems)
@@ -125,7 +125,7 @@ class Run:
             is_whole = min(most_rows, most_written) == NO_LIMIT
             self._judge(input_name, inputs[0][1].display_path, whole, is_whole=is_whole)
 
-    def _compiled(
+    def _result_of_file(
         self, number: int, item: Input, before: FileResult, files: Sequence[RecordFile]
     ) -> FileResult:
         """Compile a file, or append the records that a worker has made of it.
@@ -215,8 +215,8 @@ class Run:
 
         The rows must have been compared: all fingerprints but the clusters make room for the row index.
         """
-        for seen in self.fingerprints.values():
-            seen.forget("prompts", "answers", "lengths", "labels")
+        for fingerprints in self.fingerprints.values():
+            fingerprints.forget("prompts", "answers", "lengths", "labels")
         files = {file.path.name: CompiledFile(file.records, file.sha256) for *_unused, file in self.written}
         group = self.spec.group
         for split, _unused, file in self.written:

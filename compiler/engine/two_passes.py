@@ -1,6 +1,6 @@
 """Compile rows that are sampled, split, mixed or dropped: all are read first, and then written.
 
-The first pass writes the rows of each source into one file for each output. Between the passes memory holds
+A first pass (`FirstPass`) writes its rows into one file for each output. Between the passes memory holds
 numbers of rows, and the keys by which rows are compared. A check needs only these: it writes no rows.
 """
 
@@ -14,13 +14,13 @@ from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
-from tuneyard.compiler.engine.arrange import Order, sampled, split_rows
 from tuneyard.compiler.engine.compile_file import fragment_files, rows_of_sources
 from tuneyard.compiler.engine.run import EMPTY_SPLIT, Run
+from tuneyard.compiler.engine.splits import Order, sampled, split_rows
 from tuneyard.compiler.lint.fingerprints import Fingerprints
 from tuneyard.compiler.lint.matching import matches
 from tuneyard.compiler.rows.draw import ROW_TYPE
-from tuneyard.compiler.spec.model import WHOLE, Spec
+from tuneyard.compiler.spec.model import WHOLE, Spec, Split
 from tuneyard.compiler.write.record_file import BLOCK, RecordFile, keys_in
 from tuneyard.core.datasets import TRAIN_SPLIT
 from tuneyard.core.datasets.compiled import SPLIT, TRAINED
@@ -43,7 +43,7 @@ LONE_CLASS = ProblemCode(
 
 
 ROWS = ".rows"
-"""The folder of the first pass: a folder with the rows of each source, until they are written."""
+"""The folder with a folder for the rows of each first pass, until they are written."""
 LEAKED = 255  # in place of a split's number: the row is in none
 
 
@@ -60,44 +60,26 @@ class FirstPass:
     order_by_input: dict[str, Order]
 
 
-def write_arranged(run: Run, executor: Executor | None) -> None:
-    """Read all sources, and write each split."""
+def write_in_two_passes(run: Run, executor: Executor | None) -> None:
+    """Read all rows, choose those of each split, and write these."""
     spec = run.spec
-    names_by_source = {TRAIN_SPLIT: spec.input_names}
-    if not (spec.mix or spec.split):
-        names_by_source = {
-            input_name: (input_name,) for input_name in spec.input_names if run.inputs_of(input_name)
-        }
-    with run.reading(list(chain.from_iterable(names_by_source.values())), executor):
-        sources = {
-            name: _read_source(run, name, input_names) for name, input_names in names_by_source.items()
-        }
-    orders = {name: source.order for name, source in sources.items()}
+    first_passes = _first_passes(run, executor)
+    orders = {name: first_pass.order for name, first_pass in first_passes.items()}
     if run.report.failed:
         run.report.kept = sum(map(len, orders.values()))
         return
     if spec.split:
-        whole = sources[TRAIN_SPLIT]
-        if spec.split.is_given:
-            orders = whole.order_by_input
-        else:
-            orders = split_rows(spec.split, whole.fingerprints, whole.order, run.job.request.seed)
-        sources = dict.fromkeys(orders, whole)
-        if whole.order and not orders[TRAIN_SPLIT] and not spec.split.is_given:
-            message = f"none of the {len(whole.order)} rows is drawn into {TRAIN_SPLIT}, so it is not written"
-            fix = (
-                "rows with the same prompt stay on one side: take `split` out of the spec, or add other rows"
-            )
-            run.report.problems.warn(Problem(EMPTY_SPLIT, spec.name, message, "", fix))
-        if spec.split.stratify and not spec.split.is_given:
-            _warn_of_lone_classes(run, whole, spec.split.stratify, next(iter(spec.split.shares)))
-        whole.fingerprints.forget("classes")
-    run.fingerprints = {split: sources[split].fingerprints.take(order) for split, order in orders.items()}
+        whole = first_passes[TRAIN_SPLIT]
+        orders = _orders_of_splits(run, spec.split, whole)
+        first_passes = dict.fromkeys(orders, whole)
+    run.fingerprints = {
+        split: first_passes[split].fingerprints.take(order) for split, order in orders.items()
+    }
     if spec.drop_leaks:
-        _drop_leaks(run, sources, orders)
+        _drop_leaks(run, first_passes, orders)
     run.report.kept = sum(map(len, orders.values()))
     for split, order in orders.items():
-        _write(run, split, sources[split], order)
+        _write(run, split, first_passes[split], order)
     if spec.split and spec.outputs_of(WHOLE):
         order, splits = _with_splits(whole, list(orders.values()))
         _write(run, WHOLE, whole, order)
@@ -107,7 +89,40 @@ def write_arranged(run: Run, executor: Executor | None) -> None:
         shutil.rmtree(run.staged / ROWS)
 
 
-def _read_source(run: Run, name: str, input_names: Sequence[str]) -> FirstPass:
+def _first_passes(run: Run, executor: Executor | None) -> dict[str, FirstPass]:
+    """Read all files: into one `FirstPass` if rows are drawn into splits or mixed, otherwise one a split."""
+    spec = run.spec
+    inputs_of_pass = {TRAIN_SPLIT: spec.input_names}
+    if not (spec.mix or spec.split):
+        inputs_of_pass = {
+            input_name: (input_name,) for input_name in spec.input_names if run.inputs_of(input_name)
+        }
+    with run.workers(list(chain.from_iterable(inputs_of_pass.values())), executor):
+        return {name: _first_pass(run, name, input_names) for name, input_names in inputs_of_pass.items()}
+
+
+def _orders_of_splits(run: Run, split: Split, whole: FirstPass) -> dict[str, Order]:
+    """The rows of each split: those of its own files if the split is given, otherwise drawn."""
+    orders = whole.order_by_input
+    if not split.is_given:
+        orders = split_rows(split, whole.fingerprints, whole.order, run.job.request.seed)
+        if whole.order and not orders[TRAIN_SPLIT]:
+            message = _(
+                "none of the {number} rows is drawn into {split}, so it is not written",
+                number=len(whole.order),
+                split=TRAIN_SPLIT,
+            )
+            fix = _(
+                "rows with the same prompt stay on one side: take `split` out of the spec, or add other rows"
+            )
+            run.report.problems.warn(Problem(EMPTY_SPLIT, run.spec.name, message, "", fix))
+        if split.stratify:
+            _warn_of_lone_classes(run, whole, split.stratify, next(iter(split.shares)))
+    whole.fingerprints.forget("classes")
+    return orders
+
+
+def _first_pass(run: Run, name: str, input_names: Sequence[str]) -> FirstPass:
     """The first pass over the files of some inputs."""
     folder = run.staged / ROWS / name if run.staged else None
     if folder:
@@ -121,7 +136,7 @@ def _read_source(run: Run, name: str, input_names: Sequence[str]) -> FirstPass:
         files = [stack.enter_context(file) for file in fragment_files(run.spec, folder)]
         for input_name in input_names:
             first = fingerprints.rows
-            run.read_input(input_name, fingerprints, files)
+            run.compile_input(input_name, fingerprints, files)
             rows: Order = range(first, fingerprints.rows)
             if not run.report.failed:
                 rows = _chosen(
@@ -200,7 +215,7 @@ def _warn_of_lone_classes(run: Run, whole: FirstPass, column: str, other_split: 
             )
 
 
-def _drop_leaks(run: Run, sources: dict[str, FirstPass], orders: dict[str, Order]) -> None:
+def _drop_leaks(run: Run, first_passes: dict[str, FirstPass], orders: dict[str, Order]) -> None:
     """Drop training rows whose prompt is in another split as well."""
     spec = run.spec
     if TRAIN_SPLIT not in spec.splits:
@@ -225,7 +240,7 @@ def _drop_leaks(run: Run, sources: dict[str, FirstPass], orders: dict[str, Order
     )
     run.report.drop(marked("leak"), len(leaked))
     orders[TRAIN_SPLIT] = rows
-    run.fingerprints[TRAIN_SPLIT] = sources[TRAIN_SPLIT].fingerprints.take(rows)
+    run.fingerprints[TRAIN_SPLIT] = first_passes[TRAIN_SPLIT].fingerprints.take(rows)
 
 
 def _with_splits(whole: FirstPass, orders: Sequence[Order]) -> tuple[Order, "array[int]"]:
@@ -257,9 +272,9 @@ def _trained(spec: Spec, whole: FirstPass, order: Order, folder: Path) -> "array
     return array("Q", [0]) * len(order)
 
 
-def _write(run: Run, split: str, source: FirstPass, order: Order) -> None:
+def _write(run: Run, split: str, first_pass: FirstPass, order: Order) -> None:
     """Write the rows of a split in their order."""
     with run.open(split) as files:
         for (number, _unused), file in zip(run.spec.outputs_of(split), files, strict=True):
             if order:
-                file.add_rows(source.files[number], order)
+                file.add_rows(first_pass.files[number], order)

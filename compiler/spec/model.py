@@ -284,8 +284,8 @@ class Spec(NamedTuple):
         return not (self.source.files or self.source.hub or self.source.splits)
 
     @property
-    def arranged(self) -> bool:
-        """True if rows are chosen or sorted, which needs all of them to be read first."""
+    def needs_two_passes(self) -> bool:
+        """True if rows are chosen among all rows or shuffled: all are read before the first is written."""
         drops = self.drop_duplicates or self.drop_leaks
         return bool(self.split or self.mix or drops or self.sample is not None)
 

@@ -11,7 +11,7 @@ from tuneyard.compiler.engine.compile_file import FileJob
 from tuneyard.compiler.engine.request import CompileJob, CompileReport, CompileRequest
 from tuneyard.compiler.engine.row_loop import FileResult
 from tuneyard.compiler.engine.run import Run
-from tuneyard.compiler.engine.two_passes import write_arranged
+from tuneyard.compiler.engine.two_passes import write_in_two_passes
 from tuneyard.compiler.lint import matching
 from tuneyard.compiler.lint.fingerprints import Fingerprints
 from tuneyard.compiler.lint.runner import lint_splits
@@ -86,7 +86,7 @@ class Rows:
 
 
 @pytest.mark.parametrize("setting", SPECS)
-def test_arranged_rows_take_few_bytes_each(bench, monkeypatch, setting):
+def test_rows_of_two_passes_take_few_bytes_each(bench, monkeypatch, setting):
     monkeypatch.setattr(run, "compile_file", Rows())
     monkeypatch.setattr(matching, "FEW", 1)  # as of a large dataset
     part = bench.write("part.yaml", f"about: a part\n{WHOLE}")
@@ -105,7 +105,7 @@ def test_arranged_rows_take_few_bytes_each(bench, monkeypatch, setting):
         compile_run = Run(CompileJob(loaded, CompileRequest(), inputs, ()), staged, report)
         tracemalloc.start()
         try:
-            write_arranged(compile_run, None)
+            write_in_two_passes(compile_run, None)
             lint_splits(loaded, compile_run.fingerprints, problems)
             peaks[rows] = tracemalloc.get_traced_memory()[1]
         finally:

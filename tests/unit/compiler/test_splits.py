@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.unit.compiler.conftest import exchange, questions
-from tuneyard.compiler.engine.arrange import sampled, split_rows
+from tuneyard.compiler.engine.splits import sampled, split_rows
 from tuneyard.compiler.lint.fingerprints import Fingerprints
 from tuneyard.compiler.lint.text_keys import cluster_key, keys_of_ids
 from tuneyard.compiler.publish.report import counts_line

@@ -28,19 +28,19 @@ def sampled(order: Order, size: float, seed: int) -> Order:
     return array(ROW_TYPE, compress(order, draw_sample(len(order), rows, seed)))
 
 
-def split_rows(split: Split, seen: Fingerprints, order: Order, seed: int) -> dict[str, Order]:
+def split_rows(split: Split, fingerprints: Fingerprints, order: Order, seed: int) -> dict[str, Order]:
     """Draw the rows of each split; `train` is the rows that the others leave. Order is kept within each.
 
-    Memory: 4 bytes a row for the result and up to 17 while it is made. `seen` forgets the columns `stable`
-    and `clusters` as soon as they are read: 8 bytes a row each.
+    Memory: 4 bytes a row for the result and up to 17 while it is made. `fingerprints` forgets the
+    columns `stable` and `clusters` as soon as they are read: 8 bytes a row each.
     """
-    rows = seen.take(order)
+    rows = fingerprints.take(order)
     numbers_by_hash = array("B")
     if split.by_hash:
         numbers_by_hash = _split_numbers_by_hash(split.shares, rows.values("stable"))
-        seen.forget("stable")
+        fingerprints.forget("stable")
     clusters = numbered(_cluster_keys(split, rows))
-    seen.forget("clusters")
+    fingerprints.forget("clusters")
     if split.by_hash:
         split_numbers = _values_of_first_rows(numbers_by_hash, clusters)
     else:
