@@ -426,7 +426,7 @@ def _repeated(text: bytes, row: Fields) -> str | None:
     try:
         _DECODER.decode(text.decode())
     except DuplicateKeyError as error:
-        return str(error.args[0])
+        return error.key
     except RecursionError:
         pass  # no key is looked for so deep inside
     return None

@@ -283,7 +283,7 @@ class Scanner:
         try:
             return unique(pairs)
         except DuplicateKeyError as error:
-            self.odd.append((DUPLICATE_KEY, _("duplicate key {args}", args=show_value(error.args[0]))))
+            self.odd.append((DUPLICATE_KEY, _("duplicate key {key}", key=show_value(error.key))))
             return dict(pairs)
 
     def _constant(self, name: str) -> None:

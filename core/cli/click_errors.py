@@ -75,8 +75,7 @@ def click_lines(error: click.ClickException, slips: Sequence[str]) -> list[str]:
             )
         further = _further_lines(error)
     if isinstance(error, NoArgsIsHelpError):
-        error.show()
-        return ["", *further]
+        return [error.format_message(), *further]  # the help of the command
     return [*_usage(error), _("Error: {message}", message=message), *further]
 
 

@@ -10,10 +10,12 @@ import pytest
 from tests.conftest import ROOT
 from tests.messages import printed, printed_line
 from tests.unit.compiler.conftest import as_csv, as_parquet, as_zst, error_codes, json_lines, questions
+from tuneyard.compiler.init.command import propose
 from tuneyard.compiler.read.jsons import read_array
 from tuneyard.compiler.read.scan import LINES, Layout, Scanner, layout_of
 from tuneyard.compiler.rows.problems import Problems
 from tuneyard.compiler.spec.file import Source
+from tuneyard.core.errors import ContentError
 from tuneyard.core.files.bounded_reading import LARGEST_RECORD
 
 COLUMNS = 'columns: {q: [question], a: [answer, "answers.0.text"], t: {names: [title], is: extra}}'
@@ -392,3 +394,29 @@ def test_a_line_beyond_the_limit_in_a_tsv_is_named_and_nothing_is_published(benc
 def test_a_first_value_that_is_cut_off_tells_a_document_from_lines(head, whole, layout):
     """A document that is written over several lines is one, however long its first value is."""
     assert layout_of(head, whole) == layout
+
+
+KEYS = ["answer", "问", 'a "b"', "duplicate key", "{key}", ""]
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_a_duplicate_key_of_a_line_is_its_field(bench, key):
+    """At the top of the row, and inside of a value."""
+    name = json.dumps(key, ensure_ascii=False)
+    twice = f"{{{name}: 1, {name}: 2}}"
+    lines = [f'{{"question": "a", "answer": "b", {twice[1:]}', f'{{"question": "a", "x": [{twice}]}}']
+    report = bench.compile("qa", bench.write("k.jsonl", "\n".join(lines)))
+    problems = [(problem.code, problem.field, str(problem.message)) for problem in report.problems.errors]
+    assert problems == [("E006", key, "duplicate key")] * 2
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_a_duplicate_key_of_a_document_is_named(bench, key):
+    """By a compile, and by `data init`, which reads the document without a spec."""
+    name = json.dumps(key, ensure_ascii=False)
+    source = bench.write("k.json", f"[{{{name}: 1, {name}: 2}}]")
+    problem = bench.compile("qa", source).problems.errors[0]
+    assert (problem.code, problem.message) == ("E006", f"duplicate key {name}")
+    with pytest.raises(ContentError) as error:
+        propose(source, 0)
+    assert str(error.value).endswith(f"E006: duplicate key {name}")

@@ -106,3 +106,12 @@ def test_a_chinese_reader_gets_the_same_values(words: tuple[str, ...], line: str
 def test_options_before_the_command_of_a_group_are_named() -> None:
     lines = click_lines(refused(tools, "--out", "x"), [])
     assert lines[-1] == "Error: No such option '--out'. Options come after the command: tool COMMAND --out …"
+
+
+def test_a_group_without_a_command_prints_its_help_and_nothing_else_than_an_example() -> None:
+    error = refused(tools)
+    help_of_click = tools.get_help(click.Context(tools, info_name="tool"))
+    assert click_lines(error, []) == [help_of_click]
+    example = "my tool work a"
+    tools.examples = (example,)  # type: ignore[attr-defined]  # as our groups have
+    assert click_lines(refused(tools), []) == [help_of_click, f"Example: {example}"]
