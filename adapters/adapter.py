@@ -1,7 +1,8 @@
 """What adapters of every kind share: name, hashes, targets, and the tensors that are saved in full.
 
-`adapters.kinds` has a file for each kind. Fields of adapter_config.json have PEFT's meaning. PEFT ignores
-nearly every one of them in one place or another. Here each is used or stops the command.
+LoRA, the kind that can be added, is in `lora.py`. `adapters.kinds` has a file for each other kind. Fields of
+adapter_config.json have PEFT's meaning. PEFT ignores nearly every one of them in one place or another. Here
+each is used or stops the command.
 """
 
 import re
@@ -13,8 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
-from tuneyard.adapters.delta import Change
-from tuneyard.adapters.measures import ModuleStatistics
+from tuneyard.adapters.change import Change
 from tuneyard.adapters.patterns import (
     LayerPatterns,
     NamesInFull,
@@ -148,6 +148,21 @@ class AdapterConfig:
         return digits is not None and len(digits) <= MOST_DIGITS and int(digits) in self._layers
 
 
+@dataclass(frozen=True, slots=True)
+class ModuleStatistics:
+    """One module of any kind of adapter, and the number of elements that the adapter has for it."""
+
+    path: str
+    layer: int | None
+    target: str
+    parameters: int
+
+    @property
+    def change_norm(self) -> float | None:
+        """‖ΔW‖ (Frobenius), None for a kind whose ΔW needs the base."""
+        return None
+
+
 @dataclass(frozen=True)
 class Adapter(ABC):
     """A checked adapter. `modules` lists the modules that it changes by path, layer by layer.
@@ -166,6 +181,8 @@ class Adapter(ABC):
     """Why `show --plot` cannot draw such an adapter."""
     HAS_MAGNITUDES: ClassVar[bool] = False
     """True if magnitudes change a weight, which only the base's weights show."""
+    HAS_RANKS: ClassVar[bool] = True
+    """False for a kind without ranks: merge.json tells kinds apart by the ranks of the adapters."""
     TENSORS: ClassVar[str]
     """What the kind's own tensors are called."""
     SUFFIXES: ClassVar[tuple[str, ...]]
@@ -208,7 +225,7 @@ class Adapter(ABC):
 
     @abstractmethod
     def change(self, weight: float, path: str, source: Tensor, base_as: str | None) -> Change:
-        """`weight` · ΔW of a module whose weight is `source`. `base_as` as in `adapters.delta.apply`."""
+        """`weight` · ΔW of a module whose weight is `source`. `base_as` as in `base_blocks`."""
 
     @abstractmethod
     def is_zero(self, path: str, base: Base | None) -> bool:

@@ -19,7 +19,8 @@ import numpy as np
 from tuneyard.adapters import output
 from tuneyard.adapters.adapter import Adapter
 from tuneyard.adapters.carried_tokenizer import PROMPT_FILES, carry_tokenizer, write_ends
-from tuneyard.adapters.delta import Retained, apply, summed, total
+from tuneyard.adapters.change import summed
+from tuneyard.adapters.delta import Retained, apply, total
 from tuneyard.adapters.modules_to_save import FullTensor, plan_full_tensors
 from tuneyard.adapters.provenance import CARD, Datasets, card_text, provenance, training_datasets
 from tuneyard.adapters.shards import Piece, Shard, plan_shards, write_index, write_shard

@@ -12,7 +12,6 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from tuneyard.adapters.methods.exact import exact
 from tuneyard.core.weights.tensors import Array
 
 Matrix = NDArray[np.float64]
@@ -51,8 +50,19 @@ class WeightedFactors:
 
     @cached_property
     def exact(self) -> Pair:
-        """The factors of the sum itself: what `--method exact` writes and other methods approximate."""
-        return exact.combine(self, 0, {})
+        """A [Σrᵢ, inputs] fp32 and B [outputs, Σrᵢ] fp64 with B·A = Σ cᵢBᵢAᵢ, where cᵢ = wᵢ·αᵢ/rᵢ.
+
+            A = [A₁; A₂; …]    B = [c₁B₁, c₂B₂, …]
+
+        Only B is scaled, so that A stays as it was trained. No cross term BᵢAⱼ arises. `--method exact`
+        writes this sum, and other methods approximate it.
+        """
+        downs, ups = zip(*self.pairs, strict=True)
+        a = np.concatenate(downs)
+        b = np.concatenate(ups, axis=1, dtype=np.float64)
+        ranks = [up.shape[1] for up in ups]
+        b *= np.repeat(self.weights, ranks)  # no second copy
+        return a, b
 
     def deltas(self) -> Iterator[Array]:
         """Yield each adapter's own ΔWᵢ = sᵢ·BᵢAᵢ [outputs, inputs] as fp32."""

@@ -8,8 +8,7 @@ from statistics import median
 from typing import TYPE_CHECKING
 
 from tuneyard.adapters.kinds.lora import FactorStatistics
-from tuneyard.adapters.measures import AdapterStatistics
-from tuneyard.adapters.statistics import Matrix
+from tuneyard.adapters.statistics import AdapterStatistics, Matrix
 from tuneyard.core.drawing.plots import picture, plotting
 from tuneyard.core.errors import RequestError
 from tuneyard.core.language.message import _, joined, marked, tr

@@ -12,9 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tuneyard.adapters.adapter import Adapter
-from tuneyard.adapters.kinds.lora import LoraAdapter
-from tuneyard.adapters.kinds.oft import OftAdapter
-from tuneyard.adapters.store import SAVES, open_any
+from tuneyard.adapters.store import SAVES, kinds, open_any
 from tuneyard.adapters.weighted import Weighted
 from tuneyard.adapters.weights import weight_text
 from tuneyard.core.errors import ContentError, TuneyardError
@@ -140,10 +138,9 @@ def card_text(record: Mapping[str, Any]) -> str:
 
 
 def fused_kind(record: Mapping[str, Any]) -> type[Adapter]:
-    """The kind of the adapters in a merge.json. Only OFT has no rank, and it is fused alone."""
-    if record["adapters"][0]["rank"] is None:
-        return OftAdapter
-    return LoraAdapter
+    """The kind of the adapters in a merge.json: LoRA, or the kind without ranks, which is fused alone."""
+    has_ranks = record["adapters"][0]["rank"] is not None
+    return next(kind for kind in kinds() if has_ranks == kind.HAS_RANKS)
 
 
 def card_body(record: Mapping[str, Any]) -> str:

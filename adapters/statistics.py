@@ -2,16 +2,17 @@
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 
 from tuneyard.adapters import lowrank
-from tuneyard.adapters.adapter import Adapter, layer_of
+from tuneyard.adapters.adapter import Adapter, ModuleStatistics, layer_of
 from tuneyard.adapters.kinds.lora import LoraAdapter
-from tuneyard.adapters.measures import AdapterStatistics, Histogram
 from tuneyard.adapters.store import kind_of
+from tuneyard.adapters.unlearned import places
 from tuneyard.adapters.weights import weight_text
 from tuneyard.core.errors import show_value
 from tuneyard.core.language.message import counted, marked, tr
@@ -22,6 +23,41 @@ from tuneyard.core.weights.tensors import prefetch
 BINS = 61
 REACH = 4.0  # histograms end at this many root mean squares
 Matrix = list[list[float | None]]
+M = TypeVar("M", bound=ModuleStatistics)
+
+
+@dataclass(frozen=True, slots=True)
+class Histogram:
+    """Counts of values in even bins from −`reach` to `reach`. The outer bins include all values beyond."""
+
+    target: str
+    side: str
+    reach: float
+    counts: list[int]
+
+
+@dataclass(frozen=True, slots=True)
+class AdapterStatistics(Generic[M]):
+    """One adapter: its adapter_config.json (`config`), its modules and their totals.
+
+    `bytes` is the size of the weights file, `norm` ‖ΔW‖ (Frobenius) over all modules or None if it needs the
+    base, `parameters` the number of elements of all modules. `made_of` is the merge.json of a merged adapter.
+    """
+
+    name: str
+    digest: str
+    sha256: str
+    base: str | None
+    dtypes: list[str]
+    tensors: int
+    bytes: int
+    full_tensors: list[str]
+    config: dict[str, object]
+    modules: list[M]
+    parameters: int
+    norm: float | None
+    histograms: list[Histogram]
+    made_of: dict[str, Any] | None = None
 
 
 def measure(adapter: Adapter, progress: Iterable[str], *, histograms: bool) -> AdapterStatistics[Any]:
@@ -159,24 +195,6 @@ def _adapter_lines(adapter: AdapterStatistics[Any]) -> Iterator[str]:
             cells = [_number(norms.get((layer, target))) for target in targets]
             rows.append([str(layer), *cells])
         yield markdown_table([tr("layer"), *targets], rows)
-
-
-def places(paths: Sequence[str]) -> str:
-    """Targets and layers of modules, as `down, up, q, v of layers 20–29`."""
-    names = {path.rpartition(".")[2].removesuffix("_proj") for path in paths}
-    targets = tr(", ").join(sorted(names))
-    numbers = {layer_of(f".{path}") for path in paths}
-    layers = sorted(number for number in numbers if number is not None)
-    if not layers:
-        return targets
-    ranges: list[list[int]] = []
-    for layer in layers:
-        if ranges and layer == ranges[-1][-1] + 1:
-            ranges[-1][1:] = [layer]
-        else:
-            ranges.append([layer])
-    spans = ["–".join(map(str, span)) for span in ranges]
-    return tr("{targets} of layers {layers}", targets=targets, layers=tr(", ").join(spans))
 
 
 def _number(value: float | None) -> str:

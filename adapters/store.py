@@ -3,24 +3,26 @@
 An unknown prefix or a missing tensor is an error here. PEFT fills missing tensors with zeros and only warns.
 """
 
+import functools
 import json
 import os
+from abc import ABCMeta
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from tuneyard.adapters.adapter import Adapter
-from tuneyard.adapters.kinds.dora import DoraAdapter
 from tuneyard.adapters.kinds.lora import LoraAdapter
-from tuneyard.adapters.kinds.oft import OftAdapter
 from tuneyard.core.errors import ContentError, RequestError, nearest, show_value
 from tuneyard.core.files import check_characters, near_name, read_object
 from tuneyard.core.files.hub import from_hub
 from tuneyard.core.language.message import _, joined, relative
 from tuneyard.core.language.messages import say
+from tuneyard.core.plugins import bundled_with
 from tuneyard.core.weights.adapter_files import CONFIG, check_here
 
-KINDS: tuple[type[Adapter], ...] = (LoraAdapter, DoraAdapter, OftAdapter)
+KINDS = "tuneyard.adapters.kinds"
+"""The package with a file for each kind whose ΔW needs the base's weights."""
 SAVES = Path("saves")
 BASE_FILES = ("*.json", "*.safetensors", "*.jinja", "*.txt", "*.model", "LICENSE*", "README.md")
 """What is fetched of a base on the hub."""
@@ -90,9 +92,17 @@ def require_config(folder: Path) -> Path:
     return path
 
 
+@functools.cache
+def kinds() -> list[type[Adapter]]:
+    """LoRA, and the kinds that have a file in `adapters/kinds/`."""
+    classes = bundled_with(KINDS, ABCMeta)  # also those that the files import
+    adapters = [each for each in classes if issubclass(each, Adapter)]
+    return [LoraAdapter, *(each for each in adapters if each.__module__.startswith(f"{KINDS}."))]
+
+
 def kind_of(raw: Mapping[str, Any], place: object) -> type[Adapter]:
     """The kind of an adapter_config.json; `ContentError` names one that is not supported."""
-    for kind in KINDS:
+    for kind in kinds():
         if kind.recognises(raw):
             return kind
     kind_name = show_value(raw.get("peft_type"))

@@ -5,8 +5,7 @@ LoRA starts with B = 0, and OFT with a rotation by 0: a module without a gradien
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from tuneyard.adapters.adapter import Adapter
-from tuneyard.adapters.statistics import places
+from tuneyard.adapters.adapter import Adapter, layer_of
 from tuneyard.core.language.message import marked, tr
 from tuneyard.core.weights.base_models import Base
 
@@ -56,3 +55,21 @@ def unlearned_note(adapter: Adapter, paths: Sequence[str], base: Base | None) ->
     if adapter.full_tensors:
         return tr(ONLY_FULL_TENSORS, **counts, names=tr(", ").join(adapter.full_tensors))
     return tr(ALL, **counts)
+
+
+def places(paths: Sequence[str]) -> str:
+    """Targets and layers of modules, as `down, up, q, v of layers 20–29`."""
+    names = {path.rpartition(".")[2].removesuffix("_proj") for path in paths}
+    targets = tr(", ").join(sorted(names))
+    numbers = {layer_of(f".{path}") for path in paths}
+    layers = sorted(number for number in numbers if number is not None)
+    if not layers:
+        return targets
+    ranges: list[list[int]] = []
+    for layer in layers:
+        if ranges and layer == ranges[-1][-1] + 1:
+            ranges[-1][1:] = [layer]
+        else:
+            ranges.append([layer])
+    spans = ["–".join(map(str, span)) for span in ranges]
+    return tr("{targets} of layers {layers}", targets=targets, layers=tr(", ").join(spans))

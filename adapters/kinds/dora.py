@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tuneyard.adapters.delta import Change, Places, Product, base_blocks
+from tuneyard.adapters.change import Change, Places, Product, base_blocks
 from tuneyard.adapters.kinds.lora import FactorStatistics, LoraAdapter
 from tuneyard.adapters.lowrank import Matrix
 from tuneyard.core.errors import ContentError
@@ -151,14 +151,14 @@ class Rescaled:
     weight: float
 
     def rows(self, first: int, base: Array, kind: str) -> NDArray[np.floating]:
-        """See `adapters.delta.Change`."""
+        """See `Change`."""
         gains = self._gains_of(first, len(base))
         base_factor = (self.weight * (gains - 1)).astype(kind)
         product_factor = (self.weight * gains).astype(kind)
         return np.asarray(base_factor * base + product_factor * self.product.rows(first, base, kind))
 
     def exact(self, first: int, base: Array, places: Places) -> Matrix:
-        """See `adapters.delta.Change`."""
+        """See `Change`."""
         gains = np.broadcast_to(self._gains_of(first, len(base)), base.shape)[places]
         product = self.product.exact(first, base, places)
         return np.asarray(self.weight * ((gains - 1) * base[places].astype(np.float64) + gains * product))

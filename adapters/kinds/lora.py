@@ -15,13 +15,13 @@ from tuneyard.adapters import lowrank
 from tuneyard.adapters.adapter import (
     Adapter,
     AdapterConfig,
+    ModuleStatistics,
     checked_fields,
     layer_of,
     span,
     wrong_numbers,
 )
-from tuneyard.adapters.delta import Change, Product
-from tuneyard.adapters.measures import ModuleStatistics
+from tuneyard.adapters.change import Change, Product
 from tuneyard.adapters.patterns import EndPatterns
 from tuneyard.core.errors import show_value
 from tuneyard.core.language.message import _, tr

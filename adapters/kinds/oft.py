@@ -17,14 +17,14 @@ from numpy.typing import NDArray
 from tuneyard.adapters.adapter import (
     Adapter,
     AdapterConfig,
+    ModuleStatistics,
     checked_fields,
     layer_of,
     span,
     wrong_numbers,
 )
-from tuneyard.adapters.delta import Change, Places
+from tuneyard.adapters.change import Change, Places
 from tuneyard.adapters.lowrank import Matrix
-from tuneyard.adapters.measures import ModuleStatistics
 from tuneyard.core.errors import ContentError, show_value
 from tuneyard.core.language.message import _, tr
 from tuneyard.core.weights.adapter_files import CONFIG, PREFIX
@@ -94,6 +94,7 @@ class OftAdapter(Adapter):
         "(to merge adapters, train LoRA)"
     )
     NOT_DRAWN = _("--plot draws factors B·A, and OFT has none")
+    HAS_RANKS = False
     TENSORS = _("OFT rotations")
     SUFFIXES = (ROTATION,)
     TAG = "oft"
@@ -273,14 +274,14 @@ class Rotated:
     blocks: Matrix
 
     def rows(self, first: int, base: Array, kind: str) -> NDArray[np.floating]:  # noqa: ARG002  # as `Change`
-        """See `adapters.delta.Change`."""
+        """See `Change`."""
         size = self.blocks.shape[1]
         groups = base.astype(kind, copy=False).reshape(len(base), -1, size).transpose(1, 0, 2)
         changes = groups @ self.blocks.astype(kind).transpose(0, 2, 1)
         return np.asarray(changes.transpose(1, 0, 2).reshape(base.shape))
 
     def exact(self, first: int, base: Array, places: Places) -> Matrix:
-        """See `adapters.delta.Change`."""
+        """See `Change`."""
         return np.asarray(self.rows(first, base, "float64")[places])
 
 

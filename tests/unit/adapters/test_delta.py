@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.unit.adapters.make import write_file
-from tuneyard.adapters.delta import Product, apply
+from tuneyard.adapters.change import Product
+from tuneyard.adapters.delta import apply
 from tuneyard.adapters.shards import Piece
 from tuneyard.core.weights.tensors import open_weights, to_fp32
 
