@@ -22,9 +22,9 @@ from tuneyard.core.language.messages import print_json, say
 from tuneyard.core.text.secrets import hide_secrets
 
 if TYPE_CHECKING:
-    from tuneyard.adapters.extract import ExtractPlan
-    from tuneyard.adapters.fuse import FusePlan
-    from tuneyard.adapters.merge import MergePlan
+    from tuneyard.adapters.fuse.fuse import FusePlan
+    from tuneyard.adapters.merge.extract import ExtractPlan
+    from tuneyard.adapters.merge.merge import MergePlan
 
 # The matrices are small: more BLAS threads help little on an idle machine and waste time on a busy one.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
@@ -123,8 +123,8 @@ def _short(names: Sequence[str]) -> str:
 @click.option("--force", is_flag=True, help="Replace --out if merge wrote it.")
 def merge(adapters: tuple[str, ...], dry_run: bool, **options: Any) -> None:  # Click's values
     """Write the weighted sum of adapters as one plain adapter."""
-    from tuneyard.adapters.after_merge import after_merge
-    from tuneyard.adapters.merge import merge_request, plan_merging
+    from tuneyard.adapters.merge.after_merge import after_merge
+    from tuneyard.adapters.merge.merge import merge_request, plan_merging
 
     plan = plan_merging(merge_request(adapters, options))
     out = plan.request.out
@@ -157,7 +157,7 @@ def merge(adapters: tuple[str, ...], dry_run: bool, **options: Any) -> None:  # 
 @resumed_by(lambda: _("the same command resumes it"))
 def fuse(adapters: tuple[str, ...], dry_run: bool, **options: Any) -> None:  # Click's values
     """Write the base plus adapters as a full model, shard by shard."""
-    from tuneyard.adapters.fuse import fuse_request, plan_fusing
+    from tuneyard.adapters.fuse.fuse import fuse_request, plan_fusing
 
     plan = plan_fusing(fuse_request(adapters, options))
     _run(plan, dry_run, ["tuneyard", "eval", "chat", "--model", plan.request.out])
@@ -176,8 +176,8 @@ def fuse(adapters: tuple[str, ...], dry_run: bool, **options: Any) -> None:  # C
 @DRY_RUN
 def extract(model: Path, base: Path, rank: int, out: Path, dtype: str, dry_run: bool) -> None:
     """Make a LoRA of a full fine-tune, and say what the rank loses."""
-    from tuneyard.adapters.extract import ExtractRequest, plan_extraction
-    from tuneyard.adapters.output import DTYPES
+    from tuneyard.adapters.merge.extract import ExtractRequest, plan_extraction
+    from tuneyard.adapters.write.output import DTYPES
 
     plan = plan_extraction(ExtractRequest(model, base, rank, out, DTYPES[dtype]))
     _run(plan, dry_run, ["tuneyard", "adapter", "show", out])
@@ -187,7 +187,7 @@ def _run(plan: "MergePlan | FusePlan | ExtractPlan", dry_run: bool, command: Seq
     """Write a plan, or print it and write nothing (`--dry-run`). `command` comes after it."""
     from tqdm import tqdm
 
-    from tuneyard.adapters.store import note
+    from tuneyard.adapters.model.store import note
 
     started = time.monotonic()
     for text in plan.notes:
@@ -217,13 +217,13 @@ def show(adapters: tuple[str, ...], plot: Path | None, as_json: bool) -> None:
 
     from tqdm import tqdm
 
-    from tuneyard.adapters.parents import find_missing_parents
-    from tuneyard.adapters.statistics import measure, similarity, text
-    from tuneyard.adapters.store import note, open_any
-    from tuneyard.adapters.unlearned import unlearned_notes
+    from tuneyard.adapters.model.parents import find_missing_parents
+    from tuneyard.adapters.model.store import note, open_any
+    from tuneyard.adapters.model.unlearned import unlearned_notes
+    from tuneyard.adapters.show.statistics import measure, similarity, text
 
     if plot:
-        from tuneyard.adapters.plots import check_folder
+        from tuneyard.adapters.show.plots import check_folder
 
         check_folder(plot)  # before anything is measured
     opened = [open_any(reference) for reference in adapters]
@@ -247,7 +247,7 @@ def show(adapters: tuple[str, ...], plot: Path | None, as_json: bool) -> None:
     else:
         click.echo(hide_secrets("\n".join(text(measured, cosines))))
     if plot:
-        from tuneyard.adapters.plots import draw
+        from tuneyard.adapters.show.plots import draw
 
         for path in draw(plot, measured, cosines):
             say(_("wrote {path}", path=path), to_stderr=True)
@@ -282,7 +282,7 @@ def _fields(statistics: Any) -> dict[str, object]:
 @click.option("--out", type=FOLDER, required=True, help="Folder of the renamed copy.")
 def rename(adapter: str, base: Path | None, out: Path) -> None:
     """Write a copy of an adapter with the names that PEFT, or a base, reads."""
-    from tuneyard.adapters.rename import plan_renaming, write
+    from tuneyard.adapters.export.rename import plan_renaming, write
 
     say(write(plan_renaming(adapter, base, out)))
     next_step(out, ["tuneyard", "adapter", "show", out])
@@ -326,10 +326,10 @@ def export(reference: str, target: str, base: Path | None, **options: Any) -> No
     """Upload to the Hugging Face Hub with a card, or write a GGUF file or an Ollama Modelfile."""
     import importlib
 
-    from tuneyard.adapters.adapter import name_of
-    from tuneyard.adapters.carried_tokenizer import PROMPT_FILES
     from tuneyard.adapters.export.source import PUBLISHED, open_source
-    from tuneyard.adapters.store import open_adapter, open_any
+    from tuneyard.adapters.model.adapter import name_of
+    from tuneyard.adapters.model.store import open_adapter, open_any
+    from tuneyard.adapters.write.carried_tokenizer import PROMPT_FILES
     from tuneyard.core.files.links import check_own_files
 
     for name, value in options.items():
@@ -399,6 +399,7 @@ def serve(references: tuple[str, ...], dry_run: bool, **options: Any) -> None:  
     Chat template, end tokens and length are those of the training; answers are greedy unless a request
     sets a temperature. A folder of a full model is served, too.
     """
+    from tuneyard.adapters.model.store import note
     from tuneyard.adapters.serve.plan import (
         after_engine_setup,
         missing_engine,
@@ -406,7 +407,6 @@ def serve(references: tuple[str, ...], dry_run: bool, **options: Any) -> None:  
         require_startable,
         start,
     )
-    from tuneyard.adapters.store import note
 
     plan = plan_serving(references, **options)
     for text in plan.models.notes:

@@ -158,7 +158,7 @@ def _chat_server(offers: Sequence["ServedModel"], adapters: Sequence[str]) -> li
     words = same_options("--url", "--served-model")
     if "--served-model" in words or not adapters:
         return words
-    from tuneyard.adapters.weighted import parse_named
+    from tuneyard.adapters.model.weighted import parse_named
 
     name, _path = parse_named(adapters[0])
     for offer in offers:

@@ -151,7 +151,7 @@ def _first_points(
     request: ScoringRequest, checkpoints: Path | None, grid: str | None, search: int | None, seed: int
 ) -> Steps:
     """The points that are scored first; `RequestError` for options that exclude each other."""
-    from tuneyard.adapters.weights import parse_weight
+    from tuneyard.adapters.model.weights import parse_weight
     from tuneyard.eval.scoring.search import WeightSearch
     from tuneyard.eval.scoring.weights import MOST_POINTS, adapter_axes, checkpoint_axes, weight_axes
 

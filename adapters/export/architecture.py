@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from tuneyard.adapters.adapter import raise_together, wrong_numbers
+from tuneyard.adapters.model.adapter import raise_together, wrong_numbers
 from tuneyard.core.errors import ContentError, show_value
 from tuneyard.core.files import require
 from tuneyard.core.language.message import _, joined

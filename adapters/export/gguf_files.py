@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tuneyard.adapters.adapter import name_of
 from tuneyard.adapters.export.architecture import (
     END_NAMES,
     Architecture,
@@ -27,10 +26,11 @@ from tuneyard.adapters.export.architecture import (
     reorder,
 )
 from tuneyard.adapters.export.source import GGUF, MADE_OF, ExportSource, check_file, licence_of
-from tuneyard.adapters.kinds.lora import LoraAdapter
-from tuneyard.adapters.output import Check, require_space, staged_for
-from tuneyard.adapters.store import note
-from tuneyard.adapters.weighted import check_fit
+from tuneyard.adapters.model.adapter import name_of
+from tuneyard.adapters.model.lora import LoraAdapter
+from tuneyard.adapters.model.store import note
+from tuneyard.adapters.model.weighted import check_fit
+from tuneyard.adapters.write.output import Check, require_space, staged_for
 from tuneyard.core.errors import ContentError, RequestError, need
 from tuneyard.core.files import read_object
 from tuneyard.core.language.message import _, joined

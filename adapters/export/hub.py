@@ -9,8 +9,6 @@ from urllib.parse import quote
 
 import click
 
-from tuneyard.adapters.adapter import name_of, span
-from tuneyard.adapters.carried_tokenizer import PROMPT_FILES
 from tuneyard.adapters.export.readme import (
     has_body,
     is_unedited,
@@ -21,9 +19,11 @@ from tuneyard.adapters.export.readme import (
     users_card,
 )
 from tuneyard.adapters.export.source import CARRIED, ExportSource, fused_base, licence_of
-from tuneyard.adapters.kinds.lora import NOT_IN_VLLM, LoraAdapter, vllm_rank
-from tuneyard.adapters.provenance import CARD, card_body, model_card, open_parts
-from tuneyard.adapters.store import note
+from tuneyard.adapters.model.adapter import name_of, span
+from tuneyard.adapters.model.lora import NOT_IN_VLLM, LoraAdapter, vllm_rank
+from tuneyard.adapters.model.provenance import CARD, card_body, model_card, open_parts
+from tuneyard.adapters.model.store import note
+from tuneyard.adapters.write.carried_tokenizer import PROMPT_FILES
 from tuneyard.core.datasets.compiled import MANIFEST, read_manifest
 from tuneyard.core.documents import dump_yaml
 from tuneyard.core.documents.schema_errors import check_file

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from tuneyard.adapters.export.source import ExportSource
-from tuneyard.adapters.store import note
+from tuneyard.adapters.model.store import note
 from tuneyard.core.documents import is_number
 from tuneyard.core.errors import ContentError, RequestError, show_value, unexpected
 from tuneyard.core.language.message import _, joined

@@ -10,13 +10,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from tuneyard.adapters.adapter import Adapter, name_of
 from tuneyard.adapters.export.gguf_files import gguf_type, plan_gguf, plan_model, to_gguf, write_export
 from tuneyard.adapters.export.modelfile import modelfile_of
 from tuneyard.adapters.export.source import GGUF, MODELFILE, ExportSource, check_file, check_gguf, is_made_of
-from tuneyard.adapters.fuse import FuseRequest, plan_fusing, trained_on_nf4
-from tuneyard.adapters.output import require_space
-from tuneyard.adapters.store import fetched_base, note
+from tuneyard.adapters.fuse.fuse import FuseRequest, plan_fusing, trained_on_nf4
+from tuneyard.adapters.model.adapter import Adapter, name_of
+from tuneyard.adapters.model.store import fetched_base, note
+from tuneyard.adapters.write.output import require_space
 from tuneyard.core.errors import RequestError, need
 from tuneyard.core.files import staging, write_text
 from tuneyard.core.language.message import _

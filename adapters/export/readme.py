@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tuneyard.adapters.export.source import parse_front_matter
-from tuneyard.adapters.provenance import CARD, card_text
+from tuneyard.adapters.model.provenance import CARD, card_text
 from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.core.files import require, text_sha256
 from tuneyard.core.files.bounded_reading import read_regular

@@ -4,13 +4,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from tuneyard.adapters.adapter import Adapter
-from tuneyard.adapters.carried_tokenizer import PROMPT_FILES
-from tuneyard.adapters.kinds.lora import LoraAdapter
-from tuneyard.adapters.output import check_free, check_outside
-from tuneyard.adapters.provenance import CARD
-from tuneyard.adapters.store import adapters_in, find_folder, open_adapter, plain_lora
-from tuneyard.adapters.weighted import check_names_in, open_alone
+from tuneyard.adapters.model.adapter import Adapter
+from tuneyard.adapters.model.lora import LoraAdapter
+from tuneyard.adapters.model.provenance import CARD
+from tuneyard.adapters.model.store import adapters_in, find_folder, open_adapter, plain_lora
+from tuneyard.adapters.model.weighted import check_names_in, open_alone
+from tuneyard.adapters.write.carried_tokenizer import PROMPT_FILES
+from tuneyard.adapters.write.output import check_free, check_outside
 from tuneyard.core.documents import parse_yaml
 from tuneyard.core.errors import RequestError
 from tuneyard.core.files import read_object, text_sha256

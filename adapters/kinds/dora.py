@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tuneyard.adapters.change import Change, Places, Product, base_blocks
-from tuneyard.adapters.kinds.lora import FactorStatistics, LoraAdapter
-from tuneyard.adapters.lowrank import Matrix
+from tuneyard.adapters.model.change import Change, Places, Product, base_blocks
+from tuneyard.adapters.model.lora import FactorStatistics, LoraAdapter
+from tuneyard.adapters.model.lowrank import Matrix
 from tuneyard.core.errors import ContentError
 from tuneyard.core.language.message import _, marked, tr
 from tuneyard.core.weights.adapter_files import CONFIG, PREFIX

@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from tuneyard.adapters.adapter import (
+from tuneyard.adapters.model.adapter import (
     Adapter,
     AdapterConfig,
     ModuleStatistics,
@@ -23,8 +23,8 @@ from tuneyard.adapters.adapter import (
     span,
     wrong_numbers,
 )
-from tuneyard.adapters.change import Change, Places
-from tuneyard.adapters.lowrank import Matrix
+from tuneyard.adapters.model.change import Change, Places
+from tuneyard.adapters.model.lowrank import Matrix
 from tuneyard.core.errors import ContentError, show_value
 from tuneyard.core.language.message import _, tr
 from tuneyard.core.weights.adapter_files import CONFIG, PREFIX

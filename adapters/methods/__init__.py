@@ -18,7 +18,7 @@ from tuneyard.core.language.message import _, joined, relative
 from tuneyard.core.plugins import Plugin, registry
 
 if TYPE_CHECKING:
-    from tuneyard.adapters.lowrank import Delta, Pair, WeightedFactors
+    from tuneyard.adapters.model.lowrank import Delta, Pair, WeightedFactors
 
 Values = Mapping[str, float | None]
 """The parameters of a method by name; None for a parameter without value and default."""

@@ -3,10 +3,10 @@
 from typing import TYPE_CHECKING
 
 from tuneyard.adapters.methods import Values, matrix_method
-from tuneyard.adapters.pruning import DENSITY, SEED, dropped, random_numbers, weighted_sum
+from tuneyard.adapters.methods.pruning import DENSITY, SEED, dropped, random_numbers, weighted_sum
 
 if TYPE_CHECKING:
-    from tuneyard.adapters.lowrank import Delta, WeightedFactors
+    from tuneyard.adapters.model.lowrank import Delta, WeightedFactors
 
 
 @matrix_method("dare_linear_svd", parameters=[DENSITY, SEED], adapters=(2, None), full_tensors=False)

@@ -4,10 +4,10 @@ from typing import TYPE_CHECKING
 
 from tuneyard.adapters.methods import Values, method
 from tuneyard.adapters.methods.linear import signed_roots
-from tuneyard.adapters.pruning import DENSITY, SEED, dropped, elected_mean, random_numbers
+from tuneyard.adapters.methods.pruning import DENSITY, SEED, dropped, elected_mean, random_numbers
 
 if TYPE_CHECKING:
-    from tuneyard.adapters.lowrank import Pair, WeightedFactors
+    from tuneyard.adapters.model.lowrank import Pair, WeightedFactors
 
 
 @method(

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from tuneyard.adapters.methods import Values, method
 
 if TYPE_CHECKING:
-    from tuneyard.adapters.lowrank import Pair, WeightedFactors
+    from tuneyard.adapters.model.lowrank import Pair, WeightedFactors
 
 
 @method("exact", rank="sum", exact_sum=True)

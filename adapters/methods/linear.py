@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from tuneyard.adapters.methods import Values, method
 
 if TYPE_CHECKING:
-    from tuneyard.adapters.lowrank import Pair, WeightedFactors
+    from tuneyard.adapters.model.lowrank import Pair, WeightedFactors
 
 
 @method("linear", rank="equal", signs=False)
@@ -16,7 +16,7 @@ def linear(factors: "WeightedFactors", _rank: int, _values: Values) -> "Pair":
     Source: `_generalized_task_arithmetic_weighted_adapter` of PEFT 0.18.1. The product contains
     cross terms dᵢdⱼBᵢAⱼ, and a negative weight loses its sign.
     """
-    from tuneyard.adapters.pruning import weighted_sum
+    from tuneyard.adapters.methods.pruning import weighted_sum
 
     roots = signed_roots(factors)
     downs, ups = zip(*factors.pairs, strict=True)

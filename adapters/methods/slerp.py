@@ -8,7 +8,7 @@ from tuneyard.core.errors import ContentError
 from tuneyard.core.language.message import _
 
 if TYPE_CHECKING:
-    from tuneyard.adapters.lowrank import Pair, WeightedFactors
+    from tuneyard.adapters.model.lowrank import Pair, WeightedFactors
 
 PARALLEL = 1e-6  # of sin θ: below it, the two coefficients differ from 1 − t and t by less than 1e-12
 
@@ -21,7 +21,7 @@ def slerp(factors: "WeightedFactors", _rank: int, _values: Values) -> "Pair":
     them is 0, or if an adapter does not have the module, the interpolation is linear. `ContentError` if θ is
     180°.
     """
-    from tuneyard.adapters.lowrank import WeightedFactors
+    from tuneyard.adapters.model.lowrank import WeightedFactors
 
     shares = [weight / factors.total_weight for weight in factors.adapter_weights]
     angle = _angle(factors)
@@ -33,7 +33,7 @@ def slerp(factors: "WeightedFactors", _rank: int, _values: Values) -> "Pair":
 
 def _angle(factors: "WeightedFactors") -> float | None:
     """The angle between the two ΔW, None if they are parallel or one of them is 0."""
-    from tuneyard.adapters import lowrank
+    from tuneyard.adapters.model import lowrank
 
     if len(factors.pairs) < 2:
         return None

@@ -8,7 +8,7 @@ from tuneyard.core.errors import RequestError
 from tuneyard.core.language.message import _
 
 if TYPE_CHECKING:
-    from tuneyard.adapters.lowrank import Pair, WeightedFactors
+    from tuneyard.adapters.model.lowrank import Pair, WeightedFactors
 
 RANK = Parameter("rank", int, "rank of the result.", minimum=1)
 ENERGY = Parameter(
@@ -18,7 +18,7 @@ ENERGY = Parameter(
 
 def chosen_rank(values: Values, modules: "Iterable[WeightedFactors]") -> int:
     """`--rank` itself, or the smallest rank that keeps `--energy` in every module."""
-    from tuneyard.adapters import lowrank
+    from tuneyard.adapters.model import lowrank
 
     rank, energy = values["rank"], values["energy"]
     if rank is not None and energy is None:
@@ -35,7 +35,7 @@ def chosen_rank(values: Values, modules: "Iterable[WeightedFactors]") -> int:
 @method("svd", rank=chosen_rank, parameters=(RANK, ENERGY), exact_sum=True)
 def svd(factors: "WeightedFactors", rank: int, _values: Values) -> "Pair":
     """A [rank, inputs] and B [outputs, rank] whose product is nearest to the sum (Eckart–Young)."""
-    from tuneyard.adapters import lowrank
+    from tuneyard.adapters.model import lowrank
 
     a, b = factors.exact
     if len(a) <= rank:

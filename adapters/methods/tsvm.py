@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from tuneyard.adapters.methods import Parameter, Values, method
 
 if TYPE_CHECKING:
-    from tuneyard.adapters.lowrank import Matrix, Pair, WeightedFactors
+    from tuneyard.adapters.model.lowrank import Matrix, Pair, WeightedFactors
 
 KEEP = Parameter(
     "keep", float, "share of each adapter's singular vectors to keep.", default=1, above=0, maximum=1
@@ -42,7 +42,7 @@ def tsvm(factors: "WeightedFactors", _rank: int, values: Values) -> "Pair":
     """
     import numpy as np
 
-    from tuneyard.adapters import lowrank
+    from tuneyard.adapters.model import lowrank
 
     lefts, sigmas, rights = [], [], []
     for (down, up), weight in zip(factors.pairs, factors.weights, strict=True):
@@ -63,7 +63,7 @@ def _nearest_orthonormal(vectors: "Matrix") -> "Matrix":
     """
     import numpy as np
 
-    from tuneyard.adapters import lowrank
+    from tuneyard.adapters.model import lowrank
 
     left, sigma, right = np.linalg.svd(vectors, full_matrices=False)
     present = sigma > lowrank.NEGLIGIBLE * sigma.max(initial=0.0)

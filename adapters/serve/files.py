@@ -5,7 +5,7 @@ import json
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from tuneyard.adapters.output import staged_for
+from tuneyard.adapters.write.output import staged_for
 
 DIGITS = 8  # of the hash in a folder's name
 

@@ -4,13 +4,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from tuneyard.adapters.adapter import name_of
 from tuneyard.adapters.export.architecture import Architecture
 from tuneyard.adapters.export.gguf_files import check_lora, note_further_ends, plan_gguf, write_gguf
-from tuneyard.adapters.kinds.lora import LoraAdapter
-from tuneyard.adapters.output import require_space
+from tuneyard.adapters.model.adapter import name_of
+from tuneyard.adapters.model.lora import LoraAdapter
 from tuneyard.adapters.serve.files import place
 from tuneyard.adapters.serve.training import ServedModels
+from tuneyard.adapters.write.output import require_space
 from tuneyard.core.errors import RequestError, need
 from tuneyard.core.language.message import _
 from tuneyard.core.weights.base_models import open_base

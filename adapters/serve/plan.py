@@ -11,11 +11,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tuneyard.adapters.adapter import name_of
 from tuneyard.adapters.export.architecture import Architecture
 from tuneyard.adapters.export.gguf_files import write_lora
-from tuneyard.adapters.kinds.lora import LoraAdapter
-from tuneyard.adapters.output import check_outside
+from tuneyard.adapters.model.adapter import name_of
+from tuneyard.adapters.model.lora import LoraAdapter
+from tuneyard.adapters.model.store import note
 from tuneyard.adapters.serve import llama_cpp, vllm_command
 from tuneyard.adapters.serve.files import place, write_once
 from tuneyard.adapters.serve.template import (
@@ -25,7 +25,7 @@ from tuneyard.adapters.serve.template import (
     trained_with,
 )
 from tuneyard.adapters.serve.training import ServedModels, Settings, open_served
-from tuneyard.adapters.store import note
+from tuneyard.adapters.write.output import check_outside
 from tuneyard.core.datasets import DEFAULT_FOLDER, LLAMAFACTORY_FOLDER, eval_split, read_registry
 from tuneyard.core.errors import ContentError, RequestError, show_value
 from tuneyard.core.files import read_object, write_json, write_text

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tuneyard.adapters.adapter import raise_together, wrong_numbers
 from tuneyard.adapters.export.source import ExportSource, open_source
-from tuneyard.adapters.kinds.lora import LoraAdapter
-from tuneyard.adapters.provenance import open_parts
-from tuneyard.adapters.weighted import check_fit, parse_optional_weight
+from tuneyard.adapters.model.adapter import raise_together, wrong_numbers
+from tuneyard.adapters.model.lora import LoraAdapter
+from tuneyard.adapters.model.provenance import open_parts
+from tuneyard.adapters.model.weighted import check_fit, parse_optional_weight
 from tuneyard.core.errors import ContentError, RequestError, show_value
 from tuneyard.core.files import read_object
 from tuneyard.core.files.hub import from_hub

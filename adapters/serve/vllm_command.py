@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from tuneyard.adapters.kinds.lora import NOT_IN_VLLM, VLLM_RANKS, LoraAdapter, vllm_rank
+from tuneyard.adapters.model.lora import NOT_IN_VLLM, VLLM_RANKS, LoraAdapter, vllm_rank
 from tuneyard.adapters.serve.training import ServedModels
 from tuneyard.core.errors import ContentError
 from tuneyard.core.language.message import _

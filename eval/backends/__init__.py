@@ -20,7 +20,7 @@ from tuneyard.eval.backends.scorers import Scorer, label_fields, prompts_too_lon
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-    from tuneyard.adapters.weighted import WeightedAdapter
+    from tuneyard.adapters.model.weighted import WeightedAdapter
     from tuneyard.core.llamafactory.prompt import Encode, Messages
     from tuneyard.core.llamafactory.prompt.supervision import SupervisedText
     from tuneyard.eval.backends.scorers import Batches, Ids, Images, Prompts, Reading, Refused, TooLong

@@ -8,8 +8,8 @@ import contextlib
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from tuneyard.adapters.kinds.lora import LoraAdapter
-from tuneyard.adapters.weighted import WeightedAdapter, factors_of
+from tuneyard.adapters.model.lora import LoraAdapter
+from tuneyard.adapters.model.weighted import WeightedAdapter, factors_of
 from tuneyard.core.errors import ContentError
 from tuneyard.core.language.message import _
 from tuneyard.core.weights.adapter_files import PREFIX, full_tensor_mismatch, unwrapped_tensor

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tuneyard.adapters.kinds.lora import VLLM_RANKS, LoraAdapter, vllm_rank
-from tuneyard.adapters.weighted import WeightedAdapter
+from tuneyard.adapters.model.lora import VLLM_RANKS, LoraAdapter, vllm_rank
+from tuneyard.adapters.model.weighted import WeightedAdapter
 from tuneyard.core.errors import RequestError
 from tuneyard.core.files import read_object
 from tuneyard.core.installation.checkout import SAFE_PATH

@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tuneyard.adapters.store import SAVES, adapters_in
+from tuneyard.adapters.model.store import SAVES, adapters_in
 from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.core.files import read_object
 from tuneyard.core.files.bounded_reading import open_regular
@@ -33,7 +33,7 @@ from tuneyard.eval.backends.vision import open_vision
 if TYPE_CHECKING:
     from transformers import GenerationConfig, PreTrainedModel
 
-    from tuneyard.adapters.weighted import WeightedAdapter
+    from tuneyard.adapters.model.weighted import WeightedAdapter
 
 DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 WEIGHTS = "*.safetensors"

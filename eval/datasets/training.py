@@ -10,7 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tuneyard.adapters.provenance import CARD, open_parts
+from tuneyard.adapters.model.provenance import CARD, open_parts
 from tuneyard.core.datasets import find_dataset, registry_folder
 from tuneyard.core.datasets.compiled import manifest_beside, read_row_index
 from tuneyard.core.errors import ContentError, RequestError, TuneyardError

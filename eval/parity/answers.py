@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from tuneyard.adapters.weighted import WeightedAdapter
+from tuneyard.adapters.model.weighted import WeightedAdapter
 from tuneyard.core.language.message import tr
 from tuneyard.core.llamafactory.prompt import Tokenizer
 from tuneyard.eval.backends import Backend

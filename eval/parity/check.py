@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from tuneyard.adapters.weighted import WeightedAdapter
+from tuneyard.adapters.model.weighted import WeightedAdapter
 from tuneyard.core.errors import RequestError
 from tuneyard.core.files import sha256, versions
 from tuneyard.core.installation.checkout import version

@@ -11,8 +11,8 @@ import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from tuneyard.adapters.kinds.lora import VLLM_RANKS, vllm_rank
-from tuneyard.adapters.weighted import WeightedAdapter
+from tuneyard.adapters.model.lora import VLLM_RANKS, vllm_rank
+from tuneyard.adapters.model.weighted import WeightedAdapter
 from tuneyard.core.errors import show_value
 from tuneyard.core.language.message import _, counted, joined
 from tuneyard.core.llamafactory.prompt import Tokenizer, find_chat_template

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from tuneyard.adapters.store import open_adapter
-from tuneyard.adapters.unlearned import unlearned_notes
-from tuneyard.adapters.weighted import (
+from tuneyard.adapters.model.store import open_adapter
+from tuneyard.adapters.model.unlearned import unlearned_notes
+from tuneyard.adapters.model.weighted import (
     WeightedAdapter,
     check_together,
     open_alone,

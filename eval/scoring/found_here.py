@@ -16,9 +16,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tuneyard.adapters.provenance import training_datasets
-from tuneyard.adapters.store import SAVES, open_adapter
-from tuneyard.adapters.weighted import open_alone, parse_named
+from tuneyard.adapters.model.provenance import training_datasets
+from tuneyard.adapters.model.store import SAVES, open_adapter
+from tuneyard.adapters.model.weighted import open_alone, parse_named
 from tuneyard.core.cli.main import command_line
 from tuneyard.core.datasets import (
     DEFAULT_FOLDER,

@@ -11,8 +11,8 @@ from collections.abc import Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tuneyard.adapters.store import open_adapter
-from tuneyard.adapters.weighted import WeightedAdapter
+from tuneyard.adapters.model.store import open_adapter
+from tuneyard.adapters.model.weighted import WeightedAdapter
 from tuneyard.core.errors import ContentError
 from tuneyard.core.execution import Executor, WorkItem, once_per_worker
 from tuneyard.core.language.message import _

@@ -10,7 +10,7 @@ import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
-from tuneyard.adapters.store import SAVES
+from tuneyard.adapters.model.store import SAVES
 from tuneyard.core.datasets.bundled_recipes import BundledRecipe, bundled_recipes, find_recipe
 from tuneyard.core.errors import ContentError
 from tuneyard.core.files import JsonObject

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from tuneyard.adapters.weighted import WeightedAdapter
+from tuneyard.adapters.model.weighted import WeightedAdapter
 from tuneyard.core.errors import RequestError
 from tuneyard.core.files import read_object
 from tuneyard.core.language.message import _

@@ -9,7 +9,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from tuneyard.adapters.adapter import digest_in
+from tuneyard.adapters.model.adapter import digest_in
 from tuneyard.core.files import versions
 from tuneyard.core.installation.checkout import version
 from tuneyard.core.language.message import _, joined, tr

@@ -13,8 +13,8 @@ from tests.cli.scoring import PAIRS, call
 from tests.json_files import write_json
 from tests.messages import raises
 from tests.tiny import write_adapter
-from tuneyard.adapters.store import open_adapter
-from tuneyard.adapters.weighted import WeightedAdapter
+from tuneyard.adapters.model.store import open_adapter
+from tuneyard.adapters.model.weighted import WeightedAdapter
 from tuneyard.eval.backends import connection as connecting
 from tuneyard.eval.backends.apply import applied
 from tuneyard.eval.backends.load import load_model

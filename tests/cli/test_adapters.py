@@ -9,7 +9,7 @@ from tests.processes import imported
 from tests.runs_cut import tree
 from tests.unit.adapters.make import base_tensors, factors, make, make_base
 from tuneyard.adapters.__main__ import cli
-from tuneyard.adapters.store import open_adapter
+from tuneyard.adapters.model.store import open_adapter
 
 
 def test_merging_imports_no_torch_and_ends_with_0(run, tmp_path):
@@ -40,7 +40,7 @@ def test_killed_fuse_leaves_nothing_that_loads_and_goes_on(here, tmp_path, kill)
     base = make_base(tmp_path / "base", base_tensors(), shards=4, tie_word_embeddings=False)
     make(tmp_path / "a", factors(1))
     words = ["fuse", tmp_path / "a", "--base", base, "--out", tmp_path / "out"]
-    Held("tuneyard.adapters.fuse.write_shard", 2, "adapters", *words).ended_by(kill)
+    Held("tuneyard.adapters.fuse.fuse.write_shard", 2, "adapters", *words).ended_by(kill)
     assert not (tmp_path / "out").exists()
     left = tmp_path / ".out.tuneyard-fusing"
     assert not (left / "config.json").exists()

@@ -7,8 +7,8 @@ import copy
 
 import torch
 
-from tuneyard.adapters.fuse import FuseRequest, fuse, plan_fusing
-from tuneyard.adapters.merge import MergeRequest, merge, plan_merging
+from tuneyard.adapters.fuse.fuse import FuseRequest, fuse, plan_fusing
+from tuneyard.adapters.merge.merge import MergeRequest, merge, plan_merging
 
 IDS = torch.arange(60).reshape(3, 20)
 """Token ids of three texts, of which models are asked."""

@@ -112,7 +112,7 @@ def test_a_lora_that_was_merged_into_its_base_is_extracted_again(base, make, tmp
     import torch
 
     from tests.integration.peft_oracle import IDS
-    from tuneyard.adapters.extract import ExtractRequest, extract, plan_extraction
+    from tuneyard.adapters.merge.extract import ExtractRequest, extract, plan_extraction
 
     ((folder, _),) = make((1.0,), [{"target_modules": "all-linear"}])
     merged = load(base, folder).merge_and_unload()

@@ -10,8 +10,8 @@ from safetensors.torch import load_file
 
 from tests.integration.peft_oracle import IDS, deltas, error, exact, fused, load, ours, peft_merge
 from tests.messages import raises
-from tuneyard.adapters.fuse import FuseRequest, fuse, plan_fusing
-from tuneyard.adapters.store import open_adapter
+from tuneyard.adapters.fuse.fuse import FuseRequest, fuse, plan_fusing
+from tuneyard.adapters.model.store import open_adapter
 from tuneyard.core.errors import ContentError
 
 pytestmark = pytest.mark.slow

@@ -177,7 +177,7 @@ def test_a_lora_beside_llama_is_the_same_change(models, tmp_path):
     with raises(RequestError, "adapter fuse"):  # eval prove --gguf
         check_gguf(out)
 
-    from tuneyard.adapters.store import open_adapter
+    from tuneyard.adapters.model.store import open_adapter
 
     opened = open_adapter(adapter)
     architecture = Architecture(Path("x"), "llama", read_json(folder / "config.json"))

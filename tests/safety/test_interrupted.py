@@ -11,7 +11,7 @@ from tests.cli.scoring import invoke
 from tests.conftest import ROOT
 from tests.folders import names
 from tests.json_files import write_json, write_lines
-from tuneyard.adapters.store import adapters_in, open_adapter
+from tuneyard.adapters.model.store import adapters_in, open_adapter
 from tuneyard.compiler.cli import cli
 from tuneyard.core.datasets.compiled import MANIFEST, read_manifests
 from tuneyard.core.errors import TuneyardError

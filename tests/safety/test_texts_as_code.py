@@ -49,7 +49,7 @@ QUOTED_BEFORE = {
     ("core/datasets/__init__.py", "command"), ("core/datasets/__init__.py", "here"),
     ("compiler/cli.py", "each"), ("compiler/spec/file.py", "file"),
     ("recipes/data.py", "specs[stem]"), ("recipes/new/command.py", "out"),
-    ("adapters/output.py", "record['command']"),
+    ("adapters/write/output.py", "record['command']"),
 }  # fmt: skip
 """Values of ours in commands, and those that were quoted in a line above."""
 

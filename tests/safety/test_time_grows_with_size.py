@@ -17,7 +17,7 @@ from click.testing import CliRunner
 from tests.json_files import write_json
 from tests.messages import raises
 from tests.unit.adapters.make import make
-from tuneyard.adapters.store import open_adapter
+from tuneyard.adapters.model.store import open_adapter
 from tuneyard.cli import cli
 from tuneyard.compiler.chat.forms import glaive, hermes
 from tuneyard.compiler.chat.message_forms import common_messages

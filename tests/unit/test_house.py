@@ -30,6 +30,7 @@ LAYERS = {
         "weights llamafactory datasets cli"
     ),
     "compiler": ("rows spec chat columns read check lint write engine publish inspect verify view init cli"),
+    "adapters": "model kinds methods write merge fuse show export serve",
 }
 """The folders of a package in the order in which its data flows: each imports those before it."""
 ALLOWED = {"core": set(), "eval": {"core", "adapters"}, "tuneyard": {"tuneyard", "cli", "demo", *ROOMS}}

@@ -24,7 +24,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from tuneyard.adapters.store import open_adapter
+from tuneyard.adapters.model.store import open_adapter
 from tuneyard.core.weights.base_models import open_base
 from tuneyard.core.weights.tensors import Array, from_fp32, header_bytes, write_weights
 

@@ -15,8 +15,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from tests.conftest import ROOT
-from tuneyard.adapters.store import open_adapter
-from tuneyard.adapters.weighted import WeightedAdapter
+from tuneyard.adapters.model.store import open_adapter
+from tuneyard.adapters.model.weighted import WeightedAdapter
 from tuneyard.core.llamafactory.prompt import prompt_and_answer
 from tuneyard.eval.backends.apply import applied
 from tuneyard.eval.backends.generate import generate

@@ -4,7 +4,7 @@ import pytest
 
 from tests.messages import raises
 from tests.unit.adapters.make import PREFIX, factors, make
-from tuneyard.adapters.store import open_adapter
+from tuneyard.adapters.model.store import open_adapter
 from tuneyard.core.errors import ContentError, RequestError
 
 Q0 = "model.layers.0.self_attn.q_proj"

@@ -14,7 +14,7 @@ from tests.tiny import SHAPES, write_adapter
 from tests.unit.adapters.commands import call
 from tests.unit.adapters.make import base_tensors, factors, make, make_base
 from tuneyard.adapters.export.readme import read_card
-from tuneyard.adapters.store import open_adapter
+from tuneyard.adapters.model.store import open_adapter
 
 HUB = ("--to", "hub", "--repo", "org/rte-lora", "--dry-run")
 

@@ -8,9 +8,9 @@ from tests.json_files import read_json, write_json
 from tests.messages import printed, raises
 from tests.runs_cut import tree
 from tests.unit.adapters.make import base_tensors, factors, make, make_base, stored
-from tuneyard.adapters.delta import total
-from tuneyard.adapters.fuse import RECORD, FuseRequest, fuse, parse_size, plan_fusing, retained_lines
-from tuneyard.adapters.shards import copy_tensor
+from tuneyard.adapters.fuse.fuse import RECORD, FuseRequest, fuse, parse_size, plan_fusing, retained_lines
+from tuneyard.adapters.fuse.rounding import total
+from tuneyard.adapters.fuse.shards import copy_tensor
 from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.core.weights.tensors import Tensor, open_weights, to_fp32
 

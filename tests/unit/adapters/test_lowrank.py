@@ -5,7 +5,7 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from tuneyard.adapters import lowrank
+from tuneyard.adapters.model import lowrank
 
 
 @pytest.mark.parametrize("value", [1.5e-45 * 1.3, 1.1e37 / 3])

@@ -12,7 +12,7 @@ from tests.messages import printed, raises
 from tests.unit.adapters.commands import call
 from tests.unit.adapters.make import base_tensors, delta, dense, factors, make, make_base
 from tuneyard.adapters.methods import methods
-from tuneyard.adapters.store import open_adapter
+from tuneyard.adapters.model.store import open_adapter
 from tuneyard.core.errors import RequestError
 
 ROOT = math.sqrt(2)  # of the scale α/r = 2 that the adapters have
@@ -198,7 +198,7 @@ def test_a_negative_weight_of_averaged_factors_is_noted(three):
 
 
 def test_of_equal_elements_the_first_are_kept():
-    from tuneyard.adapters.pruning import largest
+    from tuneyard.adapters.methods.pruning import largest
 
     ones = np.array([[1, -1, 1], [2, 1, -1]], np.float32)
     (kept,) = largest([ones], {"density": 0.5}, "m")

@@ -14,7 +14,7 @@ from tests.unit.adapters.make import (
     make,
     make_base,
 )
-from tuneyard.adapters.store import open_adapter
+from tuneyard.adapters.model.store import open_adapter
 from tuneyard.core.weights.base_models import open_base
 
 pytestmark = pytest.mark.usefixtures("two_adapters")

@@ -13,7 +13,7 @@ from tests.json_files import write_json
 from tests.messages import printed, printed_line, raises
 from tests.unit.adapters.commands import call
 from tests.unit.adapters.make import CONFIG, base_tensors, delta, dense, factors, make, make_base
-from tuneyard.adapters.store import open_adapter
+from tuneyard.adapters.model.store import open_adapter
 from tuneyard.core.errors import ContentError
 from tuneyard.core.files import sha256
 from tuneyard.core.training.parent_adapters import merged_before_training, parent_adapters

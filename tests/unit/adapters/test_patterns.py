@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from tuneyard.adapters.patterns import EndPatterns, LayerPatterns, NamesInFull
+from tuneyard.adapters.model.patterns import EndPatterns, LayerPatterns, NamesInFull
 
 PARTS = ("a", "b", "ab", "layers", "0", "1", "12", "x_y", "xay", "")
 

@@ -6,9 +6,9 @@ import pytest
 from matplotlib.figure import Figure
 
 from tests.messages import raises
-from tuneyard.adapters.kinds.lora import FactorStatistics
-from tuneyard.adapters.plots import _cosine, _values, check_folder, cosine_size, draw
-from tuneyard.adapters.statistics import AdapterStatistics, Histogram
+from tuneyard.adapters.model.lora import FactorStatistics
+from tuneyard.adapters.show.plots import _cosine, _values, check_folder, cosine_size, draw
+from tuneyard.adapters.show.statistics import AdapterStatistics, Histogram
 from tuneyard.core.drawing.plots import plotting
 from tuneyard.core.errors import RequestError
 

@@ -14,7 +14,7 @@ from tests.conftest import ROOT
 from tests.messages import printed_line
 from tests.unit.adapters.commands import call
 from tests.unit.adapters.make import factors, make, make_base
-from tuneyard.adapters.store import open_adapter
+from tuneyard.adapters.model.store import open_adapter
 from tuneyard.core.files import versions
 
 GOLDEN = ROOT / "tests/golden/adapters"

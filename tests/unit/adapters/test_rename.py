@@ -19,7 +19,7 @@ from tests.unit.adapters.make import (
     tensors_of,
     write_file,
 )
-from tuneyard.adapters.store import open_adapter
+from tuneyard.adapters.model.store import open_adapter
 from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.core.weights.adapter_files import check_base, is_same_name, published_name
 from tuneyard.core.weights.adapter_names import core_of, peft_name

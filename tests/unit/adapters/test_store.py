@@ -8,7 +8,7 @@ import pytest
 
 from tests.messages import printed, raises
 from tests.unit.adapters.make import CONFIG, factors, make
-from tuneyard.adapters.store import open_adapter, open_any
+from tuneyard.adapters.model.store import open_adapter, open_any
 from tuneyard.core.errors import ContentError, RequestError
 
 

@@ -9,8 +9,8 @@ from tests.messages import printed
 from tests.unit.adapters.commands import call
 from tests.unit.adapters.make import PREFIX, base_tensors, factors, make, make_base
 from tuneyard.adapters.kinds.dora import MAGNITUDE
-from tuneyard.adapters.store import open_any
-from tuneyard.adapters.unlearned import unlearned_modules
+from tuneyard.adapters.model.store import open_any
+from tuneyard.adapters.model.unlearned import unlearned_modules
 from tuneyard.core.weights.base_models import open_base
 from tuneyard.core.weights.oft_rotations import ROTATION
 

@@ -10,8 +10,8 @@ from tests.json_files import write_json
 from tests.messages import printed, printed_line, raises
 from tests.unit.adapters.commands import call
 from tests.unit.adapters.make import base_tensors, factors, make, make_base
-from tuneyard.adapters.store import open_adapter
-from tuneyard.adapters.weighted import (
+from tuneyard.adapters.model.store import open_adapter
+from tuneyard.adapters.model.weighted import (
     check_inputs,
     check_together,
     open_weighted,

@@ -9,9 +9,9 @@ from tests.json_files import read_json
 from tests.messages import printed, raises
 from tests.unit.adapters.commands import call
 from tests.unit.adapters.make import base_tensors, delta, dense, factors, make, make_base
-from tuneyard.adapters.adapter import layer_of
-from tuneyard.adapters.store import open_adapter
-from tuneyard.adapters.weighted import parse_merged, parse_optional_weight
+from tuneyard.adapters.model.adapter import layer_of
+from tuneyard.adapters.model.store import open_adapter
+from tuneyard.adapters.model.weighted import parse_merged, parse_optional_weight
 from tuneyard.core.errors import RequestError
 
 LAYERS = 4

@@ -252,7 +252,7 @@ def test_long_commands_say_how_they_resume(
     for first_call in (
         "tuneyard.recipes.train.read_recipe",
         "tuneyard.recipes.sweep.command.parse_grid",
-        "tuneyard.adapters.fuse.fuse_request",
+        "tuneyard.adapters.fuse.fuse.fuse_request",
     ):
         monkeypatch.setattr(first_call, interrupt)
     command = getattr(importlib.import_module(module), name)

@@ -6,9 +6,9 @@ from safetensors.numpy import load_file, save_file
 
 from tests.messages import raises
 from tests.tiny import SHAPES, write_adapter
-from tuneyard.adapters.rename import plan_renaming, write
-from tuneyard.adapters.store import open_adapter
-from tuneyard.adapters.weighted import WeightedAdapter
+from tuneyard.adapters.export.rename import plan_renaming, write
+from tuneyard.adapters.model.store import open_adapter
+from tuneyard.adapters.model.weighted import WeightedAdapter
 from tuneyard.core.errors import ContentError
 from tuneyard.eval.backends.apply import applied, check_fits
 

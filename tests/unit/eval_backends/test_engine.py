@@ -19,7 +19,7 @@ from tests.exams import HEAD, ROW, write_exam
 from tests.json_files import read_json, read_lines, write_json
 from tests.messages import raises
 from tests.tiny import write_adapter
-from tuneyard.adapters.kinds.lora import VLLM_RANKS
+from tuneyard.adapters.model.lora import VLLM_RANKS
 from tuneyard.core.errors import ContentError, RequestError, ResumableError
 from tuneyard.eval import cmmlu
 from tuneyard.eval.backends import engine

@@ -3,8 +3,8 @@
 import pytest
 
 from tests.tiny import SHAPES, write_adapter
-from tuneyard.adapters.store import open_adapter
-from tuneyard.adapters.weighted import WeightedAdapter
+from tuneyard.adapters.model.store import open_adapter
+from tuneyard.adapters.model.weighted import WeightedAdapter
 from tuneyard.eval.backends.apply import applied, check_fits
 from tuneyard.eval.backends.load import load_model
 

@@ -10,8 +10,8 @@ import pytest
 
 from tests.messages import golden_text
 from tests.unit.adapters.make import factors, make
-from tuneyard.adapters.store import Adapter, open_adapter
-from tuneyard.adapters.weighted import WeightedAdapter
+from tuneyard.adapters.model.store import Adapter, open_adapter
+from tuneyard.adapters.model.weighted import WeightedAdapter
 from tuneyard.eval.backends.connection import Connection
 from tuneyard.eval.backends.generate import LENGTH, STOP, Generated
 from tuneyard.eval.backends.served import LLAMA_CPP, VLLM, ServedModel

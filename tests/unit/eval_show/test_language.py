@@ -18,9 +18,9 @@ from tests.fake_runs import answers, demo, page_of, write_run
 from tests.json_files import read_json, write_json
 from tests.messages import raises
 from tests.unit.adapters.test_plots import adapter
-from tuneyard.adapters import statistics
 from tuneyard.adapters.kinds.dora import DoraStatistics
-from tuneyard.adapters.plots import draw as draw_adapters
+from tuneyard.adapters.show import statistics
+from tuneyard.adapters.show.plots import draw as draw_adapters
 from tuneyard.core.drawing import plots as drawing
 from tuneyard.core.errors import ContentError
 from tuneyard.core.language.message import counted, listed, tr, translated

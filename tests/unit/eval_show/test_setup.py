@@ -6,7 +6,7 @@ import pytest
 
 from tests.fake_runs import write_run
 from tests.tiny import write_adapter
-from tuneyard.adapters.store import open_adapter
+from tuneyard.adapters.model.store import open_adapter
 from tuneyard.eval.compare import compare_results
 from tuneyard.eval.read.find import ScoredRunSource
 from tuneyard.eval.show.setup import next_command

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tuneyard.adapters.store import note
+from tuneyard.adapters.model.store import note
 from tuneyard.core.errors import ContentError, show_value
 from tuneyard.core.files import read_object, write_json, write_text
 from tuneyard.core.files.bounded_reading import read_regular

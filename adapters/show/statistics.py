@@ -8,12 +8,12 @@ from typing import Any, Generic, TypeVar
 
 import numpy as np
 
-from tuneyard.adapters import lowrank
-from tuneyard.adapters.adapter import Adapter, ModuleStatistics, layer_of
-from tuneyard.adapters.kinds.lora import LoraAdapter
-from tuneyard.adapters.store import kind_of
-from tuneyard.adapters.unlearned import places
-from tuneyard.adapters.weights import weight_text
+from tuneyard.adapters.model import lowrank
+from tuneyard.adapters.model.adapter import Adapter, ModuleStatistics, layer_of
+from tuneyard.adapters.model.lora import LoraAdapter
+from tuneyard.adapters.model.store import kind_of
+from tuneyard.adapters.model.unlearned import places
+from tuneyard.adapters.model.weights import weight_text
 from tuneyard.core.errors import show_value
 from tuneyard.core.language.message import counted, marked, tr
 from tuneyard.core.text.markdown import markdown_table

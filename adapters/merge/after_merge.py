@@ -10,7 +10,7 @@ from tuneyard.core.errors import TuneyardError
 from tuneyard.core.training.parent_adapters import parent_adapters
 
 if TYPE_CHECKING:
-    from tuneyard.adapters.merge import MergePlan
+    from tuneyard.adapters.merge.merge import MergePlan
 
 
 def after_merge(plan: "MergePlan") -> list[str]:

@@ -8,7 +8,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from tuneyard.adapters.lowrank import Factor, Matrix
+from tuneyard.adapters.model.lowrank import Factor, Matrix
 from tuneyard.core.weights.tensors import Array, Tensor, blocks_of
 
 BLOCK = 1 << 18  # elements in memory at once, which fit into the second-level cache

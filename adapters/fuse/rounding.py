@@ -11,8 +11,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from tuneyard.adapters.change import Change, base_blocks
-from tuneyard.adapters.shards import Piece
+from tuneyard.adapters.fuse.shards import Piece
+from tuneyard.adapters.model.change import Change, base_blocks
 from tuneyard.core.language.message import _
 from tuneyard.core.weights.tensors import Array, Stored, from_fp32, require_finite, to_fp32
 

@@ -15,7 +15,7 @@ from tuneyard.core.language.message import _
 if TYPE_CHECKING:
     from numpy.random import Generator
 
-    from tuneyard.adapters.lowrank import Factor, WeightedFactors
+    from tuneyard.adapters.model.lowrank import Factor, WeightedFactors
     from tuneyard.core.weights.tensors import Array
 
 DENSITY = Parameter(

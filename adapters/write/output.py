@@ -6,9 +6,9 @@ import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
-from tuneyard.adapters.carried_tokenizer import PROMPT_FILES
-from tuneyard.adapters.provenance import CARD
-from tuneyard.adapters.store import note
+from tuneyard.adapters.model.provenance import CARD
+from tuneyard.adapters.model.store import note
+from tuneyard.adapters.write.carried_tokenizer import PROMPT_FILES
 from tuneyard.core.errors import ContentError, RequestError, TuneyardError
 from tuneyard.core.files import (
     RECOVERABLE,

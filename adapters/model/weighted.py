@@ -8,12 +8,18 @@ from itertools import combinations, permutations
 from pathlib import Path
 from typing import Generic, TypeVar
 
-from tuneyard.adapters.adapter import Adapter, raise_together
-from tuneyard.adapters.kinds.lora import LoraAdapter
-from tuneyard.adapters.lowrank import WeightedFactors
-from tuneyard.adapters.parents import parent_weight_notes, require_parents
-from tuneyard.adapters.store import SAVES
-from tuneyard.adapters.weights import LayerWeights, Weight, layer_notes, parse_merge_weight, parse_weight
+from tuneyard.adapters.model.adapter import Adapter, raise_together
+from tuneyard.adapters.model.lora import LoraAdapter
+from tuneyard.adapters.model.lowrank import WeightedFactors
+from tuneyard.adapters.model.parents import parent_weight_notes, require_parents
+from tuneyard.adapters.model.store import SAVES
+from tuneyard.adapters.model.weights import (
+    LayerWeights,
+    Weight,
+    layer_notes,
+    parse_merge_weight,
+    parse_weight,
+)
 from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.core.language.message import _, joined
 from tuneyard.core.weights.adapter_files import Module, check_base, check_task, is_same_name

@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tuneyard.adapters.adapter import Adapter
-from tuneyard.adapters.kinds.lora import LoraAdapter
+from tuneyard.adapters.model.adapter import Adapter
+from tuneyard.adapters.model.lora import LoraAdapter
 from tuneyard.core.errors import ContentError, RequestError, nearest, show_value
 from tuneyard.core.files import check_characters, near_name, read_object
 from tuneyard.core.files.hub import from_hub

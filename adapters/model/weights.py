@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
-from tuneyard.adapters.adapter import Adapter, layer_of
+from tuneyard.adapters.model.adapter import Adapter, layer_of
 from tuneyard.core.documents import LARGEST
 from tuneyard.core.errors import RequestError, show_value
 from tuneyard.core.language.message import _

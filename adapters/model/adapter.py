@@ -14,13 +14,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
-from tuneyard.adapters.change import Change
-from tuneyard.adapters.patterns import (
-    LayerPatterns,
-    NamesInFull,
-    ends_of,
-    is_expression,
-)
+from tuneyard.adapters.model.change import Change
+from tuneyard.adapters.model.patterns import LayerPatterns, NamesInFull, ends_of, is_expression
 from tuneyard.core.documents import LARGEST
 from tuneyard.core.errors import ContentError, bounded, show_value
 from tuneyard.core.files import Fields, are_texts, check_characters, sha256, text_sha256

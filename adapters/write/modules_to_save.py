@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tuneyard.adapters.adapter import Adapter
-from tuneyard.adapters.weighted import Weighted
+from tuneyard.adapters.model.adapter import Adapter
+from tuneyard.adapters.model.weighted import Weighted
 from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.core.language.message import _, joined
 from tuneyard.core.weights.adapter_files import (

@@ -7,8 +7,8 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING
 
-from tuneyard.adapters.kinds.lora import FactorStatistics
-from tuneyard.adapters.statistics import AdapterStatistics, Matrix
+from tuneyard.adapters.model.lora import FactorStatistics
+from tuneyard.adapters.show.statistics import AdapterStatistics, Matrix
 from tuneyard.core.drawing.plots import picture, plotting
 from tuneyard.core.errors import RequestError
 from tuneyard.core.language.message import _, joined, marked, tr

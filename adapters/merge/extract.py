@@ -17,12 +17,13 @@ from typing import NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from tuneyard.adapters import lowrank, output
-from tuneyard.adapters.adapter import layer_of
-from tuneyard.adapters.carried_tokenizer import PROMPT_FILES, carry_ends, carry_tokenizer
-from tuneyard.adapters.kinds.lora import vllm_notes
-from tuneyard.adapters.merge import MergedModule, Norms, relative
-from tuneyard.adapters.provenance import CARD, model_card, scientific
+from tuneyard.adapters.merge.merge import MergedModule, Norms, relative
+from tuneyard.adapters.model import lowrank
+from tuneyard.adapters.model.adapter import layer_of
+from tuneyard.adapters.model.lora import vllm_notes
+from tuneyard.adapters.model.provenance import CARD, model_card, scientific
+from tuneyard.adapters.write import output
+from tuneyard.adapters.write.carried_tokenizer import PROMPT_FILES, carry_ends, carry_tokenizer
 from tuneyard.core.errors import ContentError
 from tuneyard.core.files import json_text
 from tuneyard.core.files.links import check_own_files

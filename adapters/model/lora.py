@@ -11,8 +11,8 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
-from tuneyard.adapters import lowrank
-from tuneyard.adapters.adapter import (
+from tuneyard.adapters.model import lowrank
+from tuneyard.adapters.model.adapter import (
     Adapter,
     AdapterConfig,
     ModuleStatistics,
@@ -21,8 +21,8 @@ from tuneyard.adapters.adapter import (
     span,
     wrong_numbers,
 )
-from tuneyard.adapters.change import Change, Product
-from tuneyard.adapters.patterns import EndPatterns
+from tuneyard.adapters.model.change import Change, Product
+from tuneyard.adapters.model.patterns import EndPatterns
 from tuneyard.core.errors import show_value
 from tuneyard.core.language.message import _, tr
 from tuneyard.core.training.training_run import PISSA_CONVERTED

@@ -5,7 +5,7 @@ LoRA starts with B = 0, and OFT with a rotation by 0: a module without a gradien
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from tuneyard.adapters.adapter import Adapter, layer_of
+from tuneyard.adapters.model.adapter import Adapter, layer_of
 from tuneyard.core.language.message import marked, tr
 from tuneyard.core.weights.base_models import Base
 

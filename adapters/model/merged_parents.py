@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from tuneyard.adapters.adapter import Adapter
-from tuneyard.adapters.change import Change, base_blocks
-from tuneyard.adapters.lowrank import Matrix
+from tuneyard.adapters.model.adapter import Adapter
+from tuneyard.adapters.model.change import Change, base_blocks
+from tuneyard.adapters.model.lowrank import Matrix
 from tuneyard.core.weights.base_models import Base, has_weights, open_base
 from tuneyard.core.weights.tensors import STORED, Tensor
 

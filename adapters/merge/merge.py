@@ -15,13 +15,11 @@ from typing import Any
 
 import numpy as np
 
-from tuneyard.adapters import lowrank, output
-from tuneyard.adapters.carried_tokenizer import PROMPT_FILES, carry_ends, carry_tokenizer
-from tuneyard.adapters.kinds.lora import vllm_notes
 from tuneyard.adapters.methods import Method, Values, find_method, methods, parameters_by_name
 from tuneyard.adapters.methods.exact import exact
-from tuneyard.adapters.modules_to_save import FullTensor, plan_full_tensors
-from tuneyard.adapters.provenance import (
+from tuneyard.adapters.model import lowrank
+from tuneyard.adapters.model.lora import vllm_notes
+from tuneyard.adapters.model.provenance import (
     CARD,
     EXACT_SUM,
     FULL_RANK,
@@ -31,9 +29,9 @@ from tuneyard.adapters.provenance import (
     provenance,
     training_datasets,
 )
-from tuneyard.adapters.store import open_adapter
-from tuneyard.adapters.unlearned import unlearned_notes
-from tuneyard.adapters.weighted import (
+from tuneyard.adapters.model.store import open_adapter
+from tuneyard.adapters.model.unlearned import unlearned_notes
+from tuneyard.adapters.model.weighted import (
     WeightedAdapter,
     check_inputs,
     factors_of,
@@ -42,7 +40,10 @@ from tuneyard.adapters.weighted import (
     parse_merged,
     union,
 )
-from tuneyard.adapters.weights import Weight, weight_text
+from tuneyard.adapters.model.weights import Weight, weight_text
+from tuneyard.adapters.write import output
+from tuneyard.adapters.write.carried_tokenizer import PROMPT_FILES, carry_ends, carry_tokenizer
+from tuneyard.adapters.write.modules_to_save import FullTensor, plan_full_tensors
 from tuneyard.core.documents import read_mapping
 from tuneyard.core.documents.schema_errors import check_file
 from tuneyard.core.errors import ContentError, RequestError

@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.unit.adapters.make import write_file
-from tuneyard.adapters.change import Product
-from tuneyard.adapters.delta import apply
-from tuneyard.adapters.shards import Piece
+from tuneyard.adapters.fuse.rounding import apply
+from tuneyard.adapters.fuse.shards import Piece
+from tuneyard.adapters.model.change import Product
 from tuneyard.core.weights.tensors import open_weights, to_fp32
 
 BITS = {"BF16": 8, "F16": 11, "F32": 24}  # of a significand

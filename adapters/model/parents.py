@@ -10,9 +10,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tuneyard.adapters.adapter import Adapter, name_of
-from tuneyard.adapters.merged_parents import merged_into
-from tuneyard.adapters.store import open_any
+from tuneyard.adapters.model.adapter import Adapter, name_of
+from tuneyard.adapters.model.merged_parents import merged_into
+from tuneyard.adapters.model.store import open_any
 from tuneyard.core.errors import ContentError, TuneyardError
 from tuneyard.core.language.message import _, joined
 from tuneyard.core.language.messages import warn_once

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tuneyard.adapters.adapter import Adapter
-from tuneyard.adapters.store import SAVES, kinds, open_any
-from tuneyard.adapters.weighted import Weighted
-from tuneyard.adapters.weights import weight_text
+from tuneyard.adapters.model.adapter import Adapter
+from tuneyard.adapters.model.store import SAVES, kinds, open_any
+from tuneyard.adapters.model.weighted import Weighted
+from tuneyard.adapters.model.weights import weight_text
 from tuneyard.core.errors import ContentError, TuneyardError
 from tuneyard.core.files import versions
 from tuneyard.core.installation.checkout import version

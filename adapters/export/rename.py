@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tuneyard.adapters import output
-from tuneyard.adapters.kinds.lora import LoraConfig
-from tuneyard.adapters.store import find_folder, kind_of, require_config
+from tuneyard.adapters.model.lora import LoraConfig
+from tuneyard.adapters.model.store import find_folder, kind_of, require_config
+from tuneyard.adapters.write import output
 from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.core.files import json_text, read_object
 from tuneyard.core.files.bounded_reading import read_regular

@@ -16,17 +16,14 @@ from typing import Any
 
 import numpy as np
 
-from tuneyard.adapters import output
-from tuneyard.adapters.adapter import Adapter
-from tuneyard.adapters.carried_tokenizer import PROMPT_FILES, carry_tokenizer, write_ends
-from tuneyard.adapters.change import summed
-from tuneyard.adapters.delta import Retained, apply, total
-from tuneyard.adapters.modules_to_save import FullTensor, plan_full_tensors
-from tuneyard.adapters.provenance import CARD, Datasets, card_text, provenance, training_datasets
-from tuneyard.adapters.shards import Piece, Shard, plan_shards, write_index, write_shard
-from tuneyard.adapters.store import fetched_base, open_any
-from tuneyard.adapters.unlearned import unlearned_modules, unlearned_note
-from tuneyard.adapters.weighted import (
+from tuneyard.adapters.fuse.rounding import Retained, apply, total
+from tuneyard.adapters.fuse.shards import Piece, Shard, plan_shards, write_index, write_shard
+from tuneyard.adapters.model.adapter import Adapter
+from tuneyard.adapters.model.change import summed
+from tuneyard.adapters.model.provenance import CARD, Datasets, card_text, provenance, training_datasets
+from tuneyard.adapters.model.store import fetched_base, open_any
+from tuneyard.adapters.model.unlearned import unlearned_modules, unlearned_note
+from tuneyard.adapters.model.weighted import (
     Weighted,
     check_base_names,
     check_inputs,
@@ -34,6 +31,9 @@ from tuneyard.adapters.weighted import (
     open_weighted,
     parse_optional_weight,
 )
+from tuneyard.adapters.write import output
+from tuneyard.adapters.write.carried_tokenizer import PROMPT_FILES, carry_tokenizer, write_ends
+from tuneyard.adapters.write.modules_to_save import FullTensor, plan_full_tensors
 from tuneyard.core.errors import ContentError, RequestError, need
 from tuneyard.core.files import Fields, read_object, write_json, write_text
 from tuneyard.core.files.links import check_own_files

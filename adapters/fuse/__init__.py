@@ -1,0 +1,1 @@
+"""`adapter fuse`: write a full model."""

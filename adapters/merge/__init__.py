@@ -1,0 +1,1 @@
+"""`adapter merge` and `adapter extract`: write an adapter."""

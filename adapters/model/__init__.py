@@ -1,0 +1,1 @@
+"""An adapter: its files, kinds, weights in a sum, origin, and the arithmetic on its factors."""

@@ -1,0 +1,1 @@
+"""`adapter show`: measure, print and draw adapters."""
