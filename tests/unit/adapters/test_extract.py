@@ -11,7 +11,7 @@ from tests.json_files import read_json, write_json
 from tests.messages import printed
 from tests.unit.adapters.commands import call
 from tests.unit.adapters.make import base_tensors, delta, make, make_base
-from tuneyard.adapters.merge.merge import extract as extracting
+from tuneyard.adapters.merge import extract as extracting
 from tuneyard.adapters.model.store import open_adapter
 
 MATRICES = [f"model.layers.{layer}.self_attn.{name}_proj" for layer in (0, 1) for name in "qv"]

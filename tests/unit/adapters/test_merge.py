@@ -11,8 +11,8 @@ from tests.folders import names
 from tests.json_files import read_json
 from tests.messages import raises
 from tests.unit.adapters.make import PREFIX, bf16_bits, delta, dense, factors, make, stored
+from tuneyard.adapters.merge import merge as merging
 from tuneyard.adapters.merge.merge import MergeRequest, error_sentence, merge, plan_merging, relative
-from tuneyard.adapters.merge.merge import merge as merging
 from tuneyard.adapters.methods import find_method
 from tuneyard.adapters.model.store import open_adapter
 from tuneyard.core.errors import ContentError, RequestError

@@ -13,8 +13,8 @@ from tests.unit.adapters.llama import make_llama
 from tests.unit.adapters.make import factors, make
 from tuneyard.adapters.export.gguf_files import to_gguf, write_gguf
 from tuneyard.adapters.export.source import open_source
-from tuneyard.adapters.fuse.fuse import fuse as fusing
-from tuneyard.adapters.merge.merge import merge as merging
+from tuneyard.adapters.fuse import fuse as fusing
+from tuneyard.adapters.merge import merge as merging
 from tuneyard.adapters.model.store import open_adapter
 from tuneyard.core.errors import RequestError
 from tuneyard.core.files import HeldError
