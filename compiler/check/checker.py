@@ -12,7 +12,7 @@ from tuneyard.compiler.chat.message_forms import SYSTEM
 from tuneyard.compiler.check.cleaning import cleaner, wrapped
 from tuneyard.compiler.check.label_keys import keys_of, label_keys
 from tuneyard.compiler.check.plugin_columns import reader_of, refuse_unwritable
-from tuneyard.compiler.check.sources import all_are_filled, is_filled, sources_in
+from tuneyard.compiler.check.source_columns import all_are_filled, is_filled, source_columns_in
 from tuneyard.compiler.check.text_columns import fallback_columns
 from tuneyard.compiler.check.unused_columns import Unused
 from tuneyard.compiler.columns.loss_flags import MessageKeys
@@ -283,7 +283,7 @@ class Checker:
         sources_of_rows: dict[str, list[str | None]] = {}
         missing = []
         for column in self.spec.columns:
-            filled_sources = sources_in(column, names, rows)
+            filled_sources = source_columns_in(column, names, rows)
             if filled_sources:
                 chosen = self._chosen(column, filled_sources, rows)
                 if isinstance(chosen, str):

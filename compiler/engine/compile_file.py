@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tuneyard.compiler.check.checker import Types
-from tuneyard.compiler.check.sources import find_source
+from tuneyard.compiler.check.source_columns import find_source_column
 from tuneyard.compiler.engine.request import CompileJob
 from tuneyard.compiler.engine.row_loop import FileResult, Reading, RowLoop, SourceRows
 from tuneyard.compiler.lint.runner import RowLints
@@ -65,7 +65,7 @@ class FileJob:
     @property
     def input_spec(self) -> Spec:
         """The spec of the file's source in a mixture, of other specs the spec itself."""
-        return self.job.spec.of_input(self.item.split)
+        return self.job.spec.of_input(self.item.input_name)
 
     def new_problems(self) -> Problems:
         """A collection of the problems of the file."""
@@ -84,7 +84,7 @@ def compile_file(file_job: FileJob) -> FileResult:
         SourceRows.of(item, file_job.input_spec),
         file_job.before,
         most_rows=job.request.limit or NO_LIMIT,
-        most_kept=most_kept(job.spec, item.split),
+        most_kept=most_kept(job.spec, item.input_name),
         moved=file_job.moved,
     )
     savepoints = [file.savepoint() for file in file_job.files]
@@ -97,7 +97,7 @@ def compile_file(file_job: FileJob) -> FileResult:
             if rejected and rejected.exists():
                 os.truncate(rejected, rejected_size)
         _write_rows(reading, file_job.input_spec, file_job.files)
-    return reading.complete(TRAIN_SPLIT if job.spec.mix else item.split)
+    return reading.complete(TRAIN_SPLIT if job.spec.mix else item.input_name)
 
 
 def _write_rows(reading: Reading, spec: Spec, files: Sequence[RecordFile]) -> None:
@@ -125,8 +125,9 @@ def compile_alone(common: tuple[CompileJob, TypesByInput], item: Input, folder: 
         folder.mkdir()
     job, types = common
     with contextlib.ExitStack() as stack:
-        files = [stack.enter_context(file) for file in fragment_files(job.spec.of_input(item.split), folder)]
-        before = FileResult(Problems(), types=dict(types.get(item.split, {})))
+        spec = job.spec.of_input(item.input_name)
+        files = [stack.enter_context(file) for file in fragment_files(spec, folder)]
+        before = FileResult(Problems(), types=dict(types.get(item.input_name, {})))
         return compile_file(FileJob(job, item, before, files, folder))
 
 
@@ -145,6 +146,9 @@ def fragment_files(spec: Spec, folder: Path | None) -> Iterator[RecordFile]:
 
 def numbers_rows(item: Input, spec: Spec) -> bool:
     """True if the rows of a file get their numbers as ids: its first rows have no source of ids."""
-    numbered = [column for column in spec.columns if column.default == ROW_NUMBER]
-    rows = SourceRows.of(item, spec).first() if numbered else None
-    return rows is not None and any(find_source(column, rows.names(), rows) is None for column in numbered)
+    columns = [column for column in spec.columns if column.default == ROW_NUMBER]
+    rows = SourceRows.of(item, spec).first() if columns else None
+    if rows is None:
+        return False
+    names = rows.names()
+    return any(find_source_column(column, names, rows) is None for column in columns)

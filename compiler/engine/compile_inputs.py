@@ -135,9 +135,9 @@ def _one_process(job: CompileJob) -> str:
         return _("it is one file, {path}", path=inputs[0].display_path)
     if request.limit is not None:
         return _("--limit {number} ends with the first rows", number=request.limit)
-    if any(most_kept(spec, item.split) < NO_LIMIT for item in inputs):
+    if any(most_kept(spec, item.input_name) < NO_LIMIT for item in inputs):
         return _("a mixture that streams from a hub reads as far as its shares go")
     for item in inputs:
-        if numbers_rows(item, spec.of_input(item.split)):
+        if numbers_rows(item, spec.of_input(item.input_name)):
             return _("{path} has no ids, and the rows of all files are numbered", path=item.display_path)
     return ""

@@ -48,7 +48,7 @@ class CompileRequest(NamedTuple):
 class CompileJob:
     """A compile, complete before the first row is read: nothing that it needs is looked for again.
 
-    - `spec`: the spec with which the inputs are read, as `read.inputs.find_sources` gives both.
+    - `spec`: the spec with which the inputs are read, as `read.inputs.spec_with_inputs` gives both.
     - `stamps`: the identity of each input's content when it was found.
     """
 

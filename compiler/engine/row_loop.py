@@ -43,7 +43,7 @@ class SourceRows(NamedTuple):
     @classmethod
     def of(cls, item: Input, spec: Spec) -> "SourceRows":
         """The rows of an input as the spec describes its source."""
-        return cls(item.path, item.display_path, spec.source, item.split, item.names)
+        return cls(item.path, item.display_path, spec.source, item.input_name, item.names)
 
     def read(
         self, problems: Problems, most_rows: int = NO_LIMIT, moved: Moved | None = None

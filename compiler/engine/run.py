@@ -82,7 +82,9 @@ class Run:
 
     def inputs_of(self, input_name: str) -> list[tuple[int, Input]]:
         """The numbered source files of an input, in their order."""
-        return [(number, item) for number, item in enumerate(self.job.inputs) if item.split == input_name]
+        return [
+            (number, item) for number, item in enumerate(self.job.inputs) if item.input_name == input_name
+        ]
 
     def folder_of(self, number: int) -> Path | None:
         """The folder to which a worker writes the records of the file with this number, None for a check."""
@@ -152,7 +154,7 @@ class Run:
 
     def _append(self, folder: Path, item: Input, files: Sequence[RecordFile]) -> None:
         """Append the records and the rejected rows that a worker has written to a folder."""
-        fragments = fragment_files(self.spec.of_input(item.split), folder)
+        fragments = fragment_files(self.spec.of_input(item.input_name), folder)
         for file, fragment in zip(files, fragments, strict=True):
             file.add_fragment(fragment.path)
         rejected = self.job.new_problems(self.staged).rejected

@@ -3,7 +3,7 @@
 from functools import cache
 from typing import NamedTuple
 
-from tuneyard.compiler.check.sources import find_source
+from tuneyard.compiler.check.source_columns import find_source_column
 from tuneyard.compiler.init.column_statistics import FileStatistics
 from tuneyard.compiler.init.proposal import Proposal, ProposedColumn
 from tuneyard.compiler.rows import Fields, without
@@ -93,7 +93,7 @@ def _fits(candidate: BundledSpec, proposal: Proposal) -> bool:
 def _source_column(column: Column, statistics: FileStatistics) -> str:
     """The path that a spec's column finds in the file by itself, "" if there is none of a fitting type."""
     rows = statistics.first_rows
-    path = find_source(column, rows.names(), rows) or ""
+    path = find_source_column(column, rows.names(), rows) or ""
     column_type = column.type
     is_fitting = "items" in column_type.schema
     if path in statistics.leaves:

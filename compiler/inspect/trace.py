@@ -8,7 +8,7 @@ from typing import NamedTuple, TypeVar
 
 from tuneyard.compiler.engine.row_loop import FileResult, Reading, RowLoop, SourceRows
 from tuneyard.compiler.read.dataset_reader import raw_text, single_records
-from tuneyard.compiler.read.inputs import find_sources
+from tuneyard.compiler.read.inputs import spec_with_inputs
 from tuneyard.compiler.rows import Batch
 from tuneyard.compiler.rows.counts import Counts
 from tuneyard.compiler.rows.problems import Problems
@@ -90,21 +90,21 @@ def kept_rows(spec: Spec, sources: Sequence[str]) -> Iterator[KeptRow]:
     `ProblemsError` if a file lacks a column, and after the last row if others are wrong.
     """
     problems = Problems()
-    spec, inputs = find_sources(spec, sources)
+    spec, inputs = spec_with_inputs(spec, sources)
     rows_before: Counter[str] = Counter()  # by split; rows without ids are numbered over all its files
     for item in inputs:
-        input_spec = spec.of_input(item.split)
-        split = item.split
+        input_spec = spec.of_input(item.input_name)
+        split = item.input_name
         if spec.mix or (spec.split and not spec.split.is_given):
             split = spec.splits[0]
         rows_shown = 0
-        before = FileResult(Problems(), counts=Counts(read=rows_before[item.split]))
+        before = FileResult(Problems(), counts=Counts(read=rows_before[item.input_name]))
         for reading in RowLoop(input_spec, SourceRows.of(item, input_spec), before).readings(Problems):
             for number, (row, batch) in enumerate(_each_row(reading), 1):
                 if number > rows_shown:  # all are read again if a later row shows what the earlier ones are
                     rows_shown = number
                     yield KeptRow(input_spec, split, row, batch)
-        rows_before[item.split] += reading.complete(split).counts.read
+        rows_before[item.input_name] += reading.complete(split).counts.read
         problems_of_file = reading.result.problems
         if problems_of_file.fatal:
             raise ProblemsError(problems_of_file.errors, spec.name)

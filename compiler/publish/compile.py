@@ -14,7 +14,7 @@ from tuneyard.compiler.engine.request import (
     Identity,
 )
 from tuneyard.compiler.publish.registry import Registry
-from tuneyard.compiler.read.inputs import find_sources, refuse_changed
+from tuneyard.compiler.read.inputs import refuse_changed, spec_with_inputs
 from tuneyard.compiler.rows.problems import KEPT, Problems
 from tuneyard.compiler.spec.model import Spec
 from tuneyard.core.datasets import TRAIN_SPLIT
@@ -75,11 +75,11 @@ def _find_job(spec: Spec, request: CompileRequest) -> CompileJob:
                 missing=missing("rensa"),
             )
         )
-    spec, inputs = find_sources(spec, request.sources)
+    spec, inputs = spec_with_inputs(spec, request.sources)
     shares = request.over.get("split")
     if spec.split and spec.split.is_given and isinstance(shares, dict):
         option = " ".join(f"--split {split}={share:g}" for split, share in shares.items())
-        item = next(item for item in inputs if item.split != TRAIN_SPLIT)
+        item = next(item for item in inputs if item.input_name != TRAIN_SPLIT)
         raise RequestError(
             _(
                 "{option} has no effect: {path} has the rows of {split}, so that none are "
@@ -87,7 +87,7 @@ def _find_job(spec: Spec, request: CompileRequest) -> CompileJob:
                 "{part}=PATH",
                 option=option,
                 path=item.display_path,
-                split=item.split,
+                split=item.input_name,
                 part=TRAIN_SPLIT,
             )
         )

@@ -72,7 +72,7 @@ class Registry:
         A split that has no source any more is deleted only with `force`. Returns the entries of all splits.
         """
         target = self.folder / spec.name
-        splits_with_source = {item.split for item in inputs}
+        splits_with_source = {item.input_name for item in inputs}
         entries = entries_of(spec, spec.splits)
         real_target = os.path.realpath(target)  # Path.resolve raises at a loop of links
         for item in inputs:

@@ -35,9 +35,9 @@ def texts_by_line(spec: Spec, inputs: Sequence[Input]) -> Iterator[Problem]:
     """Warn of each folder with several .txt files: they may be documents, and their lines become rows."""
     folders: Counter[tuple[Path, str]] = Counter()
     for item in inputs:
-        source = spec.of_input(item.split).source
-        if isinstance(item.path, Path) and suffix(item.path) == ".txt" and not source.steps(item.split):
-            folders[item.path.parent, item.split] += 1
+        source = spec.of_input(item.input_name).source
+        if isinstance(item.path, Path) and suffix(item.path) == ".txt" and not source.steps(item.input_name):
+            folders[item.path.parent, item.input_name] += 1
     for (folder, _unused), files in folders.items():
         if files > 1:
             message = _(
@@ -116,9 +116,9 @@ def notes_on_splits(spec: Spec, inputs: Sequence[Input]) -> list[str]:
         if len(paths) > 1:
             line += _(" (and {paths} more like it)", paths=len(paths) - 1)
         notes.append(line)
-    splits_with_rows = {item.split for item in inputs}
+    splits_with_rows = {item.input_name for item in inputs}
     if spec.split and spec.split.is_given and TRAIN_SPLIT in splits_with_rows:
-        held_out = next(item for item in inputs if item.split != TRAIN_SPLIT)
+        held_out = next(item for item in inputs if item.input_name != TRAIN_SPLIT)
         notes.append(
             _(
                 "{path}: held-out rows, so that {name} draws none from those to train on",
@@ -135,7 +135,7 @@ def _without_training_rows(spec: Spec, inputs: Sequence[Input]) -> str:
     """The note that all rows are held out, with the command that also gives rows to train on."""
     words = ["tuneyard", "data", "compile", spec.name, "--source", f"{TRAIN_SPLIT}=TRAINING_ROWS"]
     for item in {item.display_path: item for item in inputs}.values():
-        words += ["--source", f"{item.split}={item.display_path}"]
+        words += ["--source", f"{item.input_name}={item.display_path}"]
     path = inputs[0].display_path
     return (
         f"{path}: no source has rows of {TRAIN_SPLIT}; to train on others and evaluate on these: "

@@ -60,14 +60,15 @@ _HUB_PAGE = re.compile(r"https?://.*/datasets/([\w.-]+/[\w.-]+)")
 
 
 class Input(NamedTuple):
-    """One file to read: the split that its rows go to, and its path as the user gave it.
+    """One file to read, and the input that it is of: a split, or a source of a mixture.
 
+    - `input_name`: that of the split or source (`Spec.input_names`). `path`: as the user gave it.
     - `folder`: the folder, or the file itself, that the user gave; None for a file of a hub.
     - `names`: the members of an archive, or the sheets of a workbook, that have these rows; () for all.
     - `note`: what its name says about its split, unless the spec's own names decide; "" for nothing.
     """
 
-    split: str
+    input_name: str
     path: SourceFile
     folder: SourcePath | None = None
     names: tuple[str, ...] = ()
@@ -88,12 +89,12 @@ class Input(NamedTuple):
         return f"{self.display_path}, sheet {self.names[0]}"
 
     def identity(self) -> dict[str, str]:
-        """The input in `sources` of a manifest: split, path and hash.
+        """The file in `sources` of a manifest: split (or source of a mixture), path and hash.
 
         A remote file has "" and its version: hashing it would mean fetching it. A commit in its address
         is version enough.
         """
-        source = {"split": self.split, "path": self.display_path, "sha256": ""}
+        source = {"split": self.input_name, "path": self.display_path, "sha256": ""}
         if self.names:
             source["names"] = ", ".join(self.names)
         if isinstance(self.path, Path):
@@ -118,7 +119,7 @@ def find_inputs(spec: Spec, sources: Sequence[str]) -> list[Input]:
     """The files to read: those of `--source`, or of the spec, or of data/raw/NAME. `RequestError` if none.
 
     Each source of a mixture needs files or a hub. `--source` and the spec may each name some of them.
-    The splits are those of the spec that `find_sources` returns.
+    The splits are those of the spec that `spec_with_inputs` returns.
     """
     raw_folder = RAW / spec.name
     with_splits = with_given_splits(spec)
@@ -126,14 +127,14 @@ def find_inputs(spec: Spec, sources: Sequence[str]) -> list[Input]:
     for source in sources:
         inputs += _inputs_of_option(with_splits, source)
     if spec.mix or not inputs:
-        filled_inputs = {item.split for item in inputs}
+        filled_inputs = {item.input_name for item in inputs}
         for input_name, paths in spec.source.files.items():
             if input_name not in filled_inputs:
                 for path in paths:
                     for file_or_folder in _paths_of_spec(spec, path):
                         inputs += _inputs(spec, input_name, file_or_folder)
     if spec.mix:
-        filled_inputs = {item.split for item in inputs}
+        filled_inputs = {item.input_name for item in inputs}
         hubs = {name: each.source.hub for name, each in spec.mix.sources.items() if name not in filled_inputs}
         missing = [name for name, hub in hubs.items() if not hub]
         if missing:
@@ -155,16 +156,16 @@ def find_inputs(spec: Spec, sources: Sequence[str]) -> list[Input]:
     if not inputs:
         fix = _("give one with --source PATH, or put its files into {raw_folder}/", raw_folder=raw_folder)
         raise RequestError(_("no source for {name}: {fix}", name=spec.name, fix=fix))
-    return sorted(inputs, key=lambda item: with_splits.input_names.index(item.split))
+    return sorted(inputs, key=lambda item: with_splits.input_names.index(item.input_name))
 
 
-def find_sources(spec: Spec, sources: Sequence[str]) -> tuple[Spec, list[Input]]:
-    """The spec with which the files are read, and the files: those that hold rows out replace its draw.
+def spec_with_inputs(spec: Spec, sources: Sequence[str]) -> tuple[Spec, list[Input]]:
+    """The spec with which the files are read, and the files. Files of held-out rows replace its draw.
 
     A row of a mixture goes to the first of its sources whose keywords it has.
     """
     inputs = find_inputs(spec, sources)
-    if spec.split and any(item.split != TRAIN_SPLIT for item in inputs):
+    if spec.split and any(item.input_name != TRAIN_SPLIT for item in inputs):
         spec = with_given_splits(spec)
     return _with_earlier_keywords(spec, inputs), inputs
 
@@ -340,7 +341,7 @@ def _saved_inputs(spec: Spec, path: SourcePath, only_split: str = "") -> list[In
             if split in spec.source.held_out and not only_split:
                 note = _("{named_like} {split}, read as {split}", named_like=NAMED_LIKE, split=split)
             inputs += [Input(split, file, path, note=note) for file in files]
-    has_rows_to_train_on = any(item.split == TRAIN_SPLIT for item in inputs)
+    has_rows_to_train_on = any(item.input_name == TRAIN_SPLIT for item in inputs)
     if only_split not in ("", TRAIN_SPLIT) or TRAIN_SPLIT not in spec.input_names or has_rows_to_train_on:
         return inputs
     unnamed = [name for name in files_by_split if name not in accepted and not splits_named_in(name)]
@@ -508,7 +509,7 @@ def _with_earlier_keywords(spec: Spec, inputs: Sequence[Input]) -> Spec:
     sources = dict(spec.mix.sources)
     earlier: dict[tuple[str, ...], tuple[str, ...]] = {}
     for name, source in sources.items():
-        files = tuple(item.display_path for item in inputs if item.split == name)
+        files = tuple(item.display_path for item in inputs if item.input_name == name)
         taken = earlier.get(files, ())
         if source.filter.keywords:
             sources[name] = source._replace(filter=source.filter._replace(taken=taken))

@@ -233,4 +233,4 @@ def test_a_name_of_two_splits_is_the_first_ones(bench):
     text = GOOD.replace("dataset: t, file: t.jsonl", 'dataset: "t_{split}", file: "t_{split}.jsonl"')
     spec = load_spec(str(bench.write("t.yaml", source + text.strip())))
     rows = bench.write("rows.jsonl", "")
-    assert [each.split for each in find_inputs(spec, [f"all={rows}"])] == ["train"]
+    assert [each.input_name for each in find_inputs(spec, [f"all={rows}"])] == ["train"]

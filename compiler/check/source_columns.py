@@ -7,7 +7,7 @@ from tuneyard.compiler.spec.column_types import Column, Values
 from tuneyard.core.datasets import filled
 
 
-def sources_in(column: Column, names: Sequence[str], rows: Rows) -> list[str]:
+def source_columns_in(column: Column, names: Sequence[str], rows: Rows) -> list[str]:
     """The source columns of a target column in rows, in the order of its names. Exact names come first.
 
     `names` are those of the rows.
@@ -23,9 +23,9 @@ def sources_in(column: Column, names: Sequence[str], rows: Rows) -> list[str]:
     return sources
 
 
-def find_source(column: Column, names: Sequence[str], rows: Rows) -> str | None:
+def find_source_column(column: Column, names: Sequence[str], rows: Rows) -> str | None:
     """The source column that rows fill, otherwise one that they have. None if they have none."""
-    sources = sources_in(column, names, rows)
+    sources = source_columns_in(column, names, rows)
     for source in sources:
         if any(map(is_filled, rows.column(source))):
             return source
