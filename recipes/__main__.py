@@ -3,9 +3,8 @@
 from tuneyard.core.cli.main import LazyGroup
 from tuneyard.core.cli.run import run_command
 
-MODULES = {"new": "new.command", "sweep": "sweep.command"}
 COMMANDS = {
-    name: f"tuneyard.recipes.{MODULES.get(name, name)}:command"
+    name: f"tuneyard.recipes.{name}.command:command"
     for name in ("new", "check", "plan", "train", "best", "sweep", "base")
 }
 cli = LazyGroup(

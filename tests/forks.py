@@ -40,7 +40,7 @@ with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as line:
 NOWHERE = os.open(os.devnull, os.O_WRONLY)
 WHOLE = (
     "llamafactory.data", "llamafactory.hparams", "llamafactory.model", "llamafactory.train.tuner",
-    "tuneyard.recipes.inspection",
+    "tuneyard.recipes.llamafactory.inspection",
     "bitsandbytes", "scipy.io", "transformers.integrations.integration_utils",
     "transformers.models.qwen2.modeling_qwen2",
 )  # fmt: skip
@@ -202,10 +202,10 @@ def end_at_once(code: int) -> NoReturn:
 def share_llamafactory() -> None:
     """Start the forkserver of the recipes here, where it imports LLaMA-Factory once for all forks.
 
-    The product leaves that to each fork (recipes/llamafactory_preload.py), which could not use the GPU
+    The product leaves that to each fork (recipes/llamafactory/preload.py), which could not use the GPU
     otherwise. Forks of the tests see none.
     """
-    from tuneyard.recipes import llamafactory_client
+    from tuneyard.recipes.llamafactory import client as llamafactory_client
 
     os.environ["CUDA_VISIBLE_DEVICES"] = ""
     llamafactory_client.PRELOADED += WHOLE
@@ -216,10 +216,10 @@ def share_llamafactory() -> None:
 
 
 def import_tuneyard() -> None:
-    """Import all modules of Tuneyard but those that run a command or LLaMA-Factory when they are imported."""
+    """Import all modules of Tuneyard but those that do something when they are imported."""
     for module in pkgutil.walk_packages(tuneyard.__path__, "tuneyard."):
         _, _, name = module.name.rpartition(".")
-        if not name.startswith(("__main__", "llamafactory_")):
+        if name not in ("__main__", "preload"):
             importlib.import_module(module.name)
 
 

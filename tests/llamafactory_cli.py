@@ -9,7 +9,7 @@ from multiprocessing import reduction
 from pathlib import Path
 from typing import Any
 
-from tuneyard.recipes.llamafactory_client import CONTEXT
+from tuneyard.recipes.llamafactory.client import CONTEXT
 
 
 def run(words: list[str], folder: str, environment: dict[str, str], streams: list[Any]) -> None:

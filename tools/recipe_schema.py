@@ -13,7 +13,7 @@ from typing import Any
 from tuneyard.core.files import versions, write_text
 from tuneyard.core.llamafactory.arguments import training_arguments
 from tuneyard.core.llamafactory.templates import all_templates, tool_formats
-from tuneyard.recipes.schema import LISTS, SCHEMA
+from tuneyard.recipes.recipe.schema import LISTS, SCHEMA
 
 TYPES: dict[object, str] = {
     bool: "boolean", int: "integer", float: "number", str: "string", dict: "object", list: "array",

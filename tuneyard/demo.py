@@ -215,7 +215,7 @@ def _execute(words: Sequence[str], title: str) -> None:
     """Run a command of `tuneyard` with its output in the log; it ends when this process ends."""
     command_line = shlex.join(["tuneyard", *words])
     python = [sys.executable, "-m"]
-    command = [*python, "tuneyard.recipes.launch", str(os.getpid()), *python, "tuneyard", *words]
+    command = [*python, "tuneyard.recipes.llamafactory.launch", str(os.getpid()), *python, "tuneyard", *words]
     environment = {"GLIBC_TUNABLES": KEEP_MEMORY, **os.environ}
     environment |= {**python_variables(), "PYTHONUNBUFFERED": "1"}
     if sys.stdout.isatty():

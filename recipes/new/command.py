@@ -20,11 +20,10 @@ from tuneyard.core.files.scratch import scratch_folder
 from tuneyard.core.language.message import _, counted, joined, marked
 from tuneyard.core.language.messages import say
 from tuneyard.core.llamafactory.template_choice import TemplateChoice
-from tuneyard.recipes.answer import Facts, LaidOut, Rows
-from tuneyard.recipes.check import Checked, ask_check, quick_check
-from tuneyard.recipes.hardware import GPUS, GpuModel, Machine, gpu_model, machine, target_option
-from tuneyard.recipes.llamafactory_client import LlamaFactory, ask_measures, code_option
-from tuneyard.recipes.model_source import may_be_here
+from tuneyard.recipes.check.command import Checked, ask_check, quick_check
+from tuneyard.recipes.llamafactory.answer import Facts, LaidOut, Rows
+from tuneyard.recipes.llamafactory.client import LlamaFactory, ask_measures, code_option
+from tuneyard.recipes.machine.hardware import GPUS, GpuModel, Machine, gpu_model, machine, target_option
 from tuneyard.recipes.new.dataset import STAGES, training_data
 from tuneyard.recipes.new.memory import GpuFit, gpu_fit, write_zero_file, zero_setting
 from tuneyard.recipes.new.objectives import OBJECTIVES
@@ -41,10 +40,11 @@ from tuneyard.recipes.new.settings import (
     sections,
 )
 from tuneyard.recipes.new.text import recipe_text
-from tuneyard.recipes.plan import Offer, make_plan, memory_line, time_line, unknown_lines
+from tuneyard.recipes.plan.command import Offer, make_plan, memory_line, time_line, unknown_lines
 from tuneyard.recipes.recipe import Recipe, read_recipe
-from tuneyard.recipes.schedule import schedule_of
-from tuneyard.recipes.starting_weights import is_missing
+from tuneyard.recipes.recipe.model_source import may_be_here
+from tuneyard.recipes.recipe.schedule import schedule_of
+from tuneyard.recipes.rules.starting_weights import is_missing
 
 MOST_GPUS = (1, 2, 4, 8)
 

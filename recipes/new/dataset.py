@@ -21,9 +21,8 @@ from tuneyard.core.files.bounded_reading import BLOCK, open_regular
 from tuneyard.core.language.message import _, joined, relative
 from tuneyard.core.llamafactory.stages import rows_of
 from tuneyard.core.records import PLACEHOLDERS
-from tuneyard.recipes.data import locate
 from tuneyard.recipes.new.objectives import OBJECTIVES, objectives_of
-from tuneyard.recipes.rows import COUNTED
+from tuneyard.recipes.recipe.data import COUNTED, locate
 
 THOUGHT = b"<think>"
 

@@ -14,13 +14,13 @@ from tuneyard.core.language.message import _, counted
 from tuneyard.core.llamafactory.stages import PREFERENCE_STAGES
 from tuneyard.core.llamafactory.template_choice import TemplateChoice
 from tuneyard.core.records import KTO_TAG
-from tuneyard.recipes.hardware import Machine, cpu_computes_bf16
+from tuneyard.recipes.machine.hardware import Machine, cpu_computes_bf16
 from tuneyard.recipes.new.dataset import TrainingData
 from tuneyard.recipes.new.memory import GpuFit, zero_setting
 from tuneyard.recipes.new.objectives import OBJECTIVES
 from tuneyard.recipes.recipe import Recipe
-from tuneyard.recipes.rules import AMPERE
-from tuneyard.recipes.schedule import schedule_of
+from tuneyard.recipes.recipe.schedule import schedule_of
+from tuneyard.recipes.rules.setting_rules import AMPERE
 
 CUT = 0.01
 """The largest share of rows that the cutoff_len of a new recipe cuts."""

@@ -20,15 +20,15 @@ from tuneyard.core.files.temporaries import locked
 from tuneyard.core.language.message import _, counted, joined
 from tuneyard.core.text.secrets import public_text, public_words
 from tuneyard.core.training.metrics import METRICS, UNKNOWN, metric_of
-from tuneyard.recipes.hardware import machine
-from tuneyard.recipes.llamafactory_client import code_option
+from tuneyard.recipes.llamafactory.client import code_option
+from tuneyard.recipes.machine.hardware import machine
 from tuneyard.recipes.recipe import Recipe
 from tuneyard.recipes.sweep.grid import Grid, TrainingRun, parse_grid, plan_runs
 from tuneyard.recipes.sweep.results import check_folder, write_report, write_summary
 from tuneyard.recipes.sweep.run import check_first, commands, evaluate, finish_points, scoring_words
 from tuneyard.recipes.sweep.slots import SweepPlace, place_here, place_on_ray
 from tuneyard.recipes.sweep.state import read_results
-from tuneyard.recipes.train import train
+from tuneyard.recipes.train.command import train
 
 
 @cli_command(

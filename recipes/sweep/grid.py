@@ -11,7 +11,7 @@ from tuneyard.core.errors import RequestError
 from tuneyard.core.language.message import _
 from tuneyard.core.text.secrets import is_secret
 from tuneyard.recipes.recipe import Recipe, read_recipe
-from tuneyard.recipes.schema import LISTS, SHORT
+from tuneyard.recipes.recipe.schema import LISTS, SHORT
 
 LIST = r"\[[^\[\]]*\]"  # one value of several words
 LONGEST_NAME = 120  # bytes of a run's folder; file systems take 255 bytes, and checkpoints lie below it

@@ -23,11 +23,10 @@ from tuneyard.core.language.messages import say
 from tuneyard.core.llamafactory.prompt.token_weights import weights_file
 from tuneyard.core.text.secrets import public_text, public_words
 from tuneyard.core.training.training_run import TRAINING
-from tuneyard.recipes.check import ask_check, not_checked, quick_check
-from tuneyard.recipes.hardware import Machine, world_size
-from tuneyard.recipes.launch import environment, supervised, users_environment
-from tuneyard.recipes.llamafactory_client import LlamaFactory
-from tuneyard.recipes.model_source import require_model
+from tuneyard.recipes.check.command import ask_check, not_checked, quick_check
+from tuneyard.recipes.llamafactory.client import LlamaFactory
+from tuneyard.recipes.llamafactory.launch import environment, supervised, users_environment
+from tuneyard.recipes.machine.hardware import Machine, world_size
 from tuneyard.recipes.output_dir import (
     changed_inputs,
     changed_world_size,
@@ -36,11 +35,12 @@ from tuneyard.recipes.output_dir import (
     set_aside,
 )
 from tuneyard.recipes.recipe import Recipe
-from tuneyard.recipes.rules import evaluated, measured
-from tuneyard.recipes.schedule import schedule_of
+from tuneyard.recipes.recipe.model_source import require_model
+from tuneyard.recipes.recipe.schedule import schedule_of
+from tuneyard.recipes.rules.setting_rules import evaluated, measured
 from tuneyard.recipes.sweep.grid import RESULTS
 from tuneyard.recipes.sweep.slots import SweepPlace
-from tuneyard.recipes.train import train
+from tuneyard.recipes.train.command import train
 
 SCORED = "judged.json"  # the command that scored a run, written when all its results are there
 SCORE_LOG = "score.log"

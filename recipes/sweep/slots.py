@@ -14,7 +14,7 @@ from tuneyard.core.execution.local_processes import LocalProcesses
 from tuneyard.core.execution.machine_limits import available_cores, available_memory, visible_gpus
 from tuneyard.core.execution.ray_cluster import RayCluster
 from tuneyard.core.language.message import _, counted
-from tuneyard.recipes.hardware import Machine, machine
+from tuneyard.recipes.machine.hardware import Machine, machine
 from tuneyard.recipes.recipe import Recipe
 
 THREADS = "OMP_NUM_THREADS"

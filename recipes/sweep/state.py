@@ -5,7 +5,7 @@ from pathlib import Path
 
 from tuneyard.core.errors import TuneyardError
 from tuneyard.core.training.metrics import metric_of
-from tuneyard.recipes.hardware import Machine
+from tuneyard.recipes.machine.hardware import Machine
 from tuneyard.recipes.sweep.grid import Grid, TrainingRun
 from tuneyard.recipes.sweep.results import SweepResults, score
 from tuneyard.recipes.sweep.run import is_finished

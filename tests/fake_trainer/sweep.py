@@ -7,8 +7,9 @@ FAKE_GPUS is the machine's number of GPUs.
 import os
 
 from tuneyard.core.cli.run import run_command
-from tuneyard.recipes import hardware, train
+from tuneyard.recipes.machine import hardware
 from tuneyard.recipes.sweep import command, results
+from tuneyard.recipes.train import command as train
 
 if __name__ == "__main__":
     gpus = [hardware.Gpu("A100-80", 8)] * int(os.environ.get("FAKE_GPUS", "0"))

@@ -27,10 +27,10 @@ from tests.tiny import (
     write_adapter,
 )
 from tuneyard.core.errors import Problem, TuneyardError
-from tuneyard.recipes.check import ask_check, not_checked, quick_check
-from tuneyard.recipes.hardware import machine
-from tuneyard.recipes.llamafactory_client import LlamaFactory
-from tuneyard.recipes.plan import _lines, make_plan, read_offer
+from tuneyard.recipes.check.command import ask_check, not_checked, quick_check
+from tuneyard.recipes.llamafactory.client import LlamaFactory
+from tuneyard.recipes.machine.hardware import machine
+from tuneyard.recipes.plan.command import _lines, make_plan, read_offer
 from tuneyard.recipes.recipe import Recipe, read_recipe
 
 ROOT = Path(__file__).resolve().parents[2]

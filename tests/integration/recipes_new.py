@@ -19,8 +19,8 @@ from tests.json_files import read_json, read_lines, write_json
 from tests.tiny import CHATML, make_base, make_llama3, make_seeing, make_tiny
 from tuneyard.cli import cli
 from tuneyard.core.errors import TuneyardError
-from tuneyard.recipes.hardware import machine
-from tuneyard.recipes.llamafactory_client import LlamaFactory
+from tuneyard.recipes.llamafactory.client import LlamaFactory
+from tuneyard.recipes.machine.hardware import machine
 from tuneyard.recipes.new.command import new_recipe
 from tuneyard.recipes.new.dataset import training_data
 from tuneyard.recipes.new.settings import METHODS, RecipeRequest

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from tuneyard.recipes.rows import Packing
+from tuneyard.recipes.llamafactory.rows import Packing
 
 pytestmark = pytest.mark.slow
 

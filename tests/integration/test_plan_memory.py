@@ -21,7 +21,7 @@ from tuneyard.recipes.costs import (
     _activations,
     flops,
 )
-from tuneyard.recipes.layout import with_trained
+from tuneyard.recipes.llamafactory.layout import with_trained
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 SETUP = Setup(

@@ -9,7 +9,7 @@ from tests.conftest import ROOT
 from tests.forks import Forks
 from tests.json_files import read_json
 from tools.recipe_schema import SCHEMA, schema_text
-from tuneyard.recipes.token_weights import weighted_loss
+from tuneyard.recipes.llamafactory.token_weights import weighted_loss
 
 pytestmark = pytest.mark.slow
 NAMES = sorted(path.stem for path in (ROOT / "recipes").glob("*.yaml"))

@@ -8,7 +8,7 @@ import pytest
 from tests.json_files import write_json
 from tests.tiny import make_tiny
 from tuneyard.core.llamafactory.loader import Launch, read_arguments
-from tuneyard.recipes.inspection import inspect
+from tuneyard.recipes.llamafactory.inspection import inspect
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 RANK = 4
@@ -127,7 +127,9 @@ def test_an_edit_of_the_learning_rate_counts_no_row_again(plan_data, tmp_path, m
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     first = inspect(settings(plan_data), Launch())
     with monkeypatch.context() as patched:
-        patched.setattr("tuneyard.recipes.inspection.look", lambda *_: pytest.fail("it was counted again"))
+        patched.setattr(
+            "tuneyard.recipes.llamafactory.inspection.look", lambda *_: pytest.fail("it was counted again")
+        )
         assert inspect(settings(plan_data, learning_rate=0.02, logging_steps=3), Launch()) == first
     assert inspect(settings(plan_data, cutoff_len=16), Launch()).train != first.train
     assert inspect(settings(plan_data, lora_rank=8), Launch()).model != first.model

@@ -19,7 +19,7 @@ sys.exit(bool(asked))
 
 
 @pytest.mark.parametrize(
-    "module, asks", [("tuneyard.recipes.llamafactory_preload", False), ("llamafactory.model", True)]
+    "module, asks", [("tuneyard.recipes.llamafactory.preload", False), ("llamafactory.model", True)]
 )
 def test_importing_llamafactory_asks_for_gpus_and_the_forkserver_s_imports_do_not(module, asks) -> None:
     done = subprocess.run([sys.executable, "-c", PROGRAM.format(module=module)], cwd=ROOT)

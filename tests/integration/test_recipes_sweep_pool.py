@@ -17,7 +17,7 @@ from tests.integration.sweeps import start, sweep
 from tests.json_files import read_json
 from tests.messages import printed
 from tests.processes import wait_for_end, written
-from tuneyard.recipes import hardware
+from tuneyard.recipes.machine import hardware
 from tuneyard.recipes.sweep.grid import parse_grid, plan_runs
 from tuneyard.recipes.sweep.run import commands
 

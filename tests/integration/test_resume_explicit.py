@@ -15,9 +15,9 @@ import pytest
 
 from tests.json_files import read_json, write_json
 from tests.tiny import make_tiny
+from tuneyard.recipes.output_dir.resume import KEY, resume_problems, saved_rates, target_problems
 from tuneyard.recipes.recipe import Recipe
-from tuneyard.recipes.resume import KEY, resume_problems, saved_rates, target_problems
-from tuneyard.recipes.schedule import schedule_of
+from tuneyard.recipes.recipe.schedule import schedule_of
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 LINEAR = ["down_proj", "gate_proj", "k_proj", "o_proj", "q_proj", "up_proj", "v_proj"]

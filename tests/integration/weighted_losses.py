@@ -85,7 +85,7 @@ def main(folder: Path, model: str) -> None:
     from llamafactory.train.tuner import run_exp
 
     from tuneyard.core.llamafactory.prompt.token_weights import TokenWeights, read_weights
-    from tuneyard.recipes.token_weights import install
+    from tuneyard.recipes.llamafactory.token_weights import install
 
     register(folder)
     parent = workflow.CustomSeq2SeqTrainer

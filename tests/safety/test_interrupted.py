@@ -21,7 +21,7 @@ from tuneyard.eval.read.find import find_scored_runs
 from tuneyard.eval.read.results import PredictionLog, begin_scoring_run
 from tuneyard.eval.scoring import found_here
 from tuneyard.eval.scoring.found_here import adapter_folders
-from tuneyard.recipes.best import read_curve
+from tuneyard.recipes.best.command import read_curve
 
 
 @pytest.mark.parametrize(

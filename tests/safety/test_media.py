@@ -17,7 +17,7 @@ from tests.tiny import make_seeing
 from tuneyard.core.llamafactory.loader import Launch
 from tuneyard.core.llamafactory.local_media import LocalSounds, LocalVideos, broken_media
 from tuneyard.core.records.images import open_image
-from tuneyard.recipes.inspection import inspect
+from tuneyard.recipes.llamafactory.inspection import inspect
 
 av = pytest.importorskip("av")
 open_video = LocalVideos(av).open

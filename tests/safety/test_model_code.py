@@ -13,10 +13,10 @@ from tests.unit.recipes.make import write_recipe
 from tuneyard.core.llamafactory.loader import Launch, needs_code
 from tuneyard.core.records.images import FORMATS
 from tuneyard.recipes.__main__ import cli
-from tuneyard.recipes.answer import Facts
-from tuneyard.recipes.answer_rules import code_problems
-from tuneyard.recipes.inspection import inspect, measure
+from tuneyard.recipes.llamafactory.answer import Facts
+from tuneyard.recipes.llamafactory.inspection import inspect, measure
 from tuneyard.recipes.recipe import Recipe
+from tuneyard.recipes.rules.answer_rules import code_problems
 
 CLASSES = {
     "config.json": {"AutoConfig": "mailed.MailedConfig"},

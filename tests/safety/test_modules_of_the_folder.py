@@ -26,26 +26,26 @@ PROCESSES = {
                 assert result.error is None, result.error
     """,
     "the forkserver": """
-        from tuneyard.recipes import llamafactory_client
-        llamafactory_client.PRELOADED = []
-        llamafactory_client.start_forkserver()
-        process = llamafactory_client.CONTEXT.Process(target=os.getpid)
+        from tuneyard.recipes.llamafactory import client
+        client.PRELOADED = []
+        client.start_forkserver()
+        process = client.CONTEXT.Process(target=os.getpid)
         process.start()
         process.join()
         assert process.exitcode == 0
     """,
     "a supervised training": """
-        from tuneyard.recipes.launch import environment, supervised
+        from tuneyard.recipes.llamafactory.launch import environment, supervised
         command = [sys.executable, "-c", "import socket, tuneyard.core"]
         assert supervised(command, env=environment()).wait() == 0
     """,
     "torchrun with key-token weights": """
-        from tuneyard.recipes.launch import environment, supervised
+        from tuneyard.recipes.llamafactory.launch import environment, supervised
         command = [sys.executable, "-m", "tuneyard", "--version"]
         assert supervised(command, env=environment()).wait() == 0
     """,
     "a scoring command of a sweep": """
-        from tuneyard.recipes.launch import supervised, users_environment
+        from tuneyard.recipes.llamafactory.launch import supervised, users_environment
         command = [sys.executable, "-m", "tuneyard", "--version"]
         assert supervised(command, env=users_environment(command)).wait() == 0
     """,
@@ -56,7 +56,7 @@ PROCESSES = {
     """,
     "the installer of the demo's model": """
         from pathlib import Path
-        from tuneyard.recipes import base
+        from tuneyard.recipes.base import command as base
         from tuneyard.core.errors import RequestError
         base.installer = lambda: [sys.executable, "-m", "pip"]
         try:
@@ -117,7 +117,7 @@ def test_a_users_own_script_imports_what_lies_beside_it(tmp_path: Path) -> None:
     (tmp_path / "score.py").write_text("import helper\n")
     program = """
 import sys
-from tuneyard.recipes.launch import supervised, users_environment
+from tuneyard.recipes.llamafactory.launch import supervised, users_environment
 command = [sys.executable, "score.py"]
 sys.exit(supervised(command, env=users_environment(command)).wait())
 """
@@ -137,7 +137,7 @@ def test_each_place_that_starts_python_takes_these_variables() -> None:
     helpers = re.compile(r"\b(python_variables|environment|users_environment)\(|SAFE_PATH")
     without = {
         "core/cli/doctor.py",  # prints the path
-        "core/installation/packages.py",  # makes a command to print, and recipes/base.py's
+        "core/installation/packages.py",  # makes a command to print, and recipes/base/command.py's
         "eval/code.py",  # -I is stricter
     }
     files = []

@@ -27,7 +27,7 @@ from tuneyard.core.weights.tensors import open_weights
 from tuneyard.eval.backends import loading
 from tuneyard.eval.backends.gguf_tokens import check_fields
 from tuneyard.eval.backends.load import find_model
-from tuneyard.recipes.data import locate
+from tuneyard.recipes.recipe.data import locate
 
 SIZE = 5_000_000_000
 CONTENTS: dict[str, Callable[[Path], None]] = {

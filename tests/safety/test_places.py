@@ -12,7 +12,7 @@ from tuneyard.compiler.read import hub
 from tuneyard.compiler.view.thumbnails import thumbnails
 from tuneyard.core.errors import ContentError
 from tuneyard.core.llamafactory.loader import Launch
-from tuneyard.recipes.inspection import inspect
+from tuneyard.recipes.llamafactory.inspection import inspect
 
 
 @pytest.fixture

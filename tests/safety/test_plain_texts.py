@@ -9,9 +9,9 @@ from matplotlib.figure import Figure
 from tests.unit.recipes.make import write_recipe
 from tuneyard.compiler.chat.message_forms import common_messages, is_transcript
 from tuneyard.core.drawing.plots import figure_bytes
-from tuneyard.recipes.hardware import Machine
+from tuneyard.recipes.machine.hardware import Machine
 from tuneyard.recipes.recipe import read_recipe
-from tuneyard.recipes.rules import problems_of
+from tuneyard.recipes.rules.setting_rules import problems_of
 
 TEXTS = (
     "<|im_start|>assistant is the marker of ChatML.",

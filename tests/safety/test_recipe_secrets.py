@@ -20,11 +20,11 @@ from tuneyard.core.text.secrets import is_secret, public_words
 from tuneyard.core.training.metrics import metric_of
 from tuneyard.core.training.training_run import training_settings
 from tuneyard.recipes.__main__ import cli
-from tuneyard.recipes.hardware import Machine
-from tuneyard.recipes.launch import LOG, launch
+from tuneyard.recipes.llamafactory.launch import LOG, launch
+from tuneyard.recipes.machine.hardware import Machine
 from tuneyard.recipes.output_dir import changed_inputs, inputs_of, training_record
 from tuneyard.recipes.recipe import read_recipe
-from tuneyard.recipes.rules import problems_of
+from tuneyard.recipes.rules.setting_rules import problems_of
 from tuneyard.recipes.sweep.grid import parse_grid, plan_runs
 from tuneyard.recipes.sweep.results import SweepResults, write_summary
 from tuneyard.recipes.sweep.run import commands, evaluate, is_scored

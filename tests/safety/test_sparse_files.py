@@ -183,7 +183,7 @@ OWN = {  # the readers themselves, files of the package, of the system, and of t
     "core/datasets/bundled_recipes.py",
     "core/drawing/page.py", "core/execution/machine_limits.py", "core/installation/checkout.py",
     "core/cli/doctor.py", "core/language/messages.py", "core/weights/class_defaults.py",
-    "recipes/cache.py", "recipes/hardware.py", "compiler/spec/file.py",
+    "recipes/llamafactory/cache.py", "recipes/machine/hardware.py", "compiler/spec/file.py",
     "compiler/write/record_file.py",
 }  # fmt: skip
 

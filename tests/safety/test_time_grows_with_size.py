@@ -36,7 +36,7 @@ from tuneyard.eval.metrics.reports import parse_report
 from tuneyard.eval.read.find import parse_source, read_scored_runs
 from tuneyard.eval.read.scored_run import ScoredRun
 from tuneyard.eval.show.plots import kinds_chart
-from tuneyard.recipes.config_sizes import check_sizes
+from tuneyard.recipes.llamafactory.config_sizes import check_sizes
 
 SECONDS = 8
 N = 300_000

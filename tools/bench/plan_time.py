@@ -14,7 +14,7 @@ from scipy.optimize import least_squares
 
 from tests.unit.recipes.test_costs import CASES, GATHERED, Case
 from tuneyard.recipes.costs import PACE, Pace, duration, flops
-from tuneyard.recipes.hardware import GPUS
+from tuneyard.recipes.machine.hardware import GPUS
 
 ROBUST = 0.2  # log ratio beyond which a published time pulls less
 PRIOR = 0.05  # keeps a constant where it is when no case of a fit depends on it

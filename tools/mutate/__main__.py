@@ -1,6 +1,6 @@
 """python -m tools.mutate [PATTERN…]: put errors into the code, one by one, and count those that tests see.
 
-Run it after a change of tests, or for a new module with its pattern ('recipes/costs.py'). It draws as many
+Run it after a change of tests, or for a new module with its pattern ('recipes/costs/*'). It draws as many
 errors from each package, and runs the tests of the package against each, until one fails. Errors that change
 nothing anybody could see are in equivalent.yaml with the reason. It works in a copy of the checkout. An
 interrupted run resumes, unless a file has changed since.

@@ -238,7 +238,7 @@ def test_bars_are_drawn_on_a_terminal_only(terminal: bool) -> None:
 @pytest.mark.parametrize(
     ("module", "name", "words"),
     [
-        ("tuneyard.recipes.train", "command", ["r.yaml"]),
+        ("tuneyard.recipes.train.command", "command", ["r.yaml"]),
         ("tuneyard.recipes.sweep.command", "command", ["r.yaml", "lora_rank=4,8"]),
         ("tuneyard.adapters.__main__", "fuse", ["a", "--base", "b", "--out", "o"]),
     ],
@@ -250,7 +250,7 @@ def test_long_commands_say_how_they_resume(
         raise KeyboardInterrupt
 
     for first_call in (
-        "tuneyard.recipes.train.read_recipe",
+        "tuneyard.recipes.train.command.read_recipe",
         "tuneyard.recipes.sweep.command.parse_grid",
         "tuneyard.adapters.fuse.fuse.fuse_request",
     ):

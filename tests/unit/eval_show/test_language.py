@@ -38,7 +38,7 @@ from tuneyard.eval.read.logs.defect import DETAILED
 from tuneyard.eval.scoring.weights import Axes
 from tuneyard.eval.show.html import terms
 from tuneyard.eval.show.tables import markdown
-from tuneyard.recipes import best
+from tuneyard.recipes.best import command as best
 from tuneyard.recipes.sweep import results
 from tuneyard.recipes.sweep.grid import Grid
 

@@ -8,7 +8,7 @@ import pytest
 from tests.json_files import read_json, write_json
 from tests.unit.core.test_next_step import require_accepted
 from tuneyard.core.datasets import REGISTRY
-from tuneyard.recipes.after_training import after_best, after_training
+from tuneyard.recipes.output_dir.after_training import after_best, after_training
 from tuneyard.recipes.recipe import Recipe
 
 LABELS = [{"instruction": f"Is {n} even?", "output": ("no", "yes")[n % 2 == 0]} for n in range(6)]

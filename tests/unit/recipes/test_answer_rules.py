@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tuneyard.recipes.answer import Facts, LaidOut
-from tuneyard.recipes.answer_rules import reward_problems
+from tuneyard.recipes.llamafactory.answer import Facts, LaidOut
 from tuneyard.recipes.recipe import read_recipe
+from tuneyard.recipes.rules.answer_rules import reward_problems
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,8 @@ from unittest.mock import Mock
 import pytest
 
 from tuneyard.core.language.message import Message, _, ngettext
-from tuneyard.recipes.answer import Rows
-from tuneyard.recipes.cache import folder_hashes, remembered
+from tuneyard.recipes.llamafactory.answer import Rows
+from tuneyard.recipes.llamafactory.cache import folder_hashes, remembered
 
 
 @pytest.fixture

@@ -9,14 +9,14 @@ from tests.messages import printed, printed_line, raises
 from tests.unit.recipes.make import write_recipe
 from tuneyard.core.datasets import REMOTE_SOURCES
 from tuneyard.core.errors import ContentError, RequestError
-from tuneyard.recipes import check
-from tuneyard.recipes.answer import EpochCounts, Facts, Rows
-from tuneyard.recipes.cache import record
-from tuneyard.recipes.check import Checked, disk_problems
-from tuneyard.recipes.data import NamedDataset, read_datasets
-from tuneyard.recipes.hardware import machine
+from tuneyard.recipes.check import command as check
+from tuneyard.recipes.check.command import Checked, disk_problems
+from tuneyard.recipes.llamafactory.answer import EpochCounts, Facts, Rows
+from tuneyard.recipes.llamafactory.cache import record
+from tuneyard.recipes.machine.hardware import machine
 from tuneyard.recipes.recipe import Recipe
-from tuneyard.recipes.schedule import schedule_of
+from tuneyard.recipes.recipe.data import NamedDataset, read_datasets
+from tuneyard.recipes.recipe.schedule import schedule_of
 
 SHAPES = {
     "parameters": 3_000, "trainable": 1_000, "linear": 2_000, "hidden": 10, "intermediate": 20, "layers": 2,

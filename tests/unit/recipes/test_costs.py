@@ -26,7 +26,7 @@ from tuneyard.recipes.costs import (
     flops,
     total_bytes,
 )
-from tuneyard.recipes.hardware import GPUS
+from tuneyard.recipes.machine.hardware import GPUS
 
 PUBLISHED = yaml.safe_load((ROOT / "tests/golden/recipes/published.yaml").read_text(encoding="utf-8"))
 A100 = GPUS["A100-80"]

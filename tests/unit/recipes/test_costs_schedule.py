@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from tuneyard.recipes.recipe import Recipe
-from tuneyard.recipes.schedule import schedule_of, schedule_problems, training_rows
+from tuneyard.recipes.recipe.schedule import schedule_of, schedule_problems, training_rows
 
 EACH = "per_device_train_batch_size"
 

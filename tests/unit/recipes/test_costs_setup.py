@@ -12,10 +12,10 @@ import pytest
 from tests.json_files import write_json
 from tests.messages import printed
 from tuneyard.recipes.costs import LIGER_MODELS, Shapes, disk_of, setup_of, unmodelled
-from tuneyard.recipes.layout import with_trained
-from tuneyard.recipes.plan import TrainingPlan, memory_line
+from tuneyard.recipes.llamafactory.layout import with_trained
+from tuneyard.recipes.plan.command import TrainingPlan, memory_line
 from tuneyard.recipes.recipe import Recipe
-from tuneyard.recipes.schedule import Schedule
+from tuneyard.recipes.recipe.schedule import Schedule
 
 SHAPES = Shapes(1_000_000, 10_000, 800_000, 100, 400, 4, 1000)
 

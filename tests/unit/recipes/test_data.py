@@ -10,11 +10,11 @@ from tests.json_files import write_json
 from tests.messages import printed
 from tuneyard.core.language.message import _
 from tuneyard.core.llamafactory.trained_rows import Epoch
-from tuneyard.recipes import rows
-from tuneyard.recipes.answer import EpochCounts
-from tuneyard.recipes.data import _files_of_other_types, read_datasets
+from tuneyard.recipes.llamafactory import rows
+from tuneyard.recipes.llamafactory.answer import EpochCounts
+from tuneyard.recipes.llamafactory.rows import _clashes, _missing_column_fix
 from tuneyard.recipes.recipe import Recipe, read_recipe
-from tuneyard.recipes.rows import _clashes, _missing_column_fix
+from tuneyard.recipes.recipe.data import _files_of_other_types, read_datasets
 
 GOOD = [{"instruction": "a", "input": "", "output": "b"}]
 

@@ -4,8 +4,8 @@ import pytest
 
 from tests.messages import raises
 from tuneyard.core.errors import RequestError
-from tuneyard.recipes.hardware import GPUS, gpu_model, machine
-from tuneyard.recipes.plan import read_offer
+from tuneyard.recipes.machine.hardware import GPUS, gpu_model, machine
+from tuneyard.recipes.plan.command import read_offer
 
 
 @pytest.mark.parametrize(
@@ -76,6 +76,6 @@ def test_prices_that_are_none(text):
 
 @pytest.mark.parametrize("text", ["cpu", "this"])
 def test_a_machine_without_gpus_is_not_planned(text, monkeypatch):
-    monkeypatch.setattr("tuneyard.recipes.hardware.find_gpus", list)
+    monkeypatch.setattr("tuneyard.recipes.machine.hardware.find_gpus", list)
     with raises(RequestError, "--for A100-80"):
         read_offer(text)

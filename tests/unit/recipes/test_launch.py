@@ -13,7 +13,7 @@ from tests.conftest import ROOT
 from tests.messages import printed, raises
 from tests.processes import wait_for_end, written
 from tuneyard.core.errors import ContentError
-from tuneyard.recipes.launch import (
+from tuneyard.recipes.llamafactory.launch import (
     LOG,
     PROGRESS,
     TrainingLog,
@@ -22,7 +22,7 @@ from tuneyard.recipes.launch import (
     launch,
     torchrun_command,
 )
-from tuneyard.recipes.token_weights import train_weighted
+from tuneyard.recipes.llamafactory.token_weights import train_weighted
 
 SLEEPS = """
 import time, pathlib, sys, os
@@ -43,7 +43,7 @@ def python(code: str, folder: Path) -> list[str]:
 def test_torchrun_trains_with_weights_on_one_node_and_on_several(tmp_path, monkeypatch):
     for name in ("NNODES", "NPROC_PER_NODE", "NODE_RANK", "MASTER_ADDR", "MASTER_PORT"):
         monkeypatch.delenv(name, raising=False)
-    trainer = ["-m", "tuneyard.recipes.token_weights", str(tmp_path)]
+    trainer = ["-m", "tuneyard.recipes.llamafactory.token_weights", str(tmp_path)]
     start = [sys.executable, "-m", "torch.distributed.run", "--nnodes"]
     assert torchrun_command(tmp_path) == [*start, "1", "--nproc_per_node", "gpu", "--standalone", *trainer]
     monkeypatch.setenv("NNODES", "2")
@@ -121,7 +121,7 @@ def start(folder: Path, training: str) -> tuple[subprocess.Popen, int]:
     """Start a python that launches a sleeping training; return it and the training's process id."""
     code = f"""
 import os, pathlib, signal, sys
-from tuneyard.recipes.launch import launch
+from tuneyard.recipes.llamafactory.launch import launch
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
 launch({python(training, folder)!r}, pathlib.Path({str(folder)!r}), os.open({str(folder)!r}, 0))
 """

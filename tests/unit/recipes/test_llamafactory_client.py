@@ -18,16 +18,17 @@ from tests.conftest import ROOT
 from tests.processes import alive
 from tuneyard.core.errors import ContentError
 from tuneyard.core.llamafactory.loader import Launch
-from tuneyard.recipes import inspection, llamafactory_client, rows
-from tuneyard.recipes.answer import Facts
-from tuneyard.recipes.hardware import Gpu
-from tuneyard.recipes.launch import LOG
-from tuneyard.recipes.llamafactory_client import LlamaFactory, ask
+from tuneyard.recipes.llamafactory import client as llamafactory_client
+from tuneyard.recipes.llamafactory import inspection, rows
+from tuneyard.recipes.llamafactory.answer import Facts
+from tuneyard.recipes.llamafactory.client import LlamaFactory, ask
+from tuneyard.recipes.llamafactory.launch import LOG
+from tuneyard.recipes.machine.hardware import Gpu
 from tuneyard.recipes.recipe import Recipe
 
 
 class Questions:
-    """The questions that reached the stand-in for recipes/inspection.py, one line each in a file."""
+    """The questions that reached the stand-in for inspection.py, one line each in a file."""
 
     def __init__(self, file: Path) -> None:
         self.file = file
@@ -148,7 +149,7 @@ def test_llamafactory_learns_how_the_training_is_launched(questions, tmp_path):
 def test_the_code_of_a_training_is_its_own_under_a_scheduler_that_ignores_child_signals():
     code = (
         "import signal, sys; signal.signal(signal.SIGCHLD, signal.SIG_IGN)\n"
-        "from tuneyard.recipes.llamafactory_server import run_guarded; run_guarded(sys.exit, 3)"
+        "from tuneyard.recipes.llamafactory.server import run_guarded; run_guarded(sys.exit, 3)"
     )
     ended = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False)
     assert ended.returncode == 3

@@ -21,10 +21,10 @@ from tuneyard.core.language.reader import in_language
 from tuneyard.core.llamafactory.prompt.template_match import TemplateFinding
 from tuneyard.core.llamafactory.stages import TRAINING_STAGES
 from tuneyard.core.llamafactory.template_choice import TemplateChoice
-from tuneyard.recipes.answer import Facts, LaidOut, Rows
-from tuneyard.recipes.check import Checked
+from tuneyard.recipes.check.command import Checked
 from tuneyard.recipes.costs import Shapes, estimate, setup_of, total_bytes
-from tuneyard.recipes.hardware import GPUS, machine
+from tuneyard.recipes.llamafactory.answer import Facts, LaidOut, Rows
+from tuneyard.recipes.machine.hardware import GPUS, machine
 from tuneyard.recipes.new import command as new
 from tuneyard.recipes.new.dataset import training_data
 from tuneyard.recipes.new.memory import gpu_fit
@@ -38,7 +38,7 @@ from tuneyard.recipes.new.settings import (
 )
 from tuneyard.recipes.new.text import recipe_text, scalar
 from tuneyard.recipes.recipe import Recipe, read_recipe
-from tuneyard.recipes.schema import setting_problems
+from tuneyard.recipes.recipe.schema import setting_problems
 
 GB = 1e9
 # Qwen2.5-7B: parameters in all, those of LoRA with rank 16, those of linear layers, and its sizes.

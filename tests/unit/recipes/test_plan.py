@@ -5,10 +5,10 @@ import pytest
 from tests.cli.scoring import call
 from tests.messages import raises
 from tuneyard.core.errors import ContentError, ProblemsError, RequestError
-from tuneyard.recipes import plan as plan_module
-from tuneyard.recipes.answer import Facts
-from tuneyard.recipes.cache import record
-from tuneyard.recipes.plan import (
+from tuneyard.recipes.llamafactory.answer import Facts
+from tuneyard.recipes.llamafactory.cache import record
+from tuneyard.recipes.plan import command as plan_module
+from tuneyard.recipes.plan.command import (
     ExpectedRows,
     _lines,
     _lines_below,

@@ -8,9 +8,9 @@ import pytest
 
 from tests.json_files import read_json, write_json
 from tests.unit.recipes.test_output_dir import checkpoint
+from tuneyard.recipes.output_dir.resume import resume_problems, saved_rates, target_problems
 from tuneyard.recipes.recipe import Recipe
-from tuneyard.recipes.resume import resume_problems, saved_rates, target_problems
-from tuneyard.recipes.schedule import schedule_of
+from tuneyard.recipes.recipe.schedule import schedule_of
 
 STATE = {"global_step": 4, "save_steps": 2, "eval_steps": 500, "logging_steps": 1, "train_batch_size": 2}
 CONFIG = {

@@ -6,9 +6,9 @@ import pytest
 
 from tests.messages import printed
 from tuneyard.core.llamafactory.trained_rows import Epoch, UntrainableEpochError
-from tuneyard.recipes import rows
-from tuneyard.recipes.rows import Packing, epoch, turn_fault
-from tuneyard.recipes.schedule import packed_batches
+from tuneyard.recipes.llamafactory import rows
+from tuneyard.recipes.llamafactory.rows import Packing, epoch, turn_fault
+from tuneyard.recipes.recipe.schedule import packed_batches
 
 SHAREGPT = {
     "messages": "conversations", "system": None, "tools": None, "chosen": None, "rejected": None,

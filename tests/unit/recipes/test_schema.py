@@ -13,7 +13,7 @@ from tuneyard.core.documents.schema_errors import violations
 from tuneyard.core.errors import ContentError
 from tuneyard.core.llamafactory.prompt.token_weights import read_weights
 from tuneyard.recipes.recipe import read_recipe
-from tuneyard.recipes.schema import known_keys, meant, setting_problems
+from tuneyard.recipes.recipe.schema import known_keys, meant, setting_problems
 
 FILES = sorted([*(ROOT / "recipes").rglob("*.yaml"), *(ROOT / "compiler/specs").glob("*.yaml")])
 FIRST = "# yaml-language-server: $schema="

@@ -9,7 +9,7 @@ import pytest
 from tests.messages import raises
 from tuneyard.core.errors import RequestError
 from tuneyard.core.execution import Slot, machine_limits
-from tuneyard.recipes import hardware
+from tuneyard.recipes.machine import hardware
 from tuneyard.recipes.recipe import Recipe
 from tuneyard.recipes.sweep import slots
 from tuneyard.recipes.sweep.run import scoring_words

@@ -10,7 +10,7 @@ from safetensors.numpy import load_file, save_file
 from tests.json_files import write_json
 from tuneyard.core.weights.tensors import open_weights
 from tuneyard.recipes.recipe import Recipe
-from tuneyard.recipes.starting_weights import loaded_problems
+from tuneyard.recipes.rules.starting_weights import loaded_problems
 
 LAYER = "layers.{}.q_proj"
 WIDTH = 16

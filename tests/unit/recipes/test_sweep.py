@@ -14,9 +14,9 @@ from tests.unit.recipes.make import write_recipe
 from tuneyard.core.drawing import plots as drawing
 from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.core.training.metrics import UNKNOWN, metric_of
-from tuneyard.recipes import check
-from tuneyard.recipes.answer import Facts, LaidOut
-from tuneyard.recipes.schema import known_keys
+from tuneyard.recipes.check import command as check
+from tuneyard.recipes.llamafactory.answer import Facts, LaidOut
+from tuneyard.recipes.recipe.schema import known_keys
 from tuneyard.recipes.sweep import command, results, run, state
 from tuneyard.recipes.sweep.grid import Grid, parse_grid, run_names
 from tuneyard.recipes.sweep.settings import settings_of

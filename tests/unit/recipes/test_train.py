@@ -9,15 +9,16 @@ from tests.messages import raises
 from tests.unit.recipes.make import write_recipe
 from tuneyard.core.errors import ContentError, ProblemsError, RequestError
 from tuneyard.core.training.training_run import STARTED, TRAINING
-from tuneyard.recipes import check, output_dir
-from tuneyard.recipes import train as training
-from tuneyard.recipes.answer import Facts, Rows
-from tuneyard.recipes.hardware import machine
-from tuneyard.recipes.model_source import require_model
+from tuneyard.recipes import output_dir
+from tuneyard.recipes.check import command as check
+from tuneyard.recipes.llamafactory.answer import Facts, Rows
+from tuneyard.recipes.machine.hardware import machine
 from tuneyard.recipes.output_dir import inputs_of
+from tuneyard.recipes.output_dir.resume import why_not_resumed
 from tuneyard.recipes.recipe import read_recipe
-from tuneyard.recipes.resume import why_not_resumed
-from tuneyard.recipes.train import train
+from tuneyard.recipes.recipe.model_source import require_model
+from tuneyard.recipes.train import command as training
+from tuneyard.recipes.train.command import train
 
 
 @pytest.fixture

@@ -6,10 +6,10 @@ import pytest
 
 from tests.cli.scoring import invoke
 from tests.unit.recipes.make import write_recipe
-from tuneyard.recipes import check
-from tuneyard.recipes.answer import Facts
+from tuneyard.recipes.check import command as check
+from tuneyard.recipes.check.watched_files import states_of, watched_files
+from tuneyard.recipes.llamafactory.answer import Facts
 from tuneyard.recipes.recipe import read_recipe
-from tuneyard.recipes.watched_files import states_of, watched_files
 
 
 @pytest.fixture

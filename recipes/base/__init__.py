@@ -1,0 +1,1 @@
+"""tuneyard recipe base: the embedded base model as a model folder."""

@@ -1,0 +1,1 @@
+"""tuneyard recipe best: the best checkpoint of a training."""

@@ -1,0 +1,1 @@
+"""tuneyard recipe check: every problem of a recipe."""

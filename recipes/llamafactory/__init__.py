@@ -1,0 +1,1 @@
+"""LLaMA-Factory in processes of its own: its answers about a recipe, and its trainings."""

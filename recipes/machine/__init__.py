@@ -1,0 +1,1 @@
+"""The machine of a training: its GPUs, processes and precision."""

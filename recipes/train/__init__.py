@@ -1,0 +1,1 @@
+"""tuneyard recipe train: a training that is checked, resumed and recorded."""
