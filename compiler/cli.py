@@ -28,7 +28,7 @@ from tuneyard.core.errors import (
 from tuneyard.core.execution.options import ray_option, workers_option
 from tuneyard.core.files import JsonObject
 from tuneyard.core.installation.packages import after_setup
-from tuneyard.core.language.message import _, counted, translated, translated_template
+from tuneyard.core.language.message import _, counted, joined, translated, translated_template
 from tuneyard.core.language.messages import print_json, say
 from tuneyard.core.text.quoting import one_line
 
@@ -334,10 +334,11 @@ def list_command(out: Path) -> None:
     datasets = list(dataset_lines(registry))
     lines = [
         _("datasets in {folder}", folder=out),
-        *(f"  {line}" for line in datasets or [wrong_folder(out) or "none"]),
+        *(_("  {line}", line=line) for line in datasets or [wrong_folder(out) or _("none")]),
+        _("specs"),
     ]
-    lines += ["specs", *(f"  {spec.name:{width}}  {translated_template(spec.about)}" for spec in specs)]
-    say("\n".join(lines))
+    lines += [f"  {spec.name:{width}}  {translated_template(spec.about)}" for spec in specs]
+    say(joined(lines, "\n"))
     command = ["compile", "demo_rte"]
     to_verify = next(iter(registered_files(registry)), "")
     if to_verify:

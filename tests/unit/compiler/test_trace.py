@@ -141,3 +141,12 @@ def in_layout(rows, suffix):
 def trace_record(sources, number):
     *_, (_, record) = trace(load_spec("rte"), sources, number, None)
     return record
+
+
+def test_the_list_of_datasets_is_chinese(working_folder):
+    """Each line, also those inside the list."""
+    assert working_folder.is_dir()
+    listed = invoke(cli, "list", "--lang", "zh").stdout.splitlines()
+    assert listed[0] == "dataset_info 中的数据集"
+    assert listed[1].startswith("  这里没有 dataset_info/ 或 data/")
+    assert listed[2] == "自带的数据规格"
