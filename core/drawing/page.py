@@ -43,10 +43,17 @@ def fill_page(folder: Path, **values: Any) -> str:
 
 
 def words_of(folder: Path) -> dict[str, str]:
-    """The texts in the script of a page in the language of the reader, by their English, for its `tr`."""
+    """The texts in the script of a page in the language of the reader, by their English, for its `tr`.
+
+    Without those that are the same in both: most of them are no sentences, but code between two quotes.
+    """
     script = (folder / "script.js").read_text(encoding="utf-8")
-    texts = dict.fromkeys(_SCRIPT_TEXT.findall(script))
-    return {text: translated_template(text) for text in texts}
+    words = {}
+    for text in _SCRIPT_TEXT.findall(script):
+        translation = translated_template(text)
+        if translation != text:
+            words[text] = translation
+    return words
 
 
 def content_policy(script: str, style: str) -> str:

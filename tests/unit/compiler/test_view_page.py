@@ -129,3 +129,12 @@ def test_the_page_in_chinese_has_chinese_texts_for_its_script() -> None:
     assert '<html lang="zh-CN">' in page and data(page)["words"]["learned"] == "学习"
     has(visible(page), "模型学到什么", "被学习")
     assert "你好" in page  # not escaped: a Chinese page is half as large
+
+
+def test_the_script_is_handed_translated_texts_alone() -> None:
+    page = render_page(payload([row(1, chat("Hello", "Hello"))]))
+    assert data(page)["words"] == {}
+    with in_language("zh"):
+        words = data(render_page(payload([row(1, chat("Hello", "Hello"))])))["words"]
+    assert len(words) > 20
+    assert [english for english, chinese in words.items() if english == chinese] == []
