@@ -20,6 +20,7 @@ from tuneyard.core.errors import RequestError, resumed_by
 from tuneyard.core.language.message import _, joined
 from tuneyard.core.language.messages import print_json, say
 from tuneyard.core.text.secrets import hide_secrets
+from tuneyard.core.weights.dtypes import DTYPES
 
 if TYPE_CHECKING:
     from tuneyard.adapters.fuse.fuse import FusePlan
@@ -112,7 +113,7 @@ def _short(names: Sequence[str]) -> str:
 )
 @click.argument("adapters", nargs=-1, required=True, metavar="NAME_OR_DIR=WEIGHT…|RECIPE.yaml")
 @click.option("--out", type=FOLDER, help="Folder of the merged adapter.")
-@click.option("--dtype", type=click.Choice(["fp32", "fp16", "bf16"]), help="[default: fp32]")
+@click.option("--dtype", type=click.Choice(list(DTYPES)), help="[default: fp32]")
 @click.option(
     "--base",
     type=FOLDER,
@@ -143,7 +144,9 @@ def merge(adapters: tuple[str, ...], dry_run: bool, **options: Any) -> None:  # 
 @click.option("--base", type=FOLDER, help="Base model folder.  [default: the base that the adapters name]")
 @click.option("--out", type=FOLDER, required=True, help="Folder of the full model.")
 @click.option(
-    "--dtype", type=click.Choice(["fp32", "bf16"]), help="Dtype of all tensors.  [default: the base's]"
+    "--dtype",
+    type=click.Choice(["fp32", "bf16"]),  # the range of fp16 is too small for some models
+    help="Dtype of all tensors.  [default: the base's]",
 )
 @click.option(
     "--base-as", type=click.Choice(["nf4", "nf4-double"]), help="Fuse into the weights of a QLoRA training."
@@ -172,14 +175,13 @@ def fuse(adapters: tuple[str, ...], dry_run: bool, **options: Any) -> None:  # C
 @click.option("--base", type=FOLDER, required=True, help="Folder of the model that was fine-tuned.")
 @click.option("--rank", type=click.IntRange(min=1), required=True, help="Rank of the LoRA.")
 @click.option("--out", type=FOLDER, required=True, help="Folder of the adapter.")
-@click.option("--dtype", type=click.Choice(["fp32", "fp16", "bf16"]), default="fp32", show_default=True)
+@click.option("--dtype", type=click.Choice(list(DTYPES)), default="fp32", show_default=True)
 @DRY_RUN
 def extract(model: Path, base: Path, rank: int, out: Path, dtype: str, dry_run: bool) -> None:
     """Make a LoRA of a full fine-tune, and say what the rank loses."""
     from tuneyard.adapters.merge.extract import ExtractRequest, plan_extraction
-    from tuneyard.adapters.write.output import DTYPES
 
-    plan = plan_extraction(ExtractRequest(model, base, rank, out, DTYPES[dtype]))
+    plan = plan_extraction(ExtractRequest(model, base, rank, out, DTYPES[dtype].stored))
     _run(plan, dry_run, ["tuneyard", "adapter", "show", out])
 
 

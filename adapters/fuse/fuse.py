@@ -42,12 +42,11 @@ from tuneyard.core.llamafactory.prompt.trained_files import read_trained
 from tuneyard.core.training.training_run import MERGE, training_inputs
 from tuneyard.core.weights.base_models import Base
 from tuneyard.core.weights.class_defaults import text_config, text_key, untied, with_vocabulary
+from tuneyard.core.weights.dtypes import DTYPES, STORED_DTYPES
 from tuneyard.core.weights.tensors import Stored, from_fp32, require_finite, to_fp32
 
 MUCH_LOST = 0.1  # of ‖ΔW‖; a smaller rounding error in bf16 hardly changes the adapters' effect
 RECORD = "fuse.json"
-TORCH_DTYPES = {"F32": "float32", "BF16": "bfloat16"}
-"""What --dtype may be, as config.json names it. The range of fp16 is too small for some models."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +121,8 @@ class FusePlan:
 def fuse_request(texts: Sequence[str], options: Mapping[str, Any]) -> FuseRequest:
     """Read a command line. `options` have the names of `FuseRequest`'s fields."""
     fields = dict(options)
-    fields["dtype"] = output.DTYPES.get(options["dtype"])
+    if options["dtype"]:
+        fields["dtype"] = DTYPES[options["dtype"]].stored
     if options["max_shard"]:
         fields["max_shard"] = parse_size(options["max_shard"])
     adapters = [parse_optional_weight(text) for text in texts]
@@ -271,7 +271,7 @@ def _fused_config(request: FuseRequest, base: Base, split: bool, rows: int | Non
     """The base's config.json with the changed dtype, number of rows and tying."""
     config: dict[str, Any] = dict(base.config)
     if request.dtype:
-        dtypes = dict.fromkeys(("torch_dtype", "dtype"), TORCH_DTYPES[request.dtype])
+        dtypes = dict.fromkeys(("torch_dtype", "dtype"), STORED_DTYPES[request.dtype].torch)
         config = _changed(config, dtypes)
         nested = text_config(config)
         if nested is not None:
@@ -361,7 +361,7 @@ def fuse_record(plan: FusePlan, retained: dict[str, Retained]) -> dict[str, obje
     overall = total(retained.values())
     modules = {path: _shares(counts) for path, counts in retained.items()}
     details = {
-        "dtype": output.NAMES.get(plan.request.dtype or ""),
+        "dtype": STORED_DTYPES[plan.request.dtype].name if plan.request.dtype else None,
         "base_as": plan.request.base_as,
         "result": {**_shares(overall), "modules": modules},
     }

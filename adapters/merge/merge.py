@@ -56,6 +56,7 @@ from tuneyard.core.text.quoting import shell
 from tuneyard.core.training.training_run import MERGE
 from tuneyard.core.weights.adapter_files import CONFIG, PAIRS, PREFIX, WEIGHTS, Module
 from tuneyard.core.weights.base_models import Base
+from tuneyard.core.weights.dtypes import DTYPES, STORED_DTYPES
 from tuneyard.core.weights.tensors import (
     Array,
     Spec,
@@ -185,7 +186,7 @@ def merge_request(texts: Sequence[str], options: Mapping[str, Any]) -> MergeRequ
         out=Path(os.path.expanduser(fields.pop("out"))),  # noqa: PTH111  # ~ of a recipe, which no shell reads
         base=Path(base) if base else None,
         parameters={name: value for name, value in parameters.items() if value is not None},
-        dtype=output.DTYPES[fields.pop("dtype")],
+        dtype=DTYPES[fields.pop("dtype")].stored,
         **fields,
     )
 
@@ -469,7 +470,7 @@ def merge_record(plan: MergePlan, norms: Norms) -> dict[str, object]:
     details = {
         "method": plan.method.name,
         "parameters": dict(plan.values),
-        "dtype": output.NAMES[plan.request.dtype],
+        "dtype": STORED_DTYPES[plan.request.dtype].name,
         "result": {
             "rank": plan.rank,
             "compared_with": compared_with,

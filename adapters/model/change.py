@@ -9,11 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tuneyard.adapters.model.lowrank import Factor, Matrix
+from tuneyard.core.weights.dtypes import STORED_DTYPES
 from tuneyard.core.weights.tensors import Array, Tensor, blocks_of
 
 BLOCK = 1 << 18  # elements in memory at once, which fit into the second-level cache
 NF4_BLOCK = 64  # elements with one scale
-NF4_DTYPES = {"BF16": "bfloat16", "F16": "float16"}
 Places = tuple[NDArray[np.intp], ...]  # row numbers and column numbers of elements
 
 
@@ -87,7 +87,10 @@ def nf4(values: Array, dtype: str, *, double: bool) -> Array:
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it warns of missing fast kernels
     from bitsandbytes import functional
 
-    weights = torch.from_numpy(values).to(getattr(torch, NF4_DTYPES.get(dtype, "float32")))
+    torch_dtype = torch.float32  # also of fp64
+    if dtype in STORED_DTYPES:
+        torch_dtype = getattr(torch, STORED_DTYPES[dtype].torch)
+    weights = torch.from_numpy(values).to(torch_dtype)
     packed, state = functional.quantize_4bit(
         weights, blocksize=NF4_BLOCK, quant_type="nf4", compress_statistics=double
     )

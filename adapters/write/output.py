@@ -29,10 +29,6 @@ from tuneyard.core.training.training_run import MERGE, read_provenance
 from tuneyard.core.weights.adapter_files import CONFIG
 from tuneyard.core.weights.tensors import INDEX, Spec
 
-DTYPES = {"fp32": "F32", "fp16": "F16", "bf16": "BF16"}
-"""The names of dtypes in safetensors by those of --dtype."""
-NAMES = {stored: name for name, stored in DTYPES.items()}
-"""The names of --dtype by those in safetensors."""
 Check = Callable[[], Path]  # resolves the output; `RequestError` if it may not be written
 Progress = Callable[[int], object]  # called with the number of bytes done
 

@@ -19,9 +19,10 @@ from tuneyard.core.installation.checkout import SAFE_PATH
 from tuneyard.core.installation.packages import missing
 from tuneyard.core.language.message import _
 from tuneyard.core.llamafactory.prompt import Encode, Messages
+from tuneyard.core.weights.dtypes import DTYPES
 from tuneyard.eval.backends import NO_LIMIT, Backend, loading
 from tuneyard.eval.backends.generate import decode_answer
-from tuneyard.eval.backends.load import DTYPES, open_tokenizer
+from tuneyard.eval.backends.load import open_tokenizer
 from tuneyard.eval.backends.scorers import Batches, Ids, Images, Logs, Prompts, Reading, chunks, next_tokens
 
 AT_ONCE = 256  # rows of a candidate between two writes of the log; vLLM makes its own batches of them
@@ -179,7 +180,7 @@ def load_engine(
     with loading(folder, _("vLLM cannot load it")):
         llm = vllm.LLM(
             model=str(folder),
-            dtype=DTYPES[dtype],
+            dtype=DTYPES[dtype].torch,
             seed=0,
             generation_config="vllm",
             enable_prefix_caching=True,

@@ -21,6 +21,7 @@ from tuneyard.core.llamafactory.prompt import Encode, Messages, Tokenizer
 from tuneyard.core.llamafactory.prompt.supervision import SupervisedText
 from tuneyard.core.llamafactory.prompt.tokenizer_files import check_tokenizer_files
 from tuneyard.core.weights.adapter_files import refuse_adapter
+from tuneyard.core.weights.dtypes import DTYPES
 from tuneyard.core.weights.tensors import check_headers
 from tuneyard.eval.backends import NO_LIMIT, Backend, Network, loading
 from tuneyard.eval.backends.apply import applied
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
 
     from tuneyard.adapters.model.weighted import WeightedAdapter
 
-DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 WEIGHTS = "*.safetensors"
 OF_TOKENIZER = ("*.json", "*.jinja", "*.model", "*.txt")
 FILES = (WEIGHTS, *OF_TOKENIZER)
@@ -173,9 +173,9 @@ def load_model(folder: Path, dtype: str | None, bits: int | None = None) -> Mode
             folder,
             config=config,
             trust_remote_code=False,
-            dtype=getattr(torch, DTYPES[dtype]),
+            dtype=getattr(torch, DTYPES[dtype].torch),
             use_safetensors=True,
-            **(_quantized(bits, DTYPES[dtype], device) if bits else {}),
+            **(_quantized(bits, DTYPES[dtype].torch, device) if bits else {}),
         )
     net = (net if bits else net.to(device)).eval().requires_grad_(False)
     sampling = _sampling(net.generation_config)
@@ -211,7 +211,7 @@ def load_without_weights(folder: Path, dtype: str) -> "PreTrainedModel":
     utils.logging.set_verbosity_error()
     with loading(folder), torch.device("meta"):
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
-        net: PreTrainedModel = _kind(config).from_config(config, dtype=getattr(torch, DTYPES[dtype]))
+        net: PreTrainedModel = _kind(config).from_config(config, dtype=getattr(torch, DTYPES[dtype].torch))
     return net
 
 
@@ -294,7 +294,7 @@ def load_gguf(path: Path, like: Model) -> Model:
     import torch
     from transformers import AutoModelForCausalLM
 
-    options = {"gguf_file": path.name, "dtype": getattr(torch, DTYPES[like.dtype])}
+    options = {"gguf_file": path.name, "dtype": getattr(torch, DTYPES[like.dtype].torch)}
     with loading(path, _("transformers cannot read it")), _parsed_once():
         net = AutoModelForCausalLM.from_pretrained(path.parent, trust_remote_code=False, **options)
         ends = read_tokens(path).ends

@@ -21,6 +21,7 @@ from tuneyard.core.errors import RequestError
 from tuneyard.core.execution.options import ray_option, workers_option
 from tuneyard.core.language.message import _, joined
 from tuneyard.core.text.quoting import shell
+from tuneyard.core.weights.dtypes import DTYPES
 from tuneyard.eval.backends.connection import TIMEOUT
 from tuneyard.eval.backends.generate import PRESETS
 from tuneyard.eval.datasets.dataset import find_sets
@@ -34,7 +35,6 @@ from tuneyard.eval.read.results import (
     shown_command,
 )
 
-DTYPES = ("fp32", "bf16", "fp16")
 SETTINGS = ("template", "bos", "apply", "quantize", "limit", "think", "cluster", "preset")
 """The options of every command that --resume refuses to change."""
 Option = Callable[[Callable[..., Any]], Callable[..., Any]]
@@ -266,7 +266,7 @@ rescoring = click.option(
 same_base = click.option(
     "--same-base", is_flag=True, help="The base that an adapter names and --model are the same model."
 )
-dtype = click.option("--dtype", type=click.Choice(DTYPES), help="[fp32 on CPU, bf16 on GPU]")
+dtype = click.option("--dtype", type=click.Choice(list(DTYPES)), help="[fp32 on CPU, bf16 on GPU]")
 
 
 loading_options = [
