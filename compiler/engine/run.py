@@ -167,7 +167,9 @@ class Run:
         """Report on all rows of an input together. `is_whole`: reading does not end before its last row."""
         problems, read = self.report.problems, whole.counts.read
         if read and not whole.counts.kept:
-            message = f"none of the {read} rows of {input_name} is kept, so it is not written"
+            message = _(
+                "none of the {read} rows of {name} is kept, so it is not written", read=read, name=input_name
+            )
             problems.warn(Problem(EMPTY_SPLIT, location, message))
         types = self.spec.of_input(input_name).types
         for column, counts in whole.values.items():
@@ -179,7 +181,8 @@ class Run:
                         _("`judge` gave {finding}, expected a problem or a text", finding=show_value(finding))
                     )
             if isinstance(finding, str):
-                problems.notes += [f"{location}: {finding}"] if finding else []
+                if finding:
+                    problems.notes.append(_("{path}: {finding}", path=location, finding=finding))
             elif is_whole:
                 problems.lead([finding])
 

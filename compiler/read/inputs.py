@@ -40,7 +40,7 @@ from tuneyard.core.datasets import REGISTRY, TRAIN_SPLIT
 from tuneyard.core.errors import ContentError, RequestError, nearest
 from tuneyard.core.files import HUB_ID, near_name, sha256
 from tuneyard.core.files.links import own_file
-from tuneyard.core.language.message import _
+from tuneyard.core.language.message import PathText, _
 from tuneyard.core.text.quoting import shell
 
 RAW = Path("data/raw")
@@ -75,18 +75,18 @@ class Input(NamedTuple):
     note: str = ""
 
     @property
-    def display_path(self) -> str:
+    def display_path(self) -> PathText:
         """The path in messages; bytes that are not text are escaped."""
-        return os.fsencode(str(self.path)).decode(errors="backslashreplace")
+        return PathText(os.fsencode(str(self.path)).decode(errors="backslashreplace"))
 
     @property
-    def location_of_rows(self) -> str:
+    def location_of_rows(self) -> PathText:
         """The path, with the first member or sheet if not all are read."""
         if not self.names:
             return self.display_path
         if suffix(self.path) == ".zip":
-            return f"{self.display_path}/{self.names[0]}"
-        return f"{self.display_path}, sheet {self.names[0]}"
+            return PathText(f"{self.display_path}/{self.names[0]}")
+        return PathText(f"{self.display_path}, sheet {self.names[0]}")
 
     def identity(self) -> dict[str, str]:
         """The file in `sources` of a manifest: split (or source of a mixture), path and hash.
@@ -196,7 +196,7 @@ def refuse_changed(inputs: Sequence[Input], stamps: Sequence[tuple[int, ...]]) -
         if isinstance(item.path, RemoteFile):
             item.path.check()
         elif item.stamp() != stamp:
-            raise ContentError(f"{item.display_path}: {CHANGED}")
+            raise ContentError(_("{path}: {change}", path=item.display_path, change=CHANGED))
 
 
 def _is_address(text: str) -> bool:

@@ -67,7 +67,7 @@ BY_ROWS = (
     "by their class? jq -c 'to_entries[] | {text: .value[], label: .key}' OLD > NEW.jsonl"
 )
 """The commands that write lists of texts under their column or class by rows."""
-IGNORED = "ignored next to the rows"
+IGNORED = _("ignored next to the rows")
 Found = tuple[Line, object, Wrong | None]
 """A row: its location, its value, and what is wrong with it besides that it may be no object."""
 _CONSTANT = re.compile("NaN|-?Infinity")
@@ -175,7 +175,9 @@ def read_array(
     rows_of_splits = {path[0] for path in source.rows.values()}
     ignored = [key_in_spec(key) for key in walk.ignored if key not in rows_of_splits]
     if ignored:
-        problems.notes.append(f"{display_path}: {IGNORED}: {', '.join(ignored)}")
+        problems.notes.append(
+            _("{path}: {ignored}: {names}", path=display_path, ignored=IGNORED, names=", ".join(ignored))
+        )
 
 
 @dataclass

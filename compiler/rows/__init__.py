@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, Self, TypeGuard
 
 from tuneyard.core.datasets import filled
 from tuneyard.core.files import Fields as Fields
+from tuneyard.core.language.message import PathText
 
 
 class InList(NamedTuple):
@@ -55,7 +56,7 @@ ROW = " row "
 """`between` for a file that has rows and no lines."""
 
 
-class Location(str):
+class Location(PathText):
     """The location of a row as people read it (`file:12`), with the parts by which problems are sorted."""
 
     __slots__ = ("line", "prefix")

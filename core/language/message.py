@@ -50,6 +50,12 @@ class Message(str):
         return type(self), (self.template, self.values, self.plural, self.number)
 
 
+class PathText(str):
+    """A path as text, or a location that begins with one: `rows.jsonl:12`. Messages treat it as a `Path`."""
+
+    __slots__ = ()
+
+
 def _(template: str, /, **values: object) -> Message:
     """Make a message of a template with {fields}. A literal brace is doubled, as for `str.format`."""
     return Message(template, values)
@@ -146,7 +152,7 @@ def _changed(value: object, change: Callable[[str], str]) -> object:
 
 def _shown(value: object) -> object:
     """A value as messages have it: paths from the current folder on, errors as what they say."""
-    if isinstance(value, Path):
+    if isinstance(value, (Path, PathText)):
         return relative(value)
     if isinstance(value, BaseException):
         return message_of(value)
