@@ -20,7 +20,7 @@ from tuneyard.core.files.scratch import scratch_folder
 from tuneyard.core.language.message import _, counted, joined, marked
 from tuneyard.core.language.messages import say
 from tuneyard.core.llamafactory.template_choice import TemplateChoice
-from tuneyard.recipes.check.command import Checked, ask_check, quick_check
+from tuneyard.recipes.check.checked import Checked, ask_check, quick_check
 from tuneyard.recipes.llamafactory.answer import Facts, LaidOut, Rows
 from tuneyard.recipes.llamafactory.client import LlamaFactory, ask_measures, code_option
 from tuneyard.recipes.machine.hardware import GPUS, GpuModel, Machine, gpu_model, machine, target_option

@@ -14,7 +14,7 @@ from tuneyard.core.language.messages import print_json, say
 from tuneyard.core.language.number_format import limits
 from tuneyard.core.text.markdown import markdown_table
 from tuneyard.recipes import costs
-from tuneyard.recipes.check.command import (
+from tuneyard.recipes.check.checked import (
     Checked,
     answer_problems,
     ask_check,

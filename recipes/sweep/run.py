@@ -23,7 +23,7 @@ from tuneyard.core.language.messages import say
 from tuneyard.core.llamafactory.prompt.token_weights import weights_file
 from tuneyard.core.text.secrets import public_text, public_words
 from tuneyard.core.training.training_run import TRAINING
-from tuneyard.recipes.check.command import ask_check, not_checked, quick_check
+from tuneyard.recipes.check.checked import ask_check, not_checked, quick_check
 from tuneyard.recipes.llamafactory.client import LlamaFactory
 from tuneyard.recipes.llamafactory.launch import environment, supervised, users_environment
 from tuneyard.recipes.machine.hardware import Machine, world_size

@@ -23,7 +23,7 @@ from tuneyard.core.language.message import _
 from tuneyard.core.language.messages import say
 from tuneyard.core.llamafactory.prompt.token_weights import weights_file
 from tuneyard.core.training.training_run import STARTED, TRAINING
-from tuneyard.recipes.check.command import Checked, ask_check, not_checked, quick_check
+from tuneyard.recipes.check.checked import Checked, ask_check, not_checked, quick_check
 from tuneyard.recipes.llamafactory.client import LlamaFactory, code_option
 from tuneyard.recipes.llamafactory.launch import launch, torchrun_command
 from tuneyard.recipes.machine.hardware import cpu_computes_bf16, machine, uses_torchrun

@@ -27,7 +27,7 @@ from tests.tiny import (
     write_adapter,
 )
 from tuneyard.core.errors import Problem, TuneyardError
-from tuneyard.recipes.check.command import ask_check, not_checked, quick_check
+from tuneyard.recipes.check.checked import ask_check, not_checked, quick_check
 from tuneyard.recipes.llamafactory.client import LlamaFactory
 from tuneyard.recipes.machine.hardware import machine
 from tuneyard.recipes.plan.command import _lines, make_plan, read_offer

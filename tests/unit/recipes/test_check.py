@@ -9,11 +9,12 @@ from tests.messages import printed, printed_line, raises
 from tests.unit.recipes.make import write_recipe
 from tuneyard.core.datasets import REMOTE_SOURCES
 from tuneyard.core.errors import ContentError, RequestError
+from tuneyard.recipes.check import checked
 from tuneyard.recipes.check import command as check
-from tuneyard.recipes.check.command import Checked, disk_problems
+from tuneyard.recipes.check.checked import Checked, disk_problems
 from tuneyard.recipes.llamafactory.answer import EpochCounts, Facts, Rows
 from tuneyard.recipes.llamafactory.cache import record
-from tuneyard.recipes.machine.hardware import machine
+from tuneyard.recipes.machine.hardware import Machine, machine
 from tuneyard.recipes.recipe import Recipe
 from tuneyard.recipes.recipe.data import NamedDataset, read_datasets
 from tuneyard.recipes.recipe.schedule import schedule_of
@@ -56,7 +57,7 @@ def test_what_is_wrong_with_one_recipe_does_not_hide_the_next(tmp_path, monkeypa
     def crashes(*_: object) -> None:
         raise ContentError("LLaMA-Factory could not be asked")
 
-    monkeypatch.setattr(check, "ask", crashes)
+    monkeypatch.setattr(checked, "ask", crashes)
     for name in "ab":
         (tmp_path / f"{name}.yaml").write_text("lora_rank: 0\n")
     done = invoke(check.command, tmp_path / "a.yaml", tmp_path / "b.yaml")
@@ -67,7 +68,7 @@ def test_what_is_wrong_with_one_recipe_does_not_hide_the_next(tmp_path, monkeypa
 def test_without_an_output_dir_every_other_problem_is_still_said(tmp_path, monkeypatch):
     path = write_recipe(tmp_path, **dict.fromkeys(["model_name_or_path", "stage", "do_train", "output_dir"]))
     monkeypatch.setattr(
-        check,
+        checked,
         "ask",
         lambda *_: record(Facts, {"model": {"shapes": SHAPES}, "template_error": "none at hand"}),
     )
@@ -134,7 +135,7 @@ def test_a_model_option_that_cannot_be_read_is_refused(tmp_path, monkeypatch):
     (tmp_path / "r.yaml").write_text(f"output_dir: {tmp_path}\n")
     words = [str(tmp_path / "r.yaml"), "--model", "TYPO"]
     for answer in ({"template_error": "none at hand"}, {"model": {"error": "none at hand"}}):
-        monkeypatch.setattr(check, "ask", lambda *_, answer=answer: record(Facts, answer))
+        monkeypatch.setattr(checked, "ask", lambda *_, answer=answer: record(Facts, answer))
         with raises(RequestError, "--model TYPO", "none at hand", "config.json"):
             call(check.command, *words)
         assert not isinstance(invoke(check.command, *words[:1]).exception, RequestError)
@@ -160,7 +161,7 @@ def test_rows_that_cannot_be_read_are_counted_against_the_file(tmp_path):
     }
     for count, message in messages.items():
         answer = Facts(data={"a": Rows(count, 40, rows)})
-        problems = check.data_problems(recipe, answer, [NamedDataset("dataset", "a", 40)])
+        problems = checked.data_problems(recipe, answer, [NamedDataset("dataset", "a", 40)])
         assert next(iter(problems)).message == message
 
 
@@ -168,7 +169,7 @@ def test_what_is_not_checked_is_named_by_the_method():
     answer = record(Facts, {"model": {"error": "none at hand"}})
     for method, what in (("lora", "lora_target"), ("full", "parameters"), ("freeze", "parameters")):
         recipe = Recipe(Path("r.yaml"), {"finetuning_type": method}, {})
-        (line,) = check.not_checked(check.Checked(recipe, check.Machine(()), [], [], answer), "a/b")
+        (line,) = checked.not_checked(checked.Checked(recipe, Machine(()), [], [], answer), "a/b")
         assert line.startswith(what)
 
 
@@ -196,7 +197,7 @@ def test_every_row_that_cannot_be_trained_on_is_listed_with_all(tmp_path, capsys
     recipe = Recipe(Path("r.yaml"), {"dataset_dir": str(tmp_path), "dataset": "a"}, {})
     answer = Facts(data={"a": Rows(50, 30, [(n, "LLaMA-Factory drops it") for n in range(1, 31)])})
     datasets = [NamedDataset("dataset", "a", None)]
-    problems = list(check.data_problems(recipe, answer, datasets))
+    problems = list(checked.data_problems(recipe, answer, datasets))
     assert len(problems) == 31 and "30 of 50 rows" in problems[0].message
     check._show(problems, len(problems))
     assert " row 30: E323 " in capsys.readouterr().out

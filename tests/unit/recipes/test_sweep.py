@@ -14,7 +14,7 @@ from tests.unit.recipes.make import write_recipe
 from tuneyard.core.drawing import plots as drawing
 from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.core.training.metrics import UNKNOWN, metric_of
-from tuneyard.recipes.check import command as check
+from tuneyard.recipes.check import checked
 from tuneyard.recipes.llamafactory.answer import Facts, LaidOut
 from tuneyard.recipes.recipe.schema import known_keys
 from tuneyard.recipes.sweep import command, results, run, state
@@ -144,7 +144,7 @@ def test_a_plug_ins_metric_is_read_and_ranked_as_it_declares(untrained, monkeypa
         write_json(recipe.output_dir / "results/results.json", {"metrics": declared})
         (recipe.output_dir / run.SCORED).write_text('{"command": "true {results}"}')
 
-    monkeypatch.setattr(check, "ask", lambda *_: Facts())
+    monkeypatch.setattr(checked, "ask", lambda *_: Facts())
     monkeypatch.setattr(run, "require_model", lambda *_: None)
     monkeypatch.setattr(run, "train", train)
     swept(untrained[0], "rank=4,8", judge="true {results}", metric="surprise")
@@ -271,7 +271,7 @@ def test_runs_are_named_by_short_values():
 def untrained(tmp_path, monkeypatch):
     """Return a recipe that evaluates nothing, and the lists of what is asked about and trained."""
     asked, trained = [], []
-    monkeypatch.setattr(check, "ask", lambda _process, recipe, *_: asked.append(recipe.settings) or Facts())
+    monkeypatch.setattr(checked, "ask", lambda _process, recipe, *_: asked.append(recipe.settings) or Facts())
     monkeypatch.setattr(run, "train", lambda recipe, **_: trained.append(recipe.output_dir.name))
     monkeypatch.setattr(run, "evaluate", lambda *_: None)
     monkeypatch.setattr(run, "require_model", lambda *_: None)
@@ -363,7 +363,7 @@ def test_a_refusal_of_the_last_run_comes_before_the_first_is_trained(untrained, 
         name = recipe.settings["lora_target"]
         return Facts(model=LaidOut(unfit={} if name == "q_proj" else {"lora_target": [name]}))
 
-    monkeypatch.setattr(check, "ask", answer)
+    monkeypatch.setattr(checked, "ask", answer)
     with raises(ContentError, "E351 lora_target"):
         swept(path, "lora_target=[q_proj],[nope]", metric="train_loss")
     assert trained == []

@@ -10,7 +10,7 @@ from tests.unit.recipes.make import write_recipe
 from tuneyard.core.errors import ContentError, ProblemsError, RequestError
 from tuneyard.core.training.training_run import STARTED, TRAINING
 from tuneyard.recipes import output_dir
-from tuneyard.recipes.check import command as check
+from tuneyard.recipes.check import checked
 from tuneyard.recipes.llamafactory.answer import Facts, Rows
 from tuneyard.recipes.machine.hardware import machine
 from tuneyard.recipes.output_dir import inputs_of
@@ -64,7 +64,7 @@ def test_a_run_of_another_world_size_is_not_this_one(offline_recipe, monkeypatch
         ("this", "world size 2 (global batch 16) → world size 1"),
         ("gpu", "already finished"),
     ):
-        found = check.quick_check(offline_recipe, machine(here)).problems
+        found = checked.quick_check(offline_recipe, machine(here)).problems
         assert message in next(problem.message for problem in found if problem.code == "W341")
     monkeypatch.setenv("FORCE_TORCHRUN", "1")
     monkeypatch.setenv("NPROC_PER_NODE", "2")
@@ -137,7 +137,7 @@ def test_rows_that_llamafactory_drops_are_refused_before_anything_is_written(
 ):
     monkeypatch.setattr(training, "require_model", lambda _: None)
     answer = Facts(data={"a": Rows(1, 1, [(1, "LLaMA-Factory drops it")])}, template_error="none here")
-    monkeypatch.setattr(check, "ask", lambda *_: answer)
+    monkeypatch.setattr(checked, "ask", lambda *_: answer)
     before = sorted(tmp_path.rglob("*"))
     with raises(ProblemsError, "row 1", "a.json", "E323 a", "LLaMA-Factory"):
         train(offline_recipe)
@@ -161,7 +161,7 @@ def test_what_a_training_on_a_cpu_needs_is_added_and_printed(
     monkeypatch.setattr(training, "cpu_computes_bf16", lambda: computes)
     monkeypatch.setattr(training, "is_wandb_configured", lambda: False)
     recipe = read_recipe(write_recipe(tmp_path, **settings))
-    schedule = check.quick_check(recipe, machine("cpu")).schedule
+    schedule = checked.quick_check(recipe, machine("cpu")).schedule
     assert training._added_settings(recipe, schedule, has_gpus=has_gpus) == expected
     printed = capsys.readouterr().out
     assert ("use_cpu=true" in printed) is ("use_cpu" in expected)

@@ -6,6 +6,7 @@ import pytest
 
 from tests.cli.scoring import invoke
 from tests.unit.recipes.make import write_recipe
+from tuneyard.recipes.check import checked
 from tuneyard.recipes.check import command as check
 from tuneyard.recipes.check.watched_files import states_of, watched_files
 from tuneyard.recipes.llamafactory.answer import Facts
@@ -15,7 +16,7 @@ from tuneyard.recipes.recipe import read_recipe
 @pytest.fixture
 def sound_recipe(tmp_path, monkeypatch):
     """Return the path of a sound recipe; LLaMA-Factory has nothing to say about it."""
-    monkeypatch.setattr(check, "ask", lambda *_: Facts(template_error="none"))
+    monkeypatch.setattr(checked, "ask", lambda *_: Facts(template_error="none"))
     return write_recipe(tmp_path, save_strategy="epoch")
 
 
