@@ -15,7 +15,7 @@ from tuneyard.compiler.read.dataset_reader import few, label_of, stored_examples
 from tuneyard.compiler.rows.draw import ROW_TYPE
 from tuneyard.compiler.rows.locations import Locations
 from tuneyard.core.files import JsonObject
-from tuneyard.core.language.message import _, counted
+from tuneyard.core.language.message import _, counted, joined
 from tuneyard.core.records import Example
 
 SHOWN = 20
@@ -181,7 +181,7 @@ def _listed(title: str, lines: Iterator[str], count: int, every: bool) -> Iterat
     """Yield lines with their title, the first 20 unless `every`, and how many more there are."""
     count_to_print = count if every else min(count, SHOWN)
     for line in islice(lines, count_to_print):
-        yield f"{title}{line}"
+        yield joined((title, line), "")
     if count > count_to_print:
         yield _(
             "{title}    … and {count} more (--all shows them)",
@@ -193,4 +193,4 @@ def _listed(title: str, lines: Iterator[str], count: int, every: bool) -> Iterat
 def _change_line(change: Change) -> str:
     location, other_place, old, new = change
     shift = f": {old} → {new}" if old != new else ""
-    return f"{location} → {other_place}{shift}"
+    return joined((location, " → ", other_place, shift), "")

@@ -47,7 +47,7 @@ class Problems:
 
     @property
     def errors(self) -> list[Problem]:
-        """The errors that are kept, in the order of their lines."""
+        """The errors that are kept, in the order of their lines. Ends the batch: its rows count."""
         self.end_batch()
         return self._errors
 

@@ -39,6 +39,18 @@ def test_lines_of_a_compile_begin_at_the_current_folder(bench, here, monkeypatch
     assert str(bench.folder) not in shown
 
 
+def test_lines_of_a_diff_begin_at_the_current_folder(bench, here, monkeypatch):
+    one, two = bench.rows("a.jsonl", [record("b")]), bench.rows("b.jsonl", [record("c"), record("d", "z")])
+    monkeypatch.chdir(bench.folder)
+    printed = here(cli, "diff", one, two, code=1).stdout.splitlines()
+    assert printed[:2] == ["added    b.jsonl:2", "changed  a.jsonl:1 → b.jsonl:1: b → c"]
+    assert json.loads(here(cli, "diff", one, two, "--json", code=1).stdout)["added"] == [f"{two}:2"]
+
+
+def record(answer: str, question: str = "a") -> dict[str, str]:
+    return {"instruction": question, "input": "", "output": answer}
+
+
 def test_a_location_stays_whole_in_files_and_in_values_of_others(bench, monkeypatch):
     """Only what is a path is written from the current folder on: not a text of a row that looks like one."""
     monkeypatch.chdir(bench.folder)
