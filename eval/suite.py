@@ -76,10 +76,9 @@ Figures = dict[str, dict[str, dict[str, Mapping[str, Any]]]]
 @partial(with_options, model_options)
 @dataset_dir
 @click.option("--skip", multiple=True, metavar="STEP", help="Leave this step out. Repeatable.")
-@click.option("--run-code", is_flag=True, help="Let steps of `code` run the programs that models write.")
 @partial(with_options, run_options)
 @resumed_by(lambda: resume_command(COMMAND))
-def cli(suite: Path, skip: tuple[str, ...], run_code: bool, **options: Any) -> None:
+def cli(suite: Path, skip: tuple[str, ...], **options: Any) -> None:
     """Score a base model and adapters with all commands that a suite's file names.
 
     Every step is checked and planned before the first one is scored.
@@ -91,7 +90,7 @@ def cli(suite: Path, skip: tuple[str, ...], run_code: bool, **options: Any) -> N
     request = take(options)
     for folder in (request.out, *(request.out / step.name for step in steps)):
         check_new(folder, COMMAND, resume=request.resume, force=request.force)
-    prepared = {step.name: step.prepare(shared, run_code=run_code) for step in steps}
+    prepared = {step.name: step.prepare(shared) for step in steps}
     with workers_of(request) as workers:
         models = score_steps(request, prepared, workers)
     report_steps(request, prepared, models)
@@ -233,15 +232,10 @@ class Step:
     command: ScoringCommand
     options: Mapping[str, Any]
 
-    def prepare(self, shared: Mapping[str, Any], *, run_code: bool) -> PlannedStep:
-        """Prepare the step with the suite's options and its own. Errors name the step's place.
-
-        A suite may come by mail, with tests of its own. So the command line allows programs, not the file.
-        """
+    def prepare(self, shared: Mapping[str, Any]) -> PlannedStep:
+        """Prepare the step with the suite's options and its own. Errors name the step's place."""
         limit = shared["limit"] or self.options["limit"]
         options = {**self.options, **shared, "limit": limit, "out": shared["out"] / self.name}
-        if "run_code" in self.options:
-            options["run_code"] = run_code
         try:
             return self.command.prepare(options)
         except TuneyardError as error:

@@ -26,7 +26,6 @@ MOST_LABELS = 6
 TESTED = {
     "eval.text": _("loss of the expected answers"),
     "eval.qa": _("answers to questions"),
-    "eval.code": _("code that passes tests"),
     "eval.tools": _("tool calls"),
     "eval.preference": _("preferred answers"),
     "eval.cmmlu": _("multiple choice in Chinese"),

@@ -8,7 +8,7 @@ import pytest
 
 from tests.cli.scoring import ask, call, results
 from tests.json_files import read_json, write_lines
-from tuneyard.eval import code, compare, defect, nli, qa, tools
+from tuneyard.eval import compare, defect, nli, qa, tools
 
 COUNT = 15
 REPORT = "判断：可采纳\n原因：好"
@@ -19,7 +19,6 @@ SET_UPS = {
     "qa": (qa.cli, {"output": "5"}, (), "5", "6"),
     "defect": (defect.cli, {"output": REPORT, "subtype": "s"}, (), REPORT, OTHER),
     "tools": (tools.cli, {"tools": TOOLS}, (), "Fine.", '{"name": "add", "arguments": {}}'),
-    "code": (code.cli, {"output": "", "tests": ["x == 1"]}, ("--run-code",), "x = 1", "x = 2"),
 }
 
 
@@ -61,15 +60,12 @@ def test_one_expected_answer_supports_no_verdict_on_accuracy(name, score, tmp_pa
     call(compare.cli, *runs, "--out", tmp_path / "verdict")
     verdict = capsys.readouterr().out.splitlines()[0]
     section = read_json(tmp_path / "verdict/table.json")["sets"]["rows"]
-    if name == "code":  # the tests decide: an empty expected answer is none
-        assert verdict.startswith("Ship tuned") and "majority none" not in shown.out
-    else:
-        assert verdict.startswith("No verdict on accuracy") and section["majority"] is None
-        assert "majority none" in shown.out
-        assert shown.err.count("all expected answers are the same") == 2
+    assert verdict.startswith("No verdict on accuracy") and section["majority"] is None
+    assert "majority none" in shown.out
+    assert shown.err.count("all expected answers are the same") == 2
 
 
-@pytest.mark.parametrize("name", ["labels", "qa", "defect", "code"])
+@pytest.mark.parametrize("name", ["labels", "qa", "defect"])
 def test_a_run_without_a_right_answer_gets_a_word(name, score, capsys) -> None:
     wrong = SET_UPS[name][4]
     score(name, "none", wrong, wrong)

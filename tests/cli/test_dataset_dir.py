@@ -17,7 +17,7 @@ from tuneyard.eval.suite import cli as suite
 from tuneyard.recipes.recipe import read_recipe
 from tuneyard.recipes.train.command import after_training
 
-OWN_WORDS = {"code": ["--run-code"], "prove": ["--fused", "fused"]}
+OWN_WORDS = {"prove": ["--fused", "fused"]}
 """Options without which a command refuses to begin."""
 
 
@@ -53,7 +53,7 @@ def registry(tmp_path: Path) -> Path:
 
 
 def test_the_walk_finds_the_commands() -> None:
-    expected = {"ab", "cmmlu", "code", "defect", "dialogue", "nli", "preference", "prove", "qa", "suite"}
+    expected = {"ab", "cmmlu", "defect", "dialogue", "nli", "preference", "prove", "qa", "suite"}
     assert {*expected, "sweep", "text", "tools"} <= set(COMMANDS)
 
 

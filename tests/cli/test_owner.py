@@ -16,7 +16,7 @@ from tuneyard.eval import ab, nli, suite, sweep
 from tuneyard.eval.scoring.command import ScoringCommand
 
 pytestmark = pytest.mark.usefixtures("unrendered")
-NAMES = ("ab", "cmmlu", "code", "defect", "dialogue", "nli", "preference", "qa", "text", "tools")
+NAMES = ("ab", "cmmlu", "defect", "dialogue", "nli", "preference", "qa", "text", "tools")
 ROWS = even_rows(6)
 
 

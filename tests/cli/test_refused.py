@@ -13,7 +13,7 @@ from tests.json_files import read_json, write_lines
 from tests.messages import raises
 from tests.serving import Quiet, local_server, serving
 from tuneyard.core.errors import RequestError
-from tuneyard.eval import code, compare, defect, dialogue, nli, qa, tools
+from tuneyard.eval import compare, defect, dialogue, nli, qa, tools
 
 COUNT = 20
 FILTERED = '{"error": {"code": "content_filter", "message": "The prompt was filtered"}}'
@@ -165,11 +165,6 @@ TALK = [
 ADD = json.dumps([{"name": "add"}])
 OTHERS = {
     "qa": (qa.cli, [{"instruction": f"Q {n}", "output": "yes"} for n in range(4)], ()),
-    "code": (
-        code.cli,
-        [{"instruction": f"Q {n}", "output": "", "tests": ["True"]} for n in range(4)],
-        ("--run-code",),
-    ),
     "defect": (
         defect.cli,
         [{"instruction": f"Q {n}", "output": "判断：可采纳\n原因：好", "subtype": "s"} for n in range(4)],
@@ -199,8 +194,6 @@ def test_every_command_that_generates_takes_refusals(name, served, tmp_path) -> 
     assert "refused" in line and line.get("predicted_output", "") in ("unknown", "")
     if name == "qa":
         assert (results(folder)["exact_match"]["value"], results(folder)["empty"]) == (0.75, 0)
-    if name == "code":
-        assert results(folder)["failures"]["refused"] == 1
 
 
 def test_a_conversation_with_a_refused_turn_is_left_out(served, tmp_path) -> None:

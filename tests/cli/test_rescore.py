@@ -18,7 +18,6 @@ from tests.messages import raises
 from tests.runs_cut import tree
 from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.core.files import sha256
-from tuneyard.eval.code import cli as code
 from tuneyard.eval.defect import cli as defect
 from tuneyard.eval.dialogue import cli as dialogue
 from tuneyard.eval.nli import cli as nli
@@ -140,13 +139,11 @@ REPORTS = [
     {"instruction": "judge", "output": "判断:网络设备\n\n原因：无", "subtype": "a", "type": "b"},
     {"instruction": "judge it", "output": "判断:其他\n\n原因：无", "subtype": "c"},
 ]
-PROGRAMS = [{"instruction": "Write f.", "output": "", "tests": ["f() == 1"]}]
 EVERY = {
     "qa": (qa, QUESTIONS, ()),
     "defect": (defect, REPORTS, ()),
     "dialogue": (dialogue, PROBES, ()),
     "tools": (tools, CALLS, ()),
-    "code": (code, PROGRAMS, ("--run-code",)),
 }
 
 

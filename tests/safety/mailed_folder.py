@@ -56,8 +56,6 @@ CASES: dict[str, str] = {
     "eval compare": "eval compare log.csv --out OUT",
     "eval prove": "eval prove --model model --template qwen --limit 2 --dataset a --out OUT",
     "eval cmmlu": "eval cmmlu --model model --limit 2 --data exam --shots 1 --out OUT",
-    "eval code": "eval code --model model --limit 2 --data code.jsonl --run-code --max-new-tokens 2 "
-    "--out OUT",
     "eval defect": "eval defect --model model --limit 2 --data reports.jsonl --max-new-tokens 2 --out OUT",
     "eval dialogue": "eval dialogue --model model --limit 2 --data talks.jsonl --max-new-tokens 2 --out OUT",
     "eval tools": "eval tools --model model --template qwen --limit 2 --data calls.jsonl --max-new-tokens 2 "
@@ -149,11 +147,8 @@ def _write_recipe(folder: Path) -> None:
 
 
 def _write_questions(folder: Path) -> None:
-    """Rows for each scoring command that has a form of its own. A test of a program connects and writes."""
+    """Rows for each scoring command that has a form of its own."""
     write_exam(folder / "exam", test=f"{HEAD}0,1+1={CONTROL}?,1,2,3,4,B\n")
-    sends = "__import__('urllib.request').request.urlopen(__import__('os').environ['http_proxy'])"
-    program = {"instruction": f"Add. {CONTROL}", "output": "def f(): pass", "function": "f"}
-    write_lines(folder / "code.jsonl", [{**program, "tests": ["f() is None", sends]}] * 2)
     question = {"role": "user", "content": f"任务：判断\n\n事件：\n{CONTROL}\n\n输出格式：\n判断:<组件>"}
     answer = {"role": "assistant", "content": "判断:主机\n\n原因：见上"}
     write_lines(folder / "reports.jsonl", [{"subtype": CONTROL, "text": [question, answer]}] * 2)

@@ -343,7 +343,6 @@ def test_a_training_writes_into_no_link(tmp_path: Path, secret: Path, monkeypatc
     "eval tools",
     "eval preference",
     "eval cmmlu",
-    "eval code",
     "eval suite",
     "eval sweep",
 )

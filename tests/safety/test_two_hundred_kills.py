@@ -122,7 +122,6 @@ CASES = {
     "eval qa": scoring("qa", f"{LEFT} {ROWS} {SHORT}"),
     "eval text": scoring("text", f"{ROWS} {SHORT} --token-losses"),
     "eval cmmlu": scoring("cmmlu", "--data ../inputs/exam --shots 1"),
-    "eval code": scoring("code", f"--data ../inputs/code.jsonl --run-code {SHORT}"),
     "eval defect": scoring("defect", f"--data ../inputs/reports.jsonl {SHORT}"),
     "eval dialogue": scoring("dialogue", f"--data ../inputs/talks.jsonl {SHORT}"),
     "eval preference": scoring("preference", "--data ../inputs/pairs.jsonl"),
@@ -226,8 +225,6 @@ def write_questions(folder: Path) -> None:
     tools = json.dumps([{"name": "add", "parameters": {"properties": {"a": {"type": "integer"}}}}])
     question = {"from": "human", "value": "Add 1."}
     write_lines(folder / "calls.jsonl", [{"conversations": [question, call], "tools": tools}] * 2)
-    program = {"instruction": "Add.", "output": "def f(): pass", "tests": ["f() is None"]}
-    write_lines(folder / "code.jsonl", [program] * 2)
     asked = {"role": "user", "content": "任务：判断\n\n事件：\n甲\n\n输出格式：\n判断:<组件>"}
     answer = {"role": "assistant", "content": "判断:主机\n\n原因：见上"}
     write_lines(folder / "reports.jsonl", [{"subtype": "断线", "text": [asked, answer]}])

@@ -23,7 +23,7 @@ from tools.mutate.sandbox import ROOT, TESTS, Sandbox, package_of, tracked
 
 NOT = (
     "*/__main__.py", "*/cli.py", "*/command.py", "*/options.py", "core/cli/*", "eval/ab.py", "eval/chat.py",
-    "eval/cmmlu.py", "eval/code.py", "eval/compare.py", "eval/nli.py", "eval/prove.py", "eval/qa.py",
+    "eval/cmmlu.py", "eval/compare.py", "eval/nli.py", "eval/prove.py", "eval/qa.py",
     "eval/suite.py", "eval/sweep.py", "eval/text.py",
 )  # fmt: skip
 """Command lines: tests of their options take a process each."""

@@ -9,7 +9,7 @@ from tests.cli.scoring import ask, results
 from tests.json_files import write_json, write_lines
 from tests.messages import raises
 from tuneyard.core.errors import ContentError
-from tuneyard.eval import code, defect, nli, qa
+from tuneyard.eval import defect, nli, qa
 from tuneyard.eval.datasets.dataset import read_datasets
 from tuneyard.eval.preference import read_rejected
 
@@ -80,9 +80,8 @@ COMMANDS = {
     "labels": (nli.cli, [{"instruction": f"Q {n}", "output": n % 2 == 0} for n in range(4)], "True", 0.5),
     "numbers": (nli.cli, [{"instruction": f"Q {n}", "output": n % 3} for n in range(6)], "It is 2.", 1 / 3),
     "qa": (qa.cli, [{"instruction": f"Q {n}", "output": n} for n in range(4)], "3", 0.25),
-    "code": (code.cli, [{"instruction": "Q", "output": 5, "tests": ["x == 1"]}], "x = 1", 1.0),
 }
-OPTIONS = {"labels": ("--mode", "generate"), "numbers": ("--mode", "generate"), "code": ("--run-code",)}
+OPTIONS = {"labels": ("--mode", "generate"), "numbers": ("--mode", "generate")}
 
 
 @pytest.mark.parametrize("name", COMMANDS)

@@ -63,6 +63,27 @@ def test_choices_are_read_by_their_text_and_judged_by_the_harness() -> None:
     assert run.correct == [a == b for a, b in zip(run.gold, run.predicted, strict=True)]
 
 
+@pytest.mark.parametrize("metric", ["pass@1", "pass_at_1"])
+def test_programs_that_the_harness_ran_are_compared_by_its_judgement(tmp_path: Path, metric: str) -> None:
+    """HumanEval: the target is the call of the tests, and the answer a program in two lists."""
+    passed = {"base": [1.0, 0.0, 0.0, 1.0], "tuned": [1.0, 1.0, 0.0, 1.0]}
+    for model, scores in passed.items():
+        rows = []
+        for row, score in enumerate(scores):
+            judged = {"metrics": [metric], metric: score, "filter": "create_test"}
+            program = f"def task{row}():\n    return {score}\n"
+            rows.append(harness(row, target=f"check(task{row})", filtered_resps=[[program]], **judged))
+            del rows[-1]["exact_match"]
+        (tmp_path / model).mkdir()
+        write(tmp_path / model / "samples_humaneval_2026-01-01T10-00-00.000001.jsonl", *rows)
+    runs, _ = read_runs(tmp_path)
+    assert {run.model: [float(answer) for answer in run.correct] for run in runs} == passed
+    done = CliRunner().invoke(cli, [str(tmp_path), "--out", str(tmp_path / "out")])
+    assert done.exit_code == 0, done.output
+    table = (tmp_path / "out/table.md").read_text(encoding="utf-8")
+    assert "75.0 %" in table and "50.0 %" in table
+
+
 def test_the_newest_log_of_a_task_counts(tmp_path: Path) -> None:
     write(tmp_path / "samples_t_2026-01-01T10-00-00.000001.jsonl", harness(0, exact_match=0.0))
     write(tmp_path / "samples_t_2026-01-02T10-00-00.000001.jsonl", harness(0))

@@ -181,9 +181,9 @@ def test_models_are_named_by_base_and_adapters_and_datasets_by_what_they_test() 
 
 
 def test_a_dataset_without_labels_is_named_by_the_command_that_scored_it() -> None:
-    run = ScoredRun("m", "s", "r", ["0"], [""], [""], [True], facts={"settings": {"command": "eval.code"}})
+    run = ScoredRun("m", "s", "r", ["0"], [""], [""], [True], facts={"settings": {"command": "eval.tools"}})
     (section,) = compare([run, replace(run, model="base")], "base").sets
-    assert compared_datasets(by_dataset([run]), [section]).rows == [["s", "1", "code that passes tests"]]
+    assert compared_datasets(by_dataset([run]), [section]).rows == [["s", "1", "tool calls"]]
 
 
 @pytest.mark.usefixtures("without_plots")
