@@ -39,7 +39,6 @@ from tuneyard.eval.scoring.options import (
 )
 from tuneyard.eval.scoring.task import Job, Task
 
-CHECKED = 100  # rows that generate mode also answers by choice: one forward pass each
 label_options = [
     click.option(
         "--variants",
@@ -88,7 +87,7 @@ label_options = [
             "--check-generate",
             type=click.IntRange(0),
             default=0,
-            help="choice: also generate for N of the examples and report how often both agree.",
+            help="Also answer N of the examples in the other mode and report how often both agree.",
         ),
     ],
     images=lambda options: (
@@ -119,10 +118,32 @@ def cli(request: ScoringRequest, datasets: Sequence[EvalDataset], **options: Any
                 "nothing is generated here: leave it out, or give --mode generate or --check-generate N"
             )
             refuse_explicit(("parser", "max_new_tokens"), reason)
+    elif options["check_generate"]:
+        _check_labels_comparable(request, options["check_generate"])
     else:
-        reason = _("it is for --mode choice: here every answer is generated")
-        refuse_explicit(("check_generate", "variants"), reason)
+        reason = _("no labels are compared here: leave it out, or give --mode choice or --check-generate N")
+        refuse_explicit(("variants",), reason)
     return Nli(label_sets(datasets, options), **options), datasets
+
+
+def _check_labels_comparable(request: ScoringRequest, count: int) -> None:
+    """`RequestError` if generated answers cannot be checked by comparing labels after the same prompts."""
+    if request.think:
+        raise RequestError(
+            _(
+                "--check-generate {count}: labels cannot be compared after a thought; leave out --think or "
+                "--check-generate",
+                count=count,
+            )
+        )
+    if request.backend == "openai":
+        raise RequestError(
+            _(
+                "--check-generate {count}: a server compares labels with --mode choice alone; give that, or "
+                "leave out --check-generate",
+                count=count,
+            )
+        )
 
 
 def mode_of(mode: str | None, preset: str | None) -> str:
@@ -214,18 +235,13 @@ class Nli(Task):
         return job.choosing(forms, rows)
 
     def further(self, job: Job) -> Scorer | None:
-        """Answer some evenly spread rows in the other mode, too."""
-        generates = self.mode == "generate"
+        """Answer `check_generate` evenly spread rows in the other mode, too."""
         answered = [row for row in range(len(job.rows)) if row not in job.scorer.too_long]
-        can_choose = job.backend.tokenizer is not None and not job.request.think
-        count = self.check_generate
-        if generates and can_choose:
-            count = CHECKED
-        count = min(count, len(answered))
+        count = min(self.check_generate, len(answered))
         if not count:
             return None
         rows = [answered[i * len(answered) // count] for i in range(count)]
-        if generates:
+        if self.mode == "generate":
             return self._choosing(job, rows)
         return job.generating(job.messages(rows))
 

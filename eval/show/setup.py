@@ -35,7 +35,7 @@ TESTED = {
 FIGURES = {
     "accuracy", "stderr", "ci95", "majority", "majority_label", "unparsed", "unparsed_rows", "macro_f1",
     "classes", "confusion", "metrics", "label_mass", "too_long", "refused", "model", "set", "check_generate",
-    "about",
+    "check_choice", "about",
 }  # fmt: skip  # facts that the page's tables show, or that are not worth a line
 
 

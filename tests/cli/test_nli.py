@@ -215,10 +215,9 @@ def test_generated_answers_are_compared_with_the_chosen_ones(nli, capsys):
     assert [d["row"] for d in check["differing"]] == differing
 
 
-def test_generating_says_how_often_choosing_agrees(nli, monkeypatch, capsys):
-    monkeypatch.setattr("tuneyard.eval.nli.CHECKED", 3)
+def test_generating_compares_labels_for_as_many_rows_as_are_asked_for(nli, capsys):
     chosen = predictions(nli(out="c"))
-    out = nli("--mode", "generate", "--max-new-tokens", "4")
+    out = nli("--mode", "generate", "--max-new-tokens", "4", "--check-generate", "3")
     said = predictions(out)
     differing = [
         {"row": r, "chosen": chosen[r]["model_output"]}
@@ -228,7 +227,36 @@ def test_generating_says_how_often_choosing_agrees(nli, monkeypatch, capsys):
     agree = 3 - len(differing)
     assert results(out)["check_choice"] == {"n": 3, "agree": agree, "differing": differing}
     assert f"chosen answers agree {agree}/3" in capsys.readouterr().out
-    assert "check_choice" not in results(nli("--mode", "generate", "--think", out="thought"))
+
+
+@pytest.mark.parametrize("words", [(), ("--think",), ("--preset", "document"), ("--check-generate", "0")])
+def test_generating_compares_no_labels_unasked(nli, words, monkeypatch, capsys) -> None:
+    """Without --check-generate no forward pass is made for labels."""
+
+    def never(*_arguments: object) -> None:
+        raise AssertionError("labels are compared")
+
+    monkeypatch.setattr("tuneyard.eval.scoring.task.Job.choosing", never)
+    out = nli("--mode", "generate", "--max-new-tokens", "4", *words)
+    assert results(out)["n"] == 5
+    assert "check_choice" not in results(out) and "agree" not in capsys.readouterr().out
+
+
+def test_more_rows_to_check_than_there_are_means_all_that_are_answered(nli) -> None:
+    out = nli("--mode", "generate", "--max-new-tokens", "4", "--check-generate", "99", "--variants", "none")
+    assert results(out)["check_choice"]["n"] == 5
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (("--think",), "--think"),
+        (("--backend", "openai", "--url", "http://localhost:1/v1"), "--mode choice"),
+    ],
+)
+def test_labels_that_cannot_be_compared_are_refused_before_anything_is_asked(nli, refused, words, named):
+    with refused(RequestError, "--check-generate 2", named):
+        nli("--mode", "generate", "--check-generate", "2", *words)
 
 
 def test_a_misspelt_model_does_not_blame_the_network(nli, tiny_model, monkeypatch):
@@ -302,8 +330,7 @@ def test_weights_that_overflow_stop_the_run_and_keep_what_is_done(nli, tmp_path)
     assert not (tmp_path / "out/mine/tiny/results.json").exists()
 
 
-def test_weights_that_overflow_are_told_from_silence_when_generating(nli, tmp_path, monkeypatch):
-    monkeypatch.setattr("tuneyard.eval.nli.CHECKED", 0)  # choosing would find it first
+def test_weights_that_overflow_are_told_from_silence_when_generating(nli, tmp_path):
     adapter = write_adapter(tmp_path / "mine", scale=1e19)
     with raises(ContentError, "--dtype fp32"):
         nli("--adapter", f"mine={adapter}", "--mode", "generate", "--max-new-tokens", "3")
