@@ -91,6 +91,24 @@ def test_a_server_that_dies_stops_the_run_which_resumes_to_the_same_bytes(
     assert (torn / PREDICTIONS).read_bytes() == (whole / PREDICTIONS).read_bytes()
 
 
+def test_labels_of_a_server_are_checked_by_generated_answers(
+    score_walks: Score, stand_in: tuple[StandIn, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server, post = stand_in[0], stand_in[0].post
+
+    def answer(path: str, body: dict) -> object:
+        if path.endswith("/chat/completions"):
+            return {"model": server.model, "choices": [{"message": {"content": "yes"}}]}
+        return post(path, body)
+
+    monkeypatch.setattr(server, "post", answer)
+    folder = score_walks("checked", "--check-generate", "4")
+    check = read_json(folder / RESULTS)["check_generate"]
+    chosen = [line["predicted_output"] for line in lines(folder)]
+    assert check["n"] == 4
+    assert check["agree"] == [chosen[row] for row in (0, 3, 6, 9)].count("yes")
+
+
 def test_a_suite_scores_labels_and_generates_over_a_server(
     score_walks: Score,
     stand_in: tuple[StandIn, str],
