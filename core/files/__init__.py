@@ -407,7 +407,7 @@ def text_sha256(text: str) -> str:
 def files_sha256(paths: Iterable[Path]) -> str:
     """One hash over the names and bytes of files, which a process reads once while they stay as they are.
 
-    `recipe check --watch` asks for a model's after each edit, `eval` for each adapter.
+    `recipe sweep` asks for a model's for each run, `eval` for each adapter.
     """
     files = list(paths)
     states = tuple((file, file.stat().st_size, file.stat().st_mtime_ns) for file in files)

@@ -1,34 +1,29 @@
 """tuneyard recipe check R.yaml … [key=value …]: report every problem of a recipe without a GPU.
 
 Our rules run first. Then LLaMA-Factory answers in a subprocess. Its import takes about 10 s, once for all
-recipes of the command. With --watch the subprocess stays, so that each edit is checked at once.
+recipes of the command.
 """
 
 import shlex
 import sys
-import time
 from collections import Counter
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import NoReturn
 
 import click
 
 from tuneyard.core.cli.main import cli_command, next_step, same_options
-from tuneyard.core.errors import SHOWN, ContentError, Problem, RequestError, TuneyardError, by_code
+from tuneyard.core.errors import SHOWN, ContentError, Problem, RequestError, by_code
 from tuneyard.core.errors.problem_codes import guide
 from tuneyard.core.language.message import _, joined, message_of, ngettext
 from tuneyard.core.language.messages import print_json, say
 from tuneyard.core.text.secrets import public_words
 from tuneyard.recipes.check.checked import ask_check, not_checked, quick_check
-from tuneyard.recipes.check.watched_files import FileStates, states_of, watched_files
 from tuneyard.recipes.llamafactory.client import LlamaFactory, code_option
 from tuneyard.recipes.machine.hardware import Machine, machine, target_option
 from tuneyard.recipes.recipe import Recipe, find_recipe, read_recipe
 from tuneyard.recipes.recipe.model_source import may_be_here
 from tuneyard.recipes.recipe.schema import known_keys
-
-WATCHED_EVERY = 0.3  # seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +48,6 @@ class CheckOptions:
 @target_option("Target machine. Problems of this machine are notes, unless you choose `this`.")
 @code_option
 @click.option("--quick", is_flag=True, help="Only what is found at once, without asking LLaMA-Factory.")
-@click.option("--watch", is_flag=True, help="Check again after every edit, until Ctrl-C.")
 @click.option("--all", "show_all", is_flag=True, help="Show every problem, not the first 20.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object for each recipe.")
 def command(
@@ -61,7 +55,6 @@ def command(
     model: str | None,
     trains_on: str,
     runs_model_code: bool,
-    watch: bool,
     **output: bool,
 ) -> None:
     """Report every problem in recipes, before you reserve a GPU."""
@@ -85,8 +78,6 @@ def command(
         if options.quick:
             raise RequestError(_("--model is for LLaMA-Factory, which --quick leaves out: give one of them"))
     llamafactory = LlamaFactory(runs_model_code=runs_model_code)
-    if watch:
-        watch_recipes(llamafactory, paths, options)
     failed = 0
     for path in paths:
         try:
@@ -114,27 +105,6 @@ def _after_check(path: Path, options: CheckOptions) -> str:
         fetch = shlex.join(["hf", "download", model, "--include", "*.json"])
         return f"{fetch} && {plan}"
     return plan
-
-
-def watch_recipes(llamafactory: LlamaFactory, paths: list[Path], options: CheckOptions) -> NoReturn:
-    """Check recipes, and each of them again whenever it or a file that it names changes; ends with Ctrl-C."""
-    files = [find_recipe(path) for path in paths]  # a missing one is a wrong argument, later it is an edit
-    states: dict[Path, FileStates] = {}
-    while True:
-        for path in files:
-            before = states.get(path)
-            if before is not None and before == states_of(before):
-                continue
-            if before is not None:
-                say(_("{path}: changed", path=path), to_stderr=True)
-            states[path] = states_of([path])
-            try:
-                recipe = read_recipe(path, options.overrides)
-                states[path] = states_of(watched_files(recipe))
-                check(llamafactory, recipe, options)
-            except (TuneyardError, OSError) as error:  # half an edit
-                say(_("error: {message}", message=error), to_stderr=True)
-        time.sleep(WATCHED_EVERY)
 
 
 def check(llamafactory: LlamaFactory, recipe: Recipe, options: CheckOptions) -> bool:
