@@ -7,7 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from tuneyard.core.installation.checkout import ROOT
-from tuneyard.core.language.message import _
+from tuneyard.core.language.message import _, relative
 
 CORE = (
     "chardet", "click", "datasets", "fsspec", "httpx", "huggingface_hub", "jinja2", "jsonschema",
@@ -87,7 +87,7 @@ def after_vllm_setup(command: str) -> str:
     if is_checkout() and Path.cwd() != ROOT:
         environment = ROOT / VLLM_ENVIRONMENT
     programs = environment / "bin"
-    command = f'PATH={shlex.quote(str(programs))}:"$PATH" {command}'
+    command = f'PATH={shlex.quote(relative(programs))}:"$PATH" {command}'
     if (programs / "vllm").is_file():
         return command
     return _set_up_first(_make_vllm_environment(), command)
