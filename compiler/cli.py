@@ -518,7 +518,7 @@ def verify_command(
             )
         not_checked += verdict.not_checked
     if failed:
-        raise ContentError(_("{failed}. Fix them before training", failed=", ".join(failed)))
+        raise ContentError(_("{failed}. Fix them before training", failed=joined(failed)))
     if model is not None and not_checked:
         raise RequestError(
             _("--model {model}: not checked with it: {reason}", model=model, reason=not_checked[0])

@@ -18,7 +18,7 @@ from tuneyard.adapters.model.weights import weight_text
 from tuneyard.core.errors import ContentError, TuneyardError
 from tuneyard.core.files import versions
 from tuneyard.core.installation.checkout import version
-from tuneyard.core.language.message import _
+from tuneyard.core.language.message import _, message_of
 from tuneyard.core.text.markdown import markdown_table
 from tuneyard.core.text.quoting import markdown_block, markdown_code, markdown_text
 from tuneyard.core.training.training_run import read_provenance, training_data
@@ -92,7 +92,7 @@ def open_parts(record: Mapping[str, Any]) -> list[MergePart]:
         try:
             adapter = open_any(Path(entry["folder"]))
         except TuneyardError as error:
-            parts.append(MergePart(entry, None, str(error)))
+            parts.append(MergePart(entry, None, message_of(error)))
             continue
         if adapter.digest == entry["digest"]:
             parts.append(MergePart(entry, adapter))

@@ -13,7 +13,7 @@ from tuneyard.adapters.model.store import note
 from tuneyard.core.errors import ContentError, show_value
 from tuneyard.core.files import read_object, write_json, write_text
 from tuneyard.core.files.bounded_reading import read_regular
-from tuneyard.core.language.message import _, joined
+from tuneyard.core.language.message import _, joined, message_of
 from tuneyard.core.llamafactory.prompt import find_chat_template
 from tuneyard.core.llamafactory.prompt.tokenizer_files import (
     CHAT_TEMPLATE,
@@ -81,7 +81,7 @@ def carry_ends(adapters: Sequence[Path], folder: Path) -> None:
     try:
         write_ends(adapters, folder)
     except ContentError as error:
-        note(str(error))
+        note(message_of(error))
 
 
 def _templates(folders: Sequence[Path]) -> set[str]:

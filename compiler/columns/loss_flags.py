@@ -10,7 +10,7 @@ from tuneyard.compiler.spec.model import Spec
 from tuneyard.core.datasets.answer_flags import masks
 from tuneyard.core.errors import show_value
 from tuneyard.core.errors.problem_codes import ProblemCode
-from tuneyard.core.language.message import _
+from tuneyard.core.language.message import _, ngettext
 
 MASKED_ANSWER = ProblemCode(
     "E113",
@@ -59,8 +59,16 @@ def refuse_flagged(flags_by_message: Mapping[int, Fields], answers: Sequence[int
     )
     names = dict.fromkeys(key for number in flagged_answers for key in flags_by_message[number])
     numbers = ", ".join(map(str, flagged_answers))
-    messages = f"turn {numbers}" if len(flagged_answers) == 1 else f"turns {numbers}"
-    message = f"{messages}: marked with {listed}, and LLaMA-Factory would learn the whole answer"
-    ignore = f"`ignore: [{', '.join(names)}]` {where_to_write(keys.spec.name)}"
-    fix = _("leave the row out (`--on-error reject`), or the mark by {ignore}", ignore=ignore)
+    message = ngettext(
+        "turn {numbers}: marked with {flags}, and LLaMA-Factory would learn the whole answer",
+        "turns {numbers}: marked with {flags}, and LLaMA-Factory would learn the whole answer",
+        len(flagged_answers),
+        numbers=numbers,
+        flags=listed,
+    )
+    fix = _(
+        "leave the row out (`--on-error reject`), or the mark by `ignore: [{names}]` {where}",
+        names=", ".join(names),
+        where=where_to_write(keys.spec.name),
+    )
     raise CodedError(MASKED_ANSWER, message, fix=fix)

@@ -483,19 +483,20 @@ class TurnsReader(ColumnReader):
         """How many conversations are shortened, lose their last messages, and lose their system text."""
         why = "the mixture has its own" if self.spec.has_one_system else "`ignore: [system]`"
         messages = {
-            SHORTENED: "the first exchange alone is written (`turns: history` keeps the others)",
-            UNANSWERED: "what the user says after the last answer is left out (`unanswered: drop`)",
-            UNASKED: "what the assistant says before the user is left out (`unasked: drop`)",
+            SHORTENED: _("the first exchange alone is written (`turns: history` keeps the others)"),
+            UNANSWERED: _("what the user says after the last answer is left out (`unanswered: drop`)"),
+            UNASKED: _("what the assistant says before the user is left out (`unasked: drop`)"),
             WITHOUT_SYSTEM: _(
                 "{leaving_system_out} leaves the system turn out ({why})",
                 leaving_system_out=self.leaving_system_out,
                 why=why,
             ),
         }
-        lines = []
+        lines: list[str] = []
         for key, message in messages.items():
             if self.noted[key]:
-                lines.append(f"{counted(self.noted[key], 'conversation', 'conversations')}: {message}")
+                conversations = counted(self.noted[key], "conversation", "conversations")
+                lines.append(_("{conversations}: {message}", conversations=conversations, message=message))
         return lines
 
 

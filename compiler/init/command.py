@@ -46,7 +46,14 @@ from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.core.files import free_path
 from tuneyard.core.files.scratch import scratch_folder
 from tuneyard.core.installation.packages import after_setup
-from tuneyard.core.language.message import _, counted, translated, translated_template, with_texts
+from tuneyard.core.language.message import (
+    _,
+    counted,
+    joined,
+    translated,
+    translated_template,
+    with_texts,
+)
 from tuneyard.core.llamafactory.prompt import prompt_and_answer
 from tuneyard.core.records import PAIR
 from tuneyard.core.text.quoting import one_line
@@ -149,7 +156,7 @@ def propose(
     lines += _warnings_of_rows(report, proposal)
     options = _words(user_columns, share, table)
     next_steps = _next(path, tried.spec, out, options, rejecting=0 < report.rejected <= report.read / 2)
-    return ProposedSpec(text, "\n".join(lines), "\n".join(next_steps))
+    return ProposedSpec(text, joined(lines, "\n"), joined(next_steps, "\n"))
 
 
 def _refuse_options(user_columns: Mapping[str, str]) -> None:
@@ -336,13 +343,14 @@ def _example(number: int, row: KeptRow) -> Iterator[str]:
         return
     entry = entry_of(row.spec, output, output.file)
     conversation = prompt_and_answer(record, entry, location)
-    yield from (f"  {message['role']}: {_short(message['content'])}" for message in conversation.messages)
+    for message in conversation.messages:
+        yield _("  {role}: {text}", role=message["role"], text=_short(message["content"]))
     if PAIR[0] not in record:
         yield _("  answer: {text}", text=_short(conversation.answer))
         return
     for number, name in enumerate(PAIR):
         answer = prompt_and_answer(record, entry, location, answer=number).answer
-        yield f"  {name}: {_short(answer)}"
+        yield _("  {role}: {text}", role=name, text=_short(answer))
 
 
 def _short(text: str) -> str:

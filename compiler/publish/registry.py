@@ -241,7 +241,7 @@ class Registry:
                 dataset=dataset,
                 registered=registered.get("file_name"),
             )
-            raise ContentError(f"{self.folder / REGISTRY}: {taken}: {fix}")
+            raise ContentError(_("{path}: {taken}: {fix}", path=self.folder / REGISTRY, taken=taken, fix=fix))
 
     def _refuse_foreign(self, target: Path, written: Collection[str] = ()) -> None:
         """Refuse a folder that is a link or contains files of others: publishing replaces it whole.

@@ -32,7 +32,7 @@ from tuneyard.core.errors import Problem, RequestError
 from tuneyard.core.errors.problem_codes import ProblemCode
 from tuneyard.core.files import Moved
 from tuneyard.core.files.bounded_reading import LargeDataError
-from tuneyard.core.language.message import _
+from tuneyard.core.language.message import _, message_of
 from tuneyard.core.plugins import Plugin, bundled_with, load
 from tuneyard.core.text.quoting import shell
 
@@ -222,5 +222,5 @@ def read(
         problems.bad_file(_too_large(error, display_path))
     except UnreadableFileError as error:
         location = error.location or display_path
-        problems.bad_file(Problem(error.code, location, str(error), error.field, error.hint))
+        problems.bad_file(Problem(error.code, location, message_of(error), error.field, error.hint))
     problems.end_batch()

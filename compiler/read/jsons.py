@@ -47,7 +47,7 @@ from tuneyard.core.datasets.column_meanings import role_of_name
 from tuneyard.core.errors import Problem, show_value, show_values
 from tuneyard.core.files import DuplicateKeyError, unique
 from tuneyard.core.files.bounded_reading import ROW_COST
-from tuneyard.core.language.message import _
+from tuneyard.core.language.message import _, joined, message_of
 
 BATCH = 1000
 BATCH_BYTES = 1 << 22
@@ -169,7 +169,7 @@ def read_array(
             before = _("; {count} whole records came before", count=count)
             hint = hint or "correct it there, or get the file again"
         location = f"{display_path}:{scanner.line_now()}"
-        problems.bad_file(Problem(error.code, location, f"{error}{before}", hint=hint))
+        problems.bad_file(Problem(error.code, location, joined([message_of(error), before], ""), hint=hint))
     if rows:
         yield ObjectRows(Prefix(display_path), lines, rows, text_size=scanner.offset - done)
     rows_of_splits = {path[0] for path in source.rows.values()}

@@ -62,7 +62,7 @@ STORES = {
 }
 VERSIONS = ("ETag", "etag", "generation", "blob_id", "md5Hash", "mtime", "LastModified", "created")
 """What stores call the version of a file's content. The first one that a store has counts."""
-CHANGED = (
+CHANGED = _(
     "changed, or was replaced, while it was read; nothing was published: compile again when nothing writes "
     "to it"
 )
@@ -182,14 +182,14 @@ def _asking(address: str) -> Iterator[Any]:
         filesystem.retries = 1  # s3fs would wait for a store that hangs five times
         yield filesystem
     except ImportError as error:
-        raise RequestError(f"{address}: {missing(package)}") from error
+        raise RequestError(_("{address}: {reason}", address=address, reason=missing(package))) from error
     except FileNotFoundError as error:
         raise RequestError(
             _("{address}: source not found; check its spelling; {hint}", address=address, hint=access)
         ) from error
     except (OSError, ValueError, LookupError, *map(resolve_name, errors)) as error:
         if "FileExpired" in type(error).__name__:  # fsspec asks for the version that it has opened
-            raise ContentError(f"{address}: {CHANGED}") from error
+            raise ContentError(_("{address}: {reason}", address=address, reason=CHANGED)) from error
         reason = " ".join(hide_secrets(str(error)).split())[:200] or type(error).__name__
         raise RequestError(
             _("{address}: cannot be read: {reason}; {hint}", address=address, reason=reason, hint=access)

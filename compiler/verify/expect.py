@@ -23,7 +23,7 @@ from tuneyard.core.documents import BOM
 from tuneyard.core.errors import ContentError, Problem, nearest, show_value, show_values
 from tuneyard.core.errors.problem_codes import ProblemCode
 from tuneyard.core.files.bounded_reading import open_regular
-from tuneyard.core.language.message import _, counted
+from tuneyard.core.language.message import _, counted, joined, message_of
 from tuneyard.core.records import (
     ALPACA,
     BARE,
@@ -60,7 +60,7 @@ Records = Iterator[tuple[str, Record, Example | str]]
 # Of Arrow; null goes with every type.
 TYPES = {bool: "truth values", int: "numbers", float: "numbers", str: "texts", list: "lists", dict: "objects"}
 TEXT_KEYS = ("system", "tools")
-LEFT_OUT = "and the entry does not name it: LLaMA-Factory leaves it out"
+LEFT_OUT = _("and the entry does not name it: LLaMA-Factory leaves it out")
 
 
 def entry_problems(
@@ -209,7 +209,7 @@ class Expected:
             records = counted(self._left_out[name].records, "record", "records")
             shares.append(_("{name!r} is filled in {records}", name=name, records=records))
         first = self._left_out[names[0]]
-        message = f"{' and '.join(shares)}, {LEFT_OUT}"
+        message = _("{columns}, {effect}", columns=joined(shares, _(" and ")), effect=LEFT_OUT)
         return Problem(code, first.location, message, ", ".join(names), fix), first.row
 
     def _find_left_out(self, record: Record, location: str) -> None:
@@ -256,5 +256,5 @@ def example_or_loss(reader: RecordReader, record: Record) -> Example | str:
     try:
         example = reader.read(record)
     except ContentError as error:
-        return str(error)
+        return message_of(error)
     return example.fault or example

@@ -148,7 +148,7 @@ def _bins(payload: ViewPayload) -> list[LengthBar]:
     bins = []
     for start, end, rows in payload.bins:
         text = tr("{start} to {end} tokens", start=f"{start:,}", end=f"{end:,}")
-        label = f"{text}: {counted(rows, 'row', 'rows')}"
+        label = tr("{tokens}: {rows}", tokens=text, rows=counted(rows, "row", "rows"))
         style = "within"
         if payload.over_cutoff and payload.cutoff_len < start:
             style = "over"

@@ -20,7 +20,7 @@ from tuneyard.compiler.view.scan import Scan
 from tuneyard.compiler.view.thumbnails import thumbnails
 from tuneyard.core.datasets import Dataset
 from tuneyard.core.errors import ContentError, ProblemsError
-from tuneyard.core.language.message import tr, translated
+from tuneyard.core.language.message import message_of, tr, translated
 from tuneyard.core.llamafactory.loader import expected_errors, quiet
 from tuneyard.core.records import Example, RecordReader, format_of_entry
 from tuneyard.core.text.quoting import one_line
@@ -141,7 +141,7 @@ class TokenView:
             with quiet():
                 sequences = self.encoder.encode(row)
         except ContentError as error:
-            page_row.note = str(error)
+            page_row.note = translated(message_of(error))
             return
         except expected_errors() as error:
             page_row.note = one_line(f"LLaMA-Factory's processor stops at this row: {error}")[:300]

@@ -14,6 +14,7 @@ from tuneyard.compiler.rows.problems import Problems
 from tuneyard.compiler.spec.export_forms import ExportForm, export_forms, form_named
 from tuneyard.compiler.spec.file import Source
 from tuneyard.core.errors import Problem
+from tuneyard.core.language.message import message_of
 from tuneyard.core.plugins import guarded
 
 FEWEST = 0.5
@@ -108,7 +109,8 @@ def examples_of(batches: Iterable[Rows], source: Source, problems: Problems) -> 
                 problems.dropped[TIE] += 1
                 continue
             except preferred.PairError as error:
-                problem = Problem(error.code, rows.location(number), str(error), error.column, error.fix)
+                location = rows.location(number)
+                problem = Problem(error.code, location, message_of(error), error.column, error.fix)
                 problems.bad_row([problem], row)
                 problems.fatal |= error.is_in_doubt
                 continue

@@ -27,7 +27,7 @@ from tuneyard.core.datasets.column_meanings import (
     meaning,
 )
 from tuneyard.core.errors import ContentError
-from tuneyard.core.language.message import _
+from tuneyard.core.language.message import _, joined
 
 # The questions in English (False) and Chinese (True).
 IMPLY = {
@@ -103,14 +103,14 @@ def _judgement(label: Leaf, is_nli: bool, chinese: bool, same_length: bool) -> t
         meanings, question = {yes: "yes", no: "no"}, SAME
         guess = _("1 means that the two texts mean the same (yes), 0 that they differ (no)")
         if not is_same:
-            guess = (
+            guess = _(
                 "1 is read as yes, the two texts mean the same, and 0 as no, since both texts are "
                 "equally long (PAWS, MRPC, QQP, AFQMC). Compare some rows: for another question, as whether "
                 "one text implies the other, change `labels` and the prompt"
             )
     elif is_nli and real == list(range(len(real))) and len(real) in GLUE_ORDER:
         meanings = dict(zip(real, GLUE_ORDER[len(real)], strict=True))
-        numbers = ", ".join(
+        numbers = joined(
             _("{number} is {name}", number=number, name=name) for number, name in meanings.items()
         )
         guess = _(
@@ -120,7 +120,11 @@ def _judgement(label: Leaf, is_nli: bool, chinese: bool, same_length: bool) -> t
             numbers=numbers,
         )
     if meanings:
-        return named_labels(meanings, values, chinese), question[chinese], [f"{label.path}: {guess}"]
+        return (
+            named_labels(meanings, values, chinese),
+            question[chinese],
+            [_("{column}: {guess}", column=label.path, guess=guess)],
+        )
     labels, guesses = label_map(label, chinese)
     guesses.append(_("the prompt shows both texts and asks for {label}: add the question", label=label.path))
     return labels, JUDGE, guesses

@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 from tuneyard.core.errors.problem_codes import ProblemCode
-from tuneyard.core.language.message import _
+from tuneyard.core.language.message import _, joined
 from tuneyard.core.llamafactory.loader import RecipeData, expected_errors
 from tuneyard.core.llamafactory.prompt import Message
 from tuneyard.core.llamafactory.prompt.history_match import (
@@ -303,7 +303,7 @@ def _finding(data: RecipeData, difference: TurnDifference, hint: str) -> Templat
     turn, place = difference.turn, difference.conversation.place
     code, beginning = OTHER_HISTORY, ""
     if place == MADE_UP:
-        code, beginning = OTHER_SECOND_TURN, "no row has a second turn; "
+        code, beginning = OTHER_SECOND_TURN, _("no row has a second turn; ")
     message = _(
         "turn {turn} of {place} is trained after {trained!r} ({called}), and served "
         "after {served!r} (the model's chat template)",
@@ -320,4 +320,4 @@ def _finding(data: RecipeData, difference: TurnDifference, hint: str) -> Templat
             place=place,
             refusal=difference.refusal,
         )
-    return TemplateFinding(code, f"{beginning}{message}", hint)
+    return TemplateFinding(code, joined([beginning, message], ""), hint)
