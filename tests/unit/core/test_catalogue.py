@@ -206,3 +206,69 @@ def is_wordy(node: ast.expr) -> bool:
         return False
     texts = [part.value for part in node.values if isinstance(part, ast.Constant)]
     return bool(re.search("[a-z]{3,} [a-z]", " ".join(texts)))
+
+
+MARKS = {"_", "ngettext", "counted", "joined", "listed"}
+ENGLISH = {"eval/scoring/candidates.py", "adapters/export/hub.py"}
+"""Names of candidates in results, and cards for the hub: they are English for every reader."""
+
+
+def test_messages_are_put_together_as_messages() -> None:
+    """`", ".join(messages)` and `f"{message}"` are English for ever: `joined`, or fields of a message."""
+    places = []
+    for file in FILES:
+        name = str(file.relative_to(ROOT))
+        if name in ENGLISH:
+            continue
+        for function in nodes(file):
+            if not isinstance(function, ast.FunctionDef):
+                continue
+            lists = lists_of_messages(function)
+            places += [f"{name}:{node.lineno}" for node in ast.walk(function) if is_put_together(node, lists)]
+    assert sorted(set(places)) == []
+
+
+def is_message(node: ast.expr) -> bool:
+    return isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in MARKS
+
+
+def has_message(node: ast.expr) -> bool:
+    """True for a message, or for a list or comprehension of messages."""
+    match node:
+        case ast.List(elts=items) | ast.Tuple(elts=items):
+            return any(map(has_message, items))
+        case ast.ListComp(elt=item) | ast.GeneratorExp(elt=item) | ast.Starred(value=item):
+            return has_message(item)
+        case ast.IfExp(body=first, orelse=second):
+            return has_message(first) or has_message(second)
+    return is_message(node)
+
+
+def lists_of_messages(function: ast.FunctionDef) -> set[str]:
+    """The variables of a function that are lists with messages."""
+    names = set()
+    for node in ast.walk(function):
+        match node:
+            case ast.Assign(targets=[ast.Name(id=name)], value=ast.List() | ast.ListComp() as value):
+                changed, values = name, [value]
+            case ast.AugAssign(target=ast.Name(id=name), value=ast.List() | ast.ListComp() as value):
+                changed, values = name, [value]
+            case ast.Call(func=ast.Attribute(value=ast.Name(id=name), attr="append"), args=values):
+                changed = name
+            case _:
+                continue
+        if any(map(has_message, values)):
+            names.add(changed)
+    return names
+
+
+def is_put_together(node: ast.AST, lists: set[str]) -> bool:
+    """True for a text that is made of messages, and has lost their Chinese."""
+    match node:
+        case ast.Call(func=ast.Attribute(value=ast.Constant(), attr="join"), args=[ast.Name(id=name)]):
+            return name in lists
+        case ast.Call(func=ast.Attribute(value=ast.Constant(), attr="join"), args=[parts]):
+            return has_message(parts)
+        case ast.JoinedStr(values=values):
+            return any(isinstance(part, ast.FormattedValue) and is_message(part.value) for part in values)
+    return False
