@@ -332,7 +332,7 @@ def list_command(out: Path) -> None:
     width = max(len(spec.name) for spec in specs)
     registry = Registry(out)
     datasets = list(dataset_lines(registry))
-    lines = [
+    lines: list[str] = [
         _("datasets in {folder}", folder=out),
         *(_("  {line}", line=line) for line in datasets or [wrong_folder(out) or _("none")]),
         _("specs"),

@@ -1,11 +1,14 @@
 """What reading and listing print in Chinese: reasons that pass through an exception, lines put together."""
 
+import re
 from pathlib import Path
 
 import pytest
 
 from tests.cli.scoring import invoke
 from tuneyard.compiler.cli import cli as data
+
+HAN = re.compile("[\u4e00-\u9fff]")
 
 
 def printed(*words: object) -> str:
@@ -14,28 +17,30 @@ def printed(*words: object) -> str:
 
 
 @pytest.mark.parametrize(
-    ("name", "text", "reason"),
+    ("name", "text", "code", "english"),
     [
-        ("twice.csv", "question,question\na,b\n", "E009 question：表头里出现了两次"),
-        ("cut.json", '[{"question": "a", "answer": "b"},', "E003：文件在逗号之后中断；此前有 1 条完整的记录"),
+        ("twice.csv", "question,question\na,b\n", "E009", "names it twice"),
+        ("cut.json", '[{"question": "a", "answer": "b"},', "E003", "came before"),
     ],
 )
 def test_a_file_that_cannot_be_read_has_its_reason_in_chinese(
-    tmp_path: Path, name: str, text: str, reason: str
+    tmp_path: Path, name: str, text: str, code: str, english: str
 ) -> None:
     (tmp_path / name).write_text(text, encoding="utf-8")
-    assert reason in printed("check", "qa", "--source", tmp_path / name)
+    lines = printed("check", "qa", "--source", tmp_path / name).splitlines()
+    (problem,) = [line for line in lines if f"：{code}" in line]
+    assert english not in problem and HAN.search(problem.partition(code)[2])
 
 
 def test_the_list_of_datasets_is_chinese(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     lines = printed("list").splitlines()
-    assert lines[0] == "dataset_info 中的数据集" and "规格" in lines
+    assert HAN.search(lines[0]) and "datasets in" not in lines[0] and "specs" not in lines
 
 
 def test_a_proposal_is_chinese_and_its_rows_are_as_they_are(tmp_path: Path) -> None:
     rows = tmp_path / "rows.csv"
     rows.write_text("question,answer,serial\nspecs,none,1\n left out: a,datasets in b,2\n", encoding="utf-8")
     text = printed("init", rows)
-    assert "  answer：none\n" in text or "  回答：none\n" in text
-    assert "specs" in text and "datasets in b" in text and "left out: serial" not in text
+    assert "：none\n" in text and "specs" in text and "datasets in b" in text  # values of the file
+    assert "left out: serial" not in text
