@@ -40,7 +40,8 @@ from tuneyard.recipes.new.settings import (
     sections,
 )
 from tuneyard.recipes.new.text import recipe_text
-from tuneyard.recipes.plan.command import Offer, make_plan, memory_line, time_line, unknown_lines
+from tuneyard.recipes.plan.lines import memory_line, time_line, unknown_lines
+from tuneyard.recipes.plan.training_plan import Offer, make_plan
 from tuneyard.recipes.recipe import Recipe, read_recipe
 from tuneyard.recipes.recipe.model_source import may_be_here
 from tuneyard.recipes.recipe.schedule import schedule_of

@@ -30,7 +30,8 @@ from tuneyard.core.errors import Problem, TuneyardError
 from tuneyard.recipes.check.checked import ask_check, not_checked, quick_check
 from tuneyard.recipes.llamafactory.client import LlamaFactory
 from tuneyard.recipes.machine.hardware import machine
-from tuneyard.recipes.plan.command import _lines, make_plan, read_offer
+from tuneyard.recipes.plan.lines import plan_lines
+from tuneyard.recipes.plan.training_plan import make_plan, read_offer
 from tuneyard.recipes.recipe import Recipe, read_recipe
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -118,7 +119,7 @@ def outcome(
     problems = [*known.problems, *asked.problems]
     planned = []
     if path.stem in PLANNED:
-        planned = _lines(make_plan(llamafactory, recipe, read_offer("A100-80"), None))
+        planned = plan_lines(make_plan(llamafactory, recipe, read_offer("A100-80"), None))
     return {
         "planned": "\n".join(planned),
         "codes": sorted({problem.code for problem in problems if problem.code[0] == "E"}),

@@ -5,18 +5,13 @@ import pytest
 from tests.cli.scoring import call
 from tests.messages import raises
 from tuneyard.core.errors import ContentError, ProblemsError, RequestError
+from tuneyard.recipes import costs
 from tuneyard.recipes.llamafactory.answer import Facts
 from tuneyard.recipes.llamafactory.cache import record
-from tuneyard.recipes.plan import command as plan_module
-from tuneyard.recipes.plan.command import (
-    ExpectedRows,
-    _lines,
-    _lines_below,
-    _table_lines,
-    epoch_of,
-    make_plans,
-    read_offer,
-)
+from tuneyard.recipes.plan import training_plan
+from tuneyard.recipes.plan.command import command
+from tuneyard.recipes.plan.lines import lines_below, plan_lines, table_lines
+from tuneyard.recipes.plan.training_plan import ExpectedRows, epoch_of, make_plans, read_offer
 from tuneyard.recipes.recipe import Recipe
 
 SETTINGS = {
@@ -42,7 +37,7 @@ def make_recipe(tmp_path):
 @pytest.fixture
 def laid_out(monkeypatch):
     """LLaMA-Factory's answer is a layout of a model of a billion parameters."""
-    monkeypatch.setattr(plan_module, "ask", lambda *_: record(Facts, {"model": {"shapes": LAYOUT}}))
+    monkeypatch.setattr(training_plan, "ask", lambda *_: record(Facts, {"model": {"shapes": LAYOUT}}))
 
 
 @pytest.mark.parametrize(
@@ -86,7 +81,7 @@ def test_a_plan_before_there_is_data(make_recipe, laid_out, dataset):
     assert (plan.longest, plan.tokens_counted, plan.tokens_expected) == (1024, False, True)
     assert (plan.trainable, plan.parameters) == (10_000_000, 1_010_000_000)  # the adapter's are added
     assert plan.cost["middle"] == pytest.approx(plan.seconds["middle"] / 3600 * 2, abs=0.01)
-    lines = _lines(plan)
+    lines = plan_lines(plan)
     assert sum(line.startswith("cost") for line in lines) == 1
     assert "--rows" in lines[1]
 
@@ -94,7 +89,7 @@ def test_a_plan_before_there_is_data(make_recipe, laid_out, dataset):
 def test_several_machines_are_one_table(make_recipe, laid_out):
     offers = [read_offer(name) for name in ("T4", "4xA100-80@8", "2xMI300X@5.5")]
     plans = make_plans(make_recipe(per_device_train_batch_size=32), offers, None, ExpectedRows(100_000, 400))
-    lines = "\n".join(_table_lines(plans)).splitlines()
+    lines = "\n".join(table_lines(plans)).splitlines()
     table = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("|")]
     header, _, *rows = table
     assert header == [
@@ -115,9 +110,9 @@ def test_several_machines_are_one_table(make_recipe, laid_out):
 
 
 def test_the_disk_is_that_of_this_machine(make_recipe, laid_out, monkeypatch):
-    monkeypatch.setattr(plan_module.costs, "disk_of", lambda *_: (10**10, 3, 27 * 10**9))
+    monkeypatch.setattr(costs, "disk_of", lambda *_: (10**10, 3, 27 * 10**9))
     plans = make_plans(make_recipe(), [read_offer("A100")], None, ExpectedRows(9999, 400))
-    (line,) = [line for line in _lines_below(plans) if line.startswith("disk ")]
+    (line,) = [line for line in lines_below(plans) if line.startswith("disk ")]
     assert line.endswith("NOT enough disk, 27 GB are free on this machine")
 
 
@@ -141,7 +136,7 @@ def test_wrong_settings_are_errors_without_data_too(make_recipe, laid_out):
 def test_rows_and_tokens_belong_together(words, tmp_path):
     (tmp_path / "r.yaml").write_text("do_train: true\n", encoding="utf-8")
     with raises(RequestError, "--rows", "--tokens"):
-        call(plan_module.command, tmp_path / "r.yaml", *words)
+        call(command, tmp_path / "r.yaml", *words)
 
 
 @pytest.fixture
@@ -155,7 +150,7 @@ def recipe_without_data(tmp_path):
 
 def test_a_missing_dataset_points_to_planning_without_data(recipe_without_data):
     with raises(ContentError, "E320", "--rows"):
-        call(plan_module.command, recipe_without_data)
+        call(command, recipe_without_data)
 
 
 @pytest.mark.parametrize(("machines", "tables"), [(["A100"], 0), (["A100", "T4"], 1)])
@@ -163,14 +158,14 @@ def test_one_machine_is_told_in_lines_and_several_in_a_table(
     recipe_without_data, laid_out, capsys, machines, tables
 ):
     words = [word for name in machines for word in ("--for", name)]
-    call(plan_module.command, recipe_without_data, "--rows", 9999, "--tokens", 400, *words)
+    call(command, recipe_without_data, "--rows", 9999, "--tokens", 400, *words)
     lines = capsys.readouterr().out.splitlines()
     assert sum(line.startswith("| machine ") for line in lines) == tables
 
 
 def test_a_short_training_in_the_table(make_recipe, laid_out):
     offers = [read_offer(name) for name in ("A100", "2xA100")]
-    lines = _table_lines(make_plans(make_recipe(max_steps=2), offers, None, ExpectedRows(1000, 400)))
+    lines = table_lines(make_plans(make_recipe(max_steps=2), offers, None, ExpectedRows(1000, 400)))
     assert "\n".join(lines).count("under a minute") == 2
 
 
@@ -178,7 +173,7 @@ def test_hours_of_a_long_training_have_no_exponent(make_recipe, laid_out):
     offers = [read_offer(name) for name in ("A100", "T4")]
     plans = make_plans(make_recipe(), offers, None, ExpectedRows(20_000_000, 1000))
     assert all(plan.seconds["lower"] > 100 * 3600 for plan in plans)
-    text = "\n".join(_table_lines(plans))
+    text = "\n".join(table_lines(plans))
     assert "e+" not in text
     for plan in plans:
         assert f"{plan.seconds['upper'] / 3600:,.0f})" in text
@@ -196,17 +191,17 @@ def test_hours_of_a_long_training_have_no_exponent(make_recipe, laid_out):
 def test_expected_rows_above_cutoff_len_are_said_to_be_cut(make_recipe, laid_out, changed, tokens, cut):
     (plan,) = make_plans(make_recipe(**changed), [read_offer("A100")], None, ExpectedRows(1000, tokens))
     assert plan.tokens_cut is cut
-    assert ("CUT (cutoff_len=N" in "\n".join(_lines(plan))) is cut
+    assert ("CUT (cutoff_len=N" in "\n".join(plan_lines(plan))) is cut
 
 
 def test_a_machine_that_is_too_small_has_no_price(make_recipe, laid_out, monkeypatch):
     monkeypatch.setattr(
-        plan_module,
+        training_plan,
         "ask",
         lambda *_: record(Facts, {"model": {"shapes": {**LAYOUT, "parameters": 30 * 10**9}}}),
     )
     offers = [read_offer("RTX5090@0.5"), read_offer("MI300X@2")]
-    lines = _table_lines(make_plans(make_recipe(), offers, None, ExpectedRows(1000, 400)))
+    lines = table_lines(make_plans(make_recipe(), offers, None, ExpectedRows(1000, 400)))
     cells = {}
     for line in "\n".join(lines).splitlines():
         if line.startswith("| "):
