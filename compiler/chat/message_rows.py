@@ -207,7 +207,7 @@ def _sort(conversations: Collection[list[MessageRow]], order: str) -> None:
             (conversation for conversation in texts if orders_of([conversation]) is None), texts[0]
         )
         examples = show_values(open_texts[:MOST_SHOWN])
-        fix = (
+        fix = _(
             "number the turns, or write times as 2024-03-01 09:05:00; without `order` the file's order stays"
         )
         raise UnreadableFileError(

@@ -479,8 +479,8 @@ class Checker:
         message = _(
             "{found}, expected {types} as in the rows before", found=value_and_type, types=self.types[name]
         )
-        in_table = "in a spec, `is: extra` keeps all of them as text"
-        fix = "write all of them as text" if rows.typed else in_table
+        in_table = _("in a spec, `is: extra` keeps all of them as text")
+        fix = _("write all of them as text") if rows.typed else in_table
         return Problem(WRONG_TYPE, batch.location(number), message, self._field(name), fix)
 
     def _refuse(self, batch: Batch, rows: Rows, number: int, wrong: Sequence[Problem]) -> None:

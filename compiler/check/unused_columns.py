@@ -256,7 +256,7 @@ def _fix_of_unused(spec: Spec, name: str) -> str:
     """How to use a column, or to leave it out."""
     fix = ""
     if not meaning(name):
-        fix = "LLaMA-Factory learns every row alike: take out the rows that are not to be learned; or "
+        fix = _("LLaMA-Factory learns every row alike: take out the rows that are not to be learned; or ")
     ignore = f"`ignore: [{key_in_spec(name)}]`"
     return _(
         "{fix}{where_to_write} map it to a column, or leave it out by {ignore}",
@@ -268,9 +268,9 @@ def _fix_of_unused(spec: Spec, name: str) -> str:
 
 def _fix_of_lost(spec: Spec, column: str, source: str, outputs: Sequence[Output]) -> str:
     """How to write a system text or tools that outputs leave out."""
-    fix = "write sharegpt or messages there, or "
+    fix = _("write sharegpt or messages there, or ")
     if spec.share:
-        fix = "a mixture holds none: "
+        fix = _("a mixture holds none: ")
     elif column == "system" and all(output.format == "alpaca" for output in outputs):
-        fix = 'add `system: "{system}"` to that output, or '
+        fix = _('add `system: "{{system}}"` to that output, or ')
     return _("{fix}leave it out by `ignore: [{key_in_spec}]`", fix=fix, key_in_spec=key_in_spec(source))

@@ -81,7 +81,7 @@ class CorrectChoiceReader(ColumnReader):
             last = first + len(choices.texts) - 1
             hint = ""
             if first == 0 and position == len(choices.texts):
-                hint = " (`first: 1` at the column counts from 1)"
+                hint = _(" (`first: 1` at the column counts from 1)")
             raise WrongValueError(
                 _(
                     "found the answer {answer}, expected a number from {first} to {last}{hint}",

@@ -31,11 +31,11 @@ class KtoReader(ColumnReader):
         at_least = self.column.options.get("at_least")
         if at_least is not None:
             if isinstance(value, bool) or not isinstance(value, int | float):
-                raise unusable(value, "a number, since the column has `at_least`")
+                raise unusable(value, _("a number, since the column has `at_least`"))
             return bool(value >= at_least)
         number = as_number(value)
         if number not in (-1, 0, 1):
-            raise unusable(value, "true or false (`at_least` at the column takes ratings)")
+            raise unusable(value, _("true or false (`at_least` at the column takes ratings)"))
         return number == 1
 
 

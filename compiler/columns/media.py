@@ -154,7 +154,7 @@ class MediaType(ColumnType):
             elif isinstance(medium, str):
                 fault = ""
             else:
-                expected = "a path, or a list of frames" if self.registry_key == "videos" else "a path"
+                expected = _("a path, or a list of frames") if self.registry_key == "videos" else "a path"
                 fault = _("found {role}, expected {other}", role=show_value(medium), other=expected)
             if fault:
                 return fault
@@ -201,15 +201,15 @@ class MediaType(ColumnType):
 def _fix_of_missing(path: str, *, is_in_object: bool) -> str:
     """What to do about a path without a file."""
     if not path:
-        return "write null, or no medium"
+        return _("write null, or no medium")
     if "://" in path or path.startswith("data:"):
-        return "it opens files alone; download or save it, and write the path of the file"
+        return _("it opens files alone; download or save it, and write the path of the file")
     if is_in_object:
-        return (
+        return _(
             "it puts no media_dir before the path of an object; write the plain path in its place, or one "
             "from the folder in which the training starts"
         )
-    return "a recipe names the folder as media_dir"
+    return _("a recipe names the folder as media_dir")
 
 
 def _is_same(medium: object, loaded: object) -> bool:

@@ -67,7 +67,7 @@ class ReplyReader(ColumnReader):
                     _("the last turn is a {role}, which a pair would make plain text", role=last.role)
                 )
         if not reply.text.strip():
-            raise unusable(reply.text, "an answer that is not blank")
+            raise unusable(reply.text, _("an answer that is not blank"))
         return reply._replace(text=clean(reply.text))
 
     def check_row(self, row: Row) -> Fields:

@@ -30,11 +30,11 @@ class CleanedType(ColumnType):
         """The column type that reads a number, messages or a list."""
         del field
         if isinstance(value, int | float):
-            return "in a spec, `is: any` writes it as JSON has it, and `labels` maps it"
+            return _("in a spec, `is: any` writes it as JSON has it, and `labels` maps it")
         if are_objects(value) and all(len(item) > 1 for item in value):
-            return "in a spec, `is: turns` reads turns"  # TRL's prompt
+            return _("in a spec, `is: turns` reads turns")  # TRL's prompt
         if isinstance(value, list):
-            return "write a text in each row; in a spec, `is: list` joins the texts of a list"
+            return _("write a text in each row; in a spec, `is: list` joins the texts of a list")
         return ""
 
 

@@ -85,7 +85,7 @@ class ToolsReader(ColumnReader):
                     number=chat_message.number,
                     open=OPEN,
                 )
-                self.file.warnings.append((CALL_IN_TEXT, message, "give the turn the role function_call"))
+                self.file.warnings.append((CALL_IN_TEXT, message, _("give the turn the role function_call")))
         return {}
 
 
@@ -108,7 +108,7 @@ def _call_errors(conversation: Conversation, tools: str) -> Iterator[CallError]:
         calls = calls_of(chat_message.text) if chat_message.role == CALL else []
         for name, arguments in calls:
             if name not in schemas:
-                declared_names = "the row declares none"
+                declared_names = _("the row declares none")
                 if schemas:
                     declared_names = _("the row has {schemas}", schemas=show_values(schemas))
                 message = _(

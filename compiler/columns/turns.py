@@ -113,7 +113,7 @@ def read_messages(
     for message in kept:
         if message.role in (CALL, OBSERVATION) and without_tools:
             lost = _("found the {role} of a tool, which this output would make plain text", role=message.role)
-            fix = "write sharegpt or messages"
+            fix: str = _("write sharegpt or messages")
             raise WrongValueError(
                 _(
                     "turn {number}: {lost} ({without_tools}); {fix}",
@@ -140,7 +140,7 @@ def read_messages(
         last = _("the last turn is the {role}'s", role=conversation[-1].role)
         fix = ""
         if conversation[-1].role == USER and len(conversation) > 1:
-            fix = " (`unanswered: drop` at the column leaves it out)"
+            fix = _(" (`unanswered: drop` at the column leaves it out)")
         raise WrongValueError(_("{last}: nothing to learn; expected an assistant's{fix}", last=last, fix=fix))
     return [*system, *conversation]
 
@@ -159,11 +159,11 @@ def _refuse_order(message: ChatMessage, before: Conversation) -> None:
     expected = (ASSISTANT, CALL) if len(before) % 2 else (USER, OBSERVATION)
     last = before[-1] if before else None
     if message.role not in expected:
-        fix = "turns alternate"
+        fix = _("turns alternate")
         if last and last.role == message.role:
-            fix = "turns alternate: join both turns into one, or leave one out"
+            fix = _("turns alternate: join both turns into one, or leave one out")
         if not before and message.role == ASSISTANT:
-            fix = "`unasked: drop` at the column leaves out what comes before the user"
+            fix = _("`unasked: drop` at the column leaves out what comes before the user")
         raise WrongValueError(
             _(
                 "turn {number}: found {role}, expected {expected} ({fix})",
@@ -277,7 +277,7 @@ def _role_and_text(item: Fields, keys: MessageKeys, keeps_text_with_calls: bool)
             text = function_text(text)
         return role, before + text
     if text.strip() and not only_thought(text) and not keeps_text_with_calls:
-        keep = "`calls: text` at the spec's column of turns keeps both"
+        keep = _("`calls: text` at the spec's column of turns keeps both")
         raise WrongValueError(_("{key} beside tool_calls would be lost; {keep}", key=key, keep=keep))
     return CALL, call_text(parse_calls(calls), before + text)
 
@@ -316,11 +316,13 @@ def _content(content: object, key: str, called: bool) -> str:
         return ""
     if are_objects(content):
         types = ", ".join(dict.fromkeys(str(part.get("type") or next(iter(part), "")) for part in content))
-        fix = 'write its text as {"type": "text", "text": …}, or leave its row out'
+        fix = _('write its text as {{"type": "text", "text": …}}, or leave its row out')
         if _REASONING_PART.search(types):
-            fix = "write the reasoning under `reasoning_content` next to the text, or leave that part out"
+            fix = _("write the reasoning under `reasoning_content` next to the text, or leave that part out")
         elif _PICTURE_PART.search(types):
-            fix = 'write a picture as {"type": "image", "image": PATH} (spec media), or leave its row out'
+            fix = _(
+                'write a picture as {{"type": "image", "image": PATH}} (spec media), or leave its row out'
+            )
         raise WrongValueError(
             _("found parts ({types}), expected text in {key!r}; {fix}", types=types, key=key, fix=fix)
         )
@@ -460,11 +462,11 @@ class TurnsReader(ColumnReader):
             "and this output has a `system` of its own ({leaving_system_out})",
             leaving_system_out=self.leaving_system_out,
         )
-        fix = "leave that out, or the turn by `ignore: [system]`"
+        fix = _("leave that out, or the turn by `ignore: [system]`")
         without_system = files_without(self.spec, SYSTEM)
         if without_system:
             lost = _("which this output would leave out ({without_system})", without_system=without_system)
-            fix = "write sharegpt or messages, or leave it out by `ignore: [system]`"
+            fix = _("write sharegpt or messages, or leave it out by `ignore: [system]`")
         raise WrongValueError(_("turn 1: found a system text, {lost}; {fix}", lost=lost, fix=fix))
 
     def check_row(self, row: Row) -> Fields:
@@ -481,7 +483,7 @@ class TurnsReader(ColumnReader):
 
     def notes(self) -> list[str]:
         """How many conversations are shortened, lose their last messages, and lose their system text."""
-        why = "the mixture has its own" if self.spec.has_one_system else "`ignore: [system]`"
+        why = _("the mixture has its own") if self.spec.has_one_system else "`ignore: [system]`"
         messages = {
             SHORTENED: _("the first exchange alone is written (`turns: history` keeps the others)"),
             UNANSWERED: _("what the user says after the last answer is left out (`unanswered: drop`)"),

@@ -269,15 +269,17 @@ def _outcome(path: SourcePath, report: CompileReport, text: str, guesses: Sequen
             read=counted(report.read, "row", "rows"),
         )
         return _("{rejected}; the first: {first_error}", rejected=rejected, first_error=first_error)
-    failure = "does not compile"
+    failure = _("does not compile")
     if not report.problems.fatal:
         failure = _("compiles none of {read}", read=counted(report.read, "row", "rows"))
     if errors[0].code in (BROKEN_LIST, BROKEN_QUOTING, LARGE_RECORD):
         raise ContentError(_("{error}; no spec can mend that", error=first_error))
     fixes = [
         *guesses,
-        "name the columns with --text and --label or --answer, or run it without --out, which prints the "
-        "spec: save it, edit it and run `tuneyard data check SPEC.yaml`",
+        _(
+            "name the columns with --text and --label or --answer, or run it without --out, which prints the "
+            "spec: save it, edit it and run `tuneyard data check SPEC.yaml`"
+        ),
     ]
     raise FailingSpecError(
         _(

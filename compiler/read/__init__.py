@@ -164,13 +164,13 @@ def refuse_twice(names: Sequence[str], location: str) -> None:
     """Refuse two columns of one name (E009), since only one of them would be read."""
     for name, count in Counter(names).items():
         if count > 1:
-            fix = "give each column a name of its own there, or delete the lines above the header"
+            fix = _("give each column a name of its own there, or delete the lines above the header")
             raise UnreadableFileError(
                 REPEATED_COLUMN, _("the header names it twice"), fix, location, name or '""'
             )
 
 
-SMALLER = "write it again in smaller parts: fewer rows in a row group or batch, or several files"
+SMALLER = _("write it again in smaller parts: fewer rows in a row group or batch, or several files")
 
 
 def _too_large(error: LargeDataError, display_path: str) -> Problem:

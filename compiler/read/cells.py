@@ -12,10 +12,10 @@ from tuneyard.core.language.message import _
 _NO_PLACEHOLDER = re.compile(r'"[^"]*"|\\.|_.|\[(?![hms]+\])[^]]*\]', re.IGNORECASE)
 """What stands for itself in a number format: texts in quotes, signs, colours and languages in brackets."""
 _CLOCK = re.compile("[hs]", re.IGNORECASE)
-RECALCULATE = "open the file in Excel or LibreOffice, which computes it, and save it"
-UNMERGE = "unmerge it, and write the value into each of its rows"
-CORRECT = "correct its formula, or write the value into the cell"
-NO_VALUE = EmptyCell("a formula without a computed value", RECALCULATE)
+RECALCULATE = _("open the file in Excel or LibreOffice, which computes it, and save it")
+UNMERGE = _("unmerge it, and write the value into each of its rows")
+CORRECT = _("correct its formula, or write the value into the cell")
+NO_VALUE = EmptyCell(_("a formula without a computed value"), RECALCULATE)
 
 
 class MergedCell(NamedTuple):

@@ -24,8 +24,8 @@ LINES_OF_TEXTS = ProblemCode(
     _("a folder of .txt files, each line of which is a row"),
     _("For a document a row, write `rows: file` into the spec under `source:`."),
 )
-ADD_FOLDER = "add it as a further one, or, for a split, write what `tuneyard data init FOLDER` proposes"
-ADD_SPLIT = "without SPLIT= before its path each goes to the split that it is named like"
+ADD_FOLDER = _("add it as a further one, or, for a split, write what `tuneyard data init FOLDER` proposes")
+ADD_SPLIT = _("without SPLIT= before its path each goes to the split that it is named like")
 ADD_TEXTS = _("to learn from it, write it as rows of a .jsonl")
 DOCUMENTS = (".txt", ".md", ".pdf", ".docx", ".xls", ".html", ".xml")
 """Kinds of files that hold texts and are not read next to data."""
@@ -44,7 +44,9 @@ def texts_by_line(spec: Spec, inputs: Sequence[Input]) -> Iterator[Problem]:
                 "{files} .txt files: each line that is not blank is a row; no file is kept as a document",
                 files=files,
             )
-            hint = "for a document a row, write `rows: file` into the spec under `source:` (docs/compiler.md)"
+            hint = _(
+                "for a document a row, write `rows: file` into the spec under `source:` (docs/compiler.md)"
+            )
             yield Problem(LINES_OF_TEXTS, str(folder), message, "", hint)
 
 

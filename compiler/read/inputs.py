@@ -50,10 +50,10 @@ _HUB = re.compile(
     r"(?:@(?P<revision>[^:]+))?(?::(?P<name>[^:]*)(?::(?P<split>[^:]+))?)?"
 )
 _NO_ROWS = {
-    "adapter_config.json": "an adapter: tuneyard adapter show",
-    "tokenizer_config.json": "a model, which other commands take: --model",
-    "run.json": "scored answers: tuneyard eval compare --out DIR",
-    REGISTRY: "the list of datasets: tuneyard data list --out",
+    "adapter_config.json": _("an adapter: tuneyard adapter show"),
+    "tokenizer_config.json": _("a model, which other commands take: --model"),
+    "run.json": _("scored answers: tuneyard eval compare --out DIR"),
+    REGISTRY: _("the list of datasets: tuneyard data list --out"),
 }
 """Files without rows, and the command that takes their folder. Of a folder, one shows what it is."""
 _HUB_PAGE = re.compile(r"https?://.*/datasets/([\w.-]+/[\w.-]+)")
@@ -442,7 +442,7 @@ def _data_files_among(folder: Path | RemoteFolder, files: Sequence[F]) -> list[F
     """The files that have a reader. `RequestError` if there are none."""
     data = readable(files)
     if not data:
-        fix = "name the folder or file that has the rows"
+        fix = _("name the folder or file that has the rows")
         if REGISTRY in [file.name for file in files]:
             fix = _(
                 "its datasets are compiled already: tuneyard data list --out {shell}", shell=shell(folder)

@@ -51,7 +51,7 @@ from tuneyard.core.language.message import _, joined, message_of
 
 BATCH = 1000
 BATCH_BYTES = 1 << 22
-OVER_LINES = (
+OVER_LINES = _(
     "an object over several lines, where each line is a row: write each object on one line, as `jq -c .` "
     "does, or name the file .json if the object is all of it"
 )
@@ -61,7 +61,7 @@ AS_JSON = (
     'if line.strip()]" < OLD > NEW.jsonl'
 )
 """The command that writes lines of Python's notation as JSON."""
-LIST = 'a list of records, such as [{"question": "…", "answer": "…"}]'
+LIST = _('a list of records, such as [{{"question": "…", "answer": "…"}}]')
 BY_ROWS = (
     "a table by its columns? pandas writes it by rows: df.to_json(NEW, orient='records', lines=True); texts "
     "by their class? jq -c 'to_entries[] | {text: .value[], label: .key}' OLD > NEW.jsonl"
@@ -167,7 +167,7 @@ def read_array(
         before, hint = "", error.hint
         if error.code in (BROKEN_LIST, LARGE_RECORD):
             before = _("; {count} whole records came before", count=count)
-            hint = hint or "correct it there, or get the file again"
+            hint = hint or _("correct it there, or get the file again")
         location = f"{display_path}:{scanner.line_now()}"
         problems.bad_file(Problem(error.code, location, joined([message_of(error), before], ""), hint=hint))
     if rows:
@@ -413,11 +413,11 @@ def _broken(text: bytes, location: Location, error: orjson.JSONDecodeError) -> P
     hint = ""
     if constant:
         message = _("found {constant} at column {colno}: not JSON", constant=constant[0], colno=error.colno)
-        hint = "write null or a number"
+        hint = _("write null or a number")
     elif text.lstrip().startswith((b"{'", b"[{'")):
         hint = _("this is Python's notation, not JSON: {command}", command=AS_JSON)
     elif rest.strip() == ",":
-        hint = "each line is a whole row, without a comma at its end: sed 's/, *$//' OLD > NEW.jsonl"
+        hint = _("each line is a whole row, without a comma at its end: sed 's/, *$//' OLD > NEW.jsonl")
     return Problem(BROKEN_JSON, location, message, hint=hint)
 
 

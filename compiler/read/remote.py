@@ -42,15 +42,19 @@ STORES = {
     "s3": Store(
         "s3fs",
         {"config_kwargs": {"connect_timeout": 60, "read_timeout": 60, "retries": {"max_attempts": 0}}},
-        "keys come from AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, and another endpoint "
-        "from AWS_ENDPOINT_URL; for a public bucket set FSSPEC_S3_ANON=true",
+        _(
+            "keys come from AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, and another "
+            "endpoint from AWS_ENDPOINT_URL; for a public bucket set FSSPEC_S3_ANON=true"
+        ),
         ("botocore.exceptions:BotoCoreError", "botocore.exceptions:ClientError", "aiohttp:ClientError"),
     ),
     "gs": Store(
         "gcsfs",
         {"timeout": 60},
-        "keys come from `gcloud auth application-default login`, or GOOGLE_APPLICATION_CREDENTIALS; for a "
-        "public bucket set FSSPEC_GS_TOKEN=anon",
+        _(
+            "keys come from `gcloud auth application-default login`, or GOOGLE_APPLICATION_CREDENTIALS; for "
+            "a public bucket set FSSPEC_GS_TOKEN=anon"
+        ),
         ("gcsfs.retry:HttpError", "google.auth.exceptions:GoogleAuthError", "aiohttp:ClientError"),
     ),
     "hf": Store(

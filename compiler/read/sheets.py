@@ -50,7 +50,7 @@ def read_sheet(file: OpenFile, problems: Problems) -> Iterator[ObjectRows]:
             message = _(
                 "only the sheet {title} is read, not {titles}", title=first.title, titles=", ".join(titles)
             )
-            hint = "save each sheet as a file of its own"
+            hint = _("save each sheet as a file of its own")
             problems.warn(Problem(NOT_READ, file.display_path, message, "", hint))
         yield from _read_rows(book, first, file.display_path, problems)
 
@@ -152,7 +152,7 @@ class _Table:
                 message = _(
                     "found {value} in a column that the header does not name", value=show_value(value)
                 )
-                fix = "name each column in the first row, and delete the rows above it"
+                fix = _("name each column in the first row, and delete the rows above it")
                 return Problem(FIELD_COUNT, location, message, "", fix)
             if isinstance(value, ErrorValue):
                 self.causes[row.number, name] = EmptyCell(_("the error value {value}", value=value), CORRECT)

@@ -28,7 +28,7 @@ BYTES_PER_ROW = 2
 """What a row takes at least: where it is in its page."""
 COMPUTED = 2
 """What `table_xinfo` calls a column that is computed when it is read."""
-FIX = "is it an SQLite database? Copy the file again, or export the table as CSV"
+FIX = _("is it an SQLite database? Copy the file again, or export the table as CSV")
 
 
 @reader(".db", ".sqlite", ".sqlite3", text=False)
@@ -136,7 +136,7 @@ def _table(database: sqlite3.Connection, table: str) -> str:
     message = _("found the tables {stored}", stored=", ".join(tables.stored) or "none")
     if table:
         message = _("no table {table!r}: {message}", table=table, message=message)
-    hint = "name one with --table, or in a spec under `source:`: `table: NAME`"
+    hint = _("name one with --table, or in a spec under `source:`: `table: NAME`")
     raise UnreadableFileError(NO_RECORDS, message, hint)
 
 

@@ -62,7 +62,7 @@ BAR_AFTER = 2.0  # seconds
 MOST_MIB = LARGEST_RECORD >> 20
 TOO_LONG = _("found a record of more than {most_mib} MiB, expected {most_mib} MiB at most", most_mib=MOST_MIB)
 SHORTEN = _("shorten it, or take it out")
-NO_ROWS = (
+NO_ROWS = _(
     "such files have zeros or the same row in place of data: get it from its author, or unpack it yourself"
 )
 
@@ -212,7 +212,7 @@ def opened(
             start = stream.peek(8)
             for sign, name in NO_TEXT.items():
                 if in_order and start.startswith(sign):
-                    fix = "give it the ending of its format, or name a file of rows"
+                    fix = _("give it the ending of its format, or name a file of rows")
                     raise UnreadableFileError(
                         NOT_TEXT, _("not text: by its first bytes it is {name}", name=name), fix
                     )
@@ -222,7 +222,7 @@ def opened(
                 recoded = transcoding_input_stream(PythonFile(stream, "r"), encoding, "utf-8")
                 stream = io.BufferedReader(recoded, AHEAD)
             elif start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-                message = "not UTF-8: its byte-order mark says UTF-16"
+                message = _("not UTF-8: its byte-order mark says UTF-16")
                 raise UnreadableFileError(NOT_TEXT, message, encoding_hint("utf-16"))
             if stream.peek(1).startswith(codecs.BOM_UTF8):
                 stream.read(len(codecs.BOM_UTF8))
@@ -247,7 +247,7 @@ def undecodable(data: bytes, location: str) -> Problem | None:
         if error.reason == "unexpected end of data" and error.end == len(data):
             return Problem(NOT_TEXT, location, CUT_OFF, hint=GET_AGAIN)
         where = _("0x{data:02x} at byte {start} of the row", data=data[error.start], start=error.start + 1)
-        fix = (
+        fix = _(
             "correct the row, save the file as UTF-8, or name the encoding in a spec under `source:`, "
             "such as `encoding: cp1252` or `encoding: gb18030`: `tuneyard data init` looks for it in the "
             "first 16 MiB"

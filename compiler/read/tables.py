@@ -47,8 +47,8 @@ BYTE_ORDER_MARK = "\ufeff"
 """The byte-order mark, which is inside a file that was joined from several."""
 MOST_AROUND = 8
 """Blanks, quotes and a mark around the name of a column, which a row that is the header again may have."""
-HEADER_AGAIN = "found the header again, expected a row"
-JOINED = "delete this line: it is the first one of a file that was joined to others"
+HEADER_AGAIN = _("found the header again, expected a row")
+JOINED = _("delete this line: it is the first one of a file that was joined to others")
 Cells = list[str]
 Lines = Iterator[tuple[Sequence[int], list[Cells]]]  # their numbers and fields, some hundreds at a time
 
@@ -101,8 +101,8 @@ def _lines_without_rows(display_path: str, count: int) -> TableRows:
     return TableRows(Prefix(display_path), [], {}, typed=False, text_size=ROW_COST * count)
 
 
-MAY_GO_ON = "the user's turn after a blank line begins a conversation, and may belong to the one before"
-NO_BLANK_LINES = "leave blank lines inside a conversation out"
+MAY_GO_ON = _("the user's turn after a blank line begins a conversation, and may belong to the one before")
+NO_BLANK_LINES = _("leave blank lines inside a conversation out")
 
 
 @reader(*TEXTS)
@@ -243,7 +243,7 @@ def _good(
             )
             fix = ""
             if len(row) > len(header):
-                fix = "put a field with the delimiter inside into quotes; a tsv needs `quoted: true`, too"
+                fix = _("put a field with the delimiter inside into quotes; a tsv needs `quoted: true`, too")
             problems.bad_row([Problem(FIELD_COUNT, location, message, hint=fix)], row)
         elif is_header_again(row, header):
             problems.bad_row([Problem(REPEATED_HEADER, location, HEADER_AGAIN, hint=JOINED)], row)
@@ -309,7 +309,7 @@ def _quoted(text: "_Text", delimiter: str) -> Lines:
     block_of_rows, line = text.block, 1
     rows = []
     lines = []
-    unclosed = "a field opened with a quote must be closed"
+    unclosed = _("a field opened with a quote must be closed")
     failure = None
     try:
         for row in reader:

@@ -284,7 +284,7 @@ class _Strings(_Texts):
                     most_strings=MOST_STRINGS,
                     largest_strings=LARGEST_STRINGS,
                 )
-                raise broken(self.location_of_file, message, "export the rows as CSV")
+                raise broken(self.location_of_file, message, _("export the rows as CSV"))
         elif name == "rPh":
             self.is_phonetic = False
 
@@ -365,7 +365,7 @@ class _MergedCells(_Ignoring):
                 self.count += 1
         if self.count > MOST_MERGED:
             message = _("its merged cells have more than {most_merged:,} columns", most_merged=MOST_MERGED)
-            raise broken(self.location_of_file, message, "unmerge them, or export the rows as CSV")
+            raise broken(self.location_of_file, message, _("unmerge them, or export the rows as CSV"))
 
     def end(self, name: str) -> None:
         """The list of merged cells ends."""

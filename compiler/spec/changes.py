@@ -77,7 +77,7 @@ def changed_spec(name: str, changes: SpecChanges) -> tuple[Spec, JsonObject]:
 
 def _sample(text: str) -> float:
     """A share (a float below 1) or a number of rows (an int); `RequestError` for any other text."""
-    expected = "expected a share of the rows below 1, as 0.1, or their number, as 2000"
+    expected = _("expected a share of the rows below 1, as 0.1, or their number, as 2000")
     if not re.fullmatch(r"[0-9]{0,15}\.?[0-9]{0,15}", text) or not re.search("[1-9]", text):
         raise RequestError(_("--sample {text}: {expected}", text=text, expected=expected))
     number = float(text)

@@ -127,11 +127,11 @@ def _split(raw: Any) -> Split:
         _refuse(near, _("split: {name} is no name of a split: {near}", name=name, near=near))
     _refuse(
         not shares or sum(shares.values()) >= 1,
-        "split: name at least one part with its share, all together below 1",
+        _("split: name at least one part with its share, all together below 1"),
     )
     by_hash = raw.get("by") == "hash"
     _refuse(
-        by_hash and "stratify" in raw, "split: `by: hash` goes by each row alone and cannot be stratified"
+        by_hash and "stratify" in raw, _("split: `by: hash` goes by each row alone and cannot be stratified")
     )
     return filled_in(Split, raw, shares=shares, by_hash=by_hash)
 
@@ -220,7 +220,7 @@ def _check_names(spec: Spec) -> None:
             _check_texts(spec, output, names)
     for where, name in uses:
         if name is not None and name not in columns and not spec.mix:
-            hint = nearest(name, columns, "name one of them")
+            hint = nearest(name, columns, _("name one of them"))
             raise ValueError(
                 _(
                     "{where}: no column {name!r} (columns: {columns}); {hint}",
@@ -238,7 +238,7 @@ def _check_names(spec: Spec) -> None:
             if key in raw_labels:
                 raise ValueError(_("labels: {raw} stands under two of them", raw=show_value(raw)))
             raw_labels.add(key)
-    _refuse(not columns and not spec.mix, "expected `columns` or `mix`")
+    _refuse(not columns and not spec.mix, _("expected `columns` or `mix`"))
 
 
 def _check_texts(spec: Spec, output: Output, names: Collection[str]) -> None:
@@ -268,18 +268,18 @@ def _check_texts(spec: Spec, output: Output, names: Collection[str]) -> None:
         or spec.has_answer_template
         or any(column_type.is_pair() for column_type in spec.types.values())
     )
-    _refuse(not has_answer, "nothing says what the answer is; add `output` (alpaca) or `assistant`")
+    _refuse(not has_answer, _("nothing says what the answer is; add `output` (alpaca) or `assistant`"))
 
 
 def _check_files(spec: Spec) -> None:
     """Refuse outputs that would collide, and settings that do not go together."""
     _refuse(
         spec.split and spec.source.splits,
-        "`split` and `source.splits` do not go together: the source has its own splits",
+        _("`split` and `source.splits` do not go together: the source has its own splits"),
     )
     _refuse(
         spec.source.held_out and (spec.split or spec.source.splits),
-        "`source.held_out` goes with neither `split` nor `source.splits`: these name all splits",
+        _("`source.held_out` goes with neither `split` nor `source.splits`: these name all splits"),
     )
     for key, by_split in (("rows", spec.source.rows), ("files", spec.source.files)):
         strange = [split for split in by_split if split and split not in spec.input_names]
@@ -349,7 +349,7 @@ def _refuse_same(names: list[str]) -> None:
     taken = {MANIFEST, REJECTED}
     for name in names:
         if name in taken:
-            whose = "the compiler's own" if name in (MANIFEST, REJECTED) else "another output's"
+            whose = _("the compiler's own") if name in (MANIFEST, REJECTED) else "another output's"
             raise ValueError(
                 _("write: {name!r} is {whose} file or dataset name too: rename one", name=name, whose=whose)
             )

@@ -103,7 +103,7 @@ class RecordComparison:
                 unusable = column_type.unusable(row)
                 fault = "" if unusable else column_type.miscounted(row) or column_type.not_found(row)
             if unusable:
-                fix = "save it as a file, and write its path"
+                fix = _("save it as a file, and write its path")
                 return Problem(
                     UNUSABLE_FILE,
                     location,

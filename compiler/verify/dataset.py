@@ -72,8 +72,9 @@ READ_AS_TIMES = ProblemCode(
 MEDIA = [f"_{kind}" for kind in PLACEHOLDERS]  # columns of loaded rows
 TOKENIZERS = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json")
 FLAGS = {"model_name_or_path": "--model", "template": "--template", "cutoff_len": "--cutoff-len"}
-NO_ANSWER_IN_CSV = (
-    ": of a .csv it reads numbers as numbers, and an empty field or NA as nothing; write .jsonl"
+NO_ANSWER_IN_CSV = _(
+    "LLaMA-Factory finds no answer in it: of a .csv it reads numbers as numbers, and an empty field or NA as "
+    "nothing; write .jsonl"
 )
 EXAMPLE = _("name the folder of a downloaded model, e.g. models/demo-base")
 # The keys of a recipe that decide how rows are read, tokenised, cut and masked.
@@ -172,7 +173,7 @@ class LoadedDataset:
     def _compare_rows(self, loaded: LoadedRows, records: Records) -> None:
         verdict = self.verdict
         if self.dataset.path.suffix == ".csv":
-            verdict.no_answer += NO_ANSWER_IN_CSV
+            verdict.no_answer = NO_ANSWER_IN_CSV
         starts = range(0, len(loaded.rows), loaded.data.data_args.preprocessing_batch_size)
         comparison = RecordComparison(loaded.rows, records, verdict)
         audit = Audit()

@@ -120,7 +120,7 @@ def column_problems(
                 location,
                 message,
                 f"columns.{registry_key}",
-                nearest(column, keys, fix or "name a column of the records"),
+                nearest(column, keys, fix or _("name a column of the records")),
             )
 
 
@@ -164,7 +164,7 @@ class Expected:
         with open_regular(self.path) as file:
             has_mark = file.read(3) == BOM
         if has_mark:
-            message = "begins with a byte-order mark, which LLaMA-Factory's loader takes for broken JSON"
+            message = _("begins with a byte-order mark, which LLaMA-Factory's loader takes for broken JSON")
             problem = Problem(UNLOADABLE_VALUES, f"{self.path}:1", message, hint=_("save it without one"))
             self.problems.append((problem, None))
         for location, record in single_records(self.path, str(self.path)):

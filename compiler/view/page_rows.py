@@ -100,12 +100,12 @@ class PageRows:
     def _add_loaded(self, row: int, page_row: PageRow, example: Example | str, loaded: LoadedRows) -> None:
         """Add to a row what LLaMA-Factory makes of it. It may have left it out."""
         if row >= len(loaded.rows):
-            page_row.dropped = LEFT_OUT
+            page_row.dropped = translated(LEFT_OUT)
             page_row.problems.append(DROPPED)
             return
         values = loaded.rows[row]
         if is_dropped(values, self.verdict.stage):
-            page_row.dropped = self.verdict.no_answer
+            page_row.dropped = translated(self.verdict.no_answer)
             page_row.problems.append(DROPPED)
         else:
             page_row.images, outside = thumbnails(values["_images"] or (), self.picture_folders)

@@ -398,7 +398,7 @@ function card(row, tokens = TOKENS_AT_ONCE) {
   made.id = `row=${row.row}`;
   made.tabIndex = -1;
   made.setAttribute("aria-label", tr("row {row}", { row: grouped(row.row) }));
-  if (row.dropped) made.append(element("p", "notice", tr("LLaMA-Factory leaves this row out: {reason}", { reason: words[row.dropped] ?? row.dropped })));
+  if (row.dropped) made.append(element("p", "notice", tr("LLaMA-Factory leaves this row out: {reason}", { reason: row.dropped })));
   if (row.note) made.append(element("p", "notice", row.note));
   const images = [...row.images];
   const left = allowance(tokens);
