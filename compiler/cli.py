@@ -307,7 +307,7 @@ def _report(run: CompileOrCheck, name: str, options: Options) -> tuple[str, list
             )
     elif not options.as_json:
         for line in [*problems.notes, *report.unused.lines(report.read), *problems.warning_lines()]:
-            say(one_line(line), to_stderr=True)
+            say(one_line(translated(line)), to_stderr=True)
         if problems.errors:
             say(summarise(problems.errors, options.every, problems.counts_of("E")), to_stderr=True)
     lines = [counts_line(report)]

@@ -187,3 +187,17 @@ def test_images_as_objects_are_counted_like_any_column(bench):
     file = bench.rows("seen.jsonl", [record(0, images=[{"bytes": None, "path": "x.png"}])])
     assert run("stats", file).exit_code == 0
     assert run("diff", file, file).exit_code == 0
+
+
+def test_notes_and_warnings_of_a_compile_are_chinese(bench, working_folder):
+    """Also the columns that are not used, and how many warnings there are; a name of a file stays one line."""
+    rows = [{"question": "Why?", "answer": "<br>", "id 1": n} for n in range(30)]
+    source = bench.rows("a\nb c d.jsonl", rows)
+    lines = invoke(cli, "compile", "qa", "--source", source, "--lang", "zh").stderr.splitlines()
+    warnings = [line for line in lines if "W202" in line]
+    assert (
+        len(warnings) > 3 and any("W214" in line for line in lines) and any("id 1" in line for line in lines)
+    )
+    english = re.compile("[a-z]{3,} [a-z]{2,} [a-z]{3,}")
+    assert [line for line in lines if english.search(line) and "tuneyard" not in line] == []
+    assert not [line for line in lines if line.startswith("b c d")]
