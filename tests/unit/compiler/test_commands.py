@@ -190,7 +190,7 @@ def test_images_as_objects_are_counted_like_any_column(bench):
 
 
 def test_notes_and_warnings_of_a_compile_are_chinese(bench, working_folder):
-    """Also the columns that are not used, and how many warnings there are; a name of a file stays one line."""
+    """Also the columns that are not used, and how many warnings there are. Each stays one line."""
     rows = [{"question": "Why?", "answer": "<br>", "id 1": n} for n in range(30)]
     source = bench.rows("a\nb c d.jsonl", rows)
     lines = invoke(cli, "compile", "qa", "--source", source, "--lang", "zh").stderr.splitlines()
