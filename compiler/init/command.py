@@ -50,6 +50,7 @@ from tuneyard.core.language.message import (
     _,
     counted,
     joined,
+    relative,
     translated,
     translated_template,
     with_texts,
@@ -369,13 +370,15 @@ def _next(
     file = out or free_path(Path(f"{spec.name}.yaml"))
     commands = []
     if not out:
-        commands.append(shlex.join(["tuneyard", "data", "init", str(path), *options, "--out", str(file)]))
+        commands.append(
+            shlex.join(["tuneyard", "data", "init", relative(str(path)), *options, "--out", relative(file)])
+        )
     on_error = ["--on-error", "reject"] if rejecting else []
     folder, to_folder = DEFAULT_FOLDER, []
     if isinstance(path, Path) and (path.parent / REGISTRY).is_file():
         folder = path.parent  # the dataset is registered next to its file
         to_folder = ["--dataset-dir", str(folder)]
-    commands.append(shlex.join(["tuneyard", "data", "compile", str(file), *to_folder, *on_error]))
+    commands.append(shlex.join(["tuneyard", "data", "compile", relative(file), *to_folder, *on_error]))
     (output,) = spec.outputs
     dataset = output.dataset_of(TRAIN_SPLIT if TRAIN_SPLIT in spec.splits else spec.splits[0])
     recipe = shlex.join(recipe_words(dataset, folder, entries_of(spec)))
