@@ -189,7 +189,7 @@ def _common(command: Any) -> Any:
     help="A bad row: write nothing, or list it in rejected.jsonl and go on.",
 )
 @click.option("--force", is_flag=True, help="Compile even what is up to date.")
-@resumed_by(lambda: "what was compiled before is unchanged, and the same command starts again")
+@resumed_by(lambda: _("what was compiled before is unchanged, and the same command starts again"))
 def compile_command(names: Texts, on_error: str, **options: Any) -> None:
     """Compile datasets and register them in dataset_info.json."""
     from tuneyard.compiler.init.recipe_command import next_recipe
@@ -578,9 +578,9 @@ def init_command(
     if out and out.suffix not in (".yaml", ".yml"):
         raise RequestError(
             _(
-                "--out {out}: a spec is a .yaml file: --out {parent}.yaml",
+                "--out {out}: a spec is a .yaml file: --out {path}.yaml",
                 out=out,
-                parent=out.parent / out.stem,
+                path=out.parent / out.stem,
             )
         )
     if out and out.exists():

@@ -22,7 +22,7 @@ from tuneyard.compiler.rows.problem_codes import NO_RECORDS, NOT_AN_OBJECT
 from tuneyard.compiler.rows.problems import Problems, UnreadableFileError
 from tuneyard.core.datasets.answer_flags import changes_answer
 from tuneyard.core.errors import Problem, show_value, show_values
-from tuneyard.core.language.message import _
+from tuneyard.core.language.message import _, marked
 
 MESSAGES = "messages"
 """The column of the messages in the rows that come out."""
@@ -32,10 +32,10 @@ NEEDED = ("by", "role", "text", "order")
 OF_A_COLUMN = " (column)"
 """Ends the key of a column that is called as the speaker or the text of a message."""
 _NAMES_IN_MESSAGES = {*chain.from_iterable(MESSAGE_KEYS), "parts"}
-JOINED = "rows continue the turn of the same speaker before them"
-UNSPOKEN = "rows have no text, speaker or conversation, or are notices, and are left out"
-OTHERS = "rows are other answers, or follow one, and are left out"
-UNANSWERED = "conversations have no question with its answer, and are left out"
+JOINED = marked("{number:,} rows continue the turn of the same speaker before them")
+UNSPOKEN = marked("{number:,} rows have no text, speaker or conversation, or are notices, and are left out")
+OTHERS = marked("{number:,} rows are other answers, or follow one, and are left out")
+UNANSWERED = marked("{number:,} conversations have no question with its answer, and are left out")
 SECONDS_OF_A_DAY = 86_400
 UNIX_SECONDS = re.compile(r"(\d{9,10})(\.\d+|\d{3})?")
 _END_OF_DATE = re.compile(r"[T ,]")
@@ -102,10 +102,10 @@ def conversations_of(
         prefix = conversations[0].prefix
         problems.notes.append(
             _(
-                "{file}: {number:,} rows are the turns of {count:,} conversations",
+                "{file}: {rows:,} rows are the turns of {conversations:,} conversations",
                 file=prefix.file,
-                number=count,
-                count=len(conversations),
+                rows=count,
+                conversations=len(conversations),
             )
         )
     for prefix, value, conversation in conversations:
@@ -117,7 +117,7 @@ def conversations_of(
             continue
         row = {settings.get("id") or settings.get("by", ""): value, MESSAGES: joined}
         yield ObjectRows(prefix, [conversation[0].line], [without(row, "")])
-    problems.notes += [f"{number:,} {what}" for what, number in (+noted).items()]
+    problems.notes += [_(template, number=number) for template, number in (+noted).items()]
 
 
 def _messages(
@@ -137,7 +137,9 @@ def _messages(
                 continue
             if missing or isinstance(cells.get("by"), list | dict):
                 name = settings[missing or "by"]
-                fault = _("found {row}, expected a value: `turns` names it", row=show_value(row.get(name)))
+                fault = _(
+                    "found {value}, expected a value: `turns` names it", value=show_value(row.get(name))
+                )
                 problems.bad_row([Problem(NOT_AN_OBJECT, rows.location(number), fault, name)], row)
                 continue
             if "per" in settings:
@@ -211,7 +213,7 @@ def _sort(conversations: Collection[list[MessageRow]], order: str) -> None:
             "number the turns, or write times as 2024-03-01 09:05:00; without `order` the file's order stays"
         )
         raise UnreadableFileError(
-            NO_RECORDS, _("the order of {shown} is not certain", shown=examples), fix, field=order
+            NO_RECORDS, _("the order of {values} is not certain", values=examples), fix, field=order
         )
     for conversation, positions in zip(conversations, orders, strict=True):
         conversation[:] = [conversation[position] for position in positions]

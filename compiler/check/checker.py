@@ -32,7 +32,7 @@ from tuneyard.compiler.spec.model import ROW_NUMBER, UNLABELLED, Spec
 from tuneyard.core.documents.schema_errors import violations
 from tuneyard.core.errors import Problem, nearest, show_value
 from tuneyard.core.errors.problem_codes import ProblemCode
-from tuneyard.core.language.message import _, joined
+from tuneyard.core.language.message import _, joined, ngettext
 from tuneyard.core.records.calls import WrongValueError
 
 MISSING_COLUMN = ProblemCode(
@@ -55,8 +55,8 @@ WRONG_TYPE = ProblemCode(
 BLANK_TEXT = ProblemCode("E106", _("text that is blank"), _("Fill in the text, or delete the row."))
 Types = dict[str, str]
 Reader = Callable[[Any], Any]
-_TYPES: dict[type, str] = {bool: "a truth value", int: _("a number"), float: _("a number")}
-_TYPES |= {list: _("a list"), dict: _("an object"), str: "text"}
+_TYPES: dict[type, str] = {bool: _("a truth value"), int: _("a number"), float: _("a number")}
+_TYPES |= {list: _("a list"), dict: _("an object"), str: _("text")}
 NO_SOURCES: Mapping[str, str] = {}
 
 
@@ -215,10 +215,10 @@ class Checker:
         lines: list[str] = []
         if used and missing:
             lines.append(
-                _("using {used}, no column for {missing}", used=joined(used), missing=joined(missing))
+                _("using {columns}, no column for {missing}", columns=joined(used), missing=joined(missing))
             )
         elif used:
-            lines.append(_("using {used}", used=joined(used)))
+            lines.append(_("using {columns}", columns=joined(used)))
         lines += mixed
         for reader in self.readers:
             lines += reader.notes()
@@ -365,8 +365,9 @@ class Checker:
     def _missing_columns(self, columns: list[Column], names: list[str], rows: Rows) -> Problem:
         """E101 for required columns that the file lacks."""
         accepted = [column.names for column in columns]
-        expected = ", and ".join(" or ".join(map(show_value, names)) for names in accepted)
-        listed = some_of(tuple(names), accepted[0][0]) or "none at all"
+        alternatives = [joined(map(show_value, names), _(" or ")) for names in accepted]
+        expected = joined(alternatives, _(", and "))
+        listed = some_of(tuple(names), accepted[0][0]) or _("none at all")
         fix: str = _("`tuneyard data init FILE` proposes a spec for this file")
         forms = form_names(map(rows.row, range(len(rows.lines))))
         if forms:
@@ -374,17 +375,20 @@ class Checker:
             fix = _(
                 "`{command}` proposes a spec for this export (`source: {{form: {forms}}}`)",
                 command=command,
-                forms=" or ".join(forms),
+                forms=joined(forms, _(" or ")),
             )
         for column in columns:
             near = nearest(column.name, names)
             if near:
-                fix = _("{near} --column {column}=NAME says which it is", near=near, column=column.name)
+                fix = _("{hint} --column {column}=NAME says which it is", hint=near, column=column.name)
                 break
         line = rows.lines[0] if rows.typed else 1
-        noun = "column" if len(columns) == 1 else "columns"
-        message = _(
-            "no such {noun}: found {listed}, expected {expected}", noun=noun, listed=listed, expected=expected
+        message = ngettext(
+            "no such column: found {names}, expected {expected}",
+            "no such columns: found {names}, expected {expected}",
+            len(columns),
+            names=listed,
+            expected=expected,
         )
         field = ", ".join(column.name for column in columns)
         return Problem(MISSING_COLUMN, Location(rows.prefix, line), message, field, fix)
@@ -477,7 +481,9 @@ class Checker:
         value = batch.columns[name][number]
         value_and_type = _("found {value} ({type})", value=show_value(value), type=_type(type(value)))
         message = _(
-            "{found}, expected {types} as in the rows before", found=value_and_type, types=self.types[name]
+            "{finding}, expected {types} as in the rows before",
+            finding=value_and_type,
+            types=self.types[name],
         )
         in_table = _("in a spec, `is: extra` keeps all of them as text")
         fix = _("write all of them as text") if rows.typed else in_table
@@ -508,9 +514,9 @@ class Checker:
         empty_cell = rows.empty_cells.get((rows.lines[number], self.sources.get(name, "")))
         if empty_cell:
             message: str = _(
-                "found {role}, expected {other}",
-                role=empty_cell.cause,
-                other=column_type.schema["description"],
+                "found {cause}, expected {expected}",
+                cause=empty_cell.cause,
+                expected=column_type.schema["description"],
             )
             return Problem(NULL_VALUE, location, message, field, empty_cell.fix)
         if value is MISSING:
@@ -531,7 +537,7 @@ class Checker:
             return Problem(
                 BLANK_TEXT,
                 location,
-                _("found {value_text}, expected text that is not blank", value_text=value_text),
+                _("found {value}, expected text that is not blank", value=value_text),
                 field,
             )
         if isinstance(value, list) and "items" in schema:  # the message names the item
@@ -539,8 +545,8 @@ class Checker:
             return Problem(WRONG_TYPE, location, wrong.message, f"{field} {wrong.place}".rstrip())
         fix = column_type.fix_of(value, field)
         message = _(
-            "found {value_text} ({type}), expected {expected}",
-            value_text=value_text,
+            "found {value} ({type}), expected {expected}",
+            value=value_text,
             type=_type(type(value)),
             expected=expected,
         )

@@ -38,7 +38,7 @@ def _unfold(unfold: Callable[[Values], Values], values: Values) -> Values:
     unfolded = unfold(values)
     if len(unfolded) != len(values):
         raise ValueError(
-            _("`unfold` made {unfolded} values of {values}", unfolded=len(unfolded), values=len(values))
+            _("`unfold` made {number} values of {total}", number=len(unfolded), total=len(values))
         )
     return unfolded
 

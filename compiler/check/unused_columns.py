@@ -19,7 +19,7 @@ from tuneyard.core.datasets.column_meanings import (
 )
 from tuneyard.core.errors import Problem, show_value
 from tuneyard.core.errors.problem_codes import ProblemCode
-from tuneyard.core.language.message import _, tr
+from tuneyard.core.language.message import _, joined, marked
 
 UNUSED_COLUMN = ProblemCode(
     "E108",
@@ -33,6 +33,7 @@ MOST = 2000  # names of columns that change no answer: bounded, whatever keys th
 SHOWN = 20
 SAYS = "by its column"
 """What notes on columns of splits contain."""
+NOT_USED, LEFT_OUT = marked("not used: {columns}"), marked("ignored: {columns}")
 SPLIT_COLUMNS = {
     "split",
     "splits",
@@ -139,21 +140,16 @@ class Unused:
                 if (other == TRAIN_SPLIT) != (split == TRAIN_SPLIT)
             }
             if others and "" not in counts:
-                of_others = _(
-                    "{values} of {total} rows are of {others}",
-                    values=sum(others.values()),
-                    total=counts.total(),
-                    others=", ".join(sorted(others)),
-                )
                 notes.append(
                     _(
-                        "{display_path}: {of_others} {says} {key_in_spec}, and all are read as "
-                        "{split}: write the rows of each split into a file that is named like it, or "
+                        "{path}: {rows} of {total} rows are of {splits} by its column {column}, and all are "
+                        "read as {split}: write the rows of each split into a file that is named like it, or "
                         "list the column under `ignore`",
-                        display_path=display_path,
-                        of_others=of_others,
-                        says=SAYS,
-                        key_in_spec=key_in_spec(name),
+                        path=display_path,
+                        rows=sum(others.values()),
+                        total=counts.total(),
+                        splits=", ".join(sorted(others)),
+                        column=key_in_spec(name),
                         split=split,
                     )
                 )
@@ -174,16 +170,16 @@ class Unused:
 
     def lines(self, read: int) -> list[str]:
         """The lines `not used: url (300 of 300)` and `ignored: …`, with at most 20 columns each."""
-        lines = []
-        for title, counts in (("not used", self.rows), ("ignored", self.ignored)):
+        lines: list[str] = []
+        for template, counts in ((NOT_USED, self.rows), (LEFT_OUT, self.ignored)):
             columns = [
-                tr("{column} ({count} of {rows})", column=key_in_spec(name), count=count, rows=read)
+                _("{column} ({count} of {rows})", column=key_in_spec(name), count=count, rows=read)
                 for name, count in counts.items()
             ]
             if len(columns) > SHOWN:
                 columns[SHOWN:] = [_("{number} more (--json names them)", number=len(columns) - SHOWN)]
             if columns:
-                lines.append(f"{title}: {', '.join(columns)}")
+                lines.append(_(template, columns=joined(columns)))
         return lines
 
     def problems(self, read: int) -> list[Problem]:
@@ -192,10 +188,10 @@ class Unused:
             replace(
                 problem,
                 message=_(
-                    "{changing} of {read} rows have {message}",
-                    changing=self.changing[name],
-                    read=read,
-                    message=problem.message,
+                    "{rows} of {total} rows have {content}",
+                    rows=self.changing[name],
+                    total=read,
+                    content=problem.message,
                 ),
             )
             for name, problem in self.findings.items()
@@ -254,23 +250,26 @@ def _changing(spec: Spec, name: str, cells: Cells) -> Cells:
 
 def _fix_of_unused(spec: Spec, name: str) -> str:
     """How to use a column, or to leave it out."""
-    fix = ""
-    if not meaning(name):
-        fix = _("LLaMA-Factory learns every row alike: take out the rows that are not to be learned; or ")
-    ignore = f"`ignore: [{key_in_spec(name)}]`"
-    return _(
-        "{fix}{where_to_write} map it to a column, or leave it out by {ignore}",
-        fix=fix,
+    fix = _(
+        "{where_to_write} map it to a column, or leave it out by `ignore: [{column}]`",
         where_to_write=where_to_write(spec.name),
-        ignore=ignore,
+        column=key_in_spec(name),
+    )
+    if meaning(name):
+        return fix
+    return _(
+        "LLaMA-Factory learns every row alike: take out the rows that are not to be learned; or {fix}",
+        fix=fix,
     )
 
 
 def _fix_of_lost(spec: Spec, column: str, source: str, outputs: Sequence[Output]) -> str:
     """How to write a system text or tools that outputs leave out."""
-    fix = _("write sharegpt or messages there, or ")
+    key = key_in_spec(source)
     if spec.share:
-        fix = _("a mixture holds none: ")
-    elif column == "system" and all(output.format == "alpaca" for output in outputs):
-        fix = _('add `system: "{{system}}"` to that output, or ')
-    return _("{fix}leave it out by `ignore: [{key_in_spec}]`", fix=fix, key_in_spec=key_in_spec(source))
+        return _("a mixture holds none: leave it out by `ignore: [{column}]`", column=key)
+    if column == "system" and all(output.format == "alpaca" for output in outputs):
+        return _(
+            'add `system: "{{system}}"` to that output, or leave it out by `ignore: [{column}]`', column=key
+        )
+    return _("write sharegpt or messages there, or leave it out by `ignore: [{column}]`", column=key)

@@ -40,7 +40,7 @@ class AnswerReader(ColumnReader):
 
 ANSWER = CleanedType(
     "answer",
-    {"description": "text", "type": "string"},
+    {"description": _("text"), "type": "string"},
     is_text=True,
     is_cleaned=True,
     may_be_blank=True,

@@ -40,21 +40,25 @@ def best_of(reader: ColumnReader, value: object, *, lowest: bool = False, in_pai
         fields = item if isinstance(item, dict) else {}
         score, text = fields.get(by), fields.get(take)
         if isinstance(score, bool) or not isinstance(score, int | float) or not isinstance(text, str):
-            expected = _("a number {by!r} and a text {take!r}", by=by, take=take)
             raise WrongValueError(
                 _(
-                    "item {number}: found {item}, expected {expected}",
+                    "item {number}: found {item}, expected a number {by!r} and a text {take!r}",
                     number=number,
                     item=show_value(item),
-                    expected=expected,
+                    by=by,
+                    take=take,
                 )
             )
         scored.append((score, text))
     if in_pair and len({score for score, _unused in scored}) == 1:
-        equal_scores = _(
-            "{by} is {scored} for all of {scored2} answers", by=by, scored=scored[0][0], scored2=len(scored)
+        raise WrongValueError(
+            _(
+                "{column} is {score} for all of {answers} answers: none is preferred",
+                column=by,
+                score=scored[0][0],
+                answers=len(scored),
+            )
         )
-        raise WrongValueError(_("{equal_scores}: none is preferred", equal_scores=equal_scores))
     choose = min if lowest != (by == "rank") else max
     _unused, best = choose(scored, key=lambda answer: answer[0])
     text = reader.file.clean(best)
@@ -65,7 +69,7 @@ def best_of(reader: ColumnReader, value: object, *, lowest: bool = False, in_pai
 
 BEST = ColumnType(
     "best",
-    {"description": "a list of objects", "type": "array", "minItems": 1, "items": {"type": "object"}},
+    {"description": _("a list of objects"), "type": "array", "minItems": 1, "items": {"type": "object"}},
     options=BY_NUMBER,
     is_text=True,
     takes_objects=True,

@@ -48,8 +48,8 @@ class CorrectChoiceReader(ColumnReader):
             if len(matches) > 1:
                 raise WrongValueError(
                     _(
-                        "{matches} choices are {answer}, which is the answer",
-                        matches=len(matches),
+                        "{number} choices are {answer}, which is the answer",
+                        number=len(matches),
                         answer=show_value(answer),
                     )
                 )
@@ -79,32 +79,29 @@ class CorrectChoiceReader(ColumnReader):
         self.noted[int(text)] += 1
         if not is_inside:
             last = first + len(choices.texts) - 1
-            hint = ""
-            if first == 0 and position == len(choices.texts):
-                hint = _(" (`first: 1` at the column counts from 1)")
-            raise WrongValueError(
-                _(
-                    "found the answer {answer}, expected a number from {first} to {last}{hint}",
-                    answer=answer,
-                    first=first,
-                    last=last,
-                    hint=hint,
-                )
+            message = _(
+                "found the answer {answer}, expected a number from {first} to {last}",
+                answer=answer,
+                first=first,
+                last=last,
             )
+            if first == 0 and position == len(choices.texts):
+                message = _("{message} (`first: 1` at the column counts from 1)", message=message)
+            raise WrongValueError(message)
         return choices.labels[position]
 
     def notes(self) -> list[str]:
         """From which number on the choices are counted, if answers are numbers."""
         if not self.noted:
             return []
-        numbers = _("numbers from {noted} to {noted2}", noted=min(self.noted), noted2=max(self.noted))
         return [
             _(
-                "{name}: {numbers}, of which {options} is the first choice (`first: 0` or "
-                "`first: 1` at the column)",
+                "{name}: numbers from {lowest} to {highest}, of which {first} is the first choice "
+                "(`first: 0` or `first: 1` at the column)",
                 name=column.name,
-                numbers=numbers,
-                options=column.options.get("first", 0),
+                lowest=min(self.noted),
+                highest=max(self.noted),
+                first=column.options.get("first", 0),
             )
             for column in self.answers
         ]
@@ -134,8 +131,8 @@ class ChoicesReader(CorrectChoiceReader):
         if len(labels) != len(texts) or len(set(labels)) != len(labels):
             raise WrongValueError(
                 _(
-                    "found {texts} choices and the labels {labels}, expected one label for each",
-                    texts=len(texts),
+                    "found {choices} choices and the labels {labels}, expected one label for each",
+                    choices=len(texts),
                     labels=show_value(labels),
                 )
             )
@@ -193,10 +190,10 @@ class ChoiceType(ColumnType):
                 listed = ", ".join(spec.types)
                 raise ValueError(
                     _(
-                        "column {name}: `of` names {name2!r}, which is no column (columns: {listed})",
-                        name=column.name,
-                        name2=name,
-                        listed=listed,
+                        "column {column}: `of` names {name!r}, which is no column (columns: {columns})",
+                        column=column.name,
+                        name=name,
+                        columns=listed,
                     )
                 )
         if not names and len(spec.named("choices")) != 1:
@@ -219,7 +216,7 @@ CHOICES = ColumnType(
 )
 CHOICE = ChoiceType(
     "choice",
-    {"description": "the number, the letter or the text of a choice", "type": ["integer", "string"]},
+    {"description": _("the number, the letter or the text of a choice"), "type": ["integer", "string"]},
     options={
         "first": {"description": "the number of the first choice, if answers are numbers", "enum": [0, 1]},
         "of": {

@@ -34,16 +34,15 @@ class CompletionReader(ReplyReader):
             if self.without_calls:
                 raise WrongValueError(
                     _(
-                        "found calls of tools, which {without_calls} would hold as text; write "
-                        "sharegpt or messages",
-                        without_calls=self.without_calls,
+                        "found calls of tools, which {files} would hold as text; write sharegpt or messages",
+                        files=self.without_calls,
                     )
                 )
             return Reply([], call_text(parse_calls(value)), CALL)
         reply = super().read(value)
         if reply.before:
             raise WrongValueError(
-                _("found {before} turns, expected the answer alone", before=len(reply.before) + 1)
+                _("found {turns} turns, expected the answer alone", turns=len(reply.before) + 1)
             )
         return reply
 
@@ -78,7 +77,7 @@ class CompletionType(ColumnType):
 
 COMPLETION = CompletionType(
     "completion",
-    {"description": "an answer: text, a message, or calls of tools", **REPLY},
+    {"description": _("an answer: text, a message, or calls of tools"), **REPLY},
     options={
         "tool_calls": {
             "description": "the answer is calls of tools, as a list or as JSON text",

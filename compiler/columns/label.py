@@ -57,8 +57,8 @@ class LabelType(ColumnType):
             fix = _("fill it, or delete the row")
         elif isinstance(value, dict | list):
             fix = _(
-                "--column label={sources}.KEY names the label inside it",
-                sources=file.sources.get(COLUMN, COLUMN),
+                "--column label={column}.KEY names the label inside it",
+                column=file.sources.get(COLUMN, COLUMN),
             )
         message = _(
             "found {value}, expected one of {labels}", value=show_value(value), labels=", ".join(labels)
@@ -68,7 +68,7 @@ class LabelType(ColumnType):
 
 LABEL = LabelType(
     "label",
-    {"description": "one of the spec's labels"},
+    {"description": _("one of the spec's labels")},
     has_answer=True,
     shapes=("labelled pair", "labelled text"),
 )

@@ -57,15 +57,16 @@ class MediaReader(ColumnReader):
         """The paths in a cell, which is one text or a list; `WrongValueError` names the one that is wrong."""
         paths: list[Any] = [value] if isinstance(value, str) and value else value or []
         for path in paths:
-            expected = _("found {path}, expected the path of a file", path=show_value(path))
             if not isinstance(path, str) or not path.strip():
-                raise WrongValueError(expected)
+                raise WrongValueError(_("found {path}, expected the path of a file", path=show_value(path)))
             if ".." in PurePath(path).parts:
                 raise WrongValueError(
                     _("{path}: leads out of the folder; expected a path below it", path=path)
                 )
             if "://" in path or path.startswith("data:"):
-                raise WrongValueError(_("{expected}: save it as one", expected=expected))
+                raise WrongValueError(
+                    _("found {path}, expected the path of a file: save it as one", path=show_value(path))
+                )
             refuse_unusable(self.folder / path, self.column.type is IMAGES)
         return paths
 
@@ -85,8 +86,8 @@ class MediaReader(ColumnReader):
             if paths and paths != in_messages:
                 raise WrongValueError(
                     _(
-                        "found images in the turns ({in_messages}) and others beside them",
-                        in_messages=show_value(in_messages[0]),
+                        "found images in the turns ({image}) and others beside them",
+                        image=show_value(in_messages[0]),
                     )
                 )
             paths = self.read(in_messages)
@@ -100,10 +101,10 @@ class MediaReader(ColumnReader):
         if count:
             raise WrongValueError(
                 _(
-                    "{count} of {placeholder} in the texts, and {paths} {name}: expected one for each",
+                    "{count} of {placeholder} in the texts, and {number} {name}: expected one for each",
                     count=count,
                     placeholder=placeholder,
-                    paths=len(paths),
+                    number=len(paths),
                     name=column_type.name,
                 )
             )
@@ -154,8 +155,8 @@ class MediaType(ColumnType):
             elif isinstance(medium, str):
                 fault = ""
             else:
-                expected = _("a path, or a list of frames") if self.registry_key == "videos" else "a path"
-                fault = _("found {role}, expected {other}", role=show_value(medium), other=expected)
+                expected = _("a path, or a list of frames") if self.registry_key == "videos" else _("a path")
+                fault = _("found {value}, expected {expected}", value=show_value(medium), expected=expected)
             if fault:
                 return fault
         return ""
@@ -173,11 +174,11 @@ class MediaType(ColumnType):
         if not media or count == len(media):
             return ""
         return _(
-            "{count} of {placeholder} in the texts, and {media} {name}: LLaMA-Factory "
+            "{count} of {placeholder} in the texts, and {number} {name}: LLaMA-Factory "
             "stops at it, expected one for each",
             count=count,
             placeholder=placeholder,
-            media=len(media),
+            number=len(media),
             name=self.name,
         )
 
@@ -304,4 +305,4 @@ def refuse_unusable(path: Path, image: bool) -> None:
             )
         ) from error
     except Image.DecompressionBombError as error:
-        raise WrongValueError(f"{path}: {error}") from error
+        raise WrongValueError(_("{path}: {error}", path=path, error=error)) from error

@@ -86,9 +86,9 @@ class ReplyReader(ColumnReader):
         if before_chosen and before_chosen != prompt:
             raise WrongValueError(
                 _(
-                    "the turns before chosen are not those of the prompt: found {before_chosen}; "
+                    "the turns before chosen are not those of the prompt: found {turn}; "
                     "expected the same (`--column turns=chosen` takes the prompt from there)",
-                    before_chosen=show_value(before_chosen[-1][1]),
+                    turn=show_value(before_chosen[-1][1]),
                 )
             )
         return {names[0]: chosen.text, names[1]: rejected.text}
@@ -139,7 +139,7 @@ REPLY = {"type": ["string", "object", "array"], "minItems": 1, "items": {"type":
 def _reply_type(name: str) -> ReplyType:
     return ReplyType(
         name,
-        {"description": "an answer: text, a message, or messages that end with it", **REPLY},
+        {"description": _("an answer: text, a message, or messages that end with it"), **REPLY},
         options={**BY_NUMBER, **ROLE_NAMES},
         code=NO_PREFERENCE,
         is_text=True,

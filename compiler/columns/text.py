@@ -64,9 +64,9 @@ class IdType(ColumnType):
         """The whole number, and how pandas writes it."""
         if isinstance(value, float) and value.is_integer():
             return _(
-                "write it as {value} (pandas: df[{partition!r}].astype('Int64'))",
+                "write it as {value} (pandas: df[{column!r}].astype('Int64'))",
                 value=int(value),
-                partition=field.partition(" ")[0],
+                column=field.partition(" ")[0],
             )
         return ""
 
@@ -79,7 +79,7 @@ class AnyType(ColumnType):
         return writable, writable
 
 
-_NOT_BLANK = {"description": "text", "type": "string", "pattern": "\\S"}
+_NOT_BLANK = {"description": _("text"), "type": "string", "pattern": "\\S"}
 TEXT = CleanedType(
     "text",
     _NOT_BLANK,
@@ -104,7 +104,7 @@ ID = IdType(
 )
 ANY = AnyType(
     "any",
-    {"description": "a value that JSON can hold, numbers below 2^64"},
+    {"description": _("a value that JSON can hold, numbers below 2^64")},
     may_be_blank=True,
     takes_objects=True,
 )

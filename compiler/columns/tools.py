@@ -81,9 +81,9 @@ class ToolsReader(ColumnReader):
         for chat_message in conversation:
             if chat_message.role == ASSISTANT and OPEN in chat_message.text:
                 message = _(
-                    "turn {number}: {open} in an answer: neither checked nor scored as a call",
+                    "turn {number}: {token} in an answer: neither checked nor scored as a call",
                     number=chat_message.number,
-                    open=OPEN,
+                    token=OPEN,
                 )
                 self.file.warnings.append((CALL_IN_TEXT, message, _("give the turn the role function_call")))
         return {}
@@ -108,14 +108,13 @@ def _call_errors(conversation: Conversation, tools: str) -> Iterator[CallError]:
         calls = calls_of(chat_message.text) if chat_message.role == CALL else []
         for name, arguments in calls:
             if name not in schemas:
-                declared_names = _("the row declares none")
+                message = _("the tool {name} is not declared: the row declares none", name=show_value(name))
                 if schemas:
-                    declared_names = _("the row has {schemas}", schemas=show_values(schemas))
-                message = _(
-                    "the tool {name} is not declared: {declared_names}",
-                    name=show_value(name),
-                    declared_names=declared_names,
-                )
+                    message = _(
+                        "the tool {name} is not declared: the row has {names}",
+                        name=show_value(name),
+                        names=show_values(schemas),
+                    )
                 yield CallError(
                     _("turn {number}: {message}", number=chat_message.number, message=message), bool(schemas)
                 )
@@ -152,9 +151,7 @@ def _validator(schema: str) -> Any:
     try:
         return jsonschema_rs.validator_for(json.loads(schema), retriever=_no_retrieval)
     except (ValueError, RecursionError) as error:
-        return _(
-            "the tool's parameters are no JSON Schema: {splitlines}", splitlines=str(error).splitlines()[0]
-        )
+        return _("the tool's parameters are no JSON Schema: {reason}", reason=str(error).splitlines()[0])
 
 
 def _no_retrieval(uri: str) -> JsonObject:

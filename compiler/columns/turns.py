@@ -112,15 +112,13 @@ def read_messages(
     conversation: Conversation = []
     for message in kept:
         if message.role in (CALL, OBSERVATION) and without_tools:
-            lost = _("found the {role} of a tool, which this output would make plain text", role=message.role)
-            fix: str = _("write sharegpt or messages")
             raise WrongValueError(
                 _(
-                    "turn {number}: {lost} ({without_tools}); {fix}",
+                    "turn {number}: found the {role} of a tool, which this output would make plain text "
+                    "({files}); write sharegpt or messages",
                     number=message.number,
-                    lost=lost,
-                    without_tools=without_tools,
-                    fix=fix,
+                    role=message.role,
+                    files=without_tools,
                 )
             )
         if conversation and message.role == OBSERVATION == conversation[-1].role:
@@ -137,11 +135,13 @@ def read_messages(
             _("the last turn is the assistant's, but the answer is in another column; expected the user's")
         )
     if not asks and len(conversation) % 2:
-        last = _("the last turn is the {role}'s", role=conversation[-1].role)
-        fix = ""
+        fault = _(
+            "the last turn is the {role}'s: nothing to learn; expected an assistant's",
+            role=conversation[-1].role,
+        )
         if conversation[-1].role == USER and len(conversation) > 1:
-            fix = _(" (`unanswered: drop` at the column leaves it out)")
-        raise WrongValueError(_("{last}: nothing to learn; expected an assistant's{fix}", last=last, fix=fix))
+            fault = _("{message} (`unanswered: drop` at the column leaves it out)", message=fault)
+        raise WrongValueError(fault)
     return [*system, *conversation]
 
 
@@ -256,8 +256,8 @@ def _role_and_text(item: Fields, keys: MessageKeys, keeps_text_with_calls: bool)
     if role is None:
         raise WrongValueError(
             _(
-                "found the role {item}, expected one of {roles} (`roles:` at the column maps other names)",
-                item=show_value(item.get(name)),
+                "found the role {role}, expected one of {roles} (`roles:` at the column maps other names)",
+                role=show_value(item.get(name)),
                 roles=", ".join(ROLES),
             )
         )
@@ -277,8 +277,13 @@ def _role_and_text(item: Fields, keys: MessageKeys, keeps_text_with_calls: bool)
             text = function_text(text)
         return role, before + text
     if text.strip() and not only_thought(text) and not keeps_text_with_calls:
-        keep = _("`calls: text` at the spec's column of turns keeps both")
-        raise WrongValueError(_("{key} beside tool_calls would be lost; {keep}", key=key, keep=keep))
+        raise WrongValueError(
+            _(
+                "{key} beside tool_calls would be lost; `calls: text` at the spec's column of "
+                "turns keeps both",
+                key=key,
+            )
+        )
     return CALL, call_text(parse_calls(calls), before + text)
 
 
@@ -340,9 +345,9 @@ def _refuse_loss(item: Fields, keys: MessageKeys, beside: str) -> None:
     if lost:
         raise WrongValueError(
             _(
-                "{lost} beside {beside} would be lost; put it into the text or leave it out",
+                "{lost} beside {role} would be lost; put it into the text or leave it out",
                 lost=", ".join(lost),
-                beside=beside,
+                role=beside,
             )
         )
 
@@ -458,39 +463,46 @@ class TurnsReader(ColumnReader):
 
     def _refuse_lost_system(self) -> None:
         """Refuse a row with a system message, since an output has no system text, or another one."""
-        lost = _(
-            "and this output has a `system` of its own ({leaving_system_out})",
-            leaving_system_out=self.leaving_system_out,
-        )
-        fix = _("leave that out, or the turn by `ignore: [system]`")
         without_system = files_without(self.spec, SYSTEM)
         if without_system:
-            lost = _("which this output would leave out ({without_system})", without_system=without_system)
-            fix = _("write sharegpt or messages, or leave it out by `ignore: [system]`")
-        raise WrongValueError(_("turn 1: found a system text, {lost}; {fix}", lost=lost, fix=fix))
+            raise WrongValueError(
+                _(
+                    "turn 1: found a system text, which this output would leave out ({files}); "
+                    "write sharegpt or messages, or leave it out by `ignore: [system]`",
+                    files=without_system,
+                )
+            )
+        raise WrongValueError(
+            _(
+                "turn 1: found a system text, and this output has a `system` of its own ({files}); "
+                "leave that out, or the turn by `ignore: [system]`",
+                files=self.leaving_system_out,
+            )
+        )
 
     def check_row(self, row: Row) -> Fields:
         """Refuse a row with two different system texts: a message and a column."""
         first, text = row[self.column.name][0], row["system"]
         if first.role == SYSTEM and text and str(text).strip() not in ("", first.text.strip()):
-            both = _(
-                "{text} as a turn and {text2} beside the turns",
-                text=show_value(first.text),
-                text2=show_value(text),
+            raise WrongValueError(
+                _(
+                    "found two system texts, {turn} as a turn and {column} beside the turns; expected one",
+                    turn=show_value(first.text),
+                    column=show_value(text),
+                )
             )
-            raise WrongValueError(_("found two system texts, {both}; expected one", both=both))
         return {}
 
     def notes(self) -> list[str]:
         """How many conversations are shortened, lose their last messages, and lose their system text."""
-        why = _("the mixture has its own") if self.spec.has_one_system else "`ignore: [system]`"
+        why = _("the mixture has its own") if self.spec.has_one_system else _("`ignore: [system]`")
         messages = {
             SHORTENED: _("the first exchange alone is written (`turns: history` keeps the others)"),
             UNANSWERED: _("what the user says after the last answer is left out (`unanswered: drop`)"),
             UNASKED: _("what the assistant says before the user is left out (`unasked: drop`)"),
             WITHOUT_SYSTEM: _(
-                "{leaving_system_out} leaves the system turn out ({why})",
-                leaving_system_out=self.leaving_system_out,
+                "{files} leaves the system turn out ({why})",
+                files=self.leaving_system_out,
                 why=why,
             ),
         }

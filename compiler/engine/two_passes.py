@@ -189,9 +189,9 @@ def _chosen(run: Run, input_name: str, rows: Order, expected: int | None) -> Ord
         )
         if len(chosen) < expected:
             message = _(
-                "too few rows for this part: found {chosen}, expected {expected}; a smaller "
+                "too few rows for this part: found {rows}, expected {expected}; a smaller "
                 "`total` keeps the shares",
-                chosen=len(chosen),
+                rows=len(chosen),
                 expected=expected,
             )
             run.report.problems.warn(Problem(UNFILLED_SOURCE, input_name, message))
@@ -205,9 +205,9 @@ def _warn_of_lone_classes(run: Run, whole: FirstPass, column: str, other_split: 
     for number, size in sorted(Counter(rows.column("classes")).items()):
         if size == 1:
             message = _(
-                "one row alone has {column} {names}: it goes to {other_split}",
+                "one row alone has {column} {value}: it goes to {other_split}",
                 column=column,
-                names=names[number],
+                value=names[number],
                 other_split=other_split,
             )
             run.report.problems.warn(

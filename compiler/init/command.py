@@ -42,15 +42,16 @@ from tuneyard.compiler.write.entries import entries_of, entry_of
 from tuneyard.compiler.write.render import Renderer
 from tuneyard.core.datasets import DEFAULT_FOLDER, REGISTRY, TRAIN_SPLIT
 from tuneyard.core.documents import dump_short_yaml
-from tuneyard.core.errors import ContentError, RequestError
+from tuneyard.core.errors import ContentError, ProblemsError, RequestError
 from tuneyard.core.files import free_path
 from tuneyard.core.files.scratch import scratch_folder
 from tuneyard.core.installation.packages import after_setup
 from tuneyard.core.language.message import (
+    SEMICOLON,
     _,
     counted,
     joined,
-    relative,
+    message_of,
     translated,
     translated_template,
     with_texts,
@@ -68,14 +69,14 @@ SIGNED_VERDICTS = _(
 )
 LONGEST = 400  # characters of a text that are shown
 WARNINGS_OF_ROWS = {
-    EMPTY_ANSWER: (("answer", "answers"), "are empty, or a word for that"),
-    TEMPLATE_TOKEN: (("example", "examples"), "contain a token of a chat template, learned as text"),
-    HTML_ANSWER: (("answer", "answers"), "contain HTML, which `clean: html` in the spec takes out"),
+    EMPTY_ANSWER: (("answer", "answers"), _("are empty, or a word for that")),
+    TEMPLATE_TOKEN: (("example", "examples"), _("contain a token of a chat template, learned as text")),
+    HTML_ANSWER: (("answer", "answers"), _("contain HTML, which `clean: html` in the spec takes out")),
     NAMED_PICTURE: (
         ("example", "examples"),
-        "name a picture, video or audio in a text, which is learned as text",
+        _("name a picture, video or audio in a text, which is learned as text"),
     ),
-    MAY_CONTINUE: (("example", "examples"), "begin after a blank line and may go on with the one before"),
+    MAY_CONTINUE: (("example", "examples"), _("begin after a blank line and may go on with the one before")),
 }
 """Warnings of the try on all rows whose first one is shown: the compile accepts such examples."""
 
@@ -152,7 +153,8 @@ def propose(
             )
         )
     if tried.minor_columns:
-        lines.append(_("left out: {columns}", columns=_printable(first_names(tried.minor_columns))))
+        minor_columns = with_texts(first_names(tried.minor_columns), _printable)
+        lines.append(_("left out: {columns}", columns=minor_columns))
     lines.append(_("tried on the whole file: {summary}", summary=outcome))
     lines += _warnings_of_rows(report, proposal)
     options = _words(user_columns, share, table)
@@ -220,15 +222,17 @@ def _warnings_of_rows(report: CompileReport, proposal: Proposal) -> Iterator[str
         if first is None:
             continue
         line: str = _(
-            "warning: {count} of {all_of_them} {fault}, first {line}",
+            "warning: {count} of {records} {fault}, first {problem}",
             count=report.problems.counts[code],
-            all_of_them=counted(report.kept + report.not_written, *nouns),
+            records=counted(report.kept + report.not_written, *nouns),
             fault=fault,
-            line=first.line(),
+            problem=first.line(),
         )
         if code == EMPTY_ANSWER and not proposal.turns:
-            line += _(
-                "; in the spec `columns: {{{field}: {{is: text}}}}` rejects empty ones", field=first.field
+            line = _(
+                "{warning}; in the spec `columns: {{{field}: {{is: text}}}}` rejects empty ones",
+                warning=line,
+                field=first.field,
             )
         yield line
 
@@ -264,15 +268,12 @@ def _outcome(path: SourcePath, report: CompileReport, text: str, guesses: Sequen
         return counts_line(report)
     first_error = errors[0].line()
     if not report.problems.fatal and report.rejected < report.read:
-        rejected = _(
-            "{rejected} of {read} would be rejected",
+        return _(
+            "{rejected} of {rows} would be rejected; the first: {first_error}",
             rejected=report.rejected,
-            read=counted(report.read, "row", "rows"),
+            rows=counted(report.read, "row", "rows"),
+            first_error=first_error,
         )
-        return _("{rejected}; the first: {first_error}", rejected=rejected, first_error=first_error)
-    failure = _("does not compile")
-    if not report.problems.fatal:
-        failure = _("compiles none of {read}", read=counted(report.read, "row", "rows"))
     if errors[0].code in (BROKEN_LIST, BROKEN_QUOTING, LARGE_RECORD):
         raise ContentError(_("{error}; no spec can mend that", error=first_error))
     fixes = [
@@ -282,15 +283,16 @@ def _outcome(path: SourcePath, report: CompileReport, text: str, guesses: Sequen
             "spec: save it, edit it and run `tuneyard data check SPEC.yaml`"
         ),
     ]
-    raise FailingSpecError(
-        _(
-            "{path}: the proposed spec {failure}: {value}",
+    faults = joined([first_error, *fixes], SEMICOLON)
+    message = _("{path}: the proposed spec does not compile: {faults}", path=path, faults=faults)
+    if not report.problems.fatal:
+        message = _(
+            "{path}: the proposed spec compiles none of {rows}: {faults}",
             path=path,
-            failure=failure,
-            value="; ".join([first_error, *fixes]),
-        ),
-        text,
-    )
+            rows=counted(report.read, "row", "rows"),
+            faults=faults,
+        )
+    raise FailingSpecError(message, text)
 
 
 def _printable(line: str) -> str:
@@ -332,7 +334,8 @@ def _preview(spec: Spec) -> list[str]:
         for number, row in enumerate(islice(kept_rows(spec, ()), SHOWN), 1):
             lines += _example(number, row)
     except ContentError as error:  # the report on all rows names the problem
-        lines = lines or [_("no example can be shown: {reason}", reason=str(error).splitlines()[0])]
+        reason = error.problems[0].line() if isinstance(error, ProblemsError) else message_of(error)
+        lines = lines or [_("no example can be shown: {reason}", reason=reason)]
     return lines
 
 

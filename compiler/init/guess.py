@@ -10,11 +10,11 @@ from tuneyard.compiler.read.jsons import BY_ROWS
 from tuneyard.compiler.rows.problem_codes import NOT_READ
 from tuneyard.compiler.spec.column_types import column_types
 from tuneyard.core.errors import ContentError, RequestError, nearest
-from tuneyard.core.language.message import _
+from tuneyard.core.language.message import SEMICOLON, _, joined, marked
 
-NAMES_FILES = (
-    "names files, and a model would read their names; spec media compiles conversations with `<image>` in a "
-    "text and the paths under `images`"
+NAMES_FILES = marked(
+    "{column} names files, and a model would read their names; spec media compiles conversations "
+    "with `<image>` in a text and the paths under `images`"
 )
 _PYTHON = re.compile(r"\[\{?'|\{'")
 
@@ -27,12 +27,12 @@ def guess(statistics: FileStatistics) -> Proposal:
             return proposal
     fixes = fixes_of_notation(statistics)
     if fixes:
-        raise ContentError(f"{statistics.path}: {'; '.join(fixes)}")
+        raise ContentError(_("{path}: {fixes}", path=statistics.path, fixes=joined(fixes, SEMICOLON)))
     columns = first_names([leaf.with_kind for leaf in statistics.leaves.values()])
     other_sheets = ""
     for warning in statistics.problems.warnings:
         if warning.code == NOT_READ:
-            other_sheets = f" ({warning.message}; {warning.hint})"
+            other_sheets = _(" ({message}; {hint})", message=warning.message, hint=warning.hint)
     raise ContentError(
         _(
             "{path}: nothing in it looks like turns, question and answer, a labelled "
@@ -42,7 +42,7 @@ def guess(statistics: FileStatistics) -> Proposal:
             "`like: qa`, or write each row as a list `messages` of turns with `role` "
             "(user or assistant) and `content`, which spec messages compiles",
             path=statistics.path,
-            columns=columns or "no named fields",
+            columns=columns or _("no named fields"),
             other_sheets=other_sheets,
         )
     )
@@ -58,14 +58,16 @@ def fixes_of_notation(statistics: FileStatistics) -> list[str]:
     )
     if names and is_by_column and statistics.path.name.endswith(".json"):
         return [BY_ROWS]
-    fixes = [
-        f"{name} {NAMES_FILES}" for name, leaf in statistics.leaves.items() if statistics.names_media(leaf)
+    fixes: list[str] = [
+        _(NAMES_FILES, column=name)
+        for name, leaf in statistics.leaves.items()
+        if statistics.names_media(leaf)
     ]
     return fixes or [
         _(
-            "{name} holds lists in Python's notation, not JSON; write them as JSON: "
-            "df[{name!r}] = df[{name!r}].map(ast.literal_eval).map(json.dumps)",
-            name=name,
+            "{column} holds lists in Python's notation, not JSON; write them as JSON: "
+            "df[{column!r}] = df[{column!r}].map(ast.literal_eval).map(json.dumps)",
+            column=name,
         )
         for name, leaf in statistics.leaves.items()
         if leaf.value_type == "text" and all(map(_PYTHON.match, map(str, statistics.each_value(leaf))))
@@ -89,19 +91,17 @@ def _check_user_columns(statistics: FileStatistics) -> None:
         option = role.removesuffix("2")
         leaf = statistics.leaves.get(path)
         if leaf is None:
-            columns = (
-                f"(columns: {', '.join(statistics.leaves) or 'none'}); {nearest(path, statistics.leaves)}"
-            )
             message = _(
-                "--{option} {path}: no such column in {path2} {columns}",
+                "--{option} {column}: no such column in {path} (columns: {columns})",
                 option=option,
-                path=path,
-                path2=statistics.path,
-                columns=columns,
+                column=path,
+                path=statistics.path,
+                columns=joined(statistics.leaves) if statistics.leaves else _("none"),
             )
-            raise RequestError(message.rstrip("; "))
+            hint = nearest(path, statistics.leaves)
+            raise RequestError(_("{error}; {hint}", error=message, hint=hint) if hint else message)
         if statistics.names_media(leaf):
-            raise RequestError(f"--{option} {path} {NAMES_FILES}")
+            raise RequestError(_(NAMES_FILES, column=f"--{option} {path}"))
     label = statistics.user_leaf("label")
     if label is None:
         if "text2" in statistics.user_columns and "answer" not in statistics.user_columns:

@@ -11,7 +11,7 @@ from tuneyard.compiler.init.labels import Labels
 from tuneyard.compiler.rows import Fields, are_objects
 from tuneyard.compiler.spec.column_types import KTO_TAG, Beside, column_types
 from tuneyard.core.datasets.column_meanings import meaning, usual_name
-from tuneyard.core.language.message import _
+from tuneyard.core.language.message import _, marked
 from tuneyard.core.plugins import guarded
 from tuneyard.core.records import PAIR
 from tuneyard.core.records.calls import thought
@@ -30,15 +30,15 @@ ENDS = {
     "unasked": (
         0,
         ASSISTANT,
-        _(
-            "{{}} of the first {{}} conversations begin with the assistant: what it says "
+        marked(
+            "{number} of the first {total} conversations begin with the assistant: what it says "
             "before the user is left out, and counted (`unasked: drop`)"
         ),
     ),
     "unanswered": (
         -1,
         USER,
-        _(
+        marked(
             "some conversations end with the user: what follows their last answer is "
             "left out, and counted (`unanswered: drop`)"
         ),
@@ -251,12 +251,12 @@ def conversation_proposal(
         [name for name in map(speaker, messages_in(conversation, roles)) if name != SYSTEM]
         for conversation in conversations
     ]
-    guesses = []
+    guesses: list[str] = []
     for option in options:
-        position, role, sentence = ENDS[option]
+        position, role, template = ENDS[option]
         count = sum(names[position] == role for names in speakers if names)
         if count:
             settings[option] = "drop"
-            guesses.append(sentence.format(count, len(speakers)))
+            guesses.append(_(template, number=count, total=len(speakers)))
     columns = {"turns": ProposedColumn(path, "turns", settings)}
-    return Proposal("Conversations", columns, {"format": "sharegpt"}, guesses=guesses)
+    return Proposal(_("Conversations"), columns, {"format": "sharegpt"}, guesses=guesses)

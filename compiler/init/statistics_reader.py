@@ -117,7 +117,7 @@ def read_statistics(path: SourcePath, table: str) -> Iterator[FileStatistics]:
                 statistics.folder_names = sorted(folder_names)
                 yield statistics
     except UnreadableFileError as error:
-        raise ContentError(f"{path}: {error}; {error.hint}") from error
+        raise ContentError(_("{path}: {error}; {hint}", path=path, error=error, hint=error.hint)) from error
 
 
 def _files_to_read(
@@ -229,10 +229,10 @@ def _refuse_splits_inside(archive: Path, files: Sequence[Member]) -> None:
             _(
                 "{archive}: its files are the splits {splits}, and a spec reads an archive "
                 "as one: unpack it, and name the folder that has these files; a bundled spec "
-                "takes them by their names: tuneyard data compile qa --source {archive2}",
+                "takes them by their names: tuneyard data compile qa --source {source}",
                 archive=archive,
                 splits=", ".join(splits),
-                archive2=shlex.quote(str(archive)),
+                source=shlex.quote(str(archive)),
             )
         )
 

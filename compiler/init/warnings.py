@@ -17,7 +17,7 @@ from tuneyard.compiler.spec.model import Spec
 from tuneyard.core.datasets import TRAIN_SPLIT
 from tuneyard.core.datasets.answer_flags import as_number
 from tuneyard.core.errors import show_value, show_values
-from tuneyard.core.language.message import _
+from tuneyard.core.language.message import _, joined
 
 _PROMPT_NAMES = {"prompt", "question", "提示", "提示词", "问题"}
 GIVEN_AWAY = 0.5
@@ -172,11 +172,11 @@ def lost_prompt(statistics: FileStatistics, spec: Spec, unused: Sequence[Leaf]) 
 
 def first_names(names: Sequence[str]) -> str:
     """The first names, and how many more there are."""
-    listed = ", ".join(names[:SHOWN_COLUMNS])
+    listed: str = joined(names[:SHOWN_COLUMNS])
     if len(listed) > LONGEST:
         listed = f"{listed[:LONGEST]}…"
     if len(names) > SHOWN_COLUMNS:
-        listed += _(" and {names} more", names=len(names) - SHOWN_COLUMNS)
+        return _("{names} and {number} more", names=listed, number=len(names) - SHOWN_COLUMNS)
     return listed
 
 

@@ -20,7 +20,6 @@ from tuneyard.core.errors import ProblemsError, RequestError
 from tuneyard.core.language.message import _, counted, tr
 
 T = TypeVar("T")
-SEEN = _("what the model sees with template {{}}, loss tokens between ⟦ and ⟧")
 
 
 class KeptRow(NamedTuple):
@@ -50,7 +49,11 @@ def trace(spec: Spec, sources: Sequence[str], row: int, template: str | None) ->
         yield _("record in {file}", file=output.file_of(kept_row.split)), record
         if template and output.dataset:
             entry = entry_of(kept_row.spec, output, output.file)
-            yield SEEN.format(template), seen_by_model(json.loads(record), entry, template)
+            yield _seen_with(template), seen_by_model(json.loads(record), entry, template)
+
+
+def _seen_with(template: str) -> str:
+    return _("what the model sees with template {template}, loss tokens between ⟦ and ⟧", template=template)
 
 
 def _numbered(row: int, items: Iterator[T], name: str) -> T:
@@ -81,7 +84,7 @@ def registered_row(name: str, folder: Path, row: int, template: str | None) -> I
     location, record = _numbered(row, single_records(dataset.path, name), name)
     yield _("record {number}, {place}", number=row, place=location), raw_text(record, 2)
     if template:
-        yield SEEN.format(template), seen_by_model(record, dataset.entry, template)
+        yield _seen_with(template), seen_by_model(record, dataset.entry, template)
 
 
 def kept_rows(spec: Spec, sources: Sequence[str]) -> Iterator[KeptRow]:

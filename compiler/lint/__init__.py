@@ -163,7 +163,7 @@ def _check_declaration(lint: Lint, taken: Collection[str]) -> None:
         if code in taken:
             raise ValueError(_("another lint has the code {code}", code=code))
     if not isinstance(lint, SplitLint) and not lint.codes[0].template:
-        raise ValueError(_("the code {codes} has no template, which is the message", codes=lint.codes[0]))
+        raise ValueError(_("the code {code} has no template, which is the message", code=lint.codes[0]))
 
 
 def first_match(pattern: re.Pattern[str], texts: Iterable[str]) -> str:

@@ -165,6 +165,11 @@ def lint_splits(spec: Spec, fingerprints: Mapping[str, Fingerprints], problems: 
             shared_groups = matches(training.values("groups"), others.values("groups"))
             shared_rows = len({row for _unused, row in shared_groups})
             report[
-                _("{group} shared by {first} and {name}", group=spec.group, first=splits.first, name=name)
+                _(
+                    "{column} shared by {first_split} and {second_split}",
+                    column=spec.group,
+                    first_split=splits.first,
+                    second_split=name,
+                )
             ] = shared_rows
     return report

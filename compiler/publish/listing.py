@@ -44,7 +44,7 @@ def dataset_lines(registry: Registry) -> Iterator[str]:
     for dataset, entry in others.items():
         sources = [str(entry[key]) for key in ("file_name", *REMOTE_SOURCES) if entry.get(key)]
         where = next(iter(sources), _("no file"))
-        yield _("{dataset}  {where}  not compiled here", dataset=dataset, where=where)
+        yield _("{dataset}  {state}  not compiled here", dataset=dataset, state=where)
 
 
 def registered_files(registry: Registry) -> Iterator[str]:
@@ -63,7 +63,13 @@ def _changes(registry: Registry, dataset: str, name: str) -> list[str]:
     path = registry.folder / str(compiled.get("file_name", f"{name}/{dataset}"))
     entry = registry.entries.get(dataset, compiled)
     problems = since_compiled(Dataset(dataset, path, entry), registry.folder, {name: manifest})
-    return [": ".join(filter(None, [problem.field, problem.message])) for problem in problems or ()]
+    changes = []
+    for problem in problems or ():
+        change = problem.message
+        if problem.field:
+            change = _("{field}: {change}", field=problem.field, change=change)
+        changes.append(change)
+    return changes
 
 
 def _stale(manifest: Manifest) -> str:
@@ -79,13 +85,13 @@ def _stale(manifest: Manifest) -> str:
             try:
                 is_same = source.version == getattr(find_remote(source.path), "version", "")
             except RequestError as error:
-                return f"unknown: {error}"
+                return _("unknown: {error}", error=error)
         if not is_same:
             return _("source {path} has changed", path=source.path)
     try:
         code = changed_code(manifest.made_from, [source.path for source in manifest.sources])
     except ContentError as error:  # a plug-in cannot be loaded
-        return f"unknown: {error}"
+        return _("unknown: {error}", error=error)
     if code:
         return code
     try:

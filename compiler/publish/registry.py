@@ -32,7 +32,7 @@ from tuneyard.core.errors import ContentError, Problem, RequestError, nearest, s
 from tuneyard.core.errors.problem_codes import ProblemCode
 from tuneyard.core.files import DISK_FULL, JsonObject, publish, recovered, sha256, sync, write_json
 from tuneyard.core.files.temporaries import OURS, remove_folder
-from tuneyard.core.language.message import _
+from tuneyard.core.language.message import _, joined
 from tuneyard.core.language.messages import say
 from tuneyard.core.text.quoting import shell
 
@@ -145,7 +145,7 @@ class Registry:
         if not old_sources:
             return []
         if {source.path for source in manifest.sources}.isdisjoint(old_sources):
-            replaced = _("what was compiled from {old_sources}", old_sources=", ".join(old_sources[:3]))
+            replaced = _("what was compiled from {sources}", sources=", ".join(old_sources[:3]))
         elif manifest.made_from["limit"] and not old.made_from.get("limit"):
             replaced = _("the dataset of {kept} rows, compiled without --limit", kept=old.counts["kept"])
         else:
@@ -191,16 +191,16 @@ class Registry:
         """`RequestError` with the compiled datasets if none has this name."""
         if name in self.manifests:
             return
-        no_folder = wrong_folder(self.folder) or "`tuneyard data list` shows what there is"
+        no_folder = wrong_folder(self.folder) or _("`tuneyard data list` shows what there is")
         hint = nearest(name, self.manifests, no_folder)
-        names = ", ".join(self.manifests) or "none"
-        found = _("{names}; each goes with all its splits", names=names)
+        names = joined(self.manifests) if self.manifests else _("none")
         raise RequestError(
             _(
-                "no compiled dataset {name!r} in {folder} (found: {found}); {hint}",
+                "no compiled dataset {name!r} in {folder} (found: {names}; each goes with all its "
+                "splits); {hint}",
                 name=name,
                 folder=self.folder,
-                found=found,
+                names=names,
                 hint=hint,
             )
         )
@@ -267,12 +267,12 @@ class Registry:
         if foreign:
             raise RequestError(
                 _(
-                    "{target}: holds {foreign} files that compile did not make, first "
-                    "{foreign2}, and compile replaces the whole folder: move them, or give "
+                    "{target}: holds {number} files that compile did not make, first "
+                    "{first}, and compile replaces the whole folder: move them, or give "
                     "another --out",
                     target=target,
-                    foreign=len(foreign),
-                    foreign2=foreign[0],
+                    number=len(foreign),
+                    first=foreign[0],
                 )
             )
 
@@ -323,9 +323,9 @@ def changed_entry(location: str, name: str, entry: Entry, compiled: Entry, hint:
         for field, value, expected_value in _parts(key, values, expected):
             if value != expected_value:
                 message = _(
-                    "{shown}, but the compile registered {shown2}",
-                    shown=_shown(value),
-                    shown2=_shown(expected_value),
+                    "{value}, but the compile registered {registered}",
+                    value=_shown(value),
+                    registered=_shown(expected_value),
                 )
                 yield Problem(CHANGED_ENTRY, f"{location}: {name}", message, field, hint)
 

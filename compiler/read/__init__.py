@@ -132,9 +132,9 @@ def find_reader(file_suffix: str, display_path: str) -> Reader:
         )
     raise RequestError(
         _(
-            "{display_path}: unknown kind of file {file_suffix!r} (known: {known_suffixes}); {fix}",
-            display_path=display_path,
-            file_suffix=file_suffix,
+            "{path}: unknown kind of file {suffix!r} (known: {known_suffixes}); {fix}",
+            path=display_path,
+            suffix=file_suffix,
             known_suffixes=known_suffixes(),
             fix=fix,
         )

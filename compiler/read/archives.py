@@ -39,9 +39,9 @@ def _refuse_overlaps(archive: zipfile.ZipFile, code: str) -> None:
     for member in sorted(archive.infolist(), key=lambda member: member.header_offset):
         if member.header_offset < end:
             message = _(
-                "its members {previous} and {filename} share bytes",
-                previous=previous,
-                filename=member.filename,
+                "its members {first} and {second} share bytes",
+                first=previous,
+                second=member.filename,
             )
             raise UnreadableFileError(code, message, GET_AGAIN)
         end = member.header_offset + member.compress_size

@@ -13,7 +13,7 @@ from typing import Any
 from tuneyard.compiler.read.remote import RemoteFile, find_remote
 from tuneyard.core.errors import ContentError, RequestError, show_value
 from tuneyard.core.files import HUB_ID
-from tuneyard.core.language.message import _
+from tuneyard.core.language.message import _, joined
 from tuneyard.core.text.secrets import hide_secrets
 
 OPTIONS = ("name", "revision", "data_files")  # of a `source.hub`, beside its path
@@ -48,7 +48,7 @@ def find_files(
             for file in files
         ]
     except DatasetNotFoundError as error:
-        raise RequestError(f"{error} {fixes}") from error
+        raise RequestError(_("{error} {hint}", error=error, hint=fixes)) from error
     except (DatasetsError, HTTPError, OSError, ValueError, RuntimeError, ImportError) as error:
         reason = " ".join(hide_secrets(str(error.__cause__ or error)).split())[:200] or repr(error)
         raise RequestError(
@@ -60,7 +60,7 @@ def find_files(
             )
         ) from error
     if not inputs:
-        listed = ", ".join(files_by_name) or "none"
+        listed = joined(files_by_name) if files_by_name else _("none")
         raise RequestError(
             _(
                 "{address}: none of the splits {names} (found: {other}); {hint}",

@@ -73,9 +73,9 @@ def not_read(inputs: Sequence[Input]) -> Iterator[Problem]:
         if other_splits:
             first, *_unused = other_splits
             message = _(
-                "{other_splits} of other splits not read, first {name}",
-                other_splits=counted(len(other_splits), "data file", "data files"),
-                name=first.name,
+                "{files} of other splits not read, first {first}",
+                files=counted(len(other_splits), "data file", "data files"),
+                first=first.name,
             )
             yield Problem(NOT_READ, str(parent), message, "", ADD_SPLIT)
         for kind, count in sorted(Counter(map(suffix, texts - files_read)).items()):
@@ -97,9 +97,7 @@ def members_not_read(inputs: Sequence[Input]) -> Iterator[Problem]:
         other_splits = [name for name in inside(item.path) if name not in names_read[item.path]]
         del names_read[item.path]
         if other_splits:
-            message = _(
-                "{other_splits}: named like other splits, not read", other_splits=", ".join(other_splits)
-            )
+            message = _("{names}: named like other splits, not read", names=", ".join(other_splits))
             yield Problem(NOT_READ, item.display_path, message, "", ADD_SPLIT)
 
 
@@ -112,11 +110,11 @@ def notes_on_splits(spec: Spec, inputs: Sequence[Input]) -> list[str]:
     for item in inputs:
         if item.note:
             files.setdefault(item.note, []).append(item.location_of_rows)
-    notes = []
+    notes: list[str] = []
     for note, paths in files.items():
-        line = f"{paths[0]}: {note}"
+        line = _("{path}: {note}", path=paths[0], note=note)
         if len(paths) > 1:
-            line += _(" (and {paths} more like it)", paths=len(paths) - 1)
+            line = _("{note} (and {number} more like it)", note=line, number=len(paths) - 1)
         notes.append(line)
     splits_with_rows = {item.input_name for item in inputs}
     if spec.split and spec.split.is_given and TRAIN_SPLIT in splits_with_rows:
@@ -139,8 +137,10 @@ def _without_training_rows(spec: Spec, inputs: Sequence[Input]) -> str:
     for item in {item.display_path: item for item in inputs}.values():
         words += ["--source", f"{item.input_name}={item.display_path}"]
     path = inputs[0].display_path
-    return (
-        f"{path}: no source has rows of {TRAIN_SPLIT}; to train on others and evaluate on these: "
-        f"{shlex.join(words)}; "
-        f"to train on these give --source {TRAIN_SPLIT}={path}"
+    return _(
+        "{path}: no source has rows of {split}; to train on others and evaluate on these: {command}; "
+        "to train on these give --source {split}={path}",
+        path=path,
+        split=TRAIN_SPLIT,
+        command=shlex.join(words),
     )

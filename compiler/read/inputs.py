@@ -12,7 +12,6 @@ from typing import NamedTuple
 from tuneyard.compiler.read import F, is_no_data, known_suffixes, readers, without_texts
 from tuneyard.compiler.read.hub import find_files
 from tuneyard.compiler.read.placement import (
-    NAMED_LIKE,
     members_of_split,
     names_of_splits,
     note_on_name,
@@ -40,7 +39,7 @@ from tuneyard.core.datasets import REGISTRY, TRAIN_SPLIT
 from tuneyard.core.errors import ContentError, RequestError, nearest
 from tuneyard.core.files import HUB_ID, near_name, sha256
 from tuneyard.core.files.links import own_file
-from tuneyard.core.language.message import PathText, _
+from tuneyard.core.language.message import PathText, _, marked
 from tuneyard.core.text.quoting import shell
 
 RAW = Path("data/raw")
@@ -50,12 +49,16 @@ _HUB = re.compile(
     r"(?:@(?P<revision>[^:]+))?(?::(?P<name>[^:]*)(?::(?P<split>[^:]+))?)?"
 )
 _NO_ROWS = {
-    "adapter_config.json": _("an adapter: tuneyard adapter show"),
-    "tokenizer_config.json": _("a model, which other commands take: --model"),
-    "run.json": _("scored answers: tuneyard eval compare --out DIR"),
-    REGISTRY: _("the list of datasets: tuneyard data list --out"),
+    "adapter_config.json": marked("{path}: expected rows, found an adapter: tuneyard adapter show {folder}"),
+    "tokenizer_config.json": marked(
+        "{path}: expected rows, found a model, which other commands take: --model {folder}"
+    ),
+    "run.json": marked(
+        "{path}: expected rows, found scored answers: tuneyard eval compare --out DIR {folder}"
+    ),
+    REGISTRY: marked("{path}: expected rows, found the list of datasets: tuneyard data list --out {folder}"),
 }
-"""Files without rows, and the command that takes their folder. Of a folder, one shows what it is."""
+"""Files without rows, and the error with the command that takes their folder. One shows what a folder is."""
 _HUB_PAGE = re.compile(r"https?://.*/datasets/([\w.-]+/[\w.-]+)")
 
 
@@ -138,7 +141,7 @@ def find_inputs(spec: Spec, sources: Sequence[str]) -> list[Input]:
         hubs = {name: each.source.hub for name, each in spec.mix.sources.items() if name not in filled_inputs}
         missing = [name for name, hub in hubs.items() if not hub]
         if missing:
-            fix = _("give it with --source {missing}=PATH", missing=missing[0])
+            fix = _("give it with --source {split}=PATH", split=missing[0])
             raise RequestError(
                 _(
                     "no source for {missing} of {name}: {fix}",
@@ -154,7 +157,7 @@ def find_inputs(spec: Spec, sources: Sequence[str]) -> list[Input]:
     elif not inputs and spec.source.hub:
         inputs = _from_hub(spec, spec.source.hub, names_of_splits(spec))
     if not inputs:
-        fix = _("give one with --source PATH, or put its files into {raw_folder}/", raw_folder=raw_folder)
+        fix = _("give one with --source PATH, or put its files into {folder}/", folder=raw_folder)
         raise RequestError(_("no source for {name}: {fix}", name=spec.name, fix=fix))
     return sorted(inputs, key=lambda item: with_splits.input_names.index(item.input_name))
 
@@ -237,7 +240,7 @@ def _named_on_hub(spec: Spec, split: str, source: str) -> list[Input]:
         splits = names_of_splits(spec, split)
     note = note_on_name(TRAIN_SPLIT if spec.mix else split, name) if name else ""
     if name and not note and split in spec.source.held_out:
-        note = _("{named_like} {split}, read as {split}", named_like=NAMED_LIKE, split=split)
+        note = _("named like {name}, read as {split}", name=split, split=split)
     return [item._replace(note=note) for item in _from_hub(spec, hub, splits)]
 
 
@@ -288,13 +291,14 @@ def _split_called(spec: Spec, name: str) -> str:
     if split is None and len(usual_splits) == 1:
         split = next((other for other in spec.input_names if splits_named_in(other) == usual_splits), None)
     if split is None:
-        splits = f"(splits: {', '.join(spec.input_names)})"
-        correction = nearest(name, spec.input_names)
-        if correction:
-            splits += f"; {correction}"
-        raise RequestError(
-            _("{name} has no split {name2!r} {splits}", name=spec.name, name2=name, splits=splits)
+        message = _(
+            "{spec} has no split {name!r} (splits: {splits})",
+            spec=spec.name,
+            name=name,
+            splits=", ".join(spec.input_names),
         )
+        hint = nearest(name, spec.input_names)
+        raise RequestError(_("{error}; {hint}", error=message, hint=hint) if hint else message)
     return split
 
 
@@ -339,7 +343,7 @@ def _saved_inputs(spec: Spec, path: SourcePath, only_split: str = "") -> list[In
             split = accepted[name]
             note = ""
             if split in spec.source.held_out and not only_split:
-                note = _("{named_like} {split}, read as {split}", named_like=NAMED_LIKE, split=split)
+                note = _("named like {name}, read as {split}", name=split, split=split)
             inputs += [Input(split, file, path, note=note) for file in files]
     has_rows_to_train_on = any(item.input_name == TRAIN_SPLIT for item in inputs)
     if only_split not in ("", TRAIN_SPLIT) or TRAIN_SPLIT not in spec.input_names or has_rows_to_train_on:
@@ -397,17 +401,10 @@ def data_files(path: SourcePath) -> Sequence[SourceFile]:
         return [path]
     if isinstance(path, RemoteFolder):
         return _data_files_among(path, [file for file in path.files if file.name not in ABOUT_SAVED])
-    for name, use in _NO_ROWS.items():
+    for name, template in _NO_ROWS.items():
         if path.name == name or (name != REGISTRY and (path / name).is_file()):
             folder = path.parent if path.name == name else path
-            raise RequestError(
-                _(
-                    "{path}: expected rows, found {use} {folder}",
-                    path=path,
-                    use=use,
-                    folder=shlex.quote(str(folder)),
-                )
-            )
+            raise RequestError(_(template, path=path, folder=shlex.quote(str(folder))))
     if path.is_dir():
         return _files_of_folder(path)
     if not path.is_file():
@@ -445,7 +442,7 @@ def _data_files_among(folder: Path | RemoteFolder, files: Sequence[F]) -> list[F
         fix = _("name the folder or file that has the rows")
         if REGISTRY in [file.name for file in files]:
             fix = _(
-                "its datasets are compiled already: tuneyard data list --out {shell}", shell=shell(folder)
+                "its datasets are compiled already: tuneyard data list --out {folder}", folder=shell(folder)
             )
         raise RequestError(
             _(
@@ -485,10 +482,10 @@ def _not_found(text: str) -> str:
     is_near = Path(text).parent.is_dir()
     if HUB_ID.fullmatch(dataset) and not is_near and suffix(Path(text)) not in readers():
         return _(
-            "{text}: source not found; a dataset of the Hugging Face Hub is compiled by "
-            "`tuneyard data compile SPEC --source hub:{shell}`",
-            text=text,
-            shell=shell(dataset),
+            "{source}: source not found; a dataset of the Hugging Face Hub is compiled by "
+            "`tuneyard data compile SPEC --source hub:{dataset}`",
+            source=text,
+            dataset=shell(dataset),
         )
     if "://" in text:
         return _(

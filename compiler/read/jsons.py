@@ -3,7 +3,7 @@
 import io
 import json
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import PurePath
@@ -47,7 +47,7 @@ from tuneyard.core.datasets.column_meanings import role_of_name
 from tuneyard.core.errors import Problem, show_value, show_values
 from tuneyard.core.files import DuplicateKeyError, unique
 from tuneyard.core.files.bounded_reading import ROW_COST
-from tuneyard.core.language.message import _, joined, message_of
+from tuneyard.core.language.message import Message, _, message_of
 
 BATCH = 1000
 BATCH_BYTES = 1 << 22
@@ -62,12 +62,13 @@ AS_JSON = (
 )
 """The command that writes lines of Python's notation as JSON."""
 LIST = _('a list of records, such as [{{"question": "…", "answer": "…"}}]')
-BY_ROWS = (
+BY_ROWS = _(
     "a table by its columns? pandas writes it by rows: df.to_json(NEW, orient='records', lines=True); texts "
-    "by their class? jq -c 'to_entries[] | {text: .value[], label: .key}' OLD > NEW.jsonl"
+    "by their class? jq -c 'to_entries[] | {{text: .value[], label: .key}}' OLD > NEW.jsonl"
 )
 """The commands that write lists of texts under their column or class by rows."""
-IGNORED = _("ignored next to the rows")
+IGNORED = "ignored next to the rows"
+"""What notes on keys that are not read contain, in English."""
 Found = tuple[Line, object, Wrong | None]
 """A row: its location, its value, and what is wrong with it besides that it may be no object."""
 _CONSTANT = re.compile("NaN|-?Infinity")
@@ -114,8 +115,8 @@ def read_json(file: OpenFile, problems: Problems) -> Iterator[ObjectRows]:
         elif layout.description:
             problems.notes.append(
                 _(
-                    "{display_path}: read as {description}",
-                    display_path=display_path,
+                    "{path}: read as {description}",
+                    path=display_path,
                     description=layout.description,
                 )
             )
@@ -164,19 +165,19 @@ def read_array(
                 yield ObjectRows(Prefix(display_path), lines, rows, text_size=scanner.offset - done)
                 rows, lines, since, done = [], [], 0, scanner.offset
     except BrokenError as error:
-        before, hint = "", error.hint
+        message, hint = message_of(error), error.hint
         if error.code in (BROKEN_LIST, LARGE_RECORD):
-            before = _("; {count} whole records came before", count=count)
+            message = _("{error}; {count} whole records came before", error=error, count=count)
             hint = hint or _("correct it there, or get the file again")
         location = f"{display_path}:{scanner.line_now()}"
-        problems.bad_file(Problem(error.code, location, joined([message_of(error), before], ""), hint=hint))
+        problems.bad_file(Problem(error.code, location, message, hint=hint))
     if rows:
         yield ObjectRows(Prefix(display_path), lines, rows, text_size=scanner.offset - done)
     rows_of_splits = {path[0] for path in source.rows.values()}
     ignored = [key_in_spec(key) for key in walk.ignored if key not in rows_of_splits]
     if ignored:
         problems.notes.append(
-            _("{path}: {ignored}: {names}", path=display_path, ignored=IGNORED, names=", ".join(ignored))
+            _("{path}: ignored next to the rows: {keys}", path=display_path, keys=", ".join(ignored))
         )
 
 
@@ -193,7 +194,9 @@ class _Walk:
     def rows(self, steps: Steps | None) -> Iterator[Found]:
         """Yield the rows; `BrokenError` if the rest of the document cannot be read."""
         if self.scanner.next_sign() not in ("[", "{"):
-            raise BrokenError(NO_RECORDS, _("found neither a list nor an object, expected {list}", list=LIST))
+            raise BrokenError(
+                NO_RECORDS, _("found neither a list nor an object, expected {expected}", expected=LIST)
+            )
         if steps is None:
             yield self.scanner.row()
         else:
@@ -213,7 +216,8 @@ class _Walk:
         else:
             value = show_value(self.scanner.value())
             raise BrokenError(
-                NO_RECORDS, _("{where}: found {value}, expected {list}", where=where, value=value, list=LIST)
+                NO_RECORDS,
+                _("{where}: found {value}, expected {expected}", where=where, value=value, expected=LIST),
             )
 
     def _list(self, steps: Steps, where: str, outer: Fields) -> Iterator[Found]:
@@ -261,13 +265,14 @@ class _Walk:
                 value = {"question": key, **answer}
             value = as_row(value)
             if not isinstance(value, dict):
-                message = _("key {key}: found {value}", key=show_value(key), value=show_value(value))
-                fix = BY_ROWS if isinstance(value, list) else ""
-                raise BrokenError(
-                    NO_RECORDS,
-                    _("{message}, expected {list}, or an object of rows", message=message, list=LIST),
-                    fix,
+                message = _(
+                    "key {key}: found {value}, expected {expected}, or an object of rows",
+                    key=show_value(key),
+                    value=show_value(value),
+                    expected=LIST,
                 )
+                fix = BY_ROWS if isinstance(value, list) else ""
+                raise BrokenError(NO_RECORDS, message, fix)
             text = f"{where}.{key_in_spec(key)}" if where else f"key {show_value(key)}"
             yield AtKey(line, number, text), {**outer, **value}, wrong
 
@@ -293,12 +298,9 @@ class _Walk:
                 if step in keys:
                     self.ignored.append(key)
         if step not in keys:
-            there = show_values(keys) or "none"
+            message = _no_key(step, keys)
             raise BrokenError(
-                NO_RECORDS,
-                _(
-                    "{where}: no key {step} (keys: {there})", where=where, step=show_value(step), there=there
-                ).lstrip(": "),
+                NO_RECORDS, _("{where}: {message}", where=where, message=message) if where else message
             )
 
 
@@ -309,12 +311,7 @@ def _inside(value: object, steps: Steps, location: Line, outer: Fields) -> Itera
     elif not steps:
         yield location, {**outer, **value}, None
     elif steps[0] not in value:
-        there = show_values(value) or "none"
-        yield (
-            location,
-            value,
-            (NOT_AN_OBJECT, _("no key {steps} (keys: {there})", steps=show_value(steps[0]), there=there)),
-        )
+        yield location, value, (NOT_AN_OBJECT, _no_key(steps[0], value))
     else:
         others = without(value, steps[0])
         inner, here = value[steps[0]], f"{location}.{key_in_spec(steps[0])}"
@@ -322,6 +319,12 @@ def _inside(value: object, steps: Steps, location: Line, outer: Fields) -> Itera
         for number, item in enumerate(inner if several else [inner]):
             text = f"{here}[{number}]" if several else here
             yield from _inside(item, steps[1:], text, outer | others)
+
+
+def _no_key(key: str, keys: Collection[str]) -> Message:
+    return _(
+        "no key {key} (keys: {keys})", key=show_value(key), keys=show_values(keys) if keys else _("none")
+    )
 
 
 def as_row(value: object) -> object:
@@ -339,11 +342,12 @@ def no_object(value: object) -> str:
 
 def ambiguous(keys: Sequence[str]) -> str:
     """The message for a document with several lists of objects, any of which may be the rows."""
-    lists = _("found {keys} lists of objects: {keys2}", keys=len(keys), keys2=show_values(keys))
     return _(
-        "{lists}; name the list that holds the rows in a spec, under `source:`: `rows: {keys}`",
-        lists=lists,
-        keys=keys[0],
+        "found {number} lists of objects: {keys}; name the list that holds the rows in a spec, under "
+        "`source:`: `rows: {key}`",
+        number=len(keys),
+        keys=show_values(keys),
+        key=keys[0],
     )
 
 
@@ -408,11 +412,11 @@ def _broken(text: bytes, location: Location, error: orjson.JSONDecodeError) -> P
     rest = text.decode()[error.pos :]
     constant = _CONSTANT.match(rest)
     message = _(
-        "broken JSON at column {colno}: {split}", colno=error.colno, split=error.msg.split(": line")[0]
+        "broken JSON at column {column}: {reason}", column=error.colno, reason=error.msg.split(": line")[0]
     )
     hint = ""
     if constant:
-        message = _("found {constant} at column {colno}: not JSON", constant=constant[0], colno=error.colno)
+        message = _("found {constant} at column {column}: not JSON", constant=constant[0], column=error.colno)
         hint = _("write null or a number")
     elif text.lstrip().startswith((b"{'", b"[{'")):
         hint = _("this is Python's notation, not JSON: {command}", command=AS_JSON)

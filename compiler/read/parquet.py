@@ -41,9 +41,9 @@ def read_columns(file: OpenFile, _unused: Problems) -> Iterator[TableRows]:
         raise
     except (pyarrow.ArrowException, OSError, *NOT_IN_PYTHON) as error:
         message = _(
-            "{suffix} cannot be read: {splitlines}",
-            suffix=file.suffix[1:].capitalize(),
-            splitlines=str(error).splitlines()[0],
+            "{format} cannot be read: {reason}",
+            format=file.suffix[1:].capitalize(),
+            reason=str(error).splitlines()[0],
         )
         location = f"{file.display_path} row {start}"
         raise UnreadableFileError(UNREADABLE_TABLE, message, _("export the file again"), location) from error

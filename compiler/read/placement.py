@@ -26,11 +26,11 @@ from tuneyard.compiler.rows.problems import UnreadableFileError
 from tuneyard.compiler.spec.model import Spec
 from tuneyard.core.datasets import TRAIN_SPLIT
 from tuneyard.core.errors import RequestError
-from tuneyard.core.language.message import _
+from tuneyard.core.language.message import _, joined
 from tuneyard.core.text.quoting import shell
 
 NAMED_LIKE = "named like"
-"""What notes on names begin with."""
+"""What notes on names contain, in English."""
 SHOWN_MEMBERS = 3
 
 
@@ -137,15 +137,15 @@ def refuse_other_splits(split: str, container: str, members: Sequence[str]) -> N
     """`RequestError` for a folder, an archive or a workbook that has nothing of the split given."""
     several = ", ".join(members[:SHOWN_MEMBERS])
     if len(members) > SHOWN_MEMBERS:
-        several += _(" and {members} more", members=len(members) - SHOWN_MEMBERS)
+        several = _("{names} and {number} more", names=several, number=len(members) - SHOWN_MEMBERS)
     raise RequestError(
         _(
-            "{container}: its parts are named like other splits than {split}: {several}; "
+            "{container}: its parts are named like other splits than {split}: {names}; "
             "to read one as {split} give its file, --source {split}=FILE; to read them "
             "by their names give --source {container}",
             container=container,
             split=split,
-            several=several,
+            names=several,
         )
     )
 
@@ -178,7 +178,11 @@ def note_on_name(split: str, name: str) -> str:
 
 def _note_on_splits(split: str, named: Sequence[str]) -> str:
     if any((other == TRAIN_SPLIT) != (split == TRAIN_SPLIT) for other in named):
-        return f"{NAMED_LIKE} {' and '.join(named)} and read as {split}, as --source or the spec says"
+        return _(
+            "named like {names} and read as {split}, as --source or the spec says",
+            names=joined(named, _(" and ")),
+            split=split,
+        )
     return ""
 
 
@@ -259,16 +263,12 @@ def _placed(spec: Spec, file: SourceFile, display_path: str, names: Sequence[_Na
             _refuse_several(file, display_path, splits[:1], splits)
             return _placed_as(spec, file, display_path, splits[0])
     if spec.source.splits:
-        message = _(
-            "its name contains no split of {name} (splits: {splits})",
-            name=spec.name,
-            splits=", ".join(spec.splits),
-        )
         raise RequestError(
             _(
-                "{display_path}: {message}; give --source SPLIT={file}",
-                display_path=display_path,
-                message=message,
+                "{path}: its name contains no split of {name} (splits: {splits}); give --source SPLIT={file}",
+                path=display_path,
+                name=spec.name,
+                splits=", ".join(spec.splits),
                 file=file,
             )
         )
@@ -305,10 +305,9 @@ def _refuse_several(
     if len(several) > len(splits):
         raise RequestError(
             _(
-                "{display_path}: its name names the splits {several}, expected one; give "
-                "--source SPLIT={file}",
-                display_path=display_path,
-                several=", ".join(several),
+                "{path}: its name names the splits {splits}, expected one; give --source SPLIT={file}",
+                path=display_path,
+                splits=", ".join(several),
                 file=file,
             )
         )
@@ -321,21 +320,21 @@ def _placed_as(spec: Spec, file: SourceFile, display_path: str, usual: str) -> P
     for split in (usual, EVAL):
         for part in spec.input_names:
             if split in (part, _usual_split(part)) and (split == usual or usual != TRAIN_SPLIT):
-                return Placement(part, (), f"{NAMED_LIKE} {usual}, read as {part}")
+                note = _("named like {name}, read as {split}", name=usual, split=part)
+                return Placement(part, (), note)
     first = spec.input_names[0]
     folder = shlex.quote(str(file).rpartition("/")[0] or ".")
-    splits = f"(splits: {', '.join(spec.input_names)})"
     raise RequestError(
         _(
-            "{display_path}: named like {usual}, and {name} has no such split {splits}; "
-            "to read it as {first} give --source {first}={file}; for a dataset with this "
-            "split `tuneyard data init {shell}` proposes a spec",
-            display_path=display_path,
-            usual=usual,
+            "{path}: named like {split_in_name}, and {name} has no such split (splits: {splits}); "
+            "to read it as {split} give --source {split}={file}; for a dataset with this "
+            "split `tuneyard data init {folder}` proposes a spec",
+            path=display_path,
+            split_in_name=usual,
             name=spec.name,
-            splits=splits,
-            first=first,
+            splits=", ".join(spec.input_names),
+            split=first,
             file=file,
-            shell=shell(folder),
+            folder=shell(folder),
         )
     )

@@ -43,8 +43,8 @@ STORES = {
         "s3fs",
         {"config_kwargs": {"connect_timeout": 60, "read_timeout": 60, "retries": {"max_attempts": 0}}},
         _(
-            "keys come from AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, and another "
-            "endpoint from AWS_ENDPOINT_URL; for a public bucket set FSSPEC_S3_ANON=true"
+            "keys come from AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, and "
+            "another endpoint from AWS_ENDPOINT_URL; for a public bucket set FSSPEC_S3_ANON=true"
         ),
         ("botocore.exceptions:BotoCoreError", "botocore.exceptions:ClientError", "aiohttp:ClientError"),
     ),
@@ -52,8 +52,8 @@ STORES = {
         "gcsfs",
         {"timeout": 60},
         _(
-            "keys come from `gcloud auth application-default login`, or GOOGLE_APPLICATION_CREDENTIALS; for "
-            "a public bucket set FSSPEC_GS_TOKEN=anon"
+            "keys come from `gcloud auth application-default login`, or "
+            "GOOGLE_APPLICATION_CREDENTIALS; for a public bucket set FSSPEC_GS_TOKEN=anon"
         ),
         ("gcsfs.retry:HttpError", "google.auth.exceptions:GoogleAuthError", "aiohttp:ClientError"),
     ),
@@ -169,7 +169,7 @@ def find_remote(address: str) -> RemoteFile | RemoteFolder:
 
 def _remote_file(address: str, about: Mapping[str, Any]) -> RemoteFile:
     """A file with its size, and its version: the size, and the ETag or the like if the store has one."""
-    version: str = _("{size} bytes", size=about["size"])
+    version = f"{about['size']} bytes"
     key = next((key for key in VERSIONS if about.get(key)), "")
     if key:
         version += f", {key} {about[key]}".replace('"', "")

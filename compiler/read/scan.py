@@ -157,7 +157,7 @@ class Scanner:
             try:
                 orjson.dumps(value)
             except TypeError:
-                self.odd.append((BROKEN_JSON, "broken JSON: a lone surrogate (half of a character)"))
+                self.odd.append((BROKEN_JSON, _("broken JSON: a lone surrogate (half of a character)")))
         return line, value, self.odd[0] if self.odd else None
 
     def value(self) -> object:
@@ -313,7 +313,7 @@ class Layout(NamedTuple):
     lists: Mapping[str, list[Fields]] = {}
 
 
-LINES = Layout(None, "lines, each of them a row")
+LINES = Layout(None, _("lines, each of them a row"))
 ROW = Layout((), "")  # without a description, since there may be thousands of such files
 
 
@@ -325,7 +325,7 @@ def layout_of(head: bytes, whole: bool, columns: Sequence[Column] = ()) -> Layou
     """
     text = head.decode(errors="replace").strip()
     if text[:1] != "{":
-        return Layout((), "a list of rows" if text[:1] == "[" else "")
+        return Layout((), _("a list of rows") if text[:1] == "[" else "")
     members, rest, ended = members_of(text)
     line, _unused, others = text.partition("\n")
     alone = line.rstrip().endswith("}") and (whole or bool(others))
@@ -336,7 +336,7 @@ def layout_of(head: bytes, whole: bool, columns: Sequence[Column] = ()) -> Layou
         return ROW
     if lists and not any(map(are_messages, lists.values())):
         return Layout(
-            (next(iter(lists)),), _("a list of rows under {next}", next=show_value(next(iter(lists)))), lists
+            (next(iter(lists)),), _("a list of rows under {key}", key=show_value(next(iter(lists)))), lists
         )
     layouts = list(_layouts_within(members, (), len(members)))
     if len(layouts) == 1 and not lists:
@@ -344,7 +344,7 @@ def layout_of(head: bytes, whole: bool, columns: Sequence[Column] = ()) -> Layou
     if _are_conversations(members) or (
         members and all(isinstance(value, dict) for value in members.values())
     ):
-        return Layout((), "an object whose values are the rows")
+        return Layout((), _("an object whose values are the rows"))
     return LINES if alone or not (whole or others) else Layout((), "")
 
 
@@ -354,12 +354,16 @@ def _layouts_within(fields: Fields, steps: Steps, fewest: int) -> Iterator[Layou
     Rows under ids are no `fewest` beside a row's other fields.
     """
     lists = [key for key, value in fields.items() if are_objects(value) and not are_messages(value)]
-    where = _(" under {steps}", steps=".".join(steps)) if steps else ""
     if _are_conversations(fields) or (len(fields) >= fewest and are_rows(fields)):
-        yield Layout(steps, _("an object whose values are the rows{where}", where=where))
+        yield Layout(
+            steps,
+            _("an object whose values are the rows under {key}", key=".".join(steps))
+            if steps
+            else _("an object whose values are the rows"),
+        )
         return
     for key in lists:
-        yield Layout((*steps, key), _("a list of rows{where}.{key}", where=where, key=key))
+        yield Layout((*steps, key), _("a list of rows under {key}", key=".".join([*steps, key])))
     if not lists:
         for key, value in fields.items():
             if isinstance(value, dict):

@@ -16,7 +16,7 @@ from tuneyard.compiler.rows.problem_codes import NO_RECORDS, UNREADABLE_TABLE
 from tuneyard.compiler.rows.problems import Problems, UnreadableFileError
 from tuneyard.core.files.bounded_reading import LARGEST_RECORD, LargeDataError, large_record
 from tuneyard.core.files.scratch import scratch_folder
-from tuneyard.core.language.message import _
+from tuneyard.core.language.message import _, joined
 
 BATCH = 1000
 BATCH_BYTES = 1 << 22
@@ -53,7 +53,7 @@ def read_sqlite(file: OpenFile, _unused: Problems) -> Iterator[TableRows]:
                 row += len(rows.lines)
                 if BYTES_PER_ROW * row > stored:
                     raise LargeDataError(
-                        _("found more rows than the {stored:,} bytes of the file can have", stored=stored)
+                        _("found more rows than the {size:,} bytes of the file can have", size=stored)
                     )
         except sqlite3.DatabaseError as error:
             if error.sqlite_errorcode == sqlite3.SQLITE_TOOBIG:
@@ -133,9 +133,10 @@ def _table(database: sqlite3.Connection, table: str) -> str:
     if not table and not tables.stored and len(tables.computed) == 1:
         name = tables.computed[0]
         raise _computed(_("{name!r} is a view or a virtual table", name=name), name)
-    message = _("found the tables {stored}", stored=", ".join(tables.stored) or "none")
+    stored = joined(tables.stored) if tables.stored else _("none")
+    message = _("found the tables {tables}", tables=stored)
     if table:
-        message = _("no table {table!r}: {message}", table=table, message=message)
+        message = _("no table {table!r}: found the tables {tables}", table=table, tables=stored)
     hint = _("name one with --table, or in a spec under `source:`: `table: NAME`")
     raise UnreadableFileError(NO_RECORDS, message, hint)
 

@@ -246,13 +246,17 @@ def undecodable(data: bytes, location: str) -> Problem | None:
     except UnicodeDecodeError as error:
         if error.reason == "unexpected end of data" and error.end == len(data):
             return Problem(NOT_TEXT, location, CUT_OFF, hint=GET_AGAIN)
-        where = _("0x{data:02x} at byte {start} of the row", data=data[error.start], start=error.start + 1)
         fix = _(
             "correct the row, save the file as UTF-8, or name the encoding in a spec under `source:`, "
             "such as `encoding: cp1252` or `encoding: gb18030`: `tuneyard data init` looks for it in the "
             "first 16 MiB"
         )
-        return Problem(NOT_TEXT, location, _("not UTF-8: {where}", where=where), hint=fix)
+        message = _(
+            "not UTF-8: 0x{byte:02x} at byte {position} of the row",
+            byte=data[error.start],
+            position=error.start + 1,
+        )
+        return Problem(NOT_TEXT, location, message, hint=fix)
     return None
 
 
@@ -300,9 +304,9 @@ def _decoding(encoding: str) -> Iterator[None]:
         if error.start == 0 and error.end == len(error.object):  # what is left over at the end
             raise UnreadableFileError(NOT_TEXT, CUT_OFF, GET_AGAIN) from error
         message = _(
-            "not {encoding}: byte 0x{object:02x}: {reason}",
+            "not {encoding}: byte 0x{byte:02x}: {reason}",
             encoding=encoding,
-            object=error.object[error.start],
+            byte=error.object[error.start],
             reason=error.reason,
         )
         raise UnreadableFileError(NOT_TEXT, message, encoding_hint("utf-8")) from error

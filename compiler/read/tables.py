@@ -164,9 +164,7 @@ def _dialogues(
                     between = "\n" * moved
                     further.append(f"{between}{spoken.rstrip()}")
                 else:
-                    message = _(
-                        "found {spoken}, expected a speaker, as User: or 问：", spoken=show_value(spoken)
-                    )
+                    message = _("found {text}, expected a speaker, as User: or 问：", text=show_value(spoken))
                     problems.bad_row(
                         [Problem(NOT_AN_OBJECT, Location(prefix, number), message)], {"text": spoken}
                     )
@@ -217,7 +215,9 @@ def _numbered_lines(file: OpenFile, prefix: Prefix, problems: Problems) -> Itera
         gap = 0 if kept else gap + len(rows)
         if ROW_COST * gap > FREE_EXPANSION:
             most = FREE_EXPANSION // ROW_COST
-            message = _("found a gap of {gap:,} blank lines, expected {most:,} at most", gap=gap, most=most)
+            message = _(
+                "found a gap of {lines:,} blank lines, expected {most:,} at most", lines=gap, most=most
+            )
             raise LargeDataError(message, str(Location(prefix, numbers[0])))
         yield kept
 
@@ -239,7 +239,9 @@ def _good(
             problems.bad_row([problem], _escaped(row))
         elif len(row) != len(header):
             message = _(
-                "found {row} fields, expected {header} as in the header", row=len(row), header=len(header)
+                "found {number} fields, expected {expected} as in the header",
+                number=len(row),
+                expected=len(header),
             )
             fix = ""
             if len(row) > len(header):

@@ -277,12 +277,12 @@ class _Strings(_Texts):
             self.total += sys.getsizeof(text)
             if self.total > LARGEST_STRINGS or len(self.strings) > MOST_STRINGS:
                 message = _(
-                    "found {strings:,} shared texts of {total:,} bytes and more, expected at "
-                    "most {most_strings:,} of {largest_strings:,} bytes",
-                    strings=len(self.strings),
-                    total=self.total,
-                    most_strings=MOST_STRINGS,
-                    largest_strings=LARGEST_STRINGS,
+                    "found {number:,} shared texts of {size:,} bytes and more, expected at "
+                    "most {most_texts:,} of {most_bytes:,} bytes",
+                    number=len(self.strings),
+                    size=self.total,
+                    most_texts=MOST_STRINGS,
+                    most_bytes=LARGEST_STRINGS,
                 )
                 raise broken(self.location_of_file, message, _("export the rows as CSV"))
         elif name == "rPh":
@@ -307,18 +307,18 @@ class _Formats(_Ignoring):
         elif name == "numFmt":
             code = attributes.get("formatCode", "General")
             if len(code) > LONGEST_FORMAT:
-                length = _("{code:,} characters", code=len(code))
+                length = _("{number:,} characters", number=len(code))
                 message = _(
-                    "found a number format of {length}, expected at most {longest_format}",
+                    "found a number format of {length}, expected at most {most}",
                     length=length,
-                    longest_format=LONGEST_FORMAT,
+                    most=LONGEST_FORMAT,
                 )
                 raise broken(self.location_of_file, message)
             self.codes[int(attributes.get("numFmtId", "0"))] = code
         if len(self.numbers) > MOST_ROWS or len(self.codes) > MOST_ROWS:
             raise broken(
                 self.location_of_file,
-                _("found more than {most_rows:,} formats of cells", most_rows=MOST_ROWS),
+                _("found more than {most:,} formats of cells", most=MOST_ROWS),
             )
 
     def end(self, name: str) -> None:
@@ -345,8 +345,8 @@ class _MergedCells(_Ignoring):
             self.others += 1
             if self.others > MOST_OTHERS:
                 message = _(
-                    "found more than {most_others:,} elements before its merged cells",
-                    most_others=MOST_OTHERS,
+                    "found more than {most:,} elements before its merged cells",
+                    most=MOST_OTHERS,
                 )
                 raise broken(self.location_of_file, message)
             return
@@ -364,7 +364,7 @@ class _MergedCells(_Ignoring):
                 self.merged.setdefault(column, []).append(MergedCell(first, last, reference[0]))
                 self.count += 1
         if self.count > MOST_MERGED:
-            message = _("its merged cells have more than {most_merged:,} columns", most_merged=MOST_MERGED)
+            message = _("its merged cells have more than {most:,} columns", most=MOST_MERGED)
             raise broken(self.location_of_file, message, _("unmerge them, or export the rows as CSV"))
 
     def end(self, name: str) -> None:
@@ -429,7 +429,7 @@ class _Rows(_Texts):
             if self.others > MOST_OTHERS:
                 raise broken(
                     self.location(),
-                    _("found more than {most_others:,} elements that are no cells", most_others=MOST_OTHERS),
+                    _("found more than {most:,} elements that are no cells", most=MOST_OTHERS),
                 )
 
     def end(self, name: str) -> None:
@@ -460,9 +460,9 @@ class _Rows(_Texts):
         if not before < self.number <= MOST_ROWS:
             number, self.number = self.number, before
             message = _(
-                "found row {number:,} after it, expected a larger number, {most_rows:,} at most",
+                "found row {number:,} after it, expected a larger number, {most:,} at most",
                 number=number,
-                most_rows=MOST_ROWS,
+                most=MOST_ROWS,
             )
             raise broken(self.location(), message)
 
@@ -485,9 +485,9 @@ class _Rows(_Texts):
             self.column = column
         if self.column > MOST_COLUMNS:
             message = _(
-                "found a cell in column {column:,}, expected {most_columns:,} columns at most",
+                "found a cell in column {column:,}, expected {most:,} columns at most",
                 column=self.column,
-                most_columns=MOST_COLUMNS,
+                most=MOST_COLUMNS,
             )
             raise broken(self.location(), message)
 
@@ -523,9 +523,7 @@ class _Rows(_Texts):
         index = int(text)
         strings = self.book.strings
         if not 0 <= index < len(strings):
-            message = _(
-                "found the shared text {index:,}, of {strings:,}", index=index + 1, strings=len(strings)
-            )
+            message = _("found the shared text {index:,}, of {total:,}", index=index + 1, total=len(strings))
             raise broken(self.location(), message)
         shared = strings[index]
         self.size += len(shared)
@@ -568,9 +566,9 @@ class _Rows(_Texts):
             raise broken(
                 self.location(),
                 _(
-                    "found the style {index:,}, expected one of {formats:,}",
+                    "found the style {index:,}, expected one of {total:,}",
                     index=index,
-                    formats=len(formats),
+                    total=len(formats),
                 ),
             )
         return formats[index]

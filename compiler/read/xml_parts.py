@@ -18,7 +18,7 @@ DEEPEST = 256
 MOST_NAMES = 10_000
 LARGEST_PART = LARGEST_RECORD
 """The most bytes of a part that lists sheets or styles."""
-EXPORT_AGAIN = "export the file again"
+EXPORT_AGAIN = _("export the file again")
 
 
 class Handlers(Protocol):
@@ -63,16 +63,16 @@ def parse(
         if depth > DEEPEST:
             raise broken(
                 location(),
-                _("{path} has more than {deepest} elements inside each other", path=path, deepest=DEEPEST),
+                _("{path} has more than {most} elements inside each other", path=path, most=DEEPEST),
             )
         if name not in local_names:
             if len(local_names) > MOST_NAMES:
                 raise broken(
                     location(),
                     _(
-                        "{path} has more than {most_names:,} names of elements",
+                        "{path} has more than {most:,} names of elements",
                         path=path,
-                        most_names=MOST_NAMES,
+                        most=MOST_NAMES,
                     ),
                 )
             local_names[name] = name.rpartition(":")[2]
@@ -100,9 +100,9 @@ def parse(
                     raise broken(
                         location(),
                         _(
-                            "{path} has a tag of more than {longest_token} MiB",
+                            "{path} has a tag of more than {most} MiB",
                             path=path,
-                            longest_token=LONGEST_TOKEN >> 20,
+                            most=LONGEST_TOKEN >> 20,
                         ),
                     )
                 yield
@@ -113,7 +113,7 @@ def parse(
     except KeyError as error:
         raise broken(location(), _("it has no {path}", path=path)) from error
     except (expat.ExpatError, ValueError, OverflowError, *DAMAGE) as error:
-        raise broken(location(), f"{path}: {error}") from error
+        raise broken(location(), _("{path}: {error}", path=path, error=error)) from error
 
 
 def refuse_large(archive: zipfile.ZipFile, path: str, location: str) -> None:
@@ -123,9 +123,9 @@ def refuse_large(archive: zipfile.ZipFile, path: str, location: str) -> None:
         raise broken(
             location,
             _(
-                "{path} has {size:,} bytes, expected at most {largest_part:,}",
+                "{path} has {size:,} bytes, expected at most {most:,}",
                 path=path,
                 size=size,
-                largest_part=LARGEST_PART,
+                most=LARGEST_PART,
             ),
         )

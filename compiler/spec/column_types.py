@@ -19,7 +19,7 @@ from tuneyard.compiler.rows import Fields
 from tuneyard.core.errors import Problem
 from tuneyard.core.errors.problem_codes import ProblemCode
 from tuneyard.core.files import JsonObject
-from tuneyard.core.language.message import _
+from tuneyard.core.language.message import _, joined
 from tuneyard.core.plugins import Plugin, PluginError, bundled_with, call, registry
 from tuneyard.core.records.calls import WrongValueError
 
@@ -200,18 +200,18 @@ class ColumnType:
         if spec.mix or "text" in spec.formats:
             raise ValueError(
                 _(
-                    "column {name}: neither a mixture nor a text for pretraining can contain {name2}",
-                    name=column.name,
-                    name2=self.name,
+                    "column {column}: neither a mixture nor a text for pretraining can contain {column_type}",
+                    column=column.name,
+                    column_type=self.name,
                 )
             )
         if "alpaca" in spec.formats and spec.conversation_column:
             raise ValueError(
                 _(
-                    "column {name}: alpaca leaves out turns that {name2} may refer to. Write "
+                    "column {column}: alpaca leaves out turns that {column_type} may refer to. Write "
                     "sharegpt or messages.",
-                    name=column.name,
-                    name2=self.name,
+                    column=column.name,
+                    column_type=self.name,
                 )
             )
 
@@ -401,17 +401,15 @@ def column_type_of(name: str) -> ColumnType:
 def check_options(column: str, column_type: ColumnType, keys: Iterable[str]) -> None:
     """Refuse options of a column that belong to another type: they would have no effect (`ValueError`)."""
     for key in set(keys) - column_type.options.keys() - COMMON_KEYS:
-        owners = " or ".join(
-            f"`is: {other.name}`" for other in column_types().values() if key in other.options
-        )
+        owners = [f"`is: {other.name}`" for other in column_types().values() if key in other.options]
         if owners:
             raise ValueError(
                 _(
-                    "column {column}: `{key}` has no effect with `is: {name}`; it is for {owners}",
+                    "column {column}: `{key}` has no effect with `is: {column_type}`; it is for {owners}",
                     column=column,
                     key=key,
-                    name=column_type.name,
-                    owners=owners,
+                    column_type=column_type.name,
+                    owners=joined(owners, _(" or ")),
                 )
             )
 

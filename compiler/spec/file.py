@@ -74,9 +74,9 @@ def read_spec(path: Path, over: Raw | None = None, folder: Path | None = None) -
     if "model_name_or_path" in raw:
         raise ContentError(
             _(
-                "{path}: a training recipe, not a spec: tuneyard recipe check {path2}",
+                "{path}: a training recipe, not a spec: tuneyard recipe check {file}",
                 path=path,
-                path2=shlex.quote(str(path)),
+                file=shlex.quote(str(path)),
             )
         )
     if not jsonschema_rs.validator_for(schema).is_valid(raw):

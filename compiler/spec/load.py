@@ -35,7 +35,7 @@ from tuneyard.compiler.spec.model import (
 from tuneyard.core.datasets import TRAIN_SPLIT
 from tuneyard.core.datasets.compiled import MANIFEST, row_index_file
 from tuneyard.core.errors import ContentError, nearest, show_value
-from tuneyard.core.language.message import _
+from tuneyard.core.language.message import _, joined
 from tuneyard.core.plugins import call
 
 
@@ -87,7 +87,7 @@ def _parse(path: Path, raw: Any) -> Spec:
         _check_names(spec)
         _check_files(spec)
     except ValueError as error:
-        raise ContentError(f"{path}: {error}") from error
+        raise ContentError(_("{path}: {error}", path=path, error=error)) from error
     return spec
 
 
@@ -95,8 +95,10 @@ def _sample(value: float | None) -> float | None:
     """A share of the rows below 1, or a whole number of rows. `ValueError` for 1.0, which may mean either."""
     _refuse(
         isinstance(value, float) and value == 1,
-        "sample: found 1.0, which is the share of all rows, or 1 row; leave `sample` out to take all rows, "
-        "or write `sample: 1` to take one",
+        _(
+            "sample: found 1.0, which is the share of all rows, or 1 row; leave `sample` out to "
+            "take all rows, or write `sample: 1` to take one"
+        ),
     )
     return value
 
@@ -160,27 +162,29 @@ def _mixed(spec: Spec, whole: Any) -> Spec:
     """Give each part of a mixture its own spec with the outputs of the mixture."""
     strange = next((key for key in ("source", "labels", "clean", "filter") if key in whole), "")
     belongs = _("it belongs to a part or to the part's spec")
-    _refuse(
-        strange, _("`{strange}` and `mix` do not go together: {belongs}", strange=strange, belongs=belongs)
-    )
+    _refuse(strange, _("`{key}` and `mix` do not go together: {reason}", key=strange, reason=belongs))
     raw = whole["mix"]
     shares = sum(about["share"] for about in raw["parts"].values())
-    _refuse(abs(shares - 1) > 1e-6, f"mix: the shares add up to {shares:g}, expected 1")
-    turns = "parts of several turns become alpaca by `turns: first` or `history`"
+    _refuse(abs(shares - 1) > 1e-6, _("mix: the shares add up to {total:g}, expected 1", total=shares))
+    turns = _("parts of several turns become alpaca by `turns: first` or `history`")
     _refuse(spec.formats != {"alpaca"}, _("mix: write alpaca; {turns}", turns=turns))
     _refuse(
         spec.split and (spec.split.stratify or spec.split.group),
-        "mix: its rows have no columns to stratify or to group by",
+        _("mix: its rows have no columns to stratify or to group by"),
     )
     sources, files = {}, {}
     for name, about in raw["parts"].items():
         source_spec = load_spec(about["as"])
         for column, column_type in source_spec.recorded.items():
-            where = f"mix.parts.{name}: spec {source_spec.name}"
-            reads = f"{where} reads {column}, which records of this mixture lack"
             _refuse(
                 any(output.turns != column_type.registry_key for output in spec.outputs),  # history
-                f"{reads}: take another spec, or write `turns: history` for earlier turns",
+                _(
+                    "mix.parts.{part}: spec {spec} reads {column}, which records of this mixture lack: take "
+                    "another spec, or write `turns: history` for earlier turns",
+                    part=name,
+                    spec=source_spec.name,
+                    column=column,
+                ),
             )
         templates = dict(source_spec.outputs[0].templates)
         templates.pop("system", None)
@@ -230,13 +234,13 @@ def _check_names(spec: Spec) -> None:
                     hint=hint,
                 )
             )
-    _refuse(spec.labels and "label" not in columns, "`labels` needs a column `label`")
+    _refuse(spec.labels and "label" not in columns, _("`labels` needs a column `label`"))
     raw_labels = set()
     for raws in spec.labels.values():
         for raw in raws:
             key = (isinstance(raw, bool), raw)
             if key in raw_labels:
-                raise ValueError(_("labels: {raw} stands under two of them", raw=show_value(raw)))
+                raise ValueError(_("labels: {value} stands under two of them", value=show_value(raw)))
             raw_labels.add(key)
     _refuse(not columns and not spec.mix, _("expected `columns` or `mix`"))
 
@@ -252,14 +256,14 @@ def _check_texts(spec: Spec, output: Output, names: Collection[str]) -> None:
     if spec.writes_conversation(output):
         return
     if output.roles or not any(key in output.templates for key in text_templates):
-        roles = " with `roles`" if output.format == "text" else ""
-        listed = " or ".join(f"`{key}`" for key in text_templates)
+        roles = _(" with `roles`") if output.format == "text" else ""
+        listed = joined((f"`{key}`" for key in text_templates), _(" or "))
         raise ValueError(
             _(
-                "nothing says what the text of a record ({format}) is; expected {listed}, or "
+                "nothing says what the text of a record ({format}) is; expected {keys}, or "
                 "a column `is: turns`{roles}",
                 format=output.format,
-                listed=listed,
+                keys=listed,
                 roles=roles,
             )
         )
@@ -283,15 +287,22 @@ def _check_files(spec: Spec) -> None:
     )
     for key, by_split in (("rows", spec.source.rows), ("files", spec.source.files)):
         strange = [split for split in by_split if split and split not in spec.input_names]
-        splits = f"splits: {', '.join(spec.input_names)}; `source.splits` names others"
-        _refuse(strange, f"source.{key}: no split {''.join(strange[:1])!r} ({splits})")
+        _refuse(
+            strange,
+            _(
+                "source.{key}: no split {split!r} (splits: {splits}; `source.splits` names others)",
+                key=key,
+                split="".join(strange[:1]),
+                splits=", ".join(spec.input_names),
+            ),
+        )
     _refuse(
         spec.split and TRAIN_SPLIT in spec.split.shares,
-        f"split: {TRAIN_SPLIT!r} is what the others leave: name the others only",
+        _("split: {split!r} is what the others leave: name the others only", split=TRAIN_SPLIT),
     )
     _refuse(
         spec.sample is not None and (spec.mix or TRAIN_SPLIT not in spec.input_names),
-        f"`sample` takes rows of the part {TRAIN_SPLIT!r}, and there is none",
+        _("`sample` takes rows of the part {split!r}, and there is none", split=TRAIN_SPLIT),
     )
     files = []
     datasets = []
@@ -349,7 +360,7 @@ def _refuse_same(names: list[str]) -> None:
     taken = {MANIFEST, REJECTED}
     for name in names:
         if name in taken:
-            whose = _("the compiler's own") if name in (MANIFEST, REJECTED) else "another output's"
+            whose = _("the compiler's own") if name in (MANIFEST, REJECTED) else _("another output's")
             raise ValueError(
                 _("write: {name!r} is {whose} file or dataset name too: rename one", name=name, whose=whose)
             )

@@ -312,9 +312,9 @@ def placeholders(template: str) -> list[tuple[str, str | None]]:
         if counts[name] > MOST_REPEATS:
             raise ValueError(
                 _(
-                    "{{{name}}} stands more than {most_repeats} times in a template: write it once",
+                    "{{{name}}} stands more than {most} times in a template: write it once",
                     name=name,
-                    most_repeats=MOST_REPEATS,
+                    most=MOST_REPEATS,
                 )
             )
     return pieces

@@ -92,9 +92,9 @@ class RecordComparison:
         for of_file, of_loader in pairs:
             if of_file != of_loader:
                 message = _(
-                    "the file has {value}, LLaMA-Factory reads {other}",
-                    value=show_value(of_file),
-                    other=show_value(of_loader),
+                    "the file has {in_file}, LLaMA-Factory reads {loaded}",
+                    in_file=show_value(of_file),
+                    loaded=show_value(of_loader),
                 )
                 return Problem(CHANGED_ROW, location, message)
         verdict.same += 1
@@ -107,7 +107,7 @@ class RecordComparison:
                 return Problem(
                     UNUSABLE_FILE,
                     location,
-                    _("{unusable}: LLaMA-Factory stops at it", unusable=unusable),
+                    _("{reason}: LLaMA-Factory stops at it", reason=unusable),
                     column_type.name,
                     fix,
                 )

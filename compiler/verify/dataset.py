@@ -73,8 +73,8 @@ MEDIA = [f"_{kind}" for kind in PLACEHOLDERS]  # columns of loaded rows
 TOKENIZERS = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json")
 FLAGS = {"model_name_or_path": "--model", "template": "--template", "cutoff_len": "--cutoff-len"}
 NO_ANSWER_IN_CSV = _(
-    "LLaMA-Factory finds no answer in it: of a .csv it reads numbers as numbers, and an empty field or NA as "
-    "nothing; write .jsonl"
+    "LLaMA-Factory finds no answer in it: of a .csv it reads numbers as numbers, and an empty "
+    "field or NA as nothing; write .jsonl"
 )
 EXAMPLE = _("name the folder of a downloaded model, e.g. models/demo-base")
 # The keys of a recipe that decide how rows are read, tokenised, cut and masked.
@@ -443,9 +443,10 @@ def _auditor(
             data, template = with_matching_template(data, has_tools)
     except expected_errors() as error:
         if needs_code(error):
-            fix = "without --model and --recipe the rows are checked"
-            raise RequestError(f"{Path(str(model))}: {NEEDS_CODE}; {fix}") from error
-        message: str = _(
+            fix = _("without --model and --recipe the rows are checked")
+            message = _("{path}: {reason}; {fix}", path=Path(str(model)), reason=NEEDS_CODE, fix=fix)
+            raise RequestError(message) from error
+        message = _(
             "{path}: LLaMA-Factory cannot use this tokenizer or template (--model, --template): {reason}",
             path=Path(str(model)),
             reason=error,
@@ -460,13 +461,13 @@ def _auditor(
         return data, PretrainingAuditor(data).audit
     fault = data.processor_fault()
     if fault:
-        used = _("template {name}", name=name) if name else "its template"
+        used = _("template {name}", name=name) if name else _("its template")
         message = _(
-            "{used} needs a processor of its model, and LLaMA-Factory stops at every row: {fault}",
-            used=used,
+            "{template} needs a processor of its model, and LLaMA-Factory stops at every row: {fault}",
+            template=used,
             fault=fault,
         )
-        fix = "name the folder of the whole model, with its processor's files, or a template for texts"
+        fix = _("name the folder of the whole model, with its processor's files, or a template for texts")
         verdict.add(Problem(UNPROCESSABLE_MEDIA, str(model), message, "template", fix))
         return data, None
     has_media = any(getattr(rows.features[name], "dtype", "") != "null" for name in MEDIA)

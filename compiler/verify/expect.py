@@ -58,9 +58,15 @@ UNMAPPED_COLUMNS = ProblemCode(
 NOT_NEEDED = ("system_tag", "observation_tag", "function_tag")  # a record with such a message is E406
 Records = Iterator[tuple[str, Record, Example | str]]
 # Of Arrow; null goes with every type.
-TYPES = {bool: "truth values", int: "numbers", float: "numbers", str: "texts", list: "lists", dict: "objects"}
+TYPES = {
+    bool: _("truth values"),
+    int: _("numbers"),
+    float: _("numbers"),
+    str: _("texts"),
+    list: _("lists"),
+    dict: _("objects"),
+}
 TEXT_KEYS = ("system", "tools")
-LEFT_OUT = _("and the entry does not name it: LLaMA-Factory leaves it out")
 
 
 def entry_problems(
@@ -81,11 +87,12 @@ def entry_problems(
         registry_keys.append("response")
     for registry_key in registry_keys:
         if registry_key not in record_format.columns:
-            message = (
-                f"{registry_key!r} is not named: naming `columns` makes every part that is not named empty"
+            message = _(
+                "{key!r} is not named: naming `columns` makes every part that is not named empty",
+                key=registry_key,
             )
             yield Problem(
-                MISSING_PART, location, message, "columns", _("add {part!r}: its column", part=registry_key)
+                MISSING_PART, location, message, "columns", _("add {key!r}: its column", key=registry_key)
             )
     if formatting == "alpaca":
         return
@@ -111,7 +118,7 @@ def column_problems(
         registry_keys = {*ALPACA, "history", *TEXT_KEYS}
     for registry_key, column in record_format.columns.items():
         if registry_key in registry_keys and column not in keys:
-            columns = show_values(sorted(keys)) or "no columns"
+            columns = show_values(sorted(keys)) or _("no columns")
             message = _(
                 "no record has {column} (found: {columns})", column=show_value(column), columns=columns
             )
@@ -209,7 +216,10 @@ class Expected:
             records = counted(self._left_out[name].records, "record", "records")
             shares.append(_("{name!r} is filled in {records}", name=name, records=records))
         first = self._left_out[names[0]]
-        message = _("{columns}, {effect}", columns=joined(shares, _(" and ")), effect=LEFT_OUT)
+        message = _(
+            "{columns}, and the entry does not name it: LLaMA-Factory leaves it out",
+            columns=joined(shares, _(" and ")),
+        )
         return Problem(code, first.location, message, ", ".join(names), fix), first.row
 
     def _find_left_out(self, record: Record, location: str) -> None:

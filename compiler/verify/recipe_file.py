@@ -66,7 +66,9 @@ def recipe_problem(recipe: RecipeFile, dataset: str, folder: Path, siblings: Seq
     if other.resolve() == folder.resolve():
         return None
     message = _(
-        "LLaMA-Factory reads {other}, and not {folder}", other=other / REGISTRY, folder=folder / REGISTRY
+        "LLaMA-Factory reads {registry}, and not {expected}",
+        registry=other / REGISTRY,
+        expected=folder / REGISTRY,
     )
     fix = _("write `dataset_dir: {folder}`", folder=folder)
     return Problem(NOT_TRAINED, recipe.location("dataset_dir"), message, "dataset_dir", fix)

@@ -19,7 +19,7 @@ from tuneyard.compiler.view.payload import (
 from tuneyard.compiler.view.scan import Scan
 from tuneyard.core.drawing.page import embedded
 from tuneyard.core.errors.problem_codes import meaning_of
-from tuneyard.core.language.message import _
+from tuneyard.core.language.message import SEMICOLON, _, joined
 from tuneyard.core.llamafactory.prompt.token_weights import read_weights, weights_file
 from tuneyard.core.training.training_run import names_in
 
@@ -90,7 +90,7 @@ def build(
                 page_rows.tokens.weights = read_weights(weights)
         page_rows.choose(rows, SEED)
         read_rows = page_rows.read(dataset.dataset)
-        with row_bar(f"tokens of {name}", page_rows.codes, read_rows) as bar:
+        with row_bar(_("tokens of {name}", name=name), page_rows.codes, read_rows) as bar:
             kept, left_off = within_limit(bar)
     if dataset.rows is not None:
         dataset.finish()
@@ -123,7 +123,7 @@ def _payload(loaded_dataset: LoadedDataset, settings: Settings, page_rows: PageR
     elif loaded_dataset.loader_problem:
         payload.note = loaded_dataset.loader_problem.message
     else:
-        payload.note = ". ".join(verdict.not_checked)
+        payload.note = joined(verdict.not_checked, ". ")
     payload.problems = list(_problems(page_rows, payload))
     return payload
 
@@ -133,7 +133,7 @@ def _problems(page_rows: PageRows, payload: ViewPayload) -> Iterator[CodeCount]:
     verdict, rows_of_code = page_rows.verdict, page_rows.rows_of_code
     texts = {}
     for problem in reversed(verdict.problems):
-        texts[problem.code] = "; ".join(filter(None, [problem.message, problem.hint]))
+        texts[problem.code] = joined(filter(None, [problem.message, problem.hint]), SEMICOLON)
     codes = {*rows_of_code, *verdict.counts}
     for code in sorted(codes, key=lambda code: (code[0] != "E", code)):
         rows = len(rows_of_code.get(code, ()))  # 0: a problem of the whole dataset

@@ -20,7 +20,7 @@ from tuneyard.compiler.view.scan import Scan
 from tuneyard.compiler.view.thumbnails import thumbnails
 from tuneyard.core.datasets import Dataset
 from tuneyard.core.errors import ContentError, ProblemsError
-from tuneyard.core.language.message import message_of, tr, translated
+from tuneyard.core.language.message import _, message_of, tr, translated
 from tuneyard.core.llamafactory.loader import expected_errors, quiet
 from tuneyard.core.records import Example, RecordReader, format_of_entry
 from tuneyard.core.text.quoting import one_line
@@ -33,7 +33,7 @@ FIRST_ROWS = 50
 """So many rows of each code are on the page."""
 DROPPED, CUT_CODE = "dropped", "cut"
 """Codes of the page for rows that LLaMA-Factory leaves out, and for rows of which it cuts tokens."""
-PACKED = (
+PACKED = _(
     "LLaMA-Factory packs texts into blocks of cutoff_len tokens. The last tokens of a batch may be left over"
 )
 
@@ -144,10 +144,12 @@ class TokenView:
             page_row.note = translated(message_of(error))
             return
         except expected_errors() as error:
-            page_row.note = one_line(f"LLaMA-Factory's processor stops at this row: {error}")[:300]
+            page_row.note = tr(
+                "LLaMA-Factory's processor stops at this row: {error}", error=one_line(str(error))[:250]
+            )
             return
         if self.encoder.is_packed_text:
-            page_row.note = PACKED
+            page_row.note = translated(PACKED)
         losses = self._losses(page_row, sequences)
         for sequence in sequences:
             states = sequence.states
@@ -165,10 +167,10 @@ class TokenView:
             return None
         scored = self.losses.read(page_row.row)
         if scored is None:
-            page_row.note = "no losses: this row was not scored"
+            page_row.note = tr("no losses: this row was not scored")
             return None
         if list(scored.ids) != sequences[0].trained_ids:
-            page_row.note = (
+            page_row.note = tr(
                 "no losses: it was scored with other tokens (another model, template or cutoff_len)"
             )
             return None

@@ -22,8 +22,16 @@ def closed_up(template: str, values: Mapping[str, object]) -> str:
             before = rf"(\{{(\w+)[^{{}}]*\}})?(?<![ -|]) \{{{name}\}}"
             template = re.sub(before, partial(_before_chinese, values, name), template)
         if re.search(f"[{HAN}）”]$", str(value)):
-            template = re.sub(rf"\{{{name}\}} (?![ -z])", f"{{{name}}}", template)
+            after = partial(_after_chinese, values, name)
+            template = re.sub(rf"\{{{name}\}} (?![ -z])(?=(\{{(\w+))?)", after, template)
     return template
+
+
+def _after_chinese(values: Mapping[str, object], name: str, match: re.Match[str]) -> str:
+    """A Chinese value without the space after it, but with it before a number or a Latin word: `行 3`."""
+    if match[2] and re.match("[A-Za-z0-9]", str(values.get(match[2], ""))):
+        return match[0]
+    return f"{{{name}}}"
 
 
 def _before_chinese(values: Mapping[str, object], name: str, match: re.Match[str]) -> str:

@@ -83,7 +83,7 @@ class MissingError(PairError):
     """A row lacks one of the two answers, or a verdict."""
 
     def __init__(self, column: str, row: Fields) -> None:
-        super().__init__(column, _("missing; the row has {some_of}", some_of=some_of(tuple(row), column)))
+        super().__init__(column, _("missing; the row has {keys}", keys=some_of(tuple(row), column)))
 
 
 class VerdictError(PairError):

@@ -146,8 +146,8 @@ def _columns_proposal(
         values = ", ".join(map(str, question.values))
         proposal.guesses.append(
             _(
-                "{path} has few values ({values}): ask for it in words in the prompt",
-                path=question.path,
+                "{column} has few values ({values}): ask for it in words in the prompt",
+                column=question.path,
                 values=values,
             )
         )

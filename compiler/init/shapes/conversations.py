@@ -206,7 +206,7 @@ def _messages_of_people(statistics: FileStatistics, path: str) -> Iterator[str]:
     messages = list(filter(_MESSAGE.match, lines))
     sign = ""
     if authors:
-        sign = _("{path} is its author", path=authors[0].path)
+        sign = _("{column} is its author", column=authors[0].path)
     elif 3 * len(messages) > len(lines):
         sign = show_value(messages[0])
     if sign:
@@ -227,12 +227,12 @@ def _messages_of_people(statistics: FileStatistics, path: str) -> Iterator[str]:
     if len(messages) > most:
         yield (
             _(
-                "{number} of {lines} lines look like questions, turns or fields, and plain "
+                "{messages} of {lines} lines look like questions, turns or fields, and plain "
                 "text learns them as one text. To learn answers, begin the file with the "
                 "first question, and write `Q:` before each question and `A:` before its "
                 "answer, or `User:` and `Assistant:`; of fields, write .jsonl with a key for "
                 "each",
-                number=len(messages),
+                messages=len(messages),
                 lines=count,
             )
         )
@@ -244,11 +244,11 @@ def _refuse_answers_alone(statistics: FileStatistics, path: str) -> None:
     if role is not None and _is_of_assistant(role):
         raise ContentError(
             _(
-                "{path}: {path2} has a model's answers, and no column has what they answer; "
+                "{path}: {column} has a model's answers, and no column has what they answer; "
                 "add it to each row (the input of a batch has it under the same custom_id), "
-                "or learn them as plain text: --text {path2}",
+                "or learn them as plain text: --text {column}",
                 path=statistics.path,
-                path2=path,
+                column=path,
             )
         )
 
@@ -276,11 +276,11 @@ def _refuse_rows_in_lines(statistics: FileStatistics, path: str) -> None:
     if statistics.is_txt and all(map(_TAGGED.fullmatch, lines)):
         raise ContentError(
             _(
-                "{path}: each line is a token and its tag ({lines}), expected plain text; "
+                "{path}: each line is a token and its tag ({line}), expected plain text; "
                 'write a JSON line for each sentence: {{"question": the sentence, "answer": '
                 "its entities}}",
                 path=statistics.path,
-                lines=show_value(lines[0]),
+                line=show_value(lines[0]),
             )
         )
     if statistics.is_txt and "".join(lines[:3]).startswith(('[{"', "[{'")):
@@ -312,9 +312,9 @@ def _refuse_rows_in_lines(statistics: FileStatistics, path: str) -> None:
             )
         raise ContentError(
             _(
-                "{path}: {path2} has an object as JSON text in each row, expected plain "
-                "text; write the objects as rows: jq -c '.{path2} | fromjson' OLD > NEW.jsonl",
+                "{path}: {column} has an object as JSON text in each row, expected plain "
+                "text; write the objects as rows: jq -c '.{column} | fromjson' OLD > NEW.jsonl",
                 path=statistics.path,
-                path2=path,
+                column=path,
             )
         )

@@ -167,15 +167,26 @@ def labelled_text(statistics: FileStatistics) -> Proposal | None:
         if not leaves:
             return None
         label, *others = leaves
-        also = "".join(f", as {leaf.path} has" for leaf in others)
-        guesses.append(f"{label.path} is used as the label: it has few values{also}. --label names another")
+        also = [_(", as {column} has", column=leaf.path) for leaf in others]
+        guesses.append(
+            _(
+                "{column} is used as the label: it has few values{also}. --label names another",
+                column=label.path,
+                also=joined(also, ""),
+            )
+        )
         flags = [leaf.path for leaf in statistics.leaves.values() if leaf.values.keys() <= _FLAGS]
         if {label.path} < set(flags):  # and others
             guesses.append(
-                f"{', '.join(flags)} mark classes with 0 and 1, and the model learns {label.path} alone. To "
-                "learn all, name a column of the classes that a text has with --answer: "
-                f"df['classes'] = df[{flags}].astype(int).apply(lambda row: ', '.join(row.index[row == 1]) "
-                "or 'no class', axis=1)"
+                _(
+                    "{columns} mark classes with 0 and 1, and the model learns {label} alone. To "
+                    "learn all, name a column of the classes that a text has with --answer: "
+                    "df['classes'] = df[{names}].astype(int).apply(lambda row: ', "
+                    "'.join(row.index[row == 1]) or 'no class', axis=1)",
+                    columns=", ".join(flags),
+                    label=label.path,
+                    names=repr(flags),
+                )
             )
     if text is label:
         return None
@@ -213,13 +224,13 @@ def _refuse_labels_in_lists(statistics: FileStatistics) -> None:
             )
         raise ContentError(
             _(
-                "{path}: {path2} has several labels of one text, as spans, numbers or "
+                "{path}: {column} has several labels of one text, as spans, numbers or "
                 "objects; expected one, or a list of classes as texts. From Label Studio "
                 "export JSON-MIN, which has a column for each question; of objects take the "
                 "names: {command}; or name the columns to learn with --text and --label or "
                 "--answer",
                 path=statistics.path,
-                path2=labels.path,
+                column=labels.path,
                 command=command,
             )
         )

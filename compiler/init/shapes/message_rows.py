@@ -105,7 +105,7 @@ def _parting_columns(
     """
     links = message_links(statistics)
     if links:
-        first = _("of the lowest {rank}", rank=links["rank"]) if "rank" in links else "that comes first"
+        first = _("of the lowest {rank}", rank=links["rank"]) if "rank" in links else _("that comes first")
         order_of_answers = _(
             "{parent} names the message that a row answers; of several answers the one {first} is learned",
             parent=links["parent"],
@@ -122,7 +122,7 @@ def _parting_columns(
         by = by or _partner_leaf(statistics, role)
         day = _day_leaf(statistics)
         if day is not None and (by is None or len(by.values) == 1):
-            guess: str = _(
+            guess = _(
                 "the messages of one day ({column}) are one conversation, in the order of {column}",
                 column=day.path,
             )
@@ -152,7 +152,7 @@ def _parting_columns(
     columns = {"by": by.path}
     if order is not None:
         columns["order"] = order.path
-        guess += _(", in the order of {path}", path=order.path)
+        guess = _("{guess}, in the order of {column}", guess=guess, column=order.path)
     return columns, [guess, *guesses]
 
 
@@ -265,10 +265,10 @@ def _order_leaf(
             len(set(values[conversation])) < sizes[conversation] for conversation in conversations
         )
         gaps = _(
-            "{path} is empty or repeated in {unordered} of {conversations} conversations",
-            path=leaf.path,
-            unordered=unordered,
-            conversations=len(conversations),
+            "{column} is empty or repeated in {number} of {total} conversations",
+            column=leaf.path,
+            number=unordered,
+            total=len(conversations),
         )
         is_named = _is_named_for_order(leaf)
         order = orders_of(list(values.values())) if is_named else None
@@ -286,9 +286,10 @@ def _order_leaf(
             reason = gaps
             if order is None:
                 reason = _(
-                    "{path} cannot order them ({next}); if that is wrong, write times as 2024-03-01 09:05:00",
-                    path=leaf.path,
-                    next=next(iter(leaf.values)),
+                    "{column} cannot order them ({value}); if that is wrong, write times as "
+                    "2024-03-01 09:05:00",
+                    column=leaf.path,
+                    value=next(iter(leaf.values)),
                 )
             guesses.append(_("the turns stay in the order of the file, because {reason}", reason=reason))
     return None, guesses

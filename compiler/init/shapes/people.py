@@ -42,7 +42,7 @@ def chats_of_people(statistics: FileStatistics) -> Proposal | None:
     turns = {"role": author.path, "text": text.path}
     if thread is not None and 2 * thread.filled >= statistics.rows:
         turns["by"] = thread.path
-        guess: str = _("the messages with the same {column} are one conversation", column=thread.path)
+        guess = _("the messages with the same {column} are one conversation", column=thread.path)
     elif time is not None:
         turns |= {"by": time.path, "per": "day"}
         guess = _("the messages of one day ({column}) are one conversation", column=time.path)
@@ -52,7 +52,7 @@ def chats_of_people(statistics: FileStatistics) -> Proposal | None:
         orders = orders_of([list(map(str, statistics.values(time)))])
         if orders and orders[0][0]:  # the first message is not the oldest one
             turns["order"] = time.path
-            guess += _(", in the order of {path}", path=time.path)
+            guess = _("{guess}, in the order of {column}", guess=guess, column=time.path)
     answers: Counter[object] = Counter()
     conversations = conversations_in(statistics, turns)
     for conversation in conversations:

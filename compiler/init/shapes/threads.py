@@ -15,9 +15,9 @@ MOST_ROLES = 10  # different speakers in a column of roles
 MOST_IDS = 0.9
 """The share of different values in a column of ids, at least: a row may be there twice."""
 REPLIES = set(USUAL_NAMES["replies"])
-WRITE_THREADS = (
+WRITE_THREADS = _(
     "Write each path from a first message to a last answer as one line: "
-    '{"messages": [{"role": "user", "content": "…"}, {"role": "assistant", "content": "…"}]}. '
+    '{{"messages": [{{"role": "user", "content": "…"}}, {{"role": "assistant", "content": "…"}}]}}. '
     "Spec messages compiles that file."
 )
 
@@ -30,12 +30,12 @@ def refuse_trees(statistics: FileStatistics) -> None:
         if has_replies or is_reply:
             raise ContentError(
                 _(
-                    "{path}: each row is a tree of messages (the answers are under {path2}), so "
+                    "{path}: each row is a tree of messages (the answers are under {column}), so "
                     "no row is an example; expected one row for each conversation. "
                     "{write_threads} To learn other columns alone, name them with --text and "
                     "--label or --answer.",
                     path=statistics.path,
-                    path2=leaf.path,
+                    column=leaf.path,
                     write_threads=WRITE_THREADS,
                 )
             )
@@ -59,15 +59,15 @@ def refuse_loose_messages(statistics: FileStatistics) -> None:
             turns = f"id: {message_id.path}, parent: {parent.path}, role: {role.path}, text: {text.path}"
             raise ContentError(
                 _(
-                    "{path}: {missing} of {parents} values of {path2} name no row, such as "
-                    "{missing2}; add these rows, or begin a conversation after them: a spec that "
+                    "{path}: {number} of {total} values of {column} name no row, such as "
+                    "{value}; add these rows, or begin a conversation after them: a spec that "
                     "has `source: {{turns: {{{turns}}}}}` and `unasked: drop` at its column of "
                     "turns reads the file",
                     path=statistics.path,
-                    missing=len(missing),
-                    parents=len(parents),
-                    path2=parent.path,
-                    missing2=show_value(missing[0]),
+                    number=len(missing),
+                    total=len(parents),
+                    column=parent.path,
+                    value=show_value(missing[0]),
                     turns=turns,
                 )
             )

@@ -863,12 +863,12 @@ LINES = [
 @pytest.mark.parametrize(("lines", "fact"), LINES)
 def test_lines_of_which_a_spec_learns_more_or_less_than_is_meant_are_counted(bench, lines, fact) -> None:
     source = bench.write("notes.txt", "".join(lines.format(*pair) for pair in ANSWERED))
-    summary = propose(source)[1]
-    warning = next(line for line in summary.splitlines() if line.startswith("warning: "))
+    report = propose(source)[1]
+    warning = next(line for line in report.splitlines() if line.startswith("warning: "))
     assert fact in warning
     with in_language(CHINESE):
-        warning = next(line for line in translated(summary).splitlines() if line.startswith("警告："))
-        assert "lines" not in warning
+        chinese = next(line for line in translated(report).splitlines() if line.startswith("警告："))
+    assert "lines" not in chinese
 
 
 @pytest.mark.parametrize("name", sorted(path.name for path in EXPORTS.iterdir()))

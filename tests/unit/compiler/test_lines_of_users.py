@@ -44,8 +44,8 @@ def test_every_command_on_data_prints_labels_as_they_are(here, labelled, text, m
         "stats": here(cli, "stats", "a", *folder).stdout,
         "show": here(cli, "show", "a", "--row", str(OURS.index(text) + 1)).stdout,
     }
-    assert f"    {text}: 4 → 4\n" in printed["diff"]
-    assert f"    {text} → {shift}" in printed["diff"] or f": {text} → {shift}" in printed["diff"]
+    assert f"    {text}：4 → 4\n" in printed["diff"]
+    assert f"    {text} → {shift}：" in printed["diff"]
     assert f"{text} 4 (16.7%)" in printed["stats"] and "标签" in printed["stats"]
     assert f'"output": "{text}"' in printed["show"]
 
