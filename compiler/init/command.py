@@ -52,6 +52,7 @@ from tuneyard.core.language.message import (
     counted,
     joined,
     message_of,
+    relative,
     translated,
     translated_template,
     with_texts,
