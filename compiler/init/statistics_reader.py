@@ -1,6 +1,7 @@
 """Reads the statistics of a file: its encoding and dialect, and the types and the values of its columns."""
 
 import contextlib
+import hashlib
 import re
 import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -479,7 +480,8 @@ def _note(leaves: dict[str, Leaf], lists_of_objects: set[str], path: str, value:
         leaf.characters += len(value)
         leaf.chinese += len(CHINESE.findall(value))
         if len(value) > LONGEST_VALUE:
-            value = f"{value[:LONGEST_VALUE]}{hash(value)}"
+            digest = hashlib.sha256(value.encode(errors="surrogatepass")).hexdigest()
+            value = f"{value[:LONGEST_VALUE]}{digest}"
     if value_type not in VALUE_TYPES:
         return
     if value != "":

@@ -1,7 +1,10 @@
 """init: what it proposes compiles the file, says what was guessed, and is refused where nothing can be."""
 
 import json
+import os
 import re
+import subprocess
+import sys
 import time
 
 import pytest
@@ -9,6 +12,7 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tests.conftest import ROOT
 from tests.messages import printed, printed_line, raises
 from tests.unit.compiler.conftest import ROWS, as_csv, layouts, questions
 from tuneyard.compiler.init.command import propose
@@ -417,3 +421,18 @@ def test_a_key_of_its_own_in_each_row_takes_no_time_for_each(bench, nested):
         propose(source)
         seconds[count] = time.process_time() - began
     assert seconds[8_000] < 20 * max(seconds[1_000], 0.1)
+
+
+def test_a_proposal_is_the_same_in_each_process():
+    """A long text is kept by a hash, and Python's `hash` differs in each process."""
+    path = ROOT / "tests/examples/bad/W207-long.rte.jsonl.gz"
+    code = "import pathlib, sys; from tuneyard.compiler.init.command import propose; "
+    code += "print(propose(pathlib.Path(sys.argv[1]), 0)[0])"
+    proposals = set()
+    for seed in ("1", "2"):
+        environment = {**os.environ, "PYTHONHASHSEED": seed}
+        done = subprocess.run(
+            [sys.executable, "-c", code, str(path)], env=environment, capture_output=True, check=True
+        )
+        proposals.add(done.stdout)
+    assert len(proposals) == 1
