@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.conftest import ROOT
+from tuneyard.core.files import HeldError, reserved
 
 
 def alive(pid: int) -> bool:
@@ -30,6 +31,17 @@ def on_a_full_disk(command: Iterable[object]) -> "subprocess.CompletedProcess[st
     script = 'ulimit -f 64; PYTHONDONTWRITEBYTECODE=1 exec "$@"'
     limited = ["sh", "-c", script, "sh", *map(str, command)]
     return subprocess.run(limited, cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+def is_free(folder: Path) -> bool:
+    """True unless a training, or the scoring of one, is writing to a folder."""
+    if not folder.is_dir():
+        return True
+    try:
+        with reserved(folder):
+            return True
+    except HeldError:
+        return False
 
 
 def wait_until(holds: Callable[[], object], process: subprocess.Popen[Any] | None = None) -> None:

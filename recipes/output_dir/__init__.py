@@ -15,7 +15,7 @@ from pathlib import Path
 from tuneyard.core.datasets.compiled import MANIFEST
 from tuneyard.core.documents import is_number, read_yaml
 from tuneyard.core.errors import ContentError, show_value
-from tuneyard.core.files import HeldError, files_of, names_folder, read_object, reserved, sha256, versions
+from tuneyard.core.files import files_of, names_folder, read_object, sha256, versions
 from tuneyard.core.files.bounded_reading import read_text, refuse_pipe
 from tuneyard.core.installation.checkout import version
 from tuneyard.core.language.message import _, joined, relative, with_texts
@@ -292,17 +292,6 @@ def _hashes(part: object) -> object:
     if isinstance(part, dict):
         return {key: part[key] for key in ("dataset", "name", "sha256") if key in part}
     return part
-
-
-def is_free(output_dir: Path) -> bool:
-    """True unless a training, or the scoring of one, is writing to a folder."""
-    if not output_dir.is_dir():
-        return True
-    try:
-        with reserved(output_dir):
-            return True
-    except HeldError:
-        return False
 
 
 def inputs_of(recipe: Recipe, weights: Path | None) -> dict[str, object]:

@@ -5,14 +5,14 @@ setting with one value is the same in every run.
 """
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 
 import click
 
 from tuneyard.core.cli.main import cli_command, command_line, next_step, same_options
-from tuneyard.core.errors import ContentError, RequestError, nearest, resumed_by
+from tuneyard.core.errors import ContentError, RequestError, TuneyardError, nearest, resumed_by
 from tuneyard.core.execution.options import ray_option
 from tuneyard.core.execution.ray_cluster import RayCluster
 from tuneyard.core.files import make_folder
@@ -24,10 +24,16 @@ from tuneyard.recipes.llamafactory.client import code_option
 from tuneyard.recipes.machine.hardware import machine
 from tuneyard.recipes.recipe import Recipe
 from tuneyard.recipes.sweep.grid import Grid, TrainingRun, parse_grid, plan_runs
-from tuneyard.recipes.sweep.results import check_folder, write_report, write_summary
+from tuneyard.recipes.sweep.results import (
+    SweepResults,
+    check_folder,
+    score,
+    write_report,
+    write_summary,
+)
 from tuneyard.recipes.sweep.run import check_first, commands, evaluate, finish_points, scoring_words
+from tuneyard.recipes.sweep.settings import Row
 from tuneyard.recipes.sweep.slots import SweepPlace, place_here, place_on_ray
-from tuneyard.recipes.sweep.state import read_results
 from tuneyard.recipes.train.command import train
 
 
@@ -56,7 +62,7 @@ from tuneyard.recipes.train.command import train
     "--list", "lists", is_flag=True, help="Print one command for each unfinished run; train nothing."
 )
 @click.option(
-    "--point", metavar="NAME", help="Train and score this run alone, as a command of `--list` does; no table."
+    "--point", metavar="NAME", help="This run alone: in the commands that --list prints with --eval."
 )
 @resumed_by(lambda: _("the same command resumes it: finished runs are skipped"))
 def command(
@@ -77,13 +83,20 @@ def command(
     lora_target=[q_proj,v_proj] is one value, lora_target=[q_proj],[q_proj,v_proj] are two.
 
     As many runs train at once as there are GPUs, or without a GPU as cores, memory and OMP_NUM_THREADS
-    allow. The same command in a second terminal takes the runs that the first has not begun. With --ray the
-    nodes of a Ray cluster train them, each run on one node; model, datasets and runs must be in folders that
-    all nodes share.
+    allow. With --ray the nodes of a Ray cluster train them, each run on one node; model, datasets and runs
+    must be in folders that all nodes share.
     """
     evaluation = scored["evaluation"]
     if ray is not None and (lists or point is not None):
         raise RequestError(_("--ray trains every run on the cluster; give it without --list and --point"))
+    if point is not None and (evaluation is None or lists or dry_run):
+        raise RequestError(
+            _(
+                "--point {name}: it is for the commands that --list prints with --eval; of other runs "
+                "--list prints `tuneyard recipe train`",
+                name=point,
+            )
+        )
     settings = parse_grid(grid)
     metric = scored["metric"] or ("accuracy" if evaluation else "eval_loss")
     near = nearest(metric, METRICS)
@@ -99,10 +112,9 @@ def command(
     recipes = [recipe for _point, recipe in runs]
     if evaluation is not None:
         scoring_words(evaluation, folder)
-    if point is not None and not lists and not dry_run:
+    if point is not None and evaluation is not None:
         train(recipes[0], runs_model_code=runs_model_code)
-        if evaluation is not None:
-            evaluate(recipes[0].output_dir, evaluation, has_log=False)
+        evaluate(recipes[0].output_dir, evaluation, has_log=False)
         next_step(recipes[0].output_dir, command_line("recipe.sweep", ("--point", point)))
         return
     trained_metric = None if evaluation else metric
@@ -165,22 +177,19 @@ def sweep(
 ) -> str:
     """Bring every checked run to a finished, scored one; write sweep.json, sweep.md and sweep.png.
 
-    One terminal at a time writes them, of every folder that is finished, so that the last one loses nothing.
     Returns the folder of the best run, the first of the table.
     `ContentError` at the end if runs have failed.
     """
     out = runs[0][1].output_dir.parent
     errors: dict[Path, str] = {}
-    finished: set[Path] = set()
     with closing(finish_points([recipe for _point, recipe in runs], evaluation, place)) as ended:
         for recipe, error in ended:
             errors[recipe.output_dir] = error
             make_folder(out)
             with locked(out):
-                results = read_results(runs, grid, evaluation, metric, place.target, errors, finished)
-                write_summary(results)
+                write_summary(_results(runs, grid, evaluation, metric, errors))
+    results = _results(runs, grid, evaluation, metric, errors)
     with locked(out):
-        results = read_results(runs, grid, evaluation, metric, place.target, errors, finished)
         write_report(results)
     if results.failures:
         failures = results.failures
@@ -195,3 +204,32 @@ def sweep(
         )
     best = min(results.rows, key=lambda row: results.meaning.rank(row[metric]))
     return str(best["run"])
+
+
+def _results(
+    runs: Sequence[TrainingRun],
+    grid: Grid,
+    evaluation: str | None,
+    metric: str,
+    errors: Mapping[Path, str],
+) -> SweepResults:
+    """Results of the runs that have ended, in the order of the grid. `errors`: "" for a finished run."""
+    rows: list[Row] = []
+    failures: list[Row] = []
+    meaning = metric_of(metric)
+    for point, recipe in runs:
+        folder = recipe.output_dir
+        if folder not in errors:
+            continue
+        error = errors[folder]
+        if not error:
+            try:
+                figure, meaning = score(folder, evaluation is not None, metric)
+            except TuneyardError as no_figure:
+                error = no_figure.message
+            else:
+                rows.append({**point, metric: figure, "run": str(folder)})
+        if error:
+            failures.append({**point, "run": str(folder), "error": error})
+    out = runs[0][1].output_dir.parent
+    return SweepResults(out, grid, metric, meaning, rows, failures, evaluation is not None)

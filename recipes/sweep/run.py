@@ -31,7 +31,6 @@ from tuneyard.recipes.output_dir import (
     changed_inputs,
     changed_world_size,
     inputs_of,
-    is_free,
     set_aside,
 )
 from tuneyard.recipes.recipe import Recipe
@@ -112,7 +111,7 @@ def finish_points(
 ) -> Generator[tuple[Recipe, str]]:
     """Bring checked points to finished, scored ones, side by side where they fit; yield each with its error.
 
-    Points that another process works on come last. A point that fails does not end the others.
+    A point that fails does not end the others.
     """
     unfinished = []
     for recipe in recipes:
@@ -124,7 +123,7 @@ def finish_points(
     started: list[Recipe] = []
 
     def items() -> Iterator[WorkItem]:
-        for recipe in _free_first(unfinished):
+        for recipe in unfinished:
             started.append(recipe)
             arguments = (recipe, evaluation, not place.has_terminal)
             yield WorkItem(recipe.output_dir.name, finish_when_free, arguments)
@@ -137,19 +136,9 @@ def finish_points(
             yield started[number], error.message if error else ""
 
 
-def _free_first(recipes: Sequence[Recipe]) -> Iterator[Recipe]:
-    """The points in their order, those last whose folder is locked when their turn comes."""
-    busy = []
-    for recipe in recipes:
-        if is_free(recipe.output_dir):
-            yield recipe
-        else:
-            busy.append(recipe)
-    yield from busy
-
-
 def finish_when_free(recipe: Recipe, evaluation: str | None, has_log: bool) -> None:
-    """As `finish`, when no other process works on the point."""
+    """As `finish`, when no other process works on the point: a listed command, or the training of a lost
+    process, which takes a moment to end."""
     while True:
         try:
             return finish(recipe, evaluation, has_log)

@@ -21,11 +21,10 @@ from tests.conftest import OFFLINE, ROOT
 from tests.forks import Forks
 from tests.integration.recipes_stages import write_recipes
 from tests.json_files import read_json, write_json, write_lines
-from tests.processes import wait_until
+from tests.processes import is_free, wait_until
 from tests.tiny import make_narrow
 from tests.unit.recipes.make import write_recipe
 from tuneyard.core.files import sha256
-from tuneyard.recipes.output_dir import is_free
 
 QWEN = Path(os.environ.get("TUNEYARD_TOKENIZERS", ROOT.parent / "shared" / "tokenizers")) / "qwen2.5"
 

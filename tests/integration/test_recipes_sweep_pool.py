@@ -57,26 +57,6 @@ def test_points_run_on_gpus_of_their_own_and_one_that_fails_is_listed(recipe: Pa
 
 
 @pytest.mark.slow
-def test_the_terminal_that_writes_last_loses_nothing_of_the_other(recipe: Path) -> None:
-    """The first terminal has a failure, and writes after the second has trained that point."""
-    words, gpus, runs = ("rank=13,2,4",), {"FAKE_GPUS": "2"}, recipe.parent / "runs"
-    trained = str(runs / "lora_rank-13/all_results.json")
-    first = start(recipe, *words, **gpus, FAKE_FAILURE="13", FAKE_AFTER_2=trained, FAKE_AFTER_4=trained)
-    for name in ("lora_rank-2/pid", "lora_rank-4/pid", "sweep.json"):
-        written(runs / name, first)
-    assert [row["lora_rank"] for row in read_json(runs / "sweep.json")["failed"]] == ["13"]
-    first.send_signal(signal.SIGSTOP)  # its trainings go on
-    output, _ = sweep(recipe, *words, **gpus)
-    summary = read_json(runs / "sweep.json")
-    assert [row["lora_rank"] for row in summary["rows"]] == ["13", "2", "4"]
-    first.send_signal(signal.SIGCONT)
-    first_output, errors = first.communicate()
-    assert first.returncode == 0, errors
-    assert first_output[first_output.index("| lora_rank") :] == output[output.index("| lora_rank") :]
-    assert read_json(runs / "sweep.json") == summary
-
-
-@pytest.mark.slow
 @pytest.mark.parametrize(("sign", "code"), [(signal.SIGINT, 130), (signal.SIGKILL, -9)])
 def test_a_sweep_that_ends_ends_its_trainings_and_is_resumed(recipe: Path, sign: int, code: int) -> None:
     gpus = {"FAKE_GPUS": "2"}

@@ -16,8 +16,7 @@ from tests.forks import Forks
 from tests.integration.recipes_stages import STAGES
 from tests.json_files import read_json
 from tests.messages import printed_line
-from tests.processes import wait_until, written
-from tuneyard.recipes.output_dir import is_free
+from tests.processes import is_free, wait_until, written
 
 pytestmark = pytest.mark.slow
 

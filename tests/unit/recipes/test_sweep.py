@@ -17,7 +17,7 @@ from tuneyard.core.training.metrics import UNKNOWN, metric_of
 from tuneyard.recipes.check import checked
 from tuneyard.recipes.llamafactory.answer import Facts, LaidOut
 from tuneyard.recipes.recipe.schema import known_keys
-from tuneyard.recipes.sweep import command, results, run, state
+from tuneyard.recipes.sweep import command, results, run
 from tuneyard.recipes.sweep.grid import Grid, parse_grid, run_names
 from tuneyard.recipes.sweep.settings import settings_of
 
@@ -278,7 +278,7 @@ def untrained(tmp_path, monkeypatch):
     monkeypatch.setenv(
         "OMP_NUM_THREADS", "1000"
     )  # more than there are cores: one run at a time, in this process
-    monkeypatch.setattr(state, "score", lambda *_: (1.0, UNKNOWN))
+    monkeypatch.setattr(command, "score", lambda *_: (1.0, UNKNOWN))
     path = write_recipe(tmp_path)
     write_json(tmp_path / "dataset_info.json", {key: {"file_name": "a.json"} for key in "ab"})
     return path, asked, trained
@@ -371,7 +371,7 @@ def test_a_refusal_of_the_last_run_comes_before_the_first_is_trained(untrained, 
 
 def test_a_seed_that_diverged_ends_no_sweep_and_the_best_run_is_next(untrained, monkeypatch, capsys):
     scores, steps = {"seed-1": 1.0, "seed-2": float("nan"), "seed-3": 3.0}, []
-    monkeypatch.setattr(state, "score", lambda folder, *_: (scores[folder.name], UNKNOWN))
+    monkeypatch.setattr(command, "score", lambda folder, *_: (scores[folder.name], UNKNOWN))
     monkeypatch.setattr(command, "next_step", lambda _place, words: steps.append(words[2:]))
     swept(untrained[0], "seed=1,2,3", metric="train_loss")
     runs = untrained[0].parent / "runs"
@@ -385,3 +385,9 @@ def test_a_seed_that_diverged_ends_no_sweep_and_the_best_run_is_next(untrained, 
 def test_what_a_cluster_runs_is_neither_listed_nor_a_single_point(untrained, words) -> None:
     with raises(RequestError, "--ray", "--list", "--point"):
         call(command.command, untrained[0], "rank=4,8", "--ray", "auto", *words)
+
+
+@pytest.mark.parametrize("words", [(), ("--list", "--eval", "true {adapter}"), ("--dry-run",)])
+def test_a_single_point_is_for_the_commands_that_are_listed(untrained, words) -> None:
+    with raises(RequestError, "--point lora_rank-4", "--list", "--eval"):
+        call(command.command, untrained[0], "rank=4,8", "--point", "lora_rank-4", *words)
