@@ -1,6 +1,5 @@
 """Compile raw files into datasets that LLaMA-Factory reads."""
 
-import shlex
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
@@ -28,7 +27,7 @@ from tuneyard.core.errors import (
 from tuneyard.core.execution.options import ray_option, workers_option
 from tuneyard.core.files import JsonObject
 from tuneyard.core.installation.packages import after_setup
-from tuneyard.core.language.message import _, counted, joined, translated, translated_template
+from tuneyard.core.language.message import _, counted, joined, translated, translated_template, typed
 from tuneyard.core.language.messages import print_json, say
 from tuneyard.core.text.quoting import one_line
 
@@ -202,7 +201,7 @@ def compile_command(names: Texts, on_error: str, **options: Any) -> None:
             commands.append(["tuneyard", "data", "verify", spec, *same_options("--dataset-dir")])
             commands.append(next_recipe(datasets, compile_options.out))
     if commands:
-        following = " && ".join(shlex.join(command) for command in commands if command)
+        following = " && ".join(typed(command) for command in commands if command)
         next_step(None, after_setup(following, "llamafactory"))
 
 

@@ -7,7 +7,6 @@ alpha over its rank, without patterns or rsLoRA. The rest of a scale is multipli
 import contextlib
 import functools
 import math
-import shlex
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -33,7 +32,7 @@ from tuneyard.adapters.model.weighted import check_fit
 from tuneyard.adapters.write.output import Check, require_space, staged_for
 from tuneyard.core.errors import ContentError, RequestError, need
 from tuneyard.core.files import read_object
-from tuneyard.core.language.message import _, joined
+from tuneyard.core.language.message import _, joined, typed
 from tuneyard.core.language.messages import say
 from tuneyard.core.llamafactory.prompt.trained_files import TrainedFiles, read_trained
 from tuneyard.core.text.quoting import shell
@@ -162,7 +161,7 @@ def check_lora(adapter: LoraAdapter, base: Path) -> Architecture:
     """The base's architecture. `ContentError` for an adapter that cannot be a GGUF LoRA as a whole."""
     config = base / "config.json"
     architecture = read_architecture(config, read_object(config))
-    fuse = _("fuse it: {command}", command=shlex.join(adapter.fuse_words(str(base))))
+    fuse = _("fuse it: {command}", command=typed(adapter.fuse_words(str(base))))
     full_tensors = adapter.full_tensors
     if full_tensors:
         raise ContentError(

@@ -5,7 +5,6 @@ so is the adapter on a base into which `adapter fuse` or another program has mer
 """
 
 import math
-import shlex
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,7 +13,7 @@ from tuneyard.adapters.model.adapter import Adapter, name_of
 from tuneyard.adapters.model.merged_parents import merged_into
 from tuneyard.adapters.model.store import open_any
 from tuneyard.core.errors import ContentError, TuneyardError
-from tuneyard.core.language.message import _, joined
+from tuneyard.core.language.message import _, joined, typed
 from tuneyard.core.language.messages import warn_once
 from tuneyard.core.training.parent_adapters import (
     KEY,
@@ -236,13 +235,13 @@ def _refusal(
             "{text}; {reason}; expected two steps: {first} && {second}",
             text=text,
             reason=reason,
-            first=shlex.join(first),
-            second=shlex.join(second),
+            first=typed(first),
+            second=typed(second),
         )
         return MissingParents(text, first)
     saves_in_full = any(part.full_tensors for part in (adapter, *opened))
     command = sum_command(words, name, base if saves_in_full else None)
     return MissingParents(
-        _("{text}; expected all of them in one sum: {command}", text=text, command=shlex.join(command)),
+        _("{text}; expected all of them in one sum: {command}", text=text, command=typed(command)),
         command,
     )

@@ -1,7 +1,6 @@
 """Adapters with their weights: parsed, opened, checked that they can be added, and read module by module."""
 
 import re
-import shlex
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations, permutations
@@ -21,7 +20,7 @@ from tuneyard.adapters.model.weights import (
     parse_weight,
 )
 from tuneyard.core.errors import ContentError, RequestError
-from tuneyard.core.language.message import _, joined
+from tuneyard.core.language.message import _, joined, typed
 from tuneyard.core.weights.adapter_files import Module, check_base, check_task, is_same_name
 from tuneyard.core.weights.adapter_names import core_of, misnaming, rename_command
 from tuneyard.core.weights.base_compatibility import shapes_of
@@ -272,7 +271,7 @@ def _check_fronts(one: Adapter, other: Adapter) -> None:
     for path in one.modules:
         other_path = paths_by_core.get(core_of(path), path)
         if other_path != path and path not in other.modules:
-            command = shlex.join(rename_command(one.folder, one.config.base or "BASE"))
+            command = typed(rename_command(one.folder, one.config.base or "BASE"))
             raise ContentError(
                 _(
                     "different classes of the base model: {path} in {adapter} is {name} in {second}; "

@@ -5,7 +5,6 @@ versions have the same flags in vllm/entrypoints/launchers/cli_args.py.
 """
 
 import json
-import shlex
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +12,7 @@ from pathlib import Path
 from tuneyard.adapters.model.lora import NOT_IN_VLLM, VLLM_RANKS, LoraAdapter, vllm_rank
 from tuneyard.adapters.serve.training import ServedModels
 from tuneyard.core.errors import ContentError
-from tuneyard.core.language.message import _
+from tuneyard.core.language.message import _, typed
 
 PROGRAM = "vllm"
 PORT = 8000
@@ -22,8 +21,8 @@ PORT = 8000
 def check_vllm(models: ServedModels) -> None:
     """`ContentError` for an adapter that vLLM refuses, or computes otherwise than PEFT."""
     for adapter in models.adapters:
-        fuse = shlex.join(adapter.fuse_words(models.name))
-        merge = shlex.join(
+        fuse = typed(adapter.fuse_words(models.name))
+        merge = typed(
             ["tuneyard", "adapter", "merge", f"{adapter.word}=1", "--out", f"saves/{adapter.name}-plain"]
         )
         if adapter.full_tensors:

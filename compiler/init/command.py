@@ -52,9 +52,9 @@ from tuneyard.core.language.message import (
     counted,
     joined,
     message_of,
-    relative,
     translated,
     translated_template,
+    typed,
     with_texts,
 )
 from tuneyard.core.llamafactory.prompt import prompt_and_answer
@@ -374,18 +374,16 @@ def _next(
     file = out or free_path(Path(f"{spec.name}.yaml"))
     commands = []
     if not out:
-        commands.append(
-            shlex.join(["tuneyard", "data", "init", relative(str(path)), *options, "--out", relative(file)])
-        )
+        commands.append(typed(["tuneyard", "data", "init", path, *options, "--out", file]))
     on_error = ["--on-error", "reject"] if rejecting else []
     folder, to_folder = DEFAULT_FOLDER, []
     if isinstance(path, Path) and (path.parent / REGISTRY).is_file():
         folder = path.parent  # the dataset is registered next to its file
         to_folder = ["--dataset-dir", str(folder)]
-    commands.append(shlex.join(["tuneyard", "data", "compile", relative(file), *to_folder, *on_error]))
+    commands.append(typed(["tuneyard", "data", "compile", file, *to_folder, *on_error]))
     (output,) = spec.outputs
     dataset = output.dataset_of(TRAIN_SPLIT if TRAIN_SPLIT in spec.splits else spec.splits[0])
-    recipe = shlex.join(recipe_words(dataset, folder, entries_of(spec)))
+    recipe = typed(recipe_words(dataset, folder, entries_of(spec)))
     result = [_("result: {place}", place=out)] if out else []
     return [
         *result,

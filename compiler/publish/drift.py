@@ -1,6 +1,5 @@
 """Check that the file and the entry of a compiled dataset still match its manifest."""
 
-import shlex
 from pathlib import Path
 
 from tuneyard.compiler.publish.registry import changed_entry, compiled_entries
@@ -9,7 +8,7 @@ from tuneyard.core.datasets.compiled import Manifest, Manifests
 from tuneyard.core.errors import Problem
 from tuneyard.core.errors.problem_codes import ProblemCode
 from tuneyard.core.files import sha256
-from tuneyard.core.language.message import _
+from tuneyard.core.language.message import _, typed
 
 CHANGED_FILE = ProblemCode("E431", _("a file that changed since the compile"), _("Compile again."))
 
@@ -28,7 +27,7 @@ def compile_again(manifest: Manifest) -> str:
             sources.append(source.path if is_of_several else f"{source.split}={source.path}")
     for text in dict.fromkeys(sources):
         words += ["--source", text]
-    return _("`{words}` writes it again", words=shlex.join(words))
+    return _("`{words}` writes it again", words=typed(words))
 
 
 def since_compiled(dataset: Dataset, out: Path, manifests: Manifests) -> list[Problem] | None:

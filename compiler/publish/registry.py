@@ -220,7 +220,7 @@ class Registry:
         if entries != self.entries:
             path = self.folder / REGISTRY
             if path.is_symlink():  # to a registry, which was read
-                say(_("{path}: a link; {target} is updated", path=path, target=os.path.realpath(path)))
+                say(_("{path}: a link; {target} is updated", path=path, target=Path(os.path.realpath(path))))
             write_json(path, entries, ascii_only=True, follows_link=True)
         self.entries = entries
 

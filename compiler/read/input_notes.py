@@ -1,6 +1,5 @@
 """What a compile says of its source files: folders, texts and members that it does not read, and splits."""
 
-import shlex
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -17,7 +16,7 @@ from tuneyard.core.datasets import TRAIN_SPLIT
 from tuneyard.core.datasets.compiled import MANIFEST
 from tuneyard.core.errors import Problem
 from tuneyard.core.errors.problem_codes import ProblemCode
-from tuneyard.core.language.message import _, counted
+from tuneyard.core.language.message import _, counted, typed
 
 LINES_OF_TEXTS = ProblemCode(
     "W221",
@@ -142,5 +141,5 @@ def _without_training_rows(spec: Spec, inputs: Sequence[Input]) -> str:
         "to train on these give --source {split}={path}",
         path=path,
         split=TRAIN_SPLIT,
-        command=shlex.join(words),
+        command=typed(words),
     )

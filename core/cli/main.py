@@ -24,7 +24,7 @@ from click.exceptions import NoSuchCommand
 
 from tuneyard.core.cli.run import CLI
 from tuneyard.core.installation.checkout import packages_folder
-from tuneyard.core.language.message import _, joined, relative
+from tuneyard.core.language.message import _, joined, relative, typed
 from tuneyard.core.language.messages import one_command, say
 from tuneyard.core.language.reader import CHINESE, ENGLISH, write_in
 from tuneyard.core.text.secrets import public_words
@@ -197,7 +197,7 @@ def next_step(place: object, command: Sequence[object] | str = ()) -> None:
     if place is not None:
         say(_("result: {place}", place=relative(str(place))), to_stderr=True)
     if not isinstance(command, str):
-        command = shlex.join(public_words(map(str, command)))
+        command = typed(public_words(map(str, command)))
     if command:
         say(_("next: {command}", command=command), to_stderr=True)
 

@@ -8,6 +8,7 @@ English template (GNU gettext; `make catalogue` takes new templates over).
 
 import functools
 import gettext
+import shlex
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Self
@@ -148,6 +149,21 @@ def with_texts(text: str, change: Callable[[str], str]) -> str:
 
 def _changed(value: object, change: Callable[[str], str]) -> object:
     return with_texts(value, change) if isinstance(value, str) else value
+
+
+def typed(words: Iterable[object]) -> str:
+    """Words as a command that is typed here: `tuneyard recipe check a.yaml dataset_dir=new`, with quotes.
+
+    Paths below the current folder are written from there on, also as the value of a setting.
+    """
+    return shlex.join(map(_typed_word, words))
+
+
+def _typed_word(word: object) -> str:
+    name, equals, value = str(word).partition("=")
+    if equals and not name.startswith("/"):
+        return f"{name}={relative(value)}"
+    return relative(str(word))
 
 
 def _shown(value: object) -> object:

@@ -5,12 +5,11 @@ PEFT reads no name that it does not expect. It then leaves the adapter at its st
 """
 
 import re
-import shlex
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
 from tuneyard.core.errors import ContentError
-from tuneyard.core.language.message import _
+from tuneyard.core.language.message import _, typed
 from tuneyard.core.weights.adapter_files import PREFIX, ChangedModule, Shape, open_weight_files
 from tuneyard.core.weights.tensors import Weights
 
@@ -79,7 +78,7 @@ def check_names(path: Path, names: Iterable[str]) -> None:
                 name=name,
                 cause=cause,
                 plain=plain,
-                rename_command=shlex.join(rename_command(path.parent)),
+                rename_command=typed(rename_command(path.parent)),
             )
         )
 
@@ -135,7 +134,7 @@ def misnaming(
         return ""
     for path, other in in_base.items():
         if path != other:
-            command = shlex.join(rename_command(folder, str(base)))
+            command = typed(rename_command(folder, str(base)))
             return _(
                 "{path} is called {other} in {base}: trained with another class of the "
                 "model; expected the names of the base: {command}",

@@ -5,7 +5,6 @@ records, or of the row index that compile writes next to them (core/datasets/com
 """
 
 import json
-import shlex
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -17,7 +16,7 @@ from tuneyard.core.datasets.compiled import EMPTY, MANIFEST, manifest_beside, re
 from tuneyard.core.errors import ContentError, RequestError, nearest_name
 from tuneyard.core.files import check_characters, free_path, names_folder, require, sha256, text_sha256
 from tuneyard.core.files.bounded_reading import text_lines
-from tuneyard.core.language.message import _, joined, marked, relative
+from tuneyard.core.language.message import _, joined, marked, relative, typed
 from tuneyard.core.language.messages import warn
 from tuneyard.core.llamafactory.prompt import Messages, PromptAndAnswer, prompt_and_answer, refuse_media
 from tuneyard.core.records import ALPACA, Entry, format_of
@@ -168,8 +167,8 @@ def _data_file(path: Path) -> Path:
         return path
     _refuse_compiled(path)
     spec = str(free_path(Path(f"{path.stem}.yaml")))
-    init = shlex.join(["tuneyard", "data", "init", str(path), "--out", spec])
-    compile_spec = shlex.join(["tuneyard", "data", "compile", spec])
+    init = typed(["tuneyard", "data", "init", str(path), "--out", spec])
+    compile_spec = typed(["tuneyard", "data", "compile", spec])
     raise RequestError(
         _(
             "{path}: --data reads records as JSON or JSON Lines, and prompts as .txt: compile it "

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from tuneyard.adapters.model.lora import VLLM_RANKS, vllm_rank
 from tuneyard.adapters.model.weighted import WeightedAdapter
 from tuneyard.core.errors import show_value
-from tuneyard.core.language.message import _, counted, joined
+from tuneyard.core.language.message import _, counted, joined, typed
 from tuneyard.core.llamafactory.prompt import Tokenizer, find_chat_template
 from tuneyard.eval.backends.connection import TOO_LONG
 from tuneyard.eval.backends.generate import LENGTH, STOP
@@ -238,7 +238,7 @@ def above_max_lora_rank(refusal: str, parts: Sequence[WeightedAdapter]) -> str:
     fix = _("start it with --max-lora-rank {rank}", rank=lora_rank)
     if lora_rank is None:
         adapter = parts[0].adapter
-        fuse = shlex.join(adapter.fuse_words(adapter.config.base or "BASE"))
+        fuse = typed(adapter.fuse_words(adapter.config.base or "BASE"))
         fix = _(
             "vLLM's largest is {largest}: serve the fused model ({command})",
             largest=VLLM_RANKS[-1],

@@ -6,7 +6,6 @@ no adapter yet: `tuneyard recipe train` leaves started.json, `llamafactory-cli t
 
 import json
 import re
-import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from tuneyard.adapters.model.store import SAVES
 from tuneyard.core.datasets.bundled_recipes import BundledRecipe, bundled_recipes, find_recipe
 from tuneyard.core.errors import ContentError
 from tuneyard.core.files import JsonObject
-from tuneyard.core.language.message import _
+from tuneyard.core.language.message import _, typed
 from tuneyard.core.training.training_run import (
     CHECKPOINT,
     STARTED,
@@ -103,7 +102,7 @@ def unfinished_line(folder: Path) -> str:
         "{folder}: training unfinished ({state}); `{command}` {effect}",
         folder=folder,
         state=state,
-        command=shlex.join(command),
+        command=typed(command),
         effect=effect,
     )
 

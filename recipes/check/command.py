@@ -15,7 +15,7 @@ import click
 from tuneyard.core.cli.main import cli_command, next_step, same_options
 from tuneyard.core.errors import SHOWN, ContentError, Problem, RequestError, by_code
 from tuneyard.core.errors.problem_codes import guide
-from tuneyard.core.language.message import _, joined, message_of, ngettext
+from tuneyard.core.language.message import _, joined, message_of, ngettext, typed
 from tuneyard.core.language.messages import print_json, say
 from tuneyard.core.text.secrets import public_words
 from tuneyard.recipes.check.checked import ask_check, not_checked, quick_check
@@ -97,9 +97,9 @@ def _after_check(path: Path, options: CheckOptions) -> str:
     """The next command: a plan for GPUs, or the training. A plan needs the model's config and tokenizer."""
     words = [str(path), *public_words(options.overrides)]
     if not options.target.gpus:  # plan estimates GPUs
-        return shlex.join(["tuneyard", "recipe", "train", *words])
+        return typed(["tuneyard", "recipe", "train", *words])
     options_of_plan = same_options("--model", "--for", "--trust-remote-code")
-    plan = shlex.join(["tuneyard", "recipe", "plan", *words, *options_of_plan])
+    plan = typed(["tuneyard", "recipe", "plan", *words, *options_of_plan])
     model = str(read_recipe(path, options.overrides).settings.get("model_name_or_path"))
     if options.model is None and not may_be_here(model):
         fetch = shlex.join(["hf", "download", model, "--include", "*.json"])

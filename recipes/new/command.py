@@ -17,7 +17,7 @@ from tuneyard.core.cli.main import cli_command, next_step, same_options
 from tuneyard.core.errors import ContentError, Problem, RequestError, summarise
 from tuneyard.core.files import check_writable, no_folder, write_text
 from tuneyard.core.files.scratch import scratch_folder
-from tuneyard.core.language.message import _, counted, joined, marked
+from tuneyard.core.language.message import _, counted, joined, marked, typed
 from tuneyard.core.language.messages import say
 from tuneyard.core.llamafactory.template_choice import TemplateChoice
 from tuneyard.recipes.check.checked import Checked, ask_check, quick_check
@@ -258,7 +258,7 @@ def _untrainable(name: str, rows: Rows) -> str:
         row, reason = rows.problems[0]
         if row:
             reason = _("row {row}: {reason}", row=row, reason=reason)
-    verify = shlex.join(["tuneyard", "data", "verify", name, *same_options("--dataset-dir")])
+    verify = typed(["tuneyard", "data", "verify", name, *same_options("--dataset-dir")])
     return _(
         "{name}: no row can be trained on: {reason}; {command}",
         name=name,

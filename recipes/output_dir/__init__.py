@@ -6,7 +6,6 @@ Two runs are the same if the `inputs` in training.json are equal. Versions, time
 
 import itertools
 import platform
-import shlex
 import zipfile
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
@@ -18,7 +17,7 @@ from tuneyard.core.errors import ContentError, show_value
 from tuneyard.core.files import files_of, names_folder, read_object, sha256, versions
 from tuneyard.core.files.bounded_reading import read_text, refuse_pipe
 from tuneyard.core.installation.checkout import version
-from tuneyard.core.language.message import _, joined, relative, with_texts
+from tuneyard.core.language.message import _, joined, relative, typed, with_texts
 from tuneyard.core.language.messages import say
 from tuneyard.core.text.secrets import public_settings
 from tuneyard.core.training.parent_adapters import ADAPTERS, adapter_hashes
@@ -222,7 +221,7 @@ def command_to_resume(recipe: Recipe) -> str:
     for path, flaw in checkpoints(recipe.output_dir).items():
         if not flaw:
             options = [*recipe.overrides, "overwrite_output_dir=false", f"resume_from_checkpoint={path}"]
-            return shlex.join(["llamafactory-cli", "train", str(recipe.path), *options])
+            return typed(["llamafactory-cli", "train", str(recipe.path), *options])
     return ""
 
 

@@ -2,7 +2,6 @@
 
 import netrc
 import os
-import shlex
 import time
 from contextlib import ExitStack
 from datetime import UTC, datetime
@@ -19,7 +18,7 @@ from tuneyard.core.errors.problem_codes import guide
 from tuneyard.core.files import make_folder, reserved, write_json, write_text
 from tuneyard.core.files.links import refuse_links_in
 from tuneyard.core.files.temporaries import locked
-from tuneyard.core.language.message import _
+from tuneyard.core.language.message import _, typed
 from tuneyard.core.language.messages import say
 from tuneyard.core.llamafactory.prompt.token_weights import weights_file
 from tuneyard.core.training.training_run import STARTED, TRAINING
@@ -190,7 +189,7 @@ def _reserve(
             differs, grown = changed_inputs(output_dir, inputs), changed_world_size(output_dir, world)
             if not differs and grown and not force:
                 words = dict.fromkeys([*recipe.overrides, f"output_dir={output_dir}"])
-                command = shlex.join(["tuneyard", "recipe", "train", str(recipe.path), *words, "--force"])
+                command = typed(["tuneyard", "recipe", "train", str(recipe.path), *words, "--force"])
                 raise ContentError(
                     _(
                         "{path} was trained with {difference}: other steps; take as many processes as "

@@ -182,7 +182,7 @@ OWN = {  # the readers themselves, files of the package, of the system, and of t
     "core/files/bounded_reading.py", "tuneyard/demo.py", "core/cli/main.py",
     "core/datasets/bundled_recipes.py",
     "core/drawing/page.py", "core/execution/machine_limits.py", "core/installation/checkout.py",
-    "core/cli/doctor.py", "core/language/messages.py", "core/weights/class_defaults.py",
+    "core/cli/doctor.py", "core/cli/explain.py", "core/weights/class_defaults.py",
     "recipes/llamafactory/cache.py", "recipes/machine/hardware.py", "compiler/spec/file.py",
     "compiler/write/record_file.py",
 }  # fmt: skip
