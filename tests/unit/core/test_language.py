@@ -93,7 +93,7 @@ def test_tables_and_problems_of_the_first_steps_are_chinese(in_china: Path) -> N
     Path("mine.csv").write_text("评论,情感,编号\n好,1,1\n")
     assert "  需重新编译：数据源 mine.csv 有改动" in invoke(data, "list").output
     wrong = invoke(data, "compile", "qa", "--source", "mine.csv").output
-    assert "没有所需的列：找到 " in wrong and ' 或 "query" 或 ' in wrong and "丢弃 1（缺少该列 1）" in wrong
+    assert "没有这一列：有 " in wrong and ' 或 "query" 或 ' in wrong and "丢弃 1（缺少该列 1）" in wrong
     registry = Path("lf/dataset_info.json")
     registry.parent.mkdir()
     registry.write_text('{"identity": {"file_name": "identity.json"}}')
