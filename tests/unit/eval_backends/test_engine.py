@@ -206,7 +206,7 @@ def test_an_adapter_gets_the_tokens_and_the_ends_of_its_training(asked, nli, tin
     rows = read_json(tiny_model / "config.json")["vocab_size"]
     expected = sorted({base_end, *(number for number in [tokenizer.eos_token_id] if number < rows)})
     assert (len(expected) == 1) == (end == "<|beyond|>")
-    nli("--mode", "generate", "--adapter", f"one={adapter}")
+    nli("--mode", "generate", "--check-generate", 5, "--adapter", f"one={adapter}")
     (made,) = asked
     base, one = (sampling[0] for _, sampling, _ in (made.calls[1], made.calls[3]))
     assert (base.stop_token_ids, one.stop_token_ids) == ([base_end], expected)
@@ -218,7 +218,7 @@ def test_an_adapter_gets_the_tokens_and_the_ends_of_its_training(asked, nli, tin
 def test_the_same_ids_are_asked_greedily_of_the_base_and_of_both_adapters(
     asked, nli, tmp_path, model
 ) -> None:
-    out = nli("--mode", "generate", "--max-new-tokens", 7, *adapters_of(tmp_path))
+    out = nli("--mode", "generate", "--check-generate", 5, "--max-new-tokens", 7, *adapters_of(tmp_path))
     (made,) = asked
     assert made.options == {**FEWEST, "enable_lora": True, "max_loras": 2, "max_lora_rank": 16}
     by_choice, base, _, one, _, two = made.calls  # each model's answers are checked by choice first
