@@ -111,7 +111,9 @@ def _payload(loaded_dataset: LoadedDataset, settings: Settings, page_rows: PageR
     )
     if verdict.audit:
         payload.model = Path(str(settings["model_name_or_path"])).name
-        payload.template = str(settings.get("template") or OWN_TEMPLATE)
+        payload.template = OWN_TEMPLATE
+        if settings.get("template"):
+            payload.template = str(settings["template"])
         payload.cutoff_len = verdict.cutoff
         audit, lengths = verdict.audit, verdict.audit.lengths  # of all rows, in tokens
         payload.tokens = audit.uncut

@@ -118,7 +118,7 @@ def _setup(payload: ViewPayload) -> list[tuple[str, str]]:
     if payload.model:
         setup += [
             (tr("Model"), payload.model),
-            ("template", tr(payload.template)),
+            ("template", translated(payload.template)),
             ("stage", payload.stage),
             ("cutoff_len", f"{payload.cutoff_len:,}"),
         ]

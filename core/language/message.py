@@ -11,6 +11,7 @@ import gettext
 import shlex
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from string import Formatter
 from typing import Self
 
 from tuneyard.core.language.han import closed_up
@@ -42,8 +43,14 @@ class Message(str):
         return message
 
     def with_values(self, change: Callable[[str], str]) -> "Message":
-        """The same message with each text among its values changed, also those of messages inside it."""
-        values = {name: _changed(value, change) for name, value in self.values.items()}
+        """The same message with each text among its values changed, also those of messages inside it.
+
+        A text that the template quotes by `!r` stays: its quotes have no line break and no control character.
+        """
+        values = dict(self.values)
+        for _text, name, _form, conversion in Formatter().parse(self.template):
+            if name in values and conversion != "r":
+                values[name] = _changed(self.values[name], change)
         return Message(self.template, values, self.plural, self.number)
 
     def __reduce__(self) -> tuple[object, ...]:

@@ -42,7 +42,7 @@ SAID = {
     'its mark in column "label" is null, expected true or false',
     "E323-kto-text-tags": 'its mark in column "label" is "',
     "E434-kto-untagged": "E434 stage: found kto, and alpaca holds plain answers, neither pairs nor marked",
-    "E434-sft-judged": "E434 stage: found sft, and judged holds answers marked as wanted or not",
+    "E434-sft-judged": "E434 stage: found sft, and judged holds answers tagged as desirable or not",
     "E434-sft-pairs": "E434 stage: found sft, and pairs holds preference pairs",
     "E323-mixed-answer": "/mixed_answer.jsonl row 2: E323 mixed_answer: LLaMA-Factory cannot read it: column "
     '"output" holds 5, another kind of value than in the rows above',

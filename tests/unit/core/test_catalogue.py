@@ -164,6 +164,13 @@ def test_what_is_joined_stays_a_message() -> None:
     assert isinstance(shorter, Message) and shorter == "1 row\n1 ROW"
 
 
+def test_a_line_break_of_a_value_is_escaped_once() -> None:
+    """Also where the template quotes the value, which escapes it already."""
+    message = _("found {text!r}, expected {other}", text="a\n\x1b", other="b\nc")
+    line = Problem("E104", "a.jsonl:1", message).line()
+    assert line == "a.jsonl:1: E104: found 'a\\n\\x1b', expected b\\nc"
+
+
 def test_a_path_below_the_folder_is_written_from_there(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
