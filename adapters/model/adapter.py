@@ -445,7 +445,7 @@ def _wrong_expressions(raw: dict[str, Any]) -> Iterator[str]:
 
 def raise_together(problems: Iterable[str], place: object, fix: str = "") -> None:
     """`ContentError` with all problems of a file, one a line, if there are any, and the `fix` of them all."""
-    where = relative(str(place))
+    where = relative(place)
     lines = [_("{place}: {problem}", place=where, problem=problem) for problem in problems]
     if len(lines) > SHOWN:
         lines[SHOWN:] = [_("… and {number} more", number=len(lines) - SHOWN)]

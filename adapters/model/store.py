@@ -109,7 +109,7 @@ def kind_of(raw: Mapping[str, Any], place: object) -> type[Adapter]:
     raise ContentError(
         _(
             "{path}: peft_type {kind}: only LoRA and OFT adapters are supported: train one of them",
-            path=relative(str(place)),
+            path=relative(place),
             kind=kind_name,
         )
     )

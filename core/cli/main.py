@@ -195,7 +195,7 @@ def next_step(place: object, command: Sequence[object] | str = ()) -> None:
     if context is None or is_quiet() or context.params.get("as_json"):
         return
     if place is not None:
-        say(_("result: {place}", place=relative(str(place))), to_stderr=True)
+        say(_("result: {place}", place=relative(place)), to_stderr=True)
     if not isinstance(command, str):
         command = typed(public_words(map(str, command)))
     if command:

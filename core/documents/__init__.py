@@ -60,7 +60,7 @@ def parse_yaml(text: bytes | str, place: object) -> Yaml:
     """Parse YAML (None for an empty text). `ContentError` begins with `place` and the line."""
     import yaml
 
-    place = relative(str(place))
+    place = relative(place)
     if len(text) > MOST_BYTES:
         raise ContentError(
             _(

@@ -251,7 +251,7 @@ def wrong_value(place: object, value: object, expected: str) -> ContentError:
     return ContentError(
         _(
             "{place}: found {value}, expected {expected}",
-            place=relative(str(place)),
+            place=relative(place),
             value=show_value(value),
             expected=expected,
         )
@@ -260,7 +260,7 @@ def wrong_value(place: object, value: object, expected: str) -> ContentError:
 
 def unexpected(place: object, field: str, value: object, expected: str) -> ContentError:
     """The error for a field of another kind: `rows.jsonl:3: row: found "a", expected a number`."""
-    return wrong_value(f"{relative(str(place))}: {field}", value, expected)
+    return wrong_value(f"{relative(place)}: {field}", value, expected)
 
 
 def nearest_name(name: str, choices: Iterable[str]) -> str:

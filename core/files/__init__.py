@@ -182,7 +182,7 @@ def parse_json(
         raise ContentError(
             _(
                 "{place}: not JSON: {reason} (column {column}); {fix}",
-                place=f"{relative(str(place))}:{line + error.lineno - 1}",
+                place=f"{relative(place)}:{line + error.lineno - 1}",
                 reason=error.msg,
                 column=in_line,
                 fix=fix,
@@ -190,20 +190,20 @@ def parse_json(
         ) from error
     except DuplicateKeyError as error:
         raise ContentError(
-            _("{path}: duplicate key {key!r}: keep one", path=relative(str(place)), key=error.key)
+            _("{path}: duplicate key {key!r}: keep one", path=relative(place), key=error.key)
         ) from error
     except UnicodeDecodeError as error:
-        where = relative(str(place))
+        where = relative(place)
         if line > 1:
             where = f"{where}:{line}"
         raise ContentError(
             _("{place}: not UTF-8 at byte {byte}: save it as UTF-8", place=where, byte=error.start)
         ) from error
     except RecursionError as error:
-        where = f"{relative(str(place))}:{line}"
+        where = f"{relative(place)}:{line}"
         raise ContentError(_("{place}: nested too deep to be read", place=where)) from error
     except ValueError as error:  # Python reads whole numbers of 4,300 digits at most
-        where = f"{relative(str(place))}:{line}"
+        where = f"{relative(place)}:{line}"
         raise ContentError(_("{place}: a number of too many digits to be read", place=where)) from error
 
 
@@ -262,7 +262,7 @@ def check_characters(text: str, place: object) -> None:
         raise ContentError(
             _(
                 "{place}: half a character ({half!r}): correct the text",
-                place=relative(str(place)),
+                place=relative(place),
                 half=half,
             )
         ) from error

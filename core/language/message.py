@@ -136,8 +136,8 @@ def message_of(error: BaseException) -> str:
     return str(error)
 
 
-def relative(path: Path | str) -> str:
-    """A path below the current folder from that folder on, any other as it is."""
+def relative(path: object) -> str:
+    """A path, or a place that begins with one, below the current folder from there on; any other as it is."""
     try:
         folder = f"{Path.cwd()}/"
     except FileNotFoundError:  # deleted, maybe while the command ran
@@ -170,7 +170,7 @@ def _typed_word(word: object) -> str:
     name, equals, value = str(word).partition("=")
     if equals and not name.startswith("/"):
         return f"{name}={relative(value)}"
-    return relative(str(word))
+    return relative(word)
 
 
 def _shown(value: object) -> object:

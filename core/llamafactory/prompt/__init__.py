@@ -190,7 +190,7 @@ def default_name(names: Collection[str], place: object) -> str:
                 "{place}: several chat templates ({names}), expected one with the name "
                 "{default}; write the template of the training into chat_template.jinja, or name "
                 "LLaMA-Factory's with --template NAME",
-                place=relative(str(place)),
+                place=relative(place),
                 names=joined(names),
                 default=DEFAULT_TEMPLATE,
             )
