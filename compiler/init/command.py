@@ -51,6 +51,7 @@ from tuneyard.core.language.message import (
     _,
     counted,
     joined,
+    marked,
     message_of,
     translated,
     translated_template,
@@ -69,6 +70,8 @@ SIGNED_VERDICTS = _(
     "`verdict` of `source:`"
 )
 LONGEST = 400  # characters of a text that are shown
+SPEAKERS = {"user": _("user"), "assistant": _("assistant"), "system": _("system")}
+PAIR_LINES = {"chosen": marked("  chosen: {text}"), "rejected": marked("  rejected: {text}")}
 WARNINGS_OF_ROWS = {
     EMPTY_ANSWER: (("answer", "answers"), _("are empty, or a word for that")),
     TEMPLATE_TOKEN: (("example", "examples"), _("contain a token of a chat template, learned as text")),
@@ -351,13 +354,17 @@ def _example(number: int, row: KeptRow) -> Iterator[str]:
     entry = entry_of(row.spec, output, output.file)
     conversation = prompt_and_answer(record, entry, location)
     for message in conversation.messages:
-        yield _("  {role}: {text}", role=message["role"], text=_short(message["content"]))
+        yield _(
+            "  {role}: {text}",
+            role=SPEAKERS.get(message["role"], message["role"]),
+            text=_short(message["content"]),
+        )
     if PAIR[0] not in record:
         yield _("  answer: {text}", text=_short(conversation.answer))
         return
     for number, name in enumerate(PAIR):
         answer = prompt_and_answer(record, entry, location, answer=number).answer
-        yield _("  {role}: {text}", role=name, text=_short(answer))
+        yield _(PAIR_LINES[name], text=_short(answer))
 
 
 def _short(text: str) -> str:
