@@ -202,6 +202,19 @@ def next_step(place: object, command: Sequence[object] | str = ()) -> None:
         say(_("next: {command}", command=command), to_stderr=True)
 
 
+def up_to_date(place: object, command: Sequence[object] | str = ()) -> None:
+    """End a command that has nothing to do: say that the result at `place` is current, and print what is next.
+
+    A command calls this if the state of its request is current, and ends with 0. With `--json` nothing is
+    printed: the command prints the object of its result.
+    """
+    context = click.get_current_context(silent=True)
+    if context is not None and context.params.get("as_json"):
+        return
+    say(_("{path}: up to date", path=relative(place)))
+    next_step(None, command)
+
+
 def is_quiet() -> bool:
     """True if the running command has `-q`."""
     context = click.get_current_context(silent=True)

@@ -18,7 +18,7 @@ from tests.unit.adapters.make import base_tensors, factors, make, make_base
 from tools import reference
 from tuneyard.cli import cli
 from tuneyard.compiler.init.recipe_command import next_recipe
-from tuneyard.core.cli.main import TuneyardCommand, next_step, same_options
+from tuneyard.core.cli.main import TuneyardCommand, next_step, same_options, up_to_date
 from tuneyard.core.datasets import DEFAULT_FOLDER, REGISTRY
 from tuneyard.recipes.recipe import read_recipe
 from tuneyard.recipes.train.command import after_training
@@ -219,6 +219,27 @@ def test_the_same_options_are_those_of_the_command_line() -> None:
         "next: tuneyard --source 'a b' --source c --dataset-dir d --no-duplicates --strict",
     ]
     assert invoke(command).stderr.splitlines() == ["result: out dir", "next: tuneyard"]
+
+
+@pytest.mark.parametrize(
+    ("words", "stdout", "stderr"),
+    [
+        ((), ["out/rte: up to date"], ["next: tuneyard adapter show out/rte"]),
+        (["-q"], ["out/rte: up to date"], []),
+        (["--json"], [], []),
+    ],
+)
+def test_a_command_with_nothing_to_do_says_so(
+    words: list[str], stdout: list[str], stderr: list[str], working_folder: Path
+) -> None:
+    @click.command(cls=TuneyardCommand)
+    @click.option("--json", "as_json", is_flag=True)
+    def command(**_options: object) -> None:
+        place = working_folder / "out/rte"
+        up_to_date(place, ["tuneyard", "adapter", "show", Path("out/rte")])
+
+    ended = invoke(command, *words)
+    assert (ended.stdout.splitlines(), ended.stderr.splitlines()) == (stdout, stderr)
 
 
 def test_paths_below_the_folder_are_written_from_it(working_folder):
