@@ -203,7 +203,7 @@ def next_step(place: object, command: Sequence[object] | str = ()) -> None:
 
 
 def up_to_date(place: object, command: Sequence[object] | str = ()) -> None:
-    """End a command that has nothing to do: say that the result at `place` is current, and print what is next.
+    """End a command that has nothing to do: its result at `place` is current. Print this, and what is next.
 
     A command calls this if the state of its request is current, and ends with 0. With `--json` nothing is
     printed: the command prints the object of its result.
