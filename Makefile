@@ -109,7 +109,7 @@ stages: .venv/.dev ## every stage with every method, for the table in docs/recip
 lint: .venv/.dev ## ruff and mypy --strict
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
-	$(PY) -m mypy --strict tuneyard samples/generate.py tools
+	$(PY) -m mypy --strict tuneyard samples/generate.py tools testing
 
 bench: .venv/.dev ## ratios against the plain way, measured in one run on this machine
 	$(PY) -m tools.bench

@@ -19,7 +19,9 @@ from typing import TYPE_CHECKING, Any
 import click
 import pytest
 
+from testing.real_data import DATA, TOKENIZERS, folder_of
 from tests import messages
+from tests.real_data import line_of_skipped
 from tests.tiny import make_tiny
 from tuneyard.core.cli.run import run_command
 
@@ -60,7 +62,6 @@ LONGEST_FIRST = (
     "cli/test_adapters.py",
 )
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-REAL = Path(os.environ.get("TUNEYARD_DATA", ROOT.parent / "shared/data"))
 OFFLINE = {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
 IMPORTED = ("torch", "transformers", "peft", "datasets", "matplotlib.pyplot", "scipy.stats", "llamafactory")
 """What takes longest in a command of the documents: 7 CPU seconds, and 11 for LLaMA-Factory."""
@@ -104,7 +105,20 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     if config.getoption("regenerate") and config.getoption("numprocesses", None):
         raise pytest.UsageError("--regenerate writes one file: leave -n out")
+    try:
+        for variable in (DATA, TOKENIZERS):
+            folder_of(variable)
+    except ValueError as error:
+        raise pytest.UsageError(str(error)) from error
     config.pluginmanager.register(messages.Comparison(config), messages.Comparison.NAME)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say in one line that tests of real data did not run."""
+    reports = terminalreporter.stats.get("skipped", [])
+    line = line_of_skipped(report.longrepr[2] for report in reports)
+    if line:
+        terminalreporter.write_line(line, yellow=True)
 
 
 @pytest.hookimpl(wrapper=True)
@@ -206,14 +220,6 @@ def working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty folder, in which the test runs."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
-
-
-@pytest.fixture(scope="session")
-def real_data() -> Path:
-    """The folder of real public data; tests that need it skip where it is absent."""
-    if not REAL.is_dir():
-        pytest.skip(f"no real data at {REAL}")
-    return REAL
 
 
 @pytest.fixture(scope="session")

@@ -10,6 +10,7 @@ import pytest
 from tests.cli import scoring
 from tests.cli.scoring import call, predictions
 from tests.json_files import read_json, write_lines
+from tests.real_data import real_path
 from tests.serving import Quiet, local_server, serving
 from tuneyard.core.errors import ContentError
 from tuneyard.eval.datasets.dataset import read_datasets
@@ -115,7 +116,7 @@ def test_bad_data_is_refused_before_anything_is_asked(tmp_path, refused, content
         "qa/gsm8k_test.jsonl",
     ],
 )
-def test_the_documents_three_layouts_are_read_as_they_stand(real_data, name) -> None:
-    (questions,) = read_datasets((), (real_data / name,))
+def test_the_documents_three_layouts_are_read_as_they_stand(name) -> None:
+    (questions,) = read_datasets((), (real_path(name),))
     check_references(questions)
     assert all(talk.messages[-1]["content"] for talk in questions.conversations)

@@ -17,16 +17,16 @@ from typing import Any
 
 import pytest
 
+from testing.real_data import QWEN, TOKENIZERS
 from tests.conftest import OFFLINE, ROOT
 from tests.forks import Forks
 from tests.integration.recipes_stages import write_recipes
 from tests.json_files import read_json, write_json, write_lines
 from tests.processes import is_free, wait_until
+from tests.real_data import real_path
 from tests.tiny import make_narrow
 from tests.unit.recipes.make import write_recipe
 from tuneyard.core.files import sha256
-
-QWEN = Path(os.environ.get("TUNEYARD_TOKENIZERS", ROOT.parent / "shared" / "tokenizers")) / "qwen2.5"
 
 
 @dataclass
@@ -228,14 +228,13 @@ def train(forks: Forks) -> Callable[..., str]:
     return run
 
 
-@pytest.fixture(scope="module", params=["tiny", "qwen2.5"])
+@pytest.fixture(scope="module", params=["tiny", QWEN])
 def loaded_tokenizer(request: pytest.FixtureRequest, tiny_model: Path) -> Any:
     """The tiny model's tokenizer, and that of Qwen2.5."""
     from transformers import AutoTokenizer
 
-    if request.param == "qwen2.5" and not QWEN.is_dir():
-        pytest.skip(f"no tokenizer at {QWEN}")
-    return AutoTokenizer.from_pretrained(tiny_model if request.param == "tiny" else QWEN)
+    folder = tiny_model if request.param == "tiny" else real_path(QWEN, TOKENIZERS)
+    return AutoTokenizer.from_pretrained(folder)
 
 
 @pytest.fixture

@@ -20,9 +20,10 @@ from typing import NamedTuple
 import pytest
 import yaml
 
-from tests.conftest import REAL, ROOT
+from tests.conftest import ROOT
 from tests.forks import Forks
 from tests.integration.conftest import Checkout, copy_tracked_files, made_once
+from tests.real_data import real_path
 from tools import reference
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(2700)]
@@ -117,9 +118,7 @@ def test_the_commands_of_a_page_run(checkout: Checkout, page: Path) -> None:
 
 
 def test_the_commands_in_a_llamafactory_folder_find_what_is_shown(checkout: Checkout, tmp_path: Path) -> None:
-    if not (REAL / "lf").is_dir():
-        pytest.skip(f"no real data at {REAL}")
-    shutil.copytree(REAL / "lf", tmp_path / "lf")
+    shutil.copytree(real_path("lf"), tmp_path / "lf")
     (tmp_path / "lf").chmod(0o755)  # the original may be read-only, and `data view` writes its page
     page = (ROOT / "README.md").read_text(encoding="utf-8")
     of_this = [step.command for step in commands(ROOT / "README.md") if step.where == "lf"]

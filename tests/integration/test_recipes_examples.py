@@ -17,10 +17,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import REAL, ROOT
+from testing.real_data import DATA, find
+from tests.conftest import ROOT
 from tests.integration.recipes_examples import PLANNED, make_models, quick_findings
 from tests.json_files import read_json
 from tests.messages import golden_text
+from tests.real_data import real_path
 
 pytestmark = pytest.mark.timeout(2400)  # the first slow test waits for the answers about all examples
 EXAMPLES = sorted((ROOT / "tests/examples/recipes").glob("*/*.yaml"))
@@ -28,10 +30,12 @@ GOOD = [path for path in EXAMPLES if path.parent.name == "good"]
 BAD = [path for path in EXAMPLES if path.parent.name == "bad"]
 STANDS_FOR = re.compile(rb"# stands for: (.{20,})\n")
 LEAST_CAUSES = LEAST_GOOD = 100
+LLAMAFACTORY = find(DATA, "lf")
+"""LLaMA-Factory's example recipes and their data, None without real data."""
 THEIRS = [
     path
-    for path in sorted((REAL / "lf/examples").glob("*/**/*.yaml"))
-    if path.is_relative_to(REAL / "lf/examples/extras") or path.parent.name.startswith("train_")
+    for path in sorted(LLAMAFACTORY.glob("examples/*/**/*.yaml") if LLAMAFACTORY else ())
+    if path.is_relative_to(LLAMAFACTORY / "examples/extras") or path.parent.name.startswith("train_")
     if path.stem != "tokens_cfg"  # a list of tokens
 ]
 EXPECTED = ROOT / "tests/golden/recipes/llamafactory_examples.json"
@@ -105,9 +109,9 @@ def prepared(folder: Path, model: Path) -> Path:
     clone = folder / "clone"
     shutil.copytree(ROOT / "tests/examples/recipes", clone / "tests/examples/recipes")
     (clone / "README.md").touch()  # the output folder of an example
-    if (REAL / "lf/data").is_dir():
-        (folder / "data").symlink_to(REAL / "lf/data")
-        (folder / "examples").symlink_to(REAL / "lf/examples")
+    if LLAMAFACTORY is not None:
+        (folder / "data").symlink_to(LLAMAFACTORY / "data")
+        (folder / "examples").symlink_to(LLAMAFACTORY / "examples")
     make_models(folder, str(model))
     return folder
 
@@ -257,14 +261,14 @@ def findings_of_theirs(theirs: dict[str, dict], folder: Path) -> dict[str, dict]
     for path, outcome in theirs.items():
         unchecked = [line.replace(str(folder), "FOLDER") for line in outcome["unchecked"]]
         codes = sorted(re.search(r"[EWN]\d{3}", line)[0] for line in outcome["lines"])
-        name = str(Path(path).relative_to(REAL / "lf/examples"))
+        name = str(Path(path).relative_to(LLAMAFACTORY / "examples"))
         findings[name] = {"codes": " ".join(codes), "not checked": unchecked}
     return findings
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not THEIRS, reason="LLaMA-Factory's examples are not here")
 def test_the_examples_of_llamafactory(request, prepared_folder, outcomes):
+    real_path("lf/examples")
     theirs = {path: each for path, each in outcomes.items() if Path(path.removesuffix(" tiny")) in THEIRS}
     assert not [path for path, outcome in theirs.items() if outcome["crashed"]]
     findings = findings_of_theirs(theirs, prepared_folder)

@@ -14,6 +14,7 @@ from PIL import Image
 from tests.conftest import ROOT
 from tests.json_files import write_json
 from tests.messages import printed_line, raises
+from tests.real_data import real_path
 from tests.tiny import make_seeing
 from tuneyard.compiler.engine.request import CompileRequest
 from tuneyard.compiler.inspect.template import seen_by_model
@@ -424,8 +425,8 @@ def test_a_row_that_the_template_cannot_write_is_named(sets):
 
 
 @pytest.mark.parametrize(("language", "calls", "results"), [("en", 211, 211), ("zh", 216, 216)])
-def test_llamafactorys_own_tool_data(sets, real_data, tmp_path, language, calls, results):
-    source = real_data / "lf/data" / f"glaive_toolcall_{language}_demo.json"
+def test_llamafactorys_own_tool_data(sets, tmp_path, language, calls, results):
+    source = real_path(f"lf/data/glaive_toolcall_{language}_demo.json")
     request = CompileRequest(sources=(str(source),), out=tmp_path / "out", reject=True)
     report = compile_spec(load_spec("messages"), request)
     assert (report.read, report.rejected) == (300, 0 if language == "en" else 2)

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.conftest import REAL
+from testing.real_data import DATA, QWEN, TOKENIZERS, find
 from tests.tiny import make_tiny
 from tuneyard.compiler.engine.request import CompileRequest
 from tuneyard.compiler.publish.compile import compile_spec
@@ -20,7 +20,6 @@ from tuneyard.compiler.spec.load import load_spec
 from tuneyard.compiler.verify.dataset import verify
 from tuneyard.core.datasets import read_records
 
-QWEN = REAL.parent / "tokenizers" / "qwen2.5"
 MNLI = 392_702
 
 
@@ -28,7 +27,7 @@ def main(rows: int) -> None:
     """Compile rows of MNLI (of the bundled sample where there are none), verify them, print ratios."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        model = QWEN if QWEN.is_dir() else make_tiny(folder / "model")
+        model = find(TOKENIZERS, QWEN) or make_tiny(folder / "model")
         source = make_rows(folder / "train.jsonl", rows)
         compile_spec(load_spec("mnli"), CompileRequest(sources=(f"train={source}",), out=folder / "out"))
         settings = {"model_name_or_path": str(model), "template": "qwen", "cutoff_len": 4096}
@@ -46,8 +45,7 @@ def main(rows: int) -> None:
 
 def make_rows(path: Path, rows: int) -> Path:
     """Write so many distinct rows: real pairs with a running number."""
-    real = REAL / "mnli" / "dev_matched.jsonl"
-    source = real if real.is_file() else Path("samples/mnli/train.jsonl")
+    source = find(DATA, "mnli/dev_matched.jsonl") or Path("samples/mnli/train.jsonl")
     pairs = [json.loads(line) for line in source.read_text(encoding="utf-8").splitlines()]
     pairs = [pair for pair in pairs if pair["label"] != "-"]
     with path.open("w", encoding="utf-8") as file:

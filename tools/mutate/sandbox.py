@@ -84,7 +84,6 @@ class Sandbox:
         for package in (ROOT / "tuneyard").iterdir():
             if package.is_symlink() and package.is_dir():
                 (self.copy / "tuneyard" / package.name).symlink_to(package.readlink())
-        os.environ.setdefault("TUNEYARD_DATA", str(ROOT.parent / "shared" / "data"))
         os.environ |= dict.fromkeys(("HOME", "XDG_CACHE_HOME", "TMPDIR"), str(folder))
         os.environ["OMP_NUM_THREADS"] = "1"
         for name in HEAVY:

@@ -5,8 +5,8 @@ import re
 import pytest
 from PIL import Image
 
-from tests.conftest import REAL
 from tests.messages import printed_line
+from tests.real_data import real_path
 from tuneyard.compiler.init.command import propose
 from tuneyard.compiler.spec.load import load_spec
 from tuneyard.core.language.message import translated
@@ -61,9 +61,7 @@ def test_pairs_in_the_forms_in_circulation(form, bench):
     ],
 )  # fmt: skip
 def test_llamafactorys_own_demo_files(name, kinds, bench):
-    source = REAL / "lf/data" / f"{name}.json"
-    if not source.is_file():
-        pytest.skip(f"no real data at {REAL}")
+    source = real_path(f"lf/data/{name}.json")
     spec, report = proposed(bench, source)
     assert {column.type.name for column in spec.columns} >= kinds
     assert report.kept == report.read

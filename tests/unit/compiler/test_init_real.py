@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ROOT
+from tests.real_data import real_path
 from tuneyard.compiler.init.command import propose
 from tuneyard.compiler.spec.load import load_spec
 from tuneyard.core.errors import TuneyardError
 
-DATA = ROOT.parent / "shared/data"
 PAIRS = "Pairs of texts with a judgement"
 ASKED = "Questions and answers"
 CHOICES = "Questions with choices"
@@ -78,10 +78,9 @@ def is_right(path: Path, about: str, columns: tuple[str, ...]) -> bool:
 
 @pytest.mark.slow
 def test_the_first_proposal_for_thirty_real_files() -> None:
-    if not DATA.is_dir():
-        pytest.skip("the real files are not here")
+    paths = {name: real_path(name) for name in FILES}
     assert len(FILES) == 30
-    wrong = {name for name, expected in FILES.items() if not is_right(DATA / name, *expected)}
+    wrong = {name for name, expected in FILES.items() if not is_right(paths[name], *expected)}
     print(
         f"right for {len(FILES) - len(wrong)} of {len(FILES)}; not for {', '.join(sorted(wrong)) or 'none'}"
     )

@@ -8,6 +8,7 @@ import pytest
 from tests.exams import HEAD, ROW, write_exam
 from tests.hub_server import hub_of
 from tests.messages import raises
+from tests.real_data import real_path
 from tests.unit.compiler.conftest import as_parquet
 from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.core.files import sha256
@@ -111,9 +112,10 @@ def test_subjects_are_those_named_or_those_that_are_there(tmp_path) -> None:
         choose_subjects(" ,", tmp_path)
 
 
-def test_real_subjects_are_read(real_data) -> None:
-    subjects = choose_subjects(None, real_data / "cmmlu")
-    exams = [read_exam(real_data / "cmmlu", *subject, 5) for subject in subjects.items()]
+def test_real_subjects_are_read() -> None:
+    folder = real_path("cmmlu")
+    subjects = choose_subjects(None, folder)
+    exams = [read_exam(folder, *subject, 5) for subject in subjects.items()]
     assert len(exams) == 10 and sum(len(exam.records) for exam in exams) == 1977
     assert {row.messages[0]["content"].count("答案是：") for row in exams[0].conversations} == {6}
 

@@ -6,6 +6,7 @@ import pytest
 
 from tests.conftest import Run
 from tests.json_files import write_json
+from tests.real_data import real_path
 from tests.tiny import write_adapter
 from tuneyard.core.datasets.compiled import read_row_index
 from tuneyard.core.files import sha256
@@ -15,7 +16,7 @@ from tuneyard.eval.datasets.training import trained_on
 
 
 @pytest.fixture(scope="module")
-def mnli(run: Run, real_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def mnli(run: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """MNLI's matched dev set as the bundled spec compiles it."""
     out = tmp_path_factory.mktemp("compiled")
     run(
@@ -24,7 +25,7 @@ def mnli(run: Run, real_data: Path, tmp_path_factory: pytest.TempPathFactory) ->
         "compile",
         "mnli",
         "--source",
-        f"eval={real_data}/mnli/dev_matched.jsonl",
+        f"eval={real_path('mnli/dev_matched.jsonl')}",
         "--out",
         out,
     )

@@ -1,12 +1,11 @@
 """Judgement and reason out of answers, worked by hand; figures by subtype and type."""
 
-from pathlib import Path
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.json_files import read_json
+from tests.real_data import real_path
 from tuneyard.eval.metrics.reports import Report, canonical, judge, parse_report, report_summary
 from tuneyard.eval.statistics.rates import wilson
 
@@ -89,8 +88,8 @@ def test_figures_by_subtype_and_type() -> None:
     }
 
 
-def test_every_real_reference_parses(real_data: Path) -> None:
-    reports = [r["output"] for f in (real_data / "defect/raw").glob("*.json") for r in read_json(f)]
+def test_every_real_reference_parses() -> None:
+    reports = [r["output"] for f in real_path("defect/raw").glob("*.json") for r in read_json(f)]
     assert len(reports) == 826
     for report in reports:
         judgement, reason = report["judgement"], report["reason"]
