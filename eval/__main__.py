@@ -15,10 +15,12 @@ from tuneyard.core.plugins import load
 GROUP: Literal["tuneyard.scoring_commands"] = "tuneyard.scoring_commands"
 """The entry point by which a package adds scoring commands (docs/extending.md)."""
 FOLDER = Path(__file__).parent
-COMMANDS = {
-    path.stem: f"tuneyard.eval.{path.stem}:cli" for path in FOLDER.glob("*.py") if path.stem[0] != "_"
+FILES = [path.stem for path in FOLDER.glob("*.py") if path.stem[0] != "_"]
+FOLDERS = [path.parent.name for path in FOLDER.glob("*/__main__.py")]
+COMMANDS = {name: f"tuneyard.eval.{name}:cli" for name in FILES} | {
+    name: f"tuneyard.eval.{name}.__main__:cli" for name in FOLDERS
 }
-"""The commands are the files of this folder."""
+"""A command is a file of this folder, or a folder in it that has a `__main__.py`."""
 
 
 @functools.cache

@@ -23,9 +23,9 @@ from tuneyard.core.language.message import _
 from tuneyard.core.language.messages import say
 from tuneyard.core.llamafactory.prompt import Encode, Messages
 from tuneyard.core.text.terminal import visible
-from tuneyard.eval.backends.generate import PRESETS, Sampling, choose_sampling, stream, without_thoughts
-from tuneyard.eval.datasets.prompts import trained_system
-from tuneyard.eval.metrics.answers import cut_thought
+from tuneyard.eval.data.prompts import trained_system
+from tuneyard.eval.figures.answers import cut_thought
+from tuneyard.eval.models.generate import PRESETS, Sampling, choose_sampling, stream, without_thoughts
 from tuneyard.eval.scoring.options import (
     ADAPTERS,
     Finite,
@@ -41,7 +41,7 @@ from tuneyard.eval.scoring.options import (
 )
 
 if TYPE_CHECKING:
-    from tuneyard.eval.backends.load import Model
+    from tuneyard.eval.models.load import Model
     from tuneyard.eval.scoring.candidates import Candidate
 
 Speak = Callable[[Callable[[str], None]], None]
@@ -108,7 +108,7 @@ def cli(
     if not request.model:
         raise click.UsageError(_("Missing option '--model' for a model here, or '--url' for a served one."))
     refuse_explicit(["served_model", "timeout"], _("it is for --url"))
-    from tuneyard.eval.backends.load import in_this_process
+    from tuneyard.eval.models.load import in_this_process
     from tuneyard.eval.scoring.candidates import open_models
 
     opened = open_models(request)
@@ -141,7 +141,7 @@ def _open_served(request: ScoringRequest, options: Mapping[str, Any]) -> tuple[s
     """Connect to the server: the name of its model. `RequestError` for options that it cannot take."""
     refuse_explicit(LOCAL_SAMPLING, _("OpenAI's interface does not have it: leave it out with --url"))
     refuse_explicit(LOCAL, _("it is for a model here: leave it out, or leave out --url"))
-    from tuneyard.eval.backends.open_server import connect
+    from tuneyard.eval.models.open_server import connect
 
     settings: dict[str, object] = {"max_tokens": request.max_new_tokens}
     for option in SERVED_SAMPLING:

@@ -17,12 +17,12 @@ from tuneyard.core.errors import ContentError
 from tuneyard.core.language.han import HAN
 from tuneyard.core.language.message import Message, _, counted, joined, marked
 from tuneyard.core.llamafactory.prompt import Encode, Messages, PromptAndAnswer
-from tuneyard.eval.backends import Backend
-from tuneyard.eval.backends.scorers import Fields, Refused, Scorer, TooLong, plan_answers
-from tuneyard.eval.datasets.dataset import EvalDataset
-from tuneyard.eval.metrics.answers import cut_thought, is_answered
-from tuneyard.eval.metrics.text import ngrams, words
-from tuneyard.eval.read.results import Prediction, Results
+from tuneyard.eval.data.dataset import EvalDataset
+from tuneyard.eval.figures.answers import cut_thought, is_answered
+from tuneyard.eval.figures.text import ngrams, words
+from tuneyard.eval.models import Backend
+from tuneyard.eval.models.scorers import Fields, Refused, Scorer, TooLong, plan_answers
+from tuneyard.eval.runs.results import Prediction, Results
 from tuneyard.eval.scoring.command import Declared, scoring_command
 from tuneyard.eval.scoring.options import ScoringRequest
 from tuneyard.eval.scoring.task import Job, Task, refused_warnings

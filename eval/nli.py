@@ -14,11 +14,9 @@ from tuneyard.core.cli.run import run_command
 from tuneyard.core.errors import RequestError, need, show_value, show_values
 from tuneyard.core.language.message import _, joined, marked, relative
 from tuneyard.core.language.messages import say
-from tuneyard.eval.backends import Backend
-from tuneyard.eval.backends.scorers import DIGITS, Fields, Scorer
-from tuneyard.eval.datasets.dataset import EvalDataset
-from tuneyard.eval.metrics.answers import PARSERS, is_answered, one_spelling
-from tuneyard.eval.metrics.labels import (
+from tuneyard.eval.data.dataset import EvalDataset
+from tuneyard.eval.figures.answers import PARSERS, is_answered, one_spelling
+from tuneyard.eval.figures.labels import (
     UNKNOWN,
     LabelSet,
     accuracy_line,
@@ -29,7 +27,9 @@ from tuneyard.eval.metrics.labels import (
     spellings,
     summary,
 )
-from tuneyard.eval.read.results import Prediction, Results
+from tuneyard.eval.models import Backend
+from tuneyard.eval.models.scorers import DIGITS, Fields, Scorer
+from tuneyard.eval.runs.results import Prediction, Results
 from tuneyard.eval.scoring.command import Declared, scoring_command
 from tuneyard.eval.scoring.options import (
     RescorableOption,

@@ -15,11 +15,9 @@ from tuneyard.core.language.message import _, joined
 from tuneyard.core.llamafactory.prompt import prompt_and_answer
 from tuneyard.core.llamafactory.prompt.supervision import EncodedConversation, SupervisedText, supervise
 from tuneyard.core.records import KTO_TAG, PAIR, format_of
-from tuneyard.eval.backends.likelihood import reading_answers
-from tuneyard.eval.backends.scorers import Fields, Scorer
-from tuneyard.eval.datasets.dataset import EvalDataset
-from tuneyard.eval.metrics.labels import UNKNOWN, accuracy_line
-from tuneyard.eval.metrics.preference import (
+from tuneyard.eval.data.dataset import EvalDataset
+from tuneyard.eval.figures.labels import UNKNOWN, accuracy_line
+from tuneyard.eval.figures.preference import (
     ANSWER,
     AUC,
     CHOSEN,
@@ -29,7 +27,9 @@ from tuneyard.eval.metrics.preference import (
     marked_summary,
     preference_summary,
 )
-from tuneyard.eval.read.results import BASE, PREDICTIONS, RESULTS, Prediction, Results
+from tuneyard.eval.models.likelihood import reading_answers
+from tuneyard.eval.models.scorers import Fields, Scorer
+from tuneyard.eval.runs.results import BASE, PREDICTIONS, RESULTS, Prediction, Results
 from tuneyard.eval.scoring.command import Declared, scoring_command
 from tuneyard.eval.scoring.options import ScoringRequest
 from tuneyard.eval.scoring.task import Job, Task, labelled_shares

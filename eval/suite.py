@@ -30,9 +30,9 @@ from tuneyard.core.language.message import _, joined, message_of, relative, tr
 from tuneyard.core.language.messages import say
 from tuneyard.core.language.number_format import NONE, Table, grid, percent
 from tuneyard.core.training.metrics import ACCURACY, UNKNOWN
-from tuneyard.eval import compare
 from tuneyard.eval.__main__ import cli as eval_commands
-from tuneyard.eval.read.results import (
+from tuneyard.eval.compare import __main__ as compare
+from tuneyard.eval.runs.results import (
     RESULTS,
     TABLE,
     TABLE_JSON,
@@ -127,9 +127,9 @@ def report_steps(request: ScoringRequest, steps: Mapping[str, PlannedStep], mode
 
     The next command is then that of the comparison, if all steps recommend the same model.
     """
-    from tuneyard.eval.read.find import ScoredRunSource
-    from tuneyard.eval.show.html import Page
-    from tuneyard.eval.show.setup import next_command
+    from tuneyard.eval.report.html import Page
+    from tuneyard.eval.report.setup import next_command
+    from tuneyard.eval.runs.find import ScoredRunSource
 
     figures: Figures = {}
     judged: list[ScoredRunSource] = []
@@ -167,7 +167,7 @@ def figures_of(
     out: Path, model: str, results_by_dataset: Mapping[str, Mapping[str, Any]]
 ) -> dict[str, Mapping[str, Any]]:
     """Everything in results.json that has an interval. Of CMMLU, the average over subjects alone."""
-    from tuneyard.eval.cmmlu import AVERAGE, SCORES
+    from tuneyard.eval.cmmlu.__main__ import AVERAGE, SCORES
 
     if (out / SCORES).is_file():
         scores: dict[str, Any] = read_object(out / SCORES)

@@ -16,11 +16,10 @@ from tuneyard.core.errors import ContentError, RequestError, need
 from tuneyard.core.files import write_json
 from tuneyard.core.language.message import _, counted, joined, ngettext
 from tuneyard.core.llamafactory.prompt.supervision import SupervisedText, supervise, supervise_text
-from tuneyard.eval.backends import Backend
-from tuneyard.eval.backends.scorers import Fields, Scorer
-from tuneyard.eval.datasets.dataset import EvalDataset
-from tuneyard.eval.metrics.answers import cut_thought
-from tuneyard.eval.metrics.text import (
+from tuneyard.eval.data.dataset import EvalDataset
+from tuneyard.eval.data.held_out import held_out_rows
+from tuneyard.eval.figures.answers import cut_thought
+from tuneyard.eval.figures.text import (
     CHARACTERS,
     JIEBA,
     TOKENIZERS,
@@ -30,7 +29,9 @@ from tuneyard.eval.metrics.text import (
     read_figures,
     tokenizer_name,
 )
-from tuneyard.eval.read.results import METRICS, PREDICTIONS, Prediction, Results
+from tuneyard.eval.models import Backend
+from tuneyard.eval.models.scorers import Fields, Scorer
+from tuneyard.eval.runs.results import METRICS, PREDICTIONS, Prediction, Results
 from tuneyard.eval.scoring.command import Declared, scoring_command
 from tuneyard.eval.scoring.options import (
     Finite,
@@ -42,7 +43,6 @@ from tuneyard.eval.scoring.options import (
 )
 from tuneyard.eval.scoring.task import NO_TEXT, Job, Task
 from tuneyard.eval.statistics.rates import Mean
-from tuneyard.eval.statistics.selection import held_out_rows
 
 BY_TOKEN = ("ids", "token_losses")
 """Fields of a scorer that go to token_losses.jsonl."""

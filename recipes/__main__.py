@@ -4,7 +4,7 @@ from tuneyard.core.cli.main import LazyGroup
 from tuneyard.core.cli.run import run_command
 
 COMMANDS = {
-    name: f"tuneyard.recipes.{name}.command:command"
+    name: f"tuneyard.recipes.{name}.__main__:command"
     for name in ("new", "check", "plan", "train", "best", "sweep", "base")
 }
 cli = LazyGroup(

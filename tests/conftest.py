@@ -27,7 +27,7 @@ from tuneyard.core.cli.run import run_command
 
 if TYPE_CHECKING:
     from tests.forks import Forks
-    from tuneyard.eval.backends.load import Model
+    from tuneyard.eval.models.load import Model
 
 # A run started in the background ignores SIGINT and would hand that on to every program that a test starts.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -282,7 +282,7 @@ def here(monkeypatch: pytest.MonkeyPatch, own_folder: Path) -> Iterator[Here]:
 @pytest.fixture
 def without_plots(monkeypatch: pytest.MonkeyPatch) -> None:
     """Compare without drawing, for tests of tables and texts: each plot takes 0.2 s."""
-    monkeypatch.setattr("tuneyard.eval.show.plots.draw_plots", lambda *_: [])
+    monkeypatch.setattr("tuneyard.eval.report.plots.draw_plots", lambda *_: [])
 
 
 @pytest.fixture
@@ -323,7 +323,7 @@ def model(tiny_model: Path) -> "Model":
     """The tiny model, loaded on one thread: more cost more than they help at this size."""
     import torch
 
-    from tuneyard.eval.backends.load import load_model
+    from tuneyard.eval.models.load import load_model
 
     torch.set_num_threads(1)
     return load_model(tiny_model, "fp32")

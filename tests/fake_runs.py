@@ -12,16 +12,16 @@ import jsonschema_rs
 
 from tests.conftest import ROOT
 from tests.json_files import read_json, write_json, write_lines
-from tuneyard.eval.compare import MOST_ERRORS
+from tuneyard.eval.compare.__main__ import MOST_ERRORS
 from tuneyard.eval.judge import ask, sections
 from tuneyard.eval.judge.ask import ComparedRuns
 from tuneyard.eval.judge.conclusions import Comparison, Section
-from tuneyard.eval.read.find import parse_source, read_scored_runs
-from tuneyard.eval.read.scored_run import ScoredRun
-from tuneyard.eval.show import plots
-from tuneyard.eval.show.html import Page, render
-from tuneyard.eval.show.tables import document
-from tuneyard.eval.show.verdict import decision, notes
+from tuneyard.eval.report import plots
+from tuneyard.eval.report.html import Page, render
+from tuneyard.eval.report.tables import document
+from tuneyard.eval.report.verdict import decision, notes
+from tuneyard.eval.runs.find import parse_source, read_scored_runs
+from tuneyard.eval.runs.scored_run import ScoredRun
 
 VALID = jsonschema_rs.validator_for(read_json(ROOT / "core/schemas/comparison.json")).is_valid
 VERSION = {"tuneyard": "0.1.0"}

@@ -8,7 +8,7 @@ reviews. `golden_text` compares a text with the entry of its test there. (Messag
 docs/problems.md, help texts in docs/reference.md, and tests compare both.) After a change of wording, rewrite
 the entries of the tests that you run, and read the diff:
 
-    .venv/bin/python -m pytest --regenerate tests/unit/eval_show/test_verdict.py
+    .venv/bin/python -m pytest --regenerate tests/unit/eval_report/test_verdict.py
 """
 
 import difflib

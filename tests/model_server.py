@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from tests.label_server import Answer, StandIn
-from tuneyard.eval.backends.load import Model
+from tuneyard.eval.models.load import Model
 
 COMPUTED: dict[tuple[Any, ...], Any] = {}
 """Log-probabilities by model and ids: the tests ask the same models about the same rows again and again."""

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tuneyard.eval.read.results import PredictionLog
+from tuneyard.eval.runs.results import PredictionLog
 
 
 class Killed(BaseException):

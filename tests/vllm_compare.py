@@ -14,7 +14,7 @@ from tests.conftest import ROOT
 from tests.json_files import write_json
 from tests.tiny import make_tiny, write_adapter
 from tuneyard.eval import nli
-from tuneyard.eval.read.results import PREDICTIONS
+from tuneyard.eval.runs.results import PREDICTIONS
 
 VLLM = Path(os.environ.get("TUNEYARD_VLLM", ROOT / ".venv-vllm")) / "bin/python"
 needs_vllm = pytest.mark.skipif(not VLLM.exists(), reason=f"no vLLM in {VLLM.parent.parent}")

@@ -12,7 +12,7 @@ from typing import Any
 
 from tuneyard.core.errors import ResumableError
 from tuneyard.eval import nli
-from tuneyard.eval.backends import engine
+from tuneyard.eval.models import engine
 from tuneyard.eval.scoring import candidates
 
 load_engine, prepare = engine.load_engine, engine.Engine.prepare

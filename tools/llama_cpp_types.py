@@ -20,10 +20,10 @@ from pathlib import Path
 
 import numpy as np
 
-from tuneyard.eval.backends.load import Model, load_gguf, load_model
-from tuneyard.eval.datasets.dataset import read_datasets
-from tuneyard.eval.datasets.prompts import choose_prompting
-from tuneyard.eval.metrics.labels import find_labels, spellings
+from tuneyard.eval.data.dataset import read_datasets
+from tuneyard.eval.data.prompts import choose_prompting
+from tuneyard.eval.figures.labels import find_labels, spellings
+from tuneyard.eval.models.load import Model, load_gguf, load_model
 
 Scores = dict[int, dict[str, float]]  # row → label → log-probability
 

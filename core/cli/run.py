@@ -118,7 +118,8 @@ def _of_module(command: click.Command, module: str) -> tuple[click.Command, str 
         return command, None
     callback = command.callback
     if commands and callback is not None and callback.__module__ == "__main__":
-        command = getattr(importlib.import_module(f"tuneyard.{name}"), callback.__name__)
+        own_name = module.removeprefix("tuneyard.")
+        command = getattr(importlib.import_module(f"tuneyard.{own_name}"), callback.__name__)
     return command, " ".join(["tuneyard", group, *commands])
 
 

@@ -12,6 +12,7 @@ from tuneyard.core.errors import RequestError, show_value
 from tuneyard.core.language.message import _, counted, joined, listed, relative
 from tuneyard.core.language.number_format import Table
 from tuneyard.core.training.metrics import ACCURACY, SHARE, Metric
+from tuneyard.eval.figures.labels import short
 from tuneyard.eval.judge.conclusions import Comparison
 from tuneyard.eval.judge.equal_runs import equal_warnings
 from tuneyard.eval.judge.question import Question
@@ -22,10 +23,9 @@ from tuneyard.eval.judge.questions.replicates import (
     with_trainings,
 )
 from tuneyard.eval.judge.sections import compare, meaning
-from tuneyard.eval.metrics.labels import short
-from tuneyard.eval.read.contamination import training_warnings
-from tuneyard.eval.read.results import BASE, part_of
-from tuneyard.eval.read.scored_run import OF_ANSWERS, RunsByDataset, ScoredRun, models_of, question_of
+from tuneyard.eval.runs.contamination import training_warnings
+from tuneyard.eval.runs.results import BASE, part_of
+from tuneyard.eval.runs.scored_run import OF_ANSWERS, RunsByDataset, ScoredRun, models_of, question_of
 
 MAY_DIFFER = ("model", "batch_tokens")  # settings that may differ, or that change no answer
 FEW_GROUPS = 6  # of fewer clusters the sign test's p is 0.0625 or more, even if all agree

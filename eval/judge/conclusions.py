@@ -12,7 +12,7 @@ from typing import Any
 from tuneyard.core.language.message import _, marked, tr
 from tuneyard.core.language.number_format import Table, show_p
 from tuneyard.core.training.metrics import ACCURACY, Metric
-from tuneyard.eval.read.results import BASE
+from tuneyard.eval.runs.results import BASE
 from tuneyard.eval.statistics.family import ALPHA, DifferenceTest
 from tuneyard.eval.statistics.rates import Calibration, Mean
 

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations
 
 from tuneyard.core.language.message import _, relative
-from tuneyard.eval.read.results import BASE, part_of
-from tuneyard.eval.read.scored_run import ScoredRun
+from tuneyard.eval.runs.results import BASE, part_of
+from tuneyard.eval.runs.scored_run import ScoredRun
 
 LOGS = ("choices", "chosen_logp", "rejected_logp", "answer_logp", "loss")
 """Fields with log-probabilities: of labels, of both answers of a pair, of one answer, and of a text."""

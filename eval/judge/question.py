@@ -10,7 +10,7 @@ from typing import Any
 
 from tuneyard.core.language.number_format import Table
 from tuneyard.core.training.metrics import Metric
-from tuneyard.eval.read.scored_run import RunsByDataset
+from tuneyard.eval.runs.scored_run import RunsByDataset
 from tuneyard.eval.statistics.rates import Mean
 
 CHOICES = "choice"  # in table.json

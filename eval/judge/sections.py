@@ -19,11 +19,11 @@ import numpy as np
 from tuneyard.core.errors import RequestError
 from tuneyard.core.language.message import _, joined, relative
 from tuneyard.core.training.metrics import ACCURACY, METRICS, SHARE, Metric, metric_of
+from tuneyard.eval.figures import metrics
+from tuneyard.eval.figures.labels import MOST, UNKNOWN, short
 from tuneyard.eval.judge.conclusions import MEAN, Comparison, ModelScore, PairedTest, Section
-from tuneyard.eval.metrics import metrics
-from tuneyard.eval.metrics.labels import MOST, UNKNOWN, short
-from tuneyard.eval.read.results import part_of
-from tuneyard.eval.read.scored_run import RunsByDataset, RunsByModel, ScoredRun, models_of
+from tuneyard.eval.runs.results import part_of
+from tuneyard.eval.runs.scored_run import RunsByDataset, RunsByModel, ScoredRun, models_of
 from tuneyard.eval.statistics.f1 import RARE, MacroF1, macro_f1s, mean_f1
 from tuneyard.eval.statistics.family import (
     DifferenceTest,

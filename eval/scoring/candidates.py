@@ -28,23 +28,17 @@ from tuneyard.core.llamafactory.prompt.supervision import EncodedConversation
 from tuneyard.core.text.quoting import one_line
 from tuneyard.core.training.training_run import model_sha256
 from tuneyard.core.weights.adapter_files import CONFIG, check_base, check_here
-from tuneyard.eval.backends import Backend
-from tuneyard.eval.backends.apply import check_fits
-from tuneyard.eval.backends.engine import load_engine
-from tuneyard.eval.backends.load import find_model, load_model, open_tokenizer
-from tuneyard.eval.backends.open_server import connect
-from tuneyard.eval.backends.replay import Replay
-from tuneyard.eval.backends.server import Server
-from tuneyard.eval.backends.worker_model import open_in_workers
-from tuneyard.eval.datasets.dataset import EvalDataset
-from tuneyard.eval.datasets.prompts import (
-    AFTER_BOS,
-    ONE_TURN,
-    Prompting,
-    choose_prompting,
-    other_prompt,
-)
-from tuneyard.eval.read.results import BASE, MERGED, read_identity
+from tuneyard.eval.data.dataset import EvalDataset
+from tuneyard.eval.data.prompts import AFTER_BOS, ONE_TURN, Prompting, choose_prompting, other_prompt
+from tuneyard.eval.models import Backend
+from tuneyard.eval.models.apply import check_fits
+from tuneyard.eval.models.engine import load_engine
+from tuneyard.eval.models.load import find_model, load_model, open_tokenizer
+from tuneyard.eval.models.open_server import connect
+from tuneyard.eval.models.replay import Replay
+from tuneyard.eval.models.server import Server
+from tuneyard.eval.models.worker_model import open_in_workers
+from tuneyard.eval.runs.results import BASE, MERGED, read_identity
 from tuneyard.eval.scoring.options import ScoringRequest
 
 Parts = tuple[WeightedAdapter, ...]

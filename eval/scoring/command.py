@@ -14,10 +14,10 @@ import click
 from tuneyard.core.cli.main import TuneyardCommand, next_step
 from tuneyard.core.errors import RequestError, resumed_by
 from tuneyard.core.language.message import _
-from tuneyard.eval.backends.generate import PRESET_TOKENS
-from tuneyard.eval.datasets.dataset import EvalDataset, read_datasets
-from tuneyard.eval.datasets.shots import with_shots
-from tuneyard.eval.read.results import check_new
+from tuneyard.eval.data.dataset import EvalDataset, read_datasets
+from tuneyard.eval.data.shots import with_shots
+from tuneyard.eval.models.generate import PRESET_TOKENS
+from tuneyard.eval.runs.results import check_new
 from tuneyard.eval.scoring.options import (
     SETTINGS,
     Option,

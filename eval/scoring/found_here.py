@@ -40,7 +40,7 @@ from tuneyard.core.language.message import _, joined, message_of
 from tuneyard.core.language.messages import say
 from tuneyard.core.text.quoting import shell
 from tuneyard.core.weights.adapter_files import CONFIG, check_here
-from tuneyard.eval.backends.load import find_model
+from tuneyard.eval.models.load import find_model
 from tuneyard.eval.scoring.trainings_here import is_try, unfinished_line, unfinished_trainings
 
 DEEPEST = 3

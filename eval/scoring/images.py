@@ -17,9 +17,9 @@ from tuneyard.core.llamafactory.prompt import PromptAndAnswer
 from tuneyard.core.records import PLACEHOLDERS
 from tuneyard.core.records.images import BROKEN_IMAGE, FORMAT_NAMES, open_image
 from tuneyard.core.training.training_run import training_settings
-from tuneyard.eval.backends.vision import PIXELS
-from tuneyard.eval.datasets.dataset import EvalDataset, digest_of
-from tuneyard.eval.datasets.prompts import trained_template
+from tuneyard.eval.data.dataset import EvalDataset, digest_of
+from tuneyard.eval.data.prompts import trained_template
+from tuneyard.eval.models.vision import PIXELS
 from tuneyard.eval.scoring.candidates import open_adapters
 from tuneyard.eval.scoring.options import ScoringRequest
 

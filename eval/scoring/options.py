@@ -22,10 +22,10 @@ from tuneyard.core.execution.options import ray_option, workers_option
 from tuneyard.core.language.message import _, joined
 from tuneyard.core.text.quoting import shell
 from tuneyard.core.weights.dtypes import DTYPES
-from tuneyard.eval.backends.connection import TIMEOUT
-from tuneyard.eval.backends.generate import PRESETS
-from tuneyard.eval.datasets.dataset import find_sets
-from tuneyard.eval.read.results import (
+from tuneyard.eval.data.dataset import find_sets
+from tuneyard.eval.models.connection import TIMEOUT
+from tuneyard.eval.models.generate import PRESETS
+from tuneyard.eval.runs.results import (
     MERGED,
     UNMERGED,
     check_same,

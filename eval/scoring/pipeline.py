@@ -20,13 +20,13 @@ from tuneyard.core.files import read_object, reserved, sha256, write_json
 from tuneyard.core.installation.checkout import version
 from tuneyard.core.language.message import _, counted, joined
 from tuneyard.core.language.messages import say, warn, warn_once
-from tuneyard.eval.backends.scorers import Fields, score_in_halves
-from tuneyard.eval.backends.worker_model import worker_slots
-from tuneyard.eval.datasets.training import trained_on
-from tuneyard.eval.metrics import measure
-from tuneyard.eval.metrics.answers import is_answered
-from tuneyard.eval.read.contamination import training_warnings
-from tuneyard.eval.read.results import (
+from tuneyard.eval.data.training import trained_on
+from tuneyard.eval.figures import measure
+from tuneyard.eval.figures.answers import is_answered
+from tuneyard.eval.models.scorers import Fields, score_in_halves
+from tuneyard.eval.models.worker_model import worker_slots
+from tuneyard.eval.runs.contamination import training_warnings
+from tuneyard.eval.runs.results import (
     PREDICTIONS,
     RESULTS,
     Identity,

@@ -14,10 +14,10 @@ from tuneyard.core.language.message import _, joined
 from tuneyard.core.language.messages import warn, warn_once
 from tuneyard.core.llamafactory.prompt import Messages
 from tuneyard.core.records import ANSWERS
-from tuneyard.eval.backends import Backend
-from tuneyard.eval.datasets.dataset import EvalDataset
-from tuneyard.eval.datasets.prompts import WITHOUT_BOS
-from tuneyard.eval.read.results import DAY, MERGED, RESULTS, SHOTS_OF, Identity, read_identity
+from tuneyard.eval.data.dataset import EvalDataset
+from tuneyard.eval.data.prompts import WITHOUT_BOS
+from tuneyard.eval.models import Backend
+from tuneyard.eval.runs.results import DAY, MERGED, RESULTS, SHOTS_OF, Identity, read_identity
 from tuneyard.eval.scoring.candidates import Candidate, Opened, warn_of_other_prompts
 from tuneyard.eval.scoring.options import SETTINGS, ScoringRequest
 from tuneyard.eval.scoring.task import Job, Task

@@ -16,9 +16,9 @@ from tuneyard.adapters.model.weighted import WeightedAdapter
 from tuneyard.core.errors import ContentError
 from tuneyard.core.execution import Executor, WorkItem, once_per_worker
 from tuneyard.core.language.message import _
-from tuneyard.eval.backends.scorers import Fields, score_in_halves
-from tuneyard.eval.backends.worker_model import resources, worker_model
-from tuneyard.eval.datasets.dataset import EvalDataset
+from tuneyard.eval.data.dataset import EvalDataset
+from tuneyard.eval.models.scorers import Fields, score_in_halves
+from tuneyard.eval.models.worker_model import resources, worker_model
 from tuneyard.eval.scoring.candidates import Opened, choose_candidates
 from tuneyard.eval.scoring.options import ScoringRequest
 from tuneyard.eval.scoring.plan import ScoringPlan, fit, plan_jobs

@@ -20,9 +20,9 @@ from tuneyard.core.language.message import _, joined, tr
 from tuneyard.core.language.messages import say
 from tuneyard.core.language.number_format import NONE, Table, grid, number, percent
 from tuneyard.core.training.metrics import ACCURACY, SHARE, Metric
-from tuneyard.eval.datasets.dataset import EvalDataset
-from tuneyard.eval.read.find import read_scored_run
-from tuneyard.eval.read.results import (
+from tuneyard.eval.data.dataset import EvalDataset
+from tuneyard.eval.runs.find import read_scored_run
+from tuneyard.eval.runs.results import (
     PREDICTIONS,
     REPEATS,
     RESULTS,
@@ -34,7 +34,7 @@ from tuneyard.eval.read.results import (
     read_run,
     undone_without_predictions,
 )
-from tuneyard.eval.read.scored_run import ScoredRun, measurable
+from tuneyard.eval.runs.scored_run import ScoredRun, measurable
 from tuneyard.eval.scoring.candidates import Opened
 from tuneyard.eval.scoring.options import ScoringRequest
 from tuneyard.eval.scoring.pipeline import carry_out

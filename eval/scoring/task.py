@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 from tuneyard.core.files import read_object
 from tuneyard.core.language.message import _, counted
 from tuneyard.core.llamafactory.prompt import Messages
-from tuneyard.eval.backends import Backend
-from tuneyard.eval.backends.scorers import Fields, Scorer, generating
-from tuneyard.eval.datasets.dataset import EvalDataset
-from tuneyard.eval.metrics.labels import LOW_MASS, UNKNOWN
-from tuneyard.eval.read.results import PREDICTIONS, RESULTS, Prediction, Results, part_of
+from tuneyard.eval.data.dataset import EvalDataset
+from tuneyard.eval.figures.labels import LOW_MASS, UNKNOWN
+from tuneyard.eval.models import Backend
+from tuneyard.eval.models.scorers import Fields, Scorer, generating
+from tuneyard.eval.runs.results import PREDICTIONS, RESULTS, Prediction, Results, part_of
 from tuneyard.eval.scoring.options import ScoringRequest
 
 if TYPE_CHECKING:

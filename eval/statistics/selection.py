@@ -1,7 +1,6 @@
-"""Selection split (a half to choose on, a half to report), and the rows that a training held out."""
+"""Two halves of the rows: one to choose a model on, one to report."""
 
 import hashlib
-import math
 from collections.abc import Sequence
 
 from tuneyard.core.errors import ContentError
@@ -29,19 +28,3 @@ def split_halves(keys: Sequence[str], seed: int, place: str) -> Split:
             )
         )
     return halves
-
-
-def held_out_rows(count: int, size: float, seed: int) -> list[int]:
-    """Rows (from 0, in order) that a training with this `val_size` and seed did not train on.
-
-    `train_test_split` of the datasets library holds them out, both in LLaMA-Factory and in the published
-    script. A `size` of 1 or more is a number of rows.
-    """
-    import numpy as np
-
-    shuffled = np.random.default_rng(seed).permutation(count)
-    number = int(size)
-    if size < 1:
-        number = math.ceil(size * count)
-    held_out: list[int] = shuffled[:number].tolist()
-    return sorted(held_out)

@@ -17,7 +17,7 @@ from tuneyard.core.text.markdown import markdown_table
 from tuneyard.core.text.quoting import markdown_text
 from tuneyard.core.training.metrics import Metric, declared_metric, direction, metric_of
 from tuneyard.core.training.training_run import TRAINING
-from tuneyard.recipes.best.command import DivergedError, read_curve
+from tuneyard.recipes.best.__main__ import DivergedError, read_curve
 from tuneyard.recipes.sweep.grid import RESULTS, Grid
 from tuneyard.recipes.sweep.settings import (
     Row,

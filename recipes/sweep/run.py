@@ -39,7 +39,7 @@ from tuneyard.recipes.recipe.schedule import schedule_of
 from tuneyard.recipes.rules.setting_rules import evaluated, measured
 from tuneyard.recipes.sweep.grid import RESULTS
 from tuneyard.recipes.sweep.slots import SweepPlace
-from tuneyard.recipes.train.command import train
+from tuneyard.recipes.train.__main__ import train
 
 SCORED = "judged.json"  # the command that scored a run, written when all its results are there
 SCORE_LOG = "score.log"

@@ -15,9 +15,9 @@ from tests.messages import raises
 from tests.tiny import write_adapter
 from tuneyard.adapters.model.store import open_adapter
 from tuneyard.adapters.model.weighted import WeightedAdapter
-from tuneyard.eval.backends import connection as connecting
-from tuneyard.eval.backends.apply import applied
-from tuneyard.eval.backends.load import load_model
+from tuneyard.eval.models import connection as connecting
+from tuneyard.eval.models.apply import applied
+from tuneyard.eval.models.load import load_model
 
 
 @pytest.fixture

@@ -14,8 +14,8 @@ from tests.label_server import Answer, started
 from tests.messages import raises
 from tests.model_server import ServedStandIn
 from tuneyard.core.errors import ContentError
-from tuneyard.eval.backends.load import Model
-from tuneyard.eval.prove import cli
+from tuneyard.eval.models.load import Model
+from tuneyard.eval.prove.__main__ import cli
 
 VALID = jsonschema_rs.validator_for(read_json(ROOT / "core/schemas/prove.json"))
 ROWS = [

@@ -10,7 +10,8 @@ from click.testing import CliRunner, Result
 
 from tests.json_files import read_json, read_lines
 from tests.serving import answering
-from tuneyard.eval.backends.load import Model
+from tuneyard.eval.__main__ import cli as eval_group
+from tuneyard.eval.models.load import Model
 
 PAIRS = [
     {"instruction": f'Does "{a}" imply that "{b}"?', "input": "", "output": output, "idx": n + 10}
@@ -25,6 +26,13 @@ PAIRS = [
     )
 ]
 """Records of a dataset as `rte` writes it: yes, no or maybe."""
+
+
+def cli_of(name: str) -> click.Command:
+    """The command `eval NAME`: "ab" is a group of its own, "nli" a command."""
+    command = eval_group.get_command(click.Context(eval_group), name)
+    assert command is not None, name
+    return command
 
 
 def even_rows(count: int) -> list[dict[str, object]]:

@@ -9,10 +9,10 @@ from tests.cli import scoring
 from tests.json_files import read_json, write_json, write_lines
 from tests.messages import printed_line, raises
 from tests.tiny import write_adapter
-from tests.unit.eval_show.test_sheet import rows_of, save
+from tests.unit.eval_report.test_sheet import rows_of, save
 from tuneyard.core.errors import ContentError, RequestError
-from tuneyard.eval.ab import cli
-from tuneyard.eval.statistics.ratings import CRITERIA
+from tuneyard.eval.ab.__main__ import cli
+from tuneyard.eval.ab.ratings import CRITERIA
 
 PROMPTS = ["什么是 LoRA？", "=1+1", "A man is walking a dog.", "Explain <b>HTML</b>."]
 

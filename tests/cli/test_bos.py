@@ -10,8 +10,8 @@ from tests.cli.scoring import PAIRS, predictions, results
 from tests.json_files import write_json
 from tests.messages import printed, raises
 from tuneyard.core.errors import RequestError
-from tuneyard.eval.cmmlu import cli as cmmlu
-from tuneyard.eval.datasets.prompts import choose_prompting
+from tuneyard.eval.cmmlu.__main__ import cli as cmmlu
+from tuneyard.eval.data.prompts import choose_prompting
 from tuneyard.eval.nli import cli as nli
 
 TALK = [{"role": "user", "content": "A dog?"}]

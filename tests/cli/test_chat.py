@@ -21,9 +21,9 @@ from tests.messages import printed, raises
 from tests.serving import answering
 from tests.tiny import write_adapter
 from tuneyard.core.errors import RequestError
-from tuneyard.eval.backends.generate import generate
 from tuneyard.eval.chat import Chat, cli, local_reply
-from tuneyard.eval.datasets.prompts import choose_prompting
+from tuneyard.eval.data.prompts import choose_prompting
+from tuneyard.eval.models.generate import generate
 from tuneyard.eval.scoring.options import ScoringRequest
 
 REQUEST = ScoringRequest("model", Path(), max_new_tokens=8)

@@ -1,16 +1,15 @@
 """--cluster and --limit of the scoring commands: one way to tell which examples belong together."""
 
-import importlib
 from pathlib import Path
 
 import pytest
 
 from tests.cli import scoring
-from tests.cli.scoring import predictions
+from tests.cli.scoring import cli_of, predictions
 from tests.json_files import read_json, write_lines
 from tests.tiny import write_adapter
 from tuneyard.core.errors import RequestError
-from tuneyard.eval.compare import cli as compare
+from tuneyard.eval.compare.__main__ import cli as compare
 
 ANSWERS = ["判断:yes"] * 3 + ["判断:no", "判断:yes", "判断:no", "判断:maybe", "判断:yes"]
 ROWS = [
@@ -42,7 +41,7 @@ def call(tmp_path: Path, score):
     adapter = write_adapter(tmp_path / "saved")
 
     def run(name: str, *more: str) -> Path:
-        cli = importlib.import_module(f"tuneyard.eval.{name}").cli
+        cli = cli_of(name)
         return score(cli, "--adapter", f"one={adapter}", "--data", tmp_path / "s.jsonl", *more)
 
     return run

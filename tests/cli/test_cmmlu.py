@@ -9,8 +9,8 @@ import pytest
 from tests.cli.scoring import predictions, results
 from tests.json_files import read_json
 from tuneyard.core.errors import RequestError
-from tuneyard.eval.cmmlu import cli
-from tuneyard.eval.datasets.cmmlu import read_subjects
+from tuneyard.eval.cmmlu.__main__ import cli
+from tuneyard.eval.cmmlu.subjects import read_subjects
 
 SUBJECTS = ("anatomy", "chinese_history", "logical")
 LETTERS = "ABCD"

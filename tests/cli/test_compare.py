@@ -15,8 +15,8 @@ from tests.json_files import read_json, read_lines, write_json
 from tests.messages import printed_line, raises
 from tests.processes import imported
 from tuneyard.core.errors import RequestError
-from tuneyard.eval.compare import cli, title_of
-from tuneyard.eval.read.find import ScoredRunSource
+from tuneyard.eval.compare.__main__ import cli, title_of
+from tuneyard.eval.runs.find import ScoredRunSource
 
 GOLDEN = ROOT / "tests/golden/compare/demo.md"
 PLOTS = [
@@ -271,7 +271,7 @@ def test_a_comparison_that_was_interrupted_can_be_repeated(runs, tmp_path, monke
         raise KeyboardInterrupt
 
     with monkeypatch.context() as context:
-        context.setattr("tuneyard.eval.show.html.render", stop)
+        context.setattr("tuneyard.eval.report.html.render", stop)
         with pytest.raises((KeyboardInterrupt, click.Abort)):
             call(cli, runs, "--out", out)
     call(cli, runs, "--out", out)

@@ -8,7 +8,11 @@ import pytest
 
 from tests.cli.scoring import ask, call, results
 from tests.json_files import read_json, write_lines
-from tuneyard.eval import compare, defect, nli, qa, tools
+from tuneyard.eval import nli
+from tuneyard.eval.compare import __main__ as compare
+from tuneyard.eval.defect import __main__ as defect
+from tuneyard.eval.qa import __main__ as qa
+from tuneyard.eval.tools import __main__ as tools
 
 COUNT = 15
 REPORT = "判断：可采纳\n原因：好"

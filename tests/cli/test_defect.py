@@ -13,8 +13,8 @@ from tests.json_files import read_json, read_lines, write_json, write_lines
 from tests.messages import printed_line
 from tuneyard.compiler.cli import cli as compiler
 from tuneyard.core.errors import ContentError
-from tuneyard.eval.compare import cli as compare
-from tuneyard.eval.defect import cli
+from tuneyard.eval.compare.__main__ import cli as compare
+from tuneyard.eval.defect.__main__ import cli
 from tuneyard.eval.statistics.rates import wilson
 
 REPORTS = [  # subtype, event, judgement, what the server answers

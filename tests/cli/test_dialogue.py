@@ -8,8 +8,8 @@ from tests.cli.test_text import read
 from tests.json_files import write_lines
 from tests.tiny import write_adapter
 from tuneyard.core.errors import ContentError
-from tuneyard.eval.backends.scorers import TooLong
 from tuneyard.eval.dialogue import cli, conversing
+from tuneyard.eval.models.scorers import TooLong
 
 
 def talk(*texts: str) -> dict[str, object]:

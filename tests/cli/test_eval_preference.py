@@ -11,9 +11,9 @@ from tests.json_files import read_json, write_json, write_lines
 from tests.messages import raises
 from tests.tiny import write_adapter
 from tuneyard.core.errors import ContentError, RequestError
-from tuneyard.eval.compare import cli as compare
-from tuneyard.eval.datasets.dataset import read_datasets
-from tuneyard.eval.metrics.preference import preference_summary
+from tuneyard.eval.compare.__main__ import cli as compare
+from tuneyard.eval.data.dataset import read_datasets
+from tuneyard.eval.figures.preference import preference_summary
 from tuneyard.eval.preference import cli, read_marks, read_rejected
 
 PAIRS = [

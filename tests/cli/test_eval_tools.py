@@ -15,9 +15,9 @@ from tests.serving import Quiet, local_server, serving
 from tests.tool_formats import TOOL_FORMATS, format_calls
 from tuneyard.core.errors import ContentError
 from tuneyard.core.records.calls import Call
-from tuneyard.eval.datasets.dataset import read_datasets
-from tuneyard.eval.datasets.origin import fingerprints_of
-from tuneyard.eval.tools import cli, turns_of
+from tuneyard.eval.data.dataset import read_datasets
+from tuneyard.eval.data.origin import fingerprints_of
+from tuneyard.eval.tools.__main__ import cli, turns_of
 
 TOOLS = json.dumps([{"name": "add", "parameters": {"properties": {"a": {"type": "integer"}}}}])
 CALL = '{"name": "add", "arguments": {"a": 1}}'

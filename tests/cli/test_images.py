@@ -21,10 +21,11 @@ from tuneyard.core.datasets.compiled import fingerprints
 from tuneyard.core.errors import ContentError, RequestError, TuneyardError
 from tuneyard.core.files import sha256
 from tuneyard.core.llamafactory.prompt import prompt_and_answer
-from tuneyard.eval import compare, nli, preference, text
-from tuneyard.eval.backends.vision import PIXELS
-from tuneyard.eval.datasets.origin import fingerprints_of
-from tuneyard.eval.statistics.selection import held_out_rows
+from tuneyard.eval import nli, preference, text
+from tuneyard.eval.compare import __main__ as compare
+from tuneyard.eval.data.held_out import held_out_rows
+from tuneyard.eval.data.origin import fingerprints_of
+from tuneyard.eval.models.vision import PIXELS
 
 TEMPLATES = [("qwen2_5_vl", "qwen2_vl"), ("qwen2_vl", "qwen2_vl")]
 TEMPLATES += [("qwen3_vl", "qwen3_vl_nothink"), ("qwen3_vl", "qwen3_vl")]

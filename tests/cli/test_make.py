@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ROOT
-from tuneyard.eval.backends.generate import PRESETS
 from tuneyard.eval.chat import cli as chat
+from tuneyard.eval.models.generate import PRESETS
 
 
 def _make(folder: Path, python: str, *arguments: str) -> subprocess.CompletedProcess[str]:

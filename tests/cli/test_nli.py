@@ -16,6 +16,7 @@ from tests.runs_cut import tree
 from tests.tiny import write_adapter
 from tuneyard.core import errors
 from tuneyard.core.errors import ContentError, RequestError, ResumableError
+from tuneyard.eval.__main__ import COMMANDS
 from tuneyard.eval.nli import cli
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -273,7 +274,7 @@ def test_labels_are_found_once_and_in_the_whole_dataset(nli, monkeypatch):
         reads.append(questions.name)
         return [c.answer for c in questions.conversations]
 
-    monkeypatch.setattr("tuneyard.eval.datasets.dataset.EvalDataset.answers", property(answers))
+    monkeypatch.setattr("tuneyard.eval.data.dataset.EvalDataset.answers", property(answers))
     for limit in (1, 5):
         for mode in ("choice", "generate"):
             reads.clear()
@@ -463,7 +464,7 @@ def test_sweep_and_suite_name_it_too(tmp_path, monkeypatch, command) -> None:
     def interrupt(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    module = importlib.import_module(f"tuneyard.{command}")
+    module = importlib.import_module(COMMANDS[command.removeprefix("eval.")].partition(":")[0])
     monkeypatch.setattr(module, "take", interrupt)
     monkeypatch.setattr("sys.argv", ["x", "--out", "here"])
     suite = [str(ROOT / "eval/suites/toolkit.yaml")] if command == "eval.suite" else []

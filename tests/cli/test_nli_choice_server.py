@@ -13,10 +13,10 @@ from tests.messages import raises
 from tests.model_server import ServedStandIn
 from tuneyard.core.errors import RequestError
 from tuneyard.eval import nli
-from tuneyard.eval.backends import connection as connecting
-from tuneyard.eval.backends import server as serving
-from tuneyard.eval.backends.load import load_model
-from tuneyard.eval.read.results import PREDICTIONS, RESULTS
+from tuneyard.eval.models import connection as connecting
+from tuneyard.eval.models import server as serving
+from tuneyard.eval.models.load import load_model
+from tuneyard.eval.runs.results import PREDICTIONS, RESULTS
 from tuneyard.eval.suite import cli as suite
 
 ROWS = [

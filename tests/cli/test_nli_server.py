@@ -16,9 +16,9 @@ from tests.json_files import read_json, read_lines, write_json
 from tests.messages import raises
 from tests.serving import Quiet, local_server, serving
 from tuneyard.core.errors import RequestError
-from tuneyard.eval.backends import connection
+from tuneyard.eval.models import connection
 from tuneyard.eval.nli import cli
-from tuneyard.eval.qa import cli as qa
+from tuneyard.eval.qa.__main__ import cli as qa
 
 ROWS = even_rows(20)
 
@@ -72,7 +72,7 @@ def test_a_server_is_asked_greedily_and_its_answers_parsed(ask, served, monkeypa
 
 
 def test_a_server_samples_as_the_options_say(served, tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr("tuneyard.eval.qa.PROMPTS", ("Is 0 even?",))
+    monkeypatch.setattr("tuneyard.eval.qa.__main__.PROMPTS", ("Is 0 even?",))
     write_json(tmp_path / "even.json", ROWS)
     given = [
         "--model",

@@ -1,19 +1,21 @@
 """Whose an output folder is: no command of eval deletes, or offers to delete, what another command scored."""
 
-import importlib
 from pathlib import Path
 
 import pytest
 
-from tests.cli.scoring import call, even_rows
+from tests.cli.scoring import call, cli_of, even_rows
 from tests.json_files import write_json
 from tests.messages import raises
 from tests.runs_cut import tree
 from tests.tiny import write_adapter
 from tuneyard.core.errors import RequestError
 from tuneyard.core.files import HeldError, reserved
-from tuneyard.eval import ab, nli, suite, sweep
+from tuneyard.eval import nli, suite
+from tuneyard.eval.__main__ import COMMANDS
+from tuneyard.eval.ab import __main__ as ab
 from tuneyard.eval.scoring.command import ScoringCommand
+from tuneyard.eval.sweep import __main__ as sweep
 
 pytestmark = pytest.mark.usefixtures("unrendered")
 NAMES = ("ab", "cmmlu", "defect", "dialogue", "nli", "preference", "qa", "text", "tools")
@@ -37,8 +39,7 @@ def scored_by(command: str, out: Path) -> Path:
 
 
 def test_every_scoring_command_is_covered() -> None:
-    modules = {path.stem for path in Path(nli.__file__).parent.glob("*.py")} - {"__init__", "__main__"}
-    commands = {name: importlib.import_module(f"tuneyard.eval.{name}").cli for name in modules}
+    commands = {name: cli_of(name) for name in COMMANDS}
     commands["ab"] = ab.ask
     scoring = {name: one for name, one in commands.items() if isinstance(one, ScoringCommand)}
     assert sorted(scoring) == sorted(NAMES)
@@ -50,7 +51,7 @@ def test_force_over_another_commands_run_is_refused(name, tmp_path) -> None:
     owner = "qa" if name == "nli" else "nli"
     out = scored_by(f"eval.{owner}", tmp_path / "out")
     before = tree(out)
-    command = importlib.import_module(f"tuneyard.eval.{name}").cli
+    command = cli_of(name)
     arguments = ["--model", tmp_path, "--out", out, "--force"]
     if name == "suite":
         steps = tmp_path / "suite.yaml"

@@ -11,7 +11,7 @@ from tests.json_files import read_json, write_json
 from tests.messages import printed_line, raises
 from tuneyard.core.errors import RequestError
 from tuneyard.eval.nli import cli as nli
-from tuneyard.eval.qa import cli as qa
+from tuneyard.eval.qa.__main__ import cli as qa
 
 ROWS = [{"question": f"{n} + 1?", "answer": "yes" if n % 2 else "no"} for n in range(5)]
 

@@ -13,7 +13,7 @@ from tests.tiny import CHATML
 from tuneyard.core.errors import ContentError
 from tuneyard.core.llamafactory.prompt import chat_renderer
 from tuneyard.core.llamafactory.prompt.rendering import template_renderer
-from tuneyard.eval.datasets.prompts import choose_prompting
+from tuneyard.eval.data.prompts import choose_prompting
 from tuneyard.eval.nli import cli as nli
 from tuneyard.eval.scoring import options
 from tuneyard.eval.suite import cli as suite

@@ -12,7 +12,7 @@ from tests.json_files import read_json
 from tests.messages import message_of, printed_line
 from tests.model_server import ServedStandIn
 from tuneyard.core.errors import ContentError, TuneyardError
-from tuneyard.eval.prove import cli
+from tuneyard.eval.prove.__main__ import cli
 
 Spoil = Callable[[bytes], Pieces]
 FIRST_QUESTIONS = 3  # completions before those for rows

@@ -12,8 +12,8 @@ from tests.messages import raises
 from tuneyard.core.errors import RequestError
 from tuneyard.core.language.reader import CHINESE, in_language
 from tuneyard.eval import chat, nli
-from tuneyard.eval.prove import cli
-from tuneyard.eval.read.results import PREDICTIONS
+from tuneyard.eval.prove.__main__ import cli
+from tuneyard.eval.runs.results import PREDICTIONS
 
 
 def test_equal_servers_of_both_engines_are_proved(home: Home) -> None:

@@ -13,8 +13,8 @@ from tests.json_files import read_json, write_lines
 from tests.real_data import real_path
 from tests.serving import Quiet, local_server, serving
 from tuneyard.core.errors import ContentError
-from tuneyard.eval.datasets.dataset import read_datasets
-from tuneyard.eval.qa import PROMPTS, check_references, cli
+from tuneyard.eval.data.dataset import read_datasets
+from tuneyard.eval.qa.__main__ import PROMPTS, check_references, cli
 from tuneyard.eval.statistics.rates import wilson
 
 ROWS = [

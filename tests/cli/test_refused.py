@@ -13,7 +13,11 @@ from tests.json_files import read_json, write_lines
 from tests.messages import raises
 from tests.serving import Quiet, local_server, serving
 from tuneyard.core.errors import RequestError
-from tuneyard.eval import compare, defect, dialogue, nli, qa, tools
+from tuneyard.eval import dialogue, nli
+from tuneyard.eval.compare import __main__ as compare
+from tuneyard.eval.defect import __main__ as defect
+from tuneyard.eval.qa import __main__ as qa
+from tuneyard.eval.tools import __main__ as tools
 
 COUNT = 20
 FILTERED = '{"error": {"code": "content_filter", "message": "The prompt was filtered"}}'

@@ -14,10 +14,10 @@ from tests.json_files import read_json, write_json
 from tests.messages import printed, raises
 from tests.tiny import write_adapter
 from tuneyard.core.errors import RequestError
-from tuneyard.eval.compare import cli as compare
-from tuneyard.eval.defect import cli as defect
+from tuneyard.eval.compare.__main__ import cli as compare
+from tuneyard.eval.defect.__main__ import cli as defect
 from tuneyard.eval.nli import cli as nli
-from tuneyard.eval.qa import cli as qa
+from tuneyard.eval.qa.__main__ import cli as qa
 from tuneyard.eval.scoring.repeats import RepeatedFigure, mean_of_datasets, repeated
 from tuneyard.eval.suite import cli as suite
 from tuneyard.eval.text import cli as text

@@ -18,12 +18,12 @@ from tests.messages import raises
 from tests.runs_cut import tree
 from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.core.files import sha256
-from tuneyard.eval.defect import cli as defect
+from tuneyard.eval.defect.__main__ import cli as defect
 from tuneyard.eval.dialogue import cli as dialogue
 from tuneyard.eval.nli import cli as nli
-from tuneyard.eval.qa import cli as qa
+from tuneyard.eval.qa.__main__ import cli as qa
 from tuneyard.eval.text import cli as text
-from tuneyard.eval.tools import cli as tools
+from tuneyard.eval.tools.__main__ import cli as tools
 
 pytestmark = pytest.mark.usefixtures("unrendered")
 SAID = ["I know nothing", "No.", "maybe", "Yes, he eats.", "no"]

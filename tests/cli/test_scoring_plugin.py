@@ -11,8 +11,9 @@ from tests.plug_ins import documented, installing
 from tests.serving import answering
 from tuneyard.core import plugins
 from tuneyard.core.errors import RequestError
-from tuneyard.eval import compare, suite
+from tuneyard.eval import suite
 from tuneyard.eval.__main__ import GROUP, cli, plugin_commands
+from tuneyard.eval.compare import __main__ as compare
 from tuneyard.eval.scoring.command import ScoringCommand
 
 ROWS = even_rows(4)

@@ -9,11 +9,11 @@ from tests.json_files import read_json, read_lines, write_json
 from tests.messages import raises
 from tests.tiny import write_adapter
 from tuneyard.core.errors import ContentError, RequestError
-from tuneyard.eval.compare import cli as compare
-from tuneyard.eval.datasets.dataset import read_datasets
-from tuneyard.eval.datasets.shots import with_shots
+from tuneyard.eval.compare.__main__ import cli as compare
+from tuneyard.eval.data.dataset import read_datasets
+from tuneyard.eval.data.shots import with_shots
 from tuneyard.eval.nli import cli as nli
-from tuneyard.eval.qa import cli as qa
+from tuneyard.eval.qa.__main__ import cli as qa
 from tuneyard.eval.suite import read_steps
 
 pytestmark = pytest.mark.usefixtures("one_thread", "unrendered")

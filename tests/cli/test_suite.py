@@ -16,7 +16,9 @@ from tests.runs_cut import tree
 from tests.serving import answering
 from tests.tiny import write_adapter
 from tuneyard.core.errors import ContentError, RequestError
-from tuneyard.eval import cmmlu, dialogue, nli, qa, text
+from tuneyard.eval import dialogue, nli, text
+from tuneyard.eval.cmmlu import __main__ as cmmlu
+from tuneyard.eval.qa import __main__ as qa
 from tuneyard.eval.scoring import candidates
 from tuneyard.eval.suite import cli
 

@@ -15,12 +15,12 @@ from tests.messages import printed_line
 from tests.runs_cut import Killed, kill_while_scoring, tree
 from tests.tiny import write_adapter
 from tuneyard.core.errors import ContentError, RequestError
-from tuneyard.eval.compare import cli as compare
+from tuneyard.eval.compare.__main__ import cli as compare
 from tuneyard.eval.nli import cli as nli
 from tuneyard.eval.scoring.options import ScoringRequest
-from tuneyard.eval.scoring.weights import Axes, weight_axes
-from tuneyard.eval.show.sweep import _heat
-from tuneyard.eval.sweep import Sweep, cli, judge, next_command, read_points, read_reported, write
+from tuneyard.eval.sweep.__main__ import Sweep, cli, judge, next_command, read_points, read_reported, write
+from tuneyard.eval.sweep.points import Axes, weight_axes
+from tuneyard.eval.sweep.tables import _heat
 
 WORDS = [
     "dog",
@@ -121,7 +121,7 @@ def test_the_half_that_chose_is_drawn_under_the_decision_on_the_other(tmp_path, 
     gold, drawn, answers = ["yes", "no"] * 6, [], {}
     for model, right in (("base", [0] * 6 + [1] * 6), ("r", [1] * 9 + [0] * 3)):
         answers[model] = [g if r else "unknown" for g, r in zip(gold, right, strict=True)]
-    monkeypatch.setattr("tuneyard.eval.show.sweep.draw", lambda *given: drawn.append(given))
+    monkeypatch.setattr("tuneyard.eval.sweep.tables.draw", lambda *given: drawn.append(given))
     sweep = scored(tmp_path, gold, answers, [*range(6)])
     compared = judge(sweep, read_points(sweep), read_reported(sweep))
     text = write(sweep, compared)

@@ -13,8 +13,8 @@ from tests.messages import raises
 from tests.runs_cut import Killed, kill_while_scoring, tree
 from tests.tiny import write_adapter
 from tuneyard.core.errors import RequestError
-from tuneyard.eval.compare import cli as compare
-from tuneyard.eval.sweep import cli
+from tuneyard.eval.compare.__main__ import cli as compare
+from tuneyard.eval.sweep.__main__ import cli
 
 pytestmark = pytest.mark.usefixtures("one_thread", "unrendered")
 WORDS = ("dog", "cat", "man", "house", "bread", "kitchen", "song", "yes", "no", "maybe", "a", "he")

@@ -16,8 +16,8 @@ from tests.runs_cut import tree
 from tests.tiny import write_adapter
 from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.core.llamafactory.prompt.token_losses import TOKEN_LOSSES, TokenLossFile
-from tuneyard.eval.backends.load import Model
-from tuneyard.eval.metrics.text import percentiles
+from tuneyard.eval.figures.text import percentiles
+from tuneyard.eval.models.load import Model
 from tuneyard.eval.text import cli
 
 ROWS = [

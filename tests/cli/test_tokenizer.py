@@ -11,8 +11,8 @@ from tests.json_files import read_json, read_lines, write_json, write_lines
 from tests.messages import raises
 from tuneyard.core import errors
 from tuneyard.core.errors import RequestError
-from tuneyard.eval.metrics.text import JIEBA, bleu, bleu_parts, jieba_words, rouge
-from tuneyard.eval.read.find import read_scored_run
+from tuneyard.eval.figures.text import JIEBA, bleu, bleu_parts, jieba_words, rouge
+from tuneyard.eval.runs.find import read_scored_run
 from tuneyard.eval.text import cli
 
 REFERENCE, ANSWER = "我们在北京大学学习，很好。", "他们在北京大学工作。"

@@ -15,7 +15,7 @@ from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.core.llamafactory.prompt import find_chat_template
 from tuneyard.eval.chat import cli as chat
 from tuneyard.eval.nli import cli as nli
-from tuneyard.eval.qa import cli as qa
+from tuneyard.eval.qa.__main__ import cli as qa
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 LONGEST = 24  # tokens of an answer

@@ -11,8 +11,8 @@ from tests.hostile_server import Hostile, Pieces, endless_body, response, servin
 from tests.json_files import write_json
 from tests.messages import message_of, printed_line, raises
 from tuneyard.core.errors import RequestError
-from tuneyard.eval.backends import connection as connecting
 from tuneyard.eval.chat import cli as chat
+from tuneyard.eval.models import connection as connecting
 from tuneyard.eval.nli import cli as nli
 
 Answers = Callable[[str], Pieces]

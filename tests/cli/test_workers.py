@@ -15,9 +15,11 @@ from tests.tiny import write_adapter
 from tests.workers import PickledWorkers, use_workers
 from tuneyard.core.cli.main import command_line
 from tuneyard.core.errors import ContentError, RequestError
-from tuneyard.eval import nli, qa, suite, sweep, text
-from tuneyard.eval.backends import worker_model
-from tuneyard.eval.backends.worker_model import worker_slots
+from tuneyard.eval import nli, suite, text
+from tuneyard.eval.models import worker_model
+from tuneyard.eval.models.worker_model import worker_slots
+from tuneyard.eval.qa import __main__ as qa
+from tuneyard.eval.sweep import __main__ as sweep
 
 pytestmark = pytest.mark.usefixtures("one_thread", "unrendered")
 TWICE = [*PAIRS, *[{**pair, "input": "Really?"} for pair in PAIRS]]

@@ -8,8 +8,9 @@ import os
 
 from tuneyard.core.cli.run import run_command
 from tuneyard.recipes.machine import hardware
-from tuneyard.recipes.sweep import command, results
-from tuneyard.recipes.train import command as train
+from tuneyard.recipes.sweep import __main__ as command
+from tuneyard.recipes.sweep import results
+from tuneyard.recipes.train import __main__ as train
 
 if __name__ == "__main__":
     gpus = [hardware.Gpu("A100-80", 8)] * int(os.environ.get("FAKE_GPUS", "0"))

@@ -41,7 +41,7 @@ def test_one_gpu_is_that_of_the_worker_alone(tmp_path):
     code = (
         "from pathlib import Path\n"
         "from tuneyard.core.execution.local_processes import LocalProcesses\n"
-        "from tuneyard.eval.backends.worker_model import open_in_workers, worker_slots\n"
+        "from tuneyard.eval.models.worker_model import open_in_workers, worker_slots\n"
         "import torch\n"
         "with LocalProcesses(worker_slots(1)) as workers:\n"
         f"    model = open_in_workers(workers, Path({str(model)!r}), [], None, None)\n"

@@ -21,7 +21,7 @@ from tuneyard.cli import cli
 from tuneyard.core.errors import TuneyardError
 from tuneyard.recipes.llamafactory.client import LlamaFactory
 from tuneyard.recipes.machine.hardware import machine
-from tuneyard.recipes.new.command import new_recipe
+from tuneyard.recipes.new.__main__ import new_recipe
 from tuneyard.recipes.new.dataset import training_data
 from tuneyard.recipes.new.settings import METHODS, RecipeRequest
 

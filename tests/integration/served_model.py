@@ -8,7 +8,7 @@ from typing import Any
 from tests.json_files import read_json, read_lines, write_json
 from tests.tiny import make_tiny
 from tests.unit.adapters.make import make
-from tuneyard.eval.read.results import PREDICTIONS
+from tuneyard.eval.runs.results import PREDICTIONS
 
 BOS, TURN, END = "<|begin|>", "<|turn|>", "<|done|>"
 """Names that llama.cpp does not know: it ends answers at <|im_end|>, whatever the file says."""

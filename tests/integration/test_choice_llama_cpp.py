@@ -12,8 +12,8 @@ from tests.vllm_compare import check_labels, write_rows
 from tuneyard.adapters.__main__ import cli as adapters
 from tuneyard.core.errors import ResumableError
 from tuneyard.eval import nli
-from tuneyard.eval.backends import server as serving
-from tuneyard.eval.read.results import PREDICTIONS
+from tuneyard.eval.models import server as serving
+from tuneyard.eval.runs.results import PREDICTIONS
 
 pytest.importorskip("xllamacpp")
 pytestmark = pytest.mark.slow

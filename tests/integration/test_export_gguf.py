@@ -13,7 +13,7 @@ from tests.unit.adapters.commands import call
 from tests.unit.adapters.make import delta, factors, gguf_fields, make
 from tuneyard.adapters.export.architecture import _REST, _WORDS, Architecture, reorder
 from tuneyard.core.errors import RequestError
-from tuneyard.eval.backends.load import check_gguf
+from tuneyard.eval.models.load import check_gguf
 
 pytestmark = pytest.mark.slow
 HARD = [

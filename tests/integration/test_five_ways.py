@@ -23,10 +23,10 @@ from tests.llama_server import llama_server, write_program
 from tests.serving import free_port, running
 from tests.tiny import make_tiny
 from tuneyard.adapters.__main__ import cli as adapters
-from tuneyard.eval.backends.modelfile import read_modelfile
 from tuneyard.eval.nli import cli as nli
-from tuneyard.eval.prove import cli as prove
-from tuneyard.eval.qa import cli as qa
+from tuneyard.eval.prove.__main__ import cli as prove
+from tuneyard.eval.prove.modelfile import read_modelfile
+from tuneyard.eval.qa.__main__ import cli as qa
 
 pytest.importorskip("xllamacpp")
 pytestmark = pytest.mark.slow

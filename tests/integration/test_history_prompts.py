@@ -11,8 +11,8 @@ from tests.integration.test_history_match import PROBES, loaded, opened, tokeniz
 from tests.messages import printed
 from tuneyard.core.llamafactory.prompt import TrainedHistory, llamafactory_encoder
 from tuneyard.core.llamafactory.prompt.supervision import llamafactory_turns
-from tuneyard.eval.datasets.prompts import choose_prompting, other_prompt
-from tuneyard.eval.parity.histories import PromptWays
+from tuneyard.eval.data.prompts import choose_prompting, other_prompt
+from tuneyard.eval.prove.histories import PromptWays
 
 pytestmark = pytest.mark.slow
 __all__ = ["tokenizer"]  # a fixture

@@ -19,11 +19,11 @@ from tests.json_files import write_json
 from tests.label_server import StandIn
 from tests.messages import message_of
 from tuneyard.core.errors import TuneyardError
-from tuneyard.eval.backends import connection as connecting
-from tuneyard.eval.backends import server as backend
-from tuneyard.eval.backends.load import open_tokenizer
+from tuneyard.eval.models import connection as connecting
+from tuneyard.eval.models import server as backend
+from tuneyard.eval.models.load import open_tokenizer
 from tuneyard.eval.nli import cli as nli
-from tuneyard.eval.read.results import PREDICTIONS
+from tuneyard.eval.runs.results import PREDICTIONS
 
 pytestmark = pytest.mark.slow
 ROWS = even_rows(12)

@@ -19,11 +19,11 @@ from tests.unit.adapters.test_export_modelfile import (
     LLAMAFACTORY,
     THINKS,
 )
-from tests.unit.eval_backends.test_modelfile import PARTS
+from tests.unit.eval_models.test_modelfile import PARTS
 from tuneyard.adapters.export.modelfile import find_wrapping, go_template
 from tuneyard.core.errors import ContentError
 from tuneyard.core.llamafactory.prompt.rendering import template_renderer
-from tuneyard.eval.backends.modelfile import compile_go_template
+from tuneyard.eval.prove.modelfile import compile_go_template
 
 pytestmark = [
     pytest.mark.slow,

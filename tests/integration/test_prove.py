@@ -13,7 +13,7 @@ from tests.tiny import make_tiny
 from tests.unit.adapters.commands import call
 from tests.unit.adapters.make import factors, make
 from tuneyard.core.errors import ContentError, RequestError
-from tuneyard.eval.prove import cli
+from tuneyard.eval.prove.__main__ import cli
 
 pytestmark = pytest.mark.slow
 WAYS = ["chat template of", "chat template and tokenizer of", "chat template and tokenizer in", "TEMPLATE of"]

@@ -24,7 +24,7 @@ from tests.llama_server import llama_server
 from tests.unit.adapters.commands import call
 from tuneyard.core.errors import ContentError
 from tuneyard.core.text.quoting import markdown_text
-from tuneyard.eval.prove import cli
+from tuneyard.eval.prove.__main__ import cli
 
 pytest.importorskip("xllamacpp")
 pytestmark = pytest.mark.slow

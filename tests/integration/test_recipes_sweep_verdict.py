@@ -8,7 +8,7 @@ from tests.json_files import read_json, write_json
 from tests.messages import printed_line, raises
 from tests.unit.recipes.test_sweep import report_on
 from tuneyard.core.errors import ContentError
-from tuneyard.eval.compare import cli
+from tuneyard.eval.compare.__main__ import cli
 from tuneyard.recipes.sweep.grid import Grid
 
 pytestmark = pytest.mark.usefixtures("without_plots")

@@ -10,10 +10,10 @@ import pytest
 from tests.browser import BROWSER, answered, in_frame, open_page, with_script
 from tests.fake_runs import answers, demo, page_of, write_run
 from tests.json_files import write_lines
-from tests.unit.eval_show.test_html import data_of
-from tuneyard.eval.compare import compare_results
-from tuneyard.eval.read.find import ScoredRunSource
-from tuneyard.eval.show.html import Page, render
+from tests.unit.eval_report.test_html import data_of
+from tuneyard.eval.compare.__main__ import compare_results
+from tuneyard.eval.report.html import Page, render
+from tuneyard.eval.runs.find import ScoredRunSource
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(BROWSER is None, reason="no Chromium here")]
 STEPS = """

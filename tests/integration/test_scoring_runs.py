@@ -11,7 +11,7 @@ from tests.forks import RunningFork
 from tests.json_files import read_json, write_json
 from tests.processes import wait_for_end, wait_until
 from tests.runs_cut import tree
-from tests.unit.eval_metrics.test_qa_embedding import MINILM
+from tests.unit.eval_figures.test_qa_embedding import MINILM
 
 pytestmark = pytest.mark.slow
 COUNT = 150

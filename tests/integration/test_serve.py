@@ -28,8 +28,8 @@ from tuneyard.adapters.serve.template import trained_template
 from tuneyard.core.llamafactory.prompt import chat_renderer
 from tuneyard.core.llamafactory.prompt.rendering import template_renderer
 from tuneyard.eval import nli
-from tuneyard.eval.backends.modelfile import read_modelfile
-from tuneyard.eval.prove import cli as prove
+from tuneyard.eval.prove.__main__ import cli as prove
+from tuneyard.eval.prove.modelfile import read_modelfile
 
 pytest.importorskip("xllamacpp")
 pytestmark = pytest.mark.slow

@@ -92,8 +92,8 @@ def test_held_out_rows_are_those_of_val_size(count, ratio, seed, tmp_path) -> No
     from datasets import Dataset
 
     from tuneyard.core.llamafactory.prompt import PromptAndAnswer
-    from tuneyard.eval.datasets.dataset import EvalDataset
-    from tuneyard.eval.datasets.origin import unknown_origin
+    from tuneyard.eval.data.dataset import EvalDataset
+    from tuneyard.eval.data.origin import unknown_origin
 
     rows = [{"n": n} for n in range(count)]
     asked = [PromptAndAnswer([], str(n)) for n in range(count)]

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from tuneyard.core.llamafactory.prompt import PromptAndAnswer
-from tuneyard.eval.datasets.origin import fingerprints_of
-from tuneyard.eval.datasets.training import trained_on
+from tuneyard.eval.data.origin import fingerprints_of
+from tuneyard.eval.data.training import trained_on
 
 pytestmark = pytest.mark.slow
 

@@ -10,7 +10,7 @@ import pytest
 
 from tests.json_files import read_json
 from tests.vllm_compare import AT_ONCE, GENERATE, ROWS, Comparison, Run, needs_vllm
-from tuneyard.eval.read.results import RESULTS
+from tuneyard.eval.runs.results import RESULTS
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800), needs_vllm]
 CANDIDATES = ("base", "base (2 shots)", "one", "two")

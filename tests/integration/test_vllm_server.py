@@ -25,12 +25,12 @@ from tests.json_files import read_json
 from tests.messages import raises
 from tests.serving import free_port, running
 from tests.unit.adapters.make import factors, make
-from tests.unit.eval_parity.test_diagnosis import RANK_IN_VLLM
+from tests.unit.eval_prove.test_diagnosis import RANK_IN_VLLM
 from tests.vllm_compare import VLLM, needs_vllm
 from tuneyard.adapters.__main__ import cli as adapters
 from tuneyard.core.errors import ContentError
 from tuneyard.eval import chat, nli
-from tuneyard.eval.prove import cli as prove
+from tuneyard.eval.prove.__main__ import cli as prove
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900), needs_vllm]
 NATS = 0.1  # adapter serve leaves the dtype to vLLM, which makes bf16 of fp32

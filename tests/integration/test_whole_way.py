@@ -18,7 +18,8 @@ from tests.json_files import read_json, read_lines
 from tests.tiny import write_adapter
 from tuneyard.adapters.__main__ import cli as adapters
 from tuneyard.compiler.cli import cli as compiler
-from tuneyard.eval import compare, nli
+from tuneyard.eval import nli
+from tuneyard.eval.compare import __main__ as compare
 
 SETS = ("rte", "mnli")
 ROWS = 12

@@ -24,7 +24,7 @@ from tests.forks import Forks
 from tests.integration.conftest import Checkout, copy_tracked_files
 from tests.json_files import write_json, write_lines
 from tests.tiny import make_tiny
-from tuneyard.eval.datasets.cmmlu import HUB_ID, REVISION, read_subjects
+from tuneyard.eval.cmmlu.subjects import HUB_ID, REVISION, read_subjects
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 MODELS = (

@@ -6,8 +6,8 @@ from pathlib import Path
 from tests.exams import HEAD, write_exam
 from tests.json_files import read_json, write_json, write_lines
 from tests.tiny import make_tiny, write_adapter
-from tuneyard.eval.show.sheet import COLUMNS
-from tuneyard.eval.statistics.ratings import CRITERIA
+from tuneyard.eval.ab.ratings import CRITERIA
+from tuneyard.eval.ab.sheet import COLUMNS
 
 ATTENTION = {
     f"model.layers.{layer}.self_attn.{name}_proj": (outputs, 64)

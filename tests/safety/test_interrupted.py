@@ -16,12 +16,12 @@ from tuneyard.compiler.cli import cli
 from tuneyard.core.datasets.compiled import MANIFEST, read_manifests
 from tuneyard.core.errors import TuneyardError
 from tuneyard.core.language.message import relative
-from tuneyard.eval.datasets.origin import compiles_for
-from tuneyard.eval.read.find import find_scored_runs
-from tuneyard.eval.read.results import PredictionLog, begin_scoring_run
+from tuneyard.eval.data.origin import compiles_for
+from tuneyard.eval.runs.find import find_scored_runs
+from tuneyard.eval.runs.results import PredictionLog, begin_scoring_run
 from tuneyard.eval.scoring import found_here
 from tuneyard.eval.scoring.found_here import adapter_folders
-from tuneyard.recipes.best.command import read_curve
+from tuneyard.recipes.best.__main__ import read_curve
 
 
 @pytest.mark.parametrize(

@@ -25,13 +25,13 @@ from tuneyard.core.files import read_json as parse_file
 from tuneyard.core.files import write_json as write_atomic
 from tuneyard.core.files.bounded_reading import lines_of, read_end
 from tuneyard.core.files.links import own_file, refuse_links_in
-from tuneyard.eval import compare
-from tuneyard.eval.read.results import begin_scoring_run
+from tuneyard.eval.compare import __main__ as compare
+from tuneyard.eval.runs.results import begin_scoring_run
 from tuneyard.recipes.__main__ import cli as recipe_cli
 from tuneyard.recipes.recipe import read_recipe
 from tuneyard.recipes.recipe.data import locate
 from tuneyard.recipes.sweep.run import evaluate
-from tuneyard.recipes.train.command import train
+from tuneyard.recipes.train.__main__ import train
 
 SECRET = "-----BEGIN PRIVATE KEY-----"
 ROWS = '{"question": "Is 2 even?", "answer": "yes"}\n' * 3
@@ -326,8 +326,8 @@ def test_a_training_writes_into_no_link(tmp_path: Path, secret: Path, monkeypatc
     recipe = read_recipe(write_recipe(tmp_path, bf16=False))
     recipe.output_dir.mkdir()
     (recipe.output_dir / name).symlink_to(secret)
-    monkeypatch.setattr("tuneyard.recipes.train.command.require_model", lambda _: None)
-    monkeypatch.setattr("tuneyard.recipes.train.command.changed_inputs", lambda *_: "")
+    monkeypatch.setattr("tuneyard.recipes.train.__main__.require_model", lambda _: None)
+    monkeypatch.setattr("tuneyard.recipes.train.__main__.changed_inputs", lambda *_: "")
     with raises(RequestError, str(recipe.output_dir / name), str(secret)):
         train(recipe, ask=False)
     assert secret.read_text() == SECRET

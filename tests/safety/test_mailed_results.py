@@ -10,8 +10,8 @@ from tests.fake_runs import GOLD, read_runs, write_run
 from tests.json_files import read_json, write_json
 from tests.messages import raises
 from tuneyard.core.errors import ContentError, RequestError
-from tuneyard.eval.compare import cli
-from tuneyard.eval.read.results import PLOTS, check_files, replaced_files
+from tuneyard.eval.compare.__main__ import cli
+from tuneyard.eval.runs.results import PLOTS, check_files, replaced_files
 
 NAN, INFINITY = float("nan"), float("inf")
 WRONG = {

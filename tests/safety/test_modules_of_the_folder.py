@@ -137,7 +137,7 @@ def test_each_place_that_starts_python_takes_these_variables() -> None:
     helpers = re.compile(r"\b(python_variables|environment|users_environment)\(|SAFE_PATH")
     without = {
         "core/cli/doctor.py",  # prints the path
-        "core/installation/packages.py",  # makes a command to print, and recipes/base/command.py's
+        "core/installation/packages.py",  # makes a command to print, and recipes/base/__main__.py's
     }
     files = []
     for package in ("core", "compiler", "recipes", "adapters", "eval"):

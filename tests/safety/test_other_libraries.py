@@ -24,9 +24,9 @@ from tuneyard.core.files import sha256
 from tuneyard.core.files.bounded_reading import LARGEST_FILE, open_regular
 from tuneyard.core.llamafactory.prompt.tokenizer_files import check_tokenizer_files
 from tuneyard.core.weights.tensors import open_weights
-from tuneyard.eval.backends import loading
-from tuneyard.eval.backends.gguf_tokens import check_fields
-from tuneyard.eval.backends.load import find_model
+from tuneyard.eval.models import loading
+from tuneyard.eval.models.gguf_tokens import check_fields
+from tuneyard.eval.models.load import find_model
 from tuneyard.recipes.recipe.data import locate
 
 SIZE = 5_000_000_000

@@ -29,7 +29,7 @@ from tuneyard.core.errors import ContentError
 from tuneyard.core.files import bounded_reading
 from tuneyard.core.files.bounded_columns import arrow_batches, decoded_size, parquet_batches, record_slices
 from tuneyard.core.files.bounded_reading import LARGEST_RECORD, LargeDataError
-from tuneyard.eval.read.tables import parquet_rows
+from tuneyard.eval.runs.tables import parquet_rows
 
 Write = Callable[[Path], None]
 ADDRESSES = 3_000_000_000

@@ -25,9 +25,9 @@ from tests.messages import raises
 from tests.serving import Quiet
 from tests.serving import serving as answered
 from tuneyard.core.errors import RequestError
-from tuneyard.eval.backends import connection as connecting
-from tuneyard.eval.backends.connection import KEY, MOST_BYTES, Connection
-from tuneyard.eval.backends.served import json_object
+from tuneyard.eval.models import connection as connecting
+from tuneyard.eval.models.connection import KEY, MOST_BYTES, Connection
+from tuneyard.eval.models.served import json_object
 
 TIMEOUT = 1.0  # seconds of a server that drips
 SLOWEST = 30.0  # seconds of another one on a busy machine

@@ -14,8 +14,8 @@ from tests.conftest import ROOT, Here
 from tests.json_files import write_json, write_lines
 from tuneyard.compiler.cli import cli as data
 from tuneyard.core.text.secrets import HIDDEN, hide_secrets
-from tuneyard.eval import compare
-from tuneyard.eval.backends.connection import SHOWN_BYTES, without_key
+from tuneyard.eval.compare import __main__ as compare
+from tuneyard.eval.models.connection import SHOWN_BYTES, without_key
 
 KEY = "sk-0123456789abcdefghij"
 

@@ -20,7 +20,7 @@ from tuneyard.core.datasets import read_records
 from tuneyard.core.documents import json_items
 from tuneyard.core.errors import ContentError
 from tuneyard.core.files.bounded_reading import LARGEST_FILE, LARGEST_RECORD, read_end
-from tuneyard.eval.read.tables import csv_rows
+from tuneyard.eval.runs.tables import csv_rows
 
 SIZE = 5_000_000_000
 ADDRESSES = 3_000_000_000
@@ -32,13 +32,13 @@ READERS = {
     "records in lines": ("a.jsonl", b'{"a": 1}\n{"b": "', "core.datasets.read_records(path)"),
     "records in a list": ("a.json", b'[{"a": 1}, {"b": "', "core.datasets.read_records(path)"),
     "a list of blanks": ("a.json", b"[" + b" " * 1000, "core.datasets.read_records(path)"),
-    "predictions": ("predictions.jsonl", b"", "eval.read.results.read_lines(path)"),
+    "predictions": ("predictions.jsonl", b"", "eval.runs.results.read_lines(path)"),
     "token losses": ("token_losses.jsonl", b"", "core.llamafactory.prompt.token_losses.TokenLossFile(path)"),
-    "log of CSV": ("log.csv", b"id,gold,prediction\n1,a,", "list(eval.read.tables.TABLES['.csv'](path))"),
-    "header of CSV": ("log.csv", b"", "list(eval.read.tables.TABLES['.csv'](path))"),
-    "rating sheet": ("s.csv", b"id," * 50_000, "list(eval.show.sheet.read_rows(path))"),
-    "prompts": ("p.txt", b"Hello\n", "eval.datasets.dataset.read_rows(path)"),
-    "Modelfile": ("Modelfile", b"FROM x\n", "eval.backends.modelfile.read_modelfile(path)"),
+    "log of CSV": ("log.csv", b"id,gold,prediction\n1,a,", "list(eval.runs.tables.TABLES['.csv'](path))"),
+    "header of CSV": ("log.csv", b"", "list(eval.runs.tables.TABLES['.csv'](path))"),
+    "rating sheet": ("s.csv", b"id," * 50_000, "list(eval.ab.sheet.read_rows(path))"),
+    "prompts": ("p.txt", b"Hello\n", "eval.data.dataset.read_rows(path)"),
+    "Modelfile": ("Modelfile", b"FROM x\n", "eval.prove.modelfile.read_modelfile(path)"),
     "card": ("README.md", b"---\n", "adapters.export.source.front_matter(path.parent)"),
 }
 
@@ -61,11 +61,11 @@ MODULES = (
     "adapters.export.source",
     "core.datasets.compiled",
     "core.llamafactory.prompt.token_losses",
-    "eval.backends.modelfile",
-    "eval.datasets.dataset",
-    "eval.read.results",
-    "eval.read.tables",
-    "eval.show.sheet",
+    "eval.prove.modelfile",
+    "eval.data.dataset",
+    "eval.runs.results",
+    "eval.runs.tables",
+    "eval.ab.sheet",
 )
 
 

@@ -15,7 +15,7 @@ from tests.conftest import ROOT
 from tests.json_files import write_json, write_lines
 from tests.unit.recipes.make import write_recipe
 from tuneyard.core.text.terminal import visible, written
-from tuneyard.eval import compare
+from tuneyard.eval.compare import __main__ as compare
 
 BAD = "a\x1b]0;owned\x07b\x9bc\x7fd\re\x85f\u202eg\u2066h"
 TURNS = {*map(chr, range(0x202A, 0x202F)), *map(chr, range(0x2066, 0x206A))}

@@ -48,7 +48,7 @@ COMMAND = re.compile(
 QUOTED_BEFORE = {
     ("core/datasets/__init__.py", "command"), ("core/datasets/__init__.py", "here"),
     ("compiler/cli.py", "each"), ("compiler/spec/file.py", "file"),
-    ("recipes/recipe/data.py", "specs[stem]"), ("recipes/new/command.py", "out"),
+    ("recipes/recipe/data.py", "specs[stem]"), ("recipes/new/__main__.py", "out"),
     ("adapters/write/output.py", "record['command']"),
 }  # fmt: skip
 """Values of ours in commands, and those that were quoted in a line above."""

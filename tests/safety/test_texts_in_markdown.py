@@ -20,10 +20,10 @@ from tests.unit.adapters.make import base_tensors, factors, make, make_base
 from tuneyard.core.text.markdown import markdown_table
 from tuneyard.core.text.quoting import Markdown, markdown_block, markdown_code, markdown_text, one_line
 from tuneyard.core.training.metrics import metric_of
-from tuneyard.eval.cmmlu import AVERAGE, group_table
+from tuneyard.eval.ab.ratings import CRITERIA
+from tuneyard.eval.ab.sheet import Answered, side_by_side, tally_table
+from tuneyard.eval.cmmlu.__main__ import AVERAGE, group_table
 from tuneyard.eval.judge.conclusions import section_name
-from tuneyard.eval.show.sheet import Answered, side_by_side, tally_table
-from tuneyard.eval.statistics.ratings import CRITERIA
 from tuneyard.recipes.sweep.grid import Grid
 from tuneyard.recipes.sweep.results import SweepResults, table, write_report
 from tuneyard.recipes.sweep.settings import settings_of, settings_table

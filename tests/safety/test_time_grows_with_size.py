@@ -30,12 +30,12 @@ from tuneyard.core.documents import parse_yaml
 from tuneyard.core.errors import ContentError, nearest_name
 from tuneyard.core.text.secrets import HIDDEN, hide_secrets
 from tuneyard.core.training.training_run import training_data
-from tuneyard.eval.metrics.answers import parse_word
-from tuneyard.eval.metrics.call_forms import read_answer
-from tuneyard.eval.metrics.reports import parse_report
-from tuneyard.eval.read.find import parse_source, read_scored_runs
-from tuneyard.eval.read.scored_run import ScoredRun
-from tuneyard.eval.show.plots import kinds_chart
+from tuneyard.eval.defect.reports import parse_report
+from tuneyard.eval.figures.answers import parse_word
+from tuneyard.eval.report.plots import kinds_chart
+from tuneyard.eval.runs.find import parse_source, read_scored_runs
+from tuneyard.eval.runs.scored_run import ScoredRun
+from tuneyard.eval.tools.call_forms import read_answer
 from tuneyard.recipes.llamafactory.config_sizes import check_sizes
 
 SECONDS = 8

@@ -13,17 +13,6 @@ from tests.conftest import ROOT
 from tests.product import FILES, ROOMS, all_imports, imported, nodes, syntax
 from tuneyard.cli import GROUPS, cli
 
-EVAL = {
-    "statistics": set(),
-    "metrics": {"statistics"},
-    "datasets": {"read", "statistics"},
-    "backends": {"metrics", "read"},
-    "read": {"metrics", "statistics"},
-    "judge": {"metrics", "read", "statistics"},
-    "show": {"judge", "metrics", "read", "statistics"},
-    "scoring": {"backends", "datasets", "metrics", "read", "statistics"},
-    "parity": {"backends", "datasets", "metrics", "scoring"},
-}
 LAYERS = {
     "core": (
         "text language installation errors files documents plugins records execution drawing training "
@@ -32,8 +21,15 @@ LAYERS = {
     "compiler": ("rows spec chat columns read check lint write engine publish inspect verify view init cli"),
     "recipes": "recipe machine costs llamafactory rules output_dir check plan new best train sweep base",
     "adapters": "model kinds methods write merge fuse show export serve",
+    "eval": (
+        "statistics figures runs data models scoring judge report "
+        "nli text defect tools qa preference dialogue cmmlu ab chat compare prove sweep __main__ suite"
+    ),
 }
-"""The folders of a package in the order in which its data flows: each imports those before it."""
+"""The folders of a package in the order in which its data flows: each imports those before it.
+
+Commands come last, so that no shared folder imports one. A suite runs the commands of `eval/__main__.py`.
+"""
 ALLOWED = {"core": set(), "eval": {"core", "adapters"}, "tuneyard": {"tuneyard", "cli", "demo", *ROOMS}}
 HEAVY = {
     "torch",
@@ -124,22 +120,6 @@ def test_our_modules_go_by_the_name_tuneyard() -> None:
     assert [name(path) for path in (*FILES, *tests) if bare.search(path.read_text(encoding="utf-8"))] == []
 
 
-def test_inside_eval_imports_go_one_way() -> None:
-    """Runs are read, then judged, then shown. Scoring reads, and neither judges nor shows: commands do."""
-    offenders = []
-    for path in FILES:
-        if not name(path.parent).startswith("eval/"):
-            continue
-        layer = name(path).split("/")[1]
-        for module in all_imports(path):
-            rest = room_and_rest(module)
-            if rest[:1] != ["eval"] or len(rest) == 1:
-                continue
-            if rest[1] != layer and rest[1] not in EVAL[layer]:
-                offenders.append(f"{name(path)} imports {module}")
-    assert offenders == []
-
-
 def test_source_rows_are_read_and_checked_by_one_loop() -> None:
     """`compile`, `show` and `init` take them from engine/row_loop.py."""
     one_loop = {"tuneyard.compiler.read.read", "tuneyard.compiler.check.checker.Checker"}
@@ -160,7 +140,7 @@ def test_folders_flow_one_way(package: str) -> None:
     offenders = []
     for path in FILES:
         room, *folders = name(path).split("/")
-        if room != package or folders[0].startswith("__"):
+        if room != package or folders[0] in ("__init__.py", "__main__.py"):
             continue
         layer = folders[0].removesuffix(".py")
         below = layers[: layers.index(layer) + 1]
@@ -171,10 +151,19 @@ def test_folders_flow_one_way(package: str) -> None:
     assert offenders == []
 
 
-@pytest.mark.parametrize("package", LAYERS)
+@pytest.mark.parametrize("package", set(LAYERS) - {"eval"})
 def test_only_the_command_lies_directly_in_a_package(package: str) -> None:
     loose = {path.name for path in (ROOT / package).glob("*.py")}
     assert loose <= {"__init__.py", "__main__.py", "cli.py"}
+
+
+@pytest.mark.parametrize("package", ["eval", "recipes"])
+def test_a_folder_of_a_command_has_its_main_file_and_no_other_has(package: str) -> None:
+    """In eval, a command of one file lies in the package itself."""
+    with_main = {path.parent.name for path in (ROOT / package).glob("*/__main__.py")}
+    commands = importlib.import_module(f"tuneyard.{package}.__main__").COMMANDS
+    files = {path.stem for path in (ROOT / package).glob("*.py")}
+    assert with_main == set(commands) - files
 
 
 def test_llamafactory_has_one_door() -> None:

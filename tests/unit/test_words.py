@@ -45,7 +45,7 @@ INSTEAD = {
 ANY_OF_THEM = re.compile("|".join(INSTEAD))
 PATTERNS = ["README.md", "CHANGELOG.md", "docs/**/*.md", "dataset_info/README.md", "recipes/**/*.md"]
 PATTERNS += ["recipes/**/*.yaml", "compiler/**/*.yaml", "compiler/**/*.json", "core/**/*.json"]
-PATTERNS += ["eval/**/*.yaml", "eval/show/page/*", "compiler/view/page/*", "Makefile", "pyproject.toml"]
+PATTERNS += ["eval/**/*.yaml", "eval/report/page/*", "compiler/view/page/*", "Makefile", "pyproject.toml"]
 PROSE = [path for pattern in PATTERNS for path in sorted(ROOT.glob(pattern))]
 
 

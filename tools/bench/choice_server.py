@@ -22,13 +22,13 @@ from tests.conftest import ROOT
 from tests.llama_server import llama_server
 from tuneyard.adapters.__main__ import cli as adapters
 from tuneyard.core.llamafactory.prompt import prompt_and_answer
-from tuneyard.eval.backends.connection import Connection
-from tuneyard.eval.backends.load import load_model, open_tokenizer
-from tuneyard.eval.backends.open_server import open_server
-from tuneyard.eval.backends.scorers import Fields, Scorer
-from tuneyard.eval.backends.served import read_models
-from tuneyard.eval.datasets.prompts import choose_prompting
-from tuneyard.eval.metrics.labels import spellings
+from tuneyard.eval.data.prompts import choose_prompting
+from tuneyard.eval.figures.labels import spellings
+from tuneyard.eval.models.connection import Connection
+from tuneyard.eval.models.load import load_model, open_tokenizer
+from tuneyard.eval.models.open_server import open_server
+from tuneyard.eval.models.scorers import Fields, Scorer
+from tuneyard.eval.models.served import read_models
 
 BUDGET = 2048
 

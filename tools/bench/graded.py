@@ -15,8 +15,8 @@ from collections.abc import Callable
 import numpy as np
 from scipy.stats import norm
 
-from tuneyard.eval.metrics.preference import auc_parts
-from tuneyard.eval.metrics.text import bleu_parts
+from tuneyard.eval.figures.preference import auc_parts
+from tuneyard.eval.figures.text import bleu_parts
 from tuneyard.eval.statistics import family
 
 Drawn = tuple[np.ndarray, np.ndarray | None]  # values [n, base and candidates], what each example weighs

@@ -18,12 +18,12 @@ from tests.conftest import ROOT
 from tuneyard.adapters.model.store import open_adapter
 from tuneyard.adapters.model.weighted import WeightedAdapter
 from tuneyard.core.llamafactory.prompt import prompt_and_answer
-from tuneyard.eval.backends.apply import applied
-from tuneyard.eval.backends.generate import generate
-from tuneyard.eval.backends.likelihood import shared_prefix
-from tuneyard.eval.backends.load import Model, load_model
-from tuneyard.eval.datasets.prompts import choose_prompting
-from tuneyard.eval.metrics.labels import spellings
+from tuneyard.eval.data.prompts import choose_prompting
+from tuneyard.eval.figures.labels import spellings
+from tuneyard.eval.models.apply import applied
+from tuneyard.eval.models.generate import generate
+from tuneyard.eval.models.likelihood import shared_prefix
+from tuneyard.eval.models.load import Model, load_model
 
 BUDGET = 2048
 SLOW_ROWS = 6  # the plain loop is timed on these

@@ -19,7 +19,7 @@ from pathlib import Path
 from tests.conftest import ROOT
 from tests.peer_lm_eval import lm_eval, lm_eval_environment
 from tools.bench.nli import print_figures, random_adapter, sample_rows
-from tuneyard.eval.backends.load import load_model
+from tuneyard.eval.models.load import load_model
 
 TASK = """task: own
 dataset_path: json

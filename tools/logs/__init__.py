@@ -1,6 +1,6 @@
 """Logs of other evaluation tools, written by the tools themselves from made-up questions.
 
-The files are in tests/golden/compare/tools, and tests/unit/eval_read/test_logs_tools.py reads them. Each tool
+The files are in tests/golden/compare/tools, and tests/unit/eval_runs/test_logs_tools.py reads them. Each tool
 has an environment of its own, from the root of the checkout:
 
     python -m venv build/inspect && build/inspect/bin/pip install inspect-ai==0.3.285

@@ -23,14 +23,14 @@ from tools.mutate.mutants import Mutant
 
 ROOT = Path(__file__).resolve().parents[2]
 TESTS = {
-    "core": ["tests/unit/core", "tests/unit/compiler/test_publish.py", "tests/unit/eval_datasets"],
+    "core": ["tests/unit/core", "tests/unit/compiler/test_publish.py", "tests/unit/eval_data"],
     "compiler": ["tests/unit/compiler", "tests/cli/test_compiler.py"],
     "recipes": ["tests/unit/recipes", "tests/integration/test_recipes_*.py"],
     "adapters": ["tests/unit/adapters", "tests/integration/test_adapters_*.py"],
     "eval": [
-        "tests/unit/eval_metrics", "tests/unit/eval_statistics", "tests/unit/eval_read",
-        "tests/unit/eval_judge", "tests/unit/eval_show", "tests/unit/eval_datasets",
-        "tests/unit/eval_backends", "tests/unit/eval_parity", "tests/cli/test_dialogue.py",
+        "tests/unit/eval_figures", "tests/unit/eval_statistics", "tests/unit/eval_runs",
+        "tests/unit/eval_judge", "tests/unit/eval_report", "tests/unit/eval_data",
+        "tests/unit/eval_models", "tests/unit/eval_prove", "tests/cli/test_dialogue.py",
         "tests/cli/test_prove_servers.py",
     ],
 }  # fmt: skip

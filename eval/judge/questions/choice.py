@@ -21,7 +21,7 @@ from tuneyard.eval.judge.conclusions import (
 )
 from tuneyard.eval.judge.question import CHOICES, AnsweredQuestion, Choice, Half
 from tuneyard.eval.judge.sections import mean_figures, meaning, paired_family, paired_rows
-from tuneyard.eval.read.scored_run import RunsByDataset, RunsByModel, models_of
+from tuneyard.eval.runs.scored_run import RunsByDataset, RunsByModel, models_of
 from tuneyard.eval.statistics.rates import average
 from tuneyard.eval.statistics.selection import split_halves
 

@@ -6,7 +6,7 @@ from tuneyard.core.training.metrics import direction
 from tuneyard.eval.judge.conclusions import MEASURED, difference_table, section_name
 from tuneyard.eval.judge.question import AnsweredQuestion
 from tuneyard.eval.judge.sections import compare, meaning
-from tuneyard.eval.read.scored_run import RunsByDataset, ScoredRun
+from tuneyard.eval.runs.scored_run import RunsByDataset, ScoredRun
 
 
 def other_metrics(runs: RunsByDataset, base: str) -> AnsweredQuestion:

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from tuneyard.core.errors import RequestError
 from tuneyard.core.language.message import _, joined
-from tuneyard.eval.read.scored_run import RunsByDataset, ScoredRun, models_of
+from tuneyard.eval.runs.scored_run import RunsByDataset, ScoredRun, models_of
 
 Recipes = Mapping[str, Sequence[str]]
 """The models of each setting that was trained with several seeds (`--replicates`)."""

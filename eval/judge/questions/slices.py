@@ -9,11 +9,11 @@ from tuneyard.core.errors import RequestError, nearest
 from tuneyard.core.language.message import _, joined, tr
 from tuneyard.core.language.number_format import Table, percent
 from tuneyard.core.training.metrics import ACCURACY
+from tuneyard.eval.figures.labels import MOST
 from tuneyard.eval.judge.conclusions import PairedTest, difference_table
 from tuneyard.eval.judge.question import AnsweredQuestion
 from tuneyard.eval.judge.sections import differences_of, paired_rows, paired_tests
-from tuneyard.eval.metrics.labels import MOST
-from tuneyard.eval.read.scored_run import KINDS, RunsByDataset, RunsByModel
+from tuneyard.eval.runs.scored_run import KINDS, RunsByDataset, RunsByModel
 from tuneyard.eval.statistics.family import sliced
 
 

@@ -16,7 +16,7 @@ from tests.unit.adapters.make import base_tensors, factors, make, make_base
 from tuneyard.adapters.export.modelfile import quoted
 from tuneyard.core.errors import ContentError
 from tuneyard.core.llamafactory.prompt.rendering import template_renderer
-from tuneyard.eval.backends.modelfile import compile_go_template
+from tuneyard.eval.prove.modelfile import compile_go_template
 
 OLLAMA = ("--to", "ollama", "--gguf", "model.gguf")
 GOLDEN = ROOT / "tests/golden/adapters/export"

@@ -234,7 +234,7 @@ def test_an_adapter_saved_under_its_name_is_found():
     make("saves/run/dpo")
     for words in (("merge", "run=1", "--out", "x"), ("export", "run", "--to", "gguf", "--out", "x")):
         printed(call(*words, code=2)[1], "saves/run/dpo, saves/run/sft")
-    from tuneyard.eval.backends.load import find_model
+    from tuneyard.eval.models.load import find_model
 
     with raises(RequestError, "saves/run/dpo, saves/run/sft"):
         find_model("saves/run")

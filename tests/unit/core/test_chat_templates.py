@@ -9,7 +9,7 @@ from tests.messages import raises
 from tests.tiny import CHATML, make_weightless, write_adapter
 from tuneyard.core.errors import ContentError
 from tuneyard.core.llamafactory.prompt import find_chat_template
-from tuneyard.eval.datasets.prompts import choose_prompting
+from tuneyard.eval.data.prompts import choose_prompting
 
 TALK = [{"role": "user", "content": "Q"}]
 

@@ -238,8 +238,8 @@ def test_bars_are_drawn_on_a_terminal_only(terminal: bool) -> None:
 @pytest.mark.parametrize(
     ("module", "name", "words"),
     [
-        ("tuneyard.recipes.train.command", "command", ["r.yaml"]),
-        ("tuneyard.recipes.sweep.command", "command", ["r.yaml", "lora_rank=4,8"]),
+        ("tuneyard.recipes.train.__main__", "command", ["r.yaml"]),
+        ("tuneyard.recipes.sweep.__main__", "command", ["r.yaml", "lora_rank=4,8"]),
         ("tuneyard.adapters.__main__", "fuse", ["a", "--base", "b", "--out", "o"]),
     ],
 )
@@ -250,8 +250,8 @@ def test_long_commands_say_how_they_resume(
         raise KeyboardInterrupt
 
     for first_call in (
-        "tuneyard.recipes.train.command.read_recipe",
-        "tuneyard.recipes.sweep.command.parse_grid",
+        "tuneyard.recipes.train.__main__.read_recipe",
+        "tuneyard.recipes.sweep.__main__.parse_grid",
         "tuneyard.adapters.fuse.fuse.fuse_request",
     ):
         monkeypatch.setattr(first_call, interrupt)

@@ -11,9 +11,9 @@ from tests.fake_runs import by_dataset, compare, labelled, verdict
 from tuneyard.core.training.metrics import ACCURACY, Metric
 from tuneyard.eval.judge.conclusions import Comparison, PairedTest, Section
 from tuneyard.eval.judge.questions.slices import compare_slices
-from tuneyard.eval.read.scored_run import ScoredRun
-from tuneyard.eval.show.tables import differences
-from tuneyard.eval.show.verdict import decisions
+from tuneyard.eval.report.tables import differences
+from tuneyard.eval.report.verdict import decisions
+from tuneyard.eval.runs.scored_run import ScoredRun
 from tuneyard.eval.statistics.family import DifferenceTest
 
 LABELS = ["yes", "no", "maybe"]

@@ -9,7 +9,7 @@ from tests.fake_runs import by_dataset, compare, fake_run
 from tests.messages import raises
 from tuneyard.core.errors import RequestError
 from tuneyard.eval.judge.questions.choice import choose_on_half
-from tuneyard.eval.show.tables import as_json
+from tuneyard.eval.report.tables import as_json
 
 
 def chosen(runs):

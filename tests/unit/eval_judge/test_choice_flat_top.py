@@ -6,7 +6,7 @@ import pytest
 
 from tests.fake_runs import by_dataset, fake_run
 from tuneyard.eval.judge.questions.choice import choose_on_half
-from tuneyard.eval.show.tables import as_json
+from tuneyard.eval.report.tables import as_json
 
 HALVES = [True] * 100 + [False] * 100, [False] * 100 + [True] * 100
 

@@ -4,7 +4,7 @@ import pytest
 
 from tests.messages import printed
 from tuneyard.eval.judge.equal_runs import equal_warnings
-from tuneyard.eval.read.scored_run import ScoredRun
+from tuneyard.eval.runs.scored_run import ScoredRun
 
 LABELS = [{"choices": {"yes": -0.1, "no": -2.5}}, {"choices": {"yes": -1.25, "no": -0.5}}]
 

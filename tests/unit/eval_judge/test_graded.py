@@ -15,11 +15,11 @@ from tests.json_files import read_json, write_json, write_lines
 from tests.messages import printed, printed_line, raises
 from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.core.language.number_format import number
-from tuneyard.eval.compare import cli, compare_results
+from tuneyard.eval.compare.__main__ import cli, compare_results
+from tuneyard.eval.figures.text import bleu, bleu_parts
 from tuneyard.eval.judge.questions.choice import choose_on_half
-from tuneyard.eval.metrics.text import bleu, bleu_parts
-from tuneyard.eval.read.find import ScoredRunSource
-from tuneyard.eval.show.tables import markdown
+from tuneyard.eval.report.tables import markdown
+from tuneyard.eval.runs.find import ScoredRunSource
 from tuneyard.eval.statistics.family import estimates, units_of
 from tuneyard.eval.statistics.rates import ratio
 

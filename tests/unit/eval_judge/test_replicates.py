@@ -10,12 +10,12 @@ from tests.fake_runs import VALID, answers, by_dataset, fake_run, write_run
 from tests.json_files import read_json
 from tests.messages import printed, raises
 from tuneyard.core.errors import RequestError
-from tuneyard.eval.compare import cli, parse_replicates
+from tuneyard.eval.compare.__main__ import cli, parse_replicates
 from tuneyard.eval.judge.ask import compare_runs
 from tuneyard.eval.judge.questions.replicates import seed_warnings, with_settings
 from tuneyard.eval.judge.sections import compare
-from tuneyard.eval.read.scored_run import ScoredRun
-from tuneyard.eval.show.verdict import decisions
+from tuneyard.eval.report.verdict import decisions
+from tuneyard.eval.runs.scored_run import ScoredRun
 
 GOLD = ["yes", "no"] * 60
 SLOW = {"low": [78, 84, 80, 86, 82], "high": [83, 79, 87, 81, 85]}  # correct answers of each seed

@@ -11,10 +11,10 @@ from tests.json_files import read_json, write_json, write_lines
 from tests.messages import printed, raises
 from tuneyard.core.errors import RequestError
 from tuneyard.eval.judge.ask import answer_warnings, check_rows, compare_runs, pairing_warnings
-from tuneyard.eval.read.find import parse_source, read_scored_runs
-from tuneyard.eval.read.logs import read_log
-from tuneyard.eval.show.tables import scores
-from tuneyard.eval.show.verdict import decision
+from tuneyard.eval.report.tables import scores
+from tuneyard.eval.report.verdict import decision
+from tuneyard.eval.runs.find import parse_source, read_scored_runs
+from tuneyard.eval.runs.logs import read_log
 
 
 def replace_a(folder: Path, gold: list[str], predicted: list[str], **changes: object) -> None:

@@ -10,12 +10,12 @@ from tests.fake_runs import NEW, OLD, compare, fake_run, flags, labelled, two_da
 from tests.messages import raises
 from tuneyard.core.errors import RequestError
 from tuneyard.core.training.metrics import Metric
+from tuneyard.eval.defect.reports import report_summary
+from tuneyard.eval.figures.labels import summary
 from tuneyard.eval.judge.conclusions import Comparison, Section
-from tuneyard.eval.metrics.labels import summary
-from tuneyard.eval.metrics.qa import qa_summary
-from tuneyard.eval.metrics.reports import report_summary
-from tuneyard.eval.read.scored_run import ScoredRun
-from tuneyard.eval.show.plots import kinds_chart
+from tuneyard.eval.qa.figures import qa_summary
+from tuneyard.eval.report.plots import kinds_chart
+from tuneyard.eval.runs.scored_run import ScoredRun
 from tuneyard.eval.statistics.rates import Z95, wilson
 from tuneyard.eval.statistics.spread import student_deviate
 

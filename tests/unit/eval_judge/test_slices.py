@@ -9,7 +9,7 @@ from tests.fake_runs import VALID, by_dataset, fake_run, write_run
 from tests.json_files import read_json
 from tests.messages import printed, raises
 from tuneyard.core.errors import RequestError
-from tuneyard.eval.compare import cli
+from tuneyard.eval.compare.__main__ import cli
 from tuneyard.eval.judge.questions.slices import compare_slices
 from tuneyard.eval.statistics.family import estimates, sliced, units_of
 

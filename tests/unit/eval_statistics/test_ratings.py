@@ -4,14 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tuneyard.eval.statistics.ratings import (
-    CRITERIA,
-    OVERALL,
-    Rating,
-    equal_verdicts,
-    mean_marks,
-    outcomes,
-)
+from tuneyard.eval.ab.ratings import CRITERIA, OVERALL, Rating, equal_verdicts, mean_marks, outcomes
 
 MODELS = ("base", "tuned")
 

@@ -6,7 +6,7 @@ from tests.cli.scoring import call, invoke
 from tests.messages import raises
 from tuneyard.core.errors import RequestError
 from tuneyard.core.installation import packages
-from tuneyard.recipes.base import command as base
+from tuneyard.recipes.base import __main__ as base
 
 
 def test_already_there_at_once(tmp_path):

@@ -10,7 +10,7 @@ from tests.messages import printed, raises
 from tests.unit.recipes.test_output_dir import checkpoint
 from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.core.training.metrics import metric_of
-from tuneyard.recipes.best.command import DivergedError, command, find_best, plot, read_curve
+from tuneyard.recipes.best.__main__ import DivergedError, command, find_best, plot, read_curve
 
 LOSS, ACCURACY = metric_of("eval_loss"), metric_of("eval_accuracy")
 
@@ -121,7 +121,7 @@ def test_the_curve_names_what_it_shows(tmp_path, monkeypatch):
     from matplotlib.figure import Figure
 
     figure, curve = Figure(), [(10, 2.0), (20, 1.0)]
-    monkeypatch.setattr("tuneyard.recipes.best.command.picture", lambda *_: nullcontext(figure))
+    monkeypatch.setattr("tuneyard.recipes.best.__main__.picture", lambda *_: nullcontext(figure))
     plot(curve, find_best(curve, "eval_loss", tmp_path, LOSS), tmp_path / "best.png", LOSS)
     (axes,) = figure.axes
     assert (axes.get_xlabel(), axes.get_ylabel()) == ("step", "eval_loss (nats, lower is better)")

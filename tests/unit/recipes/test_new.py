@@ -25,7 +25,7 @@ from tuneyard.recipes.check.checked import Checked
 from tuneyard.recipes.costs import Shapes, estimate, setup_of, total_bytes
 from tuneyard.recipes.llamafactory.answer import Facts, LaidOut, Rows
 from tuneyard.recipes.machine.hardware import GPUS, machine
-from tuneyard.recipes.new import command as new
+from tuneyard.recipes.new import __main__ as new
 from tuneyard.recipes.new.dataset import training_data
 from tuneyard.recipes.new.memory import gpu_fit
 from tuneyard.recipes.new.objectives import OBJECTIVES, objectives_of

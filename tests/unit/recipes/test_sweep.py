@@ -17,7 +17,8 @@ from tuneyard.core.training.metrics import UNKNOWN, metric_of
 from tuneyard.recipes.check import checked
 from tuneyard.recipes.llamafactory.answer import Facts, LaidOut
 from tuneyard.recipes.recipe.schema import known_keys
-from tuneyard.recipes.sweep import command, results, run
+from tuneyard.recipes.sweep import __main__ as command
+from tuneyard.recipes.sweep import results, run
 from tuneyard.recipes.sweep.grid import Grid, parse_grid, run_names
 from tuneyard.recipes.sweep.settings import settings_of
 

@@ -17,8 +17,8 @@ from tuneyard.recipes.output_dir import inputs_of
 from tuneyard.recipes.output_dir.resume import why_not_resumed
 from tuneyard.recipes.recipe import read_recipe
 from tuneyard.recipes.recipe.model_source import require_model
-from tuneyard.recipes.train import command as training
-from tuneyard.recipes.train.command import train
+from tuneyard.recipes.train import __main__ as training
+from tuneyard.recipes.train.__main__ import train
 
 
 @pytest.fixture

@@ -1,0 +1,1 @@
+"""Side by side: a sheet to judge blindly, and its tally."""

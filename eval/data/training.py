@@ -1,0 +1,212 @@
+"""Find the examples that a model was trained on, from the records in the folders of its weights.
+
+`tuneyard recipe train` leaves training.json (started.json while it runs). Plain LLaMA-Factory names its
+datasets in README.md. A merge or a fused model names its adapters in merge.json, and these are followed.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tuneyard.adapters.model.provenance import CARD, open_parts
+from tuneyard.core.datasets import find_dataset, registry_folder
+from tuneyard.core.datasets.compiled import manifest_beside, read_row_index
+from tuneyard.core.errors import ContentError, RequestError, TuneyardError
+from tuneyard.core.files import sha256
+from tuneyard.core.language.message import _
+from tuneyard.core.training.training_run import (
+    MERGE,
+    STARTED,
+    TRAINING,
+    names_in,
+    read_provenance,
+    record_of,
+    training_data,
+    training_settings,
+)
+from tuneyard.core.weights.adapter_files import CONFIG
+from tuneyard.eval.data.dataset import trained_conversations
+from tuneyard.eval.data.held_out import held_out_rows
+from tuneyard.eval.data.origin import fingerprints_of
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Fingerprints = NDArray[np.uint64]
+    """Fingerprints of examples."""
+
+UNKNOWN = _("no {file}, and no {card} that names its datasets", file=TRAINING, card=CARD)  # of an adapter
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Record:
+    """The record of a training: the file's path as shown, its datasets and settings.
+
+    `missing` is the reason why there is no record. `whole_pass` is False if the training may have read fewer
+    rows than the datasets and settings name.
+    """
+
+    source: str
+    data: Sequence[Mapping[str, Any]] = ()
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    missing: str = ""
+    whole_pass: bool = True
+
+
+def trained_on(
+    adapters: Iterable[Path], base: Path, name: str, fingerprints: "Fingerprints", folder: Path | None = None
+) -> dict[str, object] | None:
+    """Count the examples of a dataset that the weights of these folders were trained on, for results.json.
+
+    `fingerprints` are the examples' fingerprints. `at_most` is true if the records name the
+    data, but not how much of it the training read. `sources` are the files of these records. `same_name`
+    lists the trainings on a dataset `name` whose examples could not be compared. None if no file records a
+    training. An adapter without a record is `not_checked`. `chose` lists the trainings that chose their
+    checkpoint by the loss on a dataset `name`. `folder` is that of --dataset-dir, for trainings
+    that name none.
+    """
+    import numpy as np
+
+    records: list[Record] = []
+    if not (base / CONFIG).is_file():
+        records += _records(base.resolve(), "")
+    for adapter in adapters:
+        records += _records(adapter.resolve(), UNKNOWN)
+    if not records:
+        return None
+    hits = {}
+    certain = [np.zeros(len(fingerprints), bool)]
+    same_name: list[str] = []
+    not_checked: list[str] = []
+    chose: list[str] = []
+    for record in dict.fromkeys(records):  # two candidates may share an adapter
+        examples, reasons = _examples(record, folder)
+        hits[record.source] = np.isin(fingerprints, examples)
+        if record.whole_pass:
+            certain.append(hits[record.source])
+        if reasons and any(data["dataset"] == name for data in record.data):
+            same_name.append(record.source)
+        not_checked += reasons
+        eval_datasets = names_in(record.settings.get("eval_dataset"))
+        if record.settings.get("load_best_model_at_end") and name in eval_datasets:
+            chose.append(record.source)
+    count = int(np.any([*hits.values()], axis=0).sum())
+    return {
+        "examples": count,
+        "at_most": int(np.any(certain, axis=0).sum()) < count,
+        "sources": [source for source, hit in hits.items() if hit.any()],
+        "same_name": same_name,
+        "chose": chose,
+        "not_checked": list(dict.fromkeys(not_checked)),
+    }
+
+
+@cache
+def _records(folder: Path, missing: str) -> list[Record]:
+    """The records of a folder, of a checkpoint's run, or of the adapters of a merge.
+
+    Without any: one record with the reason `missing`, or none if that is "".
+    """
+    path = record_of(folder)
+    try:
+        if path:
+            settings = training_settings(folder)
+            whole_pass = path.name != STARTED and _reads_every_row(settings)
+            return [Record(_shown(path), training_data(folder), settings, whole_pass=whole_pass)]
+        merge = read_provenance(folder)
+    except ContentError as error:
+        return [Record(_shown(folder), missing=error.message)]
+    if merge:
+        return _records_of_merge(folder, merge)
+    card, datasets = record_of(folder, [CARD]), training_data(folder)
+    if card and datasets:  # LLaMA-Factory's card, which lacks max_samples, val_size and max_steps
+        return [Record(_shown(card), datasets, whole_pass=False)]
+    return [Record(_shown(folder), missing=missing)] if missing else []
+
+
+def _records_of_merge(folder: Path, merge: Mapping[str, Any]) -> list[Record]:
+    """The records of each adapter of a merge, and of the base that a fused model was made of.
+
+    Of an adapter that is gone or has changed since, merge.json still names the datasets.
+    """
+    records: list[Record] = []
+    of_lost_adapters: list[Mapping[str, Any]] = []
+    for part in open_parts(merge):
+        if part.adapter:
+            records += _records(part.adapter.folder.resolve(), UNKNOWN)
+        elif part.entry["datasets"]:
+            of_lost_adapters += part.entry["datasets"]
+        else:
+            records.append(Record(_shown(folder), missing=part.problem))
+    if of_lost_adapters:
+        records.append(Record(_shown(folder / MERGE), of_lost_adapters, whole_pass=False))
+    base = merge["base"]["folder"]
+    if merge["command"] == "fuse" and base and Path(base).is_dir():
+        records += _records(Path(base).resolve(), "")
+    return records
+
+
+def _reads_every_row(settings: Mapping[str, Any]) -> bool:
+    """True if a finished training read all its rows at least once. max_steps may end it before."""
+    steps, epochs = settings.get("max_steps"), settings.get("num_train_epochs")
+    by_steps = isinstance(steps, int | float) and steps > 0
+    part_of_a_pass = isinstance(epochs, int | float) and epochs < 1
+    return not by_steps and not part_of_a_pass
+
+
+@cache
+def _examples(record: Record, folder: Path | None) -> "tuple[Fingerprints, list[str]]":
+    """Fingerprints of the rows that a training read, and the reasons why some are unknown."""
+    import numpy as np
+
+    settings = record.settings
+    parts = [np.empty(0, np.uint64)]
+    reasons: list[str] = []
+    registry = Path(settings.get("dataset_dir") or registry_folder(folder))
+    for data in record.data:
+        try:
+            fingerprints = _fingerprints(data, registry)
+            parts.append(fingerprints[: settings.get("max_samples")])
+        except (TuneyardError, UnicodeEncodeError) as error:
+            reasons.append(
+                _(
+                    "{dataset} ({source}): {error}",
+                    dataset=data["dataset"],
+                    source=record.source,
+                    error=error,
+                )
+            )
+    examples = np.concatenate(parts)
+    held_out = settings.get("val_size")
+    if held_out and not reasons:
+        examples = np.delete(examples, held_out_rows(len(examples), held_out, settings.get("seed", 42)))
+    if not record.data:
+        reason = record.missing or _("names no dataset")
+        reasons.append(_("{source}: {reason}", source=record.source, reason=reason))
+    return examples, reasons
+
+
+def _fingerprints(data: Mapping[str, Any], registry: Path) -> "Fingerprints":
+    """Fingerprints of a dataset's examples; an error if its file has changed since the training."""
+    name = data["dataset"]
+    path = Path(data["file"]) if "file" in data else find_dataset(name, registry).path
+    if not path.is_file():
+        raise RequestError(_("{path} is not there any more, or a folder", path=path))
+    digest = sha256(path)
+    if data.get("sha256") not in (None, digest):
+        raise ContentError(_("{path} changed since it was trained on", path=path))
+    index = read_row_index(path)
+    if index is not None:
+        compiled = manifest_beside(path)
+        if compiled is None or compiled[1].sha256 == digest:
+            return index.fingerprints
+    return fingerprints_of(list(trained_conversations(find_dataset(name, registry)._replace(path=path))))
+
+
+def _shown(path: Path) -> str:
+    """A path without the names of private folders: relative to here, or its last two names."""
+    here = Path.cwd()
+    return str(path.relative_to(here)) if path.is_relative_to(here) else "/".join(path.parts[-2:])

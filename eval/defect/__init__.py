@@ -1,0 +1,1 @@
+"""Defect reports: judgement and reason."""

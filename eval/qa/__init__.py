@@ -1,0 +1,1 @@
+"""Free answers to questions."""

@@ -1,0 +1,362 @@
+"""One model's answers to one dataset, row by row: a table of columns that every reader of results makes.
+
+The values of its rows are those of built-in metrics, of plug-ins, and of any field with numbers.
+"""
+
+import json
+import math
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from itertools import compress, pairwise
+from pathlib import Path
+from statistics import fmean
+from typing import Any, NamedTuple
+
+from tuneyard.core.errors import ContentError, unexpected
+from tuneyard.core.files import check_characters
+from tuneyard.core.language.message import _
+from tuneyard.core.training.metrics import METRICS, Metric, declared_metric, metric_of
+from tuneyard.eval.figures import is_measurable, metrics
+from tuneyard.eval.figures.answers import cut_thought, is_answered
+from tuneyard.eval.figures.preference import ANSWER, AUC, auc_of
+from tuneyard.eval.figures.text import CHARACTERS, bleu_parts, rouge
+from tuneyard.eval.runs.results import part_of
+from tuneyard.eval.statistics.rates import LOSS, Rows, group_of
+
+IDS = ("row", "id", "doc_id")
+LARGEST = 1e100  # squares of more are beyond what a float holds
+TEXTS = ("reference", "prediction")
+OVERLAPS = ("bleu", "rouge1", "rouge2", "rougeL")
+KINDS = ("type", "subtype")
+OF_ANSWERS = ("accuracy", "macro_f1")
+"""The metrics that are computed from expected and predicted answers."""
+NOT_COMPARED = {*OF_ANSWERS, "label_mass"}
+"""Figures that are no further metric of a row: of its answer, and of the probability that any label has."""
+COLUMNS = ("rows", "gold", "predicted", "correct", "groups", "confidence", "records")
+QUESTIONS = ("instruction", "prompt", "question", "user")
+OUTPUTS = ("model_output", "output")
+"""Names of the fields that have the prompt and the answer as the model gave it, for readers of the report."""
+MERGE_PART = re.compile(r"(?P<adapter>[^=,]+)=(?P<weight>-?\d+(?:\.\d+)?)")
+"""An adapter and its weight in the name of a merge, e.g. `rte=0.5,mnli=0.5`."""
+FIGURES = ("accuracy", "n", "majority", "majority_label", "metrics")  # of the whole dataset, not of its half
+Values = Sequence[float | None]
+Function = Callable[[Rows], Values]
+Record = Mapping[str, Any]
+"""A row as its file or the reader of its format has it, with `place` (file and line)."""
+
+
+class Row(NamedTuple):
+    """A scored row: its id, its answers, the confidence of the chosen label if it has one, its record."""
+
+    id: str
+    gold: str
+    prediction: str
+    correct: bool
+    confidence: float | None
+    record: Record
+
+
+@dataclass(frozen=True, slots=True)
+class ScoredRun:
+    """One model's answers to one dataset, row by row, in the same order for all models of the dataset.
+
+    `confidence` is the share (0-1) of the chosen label among the labels' probabilities. `records` have all
+    fields of the rows. `facts` come from results.json, `metrics` are those of them that the rows have the
+    fields for. `trainings` are the runs of a setting that was trained with several seeds; a row's value is
+    then their mean, and all else is that of the first.
+    """
+
+    model: str
+    dataset: str
+    source: str
+    rows: Sequence[str]
+    gold: Sequence[str]
+    predicted: Sequence[str]
+    correct: Sequence[bool]
+    groups: Sequence[str] | None = None
+    confidence: Sequence[float] | None = None
+    records: Sequence[Record] = ()
+    facts: Mapping[str, object] = field(default_factory=dict)
+    metrics: Mapping[str, Metric] = field(default_factory=dict)
+    trainings: Sequence["ScoredRun"] = ()
+
+    def column(self, metric: str) -> Sequence[float | None]:
+        """The value of each row in a metric. Accuracy and macro-F1 count correct rows.
+
+        None for a row without an answer, or without the fields of the metric. `ContentError` if a
+        value is not a number.
+        """
+        if self.trainings:
+            columns = [run.column(metric) for run in self.trainings]
+            return [_mean(values) for values in zip(*columns, strict=True)]
+        if metric in OF_ANSWERS:
+            return self.correct
+        tokenizer = str(part_of(self.facts, "settings").get("tokenizer", CHARACTERS))
+        fields, function = measured_by(metric, self.records, tokenizer)
+        places = [place for place, record in enumerate(self.records) if is_measurable(record, fields)]
+        values: list[float | None] = [None] * len(self.records)
+        if places:
+            measured = function([self.records[place] for place in places])
+            for place, value in zip(places, measured, strict=True):
+                values[place] = value
+        return values
+
+    def kinds(self, name: str) -> list[str]:
+        """The field `name` of each row, e.g. `type`, "" without one. [] if no row has it.
+
+        Rows with a subtype have their gold answer as type.
+        """
+        texts = [optional_text(record, name) for record in self.records]
+        if name == "type" and any(record.get("subtype") is not None for record in self.records):
+            texts = [gold if text is None else text for gold, text in zip(self.gold, texts, strict=True)]
+        if all(text is None for text in texts):
+            return []
+        return [text or "" for text in texts]
+
+    def only(self, keep: Sequence[bool]) -> "ScoredRun":
+        """The run with some of its rows, and without the figures of all rows."""
+        kept: dict[str, Any] = {}
+        for name in COLUMNS:
+            column = getattr(self, name)
+            if column:
+                kept[name] = list(compress(column, keep))
+        kept["facts"] = {name: value for name, value in self.facts.items() if name not in FIGURES}
+        kept["trainings"] = [run.only(keep) for run in self.trainings]
+        return replace(self, **kept)
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    """The mean, None if a value is missing."""
+    numbers = [float(value) for value in values if value is not None]
+    if len(numbers) < len(values):
+        return None
+    return fmean(numbers)
+
+
+RunsByModel = Mapping[str, ScoredRun]
+"""Runs of one dataset by model."""
+RunsByDataset = Mapping[str, RunsByModel]
+"""Runs by dataset and model: what a comparison reads once and judges."""
+
+
+def merge_weights(model: str) -> dict[str, str]:
+    """Weights by adapter in the name of a merge, without those of weight 0. {} for any other name."""
+    weights = {}
+    for part in model.split(","):
+        match = MERGE_PART.fullmatch(part)
+        if match is None:
+            return {}
+        if float(match["weight"]) != 0:
+            weights[match["adapter"]] = match["weight"]
+    return weights
+
+
+def model_name(folder: str) -> str:
+    """The one name of a model in tables, plots, sentences and commands.
+
+    >>> model_name("rte=1,mnli=0"), model_name("rte=0.5,mnli=0.50"), model_name("base")
+    ('rte', 'rte=0.5,mnli=0.50', 'base')
+    """
+    weights = merge_weights(folder)
+    parts = [f"{adapter}={weight}" for adapter, weight in weights.items()]
+    if len(parts) == 1 and float(*weights.values()) == 1:
+        return next(iter(weights))
+    return ",".join(parts) or folder
+
+
+def models_of(runs: RunsByDataset) -> list[str]:
+    """The names of all models, in the order in which the datasets list them first."""
+    models: dict[str, None] = {}
+    for runs_of_dataset in runs.values():
+        models.update(dict.fromkeys(runs_of_dataset))
+    return list(models)
+
+
+def text_field(record: Mapping[str, object], name: str, where: object) -> str:
+    """A field that must be a text; `ContentError` with its place otherwise."""
+    value = record.get(name)
+    if not isinstance(value, str):
+        raise unexpected(where, name, value, _("a text"))
+    return value
+
+
+def optional_text(record: Mapping[str, object], name: str) -> str | None:
+    """A field as text (a number as its digits), None if it is missing or null.
+
+    A list or an object is JSON text with sorted keys, so that equal ones are equal texts.
+    1.0 is the text of 1: a table writes whole numbers as floats once a row of their column is empty.
+    """
+    value = record.get(name)
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    if value is None:
+        return None
+    if isinstance(value, list | dict):
+        return json.dumps(value, ensure_ascii=False, sort_keys=True, default=str)
+    return str(value)
+
+
+def first_text(record: Mapping[str, object], names: Sequence[str]) -> str:
+    """The first of the named fields that has a text, "" if none has."""
+    for name in names:
+        text = optional_text(record, name)
+        if text:
+            return text
+    return ""
+
+
+def confidence_of(logs: Sequence[float]) -> float | None:
+    """Share (0-1) of the likeliest label, given every label's log-probability.
+
+    None if even that one has no probability.
+    """
+    top = max(logs)
+    if not math.isfinite(top):
+        return None
+    return 1 / math.fsum(math.exp(log - top) for log in logs)
+
+
+def assemble(
+    model: str, dataset: str, source: Path, rows: Iterable[Row], facts: Mapping[str, object]
+) -> ScoredRun:
+    """The run of the rows in the order of their ids. `ContentError` for doubles or gaps."""
+    ordered = sorted(rows, key=lambda row: (len(row.id), row.id))
+    if not ordered:
+        raise ContentError(
+            _(
+                "{path}: no rows in it; score {model} on {dataset} again",
+                path=source,
+                model=model,
+                dataset=dataset,
+            )
+        )
+    ids, gold, predicted, correct, confidence, records = map(list, zip(*ordered, strict=True))
+    check_characters("".join([model, dataset, *gold, *predicted]), source)
+    for one, other in pairwise(ordered):
+        if one.id == other.id:
+            raise ContentError(
+                _(
+                    "{place}: row {row} is already in {other}: keep one",
+                    place=other.record["place"],
+                    row=other.id,
+                    other=one.record["place"],
+                )
+            )
+    groups = [group for group in map(group_of, records) if group is not None]
+    if groups and len(groups) < len(records):
+        ungrouped = next(record for record in records if group_of(record) is None)
+        raise ContentError(
+            _(
+                "{place}: no group, but {number} other rows have one",
+                place=ungrouped["place"],
+                number=len(groups),
+            )
+        )
+    declared = part_of(facts, "metrics")
+    stated = ({*METRICS} & facts.keys() | declared.keys()) - NOT_COMPARED
+    metrics = {}
+    for name in measurable(records) if stated else ():
+        if name in stated:
+            metrics[name] = declared_metric(name, declared[name]) if name in declared else metric_of(name)
+    return ScoredRun(
+        model,
+        dataset,
+        str(source),
+        ids,
+        gold,
+        predicted,
+        correct,
+        groups=groups or None,
+        confidence=None if None in confidence else confidence,
+        records=records,
+        facts=facts,
+        metrics=metrics,
+    )
+
+
+def measurable(records: Iterable[Mapping[str, object]]) -> list[str]:
+    """The metrics that a run has the fields for, by its first scored row.
+
+    A row without an answer has no fields of metrics.
+    """
+    record = next(filter(is_answered, records), {})
+    names = []
+    for name, (fields, _function) in functions().items():
+        if is_measurable(record, fields):
+            names.append(name)
+    names += [
+        name
+        for name, value in record.items()
+        if name not in (*IDS, "idx", "cluster") and isinstance(value, int | float)
+    ]
+    return names
+
+
+def has_metric(records: Rows, metric: str) -> bool:
+    """True if a row has the fields of the metric."""
+    fields, _function = measured_by(metric, records)
+    return any(is_measurable(record, fields) for record in records)
+
+
+def measured_by(metric: str, records: Rows, tokenizer: str = CHARACTERS) -> tuple[Sequence[str], Function]:
+    """The fields that a metric is measured from, and the function that does it.
+
+    A figure that the rows state, as other tools' rows do, is taken as it is.
+    """
+    stated: tuple[Sequence[str], Function] = (metric,), partial(_field, metric)
+    if any(is_measurable(record, (metric,)) for record in records):
+        return stated
+    return functions(tokenizer).get(metric, stated)
+
+
+def functions(tokenizer: str = CHARACTERS) -> dict[str, tuple[Sequence[str], Function]]:
+    """Metrics of all examples together, of fields by other names, and of files and plug-ins, by name.
+
+    Each has its fields, and the function that gives the values of rows. `tokenizer` is that of ROUGE and
+    BLEU.
+    """
+    by_name: dict[str, tuple[Sequence[str], Function]] = {
+        LOSS: (("loss", "tokens"), _loss),
+        AUC: ((f"{ANSWER}_logp", f"{ANSWER}_tokens", "expected_output"), auc_of),
+    }
+    for name in OVERLAPS:
+        by_name[name] = TEXTS, partial(_overlap, name, tokenizer=tokenizer)
+    for name, metric in metrics().items():
+        by_name[name] = metric.needs, metric.values
+    return by_name
+
+
+def _field(name: str, records: Rows) -> Values:
+    return [_number(record, name) for record in records]
+
+
+def _loss(records: Rows) -> Values:
+    losses: list[float | None] = []
+    for record in records:
+        loss, tokens = _number(record, "loss"), _number(record, "tokens")
+        losses.append(loss / tokens if tokens else None)
+    return losses
+
+
+def _overlap(metric: str, records: Rows, tokenizer: str) -> Values:
+    references = [cut_thought(str(record["reference"])) for record in records]
+    predictions = [cut_thought(str(record["prediction"])) for record in records]
+    if metric == "bleu":
+        return bleu_parts(references, predictions, tokenizer)
+    return rouge(references, predictions, tokenizer)[metric]
+
+
+def _number(record: Record, name: str) -> float:
+    """A number (a truth value is 0 or 1); `ContentError` with its place for anything else."""
+    value = record[name]
+    if not isinstance(value, int | float) or not abs(value) < LARGEST:
+        raise unexpected(record["place"], name, value, _("a number below 1e100"))
+    return float(value)
+
+
+def question_of(record: Record) -> str:
+    """The prompt of a row, and its separate input if there is one."""
+    texts = (first_text(record, QUESTIONS), optional_text(record, "input"))
+    return "\n".join(text for text in texts if text)

@@ -1,0 +1,154 @@
+"""The scored runs of a sweep, as `eval compare` reads them.
+
+Of a sweep of weights or checkpoints (`eval sweep`) these are the runs on the examples that it did not choose
+on, of a sweep of trainings (`recipe sweep`) the settings, each as arguments of a comparison.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tuneyard.core.documents.schema_errors import check_file
+from tuneyard.core.errors import ContentError
+from tuneyard.core.files import read_object
+from tuneyard.core.installation.checkout import ROOT
+from tuneyard.core.language.message import _, tr
+from tuneyard.core.language.messages import say, warn
+from tuneyard.eval.runs.results import BASE, HELD_OUT, RESULTS, part_of
+from tuneyard.eval.runs.scored_run import ScoredRun
+
+SWEEP = "sweep.json"
+HALVES = "halves"  # in the settings of its runs: the rows that were scored
+STEP = "step"  # the axis of a run's checkpoints
+REPORTED = "reported"
+"""In sweep.json: the base, each adapter alone and the chosen model, which the held-out half is scored for."""
+OF_RUN = "results"  # the folder in that of a run into which its scoring command writes
+SEEDS = ("seed", "data_seed")
+
+
+def held_out_runs(folder: Path) -> tuple[Path, list[str]]:
+    """The folder of a sweep's runs on the held-out halves, and the models that are reported on them."""
+    models = read_object(folder / SWEEP).get(REPORTED)
+    if not isinstance(models, list) or not (folder / HELD_OUT).is_dir():
+        raise ContentError(
+            _(
+                "{path}: no {file} models with runs in {folder}: sweep again",
+                path=folder / SWEEP,
+                file=REPORTED,
+                folder=folder / HELD_OUT,
+            )
+        )
+    return folder / HELD_OUT, models
+
+
+def has_chosen(run: ScoredRun) -> bool:
+    """True if a sweep has chosen by these rows: they are a half, and its sweep.json is beside the model."""
+    settings = part_of(run.facts, "settings")
+    return settings.get("rows") == HALVES and (Path(run.source).resolve().parents[1] / SWEEP).is_file()
+
+
+@dataclass(frozen=True, slots=True)
+class TrainedSweep:
+    """`MODEL=FOLDER` of each scored folder, and `NAME=MODEL,MODEL` of each setting with several seeds.
+
+    `chooses` is true if there are several settings of one training each, and a base to compare them with.
+    """
+
+    sources: list[str]
+    replicates: list[str]
+    chooses: bool
+
+
+def read_trained_sweep(folder: Path) -> TrainedSweep | None:
+    """Read the folder of a sweep of trainings; None for any other folder.
+
+    Runs that differ in their seeds alone are one setting. There is a warning for each run that failed, such
+    as a diverged one. `ContentError` if a run has results of several adapters, or of another base than the
+    others.
+    """
+    if not (folder / SWEEP).is_file():
+        return None
+    sweep: dict[str, Any] = read_object(folder / SWEEP)
+    if "grid" not in sweep:
+        return None
+    check_file(folder / SWEEP, read_object(ROOT / "core/schemas/sweep.json"), sweep)
+    for row in sweep.get("failed", ()):
+        warn(_("{run}: left out, it failed", run=row["run"]))
+    axes = [axis for axis in sweep["grid"] if axis not in SEEDS]
+    runs_of: dict[tuple[str | None, ...], list[Path]] = {}
+    for row in sweep["rows"]:
+        run = folder / Path(row["run"]).name
+        runs_of.setdefault(tuple(row.get(axis) for axis in axes), []).append(run)
+    base_folders: dict[str, Path] = {}
+    sources: list[str] = []
+    replicates: list[str] = []
+    for values, runs in runs_of.items():
+        settings = [f"{key} {value}" for key, value in zip(axes, values, strict=True)]
+        # without the characters that part models from datasets and folders
+        name = re.sub("[/=]", "-", ", ".join(settings)) or tr("the recipe")
+        models = [run.name for run in runs]
+        if len(runs) == 1:
+            models = [name]
+        for model, run in zip(models, runs, strict=True):
+            scored = _scored_folders(run / OF_RUN)
+            _add_base(base_folders, scored.pop(BASE, []))
+            if len(scored) != 1:
+                raise ContentError(
+                    _(
+                        "{place}: expected results of one adapter, found {names}",
+                        place=run / OF_RUN,
+                        names=", ".join(scored) or _("none"),
+                    )
+                )
+            sources += [f"{model}={path}" for paths in scored.values() for path in paths]
+        if len(models) > 1:
+            replicates.append(f"{name}={','.join(models)}")
+    if not sources:
+        raise ContentError(
+            _(
+                "{folder}: no run of this sweep has ended; tuneyard recipe sweep goes on with it",
+                folder=folder,
+            )
+        )
+    sources = [f"{BASE}={path}" for path in base_folders.values()] + sources
+    chooses = bool(base_folders) and not replicates and len(runs_of) > 1
+    if chooses:
+        say(
+            _(
+                "note: {folder}: a sweep, its best setting is compared on the half that did not "
+                "choose it; table.md has the others",
+                folder=folder,
+            ),
+            to_stderr=True,
+        )
+    return TrainedSweep(sources, replicates, chooses)
+
+
+def _scored_folders(results: Path) -> dict[str, list[Path]]:
+    """Folders with results.json below `results`, by the model that they name."""
+    folders: dict[str, list[Path]] = {}
+    for path in sorted(results.rglob(RESULTS)):
+        model = str(read_object(path).get("model"))
+        folders.setdefault(model, []).append(path.parent)
+    return folders
+
+
+def _add_base(base_folders: dict[str, Path], scored: Sequence[Path]) -> None:
+    """Add a run's results of the base, by dataset. `ContentError` if they are of another base than before."""
+    for folder in scored:
+        result = read_object(folder / RESULTS)
+        first = base_folders.setdefault(str(result.get("set", folder.name)), folder)
+        hashes, first_hashes = part_of(result, "hashes"), part_of(read_object(first / RESULTS), "hashes")
+        differing = [name for name, value in hashes.items() if first_hashes.get(name, value) != value]
+        if differing:
+            raise ContentError(
+                _(
+                    "{folder}: its base differs from that of {other} ({names}); score all runs with the "
+                    "same base, or without one (--no-base)",
+                    folder=folder,
+                    other=first,
+                    names=", ".join(differing),
+                )
+            )

@@ -1,0 +1,1 @@
+"""Merge weights or checkpoints, scored point by point."""

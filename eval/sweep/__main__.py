@@ -1,0 +1,379 @@
+"""tuneyard eval sweep --model models/demo-base --adapter rte --adapter mnli --data rte.json --out results/s
+
+Searches merge weights, scores a given grid of them, or scores every checkpoint of a run. Loads the base once
+and writes no weights. Chooses on one half of the rows and reports on the other. docs/eval-sweep.md explains
+the files.
+"""
+
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from tuneyard.core.cli.main import cli_command, command_line, next_step
+from tuneyard.core.cli.run import run_command
+from tuneyard.core.errors import RequestError, resumed_by
+from tuneyard.core.files import write_json, write_text
+from tuneyard.core.language.message import _
+from tuneyard.core.language.messages import say, warn
+from tuneyard.core.language.reader import in_language
+from tuneyard.core.training.metrics import ACCURACY
+from tuneyard.eval.data.dataset import EvalDataset, read_datasets
+from tuneyard.eval.figures import check_metric
+from tuneyard.eval.judge.question import CHOICES, Choice
+from tuneyard.eval.nli import Nli, label_options, label_sets
+from tuneyard.eval.runs.results import HELD_OUT, RESULTS, TABLE, check_new
+from tuneyard.eval.runs.sweeps import HALVES, REPORTED, SWEEP
+from tuneyard.eval.scoring.options import (
+    PATH,
+    ScoringRequest,
+    model_options,
+    resume_command,
+    run_options,
+    set_options,
+    take,
+    with_options,
+)
+from tuneyard.eval.statistics.selection import split_halves
+
+if TYPE_CHECKING:
+    from tuneyard.core.execution import Executor
+    from tuneyard.eval.judge.ask import ComparedRuns
+    from tuneyard.eval.runs.scored_run import RunsByDataset
+    from tuneyard.eval.sweep.points import Axes
+
+COMMAND = "eval.sweep"
+RECIPE = "merge.yaml"
+
+
+@cli_command(
+    "sweep",
+    "tuneyard eval sweep --model models/demo-base --adapter demo-rte --dataset demo_rte_eval "
+    "--limit 16 --out results/weights",
+    "tuneyard eval sweep --model models/demo-base --checkpoints saves/demo-rte --dataset "
+    "demo_rte_eval --dry-run --out results/checkpoints",
+)
+@partial(with_options, model_options)
+@click.option(
+    "--checkpoints",
+    type=PATH,
+    metavar="DIR",
+    help="Score all checkpoints of the run in DIR, instead of weights.",
+)
+@click.option(
+    "--grid",
+    metavar="W,W,…",
+    help="Score these weights of each adapter, every one with every other's, instead of searching.",
+)
+@click.option(
+    "--search",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Search the weights of three or more adapters by Optuna: N points in all.",
+)
+@partial(with_options, [*set_options, *label_options])
+@click.option("--seed", type=int, default=42, show_default=True, help="Seed of the halves and of --search.")
+@click.option("--metric", default=ACCURACY.name, show_default=True, metavar="NAME", help="What to choose by.")
+@click.option("--dry-run", is_flag=True, help="Say how many examples would be prompted, and write nothing.")
+@partial(with_options, run_options)
+@resumed_by(lambda: resume_command(COMMAND))
+def cli(
+    checkpoints: Path | None,
+    grid: str | None,
+    search: int | None,
+    seed: int,
+    metric: str,
+    dry_run: bool,
+    **options: Any,
+) -> None:
+    """Find the best merge weights of adapters, or the best checkpoint of a run.
+
+    For one or two adapters it scores the weights 0, 0.5 and 1, then those 0.25 around the best: at most 25
+    points. The choice is made on one half of the rows; its score on the other half is the one to believe.
+    """
+    from tuneyard.eval.scoring.pipeline import workers_of
+    from tuneyard.eval.sweep.tables import plot_name
+
+    request = take(options, COMMAND)
+    if request.backend != "hf":
+        raise RequestError(
+            _(
+                "--backend {name}: a sweep weights adapters, which only hf does: leave it out",
+                name=request.backend,
+            )
+        )
+    if metric != ACCURACY.name:
+        check_metric(metric)
+    check_new(request.out, COMMAND, resume=request.resume, force=request.force)
+    sets = read_datasets(request.datasets, request.data, request.cluster, folder=request.dataset_dir)
+    labels = label_sets(sets, options)
+    summaries = (SWEEP, TABLE, RECIPE, *(plot_name(dataset.name) for dataset in sets))
+    divided = {"seed": seed, "rows": HALVES}
+    task = Nli(labels, "choice", summaries=summaries, further_settings=divided, **options)
+    halves: tuple[list[EvalDataset], list[EvalDataset]] = ([], [])
+    rows_to_choose_on = {}
+    for dataset in sets:
+        keys = dataset.clusters or _prompts(dataset)
+        rows = split_halves(keys[: request.limit], seed, str(dataset.path))
+        rows_to_choose_on[dataset.name] = rows[0]
+        for half, rows_of_half in zip(halves, rows, strict=True):
+            half.append(dataset.take(rows_of_half))
+    steps = _first_points(request, checkpoints, grid, search, seed)
+    if dry_run:
+        say(_forecast(request, steps, halves))
+        next_step(None, command_line(COMMAND, ("--dry-run",)))
+        return
+    sweep = Sweep(request.out, steps.axes, rows_to_choose_on, metric)
+    with workers_of(request) as workers:
+        sweep = _score(request, task, halves, sweep, steps.extend, workers)
+    _report(request, sweep)
+
+
+Extend = Callable[["Axes", Mapping[str, float]], "Axes"]
+"""Adds points to axes by the ranks of their models (the smallest best), until there are no more to add."""
+
+
+@dataclass(frozen=True, slots=True)
+class Steps:
+    """The first points of a sweep, how it goes on, and how many points there are at most."""
+
+    axes: "Axes"
+    extend: Extend
+    most_points: int
+
+
+def _first_points(
+    request: ScoringRequest, checkpoints: Path | None, grid: str | None, search: int | None, seed: int
+) -> Steps:
+    """The points that are scored first; `RequestError` for options that exclude each other."""
+    from tuneyard.adapters.model.weights import parse_weight
+    from tuneyard.eval.sweep.points import MOST_POINTS, adapter_axes, checkpoint_axes, weight_axes
+    from tuneyard.eval.sweep.search import WeightSearch
+
+    if search is not None:
+        if grid is not None or checkpoints:
+            other = "--grid" if grid is not None else "--checkpoints"
+            raise RequestError(_("--search and {other}: both say what to score; leave one out", other=other))
+        weight_search = WeightSearch(adapter_axes(request), search, seed)
+        return Steps(weight_search.first, weight_search.extended, search)
+    if checkpoints:
+        axes = checkpoint_axes(request, checkpoints)
+        return Steps(axes, _no_more, len(axes.models))
+    if grid is not None:
+        try:
+            weights = [parse_weight(part.strip(), "--grid") for part in grid.split(",")]
+        except RequestError as error:
+            raise RequestError(
+                _("{error}; several have commas between them: --grid 0,0.5,1", error=error)
+            ) from error
+        axes = weight_axes(request, weights)
+        return Steps(axes, _no_more, len(axes.models))
+    return Steps(weight_axes(request), _around_the_best, MOST_POINTS)
+
+
+def _no_more(axes: "Axes", _ranks: Mapping[str, float]) -> "Axes":
+    return axes
+
+
+def _around_the_best(axes: "Axes", ranks: Mapping[str, float]) -> "Axes":
+    """The axes with the points around the best one, of equal ones the first."""
+    return axes.refined(min(ranks, key=lambda model: (math.isnan(ranks[model]), ranks[model])))
+
+
+def _score(
+    request: ScoringRequest,
+    task: Nli,
+    halves: tuple[Sequence[EvalDataset], Sequence[EvalDataset]],
+    sweep: "Sweep",
+    extend: Extend,
+    workers: "Executor | None",
+) -> "Sweep":
+    """Score all points on the half that chooses, and those by which `extend` adds to them.
+
+    Score the base, each adapter alone and the best point on the other half. Return the sweep with all points
+    and these models.
+    """
+    from tuneyard.eval.judge.questions.choice import best_point, point_ranks
+    from tuneyard.eval.scoring.candidates import choose_candidates, load_candidates
+    from tuneyard.eval.scoring.pipeline import carry_out
+    from tuneyard.eval.scoring.plan import plan_scoring
+
+    choosing, held_out = halves
+    axes = sweep.axes
+    opened = load_candidates(request, axes.reference, axes.models, workers)
+    carry_out(plan_scoring(request, task, choosing, opened))
+    request = replace(request, force=False)
+    while True:
+        extended = extend(axes, point_ranks(read_points(sweep), sweep.metric))
+        added = extended.without(axes)
+        if not added:
+            break
+        candidates = choose_candidates(request, opened.backend.tokenizer, added)
+        carry_out(plan_scoring(request, task, choosing, replace(opened, candidates=candidates)))
+        axes = extended
+        sweep = replace(sweep, axes=axes)
+    best = best_point(read_points(sweep), sweep.metric)
+    reported = {**axes.alone(), best: axes.models[best]}
+    say(_("the half that does not choose:"))
+    request = replace(request, out=request.out / HELD_OUT)
+    candidates = choose_candidates(request, opened.backend.tokenizer, reported)
+    carry_out(plan_scoring(request, task, held_out, replace(opened, candidates=candidates)))
+    return replace(sweep, reported=list(reported))
+
+
+def _report(request: ScoringRequest, sweep: "Sweep") -> None:
+    """Judge a scored sweep, write its files and print the table."""
+    compared = judge(sweep, read_points(sweep), read_reported(sweep))
+    for warning in compared.warnings:
+        warn(warning)
+    ship = compared.figures[CHOICES][-1].model
+    parts = sweep.axes.models[ship]
+    recipe = request.out / RECIPE
+    if parts:
+        weights_text = json.dumps([f"{part.adapter.folder}={part.weight:g}" for part in parts])
+        write_text(recipe, f"adapters: {weights_text}\n")
+    else:
+        recipe.unlink(missing_ok=True)
+    click.echo(write(sweep, compared), nl=False)
+    if not parts:
+        say(
+            _(
+                "No weights have a better figure than {base} on the choosing half: there is no adapter to "
+                "ship.",
+                base=ship,
+            )
+        )
+    next_step(request.out / SWEEP, next_command(sweep.out, compared))
+
+
+def next_command(out: Path, compared: "ComparedRuns") -> list[object]:
+    """Merge the chosen weights if the held-out half recommends them, otherwise look at the figures."""
+    recommended = compared.comparison.deciding[0].recommended
+    if recommended == compared.figures[CHOICES][-1].model and (out / RECIPE).is_file():
+        return ["tuneyard", "adapter", "merge", out / RECIPE, "--out", f"saves/{out.name}-merge"]
+    return ["tuneyard", "eval", "compare", out, "--out", out / "verdict"]
+
+
+@dataclass(frozen=True, slots=True)
+class Sweep:
+    """A scored sweep: its folder, and its axes with each model's point on them.
+
+    `metric` decides the choice: accuracy, or a metric of examples. `reported` are the models that are scored
+    on the held-out half.
+    """
+
+    out: Path
+    axes: "Axes"
+    rows_to_choose_on: Mapping[str, Sequence[int]]
+    metric: str = ACCURACY.name
+    reported: Sequence[str] = ()
+
+
+def read_points(sweep: Sweep) -> "RunsByDataset":
+    """Read every point's scored rows on the half that chooses."""
+    return _read(sweep, sweep.out, list(sweep.axes.points))
+
+
+def read_reported(sweep: Sweep) -> "RunsByDataset":
+    """Read the scored rows of the other half."""
+    return _read(sweep, sweep.out / HELD_OUT, sweep.reported)
+
+
+def _read(sweep: Sweep, folder: Path, models: Sequence[str]) -> "RunsByDataset":
+    from tuneyard.eval.runs.find import read_scored_run
+
+    runs = {}
+    for dataset in sweep.rows_to_choose_on:
+        runs[dataset] = {model: read_scored_run(folder / model / dataset) for model in models}
+    return runs
+
+
+def judge(sweep: Sweep, runs: "RunsByDataset", held_out: "RunsByDataset") -> "ComparedRuns":
+    """Choose a point on one half, and compare it with the base on the other half.
+
+    This is `eval compare --choose-on half`, but the base is one of the candidates. `RequestError` if no row
+    has the metric.
+    """
+    from tuneyard.eval.judge.ask import compare_runs
+    from tuneyard.eval.judge.questions.choice import choose_on_half
+
+    choice = partial(choose_on_half, metric=sweep.metric, held_out=held_out)
+    return compare_runs(runs, [choice], metric=sweep.metric)
+
+
+def write(sweep: Sweep, compared: "ComparedRuns") -> str:
+    """Write a plot for each dataset, table.md and, last, sweep.json; return the text of table.md."""
+    from tuneyard.core.drawing.plots import plot_language
+    from tuneyard.eval.report.tables import judged, text_of
+    from tuneyard.eval.report.verdict import decisions
+    from tuneyard.eval.sweep.tables import draw, plot_name
+
+    choices: Sequence[Choice] = compared.figures[CHOICES]
+    ship = choices[-1].model
+    with in_language(plot_language()):
+        title = decisions(compared.comparison, brief=True)[0]
+    for choice in choices[: len(sweep.rows_to_choose_on)]:  # another one is that on the mean
+        path = sweep.out / plot_name(choice.dataset)
+        draw(title, choice, sweep.axes.names, sweep.axes.points, ship, path)
+    text = text_of(compared)
+    write_text(sweep.out / TABLE, text)
+    sweep_facts = {
+        "axes": list(sweep.axes.names),
+        "metric": sweep.metric,
+        "points": {model: list(point) for model, point in sweep.axes.points.items()},
+        "ship": ship,
+        REPORTED: list(sweep.reported),
+        "rows_to_choose_on": dict(sweep.rows_to_choose_on),
+    }
+    write_json(sweep.out / SWEEP, {**judged(compared), **sweep_facts})
+    return text
+
+
+def _prompts(dataset: EvalDataset) -> list[str]:
+    """The text of each example's messages."""
+    talks = [conversation.messages for conversation in dataset.conversations]
+    return [str([message["content"] for message in messages]) for messages in talks]
+
+
+def _forecast(
+    request: ScoringRequest,
+    steps: Steps,
+    halves: tuple[Sequence[EvalDataset], Sequence[EvalDataset]],
+) -> str:
+    """Sentence on how many examples the models will answer, and how many an earlier run has answered."""
+    axes, most = steps.axes, steps.most_points
+    searching = steps.extend is not _no_more
+    counts, held_out = ({dataset.name: len(dataset.records) for dataset in half} for half in halves)
+    listed = " + ".join(f"{dataset} {count}" for dataset, count in counts.items())
+    models: str = str(len(axes.models))
+    if most > len(axes.models):
+        models = _("{fewest} to {most}", fewest=len(axes.models), most=most)
+    reported = len(axes.alone()) + 1  # the best point may be one of them
+    others = sum(held_out.values())
+    total = most * sum(counts.values()) + reported * others
+    done = 0
+    for folder, of_half in ((request.out, counts), (request.out / HELD_OUT, held_out)):
+        for results in folder.glob(f"*/*/{RESULTS}"):
+            model, dataset = results.parts[-3:-1]
+            if not request.force and (searching or model in axes.models):
+                done += of_half.get(dataset, 0)
+    return _(
+        "{models} models × ({datasets}) examples, then {fewest} to {most} × {others} of the "
+        "other half: at most {total} in all, {done} of them done before",
+        models=models,
+        datasets=listed,
+        fewest=reported - 1,
+        most=reported,
+        others=others,
+        total=total,
+        done=done,
+    )
+
+
+if __name__ == "__main__":
+    run_command(cli)
