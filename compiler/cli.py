@@ -12,7 +12,6 @@ from tuneyard.compiler.engine.request import SEED, CompileReport, CompileRequest
 from tuneyard.compiler.rows.problems import KEPT, NO_LIMIT
 from tuneyard.compiler.spec.changes import SpecChanges, changed_spec
 from tuneyard.compiler.spec.load import load_spec
-from tuneyard.compiler.spec.model import Spec
 from tuneyard.core.cli.main import LazyGroup, TuneyardCommand, is_quiet, next_step, same_options
 from tuneyard.core.datasets import DEFAULT_FOLDER, read_registry, registry_folder, wrong_folder
 from tuneyard.core.datasets.compiled import MANIFEST
@@ -25,14 +24,13 @@ from tuneyard.core.errors import (
     summarise,
 )
 from tuneyard.core.execution.options import ray_option, workers_option
-from tuneyard.core.files import JsonObject
 from tuneyard.core.installation.packages import after_setup
 from tuneyard.core.language.message import _, counted, joined, translated, translated_template, typed
 from tuneyard.core.language.messages import print_json, say
 from tuneyard.core.text.quoting import one_line
 
 Texts = tuple[str, ...]
-CompileOrCheck = Callable[[Spec, CompileRequest], CompileReport]
+CompileOrCheck = Callable[[CompileRequest], CompileReport]
 _COUNT = click.IntRange(1)
 _FILE = click.Path(path_type=Path, dir_okay=False)
 _FOLDER = click.Path(path_type=Path, file_okay=False)
@@ -106,22 +104,17 @@ class Options:
     reject: bool = False
     force: bool = False
 
-    @property
-    def changes(self) -> SpecChanges:
-        """What they change in a spec."""
-        return SpecChanges(self.columns, self.shares, self.table, self.sample)
-
-    def request(self, over: JsonObject) -> CompileRequest:
-        """The request of a compile. `over` has the changes as keys of the spec."""
+    def request(self, name: str) -> CompileRequest:
+        """The request of a compile with the spec of this name or path."""
         return CompileRequest(
+            spec=changed_spec(name, SpecChanges(self.columns, self.shares, self.table, self.sample)),
             sources=self.sources,
             out=self.out,
             limit=self.limit,
-            seed=SEED if self.seed is None else self.seed,
+            seed=self.seed,
             reject=self.reject,
             strict=self.strict,
             force=self.force,
-            over=over,
             most_problems=NO_LIMIT if self.every or self.as_json else KEPT,
             workers=self.workers,
             ray=self.ray,
@@ -192,11 +185,11 @@ def _common(command: Any) -> Any:
 def compile_command(names: Texts, on_error: str, **options: Any) -> None:
     """Compile datasets and register them in dataset_info.json."""
     from tuneyard.compiler.init.recipe_command import next_recipe
-    from tuneyard.compiler.publish.compile import compile_spec
+    from tuneyard.compiler.publish.compile import compile_dataset
 
     compile_options = Options(reject=on_error == "reject", **options)
     commands = []
-    for spec, datasets in _reports(compile_spec, names, compile_options):
+    for spec, datasets in _reports(compile_dataset, names, compile_options):
         if datasets:
             commands.append(["tuneyard", "data", "verify", spec, *same_options("--dataset-dir")])
             commands.append(next_recipe(datasets, compile_options.out))
@@ -209,9 +202,9 @@ def compile_command(names: Texts, on_error: str, **options: Any) -> None:
 @_common
 def check_command(names: Texts, **options: Any) -> None:
     """Find every problem that compile would find; nothing is written."""
-    from tuneyard.compiler.publish.compile import check_spec
+    from tuneyard.compiler.publish.compile import check_dataset
 
-    _reports(check_spec, names, Options(**options))
+    _reports(check_dataset, names, Options(**options))
     given_again = same_options(
         "--source",
         "--dataset-dir",
@@ -279,18 +272,9 @@ def _report(run: CompileOrCheck, name: str, options: Options) -> tuple[str, list
     """
     from tuneyard.compiler.publish.report import counts_line, file_lines, report_as_json, why_failed
 
-    spec, over = changed_spec(name, options.changes)
-    request = options.request(over)
-    if options.seed is not None and not spec.draws_by_seed:
-        raise RequestError(
-            _(
-                "--seed {seed} has no effect on the spec {name}: a seed is for `sample`, "
-                "`mix`, and a `split` without `seed` and `by: hash`; leave --seed out",
-                seed=options.seed,
-                name=spec.name,
-            )
-        )
-    report = run(spec, request)
+    request = options.request(name)
+    spec = request.spec
+    report = run(request)
     problems = report.problems
     if report.up_to_date:
         warnings = problems.count("W")
@@ -373,7 +357,7 @@ def show_command(name: str, sources: Texts, columns: Texts, row: int, template: 
         texts = registered_row(name, folder, row, template)
         command = ["view", name]
     else:
-        spec, _unused = changed_spec(name, SpecChanges(columns))
+        spec = changed_spec(name, SpecChanges(columns))
         texts = trace(spec, sources, row, template)
         command = ["compile", name, *same_options("--source", "--column")]
     for title, text in texts:

@@ -4,7 +4,7 @@ A manifest records it. A compile is up to date, and `data list` calls it so, whi
 """
 
 import sys
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from functools import cache
 
 from tuneyard.compiler.lint import lints
@@ -13,7 +13,7 @@ from tuneyard.compiler.spec.column_types import bundled_types, column_types
 from tuneyard.compiler.spec.export_forms import bundled_forms, export_forms
 from tuneyard.core.files import JsonObject, files_sha256, versions
 from tuneyard.core.installation.checkout import ROOT, release
-from tuneyard.core.language.message import _
+from tuneyard.core.language.message import Message, _
 from tuneyard.core.plugins import Plugin
 
 PACKAGES = ("jsonschema-rs", "lxml", "openpyxl", "orjson", "pyarrow", "xxhash")
@@ -67,25 +67,41 @@ def _plugins_of_types(names: Collection[str]) -> list[Plugin]:
     return plugins
 
 
+PLUGIN_CHANGED = _("a plug-in that reads or checks its files has changed")
+
+
+def code_changes(before: Mapping[str, object], now: Mapping[str, object]) -> Iterator[Message]:
+    """Yield what differs between the code in two identities."""
+    yield from _changes_of_own_code(before, now)
+    if before.get(PLUGINS) != now.get(PLUGINS):
+        yield PLUGIN_CHANGED
+
+
 def changed_code(made_from: Mapping[str, object], paths: Iterable[str]) -> str:
     """The first code that has changed since a compile, "" if none has."""
     now = deciding_code(paths, (), ())
-    if (made_from.get(VERSION), made_from.get(CODE)) != (now[VERSION], now[CODE]):
-        return _("the compiler has changed")
-    before = made_from.get(LIBRARIES)
+    for change in _changes_of_own_code(made_from, now):
+        return change
+    if not _are_current(made_from.get(PLUGINS), now[PLUGINS]):
+        return PLUGIN_CHANGED
+    return ""
+
+
+def _changes_of_own_code(before: Mapping[str, object], now: Mapping[str, object]) -> Iterator[Message]:
+    """Yield if the compiler differs, then each library of another version."""
+    if (before.get(VERSION), before.get(CODE)) != (now.get(VERSION), now.get(CODE)):
+        yield _("the compiler has changed")
+    recorded, installed = before.get(LIBRARIES), now.get(LIBRARIES)
     for name in ("python", *PACKAGES):
-        recorded = before.get(name) if isinstance(before, Mapping) else None
-        installed = now[LIBRARIES].get(name)
-        if recorded != installed:
-            return _(
+        recorded_version = recorded.get(name) if isinstance(recorded, Mapping) else None
+        installed_version = installed.get(name) if isinstance(installed, Mapping) else None
+        if recorded_version != installed_version:
+            yield _(
                 "another version of {name}: {before}, now {now}",
                 name=name,
-                before=recorded or "none",
-                now=installed or "none",
+                before=recorded_version or "none",
+                now=installed_version or "none",
             )
-    if not _are_current(made_from.get(PLUGINS), now[PLUGINS]):
-        return _("a plug-in that reads or checks its files has changed")
-    return ""
 
 
 def _are_current(recorded: object, of_readers: list[JsonObject]) -> bool:

@@ -25,20 +25,22 @@ Identity = JsonObject
 
 
 class CompileRequest(NamedTuple):
-    """The settings of a compile besides the spec.
+    """What a user asks a compile or a check for.
 
+    - `spec`: it has what the command line changes in it. `sources`: those of `--source`.
     - `limit`: the most readable rows of each split, None for all.
+    - `seed`: None if the user gave none.
     - `most_problems`: the most errors, and the most warnings, that are kept as text.
     """
 
+    spec: Spec
     sources: tuple[str, ...] = ()
     out: Path = DEFAULT_FOLDER
     limit: int | None = None
-    seed: int = SEED
+    seed: int | None = None
     reject: bool = False
     strict: bool = False
     force: bool = False
-    over: Mapping[str, object] = {}
     most_problems: int = KEPT
     workers: int | None = None
     ray: str | None = None
@@ -57,6 +59,11 @@ class CompileJob:
     inputs: Sequence[Input]
     stamps: Sequence[tuple[int, ...]]
 
+    @property
+    def seed(self) -> int:
+        """The seed of samples and splits."""
+        return SEED if self.request.seed is None else self.request.seed
+
     def identity(self) -> Identity:
         """All that the written bytes depend on: equal identities mean equal bytes. The inputs are hashed."""
         spec, request = self.spec, self.request
@@ -68,9 +75,9 @@ class CompileJob:
         return {
             "spec": spec.given_as,
             "definition": spec.raw,
-            "over": request.over,
+            "over": spec.over,
             "limit": request.limit,
-            "seed": request.seed,
+            "seed": self.seed,
             "on_error": "reject" if request.reject else "fail",
             "sources": sources,
             **deciding_code((source["path"] for source in sources), forms, types),

@@ -105,7 +105,7 @@ def _orders_of_splits(run: Run, split: Split, whole: FirstPass) -> dict[str, Ord
     """The rows of each split: those of its own files if the split is given, otherwise drawn."""
     orders = whole.order_by_input
     if not split.is_given:
-        orders = split_rows(split, whole.fingerprints, whole.order, run.job.request.seed)
+        orders = split_rows(split, whole.fingerprints, whole.order, run.job.seed)
         if whole.order and not orders[TRAIN_SPLIT]:
             message = _(
                 "none of the {number} rows is drawn into {split}, so it is not written",
@@ -172,7 +172,7 @@ def _chosen(run: Run, input_name: str, rows: Order, expected: int | None) -> Ord
         size = run.spec.sample
     if size is None:
         return rows
-    chosen = sampled(rows, size, run.job.request.seed)
+    chosen = sampled(rows, size, run.job.seed)
     run.report.not_sampled += len(rows) - len(chosen)
     if expected is None and size > len(rows):
         run.report.problems.notes.append(

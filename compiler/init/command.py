@@ -26,7 +26,7 @@ from tuneyard.compiler.lint.empty_answers import EMPTY_ANSWER
 from tuneyard.compiler.lint.html_answers import HTML_ANSWER
 from tuneyard.compiler.lint.named_pictures import NAMED_PICTURE
 from tuneyard.compiler.lint.template_tokens import TEMPLATE_TOKEN
-from tuneyard.compiler.publish.compile import check_spec
+from tuneyard.compiler.publish.compile import check_dataset
 from tuneyard.compiler.publish.report import counts_line
 from tuneyard.compiler.read.jsons import IGNORED
 from tuneyard.compiler.read.placement import NAMED_LIKE
@@ -189,7 +189,7 @@ def _tried(
         file = scratch / f"{name}.yaml"
         file.write_text(spec_text, encoding="utf-8")
         spec = load_spec(str(file), folder=folder)
-        report = check_spec(spec, CompileRequest())
+        report = check_dataset(CompileRequest(spec))
         unused = unused_leaves(statistics, proposal, spec)
         important = [leaf for leaf in unused if may_matter(statistics, proposal, leaf)]
         lost = None if statistics.user_columns else lost_prompt(statistics, spec, unused)

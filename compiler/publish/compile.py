@@ -14,59 +14,91 @@ from tuneyard.compiler.engine.request import (
     Identity,
 )
 from tuneyard.compiler.publish.registry import Registry
+from tuneyard.compiler.publish.state import files_state, registered_state
 from tuneyard.compiler.read.inputs import refuse_changed, spec_with_inputs
 from tuneyard.compiler.rows.problems import KEPT, Problems
 from tuneyard.compiler.spec.model import Spec
 from tuneyard.core.datasets import TRAIN_SPLIT
 from tuneyard.core.datasets.compiled import Entries, Manifest, write_manifest
 from tuneyard.core.errors import RequestError
+from tuneyard.core.execution.state import CURRENT, State
 from tuneyard.core.files import staging
 from tuneyard.core.installation.checkout import version
 from tuneyard.core.installation.packages import missing
-from tuneyard.core.language.message import _
+from tuneyard.core.language.message import _, counted
 
 
-def compile_spec(spec: Spec, request: CompileRequest) -> CompileReport:
+def compile_dataset(request: CompileRequest) -> CompileReport:
     """Compile a spec into `request.out/NAME` and register it. Any problem leaves everything as it was.
 
     Everything is opened and checked before the first row is read. The registry is locked once, at the end:
     other compiles into the same folder go on meanwhile.
     """
     started = time.perf_counter()
-    job = _find_job(spec, request)
+    job = _find_job(request)
+    name = job.spec.name
     registry = Registry(request.out)
     entries = registry.check(job.spec, job.inputs, force=request.force)
     made_from = job.identity()
-    manifest = None if request.force else registry.compiled_from(spec.name, made_from)
-    if manifest is not None:
-        report = _report_of(manifest, job)
-        registry.finish_publications(spec.name)
+    if not request.force and files_state(registry, name, made_from) == CURRENT:
+        report = _report_of(registry.manifests[name], job)
+        registry.finish_publications(name)
     else:
-        with staging(request.out / spec.name) as staged:
+        with staging(request.out / name) as staged:
             report = compile_inputs(job, staged)
             if not report.failed:
                 refuse_changed(job.inputs, job.stamps)
                 manifest = _manifest_of(report, job.spec, entries, made_from)
                 write_manifest(staged, manifest)
-                report.problems.notes.extend(registry.publish(staged, spec.name, manifest))
+                report.problems.notes.extend(registry.publish(staged, name, manifest))
     report.seconds = time.perf_counter() - started
     return report
 
 
-def check_spec(spec: Spec, request: CompileRequest) -> CompileReport:
+def dataset_state(request: CompileRequest) -> State:
+    """How far the dataset of a request is. The sources are hashed, no row is read and nothing is written.
+
+    With `strict` a dataset with warnings is stale, as its compile would fail. Raises what a compile raises
+    before it reads a row.
+    """
+    job = _find_job(request)
+    registry = Registry(request.out)
+    registry.check(job.spec, job.inputs, force=request.force)
+    state = registered_state(registry, job.spec.name, job.identity())
+    if state != CURRENT or not request.strict:
+        return state
+    warnings = _report_of(registry.manifests[job.spec.name], job).problems.count("W")
+    if not warnings:
+        return CURRENT
+    change = _("--strict: {warnings}", warnings=counted(warnings, "warning", "warnings"))
+    return State("stale", (change,))
+
+
+def check_dataset(request: CompileRequest) -> CompileReport:
     """Find every problem that a compile would find: each record is rendered and counted, and none written."""
     started = time.perf_counter()
-    report = compile_inputs(_find_job(spec, request), None)
+    report = compile_inputs(_find_job(request), None)
     report.datasets = {}
     report.seconds = time.perf_counter() - started
     return report
 
 
-def _find_job(spec: Spec, request: CompileRequest) -> CompileJob:
+def _find_job(request: CompileRequest) -> CompileJob:
     """Find the files to read, and the spec with which they are read.
 
-    `RequestError` for a share without effect, and if a key of the spec needs an extra that is not installed.
+    `RequestError` for a seed or a share without effect, and if a key of the spec needs an extra that is not
+    installed.
     """
+    spec = request.spec
+    if request.seed is not None and not spec.draws_by_seed:
+        raise RequestError(
+            _(
+                "--seed {seed} has no effect on the spec {name}: a seed is for `sample`, "
+                "`mix`, and a `split` without `seed` and `by: hash`; leave --seed out",
+                seed=request.seed,
+                name=spec.name,
+            )
+        )
     if spec.near and find_spec("rensa") is None:
         raise RequestError(
             _(
@@ -76,7 +108,7 @@ def _find_job(spec: Spec, request: CompileRequest) -> CompileJob:
             )
         )
     spec, inputs = spec_with_inputs(spec, request.sources)
-    shares = request.over.get("split")
+    shares = spec.over.get("split")
     if spec.split and spec.split.is_given and isinstance(shares, dict):
         option = " ".join(f"--split {split}={share:g}" for split, share in shares.items())
         item = next(item for item in inputs if item.input_name != TRAIN_SPLIT)

@@ -30,7 +30,7 @@ from tuneyard.core.datasets.compiled import (
 )
 from tuneyard.core.errors import ContentError, Problem, RequestError, nearest, show_value
 from tuneyard.core.errors.problem_codes import ProblemCode
-from tuneyard.core.files import DISK_FULL, JsonObject, publish, recovered, sha256, sync, write_json
+from tuneyard.core.files import DISK_FULL, publish, recovered, sync, write_json
 from tuneyard.core.files.temporaries import OURS, remove_folder
 from tuneyard.core.language.message import _, joined
 from tuneyard.core.language.messages import say
@@ -95,17 +95,6 @@ class Registry:
         registered = entries_of(spec, splits_with_source) if spec.source.held_out else entries
         self._refuse_taken(self.entries, spec.name, registered)
         return entries
-
-    def compiled_from(self, name: str, made_from: JsonObject) -> Manifest | None:
-        """The manifest of a dataset if a compile with this identity would write the files that are here."""
-        manifest = self.manifests.get(name)
-        if manifest is None or not manifest.files or manifest.made_from != made_from:
-            return None
-        for file_name, file in manifest.files.items():
-            path = self.folder / name / file_name
-            if not path.is_file() or sha256(path) != file.sha256:
-                return None
-        return manifest
 
     def _refuse_lost_splits(self, spec: Spec, splits_with_source: Collection[str]) -> None:
         """Refuse to delete the files of a split that has no source any more."""

@@ -20,8 +20,8 @@ class SpecChanges(NamedTuple):
     sample: str | None = None
 
 
-def changed_spec(name: str, changes: SpecChanges) -> tuple[Spec, JsonObject]:
-    """The spec with what the command line changes, and the changes alone, as keys of a spec."""
+def changed_spec(name: str, changes: SpecChanges) -> Spec:
+    """The spec with what the command line changes. `Spec.over` has the changes alone."""
     spec = load_spec(name)
     over: JsonObject = {}
     if changes.sample is not None:
@@ -72,7 +72,7 @@ def changed_spec(name: str, changes: SpecChanges) -> tuple[Spec, JsonObject]:
                 )
             )
         over.setdefault("columns", {})[target] = {"names": [source]}
-    return load_spec(name, over) if over else spec, over
+    return load_spec(name, over) if over else spec
 
 
 def _sample(text: str) -> float:

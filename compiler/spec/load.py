@@ -42,13 +42,13 @@ from tuneyard.core.plugins import call
 def load_spec(name: str, over: Raw | None = None, folder: Path | None = None) -> Spec:
     """Load a spec by name or by path (`….yaml`); `RequestError` if unknown, `ContentError` if wrong.
 
-    `over` changes the spec as `like` would. It is not part of `raw`. The paths in the spec are relative to
-    `folder`, by default that of its file.
+    `over` changes the spec as `like` would. It is in `Spec.over`, and not part of `raw`. The paths in the
+    spec are relative to `folder`, by default that of its file.
     """
     path = find_spec(name)
     raw = read_spec(path, folder=folder)
     changed = read_spec(path, over, folder) if over else raw
-    return _parse(path, changed)._replace(raw=raw, given_as=name)
+    return _parse(path, changed)._replace(raw=raw, over=over or {}, given_as=name)
 
 
 def _parse(path: Path, raw: Any) -> Spec:

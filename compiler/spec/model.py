@@ -114,8 +114,10 @@ class Mix(NamedTuple):
 class Spec(NamedTuple):
     """A validated spec.
 
-    `raw` is the merged YAML that the others came from, `share` that of a source in its mixture. `given_as` is
-    the name or the path that finds the spec again: a file of the user may be called as a bundled spec is.
+    - `raw`: the merged YAML that the others came from, without the changes of the command line.
+    - `over`: those changes, with the keys of a spec.
+    - `share`: that of a source in its mixture.
+    - `given_as`: the name or the path that finds the spec again, also if a file has a bundled spec's name.
     """
 
     name: str
@@ -136,6 +138,7 @@ class Spec(NamedTuple):
     share: float = 0.0
     ignore: Names = ()
     raw: Mapping[str, Any] = {}
+    over: Mapping[str, Any] = {}
     given_as: str = ""
 
     @property

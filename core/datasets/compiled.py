@@ -119,9 +119,7 @@ class Manifest:
     @property
     def sources(self) -> list[CompiledSource]:
         """The files that were compiled."""
-        keys = CompiledSource._fields
-        sources = self.made_from.get("sources", ())
-        return [CompiledSource(**{key: source.get(key, "") for key in keys}) for source in sources]
+        return sources_of(self.made_from)
 
     @property
     def media_folders(self) -> list[Path]:
@@ -141,6 +139,13 @@ class Manifest:
     def file_of(self, dataset: str) -> str:
         """The name of the file of a registered dataset."""
         return Path(str(self.entries[dataset].get("file_name"))).name
+
+
+def sources_of(made_from: JsonObject) -> list[CompiledSource]:
+    """The files in the identity of a compile, as its manifest has it."""
+    keys = CompiledSource._fields
+    sources = made_from.get("sources", ())
+    return [CompiledSource(**{key: source.get(key, "") for key in keys}) for source in sources]
 
 
 def read_manifest(folder: Path) -> Manifest | None:

@@ -30,7 +30,7 @@ from tests.work_items import (
     use_model,
 )
 from tuneyard.compiler.engine.request import CompileRequest
-from tuneyard.compiler.publish.compile import compile_spec
+from tuneyard.compiler.publish.compile import compile_dataset
 from tuneyard.compiler.spec.load import load_spec
 from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.core.execution import Resources, WorkItem, once_per_worker
@@ -205,8 +205,8 @@ def test_a_compile_by_ray_gives_the_bytes_of_one_process(nodes, tmp_path) -> Non
     spec = load_spec(str(spec_file))
     contents = {}
     for name, workers, ray in (("here", 1, None), ("ray", None, nodes.address)):
-        request = CompileRequest(sources=tuple(sources), out=tmp_path / name, workers=workers, ray=ray)
-        assert compile_spec(spec, request).kept == 1005
+        request = CompileRequest(spec, sources=tuple(sources), out=tmp_path / name, workers=workers, ray=ray)
+        assert compile_dataset(request).kept == 1005
         contents[name] = tree(tmp_path / name / "x")
     assert contents["ray"] == contents["here"]
 

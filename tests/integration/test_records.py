@@ -9,7 +9,7 @@ from PIL import Image
 from tests.json_files import write_lines
 from tests.messages import raises
 from tuneyard.compiler.engine.request import CompileRequest
-from tuneyard.compiler.publish.compile import compile_spec
+from tuneyard.compiler.publish.compile import compile_dataset
 from tuneyard.compiler.spec.load import load_spec
 from tuneyard.core.datasets import find_dataset, read_records, read_registry
 from tuneyard.core.errors import ContentError
@@ -102,7 +102,7 @@ def test_a_compiled_dataset_of_each_kind(name: str, tmp_path: Path) -> None:
     write_lines(source, SOURCES[name])
     Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
     out = tmp_path / "out"
-    report = compile_spec(load_spec(name), CompileRequest(sources=(str(source),), out=out))
+    report = compile_dataset(CompileRequest(load_spec(name), sources=(str(source),), out=out))
     assert not report.problems.errors
     datasets = read_registry(out)
     assert datasets

@@ -18,7 +18,7 @@ from tests.real_data import real_path
 from tests.tiny import make_seeing
 from tuneyard.compiler.engine.request import CompileRequest
 from tuneyard.compiler.inspect.template import seen_by_model
-from tuneyard.compiler.publish.compile import compile_spec
+from tuneyard.compiler.publish.compile import compile_dataset
 from tuneyard.compiler.spec.file import known_specs
 from tuneyard.compiler.spec.load import load_spec
 from tuneyard.compiler.verify import dataset, learned
@@ -336,7 +336,7 @@ def test_what_our_recipes_train_on(recipe, tiny_model, tmp_path):
         spec = load_spec(SPECS[name])  # here: its paths are found from the current folder
         files = sorted((ROOT / "tests/examples/good" / spec.name).glob("*"))  # none: bundled samples
         sources = tuple(f"{file.stem}={file}" if spec.mix else str(file) for file in files)
-        report = compile_spec(spec, CompileRequest(sources=sources, out=tmp_path))
+        report = compile_dataset(CompileRequest(spec, sources=sources, out=tmp_path))
         verdict = verify(name, tmp_path, settings)
         assert not verdict.failed and not verdict.not_checked, verdict.problems
         assert verdict.stage == settings["stage"] and verdict.packing == bool(settings.get("packing"))
@@ -348,7 +348,7 @@ def test_what_our_recipes_train_on(recipe, tiny_model, tmp_path):
 def test_earlier_turns_of_alpaca_are_loaded_and_learned(tiny_model, tmp_path, masked):
     """The first row's answers before the last are learned too, but where `mask_history` leaves them out."""
     source = str(ROOT / "tests/examples/good/alpaca/alpaca.json")
-    report = compile_spec(load_spec("alpaca"), CompileRequest(sources=(source,), out=tmp_path))
+    report = compile_dataset(CompileRequest(load_spec("alpaca"), sources=(source,), out=tmp_path))
     settings = {"template": "qwen", "model_name_or_path": str(tiny_model), "mask_history": masked}
     verdict = verify("alpaca", tmp_path, settings)
     assert not verdict.failed and verdict.same == verdict.loaded == report.datasets["alpaca"] == 4
@@ -427,8 +427,8 @@ def test_a_row_that_the_template_cannot_write_is_named(sets):
 @pytest.mark.parametrize(("language", "calls", "results"), [("en", 211, 211), ("zh", 216, 216)])
 def test_llamafactorys_own_tool_data(sets, tmp_path, language, calls, results):
     source = real_path(f"lf/data/glaive_toolcall_{language}_demo.json")
-    request = CompileRequest(sources=(str(source),), out=tmp_path / "out", reject=True)
-    report = compile_spec(load_spec("messages"), request)
+    request = CompileRequest(load_spec("messages"), sources=(str(source),), out=tmp_path / "out", reject=True)
+    report = compile_dataset(request)
     assert (report.read, report.rejected) == (300, 0 if language == "en" else 2)
     settings = {"template": "qwen", "model_name_or_path": str(sets.model), "cutoff_len": 1 << 14}
     verdict = verify("messages", tmp_path / "out", settings)
@@ -441,8 +441,8 @@ def test_images_go_through_the_models_own_processor(tmp_path):
     shutil.copytree(ROOT / "tests/examples/good/media", folder)
     rows = (folder / "a.jsonl").read_text().splitlines()[:3]  # the others have videos and audios
     (folder / "a.jsonl").write_text("\n".join(rows))
-    request = CompileRequest(sources=(str(folder / "a.jsonl"),), out=tmp_path / "out")
-    compile_spec(load_spec("media"), request)
+    request = CompileRequest(load_spec("media"), sources=(str(folder / "a.jsonl"),), out=tmp_path / "out")
+    compile_dataset(request)
     model = make_seeing(tmp_path / "sees")
     settings, _ = read_settings(ROOT / "recipes/vl-lora.yaml", {"model_name_or_path": str(model)})
     del settings["media_dir"]  # the folder of the compile

@@ -15,7 +15,7 @@ from pathlib import Path
 from testing.real_data import DATA, QWEN, TOKENIZERS, find
 from tests.tiny import make_tiny
 from tuneyard.compiler.engine.request import CompileRequest
-from tuneyard.compiler.publish.compile import compile_spec
+from tuneyard.compiler.publish.compile import compile_dataset
 from tuneyard.compiler.spec.load import load_spec
 from tuneyard.compiler.verify.dataset import verify
 from tuneyard.core.datasets import read_records
@@ -29,7 +29,7 @@ def main(rows: int) -> None:
         folder = Path(name)
         model = find(TOKENIZERS, QWEN) or make_tiny(folder / "model")
         source = make_rows(folder / "train.jsonl", rows)
-        compile_spec(load_spec("mnli"), CompileRequest(sources=(f"train={source}",), out=folder / "out"))
+        compile_dataset(CompileRequest(load_spec("mnli"), sources=(f"train={source}",), out=folder / "out"))
         settings = {"model_name_or_path": str(model), "template": "qwen", "cutoff_len": 4096}
         start, _unused = measured("importing LLaMA-Factory", import_all, 1)
         one, verdict = measured("verify", lambda: verify("alpaca_mnli_train", folder / "out", settings), rows)

@@ -11,7 +11,7 @@ import pytest
 
 from tests.json_files import read_json
 from tuneyard.compiler.engine.request import CompileReport, CompileRequest
-from tuneyard.compiler.publish.compile import compile_spec
+from tuneyard.compiler.publish.compile import compile_dataset
 from tuneyard.compiler.spec.load import load_spec
 from tuneyard.core.datasets import read_records
 
@@ -75,7 +75,9 @@ class Bench:
         if isinstance(spec, str) and "\n" in spec:
             spec = self.write("spec.yaml", spec)
         options.setdefault("out", self.out)
-        return compile_spec(load_spec(str(spec)), CompileRequest(sources=tuple(map(str, sources)), **options))
+        return compile_dataset(
+            CompileRequest(load_spec(str(spec)), sources=tuple(map(str, sources)), **options)
+        )
 
     def compile_rows(self, spec: str | Path, rows: list[dict], **options) -> CompileReport:
         """Compile with a source `train.jsonl` of these rows."""

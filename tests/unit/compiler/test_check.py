@@ -12,7 +12,7 @@ from tests.conftest import ROOT
 from tests.unit.compiler.conftest import questions
 from tests.unit.compiler.test_specs import sources
 from tuneyard.compiler.engine.request import CompileReport, CompileRequest
-from tuneyard.compiler.publish.compile import check_spec, compile_spec
+from tuneyard.compiler.publish.compile import check_dataset, compile_dataset
 from tuneyard.compiler.publish.report import report_as_json
 from tuneyard.compiler.spec.file import known_specs
 from tuneyard.compiler.spec.load import load_spec
@@ -57,11 +57,11 @@ def findings(report: CompileReport) -> dict[str, object]:
 @pytest.mark.parametrize("name", GOOD)
 def test_a_check_of_an_example_has_the_counts_of_its_compile_and_writes_nothing(name, tmp_path, monkeypatch):
     spec = load_spec(name)
-    request = CompileRequest(sources=sources(spec), out=tmp_path / "out")
+    request = CompileRequest(spec, sources=sources(spec), out=tmp_path / "out")
     with without_writing(monkeypatch):
-        checked = check_spec(spec, request)
+        checked = check_dataset(request)
     assert list(tmp_path.iterdir()) == []
-    assert findings(checked) == findings(compile_spec(spec, request))
+    assert findings(checked) == findings(compile_dataset(request))
 
 
 @pytest.mark.parametrize("path", sorted(BAD.iterdir()), ids=lambda path: path.name)
@@ -71,11 +71,11 @@ def test_a_check_of_a_bad_example_has_the_problems_of_its_compile(path, tmp_path
         pytest.skip("its name has no spec")
     spec = load_spec(words[1])
     part = "train=" if spec.mix or not spec.split else ""
-    request = CompileRequest(sources=(f"{part}{path}",), out=tmp_path / "out")
+    request = CompileRequest(spec, sources=(f"{part}{path}",), out=tmp_path / "out")
     with without_writing(monkeypatch):
-        checked = check_spec(spec, request)
+        checked = check_dataset(request)
     assert checked.problems.counts
-    assert findings(checked) == findings(compile_spec(spec, request))
+    assert findings(checked) == findings(compile_dataset(request))
 
 
 @pytest.mark.parametrize("text", TWO_PASSES.values(), ids=TWO_PASSES)
@@ -84,22 +84,22 @@ def test_a_check_that_draws_rows_writes_none(text, workers, bench, tmp_path, mon
     rows = [*questions(30), *questions(3)]
     files = [bench.rows("a.jsonl", rows), bench.rows("b.jsonl", [*questions(40), {"question": "no answer"}])]
     spec = load_spec(str(bench.write("s.yaml", f"like: qa\n{text}")))
-    request = CompileRequest(sources=tuple(map(str, files)), out=tmp_path / "out", workers=workers)
+    request = CompileRequest(spec, sources=tuple(map(str, files)), out=tmp_path / "out", workers=workers)
     if workers == 1:
         with without_writing(monkeypatch):
-            checked = check_spec(spec, request)
+            checked = check_dataset(request)
     else:
-        checked = check_spec(spec, request)
+        checked = check_dataset(request)
     assert not (tmp_path / "out").exists()
-    assert findings(checked) == findings(compile_spec(spec, request))
+    assert findings(checked) == findings(compile_dataset(request))
     assert (checked.read, checked.rejected) == (74, 1)
 
 
 def test_a_worker_of_a_check_leaves_no_folder(bench, tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", str(bench.write("tmp/here", "").parent))
     files = [bench.rows(f"{name}.jsonl", questions(50)) for name in "abc"]
-    request = CompileRequest(sources=tuple(map(str, files)), out=tmp_path / "out", workers=2)
-    report = check_spec(load_spec("qa"), request)
+    request = CompileRequest(load_spec("qa"), sources=tuple(map(str, files)), out=tmp_path / "out", workers=2)
+    report = check_dataset(request)
     assert report.kept == 150 and not report.failed
     leftovers = [path.name for path in Path(tempfile.gettempdir()).iterdir()]
     assert leftovers == ["here"]

@@ -74,7 +74,8 @@ def test_manifest_and_registry_fit_their_schemas(bench, rte_source):
     assert made.keys() == {each.name for each in fields(Manifest)}
     assert made["counts"].keys() == {*COUNTED, "records"}
     assert (
-        made["made_from"].keys() == CompileJob(load_spec("rte"), CompileRequest(), [], []).identity().keys()
+        made["made_from"].keys()
+        == CompileJob(load_spec("rte"), CompileRequest(load_spec("rte")), [], []).identity().keys()
     )
     assert [source.keys() for source in made["made_from"]["sources"]] == [{"split", "path", "sha256"}]
     assert made["tuneyard"] == version()

@@ -11,7 +11,7 @@ from tests.messages import raises
 from tuneyard.compiler.engine.request import CompileRequest
 from tuneyard.compiler.lint.near_rows import THRESHOLD, near_rows, shingles, similarity
 from tuneyard.compiler.publish import compile as compile_module
-from tuneyard.compiler.publish.compile import check_spec, compile_spec
+from tuneyard.compiler.publish.compile import check_dataset, compile_dataset
 from tuneyard.compiler.spec.load import load_spec
 from tuneyard.core.errors import RequestError
 
@@ -110,7 +110,7 @@ def test_a_spec_asks_for_it(bench):
         assert [problem.code for problem in report.problems.warnings] == codes
 
 
-@pytest.mark.parametrize("command", [compile_spec, check_spec])
+@pytest.mark.parametrize("command", [compile_dataset, check_dataset])
 @pytest.mark.parametrize("fit", ["near", "{near: true}", "{group: text, near: true}"])
 def test_without_rensa_the_message_has_its_install_line(bench, monkeypatch, command, fit):
     find_spec = compile_module.find_spec
@@ -121,9 +121,10 @@ def test_without_rensa_the_message_has_its_install_line(bench, monkeypatch, comm
     monkeypatch.setattr(compile_module, "find_spec", without_rensa)
     output = "{file: t.jsonl, format: text, text: '{text}'}"
     spec = bench.write("t.yaml", f"about: a\nfit: {fit}\ncolumns: {{text: [text]}}\nwrite: [{output}]\n")
-    request = CompileRequest(sources=(str(bench.rows("t.jsonl", [{"text": "a"}])),), out=bench.folder / "out")
+    source = bench.rows("t.jsonl", [{"text": "a"}])
+    request = CompileRequest(load_spec(str(spec)), sources=(str(source),), out=bench.folder / "out")
     with raises(RequestError, "t.yaml", "near", "rensa", "setup-near"):
-        command(load_spec(str(spec)), request)
+        command(request)
     assert not (bench.folder / "out").exists()
 
 

@@ -170,10 +170,10 @@ def test_a_dataset_of_the_hub_is_fetched_once_and_compiled(check, hub, tmp_path)
 @pytest.mark.slow
 def test_torch_is_not_imported_for_the_hub(run, hub):
     code = (
-        "import sys; from tuneyard.compiler.publish.compile import check_spec\n"
+        "import sys; from tuneyard.compiler.publish.compile import check_dataset\n"
         "from tuneyard.compiler.engine.request import CompileRequest\n"
         "from tuneyard.compiler.spec.load import load_spec\n"
-        "print(check_spec(load_spec('rte'), CompileRequest()).read, 'torch' in sys.modules)"
+        "print(check_dataset(CompileRequest(load_spec('rte'))).read, 'torch' in sys.modules)"
     )
     assert run("-c", code, env=hub.env).stdout == "9 False\n"
 

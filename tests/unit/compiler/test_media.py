@@ -9,7 +9,7 @@ from tests.json_files import read_json, write_lines
 from tests.messages import raises
 from tuneyard.compiler.columns.media import AUDIOS, IMAGES, LONGEST_PATH, VIDEOS
 from tuneyard.compiler.engine.request import CompileRequest
-from tuneyard.compiler.publish.compile import compile_spec
+from tuneyard.compiler.publish.compile import compile_dataset
 from tuneyard.compiler.spec.load import load_spec
 from tuneyard.compiler.write.entries import entries_of
 from tuneyard.core.errors import ContentError
@@ -32,8 +32,9 @@ def pictures(tmp_path):
 def compiled(folder, rows, spec=ALPACA, **source):
     (folder / "seen.yaml").write_text(spec + (f"source: {json.dumps(source)}" if source else ""))
     write_lines(folder / "rows.jsonl", rows)
-    request = CompileRequest(sources=(str(folder / "rows.jsonl"),), out=folder / "out", force=True)
-    report = compile_spec(load_spec(str(folder / "seen.yaml")), request)
+    spec = load_spec(str(folder / "seen.yaml"))
+    request = CompileRequest(spec, sources=(str(folder / "rows.jsonl"),), out=folder / "out", force=True)
+    report = compile_dataset(request)
     written = folder / "out/seen/seen.json"
     return report, read_json(written) if written.exists() else []
 

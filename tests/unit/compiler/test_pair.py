@@ -5,7 +5,7 @@ import pytest
 from tests.json_files import read_json, write_lines
 from tests.messages import printed, raises
 from tuneyard.compiler.engine.request import CompileRequest
-from tuneyard.compiler.publish.compile import compile_spec
+from tuneyard.compiler.publish.compile import compile_dataset
 from tuneyard.compiler.read.dataset_reader import stored_examples
 from tuneyard.compiler.spec.load import load_spec
 from tuneyard.compiler.verify.expect import entry_problems
@@ -21,8 +21,8 @@ def compiled(folder, rows, name="kto", over=None, limit=None):
     source = folder / "rows.jsonl"
     write_lines(source, rows)
     spec = load_spec(name, over)
-    report = compile_spec(
-        spec, CompileRequest(sources=(str(source),), out=folder / "out", force=True, limit=limit)
+    report = compile_dataset(
+        CompileRequest(spec, sources=(str(source),), out=folder / "out", force=True, limit=limit)
     )
     files = [folder / "out" / spec.name / output.file for output in spec.outputs]
     return report, [read_json(file) for file in files if file.exists()]

@@ -11,7 +11,7 @@ from tests.messages import raises
 from tests.unit.compiler.conftest import Bench, as_zip, exchange, json_lines, questions
 from tuneyard.compiler.engine.request import CompileRequest
 from tuneyard.compiler.init.command import propose
-from tuneyard.compiler.publish.compile import compile_spec
+from tuneyard.compiler.publish.compile import compile_dataset
 from tuneyard.compiler.publish.drift import compile_again
 from tuneyard.compiler.read.split_names import split_of_folder, splits_named_in
 from tuneyard.compiler.spec.file import known_specs
@@ -397,9 +397,9 @@ def test_files_that_hold_no_rows_out_are_drawn_from_as_before(bench: Bench) -> N
 def test_a_share_of_the_command_line_is_refused_for_held_out_files(bench: Bench) -> None:
     rows, held_out = bench.rows("a.jsonl", texts_of_defects(5)), bench.rows("dev.jsonl", texts_of_defects(4))
     spec = load_spec("defect-text", {"split": {"test": 0.5}})
-    request = CompileRequest(sources=(str(rows), str(held_out)), out=bench.out, over={"split": {"test": 0.5}})
+    request = CompileRequest(spec, sources=(str(rows), str(held_out)), out=bench.out)
     with raises(RequestError, "--split test=0.5", str(held_out)):
-        compile_spec(spec, request)
+        compile_dataset(request)
 
 
 def with_sheets(bench: Bench, name: str, **rows_by_title: int) -> Path:

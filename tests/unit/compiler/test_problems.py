@@ -8,7 +8,7 @@ import pytest
 from tests.conftest import ROOT
 from tests.json_files import read_lines
 from tuneyard.compiler.engine.request import CompileRequest
-from tuneyard.compiler.publish.compile import check_spec
+from tuneyard.compiler.publish.compile import check_dataset
 from tuneyard.compiler.rows.problems import NAMES, NO_LIMIT, PLACES, Problems, some_of
 from tuneyard.compiler.spec.load import load_spec
 from tuneyard.core.cli.explain import problem_codes
@@ -24,7 +24,7 @@ def messages(example: Path) -> str:
     name = spec_of(example)
     if load_spec(name).near:
         pytest.importorskip("rensa")
-    report = check_spec(load_spec(name), CompileRequest(sources=tuple(sources(example, name))))
+    report = check_dataset(CompileRequest(load_spec(name), sources=tuple(sources(example, name))))
     found = [*report.problems.errors, *report.problems.warnings]
     return "".join(problem.line().replace(f"{BAD}/", "") + "\n" for problem in found)
 

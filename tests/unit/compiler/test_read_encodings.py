@@ -9,7 +9,7 @@ from tests.messages import raises
 from tests.unit.compiler.conftest import ROWS, as_csv, as_parquet, json_lines
 from tuneyard.compiler.engine.request import CompileRequest
 from tuneyard.compiler.init.command import propose
-from tuneyard.compiler.publish.compile import check_spec
+from tuneyard.compiler.publish.compile import check_dataset
 from tuneyard.compiler.spec.load import load_spec
 from tuneyard.core.errors import ContentError
 
@@ -39,7 +39,7 @@ def test_any_name_of_an_encoding_reads_or_is_refused(bench, encoding):
         return
     for data in BYTES:
         for name in ("t.csv", "t.json"):
-            report = check_spec(loaded, CompileRequest(sources=(str(bench.write(name, data)),)))
+            report = check_dataset(CompileRequest(loaded, sources=(str(bench.write(name, data)),)))
             assert report.failed or report.kept == 1
 
 

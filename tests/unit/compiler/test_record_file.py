@@ -13,7 +13,7 @@ from tests.unit.compiler.conftest import ROWS
 from tests.unit.compiler.test_specs import DEMO, sources
 from tuneyard.compiler.engine import row_loop
 from tuneyard.compiler.engine.request import CompileRequest
-from tuneyard.compiler.publish.compile import check_spec, compile_spec
+from tuneyard.compiler.publish.compile import check_dataset, compile_dataset
 from tuneyard.compiler.spec.file import known_specs
 from tuneyard.compiler.spec.load import load_spec
 from tuneyard.compiler.write import record_file
@@ -57,9 +57,9 @@ def test_a_row_that_no_count_knows_is_an_internal_error(bench, monkeypatch):
     check = row_loop.Checker.check
     monkeypatch.setattr(row_loop.Checker, "check", lambda self, *given: check(self, *given).keep([0]))
     source = bench.rows("train.jsonl", ROWS)
-    for way in (compile_spec, check_spec):
+    for way in (compile_dataset, check_dataset):
         with raises(ContentError, "3", "1", "0"):
-            way(load_spec("rte"), CompileRequest(sources=(str(source),), out=bench.out))
+            way(CompileRequest(load_spec("rte"), sources=(str(source),), out=bench.out))
 
 
 @pytest.mark.parametrize("more", ["", "split: {eval: 0.3}\n"])
@@ -98,7 +98,7 @@ def test_a_file_of_parts_is_the_file_that_is_written_at_once(tmp_path, monkeypat
 @pytest.mark.parametrize("name", [name for name in known_specs() if name not in DEMO])
 def test_fingerprints_are_those_of_the_prompts_that_eval_makes(name, tmp_path):
     spec = load_spec(name)
-    report = compile_spec(spec, CompileRequest(sources=sources(spec), out=tmp_path))
+    report = compile_dataset(CompileRequest(spec, sources=sources(spec), out=tmp_path))
     registered = read_json(tmp_path / "dataset_info.json")
     assert registered
     for dataset in registered:

@@ -4,7 +4,7 @@ import pytest
 
 from tests.unit.compiler.conftest import Bench
 from tuneyard.compiler.engine.request import CompileRequest
-from tuneyard.compiler.publish.compile import check_spec
+from tuneyard.compiler.publish.compile import check_dataset
 from tuneyard.compiler.rows.problems import NO_LIMIT
 from tuneyard.compiler.spec.load import load_spec
 
@@ -29,7 +29,7 @@ def test_every_control_character_and_no_other_is_told(bench):
     spec, told = load_spec("qa"), []
     for code in (*range(33), 126, 127, 128):
         source = bench.rows("t.jsonl", [{"question": "q", "answer": f"{chr(code)}z"}])
-        found = check_spec(spec, CompileRequest(sources=(str(source),))).problems.warnings
+        found = check_dataset(CompileRequest(spec, sources=(str(source),))).problems.warnings
         told += [code for problem in found if problem.code == "W206"]
     assert told == sorted(CONTROLS)
 

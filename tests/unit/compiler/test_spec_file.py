@@ -84,10 +84,10 @@ def test_every_nested_value_that_is_refused_is_explained(name, value):
 
 def test_jsonschema_is_loaded_only_where_something_is_wrong(bench, run):
     script = (
-        "import sys; from pathlib import Path; from tuneyard.compiler.publish.compile import check_spec; "
+        "import sys; from pathlib import Path; from tuneyard.compiler.publish.compile import check_dataset; "
         "from tuneyard.compiler.engine.request import CompileRequest; "
         "from tuneyard.compiler.spec.load import load_spec; "
-        "report = check_spec(load_spec('messages'), CompileRequest(sources=(sys.argv[1],))); "
+        "report = check_dataset(CompileRequest(load_spec('messages'), sources=(sys.argv[1],))); "
         "print(report.kept, 'jsonschema' in sys.modules)"
     )
     turns = exchange("a", "b")

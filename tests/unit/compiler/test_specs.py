@@ -5,7 +5,7 @@ import pytest
 from tests.conftest import ROOT
 from tests.runs_cut import tree
 from tuneyard.compiler.engine.request import CompileRequest
-from tuneyard.compiler.publish.compile import compile_spec
+from tuneyard.compiler.publish.compile import compile_dataset
 from tuneyard.compiler.spec.file import known_specs
 from tuneyard.compiler.spec.load import load_spec
 from tuneyard.core.datasets import read_records
@@ -24,7 +24,7 @@ def sources(spec) -> tuple[str, ...]:
 @pytest.mark.parametrize("name", [name for name in known_specs() if name not in DEMO])
 def test_example_compiles_to_the_golden_bytes(name, tmp_path, request):
     spec = load_spec(name)
-    report = compile_spec(spec, CompileRequest(sources=sources(spec), out=tmp_path))
+    report = compile_dataset(CompileRequest(spec, sources=sources(spec), out=tmp_path))
     assert not report.problems.errors, report.problems.errors
     files = [path for path in (tmp_path / name).iterdir() if path.name != "manifest.json"]
     made = {path.name: path.read_bytes() for path in files if path.suffix != ".npy"}
@@ -45,9 +45,9 @@ def test_bundled_specs_of_any_text_write_arrays(name):
 def test_the_mixed_file_is_read_as_instructions(tmp_path):
     """`compile io` takes the file that a mixture writes for other programs, and keeps every row as it is."""
     mixture_spec = load_spec("mix-small")
-    compile_spec(mixture_spec, CompileRequest(sources=sources(mixture_spec), out=tmp_path))
+    compile_dataset(CompileRequest(mixture_spec, sources=sources(mixture_spec), out=tmp_path))
     mixed = tmp_path / "mix-small/mixed_finetune_dataset.jsonl"
-    report = compile_spec(load_spec("io"), CompileRequest(sources=(str(mixed),), out=tmp_path))
+    report = compile_dataset(CompileRequest(load_spec("io"), sources=(str(mixed),), out=tmp_path))
     assert not report.problems.errors and report.kept == report.read > 0
     records = read_records(tmp_path / "io/io.json")
     assert {record.pop("system") for record in records} == {""}

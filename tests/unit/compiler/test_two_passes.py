@@ -102,7 +102,7 @@ def test_rows_of_two_passes_take_few_bytes_each(bench, monkeypatch, setting):
         staged = bench.folder / f"staged {rows}"
         staged.mkdir()
         report = CompileReport(name="t", problems=problems)
-        compile_run = Run(CompileJob(loaded, CompileRequest(), inputs, ()), staged, report)
+        compile_run = Run(CompileJob(loaded, CompileRequest(loaded), inputs, ()), staged, report)
         tracemalloc.start()
         try:
             write_in_two_passes(compile_run, None)

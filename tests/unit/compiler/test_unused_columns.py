@@ -7,7 +7,7 @@ import pytest
 from tests.messages import printed
 from tests.unit.compiler.conftest import ROWS, Bench, error_codes, exchange, layouts
 from tuneyard.compiler.engine.request import CompileRequest
-from tuneyard.compiler.publish.compile import check_spec
+from tuneyard.compiler.publish.compile import check_dataset
 from tuneyard.compiler.publish.listing import dataset_lines
 from tuneyard.compiler.publish.registry import Registry
 from tuneyard.compiler.publish.report import report_as_json
@@ -235,7 +235,7 @@ def test_a_key_of_its_own_in_each_row_takes_one_look_at_each_row(bench, outer, v
         text += "columns: {question: [meta.question]}\n"
     spec = load_spec(str(bench.write("own.yaml", text)))
     began = time.process_time()
-    report = check_spec(spec, CompileRequest(sources=(str(source),)))
+    report = check_dataset(CompileRequest(spec, sources=(str(source),)))
     assert time.process_time() - began < 2
     names = [name for name in report.unused.rows if "key" in name]
     assert len(names) >= 1999 and {report.unused.rows[name] for name in names} == {1}

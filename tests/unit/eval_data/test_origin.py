@@ -16,7 +16,7 @@ from tests.conftest import ROOT
 from tests.json_files import read_json, read_lines, write_json, write_lines
 from tests.messages import printed_line, raises
 from tuneyard.compiler.engine.request import CompileRequest
-from tuneyard.compiler.publish.compile import compile_spec
+from tuneyard.compiler.publish.compile import compile_dataset
 from tuneyard.compiler.spec.load import load_spec
 from tuneyard.core.datasets.compiled import read_row_index, row_index_file
 from tuneyard.core.errors import RequestError
@@ -64,8 +64,8 @@ def compiled(folder: Path, *, twice: bool = False, **changes: object) -> Path:
     spec = {key: value for key, value in {**SPEC, **changes}.items() if value is not None}
     (folder / "both.yaml").write_text(yaml.safe_dump(spec, sort_keys=False))
     sources = tuple(f"{name}={folder / name}.jsonl" for name in ("first", "second"))
-    report = compile_spec(
-        load_spec(str(folder / "both.yaml")), CompileRequest(sources=sources, out=folder / "dataset_info")
+    report = compile_dataset(
+        CompileRequest(load_spec(str(folder / "both.yaml")), sources=sources, out=folder / "dataset_info")
     )
     assert not report.problems.errors
     return folder / "dataset_info/both"
