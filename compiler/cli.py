@@ -13,13 +13,12 @@ from tuneyard.compiler.rows.problems import KEPT, NO_LIMIT
 from tuneyard.compiler.spec.changes import SpecChanges, changed_spec
 from tuneyard.compiler.spec.load import load_spec
 from tuneyard.core.cli.main import LazyGroup, TuneyardCommand, is_quiet, next_step, same_options
-from tuneyard.core.datasets import DEFAULT_FOLDER, read_registry, registry_folder, wrong_folder
+from tuneyard.core.datasets import DEFAULT_FOLDER, registry_folder, wrong_folder
 from tuneyard.core.datasets.compiled import MANIFEST
 from tuneyard.core.errors import (
     ContentError,
     RequestError,
     TuneyardError,
-    nearest_name,
     resumed_by,
     summarise,
 )
@@ -340,28 +339,14 @@ def show_command(name: str, sources: Texts, columns: Texts, row: int, template: 
 
     Of a registered dataset that no spec of this name makes, show the record.
     """
-    from tuneyard.compiler.inspect.trace import registered_row, trace
-    from tuneyard.compiler.spec.file import known_specs
+    from tuneyard.compiler.inspect.trace import ShowRequest, show
 
-    is_spec = name in known_specs() or name.endswith((".yaml", ".yml"))
-    folder = registry_folder(None, name)
-    registered = {} if is_spec else read_registry(folder)
-    meant = name
-    if not (name in registered or sources or Path(name).is_file()):
-        meant = nearest_name(name, [*known_specs(), *registered])
-    if meant in registered:
-        if sources or columns:
-            raise RequestError(
-                _("{name} is a registered dataset: leave --source and --column out", name=name)
-            )
-        texts = registered_row(name, folder, row, template)
-        command = ["view", name]
-    else:
-        spec = changed_spec(name, SpecChanges(columns))
-        texts = trace(spec, sources, row, template)
-        command = ["compile", name, *same_options("--source", "--column")]
+    is_registered, texts = show(ShowRequest(name, sources, columns, row, template))
     for title, text in texts:
         click.echo(f"{translated(title)}\n{text}\n")
+    command = ["compile", name, *same_options("--source", "--column")]
+    if is_registered:
+        command = ["view", name]
     next_step(None, ["tuneyard", "data", *command])
 
 
@@ -386,18 +371,31 @@ def show_command(name: str, sources: Texts, columns: Texts, row: int, template: 
 def view_command(
     name: str,
     model_name_or_path: str | None,
-    template: str | None,
-    media_dir: Path | None,
-    folder: Path,
     **options: Any,
 ) -> None:
     """Write a page that shows which tokens of each example are learned, masked or cut."""
-    from tuneyard.compiler.view.command import view
+    from tuneyard.compiler.view.page import sampled_text, sentence
+    from tuneyard.compiler.view.write_page import ViewRequest, write_page
 
-    token_options = {"model_name_or_path": model_name_or_path, "template": template}
-    if media_dir is not None:
-        token_options["media_dir"] = str(media_dir)
-    view(name, folder, token_options, **options)
+    page = write_page(ViewRequest(name, model=model_name_or_path, **options))
+    payload = page.payload
+    if page.other_datasets:
+        number = len(page.other_datasets) + 1
+        say(
+            _(
+                "{name} has {number} datasets. This page has {shown}; view the others by name: {names}",
+                name=name,
+                number=number,
+                shown=payload.dataset,
+                names=", ".join(page.other_datasets),
+            )
+        )
+    counts, sampled = sentence(payload), sampled_text(payload)
+    say(_("{dataset}: {counts} {sampled}", dataset=payload.dataset, counts=counts, sampled=sampled))
+    if payload.note:
+        say(payload.note, to_stderr=True)
+    given_again = same_options("--recipe", "--model", "--template", "--dataset-dir")
+    next_step(page.path, ["tuneyard", "data", "verify", payload.dataset, *given_again])
 
 
 @_command(
@@ -465,11 +463,10 @@ def remove_command(name: str, out: Path) -> None:
 @workers_option
 def verify_command(
     name: str,
-    recipe: Path | None,
     out: Path,
     every: bool,
     as_json: bool,
-    workers: int | None,
+    model_name_or_path: str | None,
     **options: Any,
 ) -> None:
     """Load a dataset with LLaMA-Factory's own loader and audit the loss tokens of each example.
@@ -478,38 +475,24 @@ def verify_command(
     """
     from tuneyard.compiler.init.recipe_command import next_recipe
     from tuneyard.compiler.verify import report
-    from tuneyard.compiler.verify.dataset import (
-        datasets_of,
-        require_tokenizer,
-        verify,
-    )
-    from tuneyard.compiler.verify.recipe_file import read_settings
+    from tuneyard.compiler.verify.dataset import VerifyRequest, verify_datasets
 
-    settings, recipe_file = read_settings(recipe, options)
-    model = options["model_name_or_path"]
-    require_tokenizer(settings, options)
+    request = VerifyRequest(name, out, model=model_name_or_path, **options)
     failed: list[str] = []
-    not_checked: list[str] = []
-    datasets = datasets_of(name, out)
-    for dataset in datasets:
-        verdict = verify(dataset, out, settings, recipe_file, datasets, workers=workers)
+    datasets: list[str] = []
+    for verdict in verify_datasets(request):
+        datasets.append(verdict.dataset)
         _print(as_json, partial(report.as_json, verdict), report.lines(verdict, every))
         if verdict.failed:
             errors = sum(count for code, count in verdict.counts.items() if code.startswith("E"))
-            failed.append(
-                _("{dataset} has {errors}", dataset=dataset, errors=counted(errors, "problem", "problems"))
-            )
-        not_checked += verdict.not_checked
+            problems = counted(errors, "problem", "problems")
+            failed.append(_("{dataset} has {errors}", dataset=verdict.dataset, errors=problems))
     if failed:
         raise ContentError(_("{failed}. Fix them before training", failed=joined(failed)))
-    if model is not None and not_checked:
-        raise RequestError(
-            _("--model {model}: not checked with it: {reason}", model=model, reason=not_checked[0])
-        )
-    if recipe:
-        next_step(None, ["tuneyard", "recipe", "check", recipe, *same_options("--model")])
+    if request.recipe:
+        next_step(None, ["tuneyard", "recipe", "check", request.recipe, *same_options("--model")])
     else:
-        next_step(None, next_recipe(datasets, out, model))
+        next_step(None, next_recipe(datasets, out, request.model))
 
 
 @_command(
@@ -542,7 +525,7 @@ def init_command(
     **columns: Texts,
 ) -> None:
     """Look at a file or folder and propose a spec that compiles it: init data.csv --out mine.yaml."""
-    from tuneyard.compiler.init.command import FailingSpecError, propose
+    from tuneyard.compiler.init.command import FailingSpecError, may_be_proposal, proposal_state, propose
     from tuneyard.compiler.read.inputs import existing_source
     from tuneyard.core.files import write_text
 
@@ -566,18 +549,28 @@ def init_command(
                 path=out.parent / out.stem,
             )
         )
-    if out and out.exists():
-        raise RequestError(_("--out {out}: it exists; name another file, or delete it first", out=out))
+    if out and out.exists() and not may_be_proposal(out, existing_source(file)):
+        raise _existing_spec(out)
     try:
         proposed = propose(existing_source(file), share, out, table, **user_columns)
     except FailingSpecError as error:
         if out is None:  # to be corrected by hand
             click.echo(error.spec, nl=False)
         raise
-    if out:
-        write_text(out, proposed.text, follows_link=True)
-    else:
+    if out is None:
         click.echo(proposed.text, nl=False)
+    else:
+        state = proposal_state(out, proposed)
+        if state.kind == "stale":
+            raise _existing_spec(out)
+        if state.kind == "new":
+            write_text(out, proposed.text, follows_link=True)
+        else:
+            say(_("{path}: up to date", path=out))
     say(proposed.report, to_stderr=True)
     if not is_quiet():
         say(proposed.next_steps, to_stderr=True)
+
+
+def _existing_spec(out: Path) -> RequestError:
+    return RequestError(_("--out {out}: it exists; name another file, or delete it first", out=out))

@@ -43,7 +43,9 @@ from tuneyard.compiler.write.render import Renderer
 from tuneyard.core.datasets import DEFAULT_FOLDER, REGISTRY, TRAIN_SPLIT
 from tuneyard.core.documents import dump_short_yaml
 from tuneyard.core.errors import ContentError, ProblemsError, RequestError
+from tuneyard.core.execution.state import CURRENT, NEW, State
 from tuneyard.core.files import free_path
+from tuneyard.core.files.bounded_reading import open_regular, read_regular
 from tuneyard.core.files.scratch import scratch_folder
 from tuneyard.core.installation.packages import after_setup
 from tuneyard.core.language.message import (
@@ -69,6 +71,7 @@ SIGNED_VERDICTS = _(
     "better, above 0 the second one; if that is wrong, exchange them under "
     "`verdict` of `source:`"
 )
+_LONGEST_HEAD = 1 << 14  # bytes of a spec in which its first comment is
 LONGEST = 400  # characters of a text that are shown
 SPEAKERS = {"user": _("user"), "assistant": _("assistant"), "system": _("system")}
 PAIR_LINES = {"chosen": marked("  chosen: {text}"), "rejected": marked("  rejected: {text}")}
@@ -164,6 +167,26 @@ def propose(
     options = _words(user_columns, share, table)
     next_steps = _next(path, tried.spec, out, options, rejecting=0 < report.rejected <= report.read / 2)
     return ProposedSpec(text, joined(lines, "\n"), joined(next_steps, "\n"))
+
+
+def may_be_proposal(out: Path, path: SourcePath) -> bool:
+    """True if a file begins as a proposal for this source does, which is not read for any other one."""
+    if not out.is_file():
+        return False
+    with open_regular(out) as file:
+        head = file.read(_LONGEST_HEAD)
+    command = _printable(f"`tuneyard data init {shlex.quote(str(path))}`")
+    return command in head.decode(errors="replace")
+
+
+def proposal_state(out: Path, proposed: ProposedSpec) -> State:
+    """Whether a file is what would be written. The spec may have been edited, or its source changed."""
+    if not out.exists():
+        return NEW
+    content = proposed.text.encode()
+    if out.is_file() and out.stat().st_size == len(content) and read_regular(out) == content:
+        return CURRENT
+    return State("stale", (_("{path} is not what would be written now", path=out),))
 
 
 def _refuse_options(user_columns: Mapping[str, str]) -> None:

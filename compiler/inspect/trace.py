@@ -12,11 +12,13 @@ from tuneyard.compiler.read.inputs import spec_with_inputs
 from tuneyard.compiler.rows import Batch
 from tuneyard.compiler.rows.counts import Counts
 from tuneyard.compiler.rows.problems import Problems
+from tuneyard.compiler.spec.changes import SpecChanges, changed_spec
+from tuneyard.compiler.spec.file import known_specs
 from tuneyard.compiler.spec.model import Spec
 from tuneyard.compiler.write.entries import entry_of
 from tuneyard.compiler.write.render import Renderer
-from tuneyard.core.datasets import find_dataset
-from tuneyard.core.errors import ProblemsError, RequestError
+from tuneyard.core.datasets import find_dataset, read_registry, registry_folder
+from tuneyard.core.errors import ProblemsError, RequestError, nearest_name
 from tuneyard.core.language.message import _, counted, tr
 
 T = TypeVar("T")
@@ -29,6 +31,44 @@ class KeptRow(NamedTuple):
     split: str
     raw: object
     batch: Batch
+
+
+class ShowRequest(NamedTuple):
+    """What a user asks `data show` for. `row` counts kept rows from 1.
+
+    - `name`: a spec, or a registered dataset, which has neither `sources` nor `columns`.
+    - `columns`: those of `--column`, as TARGET=SOURCE. `template`: one of LLaMA-Factory's, or None.
+    """
+
+    name: str
+    sources: Sequence[str] = ()
+    columns: tuple[str, ...] = ()
+    row: int = 1
+    template: str | None = None
+
+
+class ShownRow(NamedTuple):
+    """A row as (title, text) for each step of its way: one, the record, if the dataset is registered."""
+
+    is_registered: bool
+    steps: Iterator[tuple[str, str]]
+
+
+def show(request: ShowRequest) -> ShownRow:
+    """The row of a spec's sources, or of a registered dataset that no spec of this name makes."""
+    name = request.name
+    is_spec = name in known_specs() or name.endswith((".yaml", ".yml"))
+    folder = registry_folder(None, name)
+    registered = {} if is_spec else read_registry(folder)
+    nearest = name
+    if not (name in registered or request.sources or Path(name).is_file()):
+        nearest = nearest_name(name, [*known_specs(), *registered])
+    if nearest not in registered:
+        spec = changed_spec(name, SpecChanges(request.columns))
+        return ShownRow(False, trace(spec, request.sources, request.row, request.template))
+    if request.sources or request.columns:
+        raise RequestError(_("{name} is a registered dataset: leave --source and --column out", name=name))
+    return ShownRow(True, registered_row(name, folder, request.row, request.template))
 
 
 def trace(spec: Spec, sources: Sequence[str], row: int, template: str | None) -> Iterator[tuple[str, str]]:

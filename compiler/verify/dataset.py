@@ -25,9 +25,10 @@ from tuneyard.compiler.verify.comparison import (
 )
 from tuneyard.compiler.verify.expect import MISSING_PART, Expected, Records, column_problems, entry_problems
 from tuneyard.compiler.verify.learned import AnswersAuditor, PretrainingAuditor
-from tuneyard.compiler.verify.recipe_file import RecipeFile, Settings, recipe_problem
+from tuneyard.compiler.verify.recipe_file import RecipeFile, Settings, read_settings, recipe_problem
 from tuneyard.compiler.verify.verdict import Verdict
 from tuneyard.core.datasets import (
+    DEFAULT_FOLDER,
     REGISTRY,
     Dataset,
     find_dataset,
@@ -261,6 +262,49 @@ def why_no_tokenizer(model: object) -> str:
 def has_tokenizer(model: object) -> bool:
     """True if a model folder here has a tokenizer. Its weights are not needed."""
     return model is not None and any((Path(str(model)) / name).is_file() for name in TOKENIZERS)
+
+
+class VerifyRequest(NamedTuple):
+    """What a user asks `data verify` for.
+
+    - `name`: a compiled dataset, of which all splits are verified, or one registered dataset.
+    - `model`, `template`, `cutoff_len`: None if the user gave none. They replace those of the recipe.
+    """
+
+    name: str
+    folder: Path = DEFAULT_FOLDER
+    recipe: Path | None = None
+    model: str | None = None
+    template: str | None = None
+    cutoff_len: int | None = None
+    workers: int | None = None
+
+
+def verify_datasets(request: VerifyRequest) -> Iterator[Verdict]:
+    """Verify the datasets of a request, and yield the verdict of each.
+
+    `RequestError` for a model or an option that cannot be used, and at the end if no dataset has an error and
+    one could not be checked with the model that the user gave.
+    """
+    options = {
+        "model_name_or_path": request.model,
+        "template": request.template,
+        "cutoff_len": request.cutoff_len,
+    }
+    settings, recipe = read_settings(request.recipe, options)
+    require_tokenizer(settings, options)
+    names = datasets_of(request.name, request.folder)
+    has_failed = False
+    reasons: list[str] = []
+    for name in names:
+        verdict = verify(name, request.folder, settings, recipe, names, request.workers)
+        yield verdict
+        has_failed |= verdict.failed
+        reasons += verdict.not_checked
+    if request.model is not None and reasons and not has_failed:
+        raise RequestError(
+            _("--model {model}: not checked with it: {reason}", model=request.model, reason=reasons[0])
+        )
 
 
 def verify(

@@ -182,3 +182,49 @@ def test_some_empty_answers_are_a_warning_with_their_number_and_first_place(tmp_
     ended = init(file)
     assert ended.exit_code == 0
     printed_line(ended.stderr, "warning", "20 of 60", "first data.jsonl:3", "W204", "{answer: {is: text}}")
+
+
+@pytest.mark.parametrize("name", ["rows.jsonl", "my rows.jsonl", "行\n二.jsonl"])
+def test_the_spec_of_an_unchanged_file_is_up_to_date(name):
+    rows = write_lines(Path(name), PAIRS)
+    spec = Path("mine.yaml")
+    first = init(rows, "--out", spec)
+    assert first.exit_code == 0
+    content = spec.read_bytes()
+    again = init(rows, "--out", spec)
+    assert again.exit_code == 0
+    assert again.stdout.splitlines() == ["mine.yaml: up to date"]
+    assert again.stderr == first.stderr
+    assert spec.read_bytes() == content
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda: write_lines(Path("rows.jsonl"), PAIRS[:-1]),
+        lambda: Path("mine.yaml").write_text(Path("mine.yaml").read_text() + "# mine\n"),
+        lambda: Path("mine.yaml").write_text("about: of my own\n"),
+        lambda: Path("mine.yaml").write_text(""),
+        lambda: (Path("mine.yaml").unlink(), Path("mine.yaml").mkdir()),
+    ],
+)
+def test_another_spec_is_never_replaced(change):
+    rows = write_lines(Path("rows.jsonl"), PAIRS)
+    init(rows, "--out", "mine.yaml")
+    change()
+    spec = Path("mine.yaml")
+    before = spec.read_bytes() if spec.is_file() else None
+    refused = init(rows, "--out", "mine.yaml")
+    assert refused.exit_code != 0
+    if before is not None:
+        assert isinstance(refused.exception, RequestError)
+        printed(str(refused.exception), "mine.yaml", "exists")
+        assert spec.read_bytes() == before
+
+
+def test_a_spec_by_hand_is_refused_before_the_file_is_read():
+    Path("broken.jsonl").write_text("{")
+    Path("mine.yaml").write_text("about: of my own\n")
+    refused = init("broken.jsonl", "--out", "mine.yaml")
+    assert isinstance(refused.exception, RequestError)
+    printed(str(refused.exception), "mine.yaml", "exists")

@@ -226,10 +226,11 @@ def test_an_option_that_needs_a_tokenizer_is_refused_without_one(working_folder,
 
 
 def test_the_last_line_counts_the_errors_of_each_dataset(working_folder, monkeypatch) -> None:
-    verdict = Verdict("set", records=3, loaded=1, same=1)
-    verdict.counts.update({"E406": 2, "W409": 1})
+    def two_problems(name: str, *_arguments: object) -> Verdict:
+        return Verdict(name, records=3, loaded=1, same=1, counts=Counter({"E406": 2, "W409": 1}))
+
     monkeypatch.setattr("tuneyard.compiler.verify.dataset.datasets_of", lambda *_: ["one", "two"])
-    monkeypatch.setattr("tuneyard.compiler.verify.dataset.verify", lambda *_, **__: verdict)
+    monkeypatch.setattr("tuneyard.compiler.verify.dataset.verify", two_problems)
     ended = invoke(cli, "verify", "set")
     assert isinstance(ended.exception, ContentError)
     assert str(ended.exception).startswith("one has 2 problems, two has 2 problems")

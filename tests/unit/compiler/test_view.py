@@ -13,14 +13,14 @@ from tuneyard.compiler.read.dataset_reader import raw_text
 from tuneyard.compiler.verify.dataset import LoadedRows
 from tuneyard.compiler.verify.expect import Expected
 from tuneyard.compiler.verify.verdict import Verdict
-from tuneyard.compiler.view import command
 from tuneyard.compiler.view.build import within_limit
-from tuneyard.compiler.view.command import check_replaceable, find_losses
 from tuneyard.compiler.view.encoding import EncodedMessage, Encoding, RowEncoder
+from tuneyard.compiler.view.page import GENERATOR
 from tuneyard.compiler.view.page_rows import DROPPED, PageRows
 from tuneyard.compiler.view.payload import PageBlock, PageRow, PageSide, json_of
 from tuneyard.compiler.view.scan import Scan
 from tuneyard.compiler.view.thumbnails import thumbnails
+from tuneyard.compiler.view.write_page import check_replaceable, find_losses
 from tuneyard.core.datasets import Dataset
 from tuneyard.core.errors import RequestError
 from tuneyard.core.llamafactory.prompt.token_losses import TOKEN_LOSSES, TokenLosses, TokenLossFile
@@ -137,7 +137,7 @@ def test_a_record_that_the_loader_left_out_is_on_the_page_as_dropped(tmp_path):
 def test_only_a_page_of_the_command_is_replaced(tmp_path):
     page = tmp_path / "page.html"
     check_replaceable(page, [], force=False)
-    page.write_text(f"<head>{command.GENERATOR}")
+    page.write_text(f"<head>{GENERATOR}")
     check_replaceable(page, [], force=False)
     page.write_text("mine")
     check_replaceable(page, [], force=True)

@@ -1,9 +1,8 @@
 """`tuneyard data view`: build the payload of a dataset, and write its page within the size limit."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-
-import click
+from typing import NamedTuple
 
 from tuneyard.compiler.verify.dataset import (
     datasets_of,
@@ -11,14 +10,13 @@ from tuneyard.compiler.verify.dataset import (
 )
 from tuneyard.compiler.verify.recipe_file import read_settings
 from tuneyard.compiler.view.build import build
-from tuneyard.compiler.view.page import GENERATOR, render_page, sampled_text, sentence
-from tuneyard.core.cli.main import next_step, same_options
-from tuneyard.core.datasets import REGISTRY, find_dataset
+from tuneyard.compiler.view.page import GENERATOR, render_page
+from tuneyard.compiler.view.payload import ViewPayload
+from tuneyard.core.datasets import DEFAULT_FOLDER, REGISTRY, find_dataset
 from tuneyard.core.errors import RequestError
 from tuneyard.core.files import check_writable, write_text
 from tuneyard.core.files.bounded_reading import open_regular
 from tuneyard.core.language.message import _, counted
-from tuneyard.core.language.messages import say
 from tuneyard.core.llamafactory.prompt.token_losses import TOKEN_LOSSES, TokenLossFile
 from tuneyard.core.text.quoting import shell
 
@@ -26,62 +24,64 @@ HEAD = 4096
 """Bytes of a file in which the mark of a page is looked for."""
 
 
-def view(
-    name: str,
-    folder: Path,
-    token_options: Mapping[str, str | None],
-    *,
-    recipe: Path | None,
-    out: Path | None,
-    rows: int,
-    results: Path | None,
-    force: bool,
-) -> None:
-    """Write the page of a dataset, and print its counts.
+class ViewRequest(NamedTuple):
+    """What a user asks `data view` for.
 
-    `token_options` are --model, --template and --media-dir. Without a model the page has rows without
-    tokens. `RequestError` if an option or a recipe names a template or a model that cannot be used, or if
-    `out` exists and is no page of this command.
+    - `name`: a compiled dataset, whose first split is viewed, or one registered dataset.
+    - `model`, `template`, `media_dir`: None if the user gave none. They replace those of the recipe.
+      Without a model the page has rows without tokens.
+    - `out`: the page, by default `NAME-view.html`. `rows`: of its sample.
+    - `results`: token losses of `eval text --token-losses`, or a folder of results with them.
     """
-    datasets = datasets_of(name, folder)
-    dataset = datasets[0]
-    out = out or Path(f"{dataset}-view.html")
+
+    name: str
+    folder: Path = DEFAULT_FOLDER
+    recipe: Path | None = None
+    model: str | None = None
+    template: str | None = None
+    media_dir: Path | None = None
+    out: Path | None = None
+    rows: int = 2000
+    results: Path | None = None
+    force: bool = False
+
+
+class WrittenPage(NamedTuple):
+    """A page: its file, what it shows, and the datasets of the same compile that it does not show."""
+
+    path: Path
+    payload: ViewPayload
+    other_datasets: Sequence[str]
+
+
+def write_page(request: ViewRequest) -> WrittenPage:
+    """Write the page of a dataset.
+
+    `RequestError` if an option or a recipe names a template or a model that cannot be used, or if `out`
+    exists and is no page of this command.
+    """
+    folder = request.folder
+    dataset, *other_datasets = datasets_of(request.name, folder)
+    out = request.out or Path(f"{dataset}-view.html")
     inputs = [folder / REGISTRY, find_dataset(dataset, folder).path]
-    if recipe:
-        inputs.append(recipe)
-    check_replaceable(out, inputs, force=force)
-    options = dict(token_options)
-    media_dir = options.pop("media_dir", None)
-    settings, recipe_file = read_settings(recipe, options)
+    if request.recipe:
+        inputs.append(request.recipe)
+    check_replaceable(out, inputs, force=request.force)
+    options = {"model_name_or_path": request.model, "template": request.template}
+    settings, recipe_file = read_settings(request.recipe, options)
     require_tokenizer(settings, options)
     losses = None
-    if results:
-        losses = TokenLossFile(find_losses(results, dataset))
+    if request.results:
+        losses = TokenLossFile(find_losses(request.results, dataset))
     media_folders = []
-    if media_dir is not None:
-        settings["media_dir"] = media_dir
-        media_folders.append(Path(media_dir))
-    payload = build(dataset, folder, settings, recipe_file, rows, losses, media_folders)
+    if request.media_dir is not None:
+        settings["media_dir"] = str(request.media_dir)
+        media_folders.append(request.media_dir)
+    payload = build(dataset, folder, settings, recipe_file, request.rows, losses, media_folders)
     if not payload.model:
         payload.note = _("no tokens on the page: {why}", why=payload.note)
     write_text(out, render_page(payload), follows_link=True)
-    if len(datasets) > 1:
-        others = ", ".join(datasets[1:])
-        click.echo(
-            _(
-                "{name} has {number} datasets. This page has {shown}; view the others by name: {names}",
-                name=name,
-                number=len(datasets),
-                shown=dataset,
-                names=others,
-            )
-        )
-    counts, sampled = sentence(payload), sampled_text(payload)
-    say(_("{dataset}: {counts} {sampled}", dataset=payload.dataset, counts=counts, sampled=sampled))
-    given_again = same_options("--recipe", "--model", "--template", "--dataset-dir")
-    if payload.note:
-        say(payload.note, to_stderr=True)
-    next_step(out, ["tuneyard", "data", "verify", dataset, *given_again])
+    return WrittenPage(out, payload, other_datasets)
 
 
 def check_replaceable(out: Path, inputs: Sequence[Path], *, force: bool) -> None:
