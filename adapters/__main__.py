@@ -14,9 +14,17 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tuneyard.adapters.methods import methods, parameters_by_name
-from tuneyard.core.cli.main import LazyGroup, TuneyardCommand, command_line, next_step, same_options
+from tuneyard.core.cli.main import (
+    LazyGroup,
+    TuneyardCommand,
+    command_line,
+    next_step,
+    same_options,
+    up_to_date,
+)
 from tuneyard.core.cli.run import run_command
 from tuneyard.core.errors import RequestError, resumed_by
+from tuneyard.core.execution.state import CURRENT
 from tuneyard.core.language.message import _, joined
 from tuneyard.core.language.messages import print_json, say
 from tuneyard.core.text.secrets import hide_secrets
@@ -125,15 +133,13 @@ def _short(names: Sequence[str]) -> str:
 def merge(adapters: tuple[str, ...], dry_run: bool, **options: Any) -> None:  # Click's values
     """Write the weighted sum of adapters as one plain adapter."""
     from tuneyard.adapters.merge.after_merge import after_merge
-    from tuneyard.adapters.merge.merge import merge_request, plan_merging
+    from tuneyard.adapters.merge.merge import plan_merging, state
+    from tuneyard.adapters.merge.request import merge_request
 
-    plan = plan_merging(merge_request(adapters, options))
-    out = plan.request.out
-    command: list[object] = [*after_merge(plan)] or ["tuneyard", "adapter", "show", out]
-    if options["base"]:
-        model = f"models/{out.name}"
-        command = ["tuneyard", "adapter", "fuse", out, "--base", options["base"], "--out", model]
-    _run(plan, dry_run, command)
+    request = merge_request(adapters, options)
+    is_current = not request.force and state(request) == CURRENT
+    plan = functools.partial(plan_merging, request)
+    _make(request.out, is_current, plan, dry_run, functools.partial(after_merge, request))
 
 
 @command(
@@ -160,10 +166,13 @@ def merge(adapters: tuple[str, ...], dry_run: bool, **options: Any) -> None:  # 
 @resumed_by(lambda: _("the same command resumes it"))
 def fuse(adapters: tuple[str, ...], dry_run: bool, **options: Any) -> None:  # Click's values
     """Write the base plus adapters as a full model, shard by shard."""
-    from tuneyard.adapters.fuse.fuse import fuse_request, plan_fusing
+    from tuneyard.adapters.fuse.fuse import fuse_request, plan_fusing, state
 
-    plan = plan_fusing(fuse_request(adapters, options))
-    _run(plan, dry_run, ["tuneyard", "eval", "chat", "--model", plan.request.out])
+    request = fuse_request(adapters, options)
+    is_current = not request.force and state(request) == CURRENT
+    plan = functools.partial(plan_fusing, request)
+    command = ["tuneyard", "eval", "chat", "--model", request.out]
+    _make(request.out, is_current, plan, dry_run, lambda: command)
 
 
 @command(
@@ -179,32 +188,49 @@ def fuse(adapters: tuple[str, ...], dry_run: bool, **options: Any) -> None:  # C
 @DRY_RUN
 def extract(model: Path, base: Path, rank: int, out: Path, dtype: str, dry_run: bool) -> None:
     """Make a LoRA of a full fine-tune, and say what the rank loses."""
-    from tuneyard.adapters.merge.extract import ExtractRequest, plan_extraction
+    from tuneyard.adapters.merge.extract import ExtractRequest, plan_extraction, state
 
-    plan = plan_extraction(ExtractRequest(model, base, rank, out, DTYPES[dtype].stored))
-    _run(plan, dry_run, ["tuneyard", "adapter", "show", out])
+    request = ExtractRequest(model, base, rank, out, DTYPES[dtype].stored)
+    plan = functools.partial(plan_extraction, request)
+    command = ["tuneyard", "adapter", "show", out]
+    _make(out, state(request) == CURRENT, plan, dry_run, lambda: command)
 
 
-def _run(plan: "MergePlan | FusePlan | ExtractPlan", dry_run: bool, command: Sequence[object]) -> None:
-    """Write a plan, or print it and write nothing (`--dry-run`). `command` comes after it."""
+def _make(
+    out: Path,
+    is_current: bool,
+    planned: "Callable[[], MergePlan | FusePlan | ExtractPlan]",
+    dry_run: bool,
+    following: Callable[[], Sequence[object]],
+) -> None:
+    """Plan a result and write it, or print the plan and write nothing (`--dry-run`).
+
+    A result that is current needs neither. `following` are the words of the next command.
+    """
     from tqdm import tqdm
 
     from tuneyard.adapters.model.store import note
 
+    if is_current:
+        up_to_date(out, following())
+        return
     started = time.monotonic()
+    plan = planned()
     for text in plan.notes:
         note(text)
     summary, *details = plan.lines()
-    last: str = _("nothing written (--dry-run); would write {path}", path=plan.request.out)
-    if not dry_run:
-        with tqdm(total=plan.bytes, unit="B", unit_scale=True, delay=2) as bar:
-            details = plan.write(bar.update)
-        last = f"{plan.request.out}  {time.monotonic() - started:.1f} s"
-    say(joined([summary, *details, last], "\n"))
     if dry_run:
+        nothing = _("nothing written (--dry-run); would write {path}", path=out)
+        say(joined([summary, *details, nothing], "\n"))
         next_step(None, command_line("adapter", ("--dry-run",)))
-    else:
-        next_step(plan.request.out, command)
+        return
+    command = following()
+    with tqdm(total=plan.bytes, unit="B", unit_scale=True, delay=2) as bar:
+        written = plan.write(bar.update)
+    for text in written.notes:
+        note(text)
+    say(joined([summary, *written.lines, f"{out}  {time.monotonic() - started:.1f} s"], "\n"))
+    next_step(out, command)
 
 
 @command(
@@ -284,10 +310,19 @@ def _fields(statistics: Any) -> dict[str, object]:
 @click.option("--out", type=FOLDER, required=True, help="Folder of the renamed copy.")
 def rename(adapter: str, base: Path | None, out: Path) -> None:
     """Write a copy of an adapter with the names that PEFT, or a base, reads."""
-    from tuneyard.adapters.export.rename import plan_renaming, write
+    from tuneyard.adapters.export.rename import RenameRequest
+    from tuneyard.adapters.export.rename import rename as write_renamed
+    from tuneyard.adapters.model.store import note
 
-    say(write(plan_renaming(adapter, base, out)))
-    next_step(out, ["tuneyard", "adapter", "show", out])
+    written = write_renamed(RenameRequest(adapter, out, base))
+    command = ["tuneyard", "adapter", "show", out]
+    if written.is_current:
+        up_to_date(out, command)
+        return
+    for text in written.notes:
+        note(text)
+    say(joined(written.lines, "\n"))
+    next_step(out, command)
 
 
 @command(

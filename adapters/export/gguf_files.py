@@ -82,8 +82,14 @@ def write_export(export: GgufExport, out: Path, check: Check) -> None:
     started = time.monotonic()
     target = check()
     require_space(target, export.bytes)
-    with staged_for(check) as folder, tqdm(total=export.bytes, unit="B", unit_scale=True, delay=2) as bar:
+    notes: list[str] = []
+    with (
+        staged_for(check, notes) as folder,
+        tqdm(total=export.bytes, unit="B", unit_scale=True, delay=2) as bar,
+    ):
         export.write(folder / target.name, bar.update)
+    for text in notes:
+        note(text)
     size = target.stat().st_size
     say(
         _(

@@ -1,19 +1,30 @@
 """Rename the tensors of an adapter: a copy with the names that PEFT reads, or with those of a base.
 
 The values keep their bytes. The config is written for the new names, and the other small files are copied.
+`rename` does what a request asks for: `plan_renaming` opens everything and plans, `write_copy` writes.
 """
 
 import functools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tuneyard.adapters.model.lora import LoraConfig
+from tuneyard.adapters.model.provenance import CARD
 from tuneyard.adapters.model.store import find_folder, kind_of, require_config
 from tuneyard.adapters.write import output
+from tuneyard.adapters.write.inputs import (
+    TENSOR_NAMES,
+    Inputs,
+    PresentInputs,
+    folder_inputs,
+    hashes_of,
+    record_state,
+)
 from tuneyard.core.errors import ContentError, RequestError
-from tuneyard.core.files import json_text, read_object
+from tuneyard.core.execution.state import NEW, State
+from tuneyard.core.files import json_text, read_object, text_sha256
 from tuneyard.core.files.bounded_reading import read_regular
 from tuneyard.core.files.links import check_own_files, own_file
 from tuneyard.core.language.message import _, counted
@@ -28,7 +39,17 @@ COPIED = (".json", ".jinja", ".md", ".model", ".txt", ".yaml")
 """Suffixes of the files next to the weights that are copied."""
 LARGEST = 64 * 2**20  # bytes of such a file: tokenizer.json has some 30 MB
 BLOCK = 2**22
+RECORD = "rename.json"  # what the copy was made of
 NARROWING = ("exclude_modules", "layers_to_transform", "layers_pattern")
+
+
+@dataclass(frozen=True, slots=True)
+class RenameRequest:
+    """A `rename` command: an adapter by its reference, and the `base` whose names the copy gets."""
+
+    reference: str
+    out: Path
+    base: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,21 +59,64 @@ class RenamePlan:
     `for_base`: the names are those of a base. It may have further modules that names of the config fit.
     """
 
+    request: RenameRequest
     folder: Path
-    out: Path
     tensors: Mapping[str, Tensor]
     config: Mapping[str, Any]
     renamed: int
     for_base: bool
     check: output.Check
+    notes: Sequence[str] = ()
+
+    def write(self, _progress: output.Progress) -> output.Written:
+        """Write the copy, and say how many tensors have another name."""
+        notes = write_copy(self)
+        line = _(
+            "{renamed} of {tensors} renamed",
+            renamed=counted(self.renamed, "tensor", "tensors"),
+            tensors=len(self.tensors),
+        )
+        return output.Written(self.request.out, [line], notes)
 
 
-def plan_renaming(reference: str, base: Path | None, out: Path) -> RenamePlan:
+def rename(request: RenameRequest) -> output.Written:
+    """Write a copy of an adapter with other names, unless `request.out` has it already.
+
+    Errors are those of `plan_renaming`.
+    """
+    plan = functools.partial(plan_renaming, request)
+    return output.make(request.out, state(request), plan, output.no_progress)
+
+
+def state(request: RenameRequest) -> State:
+    """How far the result of a request is, by the hashes in its rename.json. No tensor is read."""
+    if not output.is_there(request.out):
+        return NEW
+    present = functools.partial(_inputs, request)
+    return record_state(request.out / RECORD, "rename", request.out, present)
+
+
+def _inputs(request: RenameRequest) -> PresentInputs:
+    """The inputs of a copy for rename.json: the copied files, and the names of the base's tensors."""
+    folder = find_folder(request.reference)
+    weights = open_weight_files(folder)
+    files = {tensor.file for tensor in weights.tensors.values()}
+    folders = [folder_inputs("adapter", folder, [folder / CONFIG, *files, *_small_files(folder)])]
+    places = [folder]
+    if request.base:
+        names = sorted(open_base(request.base).tensors)
+        folders.append(folder_inputs("base", request.base, [], {TENSOR_NAMES: text_sha256(json_text(names))}))
+        places.append(request.base)
+    return PresentInputs(Inputs(options={}, folders=folders), places)
+
+
+def plan_renaming(request: RenameRequest) -> RenamePlan:
     """Open an adapter and give each tensor its new name.
 
-    Without `base` the names are those of PEFT. With it the parts in front of the layers are the base's.
+    Without a base the names are those of PEFT. With it the parts in front of the layers are the base's.
     `RequestError` if there is nothing to rename, `ContentError` if two tensors would have one name.
     """
+    reference, base, out = request.reference, request.base, request.out
     folder = find_folder(reference)
     config = read_object(require_config(folder))
     weights = open_weight_files(folder)
@@ -91,9 +155,10 @@ def plan_renaming(reference: str, base: Path | None, out: Path) -> RenamePlan:
             )
         )
     check = functools.partial(output.check_output, out, [folder], "rename", force=False)
-    check()
+    check(changes=lambda: state(request).changes)
     list(_small_files(folder))  # refuses links before anything is written
-    plan = RenamePlan(folder, out, dict(sorted(tensors.items())), config, renamed, base is not None, check)
+    by_name = dict(sorted(tensors.items()))
+    plan = RenamePlan(request, folder, by_name, config, renamed, base is not None, check)
     size = sum(tensor.stop - tensor.start for tensor in tensors.values())
     output.require_space(out.resolve(), size)
     return plan
@@ -137,9 +202,10 @@ def _path_of(name: str) -> str:
     return path
 
 
-def write(plan: RenamePlan) -> str:
-    """Write the copy. The result says how many tensors have another name."""
-    with output.staged_for(plan.check) as staged:
+def write_copy(plan: RenamePlan) -> list[str]:
+    """Write the copy of a plan. The result has notes."""
+    notes: list[str] = []
+    with output.staged_for(plan.check, notes) as staged:
         specs = [(name, tensor.dtype, tensor.shape) for name, tensor in plan.tensors.items()]
         with (staged / WEIGHTS).open("xb") as file:
             file.write(header_bytes(specs))
@@ -150,11 +216,10 @@ def write(plan: RenamePlan) -> str:
             (staged / source.name).write_bytes(read_regular(source))
         (staged / CONFIG).write_text(json_text(_renamed_config(plan)), encoding="utf-8")
         _check(staged, plan)
-    return _(
-        "{renamed} of {tensors} renamed",
-        renamed=counted(plan.renamed, "tensor", "tensors"),
-        tensors=len(plan.tensors),
-    )
+        outputs = hashes_of(file for file in staged.iterdir() if file.name != CARD)
+        record = {"command": "rename", "inputs": _inputs(plan.request).inputs, "outputs": outputs}
+        (staged / RECORD).write_text(json_text(record), encoding="utf-8")
+    return notes
 
 
 def _check(staged: Path, plan: RenamePlan) -> None:
@@ -186,7 +251,7 @@ def _small_files(folder: Path) -> Iterator[Path]:
     """
     names = set()
     for path in sorted(folder.iterdir()):
-        if path.suffix not in COPIED or path.name in (CONFIG, WEIGHTS_INDEX):
+        if path.suffix not in COPIED or path.name in (CONFIG, WEIGHTS_INDEX, RECORD):
             continue
         if own_file(path).is_file() and path.stat().st_size <= LARGEST:
             names.add(path.name)

@@ -1,7 +1,7 @@
 """Fuse adapters: base + Σ wᵢ·ΔWᵢ as a full model, shard by shard. The kernel copies unchanged tensors.
 
-`fuse_request` reads the command line. `plan_fusing` opens everything, checks it and plans. `fuse` writes the
-plan.
+`fuse_request` reads the command line. `fuse` does what a request asks for: `plan_fusing` opens everything,
+checks it and plans, `write_model` writes the plan.
 """
 
 import contextlib
@@ -33,9 +33,21 @@ from tuneyard.adapters.model.weighted import (
 )
 from tuneyard.adapters.write import output
 from tuneyard.adapters.write.carried_tokenizer import PROMPT_FILES, carry_tokenizer, write_ends
+from tuneyard.adapters.write.inputs import (
+    Inputs,
+    PresentInputs,
+    Value,
+    folder_inputs,
+    hashes_of,
+    model_files,
+    prompt_files,
+    record_state,
+    weighted_inputs,
+)
 from tuneyard.adapters.write.modules_to_save import FullTensor, plan_full_tensors
 from tuneyard.core.errors import ContentError, RequestError, need
-from tuneyard.core.files import Fields, read_object, write_json, write_text
+from tuneyard.core.execution.state import NEW, UNFINISHED, State
+from tuneyard.core.files import Fields, file_sha256, read_object, write_json, write_text
 from tuneyard.core.files.links import check_own_files
 from tuneyard.core.language.message import _, counted
 from tuneyard.core.llamafactory.prompt.trained_files import read_trained
@@ -43,7 +55,7 @@ from tuneyard.core.training.training_run import MERGE, training_inputs
 from tuneyard.core.weights.base_models import Base
 from tuneyard.core.weights.class_defaults import text_config, text_key, untied, with_vocabulary
 from tuneyard.core.weights.dtypes import DTYPES, STORED_DTYPES
-from tuneyard.core.weights.tensors import Stored, from_fp32, require_finite, to_fp32
+from tuneyard.core.weights.tensors import Stored, from_fp32, require_finite, to_fp32, workers
 
 MUCH_LOST = 0.1  # of ‖ΔW‖; a smaller rounding error in bf16 hardly changes the adapters' effect
 RECORD = "fuse.json"
@@ -53,7 +65,7 @@ RECORD = "fuse.json"
 class FuseRequest:
     """A `fuse` command: `dtype` None keeps the base's dtypes, `max_shard` is in bytes."""
 
-    adapters: list[tuple[str, float]]
+    adapters: Sequence[tuple[str, float]]
     base: Path
     out: Path
     dtype: str | None = None
@@ -113,9 +125,11 @@ class FusePlan:
             )
         return lines
 
-    def write(self, progress: output.Progress) -> list[str]:
+    def write(self, progress: output.Progress) -> output.Written:
         """Write the model and report the retained fraction of ΔW."""
-        return retained_lines(self, fuse(self, progress))
+        notes: list[str] = []
+        lines = retained_lines(self, write_model(self, progress, notes))
+        return output.Written(self.request.out, lines, notes)
 
 
 def fuse_request(texts: Sequence[str], options: Mapping[str, Any]) -> FuseRequest:
@@ -156,6 +170,63 @@ def parse_size(text: str) -> int:
     return int(size)
 
 
+def fuse(request: FuseRequest, progress: output.Progress = output.no_progress) -> output.Written:
+    """Write a base plus adapters as a full model, unless `request.out` has it already.
+
+    `progress` is called with the number of bytes done. Errors are those of `plan_fusing`. An interrupted run
+    is resumed by the same request.
+    """
+    before = NEW if request.force else state(request)
+    return output.make(request.out, before, functools.partial(plan_fusing, request), progress)
+
+
+def state(request: FuseRequest) -> State:
+    """How far the result of a request is, by the hashes in its merge.json. No tensor is read.
+
+    Unfinished: an interrupted run of the same request has left shards, which the next run takes over.
+    """
+    if output.is_there(request.out):
+        present = functools.partial(_present_inputs, request)
+        return record_state(request.out / MERGE, "fuse", request.out, present)
+    interrupted = output.interrupted_folder(request.out.resolve()) / RECORD
+    if not interrupted.is_file():
+        return NEW
+    used, base = _open_inputs(request)
+    try:
+        is_same = read_object(interrupted).get("plan") == _identity(request, used, base)
+    except ContentError:
+        is_same = False
+    return UNFINISHED if is_same else NEW
+
+
+def _open_inputs(request: FuseRequest) -> tuple[list[Weighted[Adapter]], Base]:
+    """The adapters with a weight and the base, not yet checked against each other."""
+    weighted = open_weighted(request.adapters, open_any, request.base)
+    return [item for item in weighted if item.weight], open_base_of(weighted, request.base)
+
+
+def _present_inputs(request: FuseRequest) -> PresentInputs:
+    """What a fusion would be made of now."""
+    used, base = _open_inputs(request)
+    return _inputs(request, used, [training_datasets(item.adapter.folder) for item in used], base)
+
+
+def _inputs(
+    request: FuseRequest, used: Sequence[Weighted[Adapter]], datasets: Sequence[Datasets], base: Base
+) -> PresentInputs:
+    """The inputs of a fusion for merge.json: of the base all files that are changed or copied."""
+    options: dict[str, Value] = {
+        "--dtype": STORED_DTYPES[request.dtype].name if request.dtype else None,
+        "--base-as": request.base_as,
+        "--max-shard-size": request.max_shard,
+    }
+    folders = [weighted_inputs(item, data) for item, data in zip(used, datasets, strict=True)]
+    files = [*model_files(base), *output.companions(base.folder), *prompt_files(base.folder)]
+    folders.append(folder_inputs("base", base.folder, files))
+    places = [*(item.adapter.folder for item in used), base.folder]
+    return PresentInputs(Inputs(options=options, folders=folders), places)
+
+
 def plan_fusing(request: FuseRequest) -> FusePlan:
     """Open everything that a request names, check it once, and plan."""
     weighted = open_weighted(request.adapters, open_any, request.base)
@@ -168,7 +239,7 @@ def plan_fusing(request: FuseRequest) -> FusePlan:
     inputs = [*(item.adapter.folder for item in weighted), request.base]
 
     check = functools.partial(output.check_output, request.out, inputs, "fuse", force=request.force)
-    check()
+    check(changes=lambda: state(request).changes)
     output.companions(request.base)  # before the weights are written, which takes long
     for item in weighted:
         check_own_files(item.adapter.folder, PROMPT_FILES)
@@ -288,26 +359,23 @@ def _changed(config: Fields, changes: Mapping[str, object]) -> dict[str, object]
     return {field: changes.get(field, value) for field, value in config.items()}
 
 
-def fuse(plan: FusePlan, progress: output.Progress) -> dict[str, Retained]:
-    """Write a planned model as one folder, its config last. The result is what each module retains of ΔW.
+def write_model(plan: FusePlan, progress: output.Progress, notes: list[str]) -> dict[str, Retained]:
+    """Write a planned model as one folder. The result is what each module retains of ΔW.
 
     A complete and synced shard gets its name, and an entry in the record with the `Retained` of its modules.
-    The next run resumes after it. `progress` is called with bytes.
+    The next run resumes after it. `progress` is called with bytes, and `notes` are added to.
     """
     ignored = np.errstate(over="ignore", invalid="ignore")  # `require_finite` refuses infinity
-    with output.resumable(plan.check) as folder, ignored:
+    with output.resumable(plan.check, notes) as folder, ignored, workers(1) as pool:
+        arguments = plan.request, plan.weighted, plan.datasets, plan.base
+        inputs = pool.submit(_inputs, *arguments)  # hashed during the fusion, as each shard afterwards
         record = _resume(plan, folder)
         for shard in plan.shards:
             if shard.name in record["shards"]:
                 progress(shard.bytes)
-                continue
-            sums: dict[str, list[Retained]] = {}
-            partial = folder / f"{shard.name}.partial"
-            for count in write_shard(partial, shard, functools.partial(_blocks, plan, sums)):
-                progress(count)
-            partial.replace(folder / shard.name)
-            record["shards"][shard.name] = {module: total(counts) for module, counts in sums.items()}
-            write_json(folder / RECORD, record)
+            else:
+                _write_one(plan, shard, folder, progress, record)
+            pool.submit(file_sha256, folder / shard.name)
         (folder / RECORD).unlink()
         retained: dict[str, Retained] = {}
         for modules in record["shards"].values():
@@ -316,14 +384,28 @@ def fuse(plan: FusePlan, progress: output.Progress) -> dict[str, Retained]:
         for file in output.companions(plan.base.folder):
             shutil.copyfile(file, folder / file.name)
         adapters = [item.adapter.folder for item in plan.weighted]
-        carry_tokenizer(adapters, folder, _("the base's files are used"))
+        notes += carry_tokenizer(adapters, folder, _("the base's files are used"))
         write_ends(adapters, folder, plan.base.folder)
         write_index(folder, plan.shards)
-        provenance_record = fuse_record(plan, retained)
+        write_json(folder / "config.json", plan.config)
+        hashes = {"inputs": inputs.result().inputs, "outputs": hashes_of(folder.iterdir())}
+        provenance_record = fuse_record(plan, retained) | hashes
         write_json(folder / MERGE, provenance_record)
         write_text(folder / CARD, card_text(provenance_record))
-        write_json(folder / "config.json", plan.config)
     return retained
+
+
+def _write_one(
+    plan: FusePlan, shard: Shard, folder: Path, progress: output.Progress, record: dict[str, Any]
+) -> None:
+    """Write a shard, and enter it into the record of the run."""
+    sums: dict[str, list[Retained]] = {}
+    partial = folder / f"{shard.name}.partial"
+    for count in write_shard(partial, shard, functools.partial(_blocks, plan, sums)):
+        progress(count)
+    partial.replace(folder / shard.name)
+    record["shards"][shard.name] = {module: total(counts) for module, counts in sums.items()}
+    write_json(folder / RECORD, record)
 
 
 def retained_lines(plan: FusePlan, retained: dict[str, Retained]) -> list[str]:
@@ -378,15 +460,7 @@ def _shares(retained: Retained) -> dict[str, float]:
 
 def _resume(plan: FusePlan, folder: Path) -> dict[str, Any]:
     """Read the record of an interrupted run of the same plan. Otherwise empty the folder and begin one."""
-    base = []
-    for name, shard in plan.base.shards.items():
-        status = shard.path.stat()
-        base.append([name, status.st_size, status.st_mtime_ns])
-    identity = {
-        "base": base,
-        "adapters": [[item.adapter.digest, item.weight] for item in plan.weighted],
-        "options": [plan.request.dtype, plan.request.base_as, plan.request.max_shard],
-    }
+    identity = _identity(plan.request, plan.weighted, plan.base)
     path = folder / RECORD
     if path.is_file():
         record = read_object(path)
@@ -397,6 +471,19 @@ def _resume(plan: FusePlan, folder: Path) -> dict[str, Any]:
     record = {"plan": identity, "shards": {}}
     write_json(path, record)
     return record
+
+
+def _identity(request: FuseRequest, used: Sequence[Weighted[Adapter]], base: Base) -> dict[str, object]:
+    """What the shards of an interrupted run were made of. The time of a base file counts for its content."""
+    files = []
+    for name, shard in base.shards.items():
+        status = shard.path.stat()
+        files.append([name, status.st_size, status.st_mtime_ns])
+    return {
+        "base": files,
+        "adapters": [[item.adapter.digest, item.weight] for item in used],
+        "options": [request.dtype, request.base_as, request.max_shard],
+    }
 
 
 def _blocks(plan: FusePlan, sums: dict[str, list[Retained]], piece: Piece) -> Iterator[Stored] | None:

@@ -1,8 +1,9 @@
 """Extract a LoRA from a full fine-tune: each ΔW = W(model) − W(base), cut to a rank.
 
-`plan_extraction` opens both models, checks them and plans. `extract` writes the plan, one matrix at a time.
-Matrices of layers become LoRA modules. Embeddings, the head, norms and biases do not: the result names those
-that changed, and says how much of the change is in them.
+`extract` does what a request asks for: `plan_extraction` opens both models, checks them and plans,
+`write_lora` writes the plan, one matrix at a time. Matrices of layers become LoRA modules. Embeddings, the
+head, norms and biases do not: the result names those that changed, and says how much of the change is in
+them.
 """
 
 import contextlib
@@ -24,9 +25,21 @@ from tuneyard.adapters.model.lora import vllm_notes
 from tuneyard.adapters.model.provenance import CARD, model_card, scientific
 from tuneyard.adapters.write import output
 from tuneyard.adapters.write.carried_tokenizer import PROMPT_FILES, carry_ends, carry_tokenizer
+from tuneyard.adapters.write.inputs import (
+    Inputs,
+    PresentInputs,
+    Value,
+    folder_inputs,
+    hashes_of,
+    model_files,
+    prompt_files,
+    record_state,
+)
 from tuneyard.core.errors import ContentError
+from tuneyard.core.execution.state import NEW, State
 from tuneyard.core.files import json_text
 from tuneyard.core.files.links import check_own_files
+from tuneyard.core.installation.checkout import version
 from tuneyard.core.language.message import _, counted, joined
 from tuneyard.core.language.number_format import size_words
 from tuneyard.core.text.markdown import markdown_table
@@ -43,6 +56,7 @@ from tuneyard.core.weights.adapter_files import (
 )
 from tuneyard.core.weights.base_models import Base, open_base
 from tuneyard.core.weights.class_defaults import is_conv1d
+from tuneyard.core.weights.dtypes import STORED_DTYPES
 from tuneyard.core.weights.tensors import (
     Array,
     Spec,
@@ -53,6 +67,7 @@ from tuneyard.core.weights.tensors import (
     prefetch,
     require_finite,
     to_fp32,
+    workers,
     write_weights,
 )
 
@@ -62,6 +77,7 @@ NOT_LINEAR = re.compile(r"\.experts\.|\.(gate|router)\.weight$")
 BUFFER = re.compile(r"\.rotary_emb\.inv_freq$|\.attn\.(masked_)?bias$")
 """Constants of a layer, which are not trained."""
 SHOWN = 3  # names in a line
+RECORD = "extract.json"  # what the adapter was made of
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +144,8 @@ class ExtractPlan:
     """
 
     request: ExtractRequest
+    model: Base
+    base: Base
     rank: int
     modules: dict[str, Module]
     pairs: dict[str, TensorPair]
@@ -152,10 +170,47 @@ class ExtractPlan:
         )
         return [heading, *output.tensor_lines(self.specs)]
 
-    def write(self, progress: output.Progress) -> list[str]:
+    def write(self, progress: output.Progress) -> output.Written:
         """Write the adapter and report what the rank loses, and what is not in a LoRA."""
-        losses = extract(self, progress)
-        return [_rank_sentence(self, losses.norms), *_left_out_sentences(self, losses)]
+        notes: list[str] = []
+        losses = write_lora(self, progress, notes)
+        lines = [_rank_sentence(self, losses.norms), *_left_out_sentences(self, losses)]
+        return output.Written(self.request.out, lines, notes)
+
+
+def extract(request: ExtractRequest, progress: output.Progress = output.no_progress) -> output.Written:
+    """Make a LoRA of a full fine-tune, unless `request.out` has it already.
+
+    `progress` is called with the number of bytes done. Errors are those of `plan_extraction`.
+    """
+    return output.make(request.out, state(request), functools.partial(plan_extraction, request), progress)
+
+
+def state(request: ExtractRequest) -> State:
+    """How far the result of a request is, by the hashes in its extract.json. No tensor is read."""
+    if not output.is_there(request.out):
+        return NEW
+    present = functools.partial(_present_inputs, request)
+    return record_state(request.out / RECORD, "extract", request.out, present)
+
+
+def _present_inputs(request: ExtractRequest) -> PresentInputs:
+    """What an extraction would be made of now."""
+    return _inputs(request, open_base(request.model), open_base(request.base))
+
+
+def _inputs(request: ExtractRequest, model: Base, base: Base) -> PresentInputs:
+    """The inputs of an extraction for extract.json. The adapter names its base by the path of --base."""
+    options: dict[str, Value] = {
+        "--rank": request.rank,
+        "--dtype": STORED_DTYPES[request.dtype].name,
+        "--base": str(request.base),
+    }
+    folders = [
+        folder_inputs("model", model.folder, [*model_files(model), *prompt_files(model.folder)]),
+        folder_inputs("base", base.folder, model_files(base)),
+    ]
+    return PresentInputs(Inputs(options=options, folders=folders), [model.folder, base.folder])
 
 
 def plan_extraction(request: ExtractRequest) -> ExtractPlan:
@@ -165,7 +220,7 @@ def plan_extraction(request: ExtractRequest) -> ExtractPlan:
     """
     model, base = open_base(request.model), open_base(request.base)
     check = functools.partial(_check_output, request)
-    check()
+    check(changes=lambda: state(request).changes)
     check_own_files(model.folder, PROMPT_FILES)
     for each in (model, base):
         if each.config.get("quantization_config"):
@@ -226,13 +281,15 @@ def plan_extraction(request: ExtractRequest) -> ExtractPlan:
     size = sum(data_bytes(dtype, shape) for _unused, dtype, shape in specs)
     output.require_space(request.out.resolve(), size)
     config = _config(request, rank, modules, base, is_transposed)
-    return ExtractPlan(request, rank, modules, changed, left_out, specs, size, config, notes, check)
+    return ExtractPlan(
+        request, model, base, rank, modules, changed, left_out, specs, size, config, notes, check
+    )
 
 
-def _check_output(request: ExtractRequest) -> Path:
+def _check_output(request: ExtractRequest, changes: output.Changes = tuple) -> Path:
     """Resolve the output; `RequestError` if it exists, or lies in one of the models."""
     target = output.check_outside(request.out, [request.model, request.base])
-    output.check_free(request.out, force=False, replaceable=False)
+    output.check_free(request.out, force=False, replaceable=False, changes=changes)
     return target
 
 
@@ -347,18 +404,23 @@ def _config(
     }
 
 
-def extract(plan: ExtractPlan, progress: output.Progress) -> Losses:
-    """Write a planned extraction as one folder, and measure what it loses."""
+def write_lora(plan: ExtractPlan, progress: output.Progress, notes: list[str]) -> Losses:
+    """Write a planned extraction as one folder, add to the `notes`, and measure what it loses."""
     norms: Norms = {}
     left_out = math.hypot(*(pair.norm for pair in plan.left_out.values()))
     losses = Losses(norms, left_out)
-    with output.staged_for(plan.check) as staged:
+    request = plan.request
+    with workers(1) as pool, output.staged_for(plan.check, notes) as staged:
+        inputs = pool.submit(_inputs, request, plan.model, plan.base)  # hashed during the extraction
         with contextlib.closing(prefetch(functools.partial(_module, plan), plan.modules)) as modules:
             write_weights(staged / WEIGHTS, plan.specs, _tensors(plan, modules, norms, progress))
-        carry_tokenizer([plan.request.model], staged, "not carried")
-        carry_ends([plan.request.model], staged)
-        (staged / CARD).write_text(_card(plan, losses), encoding="utf-8")
+        notes += carry_tokenizer([request.model], staged, _("not carried"))
+        notes += carry_ends([request.model], staged)
         (staged / CONFIG).write_text(json_text(plan.config), encoding="utf-8")
+        outputs = hashes_of(staged.iterdir())
+        record = {"command": "extract", "inputs": inputs.result().inputs, "outputs": outputs}
+        (staged / RECORD).write_text(json_text(record | {"tuneyard": version()}), encoding="utf-8")
+        (staged / CARD).write_text(_card(plan, losses), encoding="utf-8")
     return losses
 
 

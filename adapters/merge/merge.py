@@ -1,21 +1,19 @@
 """Merge adapters: ΔW = Σ wᵢ·sᵢ·BᵢAᵢ written as one plain adapter, with its error measured by module.
 
-`merge_request` reads the command line, or a merge recipe (YAML). `plan_merging` opens everything, checks it
-and plans. `merge` writes the plan.
+`merge` does what a request asks for: `plan_merging` opens everything, checks it and plans, `write_merge`
+writes the plan.
 """
 
 import contextlib
 import functools
 import math
-import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
-from tuneyard.adapters.methods import Method, Values, find_method, methods, parameters_by_name
+from tuneyard.adapters.merge.request import MergeRequest
+from tuneyard.adapters.methods import Method, Values, find_method, methods
 from tuneyard.adapters.methods.exact import exact
 from tuneyard.adapters.model import lowrank
 from tuneyard.adapters.model.lora import vllm_notes
@@ -37,26 +35,32 @@ from tuneyard.adapters.model.weighted import (
     factors_of,
     open_base_of,
     open_weighted,
-    parse_merged,
     union,
 )
-from tuneyard.adapters.model.weights import Weight, weight_text
+from tuneyard.adapters.model.weights import weight_text
 from tuneyard.adapters.write import output
 from tuneyard.adapters.write.carried_tokenizer import PROMPT_FILES, carry_ends, carry_tokenizer
-from tuneyard.adapters.write.modules_to_save import FullTensor, plan_full_tensors
-from tuneyard.core.documents import read_mapping
-from tuneyard.core.documents.schema_errors import check_file
-from tuneyard.core.errors import ContentError, RequestError
-from tuneyard.core.files import bundled, json_text, read_object
+from tuneyard.adapters.write.inputs import (
+    Inputs,
+    PresentInputs,
+    Value,
+    folder_inputs,
+    hashes_of,
+    model_files,
+    record_state,
+    weighted_inputs,
+)
+from tuneyard.adapters.write.modules_to_save import FullTensor, needs_base, plan_full_tensors
+from tuneyard.core.errors import ContentError
+from tuneyard.core.execution.state import NEW, State
+from tuneyard.core.files import json_text
 from tuneyard.core.files.links import check_own_files
-from tuneyard.core.installation.checkout import ROOT
 from tuneyard.core.language.message import _, counted, joined
 from tuneyard.core.language.number_format import size_words
-from tuneyard.core.text.quoting import shell
 from tuneyard.core.training.training_run import MERGE
 from tuneyard.core.weights.adapter_files import CONFIG, PAIRS, PREFIX, WEIGHTS, Module
 from tuneyard.core.weights.base_models import Base
-from tuneyard.core.weights.dtypes import DTYPES, STORED_DTYPES
+from tuneyard.core.weights.dtypes import STORED_DTYPES
 from tuneyard.core.weights.tensors import (
     Array,
     Spec,
@@ -74,21 +78,6 @@ Norms = dict[str, tuple[float, float]]
 MergedModule = tuple[tuple[Array, Array], tuple[float, float]]
 """A and B of a module as the file will contain them, and its entry in `Norms`."""
 EXACT = 1e-6  # the rounding of fp32
-SCHEMA = ROOT / "recipes/merge/schema.json"
-
-
-@dataclass(frozen=True, slots=True)
-class MergeRequest:
-    """A `merge` command: `parameters` of the method are not checked yet; `dtype` is e.g. F32."""
-
-    adapters: list[tuple[str, Weight]]
-    out: Path
-    base: Path | None = None
-    method: str = "exact"
-    parameters: Mapping[str, object] = field(default_factory=dict)
-    dtype: str = "F32"
-    force: bool = False
-    same_base: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,16 +119,17 @@ class MergePlan:
         )
         return [heading, *output.tensor_lines(self.specs)]
 
-    def write(self, progress: output.Progress) -> list[str]:
+    def write(self, progress: output.Progress) -> output.Written:
         """Write the merge and report its size, and its error if it has one."""
+        notes: list[str] = []
         line = _(
             "{sentence}: {modules}, rank {rank}, {size}.",
-            sentence=error_sentence(self.method, merge(self, progress)),
+            sentence=error_sentence(self.method, write_merge(self, progress, notes)),
             modules=counted(len(self.modules), "module", "modules"),
             rank=self.rank,
             size=size_words(self.bytes),
         )
-        return [line]
+        return output.Written(self.request.out, [line], notes)
 
 
 def relative(norms: Iterable[tuple[float, float]]) -> float:
@@ -153,70 +143,60 @@ def relative(norms: Iterable[tuple[float, float]]) -> float:
     return 0.0
 
 
-def merge_request(texts: Sequence[str], options: Mapping[str, Any]) -> MergeRequest:
-    """Read a command line: weighted adapters, or a recipe. Options override the recipe.
+def merge(request: MergeRequest, progress: output.Progress = output.no_progress) -> output.Written:
+    """Write the weighted sum of adapters as one plain adapter, unless `request.out` has it already.
 
-    A method or a parameter among the options replaces the recipe's method parameters.
+    `progress` is called with the number of bytes done. Errors are those of `plan_merging`.
     """
-    fields: dict[str, Any] = {"adapters": texts, "method": "exact", "dtype": "fp32"}
-    is_recipe = [text.endswith((".yaml", ".yml")) for text in texts]
-    if is_recipe == [True]:
-        fields |= _read_recipe(bundled(Path(texts[0])))
-    elif any(is_recipe):
-        raise RequestError(_("a recipe names its adapters itself: give it alone"))
-    declared = parameters_by_name()
-    recipe_parameters = {name: fields.pop(name) for name in declared if name in fields}
-    recipe_method = fields["method"]
-    option_parameters: dict[str, object] = {}
-    for name, value in options.items():
-        if value is None:
-            continue
-        if name in declared:
-            option_parameters[name] = value
-        else:
-            fields[name] = value
-    parameters = recipe_parameters
-    if option_parameters or fields["method"] != recipe_method:
-        parameters = option_parameters
-    if not fields.get("out"):
-        raise RequestError(_("no --out: the folder of the merged adapter, as in --out saves/merged"))
-    base = fields.pop("base", None)
-    return MergeRequest(
-        [parse_merged(text) for text in fields.pop("adapters")],
-        out=Path(os.path.expanduser(fields.pop("out"))),  # noqa: PTH111  # ~ of a recipe, which no shell reads
-        base=Path(base) if base else None,
-        parameters={name: value for name, value in parameters.items() if value is not None},
-        dtype=DTYPES[fields.pop("dtype")].stored,
-        **fields,
+    before = NEW if request.force else state(request)
+    return output.make(request.out, before, functools.partial(plan_merging, request), progress)
+
+
+def state(request: MergeRequest) -> State:
+    """How far the result of a request is, by the hashes in its merge.json. No tensor is read."""
+    if not output.is_there(request.out):
+        return NEW
+    return record_state(
+        request.out / MERGE, "merge", request.out, functools.partial(_present_inputs, request)
     )
 
 
-def _read_recipe(path: Path) -> dict[str, Any]:
-    """Read a merge recipe: the options of `merge` by name, and the list `adapters`."""
-    fields = read_mapping(path, _("merge recipe"))
-    if "model_name_or_path" in fields:
-        raise ContentError(
-            _(
-                "{path} is a training recipe, expected a merge recipe. `tuneyard recipe train "
-                "{recipe}` trains an adapter into its output_dir; merge that, as in saves/NAME=0.5",
-                path=path,
-                recipe=shell(path),
-            )
-        )
-    schema: dict[str, Any] = read_object(SCHEMA)
-    # Editors read the file in recipes/merge, which has neither plug-ins nor the parameters of methods.
-    schema["additionalProperties"] = False
-    for name, declarations in parameters_by_name().items():
-        schemas: list[dict[str, Any]] = []
-        for _unused, parameter in declarations:
-            with_null = {**parameter.schema, "type": [parameter.schema["type"], "null"]}
-            if with_null not in schemas:
-                schemas.append(with_null)
-        schema["properties"][name] = {"anyOf": schemas} if len(schemas) > 1 else schemas[0]
-    if "method" in fields:
-        schema["properties"]["method"] = {"enum": list(methods())}
-    check_file(path, schema, fields)
-    return fields
+def _present_inputs(request: MergeRequest) -> PresentInputs:
+    """What a merge would be made of now."""
+    method = find_method(request.method)
+    weighted = open_weighted(request.adapters, open_adapter, request.base)
+    used = [item for item in weighted if item.weight]
+    datasets = [training_datasets(item.adapter.folder) for item in used]
+    base = None
+    if request.base:
+        base = open_base_of(weighted, request.base)
+    return _inputs(request, method, method.values(request.parameters), used, datasets, base)
+
+
+def _inputs(
+    request: MergeRequest,
+    method: Method,
+    values: Values,
+    used: Sequence[WeightedAdapter],
+    datasets: Sequence[Datasets],
+    base: Base | None,
+) -> PresentInputs:
+    """The inputs of a merge for merge.json. A base counts if a full tensor is merged against its own."""
+    options: dict[str, Value] = {"--method": method.name, "--dtype": STORED_DTYPES[request.dtype].name}
+    for parameter in method.parameters:
+        options[parameter.option] = values[parameter.name]
+    if method.plugin is not None:
+        options["plug-in"] = method.plugin.identity()["sha256"]
+    base_folder = base.folder if base else None
+    options["base_model_name_or_path"] = base_name(used, base_folder)
+    folders = []
+    for item, adapter_datasets in zip(used, datasets, strict=True):
+        folders.append(weighted_inputs(item, adapter_datasets))
+    places = [item.adapter.folder for item in used]
+    if base is not None and any(needs_base(item.adapter) for item in used):
+        folders.append(folder_inputs("base", base.folder, model_files(base)))
+        places.append(base.folder)
+    return PresentInputs(Inputs(options=options, folders=folders), places)
 
 
 def plan_merging(request: MergeRequest) -> MergePlan:
@@ -234,10 +214,10 @@ def plan_merging(request: MergeRequest) -> MergePlan:
         base = open_base_of(weighted, request.base)
         inputs.append(request.base)
     datasets = [training_datasets(item.adapter.folder) for item in used]
-    name_of_base = base_name(used, base)
+    name_of_base = base_name(used, request.base)
 
     check = functools.partial(output.check_output, request.out, inputs, "merge", force=request.force)
-    check()
+    check(changes=lambda: state(request).changes)
     for item in weighted:
         check_own_files(item.adapter.folder, PROMPT_FILES)
     notes = check_inputs(weighted, base, same_base=request.same_base)
@@ -400,23 +380,25 @@ def _merged_config(
     }
 
 
-def merge(plan: MergePlan, progress: output.Progress) -> Norms:
-    """Write a planned merge as one folder, with a few modules in memory at a time.
+def write_merge(plan: MergePlan, progress: output.Progress, notes: list[str]) -> Norms:
+    """Write a planned merge as one folder, with a few modules in memory at a time, and add to the `notes`.
 
     The folder takes the place of `--out` as a whole, so that its files need not be written atomically.
     """
     norms: Norms = {}
-    with workers(1) as pool, output.staged_for(plan.check) as staged:
-        for item in plan.weighted:  # hashed during the merge, for merge.json
-            pool.submit(getattr, item.adapter, "digest")
+    arguments = plan.request, plan.method, plan.values, plan.weighted, plan.datasets, plan.base
+    with workers(1) as pool, output.staged_for(plan.check, notes) as staged:
+        inputs = pool.submit(_inputs, *arguments)  # hashed during the merge
         with contextlib.closing(prefetch(functools.partial(_module, plan), plan.modules)) as modules:
             tensors = _tensors(plan, modules, norms, progress)
             write_weights(staged / WEIGHTS, plan.specs, tensors)
         adapters = [item.adapter.folder for item in plan.weighted]
-        carry_tokenizer(adapters, staged, "not carried")
-        carry_ends(adapters, staged)
-        record = merge_record(plan, norms)
-        texts = {MERGE: json_text(record), CARD: card_text(record), CONFIG: json_text(plan.config)}
+        notes += carry_tokenizer(adapters, staged, _("not carried"))
+        notes += carry_ends(adapters, staged)
+        (staged / CONFIG).write_text(json_text(plan.config), encoding="utf-8")
+        outputs = hashes_of(staged.iterdir())
+        record = merge_record(plan, norms) | {"inputs": inputs.result().inputs, "outputs": outputs}
+        texts = {MERGE: json_text(record), CARD: card_text(record)}
         for name, text in texts.items():
             (staged / name).write_text(text, encoding="utf-8")
     return norms

@@ -18,7 +18,7 @@ from tuneyard.adapters.model.change import Change
 from tuneyard.adapters.model.patterns import LayerPatterns, NamesInFull, ends_of, is_expression
 from tuneyard.core.documents import LARGEST
 from tuneyard.core.errors import ContentError, bounded, show_value
-from tuneyard.core.files import Fields, are_texts, check_characters, sha256, text_sha256
+from tuneyard.core.files import Fields, are_texts, check_characters, file_sha256, sha256, text_sha256
 from tuneyard.core.language.message import _, joined, relative
 from tuneyard.core.weights.adapter_files import (
     CONFIG,
@@ -302,7 +302,10 @@ class Adapter(ABC):
     @cached_property
     def weights_sha256(self) -> str:
         """SHA-256 of the weights file, of several as if they were one, as hex."""
-        return sha256(*self.files)
+        files = self.files
+        if len(files) == 1:
+            return file_sha256(files[0])
+        return sha256(*files)
 
     @property
     def files(self) -> list[Path]:

@@ -51,6 +51,7 @@ def provenance(
     details: Mapping[str, object],
 ) -> dict[str, Any]:
     """The content of merge.json. `details` are the fields of only one of the two commands."""
+    folder = base.folder if base else None
     adapters = []
     for item, adapter_datasets in zip(weighted, datasets, strict=True):
         adapter = item.adapter
@@ -68,20 +69,20 @@ def provenance(
     return {
         "command": command,
         **details,
-        "base": {"name": base_name(weighted, base), "folder": str(base.folder) if base else None},
+        "base": {"name": base_name(weighted, folder), "folder": str(folder) if folder else None},
         "adapters": adapters,
         "versions": versions("numpy"),
         "tuneyard": version(),
     }
 
 
-def base_name(weighted: Sequence[Weighted[Adapter]], base: Base | None) -> str | None:
+def base_name(weighted: Sequence[Weighted[Adapter]], base: Path | None) -> str | None:
     """The base's name in the adapters' configs, or its folder if the names differ; None without a name."""
     names = [item.adapter.config.base for item in weighted if item.adapter.config.base]
     if not names:
         return None
     if base and len(set(names)) > 1:
-        return str(base.folder)
+        return str(base)
     return names[0]
 
 

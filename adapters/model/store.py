@@ -17,7 +17,7 @@ from tuneyard.core.errors import ContentError, RequestError, nearest, show_value
 from tuneyard.core.files import check_characters, near_name, read_object
 from tuneyard.core.files.hub import from_hub
 from tuneyard.core.language.message import _, joined, relative
-from tuneyard.core.language.messages import say
+from tuneyard.core.language.messages import say, say_once
 from tuneyard.core.plugins import bundled_with
 from tuneyard.core.weights.adapter_files import CONFIG, check_here
 
@@ -134,13 +134,10 @@ def find_folder(reference: str | Path) -> Path:
     if named and not folders and Path(named).is_dir():
         folders = [Path(named)]
     if len(folders) > 1:
-        note(
-            _(
-                "{text} means {saves}/{text}; for the folder {text} here, write ./{text}",
-                text=text,
-                saves=SAVES,
-            )
+        meaning = _(
+            "{text} means {saves}/{text}; for the folder {text} here, write ./{text}", text=text, saves=SAVES
         )
+        say_once(_("note: {message}", message=meaning))  # a command may open an adapter twice
     if folders:
         return folders[0]
     if path.is_file() and not path.with_name(CONFIG).is_file():

@@ -5,6 +5,7 @@ import json
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from tuneyard.adapters.model.store import note
 from tuneyard.adapters.write.output import staged_for
 
 DIGITS = 8  # of the hash in a folder's name
@@ -27,5 +28,8 @@ def write_once(folder: Path, write: Callable[[Path], object]) -> None:
     """Let `write` fill a folder, unless it is there."""
     if folder.is_dir():
         return
-    with staged_for(folder.resolve) as staged:
+    notes: list[str] = []
+    with staged_for(folder.resolve, notes) as staged:
         write(staged)
+    for text in notes:
+        note(text)

@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tuneyard.adapters.model.store import note
 from tuneyard.core.errors import ContentError, show_value
 from tuneyard.core.files import read_object, write_json, write_text
 from tuneyard.core.files.bounded_reading import read_regular
@@ -38,26 +37,34 @@ PROMPT_FILES = (*TOKENIZER, CHAT_TEMPLATE, GENERATION)
 TEMPLATE = "chat_template"  # a field of tokenizer_config.json
 
 
-def carry_tokenizer(adapters: Sequence[Path], folder: Path, otherwise: str) -> None:
+def carry_tokenizer(adapters: Sequence[Path], folder: Path, otherwise: str) -> list[str]:
     """Copy the files of tokenizer and chat template into `folder`, which may have those of the base.
 
-    `otherwise` begins the note on what adapters do not agree on.
+    The result has notes on what adapters do not agree on, which begin with `otherwise`.
     """
+    notes: list[str] = []
     templates = _templates(adapters)
     if len(templates) > 1:
-        note(_("{path}, since the adapters differ in them: {names}", path=otherwise, names=CHAT_TEMPLATE))
+        notes.append(
+            _("{path}, since the adapters differ in them: {names}", path=otherwise, names=CHAT_TEMPLATE)
+        )
     if len(templates) != 1:
         templates = _templates([folder])  # the base's stays
     with_files = [each for each in adapters if any((each / name).is_file() for name in TOKENIZER)]
     if with_files:
         first, *others = with_files
-        if all(_has_same_tokens(first, other, otherwise) for other in others):
+        differences = filter(None, (_differing_tokens(first, other, otherwise) for other in others))
+        difference = next(differences, "")
+        if difference:
+            notes.append(difference)
+        else:
             _copy(first, folder)
             for other in others:
-                _note_differences(first, other)
+                notes += _other_differences(first, other)
     if templates and _templates([folder]) != templates:
         (text,) = templates
         write_text(folder / CHAT_TEMPLATE, text)
+    return notes
 
 
 def write_ends(adapters: Sequence[Path], folder: Path, base: Path | None = None) -> None:
@@ -76,12 +83,13 @@ def write_ends(adapters: Sequence[Path], folder: Path, base: Path | None = None)
         write_json(folder / GENERATION, {**fields, "eos_token_id": distinct_ends})
 
 
-def carry_ends(adapters: Sequence[Path], folder: Path) -> None:
+def carry_ends(adapters: Sequence[Path], folder: Path) -> list[str]:
     """`write_ends` for a new adapter. Files that `eval` refuses by name get a note: the weights are right."""
     try:
         write_ends(adapters, folder)
     except ContentError as error:
-        note(message_of(error))
+        return [message_of(error)]
+    return []
 
 
 def _templates(folders: Sequence[Path]) -> set[str]:
@@ -95,33 +103,29 @@ def _templates(folders: Sequence[Path]) -> set[str]:
     return texts
 
 
-def _has_same_tokens(first: Path, other: Path, otherwise: str) -> bool:
-    """True if a text has the same ids by both tokenizers; otherwise a note names a token."""
+def _differing_tokens(first: Path, other: Path, otherwise: str) -> str:
+    """A note on a token for which two tokenizers have different ids; "" if a text has the same by both."""
     if not (has_tokenizer(first) and has_tokenizer(other)):
-        return True
+        return ""
     if (first / TOKENIZER_JSON).is_file() and (other / TOKENIZER_JSON).is_file():
         ids, other_ids = token_ids(read_tokenizer([first])), token_ids(read_tokenizer([other]))
         for token in sorted({*ids, *other_ids}):
             if ids.get(token) != other_ids.get(token):
-                note(
-                    _(
-                        "{path}: the tokenizer, since {token} has the id {one} in {first} and {other} in "
-                        "{second}",
-                        path=otherwise,
-                        token=show_value(token),
-                        one=ids.get(token),
-                        first=first,
-                        other=other_ids.get(token),
-                        second=other,
-                    )
+                return _(
+                    "{path}: the tokenizer, since {token} has the id {one} in {first} and {other} in "
+                    "{second}",
+                    path=otherwise,
+                    token=show_value(token),
+                    one=ids.get(token),
+                    first=first,
+                    other=other_ids.get(token),
+                    second=other,
                 )
-                return False
-        return True
+        return ""
     for name in VOCABULARIES:
         if _content(first / name) != _content(other / name):
-            note(_("{path}, since the adapters differ in them: {names}", path=otherwise, names=name))
-            return False
-    return True
+            return _("{path}, since the adapters differ in them: {names}", path=otherwise, names=name)
+    return ""
 
 
 def _copy(adapter: Path, folder: Path) -> None:
@@ -143,8 +147,8 @@ def _copy(adapter: Path, folder: Path) -> None:
             (folder / name).write_bytes(read_regular(adapter / name))
 
 
-def _note_differences(first: Path, other: Path) -> None:
-    """Name the files and settings in which a tokenizer of the same tokens differs from the carried one."""
+def _other_differences(first: Path, other: Path) -> list[str]:
+    """A note on the files and settings in which a tokenizer of the same tokens differs from the `first`."""
     names = []
     for name in TOKENIZER:
         content, other_content = _content(first / name), _content(other / name)
@@ -156,15 +160,16 @@ def _note_differences(first: Path, other: Path) -> None:
                 names.append(f"{name} ({', '.join(fields)})")
         else:
             names.append(name)
-    if names:
-        note(
-            _(
-                "the tokenizer is that of {first}; {second} differs in {names}",
-                first=first,
-                second=other,
-                names=joined(names),
-            )
+    if not names:
+        return []
+    return [
+        _(
+            "the tokenizer is that of {first}; {second} differs in {names}",
+            first=first,
+            second=other,
+            names=joined(names),
         )
+    ]
 
 
 def _differing_fields(fields: Mapping[str, Any], others: Mapping[str, Any]) -> list[str]:

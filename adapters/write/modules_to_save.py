@@ -23,6 +23,8 @@ from tuneyard.core.weights.adapter_files import (
 from tuneyard.core.weights.base_models import Base
 from tuneyard.core.weights.tensors import Array, to_fp32
 
+COPY = ".base_layer.weight"  # the end of the name of a copy of the base's tensor
+
 
 @dataclass(frozen=True, slots=True)
 class FullTensor:
@@ -48,6 +50,11 @@ class FullTensor:
         return to_fp32(total, "F64")
 
 
+def needs_base(adapter: Adapter) -> bool:
+    """True if an adapter has a full tensor that is merged against the base's, and not a copy of it."""
+    return any(not name.endswith(COPY) for name in adapter.full_tensors)
+
+
 def plan_full_tensors(
     weighted: Sequence[Weighted[Adapter]], base: Base | None, dtype: str
 ) -> list[FullTensor]:
@@ -59,7 +66,7 @@ def plan_full_tensors(
     for item in weighted:
         for name in item.adapter.full_tensors:
             holders.setdefault(name, []).append(item)
-    copies = [name for name in holders if name.endswith(".base_layer.weight")]
+    copies = [name for name in holders if name.endswith(COPY)]
     merged = [name for name in holders if name not in copies]
     full_tensors = [_base_copy(name, holders[name]) for name in copies]
     if merged and base is None:

@@ -4,12 +4,14 @@ import contextlib
 import re
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Protocol
 
 from tuneyard.adapters.model.provenance import CARD
-from tuneyard.adapters.model.store import note
 from tuneyard.adapters.write.carried_tokenizer import PROMPT_FILES
 from tuneyard.core.errors import ContentError, RequestError, TuneyardError
+from tuneyard.core.execution.state import CURRENT, State
 from tuneyard.core.files import (
     RECOVERABLE,
     existing,
@@ -23,7 +25,7 @@ from tuneyard.core.files import (
 )
 from tuneyard.core.files.links import own_file
 from tuneyard.core.files.temporaries import OURS, abandoned, locked, size_of
-from tuneyard.core.language.message import _
+from tuneyard.core.language.message import _, joined
 from tuneyard.core.language.number_format import size_words
 from tuneyard.core.training.training_run import MERGE, read_provenance
 from tuneyard.core.weights.adapter_files import CONFIG
@@ -31,6 +33,8 @@ from tuneyard.core.weights.tensors import INDEX, Spec
 
 Check = Callable[[], Path]  # resolves the output; `RequestError` if it may not be written
 Progress = Callable[[int], object]  # called with the number of bytes done
+Changes = Callable[[], Sequence[str]]  # what has changed since an output was written
+SHOWN_CHANGES = 5  # in a message
 
 WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".gguf", ".h5", ".msgpack", ".onnx", ".ot")
 _SHARD = re.compile(r"(adapter_)?model(-\d+-of-\d+)?\.safetensors")
@@ -47,11 +51,56 @@ def check_outside(out: Path, inputs: Iterable[Path]) -> Path:
     return target
 
 
-def check_output(out: Path, inputs: Sequence[Path], command: str, *, force: bool) -> Path:
+@dataclass(frozen=True, slots=True)
+class Written:
+    """The result of a command: the folder `out`, lines about it and notes for people.
+
+    `is_current`: the result was there already, from the same inputs, so that nothing was written.
+    """
+
+    out: Path
+    lines: Sequence[str] = ()
+    notes: Sequence[str] = ()
+    is_current: bool = False
+
+
+def no_progress(_count: int) -> None:
+    """Show no progress."""
+
+
+class Plan(Protocol):
+    """The checked work of a command, which `write` does."""
+
+    @property
+    def notes(self) -> Sequence[str]:
+        """Notes on the inputs."""
+
+    def write(self, progress: Progress) -> Written:
+        """Write the result; `progress` is called with bytes."""
+
+
+def make(out: Path, state: State, plan: Callable[[], Plan], progress: Progress) -> Written:
+    """Plan a result and write it, unless it is current."""
+    if state == CURRENT:
+        return Written(out, is_current=True)
+    planned = plan()
+    written = planned.write(progress)
+    return replace(written, notes=[*planned.notes, *written.notes])
+
+
+def is_there(out: Path) -> bool:
+    """True if there is a file or folder at `out`, or a link to one."""
+    return out.resolve().exists()
+
+
+def check_output(
+    out: Path, inputs: Sequence[Path], command: str, *, force: bool, changes: Changes = tuple
+) -> Path:
     """Resolve `out`; `RequestError` if writing there could cost data.
 
     Refused: an output that is an input, contains one or lies in one; an existing output without `force`; with
     `force` anything but a folder that the same `command` wrote (by its merge.json), with our files alone.
+    `changes` are those of the state of an existing output, for the message.
     """
     target = check_outside(out, inputs)
     for folder in inputs:
@@ -62,7 +111,7 @@ def check_output(out: Path, inputs: Sequence[Path], command: str, *, force: bool
     if not target.exists():
         return target
     foreign = _foreign(target, command, inputs)
-    check_free(out, force=force, replaceable=not foreign)
+    check_free(out, force=force, replaceable=not foreign, changes=changes)
     if foreign:
         raise RequestError(
             _(
@@ -75,17 +124,25 @@ def check_output(out: Path, inputs: Sequence[Path], command: str, *, force: bool
     return target
 
 
-def check_free(out: Path, *, force: bool, replaceable: bool) -> None:
+def check_free(out: Path, *, force: bool, replaceable: bool, changes: Changes = tuple) -> None:
     """`RequestError` if `out` exists, without `force`.
 
-    The message offers `--force` if the output is `replaceable`: written by the same command.
+    The message names what has changed since, and offers `--force` if the output is `replaceable`: written by
+    the same command.
     """
-    if not out.resolve().exists() or force:
+    if not is_there(out) or force:
         return
     fix = _("choose another --out")
     if replaceable:
         fix = _("choose another --out, or replace it with --force")
-    raise RequestError(_("{out}: already there; {fix}", out=out, fix=fix))
+    listed = [*changes()]
+    if not listed:
+        raise RequestError(_("{out}: already there; {fix}", out=out, fix=fix))
+    if len(listed) > SHOWN_CHANGES:
+        listed[SHOWN_CHANGES:] = [_("… and {number} more", number=len(listed) - SHOWN_CHANGES)]
+    raise RequestError(
+        _("{out}: already there, and not current: {changes}; {fix}", out=out, changes=joined(listed), fix=fix)
+    )
 
 
 def _foreign(target: Path, command: str, sources: Iterable[Path]) -> str:
@@ -114,14 +171,14 @@ def _foreign(target: Path, command: str, sources: Iterable[Path]) -> str:
 
 
 @contextlib.contextmanager
-def staged_for(check: Check) -> Iterator[Path]:
-    """Stage a folder next to the target, after removing the folders of killed runs.
+def staged_for(check: Check, notes: list[str]) -> Iterator[Path]:
+    """Stage a folder next to the target, after removing the folders of killed runs, with a note on each.
 
     When the block ends without an error, the folder takes the target's place. If the block wrote a file with
     the target's name into it, that file does.
     """
     target = check()
-    _clean_up(target.parent)
+    notes += _clean_up(target.parent)
     with staging(target) as staged:
         yield staged
         result = staged / target.name
@@ -130,15 +187,20 @@ def staged_for(check: Check) -> Iterator[Path]:
         _put(result, target, check)
 
 
+def interrupted_folder(target: Path) -> Path:
+    """The folder in which an interrupted run has left its files."""
+    return target.with_name(f".{target.name}.{OURS}fusing")
+
+
 @contextlib.contextmanager
-def resumable(check: Check) -> Iterator[Path]:
+def resumable(check: Check, notes: list[str]) -> Iterator[Path]:
     """Open `.NAME.tuneyard-fusing` next to the target. An interrupted run leaves it for the next to resume.
 
     It takes the target's place when the block ends without an error, and is removed if the content was wrong.
     `HeldError` while another run uses it.
     """
     target = check()
-    folder = target.with_name(f".{target.name}.{OURS}fusing")
+    folder = interrupted_folder(target)
     make_folder(target.parent)
     with named(target), contextlib.ExitStack() as stack:
         with locked(target.parent):  # no other run may take it for the folder of a killed run
@@ -147,7 +209,7 @@ def resumable(check: Check) -> Iterator[Path]:
                     _("{folder}: a link, expected the folder of an interrupted run; remove it", folder=folder)
                 )
             stack.enter_context(reserved(folder))
-        _clean_up(target.parent)
+        notes += _clean_up(target.parent)
         try:
             yield folder
             _put(folder, target, check)
@@ -197,11 +259,15 @@ def require_space(target: Path, needed: int) -> None:
         )
 
 
-def _clean_up(parent: Path) -> None:
-    """Remove the folders of killed runs in `parent`, with a note for each."""
+def _clean_up(parent: Path) -> list[str]:
+    """Remove the folders of killed runs in `parent`; the result has a note on each."""
+    notes: list[str] = []
     with recovered(parent) as dropped:
         for name, size in dropped.items():
-            note(_("removed {parent}, {size:.2f} GB of a killed run", parent=parent / name, size=size / 1e9))
+            notes.append(
+                _("removed {parent}, {size:.2f} GB of a killed run", parent=parent / name, size=size / 1e9)
+            )
+    return notes
 
 
 def companions(base: Path) -> list[Path]:

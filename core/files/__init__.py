@@ -50,8 +50,8 @@ RECOVERABLE = re.compile(rf"{TEMPORARY.pattern}|\..+\.{OURS}(fusing|new|old)", r
 """The hidden names that `recovered` removes: it holds the lock of the folder that they are in."""
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
-_HASHES: dict[tuple[object, ...], str] = {}
-"""The hashes of files with these sizes and times."""
+_HASHES: dict[tuple[int, ...], str] = {}
+"""The hash of each file that this process has read, by what changes if its content does (`file_sha256`)."""
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 _DISK = (*DISK_FULL, errno.EFBIG, errno.EIO)
 
@@ -404,19 +404,24 @@ def text_sha256(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def files_sha256(paths: Iterable[Path]) -> str:
-    """One hash over the names and bytes of files, which a process reads once while they stay as they are.
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file's bytes as hex, which a process reads once while the file stays as it is.
 
-    `recipe sweep` asks for a model's for each run, `eval` for each adapter.
+    The weights of a base are asked for by several checks of one command, and by each run of a sweep.
     """
-    files = list(paths)
-    states = tuple((file, file.stat().st_size, file.stat().st_mtime_ns) for file in files)
-    if states not in _HASHES:
-        total = hashlib.sha256()
-        for file in files:
-            total.update(f"{file.name}\0{sha256(file)}\n".encode())
-        _HASHES[states] = total.hexdigest()
-    return _HASHES[states]
+    status = path.stat()
+    identity = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+    if identity not in _HASHES:
+        _HASHES[identity] = sha256(path)
+    return _HASHES[identity]
+
+
+def files_sha256(paths: Iterable[Path]) -> str:
+    """One hash over the names and bytes of files, each read as by `file_sha256`."""
+    total = hashlib.sha256()
+    for path in paths:
+        total.update(f"{path.name}\0{file_sha256(path)}\n".encode())
+    return total.hexdigest()
 
 
 def files_of(path: Path) -> list[Path]:

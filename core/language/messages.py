@@ -12,7 +12,7 @@ import click
 from tuneyard.core.language.message import _, translated
 from tuneyard.core.text.secrets import hide_secrets
 
-_warnings_of_command: ContextVar[set[str] | None] = ContextVar("warnings", default=None)
+_lines_of_command: ContextVar[set[str] | None] = ContextVar("lines", default=None)
 _JSON_TEXT = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"')
 """A text in a line of JSON. However deep the line is, its texts are found without recursion."""
 
@@ -40,19 +40,24 @@ def warn(text: str) -> None:
 
 def warn_once(text: str) -> None:
     """Print a warning unless this command has printed the same one."""
-    printed = _warnings_of_command.get()
+    say_once(_("warning: {what}", what=text))
+
+
+def say_once(line: str) -> None:
+    """Print a line to stderr unless this command has printed the same one."""
+    printed = _lines_of_command.get()
     if printed is None:  # outside of a command
         printed = set()
-    if text not in printed:
-        printed.add(text)
-        warn(text)
+    if line not in printed:
+        printed.add(line)
+        say(line, to_stderr=True)
 
 
 @contextlib.contextmanager
 def one_command() -> Iterator[None]:
-    """A command, in which `warn_once` prints each warning once."""
-    token = _warnings_of_command.set(set())
+    """A command, in which `warn_once` and `say_once` print each line once."""
+    token = _lines_of_command.set(set())
     try:
         yield
     finally:
-        _warnings_of_command.reset(token)
+        _lines_of_command.reset(token)

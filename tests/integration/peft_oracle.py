@@ -7,8 +7,8 @@ import copy
 
 import torch
 
-from tuneyard.adapters.fuse.fuse import FuseRequest, fuse, plan_fusing
-from tuneyard.adapters.merge.merge import MergeRequest, merge, plan_merging
+from tuneyard.adapters.fuse.fuse import FuseRequest, plan_fusing, write_model
+from tuneyard.adapters.merge.merge import MergeRequest, plan_merging, write_merge
 
 IDS = torch.arange(60).reshape(3, 20)
 """Token ids of three texts, of which models are asked."""
@@ -35,7 +35,8 @@ def save_adapter(base, model, folder, *, seed=1, config="LoraConfig", **fields):
 
 def ours(wanted, out, **how):
     fields = {name: how.pop(name) for name in ("method", "dtype", "base", "same_base") if name in how}
-    merge(plan_merging(MergeRequest(list(wanted), out, parameters=how, **fields)), lambda _: None)
+    plan = plan_merging(MergeRequest(list(wanted), out, parameters=how, **fields))
+    write_merge(plan, lambda _: None, [])
     return out
 
 
@@ -43,7 +44,7 @@ def fused(wanted, folder, out, **options):
     """The model that our fuse writes, and how much of ΔW it retains."""
     from transformers import AutoModelForCausalLM
 
-    retained = fuse(plan_fusing(FuseRequest(list(wanted), folder, out, **options)), lambda _: None)
+    retained = write_model(plan_fusing(FuseRequest(list(wanted), folder, out, **options)), lambda _: None, [])
     return AutoModelForCausalLM.from_pretrained(out, dtype="auto").eval(), retained
 
 

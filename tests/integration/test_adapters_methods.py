@@ -112,14 +112,14 @@ def test_a_lora_that_was_merged_into_its_base_is_extracted_again(base, make, tmp
     import torch
 
     from tests.integration.peft_oracle import IDS
-    from tuneyard.adapters.merge.extract import ExtractRequest, extract, plan_extraction
+    from tuneyard.adapters.merge.extract import ExtractRequest, plan_extraction, write_lora
 
     ((folder, _),) = make((1.0,), [{"target_modules": "all-linear"}])
     merged = load(base, folder).merge_and_unload()
     merged.save_pretrained(tmp_path / "tuned")
     copy.deepcopy(base).save_pretrained(tmp_path / "base")
     request = ExtractRequest(tmp_path / "tuned", tmp_path / "base", 4, tmp_path / "out")
-    extract(plan_extraction(request), lambda _: None)
+    write_lora(plan_extraction(request), lambda _: None, [])
     model = load(base, tmp_path / "out")
     assert error(deltas(model), deltas(load(base, folder))) < 1e-5
     with torch.no_grad():

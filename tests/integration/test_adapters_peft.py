@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 
 from tests.integration.peft_oracle import IDS, deltas, error, exact, fused, load, ours, peft_merge
 from tests.messages import raises
-from tuneyard.adapters.fuse.fuse import FuseRequest, fuse, plan_fusing
+from tuneyard.adapters.fuse.fuse import FuseRequest, plan_fusing, write_model
 from tuneyard.adapters.model.store import open_adapter
 from tuneyard.core.errors import ContentError
 
@@ -108,7 +108,7 @@ def test_what_peft_saves_is_fused_as_peft_merges_it(tiny_model, tmp_path, name, 
             parameter.data += torch.randn_like(parameter) * 0.1
     tuned.save_pretrained(tmp_path / "a", save_embedding_layers=save)
     request = FuseRequest([(tmp_path / "a", 1.0)], tmp_path / "base", tmp_path / "fused")
-    fuse(plan_fusing(request), lambda _: None)
+    write_model(plan_fusing(request), lambda _: None, [])
     ours = AutoModelForCausalLM.from_pretrained(tmp_path / "fused", dtype=torch.float32)
     assert ours.config.vocab_size == (rows or base.config.vocab_size)
     with torch.no_grad():

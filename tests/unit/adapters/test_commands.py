@@ -12,7 +12,7 @@ from tests.folders import names
 from tests.messages import printed_line
 from tests.unit.adapters.commands import call
 from tests.unit.adapters.make import factors, make
-from tuneyard.adapters.merge.merge import MergeRequest, merge_request
+from tuneyard.adapters.merge.request import MergeRequest, merge_request
 from tuneyard.adapters.methods import methods
 from tuneyard.adapters.model.store import open_adapter
 
@@ -75,7 +75,7 @@ def test_a_recipe_may_leave_values_open(monkeypatch):
     text = "adapters: [rte=1]\nmethod: mine\nrank: null\nenergy: null\nbase: null\nout: null\n"
     Path("r.yaml").write_text(text)
     taken = {**methods(), "mine": None}
-    monkeypatch.setattr("tuneyard.adapters.merge.merge.methods", lambda: taken)
+    monkeypatch.setattr("tuneyard.adapters.merge.request.methods", lambda: taken)
     assert merge_request(["r.yaml"], {"out": Path("x")}) == MergeRequest(
         [("rte", 1.0)], Path("x"), method="mine"
     )

@@ -8,7 +8,14 @@ from tests.json_files import read_json, write_json
 from tests.messages import printed, raises
 from tests.runs_cut import tree
 from tests.unit.adapters.make import base_tensors, factors, make, make_base, stored
-from tuneyard.adapters.fuse.fuse import RECORD, FuseRequest, fuse, parse_size, plan_fusing, retained_lines
+from tuneyard.adapters.fuse.fuse import (
+    RECORD,
+    FuseRequest,
+    parse_size,
+    plan_fusing,
+    retained_lines,
+    write_model,
+)
 from tuneyard.adapters.fuse.rounding import total
 from tuneyard.adapters.fuse.shards import copy_tensor
 from tuneyard.core.errors import ContentError, RequestError
@@ -18,7 +25,7 @@ from tuneyard.core.weights.tensors import Tensor, open_weights, to_fp32
 def fused(wanted, base, out, **options):
     """Fuse and return ({tensor: stored values}, retained by module, plan)."""
     plan = plan_fusing(FuseRequest(list(wanted), base, out, **options))
-    retained = fuse(plan, lambda _: None)
+    retained = write_model(plan, lambda _: None, [])
     return stored_in(out), retained, plan
 
 
@@ -172,7 +179,7 @@ def interrupt_after(shards, wanted, base, out):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        fuse(plan, progress)
+        write_model(plan, progress, [])
 
 
 def test_interrupted_run_goes_on_and_ends_as_an_unbroken_one(tmp_path):

@@ -8,7 +8,7 @@ from tests.conftest import ROOT
 from tests.messages import printed, raises
 from tests.unit.adapters.make import PREFIX, base_tensors, factors, make, make_base
 from tuneyard.adapters.export.source import open_source
-from tuneyard.adapters.fuse.fuse import FuseRequest, fuse, plan_fusing
+from tuneyard.adapters.fuse.fuse import FuseRequest, plan_fusing, write_model
 from tuneyard.adapters.merge.merge import MergeRequest, plan_merging
 from tuneyard.adapters.model.store import kinds, open_adapter, open_any
 from tuneyard.adapters.show.statistics import measure, similarity, text
@@ -43,7 +43,7 @@ def oft_folder(folder, **config):
 
 def fuse_into_base(wanted, tmp_path):
     base = make_base(tmp_path / "base", base_tensors(), "F32")
-    fuse(plan_fusing(FuseRequest(wanted, base, tmp_path / "out")), lambda _: None)
+    write_model(plan_fusing(FuseRequest(wanted, base, tmp_path / "out")), lambda _: None, [])
 
 
 def fused_weights(adapter, tmp_path):

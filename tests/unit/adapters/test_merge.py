@@ -12,7 +12,7 @@ from tests.json_files import read_json
 from tests.messages import raises
 from tests.unit.adapters.make import PREFIX, bf16_bits, delta, dense, factors, make, stored
 from tuneyard.adapters.merge import merge as merging
-from tuneyard.adapters.merge.merge import MergeRequest, error_sentence, merge, plan_merging, relative
+from tuneyard.adapters.merge.merge import MergeRequest, error_sentence, plan_merging, relative, write_merge
 from tuneyard.adapters.methods import find_method
 from tuneyard.adapters.model.store import open_adapter
 from tuneyard.core.errors import ContentError, RequestError
@@ -22,7 +22,7 @@ def merged(wanted, out, **how):
     """Merge (folder, weight) pairs by a method and its parameters; the opened result and its errors."""
     fields = {name: how.pop(name) for name in ("method", "dtype") if name in how}
     request = MergeRequest(wanted, out, parameters=how, **fields)
-    errors = merge(plan_merging(request), lambda _: None)
+    errors = write_merge(plan_merging(request), lambda _: None, [])
     return open_adapter(out), errors
 
 

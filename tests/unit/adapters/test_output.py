@@ -25,13 +25,13 @@ pytestmark = pytest.mark.usefixtures("two_adapters")
 def merge(meanwhile, force=False):
     """Merge, with something else happening at the first bytes written."""
     request = merging.MergeRequest([("rte", 1.0)], Path("out"), force=force)
-    return merging.merge(merging.plan_merging(request), meanwhile)
+    return merging.write_merge(merging.plan_merging(request), meanwhile, [])
 
 
 def fuse(meanwhile, force=False):
     """Fuse, with something else happening at the first bytes written."""
     request = fusing.FuseRequest([("rte", 1.0)], Path("base"), Path("out"), force=force)
-    return fusing.fuse(fusing.plan_fusing(request), meanwhile)
+    return fusing.write_model(fusing.plan_fusing(request), meanwhile, [])
 
 
 def trained(_count):

@@ -173,7 +173,8 @@ def test_the_records_of_a_training_go_with_the_copy():
     call("rename", folder, "--out", "saves/b")
     assert read_json(Path("saves/b/training.json"))["inputs"]["settings"] == {"template": "qwen"}
     assert {path.name for path in Path("saves/b").iterdir()} == {
-        "adapter_config.json", "adapter_model.safetensors", "chat_template.jinja", "training.json",
+        "adapter_config.json", "adapter_model.safetensors", "chat_template.jinja", "rename.json",
+        "training.json",
     }  # fmt: skip
 
 

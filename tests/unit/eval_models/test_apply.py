@@ -6,7 +6,7 @@ from safetensors.numpy import load_file, save_file
 
 from tests.messages import raises
 from tests.tiny import SHAPES, write_adapter
-from tuneyard.adapters.export.rename import plan_renaming, write
+from tuneyard.adapters.export.rename import RenameRequest, rename
 from tuneyard.adapters.model.store import open_adapter
 from tuneyard.adapters.model.weighted import WeightedAdapter
 from tuneyard.core.errors import ContentError
@@ -148,7 +148,7 @@ def test_an_adapter_of_another_class_of_the_model_is_refused_and_renamed(model, 
     folder = write_adapter(tmp_path / "a", {names[path]: shape for path, shape in SHAPES.items()})
     with raises(ContentError, f"tuneyard adapter rename {folder} --base {model.folder}"):
         check_fits(model, open_adapter(folder))
-    write(plan_renaming(str(folder), model.folder, tmp_path / "renamed"))
+    rename(RenameRequest(str(folder), tmp_path / "renamed", model.folder))
     renamed = open_adapter(tmp_path / "renamed")
     check_fits(model, renamed)
     with applied(model, [WeightedAdapter(open_adapter(plain), 1.0)]):
@@ -167,7 +167,7 @@ def test_a_renamed_adapter_is_what_peft_has_in_its_live_model(model, tmp_path, f
     import torch
 
     folder = write_adapter(tmp_path / "a", {front + path: shape for path, shape in SHAPES.items()})
-    write(plan_renaming(str(folder), None, tmp_path / "renamed"))
+    rename(RenameRequest(str(folder), tmp_path / "renamed"))
     answers = {}
     for name in ("a", "renamed"):
         theirs = peft.PeftModel.from_pretrained(copy.deepcopy(model.net), str(tmp_path / name)).eval()
