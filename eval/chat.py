@@ -124,7 +124,7 @@ def cli(
         trained = model.as_trained(candidate.prompting.tokenizer, candidate.prompting.ends)
         reply = local_reply(request, in_this_process(trained), candidate.prompting.encode, sampling)
         chat = Chat(reply, request.think, messages, candidate.prompting.keeps_thoughts)
-        opened.backend.apply(candidate.parts)
+        opened.backend.apply(candidate.adapters)
         name = _talk(chat, once, name, list(candidates))
         turns = [message for message in chat.messages if message["role"] != "system"]
 
@@ -185,9 +185,9 @@ def _begin(candidate: "Candidate", system: str | None, dataset_dir: Path | None)
 
     The training's system text is printed. An empty list means no system message.
     """
-    if system is None and candidate.parts:
+    if system is None and candidate.adapters:
         try:
-            texts = {trained_system(part.adapter.folder, dataset_dir) for part in candidate.parts}
+            texts = {trained_system(weighted.adapter.folder, dataset_dir) for weighted in candidate.adapters}
             if len(texts) > 1:
                 say(_("(no system text: the adapters were trained with different ones)"), to_stderr=True)
             else:

@@ -3,7 +3,7 @@
 Plays each conversation turn by turn, with the model's own answers. Measures the share of an answer's content
 that came up before (carry-over), and the share that an earlier answer has word for word (repetition). Both
 are heuristics: they compare words, not meaning. docs/eval-dialogue.md explains them. Writes
-OUT/<model>/<set>/ {results.json,predictions.jsonl} with the transcripts.
+OUT/<model>/<dataset>/ {results.json,predictions.jsonl} with the transcripts.
 """
 
 import re
@@ -21,11 +21,11 @@ from tuneyard.eval.data.dataset import EvalDataset
 from tuneyard.eval.figures.answers import cut_thought, is_answered
 from tuneyard.eval.figures.text import ngrams, words
 from tuneyard.eval.models import Backend
-from tuneyard.eval.models.scorers import Fields, Refused, Scorer, TooLong, plan_answers
+from tuneyard.eval.models.batch_plan import BatchPlan, Fields, Refused, TooLong, plan_answers
 from tuneyard.eval.runs.results import Prediction, Results
 from tuneyard.eval.scoring.command import Declared, scoring_command
+from tuneyard.eval.scoring.evaluation import Evaluation, Job, refused_warnings
 from tuneyard.eval.scoring.options import ScoringRequest
-from tuneyard.eval.scoring.task import Job, Task, refused_warnings
 from tuneyard.eval.statistics.rates import Mean, groups_of, mean_of
 
 FIGURES = {"carry_over": _("carry-over"), "chance": _("chance"), "repetition": _("repetition")}
@@ -108,10 +108,10 @@ def repetition(talk: Talk) -> float | None:
     return sum(shares) / len(shares) if shares else None
 
 
-class Dialogue(Task):
+class Dialogue(Evaluation):
     """Playing conversations with the model's own answers."""
 
-    def scorer(self, job: Job) -> Scorer:
+    def batch_plan(self, job: Job) -> BatchPlan:
         """Play every conversation with several questions. The others are left out."""
         talks = {row: talk.messages for row, talk in enumerate(job.rows) if _several_questions(talk)}
         prompting = job.candidate.prompting
@@ -186,8 +186,8 @@ def conversing(
     encode: Encode,
     max_new_tokens: int,
     keeps_thoughts: bool = False,
-) -> Scorer:
-    """Scorer that answers conversations turn after turn, each turn after all turns before it.
+) -> BatchPlan:
+    """Batches that answers conversations turn after turn, each turn after all turns before it.
 
     Conversations, by row, end with a user's turn. Each stops when the context is full. A row's fields are the
     `transcript`, without thoughts, and `cut_short`. `keeps_thoughts`: the prompts have the thoughts of
@@ -231,7 +231,7 @@ def conversing(
                 fields.append({"too_long": play.refusal})
         return fields
 
-    return Scorer(*plan_answers(backend, talks, encode, max_new_tokens), score)
+    return BatchPlan(*plan_answers(backend, talks, encode, max_new_tokens), score)
 
 
 def _figures(talks: Sequence[Talk], groups: Sequence[Hashable]) -> dict[str, Mean]:

@@ -1,7 +1,7 @@
 """tuneyard eval nli --model models/demo-base --adapter rte --dataset alpaca_rte_eval --out results/rte
 
 Prompts a base model and any number of adapters, the base loaded once, for yes, no or maybe (or any other
-labels), and writes OUT/<model>/<set>/{results.json,predictions.jsonl}. docs/eval-nli.md explains them.
+labels), and writes OUT/<model>/<dataset>/{results.json,predictions.jsonl}. docs/eval-nli.md explains them.
 """
 
 from collections.abc import Mapping, Sequence
@@ -28,16 +28,16 @@ from tuneyard.eval.figures.labels import (
     summary,
 )
 from tuneyard.eval.models import Backend
-from tuneyard.eval.models.scorers import DIGITS, Fields, Scorer
+from tuneyard.eval.models.batch_plan import DIGITS, BatchPlan, Fields
 from tuneyard.eval.runs.results import Prediction, Results
 from tuneyard.eval.scoring.command import Declared, scoring_command
+from tuneyard.eval.scoring.evaluation import Evaluation, Job
 from tuneyard.eval.scoring.options import (
     RescorableOption,
     ScoringRequest,
     number,
     refuse_explicit,
 )
-from tuneyard.eval.scoring.task import Job, Task
 
 label_options = [
     click.option(
@@ -192,7 +192,7 @@ def _say_spellings(place: str, label_of: Mapping[str, str]) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class Nli(Task):
+class Nli(Evaluation):
     """Prompting for one of some labels: each dataset's by its name, and the command's own options."""
 
     label_sets: Mapping[str, LabelSet]
@@ -222,21 +222,21 @@ class Nli(Task):
         settings = {"count": list(self.count), **{name: getattr(self, name) for name in names}}
         if self.mode == "generate" or self.check_generate:
             settings["parser"] = self.parser
-            settings.update(Task.settings(self, request, backend))
+            settings.update(Evaluation.settings(self, request, backend))
         return {**settings, **self.further_settings}
 
-    def scorer(self, job: Job) -> Scorer:
+    def batch_plan(self, job: Job) -> BatchPlan:
         """Choose between the labels, or generate."""
         return job.generating() if self.mode == "generate" else self._choosing(job)
 
-    def _choosing(self, job: Job, rows: Sequence[int] | None = None) -> Scorer:
+    def _choosing(self, job: Job, rows: Sequence[int] | None = None) -> BatchPlan:
         labels = self.label_sets[job.dataset.name].labels
         forms = {label: spellings(label, self.variants == "all") for label in labels}
         return job.choosing(forms, rows)
 
-    def further(self, job: Job) -> Scorer | None:
+    def further(self, job: Job) -> BatchPlan | None:
         """Answer `check_generate` evenly spread rows in the other mode, too."""
-        answered = [row for row in range(len(job.rows)) if row not in job.scorer.too_long]
+        answered = [row for row in range(len(job.rows)) if row not in job.batch_plan.too_long]
         count = min(self.check_generate, len(answered))
         if not count:
             return None
@@ -246,7 +246,7 @@ class Nli(Task):
         return job.generating(job.messages(rows))
 
     def prediction(self, job: Job, row: int, fields: Fields) -> Prediction:
-        """The six fields of the published script, the row's number, and the scorer's other fields."""
+        """The six fields of the published script, the row's number, and the other fields of the answer."""
         record, example = job.dataset.records[row], job.rows[row]
         label_of = self.label_sets[job.dataset.name].label_of
         return {

@@ -2,7 +2,7 @@
 
 Measures how often the chosen answer of a preference pair is more likely to a model than the rejected one. For
 single answers with a mark (KTO): how well their likelihood separates the desirable ones (AUC). Writes
-OUT/<model>/<set>/{results.json,predictions.jsonl}. docs/eval-preference.md explains them.
+OUT/<model>/<dataset>/{results.json,predictions.jsonl}. docs/eval-preference.md explains them.
 """
 
 from collections.abc import Mapping, Sequence
@@ -27,12 +27,12 @@ from tuneyard.eval.figures.preference import (
     marked_summary,
     preference_summary,
 )
+from tuneyard.eval.models.batch_plan import BatchPlan, Fields
 from tuneyard.eval.models.likelihood import reading_answers
-from tuneyard.eval.models.scorers import Fields, Scorer
 from tuneyard.eval.runs.results import BASE, PREDICTIONS, RESULTS, Prediction, Results
 from tuneyard.eval.scoring.command import Declared, scoring_command
+from tuneyard.eval.scoring.evaluation import Evaluation, Job, labelled_shares
 from tuneyard.eval.scoring.options import ScoringRequest
-from tuneyard.eval.scoring.task import Job, Task, labelled_shares
 
 
 @scoring_command(
@@ -120,13 +120,13 @@ def read_rejected(dataset: EvalDataset) -> list[str]:
 
 
 @dataclass(frozen=True, slots=True)
-class Preference(Task):
+class Preference(Evaluation):
     """Preference pairs. The datasets' conversations have the chosen answers, `rejected` the others."""
 
     rejected: Mapping[str, Sequence[str]]
     kept = ()
 
-    def scorer(self, job: Job) -> Scorer:
+    def batch_plan(self, job: Job) -> BatchPlan:
         """Read both answers of every row."""
         return _reading(job, {CHOSEN: job.dataset.answers, REJECTED: self.rejected[job.dataset.name]})
 
@@ -160,14 +160,14 @@ class Preference(Task):
 
 
 @dataclass(frozen=True, slots=True)
-class Marked(Task):
+class Marked(Evaluation):
     """Single answers, marked as desirable or not (KTO): the marks by dataset."""
 
     desirable: Mapping[str, Sequence[bool]]
     kept = ()
     if_too_long = _("left out")
 
-    def scorer(self, job: Job) -> Scorer:
+    def batch_plan(self, job: Job) -> BatchPlan:
         """Read the answer of every row."""
         return _reading(job, {ANSWER: job.dataset.answers})
 
@@ -189,7 +189,7 @@ class Marked(Task):
 
     def warnings(self, results: Results) -> list[str]:
         """Also warn if every undesirable answer is more likely than every desirable one."""
-        warnings = Task.warnings(self, results)
+        warnings = Evaluation.warnings(self, results)
         area = results[AUC]
         if area and area["value"] == 0:
             warnings.append(
@@ -228,8 +228,8 @@ def _base_rows(job: Job) -> list[Prediction]:
     return [row for _unused, row in json_lines(base / PREDICTIONS)]
 
 
-def _reading(job: Job, answers: Mapping[str, Sequence[str]]) -> Scorer:
-    """Scorer that reads the answers of all rows, by name, each after its row's prompt."""
+def _reading(job: Job, answers: Mapping[str, Sequence[str]]) -> BatchPlan:
+    """Batches that reads the answers of all rows, by name, each after its row's prompt."""
     texts = {}
     for row in range(len(job.rows)):
         texts[row] = {name: _supervised(job, row, each[row]) for name, each in answers.items()}

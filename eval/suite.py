@@ -1,7 +1,7 @@
 """tuneyard eval suite eval/suites/toolkit.yaml --model models/demo-base --adapter rte --out results/toolkit
 
 Runs several commands over models that are opened once, and collects their figures in one table and one page.
-Writes OUT/<step>/<model>/<set>/… as each command does. docs/eval-suite.md explains suites.
+Writes OUT/<step>/<model>/<dataset>/… as each command does. docs/eval-suite.md explains suites.
 """
 
 import math
@@ -106,12 +106,12 @@ def score_steps(
 
     opened_by_use: dict[bool, Opened] = {}
     plans = {}
-    for name, (step_request, (task, datasets)) in steps.items():
-        chooses = request.backend == "openai" and task.chooses  # a server gets token ids then
+    for name, (step_request, (evaluation, datasets)) in steps.items():
+        chooses = request.backend == "openai" and evaluation.chooses  # a server gets token ids then
         if chooses not in opened_by_use:
             opened_by_use[chooses] = open_models(request, chooses=chooses, workers=workers)
         step_request = replace(step_request, day=request.day)  # of the prompts that all steps share
-        plans[name] = plan_scoring(step_request, task, datasets, opened_by_use[chooses])
+        plans[name] = plan_scoring(step_request, evaluation, datasets, opened_by_use[chooses])
     (opened, *_unused) = opened_by_use.values()  # the candidates have the same names
     begin_suite_run(request.out, COMMAND, [*plans])
     with undone_without_predictions(request.out):

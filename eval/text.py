@@ -2,7 +2,7 @@
 
 Measures how likely the expected answers are to a model (eval_loss, perplexity). Also generates answers and
 compares them with the expected ones. Writes
-OUT/<model>/<set>/{metrics.json,predictions.jsonl,results.json}. docs/eval-text.md explains them.
+OUT/<model>/<dataset>/{metrics.json,predictions.jsonl,results.json}. docs/eval-text.md explains them.
 """
 
 from collections.abc import Sequence
@@ -30,9 +30,10 @@ from tuneyard.eval.figures.text import (
     tokenizer_name,
 )
 from tuneyard.eval.models import Backend
-from tuneyard.eval.models.scorers import Fields, Scorer
+from tuneyard.eval.models.batch_plan import BatchPlan, Fields
 from tuneyard.eval.runs.results import METRICS, PREDICTIONS, Prediction, Results
 from tuneyard.eval.scoring.command import Declared, scoring_command
+from tuneyard.eval.scoring.evaluation import NO_TEXT, Evaluation, Job
 from tuneyard.eval.scoring.options import (
     Finite,
     RescorableOption,
@@ -41,11 +42,10 @@ from tuneyard.eval.scoring.options import (
     refuse_explicit,
     repeat_option,
 )
-from tuneyard.eval.scoring.task import NO_TEXT, Job, Task
 from tuneyard.eval.statistics.rates import Mean
 
 BY_TOKEN = ("ids", "token_losses")
-"""Fields of a scorer that go to token_losses.jsonl."""
+"""Fields of an answer that go to token_losses.jsonl."""
 GENERATING = ("max_new_tokens", "preset", "think")
 """Options that only matter if answers are generated."""
 SEED = 42
@@ -152,7 +152,7 @@ def held_out(dataset: EvalDataset, ratio: float, seed: int) -> EvalDataset:
 
 
 @dataclass(frozen=True, slots=True)
-class Text(Task):
+class Text(Evaluation):
     """Measuring texts. The datasets `texts` have no answers and are read as in pretraining."""
 
     max_seq_length: int | None
@@ -176,13 +176,13 @@ class Text(Task):
         if self.eval_ratio:
             settings["seed"] = self.seed
         if self.generate:
-            settings.update(Task.settings(self, request, backend))
+            settings.update(Evaluation.settings(self, request, backend))
             settings["rouge"] = self.rouge
         if self.rouge:
             settings["tokenizer"] = self.tokenizer
         return settings
 
-    def scorer(self, job: Job) -> Scorer:
+    def batch_plan(self, job: Job) -> BatchPlan:
         """Read the losses and generate; `RequestError` if the context is too short."""
         longest, context = self.longest(job.backend), job.backend.context
         if longest > context:

@@ -33,11 +33,11 @@ from tuneyard.eval.ab.sheet import (
 )
 from tuneyard.eval.data.dataset import EvalDataset
 from tuneyard.eval.figures.answers import cut_thought, is_answered
-from tuneyard.eval.models.scorers import Fields
+from tuneyard.eval.models.batch_plan import Fields
 from tuneyard.eval.runs.results import PREDICTIONS, Prediction, Results, check_files
 from tuneyard.eval.scoring.command import Declared, scoring_command
+from tuneyard.eval.scoring.evaluation import NO_TEXT, Evaluation, Job, NextStep
 from tuneyard.eval.scoring.options import PATH, ScoringRequest, number
-from tuneyard.eval.scoring.task import NO_TEXT, Job, NextStep, Task
 from tuneyard.eval.statistics.rates import group_of
 
 if TYPE_CHECKING:
@@ -144,7 +144,7 @@ cli.add_command(tally)
 
 
 @dataclass(frozen=True, slots=True)
-class Ab(Task):
+class Ab(Evaluation):
     """Answering prompts: nothing is judged here, the answers of all models go into a sheet."""
 
     request: ScoringRequest
@@ -185,7 +185,7 @@ class Ab(Task):
 
     def warnings(self, results: Results) -> list[str]:
         """Also warn if all answers are empty."""
-        warnings = Task.warnings(self, results)
+        warnings = Evaluation.warnings(self, results)
         if results["empty"] == results["n"]:
             warnings.append(NO_TEXT)
         return warnings

@@ -25,8 +25,8 @@ from tuneyard.eval.figures.labels import LabelSet
 from tuneyard.eval.nli import Nli
 from tuneyard.eval.runs.results import RESULTS
 from tuneyard.eval.scoring.command import Declared, scoring_command
+from tuneyard.eval.scoring.evaluation import NextStep
 from tuneyard.eval.scoring.options import ScoringRequest, dataset_dir
-from tuneyard.eval.scoring.task import NextStep
 from tuneyard.eval.statistics.rates import Mean, average
 
 AVERAGE = marked("average over subjects")
@@ -80,7 +80,7 @@ def cli(request: ScoringRequest, source: str, subjects: str | None, shots: int, 
     chosen = choose_subjects(subjects, folder)
     if folder is None:
         folder = fetch(source, chosen)
-    task = Cmmlu(
+    evaluation = Cmmlu(
         label_sets=dict.fromkeys(chosen, LabelSet(list(LETTERS), {})),
         mode="choice",
         variants="none",
@@ -88,7 +88,7 @@ def cli(request: ScoringRequest, source: str, subjects: str | None, shots: int, 
         further_settings={"shots": shots, "chat": chat},
         plain_prompts="" if chat else PLAIN,
     )
-    return task, [read_exam(folder, name, chinese, shots) for name, chinese in chosen.items()]
+    return evaluation, [read_exam(folder, name, chinese, shots) for name, chinese in chosen.items()]
 
 
 @dataclass(frozen=True, slots=True)

@@ -116,10 +116,12 @@ def read_datasets(
     Rows with images are refused unless `images`. Then eval.scoring.images finds their files. `folder` is that
     of --dataset-dir.
     """
-    return [make_dataset(dataset, cluster, folder, images) for dataset in find_sets(datasets, files, folder)]
+    return [
+        make_dataset(dataset, cluster, folder, images) for dataset in find_datasets(datasets, files, folder)
+    ]
 
 
-def find_sets(datasets: Sequence[str], files: Sequence[Path], folder: Path | None) -> list[Dataset]:
+def find_datasets(datasets: Sequence[str], files: Sequence[Path], folder: Path | None) -> list[Dataset]:
     """Find registered datasets, those of --dataset-dir's `folder`, and files by their stem.
 
     `RequestError` for a missing one, for two of the same name, and if there is none.

@@ -1,7 +1,7 @@
 """tuneyard eval defect --model models/base --adapter defect-lora --dataset defect_test --out results/defect
 
 Prompts models to judge defect reports, parses 判断 and 原因 in each answer and compares the judgement with
-the reference: overall, by subtype and by type. Writes OUT/<model>/<set>/{evaluation_results.json,
+the reference: overall, by subtype and by type. Writes OUT/<model>/<dataset>/{evaluation_results.json,
 subtype_accuracy.png,results.json,predictions.jsonl}. docs/eval-defect.md explains them.
 """
 
@@ -19,13 +19,13 @@ from tuneyard.core.language.number_format import percent
 from tuneyard.eval.data.dataset import EvalDataset
 from tuneyard.eval.defect.reports import Report, judge, parse_report, report_summary
 from tuneyard.eval.figures.labels import UNKNOWN, accuracy_line
-from tuneyard.eval.models.scorers import Fields
+from tuneyard.eval.models.batch_plan import Fields
 from tuneyard.eval.runs.logs.defect import DETAILED
 from tuneyard.eval.runs.results import Prediction, Results
 from tuneyard.eval.runs.scored_run import ScoredRun
 from tuneyard.eval.scoring.command import Declared, scoring_command
+from tuneyard.eval.scoring.evaluation import Evaluation, Job, line_of
 from tuneyard.eval.scoring.options import ScoringRequest
-from tuneyard.eval.scoring.task import Job, Task, line_of
 from tuneyard.eval.statistics.rates import hits
 
 PLOT = "subtype_accuracy.png"
@@ -73,7 +73,7 @@ def read_references(dataset: EvalDataset) -> list[Report]:
 
 
 @dataclass(frozen=True, slots=True)
-class Defect(Task):
+class Defect(Evaluation):
     """Judging defect reports: the parsed references of each dataset by its name."""
 
     references: Mapping[str, list[Report]]

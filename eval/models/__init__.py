@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Self
 from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.core.language.message import _
 from tuneyard.core.llamafactory.prompt import Tokenizer
-from tuneyard.eval.models.scorers import Scorer, label_fields, prompts_too_long, tokenise
+from tuneyard.eval.models.batch_plan import BatchPlan, label_fields, prompts_too_long, tokenise
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from tuneyard.adapters.model.weighted import WeightedAdapter
     from tuneyard.core.llamafactory.prompt import Encode, Messages
     from tuneyard.core.llamafactory.prompt.supervision import SupervisedText
-    from tuneyard.eval.models.scorers import Batches, Ids, Images, Prompts, Reading, Refused, TooLong
+    from tuneyard.eval.models.batch_plan import Batches, Ids, Images, Prompts, Reading, Refused, TooLong
     from tuneyard.eval.models.vision import Vision
 
 NO_LIMIT = 1 << 30  # tokens
@@ -88,13 +88,13 @@ class Backend:
         """The backend for rows with images of these sizes."""
         raise self.needs_model()
 
-    def apply(self, parts: "Sequence[WeightedAdapter]") -> None:
+    def apply(self, adapters: "Sequence[WeightedAdapter]") -> None:
         """Answer as the base with these adapters from now on. () is the base."""
 
     def choosing(
         self, prompts: "Prompts", spellings: Mapping[str, Sequence[str]], images: "Images" = None
-    ) -> Scorer:
-        """Scorer that compares labels after each prompt, each label by all its spellings.
+    ) -> BatchPlan:
+        """Batches that compares labels after each prompt, each label by all its spellings.
 
         `RequestError` for a backend that has no tokenizer: it only answers.
         """
@@ -105,7 +105,7 @@ class Backend:
         too_long = prompts_too_long(prompts, max(map(len, tokens)), self.context)
         fitting = {row: ids for row, ids in prompts.items() if row not in too_long}
         batches, read = self.reading(fitting, tokens, images)
-        return Scorer(batches, too_long, partial(label_fields, labels, read))
+        return BatchPlan(batches, too_long, partial(label_fields, labels, read))
 
     def reading(
         self,
@@ -117,9 +117,9 @@ class Backend:
         raise self.needs_model()
 
     def losses(
-        self, texts: "Callable[[], Mapping[int, SupervisedText]]", generating: Scorer | None
-    ) -> Scorer:
-        """Scorer of each row's loss and, with `generating`, of an answer. `texts` makes the rows' texts."""
+        self, texts: "Callable[[], Mapping[int, SupervisedText]]", generating: BatchPlan | None
+    ) -> BatchPlan:
+        """Batches of each row's loss and, with `generating`, of an answer. `texts` makes the rows' texts."""
         from tuneyard.eval.models.likelihood import reading_losses
 
         return reading_losses(self.token_losses, self.budget, texts(), generating)

@@ -77,34 +77,36 @@ def check_fits(model: Network, adapter: LoraAdapter) -> None:
             )
 
 
-def applied(model: Network, parts: Sequence[WeightedAdapter], merged: bool = False) -> contextlib.ExitStack:
-    """Let the model answer as the base + Σ weight·ΔW of the parts until the result is closed.
+def applied(
+    model: Network, adapters: Sequence[WeightedAdapter], merged: bool = False
+) -> contextlib.ExitStack:
+    """Let the model answer as the base + Σ weight·ΔW of the adapters until the result is closed.
 
-    No parts: the base.
+    No adapters: the base.
     """
     change_module = _merge if merged else _hook
-    parts_by_tensor: dict[str, list[WeightedAdapter]] = {}
-    parts_by_module: dict[str, list[WeightedAdapter]] = {}
-    for part in parts:
-        for name in part.adapter.full_tensors:
+    adapters_by_tensor: dict[str, list[WeightedAdapter]] = {}
+    adapters_by_module: dict[str, list[WeightedAdapter]] = {}
+    for weighted in adapters:
+        for name in weighted.adapter.full_tensors:
             if name.endswith(COPY):
                 continue
-            parts_by_tensor.setdefault(name, []).append(part)
-        for path in part.adapter.modules:
-            parts_by_module.setdefault(path, []).append(part)
+            adapters_by_tensor.setdefault(name, []).append(weighted)
+        for path in weighted.adapter.modules:
+            adapters_by_module.setdefault(path, []).append(weighted)
     with contextlib.ExitStack() as stack:
-        for name, holders in parts_by_tensor.items():
+        for name, holders in adapters_by_tensor.items():
             stack.callback(_replace(model, holders, name))
-        for path, holders in parts_by_module.items():
+        for path, holders in adapters_by_module.items():
             stack.callback(change_module(model, holders, path))
         return stack.pop_all()
 
 
-def _hook(model: Network, parts: Sequence[WeightedAdapter], path: str) -> Undo:
+def _hook(model: Network, adapters: Sequence[WeightedAdapter], path: str) -> Undo:
     """Add the adapters' products to the output of a module. Call the result to undo it."""
     import torch
 
-    pair = factors_of(parts, path).exact  # scaled before any rounding
+    pair = factors_of(adapters, path).exact  # scaled before any rounding
     a, b = (torch.from_numpy(one).to(model.net.dtype).to(model.device) for one in pair)
 
     def linear(
@@ -118,12 +120,12 @@ def _hook(model: Network, parts: Sequence[WeightedAdapter], path: str) -> Undo:
     ) -> "torch.Tensor":
         return output + torch.nn.functional.embedding(inputs[0], a.T) @ b.T
 
-    hook = embedding if parts[0].adapter.modules[path].kind == "embedding" else linear
+    hook = embedding if adapters[0].adapter.modules[path].kind == "embedding" else linear
     undo: Undo = model.net.get_submodule(path).register_forward_hook(hook).remove
     return undo
 
 
-def _merge(model: Network, parts: Sequence[WeightedAdapter], path: str) -> Undo:
+def _merge(model: Network, adapters: Sequence[WeightedAdapter], path: str) -> Undo:
     """Add the adapters' ΔW to a module's weight, rounded to its dtype. Call the result to undo it.
 
     The module gets a weight of its own: one that is tied to it keeps its values, as in training.
@@ -133,16 +135,16 @@ def _merge(model: Network, parts: Sequence[WeightedAdapter], path: str) -> Undo:
 
     module = model.net.get_submodule(path)
     kept = module.weight
-    a, b = (torch.from_numpy(one).float().to(model.device) for one in factors_of(parts, path).exact)
+    a, b = (torch.from_numpy(one).float().to(model.device) for one in factors_of(adapters, path).exact)
     change = b @ a
-    if parts[0].adapter.modules[path].kind == "embedding" or isinstance(module, Conv1D):
+    if adapters[0].adapter.modules[path].kind == "embedding" or isinstance(module, Conv1D):
         change = change.T
     changed = (kept.float() + change).to(kept.dtype)
     module.weight = torch.nn.Parameter(changed, requires_grad=False)
     return lambda: setattr(module, "weight", kept)
 
 
-def _replace(model: Network, parts: Sequence[WeightedAdapter], name: str) -> Undo:
+def _replace(model: Network, adapters: Sequence[WeightedAdapter], name: str) -> Undo:
     """Set a parameter that adapters trained in full to W₀ + Σ weight·(W − W₀).
 
     A parameter that is tied to it keeps W₀. Call the result to undo it.
@@ -152,11 +154,13 @@ def _replace(model: Network, parts: Sequence[WeightedAdapter], name: str) -> Und
     owner, _dot, leaf = unwrapped_tensor(name).rpartition(".")
     module = model.net.get_submodule(owner)
     kept = getattr(module, leaf)
-    tensors = [torch.from_numpy(part.adapter.full_tensor(name)) for part in parts]
+    tensors = [torch.from_numpy(weighted.adapter.full_tensor(name)) for weighted in adapters]
     value = tensors[0]  # its bytes, without a rounding of the sum
-    if [part.weight for part in parts] != [1.0]:
+    if [weighted.weight for weighted in adapters] != [1.0]:
         start = kept.detach().double().cpu()
-        deltas = [part.weight * (trained - start) for part, trained in zip(parts, tensors, strict=True)]
+        deltas = [
+            weighted.weight * (trained - start) for weighted, trained in zip(adapters, tensors, strict=True)
+        ]
         value = start + sum(deltas)
     setattr(module, leaf, torch.nn.Parameter(value.to(model.device, kept.dtype), requires_grad=False))
     return lambda: setattr(module, leaf, kept)

@@ -21,9 +21,9 @@ from tuneyard.core.language.message import _
 from tuneyard.core.llamafactory.prompt import Encode, Messages
 from tuneyard.core.weights.dtypes import DTYPES
 from tuneyard.eval.models import NO_LIMIT, Backend, loading
+from tuneyard.eval.models.batch_plan import Batches, Ids, Images, Logs, Prompts, Reading, chunks, next_tokens
 from tuneyard.eval.models.generate import decode_answer
 from tuneyard.eval.models.load import open_tokenizer
-from tuneyard.eval.models.scorers import Batches, Ids, Images, Logs, Prompts, Reading, chunks, next_tokens
 
 AT_ONCE = 256  # rows of a candidate between two writes of the log; vLLM makes its own batches of them
 TOKENS_AT_ONCE = 100  # of which one request gives the log-probabilities; vLLM allows 128
@@ -48,9 +48,9 @@ class Engine(Backend):
     adapters: list[Path]
     adapter: Path | None = None
 
-    def apply(self, parts: Sequence[WeightedAdapter]) -> None:
+    def apply(self, weighted_adapters: Sequence[WeightedAdapter]) -> None:
         """Send the adapter with each prompt from now on. `load_engine` refuses several at a time."""
-        self.adapter = parts[0].adapter.folder if parts else None
+        self.adapter = weighted_adapters[0].adapter.folder if weighted_adapters else None
 
     def answers(self, prompts: Sequence[Ids], sampling: Sequence[Any]) -> list[Any]:
         """vLLM's answer to each prompt with its SamplingParams, in one call.
@@ -222,17 +222,17 @@ def _vocabulary(folder: Path) -> int:
 def _plain_adapters(candidates: Iterable[Sequence[WeightedAdapter]]) -> list[LoraAdapter]:
     """The candidates' adapters, each once. `RequestError` for one that vLLM cannot serve unchanged."""
     adapters: dict[Path, LoraAdapter] = {}
-    for parts in candidates:
-        for part in parts:
-            if part.weight != 1 or len(parts) > 1 or part.adapter.full_tensors:
+    for weighted_adapters in candidates:
+        for weighted in weighted_adapters:
+            if weighted.weight != 1 or len(weighted_adapters) > 1 or weighted.adapter.full_tensors:
                 raise RequestError(
                     _(
                         "adapter {folder}: vLLM takes no weights, no modules_to_save and no bias: merge or "
                         "fuse it first (tuneyard adapter), or leave --backend out",
-                        folder=part.adapter.folder,
+                        folder=weighted.adapter.folder,
                     )
                 )
-            adapters[part.adapter.folder] = part.adapter
+            adapters[weighted.adapter.folder] = weighted.adapter
     return list(adapters.values())
 
 

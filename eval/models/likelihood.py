@@ -18,14 +18,14 @@ from tuneyard.core.errors import ContentError
 from tuneyard.core.language.message import _
 from tuneyard.core.llamafactory.prompt.supervision import SupervisedText
 from tuneyard.eval.models import Backend, Network
-from tuneyard.eval.models.scorers import (
+from tuneyard.eval.models.batch_plan import (
     DIGITS,
+    BatchPlan,
     Fields,
     Ids,
     Images,
     Logs,
     Prompts,
-    Scorer,
     next_tokens,
     plan_batches,
 )
@@ -204,8 +204,8 @@ def _token_losses(model: Network, texts: Sequence[SupervisedText]) -> list[list[
     return [of_text.tolist() for of_text in by_text]
 
 
-def reading_answers(backend: Backend, texts: Mapping[int, AnswerTexts]) -> Scorer:
-    """Scorer of the probability of each row's named answers, e.g. `chosen` and `rejected`.
+def reading_answers(backend: Backend, texts: Mapping[int, AnswerTexts]) -> BatchPlan:
+    """Batches of the probability of each row's named answers, e.g. `chosen` and `rejected`.
 
     It gives log p in nats (`NAME_logp`) of every answer, summed over `NAME_tokens` tokens. It refuses rows
     that are longer than the context.
@@ -230,16 +230,16 @@ def reading_answers(backend: Backend, texts: Mapping[int, AnswerTexts]) -> Score
                 fields[row][f"{name}_tokens"] = len(answers[row].learned)
         return list(fields.values())
 
-    return Scorer(plan_batches(longest, backend.budget), too_long, score)
+    return BatchPlan(plan_batches(longest, backend.budget), too_long, score)
 
 
 def reading_losses(
     read: Callable[[Mapping[int, SupervisedText]], Mapping[int, list[float]]],
     budget: int,
     texts: Mapping[int, SupervisedText],
-    generating: Scorer | None,
-) -> Scorer:
-    """Scorer of each row's loss (`read` is `Backend.token_losses`), with `generating` of an answer, too.
+    generating: BatchPlan | None,
+) -> BatchPlan:
+    """Batches of each row's loss (`read` is `Backend.token_losses`), with `generating` of an answer, too.
 
     It gives `loss` (nats, summed), the number of its `tokens`, and `model_output` or `too_long`. `ids` and
     `token_losses` are the row's tokens, and the loss of each (None for a masked one).
@@ -274,4 +274,4 @@ def reading_losses(
 
     rest = texts.keys() - {row for batch in planned for row in batch}
     batches = planned + plan_batches({row: len(texts[row].ids) for row in rest}, budget)
-    return Scorer(batches, {}, score)
+    return BatchPlan(batches, {}, score)

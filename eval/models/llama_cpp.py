@@ -10,9 +10,9 @@ from typing import Any
 
 from tuneyard.core.language.message import _
 from tuneyard.core.llamafactory.prompt import Messages
+from tuneyard.eval.models.batch_plan import Ids, Logs, next_tokens
 from tuneyard.eval.models.connection import Result
 from tuneyard.eval.models.generate import LENGTH, STOP, Generated
-from tuneyard.eval.models.scorers import Ids, Logs, next_tokens
 from tuneyard.eval.models.served import LLAMA_CPP, writable
 from tuneyard.eval.models.server import UNDERFLOW, ReadAnswer, Server, chat_request, log_of, read_ids, text_in
 

@@ -25,10 +25,10 @@ from tuneyard.core.weights.dtypes import DTYPES
 from tuneyard.core.weights.tensors import check_headers
 from tuneyard.eval.models import NO_LIMIT, Backend, Network, loading
 from tuneyard.eval.models.apply import applied
+from tuneyard.eval.models.batch_plan import Batches, Ids, Images, Prompts, Reading, plan_batches
 from tuneyard.eval.models.generate import draw, generate
 from tuneyard.eval.models.gguf_tokens import check_fields, read_tokens
 from tuneyard.eval.models.likelihood import LogProbabilities, token_losses
-from tuneyard.eval.models.scorers import Batches, Ids, Images, Prompts, Reading, plan_batches
 from tuneyard.eval.models.vision import open_vision
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ ROUNDED = 0.2  # where weights or sums are rounded: the experts of a mixture, co
 class Applied:
     """The adapters that are applied to a model, None before the first, and how to take them off."""
 
-    parts: "Sequence[WeightedAdapter] | None" = None
+    adapters: "Sequence[WeightedAdapter] | None" = None
     undo: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
 
 
@@ -76,14 +76,14 @@ class Model(Network):
         vision = open_vision(self.net, self.tokenizer, template, think, pixels)
         return replace(self, alone=True, vision=vision, budget=1, settings=vision.settings)
 
-    def apply(self, parts: "Sequence[WeightedAdapter]") -> None:
+    def apply(self, adapters: "Sequence[WeightedAdapter]") -> None:
         """Take off the adapters of the last call and apply these, unless they are the same."""
-        if parts is self.applied.parts:
+        if adapters is self.applied.adapters:
             return
-        self.applied.parts = None
+        self.applied.adapters = None
         self.applied.undo.close()
-        self.applied.undo = applied(self, parts, merged=self.merged)
-        self.applied.parts = parts
+        self.applied.undo = applied(self, adapters, merged=self.merged)
+        self.applied.adapters = adapters
 
     def reading(
         self,

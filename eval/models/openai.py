@@ -11,9 +11,9 @@ from typing import Any
 
 from tuneyard.core.language.message import _, joined
 from tuneyard.core.llamafactory.prompt import Messages
+from tuneyard.eval.models.batch_plan import Ids, Logs
 from tuneyard.eval.models.connection import RefusedError, UnreadableError
 from tuneyard.eval.models.generate import Generated
-from tuneyard.eval.models.scorers import Ids, Logs
 from tuneyard.eval.models.served import VLLM
 from tuneyard.eval.models.server import (
     NoLogProbabilitiesError,

@@ -12,7 +12,16 @@ from tuneyard.core.llamafactory.prompt import Encode, Messages
 from tuneyard.core.llamafactory.prompt.supervision import SupervisedText
 from tuneyard.eval.figures.labels import label_logs
 from tuneyard.eval.models import Backend
-from tuneyard.eval.models.scorers import DIGITS, Batches, Fields, Images, Prompts, Refused, Scorer, TooLong
+from tuneyard.eval.models.batch_plan import (
+    DIGITS,
+    Batches,
+    BatchPlan,
+    Fields,
+    Images,
+    Prompts,
+    Refused,
+    TooLong,
+)
 from tuneyard.eval.runs.results import PREDICTIONS, RESULTS, Prediction, read_lines
 
 TEXT = ("reference", "loss", "tokens", "truncated", "reference_tokens")
@@ -66,17 +75,17 @@ class Replay(Backend):
         prompts: Prompts,
         spellings: Mapping[str, Sequence[str]],
         images: Images = None,  # noqa: ARG002
-    ) -> Scorer:
+    ) -> BatchPlan:
         """The kept log-probabilities of the labels. `RequestError` if a label has none."""
-        return Scorer([list(prompts)], {}, lambda batch: [self._choice(row, spellings) for row in batch])
+        return BatchPlan([list(prompts)], {}, lambda batch: [self._choice(row, spellings) for row in batch])
 
     def losses(
         self,
         texts: Callable[[], Mapping[int, SupervisedText]],  # noqa: ARG002
-        generating: Scorer | None,  # noqa: ARG002
-    ) -> Scorer:
+        generating: BatchPlan | None,  # noqa: ARG002
+    ) -> BatchPlan:
         """The kept lines as they are: their lengths need a tokenizer."""
-        return Scorer([list(range(self.count))], {}, lambda batch: [self._measured(row) for row in batch])
+        return BatchPlan([list(range(self.count))], {}, lambda batch: [self._measured(row) for row in batch])
 
     def batches(self, lengths: Mapping[int, int]) -> Batches:
         """All rows at once."""

@@ -19,16 +19,7 @@ from tuneyard.core.language.message import _
 from tuneyard.core.language.messages import warn, warn_once
 from tuneyard.core.llamafactory.prompt import Encode, Messages, openai_messages
 from tuneyard.eval.models import NO_LIMIT, Backend
-from tuneyard.eval.models.connection import (
-    Connection,
-    Item,
-    NoAccessError,
-    NoAnswerError,
-    RefusedError,
-    Result,
-)
-from tuneyard.eval.models.generate import Generated
-from tuneyard.eval.models.scorers import (
+from tuneyard.eval.models.batch_plan import (
     Batches,
     Ids,
     Images,
@@ -39,6 +30,15 @@ from tuneyard.eval.models.scorers import (
     TooLong,
     chunks,
 )
+from tuneyard.eval.models.connection import (
+    Connection,
+    Item,
+    NoAccessError,
+    NoAnswerError,
+    RefusedError,
+    Result,
+)
+from tuneyard.eval.models.generate import Generated
 from tuneyard.eval.models.served import LLAMA_CPP, VLLM, ServedModel, json_object, read_models, writable
 
 if TYPE_CHECKING:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 MODELS = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl")  # by model_type, those that tests hold against training
 PIXELS = {"image_max_pixels": 768 * 768, "image_min_pixels": 32 * 32}  # LLaMA-Factory's own
 PROCESSORS = ("preprocessor_config.json", "processor_config.json")
-OWN = ("input_ids", "labels")  # of a batch, what the scorers give by themselves
+OWN = ("input_ids", "labels")  # of a batch, what the backend gives by itself
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,9 +9,9 @@ from tuneyard.core.llamafactory.prompt import Tokenizer
 from tuneyard.eval.data.dataset import EvalDataset
 from tuneyard.eval.figures.labels import MOST, spellings
 from tuneyard.eval.models import Backend
+from tuneyard.eval.models.batch_plan import BatchPlan, Fields, Ids, Prompts, plan_batches, score_all
 from tuneyard.eval.models.generate import generate
 from tuneyard.eval.models.load import in_this_process, load_gguf, load_model
-from tuneyard.eval.models.scorers import Fields, Ids, Prompts, Scorer, plan_batches, score_all
 from tuneyard.eval.prove.proof import Answers, Labels, ParityInputs, ProofPart, Texts, prove_answers
 from tuneyard.eval.scoring.candidates import Candidate
 from tuneyard.eval.scoring.options import ScoringRequest
@@ -34,9 +34,9 @@ class Reference:
     rows: Sequence[int]
     ends: Sequence[int]
 
-    def answers(self, parts: Sequence[WeightedAdapter] | None = None) -> Answers:
+    def answers(self, adapters: Sequence[WeightedAdapter] | None = None) -> Answers:
         """Answer the rows with the unmerged adapter, or with other adapters and weights."""
-        self.backend.apply(self.candidate.parts if parts is None else tuple(parts))
+        self.backend.apply(self.candidate.adapters if adapters is None else tuple(adapters))
         return answer_rows(self)
 
 
@@ -71,8 +71,8 @@ def answer_rows(reference: Reference) -> Answers:
         return [{"answer": answer} for answer in answers]
 
     lengths = {row: len(ids) + longest for row, ids in prompts.items()}
-    scorer = Scorer(plan_batches(lengths, model.budget), {}, score)
-    texts = {row: fields["answer"] for row, fields in score_all(scorer, tr("generating")).items()}
+    batch_plan = BatchPlan(plan_batches(lengths, model.budget), {}, score)
+    texts = {row: fields["answer"] for row, fields in score_all(batch_plan, tr("generating")).items()}
     labels, forms = None, label_forms(reference.dataset)
     if forms:  # texts end where the file says; a label means the same text in all of them
         with_training_ends = model.as_trained(model.tokenizer, reference.candidate.prompting.ends)

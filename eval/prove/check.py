@@ -22,8 +22,8 @@ from tuneyard.core.weights.adapter_files import CONFIG
 from tuneyard.eval.data.dataset import INDEPENDENT, EvalDataset, read_datasets
 from tuneyard.eval.data.prompts import choose_prompting, end_after_answer, trained_history, trained_template
 from tuneyard.eval.models import Backend
+from tuneyard.eval.models.batch_plan import prompts_too_long
 from tuneyard.eval.models.load import check_gguf, find_model, load_gguf_tokenizer, open_tokenizer
-from tuneyard.eval.models.scorers import prompts_too_long
 from tuneyard.eval.models.server import Server
 from tuneyard.eval.prove.answers import Reference, prove_files
 from tuneyard.eval.prove.histories import PromptWays
@@ -50,7 +50,7 @@ def prove(request: ScoringRequest, inputs: ParityInputs, tolerance: Tolerance) -
     if len(opened.candidates) > max(1, len(request.adapters)):
         raise RequestError(_("{name} is an adapter itself: leave --adapter out", name=request.model))
     merge = read_provenance(inputs.fused) if inputs.fused else None
-    digests = {part.adapter.digest for part in first.parts}
+    digests = {weighted.adapter.digest for weighted in first.adapters}
     if merge and {entry["digest"] for entry in merge["adapters"]} != digests:
         warn(
             _(
@@ -137,12 +137,12 @@ def _prompt_ways(
 
 
 def _folders(candidate: Candidate, model: str) -> list[Path]:
-    """The folders of the trainings: of all parts, or of the model without adapters."""
-    return [part.adapter.folder for part in candidate.parts] or [Path(model)]
+    """The folders of the trainings: of all adapters, or of the model without adapters."""
+    return [weighted.adapter.folder for weighted in candidate.adapters] or [Path(model)]
 
 
 def _common_template(candidate: Candidate, model: str) -> str | None:
-    """The template that the recipes of all parts name, or that of the model without adapters.
+    """The template that the recipes of all adapters name, or that of the model without adapters.
 
     None without a recipe, or if they differ.
     """
@@ -198,13 +198,15 @@ def _facts(
     servers: Sequence[Server],
 ) -> dict[str, object]:
     """Settings, hashes and versions of the check, as prove.json has them."""
-    parts: list[WeightedAdapter] = []
+    weighted_adapters: list[WeightedAdapter] = []
     for candidate in opened.candidates:
-        parts += candidate.parts
-    adapters = [{"folder": str(part.adapter.folder), "weight": part.weight} for part in parts]
+        weighted_adapters += candidate.adapters
+    adapters = [
+        {"folder": str(weighted.adapter.folder), "weight": weighted.weight} for weighted in weighted_adapters
+    ]
     hashes = {"model": opened.backend.digest}
-    for part in parts:
-        hashes[f"adapter {part.adapter.name}"] = part.adapter.digest
+    for weighted in weighted_adapters:
+        hashes[f"adapter {weighted.adapter.name}"] = weighted.adapter.digest
     for name, path in (("gguf", inputs.gguf), ("modelfile", inputs.modelfile)):
         if path:
             hashes[name] = sha256(path)

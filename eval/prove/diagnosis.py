@@ -16,9 +16,9 @@ from tuneyard.adapters.model.weighted import WeightedAdapter
 from tuneyard.core.errors import show_value
 from tuneyard.core.language.message import _, counted, joined, typed
 from tuneyard.core.llamafactory.prompt import Tokenizer, find_chat_template
+from tuneyard.eval.models.batch_plan import Prompts
 from tuneyard.eval.models.connection import TOO_LONG
 from tuneyard.eval.models.generate import LENGTH, STOP
-from tuneyard.eval.models.scorers import Prompts
 from tuneyard.eval.models.served import LLAMA_CPP, VLLM, ServedModel
 from tuneyard.eval.prove.proof import (
     Answers,
@@ -50,7 +50,7 @@ class Evidence:
 
     facts: ServedModel
     """What the server reports of itself: engine, context, adapters."""
-    parts: Sequence[WeightedAdapter]
+    adapters: Sequence[WeightedAdapter]
     """The adapters here."""
     tokenizer: Tokenizer
     expected_ids: Prompts
@@ -131,9 +131,9 @@ def context_cut(evidence: Evidence) -> Cause | None:
 def another_prompt(evidence: Evidence) -> Cause | None:
     """The server's ids are not training's, or it refuses messages because it has no chat template."""
     file: str = _("FILE with training's chat template")
-    for part in evidence.parts[:1]:
-        if find_chat_template(part.adapter.folder):
-            file = shlex.quote(str(part.adapter.folder / "chat_template.jinja"))
+    for weighted in evidence.adapters[:1]:
+        if find_chat_template(weighted.adapter.folder):
+            file = shlex.quote(str(weighted.adapter.folder / "chat_template.jinja"))
     llama_cpp = joined(["--jinja --chat-template-file", file], " ")
     option = evidence.option(llama_cpp, joined(["--chat-template", file], " "))
     fix = _("serve with {option}", option=option)
@@ -164,7 +164,7 @@ def another_prompt(evidence: Evidence) -> Cause | None:
 def other_weights(evidence: Evidence) -> Cause | None:
     """The adapter is not loaded; otherwise the model is another one."""
     for refusal in evidence.refusals:
-        sentence = above_max_lora_rank(refusal, evidence.parts)
+        sentence = above_max_lora_rank(refusal, evidence.adapters)
         if sentence:
             return Cause(_("adapter not loaded"), sentence)
     labels = distance(evidence.expected, evidence.served)
@@ -176,8 +176,8 @@ def other_weights(evidence: Evidence) -> Cause | None:
         differs = labels.largest > evidence.tolerance.nats or len(labels.flips) > evidence.tolerance.flips
     if not differs:
         return None
-    if evidence.parts and answers_as_base(evidence, labels):
-        name, folder = evidence.parts[0].adapter.name, evidence.parts[0].adapter.folder
+    if evidence.adapters and answers_as_base(evidence, labels):
+        name, folder = evidence.adapters[0].adapter.name, evidence.adapters[0].adapter.folder
         file, module = shlex.quote(f"{name}.gguf"), shlex.quote(f"{name}={folder}")
         load = evidence.option(f"--lora {file}", f"--enable-lora --lora-modules {module}")
         return Cause(
@@ -229,7 +229,7 @@ def answers_as_base(evidence: Evidence, labels: Distance | None) -> bool:
     return apart is not None and apart.mean <= labels.mean / CLOSER
 
 
-def above_max_lora_rank(refusal: str, parts: Sequence[WeightedAdapter]) -> str:
+def above_max_lora_rank(refusal: str, adapters: Sequence[WeightedAdapter]) -> str:
     """Sentence about a refusal by vLLM because of a rank above --max-lora-rank, "" for other refusals."""
     match = RANK_REFUSED.search(refusal)
     if not match:
@@ -237,7 +237,7 @@ def above_max_lora_rank(refusal: str, parts: Sequence[WeightedAdapter]) -> str:
     lora_rank = vllm_rank(int(match[1]))
     fix = _("start it with --max-lora-rank {rank}", rank=lora_rank)
     if lora_rank is None:
-        adapter = parts[0].adapter
+        adapter = adapters[0].adapter
         fuse = typed(adapter.fuse_words(adapter.config.base or "BASE"))
         fix = _(
             "vLLM's largest is {largest}: serve the fused model ({command})",

@@ -12,7 +12,7 @@ from tuneyard.core.llamafactory.prompt import (
     llamafactory_encoder,
 )
 from tuneyard.eval.data.prompts import first_other_turn
-from tuneyard.eval.models.scorers import Ids
+from tuneyard.eval.models.batch_plan import Ids
 from tuneyard.eval.prove.diagnosis import Cause
 from tuneyard.eval.prove.proof import Decode
 

@@ -8,9 +8,9 @@ from itertools import zip_longest
 from pathlib import Path
 
 from tuneyard.core.language.message import _, counted, joined, ngettext
+from tuneyard.eval.models.batch_plan import Ids, Prompts
 from tuneyard.eval.models.connection import TIMEOUT
 from tuneyard.eval.models.generate import LENGTH, STOP, Generated
-from tuneyard.eval.models.scorers import Ids, Prompts
 from tuneyard.eval.models.served import ServedModel
 
 FILES = ("fused", "gguf", "modelfile")

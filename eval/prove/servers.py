@@ -7,9 +7,9 @@ from pathlib import Path
 from tuneyard.core.errors import RequestError
 from tuneyard.core.language.message import _, counted, tr, with_texts
 from tuneyard.core.text.quoting import one_line
+from tuneyard.eval.models.batch_plan import Ids, chunks, tokenise
 from tuneyard.eval.models.connection import Connection, Item, RefusedError, Result
 from tuneyard.eval.models.open_server import open_served
-from tuneyard.eval.models.scorers import Ids, chunks, tokenise
 from tuneyard.eval.models.served import LLAMA_CPP, VLLM, ServedModel, read_models
 from tuneyard.eval.models.server import ROWS, Server
 from tuneyard.eval.prove.answers import Reference, label_forms, score_labels, tokens_of
@@ -133,7 +133,7 @@ def _title(name: str, url: str) -> str:
 
 def base_alone(candidates: Sequence[Candidate]) -> Candidate:
     """The base without an adapter, prompted like the first candidate."""
-    return replace(candidates[0], name=BASE_ALONE, parts=())
+    return replace(candidates[0], name=BASE_ALONE, adapters=())
 
 
 def _named(offer: ServedModel, candidates: Sequence[Candidate]) -> Candidate | None:
@@ -243,7 +243,7 @@ def ask(served: Server, reference: Reference, expected: Answers, tolerance: Tole
             labels = score_labels(served, fitting, forms)
     return Evidence(
         facts=served.model,
-        parts=reference.candidate.parts,
+        adapters=reference.candidate.adapters,
         tokenizer=tokenizer,
         expected_ids={row: reference.trained_ids[row] for row in reference.rows},
         served_ids=ids,

@@ -2,7 +2,7 @@
 
 Generates an answer to every question and compares it with the reference: exact match, partial match by
 similarity, token F1, overall and by the rows' type. Shows the models' answers to a few fixed prompts. Writes
-OUT/<model>/<set>/{results.json,predictions.jsonl}. docs/eval-qa.md explains them.
+OUT/<model>/<dataset>/{results.json,predictions.jsonl}. docs/eval-qa.md explains them.
 """
 
 import functools
@@ -21,12 +21,12 @@ from tuneyard.core.training.training_run import model_sha256
 from tuneyard.eval.data.dataset import EvalDataset
 from tuneyard.eval.figures.answers import cut_thought
 from tuneyard.eval.models import Backend
-from tuneyard.eval.models.scorers import Fields, Scorer
+from tuneyard.eval.models.batch_plan import BatchPlan, Fields
 from tuneyard.eval.qa.figures import LEXICAL, SIMILAR, Lexical, exact_match, qa_summary, token_f1
 from tuneyard.eval.runs.results import Prediction, Results
 from tuneyard.eval.scoring.command import Declared, scoring_command
+from tuneyard.eval.scoring.evaluation import Evaluation, Job, line_of, share_line
 from tuneyard.eval.scoring.options import RescorableOption, ScoringRequest
-from tuneyard.eval.scoring.task import Job, Task, line_of, share_line
 
 SEMANTIC = "semantic"
 PACKAGED = "all-MiniLM-L6-v2"
@@ -171,7 +171,7 @@ def default_similarity() -> Lexical | ByScript:
 
 
 @dataclass(frozen=True, slots=True)
-class Qa(Task):
+class Qa(Evaluation):
     """Free answers against references. The dataset `shown_with` also gets the fixed prompts."""
 
     similarity: Lexical | Embedding | ByScript
@@ -179,9 +179,9 @@ class Qa(Task):
 
     def settings(self, request: ScoringRequest, backend: Backend) -> dict[str, object]:
         """Settings that change an answer or a figure."""
-        return {"similarity": self.similarity.name, **Task.settings(self, request, backend)}
+        return {"similarity": self.similarity.name, **Evaluation.settings(self, request, backend)}
 
-    def further(self, job: Job) -> Scorer | None:
+    def further(self, job: Job) -> BatchPlan | None:
         """Answer the fixed prompts, too, which show how the model talks."""
         if job.dataset.name != self.shown_with:
             return None

@@ -41,29 +41,30 @@ from tuneyard.eval.models.worker_model import open_in_workers
 from tuneyard.eval.runs.results import BASE, MERGED, read_identity
 from tuneyard.eval.scoring.options import ScoringRequest
 
-Parts = tuple[WeightedAdapter, ...]
+Adapters = tuple[WeightedAdapter, ...]
 """Adapters on the base, each with its weight. () is the base itself."""
 BATCH_TOKENS = {"cpu": 2048, "cuda": 32768, "vllm": 0}
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A row of the table: the base (no parts) or adapters on it, with its prompts and number of shots."""
+    """A row of the table: the base (no adapters) or adapters on it, with its prompts and number of shots."""
 
     name: str
-    parts: Parts
+    adapters: Adapters
     prompting: Prompting
     shots: int = 0
 
     @property
     def identity(self) -> str:
         """Key that must be the same in a resumed run."""
-        if not self.parts:
+        if not self.adapters:
             return f"no adapter, {counted(self.shots, 'shot', 'shots')}" if self.shots else "no adapter"
-        if [part.weight for part in self.parts] == [1.0]:
-            return self.parts[0].adapter.digest
-        weighted = "+".join(f"{part.adapter.digest}:{part.weight!r}" for part in self.parts)
-        return text_sha256(weighted)
+        if [weighted.weight for weighted in self.adapters] == [1.0]:
+            return self.adapters[0].adapter.digest
+        digests = [f"{weighted.adapter.digest}:{weighted.weight!r}" for weighted in self.adapters]
+        weighted_sum = "+".join(digests)
+        return text_sha256(weighted_sum)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +92,7 @@ class Opened:
     def with_shots(self, datasets: Sequence[EvalDataset]) -> "Opened":
         """Add the base with the datasets' shots as a candidate, right after the base itself."""
         counts = [len(dataset.shots.rows) for dataset in datasets if dataset.shots]
-        bases = [candidate for candidate in self.candidates if not candidate.parts]
+        bases = [candidate for candidate in self.candidates if not candidate.adapters]
         if not bases:
             raise RequestError(_("--shots prompts the base with examples: leave out --no-base"))
         base = bases[0]
@@ -117,14 +118,14 @@ def open_models(request: ScoringRequest, *, chooses: bool = False, workers: Exec
         return Opened(Replay(run=request.rescore), [Candidate(name, (), kept) for name in models])
     if request.backend == "openai":
         return _open_server(request, chooses)
-    reference, parts_by_name = open_adapters(request)
-    return load_candidates(request, reference, parts_by_name, workers)
+    reference, adapters_by_name = open_adapters(request)
+    return load_candidates(request, reference, adapters_by_name, workers)
 
 
 def load_candidates(
     request: ScoringRequest,
     reference: str,
-    parts_by_name: Mapping[str, Parts],
+    adapters_by_name: Mapping[str, Adapters],
     workers: Executor | None,
 ) -> Opened:
     """Load the base `reference` and check that each adapter belongs to it and gets its training's prompts."""
@@ -145,7 +146,7 @@ def load_candidates(
     if request.backend == "vllm" and (request.quantize or request.apply == MERGED):
         raise RequestError(_("--backend vllm takes no --quantize and no --apply merged"))
     folder = find_model(reference)
-    adapters = {part.adapter.folder: part.adapter for part in chain(*parts_by_name.values())}
+    adapters = {weighted.adapter.folder: weighted.adapter for weighted in chain(*adapters_by_name.values())}
     for adapter in adapters.values():
         unchecked = check_base(adapter.folder, adapter.config.base, folder, reference, same=request.same_base)
         if unchecked:
@@ -159,7 +160,7 @@ def load_candidates(
         backend = load_engine(
             folder,
             request.dtype,
-            parts_by_name.values(),
+            adapters_by_name.values(),
             request.tensor_parallel or 1,
             request.pipeline_parallel or 1,
         )
@@ -173,7 +174,7 @@ def load_candidates(
             check_fits(model, adapter)
         backend = model
 
-    candidates = choose_candidates(request, backend.tokenizer, parts_by_name)
+    candidates = choose_candidates(request, backend.tokenizer, adapters_by_name)
     if request.bos:
         _check_bos([candidate.prompting for candidate in candidates])
     if request.template:
@@ -194,8 +195,8 @@ def warn_of_other_prompts(
     """Warn of each adapter that was trained with other prompts for these talks than it now gets."""
     promptings: dict[Path, Prompting] = {}
     for candidate in candidates:
-        for part in candidate.parts:
-            promptings.setdefault(part.adapter.folder, candidate.prompting)
+        for weighted in candidate.adapters:
+            promptings.setdefault(weighted.adapter.folder, candidate.prompting)
     for folder, prompting in promptings.items():
         difference = other_prompt(tokenizer, folder, prompting, template, talks)
         if difference:
@@ -210,18 +211,18 @@ def _made_elsewhere(source: str, digest: str = "") -> Prompting:
 def choose_candidates(
     request: ScoringRequest,
     tokenizer: Tokenizer,
-    parts_by_name: Mapping[str, Parts],
+    adapters_by_name: Mapping[str, Adapters],
 ) -> list[Candidate]:
     """The candidates with the prompts of their adapters' trainings."""
     promptings = {}
     candidates = []
-    for name, parts in parts_by_name.items():
-        folders = tuple(part.adapter.folder for part in parts)
+    for name, adapters in adapters_by_name.items():
+        folders = tuple(weighted.adapter.folder for weighted in adapters)
         if folders not in promptings:
             promptings[folders] = choose_prompting(
                 tokenizer, folders, request.template, request.think, request.bos, request.day
             )
-        candidates.append(Candidate(name, parts, promptings[folders]))
+        candidates.append(Candidate(name, adapters, promptings[folders]))
     return candidates
 
 
@@ -317,13 +318,13 @@ def _warn_of_adapters(server: Server, served_model: str | None, candidate_name: 
         )
 
 
-def open_adapters(request: ScoringRequest) -> tuple[str, dict[str, Parts]]:
+def open_adapters(request: ScoringRequest) -> tuple[str, dict[str, Adapters]]:
     """The reference of the base, and the weighted adapters of each candidate by its name.
 
     `--model` may be a LoRA folder: it is a candidate, and its config names the base.
     `RequestError` for bad names, and if no candidate is left.
     """
-    candidates: dict[str, Parts] = {} if request.no_base else {BASE: ()}
+    candidates: dict[str, Adapters] = {} if request.no_base else {BASE: ()}
     reference = request.model
     if (Path(reference) / CONFIG).is_file():
         adapter = open_alone(Path(reference), open_adapter, None)

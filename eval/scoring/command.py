@@ -1,4 +1,4 @@
-"""Declare a scoring command: one function, from the options to a task and its datasets.
+"""Declare a scoring command: one function, from the options to an evaluation and its datasets.
 
 The declaration lists the command's own options. An option with `cls=RescorableOption` also goes with
 --rescore. Datasets, images and shots come from here. docs/extending.md adds a command in one file.
@@ -18,6 +18,7 @@ from tuneyard.eval.data.dataset import EvalDataset, read_datasets
 from tuneyard.eval.data.shots import with_shots
 from tuneyard.eval.models.generate import PRESET_TOKENS
 from tuneyard.eval.runs.results import check_new
+from tuneyard.eval.scoring.evaluation import Evaluation
 from tuneyard.eval.scoring.options import (
     SETTINGS,
     Option,
@@ -36,10 +37,9 @@ from tuneyard.eval.scoring.options import (
     take,
     with_options,
 )
-from tuneyard.eval.scoring.task import Task
 
-Declared = tuple[Task, Sequence[EvalDataset]]
-"""Result of a command's function: the task, and the datasets to score. No model is loaded yet."""
+Declared = tuple[Evaluation, Sequence[EvalDataset]]
+"""Result of a command's function: the evaluation, and the datasets to score. No model is loaded yet."""
 CHOSEN_HERE = {
     "model": "the base of the adapters in saves/",
     "datasets": "held-out rows with labels",
@@ -53,10 +53,10 @@ TakesImages = Callable[[Mapping[str, Any]], bool]
 class ScoringCommand(TuneyardCommand):
     """A command that scores models.
 
-    `make_task` is the declared function, which only makes the task.
+    `make_evaluation` is the declared function, which only makes the evaluation.
     """
 
-    make_task: Callable[..., Declared]
+    make_evaluation: Callable[..., Declared]
     module: str
     """The command's module, e.g. `eval.nli`: its name in run.json."""
     reads_datasets: bool
@@ -69,7 +69,7 @@ class ScoringCommand(TuneyardCommand):
     """True if it completes missing options by what is in the current folder."""
 
     def prepare(self, options: Mapping[str, Any]) -> tuple[ScoringRequest, Declared]:
-        """Read datasets, images and shots, and make the task. `options` have Click's names."""
+        """Read datasets, images and shots, and make the evaluation. `options` have Click's names."""
         from tuneyard.eval.scoring.images import with_images
 
         own_options = dict(options)
@@ -98,14 +98,16 @@ class ScoringCommand(TuneyardCommand):
             datasets = read_datasets(
                 request.datasets, request.data, request.cluster, images=images, folder=request.dataset_dir
             )
-            task, chosen = self.make_task(request, datasets, **own_options)
+            evaluation, chosen = self.make_evaluation(request, datasets, **own_options)
         else:
-            task, chosen = self.make_task(request, **own_options)
+            evaluation, chosen = self.make_evaluation(request, **own_options)
         if any(row.images for dataset in chosen for row in dataset.conversations[: request.limit]):
             chosen = with_images(request, chosen, shots)
         if shots or shots_from:
-            chosen = with_shots(chosen, shots, shots_from, task.shot_answers, folder=request.dataset_dir)
-        return request, (task, chosen)
+            chosen = with_shots(
+                chosen, shots, shots_from, evaluation.shot_answers, folder=request.dataset_dir
+            )
+        return request, (evaluation, chosen)
 
     def score(self, **options: Any) -> None:
         """Score every model on every dataset. Everything is read and checked before OUT is written."""
@@ -129,13 +131,13 @@ class ScoringCommand(TuneyardCommand):
             options |= found_here(self.module, options, out)
         options["out"] = out
         with resumed_by(lambda: resume_command(self.module)):
-            request, (task, datasets) = self.prepare(options)
+            request, (evaluation, datasets) = self.prepare(options)
             with workers_of(request) as workers:
-                opened = open_models(request, chooses=task.chooses, workers=workers)
+                opened = open_models(request, chooses=evaluation.chooses, workers=workers)
                 if request.repeat:
-                    next_step(*score_draws(request, task, datasets, opened))
+                    next_step(*score_draws(request, evaluation, datasets, opened))
                 else:
-                    plan = plan_scoring(request, task, datasets, opened)
+                    plan = plan_scoring(request, evaluation, datasets, opened)
                     next_step(*carry_out(plan))
 
     def _out(self, options: Mapping[str, Any]) -> Path:
@@ -192,11 +194,11 @@ def scoring_command(
         declared += [seed_option, repeat_option]
     declared += run_options
 
-    def declare(make_task: Callable[..., Declared]) -> ScoringCommand:
+    def declare(make_evaluation: Callable[..., Declared]) -> ScoringCommand:
         make_command = click.command(name, cls=ScoringCommand, examples=example_commands)
-        command = make_command(with_options(declared, make_task))
+        command = make_command(with_options(declared, make_evaluation))
         command.callback = command.score
-        command.make_task = make_task
+        command.make_evaluation = make_evaluation
         command.module = f"eval.{name}"
         command.reads_datasets = data
         command.takes_images = images

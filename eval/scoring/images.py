@@ -35,8 +35,8 @@ def with_images(request: ScoringRequest, datasets: Sequence[EvalDataset], shots:
     """
     adapter_folders: list[Path] = []
     if not request.rescore:
-        parts = chain.from_iterable(open_adapters(request)[1].values())
-        adapter_folders = list(dict.fromkeys(part.adapter.folder for part in parts))
+        weighted_adapters = chain.from_iterable(open_adapters(request)[1].values())
+        adapter_folders = list(dict.fromkeys(weighted.adapter.folder for weighted in weighted_adapters))
         _check_options(request, shots, adapter_folders)
     trainings = [training_settings(folder) for folder in adapter_folders]
     sizes = []

@@ -22,7 +22,7 @@ from tuneyard.core.execution.options import ray_option, workers_option
 from tuneyard.core.language.message import _, joined
 from tuneyard.core.text.quoting import shell
 from tuneyard.core.weights.dtypes import DTYPES
-from tuneyard.eval.data.dataset import find_sets
+from tuneyard.eval.data.dataset import find_datasets
 from tuneyard.eval.models.connection import TIMEOUT
 from tuneyard.eval.models.generate import PRESETS
 from tuneyard.eval.runs.results import (
@@ -200,7 +200,7 @@ def _kept_options(options: dict[str, Any], command: str) -> dict[str, Any]:
     if not (options["datasets"] or options["data"]):
         kept["datasets"] = tuple(run["sets"])
         try:
-            find_sets(kept["datasets"], (), kept.get("dataset_dir", options["dataset_dir"]))
+            find_datasets(kept["datasets"], (), kept.get("dataset_dir", options["dataset_dir"]))
         except RequestError as error:  # run.json does not contain the path of a file
             raise RequestError(
                 _("--rescore {path}: {error}. If it scored a file, add --data FILE", path=source, error=error)

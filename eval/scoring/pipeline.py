@@ -1,6 +1,6 @@
 """Carry out a scoring plan: answers → predictions → figures → files, for every job.
 
-The command's part is its Task. One loop takes the answers to all jobs, from this process or from workers.
+The command's part is its `Evaluation`. One loop takes the answers to all jobs, from here or from workers.
 docs/eval-nli.md describes the files.
 """
 
@@ -23,7 +23,7 @@ from tuneyard.core.language.messages import say, warn, warn_once
 from tuneyard.eval.data.training import trained_on
 from tuneyard.eval.figures import measure
 from tuneyard.eval.figures.answers import is_answered
-from tuneyard.eval.models.scorers import Fields, score_in_halves
+from tuneyard.eval.models.batch_plan import Fields, score_in_halves
 from tuneyard.eval.models.worker_model import worker_slots
 from tuneyard.eval.runs.contamination import training_warnings
 from tuneyard.eval.runs.results import (
@@ -36,9 +36,9 @@ from tuneyard.eval.runs.results import (
     begin_scoring_run,
     undone_without_predictions,
 )
+from tuneyard.eval.scoring.evaluation import Job, NextStep
 from tuneyard.eval.scoring.options import ScoringRequest
 from tuneyard.eval.scoring.plan import VERSIONS, ScoringPlan
-from tuneyard.eval.scoring.task import Job, NextStep
 from tuneyard.eval.statistics.rates import groups_of
 
 SHOWN_REFUSED = 5  # rows in a message
@@ -85,12 +85,16 @@ def carry_out(plan: ScoringPlan) -> NextStep:
     request = plan.request
     with reserved(request.out):
         begin_scoring_run(
-            request.out, plan.identity, force=request.force, caller=request.by, summaries=plan.task.summaries
+            request.out,
+            plan.identity,
+            force=request.force,
+            caller=request.by,
+            summaries=plan.evaluation.summaries,
         )
         with undone_without_predictions(request.out):
             _score(plan)
     models = [candidate.name for candidate in plan.opened.candidates]
-    return plan.task.finish(request.out, models, list(plan.identity["sets"]))
+    return plan.evaluation.finish(request.out, models, list(plan.identity["sets"]))
 
 
 def _score(plan: ScoringPlan) -> None:
@@ -99,13 +103,13 @@ def _score(plan: ScoringPlan) -> None:
     for model, dataset in plan.finished:
         say(_("{model}  {dataset}  done before", model=model, dataset=dataset))
     logs: dict[Job, PredictionLog] = {}
-    pending = {job: job.scorer.batches for job in plan.jobs}
+    pending = {job: job.batch_plan.batches for job in plan.jobs}
     for job in plan.jobs:
         if job.main is None:  # with the batches of an interrupted run
             numbers: Sequence[int] = ()
-            if job.task.token_losses:
+            if job.evaluation.token_losses:
                 numbers = job.dataset.record_numbers[: len(job.rows)]
-            logs[job] = PredictionLog(job.folder, job.scorer.batches, numbers)
+            logs[job] = PredictionLog(job.folder, job.batch_plan.batches, numbers)
             pending[job] = logs[job].pending
     began, scored = time.monotonic(), 0
     with contextlib.ExitStack() as stack:
@@ -122,10 +126,10 @@ def _score(plan: ScoringPlan) -> None:
             total = max(len(job.rows), left)  # which may be further prompts
             about = f"{job.candidate.name} {job.dataset.name}"
             if not workers:
-                job.backend.apply(job.candidate.parts)
+                job.backend.apply(job.candidate.adapters)
             with tqdm(total=total, initial=total - left, desc=about, leave=False) as bar:
                 for batch in batches:
-                    fields = next(answers) if workers else score_in_halves(job.scorer, batch)
+                    fields = next(answers) if workers else score_in_halves(job.batch_plan, batch)
                     by_row = dict(zip(batch, fields, strict=True))
                     bar.update(len(batch))
                     if job.main is not None:
@@ -210,7 +214,7 @@ def _warn_of_refused_prompts(job: Job, fields_by_row: Mapping[int, Fields]) -> N
 
 def _prediction(job: Job, row: int, fields: Fields) -> Prediction:
     """A row's line of predictions.jsonl, with the row's cluster if rows have clusters."""
-    line = job.task.prediction(job, row, fields)
+    line = job.evaluation.prediction(job, row, fields)
     if job.dataset.clusters:
         return {**line, "cluster": job.dataset.clusters[row]}
     return line
@@ -221,7 +225,7 @@ def _finish(job: Job, log: PredictionLog, plan: ScoringPlan, note: str) -> None:
 
     results.json has the figures first, then the origin of the outputs.
     """
-    reasons = job.scorer.too_long
+    reasons = job.batch_plan.too_long
     too_long = [_prediction(job, row, {"too_long": reason}) for row, reason in reasons.items()]
     predictions = log.finish(too_long)
     _check_answered(job, log.refused, predictions)
@@ -238,7 +242,7 @@ def _finish(job: Job, log: PredictionLog, plan: ScoringPlan, note: str) -> None:
     results = {
         "model": job.candidate.name,
         "set": job.dataset.name,
-        **job.task.results(job, predictions),
+        **job.evaluation.results(job, predictions),
         "metrics": measure(predictions),
         "too_long": sum("too_long" in prediction for prediction in predictions),
         **({"refused": len(log.refused)} if log.refused else {}),
@@ -259,7 +263,7 @@ def _finish(job: Job, log: PredictionLog, plan: ScoringPlan, note: str) -> None:
 def _origin(job: Job, identity: Identity) -> dict[str, Any]:
     """Origin of the outputs, under the names of ORIGIN."""
     settings, candidate = identity["settings"], job.candidate
-    folders = [part.adapter.folder for part in candidate.parts]
+    folders = [weighted.adapter.folder for weighted in candidate.adapters]
     count = len(job.rows)
     fingerprints = job.dataset.origin.fingerprints[:count]
     origin: dict[str, Any] = {}
@@ -272,22 +276,22 @@ def _origin(job: Job, identity: Identity) -> dict[str, Any]:
     training_rows = job.dataset.origin.training_rows(count)
     if training_rows:
         origin["training_rows"] = training_rows
-    names = [part.adapter.name for part in candidate.parts]
+    names = [weighted.adapter.name for weighted in candidate.adapters]
     adapters = {}
-    for name, part in zip(names, candidate.parts, strict=True):
-        key = name if names.count(name) == 1 else str(part.adapter.folder)
-        adapters[key] = part
+    for name, weighted in zip(names, candidate.adapters, strict=True):
+        key = name if names.count(name) == 1 else str(weighted.adapter.folder)
+        adapters[key] = weighted
     origin |= {
         "base": job.request.model,
-        "adapters": {name: str(part.adapter.folder) for name, part in adapters.items()},
-        "weights": {name: part.weight for name, part in adapters.items()},
+        "adapters": {name: str(weighted.adapter.folder) for name, weighted in adapters.items()},
+        "weights": {name: weighted.weight for name, weighted in adapters.items()},
         "prompt": candidate.prompting.source,
         "dtype": settings["dtype"],
         "device": settings["device"],
         "versions": {name: settings[name] for name in VERSIONS if name in settings},
         "hashes": {
             "model": settings["model"],
-            "adapters": {name: part.adapter.digest for name, part in adapters.items()},
+            "adapters": {name: weighted.adapter.digest for name, weighted in adapters.items()},
             "data": identity["sets"][job.dataset.name],
             "chat_template": candidate.prompting.digest,
         },
@@ -299,8 +303,8 @@ def _origin(job: Job, identity: Identity) -> dict[str, Any]:
 
 def show(job: Job, results: Results, note: str) -> None:
     """Print a job's figures in a line that ends with `note`, and its warnings."""
-    name, task = job.candidate.name, job.task
-    figures = task.line(results)
+    name, evaluation = job.candidate.name, job.evaluation
+    figures = evaluation.line(results)
     say(
         _(
             "{model}  {dataset}  {figures}  {note}",
@@ -310,7 +314,7 @@ def show(job: Job, results: Results, note: str) -> None:
             note=note,
         )
     )
-    for warning in task.warnings(results):
+    for warning in evaluation.warnings(results):
         warn(
             _(
                 "{model} on {dataset}: {warning}",

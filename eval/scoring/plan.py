@@ -1,4 +1,4 @@
-"""The plan of a scoring run: checks, and the list of jobs (model, dataset, prompts, scorer).
+"""The plan of a scoring run: checks, and the list of jobs (model, dataset, prompts in batches).
 
 A plan is whole before the run folder is opened. What can be refused is refused without a trace in OUT.
 """
@@ -19,8 +19,8 @@ from tuneyard.eval.data.prompts import WITHOUT_BOS
 from tuneyard.eval.models import Backend
 from tuneyard.eval.runs.results import DAY, MERGED, RESULTS, SHOTS_OF, Identity, read_identity
 from tuneyard.eval.scoring.candidates import Candidate, Opened, warn_of_other_prompts
+from tuneyard.eval.scoring.evaluation import Evaluation, Job
 from tuneyard.eval.scoring.options import SETTINGS, ScoringRequest
-from tuneyard.eval.scoring.task import Job, Task
 
 PACKAGES = ("torch", "transformers", "tokenizers")
 VERSIONS = (*PACKAGES, "vllm")
@@ -36,7 +36,7 @@ class ScoringPlan:
     """A checked scoring run. `identity` is for run.json. A job leaves `jobs` when it is done."""
 
     request: ScoringRequest
-    task: Task
+    evaluation: Evaluation
     opened: Opened
     identity: Identity
     jobs: list[Job]
@@ -45,29 +45,29 @@ class ScoringPlan:
 
 
 def plan_scoring(
-    request: ScoringRequest, task: Task, datasets: Sequence[EvalDataset], opened: Opened
+    request: ScoringRequest, evaluation: Evaluation, datasets: Sequence[EvalDataset], opened: Opened
 ) -> ScoringPlan:
     """Plan the opened models on every dataset. Errors are those of models, prompts and options."""
-    opened = fit(request, task, datasets, opened)
-    task.check_models(opened)
+    opened = fit(request, evaluation, datasets, opened)
+    evaluation.check_models(opened)
     kept_run = opened.backend.run
     if kept_run:
-        identity = _kept_identity(kept_run, request, task, opened.backend, datasets)
+        identity = _kept_identity(kept_run, request, evaluation, opened.backend, datasets)
     else:
         if request.preset and request.temperature is None and not opened.backend.sampling.get("temperature"):
             warn(_("--preset: the model's generation_config does not sample: answers are greedy"))
         _warn_of_prompts(datasets, opened)
-        if not (request.think or task.plain_prompts):
+        if not (request.think or evaluation.plain_prompts):
             _warn_of_histories(request, datasets, opened)
-        identity = _identity(request, task, opened, datasets)
+        identity = _identity(request, evaluation, opened, datasets)
     jobs: list[Job] = []
     finished = []
     for candidate, dataset in product(opened.candidates, datasets):  # planned before anything is scored
         if request.resume and (request.out / candidate.name / dataset.name / RESULTS).is_file():
             finished.append((candidate.name, dataset.name))
             continue
-        jobs += plan_jobs(request, task, dataset, opened.backend, candidate)
-    return ScoringPlan(request, task, opened, identity, jobs, finished)
+        jobs += plan_jobs(request, evaluation, dataset, opened.backend, candidate)
+    return ScoringPlan(request, evaluation, opened, identity, jobs, finished)
 
 
 def _warn_of_histories(request: ScoringRequest, datasets: Sequence[EvalDataset], opened: Opened) -> None:
@@ -85,18 +85,24 @@ def _warn_of_histories(request: ScoringRequest, datasets: Sequence[EvalDataset],
 
 
 def plan_jobs(
-    request: ScoringRequest, task: Task, dataset: EvalDataset, backend: Backend, candidate: Candidate
+    request: ScoringRequest,
+    evaluation: Evaluation,
+    dataset: EvalDataset,
+    backend: Backend,
+    candidate: Candidate,
 ) -> list[Job]:
     """The job of a candidate on a dataset. Before it, the job of further answers that its results need."""
-    job = Job(request, backend, candidate, dataset, task)
-    further = None if backend.run else task.further(job)
+    job = Job(request, backend, candidate, dataset, evaluation)
+    further = None if backend.run else evaluation.further(job)
     if further is None:
         return [job]
-    return [Job(request, backend, candidate, dataset, task, further, main=job), job]
+    return [Job(request, backend, candidate, dataset, evaluation, further, main=job), job]
 
 
-def fit(request: ScoringRequest, task: Task, datasets: Sequence[EvalDataset], opened: Opened) -> Opened:
-    """The models with the task's prompts, shots and images.
+def fit(
+    request: ScoringRequest, evaluation: Evaluation, datasets: Sequence[EvalDataset], opened: Opened
+) -> Opened:
+    """The models with the evaluation's prompts, shots and images.
 
     A suite opens the models once, and each of its steps may draw its answers or not.
     """
@@ -112,8 +118,8 @@ def fit(request: ScoringRequest, task: Task, datasets: Sequence[EvalDataset], op
             opened.workers.check_paths(inputs=images)
         backend = backend.seeing(request.template or "", request.think, with_images[0].pixels)
     opened = replace(opened, backend=backend)
-    if task.plain_prompts:
-        opened = opened.with_plain_prompts(task.plain_prompts)
+    if evaluation.plain_prompts:
+        opened = opened.with_plain_prompts(evaluation.plain_prompts)
     if any(dataset.shots for dataset in datasets):
         opened = opened.with_shots(datasets)
     return opened
@@ -155,13 +161,13 @@ def _warn_of_prompts(datasets: Sequence[EvalDataset], opened: Opened) -> None:
 
 
 def _identity(
-    request: ScoringRequest, task: Task, opened: Opened, datasets: Sequence[EvalDataset]
+    request: ScoringRequest, evaluation: Evaluation, opened: Opened, datasets: Sequence[EvalDataset]
 ) -> Identity:
     """Settings, models, prompts and datasets that a resumed run must share with the first one."""
     settings: dict[str, object] = {
         "command": request.command,
         "model": opened.backend.digest,
-        **task.settings(request, opened.backend),
+        **evaluation.settings(request, opened.backend),
         **{name: getattr(request, name) for name in SETTINGS},
     }
     if request.dataset_dir:
@@ -192,7 +198,11 @@ def _identity(
 
 
 def _kept_identity(
-    source: Path, request: ScoringRequest, task: Task, backend: Backend, datasets: Sequence[EvalDataset]
+    source: Path,
+    request: ScoringRequest,
+    evaluation: Evaluation,
+    backend: Backend,
+    datasets: Sequence[EvalDataset],
 ) -> Identity:
     """The identity of the outputs in `source`, as they are scored again.
 
@@ -233,7 +243,7 @@ def _kept_identity(
         folder = source / model / dataset.name
         if not (folder / RESULTS).is_file():
             raise RequestError(_("{path}: unfinished: finish it with --resume, then --rescore", path=folder))
-    settings = {**run["settings"], **task.settings(request, backend), "cluster": request.cluster}
+    settings = {**run["settings"], **evaluation.settings(request, backend), "cluster": request.cluster}
     if request.dataset_dir:
         settings["dataset_dir"] = str(request.dataset_dir)
     return {**run, "settings": settings, "sets": sets}

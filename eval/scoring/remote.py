@@ -17,12 +17,12 @@ from tuneyard.core.errors import ContentError
 from tuneyard.core.execution import Executor, WorkItem, once_per_worker
 from tuneyard.core.language.message import _
 from tuneyard.eval.data.dataset import EvalDataset
-from tuneyard.eval.models.scorers import Fields, score_in_halves
+from tuneyard.eval.models.batch_plan import Fields, score_in_halves
 from tuneyard.eval.models.worker_model import resources, worker_model
 from tuneyard.eval.scoring.candidates import Opened, choose_candidates
+from tuneyard.eval.scoring.evaluation import Evaluation, Job
 from tuneyard.eval.scoring.options import ScoringRequest
 from tuneyard.eval.scoring.plan import ScoringPlan, fit, plan_jobs
-from tuneyard.eval.scoring.task import Job, Task
 
 AHEAD = 4  # batches for each worker that are sent before the first of them is written
 
@@ -33,7 +33,7 @@ class ScoringSetup:
 
     key: str
     request: ScoringRequest = field(compare=False)
-    task: Task = field(compare=False)
+    evaluation: Evaluation = field(compare=False)
     datasets: Mapping[str, EvalDataset] = field(compare=False)
     base: Path = field(compare=False)
     device: str = field(compare=False)
@@ -60,12 +60,14 @@ def _setup(plan: ScoringPlan, jobs: Iterable[Job]) -> ScoringSetup:
     candidates: dict[str, list[tuple[Path, float]]] = {}
     for candidate in plan.opened.candidates:
         if not candidate.shots:  # every worker adds the base with shots by itself
-            parts = [(part.adapter.folder.resolve(), part.weight) for part in candidate.parts]
-            candidates[candidate.name] = parts
+            weighted_adapters = [
+                (weighted.adapter.folder.resolve(), weighted.weight) for weighted in candidate.adapters
+            ]
+            candidates[candidate.name] = weighted_adapters
     return ScoringSetup(
         key=uuid.uuid4().hex,
         request=plan.request,
-        task=plan.task,
+        evaluation=plan.evaluation,
         datasets={job.dataset.name: job.dataset for job in jobs},
         base=backend.folder.resolve(),
         device=backend.device,
@@ -91,15 +93,15 @@ def score_batch(
     """Score a batch in this worker, which keeps the planned jobs of one candidate on one dataset."""
     jobs = once_per_worker(_jobs, setup, candidate, dataset)
     job = jobs[0 if is_further else -1]
-    job.backend.apply(job.candidate.parts)
-    return score_in_halves(job.scorer, batch)
+    job.backend.apply(job.candidate.adapters)
+    return score_in_halves(job.batch_plan, batch)
 
 
 def _jobs(setup: ScoringSetup, candidate: str, dataset: str) -> list[Job]:
     """Plan the jobs of a candidate on a dataset by their names, as the driver did."""
     opened = once_per_worker(_open, setup)
     (of_name,) = [each for each in opened.candidates if each.name == candidate]
-    return plan_jobs(setup.request, setup.task, setup.datasets[dataset], opened.backend, of_name)
+    return plan_jobs(setup.request, setup.evaluation, setup.datasets[dataset], opened.backend, of_name)
 
 
 def _open(setup: ScoringSetup) -> Opened:
@@ -118,9 +120,11 @@ def _open(setup: ScoringSetup) -> Opened:
             )
         )
     model.budget = setup.budget
-    parts_by_name = {}
+    adapters_by_name = {}
     for name, references in setup.candidates.items():
-        parts = [WeightedAdapter(open_adapter(str(folder)), weight) for folder, weight in references]
-        parts_by_name[name] = tuple(parts)
-    opened = Opened(model, choose_candidates(request, model.tokenizer, parts_by_name))
-    return fit(request, setup.task, [*setup.datasets.values()], opened)
+        weighted_adapters = [
+            WeightedAdapter(open_adapter(str(folder)), weight) for folder, weight in references
+        ]
+        adapters_by_name[name] = tuple(weighted_adapters)
+    opened = Opened(model, choose_candidates(request, model.tokenizer, adapters_by_name))
+    return fit(request, setup.evaluation, [*setup.datasets.values()], opened)

@@ -36,10 +36,10 @@ from tuneyard.eval.runs.results import (
 )
 from tuneyard.eval.runs.scored_run import ScoredRun, measurable
 from tuneyard.eval.scoring.candidates import Opened
+from tuneyard.eval.scoring.evaluation import Evaluation, NextStep
 from tuneyard.eval.scoring.options import ScoringRequest
 from tuneyard.eval.scoring.pipeline import carry_out
 from tuneyard.eval.scoring.plan import plan_scoring
-from tuneyard.eval.scoring.task import NextStep, Task
 from tuneyard.eval.statistics.rates import Mean, average, metric_mean
 
 FIRST_SEED = 1
@@ -87,7 +87,7 @@ def check_draws(out: Path, count: int | None, command: str, *, resume: bool, for
 
 
 def score_draws(
-    request: ScoringRequest, task: Task, datasets: Sequence[EvalDataset], opened: Opened
+    request: ScoringRequest, evaluation: Evaluation, datasets: Sequence[EvalDataset], opened: Opened
 ) -> NextStep:
     """Score each draw, and print and write their mean and spread. The next step is that of the first draw.
 
@@ -98,7 +98,7 @@ def score_draws(
     seeds = [first_seed + draw for draw in range(len(folders))]
     next_steps: list[NextStep] = []
     for folder, seed in zip(folders, seeds, strict=True):
-        plan = plan_scoring(replace(request, out=folder, seed=seed), task, datasets, opened)
+        plan = plan_scoring(replace(request, out=folder, seed=seed), evaluation, datasets, opened)
         if not plan.opened.backend.sampling.get("temperature"):
             raise RequestError(
                 _(

@@ -114,7 +114,7 @@ def cli(
     labels = label_sets(sets, options)
     summaries = (SWEEP, TABLE, RECIPE, *(plot_name(dataset.name) for dataset in sets))
     divided = {"seed": seed, "rows": HALVES}
-    task = Nli(labels, "choice", summaries=summaries, further_settings=divided, **options)
+    evaluation = Nli(labels, "choice", summaries=summaries, further_settings=divided, **options)
     halves: tuple[list[EvalDataset], list[EvalDataset]] = ([], [])
     rows_to_choose_on = {}
     for dataset in sets:
@@ -130,7 +130,7 @@ def cli(
         return
     sweep = Sweep(request.out, steps.axes, rows_to_choose_on, metric)
     with workers_of(request) as workers:
-        sweep = _score(request, task, halves, sweep, steps.extend, workers)
+        sweep = _score(request, evaluation, halves, sweep, steps.extend, workers)
     _report(request, sweep)
 
 
@@ -187,7 +187,7 @@ def _around_the_best(axes: "Axes", ranks: Mapping[str, float]) -> "Axes":
 
 def _score(
     request: ScoringRequest,
-    task: Nli,
+    evaluation: Nli,
     halves: tuple[Sequence[EvalDataset], Sequence[EvalDataset]],
     sweep: "Sweep",
     extend: Extend,
@@ -206,7 +206,7 @@ def _score(
     choosing, held_out = halves
     axes = sweep.axes
     opened = load_candidates(request, axes.reference, axes.models, workers)
-    carry_out(plan_scoring(request, task, choosing, opened))
+    carry_out(plan_scoring(request, evaluation, choosing, opened))
     request = replace(request, force=False)
     while True:
         extended = extend(axes, point_ranks(read_points(sweep), sweep.metric))
@@ -214,7 +214,7 @@ def _score(
         if not added:
             break
         candidates = choose_candidates(request, opened.backend.tokenizer, added)
-        carry_out(plan_scoring(request, task, choosing, replace(opened, candidates=candidates)))
+        carry_out(plan_scoring(request, evaluation, choosing, replace(opened, candidates=candidates)))
         axes = extended
         sweep = replace(sweep, axes=axes)
     best = best_point(read_points(sweep), sweep.metric)
@@ -222,7 +222,7 @@ def _score(
     say(_("the half that does not choose:"))
     request = replace(request, out=request.out / HELD_OUT)
     candidates = choose_candidates(request, opened.backend.tokenizer, reported)
-    carry_out(plan_scoring(request, task, held_out, replace(opened, candidates=candidates)))
+    carry_out(plan_scoring(request, evaluation, held_out, replace(opened, candidates=candidates)))
     return replace(sweep, reported=list(reported))
 
 
@@ -232,15 +232,17 @@ def _report(request: ScoringRequest, sweep: "Sweep") -> None:
     for warning in compared.warnings:
         warn(warning)
     ship = compared.figures[CHOICES][-1].model
-    parts = sweep.axes.models[ship]
+    weighted_adapters = sweep.axes.models[ship]
     recipe = request.out / RECIPE
-    if parts:
-        weights_text = json.dumps([f"{part.adapter.folder}={part.weight:g}" for part in parts])
+    if weighted_adapters:
+        weights_text = json.dumps(
+            [f"{weighted.adapter.folder}={weighted.weight:g}" for weighted in weighted_adapters]
+        )
         write_text(recipe, f"adapters: {weights_text}\n")
     else:
         recipe.unlink(missing_ok=True)
     click.echo(write(sweep, compared), nl=False)
-    if not parts:
+    if not weighted_adapters:
         say(
             _(
                 "No weights have a better figure than {base} on the choosing half: there is no adapter to "

@@ -15,7 +15,7 @@ from tuneyard.core.language.message import _
 from tuneyard.core.weights.adapter_files import CONFIG
 from tuneyard.eval.runs.results import BASE
 from tuneyard.eval.runs.sweeps import STEP
-from tuneyard.eval.scoring.candidates import Parts, open_adapters
+from tuneyard.eval.scoring.candidates import Adapters, open_adapters
 from tuneyard.eval.scoring.options import ScoringRequest
 
 COARSE = (0.0, 0.5, 1.0)
@@ -35,17 +35,17 @@ class Axes:
     reference: str
     names: Sequence[str]
     points: Mapping[str, Point]
-    models: Mapping[str, Parts]
-    adapters: Mapping[str, Parts] = field(default_factory=dict)
+    models: Mapping[str, Adapters]
+    adapters: Mapping[str, Adapters] = field(default_factory=dict)
 
     def with_points(self, points: Iterable[Point]) -> "Axes":
         """Add points, each with its model. All weights 0 are the base."""
         points_by_model = {}
         models = {}
         for point in sorted({*self.points.values(), *points}):
-            model, parts = self._model_at(point)
+            model, weighted_adapters = self._model_at(point)
             points_by_model[model] = point
-            models[model] = self.models.get(model, parts)
+            models[model] = self.models.get(model, weighted_adapters)
         return replace(self, points=points_by_model, models=models)
 
     def refined(self, best: str) -> "Axes":
@@ -59,16 +59,16 @@ class Axes:
         missing = [point for point in _around(self.points[best]) if point not in scored and any(point)]
         return self.with_points(missing[:room])
 
-    def alone(self) -> dict[str, Parts]:
+    def alone(self) -> dict[str, Adapters]:
         """The base (without it, the first point), and each adapter alone."""
         first = next(iter(self.models))
         return {first: self.models[first], **self.adapters}
 
-    def without(self, others: "Axes") -> Mapping[str, Parts]:
+    def without(self, others: "Axes") -> Mapping[str, Adapters]:
         """The models that the other axes lack."""
-        return {model: parts for model, parts in self.models.items() if model not in others.models}
+        return {name: model for name, model in self.models.items() if name not in others.models}
 
-    def _model_at(self, point: Point) -> tuple[str, Parts]:
+    def _model_at(self, point: Point) -> tuple[str, Adapters]:
         """Name and weighted adapters of the model at a point. An adapter of weight 0 is left out.
 
         An adapter alone at weight 1 has its own name.
@@ -80,10 +80,10 @@ class Axes:
             return name, self.adapters[name]
         weighted: list[WeightedAdapter] = []
         coordinates = []
-        for weight, (name, parts) in zip(point, self.adapters.items(), strict=True):
+        for weight, (name, weighted_adapters) in zip(point, self.adapters.items(), strict=True):
             coordinates.append(f"{name}={weight:g}")
             if weight:
-                weighted += [WeightedAdapter(part.adapter, weight * part.weight) for part in parts]
+                weighted += [WeightedAdapter(one.adapter, weight * one.weight) for one in weighted_adapters]
         return ",".join(coordinates), tuple(weighted)
 
 
@@ -118,7 +118,9 @@ def weight_axes(request: ScoringRequest, weights: Iterable[float] = COARSE) -> A
 def adapter_axes(request: ScoringRequest) -> Axes:
     """One axis for each adapter, with the base as the only point, or none if it is not scored."""
     reference, candidates = open_adapters(replace(request, no_base=False))
-    adapters = {name: parts for name, parts in candidates.items() if parts}
+    adapters = {
+        name: weighted_adapters for name, weighted_adapters in candidates.items() if weighted_adapters
+    }
     axes = Axes(reference, list(adapters), {}, {}, adapters)
     if request.no_base:
         return axes

@@ -2,7 +2,7 @@
 
 Generates every turn of conversations with tools, and compares the tool calls with the data's: function,
 arguments, number of calls, valid JSON, and no call when none is expected. Writes
-OUT/<model>/<set>/{results.json,predictions.jsonl}. docs/eval-tools.md explains them.
+OUT/<model>/<dataset>/{results.json,predictions.jsonl}. docs/eval-tools.md explains them.
 """
 
 from collections.abc import Sequence
@@ -18,11 +18,11 @@ from tuneyard.core.records.calls import WrongValueError, calls_of
 from tuneyard.eval.data.dataset import INDEPENDENT, EvalDataset
 from tuneyard.eval.figures.answers import is_answered
 from tuneyard.eval.figures.labels import UNKNOWN, accuracy_line
-from tuneyard.eval.models.scorers import Fields
+from tuneyard.eval.models.batch_plan import Fields
 from tuneyard.eval.runs.results import PREDICTIONS, Prediction, Results
 from tuneyard.eval.scoring.command import Declared, scoring_command
+from tuneyard.eval.scoring.evaluation import Evaluation, Job, labelled_shares, line_of
 from tuneyard.eval.scoring.options import ScoringRequest
-from tuneyard.eval.scoring.task import Job, Task, labelled_shares, line_of
 from tuneyard.eval.tools.calls import judge, tool_summary
 
 if TYPE_CHECKING:
@@ -110,7 +110,7 @@ def _judged(example: PromptAndAnswer, answer: str, chosen_format: str | None = N
 
 
 @dataclass(frozen=True, slots=True)
-class Tools(Task):
+class Tools(Evaluation):
     """Tool calls: prompts to compare with training's, and the form that --template gives to calls."""
 
     special_tokens = True
@@ -140,7 +140,7 @@ class Tools(Task):
 
     def warnings(self, results: Results) -> list[str]:
         """Also warn if no call is correct, since turns without a call may be."""
-        warnings = Task.warnings(self, results)
+        warnings = Evaluation.warnings(self, results)
         arguments = results["arguments"]
         if arguments and arguments["value"] == 0 and results["accuracy"] > 0:
             warnings.append(

@@ -43,8 +43,8 @@ class Rows:
     - `lengths`: for each drawn row the tokens of each of its sequences; only within LLaMA-Factory's process.
     - `answers`: findings on answers by code.
     - `template`: findings on turns that are served after other texts than in training.
-    - `marks`: wanted and unwanted answers of a KTO set. `thoughts`: answers with and without a thought, for a
-      template that writes thoughts.
+    - `marks`: counts of desirable and undesirable answers (KTO).
+    - `thoughts`: answers with and without a thought, for a template that writes thoughts.
     """
 
     rows: int = 0

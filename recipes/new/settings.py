@@ -40,7 +40,7 @@ EVALUATIONS = 10
 EVALUATION_SHARE = 0.25
 """The most forward passes that evaluations take, as a share of the training's."""
 BALANCED = 4 / 3
-"""KTO takes wanted and unwanted answers as balanced up to this ratio."""
+"""KTO takes desirable and undesirable answers as balanced up to this ratio."""
 CPU_ROWS = 4
 OBJECTIVE_REASONS = {
     "pt": _("texts without answers: every token is learned"),
@@ -49,7 +49,7 @@ OBJECTIVE_REASONS = {
     "dpo": _("pairs: the better answer is made more likely than the other, measured by the base model"),
     "orpo": _("pairs: ORPO is stage dpo with pref_loss orpo, without a reference model"),
     "simpo": _("pairs: SimPO is stage dpo with pref_loss simpo, without a reference model"),
-    "kto": _("answers marked as wanted or not"),
+    "kto": _("answers marked as desirable or not"),
 }
 """Why the rows of a dataset are trained with an objective, as a recipe says it."""
 VAL_SIZE = 0.1
@@ -199,21 +199,22 @@ def _preference_values(data: TrainingData) -> list[Value]:
     if data.objective != "kto":
         return []
     values = [Value("pref_beta", 0.1, _("LLaMA-Factory's {file}", file="qwen3_lora_kto.yaml"))]
-    wanted, unwanted = _marks(data)
+    desirable, undesirable = _marks(data)
     reason = _(
-        "{wanted:,} wanted and {unwanted:,} unwanted answers: the rarer ones weigh more, as KTO asks",
-        wanted=wanted,
-        unwanted=unwanted,
+        "{desirable:,} desirable and {undesirable:,} undesirable answers: the rarer ones weigh more, "
+        "as KTO asks",
+        desirable=desirable,
+        undesirable=undesirable,
     )
-    if wanted and unwanted > BALANCED * wanted:
-        values.append(Value("kto_chosen_weight", round(unwanted / wanted, 2), reason))
-    elif unwanted and wanted > BALANCED * unwanted:
-        values.append(Value("kto_rejected_weight", round(wanted / unwanted, 2), reason))
+    if desirable and undesirable > BALANCED * desirable:
+        values.append(Value("kto_chosen_weight", round(undesirable / desirable, 2), reason))
+    elif undesirable and desirable > BALANCED * undesirable:
+        values.append(Value("kto_rejected_weight", round(desirable / undesirable, 2), reason))
     return values
 
 
 def _marks(data: TrainingData) -> tuple[int, int]:
-    """Numbers of wanted and of unwanted answers; zeros for a folder."""
+    """Numbers of desirable and of undesirable answers; zeros for a folder."""
     if not data.path.is_file():
         return 0, 0
     column = strings(data.entry.get("columns"))[KTO_TAG]

@@ -116,10 +116,12 @@ def mark_problems(recipe: Recipe, answer: Facts) -> Iterator[Problem]:
         return
     desirable, undesirable = (sum(pair[kind] for pair in marks) for kind in (0, 1))
     if bool(desirable) != bool(undesirable):
-        template = marked("all {number} answers are marked as wanted: KTO has nothing to compare them with")
+        template = marked(
+            "all {number} answers are marked as desirable: KTO has nothing to compare them with"
+        )
         if undesirable:
             template = marked(
-                "all {number} answers are marked as unwanted: KTO has nothing to compare them with"
+                "all {number} answers are marked as undesirable: KTO has nothing to compare them with"
             )
         message = _(template, number=desirable + undesirable)
         yield recipe.problem(

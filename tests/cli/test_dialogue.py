@@ -9,7 +9,7 @@ from tests.json_files import write_lines
 from tests.tiny import write_adapter
 from tuneyard.core.errors import ContentError
 from tuneyard.eval.dialogue import cli, conversing
-from tuneyard.eval.models.scorers import TooLong
+from tuneyard.eval.models.batch_plan import TooLong
 
 
 def talk(*texts: str) -> dict[str, object]:

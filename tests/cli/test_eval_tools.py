@@ -83,8 +83,8 @@ def test_correct_calls_are_correct_in_every_form_of_llamafactory(form, talks, tm
 def test_a_template_names_the_form_of_its_calls(template, form, talks, tmp_path):
     words = ["--model", "m", "--data", str(talks), "--out", str(tmp_path / "out"), "--template", template]
     with cli.make_context("tools", words) as context:
-        _, (task, _) = cli.prepare(context.params)
-    assert task.tool_format == form and task.special_tokens
+        _, (evaluation, _) = cli.prepare(context.params)
+    assert evaluation.tool_format == form and evaluation.special_tokens
 
 
 def test_kept_answers_are_read_in_the_form_of_the_template(talks, tmp_path, tiny_model):
@@ -155,13 +155,13 @@ def test_a_prompt_with_tools_that_was_not_trained_is_said_once(
     monkeypatch.setattr("tuneyard.eval.scoring.candidates.other_prompt", other_prompt)
     part = SimpleNamespace(adapter=SimpleNamespace(folder=tmp_path))
     candidates = [
-        SimpleNamespace(parts=(part, part), prompting=None),
-        SimpleNamespace(parts=(), prompting=None),
+        SimpleNamespace(adapters=(part, part), prompting=None),
+        SimpleNamespace(adapters=(), prompting=None),
     ]
     opened = SimpleNamespace(backend=SimpleNamespace(tokenizer="own"), candidates=candidates)
     given = ["--model", "m", "--data", str(talks), "--out", str(tmp_path / "out"), "--template", "qwen"]
     with cli.make_context("tools", given) as context:
-        _, (task, _) = cli.prepare(context.params)
-        task.check_models(opened)
+        _, (evaluation, _) = cli.prepare(context.params)
+        evaluation.check_models(opened)
     assert asked[0][0] == "qwen" and "tools" in asked[0][1][0][0]
     assert capsys.readouterr().err.count("warning: adapter was trained otherwise") == said

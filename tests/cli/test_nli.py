@@ -237,7 +237,7 @@ def test_generating_compares_no_labels_unasked(nli, words, monkeypatch, capsys) 
     def never(*_arguments: object) -> None:
         raise AssertionError("labels are compared")
 
-    monkeypatch.setattr("tuneyard.eval.scoring.task.Job.choosing", never)
+    monkeypatch.setattr("tuneyard.eval.scoring.evaluation.Job.choosing", never)
     out = nli("--mode", "generate", "--max-new-tokens", "4", *words)
     assert results(out)["n"] == 5
     assert "check_choice" not in results(out) and "agree" not in capsys.readouterr().out

@@ -24,10 +24,10 @@ from tuneyard.adapters.__main__ import cli as adapters
 from tuneyard.core.llamafactory.prompt import prompt_and_answer
 from tuneyard.eval.data.prompts import choose_prompting
 from tuneyard.eval.figures.labels import spellings
+from tuneyard.eval.models.batch_plan import BatchPlan, Fields
 from tuneyard.eval.models.connection import Connection
 from tuneyard.eval.models.load import load_model, open_tokenizer
 from tuneyard.eval.models.open_server import open_server
-from tuneyard.eval.models.scorers import Fields, Scorer
 from tuneyard.eval.models.served import read_models
 
 BUDGET = 2048
@@ -57,13 +57,13 @@ def cpu_seconds() -> float:
     return total
 
 
-def score(make_scorer: Callable[[], Scorer]) -> Turn:
+def score(make_scorer: Callable[[], BatchPlan]) -> Turn:
     """Score all rows once."""
-    scorer = make_scorer()
+    batch_plan = make_scorer()
     fields: dict[int, Fields] = {}
     began, cpu_began = time.perf_counter(), cpu_seconds()
-    for batch in scorer.batches:
-        fields.update(zip(batch, scorer.score(batch), strict=True))
+    for batch in batch_plan.batches:
+        fields.update(zip(batch, batch_plan.score(batch), strict=True))
     return Turn(fields, time.perf_counter() - began, cpu_seconds() - cpu_began)
 
 

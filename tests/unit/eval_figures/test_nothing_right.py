@@ -12,8 +12,8 @@ COUNTS = {"too_long": 0, "n": 4}
 OF_TEXTS = {**COUNTS, "truncation_rate": 0.0, "generated": 4}
 
 
-def words_of(task: object, **results: object) -> list[str]:
-    return type(task).warnings(task, results)
+def words_of(evaluation: object, **results: object) -> list[str]:
+    return type(evaluation).warnings(evaluation, results)
 
 
 @pytest.mark.parametrize(
@@ -33,8 +33,8 @@ def test_generated_texts(figures, begin) -> None:
 
 @pytest.mark.parametrize(("empty", "count"), [(4, 1), (3, 0)])
 def test_answers_side_by_side(empty, count) -> None:
-    task = Ab(ScoringRequest("m", None), 1, ["s"])
-    assert len(words_of(task, **COUNTS, empty=empty)) == count
+    evaluation = Ab(ScoringRequest("m", None), 1, ["s"])
+    assert len(words_of(evaluation, **COUNTS, empty=empty)) == count
 
 
 @pytest.mark.parametrize(("area", "count"), [({"value": 0.0}, 1), ({"value": 0.1}, 0), (None, 0)])

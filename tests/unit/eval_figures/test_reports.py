@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from tests.json_files import read_json
 from tests.real_data import real_path
-from tuneyard.eval.metrics.reports import Report, canonical, judge, parse_report, report_summary
+from tuneyard.eval.defect.reports import Report, canonical, judge, parse_report, report_summary
 from tuneyard.eval.statistics.rates import wilson
 
 PARSED = {

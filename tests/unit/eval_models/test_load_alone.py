@@ -6,7 +6,7 @@ import pytest
 
 from tests.cli import scoring
 from tests.json_files import read_lines, write_json
-from tests.unit.eval_models.test_scorers_choice import one_by_one
+from tests.unit.eval_models.test_batches_choice import one_by_one
 from tuneyard.eval.models.load import load_model
 from tuneyard.eval.nli import cli
 

@@ -8,7 +8,7 @@ import pytest
 from tests.messages import raises
 from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.core.llamafactory.prompt import chat_renderer, prompt_ids
-from tuneyard.eval.models.scorers import generating, prompts_too_long, score_in_halves, tokenise
+from tuneyard.eval.models.batch_plan import generating, prompts_too_long, score_in_halves, tokenise
 
 PROMPTS = {0: [5, 6, 7], 1: [5, 6, 7, 8], 2: [9, 9]}
 

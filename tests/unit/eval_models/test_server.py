@@ -16,10 +16,10 @@ from tuneyard.core.language.messages import one_command
 from tuneyard.eval import models as backends
 from tuneyard.eval.models import connection as connecting
 from tuneyard.eval.models import llama_cpp
+from tuneyard.eval.models.batch_plan import BatchPlan
 from tuneyard.eval.models.connection import Connection
 from tuneyard.eval.models.open_server import open_server
 from tuneyard.eval.models.openai import OpenAi
-from tuneyard.eval.models.scorers import Scorer
 from tuneyard.eval.models.served import read_models
 from tuneyard.eval.models.server import UNDERFLOW, Server
 
@@ -64,7 +64,7 @@ def opened(connection: Connection, name: str = "here", is_exact_name: bool = Fal
     return server.with_labels(words_to_ids, [0])  # type: ignore[arg-type]
 
 
-def scoring(serve: Serve, kind: str) -> tuple[StandIn, Scorer]:
+def scoring(serve: Serve, kind: str) -> tuple[StandIn, BatchPlan]:
     """A stand-in of a kind, and what scores LABELS after PROMPTS by it."""
     stand_in, connection = serve(kind)
     return stand_in, opened(connection).choosing(PROMPTS, LABELS)
@@ -72,11 +72,11 @@ def scoring(serve: Serve, kind: str) -> tuple[StandIn, Scorer]:
 
 @pytest.mark.parametrize("kind", ["llama.cpp", "vllm", "echo"])
 def test_a_label_is_the_sum_of_its_spellings_of_one_token_or_several(serve, kind):
-    stand_in, scorer = scoring(serve, kind)
-    assert [len(batch) for batch in scorer.batches] == [32, 8]
+    stand_in, batch_plan = scoring(serve, kind)
+    assert [len(batch) for batch in batch_plan.batches] == [32, 8]
     stand_in.plan = [(200, 0.3)] * 8  # the first ones are held until the others are there
-    for batch in scorer.batches:
-        for row, fields in zip(batch, scorer.score(batch), strict=True):
+    for batch in batch_plan.batches:
+        for row, fields in zip(batch, batch_plan.score(batch), strict=True):
             for label, spellings in LABELS.items():
                 assert fields["choices"][label] == pytest.approx(
                     expected_score(PROMPTS[row], spellings), abs=2e-4
@@ -89,25 +89,25 @@ def test_a_label_is_the_sum_of_its_spellings_of_one_token_or_several(serve, kind
 
 def test_a_row_is_one_request_or_in_llama_cpp_one_for_each_beginning(serve):
     for kind, count in (("vllm", 1), ("echo", 1), ("llama.cpp", 4)):  # (), 9, 11 and 11 12
-        stand_in, scorer = scoring(serve, kind)
+        stand_in, batch_plan = scoring(serve, kind)
         stand_in.requests.clear()
-        scorer.score(range(8))
+        batch_plan.score(range(8))
         assert len(stand_in.requests) == 8 * count
 
 
 def test_tokens_that_llama_cpp_does_not_list_are_forced(serve, monkeypatch):
-    stand_in, scorer = scoring(serve, "llama.cpp")
-    listed = scorer.score(range(2))
+    stand_in, batch_plan = scoring(serve, "llama.cpp")
+    listed = batch_plan.score(range(2))
     monkeypatch.setattr(llama_cpp, "LISTED", 2)
     stand_in.requests.clear()
-    assert scorer.score(range(2)) == listed
+    assert batch_plan.score(range(2)) == listed
     assert any(body["n_probs"] == 1 for body in stand_in.requests)
 
 
 def test_llama_cpp_reads_each_row_anew_so_that_other_rows_do_not_change_its_rounding(serve):
-    stand_in, scorer = scoring(serve, "llama.cpp")
+    stand_in, batch_plan = scoring(serve, "llama.cpp")
     stand_in.requests.clear()
-    scorer.score([3])
+    batch_plan.score([3])
     first, *others = stand_in.requests
     assert first["prompt"] == PROMPTS[3] and not first["cache_prompt"]
     assert others and all(body["cache_prompt"] for body in others)  # they go on after the row's own prompt
@@ -133,7 +133,7 @@ def test_a_token_that_ends_within_a_character_has_no_probabilities_in_llama_cpp(
 @pytest.mark.parametrize("lowest", [-3.4028234663852886e38, -9999.0])
 def test_a_probability_of_zero_is_bounded(serve, lowest):
     stand_in, connection = serve("llama.cpp")
-    scorer = opened(connection).choosing(PROMPTS, {"yes": [" yes"], "no": ["no"]})
+    batch_plan = opened(connection).choosing(PROMPTS, {"yes": [" yes"], "no": ["no"]})
 
     def never_yes(answer: Answer) -> Answer:
         (step,) = answer["completion_probabilities"]
@@ -143,7 +143,7 @@ def test_a_probability_of_zero_is_bounded(serve, lowest):
         return answer
 
     stand_in.spoil = never_yes
-    (fields,) = scorer.score([0])
+    (fields,) = batch_plan.score([0])
     assert fields["choices"]["yes"] == pytest.approx(UNDERFLOW, abs=1e-5)
 
 
@@ -171,20 +171,20 @@ def test_a_reason_for_an_end_that_is_no_text_is_named(serve, monkeypatch):
 
 def test_timeouts_are_tried_again(serve):
     stand_in, connection = serve("vllm")
-    scorer = opened(Connection(connection.url, 1.0)).choosing(PROMPTS, LABELS)
-    whole = scorer.score(range(8))
+    batch_plan = opened(Connection(connection.url, 1.0)).choosing(PROMPTS, LABELS)
+    whole = batch_plan.score(range(8))
     stand_in.plan = [(200, 1.5)]
-    assert scorer.score(range(8)) == whole
+    assert batch_plan.score(range(8)) == whole
 
 
 def test_a_server_that_hangs_is_given_up(serve, monkeypatch):
     stand_in, connection = serve("vllm")
     monkeypatch.setattr(connecting, "WAITS", (0.0,) * 50)
-    scorer = opened(Connection(connection.url, 0.2)).choosing(PROMPTS, LABELS)
+    batch_plan = opened(Connection(connection.url, 0.2)).choosing(PROMPTS, LABELS)
     stand_in.plan = [(200, 1.0)] * 100
     # On a busy machine two tries may take three times the limit. The golden wording has one number of tries.
     with pytest.raises(RequestError, match=r"no answer in [23] tries .* 0.2 s.*--resume"):
-        scorer.score([0])
+        batch_plan.score([0])
 
 
 def cut(answer: Answer) -> Answer:
@@ -201,10 +201,10 @@ def test_an_echo_of_a_longer_prompt_gives_no_figure(serve):
             choice["logprobs"]["token_logprobs"][:0] = [-1.0, -1.0]
         return answer
 
-    stand_in, scorer = scoring(serve, "echo")
+    stand_in, batch_plan = scoring(serve, "echo")
     stand_in.spoil = shift
     with raises(RequestError, "log-probabilities of"):
-        scorer.score([0])
+        batch_plan.score([0])
 
 
 def with_logs(value: object) -> Callable[[Answer], Answer]:
@@ -223,11 +223,11 @@ def with_logs(value: object) -> Callable[[Answer], Answer]:
     [cut, with_logs("x"), with_logs(3.0), with_logs(True), lambda _: [1], lambda _: {"choices": {}}],
 )
 def test_nonsense_is_tried_again_and_then_named(serve, spoil):
-    stand_in, scorer = scoring(serve, "vllm")
+    stand_in, batch_plan = scoring(serve, "vllm")
     stand_in.requests.clear()
     stand_in.spoil = spoil
     with raises(RequestError, "3 tries", "--resume"):
-        scorer.score([0])
+        batch_plan.score([0])
     assert len(stand_in.requests) == 3
 
 
@@ -290,28 +290,28 @@ def test_a_number_of_an_adapter_that_is_none_is_named(serve, monkeypatch, key):
 
 
 def test_a_model_that_changes_during_the_run_is_noticed(serve):
-    stand_in, scorer = scoring(serve, "vllm")
+    stand_in, batch_plan = scoring(serve, "vllm")
     stand_in.size = 18
     with raises(RequestError, "changed", "meta", "--resume"):
-        scorer.score([0])
+        batch_plan.score([0])
     stand_in.size = 17
     stand_in.spoil = lambda answer: {**answer, "model": "new"}
     with raises(RequestError, "new", "served", "changed", "--resume"):
-        scorer.score([0])
+        batch_plan.score([0])
 
 
 def test_a_server_that_cuts_prompts_is_refused(serve):
-    stand_in, scorer = scoring(serve, "llama.cpp")
+    stand_in, batch_plan = scoring(serve, "llama.cpp")
     stand_in.spoil = lambda answer: {**answer, "tokens_evaluated": 2}
     with raises(RequestError, "2 tokens", "3", "context"):
-        scorer.score([0])
+        batch_plan.score([0])
 
 
 def test_prompts_that_exceed_the_servers_context_are_not_sent(serve):
     _, connection = serve("llama.cpp")
-    scorer = opened(connection).choosing({0: [20] * 61, 1: [20] * 62}, LABELS)
-    assert scorer.batches == [[0]]
-    assert "64" in scorer.too_long[1]
+    batch_plan = opened(connection).choosing({0: [20] * 61, 1: [20] * 62}, LABELS)
+    assert batch_plan.batches == [[0]]
+    assert "64" in batch_plan.too_long[1]
 
 
 def test_an_address_where_nobody_listens_is_said_at_once_and_only_once(monkeypatch, capsys):

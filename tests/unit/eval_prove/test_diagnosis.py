@@ -110,11 +110,11 @@ def good(adapter: Adapter) -> Evidence:
         context=4096, slots=2, sampling={"temperature": 0.8, "repeat_penalty": 1.0},
         bos="<s>", eos="<|done|>", file_type="F16", bits=16.0,
     )  # fmt: skip
-    parts = [WeightedAdapter(adapter, 1.0)]
+    adapters = [WeightedAdapter(adapter, 1.0)]
     ids = {row: prompt(row) for row in ROWS}
-    expected = Answers(None, labels_of(parts), answers("yes", "no"))
+    expected = Answers(None, labels_of(adapters), answers("yes", "no"))
     return Evidence(
-        facts=facts, parts=parts, tokenizer=TOKENIZER,
+        facts=facts, adapters=adapters, tokenizer=TOKENIZER,
         expected_ids=ids, served_ids=ids, expected=expected, served=expected,
         chat=expected.texts, ends=[2], tolerance=Tolerance(0, 0.1), answers_of=answers_of,
         max_new_tokens=8, refusals=[], ask_chat=lambda _: answers("yes", "no"),
@@ -199,12 +199,14 @@ def test_vllm_without_a_template_refuses_messages(good: Evidence) -> None:
 
 def test_the_base_answers_instead_of_the_adapter(good: Evidence) -> None:
     only(served(good, labels_of([])), "adapter not loaded", "walks", "--lora walks.gguf")
-    assert names(served(good, labels_of([replace(good.parts[0], weight=0.5)]))) == [MODEL]
+    assert names(served(good, labels_of([replace(good.adapters[0], weight=0.5)]))) == [MODEL]
 
 
 def test_commands_quote_paths(good: Evidence) -> None:
-    part = good.parts[0]
-    spaced = replace(good, parts=[replace(part, adapter=replace(part.adapter, folder=Path("my $(id)")))])
+    weighted = good.adapters[0]
+    spaced = replace(
+        good, adapters=[replace(weighted, adapter=replace(weighted.adapter, folder=Path("my $(id)")))]
+    )
     cause = only(served(with_facts(spaced, engine=VLLM), labels_of([])), "adapter not loaded")
     assert "--lora-modules 'my $(id)=my $(id)'" in cause.sentence
     cause = only(served(spaced, labels_of([])), "adapter not loaded")
@@ -212,12 +214,12 @@ def test_commands_quote_paths(good: Evidence) -> None:
 
 
 def test_log_probabilities_that_differ_everywhere_are_of_another_model(good: Evidence) -> None:
-    other = served(good, labels_of([replace(good.parts[0], weight=0.3)]))
+    other = served(good, labels_of([replace(good.adapters[0], weight=0.3)]))
     only(other, MODEL, "another scale", "4 labels", "tuneyard adapter fuse")
 
 
 def test_without_labels_greedy_texts_show_which_model_is_served(good: Evidence) -> None:
-    texts = texts_of(good.parts)
+    texts = texts_of(good.adapters)
     free = replace(good, expected=Answers(None, None, texts), chat=texts, ask_chat=lambda _: texts)
     assert names(served(free, None, texts)) == []
     only(served(free, None, texts_of([])), "adapter not loaded", "walks")
@@ -225,7 +227,7 @@ def test_without_labels_greedy_texts_show_which_model_is_served(good: Evidence) 
 
 
 def test_a_quantised_file_with_its_flips(good: Evidence) -> None:
-    labels = labels_of(good.parts, 0.12)
+    labels = labels_of(good.adapters, 0.12)
     q8 = with_facts(good, file_type="Q8_0", bits=8.5)
     only(served(q8, labels), MODEL, "Q8_0", "8.5 bits", "1 of 4 labels", "--flips 1")
     half = {**good.expected.labels, 0: labels[0], 1: labels[1]}

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tuneyard.eval.models.batch_plan import plan_batches
 from tuneyard.eval.models.likelihood import LogProbabilities
-from tuneyard.eval.models.scorers import plan_batches
 
 
 def one_by_one(model, prompt, spelling):
@@ -36,10 +36,10 @@ SPELLINGS = {
 @pytest.mark.parametrize("budget", [1, 25, 10_000])
 @pytest.mark.parametrize("prompts", [PROMPTS, {3: [5, 6, 7]}])
 def test_scores_equal_the_plain_loop(model, spellings, budget, prompts) -> None:
-    scorer = LogProbabilities(replace(model, budget=budget), prompts, spellings)
-    assert scorer.common == (8 if len(prompts) > 1 else 0)
-    for batch in scorer.batches:
-        for row, logs in zip(batch, scorer.score(batch), strict=True):
+    batch_plan = LogProbabilities(replace(model, budget=budget), prompts, spellings)
+    assert batch_plan.common == (8 if len(prompts) > 1 else 0)
+    for batch in batch_plan.batches:
+        for row, logs in zip(batch, batch_plan.score(batch), strict=True):
             for spelling in spellings:
                 got = sum(logs[tuple(spelling[:end])] for end in range(1, len(spelling) + 1))
                 assert got == pytest.approx(one_by_one(model, prompts[row], spelling), abs=2e-5)
@@ -55,11 +55,11 @@ def test_the_head_sees_one_contiguous_block(model) -> None:
 
 
 def test_the_states_of_the_shared_beginning_are_made_while_scoring(model) -> None:
-    scorer = LogProbabilities(model, PROMPTS, [[40], [41]])
-    assert "prefix" not in vars(scorer)  # the weights of the candidate are not applied yet
-    first = scorer.score([0, 1])
-    assert scorer.prefix[0] == 8
-    assert scorer.score([0, 1]) == first
+    batch_plan = LogProbabilities(model, PROMPTS, [[40], [41]])
+    assert "prefix" not in vars(batch_plan)  # the weights of the candidate are not applied yet
+    first = batch_plan.score([0, 1])
+    assert batch_plan.prefix[0] == 8
+    assert batch_plan.score([0, 1]) == first
 
 
 @given(st.dictionaries(st.integers(0, 50), st.integers(0, 40), min_size=1), st.integers(1, 100))

@@ -1,4 +1,4 @@
-"""The command's part of a scoring run (Task), and one model on one dataset (Job)."""
+"""The command's part of a scoring run (Evaluation), and one model on one dataset (Job)."""
 
 from abc import ABC, abstractmethod
 from array import array
@@ -13,7 +13,7 @@ from tuneyard.core.llamafactory.prompt import Messages
 from tuneyard.eval.data.dataset import EvalDataset
 from tuneyard.eval.figures.labels import LOW_MASS, UNKNOWN
 from tuneyard.eval.models import Backend
-from tuneyard.eval.models.scorers import Fields, Scorer, generating
+from tuneyard.eval.models.batch_plan import BatchPlan, Fields, generating
 from tuneyard.eval.runs.results import PREDICTIONS, RESULTS, Prediction, Results, part_of
 from tuneyard.eval.scoring.options import ScoringRequest
 
@@ -29,7 +29,7 @@ NO_TEXT = _("no answer has a text; the template, the end tokens or --max-new-tok
 
 
 class Job:
-    """One candidate on one dataset, planned: its prompts are in batches, which `scorer` answers.
+    """One candidate on one dataset, planned: its prompts are in batches, which `batch_plan` answers.
 
     - `folder`: OUT/MODEL/DATASET.
     - `rows`: the dataset's examples in its order, up to --limit.
@@ -43,21 +43,21 @@ class Job:
         backend: Backend,
         candidate: "Candidate",
         dataset: EvalDataset,
-        task: "Task",
-        scorer: Scorer | None = None,
+        evaluation: "Evaluation",
+        batch_plan: BatchPlan | None = None,
         main: "Job | None" = None,
     ) -> None:
         self.request = request
-        self.candidate, self.dataset, self.task = candidate, dataset, task
+        self.candidate, self.dataset, self.evaluation = candidate, dataset, evaluation
         self.folder = request.out / candidate.name / dataset.name
         self.rows = dataset.conversations[: request.limit]
         of_rows = backend.for_rows(f"{candidate.name}/{dataset.name}", len(self.rows))
         trained = of_rows.as_trained(candidate.prompting.tokenizer, candidate.prompting.ends)
-        self.backend = replace(trained, special_tokens=True) if task.special_tokens else trained
+        self.backend = replace(trained, special_tokens=True) if evaluation.special_tokens else trained
         self.shots = dataset.shots if candidate.shots else None
         self.main = main
         self.further: dict[int, Fields] = {}
-        self.scorer = scorer or task.scorer(self)
+        self.batch_plan = batch_plan or evaluation.batch_plan(self)
 
     def messages(self, rows: Collection[int] | None = None) -> dict[int, Messages]:
         """Messages by row, of all rows or of some. Shots come after the system message."""
@@ -80,27 +80,27 @@ class Job:
             return vision.expanded(messages, self.images(row))
         return messages
 
-    def choosing(self, spellings: Mapping[str, Sequence[str]], rows: Collection[int] | None) -> Scorer:
-        """Scorer that compares labels by their spellings, after the prompts of all rows or of some."""
+    def choosing(self, spellings: Mapping[str, Sequence[str]], rows: Collection[int] | None) -> BatchPlan:
+        """Batches that compares labels by their spellings, after the prompts of all rows or of some."""
         encode = self.candidate.prompting.encode
         # arrays take 4 bytes a token: a plan holds the prompts of all jobs
         prompts = {row: array("i", encode(messages)) for row, messages in self.messages(rows).items()}
         images = {row: self.images(row) for row in prompts} if self.backend.vision else None
         return self.backend.choosing(prompts, spellings, images)
 
-    def generating(self, messages: Mapping[int, Messages] | None = None) -> Scorer:
-        """Scorer that generates an answer to every row, or to the given messages by row."""
+    def generating(self, messages: Mapping[int, Messages] | None = None) -> BatchPlan:
+        """Batches that generates an answer to every row, or to the given messages by row."""
         if messages is None:
             messages = self.messages()
         longest = self.request.max_new_tokens
         return generating(self.backend, messages, self.candidate.prompting.encode, longest)
 
 
-class Task(ABC):
+class Evaluation(ABC):
     """The command's part of a scoring run. The defaults suit commands that generate answers."""
 
     kept: tuple[str, ...] = ("max_new_tokens",)
-    """Options that change an answer or a figure: attributes of the task, or fields of the request.
+    """Options that change an answer or a figure: attributes of the evaluation, or fields of the request.
 
     run.json records them. --resume refuses other values, and --rescore takes them over.
     """
@@ -119,7 +119,7 @@ class Task(ABC):
 
     @property
     def chooses(self) -> bool:
-        """True if the task compares the probabilities of labels, which a server must then give."""
+        """True if the evaluation compares the probabilities of labels, which a server must then give."""
         return False
 
     @property
@@ -135,17 +135,17 @@ class Task(ABC):
             settings[name] = getattr(owner, name)
         return settings
 
-    def scorer(self, job: Job) -> Scorer:
+    def batch_plan(self, job: Job) -> BatchPlan:
         """Plan the batches of a job. The candidate's weights are not applied yet."""
         return job.generating()
 
-    def further(self, job: Job) -> Scorer | None:  # noqa: ARG002  most need nothing else
-        """Scorer of further prompts whose answers the job's results need, too, in `job.further`."""
+    def further(self, job: Job) -> BatchPlan | None:  # noqa: ARG002  most need nothing else
+        """Batches of further prompts whose answers the job's results need, too, in `job.further`."""
         return None
 
     @abstractmethod
     def prediction(self, job: Job, row: int, fields: Fields) -> Prediction:
-        """Make a line of predictions.jsonl from a scorer's fields.
+        """Make a line of predictions.jsonl from the fields of a row.
 
         They are `too_long` alone if the prompt did not fit, `refused` alone if the server refused it.
         """
@@ -154,7 +154,7 @@ class Task(ABC):
     def results(self, job: Job, predictions: list[Prediction]) -> dict[str, object]:
         """Compute the figures of results.json. May write plots into `job.folder`.
 
-        The model may be in other processes (--workers): it answers in `job.scorer` alone.
+        The model may be in other processes (--workers): it answers in `job.batch_plan` alone.
         """
 
     @abstractmethod

@@ -1,4 +1,4 @@
-"""What all backends share: planned batches (`Scorer`), and the arithmetic of labels.
+"""What all backends share: planned batches (`BatchPlan`), and the arithmetic of labels.
 
 A label is scored in one way everywhere: the tokens of its spellings, their log-probabilities, a sum.
 """
@@ -27,7 +27,7 @@ Plan = tuple[Batches, dict[int, str]]
 Logs = dict[tuple[int, ...], float]
 """Log-probability of a token after a prompt, by all tokens from the prompt's end up to it."""
 Fields = dict[str, Any]
-"""Fields of predictions.jsonl that a scorer gives for a row."""
+"""Fields of predictions.jsonl that a model gives for a row."""
 DIGITS = 6  # of a log-probability in the files: fp32 has no more
 
 
@@ -50,7 +50,7 @@ Reading = tuple[Batches, Read]
 
 
 @dataclass(frozen=True, slots=True)
-class Scorer:
+class BatchPlan:
     """A planned dataset: batches of rows, and the function that gives the fields of a batch's rows.
 
     `too_long` has the rows that do not fit the context, each with the reason. A row's fields are such as
@@ -125,8 +125,8 @@ def label_fields(
     return fields
 
 
-def generating(backend: "Backend", talks: Mapping[int, Messages], encode: Encode, longest: int) -> Scorer:
-    """Scorer that generates an answer to each conversation: the whole text, with the thought."""
+def generating(backend: "Backend", talks: Mapping[int, Messages], encode: Encode, longest: int) -> BatchPlan:
+    """Batches that generates an answer to each conversation: the whole text, with the thought."""
 
     def score(batch: Sequence[int]) -> list[Fields]:
         fields: list[Fields] = []
@@ -139,7 +139,7 @@ def generating(backend: "Backend", talks: Mapping[int, Messages], encode: Encode
                 fields.append({"model_output": answer})
         return fields
 
-    return Scorer(*plan_answers(backend, talks, encode, longest), score)
+    return BatchPlan(*plan_answers(backend, talks, encode, longest), score)
 
 
 def plan_answers(backend: "Backend", talks: Mapping[int, Messages], encode: Encode, longest: int) -> Plan:
@@ -153,26 +153,26 @@ def plan_answers(backend: "Backend", talks: Mapping[int, Messages], encode: Enco
     return backend.batches(lengths), too_long
 
 
-def score_in_halves(scorer: Scorer, batch: Sequence[int]) -> list[Fields]:
+def score_in_halves(batch_plan: BatchPlan, batch: Sequence[int]) -> list[Fields]:
     """Score a batch; out of memory, score its halves. `RequestError` if a single row does not fit."""
     try:
-        return scorer.score(batch)
+        return batch_plan.score(batch)
     except RuntimeError as error:
         if type(error).__name__ != "OutOfMemoryError" and "can't allocate memory" not in str(error):
             raise
         if len(batch) == 1:
             raise RequestError(_("row {row}: out of memory with a single prompt", row=batch[0])) from error
     middle = len(batch) // 2
-    return score_in_halves(scorer, batch[:middle]) + score_in_halves(scorer, batch[middle:])
+    return score_in_halves(batch_plan, batch[:middle]) + score_in_halves(batch_plan, batch[middle:])
 
 
-def score_all(scorer: Scorer, about: str) -> dict[int, Fields]:
+def score_all(batch_plan: BatchPlan, about: str) -> dict[int, Fields]:
     """Score every row that fits, with a progress bar. Fields by row, in the order of rows."""
     from tqdm import tqdm
 
     fields: dict[int, Fields] = {}
-    for batch in tqdm(scorer.batches, desc=about, delay=2, leave=False):
-        fields.update(zip(batch, score_in_halves(scorer, batch), strict=True))
+    for batch in tqdm(batch_plan.batches, desc=about, delay=2, leave=False):
+        fields.update(zip(batch, score_in_halves(batch_plan, batch), strict=True))
     return dict(sorted(fields.items()))
 
 
