@@ -19,14 +19,15 @@ from typing import TYPE_CHECKING, Any
 import click
 import pytest
 
+from testing import ROOT, Done
 from testing.real_data import DATA, TOKENIZERS, folder_of
+from testing.tiny import make_tiny
 from tests import messages
 from tests.real_data import line_of_skipped
-from tests.tiny import make_tiny
 from tuneyard.core.cli.run import run_command
 
 if TYPE_CHECKING:
-    from tests.forks import Forks
+    from testing.forks import Forks
     from tuneyard.eval.models.load import Model
 
 # A run started in the background ignores SIGINT and would hand that on to every program that a test starts.
@@ -38,7 +39,6 @@ os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 os.environ.pop("TQDM_DISABLE", None)
 importlib.import_module("tqdm")
 
-ROOT = Path(__file__).resolve().parent.parent
 # The files that take longest, in the order in which workers begin them, so that both end at about one time.
 # The first one is of `make test`, test_demo.py is the longest of the slow ones.
 LONGEST_FIRST = (
@@ -63,9 +63,6 @@ LONGEST_FIRST = (
 )
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 OFFLINE = {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
-IMPORTED = ("torch", "transformers", "peft", "datasets", "matplotlib.pyplot", "scipy.stats", "llamafactory")
-"""What takes longest in a command of the documents: 7 CPU seconds, and 11 for LLaMA-Factory."""
-Done = subprocess.CompletedProcess[str]
 Run = Callable[..., Done]
 
 
@@ -246,7 +243,7 @@ def run(own_folder: Path) -> Run:
 @pytest.fixture(scope="session")
 def forks() -> "Iterator[Forks]":
     """A process that has imported what commands import, and its forkserver LLaMA-Factory."""
-    from tests.forks import Forks
+    from testing.forks import IMPORTED, Forks
 
     with Forks(*IMPORTED, env=OFFLINE) as running:
         yield running

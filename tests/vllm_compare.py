@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from testing.tiny import make_tiny, write_adapter
 from tests.cli.scoring import call, predictions
 from tests.conftest import ROOT
 from tests.json_files import write_json
-from tests.tiny import make_tiny, write_adapter
 from tuneyard.eval import nli
 from tuneyard.eval.runs.results import PREDICTIONS
 

@@ -2,7 +2,7 @@
 
     .venv/bin/python -m tools.class_defaults
 
-It needs transformers and torch. A test compares the file with the installed transformers.
+It needs transformers and torch. A test runs it with `--check`.
 """
 
 import contextlib
@@ -17,6 +17,7 @@ from huggingface_hub.errors import StrictDataclassError
 from transformers import CONFIG_MAPPING
 from transformers.models.auto import modeling_auto
 
+from tools.written import write_or_check
 from tuneyard.core.weights.class_defaults import DEFAULTS, FIELDS, LIMIT, TIE, WRAPPED
 
 CLASSES = (  # in the order in which LLaMA-Factory looks for a class (model/loader.py)
@@ -170,4 +171,4 @@ def text_of_all() -> str:
 
 
 if __name__ == "__main__":
-    DEFAULTS.write_text(text_of_all(), encoding="utf-8")
+    sys.exit(write_or_check("tools.class_defaults", {DEFAULTS.resolve(): text_of_all()}))

@@ -10,8 +10,8 @@ import sys
 import textwrap
 from pathlib import Path
 
-from tests.browser import BROWSER, FLAGS, VIRTUAL_TIME
-from tests.conftest import ROOT
+from testing import ROOT
+from testing.browser import BROWSER, FLAGS, VIRTUAL_TIME
 
 IMAGES = ROOT / "docs/images"
 REPORT = ROOT / "results/demo/verdict/report.html"

@@ -1,16 +1,18 @@
 """python -m tools.recipe_schema: write recipes/schema.json, the JSON Schema of a recipe.
 
 Keys, types and choices are LLaMA-Factory's (12 s to import), bounds ours. Run it after a change of
-LLaMA-Factory's version or of the bounds; tests/integration/test_recipes_all.py compares the file.
+LLaMA-Factory's version or of the bounds; a test runs it with `--check`.
 """
 
 import enum
 import json
+import sys
 import types
 import typing
 from typing import Any
 
-from tuneyard.core.files import versions, write_text
+from tools.written import write_or_check
+from tuneyard.core.files import versions
 from tuneyard.core.llamafactory.arguments import training_arguments
 from tuneyard.core.llamafactory.templates import all_templates, tool_formats
 from tuneyard.recipes.recipe.schema import LISTS, SCHEMA
@@ -100,4 +102,4 @@ def _schema_of(hint: object) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    write_text(SCHEMA, schema_text())
+    sys.exit(write_or_check("tools.recipe_schema", {SCHEMA: schema_text()}))

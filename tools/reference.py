@@ -1,19 +1,19 @@
 """python -m tools.reference: write docs/reference.md of the commands, docs/problems.md and its Chinese page.
 
-Run it (`make reference`) after a change of an option, a help text or a code; tests compare these files.
+Run it (`make reference`) after a change of an option, a help text or a code. A test runs it with `--check`.
 """
 
 import inspect
 import re
+import sys
 from collections import Counter
-from collections.abc import Iterator
 from typing import NamedTuple
 
 import click
 
+from testing.commands import commands
 from tools.problem_pages import chinese_problems_page, problems_page
-from tuneyard.cli import cli
-from tuneyard.core.files import write_text
+from tools.written import write_or_check
 from tuneyard.core.installation.checkout import ROOT
 
 OF_EVERY_COMMAND = {"--help", "--lang", "--quiet"}
@@ -53,19 +53,6 @@ def reference() -> str:
             parts.append(f"## Shared options of {name}\n\n{lines}\n")
         parts += [_section(context, shared) for context in contexts]
     return "\n".join(parts)
-
-
-def commands(context: click.Context | None = None) -> Iterator[click.Context]:
-    """Yield the context of every command of `tuneyard`, or below another one, in the order of their names."""
-    context = context or click.Context(cli, info_name="tuneyard")
-    group = context.command
-    if not isinstance(group, click.Group):
-        yield context
-        return
-    for name in group.list_commands(context):
-        command = group.get_command(context, name)
-        if command is not None and not command.hidden:
-            yield from commands(click.Context(command, info_name=name, parent=context))
 
 
 def _group_name(context: click.Context) -> str:
@@ -112,6 +99,7 @@ def _one_line(text: str) -> str:
 
 
 if __name__ == "__main__":
-    write_text(ROOT / "docs/reference.md", reference())
-    write_text(ROOT / "docs/problems.md", problems_page())
-    write_text(ROOT / "docs/zh/problems.md", chinese_problems_page())
+    docs = ROOT / "docs"
+    english = {docs / "reference.md": reference(), docs / "problems.md": problems_page()}
+    chinese = {docs / "zh/problems.md": chinese_problems_page()}
+    sys.exit(write_or_check("tools.reference", english | chinese))

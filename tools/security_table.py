@@ -1,16 +1,17 @@
 """python -m tools.security_table: write the table of commands and threats in SECURITY.md from the tests.
 
 The tests in tests/safety say which threat they try on which command: `@pytest.mark.threat("links", "adapter
-fuse", …)`, and the cases of `mailed_folder.py` try several at once. `make reference` runs this.
+fuse", …)`, and the cases of testing/mailed_commands.py try several at once. `make reference` runs this.
 """
 
 import ast
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from tests.safety.mailed_folder import CASES, NO_FILES
-from tools.reference import commands
-from tuneyard.core.files import write_text
+from testing.commands import command_names
+from testing.mailed_commands import CASES, NO_FILES
+from tools.written import write_or_check
 from tuneyard.core.installation.checkout import ROOT
 from tuneyard.core.text.markdown import markdown_table
 
@@ -29,13 +30,8 @@ THREATS = {
 }
 """What a hostile file may try, as the columns of the table."""
 OF_EACH_CASE = ("code", "modules", "secrets", "writes", "network", "controls")
-"""The threats that each case of `mailed_folder.py` tries."""
+"""The threats that each case of testing/mailed_commands.py tries."""
 TESTED, UNTESTED, NO_FILE = "✓", "not tested", "reads no file"
-
-
-def command_names() -> list[str]:
-    """`adapter export`, `adapter extract`, … of the command line itself."""
-    return [context.command_path.partition(" ")[2] for context in commands()]
 
 
 def tried() -> set[tuple[str, str]]:
@@ -78,4 +74,4 @@ def page() -> str:
 
 
 if __name__ == "__main__":
-    write_text(PAGE, page())
+    sys.exit(write_or_check("tools.security_table", {PAGE: page()}))

@@ -8,11 +8,11 @@ from pathlib import Path
 import click
 import pytest
 
+from testing.tiny import write_adapter
 from tests.cli.proving import ROWS, Home, end_the_first_answer
 from tests.cli.scoring import PAIRS, call
 from tests.json_files import write_json
 from tests.messages import raises
-from tests.tiny import write_adapter
 from tuneyard.adapters.model.store import open_adapter
 from tuneyard.adapters.model.weighted import WeightedAdapter
 from tuneyard.eval.models import connection as connecting

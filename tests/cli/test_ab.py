@@ -5,10 +5,10 @@ from pathlib import Path
 import click
 import pytest
 
+from testing.tiny import write_adapter
 from tests.cli import scoring
 from tests.json_files import read_json, write_json, write_lines
 from tests.messages import printed_line, raises
-from tests.tiny import write_adapter
 from tests.unit.eval_report.test_sheet import rows_of, save
 from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.eval.ab.__main__ import cli

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from testing.tiny import CHATML, SHAPES, make_tiny, write_adapter
 from tests.json_files import read_json, write_json
 from tests.messages import printed
-from tests.tiny import CHATML, SHAPES, make_tiny, write_adapter
 from tuneyard.adapters.__main__ import cli as adapters
 from tuneyard.core.llamafactory.prompt import find_chat_template
 from tuneyard.core.llamafactory.prompt.trained_files import read_trained

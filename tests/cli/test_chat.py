@@ -13,13 +13,13 @@ from pathlib import Path
 import click
 import pytest
 
+from testing.tiny import write_adapter
 from tests.cli import scoring
 from tests.cli.scoring import invoke
 from tests.conftest import ROOT
 from tests.json_files import read_json, write_json
 from tests.messages import printed, raises
 from tests.serving import answering
-from tests.tiny import write_adapter
 from tuneyard.core.errors import RequestError
 from tuneyard.eval.chat import Chat, cli, local_reply
 from tuneyard.eval.data.prompts import choose_prompting

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from testing.tiny import write_adapter
 from tests.cli import scoring
 from tests.cli.scoring import cli_of, predictions
 from tests.json_files import read_json, write_lines
-from tests.tiny import write_adapter
 from tuneyard.core.errors import RequestError
 from tuneyard.eval.compare.__main__ import cli as compare
 

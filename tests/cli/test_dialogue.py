@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from testing.tiny import write_adapter
 from tests.cli.test_text import read
 from tests.json_files import write_lines
-from tests.tiny import write_adapter
 from tuneyard.core.errors import ContentError
 from tuneyard.eval.dialogue import cli, conversing
 from tuneyard.eval.models.batch_plan import TooLong

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from testing.tiny import write_adapter
 from tests.cli.scoring import answer_logp, call, predictions, results
 from tests.json_files import read_json, write_json, write_lines
 from tests.messages import raises
-from tests.tiny import write_adapter
 from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.eval.compare.__main__ import cli as compare
 from tuneyard.eval.data.dataset import read_datasets

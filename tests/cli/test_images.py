@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from testing.tiny import make_seeing, write_adapter
 from tests.cli import scoring
 from tests.json_files import read_json, read_lines, write_json
 from tests.messages import raises
 from tests.runs_cut import tree
-from tests.tiny import make_seeing, write_adapter
 from tests.workers import ElsewhereWorkers, use_workers
 from tuneyard.compiler.verify.dataset import load
 from tuneyard.core.datasets.compiled import fingerprints

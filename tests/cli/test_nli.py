@@ -8,12 +8,12 @@ from pathlib import Path
 import click
 import pytest
 
+from testing.tiny import write_adapter
 from tests.cli.scoring import PAIRS, ask, call
 from tests.conftest import ROOT
 from tests.json_files import read_json, read_lines, write_json, write_lines
 from tests.messages import printed_line, raises
 from tests.runs_cut import tree
-from tests.tiny import write_adapter
 from tuneyard.core import errors
 from tuneyard.core.errors import ContentError, RequestError, ResumableError
 from tuneyard.eval.__main__ import COMMANDS

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 import yaml
 
+from testing.tiny import write_adapter
 from tests.cli.scoring import PAIRS, call, even_rows, invoke
 from tests.json_files import read_json, write_json
 from tests.messages import ROOT, printed, printed_line, raises
-from tests.tiny import write_adapter
 from tuneyard.cli import cli as tuneyard
 from tuneyard.core.errors import RequestError
 from tuneyard.eval.nli import cli

@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 
+from testing.tiny import write_adapter
 from tests.cli.scoring import call, cli_of, even_rows
 from tests.json_files import write_json
 from tests.messages import raises
 from tests.runs_cut import tree
-from tests.tiny import write_adapter
 from tuneyard.core.errors import RequestError
 from tuneyard.core.files import HeldError, reserved
 from tuneyard.eval import nli, suite

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from testing.tiny import CHATML
 from tests.cli.scoring import PAIRS, call
 from tests.json_files import read_json, write_json
 from tests.runs_cut import tree
-from tests.tiny import CHATML
 from tuneyard.core.errors import ContentError
 from tuneyard.core.llamafactory.prompt import chat_renderer
 from tuneyard.core.llamafactory.prompt.rendering import template_renderer

@@ -6,13 +6,13 @@ from statistics import fmean, stdev
 import pytest
 from click.testing import Result
 
+from testing.tiny import write_adapter
 from tests.cli import scoring
 from tests.cli.scoring import predictions
 from tests.fake_runs import write_run
 from tests.folders import names
 from tests.json_files import read_json, write_json
 from tests.messages import printed, raises
-from tests.tiny import write_adapter
 from tuneyard.core.errors import RequestError
 from tuneyard.eval.compare.__main__ import cli as compare
 from tuneyard.eval.defect.__main__ import cli as defect

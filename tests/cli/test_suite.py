@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from testing.tiny import write_adapter
 from tests.cli import scoring
 from tests.cli.scoring import even_rows
 from tests.conftest import ROOT
@@ -14,7 +15,6 @@ from tests.json_files import read_json, write_lines
 from tests.messages import printed_line, raises
 from tests.runs_cut import tree
 from tests.serving import answering
-from tests.tiny import write_adapter
 from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.eval import dialogue, nli, text
 from tuneyard.eval.cmmlu import __main__ as cmmlu

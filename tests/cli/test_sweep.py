@@ -8,12 +8,12 @@ import pytest
 import yaml
 from matplotlib.figure import Figure
 
+from testing.tiny import write_adapter
 from tests.cli.scoring import call, predictions
 from tests.fake_runs import write_run
 from tests.json_files import read_json, write_json
 from tests.messages import printed_line
 from tests.runs_cut import Killed, kill_while_scoring, tree
-from tests.tiny import write_adapter
 from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.eval.compare.__main__ import cli as compare
 from tuneyard.eval.nli import cli as nli

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 import yaml
 
+from testing.tiny import write_adapter
 from tests.cli.scoring import call
 from tests.json_files import read_json, write_json
 from tests.messages import raises
 from tests.runs_cut import Killed, kill_while_scoring, tree
-from tests.tiny import write_adapter
 from tuneyard.core.errors import RequestError
 from tuneyard.eval.compare.__main__ import cli as compare
 from tuneyard.eval.sweep.__main__ import cli

@@ -8,12 +8,12 @@ from pathlib import Path
 import click
 import pytest
 
+from testing.tiny import write_adapter
 from tests.cli import scoring
 from tests.cli.scoring import answer_logp
 from tests.json_files import read_json, read_lines, write_json, write_lines
 from tests.messages import raises
 from tests.runs_cut import tree
-from tests.tiny import write_adapter
 from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.core.llamafactory.prompt.token_losses import TOKEN_LOSSES, TokenLossFile
 from tuneyard.eval.figures.text import percentiles

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from testing.tiny import write_adapter
 from tests.cli.scoring import call
 from tests.json_files import read_json, write_json
 from tests.messages import printed, printed_line
-from tests.tiny import write_adapter
 from tuneyard.core.files import sha256
 from tuneyard.eval.compare.__main__ import cli as compare
 from tuneyard.eval.nli import cli as nli

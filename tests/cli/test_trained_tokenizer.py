@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
+from testing.tiny import SHAPES, make_tiny, write_adapter
 from tests.cli.scoring import call, invoke, predictions
 from tests.json_files import read_json, write_json, write_lines
-from tests.tiny import SHAPES, make_tiny, write_adapter
 from tuneyard.adapters.__main__ import cli as adapters
 from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.core.llamafactory.prompt import find_chat_template

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from testing.forks import Forks
 from tests.cli.scoring import invoke
 from tests.conftest import ROOT, Done, Here
-from tests.forks import Forks
 from tests.messages import printed_line
 from tuneyard.cli import cli
 from tuneyard.core.cli import doctor

@@ -7,11 +7,11 @@ import pytest
 import yaml
 from click import Command
 
+from testing.tiny import write_adapter
 from tests.cli.scoring import PAIRS, call
 from tests.json_files import write_json, write_lines
 from tests.messages import raises
 from tests.runs_cut import tree
-from tests.tiny import write_adapter
 from tests.workers import PickledWorkers, use_workers
 from tuneyard.core.cli.main import command_line
 from tuneyard.core.errors import ContentError, RequestError

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 import yaml
 
+from testing.tiny import make_tiny
 from tests.conftest import ROOT
 from tests.gpu import gpus
 from tests.integration.weighted_losses import register, settings
 from tests.json_files import read_json, write_json
-from tests.tiny import make_tiny
 
 pytestmark = [pytest.mark.gpu, pytest.mark.timeout(900)]
 HALF_BILLION = {

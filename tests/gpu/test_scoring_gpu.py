@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
+from testing.tiny import make_tiny, write_adapter
 from tests.cli.scoring import predictions
 from tests.conftest import ROOT
 from tests.gpu import gpus
 from tests.json_files import write_json
 from tests.processes import wait_until
 from tests.runs_cut import tree
-from tests.tiny import make_tiny, write_adapter
 from tests.vllm_compare import check_labels
 
 pytestmark = [pytest.mark.gpu, pytest.mark.timeout(900)]

@@ -5,11 +5,11 @@ import sys
 
 import pytest
 
+from testing.tiny import make_tiny, write_adapter
 from tests.conftest import ROOT
 from tests.gpu import gpus
 from tests.json_files import write_json
 from tests.runs_cut import tree
-from tests.tiny import make_tiny, write_adapter
 
 pytestmark = [pytest.mark.gpu, pytest.mark.timeout(900)]
 ROWS = [

@@ -17,14 +17,14 @@ from typing import Any
 
 import pytest
 
+from testing.forks import Forks
 from testing.real_data import QWEN, TOKENIZERS
+from testing.tiny import make_narrow
 from tests.conftest import OFFLINE, ROOT
-from tests.forks import Forks
 from tests.integration.recipes_stages import write_recipes
 from tests.json_files import read_json, write_json, write_lines
 from tests.processes import is_free, wait_until
 from tests.real_data import real_path
-from tests.tiny import make_narrow
 from tests.unit.recipes.make import write_recipe
 from tuneyard.core.files import sha256
 

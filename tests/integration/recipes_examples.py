@@ -15,8 +15,8 @@ from pathlib import Path
 
 import yaml
 
-from tests.forks import share_llamafactory
-from tests.tiny import (
+from testing.forks import share_llamafactory
+from testing.tiny import (
     make_base,
     make_experts,
     make_llama2,

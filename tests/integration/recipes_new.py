@@ -14,9 +14,9 @@ from typing import Any
 
 from PIL import Image
 
+from testing.tiny import CHATML, make_base, make_llama3, make_seeing, make_tiny
 from tests.cli.scoring import invoke
 from tests.json_files import read_json, read_lines, write_json
-from tests.tiny import CHATML, make_base, make_llama3, make_seeing, make_tiny
 from tuneyard.cli import cli
 from tuneyard.core.errors import TuneyardError
 from tuneyard.recipes.llamafactory.client import LlamaFactory

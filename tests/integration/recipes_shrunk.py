@@ -11,8 +11,8 @@ from pathlib import Path
 
 from PIL import Image
 
+from testing.tiny import make_seeing
 from tests.json_files import read_json, write_json
-from tests.tiny import make_seeing
 from tuneyard.recipes.recipe import read_recipe
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from testing.tiny import make_tiny
 from tests.json_files import read_json, read_lines, write_json
-from tests.tiny import make_tiny
 from tests.unit.adapters.make import make
 from tuneyard.eval.runs.results import PREDICTIONS
 

@@ -1,6 +1,6 @@
 """Chat templates that write what LLaMA-Factory's templates of these names do, and short talks."""
 
-from tests.tiny import CHATML
+from testing.tiny import CHATML
 
 SMOLLM2 = "You are a helpful AI assistant named SmolLM, trained by Hugging Face"  # as the model ships it
 QUESTION = 'Does "Två män   går.\n" imply that "不确定 <b>"? Please answer yes or no.You only need one word'

@@ -14,7 +14,7 @@ from tests.unit.adapters.make import factors, make
 from tuneyard.core.weights.tensors import open_weights
 
 pytestmark = pytest.mark.slow
-SHAPES = {"q_proj": (64, 64), "v_proj": (32, 64)}  # of tests.tiny
+SHAPES = {"q_proj": (64, 64), "v_proj": (32, 64)}  # of testing.tiny
 
 
 def exported(llamafactory, model, adapter, out):

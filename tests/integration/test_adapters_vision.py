@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from testing.tiny import make_seeing, write_adapter
 from tests.integration.peft_oracle import save_adapter
-from tests.tiny import make_seeing, write_adapter
 from tests.unit.adapters.commands import call
 from tuneyard.core.weights.base_models import STORED_AS, Base
 from tuneyard.core.weights.tensors import Tensor, Weights

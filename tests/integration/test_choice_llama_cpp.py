@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from testing.llama_server import llama_server
+from testing.tiny import make_tiny
 from tests.cli.scoring import call, predictions
-from tests.llama_server import llama_server
-from tests.tiny import make_tiny
 from tests.vllm_compare import check_labels, write_rows
 from tuneyard.adapters.__main__ import cli as adapters
 from tuneyard.core.errors import ResumableError

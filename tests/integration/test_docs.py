@@ -20,11 +20,11 @@ from typing import NamedTuple
 import pytest
 import yaml
 
+from testing.commands import commands as all_commands
+from testing.forks import Forks
 from tests.conftest import ROOT
-from tests.forks import Forks
 from tests.integration.conftest import Checkout, copy_tracked_files, made_once
 from tests.real_data import real_path
-from tools import reference
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(2700)]
 DOCS = ROOT / "docs"
@@ -136,10 +136,10 @@ NOT_RUN = {
 }
 
 
-@pytest.mark.parametrize("name", [context.command_path for context in reference.commands()])
+@pytest.mark.parametrize("name", [context.command_path for context in all_commands()])
 def test_the_examples_of_a_help_run(checkout: Checkout, name: str) -> None:
     if name in NOT_RUN:
         pytest.skip(NOT_RUN[name])
-    command = next(found.command for found in reference.commands() if found.command_path == name)
+    command = next(found.command for found in all_commands() if found.command_path == name)
     for example in command.examples:
         checkout.shell(f"mkdir -p build; {example}")

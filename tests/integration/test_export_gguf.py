@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from testing.tiny import CHATML, SIZES, make_tiny
 from tests.folders import names
 from tests.json_files import read_json, write_json
 from tests.messages import raises
-from tests.tiny import CHATML, SIZES, make_tiny
 from tests.unit.adapters.commands import call
 from tests.unit.adapters.make import delta, factors, gguf_fields, make
 from tuneyard.adapters.export.architecture import _REST, _WORDS, Architecture, reorder

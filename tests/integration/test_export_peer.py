@@ -10,8 +10,8 @@ import tarfile
 
 import pytest
 
+from testing.peers import BASE_PYTHON
 from tests.conftest import ROOT
-from tests.peers import BASE_PYTHON
 from tests.unit.adapters.make import factors, make
 
 pytestmark = [pytest.mark.peer, pytest.mark.slow]

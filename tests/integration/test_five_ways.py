@@ -16,12 +16,12 @@ from pathlib import Path
 
 import pytest
 
+from testing.forks import Forks
+from testing.llama_server import llama_server, write_program
+from testing.tiny import make_tiny
 from tests.cli.scoring import call
-from tests.forks import Forks
 from tests.json_files import read_json, read_lines, write_json
-from tests.llama_server import llama_server, write_program
 from tests.serving import free_port, running
-from tests.tiny import make_tiny
 from tuneyard.adapters.__main__ import cli as adapters
 from tuneyard.eval.nli import cli as nli
 from tuneyard.eval.prove.__main__ import cli as prove

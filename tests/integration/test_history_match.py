@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 from datasets import Dataset
 
+from testing.tiny import make_tiny
 from tests.integration import chat_templates
-from tests.tiny import make_tiny
 from tuneyard.core.llamafactory.loader import WHOLE, RecipeData, import_offline
 from tuneyard.core.llamafactory.prompt.history_findings import history_findings
 

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
+from testing.peers import BASE_PYTHON
 from tests.fake_runs import demo as write_demo_runs
 from tests.integration.conftest import copy_tracked_files
 from tests.integration.peft_oracle import save_adapter
-from tests.peers import BASE_PYTHON
 
 pytestmark = pytest.mark.slow
 TOP_LEVEL = ("adapters", "compiler", "core", "eval", "recipes", "samples", "tests")

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from testing.peer_lm_eval import lm_eval
 from tests.json_files import read_lines, write_json
-from tests.peer_lm_eval import lm_eval
 
 pytestmark = [pytest.mark.peer, pytest.mark.slow]
 CUES = {"dog": "A", "outside": "B", "不确定": "C"}  # each one token of the tiny model

@@ -5,8 +5,8 @@ from itertools import chain
 
 import pytest
 
+from testing.tiny import CHATML
 from tests.integration.templates import PROBES, SMOLLM2, TEMPLATES
-from tests.tiny import CHATML
 from tuneyard.core.llamafactory.prompt import (
     chat_renderer,
     llamafactory_encoder,

@@ -6,10 +6,10 @@ from unittest.mock import patch
 
 import pytest
 
+from testing.tiny import make_tiny
 from tests.integration.templates import TEMPLATES
 from tests.json_files import read_json, write_json
 from tests.messages import printed, raises
-from tests.tiny import make_tiny
 from tests.unit.adapters.commands import call
 from tests.unit.adapters.make import factors, make
 from tuneyard.core.errors import ContentError, RequestError

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from testing.llama_server import llama_server
 from tests.integration.served_model import (
     BOS,
     END,
@@ -20,7 +21,6 @@ from tests.integration.served_model import (
     question,
 )
 from tests.json_files import read_json, write_json
-from tests.llama_server import llama_server
 from tests.unit.adapters.commands import call
 from tuneyard.core.errors import ContentError
 from tuneyard.core.text.quoting import markdown_text

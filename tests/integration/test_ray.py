@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from testing.tiny import write_adapter
 from tests.cli.scoring import PAIRS
 from tests.cli.scoring import call as score
 from tests.conftest import ROOT
@@ -19,7 +20,6 @@ from tests.json_files import read_json, write_json, write_lines
 from tests.messages import printed
 from tests.processes import wait_for_end, wait_until, written
 from tests.runs_cut import tree
-from tests.tiny import write_adapter
 from tests.work_items import (
     Heavy,
     describe,

@@ -5,10 +5,10 @@ import subprocess
 import pytest
 import yaml
 
+from testing.peers import installed
 from tests.conftest import ROOT
 from tests.integration.weighted_losses import register, settings
 from tests.json_files import read_json, write_json
-from tests.peers import installed
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1600)]
 

@@ -5,8 +5,8 @@ from unittest.mock import patch
 
 import pytest
 
+from testing.tiny import make_tiny
 from tests.json_files import write_json
-from tests.tiny import make_tiny
 from tuneyard.core.llamafactory.loader import Launch, read_arguments
 from tuneyard.recipes.llamafactory.inspection import inspect
 

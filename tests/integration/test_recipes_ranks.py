@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from testing.forks import Forks
 from tests.conftest import ROOT
-from tests.forks import Forks
 from tests.integration.weighted_losses import WEIGHTS, losses, register, settings
 from tests.serving import free_port
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from tests.forks import Forks
+from testing.forks import Forks
 from tests.integration.recipes_stages import STAGES
 from tests.json_files import read_json
 from tests.messages import printed_line

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.browser import BROWSER, answered, in_frame, open_page, with_script
+from testing.browser import BROWSER, answered, in_frame, open_page, with_script
 from tests.fake_runs import answers, demo, page_of, write_run
 from tests.json_files import write_lines
 from tests.unit.eval_report.test_html import data_of

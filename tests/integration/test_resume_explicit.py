@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from testing.tiny import make_tiny
 from tests.json_files import read_json, write_json
-from tests.tiny import make_tiny
 from tuneyard.recipes.output_dir.resume import KEY, resume_problems, saved_rates, target_problems
 from tuneyard.recipes.recipe import Recipe
 from tuneyard.recipes.recipe.schedule import schedule_of

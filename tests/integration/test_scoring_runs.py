@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.forks import RunningFork
+from testing.forks import RunningFork
 from tests.json_files import read_json, write_json
 from tests.processes import wait_for_end, wait_until
 from tests.runs_cut import tree

@@ -16,13 +16,13 @@ from pathlib import Path
 import pytest
 import torch
 
+from testing.llama_server import llama_server, write_program
+from testing.tiny import CHATML, make_tiny
 from tests.cli.scoring import call
 from tests.integration.served_model import BOS, TEMPLATE, TURN, labels, make_trained
 from tests.integration.templates import TEMPLATES
 from tests.json_files import read_json, write_json
-from tests.llama_server import llama_server, write_program
 from tests.serving import free_port, running
-from tests.tiny import CHATML, make_tiny
 from tuneyard.adapters.__main__ import cli as adapters
 from tuneyard.adapters.serve.template import trained_template
 from tuneyard.core.llamafactory.prompt import chat_renderer

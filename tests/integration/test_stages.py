@@ -8,13 +8,14 @@ from collections.abc import Iterator
 
 import pytest
 
-from tools.stages.cells import METHODS, STAGES, cell_name
-from tools.stages.table import OUTCOMES
-from tools.stages.walk import RunCell, cells_below
+from testing import ROOT
+from testing.stages.cells import METHODS, STAGES, cell_name
+from testing.stages.walk import RunCell, cells_below
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 CROSS = [cell_name(stage, "lora") for stage in STAGES]
 CROSS += [cell_name("sft", method) for method in METHODS if method != "lora"]
+OUTCOMES = ROOT / "tools/stages/outcomes.json"
 COMPARED = ("outcome", "command", "code")
 """The way that a cell went, where it was refused, and by which code; messages have tests of their own."""
 

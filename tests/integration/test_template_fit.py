@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.tiny import CHATML, make_base, make_llama3, make_tiny
+from testing.tiny import CHATML, make_base, make_llama3, make_tiny
 from tuneyard.core.llamafactory.loader import RecipeData, import_offline
 from tuneyard.core.llamafactory.prompt.template_match import ChatFormat, TemplateFinding, template_findings
 

@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from testing.tiny import make_seeing
 from tests.conftest import ROOT
 from tests.json_files import write_json
 from tests.messages import printed_line, raises
 from tests.real_data import real_path
-from tests.tiny import make_seeing
 from tuneyard.compiler.engine.request import CompileRequest
 from tuneyard.compiler.inspect.template import seen_by_model
 from tuneyard.compiler.publish.compile import compile_dataset

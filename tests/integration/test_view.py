@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from testing.tiny import make_seeing
 from tests.cli.scoring import call
 from tests.integration.test_verify import TOOLS
 from tests.json_files import write_json
 from tests.messages import raises
-from tests.tiny import make_seeing
 from tuneyard.compiler.cli import cli
 from tuneyard.compiler.verify.dataset import load
 from tuneyard.compiler.verify.recipe_file import read_settings

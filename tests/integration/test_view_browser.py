@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.browser import BROWSER, answered, in_frame, open_page
+from testing.browser import BROWSER, answered, in_frame, open_page
 from tests.view_payloads import RED_DOT, chat, payload, row, turn, with_counts, with_losses
 from tuneyard.compiler.view.page import render_page
 from tuneyard.compiler.view.payload import (

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
+from testing.forks import Forks
 from tests.conftest import ROOT
-from tests.forks import Forks
 from tests.integration.conftest import Checkout
 from tests.integration.test_docs import commands
 from tests.integration.test_export_hub import Hub, variables

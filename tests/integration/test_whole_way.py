@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 from safetensors.numpy import load_file
 
+from testing.tiny import write_adapter
 from tests.cli.scoring import call
 from tests.conftest import ROOT
 from tests.json_files import read_json, read_lines
-from tests.tiny import write_adapter
 from tuneyard.adapters.__main__ import cli as adapters
 from tuneyard.compiler.cli import cli as compiler
 from tuneyard.eval import nli

@@ -19,11 +19,11 @@ from pathlib import Path
 
 import yaml
 
+from testing.forks import Forks
+from testing.tiny import make_tiny
 from tests.conftest import ROOT
-from tests.forks import Forks
 from tests.integration.conftest import Checkout, copy_tracked_files
 from tests.json_files import write_json, write_lines
-from tests.tiny import make_tiny
 from tuneyard.eval.cmmlu.subjects import HUB_ID, REVISION, read_subjects
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"

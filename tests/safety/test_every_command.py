@@ -11,11 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import IMPORTED, ROOT
-from tests.forks import Forks
-from tests.safety.mailed_folder import CASES, CODES, NO_FILES, SECRET, make_mailed
+from testing.commands import command_names
+from testing.forks import IMPORTED, Forks
+from testing.mailed_commands import CASES, CODES, NO_FILES
+from tests.conftest import ROOT
+from tests.safety.mailed_folder import SECRET, make_mailed
 from tests.safety.test_terminal import CONTROLS
-from tools.security_table import command_names
 
 SETTINGS = {"HF_HUB_OFFLINE": "", "OPENAI_API_KEY": f"{SECRET}2", "OMP_NUM_THREADS": "1"}
 

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+from testing.tiny import write_adapter
 from tests.cli.scoring import invoke
 from tests.folders import names
 from tests.json_files import read_json, write_json
 from tests.messages import raises
-from tests.tiny import write_adapter
 from tests.unit.adapters.commands import call
 from tests.unit.adapters.make import base_tensors, factors, make, make_base
 from tests.unit.recipes.make import write_recipe

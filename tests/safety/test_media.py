@@ -11,9 +11,9 @@ from typing import ClassVar
 import numpy as np
 import pytest
 
+from testing.tiny import make_seeing
 from tests.json_files import write_json
 from tests.serving import Quiet, local_server, serving
-from tests.tiny import make_seeing
 from tuneyard.core.llamafactory.loader import Launch
 from tuneyard.core.llamafactory.local_media import LocalSounds, LocalVideos, broken_media
 from tuneyard.core.records.images import open_image

@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from testing.tiny import make_weightless
 from tests.cli.scoring import invoke
 from tests.json_files import read_json, write_json
 from tests.messages import printed
-from tests.tiny import make_weightless
 from tests.unit.recipes.make import write_recipe
 from tuneyard.core.llamafactory.loader import Launch, needs_code
 from tuneyard.core.records.images import FORMATS

@@ -13,10 +13,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from testing.tiny import make_weightless
 from tests.conftest import ROOT
 from tests.json_files import read_json, write_json
 from tests.messages import raises
-from tests.tiny import make_weightless
 from tuneyard.core.datasets import find_dataset, read_registry
 from tuneyard.core.datasets.compiled import read_row_index
 from tuneyard.core.errors import ContentError, RequestError

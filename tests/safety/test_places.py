@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from testing.tiny import make_weightless
 from tests.json_files import write_json
 from tests.messages import raises
-from tests.tiny import make_weightless
 from tuneyard.compiler.read import hub
 from tuneyard.compiler.view.thumbnails import thumbnails
 from tuneyard.core.errors import ContentError

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 import yaml
 
+from testing.tiny import make_tiny
 from tests.cli.scoring import invoke
 from tests.json_files import write_json
 from tests.messages import printed, printed_line
-from tests.tiny import make_tiny
 from tests.unit.adapters.commands import call
 from tests.unit.adapters.make import base_tensors, factors, make, make_base
 from tests.unit.recipes.make import write_recipe

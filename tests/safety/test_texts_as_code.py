@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 import yaml
 
+from testing.tiny import make_tiny
 from tests.conftest import ROOT
 from tests.json_files import read_json, write_json
 from tests.messages import raises
-from tests.tiny import make_tiny
 from tests.unit.adapters.commands import call
 from tests.unit.adapters.make import base_tensors, factors, make, make_base
 from tuneyard.adapters.export.modelfile import Wrapping, modelfile_text, quoted

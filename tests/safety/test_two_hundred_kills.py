@@ -18,12 +18,12 @@ import click
 import pytest
 import yaml
 
+from testing.forks import Forks, RunningFork
+from testing.tiny import make_tiny, write_adapter
 from tests.cli.test_ab import fill
 from tests.conftest import ROOT
 from tests.exams import HEAD, ROW, write_exam
-from tests.forks import Forks, RunningFork
 from tests.json_files import write_json, write_lines
-from tests.tiny import make_tiny, write_adapter
 from tuneyard.cli import cli
 
 pytestmark = pytest.mark.slow

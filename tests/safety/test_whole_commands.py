@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from testing.tiny import write_adapter
 from tests.conftest import ROOT
 from tests.json_files import write_json
-from tests.tiny import write_adapter
 
 SIZE = 5_000_000_000
 ADDRESSES = 3_000_000_000

@@ -8,7 +8,7 @@ import sys
 import tempfile
 from typing import Any
 
-from tests.forks import run_as_main
+from testing.forks import run_as_main
 
 CONNECTIONS = ("socket.connect", "socket.getaddrinfo", "socket.sendto")
 """Audit events of connections and of the names that they need."""

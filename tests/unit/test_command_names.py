@@ -8,9 +8,9 @@ from pathlib import Path
 import click
 import pytest
 
+from testing.commands import commands
 from tests.conftest import ROOT
 from tests.product import FILES, nodes
-from tools.reference import commands
 from tuneyard.cli import cli
 
 WORDS = re.compile(r"\btuneyard ((?:[a-z][a-z0-9_-]*)(?: [a-z][a-z0-9_-]*)*)")

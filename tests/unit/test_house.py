@@ -116,7 +116,7 @@ def test_each_package_above_core_declares_its_group_of_commands() -> None:
 def test_our_modules_go_by_the_name_tuneyard() -> None:
     """A bare `core` or `eval` would be somebody else's in an installation."""
     bare = re.compile(rf"^\s*(?:from|import) (?:{'|'.join(ROOMS)})\b", re.MULTILINE)
-    tests = [*(ROOT / "tests").rglob("*.py"), *(ROOT / "tools").rglob("*.py")]
+    tests = [path for folder in ("tests", "testing", "tools") for path in (ROOT / folder).rglob("*.py")]
     assert [name(path) for path in (*FILES, *tests) if bare.search(path.read_text(encoding="utf-8"))] == []
 
 
@@ -236,7 +236,9 @@ def test_private_data_and_generated_files_of_the_documents_are_not_committed() -
 def test_the_pages_for_developers_name_only_what_exists(page: str) -> None:
     """Paths (`core/files/`, `compiler/read/jsons.py`) and files by their name (`jsons.py`)."""
     text = re.sub(r"```.*?```", "", (ROOT / page).read_text(encoding="utf-8"), flags=re.DOTALL)
-    files = {path.name for path in [*FILES, *(ROOT / "tests").rglob("*.py")]}
+    files = {
+        path.name for path in [*FILES, *(ROOT / "tests").rglob("*.py"), *(ROOT / "testing").glob("*.py")]
+    }
     missing = []
     for quoted in re.findall(r"`([^`\n]+)`", text):
         if re.fullmatch(r"[\w.-]+/[\w./-]*", quoted):
@@ -246,3 +248,22 @@ def test_the_pages_for_developers_name_only_what_exists(page: str) -> None:
         elif re.fullmatch(r"\w+\.py", quoted) and quoted not in files:
             missing.append(quoted)
     assert missing == []
+
+
+def test_tools_and_tests_do_not_import_each_other() -> None:
+    """What both need is in testing/, which imports neither. The product imports none of the three."""
+    forbidden = {"tests": {"tools"}, "tools": {"tests"}, "testing": {"tests", "tools"}}
+    forbidden |= {room: {"tests", "testing", "tools"} for room in (*ROOMS, "tuneyard")}
+    files = [*FILES]
+    for folder in ("tests", "tools", "testing"):
+        files += sorted((ROOT / folder).rglob("*.py"))
+    by_text = re.compile(r"""(?:["']-m["'], *|import_module\()f?["'](tests|tools|testing)\.""")
+    offenders = []
+    for path in files:
+        folder = name(path).split("/")[0]
+        modules = {module.split(".")[0] for module in all_imports(path)}
+        if folder != "tests":  # they run `python -m tools.…`, as a developer does
+            modules |= set(by_text.findall(path.read_text(encoding="utf-8")))
+        offenders += [f"{name(path)} imports {module}" for module in modules & forbidden[folder]]
+    assert offenders == []
+    assert sum("testing" in all_imports(path) for path in files) > 5

@@ -3,8 +3,8 @@
 import click
 import pytest
 
-from tests.conftest import ROOT
-from tools.reference import commands, reference
+from testing.commands import commands
+from tests.conftest import Run
 
 CONTEXTS = list(commands())
 COMMANDS = {context.command_path: context.command for context in CONTEXTS}
@@ -12,9 +12,8 @@ COMMANDS = {context.command_path: context.command for context in CONTEXTS}
 GROUPS = {c.parent.command_path: c.parent.command for c in CONTEXTS if c.parent}
 
 
-def test_the_page_is_current() -> None:
-    page = (ROOT / "docs/reference.md").read_text(encoding="utf-8")
-    assert page == reference(), "run `make reference`"
+def test_the_pages_of_commands_and_codes_are_current(run: Run) -> None:
+    run("-m", "tools.reference", "--check")
 
 
 def test_every_command_is_there() -> None:

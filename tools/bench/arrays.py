@@ -14,7 +14,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from tests.peers import installed
+from testing.peers import installed
 from tools.bench.compile import made_up
 from tuneyard.compiler.read import read
 from tuneyard.compiler.rows.problems import Problems

@@ -18,8 +18,8 @@ from pathlib import Path
 
 import psutil
 
-from tests.conftest import ROOT
-from tests.llama_server import llama_server
+from testing import ROOT
+from testing.llama_server import llama_server
 from tuneyard.adapters.__main__ import cli as adapters
 from tuneyard.core.llamafactory.prompt import prompt_and_answer
 from tuneyard.eval.data.prompts import choose_prompting

@@ -16,7 +16,7 @@ import tempfile
 from collections.abc import Collection
 from pathlib import Path
 
-from tests.conftest import ROOT
+from testing import ROOT
 from tuneyard.core.files import write_text
 from tuneyard.core.llamafactory.prompt.token_losses import TOKEN_LOSSES, TokenLossFile
 from tuneyard.core.training.metrics import ACCURACY

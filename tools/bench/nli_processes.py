@@ -16,8 +16,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from tests.conftest import ROOT
-from tests.peer_lm_eval import lm_eval, lm_eval_environment
+from testing import ROOT
+from testing.peer_lm_eval import lm_eval, lm_eval_environment
 from tools.bench.nli import print_figures, random_adapter, sample_rows
 from tuneyard.eval.models.load import load_model
 

@@ -18,7 +18,7 @@ import sys
 import numpy as np
 from scipy.stats import binom
 
-from tools.bench.coverage import Trained, clusters_of, settings_tests, trainings
+from testing.interval_designs import clusters_of, luckiest
 from tuneyard.eval.statistics import family
 
 DISCORDANCE = 0.25
@@ -88,20 +88,6 @@ def page(drawn: np.ndarray, gains: np.ndarray) -> list[float]:
         told += [float(against), float(covered), float(shipped)]
     raw, corrected = 100 * (units.values[best] - gains[best]), 100 * (shrunk - gains[best])
     return [*told, raw, raw if told[5] else np.nan, corrected, corrected if told[5] else np.nan]
-
-
-def luckiest(
-    generator: np.random.Generator, settings: int, seeds: int, n: int, spread: float
-) -> tuple[bool, bool]:
-    """Return whether one of equal settings is shown to be better than another one, by seeds as replicates and
-    with each training as a candidate; `spread` is the standard deviation between seeds."""
-    design = Trained([0.7] * settings, seeds, spread)
-    correct = trainings(generator, design, np.arange(n))
-    won = any(test.p < family.ALPHA for _unused, _unused, test in settings_tests(correct, list(range(n))))
-    alone = correct.reshape(settings * seeds, n).astype(float)
-    best, worst = alone[alone.mean(axis=1).argmax()], alone[alone.mean(axis=1).argmin()]
-    (single,) = family.estimates(family.units_of([(best - worst)[:, None]], [None]))
-    return won, single.p < family.ALPHA
 
 
 def mean(column: np.ndarray) -> float:

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from testing.real_data import DATA, QWEN, TOKENIZERS, find
-from tests.tiny import make_tiny
+from testing.tiny import make_tiny
 from tuneyard.compiler.engine.request import CompileRequest
 from tuneyard.compiler.publish.compile import compile_dataset
 from tuneyard.compiler.spec.load import load_spec

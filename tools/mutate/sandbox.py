@@ -6,7 +6,6 @@ The fork has the heavy libraries loaded, which saves seconds for each error.
 import atexit
 import contextlib
 import importlib
-import json
 import os
 import re
 import resource
@@ -53,6 +52,8 @@ SLOW = {
     "eval": ["tests/integration/test_prove.py"],
 }
 """Of the slow tests, those that say most about an error that the others do not see."""
+EXAMPLES = "tests/integration/test_recipes_examples.py"
+"""Its fast tests run the quick check on all example recipes."""
 HEAVY = ("pytest", "hypothesis", "numpy", "scipy.stats", "pyarrow.parquet", "matplotlib.figure", "torch")
 SECONDS = 400  # a test that takes longer hangs, which nobody overlooks
 HANGS = 300  # seconds after which one test is ended
@@ -77,7 +78,7 @@ class Sandbox:
     """The copy of the checkout in `folder`/checkout; the last tests' output is in `folder`/log."""
 
     def __init__(self, folder: Path) -> None:
-        self.copy, self.log, self.models = folder / "checkout", folder / "log", folder / "models"
+        self.copy, self.log = folder / "checkout", folder / "log"
         for name in tracked():
             (self.copy / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, self.copy / name)
@@ -93,8 +94,6 @@ class Sandbox:
 
     def begin(self, package: str) -> None:
         """Run the tests of a package without an error; fail if one of them does."""
-        if package == "recipes" and self.run(self._make_models) != "survived":
-            sys.exit(f"no models for the examples:\n{self.log.read_text('utf-8')[-3000:]}")
         clock = time.monotonic()
         if self.run(lambda: self._pytest(self._files(package)), 10 * SECONDS) != "survived":
             sys.exit(f"{package}: tests fail without any error:\n{self.log.read_text('utf-8')[-3000:]}")
@@ -141,7 +140,7 @@ class Sandbox:
         package, own = package_of(path), self._own(path)
         steps: list[Callable[[], int]] = []
         if package == "recipes":
-            steps.append(self._examples)
+            steps.append(lambda: self._pytest([EXAMPLES]))
         if own:
             steps.append(lambda: self._pytest(own))
         steps.append(lambda: self._pytest([file for file in self._files(package) if file not in own]))
@@ -200,7 +199,7 @@ class Sandbox:
             os.chdir(self.copy)
             tempfile.tempdir = None  # TMPDIR decides anew: a test that hangs in its own folder is found there
             sys.path[:] = [str(self.copy), *(one for one in sys.path if one not in ("", str(ROOT)))]
-            for name in [name for name in sys.modules if name.split(".")[0] == "tests"]:
+            for name in [name for name in sys.modules if name.split(".")[0] in ("tests", "testing")]:
                 del sys.modules[name]
             code = step()
         finally:
@@ -214,18 +213,3 @@ class Sandbox:
         options = ["-x", f"--timeout={HANGS}", "-q", "-p", "no:cacheprovider", "--hypothesis-seed=0"]
         code = pytest.main([*options, "-m", "not slow and not gpu and not peer", *words])
         return 0 if code == pytest.ExitCode.NO_TESTS_COLLECTED else int(code)
-
-    def _make_models(self) -> int:
-        """Write the tiny models that example recipes name."""
-        from tests.integration import recipes_examples
-        from tests.tiny import make_tiny
-
-        recipes_examples.make_models(self.models, str(make_tiny(self.models / "model")))
-        return self._examples()
-
-    def _examples(self) -> int:
-        """Whether the quick check finds anything else in an example recipe."""
-        from tests.integration.recipes_examples import quick_findings
-
-        expected = json.loads((self.copy / "tests/golden/recipes/quick_check.json").read_text("utf-8"))
-        return int(quick_findings(self.models, str(self.models / "model")) != expected)

@@ -16,9 +16,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from tools.stages.cells import CELLS
+from testing.stages.cells import CELLS
+from testing.stages.walk import cells_below
 from tools.stages.table import OUTCOMES, write_table
-from tools.stages.walk import cells_below
 from tuneyard.core.files import versions, write_json
 
 FOLDER = Path("build/stages")

@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import Any
 
-from tests.conftest import ROOT
-from tools.stages.cells import METHODS, STAGES, cell_name
-from tools.stages.walk import REFUSED
+from testing import ROOT
+from testing.stages.cells import METHODS, STAGES, cell_name
+from testing.stages.walk import REFUSED
 from tuneyard.core.files import write_text
 
 OUTCOMES = Path(__file__).with_name("outcomes.json")

@@ -7,10 +7,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from testing.tiny import CHATML
 from tests.folders import names
 from tests.json_files import read_json, write_json
 from tests.messages import printed
-from tests.tiny import CHATML
 from tests.unit.adapters.commands import call
 from tests.unit.adapters.llama import GGUF, TOKENIZER, llama_tensors, make_llama
 from tests.unit.adapters.make import factors, gguf_fields, make

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from testing.tiny import SHAPES, write_adapter
 from tests.json_files import write_json
 from tests.messages import printed_line
-from tests.tiny import SHAPES, write_adapter
 from tests.unit.adapters.commands import call
 from tests.unit.adapters.make import base_tensors, factors, make, make_base
 from tuneyard.adapters.export.readme import read_card

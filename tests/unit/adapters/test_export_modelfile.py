@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from testing.tiny import CHATML
 from tests.conftest import ROOT
 from tests.folders import names
 from tests.json_files import write_json
 from tests.messages import printed, raises
-from tests.tiny import CHATML
 from tests.unit.adapters.commands import call
 from tests.unit.adapters.make import base_tensors, factors, make, make_base
 from tuneyard.adapters.export.modelfile import quoted

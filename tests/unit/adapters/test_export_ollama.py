@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from testing.tiny import CHATML
 from tests.folders import names
 from tests.json_files import read_json, write_json
 from tests.messages import printed_line
-from tests.tiny import CHATML
 from tests.unit.adapters.commands import call
 from tests.unit.adapters.llama import llama_tensors, make_llama
 from tests.unit.adapters.make import factors, gguf_fields, make

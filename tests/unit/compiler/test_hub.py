@@ -9,7 +9,7 @@ from functools import partial
 
 import pytest
 
-from tests.forks import Forks
+from testing.forks import Forks
 from tests.hub_server import MAIN, Handler, commit, hub_of
 from tests.messages import printed_line
 from tests.unit.compiler.conftest import ROWS, as_parquet, json_lines

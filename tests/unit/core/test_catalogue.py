@@ -13,9 +13,9 @@ import pytest
 from babel.messages import Catalog
 from babel.messages.pofile import read_po
 
+from testing import catalogue
 from tests.conftest import ROOT
 from tests.product import FILES, nodes
-from tools import catalogue
 from tuneyard.core.errors import ContentError, Problem
 from tuneyard.core.language.message import (
     Message,

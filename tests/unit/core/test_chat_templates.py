@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from testing.tiny import CHATML, make_weightless, write_adapter
 from tests.json_files import write_json
 from tests.messages import raises
-from tests.tiny import CHATML, make_weightless, write_adapter
 from tuneyard.core.errors import ContentError
 from tuneyard.core.llamafactory.prompt import find_chat_template
 from tuneyard.eval.data.prompts import choose_prompting

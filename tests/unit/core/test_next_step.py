@@ -10,12 +10,12 @@ import click
 import pytest
 from click.testing import Result
 
+from testing.commands import commands
 from tests.cli.scoring import invoke
 from tests.conftest import ROOT
 from tests.fake_runs import demo as write_demo_runs
 from tests.json_files import write_json, write_lines
 from tests.unit.adapters.make import base_tensors, factors, make, make_base
-from tools import reference
 from tuneyard.cli import cli
 from tuneyard.compiler.init.recipe_command import next_recipe
 from tuneyard.core.cli.main import TuneyardCommand, next_step, same_options, up_to_date
@@ -75,7 +75,7 @@ def with_demo_rte(working_folder: Path, demo_rte: Path) -> Path:
     return working_folder
 
 
-@pytest.mark.parametrize("context", [*reference.commands()], ids=lambda context: context.command_path)
+@pytest.mark.parametrize("context", [*commands()], ids=lambda context: context.command_path)
 def test_every_command_has_quiet_and_lang(context: click.Context) -> None:
     assert isinstance(context.command, TuneyardCommand)
     names = [name for option in context.command.get_params(context) for name in option.opts]

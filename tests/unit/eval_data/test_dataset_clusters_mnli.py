@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from testing.tiny import write_adapter
 from tests.conftest import Run
 from tests.json_files import write_json
 from tests.real_data import real_path
-from tests.tiny import write_adapter
 from tuneyard.core.datasets.compiled import read_row_index
 from tuneyard.core.files import sha256
 from tuneyard.eval.data.dataset import EvalDataset, read_datasets

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from testing.tiny import CHATML
 from tests.messages import printed, raises
-from tests.tiny import CHATML
 from tuneyard.core.errors import ContentError
 from tuneyard.eval.data.prompts import choose_prompting, other_prompt
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from testing.tiny import write_adapter
 from tests.cli.scoring import call
 from tests.json_files import read_json, write_json, write_lines
 from tests.messages import printed
-from tests.tiny import write_adapter
 from tuneyard.core.datasets.compiled import row_index_file, write_row_index
 from tuneyard.core.files import sha256
 from tuneyard.core.llamafactory.prompt import PromptAndAnswer

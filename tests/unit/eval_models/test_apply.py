@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
+from testing.tiny import SHAPES, write_adapter
 from tests.messages import raises
-from tests.tiny import SHAPES, write_adapter
 from tuneyard.adapters.export.rename import RenameRequest, rename
 from tuneyard.adapters.model.store import open_adapter
 from tuneyard.adapters.model.weighted import WeightedAdapter

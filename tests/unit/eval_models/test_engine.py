@@ -13,12 +13,12 @@ from types import ModuleType, SimpleNamespace
 import pytest
 from packaging.requirements import Requirement
 
+from testing.tiny import write_adapter
 from tests.cli.scoring import call, even_rows
 from tests.conftest import PROJECT
 from tests.exams import HEAD, ROW, write_exam
 from tests.json_files import read_json, read_lines, write_json
 from tests.messages import raises
-from tests.tiny import write_adapter
 from tuneyard.adapters.model.lora import VLLM_RANKS
 from tuneyard.core.errors import ContentError, RequestError, ResumableError
 from tuneyard.eval.cmmlu import __main__ as cmmlu

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from testing.tiny import SIZES
 from tests.cli.scoring import call, even_rows
 from tests.json_files import write_json
 from tests.messages import raises
-from tests.tiny import SIZES
 from tuneyard.core.errors import ContentError
 from tuneyard.eval.models.load import check_causal, load_model
 from tuneyard.eval.nli import cli

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.tiny import SHAPES, write_adapter
+from testing.tiny import SHAPES, write_adapter
 from tuneyard.adapters.model.store import open_adapter
 from tuneyard.adapters.model.weighted import WeightedAdapter
 from tuneyard.eval.models.apply import applied, check_fits

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from testing.tiny import write_adapter
 from tests.fake_runs import write_run
-from tests.tiny import write_adapter
 from tuneyard.adapters.model.store import open_adapter
 from tuneyard.eval.compare.__main__ import compare_results
 from tuneyard.eval.report.setup import next_command

@@ -11,11 +11,11 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
+from testing.peers import installed
 from tests.cli.scoring import call
 from tests.fake_runs import by_dataset, read_runs
 from tests.json_files import read_json, write_json, write_lines
 from tests.messages import raises
-from tests.peers import installed
 from tests.plug_ins import documented, installing
 from tuneyard.core import plugins
 from tuneyard.core.errors import ContentError, RequestError

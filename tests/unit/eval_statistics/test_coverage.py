@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tools.bench.coverage import ALL_PAGES, Page, designs, line
+from testing.interval_designs import ALL_PAGES, Page, designs, line
 
 FORMERLY = (
     "accuracy | 5 clusters, ICC 0.3",

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import sem, t
 
-from tools.bench.coverage import Trained, contradicts, settings_tests, trainings
-from tools.bench.verdict import luckiest
+from testing.interval_designs import Trained, contradicts, luckiest, settings_tests, trainings
 from tuneyard.eval.statistics.family import DifferenceTest, estimates, units_of
 from tuneyard.eval.statistics.seeds import over_seeds, seed_reach
 

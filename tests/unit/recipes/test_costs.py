@@ -2,16 +2,13 @@
 
 from dataclasses import replace
 from types import SimpleNamespace
-from typing import NamedTuple
 
 import pytest
-import yaml
 
-from tests.conftest import ROOT
+from testing.published_costs import CASES, GATHERED, MASTER_COPY, fit, judged
 from tuneyard.recipes.costs import (
     BF16,
     FP32,
-    KEPT_BY_ADAPTER,
     KEPT_BY_WEIGHTS,
     LOOSE_SPREAD,
     NF4,
@@ -28,44 +25,7 @@ from tuneyard.recipes.costs import (
 )
 from tuneyard.recipes.machine.hardware import GPUS
 
-PUBLISHED = yaml.safe_load((ROOT / "tests/golden/recipes/published.yaml").read_text(encoding="utf-8"))
 A100 = GPUS["A100-80"]
-GATHERED = 8
-MASTER_COPY = {"trained_bytes": BF16, "optimizer_bytes": 12}  # of DeepSpeed, in fp32
-
-
-class Case(NamedTuple):
-    """One published training: what it is, and what it took."""
-
-    name: str
-    shapes: Shapes
-    setup: Setup
-    gigabytes: float
-    step: float
-
-
-def cases():
-    for one in PUBLISHED["measured"]:
-        hidden, layers, width, vocabulary = PUBLISHED["models"][one["model"]]
-        linear = layers * (4 * hidden**2 + 3 * hidden * width)
-        whole = linear + 2 * vocabulary * hidden + layers * 5 * hidden + hidden
-        lora = 64 * layers * (9 * hidden + 3 * width)
-        trained = lora + (2 * vocabulary * hidden if one.get("vocabulary") else 0)
-        shapes = Shapes(
-            whole, whole if one.get("full") else trained, linear, hidden, width, layers, vocabulary
-        )
-        for tokens, (gigabytes, step) in one["at"].items():
-            setup = Setup(
-                tokens=tokens, full=one.get("full", False), bits=one.get("bits", 16), ranks=one["gpus"],
-                stage=one.get("stage", 0), offload_optimizer=False, offload_weights=False, recompute=True,
-                kept=KEPT_BY_WEIGHTS if one.get("full") else KEPT_BY_ADAPTER,
-                **(MASTER_COPY if one.get("full") and one.get("stage") else {"optimizer_bytes": 8}),
-            )  # fmt: skip
-            told = ", ".join(f"{key} {value}" for key, value in one.items() if key != "at")
-            yield Case(f"{told}, {tokens} tokens", shapes, setup, gigabytes / one["gpus"], step)
-
-
-CASES = list(cases())
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
@@ -87,9 +47,6 @@ def test_the_time_measured_lies_between_both_ends(case):
 
 def test_times_of_a_model_size_that_the_constants_have_not_seen():
     """Fitted to the other sizes alone; the constants in the code are those of all sizes together."""
-    pytest.importorskip("scipy")
-    from tools.bench.plan_time import fit, judged
-
     cases = [case for by_size in judged().values() for case in by_size]
     assert len(cases) == 81
     assert sum(lower <= case.step <= upper for case, lower, _, upper in cases) >= 75

@@ -8,9 +8,9 @@ from typing import Any
 import yaml
 from PIL import Image
 
-from tests.conftest import ROOT
-from tests.forks import Forks
-from tests.tiny import make_seeing, make_tiny
+from testing import ROOT
+from testing.forks import Forks
+from testing.tiny import make_seeing, make_tiny
 
 TRAIN_NUMBERS, EVAL_NUMBERS = range(8), range(100, 104)
 """Of the rows; those of the evaluation have the same number of digits, and so of tokens."""

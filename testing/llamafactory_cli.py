@@ -1,6 +1,6 @@
-"""python -m tests.llamafactory_cli train RECIPE.yaml …: `llamafactory-cli` in a fork with its imports.
+"""python -m testing.llamafactory_cli train RECIPE.yaml …: `llamafactory-cli` in a fork with its imports.
 
-It runs in a fork of `tests.forks`, whose forkserver has imported LLaMA-Factory once for all commands.
+It runs in a fork of `testing.forks`, whose forkserver has imported LLaMA-Factory once for all commands.
 """
 
 import os

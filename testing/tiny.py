@@ -1,12 +1,12 @@
 """A random Qwen2 of a million parameters with a small BPE tokenizer, and one that sees: no learning."""
 
+import json
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 from safetensors.numpy import save_file
-
-from tests.json_files import write_json
 
 CHATML = (
     "{% for m in messages %}{% if loop.first and m['role'] != 'system' %}"
@@ -201,7 +201,15 @@ def make_quantised(folder: Path, method: str = "gptq") -> Path:
     return folder
 
 
-def write_adapter(folder: Path, shapes=SHAPES, rank=4, alpha=8, seed=0, scale=1.0, **config) -> Path:
+def write_adapter(
+    folder: Path,
+    shapes: Mapping[str, tuple[int, int]] = SHAPES,
+    rank: int = 4,
+    alpha: float = 8,
+    seed: int = 0,
+    scale: float = 1.0,
+    **config: object,
+) -> Path:
     """Write a LoRA adapter with normal factors of a standard deviation of `scale`."""
     random = np.random.default_rng(seed)
     tensors = {}
@@ -213,5 +221,5 @@ def write_adapter(folder: Path, shapes=SHAPES, rank=4, alpha=8, seed=0, scale=1.
     save_file(tensors, folder / "adapter_model.safetensors")
     targets = sorted({path.rpartition(".")[2] for path in shapes})
     fields = {"peft_type": "LORA", "r": rank, "lora_alpha": alpha, "target_modules": targets, **config}
-    write_json(folder / "adapter_config.json", fields)
+    (folder / "adapter_config.json").write_text(json.dumps(fields), encoding="utf-8")
     return folder

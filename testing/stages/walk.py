@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 import yaml
 
-from tests.conftest import IMPORTED, Done
-from tests.forks import Forks
-from tools.stages.cells import METHODS, STAGES, STEPS
-from tools.stages.material import Material
+from testing import Done
+from testing.forks import IMPORTED, Forks
+from testing.stages.cells import METHODS, STAGES, STEPS
+from testing.stages.material import Material
 from tuneyard.core.weights.tensors import open_weights
 
 PIXELS = {"image_max_pixels": 4096, "image_min_pixels": 784}

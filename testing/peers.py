@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import ROOT
+from testing import ROOT
 
 BASE_PYTHON = Path(sys.base_prefix) / "bin" / "python3"  # has pip, which an environment of uv has not
 
@@ -19,7 +19,7 @@ def installed(name: str, *requirements: str, alone: bool = False) -> Path:
     """
     folder = ROOT / "build" / "peers" / name
     if not (folder / ".done").is_file():
-        pip = [BASE_PYTHON, "-m", "pip", "--python", sys.executable]
+        pip = [str(BASE_PYTHON), "-m", "pip", "--python", sys.executable]
         command = [*pip, "install", "--quiet", "--no-compile", "--disable-pip-version-check"]
         constraint = [] if alone else ["--constraint", str(ROOT / "requirements-dev.lock")]
         target = ["--target", str(folder), "--upgrade"]

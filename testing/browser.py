@@ -46,6 +46,7 @@ def open_page(page: str, folder: Path, *flags: str, fragment: str = "", time: st
     stop = functools.partial(os.killpg, browser.pid, signal.SIGKILL)
     deadline = threading.Timer(500, stop)
     deadline.start()
+    assert browser.stdout is not None
     lines = []
     for line in browser.stdout:
         lines.append(line)

@@ -1,8 +1,8 @@
 """Commands with slow imports done once, each still in a process of its own: a fork of one that has them.
 
-python -m tests.forks DESCRIPTOR LIBRARY… listens at an open socket. A message is a JSON list (the words after
-`python`, a folder, an environment) with three descriptors, the streams of the fork. The answers are two JSON
-objects: pid (of the fork), and when it has ended code (its exit code), cpu_seconds.
+python -m testing.forks DESCRIPTOR LIBRARY… listens at an open socket. A message is a JSON list (the words
+after `python`, a folder, an environment) with three descriptors, the streams of the fork. The answers are two
+JSON objects: pid (of the fork), and when it has ended code (its exit code), cpu_seconds.
 """
 
 import atexit
@@ -25,7 +25,7 @@ from types import TracebackType
 from typing import Any, NoReturn
 
 import tuneyard
-from tests.conftest import ROOT, Done
+from testing import ROOT, Done
 
 PROGRAM = """#!{python} -IS
 import json, os, socket, sys
@@ -37,6 +37,8 @@ with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as line:
     sys.exit(json.loads(line.recv(1000))["code"])
 """
 """A program that runs in a fork what `python` with some words and its own runs."""
+IMPORTED = ("torch", "transformers", "peft", "datasets", "matplotlib.pyplot", "scipy.stats", "llamafactory")
+"""What takes longest in a command of the documents: 7 CPU seconds, and 11 for LLaMA-Factory."""
 NOWHERE = os.open(os.devnull, os.O_WRONLY)
 WHOLE = (
     "llamafactory.data", "llamafactory.hparams", "llamafactory.model", "llamafactory.train.tuner",
@@ -58,7 +60,7 @@ class Forks:
         """Runs a module or a file in a fork, for commands that start a Python by its path."""
         command = self._program("bin/tuneyard", ["-m", "tuneyard"])  # as commands that run in forks find it
         self._program("checkout/python", [])
-        self._program("checkout/llamafactory-cli", ["-m", "tests.llamafactory_cli"])
+        self._program("checkout/llamafactory-cli", ["-m", "testing.llamafactory_cli"])
         self.checkout_programs = Path(self.folder.name, "checkout")
         """What users also type in a checkout: `python -m PACKAGE …` and LLaMA-Factory's own command."""
         programs = (command.parent, Path(sys.executable).parent, os.environ["PATH"])
@@ -71,7 +73,7 @@ class Forks:
             listening.listen()
             descriptor = listening.fileno()
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "tests.forks", str(descriptor), *libraries],
+                [sys.executable, "-m", "testing.forks", str(descriptor), *libraries],
                 cwd=ROOT,
                 env=self.env,
                 pass_fds=[descriptor],
@@ -158,7 +160,7 @@ def run_in_a_fork(line: socket.socket, order: bytes, streams: list[int]) -> dict
         os.environ.clear()
         os.environ.update(environment)
         os.chdir(folder)
-        process.ORIGINAL_DIR = folder  # where multiprocessing starts the processes of this one
+        vars(process)["ORIGINAL_DIR"] = folder  # where multiprocessing starts the processes of this one
         end_at_once(run_as_main(words))
     line.send(json.dumps({"pid": child}).encode())
     for stream in streams:

@@ -1,4 +1,4 @@
-"""A real llama.cpp server for tests, from the package xllamacpp: python -m tests.llama_server GGUF [SETTINGS]
+"""A real llama.cpp server, from the package xllamacpp: python -m testing.llama_server GGUF [SETTINGS]
 
 SETTINGS is a JSON object: fields of CommonParams by name (`sampling.temp` for one inside another), and
 `lora`, a list of [GGUF, scale]. It prints its address and serves until it is killed.
@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from tests.conftest import ROOT
+from testing import ROOT
 
 CONTEXT = 1024  # tokens of a slot
 
@@ -93,7 +93,7 @@ def write_program(folder: Path) -> Path:
     """Write a `llama-server` into a folder for PATH."""
     folder.mkdir(exist_ok=True)
     file = folder / "llama-server"
-    code = f"import sys; sys.path.insert(0, {str(ROOT)!r}); from tests.llama_server import program"
+    code = f"import sys; sys.path.insert(0, {str(ROOT)!r}); from testing.llama_server import program"
     file.write_text(f"#!{sys.executable}\n{code}; program(sys.argv[1:])\n")
     file.chmod(0o755)
     return folder
@@ -108,7 +108,7 @@ def llama_server(
     `context` is in tokens of a slot. `settings` are those of the module's docstring.
     """
     every = {"n_parallel": slots, "n_ctx": context * slots, **(settings or {})}
-    command = [sys.executable, "-m", "tests.llama_server", str(gguf), json.dumps(every)]
+    command = [sys.executable, "-m", "testing.llama_server", str(gguf), json.dumps(every)]
     with subprocess.Popen(
         command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
     ) as server:

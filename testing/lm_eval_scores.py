@@ -14,8 +14,14 @@ BEGAN = time.perf_counter()
 
 
 def main(
-    model: str, adapters: str, data: str, out: str, threads: str = "1", batch: str = "4", dtype="float32"
-):
+    model: str,
+    adapters: str,
+    data: str,
+    out: str,
+    threads: str = "1",
+    batch: str = "4",
+    dtype: str = "float32",
+) -> None:
     """Score all labels of the data after each of its questions."""
     import torch
     from lm_eval.api.instance import Instance
