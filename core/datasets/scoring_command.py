@@ -9,13 +9,11 @@ from pathlib import Path
 
 from tuneyard.core.datasets import DEFAULT_FOLDER, Dataset, find_dataset, read_records, read_registry
 from tuneyard.core.datasets.compiled import manifest_beside
+from tuneyard.core.datasets.labels import labels_of
 from tuneyard.core.files import Fields, strings
 from tuneyard.core.llamafactory.stages import PLAIN, rows_of
 from tuneyard.core.records import Example, has_media, read_example
 
-MOST_LABELS = 20  # more different answers than this are free text and no labels
-LONGEST_LABEL = 40  # characters
-FEWEST_ROWS_A_LABEL = 1.5
 JUDGEMENT = "判断"
 """The mark of the judgement in an answer to a defect report."""
 
@@ -36,7 +34,8 @@ def scoring_command(dataset: Dataset) -> str:
     answers = [example.answers[0].text if example.answers else "" for example in examples]
     if are_reports(records, answers):
         return "defect"
-    if answers_are_labels(dataset, answers):
+    can_be_labels = bool(labels_of(answers, declared=True))
+    if labels_of(answers) or (can_be_labels and writes_labels(dataset)):
         return "nli"
     return "text"
 
@@ -81,18 +80,6 @@ def are_reports(records: Sequence[Fields], answers: Sequence[str]) -> bool:
         if not isinstance(subtype, str) or not subtype.strip() or JUDGEMENT not in answer:
             return False
     return bool(records)
-
-
-def answers_are_labels(dataset: Dataset, answers: Sequence[str]) -> bool:
-    """True if a dataset's answers are labels: its spec writes labels, or a few short answers are repeated."""
-    labels = set(answers)
-    if "" in labels or not 2 <= len(labels) <= MOST_LABELS:
-        return False
-    if writes_labels(dataset):
-        return True
-    if any(len(label) > LONGEST_LABEL or "\n" in label for label in labels):
-        return False
-    return len(answers) >= FEWEST_ROWS_A_LABEL * len(labels)
 
 
 def writes_labels(dataset: Dataset) -> bool:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from tuneyard.core.datasets.scoring_command import MOST_LABELS
+from tuneyard.core.datasets.labels import MOST_LABELS
 from tuneyard.core.documents import is_number
 from tuneyard.core.errors import ContentError, RequestError, unexpected
 from tuneyard.core.language.message import _, relative
