@@ -15,7 +15,6 @@ from tuneyard.recipes.recipe.schema import LISTS, SHORT
 
 LIST = r"\[[^\[\]]*\]"  # one value of several words
 LONGEST_NAME = 120  # bytes of a run's folder; file systems take 255 bytes, and checkpoints lie below it
-RESULTS = "results"  # folder in that of a run, for what its scoring command writes
 TrainingRun = tuple[dict[str, str], Recipe]  # a point of the grid, and its recipe
 
 

@@ -16,9 +16,10 @@ from tuneyard.core.language.message import _, marked, tr, translated
 from tuneyard.core.text.markdown import markdown_table
 from tuneyard.core.text.quoting import markdown_text
 from tuneyard.core.training.metrics import Metric, declared_metric, direction, metric_of
+from tuneyard.core.training.sweeps import RESULTS, SWEEP, points_file
 from tuneyard.core.training.training_run import TRAINING
 from tuneyard.recipes.best.__main__ import DivergedError, read_curve
-from tuneyard.recipes.sweep.grid import RESULTS, Grid
+from tuneyard.recipes.sweep.grid import Grid
 from tuneyard.recipes.sweep.settings import (
     Row,
     Setting,
@@ -29,19 +30,19 @@ from tuneyard.recipes.sweep.settings import (
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-SUMMARY = "sweep.json"  # all runs of a grid; it has the key "grid", which that of `tuneyard eval sweep` lacks
 PLOT = "sweep.png"
 MOST_DIGITS = 9
 SCORING_RUN = "run.json"  # in a folder that a scoring command has written
 
 
 def check_folder(out: Path) -> None:
-    """Raise `RequestError` if OUT holds the results of another command: `tuneyard eval sweep` writes a
-    sweep.json too, a scored folder has a run.json, a trained one a training.json."""
+    """Raise `RequestError` if OUT holds the results of another command.
+
+    `tuneyard eval sweep` leaves its points, a scoring command run.json, a training training.json.
+    """
     if out.exists() and not out.is_dir():
         raise RequestError(_("{path} is a file; expected a folder: choose another --out", path=out))
-    sweep_of_weights = (out / SUMMARY).is_file() and "grid" not in read_object(out / SUMMARY)
-    if sweep_of_weights or (out / SCORING_RUN).is_file() or (out / TRAINING).is_file():
+    if points_file(out) or (out / SCORING_RUN).is_file() or (out / TRAINING).is_file():
         raise RequestError(_("{path} holds the results of another command: choose another --out", path=out))
     check_replaceable(out / PLOT)
 
@@ -134,7 +135,7 @@ def write_summary(results: SweepResults) -> None:
         "failed": list(results.failures),
         "settings": [setting.json() for setting in results.settings],
     }
-    write_json(results.out / SUMMARY, record)
+    write_json(results.out / SWEEP, record)
 
 
 def write_report(results: SweepResults) -> None:

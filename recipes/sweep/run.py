@@ -22,6 +22,7 @@ from tuneyard.core.language.message import _, joined, marked
 from tuneyard.core.language.messages import say
 from tuneyard.core.llamafactory.prompt.token_weights import weights_file
 from tuneyard.core.text.secrets import public_text, public_words
+from tuneyard.core.training.sweeps import RESULTS
 from tuneyard.core.training.training_run import TRAINING
 from tuneyard.recipes.check.checked import ask_check, not_checked, quick_check
 from tuneyard.recipes.llamafactory.client import LlamaFactory
@@ -37,7 +38,6 @@ from tuneyard.recipes.recipe import Recipe
 from tuneyard.recipes.recipe.model_source import require_model
 from tuneyard.recipes.recipe.schedule import schedule_of
 from tuneyard.recipes.rules.setting_rules import evaluated, measured
-from tuneyard.recipes.sweep.grid import RESULTS
 from tuneyard.recipes.sweep.slots import SweepPlace
 from tuneyard.recipes.train.__main__ import train
 

@@ -11,8 +11,8 @@ from tuneyard.core.language.message import tr
 from tuneyard.core.language.number_format import number
 from tuneyard.core.text.markdown import markdown_table
 from tuneyard.core.training.metrics import Metric
+from tuneyard.core.training.sweeps import SEEDS
 
-SEEDS = ("seed", "data_seed")
 Row = dict[str, Any]  # the settings of a run, its figure (NaN if it diverged) and its folder
 
 

@@ -41,7 +41,8 @@ def test_only_settings_with_several_values_are_axes():
 @pytest.mark.parametrize(
     ("name", "content", "refused"),
     [
-        ("sweep.json", {"points": {}, "axes": [], "rows_to_choose_on": {}}, True),
+        ("points.json", {"points": {}, "axes": [], "rows_to_choose_on": {}}, True),
+        ("sweep.json", {"points": {}, "axes": [], "rows_to_choose_on": {}}, True),  # of an earlier version
         ("run.json", {"settings": {"command": "eval.nli"}}, True),
         ("training.json", {"inputs": {}}, True),
         ("sweep.json", {"metric": "eval_loss", "grid": AXES, "rows": []}, False),
