@@ -6,6 +6,7 @@ Exit codes: 0 clean, 1 wrong content of data, recipe, adapter or registry (or a 
 
 import contextlib
 import errno
+import importlib
 import json
 import signal
 import threading
@@ -78,6 +79,18 @@ def need(*modules: str) -> None:
     for module in modules:
         if find_spec(module) is None:
             raise RequestError(missing(module))
+
+
+def import_early(*modules: str) -> None:
+    """Import modules that a command needs at its end, before it writes anything.
+
+    `RequestError` names a package that is missing: of these modules, or one that they need.
+    """
+    for module in modules:
+        try:
+            importlib.import_module(module)
+        except ModuleNotFoundError as error:
+            raise RequestError(missing(error.name or module)) from error
 
 
 class ResumableError(click.Abort):
