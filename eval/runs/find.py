@@ -16,6 +16,7 @@ from tuneyard.core.language.message import _, joined, relative
 from tuneyard.core.language.messages import say
 from tuneyard.core.text.quoting import shell
 from tuneyard.core.training.metrics import ACCURACY
+from tuneyard.core.training.sweeps import POINTS, SWEEP, points_file
 from tuneyard.core.weights.adapter_files import CONFIG
 from tuneyard.eval.figures.answers import answer_key
 from tuneyard.eval.figures.labels import label_logs
@@ -46,7 +47,7 @@ from tuneyard.eval.runs.scored_run import (
     optional_text,
     text_field,
 )
-from tuneyard.eval.runs.sweeps import SWEEP, has_chosen, held_out_runs
+from tuneyard.eval.runs.sweeps import has_chosen, held_out_runs
 from tuneyard.eval.runs.tables import placed_lines
 
 ANSWERS = ("expected_output", "predicted_output")
@@ -78,7 +79,7 @@ def parse_source(text: str) -> ScoredRunSource:
     is_ours = path.name == DETAILED or (path.name == PREDICTIONS and "row" in next(placed_lines(path), {}))
     if path.name == RESULTS:
         is_ours = (folder / PREDICTIONS).is_file()
-    if path.name in (RUN, SWEEP, *COMPARED) or (is_ours and (folder / RESULTS).is_file()):
+    if path.name in (RUN, SWEEP, POINTS, *COMPARED) or (is_ours and (folder / RESULTS).is_file()):
         path = folder
     model, _slash, dataset = name.partition("/")
     return ScoredRunSource(path, model, dataset)
@@ -98,7 +99,7 @@ def read_scored_runs(
     warnings: list[str] = []
     for source in sources:
         folder, reported = source.path, None
-        if (folder / SWEEP).is_file():
+        if points_file(folder):
             folder, reported = held_out_runs(folder)
             say(_("note: {path}: a sweep, compared on its held-out half", path=source.path), to_stderr=True)
         whole, unfinished = find_scored_runs(folder)

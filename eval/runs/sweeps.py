@@ -16,26 +16,26 @@ from tuneyard.core.files import read_object
 from tuneyard.core.installation.checkout import ROOT
 from tuneyard.core.language.message import _, tr
 from tuneyard.core.language.messages import say, warn
+from tuneyard.core.training.sweeps import POINTS, SEEDS, SWEEP, points_file
+from tuneyard.core.training.sweeps import RESULTS as OF_TRAINING
 from tuneyard.eval.runs.results import BASE, HELD_OUT, RESULTS, part_of
 from tuneyard.eval.runs.scored_run import ScoredRun
 
-SWEEP = "sweep.json"
 HALVES = "halves"  # in the settings of its runs: the rows that were scored
 STEP = "step"  # the axis of a run's checkpoints
 REPORTED = "reported"
-"""In sweep.json: the base, each adapter alone and the chosen model, which the held-out half is scored for."""
-OF_RUN = "results"  # the folder in that of a run into which its scoring command writes
-SEEDS = ("seed", "data_seed")
+"""In points.json: the base, each adapter alone and the choice, which the held-out half is scored for."""
 
 
 def held_out_runs(folder: Path) -> tuple[Path, list[str]]:
     """The folder of a sweep's runs on the held-out halves, and the models that are reported on them."""
-    models = read_object(folder / SWEEP).get(REPORTED)
+    points = points_file(folder) or folder / POINTS
+    models = read_object(points).get(REPORTED)
     if not isinstance(models, list) or not (folder / HELD_OUT).is_dir():
         raise ContentError(
             _(
                 "{path}: no {file} models with runs in {folder}: sweep again",
-                path=folder / SWEEP,
+                path=points,
                 file=REPORTED,
                 folder=folder / HELD_OUT,
             )
@@ -44,9 +44,11 @@ def held_out_runs(folder: Path) -> tuple[Path, list[str]]:
 
 
 def has_chosen(run: ScoredRun) -> bool:
-    """True if a sweep has chosen by these rows: they are a half, and its sweep.json is beside the model."""
+    """True if a sweep has chosen by these rows: they are a half, and its points.json is beside the model."""
     settings = part_of(run.facts, "settings")
-    return settings.get("rows") == HALVES and (Path(run.source).resolve().parents[1] / SWEEP).is_file()
+    if settings.get("rows") != HALVES:
+        return False
+    return points_file(Path(run.source).resolve().parents[1]) is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,13 +94,13 @@ def read_trained_sweep(folder: Path) -> TrainedSweep | None:
         if len(runs) == 1:
             models = [name]
         for model, run in zip(models, runs, strict=True):
-            scored = _scored_folders(run / OF_RUN)
+            scored = _scored_folders(run / OF_TRAINING)
             _add_base(base_folders, scored.pop(BASE, []))
             if len(scored) != 1:
                 raise ContentError(
                     _(
                         "{place}: expected results of one adapter, found {names}",
-                        place=run / OF_RUN,
+                        place=run / OF_TRAINING,
                         names=", ".join(scored) or _("none"),
                     )
                 )

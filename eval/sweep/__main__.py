@@ -23,12 +23,13 @@ from tuneyard.core.language.message import _
 from tuneyard.core.language.messages import say, warn
 from tuneyard.core.language.reader import in_language
 from tuneyard.core.training.metrics import ACCURACY
+from tuneyard.core.training.sweeps import POINTS
 from tuneyard.eval.data.dataset import EvalDataset, read_datasets
 from tuneyard.eval.figures import check_metric
 from tuneyard.eval.judge.question import CHOICES, Choice
 from tuneyard.eval.nli import Nli, label_options, label_sets
 from tuneyard.eval.runs.results import HELD_OUT, RESULTS, TABLE, check_new
-from tuneyard.eval.runs.sweeps import HALVES, REPORTED, SWEEP
+from tuneyard.eval.runs.sweeps import HALVES, REPORTED
 from tuneyard.eval.scoring.options import (
     PATH,
     ScoringRequest,
@@ -112,7 +113,7 @@ def cli(
     check_new(request.out, COMMAND, resume=request.resume, force=request.force)
     sets = read_datasets(request.datasets, request.data, request.cluster, folder=request.dataset_dir)
     labels = label_sets(sets, options)
-    summaries = (SWEEP, TABLE, RECIPE, *(plot_name(dataset.name) for dataset in sets))
+    summaries = (POINTS, TABLE, RECIPE, *(plot_name(dataset.name) for dataset in sets))
     divided = {"seed": seed, "rows": HALVES}
     evaluation = Nli(labels, "choice", summaries=summaries, further_settings=divided, **options)
     halves: tuple[list[EvalDataset], list[EvalDataset]] = ([], [])
@@ -250,7 +251,7 @@ def _report(request: ScoringRequest, sweep: "Sweep") -> None:
                 base=ship,
             )
         )
-    next_step(request.out / SWEEP, next_command(sweep.out, compared))
+    next_step(request.out / POINTS, next_command(sweep.out, compared))
 
 
 def next_command(out: Path, compared: "ComparedRuns") -> list[object]:
@@ -309,7 +310,7 @@ def judge(sweep: Sweep, runs: "RunsByDataset", held_out: "RunsByDataset") -> "Co
 
 
 def write(sweep: Sweep, compared: "ComparedRuns") -> str:
-    """Write a plot for each dataset, table.md and, last, sweep.json; return the text of table.md."""
+    """Write a plot for each dataset, table.md and, last, points.json; return the text of table.md."""
     from tuneyard.core.drawing.plots import plot_language
     from tuneyard.eval.report.tables import judged, text_of
     from tuneyard.eval.report.verdict import decisions
@@ -332,7 +333,7 @@ def write(sweep: Sweep, compared: "ComparedRuns") -> str:
         REPORTED: list(sweep.reported),
         "rows_to_choose_on": dict(sweep.rows_to_choose_on),
     }
-    write_json(sweep.out / SWEEP, {**judged(compared), **sweep_facts})
+    write_json(sweep.out / POINTS, {**judged(compared), **sweep_facts})
     return text
 
 

@@ -68,7 +68,7 @@ def test_a_sweep_is_left_alone_by_nli_and_starts_anew_by_itself(tiny_model, rows
     swept = [*given, "--adapter", f"l={adapter}", "--grid", "0,1"]
     call(sweep.cli, *swept)
     before = tree(tmp_path / "out")
-    assert {"sweep.json", "table.md", "rows.png"} <= before.keys()
+    assert {"points.json", "table.md", "rows.png"} <= before.keys()
     for how in ([], ["--resume"], ["--force"]):
         with raises(RequestError, "tuneyard eval sweep", "4") as refused:
             call(nli.cli, *given, *how)

@@ -64,7 +64,7 @@ def test_every_point_is_what_nli_says_of_that_mix_and_the_choice_is_made_on_one_
     models = {path.name for path in out.iterdir() if path.is_dir()} - {"held-out"}
     mix = f"mix={tmp_path}/left:0.5+{tmp_path}/right:1"
     call(nli, *folders[:2], *folders[-4:], "--adapter", mix, "--out", alone)
-    told = read_json(out / "sweep.json")
+    told = read_json(out / "points.json")
     assert {*map(tuple, told["points"].values())} == {*itertools.product((0, 0.5, 1), repeat=2)}
     assert models == told["points"].keys() and {"l=0.5,r=0.5", "l=1,r=1"} < models
     assert sorted(told["reported"]) == sorted({"base", "l", "r", told["ship"]})
@@ -86,7 +86,7 @@ def test_every_point_is_what_nli_says_of_that_mix_and_the_choice_is_made_on_one_
         "run.json",
         "predictions.jsonl",
         "results.json",
-        "sweep.json",
+        "points.json",
         "table.md",
         "one.png",
         "two.png",
@@ -141,7 +141,7 @@ def test_the_baseline_is_that_of_the_half_reported_on_as_compare_has_it(tmp_path
     sweep = scored(tmp_path, gold, {"base": gold, "r": gold}, [*range(5)])
     text = write(sweep, judge(sweep, read_points(sweep), read_reported(sweep)))
     assert "| majority-class baseline  | 60.0 % (yes)" in text
-    (choice,) = read_json(tmp_path / "sweep.json")["choice"]
+    (choice,) = read_json(tmp_path / "points.json")["choice"]
     assert (choice["choosing"]["majority"], choice["held_out"]["majority"]) == (0.8, 0.6)
     call(compare, tmp_path, "--out", tmp_path / "verdict")
     printed_line(capsys.readouterr().out, "| majority-class baseline", "60.0 % (yes)")
@@ -183,7 +183,7 @@ def neighbours(point):
 def test_a_search_scores_the_coarse_points_and_those_around_the_best_one(folders, tmp_path, axes):
     out = tmp_path / "out"
     call(cli, *folders[: 2 + 2 * axes], *folders[-4:], "--out", out)
-    sweep = read_json(out / "sweep.json")
+    sweep = read_json(out / "points.json")
     points = {tuple(point) for point in sweep["points"].values()}
     assert {*itertools.product((0, 0.5, 1), repeat=axes)} < points
     assert len(points) <= 25
@@ -205,12 +205,12 @@ def test_a_search_that_was_killed_ends_with_the_same_bytes(folders, tmp_path, mo
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     short = [*folders[:6], *folders[-2:], "--limit", "12"]
     call(cli, *short, "--out", whole)
-    assert len(read_json(whole / "sweep.json")["points"]) > 9
+    assert len(read_json(whole / "points.json")["points"]) > 9
     kill_while_scoring(monkeypatch, (4, 10))
     for options in ([], ["--resume"]):
         with pytest.raises(Killed):
             call(cli, *short, "--out", cut, *options)
-        assert not (cut / "sweep.json").exists()
+        assert not (cut / "points.json").exists()
     call(cli, *short, "--out", cut, "--resume")
     resumed = tree(cut)
     for name, content in tree(whole).items():
@@ -255,7 +255,7 @@ def test_a_resumed_sweep_asks_only_what_is_missing_and_ends_alike(folders, tmp_p
     call(cli, *folders, "--grid", "0,1", "--out", out)
     whole = tree(out)
     (out / "l=1,r=1/two/results.json").unlink()
-    for name in ("sweep.json", "table.md", "one.png"):
+    for name in ("points.json", "table.md", "one.png"):
         (out / name).unlink()
     capsys.readouterr()
     call(cli, *folders, "--grid", "0,1", "--out", out, "--resume", "--dry-run")
@@ -274,7 +274,7 @@ def test_checkpoints_are_a_curve_over_their_steps(folders, working_folder, tiny_
         path.rename(run / path.name)
     (run / "trainer_state.json").write_text('{"global_step": 12}')
     call(cli, "--model", tiny_model, *folders[-2:], "--checkpoints", "run", "--out", working_folder / "out")
-    told = read_json(working_folder / "out/sweep.json")
+    told = read_json(working_folder / "out/points.json")
     assert told["points"] == {"base": [0], "step-2": [2], "step-10": [10], "step-12": [12]}
     assert told["axes"] == ["step"]
     assert (working_folder / "out/two.png").is_file()
@@ -305,7 +305,7 @@ def test_too_few_rows_for_two_halves_are_refused(folders, tmp_path, refused) -> 
 def test_a_grid_of_merges_is_compared_with_the_base_and_each_adapter_alone(folders, tmp_path) -> None:
     out = tmp_path / "out"
     call(cli, *folders, "--grid", "0.5", "--limit", "8", "--out", out)
-    assert read_json(out / "sweep.json")["points"] == {"base": [0, 0], "l=0.5,r=0.5": [0.5, 0.5]}
+    assert read_json(out / "points.json")["points"] == {"base": [0, 0], "l=0.5,r=0.5": [0.5, 0.5]}
     call(compare, out, "--out", tmp_path / "verdict")
     compared = read_json(tmp_path / "verdict/table.json")["models"]
     assert {"base", "l", "r"} <= set(compared)
@@ -314,6 +314,6 @@ def test_a_grid_of_merges_is_compared_with_the_base_and_each_adapter_alone(folde
 def test_a_sweep_whose_best_point_is_the_base_ships_no_adapter(folders, tmp_path, capsys) -> None:
     out = tmp_path / "out"
     call(cli, *folders, "--grid", "0", "--limit", "8", "--out", out)
-    assert read_json(out / "sweep.json")["ship"] == "base"
+    assert read_json(out / "points.json")["ship"] == "base"
     assert not (out / "merge.yaml").exists()
     printed_line(capsys.readouterr().out, "base", "no adapter to ship")

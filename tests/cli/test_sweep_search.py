@@ -36,7 +36,7 @@ def words(tmp_path: Path, tiny_model: Path):
 
 
 def points_of(out: Path) -> list[tuple[float, ...]]:
-    return [tuple(point) for point in read_json(out / "sweep.json")["points"].values()]
+    return [tuple(point) for point in read_json(out / "points.json")["points"].values()]
 
 
 def test_a_search_scores_the_base_each_adapter_alone_equal_weights_and_n_points_in_all(words, tmp_path):
@@ -47,7 +47,7 @@ def test_a_search_scores_the_base_each_adapter_alone_equal_weights_and_n_points_
     assert {(0, 0, 0), *FIRST} <= set(points)
     proposed = set(points) - {(0, 0, 0), *FIRST}
     assert all(0 <= weight <= 1.5 and weight == round(weight, 2) for weight in itertools.chain(*proposed))
-    sweep = read_json(out / "sweep.json")
+    sweep = read_json(out / "points.json")
     scores = {model: score["value"] for model, score in sweep["choice"][-1]["choosing"]["models"].items()}
     assert scores.keys() == sweep["points"].keys()
     assert sweep["ship"] == max(scores, key=scores.get)
@@ -85,7 +85,7 @@ def test_a_search_that_was_killed_ends_with_the_same_bytes_and_can_be_extended(w
     for options in ([], ["--resume"]):
         with pytest.raises(Killed):
             call(cli, *words, "--search", "8", "--out", cut, *options)
-        assert not (cut / "sweep.json").exists()
+        assert not (cut / "points.json").exists()
     call(cli, *words, "--search", "8", "--out", cut, "--resume")
     resumed = tree(cut)
     for name, content in tree(whole).items():

@@ -24,7 +24,7 @@ def results(demo: Demo, model: str, dataset: str) -> dict[str, float]:
 def correct(demo: Demo, model: str, dataset: str) -> list[bool]:
     """Which of the held-out examples a model has right: those that were not chosen on."""
     root = demo.checkout.root / "results/demo"
-    chose = set(read_json(root / "sweep.json")["rows_to_choose_on"][dataset])
+    chose = set(read_json(root / "points.json")["rows_to_choose_on"][dataset])
     rows = read_lines(root / "held-out" / model / dataset / "predictions.jsonl")
     assert len(rows) + len(chose) == 160 and 55 < len(chose) < 105
     return [row["predicted_output"] == row["expected_output"] for row in rows]
@@ -57,7 +57,7 @@ def test_the_table_is_of_the_held_out_examples(demo: Demo) -> None:
 
 def test_the_merge_that_is_shipped_has_the_chosen_weights(demo: Demo) -> None:
     root = demo.checkout.root
-    sweep = read_json(root / "results/demo/sweep.json")
+    sweep = read_json(root / "results/demo/points.json")
     card = (root / "saves/demo-merge/README.md").read_text()
     for name, weight in zip(sweep["axes"], sweep["points"][sweep["ship"]], strict=True):
         if weight:

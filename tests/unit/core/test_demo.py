@@ -35,7 +35,7 @@ def write_result(words: Sequence[str]) -> None:
             "results/demo/base/demo_mnli_eval/results.json": accuracy,
             "results/demo/base/demo_mnli_eval/predictions.jsonl": "{}",
             "results/demo/merge.yaml": "adapters: [saves/demo-rte=1]\n",
-            "results/demo/sweep.json": json.dumps({"points": {"base": [0, 0]}, "flat_top": FLAT_TOP}),
+            "results/demo/points.json": json.dumps({"points": {"base": [0, 0]}, "flat_top": FLAT_TOP}),
         },
         "adapter merge": {"saves/demo-merge/adapter_config.json": "{}"},
         "eval compare": {

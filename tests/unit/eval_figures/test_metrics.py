@@ -63,7 +63,7 @@ def test_a_metric_of_a_package_is_in_results_tables_page_sweep_and_best(install,
     halves = {"s": ([*range(4)], [*range(4, 8)])}
     sweep = Sweep(folder, Axes("base", ["w"], {"base": (0.0,), "one": (1.0,)}, {}), halves, "answer_length")
     write(sweep, judge(sweep, read_points(sweep), read_points(sweep)))
-    swept = read_json(folder / "sweep.json")
+    swept = read_json(folder / "points.json")
     assert (swept["ship"], swept["metric"]) == ("one", "answer_length")  # accuracy alone would take the first
     runs(tmp_path / "steps", {"base": "a long answer", "checkpoint-1": "longer", "checkpoint-2": "short"})
     capsys.readouterr()

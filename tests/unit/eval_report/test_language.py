@@ -259,7 +259,7 @@ def defect_files(folder: Path) -> list[object]:
 
 
 def sweep_files(folder: Path) -> list[object]:
-    """Write what eval.sweep writes over weights and over steps, and return its sweep.json files."""
+    """Write what eval.sweep writes over weights and over steps, and return its points.json files."""
     gold = ["yes", "no"] * 6
     facts = []
     for axes, points in (
@@ -277,7 +277,7 @@ def sweep_files(folder: Path) -> list[object]:
             sweep = eval_sweep.Sweep(out, of_sweep, rows, metric, reported=list(points))
             runs, held_out = eval_sweep.read_points(sweep), eval_sweep.read_reported(sweep)
             eval_sweep.write(sweep, eval_sweep.judge(sweep, runs, held_out))
-        facts.append(read_json(out / "sweep.json"))
+        facts.append(read_json(out / "points.json"))
     return facts
 
 

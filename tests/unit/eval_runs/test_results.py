@@ -139,12 +139,12 @@ def test_force_removes_the_commands_own_files_and_those_in_run_json_and_none_els
     """As the plots of a sweep on other datasets than the new one."""
     out, outside = tmp_path / "out", tmp_path / "outside.png"
     begin(out, summaries=["rte.png", "../outside.png", str(outside)])
-    for path in (out / "rte.png", out / "sweep.json", out / "notes.md", outside):
+    for path in (out / "rte.png", out / "points.json", out / "notes.md", outside):
         path.touch()
-    begin(out, force=True, summaries=["sweep.json", "mnli.png"])
+    begin(out, force=True, summaries=["points.json", "mnli.png"])
     assert names(out) == ["notes.md", RUN]
     assert outside.exists()
-    assert read_json(out / RUN)["files"] == ["sweep.json", "mnli.png"]
+    assert read_json(out / RUN)["files"] == ["points.json", "mnli.png"]
 
 
 def test_force_removes_the_comparison_of_the_old_run_and_no_file_of_the_user(tmp_path) -> None:

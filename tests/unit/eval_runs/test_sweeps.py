@@ -6,8 +6,9 @@ from tests.fake_runs import write_run
 from tests.json_files import write_json
 from tests.messages import printed, printed_line, raises
 from tuneyard.core.errors import ContentError
+from tuneyard.core.training.sweeps import points_file
 from tuneyard.eval.compare.__main__ import compare_results
-from tuneyard.eval.runs.find import ScoredRunSource
+from tuneyard.eval.runs.find import ScoredRunSource, parse_source
 from tuneyard.eval.runs.sweeps import read_trained_sweep
 
 GOLD = ["yes", "no", "yes", "no", "yes", "no"]
@@ -38,8 +39,23 @@ def write_half(folder, model, given, rows):
     write_run(folder, model, "d", gold, answers, groups, majority=2 / 3, settings={"rows": "halves"})
 
 
-def write(folder, told):
-    write_json(folder / "sweep.json", told)
+def write(folder, told, name="points.json"):
+    write_json(folder / name, told)
+
+
+def test_results_of_an_earlier_version_have_their_points_in_sweep_json(sweep):
+    (sweep / "points.json").rename(sweep / "sweep.json")
+    models = compare_results([parse_source(str(sweep / "sweep.json"))]).comparison.models
+    assert sorted(models) == ["base", "mnli", "rte", "rte=0.5,mnli=0.5"]
+    named = [ScoredRunSource(sweep / "base"), ScoredRunSource(sweep / "rte=1,mnli=1")]
+    printed(compare_results(named).warnings[0], sweep / "base", named[1].path, "a sweep chose")
+
+
+def test_both_sweeps_may_be_in_one_folder_and_each_has_its_file(sweep):
+    write(sweep, {"grid": {"lora_rank": ["4", "8"]}, "rows": []}, "sweep.json")
+    assert points_file(sweep) == sweep / "points.json"
+    (sweep / "points.json").unlink()
+    assert points_file(sweep) is None
 
 
 def test_base_singles_and_the_choice_on_the_other_half(sweep):
@@ -76,7 +92,7 @@ def test_a_model_of_an_earlier_choice_is_left_out(sweep):
 @pytest.mark.parametrize("told", [{}, {"reported": "x"}])
 def test_a_damaged_sweep_is_named(sweep, told):
     write(sweep, told)
-    with raises(ContentError, "sweep.json", "reported", "sweep again"):
+    with raises(ContentError, "points.json", "reported", "sweep again"):
         compare_results([ScoredRunSource(sweep)])
 
 
@@ -90,7 +106,7 @@ def test_a_damaged_sweep_is_named(sweep, told):
     ],
 )
 def test_a_sweep_of_trainings_without_runs_to_compare_is_named(tmp_path, told, fact, capsys):
-    write(tmp_path, told)
+    write(tmp_path, told, "sweep.json")
     with raises(ContentError, fact):
         read_trained_sweep(tmp_path)
     assert ("x: left out" in capsys.readouterr().err) == ("failed" in told)
