@@ -19,7 +19,7 @@ from tuneyard.core.errors.problem_codes import guide
 from tuneyard.core.language.message import _, joined, message_of, ngettext, typed
 from tuneyard.core.language.messages import print_json, say
 from tuneyard.core.text.secrets import public_words
-from tuneyard.recipes.check.checked import ask_check, not_checked, quick_check
+from tuneyard.recipes.checking.checked import ask_check, not_checked, quick_check
 from tuneyard.recipes.llamafactory.client import LlamaFactory, code_option
 from tuneyard.recipes.machine.hardware import Machine, machine, target_option
 from tuneyard.recipes.recipe import Recipe, find_recipe, read_recipe

@@ -21,7 +21,7 @@ from tuneyard.core.files.scratch import scratch_folder
 from tuneyard.core.language.message import _, counted, joined, marked, typed
 from tuneyard.core.language.messages import say
 from tuneyard.core.llamafactory.template_choice import TemplateChoice
-from tuneyard.recipes.check.checked import Checked, ask_check, quick_check
+from tuneyard.recipes.checking.checked import Checked, ask_check, quick_check
 from tuneyard.recipes.llamafactory.answer import Facts, LaidOut, Rows
 from tuneyard.recipes.llamafactory.client import LlamaFactory, ask_measures, code_option
 from tuneyard.recipes.machine.hardware import GPUS, GpuModel, Machine, gpu_model, machine, target_option
@@ -41,8 +41,8 @@ from tuneyard.recipes.new.settings import (
     sections,
 )
 from tuneyard.recipes.new.text import recipe_text
-from tuneyard.recipes.plan.lines import memory_line, time_line, unknown_lines
-from tuneyard.recipes.plan.training_plan import Offer, make_plan
+from tuneyard.recipes.planning.lines import memory_line, time_line, unknown_lines
+from tuneyard.recipes.planning.training_plan import Offer, make_plan
 from tuneyard.recipes.recipe import Recipe, read_recipe
 from tuneyard.recipes.recipe.model_source import may_be_here
 from tuneyard.recipes.recipe.schedule import schedule_of

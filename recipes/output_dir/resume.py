@@ -18,7 +18,7 @@ from tuneyard.core.errors.problem_codes import ProblemCode
 from tuneyard.core.files import read_object
 from tuneyard.core.language.message import _, joined, marked
 from tuneyard.core.training.training_run import checkpoint_folders
-from tuneyard.recipes.output_dir import find_flaw, missing_state
+from tuneyard.recipes.output_dir.checkpoints import find_flaw, missing_state
 from tuneyard.recipes.recipe import Recipe
 from tuneyard.recipes.recipe.schedule import Schedule
 from tuneyard.recipes.rules.starting_weights import RESIZING

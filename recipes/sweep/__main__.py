@@ -35,7 +35,7 @@ from tuneyard.recipes.sweep.results import (
 from tuneyard.recipes.sweep.run import check_first, commands, evaluate, finish_points, scoring_words
 from tuneyard.recipes.sweep.settings import Row
 from tuneyard.recipes.sweep.slots import SweepPlace, place_here, place_on_ray
-from tuneyard.recipes.train.__main__ import train
+from tuneyard.recipes.training.train import TrainRequest, train
 
 
 @cli_command(
@@ -114,7 +114,7 @@ def command(
     if evaluation is not None:
         scoring_words(evaluation, folder)
     if point is not None and evaluation is not None:
-        train(recipes[0], runs_model_code=runs_model_code)
+        train(TrainRequest(recipes[0], runs_model_code=runs_model_code))
         evaluate(recipes[0].output_dir, evaluation, has_log=False)
         next_step(recipes[0].output_dir, command_line("recipe.sweep", ("--point", point)))
         return

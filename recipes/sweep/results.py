@@ -18,7 +18,7 @@ from tuneyard.core.text.quoting import markdown_text
 from tuneyard.core.training.metrics import Metric, declared_metric, direction, metric_of
 from tuneyard.core.training.sweeps import RESULTS, SWEEP, points_file
 from tuneyard.core.training.training_run import TRAINING
-from tuneyard.recipes.best.__main__ import DivergedError, read_curve
+from tuneyard.recipes.output_dir.curve import DivergedError, read_curve
 from tuneyard.recipes.sweep.grid import Grid
 from tuneyard.recipes.sweep.settings import (
     Row,

@@ -14,32 +14,26 @@ import click
 from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.core.execution import Observer, WorkItem, WorkResult
 from tuneyard.core.execution.processes import end_process
+from tuneyard.core.execution.state import CURRENT
 from tuneyard.core.files import HeldError, read_object, reserved, write_json
 from tuneyard.core.files.bounded_reading import read_end
 from tuneyard.core.files.links import refuse_written_link
 from tuneyard.core.files.temporaries import locked
 from tuneyard.core.language.message import _, joined, marked
 from tuneyard.core.language.messages import say
-from tuneyard.core.llamafactory.prompt.token_weights import weights_file
 from tuneyard.core.text.secrets import public_text, public_words
 from tuneyard.core.training.sweeps import RESULTS
 from tuneyard.core.training.training_run import TRAINING
-from tuneyard.recipes.check.checked import ask_check, not_checked, quick_check
+from tuneyard.recipes.checking.checked import ask_check, not_checked, quick_check
 from tuneyard.recipes.llamafactory.client import LlamaFactory
 from tuneyard.recipes.llamafactory.launch import environment, supervised, users_environment
-from tuneyard.recipes.machine.hardware import Machine, world_size
-from tuneyard.recipes.output_dir import (
-    changed_inputs,
-    changed_world_size,
-    inputs_of,
-    set_aside,
-)
+from tuneyard.recipes.machine.hardware import Machine
+from tuneyard.recipes.output_dir.checkpoints import set_aside
 from tuneyard.recipes.recipe import Recipe
 from tuneyard.recipes.recipe.model_source import require_model
-from tuneyard.recipes.recipe.schedule import schedule_of
 from tuneyard.recipes.rules.setting_rules import evaluated, measured
 from tuneyard.recipes.sweep.slots import SweepPlace
-from tuneyard.recipes.train.__main__ import train
+from tuneyard.recipes.training.train import TrainRequest, train, training_state
 
 SCORED = "judged.json"  # the command that scored a run, written when all its results are there
 SCORE_LOG = "score.log"
@@ -98,12 +92,9 @@ def check_first(
 
 def is_trained(recipe: Recipe, target: Machine) -> bool:
     """True if the training of a point is finished, with its inputs and on as many processes."""
-    output_dir = recipe.output_dir
-    if not (output_dir / TRAINING).is_file():
+    if not (recipe.output_dir / TRAINING).is_file():  # and the model is not hashed
         return False
-    inputs = inputs_of(recipe, weights_file(recipe.path))
-    world = schedule_of(recipe, 0, world_size(recipe, target.gpus)).world
-    return not changed_inputs(output_dir, inputs) and not changed_world_size(output_dir, world)
+    return training_state(TrainRequest(recipe), target) == CURRENT
 
 
 def finish_points(
@@ -156,7 +147,7 @@ def finish(recipe: Recipe, evaluation: str | None, has_log: bool) -> None:
 
     `has_log`: the output of the command is for score.log, and not for the terminal.
     """
-    train(recipe, ask=False)
+    train(TrainRequest(recipe, is_checked=True))
     if evaluation is not None:
         evaluate(recipe.output_dir, evaluation, has_log)
 

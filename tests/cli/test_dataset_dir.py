@@ -14,8 +14,8 @@ from tuneyard.cli import cli
 from tuneyard.core.errors import RequestError
 from tuneyard.eval.nli import cli as nli
 from tuneyard.eval.suite import cli as suite
+from tuneyard.recipes.output_dir.after_training import after_training
 from tuneyard.recipes.recipe import read_recipe
-from tuneyard.recipes.train.__main__ import after_training
 
 OWN_WORDS = {"prove": ["--fused", "fused"]}
 """Options without which a command refuses to begin."""

@@ -27,11 +27,11 @@ from testing.tiny import (
     write_adapter,
 )
 from tuneyard.core.errors import Problem, TuneyardError
-from tuneyard.recipes.check.checked import ask_check, not_checked, quick_check
+from tuneyard.recipes.checking.checked import ask_check, not_checked, quick_check
 from tuneyard.recipes.llamafactory.client import LlamaFactory
 from tuneyard.recipes.machine.hardware import machine
-from tuneyard.recipes.plan.lines import plan_lines
-from tuneyard.recipes.plan.training_plan import make_plan, read_offer
+from tuneyard.recipes.planning.lines import plan_lines
+from tuneyard.recipes.planning.training_plan import make_plan, read_offer
 from tuneyard.recipes.recipe import Recipe, read_recipe
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -21,7 +21,7 @@ from tuneyard.eval.runs.find import find_scored_runs
 from tuneyard.eval.runs.results import PredictionLog, begin_scoring_run
 from tuneyard.eval.scoring import found_here
 from tuneyard.eval.scoring.found_here import adapter_folders
-from tuneyard.recipes.best.__main__ import read_curve
+from tuneyard.recipes.output_dir.curve import read_curve
 
 
 @pytest.mark.parametrize(

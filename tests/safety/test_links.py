@@ -31,7 +31,7 @@ from tuneyard.recipes.__main__ import cli as recipe_cli
 from tuneyard.recipes.recipe import read_recipe
 from tuneyard.recipes.recipe.data import locate
 from tuneyard.recipes.sweep.run import evaluate
-from tuneyard.recipes.train.__main__ import train
+from tuneyard.recipes.training.train import TrainRequest, train
 
 SECRET = "-----BEGIN PRIVATE KEY-----"
 ROWS = '{"question": "Is 2 even?", "answer": "yes"}\n' * 3
@@ -326,10 +326,10 @@ def test_a_training_writes_into_no_link(tmp_path: Path, secret: Path, monkeypatc
     recipe = read_recipe(write_recipe(tmp_path, bf16=False))
     recipe.output_dir.mkdir()
     (recipe.output_dir / name).symlink_to(secret)
-    monkeypatch.setattr("tuneyard.recipes.train.__main__.require_model", lambda _: None)
-    monkeypatch.setattr("tuneyard.recipes.train.__main__.changed_inputs", lambda *_: "")
+    monkeypatch.setattr("tuneyard.recipes.training.train.require_model", lambda _: None)
+    monkeypatch.setattr("tuneyard.recipes.training.train.changed_inputs", lambda *_: "")
     with raises(RequestError, str(recipe.output_dir / name), str(secret)):
-        train(recipe, ask=False)
+        train(TrainRequest(recipe, is_checked=True))
     assert secret.read_text() == SECRET
 
 

@@ -22,7 +22,7 @@ from tuneyard.core.training.training_run import training_settings
 from tuneyard.recipes.__main__ import cli
 from tuneyard.recipes.llamafactory.launch import LOG, launch
 from tuneyard.recipes.machine.hardware import Machine
-from tuneyard.recipes.output_dir import changed_inputs, inputs_of, training_record
+from tuneyard.recipes.output_dir.record import changed_inputs, inputs_of, training_record
 from tuneyard.recipes.recipe import read_recipe
 from tuneyard.recipes.rules.setting_rules import problems_of
 from tuneyard.recipes.sweep.grid import parse_grid, plan_runs

@@ -19,7 +19,10 @@ LAYERS = {
         "weights llamafactory datasets cli"
     ),
     "compiler": ("rows spec chat columns read check lint write engine publish inspect verify view init cli"),
-    "recipes": "recipe machine costs llamafactory rules output_dir check plan new best train sweep base",
+    "recipes": (
+        "recipe machine costs llamafactory rules output_dir checking planning training "
+        "check plan new best train sweep base"
+    ),
     "adapters": "model kinds methods write merge fuse show export serve",
     "eval": (
         "statistics figures runs data models scoring judge report "
@@ -164,6 +167,19 @@ def test_a_folder_of_a_command_has_its_main_file_and_no_other_has(package: str) 
     commands = importlib.import_module(f"tuneyard.{package}.__main__").COMMANDS
     files = {path.stem for path in (ROOT / package).glob("*.py")}
     assert with_main == set(commands) - files
+
+
+def test_no_command_of_recipes_imports_another_one() -> None:
+    """What two commands need is in a shared folder."""
+    commands = {path.parent.name for path in (ROOT / "recipes").glob("*/__main__.py")}
+    offenders = []
+    for path in FILES:
+        _package, *folders = name(path).split("/")
+        for module in all_imports(path):
+            of_module = room_and_rest(module)
+            if of_module[:1] == ["recipes"] and commands & {*of_module[1:2]} - {*folders[:1]}:
+                offenders.append(f"{name(path)} imports {module}")
+    assert offenders == []
 
 
 def test_llamafactory_has_one_door() -> None:

@@ -20,8 +20,8 @@ from tuneyard.cli import cli
 from tuneyard.compiler.init.recipe_command import next_recipe
 from tuneyard.core.cli.main import TuneyardCommand, next_step, same_options, up_to_date
 from tuneyard.core.datasets import DEFAULT_FOLDER, REGISTRY
+from tuneyard.recipes.output_dir.after_training import after_training
 from tuneyard.recipes.recipe import read_recipe
-from tuneyard.recipes.train.__main__ import after_training
 
 RECIPE = "recipes/demo-rte.yaml model_name_or_path=me/model"
 QUESTIONS = [{"question": f"Question {n}?", "answer": f"Answer {n}."} for n in range(40)]

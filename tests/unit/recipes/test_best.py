@@ -10,7 +10,8 @@ from tests.messages import printed, raises
 from tests.unit.recipes.test_output_dir import checkpoint
 from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.core.training.metrics import metric_of
-from tuneyard.recipes.best.__main__ import DivergedError, command, find_best, plot, read_curve
+from tuneyard.recipes.best.__main__ import command, find_best, plot
+from tuneyard.recipes.output_dir.curve import DivergedError, read_curve
 
 LOSS, ACCURACY = metric_of("eval_loss"), metric_of("eval_accuracy")
 

@@ -10,8 +10,8 @@ from tests.unit.recipes.make import write_recipe
 from tuneyard.core.datasets import REMOTE_SOURCES
 from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.recipes.check import __main__ as check
-from tuneyard.recipes.check import checked
-from tuneyard.recipes.check.checked import Checked, disk_problems
+from tuneyard.recipes.checking import checked
+from tuneyard.recipes.checking.checked import Checked, disk_problems
 from tuneyard.recipes.llamafactory.answer import EpochCounts, Facts, Rows
 from tuneyard.recipes.llamafactory.cache import record
 from tuneyard.recipes.machine.hardware import Machine, machine

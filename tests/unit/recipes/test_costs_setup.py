@@ -13,8 +13,8 @@ from tests.json_files import write_json
 from tests.messages import printed
 from tuneyard.recipes.costs import LIGER_MODELS, Shapes, disk_of, setup_of, unmodelled
 from tuneyard.recipes.llamafactory.layout import with_trained
-from tuneyard.recipes.plan.lines import memory_line
-from tuneyard.recipes.plan.training_plan import TrainingPlan
+from tuneyard.recipes.planning.lines import memory_line
+from tuneyard.recipes.planning.training_plan import TrainingPlan
 from tuneyard.recipes.recipe import Recipe
 from tuneyard.recipes.recipe.schedule import Schedule
 

@@ -5,7 +5,7 @@ import pytest
 from tests.messages import raises
 from tuneyard.core.errors import RequestError
 from tuneyard.recipes.machine.hardware import GPUS, gpu_model, machine
-from tuneyard.recipes.plan.training_plan import read_offer
+from tuneyard.recipes.planning.training_plan import read_offer
 
 
 @pytest.mark.parametrize(

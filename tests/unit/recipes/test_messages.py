@@ -9,7 +9,7 @@ import yaml
 from tuneyard.core.errors import ContentError
 from tuneyard.core.language.message import Message, translated
 from tuneyard.core.language.reader import CHINESE, in_language
-from tuneyard.recipes.check.checked import quick_check
+from tuneyard.recipes.checking.checked import quick_check
 from tuneyard.recipes.machine.hardware import machine
 from tuneyard.recipes.recipe import Recipe, read_recipe
 

@@ -21,7 +21,7 @@ from tuneyard.core.language.reader import in_language
 from tuneyard.core.llamafactory.prompt.template_match import TemplateFinding
 from tuneyard.core.llamafactory.stages import TRAINING_STAGES
 from tuneyard.core.llamafactory.template_choice import TemplateChoice
-from tuneyard.recipes.check.checked import Checked
+from tuneyard.recipes.checking.checked import Checked
 from tuneyard.recipes.costs import Shapes, estimate, setup_of, total_bytes
 from tuneyard.recipes.llamafactory.answer import Facts, LaidOut, Rows
 from tuneyard.recipes.machine.hardware import GPUS, machine

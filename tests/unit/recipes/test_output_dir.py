@@ -15,8 +15,9 @@ from tests.json_files import read_json, write_json
 from tests.messages import raises
 from tests.unit.recipes.make import write_recipe
 from tuneyard.core.files import HeldError, reserved
-from tuneyard.recipes import output_dir
-from tuneyard.recipes.output_dir import inputs_of, training_record
+from tuneyard.core.training.training_run import STARTED
+from tuneyard.recipes.output_dir import checkpoints, record
+from tuneyard.recipes.output_dir.record import inputs_of, training_record
 from tuneyard.recipes.recipe import read_recipe
 
 
@@ -44,7 +45,7 @@ def checkpoint(folder: Path, step: int = 4, *, ranks: int = 1, deepspeed: bool =
 
 @pytest.mark.parametrize(("ranks", "deepspeed"), [(1, False), (2, False), (1, True), (2, True)])
 def test_whole(tmp_path, ranks, deepspeed):
-    assert output_dir.find_flaw(checkpoint(tmp_path, ranks=ranks, deepspeed=deepspeed)) == ""
+    assert checkpoints.find_flaw(checkpoint(tmp_path, ranks=ranks, deepspeed=deepspeed)) == ""
 
 
 @pytest.mark.parametrize(
@@ -59,9 +60,9 @@ def test_whole(tmp_path, ranks, deepspeed):
 def test_a_file_is_missing_or_a_folder(tmp_path, name, flaw):
     path = checkpoint(tmp_path)
     (path / name).unlink()
-    assert output_dir.find_flaw(path) == flaw
+    assert checkpoints.find_flaw(path) == flaw
     (path / name).mkdir()
-    assert output_dir.find_flaw(path)
+    assert checkpoints.find_flaw(path)
 
 
 @pytest.mark.parametrize(
@@ -71,26 +72,26 @@ def test_a_file_is_missing_or_a_folder(tmp_path, name, flaw):
 def test_a_file_is_cut_off(tmp_path, name, share):
     path = checkpoint(tmp_path) / name
     path.write_bytes(path.read_bytes()[: int(path.stat().st_size * share)])
-    assert name in output_dir.find_flaw(path.parent)
+    assert name in checkpoints.find_flaw(path.parent)
 
 
 @pytest.mark.parametrize("step", [None, 3, "4"])
 def test_the_state_of_another_step(tmp_path, step):
     path = checkpoint(tmp_path)
     write_json(path / "trainer_state.json", {} if step is None else {"global_step": step})
-    assert "found global_step" in output_dir.find_flaw(path)
+    assert "found global_step" in checkpoints.find_flaw(path)
 
 
 def test_files_that_are_no_text_or_no_names(tmp_path):
     path = checkpoint(tmp_path, deepspeed=True)
     (path / "latest").write_bytes(b"\xff")
-    assert "not UTF-8 at byte 0" in output_dir.find_flaw(path)
+    assert "not UTF-8 at byte 0" in checkpoints.find_flaw(path)
     path = checkpoint(tmp_path, 8)
     (path / "model.safetensors.index.json").write_text('{"weight_map": {"a": 5}}')
-    assert "5 is missing" in output_dir.find_flaw(path)
+    assert "5 is missing" in checkpoints.find_flaw(path)
     path = checkpoint(tmp_path, 9)
     (path / "trainer_state.json").write_text('{"global_step": ' + "9" * 5000 + "}")
-    assert "too many digits" in output_dir.find_flaw(path)
+    assert "too many digits" in checkpoints.find_flaw(path)
 
 
 def test_a_shard_that_the_index_names_is_missing(tmp_path):
@@ -98,15 +99,15 @@ def test_a_shard_that_the_index_names_is_missing(tmp_path):
     (path / "adapter_model.safetensors").rename(path / "model-1.safetensors")
     index = {"weight_map": {"w": "model-1.safetensors", "v": "model-2.safetensors"}}
     write_json(path / "model.safetensors.index.json", index)
-    assert output_dir.find_flaw(path) == "model-2.safetensors is missing"
+    assert checkpoints.find_flaw(path) == "model-2.safetensors is missing"
 
 
 def test_deepspeed_needs_every_rank_and_latest(tmp_path):
     path = checkpoint(tmp_path, ranks=2, deepspeed=True)
     next(path.glob("global_step4/*rank_1*optim*")).unlink()
-    assert "optimizer states of 1 ranks, expected 2" in output_dir.find_flaw(path)
+    assert "optimizer states of 1 ranks, expected 2" in checkpoints.find_flaw(path)
     (path / "latest").unlink()
-    assert "latest is missing" in output_dir.find_flaw(path)
+    assert "latest is missing" in checkpoints.find_flaw(path)
 
 
 def test_newest_first_and_broken_ones_out_of_the_way(tmp_path):
@@ -114,13 +115,13 @@ def test_newest_first_and_broken_ones_out_of_the_way(tmp_path):
         checkpoint(tmp_path, step)
     (tmp_path / "checkpoint-12" / "optimizer.pt").unlink()
     (tmp_path / "checkpoint-best").mkdir()
-    found = output_dir.checkpoints(tmp_path)
+    found = checkpoints.checkpoints(tmp_path)
     assert [(path.name, bool(flaw)) for path, flaw in found.items()] == [
         ("checkpoint-100", False),
         ("checkpoint-12", True),
         ("checkpoint-4", False),
     ]
-    assert output_dir.resume_point(tmp_path) == tmp_path / "checkpoint-100"
+    assert checkpoints.resume_point(tmp_path) == tmp_path / "checkpoint-100"
     assert not (tmp_path / "checkpoint-12").exists()
     assert (tmp_path / "incomplete-checkpoint-12").is_dir()
 
@@ -135,28 +136,28 @@ def inputs(rate=1e-4, data="aa", **settings):
 
 
 def test_runs_told_apart(tmp_path):
-    assert output_dir.changed_inputs(tmp_path, inputs()) == ""
+    assert record.changed_inputs(tmp_path, inputs()) == ""
     checkpoint(tmp_path)
-    assert output_dir.changed_inputs(tmp_path, inputs()) == "not started by `tuneyard recipe train`"
-    write_json(tmp_path / output_dir.STARTED, inputs())
-    assert output_dir.changed_inputs(tmp_path, inputs()) == ""
-    assert output_dir.changed_inputs(tmp_path, inputs(rate=2e-4)) == "learning_rate 0.0001 → 0.0002"
-    assert output_dir.changed_inputs(tmp_path, inputs(data="cc", a=1)) == "a unset → 1, data"
+    assert record.changed_inputs(tmp_path, inputs()) == "not started by `tuneyard recipe train`"
+    write_json(tmp_path / STARTED, inputs())
+    assert record.changed_inputs(tmp_path, inputs()) == ""
+    assert record.changed_inputs(tmp_path, inputs(rate=2e-4)) == "learning_rate 0.0001 → 0.0002"
+    assert record.changed_inputs(tmp_path, inputs(data="cc", a=1)) == "a unset → 1, a changed"
     moved = inputs()
     moved["data"][0]["file"] = "elsewhere"
-    assert output_dir.changed_inputs(tmp_path, moved) == ""
+    assert record.changed_inputs(tmp_path, moved) == ""
 
 
 def test_the_command_that_continues_a_run_of_llamafactory_names_its_newest_complete_checkpoint(tmp_path):
     file = tmp_path / "a recipe.yaml"
     file.write_text("output_dir: other\n")
     recipe = read_recipe(file, [f"output_dir={tmp_path / 'saves'}", "lora_rank=4"])
-    assert output_dir.command_to_resume(recipe) == ""
+    assert checkpoints.command_to_resume(recipe) == ""
     (tmp_path / "saves").mkdir()
     for step in (100, 12):
         checkpoint(tmp_path / "saves", step)
     (tmp_path / "saves/checkpoint-100/trainer_state.json").unlink()
-    assert shlex.split(output_dir.command_to_resume(recipe)) == [
+    assert shlex.split(checkpoints.command_to_resume(recipe)) == [
         *("llamafactory-cli", "train", str(file), f"output_dir={tmp_path}/saves", "lora_rank=4"),
         *("overwrite_output_dir=false", f"resume_from_checkpoint={tmp_path}/saves/checkpoint-12"),
     ]
@@ -164,14 +165,14 @@ def test_the_command_that_continues_a_run_of_llamafactory_names_its_newest_compl
 
 @pytest.mark.parametrize("text", ["{", "[]"])
 def test_a_run_whose_inputs_cannot_be_read_is_another(tmp_path, text):
-    (tmp_path / output_dir.STARTED).write_text(text)
-    assert output_dir.changed_inputs(tmp_path, inputs()).startswith("its started.json")
+    (tmp_path / STARTED).write_text(text)
+    assert record.changed_inputs(tmp_path, inputs()).startswith("its started.json")
 
 
 def test_set_aside_takes_the_first_free_name(tmp_path):
     for expected in ("run.1", "run.2"):
         (tmp_path / "run").mkdir()
-        assert output_dir.set_aside(tmp_path / "run").name == expected
+        assert checkpoints.set_aside(tmp_path / "run").name == expected
 
 
 def test_reserved_only_once(tmp_path):
@@ -234,10 +235,10 @@ def test_the_adapters_that_a_training_begins_with_are_recorded(recorded_recipe, 
     schema = read_json(ROOT / "core/schemas/training.json")["properties"]["inputs"]
     Draft202012Validator({**schema, "$defs": {"sha256": {"type": "string"}}}).validate(recorded)
     checkpoint(tmp_path / "run")
-    write_json(tmp_path / "run" / output_dir.STARTED, recorded)
+    write_json(tmp_path / "run" / STARTED, recorded)
     save_file({"w": np.zeros((8, 8), np.float32)}, adapter / "adapter_model.safetensors")
     now = inputs_of(read_recipe(recorded_recipe, overrides), None)
-    assert output_dir.changed_inputs(tmp_path / "run", now) == "adapters"
+    assert record.changed_inputs(tmp_path / "run", now) == "adapters changed"
     before = {key: value for key, value in recorded.items() if key != "adapters"}
-    write_json(tmp_path / "run" / output_dir.STARTED, before)  # of an earlier version
-    assert output_dir.changed_inputs(tmp_path / "run", now) == ""
+    write_json(tmp_path / "run" / STARTED, before)  # of an earlier version
+    assert record.changed_inputs(tmp_path / "run", now) == ""

@@ -8,10 +8,10 @@ from tuneyard.core.errors import ContentError, ProblemsError, RequestError
 from tuneyard.recipes import costs
 from tuneyard.recipes.llamafactory.answer import Facts
 from tuneyard.recipes.llamafactory.cache import record
-from tuneyard.recipes.plan import training_plan
 from tuneyard.recipes.plan.__main__ import command
-from tuneyard.recipes.plan.lines import lines_below, plan_lines, table_lines
-from tuneyard.recipes.plan.training_plan import ExpectedRows, epoch_of, make_plans, read_offer
+from tuneyard.recipes.planning import training_plan
+from tuneyard.recipes.planning.lines import lines_below, plan_lines, table_lines
+from tuneyard.recipes.planning.training_plan import ExpectedRows, epoch_of, make_plans, read_offer
 from tuneyard.recipes.recipe import Recipe
 
 SETTINGS = {

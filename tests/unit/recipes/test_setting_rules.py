@@ -10,7 +10,7 @@ import pytest
 from tests.conftest import ROOT
 from tests.json_files import write_json
 from tests.unit.recipes.make import write_recipe
-from tuneyard.recipes.check.checked import quick_check
+from tuneyard.recipes.checking.checked import quick_check
 from tuneyard.recipes.machine.hardware import Gpu, Machine, machine, world_size
 from tuneyard.recipes.recipe import Recipe, read_recipe
 from tuneyard.recipes.recipe.schedule import splits_batches

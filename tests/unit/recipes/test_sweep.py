@@ -14,7 +14,7 @@ from tests.unit.recipes.make import write_recipe
 from tuneyard.core.drawing import plots as drawing
 from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.core.training.metrics import UNKNOWN, metric_of
-from tuneyard.recipes.check import checked
+from tuneyard.recipes.checking import checked
 from tuneyard.recipes.llamafactory.answer import Facts, LaidOut
 from tuneyard.recipes.recipe.schema import known_keys
 from tuneyard.recipes.sweep import __main__ as command
@@ -140,7 +140,8 @@ def test_a_plug_ins_metric_is_read_and_ranked_as_it_declares(untrained, monkeypa
     monkeypatch.setenv("OMP_NUM_THREADS", "1000")
     scores = iter([0.75, 0.25])
 
-    def train(recipe, **_):
+    def train(request):
+        recipe = request.recipe
         declared = {"surprise": {"value": next(scores), "unit": "nats", "higher_is_better": False}}
         (recipe.output_dir / "results").mkdir(parents=True)
         write_json(recipe.output_dir / "results/results.json", {"metrics": declared})
@@ -274,7 +275,7 @@ def untrained(tmp_path, monkeypatch):
     """Return a recipe that evaluates nothing, and the lists of what is asked about and trained."""
     asked, trained = [], []
     monkeypatch.setattr(checked, "ask", lambda _process, recipe, *_: asked.append(recipe.settings) or Facts())
-    monkeypatch.setattr(run, "train", lambda recipe, **_: trained.append(recipe.output_dir.name))
+    monkeypatch.setattr(run, "train", lambda request: trained.append(request.recipe.output_dir.name))
     monkeypatch.setattr(run, "evaluate", lambda *_: None)
     monkeypatch.setattr(run, "require_model", lambda *_: None)
     monkeypatch.setenv(

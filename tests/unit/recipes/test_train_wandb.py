@@ -4,8 +4,8 @@ import pytest
 
 from tuneyard.core.installation.checkout import ROOT
 from tuneyard.recipes.recipe import read_recipe
-from tuneyard.recipes.train import __main__ as train
-from tuneyard.recipes.train.__main__ import is_wandb_configured
+from tuneyard.recipes.training import train
+from tuneyard.recipes.training.train import is_wandb_configured
 
 
 @pytest.fixture(autouse=True)

@@ -17,12 +17,12 @@ from tuneyard.recipes.costs import disk_of, setup_of
 from tuneyard.recipes.llamafactory.answer import Facts, Rows
 from tuneyard.recipes.llamafactory.client import LlamaFactory, ask
 from tuneyard.recipes.machine.hardware import Machine, world_size
-from tuneyard.recipes.output_dir import (
+from tuneyard.recipes.output_dir.checkpoints import command_to_resume
+from tuneyard.recipes.output_dir.record import (
     FOREIGN,
-    MARKS,
     changed_inputs,
     changed_world_size,
-    command_to_resume,
+    has_training,
     inputs_of,
 )
 from tuneyard.recipes.output_dir.resume import resume_problems, step_problems, target_problems
@@ -159,10 +159,10 @@ def noted(problems: list[Problem], target: Machine) -> list[Problem]:
 def output_problems(recipe: Recipe, world: dict[str, object]) -> Iterator[Problem]:
     """Check an existing output_dir for a training in this `world`, which is {} on another machine."""
     folder = recipe.output_dir
-    if not any(any(folder.glob(mark)) for mark in MARKS):
+    if not has_training(folder):
         return  # and the model is not hashed
     differs = changed_inputs(folder, inputs_of(recipe, weights_file(recipe.path)))
-    grown = changed_world_size(folder, world) if world and not differs else ""
+    grown = changed_world_size(folder, world) if world and not differs else None
     code, message, hint = FINISHED, "", ""
     if differs:
         code, message = (

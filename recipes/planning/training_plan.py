@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from tuneyard.core.errors import RequestError
 from tuneyard.core.language.message import _
 from tuneyard.recipes import costs
-from tuneyard.recipes.check.checked import (
+from tuneyard.recipes.checking.checked import (
     Checked,
     answer_problems,
     ask_check,

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from tuneyard.core.language.message import _, counted, joined, marked, relative, tr, translated
 from tuneyard.core.language.number_format import limits
 from tuneyard.core.text.markdown import markdown_table
-from tuneyard.recipes.plan.training_plan import TrainingPlan
+from tuneyard.recipes.planning.training_plan import TrainingPlan
 
 MIDDLE_AND_ENDS = ("middle", "lower", "upper")
 PURPOSES = {

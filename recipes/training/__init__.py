@@ -1,0 +1,1 @@
+"""One training from its check to its record, for `recipe train` and `recipe sweep`."""
