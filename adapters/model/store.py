@@ -19,6 +19,7 @@ from tuneyard.core.files.hub import from_hub
 from tuneyard.core.language.message import _, joined, relative
 from tuneyard.core.language.messages import say, say_once
 from tuneyard.core.plugins import bundled_with
+from tuneyard.core.text.references import parse_reference
 from tuneyard.core.weights.adapter_files import CONFIG, check_here
 
 KINDS = "tuneyard.adapters.kinds"
@@ -130,9 +131,10 @@ def find_folder(reference: str | Path) -> Path:
     if isinstance(reference, str) and "/" not in reference and reference not in ("", ".", ".."):
         candidates = [SAVES / path, path]
     folders = list(filter(Path.is_dir, candidates))
-    _name, _equals, named = text.partition("=")
-    if named and not folders and Path(named).is_dir():
-        folders = [Path(named)]
+    if not folders:
+        named = parse_reference(text, lambda path: Path(path).is_dir(), named=True, weight="never").reference
+        if named and Path(named).is_dir():
+            folders = [Path(named)]
     if len(folders) > 1:
         meaning = _(
             "{text} means {saves}/{text}; for the folder {text} here, write ./{text}", text=text, saves=SAVES

@@ -21,6 +21,7 @@ from tuneyard.adapters.model.weights import (
 )
 from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.core.language.message import _, joined, typed
+from tuneyard.core.text.references import parse_reference, parse_sum, sum_parts
 from tuneyard.core.weights.adapter_files import Module, check_base, check_task, is_same_name
 from tuneyard.core.weights.adapter_names import core_of, misnaming, rename_command
 from tuneyard.core.weights.base_compatibility import shapes_of
@@ -56,48 +57,54 @@ WeightedAdapter = Weighted[LoraAdapter]
 
 def parse_reference_weight(text: str) -> tuple[str, float]:
     """Read `REFERENCE=WEIGHT` or `REFERENCE:WEIGHT`; `RequestError` for any other text."""
-    reference, weight = _split_weight(text)
+    reference, weight = _required_weight(text)
     return reference, parse_weight(weight, reference)
 
 
 def parse_merged(text: str) -> tuple[str, Weight]:
     """Like `parse_reference_weight`, but the weight may be one by layer: `rte=0.5@0-11,0.2@12-23`."""
-    reference, weight = _split_weight(text)
+    reference, weight = _required_weight(text)
     return reference, parse_merge_weight(weight, reference)
 
 
-def _split_weight(text: str) -> tuple[str, str]:
-    match = re.fullmatch(r"(.+)[=:](.*)", text, re.DOTALL)
-    if match is None:
-        name = re.split("[=:,]", text)[0] or "rte"
-        if re.fullmatch(r"[^=:]*@[0-9-]+", text):
-            raise RequestError(
-                _(
-                    "{text!r}: weights by layer without an adapter; in a YAML list they need quotes, as "
-                    'in "rte=0.5@0-11,0.2@12-23"',
-                    text=text,
-                )
-            )
-        raise RequestError(
+def _required_weight(text: str) -> tuple[str, str]:
+    _name, reference, weight = parse_reference(text, _is_folder, named=False, weight="always")
+    if weight is None or not reference:
+        raise _no_weight(text)
+    return reference, weight
+
+
+def _no_weight(text: str) -> RequestError:
+    """The refusal of a word without a weight."""
+    if re.fullmatch(r"[^=:]*@[0-9-]+", text):
+        return RequestError(
             _(
-                "{text!r}: expected NAME_OR_DIR=WEIGHT or NAME_OR_DIR:WEIGHT, e.g. {name}=0.5",
+                "{text!r}: weights by layer without an adapter; in a YAML list they need quotes, as "
+                'in "rte=0.5@0-11,0.2@12-23"',
                 text=text,
-                name=name,
             )
         )
-    return match[1], match[2]
+    return RequestError(
+        _(
+            "{text!r}: expected NAME_OR_DIR=WEIGHT or NAME_OR_DIR:WEIGHT, e.g. {name}=0.5",
+            text=text,
+            name=re.split("[=:,]", text)[0] or "rte",
+        )
+    )
 
 
 def parse_optional_weight(text: str) -> tuple[str, float]:
     """Like `parse_reference_weight`, but an adapter without a weight, also as NAME=PATH, has the weight 1."""
-    # A weight has no slash, as the path of NAME=PATH has.
-    if _is_folder(text) or not re.search("[=:][^/]*$", text):
-        return text, 1.0
-    return parse_reference_weight(text)
+    _name, reference, weight = parse_reference(text, _is_folder, named=False, weight="optional")
+    if weight is None:
+        return reference, 1.0
+    if not reference:
+        raise _no_weight(text)
+    return reference, parse_weight(weight, reference)
 
 
 def _is_folder(text: str) -> bool:
-    return Path(text).is_dir() or (SAVES / text).is_dir()
+    return text != "" and (Path(text).is_dir() or (SAVES / text).is_dir())
 
 
 def parse_named(text: str) -> tuple[str, list[tuple[str, float]]]:
@@ -106,20 +113,23 @@ def parse_named(text: str) -> tuple[str, list[tuple[str, float]]]:
     The name of a path is its last part. `NAME=rte:0.5+mnli:0.5` is a weighted sum, `rte=0.5` and
     `rte:0.5` are one adapter with its weight, as for a merge. A sum without a name goes by its text.
     """
-    name, equals, references = text.partition("=")
-    is_weight = re.fullmatch(r"-?\d*\.?\d+", references) and not Path(references).is_dir()
-    if not equals or is_weight or Path(text).is_dir():
-        references = text
-        name = "+".join(Path(part).name for part in text.split("+"))
-    if "+" in references and not _is_folder(references):
-        parts = references.split("+")
-        if not re.search("[=:]", references):
-            example = "+".join(f"{part}:0.5" for part in parts)
-            raise RequestError(
-                _("{text!r}: a sum needs weights, as in both={example}", text=text, example=example)
-            )
-        return name, [parse_reference_weight(part) for part in parts]
-    return name, [parse_optional_weight(references)]
+    name, references = parse_sum(text, _is_folder)
+    if len(references) > 1 and all(weight is None for _name, _reference, weight in references):
+        example = "+".join(f"{reference}:0.5" for _name, reference, _weight in references)
+        raise RequestError(
+            _("{text!r}: a sum needs weights, as in both={example}", text=text, example=example)
+        )
+    if name is None:
+        name = "+".join(Path(part).name for part in sum_parts(text))
+    weighted = []
+    for _name, reference, weight in references:
+        if weight is not None and reference:
+            weighted.append((reference, parse_weight(weight, reference)))
+        elif weight is None and len(references) == 1:
+            weighted.append((reference, 1.0))
+        else:
+            raise _no_weight(reference or text)
+    return name, weighted
 
 
 def open_alone(reference: str | Path, open_one: Callable[[str | Path], A], base: Path | None) -> A:

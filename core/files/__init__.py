@@ -410,7 +410,7 @@ def file_sha256(path: Path) -> str:
     The weights of a base are asked for by several checks of one command, and by each run of a sweep.
     """
     status = path.stat()
-    identity = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+    identity = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
     if identity not in _HASHES:
         _HASHES[identity] = sha256(path)
     return _HASHES[identity]

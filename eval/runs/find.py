@@ -15,6 +15,7 @@ from tuneyard.core.installation.checkout import ROOT
 from tuneyard.core.language.message import _, joined, relative
 from tuneyard.core.language.messages import say
 from tuneyard.core.text.quoting import shell
+from tuneyard.core.text.references import parse_reference
 from tuneyard.core.training.metrics import ACCURACY
 from tuneyard.core.training.sweeps import POINTS, SWEEP, points_file
 from tuneyard.core.weights.adapter_files import CONFIG
@@ -71,17 +72,15 @@ def parse_source(text: str) -> ScoredRunSource:
 
     A file of our own run or comparison stands for its folder.
     """
-    name, equals, rest = text.partition("=")
-    if not equals or Path(text).exists():
-        name, rest = "", text
-    path = require(Path(rest), "results")
+    named = parse_reference(text, lambda path: Path(path).exists(), named=True, weight="never")
+    path = require(Path(named.reference), "results")
     folder = path.parent
     is_ours = path.name == DETAILED or (path.name == PREDICTIONS and "row" in next(placed_lines(path), {}))
     if path.name == RESULTS:
         is_ours = (folder / PREDICTIONS).is_file()
     if path.name in (RUN, SWEEP, POINTS, *COMPARED) or (is_ours and (folder / RESULTS).is_file()):
         path = folder
-    model, _slash, dataset = name.partition("/")
+    model, _slash, dataset = (named.name or "").partition("/")
     return ScoredRunSource(path, model, dataset)
 
 
