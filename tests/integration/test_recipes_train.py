@@ -61,14 +61,6 @@ def test_killed_damaged_resumed_ends_as_an_unbroken_run(sft_recipe, unbroken, tr
     assert record["result"]["train_loss"] > 0
 
 
-def test_a_finished_run_is_left_as_it_is(sft_recipe, train):
-    finished = sft_recipe.parent / "broken-sft"
-    assert "up to date" in train(sft_recipe, f"output_dir={finished}")
-    assert "holds another run (lora_rank 4 → 8)" in train(
-        sft_recipe, f"output_dir={finished}", "lora_rank=8", code=1
-    )
-
-
 @pytest.fixture(scope="module")
 def four_steps(sft_recipe: Path, forks: Forks) -> Path:
     """A copy of a finished training of max_steps=4, whose checkpoint-4 is at its last step."""
@@ -77,14 +69,28 @@ def four_steps(sft_recipe: Path, forks: Forks) -> Path:
     return Path(shutil.copytree(folder, sft_recipe.parent / "unbroken-four"))
 
 
-@pytest.mark.parametrize("killed", ["before training.json", "after the last checkpoint"])
-def test_a_run_that_was_killed_after_its_last_step_trains_no_step_more(
-    sft_recipe: Path, train: Callable[..., str], four_steps: Path, killed: str
-) -> None:
-    """transformers trained step 5 of 4, and the loss in training.json was that of this step alone."""
+@pytest.fixture
+def finished(sft_recipe: Path, four_steps: Path) -> Path:
+    """The folder of that training as it ended, whatever a test before made of it."""
     folder = sft_recipe.parent / "four"
     shutil.rmtree(folder)
-    shutil.copytree(four_steps, folder)
+    return Path(shutil.copytree(four_steps, folder))
+
+
+def test_a_finished_run_is_left_as_it_is(sft_recipe: Path, train: Callable[..., str], finished: Path) -> None:
+    words = (f"output_dir={finished}", "max_steps=4")
+    before = {path: path.stat().st_mtime_ns for path in finished.rglob("*")}
+    assert "up to date" in train(sft_recipe, *words)
+    printed_line(train(sft_recipe, *words, "lora_rank=8", code=1), "lora_rank", "4", "8")
+    assert {path: path.stat().st_mtime_ns for path in finished.rglob("*")} == before
+
+
+@pytest.mark.parametrize("killed", ["before training.json", "after the last checkpoint"])
+def test_a_run_that_was_killed_after_its_last_step_trains_no_step_more(
+    sft_recipe: Path, train: Callable[..., str], four_steps: Path, finished: Path, killed: str
+) -> None:
+    """transformers trained step 5 of 4, and the loss in training.json was that of this step alone."""
+    folder = finished
     (folder / "training.json").unlink()
     weights = folder / "adapter_model.safetensors"
     if killed == "after the last checkpoint":
