@@ -15,6 +15,7 @@ from tests.json_files import read_json, write_lines
 from tests.messages import printed_line, raises
 from tests.runs_cut import tree
 from tests.serving import answering
+from tests.tables import table_with
 from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.eval import dialogue, nli, text
 from tuneyard.eval.cmmlu import __main__ as cmmlu
@@ -88,12 +89,14 @@ def test_figures_of_known_answers_stand_in_one_table(suite_folder: Path, capsys)
     assert found["reasoning, exact_match"] == 1
     assert steps["asked"]["exact_match"]["m"]["n"] == 3
     assert steps["talks"]["carry_over"]["m"]["value"] == 1  # "momo" was said before
-    row = next(line for line in shown.splitlines() if line.startswith("| asked: factual, exact_match"))
-    assert [cell.strip() for cell in row.split("|")[2:5]] == ["2", "", "0.5 (0.0945 to 0.905)"]
+    table = table_with(shown, "m")
+    cells = [table.cell("asked: factual, exact_match", column) for column in ("n", "m")]
+    assert cells == ["2", "0.5 (0.0945 to 0.905)"]
     page = (out / "report.html").read_text(encoding="utf-8").replace("<wbr>", "")
     assert "<caption><span>All steps.</span></caption>" in page
     assert "asked: factual, exact_match" in page
-    assert row in (out / "table.md").read_text(encoding="utf-8")
+    written = table_with((out / "table.md").read_text(encoding="utf-8"), "m")
+    assert written.cell("asked: factual, exact_match", "m") == "0.5 (0.0945 to 0.905)"
 
 
 def test_each_step_is_what_its_command_alone_finds_and_the_model_is_loaded_once(

@@ -4,6 +4,7 @@ import pytest
 
 from tests.cli.scoring import call
 from tests.messages import raises
+from tests.tables import tables_of
 from tuneyard.core.errors import ContentError, ProblemsError, RequestError
 from tuneyard.recipes import costs
 from tuneyard.recipes.llamafactory.answer import Facts
@@ -90,19 +91,14 @@ def test_several_machines_are_one_table(make_recipe, laid_out):
     offers = [read_offer(name) for name in ("T4", "4xA100-80@8", "2xMI300X@5.5")]
     plans = make_plans(make_recipe(per_device_train_batch_size=32), offers, None, ExpectedRows(100_000, 400))
     lines = "\n".join(table_lines(plans)).splitlines()
-    table = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("|")]
-    header, _, *rows = table
-    assert header == [
-        "machine", "fits", "GB a GPU", "of", "batch", "steps", "hours", "cost an hour", "cost",
-    ]  # fmt: skip
-    assert [row[0] for row in rows] == ["T4", "4xA100-80", "2xMI300X"]
-    assert [row[3:6] for row in rows] == [
-        ["16", "64", "3,126"],
-        ["80", "256", "782"],
-        ["192", "128", "1,564"],
-    ]
-    assert "NOT" in rows[0][1] and rows[1][1] == rows[2][1] == "fits"
-    assert rows[0][7:] == ["not given", "not known"] and rows[1][7] == "8"
+    (table,) = tables_of("\n".join(lines))
+    assert table.column("machine") == ["T4", "4xA100-80", "2xMI300X"]
+    assert table.column("of") == ["16", "80", "192"]
+    assert table.column("batch") == ["64", "256", "128"]
+    assert table.column("steps") == ["3,126", "782", "1,564"]
+    assert "NOT" in table.cell("T4", "fits") and table.column("fits")[1:] == ["fits", "fits"]
+    assert (table.cell("T4", "cost an hour"), table.column("cost")[0]) == ("not given", "not known")
+    assert table.cell("4xA100-80", "cost an hour") == "8"
     assert plans[1].cost["upper"] == pytest.approx(plans[1].seconds["upper"] / 3600 * 8, abs=0.01)
     assert [line.split()[0] for line in lines if not line.startswith("|")][1:] == [
         "tokens", "parameters", "disk",
