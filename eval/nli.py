@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from tuneyard.core.cli.run import run_command
-from tuneyard.core.errors import RequestError, need, show_value, show_values
+from tuneyard.core.errors import RequestError, show_value, show_values
 from tuneyard.core.language.message import _, joined, marked, relative
 from tuneyard.core.language.messages import say
 from tuneyard.eval.data.dataset import EvalDataset
@@ -102,7 +102,6 @@ def cli(request: ScoringRequest, datasets: Sequence[EvalDataset], **options: Any
 
     Each accuracy comes with its n, 95 % interval and the share of the most common answer.
     """
-    need("sklearn")
     options["mode"] = mode_of(options["mode"], request.preset)
     if options["parser"] is None:
         options["parser"] = "substring" if request.preset else "word"

@@ -17,10 +17,12 @@ import click
 from tuneyard.core.cli.main import cli_command, next_step, same_options
 from tuneyard.core.cli.run import run_command
 from tuneyard.core.documents import read_yaml
+from tuneyard.core.drawing.plots import PLOTTING
 from tuneyard.core.errors import (
     ContentError,
     RequestError,
     TuneyardError,
+    import_early,
     resumed_by,
     unexpected,
     wrong_value,
@@ -90,6 +92,7 @@ def cli(suite: Path, skip: tuple[str, ...], **options: Any) -> None:
     request = take(options)
     for folder in (request.out, *(request.out / step.name for step in steps)):
         check_new(folder, COMMAND, resume=request.resume, force=request.force)
+    import_early(PLOTTING, "jinja2")
     prepared = {step.name: step.prepare(shared) for step in steps}
     with workers_of(request) as workers:
         models = score_steps(request, prepared, workers)

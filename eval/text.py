@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from tuneyard.core.cli.run import run_command
-from tuneyard.core.errors import ContentError, RequestError, need
+from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.core.files import write_json
 from tuneyard.core.language.message import _, counted, joined, ngettext
 from tuneyard.core.llamafactory.prompt.supervision import SupervisedText, supervise, supervise_text
@@ -21,9 +21,9 @@ from tuneyard.eval.data.held_out import held_out_rows
 from tuneyard.eval.figures.answers import cut_thought
 from tuneyard.eval.figures.text import (
     CHARACTERS,
-    JIEBA,
     TOKENIZERS,
     generated_figures,
+    import_overlaps,
     lengths_of,
     percentiles,
     read_figures,
@@ -115,9 +115,7 @@ def cli(request: ScoringRequest, datasets: Sequence[EvalDataset], **options: Any
     if not options["rouge"]:
         refuse_explicit(("tokenizer",), _("it is for ROUGE and BLEU: add --rouge"))
     if options["rouge"]:
-        need("rouge_score", "sacrebleu")
-    if options["rouge"] and options["tokenizer"] == JIEBA:
-        need(JIEBA)
+        import_overlaps(options["tokenizer"])
     if not options["generate"]:
         reason = _("nothing is generated: leave it out, or leave out --no-generate")
         refuse_explicit(GENERATING, reason)

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 Size = tuple[float, float]
 """Width and height in inches."""
+PLOTTING = "matplotlib.figure"
+"""The module to import early if a command draws a plot at its end."""
 STYLE = Path(__file__).with_name("plots.mplstyle")
 # Okabe and Ito 2008: distinct with any kind of colour vision.
 COLOURS = ("#999999", "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442")

@@ -13,7 +13,7 @@ from typing import Any
 import click
 
 from tuneyard.core.cli.run import run_command
-from tuneyard.core.errors import RequestError, need
+from tuneyard.core.errors import RequestError
 from tuneyard.core.files import read_object, write_json, write_text
 from tuneyard.core.language.message import _, joined, marked, tr
 from tuneyard.core.language.messages import say
@@ -69,7 +69,6 @@ def cli(request: ScoringRequest, source: str, subjects: str | None, shots: int, 
 
     Averages are over subjects, as in the benchmark, each with its n, 95 % interval and majority baseline.
     """
-    need("sklearn")
     if request.template and not chat:
         raise RequestError(_("--template needs --chat: without it no template is used"))
     if request.bos and not chat:

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from tuneyard.core.cli.run import run_command
-from tuneyard.core.drawing.plots import plotting, save
-from tuneyard.core.errors import ContentError, need, show_value, unexpected
+from tuneyard.core.drawing.plots import PLOTTING, plotting, save
+from tuneyard.core.errors import ContentError, import_early, show_value, unexpected
 from tuneyard.core.files import write_json
 from tuneyard.core.language.message import _, counted, tr
 from tuneyard.core.language.number_format import percent
@@ -46,7 +46,7 @@ def cli(
 
     Answers without a judgement are counted separately, and as incorrect.
     """
-    need("sklearn")
+    import_early(PLOTTING)
     return Defect({dataset.name: read_references(dataset) for dataset in datasets}), datasets
 
 

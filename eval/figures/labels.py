@@ -182,14 +182,20 @@ def accuracy_line(results: Mapping[str, Any]) -> str:
 
 
 def class_scores(expected: Sequence[str], predicted: Sequence[str]) -> dict[str, dict[str, float]]:
-    """Precision, recall, F1 (0 if undefined) and support of each label of the expected answers."""
-    from sklearn.metrics import precision_recall_fscore_support
-
-    labels = sorted(set(expected))
-    columns = precision_recall_fscore_support(expected, predicted, labels=labels, zero_division=0.0)
-    rows = zip(*(column.tolist() for column in columns), strict=True)
-    names = ("precision", "recall", "f1", "support")
-    return {label: dict(zip(names, row, strict=True)) for label, row in zip(labels, rows, strict=True)}
+    """Precision, recall, F1 (each 0 if undefined) and support of each label of the expected answers."""
+    expected_counts, predicted_counts = Counter(expected), Counter(predicted)
+    pairs = zip(expected, predicted, strict=True)
+    correct_counts = Counter(label for label, answer in pairs if label == answer)
+    scores = {}
+    for label in sorted(expected_counts):
+        correct, support, answers = correct_counts[label], expected_counts[label], predicted_counts[label]
+        scores[label] = {
+            "precision": correct / answers if answers else 0.0,
+            "recall": correct / support,
+            "f1": 2 * correct / (support + answers),
+            "support": support,
+        }
+    return scores
 
 
 def confusion(expected: Sequence[str], predicted: Sequence[str]) -> dict[str, dict[str, int]]:

@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from importlib import metadata
 from types import SimpleNamespace
 
+from tuneyard.core.errors import import_early
 from tuneyard.core.language.han import HAN
 from tuneyard.eval.figures.answers import cut_thought
 from tuneyard.eval.statistics.rates import (
@@ -59,6 +60,15 @@ def words(text: str) -> list[str]:
     ['lora', '适', '配', '器', 'rank', '8']
     """
     return _word_pattern().findall(_nfc(text.lower()))
+
+
+def import_overlaps(tokenizer: str) -> None:
+    """Import what ROUGE and BLEU need. `RequestError` names a missing package."""
+    import_early("rouge_score.rouge_scorer", "sacrebleu.metrics")
+    if tokenizer == JIEBA:
+        with warnings.catch_warnings():  # jieba imports a deprecated part of setuptools
+            warnings.simplefilter("ignore")
+            import_early(JIEBA)
 
 
 def jieba_tokens(text: str) -> list[str]:

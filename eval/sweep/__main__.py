@@ -17,7 +17,8 @@ import click
 
 from tuneyard.core.cli.main import cli_command, command_line, next_step
 from tuneyard.core.cli.run import run_command
-from tuneyard.core.errors import RequestError, resumed_by
+from tuneyard.core.drawing.plots import PLOTTING
+from tuneyard.core.errors import RequestError, import_early, resumed_by
 from tuneyard.core.files import write_json, write_text
 from tuneyard.core.language.message import _
 from tuneyard.core.language.messages import say, warn
@@ -111,6 +112,7 @@ def cli(
     if metric != ACCURACY.name:
         check_metric(metric)
     check_new(request.out, COMMAND, resume=request.resume, force=request.force)
+    import_early(PLOTTING)
     sets = read_datasets(request.datasets, request.data, request.cluster, folder=request.dataset_dir)
     labels = label_sets(sets, options)
     summaries = (POINTS, TABLE, RECIPE, *(plot_name(dataset.name) for dataset in sets))

@@ -13,7 +13,15 @@ import click
 
 from tuneyard.core.cli.main import cli_command, command_line, next_step, same_options
 from tuneyard.core.cli.run import run_command
-from tuneyard.core.errors import ContentError, RequestError, TuneyardError, nearest, resumed_by
+from tuneyard.core.drawing.plots import PLOTTING
+from tuneyard.core.errors import (
+    ContentError,
+    RequestError,
+    TuneyardError,
+    import_early,
+    nearest,
+    resumed_by,
+)
 from tuneyard.core.execution.options import ray_option
 from tuneyard.core.execution.ray_cluster import RayCluster
 from tuneyard.core.files import make_folder
@@ -137,6 +145,7 @@ def command(
             click.echo("\n".join(str(recipe.output_dir) for recipe in recipes))
             next_step(None, command_line("recipe.sweep", ("--dry-run",)))
             return
+        import_early(PLOTTING)
         best = sweep(runs, settings, evaluation, metric, place)
         following = ["tuneyard", "recipe", "best", best]
         if evaluation is None and metric != "eval_loss":

@@ -14,7 +14,6 @@ from tests.conftest import ROOT
 from tests.json_files import read_json, read_lines, write_json, write_lines
 from tests.messages import printed_line, raises
 from tests.runs_cut import tree
-from tuneyard.core import errors
 from tuneyard.core.errors import ContentError, RequestError, ResumableError
 from tuneyard.eval.__main__ import COMMANDS
 from tuneyard.eval.nli import cli
@@ -483,11 +482,3 @@ def test_the_last_lines_name_the_results_and_the_next_command(
     lines = capsys.readouterr().err.splitlines()
     assert any(line.startswith("result: ") for line in lines) is not quiet
     assert any(line.startswith("next: tuneyard eval compare") for line in lines) is not quiet
-
-
-def test_without_scikit_learn_nothing_is_scored(nli, refused, monkeypatch):
-    """Its figures come after the last answer, which a server may have given for an hour."""
-    find_spec = errors.find_spec
-    monkeypatch.setattr(errors, "find_spec", lambda name: None if name == "sklearn" else find_spec(name))
-    with refused(RequestError, "sklearn", "make setup"):
-        nli()

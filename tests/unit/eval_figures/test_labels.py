@@ -1,11 +1,14 @@
 """Labels and their measures, against figures worked out by hand."""
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tests.messages import raises
 from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.eval.figures.labels import (
     check_labels,
+    class_scores,
     confusion,
     find_labels,
     parse_choices,
@@ -36,6 +39,26 @@ def test_summary_by_hand() -> None:
     )
     assert found["classes"]["maybe"] == {"precision": 0.0, "recall": 0.0, "f1": 0.0, "support": 1}
     assert found["macro_f1"] == pytest.approx((2 / 3 + 0.5 + 0) / 3)
+
+
+EXPECTED_LABELS = st.sampled_from(["yes", "no", "maybe"])
+ANSWERS = st.sampled_from(["yes", "no", "maybe", "unknown", "网络"])
+
+
+@given(st.lists(st.tuples(EXPECTED_LABELS, ANSWERS), min_size=1))
+def test_precision_recall_and_f1_are_those_of_scikit_learn(pairs):
+    """Bit for bit, also of labels that nobody predicts and of predictions that are no label."""
+    from sklearn.metrics import precision_recall_fscore_support
+
+    expected, predicted = map(list, zip(*pairs, strict=True))
+    labels = sorted(set(expected))
+    columns = precision_recall_fscore_support(expected, predicted, labels=labels, zero_division=0.0)
+    scores = class_scores(expected, predicted)
+    assert list(scores) == labels
+    for label, *row in zip(labels, *(column.tolist() for column in columns), strict=True):
+        assert list(scores[label].values()) == row
+        assert [type(value) for value in scores[label].values()] == [float, float, float, int]
+        assert list(scores[label]) == ["precision", "recall", "f1", "support"]
 
 
 def test_confusion_counts_every_row_once() -> None:
