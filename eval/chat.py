@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tuneyard.core.cli.main import cli_command
+from tuneyard.core.cli.main import cli_command, explicit_options, typed_command
 from tuneyard.core.cli.run import run_command
 from tuneyard.core.errors import RequestError, TuneyardError, show_value
 from tuneyard.core.language.message import _
@@ -29,16 +29,14 @@ from tuneyard.eval.models.generate import PRESETS, Sampling, choose_sampling, st
 from tuneyard.eval.scoring.options import (
     ADAPTERS,
     Finite,
-    ScoringRequest,
     adapter_option,
     dataset_dir,
     loading_options,
     number,
-    refuse_explicit,
     server_options,
-    take,
     with_options,
 )
+from tuneyard.eval.scoring.request import ScoringRequest, request_of
 
 if TYPE_CHECKING:
     from tuneyard.eval.models.load import Model
@@ -96,24 +94,24 @@ def cli(
     """
     if once is not None and not once.strip():
         raise RequestError(_("--once: found an empty text, expected a question"))
-    options["out"] = Path()
-    request = take(options)
+    explicit = explicit_options(click.get_current_context())
+    request = request_of({**options, "out": Path()}, explicit, typed_command("eval.chat"))
     # A chat samples by the model's generation_config: there these two go alone, too.
-    options |= {"temperature": temperature, "top_p": top_p}
+    sampling_options = {**request.own, "temperature": temperature, "top_p": top_p}
     if request.url:
-        served, reply = _open_served(request, options)
+        served, reply = _open_served(request, sampling_options)
         messages: Messages = [{"role": "system", "content": system}] if system else []
         _talk(Chat(reply, request.think, messages), once, served, [served])
         return
     if not request.model:
         raise click.UsageError(_("Missing option '--model' for a model here, or '--url' for a served one."))
-    refuse_explicit(["served_model", "timeout"], _("it is for --url"))
+    request.refuse_explicit(["served_model", "timeout"], _("it is for --url"))
     from tuneyard.eval.models.load import in_this_process
     from tuneyard.eval.scoring.candidates import open_models
 
     opened = open_models(request)
     model = in_this_process(opened.backend)
-    sampling = choose_sampling(model, preset, options)
+    sampling = choose_sampling(model, preset, sampling_options)
     candidates = {candidate.name: candidate for candidate in opened.candidates}
     first = opened.candidates[-max(1, len(request.adapters))]  # the first adapter, else the model
     name: str | None = first.name
@@ -139,8 +137,8 @@ def _talk(chat: "Chat", once: str | None, name: str, names: Sequence[str]) -> st
 
 def _open_served(request: ScoringRequest, options: Mapping[str, Any]) -> tuple[str, Reply]:
     """Connect to the server: the name of its model. `RequestError` for options that it cannot take."""
-    refuse_explicit(LOCAL_SAMPLING, _("OpenAI's interface does not have it: leave it out with --url"))
-    refuse_explicit(LOCAL, _("it is for a model here: leave it out, or leave out --url"))
+    request.refuse_explicit(LOCAL_SAMPLING, _("OpenAI's interface does not have it: leave it out with --url"))
+    request.refuse_explicit(LOCAL, _("it is for a model here: leave it out, or leave out --url"))
     from tuneyard.eval.models.open_server import connect
 
     settings: dict[str, object] = {"max_tokens": request.max_new_tokens}

@@ -25,7 +25,7 @@ from tuneyard.eval.models.batch_plan import BatchPlan, Fields, Refused, TooLong,
 from tuneyard.eval.runs.results import Prediction, Results
 from tuneyard.eval.scoring.command import Declared, scoring_command
 from tuneyard.eval.scoring.evaluation import Evaluation, Job, refused_warnings
-from tuneyard.eval.scoring.options import ScoringRequest
+from tuneyard.eval.scoring.request import ScoringRequest
 from tuneyard.eval.statistics.rates import Mean, groups_of, mean_of
 
 FIGURES = {"carry_over": _("carry-over"), "chance": _("chance"), "repetition": _("repetition")}

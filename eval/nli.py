@@ -32,12 +32,8 @@ from tuneyard.eval.models.batch_plan import DIGITS, BatchPlan, Fields
 from tuneyard.eval.runs.results import Prediction, Results
 from tuneyard.eval.scoring.command import Declared, scoring_command
 from tuneyard.eval.scoring.evaluation import Evaluation, Job
-from tuneyard.eval.scoring.options import (
-    RescorableOption,
-    ScoringRequest,
-    number,
-    refuse_explicit,
-)
+from tuneyard.eval.scoring.options import RescorableOption, number
+from tuneyard.eval.scoring.request import ScoringRequest
 
 label_options = [
     click.option(
@@ -116,12 +112,12 @@ def cli(request: ScoringRequest, datasets: Sequence[EvalDataset], **options: Any
             reason = _(
                 "nothing is generated here: leave it out, or give --mode generate or --check-generate N"
             )
-            refuse_explicit(("parser", "max_new_tokens"), reason)
+            request.refuse_explicit(("parser", "max_new_tokens"), reason)
     elif options["check_generate"]:
         _check_labels_comparable(request, options["check_generate"])
     else:
         reason = _("no labels are compared here: leave it out, or give --mode choice or --check-generate N")
-        refuse_explicit(("variants",), reason)
+        request.refuse_explicit(("variants",), reason)
     return Nli(label_sets(datasets, options), **options), datasets
 
 

@@ -32,7 +32,7 @@ from tuneyard.eval.models.likelihood import reading_answers
 from tuneyard.eval.runs.results import BASE, PREDICTIONS, RESULTS, Prediction, Results
 from tuneyard.eval.scoring.command import Declared, scoring_command
 from tuneyard.eval.scoring.evaluation import Evaluation, Job, labelled_shares
-from tuneyard.eval.scoring.options import ScoringRequest
+from tuneyard.eval.scoring.request import ScoringRequest
 
 
 @scoring_command(
@@ -41,7 +41,7 @@ from tuneyard.eval.scoring.options import ScoringRequest
     "tuneyard eval preference --model models/demo-base --adapter demo-rte "
     "--data build/pairs/pairs/pairs.json --out results/pairs",
     images=lambda _options: True,
-    rescored=False,
+    without=("--rescore",),
 )
 def cli(request: ScoringRequest, datasets: Sequence[EvalDataset]) -> Declared:
     """Score preferences: is the chosen answer more likely than the rejected one, and by how much?

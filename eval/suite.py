@@ -4,6 +4,7 @@ Runs several commands over models that are opened once, and collects their figur
 Writes OUT/<step>/<model>/<dataset>/… as each command does. docs/eval-suite.md explains suites.
 """
 
+import contextlib
 import math
 import shlex
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tuneyard.core.cli.main import cli_command, next_step, same_options
+from tuneyard.core.cli.main import CommandLine, cli_command, explicit_options, next_step, typed_command
 from tuneyard.core.cli.run import run_command
 from tuneyard.core.documents import read_yaml
 from tuneyard.core.drawing.plots import PLOTTING
@@ -43,16 +44,9 @@ from tuneyard.eval.runs.results import (
     undone_without_predictions,
 )
 from tuneyard.eval.scoring.command import Declared, ScoringCommand
-from tuneyard.eval.scoring.options import (
-    PATH,
-    ScoringRequest,
-    dataset_dir,
-    model_options,
-    resume_command,
-    run_options,
-    take,
-    with_options,
-)
+from tuneyard.eval.scoring.evaluation import NextStep
+from tuneyard.eval.scoring.options import PATH, dataset_dir, model_options, run_options, with_options
+from tuneyard.eval.scoring.request import ScoringRequest, request_of, resume_hint, resumed
 
 if TYPE_CHECKING:
     from tuneyard.core.execution import Executor
@@ -79,24 +73,59 @@ Figures = dict[str, dict[str, dict[str, Mapping[str, Any]]]]
 @dataset_dir
 @click.option("--skip", multiple=True, metavar="STEP", help="Leave this step out. Repeatable.")
 @partial(with_options, run_options)
-@resumed_by(lambda: resume_command(COMMAND))
 def cli(suite: Path, skip: tuple[str, ...], **options: Any) -> None:
     """Score a base model and adapters with all commands that a suite's file names.
 
     Every step is checked and planned before the first one is scored.
     """
+    command_line = typed_command(COMMAND)
+    explicit = explicit_options(click.get_current_context())
+    with resumed_by(lambda: resume_hint(command_line)):
+        request = suite_request(read_steps(suite, skip), options, explicit, command_line)
+        next_step(*score_suite(request))
+
+
+@dataclass(frozen=True, slots=True)
+class SuiteRequest:
+    """What a suite is asked for: the options that all steps share, and the request of each step."""
+
+    scoring: ScoringRequest
+    steps: Mapping["Step", ScoringRequest]
+
+
+def suite_request(
+    steps: Sequence["Step"],
+    options: Mapping[str, Any],
+    explicit: Mapping[str, str],
+    command_line: CommandLine,
+) -> SuiteRequest:
+    """Give each step the options of all steps. `RequestError` and `ContentError` name the step's place."""
+    scoring = request_of(options, explicit, command_line, by=COMMAND)
+    return SuiteRequest(scoring, {step: step.request(options, explicit, command_line) for step in steps})
+
+
+def score_suite(request: SuiteRequest) -> NextStep:
+    """Score all steps, and write the tables over them. The models are opened once."""
     from tuneyard.eval.scoring.pipeline import workers_of
 
-    steps = read_steps(suite, skip)
-    shared = {**options, "by": COMMAND}
-    request = take(options)
-    for folder in (request.out, *(request.out / step.name for step in steps)):
-        check_new(folder, COMMAND, resume=request.resume, force=request.force)
+    scoring = resumed(request.scoring)
+    for folder in (scoring.out, *(each.out for each in request.steps.values())):
+        check_new(
+            folder,
+            COMMAND,
+            resume=scoring.resume,
+            force=scoring.force,
+            command_line=scoring.command_line,
+        )
     import_early(PLOTTING, "jinja2")
-    prepared = {step.name: step.prepare(shared) for step in steps}
-    with workers_of(request) as workers:
-        models = score_steps(request, prepared, workers)
-    report_steps(request, prepared, models)
+    prepared: dict[str, PlannedStep] = {}
+    for step, step_request in request.steps.items():
+        with step.placed():
+            step_request = resumed(step_request)
+            prepared[step.name] = (step_request, step.command.prepare(step_request))
+    with workers_of(scoring) as workers:
+        models = score_steps(scoring, prepared, workers)
+    return report_steps(scoring, prepared, models)
 
 
 def score_steps(
@@ -125,7 +154,9 @@ def score_steps(
     return [candidate.name for candidate in opened.candidates]
 
 
-def report_steps(request: ScoringRequest, steps: Mapping[str, PlannedStep], models: Sequence[str]) -> None:
+def report_steps(
+    request: ScoringRequest, steps: Mapping[str, PlannedStep], models: Sequence[str]
+) -> NextStep:
     """Write table.md and table.json over all steps, and report.html if any step has an accuracy.
 
     The next command is then that of the comparison, if all steps recommend the same model.
@@ -159,11 +190,21 @@ def report_steps(request: ScoringRequest, steps: Mapping[str, PlannedStep], mode
         page = Page(title, compare.MOST_ERRORS, COMMAND, shlex.join(words))
         compare.write(compared, request.out, page, facts, force=True)  # the folder is the suite's
     else:
-        words = ["tuneyard", "eval", "chat", *same_options("--model", "--adapter", "--dataset-dir")]
+        words = ["tuneyard", "eval", "chat", *_chat_options(request)]
         write_text(request.out / TABLE, grid(table) + "\n")
         write_json(request.out / TABLE_JSON, facts)
     say(joined(["", grid(table)], "\n"))
-    next_step(request.out / TABLE, words)
+    return request.out / TABLE, words
+
+
+def _chat_options(request: ScoringRequest) -> list[str]:
+    """Options of a chat with the models of a suite."""
+    words = ["--model", request.model]
+    for adapter in request.adapters:
+        words += ["--adapter", adapter]
+    if request.dataset_dir:
+        words += ["--dataset-dir", str(request.dataset_dir)]
+    return words
 
 
 def figures_of(
@@ -226,21 +267,31 @@ def _cell(name: str, figure: Mapping[str, Any] | None) -> str:
     return metric.interval_text((figure["value"], *(figure["ci95"] or (-math.inf, math.inf))))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Step:
-    """A step's name, its place in the file, its command and the command's own options."""
+    """A step's name, its place in the file, its command, and the options that the file gives it."""
 
     name: str
     place: str
     command: ScoringCommand
     options: Mapping[str, Any]
+    explicit: Mapping[str, str]
+    """The options that are written in the file, with their flags."""
 
-    def prepare(self, shared: Mapping[str, Any]) -> PlannedStep:
-        """Prepare the step with the suite's options and its own. Errors name the step's place."""
+    def request(
+        self, shared: Mapping[str, Any], explicit: Mapping[str, str], command_line: CommandLine
+    ) -> ScoringRequest:
+        """The request of the step: the options of the file, and those that all steps share."""
         limit = shared["limit"] or self.options["limit"]
         options = {**self.options, **shared, "limit": limit, "out": shared["out"] / self.name}
+        with self.placed():
+            return self.command.request(options, {**self.explicit, **explicit}, command_line, COMMAND)
+
+    @contextlib.contextmanager
+    def placed(self) -> Iterator[None]:
+        """Add the step's place, and how to leave it out, to an error inside the block."""
         try:
-            return self.command.prepare(options)
+            yield
         except TuneyardError as error:
             raise type(error)(
                 _(
@@ -306,7 +357,9 @@ def _step(name: str, place: str, options: object, folder: Path) -> Step:
         arguments = list(_arguments(command, options, folder))
         # the suite's command line has the options that every command requires
         with command.make_context(name, ["--model", "-", "--out", "-", *arguments]) as context:
-            return Step(name, place, command, context.params)
+            explicit = explicit_options(context)
+            del explicit["model"], explicit["out"]
+            return Step(name, place, command, context.params, explicit)
     except click.UsageError as error:
         raise ContentError(_("{place}: {error}", place=place, error=error.format_message())) from error
     except ContentError as error:

@@ -34,14 +34,8 @@ from tuneyard.eval.models.batch_plan import BatchPlan, Fields
 from tuneyard.eval.runs.results import METRICS, PREDICTIONS, Prediction, Results
 from tuneyard.eval.scoring.command import Declared, scoring_command
 from tuneyard.eval.scoring.evaluation import NO_TEXT, Evaluation, Job
-from tuneyard.eval.scoring.options import (
-    Finite,
-    RescorableOption,
-    ScoringRequest,
-    number,
-    refuse_explicit,
-    repeat_option,
-)
+from tuneyard.eval.scoring.options import Finite, RescorableOption, number
+from tuneyard.eval.scoring.request import ScoringRequest
 from tuneyard.eval.statistics.rates import Mean
 
 BY_TOKEN = ("ids", "token_losses")
@@ -76,7 +70,6 @@ LONGEST = 2048  # tokens for the loss, unless the context is smaller
             type=click.IntRange(0),
             help="--eval-ratio: the training's seed.  [42] --preset: draw other answers.",
         ),
-        repeat_option,
         click.option(
             "--generate/--no-generate", default=True, help="Whether to generate answers.  [generate]"
         ),
@@ -101,7 +94,7 @@ LONGEST = 2048  # tokens for the loss, unless the context is smaller
         ),
     ],
     images=lambda options: not options["generate"],
-    seeded=False,
+    without=("--seed",),
     longest=512,
 )
 def cli(request: ScoringRequest, datasets: Sequence[EvalDataset], **options: Any) -> Declared:
@@ -113,25 +106,25 @@ def cli(request: ScoringRequest, datasets: Sequence[EvalDataset], **options: Any
     if options["rouge"] and not options["generate"]:
         raise RequestError(_("--rouge compares generated answers: leave out --no-generate"))
     if not options["rouge"]:
-        refuse_explicit(("tokenizer",), _("it is for ROUGE and BLEU: add --rouge"))
+        request.refuse_explicit(("tokenizer",), _("it is for ROUGE and BLEU: add --rouge"))
     if options["rouge"]:
         import_overlaps(options["tokenizer"])
     if not options["generate"]:
         reason = _("nothing is generated: leave it out, or leave out --no-generate")
-        refuse_explicit(GENERATING, reason)
+        request.refuse_explicit(GENERATING, reason)
     if request.rescore:
         options["token_losses"] = False  # the losses stay with the run that is scored again
     options["seed"] = SEED if request.seed is None else request.seed
     if options["eval_ratio"] is not None:
         datasets = [held_out(dataset, options["eval_ratio"], options["seed"]) for dataset in datasets]
     elif not request.preset:
-        refuse_explicit(("seed",), _("it is the seed of --eval-ratio R: give both"))
+        request.refuse_explicit(("seed",), _("it is the seed of --eval-ratio R: give both"))
     texts = frozenset(dataset.name for dataset in datasets if not any(dataset.answers))
     if len(texts) == len(datasets):
         reason = _(
             "nothing is generated: these are plain texts, of which only the loss is measured; leave it out"
         )
-        refuse_explicit((*GENERATING, "rouge"), reason)
+        request.refuse_explicit((*GENERATING, "rouge"), reason)
     return Text(**options, texts=texts), datasets
 
 

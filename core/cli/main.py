@@ -13,6 +13,7 @@ import shlex
 import sys
 import textwrap
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from types import MappingProxyType
@@ -34,6 +35,7 @@ _PLACEHOLDERS = {"BASE", "DIR", "FILE", "MODEL", "NAME", "NAME_OR_DIR", "OWNER/N
 _OF_COLUMNS = ("--answer", "--by", "--cluster", "--column", "--label", "--text")
 """Options of columns, which a table may call NAME."""
 _IS_QUIET = f"{__name__}.quiet"
+_TYPED = ParameterSource.COMMANDLINE
 
 
 class WithExamples(click.Command):
@@ -234,7 +236,7 @@ def same_options(*names: str) -> list[str]:
         spelled = [name for name in names if name in option.opts]
         if not spelled or not isinstance(option, click.Option) or option.name is None:
             continue
-        if context.get_parameter_source(option.name) is not ParameterSource.COMMANDLINE:
+        if context.get_parameter_source(option.name) is not _TYPED:
             continue
         value = context.params[option.name]
         if option.is_flag:
@@ -245,8 +247,25 @@ def same_options(*names: str) -> list[str]:
     return words
 
 
-def command_line(module: str, without: Collection[str] = (), pattern: str = "") -> str:
-    """Command line of this process as `tuneyard …`, minus the words in `without` and what fits `pattern`.
+@dataclass(frozen=True, slots=True)
+class CommandLine:
+    """A command as it was typed, for messages and records: `tuneyard eval nli`, and the words after it."""
+
+    program: str = ""
+    words: tuple[str, ...] = ()
+
+    def text(self, without: Collection[str] = (), pattern: str = "") -> str:
+        """One line for a shell, minus the words in `without` and what fits `pattern`."""
+        words = shlex.join(word for word in self.words if word not in without)
+        return re.sub(pattern, "", f"{self.program} {words}".rstrip())
+
+
+NO_COMMAND_LINE = CommandLine()
+"""That of a call from Python."""
+
+
+def typed_command(module: str) -> CommandLine:
+    """Command line of this process, as `tuneyard …`. Secrets in its words are masked.
 
     `module` (such as `eval.nli`) names the command if the process was not started by a command line.
     """
@@ -254,8 +273,26 @@ def command_line(module: str, without: Collection[str] = (), pattern: str = "") 
     program = context.find_root().info_name if context else None
     if program is None or not program.startswith("tuneyard"):
         program = f"tuneyard {module.replace('.', ' ')}"
-    words = shlex.join(word for word in public_words(sys.argv[1:]) if word not in without)
-    return re.sub(pattern, "", f"{program} {words}".rstrip())
+    return CommandLine(program, tuple(public_words(sys.argv[1:])))
+
+
+def command_line(module: str, without: Collection[str] = (), pattern: str = "") -> str:
+    """Command line of this process in one line: `typed_command`, then `CommandLine.text`."""
+    return typed_command(module).text(without, pattern)
+
+
+def explicit_options(context: click.Context) -> dict[str, str]:
+    """Options of the command line, without `--lang` and `-q`: `{"max_new_tokens": "--max-new-tokens"}`.
+
+    The names are those of the function's arguments, the flags those of `--help`.
+    """
+    explicit = {}
+    for option in context.command.params:
+        name = str(option.name)
+        is_own = isinstance(option, click.Option) and option not in (LANG, QUIET)
+        if is_own and context.get_parameter_source(name) is _TYPED:
+            explicit[name] = option.opts[0]
+    return explicit
 
 
 def cli_command(name: str, *examples: str) -> Callable[[Callable[..., Any]], click.Command]:

@@ -37,7 +37,8 @@ from tuneyard.eval.models.batch_plan import Fields
 from tuneyard.eval.runs.results import PREDICTIONS, Prediction, Results, check_files
 from tuneyard.eval.scoring.command import Declared, scoring_command
 from tuneyard.eval.scoring.evaluation import NO_TEXT, Evaluation, Job, NextStep
-from tuneyard.eval.scoring.options import PATH, ScoringRequest, number
+from tuneyard.eval.scoring.options import PATH, number, sampling_options
+from tuneyard.eval.scoring.request import ScoringRequest
 from tuneyard.eval.statistics.rates import group_of
 
 if TYPE_CHECKING:
@@ -69,15 +70,14 @@ def cli() -> None:
     "tuneyard eval ab --model models/demo-base --adapter demo-rte --data "
     "eval/suites/toolkit-questions.jsonl --limit 2 --max-new-tokens 4 --out build/asked",
     options=[
+        *sampling_options,
         number(
             "--seed",
             type=click.IntRange(0),
             help="Seed of the answers' order in the sheet, and of sampled answers.  [42]",
-        )
+        ),
     ],
-    rescored=False,
-    seeded=False,
-    sampled=True,
+    without=("--rescore", "--repeat", "--seed"),
     longest=512,
 )
 def ask(request: ScoringRequest, datasets: Sequence[EvalDataset]) -> Declared:

@@ -26,7 +26,8 @@ from tuneyard.eval.nli import Nli
 from tuneyard.eval.runs.results import RESULTS
 from tuneyard.eval.scoring.command import Declared, scoring_command
 from tuneyard.eval.scoring.evaluation import NextStep
-from tuneyard.eval.scoring.options import ScoringRequest, dataset_dir
+from tuneyard.eval.scoring.options import dataset_dir
+from tuneyard.eval.scoring.request import ScoringRequest
 from tuneyard.eval.statistics.rates import Mean, average
 
 AVERAGE = marked("average over subjects")
@@ -61,8 +62,7 @@ PLAIN = "the benchmark's text (no chat template)"
         ),
         click.option("--chat", is_flag=True, help="Prompt in the chat template, not as plain text."),
     ],
-    data=False,
-    rescored=False,
+    without=("--dataset", "--dataset-dir", "--data", "--cluster", "--rescore"),
 )
 def cli(request: ScoringRequest, source: str, subjects: str | None, shots: int, chat: bool) -> Declared:
     """Score a base model and adapters on CMMLU, by subject, group and on average.

@@ -25,7 +25,7 @@ from tuneyard.eval.runs.results import Prediction, Results
 from tuneyard.eval.runs.scored_run import ScoredRun
 from tuneyard.eval.scoring.command import Declared, scoring_command
 from tuneyard.eval.scoring.evaluation import Evaluation, Job, line_of
-from tuneyard.eval.scoring.options import ScoringRequest
+from tuneyard.eval.scoring.request import ScoringRequest
 from tuneyard.eval.statistics.rates import hits
 
 PLOT = "subtype_accuracy.png"

@@ -27,7 +27,6 @@ from tuneyard.eval.scoring.options import (
     ADAPTERS,
     PATH,
     Finite,
-    ScoringRequest,
     adapter_option,
     data_options,
     dtype,
@@ -35,6 +34,7 @@ from tuneyard.eval.scoring.options import (
     same_base,
     with_options,
 )
+from tuneyard.eval.scoring.request import ScoringRequest
 
 if TYPE_CHECKING:
     from tuneyard.eval.models.served import ServedModel

@@ -14,7 +14,7 @@ from tuneyard.eval.models.generate import generate
 from tuneyard.eval.models.load import in_this_process, load_gguf, load_model
 from tuneyard.eval.prove.proof import Answers, Labels, ParityInputs, ProofPart, Texts, prove_answers
 from tuneyard.eval.scoring.candidates import Candidate
-from tuneyard.eval.scoring.options import ScoringRequest
+from tuneyard.eval.scoring.request import ScoringRequest
 
 
 @dataclass(frozen=True, slots=True)

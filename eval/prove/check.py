@@ -31,7 +31,7 @@ from tuneyard.eval.prove.modelfile import ServedModelfile, read_modelfile
 from tuneyard.eval.prove.proof import FILES, ParityInputs, Proof, Tolerance, prove_prompts
 from tuneyard.eval.prove.servers import connect, prove_servers
 from tuneyard.eval.scoring.candidates import Candidate, Opened, open_models
-from tuneyard.eval.scoring.options import ScoringRequest
+from tuneyard.eval.scoring.request import ScoringRequest
 
 PACKAGES = ("torch", "transformers", "tokenizers", "llamafactory", "gguf")
 

@@ -26,7 +26,8 @@ from tuneyard.eval.qa.figures import LEXICAL, SIMILAR, Lexical, exact_match, qa_
 from tuneyard.eval.runs.results import Prediction, Results
 from tuneyard.eval.scoring.command import Declared, scoring_command
 from tuneyard.eval.scoring.evaluation import Evaluation, Job, line_of, share_line
-from tuneyard.eval.scoring.options import RescorableOption, ScoringRequest
+from tuneyard.eval.scoring.options import RescorableOption, sampling_options
+from tuneyard.eval.scoring.request import ScoringRequest
 
 SEMANTIC = "semantic"
 PACKAGED = "all-MiniLM-L6-v2"
@@ -47,6 +48,7 @@ PROMPTS = (
     "tuneyard eval qa --model models/demo-base --dataset demo_mnli_eval --limit 4 "
     "--max-new-tokens 4 --out results/free",
     options=[
+        *sampling_options,
         click.option(
             "--embedding-model",
             cls=RescorableOption,
@@ -55,7 +57,6 @@ PROMPTS = (
         ),
     ],
     shots=True,
-    sampled=True,
     longest=256,
 )
 def cli(

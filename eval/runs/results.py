@@ -14,7 +14,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from tuneyard.core.cli.main import command_line
+from tuneyard.core.cli.main import NO_COMMAND_LINE, CommandLine
 from tuneyard.core.documents import json_lines
 from tuneyard.core.errors import ContentError, RequestError, TuneyardError, show_value, unexpected
 from tuneyard.core.files import (
@@ -85,6 +85,7 @@ def check_new(
     resume: bool,
     force: bool,
     options: Mapping[str, object] | None = None,
+    command_line: CommandLine = NO_COMMAND_LINE,
 ) -> None:
     """Refuse a folder OUT that `command` (a module such as `eval.nli`) must not write into.
 
@@ -114,7 +115,7 @@ def check_new(
                 )
             )
     other = _free_folder(out, str(options.get("preset") or ""))
-    line = f"{command_line(command, pattern=OUT_OPTION)} --out {shlex.quote(str(other))}"
+    line = f"{command_line.text(pattern=OUT_OPTION)} --out {shlex.quote(str(other))}"
     way = _("--force starts it anew, and `{command}` keeps it", command=line)
     if _is_finished(out):
         way = _(

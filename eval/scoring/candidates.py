@@ -39,7 +39,7 @@ from tuneyard.eval.models.replay import Replay
 from tuneyard.eval.models.server import Server
 from tuneyard.eval.models.worker_model import open_in_workers
 from tuneyard.eval.runs.results import BASE, MERGED, read_identity
-from tuneyard.eval.scoring.options import ScoringRequest
+from tuneyard.eval.scoring.request import ScoringRequest
 
 Adapters = tuple[WeightedAdapter, ...]
 """Adapters on the base, each with its weight. () is the base itself."""

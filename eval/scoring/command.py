@@ -4,38 +4,42 @@ The declaration lists the command's own options. An option with `cls=RescorableO
 --rescore. Datasets, images and shots come from here. docs/extending.md adds a command in one file.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import click
 
-from tuneyard.core.cli.main import TuneyardCommand, next_step
+from tuneyard.core.cli.main import CommandLine, TuneyardCommand, explicit_options, next_step, typed_command
 from tuneyard.core.errors import RequestError, resumed_by
-from tuneyard.core.language.message import _
+from tuneyard.core.language.message import _, joined
 from tuneyard.eval.data.dataset import EvalDataset, read_datasets
 from tuneyard.eval.data.shots import with_shots
 from tuneyard.eval.models.generate import PRESET_TOKENS
 from tuneyard.eval.runs.results import check_new
-from tuneyard.eval.scoring.evaluation import Evaluation
+from tuneyard.eval.scoring.evaluation import Evaluation, NextStep
 from tuneyard.eval.scoring.options import (
-    SETTINGS,
     Option,
-    ScoringRequest,
+    RescorableOption,
     generate_options,
     model_options,
     number,
     repeat_option,
     rescoring,
-    resume_command,
     run_options,
-    sampling_options,
     seed_option,
     set_options,
     shots_options,
-    take,
     with_options,
+)
+from tuneyard.eval.scoring.request import (
+    SETTINGS,
+    ScoringRequest,
+    request_of,
+    resume_hint,
+    resumed,
+    with_kept_options,
 )
 
 Declared = tuple[Evaluation, Sequence[EvalDataset]]
@@ -48,6 +52,7 @@ CHOSEN_HERE = {
 """Defaults of a bare command, for its help."""
 TakesImages = Callable[[Mapping[str, Any]], bool]
 """Decides by the command's own options whether rows with images can be scored."""
+SHOTS = ("shots", "shots_from")
 
 
 class ScoringCommand(TuneyardCommand):
@@ -59,24 +64,35 @@ class ScoringCommand(TuneyardCommand):
     make_evaluation: Callable[..., Declared]
     module: str
     """The command's module, e.g. `eval.nli`: its name in run.json."""
-    reads_datasets: bool
+    without: Collection[str]
+    """Options that the other scoring commands have, such as --rescore."""
     takes_images: TakesImages
     has_shots: bool
     longest: int
     """The default of --max-new-tokens, 0 if the command does not generate."""
-    has_seed_of_draws: bool
     is_bare: bool
     """True if it completes missing options by what is in the current folder."""
 
-    def prepare(self, options: Mapping[str, Any]) -> tuple[ScoringRequest, Declared]:
-        """Read datasets, images and shots, and make the evaluation. `options` have Click's names."""
-        from tuneyard.eval.scoring.images import with_images
+    def request(
+        self,
+        options: Mapping[str, Any],
+        explicit: Mapping[str, str],
+        command_line: CommandLine,
+        by: str = "",
+    ) -> ScoringRequest:
+        """Make a request of all options by name, of which the user gave the `explicit` ones.
 
-        own_options = dict(options)
-        request = take(own_options, self.module)
+        With --rescore, options that the user leaves open come from the kept run. `RequestError` if options
+        contradict one another.
+        """
+        if options.get("rescore"):
+            rescorable = [str(each.name) for each in self.params if isinstance(each, RescorableOption)]
+            options = with_kept_options(options, explicit, rescorable, self.module)
+        request = request_of(options, explicit, command_line, self.module, by)
         if not request.max_new_tokens:
             request = replace(request, max_new_tokens=PRESET_TOKENS if request.preset else self.longest)
-        if self.has_seed_of_draws and request.seed is not None and not request.draws:
+        is_seed_of_draws = self.longest > 0 and "--seed" not in self.without
+        if is_seed_of_draws and request.seed is not None and not request.draws:
             raise RequestError(
                 _(
                     "--seed: nothing is sampled here: chosen labels and greedy answers are the same with "
@@ -90,32 +106,52 @@ class ScoringCommand(TuneyardCommand):
                     "each time; add --preset document, or leave --repeat out"
                 )
             )
+        return request
+
+    def prepare(self, request: ScoringRequest) -> Declared:
+        """Read datasets, images and shots, and make the evaluation."""
+        from tuneyard.eval.scoring.images import with_images
+
+        options = dict(request.own)
         shots, shots_from = 0, ()
         if self.has_shots:
-            shots, shots_from = own_options.pop("shots"), own_options.pop("shots_from")
-        if self.reads_datasets:
-            images = self.takes_images({**own_options, "preset": request.preset})
+            shots, shots_from = (options.pop(name) for name in SHOTS)
+        if "--dataset" in self.without:
+            evaluation, chosen = self.make_evaluation(request, **options)
+        else:
+            images = self.takes_images({**options, "preset": request.preset})
             datasets = read_datasets(
                 request.datasets, request.data, request.cluster, images=images, folder=request.dataset_dir
             )
-            evaluation, chosen = self.make_evaluation(request, datasets, **own_options)
-        else:
-            evaluation, chosen = self.make_evaluation(request, **own_options)
+            evaluation, chosen = self.make_evaluation(request, datasets, **options)
         if any(row.images for dataset in chosen for row in dataset.conversations[: request.limit]):
             chosen = with_images(request, chosen, shots)
         if shots or shots_from:
             chosen = with_shots(
                 chosen, shots, shots_from, evaluation.shot_answers, folder=request.dataset_dir
             )
-        return request, (evaluation, chosen)
+        return evaluation, chosen
 
-    def score(self, **options: Any) -> None:
+    def score(self, request: ScoringRequest) -> NextStep:
         """Score every model on every dataset. Everything is read and checked before OUT is written."""
         from tuneyard.eval.scoring.candidates import open_models
         from tuneyard.eval.scoring.pipeline import carry_out, workers_of
         from tuneyard.eval.scoring.plan import plan_scoring
-        from tuneyard.eval.scoring.repeats import check_draws, score_draws
+        from tuneyard.eval.scoring.repeats import score_draws
 
+        request = resumed(request)
+        evaluation, datasets = self.prepare(request)
+        with workers_of(request) as workers:
+            opened = open_models(request, chooses=evaluation.chooses, workers=workers)
+            if request.repeat:
+                return score_draws(request, evaluation, datasets, opened)
+            return carry_out(plan_scoring(request, evaluation, datasets, opened))
+
+    def main_of_click(self, **options: Any) -> None:
+        """Score what the command line asks for, and print the next step."""
+        from tuneyard.eval.scoring.repeats import check_draws
+
+        command_line = typed_command(self.module)
         out = self._out(options)
         resume, force = options["resume"], options["force"]
         compared = {}
@@ -123,22 +159,17 @@ class ScoringCommand(TuneyardCommand):
             compared = {name: options[name] for name in SETTINGS if name != "cluster" and name in options}
             if options.get("mode") is not None:
                 compared["mode"] = options["mode"]
-        check_new(out, self.module, resume=resume, force=force, options=compared)
+        check_new(out, self.module, resume=resume, force=force, options=compared, command_line=command_line)
         check_draws(out, options.get("repeat"), self.module, resume=resume, force=force)
         if self.is_bare and not options["rescore"]:
             from tuneyard.eval.scoring.found_here import found_here
 
-            options |= found_here(self.module, options, out)
+            options |= found_here(command_line, options, out)
         options["out"] = out
-        with resumed_by(lambda: resume_command(self.module)):
-            request, (evaluation, datasets) = self.prepare(options)
-            with workers_of(request) as workers:
-                opened = open_models(request, chooses=evaluation.chooses, workers=workers)
-                if request.repeat:
-                    next_step(*score_draws(request, evaluation, datasets, opened))
-                else:
-                    plan = plan_scoring(request, evaluation, datasets, opened)
-                    next_step(*carry_out(plan))
+        explicit = explicit_options(click.get_current_context())
+        with resumed_by(lambda: resume_hint(command_line, options.get("rescore"))):
+            request = self.request(options, explicit, command_line)
+            next_step(*self.score(request))
 
     def _out(self, options: Mapping[str, Any]) -> Path:
         """The folder of the results. Kept outputs and servers do not tell the options of a bare command."""
@@ -157,54 +188,50 @@ def scoring_command(
     name: str,
     *example_commands: str,
     options: Sequence[Option] = (),
-    data: bool = True,
-    images: TakesImages = lambda _options: False,
-    shots: bool = False,
-    rescored: bool = True,
-    seeded: bool = True,
-    sampled: bool = False,
+    without: Collection[str] = (),
     longest: int = 0,
+    shots: bool = False,
+    images: TakesImages = lambda _options: False,
     bare: bool = False,
 ) -> Callable[[Callable[..., Declared]], ScoringCommand]:
     """Declare a scoring command.
 
     The function gets the request, the datasets, and its own `options` by name. --help lists the
-    `example_commands`. `longest` is the default of --max-new-tokens (0: the command does not generate).
-    `data`: with --dataset, --data and --cluster. Without it the function reads the datasets itself.
-    `images`: whether rows with images can be scored with these options. `shots`: with --shots.
-    `rescored`: with --rescore. `seeded`: with --repeat, and a --seed that is for sampled answers alone.
-    `sampled`: with --temperature and --top-p. `bare`: options that are missing are chosen from the current
+    `example_commands`. `without`: options that the other scoring commands have and this one lacks, or has in
+    its own way; without `--dataset` the function reads the datasets itself. `longest` is the default of
+    --max-new-tokens (0: the command does not generate). `shots`: with --shots. `images`: whether rows with
+    images can be scored with these options. `bare`: options that are missing are chosen from the current
     folder (eval/scoring/found_here.py).
     """
-    declared = [*model_options]
-    if rescored:
-        declared.append(rescoring)
-    if data:
-        declared += set_options
+    before = [*model_options, rescoring, *set_options]
     if shots:
-        declared += shots_options
-    declared += options
+        before += shots_options
+    after: list[Option] = []
     if longest:
         about = "generate: the longest answer, in tokens."
-        declared += [number("--max-new-tokens", show_default=str(longest), help=about), *generate_options]
-    if sampled:
-        declared += sampling_options
-    has_seed_of_draws = longest > 0 and seeded
-    if has_seed_of_draws:
-        declared += [seed_option, repeat_option]
-    declared += run_options
+        after += [number("--max-new-tokens", show_default=str(longest), help=about), *generate_options]
+        after += [seed_option, repeat_option]
+    after += run_options
 
     def declare(make_evaluation: Callable[..., Declared]) -> ScoringCommand:
-        make_command = click.command(name, cls=ScoringCommand, examples=example_commands)
-        command = make_command(with_options(declared, make_evaluation))
-        command.callback = command.score
+        shared_before, shared_after = _parameters(before), _parameters(after)
+        unknown = set(without) - {each.opts[0] for each in [*shared_before, *shared_after]}
+        if unknown:
+            raise ValueError(_("without: {names}: no scoring command has it", names=joined(unknown)))
+        parameters = [
+            *(each for each in shared_before if each.opts[0] not in without),
+            *_parameters(options),
+            *(each for each in shared_after if each.opts[0] not in without),
+        ]
+        make_command = click.command(name, cls=ScoringCommand, params=parameters, examples=example_commands)
+        command = make_command(make_evaluation)
+        command.callback = command.main_of_click
         command.make_evaluation = make_evaluation
         command.module = f"eval.{name}"
-        command.reads_datasets = data
+        command.without = without
         command.takes_images = images
         command.has_shots = shots
         command.longest = longest
-        command.has_seed_of_draws = has_seed_of_draws
         command.is_bare = bare
         for parameter in command.params:
             if bare and isinstance(parameter, click.Option) and parameter.name in CHOSEN_HERE:
@@ -213,3 +240,12 @@ def scoring_command(
         return command
 
     return declare
+
+
+def _parameters(options: Sequence[Option]) -> list[click.Parameter]:
+    """Click's parameters of options, in their order."""
+
+    def command() -> None:
+        """Carry the options."""
+
+    return click.command()(with_options(options, command)).params

@@ -15,7 +15,7 @@ from tuneyard.eval.figures.labels import LOW_MASS, UNKNOWN
 from tuneyard.eval.models import Backend
 from tuneyard.eval.models.batch_plan import BatchPlan, Fields, generating
 from tuneyard.eval.runs.results import PREDICTIONS, RESULTS, Prediction, Results, part_of
-from tuneyard.eval.scoring.options import ScoringRequest
+from tuneyard.eval.scoring.request import ScoringRequest
 
 if TYPE_CHECKING:
     from tuneyard.eval.scoring.candidates import Candidate, Opened

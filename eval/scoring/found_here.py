@@ -19,7 +19,7 @@ from typing import Any
 from tuneyard.adapters.model.provenance import training_datasets
 from tuneyard.adapters.model.store import SAVES, open_adapter
 from tuneyard.adapters.model.weighted import open_alone, parse_named
-from tuneyard.core.cli.main import command_line
+from tuneyard.core.cli.main import CommandLine
 from tuneyard.core.datasets import (
     DEFAULT_FOLDER,
     HELD_OUT,
@@ -65,8 +65,8 @@ class FoundHere:
     """Commands that make what is missing, in their order."""
 
 
-def found_here(command: str, options: Mapping[str, Any], out: Path) -> dict[str, Any]:
-    """Complete the options of a bare command (`eval.nli`), by Click's names, and print what was chosen.
+def found_here(command: CommandLine, options: Mapping[str, Any], out: Path) -> dict[str, Any]:
+    """Complete the options of a bare command, by name, and print what was chosen.
 
     `RequestError` for adapters of several bases, and if something is missing.
     """
@@ -99,7 +99,7 @@ def found_here(command: str, options: Mapping[str, Any], out: Path) -> dict[str,
         say(
             _(
                 "chosen here: {command} {options}",
-                command=command_line(command),
+                command=command.text(),
                 options=shlex.join(added),
             ),
             to_stderr=True,
@@ -111,7 +111,7 @@ def found_here(command: str, options: Mapping[str, Any], out: Path) -> dict[str,
     }
 
 
-def _choose_datasets(found: FoundHere, command: str, option: Path | None) -> None:
+def _choose_datasets(found: FoundHere, command: CommandLine, option: Path | None) -> None:
     """Choose the held-out rows of each dataset whose answers are labels; `eval` comes before `test`.
 
     `RequestError` in a folder of a checkout that is not its root.
@@ -145,7 +145,7 @@ def _choose_datasets(found: FoundHere, command: str, option: Path | None) -> Non
                     "checkout: cd {root} && {command}",
                     registry=registry,
                     root=shlex.quote(str(root)),
-                    command=command_line(command),
+                    command=command.text(),
                 )
             )
         reason = _("there is no {registry} here", registry=registry)
@@ -280,7 +280,7 @@ def _adapter_option(folder: Path) -> str:
     return f"{'-'.join(parts)}={folder}"
 
 
-def _base_of(command: str, adapters: Sequence[str]) -> str:
+def _base_of(command: CommandLine, adapters: Sequence[str]) -> str:
     """The base that these adapters name. `RequestError` if they name several, or one names none."""
     options_by_base: dict[str, list[str]] = {}
     for option in adapters:
@@ -293,7 +293,7 @@ def _base_of(command: str, adapters: Sequence[str]) -> str:
                         "{folder}: its config names no base: name it with --model, as in {command} "
                         "--model DIR",
                         folder=adapter.folder,
-                        command=command_line(command),
+                        command=command.text(),
                     )
                 )
             check_here(adapter.config.path, base, "--model")
@@ -303,7 +303,7 @@ def _base_of(command: str, adapters: Sequence[str]) -> str:
     lines = []
     for base, options in options_by_base.items():
         words = [word for option in dict.fromkeys(options) for word in ("--adapter", option)]
-        lines.append(f"  {base}: {command_line(command)} {shlex.join(words)}")
+        lines.append(f"  {base}: {command.text()} {shlex.join(words)}")
     raise RequestError(
         _(
             "the adapters have {count} bases, and a run scores those of one; choose:\n{commands}",
@@ -350,22 +350,20 @@ def _is_in_the_cache(hub_id: str) -> bool:
         return False
 
 
-def _message(command: str, found: FoundHere, named_model: str | None) -> str:
+def _message(command: CommandLine, found: FoundHere, named_model: str | None) -> str:
     """All that is missing, one a line, and one command line that works here."""
     lines: list[str] = [_("nothing was scored; missing here:")]
     lines += [_("  {line}", line=line) for line in found.missing]
     lines += [_("  not scored: {line}", line=line) for line in found.left_out]
     if named_model is not None:
-        lines.append(
-            _("this works here: {command}", command=" && ".join([*found.fixes, command_line(command)]))
-        )
+        lines.append(_("this works here: {command}", command=" && ".join([*found.fixes, command.text()])))
         return joined(lines, "\n")
     fixes = list(found.fixes)
     model = _model_here()
     if model is None:
         fixes.append("tuneyard recipe base")
         model = DEMO_BASE
-    fixes.append(f"{command_line(command)} --model {shlex.quote(str(model))}")
+    fixes.append(f"{command.text()} --model {shlex.quote(str(model))}")
     lines.append(_("this works here, with the base alone: {command}", command=" && ".join(fixes)))
     return joined(lines, "\n")
 

@@ -21,7 +21,7 @@ from tuneyard.eval.data.dataset import EvalDataset, digest_of
 from tuneyard.eval.data.prompts import trained_template
 from tuneyard.eval.models.vision import PIXELS
 from tuneyard.eval.scoring.candidates import open_adapters
-from tuneyard.eval.scoring.options import ScoringRequest
+from tuneyard.eval.scoring.request import ScoringRequest
 
 MARKS = tuple(PLACEHOLDERS.values())
 

@@ -1,42 +1,25 @@
-"""The options that the scoring commands share, and their values as one ScoringRequest.
+"""The options that the scoring commands share. Their values become one ScoringRequest.
 
 An option with `cls=RescorableOption` also goes with --rescore: it changes how an answer is read, not the
 answer.
 """
 
 import math
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, fields, replace
-from datetime import date
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
-from click.core import ParameterSource
 
-from tuneyard.core.cli.main import command_line
 from tuneyard.core.datasets import registry_folder
-from tuneyard.core.errors import RequestError
 from tuneyard.core.execution.options import ray_option, workers_option
-from tuneyard.core.language.message import _, joined
-from tuneyard.core.text.quoting import shell
+from tuneyard.core.language.message import _
 from tuneyard.core.weights.dtypes import DTYPES
-from tuneyard.eval.data.dataset import find_datasets
 from tuneyard.eval.models.connection import TIMEOUT
 from tuneyard.eval.models.generate import PRESETS
-from tuneyard.eval.runs.results import (
-    MERGED,
-    UNMERGED,
-    check_same,
-    kept_day,
-    read_identity,
-    read_run,
-    shown_command,
-)
+from tuneyard.eval.runs.results import MERGED, UNMERGED
 
-SETTINGS = ("template", "bos", "apply", "quantize", "limit", "think", "cluster", "preset")
-"""The options of every command that --resume refuses to change."""
 Option = Callable[[Callable[..., Any]], Callable[..., Any]]
 """Decorator that adds an option to a command."""
 
@@ -54,185 +37,6 @@ class Finite(click.FloatRange):
 
 class RescorableOption(click.Option):
     """An option that also goes with --rescore, since the model's outputs do not depend on it."""
-
-
-@dataclass(frozen=True, slots=True)
-class ScoringRequest:
-    """The values of a command line: a field for each option that the scoring commands share."""
-
-    model: str
-    out: Path
-    adapters: tuple[str, ...] = ()
-    datasets: tuple[str, ...] = ()
-    data: tuple[Path, ...] = ()
-    dataset_dir: Path | None = None
-    cluster: str | None = None
-    backend: str = "hf"
-    url: str | None = None
-    served_model: str | None = None
-    timeout: float | None = None
-    tensor_parallel: int | None = None
-    pipeline_parallel: int | None = None
-    template: str | None = None
-    bos: bool = False
-    apply: str = UNMERGED
-    dtype: str | None = None
-    quantize: int | None = None
-    batch_tokens: int | None = None
-    max_new_tokens: int = 0
-    think: bool = False
-    preset: str | None = None
-    max_refused: int = 0
-    temperature: float | None = None
-    top_p: float | None = None
-    seed: int | None = None
-    repeat: int | None = None
-    limit: int | None = None
-    no_base: bool = False
-    same_base: bool = False
-    workers: int | None = None
-    ray: str | None = None
-    resume: bool = False
-    force: bool = False
-    rescore: Path | None = None
-    day: date | None = None
-    """The date in prompts whose chat template writes one."""
-    command: str = ""
-    """The module of the command that scores, such as `eval.nli`."""
-    by: str = ""
-    """The module that the user called, if it is not the scoring command: `eval.suite`."""
-
-    @property
-    def draws(self) -> bool:
-        """True if answers are drawn: the same options give greedy ones without them."""
-        return bool(self.preset or self.temperature)
-
-    def need_probabilities(self) -> None:
-        """`RequestError` for a backend that does not give those of a whole text."""
-        if self.backend != "hf":
-            raise RequestError(
-                _(
-                    "{command} needs the model's probabilities, which a server does not show",
-                    command=self.command,
-                )
-            )
-
-
-def take(options: dict[str, Any], command: str = "") -> ScoringRequest:
-    """Move the shared options out of `options` (by Click's names) into a request of the `command`.
-
-    With --rescore, options that the command line leaves open come from the kept run. `RequestError` if
-    options contradict one another.
-    """
-    if options.get("rescore"):
-        options.update(_kept_options(options, command))
-    names = [field.name for field in fields(ScoringRequest) if field.name in options]
-    request = ScoringRequest(command=command, **{name: options.pop(name) for name in names})
-    request = replace(request, day=date.today())
-    if request.resume:
-        run = read_run(request.out)
-        request = replace(request, day=kept_day(request.out) or request.day)
-        settings = run["settings"]
-        given = {name: getattr(request, name) for name in SETTINGS}
-        check_same(request.out, run, {"settings": {**settings, **given}})  # before a model is loaded
-        if request.dtype is None and settings.get("dtype") in DTYPES:  # servers have none
-            request = replace(request, dtype=settings["dtype"])
-    if request.preset and request.backend != "hf":
-        raise RequestError(
-            _("--preset reads generation_config.json: leave out --backend {name}", name=request.backend)
-        )
-    if request.top_p is not None and not request.draws:
-        raise RequestError(
-            _(
-                "--top-p {value:g}: greedy answers have no use for it: add --temperature, e.g. 0.7",
-                value=request.top_p,
-            )
-        )
-    if request.max_refused and request.backend != "openai":
-        raise RequestError(
-            _(
-                "--max-refused {number}: only servers refuse rows; add --backend openai, or leave it out",
-                number=request.max_refused,
-            )
-        )
-    divides = request.tensor_parallel or request.pipeline_parallel
-    if divides and request.backend != "vllm" and not request.rescore:  # which keeps the settings of its run
-        raise RequestError(
-            _("--tensor-parallel and --pipeline-parallel: only vLLM divides a model: add --backend vllm")
-        )
-    return request
-
-
-def _kept_options(options: dict[str, Any], command: str) -> dict[str, Any]:
-    """Options of the run to score again, for those that the command line leaves open.
-
-    `RequestError` for a run of another command.
-    """
-    explicit = _explicit_options()
-    fixed = [option.opts[0] for option in explicit.values() if not isinstance(option, RescorableOption)]
-    if fixed:
-        raise RequestError(
-            _(
-                "--rescore keeps the model's outputs: {names} would change them or has no effect; "
-                "leave it out, or score without --rescore",
-                names=joined(fixed),
-            )
-        )
-    source = options["rescore"]
-    run = read_identity(source)
-    scored_by = str(run["settings"].get("command"))
-    if scored_by != command:
-        raise RequestError(
-            _(
-                "--rescore {path}: outputs of `{command}`, expected a run of "
-                "`{expected}`; what is there is compared by tuneyard eval compare {results}",
-                path=source,
-                command=shown_command(scored_by),
-                expected=shown_command(command),
-                results=shell(source),
-            )
-        )
-    open_options = options.keys() - explicit.keys()
-    kept: dict[str, Any] = {name: value for name, value in run["settings"].items() if name in open_options}
-    kept["model"] = ""
-    if "dataset_dir" in kept:
-        kept["dataset_dir"] = Path(kept["dataset_dir"])
-    if not (options["datasets"] or options["data"]):
-        kept["datasets"] = tuple(run["sets"])
-        try:
-            find_datasets(kept["datasets"], (), kept.get("dataset_dir", options["dataset_dir"]))
-        except RequestError as error:  # run.json does not contain the path of a file
-            raise RequestError(
-                _("--rescore {path}: {error}. If it scored a file, add --data FILE", path=source, error=error)
-            ) from error
-    return kept
-
-
-def _explicit_options() -> dict[str, click.Parameter]:
-    """Options that the command line gives to the current command, by Click's name."""
-    context = click.get_current_context()
-    explicit = {}
-    for option in context.command.params:
-        name = str(option.name)
-        if context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
-            explicit[name] = option
-    return explicit
-
-
-def refuse_explicit(names: Iterable[str], reason: str) -> None:
-    """Raise `RequestError` with `reason` if the command line gives one of these options."""
-    explicit = _explicit_options()
-    for name in names:
-        if name in explicit:
-            raise RequestError(_("{option}: {reason}", option=explicit[name].opts[0], reason=reason))
-
-
-def resume_command(module: str) -> str:
-    """Describe how a scoring run of `module` (such as `eval.nli`) is resumed after Ctrl-C."""
-    if click.get_current_context().params.get("rescore"):
-        return _("the same command starts again")
-    command = command_line(module, ("--force", "--resume"))
-    return _("resume it with: {command} --resume", command=command)
 
 
 def with_options(options: Sequence[Option], command: Callable[..., Any]) -> Callable[..., Any]:

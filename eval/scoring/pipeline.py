@@ -12,7 +12,6 @@ from typing import Any
 
 from tqdm import tqdm
 
-from tuneyard.core.cli.main import command_line
 from tuneyard.core.errors import RequestError
 from tuneyard.core.execution import Executor
 from tuneyard.core.execution.options import executor_of
@@ -37,8 +36,8 @@ from tuneyard.eval.runs.results import (
     undone_without_predictions,
 )
 from tuneyard.eval.scoring.evaluation import Job, NextStep
-from tuneyard.eval.scoring.options import ScoringRequest
 from tuneyard.eval.scoring.plan import VERSIONS, ScoringPlan
+from tuneyard.eval.scoring.request import ScoringRequest
 from tuneyard.eval.statistics.rates import groups_of
 
 SHOWN_REFUSED = 5  # rows in a message
@@ -161,9 +160,7 @@ def check_refused(job: Job, refused: Mapping[int, str]) -> None:
         rows.append(_("{place} ({reason})", place=job.dataset.place(row), reason=reason))
     if len(refused) > SHOWN_REFUSED:
         rows.append(_("and {number} more", number=len(refused) - SHOWN_REFUSED))
-    command = command_line(
-        job.request.by or job.request.command, ("--resume", "--force"), r" --max-refused[ =]\S+"
-    )
+    command = job.request.command_line.text(("--resume", "--force"), r" --max-refused[ =]\S+")
     raise RequestError(
         _(
             "{model} on {dataset}: the server refused {rows}, expected at most {most} "
@@ -251,9 +248,7 @@ def _finish(job: Job, log: PredictionLog, plan: ScoringPlan, note: str) -> None:
         **origin,
         "settings": plan.identity["settings"],
         "tuneyard": version(),
-        "command": command_line(
-            job.request.by or job.request.command, ("--resume", "--force"), r" --(workers|ray)[ =]\S+"
-        ),
+        "command": job.request.command_line.text(("--resume", "--force"), r" --(workers|ray)[ =]\S+"),
         **rescored,
     }
     write_json(job.folder / RESULTS, results)

@@ -20,7 +20,7 @@ from tuneyard.eval.models import Backend
 from tuneyard.eval.runs.results import DAY, MERGED, RESULTS, SHOTS_OF, Identity, read_identity
 from tuneyard.eval.scoring.candidates import Candidate, Opened, warn_of_other_prompts
 from tuneyard.eval.scoring.evaluation import Evaluation, Job
-from tuneyard.eval.scoring.options import SETTINGS, ScoringRequest
+from tuneyard.eval.scoring.request import SETTINGS, ScoringRequest
 
 PACKAGES = ("torch", "transformers", "tokenizers")
 VERSIONS = (*PACKAGES, "vllm")

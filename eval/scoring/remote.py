@@ -21,8 +21,8 @@ from tuneyard.eval.models.batch_plan import Fields, score_in_halves
 from tuneyard.eval.models.worker_model import resources, worker_model
 from tuneyard.eval.scoring.candidates import Opened, choose_candidates
 from tuneyard.eval.scoring.evaluation import Evaluation, Job
-from tuneyard.eval.scoring.options import ScoringRequest
 from tuneyard.eval.scoring.plan import ScoringPlan, fit, plan_jobs
+from tuneyard.eval.scoring.request import ScoringRequest
 
 AHEAD = 4  # batches for each worker that are sent before the first of them is written
 

@@ -37,9 +37,9 @@ from tuneyard.eval.runs.results import (
 from tuneyard.eval.runs.scored_run import ScoredRun, measurable
 from tuneyard.eval.scoring.candidates import Opened
 from tuneyard.eval.scoring.evaluation import Evaluation, NextStep
-from tuneyard.eval.scoring.options import ScoringRequest
 from tuneyard.eval.scoring.pipeline import carry_out
 from tuneyard.eval.scoring.plan import plan_scoring
+from tuneyard.eval.scoring.request import ScoringRequest
 from tuneyard.eval.statistics.rates import Mean, average, metric_mean
 
 FIRST_SEED = 1

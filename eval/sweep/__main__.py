@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tuneyard.core.cli.main import cli_command, command_line, next_step
+from tuneyard.core.cli.main import cli_command, explicit_options, next_step, typed_command
 from tuneyard.core.cli.run import run_command
 from tuneyard.core.drawing.plots import PLOTTING
 from tuneyard.core.errors import RequestError, import_early, resumed_by
@@ -31,16 +31,9 @@ from tuneyard.eval.judge.question import CHOICES, Choice
 from tuneyard.eval.nli import Nli, label_options, label_sets
 from tuneyard.eval.runs.results import HELD_OUT, RESULTS, TABLE, check_new
 from tuneyard.eval.runs.sweeps import HALVES, REPORTED
-from tuneyard.eval.scoring.options import (
-    PATH,
-    ScoringRequest,
-    model_options,
-    resume_command,
-    run_options,
-    set_options,
-    take,
-    with_options,
-)
+from tuneyard.eval.scoring.evaluation import NextStep
+from tuneyard.eval.scoring.options import PATH, model_options, run_options, set_options, with_options
+from tuneyard.eval.scoring.request import ScoringRequest, request_of, resume_hint, resumed
 from tuneyard.eval.statistics.selection import split_halves
 
 if TYPE_CHECKING:
@@ -51,6 +44,7 @@ if TYPE_CHECKING:
 
 COMMAND = "eval.sweep"
 RECIPE = "merge.yaml"
+SEED = 42  # of the halves and of --search
 
 
 @cli_command(
@@ -79,11 +73,10 @@ RECIPE = "merge.yaml"
     help="Search the weights of three or more adapters by Optuna: N points in all.",
 )
 @partial(with_options, [*set_options, *label_options])
-@click.option("--seed", type=int, default=42, show_default=True, help="Seed of the halves and of --search.")
+@click.option("--seed", type=int, default=SEED, show_default=True, help="Seed of the halves and of --search.")
 @click.option("--metric", default=ACCURACY.name, show_default=True, metavar="NAME", help="What to choose by.")
 @click.option("--dry-run", is_flag=True, help="Say how many examples would be prompted, and write nothing.")
 @partial(with_options, run_options)
-@resumed_by(lambda: resume_command(COMMAND))
 def cli(
     checkpoints: Path | None,
     grid: str | None,
@@ -98,43 +91,107 @@ def cli(
     For one or two adapters it scores the weights 0, 0.5 and 1, then those 0.25 around the best: at most 25
     points. The choice is made on one half of the rows; its score on the other half is the one to believe.
     """
+    command_line = typed_command(COMMAND)
+    explicit = explicit_options(click.get_current_context())
+    with resumed_by(lambda: resume_hint(command_line)):
+        scoring = request_of(options, explicit, command_line, COMMAND)
+        request = SweepRequest(scoring, checkpoints, grid, search, seed, metric)
+        if dry_run:
+            say(forecast(request))
+            next_step(None, command_line.text(without=("--dry-run",)))
+        else:
+            next_step(*search_weights(request))
+
+
+@dataclass(frozen=True, slots=True)
+class SweepRequest:
+    """What a sweep is asked for: how its models are scored, and which ones.
+
+    The `own` options of `scoring` are those of labels. `grid` has weights with commas between them.
+    """
+
+    scoring: ScoringRequest
+    checkpoints: Path | None = None
+    grid: str | None = None
+    search: int | None = None
+    seed: int = SEED
+    metric: str = ACCURACY.name
+
+
+@dataclass(frozen=True, slots=True)
+class SweepPlan:
+    """A checked sweep, before a model is loaded: both halves of the rows, and the first points."""
+
+    scoring: ScoringRequest
+    evaluation: Nli
+    halves: "Halves"
+    sweep: "Sweep"
+    steps: "Steps"
+
+
+Halves = tuple[Sequence[EvalDataset], Sequence[EvalDataset]]
+"""The half of each dataset that chooses, and the other half."""
+
+
+def forecast(request: SweepRequest) -> str:
+    """Say how many examples a sweep would prompt. Nothing is written."""
+    plan = plan_sweep(request)
+    return _forecast(plan.scoring, plan.steps, plan.halves)
+
+
+def search_weights(request: SweepRequest) -> NextStep:
+    """Score a sweep and write its files; the next step is the merge that the other half recommends."""
     from tuneyard.eval.scoring.pipeline import workers_of
+
+    plan = plan_sweep(request)
+    with workers_of(plan.scoring) as workers:
+        sweep = _score(plan, workers)
+    return _report(plan.scoring, sweep)
+
+
+def plan_sweep(request: SweepRequest) -> SweepPlan:
+    """Check a sweep, read its datasets and divide them. `RequestError` if OUT is not for it."""
     from tuneyard.eval.sweep.tables import plot_name
 
-    request = take(options, COMMAND)
-    if request.backend != "hf":
+    scoring = resumed(request.scoring)
+    if scoring.backend != "hf":
         raise RequestError(
             _(
                 "--backend {name}: a sweep weights adapters, which only hf does: leave it out",
-                name=request.backend,
+                name=scoring.backend,
             )
         )
-    if metric != ACCURACY.name:
-        check_metric(metric)
-    check_new(request.out, COMMAND, resume=request.resume, force=request.force)
+    if request.metric != ACCURACY.name:
+        check_metric(request.metric)
+    check_new(
+        scoring.out,
+        COMMAND,
+        resume=scoring.resume,
+        force=scoring.force,
+        command_line=scoring.command_line,
+    )
     import_early(PLOTTING)
-    sets = read_datasets(request.datasets, request.data, request.cluster, folder=request.dataset_dir)
-    labels = label_sets(sets, options)
-    summaries = (POINTS, TABLE, RECIPE, *(plot_name(dataset.name) for dataset in sets))
-    divided = {"seed": seed, "rows": HALVES}
-    evaluation = Nli(labels, "choice", summaries=summaries, further_settings=divided, **options)
-    halves: tuple[list[EvalDataset], list[EvalDataset]] = ([], [])
+    datasets = read_datasets(scoring.datasets, scoring.data, scoring.cluster, folder=scoring.dataset_dir)
+    summaries = (POINTS, TABLE, RECIPE, *(plot_name(dataset.name) for dataset in datasets))
+    evaluation = Nli(
+        label_sets(datasets, scoring.own),
+        "choice",
+        summaries=summaries,
+        further_settings={"seed": request.seed, "rows": HALVES},
+        **scoring.own,
+    )
+    choosing: list[EvalDataset] = []
+    held_out: list[EvalDataset] = []
     rows_to_choose_on = {}
-    for dataset in sets:
+    for dataset in datasets:
         keys = dataset.clusters or _prompts(dataset)
-        rows = split_halves(keys[: request.limit], seed, str(dataset.path))
+        rows = split_halves(keys[: scoring.limit], request.seed, str(dataset.path))
         rows_to_choose_on[dataset.name] = rows[0]
-        for half, rows_of_half in zip(halves, rows, strict=True):
-            half.append(dataset.take(rows_of_half))
-    steps = _first_points(request, checkpoints, grid, search, seed)
-    if dry_run:
-        say(_forecast(request, steps, halves))
-        next_step(None, command_line(COMMAND, ("--dry-run",)))
-        return
-    sweep = Sweep(request.out, steps.axes, rows_to_choose_on, metric)
-    with workers_of(request) as workers:
-        sweep = _score(request, evaluation, halves, sweep, steps.extend, workers)
-    _report(request, sweep)
+        choosing.append(dataset.take(rows[0]))
+        held_out.append(dataset.take(rows[1]))
+    steps = _first_points(request)
+    sweep = Sweep(scoring.out, steps.axes, rows_to_choose_on, request.metric)
+    return SweepPlan(scoring, evaluation, (choosing, held_out), sweep, steps)
 
 
 Extend = Callable[["Axes", Mapping[str, float]], "Axes"]
@@ -150,22 +207,21 @@ class Steps:
     most_points: int
 
 
-def _first_points(
-    request: ScoringRequest, checkpoints: Path | None, grid: str | None, search: int | None, seed: int
-) -> Steps:
+def _first_points(request: SweepRequest) -> Steps:
     """The points that are scored first; `RequestError` for options that exclude each other."""
     from tuneyard.adapters.model.weights import parse_weight
     from tuneyard.eval.sweep.points import MOST_POINTS, adapter_axes, checkpoint_axes, weight_axes
     from tuneyard.eval.sweep.search import WeightSearch
 
-    if search is not None:
-        if grid is not None or checkpoints:
+    scoring, grid = request.scoring, request.grid
+    if request.search is not None:
+        if grid is not None or request.checkpoints:
             other = "--grid" if grid is not None else "--checkpoints"
             raise RequestError(_("--search and {other}: both say what to score; leave one out", other=other))
-        weight_search = WeightSearch(adapter_axes(request), search, seed)
-        return Steps(weight_search.first, weight_search.extended, search)
-    if checkpoints:
-        axes = checkpoint_axes(request, checkpoints)
+        weight_search = WeightSearch(adapter_axes(scoring), request.search, request.seed)
+        return Steps(weight_search.first, weight_search.extended, request.search)
+    if request.checkpoints:
+        axes = checkpoint_axes(scoring, request.checkpoints)
         return Steps(axes, _no_more, len(axes.models))
     if grid is not None:
         try:
@@ -174,9 +230,9 @@ def _first_points(
             raise RequestError(
                 _("{error}; several have commas between them: --grid 0,0.5,1", error=error)
             ) from error
-        axes = weight_axes(request, weights)
+        axes = weight_axes(scoring, weights)
         return Steps(axes, _no_more, len(axes.models))
-    return Steps(weight_axes(request), _around_the_best, MOST_POINTS)
+    return Steps(weight_axes(scoring), _around_the_best, MOST_POINTS)
 
 
 def _no_more(axes: "Axes", _ranks: Mapping[str, float]) -> "Axes":
@@ -188,15 +244,8 @@ def _around_the_best(axes: "Axes", ranks: Mapping[str, float]) -> "Axes":
     return axes.refined(min(ranks, key=lambda model: (math.isnan(ranks[model]), ranks[model])))
 
 
-def _score(
-    request: ScoringRequest,
-    evaluation: Nli,
-    halves: tuple[Sequence[EvalDataset], Sequence[EvalDataset]],
-    sweep: "Sweep",
-    extend: Extend,
-    workers: "Executor | None",
-) -> "Sweep":
-    """Score all points on the half that chooses, and those by which `extend` adds to them.
+def _score(plan: SweepPlan, workers: "Executor | None") -> "Sweep":
+    """Score all points on the half that chooses, and those that the search adds to them.
 
     Score the base, each adapter alone and the best point on the other half. Return the sweep with all points
     and these models.
@@ -206,13 +255,14 @@ def _score(
     from tuneyard.eval.scoring.pipeline import carry_out
     from tuneyard.eval.scoring.plan import plan_scoring
 
-    choosing, held_out = halves
+    request, evaluation, sweep = plan.scoring, plan.evaluation, plan.sweep
+    choosing, held_out = plan.halves
     axes = sweep.axes
     opened = load_candidates(request, axes.reference, axes.models, workers)
     carry_out(plan_scoring(request, evaluation, choosing, opened))
     request = replace(request, force=False)
     while True:
-        extended = extend(axes, point_ranks(read_points(sweep), sweep.metric))
+        extended = plan.steps.extend(axes, point_ranks(read_points(sweep), sweep.metric))
         added = extended.without(axes)
         if not added:
             break
@@ -229,8 +279,8 @@ def _score(
     return replace(sweep, reported=list(reported))
 
 
-def _report(request: ScoringRequest, sweep: "Sweep") -> None:
-    """Judge a scored sweep, write its files and print the table."""
+def _report(request: ScoringRequest, sweep: "Sweep") -> NextStep:
+    """Judge a scored sweep, write its files and print the table; return the next step."""
     compared = judge(sweep, read_points(sweep), read_reported(sweep))
     for warning in compared.warnings:
         warn(warning)
@@ -253,15 +303,15 @@ def _report(request: ScoringRequest, sweep: "Sweep") -> None:
                 base=ship,
             )
         )
-    next_step(request.out / POINTS, next_command(sweep.out, compared))
+    return request.out / POINTS, next_command(sweep.out, compared)
 
 
-def next_command(out: Path, compared: "ComparedRuns") -> list[object]:
+def next_command(out: Path, compared: "ComparedRuns") -> list[str]:
     """Merge the chosen weights if the held-out half recommends them, otherwise look at the figures."""
     recommended = compared.comparison.deciding[0].recommended
     if recommended == compared.figures[CHOICES][-1].model and (out / RECIPE).is_file():
-        return ["tuneyard", "adapter", "merge", out / RECIPE, "--out", f"saves/{out.name}-merge"]
-    return ["tuneyard", "eval", "compare", out, "--out", out / "verdict"]
+        return ["tuneyard", "adapter", "merge", str(out / RECIPE), "--out", f"saves/{out.name}-merge"]
+    return ["tuneyard", "eval", "compare", str(out), "--out", str(out / "verdict")]
 
 
 @dataclass(frozen=True, slots=True)
@@ -345,11 +395,7 @@ def _prompts(dataset: EvalDataset) -> list[str]:
     return [str([message["content"] for message in messages]) for messages in talks]
 
 
-def _forecast(
-    request: ScoringRequest,
-    steps: Steps,
-    halves: tuple[Sequence[EvalDataset], Sequence[EvalDataset]],
-) -> str:
+def _forecast(request: ScoringRequest, steps: Steps, halves: Halves) -> str:
     """Sentence on how many examples the models will answer, and how many an earlier run has answered."""
     axes, most = steps.axes, steps.most_points
     searching = steps.extend is not _no_more

@@ -16,7 +16,7 @@ from tuneyard.core.weights.adapter_files import CONFIG
 from tuneyard.eval.runs.results import BASE
 from tuneyard.eval.runs.sweeps import STEP
 from tuneyard.eval.scoring.candidates import Adapters, open_adapters
-from tuneyard.eval.scoring.options import ScoringRequest
+from tuneyard.eval.scoring.request import ScoringRequest
 
 COARSE = (0.0, 0.5, 1.0)
 FINE = 0.25

@@ -22,7 +22,7 @@ from tuneyard.eval.models.batch_plan import Fields
 from tuneyard.eval.runs.results import PREDICTIONS, Prediction, Results
 from tuneyard.eval.scoring.command import Declared, scoring_command
 from tuneyard.eval.scoring.evaluation import Evaluation, Job, labelled_shares, line_of
-from tuneyard.eval.scoring.options import ScoringRequest
+from tuneyard.eval.scoring.request import ScoringRequest
 from tuneyard.eval.tools.calls import judge, tool_summary
 
 if TYPE_CHECKING:

@@ -24,7 +24,7 @@ from tuneyard.core.errors import RequestError
 from tuneyard.eval.chat import Chat, cli, local_reply
 from tuneyard.eval.data.prompts import choose_prompting
 from tuneyard.eval.models.generate import generate
-from tuneyard.eval.scoring.options import ScoringRequest
+from tuneyard.eval.scoring.request import ScoringRequest
 
 REQUEST = ScoringRequest("model", Path(), max_new_tokens=8)
 

@@ -464,7 +464,7 @@ def test_sweep_and_suite_name_it_too(tmp_path, monkeypatch, command) -> None:
         raise KeyboardInterrupt
 
     module = importlib.import_module(COMMANDS[command.removeprefix("eval.")].partition(":")[0])
-    monkeypatch.setattr(module, "take", interrupt)
+    monkeypatch.setattr(module, "request_of", interrupt)
     monkeypatch.setattr("sys.argv", ["x", "--out", "here"])
     suite = [str(ROOT / "eval/suites/toolkit.yaml")] if command == "eval.suite" else []
     words = [*suite, "--model", "m", "--out", str(tmp_path / "out")]

@@ -216,3 +216,40 @@ def test_the_bundled_suite_runs(tmp_path: Path, tiny_model: Path) -> None:
     given = [ROOT / "eval/suites/toolkit.yaml", "--model", tiny_model, "--out", tmp_path / "out"]
     scoring.call(cli, *given, "--skip", "cmmlu", "--limit", "1")
     assert {"questions", "texts"} <= told(tmp_path / "out").keys()
+
+
+WISHES = {
+    "a parser where labels are compared": (
+        {"command": "nli", "mode": "choice", "parser": "substring"},
+        "--parser",
+    ),
+    "a length where labels are compared": ({"command": "nli", "max_new_tokens": 8}, "--max-new-tokens"),
+    "the default, which is given": ({"command": "nli", "mode": "generate", "variants": "all"}, "--variants"),
+    "a length without answers": (
+        {"command": "text", "generate": False, "max_new_tokens": 8},
+        "--max-new-tokens",
+    ),
+    "a preset without answers": ({"command": "text", "generate": False, "preset": "document"}, "--preset"),
+    "a tokenizer without ROUGE": ({"command": "text", "tokenizer": "jieba"}, "--tokenizer"),
+    "a seed without a ratio": ({"command": "text", "seed": 3}, "--seed"),
+    "ROUGE of plain texts": ({"command": "text", "data": "plain.jsonl", "rouge": True}, "--rouge"),
+    "a length of plain texts": (
+        {"command": "text", "data": "plain.jsonl", "max-new-tokens": 4},
+        "--max-new-tokens",
+    ),
+}
+
+
+@pytest.mark.parametrize(("options", "flag"), WISHES.values(), ids=WISHES)
+def test_a_suite_refuses_what_its_commands_refuse(suite_folder: Path, options: dict, flag: str) -> None:
+    write_lines(suite_folder / "plain.jsonl", [{"text": "One."}, {"text": "Two."}])
+    steps = {"first": SUITE["even"], "wish": {"data": "even.jsonl", **options}}
+    with raises(RequestError, "suite.yaml:5", "wish", flag, "--skip"):
+        call(suite_folder, steps, "--model", "no-model")
+    assert not (suite_folder / "out").exists()
+
+
+def test_options_of_all_steps_are_refused_by_a_step_that_has_no_use_for_them(suite_folder: Path) -> None:
+    for options in (["--template", "qwen"], ["--bos"]):
+        with raises(RequestError, "suite.yaml:1", "cmmlu", options[0], "--chat"):
+            call(suite_folder, {"cmmlu": SUITE["cmmlu"]}, "--model", "no-model", *options)

@@ -17,7 +17,7 @@ from tests.runs_cut import Killed, kill_while_scoring, tree
 from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.eval.compare.__main__ import cli as compare
 from tuneyard.eval.nli import cli as nli
-from tuneyard.eval.scoring.options import ScoringRequest
+from tuneyard.eval.scoring.request import ScoringRequest
 from tuneyard.eval.sweep.__main__ import Sweep, cli, judge, next_command, read_points, read_reported, write
 from tuneyard.eval.sweep.points import Axes, weight_axes
 from tuneyard.eval.sweep.tables import _heat

@@ -5,7 +5,7 @@ import pytest
 from tuneyard.eval.ab.__main__ import Ab
 from tuneyard.eval.figures.preference import AUC
 from tuneyard.eval.preference import Marked
-from tuneyard.eval.scoring.options import ScoringRequest
+from tuneyard.eval.scoring.request import ScoringRequest
 from tuneyard.eval.text import Text
 
 COUNTS = {"too_long": 0, "n": 4}
