@@ -19,7 +19,6 @@ from tuneyard.core.cli.main import (
     TuneyardCommand,
     command_line,
     next_step,
-    same_options,
     up_to_date,
 )
 from tuneyard.core.cli.run import run_command
@@ -31,6 +30,9 @@ from tuneyard.core.text.secrets import hide_secrets
 from tuneyard.core.weights.dtypes import DTYPES
 
 if TYPE_CHECKING:
+    from tuneyard.adapters.export.gguf_files import GgufExport
+    from tuneyard.adapters.export.ollama import OllamaPlan
+    from tuneyard.adapters.export.rename import RenamePlan
     from tuneyard.adapters.fuse.fuse import FusePlan
     from tuneyard.adapters.merge.extract import ExtractPlan
     from tuneyard.adapters.merge.merge import MergePlan
@@ -44,7 +46,7 @@ BELONGS = {  # the targets of each option that not all of them take
     "type": ("gguf", "ollama"), "from_": ("ollama",), "gguf": ("ollama",), "system": ("ollama",),
     "parameter": ("ollama",), "force": ("gguf", "ollama"), "same_base": ("ollama",),
 }  # fmt: skip
-TARGETS = {"hub": "hub", "ollama": "ollama", "gguf": "gguf_files"}  # the module of each target
+TARGETS = ("hub", "ollama", "gguf")
 FOLDER = click.Path(path_type=Path)
 ENGINES = ("vllm", "llama.cpp")
 Decorator = Callable[[Callable[..., Any]], click.Command]
@@ -209,15 +211,12 @@ def _make(
     """
     from tqdm import tqdm
 
-    from tuneyard.adapters.model.store import note
-
     if is_current:
         up_to_date(out, following())
         return
     started = time.monotonic()
     plan = planned()
-    for text in plan.notes:
-        note(text)
+    _notes(plan.notes)
     summary, *details = plan.lines()
     if dry_run:
         nothing = _("nothing written (--dry-run); would write {path}", path=out)
@@ -227,8 +226,7 @@ def _make(
     command = following()
     with tqdm(total=plan.bytes, unit="B", unit_scale=True, delay=2) as bar:
         written = plan.write(bar.update)
-    for text in written.notes:
-        note(text)
+    _notes(written.notes)
     say(joined([summary, *written.lines, f"{out}  {time.monotonic() - started:.1f} s"], "\n"))
     next_step(out, command)
 
@@ -242,58 +240,24 @@ def _make(
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, with spectra and histograms.")
 def show(adapters: tuple[str, ...], plot: Path | None, as_json: bool) -> None:
     """Inspect adapters: modules, shapes, norms, spectra, cosine similarity."""
-
     from tqdm import tqdm
 
-    from tuneyard.adapters.model.parents import find_missing_parents
-    from tuneyard.adapters.model.store import note, open_any
-    from tuneyard.adapters.model.unlearned import unlearned_notes
-    from tuneyard.adapters.show.statistics import measure, similarity, text
+    from tuneyard.adapters.show.show import InspectRequest
+    from tuneyard.adapters.show.show import show as measure_all
+    from tuneyard.adapters.show.statistics import text
 
-    if plot:
-        from tuneyard.adapters.show.plots import check_folder
-
-        check_folder(plot)  # before anything is measured
-    opened = [open_any(reference) for reference in adapters]
-    for adapter in opened:
-        if plot and adapter.NOT_DRAWN:
-            raise RequestError(
-                _("{name}: {not_drawn}; leave --plot out", name=adapter.name, not_drawn=adapter.NOT_DRAWN)
-            )
-    histograms = bool(plot) or as_json
-    measured = []
-    for adapter in opened:
-        progress = tqdm(adapter.modules, adapter.name, delay=2, leave=False)
-        measured.append(measure(adapter, progress, histograms=histograms))
-    pairs = list(zip(opened, measured, strict=True))
-    cosines = []
-    for one, first in pairs:
-        cosines.append([similarity(one, other, first.norm, second.norm) for other, second in pairs])
+    shown = measure_all(
+        InspectRequest(adapters, plot, as_json),
+        lambda adapter: tqdm(adapter.modules, adapter.name, delay=2, leave=False),
+    )
     if as_json:
-        document = {"adapters": measured, "cosine": cosines}
-        print_json(document, _fields)
+        print_json({"adapters": shown.adapters, "cosine": shown.cosines}, _fields)
     else:
-        click.echo(hide_secrets("\n".join(text(measured, cosines))))
-    if plot:
-        from tuneyard.adapters.show.plots import draw
-
-        for path in draw(plot, measured, cosines):
-            say(_("wrote {path}", path=path), to_stderr=True)
-    for unlearned in unlearned_notes(opened):
-        note(unlearned)
-    needing_base = [adapter for adapter in opened if adapter.NOT_MERGED or adapter.full_tensors]
-    missing_parents = find_missing_parents(opened, None)
-    if missing_parents:
-        note(missing_parents.message)
-        next_step(plot, missing_parents.command)
-    elif needing_base:
-        next_step(plot, needing_base[0].fuse_words(needing_base[0].config.base or "BASE"))
-    elif len(adapters) > 1:
-        weighted = [f"{reference}={1 / len(adapters):.2g}" for reference in adapters]
-        next_step(plot, ["tuneyard", "adapter", "merge", *weighted, "--out", "saves/merge"])
-    else:
-        modelfile = Path("ollama", opened[0].name, "Modelfile")
-        next_step(plot, ["tuneyard", "adapter", "export", adapters[0], "--to", "ollama", "--out", modelfile])
+        click.echo(hide_secrets("\n".join(text(shown.adapters, shown.cosines))))
+    for path in shown.pictures:
+        say(_("wrote {path}", path=path), to_stderr=True)
+    _notes(shown.notes)
+    next_step(plot, shown.command)
 
 
 def _fields(statistics: Any) -> dict[str, object]:
@@ -310,19 +274,11 @@ def _fields(statistics: Any) -> dict[str, object]:
 @click.option("--out", type=FOLDER, required=True, help="Folder of the renamed copy.")
 def rename(adapter: str, base: Path | None, out: Path) -> None:
     """Write a copy of an adapter with the names that PEFT, or a base, reads."""
-    from tuneyard.adapters.export.rename import RenameRequest
-    from tuneyard.adapters.export.rename import rename as write_renamed
-    from tuneyard.adapters.model.store import note
+    from tuneyard.adapters.export.rename import RenameRequest, plan_renaming, state
 
-    written = write_renamed(RenameRequest(adapter, out, base))
+    request = RenameRequest(adapter, out, base)
     command = ["tuneyard", "adapter", "show", out]
-    if written.is_current:
-        up_to_date(out, command)
-        return
-    for text in written.notes:
-        note(text)
-    say(joined(written.lines, "\n"))
-    next_step(out, command)
+    _write(out, state(request) == CURRENT, functools.partial(plan_renaming, request), lambda: command)
 
 
 @command(
@@ -330,7 +286,7 @@ def rename(adapter: str, base: Path | None, out: Path) -> None:
     "tuneyard adapter export demo-rte --to hub --repo me/rte-lora --license apache-2.0 --dry-run",
 )
 @click.argument("reference", metavar="NAME_OR_DIR")
-@click.option("--to", "target", type=click.Choice(list(TARGETS), case_sensitive=False), required=True)
+@click.option("--to", "target", type=click.Choice(TARGETS, case_sensitive=False), required=True)
 @click.option("--base", type=FOLDER, help="Base model folder.  [default: the base that the adapter names]")
 @click.option("--out", type=FOLDER, help="gguf, ollama: file to write.")
 @click.option("--force", is_flag=True, help="gguf, ollama: replace a file of the same format.")
@@ -361,14 +317,6 @@ def rename(adapter: str, base: Path | None, out: Path) -> None:
 @click.option("--dry-run", is_flag=True, help="hub: list the files, print the card, send nothing.")
 def export(reference: str, target: str, base: Path | None, **options: Any) -> None:  # Click's values
     """Upload to the Hugging Face Hub with a card, or write a GGUF file or an Ollama Modelfile."""
-    import importlib
-
-    from tuneyard.adapters.export.source import PUBLISHED, open_source
-    from tuneyard.adapters.model.adapter import name_of
-    from tuneyard.adapters.model.store import open_adapter, open_any
-    from tuneyard.adapters.write.carried_tokenizer import PROMPT_FILES
-    from tuneyard.core.files.links import check_own_files
-
     for name, value in options.items():
         if value and target not in BELONGS[name]:
             option = name.strip("_").replace("_", "-")
@@ -380,31 +328,102 @@ def export(reference: str, target: str, base: Path | None, **options: Any) -> No
                     other=target,
                 )
             )
-    if target != "hub" and options["out"] is None:
+    chosen = {name: value for name, value in options.items() if target in BELONGS[name]}
+    if target == "hub":
+        _export_to_hub(reference, base, chosen)
+        return
+    if options["out"] is None:
         example = {"gguf": "lora.gguf", "ollama": "Modelfile"}[target]
         raise RequestError(_("no --out: the file to write, as in --out {example}", example=example))
-    if target == "hub" and options["repo"] is None:
-        raise RequestError(_("no --repo: the repository on the hub, as in --repo OWNER/NAME"))
-    module = importlib.import_module(f"tuneyard.adapters.export.{TARGETS[target]}")
-    is_fused = target == "ollama" and not options["from_"]
-    source = open_source(reference, base, open_any if is_fused else open_adapter)
-    check_own_files(source.folder, PUBLISHED)
-    if target != "hub" and source.base is not None:
-        check_own_files(source.base, PROMPT_FILES)
-    getattr(module, f"to_{target}")(source, options)
-    out = options["out"]
     if target == "gguf":
-        command: list[object] = ["tuneyard", "adapter", "export", reference, *same_options("--base")]
-        if source.adapter:
-            command += ["--from", "BASE"]  # its name in Ollama
-        command += ["--to", "ollama", "--gguf", out, "--out", out.with_name("Modelfile")]
-        next_step(out, command)
-    elif target == "ollama":
-        next_step(out, ["ollama", "create", name_of(Path(reference)), "-f", out])
-    elif options["dry_run"]:
-        next_step(None, command_line("adapter", ("--dry-run",)))
+        _export_gguf(reference, base, chosen)
     else:
-        next_step(f"https://huggingface.co/{options['repo']}", ["hf", "download", options["repo"]])
+        _export_ollama(reference, base, chosen)
+
+
+def _export_to_hub(reference: str, base: Path | None, options: dict[str, Any]) -> None:
+    """`--to hub`."""
+    from tuneyard.adapters.export.hub import HubRequest, plan_upload, send
+
+    if options["repo"] is None:
+        raise RequestError(_("no --repo: the repository on the hub, as in --repo OWNER/NAME"))
+    dry_run = options.pop("dry_run")
+    upload = plan_upload(HubRequest(reference, base=base, **options))
+    _notes(upload.notes)
+    click.echo("\n".join(upload.lines()))
+    if dry_run:
+        click.echo(f"\n{upload.card}")
+        say(_("nothing sent (--dry-run); would send to {repo}", repo=options["repo"]))
+        next_step(None, command_line("adapter", ("--dry-run",)))
+        return
+    sent = send(upload)
+    _notes(sent.notes)
+    click.echo("\n".join(sent.lines))
+    next_step(f"https://huggingface.co/{options['repo']}", ["hf", "download", options["repo"]])
+
+
+def _export_gguf(reference: str, base: Path | None, options: dict[str, Any]) -> None:
+    """`--to gguf`. The next command writes the Modelfile, for an adapter with its base's name in Ollama."""
+    from tuneyard.adapters.export.gguf_files import GgufRequest, plan_gguf_export, state
+    from tuneyard.adapters.export.source import is_adapter
+
+    request = GgufRequest(reference, base=base, **options)
+    out = request.out
+
+    def following() -> list[object]:
+        command: list[object] = ["tuneyard", "adapter", "export", reference]
+        if base is not None:
+            command += ["--base", base]
+        if is_adapter(reference):
+            command += ["--from", "BASE"]  # its name in Ollama
+        return [*command, "--to", "ollama", "--gguf", out, "--out", out.with_name("Modelfile")]
+
+    is_current = not request.force and state(request) == CURRENT
+    _write(out, is_current, functools.partial(plan_gguf_export, request), following)
+
+
+def _export_ollama(reference: str, base: Path | None, options: dict[str, Any]) -> None:
+    """`--to ollama`."""
+    from tuneyard.adapters.export.ollama import OllamaRequest, plan_ollama, state
+    from tuneyard.adapters.model.adapter import name_of
+
+    base_in_ollama, parameters = options.pop("from_"), options.pop("parameter")
+    request = OllamaRequest(
+        reference, base=base, base_in_ollama=base_in_ollama, parameters=parameters, **options
+    )
+    is_current = not request.force and state(request) == CURRENT
+    command = ["ollama", "create", name_of(Path(reference)), "-f", request.out]
+    _write(request.out, is_current, functools.partial(plan_ollama, request), lambda: command)
+
+
+def _write(
+    out: Path,
+    is_current: bool,
+    planned: "Callable[[], GgufExport | OllamaPlan | RenamePlan]",
+    following: Callable[[], Sequence[object]],
+) -> None:
+    """Plan a result and write it, unless it is current. `following` are the words of the next command."""
+    from tqdm import tqdm
+
+    if is_current:
+        up_to_date(out, following())
+        return
+    plan = planned()
+    _notes(plan.notes)
+    with tqdm(total=plan.bytes, unit="B", unit_scale=True, delay=2) as bar:
+        written = plan.write(bar.update)
+    _notes(written.notes)
+    if written.lines:
+        say(joined(written.lines, "\n"))
+    next_step(out, following())
+
+
+def _notes(notes: Sequence[str]) -> None:
+    """Print notes on stderr."""
+    from tuneyard.adapters.model.store import note
+
+    for text in notes:
+        note(text)
 
 
 @command(
@@ -436,8 +455,8 @@ def serve(references: tuple[str, ...], dry_run: bool, **options: Any) -> None:  
     Chat template, end tokens and length are those of the training; answers are greedy unless a request
     sets a temperature. A folder of a full model is served, too.
     """
-    from tuneyard.adapters.model.store import note
     from tuneyard.adapters.serve.plan import (
+        ServeRequest,
         after_engine_setup,
         missing_engine,
         plan_serving,
@@ -445,21 +464,22 @@ def serve(references: tuple[str, ...], dry_run: bool, **options: Any) -> None:  
         start,
     )
 
-    plan = plan_serving(references, **options)
-    for text in plan.models.notes:
-        note(text)
+    request = ServeRequest(references, **options)
+    plan = plan_serving(request)
+    _notes(plan.models.notes)
     say(joined(plan.lines(), "\n"))
     if dry_run:
         absence = missing_engine(plan)
         if absence:
-            note(absence)
+            _notes([absence])
         next_step(None, after_engine_setup(plan, command_line("adapter", ("--dry-run",))))
         return
     require_startable(plan)  # before gigabytes are written
     plan.write()
 
     def started() -> None:
-        next_step(plan.url, [*plan.prove_command(), *same_options("--same-base")])
+        same_base = ["--same-base"] if request.same_base else []
+        next_step(plan.url, [*plan.prove_command(), *same_base])
 
     start(plan, started)
 

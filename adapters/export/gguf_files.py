@@ -8,7 +8,7 @@ import contextlib
 import functools
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,16 +24,33 @@ from tuneyard.adapters.export.architecture import (
     read_vocabulary,
     reorder,
 )
-from tuneyard.adapters.export.source import GGUF, MADE_OF, ExportSource, check_file, licence_of
+from tuneyard.adapters.export.source import (
+    GGUF,
+    MADE_OF,
+    ExportSource,
+    begins_with,
+    check_file,
+    gguf_fields,
+    licence_of,
+    open_export,
+)
 from tuneyard.adapters.model.adapter import name_of
 from tuneyard.adapters.model.lora import LoraAdapter
-from tuneyard.adapters.model.store import note
 from tuneyard.adapters.model.weighted import check_fit
-from tuneyard.adapters.write.output import Check, require_space, staged_for
+from tuneyard.adapters.write.output import (
+    Check,
+    Progress,
+    Written,
+    is_there,
+    make,
+    no_progress,
+    require_space,
+    staged_for,
+)
 from tuneyard.core.errors import ContentError, RequestError, need
+from tuneyard.core.execution.state import NEW, FileInput, Input, State, compare_inputs
 from tuneyard.core.files import read_object
-from tuneyard.core.language.message import _, joined, typed
-from tuneyard.core.language.messages import say
+from tuneyard.core.language.message import PathText, _, joined, typed
 from tuneyard.core.llamafactory.prompt.trained_files import TrainedFiles, read_trained
 from tuneyard.core.text.quoting import shell
 from tuneyard.core.weights.base_models import Base, open_base
@@ -43,62 +60,113 @@ if TYPE_CHECKING:
     from gguf import GGMLQuantizationType
 
 TYPES = ("f16", "q8_0", "q4_0")  # gguf-py has no quantiser for llama.cpp's K types (q4_k_m and the like)
+FILE_TYPES = {"f16": 1, "q8_0": 7, "q4_0": 2}
+"""The numbers of the types in `general.file_type` (llama.cpp's `llama_ftype`)."""
+LICENCE, ARCHITECTURE = "licence", "architecture"  # of the inputs of a file
 TABLES = ("token_embd.weight", "output.weight")
 AT_ONCE = 1 << 22  # elements in memory
 
 
 @dataclass(frozen=True, slots=True)
+class GgufRequest:
+    """An `export --to gguf` command: a model, or an adapter for `base`, by its reference."""
+
+    reference: str
+    out: Path
+    base: Path | None = None
+    type: str | None = None
+    force: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class GgufExport:
-    """A checked model, or a checked adapter for the GGUF of its base: its size, and the function to write it.
+    """A checked model, or a checked adapter for the GGUF of its base.
 
-    The function gets the path, and another function that is called with bytes.
+    `write_file` gets the path, and another function that is called with bytes.
     """
 
+    out: Path
     bytes: int
-    write: Callable[[Path, Callable[[int], object]], None]
+    write_file: Callable[[Path, Callable[[int], object]], None]
+    check: Check
+    notes: Sequence[str]
 
-
-def to_gguf(source: ExportSource, options: Mapping[str, Any]) -> None:
-    """Write a model, or an adapter for its base, as a GGUF file.
-
-    Everything that can be checked is checked before the first byte is written.
-    """
-    out: Path = options["out"]
-    check = functools.partial(check_file, out, source, GGUF, force=options["force"])
-    check()
-    need("gguf")
-    lora = source.lora
-    if lora:
-        export = _plan_lora(source, lora, options)
-    else:
-        export = plan_model(source, source.folder, gguf_type(options["type"], out))
-    write_export(export, out, check)
-
-
-def write_export(export: GgufExport, out: Path, check: Check) -> None:
-    """Write a planned file, and print its size."""
-    from tqdm import tqdm
-
-    started = time.monotonic()
-    target = check()
-    require_space(target, export.bytes)
-    notes: list[str] = []
-    with (
-        staged_for(check, notes) as folder,
-        tqdm(total=export.bytes, unit="B", unit_scale=True, delay=2) as bar,
-    ):
-        export.write(folder / target.name, bar.update)
-    for text in notes:
-        note(text)
-    size = target.stat().st_size
-    say(
-        _(
+    def write(self, progress: Progress) -> Written:
+        """Write the file, and report its size."""
+        started = time.monotonic()
+        target = self.check()
+        require_space(target, self.bytes)
+        notes: list[str] = []
+        with staged_for(self.check, notes) as folder:
+            self.write_file(folder / target.name, progress)
+        line = _(
             "{path}  {size:,.1f} MB  {seconds:.1f} s",
-            path=out,
-            size=size / 1e6,
+            path=self.out,
+            size=target.stat().st_size / 1e6,
             seconds=time.monotonic() - started,
         )
-    )
+        return Written(self.out, [line], notes)
+
+
+def export_gguf(request: GgufRequest, progress: Progress = no_progress) -> Written:
+    """Write a model, or an adapter for its base, as a GGUF file, unless `request.out` is that file already.
+
+    `progress` is called with the number of bytes done. Errors are those of `plan_gguf_export`.
+    """
+    before = NEW if request.force else state(request)
+    return make(request.out, before, functools.partial(plan_gguf_export, request), progress)
+
+
+def state(request: GgufRequest) -> State:
+    """How far the result of a request is, by the fields of the file: hash of the source, type and licence.
+
+    A GGUF has no hash of its own tensors, so that an edit of these is not noticed.
+    """
+    if not is_there(request.out):
+        return NEW
+    if not begins_with(request.out, GGUF):
+        return State("stale", (_("{path} is no GGUF file", path=request.out),))
+    fields = gguf_fields(request.out)
+    made_of = fields.get(f"general.{MADE_OF}")
+    if made_of is None:
+        return State("stale", (_("{path} does not name its source", path=request.out),))
+    source = _open(request)
+    name = PathText(source.folder)
+    recorded: dict[str, Input] = {name: FileInput(sha256=str(made_of))}
+    present: dict[str, Input] = {name: FileInput(sha256=source.digest)}
+    if source.adapter is None:
+        recorded |= {"--type": _type_of(fields), LICENCE: fields.get("general.license")}
+        present |= {"--type": gguf_type(request.type, request.out), LICENCE: _licence_name(source)}
+    elif source.base is not None:
+        config = source.base / "config.json"
+        recorded[ARCHITECTURE] = fields.get("general.architecture")
+        present[ARCHITECTURE] = read_architecture(config, read_object(config)).name
+    return compare_inputs(recorded, present)
+
+
+def plan_gguf_export(request: GgufRequest) -> GgufExport:
+    """Check everything that can be checked before the first byte is written."""
+    source = _open(request)
+    check = functools.partial(check_file, request.out, source, GGUF, force=request.force)
+    check(changes=lambda: state(request).changes)
+    need("gguf")
+    lora = source.lora
+    if lora is None:
+        return plan_model(source, source.folder, gguf_type(request.type, request.out), request.out, check)
+    return _plan_lora(source, lora, request, check)
+
+
+def _type_of(fields: Mapping[str, str | int]) -> str | int | None:
+    """The type of a GGUF by the name for `--type`, or its number if it has none."""
+    number = fields.get("general.file_type")
+    for name, number_of_type in FILE_TYPES.items():
+        if number == number_of_type:
+            return name
+    return number
+
+
+def _open(request: GgufRequest) -> ExportSource:
+    return open_export(request.reference, request.base, any_kind=False, publishes_base=True)
 
 
 def gguf_type(name: str | None, out: Path) -> str:
@@ -117,34 +185,44 @@ def gguf_type(name: str | None, out: Path) -> str:
     return kind
 
 
-def plan_model(source: ExportSource, folder: Path, kind: str) -> GgufExport:
+def plan_model(source: ExportSource, folder: Path, kind: str, out: Path, check: Check) -> GgufExport:
     """Plan the GGUF of the model in `folder`: that of the source, or its adapter fused into its base."""
     plan = plan_gguf(open_base(folder), kind)
+    notes: list[str] = []
     if plan.vocabulary.composed:
-        note(_("the tokenizer composes text to NFC first, llama.cpp does not: send it composed text"))
-    note_further_ends(plan)
+        notes.append(_("the tokenizer composes text to NFC first, llama.cpp does not: send it composed text"))
+    notes += further_ends_notes(plan)
     about = {"name": name_of(source.folder), MADE_OF: source.whole_digest}
+    licence = _licence_name(source)
+    if licence is not None:
+        about["license"] = licence
+    return GgufExport(out, plan.bytes, functools.partial(write_gguf, plan, about), check, notes)
+
+
+def _licence_name(source: ExportSource) -> str | None:
+    """The licence as a GGUF names it, None if it is not known."""
     licence = licence_of(source)
-    if licence:
-        fields, _unused = licence
-        about["license"] = fields.get("license_name", fields["license"])
-    return GgufExport(plan.bytes, functools.partial(write_gguf, plan, about))
+    if licence is None:
+        return None
+    fields, _unused = licence
+    return fields.get("license_name", fields["license"])
 
 
-def note_further_ends(plan: "GgufPlan") -> None:
-    """Name the end tokens for which a GGUF has no place."""
-    if plan.vocabulary.further_ends:
-        note(
-            _(
-                "a GGUF has places for {number} end tokens: left out are the ids {ids}",
-                number=len(END_NAMES),
-                ids=joined(map(str, plan.vocabulary.further_ends)),
-            )
+def further_ends_notes(plan: "GgufPlan") -> list[str]:
+    """A note on the end tokens for which a GGUF has no place."""
+    if not plan.vocabulary.further_ends:
+        return []
+    return [
+        _(
+            "a GGUF has places for {number} end tokens: left out are the ids {ids}",
+            number=len(END_NAMES),
+            ids=joined(map(str, plan.vocabulary.further_ends)),
         )
+    ]
 
 
-def _plan_lora(source: ExportSource, adapter: LoraAdapter, options: Mapping[str, Any]) -> GgufExport:
-    if options["type"]:
+def _plan_lora(source: ExportSource, adapter: LoraAdapter, request: GgufRequest, check: Check) -> GgufExport:
+    if request.type:
         raise RequestError(_("--type is for models; an adapter's GGUF is always fp32: leave it out"))
     if source.base is None:
         raise RequestError(
@@ -158,9 +236,11 @@ def _plan_lora(source: ExportSource, adapter: LoraAdapter, options: Mapping[str,
         )
     architecture = check_lora(adapter, source.base)
     # The file has nothing of the base but its shapes.
-    for text in check_fit([adapter], source.base, same_base=True):
-        note(text)
-    return GgufExport(4 * adapter.parameters, lambda path, _unused: write_lora(adapter, architecture, path))
+    notes = check_fit([adapter], source.base, same_base=True)
+    size = 4 * adapter.parameters
+    return GgufExport(
+        request.out, size, lambda path, _unused: write_lora(adapter, architecture, path), check, notes
+    )
 
 
 def check_lora(adapter: LoraAdapter, base: Path) -> Architecture:

@@ -1,13 +1,11 @@
 """Upload to the Hugging Face Hub as one commit. Files that arrived before are not sent twice."""
 
 import shlex
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
-
-import click
 
 from tuneyard.adapters.export.readme import (
     has_body,
@@ -18,12 +16,12 @@ from tuneyard.adapters.export.readme import (
     signed,
     users_card,
 )
-from tuneyard.adapters.export.source import CARRIED, ExportSource, fused_base, licence_of
+from tuneyard.adapters.export.source import CARRIED, ExportSource, fused_base, licence_of, open_export
 from tuneyard.adapters.model.adapter import name_of, span
 from tuneyard.adapters.model.lora import NOT_IN_VLLM, LoraAdapter, vllm_rank
 from tuneyard.adapters.model.provenance import CARD, card_body, model_card, open_parts
-from tuneyard.adapters.model.store import note
 from tuneyard.adapters.write.carried_tokenizer import PROMPT_FILES
+from tuneyard.adapters.write.output import Written
 from tuneyard.core.datasets.compiled import MANIFEST, read_manifest
 from tuneyard.core.documents import dump_yaml
 from tuneyard.core.documents.schema_errors import check_file
@@ -33,7 +31,6 @@ from tuneyard.core.files.bounded_reading import read_text
 from tuneyard.core.files.links import check_own_files
 from tuneyard.core.installation.checkout import ROOT
 from tuneyard.core.language.message import _, counted
-from tuneyard.core.language.messages import say
 from tuneyard.core.text.markdown import markdown_table
 from tuneyard.core.text.quoting import (
     Markdown,
@@ -54,8 +51,6 @@ from tuneyard.core.weights.adapter_files import CONFIG, WEIGHTS_INDEX, published
 from tuneyard.core.weights.base_models import open_base
 from tuneyard.core.weights.tensors import INDEX
 
-FACTS = {"--results": "results", "--license": "license"}
-"""The options that only a made card can follow, with their names in `options`."""
 RESULTS_SCHEMA = ROOT / "core/schemas/results.schema.json"
 TOKEN_FIX = _("export HF_TOKEN=… of an account that may write there, or run `hf auth login`")
 USAGE = """## How to load it
@@ -79,22 +74,73 @@ $ llamafactory-cli chat {named}
 ```"""
 
 
-def to_hub(source: ExportSource, options: Mapping[str, Any]) -> None:
-    """Upload safetensors, configs, tokenizer and licence texts with a card. `--dry-run` lists them."""
-    repo, folder, adapter = options["repo"], source.folder, source.lora
+@dataclass(frozen=True, slots=True)
+class HubRequest:
+    """An `export --to hub` command: a model or an adapter by its reference, and the repository OWNER/NAME.
+
+    `card` is a file to upload as README.md. `results` are folders for the card that is made otherwise.
+    """
+
+    reference: str
+    repo: str
+    base: Path | None = None
+    license: str | None = None
+    results: Sequence[Path] = ()
+    card: Path | None = None
+    message: str | None = None
+    private: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """What goes to a repository. `facts` are the given options that only a made card can follow.
+
+    `own_card` is the file of the user's card, None for a made one.
+    """
+
+    request: HubRequest
+    files: list[Path]
+    card: str
+    own_card: Path | None
+    message: str
+    facts: list[str]
+    notes: list[str]
+
+    def lines(self) -> list[str]:
+        """One line for each file with its size in bytes, the card last."""
+        lines = [f"{file.stat().st_size:>14,}  {file.name}" for file in self.files]
+        return [*lines, f"{len(self.card.encode()):>14,}  {CARD} ({self.own_card or 'the card'})"]
+
+
+def export_to_hub(request: HubRequest) -> Written:
+    """Upload safetensors, configs, tokenizer and licence texts with a card. The result has its address.
+
+    There is no state: only the hub knows what it has. It takes each file once, and makes no commit if all
+    are there.
+    """
+    planned = plan_upload(request)
+    sent = send(planned)
+    return replace(sent, notes=[*planned.notes, *sent.notes])
+
+
+def plan_upload(request: HubRequest) -> Upload:
+    """Check everything that can be checked here, and make the card."""
+    source = open_export(request.reference, request.base, any_kind=False, publishes_base=False)
+    repo, folder, adapter = request.repo, source.folder, source.lora
     if not HUB_ID.fullmatch(repo):
         raise RequestError(_("--repo {repo!r}: expected OWNER/NAME", repo=repo))
-    own_card = users_card(folder, options["card"])
-    facts = [name for name, value in FACTS.items() if options[value]]
+    own_card = users_card(folder, request.card)
+    given = {"--results": request.results, "--license": request.license}
+    facts = [option for option, value in given.items() if value]
     if own_card:
         refuse_facts(str(own_card), facts)
         card, notes = read_card(own_card), _notes_on(own_card)
-        if options["card"] is None:
+        if request.card is None:
             notes.append(_("{path} is uploaded unchanged, since no program wrote it", path=own_card))
     else:
-        made, notes = make_card(source, repo, options["license"], list(options["results"]))
+        made, notes = make_card(source, repo, request.license, list(request.results))
         card = signed(made)
-    message = options["message"]
+    message = request.message
     if message is None:
         message = f"Upload {name_of(folder)} with Tuneyard"
     elif not message.strip():
@@ -108,31 +154,10 @@ def to_hub(source: ExportSource, options: Mapping[str, Any]) -> None:
     names += [name for name in (*optional, *PROMPT_FILES, *CARRIED) if (folder / name).is_file()]
     check_own_files(folder, names)
     left_out = {path.name for path in folder.iterdir()} - {*names, CARD}
-    for text in notes:
-        note(text)
-    for name in names:
-        click.echo(f"{(folder / name).stat().st_size:>14,}  {name}")
-    click.echo(f"{len(card.encode()):>14,}  {CARD} ({own_card or 'the card'})")
     if left_out:
-        note(_("not uploaded: {names}", names=", ".join(sorted(left_out))))
-    if options["dry_run"]:
-        click.echo(f"\n{card}")
-        say(_("nothing sent (--dry-run); would send to {repo}", repo=repo))
-    else:
-        upload = Upload(repo, [folder / name for name in names], card, message, facts, own_card is None)
-        click.echo(_send(upload, private=options["private"]))
-
-
-@dataclass(frozen=True, slots=True)
-class Upload:
-    """What goes to a repository. `facts` are the given options that only a made card can follow."""
-
-    repo: str
-    files: list[Path]
-    card: str
-    message: str
-    facts: list[str]
-    is_card_made: bool
+        notes.append(_("not uploaded: {names}", names=", ".join(sorted(left_out))))
+    files = [folder / name for name in names]
+    return Upload(request, files, card, own_card, message, facts, notes)
 
 
 def _notes_on(card: Path) -> list[str]:
@@ -148,11 +173,12 @@ def _notes_on(card: Path) -> list[str]:
     ]
 
 
-def _send(upload: Upload, *, private: bool) -> str:
-    """Upload as one commit, so that the repository has the old files or all new ones; return its address.
+def send(upload: Upload) -> Written:
+    """Upload as one commit, so that the repository has the old files or all new ones.
 
-    A made card does not replace one that was edited on the hub. `RequestError` without token, network or
-    permission. Files that arrived before are not sent twice.
+    The line of the result is the address of the commit. A made card does not replace one that was edited on
+    the hub. `RequestError` without token, network or permission. Files that arrived before are not sent
+    twice.
     """
     import httpx
     from huggingface_hub import CommitOperationAdd, HfApi, constants, get_token
@@ -164,15 +190,16 @@ def _send(upload: Upload, *, private: bool) -> str:
         raise RequestError(
             _("no token for the hub: {fix}; --dry-run shows what would be sent", fix=TOKEN_FIX)
         )
-    api, repo = HfApi(), upload.repo
+    api, repo = HfApi(), upload.request.repo
+    notes: list[str] = []
     additions = [CommitOperationAdd(file.name, file) for file in upload.files]
     title, _unused, description = upload.message.partition("\n")
     again = _("run the command again: what has arrived is not sent twice")
     try:
-        api.create_repo(repo, private=private, exist_ok=True)
-        if upload.is_card_made and _has_users_card(repo):
+        api.create_repo(repo, private=upload.request.private, exist_ok=True)
+        if upload.own_card is None and _has_users_card(repo):
             refuse_facts(_("{repo}/{card} on the hub", repo=repo, card=CARD), upload.facts)
-            note(
+            notes.append(
                 _(
                     "{repo}/{card} on the hub was written or edited by hand: kept; --card FILE replaces it",
                     repo=repo,
@@ -184,7 +211,7 @@ def _send(upload: Upload, *, private: bool) -> str:
         commit = api.create_commit(
             repo, additions, commit_message=title, commit_description=description.strip()
         )
-        return str(commit.commit_url)
+        return Written(Path(repo), [str(commit.commit_url)], notes)
     except HfHubHTTPError as error:
         status = error.response.status_code
         if status in (401, 403):

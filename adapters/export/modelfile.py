@@ -9,13 +9,12 @@ import datetime
 import itertools
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from tuneyard.adapters.export.source import ExportSource
-from tuneyard.adapters.model.store import note
 from tuneyard.core.documents import is_number
 from tuneyard.core.errors import ContentError, RequestError, show_value, unexpected
 from tuneyard.core.language.message import _, joined
@@ -118,36 +117,49 @@ def _conversation(roles: Sequence[str], texts: Sequence[str]) -> list[Message]:
     return [{"role": role, "content": text} for role, text in zip(roles, texts, strict=False)]
 
 
-def modelfile_of(source: ExportSource, options: Mapping[str, Any]) -> Callable[[list[str]], str]:
-    """Check everything that a Modelfile says of the model: a function of its first lines (FROM, ADAPTER)."""
-    folders = source.folders
+@dataclass(frozen=True, slots=True)
+class ModelfileContent:
+    """A checked Modelfile without its first lines (FROM, ADAPTER), and notes on what it does not say."""
+
+    wrapping: Wrapping
+    stops: list[str]
+    parameters: dict[str, str]
+    system: str | None
+    notes: Sequence[str]
+
+    def text(self, head: list[str]) -> str:
+        """The whole Modelfile after these first lines."""
+        return modelfile_text(head, self.wrapping, self.stops, self.parameters, self.system)
+
+
+def modelfile_of(source: ExportSource, system: str | None, parameters: Sequence[str]) -> ModelfileContent:
+    """Check everything that a Modelfile says of the model. `system` and `parameters` override its files."""
     trained = read_trained(source.folder, source.base)
     if trained.template is None:
         raise ContentError(
             _("{folder}: no chat template in it or in its base (--base)", folder=source.folder)
         )
+    notes: list[str] = []
     render = template_renderer(trained.template.text, trained.special)
     wrapping = find_wrapping(render)
     if thinks(render, wrapping):
-        note(_("the chat template removes thoughts from earlier answers, this TEMPLATE keeps them"))
+        notes.append(_("the chat template removes thoughts from earlier answers, this TEMPLATE keeps them"))
     if TODAY in trained.template.text:
         day = datetime.date.today()
-        note(
+        notes.append(
             _(
                 "the chat template writes today's date, this TEMPLATE has {day}: export it again "
                 "when it is old",
                 day=day,
             )
         )
-    system = options["system"]
     if system is None:
         system = wrapping.default
-    stops, parameters = _parameters(folders, options["parameter"])
+    stops, values = _parameters(source.folders, parameters)
     tokenizer = read_tokenizer([trained.folder])
     stops = [*_find_stops(trained, tokenizer, wrapping), *stops]
     served = _without_bos(wrapping, trained, tokenizer)
-    distinct_stops = list(dict.fromkeys(stops))
-    return lambda head: modelfile_text(head, served, distinct_stops, parameters, system)
+    return ModelfileContent(served, list(dict.fromkeys(stops)), values, system, notes)
 
 
 def modelfile_text(
@@ -169,6 +181,23 @@ def modelfile_text(
     lines += [f"PARAMETER stop {quoted(stop)}" for stop in stops]
     lines += [f"PARAMETER {name} {value}" for name, value in parameters.items()]
     return "\n".join(lines) + "\n"
+
+
+def differing_instructions(text: str, expected: str) -> list[str]:
+    """The names of the instructions in which a Modelfile differs from the expected one: `PARAMETER stop`."""
+    instructions, expected_instructions = _instructions(text), _instructions(expected)
+    names = []
+    for instruction in [*expected_instructions, *instructions]:
+        if instruction not in instructions or instruction not in expected_instructions:
+            first, _space, rest = instruction.partition(" ")
+            names.append(f"{first} {rest.split()[0]}" if first == "PARAMETER" and rest.split() else first)
+    return list(dict.fromkeys(names)) or ["FROM"] * (text != expected)
+
+
+def _instructions(text: str) -> list[str]:
+    """The instructions of a Modelfile. A line of a template may look like one: the parts still differ."""
+    parts = re.split(r"^(?=(?:FROM|ADAPTER|TEMPLATE|SYSTEM|PARAMETER) )", text, flags=re.MULTILINE)
+    return [part.rstrip("\n") for part in parts if part.strip()]
 
 
 def go_template(wrapping: Wrapping) -> str:
@@ -244,7 +273,7 @@ def _without_bos(wrapping: Wrapping, trained: TrainedFiles, tokenizer: Mapping[s
     return replace(wrapping, start=wrapping.start.removeprefix(bos), around=around)
 
 
-def _parameters(folders: list[Path], texts: tuple[str, ...]) -> tuple[list[str], dict[str, str]]:
+def _parameters(folders: list[Path], texts: Sequence[str]) -> tuple[list[str], dict[str, str]]:
     """Stop words of `--parameter`, and the parameters of generation_config.json that it overrides."""
     fields = first_object(folders, "generation_config.json")
     parameters = {}

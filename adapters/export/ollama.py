@@ -1,60 +1,231 @@
 """Write what Ollama loads: a GGUF, and the Modelfile that names it.
 
 An adapter is fused into its base first. With --from it becomes a GGUF LoRA for a base that Ollama has.
+`export_ollama` does what a request asks for: `plan_ollama` opens everything, checks it and plans, and the
+plan writes.
 """
 
 import functools
 import os
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
-from tuneyard.adapters.export.gguf_files import gguf_type, plan_gguf, plan_model, to_gguf, write_export
-from tuneyard.adapters.export.modelfile import modelfile_of
-from tuneyard.adapters.export.source import GGUF, MODELFILE, ExportSource, check_file, check_gguf, is_made_of
+from tuneyard.adapters.export.gguf_files import (
+    GgufExport,
+    GgufRequest,
+    gguf_type,
+    plan_gguf,
+    plan_gguf_export,
+    plan_model,
+)
+from tuneyard.adapters.export.modelfile import ModelfileContent, differing_instructions, modelfile_of
+from tuneyard.adapters.export.source import (
+    GGUF,
+    MODELFILE,
+    ExportSource,
+    begins_with,
+    check_file,
+    check_gguf,
+    is_made_of,
+    open_export,
+)
 from tuneyard.adapters.fuse.fuse import FuseRequest, plan_fusing, trained_on_nf4
-from tuneyard.adapters.model.adapter import Adapter, name_of
-from tuneyard.adapters.model.store import fetched_base, note
-from tuneyard.adapters.write.output import require_space
+from tuneyard.adapters.model.adapter import name_of
+from tuneyard.adapters.model.store import fetched_base
+from tuneyard.adapters.write.output import (
+    Check,
+    Progress,
+    Written,
+    is_there,
+    make,
+    no_progress,
+    require_space,
+)
 from tuneyard.core.errors import RequestError, need
+from tuneyard.core.execution.state import CURRENT, NEW, UNFINISHED, State
 from tuneyard.core.files import staging, write_text
+from tuneyard.core.files.bounded_reading import read_text
 from tuneyard.core.language.message import _
 from tuneyard.core.weights.base_models import open_base
+from tuneyard.core.weights.tensors import STORED, data_bytes
 
 
-def to_ollama(source: ExportSource, options: Mapping[str, Any]) -> None:
-    """Write a GGUF next to a Modelfile, or name the one of --gguf in it."""
-    out: Path = options["out"]
-    target = check_file(out, source, MODELFILE, force=options["force"])
-    _check_options(source, options)
-    if source.adapter and source.base is None and options["gguf"] is None:
-        source = replace(source, base=fetched_base(source.adapter))
-        options = {**options, "same_base": True}  # it is the one that the adapter itself names
-    text = modelfile_of(source, options)
-    gguf = options["gguf"] or _write_weights(source, options, is_resumed=not target.exists())
-    weights = os.path.relpath(gguf.resolve(), target.parent)
-    if not weights.startswith(".."):  # Ollama takes a relative path from the Modelfile's folder
-        weights = f"./{weights}"
-    head = [f"FROM {weights}"]
-    if options["from_"]:
-        head = [f"FROM {options['from_']}", f"ADAPTER {weights}"]
-    write_text(target, text(head))
+@dataclass(frozen=True, slots=True)
+class OllamaRequest:
+    """An `export --to ollama` command: a model or an adapter by its reference, and the Modelfile `out`.
+
+    `base_in_ollama` is the adapter's base there (--from): the GGUF is a LoRA for it. `gguf` is a file of
+    `--to gguf` to name in the Modelfile. `parameters` are texts NAME=VALUE.
+    """
+
+    reference: str
+    out: Path
+    base: Path | None = None
+    base_in_ollama: str | None = None
+    gguf: Path | None = None
+    type: str | None = None
+    system: str | None = None
+    parameters: Sequence[str] = ()
+    force: bool = False
+    same_base: bool = False
 
 
-def _check_options(source: ExportSource, options: Mapping[str, Any]) -> None:
+@dataclass(frozen=True, slots=True)
+class FusedGguf:
+    """A checked adapter whose base is fused with it in fp32 first: `base_as` as for `fuse`."""
+
+    source: ExportSource
+    base: Path
+    base_as: str | None
+    same_base: bool
+    out: Path
+    type: str
+    gguf_bytes: int
+    check: Check
+    notes: Sequence[str]
+
+    @property
+    def bytes(self) -> int:
+        """Size of the fused model and of the GGUF."""
+        sizes = []
+        for tensor in open_base(self.base).tensors.values():
+            dtype = "F32" if tensor.dtype in STORED else tensor.dtype
+            sizes.append(data_bytes(dtype, tensor.shape))
+        return sum(sizes) + self.gguf_bytes
+
+    def write(self, progress: Progress) -> Written:
+        """Fuse next to the GGUF, write it from there, and remove the fused model."""
+        target = self.check()
+        with staging(target.with_name(f"{target.name}.fused")) as staged:
+            request = FuseRequest(
+                [(str(self.source.folder.resolve()), 1.0)],
+                self.base,
+                staged / "fused" / name_of(self.source.folder),  # `staged` itself is locked
+                dtype="F32",
+                base_as=self.base_as,
+                same_base=self.same_base,
+            )
+            plan = plan_fusing(request)
+            require_space(target, plan.bytes + self.gguf_bytes)
+            fused = plan.write(progress)
+            export = plan_model(self.source, request.out, self.type, self.out, self.check)
+            written = export.write(progress)
+        return replace(written, notes=[*plan.notes, *fused.notes, *export.notes, *written.notes])
+
+
+@dataclass(frozen=True, slots=True)
+class OllamaPlan:
+    """A checked Modelfile and its GGUF. `weights` is None if that is there already."""
+
+    request: OllamaRequest
+    target: Path
+    content: ModelfileContent
+    gguf: Path
+    weights: GgufExport | FusedGguf | None
+    notes: Sequence[str]
+
+    @property
+    def bytes(self) -> int:
+        """Size of the files that are written, about."""
+        return self.weights.bytes if self.weights else 0
+
+    def write(self, progress: Progress) -> Written:
+        """Write the GGUF, and then the Modelfile."""
+        written = Written(self.request.out)
+        if self.weights is not None:
+            written = self.weights.write(progress)
+        write_text(self.target, self.content.text(_head(self.request, self.gguf)))
+        return replace(written, out=self.request.out)
+
+
+def export_ollama(request: OllamaRequest, progress: Progress = no_progress) -> Written:
+    """Write a GGUF next to a Modelfile, or name the one of --gguf in it, unless both are there already.
+
+    `progress` is called with the number of bytes done. Errors are those of `plan_ollama`.
+    """
+    before = NEW if request.force else state(request)
+    return make(request.out, before, functools.partial(plan_ollama, request), progress)
+
+
+def state(request: OllamaRequest) -> State:
+    """How far the result of a request is: the Modelfile by its text, the GGUF by the source that it names.
+
+    Unfinished: an interrupted run has left the GGUF of the same source and no Modelfile. A GGUF has no hash
+    of its own tensors, so that an edit of these is not noticed.
+    """
+    if request.out.is_dir():
+        return State("stale", (_("{path} is a folder", path=request.out),))
+    source = _open(request)
+    gguf = request.gguf or _weights_file(request, source)
+    if not is_there(request.out):
+        if request.gguf is None and gguf.is_file() and is_made_of(gguf, _digest(request, source)):
+            return UNFINISHED
+        return NEW
+    if not begins_with(request.out, MODELFILE):
+        return State("stale", (_("{path} is no Modelfile", path=request.out),))
+    content = modelfile_of(_with_base(request, source), request.system, request.parameters)
+    expected = content.text(_head(request, gguf))
+    changes = [
+        _("{path} has another {instruction}", path=request.out, instruction=name)
+        for name in differing_instructions(read_text(request.out, "replace"), expected)
+    ]
+    if not gguf.is_file():
+        changes.append(_("{name} is gone", name=gguf))
+    elif request.gguf is None and not is_made_of(gguf, _digest(request, source)):
+        folder = source.folder
+        changes.append(_("{path} is of other weights than those of {folder}", path=gguf, folder=folder))
+    if changes:
+        return State("stale", tuple(changes))
+    return CURRENT
+
+
+def plan_ollama(request: OllamaRequest) -> OllamaPlan:
+    """Open everything that a request names, check it, and plan."""
+    source = _open(request)
+    check = functools.partial(check_file, request.out, source, MODELFILE, force=request.force)
+    target = check(changes=lambda: state(request).changes)
+    _check_options(request, source)
+    is_fetched = source.base is None  # then the base is the one that the adapter itself names
+    source = _with_base(request, source)
+    content = modelfile_of(source, request.system, request.parameters)
+    notes = [*content.notes]
+    gguf = request.gguf or _weights_file(request, source)
+    weights: GgufExport | FusedGguf | None = None
+    is_resumed = not target.exists() and not request.force
+    if request.gguf is None and is_resumed and is_made_of(gguf, _digest(request, source)):
+        notes.append(_("kept {gguf}: an interrupted run wrote it from the same weights", gguf=gguf))
+    elif request.gguf is None:
+        weights = _plan_weights(request, source, gguf, same_base=request.same_base or is_fetched)
+        notes += weights.notes
+    return OllamaPlan(request, target, content, gguf, weights, notes)
+
+
+def _open(request: OllamaRequest) -> ExportSource:
+    is_fused = request.base_in_ollama is None
+    return open_export(request.reference, request.base, any_kind=is_fused, publishes_base=True)
+
+
+def _with_base(request: OllamaRequest, source: ExportSource) -> ExportSource:
+    """The source with the base that its adapter names, from the hub or its cache, if none is here."""
+    if source.adapter and source.base is None and request.gguf is None:
+        return replace(source, base=fetched_base(source.adapter))
+    return source
+
+
+def _check_options(request: OllamaRequest, source: ExportSource) -> None:
     """`RequestError` for options that have no effect together, or for a --gguf of something else."""
-    gguf, base_in_ollama = options["gguf"], options["from_"]
-    if base_in_ollama and source.adapter is None:
+    gguf = request.gguf
+    if request.base_in_ollama and source.adapter is None:
         raise RequestError(
             _("--from: {folder} is a whole model and needs no base: leave it out", folder=source.folder)
         )
     if gguf is None:
         return
-    if options["type"]:
+    if request.type:
         raise RequestError(_("--type: the file of --gguf has its type: leave one of the two out"))
     check_gguf(gguf, source)
-    if source.adapter and not base_in_ollama:
+    if source.adapter and not request.base_in_ollama:
         raise RequestError(
             _(
                 "--gguf: that of an adapter needs its base in Ollama, too: --from NAME, or a .gguf "
@@ -63,66 +234,64 @@ def _check_options(source: ExportSource, options: Mapping[str, Any]) -> None:
         )
 
 
-def _write_weights(source: ExportSource, options: Mapping[str, Any], *, is_resumed: bool) -> Path:
-    """Write the GGUF next to the Modelfile: of a model, of an adapter in its base, or a LoRA for --from.
+def _head(request: OllamaRequest, gguf: Path) -> list[str]:
+    """The first lines of the Modelfile."""
+    weights = os.path.relpath(gguf.resolve(), request.out.resolve().parent)
+    if not weights.startswith(".."):  # Ollama takes a relative path from the Modelfile's folder
+        weights = f"./{weights}"
+    if request.base_in_ollama:
+        return [f"FROM {request.base_in_ollama}", f"ADAPTER {weights}"]
+    return [f"FROM {weights}"]
 
-    A killed run left a whole GGUF and no Modelfile: if it `is_resumed`, a GGUF of the same source is kept.
-    """
-    out: Path = options["out"]
+
+def _weights_file(request: OllamaRequest, source: ExportSource) -> Path:
+    """The GGUF next to the Modelfile: of a model, of an adapter in its base, or a LoRA for --from."""
     name = name_of(source.folder)
-    if options["from_"]:
-        gguf, digest = out.with_name(f"{name}-lora.gguf"), source.digest
-    else:
-        gguf = out.with_name(f"{name}-{gguf_type(options['type'], out)}.gguf")
-        digest = source.whole_digest
-    if is_resumed and not options["force"] and is_made_of(gguf, digest):
-        note(_("kept {gguf}: an interrupted run wrote it from the same weights", gguf=gguf))
-        return gguf
-    if options["from_"]:
-        to_gguf(source, {**options, "out": gguf})
-    elif source.adapter:
-        _fuse_into_gguf(source, source.adapter, gguf, options)
-    else:
-        to_gguf(source, {**options, "out": gguf})
-    return gguf
+    if request.base_in_ollama:
+        return request.out.with_name(f"{name}-lora.gguf")
+    kind = gguf_type(request.type, request.out)
+    return request.out.with_name(f"{name}-{kind}.gguf")
 
 
-def _fuse_into_gguf(source: ExportSource, adapter: Adapter, gguf: Path, options: Mapping[str, Any]) -> None:
-    """Fuse in fp32 next to the GGUF, write it from there, and remove the fused model.
+def _digest(request: OllamaRequest, source: ExportSource) -> str:
+    """The hash of its source in the GGUF."""
+    if request.base_in_ollama:
+        return source.digest
+    return _with_base(request, source).whole_digest
 
-    The base alone is planned first, so that a model which has no GGUF is refused before it is fused.
+
+def _plan_weights(
+    request: OllamaRequest, source: ExportSource, gguf: Path, *, same_base: bool
+) -> GgufExport | FusedGguf:
+    """Plan the GGUF. Of an adapter in its base the base alone is planned first.
+
+    So a model that has no GGUF is refused before it is fused.
     """
-    from tqdm import tqdm
-
+    if request.base_in_ollama or source.adapter is None:
+        return plan_gguf_export(
+            GgufRequest(str(request.reference), gguf, source.base, request.type, force=request.force)
+        )
     base = source.base
     if base is None:
         raise TypeError(_("{folder}: an adapter without the folder of its base", folder=source.folder))
-    check = functools.partial(check_file, gguf, source, GGUF, force=options["force"])
-    target = check()
+    check = functools.partial(check_file, gguf, source, GGUF, force=request.force)
+    check()
     need("gguf")
-    kind = gguf_type(options["type"], gguf)
-    size = plan_gguf(open_base(base), kind).bytes
-    base_as = trained_on_nf4(adapter.folder) or None
-    with staging(target.with_name(f"{target.name}.fused")) as staged:
-        request = FuseRequest(
-            [(str(source.folder.resolve()), 1.0)],
-            base,
-            staged / "fused" / name_of(source.folder),  # `staged` itself is locked
-            dtype="F32",
-            base_as=base_as,
-            same_base=options["same_base"],
+    kind = gguf_type(request.type, gguf)
+    base_as = trained_on_nf4(source.adapter.folder) or None
+    notes = []
+    if base_as:
+        notes.append(
+            _("fused into the base as {form} gives it back, on which the adapter was trained", form=base_as)
         )
-        plan = plan_fusing(request)
-        require_space(target, plan.bytes + size)
-        for text in plan.notes:
-            note(text)
-        if base_as:
-            note(
-                _(
-                    "fused into the base as {form} gives it back, on which the adapter was trained",
-                    form=base_as,
-                )
-            )
-        with tqdm(total=plan.bytes, unit="B", unit_scale=True, delay=2) as bar:
-            plan.write(bar.update)
-        write_export(plan_model(source, request.out, kind), gguf, check)
+    return FusedGguf(
+        source,
+        base,
+        base_as,
+        same_base,
+        gguf,
+        kind,
+        plan_gguf(open_base(base), kind).bytes,
+        check,
+        notes,
+    )

@@ -68,9 +68,14 @@ class RenamePlan:
     check: output.Check
     notes: Sequence[str] = ()
 
-    def write(self, _progress: output.Progress) -> output.Written:
+    @property
+    def bytes(self) -> int:
+        """Size of all tensors."""
+        return sum(tensor.stop - tensor.start for tensor in self.tensors.values())
+
+    def write(self, progress: output.Progress) -> output.Written:
         """Write the copy, and say how many tensors have another name."""
-        notes = write_copy(self)
+        notes = write_copy(self, progress)
         line = _(
             "{renamed} of {tensors} renamed",
             renamed=counted(self.renamed, "tensor", "tensors"),
@@ -159,8 +164,7 @@ def plan_renaming(request: RenameRequest) -> RenamePlan:
     list(_small_files(folder))  # refuses links before anything is written
     by_name = dict(sorted(tensors.items()))
     plan = RenamePlan(request, folder, by_name, config, renamed, base is not None, check)
-    size = sum(tensor.stop - tensor.start for tensor in tensors.values())
-    output.require_space(out.resolve(), size)
+    output.require_space(out.resolve(), plan.bytes)
     return plan
 
 
@@ -202,8 +206,8 @@ def _path_of(name: str) -> str:
     return path
 
 
-def write_copy(plan: RenamePlan) -> list[str]:
-    """Write the copy of a plan. The result has notes."""
+def write_copy(plan: RenamePlan, progress: output.Progress) -> list[str]:
+    """Write the copy of a plan. The result has notes; `progress` is called with bytes."""
     notes: list[str] = []
     with output.staged_for(plan.check, notes) as staged:
         specs = [(name, tensor.dtype, tensor.shape) for name, tensor in plan.tensors.items()]
@@ -212,6 +216,7 @@ def write_copy(plan: RenamePlan) -> list[str]:
             for tensor in plan.tensors.values():
                 for block in _blocks(tensor):
                     file.write(block)
+                    progress(len(block))
         for source in _small_files(plan.folder):
             (staged / source.name).write_bytes(read_regular(source))
         (staged / CONFIG).write_text(json_text(_renamed_config(plan)), encoding="utf-8")

@@ -1,5 +1,7 @@
 """Open the folder to export: an adapter or a full model, its base, and the base's licence."""
 
+import contextlib
+import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,14 +9,15 @@ from pathlib import Path
 from tuneyard.adapters.model.adapter import Adapter
 from tuneyard.adapters.model.lora import LoraAdapter
 from tuneyard.adapters.model.provenance import CARD
-from tuneyard.adapters.model.store import adapters_in, find_folder, open_adapter, plain_lora
+from tuneyard.adapters.model.store import adapters_in, find_folder, open_adapter, open_any, plain_lora
 from tuneyard.adapters.model.weighted import check_names_in, open_alone
 from tuneyard.adapters.write.carried_tokenizer import PROMPT_FILES
-from tuneyard.adapters.write.output import check_free, check_outside
+from tuneyard.adapters.write.output import Changes, check_free, check_outside
 from tuneyard.core.documents import parse_yaml
 from tuneyard.core.errors import RequestError
 from tuneyard.core.files import read_object, text_sha256
 from tuneyard.core.files.bounded_reading import open_regular, read_text
+from tuneyard.core.files.links import check_own_files
 from tuneyard.core.language.message import _
 from tuneyard.core.training.training_run import model_sha256, read_provenance
 from tuneyard.core.weights.adapter_files import CONFIG, WEIGHTS, WEIGHTS_INDEX
@@ -24,6 +27,8 @@ from tuneyard.core.weights.tensors import INDEX, SINGLE
 ORIGIN = "origin.json"  # `tuneyard recipe base` writes it next to the embedded model
 GGUF, MODELFILE = b"GGUF", b"FROM "  # the first bytes of the written files
 GGUF_HEAD = 4096  # bytes of a GGUF in which its source is named
+_GGUF_COUNTS = "<IQQ"  # after the first bytes: version, number of tensors, number of fields
+_GGUF_UINT32, _GGUF_STRING = 4, 8
 MADE_OF = "source.sha256"  # general.…, a field in the first 4 kB of the GGUF files that are written
 CARRIED = ("LICENSE", "LICENSE.md", "LICENSE.txt", "NOTICE")
 """Texts about a model that go to the hub with it."""
@@ -105,6 +110,23 @@ def open_source(
     return ExportSource(folder, adapter, base)
 
 
+def open_export(reference: str, base: Path | None, *, any_kind: bool, publishes_base: bool) -> ExportSource:
+    """`open_source` for an export. `any_kind`: the adapter is fused, so that any kind will do.
+
+    `ContentError` for links out of the folder. `publishes_base`: the prompt files of the base are exported.
+    """
+    source = open_source(reference, base, open_any if any_kind else open_adapter)
+    check_own_files(source.folder, PUBLISHED)
+    if publishes_base and source.base is not None:
+        check_own_files(source.base, PROMPT_FILES)
+    return source
+
+
+def is_adapter(reference: str) -> bool:
+    """True if a reference names an adapter, and no full model."""
+    return (find_folder(reference) / CONFIG).is_file()
+
+
 def fused_base(folder: Path) -> str | None:
     """The base of a fused model from its merge.json; for other models from the hub's card."""
     record = read_provenance(folder)
@@ -116,16 +138,19 @@ def fused_base(folder: Path) -> str | None:
     return None
 
 
-def check_file(out: Path, source: ExportSource, beginning: bytes, *, force: bool) -> Path:
+def check_file(
+    out: Path, source: ExportSource, beginning: bytes, *, force: bool, changes: Changes = tuple
+) -> Path:
     """Resolve `out`; `RequestError` if it is a folder, lies in an input, or exists.
 
-    `force` replaces a file of the same format, which has the same `beginning`.
+    `force` replaces a file of the same format, which has the same `beginning`. `changes` are those of the
+    state of an existing file, for the message.
     """
     target = check_outside(out, source.folders)
     if target.is_dir():
         raise RequestError(_("{path}: a folder; expected the name of a file", path=out))
     same_kind = begins_with(target, beginning)
-    check_free(out, force=force, replaceable=same_kind)
+    check_free(out, force=force, replaceable=same_kind, changes=changes)
     if target.exists() and not same_kind:
         raise RequestError(
             _(
@@ -171,6 +196,34 @@ def is_made_of(path: Path, digest: str) -> bool:
         return False
     with open_regular(path) as file:
         return digest.encode() in file.read(GGUF_HEAD)
+
+
+def gguf_fields(path: Path) -> dict[str, str | int]:
+    """The texts and numbers at the beginning of a GGUF, where its `general.…` fields are; {} without any."""
+    with open_regular(path) as file:
+        head = file.read(GGUF_HEAD)
+    fields: dict[str, str | int] = {}
+    position = len(GGUF) + struct.calcsize(_GGUF_COUNTS)
+    with contextlib.suppress(struct.error, UnicodeDecodeError):  # the end of what was read, or no GGUF
+        while head.startswith(GGUF):
+            key, position = _gguf_text(head, position)
+            (kind,) = struct.unpack_from("<I", head, position)
+            position += 4
+            if kind == _GGUF_STRING:
+                fields[key], position = _gguf_text(head, position)
+            elif kind == _GGUF_UINT32:
+                (fields[key],) = struct.unpack_from("<I", head, position)
+                position += 4
+            else:
+                break
+    return fields
+
+
+def _gguf_text(head: bytes, position: int) -> tuple[str, int]:
+    """A text of a GGUF, and the position after it."""
+    (length,) = struct.unpack_from("<Q", head, position)
+    (text,) = struct.unpack_from(f"{min(length, GGUF_HEAD)}s", head, position + 8)
+    return text.decode(), position + 8 + length
 
 
 def front_matter(folder: Path) -> dict[str, object]:

@@ -5,9 +5,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from tuneyard.adapters.export.architecture import Architecture
-from tuneyard.adapters.export.gguf_files import check_lora, note_further_ends, plan_gguf, write_gguf
+from tuneyard.adapters.export.gguf_files import check_lora, further_ends_notes, plan_gguf, write_gguf
 from tuneyard.adapters.model.adapter import name_of
 from tuneyard.adapters.model.lora import LoraAdapter
+from tuneyard.adapters.model.store import note
 from tuneyard.adapters.serve.files import place
 from tuneyard.adapters.serve.training import ServedModels
 from tuneyard.adapters.write.output import require_space
@@ -74,6 +75,7 @@ def write_base(models: ServedModels, ends: Sequence[int], path: Path) -> None:
 
     plan = plan_gguf(open_base(models.folder), TYPE, replace(models.trained, ends=tuple(ends)))
     require_space(path, plan.bytes)
-    note_further_ends(plan)
+    for text in further_ends_notes(plan):
+        note(text)
     with tqdm(total=plan.bytes, desc=path.name, unit="B", unit_scale=True, delay=2) as bar:
         write_gguf(plan, {"name": name_of(models.folder)}, path, bar.update, for_chats=True)

@@ -28,6 +28,7 @@ from tuneyard.adapters.serve.training import ServedModels, Settings, open_served
 from tuneyard.adapters.write.output import check_outside
 from tuneyard.core.datasets import DEFAULT_FOLDER, LLAMAFACTORY_FOLDER, eval_split, read_registry
 from tuneyard.core.errors import ContentError, RequestError, show_value
+from tuneyard.core.execution.state import CURRENT, NEW, UNFINISHED, State
 from tuneyard.core.files import read_object, write_json, write_text
 from tuneyard.core.files.bounded_reading import read_text
 from tuneyard.core.installation.checkout import SAFE_PATH
@@ -40,6 +41,24 @@ from tuneyard.core.training.training_run import names_in
 VLLM, LLAMA_CPP = "vllm", "llama.cpp"
 CHAT_TEMPLATE, GENERATION = "chat_template.jinja", "generation_config.json"
 RELEASES = "https://github.com/ggml-org/llama.cpp/releases"
+
+
+@dataclass(frozen=True, slots=True)
+class ServeRequest:
+    """A `serve` command: adapters of one base, or one full model, by their references.
+
+    Without an `engine` it is vLLM if that is on PATH, otherwise llama.cpp. Without a `port` it is the
+    engine's own. `out` is the folder of the files that the server loads.
+    """
+
+    references: Sequence[str]
+    engine: str | None = None
+    base: Path | None = None
+    out: Path = Path("saves/serving")
+    host: str = "127.0.0.1"
+    port: int | None = None
+    think: bool = False
+    same_base: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +171,14 @@ class ServingPlan:
             words += ["--dataset-dir", *folders]
         return [*words, "--out", "results/parity"]
 
+    def folders(self) -> list[Path]:
+        """The folders of the files that the server loads."""
+        folders = [self.prompt_folder]
+        if self.engine == LLAMA_CPP:
+            folders.append(self.base_gguf.parent)
+            folders += [llama_cpp.adapter_file(adapter, self.out).parent for adapter in self.models.adapters]
+        return folders
+
     def write(self) -> None:
         """Write the files of the server that are not there."""
         if self.models.trainings and not has_llamafactory():
@@ -198,22 +225,26 @@ class ServingPlan:
         write_lora(adapter, self.architectures[adapter.name], folder / name)
 
 
-def plan_serving(
-    references: Sequence[str],
-    engine: str | None,
-    base: Path | None,
-    out: Path,
-    host: str,
-    port: int | None,
-    think: bool,
-    same_base: bool,
-) -> ServingPlan:
-    """Check adapters, base and engine: the options of `serve`. Errors are those of the parts."""
+def state(request: ServeRequest) -> State:
+    """Whether the files of a server are written. Their folders are named after a hash of all their inputs."""
+    plan = plan_serving(request)
+    are_there = [folder.is_dir() for folder in plan.folders()]
+    if all(are_there):
+        return CURRENT
+    return UNFINISHED if any(are_there) else NEW
+
+
+def plan_serving(request: ServeRequest) -> ServingPlan:
+    """Check adapters, base and engine. Errors are those of the parts."""
+    host, port, out, think = request.host, request.port, request.out, request.think
+    engine = request.engine
     if host.count(":") == 1:
         raise RequestError(_("--host {host}: an address with a port: give the port with --port", host=host))
     if engine is None:
         engine = VLLM if shutil.which(vllm_command.PROGRAM) else LLAMA_CPP
-    models = open_served(references, base, weights=engine == LLAMA_CPP, same_base=same_base)
+    models = open_served(
+        request.references, request.base, weights=engine == LLAMA_CPP, same_base=request.same_base
+    )
     architectures: dict[str, Architecture] = {}
     if engine == LLAMA_CPP:
         architectures = llama_cpp.check_llama_cpp(models, out)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from tuneyard.compiler.check.checker import Types
 from tuneyard.compiler.engine.compile_file import TypesByInput, most_kept, numbers_rows
+from tuneyard.compiler.engine.moved_rows import moved_rows
 from tuneyard.compiler.engine.request import CompileJob, CompileReport
 from tuneyard.compiler.engine.run import Run, TextIdsError
 from tuneyard.compiler.engine.two_passes import write_in_two_passes
@@ -99,6 +100,8 @@ def _complete(run: Run) -> None:
                 message = _("no rows left of {rows}", rows=report.read)
             locations = ", ".join(item.display_path for item in run.job.inputs)
             problems.lead([Problem(NO_ROWS, locations, message)])
+        for warning in moved_rows(run):
+            problems.warn(warning)
     problems.sort_warnings()
     if not report.failed:
         report.datasets = run.records()

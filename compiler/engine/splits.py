@@ -1,17 +1,20 @@
 """Which rows of a compile are written, and into which split: samples and splits drawn by a seed."""
 
 from array import array
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from fractions import Fraction
 from itertools import compress
 
 from tuneyard.compiler.lint.fingerprints import Fingerprints
 from tuneyard.compiler.lint.matching import numbered
+from tuneyard.compiler.lint.text_keys import digest
 from tuneyard.compiler.rows.draw import IN_REST, ROW_TYPE, draw_sample, draw_splits
 from tuneyard.compiler.spec.model import Split
-from tuneyard.core.datasets import TRAIN_SPLIT
+from tuneyard.core.datasets import CHOOSING, TRAIN_SPLIT
 
 Order = Sequence[int]
+_FROM_BELOW = ("test", *CHOOSING)
+"""The splits that have the lowest hashes, in this order; others come after them."""
 _MIXER = 0x5851F42D  # below 2^31, so that the product with 4 bytes fits into 8
 
 
@@ -37,7 +40,7 @@ def split_rows(split: Split, fingerprints: Fingerprints, order: Order, seed: int
     rows = fingerprints.take(order)
     numbers_by_hash = array("B")
     if split.by_hash:
-        numbers_by_hash = _split_numbers_by_hash(split.shares, rows.values("stable"))
+        numbers_by_hash = split_numbers_by_hash(split, rows.values("stable"))
         fingerprints.forget("stable")
     clusters = numbered(_cluster_keys(split, rows))
     fingerprints.forget("clusters")
@@ -86,19 +89,34 @@ def _values_of_first_rows(values: "array[int]", clusters: "array[int]") -> "arra
     return first_values
 
 
-def _split_numbers_by_hash(shares: Mapping[str, float], keys: Iterable[int]) -> "array[int]":
-    """The number of the split of each key (64 bits), by the share of the range 0 to 1 in which it lies."""
+def split_numbers_by_hash(split: Split, keys: Iterable[int]) -> "array[int]":
+    """The number of the split of each key (64 bits), by the share of the range 0 to 1 in which it lies.
+
+    With a seed `test` has the lowest part of the range and `eval` the next, whatever their order in the
+    spec: a later `eval` takes rows from `train` alone. Without one the parts are as the spec names them.
+    """
+    names = list(split.shares)
+    parts = list(split.shares.items())
+    if split.seed is not None:
+        parts.sort(key=lambda part: [part[0] != name for name in _FROM_BELOW])
     split_numbers = array("B")
     for key in keys:
-        position = key / 2**64
+        position = _seeded(key, split.seed) / 2**64
         split_number = IN_REST
-        for number, share in enumerate(shares.values(), start=1):
+        for name, share in parts:
             if position < share:
-                split_number = number
+                split_number = names.index(name) + 1
                 break
             position -= share
         split_numbers.append(split_number)
     return split_numbers
+
+
+def _seeded(key: int, seed: int | None) -> int:
+    """The key for a seed; without one the key itself."""
+    if seed is None:
+        return key
+    return int.from_bytes(digest((seed, key)))
 
 
 def _drawn(split: Split, rows: Fingerprints, clusters: "array[int]", seed: int) -> "array[int]":

@@ -4,46 +4,32 @@ Only a setting with several values is an axis of the grid: it names folders, tab
 setting with one value is the same in every run.
 """
 
-import contextlib
-from collections.abc import Mapping, Sequence
-from contextlib import closing
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import click
 
 from tuneyard.core.cli.main import cli_command, command_line, next_step, same_options
 from tuneyard.core.cli.run import run_command
-from tuneyard.core.drawing.plots import PLOTTING
-from tuneyard.core.errors import (
-    ContentError,
-    RequestError,
-    TuneyardError,
-    import_early,
-    nearest,
-    resumed_by,
-)
+from tuneyard.core.errors import RequestError, resumed_by
 from tuneyard.core.execution.options import ray_option
-from tuneyard.core.execution.ray_cluster import RayCluster
-from tuneyard.core.files import make_folder
-from tuneyard.core.files.temporaries import locked
-from tuneyard.core.language.message import _, counted, joined
+from tuneyard.core.language.message import _
+from tuneyard.core.language.messages import say
 from tuneyard.core.text.secrets import public_text, public_words
-from tuneyard.core.training.metrics import METRICS, UNKNOWN, metric_of
+from tuneyard.core.training.metrics import direction
 from tuneyard.recipes.llamafactory.client import code_option
 from tuneyard.recipes.machine.hardware import machine
-from tuneyard.recipes.recipe import Recipe
-from tuneyard.recipes.sweep.grid import Grid, TrainingRun, parse_grid, plan_runs
-from tuneyard.recipes.sweep.results import (
-    SweepResults,
-    check_folder,
-    score,
-    write_report,
-    write_summary,
+from tuneyard.recipes.sweep.grid import parse_grid
+from tuneyard.recipes.sweep.run import commands
+from tuneyard.recipes.sweep.sweep import (
+    SweepRequest,
+    check_request,
+    check_runs,
+    finish_point,
+    place_of,
+    sweep,
 )
-from tuneyard.recipes.sweep.run import check_first, commands, evaluate, finish_points, scoring_words
-from tuneyard.recipes.sweep.settings import Row
-from tuneyard.recipes.sweep.slots import SweepPlace, place_here, place_on_ray
-from tuneyard.recipes.training.train import TrainRequest, train
 
 
 @cli_command(
@@ -78,13 +64,10 @@ def command(
     recipe: Path,
     grid: tuple[str, ...],
     out: Path | None,
-    gpus_each: int,
-    ray: str | None,
     dry_run: bool,
     lists: bool,
     point: str | None,
-    runs_model_code: bool = False,
-    **scored: str | None,
+    **options: Any,
 ) -> None:
     """Train RECIPE over a grid of settings (rank=4,8 alpha=8,16), and write a table and a plot.
 
@@ -95,10 +78,9 @@ def command(
     allow. With --ray the nodes of a Ray cluster train them, each run on one node; model, datasets and runs
     must be in folders that all nodes share.
     """
-    evaluation = scored["evaluation"]
-    if ray is not None and (lists or point is not None):
+    if options["ray"] is not None and (lists or point is not None):
         raise RequestError(_("--ray trains every run on the cluster; give it without --list and --point"))
-    if point is not None and (evaluation is None or lists or dry_run):
+    if point is not None and (options["evaluation"] is None or lists or dry_run):
         raise RequestError(
             _(
                 "--point {name}: it is for the commands that --list prints with --eval; of other runs "
@@ -106,143 +88,56 @@ def command(
                 name=point,
             )
         )
-    settings = parse_grid(grid)
-    metric = scored["metric"] or ("accuracy" if evaluation else "eval_loss")
-    near = nearest(metric, METRICS)
-    if evaluation and near and metric_of(metric) == UNKNOWN:
-        raise RequestError(
-            _("--metric {metric}: no figure of a scoring command; {hint}", metric=metric, hint=near)
-        )
     folder = out or Path("saves") / f"sweep-{recipe.stem}"
-    check_folder(folder)
-    runs = plan_runs(recipe, settings, folder)
+    request = SweepRequest(recipe=recipe, grid=parse_grid(grid), out=folder, **options)
+    check_request(request)
     if point is not None:
-        runs = [_run_named(point, runs)]
-    recipes = [recipe for _point, recipe in runs]
-    if evaluation is not None:
-        scoring_words(evaluation, folder)
-    if point is not None and evaluation is not None:
-        train(TrainRequest(recipes[0], runs_model_code=runs_model_code))
-        evaluate(recipes[0].output_dir, evaluation, has_log=False)
-        next_step(recipes[0].output_dir, command_line("recipe.sweep", ("--point", point)))
-        return
-    trained_metric = None if evaluation else metric
-    if lists:
-        target = machine(f"{gpus_each}xA100-80")  # a listed command runs elsewhere
-        check_first(recipes, trained_metric, target, quick=not dry_run, runs_model_code=runs_model_code)
-        words = ["tuneyard", "recipe", "sweep", str(recipe), *public_words(grid), "--out", str(folder)]
-        if evaluation is not None:
-            words += ["--eval", public_text(evaluation)]
-        code = same_options("--trust-remote-code")
-        for line in commands(recipes, words, evaluation, target, code):
-            click.echo(line)
-        next_step(None, command_line("recipe.sweep", ("--list", "--dry-run")))
-        return
-    place = _place(ray, recipes, gpus_each, folder)
-    with place.executor:
-        check_first(recipes, trained_metric, place.target, runs_model_code=runs_model_code)
-        if dry_run:
-            click.echo("\n".join(str(recipe.output_dir) for recipe in recipes))
-            next_step(None, command_line("recipe.sweep", ("--dry-run",)))
-            return
-        import_early(PLOTTING)
-        best = sweep(runs, settings, evaluation, metric, place)
-        following = ["tuneyard", "recipe", "best", best]
-        if evaluation is None and metric != "eval_loss":
+        place = finish_point(request, point)
+        next_step(place, command_line("recipe.sweep", ("--point", point)))
+    elif lists:
+        _list(request, grid, is_checked_whole=dry_run)
+    elif dry_run:
+        with place_of(request) as place_of_runs:
+            check_runs(request, place_of_runs.target)
+        say("\n".join(str(recipe.output_dir) for recipe in request.recipes))
+        next_step(None, command_line("recipe.sweep", ("--dry-run",)))
+    else:
+        _train(request)
+
+
+def _list(request: SweepRequest, grid: Sequence[str], *, is_checked_whole: bool) -> None:
+    """Print a command for each unfinished run, which may run elsewhere."""
+    target = machine(f"{request.gpus_each}xA100-80")
+    check_runs(request, target, quick=not is_checked_whole)
+    words = ["tuneyard", "recipe", "sweep", str(request.recipe), *public_words(grid)]
+    words += ["--out", str(request.out)]
+    if request.evaluation is not None:
+        words += ["--eval", public_text(request.evaluation)]
+    options = same_options("--trust-remote-code")
+    for line in commands(request.recipes, words, request.evaluation, target, options):
+        say(line)
+    next_step(None, command_line("recipe.sweep", ("--list", "--dry-run")))
+
+
+def _train(request: SweepRequest) -> None:
+    """Train and score the runs, and print their table. `ContentError` if runs have failed."""
+    with place_of(request) as place:
+        check_runs(request, place.target)
+        results = sweep(request, place)
+    report = results.report
+    if results.rows:
+        report = f"{report}\n{direction(results.metric, results.meaning)}"
+    say(report)
+    results.refuse_failures()
+    metric = request.figure
+    following = ["tuneyard", "recipe", "best", results.best_run]
+    if request.evaluation is None and metric != "eval_loss":
+        following += ["--metric", metric]
+    if request.evaluation is not None and len(request.runs) > 1:
+        following = ["tuneyard", "eval", "compare", str(request.out), "--out", str(request.out / "verdict")]
+        if metric != "accuracy":
             following += ["--metric", metric]
-        if evaluation is not None and len(runs) > 1:
-            following = ["tuneyard", "eval", "compare", str(folder), "--out", str(folder / "verdict")]
-            if metric != "accuracy":
-                following += ["--metric", metric]
-        next_step(folder / "sweep.md", following)
-
-
-def _place(ray: str | None, recipes: Sequence[Recipe], gpus_each: int, folder: Path) -> SweepPlace:
-    """This machine, or a Ray cluster whose nodes all see the files of a sweep."""
-    if ray is None:
-        return place_here(recipes, gpus_each)
-    with contextlib.ExitStack() as on_error:
-        cluster = on_error.enter_context(RayCluster(ray))
-        paths = {recipe.path for recipe in recipes}
-        for recipe in recipes:
-            paths.add(Path(recipe.text("model_name_or_path")) / "config.json")
-            paths.add(Path(recipe.text("dataset_dir") or "data") / "dataset_info.json")
-        cluster.check_paths([path for path in sorted(paths) if path.exists()], [folder])
-        place = place_on_ray(cluster, recipes, gpus_each)
-        on_error.pop_all()
-    return place
-
-
-def _run_named(name: str, runs: Sequence[TrainingRun]) -> TrainingRun:
-    """The run with this folder. `RequestError` if the grid has none."""
-    names = [recipe.output_dir.name for _point, recipe in runs]
-    if name not in names:
-        hint = nearest(name, names) or _("expected the name of a run's folder, as --dry-run prints them")
-        raise RequestError(_("--point {name}: the grid has no such run; {hint}", name=name, hint=hint))
-    return runs[names.index(name)]
-
-
-def sweep(
-    runs: Sequence[TrainingRun], grid: Grid, evaluation: str | None, metric: str, place: SweepPlace
-) -> str:
-    """Bring every checked run to a finished, scored one; write sweep.json, sweep.md and sweep.png.
-
-    Returns the folder of the best run, the first of the table.
-    `ContentError` at the end if runs have failed.
-    """
-    out = runs[0][1].output_dir.parent
-    errors: dict[Path, str] = {}
-    with closing(finish_points([recipe for _point, recipe in runs], evaluation, place)) as ended:
-        for recipe, error in ended:
-            errors[recipe.output_dir] = error
-            make_folder(out)
-            with locked(out):
-                write_summary(_results(runs, grid, evaluation, metric, errors))
-    results = _results(runs, grid, evaluation, metric, errors)
-    with locked(out):
-        write_report(results)
-    if results.failures:
-        failures = results.failures
-        names = joined(Path(row["run"]).name for row in failures)
-        raise ContentError(
-            _(
-                "{failures} of {runs} failed ({names}); the same command tries them again",
-                failures=len(failures),
-                runs=counted(len(runs), "run", "runs"),
-                names=names,
-            )
-        )
-    best = min(results.rows, key=lambda row: results.meaning.rank(row[metric]))
-    return str(best["run"])
-
-
-def _results(
-    runs: Sequence[TrainingRun],
-    grid: Grid,
-    evaluation: str | None,
-    metric: str,
-    errors: Mapping[Path, str],
-) -> SweepResults:
-    """Results of the runs that have ended, in the order of the grid. `errors`: "" for a finished run."""
-    rows: list[Row] = []
-    failures: list[Row] = []
-    meaning = metric_of(metric)
-    for point, recipe in runs:
-        folder = recipe.output_dir
-        if folder not in errors:
-            continue
-        error = errors[folder]
-        if not error:
-            try:
-                figure, meaning = score(folder, evaluation is not None, metric)
-            except TuneyardError as no_figure:
-                error = no_figure.message
-            else:
-                rows.append({**point, metric: figure, "run": str(folder)})
-        if error:
-            failures.append({**point, "run": str(folder), "error": error})
-    out = runs[0][1].output_dir.parent
-    return SweepResults(out, grid, metric, meaning, rows, failures, evaluation is not None)
+    next_step(request.out / "sweep.md", following)
 
 
 if __name__ == "__main__":

@@ -2,17 +2,15 @@
 
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import click
-
 from tuneyard.core.drawing.plots import check_replaceable, picture, plotting
 from tuneyard.core.errors import ContentError, RequestError, show_value
 from tuneyard.core.files import read_object, write_json, write_text
-from tuneyard.core.language.message import _, marked, tr, translated
+from tuneyard.core.language.message import _, counted, joined, marked, tr, translated
 from tuneyard.core.text.markdown import markdown_table
 from tuneyard.core.text.quoting import markdown_text
 from tuneyard.core.training.metrics import Metric, declared_metric, direction, metric_of
@@ -31,6 +29,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 PLOT = "sweep.png"
+REPORT = "sweep.md"
 MOST_DIGITS = 9
 SCORING_RUN = "run.json"  # in a folder that a scoring command has written
 
@@ -119,6 +118,56 @@ class SweepResults:
         """The finished runs, grouped by everything but their seeds."""
         return settings_of(self.rows, list(self.grid.axes), self.metric)
 
+    @property
+    def best_run(self) -> str:
+        """The folder of the best run, the first of the table."""
+        return str(min(self.rows, key=lambda row: self.meaning.rank(row[self.metric]))["run"])
+
+    @property
+    def report(self) -> str:
+        """Markdown of the tables and the runs that failed, in the language of the reader."""
+        return "\n".join(part for part in self._parts() if part.strip())
+
+    def _parts(self) -> Iterator[str]:
+        if self.rows:
+            yield from self._tables()
+        if self.failures:
+            lines = []
+            for row in self.failures:
+                reason = translated(row["error"]).splitlines()[0]
+                line = tr("failed: {run}: {reason}", run=row["run"], reason=reason)
+                lines.append(f"- {markdown_text(line)}\n")
+            yield "".join(lines)
+        if not self.is_scored:
+            yield tr("A verdict needs the examples: score the runs with --eval COMMAND.") + "\n"
+
+    @property
+    def has_seeds(self) -> bool:
+        """True if runs differ in their seeds alone."""
+        return len(self.settings) < len(self.rows)
+
+    def _tables(self) -> Iterator[str]:
+        if self.has_seeds:
+            yield settings_table(self.settings, list(self.grid.axes), self.metric, self.meaning) + "\n"
+        elif len(self.settings) > 1:
+            yield tr("One seed each: a difference may be luck. Train several (seed=1,2,3,4,5).") + "\n"
+        yield table(self.rows, self.grid, self.metric, self.meaning)
+
+    def refuse_failures(self) -> None:
+        """Raise `ContentError` if runs have failed."""
+        if not self.failures:
+            return
+        names = joined(Path(row["run"]).name for row in self.failures)
+        runs = len(self.rows) + len(self.failures)
+        raise ContentError(
+            _(
+                "{failures} of {runs} failed ({names}); the same command tries them again",
+                failures=len(self.failures),
+                runs=counted(runs, "run", "runs"),
+                names=names,
+            )
+        )
+
 
 def write_summary(results: SweepResults) -> None:
     """Write sweep.json: finished and failed runs, and settings. `eval compare` reads it."""
@@ -139,37 +188,14 @@ def write_summary(results: SweepResults) -> None:
 
 
 def write_report(results: SweepResults) -> None:
-    """Write sweep.md, sweep.json and sweep.png, and print the tables and the runs that failed."""
+    """Write sweep.md, sweep.json and sweep.png."""
     write_summary(results)
-    parts = []
-    grid, metric, meaning, settings = results.grid, results.metric, results.meaning, results.settings
-    has_seeds = len(settings) < len(results.rows)
-    if results.rows:
-        if has_seeds:
-            parts.append(settings_table(settings, list(grid.axes), metric, meaning) + "\n")
-        elif len(settings) > 1:
-            parts.append(
-                tr("One seed each: a difference may be luck. Train several (seed=1,2,3,4,5).") + "\n"
-            )
-        parts.append(table(results.rows, grid, metric, meaning))
-        if has_seeds or len(grid.axes) > 2:
-            plot_settings(settings, metric, meaning, results.out / PLOT)
-        else:
-            plot(results.rows, grid.axes, metric, meaning, results.out / PLOT)
-    if results.failures:
-        lines = []
-        for row in results.failures:
-            reason = translated(row["error"]).splitlines()[0]
-            line = tr("failed: {run}: {reason}", run=row["run"], reason=reason)
-            lines.append(f"- {markdown_text(line)}\n")
-        parts.append("".join(lines))
-    if not results.is_scored:
-        parts.append(tr("A verdict needs the examples: score the runs with --eval COMMAND.") + "\n")
-    text = "\n".join(part for part in parts if part.strip())
-    write_text(results.out / "sweep.md", text)
-    if results.rows:
-        text = f"{text}\n{direction(metric, meaning)}"
-    click.echo(text)
+    grid, metric, meaning = results.grid, results.metric, results.meaning
+    if results.rows and (results.has_seeds or len(grid.axes) > 2):
+        plot_settings(results.settings, metric, meaning, results.out / PLOT)
+    elif results.rows:
+        plot(results.rows, grid.axes, metric, meaning, results.out / PLOT)
+    write_text(results.out / REPORT, results.report)
 
 
 def table(rows: Sequence[Row], grid: Grid, metric: str, meaning: Metric) -> str:

@@ -9,12 +9,10 @@ from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 
-import click
-
 from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.core.execution import Observer, WorkItem, WorkResult
 from tuneyard.core.execution.processes import end_process
-from tuneyard.core.execution.state import CURRENT
+from tuneyard.core.execution.state import CURRENT, UNFINISHED, State, compare_inputs
 from tuneyard.core.files import HeldError, read_object, reserved, write_json
 from tuneyard.core.files.bounded_reading import read_end
 from tuneyard.core.files.links import refuse_written_link
@@ -33,7 +31,7 @@ from tuneyard.recipes.recipe import Recipe
 from tuneyard.recipes.recipe.model_source import require_model
 from tuneyard.recipes.rules.setting_rules import evaluated, measured
 from tuneyard.recipes.sweep.slots import SweepPlace
-from tuneyard.recipes.training.train import TrainRequest, train, training_state
+from tuneyard.recipes.training.train import TrainRequest, recipe_state, train
 
 SCORED = "judged.json"  # the command that scored a run, written when all its results are there
 SCORE_LOG = "score.log"
@@ -94,7 +92,20 @@ def is_trained(recipe: Recipe, target: Machine) -> bool:
     """True if the training of a point is finished, with its inputs and on as many processes."""
     if not (recipe.output_dir / TRAINING).is_file():  # and the model is not hashed
         return False
-    return training_state(TrainRequest(recipe), target) == CURRENT
+    return recipe_state(recipe, target) == CURRENT
+
+
+def point_state(recipe: Recipe, evaluation: str | None, target: Machine | None) -> State:
+    """How far a point is: trained on a machine (None: any), and scored by the command if there is one."""
+    state = recipe_state(recipe, target)
+    if state != CURRENT or evaluation is None or is_scored(recipe.output_dir, evaluation):
+        return state
+    scored = recipe.output_dir / SCORED
+    if not scored.is_file():
+        return UNFINISHED
+    return compare_inputs(
+        {"--eval": str(read_object(scored).get("command"))}, {"--eval": public_text(evaluation)}
+    )
 
 
 def finish_points(
@@ -164,14 +175,14 @@ class SweepProgress(Observer):
         if slot:
             say(_("{name}: started on {slot}", name=name, slot=slot), to_stderr=True)
         else:
-            click.echo(f"{self._ended + 1}/{self._total} {name}", err=True)
+            say(f"{self._ended + 1}/{self._total} {name}", to_stderr=True)
 
     def ended(self, work_result: WorkResult) -> None:
         """Print the lines of a point's output that are new, and how many points have ended."""
         self._ended += 1
         for line in work_result.output.splitlines():
             if line not in self._printed:
-                click.echo(line)
+                say(line)
             self._printed.add(line)
         template = marked("{number}/{total} {name} finished")
         if work_result.error:

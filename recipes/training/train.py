@@ -66,15 +66,19 @@ class TrainRequest(NamedTuple):
     is_checked: bool = False
 
 
-def training_state(request: TrainRequest, target: Machine | None = None) -> State:
-    """How far the training of a request is in its output_dir.
+def training_state(request: TrainRequest) -> State:
+    """How far the training of a request is in its output_dir, on this machine.
 
-    `target` is the machine that trains, by default this one. Datasets and model are hashed, and nothing is
-    written.
+    Datasets and model are hashed, and nothing is written.
     """
-    recipe = request.recipe
-    machine_of_training = target or machine("this")
-    world = schedule_of(recipe, 0, world_size(recipe, machine_of_training.gpus)).world
+    return recipe_state(request.recipe, machine("this"))
+
+
+def recipe_state(recipe: Recipe, target: Machine | None) -> State:
+    """How far a training is. Without a machine the number of its processes is not compared."""
+    world: dict[str, object] = {}
+    if target is not None:
+        world = schedule_of(recipe, 0, world_size(recipe, target.gpus)).world
     return state_of_run(recipe.output_dir, inputs_of(recipe, weights_file(recipe.path)), world)
 
 

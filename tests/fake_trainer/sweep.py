@@ -9,13 +9,13 @@ import os
 from tuneyard.core.cli.run import run_command
 from tuneyard.recipes.machine import hardware
 from tuneyard.recipes.sweep import __main__ as command
-from tuneyard.recipes.sweep import results
-from tuneyard.recipes.train import __main__ as train
+from tuneyard.recipes.sweep import results, sweep
+from tuneyard.recipes.training import train
 
 if __name__ == "__main__":
     gpus = [hardware.Gpu("A100-80", 8)] * int(os.environ.get("FAKE_GPUS", "0"))
     hardware.find_gpus = lambda: gpus
-    command.check_first = lambda *_words, **_options: None
+    sweep.check_first = lambda *_words, **_options: None
     train.ask_first = lambda *_words: []
     results.plot = lambda *_values: None
     run_command(command.command)

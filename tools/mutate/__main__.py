@@ -57,8 +57,7 @@ def drawn(patterns: list[str], count: int, seed: int) -> list[Mutant]:
         )
         if in_scope and any(fnmatch.fnmatch(path, one) for one in patterns):
             by_package[package_of(path)] += mutants(path, (ROOT / path).read_bytes())
-    entries = yaml.safe_load(EQUIVALENT.read_bytes())
-    equivalent = {(one["file"], one["line"], one["column"], one["change"]) for one in entries}
+    equivalent = equivalent_keys()
     sample = []
     for package, errors in sorted(by_package.items()):
         lots = sorted(errors, key=lambda one: hashlib.sha256(repr((seed, one.key())).encode()).digest())
@@ -70,6 +69,18 @@ def drawn(patterns: list[str], count: int, seed: int) -> list[Mutant]:
         )
         sample += kept
     return sample
+
+
+def equivalent_keys() -> set[tuple[str, str, int, str]]:
+    """The keys of the errors that change nothing. An entry whose line is gone ends the program."""
+    keys = set()
+    for one in yaml.safe_load(EQUIVALENT.read_bytes()):
+        path, key = ROOT / one["file"], (one["file"], one["line"], one["column"], one["change"])
+        errors = mutants(one["file"], path.read_bytes()) if path.is_file() else []
+        if key not in {error.key() for error in errors}:
+            sys.exit(f"{EQUIVALENT}: {one['file']} has no {one['change']} in {one['line']}; delete the entry")
+        keys.add(key)
+    return keys
 
 
 def judge(sample: list[Mutant], sandbox: Sandbox, results: Found) -> None:

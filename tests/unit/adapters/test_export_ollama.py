@@ -47,7 +47,7 @@ def test_an_adapter_is_fused_into_the_gguf_that_its_modelfile_names(rte):
     assert written["blk.0.attn_k.weight"].tobytes() == keys[[0, 2, 1, 3]].tobytes()
     assert gguf_fields("out/rte-f16.gguf")["general.name"] == "rte"
     assert "next: ollama create rte -f out/Modelfile" in printed
-    assert "replace it with --force" in call("export", "rte", *OLLAMA, code=2)[1]
+    assert "replace it with --force" in call("export", "rte", *OLLAMA, "--type", "q8_0", code=2)[1]
     call("export", "rte", *OLLAMA, "--force", "--type", "q8_0")
     assert parse(Path("out/Modelfile"))["FROM"] == ["./rte-q8_0.gguf"]
 

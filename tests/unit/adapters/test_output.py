@@ -11,8 +11,7 @@ from tests.messages import raises
 from tests.unit.adapters.commands import call
 from tests.unit.adapters.llama import make_llama
 from tests.unit.adapters.make import factors, make
-from tuneyard.adapters.export.gguf_files import to_gguf, write_gguf
-from tuneyard.adapters.export.source import open_source
+from tuneyard.adapters.export.gguf_files import GgufRequest, export_gguf, write_gguf
 from tuneyard.adapters.fuse import fuse as fusing
 from tuneyard.adapters.merge import merge as merging
 from tuneyard.adapters.model.store import open_adapter
@@ -130,7 +129,7 @@ def test_training_records_are_read_before_the_first_byte_is_written(work):
 
 def test_a_file_that_comes_while_a_gguf_is_written_is_kept(monkeypatch):
     make_llama()
-    options = {"out": Path("m.gguf"), "force": False, "type": "f16"}
+    request = GgufRequest("./model", Path("m.gguf"), type="f16")
 
     def interrupted(plan, about, path, say):
         write_gguf(plan, about, path, say)
@@ -139,7 +138,7 @@ def test_a_file_that_comes_while_a_gguf_is_written_is_kept(monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr("tuneyard.adapters.export.gguf_files.write_gguf", interrupted)
         with raises(RequestError, "m.gguf", "m-2.gguf"):
-            to_gguf(open_source("./model", None), options)
+            export_gguf(request)
     assert Path("m.gguf").read_text() == "mine"
     Path("m.gguf").unlink()
     call("export", "./model", "--to", "gguf", "--out", "m.gguf")

@@ -10,17 +10,24 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from testing.tiny import CHATML
 from tests.conftest import ROOT
 from tests.folders import names
 from tests.json_files import read_json, write_json
 from tests.messages import printed, printed_line
 from tests.runs_cut import tree
 from tests.unit.adapters.commands import call
+from tests.unit.adapters.llama import llama_tensors, make_llama
 from tests.unit.adapters.make import PREFIX, base_tensors, factors, make, make_base, write_file
+from tuneyard.adapters.export import gguf_files, ollama
+from tuneyard.adapters.export.ollama import OllamaRequest
 from tuneyard.adapters.fuse import fuse as fusing
 from tuneyard.adapters.merge import extract as extracting
 from tuneyard.adapters.merge import merge as merging
 from tuneyard.adapters.merge.request import MergeRequest
+from tuneyard.adapters.serve import plan as serving
+from tuneyard.adapters.serve.plan import ServeRequest
+from tuneyard.adapters.show.show import InspectRequest, show
 from tuneyard.core.execution.state import CURRENT, NEW, UNFINISHED
 
 pytestmark = pytest.mark.usefixtures("two_adapters")
@@ -366,3 +373,164 @@ def test_a_state_reads_no_tensor(monkeypatch: pytest.MonkeyPatch) -> None:
     began = time.monotonic()
     assert [module.state(request) for module, request in requests] == [CURRENT] * 3
     assert time.monotonic() - began < 2
+
+
+GGUF = ("export", "model", "--to", "gguf", "--out", "out/m.gguf")
+LORA = ("export", "small", "--base", "model", "--to", "gguf", "--out", "out/m.gguf")
+OLLAMA = ("export", "small", "--to", "ollama", "--out", "out/Modelfile")
+FROM = (*OLLAMA, "--from", "qwen2.5:0.5b")
+WHOLE = ("export", "model", "--to", "ollama", "--out", "out/Modelfile")
+NAMED = ("export", "model", "--to", "ollama", "--gguf", "model.gguf", "--out", "out/Modelfile")
+QUERIES = {"q_proj": (8, 8)}
+
+
+@pytest.fixture
+def small(two_adapters: None) -> None:
+    """A Llama with a chat template, and a LoRA for its queries."""
+    pytest.importorskip("gguf")
+    make_llama()
+    Path("model/chat_template.jinja").write_text(CHATML)
+    fields = {"target_modules": ["q_proj"], "base_model_name_or_path": "model"}
+    make("saves/small", factors(layers=1, shapes=QUERIES), **fields)
+    Path("model.gguf").write_bytes(b"GGUF")
+
+
+def change_adapter() -> None:
+    fields = {"target_modules": ["q_proj"], "base_model_name_or_path": "model"}
+    make("saves/small", factors(5, layers=1, shapes=QUERIES), **fields)
+
+
+def change_model() -> None:
+    make_llama("model", {**llama_tensors(), "model.norm.weight": np.ones(8, np.float32)})
+
+
+def licensed() -> None:
+    Path("model/README.md").write_text("---\nlicense: mit\n---\n")
+
+
+@pytest.mark.usefixtures("small")
+@pytest.mark.parametrize("words", [GGUF, LORA, OLLAMA, FROM, WHOLE, NAMED], ids=str)
+def test_a_second_export_has_nothing_to_do(words: tuple[str, ...]) -> None:
+    call(*words)
+    before = tree(Path("out"))
+    for path in Path().rglob("*"):
+        os.utime(path, (1e9, 1e9))
+    output, notes = call(*words)
+    assert output == f"{words[-1] if words != FROM else 'out/Modelfile'}: up to date\n"
+    assert "next: " in notes and tree(Path("out")) == before
+    assert "result: out" in call(*words, "--force")[1]
+
+
+EXPORTS = {
+    "model": (GGUF, change_model, GGUF, "model changed"),
+    "type": (GGUF, None, (*GGUF, "--type", "q8_0"), "--type: f16 → q8_0"),
+    "licence": (GGUF, licensed, GGUF, "licence: None → mit"),
+    "adapter": (LORA, change_adapter, LORA, "saves/small changed"),
+    "another source": (LORA, None, GGUF, "model changed"),
+    "a base of another architecture": (
+        LORA,
+        lambda: make_llama("model", model_type="qwen2"),
+        LORA,
+        "architecture: llama → qwen2",
+    ),
+    "fused adapter": (OLLAMA, change_adapter, OLLAMA, "out/small-f16.gguf is of other weights"),
+    "base of a fused adapter": (OLLAMA, change_model, OLLAMA, "out/small-f16.gguf is of other weights"),
+    "fused type": (OLLAMA, None, (*OLLAMA, "--type", "q8_0"), "out/Modelfile has another FROM"),
+    "lora": (FROM, change_adapter, FROM, "out/small-lora.gguf is of other weights"),
+    "base in Ollama": (FROM, None, (*OLLAMA, "--from", "qwen3:0.6b"), "out/Modelfile has another FROM"),
+    "system": (WHOLE, None, (*WHOLE, "--system", "Be brief."), "out/Modelfile has another SYSTEM"),
+    "parameter": (
+        WHOLE,
+        None,
+        (*WHOLE, "--parameter", "num_ctx=4096"),
+        "out/Modelfile has another PARAMETER num_ctx",
+    ),
+    "stop word": (
+        WHOLE,
+        None,
+        (*WHOLE, "--parameter", "stop=END"),
+        "out/Modelfile has another PARAMETER stop",
+    ),
+    "template": (
+        WHOLE,
+        lambda: Path("model/chat_template.jinja").write_text(CHATML.replace("assistant", "answer")),
+        WHOLE,
+        "out/Modelfile has another TEMPLATE",
+    ),
+    "edited Modelfile": (
+        WHOLE,
+        lambda: Path("out/Modelfile").write_text(Path("out/Modelfile").read_text() + "PARAMETER seed 1\n"),
+        WHOLE,
+        "out/Modelfile has another PARAMETER seed",
+    ),
+    "no GGUF": (WHOLE, lambda: Path("out/model-f16.gguf").unlink(), WHOLE, "out/model-f16.gguf is gone"),
+    "another GGUF": (
+        NAMED,
+        lambda: Path("other.gguf").write_bytes(b"GGUF"),
+        ("export", "model", "--to", "ollama", "--gguf", "other.gguf", "--out", "out/Modelfile"),
+        "out/Modelfile has another FROM",
+    ),
+    "a GGUF of others": (
+        GGUF,
+        lambda: Path("out/m.gguf").write_bytes(b"GGUF" + bytes(5000)),
+        GGUF,
+        "out/m.gguf does not name its source",
+    ),
+}
+
+
+@pytest.mark.usefixtures("small")
+@pytest.mark.parametrize("name", EXPORTS)
+def test_each_changed_input_of_an_export_is_named(name: str) -> None:
+    first, change, second, message = EXPORTS[name]
+    call(*first)
+    if change:
+        change()
+    before = tree(Path("out"))
+    printed_line(call(*second, code=2)[1], "already there, and not current", message)
+    assert tree(Path("out")) == before
+
+
+@pytest.mark.usefixtures("small")
+def test_an_interrupted_export_is_unfinished() -> None:
+    request = OllamaRequest("small", Path("out/Modelfile"))
+    assert ollama.state(request) == NEW
+    assert not ollama.export_ollama(request).is_current
+    assert ollama.state(request) == CURRENT and ollama.export_ollama(request).is_current
+    Path("out/Modelfile").unlink()
+    assert ollama.state(request) == UNFINISHED
+    change_adapter()
+    assert ollama.state(request) == NEW
+
+
+@pytest.mark.usefixtures("small")
+@pytest.mark.parametrize(
+    "content", [b"GGUF", b"GGUF" + b"\xff" * 5000, b"GGUF" + bytes(20) + b"\xff" * 8, b"GGUF\x03", b"FROM"]
+)
+def test_a_damaged_gguf_is_never_current(content: bytes) -> None:
+    Path("m.gguf").write_bytes(content)
+    state = gguf_files.state(gguf_files.GgufRequest("model", Path("m.gguf")))
+    assert state.kind == "stale" and len(state.changes) == 1
+
+
+def test_show_in_python_prints_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    shown = show(InspectRequest(["rte", "mnli"]))
+    assert [adapter.name for adapter in shown.adapters] == ["rte", "mnli"]
+    assert [round(value or 0, 9) for value in (shown.cosines[0][0], shown.cosines[1][1])] == [1.0, 1.0]
+    assert shown.command[:3] == ["tuneyard", "adapter", "merge"] and not shown.pictures
+    assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.usefixtures("small")
+def test_the_files_of_a_server_are_written_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tuneyard.adapters.serve.plan.has_llamafactory", lambda: False)
+    make_llama("model", max_position_embeddings=512)
+    Path("model/chat_template.jinja").write_text(CHATML)
+    request = ServeRequest(["small"], "llama.cpp")
+    assert serving.state(request) == NEW
+    plan = serving.plan_serving(request)
+    plan.write()
+    assert serving.state(request) == CURRENT
+    shutil.rmtree(plan.folders()[-1])
+    assert serving.state(request) == UNFINISHED
+    assert serving.state(ServeRequest(["small"], "vllm")) == CURRENT  # the chat template alone

@@ -88,4 +88,4 @@ def test_only_the_rows_to_train_on_are_looked_at_for_balance(bench):
     uneven = bench.rows("dev.jsonl", [row(n, sentence1=f"Dev {n}.", label=0) for n in range(60)])
     assert [code for code, _ in bench.codes(bench.compile("rte", even, uneven))] == []
     turned = bench.compile("rte", f"train={uneven}", f"eval={even}", force=True)
-    assert [code for code, _ in bench.codes(turned)] == ["W222"]
+    assert [code for code, _ in bench.codes(turned)] == ["W222", "W435"]

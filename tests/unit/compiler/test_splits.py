@@ -1,6 +1,7 @@
 """Splits, samples, filters: every row in one place, exact shares, the same draw for the same seed."""
 
 from collections import Counter
+from hashlib import sha256
 from itertools import chain
 
 import pytest
@@ -217,3 +218,110 @@ def test_every_row_of_a_stopped_mixture_is_counted(bench):
     report = bench.compile(MIXTURE, f"one={one}", f"two={bench.rows('two.jsonl', bad)}")
     assert (report.read, report.rejected, report.kept) == (70, 1, 0)
     assert (report.not_sampled, report.not_written) == (30, 39)
+
+
+def sides(bench) -> dict[str, str]:
+    """The split of each question that was compiled."""
+    by_question = {}
+    for path in bench.out.rglob("t-*.jsonl"):
+        for record in bench.records(path.name):
+            by_question[record["instruction"]] = path.stem.removeprefix("t-")
+    return by_question
+
+
+def test_a_seed_draws_another_split_by_hash_in_which_no_row_moves_either(bench):
+    by_seed = {}
+    for seed in (1, 2):
+        spec = f"{SPEC}split: {{test: 0.3, by: hash, seed: {seed}}}\n"
+        bench.compile_rows(spec, MANY[:40])
+        before = sides(bench)
+        bench.compile_rows(spec, list(reversed(MANY)))
+        after = sides(bench)
+        assert {question: after[question] for question in before} == before
+        by_seed[seed] = after
+    assert by_seed[1] != by_seed[2]
+
+
+def test_a_corrected_answer_moves_no_row_of_a_split_by_hash(bench):
+    spec = f"{SPEC}split: {{test: 0.3, by: hash, seed: 1}}\n"
+    bench.compile_rows(spec, MANY)
+    before = sides(bench)
+    report = bench.compile_rows(spec, [row | {"a": "another answer", "kind": "k"} for row in MANY])
+    assert sides(bench) == before
+    assert report.problems.counts["W435"] == 0
+
+
+def test_an_eval_split_that_comes_later_takes_rows_from_train_alone(bench):
+    bench.compile_rows(f"{SPEC}split: {{test: 0.2, by: hash, seed: 3}}\n", MANY)
+    before = sides(bench)
+    bench.compile_rows(f"{SPEC}split: {{eval: 0.2, test: 0.2, by: hash, seed: 3}}\n", MANY)
+    after = sides(bench)
+    assert {name for name in before if before[name] == "test"} == {
+        name for name in after if after[name] == "test"
+    }
+    assert {"train", "eval", "test"} == set(after.values())
+
+
+def test_without_a_seed_the_bytes_are_as_they_were(bench):
+    bench.compile_rows(f"{SPEC}split: {{eval: 0.2, test: 0.3, by: hash}}\n", MANY)
+    digests = {
+        name: sha256(next(bench.out.rglob(f"t-{name}.jsonl")).read_bytes()).hexdigest()[:12]
+        for name in ("train", "eval", "test")
+    }
+    assert digests == {"train": "8e882b6a9bc3", "eval": "9b85baa6c27b", "test": "460f712d54de"}
+
+
+@pytest.mark.parametrize(
+    ("first", "then", "is_named"),
+    [
+        ("{test: 0.2, seed: 1}", "{test: 0.2, seed: 1}", True),  # drawn by number: new rows draw anew
+        ("{test: 0.2, by: hash, seed: 1}", "{test: 0.2, by: hash, seed: 1}", False),
+        ("{test: 0.2, by: hash, seed: 1}", "{test: 0.2, by: hash, seed: 2}", True),
+        ("{test: 0.2, by: hash}", "{test: 0.3, by: hash}", True),
+    ],
+)
+def test_a_compile_that_moves_rows_between_splits_says_how_many(bench, first, then, is_named):
+    bench.compile_rows(f"{SPEC}split: {first}\n", MANY[:40])
+    before = sides(bench)
+    report = bench.compile_rows(f"{SPEC}split: {then}\n", MANY)
+    after = sides(bench)
+    moves = Counter((after[question], before[question]) for question in before)
+    moved = {pair: count for pair, count in moves.items() if len(set(pair)) == 2}
+    assert bool(moved) == is_named
+    warnings = [warning for warning in report.problems.warnings if warning.code == "W435"]
+    assert len(warnings) == bool(moved)
+    for (split, earlier), count in moved.items():
+        assert f"{count} rows of {split} were in {earlier}" in warnings[0].message.replace(
+            "1 row of", "1 rows of"
+        )
+
+
+def test_a_group_by_hash_keeps_its_value_on_one_side_when_rows_come(bench):
+    spec = f"{SPEC}split: {{test: 0.4, by: hash, group: kind, seed: 5}}\n"
+    rows = [row | {"kind": f"k{number % 12}"} for number, row in enumerate(MANY)]
+    bench.compile_rows(spec, rows[:48])
+    before = sides(bench)
+    bench.compile_rows(spec, rows[::-1])
+    after = sides(bench)
+    assert {question: after[question] for question in before} == before
+    by_kind = {(row["kind"], after[row["q"]]) for row in rows}
+    assert len(by_kind) == 12
+
+
+LABELS = """
+about: a test
+columns: {question: [q], label: {names: [kind], is: label}}
+labels: {k0: [k0], k1: [k1], k2: [k2]}
+write: [{dataset: "t_{split}", file: "t-{split}.jsonl", format: alpaca,
+         instruction: "{question}", output: "{label}"}]
+"""
+
+
+def test_a_class_without_rows_in_a_split_is_named(bench):
+    rows = [{"q": f"question {number}", "kind": "k0"} for number in range(60)]
+    rows += [{"q": "rare", "kind": "k1"}]
+    report = bench.compile_rows(f"{LABELS}split: {{test: 0.3, by: hash, seed: 1}}\n", rows)
+    side = sides(bench)["rare"]
+    other = {"train": "test", "test": "train"}[side]
+    warnings = [warning.message for warning in report.problems.warnings if warning.code == "W217"]
+    assert warnings == [f'{other}: no row of "k1"']  # k2 has no row at all

@@ -2,6 +2,7 @@
 
 import contextlib
 import math
+import os
 import shlex
 import sys
 
@@ -14,13 +15,18 @@ from tests.unit.recipes.make import write_recipe
 from tuneyard.core.drawing import plots as drawing
 from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.core.training.metrics import UNKNOWN, metric_of
+from tuneyard.core.training.training_run import STARTED, TRAINING
 from tuneyard.recipes.checking import checked
 from tuneyard.recipes.llamafactory.answer import Facts, LaidOut
+from tuneyard.recipes.output_dir.record import inputs_of
 from tuneyard.recipes.recipe.schema import known_keys
 from tuneyard.recipes.sweep import __main__ as command
 from tuneyard.recipes.sweep import results, run
+from tuneyard.recipes.sweep import sweep as sweeps
 from tuneyard.recipes.sweep.grid import Grid, parse_grid, run_names
 from tuneyard.recipes.sweep.settings import settings_of
+from tuneyard.recipes.sweep.sweep import SweepRequest, sweep_state
+from tuneyard.recipes.training.train import TrainRequest
 
 AXES = {"lora_rank": ["4", "8"], "lora_alpha": ["8", "16"]}
 
@@ -281,7 +287,7 @@ def untrained(tmp_path, monkeypatch):
     monkeypatch.setenv(
         "OMP_NUM_THREADS", "1000"
     )  # more than there are cores: one run at a time, in this process
-    monkeypatch.setattr(command, "score", lambda *_: (1.0, UNKNOWN))
+    monkeypatch.setattr(sweeps, "score", lambda *_: (1.0, UNKNOWN))
     path = write_recipe(tmp_path)
     write_json(tmp_path / "dataset_info.json", {key: {"file_name": "a.json"} for key in "ab"})
     return path, asked, trained
@@ -374,7 +380,7 @@ def test_a_refusal_of_the_last_run_comes_before_the_first_is_trained(untrained, 
 
 def test_a_seed_that_diverged_ends_no_sweep_and_the_best_run_is_next(untrained, monkeypatch, capsys):
     scores, steps = {"seed-1": 1.0, "seed-2": float("nan"), "seed-3": 3.0}, []
-    monkeypatch.setattr(command, "score", lambda folder, *_: (scores[folder.name], UNKNOWN))
+    monkeypatch.setattr(sweeps, "score", lambda folder, *_: (scores[folder.name], UNKNOWN))
     monkeypatch.setattr(command, "next_step", lambda _place, words: steps.append(words[2:]))
     swept(untrained[0], "seed=1,2,3", metric="train_loss")
     runs = untrained[0].parent / "runs"
@@ -394,3 +400,100 @@ def test_what_a_cluster_runs_is_neither_listed_nor_a_single_point(untrained, wor
 def test_a_single_point_is_for_the_commands_that_are_listed(untrained, words) -> None:
     with raises(RequestError, "--point lora_rank-4", "--list", "--eval"):
         call(command.command, untrained[0], "rank=4,8", "--point", "lora_rank-4", *words)
+
+
+SWEPT = ("lora_rank=4,8", "max_steps=2")
+
+
+def request_for(path, *grid, evaluation=None, metric="train_loss"):
+    return SweepRequest(
+        recipe=path,
+        grid=parse_grid(grid or SWEPT),
+        out=path.parent / "runs",
+        evaluation=evaluation,
+        metric=metric,
+    )
+
+
+def state_of(path, *grid, **options):
+    state = sweep_state(request_for(path, *grid, **options))
+    return state.kind, list(state.changes)
+
+
+@pytest.fixture
+def swept_recipe(untrained, monkeypatch):
+    """A recipe whose sweep is complete: each run has the records of a training, and none was trained."""
+    path = untrained[0]
+
+    def finish_run(request: TrainRequest) -> None:
+        recipe = request.recipe
+        recipe.output_dir.mkdir(parents=True)
+        world = {"world_size": 1, "global_batch": 8}
+        write_json(recipe.output_dir / STARTED, {**inputs_of(recipe, None), **world})
+        write_json(recipe.output_dir / TRAINING, world)
+
+    monkeypatch.setattr(run, "train", finish_run)
+    assert state_of(path) == ("new", [])
+    swept(path, *SWEPT, metric="train_loss")
+    assert state_of(path) == ("current", [])
+    return path
+
+
+def test_a_complete_sweep_is_up_to_date(swept_recipe, monkeypatch, capsys):
+    monkeypatch.setattr(run, "train", lambda _request: pytest.fail("it trains again"))
+    capsys.readouterr()
+    swept(swept_recipe, *SWEPT, metric="train_loss")
+    lines = capsys.readouterr().out.splitlines()
+    runs = swept_recipe.parent / "runs"
+    assert lines[:2] == [f"{runs}/lora_rank-{rank}: up to date" for rank in (4, 8)]
+    for path in runs.rglob("*"):
+        os.utime(path, (1, 1))
+    assert state_of(swept_recipe) == ("current", [])
+
+
+def test_a_sweep_without_a_run_or_its_table_is_unfinished(swept_recipe):
+    runs = swept_recipe.parent / "runs"
+    (runs / "lora_rank-8/training.json").unlink()
+    assert state_of(swept_recipe) == ("unfinished", [])
+    write_json(runs / "lora_rank-8/training.json", {"world_size": 1, "global_batch": 8})
+    (runs / "sweep.md").unlink()
+    assert state_of(swept_recipe) == ("unfinished", [])
+    (runs / "sweep.json").unlink()
+    assert state_of(swept_recipe) == ("unfinished", [])
+
+
+@pytest.mark.parametrize(
+    ("grid", "options", "changes"),
+    [
+        (("lora_rank=4,8,16", "max_steps=2"), {}, ["lora_rank: 4,8 → 4,8,16"]),
+        (("lora_rank=4,8", "seed=1,2", "max_steps=2"), {}, ["seed is new"]),
+        (SWEPT, {"metric": "loss"}, ["--metric: train_loss → loss"]),
+        (
+            ("lora_rank=4,8", "max_steps=3"),
+            {},
+            ["lora_rank-4: max_steps 2 → 3", "lora_rank-8: max_steps 2 → 3", "max_steps: 2 → 3"],
+        ),
+    ],
+)
+def test_what_a_sweep_was_made_of_is_named(swept_recipe, grid, options, changes):
+    assert state_of(swept_recipe, *grid, **options) == ("stale", changes)
+
+
+def test_a_changed_dataset_of_a_sweep_is_named(swept_recipe):
+    (swept_recipe.parent / "a.json").write_text("[]")
+    assert state_of(swept_recipe) == ("stale", ["lora_rank-4: a changed", "lora_rank-8: a changed"])
+
+
+def test_another_scoring_command_of_a_sweep_is_named(swept_recipe):
+    """Without the mark of a command a run is not scored yet."""
+    runs = swept_recipe.parent / "runs"
+    command_now = "true {results}"
+    assert state_of(swept_recipe, evaluation=command_now) == ("unfinished", [])
+    for rank in (4, 8):
+        write_json(runs / f"lora_rank-{rank}" / run.SCORED, {"command": command_now})
+    assert state_of(swept_recipe, evaluation=command_now) == ("current", [])
+    kind, changes = state_of(swept_recipe, evaluation="true --fast {results}")
+    assert kind == "stale"
+    assert changes == [
+        f"lora_rank-{rank}: --eval: true {{results}} → true --fast {{results}}" for rank in (4, 8)
+    ]
