@@ -7,7 +7,7 @@ recipes of the command.
 import shlex
 import sys
 from collections import Counter
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 import click
@@ -19,24 +19,12 @@ from tuneyard.core.errors.problem_codes import guide
 from tuneyard.core.language.message import _, joined, message_of, ngettext, typed
 from tuneyard.core.language.messages import print_json, say
 from tuneyard.core.text.secrets import public_words
-from tuneyard.recipes.checking.checked import ask_check, not_checked, quick_check
+from tuneyard.recipes.checking.checked import CheckRequest, check_recipe
 from tuneyard.recipes.llamafactory.client import LlamaFactory, code_option
-from tuneyard.recipes.machine.hardware import Machine, machine, target_option
-from tuneyard.recipes.recipe import Recipe, find_recipe, read_recipe
+from tuneyard.recipes.machine.hardware import machine, target_option
+from tuneyard.recipes.recipe import find_recipe, read_recipe
 from tuneyard.recipes.recipe.model_source import may_be_here
 from tuneyard.recipes.recipe.schema import known_keys
-
-
-@dataclass(frozen=True, slots=True)
-class CheckOptions:
-    """The options of `recipe check`: key=value over the recipes, model folder, machine, and the output."""
-
-    overrides: tuple[str, ...]
-    model: str | None
-    target: Machine
-    quick: bool
-    show_all: bool
-    as_json: bool
 
 
 @cli_command(
@@ -56,6 +44,7 @@ def command(
     model: str | None,
     trains_on: str,
     runs_model_code: bool,
+    quick: bool,
     **output: bool,
 ) -> None:
     """Report every problem in recipes, before you reserve a GPU."""
@@ -71,19 +60,19 @@ def command(
                 _("'{path}': expected a recipe, or a setting as KEY=VALUE: {path}=…", path=path)
             )
         find_recipe(path)
-    options = CheckOptions(overrides, model, machine(trains_on), **output)
+    target = machine(trains_on)
     if model is not None:
         from tuneyard.core.weights.adapter_files import refuse_adapter
 
         refuse_adapter(Path(model))
-        if options.quick:
+        if quick:
             raise RequestError(_("--model is for LLaMA-Factory, which --quick leaves out: give one of them"))
     llamafactory = LlamaFactory(runs_model_code=runs_model_code)
     failed = 0
     for path in paths:
         try:
-            recipe = read_recipe(path, overrides)
-            failed += check(llamafactory, recipe, options)
+            request = CheckRequest(read_recipe(path, overrides), target, model, quick)
+            failed += _print_check(llamafactory, request, **output)
         except ContentError as error:
             say(message_of(error), to_stderr=True)
             failed += 1
@@ -91,55 +80,55 @@ def command(
         raise ContentError(
             _("{failed} of {all} recipes cannot be trained as they are", failed=failed, all=len(paths))
         )
-    next_step(None, _after_check(paths[0], options))
+    next_step(None, _after_check(CheckRequest(read_recipe(paths[0], overrides), target, model)))
 
 
-def _after_check(path: Path, options: CheckOptions) -> str:
+def _after_check(request: CheckRequest) -> str:
     """The next command: a plan for GPUs, or the training. A plan needs the model's config and tokenizer."""
-    words = [str(path), *public_words(options.overrides)]
-    if not options.target.gpus:  # plan estimates GPUs
+    recipe = request.recipe
+    words = [str(recipe.path), *public_words(recipe.overrides)]
+    if not request.target.gpus:  # plan estimates GPUs
         return typed(["tuneyard", "recipe", "train", *words])
     options_of_plan = same_options("--model", "--for", "--trust-remote-code")
     plan = typed(["tuneyard", "recipe", "plan", *words, *options_of_plan])
-    model = str(read_recipe(path, options.overrides).settings.get("model_name_or_path"))
-    if options.model is None and not may_be_here(model):
+    model = str(recipe.settings.get("model_name_or_path"))
+    if request.model is None and not may_be_here(model):
         fetch = shlex.join(["hf", "download", model, "--include", "*.json"])
         return f"{fetch} && {plan}"
     return plan
 
 
-def check(llamafactory: LlamaFactory, recipe: Recipe, options: CheckOptions) -> bool:
-    """Print the problems of one recipe as they appear. True if it has errors."""
-    model, as_json = options.model, options.as_json
-    checked = quick_check(recipe, options.target)
-    problems = checked.problems
-    left_to_show = sys.maxsize if options.show_all else SHOWN
-    if not as_json:
-        left_to_show -= _show(problems, left_to_show)
-    if not options.quick:
-        checked = ask_check(llamafactory, checked, model)
-        reason = checked.answer.template_error or checked.answer.model.error
-        if model is not None and reason:
-            fix = _("name a folder with config.json and the tokenizer's files, or a model in the hub's cache")
-            raise RequestError(_("--model {model}: {reason}; {hint}", model=model, reason=reason, hint=fix))
+def _print_check(llamafactory: LlamaFactory, request: CheckRequest, *, show_all: bool, as_json: bool) -> bool:
+    """Check a recipe, and print its problems as they appear. True if it has errors."""
+    left_to_show = sys.maxsize if show_all else SHOWN
+
+    def show(problems: list[Problem]) -> None:
+        nonlocal left_to_show
         if not as_json:
-            _show(checked.problems, left_to_show)
-        problems = [*problems, *checked.problems]
-    model_name = model or str(recipe.settings.get("model_name_or_path"))
-    unchecked = list(not_checked(checked, model_name))
+            left_to_show -= _show(problems, left_to_show)
+
+    report = check_recipe(llamafactory, request, show)
+    checked, path = report.checked, request.recipe.path
     if as_json:
-        report = {"recipe": str(recipe.path), "problems": [asdict(problem) for problem in problems]}
-        print_json({**report, "not_checked": unchecked, "facts": asdict(checked.answer)})
-    else:
-        for line in unchecked:
-            say(_("not checked: {what}", what=line))
-        for line in guide(problem.code for problem in problems):
-            say(line)
-        verdict = _verdict(problems)
-        if checked.schedule.rows:
-            verdict = _("{verdict}; {schedule}", verdict=verdict, schedule=checked.schedule.line())
-        say(_("{path}: {verdict}", path=recipe.path, verdict=verdict))
-    return any(problem.is_error for problem in problems)
+        problems = [asdict(problem) for problem in report.problems]
+        print_json(
+            {
+                "recipe": str(path),
+                "problems": problems,
+                "not_checked": report.not_checked,
+                "facts": asdict(checked.answer),
+            }
+        )
+        return report.failed
+    for line in report.not_checked:
+        say(_("not checked: {what}", what=line))
+    for line in guide(problem.code for problem in report.problems):
+        say(line)
+    verdict = _verdict(report.problems)
+    if checked.schedule.rows:
+        verdict = _("{verdict}; {schedule}", verdict=verdict, schedule=checked.schedule.line())
+    say(_("{path}: {verdict}", path=path, verdict=verdict))
+    return report.failed
 
 
 def _show(problems: list[Problem], limit: int) -> int:

@@ -1,12 +1,12 @@
 """The problems of a recipe: those that our rules find at once, and those that LLaMA-Factory's answer adds."""
 
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from tuneyard.core.documents import is_number
-from tuneyard.core.errors import SHOWN, Problem, ProblemsError
+from tuneyard.core.errors import SHOWN, Problem, ProblemsError, RequestError
 from tuneyard.core.errors.problem_codes import ProblemCode
 from tuneyard.core.files import existing
 from tuneyard.core.language.message import _, joined, ngettext
@@ -104,6 +104,60 @@ class Checked:
         if errors:
             raise ProblemsError(errors, str(self.recipe.path))
         return self.problems
+
+
+@dataclass(frozen=True, slots=True)
+class CheckRequest:
+    """What a user asks `recipe check` for.
+
+    - `model`: a folder with tokenizer and config, None if the user gave none.
+    - `quick`: without LLaMA-Factory.
+    """
+
+    recipe: Recipe
+    target: Machine
+    model: str | None = None
+    quick: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class CheckReport:
+    """All problems of a recipe, the checks that were not made, and LLaMA-Factory's answer in `checked`."""
+
+    problems: list[Problem]
+    not_checked: list[str]
+    checked: Checked
+
+    @property
+    def failed(self) -> bool:
+        """True if the recipe cannot be trained as it is."""
+        return any(problem.is_error for problem in self.problems)
+
+
+def check_recipe(
+    llamafactory: LlamaFactory,
+    request: CheckRequest,
+    progress: Callable[[list[Problem]], None] = lambda _problems: None,
+) -> CheckReport:
+    """Check a recipe by our rules, then by LLaMA-Factory.
+
+    `progress` gets the problems of each as they are found. `RequestError` for a model that the user gave and
+    that cannot be read.
+    """
+    recipe, model = request.recipe, request.model
+    checked = quick_check(recipe, request.target)
+    problems = checked.problems
+    progress(problems)
+    if not request.quick:
+        checked = ask_check(llamafactory, checked, model)
+        reason = checked.answer.template_error or checked.answer.model.error
+        if model is not None and reason:
+            fix = _("name a folder with config.json and the tokenizer's files, or a model in the hub's cache")
+            raise RequestError(_("--model {model}: {reason}; {hint}", model=model, reason=reason, hint=fix))
+        progress(checked.problems)
+        problems = [*problems, *checked.problems]
+    model_name = model or str(recipe.settings.get("model_name_or_path"))
+    return CheckReport(problems, list(not_checked(checked, model_name)), checked)
 
 
 def quick_check(recipe: Recipe, target: Machine) -> Checked:

@@ -4,64 +4,24 @@ The stage follows the rows, the template the model's chat template, cutoff_len t
 the memory plan. Each value has its reason above it. The recipe is checked before it is written.
 """
 
-import itertools
-import math
-import shlex
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
 
 import click
 
-from tuneyard.core.cli.main import cli_command, next_step, same_options
+from tuneyard.core.cli.main import cli_command, next_step, up_to_date
 from tuneyard.core.cli.run import run_command
-from tuneyard.core.errors import ContentError, Problem, RequestError, summarise
-from tuneyard.core.files import check_writable, no_folder, write_text
-from tuneyard.core.files.scratch import scratch_folder
-from tuneyard.core.language.message import _, counted, joined, marked, typed
+from tuneyard.core.errors import RequestError
+from tuneyard.core.execution.state import CURRENT
+from tuneyard.core.files import check_writable, write_text
+from tuneyard.core.language.message import _, joined
 from tuneyard.core.language.messages import say
-from tuneyard.core.llamafactory.template_choice import TemplateChoice
-from tuneyard.recipes.checking.checked import Checked, ask_check, quick_check
-from tuneyard.recipes.llamafactory.answer import Facts, LaidOut, Rows
-from tuneyard.recipes.llamafactory.client import LlamaFactory, ask_measures, code_option
-from tuneyard.recipes.machine.hardware import GPUS, GpuModel, Machine, gpu_model, machine, target_option
+from tuneyard.recipes.llamafactory.client import LlamaFactory, code_option
+from tuneyard.recipes.machine.hardware import Machine, machine, target_option
 from tuneyard.recipes.new.dataset import STAGES, training_data
-from tuneyard.recipes.new.memory import GpuFit, gpu_fit, write_zero_file, zero_setting
-from tuneyard.recipes.new.objectives import OBJECTIVES
-from tuneyard.recipes.new.settings import (
-    METHODS,
-    VAL_SIZE,
-    Cutoff,
-    Measured,
-    RecipeRequest,
-    choose_block,
-    choose_cutoff,
-    largest_micro_batch,
-    rows_of_step,
-    sections,
-)
-from tuneyard.recipes.new.text import recipe_text
-from tuneyard.recipes.planning.lines import memory_line, time_line, unknown_lines
-from tuneyard.recipes.planning.training_plan import Offer, make_plan
-from tuneyard.recipes.recipe import Recipe, read_recipe
+from tuneyard.recipes.new.memory import write_zero_file
+from tuneyard.recipes.new.new_recipe import may_be_recipe, model_error, new_recipe, recipe_state
+from tuneyard.recipes.new.settings import METHODS, RecipeRequest
 from tuneyard.recipes.recipe.model_source import may_be_here
-from tuneyard.recipes.recipe.schedule import schedule_of
-from tuneyard.recipes.rules.starting_weights import is_missing
-
-MOST_GPUS = (1, 2, 4, 8)
-
-
-@dataclass(frozen=True, slots=True)
-class NewRecipe:
-    """A recipe without errors: its text, the remaining problems, and a summary for the terminal.
-
-    `deepspeed` is the bundled ZeRO file that it needs, "" for none.
-    """
-
-    text: str
-    deepspeed: str
-    problems: list[Problem]
-    summary: list[str]
 
 
 @cli_command(
@@ -100,10 +60,16 @@ def command(
     refuse_adapter(Path(model))
     data = training_data(dataset, dataset_dir, stage)
     if not may_be_here(model):
-        raise _model_error(model, _("its files are not on this machine"))
+        raise model_error(model, _("its files are not on this machine"))
     request = RecipeRequest(data, model, method, target, out, runs_model_code)
     recipe = new_recipe(LlamaFactory(runs_model_code=runs_model_code), request)
+    state = recipe_state(out, recipe)
+    if state.kind == "stale":
+        raise _existing(out)
     write_zero_file(recipe.deepspeed, out)
+    if state == CURRENT:
+        up_to_date(out, ["tuneyard", "recipe", "train", out])
+        return
     write_text(out, recipe.text)
     for problem in recipe.problems:
         say(problem.line())
@@ -112,7 +78,7 @@ def command(
 
 
 def _refuse_out(out: Path) -> None:
-    """Raise `RequestError` for a file that exists, cannot be written, or is no recipe to LLaMA-Factory."""
+    """Raise `RequestError` for a file of others, one that cannot be written, or with a name of no recipe."""
     if out.suffix not in {".yaml", ".yml"}:
         raise RequestError(
             _(
@@ -121,9 +87,14 @@ def _refuse_out(out: Path) -> None:
                 stem=out.parent / out.stem,
             )
         )
-    if out.exists() or out.is_symlink():
-        raise RequestError(_("--out {path}: exists already; name another file, or delete it", path=out))
-    check_writable(out)
+    if not out.exists() and not out.is_symlink():
+        check_writable(out)
+    elif not may_be_recipe(out):
+        raise _existing(out)
+
+
+def _existing(out: Path) -> RequestError:
+    return RequestError(_("--out {path}: exists already; name another file, or delete it", path=out))
 
 
 def _target(name: str) -> Machine:
@@ -138,312 +109,6 @@ def _target(name: str) -> Machine:
             )
         )
     return machine(name)
-
-
-def new_recipe(llamafactory: LlamaFactory, request: RecipeRequest) -> NewRecipe:
-    """Measure data and model, choose the settings, and check them.
-
-    `RequestError` names the part that a good recipe needs, `ContentError` lists errors of the result.
-    """
-    counts = _counts(request, *_measured(llamafactory, request))
-    values = sections(request, counts)
-    recipe = _as_recipe(recipe_text([], values), request.out)
-    deepspeed = ""
-    if counts.fit is not None and counts.fit.deepspeed:
-        deepspeed = counts.fit.deepspeed
-        recipe = recipe.with_settings({"deepspeed": deepspeed})  # its copy is written after the check
-    checked = _checked(llamafactory, recipe, request)
-    expected = [
-        _("steps        {schedule}", schedule=checked.schedule.line()),
-        *_expected(llamafactory, recipe, request),
-    ]
-    header = _header(request, counts, expected)
-    text = recipe_text(header, values)
-    rows = _amount(request, counts.rows)
-    summary = [
-        _(
-            "{path}: {objective}, {trains}, {rows}",
-            path=request.out,
-            objective=request.data.objective,
-            trains=METHODS[request.method].trains,
-            rows=rows,
-        ),
-        _("template     {name}", name=_template_words(counts.template)),
-        _("cutoff_len   {tokens}: {reason}", tokens=counts.cutoff.tokens, reason=counts.cutoff.reason),
-        *expected,
-    ]
-    if request.machine.name == "gpu":
-        summary.append(_("machine      an A100-80 is assumed: --for names yours (this, cpu, 4xT4, …)"))
-    setting = zero_setting(deepspeed, request.out)
-    if setting != deepspeed:
-        summary.append(_("deepspeed    {file}: a copy, which travels with the recipe", file=setting))
-    return NewRecipe(text, deepspeed, checked.problems, summary)
-
-
-def _amount(request: RecipeRequest, rows: int) -> str:
-    """Rows, or packed blocks of running text, in words."""
-    if request.data.objective == "pt":
-        return counted(rows, "block", "blocks")
-    return counted(rows, "row", "rows")
-
-
-def _template_words(template: TemplateChoice | None) -> str:
-    """The template for the summary. Running text has none at all."""
-    if template is None:
-        return _("none: plain text")
-    return template.name or _("none: the chat template of the tokenizer")
-
-
-def _measured(llamafactory: LlamaFactory, request: RecipeRequest) -> tuple[Facts, TemplateChoice | None]:
-    """LLaMA-Factory's measures. `RequestError` if the model, its template or a fitting method is missing."""
-    data, model = request.data, request.model
-    settings = {**request.basic_settings(), "output_dir": request.output_dir, "overwrite_cache": True}
-    rows = {"has_media": data.has_media, "has_thoughts": data.has_thoughts}
-    recipe = Recipe(request.out, settings, {})
-    answer, template = ask_measures(llamafactory, recipe, request.machine.gpus, rows)
-    if answer.rejected:
-        raise RequestError(
-            _(
-                "--method {method} --stage {stage}: LLaMA-Factory refuses it: {reason}",
-                method=request.method,
-                stage=data.objective,
-                reason=answer.rejected,
-            )
-        )
-    reason = answer.template_error or answer.model.error
-    if reason:
-        raise _model_error(model, reason)
-    if template is not None and template.findings:
-        nearest = template.name or _("that of the tokenizer, as LLaMA-Factory reads it")
-        raise RequestError(
-            _(
-                "--model {model}: no template of LLaMA-Factory writes the model's own prompt. The "
-                "nearest is {template}: {difference}; write the recipe by hand (tuneyard recipe "
-                "check), or take another model",
-                model=model,
-                template=nearest,
-                difference=template.findings[0].message,
-            )
-        )
-    for name in filter(None, (data.name, data.eval_name)):
-        if not answer.data[name].lengths:
-            raise ContentError(_untrainable(name, answer.data[name]))
-    return answer, template
-
-
-def _model_error(model: str, reason: str) -> RequestError:
-    """The error of a model that cannot be read, with the model to name or to fetch."""
-    fix: str = _("name a folder with config.json and the tokenizer's files")
-    if Path(model).is_dir():
-        return RequestError(_("--model {model}: {reason}; {hint}", model=model, reason=reason, hint=fix))
-    if "/" not in model:
-        fix = _(
-            "name a folder with config.json and the tokenizer's files, or a hub id, which is OWNER/NAME "
-            "(e.g. Qwen/Qwen2.5-7B)"
-        )
-    elif not is_missing(model):  # a hub id, not a path here
-        fetch = shlex.join(["hf", "download", model])
-        fix = _(
-            "{reason}; name a folder with config.json and the tokenizer's files, or fetch the model into the "
-            "hub's cache: {command}",
-            reason=reason,
-            command=fetch,
-        )
-    return RequestError(_("--model {message}", message=no_folder(model, fix)))
-
-
-def _untrainable(name: str, rows: Rows) -> str:
-    """Message for a dataset without a row that can be trained on."""
-    reason = rows.error
-    if rows.problems:
-        row, reason = rows.problems[0]
-        if row:
-            reason = _("row {row}: {reason}", row=row, reason=reason)
-    verify = typed(["tuneyard", "data", "verify", name, *same_options("--dataset-dir")])
-    return _(
-        "{name}: no row can be trained on: {reason}; {command}",
-        name=name,
-        reason=reason or _("it has none"),
-        command=verify,
-    )
-
-
-def _counts(request: RecipeRequest, answer: Facts, template: TemplateChoice | None) -> Measured:
-    """Rows or blocks, cutoff_len and the fit to memory. `RequestError` if no setup fits the machine."""
-    data, positions = request.data, answer.model.positions
-    lengths = answer.data[data.name].lengths
-    if data.eval_name:
-        eval_lengths = answer.data[data.eval_name].lengths
-    else:
-        held_out = math.ceil(VAL_SIZE * len(lengths))  # as `train_test_split` of datasets rounds
-        lengths, eval_lengths = lengths[held_out:], lengths[:held_out]
-        if not lengths:
-            raise RequestError(
-                _("{name} has one row: none is left to train on; compile more rows", name=data.name)
-            )
-    if data.objective == "pt":
-        tokens, eval_tokens = sum(map(sum, lengths)), sum(map(sum, eval_lengths))
-        cutoff = choose_block(tokens, eval_tokens, positions)
-        rows, eval_rows = tokens // cutoff.tokens, eval_tokens // cutoff.tokens
-        longest = cutoff.tokens
-    else:
-        of_rows = [max(row) for row in lengths]  # of both sides of a pair the longer one
-        cutoff = choose_cutoff(of_rows, positions)
-        rows, eval_rows = len(lengths), len(eval_lengths)
-        longest = min(max(of_rows), cutoff.tokens)
-    _refuse_idle_gpus(request, rows)
-    fit = _fit(request, answer.model, rows, cutoff, longest)
-    return Measured(rows, eval_rows, template, cutoff, fit)
-
-
-def _refuse_idle_gpus(request: RecipeRequest, rows: int) -> None:
-    """Raise `RequestError` if one row for each GPU is already more than there are (W332 of the check)."""
-    smallest = Recipe(request.out, {"per_device_train_batch_size": 1}, {})
-    schedule = schedule_of(smallest, rows, request.ranks)
-    if not schedule.lacks_rows:
-        return
-    gpus_that_get_rows = rows_of_step(rows, 1)
-    gpu = gpu_model(request.machine.gpus[0].name)
-    raise RequestError(
-        _(
-            "--for {machine}: a step takes at least {batch:,} rows, one for each GPU, and {name} "
-            "has {rows}, enough for at most {gpus}; name fewer: --for {number}x{gpu}",
-            machine=request.machine.name,
-            batch=schedule.batch,
-            name=request.data.name,
-            rows=_amount(request, rows),
-            gpus=counted(rows, "GPU", "GPUs"),
-            number=gpus_that_get_rows,
-            gpu=gpu,
-        )
-    )
-
-
-def _fit(request: RecipeRequest, model: LaidOut, rows: int, cutoff: Cutoff, longest: int) -> GpuFit | None:
-    """The fit to the machine's memory, None if it is not planned. `RequestError` if no setup fits."""
-    if not request.machine.gpus or model.rejected:
-        return None
-    settings = request.basic_settings()
-    gpu = GPUS[gpu_model(request.machine.gpus[0].name)]
-
-    def fit(tokens: int, ranks: int, gpu: GpuModel) -> GpuFit | None:
-        most_rows = largest_micro_batch(rows, ranks)
-        return gpu_fit(settings, model.shapes, tokens, ranks, gpu.memory, most_rows)
-
-    fitting = fit(longest, request.ranks, gpu)
-    if fitting is not None:
-        return fitting
-    message = _(
-        "--for {machine}: {model} with rows of {longest:,} tokens (cutoff_len "
-        "{tokens:,}) needs more than the {memory:.0f} GB of a GPU, even one row at a "
-        "time",
-        machine=request.machine.name,
-        model=request.model,
-        longest=longest,
-        tokens=cutoff.tokens,
-        memory=gpu.memory / 1e9,
-    )
-    fixes = []
-    for ranks, name in itertools.product(MOST_GPUS, sorted(GPUS, key=lambda name: GPUS[name].memory)):
-        if fit(longest, ranks, GPUS[name]):
-            fixes.append(_("take a larger machine: --for {number}x{gpu}", number=ranks, gpu=name))
-            break
-    if METHODS[request.method].is_adapter and not settings.get("quantization_bit"):
-        fixes.append(_("try --method qlora, whose base takes a quarter of the memory"))
-    fixes.append(_("take shorter rows or a smaller model"))
-    alternatives = joined(fixes, _(", or "))
-    raise RequestError(_("{message}; {fixes}", message=message, fixes=alternatives))
-
-
-def _as_recipe(text: str, out: Path) -> Recipe:
-    """Read the text of a recipe as if it were in `out`, which is not written yet."""
-    with scratch_folder() as folder:
-        path = folder / out.name
-        path.write_text(text, encoding="utf-8")
-        return replace(read_recipe(path), path=out)
-
-
-def _checked(llamafactory: LlamaFactory, recipe: Recipe, request: RecipeRequest) -> Checked:
-    """The whole check, with all of its problems. `ContentError` lists the errors."""
-    checked = quick_check(recipe, request.machine)
-    problems = checked.problems
-    if not any(problem.is_error for problem in problems):
-        checked = ask_check(llamafactory, checked, None)
-        problems = [*problems, *checked.problems]
-    at_settings = [replace(problem, place=_place(problem, request.out)) for problem in problems]
-    errors = [problem for problem in at_settings if problem.is_error]
-    if errors:
-        raise ContentError(
-            _(
-                "{path} was not written, since the recipe would have errors:\n{problems}",
-                path=request.out,
-                problems=summarise(errors),
-            )
-        )
-    return replace(checked, problems=at_settings)
-
-
-def _place(problem: Problem, out: Path) -> str:
-    """Place of a problem; of a setting the file alone, whose header adds lines."""
-    if problem.place.startswith(f"{out}:"):
-        return str(out)
-    return problem.place
-
-
-def _expected(llamafactory: LlamaFactory, recipe: Recipe, request: RecipeRequest) -> list[str]:
-    """Lines on memory and time, as `recipe plan` estimates them."""
-    if not request.machine.gpus:
-        return [_("memory, time are estimated for GPUs only")]
-    try:
-        plan = make_plan(llamafactory, recipe, Offer(request.machine), None)
-    except RequestError as error:
-        return [_("memory, time are not known: {reason}", reason=error)]
-    return [memory_line(plan), time_line(plan), *unknown_lines(plan)]
-
-
-def _header(request: RecipeRequest, counts: Measured, expected: Sequence[str]) -> list[str]:
-    """Comments at the top: what the recipe trains, how to launch it, what to expect."""
-    data, out = request.data, shlex.quote(str(request.out))
-    objective = OBJECTIVES[data.objective]
-    words = ["tuneyard", "recipe", "new", "--dataset", data.name, "--model", request.model]
-    words += ["--dataset-dir", str(data.folder), "--stage", data.objective, "--for", request.machine.name]
-    words += ["--method", request.method, "--out", str(request.out)]
-    if request.runs_model_code:
-        words.append("--trust-remote-code")
-    best = ["tuneyard", "recipe", "best", request.output_dir]
-    if data.objective == "rm":
-        best += ["--metric", "eval_accuracy"]
-    plain = f"llamafactory-cli train {out}"
-    if counts.fit is not None and counts.fit.deepspeed and request.ranks == 1:
-        plain = f"FORCE_TORCHRUN=1 {plain}"
-    template = marked("{trains} of {model} on {name} (stage {stage}), on {machine}.")
-    if objective.pref_loss:
-        template = marked(
-            "{trains} of {model} on {name} (stage {stage}, pref_loss {pref_loss}), on {machine}."
-        )
-    about = _(
-        template,
-        trains=METHODS[request.method].trains,
-        model=request.model,
-        name=data.name,
-        stage=objective.stage,
-        pref_loss=objective.pref_loss,
-        machine=request.machine_words,
-    )
-    return [
-        about,
-        "",
-        _("Made by {command}", command=shlex.join(words)),
-        "",
-        _(
-            "  train      tuneyard recipe train {recipe}      (checks first; run again, it resumes)",
-            recipe=out,
-        ),
-        _("  or         {command}", command=plain),
-        _("  then       {command}", command=shlex.join(best)),
-        "",
-        *expected,
-    ]
 
 
 if __name__ == "__main__":

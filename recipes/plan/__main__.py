@@ -12,7 +12,7 @@ from tuneyard.core.language.message import _, joined
 from tuneyard.core.language.messages import print_json, say
 from tuneyard.recipes.llamafactory.client import code_option
 from tuneyard.recipes.planning.lines import plan_lines, table_lines
-from tuneyard.recipes.planning.training_plan import ExpectedRows, make_plans, read_offer
+from tuneyard.recipes.planning.training_plan import ExpectedRows, PlanRequest, make_plans, read_offer
 from tuneyard.recipes.recipe import MissingDataProblem, read_recipe
 
 MOST_ROWS = 10**12
@@ -69,9 +69,8 @@ def command(
         )
     offers = [read_offer(text) for text in machines]
     try:
-        plans = make_plans(
-            read_recipe(recipe, overrides), offers, model, expected, runs_model_code=runs_model_code
-        )
+        request = PlanRequest(read_recipe(recipe, overrides), offers, model, expected, runs_model_code)
+        plans = make_plans(request)
     except ProblemsError as error:
         if expected is None and all(isinstance(each, MissingDataProblem) for each in error.problems):
             hint = _("to plan before there is data, add --rows N --tokens N (mean tokens of a row)")

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from tuneyard.core.errors import RequestError
 from tuneyard.core.language.message import _
@@ -134,17 +135,25 @@ def read_offer(text: str) -> Offer:
     return Offer(target, price)
 
 
-def make_plans(
-    recipe: Recipe,
-    offers: Sequence[Offer],
-    model: str | None,
-    expected: ExpectedRows | None = None,
-    *,
-    runs_model_code: bool = False,
-) -> list[TrainingPlan]:
+class PlanRequest(NamedTuple):
+    """What a user asks `recipe plan` for: a plan for each machine of `offers`.
+
+    - `model`: a folder with tokenizer and config, None if the user gave none.
+    - `expected`: rows that do not exist yet, None for those of the recipe's datasets.
+    """
+
+    recipe: Recipe
+    offers: Sequence[Offer]
+    model: str | None = None
+    expected: ExpectedRows | None = None
+    runs_model_code: bool = False
+
+
+def make_plans(request: PlanRequest) -> list[TrainingPlan]:
     """Plan a training for each machine. LLaMA-Factory is imported once."""
-    llamafactory = LlamaFactory(runs_model_code=runs_model_code)
-    return [make_plan(llamafactory, recipe, offer, model, expected) for offer in offers]
+    llamafactory = LlamaFactory(runs_model_code=request.runs_model_code)
+    recipe, model, expected = request.recipe, request.model, request.expected
+    return [make_plan(llamafactory, recipe, offer, model, expected) for offer in request.offers]
 
 
 def make_plan(

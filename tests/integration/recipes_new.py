@@ -21,8 +21,8 @@ from tuneyard.cli import cli
 from tuneyard.core.errors import TuneyardError
 from tuneyard.recipes.llamafactory.client import LlamaFactory
 from tuneyard.recipes.machine.hardware import machine
-from tuneyard.recipes.new.__main__ import new_recipe
 from tuneyard.recipes.new.dataset import training_data
+from tuneyard.recipes.new.new_recipe import new_recipe
 from tuneyard.recipes.new.settings import METHODS, RecipeRequest
 
 ROWS = 20  # the fewest that `data init --split` splits

@@ -21,8 +21,8 @@ from tuneyard.adapters.export.modelfile import Wrapping, modelfile_text, quoted
 from tuneyard.core.errors import ContentError
 from tuneyard.core.language.number_format import Table, grid
 from tuneyard.core.text.quoting import markdown_text, python_text, shell
+from tuneyard.recipes.new.new_recipe import recipe_text
 from tuneyard.recipes.new.settings import Value
-from tuneyard.recipes.new.text import recipe_text
 
 HOSTILE = (
     'x"); __import__("os").system("id"); ("',
@@ -48,7 +48,7 @@ COMMAND = re.compile(
 QUOTED_BEFORE = {
     ("core/datasets/__init__.py", "command"), ("core/datasets/__init__.py", "here"),
     ("compiler/cli.py", "each"), ("compiler/spec/file.py", "file"),
-    ("recipes/recipe/data.py", "specs[stem]"), ("recipes/new/__main__.py", "out"),
+    ("recipes/recipe/data.py", "specs[stem]"), ("recipes/new/new_recipe.py", "out"),
     ("adapters/write/output.py", "record['command']"),
 }  # fmt: skip
 """Values of ours in commands, and those that were quoted in a line above."""

@@ -26,8 +26,10 @@ from tuneyard.recipes.costs import Shapes, estimate, setup_of, total_bytes
 from tuneyard.recipes.llamafactory.answer import Facts, LaidOut, Rows
 from tuneyard.recipes.machine.hardware import GPUS, machine
 from tuneyard.recipes.new import __main__ as new
+from tuneyard.recipes.new import new_recipe
 from tuneyard.recipes.new.dataset import training_data
 from tuneyard.recipes.new.memory import gpu_fit
+from tuneyard.recipes.new.new_recipe import recipe_text, scalar
 from tuneyard.recipes.new.objectives import OBJECTIVES, objectives_of
 from tuneyard.recipes.new.settings import (
     METHODS,
@@ -36,7 +38,6 @@ from tuneyard.recipes.new.settings import (
     choose_cutoff,
     rows_of_step,
 )
-from tuneyard.recipes.new.text import recipe_text, scalar
 from tuneyard.recipes.recipe import Recipe, read_recipe
 from tuneyard.recipes.recipe.schema import setting_problems
 
@@ -330,8 +331,8 @@ def written(with_datasets: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
         return Checked(recipe, wanted.machine, [], [])
 
     monkeypatch.setattr(new, "may_be_here", lambda _: True)
-    monkeypatch.setattr(new, "_checked", checked)
-    monkeypatch.setattr(new, "_expected", lambda *_: ["memory       as planned"])
+    monkeypatch.setattr(new_recipe, "_checked", checked)
+    monkeypatch.setattr(new_recipe, "_expected", lambda *_: ["memory       as planned"])
 
     def write(*words: str, **changed: Any) -> Any:
         monkeypatch.setattr(new, "LlamaFactory", lambda **_: Measures(**changed))
@@ -398,6 +399,48 @@ def test_one_row_cannot_be_divided(written: Any) -> None:
 def test_machines_and_methods(written: Any, words: list[str], expected: dict[str, object]) -> None:
     settings, _ = written(*words)
     assert {key: settings.get(key) for key in expected} == expected
+
+
+@pytest.fixture
+def recipe_of_answers(written: Any, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The words of a command that has written `there.yaml`."""
+    monkeypatch.setattr(new, "LlamaFactory", lambda **_: Measures())
+    words = [*NEW, "--dataset", "answers_train", "--for", "4xT4", "--out", "there.yaml"]
+    assert invoke(cli, *words).exit_code == 0
+    return words
+
+
+def test_a_recipe_that_would_be_written_again_is_up_to_date(recipe_of_answers: list[str]) -> None:
+    content = Path("there.yaml").read_bytes()
+    again = invoke(cli, *recipe_of_answers)
+    assert again.exit_code == 0
+    assert again.stdout.splitlines() == ["there.yaml: up to date"]
+    assert again.stderr.splitlines()[1:] == ["next: tuneyard recipe train there.yaml"]
+    assert Path("there.yaml").read_bytes() == content
+    Path("z3.json").unlink()
+    assert invoke(cli, *recipe_of_answers).exit_code == 0
+    assert Path("z3.json").read_bytes() == ZERO_FILE.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("words", "edit"),
+    [
+        ([], lambda text: text.replace("stage: sft", "stage: pt ")),
+        ([], lambda text: text + "# mine\n"),
+        ([], lambda text: text[:-1]),
+        (["--method", "full"], lambda text: text),
+        (["--for", "H100"], lambda text: text),
+    ],
+)
+def test_another_recipe_is_never_replaced(recipe_of_answers: list[str], words: list[str], edit: Any) -> None:
+    path = Path("there.yaml")
+    path.write_text(edit(path.read_text()))
+    content = path.read_bytes()
+    assert b"stage: sft" in content or b"stage: pt " in content
+    refused = invoke(cli, *recipe_of_answers, *words)
+    assert isinstance(refused.exception, RequestError)
+    printed(str(refused.exception), "there.yaml", "exists")
+    assert path.read_bytes() == content
 
 
 ZERO_FILE = ROOT / "recipes/deepspeed/z3.json"

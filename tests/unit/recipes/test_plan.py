@@ -12,7 +12,13 @@ from tuneyard.recipes.llamafactory.cache import record
 from tuneyard.recipes.plan.__main__ import command
 from tuneyard.recipes.planning import training_plan
 from tuneyard.recipes.planning.lines import lines_below, plan_lines, table_lines
-from tuneyard.recipes.planning.training_plan import ExpectedRows, epoch_of, make_plans, read_offer
+from tuneyard.recipes.planning.training_plan import (
+    ExpectedRows,
+    PlanRequest,
+    epoch_of,
+    make_plans,
+    read_offer,
+)
 from tuneyard.recipes.recipe import Recipe
 
 SETTINGS = {
@@ -24,6 +30,10 @@ LAYOUT = {
     "parameters": 1_000_000_000, "trainable": 10_000_000, "linear": 900_000_000, "hidden": 2048,
     "intermediate": 8192, "layers": 16, "vocabulary": 40_000,
 }  # fmt: skip
+
+
+def plans_of(recipe, offers, expected=None):
+    return make_plans(PlanRequest(recipe, offers, None, expected))
 
 
 @pytest.fixture
@@ -76,7 +86,9 @@ def test_rows_that_fill_no_block(make_recipe):
 
 @pytest.mark.parametrize("dataset", [{}, {"dataset": "not_there"}])
 def test_a_plan_before_there_is_data(make_recipe, laid_out, dataset):
-    (plan,) = make_plans(make_recipe(**dataset), [read_offer("A100-80@2")], None, ExpectedRows(1000, 400))
+    (plan,) = make_plans(
+        PlanRequest(make_recipe(**dataset), [read_offer("A100-80@2")], None, ExpectedRows(1000, 400))
+    )
     # 8 rows a step: 125 steps an epoch, 2 epochs, 400 tokens a row
     assert (plan.rows, plan.batch, plan.steps, plan.tokens) == (1000, 8, 250, 800_000)
     assert (plan.longest, plan.tokens_counted, plan.tokens_expected) == (1024, False, True)
@@ -89,7 +101,9 @@ def test_a_plan_before_there_is_data(make_recipe, laid_out, dataset):
 
 def test_several_machines_are_one_table(make_recipe, laid_out):
     offers = [read_offer(name) for name in ("T4", "4xA100-80@8", "2xMI300X@5.5")]
-    plans = make_plans(make_recipe(per_device_train_batch_size=32), offers, None, ExpectedRows(100_000, 400))
+    plans = make_plans(
+        PlanRequest(make_recipe(per_device_train_batch_size=32), offers, None, ExpectedRows(100_000, 400))
+    )
     lines = "\n".join(table_lines(plans)).splitlines()
     (table,) = tables_of("\n".join(lines))
     assert table.column("machine") == ["T4", "4xA100-80", "2xMI300X"]
@@ -107,25 +121,25 @@ def test_several_machines_are_one_table(make_recipe, laid_out):
 
 def test_the_disk_is_that_of_this_machine(make_recipe, laid_out, monkeypatch):
     monkeypatch.setattr(costs, "disk_of", lambda *_: (10**10, 3, 27 * 10**9))
-    plans = make_plans(make_recipe(), [read_offer("A100")], None, ExpectedRows(9999, 400))
+    plans = plans_of(make_recipe(), [read_offer("A100")], ExpectedRows(9999, 400))
     (line,) = [line for line in lines_below(plans) if line.startswith("disk ")]
     assert line.endswith("NOT enough disk, 27 GB are free on this machine")
 
 
 def test_a_slower_gpu_takes_longer(make_recipe, laid_out):
     offers = [read_offer("T4"), read_offer("A100")]
-    slow, fast = make_plans(make_recipe(), offers, None, ExpectedRows(9999, 400))
+    slow, fast = plans_of(make_recipe(), offers, ExpectedRows(9999, 400))
     assert slow.seconds["middle"] / fast.seconds["middle"] == pytest.approx(4.92, rel=0.01)
 
 
 def test_a_recipe_that_trains_nothing_is_not_planned(make_recipe):
     with raises(RequestError, "do_train"):
-        make_plans(make_recipe(do_train=False), [read_offer("A100")], None)
+        plans_of(make_recipe(do_train=False), [read_offer("A100")])
 
 
 def test_wrong_settings_are_errors_without_data_too(make_recipe, laid_out):
     with raises(ProblemsError, "E301"):
-        make_plans(make_recipe(lora_ranks=8), [read_offer("A100")], None, ExpectedRows(10, 10))
+        plans_of(make_recipe(lora_ranks=8), [read_offer("A100")], ExpectedRows(10, 10))
 
 
 @pytest.mark.parametrize("words", [["--rows", "5"], ["--tokens", "5"]])
@@ -161,13 +175,13 @@ def test_one_machine_is_told_in_lines_and_several_in_a_table(
 
 def test_a_short_training_in_the_table(make_recipe, laid_out):
     offers = [read_offer(name) for name in ("A100", "2xA100")]
-    lines = table_lines(make_plans(make_recipe(max_steps=2), offers, None, ExpectedRows(1000, 400)))
+    lines = table_lines(plans_of(make_recipe(max_steps=2), offers, ExpectedRows(1000, 400)))
     assert "\n".join(lines).count("under a minute") == 2
 
 
 def test_hours_of_a_long_training_have_no_exponent(make_recipe, laid_out):
     offers = [read_offer(name) for name in ("A100", "T4")]
-    plans = make_plans(make_recipe(), offers, None, ExpectedRows(20_000_000, 1000))
+    plans = plans_of(make_recipe(), offers, ExpectedRows(20_000_000, 1000))
     assert all(plan.seconds["lower"] > 100 * 3600 for plan in plans)
     text = "\n".join(table_lines(plans))
     assert "e+" not in text
@@ -185,7 +199,9 @@ def test_hours_of_a_long_training_have_no_exponent(make_recipe, laid_out):
     ],
 )
 def test_expected_rows_above_cutoff_len_are_said_to_be_cut(make_recipe, laid_out, changed, tokens, cut):
-    (plan,) = make_plans(make_recipe(**changed), [read_offer("A100")], None, ExpectedRows(1000, tokens))
+    (plan,) = make_plans(
+        PlanRequest(make_recipe(**changed), [read_offer("A100")], None, ExpectedRows(1000, tokens))
+    )
     assert plan.tokens_cut is cut
     assert ("CUT (cutoff_len=N" in "\n".join(plan_lines(plan))) is cut
 
@@ -197,7 +213,7 @@ def test_a_machine_that_is_too_small_has_no_price(make_recipe, laid_out, monkeyp
         lambda *_: record(Facts, {"model": {"shapes": {**LAYOUT, "parameters": 30 * 10**9}}}),
     )
     offers = [read_offer("RTX5090@0.5"), read_offer("MI300X@2")]
-    lines = table_lines(make_plans(make_recipe(), offers, None, ExpectedRows(1000, 400)))
+    lines = table_lines(plans_of(make_recipe(), offers, ExpectedRows(1000, 400)))
     cells = {}
     for line in "\n".join(lines).splitlines():
         if line.startswith("| "):
