@@ -23,7 +23,7 @@ from tuneyard.recipes.machine.hardware import machine
 from tuneyard.recipes.sweep.grid import parse_grid
 from tuneyard.recipes.sweep.run import commands
 from tuneyard.recipes.sweep.sweep import (
-    SweepRequest,
+    GridRequest,
     check_request,
     check_runs,
     finish_point,
@@ -89,7 +89,7 @@ def command(
             )
         )
     folder = out or Path("saves") / f"sweep-{recipe.stem}"
-    request = SweepRequest(recipe=recipe, grid=parse_grid(grid), out=folder, **options)
+    request = GridRequest(recipe=recipe, grid=parse_grid(grid), out=folder, **options)
     check_request(request)
     if point is not None:
         place = finish_point(request, point)
@@ -105,7 +105,7 @@ def command(
         _train(request)
 
 
-def _list(request: SweepRequest, grid: Sequence[str], *, is_checked_whole: bool) -> None:
+def _list(request: GridRequest, grid: Sequence[str], *, is_checked_whole: bool) -> None:
     """Print a command for each unfinished run, which may run elsewhere."""
     target = machine(f"{request.gpus_each}xA100-80")
     check_runs(request, target, quick=not is_checked_whole)
@@ -119,7 +119,7 @@ def _list(request: SweepRequest, grid: Sequence[str], *, is_checked_whole: bool)
     next_step(None, command_line("recipe.sweep", ("--list", "--dry-run")))
 
 
-def _train(request: SweepRequest) -> None:
+def _train(request: GridRequest) -> None:
     """Train and score the runs, and print their table. `ContentError` if runs have failed."""
     with place_of(request) as place:
         check_runs(request, place.target)

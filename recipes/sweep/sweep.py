@@ -40,7 +40,7 @@ from tuneyard.recipes.training.train import TrainRequest, train
 
 
 @dataclass(frozen=True, kw_only=True)
-class SweepRequest:
+class GridRequest:
     """What a user asks `recipe sweep` for.
 
     - `out`: the folder of the runs. `evaluation`: the command that scores a run, None for the training's own
@@ -76,7 +76,7 @@ class SweepRequest:
         return [recipe for _point, recipe in self.runs]
 
 
-def check_request(request: SweepRequest) -> None:
+def check_request(request: GridRequest) -> None:
     """Raise `RequestError` for a figure, a folder or a scoring command that cannot be used."""
     near = nearest(request.figure, METRICS)
     if request.evaluation and near and metric_of(request.figure) == UNKNOWN:
@@ -88,13 +88,13 @@ def check_request(request: SweepRequest) -> None:
         scoring_words(request.evaluation, request.out)
 
 
-def check_runs(request: SweepRequest, target: Machine, *, quick: bool = False) -> None:
+def check_runs(request: GridRequest, target: Machine, *, quick: bool = False) -> None:
     """Refuse a grid if one of its runs cannot be trained or scored on a machine."""
     trained_metric = request.figure if request.evaluation is None else None
     check_first(request.recipes, trained_metric, target, quick, runs_model_code=request.runs_model_code)
 
 
-def sweep_state(request: SweepRequest) -> State:
+def sweep_state(request: GridRequest) -> State:
     """How far the runs and the table of a sweep are. Nothing is written.
 
     A sweep is stale if a run in its folder is that of other inputs, or if its table is of another grid. The
@@ -125,7 +125,7 @@ def sweep_state(request: SweepRequest) -> State:
     return UNFINISHED
 
 
-def _inputs(request: SweepRequest) -> dict[str, Input]:
+def _inputs(request: GridRequest) -> dict[str, Input]:
     """What the table of a sweep depends on next to its runs."""
     axes = {key: ",".join(values) for key, values in request.grid.axes.items()}
     return {"--metric": request.figure, **axes, **request.grid.fixed}
@@ -144,7 +144,7 @@ def _inputs_of_record(record: Mapping[str, object]) -> dict[str, Input]:
 
 
 @contextlib.contextmanager
-def place_of(request: SweepRequest) -> Iterator[SweepPlace]:
+def place_of(request: GridRequest) -> Iterator[SweepPlace]:
     """Where the runs of a sweep train: this machine, or a Ray cluster whose nodes all see its files."""
     recipes = request.recipes
     if request.ray is None:
@@ -161,7 +161,7 @@ def place_of(request: SweepRequest) -> Iterator[SweepPlace]:
         yield place_on_ray(cluster, recipes, request.gpus_each)
 
 
-def finish_point(request: SweepRequest, name: str) -> Path:
+def finish_point(request: GridRequest, name: str) -> Path:
     """Train and score one run alone. Returns its folder. `RequestError` if the grid has none of this name."""
     recipes = {recipe.output_dir.name: recipe for recipe in request.recipes}
     if name not in recipes:
@@ -174,7 +174,7 @@ def finish_point(request: SweepRequest, name: str) -> Path:
     return recipe.output_dir
 
 
-def sweep(request: SweepRequest, place: SweepPlace) -> SweepResults:
+def sweep(request: GridRequest, place: SweepPlace) -> SweepResults:
     """Bring every checked run to a finished, scored one, and write sweep.json, sweep.md and sweep.png."""
     import_early(PLOTTING)
     out = request.out
@@ -191,7 +191,7 @@ def sweep(request: SweepRequest, place: SweepPlace) -> SweepResults:
     return results
 
 
-def _results(request: SweepRequest, errors: Mapping[Path, str]) -> SweepResults:
+def _results(request: GridRequest, errors: Mapping[Path, str]) -> SweepResults:
     """Results of the runs that have ended, in the order of the grid. `errors`: "" for a finished run."""
     rows: list[Row] = []
     failures: list[Row] = []

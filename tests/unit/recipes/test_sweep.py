@@ -25,7 +25,7 @@ from tuneyard.recipes.sweep import results, run
 from tuneyard.recipes.sweep import sweep as sweeps
 from tuneyard.recipes.sweep.grid import Grid, parse_grid, run_names
 from tuneyard.recipes.sweep.settings import settings_of
-from tuneyard.recipes.sweep.sweep import SweepRequest, sweep_state
+from tuneyard.recipes.sweep.sweep import GridRequest, sweep_state
 from tuneyard.recipes.training.train import TrainRequest
 
 AXES = {"lora_rank": ["4", "8"], "lora_alpha": ["8", "16"]}
@@ -406,7 +406,7 @@ SWEPT = ("lora_rank=4,8", "max_steps=2")
 
 
 def request_for(path, *grid, evaluation=None, metric="train_loss"):
-    return SweepRequest(
+    return GridRequest(
         recipe=path,
         grid=parse_grid(grid or SWEPT),
         out=path.parent / "runs",
