@@ -18,7 +18,7 @@ from tuneyard.core.language.han import HAN
 from tuneyard.core.language.message import Message, _, counted, joined, marked
 from tuneyard.core.llamafactory.prompt import Encode, Messages, PromptAndAnswer
 from tuneyard.eval.data.dataset import EvalDataset
-from tuneyard.eval.figures.answers import cut_thought, is_answered
+from tuneyard.eval.figures.answers import cut_thought
 from tuneyard.eval.figures.text import ngrams, words
 from tuneyard.eval.models import Backend
 from tuneyard.eval.models.batch_plan import BatchPlan, Fields, Refused, TooLong, plan_answers
@@ -26,7 +26,7 @@ from tuneyard.eval.runs.results import Prediction, Results
 from tuneyard.eval.scoring.command import Declared, scoring_command
 from tuneyard.eval.scoring.evaluation import Evaluation, Job, refused_warnings
 from tuneyard.eval.scoring.request import ScoringRequest
-from tuneyard.eval.statistics.rates import Mean, groups_of, mean_of
+from tuneyard.eval.statistics.rates import Mean, groups_of, is_answered, mean_of
 
 FIGURES = {"carry_over": _("carry-over"), "chance": _("chance"), "repetition": _("repetition")}
 """The figures by their names in results.json, as they are printed."""

@@ -15,7 +15,7 @@ from tuneyard.core.errors import RequestError, show_value, show_values
 from tuneyard.core.language.message import _, joined, marked, relative
 from tuneyard.core.language.messages import say
 from tuneyard.eval.data.dataset import EvalDataset
-from tuneyard.eval.figures.answers import PARSERS, is_answered, one_spelling
+from tuneyard.eval.figures.answers import PARSERS, one_spelling
 from tuneyard.eval.figures.labels import (
     UNKNOWN,
     LabelSet,
@@ -34,6 +34,7 @@ from tuneyard.eval.scoring.command import Declared, scoring_command
 from tuneyard.eval.scoring.evaluation import Evaluation, Job
 from tuneyard.eval.scoring.options import RescorableOption, number
 from tuneyard.eval.scoring.request import ScoringRequest
+from tuneyard.eval.statistics.rates import is_answered
 
 label_options = [
     click.option(

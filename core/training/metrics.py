@@ -91,7 +91,7 @@ _NAMES = {
     (_("seconds"), False): "runtime",
 }
 METRICS = {
-    name: Metric(unit, higher, name, in_percent=name == "accuracy")
+    name: Metric(unit, higher, name, in_percent=name in ("accuracy", "macro_f1"))
     for (unit, higher), names in _NAMES.items()
     for name in names.split()
 }

@@ -32,14 +32,14 @@ from tuneyard.eval.ab.sheet import (
     tally_table,
 )
 from tuneyard.eval.data.dataset import EvalDataset
-from tuneyard.eval.figures.answers import cut_thought, is_answered
+from tuneyard.eval.figures.answers import cut_thought
 from tuneyard.eval.models.batch_plan import Fields
 from tuneyard.eval.runs.results import PREDICTIONS, Prediction, Results, check_files
 from tuneyard.eval.scoring.command import Declared, scoring_command
 from tuneyard.eval.scoring.evaluation import NO_TEXT, Evaluation, Job, NextStep
 from tuneyard.eval.scoring.options import PATH, number, sampling_options
 from tuneyard.eval.scoring.request import ScoringRequest
-from tuneyard.eval.statistics.rates import group_of
+from tuneyard.eval.statistics.rates import group_of, is_answered
 
 if TYPE_CHECKING:
     from tuneyard.eval.scoring.candidates import Opened

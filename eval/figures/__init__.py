@@ -1,8 +1,9 @@
-"""How answers are read and measured. A metric of examples is one file here, found by existing, or an entry
-point `tuneyard.metrics`: one function with `@metric` that gives the value of one prediction.
+"""Figures of scored rows by name: built-in ones and plug-ins in one registry.
 
-Its mean appears in results.json, and from there in compare's and report's tables, `eval.sweep --metric` and
-`recipes best --results … --metric`, without a change to any of them (docs/extending.md).
+A figure is an entry of a file here, found by existing, or an entry point `tuneyard.metrics`: a function with
+`@metric` gives the value of one prediction, one with `@metric_over_rows` the values of all rows together.
+Scoring commands, results.json, `eval compare`, `eval sweep` and `recipe best` take figures from here alone
+(docs/extending.md).
 """
 
 import functools
@@ -13,100 +14,214 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Literal
 
-from tuneyard.core.errors import RequestError
+from tuneyard.core.errors import RequestError, unexpected
 from tuneyard.core.language.message import _
 from tuneyard.core.language.messages import warn
 from tuneyard.core.plugins import Plugin, PluginError, guarded, registry
-from tuneyard.core.training.metrics import METRICS, SHARE, Metric
-from tuneyard.eval.figures.answers import is_answered
-from tuneyard.eval.statistics.rates import Rows, groups_of, metric_mean
+from tuneyard.core.training.metrics import METRICS, SHARE, UNKNOWN, Metric, metric_of
+from tuneyard.eval.statistics.rates import Mean, Rows, groups_of, is_answered, metric_mean
 
-Function = Callable[[Mapping[str, Any]], float]
+Values = Sequence[float | None]
+"""A value for each row, None if the row cannot be measured. Their mean is the figure."""
+OfRow = Callable[[Mapping[str, Any]], float]
+OfRows = Callable[..., Values]
+"""Takes rows, and the settings that the figure names in `options` as keywords."""
+OfAll = Callable[..., Mean]
+"""Takes the same as `OfRows`. The result is the figure with its interval."""
 GROUP: Literal["tuneyard.metrics"] = "tuneyard.metrics"
+LARGEST = 1e100  # squares of more are beyond what a float holds
+NO_SETTINGS: Mapping[str, Any] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
-class ExampleMetric:
-    """A metric by name: unit and direction, the fields of a prediction that it needs, its function, and the
-    plug-in that it came from, if any."""
+class Figure:
+    """A figure by name, and how it is measured."""
 
     name: str
     meaning: Metric
     needs: tuple[str, ...]
-    function: Function
+    """Fields of a row. A row without one of them does not count."""
+    of_rows: OfRows
+    of_all: OfAll | None = None
+    """The figure with the interval that results.json has, if that is not the one of a mean of its unit."""
+    weight: str = ""
+    """Field with the weight of a row in the mean, such as the number of its tokens. "": all count alike."""
+    options: tuple[str, ...] = ()
+    """Settings of a run that decide the values, such as `tokenizer`."""
+    by_command: bool = False
+    """True if commands measure it and write it themselves. All others are in `metrics` of results.json."""
+    beside_accuracy: bool = True
+    """False if it follows from the same correct answers: `eval compare` does not show it beside accuracy."""
     plugin: Plugin | None = None
 
-    def values(self, rows: Rows) -> list[float]:
-        """Calculate the value of each row. `PluginError` if a plug-in raises or gives no number."""
-        values = []
+    def values(self, rows: Rows, settings: Mapping[str, Any] = NO_SETTINGS) -> Values:
+        """The value of each row. `PluginError` if a plug-in raises or gives no number."""
         with guarded(self.plugin):
-            for row in rows:
-                value = float(self.function(MappingProxyType(row)))  # others are given the row, too
-                if not math.isfinite(value):
-                    raise ValueError(
-                        _("{name}: found {value}, expected a finite number", name=self.name, value=value)
-                    )
-                if self.meaning.unit == SHARE and not 0 <= value <= 1:
-                    raise ValueError(
-                        _(
-                            "{name}: found {value}, expected a share from 0 to 1",
-                            name=self.name,
-                            value=value,
-                        )
-                    )
-                values.append(value)
-        return values
+            return self.of_rows(rows, **self._chosen(settings))
 
-    def of(self, rows: Rows) -> dict[str, object] | None:
-        """Mean over the rows that have its fields, with `stderr`, `n` and `ci95`; None if no row has them.
+    def mean(self, rows: Rows, settings: Mapping[str, Any] = NO_SETTINGS) -> Mean:
+        """The figure over rows that have its fields, with its interval.
 
-        A single cluster gives no interval, except of a share. Rows with a `cluster` are not independent.
+        Rows with a `cluster` are not independent. A single cluster gives no interval, except of a share.
         """
-        rows_with_fields = [row for row in rows if is_measurable(row, self.needs)]
-        if not rows_with_fields:
+        if self.of_all is not None:
+            return self.of_all(rows, **self._chosen(settings))
+        values, measured = [], []
+        for row, value in zip(rows, self.values(rows, settings), strict=True):
+            if value is not None:
+                values.append(float(value))
+                measured.append(row)
+        return metric_mean(self.meaning, values, groups_of(measured), [1] * len(values))
+
+    def as_json(self, rows: Rows) -> dict[str, object] | None:
+        """The figure in `metrics` of results.json, over rows that can be measured. None without such rows."""
+        measurable = [row for row in rows if is_measurable(row, self.needs)]
+        if not measurable:
             return None
-        groups = groups_of(rows_with_fields)
-        values = self.values(rows_with_fields)
-        figure = metric_mean(self.meaning, values, groups, [1] * len(values)).as_json()
+        figure = self.mean(measurable).as_json()
         return {**figure, "unit": self.meaning.unit, "higher_is_better": self.meaning.higher}
+
+    def _chosen(self, settings: Mapping[str, Any]) -> dict[str, Any]:
+        return {name: settings[name] for name in self.options if name in settings}
 
 
 def is_measurable(row: Mapping[str, Any], needs: Sequence[str]) -> bool:
-    """True if a prediction has the fields that a metric needs. One without an answer has none."""
+    """True if a prediction has the fields that a figure needs. One without an answer has none."""
     return is_answered(row) and all(row.get(name) is not None for name in needs)
 
 
+def number_in(row: Mapping[str, Any], name: str) -> float:
+    """A number (a truth value is 0 or 1); `ContentError` with its place for anything else."""
+    value = row[name]
+    if not isinstance(value, int | float) or not abs(value) < LARGEST:
+        raise unexpected(row["place"], name, value, _("a number below 1e100"))
+    return float(value)
+
+
 def metric(
-    name: str, *, unit: str, higher: bool, needs: Sequence[str]
-) -> Callable[[Function], ExampleMetric]:
-    """Declare a function of one prediction (a line of predictions.jsonl) as the metric `name`. A unit "share"
-    is 0 to 1; `higher`: more is better; rows without the fields in `needs` are left out."""
-    if isinstance(needs, str):
-        raise TypeError(_("needs: found the text {needs!r}, expected a list of fields", needs=needs))
+    name: str,
+    *,
+    needs: Sequence[str],
+    unit: str = "",
+    higher: bool | None = None,
+    by_command: bool = False,
+    beside_accuracy: bool = True,
+) -> Callable[[OfRow], Figure]:
+    """Declare a function of one prediction (a line of predictions.jsonl) as the figure `name`.
+
+    A unit "share" is 0 to 1; `higher`: more is better. Both are left out if core/training/metrics.py has the
+    name. `needs` are fields: rows without them are left out. For the others see `Figure`.
+    """
+    meaning = _meaning(name, unit, higher)
+
+    def declare(function: OfRow) -> Figure:
+        return Figure(
+            name,
+            meaning,
+            _fields(needs),
+            functools.partial(_value_of_each, function, meaning),
+            by_command=by_command,
+            beside_accuracy=beside_accuracy,
+        )
+
+    return declare
+
+
+def metric_over_rows(
+    name: str,
+    *,
+    needs: Sequence[str],
+    unit: str = "",
+    higher: bool | None = None,
+    of_all: OfAll | None = None,
+    weight: str = "",
+    options: Sequence[str] = (),
+    by_command: bool = True,
+    beside_accuracy: bool = True,
+) -> Callable[[OfRows], Figure]:
+    """Declare a function of all rows together as the figure `name`, such as ROUGE, BLEU or an AUC.
+
+    It gives each row's value. Of a figure that is no mean of examples this is the row's contribution: the
+    mean of the contributions is the figure, and their spread gives its error. For the arguments see `metric`
+    and `Figure`.
+    """
+    meaning = _meaning(name, unit, higher)
+
+    def declare(function: OfRows) -> Figure:
+        return Figure(
+            name,
+            meaning,
+            _fields(needs),
+            function,
+            of_all,
+            weight,
+            tuple(options),
+            by_command=by_command,
+            beside_accuracy=beside_accuracy,
+        )
+
+    return declare
+
+
+def _meaning(name: str, unit: str, higher: bool | None) -> Metric:
+    """The meaning of a figure, by its name if it does not state a unit."""
     if not re.fullmatch(r"[\w.@%+-]+", name):
         raise ValueError(_("found the name {name!r}, expected letters, digits, _ . @ % + -", name=name))
-    return lambda function: ExampleMetric(name, Metric(unit, higher, name), tuple(needs), function)
+    if unit and higher is not None:
+        return Metric(unit, higher, name)
+    meaning = metric_of(name)
+    if meaning == UNKNOWN:
+        raise TypeError(_("{name}: expected `unit` and `higher`", name=name))
+    return meaning
+
+
+def _fields(needs: Sequence[str]) -> tuple[str, ...]:
+    if isinstance(needs, str):
+        raise TypeError(_("needs: found the text {needs!r}, expected a list of fields", needs=needs))
+    return tuple(needs)
+
+
+def _value_of_each(function: OfRow, meaning: Metric, rows: Rows) -> list[float]:
+    """The value of each row. `ValueError` for one that is not a finite number, or not a share."""
+    values = []
+    for row in rows:
+        value = float(function(MappingProxyType(row)))  # others are given the row, too
+        if not math.isfinite(value):
+            raise ValueError(
+                _("{name}: found {value}, expected a finite number", name=meaning.name, value=value)
+            )
+        if meaning.unit == SHARE and not 0 <= value <= 1:
+            raise ValueError(
+                _("{name}: found {value}, expected a share from 0 to 1", name=meaning.name, value=value)
+            )
+        values.append(value)
+    return values
 
 
 @functools.cache
-def metrics() -> dict[str, ExampleMetric]:
-    """Every metric of examples by name. `PluginError` for a plug-in that is broken."""
-    return registry(GROUP, __name__, ExampleMetric, _("function with @metric"), METRICS)
+def metrics() -> dict[str, Figure]:
+    """Every figure by name. `PluginError` for a plug-in that is broken."""
+    return registry(GROUP, __name__, Figure, _("function with @metric"), METRICS)
 
 
 def check_metric(name: str) -> None:
     """Raise `RequestError` with the metrics that exist if a metric is not one of them."""
-    if name not in metrics():
-        names = ", ".join(["accuracy", *metrics()])
-        raise RequestError(_("--metric {name!r} is not one of {names}", name=name, names=names))
+    names = ["accuracy", *(figure.name for figure in metrics().values() if not figure.by_command)]
+    if name not in names:
+        raise RequestError(_("--metric {name!r} is not one of {names}", name=name, names=", ".join(names)))
 
 
 def measure(rows: Rows) -> dict[str, dict[str, object]]:
-    """Calculate every metric whose fields the rows have. A failing metric is left out with a warning."""
+    """The `metrics` of results.json: every figure whose fields the rows have, but those of commands.
+
+    A failing one is left out with a warning.
+    """
     figures = {}
     for each in metrics().values():
+        if each.by_command:
+            continue
         try:
-            figure = each.of(rows)
+            figure = each.as_json(rows)
         except PluginError as error:
             warn(_("{error}; the metric is left out", error=error))
             continue

@@ -8,7 +8,7 @@ import json
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from tuneyard.eval.figures.labels import UNKNOWN
@@ -80,11 +80,6 @@ def cut_thought(text: str) -> str:
     if THOUGHT.search(text) and _json_key(text.strip()) is not None:
         return text.strip()
     return ANSWER_MARKS.sub("", THOUGHT.sub("", text)).strip()
-
-
-def is_answered(row: Mapping[str, object]) -> bool:
-    """False for a row whose prompt did not fit the context, or that the server refused."""
-    return "too_long" not in row and "refused" not in row
 
 
 def answer_key(answer: str) -> str:

@@ -4,12 +4,11 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from tuneyard.core.language.message import _
 from tuneyard.eval.figures import metric
 from tuneyard.eval.figures.labels import label_logs
 
 
-@metric("brier", unit=_("squared error"), higher=False, needs=("choices", "expected_output"))
+@metric("brier", needs=("choices", "expected_output"))
 def brier(prediction: Mapping[str, Any]) -> float:
     """Σ (p - y)² over the labels (Brier 1950). Their probabilities are normalised to sum to 1.
 

@@ -10,7 +10,9 @@ from tuneyard.core.datasets.labels import MOST_LABELS
 from tuneyard.core.documents import is_number
 from tuneyard.core.errors import ContentError, RequestError, unexpected
 from tuneyard.core.language.message import _, relative
-from tuneyard.eval.statistics.rates import Rows, accuracy_of, groups_of, hits
+from tuneyard.eval.figures import metric, metric_over_rows
+from tuneyard.eval.figures.accuracy import accuracy_figures
+from tuneyard.eval.statistics.rates import Mean, Rows, groups_of, hits
 
 UNKNOWN = "unknown"
 LOW_MASS = 0.5  # below this the model hardly says any of the labels, and comparing them means little
@@ -155,7 +157,7 @@ def summary(predictions: Rows) -> dict[str, object]:
     majority, count = Counter(expected).most_common(1)[0]
     classes = class_scores(expected, predicted)
     return {
-        **accuracy_of(hits(predictions), groups_of(predictions)),
+        **accuracy_figures(predictions),
         "majority": count / len(expected),
         "majority_label": majority,
         "unparsed": predicted.count(UNKNOWN),
@@ -163,6 +165,28 @@ def summary(predictions: Rows) -> dict[str, object]:
         "classes": classes,
         "confusion": confusion(expected, predicted),
     }
+
+
+def _macro_f1_of_all(rows: Rows) -> Mean:
+    from tuneyard.eval.statistics.f1 import macro_f1s
+
+    expected = [row["expected_output"] for row in rows]
+    predicted = [row["predicted_output"] for row in rows]
+    return macro_f1s(expected, {"": predicted}, groups_of(rows)).figures()[""]
+
+
+@metric_over_rows(
+    "macro_f1", needs=("expected_output", "predicted_output"), of_all=_macro_f1_of_all, beside_accuracy=False
+)
+def macro_f1(rows: Rows) -> list[float]:
+    """1 for each correct answer. Macro-F1 is no mean of rows; its interval is of the cluster bootstrap."""
+    return [float(is_correct) for is_correct in hits(rows)]
+
+
+@metric("label_mass", needs=("label_mass",), by_command=True, beside_accuracy=False)
+def label_mass(prediction: Mapping[str, Any]) -> float:
+    """Probability of all labels together. The rest is on other texts."""
+    return float(prediction["label_mass"])
 
 
 def accuracy_line(results: Mapping[str, Any]) -> str:

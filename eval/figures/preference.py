@@ -2,8 +2,16 @@
 
 from collections.abc import Sequence
 
-from tuneyard.eval.figures.answers import is_answered
-from tuneyard.eval.statistics.rates import Row, Rows, accuracy_of, groups_of, hits, mean_of, share_of
+from tuneyard.eval.figures import metric_over_rows, metrics
+from tuneyard.eval.figures.accuracy import accuracy_figures
+from tuneyard.eval.statistics.rates import (
+    Row,
+    Rows,
+    groups_of,
+    is_answered,
+    mean_of,
+    share_of,
+)
 
 AUC = "auc"
 CHOSEN, REJECTED = "chosen", "rejected"
@@ -29,7 +37,7 @@ def preference_summary(rows: Rows, base: Rows) -> dict[str, object]:
     both = [row for row in scored if row["row"] in before]
     gained = [margin_of(row) > before[row["row"]] for row in both]
     return {
-        **accuracy_of(hits(rows), groups_of(rows)),
+        **accuracy_figures(rows),
         "majority": 0.5,
         "majority_label": "chance",
         "per_token": share_of(per_token, scored),
@@ -50,14 +58,15 @@ def marked_summary(rows: Rows, base: Rows) -> dict[str, object]:
     return {
         "n": len(scored),
         "desirable": sum(row["expected_output"] == DESIRABLE for row in scored),
-        AUC: _area(scored, [_per_token(row, ANSWER) for row in scored]),
-        "reward_auc": _area(both, [row["answer_logp"] - before[row["row"]] for row in both]),
+        AUC: _area(scored, metrics()[AUC].values(scored)),
+        "reward_auc": _area(both, _parts(both, [row["answer_logp"] - before[row["row"]] for row in both])),
     }
 
 
-def auc_of(rows: Rows) -> Sequence[float | None]:
+@metric_over_rows(AUC, needs=(f"{ANSWER}_logp", f"{ANSWER}_tokens", "expected_output"))
+def auc_by_row(rows: Rows) -> Sequence[float | None]:
     """Contribution of each row to the AUC by log p per token. All None if the rows have only one mark."""
-    return _parts(rows, [_per_token(row, ANSWER) for row in rows]) or [None] * len(rows)
+    return _parts(rows, [_per_token(row, ANSWER) for row in rows])
 
 
 def auc_parts(scores: Sequence[float], positive: Sequence[bool]) -> list[float]:
@@ -82,19 +91,19 @@ def auc_parts(scores: Sequence[float], positive: Sequence[bool]) -> list[float]:
     return parts
 
 
-def _parts(rows: Rows, scores: Sequence[float]) -> list[float]:
-    """Contribution of each row to the AUC of scores. Empty if the rows have only one mark."""
+def _parts(rows: Rows, scores: Sequence[float]) -> Sequence[float | None]:
+    """Contribution of each row to the AUC of scores. All None if the rows have only one mark."""
     marks = [row["expected_output"] == DESIRABLE for row in rows]
     if len(set(marks)) < 2:
-        return []
+        return [None] * len(rows)
     return auc_parts(scores, marks)
 
 
-def _area(rows: Rows, scores: Sequence[float]) -> dict[str, object] | None:
-    """The AUC of scores with its limits. None if the rows have only one mark."""
+def _area(rows: Rows, contributions: Sequence[float | None]) -> dict[str, object] | None:
+    """The AUC with its limits, from the contribution of each row. None if the rows have only one mark."""
     import numpy as np
 
-    parts = _parts(rows, scores)
+    parts = [part for part in contributions if part is not None]
     if not parts:
         return None
     area = mean_of(parts, groups_of(rows))

@@ -17,14 +17,15 @@ from types import SimpleNamespace
 
 from tuneyard.core.errors import import_early
 from tuneyard.core.language.han import HAN
+from tuneyard.eval.figures import metrics
 from tuneyard.eval.figures.answers import cut_thought
 from tuneyard.eval.statistics.rates import (
+    LOSS,
     Groups,
     Mean,
     Rows,
     by_cluster,
     groups_of,
-    loss_of,
     mean_of,
     rate_of,
     ratio,
@@ -34,6 +35,7 @@ from tuneyard.eval.statistics.rates import (
 CHARACTERS, JIEBA = "characters", "jieba"
 TOKENIZERS = (CHARACTERS, JIEBA)
 """Units of a Chinese text for ROUGE and BLEU."""
+ROUGES = ("rouge1", "rouge2", "rougeL")
 KANA = "\u3041-\u30ff\uff66-\uff9d"
 THAI_LAO = "\u0e01-\u0e30\u0e32\u0e33\u0e40-\u0e46\u0e81-\u0eb0\u0eb2\u0eb3\u0ebd\u0ec0-\u0ec6\u0edc-\u0edf"
 KHMER_BURMESE = "\u1780-\u17b3\u1000-\u102a\u103f\u1050-\u1055"
@@ -112,14 +114,17 @@ def ngrams(units: Sequence[str], n: int) -> list[tuple[str, ...]]:
 
 
 def rouge(
-    references: Sequence[str], predictions: Sequence[str], tokenizer: str = CHARACTERS
+    references: Sequence[str],
+    predictions: Sequence[str],
+    tokenizer: str = CHARACTERS,
+    names: Sequence[str] = ROUGES,
 ) -> dict[str, list[float]]:
     """F-measures (0-1) of ROUGE-1, ROUGE-2 and ROUGE-L, row by row (Lin 2004, no stemming)."""
     from rouge_score.rouge_scorer import RougeScorer
 
     cut = jieba_words if tokenizer == JIEBA else words
     # rouge-score's own tokenizer drops all but a-z and 0-9
-    scorer = RougeScorer(["rouge1", "rouge2", "rougeL"], tokenizer=SimpleNamespace(tokenize=cut))
+    scorer = RougeScorer(list(names), tokenizer=SimpleNamespace(tokenize=cut))
     scores = [scorer.score(*pair) for pair in zip(references, predictions, strict=True)]
     return {name: [score[name].fmeasure for score in scores] for name in scorer.rouge_types}
 
@@ -149,6 +154,16 @@ def bleu(
     if len(cells) < 2:
         low, high, error = -math.inf, math.inf, math.inf
     return Mean(value, low, high, len(references), error), str(whole.get_signature())
+
+
+def bleu_signature(references: Sequence[str], tokenizer: str = CHARACTERS) -> str:
+    """sacrebleu's signature of BLEU with these references, which other tools compare."""
+    from sacrebleu.metrics import BLEU
+
+    _cut, name = _tokenized(tokenizer, references)
+    scorer = BLEU(tokenize=name, force=True)
+    scorer.corpus_score([""], [[""]])  # the signature has the number of references to an answer
+    return str(scorer.get_signature())
 
 
 def bleu_parts(
@@ -229,11 +244,11 @@ def read_figures(rows: Rows) -> Figures:
 
     `rows` have `loss` (summed), `tokens` and `truncated`.
     """
-    loss = loss_of([row["loss"] for row in rows], [row["tokens"] for row in rows], groups_of(rows))
+    loss = metrics()[LOSS].mean(rows)
     low, high = map(_exp, loss.ci95)
     perplexity = Mean(_exp(loss.value), low, high, loss.n, _exp(loss.value) * loss.stderr)
     cut = sum(bool(row["truncated"]) for row in rows) / len(rows)
-    return {"eval_loss": loss, "perplexity": perplexity, "truncation_rate": cut}
+    return {LOSS: loss, "perplexity": perplexity, "truncation_rate": cut}
 
 
 def generated_figures(rows: Rows, overlap: bool, tokenizer: str = CHARACTERS) -> tuple[Figures, str | None]:
@@ -260,10 +275,9 @@ def generated_figures(rows: Rows, overlap: bool, tokenizer: str = CHARACTERS) ->
     }
     signature = None
     if overlap:
-        references = list(map(cut_thought, references))
-        for name, scores in rouge(references, predictions, tokenizer).items():
-            figures[name] = mean_of(scores, groups)
-        figures["bleu"], signature = bleu(references, predictions, groups, tokenizer)
+        for name in (*ROUGES, "bleu"):
+            figures[name] = metrics()[name].mean(rows, {"tokenizer": tokenizer})
+        signature = bleu_signature(list(map(cut_thought, references)), tokenizer)
     return figures, signature
 
 

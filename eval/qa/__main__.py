@@ -20,9 +20,9 @@ from tuneyard.core.language.message import _, joined
 from tuneyard.core.training.training_run import model_sha256
 from tuneyard.eval.data.dataset import EvalDataset
 from tuneyard.eval.figures.answers import cut_thought
+from tuneyard.eval.figures.free_answers import LEXICAL, SIMILAR, Lexical, exact_match, qa_summary, token_f1
 from tuneyard.eval.models import Backend
 from tuneyard.eval.models.batch_plan import BatchPlan, Fields
-from tuneyard.eval.qa.figures import LEXICAL, SIMILAR, Lexical, exact_match, qa_summary, token_f1
 from tuneyard.eval.runs.results import Prediction, Results
 from tuneyard.eval.scoring.command import Declared, scoring_command
 from tuneyard.eval.scoring.evaluation import Evaluation, Job, line_of, share_line

@@ -18,22 +18,14 @@ from tuneyard.core.errors import ContentError, unexpected
 from tuneyard.core.files import check_characters
 from tuneyard.core.language.message import _
 from tuneyard.core.training.metrics import METRICS, Metric, declared_metric, metric_of
-from tuneyard.eval.figures import is_measurable, metrics
-from tuneyard.eval.figures.answers import cut_thought, is_answered
-from tuneyard.eval.figures.preference import ANSWER, AUC, auc_of
-from tuneyard.eval.figures.text import CHARACTERS, bleu_parts, rouge
+from tuneyard.eval.figures import Values, is_measurable, metrics, number_in
 from tuneyard.eval.runs.results import part_of
-from tuneyard.eval.statistics.rates import LOSS, Rows, group_of
+from tuneyard.eval.statistics.rates import Rows, group_of, is_answered
 
 IDS = ("row", "id", "doc_id")
-LARGEST = 1e100  # squares of more are beyond what a float holds
-TEXTS = ("reference", "prediction")
-OVERLAPS = ("bleu", "rouge1", "rouge2", "rougeL")
 KINDS = ("type", "subtype")
 OF_ANSWERS = ("accuracy", "macro_f1")
 """The metrics that are computed from expected and predicted answers."""
-NOT_COMPARED = {*OF_ANSWERS, "label_mass"}
-"""Figures that are no further metric of a row: of its answer, and of the probability that any label has."""
 COLUMNS = ("rows", "gold", "predicted", "correct", "groups", "confidence", "records")
 QUESTIONS = ("instruction", "prompt", "question", "user")
 OUTPUTS = ("model_output", "output")
@@ -41,8 +33,6 @@ OUTPUTS = ("model_output", "output")
 MERGE_PART = re.compile(r"(?P<adapter>[^=,]+)=(?P<weight>-?\d+(?:\.\d+)?)")
 """An adapter and its weight in the name of a merge, e.g. `rte=0.5,mnli=0.5`."""
 FIGURES = ("accuracy", "n", "majority", "majority_label", "metrics")  # of the whole dataset, not of its half
-Values = Sequence[float | None]
-Function = Callable[[Rows], Values]
 Record = Mapping[str, Any]
 """A row as its file or the reader of its format has it, with `place` (file and line)."""
 
@@ -93,8 +83,7 @@ class ScoredRun:
             return [_mean(values) for values in zip(*columns, strict=True)]
         if metric in OF_ANSWERS:
             return self.correct
-        tokenizer = str(part_of(self.facts, "settings").get("tokenizer", CHARACTERS))
-        fields, function = measured_by(metric, self.records, tokenizer)
+        fields, function = measured_by(metric, self.records, part_of(self.facts, "settings"))
         places = [place for place, record in enumerate(self.records) if is_measurable(record, fields)]
         values: list[float | None] = [None] * len(self.records)
         if places:
@@ -255,11 +244,14 @@ def assemble(
             )
         )
     declared = part_of(facts, "metrics")
-    stated = ({*METRICS} & facts.keys() | declared.keys()) - NOT_COMPARED
-    metrics = {}
-    for name in measurable(records) if stated else ():
-        if name in stated:
-            metrics[name] = declared_metric(name, declared[name]) if name in declared else metric_of(name)
+    beside: dict[str, Metric] = {}
+    for name in measurable(records):
+        if name in metrics() and not metrics()[name].beside_accuracy:
+            continue
+        if name in declared:
+            beside[name] = declared_metric(name, declared[name])
+        elif name in METRICS and name in facts:
+            beside[name] = metric_of(name)
     return ScoredRun(
         model,
         dataset,
@@ -272,88 +264,44 @@ def assemble(
         confidence=None if None in confidence else confidence,
         records=records,
         facts=facts,
-        metrics=metrics,
+        metrics=beside,
     )
 
 
 def measurable(records: Iterable[Mapping[str, object]]) -> list[str]:
-    """The metrics that a run has the fields for, by its first scored row.
+    """The metrics beside accuracy that a run has the fields for, by its first scored row.
 
     A row without an answer has no fields of metrics.
     """
     record = next(filter(is_answered, records), {})
-    names = []
-    for name, (fields, _function) in functions().items():
-        if is_measurable(record, fields):
-            names.append(name)
-    names += [
-        name
-        for name, value in record.items()
-        if name not in (*IDS, "idx", "cluster") and isinstance(value, int | float)
-    ]
-    return names
+    names: dict[str, None] = {}
+    for figure in metrics().values():
+        if figure.beside_accuracy and is_measurable(record, figure.needs):
+            names[figure.name] = None
+    for name, value in record.items():
+        if name not in (*IDS, "idx", "cluster") and isinstance(value, int | float):
+            names[name] = None
+    return list(names)
 
 
 def has_metric(records: Rows, metric: str) -> bool:
     """True if a row has the fields of the metric."""
-    fields, _function = measured_by(metric, records)
+    fields, _function = measured_by(metric, records, {})
     return any(is_measurable(record, fields) for record in records)
 
 
-def measured_by(metric: str, records: Rows, tokenizer: str = CHARACTERS) -> tuple[Sequence[str], Function]:
+def measured_by(
+    metric: str, records: Rows, settings: Mapping[str, Any]
+) -> tuple[Sequence[str], Callable[[Rows], Values]]:
     """The fields that a metric is measured from, and the function that does it.
 
-    A figure that the rows state, as other tools' rows do, is taken as it is.
+    A figure that the rows state, as other tools' rows do, is taken as it is. `settings` are those of the run.
     """
-    stated: tuple[Sequence[str], Function] = (metric,), partial(_field, metric)
-    if any(is_measurable(record, (metric,)) for record in records):
-        return stated
-    return functions(tokenizer).get(metric, stated)
-
-
-def functions(tokenizer: str = CHARACTERS) -> dict[str, tuple[Sequence[str], Function]]:
-    """Metrics of all examples together, of fields by other names, and of files and plug-ins, by name.
-
-    Each has its fields, and the function that gives the values of rows. `tokenizer` is that of ROUGE and
-    BLEU.
-    """
-    by_name: dict[str, tuple[Sequence[str], Function]] = {
-        LOSS: (("loss", "tokens"), _loss),
-        AUC: ((f"{ANSWER}_logp", f"{ANSWER}_tokens", "expected_output"), auc_of),
-    }
-    for name in OVERLAPS:
-        by_name[name] = TEXTS, partial(_overlap, name, tokenizer=tokenizer)
-    for name, metric in metrics().items():
-        by_name[name] = metric.needs, metric.values
-    return by_name
-
-
-def _field(name: str, records: Rows) -> Values:
-    return [_number(record, name) for record in records]
-
-
-def _loss(records: Rows) -> Values:
-    losses: list[float | None] = []
-    for record in records:
-        loss, tokens = _number(record, "loss"), _number(record, "tokens")
-        losses.append(loss / tokens if tokens else None)
-    return losses
-
-
-def _overlap(metric: str, records: Rows, tokenizer: str) -> Values:
-    references = [cut_thought(str(record["reference"])) for record in records]
-    predictions = [cut_thought(str(record["prediction"])) for record in records]
-    if metric == "bleu":
-        return bleu_parts(references, predictions, tokenizer)
-    return rouge(references, predictions, tokenizer)[metric]
-
-
-def _number(record: Record, name: str) -> float:
-    """A number (a truth value is 0 or 1); `ContentError` with its place for anything else."""
-    value = record[name]
-    if not isinstance(value, int | float) or not abs(value) < LARGEST:
-        raise unexpected(record["place"], name, value, _("a number below 1e100"))
-    return float(value)
+    figure = metrics().get(metric)
+    is_stated = any(is_measurable(record, (metric,)) for record in records)
+    if figure is None or is_stated:
+        return (metric,), lambda rows: [number_in(row, metric) for row in rows]
+    return figure.needs, partial(figure.values, settings=settings)
 
 
 def question_of(record: Record) -> str:

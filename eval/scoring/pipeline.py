@@ -21,7 +21,6 @@ from tuneyard.core.language.message import _, counted, joined
 from tuneyard.core.language.messages import say, warn, warn_once
 from tuneyard.eval.data.training import trained_on
 from tuneyard.eval.figures import measure
-from tuneyard.eval.figures.answers import is_answered
 from tuneyard.eval.models.batch_plan import Fields, score_in_halves
 from tuneyard.eval.models.worker_model import worker_slots
 from tuneyard.eval.runs.contamination import training_warnings
@@ -38,7 +37,7 @@ from tuneyard.eval.runs.results import (
 from tuneyard.eval.scoring.evaluation import Job, NextStep
 from tuneyard.eval.scoring.plan import VERSIONS, ScoringPlan
 from tuneyard.eval.scoring.request import ScoringRequest
-from tuneyard.eval.statistics.rates import groups_of
+from tuneyard.eval.statistics.rates import groups_of, is_answered
 
 SHOWN_REFUSED = 5  # rows in a message
 ORIGIN = (

@@ -130,6 +130,11 @@ def group_of(row: Row) -> str | None:
     return str(group)
 
 
+def is_answered(row: Row) -> bool:
+    """False for a row whose prompt did not fit the context, or that the server refused."""
+    return "too_long" not in row and "refused" not in row
+
+
 def hits(rows: Rows) -> list[bool]:
     """True for each row whose prediction equals the expected answer."""
     return [row["expected_output"] == row["predicted_output"] for row in rows]
@@ -168,12 +173,6 @@ def share_of(flags: Sequence[bool], rows: Rows) -> dict[str, object] | None:
     if not rows:
         return None
     return rate_of(flags, groups_of(rows)).as_json()
-
-
-def accuracy_of(right: Sequence[bool], groups: Groups) -> dict[str, object]:
-    """Share of correct rows as results.json has it: `accuracy`, `n`, `stderr`, `ci95`."""
-    figure = rate_of(right, groups).as_json()
-    return {"accuracy": figure.pop("value"), **figure}
 
 
 def ratio(tops: Sequence[float], bottoms: Sequence[float], groups: Groups = None) -> Mean:

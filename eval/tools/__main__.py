@@ -16,13 +16,13 @@ from tuneyard.core.llamafactory.prompt import Messages, PromptAndAnswer, tool_fo
 from tuneyard.core.records import ANSWERS
 from tuneyard.core.records.calls import WrongValueError, calls_of
 from tuneyard.eval.data.dataset import INDEPENDENT, EvalDataset
-from tuneyard.eval.figures.answers import is_answered
 from tuneyard.eval.figures.labels import UNKNOWN, accuracy_line
 from tuneyard.eval.models.batch_plan import Fields
 from tuneyard.eval.runs.results import PREDICTIONS, Prediction, Results
 from tuneyard.eval.scoring.command import Declared, scoring_command
 from tuneyard.eval.scoring.evaluation import Evaluation, Job, labelled_shares, line_of
 from tuneyard.eval.scoring.request import ScoringRequest
+from tuneyard.eval.statistics.rates import is_answered
 from tuneyard.eval.tools.calls import judge, tool_summary
 
 if TYPE_CHECKING:

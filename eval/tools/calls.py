@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from tuneyard.core.records.calls import Call, declared
-from tuneyard.eval.figures.answers import is_answered
+from tuneyard.eval.figures.accuracy import accuracy_figures
 from tuneyard.eval.figures.labels import UNKNOWN
-from tuneyard.eval.statistics.rates import Rows, accuracy_of, groups_of, hits, share_of
+from tuneyard.eval.statistics.rates import Rows, hits, is_answered, share_of
 from tuneyard.eval.tools.call_forms import read_answer
 
 NONE = "no call"
@@ -71,7 +71,7 @@ def tool_summary(rows: Rows) -> dict[str, object]:
     expected = Counter(row["expected_output"] for row in rows)
     names = Counter(name for row in with_calls for name in row["functions"])
     return {
-        **accuracy_of(hits(rows), groups_of(rows)),
+        **accuracy_figures(rows),
         "majority": max(expected.values()) / len(rows),
         **_of_calls(with_calls),
         "valid_json": share_of([row["calls"] is not None for row in begun], begun),

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tuneyard.eval.qa.figures import commonest, exact_match, token_f1, tokens
+from tuneyard.eval.figures.free_answers import commonest, exact_match, token_f1, tokens
 
 SAME = [
     ("The Eiffel Tower", "eiffel tower."),

@@ -11,9 +11,9 @@ from tests.messages import raises
 from tuneyard.core.errors import RequestError
 from tuneyard.core.training.metrics import Metric
 from tuneyard.eval.defect.reports import report_summary
+from tuneyard.eval.figures.free_answers import qa_summary
 from tuneyard.eval.figures.labels import summary
 from tuneyard.eval.judge.conclusions import Comparison, Section
-from tuneyard.eval.qa.figures import qa_summary
 from tuneyard.eval.report.plots import kinds_chart
 from tuneyard.eval.runs.scored_run import ScoredRun
 from tuneyard.eval.statistics.rates import Z95, wilson

@@ -19,8 +19,9 @@ from collections import Counter
 from collections.abc import Sequence
 
 from tuneyard.core.language.han import HAN
-from tuneyard.eval.figures.answers import is_answered
-from tuneyard.eval.statistics.rates import Row, Rows, accuracy_of, groups_of, hits, rate_of
+from tuneyard.eval.figures import metric, metrics
+from tuneyard.eval.figures.accuracy import accuracy_figures
+from tuneyard.eval.statistics.rates import Row, Rows, is_answered
 
 LEXICAL = "lexical"  # begins the name of a similarity that sees no meaning
 SIMILAR = 0.7  # the 0.5B toolkit's: an answer matches partly above this
@@ -36,6 +37,28 @@ class Lexical:
         return token_f1(expected, answer)
 
 
+ANSWERS = ("expected_output", "predicted_output")
+
+
+@metric("exact_match", needs=ANSWERS, by_command=True, beside_accuracy=False)
+def exactly_matching(prediction: Row) -> float:
+    """1 for an answer with the tokens of the expected one, whose spelling the prediction then has."""
+    return bool(prediction["expected_output"] == prediction["predicted_output"])
+
+
+@metric("partial_match", needs=(*ANSWERS, "similarity"), by_command=True, beside_accuracy=False)
+def partly_matching(prediction: Row) -> float:
+    """1 for an answer that matches exactly or is similar to the expected one."""
+    is_exact = prediction["expected_output"] == prediction["predicted_output"]
+    return bool(is_exact or prediction["similarity"] > SIMILAR)
+
+
+@metric("token_f1", needs=("token_f1",), by_command=True)
+def shared_tokens(prediction: Row) -> float:
+    """Token F1 of an answer, as `tuneyard eval qa` writes it."""
+    return float(prediction["token_f1"])
+
+
 def qa_summary(rows: Rows) -> dict[str, object]:
     """Figures of scored rows, and under `types` the figures of each type ({} if no row has a type).
 
@@ -47,7 +70,7 @@ def qa_summary(rows: Rows) -> dict[str, object]:
         if "type" in row:
             types.setdefault(row["type"], []).append(row)
     return {
-        **accuracy_of(hits(rows), groups_of(rows)),
+        **accuracy_figures(rows),
         "majority": commonest([row["expected_output"] for row in rows]),
         "empty": sum(is_answered(row) and not row["predicted_output"] for row in rows),
         **_figures(rows),
@@ -57,14 +80,8 @@ def qa_summary(rows: Rows) -> dict[str, object]:
 
 def _figures(rows: Rows) -> dict[str, dict[str, object]]:
     """Exact match, partial match and token F1. Every exact match is also a partial match."""
-    groups = groups_of(rows)
-    exact = hits(rows)
-    similar = [row["similarity"] > SIMILAR for row in rows]
-    partial = [is_exact or is_similar for is_exact, is_similar in zip(exact, similar, strict=True)]
     return {
-        "exact_match": rate_of(exact, groups).as_json(),
-        "partial_match": rate_of(partial, groups).as_json(),
-        "token_f1": rate_of([row["token_f1"] for row in rows], groups).as_json(),
+        name: metrics()[name].mean(rows).as_json() for name in ("exact_match", "partial_match", "token_f1")
     }
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tuneyard.eval.qa.figures import exact_match, qa_summary, token_f1
+from tuneyard.eval.figures.free_answers import exact_match, qa_summary, token_f1
 from tuneyard.eval.statistics.rates import wilson
 
 
