@@ -19,7 +19,7 @@ import subprocess
 import sys
 import tempfile
 import traceback
-from multiprocessing import forkserver, process
+from multiprocessing import process
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NoReturn
@@ -60,7 +60,6 @@ class Forks:
         """Runs a module or a file in a fork, for commands that start a Python by its path."""
         command = self._program("bin/tuneyard", ["-m", "tuneyard"])  # as commands that run in forks find it
         self._program("checkout/python", [])
-        self._program("checkout/llamafactory-cli", ["-m", "testing.llamafactory_cli"])
         self.checkout_programs = Path(self.folder.name, "checkout")
         """What users also type in a checkout: `python -m PACKAGE …` and LLaMA-Factory's own command."""
         programs = (command.parent, Path(sys.executable).parent, os.environ["PATH"])
@@ -68,12 +67,20 @@ class Forks:
         """The hub's cache of all forks, empty at first. huggingface_hub reads its path at its import."""
         hub = {"HF_HUB_CACHE": str(self.hub_cache)}
         self.env = {**os.environ, "PATH": ":".join(map(str, programs)), **hub, **env}
+        self.llamafactory: Forks | None = None
+        """Answers about LLaMA-Factory, and trains, for the commands that run here."""
+        names = list(libraries)
+        if "llamafactory" in names:
+            self.llamafactory = Forks(*WHOLE, env={**env, "CUDA_VISIBLE_DEVICES": ""})
+            names[names.index("llamafactory")] = f"llamafactory={self.llamafactory.folder.name}"
+        trainer = self.llamafactory or self
+        self._program("checkout/llamafactory-cli", ["-m", "llamafactory.cli"], trainer.address)
         with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listening:
             listening.bind(self.address)
             listening.listen()
             descriptor = listening.fileno()
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "testing.forks", str(descriptor), *libraries],
+                [sys.executable, "-m", "testing.forks", str(descriptor), *names],
                 cwd=ROOT,
                 env=self.env,
                 pass_fds=[descriptor],
@@ -85,15 +92,21 @@ class Forks:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the process, which ends the forks that still run."""
         self.process.terminate()
         self.process.wait()
         self.folder.cleanup()
+        if self.llamafactory is not None:
+            self.llamafactory.close()
 
-    def _program(self, name: str, words: list[str]) -> Path:
-        """Write a program that runs `python WORDS …` in a fork."""
+    def _program(self, name: str, words: list[str], address: str | None = None) -> Path:
+        """Write a program that runs `python WORDS …` in a fork, of this process or of that at an address."""
         path = Path(self.folder.name, name)
         path.parent.mkdir(exist_ok=True)
-        path.write_text(PROGRAM.format(python=sys.executable, address=self.address, words=words))
+        path.write_text(PROGRAM.format(python=sys.executable, address=address or self.address, words=words))
         path.chmod(0o755)
         return path
 
@@ -165,8 +178,19 @@ def run_in_a_fork(line: socket.socket, order: bytes, streams: list[int]) -> dict
     line.send(json.dumps({"pid": child}).encode())
     for stream in streams:
         os.close(stream)
+    wait_or_kill(child, line)
     _, status, usage = os.wait4(child, 0)
     return {"code": os.waitstatus_to_exitcode(status), "cpu_seconds": usage.ru_utime + usage.ru_stime}
+
+
+def wait_or_kill(child: int, line: socket.socket) -> None:
+    """Wait for the end of a fork, or kill it when the program that it runs for has ended."""
+    poll = select.poll()
+    poll.register(os.pidfd_open(child), select.POLLIN)
+    poll.register(line, 0)  # reports the hang-up alone
+    poll.poll()
+    if select.select([line], [], [], 0)[0]:
+        os.kill(child, signal.SIGKILL)
 
 
 def run_as_main(words: list[str]) -> int:
@@ -201,37 +225,36 @@ def end_at_once(code: int) -> NoReturn:
     os._exit(code)
 
 
-def share_llamafactory() -> None:
-    """Start the forkserver of the recipes here, where it imports LLaMA-Factory once for all forks.
+def share_llamafactory(programs: Path) -> None:
+    """Let commands ask and train in forks of a process that has imported LLaMA-Factory.
 
-    The product leaves that to each fork (recipes/llamafactory/preload.py), which could not use the GPU
-    otherwise. Forks of the tests see none.
+    Each would import it otherwise, for 10 CPU seconds.
     """
-    from tuneyard.recipes.llamafactory import client as llamafactory_client
+    from tuneyard.core.llamafactory import client
+    from tuneyard.recipes.llamafactory import launch
 
-    os.environ["CUDA_VISIBLE_DEVICES"] = ""
-    llamafactory_client.PRELOADED += WHOLE
-    llamafactory_client.start_forkserver()
-    running: Any = forkserver
-    running._forkserver.ensure_running = lambda: None  # it is no child of a fork, which would start another
-    llamafactory_client.start_forkserver = lambda: None
+    python = str(programs / "python")
+    client.COMMAND = (python, *client.COMMAND[1:])
+    launch.PYTHON = python
+    launch.llamafactory_cli = lambda: str(programs / "checkout" / "llamafactory-cli")
 
 
 def import_tuneyard() -> None:
     """Import all modules of Tuneyard but those that do something when they are imported."""
     for module in pkgutil.walk_packages(tuneyard.__path__, "tuneyard."):
         _, _, name = module.name.rpartition(".")
-        if name not in ("__main__", "preload"):
+        if name != "__main__":
             importlib.import_module(module.name)
 
 
 def main() -> None:
     listening = socket.socket(fileno=int(sys.argv[1]))
     for library in sys.argv[2:]:
-        if library == "llamafactory":
-            share_llamafactory()
+        name, _, folder = library.partition("=")
+        if folder:
+            share_llamafactory(Path(folder))
         else:
-            importlib.import_module(library)
+            importlib.import_module(name)
     import_tuneyard()
     gc.freeze()  # forks need no copy of what the collector would touch
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for those that serve an order

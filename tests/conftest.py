@@ -242,7 +242,7 @@ def run(own_folder: Path) -> Run:
 
 @pytest.fixture(scope="session")
 def forks() -> "Iterator[Forks]":
-    """A process that has imported what commands import, and its forkserver LLaMA-Factory."""
+    """A process that has imported what commands import, and another one has LLaMA-Factory."""
     from testing.forks import IMPORTED, Forks
 
     with Forks(*IMPORTED, env=OFFLINE) as running:

@@ -21,6 +21,7 @@ import click
 
 from tuneyard.core.cli.main import cli_command, next_step, same_options
 from tuneyard.core.errors import ContentError, RequestError, need, resumed_by
+from tuneyard.core.execution.family import start_family
 from tuneyard.core.files import HUB_ID, make_folder, reserved
 from tuneyard.core.installation.checkout import python_variables
 from tuneyard.core.language.message import _, joined, translated
@@ -214,8 +215,6 @@ def _sweep(words: Sequence[str], title: str) -> None:
 def _execute(words: Sequence[str], title: str) -> None:
     """Run a command of `tuneyard` with its output in the log; it ends when this process ends."""
     command_line = shlex.join(["tuneyard", *words])
-    python = [sys.executable, "-m"]
-    command = [*python, "tuneyard.recipes.llamafactory.launch", str(os.getpid()), *python, "tuneyard", *words]
     environment = {"GLIBC_TUNABLES": KEEP_MEMORY, **os.environ}
     environment |= {**python_variables(), "PYTHONUNBUFFERED": "1"}
     if sys.stdout.isatty():
@@ -224,13 +223,11 @@ def _execute(words: Sequence[str], title: str) -> None:
         log.write(f"\n$ {command_line}\n".encode())
         log.flush()
         start = log.tell()
-        process = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
+        process = start_family(
+            [sys.executable, "-m", "tuneyard", *words],
             stdout=log,
             stderr=subprocess.STDOUT,
             env=environment,
-            start_new_session=True,
         )
     try:
         _wait(process, title, start)

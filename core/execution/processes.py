@@ -28,10 +28,10 @@ def end_left_behind(group: int) -> None:
         os.killpg(group, signal.SIGKILL)
 
 
-def end_with(parent: int) -> None:
-    """Send this process SIGTERM when the process `parent` ends, even by kill -9."""
+def end_with(parent: int, sign: signal.Signals = signal.SIGTERM) -> None:
+    """Send this process a signal when the process `parent` ends, even by kill -9."""
     with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).prctl(_PDEATHSIG, signal.SIGTERM)
+        ctypes.CDLL(None).prctl(_PDEATHSIG, sign)
     if os.getppid() != parent:  # it died before the kernel knew that we want to be told
         raise SystemExit(128 + signal.SIGTERM)
 

@@ -5,14 +5,6 @@ from collections.abc import Callable
 from typing import Any
 
 
-def train(recipe: str) -> None:
-    """Train a recipe file, as `llamafactory-cli train` does."""
-    from llamafactory.cli import main
-
-    sys.argv = ["llamafactory-cli", "train", recipe]
-    main()
-
-
 def train_here(recipe: str) -> None:
     """Train a recipe file in this process alone, as each rank of a distributed training does."""
     from llamafactory.train.tuner import run_exp

@@ -20,7 +20,7 @@ from tuneyard.core.language.message import _, joined, message_of, ngettext, type
 from tuneyard.core.language.messages import print_json, say
 from tuneyard.core.text.secrets import public_words
 from tuneyard.recipes.checking.checked import CheckRequest, check_recipe
-from tuneyard.recipes.llamafactory.client import LlamaFactory, code_option
+from tuneyard.recipes.llamafactory.questions import code_option
 from tuneyard.recipes.machine.hardware import machine, target_option
 from tuneyard.recipes.recipe import find_recipe, read_recipe
 from tuneyard.recipes.recipe.model_source import may_be_here
@@ -67,12 +67,11 @@ def command(
         refuse_adapter(Path(model))
         if quick:
             raise RequestError(_("--model is for LLaMA-Factory, which --quick leaves out: give one of them"))
-    llamafactory = LlamaFactory(runs_model_code=runs_model_code)
     failed = 0
     for path in paths:
         try:
-            request = CheckRequest(read_recipe(path, overrides), target, model, quick)
-            failed += _print_check(llamafactory, request, **output)
+            request = CheckRequest(read_recipe(path, overrides), target, model, quick, runs_model_code)
+            failed += _print_check(request, **output)
         except ContentError as error:
             say(message_of(error), to_stderr=True)
             failed += 1
@@ -98,7 +97,7 @@ def _after_check(request: CheckRequest) -> str:
     return plan
 
 
-def _print_check(llamafactory: LlamaFactory, request: CheckRequest, *, show_all: bool, as_json: bool) -> bool:
+def _print_check(request: CheckRequest, *, show_all: bool, as_json: bool) -> bool:
     """Check a recipe, and print its problems as they appear. True if it has errors."""
     left_to_show = sys.maxsize if show_all else SHOWN
 
@@ -107,7 +106,7 @@ def _print_check(llamafactory: LlamaFactory, request: CheckRequest, *, show_all:
         if not as_json:
             left_to_show -= _show(problems, left_to_show)
 
-    report = check_recipe(llamafactory, request, show)
+    report = check_recipe(request, show)
     checked, path = report.checked, request.recipe.path
     if as_json:
         problems = [asdict(problem) for problem in report.problems]

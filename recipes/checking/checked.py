@@ -15,7 +15,7 @@ from tuneyard.core.llamafactory.prompt.token_weights import weights_file
 from tuneyard.core.training.training_run import STARTED, TRAINING
 from tuneyard.recipes.costs import disk_of, setup_of
 from tuneyard.recipes.llamafactory.answer import Facts, Rows
-from tuneyard.recipes.llamafactory.client import LlamaFactory, ask
+from tuneyard.recipes.llamafactory.questions import ask
 from tuneyard.recipes.machine.hardware import Machine, world_size
 from tuneyard.recipes.output_dir.checkpoints import command_to_resume
 from tuneyard.recipes.output_dir.record import (
@@ -112,12 +112,14 @@ class CheckRequest:
 
     - `model`: a folder with tokenizer and config, None if the user gave none.
     - `quick`: without LLaMA-Factory.
+    - `runs_model_code`: LLaMA-Factory may run the model's Python files.
     """
 
     recipe: Recipe
     target: Machine
     model: str | None = None
     quick: bool = False
+    runs_model_code: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +137,6 @@ class CheckReport:
 
 
 def check_recipe(
-    llamafactory: LlamaFactory,
     request: CheckRequest,
     progress: Callable[[list[Problem]], None] = lambda _problems: None,
 ) -> CheckReport:
@@ -149,7 +150,7 @@ def check_recipe(
     problems = checked.problems
     progress(problems)
     if not request.quick:
-        checked = ask_check(llamafactory, checked, model)
+        checked = ask_check(checked, model, runs_model_code=request.runs_model_code)
         reason = checked.answer.template_error or checked.answer.model.error
         if model is not None and reason:
             fix = _("name a folder with config.json and the tokenizer's files, or a model in the hub's cache")
@@ -176,7 +177,7 @@ def quick_check(recipe: Recipe, target: Machine) -> Checked:
     return Checked(recipe, target, datasets, noted(problems, target))
 
 
-def ask_check(llamafactory: LlamaFactory, checked: Checked, model: str | None) -> Checked:
+def ask_check(checked: Checked, model: str | None, *, runs_model_code: bool = False) -> Checked:
     """Ask LLaMA-Factory about a recipe. The result has its answer and the problems that this adds.
 
     It is not asked about data that it would wait for, or read into all memory.
@@ -186,7 +187,7 @@ def ask_check(llamafactory: LlamaFactory, checked: Checked, model: str | None) -
     recipe, target = checked.recipe, checked.target
     explained = is_explained(checked.problems)
     model = model or str(recipe.settings.get("model_name_or_path"))
-    answer = ask(llamafactory, recipe, model, target.gpus)
+    answer = ask(recipe, model, target.gpus, runs_model_code=runs_model_code)
     schedule = replace(checked, answer=answer).schedule
     problems = [*answer_problems(recipe, answer, explained), *data_problems(recipe, answer, checked.datasets)]
     problems += problems_of_answer(recipe, answer, checked.datasets)

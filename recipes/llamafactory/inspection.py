@@ -1,4 +1,4 @@
-"""LLaMA-Factory's findings about a recipe, in a process of server.py.
+"""LLaMA-Factory's findings about a recipe, in the process of core/llamafactory/child.py.
 
 Its argument classes judge the settings. Its loader, converter and processor read the rows (rows.py).
 The model with its adapter is laid out on the meta device, from its config alone. Nothing is trained, no

@@ -1,12 +1,6 @@
-"""Trainings in processes of their own: started, followed with one progress line, logged, ended with us.
-
-python -m recipes.llamafactory.launch PID COMMAND… runs a command whose whole family ends with it, or with
-process PID: torchrun's ranks have sessions of their own, out of reach of signals to a group. Orphans come to
-that process.
-"""
+"""Trainings in processes of their own: started, followed with one progress line, logged, ended with us."""
 
 import contextlib
-import ctypes
 import itertools
 import json
 import os
@@ -16,13 +10,14 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tuneyard.core.errors import ContentError, RequestError
-from tuneyard.core.execution.processes import GRACE, end_process, end_with, leave_on_sigterm
+from tuneyard.core.errors import ContentError, RequestError, need
+from tuneyard.core.execution.family import start_family
+from tuneyard.core.execution.processes import end_process
 from tuneyard.core.files.bounded_reading import LARGEST_RECORD, read_end
 from tuneyard.core.files.links import refuse_written_link
 from tuneyard.core.installation.checkout import SAFE_PATH, python_variables
@@ -33,7 +28,8 @@ from tuneyard.core.text.secrets import hide_secrets
 if TYPE_CHECKING:
     from tqdm import tqdm
 
-_SUBREAPER = 36  # PR_SET_CHILD_SUBREAPER of prctl(2)
+PYTHON = sys.executable
+"""Runs our trainer."""
 LOG = "train.log"
 PROGRESS = "trainer_log.jsonl"
 _ERROR = re.compile(
@@ -43,18 +39,18 @@ _STARTERS = ("ChildFailedError", "CalledProcessError")  # of torchrun and the la
 _RANK = re.compile(r"Signal (\d+) \(SIG\w+\) received by PID")  # torchrun's table; the root cause is last
 
 
-def torchrun_command(weights: Path | None) -> list[str]:
-    """LLaMA-Factory's command, or with key-token weights torchrun with our trainer.
+def training_command(weights: Path | None, *, uses_torchrun: bool) -> list[str]:
+    """The command that trains the recipe file that follows it.
 
-    `RequestError` if the program is missing.
+    It is LLaMA-Factory's own, which starts torchrun itself. With key-token weights it is our trainer.
+    `RequestError` if LLaMA-Factory is missing.
     """
+    need("llamafactory")
     if weights is None:
-        cli = shutil.which("llamafactory-cli", path=environment()["PATH"])
-        if cli is None:
-            raise RequestError(
-                _("llamafactory-cli not found; install it with `{command}`", command=set_up_command())
-            )
-        return [cli, "train"]
+        return [llamafactory_cli(), "train"]
+    trainer = ["-m", "tuneyard.recipes.llamafactory.token_weights", str(weights)]
+    if not uses_torchrun:
+        return [PYTHON, *trainer]
     variable = os.environ.get
     nodes = variable("NNODES", "1")
     ranks = ["-m", "torch.distributed.run", "--nnodes", nodes]
@@ -65,36 +61,36 @@ def torchrun_command(weights: Path | None) -> list[str]:
         ranks += ["--node_rank", variable("NODE_RANK", "0")]
         ranks += ["--master_addr", variable("MASTER_ADDR", "127.0.0.1")]
         ranks += ["--master_port", variable("MASTER_PORT", "29500")]
-    return [sys.executable, *ranks, "-m", "tuneyard.recipes.llamafactory.token_weights", str(weights)]
+    return [sys.executable, *ranks, *trainer]
+
+
+def llamafactory_cli() -> str:
+    """LLaMA-Factory's program."""
+    program = shutil.which("llamafactory-cli", path=environment()["PATH"])
+    if program is None:
+        raise RequestError(
+            _("llamafactory-cli not found; install it with `{command}`", command=set_up_command())
+        )
+    return program
 
 
 def launch(command: list[str], output_dir: Path, lock: int, **variables: str) -> None:
-    """Run a torchrun training to its end; `ContentError` with the reason's last lines if it fails.
+    """Run a training to its end; `ContentError` with the reason's last lines if it fails.
 
-    It inherits the descriptor `lock`, and gets further environment variables. Whatever ends this process
-    (even kill -9) ends it with all its workers.
+    It inherits the descriptor `lock`, and gets further environment variables, whose values are secrets.
+    Whatever ends this process (even kill -9) ends it with all its workers.
     """
     training_log = TrainingLog(output_dir, tuple(variables.values()))
     refuse_written_link(output_dir / LOG)
     with (output_dir / LOG).open("ab") as log:
-        process = supervised(
+        process = start_family(
             command,
             stdout=log,
             stderr=subprocess.STDOUT,
-            env=environment() | {"FORCE_TORCHRUN": "1", **variables},
+            env={**environment(), **variables},
             pass_fds=(lock,),
         )
     training_log.follow(process.poll, partial(end_process, process))
-
-
-def supervised(command: list[str], **options: Any) -> "subprocess.Popen[bytes]":
-    """Start a command in a new session. Its descendants end with it, or with this process."""
-    return subprocess.Popen(
-        [sys.executable, "-P", "-m", "tuneyard.recipes.llamafactory.launch", str(os.getpid()), *command],
-        stdin=subprocess.DEVNULL,
-        start_new_session=True,
-        **options,
-    )
 
 
 class TrainingLog:
@@ -198,46 +194,3 @@ def failure(code: int, log: Path, start: int = 0, secrets: tuple[str, ...] = ())
     if ranks:
         how = _("a rank was {ended}", ended=how)
     return _("LLaMA-Factory failed, {how}; its output is in {log}\n{reason}", how=how, log=log, reason=reason)
-
-
-def supervise(parent: int, command: list[str]) -> int:
-    """Run a command for the process `parent` to its end; return its exit code, negative for a signal."""
-    end_with(parent)
-    with leads_family():
-        return subprocess.Popen(command, close_fds=False).wait()  # the output_dir's lock is handed on
-
-
-@contextlib.contextmanager
-def leads_family() -> Iterator[None]:
-    """Let the orphans of a block come to this process, and end every process below it after the block.
-
-    SIGTERM unwinds the block.
-    """
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).prctl(_SUBREAPER, 1)
-    leave_on_sigterm()
-    try:
-        yield
-    finally:
-        end_family()
-
-
-def end_family() -> None:
-    """End every process below this one: SIGTERM, and SIGKILL after a grace period."""
-    import psutil
-
-    for end in ("terminate", "kill"):
-        family = psutil.Process().children(recursive=True)
-        for process in family:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                getattr(process, end)()
-        if not psutil.wait_procs(family, timeout=GRACE)[1]:
-            return
-
-
-if __name__ == "__main__":
-    code = supervise(int(sys.argv[1]), sys.argv[2:])
-    if code < 0:
-        signal.signal(-code, signal.SIG_DFL)
-        os.kill(os.getpid(), -code)
-    sys.exit(code)

@@ -1,17 +1,16 @@
 """Run LLaMA-Factory's own loader, converter and processor on a dataset, and report the bad rows.
 
-Runs in the subprocess of inspection.py. It repeats none of their rules, and gives row numbers.
+Runs in the process of core/llamafactory/child.py. It repeats none of their rules, and gives row numbers.
 """
 
 import bisect
 import copy
 import functools
 import itertools
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from tuneyard.core.datasets import read_records
 from tuneyard.core.errors import ContentError, TuneyardError, show_value
@@ -19,6 +18,7 @@ from tuneyard.core.files import strings
 from tuneyard.core.files.scratch import scratch_folder
 from tuneyard.core.language.message import Message, _, counted, message_of
 from tuneyard.core.llamafactory import loader as llamafactory
+from tuneyard.core.llamafactory import progress
 from tuneyard.core.llamafactory.file_rows import aligned_rows, row_converter, rows_as_in_file
 from tuneyard.core.llamafactory.loader import WHOLE, RecipeData, RetypedColumnError
 from tuneyard.core.llamafactory.processors import packed_blocks
@@ -35,7 +35,6 @@ from tuneyard.recipes.recipe.schedule import packed_batches
 
 FIRST = 20  # rows that are named for a finding on answers
 SHARES = (0.02, 0.03, 0.05, 0.08, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5)  # of val_size, as a fix
-progress: TextIO = sys.stderr
 Lengths = list[list[int]]  # for each row the tokens of each of its sequences
 
 
@@ -234,7 +233,8 @@ def _encoded(reader: RecipeData, rows: Any, attributes: Any, name: str) -> Itera
     if not reader.module:  # it still reports the rows that it drops
         processor._encode_data_example = lambda **_row: ([],) * TRAINING_STAGES[reader.stage].encoded_lists
     originals = functools.cache(functools.partial(rows_as_in_file, reader, attributes))
-    for number, row in enumerate(tqdm(rows, desc="counting tokens", unit="row", delay=2, file=progress)):
+    counted_rows = tqdm(rows, desc="counting tokens", unit="row", delay=2, file=progress.stream)
+    for number, row in enumerate(counted_rows):
         if reader.stage == "pt" and not reader.module:
             yield []
             continue

@@ -15,7 +15,7 @@ from tuneyard.core.execution.state import CURRENT
 from tuneyard.core.files import check_writable, write_text
 from tuneyard.core.language.message import _, joined
 from tuneyard.core.language.messages import say
-from tuneyard.recipes.llamafactory.client import LlamaFactory, code_option
+from tuneyard.recipes.llamafactory.questions import code_option
 from tuneyard.recipes.machine.hardware import Machine, machine, target_option
 from tuneyard.recipes.new.dataset import STAGES, training_data
 from tuneyard.recipes.new.memory import write_zero_file
@@ -62,7 +62,7 @@ def command(
     if not may_be_here(model):
         raise model_error(model, _("its files are not on this machine"))
     request = RecipeRequest(data, model, method, target, out, runs_model_code)
-    recipe = new_recipe(LlamaFactory(runs_model_code=runs_model_code), request)
+    recipe = new_recipe(request)
     state = recipe_state(out, recipe)
     if state.kind == "stale":
         raise _existing(out)

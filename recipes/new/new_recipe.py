@@ -23,7 +23,7 @@ from tuneyard.core.llamafactory.template_choice import TemplateChoice
 from tuneyard.core.text.quoting import one_line
 from tuneyard.recipes.checking.checked import Checked, ask_check, quick_check
 from tuneyard.recipes.llamafactory.answer import Facts, LaidOut, Rows
-from tuneyard.recipes.llamafactory.client import LlamaFactory, ask_measures
+from tuneyard.recipes.llamafactory.questions import ask_measures
 from tuneyard.recipes.machine.hardware import GPUS, GpuModel, gpu_model
 from tuneyard.recipes.new.memory import GpuFit, gpu_fit, zero_setting
 from tuneyard.recipes.new.objectives import OBJECTIVES
@@ -85,22 +85,22 @@ def recipe_state(out: Path, recipe: NewRecipe) -> State:
     return State("stale", (_("{path} is not what would be written now", path=out),))
 
 
-def new_recipe(llamafactory: LlamaFactory, request: RecipeRequest) -> NewRecipe:
+def new_recipe(request: RecipeRequest) -> NewRecipe:
     """Measure data and model, choose the settings, and check them.
 
     `RequestError` names the part that a good recipe needs, `ContentError` lists errors of the result.
     """
-    counts = _counts(request, *_measured(llamafactory, request))
+    counts = _counts(request, *_measured(request))
     values = sections(request, counts)
     recipe = _as_recipe(recipe_text([], values), request.out)
     deepspeed = ""
     if counts.fit is not None and counts.fit.deepspeed:
         deepspeed = counts.fit.deepspeed
         recipe = recipe.with_settings({"deepspeed": deepspeed})  # its copy is written after the check
-    checked = _checked(llamafactory, recipe, request)
+    checked = _checked(recipe, request)
     expected = [
         _("steps        {schedule}", schedule=checked.schedule.line()),
-        *_expected(llamafactory, recipe, request),
+        *_expected(recipe, request),
     ]
     header = _header(request, counts, expected)
     text = recipe_text(header, values)
@@ -139,13 +139,15 @@ def _template_words(template: TemplateChoice | None) -> str:
     return template.name or _("none: the chat template of the tokenizer")
 
 
-def _measured(llamafactory: LlamaFactory, request: RecipeRequest) -> tuple[Facts, TemplateChoice | None]:
+def _measured(request: RecipeRequest) -> tuple[Facts, TemplateChoice | None]:
     """LLaMA-Factory's measures. `RequestError` if the model, its template or a fitting method is missing."""
     data, model = request.data, request.model
     settings = {**request.basic_settings(), "output_dir": request.output_dir, "overwrite_cache": True}
     rows = {"has_media": data.has_media, "has_thoughts": data.has_thoughts}
     recipe = Recipe(request.out, settings, {})
-    answer, template = ask_measures(llamafactory, recipe, request.machine.gpus, rows)
+    answer, template = ask_measures(
+        recipe, request.machine.gpus, rows, runs_model_code=request.runs_model_code
+    )
     if answer.rejected:
         raise RequestError(
             _(
@@ -310,12 +312,12 @@ def _as_recipe(text: str, out: Path) -> Recipe:
         return replace(read_recipe(path), path=out)
 
 
-def _checked(llamafactory: LlamaFactory, recipe: Recipe, request: RecipeRequest) -> Checked:
+def _checked(recipe: Recipe, request: RecipeRequest) -> Checked:
     """The whole check, with all of its problems. `ContentError` lists the errors."""
     checked = quick_check(recipe, request.machine)
     problems = checked.problems
     if not any(problem.is_error for problem in problems):
-        checked = ask_check(llamafactory, checked, None)
+        checked = ask_check(checked, None, runs_model_code=request.runs_model_code)
         problems = [*problems, *checked.problems]
     at_settings = [replace(problem, place=_place(problem, request.out)) for problem in problems]
     errors = [problem for problem in at_settings if problem.is_error]
@@ -337,12 +339,13 @@ def _place(problem: Problem, out: Path) -> str:
     return problem.place
 
 
-def _expected(llamafactory: LlamaFactory, recipe: Recipe, request: RecipeRequest) -> list[str]:
+def _expected(recipe: Recipe, request: RecipeRequest) -> list[str]:
     """Lines on memory and time, as `recipe plan` estimates them."""
     if not request.machine.gpus:
         return [_("memory, time are estimated for GPUs only")]
     try:
-        plan = make_plan(llamafactory, recipe, Offer(request.machine), None)
+        offer = Offer(request.machine)
+        plan = make_plan(recipe, offer, None, runs_model_code=request.runs_model_code)
     except RequestError as error:
         return [_("memory, time are not known: {reason}", reason=error)]
     return [memory_line(plan), time_line(plan), *unknown_lines(plan)]

@@ -10,7 +10,7 @@ from tuneyard.core.cli.run import run_command
 from tuneyard.core.errors import ContentError, ProblemsError, RequestError
 from tuneyard.core.language.message import _, joined
 from tuneyard.core.language.messages import print_json, say
-from tuneyard.recipes.llamafactory.client import code_option
+from tuneyard.recipes.llamafactory.questions import code_option
 from tuneyard.recipes.planning.lines import plan_lines, table_lines
 from tuneyard.recipes.planning.training_plan import ExpectedRows, PlanRequest, make_plans, read_offer
 from tuneyard.recipes.recipe import MissingDataProblem, read_recipe

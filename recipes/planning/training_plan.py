@@ -17,7 +17,7 @@ from tuneyard.recipes.checking.checked import (
     quick_check,
 )
 from tuneyard.recipes.llamafactory.answer import EpochCounts
-from tuneyard.recipes.llamafactory.client import LlamaFactory, ask
+from tuneyard.recipes.llamafactory.questions import ask
 from tuneyard.recipes.machine.hardware import GPUS, Machine, gpu_model, machine
 from tuneyard.recipes.recipe import MachineProblem, Recipe, RunProblem
 from tuneyard.recipes.recipe.schedule import held_out_rows, packed_batches, packs, training_rows
@@ -151,17 +151,20 @@ class PlanRequest(NamedTuple):
 
 def make_plans(request: PlanRequest) -> list[TrainingPlan]:
     """Plan a training for each machine. LLaMA-Factory is imported once."""
-    llamafactory = LlamaFactory(runs_model_code=request.runs_model_code)
     recipe, model, expected = request.recipe, request.model, request.expected
-    return [make_plan(llamafactory, recipe, offer, model, expected) for offer in request.offers]
+    runs_model_code = request.runs_model_code
+    return [
+        make_plan(recipe, offer, model, expected, runs_model_code=runs_model_code) for offer in request.offers
+    ]
 
 
 def make_plan(
-    llamafactory: LlamaFactory,
     recipe: Recipe,
     offer: Offer,
     model: str | None,
     expected: ExpectedRows | None = None,
+    *,
+    runs_model_code: bool = False,
 ) -> TrainingPlan:
     """The plan in bytes and seconds. `RequestError` if the model's config is not on this machine."""
     if not recipe.trains:
@@ -176,9 +179,10 @@ def make_plan(
     if expected is None:
         checked = quick_check(recipe, offer.target)
         checked.refuse(NOT_PLANNED)
-        checked = ask_check(llamafactory, checked, model)
+        checked = ask_check(checked, model, runs_model_code=runs_model_code)
     else:
-        checked = _check_without_data(llamafactory, recipe, offer.target, model, expected)
+        model = model or recipe.text("model_name_or_path")
+        checked = _check_without_data(recipe, offer.target, model, expected, runs_model_code)
     checked.refuse(NOT_PLANNED)
     answer, train, schedule = checked.answer, checked.answer.train, checked.schedule
     if answer.model.error:
@@ -224,7 +228,7 @@ def make_plan(
 
 
 def _check_without_data(
-    llamafactory: LlamaFactory, recipe: Recipe, target: Machine, model: str | None, expected: ExpectedRows
+    recipe: Recipe, target: Machine, model: str, expected: ExpectedRows, runs_model_code: bool
 ) -> Checked:
     """Check a recipe's settings and model. Its answer has the tokens of the expected rows."""
     if not recipe.names("dataset"):
@@ -232,7 +236,7 @@ def _check_without_data(
     problems = noted([*problems_of(recipe, target), *loaded_problems(recipe)], target)
     checked = Checked(recipe, target, [], problems)
     checked.refuse(NOT_PLANNED)
-    answer = ask(llamafactory, recipe, model or recipe.text("model_name_or_path"), target.gpus)
+    answer = ask(recipe, model, target.gpus, runs_model_code=runs_model_code)
     answer = replace(answer, train=epoch_of(recipe, expected))
     explained = is_explained(problems)
     problems = [*answer_problems(recipe, answer, explained), *problems_of_answer(recipe, answer, [])]

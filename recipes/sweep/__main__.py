@@ -18,7 +18,7 @@ from tuneyard.core.language.message import _
 from tuneyard.core.language.messages import say
 from tuneyard.core.text.secrets import public_text, public_words
 from tuneyard.core.training.metrics import direction
-from tuneyard.recipes.llamafactory.client import code_option
+from tuneyard.recipes.llamafactory.questions import code_option
 from tuneyard.recipes.machine.hardware import machine
 from tuneyard.recipes.sweep.grid import parse_grid
 from tuneyard.recipes.sweep.run import commands

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from tuneyard.core.errors import ContentError, RequestError
 from tuneyard.core.execution import Observer, WorkItem, WorkResult
+from tuneyard.core.execution.family import start_family
 from tuneyard.core.execution.processes import end_process
 from tuneyard.core.execution.state import CURRENT, UNFINISHED, State, compare_inputs
 from tuneyard.core.files import HeldError, read_object, reserved, write_json
@@ -23,8 +24,7 @@ from tuneyard.core.text.secrets import public_text, public_words
 from tuneyard.core.training.sweeps import RESULTS
 from tuneyard.core.training.training_run import TRAINING
 from tuneyard.recipes.checking.checked import ask_check, not_checked, quick_check
-from tuneyard.recipes.llamafactory.client import LlamaFactory
-from tuneyard.recipes.llamafactory.launch import environment, supervised, users_environment
+from tuneyard.recipes.llamafactory.launch import environment, users_environment
 from tuneyard.recipes.machine.hardware import Machine
 from tuneyard.recipes.output_dir.checkpoints import set_aside
 from tuneyard.recipes.recipe import Recipe
@@ -56,7 +56,6 @@ def check_first(
     """
     judged: set[str] = set()
     unchecked: dict[str, None] = {}
-    llamafactory = LlamaFactory(runs_model_code=runs_model_code)
     for recipe in recipes:
         if is_trained(recipe, target):
             continue
@@ -76,7 +75,7 @@ def check_first(
         if not quick and question not in judged:
             judged.add(question)
             require_model(recipe)
-            answered = ask_check(llamafactory, checked, None)
+            answered = ask_check(checked, None, runs_model_code=runs_model_code)
             problems = [*problems, *answered.refuse()]
             unchecked |= dict.fromkeys(not_checked(answered, recipe.text("model_name_or_path")))
         never = [problem for problem in problems if problem.field == "eval_steps"]
@@ -270,7 +269,7 @@ def evaluate(folder: Path, evaluation: str, has_log: bool) -> None:
         if has_log:
             refuse_written_link(folder / SCORE_LOG)
             with (folder / SCORE_LOG).open("wb") as log:
-                code = _run_supervised(words, lock, log.fileno())
+                code = _run_family(words, lock, log.fileno())
             failed = _(
                 "{failed}; its output is in {log}{last_line}",
                 failed=failed,
@@ -278,16 +277,16 @@ def evaluate(folder: Path, evaluation: str, has_log: bool) -> None:
                 last_line=_last_line(folder / SCORE_LOG),
             )
         else:
-            code = _run_supervised(words, lock, sys.stderr.fileno())
+            code = _run_family(words, lock, sys.stderr.fileno())
         if code:
             raise ContentError(failed)
         write_json(folder / SCORED, {"command": public_text(evaluation)})
 
 
-def _run_supervised(words: list[str], lock: int, output: int) -> int:
+def _run_family(words: list[str], lock: int, output: int) -> int:
     """Run a command that ends with this process, and return its exit code. It inherits the lock."""
     options = {"stdout": output, "stderr": subprocess.STDOUT, "pass_fds": (lock,)}
-    process = supervised(words, env=users_environment(words), **options)
+    process = start_family(words, env=users_environment(words), **options)
     try:
         return process.wait()
     finally:

@@ -9,7 +9,7 @@ from tuneyard.core.cli.run import run_command
 from tuneyard.core.errors import resumed_by
 from tuneyard.core.execution.state import CURRENT
 from tuneyard.core.language.message import _
-from tuneyard.recipes.llamafactory.client import code_option
+from tuneyard.recipes.llamafactory.questions import code_option
 from tuneyard.recipes.output_dir.after_training import after_training
 from tuneyard.recipes.recipe import read_recipe
 from tuneyard.recipes.training.train import TrainRequest, train

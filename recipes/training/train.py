@@ -22,8 +22,7 @@ from tuneyard.core.language.messages import say
 from tuneyard.core.llamafactory.prompt.token_weights import weights_file
 from tuneyard.core.training.training_run import STARTED, TRAINING
 from tuneyard.recipes.checking.checked import Checked, ask_check, not_checked, quick_check
-from tuneyard.recipes.llamafactory.client import LlamaFactory
-from tuneyard.recipes.llamafactory.launch import launch, torchrun_command
+from tuneyard.recipes.llamafactory.launch import launch, training_command
 from tuneyard.recipes.machine.hardware import Machine, cpu_computes_bf16, machine, uses_torchrun, world_size
 from tuneyard.recipes.output_dir.checkpoints import (
     checkpoints,
@@ -96,15 +95,14 @@ def train(request: TrainRequest) -> State:
     ranks = uses_torchrun(recipe, target.gpus)
     if ranks and not target.gpus:
         os.environ.setdefault("NPROC_PER_NODE", "1")  # torchrun would start one for each GPU: none
-    command = torchrun_command(weights) if ranks else []
     inputs = inputs_of(recipe, weights)
     output_dir = recipe.output_dir
-    llamafactory = LlamaFactory(runs_model_code=request.runs_model_code)
     with ExitStack() as stack:
         if force or changed_inputs(output_dir, inputs) or not (output_dir / TRAINING).is_file():
-            require_model(recipe)  # before anything is renamed or written
+            training_command(weights, uses_torchrun=ranks)  # before anything is renamed or written
+            require_model(recipe)
             if not request.is_checked:
-                _show_warnings(ask_first(llamafactory, checked))
+                _show_warnings(ask_first(checked, runs_model_code=request.runs_model_code))
         lock = _reserve(recipe, inputs, world, force, stack)
         refuse_links_in(output_dir)
         if (output_dir / TRAINING).is_file():
@@ -127,10 +125,8 @@ def train(request: TrainRequest) -> State:
             effective = output_dir / EFFECTIVE
             write_text(effective, dump_yaml({**recipe.settings, **added}))
             started, clock = datetime.now(UTC), time.monotonic()
-            if ranks:
-                launch([*command, str(effective)], output_dir, lock, **recipe.secret_variables())
-            else:
-                llamafactory.train(effective, weights, output_dir, lock, **recipe.secret_variables())
+            command = [*training_command(weights, uses_torchrun=ranks), str(effective)]
+            launch(command, output_dir, lock, **recipe.secret_variables())
             facts = facts_of(added, started, time.monotonic() - clock)
         hardware = f"{len(target.gpus)} × {target.gpus[0].name}" if target.gpus else "CPU"
         record = training_record(recipe, inputs, {**world, "hardware": hardware, **facts})
@@ -173,9 +169,9 @@ def _added_settings(recipe: Recipe, schedule: Schedule, *, has_gpus: bool) -> di
     return added
 
 
-def ask_first(llamafactory: LlamaFactory, quick: Checked) -> list[Problem]:
+def ask_first(quick: Checked, *, runs_model_code: bool) -> list[Problem]:
     """Add LLaMA-Factory's findings to a quick check. `ProblemsError` for its errors."""
-    checked = ask_check(llamafactory, quick, None)
+    checked = ask_check(quick, None, runs_model_code=runs_model_code)
     for line in not_checked(checked, quick.recipe.text("model_name_or_path")):
         say(_("not checked: {what}", what=line), to_stderr=True)
     return checked.refuse()

@@ -15,7 +15,6 @@ from pathlib import Path
 
 import yaml
 
-from testing.forks import share_llamafactory
 from testing.tiny import (
     make_base,
     make_experts,
@@ -28,7 +27,6 @@ from testing.tiny import (
 )
 from tuneyard.core.errors import Problem, TuneyardError
 from tuneyard.recipes.checking.checked import ask_check, not_checked, quick_check
-from tuneyard.recipes.llamafactory.client import LlamaFactory
 from tuneyard.recipes.machine.hardware import machine
 from tuneyard.recipes.planning.lines import plan_lines
 from tuneyard.recipes.planning.training_plan import make_plan, read_offer
@@ -103,14 +101,12 @@ def written(path: Path, folder: Path, model: str, tiny: bool) -> tuple[Recipe, s
     return read_recipe(out), text.partition("# for: ")[2].partition("\n")[0] or "gpu"
 
 
-def outcome(
-    llamafactory: LlamaFactory, path: Path, folder: Path, model: str, tiny: bool = False
-) -> dict[str, object]:
+def outcome(path: Path, folder: Path, model: str, tiny: bool = False) -> dict[str, object]:
     """Return what `recipes check` finds in one recipe."""
     try:
         recipe, name = written(path, folder, model, tiny)
         known = quick_check(recipe, machine(name))
-        asked = ask_check(llamafactory, known, None)
+        asked = ask_check(known, None)
     except TuneyardError as error:  # what no recipe can be read from
         unread = {"lines": [str(error)], "unchecked": [], "crashed": None, "planned": ""}
         return {"codes": ["E"], "findings": ["E"], **unread}
@@ -119,7 +115,7 @@ def outcome(
     problems = [*known.problems, *asked.problems]
     planned = []
     if path.stem in PLANNED:
-        planned = plan_lines(make_plan(llamafactory, recipe, read_offer("A100-80"), None))
+        planned = plan_lines(make_plan(recipe, read_offer("A100-80"), None))
     return {
         "planned": "\n".join(planned),
         "codes": sorted({problem.code for problem in problems if problem.code[0] == "E"}),
@@ -162,10 +158,8 @@ def run() -> None:
     """Check the recipes in sys.argv."""
     folder, model = Path(sys.argv[1]), sys.argv[2]
     paths = [Path(name) for name in sys.argv[3:]]
-    share_llamafactory()
-    llamafactory = LlamaFactory()
-    found = {str(path): outcome(llamafactory, path, folder, model) for path in paths}
+    found = {str(path): outcome(path, folder, model) for path in paths}
     for path in paths:
         if EXAMPLES not in path.parents:
-            found[f"{path} tiny"] = outcome(llamafactory, path, folder, model, tiny=True)
+            found[f"{path} tiny"] = outcome(path, folder, model, tiny=True)
     (folder / "outcome.json").write_text(json.dumps(found, indent=1))

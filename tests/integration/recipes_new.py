@@ -19,7 +19,6 @@ from tests.cli.scoring import invoke
 from tests.json_files import read_json, read_lines, write_json
 from tuneyard.cli import cli
 from tuneyard.core.errors import TuneyardError
-from tuneyard.recipes.llamafactory.client import LlamaFactory
 from tuneyard.recipes.machine.hardware import machine
 from tuneyard.recipes.new.dataset import training_data
 from tuneyard.recipes.new.new_recipe import new_recipe
@@ -174,12 +173,11 @@ def main(folder: Path, model: str) -> None:
             outcome[name] = {"failed": failed}
             if not failed:
                 requests.append(request_of(name, kind, stage, model))
-    llamafactory = LlamaFactory()
     for request in [*requests, *untrained_requests(model)]:
         name = request.out.stem
         outcome.setdefault(name, {"failed": ""})
         try:
-            recipe = new_recipe(llamafactory, request)
+            recipe = new_recipe(request)
         except TuneyardError as error:
             outcome[name]["failed"] = str(error)
             continue

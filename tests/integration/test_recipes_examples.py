@@ -119,7 +119,6 @@ def prepared(folder: Path, model: Path) -> Path:
 def checked(folder: Path, model: Path, paths: list[Path]) -> dict[str, dict]:
     """Check recipes in one process, in a clone without a demo's adapters; return what is found, by path."""
     cache = {"XDG_CACHE_HOME": str(folder / "cache"), "HF_DATASETS_CACHE": str(folder / "cache/datasets")}
-    # not -m: each fork of LLaMA-Factory's process would import that module again, as its `__main__`
     program = "from tests.integration.recipes_examples import run; run()"
     done = subprocess.run(
         [sys.executable, "-c", program, folder, model, *paths],

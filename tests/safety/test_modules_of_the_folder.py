@@ -25,29 +25,33 @@ PROCESSES = {
             for result in executor.map([WorkItem("a", os.getpid, ())]):
                 assert result.error is None, result.error
     """,
-    "the forkserver": """
-        from tuneyard.recipes.llamafactory import client
-        client.PRELOADED = []
-        client.start_forkserver()
-        process = client.CONTEXT.Process(target=os.getpid)
-        process.start()
-        process.join()
-        assert process.exitcode == 0
+    "LLaMA-Factory's child": """
+        import tempfile
+        from pathlib import Path
+        from tests import llamafactory_questions
+        from tuneyard.core.llamafactory import client
+        with tempfile.TemporaryDirectory() as folder:
+            llamafactory_questions.stand_in(Path(folder))
+            os.environ["PYTHONPATH"] += ":" + folder
+            assert client.ask(llamafactory_questions.echo, 1) == 1
     """,
-    "a supervised training": """
-        from tuneyard.recipes.llamafactory.launch import environment, supervised
+    "the family of a training": """
+        from tuneyard.core.execution.family import start_family
+        from tuneyard.recipes.llamafactory.launch import environment
         command = [sys.executable, "-c", "import socket, tuneyard.core"]
-        assert supervised(command, env=environment()).wait() == 0
+        assert start_family(command, env=environment()).wait() == 0
     """,
     "torchrun with key-token weights": """
-        from tuneyard.recipes.llamafactory.launch import environment, supervised
+        from tuneyard.core.execution.family import start_family
+        from tuneyard.recipes.llamafactory.launch import environment
         command = [sys.executable, "-m", "tuneyard", "--version"]
-        assert supervised(command, env=environment()).wait() == 0
+        assert start_family(command, env=environment()).wait() == 0
     """,
     "a scoring command of a sweep": """
-        from tuneyard.recipes.llamafactory.launch import supervised, users_environment
+        from tuneyard.core.execution.family import start_family
+        from tuneyard.recipes.llamafactory.launch import users_environment
         command = [sys.executable, "-m", "tuneyard", "--version"]
-        assert supervised(command, env=users_environment(command)).wait() == 0
+        assert start_family(command, env=users_environment(command)).wait() == 0
     """,
     "a step of the demo": """
         from tuneyard import demo
@@ -56,7 +60,7 @@ PROCESSES = {
     """,
     "the installer of the demo's model": """
         from pathlib import Path
-        from tuneyard.recipes.base import command as base
+        from tuneyard.recipes.base import __main__ as base
         from tuneyard.core.errors import RequestError
         base.installer = lambda: [sys.executable, "-m", "pip"]
         try:
@@ -117,9 +121,10 @@ def test_a_users_own_script_imports_what_lies_beside_it(tmp_path: Path) -> None:
     (tmp_path / "score.py").write_text("import helper\n")
     program = """
 import sys
-from tuneyard.recipes.llamafactory.launch import supervised, users_environment
+from tuneyard.core.execution.family import start_family
+from tuneyard.recipes.llamafactory.launch import users_environment
 command = [sys.executable, "score.py"]
-sys.exit(supervised(command, env=users_environment(command)).wait())
+sys.exit(start_family(command, env=users_environment(command)).wait())
 """
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run([sys.executable, "-P", "-c", program], cwd=tmp_path, env=environment)
@@ -133,10 +138,11 @@ def test_a_checkout_finds_itself_and_no_other_installation(monkeypatch: pytest.M
 
 def test_each_place_that_starts_python_takes_these_variables() -> None:
     """A new place fails here: it takes the variables, or it says here why it needs none."""
-    starts = ("sys.executable", "ProcessPoolExecutor(", "execvp", "ensure_running", "ray.init(")
+    starts = ("sys.executable", "ProcessPoolExecutor(", "execvp", "ray.init(")
     helpers = re.compile(r"\b(python_variables|environment|users_environment)\(|SAFE_PATH")
     without = {
         "core/cli/doctor.py",  # prints the path
+        "core/execution/family.py",  # -P, and the environment that it is given
         "core/installation/packages.py",  # makes a command to print, and recipes/base/__main__.py's
     }
     files = []

@@ -7,7 +7,7 @@ import pytest
 
 from tuneyard.core.language.message import Message, _, ngettext
 from tuneyard.recipes.llamafactory.answer import Rows
-from tuneyard.recipes.llamafactory.cache import folder_hashes, remembered
+from tuneyard.recipes.llamafactory.cache import code_hash, folder_hashes, remembered
 
 
 @pytest.fixture
@@ -90,3 +90,25 @@ def test_a_model_is_known_by_every_file_but_its_weights(tmp_path):
     (tmp_path / "merges.txt").write_text("a b")
     assert folder_hashes(tmp_path) != before
     assert folder_hashes(tmp_path / "owner/name") == {}
+
+
+@pytest.mark.parametrize(
+    "file, counts",
+    {
+        "core/llamafactory/new.py": True,
+        "core/records/answers.py": True,
+        "recipes/costs/deep/er.py": True,
+        "eval/compare.py": False,
+        "recipes/rte.yaml": False,
+    }.items(),
+)
+def test_an_answer_of_other_code_is_not_used(tmp_path, file, counts):
+    """Another line anywhere in core/ or recipes/ may change an answer."""
+    hashes = set()
+    for text in ("a = 1", "a = 2"):
+        path = tmp_path / file
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+        code_hash.cache_clear()
+        hashes.add(code_hash(tmp_path))
+    assert len(hashes) == (2 if counts else 1)

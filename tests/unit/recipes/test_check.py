@@ -9,11 +9,11 @@ from tests.messages import printed, printed_line, raises
 from tests.unit.recipes.make import write_recipe
 from tuneyard.core.datasets import REMOTE_SOURCES
 from tuneyard.core.errors import ContentError, RequestError
+from tuneyard.core.records.json_form import from_json_form
 from tuneyard.recipes.check import __main__ as check
 from tuneyard.recipes.checking import checked
 from tuneyard.recipes.checking.checked import Checked, disk_problems
 from tuneyard.recipes.llamafactory.answer import EpochCounts, Facts, Rows
-from tuneyard.recipes.llamafactory.cache import record
 from tuneyard.recipes.machine.hardware import Machine, machine
 from tuneyard.recipes.recipe import Recipe
 from tuneyard.recipes.recipe.data import NamedDataset, read_datasets
@@ -29,7 +29,7 @@ LIMITED = {"save_steps": 10, "save_total_limit": 3}
 def disk_lines(tmp_path: Path, trainable: int, **settings: object) -> list[str]:
     recipe = Recipe(Path("r.yaml"), {"output_dir": str(tmp_path / "a/b"), **settings}, {"output_dir": 4})
     model = {**SHAPES, "trainable": trainable}
-    answer = record(Facts, {"model": {"shapes": model}})
+    answer = from_json_form(Facts, {"model": {"shapes": model}})
     return [problem.line() for problem in disk_problems(recipe, answer, schedule_of(recipe, 800, 1))]
 
 
@@ -47,14 +47,12 @@ def test_checkpoints_that_fit_or_are_never_written_are_none(tmp_path):
 
 def test_an_unknown_model_is_not_judged(tmp_path):
     recipe = Recipe(Path("r.yaml"), {"output_dir": str(tmp_path)}, {})
-    assert (
-        list(disk_problems(recipe, record(Facts, {"model": {"error": "offline"}}), schedule_of(recipe, 8, 1)))
-        == []
-    )
+    answer = from_json_form(Facts, {"model": {"error": "offline"}})
+    assert list(disk_problems(recipe, answer, schedule_of(recipe, 8, 1))) == []
 
 
 def test_what_is_wrong_with_one_recipe_does_not_hide_the_next(tmp_path, monkeypatch):
-    def crashes(*_: object) -> None:
+    def crashes(*_: object, **__: object) -> None:
         raise ContentError("LLaMA-Factory could not be asked")
 
     monkeypatch.setattr(checked, "ask", crashes)
@@ -67,11 +65,8 @@ def test_what_is_wrong_with_one_recipe_does_not_hide_the_next(tmp_path, monkeypa
 
 def test_without_an_output_dir_every_other_problem_is_still_said(tmp_path, monkeypatch):
     path = write_recipe(tmp_path, **dict.fromkeys(["model_name_or_path", "stage", "do_train", "output_dir"]))
-    monkeypatch.setattr(
-        checked,
-        "ask",
-        lambda *_: record(Facts, {"model": {"shapes": SHAPES}, "template_error": "none at hand"}),
-    )
+    answer = from_json_form(Facts, {"model": {"shapes": SHAPES}, "template_error": "none at hand"})
+    monkeypatch.setattr(checked, "ask", lambda *_, **__: answer)
     done = invoke(check.command, path)
     assert "E304 output_dir: is missing" in done.output
     assert "3 errors" in done.output
@@ -135,7 +130,7 @@ def test_a_model_option_that_cannot_be_read_is_refused(tmp_path, monkeypatch):
     (tmp_path / "r.yaml").write_text(f"output_dir: {tmp_path}\n")
     words = [str(tmp_path / "r.yaml"), "--model", "TYPO"]
     for answer in ({"template_error": "none at hand"}, {"model": {"error": "none at hand"}}):
-        monkeypatch.setattr(checked, "ask", lambda *_, answer=answer: record(Facts, answer))
+        monkeypatch.setattr(checked, "ask", lambda *_, answer=answer, **__: from_json_form(Facts, answer))
         with raises(RequestError, "--model TYPO", "none at hand", "config.json"):
             call(check.command, *words)
         assert not isinstance(invoke(check.command, *words[:1]).exception, RequestError)
@@ -166,7 +161,7 @@ def test_rows_that_cannot_be_read_are_counted_against_the_file(tmp_path):
 
 
 def test_what_is_not_checked_is_named_by_the_method():
-    answer = record(Facts, {"model": {"error": "none at hand"}})
+    answer = from_json_form(Facts, {"model": {"error": "none at hand"}})
     for method, what in (("lora", "lora_target"), ("full", "parameters"), ("freeze", "parameters")):
         recipe = Recipe(Path("r.yaml"), {"finetuning_type": method}, {})
         (line,) = checked.not_checked(checked.Checked(recipe, Machine(()), [], [], answer), "a/b")

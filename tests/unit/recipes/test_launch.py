@@ -20,7 +20,7 @@ from tuneyard.recipes.llamafactory.launch import (
     environment,
     failure,
     launch,
-    torchrun_command,
+    training_command,
 )
 from tuneyard.recipes.llamafactory.token_weights import train_weighted
 
@@ -45,12 +45,26 @@ def test_torchrun_trains_with_weights_on_one_node_and_on_several(tmp_path, monke
         monkeypatch.delenv(name, raising=False)
     trainer = ["-m", "tuneyard.recipes.llamafactory.token_weights", str(tmp_path)]
     start = [sys.executable, "-m", "torch.distributed.run", "--nnodes"]
-    assert torchrun_command(tmp_path) == [*start, "1", "--nproc_per_node", "gpu", "--standalone", *trainer]
+    assert training_command(tmp_path, uses_torchrun=True) == [
+        *start,
+        "1",
+        "--nproc_per_node",
+        "gpu",
+        "--standalone",
+        *trainer,
+    ]
     monkeypatch.setenv("NNODES", "2")
     monkeypatch.setenv("NPROC_PER_NODE", "4")
     monkeypatch.setenv("NODE_RANK", "1")
     where = ["--node_rank", "1", "--master_addr", "127.0.0.1", "--master_port", "29500"]
-    assert torchrun_command(tmp_path) == [*start, "2", "--nproc_per_node", "4", *where, *trainer]
+    assert training_command(tmp_path, uses_torchrun=True) == [
+        *start,
+        "2",
+        "--nproc_per_node",
+        "4",
+        *where,
+        *trainer,
+    ]
 
 
 def test_a_failure_tells_its_reason(tmp_path):

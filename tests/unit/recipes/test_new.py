@@ -307,12 +307,10 @@ MODEL = LaidOut(QWEN_7B, positions=32_768)
 class Measures:
     """Stands for LLaMA-Factory's subprocess: it answers with the same measures, and no recipe has errors."""
 
-    runs_model_code = False
-
     def __init__(self, **changed: Any) -> None:
         self.changed = {"template": QWEN, "lengths": LENGTHS, "model": MODEL} | changed
 
-    def ask(self, *_: object) -> tuple[Facts, TemplateChoice | None]:
+    def __call__(self, *_: object, **__: object) -> tuple[Facts, TemplateChoice | None]:
         lengths, template = self.changed.pop("lengths"), self.changed.pop("template")
         problems = [(3, "LLaMA-Factory drops it")]
         data = {name: Rows(3, 3, problems, lengths=rows) for name, rows in lengths.items()}
@@ -326,7 +324,7 @@ def written(with_datasets: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     `written.summary` is what the command printed, `written.checked` the recipe that was checked.
     """
 
-    def checked(_: object, recipe: Recipe, wanted: RecipeRequest) -> Checked:
+    def checked(recipe: Recipe, wanted: RecipeRequest) -> Checked:
         write.checked = recipe
         return Checked(recipe, wanted.machine, [], [])
 
@@ -335,7 +333,7 @@ def written(with_datasets: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setattr(new_recipe, "_expected", lambda *_: ["memory       as planned"])
 
     def write(*words: str, **changed: Any) -> Any:
-        monkeypatch.setattr(new, "LlamaFactory", lambda **_: Measures(**changed))
+        monkeypatch.setattr(new_recipe, "ask_measures", Measures(**changed))
         ended = invoke(cli, *NEW, "--dataset", "answers_train", "--out", "my recipe.yaml", *words)
         if ended.exception is not None:
             assert not Path("my recipe.yaml").exists()
@@ -404,7 +402,7 @@ def test_machines_and_methods(written: Any, words: list[str], expected: dict[str
 @pytest.fixture
 def recipe_of_answers(written: Any, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The words of a command that has written `there.yaml`."""
-    monkeypatch.setattr(new, "LlamaFactory", lambda **_: Measures())
+    monkeypatch.setattr(new_recipe, "ask_measures", Measures())
     words = [*NEW, "--dataset", "answers_train", "--for", "4xT4", "--out", "there.yaml"]
     assert invoke(cli, *words).exit_code == 0
     return words
@@ -546,7 +544,7 @@ def test_a_folder_is_never_to_be_downloaded(written: Any) -> None:
 def test_a_model_that_is_not_here_is_refused_before_llamafactory_starts(
     with_datasets: Path, monkeypatch: pytest.MonkeyPatch, model: str
 ) -> None:
-    monkeypatch.setattr(new, "LlamaFactory", None)
+    monkeypatch.setattr(new_recipe, "ask_measures", None)
     ended = invoke(cli, "recipe", "new", "--model", model, "--dataset", "answers_train", "--out", "r.yaml")
     assert isinstance(ended.exception, RequestError)
     printed(str(ended.exception), f"--model {model}: no such folder", "name a folder with config.json")

@@ -6,9 +6,9 @@ from tests.cli.scoring import call
 from tests.messages import raises
 from tests.tables import tables_of
 from tuneyard.core.errors import ContentError, ProblemsError, RequestError
+from tuneyard.core.records.json_form import from_json_form
 from tuneyard.recipes import costs
 from tuneyard.recipes.llamafactory.answer import Facts
-from tuneyard.recipes.llamafactory.cache import record
 from tuneyard.recipes.plan.__main__ import command
 from tuneyard.recipes.planning import training_plan
 from tuneyard.recipes.planning.lines import lines_below, plan_lines, table_lines
@@ -48,7 +48,9 @@ def make_recipe(tmp_path):
 @pytest.fixture
 def laid_out(monkeypatch):
     """LLaMA-Factory's answer is a layout of a model of a billion parameters."""
-    monkeypatch.setattr(training_plan, "ask", lambda *_: record(Facts, {"model": {"shapes": LAYOUT}}))
+    monkeypatch.setattr(
+        training_plan, "ask", lambda *_, **__: from_json_form(Facts, {"model": {"shapes": LAYOUT}})
+    )
 
 
 @pytest.mark.parametrize(
@@ -210,7 +212,7 @@ def test_a_machine_that_is_too_small_has_no_price(make_recipe, laid_out, monkeyp
     monkeypatch.setattr(
         training_plan,
         "ask",
-        lambda *_: record(Facts, {"model": {"shapes": {**LAYOUT, "parameters": 30 * 10**9}}}),
+        lambda *_, **__: from_json_form(Facts, {"model": {"shapes": {**LAYOUT, "parameters": 30 * 10**9}}}),
     )
     offers = [read_offer("RTX5090@0.5"), read_offer("MI300X@2")]
     lines = table_lines(plans_of(make_recipe(), offers, ExpectedRows(1000, 400)))

@@ -153,7 +153,7 @@ def test_a_plug_ins_metric_is_read_and_ranked_as_it_declares(untrained, monkeypa
         write_json(recipe.output_dir / "results/results.json", {"metrics": declared})
         (recipe.output_dir / run.SCORED).write_text('{"command": "true {results}"}')
 
-    monkeypatch.setattr(checked, "ask", lambda *_: Facts())
+    monkeypatch.setattr(checked, "ask", lambda *_, **__: Facts())
     monkeypatch.setattr(run, "require_model", lambda *_: None)
     monkeypatch.setattr(run, "train", train)
     swept(untrained[0], "rank=4,8", judge="true {results}", metric="surprise")
@@ -280,7 +280,7 @@ def test_runs_are_named_by_short_values():
 def untrained(tmp_path, monkeypatch):
     """Return a recipe that evaluates nothing, and the lists of what is asked about and trained."""
     asked, trained = [], []
-    monkeypatch.setattr(checked, "ask", lambda _process, recipe, *_: asked.append(recipe.settings) or Facts())
+    monkeypatch.setattr(checked, "ask", lambda recipe, *_, **__: asked.append(recipe.settings) or Facts())
     monkeypatch.setattr(run, "train", lambda request: trained.append(request.recipe.output_dir.name))
     monkeypatch.setattr(run, "evaluate", lambda *_: None)
     monkeypatch.setattr(run, "require_model", lambda *_: None)
@@ -368,7 +368,7 @@ def test_llamafactory_is_asked_about_each_run_that_it_may_refuse(untrained):
 def test_a_refusal_of_the_last_run_comes_before_the_first_is_trained(untrained, monkeypatch):
     path, _, trained = untrained
 
-    def answer(_process, recipe, *_):
+    def answer(recipe, *_, **__):
         name = recipe.settings["lora_target"]
         return Facts(model=LaidOut(unfit={} if name == "q_proj" else {"lora_target": [name]}))
 

@@ -88,7 +88,7 @@ def test_a_run_that_was_cut_off_is_not_resumed_on_another_world_size(offline_rec
     checkpoint = offline_recipe.output_dir / "checkpoint-3"
     monkeypatch.setattr(record, "checkpoints", lambda _: {checkpoint: ""})
     monkeypatch.setattr(training, "require_model", lambda _: None)
-    monkeypatch.setattr(training.LlamaFactory, "train", lambda *_: pytest.fail("it was resumed"))
+    monkeypatch.setattr(training, "launch", lambda *_: pytest.fail("it was resumed"))
     with raises(ContentError, "2", "16", "1"):
         train(TrainRequest(offline_recipe, is_checked=True))
     now = {"world_size": 1, "global_batch": 8}
@@ -107,10 +107,10 @@ def test_what_llamafactory_resumes_wrongly_starts_again(offline_recipe, monkeypa
     write_json(offline_recipe.output_dir / STARTED, {**inputs_of(offline_recipe, None), **world})
     monkeypatch.setattr(training, "require_model", lambda _: None)
 
-    def fake_train(_, effective, *more):
-        raise ContentError(effective.read_text())
+    def launch(command, *_):
+        raise ContentError(Path(command[-1]).read_text())
 
-    monkeypatch.setattr(training.LlamaFactory, "train", fake_train)
+    monkeypatch.setattr(training, "launch", launch)
     with pytest.raises(ContentError) as stopped:
         train(TrainRequest(offline_recipe, is_checked=True))
     settings = yaml.safe_load(str(stopped.value))
@@ -142,7 +142,7 @@ def test_rows_that_llamafactory_drops_are_refused_before_anything_is_written(
 ):
     monkeypatch.setattr(training, "require_model", lambda _: None)
     answer = Facts(data={"a": Rows(1, 1, [(1, "LLaMA-Factory drops it")])}, template_error="none here")
-    monkeypatch.setattr(checked, "ask", lambda *_: answer)
+    monkeypatch.setattr(checked, "ask", lambda *_, **__: answer)
     before = sorted(tmp_path.rglob("*"))
     with raises(ProblemsError, "row 1", "a.json", "E323 a", "LLaMA-Factory"):
         train(TrainRequest(offline_recipe))
