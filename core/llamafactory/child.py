@@ -105,8 +105,7 @@ class Child:
             for name in ("data", "hparams", "model"):
                 importlib.import_module(f"llamafactory.{name}")
         except BaseException as error:
-            reason = _("its import failed ({error})", error=reason_of(error))
-            self._send(_line("import_error", reason))
+            self._send(_line("import_error", reason_of(error)))
             raise
         gc.freeze()  # forks need no copy of what the collector would touch
 

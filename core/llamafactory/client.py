@@ -78,9 +78,11 @@ class LlamaFactoryChild:
         while received := _read_lines(answers):
             for received_line in received:
                 answer: dict[str, Any] = json.loads(received_line)
-                if "import_error" in answer:
-                    self.end()
-                    return {"error": answer["import_error"]}
+                if "import_error" in answer:  # the child has ended
+                    reason = from_json_form(str, answer["import_error"])
+                    raise ContentError(
+                        _("LLaMA-Factory could not be asked: its import failed ({error})", error=reason)
+                    )
                 if "printed" not in answer:
                     return answer
                 if sys.stderr is not None:
