@@ -311,10 +311,11 @@ class Measures:
         self.changed = {"template": QWEN, "lengths": LENGTHS, "model": MODEL} | changed
 
     def __call__(self, *_: object, **__: object) -> tuple[Facts, TemplateChoice | None]:
-        lengths, template = self.changed.pop("lengths"), self.changed.pop("template")
+        answer = dict(self.changed)
+        lengths, template = answer.pop("lengths"), answer.pop("template")
         problems = [(3, "LLaMA-Factory drops it")]
         data = {name: Rows(3, 3, problems, lengths=rows) for name, rows in lengths.items()}
-        return Facts(data=data, **self.changed), template
+        return Facts(data=data, **answer), template
 
 
 @pytest.fixture
