@@ -111,6 +111,8 @@ def repetition(talk: Talk) -> float | None:
 class Dialogue(Evaluation):
     """Playing conversations with the model's own answers."""
 
+    tests = _("conversations")
+
     def batch_plan(self, job: Job) -> BatchPlan:
         """Play every conversation with several questions. The others are left out."""
         talks = {row: talk.messages for row, talk in enumerate(job.rows) if _several_questions(talk)}

@@ -34,6 +34,8 @@ from tuneyard.eval.scoring.command import Declared, scoring_command
 from tuneyard.eval.scoring.evaluation import Evaluation, Job, labelled_shares
 from tuneyard.eval.scoring.request import ScoringRequest
 
+TESTS = _("preferred answers")
+
 
 @scoring_command(
     "preference",
@@ -123,6 +125,7 @@ def read_rejected(dataset: EvalDataset) -> list[str]:
 class Preference(Evaluation):
     """Preference pairs. The datasets' conversations have the chosen answers, `rejected` the others."""
 
+    tests = TESTS
     rejected: Mapping[str, Sequence[str]]
     kept = ()
 
@@ -163,6 +166,7 @@ class Preference(Evaluation):
 class Marked(Evaluation):
     """Single answers, marked as desirable or not (KTO): the marks by dataset."""
 
+    tests = TESTS
     desirable: Mapping[str, Sequence[bool]]
     kept = ()
     if_too_long = _("left out")

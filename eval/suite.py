@@ -167,12 +167,13 @@ def report_steps(
 
     figures: Figures = {}
     judged: list[ScoredRunSource] = []
-    for name, (step_request, (_unused, datasets)) in steps.items():
+    for name, (step_request, (evaluation, datasets)) in steps.items():
         figures[name] = {}
         for model in models:
             folder = step_request.out / model
             results = {each.name: read_object(folder / each.name / RESULTS) for each in datasets}
-            for label, figure in figures_of(step_request.out, model, results).items():
+            of_model = evaluation.suite_figures(step_request.out, model, results)
+            for label, figure in of_model.items():
                 figures[name].setdefault(label, {})[model] = figure
             for dataset, result in results.items():
                 if "accuracy" in result:
@@ -205,35 +206,6 @@ def _chat_options(request: ScoringRequest) -> list[str]:
     if request.dataset_dir:
         words += ["--dataset-dir", str(request.dataset_dir)]
     return words
-
-
-def figures_of(
-    out: Path, model: str, results_by_dataset: Mapping[str, Mapping[str, Any]]
-) -> dict[str, Mapping[str, Any]]:
-    """Everything in results.json that has an interval. Of CMMLU, the average over subjects alone."""
-    from tuneyard.eval.cmmlu.__main__ import AVERAGE, SCORES
-
-    if (out / SCORES).is_file():
-        scores: dict[str, Any] = read_object(out / SCORES)
-        average = scores[model][AVERAGE]
-        return {f"accuracy, {AVERAGE}": {**average, "value": average["accuracy"]}}
-
-    figures: dict[str, Mapping[str, Any]] = {}
-    for dataset, results in results_by_dataset.items():
-        parts = {"": {**results, **results.get("estimates", {})}}
-        if "accuracy" in results:
-            parts[""]["accuracy"] = {**results, "value": results["accuracy"]}
-        for kind, part in results.get("types", {}).items():
-            parts[f"{kind}, "] = part
-        of_set = ""
-        if len(results_by_dataset) > 1:
-            of_set = f"{dataset}: "
-        for kind, part in parts.items():
-            for name, figure in part.items():
-                if isinstance(figure, Mapping) and "ci95" in figure:
-                    kept = ("value", "ci95", "n", "majority")
-                    figures[f"{of_set}{kind}{name}"] = {key: figure[key] for key in kept if key in figure}
-    return figures
 
 
 def steps_table(figures: Figures, models: Sequence[str]) -> Table:

@@ -146,6 +146,7 @@ def held_out(dataset: EvalDataset, ratio: float, seed: int) -> EvalDataset:
 class Text(Evaluation):
     """Measuring texts. The datasets `texts` have no answers and are read as in pretraining."""
 
+    tests = _("loss of the expected answers")
     max_seq_length: int | None
     eval_ratio: float | None
     seed: int

@@ -23,7 +23,7 @@ from tuneyard.core.training.metrics import ACCURACY
 from tuneyard.eval.cmmlu.subjects import HUB_ID, LETTERS, choose_subjects, fetch, in_groups, read_exam
 from tuneyard.eval.figures.labels import LabelSet
 from tuneyard.eval.nli import Nli
-from tuneyard.eval.runs.results import RESULTS
+from tuneyard.eval.runs.results import RESULTS, Results
 from tuneyard.eval.scoring.command import Declared, scoring_command
 from tuneyard.eval.scoring.evaluation import NextStep
 from tuneyard.eval.scoring.options import dataset_dir
@@ -94,7 +94,19 @@ def cli(request: ScoringRequest, source: str, subjects: str | None, shots: int, 
 class Cmmlu(Nli):
     """Choosing between four letters, with the benchmark's plain prompts and its table of groups."""
 
+    tests = _("multiple choice in Chinese")
     plain_prompts: str = PLAIN
+
+    def suite_figures(
+        self,
+        out: Path,
+        model: str,
+        results_by_dataset: Mapping[str, Results],  # noqa: ARG002  the average is over all subjects
+    ) -> dict[str, Results]:
+        """The average over subjects alone."""
+        scores: dict[str, Any] = read_object(out / SCORES)
+        average = scores[model][AVERAGE]
+        return {f"accuracy, {AVERAGE}": {**average, "value": average["accuracy"]}}
 
     def finish(self, out: Path, models: Sequence[str], sets: Sequence[str]) -> NextStep:
         """Print and write the table of groups."""

@@ -175,6 +175,7 @@ def default_similarity() -> Lexical | ByScript:
 class Qa(Evaluation):
     """Free answers against references. The dataset `shown_with` also gets the fixed prompts."""
 
+    tests = _("answers to questions")
     similarity: Lexical | Embedding | ByScript
     shown_with: str
 

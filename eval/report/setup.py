@@ -12,7 +12,7 @@ from pathlib import Path
 from tuneyard.adapters.model.adapter import digest_in
 from tuneyard.core.files import versions
 from tuneyard.core.installation.checkout import version
-from tuneyard.core.language.message import _, joined, tr
+from tuneyard.core.language.message import _, joined, tr, translated_template
 from tuneyard.core.language.messages import warn
 from tuneyard.core.language.number_format import NONE, Table
 from tuneyard.eval.figures.labels import short
@@ -23,19 +23,10 @@ from tuneyard.eval.runs.scored_run import RunsByDataset, ScoredRun, models_of
 
 NAME = r"[^\s/'\",;=+]+"  # of a file or folder
 MOST_LABELS = 6
-TESTED = {
-    "eval.text": _("loss of the expected answers"),
-    "eval.qa": _("answers to questions"),
-    "eval.tools": _("tool calls"),
-    "eval.preference": _("preferred answers"),
-    "eval.cmmlu": _("multiple choice in Chinese"),
-    "eval.dialogue": _("conversations"),
-}
-"""What the examples of a scoring command test, if their answers are no labels."""
 FIGURES = {
     "accuracy", "stderr", "ci95", "majority", "majority_label", "unparsed", "unparsed_rows", "macro_f1",
     "classes", "confusion", "metrics", "label_mass", "too_long", "refused", "model", "set", "check_generate",
-    "check_choice", "about",
+    "check_choice", "about", "tests",
 }  # fmt: skip  # facts that the page's tables show, or that are not worth a line
 
 
@@ -125,7 +116,7 @@ def adapter_weights(run: ScoredRun) -> dict[str, float]:
 def compared_datasets(runs: RunsByDataset, sections: Sequence[Section]) -> Table:
     """A row for each dataset: the number of its examples, and their task.
 
-    That is a description with the labels. Without few labels, it is the task that the command scores.
+    That is a description with the labels. Without few labels, it is what the scoring command tests.
     """
     rows = []
     for section in sections:
@@ -135,11 +126,11 @@ def compared_datasets(runs: RunsByDataset, sections: Sequence[Section]) -> Table
         if isinstance(about, str):
             tests.append(about)
         labels = sorted({short(label) for label in run.gold if label})
-        command = part_of(run.facts, "settings").get("command")
+        tested = run.facts.get("tests")
         if 1 < len(labels) <= MOST_LABELS:
             tests.append(tr("answers {labels}", labels=joined(labels)))
-        elif command in TESTED:
-            tests.append(tr(TESTED[command]))
+        elif isinstance(tested, str) and tested:
+            tests.append(translated_template(tested))
         rows.append([section.name, f"{section.n:,}", tr("; ").join(tests) or NONE])
     return Table([tr("dataset"), "n", tr("tests")], rows)
 

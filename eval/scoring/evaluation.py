@@ -24,6 +24,8 @@ NextStep = tuple[Path, Sequence[str]]
 """Where the result of a scoring command is, and the words of the next command."""
 
 
+OF_A_FIGURE = ("value", "ci95", "n", "majority")
+"""What a suite's table.json has of a figure."""
 NO_TEXT = _("no answer has a text; the template, the end tokens or --max-new-tokens may be wrong")
 """The warning of a run in which all answers are empty."""
 
@@ -106,6 +108,8 @@ class Evaluation(ABC):
     """
     summaries: tuple[str, ...] = ()
     """Files that `finish` writes into OUT."""
+    tests: str = ""
+    """What the examples test, for the report, if their answers are no labels: `tool calls`."""
     plain_prompts: str = ""
     """What prompts are called that are the text of the question alone. "": they are as in the training."""
     if_too_long = _("counted as incorrect")
@@ -200,6 +204,30 @@ class Evaluation(ABC):
 
     def check_models(self, opened: "Opened") -> None:  # noqa: B027  most commands take all models
         """Hook: refuse models or their prompts, or warn of them, before anything is planned."""
+
+    def suite_figures(
+        self,
+        out: Path,  # noqa: ARG002  where a command has tables over all datasets
+        model: str,  # noqa: ARG002
+        results_by_dataset: Mapping[str, Results],
+    ) -> dict[str, Results]:
+        """Figures of a model that a suite shows, by name: all that have an interval."""
+        figures: dict[str, Results] = {}
+        for dataset, results in results_by_dataset.items():
+            parts = {"": {**results, **results.get("estimates", {})}}
+            if "accuracy" in results:
+                parts[""]["accuracy"] = {**results, "value": results["accuracy"]}
+            for kind, part in results.get("types", {}).items():
+                parts[f"{kind}, "] = part
+            of_dataset = ""
+            if len(results_by_dataset) > 1:
+                of_dataset = f"{dataset}: "
+            for kind, part in parts.items():
+                for name, figure in part.items():
+                    if isinstance(figure, Mapping) and "ci95" in figure:
+                        kept = {key: figure[key] for key in OF_A_FIGURE if key in figure}
+                        figures[f"{of_dataset}{kind}{name}"] = kept
+        return figures
 
     def finish(self, out: Path, models: Sequence[str], sets: Sequence[str]) -> NextStep:
         """The next step after all models are scored on these datasets: compare them.

@@ -238,6 +238,7 @@ def _finish(job: Job, log: PredictionLog, plan: ScoringPlan, note: str) -> None:
     results = {
         "model": job.candidate.name,
         "set": job.dataset.name,
+        **({"tests": job.evaluation.tests} if job.evaluation.tests else {}),
         **job.evaluation.results(job, predictions),
         "metrics": measure(predictions),
         "too_long": sum("too_long" in prediction for prediction in predictions),

@@ -113,6 +113,7 @@ def _judged(example: PromptAndAnswer, answer: str, chosen_format: str | None = N
 class Tools(Evaluation):
     """Tool calls: prompts to compare with training's, and the form that --template gives to calls."""
 
+    tests = _("tool calls")
     special_tokens = True
     prompts: Sequence[Messages]
     template: str | None

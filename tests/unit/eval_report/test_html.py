@@ -16,6 +16,7 @@ from tuneyard.core.drawing.page import content_policy
 from tuneyard.core.errors import ContentError
 from tuneyard.core.installation.checkout import version
 from tuneyard.core.language.number_format import Table
+from tuneyard.core.language.reader import in_language
 from tuneyard.eval.compare.__main__ import cli, compare_results
 from tuneyard.eval.report.html import GLOSSARY, breakable, terms, varied
 from tuneyard.eval.report.plots import draw_plots
@@ -180,10 +181,19 @@ def test_models_are_named_by_base_and_adapters_and_datasets_by_what_they_test() 
     assert compared_datasets(by_dataset(runs), [section]).rows == [["s", "2", "Inference; answers no, yes"]]
 
 
-def test_a_dataset_without_labels_is_named_by_the_command_that_scored_it() -> None:
-    run = ScoredRun("m", "s", "r", ["0"], [""], [""], [True], facts={"settings": {"command": "eval.tools"}})
+@pytest.mark.parametrize(
+    ("tests", "cell"),
+    [("tool calls", "tool calls"), ("{of} a {mailed} file", "{of} a {mailed} file"), ("", "–"), (3, "–")],
+)
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_a_dataset_without_labels_has_what_its_command_tests(language: str, tests: object, cell: str) -> None:
+    run = ScoredRun("m", "s", "r", ["0"], [""], [""], [True], facts={"tests": tests})
     (section,) = compare([run, replace(run, model="base")], "base").sets
-    assert compared_datasets(by_dataset([run]), [section]).rows == [["s", "1", "tool calls"]]
+    with in_language(language):
+        ((_name, _n, tested),) = compared_datasets(by_dataset([run]), [section]).rows
+    if (language, tests) == ("zh", "tool calls"):
+        cell = "工具调用"
+    assert tested == cell
 
 
 @pytest.mark.usefixtures("without_plots")
