@@ -95,7 +95,7 @@ def cli(
     explicit = explicit_options(click.get_current_context())
     with resumed_by(lambda: resume_hint(command_line)):
         scoring = request_of(options, explicit, command_line, COMMAND)
-        request = WeightSweepRequest(scoring, checkpoints, grid, search, seed, metric)
+        request = SweepRequest(scoring, checkpoints, grid, search, seed, metric)
         if dry_run:
             say(forecast(request))
             next_step(None, command_line.text(without=("--dry-run",)))
@@ -104,7 +104,7 @@ def cli(
 
 
 @dataclass(frozen=True, slots=True)
-class WeightSweepRequest:
+class SweepRequest:
     """What a sweep is asked for: how its models are scored, and which ones.
 
     The `own` options of `scoring` are those of labels. `grid` has weights with commas between them.
@@ -133,13 +133,13 @@ Halves = tuple[Sequence[EvalDataset], Sequence[EvalDataset]]
 """The half of each dataset that chooses, and the other half."""
 
 
-def forecast(request: WeightSweepRequest) -> str:
+def forecast(request: SweepRequest) -> str:
     """Say how many examples a sweep would prompt. Nothing is written."""
     plan = plan_sweep(request)
     return _forecast(plan.scoring, plan.steps, plan.halves)
 
 
-def search_weights(request: WeightSweepRequest) -> NextStep:
+def search_weights(request: SweepRequest) -> NextStep:
     """Score a sweep and write its files; the next step is the merge that the other half recommends."""
     from tuneyard.eval.scoring.pipeline import workers_of
 
@@ -149,7 +149,7 @@ def search_weights(request: WeightSweepRequest) -> NextStep:
     return _report(plan.scoring, sweep)
 
 
-def plan_sweep(request: WeightSweepRequest) -> SweepPlan:
+def plan_sweep(request: SweepRequest) -> SweepPlan:
     """Check a sweep, read its datasets and divide them. `RequestError` if OUT is not for it."""
     from tuneyard.eval.sweep.tables import plot_name
 
@@ -207,7 +207,7 @@ class Steps:
     most_points: int
 
 
-def _first_points(request: WeightSweepRequest) -> Steps:
+def _first_points(request: SweepRequest) -> Steps:
     """The points that are scored first; `RequestError` for options that exclude each other."""
     from tuneyard.adapters.model.weights import parse_weight
     from tuneyard.eval.sweep.points import MOST_POINTS, adapter_axes, checkpoint_axes, weight_axes
