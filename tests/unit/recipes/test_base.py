@@ -2,18 +2,44 @@
 
 import re
 
+import pytest
+
 from tests.cli.scoring import call, invoke
+from tests.json_files import write_json
 from tests.messages import raises
 from tuneyard.core.errors import RequestError
 from tuneyard.core.installation import packages
 from tuneyard.recipes.base import __main__ as base
 
 
-def test_already_there_at_once(tmp_path):
-    (tmp_path / "m").mkdir()
-    (tmp_path / "m" / base.ORIGIN).write_text("{}")
-    done = invoke(base.command, "--out", tmp_path / "m")
-    assert (done.exit_code, done.stdout) == (0, f"{tmp_path / 'm'}: already there\n")
+@pytest.fixture
+def model(tmp_path):
+    """The folder of a written model, with files of no content."""
+    folder = tmp_path / "m"
+    folder.mkdir()
+    for name in base.FILES:
+        (folder / name).touch()
+    write_json(folder / base.ORIGIN, {"package": base.PACKAGE, "sha256": base.WHEEL_SHA256})
+    return folder
+
+
+def test_up_to_date_at_once(model):
+    done = invoke(base.command, "--out", model)
+    assert (done.exit_code, done.stdout) == (0, f"{model}: up to date\n")
+    assert done.stderr == f"next: tuneyard demo --model {model}\n"
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors", "tokenizer.json", "origin.json"])
+def test_a_model_without_one_of_its_files_is_not_the_model(model, name):
+    (model / name).unlink()
+    with raises(RequestError, "--out", f"{model / name} is missing"):
+        call(base.command, "--out", model)
+
+
+def test_a_model_of_another_package_is_not_the_model(model):
+    write_json(model / base.ORIGIN, {"package": base.PACKAGE, "sha256": "0" * 64})
+    with raises(RequestError, "--out", f"{base.PACKAGE} changed"):
+        call(base.command, "--out", model)
 
 
 def test_a_folder_of_someone_else_is_left_alone(tmp_path):
