@@ -62,7 +62,7 @@ if TYPE_CHECKING:
 TYPES = ("f16", "q8_0", "q4_0")  # gguf-py has no quantiser for llama.cpp's K types (q4_k_m and the like)
 FILE_TYPES = {"f16": 1, "q8_0": 7, "q4_0": 2}
 """The numbers of the types in `general.file_type` (llama.cpp's `llama_ftype`)."""
-LICENCE, ARCHITECTURE = "licence", "architecture"  # of the inputs of a file
+LICENCE, ARCHITECTURE = _("licence"), _("architecture")  # of the inputs of a file
 TABLES = ("token_embd.weight", "output.weight")
 AT_ONCE = 1 << 22  # elements in memory
 

@@ -290,6 +290,12 @@ def test_a_base_counts_where_tensors_are_merged_against_it() -> None:
         ),
         (lambda record: record.update(command="fuse"), "`tuneyard adapter merge` did not write it"),
         (lambda record: record["outputs"].update({"../saves": "0" * 64}), "out/merge.json is damaged"),
+        (lambda record: record["outputs"].update({"a\nb": "0" * 64}), "out/merge.json is damaged"),
+        (
+            lambda record: record["inputs"]["options"].update({"--a\nerror: b": 1}),
+            "out/merge.json is damaged",
+        ),
+        (lambda record: record["inputs"]["options"].update({"--dtype": "a\rb"}), "out/merge.json is damaged"),
         (lambda record: record["inputs"].update(folders=[3]), "out/merge.json is damaged"),
         (
             lambda record: record["inputs"]["options"].update({"--dtype": {"a": 1}}),
